@@ -1,0 +1,1 @@
+"""Statistics over rows: intervals, comparison, gap; torch-free."""

@@ -1,0 +1,1 @@
+"""Nouns, units and errors of the harness; standard library only."""

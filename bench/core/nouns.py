@@ -1,0 +1,104 @@
+"""The nouns of the harness: what things are, not what is done with them.
+
+Frozen keyword-only dataclasses. Quantities are in base units (seconds, bytes, FLOP, joules, watts,
+hertz) and None means unknown or not measured. Results are plain rows (`bench.results.schema`),
+because a row outlives the code that wrote it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Dtype = Literal["fp32", "tf32", "bf16", "fp16"]
+DTYPES: tuple[Dtype, ...] = ("fp32", "tf32", "bf16", "fp16")
+SIZES = ("tiny", "small", "base", "large")
+Mode = Literal["real", "throttled", "emulated", "simulated"]
+Status = Literal["OK", "WARN", "INVALID", "FAILED", "SKIPPED"]
+Capability = Literal["ok", "raises", "wrong"]
+
+Scalar = str | int | float | bool | None
+"""A parameter or cell value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """One thing torch can run on."""
+
+    type: str
+    """torch device type: cpu, cuda (also ROCm and lookalikes), xpu, mps, npu, ...; or fake."""
+    index: int
+    name: str
+    """Marketing name as the driver or operating system gives it."""
+    vendor: str | None
+    """nvidia, amd, intel, apple, huawei, ... ; None when nothing tells."""
+    stack: str
+    """Software stack with version, such as 'CUDA 13.0', 'ROCm 7.1', 'CPU'."""
+    memory_bytes: int | None
+    """Total device memory; on a CPU the memory this process may use (cgroup limit honoured)."""
+    memory_free_bytes: int | None = None
+    uuid: str | None = None
+    """Driver's identifier, for matching telemetry; never written unhashed."""
+    pci_bus_id: str | None = None
+    compute_units: int | None = None
+    """Streaming multiprocessors, compute units, or physical cores usable here."""
+    telemetry: tuple[str, ...] = ()
+    """What can be sampled: power, energy, temperature, sm_clock, throttle, memory, ecc."""
+
+    @property
+    def label(self) -> str:
+        """`cuda:0`, or `cpu`."""
+        return self.type if self.type in ("cpu", "fake") else f"{self.type}:{self.index}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chip:
+    """One catalogue row. Peaks are dense, per package, in FLOP/s (int8: OP/s)."""
+
+    id: str
+    name: str
+    vendor: str
+    kind: str
+    peak_per_s: Mapping[str, float]
+    """Known dense peaks by dtype (fp64, fp32, tf32, bf16, fp16, fp8, int8); no key: unknown."""
+    memory_bytes: float | None
+    memory_bytes_per_s: float | None
+    tdp_w: float | None
+    confidence: Literal["high", "medium", "low"]
+    sources: tuple[str, ...]
+    facts: Mapping[str, Scalar] = field(default_factory=dict)
+    """Everything else the row states, by name with unit: link, die area, units, clock, year, ..."""
+    derates: Mapping[str, float] = field(default_factory=dict)
+    """Achieved fraction of a peak where a source measured it (gemm, memory, p2p, all_reduce)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What one trial runs. Two trials with equal `hash` (see `bench.run.plan`) are comparable."""
+
+    workload: str
+    """Name of the workload file without .py; `source` says where it is."""
+    source: str
+    """Path of the file for a workload from outside the package, else ''."""
+    phase: str
+    version: str
+    """`<declared version>-<hash of the source>`."""
+    size: str
+    params: Mapping[str, Scalar]
+    """Every field of the workload at this size, `batch` included, after --set and --batch."""
+    dtype: Dtype
+    compile: bool
+    channels_last: bool
+    data: str
+    """'generated', 'resident' or the path given with --data."""
+    device: str
+    """Requested device label, such as 'cpu' or 'cuda:0'."""
+    threads: int | None
+    """CPU compute threads; None lets the harness choose."""
+    workers: int | None
+    """Loader worker processes; None lets the harness choose."""
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """`imaging-train`."""
+        return f"{self.workload}-{self.phase}"

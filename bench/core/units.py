@@ -1,0 +1,88 @@
+"""The only place where quantities change unit: parsing what is typed, printing what is read.
+
+Inside the harness everything is seconds, bytes, FLOP, joules, watts. GB is 1e9, GiB is 2**30.
+"""
+
+import re
+
+from bench.core.errors import UsageError
+
+_TIME_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES = {
+    "b": 1,
+    **{f"{p}b": 1000 ** (i + 1) for i, p in enumerate("kmgt")},
+    **{f"{p}ib": 1024 ** (i + 1) for i, p in enumerate("kmgt")},
+}
+_QUANTITY = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z]+)\s*")
+
+
+def _parse(text: str, *, what: str, factors: dict[str, float] | dict[str, int]) -> float:
+    match = _QUANTITY.fullmatch(text)
+    units = ", ".join(factors)
+    if match is None:
+        raise UsageError(
+            f"{what} {text!r} needs a number with a unit ({units}), such as 10{list(factors)[-2]}"
+        )
+    factor = factors.get(match[2]) or factors.get(match[2].lower())
+    if factor is None:
+        raise UsageError(f"{what} {text!r} has unknown unit {match[2]!r}; allowed: {units}")
+    return float(match[1]) * factor
+
+
+def parse_duration_s(text: str, *, what: str = "duration") -> float:
+    """Seconds in '90s', '10m', '1.5h'. A number without a unit is refused with `UsageError`."""
+    return _parse(text, what=what, factors=_TIME_S)
+
+
+def parse_bytes(text: str, *, what: str = "size") -> int:
+    """Bytes in '24GB' (1e9) or '24GiB' (2**30)."""
+    return int(_parse(text, what=what, factors=_BYTES))
+
+
+def _scaled(value: float, *, base: float, prefixes: str, unit: str) -> str:
+    index = 0
+    magnitude = abs(value)
+    while magnitude >= base and index < len(prefixes) - 1:
+        magnitude /= base
+        value /= base
+        index += 1
+    digits = 0 if magnitude >= 100 else 1 if magnitude >= 10 else 2
+    return f"{value:.{digits}f} {prefixes[index].strip()}{unit}"
+
+
+def format_si(value: float, unit: str) -> str:
+    """`format_si(9.89e14, 'FLOP/s')` is '989 TFLOP/s'."""
+    return _scaled(value, base=1000.0, prefixes=" kMGTPE", unit=unit)
+
+
+def format_bytes(value: float) -> str:
+    """Binary prefixes, as memory is sold and reported: '3.20 GiB'."""
+    text = _scaled(value, base=1024.0, prefixes=" KMGT", unit="")
+    number, _, prefix = text.partition(" ")
+    return f"{number} {prefix}iB" if prefix else f"{value:.0f} B"
+
+
+def format_duration(value_s: float) -> str:
+    """'850 us', '12.3 ms', '4.56 s', '3 min 20 s', '2 h 05 min'."""
+    if value_s < 1e-3:
+        return f"{value_s * 1e6:.3g} us"
+    if value_s < 1:
+        return f"{value_s * 1e3:.3g} ms"
+    if value_s < 60:
+        return f"{value_s:.3g} s"
+    minutes, seconds = divmod(round(value_s), 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def format_number(value: float) -> str:
+    """Three significant digits, no exponent below a million: '0.0123', '45.6', '1,230'."""
+    if value == 0:
+        return "0"
+    magnitude = abs(value)
+    if magnitude >= 1e6:
+        return format_si(value, "").strip()
+    if magnitude >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"

@@ -1,0 +1,1 @@
+"""What torch sees on this machine: detection, adapters, telemetry, energy, roofs."""

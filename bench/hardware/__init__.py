@@ -1,0 +1,1 @@
+"""Catalogue of chips and links with their sources, and export rules; torch-free."""

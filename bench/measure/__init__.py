@@ -1,0 +1,1 @@
+"""One trial, in a process of its own: clock, warm-up, window, memory, correctness."""

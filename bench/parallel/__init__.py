@@ -1,0 +1,1 @@
+"""A workload over several ranks. Nothing is here yet: every trial runs on one device."""

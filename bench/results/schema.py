@@ -1,0 +1,307 @@
+"""The columns of a result file: one row is one trial.
+
+`schema_version` is the first column: a new minor version adds columns, a new major one changes what
+a column means. Names end in their unit. A blank cell means "not measured", never zero. This table is
+the single source of the reader, the writer and `results/README.md`.
+
+History: 1.0 first version.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+SCHEMA_VERSION = "1.0"
+
+Kind = Literal["str", "int", "float", "bool", "json", "utc"]
+Value = str | int | float | bool | None
+Row = dict[str, Value]
+"""One trial; keys are column names; a missing key and None are both "not measured"."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """Name, kind and meaning of one column."""
+
+    name: str
+    kind: Kind
+    group: str
+    meaning: str
+
+
+def _columns(group: str, kind: Kind, **meanings: str) -> list[Column]:
+    return [Column(name, kind, group, meaning) for name, meaning in meanings.items()]
+
+
+COLUMNS: tuple[Column, ...] = (
+    *_columns(
+        "identity",
+        "str",
+        schema_version="Version of this table, major.minor",
+        run_id="Identifier of the run; one file holds one run",
+    ),
+    *_columns(
+        "identity",
+        "int",
+        trial="Number of the trial within its configuration, from 0; a trial is one fresh process",
+        attempt="1, or 2 for the one automatic retry of a failed or invalid trial",
+    ),
+    *_columns(
+        "identity",
+        "str",
+        status="OK, WARN (usable, with a reservation), INVALID (measured, must not be used), FAILED, SKIPPED",
+        reasons="Reason codes, separated by semicolons; see the table of reasons",
+        detail="One line in words: the error's message, or what the reasons refer to",
+    ),
+    *_columns("identity", "utc", started_utc="When the trial's process was started, ISO 8601, Z"),
+    *_columns(
+        "what ran",
+        "str",
+        workload="Workload and phase, such as imaging-train",
+        workload_version="Declared version, a hyphen, and a hash of the workload's source",
+        scenario="closed_loop: the next step starts when the last one ends",
+        size="Named size: tiny, small, base, large",
+        size_choice="user, or auto with the reason for the size chosen",
+        config_hash="Hash of everything that must be equal to compare two trials; no hardware in it",
+    ),
+    *_columns("what ran", "json", params_json="Every parameter of the workload, as JSON"),
+    *_columns("what ran", "int", seed="Seed of data, weights and order"),
+    *_columns(
+        "what ran",
+        "str",
+        dtype="fp32, tf32, bf16 or fp16 (autocast; fp16 training scales its gradients)",
+        data="generated (made in memory, through the loader), resident (already on the device), or a digest of --data",
+        mode="real, throttled, emulated or simulated",
+        link="Name of the modelled link; blank when mode is real",
+        parallel="ddp, fsdp, tp or pp; blank on one device",
+    ),
+    *_columns(
+        "what ran",
+        "bool",
+        compile="Whether torch.compile was used",
+        channels_last="Whether tensors were laid out channels last",
+    ),
+    *_columns("what ran", "int", batch="Samples per step on one device"),
+    *_columns(
+        "where",
+        "str",
+        device_type="torch device type: cpu, cuda, xpu, mps, npu, ...; fake is simulated time",
+        device_name="Name as the driver or operating system gives it",
+        device_vendor="Vendor, where it can be told",
+        device_stack="Software stack with version: CUDA, ROCm, CPU, ...",
+        device_uuid_hash="Hash of the device's identifier",
+        chip="Matching row of the chip catalogue; blank when none matches alone",
+    ),
+    *_columns(
+        "where",
+        "int",
+        device_count="Devices that took part",
+        device_memory_bytes="Memory of one device",
+    ),
+    *_columns("where", "float", power_limit_w="Power limit in force"),
+    *_columns(
+        "where",
+        "str",
+        env_id="SHA-256 of the stable part of the environment; the sidecar has it in full",
+        driver_version="Device driver",
+        runtime_version="CUDA, ROCm or vendor runtime that torch was built with",
+        torch_version="torch",
+        dnn_version="cuDNN, MIOpen or oneDNN",
+        python_version="Python",
+        bench_version="gapbench",
+        git_commit="Commit of the bench checkout, with -dirty when changed; blank when installed",
+        cpu_model="Processor",
+        os_version="Operating system and kernel",
+        host_hash="Hash of the host name",
+    ),
+    *_columns(
+        "where",
+        "int",
+        cpu_cores_usable="Physical cores this process may use, after affinity and cgroup quota",
+        threads="CPU compute threads used",
+        workers="Loader processes used",
+    ),
+    *_columns(
+        "speed",
+        "str",
+        items_unit="What an item is: patch, volume, token",
+        elements_unit="What an element is: voxel, ...",
+        step_clock="Where step times come from: event (device), host (synchronous device), host_sync (a synchronisation each step)",
+    ),
+    *_columns(
+        "speed", "int", items="Items in the measured window", steps="Steps in the measured window"
+    ),
+    *_columns(
+        "speed",
+        "float",
+        elements_per_item="Elements in one item",
+        window_s="Wall time of the measured window, device synchronised at both ends",
+        throughput_per_s="items / window_s",
+        elements_per_s="Elements / window_s",
+        step_median_ms="Median step",
+        step_mean_ms="Mean step",
+        step_p05_ms="5th percentile of steps",
+        step_p95_ms="95th percentile of steps",
+        step_iqr_ms="Interquartile range of steps",
+        rel_ci95_frac="Half width of the 95 % interval of the mean step within this trial, by batch means, as a fraction",
+        ess="Effective sample size of the window's steps",
+        drift_frac="Second half's median step over the first half's, minus 1",
+        host_gap_frac="Share of the window's wall time that device events do not cover",
+        lat_p50_ms="Median latency of a step; blank under the minimum count",
+        lat_p90_ms="90th percentile latency (99 % confidence, early stopping); blank under 64 steps",
+        lat_p99_ms="99th percentile latency (99 % confidence, early stopping); blank under 662 steps",
+        ttft_ms="Median time to first token: one prefill step",
+        tpot_ms="Median time per output token of one sequence in decode",
+        prefill_tok_per_s="Prompt tokens per second",
+        decode_tok_per_s="Generated tokens per second",
+    ),
+    *_columns("speed", "int", lat_n="Steps that the latency percentiles rest on"),
+    *_columns("warm-up and cold costs", "int", warmup_steps="Steps before the window"),
+    *_columns(
+        "warm-up and cold costs", "float", warmup_s="Time before the window, first step excluded"
+    ),
+    *_columns(
+        "warm-up and cold costs",
+        "bool",
+        warmup_converged="Whether the steps were steady when the window began",
+    ),
+    *_columns(
+        "warm-up and cold costs",
+        "float",
+        import_s="Importing torch and the workload's libraries",
+        build_s="Building the net and the data",
+        transfer_s="Moving the net to the device, context creation included",
+        first_step_s="First step",
+        compile_s="First step minus median step when torch.compile is on",
+    ),
+    *_columns(
+        "warm-up and cold costs", "int", recompiles="torch.compile graphs made after the first step"
+    ),
+    *_columns(
+        "data loading",
+        "float",
+        data_wait_s="Time in the window spent waiting for the loader",
+        data_wait_frac="data_wait_s / window_s",
+    ),
+    *_columns("work", "float", flops_per_item="Model FLOPs of one item (a multiply-add is 2)"),
+    *_columns("work", "str", flops_method="analytic"),
+    *_columns(
+        "work",
+        "float",
+        bytes_per_item="Least memory traffic of one item by formula",
+        achieved_flops_per_s="flops_per_item x throughput_per_s",
+        peak_flops_per_s="Dense datasheet peak of the chip for this dtype",
+        mfu_frac="achieved_flops_per_s / peak_flops_per_s; blank when the peak is unknown",
+        roof_flops_per_s="Best matrix product measured on this device for this dtype",
+        roof_frac="achieved_flops_per_s / roof_flops_per_s",
+        roof_bytes_per_s="Best copy bandwidth measured on this device, bytes read plus written",
+    ),
+    *_columns(
+        "work",
+        "str",
+        peak_source="Catalogue row that the peak comes from",
+        roof_source="Method, and when the roof was measured",
+    ),
+    *_columns("work", "int", num_parameters="Parameters of the net"),
+    *_columns(
+        "memory",
+        "int",
+        mem_alloc_peak_bytes="Peak of tensors on the device in the window, by torch",
+        mem_reserved_peak_bytes="Peak of torch's allocator in the window",
+        mem_device_peak_bytes="Highest use seen on the device minus the use before the context was made",
+        rss_peak_bytes="Peak resident memory of the trial's process",
+        mem_init_peak_bytes="Peak of tensors on the device before the window",
+        mem_estimate_bytes="Estimate that size selection used",
+    ),
+    *_columns(
+        "energy",
+        "float",
+        energy_j="Energy over the window, idle power included",
+        energy_per_item_j="energy_j / items",
+        energy_net_j="energy_j minus idle power over the window",
+        energy_integrated_j="Energy by integrating sampled power, whatever energy_source is",
+    ),
+    *_columns(
+        "energy",
+        "str",
+        energy_source="counter (hardware, validated), integrated (10 Hz power), or blank",
+        energy_scope="What it covers: gpu, module, package, soc",
+    ),
+    *_columns(
+        "energy",
+        "float",
+        power_mean_w="energy_j / window_s",
+        idle_power_w="Power with the context open before the first step",
+    ),
+    *_columns(
+        "conditions",
+        "float",
+        temp_start_c="Device temperature when the window began",
+        temp_max_c="Highest device temperature in the window",
+        sm_clock_mean_hz="Mean compute clock in the window",
+        sm_clock_min_hz="Lowest compute clock seen in the window",
+        throttle_frac="Share of samples with a thermal, brake or hardware slowdown",
+        power_limited_frac="Share of samples at the power limit",
+    ),
+    *_columns(
+        "conditions",
+        "str",
+        throttle_reasons="Names of all clock-limiting reasons seen, separated by semicolons",
+    ),
+    *_columns("conditions", "int", ecc_uncorrected="Uncorrected memory errors during the trial"),
+    *_columns(
+        "conditions",
+        "float",
+        own_cpu_frac="CPU time of the trial's processes over the window, as a share of the usable cores",
+        foreign_cpu_frac="CPU time of everything else on the machine, as a share of its cores",
+        steal_frac="CPU time taken by the hypervisor",
+        involuntary_switches_per_s="Involuntary context switches of the trial",
+        major_faults_per_s="Major page faults of the trial",
+    ),
+    *_columns(
+        "correctness",
+        "float",
+        loss_first="Loss of the first step",
+        loss_last="Loss of the last measured step",
+        check_value="Checksum of the output at tiny on this device, dtype and mode of compilation",
+        check_error_frac="Its relative distance (L2) from an eager fp32 CPU reference",
+        check_tolerance_frac="Largest distance accepted",
+    ),
+)
+
+BY_NAME: Mapping[str, Column] = {column.name: column for column in COLUMNS}
+NAMES: tuple[str, ...] = tuple(BY_NAME)
+
+REASONS: Mapping[str, str] = {
+    # code: what it means and what to do
+    "not_steady": "steps were not steady when the warm-up limit was reached",
+    "drift": "the second half of the window was over 3 % slower or faster than the first",
+    "foreign_cpu": "other programs used the processor during the window; stop them and run again",
+    "steal": "the hypervisor took processor time away during the window",
+    "foreign_gpu": "the device was in use by something else before the trial started",
+    "thermal_throttle": "the device slowed itself down for heat; improve cooling or wait",
+    "power_brake": "the device was slowed by a hardware power brake; check the power supply",
+    "ecc": "uncorrected memory errors occurred; the device may be faulty",
+    "nonfinite": "the loss or output was not finite",
+    "wrong_output": "the output differs from the fp32 CPU reference by more than the tolerance",
+    "window_short": "the measured window had too few steps or too little time; raise --budget or shrink the workload",
+    "few_samples": "under three steps were measured",
+    "clock_backwards": "the clock went backwards during the window",
+    "device_changed": "the device or its power limit changed during the trial",
+    "recompiled": "torch.compile made new graphs during the window",
+    "input_bound": "the device waited for the data loader over 10 % of the time",
+    "energy_unvalidated": "the energy counter disagreed with sampled power, so power was integrated",
+    "out_of_memory": "device or host memory ran out; use a smaller --size or --batch",
+    "oom_shrunk": "the batch was halved after memory ran out, as --oom-shrink allows",
+    "unsupported_op": "the device's backend lacks an operator; the message names it",
+    "unsupported_dtype": "the device does not compute in this dtype; choose another --dtype",
+    "timeout": "the trial did not finish within --timeout",
+    "crashed": "the trial's process died; the message has its signal or last line",
+    "error": "the workload raised; the message has its last line",
+    "interrupted": "the run was interrupted before this trial finished",
+    "budget": "the time budget was used up before this trial",
+    "smoke": "smoke profile: shows that it runs, too short to measure",
+}
+
+USABLE = ("OK", "WARN")
+"""Statuses whose figures may be used."""

@@ -1,0 +1,154 @@
+"""What the author of a workload writes; everything else is the harness's.
+
+A workload is one file with one class called `Workload`, a frozen keyword-only dataclass whose
+fields are its parameters. File `workloads/imaging.py` gives `imaging-train` and `imaging-infer`,
+one for each of its `phases`; `bench run --workload ./mine.py` runs a file from anywhere. Phases of
+one object share the net, the precision and the batch, so that their ratio compares like with like.
+
+The author never times, prints, synchronises or moves anything: seeds, device transfer, autocast,
+gradient scaling, optimizer steps, compilation, timing, memory, energy and validity belong to the
+harness. Importing this module, and the shipped workload modules, does not import torch: bring heavy
+libraries in inside the methods, so that `bench list` stays fast.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+from bench.core.nouns import Dtype
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One thing to measure about a workload: a training step or one way of using the net.
+
+    A training phase runs `loss`, backward and one optimizer step. Any other phase calls the method
+    of the workload that has the phase's name, as `method(net, batch)`, under inference mode.
+    """
+
+    name: str
+    item: str
+    """What throughput counts, in the singular: 'patch', 'volume', 'token', 'sample'."""
+    element: str | None = None
+    """A finer count of the same work, in the singular, such as 'voxel'."""
+    is_training: bool = False
+    latency: str | None = None
+    """'ttft' when a step's time is the time to first token, 'tpot' when a step makes tokens one
+    after the other."""
+
+
+TRAIN = Phase(name="train", item="sample", is_training=True)
+INFER = Phase(name="infer", item="sample")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload(ABC):
+    """One net on one kind of data. Subclass it as a frozen keyword-only dataclass."""
+
+    declared_version: ClassVar[int] = 1
+    """Raise it when what is measured changes; the source's hash is appended by the harness."""
+    summary: ClassVar[str] = ""
+    """One line for `bench list`."""
+    phases: ClassVar[tuple[Phase, ...]] = (TRAIN, INFER)
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Field values of the named sizes: some of tiny, small, base, large."""
+    is_selftest: ClassVar[bool] = False
+    """True keeps it out of `--workload all`."""
+    accepts_data: ClassVar[str | None] = None
+    """What `--data` may be, in words ('a Medical Segmentation Decathlon folder'); None: nothing."""
+
+    batch: int = 1
+
+    # What is run ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def build_net(self) -> nn.Module:
+        """Return the net on the CPU in fp32; the harness has seeded torch."""
+
+    @abstractmethod
+    def dataset(self, phase: Phase, *, data: Path | None, seed: int) -> Sequence[Any]:
+        """Return samples for `phase`: tensors, or dicts or tuples of them, deterministic in seed.
+
+        Map style (`__len__`, `__getitem__`), picklable, so that a torch DataLoader can collate them
+        in worker processes. `data` is what the user gave with --data, None for generated data.
+        """
+
+    def loss(self, net: nn.Module, batch: Any) -> torch.Tensor:
+        """Return the scalar training loss; runs under autocast."""
+        raise NotImplementedError
+
+    def optimizer(self, net: nn.Module) -> torch.optim.Optimizer:
+        """Return the optimizer of the training phase; AdamW unless overridden."""
+        import torch
+
+        return torch.optim.AdamW(net.parameters(), lr=1e-3)
+
+    def schedule(self, optimizer: torch.optim.Optimizer) -> Any:
+        """Return a learning-rate scheduler stepped after every optimizer step, or None."""
+        return None
+
+    def prepare(self, phase: Phase, net: nn.Module, batch: Any) -> Any:
+        """Turn a device-resident batch into what the step consumes; untimed, inference phases only.
+
+        Called once for each resident batch before warm-up, under the same autocast and inference
+        mode as the step (a decode phase fills its key/value cache here).
+        """
+        return batch
+
+    def collate(self, phase: Phase) -> Any:
+        """Return a collate function for the DataLoader, or None for torch's default."""
+        return None
+
+    # What it amounts to, analytically ------------------------------------------------------------
+
+    def batch_size(self, phase: Phase) -> int:
+        """Samples of `dataset` in one step's batch."""
+        return self.batch
+
+    @abstractmethod
+    def items(self, phase: Phase, batch: Any) -> int:
+        """Items (`phase.item`) that one step on this collated batch processes."""
+
+    def elements(self, phase: Phase, batch: Any) -> int | None:
+        """Elements (`phase.element`) that one step on this collated batch processes."""
+        return None
+
+    @abstractmethod
+    def num_parameters(self) -> int:
+        """Parameters of the net, by formula."""
+
+    @abstractmethod
+    def flops_per_item(self, phase: Phase, batch: Any = None) -> float | None:
+        """Model FLOPs of one item by formula (a multiply-add is 2), held to FlopCounterMode by tests.
+
+        `batch` is the collated batch where an item's cost depends on it (volumes of a --data
+        folder); None asks for the generated data's cost, without torch.
+        """
+
+    def bytes_per_item(self, phase: Phase, *, dtype_bytes: int) -> float | None:
+        """Least memory traffic of one item (weights, caches, activations once), or None."""
+        return None
+
+    @abstractmethod
+    def memory_bytes(self, phase: Phase, *, dtype: Dtype) -> int:
+        """Estimate of the peak device memory; decides which size fits."""
+
+    # Whether it is right -------------------------------------------------------------------------
+
+    def check_data(self, data: Path) -> None:
+        """Raise `bench.core.errors.DataError` naming the file --data cannot use; torch-free."""
+
+    def check(self, phase: Phase, output: Any) -> None:
+        """Raise ValueError if the output of one step (or the loss) cannot be right."""
+
+    def quality(self, net: nn.Module, samples: Sequence[Any]) -> dict[str, float]:
+        """Score a trained net, untimed: {'mean_dice': ...}; empty when there is no such notion."""
+        return {}

@@ -62,6 +62,10 @@ class Workload(ABC):
     """Field values of the named sizes: some of tiny, small, base, large."""
     is_selftest: ClassVar[bool] = False
     """True keeps it out of `--workload all`."""
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Modules that the net and the data need; importing them is timed by itself."""
+    max_grad_norm: ClassVar[float | None] = None
+    """Gradients are clipped to this norm before the optimizer step; None: they are not."""
     accepts_data: ClassVar[str | None] = None
     """What `--data` may be, in words ('a Medical Segmentation Decathlon folder'); None: nothing."""
 
@@ -115,7 +119,7 @@ class Workload(ABC):
 
     @abstractmethod
     def items(self, phase: Phase, batch: Any) -> int:
-        """Items (`phase.item`) that one step on this collated batch processes."""
+        """Items (`phase.item`) that one step on this collated batch processes; None: generated."""
 
     def elements(self, phase: Phase, batch: Any) -> int | None:
         """Elements (`phase.element`) that one step on this collated batch processes."""
@@ -127,7 +131,7 @@ class Workload(ABC):
 
     @abstractmethod
     def flops_per_item(self, phase: Phase, batch: Any = None) -> float | None:
-        """Model FLOPs of one item by formula (a multiply-add is 2), held to FlopCounterMode by tests.
+        """Model FLOPs of one item by formula (a multiply-add is 2); tests count them too.
 
         `batch` is the collated batch where an item's cost depends on it (volumes of a --data
         folder); None asks for the generated data's cost, without torch.
@@ -141,10 +145,23 @@ class Workload(ABC):
     def memory_bytes(self, phase: Phase, *, dtype: Dtype) -> int:
         """Estimate of the peak device memory; decides which size fits."""
 
+    def simulated_step_s(self, phase: Phase) -> float:
+        """Step time on the fake device, where time is simulated; by default 1 TFLOP/s + 2 ms."""
+        flops = self.flops_per_item(phase) or 0.0
+        return 2e-3 + flops * self.items(phase, None) / 1e12
+
     # Whether it is right -------------------------------------------------------------------------
 
     def check_data(self, data: Path) -> None:
         """Raise `bench.core.errors.DataError` naming the file --data cannot use; torch-free."""
+
+    def comparable(self, phase: Phase, output: Any) -> Any:
+        """Return the part of a step's output that must agree between devices up to rounding.
+
+        The harness compares its floating-point tensors with those of an fp32 CPU reference; leave
+        out what rounding may flip (a greedy token and all that follows it).
+        """
+        return output
 
     def check(self, phase: Phase, output: Any) -> None:
         """Raise ValueError if the output of one step (or the loss) cannot be right."""

@@ -1,1 +1,68 @@
 """The command line: one file per verb, thin; heavy libraries come in inside a verb."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from bench import __version__
+from bench.cli import data, doctor, listing, run
+from bench.core.errors import BenchError, ExitCode
+
+app = typer.Typer(
+    name="bench",
+    help="Benchmark real training and inference on whatever accelerator is present.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "BENCH"},
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(f"bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="print version"),
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("run")(run.run)
+app.command("list")(listing.list_)
+app.command("doctor")(doctor.doctor)
+app.add_typer(data.app, name="data", help="Make data sets to try --data with.")
+
+
+_FLAG_ERROR = typer.BadParameter.__mro__[2]
+"""Common base of typer's errors about flags, which typer does not export by name."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; a user's mistake is one line on stderr and an exit code."""
+    try:
+        result = app(args=arguments, standalone_mode=False)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        return int(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; what is buffered must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if not isinstance(error, _FLAG_ERROR):
+            raise
+        print(f"bench: {error.format_message()}", file=sys.stderr)  # type: ignore[attr-defined]
+        return int(ExitCode.USAGE)
+    return result if isinstance(result, int) else 0

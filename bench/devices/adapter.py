@@ -14,6 +14,9 @@ class DeviceEvent(Protocol):
     def record(self) -> None:
         """Mark the current end of the stream."""
 
+    def query(self) -> bool:
+        """Whether the device has passed the mark; does not wait."""
+
     def synchronize(self) -> None:
         """Wait on the host until the device has passed the mark."""
 
@@ -49,6 +52,9 @@ class Adapter(Protocol):
 
     def used_bytes(self) -> int | None:
         """What is in use on the whole device now, by anyone, or None."""
+
+    def compute_clock_hz(self) -> float | None:
+        """Clock of the compute units now, or None."""
 
     def empty_cache(self) -> None:
         """Hand unused memory of torch's allocator back."""

@@ -85,6 +85,7 @@ COLUMNS: tuple[Column, ...] = (
     *_columns(
         "where",
         "str",
+        device="Label that was asked for: cpu, cuda:0, ...; with config_hash and trial it is what --resume looks for",
         device_type="torch device type: cpu, cuda, xpu, mps, npu, ...; fake is simulated time",
         device_name="Name as the driver or operating system gives it",
         device_vendor="Vendor, where it can be told",
@@ -269,6 +270,9 @@ COLUMNS: tuple[Column, ...] = (
     ),
 )
 
+REQUIRED = ("schema_version", "run_id", "trial", "status", "workload", "config_hash", "device")
+"""Never blank, whatever became of the trial; a file without them is no result file."""
+
 BY_NAME: Mapping[str, Column] = {column.name: column for column in COLUMNS}
 NAMES: tuple[str, ...] = tuple(BY_NAME)
 
@@ -277,6 +281,7 @@ REASONS: Mapping[str, str] = {
     "not_steady": "steps were not steady when the warm-up limit was reached",
     "drift": "the second half of the window was over 3 % slower or faster than the first",
     "foreign_cpu": "other programs used the processor during the window; stop them and run again",
+    "foreign_cpu_heavy": "other programs used over 20 % of the processor during the window",
     "steal": "the hypervisor took processor time away during the window",
     "foreign_gpu": "the device was in use by something else before the trial started",
     "thermal_throttle": "the device slowed itself down for heat; improve cooling or wait",

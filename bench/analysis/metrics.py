@@ -1,0 +1,126 @@
+"""What can be compared: where a figure per trial comes from, and how large a change matters.
+
+Every metric is "smaller is better" and positive. A metric has sources in order of preference; two
+groups are compared by the first source that both of them have, never by two different ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.core.errors import one_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One way to read a metric off a row."""
+
+    name: str
+    """What the figure is, in words."""
+    columns: tuple[str, ...]
+    of: Callable[[pd.DataFrame], pd.Series[float]]
+    must_agree: tuple[str, ...] = ()
+    """Columns whose values say what was measured: groups that differ there are not compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """Something to compare files by."""
+
+    name: str
+    unit: str
+    """Base unit of the figure: s, J or bytes."""
+    sources: tuple[Source, ...]
+    threshold_frac: float | None
+    """Smallest change that matters; None: depends on the device, see `default_threshold_frac`."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that any source reads."""
+        needed = [c for source in self.sources for c in (*source.columns, *source.must_agree)]
+        return tuple(dict.fromkeys(needed))
+
+
+def _column(name: str, *, scale: float = 1.0) -> Callable[[pd.DataFrame], pd.Series[float]]:
+    return lambda rows: rows[name] * scale
+
+
+def _time_per_item_s(rows: pd.DataFrame) -> pd.Series[float]:
+    return rows["step_median_ms"] * 1e-3 * rows["steps"] / rows["items"]
+
+
+_TIME = Source(
+    name="median step time per item",
+    columns=("step_median_ms", "steps", "items"),
+    of=_time_per_item_s,
+    must_agree=("items_unit",),
+)
+_ENERGY = Source(
+    name="energy per item",
+    columns=("energy_per_item_j",),
+    of=_column("energy_per_item_j"),
+    must_agree=("items_unit", "energy_scope", "energy_source"),
+)
+_MEMORY = (
+    Source(
+        name="peak of tensors on the device",
+        columns=("mem_alloc_peak_bytes",),
+        of=_column("mem_alloc_peak_bytes"),
+    ),
+    Source(
+        name="peak resident memory of the process",
+        columns=("rss_peak_bytes",),
+        of=_column("rss_peak_bytes"),
+    ),
+)
+_LATENCY = tuple(
+    Source(
+        name=f"{percentile} latency",
+        columns=(f"lat_{percentile}_ms",),
+        of=_column(f"lat_{percentile}_ms", scale=1e-3),
+    )
+    for percentile in ("p99", "p90", "p50")
+)
+_TTFT = Source(name="time to first token", columns=("ttft_ms",), of=_column("ttft_ms", scale=1e-3))
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(name="time", unit="s", sources=(_TIME,), threshold_frac=None),
+        Metric(name="energy", unit="J", sources=(_ENERGY,), threshold_frac=0.05),
+        Metric(name="memory", unit="bytes", sources=_MEMORY, threshold_frac=0.02),
+        Metric(name="ttft", unit="s", sources=(_TTFT,), threshold_frac=0.10),
+        Metric(name="latency", unit="s", sources=_LATENCY, threshold_frac=0.10),
+    )
+}
+
+
+def find_metric(name: str) -> Metric:
+    """Return the metric called `name`; `UsageError` lists what there is."""
+    if name not in METRICS:
+        raise one_of("--metric", name, list(METRICS))
+    return METRICS[name]
+
+
+# Time on an accelerator whose clock held, on one whose clock moved, and on a processor that other
+# programs share: what repeated no-op comparisons call for (see the section on noise in the guide).
+TIME_STEADY_CLOCK_FRAC = 0.03
+TIME_MOVING_CLOCK_FRAC = 0.05
+TIME_SHARED_CPU_FRAC = 0.10
+STEADY_CLOCK_RATIO = 0.99
+"""Lowest over mean clock in the window from which a clock counts as held."""
+
+
+def default_threshold_frac(metric: Metric, *, device_type: str, has_steady_clock: bool) -> float:
+    """Smallest change that matters when the user names none."""
+    if metric.threshold_frac is not None:
+        return metric.threshold_frac
+    if device_type == "cpu":
+        return TIME_SHARED_CPU_FRAC
+    is_steady = has_steady_clock or device_type == "fake"
+    return TIME_STEADY_CLOCK_FRAC if is_steady else TIME_MOVING_CLOCK_FRAC

@@ -1,0 +1,218 @@
+"""What `bench list chips` prints: the catalogue as a table, or one chip or system as a card.
+
+Blank is unknown. Rates are dense and links are one direction; the column heads say so. A card ends
+with the sources, because a figure without one is a rumour.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench.cli.output import print_json, print_note, result_console
+from bench.core.errors import NothingMatchedError, UsageError
+from bench.core.nouns import Chip, Scalar
+from bench.core.units import format_bytes, format_number, format_si
+from bench.hardware.catalogue import System
+from bench.hardware.chips import chip, load_chips, load_systems
+from bench.hardware.export_rules import export_status, load_rules
+from bench.hardware.query import Selection, chip_fields, select
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_UNITS = {
+    "_flops_per_s": "FLOP/s",
+    "_ops_per_s": "OP/s",
+    "_bytes_per_s": "B/s",
+    "_per_s": "FLOP/s",
+    "_bytes": "B",
+    "_w": "W",
+    "_hz": "Hz",
+}
+_INTEGERS = ("release_year", "torch_devices", "dies", "host_pcie_gen", "host_lanes")
+_COLUMNS = {
+    "chip": "left",
+    "year": "right",
+    "bf16\nTF/s": "right",
+    "fp16\nTF/s": "right",
+    "fp32\nTF/s": "right",
+    "int8\nTO/s": "right",
+    "mem\nGB": "right",
+    "mem\nGB/s": "right",
+    "link\n1-way\nGB/s": "right",
+    "pair\n1-way\nGB/s": "right",
+    "W": "right",
+    "trust": "left",
+}
+
+
+def _scaled(value: Scalar, *, by: float) -> str:
+    """Value in a larger unit with no digits invented or lost; blank when unknown."""
+    return f"{float(value) / by:.6g}" if isinstance(value, int | float) else ""
+
+
+def _cells(row: Chip) -> list[str]:
+    peaks, facts = row.peak_per_s, row.facts
+    return [
+        row.id,
+        str(facts.get("release_year", "")),
+        _scaled(peaks.get("bf16"), by=1e12),
+        _scaled(peaks.get("fp16"), by=1e12),
+        _scaled(peaks.get("fp32"), by=1e12),
+        _scaled(peaks.get("int8"), by=1e12),
+        _scaled(row.memory_bytes, by=1e9),
+        _scaled(row.memory_bytes_per_s, by=1e9),
+        _scaled(facts.get("link_bytes_per_s"), by=1e9),
+        _scaled(facts.get("link_pair_bytes_per_s"), by=1e9),
+        _scaled(row.tdp_w, by=1),
+        row.confidence,
+    ]
+
+
+def _table(selection: Selection) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=None)
+    for name, side in _COLUMNS.items():
+        table.add_column(name, justify="right" if side == "right" else "left", no_wrap=True)
+    for row in selection.chips:
+        table.add_row(*_cells(row))
+    return table
+
+
+def _with_unit(name: str, value: Scalar) -> str:
+    """Print one fact for people, in the unit that its name ends with."""
+    if isinstance(value, str | bool) or value is None or name in _INTEGERS:
+        return str(value)
+    if name in ("l2_bytes", "on_chip_bytes"):
+        return format_bytes(value)
+    if name == "int8_per_s":
+        return format_si(value, "OP/s")
+    for suffix, unit in _UNITS.items():
+        if name.endswith(suffix):
+            return format_si(value, unit)
+    return format_number(value)
+
+
+def _verdict(caught: bool | None) -> str:
+    if caught is None:
+        return "open: turns on a figure that is not public"
+    return "restricted" if caught else "not restricted"
+
+
+def _facts_table(facts: dict[str, str]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name, value)
+    return table
+
+
+def _print_card(*, title: str, facts: dict[str, str], sources: tuple[str, ...]) -> None:
+    from rich.markup import escape
+
+    console = result_console()
+    console.print(f"[bold]{escape(title)}[/bold]")
+    console.print(_facts_table({name: escape(value) for name, value in facts.items()}))
+    console.print("Sources")
+    for source in sources:
+        console.print(f"  {escape(source)}", soft_wrap=True)
+
+
+def _chip_facts(row: Chip) -> dict[str, str]:
+    hidden = {"name", "id"}
+    facts = {
+        name: _with_unit(name, value)
+        for name, value in chip_fields(row).items()
+        if value is not None and name not in hidden and not name.startswith("caught_")
+    }
+    status = export_status(row)
+    for rule in load_rules():
+        facts[f"export: {rule.title}"] = _verdict(status[rule.id])
+    if isinstance(note := row.facts.get("note"), str):
+        facts["note"] = note
+    return facts
+
+
+def _chip_document(row: Chip) -> dict[str, object]:
+    return {
+        **chip_fields(row),
+        "export": export_status(row),
+        "note": row.facts.get("note"),
+        "sources": list(row.sources),
+    }
+
+
+def _system_facts(system: System) -> dict[str, str]:
+    facts: dict[str, Scalar] = {
+        "chips": " or ".join(system.chips) or None,
+        "num_chips": None if system.num_chips is None else str(system.num_chips),
+        f"{system.peak_dtype}_per_s": system.peak_per_s,
+        "network": system.network,
+        "network_bytes_per_s_per_node": None
+        if system.network_bytes_per_s_per_node is None
+        else format_si(system.network_bytes_per_s_per_node, "B/s"),
+        "named_in": " ".join(system.named_in) or None,
+        "note": system.note,
+    }
+    return {name: _with_unit(name, value) for name, value in facts.items() if value is not None}
+
+
+def _system_document(system: System) -> dict[str, object]:
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in vars(system).items()
+    }
+
+
+def _render_one(name: str, *, as_json: bool) -> None:
+    system = next((row for row in load_systems() if row.id == name), None)
+    if system is not None:
+        if as_json:
+            print_json(_system_document(system))
+        else:
+            facts = _system_facts(system)
+            _print_card(title=system.name, facts=facts, sources=system.sources)
+        return
+    row = chip(name)
+    if as_json:
+        print_json(_chip_document(row))
+    else:
+        _print_card(title=f"{row.name}  ({row.id})", facts=_chip_facts(row), sources=row.sources)
+
+
+def render_chips(*, where: str | None, sort: str | None, name: str | None, as_json: bool) -> None:
+    """Print the catalogue, what `where` leaves of it, or the card of one chip or system."""
+    if name is not None:
+        if where is not None or sort is not None:
+            raise UsageError("--where and --sort choose among chips; leave them out with a NAME")
+        _render_one(name, as_json=as_json)
+        return
+    selection = select(load_chips(), where=where, sort=sort)
+    if as_json:
+        print_json(
+            {
+                "chips": [_chip_document(row) for row in selection.chips],
+                "num_left_out": selection.num_left_out,
+                "unknown_fields": selection.unknown,
+                "systems": [_system_document(row) for row in load_systems()] if not where else [],
+            }
+        )
+        return
+    if not selection.chips:
+        left_out = f" ({selection.note})" if selection.note else ""
+        raise NothingMatchedError(f"no chip matches {where!r}{left_out}")
+    result_console().print(_table(selection))
+    if selection.note:
+        print_note(selection.note)
+    if where is None:
+        print_note(f"systems: {', '.join(row.id for row in load_systems())}")
+    print_note(
+        "blank: unknown; rates are dense, in tera-operations per second; link: all links of a "
+        "chip, pair: between two chips; `bench list chips NAME` shows a card with sources"
+    )

@@ -1,0 +1,116 @@
+"""`bench compare`: result files become verdicts, and verdicts an exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from bench.analysis.comparison import Comparison
+    from bench.analysis.figures import Options
+
+_FORMATS = ["table", "markdown", "json", "github"]
+
+
+def compare(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Result files; the first is the baseline.", metavar="CSV..."),
+    ],
+    metric: Annotated[
+        str, typer.Option(help="What to compare: time, energy, memory, ttft or latency.")
+    ] = "time",
+    fail_on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PERCENT",
+            help="Smallest change that matters, such as 5% (default: by metric and device).",
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 3 when anything stays undecided.")
+    ] = False,
+    force_gate: Annotated[
+        bool, typer.Option("--force-gate", help="Give verdicts across different devices too.")
+    ] = False,
+    output_format: Annotated[
+        str, typer.Option("--format", help="table, markdown, json or github (job summary).")
+    ] = "table",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Say whether B is slower than A, by how much, and whether that is real.
+
+    Exit code: 0 no regression, 1 regression, 2 wrong use, 3 undecided under --strict, 4 invalid
+    rows or incompatible files, 5 nothing matched.
+    """
+    from bench.analysis.figures import Options
+    from bench.analysis.noise import default_noise_path, floors_by_key, load_floors
+    from bench.analysis.verdicts import parse_threshold
+    from bench.core.errors import one_of
+
+    if output_format not in _FORMATS:
+        raise one_of("--format", output_format, _FORMATS)
+    options = Options(
+        threshold_frac=None if fail_on is None else parse_threshold(fail_on),
+        noise_floors=floors_by_key(load_floors(default_noise_path())),
+        force_gate=force_gate,
+    )
+    comparison = load_and_compare(files, metric=metric, options=options)
+    show(comparison, output_format="json" if as_json else output_format, is_strict=strict)
+    raise typer.Exit(int(comparison.exit_code(is_strict=strict)))
+
+
+def load_and_compare(files: list[Path], *, metric: str, options: Options) -> Comparison:
+    """Read result files and compare each with the first."""
+    from bench.analysis.compare import compare as compare_frames
+    from bench.analysis.metrics import find_metric
+    from bench.cli.output import print_note
+    from bench.core.errors import UsageError
+    from bench.results.frame import read_frame
+
+    chosen = find_metric(metric)
+    if len(files) < 2:
+        raise UsageError(
+            "compare needs two result files or more: bench compare before.csv after.csv"
+        )
+    frames = [read_frame([path], note=print_note) for path in files]
+    return compare_frames(
+        list(zip(labels(files), frames, strict=True)), metric=chosen, options=options
+    )
+
+
+def labels(files: list[Path]) -> list[str]:
+    """Shortest names that tell the files apart; a file given twice is numbered."""
+    names = [path.name for path in files]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in files]
+    if len(set(names)) < len(names):
+        names = [f"{name} ({number})" for number, name in enumerate(names, start=1)]
+    return names
+
+
+def show(comparison: Comparison, *, output_format: str, is_strict: bool) -> None:
+    """Print a comparison in the format asked for."""
+    from bench.analysis.documents import comparison_document
+    from bench.cli.output import print_json, result_console
+    from bench.report import tables_compare
+    from bench.report.grid import plain, rich_table
+
+    if output_format == "json":
+        print_json(comparison_document(comparison, is_strict=is_strict))
+        return
+    if output_format in ("markdown", "github"):
+        make = tables_compare.github if output_format == "github" else tables_compare.markdown
+        typer.echo(make(comparison), nl=False)
+        return
+    console = result_console()
+    for grid in tables_compare.grids(comparison):
+        console.print(rich_table(grid))
+        for note in grid.notes:
+            console.print(plain(note), markup=False)
+    lines = [tables_compare.summary(comparison), *tables_compare.notes(comparison)]
+    lines += [f"not compared: {line}" for line in tables_compare.unmatched_lines(comparison)]
+    for line in lines:
+        console.print(plain(line), markup=False)

@@ -1,0 +1,42 @@
+"""`bench data`: make input that the real data path can read, offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Write input data for --data.")
+
+
+@app.callback()
+def _data() -> None:
+    """Write input data for --data."""
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new or empty folder.")],
+    cases: Annotated[int, typer.Option(help="How many labelled volumes.")] = 8,
+    seed: Annotated[int, typer.Option(help="Another seed, other patients.")] = 0,
+    shape: Annotated[str, typer.Option(help="Voxels of a volume.")] = "64x64x40",
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Write CT-like phantoms as a Medical Segmentation Decathlon folder (real NIfTI files)."""
+    from bench.cli.output import print_json, print_note
+    from bench.core.errors import UsageError
+    from workloads._phantom_folder import write
+
+    try:
+        voxels = tuple(int(part) for part in shape.split("x"))
+    except ValueError:
+        raise UsageError(f"--shape needs three sizes such as 64x64x40, not {shape!r}") from None
+    if seed < 0:
+        raise UsageError(f"--seed must not be negative, not {seed}")
+    write(out, cases=cases, seed=seed, shape=voxels)
+    if json:
+        print_json({"folder": str(out), "cases": cases, "seed": seed, "shape": list(voxels)})
+    else:
+        typer.echo(f"{out}: {cases} cases of {shape} voxels, labels background, organ 1, lesion")
+    print_note(f"use it with: bench run --workload imaging-train --data {out}")

@@ -1,0 +1,184 @@
+"""`bench devices`: what can be measured here, what it is, and what works on it.
+
+Each device with its vendor and software, the dtypes that compute right, what can be sampled, and
+its row in the catalogue; then how devices are joined, and which vendor packages could not load.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.core.nouns import Capability, Device
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bench.devices.backends import Import
+    from bench.devices.wiring import Wire
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """A device with everything asked about it; `dtypes` is None where nothing was tried."""
+
+    device: Device
+    driver: str | None
+    dtypes: dict[str, Capability] | None
+    chips: tuple[str, ...]
+    """Ids of the catalogue rows it may be."""
+
+
+def devices(
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe/--no-probe", help="try each dtype by computing with it")
+    ] = True,
+) -> None:
+    """Show every device, what works on it and how devices are joined."""
+    from bench.cli.output import print_json, result_console
+    from bench.devices.backends import load_packages
+    from bench.devices.detect import survey
+    from bench.devices.wiring import wires
+
+    here = survey()
+    problems = list(here.problems)
+    entries = [_entry(device, with_probe=probe, problems=problems) for device in here.devices]
+    packages = load_packages()
+    links = wires(here.devices)
+    if as_json:
+        document = {
+            "torch": _versions(),
+            "devices": [_as_document(entry) for entry in entries],
+            "links": [asdict(link) for link in links],
+            "packages": [asdict(package) for package in packages],
+            "problems": problems,
+        }
+        print_json(document)
+        return
+    console = result_console()
+    _print_table(entries, console=console)
+    _print_facts(links, packages=packages, problems=problems, console=console)
+
+
+def _entry(device: Device, *, with_probe: bool, problems: list[str]) -> _Entry:
+    """Ask the driver, the catalogue and the device; what goes wrong is added to `problems`."""
+    from bench.core.errors import BenchError
+    from bench.devices.telemetry import open_telemetry
+    from bench.hardware.chips import match_device
+
+    telemetry = open_telemetry(device)
+    driver = None
+    if telemetry is not None:
+        driver = telemetry.baseline().driver_version
+        telemetry.close()
+    dtypes = None
+    if with_probe:
+        from bench.devices.probe import probe_dtypes
+
+        try:
+            dtypes = probe_dtypes(device.label)
+        except BenchError as error:
+            problems.append(str(error))
+    chips = match_device(device.name, device.memory_bytes, compute_units=device.compute_units)
+    return _Entry(
+        device=device, driver=driver, dtypes=dtypes, chips=tuple(chip.id for chip in chips)
+    )
+
+
+def _versions() -> dict[str, str | None]:
+    """Versions that every device here shares; None where torch was built without."""
+    import torch
+
+    version: Any = torch.version
+    return {
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        **{name: getattr(version, name, None) for name in ("cuda", "hip", "rocm", "xpu")},
+    }
+
+
+def _as_document(entry: _Entry) -> dict[str, Any]:
+    from bench.devices.roof import hashed_uuid
+
+    document = {"label": entry.device.label, **asdict(entry.device)}
+    document["uuid_hash"] = hashed_uuid(entry.device)
+    del document["uuid"]
+    return document | {"driver": entry.driver, "dtypes": entry.dtypes, "chips": entry.chips}
+
+
+def _print_table(entries: list[_Entry], *, console: Console) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    heads = ("device", "name", "vendor", "stack", "memory", "dtypes", "telemetry", "catalogue")
+    table = Table(*heads)
+    for entry in entries:
+        device = entry.device
+        stack = f"{device.stack}, driver {entry.driver}" if entry.driver else device.stack
+        cells = (
+            device.label,
+            device.name,
+            device.vendor or "unknown",
+            stack,
+            _memory_text(device),
+            _dtypes_text(entry.dtypes),
+            " ".join(device.telemetry) or "none",
+            _catalogue_text(entry.chips),
+        )
+        table.add_row(*(Text(cell) for cell in cells))
+    console.print(table)
+
+
+def _memory_text(device: Device) -> str:
+    from bench.core.units import format_bytes
+
+    if device.memory_bytes is None:
+        return "unknown"
+    total = format_bytes(device.memory_bytes)
+    if device.memory_free_bytes is None:
+        return total
+    return f"{total} ({format_bytes(device.memory_free_bytes)} free)"
+
+
+def _dtypes_text(dtypes: dict[str, Capability] | None) -> str:
+    """Names of those that work, then those that compute wrong numbers."""
+    if dtypes is None:
+        return "not tried"
+    right = " ".join(name for name, state in dtypes.items() if state == "ok") or "none"
+    wrong = " ".join(name for name, state in dtypes.items() if state == "wrong")
+    return f"{right}; WRONG RESULTS: {wrong}" if wrong else right
+
+
+def _catalogue_text(chips: tuple[str, ...]) -> str:
+    if not chips:
+        return "not in the catalogue"
+    return chips[0] if len(chips) == 1 else f"ambiguous: {', '.join(chips)}"
+
+
+def _print_facts(
+    links: list[Wire],
+    *,
+    packages: tuple[Import, ...],
+    problems: list[str],
+    console: Console,
+) -> None:
+    """What does not fit in a row: versions, links, packages that matter, problems."""
+    versions = _versions()
+    built_with = " ".join(f"{name} {value}" for name, value in versions.items() if value)
+    lines = [built_with]
+    lines += [f"link {link.first} - {link.second}: {link.kind} {link.detail}" for link in links]
+    lines += [
+        f"{package.module} {package.state}: {package.reason}"
+        for package in packages
+        if package.state != "missing"
+    ]
+    missing = [package.module for package in packages if package.state == "missing"]
+    if missing:
+        lines.append(f"vendor packages not installed: {', '.join(missing)}")
+    lines += [f"problem: {problem}" for problem in problems]
+    for line in lines:
+        console.print(line, markup=False)

@@ -1,0 +1,158 @@
+"""`bench gap`: how far apart the demands of training and inference are, on this device and others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from bench.analysis.gap import Missing
+    from bench.analysis.gap_result import GapResult
+    from bench.analysis.needs import Load
+
+_FORMATS = ["table", "markdown", "json"]
+
+
+def gap(
+    files: Annotated[list[Path], typer.Argument(help="Result files.", metavar="CSV...")],
+    items: Annotated[
+        float | None, typer.Option(help="Items of one epoch, for a whole training's time.")
+    ] = None,
+    epochs: Annotated[float, typer.Option(help="Epochs of the whole training.")] = 1.0,
+    load: Annotated[
+        str | None, typer.Option(help="Inference load to serve, such as 200/day.")
+    ] = None,
+    latency: Annotated[
+        str | None, typer.Option(help="Time that one item of --load may take, such as 30s.")
+    ] = None,
+    output_format: Annotated[
+        str, typer.Option("--format", help="table, markdown or json.")
+    ] = "table",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Show what training asks of a device over what inference asks, like for like."""
+    from bench.analysis.gap_result import measure_gap
+    from bench.cli.output import print_note
+    from bench.core.errors import ExitCode, NothingMatchedError, one_of
+    from bench.results.frame import read_frame
+
+    if output_format not in _FORMATS:
+        raise one_of("--format", output_format, _FORMATS)
+    asked = _load(load, latency=latency)
+    num_items = _num_items(items, epochs=epochs)
+    result = measure_gap(read_frame(files, note=print_note), load=asked, num_items=num_items)
+    if not any(demand.num_trials for demand in result.demands):
+        raise NothingMatchedError("no usable trial (OK or WARN) in the files given")
+    show(result, output_format="json" if as_json else output_format, asked=(load, latency))
+    if not (result.gaps or result.trainings or result.shares):
+        raise typer.Exit(int(ExitCode.NOTHING_MATCHED))
+
+
+def _load(text: str | None, *, latency: str | None) -> Load | None:
+    from bench.analysis.needs import Load, parse_load
+    from bench.core.errors import UsageError
+    from bench.core.units import parse_duration_s
+
+    if text is None:
+        if latency is not None:
+            raise UsageError("--latency says how soon items of --load are needed: give both")
+        return None
+    latency_s = None if latency is None else parse_duration_s(latency, what="--latency")
+    if latency_s is not None and latency_s <= 0.0:
+        raise UsageError(f"--latency {latency!r} must be over 0")
+    return Load(items_per_s=parse_load(text), latency_s=latency_s)
+
+
+def _num_items(items: float | None, *, epochs: float) -> float | None:
+    from bench.core.errors import UsageError
+
+    for flag, value in (("--items", items), ("--epochs", epochs)):
+        if value is not None and not 0.0 < value < 1e18:
+            raise UsageError(f"{flag} {value:g} is not a number over 0, such as 1000")
+    if items is None and epochs != 1.0:
+        raise UsageError("--epochs needs --items, the number of items in one epoch")
+    return None if items is None else items * epochs
+
+
+def command(missing: Missing) -> str:
+    """Command line that measures the half that is missing, on the same terms."""
+    import shlex
+
+    present = missing.present
+    fact = present.setting.fact
+    phases = ["train"] if missing.lacks_training else _infer_phases(present.setting.workload)
+    words = ["bench", "run"]
+    for phase in phases:
+        words += ["--workload", f"{present.setting.workload}-{phase}"]
+    for flag in ("size", "dtype"):
+        words += [f"--{flag}", fact(flag)] if fact(flag) else []
+    words += _parameters(present.setting.workload, size=fact("size"), text=fact("params_json"))
+    words += ["--compile"] if fact("compile").lower() == "true" else []
+    words += ["--channels-last"] if fact("channels_last").lower() == "true" else []
+    if fact("data") == "resident":
+        words += ["--data", "resident"]
+    elif fact("data") not in ("generated", ""):
+        words += ["--data", "THE_SAME_DATA"]
+    words += ["--device", present.device_label] if present.device_label else []
+    return shlex.join(words)
+
+
+def _infer_phases(workload: str) -> list[str]:
+    from bench import discovery
+    from bench.core.errors import UsageError
+
+    try:
+        phases = [p.name for p in discovery.load(workload).cls.phases if not p.is_training]
+    except UsageError:  # a workload from a file of the user's, which is not at hand here
+        phases = []
+    return phases or ["infer"]
+
+
+def _parameters(workload: str, *, size: str, text: str) -> list[str]:
+    """Flags for the parameters that are not those of the named size."""
+    from bench import discovery
+    from bench.core.errors import UsageError
+
+    params = json.loads(text or "{}")
+    try:
+        cls = discovery.load(workload).cls
+        usual = vars(cls(**cls.sizes.get(size, {})))
+    except UsageError:
+        usual = {}
+    words = []
+    for name, value in params.items():
+        if name in usual and usual[name] == value:
+            continue
+        words += ["--batch", str(value)] if name == "batch" else ["--set", f"{name}={value}"]
+    return words
+
+
+def show(result: GapResult, *, output_format: str, asked: tuple[str | None, str | None]) -> None:
+    """Print the answers in the format asked for; `asked` is --load and --latency."""
+    from bench.analysis.gap_result import gap_document
+    from bench.cli.output import print_json, result_console
+    from bench.report import tables_gap
+    from bench.report.grid import markdown_cell, markdown_table, plain, rich_table
+
+    commands = [command(missing) for missing in result.missing]
+    if output_format == "json":
+        print_json(gap_document(result, commands=commands))
+        return
+    grids = tables_gap.grids(result, load=asked[0] or "", latency=asked[1])
+    lines = tables_gap.missing_lines(result.missing, commands=commands)
+    if output_format == "markdown":
+        bullets = "\n".join(f"- {markdown_cell(line)}" for line in lines)
+        parts = [*(markdown_table(grid) for grid in grids), *([bullets] if bullets else [])]
+        typer.echo("\n\n".join(parts))
+        return
+    console = result_console()
+    for grid in grids:
+        console.print(rich_table(grid))
+        for note in grid.notes:
+            console.print(plain(note), markup=False)
+    for line in lines:
+        # Not wrapped: the command in it is there to be copied.
+        console.print(plain(line), markup=False, soft_wrap=True)

@@ -1,0 +1,148 @@
+"""`bench list`: workloads, chips and links, without importing torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.core.nouns import Scalar
+
+if TYPE_CHECKING:
+    from bench.discovery import Found
+
+KINDS = ("workloads", "chips", "links")
+
+
+def list_(
+    kind: Annotated[str, typer.Argument(help="workloads, chips or links")] = "workloads",
+    name: Annotated[str | None, typer.Argument(help="one of them, for all that is known")] = None,
+    workload: Annotated[
+        Path | None, typer.Option("--workload", "-w", help="a workload file to list")
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(help="chips: such as 'memory_bytes>=48e9 and tdp_w<=350'")
+    ] = None,
+    sort: Annotated[
+        str | None, typer.Option(help="chips: field to sort by; -field descends")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
+) -> None:
+    """Show the workloads with their sizes and costs, the catalogue of chips, or the links."""
+    from bench.core.errors import UsageError, one_of
+
+    if kind not in KINDS:
+        raise one_of("list", kind, list(KINDS))
+    if kind == "chips":
+        from bench.cli.chips import render_chips
+
+        render_chips(where=where, sort=sort, name=name, as_json=as_json)
+        return
+    if where or sort:
+        raise UsageError("--where and --sort are for `bench list chips`")
+    if kind == "links":
+        from bench.cli.links import render_links
+
+        render_links(name=name, as_json=as_json)
+        return
+    _list_workloads(name, path=workload, as_json=as_json)
+
+
+def _list_workloads(name: str | None, *, path: Path | None, as_json: bool) -> None:
+    from bench import discovery
+    from bench.cli.output import print_json, result_console
+
+    names = [str(path)] if path else [name.partition("-")[0]] if name else discovery.names()
+    entries = [entry for one in names for entry in describe(discovery.load(one))]
+    if as_json:
+        print_json([asdict(entry) for entry in entries])
+        return
+    from rich import box
+    from rich.table import Table
+
+    from bench.core.units import format_bytes, format_number, format_si
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("workload", no_wrap=True)
+    table.add_column("size", no_wrap=True)
+    for header in ("batch", "item", "parameters", "FLOP/item", "memory"):
+        table.add_column(header, justify="right")
+    table.add_column("runs here")
+    for entry in entries:
+        table.add_row(
+            entry.workload,
+            entry.size or "-",
+            str(entry.batch),
+            entry.item,
+            format_number(entry.num_parameters),
+            "" if entry.flops_per_item is None else format_si(entry.flops_per_item, "FLOP"),
+            format_bytes(entry.memory_bytes),
+            entry.runs_here,
+        )
+    console = result_console()
+    console.print(table)
+    for found in map(discovery.load, names):
+        takes = f" --data: {found.cls.accepts_data}." if found.cls.accepts_data else ""
+        console.print(f"{found.name}: {found.cls.summary}{takes}", markup=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One phase at one size, by formula; memory in fp32."""
+
+    workload: str
+    version: str
+    size: str
+    batch: int
+    item: str
+    num_parameters: int
+    flops_per_item: float | None
+    memory_bytes: int
+    runs_here: str
+    is_selftest: bool
+    params: dict[str, Scalar]
+
+
+def describe(found: Found) -> list[Entry]:
+    """Describe every phase at every size."""
+    from bench import discovery
+
+    entries = []
+    for phase in found.cls.phases:
+        for size in found.cls.sizes or ("",):
+            workload = discovery.instance(found, size=size or None, overrides={})
+            memory_bytes = workload.memory_bytes(phase, dtype="fp32")
+            entries.append(
+                Entry(
+                    workload=f"{found.name}-{phase.name}",
+                    version=found.version,
+                    size=size,
+                    batch=workload.batch_size(phase),
+                    item=phase.item,
+                    num_parameters=workload.num_parameters(),
+                    flops_per_item=workload.flops_per_item(phase),
+                    memory_bytes=memory_bytes,
+                    runs_here=_runs_here(size, memory_bytes),
+                    is_selftest=found.cls.is_selftest,
+                    params=discovery.parameters(workload),
+                )
+            )
+    return entries
+
+
+def _runs_here(size: str, memory_bytes: int) -> str:
+    """Say where it fits: accelerators that NVML sees, and the CPU. torch may see more."""
+    from bench.core.units import format_bytes
+    from bench.devices import cpu
+    from bench.devices.visible import device_memories
+    from bench.run.sizes import CPU_SIZES, MARGIN_FRAC
+
+    for name, free_bytes in device_memories():
+        if memory_bytes <= MARGIN_FRAC * free_bytes:
+            return f"yes: {name}"
+    free_bytes = cpu.free_memory_bytes()
+    if memory_bytes > MARGIN_FRAC * free_bytes:
+        return f"no: the CPU has {format_bytes(free_bytes)} free"
+    return "CPU: slowly" if size and size not in CPU_SIZES else "yes: CPU"

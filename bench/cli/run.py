@@ -1,0 +1,224 @@
+"""`bench run`: measure workloads on a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from bench.run.request import Plan, RunRequest
+    from bench.run.runner import Ended
+    from bench.run.session import Session
+
+Texts = list[str] | None
+
+
+def run(
+    workload: Annotated[
+        Texts,
+        typer.Option(
+            "--workload",
+            "-w",
+            help="all, a name such as imaging-train or imaging, a pattern, or a file ./mine.py",
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="tiny, small, base, large; a comma sweeps; default: largest that fits"),
+    ] = None,
+    batch: Annotated[str | None, typer.Option(help="samples per step; a comma sweeps")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="fp32, tf32, bf16, fp16; a comma sweeps; default: device's")
+    ] = None,
+    compile_: Annotated[bool, typer.Option("--compile", help="use torch.compile")] = False,
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="lay tensors out channels last")
+    ] = False,
+    set_: Annotated[
+        Texts, typer.Option("--set", help="parameter key=value; a comma in the value sweeps")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="real input: a folder or file; or 'resident' to leave the loader out"),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, npu, ...; default: best there is")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU compute threads")] = None,
+    workers: Annotated[int | None, typer.Option(help="loader processes")] = None,
+    profile: Annotated[
+        str, typer.Option(help="smoke, quick, default or rigorous: 1, 1, 3-5 or 6-10 trials")
+    ] = "default",
+    trials: Annotated[
+        int | None, typer.Option(help="exactly this many trials of each configuration")
+    ] = None,
+    budget: Annotated[str | None, typer.Option(help="time for the whole run, such as 10m")] = None,
+    timeout: Annotated[str, typer.Option(help="longest time for one trial")] = "15m",
+    seed: Annotated[int, typer.Option(help="seed of data, weights and order")] = 0,
+    oom_shrink: Annotated[
+        bool, typer.Option("--oom-shrink", help="halve the batch when memory runs out")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="folder for the result file")] = Path("results"),
+    resume: Annotated[
+        str | None, typer.Option(help="go on with a run: its file or id; no other flags")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="show what would run, and run nothing")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="print only the result file's path")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
+) -> None:
+    """Measure workloads on a device; rows go to a CSV file, a table to stdout."""
+    from bench.core.errors import UsageError
+    from bench.core.units import parse_duration_s
+    from bench.run.request import RunRequest
+
+    if resume is not None:
+        if workload:
+            raise UsageError(
+                "--resume takes the plan of the run that it goes on with; no --workload"
+            )
+        _resume(resume, out=out, quiet=quiet, as_json=as_json)
+        return
+    request = RunRequest(
+        workloads=tuple(part for text in workload or () for part in text.split(",") if part),
+        sizes=_parts(size),
+        batches=_numbers(batch, flag="--batch"),
+        dtypes=_parts(dtype),
+        settings=_settings(set_ or []),
+        is_compiled=compile_,
+        channels_last=channels_last,
+        data=data,
+        device=device,
+        threads=threads,
+        workers=workers,
+        profile=profile,
+        trials=trials,
+        budget_s=None if budget is None else parse_duration_s(budget, what="--budget"),
+        timeout_s=parse_duration_s(timeout, what="--timeout"),
+        seed=seed,
+        oom_shrink=oom_shrink,
+    )
+    _run(request, out=out, quiet=quiet, as_json=as_json, dry_run=dry_run)
+
+
+def _parts(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+def _numbers(text: str | None, *, flag: str) -> tuple[int, ...]:
+    from bench.core.errors import UsageError
+
+    try:
+        return tuple(int(part) for part in _parts(text))
+    except ValueError:
+        raise UsageError(f"{flag} {text!r} needs whole numbers, such as 2 or 1,2,4") from None
+
+
+def _settings(texts: list[str]) -> dict[str, tuple[str, ...]]:
+    from bench.core.errors import UsageError
+
+    settings: dict[str, tuple[str, ...]] = {}
+    for text in texts:
+        key, equals, values = text.partition("=")
+        if not equals or not key.strip() or not _parts(values):
+            raise UsageError(f"--set {text!r} needs key=value, such as --set filters=16x32x64")
+        settings[key.strip()] = _parts(values)
+    return settings
+
+
+def _run(request: RunRequest, *, out: Path, quiet: bool, as_json: bool, dry_run: bool) -> None:
+    from bench.cli.output import print_note
+    from bench.run import session
+
+    plan, inspection = session.prepare(request, note=(lambda _text: None) if quiet else print_note)
+    if dry_run:
+        _show_plan(plan, as_json=as_json)
+        return
+    _go(session.begin(plan, inspection, folder=out), quiet=quiet, as_json=as_json)
+
+
+def _resume(name: str, *, out: Path, quiet: bool, as_json: bool) -> None:
+    from bench.cli.output import print_note
+    from bench.run import session
+
+    _go(session.resume(name, folder=out, note=print_note), quiet=quiet, as_json=as_json)
+
+
+def _go(session: Session, *, quiet: bool, as_json: bool) -> None:
+    from bench.cli.output import is_interactive, print_json, print_note, progress_console
+    from bench.run.progress import BarProgress, PlainProgress, Progress, QuietProgress
+    from bench.run.session import exit_code
+
+    progress: Progress
+    if quiet:
+        progress = QuietProgress()
+    elif is_interactive():
+        progress = BarProgress(progress_console())
+    else:
+        progress = PlainProgress()
+    if not quiet:
+        for text in choices_of(session.plan):
+            progress.note(text)
+    ended = session.run(progress)
+    code = exit_code(ended, session.plan)
+    if as_json:
+        print_json(
+            {
+                "path": str(session.store.path),
+                "exit_code": int(code),
+                "interrupted": ended.was_interrupted,
+                "problem": ended.problem,
+                "rows": ended.rows,
+            }
+        )
+    else:
+        _show_result(ended, path=session.store.path, quiet=quiet)
+    if ended.problem is not None:
+        print_note(f"bench: {ended.problem}")
+    if code:
+        raise typer.Exit(int(code))
+
+
+def choices_of(plan: Plan) -> list[str]:
+    """Say what was chosen automatically, one line per distinct choice."""
+    lines = [
+        f"{planned.config.name}: {planned.config.device}, size {planned.config.size or '-'} "
+        f"({planned.size_choice}), {planned.config.dtype}, batch {planned.batch}"
+        for planned in plan.planned
+    ]
+    return list(dict.fromkeys(lines))
+
+
+def _show_plan(plan: Plan, *, as_json: bool) -> None:
+    from bench.cli.output import print_json
+    from bench.core.units import format_duration
+
+    if as_json:
+        print_json(plan.to_dict())
+        return
+    for line in choices_of(plan):
+        print(line)
+    print(
+        f"{len(plan.planned)} configurations, {plan.min_trials} to {plan.max_trials} trials each, "
+        f"profile {plan.profile}, budget {format_duration(plan.budget_s)}"
+    )
+
+
+def _show_result(ended: Ended, *, path: Path, quiet: bool) -> None:
+    from bench.cli.output import result_console
+
+    if quiet:
+        print(path)
+        return
+    from bench.report.run_table import run_table, validity_lines
+
+    console = result_console()
+    console.print(run_table(ended.rows))
+    for text in validity_lines(ended.rows):
+        console.print(text, markup=False, soft_wrap=True)
+    console.print(f"rows: {path}", markup=False, soft_wrap=True)

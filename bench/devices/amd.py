@@ -1,0 +1,157 @@
+"""Telemetry of AMD devices through AMD SMI, where ROCm has installed its binding.
+
+The binding is optional and not on every machine with a working torch, so a missing one is no error.
+AMD SMI writes 'N/A' for what a device does not give, and renames its fields now and then; both end
+as None here. Left out: throttle reasons, which it only gives as percentages on some devices.
+Source of calls and units: https://rocm.docs.amd.com/projects/amdsmi/en/latest/reference/amdsmi-py-api.html
+"""
+
+import time
+from functools import cached_property
+from typing import Any
+
+from bench.core.nouns import Device
+from bench.devices.telemetry import Baseline, Clock, Sample, available_fields
+
+_MIB_BYTES = 2**20
+
+
+def import_amdsmi() -> Any | None:
+    """Return the binding, started, or None where it or the driver is missing."""
+    try:
+        import amdsmi
+    except (ImportError, OSError, KeyError):  # without ROCm it fails in any of these ways
+        return None
+    try:
+        amdsmi.amdsmi_init()
+    except amdsmi.AmdSmiException:
+        return None
+    return amdsmi
+
+
+def _number(answer: Any, *names: str) -> float | None:
+    """First of these fields that is a number; an empty reading is 'N/A' or absent."""
+    if not isinstance(answer, dict):
+        return None
+    for name in names:
+        value = answer.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    return None
+
+
+class AmdTelemetry:
+    """One AMD device. Its energy counter has been seen frozen, so it is always checked."""
+
+    scope = "gpu"
+
+    def __init__(self, smi: Any, *, handle: Any, clock: Clock = time.monotonic) -> None:
+        self._smi = smi
+        self._handle = handle
+        self._clock = clock
+
+    @cached_property
+    def available(self) -> tuple[str, ...]:
+        """What this device gives, tried once."""
+        return available_fields(self.sample(), baseline=self.baseline())
+
+    def _ask(self, function: str, *arguments: Any) -> Any | None:
+        call = getattr(self._smi, function, None)
+        if call is None:
+            return None
+        try:
+            return call(self._handle, *arguments)
+        except self._smi.AmdSmiException:
+            return None
+
+    def _power_w(self) -> float | None:
+        answer = self._ask("amdsmi_get_power_info")
+        power_w = _number(answer, "current_socket_power", "socket_power", "average_socket_power")
+        # Older releases write 0 instead of 'N/A'; no powered device draws nothing.
+        return power_w or None
+
+    def _energy_j(self) -> float | None:
+        answer = self._ask("amdsmi_get_energy_count")
+        count = _number(answer, "energy_accumulator", "power")
+        resolution_uj = _number(answer, "counter_resolution")
+        return None if count is None or resolution_uj is None else count * resolution_uj / 1e6
+
+    def _temperature_c(self) -> float | None:
+        kinds = getattr(self._smi, "AmdSmiTemperatureType", None)
+        metrics = getattr(self._smi, "AmdSmiTemperatureMetric", None)
+        if kinds is None or metrics is None:
+            return None
+        for kind in (kinds.HOTSPOT, kinds.EDGE):
+            value = self._ask("amdsmi_get_temp_metric", kind, metrics.CURRENT)
+            if isinstance(value, int | float) and value > 0:
+                return float(value)
+        return None
+
+    def _clock_mhz(self, *names: str) -> float | None:
+        kinds = getattr(self._smi, "AmdSmiClkType", None)
+        answer = self._ask("amdsmi_get_clock_info", kinds.GFX) if kinds is not None else None
+        return _number(answer, *names)
+
+    def sample(self, *, with_memory: bool = True) -> Sample:
+        """Read the device now."""
+        time_s = self._clock()
+        energy_j = self._energy_j()
+        power_w = self._power_w()
+        sm_clock_mhz = self._clock_mhz("clk", "cur_clk")
+        used = _number(self._ask("amdsmi_get_gpu_vram_usage"), "vram_used") if with_memory else None
+        load = (
+            _number(self._ask("amdsmi_get_gpu_activity"), "gfx_activity") if with_memory else None
+        )
+        return Sample(
+            time_s=time_s,
+            power_w=power_w,
+            energy_j=energy_j,
+            temperature_c=self._temperature_c(),
+            sm_clock_hz=None if sm_clock_mhz is None else sm_clock_mhz * 1e6,
+            used_bytes=None if used is None else int(used * _MIB_BYTES),
+            utilization_frac=None if load is None else load / 100.0,
+        )
+
+    def baseline(self) -> Baseline:
+        """Read limits and errors."""
+        rest = self.sample()
+        caps = self._ask("amdsmi_get_power_cap_info")
+        limit_uw, default_uw = _number(caps, "power_cap"), _number(caps, "default_power_cap")
+        errors = _number(self._ask("amdsmi_get_gpu_total_ecc_count"), "uncorrectable_count")
+        clock_mhz = self._clock_mhz("max_clk")
+        driver = self._ask("amdsmi_get_gpu_driver_info")
+        return Baseline(
+            used_bytes=rest.used_bytes,
+            utilization_frac=rest.utilization_frac,
+            power_limit_w=None if limit_uw is None else limit_uw / 1e6,
+            power_limit_default_w=None if default_uw is None else default_uw / 1e6,
+            driver_version=driver.get("driver_version") if isinstance(driver, dict) else None,
+            ecc_uncorrected=None if errors is None else int(errors),
+            sm_clock_max_hz=None if clock_mhz is None else clock_mhz * 1e6,
+        )
+
+    def close(self) -> None:
+        """Shut the library down."""
+        try:
+            self._smi.amdsmi_shut_down()
+        except self._smi.AmdSmiException:
+            return
+
+
+def open_amd(device: Device, *, smi: Any = None) -> AmdTelemetry | None:
+    """Return a reader for the device at this PCI address; by order only where there is but one."""
+    module = smi if smi is not None else import_amdsmi()
+    if module is None:
+        return None
+    try:
+        handles = list(module.amdsmi_get_processor_handles())
+        addresses = [str(module.amdsmi_get_gpu_device_bdf(handle)).lower() for handle in handles]
+    except module.AmdSmiException:
+        handles, addresses = [], []
+    wanted = (device.pci_bus_id or "").lower()
+    for handle, address in zip(handles, addresses, strict=True):
+        if wanted and wanted.endswith(address):
+            return AmdTelemetry(module, handle=handle)
+    if not wanted and len(handles) == 1:
+        return AmdTelemetry(module, handle=handles[0])
+    return None

@@ -1,0 +1,260 @@
+"""What torch can run on here: every accelerator, then the CPU.
+
+Asking creates no context on a device that states its size, because memory in use before a trial
+must stay what others use; so free memory comes from NVML or is left out. Nothing is asked of a
+backend that says it is not available (a CUDA build of torch on a machine without a GPU), and a
+device that does not answer while its neighbour does is a problem to print, not the end.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from bench.core.errors import UsageError, one_of
+from bench.core.nouns import Device
+from bench.devices.backends import attempt, device_module, identify, load_packages, registered_type
+from bench.devices.cpu import cpu_model, free_memory_bytes, usable_cores, usable_memory_bytes
+from bench.devices.telemetry import open_telemetry
+from bench.devices.wiring import memory_free_bytes
+
+IN_TREE_TYPES = ("cuda", "xpu", "mps", "hpu", "mtia")
+_LABEL = re.compile(r"([a-z][a-z_]*[0-9]?)(?::(0|[1-9][0-9]{0,3}))?")
+_UNIT_FIELDS = ("multi_processor_count", "max_compute_units", "cube_core_num")
+_CPU_VENDORS = {
+    "intel": r"intel",
+    "amd": r"\bamd\b",
+    "apple": r"\bapple\b",
+    "hygon": r"hygon",
+    "huawei": r"kunpeng|hisilicon",
+    "nvidia": r"\bgrace\b",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """Devices that answer, best first and the CPU last, and what is wrong with the others."""
+
+    devices: tuple[Device, ...]
+    problems: tuple[str, ...]
+
+
+def detect() -> list[Device]:
+    """Every accelerator that answers, then the CPU."""
+    return list(survey().devices)
+
+
+def survey() -> Survey:
+    """Look at every device type that torch knows here."""
+    load_packages()
+    devices: list[Device] = []
+    problems: list[str] = []
+    for device_type in accelerator_types():
+        found, silent = _devices_of(device_type)
+        devices += found
+        problems += silent
+    devices.append(cpu_device())
+    return Survey(
+        devices=tuple(_with_telemetry(device) for device in devices), problems=tuple(problems)
+    )
+
+
+def find(label: str | None) -> Device:
+    """Device with this label (`cuda` means `cuda:0`); None means the best accelerator, else CPU."""
+    if label is not None:
+        parse_label(label)
+    here = survey()
+    if label is None:
+        return here.devices[0]
+    device_type, index = parse_label(label)
+    for device in here.devices:
+        if device.type == device_type and device.index == (index or 0):
+            return device
+    labels = [device.label for device in here.devices]
+    hint = f"({'; '.join(here.problems)})" if here.problems else ""
+    raise one_of("device", label, labels, hint=hint)
+
+
+def locate(label: str) -> tuple[str, int]:
+    """Type and index of a device that is here, without describing it or its neighbours."""
+    device_type, index = parse_label(label)
+    index = index or 0
+    if device_type == "cpu" and index == 0:
+        return device_type, index
+    load_packages()
+    if device_type in accelerator_types() and index < device_count(device_type):
+        return device_type, index
+    device = find(label)
+    return device.type, device.index
+
+
+def parse_label(label: str) -> tuple[str, int | None]:
+    """Type and index of `cuda:1`; the index is None in `cuda`."""
+    match = _LABEL.fullmatch(label.strip())
+    if match is None:
+        raise UsageError(
+            f"device {label!r} is not a device type with an optional number; "
+            "try cpu, cuda, cuda:1, xpu, mps, npu:0"
+        )
+    return match[1], None if match[2] is None else int(match[2])
+
+
+def current_accelerator_type() -> str | None:
+    """Device type that `torch.accelerator` speaks for, or None."""
+    if not attempt(torch.accelerator.is_available):
+        return None
+    device = attempt(torch.accelerator.current_accelerator)
+    return None if device is None else device.type
+
+
+def accelerator_types() -> list[str]:
+    """Available device types, torch's own choice first."""
+    candidates = (current_accelerator_type(), registered_type(), *IN_TREE_TYPES)
+    types: list[str] = []
+    for candidate in candidates:
+        if candidate is not None and candidate not in types and _is_available(candidate):
+            types.append(candidate)
+    return types
+
+
+def _is_available(device_type: str) -> bool:
+    module = device_module(device_type)
+    answer = attempt(lambda: module.is_available()) if module is not None else None
+    return bool(answer) or device_type == current_accelerator_type()
+
+
+def device_count(device_type: str) -> int:
+    """Number of devices of a type that is available."""
+    module: Any = device_module(device_type)
+    count = attempt(lambda: int(module.device_count()))
+    if count is None and device_type == current_accelerator_type():
+        count = attempt(torch.accelerator.device_count)
+    return 1 if count is None else count
+
+
+def _devices_of(device_type: str) -> tuple[list[Device], list[str]]:
+    labels = range(device_count(device_type))
+    answers = {index: describe(device_type, index) for index in labels}
+    silent = [index for index, device in answers.items() if _is_silent(device)]
+    if len(silent) == len(answers):
+        # A small backend that describes nothing at all may still compute.
+        return list(answers.values()), []
+    problems = [f"{device_type}:{index} does not answer" for index in silent]
+    return [device for index, device in answers.items() if index not in silent], problems
+
+
+def _is_silent(device: Device) -> bool:
+    return device.name == device.type and device.memory_bytes is None
+
+
+def describe(device_type: str, index: int) -> Device:
+    """One accelerator as far as torch and NVML describe it, telemetry left out."""
+    if device_type == "mps":
+        return _mps_device()
+    module: Any = device_module(device_type)
+    properties = attempt(lambda: module.get_device_properties(index))
+    name = attempt(lambda: str(properties.name)) if properties is not None else None
+    name = name or attempt(lambda: str(module.get_device_name(index))) or device_type
+    vendor, stack = identify(device_type, name=name)
+    free_bytes, total_bytes = _memory(device_type, index, properties=properties)
+    device = Device(
+        type=device_type,
+        index=index,
+        name=name,
+        vendor=vendor,
+        stack=stack,
+        memory_bytes=total_bytes,
+        memory_free_bytes=free_bytes,
+        uuid=_uuid(properties),
+        pci_bus_id=_pci_bus_id(properties),
+        compute_units=_first_int(properties, _UNIT_FIELDS),
+    )
+    if vendor == "nvidia":
+        return replace(device, memory_free_bytes=memory_free_bytes(device))
+    return device
+
+
+def _memory(device_type: str, index: int, *, properties: Any) -> tuple[int | None, int | None]:
+    """Free and total bytes; the free ones only where the question had to be asked anyway."""
+    total_bytes = getattr(properties, "total_memory", None)
+    if total_bytes:
+        return None, int(total_bytes)
+    return memory_info(device_type, index) or (None, None)
+
+
+def memory_info(device_type: str, index: int) -> tuple[int, int] | None:
+    """Free and total bytes of a whole device as torch tells them; may create a context on it."""
+    module: Any = device_module(device_type)
+    info: Any = attempt(lambda: module.mem_get_info(index))
+    if info is None and device_type == current_accelerator_type():
+        info = attempt(lambda: torch.accelerator.get_memory_info(index))
+    return None if info is None else (int(info[0]), int(info[1]))
+
+
+def _uuid(properties: Any) -> str | None:
+    value = getattr(properties, "uuid", None)
+    if value is None:
+        return None
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _pci_bus_id(properties: Any) -> str | None:
+    """Domain, bus, device and function as NVML writes them: `00000000:3B:00.0`."""
+    fields = ("pci_domain_id", "pci_bus_id", "pci_device_id")
+    parts = [getattr(properties, field, None) for field in fields]
+    if not all(isinstance(part, int) for part in parts):
+        return None
+    domain, bus, slot = parts
+    return f"{domain:08X}:{bus:02X}:{slot:02X}.0"
+
+
+def _first_int(properties: Any, fields: tuple[str, ...]) -> int | None:
+    values = (getattr(properties, field, None) for field in fields)
+    return next((int(value) for value in values if value), None)
+
+
+def _mps_device() -> Device:
+    """Apple's GPU, which shares the memory of the machine."""
+    mps: Any = torch.mps
+    vendor, stack = identify("mps", name="")
+    backend: Any = torch.backends.mps
+    total_bytes = attempt(lambda: int(mps.recommended_max_memory()))
+    return Device(
+        type="mps",
+        index=0,
+        name=attempt(lambda: str(backend.get_name())) or cpu_model() or "Apple GPU",
+        vendor=vendor,
+        stack=stack,
+        memory_bytes=total_bytes or usable_memory_bytes(),
+        memory_free_bytes=None,
+        compute_units=attempt(lambda: int(backend.get_core_count())),
+    )
+
+
+def cpu_device() -> Device:
+    """The processor, as far as this process may use it."""
+    name = cpu_model() or "CPU"
+    vendors = [
+        vendor for vendor, pattern in _CPU_VENDORS.items() if re.search(pattern, name.lower())
+    ]
+    return Device(
+        type="cpu",
+        index=0,
+        name=name,
+        vendor=vendors[0] if vendors else None,
+        stack="CPU",
+        memory_bytes=usable_memory_bytes(),
+        memory_free_bytes=free_memory_bytes(),
+        compute_units=usable_cores(),
+    )
+
+
+def _with_telemetry(device: Device) -> Device:
+    """Return the same device with what can be sampled on it filled in."""
+    telemetry = open_telemetry(device)
+    if telemetry is None:
+        return device
+    available = telemetry.available
+    telemetry.close()
+    return replace(device, telemetry=available)

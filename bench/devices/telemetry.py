@@ -1,0 +1,160 @@
+"""What a device says about itself while it works: power, heat, clocks, memory.
+
+One `Sample` is one moment, one `Baseline` what holds before a trial. Every field is None where the
+device, driver or permission does not give it. `open_telemetry` picks the reader for a device: NVML,
+AMD SMI, or RAPL for the processor. Nothing here touches torch, so that the parent of a trial can
+sample while the trial's own process computes. `Sampler` is in `sampler`, the sums over a window in
+`energy` and `conditions`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from bench.core.nouns import Device
+
+Clock = Callable[[], float]
+"""time.monotonic, or a test's stand-in."""
+
+THERMAL_REASONS = frozenset({"hw_thermal", "sw_thermal"})
+THROTTLE_REASONS = THERMAL_REASONS | {"hw_slowdown", "power_brake"}
+"""Slow-downs that spoil a trial. `sw_power_cap` is not one: large GPUs run at their limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A device at one moment."""
+
+    time_s: float
+    """time.monotonic(), which all processes of a machine share."""
+    power_w: float | None = None
+    """Instantaneous where the device can say so; some older ones give a one-second mean."""
+    energy_j: float | None = None
+    """Hardware counter since an arbitrary start."""
+    temperature_c: float | None = None
+    sm_clock_hz: float | None = None
+    throttle_reasons: frozenset[str] | None = None
+    """Why clocks are limited: THROTTLE_REASONS, sw_power_cap, app_clocks, sync_boost, ..."""
+    power_limited: bool | None = None
+    used_bytes: int | None = None
+    """Memory in use on the device, by anyone."""
+    utilization_frac: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """A device at rest: read before the trial's context exists, and once more after it."""
+
+    used_bytes: int | None = None
+    utilization_frac: float | None = None
+    power_limit_w: float | None = None
+    power_limit_default_w: float | None = None
+    driver_version: str | None = None
+    ecc_uncorrected: int | None = None
+    """Uncorrected memory errors since the driver was loaded."""
+    violation_s: Mapping[str, float] = field(default_factory=dict)
+    """Time spent limited since the driver was loaded, by cause; catches what sampling misses."""
+    sm_clock_max_hz: float | None = None
+    pcie_generation: int | None = None
+    pcie_generation_max: int | None = None
+    pcie_width: int | None = None
+    pcie_width_max: int | None = None
+    has_persistence: bool | None = None
+    has_mig: bool | None = None
+
+
+class Telemetry(Protocol):
+    """A reader bound to one device."""
+
+    @property
+    def available(self) -> tuple[str, ...]:
+        """What this device gives: power, energy, temperature, sm_clock, throttle, memory, ecc."""
+
+    @property
+    def scope(self) -> str:
+        """What power and energy cover: gpu, module, package or soc."""
+
+    def sample(self, *, with_memory: bool = True) -> Sample:
+        """Read the device now; memory and utilisation cost a call each and can be left out."""
+
+    def baseline(self) -> Baseline:
+        """Read the slow-changing facts; tens of milliseconds, so never inside a window."""
+
+    def close(self) -> None:
+        """Let go of the driver's library."""
+
+
+def open_telemetry(device: Device) -> Telemetry | None:
+    """Return the reader for this device, or None where nothing can be read."""
+    from bench.devices.amd import open_amd
+    from bench.devices.nvml import open_nvml
+    from bench.devices.rapl import open_rapl
+
+    if device.type == "cpu":
+        return open_rapl()
+    if device.type == "cuda" and device.vendor == "amd":
+        return open_amd(device)
+    if device.type == "cuda" and device.vendor in ("nvidia", None):
+        return open_nvml(device)
+    return None
+
+
+def available_fields(sample: Sample, *, baseline: Baseline) -> tuple[str, ...]:
+    """Names of what a reader gave, for `Device.telemetry`."""
+    values = {
+        "power": sample.power_w,
+        "energy": sample.energy_j,
+        "temperature": sample.temperature_c,
+        "sm_clock": sample.sm_clock_hz,
+        "throttle": sample.throttle_reasons,
+        "memory": sample.used_bytes,
+        "ecc": baseline.ecc_uncorrected,
+    }
+    return tuple(name for name, value in values.items() if value is not None)
+
+
+class ReplayTelemetry:
+    """Plays recorded samples back, one for each call; an exception in the list is raised instead.
+
+    Used by the simulated device and by tests. After the last item the reader fails, as a device
+    that was lost does.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample | Exception],
+        *,
+        baseline: Baseline | None = None,
+        scope: str = "gpu",
+    ) -> None:
+        self._samples = list(samples)
+        self._baseline = baseline or Baseline()
+        self._next = 0
+        self.scope = scope
+        self.is_closed = False
+
+    @property
+    def available(self) -> tuple[str, ...]:
+        """What the first recorded sample has."""
+        first = next((item for item in self._samples if isinstance(item, Sample)), None)
+        if first is None:
+            return ()
+        return available_fields(first, baseline=self._baseline)
+
+    def sample(self, *, with_memory: bool = True) -> Sample:
+        """Return the next recorded sample, memory included whether asked for or not."""
+        if self._next >= len(self._samples):
+            raise OSError("the recording has ended")
+        item = self._samples[self._next]
+        self._next += 1
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def baseline(self) -> Baseline:
+        """Return the recorded baseline."""
+        return self._baseline
+
+    def close(self) -> None:
+        """Remember that it was closed."""
+        self.is_closed = True

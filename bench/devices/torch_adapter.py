@@ -1,0 +1,278 @@
+"""The adapter for whatever torch runs on: one class for accelerators, one for the CPU.
+
+`torch.accelerator` speaks only for one device type of a machine and vendors fill in parts of it, so
+every answer is looked for there and in `torch.<type>`; nothing found gives None. Errors of
+`synchronize` are not caught: that is where a device reports that earlier work failed. Nothing
+touches the device before it is asked, so that making a context can be timed.
+"""
+
+import errno
+import functools
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from bench.devices.adapter import Adapter, DeviceEvent
+from bench.devices.backends import attempt, device_module
+from bench.devices.detect import current_accelerator_type, describe, locate, memory_info
+from bench.devices.telemetry import Telemetry, open_telemetry
+
+_OUT_OF_MEMORY_TEXTS = (
+    "out of memory",  # CUDA, HIP, MPS, XPU, NPU, MLU, MUSA, and AcceleratorError of all
+    "out_of_memory",  # driver codes, such as CUDA_ERROR_OUT_OF_MEMORY
+    "outofmemory",  # hipErrorOutOfMemory
+    "out_of_device_memory",  # Level Zero and Unified Runtime (XPU)
+    "out_of_host_memory",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+    "can't allocate memory",  # DefaultCPUAllocator on Linux and macOS
+    "cannot allocate memory",  # mmap, shared memory of loader workers
+    "not enough memory",  # DefaultCPUAllocator on Windows
+)
+_CHECK_PAUSE_S = 0.005
+
+
+def adapter_for(label: str) -> Adapter:
+    """Return the adapter of a device that is here; another label raises `UsageError`."""
+    device_type, index = locate(label)
+    return CpuAdapter() if device_type == "cpu" else AcceleratorAdapter(device_type, index)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this exception says that device or host memory ran out."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(part in text for part in _OUT_OF_MEMORY_TEXTS)
+
+
+class CpuAdapter:
+    """Operations have finished when Python returns, and torch counts no memory."""
+
+    label = "cpu"
+    is_asynchronous = False
+
+    def synchronize(self) -> None:
+        """Nothing is ever queued."""
+
+    def make_event(self) -> DeviceEvent | None:
+        """The host clock serves."""
+        return None
+
+    def reset_peak_memory(self) -> None:
+        """There is no counter."""
+
+    def peak_allocated_bytes(self) -> int | None:
+        """Not counted."""
+        return None
+
+    def peak_reserved_bytes(self) -> int | None:
+        """Not counted."""
+        return None
+
+    def reserved_bytes(self) -> int | None:
+        """Not counted."""
+        return None
+
+    def used_bytes(self) -> int | None:
+        """A process's memory is read by its parent."""
+        return None
+
+    def compute_clock_hz(self) -> float | None:
+        """Processors change clocks core by core: no one figure holds."""
+        return None
+
+    def empty_cache(self) -> None:
+        """There is no cache."""
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether host memory ran out."""
+        return is_out_of_memory(error)
+
+
+class TorchEvent:
+    """A timing event on the stream that its device uses now, whichever device is current."""
+
+    def __init__(self, event: Any, *, current_stream: Callable[[], Any] | None) -> None:
+        self._event = event
+        self._current_stream = current_stream
+
+    def record(self) -> None:
+        """Mark the current end of the stream."""
+        if self._current_stream is None:
+            self._event.record()
+        else:
+            self._event.record(self._current_stream())
+
+    def query(self) -> bool:
+        """Whether the device has passed the mark; does not wait."""
+        return bool(self._event.query())
+
+    def synchronize(self) -> None:
+        """Wait on the host until the device has passed the mark."""
+        self._event.synchronize()
+
+    def elapsed_ms(self, end: Any) -> float:
+        """Milliseconds of device time from this mark to `end`."""
+        return float(self._event.elapsed_time(end._event))
+
+
+class AcceleratorAdapter:
+    """Any device type that torch knows besides the CPU."""
+
+    is_asynchronous = True
+
+    def __init__(self, device_type: str, index: int) -> None:
+        self.label = f"{device_type}:{index}"
+        self._type = device_type
+        self._index = index
+        self._module: Any = device_module(device_type)
+        self._can_reset_peak = True
+
+    def synchronize(self) -> None:
+        """Wait until all queued work is done; errors of that work are raised here."""
+        self._synchronize()
+
+    @functools.cached_property
+    def _synchronize(self) -> Callable[[], None]:
+        """Pick the first way to wait that works; a device that cannot even copy raises."""
+        ways: list[Callable[[], None]] = []
+        if self._speaks_for_type:
+            ways.append(functools.partial(torch.accelerator.synchronize, self._index))
+        if self._type == "mps":
+            ways.append(torch.mps.synchronize)
+        elif hasattr(self._module, "synchronize"):
+            ways.append(functools.partial(self._module.synchronize, self._index))
+        for way in ways:
+            if _answers(way):
+                return way
+            self._wait_by_copy()
+        return self._wait_by_copy
+
+    def _wait_by_copy(self) -> None:
+        torch.zeros((), device=self.label).cpu()
+
+    @functools.cached_property
+    def _speaks_for_type(self) -> bool:
+        return current_accelerator_type() == self._type
+
+    def make_event(self) -> DeviceEvent | None:
+        """Return a timing event, or None where events failed the check against the host's clock."""
+        return None if self._event_factory is None else self._event_factory()
+
+    @functools.cached_property
+    def _event_factory(self) -> Callable[[], TorchEvent] | None:
+        if self._type == "mps":
+            return None  # elapsed times are wrong: https://github.com/pytorch/pytorch/issues/196395
+        for factory in (self._generic_event, self._module_event):
+            if attempt(functools.partial(self._keeps_time, factory)):
+                return factory
+        return None
+
+    def _generic_event(self) -> TorchEvent:
+        event = torch.Event(device=self.label, enable_timing=True)
+        has_stream = self._speaks_for_type and _answers(self._generic_stream)
+        return TorchEvent(event, current_stream=self._generic_stream if has_stream else None)
+
+    def _generic_stream(self) -> Any:
+        return torch.accelerator.current_stream(self._index)
+
+    def _module_event(self) -> TorchEvent:
+        event = self._module.Event(enable_timing=True)
+        has_stream = _answers(self._module_stream)
+        return TorchEvent(event, current_stream=self._module_stream if has_stream else None)
+
+    def _module_stream(self) -> Any:
+        return self._module.current_stream(self._index)
+
+    def _keeps_time(self, factory: Callable[[], TorchEvent]) -> bool:
+        """Whether a pause between two marks comes out as neither less than half nor too long."""
+        start, end = factory(), factory()
+        begin_s = time.perf_counter()
+        start.record()
+        torch.ones(64, device=self.label).sum()
+        self.synchronize()
+        time.sleep(_CHECK_PAUSE_S)
+        end.record()
+        end.synchronize()
+        self.synchronize()
+        if not (start.query() and end.query()):
+            return False
+        elapsed_s = start.elapsed_ms(end) / 1e3
+        wall_s = time.perf_counter() - begin_s
+        return math.isfinite(elapsed_s) and _CHECK_PAUSE_S / 2 <= elapsed_s <= wall_s * 1.01
+
+    def _stats(self) -> dict[str, Any]:
+        """Statistics of torch's allocator; a name that is missing was not measured."""
+        stats: Any = None
+        if self._speaks_for_type:
+            stats = attempt(lambda: torch.accelerator.memory_stats(self._index))
+        if not stats:
+            stats = attempt(lambda: self._module.memory_stats(self._index))
+        return dict(stats or {})
+
+    def _memory(self, *, stat: str, function: str) -> int | None:
+        value = self._stats().get(stat)
+        if value is None:
+            # These functions answer 0 for "not counted", so 0 is not believed here.
+            value = attempt(lambda: getattr(self._module, function)(self._index)) or None
+        return None if value is None else int(value)
+
+    def reset_peak_memory(self) -> None:
+        """Start a new peak; where that cannot be done, peaks are None from then on."""
+        self._can_reset_peak = (
+            self._speaks_for_type
+            and _answers(lambda: torch.accelerator.reset_peak_memory_stats(self._index))
+        ) or _answers(lambda: self._module.reset_peak_memory_stats(self._index))
+
+    def peak_allocated_bytes(self) -> int | None:
+        """Peak of what tensors occupied, or None."""
+        if not self._can_reset_peak:
+            return None
+        return self._memory(stat="allocated_bytes.all.peak", function="max_memory_allocated")
+
+    def peak_reserved_bytes(self) -> int | None:
+        """Peak of what torch's allocator held, or None."""
+        if not self._can_reset_peak:
+            return None
+        return self._memory(stat="reserved_bytes.all.peak", function="max_memory_reserved")
+
+    def reserved_bytes(self) -> int | None:
+        """What torch's allocator holds now, or None."""
+        if self._type == "mps":
+            return attempt(lambda: int(torch.mps.driver_allocated_memory()))
+        return self._memory(stat="reserved_bytes.all.current", function="memory_reserved")
+
+    def used_bytes(self) -> int | None:
+        """What is in use on the whole device now, by anyone, or None."""
+        info = memory_info(self._type, self._index)
+        return None if info is None else info[1] - info[0]
+
+    def compute_clock_hz(self) -> float | None:
+        """Clock of the compute units now, or None."""
+        if self._telemetry is None:
+            return None
+        return self._telemetry.sample(with_memory=False).sm_clock_hz
+
+    @functools.cached_property
+    def _telemetry(self) -> Telemetry | None:
+        return open_telemetry(describe(self._type, self._index))
+
+    def empty_cache(self) -> None:
+        """Hand unused memory of torch's allocator back, where that can be asked for."""
+        if not (self._speaks_for_type and _answers(torch.accelerator.empty_cache)):
+            attempt(lambda: self._module.empty_cache())
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether device or host memory ran out."""
+        return is_out_of_memory(error)
+
+
+def _answers(call: Callable[[], object]) -> bool:
+    """Whether a call works here; its answer may be None."""
+    return attempt(lambda: (call(),)) is not None

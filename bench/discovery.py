@@ -1,0 +1,207 @@
+"""Find workloads: by name in the `workloads` package, by path anywhere else.
+
+The file's name is the registry. A workload's version is its declared number and a hash of its
+source, so that rows of code that measured something else are never compared. Nothing here imports
+torch; a user's file may.
+"""
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from types import ModuleType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from bench.core.errors import UsageError, one_of
+from bench.core.nouns import Scalar
+from bench.workload import Phase, Workload
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A workload class and where it comes from."""
+
+    name: str
+    source: str
+    """Path of a file outside the package, else ''."""
+    cls: type[Workload]
+    version: str
+
+    def phase(self, name: str) -> Phase:
+        """Return the phase called `name`; `UsageError` lists what there is."""
+        for phase in self.cls.phases:
+            if phase.name == name:
+                return phase
+        allowed = [f"{self.name}-{phase.name}" for phase in self.cls.phases]
+        raise one_of("workload", f"{self.name}-{name}", allowed)
+
+
+def _package_folder() -> Path:
+    spec = importlib.util.find_spec("workloads")
+    assert spec is not None and spec.submodule_search_locations
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def names() -> list[str]:
+    """Names of the workloads shipped with the harness."""
+    return sorted(p.stem for p in _package_folder().glob("*.py") if not p.stem.startswith("_"))
+
+
+@cache
+def load(name_or_path: str) -> Found:
+    """Load a shipped workload by name, or one from a file; `UsageError` says what is wrong."""
+    if name_or_path.endswith(".py") or "/" in name_or_path:
+        path = Path(name_or_path).expanduser().resolve()
+        module = _import_file(path)
+        return _found(module, name=path.stem.replace("-", "_"), path=path, source=str(path))
+    if name_or_path not in names():
+        raise one_of("workload", name_or_path, names(), hint="(or give a path such as ./mine.py)")
+    module = importlib.import_module(f"workloads.{name_or_path}")
+    return _found(module, name=name_or_path, path=Path(str(module.__file__)), source="")
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UsageError(f"workload file {path} does not exist")
+    # Modules beside the file can be imported, as when a script is run.
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    spec = importlib.util.spec_from_file_location(f"_workload_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"workload file {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        where = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise UsageError(
+            f"workload file {path}{where} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    return module
+
+
+def _found(module: ModuleType, *, name: str, path: Path, source: str) -> Found:
+    cls = getattr(module, "Workload", None)
+    if not (isinstance(cls, type) and issubclass(cls, Workload)) or cls is Workload:
+        raise UsageError(f"{path} has no class Workload derived from bench.workload.Workload")
+    missing = sorted(getattr(cls, "__abstractmethods__", ()))
+    if missing:
+        raise UsageError(f"class Workload in {path} lacks {', '.join(missing)}")
+    version = f"{cls.declared_version}-{source_hash(path)}"
+    return Found(name=name, source=source, cls=cls, version=version)
+
+
+def source_hash(path: Path) -> str:
+    """Eight hex digits of the code of a workload and of the underscore modules that it imports."""
+    digest = hashlib.sha256()
+    pending, seen = [path], set[Path]()
+    while pending:
+        current = pending.pop(0)
+        if current in seen or not current.is_file():
+            continue
+        seen.add(current)
+        text = current.read_text(encoding="utf-8")
+        tree = ast.parse(text)
+        digest.update("\n".join(_code_lines(text, tree)).encode())
+        for name in sorted(_imported_names(tree)):
+            if name.startswith("_"):
+                pending.append(current.parent / f"{name}.py")
+    return digest.hexdigest()[:8]
+
+
+def _imported_names(tree: ast.AST) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[-1] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").split(".")[-1])
+            found |= {alias.name for alias in node.names}
+    return found - {""}
+
+
+def _code_lines(text: str, tree: ast.Module) -> list[str]:
+    """Lines of code alone. Not a syntax tree's dump: that differs between Python versions."""
+    prose: set[int] = set()
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and _is_text(body[0]):
+            prose.update(range(body[0].lineno, (body[0].end_lineno or body[0].lineno) + 1))
+    numbered = enumerate(text.splitlines(), start=1)
+    stripped = ((number, line.rstrip()) for number, line in numbered if number not in prose)
+    return [line for _, line in stripped if line and not line.lstrip().startswith("#")]
+
+
+def _is_text(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+# Parameters ---------------------------------------------------------------------------------------
+
+
+def instance(found: Found, *, size: str | None, overrides: dict[str, Any]) -> Workload:
+    """Build the workload at a named size with overrides; values may be text from a flag."""
+    values: dict[str, Any] = {}
+    if size is not None:
+        if size not in found.cls.sizes:
+            raise one_of("size", size, list(found.cls.sizes), hint=f"for {found.name}")
+        values.update(found.cls.sizes[size])
+    hints = get_type_hints(found.cls)
+    known = [field.name for field in fields(found.cls)]
+    for key, value in overrides.items():
+        if key not in known:
+            raise one_of(f"parameter of {found.name}", key, known)
+        values[key] = _converted(value, hint=hints[key], key=key)
+    try:
+        return found.cls(**values)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"workload {found.name} refuses its parameters: {error}") from error
+
+
+def parameters(workload: Workload) -> dict[str, Scalar]:
+    """Return every field as a scalar; tuples are written as on the command line, '8x16x32'."""
+    values: dict[str, Scalar] = {}
+    for field in fields(workload):
+        value = getattr(workload, field.name)
+        values[field.name] = "x".join(map(str, value)) if isinstance(value, tuple) else value
+    return values
+
+
+def _converted(value: Any, *, hint: Any, key: str) -> Any:
+    if get_origin(hint) is tuple:
+        if isinstance(value, tuple):
+            return value
+        inner = get_args(hint)[0]
+        return tuple(_scalar(part, hint=inner, key=key) for part in str(value).split("x"))
+    return _scalar(value, hint=hint, key=key)
+
+
+def _scalar(value: Any, *, hint: Any, key: str) -> Any:
+    if isinstance(hint, UnionType) and type(None) in get_args(hint):
+        if value is None or str(value).lower() == "none":
+            return None
+        hint = next(arg for arg in get_args(hint) if arg is not type(None))
+    text = str(value)
+    try:
+        if hint is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if hint is int:
+            return int(float(text)) if float(text).is_integer() else int(text)
+        if hint is float:
+            number = float(text)
+            if number != number or number in (float("inf"), float("-inf")):
+                raise ValueError
+            return number
+    except (KeyError, ValueError, OverflowError):
+        kind = {bool: "true or false", int: "a whole number", float: "a finite number"}[hint]
+        raise UsageError(f"parameter {key} needs {kind}, not {text!r}") from None
+    return text

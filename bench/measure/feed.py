@@ -1,0 +1,96 @@
+"""Where a step's batch comes from: the loader, or batches that already lie on the device.
+
+Training goes through torch's DataLoader, as it does in real use, unless the data is `resident`; the
+time spent waiting for it is reported. Inference uses resident batches, prepared before timing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.workload import Phase, Workload
+
+RESIDENT_BATCHES = 4
+"""Enough that no batch's values stay in a cache between its uses; few enough to fit."""
+
+_Move = Callable[[Any], Any]
+
+
+def make_loader(
+    workload: Workload,
+    phase: Phase,
+    *,
+    data: Path | None,
+    seed: int,
+    workers: int,
+    pin_memory: bool,
+    start_method: str | None,
+) -> Any:
+    """Return a DataLoader over the phase's samples, shuffled by `seed` for training."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    dataset = workload.dataset(phase, data=data, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    return DataLoader(
+        dataset,  # type: ignore[arg-type]
+        batch_size=min(workload.batch_size(phase), len(dataset)),
+        shuffle=phase.is_training,
+        drop_last=phase.is_training,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        prefetch_factor=2 if workers > 0 else None,
+        pin_memory=pin_memory,
+        collate_fn=workload.collate(phase),
+        generator=generator,
+        multiprocessing_context=start_method if workers > 0 else None,
+    )
+
+
+class LoaderFeed:
+    """Endless batches from a loader; what waiting for them took is told with each."""
+
+    def __init__(self, loader: Any, *, move: _Move) -> None:
+        self._loader = loader
+        self._move = move
+        self._batches: Iterator[Any] = iter(loader)
+
+    def next(self) -> tuple[Any, Any, float]:
+        """Return (batch on the device, batch as collated, seconds waited)."""
+        start_s = time.perf_counter()
+        try:
+            batch = next(self._batches)
+        except StopIteration:
+            self._batches = iter(self._loader)
+            batch = next(self._batches)
+        waited_s = time.perf_counter() - start_s
+        return self._move(batch), batch, waited_s
+
+
+class ResidentFeed:
+    """A few batches on the device, used in turn."""
+
+    def __init__(self, batches: list[tuple[Any, Any]]) -> None:
+        if not batches:
+            raise ValueError("a feed needs at least one batch")
+        self._batches = batches
+        self._index = 0
+
+    def next(self) -> tuple[Any, Any, float]:
+        """Return (batch on the device, batch as collated, 0.0: nothing is waited for)."""
+        ready, collated = self._batches[self._index]
+        self._index = (self._index + 1) % len(self._batches)
+        return ready, collated, 0.0
+
+
+def first_batches(loader: Any, *, most: int) -> list[Any]:
+    """Return up to `most` collated batches."""
+    batches = []
+    for batch in loader:
+        batches.append(batch)
+        if len(batches) == most:
+            break
+    return batches

@@ -1,0 +1,116 @@
+"""What the parent must know of a device before it plans, found out by a process of its own.
+
+The parent never imports torch: `python -m bench.measure.inspection REQUEST` detects the device,
+probes its dtypes, measures or loads its roof, and prints one JSON document.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.core.errors import BenchError, MeasurementError, UsageError
+from bench.core.nouns import Capability, Device, Dtype
+
+FAKE = Device(
+    type="fake",
+    index=0,
+    name="fake device (simulated time)",
+    vendor=None,
+    stack="none",
+    memory_bytes=None,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """A device as a plan and its rows need it."""
+
+    device: Device
+    capabilities: Mapping[str, Capability]
+    roof_flops_per_s: Mapping[str, float] = field(default_factory=dict)
+    roof_bytes_per_s: float | None = None
+    roof_source: str | None = None
+    torch_facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_accelerator(self) -> bool:
+        """Whether it is anything but the CPU or the fake."""
+        return self.device.type not in ("cpu", "fake")
+
+    @property
+    def default_dtype(self) -> Dtype:
+        """bf16 on an accelerator that computes it right, fp32 elsewhere."""
+        return "bf16" if self.is_accelerator and self.capabilities.get("bf16") == "ok" else "fp32"
+
+
+def inspect_device(label: str | None, *, dtypes: tuple[str, ...], with_roof: bool) -> Inspection:
+    """Inspect in a child process; raises `BenchError` with the child's line when it cannot."""
+    if label == "fake":
+        return Inspection(device=FAKE, capabilities={})
+    request = json.dumps({"label": label, "dtypes": dtypes, "with_roof": with_roof})
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.measure.inspection", request],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    lines = done.stdout.splitlines()
+    if done.returncode != 0 or not lines:
+        last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+        raise MeasurementError(f"device {label or 'detection'} could not be inspected: {last}")
+    answer = json.loads(lines[-1])
+    if "usage_error" in answer:
+        raise UsageError(answer["usage_error"])
+    device = answer.pop("device")
+    device["telemetry"] = tuple(device["telemetry"])
+    return Inspection(device=Device(**device), **answer)
+
+
+def _inspect(label: str | None, *, dtypes: tuple[str, ...], with_roof: bool) -> dict[str, Any]:
+    from bench.devices import detect, probe, roof
+    from bench.measure.torch_facts import torch_facts
+
+    device = detect.find(label)
+    capabilities = probe.probe_dtypes(device.label)
+    facts = torch_facts(device)
+    known = roof.load_roof(device, torch_version=facts["torch"])
+    if known is None and with_roof:
+        wanted = tuple(dtype for dtype in dtypes if capabilities.get(dtype) == "ok")
+        known = roof.measure_roof(device.label, dtypes=wanted)
+        roof.save_roof(known)
+    answer: dict[str, Any] = {
+        "device": dataclasses.asdict(device),
+        "capabilities": capabilities,
+        "torch_facts": facts,
+    }
+    if known is not None:
+        answer |= {
+            "roof_flops_per_s": dict(known.flops_per_s),
+            "roof_bytes_per_s": known.bytes_per_s,
+            "roof_source": f"{known.method}, {known.measured_utc}",
+        }
+    return answer
+
+
+def main() -> int:
+    """Print the inspection that the argument asks for."""
+    request = json.loads(sys.argv[1])
+    try:
+        answer = _inspect(
+            request["label"], dtypes=tuple(request["dtypes"]), with_roof=request["with_roof"]
+        )
+    except BenchError as error:
+        answer = {"usage_error": str(error)}
+    print(json.dumps(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

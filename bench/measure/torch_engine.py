@@ -1,0 +1,264 @@
+"""A workload's phase on a torch device: built once, then stepped.
+
+Order matters in `build`: loader workers are forked before the device context exists, and the output
+is checked at tiny before the real net takes its memory.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import discovery
+from bench.core.nouns import DTYPES
+from bench.devices.adapter import DeviceEvent
+from bench.devices.torch_adapter import adapter_for
+from bench.measure import feed as feeds
+from bench.measure.correctness import Check, check_output, to_channels_last
+from bench.measure.engine import StepCount
+from bench.measure.precision import autocast, cast_net, half_type, move, set_matmul_precision
+from bench.measure.request import TrialRequest
+from bench.measure.steps import InferStep, TrainStep, float_tensors
+from bench.workload import Phase, Workload
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class TorchEngine:
+    """Steps of one phase on one device; `cold_s` has what getting there took, by stage."""
+
+    def __init__(self, request: TrialRequest, *, on_stage: Callable[[str], None]) -> None:
+        import torch
+
+        config = request.config
+        self._request = request
+        self._on_stage = on_stage
+        self._found = discovery.load(config.source or config.workload)
+        self.phase = self._found.phase(config.phase)
+        self.workload = discovery.instance(self._found, size=None, overrides=dict(config.params))
+        self.adapter = adapter_for(config.device)
+        self.device = torch.device(config.device)
+        self.is_asynchronous = self.adapter.is_asynchronous
+        self.cold_s: dict[str, float] = {}
+        self.check: Check | None = None
+        self.net: nn.Module | None = None
+        self._counts: dict[int, StepCount] = {}
+        assert config.dtype in DTYPES
+
+    # Building ------------------------------------------------------------------------------------
+
+    def build(self) -> None:
+        """Import, build, move, check; raises what the workload or the device raises."""
+        config = self._request.config
+        set_matmul_precision(config.dtype)
+        self._set_seed()
+        self._stage("import", self._import_libraries)
+        loader = self._stage("build", self._make_loader)
+        self._loader_feed: feeds.LoaderFeed | None = None
+        if self.uses_loader:
+            # Starts the workers, before there is a device context that a fork would break.
+            self._loader_feed = self._stage("build", self._start_loader, loader)
+        self._stage("transfer", self._open_context)
+        if self._request.idle_s:
+            self._on_stage("idle")
+            time.sleep(self._request.idle_s)
+        self._on_stage("check")
+        self.check = self._check()
+        self._set_seed()
+        net = self._stage("build", self.workload.build_net)
+        self.num_parameters = sum(parameter.numel() for parameter in net.parameters())
+        self.adapter.reset_peak_memory()
+        self.net = self._stage("transfer", self._place, net)
+        self._step = self._make_step(self.net)
+        self._feed = self._loader_feed or self._stage("build", self._resident_feed, loader)
+        self.synchronize()
+        gc.collect()
+        gc.freeze()
+
+    def _stage(self, name: str, work: Callable[..., Any], *args: Any) -> Any:
+        self._on_stage(name)
+        start_s = time.perf_counter()
+        result = work(*args)
+        self.cold_s[name] = self.cold_s.get(name, 0.0) + time.perf_counter() - start_s
+        return result
+
+    def _set_seed(self) -> None:
+        import torch
+
+        torch.manual_seed(self._request.config.seed)
+
+    def _import_libraries(self) -> None:
+        for library in self.workload.libraries:
+            importlib.import_module(library)
+
+    @property
+    def uses_loader(self) -> bool:
+        """Whether batches come through the loader rather than lying on the device."""
+        return self.phase.is_training and self._request.config.data != "resident"
+
+    @property
+    def _data(self) -> Path | None:
+        data = self._request.config.data
+        return None if data in ("generated", "resident") else Path(data)
+
+    def _make_loader(self) -> Any:
+        return feeds.make_loader(
+            self.workload,
+            self.phase,
+            data=self._data,
+            seed=self._request.config.seed,
+            workers=self._request.workers if self.uses_loader else 0,
+            pin_memory=self.uses_loader and self.device.type == "cuda",
+            start_method=None if self.device.type in ("cpu", "cuda") else "spawn",
+        )
+
+    def _start_loader(self, loader: Any) -> feeds.LoaderFeed:
+        return feeds.LoaderFeed(loader, move=self._move)
+
+    def _open_context(self) -> None:
+        import torch
+
+        torch.ones(1, device=self.device).sum().item()
+        if self.device.type == "cuda":
+            # As nnU-Net and most training code with fixed shapes do; the environment records it.
+            torch.backends.cudnn.benchmark = True
+
+    def _check(self) -> Check | None:
+        """Compare with the CPU at tiny; None for a workload without that size."""
+        if "tiny" not in self._found.cls.sizes:
+            return None
+        config = self._request.config
+        tiny = discovery.instance(self._found, size="tiny", overrides={})
+        check = check_output(
+            tiny,
+            self.phase,
+            device=self.device,
+            dtype=config.dtype,
+            is_compiled=config.compile,
+            channels_last=config.channels_last,
+            seed=config.seed,
+        )
+        gc.collect()
+        self.adapter.empty_cache()
+        return check
+
+    def _place(self, net: nn.Module) -> nn.Module:
+        import torch
+
+        config = self._request.config
+        net = cast_net(net, dtype=config.dtype, is_training=self.phase.is_training)
+        net = net.to(self.device)
+        net.train(self.phase.is_training)
+        if config.channels_last:
+            net = to_channels_last(net)
+        self.synchronize()
+        return torch.compile(net) if config.compile else net  # type: ignore[return-value]
+
+    def _move(self, batch: Any) -> Any:
+        config = self._request.config
+        half = None if self.phase.is_training else half_type(config.dtype)
+        return move(batch, device=self.device, half=half, channels_last=config.channels_last)
+
+    def _make_step(self, net: nn.Module) -> TrainStep | InferStep:
+        dtype = self._request.config.dtype
+        if self.phase.is_training:
+            return TrainStep(self.workload, net, device_type=self.device.type, dtype=dtype)
+        return InferStep(self.workload, self.phase, net, device_type=self.device.type, dtype=dtype)
+
+    def _resident_feed(self, loader: Any) -> feeds.ResidentFeed:
+        import torch
+
+        ready = []
+        for batch in feeds.first_batches(loader, most=feeds.RESIDENT_BATCHES):
+            moved = self._move(batch)
+            if not self.phase.is_training:
+                dtype = self._request.config.dtype
+                with torch.inference_mode(), autocast(self.device.type, dtype):
+                    moved = self.workload.prepare(self.phase, self.net, moved)  # type: ignore[arg-type]
+            ready.append((moved, batch))
+        return feeds.ResidentFeed(ready)
+
+    # Stepping ------------------------------------------------------------------------------------
+
+    def step(self) -> StepCount:
+        """Queue one step."""
+        batch, collated, waited_s = self._feed.next()
+        self._step(batch)
+        return self._count(collated, waited_s)
+
+    def _count(self, collated: Any, waited_s: float) -> StepCount:
+        """Count what a batch holds, once for each distinct batch, so that steps stay bare."""
+        # Batches of a loader are alike: fixed batch size, last incomplete one dropped.
+        key = id(collated) if isinstance(self._feed, feeds.ResidentFeed) else 0
+        if key not in self._counts:
+            self._counts[key] = _counted(self.workload, self.phase, collated)
+        count = self._counts[key]
+        return replace(count, data_wait_s=waited_s) if waited_s else count
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        self.adapter.synchronize()
+
+    def make_event(self) -> DeviceEvent | None:
+        """Return a timing event or None."""
+        return self.adapter.make_event()
+
+    def reserved_bytes(self) -> int | None:
+        """What torch's allocator holds."""
+        return self.adapter.reserved_bytes()
+
+    def compute_clock_hz(self) -> float | None:
+        """Compute clock now, or None where torch cannot tell."""
+        return self.adapter.compute_clock_hz()
+
+    def recompiles(self) -> int | None:
+        """Graphs that torch.compile made, or None when it is off."""
+        if not self._request.config.compile:
+            return None
+        from torch._dynamo.utils import counters
+
+        return int(counters["stats"]["unique_graphs"])
+
+    # Afterwards ----------------------------------------------------------------------------------
+
+    def losses(self) -> tuple[float | None, float | None]:
+        """First and last loss; (None, None) when the phase does not train."""
+        if not isinstance(self._step, TrainStep) or self._step.last_loss is None:
+            return None, None
+        first, last = self._step.first_loss, self._step.last_loss
+        assert first is not None
+        return float(first), float(last)
+
+    def output_problem(self) -> str | None:
+        """Say what is wrong with the last output, or None."""
+        import torch
+
+        first, last = self.losses()
+        if last is not None:
+            return None if math.isfinite(last) else f"loss went from {first:.4g} to {last}"
+        output = self._step.last_output if isinstance(self._step, InferStep) else None
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in float_tensors(output)):
+            return "the output has values that are not finite"
+        try:
+            self.workload.check(self.phase, output)
+        except ValueError as error:
+            return str(error)
+        return None
+
+
+def _counted(workload: Workload, phase: Phase, collated: Any) -> StepCount:
+    items = workload.items(phase, collated)
+    per_item = workload.flops_per_item(phase, collated)
+    return StepCount(
+        items=items,
+        elements=workload.elements(phase, collated),
+        flops=None if per_item is None else per_item * items,
+        data_wait_s=0.0,
+    )

@@ -1,0 +1,75 @@
+"""Whether a trial may be used, and why not.
+
+Judged from the environment and from correctness only, never from the measured time: else the gate
+would choose its own answer. Thresholds are METHOD 2.4, 2.5 and 2.8's.
+"""
+
+from collections.abc import Iterable
+
+from bench.core.nouns import Status
+
+INVALIDATING = frozenset(
+    {
+        "thermal_throttle",
+        "power_brake",
+        "ecc",
+        "foreign_cpu_heavy",
+        "nonfinite",
+        "wrong_output",
+        "window_short",
+        "few_samples",
+        "clock_backwards",
+        "device_changed",
+    }
+)
+FAILING = frozenset(
+    {"out_of_memory", "unsupported_op", "unsupported_dtype", "timeout", "crashed", "error"}
+)
+SKIPPING = frozenset({"interrupted", "budget"})
+RETRYABLE = INVALIDATING - {"nonfinite", "wrong_output"} | {"crashed", "timeout"}
+"""Reasons that another attempt may not have; a wrong or refused computation would only repeat."""
+
+FOREIGN_CPU_WARN_FRAC = 0.05
+FOREIGN_CPU_INVALID_FRAC = 0.20
+STEAL_WARN_FRAC = 0.01
+THROTTLE_INVALID_FRAC = 0.01
+DRIFT_WARN_FRAC = 0.03
+INPUT_BOUND_FRAC = 0.10
+FOREIGN_GPU_BYTES = 500 * 2**20
+FOREIGN_GPU_FRAC = 0.05
+MIN_SAMPLES = 3
+
+
+def status_of(reasons: Iterable[str]) -> Status:
+    """Return the gravest status that the reasons call for; OK when there are none."""
+    codes = set(reasons)
+    if codes & FAILING:
+        return "FAILED"
+    if codes & SKIPPING:
+        return "SKIPPED"
+    if codes & INVALIDATING:
+        return "INVALID"
+    return "WARN" if codes else "OK"
+
+
+def cpu_reasons(*, foreign_frac: float | None, steal_frac: float | None) -> list[str]:
+    """Judge what else used the processor during the window."""
+    reasons = []
+    if foreign_frac is not None and foreign_frac > FOREIGN_CPU_INVALID_FRAC:
+        reasons.append("foreign_cpu_heavy")
+    elif foreign_frac is not None and foreign_frac > FOREIGN_CPU_WARN_FRAC:
+        reasons.append("foreign_cpu")
+    if steal_frac is not None and steal_frac > STEAL_WARN_FRAC:
+        reasons.append("steal")
+    return reasons
+
+
+def drift_frac(step_s: list[float]) -> float | None:
+    """Median of the second half over the first half's, minus 1; None under 8 steps."""
+    from bench.core.statistics import median
+
+    if len(step_s) < 8:
+        return None
+    half = len(step_s) // 2
+    first = median(step_s[:half])
+    return median(step_s[half:]) / first - 1 if first > 0 else None

@@ -1,0 +1,225 @@
+"""The table at the end of a run: one line per configuration, over its usable trials.
+
+Throughput with a 95 % interval over trials (blank with one trial: nothing is known of the spread
+between processes), step median and spread, utilisation, memory, energy, and validity in words.
+Figures of trials that must not be used are not shown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from bench.core import statistics
+from bench.core.units import format_bytes, format_duration, format_number, format_si
+from bench.results.schema import REASONS, USABLE, Row
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One configuration's summary; None where nothing was measured."""
+
+    rows: Sequence[Row]
+    usable: Sequence[Row]
+
+    @property
+    def first(self) -> Row:
+        """The row that names the configuration."""
+        return (self.usable or self.rows)[0]
+
+    def mean(self, column: str) -> float | None:
+        """Arithmetic mean over usable trials that have the figure."""
+        values = self.values(column)
+        return sum(values) / len(values) if values else None
+
+    def values(self, column: str) -> list[float]:
+        """Figures of the usable trials."""
+        found = (row.get(column) for row in self.usable)
+        return [float(value) for value in found if isinstance(value, int | float)]
+
+    def throughput_interval(self) -> tuple[float, float, float] | None:
+        """Geometric mean and 95 % interval over trials; None under two trials."""
+        values = self.values("throughput_per_s")
+        return statistics.mean_interval_log(values) if len(values) >= 2 else None
+
+
+def lines_of(rows: Sequence[Row]) -> list[Line]:
+    """Group rows by configuration and device, in order of appearance."""
+    groups: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        key = (row["config_hash"], row["device"], row.get("device_name"))
+        groups.setdefault(key, []).append(row)
+    return [
+        Line(rows=group, usable=[row for row in group if row["status"] in USABLE])
+        for group in groups.values()
+    ]
+
+
+def title_of(row: Row, *, shown_params: Sequence[str] = ()) -> str:
+    """Name of a configuration as tables show it, with its mode unless it is real."""
+    parts = [str(row["workload"]), str(row.get("size") or ""), str(row.get("dtype") or "")]
+    parts.append(f"b{row['batch']}" if row.get("batch") is not None else "")
+    parts.append("compiled" if row.get("compile") else "")
+    parts.append("channels-last" if row.get("channels_last") else "")
+    params = json.loads(str(row.get("params_json") or "{}"))
+    parts += [f"{name}={params[name]}" for name in shown_params if name in params]
+    mode = str(row.get("mode") or "real")
+    parts.append("" if mode == "real" else f"[{mode}]")
+    return " ".join(part for part in parts if part)
+
+
+def swept_params(lines: Sequence[Line]) -> list[str]:
+    """Parameters in which two lines of one workload at one size differ; batch is always shown."""
+    seen: dict[tuple[object, str], set[object]] = {}
+    for line in lines:
+        row = line.first
+        group = (row["workload"], row.get("size"))
+        for name, value in json.loads(str(row.get("params_json") or "{}")).items():
+            seen.setdefault((group, name), set()).add(value)
+    names = [name for (_, name), values in seen.items() if len(values) > 1 and name != "batch"]
+    return list(dict.fromkeys(names))
+
+
+def run_table(rows: Sequence[Row]) -> Table:
+    """Build the table; a column in which nothing was measured is left out."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption_justify="left")
+    lines = lines_of(rows)
+    shown = swept_params(lines)
+    table.add_column("workload", overflow="fold")
+    columns = [[title_of(line.first, shown_params=shown) for line in lines]]
+    for header, cell in COLUMNS:
+        cells = [cell(line) for line in lines]
+        if any(cells):
+            table.add_column(header, justify="right", no_wrap=True)
+            columns.append(cells)
+    table.add_column("trials", no_wrap=True)
+    columns.append([trials_text(line) for line in lines])
+    for cells in zip(*columns, strict=True):
+        table.add_row(*(Text(cell) for cell in cells))
+    if lines:
+        table.caption = Text(caption_of(lines[0].first))
+    return table
+
+
+def caption_of(row: Row) -> str:
+    """Device, memory, torch and threads on one line."""
+    parts = [str(row.get("device_name") or row["device"]), str(row.get("device_stack") or "")]
+    memory = row.get("device_memory_bytes")
+    parts.append(format_bytes(memory) if isinstance(memory, int) else "")
+    parts.append(f"torch {row['torch_version']}" if row.get("torch_version") else "")
+    if row.get("device_type") == "cpu":
+        parts.append(f"{row.get('threads')} threads")
+    return ", ".join(part for part in parts if part)
+
+
+def _throughput_text(line: Line) -> str:
+    mean = line.mean("throughput_per_s")
+    if mean is None:
+        return ""
+    interval = line.throughput_interval()
+    number, prefix = scaled(mean if interval is None else interval[0])
+    unit = f"{prefix}{line.first.get('items_unit')}/s"
+    if interval is None:
+        return f"{format_number(number)} {unit}"
+    factor = number / interval[0]
+    low, high = (format_number(value * factor) for value in interval[1:])
+    return f"{format_number(number)} {unit} [{low} - {high}]"
+
+
+def scaled(value: float) -> tuple[float, str]:
+    """Return the value below a thousand with its SI prefix, from a million on."""
+    for prefix, size in (("G", 1e9), ("M", 1e6)):
+        if value >= size:
+            return value / size, prefix
+    return value, ""
+
+
+def _elements_text(line: Line) -> str:
+    elements = line.mean("elements_per_s")
+    unit = line.first.get("elements_unit")
+    return "" if elements is None or not unit else format_si(elements, f"{unit}/s")
+
+
+def _step_text(line: Line) -> str:
+    median, low, high = (
+        line.mean(column) for column in ("step_median_ms", "step_p05_ms", "step_p95_ms")
+    )
+    if median is None or low is None or high is None:
+        return ""
+    return f"{_ms(median)} ({_ms(low)} - {_ms(high)})"
+
+
+def _ms(value_ms: float) -> str:
+    return format_duration(value_ms / 1e3)
+
+
+def _percent(fraction: float | None) -> str:
+    return "" if fraction is None else f"{100 * fraction:.3g} %"
+
+
+def _memory_text(line: Line) -> str:
+    device = line.values("mem_alloc_peak_bytes")
+    return format_bytes(max(device)) if device else ""
+
+
+def _host_memory_text(line: Line) -> str:
+    host = line.values("rss_peak_bytes")
+    return format_bytes(max(host)) if host else ""
+
+
+def _energy_text(line: Line) -> str:
+    joules = line.mean("energy_per_item_j")
+    if joules is None:
+        return ""
+    return f"{format_si(joules, 'J')}/{line.first.get('items_unit')}"
+
+
+COLUMNS: tuple[tuple[str, Callable[[Line], str]], ...] = (
+    ("throughput [95 % CI]", _throughput_text),
+    ("elements", _elements_text),
+    ("step (p5 - p95)", _step_text),
+    ("of peak", lambda line: _percent(line.mean("mfu_frac"))),
+    ("of roof", lambda line: _percent(line.mean("roof_frac"))),
+    ("memory", _memory_text),
+    ("host memory", _host_memory_text),
+    ("energy", _energy_text),
+)
+
+
+def trials_text(line: Line) -> str:
+    """'5 OK', '3 OK, 2 WARN'."""
+    counts: dict[str, int] = {}
+    for row in line.rows:
+        counts[str(row["status"])] = counts.get(str(row["status"]), 0) + 1
+    return ", ".join(f"{count} {status}" for status, count in counts.items())
+
+
+def validity_lines(rows: Sequence[Row]) -> list[str]:
+    """Each configuration's reasons in words, with how many of its trials have them."""
+    lines = lines_of(rows)
+    shown = swept_params(lines)
+    texts: list[str] = []
+    for line in lines:
+        counts: dict[str, int] = {}
+        for row in line.rows:
+            for code in str(row.get("reasons") or "").split(";"):
+                if code:
+                    counts[code] = counts.get(code, 0) + 1
+        title = title_of(line.first, shown_params=shown)
+        texts += [
+            f"{title}: {code} in {count} of {len(line.rows)}: {REASONS.get(code, 'unknown reason')}"
+            for code, count in counts.items()
+        ]
+        details = dict.fromkeys(str(row["detail"]) for row in line.rows if row.get("detail"))
+        texts += [f"  {detail}" for detail in details]
+    return texts

@@ -1,0 +1,213 @@
+"""What `bench gap` shows: ratios of training to inference, rooflines, and a user's own figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from bench.analysis.demand import Demand
+from bench.analysis.estimates import LogEstimate
+from bench.analysis.gap import DeviceGap, Gap, Missing
+from bench.analysis.gap_result import GapResult
+from bench.analysis.needs import Share, Training, items_per_day
+from bench.core.units import format_bytes, format_duration, format_number, format_si
+from bench.report.grid import Grid
+
+Format = Callable[[float], str]
+
+
+def figure(value: LogEstimate | None, form: Format = format_number, *, prefix: str = "") -> str:
+    """'12.3 ms [12.1 ms, 12.5 ms]'; no bracket where trials are too few or nothing varies."""
+    if value is None:
+        return ""
+    interval = value.interval
+    told = f"{prefix}{form(value.value)}"
+    if interval is None or form(interval[0]) == form(interval[1]):
+        return told
+    return f"{told} [{form(interval[0])}, {form(interval[1])}]"
+
+
+def ratio(value: LogEstimate | None) -> str:
+    """'x2.31 [2.25, 2.37]'."""
+    return figure(value, prefix="x")
+
+
+def title(demand: Demand, *, phase: str | None = None) -> str:
+    """Workload with what it was run with; the mode when it is not real."""
+    setting = demand.setting
+    words = [demand.name if phase is None else phase, setting.fact("size"), setting.fact("dtype")]
+    if setting.fact("compile").lower() == "true":
+        words.append("compiled")
+    if setting.fact("mode") not in ("real", ""):
+        words.append(f"[{setting.fact('mode')} {setting.fact('link')}".rstrip() + "]")
+    return " ".join(word for word in words if word)
+
+
+def gap_grid(gaps: Sequence[Gap]) -> Grid:
+    """Training over inference: time, FLOPs, memory, energy, utilisation."""
+    rows = [
+        (
+            f"{title(gap.train)} / {gap.infer.phase}",
+            gap.train.device,
+            gap.unit or "",
+            ratio(gap.time),
+            ratio(gap.flops),
+            ratio(gap.memory),
+            ratio(gap.energy),
+            ratio(gap.utilisation),
+            f"{gap.train.num_trials}, {gap.infer.num_trials}",
+        )
+        for gap in gaps
+    ]
+    heads = ("train / infer", "device", "per", "time>", "FLOPs>", "memory>", "energy>",
+             "utilisation>", "trials>")  # fmt: skip
+    return Grid(
+        heads=heads, rows=rows, title="Training over inference [95 %]", notes=_gap_notes(gaps)
+    )
+
+
+def _gap_notes(gaps: Sequence[Gap]) -> tuple[str, ...]:
+    notes = []
+    for gap in gaps:
+        pair = f"{gap.train.name} and {gap.infer.name}"
+        if gap.is_per_element:
+            notes.append(
+                f"{pair} count different items ({gap.train.items_unit}, {gap.infer.items_unit}), "
+                f"so they are compared per {gap.unit}"
+            )
+        elif gap.unit is None:
+            notes.append(
+                f"{pair} have no unit in common ({gap.train.items_unit or 'blank'}, "
+                f"{gap.infer.items_unit or 'blank'}): only memory and utilisation are compared"
+            )
+        if gap.energy is None:
+            notes.append(f"energy of {pair} was not measured in the same way on {gap.train.device}")
+    return tuple(dict.fromkeys(notes))
+
+
+def demand_grid(found: Sequence[Demand]) -> Grid:
+    """Each phase by itself: absolute figures, and where it lies under the measured roofline."""
+    rows = [
+        (
+            title(demand),
+            demand.device,
+            demand.items_unit,
+            figure(demand.time_per_item_s, format_duration),
+            "" if not demand.flops_per_item else format_si(demand.flops_per_item, "FLOP"),
+            figure(demand.memory_bytes, format_bytes),
+            figure(demand.energy_per_item_j, lambda joules: format_si(joules, "J")),
+            figure(demand.utilisation, lambda share: f"{share * 100:.3g} %"),
+            _roofline(demand),
+            figure(items_per_day(demand)),
+        )
+        for demand in found
+        if demand.num_trials
+    ]
+    heads = ("phase", "device", "item", "time/item>", "work/item>", "memory>", "energy/item>",
+             "utilisation>", "FLOP/byte: roof", "items/day>")  # fmt: skip
+    return Grid(heads=heads, rows=rows, title="Each phase by itself [95 %]", notes=_kinds(found))
+
+
+def _roofline(demand: Demand) -> str:
+    intensity, ridge = demand.flops_per_byte, demand.ridge_flops_per_byte
+    if intensity is None:
+        return ""
+    if ridge is None or demand.roof is None:
+        return f"{format_number(intensity)}: roof not measured"
+    reached = demand.reached_frac
+    share = "" if reached is None else f", {reached * 100:.3g} % of it"
+    return f"{format_number(intensity)} (ridge {format_number(ridge)}): {demand.roof}{share}"
+
+
+def _kinds(found: Sequence[Demand]) -> tuple[str, ...]:
+    memory = sorted({d.memory_kind for d in found if d.memory_kind})
+    used = sorted({d.utilisation_kind for d in found if d.utilisation_kind})
+    notes = [f"memory is the peak of: {', '.join(memory)}"] if memory else []
+    return (*notes, *([f"utilisation is a share {', '.join(used)}"] if used else []))
+
+
+def device_grid(gaps: Sequence[DeviceGap]) -> Grid:
+    """Time per item on B over A, in training and in inference, and how far these lie apart."""
+    rows = [
+        (
+            f"{gap.setting.workload} {gap.setting.fact('size')} {gap.setting.fact('dtype')}",
+            gap.device_a,
+            gap.device_b,
+            ratio(gap.train),
+            f"{gap.infer_phase} {ratio(gap.infer)}",
+            ratio(gap.train_over_infer),
+        )
+        for gap in gaps
+    ]
+    heads = ("workload", "A", "B", "train B/A>", "inference B/A>", "train / inference>")
+    return Grid(heads=heads, rows=rows, title="Between two devices: time per item [95 %]")
+
+
+def training_grid(found: Sequence[tuple[Demand, Training]]) -> Grid:
+    """Time and energy of a training of stated length."""
+    rows = [
+        (
+            title(demand),
+            demand.device,
+            f"{format_number(plan.num_items)} {demand.items_unit}",
+            figure(plan.time_s, format_duration),
+            figure(plan.energy_j, lambda joules: format_si(joules / 3600.0, "Wh")),
+        )
+        for demand, plan in found
+    ]
+    return Grid(
+        heads=("training", "device", "items>", "time>", "energy>"),
+        rows=rows,
+        title="A whole training [95 %]",
+    )
+
+
+def share_grid(found: Sequence[tuple[Demand, Share]], *, load: str, latency: str | None) -> Grid:
+    """Part of the device that a stated inference load needs."""
+    rows = [
+        (
+            title(demand),
+            demand.device,
+            demand.items_unit,
+            figure(need.for_rate, _share),
+            "" if need.for_latency is None else _share(need.for_latency),
+            f"{_share(need.needed)} ({need.because})",
+        )
+        for demand, need in found
+    ]
+    asked = f"{load} within {latency}" if latency else load
+    notes = ["a slice of a device is taken to be as much slower as it is smaller"]
+    if any(need.for_latency is not None and not need.is_p90 for _, need in found):
+        notes.append("latency is a median where too few steps were measured for a 90th percentile")
+    return Grid(
+        heads=("inference", "device", "item", "for the rate>", "for the latency>", "share needed>"),
+        rows=rows,
+        title=f"Share of one device for {asked}",
+        notes=tuple(notes),
+    )
+
+
+def _share(value: float) -> str:
+    return f"{value * 100:.3g} %" if value <= 1.0 else f"{value:.3g} devices"
+
+
+def grids(result: GapResult, *, load: str, latency: str | None) -> list[Grid]:
+    """Every table that has a row."""
+    found = [
+        gap_grid(result.gaps),
+        demand_grid(result.demands),
+        device_grid(result.device_gaps),
+        training_grid(result.trainings),
+        share_grid(result.shares, load=load, latency=latency),
+    ]
+    return [grid for grid in found if grid.rows]
+
+
+def missing_lines(missing: Sequence[Missing], *, commands: Sequence[str]) -> list[str]:
+    """What is missing for a ratio, and the command that would measure it."""
+    lines = []
+    for half, command in zip(missing, commands, strict=True):
+        lacks = "training" if half.lacks_training else "inference"
+        there = f"{title(half.present)} on {half.present.device}"
+        lost = f" ({half.tried.name} was tried: {half.tried.lost_reasons})" if half.tried else ""
+        lines.append(f"{there} has no {lacks} beside it{lost}; measure it: {command}")
+    return lines

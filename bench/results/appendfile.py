@@ -1,0 +1,104 @@
+"""A file that only grows by whole records, whatever dies in between.
+
+One `write` on an O_APPEND descriptor under an advisory lock, then `fsync`. Whatever a crash left
+behind the last whole record is cut off before the next record, and a record that could not be
+written whole (a full disk) is taken back. What a whole record is, the owner says with a function.
+On Windows there is no `flock`, so there only one process may append to a file.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.core.errors import DataError, MeasurementError
+
+if sys.platform != "win32":
+    import fcntl
+
+_FLAGS = os.O_RDWR | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+@contextmanager
+def _locked(descriptor: int) -> Iterator[None]:
+    if sys.platform == "win32":
+        yield
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+class AppendFile:
+    """An open file with records at its end."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        complete_length: Callable[[bytes], int],
+        note: Callable[[str], None],
+        must_exist: bool,
+    ) -> None:
+        self.path = path
+        self._complete_length = complete_length
+        self._note = note
+        self._clean_bytes = 0
+        try:
+            self._descriptor = os.open(path, _FLAGS | (0 if must_exist else os.O_CREAT), 0o666)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be opened for writing: {error.strerror}") from error
+        try:
+            with _locked(self._descriptor):
+                self._repair()
+        except BaseException:
+            self.close()
+            raise
+
+    def append(self, record: bytes) -> None:
+        """Write one whole record and wait for the disk; `MeasurementError` when it has no room."""
+        with _locked(self._descriptor):
+            start = self._repair()
+            try:
+                written = os.write(self._descriptor, record)
+                if written < len(record):
+                    # A disk or quota that fills up takes a part and fails only the next time.
+                    os.write(self._descriptor, record[written:])
+                os.fsync(self._descriptor)
+            except OSError as error:
+                os.ftruncate(self._descriptor, start)
+                raise MeasurementError(
+                    f"{self.path}: the row could not be written: {error.strerror}; "
+                    "earlier rows are safe; make room, then continue with --resume"
+                ) from error
+            self._clean_bytes = start + len(record)
+
+    def close(self) -> None:
+        """Let go of the file; a second time does nothing."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _repair(self) -> int:
+        """Cut off what a crash, here or in another process, left torn; give the file's length."""
+        size = os.fstat(self._descriptor).st_size
+        if size == self._clean_bytes:
+            return size
+        # A shorter file was cut by someone else: nothing known about it holds any more.
+        start = self._clean_bytes if size > self._clean_bytes else 0
+        whole = start + self._complete_length(self._read_from(start))
+        if whole < size:
+            os.ftruncate(self._descriptor, whole)
+            self._note(f"{self.path}: removed {size - whole} bytes of a record that was cut short")
+        self._clean_bytes = whole
+        return whole
+
+    def _read_from(self, start: int) -> bytes:
+        os.lseek(self._descriptor, start, os.SEEK_SET)
+        parts = []
+        while part := os.read(self._descriptor, 1 << 24):
+            parts.append(part)
+        return b"".join(parts)

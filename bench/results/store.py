@@ -1,0 +1,187 @@
+"""The file of one run: created with its header, grown by one row per finished trial.
+
+`<UTC>_<host8>_<run_id>.csv` with `<stem>.env.json` beside it, which keeps the environment and what
+the run was asked to do, so that `--resume` needs nothing else. Both appear whole or not at all:
+they are written under another name first. A file is never appended under another header: a new
+schema is a new file. Standard library only: this runs while others measure.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self, get_args
+
+from bench.core.errors import DataError, IncompatibleError
+from bench.core.nouns import Status
+from bench.results.appendfile import AppendFile
+from bench.results.csvio import complete_length, format_record, format_row
+from bench.results.reader import read_rows
+from bench.results.schema import (
+    COLUMNS,
+    NAMES,
+    REASONS,
+    REQUIRED,
+    SCHEMA_VERSION,
+    USABLE,
+    Row,
+)
+from bench.results.sidecar import Json, Sidecar, read_sidecar, write_sidecar, write_whole
+
+Finished = tuple[str, str, int]
+"""config_hash, device, trial."""
+
+_LOG = logging.getLogger(__name__)
+
+
+class Store:
+    """One result file, open for appending; several processes may have the same one open."""
+
+    def __init__(self, path: Path, *, note: Callable[[str], None] = _LOG.warning) -> None:
+        """Use `Store.create` or `Store.open`."""
+        self.path = path
+        self._note = note
+        self._sidecar = read_sidecar(path)
+        self._check_header()
+        self._file = AppendFile(path, complete_length=self._whole, note=note, must_exist=True)
+
+    @classmethod
+    def create(
+        cls,
+        directory: Path,
+        *,
+        run_id: str,
+        started_utc: str,
+        host_hash: str,
+        environment: Json,
+        request: Json,
+    ) -> Self:
+        """Begin a run: make the folder if needed, the sidecar, and a file with only its header."""
+        moment = datetime.fromisoformat(started_utc).strftime("%Y%m%dT%H%M%SZ")
+        path = directory / f"{moment}_{host_hash[:8]}_{run_id}.csv"
+        sidecar = Sidecar(
+            run_id=run_id, started_utc=started_utc, environment=environment, request=request
+        )
+        if path.exists():
+            raise DataError(f"{path}: exists already; a run never writes into another run's file")
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            # The sidecar first: a result file that is visible can always be resumed.
+            write_sidecar(path, sidecar)
+            write_whole(path, format_record(list(NAMES)))
+        except OSError as error:
+            raise DataError(
+                f"{directory}: results cannot be written here: {error.strerror}; "
+                "choose another folder with --out"
+            ) from error
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path, *, note: Callable[[str], None] = _LOG.warning) -> Self:
+        """Continue a run; a last row that a crash cut short is removed, and `note` is told."""
+        rows = read_rows(path, note=lambda _: None)
+        store = cls(path, note=note)
+        for row in rows:
+            if row["run_id"] != store.run_id:
+                store.close()
+                raise DataError(f"{path}: holds run {row['run_id']}, not only {store.run_id}")
+        return store
+
+    @property
+    def run_id(self) -> str:
+        """Identifier of the run, as in every row."""
+        return self._sidecar.run_id
+
+    @property
+    def environment(self) -> Json:
+        """Environment as the sidecar has it."""
+        return self._sidecar.environment
+
+    @property
+    def request(self) -> Json:
+        """What the run was asked to do, as the runner gave it."""
+        return self._sidecar.request
+
+    def replace_environment(self, environment: Json) -> None:
+        """Put what only the first trial could tell into the sidecar."""
+        changed = replace(self._sidecar, environment=environment)
+        try:
+            write_sidecar(self.path, changed)
+        except OSError as error:
+            raise DataError(f"{self.path}: its sidecar: {error.strerror}") from error
+        self._sidecar = changed
+
+    def append(self, row: Row) -> None:
+        """Add one trial; it is on the disk when this returns.
+
+        `schema_version` and `run_id` are filled in. `ValueError` for a row that is not of the
+        schema, `MeasurementError` when the disk does not take it.
+        """
+        whole = {"schema_version": SCHEMA_VERSION, "run_id": self.run_id, **row}
+        self._validate(whole)
+        self._file.append(format_row(whole, COLUMNS))
+
+    def rows(self) -> list[Row]:
+        """All rows so far, those of other processes included."""
+        return read_rows(self.path, note=self._note)
+
+    def finished(self) -> set[Finished]:
+        """Trials that `--resume` need not run again: those with a usable row."""
+        return {
+            (str(row["config_hash"]), str(row["device"]), int(row["trial"] or 0))
+            for row in self.rows()
+            if row["status"] in USABLE
+        }
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _validate(self, row: Row) -> None:
+        if unknown := row.keys() - set(NAMES):
+            raise ValueError(f"columns not in the schema: {', '.join(sorted(unknown))}")
+        if missing := [name for name in REQUIRED if row.get(name) in (None, "")]:
+            raise ValueError(f"row without {', '.join(missing)}")
+        if row["schema_version"] != SCHEMA_VERSION or row["run_id"] != self.run_id:
+            raise ValueError(f"row of schema {row['schema_version']}, run {row['run_id']}")
+        if row["status"] not in get_args(Status):
+            raise ValueError(f"status {row['status']!r}")
+        codes = str(row.get("reasons") or "")
+        if strange := [code for code in codes.split(";") if code and code not in REASONS]:
+            raise ValueError(f"reasons not in the schema: {', '.join(strange)}")
+
+    def _check_header(self) -> None:
+        try:
+            with self.path.open("rb") as file:
+                header = file.readline()
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be read: {error.strerror}") from error
+        if header != format_record(list(NAMES)):
+            raise IncompatibleError(
+                f"{self.path}: was written with other columns than schema {SCHEMA_VERSION}; "
+                "a file is never continued under another schema: start a new run"
+            )
+
+    def _whole(self, data: bytes) -> int:
+        try:
+            return complete_length(data)
+        except ValueError as error:
+            raise DataError(f"{self.path}: {error}; repair the file by hand") from error
+
+
+def samples_path(path: Path) -> Path:
+    """`run.samples.jsonl.gz` beside `run.csv`."""
+    return path.with_name(path.stem + ".samples.jsonl.gz")

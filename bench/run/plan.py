@@ -1,0 +1,213 @@
+"""From a request to a plan: every combination of the swept flags, sizes and dtypes chosen.
+
+Nothing runs here and torch is not imported; what must be known of the device was inspected before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from pathlib import Path
+from typing import Any
+
+from bench import discovery
+from bench.core.errors import DataError, MeasurementError, UsageError, one_of
+from bench.core.nouns import DTYPES, SIZES, Config, Dtype
+from bench.measure.inspection import Inspection
+from bench.measure.limits import PROFILES, for_device, within_budget
+from bench.run.request import Plan, Planned, RunRequest, profile_of
+from bench.run.selection import Selected, select
+from bench.run.sizes import SizeChoice, choose_size
+
+STARTUP_S = 15.0
+"""What a trial takes besides its limits, for planning only: imports, building, first step."""
+
+
+def check_request(request: RunRequest) -> list[Selected]:
+    """Check everything that can be checked without the device; return the phases to run."""
+    selected = select(request.workloads)
+    if request.profile not in PROFILES:
+        raise one_of("--profile", request.profile, list(PROFILES))
+    for dtype in request.dtypes:
+        if dtype not in DTYPES:
+            raise one_of("--dtype", dtype, list(DTYPES))
+    for name in request.sizes:
+        if name not in SIZES:
+            raise one_of("--size", name, list(SIZES))
+    for batch in request.batches:
+        if batch < 1:
+            raise UsageError(f"--batch {batch} must be at least 1")
+    _check_numbers(request)
+    for found, phase in selected:
+        for overrides in _overrides(request):
+            for size in _sizes_to_check(request, found):
+                discovery.instance(found, size=size, overrides=overrides)
+        _check_data(request, found, phase_name=phase.name)
+    return selected
+
+
+def _check_numbers(request: RunRequest) -> None:
+    for flag, value, least in (
+        ("--threads", request.threads, 1),
+        ("--workers", request.workers, 0),
+        ("--trials", request.trials, 1),
+        ("--seed", request.seed, 0),
+    ):
+        if value is not None and value < least:
+            raise UsageError(f"{flag} {value} must be at least {least}")
+    if request.budget_s is not None and request.budget_s <= 0:
+        raise UsageError("--budget must be more than nothing, such as 10m")
+    if request.timeout_s <= 0:
+        raise UsageError("--timeout must be more than nothing, such as 15m")
+
+
+def _sizes_to_check(request: RunRequest, found: discovery.Found) -> tuple[str | None, ...]:
+    """Return the sizes asked for, else the first there is: flags are checked before the device."""
+    return request.sizes or tuple(found.cls.sizes)[:1] or (None,)
+
+
+def _check_data(request: RunRequest, found: discovery.Found, *, phase_name: str) -> None:
+    if request.data in (None, "resident"):
+        return
+    assert request.data is not None
+    if found.cls.accepts_data is None:
+        raise UsageError(f"{found.name}-{phase_name} takes no --data; it makes its own")
+    path = Path(request.data)
+    if not path.exists():
+        raise DataError(
+            f"--data {path} does not exist; {found.name} takes {found.cls.accepts_data}"
+        )
+    for overrides in _overrides(request):
+        for size in _sizes_to_check(request, found):
+            discovery.instance(found, size=size, overrides=overrides).check_data(path)
+
+
+def make_plan(request: RunRequest, *, inspection: Inspection) -> Plan:
+    """Expand the request on the inspected device; `UsageError` on what cannot be meant."""
+    selected = check_request(request)
+    planned = [
+        _planned(request, inspection, found=found, phase_name=phase.name, choice=choice)
+        for found, phase in selected
+        for choice in itertools.product(
+            request.sizes or (None,),
+            request.dtypes or (inspection.default_dtype,),
+            _overrides(request),
+        )
+    ]
+    profile = profile_of(request)
+    limits = for_device(profile.limits, is_accelerator=inspection.is_accelerator)
+    budget_s = request.budget_s or profile.budget_s * len(planned)
+    if request.budget_s is not None:
+        trials = profile.min_trials * len(planned)
+        limits = within_budget(limits, trial_s=max(0.0, budget_s / trials - STARTUP_S))
+    return Plan(
+        planned=tuple(planned),
+        profile=profile.name,
+        min_trials=profile.min_trials,
+        max_trials=profile.max_trials,
+        limits=limits,
+        target_half_width_frac=profile.target_half_width_frac,
+        budget_s=budget_s,
+        is_budget_firm=request.budget_s is not None,
+        timeout_s=request.timeout_s,
+        seed=request.seed,
+        oom_shrink=request.oom_shrink,
+    )
+
+
+def _overrides(request: RunRequest) -> list[dict[str, Any]]:
+    """Every combination of --set and --batch values."""
+    keys = list(request.settings)
+    combinations = itertools.product(*(request.settings[key] for key in keys))
+    settings = [dict(zip(keys, values, strict=True)) for values in combinations]
+    if not request.batches:
+        return settings
+    return [{**setting, "batch": batch} for setting in settings for batch in request.batches]
+
+
+def _planned(
+    request: RunRequest,
+    inspection: Inspection,
+    *,
+    found: discovery.Found,
+    phase_name: str,
+    choice: tuple[str | None, Dtype, dict[str, Any]],
+) -> Planned:
+    size, dtype, overrides = choice
+    phase = found.phase(phase_name)
+    refusal = _refusal(dtype, inspection)
+    if size is not None:
+        workload = discovery.instance(found, size=size, overrides=overrides)
+        estimate = workload.memory_bytes(phase, dtype=dtype)
+        chosen = SizeChoice(name=size, reason="user", estimate_bytes=estimate)
+    else:
+        try:
+            chosen = choose_size(
+                found,
+                phase,
+                dtype=dtype,
+                overrides=overrides,
+                free_bytes=inspection.device.memory_free_bytes,
+                is_cpu=not inspection.is_accelerator,
+            )
+        except MeasurementError as error:
+            smallest = next(iter(found.cls.sizes))
+            chosen = SizeChoice(name=smallest, reason="auto: nothing fits", estimate_bytes=0)
+            refusal = ("out_of_memory", str(error))
+    workload = discovery.instance(found, size=chosen.name or None, overrides=overrides)
+    return Planned(
+        config=Config(
+            workload=found.name,
+            source=found.source,
+            phase=phase.name,
+            version=found.version,
+            size=chosen.name,
+            params=discovery.parameters(workload),
+            dtype=dtype,
+            compile=request.is_compiled,
+            channels_last=request.channels_last,
+            data=_data_for_child(request),
+            device=inspection.device.label,
+            threads=request.threads,
+            workers=request.workers,
+            seed=request.seed,
+        ),
+        size_choice=chosen.reason,
+        mem_estimate_bytes=chosen.estimate_bytes or None,
+        batch=workload.batch_size(phase),
+        items_unit=phase.item,
+        elements_unit=phase.element,
+        data_digest=_digest(request.data),
+        refusal=refusal,
+    )
+
+
+def _refusal(dtype: Dtype, inspection: Inspection) -> tuple[str, str] | None:
+    capability = inspection.capabilities.get(dtype)
+    if capability in (None, "ok"):
+        return None
+    works = ", ".join(name for name in DTYPES if inspection.capabilities.get(name) == "ok")
+    how = "refuses" if capability == "raises" else "computes wrong results in"
+    return (
+        "unsupported_dtype",
+        f"{inspection.device.label} {how} {dtype}; it works in {works or 'none of the dtypes'}",
+    )
+
+
+def _data_for_child(request: RunRequest) -> str:
+    if request.data in (None, "resident"):
+        return request.data or "generated"
+    return str(Path(str(request.data)).expanduser().resolve())
+
+
+def _digest(data: str | None) -> str:
+    """Name the data without its place: a digest of names and sizes of the files."""
+    if data in (None, "resident"):
+        return data or "generated"
+    root = Path(str(data)).expanduser()
+    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
+    digest = hashlib.sha256()
+    for path in files:
+        name = path.name if root.is_file() else path.relative_to(root).as_posix()
+        digest.update(f"{name}\0{path.stat().st_size}\0".encode())
+    return f"files-{digest.hexdigest()[:12]}"

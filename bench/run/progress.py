@@ -1,0 +1,201 @@
+"""What a user sees on stderr while a run goes on: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+from bench.core.units import format_duration, format_number
+from bench.results.schema import Row
+from bench.run.request import Planned
+
+STAGE_WORDS = {
+    "start": "starting",
+    "import": "importing",
+    "build": "building",
+    "transfer": "moving to the device",
+    "idle": "reading idle power",
+    "check": "checking the output",
+    "warmup": "warming up",
+    "window": "measuring",
+}
+
+
+class Progress(Protocol):
+    """Told about everything that happens in a run."""
+
+    def note(self, text: str) -> None:
+        """Print a line that stays."""
+
+    def trial_started(self, planned: Planned, *, trial: int, done: int, total: int) -> None:
+        """Begin a trial; `total` is the most that may still come."""
+
+    def message(self, message: Mapping[str, Any]) -> None:
+        """Take a message of the running trial."""
+
+    def trial_ended(self, row: Row, *, duration_s: float) -> None:
+        """End a trial with its row."""
+
+    def close(self) -> None:
+        """Take everything transient off the screen."""
+
+
+class Eta:
+    """Time left, from the mean duration of the trials so far."""
+
+    def __init__(self) -> None:
+        self._durations_s: list[float] = []
+
+    def add(self, duration_s: float) -> None:
+        """Count a finished trial."""
+        self._durations_s.append(duration_s)
+
+    def left_s(self, trials: int) -> float | None:
+        """Return the time that so many trials will take; None before the first has ended."""
+        if not self._durations_s:
+            return None
+        return trials * sum(self._durations_s) / len(self._durations_s)
+
+
+def describe_row(row: Row) -> str:
+    """One line about a finished trial."""
+    reasons = str(row.get("reasons") or "").replace(";", ", ")
+    status = f"{row['status']}" + (f" ({reasons})" if reasons else "")
+    throughput = row.get("throughput_per_s")
+    if not isinstance(throughput, float):
+        return f"{status} {row.get('detail') or ''}".strip()
+    unit = f"{row.get('items_unit')}/s"
+    step = row.get("step_median_ms")
+    step_text = f", step {format_duration(step / 1e3)}" if isinstance(step, float) else ""
+    return f"{format_number(throughput)} {unit}{step_text}, {status}"
+
+
+class PlainProgress:
+    """A line when a trial starts and one when it ends; for logs and CI."""
+
+    def __init__(self) -> None:
+        self._eta = Eta()
+        self._name = ""
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        print(text, file=sys.stderr, flush=True)
+
+    def trial_started(self, planned: Planned, *, trial: int, done: int, total: int) -> None:
+        """Print which trial starts, and how long the rest will take."""
+        left_s = self._eta.left_s(total - done)
+        eta = "" if left_s is None else f", at most {format_duration(left_s)} left"
+        self._name = _label(planned)
+        self.note(f"[{done + 1}/{total}] {self._name} trial {trial + 1}{eta}")
+
+    def message(self, message: Mapping[str, Any]) -> None:
+        """Say nothing: a log needs no running estimate."""
+
+    def trial_ended(self, row: Row, *, duration_s: float) -> None:
+        """Print the outcome."""
+        self._eta.add(duration_s)
+        self.note(f"      {self._name}: {describe_row(row)} [{format_duration(duration_s)}]")
+
+    def close(self) -> None:
+        """Nothing is transient here."""
+
+
+class QuietProgress:
+    """Prints only notes; for `--quiet`."""
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        print(text, file=sys.stderr, flush=True)
+
+    def trial_started(self, planned: Planned, *, trial: int, done: int, total: int) -> None:
+        """Say nothing."""
+
+    def message(self, message: Mapping[str, Any]) -> None:
+        """Say nothing."""
+
+    def trial_ended(self, row: Row, *, duration_s: float) -> None:
+        """Say nothing."""
+
+    def close(self) -> None:
+        """Nothing is transient here."""
+
+
+class BarProgress:
+    """One live line with a bar, the stage, the running estimate and the time left."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as RichProgress
+
+        self._eta = Eta()
+        self._console = console
+        self._progress = RichProgress(
+            TextColumn("{task.fields[name]}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[eta]}"),
+            TextColumn("[dim]{task.fields[stage]}"),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=1, name="", eta="", stage="")
+        self._progress.start()
+        self._planned: Planned | None = None
+        self._trials_left = 0
+        self._trial_started_s = 0.0
+
+    def note(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._console.print(text, markup=False)
+
+    def trial_started(self, planned: Planned, *, trial: int, done: int, total: int) -> None:
+        """Move the bar on to this trial."""
+        self._planned = planned
+        self._trials_left = total - done
+        self._trial_started_s = time.monotonic()
+        self._progress.update(
+            self._task, completed=done, total=total, name=_label(planned), stage="starting"
+        )
+        self._show_eta()
+
+    def _show_eta(self) -> None:
+        left_s = self._eta.left_s(self._trials_left)
+        if left_s is not None:
+            spent_s = time.monotonic() - self._trial_started_s
+            left_s = max(0.0, left_s - spent_s)
+            self._progress.update(self._task, eta=f"<= {format_duration(left_s)} left")
+
+    def message(self, message: Mapping[str, Any]) -> None:
+        """Show the stage, or the running estimate."""
+        if message["event"] == "stage":
+            stage = STAGE_WORDS.get(message["name"], message["name"])
+            self._progress.update(self._task, stage=stage)
+        elif message["event"] == "progress":
+            step = format_duration(float(message["step_s"]))
+            self._progress.update(
+                self._task, stage=f"measuring: {message['steps']} steps, {step} each"
+            )
+        self._show_eta()
+
+    def trial_ended(self, row: Row, *, duration_s: float) -> None:
+        """Leave a line about the trial."""
+        self._eta.add(duration_s)
+        name = _label(self._planned) if self._planned else ""
+        self.note(f"{name}: {describe_row(row)} [{format_duration(duration_s)}]")
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._progress.stop()
+
+
+def _label(planned: Planned) -> str:
+    config = planned.config
+    compiled = " compiled" if config.compile else ""
+    size = f" {config.size}" if config.size else ""
+    return f"{config.name}{size} {config.dtype} batch {planned.batch}{compiled}"

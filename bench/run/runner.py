@@ -1,0 +1,351 @@
+"""Run a plan: interleaved trials, one row each, whatever happens.
+
+Round-robin over the configurations in a random order per round, from the recorded seed: what drifts
+on the machine then falls on all of them alike. A configuration leaves the rounds when its interval
+is narrow enough (never because of what it shows), its time is used up, or it cannot work here.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from bench import discovery
+from bench.core import statistics
+from bench.core.errors import MeasurementError
+from bench.devices import cpu
+from bench.devices.sampler import Sampler
+from bench.devices.telemetry import Telemetry, open_telemetry
+from bench.measure import validity
+from bench.measure.request import TrialRequest
+from bench.results.samples import append_samples
+from bench.results.schema import USABLE, Row
+from bench.results.store import Store, samples_path
+from bench.run.launch import Outcome, run_trial
+from bench.run.progress import Progress
+from bench.run.record import Facts, Observation, make_row
+from bench.run.request import Plan, Planned
+
+IDLE_S = 5.0
+"""Rest with the context open, to know the idle power (METHOD 2.6)."""
+
+
+@dataclass(kw_only=True)
+class Arm:
+    """One configuration on its way through the rounds."""
+
+    planned: Planned
+    done: set[int] = field(default_factory=set)
+    """Trials that have a usable row."""
+    step_medians_ms: list[float] = field(default_factory=list)
+    is_ended: bool = False
+
+    @property
+    def next_trial(self) -> int:
+        """Lowest trial number without a usable row."""
+        trial = 0
+        while trial in self.done:
+            trial += 1
+        return trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a run ended."""
+
+    rows: list[Row]
+    was_interrupted: bool
+    problem: str | None = None
+    """Why it stopped early, when it was not the user."""
+
+
+class Runner:
+    """Runs one plan into one store."""
+
+    def __init__(self, plan: Plan, *, facts: Facts, store: Store, progress: Progress) -> None:
+        self._plan = plan
+        self._facts = facts
+        self._store = store
+        self._progress = progress
+        self._device = facts.inspection.device
+        self._order = random.Random(plan.seed)
+        self._started_s = time.monotonic()
+        self._attempts: dict[tuple[str, int], int] = {}
+        self.arms = [Arm(planned=planned) for planned in plan.planned]
+        self._take_up(store.rows())
+
+    def _take_up(self, rows: list[Row]) -> None:
+        """Count what the file already has, for --resume."""
+        by_hash = {arm.planned.config_hash: arm for arm in self.arms}
+        for row in rows:
+            arm = by_hash.get(str(row["config_hash"]))
+            if arm is None:
+                continue
+            trial = int(row["trial"] or 0)
+            key = (arm.planned.config_hash, trial)
+            self._attempts[key] = max(self._attempts.get(key, 0), int(row.get("attempt") or 1))
+            if row["status"] in USABLE:
+                self._count(arm, row)
+
+    def run(self) -> Ended:
+        """Run until every configuration has ended; never raises for what a trial does."""
+        was_interrupted = False
+        problem: str | None = None
+        try:
+            while active := [arm for arm in self.arms if not self._is_over(arm)]:
+                for arm in self._order.sample(active, len(active)):
+                    if self._plan.is_budget_firm and self._is_spent():
+                        self._skip(arm, code="budget", detail="the time budget was used up")
+                    elif not self._is_over(arm):
+                        self._run_one(arm)
+        except KeyboardInterrupt:
+            was_interrupted = True
+        except MeasurementError as error:
+            problem = str(error)
+        finally:
+            self._progress.close()
+        return Ended(rows=self._store.rows(), was_interrupted=was_interrupted, problem=problem)
+
+    # Which trial next ----------------------------------------------------------------------------
+
+    def _is_over(self, arm: Arm) -> bool:
+        if arm.is_ended:
+            return True
+        done = len(arm.done)
+        if done >= self._plan.max_trials:
+            return True
+        return done >= self._plan.min_trials and (self._is_precise(arm) or self._is_spent())
+
+    def _is_precise(self, arm: Arm) -> bool:
+        if len(arm.step_medians_ms) < 3:
+            return False
+        interval = statistics.mean_interval_log(arm.step_medians_ms)
+        if interval is None:
+            return False
+        middle, low, high = interval
+        return (high - low) / 2 / middle <= self._plan.target_half_width_frac
+
+    def _is_spent(self) -> bool:
+        return time.monotonic() - self._started_s >= self._plan.budget_s
+
+    def _trials_left(self) -> int:
+        return sum(
+            max(0, self._plan.max_trials - len(arm.done)) for arm in self.arms if not arm.is_ended
+        )
+
+    # One trial -----------------------------------------------------------------------------------
+
+    def _run_one(self, arm: Arm) -> None:
+        """Run the arm's next trial, and once more if the first attempt was spoilt."""
+        if arm.planned.refusal is not None:
+            code, detail = arm.planned.refusal
+            self._skip(arm, code=code, detail=detail)
+            return
+        trial = arm.next_trial
+        for is_last in (False, True):
+            row = self._attempt(arm, trial=trial)
+            if row["status"] in USABLE:
+                self._count(arm, row)
+                return
+            codes = set(str(row.get("reasons") or "").split(";"))
+            if not codes & validity.RETRYABLE:
+                self._cannot_work(arm, codes)
+                return
+            if is_last:
+                # Not usable twice: go on with other trials only if the environment was at fault.
+                arm.is_ended = bool(codes & validity.FAILING)
+                arm.done.add(trial)
+
+    def _cannot_work(self, arm: Arm, codes: set[str]) -> None:
+        arm.is_ended = True
+        if "out_of_memory" not in codes or not self._plan.oom_shrink:
+            return
+        batch = arm.planned.batch // 2
+        if batch >= 1:
+            self._progress.note(f"{arm.planned.config.name}: out of memory; trying batch {batch}")
+            self.arms.append(Arm(planned=_with_batch(arm.planned, batch)))
+
+    def _attempt(self, arm: Arm, *, trial: int) -> Row:
+        planned = arm.planned
+        key = (planned.config_hash, trial)
+        attempt = self._attempts[key] = self._attempts.get(key, 0) + 1
+        done = sum(len(other.done) for other in self.arms)
+        self._progress.trial_started(
+            planned, trial=trial, done=done, total=done + self._trials_left()
+        )
+        started_utc = utc_now()
+        request = self._request(planned, trial=trial)
+        observation = Observation()
+
+        def finish(outcome: Outcome) -> Row:
+            row = make_row(
+                planned,
+                facts=self._facts,
+                trial=trial,
+                attempt=attempt,
+                started_utc=started_utc,
+                threads=request.threads,
+                workers=request.workers,
+                outcome=outcome,
+                observation=observation,
+            )
+            self._store.append(row)
+            self._keep_samples(row, outcome, observation)
+            self._progress.trial_ended(row, duration_s=outcome.duration_s)
+            return row
+
+        try:
+            outcome = self._observed_trial(request, observation)
+        except KeyboardInterrupt:
+            finish(Outcome(failure_code="interrupted", failure_detail="stopped by the user"))
+            raise
+        return finish(outcome)
+
+    def _observed_trial(self, request: TrialRequest, observation: Observation) -> Outcome:
+        telemetry = None if self._device.type == "fake" else open_telemetry(self._device)
+        try:
+            if telemetry is not None:
+                observation.scope = telemetry.scope
+                observation.before = telemetry.baseline()
+            outcome = self._sampled_trial(request, observation, telemetry)
+            if telemetry is not None:
+                observation.after = telemetry.baseline()
+            return outcome
+        finally:
+            if telemetry is not None:
+                telemetry.close()
+
+    def _sampled_trial(
+        self, request: TrialRequest, observation: Observation, telemetry: Telemetry | None
+    ) -> Outcome:
+        def on_start(pid: int) -> None:
+            if self._device.type != "fake":
+                observation.sampler = Sampler(telemetry, pid=pid)
+                observation.sampler.start()
+
+        def on_message(message: Mapping[str, Any]) -> None:
+            if message["event"] == "stage":
+                observation.stage_times_s[message["name"]] = time.monotonic()
+            self._progress.message(message)
+
+        try:
+            return run_trial(
+                request,
+                timeout_s=self._plan.timeout_s,
+                on_start=on_start,
+                on_message=on_message,
+            )
+        finally:
+            if observation.sampler is not None:
+                observation.sampler.stop()
+
+    def _request(self, planned: Planned, *, trial: int) -> TrialRequest:
+        config = planned.config
+        workers = config.workers if config.workers is not None else self._workers(planned)
+        cores = self._facts.usable_cores
+        threads = config.threads or max(1, cores - workers)
+        has_power = "power" in self._device.telemetry or "energy" in self._device.telemetry
+        return TrialRequest(
+            config=config,
+            limits=self._plan.limits,
+            trial=trial,
+            cpu_ids=cpu.usable_cpu_ids() if self._device.type != "fake" else (),
+            threads=threads,
+            workers=workers,
+            idle_s=IDLE_S if has_power and not self._plan.limits.is_smoke else 0.0,
+        )
+
+    def _workers(self, planned: Planned) -> int:
+        """Loader processes: a quarter of the cores at an accelerator, one beside a CPU's compute.
+
+        Generated data is cut from memory in microseconds, so on a CPU it needs no process.
+        """
+        config = planned.config
+        found = discovery.load(config.source or config.workload)
+        if not found.phase(config.phase).is_training or config.data == "resident":
+            return 0
+        cores = self._facts.usable_cores
+        if self._facts.inspection.is_accelerator:
+            return max(1, min(8, cores // 4))
+        return 1 if config.data != "generated" and cores > 1 else 0
+
+    # Rows ----------------------------------------------------------------------------------------
+
+    def _count(self, arm: Arm, row: Row) -> None:
+        arm.done.add(int(row["trial"] or 0))
+        median_ms = row.get("step_median_ms")
+        if isinstance(median_ms, float) and median_ms > 0:
+            arm.step_medians_ms.append(median_ms)
+
+    def _skip(self, arm: Arm, *, code: str, detail: str) -> None:
+        """Write the row of a configuration that is not begun."""
+        arm.is_ended = True
+        trial = arm.next_trial
+        key = (arm.planned.config_hash, trial)
+        attempt = self._attempts[key] = self._attempts.get(key, 0) + 1
+        row = make_row(
+            arm.planned,
+            facts=self._facts,
+            trial=trial,
+            attempt=attempt,
+            started_utc=utc_now(),
+            threads=arm.planned.config.threads or self._facts.usable_cores,
+            workers=arm.planned.config.workers or 0,
+            outcome=Outcome(failure_code=code, failure_detail=detail),
+            observation=Observation(),
+        )
+        self._store.append(row)
+        self._progress.note(f"{arm.planned.config.name}: {row['status']}: {detail}")
+
+    def _keep_samples(self, row: Row, outcome: Outcome, observation: Observation) -> None:
+        if outcome.result is None:
+            return
+        sampler = observation.sampler
+        append_samples(
+            samples_path(self._store.path),
+            {
+                "config_hash": row["config_hash"],
+                "device": row["device"],
+                "trial": row["trial"],
+                "attempt": row["attempt"],
+                "window_start_s": outcome.result["window_start_s"],
+                "window_end_s": outcome.result["window_end_s"],
+                "stage_times_s": observation.stage_times_s,
+                **outcome.result["samples"],
+                "telemetry": _telemetry_series(sampler) if sampler is not None else None,
+            },
+        )
+
+
+def _telemetry_series(sampler: Sampler) -> list[dict[str, object]]:
+    return [
+        {
+            "time_s": one.time_s,
+            "power_w": one.power_w,
+            "energy_j": one.energy_j,
+            "temperature_c": one.temperature_c,
+            "sm_clock_hz": one.sm_clock_hz,
+            "throttle_reasons": sorted(one.throttle_reasons or ()),
+            "used_bytes": one.used_bytes,
+        }
+        for one in sampler.samples
+    ]
+
+
+def _with_batch(planned: Planned, batch: int) -> Planned:
+    config = planned.config
+    return replace(
+        planned,
+        batch=batch,
+        config=replace(config, params={**config.params, "batch": batch}),
+        extra_reasons=tuple({*planned.extra_reasons, "oom_shrunk"}),
+    )
+
+
+def utc_now() -> str:
+    """Return the time as a row has it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,146 @@
+"""From a request to an ended run: inspect the device, plan, open the store, run, judge."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.core.errors import DataError, ExitCode, IncompatibleError, UsageError
+from bench.devices import cpu
+from bench.hardware.chips import match_device
+from bench.measure.inspection import Inspection, inspect_device
+from bench.measure.limits import PROFILES
+from bench.results import environment
+from bench.results.schema import USABLE, Row
+from bench.results.store import Store
+from bench.run.plan import check_request, make_plan
+from bench.run.progress import Progress
+from bench.run.record import Facts
+from bench.run.request import Plan, RunRequest
+from bench.run.runner import Ended, Runner, utc_now
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A run that is ready to start."""
+
+    plan: Plan
+    facts: Facts
+    store: Store
+
+    def run(self, progress: Progress) -> Ended:
+        """Run to the end and close the store."""
+        try:
+            return Runner(self.plan, facts=self.facts, store=self.store, progress=progress).run()
+        finally:
+            self.store.close()
+
+
+def prepare(request: RunRequest, *, note: Callable[[str], None]) -> tuple[Plan, Inspection]:
+    """Check the request and plan it on the device; raises `BenchError` before anything runs."""
+    check_request(request)
+    is_smoke = request.profile in PROFILES and PROFILES[request.profile].limits.is_smoke
+    if request.device != "fake":
+        note("looking at the device" + ("" if is_smoke else " (its roof is measured once)"))
+    inspection = inspect_device(
+        request.device, dtypes=request.dtypes or ("fp32", "bf16"), with_roof=not is_smoke
+    )
+    return make_plan(request, inspection=inspection), inspection
+
+
+def begin(plan: Plan, inspection: Inspection, *, folder: Path) -> Session:
+    """Create the result file of a planned run."""
+    facts = make_facts(inspection)
+    store = Store.create(
+        folder,
+        run_id=secrets.token_hex(4),
+        started_utc=utc_now(),
+        host_hash=hashlib.sha256(socket.gethostname().encode()).hexdigest()[:16],
+        environment=environment.fingerprint(torch_facts=dict(inspection.torch_facts)),
+        request={"plan": plan.to_dict()},
+    )
+    return Session(plan=plan, facts=facts, store=store)
+
+
+def make_facts(inspection: Inspection) -> Facts:
+    """Gather what all rows of a run share."""
+    print_ = environment.fingerprint(torch_facts=dict(inspection.torch_facts))
+    device = inspection.device
+    chips = match_device(device.name, device.memory_bytes, compute_units=device.compute_units)
+    return Facts(
+        inspection=inspection,
+        chips=tuple(chips),
+        environment_columns=environment.row_columns(print_),
+        usable_cores=cpu.usable_cores(),
+    )
+
+
+def resume(name: str, *, folder: Path, note: Callable[[str], None]) -> Session:
+    """Take up a run by its id, file name or path; refuses when workload or device changed."""
+    store = Store.open(find_run(name, folder=folder), note=note)
+    try:
+        plan = Plan.from_dict(_stored_plan(store))
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"{store.path}: its plan cannot be read ({error}); start a new run"
+        ) from error
+    _refuse_changed_workloads(plan)
+    label = plan.planned[0].config.device
+    inspection = inspect_device(label, dtypes=(), with_roof=False)
+    return Session(plan=plan, facts=make_facts(inspection), store=store)
+
+
+def _stored_plan(store: Store) -> Any:
+    plan = store.request["plan"]
+    if not isinstance(plan, dict) or not plan.get("planned"):
+        raise TypeError("no configurations")
+    return plan
+
+
+def _refuse_changed_workloads(plan: Plan) -> None:
+    from bench import discovery
+
+    for planned in plan.planned:
+        config = planned.config
+        found = discovery.load(config.source or config.workload)
+        if found.version != config.version:
+            raise IncompatibleError(
+                f"workload {config.workload} changed since the run began "
+                f"({config.version}, now {found.version}); start a new run"
+            )
+
+
+def find_run(name: str, *, folder: Path) -> Path:
+    """Return the result file that a path, a file name or a run id means."""
+    path = Path(name).expanduser()
+    if path.suffix == ".csv" and path.is_file():
+        return path
+    matches = sorted(folder.glob(f"*_{name}.csv")) if name and "/" not in name else []
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise UsageError(f"--resume {name} means several files: {', '.join(map(str, matches))}")
+    raise UsageError(f"--resume {name}: no such file, and no run of that id in {folder}")
+
+
+def exit_code(ended: Ended, plan: Plan) -> ExitCode:
+    """0 when every configuration has a usable row, 4 when one has none, 130 when interrupted."""
+    if ended.was_interrupted:
+        return ExitCode.INTERRUPTED
+    if ended.problem is not None:
+        return ExitCode.INVALID
+    usable = {row["config_hash"] for row in ended.rows if row["status"] in USABLE}
+    shrunk = {_without_batch(row) for row in ended.rows if "oom_shrunk" in str(row.get("reasons"))}
+    for planned in plan.planned:
+        if planned.config_hash not in usable and planned.config.name not in shrunk:
+            return ExitCode.INVALID
+    return ExitCode.OK
+
+
+def _without_batch(row: Row) -> str | None:
+    return str(row["workload"]) if row["status"] in USABLE else None

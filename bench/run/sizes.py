@@ -1,0 +1,67 @@
+"""Which named size fits: the largest whose memory estimate leaves a margin.
+
+A CPU is offered no more than `small`: `base` and `large` fit in a server's memory, but a step of
+theirs takes minutes there, and a benchmark that does not end has measured nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from bench import discovery
+from bench.core.errors import MeasurementError
+from bench.core.nouns import SIZES, Dtype
+from bench.core.units import format_bytes
+from bench.workload import Phase
+
+CPU_SIZES = ("tiny", "small")
+MARGIN_FRAC = 0.85
+"""Share of the free memory that an estimate may take: estimates are rough, allocators fragment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeChoice:
+    """A size and why; `name` is '' for a workload without named sizes."""
+
+    name: str
+    reason: str
+    estimate_bytes: int
+
+
+def choose_size(
+    found: discovery.Found,
+    phase: Phase,
+    *,
+    dtype: Dtype,
+    overrides: dict[str, Any],
+    free_bytes: int | None,
+    is_cpu: bool,
+) -> SizeChoice:
+    """Return the largest size that fits; `MeasurementError` when not even the smallest does."""
+    candidates = [name for name in SIZES if name in found.cls.sizes]
+    if is_cpu:
+        candidates = [name for name in candidates if name in CPU_SIZES] or candidates[:1]
+    if not candidates:
+        workload = discovery.instance(found, size=None, overrides=overrides)
+        estimate = workload.memory_bytes(phase, dtype=dtype)
+        return SizeChoice(name="", reason="the workload has one size", estimate_bytes=estimate)
+    for name in reversed(candidates):
+        workload = discovery.instance(found, size=name, overrides=overrides)
+        estimate = workload.memory_bytes(phase, dtype=dtype)
+        if free_bytes is None or estimate <= MARGIN_FRAC * free_bytes:
+            return SizeChoice(
+                name=name,
+                reason=_reason(name, candidates, estimate, free_bytes, is_cpu=is_cpu),
+                estimate_bytes=estimate,
+            )
+    raise MeasurementError(
+        f"{found.name}-{phase.name} needs about {format_bytes(estimate)} even at {candidates[0]}, "
+        f"{format_bytes(free_bytes or 0)} are free; use a smaller --batch or free memory"
+    )
+
+
+def _reason(
+    name: str, candidates: list[str], estimate: int, free_bytes: int | None, *, is_cpu: bool
+) -> str:
+    kind = "largest for a CPU" if is_cpu and name == candidates[-1] else "largest that fits"
+    free = "unknown memory" if free_bytes is None else f"{format_bytes(free_bytes)} free"
+    return f"auto: {kind} (about {format_bytes(estimate)} of {free})"

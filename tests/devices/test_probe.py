@@ -1,0 +1,137 @@
+"""A dtype works only where its numbers are right."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from bench.core.errors import MeasurementError, UsageError
+from bench.devices import probe
+
+
+def replace_conv(monkeypatch, dtype, change):
+    """Let convolutions in this dtype go through `change`."""
+    right = functional.conv2d
+
+    def conv2d(image, kernel, **options):
+        result = right(image, kernel, **options)
+        return change(result) if result.dtype == dtype else result
+
+    monkeypatch.setattr(functional, "conv2d", conv2d)
+
+
+def raise_not_implemented(_):
+    raise NotImplementedError("aclnnConvolution does not support this dtype")
+
+
+def test_the_cpu_computes_fp64_fp32_and_bf16_right():
+    states = probe.probe_dtypes("cpu")
+    assert {states[dtype] for dtype in ("fp64", "fp32", "bf16")} == {"ok"}
+    assert set(states) == set(probe.PROBED)
+
+
+def test_the_cpu_has_no_tf32():
+    assert probe.probe_dtypes("cpu")["tf32"] == "raises"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "torch_dtype"),
+    [("fp64", torch.float64), ("fp32", torch.float32), ("bf16", torch.bfloat16)],
+)
+def test_wrong_numbers_are_told_from_right_ones(monkeypatch, dtype, torch_dtype):
+    calls = []
+
+    def worse_than_reference(result):
+        # In fp64 the first call is the reference itself.
+        calls.append(result)
+        return result if dtype == "fp64" and len(calls) == 1 else result * 1.1
+
+    replace_conv(monkeypatch, torch_dtype, worse_than_reference)
+    assert probe._check_float("cpu", dtype=dtype) == "wrong"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_results_that_are_not_finite_are_wrong(monkeypatch, value):
+    replace_conv(monkeypatch, torch.bfloat16, lambda result: torch.full_like(result, value))
+    states = probe.probe_dtypes("cpu")
+    assert (states["bf16"], states["fp32"]) == ("wrong", "ok")
+
+
+def test_fp32_that_is_secretly_tf32_is_wrong(monkeypatch):
+    def drop_bits(result):
+        return (result.view(torch.int32) & ~0x1FFF).view(torch.float32)
+
+    replace_conv(monkeypatch, torch.float32, drop_bits)
+    with torch.no_grad():
+        assert probe._check_float.__name__ == "_check_float"
+    monkeypatch.setattr(probe, "_forward_and_backward", forward_only)
+    assert probe._check_float("cpu", dtype="fp32") == "wrong"
+
+
+def forward_only(inputs, *, label, dtype, is_autocast=False):
+    image, kernel = (inputs[name].to(dtype) for name in ("image", "kernel"))
+    return {"convolution": functional.conv2d(image, kernel).double()}
+
+
+def test_a_dtype_that_raises_does_not_stop_the_others(monkeypatch):
+    replace_conv(monkeypatch, torch.float16, raise_not_implemented)
+    states = probe.probe_dtypes("cpu")
+    assert (states["fp16"], states["bf16"]) == ("raises", "ok")
+
+
+def test_autocast_that_does_nothing_is_not_support(monkeypatch):
+    class Ignored:
+        def __init__(self, *_, **__): ...
+        def __enter__(self): ...
+        def __exit__(self, *_): ...
+
+    monkeypatch.setattr(torch, "autocast", Ignored)
+    states = probe.probe_dtypes("cpu")
+    assert (states["bf16"], states["fp32"]) == ("raises", "ok")
+
+
+def test_a_backend_that_names_a_type_error_counts_as_raising(monkeypatch):
+    """As MPS does for float64."""
+
+    def refuse(_):
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+    replace_conv(monkeypatch, torch.float16, refuse)
+    assert probe.probe_dtypes("cpu")["fp16"] == "raises"
+
+
+def test_a_tf32_switch_that_changes_nothing_is_no_tf32(monkeypatch):
+    monkeypatch.setattr(probe, "has_tf32_switch", lambda label: True)
+    assert probe.probe_dtypes("cpu")["tf32"] == "raises"
+
+
+@pytest.mark.parametrize(
+    ("hip", "capability", "expected"),
+    [(None, (8, 0), True), (None, (9, 0), True), (None, (7, 5), False), ("6.4", (9, 4), False)],
+)
+def test_tf32_needs_ampere(monkeypatch, hip, capability, expected):
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda label: capability)
+    assert probe.has_tf32_switch("cuda:0") is expected
+
+
+def test_float32_precision_comes_back_after_an_error():
+    before = (torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision)
+    with pytest.raises(KeyError), probe.float32_precision("tf32"):
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+        raise KeyError
+    after = (torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision)
+    assert after == before
+
+
+def test_a_full_device_is_not_taken_for_a_missing_dtype(monkeypatch):
+    def run_out(_):
+        raise torch.OutOfMemoryError("out of memory")
+
+    replace_conv(monkeypatch, torch.float32, run_out)
+    with pytest.raises(MeasurementError, match="no memory is free on cpu"):
+        probe.probe_dtypes("cpu")
+
+
+def test_a_device_that_is_not_here_is_refused():
+    with pytest.raises(UsageError, match="nowhere"):
+        probe.probe_dtypes("nowhere:0")

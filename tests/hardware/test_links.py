@@ -1,0 +1,103 @@
+"""Link presets: complete, per direction, consistent with the catalogue."""
+
+import json
+
+import pytest
+
+from bench.cli.links import render_links
+from bench.core.errors import DataError, UsageError
+from bench.hardware.chips import chip
+from bench.hardware.links import link, load_links, parse_links
+from bench.hardware.loader import parse_document
+
+PRESETS = (
+    "v100-nvlink a100-nvlink a800-nvlink h100-nvlink h800-nvlink h200-nvlink h20-nvlink "
+    "b200-nvlink mi250-if ascend910-hccs ascend910b-hccs pcie3 pcie4 pcie5 hdr ndr 10gbe 25gbe "
+    "100gbe wan-metro wan-hub"
+)
+
+
+def test_every_preset_of_the_command_line_exists() -> None:
+    assert " ".join(row.id for row in load_links()) == PRESETS
+    assert all(row.sources for row in load_links())
+
+
+@pytest.mark.parametrize(
+    ("preset", "id"),
+    [
+        ("v100-nvlink", "v100-sxm2-32g"),
+        ("a100-nvlink", "a100-sxm-80g"),
+        ("a800-nvlink", "a800-sxm-80g"),
+        ("h100-nvlink", "h100-sxm-80g"),
+        ("h800-nvlink", "h800-sxm"),
+        ("h200-nvlink", "h200-sxm"),
+        ("h20-nvlink", "h20-96g"),
+        ("b200-nvlink", "b200-sxm"),
+        ("ascend910-hccs", "ascend-910"),
+        ("ascend910b-hccs", "ascend-910b3"),
+    ],
+)
+def test_a_preset_and_its_chip_state_the_same_rates(preset: str, id: str) -> None:
+    facts = chip(id).facts
+    assert link(preset).bytes_per_s == facts["link_bytes_per_s"]
+    assert link(preset).pair_bytes_per_s == facts["link_pair_bytes_per_s"]
+
+
+def test_the_cut_link_keeps_its_ratio_to_the_full_one() -> None:
+    """900 to 400 GB/s, both directions: 2.25."""
+    assert link("h100-nvlink").bytes_per_s / link("h800-nvlink").bytes_per_s == 2.25
+
+
+def test_a_mesh_pair_has_one_link() -> None:
+    for row in load_links():
+        assert (row.pair_bytes_per_s < row.bytes_per_s) == (row.topology == "mesh"), row.id
+
+
+def test_nothing_reached_exceeds_what_is_specified() -> None:
+    for row in load_links():
+        if row.effective_bytes_per_s is not None:
+            assert 0.3 * row.bytes_per_s < row.effective_bytes_per_s < row.bytes_per_s, row.id
+
+
+def test_host_links_match_the_catalogue() -> None:
+    for preset, id in [("pcie3", "t4"), ("pcie4", "l4"), ("pcie5", "h100-pcie-80g")]:
+        assert link(preset).bytes_per_s == chip(id).facts["host_bytes_per_s"]
+
+
+def test_a_wrong_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match="did you mean 'h800-nvlink'"):
+        link("h800nvlink")
+
+
+@pytest.mark.parametrize(
+    ("extra", "word"),
+    [("pair_bytes_per_s: 3.0", "pair"), ("effective_bytes_per_s: 3.0", "effective"), ("x: 1", "x")],
+)
+def test_an_impossible_preset_is_refused(extra: str, word: str) -> None:
+    text = (
+        "sources: {here: {title: A page}}\nlinks:\n- {id: one, name: One, topology: mesh, "
+        f"algorithm: ring, bytes_per_s: 2.0, {extra}, confidence: low, sources: [here]}}\n"
+    )
+    with pytest.raises(DataError, match=f"one.*{word}"):
+        parse_links(parse_document(text, what="links.yaml"))
+
+
+def test_the_table_shows_unknown_as_blank(capsys: pytest.CaptureFixture[str]) -> None:
+    render_links(name=None, as_json=False)
+    printed = capsys.readouterr()
+    line = next(x for x in printed.out.splitlines() if "ascend910-hccs" in x)
+    assert line.split() == ["ascend910-hccs", "mesh", "45", "15", "low"]
+    assert "one direction" in printed.err
+
+
+def test_a_card_has_rates_and_sources(capsys: pytest.CaptureFixture[str]) -> None:
+    render_links(name="h800-nvlink", as_json=False)
+    out = capsys.readouterr().out
+    assert "200 GB/s" in out and "215 GB/s" in out and "https://github.com/NVIDIA/nccl" in out
+
+
+@pytest.mark.parametrize("name", [None, "wan-hub"])
+def test_links_as_json(name: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    render_links(name=name, as_json=True)
+    document = json.loads(capsys.readouterr().out)
+    assert len(document) == 21 if name is None else document["id"] == name

@@ -1,0 +1,158 @@
+"""Reading data files strictly: nothing wrong passes, and nothing but a DataError comes out."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.core.errors import DataError
+from bench.hardware.catalogue import parse_catalogue
+from bench.hardware.loader import MAX_BYTES, Row, parse_document, read_document
+
+HEAD = "sources:\n  here: {title: A page, url: https://example.org}\n"
+CHIP = """
+chips:
+- id: one
+  name: One
+  vendor: someone
+  kind: gpu
+  form_factor: pcie
+  release_year: 2020
+  confidence: high
+  torch_devices: 1
+  link: {topology: none}
+  sources: [here]
+systems: []
+"""
+
+
+def load(text: str) -> str:
+    return parse_catalogue(parse_document(text, what="chips.yaml")).chips[0].id
+
+
+def changed(old: str, new: str) -> str:
+    assert CHIP.count(old) == 1
+    return HEAD + CHIP.replace(old, new)
+
+
+def test_a_minimal_row_loads_and_leaves_the_rest_unknown() -> None:
+    chip = parse_catalogue(parse_document(HEAD + CHIP, what="chips.yaml")).chips[0]
+    assert (chip.memory_bytes, chip.tdp_w, dict(chip.peak_per_s)) == (None, None, {})
+    assert "process_nm" not in chip.facts
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (changed("  vendor: someone\n", ""), ["one", "vendor", "missing"]),
+        (changed("vendor: someone", "vendor: someone\n  colour: red"), ["one", "colour"]),
+        (changed("vendor: someone", "vendor: 7"), ["one", "vendor", "text"]),
+        (changed("vendor: someone", "vendor:"), ["one", "vendor", "empty"]),
+        (changed("vendor: someone", "vendor: a\n  tdp_w: -5"), ["one", "tdp_w", "zero up"]),
+        (changed("vendor: someone", "vendor: a\n  tdp_w: .inf"), ["one", "tdp_w", "finite"]),
+        (changed("vendor: someone", "vendor: a\n  tdp_w: .nan"), ["one", "tdp_w", "finite"]),
+        (changed("vendor: someone", "vendor: a\n  tdp_w: 3e2x"), ["one", "tdp_w", "number"]),
+        (changed("vendor: someone", "vendor: a\n  tdp_w: true"), ["one", "tdp_w", "number"]),
+        (changed("vendor: someone", "vendor: a\n  dense_per_s: {fp12: 1}"), ["fp12"]),
+        (changed("vendor: someone", "vendor: a\n  memory: {gigabytes: 1}"), ["gigabytes"]),
+        (changed("vendor: someone", "vendor: a\n  memory: [1]"), ["one", "memory", "mapping"]),
+        (changed("vendor: someone", "vendor: a\n  vendor: b"), ["vendor", "twice"]),
+        (changed("release_year: 2020", "release_year: 2020.5"), ["release_year", "whole"]),
+        (changed("kind: gpu", "kind: toaster"), ["one", "kind", "toaster"]),
+        (changed("confidence: high", "confidence: sure"), ["one", "confidence", "sure"]),
+        (changed("[here]", "[there]"), ["one", "sources", "there"]),
+        (changed("[here]", "[]"), ["one", "sources", "nothing"]),
+        (changed("systems: []", "systems: []\nextra: 1"), ["extra"]),
+        (
+            changed("[here]", "[here]\n  derates: {gemm: {fraction: 1.2, source: here}}"),
+            ["one", "fraction"],
+        ),
+        (
+            changed("[here]", "[here]\n  derates: {luck: {fraction: 0.5, source: here}}"),
+            ["one", "luck"],
+        ),
+        (
+            changed("systems: []", "systems:\n- {id: s, name: S, chips: [two], sources: [here]}"),
+            ["s", "chips", "two"],
+        ),
+    ],
+)
+def test_a_wrong_row_is_refused_with_its_name_and_key(text: str, words: list[str]) -> None:
+    with pytest.raises(DataError) as caught:
+        load(text)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in ["chips.yaml", *words]:
+        assert word in message
+
+
+def test_an_id_that_stands_twice_is_refused() -> None:
+    first = CHIP[CHIP.index("- id") : CHIP.index("systems")]
+    with pytest.raises(DataError, match="'one' stands twice"):
+        load(HEAD + CHIP.replace("systems", f"{first}systems"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &x [1, 1]\nb: [*x, *x]",
+        "a: &x 1",
+        "a: !!python/object/apply:os.getcwd []",
+        "a: !!float ''",
+        "a: " + "[" * 50 + "]" * 50,
+        "[" * 100_000,
+        "a: " + "9" * 5000,
+        "a: 2001-13-45",
+        "a: 0x_",
+        "? [1, 2]\n: 3",
+        "a: 1\na: 2",
+        "- 1",
+        "",
+        "\x00",
+        "a: 'x",
+        "x: " + "y" * MAX_BYTES,
+    ],
+)
+def test_hostile_documents_are_refused_in_one_line(text: str) -> None:
+    with pytest.raises(DataError) as caught:
+        load(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_or_binary_file_is_a_data_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere"):
+        read_document(tmp_path / "nowhere.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match="binary"):
+        read_document(tmp_path / "binary.yaml")
+
+
+def test_keys_nobody_asked_for_are_named() -> None:
+    row = Row({"known": 1, "typo": 2}, what="file: row")
+    assert row.count("known") == 1
+    with pytest.raises(DataError, match=r"file: row: unknown key 'typo'; known: known"):
+        row.finish()
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner),
+    max_leaves=8,
+)
+keys = st.sampled_from(["id", "name", "dense_per_s", "memory", "link", "derates", "tdp_w", "x"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(row=st.dictionaries(keys | st.integers(), values, max_size=8))
+def test_no_row_raises_anything_but_a_data_error(row: dict[object, object]) -> None:
+    document = {"sources": {"here": {"title": "A"}}, "chips": [row], "systems": []}
+    with pytest.raises(DataError):
+        parse_catalogue(Row(document, what="chips.yaml"))
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=st.text(alphabet=st.sampled_from("abz01:-[]{}&*!|>'\"#,%@`\n\t .?~_"), max_size=40))
+def test_no_text_raises_anything_but_a_data_error(text: str) -> None:
+    with pytest.raises(DataError):
+        load(text)

@@ -1,0 +1,64 @@
+"""A small valid row, files of rows, and a store to put them in."""
+
+import math
+from pathlib import Path
+
+from bench.results.csvio import format_record, format_row
+from bench.results.schema import COLUMNS, NAMES, Row
+from bench.results.store import Store
+
+UTC = "2030-01-31T12:00:00Z"
+
+
+def small_row(**cells: object) -> Row:
+    row: Row = {
+        "trial": 0,
+        "attempt": 1,
+        "status": "OK",
+        "workload": "imaging-train",
+        "config_hash": "c0ffee",
+        "device": "cpu",
+    }
+    return row | cells  # type: ignore[return-value]
+
+
+def stored_row(**cells: object) -> Row:
+    """As the reader gives it: every column, blanks as None."""
+    whole = {"schema_version": "1.0", "run_id": "r1", **small_row(**cells)}
+    return {name: whole.get(name) for name in NAMES}
+
+
+def file_bytes(rows: list[Row]) -> bytes:
+    return format_record(list(NAMES)) + b"".join(format_row(row, COLUMNS) for row in rows)
+
+
+def write_file(path: Path, rows: list[Row]) -> Path:
+    path.write_bytes(file_bytes(rows))
+    return path
+
+
+def create_store(directory: Path, **changes: object) -> Store:
+    arguments = {
+        "run_id": "r1",
+        "started_utc": UTC,
+        "host_hash": "0123456789abcdef",
+        "environment": {"cpu": {"model": "made up"}},
+        "request": {"size": "tiny"},
+    }
+    return Store.create(directory, **(arguments | changes))  # type: ignore[arg-type]
+
+
+def same(left: Row, right: Row) -> bool:
+    """Equal in value and type, negative zero included."""
+    return left.keys() == right.keys() and all(
+        type(left[name]) is type(right[name])
+        and (
+            left[name] == right[name]
+            and (not isinstance(left[name], float) or _sign(left[name]) == _sign(right[name]))
+        )
+        for name in left
+    )
+
+
+def _sign(value: object) -> float:
+    return math.copysign(1.0, float(value))  # type: ignore[arg-type]

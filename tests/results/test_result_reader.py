@@ -1,0 +1,139 @@
+from pathlib import Path
+
+import pytest
+from result_rows import file_bytes, small_row, stored_row, write_file
+
+from bench.core.errors import BenchError, DataError, IncompatibleError
+from bench.results.reader import read_rows
+from bench.results.schema import NAMES, Row
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return write_file(tmp_path / "run.csv", [_row(0), _row(1, detail='said "no",\nand died')])
+
+
+def _row(trial: int, **cells: object) -> Row:
+    return {"schema_version": "1.0", "run_id": "r1", **small_row(trial=trial, **cells)}
+
+
+def _refusal(path: Path) -> str:
+    with pytest.raises(BenchError) as caught:
+        read_rows(path)
+    message = str(caught.value)
+    assert str(path) in message and "\n" not in message
+    return message
+
+
+def _change(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_rows_come_back_typed_with_every_column(path: Path) -> None:
+    read = read_rows(path)
+    assert read == [stored_row(trial=0), stored_row(trial=1, detail='said "no",\nand died')]
+    assert list(read[0]) == list(NAMES)
+    assert type(read[0]["trial"]) is int
+
+
+def test_a_header_alone_is_no_rows(tmp_path: Path) -> None:
+    assert read_rows(write_file(tmp_path / "run.csv", [])) == []
+
+
+def test_columns_of_a_newer_minor_version_are_ignored(path: Path) -> None:
+    lines = path.read_text().splitlines()[:2]
+    path.write_text(f"{lines[0]},novelty\n{lines[1].replace('1.0', '1.7', 1)},42\n")
+    assert read_rows(path) == [stored_row(trial=0, schema_version="1.7")]
+
+
+def test_columns_that_an_older_file_lacks_are_blank(path: Path) -> None:
+    path.write_text(
+        "schema_version,run_id,trial,status,workload,config_hash,device\n"
+        "1.0,r1,0,OK,imaging-train,c0ffee,cpu\n"
+    )
+    assert read_rows(path) == [stored_row(attempt=None)]
+
+
+@pytest.mark.parametrize("version", ["2.0", "10.3", "0.9"])
+def test_another_major_schema_is_refused(path: Path, version: str) -> None:
+    _change(path, "\n1.0,", f"\n{version},")
+    with pytest.raises(IncompatibleError, match=f"line 2: schema {version} cannot be read"):
+        read_rows(path)
+
+
+def test_a_last_line_cut_short_is_ignored_with_a_note(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b'1.0,r1,2,1,OK,"\xc3')
+    notes: list[str] = []
+    assert [row["trial"] for row in read_rows(path, note=notes.append)] == [0, 1]
+    assert notes == [f"{path}: line 5 was cut short and is ignored"]
+
+
+def test_a_cut_at_any_byte_leaves_the_rows_before_it(path: Path) -> None:
+    data = path.read_bytes()
+    header, first = data.index(b"\n") + 1, data.index(b"\n1.0,r1,1") + 1
+    for cut in range(header, len(data)):
+        path.write_bytes(data[:cut])
+        assert len(read_rows(path, note=lambda _: None)) == (cut >= first)
+
+
+def test_what_spreadsheets_save_is_read(path: Path) -> None:
+    whole = read_rows(path)
+    data = path.read_bytes().replace(b"\nand", b" and").replace(b"\n", b"\r\n")
+    path.write_bytes(b"\xef\xbb\xbf" + data)
+    read = read_rows(path)
+    assert read[0] == whole[0]
+    assert read[1]["detail"] == 'said "no", and died'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (",r1,0,", ",r1,zero,", "line 2, column trial: 'zero': expected a whole number"),
+        (",OK,", ",GOOD,", "line 2, column status: 'GOOD': expected one of OK, WARN"),
+        (",c0ffee,", ",,", "line 2, column config_hash: '': must not be blank"),
+        ("1.0,r1,1", "one,r1,1", "line 3: schema_version 'one' is not like 1.0"),
+        (",r1,0,", ",r1,0,7,", "line 2 has"),
+        ('""no""', '"no"', "line 3 is not valid CSV"),
+        ("run_id", "trial", "its first line has no column run_id"),
+        ("detail", "trial", "line 1 has column 'trial' more than once"),
+        ("schema_version,", "schema_version;", "no column schema_version"),
+        ("c0ffee", "\0", "NUL"),
+    ],
+)
+def test_damage_is_named_with_its_place(path: Path, old: str, new: str, message: str) -> None:
+    _change(path, old, new)
+    assert message in _refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"\n\n", "is no result file of bench"),
+        (b"a,b\n1,2\n", "has no column schema_version, run_id"),
+        (b"PK\x03\x04\x00\x00", "NUL"),
+        (b"\x89PNG\r\n\x1a\n\xff\xff", "line 1 is not UTF-8"),
+        (b"no line end", "no complete header line"),
+        ("schema_version\n".encode("utf-16"), "NUL"),
+        (b"[" * 200_000 + b"\n", "field larger than field limit"),
+    ],
+)
+def test_what_is_no_result_file_is_named(path: Path, content: bytes, message: str) -> None:
+    path.write_bytes(content)
+    assert message in _refusal(path)
+
+
+def test_text_that_is_not_utf8_is_named_with_its_line(path: Path) -> None:
+    path.write_bytes(file_bytes([_row(0), _row(1, detail="caf")]).replace(b"caf", b"caf\xe9"))
+    assert "line 3 is not UTF-8 text" in _refusal(path)
+
+
+def test_missing_files_folders_and_devices_are_named(tmp_path: Path) -> None:
+    assert "cannot be read: No such file" in _refusal(tmp_path / "none.csv")
+    assert "is a folder" in _refusal(tmp_path)
+    assert "not an ordinary file" in _refusal(Path("/dev/null"))
+    assert "cannot be read" in _refusal(tmp_path / ("x" * 5000))
+    with pytest.raises(DataError, match="cannot be read"):
+        read_rows(Path("a\0b"))

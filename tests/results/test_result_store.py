@@ -1,0 +1,223 @@
+import errno
+import json
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from result_rows import create_store, same, small_row, stored_row
+from row_strategies import rows
+
+from bench.core.errors import DataError, IncompatibleError, MeasurementError
+from bench.results.schema import NAMES, Row
+from bench.results.store import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with create_store(tmp_path) as opened:
+        yield opened
+
+
+def test_a_new_run_is_a_header_and_a_sidecar(store: Store) -> None:
+    assert store.path.name == "20300131T120000Z_01234567_r1.csv"
+    assert store.path.read_text() == ",".join(NAMES) + "\n"
+    sidecar = json.loads((store.path.parent / f"{store.path.stem}.env.json").read_text())
+    assert sidecar["environment"] == {"cpu": {"model": "made up"}}
+    assert sidecar["request"] == {"size": "tiny"}
+    assert sorted(path.suffix for path in store.path.parent.iterdir()) == [".csv", ".json"]
+
+
+def test_a_row_is_readable_as_soon_as_it_is_appended(store: Store) -> None:
+    store.append(small_row(window_s=0.1 + 0.2, compile=False))
+    assert store.rows() == [stored_row(window_s=0.1 + 0.2, compile=False)]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(sessions=st.lists(st.lists(rows, max_size=3), max_size=3), torn=st.binary(max_size=30))
+def test_what_is_appended_over_several_sessions_is_what_is_read(
+    tmp_path_factory: pytest.TempPathFactory, sessions: list[list[Row]], torn: bytes
+) -> None:
+    directory = tmp_path_factory.mktemp("store")
+    path = create_store(directory).path
+    torn = torn.replace(b"\n", b"").replace(b'"', b"")
+    for appended in sessions:
+        with Store.open(path, note=lambda _: None) as store:
+            for row in appended:
+                store.append(row)
+        with path.open("ab") as file:
+            file.write(torn)
+    with Store.open(path, note=lambda _: None) as store:
+        read = store.rows()
+    expected = [row for appended in sessions for row in appended]
+    assert len(read) == len(expected)
+    assert all(same(left, right) for left, right in zip(read, expected, strict=True))
+
+
+def test_usable_trials_are_finished_and_others_are_not(store: Store) -> None:
+    for trial, status in enumerate(["OK", "WARN", "INVALID", "FAILED", "SKIPPED"]):
+        store.append(small_row(trial=trial, status=status))
+    store.append(small_row(trial=3, attempt=2, device="cuda:0"))
+    assert store.finished() == {
+        ("c0ffee", "cpu", 0),
+        ("c0ffee", "cpu", 1),
+        ("c0ffee", "cuda:0", 3),
+    }
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"speed": 1.0}, "columns not in the schema: speed"),
+        ({"status": "GOOD"}, "status 'GOOD'"),
+        ({"reasons": "drift;haunted"}, "reasons not in the schema: haunted"),
+        ({"device": None}, "row without device"),
+        ({"run_id": "other"}, "run other"),
+        ({"schema_version": "0.9"}, "schema 0.9"),
+        ({"window_s": float("nan")}, "window_s"),
+    ],
+)
+def test_a_row_outside_the_schema_is_our_mistake(
+    store: Store, cells: dict[str, object], message: str
+) -> None:
+    before = store.path.read_bytes()
+    with pytest.raises(ValueError, match=message):
+        store.append(small_row(**cells))
+    assert store.path.read_bytes() == before
+
+
+@pytest.mark.parametrize("torn", [b"1.0,r1,3", b'1.0,r1,"a text\nover two lines\n', b"\xff\x00"])
+def test_a_row_cut_short_by_a_crash_is_removed_and_noted(store: Store, torn: bytes) -> None:
+    store.append(small_row())
+    whole = store.path.read_bytes()
+    store.path.write_bytes(whole + torn)
+    notes: list[str] = []
+    with Store.open(store.path, note=notes.append):
+        pass
+    assert store.path.read_bytes() == whole
+    assert len(notes) == 1 and "cut short" in notes[0]
+    store.append(small_row(trial=1))
+    assert [row["trial"] for row in store.rows()] == [0, 1]
+
+
+def test_rows_behind_a_stray_quote_are_never_removed(store: Store) -> None:
+    for trial in range(3):
+        store.append(small_row(trial=trial, params_json='{"batch":2}'))
+    damaged = store.path.read_bytes().replace(b",imaging", b',"imaging', 1)
+    store.path.write_bytes(damaged)
+    with pytest.raises(DataError, match="quote"):
+        Store.open(store.path)
+    assert store.path.read_bytes() == damaged
+
+
+def _fail_from(monkeypatch: pytest.MonkeyPatch, *, taken_bytes: int, code: int) -> None:
+    """A disk with room for a part: it takes that part, and fails the next write."""
+    write, calls = os.write, []
+
+    def short_write(descriptor: int, data: bytes) -> int:
+        calls.append(len(data))
+        if len(calls) == 1 and taken_bytes:
+            return write(descriptor, data[:taken_bytes])
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "write", short_write)
+
+
+@pytest.mark.parametrize("taken_bytes", [0, 1, 40])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_full_disk_leaves_whole_rows_and_one_clear_line(
+    store: Store, monkeypatch: pytest.MonkeyPatch, taken_bytes: int, code: int
+) -> None:
+    store.append(small_row())
+    whole = store.path.read_bytes()
+    with monkeypatch.context() as patch:
+        _fail_from(patch, taken_bytes=taken_bytes, code=code)
+        with pytest.raises(MeasurementError) as caught:
+            store.append(small_row(trial=1))
+    assert os.strerror(code) in str(caught.value) and "\n" not in str(caught.value)
+    assert store.path.read_bytes() == whole
+    store.append(small_row(trial=1))
+    assert len(store.rows()) == 2
+
+
+def test_a_file_size_limit_is_met_like_a_full_disk(store: Store) -> None:
+    store.append(small_row())
+    whole = store.path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, limits[1]))
+        with pytest.raises(MeasurementError, match="earlier rows are safe"):
+            store.append(small_row(trial=1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert store.path.read_bytes() == whole
+
+
+def test_a_failing_sync_takes_the_row_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(MeasurementError):
+            store.append(small_row())
+    assert store.rows() == []
+
+
+def test_a_run_does_not_overwrite_another(tmp_path: Path) -> None:
+    create_store(tmp_path).append(small_row())
+    with pytest.raises(DataError, match="exists already"):
+        create_store(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("a file")
+    with pytest.raises(DataError, match=r"results: .*choose another folder"):
+        create_store(tmp_path / "results")
+
+
+def test_what_was_asked_for_survives(tmp_path: Path) -> None:
+    path = create_store(tmp_path, request={"plan": [1, {"a": None}]}).path
+    with Store.open(path) as store:
+        assert store.request == {"plan": [1, {"a": None}]}
+        store.replace_environment({"cpu": "other"})
+    with Store.open(path) as store:
+        assert store.environment == {"cpu": "other"}
+        assert store.request == {"plan": [1, {"a": None}]}
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"run_id": "r1"}', "[" * 100_000, "\udcff"], ids=range(6)
+)
+def test_a_damaged_sidecar_is_one_line(store: Store, content: str) -> None:
+    sidecar = store.path.with_name(store.path.stem + ".env.json")
+    sidecar.write_text(content, errors="surrogateescape")
+    with pytest.raises(DataError, match=r"\.env\.json") as caught:
+        Store.open(store.path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_sidecar_is_one_line(store: Store) -> None:
+    store.path.with_name(store.path.stem + ".env.json").unlink()
+    with pytest.raises(DataError, match="--resume needs it"):
+        Store.open(store.path)
+
+
+def test_a_file_of_other_columns_is_never_continued(store: Store) -> None:
+    text = store.path.read_text().replace("detail,", "detail,a_newer_column,")
+    store.path.write_text(text)
+    with pytest.raises(IncompatibleError, match="start a new run"):
+        Store.open(store.path)
+
+
+def test_a_file_that_holds_another_run_is_not_continued(store: Store) -> None:
+    store.append(small_row())
+    store.path.write_text(store.path.read_text().replace("1.0,r1,", "1.0,r2,"))
+    with pytest.raises(DataError, match="holds run r2"):
+        Store.open(store.path)

@@ -1,0 +1,75 @@
+"""What many processes and sudden deaths do to result files: nothing."""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from result_rows import create_store, small_row
+
+from bench.results.reader import read_rows
+from bench.results.store import Store
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+
+
+def _start_writer(path: Path, *, first: int, count: int) -> subprocess.Popen[str]:
+    search = os.pathsep.join([str(ROOT), str(HERE), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "store_writer.py"), str(path), str(first), str(count)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": search},
+    )
+
+
+def _finish(process: subprocess.Popen[str]) -> list[int]:
+    output, _ = process.communicate(timeout=120)
+    # A number may be cut by the kill as well; the row of an uncut one must be there.
+    return [int(line) for line in output.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def test_sixteen_runs_into_one_folder_lose_nothing(tmp_path: Path) -> None:
+    paths = [create_store(tmp_path, run_id="r1", host_hash=f"{n:08}").path for n in range(16)]
+    writers = [_start_writer(path, first=0, count=12) for path in paths]
+    assert all(len(_finish(writer)) == 12 for writer in writers)
+    assert all(writer.returncode == 0 for writer in writers)
+    for path in paths:
+        assert [row["trial"] for row in read_rows(path)] == list(range(12))
+
+
+def test_eight_writers_of_one_file_lose_and_tear_nothing(tmp_path: Path) -> None:
+    path = create_store(tmp_path).path
+    writers = [_start_writer(path, first=100 * n, count=25) for n in range(8)]
+    finished = [_finish(writer) for writer in writers]
+    notes: list[str] = []
+    trials = [row["trial"] for row in read_rows(path, note=notes.append)]
+    assert notes == []
+    assert sorted(trials) == sorted(trial for part in finished for trial in part)
+    assert len(trials) == 200
+    # Each writer's own rows stay in its order.
+    for number in range(8):
+        own = [trial for trial in trials if trial // 100 == number]
+        assert own == sorted(own)
+
+
+def test_a_killed_writer_leaves_every_finished_row_readable(tmp_path: Path) -> None:
+    choose = random.Random(20)
+    path = create_store(tmp_path).path
+    reported: list[int] = []
+    for death in range(20):
+        writer = _start_writer(path, first=10_000 * death, count=10_000)
+        assert writer.stdout is not None
+        reported.append(int(writer.stdout.readline()))
+        time.sleep(choose.uniform(0.0, 0.05))
+        writer.kill()
+        reported += _finish(writer)
+        present = [row["trial"] for row in read_rows(path, note=lambda _: None)]
+        assert set(reported) <= set(present)
+        assert len(present) == len(set(present))
+    with Store.open(path, note=lambda _: None) as store:
+        store.append(small_row(trial=999_999))
+        assert store.rows()[-1]["trial"] == 999_999

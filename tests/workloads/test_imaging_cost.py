@@ -1,0 +1,144 @@
+"""The formulas of imaging against torch's own counts."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from workloads._imaging_cost import num_windows
+from workloads._imaging_memory import saved_bytes
+from workloads.imaging import Workload
+
+TINY = dict(Workload.sizes["tiny"])
+CONFIGS: dict[str, dict[str, Any]] = {
+    "tiny": TINY,
+    "deep supervision": {
+        "filters": (4, 8, 8, 12, 16),
+        "patch": (32, 16, 32),
+        "volume": (32, 40, 20),
+        "batch": 1,
+    },
+    "one head in three stages": {**TINY, "deep_supervision": True},
+    "four classes, two channels": {**TINY, "classes": 4, "channels": 2},
+}
+VOLUMES = {
+    "smaller than the patch": (10, 12, 7),
+    "as large as the patch": (24, 24, 16),
+    "one voxel larger": (25, 24, 17),
+    "larger": (50, 36, 40),
+    "larger along one axis": (9, 61, 16),
+}
+
+
+def random_batch(workload: Workload, *, shape: tuple[int, ...], count: int) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "image": torch.randn(count, workload.channels, *shape, generator=generator),
+        "label": torch.randint(0, workload.classes, (count, 1, *shape), generator=generator).to(
+            torch.uint8
+        ),
+    }
+
+
+@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS.keys())
+def workload(request: pytest.FixtureRequest) -> Workload:
+    return Workload(**request.param)
+
+
+def test_parameters_by_formula_are_the_nets(workload: Workload) -> None:
+    net = workload.build_net()
+    assert workload.num_parameters() == sum(p.numel() for p in net.parameters())
+
+
+@pytest.mark.parametrize("size", ["small", "base", "large"])
+def test_parameters_of_large_sizes_are_the_nets(size: str) -> None:
+    workload = Workload(**Workload.sizes[size])
+    with torch.device("meta"):
+        net = workload.build_net()
+    assert workload.num_parameters() == sum(p.numel() for p in net.parameters())
+
+
+def test_training_flops_equal_the_counter(workload: Workload) -> None:
+    net = workload.build_net().train()
+    batch = random_batch(workload, shape=workload.patch, count=workload.batch)
+    with FlopCounterMode(display=False) as counter:
+        workload.loss(net, batch).backward()
+    train = workload.phases[0]
+    assert workload.flops_per_item(train, batch) * workload.batch == counter.get_total_flops()
+
+
+def test_inference_flops_equal_the_counter(workload: Workload) -> None:
+    net = workload.build_net().eval()
+    batch = random_batch(workload, shape=workload.volume, count=1)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        workload.infer(net, batch)
+    infer = workload.phases[1]
+    assert workload.flops_per_item(infer, batch) == counter.get_total_flops()
+    assert workload.flops_per_item(infer) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("shape", VOLUMES.values(), ids=VOLUMES.keys())
+@pytest.mark.parametrize("sw_batch_size", [1, 3])
+def test_inference_flops_follow_the_volume(shape: tuple[int, ...], sw_batch_size: int) -> None:
+    workload = Workload(**{**TINY, "filters": (2, 2, 2), "sw_batch_size": sw_batch_size})
+    net = workload.build_net().eval()
+    batch = random_batch(workload, shape=shape, count=1)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        output = workload.infer(net, batch)
+    assert output.shape == (1, 3, *shape)
+    assert workload.flops_per_item(workload.phases[1], batch) == counter.get_total_flops()
+
+
+def test_windows_of_a_hand_worked_volume() -> None:
+    # 100 with a window of 40 and a step of 20: starts 0 20 40 60; 41: starts 0 and 1.
+    assert num_windows((100, 41, 40), patch=(40, 40, 40)) == 4 * 2 * 1
+
+
+def bytes_saved_for_backward(workload: Workload, *, dtype: torch.dtype | None = None) -> int:
+    """Unique storages that autograd keeps for one step, weights left out."""
+    net = workload.build_net().train()
+    batch = random_batch(workload, shape=workload.patch, count=workload.batch)
+    weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    kept: dict[int, tuple[int, torch.Tensor]] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None),
+    ):
+        loss = workload.loss(net, batch)
+    assert loss.isfinite()
+    return sum(nbytes for nbytes, _ in kept.values())
+
+
+@pytest.mark.parametrize("config", ["tiny", "deep supervision"])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=["fp32", "bf16"])
+def test_memory_kept_for_backward_is_within_a_third(config: str, dtype: torch.dtype | None) -> None:
+    workload = Workload(**CONFIGS[config])
+    measured = bytes_saved_for_backward(workload, dtype=dtype)
+    estimate = workload.batch * saved_bytes(workload.unet, element_bytes=2 if dtype else 4)
+    print(config, dtype, measured, estimate, estimate / measured)
+    assert 0.75 < estimate / measured < 1.33
+
+
+def test_memory_grows_with_batch_and_shrinks_with_half_precision() -> None:
+    train, infer = Workload.phases
+    one, two = Workload(batch=1), Workload(batch=2)
+    for phase in (train, infer):
+        full = two.memory_bytes(phase, dtype="fp32")
+        assert two.memory_bytes(phase, dtype="tf32") == full
+        assert two.memory_bytes(phase, dtype="bf16") < full
+    assert one.memory_bytes(train, dtype="fp32") < two.memory_bytes(train, dtype="fp32")
+    assert one.memory_bytes(infer, dtype="fp32") == two.memory_bytes(infer, dtype="fp32")
+    assert two.memory_bytes(infer, dtype="fp32") < two.memory_bytes(train, dtype="fp32")
+
+
+def test_large_is_the_size_nnunet_publishes() -> None:
+    # nnU-Net's 3d_fullres at 128^3 has about 31 million parameters (arXiv:1904.08128v2).
+    assert Workload(**Workload.sizes["large"]).num_parameters() == pytest.approx(31e6, rel=0.02)

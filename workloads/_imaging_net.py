@@ -1,0 +1,106 @@
+"""DynUNet, its loss, whole-volume inference and Dice, from MONAI's parts, as nnU-Net combines them.
+
+Letters: B batch, H heads, K classes, C channels, XYZ space. Deep supervision follows nnU-Net
+(Isensee et al. 2021): heads at all but the two lowest decoder resolutions, weights 1, 1/2, 1/4, ...
+normalised to 1, each compared at its own resolution. MONAI's DynUNet returns all heads stretched
+(nearest neighbour) to full size in one tensor; striding takes each back to what the head computed.
+MONAI computes the heads in inference as well, and so they are counted there.
+Differs from nnU-Net: no gradient clipping (the optimizer step is the harness's), no mirroring at
+test time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from monai.inferers.utils import sliding_window_inference
+from monai.losses.dice import DiceCELoss
+from monai.metrics.meandice import compute_dice
+from monai.networks.nets.dynunet import DynUNet
+from monai.networks.utils import one_hot
+from torch import nn
+
+from workloads._imaging_cost import OVERLAP, UNet
+from workloads._imaging_prepare import PAD_VALUE
+
+_LOSS = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
+
+
+def build(unet: UNet) -> nn.Module:
+    """Return the DynUNet with instance norm and leaky ReLU."""
+    stages = len(unet.filters)
+    net: nn.Module = DynUNet(
+        spatial_dims=3,
+        in_channels=unet.channels,
+        out_channels=unet.classes,
+        kernel_size=[3] * stages,
+        strides=[1] + [2] * (stages - 1),
+        upsample_kernel_size=[2] * (stages - 1),
+        filters=list(unet.filters),
+        norm_name=("INSTANCE", {"affine": True}),
+        act_name=("leakyrelu", {"inplace": True, "negative_slope": 0.01}),
+        deep_supervision=unet.heads > 0,
+        deep_supr_num=max(unet.heads, 1),
+    )
+    return net
+
+
+def loss(output: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Return DiceCE of BKXYZ logits and B1XYZ labels; of BHKXYZ the weighted mean over heads."""
+    heads = output.unbind(1) if output.dim() == 6 else (output,)
+    total = torch.zeros((), device=output.device)
+    for head, stretched in enumerate(heads):
+        stride = slice(None, None, 2**head)
+        every = (..., stride, stride, stride)
+        # The loss in fp32: half precision loses small Dice sums.
+        total = total + 0.5**head * _LOSS(stretched[every].float(), label[every])
+    return total / sum(0.5**head for head in range(len(heads)))
+
+
+def segment(
+    net: Any,
+    image: torch.Tensor,
+    *,
+    patch: tuple[int, ...],
+    sw_batch_size: int,
+) -> torch.Tensor:
+    """Return BKXYZ logits of BCXYZ volumes: half-overlapping windows, blended by a Gaussian."""
+    logits: torch.Tensor = sliding_window_inference(
+        image,
+        patch,
+        sw_batch_size,
+        net,
+        overlap=OVERLAP,
+        mode="gaussian",
+        padding_mode="constant",
+        cval=PAD_VALUE,
+    )
+    return logits
+
+
+def mean_dice(
+    net: nn.Module,
+    samples: Sequence[Any],
+    *,
+    classes: int,
+    patch: tuple[int, ...],
+    sw_batch_size: int,
+) -> float:
+    """Return the mean over volumes of the mean over the foreground classes present in each."""
+    device = next(net.parameters()).device
+    was_training = net.training
+    net.eval()
+    scores = []
+    with torch.inference_mode():
+        for sample in samples:
+            image, label = sample["image"].to(device), sample["label"].to(device)
+            if image.dim() == 4:
+                image, label = image[None], label[None]
+            logits = segment(net, image, patch=patch, sw_batch_size=sw_batch_size)
+            found = one_hot(logits.argmax(1, keepdim=True), classes)
+            dice = compute_dice(found, one_hot(label, classes), include_background=False)
+            scores.append(dice.nanmean().item())
+    net.train(was_training)
+    return float(sum(scores) / len(scores))

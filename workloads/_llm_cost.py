@@ -1,0 +1,89 @@
+"""What a Llama costs, by formula: parameters, FLOPs and least memory traffic. Torch-free.
+
+A multiply-add is 2 FLOP. FLOPs are the model's, as a matrix product counts them: attention is
+counted in full (a causal kernel that skips the masked half is credited with the whole, as
+FlopCounterMode and PaLM do, https://arxiv.org/abs/2204.02311 appendix B); recomputation inside a
+flash-attention backward and the padding of a static key/value cache are not counted. Norms, rotary
+embedding, softmax and optimizer are left out, because none of them is a matrix product.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workloads._llm_language import LanguageModel
+
+MASTER_WEIGHT_BYTES = 4
+"""Training keeps weights, gradients and both AdamW moments in fp32, under autocast too."""
+
+
+def kv_width(llm: LanguageModel) -> int:
+    """Elements of one token's key (or value) in one layer."""
+    return llm.kv_heads * (llm.hidden // llm.heads)
+
+
+def layer_matrix_parameters(llm: LanguageModel) -> int:
+    """Weights of one layer's matrices: q and o, k and v, then gate, up and down."""
+    attention = 2 * llm.hidden * llm.hidden + 2 * llm.hidden * kv_width(llm)
+    return attention + 3 * llm.hidden * llm.intermediate
+
+
+def num_parameters(llm: LanguageModel) -> int:
+    """All parameters: embedding, head, matrices, two norms for each layer and the last norm."""
+    vocabulary = llm.vocab * llm.hidden * (1 if llm.is_tied else 2)
+    layer = layer_matrix_parameters(llm) + 2 * llm.hidden
+    return vocabulary + llm.layers * layer + llm.hidden
+
+
+def forward_flops(llm: LanguageModel, *, tokens: int, pairs: float, logits: int) -> float:
+    """FLOPs of one sequence's forward pass.
+
+    `pairs` counts (query, key) pairs, each a dot product and a weighted sum over the hidden width;
+    `logits` counts the positions whose next token is predicted.
+    """
+    matrices = 2 * llm.layers * layer_matrix_parameters(llm) * tokens
+    attention = 4 * llm.layers * llm.hidden * pairs
+    return matrices + attention + 2 * llm.hidden * llm.vocab * logits
+
+
+def flops_per_token(llm: LanguageModel, *, phase: str) -> float:
+    """Mean FLOPs of one token of a phase.
+
+    train: forward, and a backward of twice that (one product per operand), of every position.
+    prefill: the whole prompt, logits for its last position only, as a server does. decode: the
+    j-th new token (from 1) attends to prompt + j keys.
+    """
+    sequence, prompt, new = llm.sequence_tokens, llm.prompt_tokens, llm.new_tokens
+    if phase == "train":
+        forward = forward_flops(llm, tokens=sequence, pairs=sequence**2, logits=sequence)
+        return 3 * forward / sequence
+    if phase == "prefill":
+        return forward_flops(llm, tokens=prompt, pairs=prompt**2, logits=1) / prompt
+    pairs = new * prompt + new * (new + 1) / 2
+    return forward_flops(llm, tokens=new, pairs=pairs, logits=new) / new
+
+
+def kv_bytes_per_token(llm: LanguageModel, *, dtype_bytes: int) -> int:
+    """Key and value of one token in all layers."""
+    return 2 * llm.layers * kv_width(llm) * dtype_bytes
+
+
+def bytes_per_token(llm: LanguageModel, *, phase: str, dtype_bytes: int) -> float:
+    """Least memory traffic of one token: what is shared by a step's tokens is divided by them.
+
+    Every phase reads the weights (an untied embedding is read by row, so it is left out) once for
+    each pass. train: forward and backward in the compute dtype, and in fp32 gradients written and
+    read, weights and two moments read and written; activations can be recomputed, so they are no
+    lower bound. prefill: keys and values written. decode: one pass for the batch's tokens at one
+    position, the j-th new token (from 1) reads prompt + j - 1 cache entries and writes one.
+    """
+    embedding = 0 if llm.is_tied else llm.vocab * llm.hidden
+    weights = (num_parameters(llm) - embedding) * dtype_bytes
+    cache_entry = kv_bytes_per_token(llm, dtype_bytes=dtype_bytes)
+    if phase == "train":
+        state = (2 + 3 * 2) * MASTER_WEIGHT_BYTES * num_parameters(llm)
+        return (2 * weights + state) / (llm.batch * llm.sequence_tokens)
+    if phase == "prefill":
+        return weights / (llm.batch * llm.prompt_tokens) + cache_entry
+    return weights / llm.batch + (llm.prompt_tokens + (llm.new_tokens - 1) / 2 + 1) * cache_entry

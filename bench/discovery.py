@@ -10,14 +10,17 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import tokenize
+from contextlib import redirect_stdout
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from types import ModuleType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from bench.core.errors import UsageError, one_of
-from bench.core.nouns import Scalar
+from bench.core.errors import IncompatibleError, UsageError, one_of
+from bench.core.nouns import Config, Scalar
+from bench.core.paths import user_path
 from bench.workload import Phase, Workload
 
 
@@ -29,7 +32,12 @@ class Found:
     source: str
     """Path of a file outside the package, else ''."""
     cls: type[Workload]
-    version: str
+    path: Path
+
+    @property
+    def version(self) -> str:
+        """`<declared version>-<hash of the code>`."""
+        return f"{self.cls.declared_version}-{source_hash(self.path)}"
 
     def phase(self, name: str) -> Phase:
         """Return the phase called `name`; `UsageError` lists what there is."""
@@ -55,13 +63,24 @@ def names() -> list[str]:
 def load(name_or_path: str) -> Found:
     """Load a shipped workload by name, or one from a file; `UsageError` says what is wrong."""
     if name_or_path.endswith(".py") or "/" in name_or_path:
-        path = Path(name_or_path).expanduser().resolve()
+        path = user_path(name_or_path, what="workload file").resolve()
         module = _import_file(path)
         return _found(module, name=path.stem.replace("-", "_"), path=path, source=str(path))
     if name_or_path not in names():
         raise one_of("workload", name_or_path, names(), hint="(or give a path such as ./mine.py)")
     module = importlib.import_module(f"workloads.{name_or_path}")
     return _found(module, name=name_or_path, path=Path(str(module.__file__)), source="")
+
+
+def load_planned(config: Config) -> Found:
+    """Load what a trial shall run; `IncompatibleError` when it changed since it was planned."""
+    found = load(config.source or config.workload)
+    if found.version != config.version:
+        raise IncompatibleError(
+            f"workload {config.workload} changed since the run began "
+            f"({config.version}, now {found.version}); start a new run"
+        )
+    return found
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -76,8 +95,10 @@ def _import_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        # What the file prints must not get between the results on standard output.
+        with redirect_stdout(sys.stderr):
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
         where = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
         raise UsageError(
             f"workload file {path}{where} cannot be imported: {type(error).__name__}: {error}"
@@ -90,12 +111,16 @@ def _found(module: ModuleType, *, name: str, path: Path, source: str) -> Found:
     if not (isinstance(cls, type) and issubclass(cls, Workload)) or cls is Workload:
         raise UsageError(f"{path} has no class Workload derived from bench.workload.Workload")
     missing = sorted(getattr(cls, "__abstractmethods__", ()))
+    for phase in cls.phases:
+        method = "loss" if phase.is_training else phase.name
+        if getattr(cls, method, None) in (None, Workload.loss):
+            missing.append(f"{method} (for its phase {phase.name})")
     if missing:
         raise UsageError(f"class Workload in {path} lacks {', '.join(missing)}")
-    version = f"{cls.declared_version}-{source_hash(path)}"
-    return Found(name=name, source=source, cls=cls, version=version)
+    return Found(name=name, source=source, cls=cls, path=path)
 
 
+@cache
 def source_hash(path: Path) -> str:
     """Eight hex digits of the code of a workload and of the underscore modules that it imports."""
     digest = hashlib.sha256()
@@ -105,7 +130,8 @@ def source_hash(path: Path) -> str:
         if current in seen or not current.is_file():
             continue
         seen.add(current)
-        text = current.read_text(encoding="utf-8")
+        with tokenize.open(current) as file:  # in the encoding that the file declares
+            text = file.read()
         tree = ast.parse(text)
         digest.update("\n".join(_code_lines(text, tree)).encode())
         for name in sorted(_imported_names(tree)):
@@ -155,7 +181,10 @@ def instance(found: Found, *, size: str | None, overrides: dict[str, Any]) -> Wo
         if size not in found.cls.sizes:
             raise one_of("size", size, list(found.cls.sizes), hint=f"for {found.name}")
         values.update(found.cls.sizes[size])
-    hints = get_type_hints(found.cls)
+    try:
+        hints = get_type_hints(found.cls)
+    except NameError as error:
+        raise UsageError(f"workload {found.name}: the type of a parameter: {error}") from error
     known = [field.name for field in fields(found.cls)]
     for key, value in overrides.items():
         if key not in known:
@@ -186,7 +215,7 @@ def _converted(value: Any, *, hint: Any, key: str) -> Any:
 
 
 def _scalar(value: Any, *, hint: Any, key: str) -> Any:
-    if isinstance(hint, UnionType) and type(None) in get_args(hint):
+    if get_origin(hint) in (UnionType, Union) and type(None) in get_args(hint):
         if value is None or str(value).lower() == "none":
             return None
         hint = next(arg for arg in get_args(hint) if arg is not type(None))
@@ -195,7 +224,7 @@ def _scalar(value: Any, *, hint: Any, key: str) -> Any:
         if hint is bool:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
         if hint is int:
-            return int(float(text)) if float(text).is_integer() else int(text)
+            return _whole_number(text)
         if hint is float:
             number = float(text)
             if number != number or number in (float("inf"), float("-inf")):
@@ -205,3 +234,14 @@ def _scalar(value: Any, *, hint: Any, key: str) -> Any:
         kind = {bool: "true or false", int: "a whole number", float: "a finite number"}[hint]
         raise UsageError(f"parameter {key} needs {kind}, not {text!r}") from None
     return text
+
+
+def _whole_number(text: str) -> int:
+    """Whole number such as '12' or '1e3'; `ValueError` for one that no tensor could have."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = int(float(text)) if float(text).is_integer() else int(text)
+    if abs(number) >= 2**63:
+        raise ValueError(text)
+    return number

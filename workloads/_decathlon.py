@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 
 from bench.core.errors import DataError
 
+SHORTEST_NIFTI_BYTES = 352
+"""Header and extension flag of NIfTI-1: https://nifti.nimh.nih.gov/nifti-1"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
@@ -125,9 +128,8 @@ def _check_parameters(folder: Folder, *, root: Path, classes: int, channels: int
     if wrong:
         flags = " ".join(f"--set {key}={value}" for key, value in wrong.items())
         raise DataError(
-            f"{root / 'dataset.json'} names {found['classes']} classes"
-            f" ({', '.join(folder.labels)}) and {found['channels']} modalities"
-            f" ({', '.join(folder.modalities)}), but the workload has classes={classes} and"
+            f"{root / 'dataset.json'} names the classes {', '.join(folder.labels)} and the"
+            f" modalities {', '.join(folder.modalities)}, but the workload has classes={classes} and"
             f" channels={channels}; add {flags}"
         )
 
@@ -173,11 +175,14 @@ def _load(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
     from nibabel import Nifti1Image, Nifti2Image
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
+    from nibabel.wrapstruct import WrapStructError
 
     try:
         raw = path.read_bytes()
         if path.suffix == ".gz":
             raw = gzip.decompress(raw)
+        if len(raw) < SHORTEST_NIFTI_BYTES:
+            raise ValueError(f"it holds {len(raw)} bytes")
         # NIfTI-1 and NIfTI-2 start with the length of their header, in either byte order.
         kind = Nifti2Image if b"\x1c" in raw[:4] and 540 in _lengths(raw) else Nifti1Image
         volume = kind.from_bytes(raw)
@@ -192,6 +197,7 @@ def _load(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
         zlib.error,
         ImageFileError,
         HeaderDataError,
+        WrapStructError,
     ) as error:
         detail = str(error) or type(error).__name__
         raise DataError(f"{path} cannot be read as NIfTI: {detail}") from error

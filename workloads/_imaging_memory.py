@@ -9,7 +9,9 @@ save, and held to torch's saved-tensor hooks by a test:
 - a concatenation is a new tensor, saved as its convolution's input;
 - DiceCE works in fp32 on logits of classes x voxels, for each head at its own resolution.
 
-Left out: the allocator's rounding, cuDNN's workspaces, the CUDA context.
+Peaks of live storages (counted on a CPU, both phases, fp32 and bf16) are 1.05 to 1.3 times below
+the estimate, which leaves room for the allocator's rounding and cuDNN's workspaces; the CUDA
+context is left out.
 """
 
 from __future__ import annotations

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 # Typical values at 120 kV: https://radiopaedia.org/articles/hounsfield-unit
 AIR_HU, GAS_HU, FAT_HU, SOFT_TISSUE_HU, BONE_HU = -1000.0, -900.0, -100.0, 60.0, 600.0
-ORGAN_HU = (120.0, 200.0)
+ORGAN_HU = (110.0, 170.0)
 """Contrast-enhanced parenchyma; several organs spread over the range."""
-LESION_HU = 0.0
+LESION_HU = 220.0
+"""Enhancing, as in the arterial phase: within the soft-tissue window and brighter than organs."""
 NOISE_HU = 20.0
 """Standard deviation in a soft-tissue reconstruction at diagnostic dose."""
 

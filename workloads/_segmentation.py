@@ -47,9 +47,9 @@ class Segmentation(Workload):
 
     def __post_init__(self) -> None:
         """Refuse parameters that cannot be built."""
-        for name in ("batch", "channels", "sw_batch_size", "cases"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name, value in vars(self).items():
+            if type(value) is int and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
         if not 2 <= self.classes <= 255:
             raise ValueError(f"classes must be 2 to 255 (background included), not {self.classes}")
         if len(self.volume) != 3 or min(self.volume) < 1:

@@ -10,6 +10,7 @@ first window is read.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
@@ -57,7 +58,7 @@ def stationary_distribution() -> Floats:
 
 
 def entropy_nats(probabilities: Floats) -> float:
-    """Shannon entropy, over the last axis's sum for zero-free input."""
+    """Shannon entropy; what never happens counts nothing."""
     positive = probabilities[probabilities > 0]
     return float(-(positive * np.log(positive)).sum())
 
@@ -83,8 +84,9 @@ class _Windows(Sequence[Any]):
 
     length: int
 
+    @abstractmethod
     def read(self, index: int) -> bytes:
-        raise NotImplementedError
+        """Return the bytes of one window."""
 
     def __getitem__(self, index: Any) -> Any:
         import torch

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bench.core.errors import one_of
+from bench.core.errors import UsageError, one_of
 from bench.workload import Phase
 from workloads._llm_language import LanguageModel
 
@@ -53,6 +53,8 @@ class Workload(LanguageModel):
     def __post_init__(self) -> None:
         """Refuse parameters that cannot be built."""
         super().__post_init__()
+        if self.learning_rate <= 0:
+            raise UsageError(f"learning_rate must be greater than 0, not {self.learning_rate}")
         if self.cache not in ("auto", "static", "dynamic"):
             raise one_of("cache", self.cache, ["auto", "static", "dynamic"])
 

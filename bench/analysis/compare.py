@@ -8,7 +8,7 @@ devices the ratios are shown with what else differs, and gate nothing unless ask
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,8 +106,9 @@ def _rows(groups: Groups, *, pairs: Pairs, figures: Figures) -> list[Compared]:
         strict=True,
     )
     ratios = (differences.estimate, differences.low, differences.high)
-    ratio, low, high = (_optional(np.exp(values)) for values in ratios)
-    described = groups.table.loc[pairs.before, [*_SHOWN]].astype(object).to_dict("records")
+    with np.errstate(over="ignore"):  # an end that no float holds is as good as unknown
+        ratio, low, high = (_optional(np.exp(values)) for values in ratios)
+    described = _described(groups, index=pairs.before)
     differing = confounders(groups, pairs=pairs, columns=CONFOUNDERS)
     thresholds, more = figures.threshold_frac.tolist(), _optional(judgement.more_trials)
     rows = []
@@ -120,7 +121,7 @@ def _rows(groups: Groups, *, pairs: Pairs, figures: Figures) -> list[Compared]:
         trials = more[i]
         rows.append(
             Compared(
-                **_facts(described[i]),
+                **described[i],
                 a=a,
                 b=b,
                 is_cross_hardware=bool(pairs.is_cross[i]),
@@ -138,13 +139,16 @@ def _rows(groups: Groups, *, pairs: Pairs, figures: Figures) -> list[Compared]:
     return rows
 
 
-def _facts(record: Mapping[Any, Any]) -> dict[str, Any]:
-    """Fields of `Compared` that say what ran, out of a row of the table of groups."""
-    counts = {"batch", "device_count"}
-    return {
-        name: (None if value != value else int(value)) if name in counts else str(value)
-        for name, value in record.items()
-    }
+def _described(groups: Groups, *, index: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Fields of `Compared` that say what ran, column by column for speed."""
+    table = groups.table.loc[index]
+    columns: list[list[Any]] = []
+    for name in _SHOWN:
+        if name in ("batch", "device_count"):
+            columns.append([None if n != n else int(n) for n in table[name].tolist()])
+        else:
+            columns.append(table[name].astype(str).tolist())
+    return [dict(zip(_SHOWN, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def _ungated(figures: Figures, *, i: int, sides: tuple[Side, Side]) -> tuple[str, str]:

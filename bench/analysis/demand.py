@@ -7,7 +7,6 @@ stays None: nothing is borrowed from another device or guessed.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from bench.analysis.estimates import LogEstimate, estimate, exact
-from bench.analysis.groups import DEVICE, gather
+from bench.analysis.groups import DEVICE, LEAST, MOST, gather
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -161,7 +160,7 @@ def demands(frame: DataFrame) -> list[Demand]:
 
 def _values(used: DataFrame, column: str, *, scale: float = 1.0) -> list[float]:
     values = used[column].to_numpy(dtype=np.float64) * scale
-    return [value for value in values.tolist() if math.isfinite(value) and value > 0.0]
+    return [value for value in values.tolist() if LEAST < value < MOST]
 
 
 def _constant(used: DataFrame, column: str) -> float | None:

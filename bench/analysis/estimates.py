@@ -46,6 +46,8 @@ class LogEstimate:
             return self.value, self.value
         degrees = squared**2 / math.fsum(part**2 / d for part, d in self.parts)
         half_width = t_quantile(0.975, degrees) * math.sqrt(squared)
+        if abs(self.log) + half_width > 700.0:  # beyond what a float holds: as good as unknown
+            return None
         return math.exp(self.log - half_width), math.exp(self.log + half_width)
 
     def over(self, other: LogEstimate) -> LogEstimate:

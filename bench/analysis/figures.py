@@ -43,20 +43,22 @@ def _moments_by_source(
 ) -> tuple[Moments, Moments, NDArray[np.object_], NDArray[np.bool_]]:
     """Moments of both sides by the first source that both have; its name; whether it agrees."""
     size = len(pairs.before)
-    sides = [np.full((3, size), np.nan) for _ in range(2)]
+    sides: list[Array] = []
     name = np.full(size, "", dtype=object)
     is_alike = np.ones(size, dtype=bool)
     for source in metric.sources:
         moments = groups.source_moments(source)
         taken = (name == "") & (moments.num[pairs.before] > 0) & (moments.num[pairs.after] > 0)
+        stacked = np.stack([moments.num, moments.mean, moments.var])
+        if not sides:  # shown where the two sides have no source in common
+            sides = [stacked[:, pairs.before], stacked[:, pairs.after]]
         for side, index in zip(sides, (pairs.before, pairs.after), strict=True):
-            stacked = np.stack([moments.num[index], moments.mean[index], moments.var[index]])
-            side[:, taken] = stacked[:, taken]
+            side[:, taken] = stacked[:, index][:, taken]
         name[taken] = source.name
         for column in source.must_agree:
             kinds = groups.kinds(column)
             is_alike[taken & (kinds[pairs.before] != kinds[pairs.after])] = False
-    before, after = (Moments(num=np.nan_to_num(s[0]), mean=s[1], var=s[2]) for s in sides)
+    before, after = (Moments(num=s[0], mean=s[1], var=s[2]) for s in sides)
     return before, after, name, is_alike
 
 

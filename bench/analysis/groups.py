@@ -62,6 +62,8 @@ CONFOUNDERS = (
     "host_hash",
 )
 """What may explain a difference between two groups that do match."""
+LEAST, MOST = 1e-60, 1e60
+"""Figures outside are damaged cells: no time, energy or count of bytes is that small or large."""
 _TRIAL = ("run_id", "trial", "attempt", "status", "reasons", "device")
 _BESIDE = (
     "throughput_per_s",
@@ -98,7 +100,7 @@ class Groups:
     def moments(self, values: pd.Series[float]) -> Moments:
         """Moments of log(values) per group, over used trials that have the figure."""
         figures = values.to_numpy(dtype=np.float64, na_value=np.nan)
-        used = self.trials["is_used"].to_numpy() & np.isfinite(figures) & (figures > 0.0)
+        used = self.trials["is_used"].to_numpy() & (figures > LEAST) & (figures < MOST)
         group, logs = self.trials["group"].to_numpy()[used], np.log(figures[used])
         size = len(self.table)
         num = np.bincount(group, minlength=size).astype(np.float64)
@@ -115,7 +117,7 @@ class Groups:
     def kinds(self, column: str) -> NDArray[np.str_]:
         """Value of a text column in each group; 'mixed' where its used trials disagree."""
         used = self.trials[self.trials["is_used"]]
-        by_group = used.groupby("group")[column]
+        by_group = used[column].astype(str).groupby(used["group"])
         first = by_group.first().reindex(self.table.index, fill_value="")
         several = by_group.nunique().reindex(self.table.index, fill_value=0) > 1
         return np.where(several, "mixed", first.to_numpy(dtype=object)).astype(np.str_)
@@ -160,7 +162,7 @@ def _mark_used(rows: pd.DataFrame) -> tuple[pd.Series[bool], pd.Series[bool]]:
 
     A trial is lost when it was INVALID or FAILED and no attempt of it is used.
     """
-    same_trial = ["file", "key", "device", "run_id", "trial"]
+    same_trial = ["file", "key", "device_number", "run_id", "trial"]
     trial = rows.groupby(same_trial, dropna=False, observed=True, sort=False).ngroup()
     by_attempt = rows["attempt"].sort_values(kind="stable").index
     usable = rows["status"].isin(USABLE).loc[by_attempt]
@@ -182,7 +184,9 @@ def _name_devices(rows: pd.DataFrame) -> None:
         rows.loc[is_blank, where].merge(known, on=where, how="left").set_index(rows.index[is_blank])
     )
     for name in DEVICE:
-        rows.loc[is_blank, name] = found[name].fillna("")
+        text = rows[name].astype("string")
+        text[is_blank] = found[name].astype("string").fillna("")
+        rows[name] = text.astype("category")
 
 
 def _num_by_group(mask: pd.Series[bool], *, rows: pd.DataFrame, size: int) -> NDArray[np.int64]:
@@ -197,11 +201,13 @@ def gather(files: Sequence[tuple[str, pd.DataFrame]], *, columns: Sequence[str])
     rows["file"] = np.repeat(np.arange(len(files)), [len(frame) for _, frame in files])
     _name_devices(rows)
     rows["key"] = rows.groupby(list(IDENTITY), dropna=False, observed=True, sort=False).ngroup()
-    rows["device"] = rows.groupby(list(DEVICE), dropna=False, observed=True, sort=False).ngroup()
+    rows["device_number"] = rows.groupby(
+        list(DEVICE), dropna=False, observed=True, sort=False
+    ).ngroup()
     rows["is_used"], is_lost = _mark_used(rows)
-    by_group = rows.groupby(["file", "key", "device"], sort=False)
+    by_group = rows.groupby(["file", "key", "device_number"], sort=False)
     rows["group"] = by_group.ngroup()
-    described = ("file", "key", "device", *IDENTITY, *DEVICE, *DESCRIPTION, *CONFOUNDERS)
+    described = ("file", "key", "device_number", *IDENTITY, *DEVICE, *DESCRIPTION, *CONFOUNDERS)
     table = rows.loc[~rows["group"].duplicated(), ["group", *described]].set_index("group")
     size = len(table)
     table["num_used"] = _num_by_group(rows["is_used"], rows=rows, size=size)

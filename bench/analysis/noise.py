@@ -94,7 +94,10 @@ def load_floors(path: Path) -> list[NoiseFloor]:
                 f"{path}: noise floors of version {document['version']}, only {_VERSION} can be "
                 "read; delete the file and run bench calibrate"
             )
-        return [NoiseFloor(**entry) for entry in document["floors"]]
+        floors = [NoiseFloor(**entry) for entry in document["floors"]]
+        if not all(0.0 <= floor.floor_frac < math.inf for floor in floors):
+            raise ValueError("a floor is negative or not finite")
+        return floors
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path}: is no file of noise floors ({error}); delete it and run bench calibrate"

@@ -48,9 +48,9 @@ class Unmatched:
 
 def match(groups: Groups, *, before: int, after: int) -> tuple[Pairs, list[Unmatched]]:
     """Pair the groups of file number `before` with those of file number `after`."""
-    table = groups.table[["file", "key", "device", "device_name"]].reset_index(names="group")
+    table = groups.table[["file", "key", "device_number", "device_name"]].reset_index(names="group")
     sides = [table[table["file"] == file] for file in (before, after)]
-    same = sides[0].merge(sides[1], on=["key", "device"], suffixes=("_a", "_b"))
+    same = sides[0].merge(sides[1], on=["key", "device_number"], suffixes=("_a", "_b"))
     matched = (same["group_a"], same["group_b"])
     rest = [side[~side["group"].isin(taken)] for side, taken in zip(sides, matched, strict=True)]
     cross = rest[0].merge(rest[1], on="key", suffixes=("_a", "_b"))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bench import __version__
-from bench.cli import data, doctor, listing, run
+from bench.cli import compare, data, devices, doctor, gap, listing, run
 from bench.core.errors import BenchError, ExitCode
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
     help="Benchmark real training and inference on whatever accelerator is present.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help starts three times as fast
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "BENCH"},
 )
 
@@ -39,7 +40,10 @@ def _common(
 
 app.command("run")(run.run)
 app.command("list")(listing.list_)
+app.command("devices")(devices.devices)
 app.command("doctor")(doctor.doctor)
+app.command("compare")(compare.compare)
+app.command("gap")(gap.gap)
 app.add_typer(data.app, name="data", help="Make data sets to try --data with.")
 
 

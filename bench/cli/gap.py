@@ -1,4 +1,4 @@
-"""`bench gap`: how far apart the demands of training and inference are, on this device and others."""
+"""`bench gap`: how far apart the demands of training and inference are."""
 
 from __future__ import annotations
 
@@ -117,10 +117,12 @@ def _parameters(workload: str, *, size: str, text: str) -> list[str]:
     from bench.core.errors import UsageError
 
     params = json.loads(text or "{}")
+    if not isinstance(params, dict):
+        return []
     try:
-        cls = discovery.load(workload).cls
-        usual = vars(cls(**cls.sizes.get(size, {})))
-    except UsageError:
+        found = discovery.load(workload)
+        usual = discovery.parameters(discovery.instance(found, size=size or None, overrides={}))
+    except UsageError:  # not at hand, or it has no such size any more
         usual = {}
     words = []
     for name, value in params.items():

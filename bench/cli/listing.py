@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,26 +53,17 @@ def list_(
 
 def _list_workloads(name: str | None, *, path: Path | None, as_json: bool) -> None:
     from bench import discovery
-    from bench.cli.output import print_json, result_console
+    from bench.cli.output import print_json, text_table
 
     names = [str(path)] if path else [name.partition("-")[0]] if name else discovery.names()
     entries = [entry for one in names for entry in describe(discovery.load(one))]
     if as_json:
         print_json([asdict(entry) for entry in entries])
         return
-    from rich import box
-    from rich.table import Table
-
     from bench.core.units import format_bytes, format_number, format_si
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("workload", no_wrap=True)
-    table.add_column("size", no_wrap=True)
-    for header in ("batch", "item", "parameters", "FLOP/item", "memory"):
-        table.add_column(header, justify="right")
-    table.add_column("runs here")
-    for entry in entries:
-        table.add_row(
+    rows = [
+        (
             entry.workload,
             entry.size or "-",
             str(entry.batch),
@@ -81,11 +73,13 @@ def _list_workloads(name: str | None, *, path: Path | None, as_json: bool) -> No
             format_bytes(entry.memory_bytes),
             entry.runs_here,
         )
-    console = result_console()
-    console.print(table)
+        for entry in entries
+    ]
+    header = ("workload", "size", "batch", "item", "parameters", "FLOP/item", "memory", "runs here")
+    print(text_table(header, rows, right=("batch", "parameters", "FLOP/item", "memory")))
     for found in map(discovery.load, names):
-        takes = f" --data: {found.cls.accepts_data}." if found.cls.accepts_data else ""
-        console.print(f"{found.name}: {found.cls.summary}{takes}", markup=False)
+        takes = f"; --data: {found.cls.accepts_data}" if found.cls.accepts_data else ""
+        print(f"{found.name}: {found.cls.summary}{takes}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +87,6 @@ class Entry:
     """One phase at one size, by formula; memory in fp32."""
 
     workload: str
-    version: str
     size: str
     batch: int
     item: str
@@ -117,7 +110,6 @@ def describe(found: Found) -> list[Entry]:
             entries.append(
                 Entry(
                     workload=f"{found.name}-{phase.name}",
-                    version=found.version,
                     size=size,
                     batch=workload.batch_size(phase),
                     item=phase.item,
@@ -135,14 +127,21 @@ def describe(found: Found) -> list[Entry]:
 def _runs_here(size: str, memory_bytes: int) -> str:
     """Say where it fits: accelerators that NVML sees, and the CPU. torch may see more."""
     from bench.core.units import format_bytes
-    from bench.devices import cpu
-    from bench.devices.visible import device_memories
     from bench.run.sizes import CPU_SIZES, MARGIN_FRAC
 
-    for name, free_bytes in device_memories():
-        if memory_bytes <= MARGIN_FRAC * free_bytes:
+    accelerators, free_bytes = _memories()
+    for name, device_free_bytes in accelerators:
+        if memory_bytes <= MARGIN_FRAC * device_free_bytes:
             return f"yes: {name}"
-    free_bytes = cpu.free_memory_bytes()
     if memory_bytes > MARGIN_FRAC * free_bytes:
         return f"no: the CPU has {format_bytes(free_bytes)} free"
     return "CPU: slowly" if size and size not in CPU_SIZES else "yes: CPU"
+
+
+@cache
+def _memories() -> tuple[list[tuple[str, int]], int]:
+    """Free memory of each accelerator by name, and of the host."""
+    from bench.devices import cpu
+    from bench.devices.visible import device_memories
+
+    return device_memories(), cpu.free_memory_bytes()

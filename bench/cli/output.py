@@ -43,3 +43,23 @@ def print_json(document: Mapping[str, object] | Sequence[object]) -> None:
 def print_note(text: str) -> None:
     """Print one line of advice to stderr."""
     sys.stderr.write(text.rstrip("\n") + "\n")
+
+
+def text_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str]
+) -> str:
+    """Align columns with spaces; `right` names those set to the right.
+
+    For verbs that must start at once: rich takes longer to import than they take to run.
+    """
+    lines = [list(header), *map(list, rows)]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(header))]
+    lines.insert(1, ["-" * width for width in widths])
+    texts = []
+    for line in lines:
+        cells = zip(line, widths, header, strict=True)
+        aligned = (
+            cell.rjust(width) if name in right else cell.ljust(width) for cell, width, name in cells
+        )
+        texts.append("  ".join(aligned).rstrip())
+    return "\n".join(texts)

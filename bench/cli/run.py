@@ -16,6 +16,7 @@ Texts = list[str] | None
 
 
 def run(
+    context: typer.Context,
     workload: Annotated[
         Texts,
         typer.Option(
@@ -78,10 +79,7 @@ def run(
     from bench.run.request import RunRequest
 
     if resume is not None:
-        if workload:
-            raise UsageError(
-                "--resume takes the plan of the run that it goes on with; no --workload"
-            )
+        _refuse_other_flags(context)
         _resume(resume, out=out, quiet=quiet, as_json=as_json)
         return
     request = RunRequest(
@@ -104,6 +102,20 @@ def run(
         oom_shrink=oom_shrink,
     )
     _run(request, out=out, quiet=quiet, as_json=as_json, dry_run=dry_run)
+
+
+def _refuse_other_flags(context: typer.Context) -> None:
+    from bench.core.errors import UsageError
+
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        is_given = source is not None and source.name == "COMMANDLINE"
+        if is_given and name not in ("resume", "out", "quiet", "as_json"):
+            raise UsageError(
+                f"--resume goes on with the stored plan and takes no {parameter.opts[0]}; "
+                "only --out, --quiet and --json go with it"
+            )
 
 
 def _parts(text: str | None) -> tuple[str, ...]:
@@ -180,6 +192,8 @@ def _go(session: Session, *, quiet: bool, as_json: bool) -> None:
         _show_result(ended, path=session.store.path, quiet=quiet)
     if ended.problem is not None:
         print_note(f"bench: {ended.problem}")
+    if ended.was_interrupted:
+        print_note(f"bench: interrupted; go on with: bench run --resume {session.store.path}")
     if code:
         raise typer.Exit(int(code))
 

@@ -37,8 +37,15 @@ Tensors = dict[str, torch.Tensor]
 
 
 def probe_dtypes(label: str) -> dict[str, Capability]:
-    """State of each dtype: ok, raises (also: not supported), or wrong."""
+    """State of each dtype: ok, raises (also: not supported), or wrong.
+
+    A device that cannot even hold a number raises `MeasurementError`: that is no matter of dtypes.
+    """
     adapter = adapter_for(label)
+    try:
+        torch.ones(1, dtype=torch.float32).to(label).cpu()
+    except RuntimeError as error:
+        raise _cannot_probe(label, error) from error
     return {dtype: _probe(label, dtype=dtype, synchronize=adapter.synchronize) for dtype in PROBED}
 
 
@@ -50,11 +57,18 @@ def _probe(label: str, *, dtype: str, synchronize: Callable[[], None]) -> Capabi
         synchronize()
     except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError) as error:
         if is_out_of_memory(error):
-            raise MeasurementError(
-                f"no memory is free on {label} to try {dtype}: see what else uses the device"
-            ) from error
+            raise _cannot_probe(label, error) from error
         return "raises"
     return state
+
+
+def _cannot_probe(label: str, error: BaseException) -> MeasurementError:
+    if is_out_of_memory(error):
+        return MeasurementError(
+            f"no memory is free on {label} to try its dtypes: see what else uses the device"
+        )
+    first_line = str(error).partition("\n")[0]
+    return MeasurementError(f"{label} does not work: {first_line}")
 
 
 def _check(label: str, *, dtype: str) -> Capability:

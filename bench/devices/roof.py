@@ -21,7 +21,9 @@ from typing import Any
 import torch
 
 from bench.core.nouns import Device
+from bench.devices.cpu import usable_cores
 from bench.devices.detect import find
+from bench.devices.noise import cpu_noise, take_snapshot
 from bench.devices.rates import best_product, copy_rate
 from bench.devices.torch_adapter import adapter_for
 
@@ -30,6 +32,8 @@ METHOD = (
     "normal random numbers; copy counts bytes read plus written"
 )
 _LOG = logging.getLogger(__name__)
+_MOST_FOREIGN_CPU_FRAC = 0.05
+"""From here on a trial is marked as disturbed, too."""
 _TEXTS = ("type", "label", "name", "torch_version", "method", "measured_utc")
 
 
@@ -50,6 +54,8 @@ class Roof:
     """Dtypes that were tried and raised."""
     bytes_per_s: float | None
     """Best copy, bytes read plus bytes written."""
+    foreign_cpu_frac: float | None
+    """Share of the machine that other programs used meanwhile; None where nothing tells."""
     method: str
     measured_utc: str
 
@@ -82,10 +88,16 @@ def measure_roof(label: str, *, dtypes: Sequence[str], budget_s: float = 8.0) ->
     device = find(label)
     adapter = adapter_for(label)
     share_s = budget_s / (len(dtypes) + 1)
+    before = take_snapshot(os.getpid())
     rates = {
         dtype: best_product(device, adapter=adapter, dtype=dtype, budget_s=share_s)
         for dtype in dtypes
     }
+    bytes_per_s = copy_rate(device, adapter=adapter, budget_s=share_s)
+    after = take_snapshot(os.getpid())
+    noise = cpu_noise(
+        [before, after], start_s=before.time_s, end_s=after.time_s, num_cores=usable_cores()
+    )
     return Roof(
         type=device.type,
         label=device.label,
@@ -95,7 +107,8 @@ def measure_roof(label: str, *, dtypes: Sequence[str], budget_s: float = 8.0) ->
         threads=_threads(device, None),
         flops_per_s={dtype: rate for dtype, rate in rates.items() if rate is not None},
         unsupported=tuple(dtype for dtype, rate in rates.items() if rate is None),
-        bytes_per_s=copy_rate(device, adapter=adapter, budget_s=share_s),
+        bytes_per_s=bytes_per_s,
+        foreign_cpu_frac=noise.foreign_cpu_frac,
         method=METHOD,
         measured_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
@@ -121,7 +134,17 @@ def load_roof(device: Device, *, torch_version: str, threads: int | None = None)
 
 
 def save_roof(roof: Roof) -> Path | None:
-    """Write the roof in one step, so that nobody reads half; None where it cannot be kept."""
+    """Write the roof in one step, so that nobody reads half; None where it cannot be kept.
+
+    A processor's roof that was measured beside other programs is too low, and would stay so: it is
+    not kept.
+    """
+    if roof.type == "cpu" and (roof.foreign_cpu_frac or 0.0) > _MOST_FOREIGN_CPU_FRAC:
+        _LOG.warning(
+            "other programs used %.0f %% of the processor: its roof is not kept",
+            100 * (roof.foreign_cpu_frac or 0.0),
+        )
+        return None
     path = roof_path(
         device_type=roof.type,
         name=roof.name,

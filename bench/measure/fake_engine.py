@@ -27,7 +27,7 @@ class FakeEngine:
 
     def __init__(self, request: TrialRequest, *, clock: FakeClock) -> None:
         config = request.config
-        found = discovery.load(config.source or config.workload)
+        found = discovery.load_planned(config)
         self.phase = found.phase(config.phase)
         self.workload = discovery.instance(found, size=None, overrides=dict(config.params))
         self._clock = clock
@@ -37,7 +37,10 @@ class FakeEngine:
     def step(self) -> StepCount:
         """Let one step's time pass."""
         factor = self._process_factor * math.exp(self._random.gauss(0.0, BETWEEN_STEPS_SD))
-        self._clock.advance(self.workload.simulated_step_s(self.phase) * factor)
+        step_s = self.workload.simulated_step_s(self.phase)
+        if not 0 < step_s < math.inf:
+            raise ValueError(f"simulated_step_s must be a time, not {step_s}")
+        self._clock.advance(step_s * factor)
         items = self.workload.items(self.phase, None)
         per_item = self.workload.flops_per_item(self.phase)
         return StepCount(

@@ -12,10 +12,13 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import BenchError, MeasurementError, UsageError
 from bench.core.nouns import Capability, Device, Dtype
+
+if TYPE_CHECKING:
+    from bench.devices.roof import Roof
 
 FAKE = Device(
     type="fake",
@@ -25,6 +28,9 @@ FAKE = Device(
     stack="none",
     memory_bytes=None,
 )
+
+MAX_FOREIGN_FRAC = 0.05
+"""A roof measured while others used the processor would flatter every utilisation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +55,15 @@ class Inspection:
         return "bf16" if self.is_accelerator and self.capabilities.get("bf16") == "ok" else "fp32"
 
 
-def inspect_device(label: str | None, *, dtypes: tuple[str, ...], with_roof: bool) -> Inspection:
+def inspect_device(
+    label: str | None, *, dtypes: tuple[str, ...], with_roof: bool, threads: int | None = None
+) -> Inspection:
     """Inspect in a child process; raises `BenchError` with the child's line when it cannot."""
     if label == "fake":
         return Inspection(device=FAKE, capabilities={})
-    request = json.dumps({"label": label, "dtypes": dtypes, "with_roof": with_roof})
+    request = json.dumps(
+        {"label": label, "dtypes": dtypes, "with_roof": with_roof, "threads": threads}
+    )
     done = subprocess.run(
         [sys.executable, "-m", "bench.measure.inspection", request],
         capture_output=True,
@@ -73,24 +83,32 @@ def inspect_device(label: str | None, *, dtypes: tuple[str, ...], with_roof: boo
     return Inspection(device=Device(**device), **answer)
 
 
-def _inspect(label: str | None, *, dtypes: tuple[str, ...], with_roof: bool) -> dict[str, Any]:
-    from bench.devices import detect, probe, roof
+def _inspect(
+    label: str | None, *, dtypes: tuple[str, ...], with_roof: bool, threads: int | None
+) -> dict[str, Any]:
+    import torch
+
+    from bench.devices.detect import find
+    from bench.devices.probe import probe_dtypes
+    from bench.devices.roof import load_roof, roof_for
     from bench.measure.torch_facts import torch_facts
 
-    device = detect.find(label)
-    capabilities = probe.probe_dtypes(device.label)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    device = find(label)
+    capabilities = probe_dtypes(device.label)
     facts = torch_facts(device)
-    known = roof.load_roof(device, torch_version=facts["torch"])
-    if known is None and with_roof:
+    if with_roof:
         wanted = tuple(dtype for dtype in dtypes if capabilities.get(dtype) == "ok")
-        known = roof.measure_roof(device.label, dtypes=wanted)
-        roof.save_roof(known)
+        known: Roof | None = roof_for(device, dtypes=wanted)
+    else:
+        known = load_roof(device, torch_version=facts["torch"])
     answer: dict[str, Any] = {
         "device": dataclasses.asdict(device),
         "capabilities": capabilities,
         "torch_facts": facts,
     }
-    if known is not None:
+    if known is not None and (known.foreign_cpu_frac or 0.0) <= MAX_FOREIGN_FRAC:
         answer |= {
             "roof_flops_per_s": dict(known.flops_per_s),
             "roof_bytes_per_s": known.bytes_per_s,
@@ -104,7 +122,10 @@ def main() -> int:
     request = json.loads(sys.argv[1])
     try:
         answer = _inspect(
-            request["label"], dtypes=tuple(request["dtypes"]), with_roof=request["with_roof"]
+            request["label"],
+            dtypes=tuple(request["dtypes"]),
+            with_roof=request["with_roof"],
+            threads=request["threads"],
         )
     except BenchError as error:
         answer = {"usage_error": str(error)}

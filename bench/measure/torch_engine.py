@@ -30,6 +30,10 @@ from bench.workload import Phase, Workload
 if TYPE_CHECKING:
     from torch import nn
 
+_FORK_SAFE = ("cpu", "cuda")
+"""Types whose loader workers may be forked before the context is made; others want fresh ones
+(Enflame's documentation asks for it), and what is right for an unknown backend is the same."""
+
 
 class TorchEngine:
     """Steps of one phase on one device; `cold_s` has what getting there took, by stage."""
@@ -40,7 +44,7 @@ class TorchEngine:
         config = request.config
         self._request = request
         self._on_stage = on_stage
-        self._found = discovery.load(config.source or config.workload)
+        self._found = discovery.load_planned(config)
         self.phase = self._found.phase(config.phase)
         self.workload = discovery.instance(self._found, size=None, overrides=dict(config.params))
         self.adapter = adapter_for(config.device)
@@ -115,8 +119,8 @@ class TorchEngine:
             data=self._data,
             seed=self._request.config.seed,
             workers=self._request.workers if self.uses_loader else 0,
-            pin_memory=self.uses_loader and self.device.type == "cuda",
-            start_method=None if self.device.type in ("cpu", "cuda") else "spawn",
+            pin_memory=self.uses_loader and _can_pin(self.device.type),
+            start_method=None if self.device.type in _FORK_SAFE else "spawn",
         )
 
     def _start_loader(self, loader: Any) -> feeds.LoaderFeed:
@@ -236,21 +240,35 @@ class TorchEngine:
         assert first is not None
         return float(first), float(last)
 
-    def output_problem(self) -> str | None:
-        """Say what is wrong with the last output, or None."""
+    def output_problem(self) -> tuple[str, str] | None:
+        """Reason code and words for what is wrong with the last output, or None."""
         import torch
 
         first, last = self.losses()
         if last is not None:
-            return None if math.isfinite(last) else f"loss went from {first:.4g} to {last}"
+            if math.isfinite(last):
+                return None
+            return "nonfinite", f"loss went from {first:.4g} to {last}"
         output = self._step.last_output if isinstance(self._step, InferStep) else None
         if not all(bool(torch.isfinite(tensor).all()) for tensor in float_tensors(output)):
-            return "the output has values that are not finite"
+            return "nonfinite", "the output has values that are not finite"
         try:
             self.workload.check(self.phase, output)
         except ValueError as error:
-            return str(error)
+            return "wrong_output", str(error)
         return None
+
+
+def _can_pin(device_type: str) -> bool:
+    """Whether host memory can be pinned; asked only where it cannot upset a later fork."""
+    import torch
+
+    if device_type in _FORK_SAFE:
+        return device_type == "cuda"
+    try:
+        return torch.empty(1).pin_memory().is_pinned()
+    except (RuntimeError, NotImplementedError, AssertionError):
+        return False  # several vendors' backends lack it
 
 
 def _counted(workload: Workload, phase: Phase, collated: Any) -> StepCount:

@@ -147,8 +147,9 @@ def _correctness(engine: Any, row: Row) -> tuple[list[str], str]:
     row["loss_first"], row["loss_last"] = (_finite(value) for value in engine.losses())
     problem = engine.output_problem()
     if problem is not None:
-        reasons.append("nonfinite" if "finite" in problem or "nan" in problem else "wrong_output")
-        details.append(problem)
+        code, words = problem
+        reasons.append(code)
+        details.append(words)
     check = engine.check
     if check is not None:
         row["check_value"] = check.value

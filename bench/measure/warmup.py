@@ -15,6 +15,10 @@ from bench.measure.limits import Limits
 from bench.measure.window import Window, run_window
 
 
+CHUNK_S = 0.5
+"""Two of them make the second over which allocator, graphs and clock are compared."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Warmup:
     """What happened before the window; `step_s` starts with the first step."""
@@ -63,12 +67,13 @@ def warm_up(engine: Engine, *, clock: Clock, limits: Limits) -> Warmup:
 def _chunk(
     engine: Engine, *, clock: Clock, limits: Limits, step_s: list[float], start_s: float
 ) -> Window:
-    """Run for about half a second, or to the limit."""
+    """Run for `CHUNK_S`, or to the limit."""
     remaining_s = limits.warmup_max_s - (clock.now_s() - start_s)
 
     def should_stop(elapsed_s: float, done_s: list[float]) -> bool:
-        steps = len(step_s) + len(done_s)
-        return elapsed_s >= min(0.5, remaining_s) or steps > limits.warmup_max_steps
+        num_steps = len(step_s) + len(done_s)
+        is_over = _is_over(limits, num_steps, clock.now_s() - start_s)
+        return elapsed_s >= min(CHUNK_S, remaining_s) or is_over
 
     return run_window(engine, clock=clock, should_stop=should_stop, expected_step_s=step_s[-1])
 

@@ -6,6 +6,7 @@ breaks the overlap of host and device. Where a device has no usable events each 
 and `step_clock` says so. Once a second the stop rule looks at the steps finished so far.
 """
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -69,7 +70,7 @@ class _EventMarks:
         self._engine = engine
         self._clock = clock
         self._depth = depth
-        self._events: list[DeviceEvent] = []
+        self._events: deque[DeviceEvent] = deque()
         self._elapsed_s: list[float] = []
         self._record()
         self.times_s = [clock.now_s()]
@@ -89,12 +90,10 @@ class _EventMarks:
 
     def step_s(self) -> list[float]:
         """Steps that the device has passed."""
-        while len(self._elapsed_s) < len(self._events) - 1:
-            index = len(self._elapsed_s)
-            if not self._events[index + 1].query():
-                break
-            elapsed_ms = self._events[index].elapsed_ms(self._events[index + 1])
-            self._elapsed_s.append(elapsed_ms / 1e3)
+        # An event that has been read is let go: millions would weigh on the driver.
+        while len(self._events) > 1 and self._events[1].query():
+            start = self._events.popleft()
+            self._elapsed_s.append(start.elapsed_ms(self._events[0]) / 1e3)
         return list(self._elapsed_s)
 
 

@@ -87,13 +87,13 @@ def swept_params(lines: Sequence[Line]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def run_table(rows: Sequence[Row]) -> Table:
+def run_table(trials: Sequence[Row]) -> Table:
     """Build the table; a column in which nothing was measured is left out."""
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption_justify="left")
-    lines = lines_of(rows)
+    lines = lines_of(trials)
     shown = swept_params(lines)
     table.add_column("workload", overflow="fold")
     columns = [[title_of(line.first, shown_params=shown) for line in lines]]
@@ -104,8 +104,8 @@ def run_table(rows: Sequence[Row]) -> Table:
             columns.append(cells)
     table.add_column("trials", no_wrap=True)
     columns.append([trials_text(line) for line in lines])
-    for cells in zip(*columns, strict=True):
-        table.add_row(*(Text(cell) for cell in cells))
+    for row in zip(*columns, strict=True):
+        table.add_row(*(Text(cell) for cell in row))
     if lines:
         table.caption = Text(caption_of(lines[0].first))
     return table

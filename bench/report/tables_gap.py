@@ -80,12 +80,17 @@ def _gap_notes(gaps: Sequence[Gap]) -> tuple[str, ...]:
                 f"{gap.infer.items_unit or 'blank'}): only memory and utilisation are compared"
             )
         if gap.energy is None:
-            notes.append(f"energy of {pair} was not measured in the same way on {gap.train.device}")
+            notes.append(f"no energy ratio of {pair} on {gap.train.device}: {_why_no_energy(gap)}")
     return tuple(dict.fromkeys(notes))
 
 
+def _why_no_energy(gap: Gap) -> str:
+    blank = [d.phase for d in (gap.train, gap.infer) if d.energy_per_item_j is None]
+    return f"not measured in {' and '.join(blank)}" if blank else "measured in different ways"
+
+
 def demand_grid(found: Sequence[Demand]) -> Grid:
-    """Each phase by itself: absolute figures, and where it lies under the measured roofline."""
+    """Each phase by itself: absolute figures."""
     rows = [
         (
             title(demand),
@@ -96,26 +101,46 @@ def demand_grid(found: Sequence[Demand]) -> Grid:
             figure(demand.memory_bytes, format_bytes),
             figure(demand.energy_per_item_j, lambda joules: format_si(joules, "J")),
             figure(demand.utilisation, lambda share: f"{share * 100:.3g} %"),
-            _roofline(demand),
-            figure(items_per_day(demand)),
+            _items_per_day(demand),
         )
         for demand in found
         if demand.num_trials
     ]
     heads = ("phase", "device", "item", "time/item>", "work/item>", "memory>", "energy/item>",
-             "utilisation>", "FLOP/byte: roof", "items/day>")  # fmt: skip
+             "utilisation>", "items/day>")  # fmt: skip
     return Grid(heads=heads, rows=rows, title="Each phase by itself [95 %]", notes=_kinds(found))
 
 
-def _roofline(demand: Demand) -> str:
-    intensity, ridge = demand.flops_per_byte, demand.ridge_flops_per_byte
-    if intensity is None:
-        return ""
-    if ridge is None or demand.roof is None:
-        return f"{format_number(intensity)}: roof not measured"
-    reached = demand.reached_frac
-    share = "" if reached is None else f", {reached * 100:.3g} % of it"
-    return f"{format_number(intensity)} (ridge {format_number(ridge)}): {demand.roof}{share}"
+def _items_per_day(demand: Demand) -> str:
+    # Its interval is that of the time beside it.
+    a_day = items_per_day(demand)
+    return "" if a_day is None else format_number(a_day.value)
+
+
+def roofline_grid(found: Sequence[Demand]) -> Grid:
+    """Where each phase lies under the roofs that were measured on its device."""
+    rows = [
+        (
+            title(demand),
+            demand.device,
+            format_number(demand.flops_per_byte),
+            _number(demand.ridge_flops_per_byte),
+            demand.roof or "roofs not measured",
+            "" if demand.reached_frac is None else f"{demand.reached_frac * 100:.3g} %",
+        )
+        for demand in found
+        if demand.num_trials and demand.flops_per_byte is not None
+    ]
+    heads = ("phase", "device", "FLOP/byte>", "ridge>", "lower roof", "reached of it>")
+    notes = (
+        "FLOP/byte is model work over least memory traffic, both by formula; above the ridge the "
+        "compute roof is the lower one, below it bandwidth",
+    )
+    return Grid(heads=heads, rows=rows, title="Under the measured roofline", notes=notes)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else format_number(value)
 
 
 def _kinds(found: Sequence[Demand]) -> tuple[str, ...]:
@@ -139,7 +164,12 @@ def device_grid(gaps: Sequence[DeviceGap]) -> Grid:
         for gap in gaps
     ]
     heads = ("workload", "A", "B", "train B/A>", "inference B/A>", "train / inference>")
-    return Grid(heads=heads, rows=rows, title="Between two devices: time per item [95 %]")
+    return Grid(
+        heads=heads,
+        rows=rows,
+        title="Between two devices: time per item [95 %]",
+        notes=("train / inference over 1: training loses more than inference on the way to B",),
+    )
 
 
 def training_grid(found: Sequence[tuple[Demand, Training]]) -> Grid:
@@ -195,6 +225,7 @@ def grids(result: GapResult, *, load: str, latency: str | None) -> list[Grid]:
     found = [
         gap_grid(result.gaps),
         demand_grid(result.demands),
+        roofline_grid(result.demands),
         device_grid(result.device_gaps),
         training_grid(result.trainings),
         share_grid(result.shares, load=load, latency=latency),

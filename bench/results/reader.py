@@ -22,6 +22,7 @@ from bench.results.schema import BY_NAME, NAMES, REQUIRED, SCHEMA_VERSION, Colum
 _LOG = logging.getLogger(__name__)
 _VERSION = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})")
 _MAJOR = int(SCHEMA_VERSION.partition(".")[0])
+_STATUSES = get_args(Status)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -57,7 +58,7 @@ def parse_rows(data: bytes, *, path: Path, note: Callable[[str], None]) -> list[
             )
         row = blank.copy()
         for column, cell in zip(columns, cells, strict=True):
-            if column is not None:
+            if column is not None and (cell != "" or column.name in REQUIRED):
                 row[column.name] = _value(cell, column=column, line=line, path=path)
         check_version(row["schema_version"], path=path, line=line)
         rows.append(row)
@@ -94,8 +95,8 @@ def check_value(value: object, *, column: Column) -> None:
     """`ValueError` for a blank cell that must be filled, or a status that does not exist."""
     if value is None and column.name in REQUIRED:
         raise ValueError("must not be blank")
-    if column.name == "status" and value not in get_args(Status):
-        raise ValueError(f"expected one of {', '.join(get_args(Status))}")
+    if column.name == "status" and value not in _STATUSES:
+        raise ValueError(f"expected one of {', '.join(_STATUSES)}")
 
 
 def _text(data: bytes, *, path: Path, note: Callable[[str], None]) -> str:

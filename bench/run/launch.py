@@ -24,6 +24,8 @@ from bench.measure.request import TrialRequest
 OnMessage = Callable[[Mapping[str, Any]], None]
 GRACE_S = 3.0
 """Between asking a process group to end and killing it."""
+MAX_WAIT_S = 3600.0
+"""At once: the system's own limit for a wait is some weeks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +115,7 @@ class _Listener:
                 remaining_s = deadline_s - time.monotonic()
                 if remaining_s <= 0:
                     return False
-                if not selector.select(remaining_s):
+                if not selector.select(min(remaining_s, MAX_WAIT_S)):
                     continue
                 chunk = os.read(self._descriptor, 1 << 16)
                 if not chunk:

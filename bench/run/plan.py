@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench import discovery
 from bench.core.errors import DataError, MeasurementError, UsageError, one_of
 from bench.core.nouns import DTYPES, SIZES, Config, Dtype
+from bench.core.paths import user_path
 from bench.measure.inspection import Inspection
 from bench.measure.limits import PROFILES, for_device, within_budget
 from bench.run.request import Plan, Planned, RunRequest, profile_of
@@ -21,6 +23,7 @@ from bench.run.sizes import SizeChoice, choose_size
 
 STARTUP_S = 15.0
 """What a trial takes besides its limits, for planning only: imports, building, first step."""
+LONGEST_S = 365 * 86400.0
 
 
 def check_request(request: RunRequest) -> list[Selected]:
@@ -47,18 +50,17 @@ def check_request(request: RunRequest) -> list[Selected]:
 
 
 def _check_numbers(request: RunRequest) -> None:
-    for flag, value, least in (
-        ("--threads", request.threads, 1),
-        ("--workers", request.workers, 0),
-        ("--trials", request.trials, 1),
-        ("--seed", request.seed, 0),
+    for flag, value, least, most in (
+        ("--threads", request.threads, 1, 4096),
+        ("--workers", request.workers, 0, 4096),
+        ("--trials", request.trials, 1, 10_000),
+        ("--seed", request.seed, 0, 2**63 - 1),
     ):
-        if value is not None and value < least:
-            raise UsageError(f"{flag} {value} must be at least {least}")
-    if request.budget_s is not None and request.budget_s <= 0:
-        raise UsageError("--budget must be more than nothing, such as 10m")
-    if request.timeout_s <= 0:
-        raise UsageError("--timeout must be more than nothing, such as 15m")
+        if value is not None and not least <= value <= most:
+            raise UsageError(f"{flag} {value} must be from {least} to {most}")
+    for flag, value_s in (("--budget", request.budget_s), ("--timeout", request.timeout_s)):
+        if value_s is not None and not 0 < value_s <= LONGEST_S:
+            raise UsageError(f"{flag} must be more than nothing and at most 365d, such as 10m")
 
 
 def _sizes_to_check(request: RunRequest, found: discovery.Found) -> tuple[str | None, ...]:
@@ -72,7 +74,7 @@ def _check_data(request: RunRequest, found: discovery.Found, *, phase_name: str)
     assert request.data is not None
     if found.cls.accepts_data is None:
         raise UsageError(f"{found.name}-{phase_name} takes no --data; it makes its own")
-    path = Path(request.data)
+    path = user_path(request.data, what="--data")
     if not path.exists():
         raise DataError(
             f"--data {path} does not exist; {found.name} takes {found.cls.accepts_data}"
@@ -82,10 +84,30 @@ def _check_data(request: RunRequest, found: discovery.Found, *, phase_name: str)
             discovery.instance(found, size=size, overrides=overrides).check_data(path)
 
 
+def shrunk(planned: Planned) -> Planned | None:
+    """Return the configuration at half the batch; None where that makes its step no smaller."""
+    config = planned.config
+    found = discovery.load(config.source or config.workload)
+    phase = found.phase(config.phase)
+    batch = int(config.params["batch"] or 0) // 2
+    if batch < 1:
+        return None
+    workload = discovery.instance(found, size=None, overrides={**config.params, "batch": batch})
+    if workload.batch_size(phase) >= planned.batch:
+        return None
+    return replace(
+        planned,
+        config=replace(config, params=discovery.parameters(workload)),
+        mem_estimate_bytes=workload.memory_bytes(phase, dtype=config.dtype),
+        batch=workload.batch_size(phase),
+        extra_reasons=tuple(dict.fromkeys((*planned.extra_reasons, "oom_shrunk"))),
+    )
+
+
 def make_plan(request: RunRequest, *, inspection: Inspection) -> Plan:
     """Expand the request on the inspected device; `UsageError` on what cannot be meant."""
     selected = check_request(request)
-    planned = [
+    every = [
         _planned(request, inspection, found=found, phase_name=phase.name, choice=choice)
         for found, phase in selected
         for choice in itertools.product(
@@ -94,6 +116,8 @@ def make_plan(request: RunRequest, *, inspection: Inspection) -> Plan:
             _overrides(request),
         )
     ]
+    # A value given twice, or two sizes made equal by --set, are one configuration.
+    planned = list({one.config_hash: one for one in reversed(every)}.values())[::-1]
     profile = profile_of(request)
     limits = for_device(profile.limits, is_accelerator=inspection.is_accelerator)
     budget_s = request.budget_s or profile.budget_s * len(planned)
@@ -177,7 +201,7 @@ def _planned(
         batch=workload.batch_size(phase),
         items_unit=phase.item,
         elements_unit=phase.element,
-        data_digest=_digest(request.data),
+        data_digest=digest_of(request.data),
         refusal=refusal,
     )
 
@@ -197,14 +221,14 @@ def _refusal(dtype: Dtype, inspection: Inspection) -> tuple[str, str] | None:
 def _data_for_child(request: RunRequest) -> str:
     if request.data in (None, "resident"):
         return request.data or "generated"
-    return str(Path(str(request.data)).expanduser().resolve())
+    return str(user_path(str(request.data), what="--data").resolve())
 
 
-def _digest(data: str | None) -> str:
+def digest_of(data: str | None) -> str:
     """Name the data without its place: a digest of names and sizes of the files."""
-    if data in (None, "resident"):
+    if data in (None, "resident", "generated"):
         return data or "generated"
-    root = Path(str(data)).expanduser()
+    root = user_path(str(data), what="--data")
     files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
     digest = hashlib.sha256()
     for path in files:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 from bench.core.units import format_duration, format_number
-from bench.results.schema import Row
+from bench.results.schema import USABLE, Row
 from bench.run.request import Planned
 
 STAGE_WORDS = {
@@ -106,7 +106,7 @@ class PlainProgress:
 
 
 class QuietProgress:
-    """Prints only notes; for `--quiet`."""
+    """Prints only notes and trials that cannot be used; for `--quiet`."""
 
     def note(self, text: str) -> None:
         """Print a line."""
@@ -119,7 +119,9 @@ class QuietProgress:
         """Say nothing."""
 
     def trial_ended(self, row: Row, *, duration_s: float) -> None:
-        """Say nothing."""
+        """Say what went wrong, if anything did."""
+        if row["status"] not in USABLE:
+            self.note(f"{row['workload']}: {describe_row(row)}")
 
     def close(self) -> None:
         """Nothing is transient here."""
@@ -135,7 +137,7 @@ class BarProgress:
         self._eta = Eta()
         self._console = console
         self._progress = RichProgress(
-            TextColumn("{task.fields[name]}"),
+            TextColumn("{task.fields[name]}", markup=False),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

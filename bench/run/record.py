@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from bench.core.nouns import Chip
-from bench.devices.conditions import window_conditions
+from bench.devices.conditions import Conditions, violations_s, window_conditions
 from bench.devices.energy import window_energy
 from bench.devices.noise import cpu_noise
 from bench.devices.sampler import Sampler
@@ -84,8 +86,6 @@ def make_row(
 
 
 def _identity(planned: Planned, *, facts: Facts) -> Row:
-    import json
-
     config, device = planned.config, facts.inspection.device
     uuid_hash = hashlib.sha256(device.uuid.encode()).hexdigest()[:16] if device.uuid else None
     return {
@@ -177,12 +177,23 @@ def _observed(
             "power_limited_frac": conditions.power_limited_frac,
             "throttle_reasons": ";".join(conditions.throttle_reasons) or None,
         }
-        limit = validity.THROTTLE_INVALID_FRAC
-        if (conditions.throttle_frac or 0.0) > limit:
-            is_brake = (conditions.power_brake_frac or 0.0) > limit
-            reasons.append("power_brake" if is_brake else "thermal_throttle")
+        reasons += _throttle_reasons(conditions, observation, window_s=end_s - start_s)
     device_columns, device_reasons = _device_columns(samples, observation)
     return columns | device_columns, reasons + device_reasons
+
+
+def _throttle_reasons(
+    conditions: Conditions, observation: Observation, *, window_s: float
+) -> list[str]:
+    """Judge slow-downs from the samples, and from the driver's counters of what they missed."""
+    limit = validity.THROTTLE_INVALID_FRAC
+    if (conditions.power_brake_frac or 0.0) > limit:
+        return ["power_brake"]
+    limited_s: Mapping[str, float] = {}
+    if observation.before is not None and observation.after is not None:
+        limited_s = violations_s(observation.before, after=observation.after)
+    is_hot = limited_s.get("thermal", 0.0) > limit * window_s
+    return ["thermal_throttle"] if is_hot or (conditions.throttle_frac or 0.0) > limit else []
 
 
 def _energy_columns(
@@ -220,19 +231,14 @@ def _energy_columns(
 
 
 def idle_power_w(samples: list[Sample], stage_times_s: dict[str, float]) -> float | None:
-    """Median power while the trial sat idle with its context open; None when it did not."""
-    from bench.core.statistics import median
-
+    """Mean power while the trial sat idle with its context open; None when it did not."""
     start_s, end_s = stage_times_s.get("idle"), stage_times_s.get("check")
     if start_s is None or end_s is None:
         return None
     # The first second still has the context's creation in it.
-    idle = [
-        one.power_w
-        for one in samples
-        if one.power_w is not None and start_s + 1.0 <= one.time_s <= end_s
-    ]
-    return median(idle) if idle else None
+    return window_energy(
+        samples, start_s=start_s + 1.0, end_s=end_s, idle_power_w=None, scope=""
+    ).power_mean_w
 
 
 def _device_columns(samples: list[Sample], observation: Observation) -> tuple[Row, list[str]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,6 +26,7 @@ from bench.results.samples import append_samples
 from bench.results.schema import USABLE, Row
 from bench.results.store import Store, samples_path
 from bench.run.launch import Outcome, run_trial
+from bench.run.plan import shrunk
 from bench.run.progress import Progress
 from bench.run.record import Facts, Observation, make_row
 from bench.run.request import Plan, Planned
@@ -75,21 +76,20 @@ class Runner:
         self._order = random.Random(plan.seed)
         self._started_s = time.monotonic()
         self._attempts: dict[tuple[str, int], int] = {}
-        self.arms = [Arm(planned=planned) for planned in plan.planned]
-        self._take_up(store.rows())
-
-    def _take_up(self, rows: list[Row]) -> None:
-        """Count what the file already has, for --resume."""
-        by_hash = {arm.planned.config_hash: arm for arm in self.arms}
-        for row in rows:
-            arm = by_hash.get(str(row["config_hash"]))
-            if arm is None:
-                continue
-            trial = int(row["trial"] or 0)
-            key = (arm.planned.config_hash, trial)
+        # What the file already has, for --resume.
+        self._earlier = store.rows()
+        for row in self._earlier:
+            key = (str(row["config_hash"]), int(row["trial"] or 0))
             self._attempts[key] = max(self._attempts.get(key, 0), int(row.get("attempt") or 1))
-            if row["status"] in USABLE:
+        self.arms = [self._arm(planned) for planned in plan.planned]
+
+    def _arm(self, planned: Planned) -> Arm:
+        """Return an arm that has counted the rows of its configuration."""
+        arm = Arm(planned=planned)
+        for row in self._earlier:
+            if row["config_hash"] == planned.config_hash and row["status"] in USABLE:
                 self._count(arm, row)
+        return arm
 
     def run(self) -> Ended:
         """Run until every configuration has ended; never raises for what a trial does."""
@@ -164,10 +164,14 @@ class Runner:
         arm.is_ended = True
         if "out_of_memory" not in codes or not self._plan.oom_shrink:
             return
-        batch = arm.planned.batch // 2
-        if batch >= 1:
-            self._progress.note(f"{arm.planned.config.name}: out of memory; trying batch {batch}")
-            self.arms.append(Arm(planned=_with_batch(arm.planned, batch)))
+        smaller = shrunk(arm.planned)
+        if smaller is None:
+            return
+        if smaller.config_hash in {other.planned.config_hash for other in self.arms}:
+            return
+        name = arm.planned.config.name
+        self._progress.note(f"{name}: out of memory; trying batch {smaller.batch}")
+        self.arms.append(self._arm(smaller))
 
     def _attempt(self, arm: Arm, *, trial: int) -> Row:
         planned = arm.planned
@@ -334,16 +338,6 @@ def _telemetry_series(sampler: Sampler) -> list[dict[str, object]]:
         }
         for one in sampler.samples
     ]
-
-
-def _with_batch(planned: Planned, batch: int) -> Planned:
-    config = planned.config
-    return replace(
-        planned,
-        batch=batch,
-        config=replace(config, params={**config.params, "batch": batch}),
-        extra_reasons=tuple({*planned.extra_reasons, "oom_shrunk"}),
-    )
 
 
 def utc_now() -> str:

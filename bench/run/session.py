@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import discovery
 from bench.core.errors import DataError, ExitCode, IncompatibleError, UsageError
+from bench.core.paths import user_path
 from bench.devices import cpu
 from bench.hardware.chips import match_device
 from bench.measure.inspection import Inspection, inspect_device
 from bench.measure.limits import PROFILES
 from bench.results import environment
-from bench.results.schema import USABLE, Row
+from bench.results.schema import USABLE
 from bench.results.store import Store
-from bench.run.plan import check_request, make_plan
+from bench.run.plan import check_request, digest_of, make_plan, shrunk
 from bench.run.progress import Progress
 from bench.run.record import Facts
-from bench.run.request import Plan, RunRequest
+from bench.run.request import Plan, Planned, RunRequest
 from bench.run.runner import Ended, Runner, utc_now
 
 
@@ -48,34 +48,36 @@ def prepare(request: RunRequest, *, note: Callable[[str], None]) -> tuple[Plan, 
     if request.device != "fake":
         note("looking at the device" + ("" if is_smoke else " (its roof is measured once)"))
     inspection = inspect_device(
-        request.device, dtypes=request.dtypes or ("fp32", "bf16"), with_roof=not is_smoke
+        request.device,
+        dtypes=request.dtypes or ("fp32", "bf16"),
+        with_roof=not is_smoke,
+        threads=request.threads,
     )
     return make_plan(request, inspection=inspection), inspection
 
 
 def begin(plan: Plan, inspection: Inspection, *, folder: Path) -> Session:
     """Create the result file of a planned run."""
-    facts = make_facts(inspection)
+    fingerprint = environment.fingerprint(torch_facts=dict(inspection.torch_facts))
     store = Store.create(
         folder,
         run_id=secrets.token_hex(4),
         started_utc=utc_now(),
-        host_hash=hashlib.sha256(socket.gethostname().encode()).hexdigest()[:16],
-        environment=environment.fingerprint(torch_facts=dict(inspection.torch_facts)),
+        host_hash=environment.host_hash(),
+        environment=fingerprint,
         request={"plan": plan.to_dict()},
     )
-    return Session(plan=plan, facts=facts, store=store)
+    return Session(plan=plan, facts=make_facts(inspection, fingerprint), store=store)
 
 
-def make_facts(inspection: Inspection) -> Facts:
+def make_facts(inspection: Inspection, fingerprint: dict[str, object]) -> Facts:
     """Gather what all rows of a run share."""
-    print_ = environment.fingerprint(torch_facts=dict(inspection.torch_facts))
     device = inspection.device
     chips = match_device(device.name, device.memory_bytes, compute_units=device.compute_units)
     return Facts(
         inspection=inspection,
         chips=tuple(chips),
-        environment_columns=environment.row_columns(print_),
+        environment_columns=environment.row_columns(fingerprint),
         usable_cores=cpu.usable_cores(),
     )
 
@@ -89,10 +91,13 @@ def resume(name: str, *, folder: Path, note: Callable[[str], None]) -> Session:
         raise DataError(
             f"{store.path}: its plan cannot be read ({error}); start a new run"
         ) from error
-    _refuse_changed_workloads(plan)
+    for planned in plan.planned:
+        _refuse_changed_inputs(planned)
     label = plan.planned[0].config.device
     inspection = inspect_device(label, dtypes=(), with_roof=False)
-    return Session(plan=plan, facts=make_facts(inspection), store=store)
+    _refuse_other_device(store, inspection)
+    fingerprint = environment.fingerprint(torch_facts=dict(inspection.torch_facts))
+    return Session(plan=plan, facts=make_facts(inspection, fingerprint), store=store)
 
 
 def _stored_plan(store: Store) -> Any:
@@ -102,25 +107,29 @@ def _stored_plan(store: Store) -> Any:
     return plan
 
 
-def _refuse_changed_workloads(plan: Plan) -> None:
-    from bench import discovery
+def _refuse_changed_inputs(planned: Planned) -> None:
+    discovery.load_planned(planned.config)
+    if digest_of(planned.config.data) != planned.data_digest:
+        raise IncompatibleError(
+            f"--data {planned.config.data} changed since the run began; start a new run"
+        )
 
-    for planned in plan.planned:
-        config = planned.config
-        found = discovery.load(config.source or config.workload)
-        if found.version != config.version:
-            raise IncompatibleError(
-                f"workload {config.workload} changed since the run began "
-                f"({config.version}, now {found.version}); start a new run"
-            )
+
+def _refuse_other_device(store: Store, inspection: Inspection) -> None:
+    torch_facts = store.environment.get("torch")
+    before = torch_facts.get("device_name") if isinstance(torch_facts, dict) else None
+    if before not in (None, inspection.device.name):
+        raise IncompatibleError(
+            f"the run began on {before}, this is {inspection.device.name}; start a new run"
+        )
 
 
 def find_run(name: str, *, folder: Path) -> Path:
     """Return the result file that a path, a file name or a run id means."""
-    path = Path(name).expanduser()
+    path = user_path(name, what="--resume")
     if path.suffix == ".csv" and path.is_file():
         return path
-    matches = sorted(folder.glob(f"*_{name}.csv")) if name and "/" not in name else []
+    matches = [one for one in sorted(folder.glob("*.csv")) if name and one.stem.endswith(f"_{name}")]
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -135,12 +144,10 @@ def exit_code(ended: Ended, plan: Plan) -> ExitCode:
     if ended.problem is not None:
         return ExitCode.INVALID
     usable = {row["config_hash"] for row in ended.rows if row["status"] in USABLE}
-    shrunk = {_without_batch(row) for row in ended.rows if "oom_shrunk" in str(row.get("reasons"))}
     for planned in plan.planned:
-        if planned.config_hash not in usable and planned.config.name not in shrunk:
+        tried: Planned | None = planned
+        while tried is not None and tried.config_hash not in usable:
+            tried = shrunk(tried) if plan.oom_shrink else None
+        if tried is None:
             return ExitCode.INVALID
     return ExitCode.OK
-
-
-def _without_batch(row: Row) -> str | None:
-    return str(row["workload"]) if row["status"] in USABLE else None

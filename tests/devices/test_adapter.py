@@ -263,9 +263,7 @@ def test_counting_functions_serve_where_there_are_no_statistics(monkeypatch):
 
 
 def test_a_peak_that_could_not_be_reset_is_blank(monkeypatch):
-    adapter = pretend(
-        monkeypatch, memory_stats=lambda index: STATS, reset_peak_memory_stats=refuse
-    )
+    adapter = pretend(monkeypatch, memory_stats=lambda index: STATS, reset_peak_memory_stats=refuse)
     adapter.reset_peak_memory()
     assert counters(adapter) == (None, None, 40)
 

@@ -201,9 +201,7 @@ def fail_on(broken, name="NVIDIA H200"):
 
 @pytest.mark.parametrize("broken", [0, 1])
 def test_a_failing_device_does_not_hide_its_neighbour(monkeypatch, broken):
-    add_backend(
-        monkeypatch, "cuda", num_devices=2, get_device_properties=fail_on({broken})
-    )
+    add_backend(monkeypatch, "cuda", num_devices=2, get_device_properties=fail_on({broken}))
     choose_accelerator(monkeypatch, None)
     here = detect.survey()
     assert [device.label for device in here.devices] == [f"cuda:{1 - broken}", "cpu"]
@@ -268,7 +266,9 @@ def test_a_device_that_is_not_here_names_those_that_are(label):
         detect.locate(label)
 
 
-@pytest.mark.parametrize("label", ["", "cuda:", ":0", "cuda:-1", "cuda:01", "CUDA", "cuda 0", "gpu!"])
+@pytest.mark.parametrize(
+    "label", ["", "cuda:", ":0", "cuda:-1", "cuda:01", "CUDA", "cuda 0", "gpu!"]
+)
 def test_a_text_that_is_no_label_says_what_one_is(label):
     with pytest.raises(UsageError, match="try cpu, cuda"):
         detect.find(label)

@@ -229,6 +229,7 @@ def test_queued_device_time_is_seen_only_by_those_who_wait(with_faults: dict[str
     assert times_ms["returned"] < times_ms["synchronized"]
     assert times_ms["item"] >= 2 * QUEUE_US / 1000
     assert not times_ms["is_done_at_once"]
+    assert "must be completed" in times_ms["early"]["text"]
 
 
 def test_without_a_queue_work_is_done_when_python_returns(without_quirks: dict[str, Any]) -> None:

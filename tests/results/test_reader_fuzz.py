@@ -68,7 +68,7 @@ def _mutated(choose: random.Random, data: bytes) -> bytes:
     for _ in range(choose.randint(1, 4)):
         # Most damage goes to the rows: a damaged header hides whatever comes after.
         start = 0 if choose.random() < 0.2 else data.find(b"\n")
-        at = choose.randint(start, len(changed))
+        at = choose.randint(min(start, len(changed)), len(changed))
         match choose.randrange(5):
             case 0:
                 changed[at : at + 1] = bytes([choose.randrange(256)])
@@ -129,17 +129,17 @@ def test_damaged_samples_are_read_or_refused_in_one_line(tmp_path: Path) -> None
         append_samples(path, {**record, "step_s": [0.1] * 20})
     valid = path.read_bytes()
     refused = 0
-    for _ in range(1_000):
+    for _ in range(400):
         path.write_bytes(_mutated(choose, valid) if choose.random() < 0.9 else choose.randbytes(40))
         try:
             read_samples(path, note=lambda _: None)
         except BenchError as error:
             assert "\n" not in str(error)
             refused += 1
-    assert refused > 100
+    assert refused > 40
 
 
-@pytest.mark.parametrize("size", [10_000_000])
+@pytest.mark.parametrize("size", [3_000_000])
 def test_a_large_file_of_junk_is_refused_quickly(tmp_path: Path, size: int) -> None:
     began_s = time.perf_counter()
     for content in (b'"' * size, b"\n" * size, b"," * size + b"\n", b'\n"' * (size // 2)):

@@ -1,5 +1,6 @@
 """What many processes and sudden deaths do to result files: nothing."""
 
+import fcntl
 import os
 import random
 import subprocess
@@ -73,3 +74,15 @@ def test_a_killed_writer_leaves_every_finished_row_readable(tmp_path: Path) -> N
     with Store.open(path, note=lambda _: None) as store:
         store.append(small_row(trial=999_999))
         assert store.rows()[-1]["trial"] == 999_999
+
+
+def test_a_writer_waits_while_another_holds_the_lock(tmp_path: Path) -> None:
+    path = create_store(tmp_path).path
+    with path.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        writer = _start_writer(path, first=0, count=1)
+        time.sleep(1.0)
+        assert read_rows(path) == []
+        fcntl.flock(held, fcntl.LOCK_UN)
+    assert _finish(writer) == [0]
+    assert len(read_rows(path)) == 1

@@ -7,7 +7,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from workloads._imaging_cost import num_windows
-from workloads._imaging_memory import saved_bytes
 from workloads.imaging import Workload
 
 TINY = dict(Workload.sizes["tiny"])
@@ -93,52 +92,3 @@ def test_inference_flops_follow_the_volume(shape: tuple[int, ...], sw_batch_size
 def test_windows_of_a_hand_worked_volume() -> None:
     # 100 with a window of 40 and a step of 20: starts 0 20 40 60; 41: starts 0 and 1.
     assert num_windows((100, 41, 40), patch=(40, 40, 40)) == 4 * 2 * 1
-
-
-def bytes_saved_for_backward(workload: Workload, *, dtype: torch.dtype | None = None) -> int:
-    """Unique storages that autograd keeps for one step, weights left out."""
-    net = workload.build_net().train()
-    batch = random_batch(workload, shape=workload.patch, count=workload.batch)
-    weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
-    kept: dict[int, tuple[int, torch.Tensor]] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
-        return tensor
-
-    with (
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-        torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None),
-    ):
-        loss = workload.loss(net, batch)
-    assert loss.isfinite()
-    return sum(nbytes for nbytes, _ in kept.values())
-
-
-@pytest.mark.parametrize("config", ["tiny", "deep supervision"])
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=["fp32", "bf16"])
-def test_memory_kept_for_backward_is_within_a_third(config: str, dtype: torch.dtype | None) -> None:
-    workload = Workload(**CONFIGS[config])
-    measured = bytes_saved_for_backward(workload, dtype=dtype)
-    estimate = workload.batch * saved_bytes(workload.unet, element_bytes=2 if dtype else 4)
-    print(config, dtype, measured, estimate, estimate / measured)
-    assert 0.75 < estimate / measured < 1.33
-
-
-def test_memory_grows_with_batch_and_shrinks_with_half_precision() -> None:
-    train, infer = Workload.phases
-    one, two = Workload(batch=1), Workload(batch=2)
-    for phase in (train, infer):
-        full = two.memory_bytes(phase, dtype="fp32")
-        assert two.memory_bytes(phase, dtype="tf32") == full
-        assert two.memory_bytes(phase, dtype="bf16") < full
-    assert one.memory_bytes(train, dtype="fp32") < two.memory_bytes(train, dtype="fp32")
-    assert one.memory_bytes(infer, dtype="fp32") == two.memory_bytes(infer, dtype="fp32")
-    assert two.memory_bytes(infer, dtype="fp32") < two.memory_bytes(train, dtype="fp32")
-
-
-def test_large_is_the_size_nnunet_publishes() -> None:
-    # nnU-Net's 3d_fullres at 128^3 has about 31 million parameters (arXiv:1904.08128v2).
-    assert Workload(**Workload.sizes["large"]).num_parameters() == pytest.approx(31e6, rel=0.02)

@@ -5,6 +5,7 @@
 #include "runtime.h"
 
 #include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/StorageImpl.h>
 
 #include <algorithm>
@@ -214,11 +215,9 @@ c10::Allocator* device_allocator() {
   return chosen;
 }
 
-void grow_storage(c10::StorageImpl* storage, size_t nbytes) {
-  const auto previous = current_device();
-  set_current_device(storage->device().index());
+void resize_storage(c10::StorageImpl* storage, size_t nbytes) {
+  const c10::DeviceGuard guard(storage->device());
   auto fresh = device_allocator()->allocate(nbytes);
-  set_current_device(previous);
   if (const size_t kept = std::min(nbytes, storage->nbytes()); kept > 0) {
     std::memcpy(fresh.mutable_get(), storage->data(), kept);
   }

@@ -166,7 +166,7 @@ class Call {
     const auto& storage = pair.original.storage();
     const size_t nbytes = pair.alias.storage().nbytes();
     if (pair.alias.storage().data() != storage.data() && nbytes > 0) {
-      grow_storage(storage.unsafeGetStorageImpl(), nbytes);
+      resize_storage(storage.unsafeGetStorageImpl(), nbytes);
       std::memcpy(storage.mutable_data(), pair.alias.storage().data(), nbytes);
     }
     if (pair.alias.sizes() != pair.original.sizes() ||

@@ -53,7 +53,7 @@ const Tensor& resize(
   const size_t needed = at::detail::computeStorageNbytes(
       self.sizes(), self.strides(), self.itemsize(), self.storage_offset());
   if (needed > self.storage().nbytes()) {
-    grow_storage(self.storage().unsafeGetStorageImpl(), needed);
+    resize_storage(self.storage().unsafeGetStorageImpl(), needed);
   }
   return self;
 }

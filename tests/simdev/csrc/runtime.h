@@ -49,7 +49,7 @@ c10::Allocator* device_allocator();
 c10::Allocator* pinned_allocator();
 bool is_pinned(const void* data);
 
-// Give `storage` at least `nbytes`, keeping what it holds.
-void grow_storage(c10::StorageImpl* storage, size_t nbytes);
+// Give `storage` memory of another size, keeping what fits.
+void resize_storage(c10::StorageImpl* storage, size_t nbytes);
 
 }  // namespace simdev

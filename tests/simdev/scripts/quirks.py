@@ -11,6 +11,13 @@ import torch
 DEVICE = "simdev"
 
 
+def attempt(action: Callable[[], Any]) -> dict[str, Any]:
+    try:
+        return {"value": action()}
+    except (RuntimeError, TypeError, AttributeError) as error:
+        return {"raised": type(error).__name__, "text": str(error)}
+
+
 def relative_error(dtype: torch.dtype) -> float:
     values = torch.randn(16, 16, generator=torch.Generator().manual_seed(0))
     product = (values.to(DEVICE, dtype) @ values.to(DEVICE, dtype)).cpu().float()
@@ -26,7 +33,7 @@ def record_event() -> float:
     return start.elapsed_time(end)
 
 
-def queue_times_ms() -> dict[str, float]:
+def queue_times_ms() -> dict[str, Any]:
     """Fifty operators: when Python came back, when the device was done, what events say."""
     values = torch.ones(8, device=DEVICE)
     start = torch.Event(device=DEVICE, enable_timing=True)
@@ -39,6 +46,7 @@ def queue_times_ms() -> dict[str, float]:
     end.record()
     returned_s = time.perf_counter()
     is_done_at_once = end.query()
+    early = attempt(lambda: start.elapsed_time(end))
     torch.accelerator.synchronize()
     done_s = time.perf_counter()
     values.relu_()
@@ -49,6 +57,7 @@ def queue_times_ms() -> dict[str, float]:
         "events": start.elapsed_time(end),
         "item": 1e3 * (time.perf_counter() - done_s),
         "is_done_at_once": is_done_at_once,
+        "early": early,
     }
 
 
@@ -73,13 +82,6 @@ ATTEMPTS: dict[str, Callable[[], Any]] = {
     "48_mib_again": lambda: torch.empty(48 * 2**20, dtype=torch.uint8, device=DEVICE).numel(),
     "total_bytes": lambda: torch.simdev.get_device_properties().total_memory,
 }
-
-
-def attempt(action: Callable[[], Any]) -> dict[str, Any]:
-    try:
-        return {"value": action()}
-    except (RuntimeError, TypeError, AttributeError) as error:
-        return {"raised": type(error).__name__, "text": str(error)}
 
 
 if __name__ == "__main__":

@@ -11,25 +11,29 @@ from typing import Any
 
 import torch
 
-_AMOUNTS = ("oom_above=", "queue_us=")
+# SIMDEV_QUIRKS is a comma list of these: what vendors lack or get wrong.
 _FLAGS = {
-    "no_float64",
-    "no_bf16",
-    "wrong_fp16",
-    "no_memory_stats",
-    "no_events",
-    "fail_device_1",
-    "no_pin_memory",
+    "no_float64": "TypeError on float64 and complex128",
+    "no_bf16": "RuntimeError on bfloat16, and autocast switches itself off with a warning",
+    "wrong_fp16": "matrix products in float16 are too large by an eighth",
+    "no_memory_stats": "memory statistics raise, on torch.accelerator and on torch.simdev",
+    "no_events": "events raise when recorded",
+    "fail_device_1": "device 1 is counted, and raises when used",
+    "no_pin_memory": "pinning host memory raises",
+}
+_AMOUNTS = {
+    "oom_above=": "bytes of memory per device; beyond it a plain RuntimeError in vendors' words",
+    "queue_us=": "microseconds of device time per operator, which pass asynchronously",
 }
 
 
 def _read_quirks() -> set[str]:
     listed = {item for item in os.environ.get("SIMDEV_QUIRKS", "").split(",") if item}
-    unknown = {item for item in listed if item not in _FLAGS and not item.startswith(_AMOUNTS)}
+    unknown = {
+        item for item in listed if item not in _FLAGS and not item.startswith(tuple(_AMOUNTS))
+    }
     if unknown:
-        raise ValueError(
-            f"SIMDEV_QUIRKS: unknown {sorted(unknown)}; known: {[*sorted(_FLAGS), *_AMOUNTS]}"
-        )
+        raise ValueError(f"SIMDEV_QUIRKS: unknown {sorted(unknown)}; known: {[*_FLAGS, *_AMOUNTS]}")
     return listed
 
 

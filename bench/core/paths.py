@@ -1,0 +1,18 @@
+"""Paths that a user typed: checked once, so that nothing later fails on how they are written."""
+
+from pathlib import Path
+
+from bench.core.errors import UsageError
+
+
+def user_path(text: str, *, what: str) -> Path:
+    """Path with a leading ~ expanded; `UsageError` when the system cannot look such a path up."""
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        # Too long a name, a folder that may not be entered, an unknown user, a NUL.
+        reason = getattr(error, "strerror", None) or error
+        shown = text if len(text) <= 60 else f"{text[:60]}..."
+        raise UsageError(f"{what} {shown!r} cannot be looked up: {reason}") from error
+    return path

@@ -1,0 +1,223 @@
+"""Training against inference: like for like, in one unit, with intervals, and in a user's terms."""
+
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bench.analysis.demand import demands
+from bench.analysis.gap import Gap
+from bench.analysis.gap_result import GapResult, gap_document, measure_gap
+from bench.analysis.needs import Load, parse_load
+from bench.core.errors import UsageError
+from tests.analysis.synthetic_rows import frame, trials
+
+if TYPE_CHECKING:
+    from bench.results.schema import Row, Value
+
+INFER: "dict[str, Value]" = {
+    "workload": "imaging-infer",
+    "config_hash": "1nfe7",
+    "items_unit": "volume",
+    "elements_per_item": 8 * 32768.0,
+    "items": 100,
+}
+GPU: "dict[str, Value]" = {"device": "cuda:0", "device_type": "cuda", "device_name": "GPU X"}
+LLM: "dict[str, Value]" = {
+    "items_unit": "token",
+    "elements_unit": None,
+    "elements_per_item": None,
+    "roof_flops_per_s": 4e11,
+    "roof_bytes_per_s": 2e10,
+}
+
+
+def measured(
+    *parts: "list[Row]", load: Load | None = None, num_items: float | None = None
+) -> GapResult:
+    rows = [row for part in parts for row in part]
+    return measure_gap(frame(rows), load=load, num_items=num_items)
+
+
+def only_gap(result: GapResult) -> Gap:
+    assert len(result.gaps) == 1
+    return result.gaps[0]
+
+
+def test_different_items_are_compared_per_element() -> None:
+    # 300 ms for 2 patches of 32^3 against 100 ms for one volume of 8 x 32^3, without noise:
+    # 150 ms / 1 against 100 ms / 8 per 32^3 voxels is a factor of 12.
+    gap = only_gap(
+        measured(
+            trials(noise_frac=0.0, step_ms=300.0, flops_per_item=3e9, energy_per_item_j=2.0),
+            trials(
+                noise_frac=0.0, step_ms=100.0, flops_per_item=8e9, energy_per_item_j=4.0, **INFER
+            ),
+        )
+    )
+    assert (gap.unit, gap.is_per_element) == ("voxel", True)
+    assert gap.time is not None
+    assert gap.time.value == pytest.approx(12.0)
+    assert gap.flops is not None
+    assert gap.flops.value == pytest.approx(3.0)
+    assert gap.flops.interval is None
+    assert gap.energy is not None
+    assert gap.energy.value == pytest.approx(4.0)
+
+
+def test_equal_items_are_compared_per_item_with_welch_interval() -> None:
+    train = trials(seed=1, step_ms=300.0, workload="llm-train", config_hash="a", **LLM)
+    decode = trials(seed=2, step_ms=100.0, workload="llm-decode", config_hash="b", **LLM)
+    gap = only_gap(measured(train, decode))
+    assert (gap.unit, gap.is_per_element) == ("token", False)
+    assert gap.time is not None
+    assert gap.time.interval is not None
+    low, high = gap.time.interval
+    assert low < 3.0 < high
+    assert high / low < 1.15
+
+
+def test_intervals_of_ratios_cover_the_truth_as_often_as_they_say() -> None:
+    covered = 0
+    for seed in range(100):
+        gap = only_gap(
+            measured(
+                trials(seed=2 * seed, step_ms=300.0, workload="llm-train", config_hash="a", **LLM),
+                trials(seed=2 * seed + 1, workload="llm-decode", config_hash="b", **LLM),
+            )
+        )
+        assert gap.time is not None
+        assert gap.time.interval is not None
+        covered += gap.time.interval[0] <= 3.0 <= gap.time.interval[1]
+    assert 0.90 <= covered / 100 <= 0.99
+
+
+def test_items_without_a_common_unit_have_no_time_ratio() -> None:
+    odd = {**INFER, "elements_unit": None, "elements_per_item": None}
+    gap = only_gap(measured(trials(rss_peak_bytes=2 * 10**9), trials(rss_peak_bytes=10**9, **odd)))
+    assert (gap.unit, gap.time, gap.flops, gap.energy) == (None, None, None, None)
+    assert gap.memory is not None
+    assert gap.memory.value == pytest.approx(2.0)
+
+
+def test_missing_energy_gives_no_energy_ratio() -> None:
+    gap = only_gap(measured(trials(energy_per_item_j=1.0), trials(**INFER)))
+    assert gap.energy is None
+
+
+def test_memory_of_two_kinds_is_not_divided() -> None:
+    gap = only_gap(
+        measured(trials(mem_alloc_peak_bytes=2 * 10**9), trials(rss_peak_bytes=10**9, **INFER))
+    )
+    assert gap.memory is None
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [{"dtype": "bf16"}, {"params_json": '{"batch": 4}'}, {"compile": True}, {"mode": "emulated"}],
+)
+def test_phases_run_differently_are_not_paired(cells: "dict[str, Value]") -> None:
+    result = measured(trials(), trials(**{**INFER, **cells}))
+    assert result.gaps == ()
+    assert [missing.lacks_training for missing in result.missing] == [False, True]
+
+
+def test_a_half_without_a_usable_trial_is_named() -> None:
+    lost = trials(status="FAILED", reasons="out_of_memory", step_median_ms=None, **INFER)
+    (missing,) = measured(trials(), lost).missing
+    assert missing.tried is not None
+    assert missing.tried.name == "imaging-infer"
+    assert missing.tried.lost_reasons == "out_of_memory"
+
+
+def test_prefill_and_decode_lie_under_opposite_roofs() -> None:
+    prefill = trials(workload="llm-prefill", flops_per_item=2e8, bytes_per_item=1e5, **LLM)
+    decode = trials(workload="llm-decode", flops_per_item=2e8, bytes_per_item=4e8, **LLM)
+    by_phase = {demand.phase: demand for demand in demands(frame([*prefill, *decode]))}
+    assert by_phase["prefill"].ridge_flops_per_byte == pytest.approx(20.0)
+    assert by_phase["prefill"].flops_per_byte == pytest.approx(2000.0)
+    assert by_phase["prefill"].roof == "compute"
+    assert by_phase["decode"].flops_per_byte == pytest.approx(0.5)
+    assert by_phase["decode"].roof == "bandwidth"
+    # 20 items a second of 2e8 FLOP are 4e9 FLOP/s; bandwidth allows 0.5 x 2e10 = 1e10.
+    assert by_phase["decode"].reached_frac == pytest.approx(0.4, rel=0.05)
+
+
+def test_without_measured_roofs_there_is_no_place_under_them() -> None:
+    (demand,) = demands(frame(trials(flops_per_item=2e8, bytes_per_item=1e5)))
+    assert demand.flops_per_byte == pytest.approx(2000.0)
+    assert (demand.roof, demand.reached_frac) == (None, None)
+
+
+def test_one_trial_gives_a_ratio_without_interval() -> None:
+    gap = only_gap(measured(trials(num=1), trials(num=1, **INFER)))
+    assert gap.time is not None
+    assert gap.time.interval is None
+
+
+def test_whole_training_takes_items_over_throughput() -> None:
+    # 2 patches in 100 ms are 20 a second: 7,200 patches take 6 minutes, at 5 J each 36 kJ.
+    result = measured(trials(noise_frac=0.0, energy_per_item_j=5.0), num_items=7200.0)
+    ((_, plan),) = result.trainings
+    assert plan.time_s.value == pytest.approx(360.0)
+    assert plan.energy_j is not None
+    assert plan.energy_j.value == pytest.approx(36_000.0)
+
+
+def test_training_without_energy_has_no_energy() -> None:
+    ((_, plan),) = measured(trials(), num_items=10.0).trainings
+    assert plan.energy_j is None
+
+
+def test_share_is_the_larger_of_rate_and_latency() -> None:
+    # One volume in 100 ms: 5 a second need half of the device, 10 s of latency 1 %.
+    rows = trials(noise_frac=0.0, **INFER)
+    ((_, need),) = measured(rows, load=Load(items_per_s=5.0, latency_s=10.0)).shares
+    assert need.for_rate.value == pytest.approx(0.5)
+    assert need.for_latency == pytest.approx(0.01)
+    assert (need.needed, need.because) == (pytest.approx(0.5), "rate")
+    ((_, need),) = measured(rows, load=Load(items_per_s=1e-3, latency_s=0.05)).shares
+    assert (need.needed, need.because) == (pytest.approx(2.0), "latency")
+
+
+def test_share_takes_the_90th_percentile_where_it_was_measured() -> None:
+    rows = trials(lat_p90_ms=200.0, **INFER)
+    ((_, need),) = measured(rows, load=Load(items_per_s=1e-3, latency_s=2.0)).shares
+    assert (need.is_p90, need.for_latency) == (True, pytest.approx(0.1))
+
+
+def test_two_devices_differ_more_in_training_than_in_inference() -> None:
+    result = measured(
+        trials(noise_frac=0.0, step_ms=1000.0),
+        trials(noise_frac=0.0, step_ms=200.0, **INFER),
+        trials(noise_frac=0.0, step_ms=50.0, **GPU),
+        trials(noise_frac=0.0, step_ms=40.0, **{**INFER, **GPU}),
+    )
+    (between,) = result.device_gaps
+    assert between.train.value == pytest.approx(1 / 20)
+    assert between.infer.value == pytest.approx(1 / 5)
+    assert between.train_over_infer.value == pytest.approx(1 / 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("200/day", 200 / 86400), ("5/h", 5 / 3600), ("2/s", 2.0), (" 6 / MIN ", 0.1)],
+)
+def test_load_is_items_per_second_inside(text: str, expected: float) -> None:
+    assert parse_load(text) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("text", ["200", "200/fortnight", "0/day", "-1/day", "many/day", ""])
+def test_load_without_number_and_time_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="such as 200/day"):
+        parse_load(text)
+
+
+def test_document_states_ratios_with_low_and_high() -> None:
+    result = measured(trials(seed=1), trials(seed=2, **INFER))
+    gaps = gap_document(result, commands=[])["gaps"]
+    assert isinstance(gaps, list)
+    ratio = gaps[0]["time_ratio"]
+    assert ratio["low"] < ratio["value"] < ratio["high"]
+    assert ratio["num_trials"] == 5
+    assert math.isfinite(ratio["value"])

@@ -1,0 +1,206 @@
+"""`bench compare` through the command line: exit codes, formats, and files nobody should trust."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bench.analysis.noise import NoiseFloor, default_noise_path, save_floors
+from bench.cli import main
+from tests.analysis.synthetic_rows import trials, write_csv
+
+if TYPE_CHECKING:
+    from bench.results.schema import Row
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    def write(**files: "list[Row]") -> list[str]:
+        return [str(write_csv(tmp_path / f"{name}.csv", rows)) for name, rows in files.items()]
+
+    return write
+
+
+def test_slower_file_exits_1_and_faster_file_exits_0(write: Any, capsys: Captured) -> None:
+    a, b = write(before=trials(seed=1), after=trials(seed=2, step_ms=130.0))
+    assert main(["compare", a, b]) == 1
+    assert "REGRESSION" in capsys.readouterr().out
+    assert main(["compare", b, a]) == 0
+    assert "IMPROVED" in capsys.readouterr().out
+
+
+def test_fail_on_sets_the_threshold(write: Any, capsys: Captured) -> None:
+    a, b = write(before=trials(seed=1), after=trials(seed=2, step_ms=120.0))
+    assert main(["compare", a, b, "--fail-on", "50%"]) == 0
+    assert "SAME" in capsys.readouterr().out
+
+
+def test_noise_floor_in_the_cache_raises_the_threshold(write: Any) -> None:
+    a, b = write(before=trials(seed=1), after=trials(seed=2, step_ms=120.0))
+    floor = NoiseFloor(
+        workload="imaging-train",
+        config_hash="c0ffee",
+        device_name="Test CPU",
+        floor_frac=0.2,
+        ratio=1.0,
+        num_trials=5,
+        measured_utc="2026-01-02T03:04:05Z",
+    )
+    save_floors(default_noise_path(), floors=[floor])
+    assert main(["compare", a, b]) == 0
+
+
+def test_undecided_exits_3_only_under_strict(write: Any, capsys: Captured) -> None:
+    a, b = write(
+        before=trials(seed=1, noise_frac=0.03), after=trials(seed=2, noise_frac=0.03, step_ms=107.0)
+    )
+    assert main(["compare", a, b, "--fail-on", "3%"]) == 0
+    assert "INCONCLUSIVE" in capsys.readouterr().out
+    assert main(["compare", a, b, "--fail-on", "3%", "--strict"]) == 3
+
+
+def test_invalid_rows_exit_4_and_nothing_in_common_exits_5(write: Any) -> None:
+    a, bad, other = write(
+        a=trials(),
+        bad=trials(status="INVALID", reasons="drift"),
+        other=trials(workload="llm-train", config_hash="x"),
+    )
+    assert main(["compare", a, bad]) == 4
+    assert main(["compare", a, other]) == 5
+
+
+def test_json_is_one_document_with_the_verdicts(write: Any, capsys: Captured) -> None:
+    a, b = write(
+        before=[*trials(seed=1), *trials(config_hash="gone", batch=9)],
+        after=trials(seed=2, step_ms=130.0),
+    )
+    assert main(["compare", a, b, "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["files"] == ["before.csv", "after.csv"]
+    assert document["exit_code"] == 1
+    (row,) = document["rows"]
+    assert (row["verdict"], row["workload"], row["a"]["num"]) == ("REGRESSION", "imaging-train", 5)
+    assert row["low"] < row["ratio"] < row["high"]
+    (unmatched,) = document["unmatched"]
+    assert unmatched["verdict"] == "NOT COMPARED"
+    assert unmatched["reason"] == "batch is 9, in after.csv 2"
+
+
+def test_markdown_and_github_carry_the_verdict(write: Any, capsys: Captured) -> None:
+    a, b = write(before=trials(seed=1), after=trials(seed=2, step_ms=130.0))
+    assert main(["compare", a, b, "--format", "markdown"]) == 1
+    out = capsys.readouterr().out
+    assert "| imaging-train |" in out
+    assert "REGRESSION" in out
+    assert main(["compare", a, b, "--format", "github"]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("## bench compare (time): 1 REGRESSION")
+    assert "<details><summary>All rows</summary>" in out
+
+
+def test_different_devices_are_shown_as_ratios(write: Any, capsys: Captured) -> None:
+    a, b = write(a=trials(), b=trials(step_ms=5.0, device_type="cuda", device_name="GPU X"))
+    assert main(["compare", a, b]) == 0
+    out = capsys.readouterr().out
+    assert "Different devices" in out
+    assert "x0.05" in out
+    assert "ratio only" in out
+
+
+def test_three_files_are_a_matrix(write: Any, capsys: Captured) -> None:
+    files = write(a=trials(), b=trials(seed=2, step_ms=130.0), c=trials(seed=3, step_ms=70.0))
+    assert main(["compare", *files, "--format", "markdown"]) == 1
+    out = capsys.readouterr().out
+    assert "| a.csv | b.csv | c.csv |" in out
+    assert "IMPROVED" in out
+
+
+def test_hostile_cells_are_shown_and_not_obeyed(write: Any, capsys: Captured) -> None:
+    hostile = "=cmd()|`x`[red]<script>\x1b[31m"
+    a, b = write(a=trials(workload=hostile), b=trials(seed=2, workload=hostile))
+    assert main(["compare", a, b]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert main(["compare", a, b, "--format", "github"]) == 0
+    out = capsys.readouterr().out
+    assert "<script>" not in out
+    assert "\x1b" not in out
+    assert "\\|\\`x\\`\\[red\\]&lt;script&gt;" in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--metric", "speed"], "--metric 'speed' is not one of time"),
+        (["--format", "html"], "--format 'html' is not one of table"),
+        (["--fail-on", "5"], "such as 5%"),
+    ],
+)
+def test_wrong_flags_are_one_line_and_exit_2(
+    write: Any, capsys: Captured, flags: list[str], told: str
+) -> None:
+    a, b = write(a=trials(), b=trials(seed=2))
+    assert main(["compare", a, b, *flags]) == 2
+    err = capsys.readouterr().err
+    assert told in err
+    assert err.count("\n") == 1
+
+
+def test_one_file_and_no_such_file_exit_2(write: Any, capsys: Captured, tmp_path: Path) -> None:
+    (a,) = write(a=trials())
+    assert main(["compare", a]) == 2
+    assert "two result files" in capsys.readouterr().err
+    assert main(["compare", a, str(tmp_path / "none.csv")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_newer_schema_exits_4(write: Any, capsys: Captured) -> None:
+    a, b = write(a=trials(), b=trials(schema_version="99.0"))
+    assert main(["compare", a, b]) == 4
+    assert "99.0" in capsys.readouterr().err
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path, capsys: Captured) -> None:
+    files = []
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        files.append(str(write_csv(tmp_path / folder / "run.csv", trials())))
+    main(["compare", *files, "--json"])
+    assert json.loads(capsys.readouterr().out)["files"] == files
+    main(["compare", files[0], files[0], "--json"])
+    labels = json.loads(capsys.readouterr().out)["files"]
+    assert labels == [f"{files[0]} (1)", f"{files[0]} (2)"]
+
+
+def test_thousands_of_rows_are_cut_on_screen_and_whole_in_json(
+    write: Any, capsys: Captured
+) -> None:
+    def many(seed: int) -> "list[Row]":
+        return [
+            row for i in range(210) for row in trials(seed=seed + i, num=3, config_hash=f"h{i}")
+        ]
+
+    a, b = write(a=many(0), b=many(1000))
+    assert main(["compare", a, b]) == 0
+    assert "10 further rows are not shown" in capsys.readouterr().out
+    main(["compare", a, b, "--json"])
+    assert len(json.loads(capsys.readouterr().out)["rows"]) == 210
+
+
+def test_comparing_does_not_import_torch(write: Any) -> None:
+    a, b = write(a=trials(), b=trials(seed=2))
+    code = (
+        "import sys; from bench.cli import main; "
+        f"main(['compare', {a!r}, {b!r}]); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,152 @@
+"""`bench gap` through the command line: tables, one document, and commands for what is missing."""
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bench import discovery
+from bench.cli import main
+from tests.analysis.synthetic_rows import trials, write_csv
+
+if TYPE_CHECKING:
+    from bench.results.schema import Row, Value
+
+Captured = pytest.CaptureFixture[str]
+INFER: "dict[str, Value]" = {
+    "workload": "imaging-infer",
+    "config_hash": "1nfe7",
+    "items_unit": "volume",
+    "elements_per_item": 8 * 32768.0,
+    "items": 100,
+}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    def write(**files: "list[Row]") -> list[str]:
+        return [str(write_csv(tmp_path / f"{name}.csv", rows)) for name, rows in files.items()]
+
+    return write
+
+
+def test_halves_in_two_files_make_one_gap(write: Any, capsys: Captured) -> None:
+    files = write(train=trials(seed=1, step_ms=300.0), infer=trials(seed=2, **INFER))
+    assert main(["gap", *files]) == 0
+    out = capsys.readouterr().out
+    assert "Training over inference" in out
+    assert "compared per voxel" in out
+
+
+def test_json_is_one_document(write: Any, capsys: Captured) -> None:
+    (file,) = write(both=[*trials(seed=1, step_ms=300.0), *trials(seed=2, **INFER)])
+    asked = ["--items", "1000", "--epochs", "5", "--load", "200/day", "--latency", "30s"]
+    assert main(["gap", file, "--json", *asked]) == 0
+    document = json.loads(capsys.readouterr().out)
+    (gap,) = document["gaps"]
+    assert gap["time_ratio"]["value"] == pytest.approx(12.0, rel=0.1)
+    assert document["trainings"][0]["items"] == 5000.0
+    assert document["shares"][0]["needed"] == pytest.approx(0.1 / 30.0, rel=0.1)
+
+
+def test_markdown_has_every_table(write: Any, capsys: Captured) -> None:
+    (file,) = write(both=[*trials(seed=1), *trials(seed=2, **INFER)])
+    assert main(["gap", file, "--format", "markdown", "--load", "5/h"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("| --- |") >= 3
+    assert "**Share of one device for 5/h**" in out
+
+
+def test_missing_half_is_named_with_a_command_that_measures_it(
+    write: Any, capsys: Captured
+) -> None:
+    found = discovery.load("imaging")
+    params = discovery.parameters(
+        discovery.instance(found, size="tiny", overrides={"batch": 3, "schedule_steps": 99})
+    )
+    cells: dict[str, Value] = {
+        "params_json": json.dumps(params),
+        "compile": True,
+        "dtype": "bf16",
+        "workload_version": found.version,
+    }
+    (file,) = write(train=trials(**cells))
+    assert main(["gap", file]) == 5
+    told = capsys.readouterr().out
+    command = shlex.split(told[told.index("bench run") :].splitlines()[0])
+    expected = "bench run --workload imaging-infer --size tiny --dtype bf16"
+    flags = ["--batch", "3", "--set", "schedule_steps=99", "--compile", "--device", "cpu"]
+    assert command == [*expected.split(), *flags]
+
+
+def test_both_inference_phases_of_the_llm_are_asked_for(write: Any, capsys: Captured) -> None:
+    found = discovery.load("llm")
+    params = json.dumps(discovery.parameters(discovery.instance(found, size="tiny", overrides={})))
+    (file,) = write(train=trials(workload="llm-train", params_json=params))
+    main(["gap", file, "--json"])
+    (missing,) = json.loads(capsys.readouterr().out)["missing"]
+    assert missing["lacks"] == "inference"
+    assert "--workload llm-prefill --workload llm-decode" in missing["command"]
+
+
+def test_a_workload_that_is_not_at_hand_gets_all_its_parameters(
+    write: Any, capsys: Captured
+) -> None:
+    rows = trials(workload="mine-infer", params_json='{"batch": 2, "width": 7}', size=None)
+    (file,) = write(infer=rows)
+    main(["gap", file, "--json"])
+    (missing,) = json.loads(capsys.readouterr().out)["missing"]
+    assert missing["lacks"] == "training"
+    assert missing["command"] == (
+        "bench run --workload mine-train --dtype fp32 --batch 2 --set width=7 --device cpu"
+    )
+
+
+def test_only_lost_rows_exit_5_with_one_line(write: Any, capsys: Captured) -> None:
+    (file,) = write(lost=trials(status="FAILED", reasons="crashed"))
+    assert main(["gap", file]) == 5
+    assert capsys.readouterr().err == "bench: no usable trial (OK or WARN) in the files given\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--load", "200"], "such as 200/day"),
+        (["--latency", "30s"], "give both"),
+        (["--load", "200/day", "--latency", "30"], "needs a number with a unit"),
+        (["--load", "200/day", "--latency", "0s"], "must be over 0"),
+        (["--items", "0"], "--items 0 is not a number over 0"),
+        (["--epochs", "3"], "--epochs needs --items"),
+        (["--format", "html"], "--format 'html' is not one of table"),
+    ],
+)
+def test_wrong_flags_are_one_line_and_exit_2(
+    write: Any, capsys: Captured, flags: list[str], told: str
+) -> None:
+    (file,) = write(a=trials())
+    assert main(["gap", file, *flags]) == 2
+    err = capsys.readouterr().err
+    assert told in err
+    assert err.count("\n") == 1
+
+
+def test_hostile_cells_are_shown_and_not_obeyed(write: Any, capsys: Captured) -> None:
+    hostile = "<script>[red]\x1b[31m|-train"
+    (file,) = write(a=trials(workload=hostile, params_json="{}"))
+    assert main(["gap", file, "--format", "markdown"]) == 5
+    out = capsys.readouterr().out
+    assert "<script>" not in out
+    assert "\x1b" not in out
+
+
+def test_the_gap_is_found_without_torch(write: Any) -> None:
+    (file,) = write(a=[*trials(), *trials(seed=2, dtype="bf16", **INFER)])
+    code = (
+        "import sys; from bench.cli import main; "
+        f"main(['gap', {file!r}]); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

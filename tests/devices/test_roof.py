@@ -1,0 +1,303 @@
+"""Rates are medians of synchronised batches, and a roof is kept for the device it belongs to."""
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.core.nouns import Device
+from bench.devices import rates, roof
+from bench.devices.caches import largest_cache_bytes
+from bench.devices.torch_adapter import CpuAdapter
+
+CPU = Device(
+    type="cpu", index=0, name="AMD EPYC 9654", vendor="amd", stack="CPU", memory_bytes=64 * 2**30
+)
+GPU = Device(
+    type="cuda",
+    index=1,
+    name="NVIDIA H200",
+    vendor="nvidia",
+    stack="CUDA 13.0",
+    memory_bytes=140 * 2**30,
+    uuid="1234-secret",
+)
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "gapbench"
+
+
+def make_roof(device, **changes):
+    made = roof.Roof(
+        type=device.type,
+        label=device.label,
+        name=device.name,
+        uuid_hash=roof.hashed_uuid(device),
+        torch_version="2.13.0",
+        threads=None,
+        flops_per_s={"fp32": 5e13, "bf16": 7e14},
+        unsupported=("tf32",),
+        bytes_per_s=4e12,
+        foreign_cpu_frac=0.01,
+        method=roof.METHOD,
+        measured_utc="2026-01-01T00:00:00Z",
+    )
+    return replace(made, **changes)
+
+
+class FakeTime:
+    """A clock that only work moves, and an adapter that counts synchronisations."""
+
+    def __init__(self, monkeypatch, durations_s):
+        self.now_s = 0.0
+        self.durations_s = durations_s
+        self.num_calls = 0
+        self.num_synchronised = 0
+        monkeypatch.setattr(rates.time, "perf_counter", lambda: self.now_s)
+
+    def call(self):
+        self.now_s += self.durations_s(self.num_calls)
+        self.num_calls += 1
+
+    def synchronize(self):
+        self.num_synchronised += 1
+
+
+def call_s(clock, budget_s=8.0):
+    return rates._call_s(clock.call, adapter=clock, kind="cpu", budget_s=budget_s)
+
+
+def test_a_steady_call_is_timed_exactly(monkeypatch):
+    clock = FakeTime(monkeypatch, lambda number: 0.002)
+    assert call_s(clock) == pytest.approx(0.002, rel=1e-9)
+
+
+def test_slow_first_calls_do_not_count(monkeypatch):
+    clock = FakeTime(monkeypatch, lambda number: 0.5 if number == 0 else 0.002)
+    assert call_s(clock) == pytest.approx(0.002, rel=1e-9)
+
+
+def test_one_slow_repeat_and_one_fast_one_do_not_count(monkeypatch):
+    # Each batch is 25 calls of 2 ms after 30 or so of warm-up.
+    def durations_s(number):
+        return {60: 1.0, 90: 0.0}.get(number, 0.002)
+
+    assert call_s(FakeTime(monkeypatch, durations_s)) == pytest.approx(0.002, rel=1e-9)
+
+
+def test_a_call_longer_than_the_budget_is_still_measured(monkeypatch):
+    clock = FakeTime(monkeypatch, lambda number: 30.0)
+    assert call_s(clock, budget_s=1.0) == pytest.approx(30.0)
+    assert clock.num_calls <= 3
+
+
+def test_a_batch_is_synchronised_at_both_ends_and_not_between(monkeypatch):
+    clock = FakeTime(monkeypatch, lambda number: 0.001)
+    assert rates._timed_s(clock.call, adapter=clock, num_calls=40) == pytest.approx(0.001)
+    assert (clock.num_calls, clock.num_synchronised) == (40, 2)
+
+
+def best_product(device=CPU, dtype="fp32", budget_s=100.0):
+    return rates.best_product(device, adapter=CpuAdapter(), dtype=dtype, budget_s=budget_s)
+
+
+def pretend_rates(monkeypatch, flops_per_s_by_side):
+    sides = []
+
+    def product_s(device, *, adapter, dtype, side, budget_s):
+        sides.append(side)
+        rate = flops_per_s_by_side[side]
+        if isinstance(rate, Exception):
+            raise rate
+        return 2.0 * side**3 / rate
+
+    monkeypatch.setattr(rates, "_product_s", product_s)
+    return sides
+
+
+def test_the_best_shape_counts_at_two_flops_per_multiply_add(monkeypatch):
+    pretend_rates(monkeypatch, {512: 1e12, 1024: 4e12, 2048: 3e12, 4096: 2e12})
+    assert best_product() == pytest.approx(4e12)
+
+
+def test_a_large_shape_without_memory_ends_the_search(monkeypatch):
+    error = torch.OutOfMemoryError("out of memory")
+    pretend_rates(monkeypatch, {512: 1e12, 1024: 2e12, 2048: error})
+    assert best_product() == pytest.approx(2e12)
+
+
+def test_shapes_that_cannot_be_repeated_in_time_are_left_out(monkeypatch):
+    sides = pretend_rates(monkeypatch, dict.fromkeys((512, 1024, 2048, 4096), 1e10))
+    assert best_product(budget_s=3.0) == pytest.approx(1e10)
+    assert sides == [512, 1024]
+
+
+def test_shapes_that_would_fill_the_memory_are_left_out(monkeypatch):
+    sides = pretend_rates(monkeypatch, dict.fromkeys((512, 1024, 2048, 4096), 1e13))
+    best_product(replace(CPU, memory_free_bytes=110 * 2**20))
+    assert sides == [512, 1024]
+
+
+def test_a_dtype_that_raises_has_no_roof(monkeypatch):
+    pretend_rates(monkeypatch, {512: NotImplementedError("addmm_impl_cpu_ for 'Half'")})
+    assert best_product(dtype="fp16") is None
+
+
+def test_a_failure_after_the_first_shape_is_not_hidden(monkeypatch):
+    pretend_rates(monkeypatch, {512: 1e12, 1024: RuntimeError("device-side assert")})
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        best_product()
+
+
+def test_a_copy_counts_what_it_reads_and_what_it_writes(monkeypatch):
+    monkeypatch.setattr(rates, "_COPY_BYTES", {"cpu": 8 * 2**20})
+    monkeypatch.setattr(rates, "largest_cache_bytes", lambda device: 2**20)
+    monkeypatch.setattr(rates, "_call_s", lambda call, **_: 0.5)
+    rate = rates.copy_rate(CPU, adapter=CpuAdapter(), budget_s=1.0)
+    assert rate == 2 * 8 * 2**20 / 0.5
+
+
+def test_a_copy_is_eight_times_the_cache(monkeypatch):
+    monkeypatch.setattr(rates, "_COPY_BYTES", {"cpu": 2**20})
+    monkeypatch.setattr(rates, "largest_cache_bytes", lambda device: 4 * 2**20)
+    monkeypatch.setattr(rates, "_call_s", lambda call, **_: 1.0)
+    rate = rates.copy_rate(CPU, adapter=CpuAdapter(), budget_s=1.0)
+    assert rate == 2 * 8 * 4 * 2**20
+
+
+def test_a_small_roof_of_this_cpu_is_plausible(monkeypatch):
+    monkeypatch.setattr(rates, "_CPU_SIDES", (128, 256))
+    monkeypatch.setattr(rates, "_COPY_BYTES", {"cpu": 2**24})
+    monkeypatch.setattr(rates, "largest_cache_bytes", lambda device: 0)
+    made = roof.measure_roof("cpu", dtypes=["fp32", "tf32"], budget_s=0.6)
+    assert 1e8 < made.flops_per_s["fp32"] < 1e14
+    assert made.unsupported == ("tf32",)
+    assert made.bytes_per_s is not None
+    assert 1e8 < made.bytes_per_s < 1e13
+    assert made.foreign_cpu_frac is None or 0 <= made.foreign_cpu_frac <= 1
+    assert made.threads == torch.get_num_threads()
+    assert made.torch_version == torch.__version__
+
+
+def test_a_saved_roof_is_loaded_again(cache):
+    saved = make_roof(GPU)
+    path = roof.save_roof(saved)
+    assert path is not None
+    assert path.parent == cache
+    assert roof.load_roof(GPU, torch_version="2.13.0") == saved
+    assert [file.suffix for file in cache.iterdir()] == [".json"]
+
+
+def test_a_roof_belongs_to_one_device_torch_and_thread_count(cache):
+    roof.save_roof(make_roof(GPU))
+    roof.save_roof(make_roof(CPU, threads=4))
+    assert roof.load_roof(GPU, torch_version="2.11.0") is None
+    assert roof.load_roof(replace(GPU, uuid="other"), torch_version="2.13.0") is None
+    assert roof.load_roof(replace(GPU, name="NVIDIA H20"), torch_version="2.13.0") is None
+    assert roof.load_roof(CPU, torch_version="2.13.0", threads=8) is None
+    assert roof.load_roof(CPU, torch_version="2.13.0", threads=4) is not None
+
+
+def test_the_same_device_under_another_number_keeps_its_roof(cache):
+    roof.save_roof(make_roof(GPU))
+    moved = roof.load_roof(replace(GPU, index=0), torch_version="2.13.0")
+    assert moved is not None
+    assert moved.label == "cuda:0"
+
+
+def test_the_identifier_of_the_device_is_not_written(cache):
+    path = roof.save_roof(make_roof(GPU))
+    assert path is not None
+    assert "secret" not in path.read_text() + path.name
+
+
+def damage(text, how):
+    document = json.loads(text)
+    return {
+        "empty": "",
+        "cut": text[: len(text) // 2],
+        "list": "[]",
+        "binary": "\x00\x01",
+        "missing": json.dumps({k: v for k, v in document.items() if k != "method"}),
+        "zero": json.dumps({**document, "bytes_per_s": 0}),
+        "text": json.dumps({**document, "flops_per_s": {"fp32": "fast"}}),
+        "infinite": json.dumps({**document, "flops_per_s": {"fp32": float("inf")}}),
+        "flag": json.dumps({**document, "flops_per_s": {"fp32": True}}),
+        "name": json.dumps({**document, "name": 5}),
+    }[how]
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["empty", "cut", "list", "binary", "missing", "zero", "text", "infinite", "flag", "name"],
+)
+def test_a_damaged_file_counts_as_missing_with_a_note(cache, caplog, how):
+    path = roof.save_roof(make_roof(GPU))
+    assert path is not None
+    path.write_text(damage(path.read_text(), how))
+    with caplog.at_level(logging.WARNING):
+        assert roof.load_roof(GPU, torch_version="2.13.0") is None
+    assert "measured again" in caplog.text
+
+
+def test_a_cache_that_cannot_be_written_is_told_and_survived(monkeypatch, tmp_path, caplog):
+    (tmp_path / "gapbench").write_text("a file where the folder should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with caplog.at_level(logging.WARNING):
+        assert roof.save_roof(make_roof(GPU)) is None
+    assert "measured each time" in caplog.text
+
+
+def test_a_processor_s_roof_from_a_busy_machine_is_not_kept(cache, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert roof.save_roof(make_roof(CPU, foreign_cpu_frac=0.31)) is None
+    assert "31 %" in caplog.text
+    assert not cache.exists()
+    assert roof.save_roof(make_roof(GPU, foreign_cpu_frac=0.31)) is not None
+    assert roof.save_roof(make_roof(CPU, foreign_cpu_frac=None)) is not None
+
+
+def test_a_relative_cache_folder_is_ignored(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "somewhere")
+    assert roof.cache_folder() == Path.home() / ".cache" / "gapbench"
+
+
+def pretend_measuring(monkeypatch):
+    asked = []
+
+    def measure_roof(label, *, dtypes, budget_s):
+        asked.append(list(dtypes))
+        return make_roof(
+            GPU,
+            torch_version=torch.__version__,
+            flops_per_s={dtype: 1e12 for dtype in dtypes if dtype != "tf32"},
+            unsupported=("tf32",) if "tf32" in dtypes else (),
+        )
+
+    monkeypatch.setattr(roof, "measure_roof", measure_roof)
+    return asked
+
+
+def test_only_missing_dtypes_are_measured(cache, monkeypatch):
+    asked = pretend_measuring(monkeypatch)
+    roof.roof_for(GPU, dtypes=["fp32", "tf32"])
+    roof.roof_for(GPU, dtypes=["fp32", "tf32", "bf16"])
+    found = roof.roof_for(GPU, dtypes=["tf32", "bf16", "fp32"])
+    assert asked == [["fp32", "tf32"], ["bf16"]]
+    assert set(found.flops_per_s) == {"fp32", "bf16"}
+    assert found.unsupported == ("tf32",)
+
+
+def test_the_largest_cache_is_read_in_binary_kilobytes(tmp_path):
+    for number, text in enumerate(("32K\n", "32768K\n", "broken\n")):
+        folder = tmp_path / f"index{number}"
+        folder.mkdir()
+        (folder / "size").write_text(text)
+    assert largest_cache_bytes(CPU, root=tmp_path) == 32 * 2**20
+    assert largest_cache_bytes(CPU, root=tmp_path / "nowhere") == 0

@@ -1,0 +1,241 @@
+"""The imaging workload as the harness uses it: parameters, loss, inference, checks, precision."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from monai.losses.dice import DiceCELoss
+
+from bench import discovery
+from bench.cli import main
+from bench.core.errors import UsageError
+from workloads._decathlon import check_folder
+from workloads._imaging_net import loss as loss_of
+from workloads.imaging import Workload
+
+TINY = dict(Workload.sizes["tiny"])
+TRAIN, INFER = Workload.phases
+
+
+def random_batch(workload: Workload, *, shape: tuple[int, ...], count: int) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, workload.classes, (count, 1, *shape), generator=generator)
+    image = torch.randn(count, workload.channels, *shape, generator=generator)
+    return {"image": image, "label": labels.to(torch.uint8)}
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base", "large"])
+def test_parameters_survive_the_way_through_a_row(size: str) -> None:
+    found = discovery.load("imaging")
+    workload = discovery.instance(found, size=size, overrides={})
+    written = discovery.parameters(workload)
+    assert discovery.instance(found, size=None, overrides=dict(written)) == workload
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("batch", "0"),
+        ("channels", "0"),
+        ("classes", "1"),
+        ("classes", "256"),
+        ("filters", "8x16"),
+        ("filters", "8x0x8"),
+        ("patch", "32x32"),
+        ("patch", "30x32x32"),
+        ("patch", "4x4x4"),
+        ("patch", "0x32x32"),
+        ("volume", "32x32"),
+        ("volume", "32x32x0"),
+        ("sw_batch_size", "0"),
+        ("cases", "0"),
+        ("window_hu", "240x-160"),
+        ("window_hu", "5"),
+        ("spacing_mm", "1x1"),
+        ("spacing_mm", "0x1x1"),
+        ("spacing_mm", "nanx1x1"),
+        ("spacing_mm", "mean"),
+        ("schedule_steps", "0"),
+    ],
+)
+def test_impossible_parameter_is_refused_by_name(key: str, value: str) -> None:
+    found = discovery.load("imaging")
+    with pytest.raises(UsageError, match=key):
+        discovery.instance(found, size="tiny", overrides={key: value})
+
+
+def test_listing_formulas_import_neither_torch_nor_numpy() -> None:
+    program = (
+        "import sys; from workloads.imaging import Workload\n"
+        "for values in Workload.sizes.values():\n"
+        "    workload = Workload(**values)\n"
+        "    for phase in workload.phases:\n"
+        "        assert workload.flops_per_item(phase) > 0\n"
+        "        assert workload.memory_bytes(phase, dtype='bf16') > 0\n"
+        "print([name for name in ('torch', 'monai', 'numpy', 'nibabel') if name in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def test_large_is_nnunets_full_resolution_plan() -> None:
+    workload = Workload(**Workload.sizes["large"])
+    assert workload.filters == (32, 64, 128, 256, 320, 320)
+    assert workload.patch == (128, 128, 128)
+    assert workload.batch == 2 and workload.deep_supervision and workload.unet.heads == 3
+
+
+def test_optimizer_and_schedule_are_nnunets() -> None:
+    workload = Workload(**TINY)
+    optimizer = workload.optimizer(workload.build_net())
+    (group,) = optimizer.param_groups
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (1e-2, 0.99, 3e-5)
+    assert group["nesterov"]
+    schedule = workload.schedule(optimizer)
+    for _ in range(100):
+        optimizer.step()
+        schedule.step()
+    assert group["lr"] == pytest.approx(1e-2 * (1 - 100 / 400) ** 0.9)
+
+
+def test_loss_weighs_each_head_at_its_own_resolution() -> None:
+    native = [torch.randn(2, 3, 8 // 2**head, 8 // 2**head, 8 // 2**head) for head in range(3)]
+    label = torch.randint(0, 3, (2, 1, 8, 8, 8)).to(torch.uint8)
+    stretched = torch.stack(
+        [torch.nn.functional.interpolate(head, (8, 8, 8)) for head in native], dim=1
+    )
+    dice_ce = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
+    by_hand = [
+        dice_ce(native[0], label),
+        dice_ce(native[1], label[..., ::2, ::2, ::2]),
+        dice_ce(native[2], label[..., ::4, ::4, ::4]),
+    ]
+    expected = (4 * by_hand[0] + 2 * by_hand[1] + by_hand[2]) / 7
+    assert loss_of(stretched, label).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert loss_of(native[0], label).item() == pytest.approx(by_hand[0].item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("deep_supervision", [False, True])
+def test_every_parameter_gets_a_gradient(deep_supervision: bool) -> None:
+    workload = Workload(**{**TINY, "deep_supervision": deep_supervision})
+    net = workload.build_net().train()
+    workload.loss(net, random_batch(workload, shape=workload.patch, count=2)).backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in net.parameters())
+
+
+def test_inference_gives_each_voxel_its_window_blend() -> None:
+    class Identity(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return image.repeat(1, 3, 1, 1, 1)
+
+    workload = Workload(**TINY)
+    for shape in ((10, 12, 7), (24, 24, 16), (37, 50, 29)):
+        batch = random_batch(workload, shape=shape, count=1)
+        logits = workload.infer(Identity(), batch)
+        assert logits.shape == (1, 3, *shape)
+        torch.testing.assert_close(logits[:, :1], batch["image"])
+
+
+def test_items_are_patches_or_volumes_and_elements_are_voxels() -> None:
+    workload = Workload(**{**TINY, "channels": 2})
+    train = random_batch(workload, shape=workload.patch, count=2)
+    assert workload.batch_size(TRAIN) == 2 and workload.batch_size(INFER) == 1
+    assert workload.items(TRAIN, train) == 2
+    assert workload.elements(TRAIN, train) == 2 * 24 * 24 * 16
+    infer = random_batch(workload, shape=(9, 10, 11), count=1)
+    assert workload.items(INFER, infer) == 1
+    assert workload.elements(INFER, infer) == 990
+
+
+@pytest.mark.parametrize("deep_supervision", [False, True])
+def test_bf16_and_channels_last_agree_with_fp32(deep_supervision: bool) -> None:
+    workload = Workload(**{**TINY, "deep_supervision": deep_supervision})
+    torch.manual_seed(0)
+    net = workload.build_net().train()
+    batch = random_batch(workload, shape=workload.patch, count=2)
+    expected = workload.loss(net, batch)
+    volume = random_batch(workload, shape=workload.volume, count=1)
+    with torch.inference_mode():
+        logits = workload.infer(net.eval(), volume)
+    net = net.to(memory_format=torch.channels_last_3d).train()
+    batch["image"] = batch["image"].to(memory_format=torch.channels_last_3d)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = workload.loss(net, batch)
+    found.backward()
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(expected.item(), rel=0.02)
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = workload.infer(net.eval(), volume)
+    assert rough.dtype == torch.float32
+    assert (rough - logits).abs().mean() < 0.02 * logits.abs().mean()
+
+
+def test_compiled_graph_agrees_with_eager() -> None:
+    # aot_eager traces forward and backward without needing a C++ compiler.
+    workload = Workload(**{**TINY, "deep_supervision": True})
+    torch.manual_seed(0)
+    net = workload.build_net().train()
+    batch = random_batch(workload, shape=workload.patch, count=2)
+    expected = workload.loss(net, batch)
+    compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
+    found = workload.loss(compiled, batch)
+    found.backward()
+    torch.testing.assert_close(found, expected)
+    volume = random_batch(workload, shape=workload.volume, count=1)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            workload.infer(compiled.eval(), volume), workload.infer(net.eval(), volume)
+        )
+
+
+def test_check_refuses_what_cannot_be_right() -> None:
+    workload = Workload(**TINY)
+    workload.check(TRAIN, torch.tensor(0.5))
+    workload.check(INFER, torch.zeros(1, 3, 4, 4, 4))
+    with pytest.raises(ValueError, match="loss .* not finite"):
+        workload.check(TRAIN, torch.tensor(float("nan")))
+    with pytest.raises(ValueError, match="logits .* not finite"):
+        workload.check(INFER, torch.full((1, 3, 4, 4, 4), float("inf")))
+    with pytest.raises(ValueError, match="shape"):
+        workload.check(INFER, torch.zeros(1, 2, 4, 4, 4))
+
+
+def test_quality_is_one_for_a_perfect_net_and_zero_for_a_blind_one() -> None:
+    class Constant(torch.nn.Module):
+        def __init__(self, *, is_blind: bool) -> None:
+            super().__init__()
+            self.blind = torch.nn.Parameter(torch.tensor(float(is_blind)))
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            classes = [(image == value).float() for value in range(3)]
+            background = [torch.ones_like(image), torch.zeros_like(image), torch.zeros_like(image)]
+            return torch.cat(background if self.blind else classes, dim=1)
+
+    workload = Workload(**TINY)
+    label = torch.zeros(1, *workload.patch, dtype=torch.uint8)
+    label[0, :5], label[0, 10:12] = 1, 2
+    # Class 2 is absent from the second volume and does not count there.
+    samples = [{"image": value.float(), "label": value} for value in (label, label.clamp(max=1))]
+    assert workload.quality(Constant(is_blind=False), samples) == {"mean_dice": 1.0}
+    assert workload.quality(Constant(is_blind=True), samples) == {"mean_dice": 0.0}
+
+
+def test_bench_data_phantom_writes_a_folder_that_passes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "phantoms"
+    command = ["data", "phantom", str(out), "--cases", "2", "--shape", "16x16x12", "--json"]
+    assert main(command) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document == {"folder": str(out), "cases": 2, "seed": 0, "shape": [16, 16, 12]}
+    check_folder(out, classes=3, channels=1, cases=8)
+    assert main(command) == 2
+    assert "not an empty folder" in capsys.readouterr().err
+    assert main(["data", "phantom", str(tmp_path / "new"), "--shape", "big"]) == 2
+    assert "--shape needs three sizes" in capsys.readouterr().err

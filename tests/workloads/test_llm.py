@@ -1,0 +1,144 @@
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench import discovery
+from bench.core.errors import DataError, UsageError
+from workloads.llm import Workload
+
+TRAIN, PREFILL, DECODE = Workload.phases
+TINY = Workload(**Workload.sizes["tiny"])
+
+
+def test_importing_the_workload_imports_neither_torch_nor_numpy() -> None:
+    code = (
+        "import sys, workloads.llm as llm; w = llm.Workload();"
+        "[(w.flops_per_item(p), w.memory_bytes(p, dtype='bf16')) for p in w.phases];"
+        "print([m for m in ('torch', 'numpy', 'transformers') if m in sys.modules])"
+    )
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", code]
+    shown = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
+
+
+def test_checking_data_does_not_import_torch(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("words " * 1000)
+    code = (
+        "import sys, pathlib, workloads.llm as llm;"
+        "w = llm.Workload(**llm.Workload.sizes['tiny']);"
+        "w.check_data(pathlib.Path(sys.argv[1])); print('torch' in sys.modules)"
+    )
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", code, str(tmp_path / "text.txt")]
+    shown = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "False"
+
+
+def test_the_workload_is_found_with_three_phases() -> None:
+    found = discovery.load("llm")
+    assert [phase.name for phase in found.cls.phases] == ["train", "prefill", "decode"]
+    assert [phase.latency for phase in found.cls.phases] == [None, "ttft", "tpot"]
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base", "large"])
+def test_parameters_of_a_size_survive_being_written_and_read(size: str) -> None:
+    llm = discovery.instance(discovery.load("llm"), size=size, overrides={})
+    texts = {name: str(value) for name, value in discovery.parameters(llm).items()}
+    assert discovery.instance(discovery.load("llm"), size=None, overrides=texts) == llm
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "problem"),
+    [
+        ("vocab", 255, "vocab must be at least 256"),
+        ("kv_heads", 3, "multiple of kv_heads"),
+        ("hidden", 65, "multiple of 2 \\* heads"),
+        ("layers", 0, "layers must be at least 1"),
+        ("new_tokens", 0, "new_tokens must be at least 1"),
+        ("batch", -1, "batch must be at least 1"),
+        ("cache", "statik", "did you mean 'static'"),
+        ("learning_rate", 0.0, "learning_rate must be greater than 0"),
+    ],
+)
+def test_fields_that_make_no_llama_are_refused(field: str, value: Any, problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        replace(TINY, **{field: value})
+
+
+@pytest.mark.parametrize(("phase", "tokens"), [(TRAIN, 64), (PREFILL, 64), (DECODE, 8)])
+def test_items_are_tokens_predicted_read_or_generated(phase: Any, tokens: int) -> None:
+    windows = TINY.dataset(phase, data=None, seed=0)
+    batch = torch.stack([windows[index] for index in range(3)])
+    assert TINY.items(phase, batch) == 3 * tokens
+    assert TINY.items(phase, None) == TINY.batch * tokens
+
+
+def test_training_predicts_every_token_of_its_window_after_the_first() -> None:
+    torch.manual_seed(0)
+    net = TINY.build_net()
+    batch = torch.stack(TINY.dataset(TRAIN, data=None, seed=0)[:2])
+    with torch.no_grad():
+        loss = TINY.loss(net, batch)
+        log_p = net(input_ids=batch).logits.log_softmax(-1)
+    picked = [float(log_p[b, t, batch[b, t + 1]]) for b in range(2) for t in range(64)]
+    assert float(loss) == pytest.approx(-sum(picked) / len(picked), rel=1e-5)
+
+
+def test_a_token_is_not_seen_before_its_time() -> None:
+    torch.manual_seed(0)
+    net = TINY.build_net()
+    ids = TINY.dataset(PREFILL, data=None, seed=0)[0][None]
+    changed = ids.clone()
+    changed[0, 40] = 7
+    with torch.no_grad():
+        before, after = (net(input_ids=x, use_cache=False).logits for x in (ids, changed))
+    assert torch.equal(before[:, :40], after[:, :40])
+    assert not torch.allclose(before[:, 40:], after[:, 40:])
+
+
+def test_weight_decay_spares_the_norms() -> None:
+    net = TINY.build_net()
+    decayed, spared = TINY.optimizer(net).param_groups
+    assert decayed["weight_decay"] == 0.1
+    assert spared["weight_decay"] == 0.0
+    assert len(spared["params"]) == 2 * TINY.layers + 1
+    assert sum(p.numel() for g in (decayed, spared) for p in g["params"]) == TINY.num_parameters()
+
+
+@pytest.mark.parametrize("phase", Workload.phases)
+@torch.no_grad()
+def test_a_real_output_passes_the_check(phase: Any) -> None:
+    net = TINY.build_net()
+    windows = TINY.dataset(phase, data=None, seed=0)
+    batch = torch.stack(windows[: TINY.batch])
+    if phase.is_training:
+        TINY.check(phase, TINY.loss(net, batch))
+    else:
+        TINY.check(phase, getattr(TINY, phase.name)(net, TINY.prepare(phase, net, batch)))
+
+
+def test_outputs_that_cannot_be_right_fail_the_check() -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        TINY.check(TRAIN, torch.tensor(float("nan")))
+    with pytest.raises(ValueError, match="not finite"):
+        TINY.check(TRAIN, float("inf"))
+    with pytest.raises(ValueError, match="logits is not finite"):
+        TINY.check(DECODE, {"ids": torch.tensor([[1]]), "logits": torch.tensor([[torch.inf]])})
+    with pytest.raises(ValueError, match="outside 0 to 255"):
+        TINY.check(DECODE, {"ids": torch.tensor([[256]]), "logits": torch.zeros(1, 1)})
+
+
+def test_a_text_must_fill_a_batch_with_different_windows(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("x" * (65 + TINY.batch - 1))
+    TINY.check_data(path)
+    assert len(TINY.dataset(TRAIN, data=path, seed=0)) == TINY.batch
+    path.write_text("x" * (65 + TINY.batch - 2))
+    with pytest.raises(DataError, match="needs 72 or more"):
+        TINY.check_data(path)

@@ -1,0 +1,197 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.core.nouns import Dtype
+from workloads import _llm_cost, _llm_memory
+from workloads.llm import Workload
+
+TRAIN, PREFILL, DECODE = Workload.phases
+TINY = Workload(**Workload.sizes["tiny"])
+GROUPED = replace(
+    TINY, batch=2, layers=3, hidden=96, heads=6, kv_heads=3, intermediate=160, vocab=300,
+    is_tied=False, sequence_tokens=48, prompt_tokens=40, new_tokens=5,
+)  # fmt: skip
+
+
+def collated(llm: Workload, phase: Any) -> torch.Tensor:
+    windows = llm.dataset(phase, data=None, seed=0)
+    return torch.stack([windows[index] for index in range(llm.batch)])
+
+
+def counted_flops(counter: FlopCounterMode) -> int:
+    """Everything but the rotary table, which older transformers make by a matrix product."""
+    by_module = counter.get_flop_counts()
+    rotary = sum(by_module.get("LlamaForCausalLM.model.rotary_emb", {}).values())
+    return counter.get_total_flops() - rotary
+
+
+# A fused kernel would be counted by a rule of its own, its backward with the recomputation.
+def math_attention() -> Any:
+    return sdpa_kernel(SDPBackend.MATH)
+
+
+@pytest.mark.parametrize("llm", [TINY, GROUPED, replace(TINY, kv_heads=1)])
+def test_parameters_equal_the_formula(llm: Workload) -> None:
+    assert sum(p.numel() for p in llm.build_net().parameters()) == llm.num_parameters()
+
+
+@pytest.mark.parametrize("size", ["small", "base", "large"])
+def test_parameters_of_the_named_sizes_equal_the_formula(size: str) -> None:
+    llm = Workload(**Workload.sizes[size])
+    with torch.device("meta"):
+        net = llm.build_net()
+    assert sum(p.numel() for p in net.parameters()) == llm.num_parameters()
+
+
+def test_named_sizes_are_as_large_as_they_say() -> None:
+    sizes = Workload.sizes.items()
+    parameters = {name: Workload(**values).num_parameters() for name, values in sizes}
+    assert parameters["base"] == pytest.approx(125e6, rel=0.02)
+    # https://huggingface.co/meta-llama/Llama-3.2-1B: 1.23 B
+    assert parameters["large"] == 1_235_814_400
+
+
+@pytest.mark.parametrize("llm", [TINY, GROUPED])
+def test_training_flops_equal_the_count(llm: Workload) -> None:
+    net = llm.build_net().train()
+    batch = collated(llm, TRAIN)
+    with math_attention(), FlopCounterMode(display=False) as counter:
+        llm.loss(net, batch).backward()
+    assert counted_flops(counter) == llm.flops_per_item(TRAIN) * llm.items(TRAIN, batch)
+
+
+@pytest.mark.parametrize("llm", [TINY, GROUPED])
+def test_prefill_flops_equal_the_count_with_logits_for_one_position(llm: Workload) -> None:
+    net = llm.build_net().train()
+    batch = collated(llm, PREFILL)
+    with torch.no_grad(), math_attention(), FlopCounterMode(display=False) as counter:
+        logits = llm.prefill(net, batch)
+    assert logits.shape == (llm.batch, llm.vocab)
+    expected = llm.flops_per_item(PREFILL) * llm.items(PREFILL, batch)
+    assert counted_flops(counter) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("llm", [TINY, GROUPED])
+def test_decode_flops_equal_the_count_with_a_growing_cache(llm: Workload) -> None:
+    assert decode_flops(replace(llm, cache="dynamic")) == model_decode_flops(llm)
+
+
+@pytest.mark.parametrize("llm", [TINY, GROUPED])
+def test_decode_flops_leave_out_the_padding_of_a_static_cache(llm: Workload) -> None:
+    new, allocated = llm.new_tokens, llm.prompt_tokens + llm.new_tokens
+    attended = sum(llm.prompt_tokens + index for index in range(1, new + 1))
+    padding = llm.batch * 4 * llm.layers * llm.hidden * (new * allocated - attended)
+    assert padding > 0
+    assert decode_flops(replace(llm, cache="static")) == model_decode_flops(llm) + padding
+
+
+def model_decode_flops(llm: Workload) -> float:
+    return llm.flops_per_item(DECODE) * llm.items(DECODE, None)
+
+
+def decode_flops(llm: Workload) -> int:
+    net = llm.build_net().train()
+    with torch.no_grad():
+        prompt = llm.prepare(DECODE, net, collated(llm, DECODE))
+        with math_attention(), FlopCounterMode(display=False) as counter:
+            llm.decode(net, prompt)
+    return counted_flops(counter)
+
+
+def test_training_flops_of_large_are_near_six_for_each_parameter() -> None:
+    llm = Workload(**Workload.sizes["large"])
+    attention = 3 * 4 * llm.layers * llm.hidden * llm.sequence_tokens
+    norms = (2 * llm.layers + 1) * llm.hidden
+    assert llm.flops_per_item(TRAIN) == 6 * (llm.num_parameters() - norms) + attention
+
+
+def test_least_traffic_of_a_hand_worked_model() -> None:
+    llm = Workload(
+        batch=2, layers=1, hidden=4, heads=2, kv_heads=1, intermediate=6, vocab=256, is_tied=False,
+        sequence_tokens=8, prompt_tokens=10, new_tokens=3,
+    )  # fmt: skip
+    # Matrices 2*16 + 2*8 + 3*24 = 120, norms 3*4, head 1024; the untied embedding is not read.
+    read, cache_entry = 120 + 12 + 1024, 2 * 2
+    assert _llm_cost.kv_bytes_per_token(llm, dtype_bytes=2) == cache_entry * 2
+    prefill = llm.bytes_per_item(PREFILL, dtype_bytes=2)
+    assert prefill == pytest.approx(read * 2 / 20 + cache_entry * 2)
+    # Reads 10, 11, 12 entries and writes one.
+    decode = llm.bytes_per_item(DECODE, dtype_bytes=2)
+    assert decode == pytest.approx(read * 2 / 2 + (11 + 1) * cache_entry * 2)
+    train = llm.bytes_per_item(TRAIN, dtype_bytes=2)
+    assert train == pytest.approx((2 * read * 2 + 32 * (read + 1024)) / 16)
+
+
+def test_decode_of_large_is_bound_by_memory_and_training_by_compute() -> None:
+    llm = Workload(**Workload.sizes["large"])
+    intensity = {
+        phase.name: llm.flops_per_item(phase) / llm.bytes_per_item(phase, dtype_bytes=2)
+        for phase in Workload.phases
+    }
+    # The ridge of accelerators lies between 100 and 400 FLOP for each byte in 16 bits.
+    assert intensity["decode"] < 20
+    assert intensity["train"] > 500
+    assert intensity["prefill"] > 500
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("llm", [replace(TINY, hidden=128, intermediate=352), GROUPED])
+def test_activation_estimate_holds_what_autograd_saves(llm: Workload, dtype: Dtype) -> None:
+    saved = saved_bytes(replace(llm, layers=5), dtype=dtype)
+    saved -= saved_bytes(replace(llm, layers=1), dtype=dtype)
+    if dtype == "bf16":
+        saved -= 4 * 2 * _llm_cost.layer_matrix_parameters(llm)  # autocast's copies of weights
+    tokens = llm.batch * llm.sequence_tokens
+    estimate = 4 * tokens * _llm_memory.layer_token_bytes(llm, dtype=dtype)
+    assert estimate == pytest.approx(saved, rel=0.03)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_training_estimate_is_above_what_is_surely_held_but_not_by_half(dtype: Dtype) -> None:
+    llm = replace(TINY, layers=6)
+    held = 16 * llm.num_parameters() + saved_bytes(llm, dtype=dtype)
+    assert held < llm.memory_bytes(TRAIN, dtype=dtype) < 1.5 * held
+
+
+def saved_bytes(llm: Workload, *, dtype: Dtype) -> int:
+    """Bytes of the distinct tensors, parameters apart, that one loss keeps for backward."""
+    net = llm.build_net()
+    parameters = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bf16"),
+    ):
+        llm.loss(net, collated(llm, TRAIN))
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base", "large"])
+@pytest.mark.parametrize("dtype", ["fp32", "tf32", "bf16", "fp16"])
+def test_inference_estimate_holds_weights_and_caches(size: str, dtype: Dtype) -> None:
+    llm = Workload(**Workload.sizes[size])
+    width = 4 if dtype in ("fp32", "tf32") else 2
+    weights = width * llm.num_parameters()
+    tokens = llm.batch * (llm.prompt_tokens + llm.new_tokens)
+    caches = 5 * tokens * _llm_cost.kv_bytes_per_token(llm, dtype_bytes=width)
+    assert llm.memory_bytes(DECODE, dtype=dtype) > weights + caches
+    assert weights < llm.memory_bytes(PREFILL, dtype=dtype) < llm.memory_bytes(DECODE, dtype=dtype)
+    assert llm.memory_bytes(TRAIN, dtype=dtype) > 16 * llm.num_parameters()
+
+
+def test_large_trains_on_an_80_gb_accelerator_and_decodes_on_a_12_gb_one() -> None:
+    llm = Workload(**Workload.sizes["large"])
+    assert llm.memory_bytes(TRAIN, dtype="bf16") < 80e9
+    assert llm.memory_bytes(DECODE, dtype="bf16") < 12e9

@@ -122,7 +122,7 @@ class Workload(ABC):
         """Items (`phase.item`) that one step on this collated batch processes; None: generated."""
 
     def elements(self, phase: Phase, batch: Any) -> int | None:
-        """Elements (`phase.element`) that one step on this collated batch processes."""
+        """Elements (`phase.element`) that one step processes; `batch` as for `items`."""
         return None
 
     @abstractmethod

@@ -129,8 +129,8 @@ def _check_parameters(folder: Folder, *, root: Path, classes: int, channels: int
         flags = " ".join(f"--set {key}={value}" for key, value in wrong.items())
         raise DataError(
             f"{root / 'dataset.json'} names the classes {', '.join(folder.labels)} and the"
-            f" modalities {', '.join(folder.modalities)}, but the workload has classes={classes} and"
-            f" channels={channels}; add {flags}"
+            f" modalities {', '.join(folder.modalities)}, but the workload has classes={classes}"
+            f" and channels={channels}; add {flags}"
         )
 
 

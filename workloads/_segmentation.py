@@ -96,10 +96,13 @@ class Segmentation(Workload):
 
     def items(self, phase: Phase, batch: Any) -> int:
         """Return patches or volumes."""
-        return int(batch["image"].shape[0])
+        return self.batch_size(phase) if batch is None else int(batch["image"].shape[0])
 
     def elements(self, phase: Phase, batch: Any) -> int:
         """Return voxels, each counted once however many windows or channels it is in."""
+        if batch is None:
+            generated = self.patch if phase.is_training else self.volume
+            return self.batch_size(phase) * math.prod(generated)
         shape = batch["image"].shape
         return int(shape[0]) * math.prod(int(size) for size in shape[2:])
 

@@ -42,6 +42,9 @@ class Workload(Segmentation):
         "large": {"volume": (256, 256, 192)},
     }
 
+    max_grad_norm = 12.0  # nnU-Net's
+    libraries = ("workloads._imaging_net", "workloads._imaging_data")
+
     batch: int = 2
     filters: tuple[int, ...] = (32, 64, 128, 256, 320, 320)
     deep_supervision: bool = True

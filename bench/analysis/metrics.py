@@ -108,7 +108,7 @@ def find_metric(name: str) -> Metric:
 
 
 # Time on an accelerator whose clock held, on one whose clock moved, and on a processor that other
-# programs share: what repeated no-op comparisons call for (see the section on noise in the guide).
+# programs share: what repeated no-op comparisons call for.
 TIME_STEADY_CLOCK_FRAC = 0.03
 TIME_MOVING_CLOCK_FRAC = 0.05
 TIME_SHARED_CPU_FRAC = 0.10

@@ -1,7 +1,7 @@
 """The gap in a user's terms: items a day, a whole training, one clinic's share of a device.
 
 Plain arithmetic on what was measured, with the interval carried along. A share of a device assumes
-that a slice of it is as much slower as it is smaller; slices were measured to be close to that.
+that a slice of it is as much slower as it is smaller.
 """
 
 from __future__ import annotations

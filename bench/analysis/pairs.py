@@ -146,10 +146,9 @@ def _shown(value: object) -> str:
 
 
 def _parameters(here: str, there: str, missing_from: str) -> str:
-    try:
-        ours, theirs = json.loads(here or "{}"), json.loads(there or "{}")
-    except ValueError:
-        return "the parameters differ"
+    ours, theirs = json.loads(here or "{}"), json.loads(there or "{}")
+    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
+        return "params_json differs"
     names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
     return "; ".join(
         f"{name} is {_shown(ours.get(name))}, in {missing_from} {_shown(theirs.get(name))}"

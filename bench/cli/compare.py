@@ -65,6 +65,7 @@ def compare(
 def load_and_compare(files: list[Path], *, metric: str, options: Options) -> Comparison:
     """Read result files and compare each with the first."""
     from bench.analysis.compare import compare as compare_frames
+    from bench.analysis.groups import COLUMNS
     from bench.analysis.metrics import find_metric
     from bench.cli.output import print_note
     from bench.core.errors import UsageError
@@ -75,7 +76,8 @@ def load_and_compare(files: list[Path], *, metric: str, options: Options) -> Com
         raise UsageError(
             "compare needs two result files or more: bench compare before.csv after.csv"
         )
-    frames = [read_frame([path], note=print_note) for path in files]
+    needed = (*COLUMNS, *chosen.columns)
+    frames = [read_frame([path], columns=needed, note=print_note) for path in files]
     return compare_frames(
         list(zip(labels(files), frames, strict=True)), metric=chosen, options=options
     )

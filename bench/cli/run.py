@@ -74,7 +74,6 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
 ) -> None:
     """Measure workloads on a device; rows go to a CSV file, a table to stdout."""
-    from bench.core.errors import UsageError
     from bench.core.units import parse_duration_s
     from bench.run.request import RunRequest
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.core.nouns import Dtype
 from bench.measure.feed import first_batches, make_loader
+from bench.measure.placing import place_net
 from bench.measure.precision import autocast, cast_net, half_type, layout_of, move
 from bench.measure.steps import float_tensors
 from bench.workload import Phase, Workload
@@ -63,7 +64,7 @@ def check_output(
     batch = first_batches(loader, most=1)[0]
     cpu = torch.device("cpu")
     expected = _output(tiny, phase, copy.deepcopy(net), batch, device=cpu, dtype="fp32")
-    net = cast_net(net.to(device), dtype=dtype, is_training=phase.is_training)
+    net = cast_net(place_net(net, device=device), dtype=dtype, is_training=phase.is_training)
     if channels_last:
         net = to_channels_last(net)
     if is_compiled:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -55,6 +56,16 @@ class Inspection:
         return "bf16" if self.is_accelerator and self.capabilities.get("bf16") == "ok" else "fp32"
 
 
+def same_modules() -> dict[str, str]:
+    """Environment in which a child process finds the modules that this process finds.
+
+    `python -m` would look into the user's folder first, and a folder called workloads or a file
+    called random.py there would stand in for ours.
+    """
+    folders = [os.path.abspath(folder) for folder in sys.path]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "PYTHONSAFEPATH": "1"}
+
+
 def inspect_device(
     label: str | None, *, dtypes: tuple[str, ...], with_roof: bool, threads: int | None = None
 ) -> Inspection:
@@ -69,6 +80,7 @@ def inspect_device(
         capture_output=True,
         text=True,
         check=False,
+        env=same_modules(),
         timeout=600,
     )
     lines = done.stdout.splitlines()
@@ -134,4 +146,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Skips the interpreter's teardown, in which some backends crash after all is said.
+    os._exit(code)

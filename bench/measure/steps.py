@@ -19,8 +19,6 @@ class TrainStep:
     def __init__(
         self, workload: Workload, net: nn.Module, *, device_type: str, dtype: Dtype
     ) -> None:
-        import torch
-
         self._workload = workload
         self._net = net
         self._device_type = device_type
@@ -29,7 +27,7 @@ class TrainStep:
         self._optimizer = workload.optimizer(net)
         self._schedule = workload.schedule(self._optimizer)
         # fp16's smallest normal number is 6e-5: unscaled gradients vanish.
-        self._scaler = torch.amp.GradScaler(device_type) if dtype == "fp16" else None
+        self._scaler = _gradient_scaler(self._parameters[0].device) if dtype == "fp16" else None
         self.first_loss: torch.Tensor | None = None
         self.last_loss: torch.Tensor | None = None
 
@@ -60,6 +58,21 @@ class TrainStep:
 
         if self._workload.max_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._parameters, self._workload.max_grad_norm)
+
+
+def _gradient_scaler(device: torch.device) -> torch.amp.GradScaler:
+    """Return torch's scaler; `NotImplementedError` where the device lacks what it computes with."""
+    import torch
+
+    if device.type != "mps":  # the scaler avoids float64 there, and nowhere else
+        try:
+            torch.ones(1, device=device).double()
+        except (RuntimeError, TypeError) as error:
+            raise NotImplementedError(
+                f"torch scales fp16 gradients with float64, which {device} does not have; "
+                "use --dtype bf16 or fp32"
+            ) from error
+    return torch.amp.GradScaler(device.type)
 
 
 class InferStep:

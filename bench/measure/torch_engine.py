@@ -22,6 +22,7 @@ from bench.devices.torch_adapter import adapter_for
 from bench.measure import feed as feeds
 from bench.measure.correctness import Check, check_output, to_channels_last
 from bench.measure.engine import StepCount
+from bench.measure.placing import place_net
 from bench.measure.precision import autocast, cast_net, half_type, move, set_matmul_precision
 from bench.measure.request import TrialRequest
 from bench.measure.steps import InferStep, TrainStep, float_tensors
@@ -158,7 +159,7 @@ class TorchEngine:
 
         config = self._request.config
         net = cast_net(net, dtype=config.dtype, is_training=self.phase.is_training)
-        net = net.to(self.device)
+        net = place_net(net, device=self.device)
         net.train(self.phase.is_training)
         if config.channels_last:
             net = to_channels_last(net)

@@ -66,7 +66,10 @@ def main() -> int:
 
 
 def _exit_with_parent() -> None:
-    sys.stdin.read()
+    # Not through sys.stdin: its lock would be held when a loader worker is forked, and the worker,
+    # which closes its copy of it, would wait for that lock for ever.
+    while os.read(0, 1024):
+        pass
     os._exit(3)
 
 

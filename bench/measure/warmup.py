@@ -14,7 +14,6 @@ from bench.measure.engine import Engine
 from bench.measure.limits import Limits
 from bench.measure.window import Window, run_window
 
-
 CHUNK_S = 0.5
 """Two of them make the second over which allocator, graphs and clock are compared."""
 

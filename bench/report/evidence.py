@@ -123,7 +123,7 @@ class Evidence:
         is_wanted = np.isin(group, np.asarray(numbers))
         part = self.frame[is_wanted]
         part = part.dropna(axis="columns", how="all")
-        columns = {name: _cells(part[name]) for name in part}
+        columns = {str(name): _cells(part[name]) for name in part}
         found: dict[int, list[Row]] = {number: [] for number in numbers}
         for number, cells in zip(
             group[is_wanted].tolist(), zip(*columns.values(), strict=True), strict=True
@@ -159,9 +159,7 @@ def _cells(series: pd.Series) -> list[object]:
     return values.where(series.notna(), None).tolist()
 
 
-def gather_evidence(
-    files: Sequence[tuple[str, Path]], *, note: Note = _LOG.warning
-) -> Evidence:
+def gather_evidence(files: Sequence[tuple[str, Path]], *, note: Note = _LOG.warning) -> Evidence:
     """Read labelled result files; `NothingMatchedError` when none of them has a row."""
     import pandas as pd
 

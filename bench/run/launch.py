@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
+from bench.measure.inspection import same_modules
 from bench.measure.request import TrialRequest
 
 OnMessage = Callable[[Mapping[str, Any]], None]
@@ -43,7 +44,7 @@ class Outcome:
 def child_environment(*, threads: int) -> dict[str, str]:
     """Environment of a trial: thread counts before torch is imported, no network, no surprises."""
     return {
-        **os.environ,
+        **same_modules(),
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "PYTHONHASHSEED": "0",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from bench import discovery

@@ -129,7 +129,8 @@ def find_run(name: str, *, folder: Path) -> Path:
     path = user_path(name, what="--resume")
     if path.suffix == ".csv" and path.is_file():
         return path
-    matches = [one for one in sorted(folder.glob("*.csv")) if name and one.stem.endswith(f"_{name}")]
+    files = sorted(folder.glob("*.csv")) if name else []
+    matches = [one for one in files if one.stem.endswith(f"_{name}")]
     if len(matches) == 1:
         return matches[0]
     if matches:

@@ -1,0 +1,48 @@
+"""`bench report`: result files become one page to read, print or send."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    files: Annotated[list[Path], typer.Argument(help="Result files.", metavar="CSV...")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="What to write: .html or .md.")
+    ] = Path("report.html"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Write one self-contained page: validity, speed, gap, roofline, energy, verdicts, origin.
+
+    Several files are compared with the first. The page needs no network; an .md file has the
+    same tables.
+    """
+    from datetime import UTC, datetime
+
+    from bench.analysis.figures import Options
+    from bench.analysis.noise import default_noise_path, floors_by_key, load_floors
+    from bench.cli.compare import labels
+    from bench.cli.gap import command
+    from bench.cli.output import print_json, print_note
+    from bench.report.assemble import assemble
+    from bench.report.evidence import gather_evidence
+    from bench.report.output import check_output, write_report
+
+    check_output(output)
+    named = list(zip(labels(files), files, strict=True))
+    evidence = gather_evidence(named, note=print_note)
+    made = assemble(
+        evidence,
+        options=Options(noise_floors=floors_by_key(load_floors(default_noise_path()))),
+        made_utc=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        command=command,
+    )
+    write_report(output, made)
+    if as_json:
+        names = [section.name for section in made.sections]
+        print_json({"path": str(output), "sections": names, "rows": made.num_rows})
+    else:
+        typer.echo(str(output))

@@ -1,0 +1,214 @@
+"""Configurations with names, and their figures with intervals: what all exports are made of.
+
+Tools that keep a history know a benchmark by its name alone, so a name holds all that must be equal
+for two points of a series to be compared: workload, size, dtype, batch, mode (also when it is
+real), link, device, and a hash of the configuration, which covers every parameter and the
+workload's version. It does not depend on what else is exported, except where two environments give
+one configuration: then what tells them apart is added.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.core import statistics
+from bench.report.grid import plain
+from bench.report.run_table import Line, lines_of, title_of
+from bench.results.schema import Row
+
+KEY = (
+    "workload",
+    "workload_version",
+    "config_hash",
+    "mode",
+    "link",
+    "parallel",
+    "device_count",
+    "dtype",
+    "device_type",
+    "env_id",
+)
+"""What trials must share to be repetitions of one another, beside device and device name."""
+_APART = (
+    ("device", ""),
+    ("workload_version", "version "),
+    ("torch_version", "torch "),
+    ("driver_version", "driver "),
+    ("host_hash", "host "),
+    ("env_id", "env "),
+)
+"""What may tell two configurations of one name apart, in order."""
+_MAX_PART = 120
+_LEAST, _MOST = 1e-60, 1e60
+"""Figures outside are damaged cells: nothing measured here is that small or large."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """A column that is exported as a figure; '{item}' stands for what throughput counts."""
+
+    column: str
+    label: str
+    """What it is, in words."""
+    unit: str
+    key: str
+    """Name with its unit, for formats that have only names."""
+    is_bigger_better: bool = False
+
+
+MEASURES = (
+    Measure(
+        column="throughput_per_s",
+        label="throughput",
+        unit="{item}/s",
+        key="throughput_{item}_per_s",
+        is_bigger_better=True,
+    ),
+    Measure(column="step_median_ms", label="median step", unit="ms", key="step_median_ms"),
+    Measure(column="ttft_ms", label="time to first token", unit="ms", key="ttft_ms"),
+    Measure(column="tpot_ms", label="time per output token", unit="ms", key="tpot_ms"),
+    Measure(column="lat_p90_ms", label="p90 latency", unit="ms", key="lat_p90_ms"),
+    Measure(column="lat_p99_ms", label="p99 latency", unit="ms", key="lat_p99_ms"),
+    Measure(
+        column="energy_per_item_j",
+        label="energy per {item}",
+        unit="J",
+        key="energy_per_{item}_j",
+    ),
+    Measure(
+        column="mem_alloc_peak_bytes",
+        label="peak device memory",
+        unit="bytes",
+        key="mem_alloc_peak_bytes",
+    ),
+    Measure(
+        column="rss_peak_bytes", label="peak host memory", unit="bytes", key="rss_peak_bytes"
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One measure of one configuration over its usable trials."""
+
+    label: str
+    unit: str
+    key: str
+    column: str
+    is_bigger_better: bool
+    value: float
+    """Geometric mean over trials, in `unit`."""
+    low: float | None
+    """Lower end of its 95 % interval; None with a single trial."""
+    high: float | None
+    num_trials: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """Trials that repeat one another, under the name that other tools know them by."""
+
+    name: str
+    line: Line
+
+    @property
+    def first(self) -> Row:
+        """Row that says what ran where."""
+        return self.line.first
+
+    def figures(self) -> list[Figure]:
+        """Return figures in the order of `MEASURES`; what no trial measured is left out."""
+        found = (_figure(measure, line=self.line) for measure in MEASURES)
+        return [figure for figure in found if figure is not None]
+
+
+def configurations(rows: Sequence[Row]) -> list[Configuration]:
+    """Group usable rows into configurations with distinct names, in order of appearance."""
+    parts: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        parts.setdefault(tuple(row.get(name) for name in KEY), []).append(row)
+    lines = [line for part in parts.values() for line in lines_of(part)]
+    names = _distinct([line.first for line in lines])
+    return [Configuration(name=name, line=line) for name, line in zip(names, lines, strict=True)]
+
+
+def name_of(row: Row) -> str:
+    """Name of a row's configuration: 'imaging-train tiny fp32 b2 [real] on Test CPU #c0ffee12'."""
+    count = row.get("device_count")
+    parts = [
+        title_of(row),
+        "[real]" if (row.get("mode") or "real") == "real" else "",
+        f"x{count}" if isinstance(count, int) and count > 1 else "",
+        str(row.get("parallel") or ""),
+        f"over {row['link']}" if row.get("link") else "",
+        f"on {row.get('device_name') or row['device']}",
+        f"#{str(row['config_hash'])[:8]}",
+    ]
+    return " ".join(plain(part)[:_MAX_PART] for part in parts if part)
+
+
+def _distinct(rows: Sequence[Row]) -> list[str]:
+    names = [name_of(row) for row in rows]
+    for column, prefix in _APART:
+        for name, same in _places(names).items():
+            if len({rows[index].get(column) for index in same}) > 1:
+                for index in same:
+                    value = plain(str(rows[index].get(column) or "unknown"))[:24]
+                    names[index] = f"{name} {prefix}{value}"
+    for name, same in _places(names).items():
+        for number, index in enumerate(same[1:], start=2):
+            names[index] = f"{name} ({number})"
+    return names
+
+
+def _places(names: list[str]) -> dict[str, list[int]]:
+    places: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        places.setdefault(name, []).append(index)
+    return places
+
+
+def item_of(row: Row) -> str:
+    """What throughput counts, as a word that may stand in any name."""
+    word = re.sub(r"[^A-Za-z0-9]+", "_", str(row.get("items_unit") or "")).strip("_")
+    return word[:24] or "item"
+
+
+def trial_values(rows: Sequence[Row], column: str) -> list[float]:
+    """Figures of single trials that can be figures: over zero, and of this world."""
+    found = (row.get(column) for row in rows)
+    return [float(v) for v in found if isinstance(v, int | float) and _LEAST < v < _MOST]
+
+
+def _figure(measure: Measure, *, line: Line) -> Figure | None:
+    values = trial_values(line.usable, measure.column)
+    if not values:
+        return None
+    value, low, high = _interval(values)
+    item = item_of(line.first)
+    return Figure(
+        label=measure.label.format(item=item),
+        unit=measure.unit.format(item=item),
+        key=measure.key.format(item=item),
+        column=measure.column,
+        is_bigger_better=measure.is_bigger_better,
+        value=value,
+        low=low,
+        high=high,
+        num_trials=len(values),
+    )
+
+
+def _interval(values: list[float]) -> tuple[float, float | None, float | None]:
+    try:
+        interval = statistics.mean_interval_log(values)
+    except OverflowError:  # damaged cells, decades apart: nothing is known of the spread
+        interval = None
+    if interval is not None:
+        return interval
+    if len(values) == 1:
+        return values[0], None, None
+    return math.exp(math.fsum(math.log(value) for value in values) / len(values)), None, None

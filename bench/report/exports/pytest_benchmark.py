@@ -1,0 +1,154 @@
+"""The JSON of pytest-benchmark 5, for `pytest-benchmark compare` and what else reads it.
+
+Its rounds are our trials: `data` holds each trial's median step in seconds, and the statistics are
+those that pytest-benchmark computes of its own rounds, by its definitions (a single round has a
+standard deviation of 0 there). `ops` is steps per second. Throughput, memory and energy have no
+place in this format; they are in `extra_info`.
+https://pytest-benchmark.readthedocs.io/en/latest/comparing.html
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+
+from bench import __version__
+from bench.core import statistics
+from bench.report.exports.figures import Configuration, configurations, trial_values
+from bench.report.exports.selection import Selection
+from bench.results.schema import Row
+
+FORMAT_VERSION = "5.3.1"
+"""Version of pytest-benchmark whose files these are like."""
+_MACHINE = {
+    "node": "host_hash",
+    "processor": "cpu_model",
+    "system": "os_version",
+    "python_version": "python_version",
+    "device": "device_name",
+    "torch_version": "torch_version",
+    "driver_version": "driver_version",
+}
+_EXTRA = (
+    "mode",
+    "link",
+    "parallel",
+    "device",
+    "device_name",
+    "device_count",
+    "workload_version",
+    "config_hash",
+    "torch_version",
+    "items_unit",
+)
+
+
+def document(selection: Selection) -> str:
+    """Return the file's text."""
+    rows = selection.usable
+    content = {
+        "machine_info": {
+            name: value
+            for name, column in _MACHINE.items()
+            if (value := _shared(rows, column)) is not None
+        },
+        "commit_info": _commit_info(rows),
+        "benchmarks": [
+            entry for one in configurations(rows) if (entry := _entry(one)) is not None
+        ],
+        # When the last trial began, so that the same rows always give the same file.
+        "datetime": max((str(row.get("started_utc") or "") for row in rows), default=""),
+        "version": FORMAT_VERSION,
+    }
+    return json.dumps(content, indent=4, allow_nan=False) + "\n"
+
+
+def notes(selection: Selection) -> list[str]:
+    """Lines for stderr about configurations that have no step time."""
+    untimed = [one.name for one in configurations(selection.usable) if _entry(one) is None]
+    return [f"{name}: has no step time and is left out" for name in untimed]
+
+
+def _entry(one: Configuration) -> dict[str, object] | None:
+    data_s = [value / 1e3 for value in trial_values(one.line.usable, "step_median_ms")]
+    if not data_s:
+        return None
+    row = one.first
+    params = json.loads(str(row.get("params_json") or "{}"))
+    facts = {name: row[name] for name in _EXTRA if row.get(name) is not None}
+    figures = {figure.key: figure.value for figure in one.figures()}
+    return {
+        "group": None,
+        "name": one.name,
+        "fullname": one.name,
+        "params": {"device": row.get("device_name") or row["device"]},
+        "param": None,
+        "extra_info": {
+            "made_by": f"gapbench {__version__}",
+            "round": "one trial: a fresh process; its time is the trial's median step",
+            **facts,
+            "params": params,
+            "figures": figures,
+        },
+        "options": {"timer": "perf_counter", "warmup": True},
+        "stats": stats_of(data_s),
+    }
+
+
+def stats_of(data_s: Sequence[float]) -> dict[str, object]:
+    """Statistics of rounds, as pytest-benchmark defines each."""
+    num, total_s = len(data_s), math.fsum(data_s)
+    mean_s, ordered = total_s / num, sorted(data_s)
+    square = math.fsum((value - mean_s) ** 2 for value in data_s)
+    stddev_s = math.sqrt(square / (num - 1)) if num > 1 else 0.0
+    # Quartiles at n/4 - 1/2 and 3n/4 - 1/2 of the sorted rounds: Wikipedia's method 2 for an even
+    # number and method 3 for an odd one, https://en.wikipedia.org/wiki/Quartile#Computing_methods
+    q1_s, q3_s = (_at(ordered, position=part * num / 4 - 0.5) for part in (1, 3))
+    iqr_s = q3_s - q1_s
+    low_s, high_s = q1_s - 1.5 * iqr_s, q3_s + 1.5 * iqr_s
+    num_far = sum(not mean_s - stddev_s <= value <= mean_s + stddev_s for value in data_s)
+    num_outside = sum(not low_s <= value <= high_s for value in data_s)
+    return {
+        "min": ordered[0],
+        "max": ordered[-1],
+        "mean": mean_s,
+        "stddev": stddev_s,
+        "rounds": num,
+        "median": statistics.median(data_s),
+        "iqr": iqr_s,
+        "q1": q1_s,
+        "q3": q3_s,
+        "iqr_outliers": num_outside,
+        "stddev_outliers": num_far,
+        "outliers": f"{num_far};{num_outside}",
+        "ld15iqr": min(value for value in ordered if value >= low_s),
+        "hd15iqr": max(value for value in ordered if value <= high_s),
+        "ops": num / total_s,
+        "total": total_s,
+        "data": list(data_s),
+        "iterations": 1,
+    }
+
+
+def _at(ordered: list[float], *, position: float) -> float:
+    index = min(max(position, 0.0), len(ordered) - 1.0)
+    return statistics.percentile(ordered, index / (len(ordered) - 1)) if index else ordered[0]
+
+
+def _shared(rows: Sequence[Row], column: str) -> str | None:
+    """Return the value of a column in which all rows agree."""
+    values = {row.get(column) for row in rows}
+    value = values.pop() if len(values) == 1 else None
+    return None if value is None else str(value)
+
+
+def _commit_info(rows: Sequence[Row]) -> dict[str, object]:
+    commit = _shared(rows, "git_commit")
+    if commit is None:
+        return {}
+    return {
+        "id": commit.removesuffix("-dirty"),
+        "dirty": commit.endswith("-dirty"),
+        "project": "gapbench",
+    }

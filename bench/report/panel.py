@@ -1,0 +1,218 @@
+"""One small figure as an inline SVG that follows the colours and the font of the page around it.
+
+matplotlib draws with stand-in colours, which become CSS variables afterwards: the same picture then
+works in light, in dark and on paper. Panels are narrow (one fits a phone), text stays text, and
+what a file says is never taken for mathematics or markup.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import io
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from bench.report.content import Plot
+from bench.report.grid import plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH_INCHES = 4.6
+"""440 CSS pixels: a phone shows a panel at four fifths of its size."""
+ROW_INCHES = 0.27
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+"""Shapes, so that no line of a legend rests on colour alone."""
+
+Value = tuple[float, float | None, float | None]
+"""A figure and the ends of its interval."""
+
+# Stand-ins: no figure of ours uses these by itself.
+INK, FAINT, GROUND = "#010203", "#040506", "#070809"
+SERIES = ("#a10001", "#a10002", "#a10003", "#a10004", "#a10005", "#a10006", "#a10007")
+_VARIABLES = {
+    INK: "var(--ink)",
+    FAINT: "var(--line)",
+    GROUND: "var(--ground)",
+    **{color: f"var(--series-{number})" for number, color in enumerate(SERIES, start=1)},
+}
+_STYLE = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.family": "sans-serif",
+    "font.size": 9.0,
+    "axes.titlesize": 9.0,
+    "axes.labelsize": 9.0,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "axes.edgecolor": FAINT,
+    "axes.facecolor": "none",
+    "axes.labelcolor": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "grid.alpha": 0.6,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "lines.markersize": 6.5,
+    "axes.unicode_minus": False,
+    "figure.facecolor": "none",
+    "axes.formatter.use_mathtext": False,
+}
+
+
+def color_of(number: int) -> str:
+    """Colour of the series with this number; the eighth looks like the first, marker apart."""
+    return SERIES[number % len(SERIES)]
+
+
+def marker_of(number: int) -> str:
+    """Shape of the series with this number."""
+    return MARKERS[number % len(MARKERS)]
+
+
+def short(text: str, *, length: int = 34) -> str:
+    """Text that fits beside an axis: cut in the middle, since names differ at their ends."""
+    text = plain(text)
+    if len(text) <= length:
+        return text
+    head = (length - 1) * 2 // 3
+    return f"{text[:head].rstrip()}…{text[len(text) - (length - 1 - head) :].lstrip()}"
+
+
+def draw(
+    name: str,
+    *,
+    title: str,
+    description: str,
+    height_inches: float,
+    paint: Callable[[Axes], None],
+) -> Plot:
+    """Draw one panel; `name` makes its inner identifiers unique in the page."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    style = {**_STYLE, "svg.hashsalt": name}
+    with rc_context(style), warnings.catch_warnings():  # type: ignore[arg-type]
+        # The reader's own fonts show the text; that ours lack a glyph does not matter.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure = Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        paint(axes)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    title, description = plain(title), plain(description)
+    svg = _themed(buffer.getvalue(), name=name, title=title, description=description)
+    return Plot(title=title, description=description, svg=svg)
+
+
+def _themed(text: str, *, name: str, title: str, description: str) -> str:
+    """Inline SVG out of a whole file: colours, names and a text alternative."""
+    body = text[text.index("<svg") :]
+    head, _, rest = body.partition(">")
+    view_box = re.search(r'viewBox="[^"]*"', head)
+    assert view_box is not None  # matplotlib always writes one
+    key = hashlib.sha256(name.encode()).hexdigest()[:8]
+    rest = re.sub(r"<metadata>.*?</metadata>", "", rest, flags=re.DOTALL)
+    rest = re.sub(r'<g id="[^"]*"', "<g", rest)
+    rest = re.sub(r'(<[a-zA-Z]+ [^<>]*?)\bid="', rf'\1id="{key}-', rest)
+    rest = rest.replace("url(#", f"url(#{key}-").replace('xlink:href="#', f'href="#{key}-')
+    for color, variable in _VARIABLES.items():
+        rest = rest.replace(color, variable)
+    rest = re.sub(r"font: ([0-9.]+)px [^;\"]*", r"font-size: \1px", rest)
+    return (
+        f'<svg role="img" aria-labelledby="{key}-title {key}-desc" {view_box[0]}>'
+        f'<title id="{key}-title">{html.escape(title)}</title>'
+        f'<desc id="{key}-desc">{html.escape(description)}</desc>{rest.strip()}'
+    )
+
+
+def dots(
+    axes: Axes,
+    *,
+    values: Sequence[Value],
+    labels: Sequence[str],
+    numbers: Sequence[int],
+    is_hollow: Sequence[bool],
+) -> None:
+    """Dots with intervals, one line each from the top down; `numbers` choose colour and shape."""
+    for place, (value, low, high) in enumerate(values):
+        color = color_of(numbers[place])
+        if low is not None and high is not None:
+            axes.plot([low, high], [place, place], color=color, linewidth=2, solid_capstyle="butt")
+        axes.plot(
+            [value],
+            [place],
+            marker=marker_of(numbers[place]),
+            color=color,
+            markeredgecolor=color if is_hollow[place] else INK,
+            markerfacecolor=GROUND if is_hollow[place] else color,
+            markeredgewidth=1.6 if is_hollow[place] else 0.6,
+            linestyle="none",
+        )
+    axes.set_yticks(range(len(labels)), [short(label) for label in labels])
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    _fit(axes, ends=[end for value in values for end in value if end is not None])
+
+
+def _fit(axes: Axes, *, ends: Sequence[float]) -> None:
+    """From zero where all values are near to each other, logarithmic over more than a decade."""
+    positive = [end for end in ends if end > 0.0]
+    if positive and max(positive) > 10.0 * min(positive):
+        log_axis(axes, values=positive, which="x")
+        return
+    axes.set_xlim(0.0, (max(positive) if positive else 1.0) * 1.08)
+    axes.locator_params(axis="x", nbins=5)
+    axes.xaxis.set_major_formatter(lambda value, _: tick(value))
+
+
+def log_axis(axes: Axes, *, values: Sequence[float], which: str) -> None:
+    """Logarithmic axis around positive values with few, plain ticks."""
+    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+
+    low, high = min(values) / 1.4, max(values) * 1.4
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
+    decades = high / low
+    steps = (1.0, 2.0, 5.0) if decades < 30.0 else (1.0, 3.0) if decades < 300.0 else (1.0,)
+    axis.set_major_locator(LogLocator(base=10.0, subs=steps, numticks=7))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(lambda value, _: tick(value))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def span_axis(axes: Axes, *, values: Sequence[float], which: str) -> None:
+    """Logarithmic where values lie far apart, else linear around them, not from zero."""
+    low, high = min(values), max(values)
+    if high > 6.0 * low:
+        log_axis(axes, values=values, which=which)
+        return
+    margin = 0.06 * (high - low) or 0.05 * high
+    (axes.set_xlim if which == "x" else axes.set_ylim)(low - margin, high + margin)
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axes.locator_params(axis="x" if which == "x" else "y", nbins=5)
+    axis.set_major_formatter(lambda value, _: f"{value:.6g}")
+
+
+def tick(value: float) -> str:
+    """Number at a tick: '0', '0.02', '5', '20 k', '3 M'."""
+    if value == 0.0:
+        return "0"
+    for size, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size * 0.9999:
+            return f"{value / size:.3g} {prefix}"
+    return f"{value:.3g}"

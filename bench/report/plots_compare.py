@@ -1,0 +1,88 @@
+"""Panel of a comparison: ratios with intervals against the threshold that decides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bench.analysis.comparison import Compared, Comparison
+from bench.analysis.verdicts import VERDICTS
+from bench.report.content import Plot, Plots
+from bench.report.panel import INK, ROW_INCHES, dots, draw
+from bench.report.plots_speed import in_words
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MAX_PANELS = 4
+MAX_LINES = 16
+_PLACES = {verdict: place for place, verdict in enumerate((*VERDICTS, ""))}
+
+
+def compare_plots(comparison: Comparison) -> Plots | None:
+    """Ratio of each later file to the first, a panel per file, the most urgent lines first."""
+    by_file: dict[str, list[Compared]] = {}
+    for row in comparison.rows:
+        if row.ratio is not None:
+            by_file.setdefault(row.b.file, []).append(row)
+    if not by_file:
+        return None
+    chosen = list(by_file.items())[:MAX_PANELS]
+    panels, drawn = [], 0
+    for file, rows in chosen:
+        urgent = sorted(rows, key=lambda row: _PLACES[row.verdict])[:MAX_LINES]
+        drawn += len(urgent)
+        panels.append(_panel(comparison, file=file, rows=urgent))
+    total = sum(map(len, by_file.values()))
+    note = "" if drawn == total else f"{drawn} of {total} ratios are drawn; the table has more."
+    return Plots(panels=tuple(panels), note=note)
+
+
+def _panel(comparison: Comparison, *, file: str, rows: Sequence[Compared]) -> Plot:
+    metric = comparison.metric.name
+    values = [(row.ratio or 1.0, row.low, row.high) for row in rows]
+    labels = [
+        " ".join(
+            word
+            for word in (
+                row.workload,
+                row.size,
+                row.dtype,
+                "" if row.batch is None else f"b{row.batch}",
+                "" if row.mode in ("real", "") else f"[{row.mode}]",
+            )
+            if word
+        )
+        for row in rows
+    ]
+
+    def paint(axes: Axes) -> None:
+        dots(
+            axes,
+            values=values,
+            labels=labels,
+            numbers=[_PLACES[row.verdict] for row in rows],
+            is_hollow=[row.mode not in ("real", "") for row in rows],
+        )
+        for place, row in enumerate(rows):
+            if row.verdict:
+                edges = [1.0 / (1.0 + row.threshold_frac), 1.0 + row.threshold_frac]
+                axes.plot(edges, [place, place], color=INK, alpha=0.15, linewidth=9, zorder=0)
+        axes.axvline(1.0, color=INK, linewidth=1, linestyle="--")
+        ends = [end for value in values for end in value if end is not None]
+        low, high = min(*ends, 0.9), max(*ends, 1.1)
+        if high < 10.0 * low:
+            axes.set_xlim(low - 0.04 * (high - low), high + 0.04 * (high - low))
+        axes.set_xlabel(f"{metric}, ratio to {comparison.labels[0]}; under 1 is better")
+
+    told = "; ".join(
+        f"{label}: {in_words(value)} {row.verdict or 'ratio only'}"
+        for label, value, row in zip(labels, values, rows, strict=True)
+    )
+    return draw(
+        f"compare {file}",
+        title=f"{file} over {comparison.labels[0]}",
+        description=f"Ratio of {metric} with 95 % interval; the grey bar is the threshold. {told}.",
+        height_inches=0.75 + ROW_INCHES * len(rows),
+        paint=paint,
+    )

@@ -1,0 +1,194 @@
+"""Panels of training against inference, and of both under the roofline of their device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bench.analysis.demand import Demand
+from bench.analysis.estimates import LogEstimate
+from bench.analysis.gap import Gap
+from bench.core.units import format_number, format_si
+from bench.report.content import Plot, Plots
+from bench.report.panel import (
+    FAINT,
+    GROUND,
+    INK,
+    ROW_INCHES,
+    Value,
+    color_of,
+    dots,
+    draw,
+    log_axis,
+    marker_of,
+    short,
+)
+from bench.report.plots_speed import in_words
+from bench.report.tables_gap import title
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MAX_GAPS = 9
+MAX_ROOFLINES = 6
+MAX_POINTS = 8
+_ASPECTS = ("time", "flops", "memory", "energy", "utilisation")
+
+
+def gap_plots(gaps: Sequence[Gap]) -> Plots | None:
+    """Ratios of training to inference, a panel per pair of phases and device."""
+    panels = [panel for gap in gaps if (panel := _gap_panel(gap)) is not None]
+    if not panels:
+        return None
+    hidden = len(panels) - MAX_GAPS
+    note = f"{hidden} further pairs are in the table only." if hidden > 0 else ""
+    return Plots(panels=tuple(panels[:MAX_GAPS]), note=note)
+
+
+def _value(estimate: LogEstimate) -> Value:
+    low, high = estimate.interval or (None, None)
+    return estimate.value, low, high
+
+
+def _gap_panel(gap: Gap) -> Plot | None:
+    found = {name: getattr(gap, name) for name in _ASPECTS if getattr(gap, name) is not None}
+    if not found:
+        return None
+    values = [_value(estimate) for estimate in found.values()]
+    labels = ["FLOPs" if name == "flops" else name for name in found]
+    is_real = gap.train.setting.fact("mode") in ("real", "")
+    per = f" per {gap.unit}" if gap.unit else ""
+
+    def paint(axes: Axes) -> None:
+        dots(
+            axes,
+            values=values,
+            labels=labels,
+            numbers=list(range(len(labels))),
+            is_hollow=[not is_real] * len(labels),
+        )
+        ends = [end for value in values for end in value if end is not None]
+        log_axis(axes, values=[*ends, 1.0], which="x")
+        axes.axvline(1.0, color=INK, linewidth=1, linestyle="--")
+        axes.set_xlabel(f"training over inference{per}; 1 is equal")
+
+    name = f"{title(gap.train)} / {gap.infer.phase}"
+    told = "; ".join(f"{a}: {in_words(v)} times" for a, v in zip(labels, values, strict=True))
+    return draw(
+        f"gap {name} {gap.train.device} {gap.train.setting.facts}",
+        title=f"{name} on {gap.train.device}",
+        description=f"What training asks over what inference asks{per}. {told}.",
+        height_inches=0.75 + ROW_INCHES * len(labels),
+        paint=paint,
+    )
+
+
+def roofline_plots(found: Sequence[Demand]) -> Plots | None:
+    """Each device's measured roofs with the phases that have work and traffic on it."""
+    by_device: dict[str, list[Demand]] = {}
+    for demand in found:
+        if is_placeable(demand):
+            by_device.setdefault(demand.device, []).append(demand)
+    if not by_device:
+        return None
+    chosen = list(by_device.items())[:MAX_ROOFLINES]
+    panels = [_roofline(device, demands[:MAX_POINTS]) for device, demands in chosen]
+    drawn = sum(len(demands[:MAX_POINTS]) for _, demands in chosen)
+    total = sum(map(len, by_device.values()))
+    note = "" if drawn == total else f"{drawn} of {total} phases are drawn."
+    return Plots(panels=tuple(panels), note=note)
+
+
+def is_placeable(demand: Demand) -> bool:
+    """Whether everything is known that a place under the roofline takes."""
+    return (
+        demand.throughput_per_s is not None
+        and demand.flops_per_byte is not None
+        and demand.ridge_flops_per_byte is not None
+    )
+
+
+def _speed(demand: Demand) -> float:
+    assert demand.throughput_per_s is not None and demand.flops_per_item is not None
+    return demand.throughput_per_s.value * demand.flops_per_item
+
+
+def _roofs(demands: Sequence[Demand]) -> list[tuple[float, float, str]]:
+    """Distinct (FLOP/s, bytes/s, dtype) of one device."""
+    roofs = {
+        (demand.roof_flops_per_s or 0.0, demand.roof_bytes_per_s or 0.0): demand.setting.fact(
+            "dtype"
+        )
+        for demand in demands
+    }
+    return [(flops, rate, dtype) for (flops, rate), dtype in sorted(roofs.items())]
+
+
+def _roofline(device: str, demands: Sequence[Demand]) -> Plot:
+    roofs = _roofs(demands)
+    places = [(demand.flops_per_byte or 1.0, _speed(demand)) for demand in demands]
+    ridges = [flops / rate for flops, rate, _ in roofs]
+    left = min([x for x, _ in places] + ridges) / 4.0
+    right = max([x for x, _ in places] + ridges) * 4.0
+
+    def paint(axes: Axes) -> None:
+        for flops, rate, dtype in roofs:
+            ridge = flops / rate
+            line_x, line_y = [left, ridge, right], [left * rate, flops, flops]
+            axes.plot(line_x, line_y, color=INK, linewidth=1.4)
+            axes.annotate(
+                f"{dtype} roof {format_si(flops, 'FLOP/s')}",
+                (right, flops),
+                xytext=(-2, 3),
+                textcoords="offset points",
+                ha="right",
+                va="bottom",
+                fontsize=8.0,
+            )
+        lows = [y for _, y in places] + [left * rate for _, rate, _ in roofs]
+        log_axis(axes, values=[left * 1.4, right / 1.4], which="x")
+        log_axis(axes, values=[min(lows), max(f for f, _, _ in roofs) * 1.6], which="y")
+        for number, (demand, (x, y)) in enumerate(zip(demands, places, strict=True)):
+            _point(axes, x=x, y=y, number=number, demand=demand)
+        axes.set_xlabel("FLOP per byte of least memory traffic")
+        axes.set_ylabel("FLOP/s")
+        axes.grid(color=FAINT)
+        axes.figure.legend(loc="outside lower left", ncols=1, handletextpad=0.3)
+
+    told = "; ".join(
+        _told(demand, x=x, y=y) for demand, (x, y) in zip(demands, places, strict=True)
+    )
+    return draw(
+        f"roofline {device}",
+        title=device,
+        description=f"Speed over arithmetic intensity, logarithmic, under measured roofs. {told}.",
+        height_inches=3.1 + 0.2 * len(demands),
+        paint=paint,
+    )
+
+
+def _point(axes: Axes, *, x: float, y: float, number: int, demand: Demand) -> None:
+    color = color_of(number)
+    is_real = demand.setting.fact("mode") in ("real", "")
+    axes.plot(
+        [x],
+        [y],
+        marker=marker_of(number),
+        color=color,
+        markeredgecolor=INK if is_real else color,
+        markerfacecolor=color if is_real else GROUND,
+        markeredgewidth=0.6 if is_real else 1.6,
+        linestyle="none",
+        label=short(f"{title(demand)}: {_reached(demand)}", length=60),
+        zorder=3,
+    )
+
+
+def _reached(demand: Demand) -> str:
+    assert demand.reached_frac is not None
+    return f"{demand.reached_frac * 100:.3g} % of the {demand.roof} roof"
+
+
+def _told(demand: Demand, *, x: float, y: float) -> str:
+    place = f"{format_number(x)} FLOP per byte, {format_si(y, 'FLOP/s')}"
+    return f"{title(demand)}: {place}, {_reached(demand)}"

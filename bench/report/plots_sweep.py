@@ -1,0 +1,255 @@
+"""Panels of what changes with the number of devices and with the link between them.
+
+Real, throttled, emulated and simulated rows are never joined by a line: each curve is one mode,
+its legend says which, and only real ones have filled marks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bench.core.units import format_number
+from bench.report.content import Plot, Plots
+from bench.report.evidence import Shown
+from bench.report.grid import Grid
+from bench.report.panel import (
+    GROUND,
+    INK,
+    ROW_INCHES,
+    color_of,
+    dots,
+    draw,
+    marker_of,
+    short,
+    span_axis,
+    tick,
+)
+from bench.report.plots_speed import in_words, left_out, mean_of
+from bench.report.run_table import trials_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MAX_PANELS = 9
+MAX_CURVES = 8
+MAX_LINES = 14
+
+
+def swept(shown: Sequence[Shown]) -> list[Shown]:
+    """Rows with several devices or a modelled link, and the single-device ones beside them."""
+    wide = [one for one in shown if _is_wide(one)]
+    workloads = {(one.line.first["workload"], one.line.first.get("size")) for one in wide}
+    return [
+        one
+        for one in shown
+        if (one.line.first["workload"], one.line.first.get("size")) in workloads
+    ]
+
+
+def _is_wide(one: Shown) -> bool:
+    row = one.line.first
+    return bool(row.get("link") or row.get("parallel") or count_of(one) > 1)
+
+
+def count_of(one: Shown) -> int:
+    """Devices that took part."""
+    count = one.line.first.get("device_count")
+    return count if isinstance(count, int) else 1
+
+
+def kind_of(one: Shown) -> str:
+    """How a sweep's curve is called: device, parallelism, link, batch, and the mode in brackets."""
+    row = one.line.first
+    name = str(row.get("device_name") or row["device"])
+    parts = [name, str(row.get("parallel") or ""), str(row.get("link") or ""), one.file]
+    parts += [f"b{row['batch']}" if row.get("batch") is not None else ""]
+    parts += [str(row.get("dtype") or ""), "" if one.mode == "real" else f"[{one.mode}]"]
+    return " ".join(part for part in parts if part)
+
+
+def sweep_grid(shown: Sequence[Shown]) -> Grid:
+    """Throughput and efficiency by number of devices and link."""
+    rows = []
+    for one in sorted(shown, key=lambda one: (str(one.line.first["workload"]), count_of(one))):
+        row, value = one.line.first, mean_of(one, "throughput_per_s")
+        per_device = None if value is None else value[0] / count_of(one)
+        alone = single(one, among=shown)
+        rows.append(
+            (
+                f"{row['workload']} {row.get('size') or ''}".strip(),
+                f"[{one.mode}]" if one.mode != "real" else "real",
+                str(row.get("parallel") or ""),
+                str(row.get("link") or ""),
+                str(row.get("device_name") or row["device"]),
+                str(count_of(one)),
+                "" if value is None else f"{in_words(value)} {row.get('items_unit') or ''}/s",
+                "" if per_device is None or alone is None else f"{per_device / alone * 100:.3g} %",
+                trials_text(one.line),
+            )
+        )
+    heads = ("workload", "mode", "parallel", "link", "device", "devices>", "throughput>",
+             "of linear>", "trials")  # fmt: skip
+    note = (
+        "of linear: items per second and device over those of one device with the same settings, "
+        "mode and link; blank where one device was not measured that way"
+    )
+    return Grid(heads=heads, rows=rows, notes=(note,))
+
+
+def single(one: Shown, *, among: Sequence[Shown]) -> float | None:
+    """Throughput of one device on the same terms; a real one stands for its own mode only."""
+    for other in among:
+        if count_of(other) == 1 and _terms(other) == _terms(one):
+            value = mean_of(other, "throughput_per_s")
+            return None if value is None else value[0]
+    return None
+
+
+def _terms(one: Shown) -> tuple[object, ...]:
+    row = one.line.first
+    names = ("workload", "workload_version", "size", "dtype", "batch", "device_name")
+    return one.mode, one.file, *(row.get(name) for name in names)
+
+
+def scaling_plots(shown: Sequence[Shown]) -> Plots | None:
+    """Items per second over the number of devices, a panel per workload."""
+    curves: dict[str, dict[str, list[Shown]]] = {}
+    for one in shown:
+        if mean_of(one, "throughput_per_s") is not None:
+            workload = str(one.line.first["workload"])
+            curves.setdefault(workload, {}).setdefault(kind_of(one), []).append(one)
+    panels = [
+        _scaling(workload, kinds)
+        for workload, kinds in curves.items()
+        if len({count_of(one) for points in kinds.values() for one in points}) > 1
+    ]
+    if not panels:
+        return None
+    note = "Dotted: as many times one device's speed as there are devices."
+    if len(panels) > MAX_PANELS:
+        note += f" {MAX_PANELS} of {len(panels)} workloads are drawn."
+    return Plots(panels=tuple(panels[:MAX_PANELS]), note=note)
+
+
+def _scaling(workload: str, kinds: dict[str, list[Shown]]) -> Plot:
+    chosen = list(kinds.items())[:MAX_CURVES]
+    points = {
+        kind: sorted(
+            (count_of(one), value[0])
+            for one in found
+            if (value := mean_of(one, "throughput_per_s")) is not None
+        )
+        for kind, found in chosen
+    }
+
+    def paint(axes: Axes) -> None:
+        for number, (kind, found) in enumerate(chosen):
+            counts, speeds = zip(*points[kind], strict=True)
+            _curve(axes, counts, speeds, kind=kind, number=number, is_real=found[0].mode == "real")
+            if counts[0] == 1:
+                line = [speeds[0], speeds[0] * counts[-1]]
+                axes.plot([1, counts[-1]], line, color=INK, linewidth=0.8, linestyle=":")
+        every = [point for found in points.values() for point in found]
+        span_axis(axes, values=[speed for _, speed in every], which="y")
+        ticks = sorted({count for count, _ in every})
+        axes.set_xscale("log", base=2)
+        axes.set_xlim(ticks[0] / 1.2, ticks[-1] * 1.2)
+        axes.set_xticks(ticks[:: -(-len(ticks) // 8)])
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
+        axes.minorticks_off()
+        axes.set_xlabel("devices")
+        axes.set_ylabel(f"{_unit(chosen[0][1][0])}s per second")
+        axes.yaxis.set_major_formatter(lambda value, _: tick(value))
+        axes.figure.legend(loc="outside lower left", ncols=1)
+
+    told = "; ".join(
+        f"{kind}: " + ", ".join(f"{count} devices {format_number(speed)}" for count, speed in found)
+        for kind, found in points.items()
+    )
+    return draw(
+        f"scaling {workload}",
+        title=workload,
+        description=f"Items per second over number of devices. {told}.",
+        height_inches=2.5 + 0.2 * len(chosen),
+        paint=paint,
+    )
+
+
+def _unit(one: Shown) -> str:
+    return str(one.line.first.get("items_unit") or "item")
+
+
+def _curve(
+    axes: Axes,
+    counts: Sequence[float],
+    speeds: Sequence[float],
+    *,
+    kind: str,
+    number: int,
+    is_real: bool,
+) -> None:
+    color = color_of(number)
+    axes.plot(
+        counts,
+        speeds,
+        color=color,
+        marker=marker_of(number),
+        markerfacecolor=color if is_real else GROUND,
+        markeredgecolor=INK if is_real else color,
+        markeredgewidth=0.6 if is_real else 1.6,
+        linestyle="-" if is_real else "--",
+        label=short(kind, length=60),
+    )
+
+
+def link_plots(shown: Sequence[Shown]) -> Plots | None:
+    """Items per second by link, at each number of devices, a panel per workload."""
+    by_panel: dict[tuple[str, int], list[Shown]] = {}
+    for one in shown:
+        row = one.line.first
+        if row.get("link") and mean_of(one, "throughput_per_s") is not None:
+            by_panel.setdefault((str(row["workload"]), count_of(one)), []).append(one)
+    if not by_panel:
+        return None
+    chosen = list(by_panel.items())[:MAX_PANELS]
+    panels = [_links(workload, count, found[:MAX_LINES]) for (workload, count), found in chosen]
+    drawn = sum(len(found[:MAX_LINES]) for _, found in chosen)
+    return Plots(panels=tuple(panels), note=left_out(drawn, of=sum(map(len, by_panel.values()))))
+
+
+def _links(workload: str, count: int, found: Sequence[Shown]) -> Plot:
+    links = list(dict.fromkeys(str(one.line.first["link"]) for one in found))
+    values = [value for one in found if (value := mean_of(one, "throughput_per_s")) is not None]
+    labels = [
+        " ".join(
+            part
+            for part in (
+                str(one.line.first["link"]),
+                str(one.line.first.get("parallel") or ""),
+                "" if one.mode == "real" else f"[{one.mode}]",
+                one.file,
+            )
+            if part
+        )
+        for one in found
+    ]
+
+    def paint(axes: Axes) -> None:
+        dots(
+            axes,
+            values=values,
+            labels=labels,
+            numbers=[links.index(str(one.line.first["link"])) for one in found],
+            is_hollow=[one.mode != "real" for one in found],
+        )
+        axes.set_xlabel(f"{_unit(found[0])}s per second; more is faster")
+
+    told = "; ".join(f"{a}: {in_words(v)}" for a, v in zip(labels, values, strict=True))
+    return draw(
+        f"links {workload} {count}",
+        title=f"{workload} on {count} devices",
+        description=f"Items per second by link. {told}.",
+        height_inches=0.75 + ROW_INCHES * len(found),
+        paint=paint,
+    )

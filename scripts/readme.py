@@ -1,0 +1,57 @@
+"""Write the generated parts of the README from committed rows: `python -m scripts.readme`.
+
+The tables come from `results/reference`, the example workload stays where it is; a test holds the
+README to what this prints.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+ROWS = ROOT / "results" / "reference" / "cpu-2core.csv"
+
+
+def run_block() -> str:
+    """The table that a run ends with, from the reference rows."""
+    import io
+
+    from rich.console import Console
+
+    from bench.report.run_table import run_table, validity_lines
+    from bench.results.reader import read_rows
+
+    rows = read_rows(ROWS)
+    console = Console(file=io.StringIO(), width=130, highlight=False)
+    console.print(run_table(rows))
+    for text in validity_lines(rows):
+        console.print(text, markup=False, soft_wrap=True)
+    output = console.file.getvalue()  # type: ignore[attr-defined]
+    return "```\n" + "\n".join(line.rstrip() for line in output.strip("\n").splitlines()) + "\n```"
+
+
+def gap_block() -> str:
+    """What `bench gap` says of the reference rows, as Markdown."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "gap", str(ROWS.relative_to(ROOT)), "--format", "markdown"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def with_blocks(text: str) -> str:
+    """Return the README with its generated parts made anew."""
+    for name, block in (("run", run_block()), ("gap", gap_block())):
+        begin, end = f"<!-- generated: {name} -->\n", "<!-- end -->"
+        head, _, rest = text.partition(begin)
+        _, _, tail = rest.partition(end)
+        text = f"{head}{begin}\n{block}\n\n{end}{tail}"
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(with_blocks(README.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,133 @@
+"""Trials on the real CPU: what is measured, and how a torch workload's failures are told."""
+
+import json
+from pathlib import Path
+
+import pytest
+from bench_process import NET, ROOT, WORKLOADS, bench_run, rows_in
+
+from bench.results.schema import Row
+
+
+def cpu_rows(
+    *arguments: str, out: Path, workload: str = f"{NET}:train", code: int = 4
+) -> list[Row]:
+    done = bench_run(
+        *("-w", workload, "--device", "cpu", "--threads", "1", "--profile", "smoke"),
+        *arguments,
+        out=out,
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return rows_in(out)
+
+
+def test_both_phases_of_a_healthy_net_fill_their_rows(tmp_path: Path) -> None:
+    train, infer = sorted(
+        cpu_rows("--seed", "3", workload=NET, out=tmp_path, code=0),
+        key=lambda row: str(row["workload"]),
+        reverse=True,
+    )
+    for row in (train, infer):
+        assert (row["status"], row["reasons"]) == ("WARN", "smoke")
+        assert (row["mode"], row["device_type"], row["step_clock"]) == ("real", "cpu", "host")
+        assert (row["batch"], row["items_unit"], row["threads"]) == (4, "sample", 1)
+        assert row["num_parameters"] == 272
+        assert int(row["items"] or 0) == 4 * int(row["steps"] or 0) > 0
+        assert float(row["check_error_frac"] or 0.0) <= float(row["check_tolerance_frac"] or 0)
+        for column in ("import_s", "build_s", "transfer_s", "first_step_s", "rss_peak_bytes"):
+            assert float(row[column] or 0) > 0, column
+    assert train["flops_per_item"] == 1024.0
+    assert infer["flops_per_item"] == 512.0
+    assert float(infer["lat_p50_ms"] or 0) == pytest.approx(20, abs=8)
+    assert infer["data_wait_frac"] is None, "resident batches are not waited for"
+    assert infer["loss_last"] is None
+    assert 0 < float(train["loss_last"] or 0) <= float(train["loss_first"] or 0)
+    assert train["lat_n"] is None
+
+
+def by_fault(rows: list[Row]) -> dict[str, Row]:
+    return {json.loads(str(row["params_json"]))["fault"]: row for row in rows}
+
+
+def test_faults_of_training_are_told_apart(tmp_path: Path) -> None:
+    rows = by_fault(cpu_rows("--set", "fault=nan,inf,memory,unsupported", out=tmp_path))
+    for fault in ("nan", "inf"):
+        row = rows[fault]
+        assert (row["status"], row["reasons"]) == ("INVALID", "nonfinite;smoke")
+        assert row["detail"] == f"loss went from {fault} to {fault}"
+        assert row["loss_last"] is None, "what is not finite has no cell"
+        assert float(row["throughput_per_s"] or 0) > 0, "the figures are kept"
+    memory, unsupported = rows["memory"], rows["unsupported"]
+    assert (memory["status"], memory["reasons"]) == ("FAILED", "out_of_memory")
+    assert "allocate" in str(memory["detail"])
+    assert (unsupported["status"], unsupported["reasons"]) == ("FAILED", "unsupported_op")
+    assert "not implemented for 'Long'" in str(unsupported["detail"])
+    assert all(row["attempt"] == 1 for row in rows.values()), "a second attempt could not differ"
+
+
+def test_faults_of_inference_are_told_apart(tmp_path: Path) -> None:
+    infer = f"{NET}:infer"
+    rows = by_fault(cpu_rows("--set", "fault=nan_output,check", workload=infer, out=tmp_path))
+    assert {row["status"] for row in rows.values()} == {"INVALID"}
+    assert rows["nan_output"]["reasons"] == "nonfinite;smoke"
+    assert rows["nan_output"]["detail"] == "the output has values that are not finite"
+    assert rows["check"]["reasons"] == "wrong_output;smoke"
+    assert rows["check"]["detail"] == "no row may look like this in finance"
+
+
+def test_output_that_differs_from_the_reference_makes_the_row_invalid(tmp_path: Path) -> None:
+    wrong = str(WORKLOADS / "wrong_net.py:infer")
+    right, halved = sorted(
+        cpu_rows("--dtype", "fp32,bf16", workload=wrong, out=tmp_path),
+        key=lambda row: str(row["dtype"]),
+        reverse=True,
+    )
+    assert (right["status"], right["reasons"]) == ("WARN", "smoke")
+    assert (halved["status"], halved["reasons"]) == ("INVALID", "wrong_output;smoke")
+    assert float(halved["check_error_frac"] or 0) == pytest.approx(0.5, abs=0.05)
+    assert halved["detail"] == "output at tiny is 0.5 from the CPU's fp32 result, tolerance 0.06"
+
+
+def test_slow_loader_is_told_from_a_slow_device(tmp_path: Path) -> None:
+    (row,) = cpu_rows("--set", "delay_s=0.01", out=tmp_path, code=0)
+    assert set(str(row["reasons"]).split(";")) == {"smoke", "input_bound"}
+    # Four samples of 10 ms each, before a step of 20 ms.
+    assert float(row["data_wait_frac"] or 0) == pytest.approx(2 / 3, abs=0.15)
+    assert float(row["step_median_ms"] or 0) > 60
+    resident = tmp_path / "resident"
+    (row,) = cpu_rows("--set", "delay_s=0.01", "--data", "resident", out=resident, code=0)
+    assert row["reasons"] == "smoke"
+    assert (row["data"], row["data_wait_frac"]) == ("resident", None)
+    assert 20 <= float(row["step_median_ms"] or 0) < 60
+
+
+def test_loader_process_takes_the_wait_away(tmp_path: Path) -> None:
+    (row,) = cpu_rows("--set", "delay_s=0.002", "--workers", "1", out=tmp_path, code=0)
+    assert (row["workers"], row["reasons"]) == (1, "smoke")
+    assert 0 < float(row["data_wait_frac"] or 0) < 0.1
+
+
+def test_folder_of_the_user_cannot_stand_in_for_our_modules(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    from bench_process import environment
+
+    for name in ("workloads", "bench"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("")
+    (tmp_path / "copyreg.py").write_text("raise ImportError('the wrong copyreg')")
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "bench", "run", "-w", "sleep-infer", "--profile", "smoke"]
+        + ["--device", "cpu", "--size", "tiny", "--quiet", "--out", "results"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert ROOT not in (tmp_path / "results").resolve().parents
+    assert rows_in(tmp_path / "results")[0]["status"] == "WARN"

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bench import __version__
-from bench.cli import compare, data, devices, doctor, gap, listing, run
+from bench.cli import ab, compare, data, devices, doctor, export, gap, listing, report, run
 from bench.core.errors import BenchError, ExitCode
 
 app = typer.Typer(
@@ -42,19 +42,39 @@ app.command("run")(run.run)
 app.command("list")(listing.list_)
 app.command("devices")(devices.devices)
 app.command("doctor")(doctor.doctor)
+app.command("ab")(ab.ab)
+app.command("calibrate")(ab.calibrate)
 app.command("compare")(compare.compare)
 app.command("gap")(gap.gap)
+app.command("report")(report.report)
+app.command("export")(export.export)
 app.add_typer(data.app, name="data", help="Make data sets to try --data with.")
 
+
+_ARM_FLAGS = ("--workload", "-w")
+"""What an arm's flags begin with when they are a single word."""
 
 _FLAG_ERROR = typer.BadParameter.__mro__[2]
 """Common base of typer's errors about flags, which typer does not export by name."""
 
 
+def _with_quoted_flags(words: list[str]) -> list[str]:
+    """Keep an arm's flags, one word in quotes, from being read as flags of `ab` itself."""
+    if not words or words[0] not in ("ab", "calibrate"):
+        return words
+    return [
+        f" {word}"
+        if word.startswith("-") and (" " in word or word.startswith(_ARM_FLAGS))
+        else word
+        for word in words
+    ]
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; a user's mistake is one line on stderr and an exit code."""
     try:
-        result = app(args=arguments, standalone_mode=False)
+        words = _with_quoted_flags(sys.argv[1:] if arguments is None else arguments)
+        result = app(args=words, standalone_mode=False)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return int(error.exit_code)

@@ -121,43 +121,37 @@ def _check(to: str, *, output: Path | None, direction: str | None, files: list[P
 
 def _content(selection: Selection, *, to: str, direction: str | None) -> str | bytes:
     from bench.cli.output import print_note
-    from bench.report import exports
+    from bench.report.exports import (
+        bmf,
+        github_action_benchmark,
+        json_document,
+        long_csv,
+        mllog,
+        parquet,
+        pytest_benchmark,
+    )
 
+    notes: list[str] = []
+    content: str | bytes
     match to:
         case "pytest-benchmark":
-            from bench.report.exports import pytest_benchmark
-
-            for note in pytest_benchmark.notes(selection):
-                print_note(note)
-            return pytest_benchmark.document(selection)
+            content, notes = pytest_benchmark.document(selection), pytest_benchmark.notes(selection)
         case "bmf":
-            from bench.report.exports import bmf
-
-            return bmf.document(selection)
+            content = bmf.document(selection)
         case "github-action-benchmark":
-            from bench.report.exports import github_action_benchmark
-
             assert direction is not None
-            return github_action_benchmark.document(selection, direction=direction)
+            content = github_action_benchmark.document(selection, direction=direction)
         case "json":
-            from bench.report.exports import json_document
-
-            return json_document.document(selection)
+            content = json_document.document(selection)
         case "long-csv":
-            from bench.report.exports import long_csv
-
-            return long_csv.document(selection)
+            content = long_csv.document(selection)
         case "parquet":
-            from bench.report.exports import parquet
-
-            return parquet.document(selection)
-        case "mllog":
-            from bench.report.exports import mllog
-
-            for note in mllog.notes(selection):
-                print_note(note)
-            return mllog.document(selection)
-    raise AssertionError(f"{exports.__name__} has no format {to}")
+            content = parquet.document(selection)
+        case _:
+            content, notes = mllog.document(selection), mllog.notes(selection)
+    for note in notes:
+        print_note(note)
+    return content
 
 
 def _write_both(selection: Selection, *, folder: Path) -> None:

@@ -46,6 +46,8 @@ def _scaled(value: float, *, base: float, prefixes: str, unit: str) -> str:
         magnitude /= base
         value /= base
         index += 1
+    if 0.0 < magnitude < 1.0:
+        return f"{value:.3g} {unit}"  # small is not zero
     digits = 0 if magnitude >= 100 else 1 if magnitude >= 10 else 2
     return f"{value:.{digits}f} {prefixes[index].strip()}{unit}"
 

@@ -90,6 +90,8 @@ def inspect_device(
     answer = json.loads(lines[-1])
     if "usage_error" in answer:
         raise UsageError(answer["usage_error"])
+    if "measurement_error" in answer:
+        raise MeasurementError(answer["measurement_error"])
     device = answer.pop("device")
     device["telemetry"] = tuple(device["telemetry"])
     return Inspection(device=Device(**device), **answer)
@@ -139,6 +141,8 @@ def main() -> int:
             with_roof=request["with_roof"],
             threads=request["threads"],
         )
+    except MeasurementError as error:
+        answer = {"measurement_error": str(error)}
     except BenchError as error:
         answer = {"usage_error": str(error)}
     print(json.dumps(answer))

@@ -1,8 +1,8 @@
 """Puts a net on its device with shared weights still shared.
 
-`Module.to` keeps one tensor shared by two modules (tied embeddings) only between backends that torch
-ships: elsewhere each module gets a parameter of its own, and gradient, optimizer state and memory
-are those of another net. What is shared is looked up by name before the move and joined after it.
+`Module.to` keeps a parameter that two modules share (tied embeddings) shared only between the
+backends that torch ships: elsewhere each module gets one of its own, and gradient, optimizer state
+and memory are another net's. What is shared is looked up by name before the move and joined after.
 """
 
 from __future__ import annotations

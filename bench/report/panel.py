@@ -14,6 +14,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
+from unicodedata import east_asian_width
 
 from bench.report.content import Plot
 from bench.report.grid import plain
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 WIDTH_INCHES = 4.6
 """440 CSS pixels: a phone shows a panel at four fifths of its size."""
 ROW_INCHES = 0.27
+_ABOVE_INCHES, _BELOW_INCHES, _LEGEND_LINE_INCHES = 0.08, 0.45, 0.19
+LABEL_LENGTH = 36
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 """Shapes, so that no line of a legend rests on colour alone."""
 
@@ -80,7 +83,7 @@ def marker_of(number: int) -> str:
     return MARKERS[number % len(MARKERS)]
 
 
-def short(text: str, *, length: int = 34) -> str:
+def short(text: str, *, length: int = LABEL_LENGTH) -> str:
     """Text that fits beside an axis: cut in the middle, since names differ at their ends."""
     text = plain(text)
     if len(text) <= length:
@@ -89,15 +92,29 @@ def short(text: str, *, length: int = 34) -> str:
     return f"{text[:head].rstrip()}…{text[len(text) - (length - 1 - head) :].lstrip()}"
 
 
+def label_inches(labels: Sequence[str]) -> float:
+    """Room that the labels of a vertical axis take, in a font that is as wide as they get."""
+    widths = [
+        sum(2 if east_asian_width(character) in "WF" else 1 for character in short(label))
+        for label in labels
+    ]
+    return 0.2 + 0.07 * max(widths, default=0)
+
+
 def draw(
     name: str,
     *,
     title: str,
     description: str,
-    height_inches: float,
+    plot_inches: float,
     paint: Callable[[Axes], None],
+    left_inches: float = 0.78,
+    num_legend_lines: int = 0,
 ) -> Plot:
-    """Draw one panel; `name` makes its inner identifiers unique in the page."""
+    """Draw one panel; `name` makes its inner identifiers unique in the page.
+
+    Margins are given, not found by trial: that takes half the time, and the font is the reader's.
+    """
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -106,10 +123,16 @@ def draw(
     with rc_context(style), warnings.catch_warnings():  # type: ignore[arg-type]
         # The reader's own fonts show the text; that ours lack a glyph does not matter.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
+        below_inches = _BELOW_INCHES + _LEGEND_LINE_INCHES * num_legend_lines
+        height_inches = _ABOVE_INCHES + plot_inches + below_inches
+        figure = Figure(figsize=(WIDTH_INCHES, height_inches))
         FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
+        left = left_inches / WIDTH_INCHES
+        area = (left, below_inches / height_inches, 0.97 - left, plot_inches / height_inches)
+        axes = figure.add_axes(area)
         paint(axes)
+        if num_legend_lines:
+            figure.legend(loc="lower left", ncols=1, borderaxespad=0.0, handletextpad=0.5)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     title, description = plain(title), plain(description)
@@ -188,7 +211,11 @@ def log_axis(axes: Axes, *, values: Sequence[float], which: str) -> None:
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
     decades = high / low
-    steps = (1.0, 2.0, 5.0) if decades < 30.0 else (1.0, 3.0) if decades < 300.0 else (1.0,)
+    steps: tuple[float, ...] = (1.0,)
+    if decades < 8.0:
+        steps = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+    elif decades < 300.0:
+        steps = (1.0, 2.0, 5.0) if decades < 30.0 else (1.0, 3.0)
     axis.set_major_locator(LogLocator(base=10.0, subs=steps, numticks=7))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(lambda value, _: tick(value))

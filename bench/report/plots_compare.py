@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bench.analysis.comparison import Compared, Comparison
 from bench.analysis.verdicts import VERDICTS
 from bench.report.content import Plot, Plots
-from bench.report.panel import INK, ROW_INCHES, dots, draw
+from bench.report.panel import INK, ROW_INCHES, dots, draw, label_inches
 from bench.report.plots_speed import in_words
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def _panel(comparison: Comparison, *, file: str, rows: Sequence[Compared]) -> Pl
         f"compare {file}",
         title=f"{file} over {comparison.labels[0]}",
         description=f"Ratio of {metric} with 95 % interval; the grey bar is the threshold. {told}.",
-        height_inches=0.75 + ROW_INCHES * len(rows),
+        plot_inches=ROW_INCHES * len(rows) + 0.1,
+        left_inches=label_inches(labels),
         paint=paint,
     )

@@ -29,20 +29,21 @@ from bench.report.tables_gap import title
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_GAPS = 9
-MAX_ROOFLINES = 6
+MAX_GAPS = 6
+MAX_ROOFLINES = 4
 MAX_POINTS = 8
 _ASPECTS = ("time", "flops", "memory", "energy", "utilisation")
 
 
 def gap_plots(gaps: Sequence[Gap]) -> Plots | None:
     """Ratios of training to inference, a panel per pair of phases and device."""
-    panels = [panel for gap in gaps if (panel := _gap_panel(gap)) is not None]
-    if not panels:
+    found = [gap for gap in gaps if any(getattr(gap, name) is not None for name in _ASPECTS)]
+    if not found:
         return None
-    hidden = len(panels) - MAX_GAPS
-    note = f"{hidden} further pairs are in the table only." if hidden > 0 else ""
-    return Plots(panels=tuple(panels[:MAX_GAPS]), note=note)
+    panels = [_gap_panel(gap) for gap in found[:MAX_GAPS]]
+    hidden = len(found) - len(panels)
+    note = f"{hidden} further pairs are in the table only." if hidden else ""
+    return Plots(panels=tuple(panels), note=note)
 
 
 def _value(estimate: LogEstimate) -> Value:
@@ -50,10 +51,8 @@ def _value(estimate: LogEstimate) -> Value:
     return estimate.value, low, high
 
 
-def _gap_panel(gap: Gap) -> Plot | None:
+def _gap_panel(gap: Gap) -> Plot:
     found = {name: getattr(gap, name) for name in _ASPECTS if getattr(gap, name) is not None}
-    if not found:
-        return None
     values = [_value(estimate) for estimate in found.values()]
     labels = ["FLOPs" if name == "flops" else name for name in found]
     is_real = gap.train.setting.fact("mode") in ("real", "")
@@ -72,13 +71,15 @@ def _gap_panel(gap: Gap) -> Plot | None:
         axes.axvline(1.0, color=INK, linewidth=1, linestyle="--")
         axes.set_xlabel(f"training over inference{per}; 1 is equal")
 
-    name = f"{title(gap.train)} / {gap.infer.phase}"
+    batch = "" if gap.train.batch is None else f" b{gap.train.batch}"
+    name = f"{title(gap.train)}{batch} / {gap.infer.phase}"
     told = "; ".join(f"{a}: {in_words(v)} times" for a, v in zip(labels, values, strict=True))
     return draw(
         f"gap {name} {gap.train.device} {gap.train.setting.facts}",
         title=f"{name} on {gap.train.device}",
         description=f"What training asks over what inference asks{per}. {told}.",
-        height_inches=0.75 + ROW_INCHES * len(labels),
+        plot_inches=ROW_INCHES * len(labels) + 0.1,
+        left_inches=0.95,
         paint=paint,
     )
 
@@ -153,7 +154,6 @@ def _roofline(device: str, demands: Sequence[Demand]) -> Plot:
         axes.set_xlabel("FLOP per byte of least memory traffic")
         axes.set_ylabel("FLOP/s")
         axes.grid(color=FAINT)
-        axes.figure.legend(loc="outside lower left", ncols=1, handletextpad=0.3)
 
     told = "; ".join(
         _told(demand, x=x, y=y) for demand, (x, y) in zip(demands, places, strict=True)
@@ -162,7 +162,8 @@ def _roofline(device: str, demands: Sequence[Demand]) -> Plot:
         f"roofline {device}",
         title=device,
         description=f"Speed over arithmetic intensity, logarithmic, under measured roofs. {told}.",
-        height_inches=3.1 + 0.2 * len(demands),
+        plot_inches=2.5,
+        num_legend_lines=len(demands),
         paint=paint,
     )
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-MAX_CONFIGURATIONS = 9
+MAX_CONFIGURATIONS = 6
 MAX_TRIALS = 3
 MAX_CURVES = 7
 MAX_TRACE_POINTS = 240
@@ -115,15 +115,14 @@ def _trace(name: str, series: Sequence[tuple[Array, Array]]) -> Plot:
             axes.axvline(0.0, color=INK, linewidth=1, linestyle=":")
         axes.set_xlabel("step; warm-up is left of 0")
         axes.set_ylabel("milliseconds")
-        if len(series) > 1:
-            axes.figure.legend(loc="outside lower left", ncols=len(series))
 
     told = "; ".join(_told(warmup, steps) for warmup, steps in series)
     return draw(
         f"trace {name}",
         title=name,
         description=f"Time of every step, warm-up included, logarithmic. {told}.",
-        height_inches=2.4,
+        plot_inches=1.7,
+        num_legend_lines=len(series) if len(series) > 1 else 0,
         paint=paint,
     )
 
@@ -174,7 +173,6 @@ def _spread(workload: str, curves: Sequence[tuple[Shown, Array]]) -> Plot:
         axes.yaxis.set_major_formatter(lambda share, _: f"{share * 100:.0f} %")
         axes.set_xlabel("milliseconds a step, all usable trials together")
         axes.set_ylabel("steps at most as slow")
-        axes.figure.legend(loc="outside lower left", ncols=1)
 
     told = "; ".join(
         f"{label}: half within {_at(steps, 0.5)}, 99 % within {_at(steps, 0.99)}, all within "
@@ -185,7 +183,8 @@ def _spread(workload: str, curves: Sequence[tuple[Shown, Array]]) -> Plot:
         f"spread {workload}",
         title=workload,
         description=f"Distribution of measured step times. {told}.",
-        height_inches=2.3 + 0.2 * len(curves),
+        plot_inches=1.7,
+        num_legend_lines=len(curves),
         paint=paint,
     )
 

@@ -14,13 +14,13 @@ from bench.core import statistics
 from bench.core.units import format_number
 from bench.report.content import Plot, Plots
 from bench.report.evidence import Shown
-from bench.report.panel import ROW_INCHES, Value, dots, draw, short
+from bench.report.panel import ROW_INCHES, Value, dots, draw, label_inches, short
 from bench.report.run_table import swept_params, title_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_PANELS = 9
+MAX_PANELS = 6
 MAX_LINES = 12
 
 
@@ -38,7 +38,7 @@ def throughput_plots(shown: Sequence[Shown]) -> Plots | None:
     return _panels(
         shown,
         name="throughput",
-        what=lambda unit: f"{unit}s per second",
+        what=lambda unit: f"{unit}/s",
         value=lambda one: mean_of(one, "throughput_per_s"),
         is_better="more is faster",
     )
@@ -49,7 +49,7 @@ def energy_plots(shown: Sequence[Shown]) -> Plots | None:
     return _panels(
         shown,
         name="energy",
-        what=lambda unit: f"joules per {unit}",
+        what=lambda unit: f"J/{unit}",
         value=lambda one: mean_of(one, "energy_per_item_j"),
         is_better="less is better",
     )
@@ -119,6 +119,8 @@ def labels_of(shown: Sequence[Shown]) -> list[str]:
         kept = [word for word in words[1:] if word not in common]
         link = str(one.line.first.get("link") or "")
         device = one.device if has_devices or not (kept or link) else ""
+        # What tells lines apart must survive when a label is cut.
+        device = short(device, length=24) if kept or link or one.mode != "real" else device
         mode = "" if one.mode == "real" else f"[{one.mode}]"
         parts = [device, *(word for word in kept if word != mode), link, one.file, mode]
         labels.append(" ".join(part for part in parts if part))
@@ -154,7 +156,8 @@ def _panel(
         name,
         title=workload,
         description=f"{what(unit)} ({is_better}). {told}.",
-        height_inches=0.75 + ROW_INCHES * len(chosen),
+        plot_inches=ROW_INCHES * len(chosen) + 0.1,
+        left_inches=label_inches(labels),
         paint=paint,
     )
 

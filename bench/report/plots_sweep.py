@@ -20,6 +20,7 @@ from bench.report.panel import (
     color_of,
     dots,
     draw,
+    label_inches,
     marker_of,
     short,
     span_axis,
@@ -31,14 +32,14 @@ from bench.report.run_table import trials_text
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_PANELS = 9
+MAX_PANELS = 6
 MAX_CURVES = 8
 MAX_LINES = 14
 
 
 def swept(shown: Sequence[Shown]) -> list[Shown]:
     """Rows with several devices or a modelled link, and the single-device ones beside them."""
-    wide = [one for one in shown if _is_wide(one)]
+    wide = [one for one in shown if is_wide(one)]
     workloads = {(one.line.first["workload"], one.line.first.get("size")) for one in wide}
     return [
         one
@@ -47,7 +48,8 @@ def swept(shown: Sequence[Shown]) -> list[Shown]:
     ]
 
 
-def _is_wide(one: Shown) -> bool:
+def is_wide(one: Shown) -> bool:
+    """Whether several devices or a modelled link took part."""
     row = one.line.first
     return bool(row.get("link") or row.get("parallel") or count_of(one) > 1)
 
@@ -159,9 +161,8 @@ def _scaling(workload: str, kinds: dict[str, list[Shown]]) -> Plot:
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
         axes.minorticks_off()
         axes.set_xlabel("devices")
-        axes.set_ylabel(f"{_unit(chosen[0][1][0])}s per second")
+        axes.set_ylabel(f"{_unit(chosen[0][1][0])}/s")
         axes.yaxis.set_major_formatter(lambda value, _: tick(value))
-        axes.figure.legend(loc="outside lower left", ncols=1)
 
     told = "; ".join(
         f"{kind}: " + ", ".join(f"{count} devices {format_number(speed)}" for count, speed in found)
@@ -171,7 +172,8 @@ def _scaling(workload: str, kinds: dict[str, list[Shown]]) -> Plot:
         f"scaling {workload}",
         title=workload,
         description=f"Items per second over number of devices. {told}.",
-        height_inches=2.5 + 0.2 * len(chosen),
+        plot_inches=2.0,
+        num_legend_lines=len(chosen),
         paint=paint,
     )
 
@@ -243,13 +245,14 @@ def _links(workload: str, count: int, found: Sequence[Shown]) -> Plot:
             numbers=[links.index(str(one.line.first["link"])) for one in found],
             is_hollow=[one.mode != "real" for one in found],
         )
-        axes.set_xlabel(f"{_unit(found[0])}s per second; more is faster")
+        axes.set_xlabel(f"{_unit(found[0])}/s; more is faster")
 
     told = "; ".join(f"{a}: {in_words(v)}" for a, v in zip(labels, values, strict=True))
     return draw(
         f"links {workload} {count}",
         title=f"{workload} on {count} devices",
         description=f"Items per second by link. {told}.",
-        height_inches=0.75 + ROW_INCHES * len(found),
+        plot_inches=ROW_INCHES * len(found) + 0.1,
+        left_inches=label_inches(labels),
         paint=paint,
     )

@@ -37,22 +37,22 @@ def _files(evidence: Evidence) -> Grid:
             (
                 source.label,
                 _few(frame["run_id"]),
-                str(frame["started_utc"].min() or "")[:19] if len(frame) else "",
+                _few(frame["started_utc"].dropna().sort_values().head(1), end=16).replace("T", " "),
                 _few(frame["device_name"].fillna(frame["device"])),
                 _few(frame["workload"], limit=8),
                 str(len(frame)),
                 str(usable),
                 _few(frame["bench_version"]),
-                _few(frame["git_commit"].str[:12]),
+                _few(frame["git_commit"], end=12),
             )
         )
     heads = ("file", "run", "started (UTC)", "device", "workloads", "trials>", "usable>",
              "bench", "commit")  # fmt: skip
-    return Grid(heads=heads, rows=rows, title="Files")
+    return without_blank_columns(Grid(heads=heads, rows=rows, title="Files"))
 
 
-def _few(values: pd.Series[str], *, limit: int = 3) -> str:
-    found = [str(value) for value in values.dropna().unique()]
+def _few(values: pd.Series[str], *, limit: int = 3, end: int | None = None) -> str:
+    found = list(dict.fromkeys(str(value)[:end] for value in values.dropna().unique()))
     more = f" and {len(found) - limit} more" if len(found) > limit else ""
     return ", ".join(found[:limit]) + more
 
@@ -105,7 +105,12 @@ def validity(evidence: Evidence) -> Section:
     frame = evidence.frame
     counts = frame["status"].value_counts()
     rows = [
-        (status, str(counts[status]), f"{counts[status] / len(frame) * 100:.3g} %", meaning)
+        (
+            status,
+            str(counts[status]),
+            f"{counts[status] / len(frame) * 100:.3g} %",
+            meaning.replace("`", ""),
+        )
         for status, meaning in STATUSES.items()
         if status in counts
     ]
@@ -193,4 +198,4 @@ def provenance(evidence: Evidence) -> Section:
 
 
 def _ids(frame: pd.DataFrame) -> str:
-    return _few(frame["env_id"].str[:16])
+    return _few(frame["env_id"], end=16)

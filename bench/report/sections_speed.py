@@ -10,7 +10,7 @@ from bench.report.evidence import Evidence, Shown
 from bench.report.grid import Grid
 from bench.report.plots_samples import spread_plots, steps_of, trace_plots
 from bench.report.plots_speed import energy_plots, in_words, mean_of, step_plots, throughput_plots
-from bench.report.plots_sweep import link_plots, scaling_plots, sweep_grid, swept
+from bench.report.plots_sweep import is_wide, link_plots, scaling_plots, sweep_grid, swept
 from bench.report.run_table import COLUMNS, swept_params, title_of, trials_text
 from bench.report.sections_overview import without_blank_columns
 
@@ -24,7 +24,9 @@ def results(evidence: Evidence) -> Section:
         f"{head}>": (lambda one, cell=cell: cell(one.line))  # type: ignore[misc]
         for head, cell in COLUMNS
     }
-    plots = throughput_plots(shown)
+    # Several devices and modelled links have a section of their own.
+    alone = [one for one in shown if not is_wide(one)]
+    plots = throughput_plots(alone) or throughput_plots(shown)
     parts: list[Part] = [plots] if plots else [Prose(lines=("No usable trial has a throughput.",))]
     grid = _grid(evidence, cells=cells, title="All configurations, mean over usable trials")
     parts.append(grid)
@@ -142,7 +144,9 @@ def steps(evidence: Evidence) -> Section | None:
 
 def energy(evidence: Evidence) -> Section | None:
     """Energy per item; absent where nothing measured it."""
-    plots = energy_plots(evidence.shown)
+    shown = evidence.shown
+    alone = [one for one in shown if not is_wide(one)]
+    plots = energy_plots(alone) or energy_plots(shown)
     if plots is None:
         return None
     cells: Cells = {

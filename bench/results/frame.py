@@ -113,7 +113,7 @@ def _fast(data: bytes, *, path: Path, wanted: list[str]) -> "pd.DataFrame":
         column.name: _checked(read[column.name], column=column, has_guards=has_guards, path=path)
         for column in columns
     }
-    return _complete(present, length=len(read))
+    return _complete(present, length=len(read))[wanted]
 
 
 def _precision(pandas_version: str) -> Literal["round_trip"] | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -228,9 +229,12 @@ def digest_of(data: str | None) -> str:
     if data in (None, "resident", "generated"):
         return data or "generated"
     root = user_path(str(data), what="--data")
-    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
     digest = hashlib.sha256()
-    for path in files:
-        name = path.name if root.is_file() else path.relative_to(root).as_posix()
-        digest.update(f"{name}\0{path.stat().st_size}\0".encode())
+    try:
+        files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
+        for path in files:
+            name = path.name if root.is_file() else path.relative_to(root).as_posix()
+            digest.update(os.fsencode(f"{name}\0{path.stat().st_size}\0"))
+    except OSError as error:
+        raise DataError(f"--data {error.filename}: cannot be read: {error.strerror}") from error
     return f"files-{digest.hexdigest()[:12]}"

@@ -87,7 +87,7 @@ def resume(name: str, *, folder: Path, note: Callable[[str], None]) -> Session:
     store = Store.open(find_run(name, folder=folder), note=note)
     try:
         plan = Plan.from_dict(_stored_plan(store))
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{store.path}: its plan cannot be read ({error}); start a new run"
         ) from error

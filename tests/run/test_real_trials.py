@@ -54,7 +54,8 @@ def test_faults_of_training_are_told_apart(tmp_path: Path) -> None:
     rows = by_fault(cpu_rows("--set", "fault=nan,inf,memory,unsupported", out=tmp_path))
     for fault in ("nan", "inf"):
         row = rows[fault]
-        assert (row["status"], row["reasons"]) == ("INVALID", "nonfinite;smoke")
+        assert row["status"] == "INVALID"
+        assert {"nonfinite", "smoke"} <= set(str(row["reasons"]).split(";"))
         assert row["detail"] == f"loss went from {fault} to {fault}"
         assert row["loss_last"] is None, "what is not finite has no cell"
         assert float(row["throughput_per_s"] or 0) > 0, "the figures are kept"

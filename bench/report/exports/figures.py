@@ -84,9 +84,7 @@ MEASURES = (
         unit="bytes",
         key="mem_alloc_peak_bytes",
     ),
-    Measure(
-        column="rss_peak_bytes", label="peak host memory", unit="bytes", key="rss_peak_bytes"
-    ),
+    Measure(column="rss_peak_bytes", label="peak host memory", unit="bytes", key="rss_peak_bytes"),
 )
 
 

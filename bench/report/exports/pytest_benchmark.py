@@ -54,9 +54,7 @@ def document(selection: Selection) -> str:
             if (value := _shared(rows, column)) is not None
         },
         "commit_info": _commit_info(rows),
-        "benchmarks": [
-            entry for one in configurations(rows) if (entry := _entry(one)) is not None
-        ],
+        "benchmarks": [entry for one in configurations(rows) if (entry := _entry(one)) is not None],
         # When the last trial began, so that the same rows always give the same file.
         "datetime": max((str(row.get("started_utc") or "") for row in rows), default=""),
         "version": FORMAT_VERSION,

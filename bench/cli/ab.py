@@ -1,0 +1,224 @@
+"""`bench ab` and `bench calibrate`: two arms in one job, in ABBA blocks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from bench.analysis.paired import PairedResult
+    from bench.run.arms import ArmRuns
+
+Blocks = Annotated[int, typer.Option(help="ABBA blocks: two trials of each arm in each")]
+Out = Annotated[Path, typer.Option(help="folder for the result files")]
+Quick = Annotated[
+    bool, typer.Option("--smoke", help="shortest trials: shows that it runs, measures nothing")
+]
+
+
+def ab(
+    flags_a: Annotated[str, typer.Argument(help="flags of `bench run` for arm A, in quotes")],
+    flags_b: Annotated[str, typer.Argument(help="flags of `bench run` for arm B, in quotes")],
+    blocks: Blocks = 5,
+    fail_on: Annotated[
+        str | None, typer.Option(metavar="PERCENT", help="smallest change that matters")
+    ] = None,
+    python_a: Annotated[
+        str | None, typer.Option(help="Python of another environment to run arm A with")
+    ] = None,
+    python_b: Annotated[
+        str | None, typer.Option(help="Python of another environment to run arm B with")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="exit 3 when undecided")] = False,
+    smoke: Quick = False,
+    out: Out = Path("results"),
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
+) -> None:
+    """Run two arms side by side and say whether B is slower than A (paired, drift cancels)."""
+    import shlex
+
+    from bench.analysis.paired import block_order
+    from bench.analysis.verdicts import parse_threshold
+    from bench.core.errors import ExitCode, UsageError
+    from bench.run.arms import write_arm
+
+    if blocks < 1:
+        raise UsageError(f"--blocks {blocks} must be at least 1; a verdict needs 3")
+    threshold = None if fail_on is None else parse_threshold(fail_on)
+    arms = (
+        _arm("A", shlex.split(flags_a), python_a),
+        _arm("B", shlex.split(flags_b), python_b),
+    )
+    _measure(arms, order=block_order(blocks), smoke=smoke)
+    paths = [write_arm(arm, folder=out) for arm in arms]
+    results = _judge(arms, threshold_frac=threshold)
+    _show(arms, results, paths=paths, as_json=as_json)
+    verdicts = {result.verdict for result in results}
+    if "REGRESSION" in verdicts:
+        raise typer.Exit(int(ExitCode.REGRESSION))
+    if "NOT COMPARED" in verdicts:
+        raise typer.Exit(int(ExitCode.INVALID))
+    if strict and "INCONCLUSIVE" in verdicts:
+        raise typer.Exit(int(ExitCode.INCONCLUSIVE))
+
+
+def _arm(name: str, flags: list[str], python: str | None) -> ArmRuns:
+    import shutil
+    import sys
+
+    from bench.core.errors import UsageError
+    from bench.run.arms import ArmRuns, check_flags
+
+    check_flags(flags)
+    if python is not None and shutil.which(python) is None:
+        raise UsageError(f"--python-{name.lower()} {python} is not a program")
+    return ArmRuns(name=name, flags=tuple(flags), python=python or sys.executable)
+
+
+def _measure(arms: tuple[ArmRuns, ArmRuns], *, order: list[str], smoke: bool) -> None:
+    from bench.cli.output import print_note
+    from bench.run.arms import run_blocks
+
+    run_blocks(arms, order=order, profile="smoke" if smoke else "quick", note=print_note)
+
+
+def _judge(arms: tuple[ArmRuns, ArmRuns], *, threshold_frac: float | None) -> list[PairedResult]:
+    """Compare each configuration of A with the one in the same place of B."""
+    from bench.analysis.metrics import METRICS, default_threshold_frac
+    from bench.analysis.paired import ArmTrial, compare_arms
+    from bench.run.arms import time_per_item_s
+
+    results = []
+    for place in range(len(arms[0].configurations)):
+        trials = [
+            ArmTrial(arm=arm.name, block=block, value=time_per_item_s(rows[place]))
+            for arm in arms
+            for block, rows in zip(arm.blocks, arm.rows_by_trial, strict=True)
+        ]
+        row = arms[0].rows_by_trial[0][place]
+        default = default_threshold_frac(
+            METRICS["time"], device_type=str(row.get("device_type")), has_steady_clock=False
+        )
+        results.append(compare_arms(trials, threshold_frac=threshold_frac or default))
+    return results
+
+
+def _show(
+    arms: tuple[ArmRuns, ArmRuns],
+    results: list[PairedResult],
+    *,
+    paths: list[Path],
+    as_json: bool,
+) -> None:
+    from dataclasses import asdict
+
+    from bench.cli.output import print_json, result_console
+    from bench.report.grid import Grid, rich_table
+    from bench.report.run_table import lines_of, swept_params, title_of
+
+    titles = []
+    for place in range(len(results)):
+        pair = [arm.rows_by_trial[0][place] for arm in arms]
+        shown = swept_params(lines_of(pair))
+        titles.append(tuple(title_of(row, shown_params=shown) for row in pair))
+    if as_json:
+        print_json(
+            {
+                "paths": list(map(str, paths)),
+                "results": [
+                    {"a": a, "b": b, **asdict(result)}
+                    for (a, b), result in zip(titles, results, strict=True)
+                ],
+            }
+        )
+        return
+    rows = [
+        (a, b, _ratio_text(result), result.verdict, _advice(result))
+        for (a, b), result in zip(titles, results, strict=True)
+    ]
+    console = result_console()
+    heads = ("A", "B", "time B / A [95 % CI]>", "verdict", "")
+    console.print(rich_table(Grid(heads=heads, rows=rows)))
+    for arm, path in zip(arms, paths, strict=True):
+        console.print(f"rows of {arm.name}: {path}", markup=False, soft_wrap=True)
+
+
+def _ratio_text(result: PairedResult) -> str:
+    if result.ratio is None:
+        return ""
+    if result.low is None or result.high is None:
+        return f"{result.ratio:.3f}"
+    return f"{result.ratio:.3f} [{result.low:.3f} - {result.high:.3f}]"
+
+
+def _advice(result: PairedResult) -> str:
+    parts = [f"{result.num_blocks} blocks", result.reason]
+    if result.verdict in ("INCONCLUSIVE", "NOT COMPARED") and result.more_blocks:
+        parts.append(f"about {result.more_blocks} more blocks would decide")
+    return "; ".join(part for part in parts if part)
+
+
+def calibrate(
+    flags: Annotated[str, typer.Argument(help="flags of `bench run`, in quotes")],
+    blocks: Blocks = 5,
+    splits: Annotated[
+        int, typer.Option(help="no-op comparisons to draw from the trials, to test the rule itself")
+    ] = 20,
+    smoke: Quick = False,
+    out: Out = Path("results"),
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
+) -> None:
+    """Run one configuration as both arms: how far apart two measurements of the same thing lie.
+
+    The noise floor is kept, and `bench compare` takes no threshold below twice it.
+    """
+    import shlex
+
+    from bench.analysis.noise import default_noise_path, measure_noise, save_floors
+    from bench.analysis.null_splits import count_verdicts
+    from bench.analysis.paired import block_order
+    from bench.cli.output import print_json, result_console
+    from bench.core.errors import MeasurementError, UsageError
+    from bench.results.frame import read_frame
+    from bench.run.arms import write_arm
+    from bench.run.runner import utc_now
+
+    if blocks < 2:
+        raise UsageError(f"--blocks {blocks} must be at least 2: a floor needs 3 trials of an arm")
+    words = shlex.split(flags)
+    arms = (_arm("A", words, None), _arm("B", words, None))
+    _measure(arms, order=block_order(blocks), smoke=smoke)
+    paths = [write_arm(arm, folder=out) for arm in arms]
+    frames = [read_frame([path]) for path in paths]
+    floors = measure_noise(frames[0], frames[1], measured_utc=utc_now())
+    verdicts = count_verdicts(frames[0], frames[1], num_splits=splits, seed=0)
+    if floors:
+        save_floors(default_noise_path(), floors=floors)
+    if as_json:
+        from dataclasses import asdict
+
+        print_json(
+            {
+                "paths": list(map(str, paths)),
+                "floors": [asdict(floor) for floor in floors],
+                "no_op_verdicts": verdicts,
+            }
+        )
+    else:
+        console = result_console()
+        for floor in floors:
+            console.print(
+                f"{floor.workload} on {floor.device_name}: noise floor "
+                f"{100 * floor.floor_frac:.2f} % (A/A ratio {floor.ratio:.4f}, "
+                f"{floor.num_trials} trials of each arm)",
+                markup=False,
+            )
+        text = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
+        console.print(f"{splits} no-op comparisons of random halves: {text}", markup=False)
+    if not floors:
+        raise MeasurementError(
+            "no noise floor: no configuration has 3 usable trials of each arm; "
+            f"the rows with their reasons are in {paths[0]} and {paths[1]}"
+        )

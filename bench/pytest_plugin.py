@@ -1,0 +1,223 @@
+"""A pytest plugin: the fixture `bench_workload` times a workload in a team's own benchmark suite.
+
+    def test_train_step(bench_workload, benchmark):
+        step = bench_workload("imaging-train", size="tiny", device="cpu")
+        benchmark(step)
+
+pytest-benchmark reads the host's clock around a call, which on an accelerator times only the
+queueing of work. Each call of `step` therefore runs one step and waits for the device before it
+returns; the step before it waited too, so both ends are synchronised. Building, the correctness
+check and some warm-up steps are over when `bench_workload` returns. What one process cannot give is
+the spread between processes: gates belong to `bench run` and `bench compare`.
+
+This module loads in every pytest run of its environment, so nothing heavy is imported until the
+fixture is used. It works without pytest-benchmark; only a test that asks for `benchmark` needs it.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+if TYPE_CHECKING:
+    from bench.core.nouns import Scalar
+    from bench.measure.engine import StepCount
+    from bench.measure.torch_engine import TorchEngine
+    from bench.run.request import Planned
+
+
+class WorkloadStep:
+    """One step of a workload's phase; each call returns when the device has finished it."""
+
+    def __init__(self, engine: TorchEngine, *, facts: Mapping[str, Scalar]) -> None:
+        self._engine = engine
+        self.facts = facts
+        """What is run, as in a result file; lands in pytest-benchmark's `extra_info`."""
+
+    def __call__(self) -> StepCount:
+        """Run one step, wait for the device, and tell what the step processed."""
+        count = self._engine.step()
+        self._engine.synchronize()
+        return count
+
+    def close(self) -> str | None:
+        """Free everything; return what is wrong with the last output, or None."""
+        problem = self._engine.output_problem()
+        adapter = self._engine.adapter
+        del self._engine
+        gc.collect()
+        adapter.empty_cache()
+        return None if problem is None else problem[1]
+
+
+class OpenWorkload(Protocol):
+    """What the fixture `bench_workload` is."""
+
+    def __call__(
+        self,
+        name: str,
+        *,
+        size: str = "tiny",
+        device: str | None = None,
+        dtype: str = "fp32",
+        batch: int | None = None,
+        settings: Mapping[str, Scalar] | None = None,
+        compiled: bool = False,
+        channels_last: bool = False,
+        data: str = "resident",
+        seed: int = 0,
+        warmup_steps: int = 3,
+    ) -> WorkloadStep:
+        """Build one phase, such as 'imaging-train' or './mine.py:infer', and warm it up.
+
+        `device` None takes the best one present. `settings` are what --set takes. `data` is
+        'resident' (batches already on the device), 'generated' (through the loader, in this
+        process) or a path.
+        """
+
+
+@pytest.fixture
+def bench_workload(request: pytest.FixtureRequest) -> Iterator[OpenWorkload]:
+    """Build workloads of `bench` whose steps wait for the device; all are freed after the test."""
+    _require_benchmark(request)
+    steps: list[WorkloadStep] = []
+
+    def open_workload(name: str, *, warmup_steps: int = 3, **choices: object) -> WorkloadStep:
+        from bench.core.errors import BenchError
+
+        try:
+            step = _built(_planned(name, **choices), opened=steps)
+        except BenchError as error:
+            pytest.fail(f"bench_workload: {error}", pytrace=False)
+        steps.append(step)
+        _tell(request, step.facts)
+        for _ in range(warmup_steps):
+            step()
+        return step
+
+    with _restored_settings():
+        yield open_workload  # type: ignore[misc]
+        problems = [(step.facts["workload"], step.close()) for step in steps]
+    wrong = [f"{name}: {problem}" for name, problem in problems if problem is not None]
+    if wrong:
+        pytest.fail(f"bench_workload: wrong output of {'; '.join(wrong)}", pytrace=False)
+
+
+def _require_benchmark(request: pytest.FixtureRequest) -> None:
+    """Fail in one line when the test asks for `benchmark` and no plugin provides it."""
+    if "benchmark" not in request.fixturenames:
+        return
+    try:
+        request.getfixturevalue("benchmark")
+    except pytest.FixtureLookupError:
+        pytest.fail(
+            "this test asks for the fixture 'benchmark', which nothing provides: "
+            "pip install pytest-benchmark",
+            pytrace=False,
+        )
+
+
+def _tell(request: pytest.FixtureRequest, facts: Mapping[str, Scalar]) -> None:
+    """Put what is run beside pytest-benchmark's figures."""
+    if "benchmark" in request.fixturenames:
+        info = getattr(request.getfixturevalue("benchmark"), "extra_info", None)
+        if isinstance(info, dict):
+            info.update(facts)
+
+
+def _planned(
+    name: str,
+    *,
+    size: str = "tiny",
+    device: str | None = None,
+    dtype: str = "fp32",
+    batch: int | None = None,
+    settings: Mapping[str, Scalar] | None = None,
+    compiled: bool = False,
+    channels_last: bool = False,
+    data: str = "resident",
+    seed: int = 0,
+) -> Planned:
+    """Plan as `bench run` does with the same flags; `BenchError` says what cannot be meant."""
+    from bench.core.errors import UsageError
+    from bench.devices.detect import find
+    from bench.measure.inspection import Inspection
+    from bench.run.plan import make_plan
+    from bench.run.request import RunRequest
+
+    request = RunRequest(
+        workloads=(name,),
+        sizes=(size,),
+        batches=() if batch is None else (batch,),
+        dtypes=(dtype,),
+        settings={key: (str(value),) for key, value in (settings or {}).items()},
+        is_compiled=compiled,
+        channels_last=channels_last,
+        data=None if data == "generated" else data,
+        seed=seed,
+    )
+    plan = make_plan(request, inspection=Inspection(device=find(device), capabilities={}))
+    if len(plan.planned) != 1:
+        names = ", ".join(one.config.name for one in plan.planned)
+        raise UsageError(f"workload {name!r} has several phases: name one of {names}")
+    return plan.planned[0]
+
+
+def _built(planned: Planned, *, opened: list[WorkloadStep]) -> WorkloadStep:
+    from bench.core.errors import MeasurementError, UsageError
+    from bench.measure.limits import Limits
+    from bench.measure.request import TrialRequest
+    from bench.measure.torch_engine import TorchEngine
+
+    config = planned.config
+    if any((step.facts["dtype"] == "tf32") != (config.dtype == "tf32") for step in opened):
+        raise UsageError("tf32 is a setting of the whole process: use it in a test of its own")
+    request = TrialRequest(
+        config=config, limits=Limits(), trial=0, cpu_ids=(), threads=0, workers=0, idle_s=0.0
+    )
+    engine = TorchEngine(request, on_stage=lambda _stage: None)
+    engine.build()
+    check = engine.check
+    if check is not None and (check.is_wrong or check.error_frac is None):
+        raise MeasurementError(
+            f"{config.name} computes wrong results on {config.device} in {config.dtype}: at tiny "
+            f"its output is {check.error_frac} from the CPU's fp32 result, "
+            f"tolerance {check.tolerance_frac:.2g}"
+        )
+    facts: dict[str, Scalar] = {
+        "workload": config.name,
+        "workload_version": config.version,
+        "config_hash": planned.config_hash,
+        "size": config.size,
+        "dtype": config.dtype,
+        "batch": planned.batch,
+        "mode": "real",
+        "device": config.device,
+        "items_unit": planned.items_unit,
+    }
+    return WorkloadStep(engine, facts=facts)
+
+
+@contextmanager
+def _restored_settings() -> Iterator[None]:
+    """Leave the process as it was: what building an engine sets is set for all of it."""
+    import torch
+
+    backends = torch.backends
+    precisions = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)  # type: ignore[attr-defined]
+    before = [one.fp32_precision for one in precisions]
+    autotunes, random_state = backends.cudnn.benchmark, torch.get_rng_state()
+    num_frozen = gc.get_freeze_count()
+    try:
+        yield
+    finally:
+        for one, value in zip(precisions, before, strict=True):
+            one.fp32_precision = value
+        backends.cudnn.benchmark = autotunes
+        torch.set_rng_state(random_state)
+        if not num_frozen:
+            gc.unfreeze()

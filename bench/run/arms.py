@@ -1,0 +1,172 @@
+"""Two arms in one job: `bench run` with each one's flags, in ABBA blocks, a run for each trial.
+
+An arm may use another Python (another checkout or environment), so that two revisions are measured
+side by side. Rows of an arm end up in one file: its configurations in the order of its plan, the
+trial number counting on, so that the n-th trial of A and of B belong to the same block.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.core.errors import ExitCode, MeasurementError, UsageError
+from bench.results.reader import read_rows
+from bench.results.schema import USABLE, Row
+from bench.results.sidecar import Sidecar, read_sidecar
+from bench.results.store import Store
+from bench.run.runner import utc_now
+
+RESERVED_FLAGS = (
+    "--trials",
+    "--profile",
+    "--out",
+    "--resume",
+    "--quiet",
+    "-q",
+    "--json",
+    "--dry-run",
+)
+"""Flags of `bench run` that the blocks decide themselves."""
+
+
+@dataclass(kw_only=True)
+class ArmRuns:
+    """One arm and what it has measured."""
+
+    name: str
+    flags: tuple[str, ...]
+    python: str = sys.executable
+    rows_by_trial: list[list[Row]] = field(default_factory=list)
+    """Last attempt's row of each configuration, in the order of the plan, one list per trial."""
+    blocks: list[int] = field(default_factory=list)
+    """Block of each trial."""
+    sidecar: Sidecar | None = None
+
+    @property
+    def configurations(self) -> list[tuple[str, str]]:
+        """(workload, config_hash) of each configuration."""
+        if not self.rows_by_trial:
+            return []
+        return [(str(row["workload"]), str(row["config_hash"])) for row in self.rows_by_trial[0]]
+
+
+def check_flags(flags: Sequence[str]) -> None:
+    """Refuse flags that the blocks decide; `UsageError` names them."""
+    for flag in flags:
+        if flag.partition("=")[0] in RESERVED_FLAGS:
+            raise UsageError(
+                f"{flag} cannot be part of an arm: how often, how long and where to is decided for "
+                "both arms alike (--blocks, --quick, --out)"
+            )
+
+
+def run_blocks(
+    arms: tuple[ArmRuns, ArmRuns],
+    *,
+    order: Sequence[str],
+    profile: str,
+    note: Callable[[str], None],
+) -> None:
+    """Run the arms in the order given, four trials a block; fills their rows."""
+    by_name = {arm.name: arm for arm in arms}
+    for index, name in enumerate(order):
+        arm = by_name[name]
+        note(f"[{index + 1}/{len(order)}] block {index // 4 + 1}, arm {name}")
+        rows, sidecar = _run_once(arm, profile=profile, seed=index)
+        arm.sidecar = arm.sidecar or sidecar
+        arm.rows_by_trial.append(rows)
+        arm.blocks.append(index // 4)
+        if arm.configurations != [(str(r["workload"]), str(r["config_hash"])) for r in rows]:
+            raise MeasurementError(f"arm {name} changed its configurations between two trials")
+        if all(one.rows_by_trial for one in arms):
+            _refuse_unlike(arms)
+
+
+def _refuse_unlike(arms: tuple[ArmRuns, ArmRuns]) -> None:
+    names = [[workload for workload, _ in arm.configurations] for arm in arms]
+    if names[0] != names[1]:
+        raise UsageError(
+            "the arms do not run the same workloads: "
+            + " against ".join(", ".join(workloads) for workloads in names)
+        )
+
+
+def _run_once(arm: ArmRuns, *, profile: str, seed: int) -> tuple[list[Row], Sidecar]:
+    """Run one trial of every configuration of the arm; a failed one is a row all the same."""
+    folder = Path(tempfile.mkdtemp(prefix="bench-arm-"))
+    try:
+        command = [arm.python, "-m", "bench", "run", *arm.flags]
+        if not any(flag.partition("=")[0] == "--seed" for flag in arm.flags):
+            command += ["--seed", str(seed)]
+        command += ["--profile", profile, "--trials", "1", "--out", str(folder), "--quiet"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == ExitCode.INTERRUPTED:
+            raise KeyboardInterrupt
+        files = list(folder.glob("*.csv"))
+        if done.returncode not in (ExitCode.OK, ExitCode.INVALID) or len(files) != 1:
+            last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+            raise UsageError(f"arm {arm.name}: {last.removeprefix('bench: ')}")
+        sidecar = read_sidecar(files[0])
+        return _last_attempts(read_rows(files[0]), sidecar), sidecar
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _last_attempts(rows: list[Row], sidecar: Sidecar) -> list[Row]:
+    """One row per configuration: the usable attempt, else the last; in the order of the plan."""
+    chosen: dict[str, Row] = {}
+    for row in rows:
+        key = str(row["config_hash"])
+        if key not in chosen or chosen[key]["status"] not in USABLE:
+            chosen[key] = row
+    plan = json.dumps(sidecar.request)
+    # Rows come in the random order of the run; the plan's order is that of its workloads.
+    names = [entry["config"] for entry in json.loads(plan)["plan"]["planned"]]
+    places = {
+        (f"{c['workload']}-{c['phase']}", json.dumps(c["params"], sort_keys=True), c["dtype"]): i
+        for i, c in enumerate(names)
+    }
+
+    def place(row: Row) -> int:
+        params = json.dumps(json.loads(str(row["params_json"])), sort_keys=True)
+        return places.get((str(row["workload"]), params, str(row["dtype"])), len(places))
+
+    return sorted(chosen.values(), key=place)
+
+
+def write_arm(arm: ArmRuns, *, folder: Path) -> Path:
+    """Write an arm's rows into one result file and return its path."""
+    assert arm.sidecar is not None and arm.rows_by_trial
+    first = arm.rows_by_trial[0][0]
+    store = Store.create(
+        folder,
+        run_id=f"{secrets.token_hex(3)}{arm.name.lower()}",
+        started_utc=utc_now(),
+        host_hash=str(first.get("host_hash") or "unknown0"),
+        environment=arm.sidecar.environment,
+        request=arm.sidecar.request,
+    )
+    with store:
+        for trial, rows in enumerate(arm.rows_by_trial):
+            for row in rows:
+                store.append({**row, "run_id": store.run_id, "trial": trial, "attempt": 1})
+    return store.path
+
+
+def time_per_item_s(row: Row) -> float | None:
+    """Median step over the items of a step; None when the row is not usable."""
+    median_ms, steps, items = (row.get(name) for name in ("step_median_ms", "steps", "items"))
+    if row["status"] not in USABLE or not isinstance(median_ms, float):
+        return None
+    if not isinstance(steps, int) or not isinstance(items, int) or not items:
+        return None
+    return median_ms * 1e-3 * steps / items

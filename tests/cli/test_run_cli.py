@@ -1,0 +1,484 @@
+"""`bench run` as typed: what it refuses, what it plans, what it prints and how it ends."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bench.cli import main
+from bench.results.reader import read_rows
+from bench.results.schema import Row
+
+WORKLOADS = Path(__file__).resolve().parents[1] / "workload_files"
+TIMED = str(WORKLOADS / "timed.py")
+FAULTY = str(WORKLOADS / "faulty.py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `bench run` in this process, on the fake device."""
+
+    def call(*arguments: str) -> Ended:
+        device = [] if "--resume" in arguments else ["--device", "fake"]
+        code = main(["run", *device, *arguments])
+        captured = capsys.readouterr()
+        return Ended(code=code, out=captured.out, err=captured.err)
+
+    return call
+
+
+def rows_in(out: Path) -> list[Row]:
+    (path,) = out.glob("*.csv")
+    return read_rows(path)
+
+
+# Refused ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "--workload is missing; `bench list` shows what there is"),
+        (["-w", "imagin-train"], "did you mean 'imaging-train'?"),
+        (["-w", "nosuch.py"], "does not exist"),
+        (["-w", f"{TIMED}:decode"], "not one of timed-train, timed-infer"),
+        (["-w", "~nobodyhere/mine.py"], "cannot be looked up"),
+        (["-w", f"{'x' * 5000}.py"], "File name too long"),
+        (["-w", TIMED, "--dtype", "fp8"], "--dtype 'fp8' is not one of fp32, tf32, bf16, fp16"),
+        (["-w", TIMED, "--size", "huge"], "--size 'huge' is not one of"),
+        (["-w", TIMED, "--size", "tiny"], "for timed"),
+        (["-w", TIMED, "--batch", "0"], "--batch 0 must be at least 1"),
+        (["-w", TIMED, "--batch", "two"], "--batch 'two' needs whole numbers"),
+        (["-w", TIMED, "--batch", "9" * 30], "needs a whole number"),
+        (["-w", TIMED, "--set", "width"], "--set 'width' needs key=value"),
+        (["-w", TIMED, "--set", "widht=1"], "did you mean 'width'?"),
+        (["-w", TIMED, "--set", "width=1.5"], "parameter width needs a whole number, not '1.5'"),
+        (["-w", TIMED, "--set", "shape=1xtwo"], "parameter shape needs a whole number"),
+        (["-w", TIMED, "--set", "seconds=inf"], "needs a finite number"),
+        (["-w", TIMED, "--set", "seconds=-1"], "seconds must be greater than 0"),
+        (["-w", TIMED, "--set", "is_wide=perhaps"], "needs true or false"),
+        (["-w", TIMED, "--budget", "10"], "--budget '10' needs a number with a unit"),
+        (["-w", TIMED, "--budget", "0s"], "--budget must be more than nothing"),
+        (["-w", TIMED, "--timeout", "1e300h"], "--timeout must be more than nothing and at most"),
+        (["-w", TIMED, "--trials", "0"], "--trials 0 must be from 1 to 10000"),
+        (["-w", TIMED, "--seed", "-1"], "--seed -1 must be from 0"),
+        (["-w", TIMED, "--threads", "0"], "--threads 0 must be from 1"),
+        (["-w", TIMED, "--profile", "fast"], "--profile 'fast' is not one of smoke, quick"),
+        (["-w", TIMED, "--data", "/no/such/place"], "--data /no/such/place does not exist"),
+        (["-w", "sleep-train", "--data", "."], "sleep-train takes no --data"),
+        (["-w", TIMED, "--trials", "many"], "'many' is not a valid int"),
+        (["-w", TIMED, "--frobnicate"], "No such option"),
+        (["--resume", ""], "no such file, and no run of that id"),
+        (["--resume", "**"], "no such file, and no run of that id"),
+        (["--resume", "~nobodyhere/run.csv"], "cannot be looked up"),
+    ],
+)
+def test_mistakes_end_with_two_and_one_line(
+    run: Run, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    ended = run(*arguments, "--out", str(tmp_path))
+    assert (ended.code, ended.out) == (2, "")
+    (line,) = ended.err.splitlines()
+    assert line.startswith("bench: ")
+    assert words in line
+    assert list(tmp_path.iterdir()) == []
+
+
+BROKEN_FILES = {
+    "raises": ("raise RuntimeError('oh dear')", "cannot be imported: RuntimeError: oh dear"),
+    "exits": ("import sys; sys.exit(0)", "cannot be imported: SystemExit: 0"),
+    "syntax": ("class Workload(:\n", "line 1 cannot be imported: SyntaxError"),
+    "nothing": ("x = 1\n", "has no class Workload"),
+    "another": ("class Workload: pass\n", "has no class Workload derived from"),
+    "abstract": (
+        "import bench.workload\nclass Workload(bench.workload.Workload): pass\n",
+        "lacks build_net, dataset, flops_per_item, items, memory_bytes, num_parameters, "
+        "loss (for its phase train), infer (for its phase infer)",
+    ),
+    "latin": ("# coding: latin-1\nraise RuntimeError('caf\xe9')", "RuntimeError: caf\xe9"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN_FILES)
+def test_broken_workload_file_is_told_in_one_line(run: Run, tmp_path: Path, kind: str) -> None:
+    content, words = BROKEN_FILES[kind]
+    path = tmp_path / f"{kind}.py"
+    path.write_text(content, encoding="latin-1")
+    ended = run("-w", str(path), "--out", str(tmp_path / "results"))
+    assert (ended.code, ended.out) == (2, "")
+    (line,) = ended.err.splitlines()
+    assert str(path) in line and words in line
+
+
+def test_file_in_another_encoding_and_one_that_prints_can_be_run(run: Run, tmp_path: Path) -> None:
+    text = Path(TIMED).read_text()
+    path = tmp_path / "talking.py"
+    content = f"# coding: latin-1\n# caf\xe9\nprint('hello')\n{text}"
+    path.write_text(content, encoding="latin-1")
+    ended = run("-w", str(path), "--profile", "smoke", "--json", "--out", str(tmp_path))
+    assert ended.code == 0
+    assert len(json.loads(ended.out)["rows"]) == 2
+
+
+# Planned ------------------------------------------------------------------------------------------
+
+
+def dry(run: Run, *arguments: str) -> dict[str, object]:
+    ended = run("-w", TIMED, "--dry-run", "--json", *arguments)
+    assert ended.code == 0, ended.err
+    document = json.loads(ended.out)
+    assert isinstance(document, dict)
+    return document
+
+
+def configs(document: dict[str, object]) -> list[dict[str, object]]:
+    planned = document["planned"]
+    assert isinstance(planned, list)
+    return [one["config"] for one in planned]
+
+
+def test_dry_run_shows_the_plan_and_runs_nothing(run: Run, tmp_path: Path) -> None:
+    ended = run("-w", TIMED, "--dry-run", "--trials", "4", "--out", str(tmp_path / "results"))
+    assert ended.code == 0
+    assert ended.out.splitlines() == [
+        "timed-train: fake, size - (the workload has one size), fp32, batch 1",
+        "timed-infer: fake, size - (the workload has one size), fp32, batch 1",
+        "2 configurations, 4 to 4 trials each, profile default, budget 6 min 00 s",
+    ]
+    assert not (tmp_path / "results").exists()
+
+
+def test_commas_sweep_in_every_combination(run: Run) -> None:
+    swept = configs(
+        dry(run, "--batch", "1,2", "--dtype", "fp32,bf16", "--set", "width=1,2,3")
+    )
+    seen = {
+        (one["phase"], one["dtype"], one["params"]["batch"], one["params"]["width"])  # type: ignore[index]
+        for one in swept
+    }
+    assert len(seen) == len(swept) == 2 * 2 * 2 * 3
+
+
+def test_sizes_sweep(run: Run) -> None:
+    ended = run("-w", "sleep-infer", "--dry-run", "--json", "--size", "tiny,base")
+    sizes = [(one["size"], one["params"]["seconds"]) for one in configs(json.loads(ended.out))]  # type: ignore[index]
+    assert sizes == [("tiny", 0.02), ("base", 0.1)]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--batch", "2,2"],
+        ["--dtype", "fp32,fp32"],
+        ["--set", "width=2,2.0"],
+        ["--set", "batch=2", "--batch", "2"],
+        ["-w", TIMED],
+    ],
+)
+def test_what_is_given_twice_is_run_once(run: Run, arguments: list[str]) -> None:
+    assert len(configs(dry(run, *arguments))) == 2
+
+
+def test_data_set_is_named_by_its_files_not_its_place(run: Run, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text("12345")
+    digests = set()
+    for name in ("one", "two"):
+        plan = dry(run, "--data", str(tmp_path / name))
+        digests |= {one["data_digest"] for one in plan["planned"]}  # type: ignore[attr-defined]
+    assert len(digests) == 1
+    (tmp_path / "two" / "b.txt").write_text("")
+    plan = dry(run, "--data", str(tmp_path / "two"))
+    assert plan["planned"][0]["data_digest"] not in digests  # type: ignore[index]
+
+
+def test_budget_shrinks_the_limits_and_is_firm(run: Run) -> None:
+    plan = dry(run, "--budget", "2m", "--trials", "1")
+    assert (plan["budget_s"], plan["is_budget_firm"]) == (120.0, True)
+    # Two trials share it: 60 s each, 15 of them to start up; half of the rest is the window's.
+    limits = plan["limits"]
+    assert isinstance(limits, dict)
+    assert limits["window_max_s"] == pytest.approx(22.5)
+    assert limits["warmup_max_s"] == pytest.approx(13.5)
+    assert limits["window_min_s"] == 10.0
+    assert dry(run)["is_budget_firm"] is False
+
+
+# Run ----------------------------------------------------------------------------------------------
+
+
+def test_table_ends_with_the_place_of_the_rows(run: Run, tmp_path: Path) -> None:
+    ended = run("-w", TIMED, "--trials", "2", "--out", str(tmp_path))
+    assert ended.code == 0
+    assert "timed-train fp32 b1 [simulated]" in ended.out, "simulated is always said"
+    assert "sample/s [" in ended.out, "two trials have an interval"
+    (path,) = tmp_path.glob("*.csv")
+    assert ended.out.splitlines()[-1] == f"rows: {path}"
+    assert "[1/4]" in ended.err and "[4/4]" in ended.err
+    rows = rows_in(tmp_path)
+    assert {row["mode"] for row in rows} == {"simulated"}
+    # Simulated processes differ by 2 %, simulated steps by 1 %.
+    for row in rows:
+        expected_ms = 300 if row["workload"] == "timed-train" else 100
+        assert float(row["step_median_ms"] or 0) == pytest.approx(expected_ms, rel=0.08)
+        assert float(row["throughput_per_s"] or 0) == pytest.approx(1e3 / expected_ms, rel=0.08)
+
+
+def test_quiet_prints_only_the_path(run: Run, tmp_path: Path) -> None:
+    ended = run("-w", TIMED, "--profile", "smoke", "--quiet", "--out", str(tmp_path))
+    (path,) = tmp_path.glob("*.csv")
+    assert (ended.code, ended.out, ended.err) == (0, f"{path}\n", "")
+
+
+def test_json_is_one_document_with_all_rows(run: Run, tmp_path: Path) -> None:
+    ended = run("-w", TIMED, "--profile", "smoke", "--json", "--out", str(tmp_path))
+    document = json.loads(ended.out)
+    assert (document["exit_code"], document["interrupted"]) == (0, False)
+    assert document["rows"] == [
+        {name: value for name, value in row.items()} for row in rows_in(tmp_path)
+    ]
+    assert Path(document["path"]).is_file()
+
+
+def test_spent_budget_leaves_skipped_rows_and_ends_with_four(run: Run, tmp_path: Path) -> None:
+    ended = run("-w", TIMED, "--budget", "0.01s", "--trials", "3", "--out", str(tmp_path))
+    assert ended.code == 4
+    rows = rows_in(tmp_path)
+    skipped = [row for row in rows if row["status"] == "SKIPPED"]
+    assert {row["reasons"] for row in skipped} == {"budget"}
+    assert len(skipped) == 2 and len(rows) <= 3
+    assert {row["detail"] for row in skipped} == {"the time budget was used up"}
+
+
+def order_of(out: Path) -> list[tuple[object, object, object]]:
+    return [(row["workload"], row["batch"], row["trial"]) for row in rows_in(out)]
+
+
+def test_order_is_interleaved_and_follows_from_the_seed(run: Run, tmp_path: Path) -> None:
+    sweep = ("-w", TIMED, "--batch", "1,2", "--trials", "3", "--quiet")
+    for name, seed in (("first", "5"), ("again", "5"), ("other", "6")):
+        assert run(*sweep, "--seed", seed, "--out", str(tmp_path / name)).code == 0
+    first, again, other = (order_of(tmp_path / name) for name in ("first", "again", "other"))
+    assert first == again != other
+    for start in (0, 4, 8):
+        in_round = first[start : start + 4]
+        assert len({(workload, batch) for workload, batch, _ in in_round}) == 4
+        assert {trial for _, _, trial in in_round} == {start // 4}
+
+
+def test_precise_configurations_need_only_three_trials(run: Run, tmp_path: Path) -> None:
+    assert run("-w", f"{TIMED}:infer", "--out", str(tmp_path), "--quiet").code == 0
+    assert 3 <= len(rows_in(tmp_path)) <= 5
+
+
+def test_size_and_refusals_are_written_down(run: Run, tmp_path: Path) -> None:
+    ended = run("-w", "sleep-infer", "--size", "tiny", "--trials", "1", "--out", str(tmp_path))
+    assert ended.code == 0
+    (row,) = rows_in(tmp_path)
+    assert (row["size"], row["size_choice"]) == ("tiny", "user")
+    assert row["energy_j"] is None and row["mfu_frac"] is None and row["loss_last"] is None
+
+
+# Resumed ------------------------------------------------------------------------------------------
+
+
+def begun(run: Run, out: Path, *, workload: str = TIMED, more: tuple[str, ...] = ()) -> Path:
+    ended = run("-w", workload, "--trials", "2", "--quiet", "--out", str(out), *more)
+    path = Path(ended.out.strip())
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:3]))
+    return path
+
+
+def test_resume_finishes_what_is_missing_and_nothing_else(run: Run, tmp_path: Path) -> None:
+    path = begun(run, tmp_path)
+    run_id = path.stem.rpartition("_")[2]
+    before = read_rows(path)
+    ended = run("--resume", run_id, "--out", str(tmp_path), "--quiet")
+    assert (ended.code, ended.out.strip()) == (0, str(path))
+    rows = read_rows(path)
+    assert rows[:2] == before
+    assert len(rows) == len({(row["config_hash"], row["trial"]) for row in rows}) == 4
+    ended = run("--resume", str(path), "--quiet")
+    assert ended.code == 0
+    assert read_rows(path) == rows, "a finished run has nothing to do"
+
+
+@pytest.mark.parametrize(
+    "flag", [["-w", TIMED], ["--trials", "3"], ["--dry-run"], ["--seed", "0"], ["--device", "cpu"]]
+)
+def test_resume_takes_no_other_flags(run: Run, tmp_path: Path, flag: list[str]) -> None:
+    path = begun(run, tmp_path)
+    ended = run("--resume", str(path), *flag)
+    assert ended.code == 2
+    (line,) = ended.err.splitlines()
+    assert "--resume goes on with the stored plan and takes no --" in line
+    assert len(read_rows(path)) == 2
+
+
+def test_resume_refuses_a_changed_workload(run: Run, tmp_path: Path) -> None:
+    from bench import discovery
+
+    mine = tmp_path / "mine.py"
+    shutil.copy(TIMED, mine)
+    path = begun(run, tmp_path / "results", workload=str(mine))
+    mine.write_text(mine.read_text().replace("3 if phase.is_training", "4 if phase.is_training"))
+    discovery.load.cache_clear()  # as in the new process that resumes
+    discovery.source_hash.cache_clear()
+    ended = run("--resume", str(path))
+    assert ended.code == 4
+    assert "workload mine changed since the run began" in ended.err
+    assert len(read_rows(path)) == 2
+
+
+def test_workload_that_changes_while_it_runs_is_not_measured(run: Run, tmp_path: Path) -> None:
+    mine = tmp_path / "changing.py"
+    text = Path(TIMED).read_text()
+    mine.write_text(text)
+    plan_first = run("-w", str(mine), "--dry-run")
+    assert plan_first.code == 0
+    # The parent has it loaded; what the trial's process will find is another file.
+    mine.write_text(text.replace("return self.batch", "return 2 * self.batch"))
+    ended = run("-w", f"{mine}:infer", "--trials", "1", "--out", str(tmp_path / "results"))
+    assert ended.code == 4
+    (row,) = rows_in(tmp_path / "results")
+    assert (row["status"], row["reasons"]) == ("FAILED", "error")
+    assert "workload changing changed since the run began" in str(row["detail"])
+
+
+def test_resume_refuses_changed_data(run: Run, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.txt").write_text("1")
+    path = begun(run, tmp_path / "results", more=("--data", str(data)))
+    (data / "a.txt").write_text("12")
+    ended = run("--resume", str(path))
+    assert ended.code == 4
+    assert f"--data {data} changed since the run began" in ended.err
+
+
+def test_resume_refuses_another_device(run: Run, tmp_path: Path) -> None:
+    path = begun(run, tmp_path)
+    sidecar = path.with_name(path.stem + ".env.json")
+    content = json.loads(sidecar.read_text())
+    content["environment"]["torch"]["device_name"] = "Some Accelerator 80GB"
+    sidecar.write_text(json.dumps(content))
+    ended = run("--resume", str(path))
+    assert ended.code == 4
+    assert "the run began on Some Accelerator 80GB, this is fake device" in ended.err
+
+
+def test_resume_of_a_shrunk_batch_counts_its_rows(run: Run, tmp_path: Path) -> None:
+    arguments = ("-w", FAULTY, "--set", "fault=memory", "--set", "above_batch=3", "--batch", "4")
+    ended = run(*arguments, "--oom-shrink", "--trials", "2", "--quiet", "--out", str(tmp_path))
+    path = Path(ended.out.strip())
+    lines = path.read_text().splitlines(keepends=True)
+    assert len(lines) == 4, "header, out of memory, two trials at half the batch"
+    path.write_text("".join(lines[:3]))
+    assert run("--resume", str(path), "--quiet").code == 0
+    rows = read_rows(path)
+    keys = [(row["config_hash"], row["trial"], row["attempt"]) for row in rows]
+    assert len(set(keys)) == len(keys)
+    usable = [(row["batch"], row["trial"]) for row in rows if row["status"] == "WARN"]
+    assert usable == [(2, 0), (2, 1)]
+
+
+def test_damaged_plan_is_told_in_one_line(run: Run, tmp_path: Path) -> None:
+    path = begun(run, tmp_path)
+    sidecar = path.with_name(path.stem + ".env.json")
+    content = json.loads(sidecar.read_text())
+    for plan in ({}, {"planned": [{}]}, {"planned": [3]}, [], {"planned": "abc"}):
+        content["request"] = {"plan": plan}
+        sidecar.write_text(json.dumps(content))
+        ended = run("--resume", str(path))
+        assert ended.code == 2
+        assert len(ended.err.splitlines()) == 1 and "its plan cannot be read" in ended.err
+
+
+# Fuzzed -------------------------------------------------------------------------------------------
+
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
+NUMBER = st.one_of(
+    st.integers(-(10**30), 10**30).map(str),
+    st.floats().map(str),
+    st.sampled_from(["0", "1", "2,4", "1e3", "-0", "9" * 400, "1_0", "٣", "0x10", "1,,2", ","]),
+)
+DURATION = st.builds(
+    "{}{}".format, NUMBER, st.sampled_from(["", "s", "m", "h", "d", "ms", "us", "S", "x"])
+)
+NAMES = st.sampled_from(
+    ["all", "sleep", "sleep-infer", "imaging-train", "imaging", "llm-*", "llm-decode", TIMED]
+    + [f"{TIMED}:infer", "*", "[", "./", "/", ".py", "~", "..", "-", f"{FAULTY}"]
+)
+KEYS = st.sampled_from(
+    ["batch", "seconds", "width", "shape", "note", "is_wide", "filters", "patch", "volume"]
+    + ["channels", "classes", "layers", "hidden", "heads", "context", "seq", "window_hu", "", "="]
+)
+VALUES = st.one_of(NUMBER, TEXT, st.sampled_from(["1x2x3", "0x0x0", "true", "none", "x", "-1x-1"]))
+FLAGS: dict[str, st.SearchStrategy[str]] = {
+    "--workload": st.one_of(NAMES, TEXT),
+    "--size": st.one_of(st.sampled_from(["tiny", "small", "base,large", "Tiny"]), TEXT),
+    "--batch": NUMBER,
+    "--dtype": st.one_of(st.sampled_from(["fp32", "bf16,fp16", "tf32"]), TEXT),
+    "--set": st.one_of(st.builds("{}={}".format, KEYS, VALUES), TEXT),
+    "--data": st.one_of(st.sampled_from(["resident", str(WORKLOADS), TIMED, "~nobody/x"]), TEXT),
+    "--threads": NUMBER,
+    "--workers": NUMBER,
+    "--profile": st.one_of(st.sampled_from(["smoke", "quick", "default", "rigorous"]), TEXT),
+    "--trials": NUMBER,
+    "--budget": st.one_of(DURATION, TEXT),
+    "--timeout": st.one_of(DURATION, TEXT),
+    "--seed": NUMBER,
+    "--out": TEXT,
+}
+SWITCHES = ["--compile", "--channels-last", "--oom-shrink", "--quiet", "--json", "-q", "--", "-z"]
+
+
+def one_flag(name: str) -> st.SearchStrategy[list[str]]:
+    return FLAGS[name].map(lambda value: [name, value])
+
+
+ARGUMENTS = st.lists(
+    st.one_of(
+        st.sampled_from(sorted(FLAGS)).flatmap(one_flag),
+        st.sampled_from(SWITCHES).map(lambda switch: [switch]),
+        TEXT.map(lambda text: [text]),
+    ),
+    max_size=4,
+).map(lambda parts: [part for pair in parts for part in pair])
+
+
+@given(workload=NAMES, arguments=ARGUMENTS)
+@settings(
+    max_examples=10_000,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_ten_thousand_command_lines_never_end_in_a_traceback(
+    capsys: pytest.CaptureFixture[str], workload: str, arguments: list[str]
+) -> None:
+    code = main(["run", "--dry-run", "--device", "fake", "-w", workload, *arguments])
+    captured = capsys.readouterr()
+    assert code in (0, 2, 4, 5)
+    if code:
+        assert captured.err.startswith("bench: ")
+    else:
+        assert captured.out

@@ -1,0 +1,281 @@
+"""`bench run` on the simulated device: every phase, and what each vendor's quirk makes of it.
+
+All of it goes through the command line, in as few processes as show it. Nothing in the harness
+knows the name `simdev`: what works here works on a backend that nobody has seen yet.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from bench.measure.placing import place_net
+
+pytest_plugins = ["tests.simdev.fixture"]
+
+ROOT = Path(__file__).parents[2]
+PHASES = {"imaging-train", "imaging-infer", "llm-train", "llm-prefill", "llm-decode"}
+MEMORY = ("mem_alloc_peak_bytes", "mem_reserved_peak_bytes", "mem_init_peak_bytes")
+QUEUE_US = 2000
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """What one `bench run --json` left."""
+
+    code: int
+    stderr: str
+    rows: list[Row]
+
+    def row(self, workload: str) -> Row:
+        (row,) = (row for row in self.rows if row["workload"] == workload)
+        return row
+
+
+def bench(*arguments: str, env: dict[str, str], quirks: str) -> subprocess.CompletedProcess[str]:
+    paths = f"{env['PYTHONPATH']}:{ROOT}"
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *arguments],
+        env={**env, "PYTHONPATH": paths, "SIMDEV_QUIRKS": quirks, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def run(
+    workload: str, *flags: str, env: dict[str, str], out: Path, quirks: str = "", label: str = ""
+) -> Ran:
+    fixed = ("--size", "tiny", "--profile", "smoke", "--threads", "1", "--out", str(out), "--json")
+    chosen = ("--device", label or "simdev", "--workload", workload)
+    done = bench("run", *chosen, *fixed, *flags, env=env, quirks=quirks)
+    assert "Traceback" not in done.stderr, done.stderr[-4000:]
+    rows = json.loads(done.stdout)["rows"] if done.stdout else []
+    return Ran(code=done.returncode, stderr=done.stderr, rows=rows)
+
+
+def assert_right(row: Row) -> None:
+    """The row is usable, nothing but short, and its output was compared with the CPU's."""
+    assert row["status"] == "WARN", row
+    assert set(row["reasons"].split(";")) <= {"smoke", "input_bound"}, row
+    assert row["check_value"] is not None
+    assert row["throughput_per_s"] > 0
+
+
+# A good device ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def everything(simdev_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    return run("all", env=simdev_env, out=tmp_path_factory.mktemp("all"))
+
+
+def test_all_five_phases_run_on_a_backend_that_nobody_told_us_of(everything: Ran) -> None:
+    assert everything.code == 0
+    assert {row["workload"] for row in everything.rows} == PHASES
+    for row in everything.rows:
+        assert_right(row)
+        assert (row["device"], row["device_name"]) == ("simdev:0", "Simulated Device")
+
+
+def test_an_accelerator_that_computes_bf16_is_given_bf16(everything: Ran) -> None:
+    assert {row["dtype"] for row in everything.rows} == {"bf16"}
+    for row in everything.rows:
+        assert 0 < row["check_error_frac"] < 0.03
+
+
+def test_steps_are_timed_by_events_and_fill_the_window(everything: Ran) -> None:
+    for row in everything.rows:
+        assert row["step_clock"] == "event"
+        assert row["steps"] >= 3
+        # Marks are whole milliseconds here, and the steps are a few.
+        assert row["step_mean_ms"] * row["steps"] <= row["window_s"] * 1e3 + 1
+        assert row["host_gap_frac"] < 0.2
+
+
+def test_memory_is_counted_in_the_window_and_before_it(everything: Ran) -> None:
+    for row in everything.rows:
+        peak, reserved, before = (row[name] for name in MEMORY)
+        assert 0 < peak <= reserved
+        assert before > 0
+        assert 0.3 < row["mem_estimate_bytes"] / peak < 4
+
+
+def test_what_nobody_measured_stays_blank(everything: Ran) -> None:
+    for row in everything.rows:
+        blank = (
+            "device_vendor",
+            "chip",
+            "energy_j",
+            "peak_flops_per_s",
+            "mfu_frac",
+            "power_mean_w",
+        )
+        assert [row.get(name) for name in blank] == [None] * len(blank)
+        assert row["achieved_flops_per_s"] > 0
+
+
+def test_no_line_of_the_harness_knows_this_device() -> None:
+    files = [path for folder in ("bench", "workloads") for path in (ROOT / folder).rglob("*")]
+    texts = {path: path.read_bytes() for path in files if path.suffix in (".py", ".yaml", ".md")}
+    assert len(texts) > 100
+    assert [path for path, text in texts.items() if b"simdev" in text.lower()] == []
+
+
+def test_real_files_pass_through_loader_processes_in_channels_last(
+    simdev_env: dict[str, str], tmp_path: Path
+) -> None:
+    data = tmp_path / "Task"
+    made = bench("data", "phantom", str(data), "--cases", "4", env=simdev_env, quirks="")
+    assert made.returncode == 0, made.stderr
+    flags = ("--workers", "2", "--channels-last", "--dtype", "fp32", "--data", str(data))
+    row = run("imaging-train", *flags, env=simdev_env, out=tmp_path).row("imaging-train")
+    assert_right(row)
+    assert (row["workers"], row["channels_last"]) == (2, True)
+    assert row["data"].startswith("files-")
+    assert row["data_wait_frac"] >= 0
+    assert row["check_error_frac"] < 1e-3
+
+
+# Vendors' quirks ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def least(simdev_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """All that can be missing is missing: the second device, 64 bits, bf16, events, counters."""
+    quirks = "no_float64,no_bf16,no_events,no_memory_stats,no_pin_memory,wrong_fp16,fail_device_1"
+    return run("all", env=simdev_env, out=tmp_path_factory.mktemp("least"), quirks=quirks)
+
+
+def test_without_float64_every_phase_computes_right_in_fp32(least: Ran) -> None:
+    assert least.code == 0
+    assert {row["workload"] for row in least.rows} == PHASES
+    for row in least.rows:
+        assert_right(row)
+        # Also that tied weights are still tied: 1 % otherwise, from the embedding's gradient.
+        assert row["check_error_frac"] < 1e-5
+
+
+def test_without_bf16_the_default_is_fp32(least: Ran) -> None:
+    assert {row["dtype"] for row in least.rows} == {"fp32"}
+
+
+def test_without_events_each_step_is_synchronised_and_says_so(least: Ran) -> None:
+    assert {row["step_clock"] for row in least.rows} == {"host_sync"}
+    assert all(row.get("host_gap_frac") is None for row in least.rows)
+
+
+def test_without_counters_memory_stays_blank(least: Ran) -> None:
+    assert {row.get(name) for row in least.rows for name in MEMORY} == {None}
+
+
+def test_a_dtype_that_a_device_refuses_or_gets_wrong_is_not_measured(
+    simdev_env: dict[str, str], tmp_path: Path
+) -> None:
+    ran = run(
+        "llm-decode",
+        "--dtype",
+        "bf16,fp16",
+        env=simdev_env,
+        out=tmp_path,
+        quirks="no_bf16,wrong_fp16",
+    )
+    assert ran.code == 4
+    found = {row["dtype"]: (row["status"], row["reasons"], row["detail"]) for row in ran.rows}
+    assert found == {
+        "bf16": ("FAILED", "unsupported_dtype", "simdev:0 refuses bf16; it works in fp32"),
+        "fp16": (
+            "FAILED",
+            "unsupported_dtype",
+            "simdev:0 computes wrong results in fp16; it works in fp32",
+        ),
+    }
+
+
+def test_fp16_training_scales_gradients_or_says_that_it_cannot(
+    simdev_env: dict[str, str], tmp_path: Path
+) -> None:
+    good = run("llm-train", "--dtype", "fp16", env=simdev_env, out=tmp_path / "good")
+    assert_right(good.row("llm-train"))
+    flags = ("llm-train", "--dtype", "fp16")
+    bad = run(*flags, env=simdev_env, out=tmp_path / "bad", quirks="no_float64")
+    assert bad.code == 4
+    row = bad.row("llm-train")
+    assert (row["status"], row["reasons"]) == ("FAILED", "unsupported_op")
+    assert "torch scales fp16 gradients with float64, which simdev:0 does not have" in row["detail"]
+    assert "use --dtype bf16 or fp32" in row["detail"]
+
+
+def test_a_device_that_fails_when_used_is_named_before_anything_runs(
+    simdev_env: dict[str, str], tmp_path: Path
+) -> None:
+    ran = run("llm-decode", env=simdev_env, out=tmp_path, quirks="fail_device_1", label="simdev:1")
+    assert (ran.code, ran.rows) == (4, [])
+    assert ran.stderr.splitlines()[-1] == (
+        "bench: simdev:1 does not work: simdev error 507: device 1 is not healthy"
+    )
+
+
+def test_memory_that_runs_out_is_a_row_and_half_the_batch_another(
+    simdev_env: dict[str, str], tmp_path: Path
+) -> None:
+    flags = ("--batch", "16", "--dtype", "fp32", "--oom-shrink")
+    ran = run("llm-train", *flags, env=simdev_env, out=tmp_path, quirks="oom_above=12000000")
+    assert ran.code == 0
+    failed, shrunk = ran.rows
+    assert (failed["status"], failed["reasons"]) == ("FAILED", "out_of_memory")
+    assert "SIMDEV out of memory" in failed["detail"]
+    assert (failed["batch"], shrunk["batch"]) == (16, 8)
+    assert (shrunk["status"], shrunk["reasons"]) == ("WARN", "oom_shrunk;smoke")
+
+
+def test_the_window_holds_the_device_time_that_was_only_queued(
+    simdev_env: dict[str, str], tmp_path: Path
+) -> None:
+    """An operator returns at once and takes QUEUE_US on the device: a step is a multiple of it."""
+    flags = ("llm-prefill", "--dtype", "fp32")
+    events = run(*flags, env=simdev_env, out=tmp_path / "1", quirks=f"queue_us={QUEUE_US}")
+    quirks = f"queue_us={2 * QUEUE_US},no_events"
+    waiting = run(*flags, env=simdev_env, out=tmp_path / "2", quirks=quirks)
+    by_event, by_host = events.row("llm-prefill"), waiting.row("llm-prefill")
+    assert (by_event["step_clock"], by_host["step_clock"]) == ("event", "host_sync")
+    num_operators = by_event["step_p05_ms"] * 1e3 / QUEUE_US
+    assert num_operators > 40  # two layers of Llama
+    assert by_host["step_p05_ms"] * 1e3 / (2 * QUEUE_US) == pytest.approx(num_operators, rel=0.1)
+    for row, queue_us in ((by_event, QUEUE_US), (by_host, 2 * QUEUE_US)):
+        device_s = row["steps"] * num_operators * queue_us / 1e6
+        assert row["window_s"] >= 0.95 * device_s
+
+
+# Placing a net ------------------------------------------------------------------------------------
+
+
+class Tied(nn.Module):
+    """A tied language model's two uses of one matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(5, 3)
+        self.head = nn.Linear(3, 5, bias=False)
+        self.head.weight = self.embedding.weight
+
+
+def test_tied_weights_are_tied_on_any_backend() -> None:
+    was_overwriting = torch.__future__.get_overwrite_module_params_on_conversion()
+    torch.__future__.set_overwrite_module_params_on_conversion(True)  # as between unlike backends
+    try:
+        moved = Tied().to("cpu")
+        placed = place_net(Tied(), device=torch.device("cpu"))
+    finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(was_overwriting)
+    assert moved.head.weight is not moved.embedding.weight
+    assert placed.head.weight is placed.embedding.weight
+    assert len(list(placed.parameters())) == 1

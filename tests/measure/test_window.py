@@ -1,0 +1,151 @@
+"""The measured window on simulated devices: every figure is worked out by hand."""
+
+import random
+
+import pytest
+from fake_device import ONE_ITEM, QueueEngine, SynchronousEngine, drawn_from, in_turn
+
+from bench.measure.clock import FakeClock
+from bench.measure.limits import Limits
+from bench.measure.window import MAX_QUEUED_STEPS, measured_enough, run_window, step_clock_of
+
+
+def after_steps(num_steps: int):  # type: ignore[no-untyped-def]
+    return lambda _elapsed_s, step_s: len(step_s) >= num_steps
+
+
+def test_synchronous_steps_are_the_differences_of_the_host_clock() -> None:
+    engine = SynchronousEngine(FakeClock(), in_turn(0.5, 0.25, 1.0, 0.25))
+    window = run_window(engine, clock=engine.clock, should_stop=after_steps(3))
+    assert window.step_clock == "host"
+    # Asked after step 1 (0.5 s), then half a second later: 0.5 + 0.25 < 1.0 <= 0.5 + 0.25 + 1.0.
+    assert window.step_s == pytest.approx([0.5, 0.25, 1.0])
+    assert window.wall_s == pytest.approx(1.75)
+    assert window.counts == [ONE_ITEM] * 3
+    assert not window.clock_went_backwards
+
+
+def test_rule_is_asked_after_1_2_4_8_steps_and_then_every_second() -> None:
+    engine = SynchronousEngine(FakeClock(), in_turn(0.125))
+    asked_at_s: list[float] = []
+
+    def stop(elapsed_s: float, step_s: list[float]) -> bool:
+        asked_at_s.append(elapsed_s)
+        assert len(step_s) == round(elapsed_s / 0.125)
+        return elapsed_s >= 4
+
+    run_window(engine, clock=engine.clock, should_stop=stop)
+    assert asked_at_s == [0.125, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0]
+
+
+def test_asynchronous_steps_come_from_events_without_a_synchronisation_each() -> None:
+    engine = QueueEngine(FakeClock(), in_turn(0.3, 0.1, 0.2), host_s=0.001)
+    window = run_window(engine, clock=engine.clock, should_stop=after_steps(8), expected_step_s=0.1)
+    assert window.step_clock == "event"
+    assert len(window.step_s) == len(window.counts) == engine.num_steps
+    # The first step also has the millisecond in which the device waited for the host.
+    assert window.step_s[:3] == pytest.approx([0.301, 0.1, 0.2])
+    assert sum(window.step_s) == pytest.approx(window.wall_s)
+    assert engine.num_synchronizations == 2, "one at each end"
+
+
+def test_host_that_is_slower_than_the_device_shows_in_the_steps() -> None:
+    engine = QueueEngine(FakeClock(), in_turn(0.01), host_s=0.05)
+    window = run_window(
+        engine, clock=engine.clock, should_stop=after_steps(20), expected_step_s=0.05
+    )
+    # The device idles for 0.04 s before each step but the first; the last one ends 0.01 s late.
+    assert window.step_s[1:] == pytest.approx([0.05] * (len(window.step_s) - 1))
+
+
+@pytest.mark.parametrize(
+    ("step_s", "deepest"),
+    [(0.001, MAX_QUEUED_STEPS), (0.1, 10), (0.4, 2), (30.0, 2)],
+)
+def test_host_runs_a_bounded_way_ahead(step_s: float, deepest: int) -> None:
+    engine = QueueEngine(FakeClock(), in_turn(step_s), host_s=1e-5)
+    run_window(engine, clock=engine.clock, should_stop=after_steps(150), expected_step_s=step_s)
+    assert deepest - 1 <= engine.deepest_queue <= deepest + 1
+
+
+def test_passed_events_are_let_go() -> None:
+    engine = QueueEngine(FakeClock(), in_turn(0.001), host_s=1e-5)
+    run_window(engine, clock=engine.clock, should_stop=after_steps(20_000), expected_step_s=0.001)
+    assert engine.num_steps >= 20_000
+    assert engine.num_live_events == 0
+
+    live: list[int] = []
+
+    def stop(elapsed_s: float, step_s: list[float]) -> bool:
+        live.append(engine.num_live_events)
+        return elapsed_s >= 8
+
+    run_window(engine, clock=engine.clock, should_stop=stop, expected_step_s=0.001)
+    assert max(live) <= MAX_QUEUED_STEPS + 2
+
+
+def test_device_without_events_is_synchronised_at_every_step() -> None:
+    engine = QueueEngine(FakeClock(), in_turn(0.3, 0.1, 0.2), host_s=0.05, has_events=False)
+    assert step_clock_of(engine) == "host_sync"
+    window = run_window(engine, clock=engine.clock, should_stop=after_steps(3))
+    assert window.step_clock == "host_sync"
+    assert window.step_s[:3] == pytest.approx([0.35, 0.15, 0.25])
+    assert engine.deepest_queue == 1
+
+
+def test_clock_that_goes_backwards_is_noticed() -> None:
+    class Broken(FakeClock):
+        def now_s(self) -> float:
+            now_s = super().now_s()
+            return now_s - 5.0 if now_s >= 1003.0 else now_s
+
+    engine = SynchronousEngine(Broken(), in_turn(1.0))
+    count = iter(range(100))
+    window = run_window(
+        engine, clock=engine.clock, should_stop=lambda _elapsed, _steps: next(count) > 1
+    )
+    assert window.clock_went_backwards
+
+
+@pytest.mark.parametrize(
+    ("elapsed_s", "num_steps", "is_enough"),
+    [
+        (9.9, 1000, False),  # too short a time
+        (10.0, 19, False),  # too few steps
+        (10.0, 40, True),  # both minima, and steps that do not vary
+        (30.0, 20, True),
+        (119.0, 19, False),  # slow steps may take up to the hard limit
+        (120.0, 1, True),
+    ],
+)
+def test_window_has_both_minima_and_a_hard_end(
+    elapsed_s: float, num_steps: int, is_enough: bool
+) -> None:
+    rule = measured_enough(Limits())
+    assert rule(elapsed_s, [elapsed_s / num_steps] * num_steps) is is_enough
+
+
+def noisy_window(sd_frac: float) -> float:
+    source = random.Random(1)
+    times_s = iter(lambda: 0.05 * (1 + source.gauss(0, sd_frac)), None)
+    engine = SynchronousEngine(FakeClock(), drawn_from(times_s))
+    window = run_window(engine, clock=engine.clock, should_stop=measured_enough(Limits()))
+    return window.wall_s
+
+
+def test_window_is_extended_until_the_mean_is_known_and_no_longer_than_its_limit() -> None:
+    # 200 steps in 10 s: a spread of 2 % leaves the mean known to 0.3 %, one of 10 % to 1.5 %
+    # (and to 1 % after some 20 s), one of 30 % never.
+    assert noisy_window(0.02) == pytest.approx(10, abs=1.2)
+    assert 12 < noisy_window(0.10) < 30
+    assert noisy_window(0.25) == pytest.approx(30, abs=1.2)
+
+
+def test_rule_costs_little_on_a_million_steps() -> None:
+    import time
+
+    rule = measured_enough(Limits())
+    step_s = [1e-5] * 1_000_000
+    started_s = time.perf_counter()
+    assert rule(10.0, step_s)
+    assert time.perf_counter() - started_s < 1.0

@@ -19,7 +19,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bench.core.nouns import Scalar
     from bench.measure.engine import StepCount
     from bench.measure.torch_engine import TorchEngine
-    from bench.run.request import Planned
+    from bench.run.request import Planned, RunRequest
 
 
 class WorkloadStep:
@@ -35,6 +35,7 @@ class WorkloadStep:
 
     def __init__(self, engine: TorchEngine, *, facts: Mapping[str, Scalar]) -> None:
         self._engine = engine
+        self._has_run = False
         self.facts = facts
         """What is run, as in a result file; lands in pytest-benchmark's `extra_info`."""
 
@@ -42,11 +43,12 @@ class WorkloadStep:
         """Run one step, wait for the device, and tell what the step processed."""
         count = self._engine.step()
         self._engine.synchronize()
+        self._has_run = True
         return count
 
     def close(self) -> str | None:
         """Free everything; return what is wrong with the last output, or None."""
-        problem = self._engine.output_problem()
+        problem = self._engine.output_problem() if self._has_run else None
         adapter = self._engine.adapter
         del self._engine
         gc.collect()
@@ -54,8 +56,12 @@ class WorkloadStep:
         return None if problem is None else problem[1]
 
 
-class OpenWorkload(Protocol):
-    """What the fixture `bench_workload` is."""
+class Workloads:
+    """What the fixture `bench_workload` is: opens workloads and keeps them until the test ends."""
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self._request = request
+        self._steps: list[WorkloadStep] = []
 
     def __call__(
         self,
@@ -78,31 +84,53 @@ class OpenWorkload(Protocol):
         'resident' (batches already on the device), 'generated' (through the loader, in this
         process) or a path.
         """
+        from bench.core.errors import BenchError
+        from bench.run.request import RunRequest
+
+        asked = RunRequest(
+            workloads=(name,),
+            sizes=(size,),
+            batches=() if batch is None else (batch,),
+            dtypes=(dtype,),
+            settings={key: (str(value),) for key, value in (settings or {}).items()},
+            is_compiled=compiled,
+            channels_last=channels_last,
+            data=None if data == "generated" else data,
+            seed=seed,
+        )
+        try:
+            step = _built(_planned(asked, device=device), opened=self._steps)
+        except BenchError as error:
+            mistake = str(error)
+        else:
+            self._keep(step, warmup_steps=warmup_steps)
+            return step
+        pytest.fail(f"bench_workload: {mistake}", pytrace=False)
+
+    def _keep(self, step: WorkloadStep, *, warmup_steps: int) -> None:
+        self._steps.append(step)
+        if "benchmark" in self._request.fixturenames:
+            info = getattr(self._request.getfixturevalue("benchmark"), "extra_info", None)
+            if isinstance(info, dict):
+                info.update(step.facts)
+        for _ in range(warmup_steps):
+            step()
+
+    def close(self) -> list[str]:
+        """Free everything; return a line for each workload whose last output is wrong."""
+        problems = [(step.facts["workload"], step.close()) for step in self._steps]
+        self._steps.clear()
+        return [f"{name}: {problem}" for name, problem in problems if problem is not None]
 
 
 @pytest.fixture
-def bench_workload(request: pytest.FixtureRequest) -> Iterator[OpenWorkload]:
+def bench_workload(request: pytest.FixtureRequest) -> Iterator[Workloads]:
     """Build workloads of `bench` whose steps wait for the device; all are freed after the test."""
     _require_benchmark(request)
-    steps: list[WorkloadStep] = []
-
-    def open_workload(name: str, *, warmup_steps: int = 3, **choices: object) -> WorkloadStep:
-        from bench.core.errors import BenchError
-
-        try:
-            step = _built(_planned(name, **choices), opened=steps)
-        except BenchError as error:
-            pytest.fail(f"bench_workload: {error}", pytrace=False)
-        steps.append(step)
-        _tell(request, step.facts)
-        for _ in range(warmup_steps):
-            step()
-        return step
-
+    workloads = Workloads(request)
     with _restored_settings():
-        yield open_workload  # type: ignore[misc]
-        problems = [(step.facts["workload"], step.close()) for step in steps]
-    wrong = [f"{name}: {problem}" for name, problem in problems if problem is not None]
+        yield workloads
+        wrong = workloads.close()
     if wrong:
         pytest.fail(f"bench_workload: wrong output of {'; '.join(wrong)}", pytrace=False)
 
@@ -121,49 +149,17 @@ def _require_benchmark(request: pytest.FixtureRequest) -> None:
         )
 
 
-def _tell(request: pytest.FixtureRequest, facts: Mapping[str, Scalar]) -> None:
-    """Put what is run beside pytest-benchmark's figures."""
-    if "benchmark" in request.fixturenames:
-        info = getattr(request.getfixturevalue("benchmark"), "extra_info", None)
-        if isinstance(info, dict):
-            info.update(facts)
-
-
-def _planned(
-    name: str,
-    *,
-    size: str = "tiny",
-    device: str | None = None,
-    dtype: str = "fp32",
-    batch: int | None = None,
-    settings: Mapping[str, Scalar] | None = None,
-    compiled: bool = False,
-    channels_last: bool = False,
-    data: str = "resident",
-    seed: int = 0,
-) -> Planned:
+def _planned(asked: RunRequest, *, device: str | None) -> Planned:
     """Plan as `bench run` does with the same flags; `BenchError` says what cannot be meant."""
     from bench.core.errors import UsageError
     from bench.devices.detect import find
     from bench.measure.inspection import Inspection
     from bench.run.plan import make_plan
-    from bench.run.request import RunRequest
 
-    request = RunRequest(
-        workloads=(name,),
-        sizes=(size,),
-        batches=() if batch is None else (batch,),
-        dtypes=(dtype,),
-        settings={key: (str(value),) for key, value in (settings or {}).items()},
-        is_compiled=compiled,
-        channels_last=channels_last,
-        data=None if data == "generated" else data,
-        seed=seed,
-    )
-    plan = make_plan(request, inspection=Inspection(device=find(device), capabilities={}))
+    plan = make_plan(asked, inspection=Inspection(device=find(device), capabilities={}))
     if len(plan.planned) != 1:
         names = ", ".join(one.config.name for one in plan.planned)
-        raise UsageError(f"workload {name!r} has several phases: name one of {names}")
+        raise UsageError(f"workload {asked.workloads[0]!r} has several phases: name one of {names}")
     return plan.planned[0]
 
 

@@ -5,8 +5,7 @@ Letters: B batch, H heads, K classes, C channels, XYZ space. Deep supervision fo
 normalised to 1, each compared at its own resolution. MONAI's DynUNet returns all heads stretched
 (nearest neighbour) to full size in one tensor; striding takes each back to what the head computed.
 MONAI computes the heads in inference as well, and so they are counted there.
-Differs from nnU-Net: no gradient clipping (the optimizer step is the harness's), no mirroring at
-test time.
+Differs from nnU-Net: no mirroring at test time.
 """
 
 from __future__ import annotations

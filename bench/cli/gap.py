@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +29,10 @@ def gap(
     latency: Annotated[
         str | None, typer.Option(help="Time that one item of --load may take, such as 30s.")
     ] = None,
+    run: Annotated[
+        bool, typer.Option("--run", help="Measure the halves that are missing, then answer.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Folder for what --run measures.")] = Path("results"),
     output_format: Annotated[
         str, typer.Option("--format", help="table, markdown or json.")
     ] = "table",
@@ -44,11 +49,35 @@ def gap(
     asked = _load(load, latency=latency)
     num_items = _num_items(items, epochs=epochs)
     result = measure_gap(read_frame(files, note=print_note), load=asked, num_items=num_items)
+    if run and result.missing:
+        files = [*files, *_measured(result.missing, out=out)]
+        result = measure_gap(read_frame(files, note=print_note), load=asked, num_items=num_items)
     if not any(demand.num_trials for demand in result.demands):
         raise NothingMatchedError("no usable trial (OK or WARN) in the files given")
     show(result, output_format="json" if as_json else output_format, asked=(load, latency))
     if not (result.gaps or result.trainings or result.shares):
         raise typer.Exit(int(ExitCode.NOTHING_MATCHED))
+
+
+def _measured(missing: Sequence[Missing], *, out: Path) -> list[Path]:
+    """Run the commands that the missing halves name; returns their result files."""
+    import shlex
+    import subprocess
+    import sys
+
+    from bench.cli.output import print_note
+    from bench.core.errors import MeasurementError
+
+    paths = []
+    for line in dict.fromkeys(command(one) for one in missing):
+        print_note(line)
+        words = [sys.executable, "-m", *shlex.split(line), "--quiet", "--out", str(out)]
+        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
+        path = done.stdout.strip()
+        if not path:
+            raise MeasurementError(f"the missing half could not be measured: {line}")
+        paths.append(Path(path))
+    return paths
 
 
 def _load(text: str | None, *, latency: str | None) -> Load | None:

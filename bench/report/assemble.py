@@ -34,7 +34,7 @@ def assemble(
             overview(evidence),
             validity(evidence),
             results(evidence),
-            gap(gaps, num_hidden=num_hidden, command=command),
+            gap(gaps, num_hidden=num_hidden, num_files=len(evidence.sources), command=command),
             roofline(gaps, num_hidden=num_hidden),
             latency(evidence),
             steps(evidence),
@@ -70,7 +70,7 @@ def _summary(evidence: Evidence) -> tuple[str, ...]:
     lines = [
         f"{_count(len(frame), 'trial')} of {_count(len(table), 'configuration')} on "
         f"{_count(devices, 'device')}, from {_count(files, 'file')}.",
-        f"{usable} of {len(frame)} trials are usable.",
+        f"Usable: {usable:,} of {len(frame):,}.",
     ]
     modes = frame["mode"].value_counts()
     lines += [

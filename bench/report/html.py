@@ -19,6 +19,7 @@ MAX_LIST_ITEMS = 20
 MAX_DEPTH = 6
 MAX_TEXT_CHARACTERS = 400
 _BADGE = re.compile(r"\[(simulated|emulated|throttled)((?: [^\]]*)?)\]")
+_INTERVAL = re.compile(r"([^\[\]()]+) (\[[^\[\]]*\]|\([^()]*\))")
 _WORDS = frozenset((*VERDICTS, *STATUSES))
 
 
@@ -103,7 +104,8 @@ def _row(row: tuple[str, ...], *, is_right: list[bool]) -> str:
     for value, right in zip(row, is_right, strict=True):
         key = sort_key(value) if right else None
         sort = "" if key is None else f' data-key="{key!r}"'
-        cells.append(f"<td{_side(right)}{sort}>{_cell(value)}</td>")
+        shown = _quantity(value) if right else _cell(value)
+        cells.append(f"<td{_side(right)}{sort}>{shown}</td>")
     return f"<tr>{''.join(cells)}</tr>"
 
 
@@ -112,6 +114,14 @@ def _cell(value: str) -> str:
         kind = value.lower().replace(" ", "-")
         return f'<span class="word {kind}">{value}</span>'
     return marked(value)
+
+
+def _quantity(value: str) -> str:
+    """A figure and its interval, between which a narrow column may break."""
+    interval = _INTERVAL.fullmatch(value)
+    if interval is None:
+        return f"<span>{marked(value)}</span>"
+    return f"<span>{text(interval[1])}</span> <span>{text(interval[2])}</span>"
 
 
 def _facts(facts: Facts) -> str:

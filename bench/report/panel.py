@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 WIDTH_INCHES = 4.6
 """440 CSS pixels: a phone shows a panel at four fifths of its size."""
 ROW_INCHES = 0.27
-_ABOVE_INCHES, _BELOW_INCHES, _LEGEND_LINE_INCHES = 0.08, 0.45, 0.19
+_ABOVE_INCHES, _BELOW_INCHES, _LEGEND_LINE_INCHES = 0.08, 0.49, 0.19
 LABEL_LENGTH = 36
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 """Shapes, so that no line of a legend rests on colour alone."""
@@ -110,6 +110,7 @@ def draw(
     paint: Callable[[Axes], None],
     left_inches: float = 0.78,
     num_legend_lines: int = 0,
+    legend_columns: int = 1,
 ) -> Plot:
     """Draw one panel; `name` makes its inner identifiers unique in the page.
 
@@ -132,7 +133,9 @@ def draw(
         axes = figure.add_axes(area)
         paint(axes)
         if num_legend_lines:
-            figure.legend(loc="lower left", ncols=1, borderaxespad=0.0, handletextpad=0.5)
+            figure.legend(
+                loc="lower left", ncols=legend_columns, borderaxespad=0.0, handletextpad=0.5
+            )
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     title, description = plain(title), plain(description)
@@ -189,6 +192,11 @@ def dots(
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     _fit(axes, ends=[end for value in values for end in value if end is not None])
+
+
+def label_below(axes: Axes, text: str) -> None:
+    """Label of the horizontal axis, flush with its right end so that it may reach far left."""
+    axes.set_xlabel(short(text, length=58), loc="right")
 
 
 def _fit(axes: Axes, *, ends: Sequence[float]) -> None:

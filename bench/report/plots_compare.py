@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 from bench.analysis.comparison import Compared, Comparison
 from bench.analysis.verdicts import VERDICTS
 from bench.report.content import Plot, Plots
-from bench.report.panel import INK, ROW_INCHES, dots, draw, label_inches
+from bench.report.panel import (
+    INK,
+    ROW_INCHES,
+    color_of,
+    dots,
+    draw,
+    label_below,
+    label_inches,
+    marker_of,
+    short,
+)
 from bench.report.plots_speed import in_words
 
 if TYPE_CHECKING:
@@ -41,20 +51,9 @@ def compare_plots(comparison: Comparison) -> Plots | None:
 def _panel(comparison: Comparison, *, file: str, rows: Sequence[Compared]) -> Plot:
     metric = comparison.metric.name
     values = [(row.ratio or 1.0, row.low, row.high) for row in rows]
-    labels = [
-        " ".join(
-            word
-            for word in (
-                row.workload,
-                row.size,
-                row.dtype,
-                "" if row.batch is None else f"b{row.batch}",
-                "" if row.mode in ("real", "") else f"[{row.mode}]",
-            )
-            if word
-        )
-        for row in rows
-    ]
+    has_devices = len({row.b.device for row in rows}) > 1
+    labels = [_label(row, has_devices=has_devices) for row in rows]
+    verdicts = list(dict.fromkeys(row.verdict for row in rows))
 
     def paint(axes: Axes) -> None:
         dots(
@@ -68,12 +67,16 @@ def _panel(comparison: Comparison, *, file: str, rows: Sequence[Compared]) -> Pl
             if row.verdict:
                 edges = [1.0 / (1.0 + row.threshold_frac), 1.0 + row.threshold_frac]
                 axes.plot(edges, [place, place], color=INK, alpha=0.15, linewidth=9, zorder=0)
+        for verdict in verdicts:
+            number = _PLACES[verdict]
+            name = verdict or "ratio only"
+            axes.plot([], [], marker_of(number), color=color_of(number), label=name)
         axes.axvline(1.0, color=INK, linewidth=1, linestyle="--")
         ends = [end for value in values for end in value if end is not None]
         low, high = min(*ends, 0.9), max(*ends, 1.1)
         if high < 10.0 * low:
             axes.set_xlim(low - 0.04 * (high - low), high + 0.04 * (high - low))
-        axes.set_xlabel(f"{metric}, ratio to {comparison.labels[0]}; under 1 is better")
+        label_below(axes, f"{metric} over the first file's; under 1 is better")
 
     told = "; ".join(
         f"{label}: {in_words(value)} {row.verdict or 'ratio only'}"
@@ -85,5 +88,21 @@ def _panel(comparison: Comparison, *, file: str, rows: Sequence[Compared]) -> Pl
         description=f"Ratio of {metric} with 95 % interval; the grey bar is the threshold. {told}.",
         plot_inches=ROW_INCHES * len(rows) + 0.1,
         left_inches=label_inches(labels),
+        num_legend_lines=-(-len(verdicts) // 2),
+        legend_columns=2,
         paint=paint,
     )
+
+
+def _label(row: Compared, *, has_devices: bool) -> str:
+    words = [
+        row.workload,
+        row.size,
+        row.dtype,
+        "" if row.batch is None else f"b{row.batch}",
+        row.link,
+        f"x{row.device_count}" if (row.device_count or 1) > 1 else "",
+        "" if row.mode in ("real", "") else f"[{row.mode}]",
+        short(row.b.device, length=14) if has_devices else "",
+    ]
+    return " ".join(word for word in words if word)

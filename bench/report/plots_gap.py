@@ -19,6 +19,7 @@ from bench.report.panel import (
     color_of,
     dots,
     draw,
+    label_below,
     log_axis,
     marker_of,
     short,
@@ -69,10 +70,9 @@ def _gap_panel(gap: Gap) -> Plot:
         ends = [end for value in values for end in value if end is not None]
         log_axis(axes, values=[*ends, 1.0], which="x")
         axes.axvline(1.0, color=INK, linewidth=1, linestyle="--")
-        axes.set_xlabel(f"training over inference{per}; 1 is equal")
+        label_below(axes, f"training over inference{per}; 1 is equal")
 
-    batch = "" if gap.train.batch is None else f" b{gap.train.batch}"
-    name = f"{title(gap.train)}{batch} / {gap.infer.phase}"
+    name = f"{full_title(gap.train)} / {gap.infer.phase}"
     told = "; ".join(f"{a}: {in_words(v)} times" for a, v in zip(labels, values, strict=True))
     return draw(
         f"gap {name} {gap.train.device} {gap.train.setting.facts}",
@@ -101,12 +101,18 @@ def roofline_plots(found: Sequence[Demand]) -> Plots | None:
 
 
 def is_placeable(demand: Demand) -> bool:
-    """Whether everything is known that a place under the roofline takes."""
+    """Whether everything is known that a place under one device's roofline takes."""
     return (
-        demand.throughput_per_s is not None
+        not is_on_several(demand)
+        and demand.throughput_per_s is not None
         and demand.flops_per_byte is not None
         and demand.ridge_flops_per_byte is not None
     )
+
+
+def is_on_several(demand: Demand) -> bool:
+    """Whether several devices shared the work, for whom one device's roofs say nothing."""
+    return demand.setting.fact("device_count") not in ("", "1")
 
 
 def _speed(demand: Demand) -> float:
@@ -151,7 +157,7 @@ def _roofline(device: str, demands: Sequence[Demand]) -> Plot:
         log_axis(axes, values=[min(lows), max(f for f, _, _ in roofs) * 1.6], which="y")
         for number, (demand, (x, y)) in enumerate(zip(demands, places, strict=True)):
             _point(axes, x=x, y=y, number=number, demand=demand)
-        axes.set_xlabel("FLOP per byte of least memory traffic")
+        label_below(axes, "FLOP per byte of least memory traffic")
         axes.set_ylabel("FLOP/s")
         axes.grid(color=FAINT)
 
@@ -180,7 +186,7 @@ def _point(axes: Axes, *, x: float, y: float, number: int, demand: Demand) -> No
         markerfacecolor=color if is_real else GROUND,
         markeredgewidth=0.6 if is_real else 1.6,
         linestyle="none",
-        label=short(f"{title(demand)}: {_reached(demand)}", length=60),
+        label=short(f"{full_title(demand)}: {_reached(demand)}", length=60),
         zorder=3,
     )
 
@@ -192,4 +198,9 @@ def _reached(demand: Demand) -> str:
 
 def _told(demand: Demand, *, x: float, y: float) -> str:
     place = f"{format_number(x)} FLOP per byte, {format_si(y, 'FLOP/s')}"
-    return f"{title(demand)}: {place}, {_reached(demand)}"
+    return f"{full_title(demand)}: {place}, {_reached(demand)}"
+
+
+def full_title(demand: Demand) -> str:
+    """Title with the batch, in which many demands differ."""
+    return title(demand) if demand.batch is None else f"{title(demand)} b{demand.batch}"

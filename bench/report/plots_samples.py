@@ -14,7 +14,7 @@ import numpy as np
 from bench.core.units import format_duration
 from bench.report.content import Plot, Plots
 from bench.report.evidence import Shown
-from bench.report.panel import INK, color_of, draw, short, span_axis
+from bench.report.panel import INK, color_of, draw, label_below, short, span_axis
 from bench.report.plots_speed import labels_of
 
 if TYPE_CHECKING:
@@ -67,7 +67,15 @@ def trace_plots(found: Sequence[tuple[Shown, list[tuple[Array, Array]]]]) -> Plo
     """Step time over step number, warm-up to the left of zero, a panel per configuration."""
     if not found:
         return None
-    chosen = found[:MAX_CONFIGURATIONS]
+    turns: dict[str, int] = {}
+    ranked = []
+    for place, (one, series) in enumerate(found):
+        workload = str(one.line.first["workload"])
+        turns[workload] = turns.get(workload, 0) + 1
+        ranked.append((turns[workload], place, (one, series)))
+    # Every workload once before any twice, then in their order of appearance.
+    kept = sorted(ranked, key=lambda entry: entry[:2])[:MAX_CONFIGURATIONS]
+    chosen = [entry[2] for entry in sorted(kept, key=lambda entry: entry[1])]
     labels = labels_of([one for one, _ in chosen])
     panels = [
         _trace(f"{one.line.first['workload']} {label}", series[:MAX_TRIALS])
@@ -113,7 +121,7 @@ def _trace(name: str, series: Sequence[tuple[Array, Array]]) -> Plot:
         span_axis(axes, values=[float(every.min()), float(every.max())], which="y")
         if any(len(warmup) for warmup, _ in series):
             axes.axvline(0.0, color=INK, linewidth=1, linestyle=":")
-        axes.set_xlabel("step; warm-up is left of 0")
+        label_below(axes, "step; warm-up is left of 0")
         axes.set_ylabel("milliseconds")
 
     told = "; ".join(_told(warmup, steps) for warmup, steps in series)
@@ -122,7 +130,8 @@ def _trace(name: str, series: Sequence[tuple[Array, Array]]) -> Plot:
         title=name,
         description=f"Time of every step, warm-up included, logarithmic. {told}.",
         plot_inches=1.7,
-        num_legend_lines=len(series) if len(series) > 1 else 0,
+        num_legend_lines=1 if len(series) > 1 else 0,
+        legend_columns=len(series),
         paint=paint,
     )
 
@@ -171,7 +180,7 @@ def _spread(workload: str, curves: Sequence[tuple[Shown, Array]]) -> Plot:
         span_axis(axes, values=ends, which="x")
         axes.set_ylim(0.0, 1.02)
         axes.yaxis.set_major_formatter(lambda share, _: f"{share * 100:.0f} %")
-        axes.set_xlabel("milliseconds a step, all usable trials together")
+        label_below(axes, "milliseconds a step, all usable trials together")
         axes.set_ylabel("steps at most as slow")
 
     told = "; ".join(

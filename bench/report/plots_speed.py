@@ -14,7 +14,7 @@ from bench.core import statistics
 from bench.core.units import format_number
 from bench.report.content import Plot, Plots
 from bench.report.evidence import Shown
-from bench.report.panel import ROW_INCHES, Value, dots, draw, label_inches, short
+from bench.report.panel import ROW_INCHES, Value, dots, draw, label_below, label_inches, short
 from bench.report.run_table import swept_params, title_of
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def step_plots(shown: Sequence[Shown]) -> Plots | None:
     return _panels(
         shown,
         name="steps",
-        what=lambda _: "milliseconds a step: median, 5th to 95th percentile",
+        what=lambda _: "ms a step, 5th to 95th percentile",
         value=_step_range,
         is_better="less is faster",
     )
@@ -147,7 +147,7 @@ def _panel(
             numbers=[numbers[one.device] for one in chosen],
             is_hollow=[one.mode != "real" for one in chosen],
         )
-        axes.set_xlabel(f"{short(what(unit), length=60)}; {is_better}")
+        label_below(axes, f"{what(unit)}; {is_better}")
 
     told = "; ".join(
         f"{label}: {in_words(value)}" for label, value in zip(labels, values, strict=True)
@@ -160,6 +160,15 @@ def _panel(
         left_inches=label_inches(labels),
         paint=paint,
     )
+
+
+def in_figures(value: Value, *, unit: str) -> str:
+    """'12.3 J [12.1, 12.5]'."""
+    middle, low, high = value
+    told = f"{format_number(middle)} {unit}".rstrip()
+    if low is None or high is None:
+        return told
+    return f"{told} [{format_number(low)}, {format_number(high)}]"
 
 
 def in_words(value: Value) -> str:

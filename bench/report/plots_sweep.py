@@ -20,13 +20,14 @@ from bench.report.panel import (
     color_of,
     dots,
     draw,
+    label_below,
     label_inches,
     marker_of,
     short,
     span_axis,
     tick,
 )
-from bench.report.plots_speed import in_words, left_out, mean_of
+from bench.report.plots_speed import in_figures, in_words, left_out, mean_of
 from bench.report.run_table import trials_text
 
 if TYPE_CHECKING:
@@ -38,14 +39,9 @@ MAX_LINES = 14
 
 
 def swept(shown: Sequence[Shown]) -> list[Shown]:
-    """Rows with several devices or a modelled link, and the single-device ones beside them."""
-    wide = [one for one in shown if is_wide(one)]
-    workloads = {(one.line.first["workload"], one.line.first.get("size")) for one in wide}
-    return [
-        one
-        for one in shown
-        if (one.line.first["workload"], one.line.first.get("size")) in workloads
-    ]
+    """Rows with several devices or a modelled link, and one device on the same terms."""
+    terms = {_terms(one)[1:] for one in shown if is_wide(one)}
+    return [one for one in shown if _terms(one)[1:] in terms]
 
 
 def is_wide(one: Shown) -> bool:
@@ -76,7 +72,8 @@ def sweep_grid(shown: Sequence[Shown]) -> Grid:
     for one in sorted(shown, key=lambda one: (str(one.line.first["workload"]), count_of(one))):
         row, value = one.line.first, mean_of(one, "throughput_per_s")
         per_device = None if value is None else value[0] / count_of(one)
-        alone = single(one, among=shown)
+        reference = single(one, among=shown)
+        alone = None if reference is None else mean_of(reference, "throughput_per_s")
         rows.append(
             (
                 f"{row['workload']} {row.get('size') or ''}".strip(),
@@ -85,8 +82,10 @@ def sweep_grid(shown: Sequence[Shown]) -> Grid:
                 str(row.get("link") or ""),
                 str(row.get("device_name") or row["device"]),
                 str(count_of(one)),
-                "" if value is None else f"{in_words(value)} {row.get('items_unit') or ''}/s",
-                "" if per_device is None or alone is None else f"{per_device / alone * 100:.3g} %",
+                "" if value is None else in_figures(value, unit=f"{_unit(one)}/s"),
+                ""
+                if per_device is None or alone is None
+                else f"{per_device / alone[0] * 100:.3g} %",
                 trials_text(one.line),
             )
         )
@@ -99,13 +98,10 @@ def sweep_grid(shown: Sequence[Shown]) -> Grid:
     return Grid(heads=heads, rows=rows, notes=(note,))
 
 
-def single(one: Shown, *, among: Sequence[Shown]) -> float | None:
-    """Throughput of one device on the same terms; a real one stands for its own mode only."""
-    for other in among:
-        if count_of(other) == 1 and _terms(other) == _terms(one):
-            value = mean_of(other, "throughput_per_s")
-            return None if value is None else value[0]
-    return None
+def _alone(shown: Sequence[Shown]) -> dict[tuple[object, ...], Shown]:
+    """One device on each set of terms; a real one stands for real ones only."""
+    single = (one for one in shown if count_of(one) == 1 and one.line.usable)
+    return {_terms(one): one for one in single}
 
 
 def _terms(one: Shown) -> tuple[object, ...]:
@@ -117,10 +113,11 @@ def _terms(one: Shown) -> tuple[object, ...]:
 def scaling_plots(shown: Sequence[Shown]) -> Plots | None:
     """Items per second over the number of devices, a panel per workload."""
     curves: dict[str, dict[str, list[Shown]]] = {}
-    for one in shown:
+    for one in filter(is_wide, shown):
         if mean_of(one, "throughput_per_s") is not None:
-            workload = str(one.line.first["workload"])
-            curves.setdefault(workload, {}).setdefault(kind_of(one), []).append(one)
+            curve = curves.setdefault(str(one.line.first["workload"]), {})
+            alone = single(one, among=shown)
+            curve.setdefault(kind_of(one), [] if alone is None else [alone]).append(one)
     panels = [
         _scaling(workload, kinds)
         for workload, kinds in curves.items()
@@ -160,7 +157,7 @@ def _scaling(workload: str, kinds: dict[str, list[Shown]]) -> Plot:
         axes.set_xticks(ticks[:: -(-len(ticks) // 8)])
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
         axes.minorticks_off()
-        axes.set_xlabel("devices")
+        label_below(axes, "devices")
         axes.set_ylabel(f"{_unit(chosen[0][1][0])}/s")
         axes.yaxis.set_major_formatter(lambda value, _: tick(value))
 
@@ -245,7 +242,7 @@ def _links(workload: str, count: int, found: Sequence[Shown]) -> Plot:
             numbers=[links.index(str(one.line.first["link"])) for one in found],
             is_hollow=[one.mode != "real" for one in found],
         )
-        axes.set_xlabel(f"{_unit(found[0])}/s; more is faster")
+        label_below(axes, f"{_unit(found[0])}/s; more is faster")
 
     told = "; ".join(f"{a}: {in_words(v)}" for a, v in zip(labels, values, strict=True))
     return draw(

@@ -1,7 +1,7 @@
 "use strict";
 // Sorting, filtering and paging of tables. Without it every row is shown, in the order written.
 (() => {
-  const PAGE_ROWS = 50;
+  const PAGE_ROWS = 20;
   const FILTER_FROM_ROWS = 8;
 
   const element = (name, properties) => Object.assign(document.createElement(name), properties);
@@ -69,6 +69,11 @@
     next.addEventListener("click", () => { state.page += 1; show(); });
     tools.append(filter, count, back, next);
     table.parentElement.before(tools);
+    // Paper cannot be turned to the next page of a table: it gets all rows that match.
+    addEventListener("beforeprint", () => {
+      for (const row of rows) row.hidden = !row.textContent.toLowerCase().includes(state.needle);
+    });
+    addEventListener("afterprint", show);
     show();
   }
 

@@ -15,7 +15,7 @@ from bench.report import tables_compare, tables_gap
 from bench.report.content import Part, Prose, Section
 from bench.report.evidence import Evidence
 from bench.report.plots_compare import compare_plots
-from bench.report.plots_gap import gap_plots, is_placeable, roofline_plots
+from bench.report.plots_gap import gap_plots, is_on_several, is_placeable, roofline_plots
 
 MAX_SETTINGS = 24
 """Settings (both phases together) whose demands are worked out."""
@@ -40,7 +40,11 @@ def settings_gap(evidence: Evidence) -> tuple[GapResult, int]:
 
 
 def gap(
-    result: GapResult, *, num_hidden: int, command: Callable[[Missing], str] | None
+    result: GapResult,
+    *,
+    num_hidden: int,
+    num_files: int,
+    command: Callable[[Missing], str] | None,
 ) -> Section | None:
     """Training over inference; absent where no row is usable."""
     grids = [
@@ -54,9 +58,11 @@ def gap(
     parts: list[Part] = [plots] if plots else []
     if not result.gaps:
         parts.append(Prose(lines=("No phase has both its halves, so there is no ratio to show.",)))
+    if num_files > 1:
+        parts.append(Prose(lines=("Trials of all files are taken together here.",)))
     parts += grids
     commands = ["" if command is None else command(missing) for missing in result.missing]
-    lines = tables_gap.missing_lines(result.missing, commands=commands)
+    lines = list(dict.fromkeys(tables_gap.missing_lines(result.missing, commands=commands)))
     if lines:
         parts.append(Prose(lines=tuple(lines[:MAX_LINES]), is_list=True))
     parts += _hidden(num_hidden)
@@ -75,10 +81,11 @@ def roofline(result: GapResult, *, num_hidden: int) -> Section | None:
     if not used:
         return None
     plots = roofline_plots(used)
-    grid = tables_gap.roofline_grid(used)
+    grid = tables_gap.roofline_grid([demand for demand in used if not is_on_several(demand)])
     parts: list[Part] = [plots] if plots else []
     parts += [grid] if grid.rows else []
     lost = [f"{tables_gap.title(d)} on {d.device}: {_why(d)}" for d in used if not is_placeable(d)]
+    lost = list(dict.fromkeys(lost))
     if lost:
         lines = ["Not placed:", *lost[:MAX_LINES]]
         lines += [f"and {len(lost) - MAX_LINES} more"] if len(lost) > MAX_LINES else []
@@ -96,6 +103,7 @@ def _why(demand: Demand) -> str:
             ("no measured compute roof", demand.roof_flops_per_s),
             ("no measured bandwidth roof", demand.roof_bytes_per_s),
             ("no throughput", demand.throughput_per_s),
+            ("several devices, and roofs are those of one", not is_on_several(demand)),
         )
         if not value
     ]

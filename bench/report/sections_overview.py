@@ -181,7 +181,7 @@ def provenance(evidence: Evidence) -> Section:
         for source, frame in zip(evidence.sources, evidence.frames, strict=True)
     ]
     heads = ("file", "rows>", "SHA-256 of the file", "environment id")
-    parts: list[Prose | Grid | Facts] = [Grid(heads=heads, rows=rows)]
+    parts: list[Prose | Grid | Facts] = [without_blank_columns(Grid(heads=heads, rows=rows))]
     if evidence.notes:
         parts.append(Prose(lines=evidence.notes, is_list=True))
     for source in evidence.sources[:MAX_FACTS]:

@@ -9,7 +9,7 @@ from bench.report.content import Part, Prose, Section
 from bench.report.evidence import Evidence, Shown
 from bench.report.grid import Grid
 from bench.report.plots_samples import spread_plots, steps_of, trace_plots
-from bench.report.plots_speed import energy_plots, in_words, mean_of, step_plots, throughput_plots
+from bench.report.plots_speed import energy_plots, in_figures, mean_of, step_plots, throughput_plots
 from bench.report.plots_sweep import is_wide, link_plots, scaling_plots, sweep_grid, swept
 from bench.report.run_table import COLUMNS, swept_params, title_of, trials_text
 from bench.report.sections_overview import without_blank_columns
@@ -112,7 +112,8 @@ def latency(evidence: Evidence) -> Section | None:
     note = "p90 and p99 are upper bounds with 99 % confidence, blank where too few steps ran"
     wanted = ("lat_p50_ms", "ttft_ms", "tpot_ms", "step_median_ms")
     grid = _grid(evidence, cells=cells, notes=(note,), has_any=wanted)
-    plots = step_plots(evidence.shown)
+    alone = [one for one in evidence.shown if not is_wide(one)]
+    plots = step_plots(alone) or step_plots(evidence.shown)
     if not grid.rows or plots is None:
         return None
     return Section(name="latency", title="Latency and steps", parts=(plots, grid))
@@ -166,7 +167,7 @@ def energy(evidence: Evidence) -> Section | None:
 
 def _energy(one: Shown) -> str:
     value = mean_of(one, "energy_per_item_j")
-    return "" if value is None else f"{in_words(value)} J"
+    return "" if value is None else in_figures(value, unit="J")
 
 
 def _word(one: Shown, column: str) -> str:

@@ -69,10 +69,13 @@ def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
             words[words.index("--resume") + 1] = run_id
         elif words[0] == "run":
             words += ["--device", "fake", "--trials", "1"]
-        if words[0] == "run":
+        if words[0] in ("ab", "calibrate"):
+            words = [f"{w} --device fake --size tiny" if " " in w else w for w in words]
+        if words[0] in ("run", "ab", "calibrate"):
             words += ["--out", str(out)]
         done = bench(*words)
-        assert done.returncode == 0, f"{command}: {done.stderr}"
+        # The two arms of the example differ on purpose.
+        assert done.returncode == (1 if words[0] == "ab" else 0), f"{command}: {done.stderr}"
         if words[0] == "run":
             newest = max(out.glob("*.csv"), key=lambda path: path.stat().st_mtime_ns)
             run_id = newest.stem.rpartition("_")[2]

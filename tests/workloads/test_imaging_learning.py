@@ -58,6 +58,8 @@ def train(workload: Workload, *, net: torch.nn.Module, data: Path | None) -> lis
         loss = workload.loss(net, batch)
         optimizer.zero_grad()
         loss.backward()
+        assert workload.max_grad_norm is not None
+        torch.nn.utils.clip_grad_norm_(net.parameters(), workload.max_grad_norm)
         optimizer.step()
         schedule.step()
         losses.append(loss.detach())

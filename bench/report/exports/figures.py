@@ -41,7 +41,8 @@ _APART = (
     ("env_id", "env "),
 )
 """What may tell two configurations of one name apart, in order."""
-_MAX_PART = 120
+_MAX_CELL = 100
+"""Characters of a cell in a name; Bencher takes names of 1024."""
 _LEAST, _MOST = 1e-60, 1e60
 """Figures outside are damaged cells: nothing measured here is that small or large."""
 
@@ -135,17 +136,23 @@ def configurations(rows: Sequence[Row]) -> list[Configuration]:
 
 def name_of(row: Row) -> str:
     """Name of a row's configuration: 'imaging-train tiny fp32 b2 [real] on Test CPU #c0ffee12'."""
+    # Cut cell by cell, so that a damaged one cannot push the mode off the end.
+    cut = {column: _short(row.get(column)) for column in ("workload", "size", "dtype", "mode")}
     count = row.get("device_count")
     parts = [
-        title_of(row),
-        "[real]" if (row.get("mode") or "real") == "real" else "",
+        title_of({**row, **cut}),
+        "[real]" if (cut["mode"] or "real") == "real" else "",
         f"x{count}" if isinstance(count, int) and count > 1 else "",
-        str(row.get("parallel") or ""),
-        f"over {row['link']}" if row.get("link") else "",
-        f"on {row.get('device_name') or row['device']}",
-        f"#{str(row['config_hash'])[:8]}",
+        _short(row.get("parallel")),
+        f"over {_short(row['link'])}" if row.get("link") else "",
+        f"on {_short(row.get('device_name') or row['device'])}",
+        f"#{_short(row['config_hash'])[:8]}",
     ]
-    return " ".join(plain(part)[:_MAX_PART] for part in parts if part)
+    return " ".join(part for part in parts if part)
+
+
+def _short(value: object) -> str:
+    return plain(str(value or ""))[:_MAX_CELL]
 
 
 def _distinct(rows: Sequence[Row]) -> list[str]:
@@ -201,6 +208,8 @@ def _figure(measure: Measure, *, line: Line) -> Figure | None:
 
 
 def _interval(values: list[float]) -> tuple[float, float | None, float | None]:
+    if len(values) > 1 and min(values) == max(values):
+        return values[0], values[0], values[0]  # exactly, not up to the rounding of logarithms
     try:
         interval = statistics.mean_interval_log(values)
     except OverflowError:  # damaged cells, decades apart: nothing is known of the spread

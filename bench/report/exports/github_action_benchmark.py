@@ -40,7 +40,7 @@ def _entry(figure: Figure, *, one: Configuration) -> dict[str, object]:
         "extra": "\n".join(
             f"{name}: {value}"
             for name, value in (
-                ("trials", trials),
+                ("trials", figure.num_trials),
                 ("mode", row.get("mode")),
                 ("link", row.get("link")),
                 ("workload version", row.get("workload_version")),

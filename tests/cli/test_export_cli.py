@@ -1,0 +1,158 @@
+"""`bench export` through the command line: what goes where, and mistakes in one line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.cli import main
+from bench.cli.export import FORMATS
+from tests.analysis.synthetic_rows import trials, write_csv
+
+Captured = pytest.CaptureFixture[str]
+TEXT_FORMATS = [name for name in FORMATS if name not in ("parquet", "github-action-benchmark")]
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> str:
+    return str(write_csv(tmp_path / "good.csv", trials()))
+
+
+@pytest.fixture
+def failed(tmp_path: Path) -> str:
+    rows = [
+        {**row, "status": "FAILED", "reasons": "error", "step_median_ms": None} for row in trials()
+    ]
+    return str(write_csv(tmp_path / "failed.csv", rows))
+
+
+@pytest.mark.parametrize("to", TEXT_FORMATS)
+def test_text_formats_go_to_stdout_and_equal_the_file(
+    to: str, good: str, tmp_path: Path, capsys: Captured
+) -> None:
+    assert main(["export", good, "--to", to]) == 0
+    printed = capsys.readouterr().out
+    assert main(["export", good, "--to", to, "-o", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out").read_text() == printed
+    assert printed.endswith("\n")
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert "wrote" in streams.err
+
+
+def test_json_flag_is_the_json_format(good: str, capsys: Captured) -> None:
+    assert main(["export", good, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["configurations"][0]["workload"] == "imaging-train"
+
+
+def test_github_action_benchmark_fills_a_folder_with_both_directions(
+    good: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "new" / "folder"
+    assert main(["export", good, "--to", "github-action-benchmark", "-o", str(folder)]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "bigger_is_better.json",
+        "smaller_is_better.json",
+    ]
+
+
+def test_github_action_benchmark_prints_one_direction(good: str, capsys: Captured) -> None:
+    command = ["export", good, "--to", "github-action-benchmark", "--direction", "bigger"]
+    assert main(command) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert entry["unit"] == "patch/s"
+
+
+def test_parquet_goes_to_its_file(good: str, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="the extra 'parquet' is not installed")
+    path = tmp_path / "rows.parquet"
+    assert main(["export", good, "--to", "parquet", "-o", str(path)]) == 0
+    assert path.read_bytes()[:4] == b"PAR1"
+
+
+def test_missing_pyarrow_is_one_line_with_what_to_install(
+    good: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert main(["export", good, "--to", "parquet", "-o", str(tmp_path / "x.parquet")]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "pip install 'gapbench[parquet]'" in message
+
+
+def test_unusable_rows_are_counted_on_stderr(
+    good: str, failed: str, tmp_path: Path, capsys: Captured
+) -> None:
+    write_csv(Path(failed), [{**trials(num=1)[0], "status": "FAILED", "run_id": "r2"}])
+    assert main(["export", good, failed, "--to", "bmf"]) == 0
+    assert "1 of 6 rows are not usable and give no figures: 1 FAILED" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("to", ["pytest-benchmark", "bmf", "mllog"])
+def test_only_failed_rows_leave_nothing_to_export(to: str, failed: str, capsys: Captured) -> None:
+    assert main(["export", failed, "--to", to]) == 5
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert "5 FAILED (error)" in streams.err
+    assert "no usable trial" in streams.err
+
+
+@pytest.mark.parametrize("to", ["json", "long-csv"])
+def test_whole_tables_keep_failed_rows(to: str, failed: str, capsys: Captured) -> None:
+    assert main(["export", failed, "--to", to]) == 0
+    assert capsys.readouterr().out.count("FAILED") == 5
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_file_without_rows_is_nothing_matched(to: str, tmp_path: Path) -> None:
+    empty = write_csv(tmp_path / "empty.csv", [])
+    assert main(["export", str(empty), "--to", to, "-o", str(tmp_path / "out")]) == 5
+    assert not (tmp_path / "out").exists()
+
+
+def test_mllog_says_what_it_is_not(good: str, capsys: Captured) -> None:
+    assert main(["export", good, "--to", "mllog"]) == 0
+    assert "no MLPerf result" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ([], "--to is missing"),
+        (["--to", "bfm"], "did you mean 'bmf'"),
+        (["--to", "bmf", "--json"], "--json is the same as --to json"),
+        (["--to", "parquet"], "give -o FILE.parquet"),
+        (["--to", "github-action-benchmark"], "give -o FOLDER for both"),
+        (["--to", "github-action-benchmark", "--direction", "up"], "bigger, smaller"),
+        (["--to", "bmf", "--direction", "bigger"], "--direction is for"),
+        (["--to", "bmf", "-o", "."], "is a folder"),
+        (["--to", "bmf", "-o", "missing/out.json"], "cannot be written"),
+    ],
+)
+def test_mistakes_are_one_line(flags: list[str], told: str, good: str, capsys: Captured) -> None:
+    assert main(["export", good, *flags]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert told in message
+
+
+def test_result_file_is_never_overwritten(good: str, capsys: Captured) -> None:
+    before = Path(good).read_bytes()
+    assert main(["export", good, "--to", "json", "-o", good]) == 2
+    assert "is one of the result files" in capsys.readouterr().err
+    assert Path(good).read_bytes() == before
+
+
+def test_exporting_imports_neither_torch_nor_pandas(good: str) -> None:
+    code = (
+        "import sys; from bench.cli import main; "
+        f"code = main(['export', {good!r}, '--to', 'bmf']); "
+        "print(code, [n for n in ('torch', 'pandas', 'numpy') if n in sys.modules], "
+        "file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stderr.splitlines()[-1] == "0 []"

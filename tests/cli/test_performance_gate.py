@@ -1,0 +1,149 @@
+"""Two revisions in one job, through the script that the example workflow calls."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+WORKLOAD = ROOT / "tests" / "workload_files" / "paced.py"
+Done = subprocess.CompletedProcess[str]
+
+
+def environment(cache: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(cache)}
+
+
+def gate(tmp_path: Path, *, slowdown: float) -> Done:
+    """Run the gate on two folders whose workload takes 10 ms and 10 ms times `slowdown`."""
+    for side, factor in (("base", 1.0), ("head", slowdown)):
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "slowdown").write_text(str(factor))
+    return subprocess.run(
+        [
+            ROOT / "scripts" / "performance_gate.sh",
+            tmp_path / "base",
+            tmp_path / "head",
+            *("--workload", f"{WORKLOAD}:infer", "--device", "fake"),
+        ],
+        cwd=tmp_path,
+        env={
+            **environment(tmp_path / "cache"),
+            "BASE_PYTHON": sys.executable,
+            "HEAD_PYTHON": sys.executable,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+
+
+def test_an_injected_slowdown_fails_the_gate_and_is_confirmed(tmp_path: Path) -> None:
+    done = gate(tmp_path, slowdown=1.2)
+    assert done.returncode == 1, done.stderr
+    assert "REGRESSION" in done.stdout
+    assert "confirmed by a second look" in done.stdout
+    assert "<details>" in done.stdout
+    assert list((tmp_path / "base" / "results").glob("*.csv"))
+    assert "measuring paced-infer of" in done.stderr
+
+
+def test_an_unchanged_workload_passes_the_gate(tmp_path: Path) -> None:
+    done = gate(tmp_path, slowdown=1.0)
+    assert done.returncode == 0, done.stderr
+    assert "REGRESSION" not in done.stdout.partition("<details>")[0]
+
+
+def test_the_workflow_calls_the_script_that_is_tested() -> None:
+    workflow = (ROOT / ".github" / "workflows" / "performance.yml").read_text(encoding="utf-8")
+    assert "scripts/performance_gate.sh base head --workload" in workflow
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> object:
+    def run(*arguments: str) -> Done:
+        return subprocess.run(
+            [sys.executable, "-m", "bench", *arguments],
+            cwd=tmp_path,
+            env=environment(tmp_path / "cache"),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
+        )
+
+    return run
+
+
+def test_ab_names_the_slower_arm_and_writes_a_file_for_each(bench, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    arm = "--workload sleep-infer --device fake --size tiny --set seconds="
+    done = bench("ab", arm + "0.02", arm + "0.03", "--blocks", "3", "--json")
+    import json
+
+    assert done.returncode == 1, done.stderr
+    document = json.loads(done.stdout)
+    (result,) = document["results"]
+    assert result["verdict"] == "REGRESSION"
+    assert result["low"] < 1.5 < result["high"]
+    assert result["num_blocks"] == 3
+    assert "seconds=0.02" in result["a"] and "seconds=0.03" in result["b"]
+    from bench.results.reader import read_rows
+
+    for path in document["paths"]:
+        assert [row["trial"] for row in read_rows(tmp_path / path)] == list(range(6))
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("ab", "--workload sleep", "--workload llm-train"), "do not run the same workloads"),
+        (("ab", "--workload sleep --trials 3", "--workload sleep"), "--trials cannot be part"),
+        (("ab", "--workload nothing", "--workload sleep"), "arm A: workload 'nothing'"),
+        (("ab", "-w sleep", "-w sleep", "--python-b", "/no/python"), "is not a program"),
+        (("ab", "-w sleep", "-w sleep", "--blocks", "0"), "must be at least 1"),
+        (("calibrate", "--workload sleep", "--blocks", "1"), "must be at least 2"),
+    ],
+)
+def test_arms_that_cannot_run_are_refused_in_one_line(bench, words, line) -> None:  # type: ignore[no-untyped-def]
+    fake = [
+        f"{word} --device fake" if word.startswith("-w ") or " " in word else word for word in words
+    ]
+    done = bench(*fake)
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert line in last
+    assert "Traceback" not in done.stderr
+
+
+def test_calibrate_keeps_a_noise_floor_that_compare_takes_up(bench, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    import json
+
+    done = bench(
+        "calibrate", "--workload sleep-infer --device fake --size tiny", "--blocks", "3", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    (floor,) = document["floors"]
+    assert 0 < floor["floor_frac"] < 0.05
+    assert floor["num_trials"] == 6
+    assert sum(document["no_op_verdicts"].values()) == 20
+    assert "REGRESSION" not in document["no_op_verdicts"]
+    assert (tmp_path / "cache" / "gapbench" / "noise.json").is_file()
+    compared = bench("compare", *document["paths"], "--json")
+    (row,) = json.loads(compared.stdout)["rows"]
+    assert row["threshold_frac"] >= 2 * floor["floor_frac"] - 1e-9
+
+
+def test_gap_measures_the_half_that_is_missing(bench, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    flags = ("--device", "fake", "--size", "tiny", "--quiet")
+    path = bench("run", "--workload", "llm-train", *flags).stdout.strip()
+    without = bench("gap", path)
+    assert without.returncode == 5
+    assert "bench run --workload llm-prefill" in without.stdout
+    done = bench("gap", path, "--run")
+    assert done.returncode == 0, done.stderr
+    assert "llm" in done.stdout and "prefill" in done.stdout
+    assert len(list((tmp_path / "results").glob("*.csv"))) == 2

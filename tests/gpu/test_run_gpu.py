@@ -1,0 +1,191 @@
+"""`bench run` on a real CUDA device: every phase in every dtype, and figures that must agree.
+
+A figure is compared with another way of knowing it: events with the host's clock, an energy counter
+with sampled power, a peak with an estimate, a product with the datasheet. Compiling takes minutes;
+`-k eager` leaves it out.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.core.nouns import Chip, Device
+from bench.devices import detect
+from bench.devices.probe import probe_dtypes
+from bench.hardware.chips import match_device
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is available"),
+    pytest.mark.timeout(1200),
+]
+
+ROOT = Path(__file__).parents[2]
+PHASES = {"imaging-train", "imaging-infer", "llm-train", "llm-prefill", "llm-decode"}
+HARMLESS = {"smoke", "input_bound", "foreign_gpu", "foreign_cpu", "drift", "not_steady", "steal"}
+MEASURED = ("imaging-train", "llm-train", "llm-prefill")
+
+Row = dict[str, Any]
+
+
+def run(*flags: str, out: Path) -> list[Row]:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "run", "--device", "cuda", "--json", *flags]
+        + ["--out", str(out)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr[-4000:]
+    assert done.returncode == 0, done.stderr[-4000:] + done.stdout[-4000:]
+    rows: list[Row] = json.loads(done.stdout)["rows"]
+    return rows
+
+
+def assert_usable(row: Row) -> None:
+    assert row["status"] in ("OK", "WARN"), row
+    assert set(filter(None, (row.get("reasons") or "").split(";"))) <= HARMLESS, row
+
+
+# Everything runs ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def states() -> dict[str, str]:
+    return dict(probe_dtypes("cuda:0"))
+
+
+@pytest.mark.parametrize("mode", ["eager", "compiled"])
+@pytest.mark.parametrize("dtype", ["fp32", "tf32", "bf16", "fp16"])
+def test_every_phase_runs_at_tiny(
+    dtype: str, mode: str, states: dict[str, str], tmp_path: Path
+) -> None:
+    if states[dtype] != "ok":
+        pytest.skip(f"{dtype} {states[dtype]} on this device")
+    flags = ["--size", "tiny", "--profile", "smoke", "--dtype", dtype]
+    rows = run("--workload", "all", *flags, *["--compile"] * (mode == "compiled"), out=tmp_path)
+    assert {row["workload"] for row in rows} == PHASES
+    for row in rows:
+        assert_usable(row)
+        assert row["step_clock"] == "event"
+        assert row["check_error_frac"] <= row["check_tolerance_frac"]
+        assert row["mem_init_peak_bytes"] > 0
+        assert 0 < row["mem_alloc_peak_bytes"] <= row["mem_reserved_peak_bytes"]
+        if mode == "compiled":
+            assert row["compile_s"] > 0
+
+
+def test_channels_last_runs_in_bf16(states: dict[str, str], tmp_path: Path) -> None:
+    if states["bf16"] != "ok":
+        pytest.skip(f"bf16 {states['bf16']} on this device")
+    flags = ("--size", "tiny", "--profile", "smoke", "--dtype", "bf16", "--channels-last")
+    rows = run("--workload", "imaging", *flags, out=tmp_path)
+    assert {row["channels_last"] for row in rows} == {True}
+    for row in rows:
+        assert_usable(row)
+
+
+# Figures agree ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def device() -> Device:
+    return detect.find("cuda")
+
+
+@pytest.fixture(scope="module")
+def chip(device: Device) -> Chip:
+    chips = match_device(device.name, device.memory_bytes, compute_units=device.compute_units)
+    if len(chips) != 1:
+        pytest.skip(f"{device.name}: {len(chips)} rows of the catalogue match")
+    return chips[0]
+
+
+@pytest.fixture(scope="module")
+def measured(states: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Row]:
+    """Three phases at base, long enough to be a measurement (about three minutes)."""
+    if states["bf16"] != "ok":
+        pytest.skip(f"bf16 {states['bf16']} on this device")
+    out = tmp_path_factory.mktemp("measured")
+    flags = ("--size", "base", "--dtype", "bf16", "--profile", "quick")
+    rows = run("--workload", ",".join(MEASURED), *flags, out=out)
+    for row in rows:
+        assert_usable(row)
+    return {row["workload"]: row for row in rows}
+
+
+@pytest.mark.parametrize("workload", MEASURED)
+def test_events_and_the_host_agree_on_the_window(measured: dict[str, Row], workload: str) -> None:
+    row = measured[workload]
+    assert row["window_s"] >= 9.9
+    by_events_s = row["step_mean_ms"] * row["steps"] / 1e3
+    assert by_events_s == pytest.approx(row["window_s"], rel=0.02)
+    assert row["throughput_per_s"] == pytest.approx(row["items"] / row["window_s"], rel=1e-9)
+
+
+@pytest.mark.parametrize("workload", MEASURED)
+def test_the_peak_of_memory_is_near_its_estimate(measured: dict[str, Row], workload: str) -> None:
+    row = measured[workload]
+    assert 0.4 < row["mem_estimate_bytes"] / row["mem_alloc_peak_bytes"] < 2.5
+    if row.get("mem_device_peak_bytes") is not None:
+        # The context and the libraries lie beside torch's allocator.
+        assert row["mem_device_peak_bytes"] >= 0.95 * row["mem_reserved_peak_bytes"]
+
+
+@pytest.mark.parametrize("workload", MEASURED)
+def test_utilisation_is_between_nothing_and_all(
+    measured: dict[str, Row], workload: str, chip: Chip
+) -> None:
+    row = measured[workload]
+    assert row["chip"] == chip.id
+    assert row["peak_flops_per_s"] == chip.peak_per_s["bf16"]
+    assert 0 < row["mfu_frac"] < 1
+    assert row["mfu_frac"] <= row["roof_frac"] < 1.05
+
+
+@pytest.mark.parametrize("workload", MEASURED)
+def test_energy_agrees_with_power_and_with_the_counter(
+    measured: dict[str, Row], workload: str, device: Device
+) -> None:
+    if "power" not in device.telemetry:
+        pytest.skip("this device tells no power (a MIG slice, or an old driver)")
+    row = measured[workload]
+    assert row["energy_source"] in ("counter", "integrated")
+    assert row["energy_j"] == pytest.approx(row["energy_integrated_j"], rel=0.15)
+    assert row["energy_j"] == pytest.approx(row["power_mean_w"] * row["window_s"], rel=0.02)
+    assert row["energy_per_item_j"] == pytest.approx(row["energy_j"] / row["items"])
+    assert 1 < row["idle_power_w"] < row["power_mean_w"]
+    if row.get("power_limit_w") is not None:
+        assert row["power_mean_w"] <= 1.1 * row["power_limit_w"]
+
+
+def test_the_roof_is_under_the_datasheet(measured: dict[str, Row], chip: Chip) -> None:
+    row = measured["llm-train"]
+    assert 0.2 < row["roof_flops_per_s"] / chip.peak_per_s["bf16"] <= 1.0
+    assert chip.memory_bytes_per_s is not None
+    assert 0.3 < row["roof_bytes_per_s"] / chip.memory_bytes_per_s <= 1.0
+
+
+def test_a_product_of_known_flops_stays_under_roof_and_datasheet(
+    measured: dict[str, Row], chip: Chip
+) -> None:
+    size, repeats = 8192, 50
+    left, right = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    for _ in range(10):
+        left @ right
+    torch.cuda.synchronize()
+    start_s = time.perf_counter()
+    for _ in range(repeats):
+        left @ right
+    torch.cuda.synchronize()
+    flops_per_s = 2 * size**3 * repeats / (time.perf_counter() - start_s)
+    assert flops_per_s <= chip.peak_per_s["bf16"]
+    # The roof is the best of several sizes; power and heat move it by some percent.
+    assert flops_per_s <= 1.1 * measured["llm-train"]["roof_flops_per_s"]

@@ -1,0 +1,329 @@
+"""Each export, read by what it is for: the tool itself, or the schema of its documentation."""
+
+import csv
+import json
+import random
+import shutil
+import subprocess
+import sys
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from pytest_benchmark.stats import Stats
+
+from bench.core import statistics
+from bench.report.exports import (
+    bmf,
+    github_action_benchmark,
+    json_document,
+    long_csv,
+    mllog,
+    parquet,
+    pytest_benchmark,
+)
+from bench.report.exports.selection import Selection, select
+from bench.results.schema import NAMES, Row, Value
+from tests.analysis.synthetic_rows import trials
+from tests.report.json_schema import problems
+
+
+def sample_rows() -> list[Row]:
+    failed: dict[str, Value] = {"throughput_per_s": None, "step_median_ms": None, "trial": 9}
+    (failure,) = trials(num=1, status="FAILED", reasons="out_of_memory", **failed)
+    (invalid,) = trials(num=1, status="INVALID", reasons="ecc", step_ms=1e-3)
+    return [
+        *trials(num=5, energy_per_item_j=1.5, rss_peak_bytes=10**9, seed=1),
+        *trials(num=4, workload="imaging-infer", config_hash="f00d", step_ms=20.0, lat_p90_ms=25.0),
+        *trials(
+            num=1,
+            workload="llm-decode",
+            config_hash="beef",
+            mode="emulated",
+            link="h800-nvlink",
+            device_count=8,
+            items_unit="token",
+        ),
+        {**failure, "step_median_ms": None, "throughput_per_s": None},
+        {**invalid, "trial": 8},
+    ]
+
+
+@pytest.fixture
+def selection() -> Selection:
+    return select(sample_rows())
+
+
+def strict_json(text: str) -> Any:
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+# pytest-benchmark ---------------------------------------------------------------------------------
+
+
+def run_compare(folder: Path, *arguments: str) -> str:
+    script = shutil.which("pytest-benchmark", path=str(Path(sys.executable).parent))
+    command = [script] if script else [sys.executable, "-m", "pytest_benchmark"]
+    done = subprocess.run(
+        [*command, "compare", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Failed to load" not in done.stderr
+    return done.stdout
+
+
+def test_pytest_benchmark_compare_shows_our_trials_as_rounds(
+    selection: Selection, tmp_path: Path
+) -> None:
+    (tmp_path / "ours.json").write_text(pytest_benchmark.document(selection))
+    table = run_compare(tmp_path, "ours.json", "--columns=min,median,rounds", "--time-unit=ms")
+    assert "benchmark: 3 tests" in table
+    (line,) = (line for line in table.splitlines() if line.startswith("imaging-train"))
+    medians = [float(str(row["step_median_ms"])) for row in trials(num=5, seed=1)]
+    assert f"{statistics.median(medians):.4f}" in line
+    assert f"{min(medians):.4f}" in line
+    assert line.split()[-1] == "5"
+    assert "llm-decode tiny fp32 b2 [emulated] x8 over h800-nvlink" in table
+    assert "0.0010" not in table, "the INVALID trial's time"
+
+
+def test_pytest_benchmark_compares_two_of_our_files(tmp_path: Path) -> None:
+    for name, step_ms in (("before", 100.0), ("later", 150.0)):
+        rows = trials(num=3, step_ms=step_ms, noise_frac=0.0)
+        (tmp_path / f"{name}.json").write_text(pytest_benchmark.document(select(rows)))
+    table = run_compare(tmp_path, "before.json", "later.json", "--between=median")
+    assert "1 tests, 2 sources" in table
+    assert "+50.0%" in table
+
+
+@pytest.mark.parametrize("num", range(1, 14))
+def test_statistics_are_those_pytest_benchmark_computes_itself(num: int) -> None:
+    source = random.Random(num)
+    data_s = [source.lognormvariate(-3.0, 0.5) for _ in range(num)]
+    theirs = Stats()
+    for value in data_s:
+        theirs.update(value)
+    ours = pytest_benchmark.stats_of(data_s)
+    assert set(theirs.fields) <= ours.keys()
+    for name, expected in theirs.as_dict().items():
+        assert ours[name] == (expected if isinstance(expected, str) else pytest.approx(expected))
+
+
+def test_configuration_without_step_times_is_named(tmp_path: Path) -> None:
+    rows = [{**row, "step_median_ms": None} for row in trials(num=1)] + trials(
+        num=2, config_hash="beef"
+    )
+    selection = select(rows)
+    assert len(strict_json(pytest_benchmark.document(selection))["benchmarks"]) == 1
+    (note,) = pytest_benchmark.notes(selection)
+    assert note.startswith("imaging-train")
+    assert "left out" in note
+
+
+def test_machine_and_commit_are_told_only_where_all_rows_agree() -> None:
+    same = trials(num=2, git_commit="abc-dirty", cpu_model="One CPU")
+    content = strict_json(pytest_benchmark.document(select(same)))
+    assert content["machine_info"]["processor"] == "One CPU"
+    assert (content["commit_info"]["id"], content["commit_info"]["dirty"]) == ("abc", True)
+    mixed = same + trials(num=1, run_id="r2", git_commit="def", cpu_model="Other CPU")
+    content = strict_json(pytest_benchmark.document(select(mixed)))
+    assert "processor" not in content["machine_info"]
+    assert content["commit_info"] == {}
+
+
+# Bencher ------------------------------------------------------------------------------------------
+
+# https://bencher.dev/docs/reference/bencher-metric-format (JSON Schema, and the lengths of names)
+BMF = {
+    "type": "object",
+    "patternProperties": {
+        ".+": {
+            "type": "object",
+            "patternProperties": {
+                ".+": {
+                    "type": "object",
+                    "properties": {
+                        "value": {"type": "number"},
+                        "lower_value": {"type": "number"},
+                        "upper_value": {"type": "number"},
+                    },
+                    "required": ["value"],
+                }
+            },
+        }
+    },
+}
+MAX_BENCHMARK_NAME, MAX_MEASURE_NAME = 1024, 64
+
+
+def test_bmf_fits_the_schema_and_bounds_are_our_interval(selection: Selection) -> None:
+    content = strict_json(bmf.document(selection))
+    assert problems(content, BMF) == []
+    metric = content["imaging-train tiny fp32 b2 [real] on Test CPU #c0ffee"]["step_median_ms"]
+    medians = [float(str(row["step_median_ms"])) for row in trials(num=5, seed=1)]
+    expected = statistics.mean_interval_log(medians)
+    assert expected is not None
+    assert (metric["value"], metric["lower_value"], metric["upper_value"]) == expected
+
+
+def test_bmf_of_one_trial_has_no_bounds(selection: Selection) -> None:
+    content = strict_json(bmf.document(selection))
+    (name,) = (name for name in content if "[emulated]" in name)
+    assert set(content[name]["throughput_token_per_s"]) == {"value"}
+
+
+def test_bmf_names_keep_to_the_lengths_that_bencher_takes() -> None:
+    long: dict[str, Value] = {"workload": "w" * 5000, "device_name": "d" * 5000, "link": "l" * 5000}
+    rows = trials(num=2, items_unit="i" * 500, mode="emulated", **long)
+    ((name, measures),) = strict_json(bmf.document(select(rows))).items()
+    assert len(name) <= MAX_BENCHMARK_NAME
+    assert max(map(len, measures)) <= MAX_MEASURE_NAME
+    assert "[emulated]" in name
+
+
+# github-action-benchmark --------------------------------------------------------------------------
+
+# https://github.com/benchmark-action/github-action-benchmark#examples (customBiggerIsBetter: name,
+# unit and value are needed, range and extra are optional text); an empty list is refused by
+# https://github.com/benchmark-action/github-action-benchmark/blob/master/src/extract.ts
+GITHUB_ACTION = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "required": ["name", "unit", "value"],
+        "properties": {
+            "name": {"type": "string"},
+            "unit": {"type": "string"},
+            "value": {"type": "number"},
+            "range": {"type": "string"},
+            "extra": {"type": "string"},
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("direction", ["bigger", "smaller"])
+def test_github_action_file_fits_its_schema(selection: Selection, direction: str) -> None:
+    content = strict_json(github_action_benchmark.document(selection, direction=direction))
+    assert content
+    assert problems(content, GITHUB_ACTION) == []
+    assert len({entry["name"] for entry in content}) == len(content)
+    assert all(f"({entry['unit']})" in entry["name"] for entry in content)
+
+
+def test_github_action_files_part_throughput_from_costs(selection: Selection) -> None:
+    bigger, smaller = (
+        strict_json(github_action_benchmark.document(selection, direction=direction))
+        for direction in ("bigger", "smaller")
+    )
+    assert {entry["unit"] for entry in bigger} == {"patch/s", "token/s"}
+    assert {entry["unit"] for entry in smaller} == {"ms", "J", "bytes"}
+
+
+def test_github_action_range_is_our_interval_and_absent_for_one_trial() -> None:
+    rows = trials(num=3, noise_frac=0.0) + trials(num=1, config_hash="beef")
+    three, one = strict_json(github_action_benchmark.document(select(rows), direction="smaller"))
+    assert three["range"] == "95 % interval 100 - 100, 3 trials"
+    assert "range" not in one
+    assert "trials: 1" in one["extra"]
+
+
+# json, long CSV, Parquet --------------------------------------------------------------------------
+
+
+def test_json_has_figures_trials_and_unusable_rows_with_reasons(selection: Selection) -> None:
+    content = strict_json(json_document.document(selection))
+    train, infer, decode = content["configurations"]
+    assert [len(one["trials"]) for one in (train, infer, decode)] == [5, 4, 1]
+    assert train["figures"]["energy_per_patch_j"]["value"] == 1.5
+    assert infer["figures"]["lat_p90_ms"]["num_trials"] == 4
+    assert decode["mode"] == "emulated"
+    assert decode["figures"]["step_median_ms"]["low95"] is None
+    assert [row["reasons"] for row in content["unusable_rows"]] == ["out_of_memory", "ecc"]
+
+
+def test_pandas_reads_long_csv_and_gets_the_figures_back(selection: Selection) -> None:
+    frame = pd.read_csv(StringIO(long_csv.document(selection)), dtype={"schema_version": str})
+    steps = frame[frame["figure"] == "step_median_ms"].groupby("name")["value"]
+    expected = [float(str(row["step_median_ms"])) for row in trials(num=5, seed=1)]
+    assert (
+        steps.get_group("imaging-train tiny fp32 b2 [real] on Test CPU #c0ffee").tolist()
+        == expected
+    )
+    assert set(frame["status"]) == {"OK", "FAILED", "INVALID"}
+    assert frame.loc[frame["status"] != "OK", ["figure", "value"]].isna().all(axis=None)
+    assert (frame["status"] != "OK").sum() == 2
+
+
+def test_long_csv_runs_no_formula() -> None:
+    rows = trials(num=1, device_name="=cmd()", workload="=1+1")
+    for cells in csv.reader(StringIO(long_csv.document(select(rows)))):
+        assert not any(cell.startswith(("=", "+", "-", "@")) for cell in cells)
+
+
+def test_parquet_is_the_whole_table_with_types(selection: Selection) -> None:
+    pytest.importorskip("pyarrow", reason="the extra 'parquet' is not installed")
+    frame = pd.read_parquet(BytesIO(parquet.document(selection)))
+    assert list(frame.columns) == list(NAMES)
+    assert frame["status"].value_counts().to_dict() == {"OK": 10, "FAILED": 1, "INVALID": 1}
+    assert str(frame["started_utc"].dtype).startswith("datetime64")
+    assert frame["compile"].tolist()[0] is False
+    written = [row["step_median_ms"] for row in sample_rows()]
+    read = [None if value != value else value for value in frame["step_median_ms"]]
+    assert read == written
+
+
+def test_parquet_tells_what_a_column_means(selection: Selection) -> None:
+    pyarrow = pytest.importorskip("pyarrow.parquet", reason="the extra 'parquet' is missing")
+    schema = pyarrow.read_schema(BytesIO(parquet.document(selection)))
+    assert schema.metadata[b"schema_version"] == b"1.0"
+    assert schema.field("window_s").metadata[b"meaning"].startswith(b"Wall time")
+
+
+# MLLOG --------------------------------------------------------------------------------------------
+
+# What the parser of https://github.com/mlcommons/logging needs of a line
+# (mlperf_logging/compliance_checker/mlp_parser): the token, then JSON with these.
+MLLOG = {
+    "type": "object",
+    "required": ["namespace", "time_ms", "event_type", "key", "value", "metadata"],
+    "properties": {
+        "namespace": {"type": "string"},
+        "time_ms": {"type": "number"},
+        "event_type": {"type": "string"},
+        "key": {"type": "string"},
+        "value": {"type": "number"},
+        "metadata": {"type": "object"},
+    },
+}
+
+
+def test_mllog_lines_parse_and_none_claims_to_be_a_result(selection: Selection) -> None:
+    lines = mllog.document(selection).splitlines()
+    assert len(lines) == 5 * 4 + 4 * 3 + 2
+    for line in lines:
+        token, space, text = line.partition(" ")
+        content = strict_json(text)
+        assert (token, space) == (":::MLLOG", " ")
+        assert problems(content, MLLOG) == []
+        assert content["key"].startswith("gapbench_")
+        assert content["metadata"]["is_mlperf_result"] is False
+        assert content["time_ms"] == 1767323045000
+    assert any("no MLPerf result" in note for note in mllog.notes(selection))
+
+
+def test_mllog_leaves_out_trials_without_a_time_and_says_so() -> None:
+    rows = [{**row, "started_utc": None} for row in trials(num=2)]
+    selection = select(rows)
+    assert mllog.document(selection) == ""
+    assert any("2 rows without started_utc" in note for note in mllog.notes(selection))

@@ -164,6 +164,8 @@ def _planned(asked: RunRequest, *, device: str | None) -> Planned:
 
 
 def _built(planned: Planned, *, opened: list[WorkloadStep]) -> WorkloadStep:
+    import torch
+
     from bench.core.errors import MeasurementError, UsageError
     from bench.measure.limits import Limits
     from bench.measure.request import TrialRequest
@@ -173,7 +175,13 @@ def _built(planned: Planned, *, opened: list[WorkloadStep]) -> WorkloadStep:
     if any((step.facts["dtype"] == "tf32") != (config.dtype == "tf32") for step in opened):
         raise UsageError("tf32 is a setting of the whole process: use it in a test of its own")
     request = TrialRequest(
-        config=config, limits=Limits(), trial=0, cpu_ids=(), threads=0, workers=0, idle_s=0.0
+        config=config,
+        limits=Limits(),
+        trial=0,
+        cpu_ids=(),
+        threads=torch.get_num_threads(),
+        workers=0,
+        idle_s=0.0,
     )
     engine = TorchEngine(request, on_stage=lambda _stage: None)
     engine.build()
@@ -207,7 +215,7 @@ def _restored_settings() -> Iterator[None]:
     precisions = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)  # type: ignore[attr-defined]
     before = [one.fp32_precision for one in precisions]
     autotunes, random_state = backends.cudnn.benchmark, torch.get_rng_state()
-    num_frozen = gc.get_freeze_count()
+    num_threads, num_frozen = torch.get_num_threads(), gc.get_freeze_count()
     try:
         yield
     finally:
@@ -215,5 +223,6 @@ def _restored_settings() -> Iterator[None]:
             one.fp32_precision = value
         backends.cudnn.benchmark = autotunes
         torch.set_rng_state(random_state)
+        torch.set_num_threads(num_threads)
         if not num_frozen:
             gc.unfreeze()

@@ -13,6 +13,7 @@ from bench.core.nouns import Scalar
 
 if TYPE_CHECKING:
     from bench.discovery import Found
+    from bench.workload import Phase
 
 KINDS = ("workloads", "chips", "links")
 
@@ -54,9 +55,11 @@ def list_(
 def _list_workloads(name: str | None, *, path: Path | None, as_json: bool) -> None:
     from bench import discovery
     from bench.cli.output import print_json, text_table
+    from bench.run.selection import select
 
-    names = [str(path)] if path else [name.partition("-")[0]] if name else discovery.names()
-    entries = [entry for one in names for entry in describe(discovery.load(one))]
+    names = (str(path),) if path else (name,) if name else tuple(discovery.names())
+    selected = select(names)
+    entries = [entry for found, phase in selected for entry in describe(found, phase)]
     if as_json:
         print_json([asdict(entry) for entry in entries])
         return
@@ -77,7 +80,7 @@ def _list_workloads(name: str | None, *, path: Path | None, as_json: bool) -> No
     ]
     header = ("workload", "size", "batch", "item", "parameters", "FLOP/item", "memory", "runs here")
     print(text_table(header, rows, right=("batch", "parameters", "FLOP/item", "memory")))
-    for found in map(discovery.load, names):
+    for found in dict.fromkeys(found for found, _ in selected):
         takes = f"; --data: {found.cls.accepts_data}" if found.cls.accepts_data else ""
         print(f"{found.name}: {found.cls.summary}{takes}")
 
@@ -98,29 +101,28 @@ class Entry:
     params: dict[str, Scalar]
 
 
-def describe(found: Found) -> list[Entry]:
-    """Describe every phase at every size."""
+def describe(found: Found, phase: Phase) -> list[Entry]:
+    """Describe a phase at every size."""
     from bench import discovery
 
     entries = []
-    for phase in found.cls.phases:
-        for size in found.cls.sizes or ("",):
-            workload = discovery.instance(found, size=size or None, overrides={})
-            memory_bytes = workload.memory_bytes(phase, dtype="fp32")
-            entries.append(
-                Entry(
-                    workload=f"{found.name}-{phase.name}",
-                    size=size,
-                    batch=workload.batch_size(phase),
-                    item=phase.item,
-                    num_parameters=workload.num_parameters(),
-                    flops_per_item=workload.flops_per_item(phase),
-                    memory_bytes=memory_bytes,
-                    runs_here=_runs_here(size, memory_bytes),
-                    is_selftest=found.cls.is_selftest,
-                    params=discovery.parameters(workload),
-                )
+    for size in found.cls.sizes or ("",):
+        workload = discovery.instance(found, size=size or None, overrides={})
+        memory_bytes = workload.memory_bytes(phase, dtype="fp32")
+        entries.append(
+            Entry(
+                workload=f"{found.name}-{phase.name}",
+                size=size,
+                batch=workload.batch_size(phase),
+                item=phase.item,
+                num_parameters=workload.num_parameters(),
+                flops_per_item=workload.flops_per_item(phase),
+                memory_bytes=memory_bytes,
+                runs_here=_runs_here(size, memory_bytes),
+                is_selftest=found.cls.is_selftest,
+                params=discovery.parameters(workload),
             )
+        )
     return entries
 
 

@@ -61,8 +61,12 @@ class TorchEngine:
 
     def build(self) -> None:
         """Import, build, move, check; raises what the workload or the device raises."""
+        import torch
+
         config = self._request.config
         set_matmul_precision(config.dtype)
+        # Workers are forked: a pool of OpenMP threads must not exist before, or they may hang.
+        torch.set_num_threads(1 if self.uses_loader and self._request.workers else self._threads)
         self._set_seed()
         self._stage("import", self._import_libraries)
         loader = self._stage("build", self._make_loader)
@@ -70,6 +74,7 @@ class TorchEngine:
         if self.uses_loader:
             # Starts the workers, before there is a device context that a fork would break.
             self._loader_feed = self._stage("build", self._start_loader, loader)
+            torch.set_num_threads(self._threads)
         self._stage("transfer", self._open_context)
         if self._request.idle_s:
             self._on_stage("idle")
@@ -107,6 +112,10 @@ class TorchEngine:
     def uses_loader(self) -> bool:
         """Whether batches come through the loader rather than lying on the device."""
         return self.phase.is_training and self._request.config.data != "resident"
+
+    @property
+    def _threads(self) -> int:
+        return self._request.threads
 
     @property
     def _data(self) -> Path | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -70,6 +71,9 @@ def _exit_with_parent() -> None:
     # which closes its copy of it, would wait for that lock for ever.
     while os.read(0, 1024):
         pass
+    # The trial leads a process group of its own: its loader workers end with it.
+    if os.getpgid(0) == os.getpid():
+        os.killpg(0, signal.SIGKILL)
     os._exit(3)
 
 
@@ -106,11 +110,9 @@ def _run_fake(request: TrialRequest, messages: Messages) -> None:
 def _run_torch(request: TrialRequest, messages: Messages) -> None:
     start_s = time.perf_counter()
     messages.stage("import")
-    import torch
 
     from bench.measure.torch_engine import TorchEngine
 
-    torch.set_num_threads(request.threads)
     engine = TorchEngine(request, on_stage=messages.stage)
     import_s = time.perf_counter() - start_s
     engine.build()

@@ -17,6 +17,7 @@ from bench.report.panel import (
     GROUND,
     INK,
     ROW_INCHES,
+    Value,
     color_of,
     dots,
     draw,
@@ -68,12 +69,12 @@ def kind_of(one: Shown) -> str:
 
 def sweep_grid(shown: Sequence[Shown]) -> Grid:
     """Throughput and efficiency by number of devices and link."""
-    rows = []
+    alone, rows = _alone(shown), []
     for one in sorted(shown, key=lambda one: (str(one.line.first["workload"]), count_of(one))):
         row, value = one.line.first, mean_of(one, "throughput_per_s")
         per_device = None if value is None else value[0] / count_of(one)
-        reference = single(one, among=shown)
-        alone = None if reference is None else mean_of(reference, "throughput_per_s")
+        reference = alone.get(_terms(one))
+        speed = None if reference is None else mean_of(reference, "throughput_per_s")
         rows.append(
             (
                 f"{row['workload']} {row.get('size') or ''}".strip(),
@@ -83,9 +84,7 @@ def sweep_grid(shown: Sequence[Shown]) -> Grid:
                 str(row.get("device_name") or row["device"]),
                 str(count_of(one)),
                 "" if value is None else in_figures(value, unit=f"{_unit(one)}/s"),
-                ""
-                if per_device is None or alone is None
-                else f"{per_device / alone[0] * 100:.3g} %",
+                _share(per_device, of=speed),
                 trials_text(one.line),
             )
         )
@@ -96,6 +95,10 @@ def sweep_grid(shown: Sequence[Shown]) -> Grid:
         "mode and link; blank where one device was not measured that way"
     )
     return Grid(heads=heads, rows=rows, notes=(note,))
+
+
+def _share(value: float | None, *, of: Value | None) -> str:
+    return "" if value is None or of is None else f"{value / of[0] * 100:.3g} %"
 
 
 def _alone(shown: Sequence[Shown]) -> dict[tuple[object, ...], Shown]:
@@ -112,12 +115,13 @@ def _terms(one: Shown) -> tuple[object, ...]:
 
 def scaling_plots(shown: Sequence[Shown]) -> Plots | None:
     """Items per second over the number of devices, a panel per workload."""
+    alone = _alone(shown)
     curves: dict[str, dict[str, list[Shown]]] = {}
     for one in filter(is_wide, shown):
         if mean_of(one, "throughput_per_s") is not None:
             curve = curves.setdefault(str(one.line.first["workload"]), {})
-            alone = single(one, among=shown)
-            curve.setdefault(kind_of(one), [] if alone is None else [alone]).append(one)
+            first = alone.get(_terms(one), one)
+            curve.setdefault(kind_of(one), [] if first is one else [first]).append(one)
     panels = [
         _scaling(workload, kinds)
         for workload, kinds in curves.items()

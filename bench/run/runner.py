@@ -249,7 +249,7 @@ class Runner:
 
     def _request(self, planned: Planned, *, trial: int) -> TrialRequest:
         config = planned.config
-        workers = config.workers if config.workers is not None else self._workers(planned)
+        workers = self._workers(planned)
         cores = self._facts.usable_cores
         threads = config.threads or max(1, cores - workers)
         has_power = "power" in self._device.telemetry or "energy" in self._device.telemetry
@@ -272,6 +272,8 @@ class Runner:
         found = discovery.load(config.source or config.workload)
         if not found.phase(config.phase).is_training or config.data == "resident":
             return 0
+        if config.workers is not None:
+            return config.workers
         cores = self._facts.usable_cores
         if self._facts.inspection.is_accelerator:
             return max(1, min(8, cores // 4))

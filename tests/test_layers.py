@@ -1,0 +1,122 @@
+"""The rooms of the house: who may import whom, read from the source and not from what runs."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = sorted([*ROOT.glob("bench/**/*.py"), *ROOT.glob("workloads/*.py")])
+
+MAY_IMPORT: dict[str, set[str]] = {
+    "core": set(),
+    "workload": {"core"},
+    "discovery": {"core", "workload"},
+    "hardware": {"core"},
+    "results": {"core", "hardware"},
+    "analysis": {"core", "hardware", "results"},
+    "report": {"core", "hardware", "results", "analysis"},
+    "devices": {"core", "hardware"},
+    "emulate": {"core", "hardware", "results", "devices"},
+    "parallel": {"core", "hardware", "workload", "devices", "emulate"},
+}
+MAY_IMPORT["measure"] = {"results", "discovery", *MAY_IMPORT["parallel"], "parallel"}
+MAY_IMPORT["run"] = {*MAY_IMPORT["measure"], "measure"}
+MAY_IMPORT["cli"] = {*MAY_IMPORT["run"], *MAY_IMPORT["report"], "run", "report"}
+MAY_IMPORT["pytest_plugin"] = MAY_IMPORT["cli"] | {"cli"}
+MAY_IMPORT["__main__"] = {"cli"}
+
+NEVER_TORCH = ("core", "hardware", "results", "analysis", "report", "run", "cli", "discovery")
+ASKS_TORCH = ROOT / "bench" / "cli" / "devices.py"
+"""The one verb that asks torch itself, in its own process: it ends there."""
+HEAVY = {"torch", "monai", "transformers", "numpy", "pandas", "matplotlib", "rich", "yaml", "scipy"}
+
+
+def room_of(path: Path) -> str:
+    """`bench/run/plan.py` is in run, `workloads/llm.py` in workloads."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[0] if parts[0] == "workloads" else parts[1]
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+
+
+def imports(tree: ast.AST, *, only_at_import: bool = False) -> Iterator[str]:
+    """Dotted names that a module imports; `from a import b` gives a.b. Types do not count."""
+    for node in ast.iter_child_nodes(tree):
+        if is_type_checking(node):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif not (only_at_import and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+            yield from imports(node, only_at_import=only_at_import)
+
+
+def imports_of(path: Path, *, only_at_import: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return set(imports(tree, only_at_import=only_at_import))
+
+
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if room_of(path) != "workloads"], ids=named
+)
+def test_imports_go_downwards(path: Path) -> None:
+    room = room_of(path)
+    if room == "__init__":
+        assert imports_of(path) == set(), "importing bench does nothing"
+        return
+    assert room in MAY_IMPORT, f"{room} is no room of the house"
+    for name in imports_of(path):
+        parts = name.split(".")
+        if parts[0] != "bench" or name in ("bench", "bench.__version__"):
+            continue
+        assert parts[1] == room or parts[1] in MAY_IMPORT[room], f"{room} must not import {name}"
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if room_of(path) == "workloads"], ids=named
+)
+def test_workloads_see_only_the_authors_interface(path: Path) -> None:
+    for name in imports_of(path):
+        if name.split(".")[0] == "bench":
+            assert name.startswith(("bench.workload", "bench.core.")), name
+    at_import = {name.split(".")[0] for name in imports_of(path, only_at_import=True)}
+    if not path.stem.startswith("_"):
+        assert not at_import & HEAVY, "a public workload imports its libraries inside its methods"
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if room_of(path) in NEVER_TORCH], ids=named
+)
+def test_rooms_of_rows_never_import_torch_even_lazily(path: Path) -> None:
+    roots = {name.split(".")[0] for name in imports_of(path)}
+    forbidden = {"torch", "monai", "transformers"} - ({"torch"} if path == ASKS_TORCH else set())
+    assert not roots & forbidden
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if room_of(path) == "cli"], ids=named)
+def test_verbs_bring_heavy_libraries_in_when_they_run(path: Path) -> None:
+    roots = {name.split(".")[0] for name in imports_of(path, only_at_import=True)}
+    assert not roots & HEAVY
+
+
+def test_only_the_clock_and_known_places_read_the_time() -> None:
+    """Everything that measures a step goes through the clock, or is named here with its reason."""
+    may = {
+        "bench/measure/clock.py",  # the clock
+        "bench/measure/feed.py",  # waiting for the loader, on the host
+        "bench/measure/torch_engine.py",  # cold costs
+        "bench/measure/trial.py",  # cold costs
+    }
+    for path in FILES:
+        if room_of(path) == "measure" and "perf_counter" in path.read_text():
+            assert named(path) in may, named(path)

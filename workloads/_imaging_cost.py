@@ -111,6 +111,18 @@ class UNet:
         first = next(self.layers())
         return 3 * self.forward_flops() - first.flops
 
+    def activation_traffic(self) -> int:
+        """Elements that one forward pass moves at least: each output written once, and read once
+        by whatever uses it (a skip twice); norm and activation ride along with the convolution."""
+        outputs = [layer.channels_out * layer.voxels_out for layer in self.layers()]
+        skips = [
+            layer.channels_in // 2 * layer.voxels
+            for layer in self.layers()
+            if layer.is_concatenated
+        ]
+        image = self.channels * math.prod(self.patch)
+        return image + 2 * sum(outputs) + sum(skips)
+
 
 def _block(
     before: int, width: int, *, voxels: int, is_concatenated: bool = False

@@ -117,6 +117,21 @@ class Segmentation(Workload):
         shape = self.volume if batch is None else tuple(map(int, batch["image"].shape[2:]))
         return num_windows(shape, patch=self.patch) * self.unet.forward_flops()
 
+    def bytes_per_item(self, phase: Phase, *, dtype_bytes: int) -> float:
+        """Return the least traffic: activations of each pass once, weights once a batch of patches.
+
+        Training: the backward pass moves twice what the forward does (stored inputs and gradients
+        in, gradients out), and SGD with momentum reads weight, gradient and momentum and writes
+        weight and momentum, in fp32, beside one read for each pass and one gradient written.
+        """
+        activations = self.unet.activation_traffic() * dtype_bytes
+        weights = self.unet.num_parameters()
+        if phase.is_training:
+            return 3 * activations + 8 * 4 * weights / self.batch
+        windows = num_windows(self.volume, patch=self.patch)
+        passes = math.ceil(windows / self.sw_batch_size)
+        return windows * activations + passes * weights * dtype_bytes
+
     def memory_bytes(self, phase: Phase, *, dtype: Dtype) -> int:
         """Return the estimate derived in `_imaging_cost`."""
         if phase.is_training:

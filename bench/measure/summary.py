@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bench.core import statistics
-from bench.core.nouns import Config
+from bench.core.nouns import Config, Dtype
 from bench.measure import validity
 from bench.measure.limits import Limits
+from bench.measure.precision import DTYPE_BYTES
 from bench.measure.warmup import Warmup
 from bench.measure.window import Window
 from bench.results.schema import Row
@@ -48,6 +49,11 @@ def speed_columns(window: Window) -> Row:
         row["flops_per_item"] = sum(value for value in flops if value is not None) / items
         row["flops_method"] = "analytic"
     return row
+
+
+def traffic_columns(*, workload: Workload, phase: Phase, dtype: Dtype) -> Row:
+    """Least memory traffic of one item of the generated data, by the workload's formula."""
+    return {"bytes_per_item": workload.bytes_per_item(phase, dtype_bytes=DTYPE_BYTES[dtype])}
 
 
 def wait_columns(window: Window, *, uses_loader: bool) -> Row:

@@ -101,6 +101,9 @@ def _run_fake(request: TrialRequest, messages: Messages) -> None:
     warmup, measured, recompiled = _measure(engine, request, clock=clock, messages=messages)
     row = summary.speed_columns(measured)
     row |= summary.latency_columns(measured, workload=engine.workload, phase=engine.phase)
+    row |= summary.traffic_columns(
+        workload=engine.workload, phase=engine.phase, dtype=request.config.dtype
+    )
     row |= summary.cold_columns(warmup, cold_s={}, config=request.config, median_s=None)
     _send_result(
         messages, row, request=request, warmup=warmup, measured=measured, recompiled=recompiled
@@ -123,6 +126,9 @@ def _run_torch(request: TrialRequest, messages: Messages) -> None:
     row = summary.speed_columns(measured)
     row |= summary.wait_columns(measured, uses_loader=engine.uses_loader)
     row |= summary.latency_columns(measured, workload=engine.workload, phase=engine.phase)
+    row |= summary.traffic_columns(
+        workload=engine.workload, phase=engine.phase, dtype=request.config.dtype
+    )
     row |= summary.cold_columns(
         warmup, cold_s=engine.cold_s, config=request.config, median_s=median_s
     )

@@ -156,3 +156,26 @@ def test_exporting_imports_neither_torch_nor_pandas(good: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stderr.splitlines()[-1] == "0 []"
+
+
+def test_damaged_and_missing_files_are_one_line(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    for name in ("other.csv", "missing.csv"):
+        assert main(["export", str(tmp_path / name), "--to", "json"]) == 2
+        streams = capsys.readouterr()
+        assert streams.out == ""
+        assert streams.err.count("\n") == 1
+
+
+def test_rows_of_a_simulated_run_are_called_simulated_everywhere(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    command = ["run", "-w", "sleep-infer", "--size", "tiny", "--device", "fake", "--quiet"]
+    assert main([*command, "--trials", "3", "--out", str(tmp_path)]) == 0
+    path = capsys.readouterr().out.strip()
+    for to in ("pytest-benchmark", "bmf", "json", "long-csv", "mllog"):
+        assert main(["export", path, "--to", to]) == 0
+        printed = capsys.readouterr().out
+        assert "sleep-infer tiny fp32 b1 [simulated] on fake device" in printed
+        assert "NaN" not in printed
+        assert "[real]" not in printed

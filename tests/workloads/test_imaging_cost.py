@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from workloads._imaging_cost import num_windows
+from workloads._imaging_cost import UNet, num_windows
 from workloads.imaging import Workload
 
 TINY = dict(Workload.sizes["tiny"])
@@ -92,3 +92,13 @@ def test_inference_flops_follow_the_volume(shape: tuple[int, ...], sw_batch_size
 def test_windows_of_a_hand_worked_volume() -> None:
     # 100 with a window of 40 and a step of 20: starts 0 20 40 60; 41: starts 0 and 1.
     assert num_windows((100, 41, 40), patch=(40, 40, 40)) == 4 * 2 * 1
+
+
+def test_traffic_counts_each_activation_where_it_is_written_and_read() -> None:
+    unet = UNet(channels=1, classes=3, filters=(2, 4, 8), heads=0, patch=(8, 8, 8))
+    v0, v1, v2 = 512, 64, 8
+    encoder = 2 * (2 * v0 + 4 * v1 + 8 * v2)  # two convolutions a stage
+    decoder = (4 * v1) * 3 + (2 * v0) * 3  # one transposed and two plain convolutions a stage
+    head = 3 * v0
+    skips = 4 * v1 + 2 * v0
+    assert unet.activation_traffic() == v0 + 2 * (encoder + decoder + head) + skips

@@ -9,6 +9,7 @@ Quantiles and probabilities are fractions: 0.9, not 90.
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from operator import mul
 
 _CONFIDENCE = 0.95
@@ -77,6 +78,7 @@ def t_cdf(t: float, degrees: float) -> float:
     return 1.0 - tail if t >= 0 else tail
 
 
+@lru_cache(maxsize=4096)
 def t_quantile(p: float, degrees: float) -> float:
     """Value that Student's t stays under with probability `p`; `degrees` need not be whole."""
     if not 0.0 < p < 1.0 or degrees <= 0:

@@ -146,6 +146,8 @@ class TorchEngine:
 
     def _check(self) -> Check | None:
         """Compare with the CPU at tiny; None for a workload without that size."""
+        import torch
+
         if "tiny" not in self._found.cls.sizes:
             return None
         config = self._request.config
@@ -159,6 +161,10 @@ class TorchEngine:
             channels_last=config.channels_last,
             seed=config.seed,
         )
+        if config.compile:
+            # Else torch takes the real net's sizes, after tiny's, for varying ones, and compiles
+            # it slower, with dynamic shapes; and at tiny the first step would compile nothing.
+            torch.compiler.reset()
         gc.collect()
         self.adapter.empty_cache()
         return check

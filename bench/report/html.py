@@ -18,6 +18,8 @@ from bench.results.describe import STATUSES
 MAX_LIST_ITEMS = 20
 MAX_DEPTH = 6
 MAX_TEXT_CHARACTERS = 400
+_LONG_CHARACTERS = 40
+"""Text over this needs a wide column even on a phone."""
 _BADGE = re.compile(r"\[(simulated|emulated|throttled)((?: [^\]]*)?)\]")
 _INTERVAL = re.compile(r"([^\[\]()]+) (\[[^\[\]]*\]|\([^()]*\))")
 _WORDS = frozenset((*VERDICTS, *STATUSES))
@@ -105,7 +107,8 @@ def _row(row: tuple[str, ...], *, is_right: list[bool]) -> str:
         key = sort_key(value) if right else None
         sort = "" if key is None else f' data-key="{key!r}"'
         shown = _quantity(value) if right else _cell(value)
-        cells.append(f"<td{_side(right)}{sort}>{shown}</td>")
+        kind = _side(right) or (' class="long"' if len(value) > _LONG_CHARACTERS else "")
+        cells.append(f"<td{kind}{sort}>{shown}</td>")
     return f"<tr>{''.join(cells)}</tr>"
 
 

@@ -173,25 +173,40 @@ def dots(
     is_hollow: Sequence[bool],
 ) -> None:
     """Dots with intervals, one line each from the top down; `numbers` choose colour and shape."""
-    for place, (value, low, high) in enumerate(values):
-        color = color_of(numbers[place])
-        if low is not None and high is not None:
-            axes.plot([low, high], [place, place], color=color, linewidth=2, solid_capstyle="butt")
-        axes.plot(
-            [value],
-            [place],
-            marker=marker_of(numbers[place]),
-            color=color,
-            markeredgecolor=color if is_hollow[place] else INK,
-            markerfacecolor=GROUND if is_hollow[place] else color,
-            markeredgewidth=1.6 if is_hollow[place] else 0.6,
-            linestyle="none",
+    for kind in dict.fromkeys(zip(numbers, is_hollow, strict=True)):
+        places = [i for i, one in enumerate(zip(numbers, is_hollow, strict=True)) if one == kind]
+        spans = [(low, high) for _, low, high in (values[i] for i in places)]
+        known = [(i, *span) for i, span in zip(places, spans, strict=True) if None not in span]
+        color = color_of(kind[0])
+        if known:
+            axes.hlines(*zip(*known, strict=True), color=color, linewidth=2)
+        shape = look(color, is_hollow=kind[1])
+        middles = [values[i][0] for i in places]
+        axes.plot(middles, places, marker_of(kind[0]), **shape)  # type: ignore[arg-type]
+    # Plain texts: as ticks they would take most of the time that a panel takes.
+    axes.set_yticks([])
+    for place, label in enumerate(labels):
+        axes.text(
+            -0.02,
+            place,
+            short(label),
+            transform=axes.get_yaxis_transform(),
+            ha="right",
+            va="center",
+            fontsize=8.5,
         )
-    axes.set_yticks(range(len(labels)), [short(label) for label in labels])
     axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(visible=False, axis="y")
     _fit(axes, ends=[end for value in values for end in value if end is not None])
+
+
+def look(color: str, *, is_hollow: bool) -> dict[str, object]:
+    """Filled with a thin edge, or hollow: what was not measured on the hardware as named."""
+    return {
+        "color": color,
+        "markeredgecolor": color if is_hollow else INK,
+        "markerfacecolor": GROUND if is_hollow else color,
+        "markeredgewidth": 1.6 if is_hollow else 0.6,
+    }
 
 
 def label_below(axes: Axes, text: str) -> None:

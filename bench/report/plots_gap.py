@@ -12,7 +12,6 @@ from bench.core.units import format_number, format_si
 from bench.report.content import Plot, Plots
 from bench.report.panel import (
     FAINT,
-    GROUND,
     INK,
     ROW_INCHES,
     Value,
@@ -21,6 +20,7 @@ from bench.report.panel import (
     draw,
     label_below,
     log_axis,
+    look,
     marker_of,
     short,
 )
@@ -175,19 +175,14 @@ def _roofline(device: str, demands: Sequence[Demand]) -> Plot:
 
 
 def _point(axes: Axes, *, x: float, y: float, number: int, demand: Demand) -> None:
-    color = color_of(number)
     is_real = demand.setting.fact("mode") in ("real", "")
     axes.plot(
         [x],
         [y],
-        marker=marker_of(number),
-        color=color,
-        markeredgecolor=INK if is_real else color,
-        markerfacecolor=color if is_real else GROUND,
-        markeredgewidth=0.6 if is_real else 1.6,
-        linestyle="none",
+        marker_of(number),
         label=short(f"{full_title(demand)}: {_reached(demand)}", length=60),
         zorder=3,
+        **look(color_of(number), is_hollow=not is_real),  # type: ignore[arg-type]
     )
 
 

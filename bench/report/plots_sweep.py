@@ -7,14 +7,14 @@ its legend says which, and only real ones have filled marks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import log2
 from typing import TYPE_CHECKING
 
 from bench.core.units import format_number
-from bench.report.content import Plot, Plots
+from bench.report.content import Plot, Plots, without_blank_columns
 from bench.report.evidence import Shown
 from bench.report.grid import Grid
 from bench.report.panel import (
-    GROUND,
     INK,
     ROW_INCHES,
     Value,
@@ -23,6 +23,7 @@ from bench.report.panel import (
     draw,
     label_below,
     label_inches,
+    look,
     marker_of,
     short,
     span_axis,
@@ -82,19 +83,20 @@ def sweep_grid(shown: Sequence[Shown]) -> Grid:
                 str(row.get("parallel") or ""),
                 str(row.get("link") or ""),
                 str(row.get("device_name") or row["device"]),
+                one.file,
                 str(count_of(one)),
                 "" if value is None else in_figures(value, unit=f"{_unit(one)}/s"),
                 _share(per_device, of=speed),
                 trials_text(one.line),
             )
         )
-    heads = ("workload", "mode", "parallel", "link", "device", "devices>", "throughput>",
+    heads = ("workload", "mode", "parallel", "link", "device", "file", "devices>", "throughput>",
              "of linear>", "trials")  # fmt: skip
     note = (
         "of linear: items per second and device over those of one device with the same settings, "
         "mode and link; blank where one device was not measured that way"
     )
-    return Grid(heads=heads, rows=rows, notes=(note,))
+    return without_blank_columns(Grid(heads=heads, rows=rows, notes=(note,)))
 
 
 def _share(value: float | None, *, of: Value | None) -> str:
@@ -151,8 +153,9 @@ def _scaling(workload: str, kinds: dict[str, list[Shown]]) -> Plot:
             counts, speeds = zip(*points[kind], strict=True)
             _curve(axes, counts, speeds, kind=kind, number=number, is_real=found[0].mode == "real")
             if counts[0] == 1:
-                line = [speeds[0], speeds[0] * counts[-1]]
-                axes.plot([1, counts[-1]], line, color=INK, linewidth=0.8, linestyle=":")
+                ideal = [2.0 ** (power / 4) for power in range(int(4 * log2(counts[-1])) + 1)]
+                line = [speeds[0] * count for count in ideal]
+                axes.plot(ideal, line, color=INK, linewidth=0.8, linestyle=":")
         every = [point for found in points.values() for point in found]
         span_axis(axes, values=[speed for _, speed in every], which="y")
         ticks = sorted({count for count, _ in every})
@@ -192,17 +195,13 @@ def _curve(
     number: int,
     is_real: bool,
 ) -> None:
-    color = color_of(number)
     axes.plot(
         counts,
         speeds,
-        color=color,
         marker=marker_of(number),
-        markerfacecolor=color if is_real else GROUND,
-        markeredgecolor=INK if is_real else color,
-        markeredgewidth=0.6 if is_real else 1.6,
         linestyle="-" if is_real else "--",
         label=short(kind, length=60),
+        **look(color_of(number), is_hollow=not is_real),  # type: ignore[arg-type]
     )
 
 

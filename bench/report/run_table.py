@@ -95,7 +95,7 @@ def run_table(trials: Sequence[Row]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption_justify="left")
     lines = lines_of(trials)
     shown = swept_params(lines)
-    table.add_column("workload", overflow="fold")
+    table.add_column("workload", overflow="fold", min_width=20)
     columns = [[title_of(line.first, shown_params=shown) for line in lines]]
     for header, cell in COLUMNS:
         cells = [cell(line) for line in lines]
@@ -129,11 +129,15 @@ def _throughput_text(line: Line) -> str:
     interval = line.throughput_interval()
     number, prefix = scaled(mean if interval is None else interval[0])
     unit = f"{prefix}{line.first.get('items_unit')}/s"
-    if interval is None:
-        return f"{format_number(number)} {unit}"
-    factor = number / interval[0]
-    low, high = (format_number(value * factor) for value in interval[1:])
-    return f"{format_number(number)} {unit} [{low} - {high}]"
+    lines = [f"{format_number(number)} {unit}"]
+    if interval is not None:
+        factor = number / interval[0]
+        low, high = (format_number(value * factor) for value in interval[1:])
+        lines.append(f"[{low} - {high}]")
+    elements = line.mean("elements_per_s")
+    if elements is not None and line.first.get("elements_unit"):
+        lines.append(format_si(elements, f"{line.first['elements_unit']}/s"))
+    return "\n".join(lines)
 
 
 def scaled(value: float) -> tuple[float, str]:
@@ -144,19 +148,13 @@ def scaled(value: float) -> tuple[float, str]:
     return value, ""
 
 
-def _elements_text(line: Line) -> str:
-    elements = line.mean("elements_per_s")
-    unit = line.first.get("elements_unit")
-    return "" if elements is None or not unit else format_si(elements, f"{unit}/s")
-
-
 def _step_text(line: Line) -> str:
     median, low, high = (
         line.mean(column) for column in ("step_median_ms", "step_p05_ms", "step_p95_ms")
     )
     if median is None or low is None or high is None:
         return ""
-    return f"{_ms(median)} ({_ms(low)} - {_ms(high)})"
+    return f"{_ms(median)}\n({_ms(low)} - {_ms(high)})"
 
 
 def _ms(value_ms: float) -> str:
@@ -186,7 +184,6 @@ def _energy_text(line: Line) -> str:
 
 COLUMNS: tuple[tuple[str, Callable[[Line], str]], ...] = (
     ("throughput [95 % CI]", _throughput_text),
-    ("elements", _elements_text),
     ("step (p5 - p95)", _step_text),
     ("of peak", lambda line: _percent(line.mean("mfu_frac"))),
     ("of roof", lambda line: _percent(line.mean("roof_frac"))),
@@ -197,11 +194,11 @@ COLUMNS: tuple[tuple[str, Callable[[Line], str]], ...] = (
 
 
 def trials_text(line: Line) -> str:
-    """'5 OK', '3 OK, 2 WARN'."""
+    """'5 OK', or '3 OK' and '2 WARN' below it."""
     counts: dict[str, int] = {}
     for row in line.rows:
         counts[str(row["status"])] = counts.get(str(row["status"]), 0) + 1
-    return ", ".join(f"{count} {status}" for status, count in counts.items())
+    return "\n".join(f"{count} {status}" for status, count in counts.items())
 
 
 def validity_lines(rows: Sequence[Row]) -> list[str]:

@@ -17,7 +17,7 @@ from bench.report.evidence import Evidence
 from bench.report.plots_compare import compare_plots
 from bench.report.plots_gap import gap_plots, is_on_several, is_placeable, roofline_plots
 
-MAX_SETTINGS = 24
+MAX_SETTINGS = 12
 """Settings (both phases together) whose demands are worked out."""
 MAX_LINES = 50
 _APART = ("workload", "config_hash", "batch", "scenario", "seed")

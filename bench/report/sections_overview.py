@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench.core.units import format_bytes, format_number
-from bench.report.content import Facts, Prose, Section
+from bench.report.content import Facts, Prose, Section, without_blank_columns
 from bench.report.evidence import Evidence
 from bench.report.grid import Grid
 from bench.report.run_table import title_of
@@ -87,17 +87,6 @@ def _devices(frame: pd.DataFrame) -> Grid:
 
 def _text(value: object) -> str:
     return "" if value is None or value != value else str(value)
-
-
-def without_blank_columns(grid: Grid) -> Grid:
-    """The same table without columns in which no cell has anything."""
-    kept = [i for i in range(len(grid.heads)) if not grid.rows or any(row[i] for row in grid.rows)]
-    return Grid(
-        heads=tuple(grid.heads[i] for i in kept),
-        rows=[tuple(row[i] for i in kept) for row in grid.rows],
-        title=grid.title,
-        notes=grid.notes,
-    )
 
 
 def validity(evidence: Evidence) -> Section:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from bench.core.units import format_duration, format_number, format_si
-from bench.report.content import Part, Prose, Section
+from bench.report.content import Part, Prose, Section, without_blank_columns
 from bench.report.evidence import Evidence, Shown
 from bench.report.grid import Grid
 from bench.report.plots_samples import spread_plots, steps_of, trace_plots
 from bench.report.plots_speed import energy_plots, in_figures, mean_of, step_plots, throughput_plots
 from bench.report.plots_sweep import is_wide, link_plots, scaling_plots, sweep_grid, swept
 from bench.report.run_table import COLUMNS, swept_params, title_of, trials_text
-from bench.report.sections_overview import without_blank_columns
 
 Cells = Mapping[str, Callable[[Shown], str]]
 

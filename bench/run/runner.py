@@ -146,19 +146,26 @@ class Runner:
             self._skip(arm, code=code, detail=detail)
             return
         trial = arm.next_trial
-        for is_last in (False, True):
+        started_s = time.monotonic()
+        row = self._attempt(arm, trial=trial)
+        codes = _codes(row)
+        took_s = time.monotonic() - started_s
+        if codes & validity.RETRYABLE and row["status"] not in USABLE and self._has_left(took_s):
             row = self._attempt(arm, trial=trial)
-            if row["status"] in USABLE:
-                self._count(arm, row)
-                return
-            codes = set(str(row.get("reasons") or "").split(";"))
-            if not codes & validity.RETRYABLE:
-                self._cannot_work(arm, codes)
-                return
-            if is_last:
-                # Not usable twice: go on with other trials only if the environment was at fault.
-                arm.is_ended = bool(codes & validity.FAILING)
-                arm.done.add(trial)
+            codes = _codes(row)
+        if row["status"] in USABLE:
+            self._count(arm, row)
+        elif not codes & validity.RETRYABLE:
+            self._cannot_work(arm, codes)
+        else:
+            # Go on with other trials only if the environment was at fault, not the program.
+            arm.is_ended = bool(codes & validity.FAILING)
+            arm.done.add(trial)
+
+    def _has_left(self, seconds: float) -> bool:
+        """Whether so much time is left in the budget; a retry must fit into it."""
+        spent_s = time.monotonic() - self._started_s
+        return spent_s + seconds <= self._plan.budget_s
 
     def _cannot_work(self, arm: Arm, codes: set[str]) -> None:
         arm.is_ended = True
@@ -325,6 +332,10 @@ class Runner:
                 "telemetry": _telemetry_series(sampler) if sampler is not None else None,
             },
         )
+
+
+def _codes(row: Row) -> set[str]:
+    return set(str(row.get("reasons") or "").split(";")) - {""}
 
 
 def _telemetry_series(sampler: Sampler) -> list[dict[str, object]]:

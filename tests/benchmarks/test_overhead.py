@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ from bench.core.nouns import Config
 from bench.measure.clock import HostClock
 from bench.measure.limits import PROFILES
 from bench.measure.request import TrialRequest
-from bench.measure.window import run_window
+from bench.measure.window import measured_enough, run_window
 
 ROOT = Path(__file__).resolve().parents[2]
-PAIRS = 40
-BLOCK_S = 0.5
+PAIRS = 200
+BLOCK_S = 0.1
+"""Short, so that on a busy machine most blocks are undisturbed and the median is of those."""
 
 SecondsPerStep = Callable[[int], float]
 
@@ -34,7 +35,7 @@ SecondsPerStep = Callable[[int], float]
 @pytest.fixture(autouse=True)
 def only_when_timed(request: pytest.FixtureRequest) -> None:
     if not request.config.getoption("--benchmark-enable"):
-        pytest.skip("a measurement of a minute; run it with --benchmark-enable")
+        pytest.skip("a measurement of minutes; run it with --benchmark-enable")
 
 
 def config_of(name: str, size: str) -> Config:
@@ -75,11 +76,150 @@ def by_harness(config: Config) -> SecondsPerStep:
     engine = TorchEngine(request, on_stage=lambda _name: None)
     engine.build()
 
+    rule = measured_enough(request.limits)
+
     def seconds_per_step(num_steps: int) -> float:
-        count = iter(range(num_steps))
-        window = run_window(
-            _Counted(engine, count), clock=HostClock(), should_stop=lambda _s, _steps: False
-        )
-        return window.wall_s / num_steps
+        def should_stop(elapsed_s: float, step_s: list[float]) -> bool:
+            rule(elapsed_s, step_s)  # what it costs in a trial, where it ends the window
+            return len(step_s) >= num_steps
+
+        window = run_window(engine, clock=HostClock(), should_stop=should_stop)
+        return window.wall_s / len(window.counts)
 
     return seconds_per_step
+
+
+def by_hand(config: Config, make_step: Callable[[Any, Any], Callable[[], None]]) -> SecondsPerStep:
+    """Time steps as one does without a harness: a loop between two readings of the clock."""
+    import torch
+
+    found = discovery.load(config.workload)
+    workload = discovery.instance(found, size=config.size, overrides={})
+    phase = found.phase(config.phase)
+    torch.manual_seed(0)
+    net = workload.build_net()
+    loader = torch.utils.data.DataLoader(
+        workload.dataset(phase, data=None, seed=0),  # type: ignore[arg-type]
+        batch_size=workload.batch_size(phase),
+        shuffle=phase.is_training,
+        drop_last=phase.is_training,
+        collate_fn=workload.collate(phase),
+    )
+    step = make_step(workload, (net, loader))
+
+    def seconds_per_step(num_steps: int) -> float:
+        start_s = time.perf_counter()
+        for _ in range(num_steps):
+            step()
+        return (time.perf_counter() - start_s) / num_steps
+
+    return seconds_per_step
+
+
+def endless(loader: Any) -> Iterator[Any]:
+    while True:
+        yield from loader
+
+
+def training_step(workload: Any, made: Any) -> Callable[[], None]:
+    import torch
+
+    net, loader = made
+    net.train()
+    optimizer = workload.optimizer(net)
+    schedule = workload.schedule(optimizer)
+    batches = endless(loader)
+
+    def step() -> None:
+        batch = next(batches)
+        optimizer.zero_grad(set_to_none=True)
+        loss = workload.loss(net, batch)
+        loss.backward()
+        if workload.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(net.parameters(), workload.max_grad_norm)
+        optimizer.step()
+        if schedule is not None:
+            schedule.step()
+
+    return step
+
+
+def inference_step(workload: Any, made: Any) -> Callable[[], None]:
+    import torch
+
+    net, loader = made
+    net.eval()
+    batch = next(iter(loader))
+
+    def step() -> None:
+        with torch.inference_mode():
+            workload.infer(net, batch)
+
+    return step
+
+
+def interleaved_ratios(harness: SecondsPerStep, hand: SecondsPerStep) -> list[float]:
+    """Ratios of the harness's time to the hand-written loop's, over pairs of blocks in turn."""
+    num_steps = max(3, round(BLOCK_S / harness(8)))
+    hand(num_steps)
+    ratios = []
+    for pair in range(PAIRS):
+        if pair % 2:
+            hand_s, harness_s = hand(num_steps), harness(num_steps)
+        else:
+            harness_s, hand_s = harness(num_steps), hand(num_steps)
+        ratios.append(harness_s / hand_s)
+    return ratios
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("name", "make_step", "limit_frac"),
+    [("sleep-infer", inference_step, 0.01), ("imaging-train", training_step, 0.03)],
+)
+def test_harness_adds_next_to_nothing(
+    benchmark: Any,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    make_step: Callable[[Any, Any], Callable[[], None]],
+    limit_frac: float,
+) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    config = config_of(name, "tiny")
+    harness, hand = by_harness(config), by_hand(config, make_step)
+    ratios = benchmark.pedantic(lambda: interleaved_ratios(harness, hand), rounds=1)
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    with capsys.disabled():
+        print(f"\n{name} tiny: harness / hand-written {middle:.4f}, quartiles {low:.4f} {high:.4f}")
+    assert abs(middle - 1) <= limit_frac
+
+
+@pytest.mark.timeout(600)
+def test_known_time_is_reported_within_half_a_percent(
+    benchmark: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def run() -> dict[str, Any]:
+        done = subprocess.run(
+            [sys.executable, "-m", "bench", "run", "--workload", "sleep-infer", "--size", "base"]
+            + ["--device", "cpu", "--threads", "1", "--trials", "1", "--json"]
+            + ["--out", str(tmp_path)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=False,
+        )
+        row: dict[str, Any] = json.loads(done.stdout)["rows"][-1]
+        return row
+
+    row = benchmark.pedantic(run, rounds=1)
+    with capsys.disabled():
+        print(
+            f"\nsleep-infer base, 100 ms a step: median {row['step_median_ms']:.4f} ms, "
+            f"throughput {row['throughput_per_s']:.5f}/s, {row['status']} {row['reasons'] or ''}"
+        )
+    assert row["step_median_ms"] == pytest.approx(100.0, rel=0.005)
+    if row["status"] == "OK":
+        # Where other programs took the processor away, steps really were longer, and it says so.
+        assert row["throughput_per_s"] == pytest.approx(10.0, rel=0.005)

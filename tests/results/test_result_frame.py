@@ -1,5 +1,4 @@
 import random
-import time
 from pathlib import Path
 
 import numpy as np
@@ -161,19 +160,13 @@ def _large_file(path: Path, *, num_rows: int) -> Path:
     return path
 
 
-def test_many_rows_take_at_most_three_times_a_plain_read(
+def test_many_valid_rows_are_read_without_the_exact_reader(
     tmp_path: Path, is_exact_reader_called: list[Path]
 ) -> None:
+    """That is what makes it fast; how fast is measured in tests/benchmarks."""
     path = _large_file(tmp_path / "run.csv", num_rows=20_000)
-    ratios = []
-    for _ in range(5):
-        began_s = time.perf_counter()
-        plain = pd.read_csv(path)
-        plain_s = time.perf_counter() - began_s
-        began_s = time.perf_counter()
-        frame = read_frame([path])
-        ratios.append((time.perf_counter() - began_s) / plain_s)
+    plain = pd.read_csv(path)
+    frame = read_frame([path])
     assert len(frame) == len(plain) == 20_000
     assert np.array_equal(frame["window_s"], plain["window_s"], equal_nan=True)
     assert is_exact_reader_called == []
-    assert sorted(ratios)[2] <= 3.0, ratios

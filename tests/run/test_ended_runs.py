@@ -174,3 +174,28 @@ def test_sixteen_runs_into_one_folder_lose_nothing(tmp_path: Path) -> None:
         seeds |= {row["seed"] for row in rows}
     assert seeds == set(range(16))
     assert not [one for one in tmp_path.iterdir() if one.name.startswith(".")], "nothing half made"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes there")
+def test_name_that_is_no_text_is_told_in_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [os.fsencode(part) for part in command("--device", "fake", "-w")] + [b"\xff\xfe.py"],
+        capture_output=True,
+        timeout=60,
+        cwd=tmp_path,
+        env=environment(),
+        check=False,
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.endswith(b"does not exist")
+
+
+def test_reader_that_has_seen_enough_does_not_upset_the_run(tmp_path: Path) -> None:
+    process = start("--device", "fake", "-w", TIMED, "--trials", "1", out=tmp_path)
+    assert process.stdout is not None and process.stderr is not None
+    with process:
+        process.stdout.close()
+        stderr = process.stderr.read()
+    assert "Traceback" not in stderr
+    assert len(rows_in(tmp_path)) == 2

@@ -1,0 +1,60 @@
+"""What is compiled for the measurement knows its shapes, whatever was compiled for the check."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from bench import discovery
+from bench.core.nouns import Config
+from bench.measure.limits import PROFILES
+from bench.measure.request import TrialRequest
+from bench.measure.torch_engine import TorchEngine
+
+
+def request_for(*, prompt_tokens: int) -> TrialRequest:
+    found = discovery.load("llm")
+    overrides = {"prompt_tokens": prompt_tokens, "batch": 3}
+    workload = discovery.instance(found, size="tiny", overrides=overrides)
+    config = Config(
+        workload="llm",
+        source="",
+        phase="prefill",
+        version=found.version,
+        size="tiny",
+        params=discovery.parameters(workload),
+        dtype="fp32",
+        compile=True,
+        channels_last=False,
+        data="resident",
+        device="cpu",
+        threads=1,
+        workers=0,
+        seed=0,
+    )
+    limits = PROFILES["smoke"].limits
+    return TrialRequest(
+        config=config, limits=limits, trial=0, cpu_ids=(), threads=1, workers=0, idle_s=0.0
+    )
+
+
+def test_the_check_at_tiny_leaves_the_measured_shapes_static(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    num_dynamic: list[int] = []
+
+    def backend(graph: Any, inputs: list[Any]) -> Any:
+        shapes = [item.shape if isinstance(item, torch.Tensor) else (item,) for item in inputs]
+        num_dynamic.append(sum(isinstance(one, torch.SymInt) for shape in shapes for one in shape))
+        return graph.forward
+
+    compile_net = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda net: compile_net(net, backend=backend))
+    torch.compiler.reset()
+    engine = TorchEngine(request_for(prompt_tokens=24), on_stage=lambda _name: None)
+    engine.build()
+    num_checked = len(num_dynamic)
+    engine.step()
+    assert num_checked > 0
+    assert len(num_dynamic) > num_checked
+    assert set(num_dynamic) == {0}

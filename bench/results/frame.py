@@ -40,6 +40,7 @@ _DTYPES = {
 # Booleans are read as text: pandas accepts more spellings of them than we write.
 _READ_DTYPES = {**_DTYPES, "bool": "str"}
 _NAN_CELL = re.compile(rb"[,\n\"]\s*[-+]?nan\s*[,\r\n\"]", re.IGNORECASE)
+_PIECE_BYTES = 1 << 18  # what a processor keeps near
 _GUARDS = (b",'", b"\n'", b"\"'")
 
 
@@ -79,16 +80,36 @@ def _is_plain(data: bytes) -> bool:
     has_nan = b"nan" in data.lower() and _NAN_CELL.search(data) is not None
     if has_nan or b"\0" in data or b"\r" in data or not data.endswith(b"\n"):
         return False
-    pieces = data.split(b'"')
-    outside, inside = pieces[::2], b"".join(pieces[1::2])
-    starts = {piece[:1] for piece in outside[1:]}
-    ends = {piece[-1:] for piece in outside[:-1]}
-    if len(pieces) % 2 == 0 or not (starts | ends) <= {b"", b",", b"\n"}:
-        return False
-    lines = data.count(b"\n") - inside.count(b"\n")
-    commas = data.count(b",") - inside.count(b",")
+    width = data.count(b",", 0, data.find(b"\n"))
+    counts = _count_unquoted(data)
     # pandas pads short rows and refuses long ones, so equal totals mean that no row is short.
-    return commas == lines * data.count(b",", 0, data.find(b"\n"))
+    return counts is not None and counts[0] == counts[1] * width
+
+
+def _count_unquoted(data: bytes) -> tuple[int, int] | None:
+    """Commas and line ends outside quotes; None where a quote stands in the midst of a cell."""
+    if b'"' not in data:
+        return data.count(b","), data.count(b"\n")
+    import numpy as np
+
+    cells = np.frombuffer(data, dtype=np.uint8)
+    is_edge = np.zeros(256, dtype=bool)  # what may stand beside a quote, from the outside
+    is_edge[[ord(","), ord("\n"), ord('"')]] = True
+    num_commas = num_lines = 0
+    is_open = False
+    for start in range(0, len(cells), _PIECE_BYTES):
+        piece = cells[start : start + _PIECE_BYTES]
+        is_quote = piece == ord('"')
+        inside = np.bitwise_xor.accumulate(is_quote.view(np.uint8)).view(bool) ^ is_open
+        places = np.flatnonzero(is_quote)
+        opens, closes = places[inside[places]] + start, places[~inside[places]] + start
+        before, after = cells[opens[opens > 0] - 1], cells[np.minimum(closes + 1, len(cells) - 1)]
+        if not (is_edge[before].all() and is_edge[after].all()):
+            return None
+        num_commas += int(np.count_nonzero((piece == ord(",")) & ~inside))
+        num_lines += int(np.count_nonzero((piece == ord("\n")) & ~inside))
+        is_open = bool(inside[-1])
+    return None if is_open else (num_commas, num_lines)
 
 
 def _fast(data: bytes, *, path: Path, wanted: list[str]) -> "pd.DataFrame":

@@ -41,7 +41,7 @@ def test_steps_that_never_settle_end_at_the_limit_unsteady() -> None:
 
 def test_slow_steps_end_at_the_time_limit() -> None:
     engine = SynchronousEngine(FakeClock(), in_turn(9.0))
-    warmup = warm_up(engine, clock=engine.clock, limits=Limits())
+    warmup = warm_up(engine, clock=engine.clock, limits=Limits(warmup_max_s=20.0))
     assert not warmup.has_converged
     assert len(warmup.step_s) == 4
     assert warmup.wall_s == pytest.approx(27.0)
@@ -115,7 +115,7 @@ def test_accelerators_warm_up_longer_but_not_in_smoke() -> None:
 
 
 def test_small_budget_shrinks_warmup_and_extension_but_not_the_minimum_window() -> None:
-    limits = Limits()
+    limits = Limits(warmup_max_s=20.0, window_max_s=30.0)
     assert within_budget(limits, trial_s=1000.0) == limits
     half = within_budget(limits, trial_s=40.0)
     assert (half.warmup_max_s, half.window_max_s) == (12.0, 20.0)

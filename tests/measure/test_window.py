@@ -129,7 +129,9 @@ def noisy_window(sd_frac: float) -> float:
     source = random.Random(1)
     times_s = iter(lambda: 0.05 * (1 + source.gauss(0, sd_frac)), None)
     engine = SynchronousEngine(FakeClock(), drawn_from(times_s))
-    window = run_window(engine, clock=engine.clock, should_stop=measured_enough(Limits()))
+    window = run_window(
+        engine, clock=engine.clock, should_stop=measured_enough(Limits(window_max_s=30.0))
+    )
     return window.wall_s
 
 

@@ -1,7 +1,7 @@
 """Whether a trial may be used, and why not.
 
 Judged from the environment and from correctness only, never from the measured time: else the gate
-would choose its own answer. Thresholds are METHOD 2.4, 2.5 and 2.8's.
+would choose its own answer. Of what a quiet machine shows, the thresholds are several times.
 """
 
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
 """Warm-up until the steps are steady, or until its limit; never assumed.
 
-Steady (METHOD 2.3): over the last two windows of w = max(5 steps, 1 s), medians within 2 %,
+Steady: over the last two windows of w = max(5 steps, 1 s), medians within 2 %,
 interquartile ranges within 5 % of the median, no step above three medians, no new compiled graph,
 no growth of the allocator, compute clock within 2 %. Barrett et al. (OOPSLA 2017, "Virtual machine
 warmup blows hot and cold") is why this is detected: many programs never become steady.

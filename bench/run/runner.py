@@ -9,30 +9,21 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
-from bench import discovery
 from bench.core import statistics
 from bench.core.errors import MeasurementError
-from bench.devices import cpu
-from bench.devices.sampler import Sampler
-from bench.devices.telemetry import Telemetry, open_telemetry
 from bench.measure import validity
-from bench.measure.request import TrialRequest
-from bench.results.samples import append_samples
 from bench.results.schema import USABLE, Row
 from bench.results.store import Store, samples_path
-from bench.run.launch import Outcome, run_trial
+from bench.run.launch import Outcome
 from bench.run.plan import shrunk
 from bench.run.progress import Progress
 from bench.run.record import Facts, Observation, make_row
 from bench.run.request import Plan, Planned
-
-IDLE_S = 5.0
-"""Rest with the context open, to know the idle power (METHOD 2.6)."""
+from bench.run.resources import make_request
+from bench.run.watched import keep_samples, run_watched
 
 
 @dataclass(kw_only=True)
@@ -189,7 +180,7 @@ class Runner:
             planned, trial=trial, done=done, total=done + self._trials_left()
         )
         started_utc = utc_now()
-        request = self._request(planned, trial=trial)
+        request = make_request(planned, trial=trial, limits=self._plan.limits, facts=self._facts)
         observation = Observation()
 
         def finish(outcome: Outcome) -> Row:
@@ -205,86 +196,22 @@ class Runner:
                 observation=observation,
             )
             self._store.append(row)
-            self._keep_samples(row, outcome, observation)
+            keep_samples(samples_path(self._store.path), row, outcome, observation)
             self._progress.trial_ended(row, duration_s=outcome.duration_s)
             return row
 
         try:
-            outcome = self._observed_trial(request, observation)
+            outcome = run_watched(
+                request,
+                device=self._device,
+                timeout_s=self._plan.timeout_s,
+                observation=observation,
+                on_message=self._progress.message,
+            )
         except KeyboardInterrupt:
             finish(Outcome(failure_code="interrupted", failure_detail="stopped by the user"))
             raise
         return finish(outcome)
-
-    def _observed_trial(self, request: TrialRequest, observation: Observation) -> Outcome:
-        telemetry = None if self._device.type == "fake" else open_telemetry(self._device)
-        try:
-            if telemetry is not None:
-                observation.scope = telemetry.scope
-                observation.before = telemetry.baseline()
-            outcome = self._sampled_trial(request, observation, telemetry)
-            if telemetry is not None:
-                observation.after = telemetry.baseline()
-            return outcome
-        finally:
-            if telemetry is not None:
-                telemetry.close()
-
-    def _sampled_trial(
-        self, request: TrialRequest, observation: Observation, telemetry: Telemetry | None
-    ) -> Outcome:
-        def on_start(pid: int) -> None:
-            if self._device.type != "fake":
-                observation.sampler = Sampler(telemetry, pid=pid)
-                observation.sampler.start()
-
-        def on_message(message: Mapping[str, Any]) -> None:
-            if message["event"] == "stage":
-                observation.stage_times_s[message["name"]] = time.monotonic()
-            self._progress.message(message)
-
-        try:
-            return run_trial(
-                request,
-                timeout_s=self._plan.timeout_s,
-                on_start=on_start,
-                on_message=on_message,
-            )
-        finally:
-            if observation.sampler is not None:
-                observation.sampler.stop()
-
-    def _request(self, planned: Planned, *, trial: int) -> TrialRequest:
-        config = planned.config
-        workers = self._workers(planned)
-        cores = self._facts.usable_cores
-        threads = config.threads or max(1, cores - workers)
-        has_power = "power" in self._device.telemetry or "energy" in self._device.telemetry
-        return TrialRequest(
-            config=config,
-            limits=self._plan.limits,
-            trial=trial,
-            cpu_ids=cpu.usable_cpu_ids() if self._device.type != "fake" else (),
-            threads=threads,
-            workers=workers,
-            idle_s=IDLE_S if has_power and not self._plan.limits.is_smoke else 0.0,
-        )
-
-    def _workers(self, planned: Planned) -> int:
-        """Loader processes: a quarter of the cores at an accelerator, one beside a CPU's compute.
-
-        Generated data is cut from memory in microseconds, so on a CPU it needs no process.
-        """
-        config = planned.config
-        found = discovery.load(config.source or config.workload)
-        if not found.phase(config.phase).is_training or config.data == "resident":
-            return 0
-        if config.workers is not None:
-            return config.workers
-        cores = self._facts.usable_cores
-        if self._facts.inspection.is_accelerator:
-            return max(1, min(8, cores // 4))
-        return 1 if config.data != "generated" and cores > 1 else 0
 
     # Rows ----------------------------------------------------------------------------------------
 
@@ -314,43 +241,9 @@ class Runner:
         self._store.append(row)
         self._progress.note(f"{arm.planned.config.name}: {row['status']}: {detail}")
 
-    def _keep_samples(self, row: Row, outcome: Outcome, observation: Observation) -> None:
-        if outcome.result is None:
-            return
-        sampler = observation.sampler
-        append_samples(
-            samples_path(self._store.path),
-            {
-                "config_hash": row["config_hash"],
-                "device": row["device"],
-                "trial": row["trial"],
-                "attempt": row["attempt"],
-                "window_start_s": outcome.result["window_start_s"],
-                "window_end_s": outcome.result["window_end_s"],
-                "stage_times_s": observation.stage_times_s,
-                **outcome.result["samples"],
-                "telemetry": _telemetry_series(sampler) if sampler is not None else None,
-            },
-        )
-
 
 def _codes(row: Row) -> set[str]:
     return set(str(row.get("reasons") or "").split(";")) - {""}
-
-
-def _telemetry_series(sampler: Sampler) -> list[dict[str, object]]:
-    return [
-        {
-            "time_s": one.time_s,
-            "power_w": one.power_w,
-            "energy_j": one.energy_j,
-            "temperature_c": one.temperature_c,
-            "sm_clock_hz": one.sm_clock_hz,
-            "throttle_reasons": sorted(one.throttle_reasons or ()),
-            "used_bytes": one.used_bytes,
-        }
-        for one in sampler.samples
-    ]
 
 
 def utc_now() -> str:

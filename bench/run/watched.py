@@ -1,0 +1,104 @@
+"""Run one trial with somebody watching: telemetry and processor, before, during and after."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.core.nouns import Device
+from bench.devices.sampler import Sampler
+from bench.devices.telemetry import Telemetry, open_telemetry
+from bench.measure.request import TrialRequest
+from bench.results.samples import append_samples
+from bench.results.schema import Row
+from bench.run.launch import OnMessage, Outcome, run_trial
+from bench.run.record import Observation
+
+
+def run_watched(
+    request: TrialRequest,
+    *,
+    device: Device,
+    timeout_s: float,
+    observation: Observation,
+    on_message: OnMessage,
+) -> Outcome:
+    """Run the trial and fill the observation; nothing is watched on the fake device."""
+    if device.type == "fake":
+        return _run(request, None, timeout_s, observation, on_message, watches=False)
+    telemetry = open_telemetry(device)
+    try:
+        if telemetry is not None:
+            observation.scope = telemetry.scope
+            observation.before = telemetry.baseline()
+        outcome = _run(request, telemetry, timeout_s, observation, on_message, watches=True)
+        if telemetry is not None:
+            observation.after = telemetry.baseline()
+        return outcome
+    finally:
+        if telemetry is not None:
+            telemetry.close()
+
+
+def _run(
+    request: TrialRequest,
+    telemetry: Telemetry | None,
+    timeout_s: float,
+    observation: Observation,
+    on_message: OnMessage,
+    *,
+    watches: bool,
+) -> Outcome:
+    def on_start(pid: int) -> None:
+        if watches:
+            observation.sampler = Sampler(telemetry, pid=pid)
+            observation.sampler.start()
+
+    def note_stage(message: Mapping[str, Any]) -> None:
+        if message["event"] == "stage":
+            observation.stage_times_s[message["name"]] = time.monotonic()
+        on_message(message)
+
+    try:
+        return run_trial(request, timeout_s=timeout_s, on_start=on_start, on_message=note_stage)
+    finally:
+        if observation.sampler is not None:
+            observation.sampler.stop()
+
+
+def keep_samples(path: Path, row: Row, outcome: Outcome, observation: Observation) -> None:
+    """Add a measured trial's steps and telemetry to the run's samples."""
+    if outcome.result is None:
+        return
+    sampler = observation.sampler
+    append_samples(
+        path,
+        {
+            "config_hash": row["config_hash"],
+            "device": row["device"],
+            "trial": row["trial"],
+            "attempt": row["attempt"],
+            "window_start_s": outcome.result["window_start_s"],
+            "window_end_s": outcome.result["window_end_s"],
+            "stage_times_s": observation.stage_times_s,
+            **outcome.result["samples"],
+            "telemetry": _telemetry_series(sampler) if sampler is not None else None,
+        },
+    )
+
+
+def _telemetry_series(sampler: Sampler) -> list[dict[str, object]]:
+    return [
+        {
+            "time_s": one.time_s,
+            "power_w": one.power_w,
+            "energy_j": one.energy_j,
+            "temperature_c": one.temperature_c,
+            "sm_clock_hz": one.sm_clock_hz,
+            "throttle_reasons": sorted(one.throttle_reasons or ()),
+            "used_bytes": one.used_bytes,
+        }
+        for one in sampler.samples
+    ]

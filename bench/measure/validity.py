@@ -1,7 +1,7 @@
 """Whether a trial may be used, and why not.
 
 Judged from the environment and from correctness only, never from the measured time: else the gate
-would choose its own answer. Of what a quiet machine shows, the thresholds are several times.
+would choose its own answer. The thresholds are several times what a quiet machine shows.
 """
 
 from collections.abc import Iterable

@@ -78,7 +78,7 @@ def _chunk(
 
 
 def _is_over(limits: Limits, num_steps: int, elapsed_s: float) -> bool:
-    # The cap on steps is METHOD's; fast steps reach it before there is anything to compare.
+    # The cap on steps is for slow ones; fast steps reach it before there is anything to compare.
     has_steps = num_steps <= limits.warmup_max_steps or elapsed_s < limits.warmup_steps_cap_s
     return elapsed_s >= limits.warmup_max_s or not has_steps
 

@@ -1,6 +1,6 @@
 """The environment of a run: a record to read, an identity to compare, and columns for each row.
 
-METHOD: rows whose environments differ are compared only with a list of what differs. The identity
+Rows whose environments differ are compared only with a list of what differs. The identity
 leaves out what changes by itself (load, time, temperature, free memory), which machine of several
 alike it was, and the commit of bench, which has its own column. torch is not imported here: what it
 knows comes from the trial's process. Nothing identifies a person: environment variables come from a

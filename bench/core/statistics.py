@@ -8,11 +8,13 @@ Quantiles and probabilities are fractions: 0.9, not 90.
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from operator import mul
 
 _CONFIDENCE = 0.95
+_LARGEST_LOG = math.log(sys.float_info.max)
 _MIN_BATCHES = 10
 _MAX_BATCHES = 32
 # Sokal's rule: the sum of autocorrelations is cut at the first lag beyond this many times its
@@ -223,7 +225,8 @@ def percentile_bound(values: Sequence[float], q: float, confidence: float = 0.99
 def mean_interval_log(values: Sequence[float]) -> tuple[float, float, float] | None:
     """Geometric mean with its 95 % t interval on the log scale: (mean, low, high).
 
-    One value is one trial. None under two values: a single one has no interval.
+    One value is one trial. None under two values, since a single one has no interval, and where
+    the interval is wider than a float can say.
     """
     if len(values) < 2:
         return None
@@ -232,4 +235,6 @@ def mean_interval_log(values: Sequence[float]) -> tuple[float, float, float] | N
     _, mean_square = _deviations(logs)
     error = math.sqrt(mean_square / (len(logs) - 1))
     half_width = t_quantile(0.5 + _CONFIDENCE / 2, len(logs) - 1) * error
+    if mean + half_width > _LARGEST_LOG:
+        return None
     return math.exp(mean), math.exp(mean - half_width), math.exp(mean + half_width)

@@ -73,6 +73,11 @@ _STYLE = {
 }
 
 
+def is_drawable(*figures: float | None) -> bool:
+    """Whether figures can be placed on an axis, whatever nonsense a file may hold."""
+    return all(figure is None or 1e-30 < figure < 1e30 for figure in figures)
+
+
 def color_of(number: int) -> str:
     """Colour of the series with this number; the eighth looks like the first, marker apart."""
     return SERIES[number % len(SERIES)]

@@ -14,6 +14,7 @@ from bench.report.panel import (
     color_of,
     dots,
     draw,
+    is_drawable,
     label_below,
     label_inches,
     marker_of,
@@ -33,7 +34,7 @@ def compare_plots(comparison: Comparison) -> Plots | None:
     """Ratio of each later file to the first, a panel per file, the most urgent lines first."""
     by_file: dict[str, list[Compared]] = {}
     for row in comparison.rows:
-        if row.ratio is not None:
+        if row.ratio is not None and is_drawable(row.ratio, row.low, row.high):
             by_file.setdefault(row.b.file, []).append(row)
     if not by_file:
         return None

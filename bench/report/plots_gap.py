@@ -18,6 +18,7 @@ from bench.report.panel import (
     color_of,
     dots,
     draw,
+    is_drawable,
     label_below,
     log_axis,
     look,
@@ -38,7 +39,7 @@ _ASPECTS = ("time", "flops", "memory", "energy", "utilisation")
 
 def gap_plots(gaps: Sequence[Gap]) -> Plots | None:
     """Ratios of training to inference, a panel per pair of phases and device."""
-    found = [gap for gap in gaps if any(getattr(gap, name) is not None for name in _ASPECTS)]
+    found = [gap for gap in gaps if _aspects(gap)]
     if not found:
         return None
     panels = [_gap_panel(gap) for gap in found[:MAX_GAPS]]
@@ -52,9 +53,16 @@ def _value(estimate: LogEstimate) -> Value:
     return estimate.value, low, high
 
 
+def _aspects(gap: Gap) -> dict[str, Value]:
+    """Ratios that are known, by what they are of."""
+    known = {name: getattr(gap, name) for name in _ASPECTS}
+    values = {name: _value(ratio) for name, ratio in known.items() if ratio is not None}
+    return {name: value for name, value in values.items() if is_drawable(*value)}
+
+
 def _gap_panel(gap: Gap) -> Plot:
-    found = {name: getattr(gap, name) for name in _ASPECTS if getattr(gap, name) is not None}
-    values = [_value(estimate) for estimate in found.values()]
+    found = _aspects(gap)
+    values = list(found.values())
     labels = ["FLOPs" if name == "flops" else name for name in found]
     is_real = gap.train.setting.fact("mode") in ("real", "")
     per = f" per {gap.unit}" if gap.unit else ""
@@ -102,11 +110,16 @@ def roofline_plots(found: Sequence[Demand]) -> Plots | None:
 
 def is_placeable(demand: Demand) -> bool:
     """Whether everything is known that a place under one device's roofline takes."""
-    return (
-        not is_on_several(demand)
-        and demand.throughput_per_s is not None
-        and demand.flops_per_byte is not None
-        and demand.ridge_flops_per_byte is not None
+    if is_on_several(demand) or demand.throughput_per_s is None:
+        return False
+    if demand.flops_per_byte is None or demand.ridge_flops_per_byte is None:
+        return False
+    return is_drawable(
+        _speed(demand),
+        demand.flops_per_byte,
+        demand.ridge_flops_per_byte,
+        demand.roof_flops_per_s,
+        demand.roof_bytes_per_s,
     )
 
 

@@ -55,12 +55,12 @@ def _key(record: Mapping[str, Any], *, file: str) -> tuple[object, ...]:
 
 
 def _numbers(values: object) -> Array:
-    """Positive finite figures out of whatever the sidecar holds."""
+    """Figures that can be times, out of whatever the sidecar holds."""
     if not isinstance(values, list):
         return np.empty(0)
     kept = [value for value in values if isinstance(value, float | int)]
     array = np.asarray(kept, dtype=np.float64)
-    return array[np.isfinite(array) & (array > 0.0)]
+    return array[np.isfinite(array) & (array > 1e-12) & (array < 1e12)]
 
 
 def trace_plots(found: Sequence[tuple[Shown, list[tuple[Array, Array]]]]) -> Plots | None:

@@ -14,7 +14,16 @@ from bench.core import statistics
 from bench.core.units import format_number
 from bench.report.content import Plot, Plots
 from bench.report.evidence import Shown
-from bench.report.panel import ROW_INCHES, Value, dots, draw, label_below, label_inches, short
+from bench.report.panel import (
+    ROW_INCHES,
+    Value,
+    dots,
+    draw,
+    is_drawable,
+    label_below,
+    label_inches,
+    short,
+)
 from bench.report.run_table import swept_params, title_of
 
 if TYPE_CHECKING:
@@ -84,7 +93,7 @@ def _panels(
     by_workload: dict[str, list[tuple[Shown, Value]]] = {}
     for one in shown:
         found = value(one)
-        if found is not None:
+        if found is not None and is_drawable(*found):
             by_workload.setdefault(str(one.line.first["workload"]), []).append((one, found))
     if not by_workload:
         return None

@@ -21,6 +21,7 @@ from bench.report.panel import (
     color_of,
     dots,
     draw,
+    is_drawable,
     label_below,
     label_inches,
     look,
@@ -55,7 +56,7 @@ def is_wide(one: Shown) -> bool:
 def count_of(one: Shown) -> int:
     """Devices that took part."""
     count = one.line.first.get("device_count")
-    return count if isinstance(count, int) else 1
+    return count if isinstance(count, int) and count > 0 else 1
 
 
 def kind_of(one: Shown) -> str:
@@ -120,7 +121,7 @@ def scaling_plots(shown: Sequence[Shown]) -> Plots | None:
     alone = _alone(shown)
     curves: dict[str, dict[str, list[Shown]]] = {}
     for one in filter(is_wide, shown):
-        if mean_of(one, "throughput_per_s") is not None:
+        if _speed_of(one) is not None:
             curve = curves.setdefault(str(one.line.first["workload"]), {})
             first = alone.get(_terms(one), one)
             curve.setdefault(kind_of(one), [] if first is one else [first]).append(one)
@@ -141,9 +142,7 @@ def _scaling(workload: str, kinds: dict[str, list[Shown]]) -> Plot:
     chosen = list(kinds.items())[:MAX_CURVES]
     points = {
         kind: sorted(
-            (count_of(one), value[0])
-            for one in found
-            if (value := mean_of(one, "throughput_per_s")) is not None
+            (count_of(one), value[0]) for one in found if (value := _speed_of(one)) is not None
         )
         for kind, found in chosen
     }
@@ -182,6 +181,11 @@ def _scaling(workload: str, kinds: dict[str, list[Shown]]) -> Plot:
     )
 
 
+def _speed_of(one: Shown) -> Value | None:
+    value = mean_of(one, "throughput_per_s")
+    return value if value is not None and is_drawable(*value) else None
+
+
 def _unit(one: Shown) -> str:
     return str(one.line.first.get("items_unit") or "item")
 
@@ -210,7 +214,7 @@ def link_plots(shown: Sequence[Shown]) -> Plots | None:
     by_panel: dict[tuple[str, int], list[Shown]] = {}
     for one in shown:
         row = one.line.first
-        if row.get("link") and mean_of(one, "throughput_per_s") is not None:
+        if row.get("link") and _speed_of(one) is not None:
             by_panel.setdefault((str(row["workload"]), count_of(one)), []).append(one)
     if not by_panel:
         return None
@@ -222,7 +226,7 @@ def link_plots(shown: Sequence[Shown]) -> Plots | None:
 
 def _links(workload: str, count: int, found: Sequence[Shown]) -> Plot:
     links = list(dict.fromkeys(str(one.line.first["link"]) for one in found))
-    values = [value for one in found if (value := mean_of(one, "throughput_per_s")) is not None]
+    values = [value for one in found if (value := _speed_of(one)) is not None]
     labels = [
         " ".join(
             part

@@ -47,7 +47,8 @@ class Line:
     def throughput_interval(self) -> tuple[float, float, float] | None:
         """Geometric mean and 95 % interval over trials; None under two trials."""
         values = self.values("throughput_per_s")
-        return statistics.mean_interval_log(values) if len(values) >= 2 else None
+        is_known = len(values) >= 2 and min(values) > 0.0
+        return statistics.mean_interval_log(values) if is_known else None
 
 
 def lines_of(rows: Sequence[Row]) -> list[Line]:
@@ -68,11 +69,22 @@ def title_of(row: Row, *, shown_params: Sequence[str] = ()) -> str:
     parts.append(f"b{row['batch']}" if row.get("batch") is not None else "")
     parts.append("compiled" if row.get("compile") else "")
     parts.append("channels-last" if row.get("channels_last") else "")
-    params = json.loads(str(row.get("params_json") or "{}"))
+    params = params_of(row)
     parts += [f"{name}={params[name]}" for name in shown_params if name in params]
     mode = str(row.get("mode") or "real")
     parts.append("" if mode == "real" else f"[{mode}]")
     return " ".join(part for part in parts if part)
+
+
+def params_of(row: Row) -> dict[str, object]:
+    """Parameters by name; none where a file from elsewhere has JSON of another shape."""
+    found = json.loads(str(row.get("params_json") or "{}"))
+    if not isinstance(found, dict):
+        return {}
+    return {
+        name: json.dumps(value) if isinstance(value, dict | list) else value
+        for name, value in found.items()
+    }
 
 
 def swept_params(lines: Sequence[Line]) -> list[str]:
@@ -81,7 +93,7 @@ def swept_params(lines: Sequence[Line]) -> list[str]:
     for line in lines:
         row = line.first
         group = (row["workload"], row.get("size"))
-        for name, value in json.loads(str(row.get("params_json") or "{}")).items():
+        for name, value in params_of(row).items():
             seen.setdefault((group, name), set()).add(value)
     names = [name for (_, name), values in seen.items() if len(values) > 1 and name != "batch"]
     return list(dict.fromkeys(names))

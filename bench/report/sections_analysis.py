@@ -107,7 +107,7 @@ def _why(demand: Demand) -> str:
         )
         if not value
     ]
-    return ", ".join(missing)
+    return ", ".join(missing) or "figures no device has"
 
 
 def comparison(evidence: Evidence, *, options: Options) -> Section | None:

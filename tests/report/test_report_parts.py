@@ -1,0 +1,162 @@
+"""Small parts of a report: sort keys, thinning, labels, samples that do not fit."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.report.evidence import MAX_SAMPLES_BYTES, gather_evidence
+from bench.report.panel import draw, short, tick
+from bench.report.plots_samples import thinned
+from bench.report.sort_keys import sort_key
+from bench.results.store import samples_path
+from tests.report.report_rows import configuration, write_run
+
+CARD = "Graphics card 24 GB"
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("850 us", 850e-6),
+        ("12.3 ms [12.1 ms, 12.5 ms]", 12.3e-3),
+        ("4 s", 4.0),
+        ("3 min 20 s", 200.0),
+        ("2 h 05 min", 7500.0),
+        ("7.82 GiB", 7.82 * 2**30),
+        ("2.20 TFLOP", 2.2e12),
+        ("172,341 token/s [167,910 - 176,888]", 172341.0),
+        ("1.23 Mtoken/s", 1.23e6),
+        ("x3.34 [3.23, 3.45]", 3.34),
+        ("+17.6 % [+14.1, +21.3]", 17.6),
+        ("0.4 %", 0.4),
+        ("14.7 J/patch", 14.7),
+        ("5", 5.0),
+        ("", None),
+        ("not measured", None),
+        ("prefill x2.75", None),
+    ],
+)
+def test_printed_quantities_sort_by_what_they_mean(text: str, key: float | None) -> None:
+    assert sort_key(text) == (None if key is None else pytest.approx(key))
+
+
+def test_thinning_keeps_the_slowest_and_the_fastest_step() -> None:
+    steps = np.ones(10_000)
+    steps[4321], steps[77] = 9.0, 0.1
+    places, values = thinned(steps, limit=100)
+    assert len(values) <= 100
+    assert places[np.argmax(values)] == 4321 and values.max() == 9.0
+    assert places[np.argmin(values)] == 77 and values.min() == 0.1
+    assert np.all(np.diff(places) > 0)
+
+
+def test_few_steps_are_drawn_as_they_are() -> None:
+    places, values = thinned(np.array([3.0, 1.0, 2.0]))
+    assert places.tolist() == [0, 1, 2] and values.tolist() == [3.0, 1.0, 2.0]
+
+
+def test_long_names_keep_both_ends() -> None:
+    cut = short("Some Accelerator With A Very Long Name 80 GB", length=20)
+    assert len(cut) <= 20 and cut.startswith("Some") and cut.endswith("80 GB")
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [(0.0, "0"), (0.02, "0.02"), (2e4, "20 k"), (3e6, "3 M")]
+)
+def test_ticks_are_short(value: float, told: str) -> None:
+    assert tick(value) == told
+
+
+def test_text_in_a_plot_is_neither_mathematics_nor_markup() -> None:
+    text = "$\\frac{1}{0}$ <b> & --> ]]> 昇腾"
+    plot = draw(
+        "one",
+        title=text,
+        description=text,
+        plot_inches=1.0,
+        paint=lambda axes: axes.text(0.5, 0.5, text),
+    )
+    assert "<b>" not in plot.svg and "&lt;b&gt; &amp; --&gt; ]]&gt; 昇腾" in plot.svg
+    assert "$\\frac{1}{0}$" in plot.svg
+
+
+def test_two_plots_share_no_identifier() -> None:
+    def svg(name: str) -> str:
+        return draw(
+            name, title="t", description="d", plot_inches=1.0, paint=lambda axes: axes.plot([1, 2])
+        ).svg
+
+    first, second = (set(part.split('"')[0] for part in svg(n).split('id="')[1:]) for n in "ab")
+    assert first and not first & second
+
+
+def test_configurations_take_turns_so_that_each_workload_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.report import evidence as module
+
+    rows = [
+        row for batch in range(2, 40, 2) for row in configuration("llm-train", CARD, batch=batch)
+    ]
+    rows += configuration("imaging-infer", CARD)
+    monkeypatch.setattr(module, "MAX_SHOWN", 4)
+    evidence = gather_evidence([("a", write_run(tmp_path / "a.csv", rows))])
+    workloads = [one.line.first["workload"] for one in evidence.shown]
+    assert workloads == ["llm-train"] * 3 + ["imaging-infer"]
+    assert evidence.num_hidden == 16
+
+
+def test_columns_that_are_not_read_are_not_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.analysis.figures import Options
+    from bench.report import evidence as module
+    from bench.report.assemble import assemble
+    from bench.report.page import page
+    from bench.results.schema import COLUMNS
+    from tests.report.report_rows import full_rows
+
+    filling = {"str": "x", "int": 7, "float": 0.25, "bool": True}
+    rows = [
+        {**{c.name: filling[c.kind] for c in COLUMNS if c.name in module._NOT_SHOWN}, **row}
+        for row in full_rows()
+    ]
+    path = write_run(tmp_path / "a.csv", rows)
+
+    def rendered() -> str:
+        return page(assemble(gather_evidence([("a", path)]), options=Options(), made_utc="then"))
+
+    limited = rendered()
+    monkeypatch.setattr(module, "_NOT_SHOWN", frozenset())
+    assert rendered() == limited
+
+
+def test_samples_too_large_to_open_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.report import evidence as module
+
+    path = write_run(tmp_path / "a.csv", configuration("llm-train", CARD), steps=50)
+    monkeypatch.setattr(module, "MAX_SAMPLES_BYTES", 10)
+    samples, notes = gather_evidence([("a", path)]).samples()
+    assert samples == [] and "more than a report opens" in notes[0]
+    assert MAX_SAMPLES_BYTES > 2**20
+
+
+def test_damaged_samples_are_left_out_with_a_note(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "a.csv", configuration("llm-train", CARD))
+    samples_path(path).write_bytes(gzip.compress(json.dumps({"no": "keys"}).encode()))
+    samples, notes = gather_evidence([("a", path)]).samples()
+    assert samples == [] and "samples are left out" in notes[0]
+
+
+def test_a_damaged_environment_is_left_out_with_a_note(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "a.csv", configuration("llm-train", CARD))
+    path.with_name("a.env.json").write_text("{")
+    told: list[str] = []
+    evidence = gather_evidence([("a", path)], note=told.append)
+    assert evidence.sources[0].sidecar is None
+    assert "environment is left out" in told[0] and evidence.notes == tuple(told)

@@ -18,8 +18,6 @@ from bench.results.describe import STATUSES
 MAX_LIST_ITEMS = 20
 MAX_DEPTH = 6
 MAX_TEXT_CHARACTERS = 400
-_LONG_CHARACTERS = 40
-"""Text over this needs a wide column even on a phone."""
 _BADGE = re.compile(r"\[(simulated|emulated|throttled)((?: [^\]]*)?)\]")
 _INTERVAL = re.compile(r"([^\[\]()]+) (\[[^\[\]]*\]|\([^()]*\))")
 _WORDS = frozenset((*VERDICTS, *STATUSES))
@@ -27,7 +25,7 @@ _WORDS = frozenset((*VERDICTS, *STATUSES))
 
 def text(value: str) -> str:
     """Escaped text; control characters are replaced, and very long text is cut."""
-    shown = plain(value)
+    shown = plain(" ".join(value.split()))
     if len(shown) > MAX_TEXT_CHARACTERS:
         shown = shown[: MAX_TEXT_CHARACTERS - 1] + "…"
     return html.escape(shown)
@@ -97,6 +95,13 @@ def _grid(grid: Grid) -> str:
     )
 
 
+def _width(value: str) -> str:
+    for name, characters in (("long", 40), ("medium", 16)):
+        if len(value) > characters:
+            return f' class="{name}"'
+    return ""
+
+
 def _side(is_right: bool) -> str:
     return ' class="right"' if is_right else ""
 
@@ -107,7 +112,7 @@ def _row(row: tuple[str, ...], *, is_right: list[bool]) -> str:
         key = sort_key(value) if right else None
         sort = "" if key is None else f' data-key="{key!r}"'
         shown = _quantity(value) if right else _cell(value)
-        kind = _side(right) or (' class="long"' if len(value) > _LONG_CHARACTERS else "")
+        kind = _side(right) or _width(value)
         cells.append(f"<td{kind}{sort}>{shown}</td>")
     return f"<tr>{''.join(cells)}</tr>"
 

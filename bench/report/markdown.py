@@ -1,4 +1,7 @@
-"""The same report as Markdown: every table and note; plots are told in words."""
+"""The same report as Markdown: every table and note; plots are told in words.
+
+For pull requests and wikis, which show neither scripts nor inline pictures.
+"""
 
 from __future__ import annotations
 

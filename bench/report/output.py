@@ -1,4 +1,7 @@
-"""Puts a report on the disk: whole or not at all, and never over something that is no report."""
+"""Puts a report on the disk: whole or not at all, and never over something that is no report.
+
+What a report is, is told by the line that each format begins with.
+"""
 
 from __future__ import annotations
 

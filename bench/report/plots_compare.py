@@ -1,4 +1,7 @@
-"""Panel of a comparison: ratios with intervals against the threshold that decides."""
+"""Panel of a comparison: ratios with intervals against the threshold that decides.
+
+The most urgent verdicts come first, since only some of many ratios can be drawn.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,8 @@ from typing import TYPE_CHECKING
 from bench.analysis.comparison import Compared, Comparison
 from bench.analysis.verdicts import VERDICTS
 from bench.report.content import Plot, Plots
-from bench.report.panel import (
-    INK,
-    ROW_INCHES,
-    color_of,
-    dots,
-    draw,
-    is_drawable,
-    label_below,
-    label_inches,
-    marker_of,
-    short,
-)
+from bench.report.marks import dots, is_drawable, label_below
+from bench.report.panel import INK, ROW_INCHES, color_of, draw, label_inches, marker_of, short
 from bench.report.plots_speed import in_words
 
 if TYPE_CHECKING:

@@ -1,4 +1,8 @@
-"""Panels of training against inference, and of both under the roofline of their device."""
+"""Panels of training against inference, and of both under the roofline of their device.
+
+A phase is placed only where work, traffic and both roofs are known; the section's text names the
+others. Several devices are not placed: the roofs are those of one.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +14,8 @@ from bench.analysis.estimates import LogEstimate
 from bench.analysis.gap import Gap
 from bench.core.units import format_number, format_si
 from bench.report.content import Plot, Plots
-from bench.report.panel import (
-    FAINT,
-    INK,
-    ROW_INCHES,
-    Value,
-    color_of,
-    dots,
-    draw,
-    is_drawable,
-    label_below,
-    log_axis,
-    look,
-    marker_of,
-    short,
-)
+from bench.report.marks import dots, is_drawable, label_below, log_axis, look
+from bench.report.panel import FAINT, INK, ROW_INCHES, Value, color_of, draw, marker_of, short
 from bench.report.plots_speed import in_words
 from bench.report.tables_gap import title
 

@@ -14,7 +14,8 @@ import numpy as np
 from bench.core.units import format_duration
 from bench.report.content import Plot, Plots
 from bench.report.evidence import Shown
-from bench.report.panel import INK, color_of, draw, label_below, short, span_axis
+from bench.report.marks import label_below, span_axis
+from bench.report.panel import INK, color_of, draw, short
 from bench.report.plots_speed import labels_of
 
 if TYPE_CHECKING:

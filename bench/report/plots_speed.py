@@ -14,16 +14,8 @@ from bench.core import statistics
 from bench.core.units import format_number
 from bench.report.content import Plot, Plots
 from bench.report.evidence import Shown
-from bench.report.panel import (
-    ROW_INCHES,
-    Value,
-    dots,
-    draw,
-    is_drawable,
-    label_below,
-    label_inches,
-    short,
-)
+from bench.report.marks import dots, is_drawable, label_below
+from bench.report.panel import ROW_INCHES, Value, draw, label_inches, short
 from bench.report.run_table import swept_params, title_of
 
 if TYPE_CHECKING:

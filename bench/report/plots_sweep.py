@@ -11,27 +11,21 @@ from math import log2
 from typing import TYPE_CHECKING
 
 from bench.core.units import format_number
-from bench.report.content import Plot, Plots, without_blank_columns
+from bench.report.content import Plot, Plots
 from bench.report.evidence import Shown
-from bench.report.grid import Grid
+from bench.report.marks import dots, is_drawable, label_below, look, span_axis, tick
 from bench.report.panel import (
     INK,
     ROW_INCHES,
     Value,
     color_of,
-    dots,
     draw,
-    is_drawable,
-    label_below,
     label_inches,
-    look,
     marker_of,
     short,
-    span_axis,
-    tick,
 )
-from bench.report.plots_speed import in_figures, in_words, left_out, mean_of
-from bench.report.run_table import trials_text
+from bench.report.plots_speed import in_words, left_out, mean_of
+from bench.report.sweep_rows import count_of, is_wide, kind_of, single_devices, terms_of, unit_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,89 +35,14 @@ MAX_CURVES = 8
 MAX_LINES = 14
 
 
-def swept(shown: Sequence[Shown]) -> list[Shown]:
-    """Rows with several devices or a modelled link, and one device on the same terms."""
-    terms = {_terms(one)[1:] for one in shown if is_wide(one)}
-    return [one for one in shown if _terms(one)[1:] in terms]
-
-
-def is_wide(one: Shown) -> bool:
-    """Whether several devices or a modelled link took part."""
-    row = one.line.first
-    return bool(row.get("link") or row.get("parallel") or count_of(one) > 1)
-
-
-def count_of(one: Shown) -> int:
-    """Devices that took part."""
-    count = one.line.first.get("device_count")
-    return count if isinstance(count, int) and count > 0 else 1
-
-
-def kind_of(one: Shown) -> str:
-    """How a sweep's curve is called: device, parallelism, link, batch, and the mode in brackets."""
-    row = one.line.first
-    name = str(row.get("device_name") or row["device"])
-    parts = [name, str(row.get("parallel") or ""), str(row.get("link") or ""), one.file]
-    parts += [f"b{row['batch']}" if row.get("batch") is not None else ""]
-    parts += [str(row.get("dtype") or ""), "" if one.mode == "real" else f"[{one.mode}]"]
-    return " ".join(part for part in parts if part)
-
-
-def sweep_grid(shown: Sequence[Shown]) -> Grid:
-    """Throughput and efficiency by number of devices and link."""
-    alone, rows = _alone(shown), []
-    for one in sorted(shown, key=lambda one: (str(one.line.first["workload"]), count_of(one))):
-        row, value = one.line.first, mean_of(one, "throughput_per_s")
-        per_device = None if value is None else value[0] / count_of(one)
-        reference = alone.get(_terms(one))
-        speed = None if reference is None else mean_of(reference, "throughput_per_s")
-        rows.append(
-            (
-                f"{row['workload']} {row.get('size') or ''}".strip(),
-                f"[{one.mode}]" if one.mode != "real" else "real",
-                str(row.get("parallel") or ""),
-                str(row.get("link") or ""),
-                str(row.get("device_name") or row["device"]),
-                one.file,
-                str(count_of(one)),
-                "" if value is None else in_figures(value, unit=f"{_unit(one)}/s"),
-                _share(per_device, of=speed),
-                trials_text(one.line),
-            )
-        )
-    heads = ("workload", "mode", "parallel", "link", "device", "file", "devices>", "throughput>",
-             "of linear>", "trials")  # fmt: skip
-    note = (
-        "of linear: items per second and device over those of one device with the same settings, "
-        "mode and link; blank where one device was not measured that way"
-    )
-    return without_blank_columns(Grid(heads=heads, rows=rows, notes=(note,)))
-
-
-def _share(value: float | None, *, of: Value | None) -> str:
-    return "" if value is None or of is None else f"{value / of[0] * 100:.3g} %"
-
-
-def _alone(shown: Sequence[Shown]) -> dict[tuple[object, ...], Shown]:
-    """One device on each set of terms; a real one stands for real ones only."""
-    single = (one for one in shown if count_of(one) == 1 and one.line.usable)
-    return {_terms(one): one for one in single}
-
-
-def _terms(one: Shown) -> tuple[object, ...]:
-    row = one.line.first
-    names = ("workload", "workload_version", "size", "dtype", "batch", "device_name")
-    return one.mode, one.file, *(row.get(name) for name in names)
-
-
 def scaling_plots(shown: Sequence[Shown]) -> Plots | None:
     """Items per second over the number of devices, a panel per workload."""
-    alone = _alone(shown)
+    alone = single_devices(shown)
     curves: dict[str, dict[str, list[Shown]]] = {}
     for one in filter(is_wide, shown):
         if _speed_of(one) is not None:
             curve = curves.setdefault(str(one.line.first["workload"]), {})
-            first = alone.get(_terms(one), one)
+            first = alone.get(terms_of(one), one)
             curve.setdefault(kind_of(one), [] if first is one else [first]).append(one)
     panels = [
         _scaling(workload, kinds)
@@ -164,7 +83,7 @@ def _scaling(workload: str, kinds: dict[str, list[Shown]]) -> Plot:
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
         axes.minorticks_off()
         label_below(axes, "devices")
-        axes.set_ylabel(f"{_unit(chosen[0][1][0])}/s")
+        axes.set_ylabel(f"{unit_of(chosen[0][1][0])}/s")
         axes.yaxis.set_major_formatter(lambda value, _: tick(value))
 
     told = "; ".join(
@@ -184,10 +103,6 @@ def _scaling(workload: str, kinds: dict[str, list[Shown]]) -> Plot:
 def _speed_of(one: Shown) -> Value | None:
     value = mean_of(one, "throughput_per_s")
     return value if value is not None and is_drawable(*value) else None
-
-
-def _unit(one: Shown) -> str:
-    return str(one.line.first.get("items_unit") or "item")
 
 
 def _curve(
@@ -249,7 +164,7 @@ def _links(workload: str, count: int, found: Sequence[Shown]) -> Plot:
             numbers=[links.index(str(one.line.first["link"])) for one in found],
             is_hollow=[one.mode != "real" for one in found],
         )
-        label_below(axes, f"{_unit(found[0])}/s; more is faster")
+        label_below(axes, f"{unit_of(found[0])}/s; more is faster")
 
     told = "; ".join(f"{a}: {in_words(v)}" for a, v in zip(labels, values, strict=True))
     return draw(

@@ -1,4 +1,8 @@
-"""What follows from the rows: the training gap, the roofline, and verdicts between files."""
+"""What follows from the rows: the training gap, the roofline, and verdicts between files.
+
+All of it is worked out by `bench.analysis`, as `bench gap` and `bench compare` do; here it is only
+limited to a readable number of settings and put beside its panels.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What was run where, how far it can be trusted, and where it all comes from."""
+"""What was run where, how far it can be trusted, and where it all comes from.
+
+Counts rest on every row, whatever is shown of them; reasons are told in the words of the schema.
+"""
 
 from __future__ import annotations
 

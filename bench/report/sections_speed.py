@@ -1,4 +1,8 @@
-"""How fast: throughput, steps and latency, warm-up, energy, and sweeps over devices and links."""
+"""How fast: throughput, steps and latency, warm-up, energy, and sweeps over devices and links.
+
+Each section is a table of the configurations shown and the panels drawn from the same rows; one
+without a figure to show is left out.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,9 @@ from bench.report.evidence import Evidence, Shown
 from bench.report.grid import Grid
 from bench.report.plots_samples import spread_plots, steps_of, trace_plots
 from bench.report.plots_speed import energy_plots, in_figures, mean_of, step_plots, throughput_plots
-from bench.report.plots_sweep import is_wide, link_plots, scaling_plots, sweep_grid, swept
-from bench.report.run_table import COLUMNS, swept_params, title_of, trials_text
+from bench.report.plots_sweep import link_plots, scaling_plots
+from bench.report.run_table import COLUMNS, Line, swept_params, title_of, trials_text
+from bench.report.sweep_rows import is_wide, sweep_grid, swept
 
 Cells = Mapping[str, Callable[[Shown], str]]
 
@@ -20,8 +25,7 @@ def results(evidence: Evidence) -> Section:
     """The table of configurations, with throughput drawn by device."""
     shown = evidence.shown
     cells: dict[str, Callable[[Shown], str]] = {
-        f"{head}>": (lambda one, cell=cell: cell(one.line))  # type: ignore[misc]
-        for head, cell in COLUMNS
+        f"{head}>": _of_line(cell) for head, cell in COLUMNS
     }
     # Several devices and modelled links have a section of their own.
     alone = [one for one in shown if not is_wide(one)]
@@ -30,6 +34,11 @@ def results(evidence: Evidence) -> Section:
     grid = _grid(evidence, cells=cells, title="All configurations, mean over usable trials")
     parts.append(grid)
     return Section(name="throughput", title="Throughput by device", parts=tuple(parts))
+
+
+def _of_line(cell: Callable[[Line], str]) -> Callable[[Shown], str]:
+    # The terminal's table breaks some cells into two lines.
+    return lambda one: cell(one.line).replace("\n", " ")
 
 
 def _grid(

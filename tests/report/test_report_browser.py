@@ -65,8 +65,8 @@ if (filter) {
   filter.dispatchEvent(new Event("input"));
   found.filtered = shown().map((row) => row.cells[0].textContent);
 }
-document.body.replaceChildren(
-  Object.assign(document.createElement("pre"), { id: "probe", textContent: JSON.stringify(found) }));
+const answer = { id: "probe", textContent: JSON.stringify(found) };
+document.body.replaceChildren(Object.assign(document.createElement("pre"), answer));
 </script>
 </body>"""
 

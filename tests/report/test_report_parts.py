@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bench.report.evidence import MAX_SAMPLES_BYTES, gather_evidence
-from bench.report.panel import draw, short, tick
+from bench.report.marks import tick
+from bench.report.panel import draw, short
 from bench.report.plots_samples import thinned
 from bench.report.sort_keys import sort_key
 from bench.results.store import samples_path

@@ -1,4 +1,4 @@
-"""For all tests: an interrupt reaches the programs they start, however pytest itself was started."""
+"""For all tests: an interrupt reaches the programs they start, however pytest was started."""
 
 import signal
 

@@ -18,6 +18,7 @@ import traceback
 from typing import Any, BinaryIO
 
 from bench.core.errors import BenchError
+from bench.core.statistics import median
 from bench.measure import summary, window
 from bench.measure.clock import Clock, FakeClock, HostClock
 from bench.measure.engine import Engine
@@ -122,7 +123,7 @@ def _run_torch(request: TrialRequest, messages: Messages) -> None:
     engine.cold_s["import"] += import_s
     init_peak_bytes = engine.adapter.peak_allocated_bytes()
     warmup, measured, recompiled = _measure(engine, request, clock=HostClock(), messages=messages)
-    median_s = sorted(measured.step_s)[len(measured.step_s) // 2] if measured.step_s else None
+    median_s = median(measured.step_s) if measured.step_s else None
     row = summary.speed_columns(measured)
     row |= summary.wait_columns(measured, uses_loader=engine.uses_loader)
     row |= summary.latency_columns(measured, workload=engine.workload, phase=engine.phase)

@@ -44,7 +44,7 @@ COLUMNS: tuple[Column, ...] = (
         "identity",
         "int",
         trial="Number of the trial within its configuration, from 0; a trial is one fresh process",
-        attempt="1, or 2 for the one automatic retry of a failed or invalid trial",
+        attempt="1, or 2 for the one automatic retry of a failed or invalid trial; more after --resume",
     ),
     *_columns(
         "identity",

@@ -250,7 +250,9 @@ def _device_columns(samples: list[Sample], observation: Observation) -> tuple[Ro
     columns: Row = {"power_limit_w": before.power_limit_w, "driver_version": before.driver_version}
     reasons: list[str] = []
     if used_bytes and before.used_bytes is not None:
-        columns["mem_device_peak_bytes"] = max(0, max(used_bytes) - before.used_bytes)
+        grown_bytes = max(used_bytes) - before.used_bytes
+        # Others gave memory back meanwhile: what the trial took cannot be told.
+        columns["mem_device_peak_bytes"] = grown_bytes if grown_bytes > 0 else None
     is_busy = (before.utilization_frac or 0.0) > validity.FOREIGN_GPU_FRAC
     if (before.used_bytes or 0) > validity.FOREIGN_GPU_BYTES or is_busy:
         reasons.append("foreign_gpu")

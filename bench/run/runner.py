@@ -89,9 +89,11 @@ class Runner:
         try:
             while active := [arm for arm in self.arms if not self._is_over(arm)]:
                 for arm in self._order.sample(active, len(active)):
+                    if self._is_over(arm):
+                        continue  # it has its minimum, and the budget went during this round
                     if self._plan.is_budget_firm and self._is_spent():
                         self._skip(arm, code="budget", detail="the time budget was used up")
-                    elif not self._is_over(arm):
+                    else:
                         self._run_one(arm)
         except KeyboardInterrupt:
             was_interrupted = True

@@ -16,16 +16,30 @@ def _micro(value: float | None) -> str:
     return "" if value is None else f"{value * 1e6:.6g}"
 
 
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.0%}"
+
+
+def method_of(row: Link) -> str:
+    """How its times come about: own curve, a relative's curve, NCCL's formula, alpha-beta."""
+    if row.curve is not None:
+        return "curve" if row.curve_factor is None else "scaled-curve"
+    return "alpha-beta" if row.tuner is None else "tuner"
+
+
 def _cells(row: Link) -> list[str]:
+    units = row.contention_units
     return [
         row.id,
         row.topology,
         _giga(row.bytes_per_s),
         _giga(row.pair_bytes_per_s),
-        _giga(row.effective_bytes_per_s) + (" derived" if row.is_derived else ""),
+        _giga(row.effective_bytes_per_s) + ("*" if row.is_derived else ""),
         _giga(row.nvls_bytes_per_s),
         _micro(row.hop_latency_s),
-        "" if row.error_fraction is None else f"{row.error_fraction:.0%}",
+        method_of(row),
+        _percent(row.error_fraction if row.curve is None else row.curve_error_fraction),
+        "" if units is None else str(units),
         row.confidence,
     ]
 
@@ -34,17 +48,30 @@ def _print_table() -> None:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for head in ("link", "topology"):
         table.add_column(head, no_wrap=True)
     for head in ("spec\nGB/s", "pair\nGB/s", "ring reached\nGB/s", "in-switch\nGB/s", "hop\nus"):
         table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("formula\nerror", justify="right", no_wrap=True)
+    table.add_column("method", no_wrap=True)
+    for head in ("error\nof it", "busy\nSMs"):
+        table.add_column(head, justify="right", no_wrap=True)
     table.add_column("trust", no_wrap=True)
     for row in load_links():
         table.add_row(*_cells(row))
     result_console().print(table)
-    print_note("per device, one direction; blank: not published")
+    print_note("per device, one direction; blank: not published; * derived, not measured")
+
+
+def _text(name: str, value: object) -> str:
+    if isinstance(value, float):
+        if name.endswith("bytes_per_s"):
+            return f"{_giga(value)} GB/s"
+        if name.endswith("latency_s"):
+            return f"{_micro(value)} us"
+        if name.endswith("error_fraction"):
+            return _percent(value)
+    return str(value)
 
 
 def _print_card(row: Link) -> None:
@@ -52,12 +79,11 @@ def _print_card(row: Link) -> None:
 
     console = result_console()
     console.print(f"[bold]{escape(row.name)}[/bold]  ({row.id})")
-    for name, value in asdict(row).items():
+    facts = {"method": method_of(row), **asdict(row)}
+    for name, value in facts.items():
         if value is None or name in ("id", "name", "sources"):
             continue
-        unit = name.removesuffix("_bytes_per_s")
-        text = f"{_giga(value)} GB/s" if name != unit or name == "bytes_per_s" else str(value)
-        console.print(f"  {name:28} {escape(text)}")
+        console.print(f"  {name:28} {escape(_text(name, value))}")
     console.print("Sources")
     for source in row.sources:
         console.print(f"  {escape(source)}", soft_wrap=True)
@@ -68,10 +94,10 @@ def render_links(*, name: str | None, as_json: bool) -> None:
     if name is not None:
         row = link(name)
         if as_json:
-            print_json(asdict(row))
+            print_json({"method": method_of(row), **asdict(row)})
         else:
             _print_card(row)
     elif as_json:
-        print_json([asdict(row) for row in load_links()])
+        print_json([{"method": method_of(row), **asdict(row)} for row in load_links()])
     else:
         _print_table()

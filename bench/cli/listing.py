@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from bench.discovery import Found
     from bench.workload import Phase
 
-KINDS = ("workloads", "chips", "links")
+KINDS = ("workloads", "chips", "links", "recipes")
 
 
 def list_(
-    kind: Annotated[str, typer.Argument(help="workloads, chips or links")] = "workloads",
+    kind: Annotated[str, typer.Argument(help="workloads, chips, links or recipes")] = "workloads",
     name: Annotated[str | None, typer.Argument(help="one of them, for all that is known")] = None,
     workload: Annotated[
         Path | None, typer.Option("--workload", "-w", help="a workload file to list")
@@ -30,6 +30,13 @@ def list_(
     sort: Annotated[
         str | None, typer.Option(help="chips: field to sort by; -field descends")
     ] = None,
+    check: Annotated[
+        str | None,
+        typer.Option(help="links: score NAME against this CSV of measured collectives"),
+    ] = None,
+    formula: Annotated[
+        bool, typer.Option("--formula", help="with --check: without the measured curve")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
 ) -> None:
     """Show the workloads with their sizes and costs, the catalogue of chips, or the links."""
@@ -37,6 +44,8 @@ def list_(
 
     if kind not in KINDS:
         raise one_of("list", kind, list(KINDS))
+    if (check is not None or formula) and (kind != "links" or name is None or check is None):
+        raise UsageError("--check and --formula score one link: list links NAME --check table.csv")
     if kind == "chips":
         from bench.cli.chips import render_chips
 
@@ -44,12 +53,49 @@ def list_(
         return
     if where or sort:
         raise UsageError("--where and --sort are for `bench list chips`")
+    if kind == "links" and name is not None and check is not None:
+        from bench.cli.link_check import render_check
+
+        render_check(name=name, table=check, use_curves=not formula, as_json=as_json)
+        return
     if kind == "links":
         from bench.cli.links import render_links
 
         render_links(name=name, as_json=as_json)
         return
+    if kind == "recipes":
+        _list_recipes(name, as_json=as_json)
+        return
     _list_workloads(name, path=workload, as_json=as_json)
+
+
+def _list_recipes(name: str | None, *, as_json: bool) -> None:
+    from bench.cli.output import print_json, text_table
+    from bench.run.recipes import RECIPES, recipe
+
+    chosen = RECIPES if name is None else (recipe(name),)
+    entries = [
+        {
+            "recipe": one.name,
+            "number": one.number,
+            "summary": one.summary,
+            "workloads": list(one.request.workloads) if one.request else [],
+            "instead": one.instead or None,
+            "note": one.note or None,
+        }
+        for one in chosen
+    ]
+    if as_json:
+        print_json(entries)
+        return
+    rows = [
+        (one.name, one.number, one.instead or f"bench run --recipe {one.name}", one.summary)
+        for one in chosen
+    ]
+    print(text_table(("recipe", "no.", "command", "what it shows"), rows, right=()))
+    for one in chosen:
+        if one.note:
+            print(f"{one.name}: {one.note}")
 
 
 def _list_workloads(name: str | None, *, path: Path | None, as_json: bool) -> None:

@@ -15,6 +15,10 @@ _BYTES = {
 }
 _QUANTITY = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z]+)\s*")
 
+_RATE = re.compile(
+    r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*(?:([kKMGT])(i)?)?(B|bit|b)(?:/s|ps)\s*"
+)
+
 
 def _parse(text: str, *, what: str, factors: dict[str, float] | dict[str, int]) -> float:
     match = _QUANTITY.fullmatch(text)
@@ -37,6 +41,19 @@ def parse_duration_s(text: str, *, what: str = "duration") -> float:
 def parse_bytes(text: str, *, what: str = "size") -> int:
     """Bytes in '24GB' (1e9) or '24GiB' (2**30)."""
     return int(_parse(text, what=what, factors=_BYTES))
+
+
+def parse_rate_bytes_per_s(text: str, *, what: str = "rate") -> float:
+    """Bytes per second in '25GB/s', or in '200Gb/s' and '200Gbps', where a small b means bits."""
+    match = _RATE.fullmatch(text)
+    if match is None:
+        raise UsageError(
+            f"{what} {text!r} needs a number with a unit per second, such as 25GB/s (bytes) or "
+            "200Gb/s (bits)"
+        )
+    base = 1024 if match[3] else 1000
+    factor = float(base ** ("KMGT".index(match[2].upper()) + 1 if match[2] else 0))
+    return float(match[1]) * (factor / 8 if match[4] in ("b", "bit") else factor)
 
 
 def _scaled(value: float, *, base: float, prefixes: str, unit: str) -> str:

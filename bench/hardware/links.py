@@ -17,6 +17,7 @@ from bench.hardware.sources import load_sources, take_sources
 Topology = Literal["switch", "mesh", "host", "network", "wan"]
 TOPOLOGIES = ("switch", "mesh", "host", "network", "wan")
 ALGORITHMS = ("ring", "tree")
+TUNERS = ("volta", "ampere", "hopper", "blackwell", "pci", "net")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,15 @@ class Link:
     base_latency_s: float | None
     error_fraction: float | None
     """Mean error of a formula with these constants on published measurements."""
+    tuner: str | None
+    """Whose constants in NCCL's tuner apply: one of `TUNERS`; None: it does not know this link."""
+    curve: str | None
+    """Measured table of this link or of a relative, a file in curves/ without .csv."""
+    curve_factor: float | None
+    """None: the curve is of this link. Else time on the wire over that of the relative."""
+    curve_error_fraction: float | None
+    contention_units: int | None
+    """Multiprocessors that communication keeps busy: judgement; None where nothing is known."""
     confidence: Literal["high", "medium", "low"]
     note: str | None
     sources: tuple[str, ...]
@@ -66,6 +76,11 @@ def _build_link(row: Row, *, sources: dict[str, str]) -> Link:
         hop_latency_s=row.number("hop_latency_s"),
         base_latency_s=row.number("base_latency_s"),
         error_fraction=row.number("error_fraction"),
+        tuner=row.text("tuner"),
+        curve=row.text("curve"),
+        curve_factor=row.number("curve_factor"),
+        curve_error_fraction=row.number("curve_error_fraction"),
+        contention_units=row.count("contention_units"),
         confidence=cast(
             Literal["high", "medium", "low"],
             row.choice("confidence", allowed=("high", "medium", "low")),
@@ -73,6 +88,10 @@ def _build_link(row: Row, *, sources: dict[str, str]) -> Link:
         note=row.text("note"),
         sources=take_sources(row, sources=sources, key="sources"),
     )
+    if link.tuner is not None and link.tuner not in TUNERS:
+        raise row.complain("tuner", f"{link.tuner!r} is not one of {', '.join(TUNERS)}")
+    if link.curve is None and (link.curve_factor, link.curve_error_fraction) != (None, None):
+        raise row.complain("curve", "missing, but its factor or error is given")
     if rate == 0:
         raise row.complain("bytes_per_s", "a link without any rate is no link")
     if link.pair_bytes_per_s > rate:

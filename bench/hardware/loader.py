@@ -167,6 +167,16 @@ class Row:
             raise self.complain(key, f"expected a list of texts, found {value!r}")
         return tuple(value)
 
+    def numbers(self, key: str, *, required: bool = False) -> tuple[float, ...]:
+        """Return a list of finite numbers from zero up; empty when the key is absent."""
+        value = self._take(key, required=required)
+        if value is None:
+            return ()
+        if not isinstance(value, list):
+            raise self.complain(key, f"expected a list of numbers, found {value!r}")
+        items = [Row({key: item}, what=self.what).number(key, required=True) for item in value]
+        return tuple(item for item in items if item is not None)
+
     def child(self, key: str, *, required: bool = False) -> "Row":
         """Return the mapping below `key`, empty when absent."""
         value = self._take(key, required=required)
@@ -175,6 +185,18 @@ class Row:
         if not isinstance(value, dict):
             raise self.complain(key, f"expected a mapping, found {value!r}")
         return Row(value, what=f"{self.what}: {key}")
+
+    def mappings(self, key: str) -> list["Row"]:
+        """Return the list of mappings below `key`, numbered for messages; empty when absent."""
+        value = self._take(key, required=False)
+        if value is None:
+            return []
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise self.complain(key, "expected a list of mappings")
+        return [
+            Row(item, what=f"{self.what}: {key} row {index}")
+            for index, item in enumerate(value, start=1)
+        ]
 
     def rows(self, key: str) -> list["Row"]:
         """Return the list of mappings below `key`, each with a unique `id` that names it."""

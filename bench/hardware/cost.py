@@ -1,0 +1,122 @@
+"""What a collective costs on a modelled link: one number with the ends of its error band.
+
+One level is `wire_cost`. Over two levels the library reduces inside each node, exchanges the share
+of each device over its own adapter and spreads the result; the stages are pipelined, so that of the
+times on the wires the longer counts. Answers are kept: a step asks the same few again and again.
+Congestion between groups is left out; the serial link of the emulation adds it within one group.
+"""
+
+from collections.abc import Sequence
+
+from bench.hardware.collectives import METHODS, Cost, Group, Method, Op, Parts, group_of
+from bench.hardware.topology import Topology
+from bench.hardware.wire_cost import NOTHING, wire_cost
+from bench.hardware.wires import Wire
+
+SCALED_ERROR_FRACTION = 0.1
+"""Least band of a curve that was carried to a relative or to larger groups: judgement; scaled from
+H100, the H800's large all-reduce and all-to-all come out 6 and 8 % from what was measured."""
+
+
+class CostModel:
+    """Costs of collectives on one topology; `use_curves=False` leaves measured curves out."""
+
+    def __init__(self, topology: Topology, *, use_curves: bool = True) -> None:
+        self.topology = topology
+        self.use_curves = use_curves
+        self._known: dict[tuple[Op, int, Group], Cost] = {}
+
+    def group_of(self, ranks: Sequence[int]) -> Group:
+        """Return how these global ranks lie on the nodes of the topology."""
+        return group_of(ranks, node_size=self.topology.node_size)
+
+    def cost(self, op: Op, *, num_bytes: int, group: Group) -> Cost:
+        """Return the time of `op` on `num_bytes` of full tensor; 0 s for a group of one."""
+        key = (op, num_bytes, group)
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self._banded(self.parts(op, num_bytes, group=group), group)
+        return known
+
+    def parts(self, op: Op, num_bytes: float, *, group: Group) -> Parts:
+        """Return the same, split into call, latency and wire."""
+        if group.num_ranks < 2:
+            return NOTHING
+        if self.topology.outer is None or group.num_nodes < 2:
+            return self._on(self.topology.inner, op, num_bytes, num_ranks=group.num_ranks)
+        if group.ranks_per_node < 2:
+            return self._on(self.topology.outer, op, num_bytes, num_ranks=group.num_ranks)
+        return self._two_levels(op, num_bytes, group=group)
+
+    def explain(self, op: Op, *, num_bytes: int, group: Group) -> str:
+        """One line: what was used and what each part takes."""
+        cost = self.cost(op, num_bytes=num_bytes, group=group)
+        parts = self.parts(op, num_bytes, group=group)
+        times = (cost.seconds, cost.low_s, cost.high_s, parts.base_s, parts.hops_s, parts.wire_s)
+        total, low, high, base, hops, wire = (f"{seconds * 1e6:.4g}" for seconds in times)
+        return (
+            f"{op} of {num_bytes} bytes over {group.num_ranks} on {self.topology.name}: {total} us "
+            f"({low} to {high}) by {cost.method}{' ' + cost.algorithm if cost.algorithm else ''}; "
+            f"call {base}, hops {hops}, wire {wire}"
+        )
+
+    def _on(self, wire: Wire, op: Op, num_bytes: float, *, num_ranks: int) -> Parts:
+        return wire_cost(
+            op, num_bytes=num_bytes, num_ranks=num_ranks, wire=wire, use_curves=self.use_curves
+        )
+
+    def _two_levels(self, op: Op, num_bytes: float, *, group: Group) -> Parts:
+        outer = self.topology.outer
+        assert outer is not None
+        if op == "send":
+            return self._on(outer, op, num_bytes, num_ranks=2)
+        inside, across = group.ranks_per_node, group.num_nodes
+        inner = self.topology.inner
+        if op in ("all_reduce", "barrier"):
+            size = 0.0 if op == "barrier" else num_bytes
+            stages = [
+                self._on(inner, "reduce_scatter", size, num_ranks=inside),
+                self._on(inner, "all_gather", size, num_ranks=inside),
+            ]
+            last = self._on(outer, op, size / inside, num_ranks=across)
+        elif op in ("all_to_all", "gather", "scatter"):
+            # Whoever is in the same node gets its part inside, everybody else through the adapter.
+            stages = [self._on(inner, op, num_bytes / across, num_ranks=inside)]
+            last = self._on(outer, op, num_bytes, num_ranks=across)
+        else:
+            stages = [self._on(inner, op, num_bytes, num_ranks=inside)]
+            last = self._on(outer, op, num_bytes / inside, num_ranks=across)
+        return _pipelined(stages, last)
+
+    def _banded(self, parts: Parts, group: Group) -> Cost:
+        seconds = parts.seconds
+        error = max((self._error(wire, parts.method) for wire in self._wires(group)), default=0.0)
+        return Cost(
+            seconds, seconds / (1 + error), seconds * (1 + error), parts.method, parts.algorithm
+        )
+
+    def _wires(self, group: Group) -> list[Wire]:
+        """Levels that a group uses."""
+        inner, outer = self.topology.inner, self.topology.outer
+        if outer is None or group.num_nodes < 2:
+            return [inner]
+        return [outer] if group.ranks_per_node < 2 else [inner, outer]
+
+    def _error(self, wire: Wire, method: Method) -> float:
+        if method == "curve" and wire.curve_error_fraction is not None:
+            return wire.curve_error_fraction
+        if method == "scaled-curve" and wire.curve_error_fraction is not None:
+            return max(wire.curve_error_fraction, SCALED_ERROR_FRACTION)
+        return wire.error_fraction
+
+
+def _pipelined(stages: list[Parts], last: Parts) -> Parts:
+    """Stages inside the node share its link; the adapter works beside them."""
+    parts = [*stages, last]
+    return Parts(
+        max(part.base_s for part in parts),
+        sum(part.hops_s for part in parts),
+        max(sum(stage.wire_s for stage in stages), last.wire_s),
+        max((part.method for part in parts), key=METHODS.index),
+        "hierarchical",
+    )

@@ -1,0 +1,168 @@
+"""Measured collectives of one link: latency by operation, group size and message size.
+
+Between two measured sizes latency follows the alpha-beta line through both: leaving one size out at
+a time, that misses by 4.2 % on the shipped NVLink tables, a straight line in log size and log
+latency by 4.8 %; the choice was made on those tables. A smaller message never needs longer than a
+larger one, so slow outliers are cut down to the next larger size. Files are CSV:
+`op,num_gpus,message_bytes,latency_us`.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+from bench.core.errors import DataError
+from bench.hardware.collectives import OPS, Op
+
+FOLDER = Path(__file__).with_name("curves")
+COLUMNS = ("op", "num_gpus", "message_bytes", "latency_us")
+_NAMES: dict[str, Op] = {op.replace("_", ""): op for op in OPS}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """One measurement."""
+
+    op: Op
+    num_ranks: int
+    message_bytes: int
+    latency_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One operation at one group size; latency never falls with size."""
+
+    message_bytes: tuple[int, ...]
+    latency_s: tuple[float, ...]
+
+    @property
+    def floor_s(self) -> float:
+        """What the smallest message took."""
+        return self.latency_s[0]
+
+    def seconds(self, num_bytes: float) -> float:
+        """Latency of a message: interpolated, the smallest below, the last slope above."""
+        sizes, times = self.message_bytes, self.latency_s
+        right = bisect_left(sizes, num_bytes)
+        if right == 0:
+            return times[0]
+        if right == len(sizes):
+            return times[-1] + self._last_slope() * (num_bytes - sizes[-1])
+        left = right - 1
+        share = (num_bytes - sizes[left]) / (sizes[right] - sizes[left])
+        return times[left] + share * (times[right] - times[left])
+
+    def _last_slope(self) -> float:
+        """Seconds per byte: the median of the last three steps, since one may be an outlier."""
+        points = list(zip(self.message_bytes, self.latency_s, strict=True))[-4:]
+        slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(points)]
+        if not slopes:  # one size only: as if it were all bandwidth
+            return self.latency_s[0] / max(self.message_bytes[0], 1)
+        return median(slopes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """All measurements of one link."""
+
+    points: tuple[Point, ...]
+    _series: dict[tuple[Op, int], Series] = field(
+        default_factory=dict, init=False, repr=False, compare=False, hash=False
+    )
+
+    def __post_init__(self) -> None:
+        self._series.update(_series_of(self.points))
+
+    def groups(self, op: Op) -> list[int]:
+        """Group sizes at which `op` was measured, ascending."""
+        return sorted(ranks for name, ranks in self._series if name == op)
+
+    def series(self, op: Op, *, num_ranks: int) -> Series:
+        """Return one measured series; KeyError where there is none."""
+        return self._series[op, num_ranks]
+
+    def without_size(self, message_bytes: int) -> "Curve":
+        """Return the curve as if this size had never been measured."""
+        return Curve(points=tuple(x for x in self.points if x.message_bytes != message_bytes))
+
+
+def _series_of(points: Sequence[Point]) -> dict[tuple[Op, int], Series]:
+    by_series: dict[tuple[Op, int], dict[int, list[float]]] = {}
+    for point in points:
+        sizes = by_series.setdefault((point.op, point.num_ranks), {})
+        sizes.setdefault(point.message_bytes, []).append(point.latency_s)
+    built = {}
+    for key, sizes in by_series.items():
+        ascending = sorted(sizes)
+        times = [median(sizes[size]) for size in ascending]
+        for index in range(len(times) - 2, -1, -1):
+            times[index] = min(times[index], times[index + 1])
+        built[key] = Series(tuple(ascending), tuple(times))
+    return built
+
+
+def op_named(text: str) -> Op | None:
+    """`all_to_all`, `alltoall` and `AllToAll` are one operation; None for no operation."""
+    return _NAMES.get(text.strip().lower().replace("_", "").replace("-", ""))
+
+
+def _number(text: str | None, *, column: str, where: str) -> float:
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1e18:
+        raise DataError(f"{where}: {column}: expected a number above zero, found {text!r}")
+    return value
+
+
+def read_points(lines: Iterable[str], *, what: str) -> tuple[Point, ...]:
+    """Read a table of measured collectives; `DataError` names `what`, line and column."""
+    import csv
+
+    reader = csv.DictReader(line for line in lines if not line.startswith("#"))
+    try:
+        header = reader.fieldnames or []
+        rows = list(reader)
+    except csv.Error as error:
+        raise DataError(f"{what}: not readable as CSV: {error}") from None
+    missing = [name for name in COLUMNS if name not in header]
+    if missing:
+        raise DataError(f"{what}: no column {missing[0]!r}; needed: {', '.join(COLUMNS)}")
+    if not rows:
+        raise DataError(f"{what}: no rows below the header")
+    points = []
+    for index, row in enumerate(rows, start=1):
+        where = f"{what}: row {index}"
+        op = op_named(row["op"] or "")
+        if op is None:
+            raise DataError(f"{where}: op: {row['op']!r} is not one of {', '.join(OPS)}")
+        ranks, size, latency_us = (
+            _number(row[name], column=name, where=where) for name in COLUMNS[1:]
+        )
+        if ranks < 2 or ranks != int(ranks) or size != int(size):
+            raise DataError(f"{where}: num_gpus (from 2) and message_bytes are whole numbers")
+        points.append(
+            Point(op=op, num_ranks=int(ranks), message_bytes=int(size), latency_s=latency_us * 1e-6)
+        )
+    return tuple(points)
+
+
+def read_table(path: Path) -> tuple[Point, ...]:
+    """Read a CSV that a user named."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    return read_points(text.splitlines(), what=path.name)
+
+
+@cache
+def load_curve(name: str) -> Curve:
+    """Return a shipped curve by the name of its file."""
+    return Curve(points=read_table(FOLDER / f"{name}.csv"))

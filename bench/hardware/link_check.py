@@ -1,0 +1,148 @@
+"""Scores a link's cost model against a table of measured collectives.
+
+With a curve every point is predicted with its size left out of the curve, for all operations and
+groups: a curve scored on its own points says nothing. What is reported is the mean of
+|predicted / measured - 1| by operation and size class. A formula on PCI Express is printed but not
+rated: what such a host reaches depends on its board, not on the standard.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from statistics import mean
+
+from bench.hardware.collectives import OPS, Group, Method, Op
+from bench.hardware.cost import CostModel
+from bench.hardware.curves import Point
+from bench.hardware.topology import Topology
+from bench.hardware.wires import Wire
+
+SMALL_BYTES, MEDIUM_BYTES = 2**16, 2**23
+"""Largest message still called small or medium: 64 KiB, 8 MiB."""
+SIZE_CLASSES = ("small", "medium", "large")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Miss:
+    """One measured point and what the model says."""
+
+    op: Op
+    num_ranks: int
+    message_bytes: int
+    measured_s: float
+    predicted_s: float
+    method: Method
+
+    @property
+    def error(self) -> float:
+        """Predicted over measured, minus 1."""
+        return self.predicted_s / self.measured_s - 1.0
+
+    @property
+    def size_class(self) -> str:
+        """Which of `SIZE_CLASSES`."""
+        if self.message_bytes <= SMALL_BYTES:
+            return "small"
+        return "medium" if self.message_bytes <= MEDIUM_BYTES else "large"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Mean absolute error of one operation and size class; 'all' stands for every one."""
+
+    op: str
+    size_class: str
+    num_points: int
+    mean_abs_error: float
+    mean_error: float
+    """With its sign: below zero the model is too fast."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkCheck:
+    """A link scored on a table."""
+
+    link: str
+    methods: tuple[Method, ...]
+    """Where the predictions came from."""
+    is_rated: bool
+    scores: tuple[Score, ...]
+    """By operation and size class, each operation, each size class, and last everything."""
+
+    @property
+    def overall(self) -> Score:
+        """Everything."""
+        return self.scores[-1]
+
+
+def _without_size(topology: Topology, message_bytes: int) -> Topology:
+    def cut(wire: Wire) -> Wire:
+        if wire.curve is None:
+            return wire
+        return replace(wire, curve=wire.curve.without_size(message_bytes))
+
+    outer = None if topology.outer is None else cut(topology.outer)
+    return replace(topology, inner=cut(topology.inner), outer=outer)
+
+
+def _group(num_ranks: int, *, node_size: int | None) -> Group:
+    return Group(num_ranks, 1 if node_size is None else -(-num_ranks // node_size))
+
+
+def misses(points: Sequence[Point], *, topology: Topology, use_curves: bool) -> list[Miss]:
+    """Predict each point, with its size left out of the curve where there is one."""
+    found = []
+    by_size = sorted(points, key=lambda point: point.message_bytes)
+    for size, group in groupby(by_size, key=lambda point: point.message_bytes):
+        cut = _without_size(topology, size) if use_curves else topology
+        model = CostModel(cut, use_curves=use_curves)
+        for point in group:
+            ranks = _group(point.num_ranks, node_size=topology.node_size)
+            cost = model.cost(point.op, num_bytes=size, group=ranks)
+            found.append(
+                Miss(
+                    op=point.op,
+                    num_ranks=point.num_ranks,
+                    message_bytes=size,
+                    measured_s=point.latency_s,
+                    predicted_s=cost.seconds,
+                    method=cost.method,
+                )
+            )
+    return found
+
+
+def _score(found: Sequence[Miss], *, op: str, size_class: str) -> Score | None:
+    chosen = [
+        miss.error
+        for miss in found
+        if op in ("all", miss.op) and size_class in ("all", miss.size_class)
+    ]
+    if not chosen:
+        return None
+    return Score(
+        op=op,
+        size_class=size_class,
+        num_points=len(chosen),
+        mean_abs_error=mean(map(abs, chosen)),
+        mean_error=mean(chosen),
+    )
+
+
+def check_link(points: Sequence[Point], *, topology: Topology, use_curves: bool) -> LinkCheck:
+    """Score `topology` on measured points, of which there is at least one."""
+    found = misses(points, topology=topology, use_curves=use_curves)
+    methods = tuple(sorted({miss.method for miss in found}))
+    is_formula = bool({"tuner", "alpha-beta"} & set(methods))
+    on_pci = "pci" in (topology.inner.tuner, topology.outer and topology.outer.tuner)
+    scores = [
+        _score(found, op=op, size_class=size_class)
+        for op in (*OPS, "all")
+        for size_class in (*SIZE_CLASSES, "all")
+    ]
+    return LinkCheck(
+        link=topology.name,
+        methods=methods,
+        is_rated=not (is_formula and on_pci),
+        scores=tuple(score for score in scores if score is not None),
+    )

@@ -1,0 +1,200 @@
+"""A modelled link as the user writes it: one level, or two with nodes of a given size.
+
+`h800-nvlink`, `infinite`, `bw=25GB/s,latency=5us`, a link file, or `h800-nvlink*8/ndr*4`: nodes of
+eight, four of them, an adapter per device. `Topology.name` reads back to an equal topology; a
+file is named with a digest of its content, since a table of results outlives the file.
+"""
+
+import re
+from dataclasses import dataclass
+from math import isfinite
+
+from bench.core.errors import UsageError
+from bench.core.units import parse_duration_s, parse_rate_bytes_per_s
+from bench.hardware.linkfile import is_link_file, read_link_wire
+from bench.hardware.wires import GIVEN_ERROR_FRACTION, INFINITE, Wire, preset_wire
+
+ALGORITHMS = ("ring", "tree", "mesh")
+MAX_RANKS = 2**20
+"""More than any machine has; a typing error otherwise."""
+HELP = (
+    "a preset (`bench list links`), infinite, bw=25GB/s,latency=5us, a link file, "
+    "or two levels such as h800-nvlink*8/ndr*4"
+)
+_TWO_LEVELS = re.compile(r"(.+?)\*\s*(\d+)\s*/(.+)", re.DOTALL)
+_SIZED = re.compile(r"(.+?)\*\s*(\d+)\s*", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topology:
+    """One or two levels of links."""
+
+    inner: Wire
+    """Between the devices of one node; the only level where there is one."""
+    outer: Wire | None = None
+    """Between nodes, an adapter per device."""
+    inner_size: int | None = None
+    """Devices on one node; None: any number."""
+    num_nodes: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Text that `parse_topology` reads back to an equal topology."""
+        inner = self.inner.text + ("" if self.inner_size is None else f"*{self.inner_size}")
+        if self.outer is None:
+            return inner
+        outer = self.outer.text + ("" if self.num_nodes is None else f"*{self.num_nodes}")
+        return f"{inner}/{outer}"
+
+    @property
+    def node_size(self) -> int | None:
+        """Devices on one node where there are two levels; None: one level."""
+        return None if self.outer is None else self.inner_size
+
+    @property
+    def max_devices(self) -> int | None:
+        """Most devices it can hold; None: any number."""
+        if self.outer is None:
+            return self.inner_size
+        if self.inner_size is None or self.num_nodes is None:
+            return None
+        return self.inner_size * self.num_nodes
+
+    @property
+    def is_infinite(self) -> bool:
+        """Whether communication takes no time at all."""
+        return self.inner.is_infinite and (self.outer is None or self.outer.is_infinite)
+
+    @property
+    def contention_units(self) -> int | None:
+        """Compute units that communication keeps busy: those of the inner link."""
+        return self.inner.contention_units
+
+    def check_devices(self, num_devices: int) -> None:
+        """Raise `UsageError` when it cannot hold that many."""
+        if self.max_devices is not None and num_devices > self.max_devices:
+            raise UsageError(
+                f"link {self.name!r} holds {self.max_devices} devices and {num_devices} are asked "
+                "for; leave the last size out for any number"
+            )
+
+
+def parse_topology(text: str) -> Topology:
+    """Read one link as the user wrote it; `BenchError` in one line for anything else."""
+    text = text.strip()
+    if not text:
+        raise UsageError(f"the link is empty; allowed: {HELP}")
+    if is_link_file(text):
+        return Topology(inner=read_link_wire(text))
+    two = _TWO_LEVELS.fullmatch(text)
+    if two is not None:
+        outer, num_nodes = _sized(two[3])
+        if _TWO_LEVELS.fullmatch(two[3]) is not None:
+            raise UsageError(f"link {text!r} has more than two levels; write node*8/network*4")
+        return Topology(
+            inner=_wire(two[1]), inner_size=_size(two[2]), outer=_wire(outer), num_nodes=num_nodes
+        )
+    inner, size = _sized(text)
+    return Topology(inner=_wire(inner), inner_size=size)
+
+
+def _sized(text: str) -> tuple[str, int | None]:
+    match = _SIZED.fullmatch(text)
+    return (text, None) if match is None else (match[1], _size(match[2]))
+
+
+def _size(text: str) -> int:
+    size = int(text) if len(text) <= 7 else MAX_RANKS + 1
+    if not 1 <= size <= MAX_RANKS:
+        raise UsageError(f"a level of a link has 1 to {MAX_RANKS:,} parts, not {text[:20]}")
+    return size
+
+
+def _wire(text: str) -> Wire:
+    text = text.strip()
+    if text == INFINITE.text:
+        return INFINITE
+    if is_link_file(text):
+        return read_link_wire(text)
+    if "=" in text:
+        return _described(text)
+    if "/" in text:
+        raise UsageError(
+            f"link {text[:80]!r} is no preset and no file; two levels need the size of a node, "
+            "such as h800-nvlink*8/ndr*4"
+        )
+    return preset_wire(text)
+
+
+def _described(text: str) -> Wire:
+    """Read `bw=25GB/s,latency=5us[,algorithm=ring][,error=20%]`; taken literally, no ramp."""
+    values: dict[str, str] = {}
+    for item in text.split(","):
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if not equals or key not in ("bw", "latency", "algorithm", "error") or key in values:
+            raise UsageError(
+                f"link {text[:80]!r}: {item.strip()[:40]!r} is not one of bw=25GB/s, latency=5us, "
+                "algorithm=ring (or tree, mesh), error=20%, each once"
+            )
+        values[key] = value
+    for key, example in (("bw", "bw=25GB/s"), ("latency", "latency=5us")):
+        if key not in values:
+            raise UsageError(f"link {text[:80]!r} has no {key}; add {example}")
+    rate = _rounded(parse_rate_bytes_per_s(values["bw"], what="bw of the link"))
+    latency_s = _rounded(parse_duration_s(values["latency"], what="latency of the link"))
+    for key, number in (("bw", rate), ("latency", latency_s)):
+        if not 0 < number < 1e300:
+            raise UsageError(f"{key} of the link is {values[key]!r}; it must be above zero")
+    algorithm = values.get("algorithm", "ring")
+    if algorithm not in ALGORITHMS:
+        raise UsageError(
+            f"algorithm of the link {algorithm[:40]!r} is not one of {', '.join(ALGORITHMS)}"
+        )
+    error = _error_fraction(values.get("error"))
+    return Wire(
+        text=_described_text(rate, latency_s, algorithm=algorithm, error=error),
+        algorithm=algorithm,
+        # A described mesh is described by one of its links; nothing else bounds a device.
+        bytes_per_s=float("inf") if algorithm == "mesh" else rate,
+        pair_bytes_per_s=rate,
+        hop_s=latency_s,
+        error_fraction=GIVEN_ERROR_FRACTION if error is None else error,
+    )
+
+
+def _error_fraction(text: str | None) -> float | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*(%?)", text)
+    value = float(match[1]) / (100 if match[2] else 1) if match else float("nan")
+    if not (isfinite(value) and 0 <= value <= 100):
+        raise UsageError(f"error of the link {text[:40]!r} is a share such as 20%")
+    return value
+
+
+def _described_text(rate: float, latency_s: float, *, algorithm: str, error: float | None) -> str:
+    parts = [f"bw={_exact(rate, _RATES)}", f"latency={_exact(latency_s, _TIMES)}"]
+    if algorithm != "ring":
+        parts.append(f"algorithm={algorithm}")
+    if error is not None:
+        parts.append(f"error={error!r}")
+    return ",".join(parts)
+
+
+_RATES = (("GB/s", 1e9), ("MB/s", 1e6), ("KB/s", 1e3), ("B/s", 1.0))
+_TIMES = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6))
+
+
+def _rounded(value: float) -> float:
+    """Twelve digits: 5us and 0.005ms are the same, whatever the conversion adds at the end."""
+    return float(f"{value:.12g}")
+
+
+def _exact(value: float, units: tuple[tuple[str, float], ...]) -> str:
+    """Number in the first unit that makes it at least 1, and that reads back to the same."""
+    for unit, factor in units:
+        number = f"{value / factor:.12g}"
+        is_last = factor == units[-1][1]
+        if (value >= factor or is_last) and _rounded(float(number) * factor) == value:
+            return f"{number}{unit}"
+    return f"{value!r}{'B/s' if units is _RATES else 's'}"

@@ -1,0 +1,178 @@
+"""Published comparisons that must come out right from the cost model and a stated compute time.
+
+Compute is taken from the published rates, never fitted to the effect that is tested.
+"""
+
+import pytest
+
+from bench.core.nouns import Layout
+from bench.hardware.cost import CostModel
+from bench.hardware.layouts import StepTime, Transformer, data_parallel_step, transformer_step
+from bench.hardware.topology import parse_topology
+
+# MLPerf Training v3.1, 3-D U-Net on KiTS19: samples/s by system, global batch 7 a device.
+# https://github.com/mlcommons/training_results_v3.1
+UNET_SAMPLES_PER_S = {
+    "4 x H100": 280.4,
+    "8 x H100": 567.5,
+    "2 x 4 x H100": 565.9,
+    "8 x A100": 268.9,
+}
+UNET_BATCH = 7
+UNET_GRADIENT_BYTES = 31_000_000 * 4
+"""nnU-Net's 31 M parameters in fp32: more than the submissions send, so the harder case."""
+BF16_FLOPS_PER_S = 989e12  # H100 and H800, dense
+MFU = 0.5
+
+
+def cost_model(link: str, *, use_curves: bool = True) -> CostModel:
+    return CostModel(parse_topology(link), use_curves=use_curves)
+
+
+def unet_step(link: str, *, num_devices: int, compute_s: float) -> StepTime:
+    return data_parallel_step(
+        compute_s,
+        gradient_bytes=UNET_GRADIENT_BYTES,
+        num_devices=num_devices,
+        model=cost_model(link),
+    )
+
+
+def tensor_step(link: str, *, hidden: int, tensor: int = 8) -> float:
+    """Seconds of one micro-batch of 16 x 512 tokens, without overlap."""
+    net = Transformer(hidden=hidden, num_layers=32, sequence_length=512)
+    return transformer_step(
+        net,
+        layout=Layout(tensor=tensor),
+        tokens_per_micro_batch=16 * 512,
+        num_micro_batches=1,
+        flops_per_s=MFU * BF16_FLOPS_PER_S,
+        model=cost_model(link),
+    ).seconds
+
+
+def described(bytes_per_s: float) -> str:
+    """A link of which 80 % is reached; its latency does not matter beside 64 MB."""
+    return f"bw={0.8 * bytes_per_s / 1e9!r}GB/s,latency=0.001us"
+
+
+def test_a_unet_hardly_cares_whether_nvlink_or_pci_express_carries_its_gradients() -> None:
+    """Four A100 with and without NVLink bridge: 3-D U-Net -0.7 %, within noise (ASUS, MLPerf)."""
+    compute_s = 8 * UNET_BATCH / UNET_SAMPLES_PER_S["8 x A100"]
+    nvlink, pcie = (
+        unet_step(link, num_devices=4, compute_s=compute_s).seconds
+        for link in ("a100-nvlink", "pcie4")
+    )
+    assert 0.0 < pcie / nvlink - 1 < 0.015
+
+
+@pytest.mark.parametrize("link", ["h100-nvlink", "h800-nvlink"])
+def test_a_unet_loses_nothing_from_four_devices_to_eight(link: str) -> None:
+    """Measured 101 % on H100; the model must predict no loss, on the cut link as well."""
+    compute_s = 4 * UNET_BATCH / UNET_SAMPLES_PER_S["4 x H100"]
+    four, eight = (unet_step(link, num_devices=n, compute_s=compute_s) for n in (4, 8))
+    efficiency = four.seconds / eight.seconds
+    measured = UNET_SAMPLES_PER_S["8 x H100"] / (2 * UNET_SAMPLES_PER_S["4 x H100"])
+    assert 0.99 < efficiency <= 1.0
+    assert efficiency == pytest.approx(measured, abs=0.02)
+
+
+def test_a_unet_loses_little_over_two_nodes() -> None:
+    """Measured: two nodes of four reach 99.7 % of one node of eight."""
+    compute_s = 8 * UNET_BATCH / UNET_SAMPLES_PER_S["8 x H100"]
+    one = unet_step("h100-nvlink", num_devices=8, compute_s=compute_s).seconds
+    two = unet_step("h100-nvlink*4/ndr*2", num_devices=8, compute_s=compute_s).seconds
+    measured = UNET_SAMPLES_PER_S["2 x 4 x H100"] / UNET_SAMPLES_PER_S["8 x H100"]
+    assert one / two == pytest.approx(measured, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "hidden", "percent"),
+    [
+        (8, 4096, 43),
+        (8, 8192, 26),
+        (8, 12288, 19),
+        (4, 4096, 23),
+        (4, 8192, 13),
+        (4, 12288, 9),
+        (2, 4096, 9),
+        (2, 8192, 5),
+        (2, 12288, 3),
+    ],
+)
+def test_a_cut_link_slows_tensor_parallel_transformers(
+    tensor: int, hidden: int, percent: int
+) -> None:
+    """900 to 400 GB/s, both directions together: 1.25 times the share of communication."""
+    full = tensor_step(described(450e9), hidden=hidden, tensor=tensor)
+    cut = tensor_step(described(200e9), hidden=hidden, tensor=tensor)
+    assert 100 * (cut / full - 1) == pytest.approx(percent, abs=1.0)
+
+
+@pytest.mark.parametrize(("hidden", "percent"), [(4096, 43), (8192, 26), (12288, 19)])
+def test_the_measured_presets_agree_with_the_arithmetic(hidden: int, percent: int) -> None:
+    """H100 to H800 by curves, in-switch reduction included: within five points."""
+    slowdown = tensor_step("h800-nvlink", hidden=hidden) / tensor_step("h100-nvlink", hidden=hidden)
+    assert 100 * (slowdown - 1) == pytest.approx(percent, abs=5.0)
+
+
+def layout_step(link: str, *, tensor: int, pipeline: int, num_micro_batches: int = 64) -> float:
+    """175 B parameters on 32 devices, nodes of eight."""
+    net = Transformer(hidden=12288, num_layers=96, sequence_length=2048)
+    return transformer_step(
+        net,
+        layout=Layout(tensor=tensor, pipeline=pipeline),
+        tokens_per_micro_batch=2048,
+        num_micro_batches=num_micro_batches,
+        flops_per_s=MFU * BF16_FLOPS_PER_S,
+        model=cost_model(f"{link}*8/ndr*4"),
+    ).seconds
+
+
+def test_less_tensor_and_more_pipeline_wins_on_the_cut_link() -> None:
+    """TP4 PP8 beats TP8 PP4 on H800, by more than on H100: what its users did."""
+    gain = {
+        link: layout_step(link, tensor=8, pipeline=4) / layout_step(link, tensor=4, pipeline=8)
+        for link in ("h800-nvlink", "h100-nvlink")
+    }
+    assert gain["h800-nvlink"] > 1.03
+    assert gain["h800-nvlink"] > gain["h100-nvlink"] + 0.03
+
+
+def test_with_few_micro_batches_the_bubble_decides_otherwise() -> None:
+    """(8 - 1) / 8 against (4 - 1) / 8: no link is narrow enough to pay for that."""
+    few = {"num_micro_batches": 8}
+    assert layout_step("h800-nvlink", tensor=8, pipeline=4, **few) < layout_step(
+        "h800-nvlink", tensor=4, pipeline=8, **few
+    )
+
+
+def test_interleaving_divides_the_bubble() -> None:
+    net = Transformer(hidden=1024, num_layers=16, sequence_length=512)
+    plain, interleaved = (
+        transformer_step(
+            net,
+            layout=Layout(pipeline=4),
+            tokens_per_micro_batch=512,
+            num_micro_batches=8,
+            flops_per_s=1e14,
+            model=cost_model("infinite"),
+            chunks=chunks,
+        )
+        for chunks in (1, 2)
+    )
+    assert plain.bubble_s == pytest.approx(3 / 8 * plain.compute_s)
+    assert interleaved.bubble_s == pytest.approx(plain.bubble_s / 2)
+
+
+def test_what_does_not_fit_beside_backward_is_exposed() -> None:
+    model = cost_model("bw=1GB/s,latency=0.001us")
+    hidden = data_parallel_step(3.0, gradient_bytes=10**9, num_devices=2, model=model)
+    exposed = data_parallel_step(0.3, gradient_bytes=10**9, num_devices=2, model=model)
+    plain = data_parallel_step(
+        0.3, gradient_bytes=10**9, num_devices=2, model=model, is_overlapped=False
+    )
+    assert hidden.data_s == pytest.approx(25 * 2**20 / 1e9, rel=1e-3)  # the last bucket
+    assert exposed.data_s == pytest.approx(1.0 - 0.2, rel=1e-3)
+    assert plain.data_s == pytest.approx(1.0, rel=1e-3)
+    assert data_parallel_step(1.0, gradient_bytes=0, num_devices=2, model=model).data_s == 0.0

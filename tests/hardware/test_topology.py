@@ -1,0 +1,182 @@
+"""Links as users write them: every accepted text has one canonical name, every other one line."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.core.errors import BenchError, DataError, UsageError
+from bench.hardware.collectives import Group
+from bench.hardware.cost import CostModel
+from bench.hardware.curves import Point
+from bench.hardware.linkfile import write_link_file
+from bench.hardware.links import load_links
+from bench.hardware.topology import parse_topology
+
+IDS = [row.id for row in load_links()]
+FILE = "bytes_per_s: 2.0e+9\nlatency_s: 3.0e-5\n"
+
+rates = st.floats(1e-3, 1e6).map(lambda value: f"bw={value!r}GB/s")
+latencies = st.one_of(
+    st.floats(1e-3, 1e6).map(lambda value: f"latency={value!r}us"),
+    st.floats(1e-6, 1e3).map(lambda value: f"latency={value!r}ms"),
+)
+extras = st.lists(
+    st.sampled_from(["algorithm=ring", "algorithm=tree", "algorithm=mesh", "error=20%"]),
+    max_size=1,
+)
+described = st.tuples(rates, latencies, extras).map(
+    lambda parts: ",".join([parts[0], parts[1], *parts[2]])
+)
+levels = st.one_of(st.sampled_from([*IDS, "infinite"]), described)
+sizes = st.integers(1, 4096)
+texts = st.one_of(
+    levels,
+    st.tuples(levels, sizes).map(lambda x: f"{x[0]}*{x[1]}"),
+    st.tuples(levels, sizes, levels).map(lambda x: f"{x[0]}*{x[1]}/{x[2]}"),
+    st.tuples(levels, sizes, levels, sizes).map(lambda x: f"{x[0]}*{x[1]}/{x[2]}*{x[3]}"),
+)
+
+
+@given(texts)
+def test_the_canonical_name_reads_back_to_the_same_topology(text: str) -> None:
+    topology = parse_topology(text)
+    again = parse_topology(topology.name)
+    assert again == topology
+    assert again.name == topology.name
+
+
+@given(
+    st.one_of(
+        st.text(max_size=60),
+        texts.flatmap(
+            lambda text: st.tuples(st.integers(0, len(text)), st.text(max_size=4)).map(
+                lambda cut: text[: cut[0]] + cut[1] + text[cut[0] + 1 :]
+            )
+        ),
+    )
+)
+def test_no_text_ends_in_anything_but_a_topology_or_one_line(text: str) -> None:
+    try:
+        topology = parse_topology(text)
+    except BenchError as error:
+        assert str(error)
+        return
+    assert parse_topology(topology.name) == topology
+
+
+def test_two_levels_know_nodes_and_capacity() -> None:
+    topology = parse_topology("h800-nvlink*8/ndr*4")
+    assert (topology.node_size, topology.max_devices) == (8, 32)
+    assert parse_topology("h800-nvlink*8/ndr").max_devices is None
+    assert parse_topology("h800-nvlink*8").node_size is None
+    assert parse_topology("h800-nvlink*8").max_devices == 8
+    assert CostModel(topology).group_of([0, 8, 16]) == Group(3, 3)
+    assert CostModel(topology).group_of(range(8)) == Group(8, 1)
+    with pytest.raises(UsageError, match="holds 32 devices and 64"):
+        topology.check_devices(64)
+
+
+def test_bits_and_bytes_are_told_apart() -> None:
+    assert parse_topology("bw=200Gb/s,latency=5us") == parse_topology("bw=25GB/s,latency=5us")
+    assert parse_topology("bw=200Gbps,latency=0.005ms").name == "bw=25GB/s,latency=5us"
+    assert parse_topology("bw=0.2GB/s,latency=20ms").name == "bw=200MB/s,latency=20ms"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "empty"),
+        ("h800nvlink", "did you mean 'h800-nvlink'"),
+        ("bw=25GB/s,latency=5", "latency.*unit"),
+        ("bw=25,latency=5us", "unit per second"),
+        ("bw=25GB,latency=5us", "unit per second"),
+        ("bw=25gb/s,latency=5us", "bits"),
+        ("bw=25GB/s", "no latency"),
+        ("latency=5us", "no bw"),
+        ("bw=0GB/s,latency=5us", "above zero"),
+        ("bw=25GB/s,latency=0us", "above zero"),
+        ("bw=-1GB/s,latency=5us", "unit per second"),
+        ("bw=25GB/s,latency=5us,speed=3", "speed=3"),
+        ("bw=25GB/s,bw=25GB/s,latency=5us", "each once"),
+        ("bw=25GB/s,latency=5us,algorithm=star", "ring, tree, mesh"),
+        ("bw=25GB/s,latency=5us,error=-20%", "share"),
+        ("h800-nvlink/ndr", "size of a node"),
+        ("h800-nvlink*0/ndr", "1 to"),
+        ("h800-nvlink*99999999999", "1 to"),
+        ("h800-nvlink*8/ndr*4/hdr", "two levels"),
+        ("nothing.yaml", "nothing.yaml.*No such file"),
+    ],
+)
+def test_a_wrong_link_is_one_line_that_says_what_to_write(text: str, words: str) -> None:
+    with pytest.raises(BenchError, match=words) as raised:
+        parse_topology(text)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("latency_s: 3.0e-5\n", "link.yaml: bytes_per_s: missing"),
+        ("bytes_per_s: 2.0e+9\n", "link.yaml: latency_s: missing"),
+        (FILE + "speed: 1\n", "link.yaml: unknown key 'speed'"),
+        ("bytes_per_s: 0\nlatency_s: 3.0e-5\n", "link.yaml: bytes_per_s: must be above zero"),
+        ("bytes_per_s: -2.0\nlatency_s: 3.0e-5\n", "link.yaml: bytes_per_s"),
+        ("bytes_per_s: fast\nlatency_s: 3.0e-5\n", "link.yaml: bytes_per_s: expected a number"),
+        (FILE + "curve: 7\n", "link.yaml: curve"),
+        (FILE + "curve: [{op: all_reduce}]\n", "link.yaml: curve row 1: num_ranks: missing"),
+        (
+            FILE + "curve: [{op: fly, num_ranks: 2, message_bytes: 1, latency_s: 1.0}]\n",
+            "curve row 1: op: 'fly' is not one of",
+        ),
+        (
+            FILE + "curve: [{op: send, num_ranks: 1, message_bytes: 1, latency_s: 1.0}]\n",
+            "curve row 1: num_ranks: a collective has at least 2",
+        ),
+        ("- 1\n", "link.yaml: expected a mapping"),
+        ("a: [\n", "link.yaml: not readable as YAML"),
+    ],
+)
+def test_a_damaged_link_file_is_named_with_its_field(
+    content: str, words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "link.yaml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=words) as raised:
+        parse_topology(str(path))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_link_file_is_named_with_the_digest_of_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "link.yaml"
+    path.write_text(FILE, encoding="utf-8")
+    topology = parse_topology(str(path))
+    assert parse_topology(topology.name) == topology
+    assert parse_topology(f"{topology.name}*8/ndr").node_size == 8
+    path.write_text(FILE.replace("2.0", "3.0"), encoding="utf-8")
+    with pytest.raises(DataError, match="changed since"):
+        parse_topology(topology.name)
+
+
+def test_a_written_link_file_brings_its_curve_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "measured.yaml"
+    points = [
+        Point(op="all_reduce", num_ranks=2, message_bytes=size, latency_s=size * 1e-9 + 1e-4)
+        for size in (1024, 2048, 2**20)
+    ]
+    write_link_file(
+        path,
+        name="two ranks on a bench",
+        bytes_per_s=1e9,
+        latency_s=5e-5,
+        curve=points,
+        error_fraction=0.07,
+        provenance={"command": "bench measure-link", "backend": "gloo"},
+    )
+    model = CostModel(parse_topology(str(path)))
+    cost = model.cost("all_reduce", num_bytes=2048, group=Group(2))
+    assert (cost.method, cost.seconds) == ("curve", pytest.approx(2048e-9 + 1e-4))
+    assert cost.high_s == pytest.approx(1.07 * cost.seconds)
+    without = model.cost("broadcast", num_bytes=10**6, group=Group(2))
+    assert (without.method, without.seconds) == ("alpha-beta", pytest.approx(1e-3 + 5e-5))

@@ -1,1 +1,1 @@
-"""Links and chips that are not here, imitated on what is; always labelled. Nothing is here yet."""
+"""Links and chips that are not here, imitated on what is; always labelled as such."""

@@ -1,0 +1,234 @@
+"""The modelled link on an NVIDIA GPU: streams wait on the device, the host never.
+
+As NCCL does it: an asynchronous collective runs on a stream of its own behind the caller's, a
+synchronous one on the caller's stream itself, since FSDP calls inside its own streams and records
+events behind; futures are complete at once, in stream order. Each collective is two kernels, one
+that takes the link and one that holds the stream until its end; moving data lies between, inside
+the modelled time. Marks of a recorded step are stamped by tiny kernels on the compute stream.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from bench.core.errors import MeasurementError
+from bench.emulate.delay_kernel import DelayKernels
+from bench.emulate.host_link import Move, note_drain
+from bench.emulate.recording import Issued, Moment, Recorder
+from bench.emulate.serial_link import NUM_LINKS, level_of
+from bench.emulate.stream_watch import StreamWatch
+
+RESOLUTION_S = 20e-6
+"""Two launches and what the device's timer resolves (1 us on some); not measured further."""
+_CAPACITY = 2**16
+"""Moments of one step, and far more than the host can launch ahead of the device."""
+_TRAFFIC_PER_BYTE = {"all_reduce": 3.5}
+"""Memory traffic of a collective in bytes of the full tensor; a judgment, to be calibrated."""
+_TRAFFIC_ELSE = 2.0
+"""What is read once and written once."""
+
+
+class DeviceLink:
+    """Carries collectives over modelled links, on the device's clock."""
+
+    resolution_s = RESOLUTION_S
+
+    def __init__(self, device: torch.device, *, recorder: Recorder) -> None:
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.set_device(index)
+        self.device = torch.device("cuda", index)
+        self.recorder = recorder
+        self._kernels = DelayKernels(self.device)
+        self._stamps = torch.zeros(3 * _CAPACITY, dtype=torch.int64, device=self.device)
+        free = torch.zeros(NUM_LINKS, dtype=torch.int64, device=self.device)
+        self._free = [free[index : index + 1] for index in range(NUM_LINKS)]
+        # One for each link, as NCCL has one for each group: the links do not wait for each other.
+        self._streams = [
+            torch.cuda.Stream(self.device, priority=-1)  # type: ignore[no-untyped-call]
+            for _ in range(NUM_LINKS)
+        ]
+        self._lane = torch.cuda.current_stream(self.device)
+        self._slots = itertools.count()
+        self._watch = StreamWatch(stamp=self.stamp)
+        self._units = 0
+        self._first = 0
+        self._read: list[int] = []
+        torch.cuda.synchronize(self.device)
+
+    @property
+    def is_on_lane(self) -> bool:
+        """Whether the current stream is the one on which the step computes."""
+        return self._current() == self._lane
+
+    def stamp(self, stream: torch.cuda.Stream) -> int:
+        """Note when `stream` gets here; returns the number of the stamp."""
+        slot = self._slot()
+        self._kernels.stamp(self._stamps, slot, stream=stream)
+        return slot
+
+    def now(self) -> Moment:
+        """Return when the compute stream gets here."""
+        return self.stamp(self._lane)
+
+    def resolve(self, moment: Moment) -> float:
+        """Return seconds since the step's first stamp."""
+        # Integers first: nanoseconds since 1970 are more than a float can tell apart.
+        return (self._read[int(moment)] - self._read[self._first]) * 1e-9
+
+    def begin_step(self) -> None:
+        """Take the caller's stream as the one that computes."""
+        torch.cuda.synchronize(self.device)  # whatever still holds has slots, which begin anew
+        self._lane = self._current()
+        self._slots = itertools.count()
+        self._first = 0
+        self._watch.begin(self._lane)
+
+    def end_step(self) -> None:
+        """Wait for the device and read its stamps."""
+        self._watch.end()
+        num_used = next(self._slots)
+        if num_used > _CAPACITY:
+            raise MeasurementError(
+                f"the step has {num_used} moments to record, of at most {_CAPACITY}; "
+                "run it with fewer micro-batches"
+            )
+        torch.cuda.synchronize(self.device)
+        self._read = self._stamps[: 3 * num_used].tolist()
+
+    def set_contention(self, units: int) -> None:
+        """Hold with `units` blocks and with memory traffic; 0: with one thread and none."""
+        self._units = units
+
+    def carry(
+        self,
+        issued: Issued,
+        *,
+        outputs: list[Tensor],
+        touched: Callable[[], list[Tensor]],
+        move: Move | None,
+        is_async: bool,
+    ) -> DeviceWork:
+        """Take the link behind the current stream, and move the data."""
+        current, is_recording = self._current(), self.recorder.is_on
+        level = level_of(issued.group)
+        stream = self._streams[level] if is_async else current
+        arrived = issued.mark_start
+        if is_recording and is_async and not issued.is_on_lane:
+            arrived = self.stamp(current)
+        if is_async:
+            stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            slot = self._slot()
+            if issued.modelled_s > 0 or is_recording:
+                self._kernels.reserve(
+                    self._free[level],
+                    self._stamps,
+                    slot,
+                    duration_s=issued.modelled_s,
+                    stream=stream,
+                )
+            real = None if move is None else move()
+            if real is not None:
+                real.wait()
+            if issued.modelled_s > 0:
+                self._hold(issued, slot=slot, stream=stream)
+            future: torch.futures.Future[list[Tensor]] = torch.futures.Future(devices=[self.device])
+            future.set_result(outputs)
+        if is_async:
+            for tensor in touched():
+                if tensor.is_cuda:
+                    tensor.record_stream(stream)
+        if is_recording:
+            # A side stream in which FSDP calls gets here only behind its last collective, and the
+            # input was ready when compute got here, if that was before.
+            issued.ready = (arrived,) if is_async else (arrived, slot)
+            issued.mark_end = issued.mark_start
+            issued.start, issued.end = slot + 1, slot + 2
+            if real is not None:
+                issued.end = self.stamp(stream)  # behind the real one, where that was later
+            if not is_async and issued.is_on_lane:
+                issued.waits.append((issued.mark_start, self.stamp(stream)))
+            self._watch.issued_on(stream, issued)
+        return DeviceWork(self, issued, outputs=outputs, future=future)
+
+    def _hold(self, issued: Issued, *, slot: int, stream: torch.cuda.Stream) -> None:
+        self._kernels.hold(
+            self._stamps,
+            slot,
+            units=self._units,
+            traffic_bytes=issued.num_bytes * _TRAFFIC_PER_BYTE.get(issued.op, _TRAFFIC_ELSE),
+            stream=stream,
+        )
+
+    def wait_noted(self, issued: Issued, *, wait: Callable[[], Any]) -> None:
+        """Make the current stream wait, and note it where that is the one that computes."""
+        is_noted = self.recorder.is_on and not issued.waits and self.is_on_lane
+        start = self.stamp(self._lane) if is_noted else 0
+        wait()
+        if is_noted:
+            issued.waits.append((start, self.stamp(self._lane)))
+
+    def close(self) -> None:
+        """Wait for what is under way."""
+        self._watch.end()
+        torch.cuda.synchronize(self.device)
+
+    def _current(self) -> torch.cuda.Stream:
+        return torch.cuda.current_stream(self.device)
+
+    def _slot(self) -> int:
+        return 3 * (next(self._slots) % _CAPACITY)
+
+
+class DeviceWork(dist.Work):
+    """A collective in stream order: to wait is to make the current stream wait."""
+
+    def __init__(
+        self,
+        link: DeviceLink,
+        issued: Issued,
+        *,
+        outputs: list[Tensor],
+        future: torch.futures.Future[list[Tensor]],
+    ) -> None:
+        super().__init__()
+        self._link = link
+        self._issued = issued
+        self._outputs = outputs
+        self._future = future
+
+    def wait(self, timeout: timedelta | None = None) -> bool:
+        """Make the current stream wait; the host goes on."""
+        self._link.wait_noted(self._issued, wait=self._future.wait)
+        if self._issued.op == "barrier":  # the one for which NCCL blocks the host
+            torch.cuda.current_stream(self._link.device).synchronize()
+        return True
+
+    def get_future(self) -> torch.futures.Future[list[Tensor]]:
+        """Return the future of the output tensors: complete, in stream order."""
+        self._issued.is_future_taken = True
+        note_drain(self._link)
+        return self._future
+
+    def is_completed(self) -> bool:
+        """Whether it is under way: as with NCCL's futures, streams keep the order."""
+        return self._future.done()
+
+    def is_success(self) -> bool:
+        """Virtual ranks never fail."""
+        return self._future.done()
+
+    def result(self) -> list[Tensor]:
+        """Return the output tensors."""
+        return self._outputs
+
+    def synchronize(self) -> None:
+        """Make the current stream wait."""
+        self.wait()

@@ -1,0 +1,124 @@
+"""What holds an emulated link together: model, link, recorder; and what the harness asks of it."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+
+from bench.core.errors import UsageError
+from bench.emulate.host_link import HostLink
+from bench.emulate.recording import Recorder
+from bench.emulate.trace import StepTrace
+from bench.hardware.collectives import Cost, Group, Op
+
+_LARGE_BYTES = 2**28
+"""A message whose time is all bandwidth."""
+
+
+class Modelled(Protocol):
+    """What is asked of a cost model; `bench.hardware.cost.CostModel` is one."""
+
+    def cost(self, op: Op, *, num_bytes: int, group: Group) -> Cost:
+        """Return the time of one collective."""
+
+    def group_of(self, ranks: Sequence[int]) -> Group:
+        """Return how global ranks lie on the nodes."""
+
+
+class Emulation:
+    """A running process group over a modelled link, until `close`."""
+
+    def __init__(self, *, num_ranks: int, model: Modelled, device: torch.device) -> None:
+        self.num_ranks = num_ranks
+        self.model = model
+        self.device = device
+        self.recorder = Recorder()
+        self.link = _link_for(device, recorder=self.recorder)
+        self._compiler_bandwidths: dict[str, Any] = {}
+
+    @property
+    def resolution_s(self) -> float:
+        """Shortest collective that can be told from none on this device."""
+        resolution_s: float = self.link.resolution_s
+        return resolution_s
+
+    def begin_step(self) -> None:
+        """Record from here; on an accelerator the caller has synchronised before."""
+        self.link.begin_step()
+        self.recorder.begin(self.link.now())
+
+    def end_step(self) -> StepTrace:
+        """Stop recording and return the step; waits for the device."""
+        now = self.link.now()
+        self.link.end_step()
+        return self.recorder.end(now, resolve=self.link.resolve)
+
+    def set_contention(self, units: int) -> None:
+        """Let each collective take `units` compute units and memory traffic; 0: none.
+
+        Only accelerators have such units; on a CPU `set_cpu_tax` is what carrying costs.
+        """
+        self.link.set_contention(units)
+
+    def set_cpu_tax(self, copies: float) -> None:
+        """Copy `copies` times the bytes of each collective beside it, as sockets do; CPU only."""
+        if not isinstance(self.link, HostLink):
+            raise UsageError("a CPU tax is for links emulated on a CPU; use contention here")
+        self.link.tax.copies = copies
+
+    def make_real(self, options: Any) -> dist.ProcessGroup | None:
+        """Return the real group to hold back; None: the other ranks are virtual."""
+        return None
+
+    def tune_compiler(self) -> None:
+        """Tell inductor the modelled bandwidths: it orders collectives by what they take."""
+        from torch._inductor import config
+
+        node_size = self._node_size()
+        ends = {
+            "intra_node_bw": (range(min(node_size, self.num_ranks)), 1),
+            # One rank of each node; a node has the adapters of all its ranks.
+            "inter_node_bw": (range(0, self.num_ranks, node_size), node_size),
+        }
+        for name, (ranks, num_beside) in ends.items():
+            if not hasattr(config, name) or len(ranks) < 2:
+                continue
+            group = self.model.group_of(ranks)
+            time_s = self.model.cost("all_gather", num_bytes=_LARGE_BYTES, group=group).seconds
+            if time_s > 0:
+                self._compiler_bandwidths[name] = getattr(config, name)
+                moved_bytes = num_beside * _LARGE_BYTES * (len(ranks) - 1) / len(ranks)
+                setattr(config, name, max(1, round(moved_bytes / time_s / 1e9)))
+
+    def _node_size(self) -> int:
+        """How many ranks from 0 on are on one node."""
+        others = range(1, self.num_ranks)
+        return 1 + bisect_left(others, 2, key=lambda rank: self.model.group_of((0, rank)).num_nodes)
+
+    def close(self) -> None:
+        """Destroy the process group, end the threads, give the compiler its settings back."""
+        if self._compiler_bandwidths:
+            from torch._inductor import config
+
+            for name, value in self._compiler_bandwidths.items():
+                setattr(config, name, value)
+            self._compiler_bandwidths = {}
+        dist.destroy_process_group()
+        self.link.close()
+
+
+def _link_for(device: torch.device, *, recorder: Recorder) -> Any:
+    if device.type == "cpu":
+        return HostLink(recorder)
+    if device.type == "cuda" and torch.version.cuda and hasattr(torch.cuda, "_compile_kernel"):
+        from bench.emulate.device_link import DeviceLink
+
+        return DeviceLink(device, recorder=recorder)
+    raise UsageError(
+        f"a link cannot be emulated on {device.type}: it takes a CPU or an NVIDIA GPU, whose "
+        "clock a kernel can read; try --mode simulated"
+    )

@@ -1,0 +1,191 @@
+"""A process group over a modelled link: one real rank and virtual ones, or real ranks held back.
+
+Torch sees an ordinary backend, so DDP, FSDP, tensor parallelism and communication hooks run
+unchanged. Every operation in `OPERATIONS` takes the time that the cost model says; any other one
+raises, because what an inherited method would do takes no time and nobody would notice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import FakeProcessGroup, HashStore
+
+from bench.emulate.emulation import Emulation, Modelled
+from bench.emulate.operations import OPERATIONS, Operation, flat, keep
+from bench.emulate.recording import Issued
+from bench.hardware.collectives import Group, Op
+
+EMULATED, THROTTLED = "emulated", "throttled"
+"""Names of the backends: other ranks are virtual, or real and held back."""
+
+
+class ModelledGroup(dist.ProcessGroup):
+    """A group whose operations take modelled time; its operations are added by `group_class`."""
+
+    def __init__(
+        self,
+        emulation: Emulation,
+        *,
+        rank: int,
+        ranks: Sequence[int],
+        real: dist.ProcessGroup | None = None,
+    ) -> None:
+        super().__init__(rank, len(ranks))  # type: ignore[call-arg]  # torch's stub lacks it
+        self.emulation = emulation
+        self._rank = rank
+        self._ranks = ranks
+        self._real = real
+        self._group = emulation.model.group_of(ranks)
+        self._pairs: dict[int, Group] = {}
+        self._last: dist.Work | None = None
+        self._known_s: dict[tuple[Op, int, int, int], float] = {}
+        # Names, meshes and devices come from a backend inside; its operations raise.
+        fake: Any = FakeProcessGroup  # of which torch's stub knows little
+        options = fake.Options()
+        options.error_on_collective = True
+        inner = fake._create_internal(rank, len(ranks), options)
+        custom = dist.ProcessGroup.BackendType.CUSTOM
+        for device in ("cpu", "cuda"):
+            self._register_backend(torch.device(device), custom, inner)
+        self._set_default_backend(custom)
+
+    def getBackendName(self) -> str:  # noqa: N802  (the name that C++ asks for)
+        """Return the name that torch prints."""
+        return EMULATED if self._real is None else THROTTLED
+
+    def carry(self, name: str, args: Sequence[Any]) -> dist.Work:
+        """Run the operation called `name` over the modelled link."""
+        operation = OPERATIONS[name]
+        recorder, link = self.emulation.recorder, self.emulation.link
+        group = self._group if operation.peer is None else self._group_with(operation.peer(args))
+        num_bytes = operation.num_bytes(args, len(self._ranks))
+        issued = Issued(
+            op=operation.op,
+            num_bytes=num_bytes,
+            group=group,
+            modelled_s=self._modelled_s(operation.op, num_bytes=num_bytes, group=group),
+            mark_start=link.now() if recorder.is_on else 0.0,
+            is_on_lane=link.is_on_lane,
+        )
+        if recorder.is_on:
+            recorder.note(issued)
+        is_free_to_move = self._real is None and operation.fill is keep
+        work: dist.Work = link.carry(
+            issued,
+            outputs=operation.outputs(args),
+            touched=lambda: [] if is_free_to_move else _tensors(args),
+            move=None if is_free_to_move else lambda: self._move(name, operation, args),
+            is_async=_is_async(args),
+        )
+        self._last = work
+        return work
+
+    def _modelled_s(self, op: Op, *, num_bytes: int, group: Group) -> float:
+        # Kept here: what is asked in the middle of a step finds the processor's caches cold.
+        key = (op, num_bytes, group.num_ranks, group.num_nodes)
+        modelled_s = self._known_s.get(key)
+        if modelled_s is None:
+            modelled_s = 0.0
+            if group.num_ranks > 1:
+                cost = self.emulation.model.cost(op, num_bytes=num_bytes, group=group)
+                modelled_s = cost.seconds
+            self._known_s[key] = modelled_s
+        return modelled_s
+
+    def _move(self, name: str, operation: Operation, args: Sequence[Any]) -> dist.Work | None:
+        if self._real is not None:
+            work: dist.Work | None = getattr(self._real, name)(*args)
+            return work
+        # As a communication library does: beside autograd, which neither sees nor refuses it.
+        with torch._C._AutoDispatchBelowAutograd():
+            operation.fill(args, self._rank, len(self._ranks))
+        return None
+
+    def _group_with(self, peer: int) -> Group:
+        if peer < 0:  # from whom is not known: the neighbour
+            peer = (self._rank + 1) % len(self._ranks)
+        if peer not in self._pairs:
+            pair = [self._ranks[self._rank], self._ranks[peer]]
+            self._pairs[peer] = self.emulation.model.group_of(pair)
+        return self._pairs[peer]
+
+    def _start_coalescing(self, device: torch.device) -> None:
+        self._last = None
+
+    def _end_coalescing(self, device: torch.device) -> dist.Work | None:  # type: ignore[override]
+        # The link is serial: what was issued last is complete last.
+        work, self._last = self._last, None
+        return work
+
+
+def _tensors(args: Sequence[Any]) -> list[torch.Tensor]:
+    """Tensors that are read or written: outputs and inputs come first."""
+    kinds = (torch.Tensor, list, tuple)
+    return [tensor for one in args[:2] if isinstance(one, kinds) for tensor in flat(one)]
+
+
+def _is_async(args: Sequence[Any]) -> bool:
+    """Whether the caller will wait later; methods without options are always waited for later."""
+    return bool(getattr(args[-1], "asyncOp", True)) if args else True
+
+
+def _method(name: str) -> Callable[..., dist.Work]:
+    def method(self: ModelledGroup, *args: Any, **kwargs: Any) -> dist.Work:
+        return self.carry(name, (*args, *kwargs.values()))
+
+    method.__name__ = method.__qualname__ = name
+    return method
+
+
+@cache
+def group_class() -> type[ModelledGroup]:
+    """Return the class with all operations, none of which the compiler looks into."""
+    methods = {
+        # Dynamo would trace into the group and fail on what it finds there.
+        name: torch.compiler.disable(_method(name))  # type: ignore[no-untyped-call]
+        for name in OPERATIONS
+    }
+    return type("ModelledGroup", (ModelledGroup,), methods)
+
+
+@cache
+def register_backends() -> None:
+    """Make torch know the backends; for the process's whole life."""
+    for name in (EMULATED, THROTTLED):
+        dist.Backend.register_backend(
+            name,
+            _create_group,
+            extended_api=True,
+            devices=["cpu", "cuda"],  # a text here is taken apart into letters
+        )
+
+
+def _create_group(options: Any, emulation: Emulation | None) -> dist.ProcessGroup:
+    """Make a group for torch; only the default one is made with its emulation as option."""
+    if emulation is None:
+        world = dist.group.WORLD
+        assert isinstance(world, ModelledGroup)
+        emulation = world.emulation
+    ranks = options.global_ranks_in_group or range(options.group_size)
+    return group_class()(
+        emulation, rank=options.group_rank, ranks=ranks, real=emulation.make_real(options)
+    )
+
+
+def start_emulation(*, num_ranks: int, model: Modelled, device: torch.device) -> Emulation:
+    """Make torch's default group in this process: rank 0 is real, the others are virtual.
+
+    Raises UsageError where a link cannot be emulated on `device`.
+    """
+    emulation = Emulation(num_ranks=num_ranks, model=model, device=device)
+    register_backends()
+    dist.init_process_group(
+        EMULATED, store=HashStore(), rank=0, world_size=num_ranks, pg_options=emulation
+    )
+    emulation.tune_compiler()
+    return emulation

@@ -1,0 +1,171 @@
+"""The operations of a process group: what each sends, and what is left in its outputs.
+
+Torch has two spellings for many: those of its C++ callers and of its Python callers changed between
+2.10 and 2.14, so both are here. Ranks other than this one are virtual and hold what it holds: a
+gather repeats the local input, a reduction leaves it as it is, a scatter takes this rank's chunk.
+That is finite and costs one operation whatever the number of ranks; it is not what training needs,
+so nothing is said about losses of emulated ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.hardware.collectives import Op
+
+Args = Sequence[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One method of a process group; `size` and `rank` are those of the group."""
+
+    op: Op
+    num_bytes: Callable[[Args, int], int]
+    """Bytes of the full tensor, from the arguments and the group's size."""
+    outputs: Callable[[Args], list[Tensor]]
+    fill: Callable[[Args, int, int], None]
+    """Leave something in the outputs: arguments, this rank, size."""
+    peer: Callable[[Args], int] | None = None
+    """The other rank of the group, where there is only one."""
+
+
+def flat(value: Any) -> list[Tensor]:
+    """Return the tensors of a tensor, a list or a list of lists."""
+    if isinstance(value, Tensor):
+        return [value]
+    if value and isinstance(value[0], Tensor):
+        return list(value)
+    return [tensor for one in value for tensor in flat(one)]
+
+
+def _bytes(value: Any) -> int:
+    return sum(tensor.nbytes for tensor in flat(value))
+
+
+def keep(args: Args, rank: int, size: int) -> None:
+    """The local values are the result."""
+
+
+def _gather_lists(args: Args, rank: int, size: int) -> None:
+    """Outputs hold `size` tensors for each input, in any nesting; those of not-roots are empty."""
+    outputs, inputs = flat(args[0]), flat(args[1])
+    if len(inputs) == 1:
+        _copy(outputs, inputs * len(outputs))
+    elif outputs:  # all-gather of several: a list by rank of lists by input
+        _copy(outputs, inputs * (len(outputs) // len(inputs)))
+
+
+def _gather_flat(args: Args, rank: int, size: int) -> None:
+    for output, source in zip(flat(args[0]), flat(args[1]), strict=True):
+        # Where the input is this rank's part of the output, it is read before it is overwritten.
+        own = source.reshape(1, -1)
+        is_part = source.untyped_storage().data_ptr() == output.untyped_storage().data_ptr()
+        output.view(size, -1).copy_(own.clone() if is_part else own)
+
+
+def _scatter_lists(args: Args, rank: int, size: int) -> None:
+    outputs, inputs = flat(args[0]), flat(args[1])
+    if not inputs:  # the root is another rank
+        torch._foreach_zero_(outputs)
+    else:
+        each = len(inputs) // len(outputs)
+        _copy(outputs, [inputs[i * each + rank % each] for i in range(len(outputs))])
+
+
+def _scatter_flat(args: Args, rank: int, size: int) -> None:
+    for output, source in zip(flat(args[0]), flat(args[1]), strict=True):
+        output.view(-1).copy_(source.view(size, -1)[rank])
+
+
+def _exchange(args: Args, rank: int, size: int) -> None:
+    for output, source in zip(flat(args[0]), flat(args[1]), strict=True):
+        taken, given = output.view(-1), source.reshape(-1)
+        num = min(taken.numel(), given.numel())
+        taken[:num].copy_(given[:num])
+        taken[num:].zero_()
+
+
+def _zero(args: Args, rank: int, size: int) -> None:
+    torch._foreach_zero_(flat(args[0]))
+
+
+def _copy(outputs: list[Tensor], inputs: list[Tensor]) -> None:
+    if len({tensor.shape for tensor in (*outputs, *inputs)}) <= 1:
+        torch._foreach_copy_(outputs, inputs)
+        return
+    for output, source in zip(outputs, inputs, strict=True):
+        output.view(-1).copy_(source.reshape(-1))
+
+
+def _first(args: Args) -> list[Tensor]:
+    return flat(args[0])
+
+
+def _build(
+    op: Op,
+    *,
+    num_bytes: Callable[[Args, int], int],
+    fill: Callable[[Args, int, int], None] = keep,
+    outputs: Callable[[Args], list[Tensor]] = _first,
+    peer: Callable[[Args], int] | None = None,
+) -> Operation:
+    return Operation(op=op, num_bytes=num_bytes, fill=fill, outputs=outputs, peer=peer)
+
+
+def _of_first(args: Args, size: int) -> int:
+    return _bytes(args[0])
+
+
+def _of_second(args: Args, size: int) -> int:
+    return _bytes(args[1])
+
+
+def _of_first_everywhere(args: Args, size: int) -> int:
+    return size * _bytes(args[0])
+
+
+def _of_second_everywhere(args: Args, size: int) -> int:
+    return size * _bytes(args[1])
+
+
+_ALL_REDUCE = _build("all_reduce", num_bytes=_of_first)
+_GATHER_FLAT = _build("all_gather", num_bytes=_of_first, fill=_gather_flat)
+_SCATTER_FLAT = _build("reduce_scatter", num_bytes=_of_second, fill=_scatter_flat)
+_GATHER_LISTS = _build("all_gather", num_bytes=_of_second_everywhere, fill=_gather_lists)
+_EXCHANGE = _build("all_to_all", num_bytes=_of_second, fill=_exchange)
+_BARRIER = _build("barrier", num_bytes=lambda args, size: 0, outputs=lambda args: [])
+
+OPERATIONS: dict[str, Operation] = {
+    "allreduce": _ALL_REDUCE,
+    "allreduce_coalesced": _ALL_REDUCE,
+    "broadcast": _build("broadcast", num_bytes=_of_first),
+    "reduce": _build("reduce", num_bytes=_of_first),
+    "allgather": _GATHER_LISTS,
+    "allgather_coalesced": _GATHER_LISTS,
+    "all_gather_single": _GATHER_FLAT,
+    "_allgather_base": _GATHER_FLAT,
+    "all_gather_single_coalesced": _GATHER_FLAT,
+    "allgather_into_tensor_coalesced": _GATHER_FLAT,
+    "gather": _build("gather", num_bytes=_of_second_everywhere, fill=_gather_lists),
+    "scatter": _build("scatter", num_bytes=_of_first_everywhere, fill=_scatter_lists),
+    "reduce_scatter": _build("reduce_scatter", num_bytes=_of_second, fill=_scatter_lists),
+    "reduce_scatter_single": _SCATTER_FLAT,
+    "_reduce_scatter_base": _SCATTER_FLAT,
+    "reduce_scatter_single_coalesced": _SCATTER_FLAT,
+    "reduce_scatter_tensor_coalesced": _SCATTER_FLAT,
+    "all_to_all_single": _EXCHANGE,
+    "alltoall_base": _EXCHANGE,
+    "alltoall": _EXCHANGE,
+    "send": _build("send", num_bytes=_of_first, peer=lambda args: args[1]),
+    "recv": _build("send", num_bytes=_of_first, fill=_zero, peer=lambda args: args[1]),
+    "recv_anysource": _build("send", num_bytes=_of_first, fill=_zero, peer=lambda args: -1),
+    "barrier": _BARRIER,
+    "monitored_barrier": _BARRIER,
+}
+"""By the name of the method of a process group, in every spelling from torch 2.10 to 2.15."""

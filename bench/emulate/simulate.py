@@ -1,0 +1,125 @@
+"""Event simulation of a recorded step: the same compute and the same order on another link.
+
+Compute between the marks of a trace is kept as recorded; collectives are queued on serial links in
+the order they were issued, and a wait ends when its collective does. With the recorded prices this
+is what the step should have taken, so that a difference shows an error of the timer or contention;
+with a cost model it is the step on another link, or among other ranks. Left out: that compute runs
+slower beside communication, and that ranks differ (`bench.emulate.stragglers`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from bench.emulate.serial_link import level_of
+from bench.emulate.trace import Collective, StepTrace
+from bench.hardware.collectives import Cost, Group, Op
+
+
+class Prices(Protocol):
+    """What the simulation asks of a cost model; `bench.hardware.cost.CostModel` is one."""
+
+    def cost(self, op: Op, *, num_bytes: int, group: Group) -> Cost:
+        """Return the time of one collective."""
+
+    def group_of(self, ranks: Sequence[int]) -> Group:
+        """Return how global ranks lie on the nodes of this model's topology."""
+
+
+Bound = Literal["seconds", "low_s", "high_s"]
+"""Which of a modelled cost's times is used: the model's, or an end of its error band."""
+Regroup = Callable[[Group], Group]
+"""The ranks that a recorded group stands for, such as the same axis of a larger layout."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Replay:
+    """One simulated step, in seconds."""
+
+    step_s: float
+    compute_s: float
+    """What the step takes when no collective takes time."""
+    comm_total_s: float
+    """Sum of the collectives' times on their links, without queueing."""
+    comm_exposed_s: float
+    """Part of the step in which compute only waited: `step_s - compute_s`."""
+
+
+def replay(
+    trace: StepTrace,
+    *,
+    model: Prices | None = None,
+    regroup: Regroup | None = None,
+    bound: Bound = "seconds",
+    is_free: bool = False,
+) -> Replay:
+    """Simulate the step; without a model each collective takes what the run's link took for it.
+
+    `regroup` and `bound` need a model: recorded prices are for the recorded ranks. `is_free` says
+    that the trace was recorded on a link without time: a collective then begins when the call that
+    issued it returns, since what the call took was the recording's and hides nothing.
+    """
+    if model is None and (regroup is not None or bound != "seconds"):
+        raise ValueError("other ranks and error bands need a cost model")
+    groups = [one.group if regroup is None else regroup(one.group) for one in trace.collectives]
+    times_s = [
+        one.modelled_s if model is None else _price_s(one, group=group, model=model, bound=bound)
+        for one, group in zip(trace.collectives, groups, strict=True)
+    ]
+    links = [level_of(group) for group in groups]
+    return _live(trace, times_s=times_s, links=links, is_free=is_free)
+
+
+def compute_step_s(trace: StepTrace) -> float:
+    """Return the step on an infinite link: all its compute, none of its waiting."""
+    free = [0.0] * len(trace.collectives)
+    return _live(trace, times_s=free, links=[0] * len(free)).step_s
+
+
+def _price_s(one: Collective, *, group: Group, model: Prices, bound: Bound) -> float:
+    if group.num_ranks == 1:
+        return 0.0  # nobody to talk to
+    cost = model.cost(one.op, num_bytes=one.num_bytes, group=group)
+    price_s: float = getattr(cost, bound)
+    return price_s
+
+
+def _live(
+    trace: StepTrace, *, times_s: Sequence[float], links: Sequence[int], is_free: bool = False
+) -> Replay:
+    """Follow the compute lane from mark to mark. `times_s` and `links` are by collective."""
+    now_s = recorded_s = compute_s = 0.0
+    free_at_s: dict[int, float] = {}
+    end_s: dict[int, float] = {}
+    waited: set[int] = set()
+    for mark in trace.marks:
+        # Device events resolve half a microsecond, so that two marks may seem to overlap.
+        worked_s = max(0.0, mark.start_s - recorded_s)
+        index = mark.collective
+        if mark.kind == "issue":
+            issuing_s = mark.end_s - mark.start_s
+            handed_s = mark.end_s if is_free else trace.collectives[index].issued_s
+            within_s = handed_s - mark.start_s
+            issued_s = now_s + worked_s + min(max(within_s, 0.0), issuing_s)
+            start_s = max(issued_s, free_at_s.get(links[index], 0.0))
+            end_s[index] = free_at_s[links[index]] = start_s + times_s[index]
+            worked_s += issuing_s
+            now_s += worked_s
+        else:
+            waited.add(index)
+            now_s = max(now_s + worked_s, end_s[index])
+        compute_s += worked_s
+        recorded_s = mark.end_s
+    worked_s = max(0.0, trace.duration_s - recorded_s)
+    # What no mark waits for is waited for at the end: it must never come for nothing.
+    unwaited = [time_s for index, time_s in end_s.items() if index not in waited]
+    step_s = max([now_s + worked_s, *unwaited])
+    compute_s += worked_s
+    return Replay(
+        step_s=step_s,
+        compute_s=compute_s,
+        comm_total_s=sum(times_s),
+        comm_exposed_s=max(0.0, step_s - compute_s),
+    )

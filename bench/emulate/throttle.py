@@ -1,0 +1,77 @@
+"""Real ranks held back: each collective runs for real, and completes no earlier than modelled.
+
+Its numerics are those of real training, so this is the mode for losses and for compression. It can
+only slow down: a link that is faster than what is really there stays as slow as that is, and the
+trace then shows collectives longer than modelled. Ranks do not agree on when a collective begins;
+each holds back from when it issued it, and the real one waits for the last.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, Store
+
+from bench.core.errors import UsageError
+from bench.emulate.emulation import Emulation, Modelled
+from bench.emulate.group import THROTTLED, register_backends
+
+_NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+class Throttle(Emulation):
+    """A modelled link in front of the real one."""
+
+    def make_real(self, options: Any) -> dist.ProcessGroup:
+        """Make the group that torch would have made: gloo, and NCCL on CUDA."""
+        rank, size = options.group_rank, options.group_size
+        real = dist.ProcessGroup(options.store, rank, size)
+        kinds = dist.ProcessGroup.BackendType
+        gloo = dist.ProcessGroupGloo(
+            PrefixStore("cpu/", options.store), rank, size, timeout=options.timeout
+        )
+        real._register_backend(torch.device("cpu"), kinds.GLOO, gloo)
+        real._set_default_backend(kinds.GLOO)
+        if self.device.type == "cuda":
+            settings = dist.ProcessGroupNCCL.Options()
+            settings._timeout = options.timeout
+            nccl = dist.ProcessGroupNCCL(PrefixStore("cuda/", options.store), rank, size, settings)
+            real._register_backend(torch.device("cuda"), kinds.NCCL, nccl)
+            real._set_default_backend(kinds.NCCL)
+        return real
+
+
+def start_throttle(
+    *,
+    model: Modelled,
+    device: torch.device,
+    store: Store | None = None,
+    rank: int | None = None,
+    num_ranks: int | None = None,
+) -> Throttle:
+    """Make torch's default group of the ranks that a launcher started; it ends with `close`.
+
+    Without a store, rank and number of ranks they come from the launcher's environment. Raises
+    UsageError outside a launcher, and where a link cannot be emulated on `device`.
+    """
+    missing = [name for name in _NEEDED if name not in os.environ]
+    if store is None and missing:
+        raise UsageError(
+            f"throttled ranks are started by a launcher, and {', '.join(missing)} is not set; "
+            "start them with torchrun, or use --mode emulated for one real rank"
+        )
+    size = int(os.environ["WORLD_SIZE"]) if num_ranks is None else num_ranks
+    throttle = Throttle(num_ranks=size, model=model, device=device)
+    register_backends()
+    if store is None:
+        dist.init_process_group(THROTTLED, pg_options=throttle)
+    else:
+        assert rank is not None
+        dist.init_process_group(
+            THROTTLED, store=store, rank=rank, world_size=size, pg_options=throttle
+        )
+    throttle.tune_compiler()
+    return throttle

@@ -1,0 +1,224 @@
+"""The link on a GPU, with streams that only keep a time: who waits for whom, and what is noted.
+
+The kernels themselves run in tests/gpu; here each does to its stream's time what it does there.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from bench.core.errors import MeasurementError
+from bench.emulate import device_link
+from bench.emulate.group import start_emulation
+from bench.emulate.simulate import replay
+from tests.emulate.fixed_model import FixedModel
+
+MODELLED_S = 0.010
+COMPUTE_S = 0.004
+
+
+class Stream:
+    """Time of what was queued last; in nanoseconds, as the kernels count."""
+
+    def __init__(self, device=None, priority=0):
+        self.ns = 1_000
+
+    def compute(self, seconds=COMPUTE_S):
+        self.ns += round(seconds * 1e9)
+
+    def record_event(self, event=None):
+        return SimpleNamespace(ns=self.ns)
+
+    def wait_event(self, event):
+        self.ns = max(self.ns, event.ns)
+
+    def wait_stream(self, other):
+        self.wait_event(other.record_event())
+
+    def synchronize(self):
+        pass
+
+
+class Kernels:
+    """Does to a stream's time what the kernels do."""
+
+    def __init__(self, device):
+        self.held = []
+
+    def stamp(self, stamps, slot, *, stream):
+        stamps[slot] = stream.ns
+
+    def reserve(self, free, stamps, slot, *, duration_s, stream):
+        start = max(stream.ns, int(free))
+        free.fill_(start + round(duration_s * 1e9))
+        stamps[slot], stamps[slot + 1], stamps[slot + 2] = stream.ns, start, int(free)
+
+    def hold(self, stamps, slot, *, units, traffic_bytes, stream):
+        self.held.append((units, traffic_bytes))
+        stream.ns = max(stream.ns, int(stamps[slot + 2]))
+
+
+class Device:
+    """What the link uses of torch, for a device that keeps times."""
+
+    def __init__(self):
+        self.current = Stream()
+        device = self
+
+        class Future:
+            def __init__(self, devices):
+                pass
+
+            def set_result(self, value):
+                self.result, self.event = value, device.current.record_event()
+
+            def wait(self):
+                device.current.wait_event(self.event)
+                return self.result
+
+            def done(self):
+                return True
+
+        self.torch = SimpleNamespace(
+            cuda=SimpleNamespace(
+                Stream=Stream,
+                current_device=lambda: 0,
+                set_device=lambda index: None,
+                synchronize=lambda device: None,
+                current_stream=lambda device: self.current,
+                stream=self.inside,
+            ),
+            device=torch.device,
+            int64=torch.int64,
+            zeros=lambda size, dtype, device: torch.zeros(size, dtype=dtype),
+            futures=SimpleNamespace(Future=Future),
+        )
+
+    @contextmanager
+    def inside(self, stream):
+        before, self.current = self.current, stream
+        yield
+        self.current = before
+
+
+@pytest.fixture
+def device(monkeypatch) -> Device:
+    made = Device()
+    monkeypatch.setattr(device_link, "torch", made.torch)
+    monkeypatch.setattr(device_link, "DelayKernels", Kernels)
+    monkeypatch.setattr("bench.emulate.stream_watch.torch", made.torch)
+    return made
+
+
+@pytest.fixture
+def emulation(device) -> Iterator[object]:
+    model = FixedModel(MODELLED_S, node_size=2)
+    running = start_emulation(num_ranks=4, model=model, device=torch.device("cpu"))
+    running.link.close()
+    running.link = device_link.DeviceLink(torch.device("cuda"), recorder=running.recorder)
+    yield running
+    running.close()
+
+
+def all_reduce(**given):
+    return dist.all_reduce(torch.ones(4), **given)
+
+
+def spans(trace):
+    return [(round(one.start_s, 9), round(one.end_s, 9)) for one in trace.collectives]
+
+
+def marks(trace):
+    return [(m.kind, m.collective, round(m.start_s, 9), round(m.end_s, 9)) for m in trace.marks]
+
+
+def test_compute_goes_on_beside_an_asynchronous_collective(emulation, device):
+    emulation.begin_step()
+    device.current.compute()
+    work = all_reduce(async_op=True)
+    device.current.compute()
+    work.wait()
+    trace = emulation.end_step()
+    assert spans(trace) == [(0.004, 0.014)]
+    assert marks(trace) == [("issue", 0, 0.004, 0.004), ("wait", 0, 0.008, 0.014)]
+    assert trace.duration_s == pytest.approx(0.014)
+    assert replay(trace).step_s == pytest.approx(trace.duration_s)
+
+
+def test_a_synchronous_collective_stops_compute_and_that_is_no_compute(emulation, device):
+    emulation.begin_step()
+    device.current.compute()
+    all_reduce()
+    device.current.compute()
+    trace = emulation.end_step()
+    assert marks(trace) == [("issue", 0, 0.004, 0.004), ("wait", 0, 0.004, 0.014)]
+    assert trace.duration_s == pytest.approx(0.018)
+    assert replay(trace).compute_s == pytest.approx(0.008)
+
+
+def test_collectives_of_several_streams_queue(emulation, device):
+    side = Stream()
+    emulation.begin_step()
+    work = all_reduce(async_op=True)
+    with device.inside(side):
+        all_reduce()
+    work.wait()
+    assert spans(emulation.end_step()) == [(0.0, 0.01), (0.01, 0.02)]
+
+
+def test_links_of_both_levels_run_beside_each_other(emulation, device):
+    inside, between = dist.new_group([0, 1]), dist.new_group([0, 2])
+    emulation.begin_step()
+    works = [all_reduce(group=group, async_op=True) for group in (inside, between)]
+    del works
+    assert spans(emulation.end_step()) == [(0.0, 0.01), (0.0, 0.01)]
+
+
+def test_fsdps_way_of_waiting_is_seen(emulation, device):
+    side = Stream()
+    emulation.begin_step()
+    device.current.compute()
+    side.wait_stream(device.current)
+    with device.inside(side):
+        all_reduce()
+        event = side.record_event()
+    device.current.compute()
+    device.current.wait_event(event)
+    trace = emulation.end_step()
+    assert marks(trace) == [("issue", 0, 0.004, 0.004), ("wait", 0, 0.008, 0.014)]
+    assert replay(trace).step_s == pytest.approx(trace.duration_s)
+
+
+def test_units_and_traffic_are_asked_of_the_kernel(emulation, device):
+    all_reduce()
+    emulation.set_contention(16)
+    all_reduce()
+    held = emulation.link._kernels.held
+    assert [units for units, _ in held] == [0, 16]
+    assert held[1][1] == 16 * 3.5
+
+
+def test_a_free_collective_launches_nothing(device):
+    model = FixedModel(0.0)
+    running = start_emulation(num_ranks=4, model=model, device=torch.device("cpu"))
+    running.link.close()
+    running.link = device_link.DeviceLink(torch.device("cuda"), recorder=running.recorder)
+    all_reduce()
+    before_ns = device.current.ns
+    all_reduce(async_op=True).wait()
+    assert device.current.ns == before_ns
+    assert running.link._kernels.held == []
+    running.close()
+
+
+def test_a_step_with_more_moments_than_are_kept_is_refused(emulation, monkeypatch):
+    monkeypatch.setattr(device_link, "_CAPACITY", 4)
+    emulation.begin_step()
+    for _ in range(3):
+        all_reduce()
+    with pytest.raises(MeasurementError, match="moments.*at most 4"):
+        emulation.end_step()

@@ -1,0 +1,163 @@
+"""The modelled link on a CPU: nothing is complete early, and collectives queue."""
+
+import threading
+from collections.abc import Iterator
+from time import perf_counter
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from bench.core.errors import UsageError
+from bench.emulate.completions import Completions
+from bench.emulate.cpu_tax import CpuTax
+from bench.emulate.emulation import Emulation
+from bench.emulate.group import start_emulation
+from bench.emulate.serial_link import BETWEEN, INSIDE, SerialLinks
+from bench.emulate.waking import measure_oversleep_s, sleep_until
+from tests.emulate.fixed_model import FixedModel
+
+MODELLED_S = 0.02
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def emulation() -> Iterator[Emulation]:
+    started = start_emulation(num_ranks=4, model=FixedModel(MODELLED_S), device=CPU)
+    yield started
+    started.close()
+
+
+def test_transfers_queue_on_their_link_and_not_on_the_other():
+    links = SerialLinks()
+    assert links.reserve(INSIDE, now_s=1.0, duration_s=0.5) == (1.0, 1.5)
+    assert links.reserve(INSIDE, now_s=1.2, duration_s=0.5) == (1.5, 2.0)
+    assert links.reserve(BETWEEN, now_s=1.2, duration_s=0.5) == (1.2, 1.7)
+    assert links.reserve(INSIDE, now_s=3.0, duration_s=0.5) == (3.0, 3.5)
+    links.extend(INSIDE, until_s=4.0)
+    links.extend(INSIDE, until_s=2.0)
+    assert links.reserve(INSIDE, now_s=3.6, duration_s=0.5) == (4.0, 4.5)
+
+
+@pytest.mark.parametrize("early_s", [0.0, 2e-4, 1.0])
+def test_a_sleep_never_ends_early(early_s):
+    end_s = perf_counter() + 3e-3
+    sleep_until(end_s, early_s=early_s)
+    assert perf_counter() >= end_s
+    assert 0 <= measure_oversleep_s() <= 5e-4
+
+
+def test_a_collective_never_completes_early(emulation):
+    start_s = perf_counter()
+    dist.all_reduce(torch.ones(4))
+    assert perf_counter() - start_s >= MODELLED_S
+
+
+def test_a_future_never_completes_early(emulation):
+    start_s = perf_counter()
+    work = dist.all_reduce(torch.ones(4), async_op=True)
+    assert work.get_future() is work.get_future()
+    assert not work.is_completed()
+    (value,) = work.get_future().wait()
+    assert perf_counter() - start_s >= MODELLED_S
+    assert work.is_completed() and work.is_success()
+    assert value.tolist() == [1, 1, 1, 1]
+
+
+def test_two_collectives_follow_one_another(emulation):
+    emulation.begin_step()
+    works = [dist.all_reduce(torch.ones(4), async_op=True) for _ in range(2)]
+    for work in works:
+        work.wait()
+    trace = emulation.end_step()
+    first, second = trace.collectives
+    assert second.start_s == first.end_s > second.issued_s
+    for one in trace.collectives:
+        assert one.modelled_s == MODELLED_S
+        assert one.end_s - one.start_s == pytest.approx(MODELLED_S, abs=1e-9)
+    assert [mark.kind for mark in trace.marks] == ["issue", "issue", "wait", "wait"]
+    assert trace.duration_s >= 2 * MODELLED_S
+    assert trace.marks[-1].end_s >= second.end_s
+
+
+def test_nothing_is_noted_outside_a_step(emulation):
+    dist.all_reduce(torch.ones(4))
+    emulation.begin_step()
+    trace = emulation.end_step()
+    assert trace.collectives == () and trace.marks == ()
+
+
+def test_a_callback_may_issue_another_collective_and_wait_for_it(emulation):
+    # On a thread that also watches the clock this would never end.
+    def reduce_again(future):
+        dist.all_reduce(torch.ones(4), async_op=True).get_future().wait()
+        return future.value()
+
+    start_s = perf_counter()
+    dist.all_reduce(torch.ones(4), async_op=True).get_future().then(reduce_again).wait()
+    assert perf_counter() - start_s >= 2 * MODELLED_S
+
+
+def test_due_callables_run_in_order_and_a_blocked_one_stops_none():
+    completions = Completions()
+    order: list[str] = []
+    release, done = threading.Event(), threading.Event()
+    now_s = perf_counter()
+
+    def block():
+        order.append("first")
+        assert release.wait(10)
+        order.append("released")
+        done.set()
+
+    completions.call_at(now_s + 0.02, lambda: (order.append("second"), release.set()))
+    completions.call_at(now_s + 0.01, block)
+    assert done.wait(10)
+    assert order == ["first", "second", "released"]
+    assert not completions.is_own_thread
+    completions.close()
+
+
+def test_a_tax_is_paid_before_the_collective_is_complete(emulation):
+    emulation.set_cpu_tax(3.0)
+    work = dist.all_reduce(torch.ones(2**20), async_op=True)
+    work.wait()
+    assert work._burnt is not None and work._burnt.is_set()
+    emulation.set_cpu_tax(0)
+    free = dist.all_reduce(torch.ones(4), async_op=True)
+    assert free._burnt is None
+    free.wait()
+
+
+def test_a_tax_is_not_paid_before_its_transfer_begins():
+    tax = CpuTax()
+    tax.copies = 1.0
+    start_s = perf_counter() + 0.02
+    burnt = tax.burn(1000, start_s=start_s, end_s=start_s + 0.02)
+    assert burnt is not None and burnt.wait(10)
+    assert perf_counter() >= start_s + 0.02 * 15 / 16  # the last of its sixteen slices
+    tax.close()
+
+
+def test_a_device_without_a_readable_clock_is_refused():
+    with pytest.raises(UsageError, match="meta.*CPU or an NVIDIA GPU.*simulated"):
+        start_emulation(num_ranks=2, model=FixedModel(), device=torch.device("meta"))
+    assert not dist.is_initialized()
+
+
+def test_the_compiler_is_told_both_bandwidths_and_gets_its_settings_back():
+    from torch._inductor import config
+
+    def seconds(op, num_bytes, group):
+        bytes_per_s = 7e9 if group.num_nodes == 1 else 2e9
+        return num_bytes * (group.num_ranks - 1) / group.num_ranks / bytes_per_s
+
+    before = config.intra_node_bw, config.inter_node_bw
+    model = FixedModel(seconds, node_size=4)
+    started = start_emulation(num_ranks=12, model=model, device=CPU)
+    assert (config.intra_node_bw, config.inter_node_bw) == (7, 4 * 2)
+    started.close()
+    assert (config.intra_node_bw, config.inter_node_bw) == before
+    started = start_emulation(num_ranks=12, model=FixedModel(0.0), device=CPU)
+    assert (config.intra_node_bw, config.inter_node_bw) == before
+    started.close()

@@ -1,0 +1,254 @@
+"""Each operation of an emulated group: what it leaves, what it costs, and that none is free."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from bench.emulate.emulation import Emulation
+from bench.emulate.group import group_class, start_emulation
+from bench.emulate.operations import OPERATIONS
+from bench.hardware.collectives import Group
+from tests.emulate.fixed_model import FixedModel
+
+NUM_RANKS = 4
+
+
+@pytest.fixture
+def model() -> FixedModel:
+    return FixedModel(0.0, node_size=2)
+
+
+@pytest.fixture(autouse=True)
+def emulation(model: FixedModel) -> Iterator[Emulation]:
+    started = start_emulation(num_ranks=NUM_RANKS, model=model, device=torch.device("cpu"))
+    model.asked.clear()
+    yield started
+    started.close()
+
+
+LOCAL = torch.arange(8.0)
+ALL = Group(NUM_RANKS, 2)
+
+
+def all_reduce() -> Tensor:
+    tensor = LOCAL.clone()
+    dist.all_reduce(tensor)
+    return tensor
+
+
+def broadcast() -> Tensor:
+    tensor = LOCAL.clone()
+    dist.broadcast(tensor, src=2)
+    return tensor
+
+
+def reduce() -> Tensor:
+    tensor = LOCAL.clone()
+    dist.reduce(tensor, dst=1)
+    return tensor
+
+
+def all_gather() -> Tensor:
+    outputs = [torch.empty(8) for _ in range(NUM_RANKS)]
+    dist.all_gather(outputs, LOCAL)
+    return torch.stack(outputs)
+
+
+def all_gather_flat() -> Tensor:
+    output = torch.empty(NUM_RANKS * 8)
+    dist.group.WORLD._allgather_base(output, LOCAL).wait()  # type: ignore[union-attr]
+    return output.view(NUM_RANKS, 8)
+
+
+def gather() -> Tensor:
+    outputs = [torch.empty(8) for _ in range(NUM_RANKS)]
+    dist.gather(LOCAL, outputs, dst=0)
+    return torch.stack(outputs)
+
+
+def scatter() -> Tensor:
+    output = torch.empty(2)
+    dist.scatter(output, list(LOCAL.chunk(NUM_RANKS)), src=0)
+    return output
+
+
+def reduce_scatter() -> Tensor:
+    output = torch.empty(2)
+    dist.reduce_scatter(output, list(LOCAL.chunk(NUM_RANKS)))
+    return output
+
+
+def reduce_scatter_flat() -> Tensor:
+    output = torch.empty(2)
+    dist.group.WORLD._reduce_scatter_base(output, LOCAL).wait()  # type: ignore[union-attr]
+    return output
+
+
+def all_to_all_flat() -> Tensor:
+    output = torch.empty(8)
+    dist.all_to_all_single(output, LOCAL)
+    return output
+
+
+def all_to_all() -> Tensor:
+    output = torch.empty(8)
+    dist.all_to_all(list(output.chunk(NUM_RANKS)), list(LOCAL.chunk(NUM_RANKS)))
+    return output
+
+
+def send() -> Tensor:
+    dist.send(LOCAL, dst=3)
+    return LOCAL
+
+
+def receive() -> Tensor:
+    tensor = LOCAL.clone()
+    dist.recv(tensor, src=1)
+    return tensor
+
+
+REPEATED = LOCAL.repeat(NUM_RANKS, 1)
+CASES: list[tuple[Callable[[], Tensor], Tensor, tuple[str, int, Group]]] = [
+    (all_reduce, LOCAL, ("all_reduce", 32, ALL)),
+    (broadcast, LOCAL, ("broadcast", 32, ALL)),
+    (reduce, LOCAL, ("reduce", 32, ALL)),
+    (all_gather, REPEATED, ("all_gather", 128, ALL)),
+    (all_gather_flat, REPEATED, ("all_gather", 128, ALL)),
+    (gather, REPEATED, ("gather", 128, ALL)),
+    (scatter, LOCAL[:2], ("scatter", 32, ALL)),
+    (reduce_scatter, LOCAL[:2], ("reduce_scatter", 32, ALL)),
+    (reduce_scatter_flat, LOCAL[:2], ("reduce_scatter", 32, ALL)),
+    (all_to_all_flat, LOCAL, ("all_to_all", 32, ALL)),
+    (all_to_all, LOCAL, ("all_to_all", 32, ALL)),
+    (send, LOCAL, ("send", 32, Group(2, 2))),
+    (receive, torch.zeros(8), ("send", 32, Group(2, 1))),
+]
+
+
+@pytest.mark.parametrize(
+    ("run", "left", "asked"), CASES, ids=lambda case: getattr(case, "__name__", "")
+)
+def test_each_operation_leaves_local_data_and_is_charged_for_the_full_tensor(
+    model: FixedModel, run: Callable[[], Tensor], left: Tensor, asked: tuple[str, int, Group]
+) -> None:
+    assert torch.equal(run(), left)
+    assert model.asked == [asked]
+
+
+def test_an_input_that_is_part_of_the_output_is_repeated_too() -> None:
+    output = torch.zeros(NUM_RANKS, 8)
+    output[0] = LOCAL
+    dist.group.WORLD._allgather_base(output.view(-1), output[0]).wait()  # type: ignore[union-attr]
+    assert torch.equal(output, REPEATED)
+
+
+def test_a_barrier_is_charged(model: FixedModel) -> None:
+    dist.barrier()
+    assert model.asked == [("barrier", 0, ALL)]
+
+
+def test_an_exchange_of_unequal_parts_leaves_nothing_undefined() -> None:
+    output = torch.full((12,), float("nan"))
+    dist.all_to_all_single(output, LOCAL, [3, 3, 3, 3], [2, 2, 2, 2])
+    assert output.tolist() == [*LOCAL.tolist(), 0, 0, 0, 0]
+
+
+def test_objects_are_gathered() -> None:
+    gathered: list[object] = [None] * NUM_RANKS
+    dist.all_gather_object(gathered, {"step": 3})
+    assert gathered == [{"step": 3}] * NUM_RANKS
+    listed = [{"a": 1}]
+    dist.broadcast_object_list(listed, src=0)
+    assert listed == [{"a": 1}]
+
+
+def test_coalesced_operations_are_one_collective_of_all_their_bytes(model: FixedModel) -> None:
+    first, second = LOCAL.clone(), torch.ones(4)
+    with dist._coalescing_manager():
+        dist.all_reduce(first)
+        dist.all_reduce(second)
+    assert model.asked == [("all_reduce", 48, ALL)]
+    with dist._coalescing_manager(device=torch.device("cpu"), async_ops=True) as manager:
+        dist.broadcast(first, src=0)
+    manager.wait()
+    assert model.asked[1:] == [("broadcast", 32, ALL)]
+
+
+def test_functional_collectives_wait_and_leave_local_data(model: FixedModel) -> None:
+    functional = torch.ops._c10d_functional
+    name = dist.group.WORLD.group_name  # type: ignore[union-attr]
+
+    def waited(tensor: Tensor) -> Tensor:
+        result: Tensor = functional.wait_tensor(tensor)
+        return result
+
+    assert torch.equal(waited(functional.all_reduce(LOCAL, "sum", name)), LOCAL)
+    gathered = waited(functional.all_gather_into_tensor(LOCAL, NUM_RANKS, name))
+    assert torch.equal(gathered.view(NUM_RANKS, 8), REPEATED)
+    kept = waited(functional.reduce_scatter_tensor(LOCAL, "sum", NUM_RANKS, name))
+    assert torch.equal(kept, LOCAL[:2])
+    parts = [2] * NUM_RANKS
+    exchanged = waited(functional.all_to_all_single(LOCAL, parts, parts, name))
+    assert torch.equal(exchanged, LOCAL)
+    assert [one[:2] for one in model.asked] == [
+        ("all_reduce", 32),
+        ("all_gather", 128),
+        ("reduce_scatter", 32),
+        ("all_to_all", 32),
+    ]
+
+
+def test_a_subgroup_is_charged_by_where_its_ranks_are(model: FixedModel) -> None:
+    inside, across = dist.new_group([0, 1]), dist.new_group([0, 2])
+    dist.all_reduce(LOCAL.clone(), group=inside)
+    dist.all_reduce(LOCAL.clone(), group=across)
+    assert [asked[2] for asked in model.asked] == [Group(2, 1), Group(2, 2)]
+
+
+def test_a_mesh_has_groups_for_its_axes(model: FixedModel) -> None:
+    mesh = dist.init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
+    dist.all_reduce(LOCAL.clone(), group=mesh.get_group("tp"))
+    dist.all_reduce(LOCAL.clone(), group=mesh.get_group("dp"))
+    assert [asked[2] for asked in model.asked][-2:] == [Group(2, 1), Group(2, 2)]
+
+
+def test_a_group_of_one_rank_costs_nothing(model: FixedModel) -> None:
+    alone = dist.new_group([0])
+    dist.all_reduce(LOCAL.clone(), group=alone)
+    assert model.asked == []
+
+
+def test_an_operation_that_is_not_modelled_raises() -> None:
+    # The C++ method of the base class, which a Python group does not see: it must not be free.
+    world = dist.group.WORLD
+    with pytest.raises(RuntimeError, match="error_on_collective"):
+        dist.ProcessGroup._allgather_base(world, torch.empty(32), LOCAL)
+
+
+def test_every_operation_of_a_torch_group_is_modelled() -> None:
+    administration = {
+        "abort",
+        "bound_device_id",
+        "boxed",
+        "get_group_store",
+        "group_desc",
+        "group_name",
+        "merge_remote_group",
+        "name",
+        "rank",
+        "set_timeout",
+        "shutdown",
+        "size",
+        "split_group",
+        "unbox",
+        "use_pg_for_symm_mem_rendezvous",
+    }
+    methods = {
+        name for name in vars(dist.ProcessGroup) if name[0] not in "_ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    }
+    assert methods - administration <= set(OPERATIONS)
+    assert {"_allgather_base", "_reduce_scatter_base"} <= set(OPERATIONS)
+    assert set(OPERATIONS) <= set(vars(group_class()))

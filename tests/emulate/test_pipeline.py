@@ -1,0 +1,265 @@
+"""Pipelines against the closed forms of the papers and against a ticking reference."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from step_traces import RoundPrices
+
+from bench.core.errors import UsageError
+from bench.core.nouns import Layout
+from bench.emulate.pipeline import simulate_step
+from bench.emulate.pipeline_flow import Stage
+from bench.emulate.schedules import (
+    Task,
+    check_pipeline,
+    device_tasks,
+    num_stages,
+    parse_schedule,
+    pipeline_note,
+)
+
+EVEN = Stage(forward_s=1.0, backward_s=2.0)
+
+
+def layout(stages: int, micro_batches: int, schedule: str = "1f1b", **others: int) -> Layout:
+    return Layout(
+        mode="simulated",
+        strategy="pp",
+        pipeline=stages,
+        grad_accum=micro_batches,
+        schedule=schedule,
+        **others,  # type: ignore[arg-type]
+    )
+
+
+def ticked_s(stages: list[Stage], spread: Layout, *, message_s: int) -> int:
+    """When the last pass ends, looked up second by second; whole seconds only.
+
+    Written apart from the simulation. Each second every free device begins its next pass if the
+    input is there, and every free link its next message.
+    """
+    schedule = parse_schedule(spread.schedule)
+    count = spread.pipeline
+    queues = [
+        device_tasks(schedule, num_devices=count, device=d, num_micro_batches=spread.grad_accum)
+        for d in range(count)
+    ]
+    last = len(stages) - 1
+    here = {Task(True, micro_batch, 0) for micro_batch in range(spread.grad_accum)}
+    running: list[tuple[Task, int] | None] = [None] * count
+    links: dict[tuple[int, int], list[tuple[Task, int | None]]] = {}
+    for now in range(10_000):
+        for device in range(count):
+            entry = running[device]
+            if entry is not None and entry[1] == now:
+                running[device] = None
+                task = entry[0]
+                if task.is_forward and task.stage == last:
+                    here.add(Task(False, task.micro_batch, last))
+                    continue
+                stage = task.stage + (1 if task.is_forward else -1)
+                if stage >= 0:
+                    pair = (device, stage % count)
+                    to = Task(task.is_forward, task.micro_batch, stage)
+                    if pair[0] == pair[1]:
+                        here.add(to)
+                    else:
+                        links.setdefault(pair, []).append((to, None))
+        for waiting in links.values():
+            while waiting:
+                to, end = waiting[0]
+                if end is None:
+                    end = now + message_s
+                    waiting[0] = (to, end)
+                if end > now:
+                    break
+                here.add(to)
+                waiting.pop(0)
+        for device in range(count):
+            if running[device] is None and queues[device] and queues[device][0] in here:
+                task = queues[device].pop(0)
+                stage = stages[task.stage]
+                seconds = stage.forward_s if task.is_forward else stage.backward_s
+                running[device] = (task, now + int(seconds))
+        if not any(queues) and not any(running):
+            return now
+    raise AssertionError("the reference did not end")
+
+
+@pytest.mark.parametrize("schedule", ["1f1b", "gpipe"])
+@pytest.mark.parametrize(("stages", "micro_batches"), [(1, 4), (2, 2), (4, 8), (8, 8), (4, 3)])
+def test_equal_stages_have_the_bubble_of_the_formula(
+    stages: int, micro_batches: int, schedule: str
+) -> None:
+    """(p - 1) / (m + p - 1), arXiv 2104.04473 section 2.2.1 as a share of the whole step."""
+    step = simulate_step(
+        [EVEN] * stages, layout=layout(stages, micro_batches, schedule), model=None
+    )
+    expected = (stages - 1) / (micro_batches + stages - 1)
+    assert step.bubble_frac == pytest.approx(expected)
+    assert step.step_s == pytest.approx(3.0 * (micro_batches + stages - 1))
+    assert step.busy_s == pytest.approx([3.0 * micro_batches] * stages)
+
+
+@pytest.mark.parametrize("chunks", [2, 3, 4])
+@pytest.mark.parametrize(("devices", "micro_batches"), [(1, 2), (2, 2), (2, 6), (4, 4), (4, 12)])
+def test_interleaving_divides_the_bubble_by_the_chunks(
+    devices: int, micro_batches: int, chunks: int
+) -> None:
+    """(p - 1) / (m v + p - 1), section 2.2.2."""
+    spread = layout(devices, micro_batches, f"interleaved-{chunks}")
+    step = simulate_step([EVEN] * (devices * chunks), layout=spread, model=None)
+    expected = (devices - 1) / (micro_batches * chunks + devices - 1)
+    assert step.bubble_frac == pytest.approx(expected)
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=60)
+def test_any_stages_run_as_the_ticking_reference_does(data: st.DataObject) -> None:
+    devices = data.draw(st.integers(1, 4))
+    schedule = data.draw(st.sampled_from(["gpipe", "1f1b", "interleaved-2", "interleaved-3"]))
+    rounds = data.draw(st.integers(1, 3))
+    micro_batches = devices * rounds if "inter" in schedule else data.draw(st.integers(1, 7))
+    spread = layout(devices, micro_batches, schedule)
+    message_s = data.draw(st.integers(0, 4))
+    seconds = st.integers(1, 5)
+    stages = [
+        Stage(
+            forward_s=data.draw(seconds),
+            backward_s=data.draw(seconds),
+            output_bytes=100 * message_s,
+        )
+        for _ in range(num_stages(spread))
+    ]
+    step = simulate_step(stages, layout=spread, model=RoundPrices())
+    assert step.step_s == pytest.approx(ticked_s(stages, spread, message_s=message_s))
+    free = simulate_step(stages, layout=spread, model=None)
+    assert step.compute_step_s == pytest.approx(free.step_s)
+    assert step.comm_exposed_s == pytest.approx(step.step_s - free.step_s)
+
+
+def test_micro_batches_take_their_own_times_in_turn() -> None:
+    """Two micro-batches of 3 and 6 on one device, then the first times again: 3 + 6 + 3."""
+    slow = Stage(forward_s=2.0, backward_s=4.0)
+    step = simulate_step([EVEN], layout=layout(1, 3), model=None, passes=[[EVEN], [slow]])
+    assert step.step_s == pytest.approx(12.0)
+
+
+@given(
+    st.integers(1, 6),
+    st.integers(1, 5),
+    st.sampled_from(["gpipe", "1f1b", "interleaved-2", "interleaved-4"]),
+)
+def test_every_schedule_runs_each_pass_once_and_forward_first(
+    devices: int, rounds: int, schedule: str
+) -> None:
+    chunks = parse_schedule(schedule).chunks
+    for device in range(devices):
+        tasks = device_tasks(
+            parse_schedule(schedule),
+            num_devices=devices,
+            device=device,
+            num_micro_batches=rounds * devices,
+        )
+        stages = range(device, devices * chunks, devices)
+        assert sorted(tasks) == sorted(
+            Task(is_forward, micro_batch, stage)
+            for is_forward in (True, False)
+            for micro_batch in range(rounds * devices)
+            for stage in stages
+        )
+        for index, task in enumerate(tasks):
+            if not task.is_forward:
+                assert task._replace(is_forward=True) in tasks[:index]
+
+
+def test_1f1b_holds_no_more_activations_than_stages_are_left() -> None:
+    """GPipe holds all 16; device d of 4 holds 4 - d with 1F1B."""
+    for device in range(4):
+        tasks = device_tasks(
+            parse_schedule("1f1b"), num_devices=4, device=device, num_micro_batches=16
+        )
+        held, most = 0, 0
+        for task in tasks:
+            held += 1 if task.is_forward else -1
+            most = max(most, held)
+        assert most == 4 - device
+
+
+def test_one_stage_is_its_micro_batches_and_an_optimizer_step() -> None:
+    one = Stage(forward_s=1.0, backward_s=2.0, optimizer_s=0.5, output_bytes=100)
+    step = simulate_step([one], layout=layout(1, 4), model=RoundPrices())
+    assert step.step_s == pytest.approx(12.5)
+    assert (step.bubble_frac, step.comm_ops, step.comm_exposed_s) == (0.0, 0, 0.0)
+
+
+def test_two_stages_with_messages_by_hand() -> None:
+    """One micro-batch: forward 1, message 1, forward 1, backward 2, message 1, backward 2."""
+    stage = replace(EVEN, output_bytes=100)
+    step = simulate_step([stage, stage], layout=layout(2, 1), model=RoundPrices())
+    assert step.step_s == pytest.approx(8.0)
+    assert step.p2p_exposed_s == step.comm_exposed_s == pytest.approx(2.0)
+    assert (step.comm_ops, step.comm_bytes, step.comm_total_s) == (1, 100, pytest.approx(1.0))
+
+
+def test_gradients_are_reduced_after_a_devices_last_backward() -> None:
+    """Two stages, one micro-batch, two replicas; device 1 is through at 4, device 0 at 6."""
+    first = replace(EVEN, gradient_bytes=100, optimizer_s=0.25)
+    second = replace(EVEN, gradient_bytes=250, optimizer_s=0.5)
+    spread = layout(2, 1, data=2)
+    step = simulate_step([first, second], layout=spread, model=RoundPrices())
+    assert step.step_s == pytest.approx(max(6 + 1 + 0.25, 4 + 2.5 + 0.5))
+    clipped = simulate_step([first, second], layout=spread, model=RoundPrices(), clips=True)
+    assert clipped.step_s == pytest.approx(7.5), "both wait for the norm, then the slower steps"
+    assert step.p2p_exposed_s == pytest.approx(0.0)
+    assert (step.comm_bytes, step.comm_total_s) == (250, pytest.approx(2.5))
+
+
+def test_tied_embeddings_are_added_up_by_the_first_and_the_last_stage() -> None:
+    step = simulate_step([EVEN] * 2, layout=layout(2, 1), model=RoundPrices(), shared_bytes=300)
+    assert step.step_s == pytest.approx(6 + 3)
+    assert step.compute_step_s == pytest.approx(6)
+
+
+def test_messages_between_nodes_are_priced_as_such() -> None:
+    """Four stages on nodes of two: only the middle message leaves its node."""
+    asked = []
+
+    class Watched(RoundPrices):
+        def cost(self, op, *, num_bytes, group):  # type: ignore[no-untyped-def]
+            asked.append((op, group.num_nodes))
+            return super().cost(op, num_bytes=num_bytes, group=group)
+
+    stages = [replace(EVEN, output_bytes=100)] * 4
+    simulate_step(stages, layout=layout(4, 2), model=Watched(node_size=2))
+    assert sorted(asked) == [("send", 1)] * 4 + [("send", 2)] * 2, "each pair both ways, once"
+
+
+def test_one_slow_stage_sets_the_pace() -> None:
+    """Its 100 passes of 6; before them a forward, once a wait of 1 for the stage after it (two
+    forwards take until 5, the first gradient comes at 6), and after them a backward of 2."""
+    slow = Stage(forward_s=2.0, backward_s=4.0)
+    step = simulate_step([EVEN, slow, EVEN], layout=layout(3, 100), model=None)
+    assert step.step_s == pytest.approx(1 + 600 + 1 + 2)
+
+
+@pytest.mark.parametrize("text", ["1F1B", "interleaved", "interleaved-1", "interleaved-0", "zb"])
+def test_an_unknown_schedule_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(UsageError, match="interleaved-2") as caught:
+        parse_schedule(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_micro_batches_that_cannot_be_interleaved_are_refused() -> None:
+    with pytest.raises(UsageError, match="--grad-accum 8"):
+        check_pipeline(layout(4, 7, "interleaved-2"))
+    with pytest.raises(UsageError, match="--tp 2"):
+        check_pipeline(layout(4, 8, tensor=2))
+    check_pipeline(layout(4, 8, "interleaved-2"))
+
+
+def test_too_few_micro_batches_are_said() -> None:
+    assert pipeline_note(layout(4, 4)) is None
+    assert "--grad-accum 16" in (pipeline_note(layout(4, 1)) or "")

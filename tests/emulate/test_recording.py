@@ -1,0 +1,137 @@
+"""Notes of a step put in order: by hand, with stamps, and as FSDP waits on a GPU."""
+
+from bench.emulate.recording import Issued, Recorder
+from bench.emulate.stream_watch import StreamWatch
+from bench.hardware.collectives import Group
+
+
+def issued(at, *, start, end, is_on_lane=True, is_future_taken=False, **given):
+    return Issued(
+        op="all_reduce",
+        num_bytes=8,
+        group=Group(2),
+        modelled_s=end - start,
+        mark_start=at,
+        mark_end=at + 0.1,
+        is_on_lane=is_on_lane,
+        ready=(at,),
+        start=start,
+        end=end,
+        is_future_taken=is_future_taken,
+        **given,
+    )
+
+
+def in_order(trace):
+    return [(mark.kind, mark.collective, mark.start_s, mark.end_s) for mark in trace.marks]
+
+
+def recorded(*collectives, drains=(), end=20.0, resolve=float):
+    recorder = Recorder()
+    recorder.begin(0.0)
+    for one in collectives:
+        recorder.note(one)
+    for drain in drains:
+        recorder.note_drained(*drain)
+    return recorder.end(end, resolve=resolve)
+
+
+def test_times_count_from_the_begin_of_the_step():
+    recorder = Recorder()
+    recorder.begin(100.0)
+    recorder.note(issued(101.0, start=101.0, end=103.0, waits=[(102.0, 103.5)]))
+    trace = recorder.end(105.0, resolve=float)
+    assert trace.duration_s == 5.0
+    (one,) = trace.collectives
+    assert (one.issued_s, one.start_s, one.end_s) == (1.0, 1.0, 3.0)
+    assert in_order(trace) == [
+        ("issue", 0, 1.0, trace.marks[0].end_s),
+        ("wait", 0, 2.0, 3.5),
+    ]
+
+
+def test_a_drain_is_one_wait_for_each_future_in_the_order_they_were_complete():
+    trace = recorded(
+        issued(1.0, start=1.0, end=4.0, is_future_taken=True),
+        issued(2.0, start=4.0, end=9.0, is_future_taken=True, seen=9.5),
+        issued(2.5, start=0.0, end=9.0),  # nobody waits for it
+        drains=[(3.0, 10.0)],
+    )
+    waits = [mark for mark in in_order(trace) if mark[0] == "wait"]
+    assert waits == [("wait", 0, 3.0, 4.0), ("wait", 1, 4.0, 9.5)]
+
+
+def test_what_a_callback_issues_while_compute_waits_is_issued_before_its_wait():
+    trace = recorded(
+        issued(1.0, start=1.0, end=4.0, is_future_taken=True),
+        issued(4.2, start=4.2, end=6.0, is_future_taken=True, is_on_lane=False),
+        drains=[(3.0, 7.0)],
+    )
+    assert [mark[:2] for mark in in_order(trace)] == [
+        ("issue", 0),
+        ("wait", 0),
+        ("issue", 1),
+        ("wait", 1),
+    ]
+    assert in_order(trace)[2:] == [("issue", 1, 4.0, 4.0), ("wait", 1, 4.0, 6.0)]
+
+
+def test_an_explicit_wait_is_not_repeated_by_a_drain():
+    trace = recorded(
+        issued(1.0, start=1.0, end=4.0, is_future_taken=True, waits=[(2.0, 4.0), (5.0, 5.0)]),
+        drains=[(6.0, 7.0)],
+    )
+    assert [mark[:2] for mark in in_order(trace)] == [("issue", 0), ("wait", 0)]
+
+
+def test_the_input_was_ready_at_the_earliest_of_its_moments():
+    one = issued(3.0, start=4.0, end=5.0, is_on_lane=False)
+    one.ready = (3.0, 2.5)
+    trace = recorded(one)
+    assert trace.collectives[0].issued_s == 2.5
+    assert in_order(trace) == [("issue", 0, 2.5, 2.5)]
+
+
+def test_moments_may_be_numbers_of_stamps():
+    stamps = {0: 10.0, 3: 11.0, 4: 11.0, 5: 13.0, 6: 14.0}
+    one = issued(3, start=4, end=5)
+    one.modelled_s, one.mark_end = 2.0, 3
+    trace = recorded(one, end=6, resolve=lambda moment: stamps[int(moment)])
+    assert trace.duration_s == 4.0
+    assert in_order(trace) == [("issue", 0, 1.0, 1.0)]
+    assert trace.collectives[0].end_s == 3.0
+
+
+class Stream:
+    """As torch's: it compares by what it is, and waits for events of others."""
+
+    def __init__(self, name):
+        self.name = name
+        self.waited = []
+
+    def record_event(self, event=None):
+        return object() if event is None else event
+
+    def wait_event(self, event):
+        self.waited.append(event)
+
+
+def test_a_wait_for_an_event_behind_a_collective_is_noted_once_and_only_on_the_lane():
+    clock = iter(range(100))
+    watch = StreamWatch(stamp=lambda stream: next(clock), stream_class=Stream)
+    lane, side = Stream("lane"), Stream("side")
+    one = issued(0.0, start=1.0, end=2.0, is_on_lane=False)
+    original = Stream.wait_event
+    watch.begin(lane)
+    unrelated = side.record_event()
+    watch.issued_on(side, one)
+    event = side.record_event()
+    lane.wait_event(unrelated)
+    side.wait_event(event)
+    assert one.waits == []
+    lane.wait_event(event)
+    lane.wait_event(event)
+    assert one.waits == [(0, 1)]
+    assert lane.waited == [unrelated, event, event]
+    watch.end()
+    assert Stream.wait_event is original

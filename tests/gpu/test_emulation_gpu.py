@@ -1,0 +1,221 @@
+"""Links emulated on a real CUDA device: nothing is early, transfers queue, torch trains on it.
+
+Bounds are from below, or against what the same device does without a link: how late a kernel ends
+depends on what else runs.
+"""
+
+import statistics
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from bench.emulate.emulation import Emulation
+from bench.emulate.group import start_emulation
+from bench.emulate.simulate import replay
+from tests.emulate.fixed_model import FixedModel
+from tests.emulate.test_training import assert_consistent
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is available"),
+    pytest.mark.skipif(torch.version.cuda is None, reason="links are emulated on NVIDIA devices"),
+]
+
+MODELLED_S = 0.01
+CUDA = torch.device("cuda", 0)
+
+
+def started(seconds: object = MODELLED_S, *, num_ranks: int = 4) -> Emulation:
+    model = FixedModel(seconds, node_size=2)  # type: ignore[arg-type]
+    return start_emulation(num_ranks=num_ranks, model=model, device=CUDA)
+
+
+@pytest.fixture
+def emulation() -> Iterator[Emulation]:
+    running = started()
+    yield running
+    running.close()
+
+
+def make_net(width: int = 512, depth: int = 4) -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = [nn.Sequential(nn.Linear(width, width), nn.ReLU()) for _ in range(depth)]
+    return nn.Sequential(*layers).to(CUDA)
+
+
+def traced(emulation, net, width=512):
+    for _ in range(3):
+        emulation.begin_step()
+        net(torch.ones(64, width, device=CUDA)).sum().backward()
+        trace = emulation.end_step()
+    return trace
+
+
+@pytest.mark.parametrize("modelled_s", [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 2.5])
+@pytest.mark.parametrize("units", [0, 16])
+def test_a_stream_is_held_as_long_as_asked(modelled_s, units):
+    emulation = started(modelled_s)
+    emulation.set_contention(units)
+    tensor = torch.ones(2**20, device=CUDA)
+    dist.all_reduce(tensor)
+    torch.cuda.synchronize()
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin.record()
+    dist.all_reduce(tensor)
+    end.record()
+    torch.cuda.synchronize()
+    held_s = begin.elapsed_time(end) / 1e3
+    emulation.close()
+    # The globaltimer of some devices counts in microseconds, and so does an event.
+    assert held_s >= modelled_s - 2e-6
+
+
+def test_the_host_does_not_wait(emulation):
+    tensor = torch.ones(1024, device=CUDA)
+    dist.all_reduce(tensor, async_op=True).wait()
+    torch.cuda.synchronize()
+    begin_s = time.perf_counter()
+    for _ in range(20):
+        dist.all_reduce(tensor, async_op=True).wait()
+    issued_s = time.perf_counter() - begin_s
+    torch.cuda.synchronize()
+    assert time.perf_counter() - begin_s >= 20 * MODELLED_S > issued_s
+
+
+def test_collectives_of_all_streams_queue_on_one_link(emulation):
+    tensor = torch.ones(1024, device=CUDA)
+    emulation.begin_step()
+    works = [dist.all_reduce(tensor, async_op=True)]
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        dist.all_reduce(tensor)
+    for work in works:
+        work.wait()
+    torch.cuda.current_stream().wait_stream(side)
+    trace = emulation.end_step()
+    first, second = sorted(trace.collectives, key=lambda one: one.start_s)
+    assert second.start_s >= first.end_s
+    for one in (first, second):
+        assert one.end_s - one.start_s == pytest.approx(MODELLED_S, abs=2e-9)
+    assert trace.duration_s >= 2 * MODELLED_S
+
+
+def test_links_inside_and_between_nodes_do_not_hold_each_other_up(emulation):
+    inside, between = dist.new_group([0, 1]), dist.new_group([0, 2])
+    tensor = torch.ones(1024, device=CUDA)
+    streams = [torch.cuda.Stream(), torch.cuda.Stream()]
+    emulation.begin_step()
+    for stream, group in zip(streams, (inside, between), strict=True):
+        with torch.cuda.stream(stream):
+            dist.all_reduce(tensor, group=group)
+    trace = emulation.end_step()
+    first, second = trace.collectives
+    assert second.start_s < first.end_s
+
+
+def test_gathered_values_are_there_when_waited_for(emulation):
+    local = torch.arange(8.0, device=CUDA)
+    output = torch.empty(32, device=CUDA)
+    dist.group.WORLD._allgather_base(output, local).wait()
+    assert torch.equal(output.view(4, 8), local.expand(4, 8))
+    futures = dist.all_reduce(local, async_op=True).get_future().then(lambda f: f.value()[0] * 2)
+    assert torch.equal(futures.wait(), 2 * local)
+
+
+def test_ddp_trains_and_its_replay_agrees(emulation):
+    net = nn.parallel.DistributedDataParallel(make_net(), device_ids=[0], bucket_cap_mb=1)
+    trace = traced(emulation, net)
+    assert_consistent(trace)
+    assert replay(trace).step_s == pytest.approx(trace.duration_s, rel=0.03)
+
+
+def test_fsdp_trains_overlaps_and_its_waits_are_seen(emulation):
+    from torch.distributed.fsdp import fully_shard
+
+    net = make_net()
+    for block in net:
+        fully_shard(block)
+    fully_shard(net)
+    trace = traced(emulation, net)
+    kinds = {mark.kind for mark in trace.marks}
+    assert kinds == {"issue", "wait"}
+    waited = {mark.collective for mark in trace.marks if mark.kind == "wait"}
+    gathers = {i for i, one in enumerate(trace.collectives) if one.op == "all_gather"}
+    assert gathers <= waited
+    assert replay(trace).step_s == pytest.approx(trace.duration_s, rel=0.03)
+
+
+@pytest.mark.parametrize("name", ["fp16", "power_sgd"])
+def test_communication_hooks_run(emulation, name):
+    from tests.emulate import test_training
+
+    net = nn.parallel.DistributedDataParallel(make_net(), device_ids=[0])
+    getattr(test_training, name)(net)
+    trace = traced(emulation, net)
+    assert trace.collectives
+    assert all(torch.isfinite(parameter.grad).all() for parameter in net.parameters())
+
+
+def test_tensor_parallel_layers_run(emulation):
+    from torch.distributed.tensor.parallel import (
+        ColwiseParallel,
+        RowwiseParallel,
+        parallelize_module,
+    )
+
+    mesh = dist.init_device_mesh("cuda", (2, 2), mesh_dim_names=("dp", "tp"))
+    net = nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 512)).to(CUDA)
+    parallelize_module(net, mesh["tp"], {"0": ColwiseParallel(), "2": RowwiseParallel()})
+    trace = traced(emulation, net)
+    assert {one.group.num_nodes for one in trace.collectives} == {1}
+    assert_consistent(trace)
+
+
+def test_contention_makes_products_slower():
+    """Holding with compute units takes them from a product; one thread takes none."""
+    emulation = started(0.2)
+    left = torch.randn(8192, 8192, device=CUDA, dtype=torch.bfloat16)
+    buffer = torch.ones(2**26, device=CUDA)
+    took_s = {}
+    for units in (0, 32):
+        emulation.set_contention(units)
+        work = dist.all_reduce(buffer, async_op=True)
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        left @ left
+        begin.record()
+        for _ in range(20):
+            left @ left
+        end.record()
+        torch.cuda.synchronize()
+        took_s[units] = begin.elapsed_time(end) / 1e3
+        work.wait()
+    emulation.close()
+    assert took_s[32] > took_s[0]
+
+
+def test_an_infinite_link_costs_a_step_next_to_nothing():
+    width, num_steps = 4096, 20
+    inputs = torch.ones(2048, width, device=CUDA)
+    emulation = started(0.0)
+    plain, spread = make_net(width, 8), make_net(width, 8)
+    spread = nn.parallel.DistributedDataParallel(spread, device_ids=[0])
+
+    def step_s(net):
+        torch.cuda.synchronize()
+        begin_s = time.perf_counter()
+        for _ in range(num_steps):
+            net(inputs).sum().backward()
+        torch.cuda.synchronize()
+        return (time.perf_counter() - begin_s) / num_steps
+
+    for net in (plain, spread):
+        step_s(net)
+    ratios = [step_s(spread) / step_s(plain) for _ in range(15)]
+    emulation.close()
+    print(f"infinite link / plain {statistics.median(ratios):.4f}")
+    # DDP itself copies gradients into buckets: 8 x 67 MB there and back.
+    assert statistics.median(ratios) < 1.1

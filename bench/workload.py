@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+from bench.core.errors import UsageError
 from bench.core.nouns import Dtype
 
 
@@ -47,6 +48,21 @@ class Phase:
 
 TRAIN = Phase(name="train", item="sample", is_training=True)
 INFER = Phase(name="infer", item="sample")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorPlan:
+    """How tensor parallelism cuts the net's matrices; no torch in it, so it is checked early."""
+
+    styles: Mapping[str, str] | None
+    """Style by path of a module, `*` for any one part of it: 'layers.*.mlp.up_proj'. Styles:
+    colwise and rowwise (a linear layer's outputs, or inputs, are cut), colwise_gather_output
+    (and joined again), colwise_logits (stay cut: cross_entropy takes them so, in training),
+    embedding_rowwise (the vocabulary is cut), shared_input (a parent of colwise layers that read
+    the same input: its gradient is summed once). None: the plan that the transformers library has
+    for the net."""
+    divides: Mapping[str, int]
+    """What the number of devices must divide, by name: {'heads': 32, 'kv_heads': 8}."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +126,37 @@ class Workload(ABC):
     def collate(self, phase: Phase) -> Any:
         """Return a collate function for the DataLoader, or None for torch's default."""
         return None
+
+    # How it may be spread over devices -----------------------------------------------------------
+    # ddp and fsdp need nothing from the author, as long as `loss` and the phases' methods only
+    # call the net they are given, `net(...)`: the object may be torch's wrapper of the built net.
+
+    def tensor_parallel_plan(self, phase: Phase) -> TensorPlan | None:
+        """Return how to cut the net for --parallel tp, or None: it cannot be cut."""
+        return None
+
+    def shard_units(self, net: nn.Module) -> Sequence[nn.Module]:
+        """Return the parts that --parallel fsdp gathers one at a time, the rest is the last one.
+
+        Empty: the members of the net's ModuleLists, or without any its direct children.
+        """
+        return ()
+
+    def check_stages(self, num_stages: int) -> None:
+        """Raise `UsageError` unless `pipeline_stages` can cut the net into so many; torch-free."""
+        raise UsageError(
+            "this net cannot be cut into pipeline stages: the workload has no pipeline_stages; "
+            "use --parallel ddp or fsdp"
+        )
+
+    def pipeline_stages(self, net: nn.Module, *, num_stages: int) -> Sequence[nn.Module]:
+        """Return the net in stages that share its parameters, for a training phase.
+
+        Each is called as `stage(value, batch)`: value is None for the first, else the one tensor
+        that the stage before returned; the last returns the scalar that `loss` would. The harness
+        times each by itself, and asks `check_stages` before.
+        """
+        raise NotImplementedError
 
     # What it amounts to, analytically ------------------------------------------------------------
 

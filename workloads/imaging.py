@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from bench.core.errors import UsageError
 from workloads._imaging_cost import UNet
 from workloads._segmentation import Segmentation
 
@@ -74,6 +75,13 @@ class Workload(Segmentation):
         from workloads._imaging_net import loss
 
         return loss(net(batch["image"]), batch["label"])
+
+    def check_stages(self, num_stages: int) -> None:
+        """Refuse: every stage of a U-Net feeds one on the way up, not only the next."""
+        raise UsageError(
+            "a U-Net is not cut into pipeline stages: its skips would send full-size activations "
+            "between far stages; use --parallel ddp or fsdp"
+        )
 
     def optimizer(self, net: Any) -> Any:
         """Return nnU-Net's SGD."""

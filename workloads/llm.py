@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.core.errors import UsageError, one_of
-from bench.workload import Phase
+from bench.workload import Phase, TensorPlan
 from workloads._llm_language import LanguageModel
 
 
@@ -26,7 +26,7 @@ class Workload(LanguageModel):
     sizes = {
         "tiny": dict(batch=8, layers=2, hidden=64, heads=4, kv_heads=2, intermediate=176, vocab=256,
                      sequence_tokens=64, prompt_tokens=64, new_tokens=8, learning_rate=3e-3),
-        "small": dict(batch=4, layers=6, hidden=256, heads=8, kv_heads=4, intermediate=688,
+        "small": dict(batch=4, layers=6, hidden=256, heads=8, kv_heads=8, intermediate=688,
                       vocab=4096, sequence_tokens=256, prompt_tokens=256, new_tokens=32,
                       learning_rate=1e-3),
         # Width, depth and context of GPT-2 small (huggingface.co/openai-community/gpt2,
@@ -77,6 +77,26 @@ class Workload(LanguageModel):
         matrices = {"params": [p for p in net.parameters() if p.ndim > 1], "weight_decay": 0.1}
         norms = {"params": [p for p in net.parameters() if p.ndim == 1], "weight_decay": 0.0}
         return AdamW([matrices, norms], lr=self.learning_rate, betas=(0.9, 0.95))
+
+    def tensor_parallel_plan(self, phase: Phase) -> TensorPlan:
+        """Cut heads, the width of the MLP and the vocabulary, as Megatron-LM does."""
+        from workloads._llm_parallel import tensor_plan
+
+        return tensor_plan(self, is_training=phase.is_training)
+
+    def check_stages(self, num_stages: int) -> None:
+        """Refuse more pipeline stages than layers."""
+        if not 1 <= num_stages <= self.layers:
+            raise UsageError(
+                f"{self.layers} layers cannot be cut into {num_stages} pipeline stages; "
+                f"use at most {self.layers} (--pp times the schedule's chunks)"
+            )
+
+    def pipeline_stages(self, net: Any, *, num_stages: int) -> Any:
+        """Return runs of layers; embedding in the first, norm, head and loss in the last."""
+        from workloads._llm_stages import stages
+
+        return stages(self, net, num_stages=num_stages)
 
     def prefill(self, net: Any, batch: Any) -> Any:
         """Read the prompts into a fresh cache; logits after their last position, (B, V)."""

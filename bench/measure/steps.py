@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.core.nouns import Dtype
 from bench.measure.precision import autocast
+from bench.parallel.spread import Spread
 from bench.workload import Phase, Workload
 
 if TYPE_CHECKING:
@@ -14,56 +15,71 @@ if TYPE_CHECKING:
 
 
 class TrainStep:
-    """Forward, backward, clipping, optimizer step, schedule; keeps the first and the last loss."""
+    """Forward, backward, clipping, optimizer step, schedule; keeps the first and the last loss.
+
+    One call is one optimizer step on one or more micro-batches, whose gradients are averaged.
+    """
 
     def __init__(
-        self, workload: Workload, net: nn.Module, *, device_type: str, dtype: Dtype
+        self, workload: Workload, net: nn.Module | Spread, *, device_type: str, dtype: Dtype
     ) -> None:
         self._workload = workload
-        self._net = net
+        self._spread = net if isinstance(net, Spread) else Spread(net)
         self._device_type = device_type
         self._dtype = dtype
-        self._parameters = list(net.parameters())
-        self._optimizer = workload.optimizer(net)
+        module = self._spread.module
+        self._optimizer = workload.optimizer(module)
+        self._spread.adopt(self._optimizer)
         self._schedule = workload.schedule(self._optimizer)
         # fp16's smallest normal number is 6e-5: unscaled gradients vanish.
-        self._scaler = _gradient_scaler(self._parameters[0].device) if dtype == "fp16" else None
+        self._scaler = _gradient_scaler(self._spread) if dtype == "fp16" else None
         self.first_loss: torch.Tensor | None = None
         self.last_loss: torch.Tensor | None = None
 
-    def __call__(self, batch: Any) -> None:
-        """Queue one optimizer step on the batch."""
+    def __call__(self, *micro_batches: Any) -> None:
+        """Queue one optimizer step on the micro-batches."""
         self._optimizer.zero_grad(set_to_none=True)
-        with autocast(self._device_type, self._dtype):
-            loss = self._workload.loss(self._net, batch)
+        losses = [
+            self._backward(batch, index == len(micro_batches) - 1, share=1 / len(micro_batches))
+            for index, batch in enumerate(micro_batches)
+        ]
+        self._clip()
         if self._scaler is None:
-            loss.backward()  # type: ignore[no-untyped-call]
-            self._clip()
             self._optimizer.step()
         else:
-            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            if self._workload.max_grad_norm is not None:
-                self._scaler.unscale_(self._optimizer)
-                self._clip()
             self._scaler.step(self._optimizer)
             self._scaler.update()
         if self._schedule is not None:
             self._schedule.step()
-        self.last_loss = loss.detach()
+        self._spread.after_step()
+        self.last_loss = losses[0] if len(losses) == 1 else sum(losses[1:], losses[0])
         if self.first_loss is None:
             self.first_loss = self.last_loss
 
+    def _backward(self, batch: Any, is_last: bool, *, share: float) -> torch.Tensor:
+        """Add the gradients of one micro-batch; return its share of the loss."""
+        with self._spread.sync(is_last):
+            with autocast(self._device_type, self._dtype):
+                loss = self._spread.local_loss(self._workload.loss(self._spread.net, batch))
+            if share != 1:
+                loss = loss * share
+            scaled = loss if self._scaler is None else self._scaler.scale(loss)
+            scaled.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
     def _clip(self) -> None:
-        import torch
+        if self._workload.max_grad_norm is None:
+            return
+        if self._scaler is not None:
+            self._scaler.unscale_(self._optimizer)
+        self._spread.clip(self._workload.max_grad_norm)
 
-        if self._workload.max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self._parameters, self._workload.max_grad_norm)
 
-
-def _gradient_scaler(device: torch.device) -> torch.amp.GradScaler:
+def _gradient_scaler(spread: Spread) -> torch.amp.GradScaler:
     """Return torch's scaler; `NotImplementedError` where the device lacks what it computes with."""
     import torch
 
+    device = spread.parameters[0].device
     if device.type != "mps":  # the scaler avoids float64 there, and nowhere else
         try:
             torch.ones(1, device=device).double()
@@ -72,7 +88,7 @@ def _gradient_scaler(device: torch.device) -> torch.amp.GradScaler:
                 f"torch scales fp16 gradients with float64, which {device} does not have; "
                 "use --dtype bf16 or fp32"
             ) from error
-    return torch.amp.GradScaler(device.type)
+    return spread.gradient_scaler()
 
 
 class InferStep:

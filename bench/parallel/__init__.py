@@ -1,1 +1,1 @@
-"""A workload over several ranks. Nothing is here yet: every trial runs on one device."""
+"""A workload over several ranks: how it is laid out, and what is done about a narrow link."""

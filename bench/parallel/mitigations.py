@@ -1,0 +1,139 @@
+"""Algorithmic workarounds for a narrow link: their names, what they are, how a name is read.
+
+Each trades the exact average of gradients in every step for fewer bytes. Gradient accumulation,
+larger buckets and fewer devices also spare the link, change no algorithm, and are flags of their
+own. What loss such a run ends with is for real ranks to tell: virtual ranks have no gradients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bench.core.errors import UsageError, one_of
+
+Half = Literal["fp16", "bf16"]
+Averaging = Literal["postlocalsgd", "diloco"]
+_AVERAGING: dict[str, Averaging] = {"postlocalsgd": "postlocalsgd", "diloco": "diloco"}
+LARGEST = 10**6
+"""Of a rank or a period; beyond it a number is a slip."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mitigation:
+    """What a name such as powersgd-4+fp16 asks for."""
+
+    half: Half | None = None
+    """Gradients (with diloco, the weights' change) travel in this dtype."""
+    powersgd_rank: int | None = None
+    averaging: Averaging | None = None
+    period_steps: int = 1
+    """Optimizer steps from one communication to the next."""
+
+    @property
+    def is_none(self) -> bool:
+        """Whether gradients are averaged in full, in every step."""
+        return self == Mitigation()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """One line of the table of mitigations."""
+
+    name: str
+    summary: str
+    bytes_per_step: str
+    """What is left of the gradients' bytes in one step."""
+    source: str
+
+
+MITIGATIONS: tuple[Described, ...] = (
+    Described(
+        name="fp16",
+        summary="gradients travel in fp16 and are fp32 again on arrival",
+        bytes_per_step="1/2",
+        source="https://docs.pytorch.org/docs/stable/ddp_comm_hooks.html",
+    ),
+    Described(
+        name="bf16",
+        summary="the same in bf16, whose range is that of fp32",
+        bytes_per_step="1/2",
+        source="https://docs.pytorch.org/docs/stable/ddp_comm_hooks.html",
+    ),
+    Described(
+        name="powersgd-R",
+        summary="each gradient matrix travels as two factors of rank R, errors fed back",
+        bytes_per_step="R * (rows + columns) / (rows * columns) of a matrix",
+        source="https://arxiv.org/abs/1905.13727",
+    ),
+    Described(
+        name="postlocalsgd-H",
+        summary="replicas step alone and average their weights every H steps",
+        bytes_per_step="1/H",
+        source="https://arxiv.org/abs/1808.07217",
+    ),
+    Described(
+        name="diloco-H",
+        summary="replicas step alone; every H steps an outer Nesterov step takes their mean change",
+        bytes_per_step="1/H",
+        source="https://arxiv.org/abs/2311.08105",
+    ),
+)
+NAMES = [one.name for one in MITIGATIONS]
+COMBINED = ("powersgd-R+fp16", "powersgd-R+bf16", "diloco-H+fp16", "diloco-H+bf16")
+"""Pairs that go together: what the first sends is sent in the second's dtype."""
+
+
+def parse_mitigation(text: str) -> Mitigation:
+    """Read `--mitigate`; '' is none. Raises UsageError in one line."""
+    found = Mitigation()
+    parts = [part.strip().lower() for part in text.split("+")] if text.strip() else []
+    for part in parts:
+        found = _joined(found, _parse_one(part), text=text)
+    if found.averaging == "postlocalsgd" and found.half is not None:
+        raise UsageError(
+            f"--mitigate {text}: postlocalsgd sends the weights themselves, which {found.half} "
+            f"would round; what goes together is {', '.join(COMBINED)}"
+        )
+    return found
+
+
+def _parse_one(part: str) -> Mitigation:
+    if part == "fp16":
+        return Mitigation(half="fp16")
+    if part == "bf16":
+        return Mitigation(half="bf16")
+    kind, _, number = part.partition("-")
+    if kind == "powersgd":
+        return Mitigation(powersgd_rank=_number(part, number, least=1, letter="R"))
+    averaging = _AVERAGING.get(kind)
+    if averaging is not None:
+        period_steps = _number(part, number, least=2, letter="H")
+        return Mitigation(averaging=averaging, period_steps=period_steps)
+    raise one_of("--mitigate", part, NAMES, hint="(R a rank, H a period in steps)")
+
+
+def _number(part: str, number: str, *, least: int, letter: str) -> int:
+    if not (number.isascii() and number.isdigit() and least <= int(number) <= LARGEST):
+        kind = part.partition("-")[0]
+        raise UsageError(
+            f"--mitigate {part}: {letter} in {kind}-{letter} is a whole number from {least} "
+            f"to {LARGEST}, such as {kind}-{max(least, 4)}"
+        )
+    return int(number)
+
+
+def _joined(first: Mitigation, second: Mitigation, *, text: str) -> Mitigation:
+    halves = [one for one in (first, second) if one.half is not None]
+    others = [one for one in (first, second) if one.powersgd_rank or one.averaging]
+    is_clash = len(halves) > 1 or len(others) > 1
+    if is_clash:
+        raise UsageError(
+            f"--mitigate {text}: these do not go together; what does is {', '.join(COMBINED)}"
+        )
+    return Mitigation(
+        half=first.half or second.half,
+        powersgd_rank=first.powersgd_rank or second.powersgd_rank,
+        averaging=first.averaging or second.averaging,
+        period_steps=max(first.period_steps, second.period_steps),
+    )

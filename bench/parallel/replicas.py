@@ -1,0 +1,154 @@
+"""Copies of a net, each on one device or cut over a few: DDP, and tensor parallelism inside it.
+
+The gradients of copies are averaged by DDP, in buckets that overlap with the backward pass, or the
+copies step alone and meet every H steps. What a copy's devices share among them is in `tensor.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from bench.core.nouns import Layout
+from bench.parallel.mitigations import Mitigation, parse_mitigation
+from bench.parallel.spread import (
+    AVERAGING_OVERLAP,
+    CPU_POWERSGD_OVERLAP,
+    DDP_OVERLAP,
+    MIXED_OVERLAP,
+    TENSOR_OVERLAP,
+    Spread,
+)
+from bench.workload import Phase, Workload
+
+if TYPE_CHECKING:
+    import torch
+    import torch.distributed as dist
+    from torch import nn
+    from torch.nn.parallel import DistributedDataParallel
+
+    from bench.parallel.averaging import WeightAveraging
+    from bench.parallel.tensor import Shards
+
+
+def replicate(
+    net: nn.Module,
+    *,
+    workload: Workload,
+    phase: Phase,
+    layout: Layout,
+    device: torch.device,
+    is_compiled: bool,
+) -> Spread:
+    """Cut the net as the workload plans, if it shall be, and make copies of it."""
+    import torch
+    import torch.distributed as dist
+
+    group, shards = dist.group.WORLD, None
+    assert group is not None
+    if layout.strategy == "tp":
+        from bench.parallel.tensor import cut
+
+        shards, group = cut(net, workload=workload, phase=phase, layout=layout, device=device)
+    spread = _Replicas(net, shards=shards)
+    if phase.is_training and (layout.data > 1 or layout.strategy == "ddp"):
+        mitigation = parse_mitigation(layout.mitigate)
+        if mitigation.averaging is None:
+            spread.use_ddp(_ddp(net, layout=layout, mitigation=mitigation, group=group))
+            if mitigation.powersgd_rank is not None and device.type == "cpu":
+                spread.overlap = CPU_POWERSGD_OVERLAP
+        else:
+            spread.use_averaging(_averaging(net, mitigation=mitigation, group=group))
+            spread.period_steps = mitigation.period_steps
+    if is_compiled:
+        spread.net = torch.compile(spread.net)  # type: ignore[assignment]
+    return spread
+
+
+def _ddp(
+    net: nn.Module, *, layout: Layout, mitigation: Mitigation, group: dist.ProcessGroup
+) -> DistributedDataParallel:
+    from torch.nn.parallel import DistributedDataParallel
+
+    from bench.parallel.hooks import register_hook
+
+    # Buffers here are constants or statistics of the copy; sending them in every step is no part
+    # of data parallelism. The flag has another name from torch 2.13 on.
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    flag = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    quiet: dict[str, Any] = {flag: False}
+    # Told nothing, torch makes the first bucket small, to begin early; told its default, it
+    # does not.
+    is_default = layout.bucket_bytes == Layout().bucket_bytes
+    ddp = DistributedDataParallel(
+        net,
+        process_group=group,
+        bucket_cap_mb=None if is_default else layout.bucket_bytes / 2**20,
+        gradient_as_bucket_view=True,
+        **quiet,
+    )
+    register_hook(ddp, mitigation, group=group)
+    return ddp
+
+
+def _averaging(
+    net: nn.Module, *, mitigation: Mitigation, group: dist.ProcessGroup
+) -> WeightAveraging:
+    import torch
+
+    from bench.parallel.averaging import OuterStep, WeightAveraging
+
+    parameters = [one for one in net.parameters() if one.requires_grad]
+    if mitigation.averaging == "postlocalsgd":
+        return WeightAveraging(parameters, period_steps=mitigation.period_steps, group=group)
+    half = {"fp16": torch.float16, "bf16": torch.bfloat16, None: None}[mitigation.half]
+    return OuterStep(parameters, period_steps=mitigation.period_steps, group=group, dtype=half)
+
+
+class _Replicas(Spread):
+    """Weights are plain tensors on every rank; with tensor parallelism some are a rank's part."""
+
+    def __init__(self, net: nn.Module, *, shards: Shards | None) -> None:
+        super().__init__(net, overlap="" if shards is None else TENSOR_OVERLAP)
+        self._shards = shards
+        self._ddp: DistributedDataParallel | None = None
+        self._averaging: WeightAveraging | None = None
+
+    def use_ddp(self, ddp: DistributedDataParallel) -> None:
+        """Average gradients in the backward pass."""
+        self.net = self._ddp = ddp
+        self.overlap = DDP_OVERLAP if self._shards is None else MIXED_OVERLAP
+
+    def use_averaging(self, averaging: WeightAveraging) -> None:
+        """Average weights after the optimizer step."""
+        self._averaging = averaging
+        self.overlap = AVERAGING_OVERLAP
+
+    @contextlib.contextmanager
+    def sync(self, is_last_micro_batch: bool) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            if self._shards is not None:
+                stack.enter_context(self._shards.loss_context())
+            if self._ddp is not None and not is_last_micro_batch:
+                stack.enter_context(self._ddp.no_sync())
+            yield
+
+    def local_loss(self, loss: torch.Tensor) -> torch.Tensor:
+        return loss if self._shards is None else self._shards.local(loss)
+
+    def gradient_scaler(self) -> torch.amp.GradScaler:
+        if self._shards is None:
+            return super().gradient_scaler()
+        return self._shards.gradient_scaler()
+
+    def clip(self, max_norm: float) -> None:
+        if self._shards is None:
+            super().clip(max_norm)
+        else:
+            self._shards.clip(self.parameters, max_norm=max_norm)
+
+    def after_step(self) -> None:
+        if self._averaging is not None:
+            self._averaging.after_step()

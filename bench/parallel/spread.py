@@ -1,0 +1,121 @@
+"""Lays a net over the ranks of torch's default process group, as a layout says.
+
+The group exists already and may be real, throttled or emulated: nothing here knows which. `Spread`
+is what a training step needs of the result; by itself it is a net on one device. Pipelines are not
+run, they are simulated from their stages, and so they are refused here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from bench.core.nouns import Dtype, Layout
+from bench.workload import Phase, Workload
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+DDP_OVERLAP = "yes"
+TENSOR_OVERLAP = "none: tensor-parallel results are needed at once"
+MIXED_OVERLAP = "data-parallel part only: tensor-parallel results are needed at once"
+CPU_POWERSGD_OVERLAP = "none: on a CPU PowerSGD goes bucket by bucket"
+AVERAGING_OVERLAP = "none: replicas average after the optimizer step"
+CPU_FSDP_OVERLAP = "none: torch runs FSDP on a CPU without streams"
+
+
+class Spread:
+    """A net laid over its devices, and what a step must do differently for that.
+
+    `net` is what the workload calls; `module` the built net, whose parameters an optimizer takes;
+    `overlap` says whether communication can run beside compute; `period_steps` is how many
+    optimizer steps lie between two communications of weights (1: every step communicates alike).
+    """
+
+    def __init__(
+        self, net: nn.Module, *, module: nn.Module | None = None, overlap: str = ""
+    ) -> None:
+        self.net = net
+        self.module = net if module is None else module
+        self.overlap = overlap
+        self.period_steps = 1
+
+    @cached_property
+    def parameters(self) -> list[nn.Parameter]:
+        """All parameters on this rank; looked up once, for it takes longer than a small step."""
+        return list(self.module.parameters())
+
+    def sync(self, is_last_micro_batch: bool) -> contextlib.AbstractContextManager[Any]:
+        """Return the context of one micro-batch's forward and backward pass.
+
+        Gradients are exchanged in the last micro-batch of an optimizer step only.
+        """
+        return contextlib.nullcontext()
+
+    def local_loss(self, loss: torch.Tensor) -> torch.Tensor:
+        """Return the loss as a plain tensor."""
+        return loss
+
+    def adopt(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take note of the optimizer of `module`'s parameters before its first step."""
+
+    def gradient_scaler(self) -> torch.amp.GradScaler:
+        """Return the scaler for fp16 whose ranks agree on when to skip a step."""
+        import torch
+
+        return torch.amp.GradScaler(self.parameters[0].device.type)
+
+    def clip(self, max_norm: float) -> None:
+        """Scale gradients down to a total norm over all ranks."""
+        import torch
+
+        torch.nn.utils.clip_grad_norm_(self.parameters, max_norm)
+
+    def after_step(self) -> None:
+        """Do what follows the optimizer step: periodic averaging, or nothing."""
+
+
+def spread(
+    net: nn.Module,
+    *,
+    workload: Workload,
+    phase: Phase,
+    layout: Layout,
+    device: torch.device,
+    dtype: Dtype,
+    is_compiled: bool = False,
+) -> Spread:
+    """Lay the net, already on `device`, over the ranks of the default process group.
+
+    torch.compile is applied here, because its place depends on the strategy: outside DDP, which
+    lets torch cut the graph at the buckets so that they overlap; inside FSDP, unit by unit. Raises
+    ValueError when the group's size is not `layout.devices` or a plan does not fit the net.
+    """
+    import torch.distributed as dist
+
+    if layout.strategy is None or (layout.devices == 1 and not dist.is_initialized()):
+        return Spread(_compiled(net, is_compiled), module=net)
+    if dist.get_world_size() != layout.devices:
+        raise ValueError(f"{dist.get_world_size()} ranks, but the layout has {layout.devices}")
+    if layout.strategy == "fsdp":
+        from bench.parallel.sharded import shard
+
+        units = workload.shard_units(net)
+        return shard(
+            net, units=units, phase=phase, device=device, dtype=dtype, is_compiled=is_compiled
+        )
+    if layout.strategy == "pp":
+        raise ValueError("stages are simulated from single-device measurements, not run")
+    from bench.parallel.replicas import replicate
+
+    return replicate(
+        net, workload=workload, phase=phase, layout=layout, device=device, is_compiled=is_compiled
+    )
+
+
+def _compiled(net: nn.Module, is_compiled: bool) -> nn.Module:
+    import torch
+
+    return torch.compile(net) if is_compiled else net  # type: ignore[return-value]

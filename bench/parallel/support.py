@@ -1,0 +1,144 @@
+"""Whether a workload can be spread as a layout asks; said in one line before anything runs.
+
+Torch-free, so that the command line can answer at once. What only the net itself can tell (a plan
+that names a module it does not have) is found when the net is built.
+"""
+
+from __future__ import annotations
+
+from bench.core.errors import UsageError, one_of
+from bench.core.nouns import STRATEGIES, Layout
+from bench.emulate.schedules import check_pipeline, num_stages
+from bench.parallel.mitigations import parse_mitigation
+from bench.workload import Phase, TensorPlan, Workload
+
+LEAST_COMPILED_BUCKET_BYTES = 2**20
+"""torch's first bucket (torch.distributed._DEFAULT_FIRST_BUCKET_BYTES), its compiler's least."""
+
+
+def check_layout(
+    workload: Workload, phase: Phase, layout: Layout, *, is_compiled: bool = False
+) -> None:
+    """Raise UsageError if `layout` cannot be meant for this phase of the workload."""
+    _check_counts(layout)
+    _check_strategy(layout)
+    if not phase.is_training:
+        _check_inference(phase, layout)
+    if layout.strategy == "pp":
+        _check_pipeline(workload, phase, layout)
+    elif layout.tensor > 1:
+        _check_tensor(workload, phase, layout)
+    _check_mitigation(layout)
+    least_bytes = LEAST_COMPILED_BUCKET_BYTES
+    if is_compiled and phase.is_training and layout.bucket_bytes < least_bytes:
+        raise UsageError(
+            f"--bucket-mb {layout.bucket_bytes / 2**20:g} with --compile: torch cuts a compiled "
+            f"net into buckets of at least {least_bytes / 2**20:g} MiB; give more, or leave "
+            "--compile out"
+        )
+
+
+def _check_counts(layout: Layout) -> None:
+    for name, count in (
+        ("--dp", layout.data),
+        ("--tp", layout.tensor),
+        ("--pp", layout.pipeline),
+        ("--grad-accum", layout.grad_accum),
+    ):
+        if count < 1:
+            raise UsageError(f"{name} {count} must be at least 1")
+    if layout.bucket_bytes < 1:
+        raise UsageError(f"--bucket-mb must be more than 0, not {layout.bucket_bytes / 2**20:g}")
+
+
+def _check_strategy(layout: Layout) -> None:
+    strategy = layout.strategy
+    if strategy is None:
+        if layout.devices > 1:
+            raise UsageError(
+                f"{layout.devices} devices need --parallel to say what divides the work: "
+                + ", ".join(STRATEGIES)
+            )
+        return
+    if strategy not in STRATEGIES:
+        raise one_of("--parallel", strategy, list(STRATEGIES))
+    if strategy in ("ddp", "fsdp") and (layout.tensor > 1 or layout.pipeline > 1):
+        raise UsageError(
+            f"--parallel {strategy} divides the batch alone; with --tp or --pp give "
+            "--parallel tp or pp, and --dp for the copies of it"
+        )
+    if strategy == "tp" and layout.pipeline > 1:
+        raise UsageError("--parallel tp has no stages; with --pp give --parallel pp")
+
+
+def _check_inference(phase: Phase, layout: Layout) -> None:
+    if layout.data > 1 and layout.strategy != "fsdp":
+        raise UsageError(
+            f"copies of the net communicate nothing in {phase.name}: their throughput is that of "
+            "one device, times their number; run one device, or --parallel tp or fsdp"
+        )
+    if layout.grad_accum > 1:
+        raise UsageError(f"--grad-accum is for training; {phase.name} has no gradients")
+    if layout.mitigate:
+        raise UsageError(f"--mitigate is for training; {phase.name} has no gradients")
+
+
+def _check_tensor(workload: Workload, phase: Phase, layout: Layout) -> None:
+    name = type(workload).__module__.rpartition(".")[-1].removeprefix("_workload_")
+    plan = workload.tensor_parallel_plan(phase)
+    if plan is None:
+        raise UsageError(
+            f"workload {name} has no plan for tensor parallelism; use --parallel ddp or fsdp, "
+            "or give it the method tensor_parallel_plan"
+        )
+    for what, size in plan.divides.items():
+        if size % layout.tensor:
+            raise UsageError(
+                f"{what} {size} of {name} cannot be divided by {layout.tensor} devices; "
+                f"possible here: {_nearest(plan, layout.tensor)}"
+            )
+
+
+def _nearest(plan: TensorPlan, wanted: int) -> str:
+    """Name the allowed numbers around the wanted one."""
+    largest = min(plan.divides.values())
+    allowed = [
+        count
+        for count in range(1, largest + 1)
+        if not any(size % count for size in plan.divides.values())
+    ]
+    below = [count for count in allowed if count < wanted][-1:]
+    above = [count for count in allowed if count > wanted][:1]
+    return " or ".join(str(count) for count in below + above)
+
+
+def _check_pipeline(workload: Workload, phase: Phase, layout: Layout) -> None:
+    if not phase.is_training:
+        raise UsageError(
+            f"--parallel pp is simulated for training steps, not for {phase.name}; use tp or fsdp"
+        )
+    if layout.mode in ("real", "throttled"):
+        raise UsageError(
+            f"--parallel pp is simulated from stages measured on one device, not {layout.mode}; "
+            "use --mode simulated"
+        )
+    check_pipeline(layout)
+    workload.check_stages(num_stages(layout))
+
+
+def _check_mitigation(layout: Layout) -> None:
+    mitigation = parse_mitigation(layout.mitigate)
+    if mitigation.is_none:
+        return
+    if layout.strategy == "fsdp":
+        raise UsageError(
+            f"--mitigate {layout.mitigate} acts on the gradients of copies; fsdp has shards: "
+            "use --parallel ddp"
+        )
+    if layout.strategy == "pp":
+        raise UsageError(f"--mitigate {layout.mitigate} is not simulated for stages; use ddp")
+    if layout.strategy is None or (layout.strategy == "tp" and layout.data == 1):
+        raise UsageError(
+            f"--mitigate {layout.mitigate} acts on the gradients that copies exchange; "
+            "use --parallel ddp, or tp with --dp 2 or more"
+        )

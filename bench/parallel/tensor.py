@@ -1,0 +1,196 @@
+"""Tensor parallelism: matrices cut over neighbouring ranks, by torch's DTensor and its styles.
+
+`parallelize_module` cuts the weights. After it they become plain parameters again, each rank's own
+part, seen as a DTensor only while a layer computes: so DDP, its hooks, optimizers and scalers work
+on them as on any other, and only the norm of the gradients has to know which are parts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import loss_parallel, parallelize_module
+from torch.nn.utils import parametrize
+
+from bench.core.nouns import Layout
+from bench.parallel.styles import style_of
+from bench.workload import Phase, TensorPlan, Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+def cut(
+    net: nn.Module, *, workload: Workload, phase: Phase, layout: Layout, device: torch.device
+) -> tuple[Shards, dist.ProcessGroup]:
+    """Cut the net in place; return what the parts need, and the group of this rank's copies.
+
+    Neighbouring ranks share a copy, so that with nodes a copy stays inside one.
+    """
+    shape = (layout.data, layout.tensor)
+    mesh = init_device_mesh(device.type, shape, mesh_dim_names=("dp", "tp"))
+    plan = workload.tensor_parallel_plan(phase)
+    if plan is None:
+        raise ValueError("the workload has no plan for tensor parallelism")
+    tied = _tied_weights(net)
+    styles = {path: style_of(name) for path, name in _styles(net, plan).items()}
+    _check_paths(net, styles)
+    parallelize_module(net, mesh["tp"], styles, src_data_rank=None)
+    parts = _localize(net)
+    _tie(net, tied)
+    in_use = set(net.parameters())
+    return Shards([part for part in parts if part in in_use], mesh=mesh["tp"]), mesh.get_group("dp")
+
+
+def _styles(net: nn.Module, plan: TensorPlan) -> Mapping[str, str]:
+    if plan.styles is not None:
+        return plan.styles
+    own = getattr(net, "tp_plan", None)
+    if not own:
+        raise ValueError(f"{type(net).__name__} brings no tensor-parallel plan of its own")
+    return dict(own)
+
+
+def _check_paths(net: nn.Module, styles: Mapping[str, Any]) -> None:
+    """Raise ValueError for a path that no module has: torch only warns."""
+    names = [name for name, _ in net.named_modules()]
+    for path in styles:
+        depth = path.count(".")
+        if not any(fnmatch.fnmatch(name, path) and name.count(".") == depth for name in names):
+            raise ValueError(f"the tensor-parallel plan names {path!r}, which the net lacks")
+
+
+# Weights that are parts ---------------------------------------------------------------------------
+
+
+class _AsDistributed(nn.Module):
+    """What a layer sees of its weight: the whole as a DTensor, of which this rank holds a part."""
+
+    def __init__(self, whole: DTensor) -> None:
+        super().__init__()
+        self._mesh, self._placements = whole.device_mesh, whole.placements
+        self._shape, self._stride = whole.shape, whole.stride()
+
+    def forward(self, part: torch.Tensor) -> torch.Tensor:
+        return DTensor.from_local(
+            part,
+            self._mesh,
+            self._placements,
+            run_check=False,
+            shape=self._shape,
+            stride=self._stride,
+        )
+
+
+def _localize(net: nn.Module) -> list[nn.Parameter]:
+    """Replace every distributed parameter by this rank's part of it; return the cut ones."""
+    parts = []
+    for module in list(net.modules()):
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            whole = parameter.data
+            if not isinstance(whole, DTensor):
+                continue
+            # A copy: the part is a view that would keep the whole in memory.
+            part = nn.Parameter(whole.to_local().clone(), requires_grad=parameter.requires_grad)
+            setattr(module, name, part)
+            view = _AsDistributed(whole)
+            parametrize.register_parametrization(module, name, view, unsafe=True)
+            if any(placement.is_shard() for placement in whole.placements):
+                parts.append(_original(module, name))
+    return parts
+
+
+def _original(module: nn.Module, name: str) -> nn.Parameter:
+    parametrizations = getattr(module, "parametrizations", {})
+    if name in parametrizations:
+        return parametrizations[name].original  # type: ignore[no-any-return]
+    return getattr(module, name)  # type: ignore[no-any-return]
+
+
+_Places = list[tuple[nn.Module, str]]
+
+
+def _tied_weights(net: nn.Module) -> list[_Places]:
+    """Return the places of each parameter that the net has in several."""
+    places: dict[nn.Parameter, _Places] = {}
+    for module in net.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            places.setdefault(parameter, []).append((module, name))
+    return [found for found in places.values() if len(found) > 1]
+
+
+def _tie(net: nn.Module, tied: list[_Places]) -> None:
+    """Make one parameter again of what was one before."""
+    for (first, first_name), *others in tied:
+        kept = _original(first, first_name)
+        for module, name in others:
+            other = _original(module, name)
+            if other is kept:
+                continue
+            if other.shape != kept.shape or not parametrize.is_parametrized(module, name):
+                raise ValueError(f"the plan cuts only one of two layers that share {name}")
+            module.parametrizations[name].original = kept  # type: ignore[index,union-attr]
+
+
+# What a step does differently ---------------------------------------------------------------------
+
+
+class Shards:
+    """The parts of one copy of a net, and what its ranks must agree on."""
+
+    def __init__(self, parts: Sequence[nn.Parameter], *, mesh: DeviceMesh) -> None:
+        self._parts = set(parts)
+        self._mesh = mesh
+        self._group = mesh.get_group()
+
+    def loss_context(self) -> contextlib.AbstractContextManager[Any]:
+        """Return the context in which cross_entropy takes logits that are cut by class."""
+        return loss_parallel()
+
+    def local(self, loss: torch.Tensor) -> torch.Tensor:
+        """Return the loss, equal on all ranks of the copy, as a plain tensor."""
+        return loss.to_local() if isinstance(loss, DTensor) else loss
+
+    def gradient_scaler(self) -> torch.amp.GradScaler:
+        """Return a scaler that skips a step on all ranks of the copy or on none."""
+        return _AgreeingScaler(self._mesh.device_type, group=self._group)
+
+    def clip(self, parameters: list[nn.Parameter], *, max_norm: float) -> None:
+        """Clip to the norm of the whole gradient: parts are added up, copies counted once."""
+        with_grad = [one for one in parameters if one.grad is not None]
+        cut = [one.grad for one in with_grad if one in self._parts]
+        same = [one.grad for one in with_grad if one not in self._parts]
+        squared = _squared_norm(cut, device=with_grad[0].device)
+        dist.all_reduce(squared, group=self._group)
+        total = (squared + _squared_norm(same, device=squared.device)).sqrt()
+        torch.nn.utils.clip_grads_with_norm_(with_grad, max_norm, total)
+
+
+def _squared_norm(
+    gradients: Sequence[torch.Tensor | None], *, device: torch.device
+) -> torch.Tensor:
+    found = [one for one in gradients if one is not None]
+    if not found:
+        return torch.zeros((), device=device)
+    return torch.nn.utils.get_total_norm(found).square()
+
+
+class _AgreeingScaler(torch.amp.GradScaler):
+    """Ranks that hold parts see an overflow in different parts."""
+
+    def __init__(self, device_type: str, *, group: dist.ProcessGroup) -> None:
+        super().__init__(device_type)
+        self._group = group
+
+    def _unscale_grads_(self, *args: Any, **kwargs: Any) -> dict[torch.device, torch.Tensor]:
+        found = super()._unscale_grads_(*args, **kwargs)
+        for is_infinite in found.values():
+            dist.all_reduce(is_infinite, op=dist.ReduceOp.MAX, group=self._group)
+        return found

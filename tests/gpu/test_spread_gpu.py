@@ -1,0 +1,103 @@
+"""Layouts on a CUDA device with virtual ranks: they run in every dtype and send what they must."""
+
+import math
+
+import pytest
+import torch
+from torch.utils.data import default_collate
+
+from bench.core.nouns import Dtype, Layout
+from bench.emulate.group import start_emulation
+from bench.hardware.cost import CostModel
+from bench.hardware.topology import parse_topology
+from bench.measure.precision import move
+from bench.measure.steps import TrainStep
+from bench.parallel.spread import spread
+from workloads.llm import Workload
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is available"),
+    pytest.mark.timeout(600),
+]
+
+TINY = Workload(**Workload.sizes["tiny"])
+TRAIN = TINY.phases[0]
+DDP = Layout(mode="emulated", strategy="ddp", data=8)
+GRADIENT_BYTES = 4 * TINY.num_parameters()
+
+
+def sent_bytes(layout: Layout, *, dtype: Dtype, is_compiled: bool = False) -> dict[str, int]:
+    """Return the bytes of each kind of collective in the fourth training step."""
+    device = torch.device("cuda:0")
+    model = CostModel(parse_topology("h100-nvlink"))
+    emulation = start_emulation(num_ranks=layout.devices, model=model, device=device)
+    try:
+        torch.manual_seed(0)
+        laid = spread(
+            TINY.build_net().to(device).train(),
+            workload=TINY,
+            phase=TRAIN,
+            layout=layout,
+            device=device,
+            dtype=dtype,
+            is_compiled=is_compiled,
+        )
+        step = TrainStep(TINY, laid, device_type="cuda", dtype=dtype)
+        samples = TINY.dataset(TRAIN, data=None, seed=0)
+        batch = default_collate([samples[index] for index in range(TINY.batch)])
+        batch = move(batch, device=device, half=None, channels_last=False)
+        for _ in range(3):
+            step(batch)
+        torch.cuda.synchronize()
+        emulation.begin_step()
+        step(batch)
+        trace = emulation.end_step()
+        assert step.last_loss is not None
+        assert math.isfinite(float(step.last_loss))
+    finally:
+        emulation.close()
+    found: dict[str, int] = {}
+    for one in trace.collectives:
+        found[one.op] = found.get(one.op, 0) + one.num_bytes
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+def test_ddp_sends_fp32_gradients_in_every_dtype(dtype: Dtype) -> None:
+    assert sent_bytes(DDP, dtype=dtype) == {"all_reduce": GRADIENT_BYTES}
+
+
+@pytest.mark.parametrize("mitigate", ["fp16", "bf16"])
+def test_compressed_gradients_are_half(mitigate: str) -> None:
+    layout = Layout(mode="emulated", strategy="ddp", data=8, mitigate=mitigate)
+    assert sent_bytes(layout, dtype="fp32") == {"all_reduce": GRADIENT_BYTES // 2}
+
+
+@pytest.mark.parametrize("mitigate", ["powersgd-2", "postlocalsgd-4", "diloco-4"])
+def test_other_mitigations_run(mitigate: str) -> None:
+    layout = Layout(mode="emulated", strategy="ddp", data=8, mitigate=mitigate)
+    found = sent_bytes(layout, dtype="fp32")["all_reduce"]
+    is_meeting = mitigate.endswith("-4")
+    assert found == GRADIENT_BYTES if is_meeting else 0 < found < GRADIENT_BYTES / 4
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+def test_fsdp_reduces_fp32_gradients_once(dtype: Dtype) -> None:
+    found = sent_bytes(Layout(mode="emulated", strategy="fsdp", data=2), dtype=dtype)
+    assert found["reduce_scatter"] == GRADIENT_BYTES
+
+
+@pytest.mark.parametrize("data", [1, 2])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+def test_a_cut_net_sums_activations(dtype: Dtype, data: int) -> None:
+    layout = Layout(mode="emulated", strategy="tp", tensor=2, data=data)
+    width = 4 if dtype == "fp32" else 2
+    activations = width * TINY.batch * TINY.sequence_tokens * TINY.hidden
+    assert sent_bytes(layout, dtype=dtype)["all_reduce"] >= 4 * TINY.layers * activations
+
+
+@pytest.mark.parametrize("layout", [DDP, Layout(mode="emulated", strategy="tp", tensor=2)])
+def test_compiled_nets_send_the_same(layout: Layout) -> None:
+    eager = sent_bytes(layout, dtype="bf16")
+    assert sent_bytes(layout, dtype="bf16", is_compiled=True) == eager

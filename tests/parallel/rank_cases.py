@@ -1,0 +1,178 @@
+"""What the tests run on each real rank. A name has parts: `loss:imaging:powersgd-2`.
+
+Every rank also runs the same training by itself on the joined batch; a case returns numbers of both
+or the largest difference, which the tests judge.
+"""
+
+import dataclasses
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+from torch.utils.data import default_collate
+
+from bench.core.nouns import Dtype, Layout
+from bench.measure.steps import TrainStep
+from bench.parallel.averaging import OuterStep, WeightAveraging
+from bench.parallel.spread import Spread, spread
+from bench.workload import Workload
+from workloads import imaging, llm
+
+CPU = torch.device("cpu")
+LAYOUTS = {
+    "ddp": Layout(strategy="ddp", data=2, bucket_bytes=40_000),
+    "fsdp": Layout(strategy="fsdp", data=2),
+    "tp": Layout(strategy="tp", tensor=2),
+    "tp x dp": Layout(strategy="tp", tensor=2, data=2, bucket_bytes=40_000),
+}
+DEEP = {"deep_supervision": True, "filters": (8, 16, 16, 32)}
+
+
+def run(name: str, *, rank: int) -> Any:
+    """Run one case on this rank."""
+    kind, *parts = name.split(":")
+    return {
+        "losses": losses,
+        "gradients": gradients,
+        "learn": learn,
+        "meet": meet,
+        "outer": outer,
+    }[kind](*parts, rank=rank)
+
+
+def workload_of(name: str) -> Workload:
+    if name == "llm":
+        return llm.Workload(**llm.Workload.sizes["tiny"])
+    tiny: dict[str, Any] = dict(imaging.Workload.sizes["tiny"])
+    return imaging.Workload(**{**tiny, "cases": 4, **(DEEP if name == "deep" else {})})
+
+
+def layout_of(strategy: str, *, grad_accum: int = 1, mitigate: str = "") -> Layout:
+    layout = LAYOUTS[strategy]
+    return dataclasses.replace(layout, grad_accum=grad_accum, mitigate=mitigate)
+
+
+def laid_out(workload: Workload, layout: Layout, *, dtype: Dtype) -> Spread:
+    torch.manual_seed(0)
+    net = workload.build_net().train()
+    phase = workload.phases[0]
+    return spread(net, workload=workload, phase=phase, layout=layout, device=CPU, dtype=dtype)
+
+
+class Batches:
+    """Micro-batches of a step: those of one copy of the net, or of all copies joined."""
+
+    def __init__(self, workload: Workload, layout: Layout, *, rank: int) -> None:
+        self._samples = workload.dataset(workload.phases[0], data=None, seed=0)
+        self._batch, self._layout = workload.batch, layout
+        self._copy = rank // layout.tensor
+
+    def of_copy(self, step: int) -> list[Any]:
+        accum = self._layout.grad_accum
+        return [self._take((step * accum + index) * self._layout.data + self._copy)
+                for index in range(accum)]  # fmt: skip
+
+    def joined(self, step: int) -> Any:
+        count = self._layout.grad_accum * self._layout.data
+        return self._take(step * count, count=count)
+
+    def _take(self, first: int, *, count: int = 1) -> Any:
+        places = range(first * self._batch, (first + count) * self._batch)
+        return default_collate([self._samples[place % len(self._samples)] for place in places])
+
+
+def losses(name: str, strategy: str, dtype: Dtype, accum: str, *, rank: int) -> Any:
+    """Losses of three steps, averaged over the ranks: (spread, one device on the joined batch)."""
+    workload = workload_of(name)
+    layout = layout_of(strategy, grad_accum=int(accum))
+    batches = Batches(workload, layout, rank=rank)
+    laid = TrainStep(
+        workload, laid_out(workload, layout, dtype=dtype), device_type="cpu", dtype=dtype
+    )
+    torch.manual_seed(0)
+    alone = TrainStep(workload, workload.build_net().train(), device_type="cpu", dtype="fp32")
+    found = []
+    for step in range(3):
+        laid(*batches.of_copy(step))
+        alone(batches.joined(step))
+        assert laid.last_loss is not None and alone.last_loss is not None
+        mean = laid.last_loss.clone()
+        dist.all_reduce(mean)
+        found.append((float(mean) / dist.get_world_size(), float(alone.last_loss)))
+    return found
+
+
+def gradients(name: str, strategy: str, accum: str, *, rank: int) -> Any:
+    """Largest difference of a clipped gradient from one device's, over the largest value."""
+    workload = workload_of(name)
+    layout = layout_of(strategy, grad_accum=int(accum))
+    batches = Batches(workload, layout, rank=rank)
+    laid = laid_out(workload, layout, dtype="fp32")
+    micro_batches = batches.of_copy(0)
+    for index, batch in enumerate(micro_batches):
+        with laid.sync(index == len(micro_batches) - 1):
+            loss = laid.local_loss(workload.loss(laid.net, batch)) / len(micro_batches)
+            loss.backward()
+    laid.clip(0.05)
+    torch.manual_seed(0)
+    alone = workload.build_net().train()
+    workload.loss(alone, batches.joined(0)).backward()
+    norm = float(torch.nn.utils.clip_grad_norm_(alone.parameters(), 0.05))
+    assert norm > 0.1, "or nothing was clipped"
+    wanted = {name: one.grad for name, one in alone.named_parameters()}
+    worst = 0.0
+    for name, one in laid.module.named_parameters():
+        full = wanted[name.replace("parametrizations.", "").replace(".original", "")]
+        assert full is not None and one.grad is not None
+        got = one.grad.full_tensor() if isinstance(one.grad, DTensor) else one.grad
+        part = _part(full, shape=got.shape, index=rank % layout.tensor)
+        worst = max(worst, float((got - part).abs().max() / full.abs().max()))
+    return worst
+
+
+def _part(full: torch.Tensor, *, shape: torch.Size, index: int) -> torch.Tensor:
+    """This rank's part of a tensor, along the dimension in which the part is smaller."""
+    for dim, size in enumerate(shape):
+        if size != full.shape[dim]:
+            return full.narrow(dim, index * size, size)
+    return full
+
+
+def learn(name: str, mitigate: str, steps: str, *, rank: int) -> Any:
+    """Mean loss of the first and of the last steps of a training with a mitigation."""
+    workload = workload_of(name)
+    layout = layout_of("ddp", mitigate=mitigate)
+    batches = Batches(workload, layout, rank=rank)
+    step = TrainStep(
+        workload, laid_out(workload, layout, dtype="fp32"), device_type="cpu", dtype="fp32"
+    )
+    found = []
+    for index in range(int(steps)):
+        step(*batches.of_copy(index))
+        found.append(float(step.last_loss))  # type: ignore[arg-type]
+    return sum(found[:3]) / 3, sum(found[-3:]) / 3
+
+
+def meet(*, rank: int) -> Any:
+    """Whether the ranks' weights are equal after each of four steps, averaged every second one."""
+    weight = torch.full((3,), float(rank))
+    averaging = WeightAveraging([weight], period_steps=2, group=dist.group.WORLD)  # type: ignore[arg-type]
+    values = []
+    for _ in range(4):
+        weight += rank + 1
+        averaging.after_step()
+        values.append(weight.tolist()[0])
+    return values
+
+
+def outer(*, rank: int) -> Any:
+    """Weight after each of two outer steps; locally it falls by 1 on rank 0 and by 2 on rank 1."""
+    weight = torch.zeros(2)
+    diloco = OuterStep([weight], period_steps=1, group=dist.group.WORLD)  # type: ignore[arg-type]
+    values = []
+    for _ in range(2):
+        weight -= rank + 1
+        diloco.after_step()
+        values.append(weight.tolist()[0])
+    return values

@@ -1,0 +1,283 @@
+"""What each layout sends, counted on an emulated link and compared with what it must send."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import default_collate
+
+from bench.core.errors import UsageError
+from bench.core.nouns import Dtype, Layout
+from bench.emulate.group import start_emulation
+from bench.emulate.trace import StepTrace
+from bench.hardware.cost import CostModel
+from bench.hardware.topology import parse_topology
+from bench.measure.correctness import to_channels_last
+from bench.measure.steps import InferStep, TrainStep
+from bench.parallel.sharded import default_units
+from bench.parallel.spread import Spread, spread
+from bench.workload import Phase, TensorPlan
+from workloads import imaging
+from workloads.llm import Workload
+
+TINY = Workload(**Workload.sizes["tiny"])
+TRAIN, PREFILL, _ = TINY.phases
+CPU = torch.device("cpu")
+GRADIENT_BYTES = 4 * TINY.num_parameters()
+ACTIVATION_BYTES = 4 * TINY.batch * TINY.sequence_tokens * TINY.hidden
+
+
+class PlannedByTransformers(Workload):
+    """The plan that the library has for its Llama."""
+
+    def tensor_parallel_plan(self, phase: Phase) -> TensorPlan:
+        return TensorPlan(styles=None, divides={})
+
+
+class Misplanned(Workload):
+    """Cuts the head but not the embedding, with which it shares its matrix."""
+
+    def tensor_parallel_plan(self, phase: Phase) -> TensorPlan:
+        return TensorPlan(styles={"lm_head": "colwise_gather_output"}, divides={})
+
+
+class Misspelt(Workload):
+    """Names a layer that is not there."""
+
+    def tensor_parallel_plan(self, phase: Phase) -> TensorPlan:
+        return TensorPlan(styles={"model.layers.*.mlp.up": "colwise"}, divides={})
+
+
+@contextmanager
+def emulated(
+    layout: Layout, *, dtype: Dtype = "fp32", workload: Workload = TINY
+) -> Iterator[tuple[Any, Spread]]:
+    model = CostModel(parse_topology("infinite"))
+    emulation = start_emulation(num_ranks=layout.devices, model=model, device=CPU)
+    try:
+        torch.manual_seed(0)
+        net = workload.build_net().train()
+        laid = spread(net, workload=workload, phase=TRAIN, layout=layout, device=CPU, dtype=dtype)
+        yield emulation, laid
+    finally:
+        emulation.close()
+
+
+def traces(layout: Layout, *, dtype: Dtype = "fp32", steps: int = 4) -> list[StepTrace]:
+    """Trace training steps after two that are not: DDP begins its second by ordering buckets."""
+    samples = TINY.dataset(TRAIN, data=None, seed=0)
+    batch = default_collate([samples[index] for index in range(TINY.batch)])
+    with emulated(layout, dtype=dtype) as (emulation, laid):
+        step = TrainStep(TINY, laid, device_type="cpu", dtype=dtype)
+        micro_batches = [batch] * layout.grad_accum
+        step(*micro_batches)
+        step(*micro_batches)
+        found = []
+        for _ in range(steps):
+            emulation.begin_step()
+            step(*micro_batches)
+            found.append(emulation.end_step())
+        return found
+
+
+def sent_bytes(trace: StepTrace) -> int:
+    return sum(one.num_bytes for one in trace.collectives)
+
+
+def ops(trace: StepTrace) -> Counter[tuple[str, int]]:
+    return Counter((one.op, one.group.num_ranks) for one in trace.collectives)
+
+
+DDP = Layout(mode="emulated", strategy="ddp", data=8)
+
+
+@pytest.mark.parametrize(("mitigate", "share"), [("", 1), ("fp16", 0.5), ("bf16", 0.5)])
+@pytest.mark.parametrize("grad_accum", [1, 3])
+def test_ddp_sends_each_gradient_once_a_step(mitigate: str, share: float, grad_accum: int) -> None:
+    layout = dataclasses.replace(DDP, mitigate=mitigate, grad_accum=grad_accum)
+    trace = traces(layout, steps=1)[0]
+    assert sent_bytes(trace) == share * GRADIENT_BYTES
+    assert set(ops(trace)) == {("all_reduce", 8)}
+
+
+def test_smaller_buckets_make_more_messages() -> None:
+    few, many = (
+        len(traces(dataclasses.replace(DDP, bucket_bytes=size), steps=1)[0].collectives)
+        for size in (2**20, 50_000)
+    )
+    assert few == 1 < many
+
+
+def test_powersgd_sends_two_factors_of_each_matrix() -> None:
+    rank = 2
+    trace = traces(dataclasses.replace(DDP, mitigate=f"powersgd-{rank}"), steps=3)[-1]
+    expected = 0
+    for parameter in TINY.build_net().parameters():
+        if parameter.ndim == 2:
+            expected += 4 * rank * (parameter.shape[0] + parameter.shape[1])
+        else:
+            expected += 4 * parameter.numel()
+    assert sent_bytes(trace) == expected
+
+
+@pytest.mark.parametrize("name", ["postlocalsgd-3", "diloco-3"])
+def test_averaging_sends_all_weights_once_a_period(name: str) -> None:
+    found = traces(dataclasses.replace(DDP, mitigate=name), steps=6)
+    assert [sent_bytes(trace) for trace in found] == [GRADIENT_BYTES, 0, 0, GRADIENT_BYTES, 0, 0]
+
+
+def test_averaging_tells_its_period() -> None:
+    with emulated(dataclasses.replace(DDP, mitigate="diloco-3+fp16")) as (_, laid):
+        assert laid.period_steps == 3
+        assert laid.overlap.startswith("none")
+
+
+@pytest.mark.parametrize("grad_accum", [1, 2])
+def test_fsdp_gathers_every_unit_and_reduces_gradients_once(grad_accum: int) -> None:
+    layout = Layout(mode="emulated", strategy="fsdp", data=2, grad_accum=grad_accum)
+    trace = traces(layout, steps=1)[0]
+    units = TINY.layers + 1
+    # The root keeps its weights from forward to backward.
+    gathers = grad_accum * (2 * units - 1)
+    # One more sum is the gradients' norm.
+    assert ops(trace) == {
+        ("all_gather", 2): gathers,
+        ("reduce_scatter", 2): units,
+        ("all_reduce", 2): 1,
+    }
+    reduced = [one.num_bytes for one in trace.collectives if one.op == "reduce_scatter"]
+    assert sum(reduced) == GRADIENT_BYTES
+
+
+def test_fsdp_gathers_half_precision_weights() -> None:
+    layout = Layout(mode="emulated", strategy="fsdp", data=2)
+    full, half = (
+        sum(one.num_bytes for one in traces(layout, dtype=dtype, steps=1)[0].collectives
+            if one.op == "all_gather")
+        for dtype in ("fp32", "bf16")
+    )  # fmt: skip
+    assert half == full / 2
+
+
+def test_tensor_parallelism_sums_activations_twice_a_layer_and_direction() -> None:
+    layout = Layout(mode="emulated", strategy="tp", tensor=2)
+    trace = traces(layout, steps=1)[0]
+    assert set(ops(trace)) == {("all_reduce", 2)}
+    activations = [one for one in trace.collectives if one.num_bytes == ACTIVATION_BYTES]
+    # And the embedding's output and the head's input, once each.
+    assert len(activations) == 4 * TINY.layers + 2
+    # What is left is a number for each token of the loss, three times, and the gradients' norm.
+    tokens = TINY.batch * TINY.sequence_tokens
+    rest = sorted(one.num_bytes for one in trace.collectives if one not in activations)
+    assert rest == [4, 4 * tokens, 4 * tokens, 4 * tokens]
+
+
+def test_copies_of_a_cut_net_send_their_parts_across() -> None:
+    layout = Layout(mode="emulated", strategy="tp", tensor=2, data=4)
+    trace = traces(layout, steps=1)[0]
+    across = [one for one in trace.collectives if one.group.num_ranks == 4]
+    parts = sum(
+        4 * one.numel() // (2 if one.ndim == 2 else 1) for one in TINY.build_net().parameters()
+    )
+    assert sum(one.num_bytes for one in across) == parts
+
+
+def test_tied_weights_stay_one_parameter() -> None:
+    with emulated(Layout(mode="emulated", strategy="tp", tensor=2)) as (_, laid):
+        whole = TINY.num_parameters()
+        norms = (2 * TINY.layers + 1) * TINY.hidden
+        assert sum(one.numel() for one in laid.module.parameters()) == (whole - norms) // 2 + norms
+
+
+def test_prefill_gathers_only_the_last_logits() -> None:
+    layout = Layout(mode="emulated", strategy="tp", tensor=2)
+    model = CostModel(parse_topology("infinite"))
+    emulation = start_emulation(num_ranks=2, model=model, device=CPU)
+    try:
+        net = TINY.build_net().eval()
+        laid = spread(net, workload=TINY, phase=PREFILL, layout=layout, device=CPU, dtype="fp32")
+        step = InferStep(TINY, PREFILL, laid.net, device_type="cpu", dtype="fp32")
+        batch = torch.zeros(TINY.batch, TINY.prompt_tokens, dtype=torch.long)
+        emulation.begin_step()
+        step(batch)
+        trace = emulation.end_step()
+    finally:
+        emulation.close()
+    assert step.last_output.shape == (TINY.batch, TINY.vocab)
+    gathered = [one.num_bytes for one in trace.collectives if one.op == "all_gather"]
+    assert gathered == [4 * TINY.batch * TINY.vocab]
+    assert ops(trace)[("all_reduce", 2)] == 2 * TINY.layers + 1
+
+
+TP = Layout(mode="emulated", strategy="tp", tensor=2)
+
+
+def test_the_plan_of_transformers_can_be_used() -> None:
+    workload = PlannedByTransformers(**Workload.sizes["tiny"])
+    with emulated(TP, workload=workload) as (emulation, laid):
+        emulation.begin_step()
+        ids = torch.zeros(2, TINY.sequence_tokens + 1, dtype=torch.long)
+        workload.loss(laid.net, ids).backward()
+        trace = emulation.end_step()
+    logits_bytes = 4 * 2 * TINY.sequence_tokens * TINY.vocab
+    gathered = [one.num_bytes for one in trace.collectives if one.op == "all_gather"]
+    assert logits_bytes in gathered
+
+
+@pytest.mark.parametrize(
+    ("cls", "words"), [(Misplanned, "cuts only one"), (Misspelt, "names 'model.layers")]
+)
+def test_a_plan_that_does_not_fit_the_net_is_refused(cls: type[Workload], words: str) -> None:
+    workload = cls(**Workload.sizes["tiny"])
+    with pytest.raises(ValueError, match=words), emulated(TP, workload=workload):
+        pass
+
+
+def test_fsdp_refuses_channels_last_weights() -> None:
+    workload = imaging.Workload(**imaging.Workload.sizes["tiny"])
+    layout = Layout(mode="emulated", strategy="fsdp", data=2)
+    model = CostModel(parse_topology("infinite"))
+    emulation = start_emulation(num_ranks=2, model=model, device=CPU)
+    try:
+        net = to_channels_last(workload.build_net())
+        with pytest.raises(UsageError, match="leave --channels-last out"):
+            spread(
+                net,
+                workload=workload,
+                phase=workload.phases[0],
+                layout=layout,
+                device=CPU,
+                dtype="fp32",
+            )
+    finally:
+        emulation.close()
+
+
+def test_units_are_the_repeated_blocks() -> None:
+    llama = TINY.build_net()
+    assert default_units(llama) == list(llama.model.layers)
+    plain = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.ReLU(), torch.nn.Linear(1, 1))
+    assert default_units(plain) == [plain[0], plain[2]]
+
+
+def test_a_single_device_is_left_alone() -> None:
+    net = TINY.build_net()
+    laid = spread(net, workload=TINY, phase=TRAIN, layout=Layout(), device=CPU, dtype="fp32")
+    assert laid.net is net
+    assert laid.overlap == ""
+
+
+def test_a_group_of_another_size_is_refused() -> None:
+    model = CostModel(parse_topology("infinite"))
+    emulation = start_emulation(num_ranks=4, model=model, device=CPU)
+    try:
+        with pytest.raises(ValueError, match="4 ranks, but the layout has 8"):
+            spread(
+                TINY.build_net(), workload=TINY, phase=TRAIN, layout=DDP, device=CPU, dtype="fp32"
+            )
+    finally:
+        emulation.close()

@@ -19,6 +19,7 @@ from bench.analysis.groups import CONFOUNDERS, Groups, gather
 from bench.analysis.metrics import Metric
 from bench.analysis.pairs import Pairs, confounders, match
 from bench.analysis.verdicts import MIN_TRIALS
+from bench.results.schema import BY_NAME
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +37,12 @@ _SHOWN = (
     "mode",
     "link",
     "parallel",
+    "layout",
     "device_count",
+    "mitigation",
+    "grad_accum",
+    "bucket_bytes",
+    "schedule",
 )
 
 
@@ -144,7 +150,7 @@ def _described(groups: Groups, *, index: NDArray[np.int64]) -> list[dict[str, An
     table = groups.table.loc[index]
     columns: list[list[Any]] = []
     for name in _SHOWN:
-        if name in ("batch", "device_count"):
+        if BY_NAME[name].kind == "int":
             columns.append([None if n != n else int(n) for n in table[name].tolist()])
         else:
             columns.append(table[name].astype(str).tolist())

@@ -52,7 +52,12 @@ class Compared:
     mode: str
     link: str
     parallel: str
+    layout: str
     device_count: int | None
+    mitigation: str
+    grad_accum: int | None
+    bucket_bytes: int | None
+    schedule: str
     a: Side
     b: Side
     is_cross_hardware: bool

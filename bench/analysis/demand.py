@@ -27,11 +27,17 @@ SETTING = (
     "dtype",
     "compile",
     "channels_last",
+    "chip_limit",
     "data",
     "mode",
     "link",
     "parallel",
+    "layout",
     "device_count",
+    "mitigation",
+    "grad_accum",
+    "bucket_bytes",
+    "schedule",
 )
 """What two phases share when their ratio compares like with like, beside the workload."""
 _NUMBERS = (
@@ -141,6 +147,13 @@ class Demand:
         return self.throughput_per_s.value * (self.flops_per_item or 0.0) / allowed
 
 
+def wide_rows(frame: DataFrame) -> pd.Series[bool]:
+    """Which rows are of several devices or over a modelled link."""
+    count = pd.to_numeric(frame["device_count"], errors="coerce").astype("float64")
+    link = frame["link"].astype("string").fillna("")
+    return ((count > 1.0) | (link != "")).astype(bool)
+
+
 def demands(frame: DataFrame) -> list[Demand]:
     """Every phase on every device in `frame`, also those without a usable trial."""
     groups = gather([("", frame)], columns=(*_NUMBERS, *_WORDS))
@@ -187,7 +200,7 @@ def _first_of(
 def _text(value: object) -> str:
     if pd.isna(value):  # type: ignore[call-overload]
         return ""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 def _demand(part: DataFrame, *, num_lost: int, lost_reasons: str) -> Demand:

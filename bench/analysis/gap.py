@@ -42,6 +42,18 @@ class Missing:
     tried: Demand | None
     """The half's own demand when it ran without a usable trial."""
 
+    @property
+    def why_never(self) -> str:
+        """Why this half cannot be measured on such terms; '' where it can."""
+        fact = self.present.setting.fact
+        if self.lacks_training:
+            return ""
+        if "dp" in fact("layout") and fact("parallel") != "fsdp":
+            return "copies of a net send nothing in inference: take one device, times their number"
+        if fact("mitigation") or fact("grad_accum") not in ("", "1"):
+            return "inference has no gradients to send less of, or less often"
+        return ""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceGap:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.analysis.demand import Demand, demands
+from bench.analysis.demand import Demand, demands, wide_rows
 from bench.analysis.estimates import LogEstimate
 from bench.analysis.gap import TRAIN, DeviceGap, Gap, Missing, device_gaps, find_gaps
 from bench.analysis.needs import Load, Share, Training, items_per_day, share, training
+from bench.results.schema import USABLE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,11 +26,26 @@ class GapResult:
     device_gaps: tuple[DeviceGap, ...]
     trainings: tuple[tuple[Demand, Training], ...]
     shares: tuple[tuple[Demand, Share], ...]
+    num_wide: int = 0
+    """Configurations over several devices or a modelled link that were left out."""
 
 
-def measure_gap(frame: pd.DataFrame, *, load: Load | None, num_items: float | None) -> GapResult:
-    """Analyse the rows; `num_items` is the length of a whole training."""
-    found = demands(frame)
+def measure_gap(
+    frame: pd.DataFrame,
+    *,
+    load: Load | None,
+    num_items: float | None,
+    has_all_layouts: bool = False,
+) -> GapResult:
+    """Analyse the rows; `num_items` is the length of a whole training.
+
+    One device is the question, so rows of several devices or over a modelled link are left out
+    where one device has usable rows, unless `has_all_layouts`. Layouts are never mixed.
+    """
+    is_wide = wide_rows(frame)
+    is_left_out = not has_all_layouts and bool((~is_wide & frame["status"].isin(USABLE)).any())
+    num_wide = int(frame.loc[is_wide, "config_hash"].nunique()) if is_left_out else 0
+    found = demands(frame[~is_wide] if is_left_out else frame)
     gaps, missing = find_gaps(found)
     trains = [demand for demand in found if demand.phase == TRAIN]
     others = [demand for demand in found if demand.phase != TRAIN]
@@ -42,6 +58,7 @@ def measure_gap(frame: pd.DataFrame, *, load: Load | None, num_items: float | No
         device_gaps=tuple(device_gaps(found)),
         trainings=tuple((demand, plan) for demand, plan in plans if plan is not None),
         shares=tuple((demand, need) for demand, need in needs if need is not None),
+        num_wide=num_wide,
     )
 
 
@@ -72,6 +89,7 @@ def gap_document(result: GapResult, *, commands: Sequence[str]) -> dict[str, obj
             }
             for demand, need in result.shares
         ],
+        "num_other_layouts": result.num_wide,
         "missing": [
             {
                 **_which(missing.present),

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import union_categoricals
 
 from bench.analysis.metrics import STEADY_CLOCK_RATIO, Source
 from bench.results.schema import BY_NAME, USABLE
@@ -30,7 +31,12 @@ IDENTITY = (
     "mode",
     "link",
     "parallel",
+    "layout",
     "device_count",
+    "mitigation",
+    "grad_accum",
+    "bucket_bytes",
+    "schedule",
     "dtype",
 )
 """What must be equal for two groups to be compared."""
@@ -40,6 +46,7 @@ DESCRIPTION = (
     "batch",
     "compile",
     "channels_last",
+    "chip_limit",
     "data",
     "scenario",
     "params_json",
@@ -152,9 +159,35 @@ def with_columns(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
         elif is_number:
             selected[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
         else:
-            text = frame[name]
-            selected[name] = text.astype("string").fillna("").astype("category")
+            selected[name] = _text(frame[name])
     return pd.DataFrame(selected, index=frame.index)
+
+
+def _text(cells: pd.Series[Any]) -> pd.Series[Any]:
+    """Categories with '' for a blank; cells of one file usually are categories already."""
+    if not isinstance(cells.dtype, pd.CategoricalDtype):
+        cells = cells.astype("string").astype("category")
+    if not cells.isna().any():
+        return cells
+    if "" not in cells.cat.categories:
+        cells = cells.cat.add_categories([""])
+    return cells.fillna("")
+
+
+def _joined(frames: Sequence[pd.DataFrame], *, columns: Sequence[str]) -> pd.DataFrame:
+    """The rows of all files; a text that is categories in each of them stays so."""
+    if len(frames) == 1:
+        return frames[0].reset_index(drop=True)
+    joined = {}
+    for name in dict.fromkeys(columns):
+        parts = [frame[name] for frame in frames if name in frame]
+        if len(parts) < len(frames):
+            parts = [frame.get(name, pd.Series(index=frame.index)) for frame in frames]
+        if all(isinstance(part.dtype, pd.CategoricalDtype) for part in parts):
+            joined[name] = pd.Series(union_categoricals(parts))
+        else:
+            joined[name] = pd.concat(parts, ignore_index=True)
+    return pd.DataFrame(joined)
 
 
 def _mark_used(rows: pd.DataFrame) -> tuple[pd.Series[bool], pd.Series[bool]]:
@@ -196,8 +229,7 @@ def _num_by_group(mask: pd.Series[bool], *, rows: pd.DataFrame, size: int) -> ND
 def gather(files: Sequence[tuple[str, pd.DataFrame]], *, columns: Sequence[str]) -> Groups:
     """Gather labelled files into groups; `columns` are those of the metric."""
     needed = (*COLUMNS, *columns)
-    rows = pd.concat([frame for _, frame in files], ignore_index=True)
-    rows = with_columns(rows, needed)
+    rows = with_columns(_joined([frame for _, frame in files], columns=needed), needed)
     rows["file"] = np.repeat(np.arange(len(files)), [len(frame) for _, frame in files])
     _name_devices(rows)
     rows["key"] = rows.groupby(list(IDENTITY), dropna=False, observed=True, sort=False).ngroup()

@@ -98,7 +98,18 @@ def _explain(alone: Index, *, groups: Groups, here_there: tuple[int, int]) -> li
 
 def _title(record: Mapping[Any, Any]) -> str:
     batch = "" if record["batch"] != record["batch"] else f"batch {record['batch']:.0f}"
-    parts = (record["workload"], record["size"], record["dtype"], batch, record["link"])
+    count = record["device_count"]
+    parts = (
+        record["workload"],
+        record["size"],
+        record["dtype"],
+        batch,
+        f"x{count:.0f}" if count > 1 else "",  # not for one that is not a number
+        record["parallel"],
+        record["link"],
+        record["mitigation"],
+        "" if record["mode"] in ("", "real") else f"[{record['mode']}]",
+    )
     return " ".join(str(part) for part in parts if part)
 
 

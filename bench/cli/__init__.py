@@ -9,7 +9,21 @@ from typing import Annotated
 import typer
 
 from bench import __version__
-from bench.cli import ab, compare, data, devices, doctor, export, gap, listing, report, run
+from bench.cli import (
+    ab,
+    claims,
+    compare,
+    data,
+    devices,
+    doctor,
+    export,
+    gap,
+    listing,
+    measure_link,
+    project,
+    report,
+    run,
+)
 from bench.core.errors import BenchError, ExitCode
 
 app = typer.Typer(
@@ -44,8 +58,11 @@ app.command("devices")(devices.devices)
 app.command("doctor")(doctor.doctor)
 app.command("ab")(ab.ab)
 app.command("calibrate")(ab.calibrate)
+app.command("claims")(claims.claims)
 app.command("compare")(compare.compare)
 app.command("gap")(gap.gap)
+app.command("measure-link")(measure_link.measure_link)
+app.command("project")(project.project)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.add_typer(data.app, name="data", help="Make data sets to try --data with.")
@@ -71,9 +88,34 @@ def _with_quoted_flags(words: list[str]) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; a user's mistake is one line on stderr and an exit code."""
+    """Run the command line; a user's mistake is one line on stderr and an exit code.
+
+    Under torchrun rank 0 runs it, and the other ranks take part in what rank 0 measures.
+    """
+    words = _with_quoted_flags(sys.argv[1:] if arguments is None else arguments)
+    if "TORCHELASTIC_USE_AGENT_STORE" not in os.environ or words[:1] not in _SPREAD_VERBS:
+        return _main(words)
+    from bench.run.cluster import end, follow, world_of
+
+    world = world_of(os.environ)
+    if world is None:
+        return _main(words)
+    if world.rank > 0:
+        return follow()
+    code = int(ExitCode.INVALID)
     try:
-        words = _with_quoted_flags(sys.argv[1:] if arguments is None else arguments)
+        code = _main(words)
+    finally:
+        end(code)
+    return code
+
+
+_SPREAD_VERBS = (["run"], ["measure-link"])
+"""Verbs that every rank under torchrun takes part in."""
+
+
+def _main(words: list[str]) -> int:
+    try:
         result = app(args=words, standalone_mode=False)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)

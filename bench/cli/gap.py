@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from bench.analysis.demand import Setting
     from bench.analysis.gap import Missing
     from bench.analysis.gap_result import GapResult
     from bench.analysis.needs import Load
@@ -29,6 +30,12 @@ def gap(
     latency: Annotated[
         str | None, typer.Option(help="Time that one item of --load may take, such as 30s.")
     ] = None,
+    all_layouts: Annotated[
+        bool,
+        typer.Option(
+            "--all-layouts", help="Several devices and modelled links too, each with its like."
+        ),
+    ] = False,
     run: Annotated[
         bool, typer.Option("--run", help="Measure the halves that are missing, then answer.")
     ] = False,
@@ -48,10 +55,24 @@ def gap(
         raise one_of("--format", output_format, _FORMATS)
     asked = _load(load, latency=latency)
     num_items = _num_items(items, epochs=epochs)
-    result = measure_gap(read_frame(files, note=print_note), load=asked, num_items=num_items)
+
+    def measured() -> GapResult:
+        return measure_gap(
+            read_frame(files, note=print_note),
+            load=asked,
+            num_items=num_items,
+            has_all_layouts=all_layouts,
+        )
+
+    result = measured()
     if run and result.missing:
         files = [*files, *_measured(result.missing, out=out)]
-        result = measure_gap(read_frame(files, note=print_note), load=asked, num_items=num_items)
+        result = measured()
+    if result.num_wide:
+        print_note(
+            f"{result.num_wide} configurations over several devices or modelled links are left "
+            "out; --all-layouts shows them"
+        )
     if not any(demand.num_trials for demand in result.demands):
         raise NothingMatchedError("no usable trial (OK or WARN) in the files given")
     show(result, output_format="json" if as_json else output_format, asked=(load, latency))
@@ -69,7 +90,7 @@ def _measured(missing: Sequence[Missing], *, out: Path) -> list[Path]:
     from bench.core.errors import MeasurementError
 
     paths = []
-    for line in dict.fromkeys(command(one) for one in missing):
+    for line in dict.fromkeys(command(one) for one in missing if not one.why_never):
         print_note(line)
         words = [sys.executable, "-m", *shlex.split(line), "--quiet", "--out", str(out)]
         done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
@@ -126,7 +147,35 @@ def command(missing: Missing) -> str:
     elif fact("data") not in ("generated", ""):
         words += ["--data", "THE_SAME_DATA"]
     words += ["--device", present.device_label] if present.device_label else []
+    words += _spread(present.setting)
     return shlex.join(words)
+
+
+def _spread(setting: Setting) -> list[str]:
+    """Flags for the devices, their layout and the link; none for one device."""
+    from bench.core.nouns import Layout
+
+    fact, usual = setting.fact, Layout()
+    words = []
+    if fact("device_count") not in ("", "1"):
+        words += ["--devices", fact("device_count")]
+    ranks = fact("layout").split(" x ")
+    if len(ranks) > 1:
+        words += [word for rank in ranks for word in (f"--{rank[:2]}", rank[2:])]
+    for flag, name in (
+        ("parallel", "parallel"),
+        ("link", "link"),
+        ("mitigate", "mitigation"),
+        ("schedule", "schedule"),
+    ):
+        words += [f"--{flag}", fact(name)] if fact(name) not in ("", usual.schedule) else []
+    # A device that only simulates says so by itself.
+    words += ["--mode", fact("mode")] if fact("link") and fact("mode") else []
+    if fact("grad_accum") not in ("", str(usual.grad_accum)):
+        words += ["--grad-accum", fact("grad_accum")]
+    if fact("bucket_bytes") not in ("", str(usual.bucket_bytes)):
+        words += ["--bucket-mb", f"{float(fact('bucket_bytes')) / 2**20:.12g}"]
+    return words
 
 
 def _infer_phases(workload: str) -> list[str]:

@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from bench.run.session import Session
 
 Texts = list[str] | None
+SPREAD = "Several devices, and the link between them"
+MODE_WORDS = {
+    "real": "real ranks on the link that is there",
+    "throttled": "real ranks, held to the modelled link",
+    "emulated": "one real rank, the others and the link modelled",
+    "simulated": "one real rank's compute, replayed on the modelled link",
+}
 
 
 def run(
@@ -24,6 +31,10 @@ def run(
             "-w",
             help="all, a name such as imaging-train or imaging, a pattern, or a file ./mine.py",
         ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="a named experiment; other flags override it; bench list recipes"),
     ] = None,
     size: Annotated[
         str | None,
@@ -47,6 +58,69 @@ def run(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1, npu, ...; default: best there is")
     ] = None,
+    chip_limit: Annotated[
+        str | None,
+        typer.Option(
+            "--chip-limit",
+            help="use less of the device: sms=78,memory=24GB on a GPU, cores=2,memory=8GB on a CPU",
+        ),
+    ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            help="how many, such as 8 or 1,2,8; real ones, or with --link one and the rest virtual",
+            rich_help_panel=SPREAD,
+        ),
+    ] = None,
+    parallel: Annotated[
+        str | None, typer.Option(help="ddp, fsdp, tp or pp; a comma sweeps", rich_help_panel=SPREAD)
+    ] = None,
+    tp: Annotated[
+        int | None, typer.Option(help="tensor-parallel ranks", rich_help_panel=SPREAD)
+    ] = None,
+    dp: Annotated[
+        int | None, typer.Option(help="data-parallel ranks", rich_help_panel=SPREAD)
+    ] = None,
+    pp: Annotated[int | None, typer.Option(help="pipeline stages", rich_help_panel=SPREAD)] = None,
+    link: Annotated[
+        Texts,
+        typer.Option(
+            help="modelled link: a preset, bw=25GB/s,latency=5us, a file, or a*8/b*4; "
+            "a comma sweeps; `bench list links`",
+            rich_help_panel=SPREAD,
+        ),
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            help="real, throttled, emulated or simulated; default: emulated with --link, else real",
+            rich_help_panel=SPREAD,
+        ),
+    ] = None,
+    bucket_mb: Annotated[
+        float | None,
+        typer.Option(help="MiB of gradients that ddp sends together", rich_help_panel=SPREAD),
+    ] = None,
+    grad_accum: Annotated[
+        int, typer.Option(help="micro-batches in one optimizer step", rich_help_panel=SPREAD)
+    ] = 1,
+    schedule: Annotated[
+        str, typer.Option(help="pipeline: 1f1b or interleaved-2", rich_help_panel=SPREAD)
+    ] = "1f1b",
+    mitigate: Annotated[
+        str | None,
+        typer.Option(
+            help="none, bf16, powersgd-2, diloco-64, ...; a comma sweeps", rich_help_panel=SPREAD
+        ),
+    ] = None,
+    contention: Annotated[
+        str,
+        typer.Option(
+            help="compute units that communication takes: bracket (none and the link's), none, or "
+            "a number",
+            rich_help_panel=SPREAD,
+        ),
+    ] = "bracket",
     threads: Annotated[int | None, typer.Option(help="CPU compute threads")] = None,
     workers: Annotated[int | None, typer.Option(help="loader processes")] = None,
     profile: Annotated[
@@ -74,7 +148,11 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
 ) -> None:
     """Measure workloads on a device; rows go to a CSV file, a table to stdout."""
+    import os
+
     from bench.core.units import parse_duration_s
+    from bench.run.cluster import mode_under, world_of
+    from bench.run.layouts import LayoutFlags, split_links
     from bench.run.request import RunRequest
 
     if resume is not None:
@@ -99,7 +177,26 @@ def run(
         timeout_s=parse_duration_s(timeout, what="--timeout"),
         seed=seed,
         oom_shrink=oom_shrink,
+        chip_limit=chip_limit,
+        spread=LayoutFlags(
+            devices=_devices(devices),
+            parallel=_parts(parallel),
+            tensor=tp,
+            data=dp,
+            pipeline=pp,
+            links=split_links(tuple(link or ())),
+            mode=mode_under(world_of(os.environ), mode=mode, has_link=bool(link)),
+            bucket_mb=bucket_mb,
+            grad_accum=grad_accum,
+            schedule=schedule,
+            mitigate=_parts(mitigate),
+            contention=contention,
+        ),
     )
+    if recipe is not None:
+        from bench.run.recipes import with_recipe
+
+        request = with_recipe(recipe, request)
     _run(request, out=out, quiet=quiet, as_json=as_json, dry_run=dry_run)
 
 
@@ -128,6 +225,15 @@ def _numbers(text: str | None, *, flag: str) -> tuple[int, ...]:
         return tuple(int(part) for part in _parts(text))
     except ValueError:
         raise UsageError(f"{flag} {text!r} needs whole numbers, such as 2 or 1,2,4") from None
+
+
+def _devices(text: str | None) -> tuple[int, ...]:
+    """Return --devices; under torchrun it is as many as torchrun started."""
+    import os
+
+    from bench.run.cluster import devices_under, world_of
+
+    return devices_under(world_of(os.environ), devices=_numbers(text, flag="--devices"))
 
 
 def _settings(texts: list[str]) -> dict[str, tuple[str, ...]]:
@@ -162,6 +268,7 @@ def _resume(name: str, *, out: Path, quiet: bool, as_json: bool) -> None:
 
 def _go(session: Session, *, quiet: bool, as_json: bool) -> None:
     from bench.cli.output import is_interactive, print_json, print_note, progress_console
+    from bench.run.profiling import record_profiles, wants_profiles
     from bench.run.progress import BarProgress, PlainProgress, Progress, QuietProgress
     from bench.run.session import exit_code
 
@@ -193,6 +300,8 @@ def _go(session: Session, *, quiet: bool, as_json: bool) -> None:
         print_note(f"bench: {ended.problem}")
     if ended.was_interrupted:
         print_note(f"bench: interrupted; go on with: bench run --resume {session.store.path}")
+    if not (ended.was_interrupted or ended.problem) and wants_profiles(session):
+        record_profiles(session, rows=ended.rows, note=(lambda _: None) if quiet else print_note)
     if code:
         raise typer.Exit(int(code))
 
@@ -204,7 +313,24 @@ def choices_of(plan: Plan) -> list[str]:
         f"({planned.size_choice}), {planned.config.dtype}, batch {planned.batch}"
         for planned in plan.planned
     ]
-    return list(dict.fromkeys(lines))
+    return [*dict.fromkeys(lines), *_spread_lines(plan)]
+
+
+def _spread_lines(plan: Plan) -> list[str]:
+    """Say how work is spread: one line for each strategy and mode, and what is odd about it."""
+    from bench.emulate.schedules import pipeline_note
+
+    layouts = list(dict.fromkeys(planned.config.layout for planned in plan.planned))
+    spread = [layout for layout in layouts if not layout.is_single]
+    lines = []
+    for strategy, mode in dict.fromkeys((one.strategy, one.mode) for one in spread):
+        alike = [one for one in spread if (one.strategy, one.mode) == (strategy, mode)]
+        devices = ", ".join(dict.fromkeys(str(one.devices) for one in alike))
+        links = ", ".join(dict.fromkeys(one.link for one in alike if one.link))
+        over = f" over {links}" if links else ""
+        lines.append(f"{strategy} on {devices} devices{over} [{mode}: {MODE_WORDS[mode]}]")
+    notes = [pipeline_note(layout) for layout in spread if layout.strategy == "pp"]
+    return [*lines, *dict.fromkeys(note for note in notes if note is not None)]
 
 
 def _show_plan(plan: Plan, *, as_json: bool) -> None:
@@ -228,10 +354,17 @@ def _show_result(ended: Ended, *, path: Path, quiet: bool) -> None:
     if quiet:
         print(path)
         return
-    from bench.report.run_table import run_table, validity_lines
+    from bench.analysis.links import LinkRun
+    from bench.report.grid import plain, rich_table
+    from bench.report.links_table import link_grids
+    from bench.report.run_table import lines_of, run_table, validity_lines
 
     console = result_console()
     console.print(run_table(ended.rows))
+    for grid in link_grids([LinkRun(rows=line.rows) for line in lines_of(ended.rows)]):
+        console.print(rich_table(grid, has_tall_cells=True))
+        for note in grid.notes:
+            console.print(plain(note), markup=False)
     for text in validity_lines(ended.rows):
         console.print(text, markup=False, soft_wrap=True)
     console.print(f"rows: {path}", markup=False, soft_wrap=True)

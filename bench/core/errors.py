@@ -24,6 +24,8 @@ class BenchError(Exception):
     """What was wrong, in one line; `exit_code` is what the process ends with."""
 
     exit_code: ExitCode = ExitCode.USAGE
+    reason: str = "error"
+    """Reason code of the row, when it ends a trial."""
 
 
 class UsageError(BenchError):
@@ -38,6 +40,12 @@ class MeasurementError(BenchError):
     """A trial could not produce a valid row on this machine."""
 
     exit_code = ExitCode.INVALID
+
+
+class UnresolvedLinkError(MeasurementError):
+    """A link's times are below what the device's timer keeps, so nothing would be emulated."""
+
+    reason = "link_unresolved"
 
 
 class IncompatibleError(BenchError):

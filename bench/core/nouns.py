@@ -13,6 +13,9 @@ Dtype = Literal["fp32", "tf32", "bf16", "fp16"]
 DTYPES: tuple[Dtype, ...] = ("fp32", "tf32", "bf16", "fp16")
 SIZES = ("tiny", "small", "base", "large")
 Mode = Literal["real", "throttled", "emulated", "simulated"]
+MODES: tuple[Mode, ...] = ("real", "throttled", "emulated", "simulated")
+Strategy = Literal["ddp", "fsdp", "tp", "pp"]
+STRATEGIES: tuple[Strategy, ...] = ("ddp", "fsdp", "tp", "pp")
 Status = Literal["OK", "WARN", "INVALID", "FAILED", "SKIPPED"]
 Capability = Literal["ok", "raises", "wrong"]
 
@@ -72,6 +75,43 @@ class Chip:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How one step is spread over devices, and over which link; the default is one device."""
+
+    mode: Mode = "real"
+    strategy: Strategy | None = None
+    """What divides the work; with `tensor` and `data` both over 1 it is tp, and dp runs across."""
+    data: int = 1
+    """Replicas (ddp) or shards (fsdp)."""
+    tensor: int = 1
+    """Ranks that share each matrix product; neighbours, so inside a node where there are nodes."""
+    pipeline: int = 1
+    """Stages."""
+    link: str = ""
+    """The modelled link as `bench.hardware.topology` writes it; '' for what is really there."""
+    bucket_bytes: int = 25 * 2**20
+    """Gradients that DDP sends together; torch's default."""
+    grad_accum: int = 1
+    """Micro-batches in one optimizer step."""
+    schedule: str = "1f1b"
+    """Pipeline: 1f1b, or interleaved-V with V chunks of the net on each device."""
+    mitigate: str = ""
+    """Algorithmic workaround, such as powersgd-2 or diloco-64; see `bench.parallel.mitigate`."""
+    contention: str = "bracket"
+    """Whether communication also takes compute resources: none, bracket (both ends measured)."""
+
+    @property
+    def devices(self) -> int:
+        """Ranks in all."""
+        return self.data * self.tensor * self.pipeline
+
+    @property
+    def is_single(self) -> bool:
+        """Whether this is one real device and nothing else."""
+        return self.devices == 1 and self.mode == "real"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """What one trial runs. Two trials with equal `hash` (see `bench.run.plan`) are comparable."""
 
@@ -97,6 +137,9 @@ class Config:
     workers: int | None
     """Loader worker processes; None lets the harness choose."""
     seed: int
+    layout: Layout = Layout()
+    chip_limit: str = ""
+    """What is left of the device, as `--chip-limit` takes it; '' leaves it whole."""
 
     @property
     def name(self) -> str:

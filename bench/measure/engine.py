@@ -30,6 +30,9 @@ class Engine(Protocol):
     def step(self) -> StepCount:
         """Do one step, or queue it; never times, prints or synchronises."""
 
+    def begin_window(self) -> None:
+        """Forget what was noted of the warm-up: from here on it counts. Raises `BenchError`."""
+
     def synchronize(self) -> None:
         """Wait until everything queued has finished."""
 

@@ -50,6 +50,9 @@ class FakeEngine:
             data_wait_s=0.0,
         )
 
+    def begin_window(self) -> None:
+        """Nothing is noted of the warm-up."""
+
     def synchronize(self) -> None:
         """Nothing is queued."""
 

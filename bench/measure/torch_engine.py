@@ -19,17 +19,23 @@ from bench import discovery
 from bench.core.nouns import DTYPES
 from bench.devices.adapter import DeviceEvent
 from bench.devices.torch_adapter import adapter_for
+from bench.emulate.chip_limit import Granted, apply_chip_limit
+from bench.hardware.chip_limit import parse_chip_limit
 from bench.measure import feed as feeds
 from bench.measure.correctness import Check, check_output, to_channels_last
 from bench.measure.engine import StepCount
+from bench.measure.modelled_link import ModelledLink, open_link
 from bench.measure.placing import place_net
 from bench.measure.precision import autocast, cast_net, half_type, move, set_matmul_precision
 from bench.measure.request import TrialRequest
 from bench.measure.steps import InferStep, TrainStep, float_tensors
+from bench.parallel.spread import Spread, spread
 from bench.workload import Phase, Workload
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from bench.parallel.ranks import Ranks
 
 _FORK_SAFE = ("cpu", "cuda")
 """Types whose loader workers may be forked before the context is made; others want fresh ones
@@ -39,10 +45,23 @@ _FORK_SAFE = ("cpu", "cuda")
 class TorchEngine:
     """Steps of one phase on one device; `cold_s` has what getting there took, by stage."""
 
-    def __init__(self, request: TrialRequest, *, on_stage: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        request: TrialRequest,
+        *,
+        on_stage: Callable[[str], None],
+        data_seed: int | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
+        """`data_seed` gives replicas of one net different samples; by default it is the seed."""
         import torch
 
         config = request.config
+        self._ranks = ranks
+        self.layout = config.layout
+        self.link: ModelledLink | None = None
+        self.granted: Granted | None = None
+        self._data_seed = config.seed if data_seed is None else data_seed
         self._request = request
         self._on_stage = on_stage
         self._found = discovery.load_planned(config)
@@ -86,6 +105,10 @@ class TorchEngine:
         self.num_parameters = sum(parameter.numel() for parameter in net.parameters())
         self.adapter.reset_peak_memory()
         self.net = self._stage("transfer", self._place, net)
+        self.link = self._stage("build", self._open_link)
+        self.spread = self._stage("build", self._lay_out, self.net)
+        if self.link is not None:
+            self.link.period_steps = self.spread.period_steps
         self._step = self._make_step(self.net)
         self._feed = self._loader_feed or self._stage("build", self._resident_feed, loader)
         self.synchronize()
@@ -127,7 +150,7 @@ class TorchEngine:
             self.workload,
             self.phase,
             data=self._data,
-            seed=self._request.config.seed,
+            seed=self._data_seed,
             workers=self._request.workers if self.uses_loader else 0,
             pin_memory=self.uses_loader and _can_pin(self.device.type),
             start_method=None if self.device.type in _FORK_SAFE else "spawn",
@@ -143,6 +166,9 @@ class TorchEngine:
         if self.device.type == "cuda":
             # As nnU-Net and most training code with fixed shapes do; the environment records it.
             torch.backends.cudnn.benchmark = True
+        if self._request.config.chip_limit:
+            limit = parse_chip_limit(self._request.config.chip_limit)
+            self.granted = apply_chip_limit(limit, self.device)
 
     def _check(self) -> Check | None:
         """Compare with the CPU at tiny; None for a workload without that size."""
@@ -170,8 +196,6 @@ class TorchEngine:
         return check
 
     def _place(self, net: nn.Module) -> nn.Module:
-        import torch
-
         config = self._request.config
         net = cast_net(net, dtype=config.dtype, is_training=self.phase.is_training)
         net = place_net(net, device=self.device)
@@ -179,7 +203,25 @@ class TorchEngine:
         if config.channels_last:
             net = to_channels_last(net)
         self.synchronize()
-        return torch.compile(net) if config.compile else net  # type: ignore[return-value]
+        return net
+
+    def _open_link(self) -> ModelledLink | None:
+        return open_link(self._request.config, device=self.device, ranks=self._ranks)
+
+    def _lay_out(self, net: nn.Module) -> Spread:
+        """Lay the net over its ranks, compiled where that is asked for."""
+        config = self._request.config
+        if config.layout.strategy == "pp":
+            return Spread(net)  # its stages are measured on this device
+        return spread(
+            net,
+            workload=self.workload,
+            phase=self.phase,
+            layout=config.layout,
+            device=self.device,
+            dtype=config.dtype,
+            is_compiled=config.compile,
+        )
 
     def _move(self, batch: Any) -> Any:
         config = self._request.config
@@ -188,9 +230,11 @@ class TorchEngine:
 
     def _make_step(self, net: nn.Module) -> TrainStep | InferStep:
         dtype = self._request.config.dtype
+        device_type = self.device.type
         if self.phase.is_training:
-            return TrainStep(self.workload, net, device_type=self.device.type, dtype=dtype)
-        return InferStep(self.workload, self.phase, net, device_type=self.device.type, dtype=dtype)
+            return TrainStep(self.workload, self.spread, device_type=device_type, dtype=dtype)
+        net = self.spread.net
+        return InferStep(self.workload, self.phase, net, device_type=device_type, dtype=dtype)
 
     def _resident_feed(self, loader: Any) -> feeds.ResidentFeed:
         import torch
@@ -201,17 +245,37 @@ class TorchEngine:
             if not self.phase.is_training:
                 dtype = self._request.config.dtype
                 with torch.inference_mode(), autocast(self.device.type, dtype):
-                    moved = self.workload.prepare(self.phase, self.net, moved)  # type: ignore[arg-type]
+                    moved = self.workload.prepare(self.phase, self.spread.net, moved)
             ready.append((moved, batch))
         return feeds.ResidentFeed(ready)
 
     # Stepping ------------------------------------------------------------------------------------
 
     def step(self) -> StepCount:
-        """Queue one step."""
-        batch, collated, waited_s = self._feed.next()
-        self._step(batch)
-        return self._count(collated, waited_s)
+        """Queue one step, all its micro-batches."""
+        taken = [self._feed.next() for _ in range(self._micro_batches)]
+        batches = [batch for batch, _, _ in taken]
+        if self.link is None:
+            self._step(*batches)
+        else:
+            self.link.run(lambda: self._step(*batches))
+        counts = [self._count(collated, waited_s) for _, collated, waited_s in taken]
+        return counts[0] if len(counts) == 1 else _sum_of(counts)
+
+    def untraced_step(self) -> None:
+        """Queue one step that counts for nothing."""
+        self._step(*[self._feed.next()[0] for _ in range(self._micro_batches)])
+
+    @property
+    def _micro_batches(self) -> int:
+        """Batches in one step; a pipeline's are simulated from one."""
+        return 1 if self.layout.strategy == "pp" else self.layout.grad_accum
+
+    def begin_window(self) -> None:
+        """Count memory peaks and traces from here; refuses a link that shows nothing."""
+        self.adapter.reset_peak_memory()
+        if self.link is not None:
+            self.link.begin_window()
 
     def _count(self, collated: Any, waited_s: float) -> StepCount:
         """Count what a batch holds, once for each distinct batch, so that steps stay bare."""
@@ -273,6 +337,18 @@ class TorchEngine:
         except ValueError as error:
             return "wrong_output", str(error)
         return None
+
+
+def _sum_of(counts: list[StepCount]) -> StepCount:
+    """What the micro-batches of one step hold together."""
+    elements = [count.elements for count in counts if count.elements is not None]
+    flops = [count.flops for count in counts if count.flops is not None]
+    return StepCount(
+        items=sum(count.items for count in counts),
+        elements=sum(elements) if len(elements) == len(counts) else None,
+        flops=sum(flops) if len(flops) == len(counts) else None,
+        data_wait_s=sum(count.data_wait_s for count in counts),
+    )
 
 
 def _can_pin(device_type: str) -> bool:

@@ -25,7 +25,7 @@ INVALIDATING = frozenset(
 FAILING = frozenset(
     {"out_of_memory", "unsupported_op", "unsupported_dtype", "timeout", "crashed", "error"}
 )
-SKIPPING = frozenset({"interrupted", "budget"})
+SKIPPING = frozenset({"interrupted", "budget", "link_unresolved"})
 RETRYABLE = INVALIDATING - {"nonfinite", "wrong_output"} | {"crashed", "timeout"}
 """Reasons that another attempt may not have; a wrong or refused computation would only repeat."""
 

@@ -12,7 +12,7 @@ from bench.core.statistics import median, percentile
 from bench.measure.clock import Clock
 from bench.measure.engine import Engine
 from bench.measure.limits import Limits
-from bench.measure.window import Window, run_window
+from bench.measure.window import Agree, Window, run_window
 
 CHUNK_S = 0.5
 """Two of them make the second over which allocator, graphs and clock are compared."""
@@ -37,21 +37,27 @@ class _State:
     clock_hz: float | None
 
 
-def warm_up(engine: Engine, *, clock: Clock, limits: Limits) -> Warmup:
-    """Run steps until they are steady or the limit is reached."""
+def warm_up(engine: Engine, *, clock: Clock, limits: Limits, agree: Agree | None = None) -> Warmup:
+    """Run steps until they are steady or the limit is reached, all ranks as rank 0 finds."""
     first = run_window(engine, clock=clock, should_stop=lambda _elapsed, _steps: True)
     graphs_at_first = engine.recompiles()
     step_s = list(first.step_s)
     start_s = clock.now_s()
     history: list[_State] = [_state(engine)]
     while True:
-        chunk = _chunk(engine, clock=clock, limits=limits, step_s=step_s, start_s=start_s)
+        chunk = _chunk(
+            engine, clock=clock, limits=limits, step_s=step_s, start_s=start_s, agree=agree
+        )
         step_s += chunk.step_s
         history.append(_state(engine))
         elapsed_s = clock.now_s() - start_s
         enough = len(step_s) > limits.warmup_min_steps and elapsed_s >= limits.warmup_min_s
         steady = enough and is_steady(step_s[1:]) and _is_state_steady(history)
-        if (enough and limits.is_smoke) or steady or _is_over(limits, len(step_s), elapsed_s):
+        is_over = _is_over(limits, len(step_s), elapsed_s)
+        is_ended = (enough and limits.is_smoke) or steady or is_over
+        if agree is not None:
+            is_ended = agree(0 if is_ended else 1) == 0
+        if is_ended:
             graphs = engine.recompiles()
             return Warmup(
                 step_s=step_s,
@@ -64,7 +70,13 @@ def warm_up(engine: Engine, *, clock: Clock, limits: Limits) -> Warmup:
 
 
 def _chunk(
-    engine: Engine, *, clock: Clock, limits: Limits, step_s: list[float], start_s: float
+    engine: Engine,
+    *,
+    clock: Clock,
+    limits: Limits,
+    step_s: list[float],
+    start_s: float,
+    agree: Agree | None,
 ) -> Window:
     """Run for `CHUNK_S`, or to the limit."""
     remaining_s = limits.warmup_max_s - (clock.now_s() - start_s)
@@ -74,7 +86,9 @@ def _chunk(
         is_over = _is_over(limits, num_steps, clock.now_s() - start_s)
         return elapsed_s >= min(CHUNK_S, remaining_s) or is_over
 
-    return run_window(engine, clock=clock, should_stop=should_stop, expected_step_s=step_s[-1])
+    return run_window(
+        engine, clock=clock, should_stop=should_stop, expected_step_s=step_s[-1], agree=agree
+    )
 
 
 def _is_over(limits: Limits, num_steps: int, elapsed_s: float) -> bool:

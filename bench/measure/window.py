@@ -3,7 +3,9 @@
 Throughput comes from the host clock around the whole window. Steps are told apart by device events
 recorded at their boundaries, without a synchronisation per step: one costs tens of microseconds and
 breaks the overlap of host and device. Where a device has no usable events each step is synchronised
-and `step_clock` says so. Once a second the stop rule looks at the steps finished so far.
+and `step_clock` says so. Once a second the stop rule looks at the steps finished so far. Ranks that
+step together must stop together, so with several the next look is a number of steps, fixed by
+rank 0 at the look before, and its verdict is everyone's.
 """
 
 from collections import deque
@@ -25,6 +27,8 @@ CHECK_EVERY_S = 1.0
 StepClock = Literal["event", "host", "host_sync"]
 StopRule = Callable[[float, list[float]], bool]
 """`rule(elapsed_s, step_s)`: whether to stop, from the time and the steps so far."""
+Agree = Callable[[int], int]
+"""`agree(steps)`: rank 0's number of steps to the next look, in every rank; 0 is to stop."""
 
 
 @dataclass(kw_only=True)
@@ -105,9 +109,17 @@ def step_clock_of(engine: Engine) -> StepClock:
 
 
 def run_window(
-    engine: Engine, *, clock: Clock, should_stop: StopRule, expected_step_s: float | None = None
+    engine: Engine,
+    *,
+    clock: Clock,
+    should_stop: StopRule,
+    expected_step_s: float | None = None,
+    agree: Agree | None = None,
 ) -> Window:
-    """Run steps until the rule says stop; it is asked after step 1, 2, 4, ... then every second."""
+    """Run steps until the rule says stop; it is asked after step 1, 2, 4, ... then every second.
+
+    With `agree` all ranks take rank 0's answer, after the same steps.
+    """
     step_clock = step_clock_of(engine)
     counts: list[StepCount] = []
     engine.synchronize()
@@ -117,12 +129,18 @@ def run_window(
     else:
         marks = _HostMarks(engine, clock=clock)
     start_s = next_check_s = marks.times_s[0]
+    next_check = 1
     while True:
         counts.append(engine.step())
         now_s = marks.mark()
-        if now_s >= next_check_s:
+        if len(counts) >= next_check if agree is not None else now_s >= next_check_s:
             elapsed_s = now_s - start_s
-            if should_stop(elapsed_s, marks.step_s()):
+            is_enough = should_stop(elapsed_s, marks.step_s())
+            if agree is not None:
+                ahead = agree(0 if is_enough else _steps_ahead(len(counts), elapsed_s))
+                is_enough = ahead == 0
+                next_check = len(counts) + ahead
+            if is_enough:
                 break
             next_check_s = now_s + min(CHECK_EVERY_S, elapsed_s)
     engine.synchronize()
@@ -136,6 +154,13 @@ def run_window(
         counts=counts,
         clock_went_backwards=times_s != sorted(times_s),
     )
+
+
+def _steps_ahead(num_steps: int, elapsed_s: float) -> int:
+    """Steps until about the time at which a single rank would look again."""
+    if elapsed_s <= CHECK_EVERY_S:
+        return num_steps
+    return max(1, int(num_steps * CHECK_EVERY_S / elapsed_s))
 
 
 def _queue_depth(expected_step_s: float | None) -> int:

@@ -14,8 +14,9 @@ from bench.analysis.gap import Missing
 from bench.report.content import Report, Section
 from bench.report.evidence import Evidence
 from bench.report.sections_analysis import comparison, gap, present, roofline, settings_gap
+from bench.report.sections_links import sweeps
 from bench.report.sections_overview import overview, provenance, validity
-from bench.report.sections_speed import energy, latency, results, steps, sweeps
+from bench.report.sections_speed import energy, latency, results, steps
 from bench.results.schema import SCHEMA_VERSION, USABLE
 
 

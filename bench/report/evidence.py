@@ -44,7 +44,7 @@ _NOT_SHOWN_TEXT = """
     mem_device_peak_bytes mem_init_peak_bytes mem_estimate_bytes energy_j energy_net_j
     energy_integrated_j temp_start_c throttle_reasons ecc_uncorrected own_cpu_frac foreign_cpu_frac
     steal_frac involuntary_switches_per_s major_faults_per_s loss_first loss_last check_value
-    check_error_frac check_tolerance_frac
+    check_error_frac check_tolerance_frac comm_ops simulated_step_ms power_limited_frac
 """
 _NOT_SHOWN = frozenset(_NOT_SHOWN_TEXT.split())
 """Columns that no part of a report needs: leaving them out saves a sixth of the reading."""
@@ -189,7 +189,7 @@ def gather_evidence(files: Sequence[tuple[str, Path]], *, note: Note = _LOG.warn
             label=label,
             path=path,
             num_rows=len(frame),
-            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            sha256=_sha256(path),
             sidecar=_sidecar(path, note=keep),
         )
         for (label, path), frame in zip(files, frames, strict=True)
@@ -202,6 +202,11 @@ def gather_evidence(files: Sequence[tuple[str, Path]], *, note: Note = _LOG.warn
         groups=gather(labelled, columns=()),
         notes=tuple(notes),
     )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sidecar(path: Path, *, note: Note) -> Sidecar | None:

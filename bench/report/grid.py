@@ -6,9 +6,10 @@ are replaced, Markdown's and HTML's special characters are escaped.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,6 +20,11 @@ _STYLES = {
     "SAME": "dim",
     "INCONCLUSIVE": "yellow",
     "NOT COMPARED": "magenta",
+    "HOLDS": "green",
+    "HOLDS WHEN": "yellow",
+    "REFUTED": "bold red",
+    "UNDECIDED": "magenta",
+    "OUT OF SCOPE": "dim",
 }
 
 
@@ -35,7 +41,7 @@ class Grid:
 
 def plain(text: str) -> str:
     """Text without anything a terminal would obey."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 def markdown_cell(text: str) -> str:
@@ -46,8 +52,14 @@ def markdown_cell(text: str) -> str:
     return escaped
 
 
-def rich_table(grid: Grid) -> Table:
-    """Table for the terminal; verdict words are coloured."""
+_INTERVAL = re.compile(r" (?=[\[(][^\[\]()]*[\])]$)")
+
+
+def rich_table(grid: Grid, *, has_tall_cells: bool = False) -> Table:
+    """Table for the terminal; verdict words are coloured, nothing is cut off.
+
+    With `has_tall_cells` an interval at the end of a cell stands under its figure.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -56,9 +68,13 @@ def rich_table(grid: Grid) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     for head in grid.heads:
         is_right = head.endswith(">")
-        table.add_column(Text(head.rstrip(">")), justify="right" if is_right else "left")
+        justify: Literal["right", "left"] = "right" if is_right else "left"
+        table.add_column(Text(head.rstrip(">")), justify=justify, overflow="fold")
     for row in grid.rows:
-        table.add_row(*[Text(plain(cell), style=_STYLES.get(cell, "")) for cell in row])
+        cells = [Text(plain(cell), style=_STYLES.get(cell, "")) for cell in row]
+        if has_tall_cells:
+            cells = [Text(_INTERVAL.sub("\n", text.plain), style=text.style) for text in cells]
+        table.add_row(*cells)
     return table
 
 

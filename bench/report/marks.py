@@ -1,7 +1,6 @@
 """What is put on the axes of a panel: dots with intervals, scales that fit, short ticks.
 
-Labels of lines are plain texts, not ticks: matplotlib's ticks would take twice the time of all the
-rest. Figures that no axis can hold are told apart by `is_drawable` before anything is drawn.
+Figures that no axis can hold are told apart by `is_drawable` before anything is drawn.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bench.report.panel import GROUND, INK, Value, color_of, marker_of, short
+from bench.report.scales import name_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,18 +39,7 @@ def dots(
         shape = look(color, is_hollow=kind[1])
         middles = [values[i][0] for i in places]
         axes.plot(middles, places, marker_of(kind[0]), **shape)  # type: ignore[arg-type]
-    # Plain texts: as ticks they would take most of the time that a panel takes.
-    axes.set_yticks([])
-    for place, label in enumerate(labels):
-        axes.text(
-            -0.02,
-            place,
-            short(label),
-            transform=axes.get_yaxis_transform(),
-            ha="right",
-            va="center",
-            fontsize=8.5,
-        )
+    name_lines(axes, [short(label) for label in labels])
     axes.set_ylim(len(labels) - 0.5, -0.5)
     _fit(axes, ends=[end for value in values for end in value if end is not None])
 

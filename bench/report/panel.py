@@ -18,6 +18,7 @@ from unicodedata import east_asian_width
 
 from bench.report.content import Plot
 from bench.report.grid import plain
+from bench.report.scales import draw_scales
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,25 +48,14 @@ _STYLE = {
     "text.parse_math": False,
     "font.family": "sans-serif",
     "font.size": 9.0,
-    "axes.titlesize": 9.0,
-    "axes.labelsize": 9.0,
     "legend.fontsize": 8.5,
     "legend.frameon": False,
     "axes.edgecolor": FAINT,
     "axes.facecolor": "none",
-    "axes.labelcolor": INK,
-    "axes.grid": True,
-    "axes.axisbelow": True,
+    "axes.titley": 1.0,  # or its place is sought, though there is none
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "grid.color": FAINT,
-    "grid.linewidth": 0.6,
-    "grid.alpha": 0.6,
     "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
     "lines.markersize": 6.5,
     "axes.unicode_minus": False,
     "figure.facecolor": "none",
@@ -132,6 +122,7 @@ def draw(
         area = (left, below_inches / height_inches, 0.97 - left, plot_inches / height_inches)
         axes = figure.add_axes(area)
         paint(axes)
+        words = draw_scales(axes, ink=INK, faint=FAINT)
         if num_legend_lines:
             figure.legend(
                 loc="lower left", ncols=legend_columns, borderaxespad=0.0, handletextpad=0.5
@@ -139,7 +130,8 @@ def draw(
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     title, description = plain(title), plain(description)
-    svg = _themed(buffer.getvalue(), name=name, title=title, description=description)
+    drawn = buffer.getvalue().replace("</svg>", f"{words}\n</svg>")
+    svg = _themed(drawn, name=name, title=title, description=description)
     return Plot(title=title, description=description, svg=svg)
 
 

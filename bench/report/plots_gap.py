@@ -163,7 +163,6 @@ def _roofline(device: str, demands: Sequence[Demand]) -> Plot:
             _point(axes, x=x, y=y, number=number, demand=demand)
         label_below(axes, "FLOP per byte of least memory traffic")
         axes.set_ylabel("FLOP/s")
-        axes.grid(color=FAINT)
 
     told = "; ".join(
         _told(demand, x=x, y=y) for demand, (x, y) in zip(demands, places, strict=True)

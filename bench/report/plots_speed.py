@@ -118,12 +118,11 @@ def labels_of(shown: Sequence[Shown]) -> list[str]:
     labels = []
     for one, words in zip(shown, titles, strict=True):
         kept = [word for word in words[1:] if word not in common]
-        link = str(one.line.first.get("link") or "")
-        device = one.device if has_devices or not (kept or link) else ""
+        device = one.device if has_devices or not kept else ""
         # What tells lines apart must survive when a label is cut.
-        device = short(device, length=24) if kept or link or one.mode != "real" else device
+        device = short(device, length=24) if kept or one.mode != "real" else device
         mode = "" if one.mode == "real" else f"[{one.mode}]"
-        parts = [device, *(word for word in kept if word != mode), link, one.file, mode]
+        parts = [device, *(word for word in kept if word != mode), one.file, mode]
         labels.append(" ".join(part for part in parts if part))
     return labels
 

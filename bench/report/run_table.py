@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from bench.core import statistics
+from bench.core.nouns import Layout
 from bench.core.units import format_bytes, format_duration, format_number, format_si
 from bench.results.schema import REASONS, USABLE, Row
 
@@ -64,7 +65,7 @@ def lines_of(rows: Sequence[Row]) -> list[Line]:
 
 
 def title_of(row: Row, *, shown_params: Sequence[str] = ()) -> str:
-    """Name of a configuration as tables show it, with its mode unless it is real."""
+    """Name of a configuration as tables show it: mode unless real, devices, layout and link."""
     parts = [str(row["workload"]), str(row.get("size") or ""), str(row.get("dtype") or "")]
     parts.append(f"b{row['batch']}" if row.get("batch") is not None else "")
     parts.append("compiled" if row.get("compile") else "")
@@ -73,7 +74,37 @@ def title_of(row: Row, *, shown_params: Sequence[str] = ()) -> str:
     parts += [f"{name}={params[name]}" for name in shown_params if name in params]
     mode = str(row.get("mode") or "real")
     parts.append("" if mode == "real" else f"[{mode}]")
+    parts.append(spread_of(row))
+    parts.append(f"({row['chip_limit']})" if row.get("chip_limit") else "")
     return " ".join(part for part in parts if part)
+
+
+def spread_of(row: Row) -> str:
+    """'x8 tp tp4 x dp2 over h800-nvlink with powersgd-2'; '' on one device."""
+    count, layout = row.get("device_count"), str(row.get("layout") or "")
+    remedies = remedies_of(row)
+    parts = (
+        f"x{count}" if isinstance(count, int) and count > 1 else "",
+        str(row.get("parallel") or ""),
+        layout if " x " in layout else "",
+        f"over {row['link']}" if row.get("link") else "",
+        f"with {remedies}" if remedies else "",
+    )
+    return " ".join(part for part in parts if part)
+
+
+def remedies_of(row: Row) -> str:
+    """What is done about a narrow link beside the defaults: 'powersgd-2, 4 micro-batches'."""
+    usual = Layout()
+    accumulated, bucket_bytes = row.get("grad_accum"), row.get("bucket_bytes")
+    schedule = str(row.get("schedule") or "")
+    parts = [str(row.get("mitigation") or "")]
+    if isinstance(accumulated, int) and accumulated != usual.grad_accum:
+        parts.append(f"{accumulated} micro-batches")
+    if isinstance(bucket_bytes, int) and bucket_bytes != usual.bucket_bytes:
+        parts.append(f"buckets of {format_bytes(bucket_bytes)}")
+    parts.append(schedule if schedule != usual.schedule else "")
+    return ", ".join(part for part in parts if part)
 
 
 def params_of(row: Row) -> dict[str, object]:
@@ -115,7 +146,7 @@ def run_table(trials: Sequence[Row]) -> Table:
             table.add_column(header, justify="right", no_wrap=True)
             columns.append(cells)
     table.add_column("trials", no_wrap=True)
-    columns.append([trials_text(line) for line in lines])
+    columns.append([trials_text(line.rows) for line in lines])
     for row in zip(*columns, strict=True):
         table.add_row(*(Text(cell) for cell in row))
     if lines:
@@ -178,18 +209,35 @@ def _percent(fraction: float | None) -> str:
 
 
 def _memory_text(line: Line) -> str:
-    device = line.values("mem_alloc_peak_bytes")
-    return format_bytes(max(device)) if device else ""
+    return _peak_text(line, "mem_alloc_peak_bytes")
 
 
 def _host_memory_text(line: Line) -> str:
-    host = line.values("rss_peak_bytes")
-    return format_bytes(max(host)) if host else ""
+    return _peak_text(line, "rss_peak_bytes")
+
+
+def _peak_text(line: Line, column: str) -> str:
+    peaks = line.values(column)
+    if not peaks:
+        return ""
+    # Virtual ranks have no memory to measure, and of real ones the first is looked at.
+    return format_bytes(max(peaks)) + ("\n(one rank)" if is_several(line.first) else "")
+
+
+def is_several(row: Row) -> bool:
+    """Whether several devices took part, virtual ones included."""
+    count = row.get("device_count")
+    return isinstance(count, int) and count > 1
+
+
+def is_virtual(row: Row) -> bool:
+    """Whether devices took part that are not there: their energy and loss were not measured."""
+    return row.get("mode") in ("emulated", "simulated") and is_several(row)
 
 
 def _energy_text(line: Line) -> str:
     joules = line.mean("energy_per_item_j")
-    if joules is None:
+    if joules is None or is_virtual(line.first):
         return ""
     return f"{format_si(joules, 'J')}/{line.first.get('items_unit')}"
 
@@ -205,10 +253,10 @@ COLUMNS: tuple[tuple[str, Callable[[Line], str]], ...] = (
 )
 
 
-def trials_text(line: Line) -> str:
+def trials_text(rows: Sequence[Row]) -> str:
     """'5 OK', or '3 OK' and '2 WARN' below it."""
     counts: dict[str, int] = {}
-    for row in line.rows:
+    for row in rows:
         counts[str(row["status"])] = counts.get(str(row["status"]), 0) + 1
     return "\n".join(f"{count} {status}" for status, count in counts.items())
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bench.analysis.compare import compare
-from bench.analysis.demand import Demand
+from bench.analysis.demand import Demand, wide_rows
 from bench.analysis.figures import Options
 from bench.analysis.gap import Missing
 from bench.analysis.gap_result import GapResult, measure_gap
@@ -31,6 +31,9 @@ _ROOF_TABLE = "Under the measured roofline"
 def settings_gap(evidence: Evidence) -> tuple[GapResult, int]:
     """Demands and gaps of a readable number of settings, and how many settings are left out."""
     table = evidence.groups.table
+    is_single = ~wide_rows(table)
+    # Wide ones take no room where `measure_gap` would leave them out.
+    table = table[is_single] if (is_single & (table["num_used"] > 0)).any() else table
     base = table["workload"].astype(str).str.rpartition("-")[0]
     alike = [name for name in (*IDENTITY, *DESCRIPTION) if name not in _APART]
     keys = table[alike].assign(base=base)

@@ -41,7 +41,7 @@ def _files(evidence: Evidence) -> Grid:
                 source.label,
                 _few(frame["run_id"]),
                 _few(frame["started_utc"].dropna().sort_values().head(1), end=16).replace("T", " "),
-                _few(frame["device_name"].fillna(frame["device"])),
+                _few(frame["device_name"].astype(object).fillna(frame["device"])),
                 _few(frame["workload"], limit=8),
                 str(len(frame)),
                 str(usable),

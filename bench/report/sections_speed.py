@@ -1,4 +1,4 @@
-"""How fast: throughput, steps and latency, warm-up, energy, and sweeps over devices and links.
+"""How fast: throughput, steps and latency, warm-up, and energy.
 
 Each section is a table of the configurations shown and the panels drawn from the same rows; one
 without a figure to show is left out.
@@ -14,9 +14,8 @@ from bench.report.evidence import Evidence, Shown
 from bench.report.grid import Grid
 from bench.report.plots_samples import spread_plots, steps_of, trace_plots
 from bench.report.plots_speed import energy_plots, in_figures, mean_of, step_plots, throughput_plots
-from bench.report.plots_sweep import link_plots, scaling_plots
-from bench.report.run_table import COLUMNS, Line, swept_params, title_of, trials_text
-from bench.report.sweep_rows import is_wide, sweep_grid, swept
+from bench.report.run_table import COLUMNS, Line, is_virtual, swept_params, title_of, trials_text
+from bench.report.sweep_rows import is_wide
 
 Cells = Mapping[str, Callable[[Shown], str]]
 
@@ -58,11 +57,11 @@ def _grid(
     params = swept_params([one.line for one in shown])
     rows = [
         (
-            _title(one, params=params),
+            title_of(one.line.first, shown_params=params),
             one.device,
             one.file,
             *(cell(one) for cell in cells.values()),
-            trials_text(one.line),
+            trials_text(one.line.rows),
         )
         for one in shown
     ]
@@ -71,12 +70,6 @@ def _grid(
         notes = (*notes, hidden)
     heads = ("workload", "device", "file", *cells, "trials")
     return without_blank_columns(Grid(heads=heads, rows=rows, title=title, notes=notes))
-
-
-def _title(one: Shown, *, params: Sequence[str]) -> str:
-    row = one.line.first
-    extra = [str(row.get("parallel") or ""), str(row.get("link") or "")]
-    return " ".join(part for part in (title_of(row, shown_params=params), *extra) if part)
 
 
 def _number(column: str, form: Callable[[float], str]) -> Callable[[Shown], str]:
@@ -153,7 +146,7 @@ def steps(evidence: Evidence) -> Section | None:
 
 def energy(evidence: Evidence) -> Section | None:
     """Energy per item; absent where nothing measured it."""
-    shown = evidence.shown
+    shown = [one for one in evidence.shown if not is_virtual(one.line.first)]
     alone = [one for one in shown if not is_wide(one)]
     plots = energy_plots(alone) or energy_plots(shown)
     if plots is None:
@@ -174,20 +167,10 @@ def energy(evidence: Evidence) -> Section | None:
 
 
 def _energy(one: Shown) -> str:
-    value = mean_of(one, "energy_per_item_j")
+    value = None if is_virtual(one.line.first) else mean_of(one, "energy_per_item_j")
     return "" if value is None else in_figures(value, unit="J")
 
 
 def _word(one: Shown, column: str) -> str:
     words = dict.fromkeys(str(row[column]) for row in one.line.usable if row.get(column))
     return ", ".join(words)
-
-
-def sweeps(evidence: Evidence) -> Section | None:
-    """Scaling and links; absent where every row is one real device."""
-    shown = swept(evidence.shown)
-    if not shown:
-        return None
-    plots = [found for found in (scaling_plots(shown), link_plots(shown)) if found is not None]
-    parts: tuple[Part, ...] = (*plots, sweep_grid(shown))
-    return Section(name="sweeps", title="Several devices and links", parts=parts)

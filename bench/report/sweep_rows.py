@@ -1,96 +1,53 @@
-"""Rows of several devices and modelled links: which they are, what they are called, their table.
+"""Rows of several devices and modelled links: which they are, and what their curves are called.
 
-Speed-up is told only against one device of the same mode: an emulated row never borrows a real one.
+A curve has one mode. One device joins a curve only when it was measured in that mode.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.report.content import without_blank_columns
+from bench.analysis.links import LinkRun
 from bench.report.evidence import Shown
-from bench.report.grid import Grid
-from bench.report.panel import Value
-from bench.report.plots_speed import in_figures, mean_of
-from bench.report.run_table import trials_text
-
-
-def swept(shown: Sequence[Shown]) -> list[Shown]:
-    """Rows with several devices or a modelled link, and one device on the same terms."""
-    terms = {terms_of(one)[1:] for one in shown if is_wide(one)}
-    return [one for one in shown if terms_of(one)[1:] in terms]
+from bench.report.run_table import remedies_of
 
 
 def is_wide(one: Shown) -> bool:
     """Whether several devices or a modelled link took part."""
-    row = one.line.first
-    return bool(row.get("link") or row.get("parallel") or count_of(one) > 1)
+    return run_of(one).is_wide
 
 
-def count_of(one: Shown) -> int:
-    """Devices that took part."""
-    count = one.line.first.get("device_count")
-    return count if isinstance(count, int) and count > 0 else 1
+def run_of(one: Shown) -> LinkRun:
+    """The configuration as `bench.analysis.links` reads it."""
+    return LinkRun(rows=one.line.rows, file=one.file)
 
 
-def kind_of(one: Shown) -> str:
-    """How a sweep's curve is called: device, parallelism, link, batch, and the mode in brackets."""
-    row = one.line.first
-    name = str(row.get("device_name") or row["device"])
-    parts = [name, str(row.get("parallel") or ""), str(row.get("link") or ""), one.file]
-    parts += [f"b{row['batch']}" if row.get("batch") is not None else ""]
-    parts += [str(row.get("dtype") or ""), "" if one.mode == "real" else f"[{one.mode}]"]
+def swept(shown: Sequence[Shown]) -> list[LinkRun]:
+    """Runs over several devices or a modelled link, and one device on the same terms.
+
+    One device may be there in another mode; nothing is divided by it then.
+    """
+    runs = [run_of(one) for one in shown]
+    terms = {(run.file, *run.terms[2:]) for run in runs if run.is_wide}
+    return [run for run in runs if (run.file, *run.terms[2:]) in terms]
+
+
+def kind_of(run: LinkRun, *, with_link: bool) -> str:
+    """How a curve is called: over devices (`with_link`) or over links, and what it shares."""
+    row = run.first
+    layout = str(row.get("layout") or "")
+    parts = [
+        "" if with_link else f"x{run.num_devices}",
+        str(row.get("parallel") or ""),
+        run.link if with_link else layout if " x " in layout else "",
+        remedies_of(row),
+        str(row.get("device_name") or row["device"]),
+        run.file,
+        "" if run.mode == "real" else f"[{run.mode}]",
+    ]
     return " ".join(part for part in parts if part)
 
 
-def sweep_grid(shown: Sequence[Shown]) -> Grid:
-    """Throughput and efficiency by number of devices and link."""
-    alone, rows = single_devices(shown), []
-    for one in sorted(shown, key=lambda one: (str(one.line.first["workload"]), count_of(one))):
-        row, value = one.line.first, mean_of(one, "throughput_per_s")
-        per_device = None if value is None else value[0] / count_of(one)
-        reference = alone.get(terms_of(one))
-        speed = None if reference is None else mean_of(reference, "throughput_per_s")
-        rows.append(
-            (
-                f"{row['workload']} {row.get('size') or ''}".strip(),
-                f"[{one.mode}]" if one.mode != "real" else "real",
-                str(row.get("parallel") or ""),
-                str(row.get("link") or ""),
-                str(row.get("device_name") or row["device"]),
-                one.file,
-                str(count_of(one)),
-                "" if value is None else in_figures(value, unit=f"{unit_of(one)}/s"),
-                _share(per_device, of=speed),
-                trials_text(one.line),
-            )
-        )
-    heads = ("workload", "mode", "parallel", "link", "device", "file", "devices>", "throughput>",
-             "of linear>", "trials")  # fmt: skip
-    note = (
-        "of linear: items per second and device over those of one device with the same settings, "
-        "mode and link; blank where one device was not measured that way"
-    )
-    return without_blank_columns(Grid(heads=heads, rows=rows, notes=(note,)))
-
-
-def _share(value: float | None, *, of: Value | None) -> str:
-    return "" if value is None or of is None else f"{value / of[0] * 100:.3g} %"
-
-
-def single_devices(shown: Sequence[Shown]) -> dict[tuple[object, ...], Shown]:
-    """One device on each set of terms; a real one stands for real ones only."""
-    single = (one for one in shown if count_of(one) == 1 and one.line.usable)
-    return {terms_of(one): one for one in single}
-
-
-def terms_of(one: Shown) -> tuple[object, ...]:
-    """Mode, file and settings: what two numbers of devices must share to be compared."""
-    row = one.line.first
-    names = ("workload", "workload_version", "size", "dtype", "batch", "device_name")
-    return one.mode, one.file, *(row.get(name) for name in names)
-
-
-def unit_of(one: Shown) -> str:
+def unit_of(run: LinkRun) -> str:
     """What an item is."""
-    return str(one.line.first.get("items_unit") or "item")
+    return str(run.first.get("items_unit") or "item")

@@ -13,9 +13,17 @@ from bench.analysis.comparison import Compared, Comparison, Side
 from bench.analysis.verdicts import VERDICTS
 from bench.core.units import format_bytes, format_duration, format_si
 from bench.report.grid import Grid, markdown_cell, markdown_table
+from bench.report.quantities import format_ratio
 
 MAX_SHOWN = 200
 """Rows of a terminal or GitHub table; further ones are counted, and are in --json."""
+_SPREAD = ("layout", "mitigation", "grad_accum", "bucket_bytes", "schedule")
+_PREFIX = {
+    "batch": "batch {}",
+    "device_count": "devices {}",
+    "grad_accum": "{} micro-batches",
+    "bucket_bytes": "buckets of {} B",
+}
 _ORDER = {verdict: place for place, verdict in enumerate((*VERDICTS, ""))}
 
 
@@ -28,24 +36,9 @@ def format_value(value: float | None, *, unit: str) -> str:
     return format_bytes(value) if unit == "bytes" else format_si(value, unit)
 
 
-def format_ratio(ratio: float | None, *, low: float | None, high: float | None) -> str:
-    """'+18.8 % [+14.4, +23.4]', or 'x3.21 [3.10, 3.33]' where a percentage would mislead."""
-    if ratio is None:
-        return ""
-    if 0.5 < ratio < 2.0:
-        interval = "" if low is None or high is None else f" [{_percent(low)}, {_percent(high)}]"
-        return f"{_percent(ratio)} %{interval}"
-    interval = "" if low is None or high is None else f" [{low:.3g}, {high:.3g}]"
-    return f"x{ratio:.3g}{interval}"
-
-
-def _percent(ratio: float) -> str:
-    return f"{(ratio - 1.0) * 100.0:+.1f}"
-
-
 def _names(rows: Iterable[Compared]) -> dict[str, tuple[str, ...]]:
     """Which of the describing fields differ between rows of a workload, and so must be shown."""
-    fields = ("size", "dtype", "batch", "device_count", "parallel")
+    fields = ("size", "dtype", "batch", "device_count", "parallel", *_SPREAD)
     seen: dict[str, dict[str, set[object]]] = {}
     for row in rows:
         found = seen.setdefault(row.workload, {name: set() for name in fields})
@@ -61,8 +54,7 @@ def _title(row: Compared, *, fields: tuple[str, ...]) -> str:
     words = [row.workload]
     for name in fields:
         value = getattr(row, name)
-        prefix = {"batch": "batch ", "device_count": "devices "}.get(name, "")
-        words += [f"{prefix}{value}"] if value not in ("", None) else []
+        words += [_PREFIX.get(name, "{}").format(value)] if value not in ("", None) else []
     if row.mode not in ("real", ""):
         words.append(f"[{row.mode} {row.link}]" if row.link else f"[{row.mode}]")
     return " ".join(words)

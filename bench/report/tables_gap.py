@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from bench.analysis.demand import Demand
-from bench.analysis.estimates import LogEstimate
+from bench.analysis.demand import Demand, Setting
 from bench.analysis.gap import DeviceGap, Gap, Missing
 from bench.analysis.gap_result import GapResult
 from bench.analysis.needs import Share, Training, items_per_day
 from bench.core.units import format_bytes, format_duration, format_number, format_si
 from bench.report.grid import Grid
-
-Format = Callable[[float], str]
-
-
-def figure(value: LogEstimate | None, form: Format = format_number, *, prefix: str = "") -> str:
-    """'12.3 ms [12.1 ms, 12.5 ms]'; no bracket where trials are too few or nothing varies."""
-    if value is None:
-        return ""
-    interval = value.interval
-    told = f"{prefix}{form(value.value)}"
-    if interval is None or form(interval[0]) == form(interval[1]):
-        return told
-    return f"{told} [{form(interval[0])}, {form(interval[1])}]"
+from bench.report.quantities import figure, ratio
+from bench.report.run_table import remedies_of
+from bench.results.schema import Row
 
 
-def ratio(value: LogEstimate | None) -> str:
-    """'x2.31 [2.25, 2.37]'."""
-    return figure(value, prefix="x")
+def remedies(setting: Setting) -> str:
+    """What is done about a narrow link, as `run_table.remedies_of` words it."""
+    row: Row = {name: setting.fact(name) for name in ("mitigation", "schedule")}
+    for name in ("grad_accum", "bucket_bytes"):
+        row[name] = int(float(setting.fact(name))) if setting.fact(name) else None
+    return remedies_of(row)
 
 
 def title(demand: Demand, *, phase: str | None = None) -> str:
@@ -39,6 +31,9 @@ def title(demand: Demand, *, phase: str | None = None) -> str:
         words.append("compiled")
     if setting.fact("mode") not in ("real", ""):
         words.append(f"[{setting.fact('mode')} {setting.fact('link')}".rstrip() + "]")
+    count, layout = setting.fact("device_count"), setting.fact("layout")
+    words += [f"x{count}"] if count not in ("", "1") else []
+    words += [setting.fact("parallel"), layout if " x " in layout else "", remedies(setting)]
     return " ".join(word for word in words if word)
 
 
@@ -240,5 +235,6 @@ def missing_lines(missing: Sequence[Missing], *, commands: Sequence[str]) -> lis
         lacks = "training" if half.lacks_training else "inference"
         there = f"{title(half.present)} on {half.present.device}"
         lost = f" ({half.tried.name} was tried: {half.tried.lost_reasons})" if half.tried else ""
-        lines.append(f"{there} has no {lacks} beside it{lost}; measure it: {command}")
+        how = half.why_never or f"measure it: {command}"
+        lines.append(f"{there} has no {lacks} beside it{lost}; {how}")
     return lines

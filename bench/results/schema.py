@@ -4,14 +4,14 @@
 a column means. Names end in their unit. A blank cell means "not measured", never zero. This table is
 the single source of the reader, the writer and `results/README.md`.
 
-History: 1.0 first version.
+History: 1.0 first version; 1.1 layout over several devices and its communication.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 Kind = Literal["str", "int", "float", "bool", "json", "utc"]
 Value = str | int | float | bool | None
@@ -74,6 +74,15 @@ COLUMNS: tuple[Column, ...] = (
         mode="real, throttled, emulated or simulated",
         link="Name of the modelled link; blank when mode is real",
         parallel="ddp, fsdp, tp or pp; blank on one device",
+        layout="Ranks of each kind, such as tp4 x dp2; blank on one device",
+        schedule="Pipeline schedule: 1f1b, or interleaved-V with V chunks on each device",
+        mitigation="Algorithmic workaround for a narrow link, such as powersgd-2; blank for none",
+    ),
+    *_columns(
+        "what ran",
+        "int",
+        bucket_bytes="Gradients that ddp sends together",
+        grad_accum="Micro-batches in one optimizer step",
     ),
     *_columns(
         "what ran",
@@ -91,12 +100,13 @@ COLUMNS: tuple[Column, ...] = (
         device_vendor="Vendor, where it can be told",
         device_stack="Software stack with version: CUDA, ROCm, CPU, ...",
         device_uuid_hash="Hash of the device's identifier",
+        chip_limit="What --chip-limit left of the device, as granted; blank when it is whole",
         chip="Matching row of the chip catalogue; blank when none matches alone",
     ),
     *_columns(
         "where",
         "int",
-        device_count="Devices that took part",
+        device_count="Devices that took part; those that are virtual or simulated included",
         device_memory_bytes="Memory of one device",
     ),
     *_columns("where", "float", power_limit_w="Power limit in force"),
@@ -157,6 +167,35 @@ COLUMNS: tuple[Column, ...] = (
         decode_tok_per_s="Generated tokens per second",
     ),
     *_columns("speed", "int", lat_n="Steps that the latency percentiles rest on"),
+    *_columns(
+        "communication",
+        "str",
+        link_method="How the link's times come about: measured, curve, scaled-curve, tuner, alpha-beta or infinite",
+        overlap="Whether communication can run beside compute in this program: yes, or none with the reason",
+    ),
+    *_columns(
+        "communication",
+        "int",
+        comm_ops="Collectives of one step",
+        comm_bytes="Bytes that the collectives of one step are about, full tensors",
+        contention_units="Compute units that the delay occupied for contended_step_ms; on a CPU blank",
+    ),
+    *_columns(
+        "communication",
+        "float",
+        comm_total_ms="Time of one step's collectives, modelled where the mode is not real",
+        comm_low_ms="The same at the link's fast end of its error band",
+        comm_high_ms="The same at the link's slow end of its error band",
+        comm_exposed_ms="Part of it that compute waited for",
+        compute_step_ms="Step without communication: this step replayed with an infinite link",
+        contended_step_ms="Median step when communication also takes compute resources",
+        step_low_ms="Lower end of the step: link fast and no contention",
+        step_high_ms="Upper end of the step: link slow and full contention",
+        simulated_step_ms="Step by event simulation over the recorded trace",
+        simulated_error_frac="simulated_step_ms over the measured mean step of the traced steps, minus 1",
+        straggler_step_ms="Expected step when every rank draws its own compute time from the measured steps",
+        bubble_frac="Share of the step that a pipeline's stages stand idle",
+    ),
     *_columns("warm-up and cold costs", "int", warmup_steps="Steps before the window"),
     *_columns(
         "warm-up and cold costs", "float", warmup_s="Time before the window, first step excluded"
@@ -190,11 +229,11 @@ COLUMNS: tuple[Column, ...] = (
         "work",
         "float",
         bytes_per_item="Least memory traffic of one item by formula",
-        achieved_flops_per_s="flops_per_item x throughput_per_s",
+        achieved_flops_per_s="flops_per_item x throughput_per_s, all devices together",
         peak_flops_per_s="Dense datasheet peak of the chip for this dtype",
-        mfu_frac="achieved_flops_per_s / peak_flops_per_s; blank when the peak is unknown",
+        mfu_frac="achieved_flops_per_s of one device / peak_flops_per_s; blank when the peak is unknown",
         roof_flops_per_s="Best matrix product measured on this device for this dtype",
-        roof_frac="achieved_flops_per_s / roof_flops_per_s",
+        roof_frac="achieved_flops_per_s of one device / roof_flops_per_s",
         roof_bytes_per_s="Best copy bandwidth measured on this device, bytes read plus written",
     ),
     *_columns(
@@ -217,8 +256,8 @@ COLUMNS: tuple[Column, ...] = (
     *_columns(
         "energy",
         "float",
-        energy_j="Energy over the window, idle power included",
-        energy_per_item_j="energy_j / items",
+        energy_j="Energy of one device over the window, idle power included",
+        energy_per_item_j="energy_j / items; blank over several devices",
         energy_net_j="energy_j minus idle power over the window",
         energy_integrated_j="Energy by integrating sampled power, whatever energy_source is",
     ),
@@ -305,6 +344,8 @@ REASONS: Mapping[str, str] = {
     "error": "the workload raised; the message has its last line",
     "interrupted": "the run was interrupted before this trial finished",
     "budget": "the time budget was used up before this trial",
+    "link_unresolved": "the link's times are below what can be resolved here, so nothing would be emulated; use a slower link or larger messages",
+    "simulation_disagrees": "the event simulation over the same trace differs by over 3 %: timer or contention error",
     "smoke": "smoke profile: shows that it runs, too short to measure",
 }
 

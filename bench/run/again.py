@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import DataError, ExitCode, MeasurementError
+from bench.core.nouns import Layout
 from bench.results.sidecar import read_sidecar
 from bench.run.request import Plan, Planned
 
@@ -40,6 +41,26 @@ def flags_of(planned: Planned) -> list[str]:
     flags += [] if config.data == "generated" else ["--data", config.data]
     for flag, number in (("--threads", config.threads), ("--workers", config.workers)):
         flags += [] if number is None else [flag, str(number)]
+    flags += ["--chip-limit", config.chip_limit] if config.chip_limit else []
+    return flags + spread_flags(config.layout)
+
+
+def spread_flags(layout: Layout) -> list[str]:
+    """Flags of `bench run` that spread the work just so; none for one plain device."""
+    usual = Layout()
+    flags = ["--grad-accum", str(layout.grad_accum)] if layout.grad_accum > 1 else []
+    if layout.is_single:
+        return flags
+    flags += ["--parallel", str(layout.strategy), "--mode", layout.mode]
+    for flag, count in (("--dp", layout.data), ("--tp", layout.tensor), ("--pp", layout.pipeline)):
+        flags += [flag, str(count)]
+    flags += ["--link", layout.link] if layout.link else []
+    if layout.bucket_bytes != usual.bucket_bytes:
+        flags += ["--bucket-mb", repr(layout.bucket_bytes / 2**20)]
+    flags += ["--schedule", layout.schedule] if layout.schedule != usual.schedule else []
+    flags += ["--mitigate", layout.mitigate] if layout.mitigate else []
+    if layout.link and layout.contention != usual.contention:
+        flags += ["--contention", layout.contention]
     return flags
 
 

@@ -1,7 +1,8 @@
 """Start a trial's process, listen to it, and end it: the one place where a trial's death is told.
 
 Whatever happens in the child (an exception, a signal, a hang, memory running out) comes back as an
-`Outcome`; only the user's Ctrl-C is raised, after the child and its workers are gone.
+`Outcome`; only the user's Ctrl-C is raised, after the child and its workers are gone. A trial on
+several devices of this machine is an agent's process with its ranks below; see `rank_folder`.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import IO, Any
 
+from bench.core.errors import UsageError
 from bench.measure.inspection import same_modules
-from bench.measure.request import TrialRequest
+from bench.measure.request import TrialRequest, needs_ranks
+from bench.run.cluster import world_of
+from bench.run.rank_folder import RankFolder
 
 OnMessage = Callable[[Mapping[str, Any]], None]
 GRACE_S = 3.0
@@ -39,6 +43,7 @@ class Outcome:
     duration_s: float = 0.0
     rss_peak_bytes: int | None = None
     last_stage: str = "start"
+    exit_code: int | None = None
 
 
 def child_environment(*, threads: int) -> dict[str, str]:
@@ -61,30 +66,115 @@ def run_trial(
     on_message: OnMessage,
 ) -> Outcome:
     """Run one trial to its end; `on_start` gets its process id, `on_message` what it says."""
-    start_s = time.monotonic()
+    if needs_ranks(request.config):
+        return run_ranks(
+            {"kind": "trial", "request": asdict(request)},
+            num_ranks=request.config.layout.devices,
+            threads=request.threads,
+            timeout_s=timeout_s,
+            on_start=on_start,
+            on_message=on_message,
+        )
     receive, send = os.pipe()
+    child = Child(
+        module="bench.measure.trial",
+        arguments=(str(send),),
+        receive=receive,
+        send=send,
+        says=request.to_json().encode() + b"\n",
+        environment=child_environment(threads=request.threads),
+    )
+    return run_child(child, timeout_s=timeout_s, on_start=on_start, on_message=on_message)
+
+
+def run_ranks(
+    document: Mapping[str, Any],
+    *,
+    num_ranks: int,
+    threads: int,
+    timeout_s: float,
+    on_start: Callable[[int], None],
+    on_message: OnMessage,
+) -> Outcome:
+    """Run what the document asks for in so many ranks on this machine; ends every one of them.
+
+    Under torchrun the ranks are there already, and this process is the first of them.
+    """
+    world = world_of(os.environ)
+    if world is not None:
+        if world.num_ranks != num_ranks:
+            raise UsageError(
+                f"this is for {num_ranks} ranks and torchrun started {world.num_ranks}; "
+                "start as many, or run it without torchrun"
+            )
+        receive, send = os.pipe()
+        leader = Child(
+            module="bench.measure.rank_trial",
+            arguments=(str(send), "lead"),
+            receive=receive,
+            send=send,
+            says=json.dumps(document).encode() + b"\n",
+            environment=child_environment(threads=threads),
+        )
+        return run_child(leader, timeout_s=timeout_s, on_start=on_start, on_message=on_message)
+    with RankFolder(document) as folder:
+        receive, send = folder.open_pipe()
+        child = Child(
+            module="bench.measure.rank_agent",
+            arguments=(str(send), str(folder.path), str(num_ranks)),
+            receive=receive,
+            send=send,
+            environment={**child_environment(threads=threads), **folder.environment()},
+        )
+        outcome = run_child(child, timeout_s=timeout_s, on_start=on_start, on_message=on_message)
+    # The largest process of all, agent included: rank 0 tells its own in its row.
+    return replace(outcome, rss_peak_bytes=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Child:
+    """How to start a process and hear it. Both ends of the pipe are closed when it has ended."""
+
+    module: str
+    arguments: tuple[str, ...]
+    receive: int
+    send: int
+    environment: Mapping[str, str]
+    says: bytes = b""
+    """What it reads from standard input, which then stays open while we live."""
+
+
+def run_child(
+    child: Child,
+    *,
+    timeout_s: float,
+    on_start: Callable[[int], None],
+    on_message: OnMessage,
+) -> Outcome:
+    """Run the child to its end and say what became of it."""
+    start_s = time.monotonic()
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "bench.measure.trial", str(send)],
+            [sys.executable, "-m", child.module, *child.arguments],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
-            pass_fds=(send,),
-            env=child_environment(threads=request.threads),
+            pass_fds=(child.send,),
+            env=child.environment,
             start_new_session=True,
         )
-        os.close(send)
-        listener = _Listener(receive, on_message=on_message)
+        os.close(child.send)
+        listener = _Listener(child.receive, on_message=on_message)
         try:
             on_start(process.pid)
-            _hand_over(process, request)
+            _hand_over(process, child.says)
             in_time = listener.listen(deadline_s=start_s + timeout_s)
             rss_peak_bytes = _reap(process, in_time=in_time)
         except BaseException:
             _end_group(process)
             raise
         finally:
-            os.close(receive)
+            os.close(child.receive)
             if process.stdin is not None:
                 _close_quietly(process.stdin)
         return _outcome(
@@ -137,10 +227,10 @@ class _Listener:
                 self._on_message(message)
 
 
-def _hand_over(process: subprocess.Popen[bytes], request: TrialRequest) -> None:
+def _hand_over(process: subprocess.Popen[bytes], says: bytes) -> None:
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):  # it died before reading; its status says how
-        process.stdin.write(request.to_json().encode() + b"\n")
+        process.stdin.write(says)
         process.stdin.flush()
 
 
@@ -193,6 +283,7 @@ def _outcome(
         "duration_s": duration_s,
         "rss_peak_bytes": rss_peak_bytes,
         "last_stage": listener.last_stage,
+        "exit_code": process.returncode,
     }
     if listener.last is not None:
         if listener.last["event"] == "result":

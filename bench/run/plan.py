@@ -13,10 +13,13 @@ from typing import Any
 
 from bench import discovery
 from bench.core.errors import DataError, MeasurementError, UsageError, one_of
-from bench.core.nouns import DTYPES, SIZES, Config, Dtype
+from bench.core.nouns import DTYPES, SIZES, Config, Dtype, Layout
 from bench.core.paths import user_path
+from bench.hardware.chip_limit import ChipLimit, check_device, parse_chip_limit
 from bench.measure.inspection import Inspection
 from bench.measure.limits import PROFILES, for_device, within_budget
+from bench.parallel.support import check_layout
+from bench.run.layouts import make_layouts, settle_mode
 from bench.run.request import Plan, Planned, RunRequest, profile_of
 from bench.run.selection import Selected, select
 from bench.run.sizes import SizeChoice, choose_size
@@ -41,10 +44,14 @@ def check_request(request: RunRequest) -> list[Selected]:
         if batch < 1:
             raise UsageError(f"--batch {batch} must be at least 1")
     _check_numbers(request)
+    _limit_of(request)
+    layouts = make_layouts(request.spread)
     for found, phase in selected:
         for overrides in _overrides(request):
             for size in _sizes_to_check(request, found):
-                discovery.instance(found, size=size, overrides=overrides)
+                workload = discovery.instance(found, size=size, overrides=overrides)
+                for layout in layouts:
+                    check_layout(workload, phase, layout, is_compiled=request.is_compiled)
         _check_data(request, found, phase_name=phase.name)
     return selected
 
@@ -61,6 +68,10 @@ def _check_numbers(request: RunRequest) -> None:
     for flag, value_s in (("--budget", request.budget_s), ("--timeout", request.timeout_s)):
         if value_s is not None and not 0 < value_s <= LONGEST_S:
             raise UsageError(f"{flag} must be more than nothing and at most 365d, such as 10m")
+
+
+def _limit_of(request: RunRequest) -> ChipLimit | None:
+    return None if request.chip_limit is None else parse_chip_limit(request.chip_limit)
 
 
 def _sizes_to_check(request: RunRequest, found: discovery.Found) -> tuple[str | None, ...]:
@@ -107,6 +118,10 @@ def shrunk(planned: Planned) -> Planned | None:
 def make_plan(request: RunRequest, *, inspection: Inspection) -> Plan:
     """Expand the request on the inspected device; `UsageError` on what cannot be meant."""
     selected = check_request(request)
+    limit = _limit_of(request)
+    if limit is not None:
+        check_device(limit, device_type=inspection.device.type)
+    layouts = make_layouts(request.spread)
     every = [
         _planned(request, inspection, found=found, phase_name=phase.name, choice=choice)
         for found, phase in selected
@@ -114,6 +129,7 @@ def make_plan(request: RunRequest, *, inspection: Inspection) -> Plan:
             request.sizes or (None,),
             request.dtypes or (inspection.default_dtype,),
             _overrides(request),
+            layouts,
         )
     ]
     # A value given twice, or two sizes made equal by --set, are one configuration.
@@ -155,9 +171,10 @@ def _planned(
     *,
     found: discovery.Found,
     phase_name: str,
-    choice: tuple[str | None, Dtype, dict[str, Any]],
+    choice: tuple[str | None, Dtype, dict[str, Any], Layout],
 ) -> Planned:
-    size, dtype, overrides = choice
+    size, dtype, overrides, layout = choice
+    limit = _limit_of(request)
     phase = found.phase(phase_name)
     refusal = _refusal(dtype, inspection)
     if size is not None:
@@ -171,7 +188,7 @@ def _planned(
                 phase,
                 dtype=dtype,
                 overrides=overrides,
-                free_bytes=inspection.device.memory_free_bytes,
+                free_bytes=_free_bytes(inspection, limit=limit),
                 is_cpu=not inspection.is_accelerator,
             )
         except MeasurementError as error:
@@ -179,6 +196,13 @@ def _planned(
             chosen = SizeChoice(name=smallest, reason="auto: nothing fits", estimate_bytes=0)
             refusal = ("out_of_memory", str(error))
     workload = discovery.instance(found, size=chosen.name or None, overrides=overrides)
+    check_layout(workload, phase, layout, is_compiled=request.is_compiled)
+    layout = settle_mode(
+        layout,
+        request.spread,
+        num_parameters=workload.num_parameters(),
+        is_accelerator=inspection.is_accelerator,
+    )
     return Planned(
         config=Config(
             workload=found.name,
@@ -195,6 +219,8 @@ def _planned(
             threads=request.threads,
             workers=request.workers,
             seed=request.seed,
+            layout=layout,
+            chip_limit=limit.name if limit else "",
         ),
         size_choice=chosen.reason,
         mem_estimate_bytes=chosen.estimate_bytes or None,
@@ -204,6 +230,13 @@ def _planned(
         data_digest=digest_of(request.data),
         refusal=refusal,
     )
+
+
+def _free_bytes(inspection: Inspection, *, limit: ChipLimit | None) -> int | None:
+    free_bytes = inspection.device.memory_free_bytes
+    if limit is None or limit.memory_bytes is None:
+        return free_bytes
+    return limit.memory_bytes if free_bytes is None else min(free_bytes, limit.memory_bytes)
 
 
 def _refusal(dtype: Dtype, inspection: Inspection) -> tuple[str, str] | None:

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.core.nouns import Chip
+from bench.core.nouns import Chip, Layout
 from bench.devices.conditions import Conditions, violations_s, window_conditions
 from bench.devices.energy import window_energy
 from bench.devices.noise import cpu_noise
 from bench.devices.sampler import Sampler
 from bench.devices.telemetry import Baseline, Sample
+from bench.hardware.chip_limit import parse_chip_limit
 from bench.measure import validity
 from bench.measure.inspection import Inspection
 from bench.results.schema import Row
@@ -75,7 +76,16 @@ def make_row(
         reasons += outcome.result["reasons"]
         detail = outcome.result["detail"]
         row |= _work_columns(row, planned, facts=facts)
-        observed, observed_reasons = _observed(row, outcome.result, observation, facts=facts)
+        observed, observed_reasons = _observed(
+            row,
+            outcome.result,
+            observation,
+            facts=facts,
+            has_energy=_has_energy(planned.config.layout, facts.inspection),
+        )
+        if planned.config.layout.strategy == "pp":
+            # One device held every stage: no device of the layout would need as much.
+            observed.pop("mem_device_peak_bytes", None)
         row |= observed
         reasons += observed_reasons
     unique = list(dict.fromkeys(reasons))
@@ -100,7 +110,8 @@ def _identity(planned: Planned, *, facts: Facts) -> Row:
         "seed": config.seed,
         "dtype": config.dtype,
         "data": planned.data_digest,
-        "mode": "simulated" if device.type == "fake" else "real",
+        "mode": "simulated" if device.type == "fake" else config.layout.mode,
+        **layout_columns(config.layout),
         "compile": config.compile,
         "channels_last": config.channels_last,
         "batch": planned.batch,
@@ -110,8 +121,9 @@ def _identity(planned: Planned, *, facts: Facts) -> Row:
         "device_vendor": device.vendor,
         "device_stack": device.stack,
         "device_uuid_hash": uuid_hash,
-        "device_count": 1,
+        "device_count": config.layout.devices,
         "device_memory_bytes": device.memory_bytes,
+        "chip_limit": parse_chip_limit(config.chip_limit).label() if config.chip_limit else None,
         "chip": facts.chip.id if facts.chip else None,
         "cpu_cores_usable": facts.usable_cores,
         "items_unit": planned.items_unit,
@@ -120,9 +132,27 @@ def _identity(planned: Planned, *, facts: Facts) -> Row:
     }
 
 
+def layout_columns(layout: Layout) -> Row:
+    """Return the columns that say how the work was spread; none on one device."""
+    if layout.is_single:
+        return {"grad_accum": layout.grad_accum} if layout.grad_accum > 1 else {}
+    kinds = (("pp", layout.pipeline), ("tp", layout.tensor), ("dp", layout.data))
+    return {
+        "link": layout.link or None,
+        "parallel": layout.strategy,
+        "layout": " x ".join(f"{kind}{count}" for kind, count in kinds if count > 1) or None,
+        "schedule": layout.schedule if layout.pipeline > 1 else None,
+        "mitigation": layout.mitigate or None,
+        "bucket_bytes": layout.bucket_bytes if layout.strategy == "ddp" else None,
+        "grad_accum": layout.grad_accum,
+    }
+
+
 def _work_columns(row: Row, planned: Planned, *, facts: Facts) -> Row:
     """Achieved FLOP/s, and its share of the datasheet peak and of the measured roof."""
     inspection, dtype = facts.inspection, planned.config.dtype
+    if planned.config.chip_limit:
+        return _achieved(row)  # peaks and roofs are those of the whole device
     roof = inspection.roof_flops_per_s.get(dtype)
     peak = facts.chip.peak_per_s.get(dtype) if facts.chip else None
     columns: Row = {
@@ -132,17 +162,39 @@ def _work_columns(row: Row, planned: Planned, *, facts: Facts) -> Row:
         "roof_bytes_per_s": inspection.roof_bytes_per_s,
         "roof_source": inspection.roof_source,
     }
-    per_item, throughput = row.get("flops_per_item"), row.get("throughput_per_s")
-    if isinstance(per_item, float) and isinstance(throughput, float):
-        achieved = per_item * throughput
-        columns["achieved_flops_per_s"] = achieved
-        columns["mfu_frac"] = achieved / peak if peak else None
-        columns["roof_frac"] = achieved / roof if roof else None
+    columns |= _achieved(row)
+    achieved = columns.get("achieved_flops_per_s")
+    if isinstance(achieved, float):
+        own = achieved / _devices_of(planned, inspection)
+        columns["mfu_frac"] = own / peak if peak else None
+        columns["roof_frac"] = own / roof if roof else None
     return columns
 
 
+def _achieved(row: Row) -> Row:
+    per_item, throughput = row.get("flops_per_item"), row.get("throughput_per_s")
+    if isinstance(per_item, float) and isinstance(throughput, float):
+        return {"achieved_flops_per_s": per_item * throughput}
+    return {}
+
+
+def _has_energy(layout: Layout, inspection: Inspection) -> bool:
+    """Whether the power that was sampled is that of the row's window, all its devices counted."""
+    if layout.mode == "simulated":
+        return False  # the window that was sampled had no communication in it
+    is_virtual = layout.mode == "emulated"
+    return layout.devices == 1 or is_virtual or not inspection.is_accelerator
+
+
+def _devices_of(planned: Planned, inspection: Inspection) -> int:
+    """Devices of the kind that peak and roof are for; real ranks on a CPU share one."""
+    layout = planned.config.layout
+    is_shared = layout.mode in ("real", "throttled") and not inspection.is_accelerator
+    return 1 if is_shared else layout.devices
+
+
 def _observed(
-    row: Row, result: Any, observation: Observation, *, facts: Facts
+    row: Row, result: Any, observation: Observation, *, facts: Facts, has_energy: bool
 ) -> tuple[Row, list[str]]:
     """Energy, conditions and noise of the window, and the reasons that follow from them."""
     if observation.sampler is None:
@@ -165,8 +217,9 @@ def _observed(
             foreign_frac=noise.foreign_cpu_frac, steal_frac=noise.steal_frac
         )
     if samples:
-        columns |= _energy_columns(row, samples, observation, start_s=start_s, end_s=end_s)
-        reasons += ["energy_unvalidated"] if columns.pop("_unvalidated", False) else []
+        if has_energy:
+            columns |= _energy_columns(row, samples, observation, start_s=start_s, end_s=end_s)
+            reasons += ["energy_unvalidated"] if columns.pop("_unvalidated", False) else []
         conditions = window_conditions(samples, start_s=start_s, end_s=end_s)
         columns |= {
             "temp_start_c": conditions.temp_start_c,
@@ -212,9 +265,11 @@ def _energy_columns(
         scope=observation.scope,
     )
     items = row.get("items")
+    # What was sampled is one device; the items of several are not its own.
+    is_single = row.get("parallel") is None
     per_item = (
         energy.energy_j / items
-        if energy.energy_j is not None and isinstance(items, int) and items
+        if is_single and energy.energy_j is not None and isinstance(items, int) and items
         else None
     )
     return {

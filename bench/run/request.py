@@ -14,8 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.core.nouns import Config
+from bench.core.nouns import Config, Layout
 from bench.measure.limits import PROFILES, Limits, Profile
+from bench.measure.request import config_from_dict
+from bench.run.layouts import LayoutFlags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,9 @@ class RunRequest:
     timeout_s: float = 900.0
     seed: int = 0
     oom_shrink: bool = False
+    chip_limit: str | None = None
+    spread: LayoutFlags = LayoutFlags()
+    """Several devices and the link between them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +77,12 @@ class Planned:
             "compile": config.compile,
             "channels_last": config.channels_last,
             "data": self.data_digest,
-            "mode": "simulated" if config.device == "fake" else "real",
+            "mode": "simulated" if config.device == "fake" else config.layout.mode,
         }
+        if config.chip_limit:
+            compared["chip_limit"] = config.chip_limit
+        if config.layout != Layout():
+            compared["layout"] = dataclasses.asdict(config.layout)
         text = json.dumps(compared, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -106,7 +115,7 @@ class Plan:
         planned = []
         for entry in values["planned"]:
             entry = dict(entry)
-            entry["config"] = Config(**entry["config"])
+            entry["config"] = config_from_dict(entry["config"])
             entry["extra_reasons"] = tuple(entry["extra_reasons"])
             entry["refusal"] = tuple(entry["refusal"]) if entry["refusal"] else None
             planned.append(Planned(**entry))

@@ -489,3 +489,19 @@ def test_ten_thousand_command_lines_never_end_in_a_traceback(
         assert "Traceback" not in captured.err, arguments
         codes[code] += 1
     assert codes[0] > 500, "enough get through to be planned"
+
+
+def test_a_configuration_with_its_minimum_is_not_called_skipped_when_the_budget_ends(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.run.runner import Runner
+
+    monkeypatch.setattr(Runner, "_is_precise", lambda self, arm: False)
+    monkeypatch.setattr(
+        Runner, "_is_spent", lambda self: sum(len(arm.done) for arm in self.arms) >= 7
+    )
+    ended = run("-w", "sleep", "--batch", "1,2", "--budget", "1h", "--out", str(tmp_path))
+    assert ended.code == 0, ended.err
+    rows = rows_in(tmp_path)
+    assert sorted(Counter(row["batch"] for row in rows).values()) == [3, 4]
+    assert "SKIPPED" not in {row["status"] for row in rows}

@@ -25,7 +25,7 @@ from bench.report.exports import (
     pytest_benchmark,
 )
 from bench.report.exports.selection import Selection, select
-from bench.results.schema import NAMES, Row, Value
+from bench.results.schema import NAMES, SCHEMA_VERSION, Row, Value
 from tests.analysis.synthetic_rows import trials
 from tests.report.json_schema import problems
 
@@ -286,7 +286,7 @@ def test_parquet_is_the_whole_table_with_types(selection: Selection) -> None:
 def test_parquet_tells_what_a_column_means(selection: Selection) -> None:
     pyarrow = pytest.importorskip("pyarrow.parquet", reason="the extra 'parquet' is missing")
     schema = pyarrow.read_schema(BytesIO(parquet.document(selection)))
-    assert schema.metadata[b"schema_version"] == b"1.0"
+    assert schema.metadata[b"schema_version"] == SCHEMA_VERSION.encode()
     assert schema.field("window_s").metadata[b"meaning"].startswith(b"Wall time")
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from bench.cli import main
 from bench.results.schema import Row
+from tests.report.link_rows import device_sweep, odd_links
 from tests.report.report_rows import (
     configuration,
     failed_rows,
@@ -114,6 +115,8 @@ CASES = {
     "single": lambda: configuration("imaging-train", "Graphics card 24 GB", num=1),
     "failed": failed_rows,
     "hostile": hostile_rows,
+    "devices": device_sweep,
+    "odd links": odd_links,
 }
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from bench.core import statistics
 from bench.report.grid import plain
-from bench.report.run_table import Line, lines_of, title_of
+from bench.report.run_table import Line, is_several, lines_of, spread_of, title_of
 from bench.results.schema import Row
 
 KEY = (
@@ -26,7 +26,12 @@ KEY = (
     "mode",
     "link",
     "parallel",
+    "layout",
     "device_count",
+    "mitigation",
+    "grad_accum",
+    "bucket_bytes",
+    "schedule",
     "dtype",
     "device_type",
     "env_id",
@@ -41,6 +46,9 @@ _APART = (
     ("env_id", "env "),
 )
 """What may tell two configurations of one name apart, in order."""
+_PLAIN = ("workload", "size", "dtype", "batch", "compile", "channels_last", "chip_limit")
+_IN_TITLE = ("workload", "size", "dtype", "mode", "parallel", "layout", "link", "mitigation",
+             "schedule")  # fmt: skip
 _MAX_CELL = 100
 """Characters of a cell in a name; Bencher takes names of 1024."""
 _LEAST, _MOST = 1e-60, 1e60
@@ -69,6 +77,14 @@ MEASURES = (
         is_bigger_better=True,
     ),
     Measure(column="step_median_ms", label="median step", unit="ms", key="step_median_ms"),
+    Measure(column="step_low_ms", label="fast end of the step", unit="ms", key="step_low_ms"),
+    Measure(column="step_high_ms", label="slow end of the step", unit="ms", key="step_high_ms"),
+    Measure(
+        column="comm_exposed_ms",
+        label="communication waited for",
+        unit="ms",
+        key="comm_exposed_ms",
+    ),
     Measure(column="ttft_ms", label="time to first token", unit="ms", key="ttft_ms"),
     Measure(column="tpot_ms", label="time per output token", unit="ms", key="tpot_ms"),
     Measure(column="lat_p90_ms", label="p90 latency", unit="ms", key="lat_p90_ms"),
@@ -85,7 +101,12 @@ MEASURES = (
         unit="bytes",
         key="mem_alloc_peak_bytes",
     ),
-    Measure(column="rss_peak_bytes", label="peak host memory", unit="bytes", key="rss_peak_bytes"),
+    Measure(
+        column="rss_peak_bytes",
+        label="peak host memory",
+        unit="bytes",
+        key="rss_peak_bytes",
+    ),
 )
 
 
@@ -137,14 +158,12 @@ def configurations(rows: Sequence[Row]) -> list[Configuration]:
 def name_of(row: Row) -> str:
     """Name of a row's configuration: 'imaging-train tiny fp32 b2 [real] on Test CPU #c0ffee12'."""
     # Cut cell by cell, so that a damaged one cannot push the mode off the end.
-    cut = {column: _short(row.get(column)) for column in ("workload", "size", "dtype", "mode")}
-    count = row.get("device_count")
+    cut = {column: _short(row.get(column)) for column in _IN_TITLE}
+    whole = {**row, **cut}
     parts = [
-        title_of({**row, **cut}),
-        "[real]" if (cut["mode"] or "real") == "real" else "",
-        f"x{count}" if isinstance(count, int) and count > 1 else "",
-        _short(row.get("parallel")),
-        f"over {_short(row['link'])}" if row.get("link") else "",
+        title_of({name: whole.get(name) for name in _PLAIN}),
+        f"[{cut['mode'] or 'real'}]",
+        spread_of(whole),
         f"on {_short(row.get('device_name') or row['device'])}",
         f"#{_short(row['config_hash'])[:8]}",
     ]
@@ -194,8 +213,9 @@ def _figure(measure: Measure, *, line: Line) -> Figure | None:
         return None
     value, low, high = _interval(values)
     item = item_of(line.first)
+    is_part = measure.unit == "bytes" and is_several(line.first)
     return Figure(
-        label=measure.label.format(item=item),
+        label=measure.label.format(item=item) + (" of one rank" if is_part else ""),
         unit=measure.unit.format(item=item),
         key=measure.key.format(item=item),
         column=measure.column,

@@ -43,6 +43,8 @@ def _entry(figure: Figure, *, one: Configuration) -> dict[str, object]:
                 ("trials", figure.num_trials),
                 ("mode", row.get("mode")),
                 ("link", row.get("link")),
+                ("layout", row.get("layout")),
+                ("mitigation", row.get("mitigation")),
                 ("workload version", row.get("workload_version")),
                 ("parameters", row.get("params_json")),
                 ("torch", row.get("torch_version")),

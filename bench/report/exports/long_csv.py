@@ -16,6 +16,7 @@ from bench.results.schema import BY_NAME, COLUMNS, Column, Row
 
 _GROUPS = (
     "speed",
+    "communication",
     "warm-up and cold costs",
     "data loading",
     "work",
@@ -41,6 +42,11 @@ FACTS = (
     "mode",
     "link",
     "parallel",
+    "layout",
+    "schedule",
+    "mitigation",
+    "bucket_bytes",
+    "grad_accum",
     "device",
     "device_name",
     "device_count",

@@ -60,6 +60,8 @@ def _lines(row: Row, *, name: str) -> Iterator[str]:
                     "trial": row["trial"],
                     "status": row["status"],
                     "mode": row.get("mode"),
+                    "link": row.get("link"),
+                    "device_count": row.get("device_count"),
                     "run_id": row["run_id"],
                 },
             }

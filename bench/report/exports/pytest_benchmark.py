@@ -34,6 +34,8 @@ _EXTRA = (
     "mode",
     "link",
     "parallel",
+    "layout",
+    "mitigation",
     "device",
     "device_name",
     "device_count",

@@ -12,7 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.report.grid import plain
+from bench.report.run_table import is_virtual
 from bench.results.schema import USABLE, Row
+
+_MADE_UP = ("loss_first", "loss_last", "energy_per_item_j")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,8 @@ class Selection:
 
 
 def select(rows: Sequence[Row]) -> Selection:
-    """Sort the rows of one or more files."""
+    """Sort the rows of one or more files; cells that virtual ranks make meaningless are blank."""
+    rows = [_without_made_up(row) for row in rows]
     every: dict[tuple[object, ...], Row] = {}
     trials: dict[tuple[object, ...], Row] = {}
     for row in rows:
@@ -63,6 +67,13 @@ def select(rows: Sequence[Row]) -> Selection:
         unusable=unusable,
         num_repeated=len(rows) - len(usable) - len(unusable),
     )
+
+
+def _without_made_up(row: Row) -> Row:
+    """Leave out what one real device cannot tell of several: their loss, their energy per item."""
+    if not is_virtual(row):
+        return row
+    return {**row, **dict.fromkeys(_MADE_UP)}
 
 
 def _kind(row: Row) -> str:

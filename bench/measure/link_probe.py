@@ -1,0 +1,223 @@
+"""Times collectives between real ranks: what a link file is made of.
+
+Each repetition starts behind a barrier and times enough calls, one after the other, for the clock;
+its time is that of the slowest rank. Calls wait for each other by what they are, except a broadcast
+(its root changes from call to call) and a send, which is half of there and back again. Tensors are
+fp32 and fresh from the allocator; sizes are those of the full tensor, as nccl-tests counts them.
+What is left out: several collectives at once, and a host that is busy meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bench.core.errors import BenchError, MeasurementError
+from bench.devices import cpu
+from bench.measure import trial
+from bench.measure.clock import HostClock
+from bench.measure.messages import Messages
+from bench.parallel import ranks as rank_context
+from bench.parallel.ranks import Ranks
+
+if TYPE_CHECKING:
+    import torch
+
+MIN_REPETITION_S = 2e-3
+"""So long that a clock of a microsecond and the end of the barrier count for little."""
+MAX_CALLS = 1000
+ELEMENT_BYTES = 4
+
+
+def describe_device(label: str | None) -> dict[str, Any]:
+    """Return label, name and number of the devices like the one that is meant."""
+    import torch
+
+    from bench.devices.detect import find
+
+    device = find(label)
+    count = 1 if device.type == "cpu" else torch.accelerator.device_count()
+    return {"label": device.label, "name": device.name, "stack": device.stack, "count": count}
+
+
+Call = Callable[[int], None]
+"""One call; the argument counts them, for ranks to take turns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Buffers:
+    """Memory for one size. Shapes in elements: whole (n * part), part."""
+
+    whole: torch.Tensor
+    other: torch.Tensor
+    part: torch.Tensor
+    num_ranks: int
+    rank: int
+
+
+def run(request: Mapping[str, Any], *, ranks: Ranks, messages: Messages) -> None:
+    """Measure what the request names; rank 0 sends the points as it goes and all in the end."""
+    import torch
+
+    cpu_ids = ranks.share(cpu.usable_cpu_ids())
+    if cpu_ids and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cpu_ids)
+    torch.set_num_threads(max(1, len(cpu_ids)))
+    device = rank_context.local_label(request["device"], ranks=ranks)
+    rank_context.bind_device(ranks, device=device)
+    rank_context.start_group(ranks, device=device)
+    points: list[dict[str, Any]] = []
+    missing: dict[str, str] = {}
+    for op in request["ops"]:
+        messages.stage(op)
+        for num_bytes in request["sizes"]:
+            try:
+                points.append(
+                    _point(
+                        op,
+                        num_bytes,
+                        ranks=ranks,
+                        device=torch.device(device),
+                        repetitions=request["repetitions"],
+                    )
+                )
+            except RuntimeError as error:
+                if points and points[-1]["op"] == op or rank_context.is_lost_peer(error):
+                    raise  # it worked at another size
+                # The backend has no such operation, in all ranks alike.
+                missing[op] = str(error).strip().splitlines()[0][:200]
+                break
+    backend = torch.distributed.get_default_backend_for_device(device)
+    messages.send("result", points=points, missing=missing, backend=backend)
+
+
+def _point(
+    op: str, num_bytes: int, *, ranks: Ranks, device: torch.device, repetitions: int
+) -> dict[str, Any]:
+    """Return the times of one operation at one size, the slowest rank's of each repetition."""
+    import torch
+
+    elements = max(1, num_bytes // ELEMENT_BYTES // ranks.num_ranks)
+    whole = torch.ones(elements * ranks.num_ranks, device=device)
+    buffers = _Buffers(
+        whole=whole,
+        other=torch.empty_like(whole),
+        part=torch.ones(elements, device=device),
+        num_ranks=ranks.num_ranks,
+        rank=ranks.rank,
+    )
+    call = _CALLS[op](buffers)
+    # The first calls set up connections; the next tells how long one takes.
+    _time(call, num_calls=2, device=device)
+    once_s = _time(call, num_calls=2, device=device)
+    num_calls = ranks.agree(max(2, min(MAX_CALLS, int(MIN_REPETITION_S / once_s) + 1)))
+    seconds = [_time(call, num_calls=num_calls, device=device) for _ in range(repetitions)]
+    every = ranks.gather(seconds)
+    slowest = [max(values) for values in zip(*every, strict=True)] or seconds
+    return {
+        "op": op,
+        "num_bytes": whole.numel() * ELEMENT_BYTES,
+        "num_calls": num_calls,
+        "seconds": slowest,
+    }
+
+
+def _time(call: Call, *, num_calls: int, device: torch.device) -> float:
+    """Seconds of one call, from a barrier to the device's end."""
+    import torch
+
+    clock = HostClock()
+    is_accelerator = device.type != "cpu"
+    gate = torch.zeros(1, device=device)
+    torch.distributed.all_reduce(gate)
+    if is_accelerator:
+        torch.accelerator.synchronize()
+    start_s = clock.now_s()
+    for number in range(num_calls):
+        call(number)
+    if is_accelerator:
+        torch.accelerator.synchronize()
+    return (clock.now_s() - start_s) / num_calls
+
+
+def _all_reduce(buffers: _Buffers) -> Call:
+    from torch import distributed
+
+    # The maximum leaves ones: sums over thousands of calls would not stay finite.
+    greatest = distributed.ReduceOp.MAX
+    return lambda _number: _wait(distributed.all_reduce(buffers.whole, greatest))
+
+
+def _all_gather(buffers: _Buffers) -> Call:
+    from torch import distributed
+
+    return lambda _number: _wait(distributed.all_gather_into_tensor(buffers.whole, buffers.part))
+
+
+def _reduce_scatter(buffers: _Buffers) -> Call:
+    from torch import distributed
+
+    return lambda _number: _wait(distributed.reduce_scatter_tensor(buffers.part, buffers.whole))
+
+
+def _all_to_all(buffers: _Buffers) -> Call:
+    from torch import distributed
+
+    return lambda _number: _wait(distributed.all_to_all_single(buffers.other, buffers.whole))
+
+
+def _broadcast(buffers: _Buffers) -> Call:
+    from torch import distributed
+
+    # A root that stays would run ahead of the others.
+    return lambda number: _wait(
+        distributed.broadcast(buffers.whole, src=number % buffers.num_ranks)
+    )
+
+
+def _send(buffers: _Buffers) -> Call:
+    """There on even calls, back again on odd ones, between ranks 0 and 1; the others stand by."""
+    from torch import distributed
+
+    def call(number: int) -> None:
+        source, target = (0, 1) if number % 2 == 0 else (1, 0)
+        if buffers.rank == source:
+            distributed.send(buffers.whole, dst=target)
+        elif buffers.rank == target:
+            distributed.recv(buffers.whole, src=source)
+
+    return call
+
+
+def _wait(work: object) -> None:
+    """Check that the call was synchronous, as asked for: None is what it then returns."""
+    if work is not None:
+        raise MeasurementError("a collective came back before it was done")
+
+
+_CALLS: Mapping[str, Callable[[_Buffers], Call]] = {
+    "all_reduce": _all_reduce,
+    "all_gather": _all_gather,
+    "reduce_scatter": _reduce_scatter,
+    "all_to_all": _all_to_all,
+    "broadcast": _broadcast,
+    "send": _send,
+}
+
+
+def main() -> int:
+    """Print, as JSON, what kind of device the argument means and how many there are."""
+    try:
+        answer = describe_device(sys.argv[1] or None)
+    except BenchError as error:
+        answer = {"error": str(error)}
+    print(json.dumps(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    trial.leave(main())

@@ -1,0 +1,199 @@
+"""The modelled link of a trial: opened before the net is laid out, traced beside the steps.
+
+On a synchronous device (a CPU) every step of the window is traced, which takes a list append for
+each collective. On an accelerator tracing means waiting for the device, so the window runs
+untraced and some steps after it are traced; only a simulated row, whose steps are replays, traces
+its window.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from bench.core.errors import UnresolvedLinkError
+from bench.core.nouns import Config, Layout
+from bench.core.statistics import median
+from bench.core.units import format_duration
+from bench.emulate.trace import StepTrace
+from bench.hardware.collectives import Cost, Group, Op
+from bench.hardware.cost import CostModel
+from bench.hardware.topology import parse_topology
+from bench.measure.communication import Traces, is_unresolved
+
+if TYPE_CHECKING:
+    import torch
+
+    from bench.emulate.emulation import Emulation
+    from bench.parallel.ranks import Ranks
+
+TRACED_STEPS = 30
+TRACED_S = 10.0
+FEWEST_TRACED = 5
+"""What is traced after a window on an accelerator: so many steps, or so long, but the fewest."""
+CONTENDED_STEPS = 200
+CONTENDED_S = 5.0
+CPU_TAX_COPIES = 1.0
+"""Copies of each byte at the upper end of the bracket on a CPU. Sockets copy each byte once on its
+way in and once out; what that adds to a step was fitted on real ranks: results/validation."""
+
+
+class ModelledLink:
+    """A running emulation or throttle, its cost model, and the traces of the window."""
+
+    def __init__(self, config: Config, *, emulation: Emulation, model: CostModel) -> None:
+        self._config = config
+        self._layout = config.layout
+        self._emulation = emulation
+        self.model = model
+        self.period_steps = 1
+        """Steps after which communication repeats itself; set when the net is laid out."""
+        self.traces = Traces()
+        self._is_traced = config.layout.mode == "simulated" or emulation.device.type == "cpu"
+
+    def run(self, step: Callable[[], None]) -> None:
+        """Do one step, traced where that costs nothing."""
+        if not self._is_traced:
+            step()
+            return
+        self._trace(step)
+
+    def _trace(self, step: Callable[[], None]) -> StepTrace:
+        self._emulation.begin_step()
+        step()
+        trace = self._emulation.end_step()
+        self.traces.add(trace)
+        return trace
+
+    def begin_window(self) -> None:
+        """Forget the warm-up's traces; `UnresolvedLinkError` where they show nothing to emulate."""
+        kept = self.traces.kept
+        if kept and self._layout.mode in ("emulated", "throttled"):
+            self._refuse_unresolved(kept[-1][1])
+        self.traces = Traces(period=self.period_steps)
+
+    def _refuse_unresolved(self, trace: StepTrace) -> None:
+        resolution_s = self._emulation.resolution_s
+        if self._layout.link == "infinite" or not is_unresolved(trace, resolution_s=resolution_s):
+            return
+        longest_s = max(one.modelled_s for one in trace.collectives)
+        raise UnresolvedLinkError(
+            f"on {self._layout.link} the longest collective takes {format_duration(longest_s)}, "
+            f"and this device keeps {format_duration(resolution_s)}: nothing would be emulated; "
+            "use --mode simulated, a slower --link or larger messages"
+        )
+
+    def trace_afterwards(self, step: Callable[[], None]) -> None:
+        """Trace some steps where the window was not traced."""
+        if self._is_traced:
+            return
+        # Real ranks trace a fixed number: each by its own clock would leave one waiting.
+        most = FEWEST_TRACED if self._layout.mode == "throttled" else TRACED_STEPS
+        start_s = time.monotonic()
+        for index in range(max(most, self.period_steps)):
+            trace = self._trace(step)
+            if index == 0 and self._layout.mode in ("emulated", "throttled"):
+                self._refuse_unresolved(trace)
+            is_late = time.monotonic() - start_s > TRACED_S
+            if most > FEWEST_TRACED and index + 1 >= FEWEST_TRACED and is_late:
+                break
+
+    def contended_step_s(
+        self, step: Callable[[], None], *, synchronize: Callable[[], None]
+    ) -> tuple[float | None, int | None]:
+        """Median step while communication also takes resources, and how many compute units.
+
+        (None, None) where the layout asks for none, nothing is emulated, or the link's share is
+        not known.
+        """
+        units = self._contention_units()
+        if self._layout.mode != "emulated" or self._layout.contention == "none":
+            return None, None
+        if self._emulation.device.type == "cpu":
+            self._emulation.set_cpu_tax(CPU_TAX_COPIES)
+            units = None
+        elif units:
+            self._emulation.set_contention(units)
+        else:
+            return None, None
+        step_s = _time_steps(step, synchronize=synchronize)
+        if self._emulation.device.type == "cpu":
+            self._emulation.set_cpu_tax(0.0)
+        else:
+            self._emulation.set_contention(0)
+        return median(step_s), units
+
+    def _contention_units(self) -> int | None:
+        asked = self._layout.contention
+        if asked.isdecimal():
+            return int(asked)
+        return self.model.topology.contention_units
+
+    def close(self) -> None:
+        """End the process group."""
+        self._emulation.close()
+
+
+def _time_steps(step: Callable[[], None], *, synchronize: Callable[[], None]) -> list[float]:
+    """Synchronised steps, the first two dropped: the bracket's other end needs no more."""
+    step_s: list[float] = []
+    start_s = time.monotonic()
+    while len(step_s) < CONTENDED_STEPS:
+        synchronize()
+        begin_s = time.monotonic()
+        step()
+        synchronize()
+        step_s.append(time.monotonic() - begin_s)
+        if len(step_s) >= 7 and time.monotonic() - start_s > CONTENDED_S:
+            break
+    return step_s[2:]
+
+
+def open_link(config: Config, *, device: torch.device, ranks: Ranks | None) -> ModelledLink | None:
+    """Make torch's default group over the layout's link; None where no link is modelled.
+
+    Real ranks without a modelled link have their group already.
+    """
+    layout = config.layout
+    if not layout.link or layout.strategy == "pp":
+        return None
+    model = CostModel(parse_topology(layout.link))
+    if layout.mode == "throttled":
+        assert ranks is not None, "throttled ranks are real"
+        from bench.emulate.throttle import start_throttle
+        from bench.parallel.ranks import within
+
+        emulation: Emulation = start_throttle(
+            model=model,
+            device=device,
+            store=within(ranks.store, number=0),
+            rank=ranks.rank,
+            num_ranks=ranks.num_ranks,
+        )
+        return ModelledLink(config, emulation=emulation, model=model)
+    from bench.emulate.group import start_emulation
+
+    carried = model if layout.mode == "emulated" else _Free(model)
+    emulation = start_emulation(num_ranks=layout.devices, model=carried, device=device)
+    return ModelledLink(config, emulation=emulation, model=model)
+
+
+class _Free:
+    """Ranks that lie as a model's, on a link that takes no time: what a simulation starts from."""
+
+    def __init__(self, model: CostModel) -> None:
+        self._model = model
+
+    def group_of(self, ranks: Sequence[int]) -> Group:
+        """Return how the ranks lie on the nodes."""
+        return self._model.group_of(ranks)
+
+    def cost(self, op: Op, *, num_bytes: int, group: Group) -> Cost:
+        """Return no time."""
+        return Cost(0.0, 0.0, 0.0, "infinite", "")
+
+
+def is_of_virtual_ranks(layout: Layout) -> bool:
+    """Whether the other ranks are virtual: what they would compute is not known, only its time."""
+    return layout.devices > 1 and layout.mode in ("emulated", "simulated")

@@ -1,0 +1,128 @@
+"""One rank of many under the user's `torchrun`: rank 0 runs the command, the others follow it.
+
+Every rank is started with the same command line. Rank 0 plans, measures its part, decides and
+writes rows; each of its trials tells the others through the agent's store what is next. They print
+nothing and end with rank 0's exit code. No torch is imported here: what talks to the store is a
+process of `bench.measure.rank_trial`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bench.core.errors import ExitCode, UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """The ranks that torchrun started, as one of them sees it."""
+
+    rank: int
+    num_ranks: int
+    num_local_ranks: int
+
+
+def world_of(environment: Mapping[str, str]) -> World | None:
+    """Return the world that torchrun put this process into; None for one process alone.
+
+    RANK and WORLD_SIZE by themselves say nothing: schedulers set them for other purposes.
+    """
+    if environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    world = World(
+        rank=int(environment["RANK"]),
+        num_ranks=int(environment["WORLD_SIZE"]),
+        num_local_ranks=int(environment["LOCAL_WORLD_SIZE"]),
+    )
+    return world if world.num_ranks > 1 else None
+
+
+def devices_under(world: World | None, *, devices: tuple[int, ...]) -> tuple[int, ...]:
+    """Return --devices as torchrun decides it; `UsageError` when the user asked for others."""
+    if world is None:
+        return devices
+    if devices not in ((), (world.num_ranks,)):
+        asked = ",".join(map(str, devices))
+        raise UsageError(
+            f"--devices {asked} does not go with torchrun, which started {world.num_ranks} ranks; "
+            "leave --devices out, or start as many ranks"
+        )
+    return (world.num_ranks,)
+
+
+def mode_under(world: World | None, *, mode: str | None, has_link: bool) -> str | None:
+    """Return --mode; under torchrun the ranks are real, so a link throttles them.
+
+    Raises `UsageError` where one rank would work and the others only wait.
+    """
+    if world is None:
+        return mode
+    if mode in ("emulated", "simulated"):
+        raise UsageError(
+            f"--mode {mode} takes one process, and torchrun started {world.num_ranks}; "
+            "leave torchrun out, or use --mode throttled"
+        )
+    return "throttled" if mode is None and has_link else mode
+
+
+def follow() -> int:
+    """Take part in all that rank 0 does, and return the code that it ends with."""
+    try:
+        return _follow()
+    except KeyboardInterrupt:
+        return int(ExitCode.INTERRUPTED)
+
+
+def _follow() -> int:
+    from bench.run.launch import Child, child_environment, run_child
+
+    number = 1
+    threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
+    while True:
+        receive, send = os.pipe()
+        child = Child(
+            module="bench.measure.rank_trial",
+            arguments=(str(send), str(number)),
+            receive=receive,
+            send=send,
+            environment=child_environment(threads=threads),
+        )
+        outcome = run_child(
+            child,
+            timeout_s=float("inf"),
+            on_start=lambda _pid: None,
+            on_message=lambda _message: None,
+        )
+        if outcome.result is not None:
+            return int(outcome.result["code"])
+        if outcome.last_stage == "start":
+            # It had no word from rank 0: the store is gone, and with it the run.
+            return int(ExitCode.INVALID)
+        if outcome.exit_code != 0:
+            detail = f"rank {os.environ['RANK']}: {outcome.failure_detail}"
+            _post(number, key="failure", document={"code": "crashed", "detail": detail})
+        number += 1
+
+
+def end(code: int) -> None:
+    """Rank 0: tell the others that the run is over, and with which exit code."""
+    _post(None, key="request", document={"kind": "end", "code": code})
+
+
+def _post(number: int | None, *, key: str, document: Mapping[str, object]) -> None:
+    from bench.measure.inspection import same_modules
+
+    name = "" if number is None else str(number)
+    subprocess.run(
+        [sys.executable, "-m", "bench.measure.rank_trial", "post", name, key, json.dumps(document)],
+        env=same_modules(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,  # without a store there is nobody left to tell
+    )

@@ -1,0 +1,225 @@
+"""From --devices, --parallel, --link and their like to layouts: every combination, checked.
+
+What is here is arithmetic of flags. Whether a workload can be spread so is asked of
+`bench.parallel.support` when its parameters are known, and a link too fast for the timer is refused
+by the trial, which knows the messages.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+
+from bench.core.errors import UsageError, one_of
+from bench.core.nouns import MODES, STRATEGIES, Layout, Mode, Strategy
+from bench.hardware.cost import CostModel
+from bench.hardware.topology import Topology, parse_topology
+
+MOST_DEVICES = 1 << 20
+CPU_RESOLUTION_S = 1e-3
+"""What a timer thread keeps on a CPU: late by .2 ms in the median and 4 ms at the 99th percentile,
+so that shorter collectives would be noise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayoutFlags:
+    """The flags as given; None and empty are not given."""
+
+    devices: tuple[int, ...] = ()
+    parallel: tuple[str, ...] = ()
+    tensor: int | None = None
+    data: int | None = None
+    pipeline: int | None = None
+    links: tuple[str, ...] = ()
+    mode: str | None = None
+    bucket_mb: float | None = None
+    grad_accum: int = 1
+    schedule: str = "1f1b"
+    mitigate: tuple[str, ...] = ()
+    contention: str = "bracket"
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing asks for more than one device."""
+        return self == LayoutFlags(grad_accum=self.grad_accum)
+
+
+def split_links(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Split lists at commas, but keep 'bw=25GB/s,latency=5us' together: a new bw= begins a link."""
+    links: list[str] = []
+    for text in texts:
+        for part in (part.strip() for part in text.split(",")):
+            if not part:
+                continue
+            key = part.partition("=")[0].strip()
+            if "=" in part and key != "bw" and links and "=" in links[-1].partition("/")[0]:
+                links[-1] += f",{part}"
+            else:
+                links.append(part)
+    return tuple(links)
+
+
+def make_layouts(flags: LayoutFlags) -> tuple[Layout, ...]:
+    """Return every layout that the flags mean, each once; `UsageError` on what cannot be meant.
+
+    A link without --mode is emulated, for now: see `settle_mode`.
+    """
+    _check_values(flags)
+    if flags.is_empty:
+        return (Layout(grad_accum=flags.grad_accum),)
+    topologies = [parse_topology(link) for link in flags.links]
+    layouts = [
+        _layout(
+            flags,
+            devices=devices,
+            strategy=strategy,
+            topology=topology,
+            mitigate="" if mitigate == "none" else mitigate,
+        )
+        for devices, strategy, topology, mitigate in itertools.product(
+            flags.devices or (None,),
+            flags.parallel or (None,),
+            topologies or (None,),
+            flags.mitigate or ("",),
+        )
+    ]
+    return tuple(dict.fromkeys(layouts))
+
+
+def _check_values(flags: LayoutFlags) -> None:
+    for name in flags.parallel:
+        if name not in STRATEGIES:
+            raise one_of("--parallel", name, list(STRATEGIES))
+    if flags.mode is not None and flags.mode not in MODES:
+        raise one_of("--mode", flags.mode, list(MODES))
+    counts = [("--devices", count) for count in flags.devices]
+    counts += [("--tp", flags.tensor), ("--dp", flags.data), ("--pp", flags.pipeline)]  # type: ignore[list-item]
+    for flag, count in counts:
+        if count is not None and not 1 <= count <= MOST_DEVICES:
+            raise UsageError(f"{flag} {count} must be from 1 to {MOST_DEVICES}")
+    if not 1 <= flags.grad_accum <= 65_536:
+        raise UsageError(f"--grad-accum {flags.grad_accum} must be from 1 to 65536")
+    if flags.bucket_mb is not None and not 0 < flags.bucket_mb <= 1e6:
+        raise UsageError(f"--bucket-mb {flags.bucket_mb} must be more than 0, such as 25")
+    if flags.mode in ("throttled", "emulated", "simulated") and not flags.links:
+        raise UsageError(f"--mode {flags.mode} needs a --link; `bench list links` shows presets")
+    if flags.mode == "real" and flags.links:
+        raise UsageError("--mode real uses the link that is there; leave --link out")
+    if flags.contention not in ("bracket", "none") and not flags.contention.isdecimal():
+        raise UsageError(
+            f"--contention {flags.contention!r}: allowed are bracket, none, or compute units as a "
+            "whole number"
+        )
+
+
+def _layout(
+    flags: LayoutFlags,
+    *,
+    devices: int | None,
+    strategy: str | None,
+    topology: Topology | None,
+    mitigate: str,
+) -> Layout:
+    data, tensor, pipeline = _ranks(flags, devices=devices, strategy=strategy)
+    if data * tensor * pipeline == 1 and (topology is None or devices == 1):
+        return Layout(grad_accum=flags.grad_accum)
+    chosen = _strategy(strategy, tensor=tensor, pipeline=pipeline)
+    _check_topology(topology, devices=data * tensor * pipeline)
+    return Layout(
+        mode=_mode(flags, strategy=chosen, topology=topology),
+        strategy=chosen,
+        data=data,
+        tensor=tensor,
+        pipeline=pipeline,
+        link=topology.name if topology else "",
+        bucket_bytes=int((flags.bucket_mb or 25) * 2**20),
+        grad_accum=flags.grad_accum,
+        schedule=flags.schedule,
+        mitigate=mitigate,
+        contention=flags.contention if topology else "none",
+    )
+
+
+def _ranks(
+    flags: LayoutFlags, *, devices: int | None, strategy: str | None
+) -> tuple[int, int, int]:
+    """Return data, tensor and pipeline ranks; what is not given takes what is left of devices."""
+    data, tensor, pipeline = flags.data, flags.tensor, flags.pipeline
+    if devices is None:
+        if (data, tensor, pipeline) == (None, None, None):
+            raise UsageError(
+                "--link and --parallel need --devices, such as --devices 8, or --tp, --dp, --pp"
+            )
+        return data or 1, tensor or 1, pipeline or 1
+    if strategy == "tp" and tensor is None:
+        tensor = devices // ((data or 1) * (pipeline or 1))
+    elif strategy == "pp" and pipeline is None:
+        pipeline = devices // ((data or 1) * (tensor or 1))
+    tensor, pipeline = tensor or 1, pipeline or 1
+    if data is None:
+        data = max(1, devices // (tensor * pipeline))
+    if data * tensor * pipeline != devices:
+        raise UsageError(
+            f"--devices {devices} is not dp {data} x tp {tensor} x pp {pipeline}; "
+            "leave --devices out or make the product equal"
+        )
+    return data, tensor, pipeline
+
+
+def _strategy(name: str | None, *, tensor: int, pipeline: int) -> Strategy:
+    """Return what was asked for, else what the ranks imply."""
+    implied: Strategy = "pp" if pipeline > 1 else "tp" if tensor > 1 else "ddp"
+    for strategy in STRATEGIES:
+        if strategy == name:
+            if implied == "pp" and strategy != "pp":
+                raise UsageError(f"--parallel {name} does not go with --pp; leave one out")
+            if strategy == "ddp" and implied == "tp":
+                return "tp"  # tensor-parallel replicas
+            return strategy
+    return implied
+
+
+def _check_topology(topology: Topology | None, *, devices: int) -> None:
+    if topology is None or topology.max_devices is None:
+        return
+    if devices > topology.max_devices:
+        raise UsageError(
+            f"--link {topology.name} joins {topology.max_devices} devices, {devices} were asked "
+            "for; raise the count after the last *"
+        )
+
+
+def _mode(flags: LayoutFlags, *, strategy: Strategy, topology: Topology | None) -> Mode:
+    for mode in MODES:
+        if mode == flags.mode:
+            if strategy == "pp" and mode != "simulated":
+                raise UsageError(
+                    f"--parallel pp is simulated from measured stages, not {mode}; "
+                    "use --mode simulated with a --link"
+                )
+            return mode
+    if topology is None:
+        if strategy == "pp":
+            raise UsageError("--parallel pp is simulated and needs a --link, such as pcie4")
+        return "real"
+    return "simulated" if strategy == "pp" else "emulated"
+
+
+def settle_mode(
+    layout: Layout, flags: LayoutFlags, *, num_parameters: int, is_accelerator: bool
+) -> Layout:
+    """Simulate instead of emulating what a CPU's timer cannot keep, unless a mode was asked for.
+
+    The longest message is taken for a bucket of fp32 gradients; where the real ones are shorter,
+    the trial sees it and refuses.
+    """
+    if is_accelerator or flags.mode is not None or layout.mode != "emulated":
+        return layout
+    topology = parse_topology(layout.link)
+    if topology.is_infinite:
+        return layout  # nothing to keep: it shows what the emulation itself costs
+    model = CostModel(topology)
+    group = model.group_of(range(layout.devices))
+    longest_bytes = min(layout.bucket_bytes, 4 * num_parameters)
+    cost = model.cost("all_reduce", num_bytes=longest_bytes, group=group)
+    return replace(layout, mode="simulated") if cost.seconds < CPU_RESOLUTION_S else layout

@@ -1,0 +1,264 @@
+"""Measures the real link between devices: from flags to points, and from points to a link file.
+
+Rate and latency are fitted over all operations and sizes at once, for groups that were not
+measured; the file carries the points themselves, which count where they apply.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.core.errors import MeasurementError, UsageError
+from bench.core.statistics import median, percentile
+from bench.devices import cpu
+from bench.hardware.collectives import Op
+from bench.hardware.curves import Point
+from bench.hardware.formulas import num_steps, wire_factor
+from bench.hardware.linkfile import write_link_file
+from bench.measure.inspection import same_modules
+from bench.run.cluster import World
+from bench.run.launch import run_ranks
+
+OPS: tuple[Op, ...] = (
+    "all_reduce",
+    "all_gather",
+    "reduce_scatter",
+    "all_to_all",
+    "broadcast",
+    "send",
+)
+LEAST_BYTES = 1024
+MOST_BYTES = {"cpu": 16 * 2**20, "accelerator": 512 * 2**20}
+"""Largest message unless --max-size says so: on a CPU a second each, elsewhere past the ramp."""
+REPETITIONS = 15
+LEAST_ERROR_FRACTION = 0.05
+"""What interpolating between measured sizes misses by, however steady the link:
+`bench.hardware.curves`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkPoint:
+    """One operation at one size: every repetition's time of its slowest rank."""
+
+    op: Op
+    num_ranks: int
+    num_bytes: int
+    seconds: tuple[float, ...]
+
+    @property
+    def median_s(self) -> float:
+        """Median over the repetitions."""
+        return median(list(self.seconds))
+
+    @property
+    def iqr_s(self) -> float:
+        """Distance of the quartiles."""
+        values = list(self.seconds)
+        return percentile(values, 0.75) - percentile(values, 0.25)
+
+    @property
+    def bus_bytes_per_s(self) -> float:
+        """What each device sends, over the time; not a rate of the wire where switches add."""
+        return wire_factor(self.op, num_ranks=self.num_ranks) * self.num_bytes / self.median_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredLink:
+    """All points of one link, the fit through them, and what they were measured with."""
+
+    device: str
+    device_name: str
+    num_ranks: int
+    backend: str
+    points: tuple[LinkPoint, ...]
+    missing: Mapping[str, str]
+    """Operations that the backend does not have, with its words."""
+    bytes_per_s: float
+    latency_s: float
+    misfit_frac: float
+    """Mean distance of the fit from the points, relative."""
+    spread_frac: float
+    """Half the distance of the quartiles over the median; the median over all points."""
+
+
+def sizes_up_to(most_bytes: int) -> tuple[int, ...]:
+    """Message sizes, each four times the last, that end at the largest."""
+    count = max(1, int(math.log(max(most_bytes / LEAST_BYTES, 1), 4)) + 1)
+    return tuple(sorted(most_bytes // 4**step for step in range(count)))
+
+
+def describe_device(label: str | None) -> Mapping[str, Any]:
+    """Ask a process of its own which device is meant and how many there are."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.measure.link_probe", label or ""],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=same_modules(),
+        stdin=subprocess.DEVNULL,
+    )
+    lines = done.stdout.splitlines()
+    if done.returncode != 0 or not lines:
+        last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+        raise MeasurementError(f"device {label or 'detection'} could not be inspected: {last}")
+    answer: dict[str, Any] = json.loads(lines[-1])
+    if "error" in answer:
+        raise UsageError(answer["error"])
+    return answer
+
+
+def num_ranks_for(device: Mapping[str, Any], *, devices: int | None, world: World | None) -> int:
+    """Return how many ranks to measure between; `UsageError` where there are not two."""
+    label, count = str(device["label"]), int(device["count"])
+    if world is not None:
+        return world.num_ranks
+    if label == "cpu":
+        if devices is None or devices < 2:
+            raise UsageError(
+                "a link needs two devices and here is one CPU; --devices 2 --device cpu measures "
+                "two gloo ranks over the loopback"
+            )
+        return devices
+    if count < 2:
+        raise UsageError(
+            f"a link needs two devices and {label} is the only one here; start torchrun on two "
+            "machines, or use --devices 2 --device cpu for the loopback"
+        )
+    if devices is not None and not 2 <= devices <= count:
+        raise UsageError(f"--devices {devices} must be from 2 to {count}, the devices here")
+    return devices or count
+
+
+def measure_link(
+    device: Mapping[str, Any],
+    *,
+    num_ranks: int,
+    num_local_ranks: int,
+    ops: Sequence[Op],
+    most_bytes: int | None,
+    timeout_s: float,
+    note: Callable[[str], None],
+) -> MeasuredLink:
+    """Measure; raises `MeasurementError` with the first rank's failure."""
+    kind = "cpu" if device["label"] == "cpu" else "accelerator"
+    request = {
+        "device": device["label"],
+        "ops": list(ops),
+        "sizes": sizes_up_to(most_bytes or MOST_BYTES[kind]),
+        "repetitions": REPETITIONS,
+    }
+
+    def hear(message: Mapping[str, Any]) -> None:
+        if message["event"] == "stage" and message["name"] in OPS:
+            note(f"measuring {message['name']} between {num_ranks} ranks")
+
+    outcome = run_ranks(
+        {"kind": "link", "request": request},
+        num_ranks=num_ranks,
+        threads=max(1, cpu.usable_cores() // num_local_ranks),
+        timeout_s=timeout_s,
+        on_start=lambda _pid: None,
+        on_message=hear,
+    )
+    if outcome.result is None:
+        raise MeasurementError(f"the link could not be measured: {outcome.failure_detail}")
+    return _measured(outcome.result, device=device, num_ranks=num_ranks)
+
+
+def _measured(
+    result: Mapping[str, Any], *, device: Mapping[str, Any], num_ranks: int
+) -> MeasuredLink:
+    points = tuple(
+        LinkPoint(
+            op=one["op"],
+            # A send is between two, however many stand by.
+            num_ranks=2 if one["op"] == "send" else num_ranks,
+            num_bytes=one["num_bytes"],
+            seconds=tuple(one["seconds"]),
+        )
+        for one in result["points"]
+    )
+    if not points:
+        missing = "; ".join(f"{op}: {words}" for op, words in result["missing"].items())
+        raise MeasurementError(f"the backend has none of these operations ({missing})")
+    bytes_per_s, latency_s, misfit_frac = fit(points)
+    spread = median([point.iqr_s / 2 / point.median_s for point in points])
+    return MeasuredLink(
+        device=str(device["label"]),
+        device_name=str(device["name"]),
+        num_ranks=num_ranks,
+        backend=str(result["backend"]),
+        points=points,
+        missing=result["missing"],
+        bytes_per_s=bytes_per_s,
+        latency_s=latency_s,
+        misfit_frac=misfit_frac,
+        spread_frac=spread,
+    )
+
+
+def fit(points: Sequence[LinkPoint]) -> tuple[float, float, float]:
+    """Return rate, latency of a step, and mean relative misfit, of a ring through the points.
+
+    Time is steps x latency + bytes sent / rate: linear in latency and in 1/rate. Least squares of
+    the relative error, so that small messages count as much as large ones.
+    """
+    rows = [
+        (
+            num_steps(point.op, num_ranks=point.num_ranks, algorithm="ring") / point.median_s,
+            wire_factor(point.op, num_ranks=point.num_ranks) * point.num_bytes / point.median_s,
+        )
+        for point in points
+    ]
+    aa, bb = sum(a * a for a, _ in rows), sum(b * b for _, b in rows)
+    ab = sum(a * b for a, b in rows)
+    a_1, b_1 = sum(a for a, _ in rows), sum(b for _, b in rows)
+    determinant = aa * bb - ab * ab
+    latency_s = (a_1 * bb - b_1 * ab) / determinant if determinant > 0 else 0.0
+    per_byte_s = (b_1 * aa - a_1 * ab) / determinant if determinant > 0 else 0.0
+    # One size alone, or noise, can want a negative one: then the other carries all.
+    if latency_s <= 0:
+        latency_s, per_byte_s = 1e-9, b_1 / bb
+    elif per_byte_s <= 0:
+        latency_s, per_byte_s = a_1 / aa, 1e-15
+    misfits = [abs(a * latency_s + b * per_byte_s - 1) for a, b in rows]
+    return 1 / per_byte_s, latency_s, sum(misfits) / len(misfits)
+
+
+def write(measured: MeasuredLink, path: Path) -> None:
+    """Write the link file; `UsageError` where it cannot be written."""
+    provenance = {
+        "measured_utc": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "device": f"{measured.num_ranks} x {measured.device_name}",
+        "backend": measured.backend,
+        "method": f"bench measure-link, median of {REPETITIONS}, slowest rank, fp32",
+        "misfit": f"{measured.misfit_frac:.1%} between the points and the fitted ring",
+    }
+    try:
+        write_link_file(
+            path,
+            name=f"measured: {measured.num_ranks} x {measured.device_name}",
+            bytes_per_s=measured.bytes_per_s,
+            latency_s=measured.latency_s,
+            curve=[
+                Point(
+                    op=point.op,
+                    num_ranks=point.num_ranks,
+                    message_bytes=point.num_bytes,
+                    latency_s=point.median_s,
+                )
+                for point in measured.points
+            ],
+            error_fraction=max(LEAST_ERROR_FRACTION, measured.spread_frac),
+            provenance=provenance,
+        )
+    except OSError as error:
+        raise UsageError(f"--out {path} could not be written: {error.strerror}") from error

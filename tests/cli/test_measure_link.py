@@ -1,0 +1,126 @@
+"""`bench measure-link`: real ranks on the loopback, the fit, the file that --link accepts."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.cli import main
+from bench.core.errors import UsageError
+from bench.hardware.collectives import Group
+from bench.hardware.cost import CostModel
+from bench.hardware.formulas import num_steps, wire_factor
+from bench.hardware.topology import parse_topology
+from bench.run.cluster import World
+from bench.run.link_measure import OPS, LinkPoint, fit, num_ranks_for, sizes_up_to
+
+ranks_are_local = pytest.mark.skipif(sys.platform == "win32", reason="ranks need named pipes")
+
+
+@ranks_are_local
+@pytest.mark.timeout(120)
+def test_every_operation_is_measured_and_the_file_is_a_link(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "link.yaml"
+    arguments = ["measure-link", "--devices", "2", "--device", "cpu", "--max-size", "16KiB"]
+    assert main([*arguments, "--out", str(out), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["num_ranks"], document["backend"], document["missing"]) == (2, "gloo", {})
+    points = document["points"]
+    assert {point["op"] for point in points} == set(OPS)
+    assert sorted({point["message_bytes"] for point in points}) == [1024, 4096, 16384]
+    for point in points:
+        factor = wire_factor(point["op"], num_ranks=2)
+        assert len(point["seconds"]) == 15
+        assert min(point["seconds"]) <= point["latency_s"] <= max(point["seconds"])
+        rate = factor * point["message_bytes"] / point["latency_s"]
+        assert point["bus_bytes_per_s"] == pytest.approx(rate)
+
+    topology = parse_topology(str(out))
+    (point,) = [one for one in points if (one["op"], one["message_bytes"]) == ("all_reduce", 16384)]
+    cost = CostModel(topology).cost("all_reduce", num_bytes=16384, group=Group(2))
+    assert cost.method == "curve"
+    # A slow outlier at a small size is cut down to the next larger one.
+    assert cost.seconds == pytest.approx(point["latency_s"])
+    assert cost.high_s > cost.seconds
+
+
+@ranks_are_local
+@pytest.mark.timeout(120)
+def test_table_names_operations_and_says_it_is_fitted(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["measure-link", "--devices", "2", "--device", "cpu", "--ops", "send,broadcast"]
+    assert main([*arguments, "--max-size", "4KiB"]) == 0
+    header, _, *lines = capsys.readouterr().out.splitlines()
+    assert header.split() == ["operation", "message", "median", "IQR", "bus", "bandwidth"]
+    assert [line.split()[0] for line in lines[:-1]] == ["broadcast"] * 2 + ["send"] * 2
+    assert "gloo" in lines[-1] and "fitted" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--device", "cpu"], "a link needs two devices and here is one CPU"),
+        (["--device", "cpu", "--devices", "1"], "a link needs two devices"),
+        (["--ops", "all_reduse"], "did you mean 'all_reduce'?"),
+        (["--max-size", "12"], "needs a number with a unit"),
+        (["--max-size", "1KB"], "--max-size must be from 1024 B"),
+        (["--out", "link.txt"], "must end in .yaml"),
+        (["--out", "/no/such/folder/link.yaml"], "there is no folder"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    assert main(["measure-link", *arguments]) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert line.startswith("bench: ") and words in line
+    assert captured.out == ""
+
+
+def test_fit_finds_the_ring_that_made_the_points() -> None:
+    latency_s, rate = 20e-6, 3e9
+    points = [
+        LinkPoint(
+            op=op,
+            num_ranks=2 if op == "send" else 4,
+            num_bytes=num_bytes,
+            seconds=(
+                num_steps(op, num_ranks=4, algorithm="ring") * latency_s
+                + wire_factor(op, num_ranks=2 if op == "send" else 4) * num_bytes / rate,
+            )
+            * 3,
+        )
+        for op in OPS
+        for num_bytes in sizes_up_to(2**24)
+    ]
+    bytes_per_s, step_s, misfit_frac = fit(points)
+    assert (bytes_per_s, step_s) == (pytest.approx(rate), pytest.approx(latency_s))
+    assert misfit_frac == pytest.approx(0, abs=1e-9)
+
+
+def test_fit_of_one_size_is_all_latency_or_all_rate() -> None:
+    point = LinkPoint(op="send", num_ranks=2, num_bytes=1000, seconds=(1e-3, 1e-3, 1e-3))
+    bytes_per_s, latency_s, _ = fit([point])
+    assert bytes_per_s == pytest.approx(1e6)
+    assert 0 < latency_s < 1e-6
+
+
+def test_sizes_end_at_the_largest() -> None:
+    assert sizes_up_to(1024) == (1024,)
+    assert sizes_up_to(100_000) == (1562, 6250, 25_000, 100_000)
+
+
+def test_number_of_ranks_is_that_of_the_devices_here() -> None:
+    gpus = {"label": "cuda:0", "count": 4}
+    assert num_ranks_for(gpus, devices=None, world=None) == 4
+    assert num_ranks_for(gpus, devices=2, world=None) == 2
+    with pytest.raises(UsageError, match="must be from 2 to 4"):
+        num_ranks_for(gpus, devices=8, world=None)
+    one = {"label": "cuda:0", "count": 1}
+    with pytest.raises(UsageError, match="cuda:0 is the only one here"):
+        num_ranks_for(one, devices=None, world=None)
+    world = World(rank=0, num_ranks=16, num_local_ranks=1)
+    assert num_ranks_for(one, devices=None, world=world) == 16

@@ -1,0 +1,182 @@
+"""Several devices and links as typed: what is refused, what it is planned as, what the rows say."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.cli import main
+from bench.core.nouns import Layout
+from bench.results.reader import read_rows
+from bench.results.schema import Row
+from bench.run.layouts import LayoutFlags, make_layouts, settle_mode, split_links
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run a verb in this process."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = main(list(arguments))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+TRAIN = ("run", "--device", "fake", "-w", "imaging-train", "--size", "tiny")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--devices", "8", "--link", "nvlink-9"], "nvlink-9"),
+        (["--devices", "8", "--link", "bw=25GB/s,latency=5"], "latency"),
+        (["--link", "10gbe"], "need --devices"),
+        (["--devices", "0", "--link", "10gbe"], "--devices 0 must be from 1"),
+        (["--devices", "8", "--tp", "3", "--link", "10gbe"], "--devices 8 is not dp 2 x tp 3"),
+        (["--devices", "8", "--parallel", "fspd", "--link", "10gbe"], "did you mean 'fsdp'?"),
+        (["--devices", "8", "--mode", "emulatd", "--link", "10gbe"], "did you mean 'emulated'?"),
+        (["--devices", "8", "--mode", "emulated"], "--mode emulated needs a --link"),
+        (["--devices", "8", "--mode", "real", "--link", "10gbe"], "leave --link out"),
+        (["--devices", "64", "--link", "h800-nvlink*8/ndr*4"], "32"),
+        (["--devices", "2", "--parallel", "pp"], "needs a --link"),
+        (["--devices", "2", "--pp", "2", "--mode", "emulated", "--link", "ndr"], "simulated"),
+        (["--devices", "2", "--link", "ndr", "--bucket-mb", "0"], "--bucket-mb"),
+        (["--devices", "2", "--link", "ndr", "--grad-accum", "0"], "--grad-accum 0"),
+        (["--devices", "2", "--link", "ndr", "--mitigate", "prayer"], "prayer"),
+        (["--devices", "2", "--link", "ndr", "--contention", "much"], "--contention 'much'"),
+        (["--devices", "2", "--parallel", "tp", "--link", "ndr"], "no plan for tensor"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line_and_two(
+    call: Call, arguments: list[str], words: str
+) -> None:
+    code, out, err = call(*TRAIN, *arguments)
+    assert code == 2
+    assert words in err
+    assert len(err.strip().splitlines()) == 1
+    assert out == ""
+
+
+def test_a_world_that_the_heads_cannot_divide_names_what_can(call: Call) -> None:
+    code, _, err = call(
+        *("run", "-w", "llm-train", "--size", "tiny", "--device", "fake"),
+        *("--devices", "3", "--parallel", "tp", "--link", "ndr"),
+    )
+    assert code == 2
+    assert "heads" in err
+    assert "3 devices" in err
+    assert "possible here" in err
+
+
+def test_a_link_file_with_a_missing_field_is_named(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\n")
+    code, _, err = call(*TRAIN, "--devices", "2", "--link", str(path))
+    assert code == 2
+    assert "mine.yaml" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_commas_inside_a_described_link_do_not_split_it() -> None:
+    links = split_links(("h100-nvlink,bw=25GB/s,latency=5us,10gbe", "bw=1GB/s,latency=1ms"))
+    assert links == (
+        "h100-nvlink",
+        "bw=25GB/s,latency=5us",
+        "10gbe",
+        "bw=1GB/s,latency=1ms",
+    )
+
+
+def layout(**flags: object) -> Layout:
+    (found,) = make_layouts(LayoutFlags(**flags))  # type: ignore[arg-type]
+    return found
+
+
+def test_ranks_that_are_not_given_take_what_is_left() -> None:
+    found = layout(devices=(8,), tensor=4, links=("pcie4",))
+    assert (found.strategy, found.data, found.tensor, found.pipeline) == ("tp", 2, 4, 1)
+    found = layout(tensor=4, data=2, pipeline=2, links=("pcie4",))
+    assert (found.strategy, found.devices, found.mode) == ("pp", 16, "simulated")
+    assert layout(devices=(8,), parallel=("tp",), links=("pcie4",)).tensor == 8
+    assert layout(devices=(8,), parallel=("fsdp",)).mode == "real"
+
+
+def test_one_device_of_a_sweep_is_plain() -> None:
+    found = make_layouts(LayoutFlags(devices=(1, 2), links=("pcie4", "ndr")))
+    assert [one.is_single for one in found] == [True, False, False]
+
+
+def test_a_cpu_simulates_what_its_timer_cannot_keep() -> None:
+    flags = LayoutFlags(devices=(2,), links=("h100-nvlink",))
+    (found,) = make_layouts(flags)
+    settled = settle_mode(found, flags, num_parameters=10**6, is_accelerator=False)
+    assert (found.mode, settled.mode) == ("emulated", "simulated")
+    assert settle_mode(found, flags, num_parameters=10**6, is_accelerator=True) == found
+    asked = LayoutFlags(devices=(2,), links=("h100-nvlink",), mode="emulated")
+    (found,) = make_layouts(asked)
+    kept = settle_mode(found, asked, num_parameters=10**6, is_accelerator=False)
+    assert kept.mode == "emulated"
+    slow = LayoutFlags(devices=(2,), links=("10gbe",))
+    (found,) = make_layouts(slow)
+    kept = settle_mode(found, slow, num_parameters=10**8, is_accelerator=False)
+    assert kept.mode == "emulated"
+
+
+def rows_of(call: Call, out: Path, *arguments: str) -> list[Row]:
+    code, _, err = call(*TRAIN, "--out", str(out), *arguments)
+    assert code == 0, err
+    (path,) = out.glob("*.csv")
+    return read_rows(path)
+
+
+def test_a_sweep_over_devices_and_links_says_what_each_row_is(call: Call, tmp_path: Path) -> None:
+    link = "bw=1MB/s,latency=1ms"
+    rows = rows_of(call, tmp_path, "--devices", "1,2,64", "--link", f"{link},pcie4")
+    singles = [row for row in rows if row["device_count"] == 1]
+    assert singles
+    assert all(row.get("link") is None and row.get("parallel") is None for row in singles)
+    slow = [row for row in rows if row.get("link") == link and row["device_count"] == 2]
+    assert slow
+    for row in slow:
+        assert (row["mode"], row["parallel"], row["layout"]) == ("simulated", "ddp", "dp2")
+        parameters = row["comm_bytes"]
+        # Two ranks' ring: 2 alpha + S / B.
+        expected_ms = 2 * 1.0 + float(str(parameters)) / 1e6 * 1e3
+        assert math.isclose(float(str(row["comm_total_ms"])), expected_ms, rel_tol=1e-3)
+        step, compute = float(str(row["step_mean_ms"])), float(str(row["compute_step_ms"]))
+        assert math.isclose(step - compute, float(str(row["comm_exposed_ms"])), rel_tol=0.02)
+        assert float(str(row["step_low_ms"])) <= float(str(row["step_median_ms"])) * 1.001
+        assert row.get("energy_per_item_j") is None
+        assert row.get("loss_last") is None
+    assert len({row["config_hash"] for row in rows}) == 5
+
+
+def test_throughput_counts_every_replica_and_says_so(call: Call, tmp_path: Path) -> None:
+    rows = rows_of(call, tmp_path, "--devices", "1,4", "--link", "infinite", "--trials", "3")
+    speed = {
+        count: [float(str(row["throughput_per_s"])) for row in rows if row["device_count"] == count]
+        for count in (1, 4)
+    }
+    ratio = sum(speed[4]) / sum(speed[1])
+    assert math.isclose(ratio, 4.0, rel_tol=0.1)
+
+
+def test_the_table_badges_what_was_not_real(call: Call, tmp_path: Path) -> None:
+    code, out, _ = call(*TRAIN, "--devices", "2", "--link", "10gbe,ndr", "--out", str(tmp_path))
+    assert code == 0
+    assert "[simulated]" in out
+    assert "fastest" in out
+
+
+def test_gradient_accumulation_alone_is_still_one_device(call: Call, tmp_path: Path) -> None:
+    code, out, _ = call(*TRAIN, "--grad-accum", "4", "--dry-run", "--json")
+    assert code == 0
+    (planned,) = json.loads(out)["planned"]
+    assert planned["config"]["layout"]["grad_accum"] == 4
+    assert planned["config"]["layout"]["data"] == 1

@@ -1,0 +1,182 @@
+"""Rows of several devices and links in `bench compare`, `bench gap` and `bench export`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.cli import main
+from bench.results.schema import Row, Value
+from tests.analysis.synthetic_rows import write_csv
+from tests.report.link_rows import link_run, real_run, three_links
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    def write(**files: list[Row]) -> list[str]:
+        return [str(write_csv(tmp_path / f"{name}.csv", rows)) for name, rows in files.items()]
+
+    return write
+
+
+def compared(files: list[str], capsys: Captured) -> dict[str, Any]:
+    main(["compare", *files, "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert isinstance(document, dict)
+    return document
+
+
+def same_hash(rows: list[Row]) -> list[Row]:
+    return [{**row, "config_hash": "c0ffee"} for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"mode": "throttled"}, "mode is emulated, in after.csv throttled"),
+        ({"link": "h800-nvlink"}, "link is pcie5, in after.csv h800-nvlink"),
+        ({"layout": "tp4 x dp2"}, "layout is dp8, in after.csv tp4 x dp2"),
+        ({"mitigation": "fp16"}, "mitigation is blank, in after.csv fp16"),
+        ({"grad_accum": 4}, "grad_accum is 1, in after.csv 4"),
+        ({"bucket_bytes": 2**20}, "bucket_bytes is 2.62144e+07, in after.csv 1.04858e+06"),
+    ],
+)
+def test_unlike_rows_are_listed_with_the_reason_and_never_matched(
+    changed: dict[str, Value], reason: str, write: Any, capsys: Captured
+) -> None:
+    before = same_hash(link_run("pcie5", 60.0))
+    after = same_hash(link_run("pcie5", 60.0, cells=changed))
+    document = compared(write(before=before, after=after), capsys)
+    assert document["rows"] == [] and document["exit_code"] == 5
+    assert reason in [one["reason"] for one in document["unmatched"]]
+    assert "[emulated]" in document["unmatched"][0]["name"]
+
+
+def test_like_rows_over_links_are_compared_link_by_link(write: Any, capsys: Captured) -> None:
+    before, after = three_links(), three_links()
+    document = compared(write(before=before, after=after), capsys)
+    assert len(document["rows"]) == 3 and document["unmatched"] == []
+    row = next(row for row in document["rows"] if row["link"] == "pcie5")
+    assert (row["layout"], row["grad_accum"], row["mitigation"]) == ("dp8", 1, "")
+    assert row["ratio"] == pytest.approx(1.0)
+
+
+def test_an_old_file_is_compared_with_a_new_one_on_one_device(write: Any, capsys: Captured) -> None:
+    old = [{**row, "schema_version": "1.0"} for row in real_run()]
+    document = compared(write(before=old, after=real_run()), capsys)
+    assert [row["verdict"] for row in document["rows"]] == ["SAME"]
+
+
+def halves(**cells: Value) -> list[Row]:
+    """Training and inference on one device: one takes twice as long as the other."""
+    infer: dict[str, Value] = {"workload": "imaging-infer", **cells}
+    return [*real_run(100.0, cells=cells), *real_run(cells=infer)]
+
+
+def test_the_gap_is_of_one_device_unless_asked(write: Any, capsys: Captured) -> None:
+    wide: dict[str, Value] = {"workload": "imaging-infer", "parallel": "fsdp"}
+    rows = [
+        *halves(),
+        *link_run("pcie5", 60.0, cells={"parallel": "fsdp"}),
+        *link_run("pcie5", 10.0, cells=wide),
+    ]
+    (file,) = write(rows=rows)
+    assert main(["gap", file, "--json"]) == 0
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert [gap["time_ratio"]["value"] for gap in document["gaps"]] == [pytest.approx(2.0)]
+    assert document["num_other_layouts"] == 2
+    assert "2 configurations over several devices or modelled links are left out" in captured.err
+    assert main(["gap", file, "--json", "--all-layouts"]) == 0
+    found = json.loads(capsys.readouterr().out)["gaps"]
+    ratios = {gap["link"]: gap["time_ratio"]["value"] for gap in found}
+    assert ratios == {None: pytest.approx(2.0), "pcie5": pytest.approx(160.0 / 110.0)}
+
+
+def test_a_file_of_links_alone_is_not_empty_and_mixes_nothing(write: Any, capsys: Captured) -> None:
+    rows = [
+        *link_run("pcie5", 60.0, cells={"parallel": "fsdp"}),
+        *link_run("pcie4", 60.0, cells={"parallel": "fsdp", "workload": "imaging-infer"}),
+    ]
+    (file,) = write(rows=rows)
+    assert main(["gap", file, "--json"]) == 5
+    document = json.loads(capsys.readouterr().out)
+    assert document["gaps"] == [] and len(document["missing"]) == 2
+
+
+def test_the_command_for_a_missing_half_names_link_layout_and_devices(
+    write: Any, capsys: Captured
+) -> None:
+    cells: dict[str, Value] = {
+        "workload": "llm-prefill",
+        "parallel": "tp",
+        "layout": "tp4 x dp2",
+        "bucket_bytes": None,
+    }
+    (file,) = write(rows=link_run("bw=25GB/s,latency=5us", 9.0, cells=cells))
+    main(["gap", file, "--json"])
+    (missing,) = json.loads(capsys.readouterr().out)["missing"]
+    assert missing["command"].endswith(
+        "--device cpu --devices 8 --tp 4 --dp 2 --parallel tp "
+        "--link bw=25GB/s,latency=5us --mode emulated"
+    )
+
+
+def test_flags_of_a_workaround_are_in_the_command(write: Any, capsys: Captured) -> None:
+    cells: dict[str, Value] = {
+        "workload": "imaging-infer",
+        "mitigation": "powersgd-2",
+        "grad_accum": 4,
+        "bucket_bytes": 5 * 2**20,
+    }
+    (file,) = write(rows=link_run("pcie5", 9.0, devices=65536, cells=cells))
+    main(["gap", file, "--json"])
+    (missing,) = json.loads(capsys.readouterr().out)["missing"]
+    assert missing["command"].endswith(
+        "--devices 65536 --parallel ddp --link pcie5 --mitigate powersgd-2 --mode emulated "
+        "--grad-accum 4 --bucket-mb 5"
+    )
+
+
+def test_inference_over_copies_is_said_to_be_of_one_device(write: Any, capsys: Captured) -> None:
+    (file,) = write(rows=link_run("pcie5", 60.0))
+    assert main(["gap", file]) == 5
+    out = capsys.readouterr().out
+    assert "copies of a net send nothing in inference" in out
+    assert "bench run" not in out
+
+
+@pytest.mark.parametrize("form", ["json", "long-csv"])
+def test_losses_of_virtual_ranks_are_not_exported(form: str, write: Any, capsys: Captured) -> None:
+    cells: dict[str, Value] = {"loss_last": 0.123456789, "loss_first": 0.987654321}
+    rows = [*link_run("pcie5", 60.0, cells=cells), *real_run(cells={"loss_last": 0.5})]
+    (file,) = write(rows=rows)
+    assert main(["export", file, "--to", form]) == 0
+    out = capsys.readouterr().out
+    assert "0.123456789" not in out and "0.987654321" not in out
+    assert "loss_last" in out and "comm_exposed_ms" in out
+    assert "[emulated] x8 ddp over pcie5" in out
+
+
+def test_layouts_have_names_of_their_own_in_exports(write: Any, capsys: Captured) -> None:
+    rows = [
+        *link_run("pcie5", 60.0),
+        *link_run("pcie5", 60.0, cells={"mitigation": "fp16"}),
+        *link_run("pcie5", 60.0, cells={"parallel": "tp", "layout": "tp4 x dp2"}),
+    ]
+    (file,) = write(rows=rows)
+    assert main(["export", file, "--to", "json"]) == 0
+    names = [one["name"] for one in json.loads(capsys.readouterr().out)["configurations"]]
+    assert [name.split("[emulated] ")[1].split(" on ")[0] for name in names] == [
+        "x8 ddp over pcie5",
+        "x8 ddp over pcie5 with fp16",
+        "x8 tp tp4 x dp2 over pcie5",
+    ]

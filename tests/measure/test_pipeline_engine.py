@@ -1,0 +1,392 @@
+"""Stages on one device: the net's own arithmetic, timed stage by stage, simulated as a pipeline."""
+
+import copy
+import importlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from fake_device import ONE_ITEM, QueueEngine
+from torch import nn
+
+from bench import discovery
+from bench.core.errors import MeasurementError, UsageError
+from bench.core.nouns import Config, Dtype, Layout
+from bench.hardware.collectives import Cost, Group, Op
+from bench.measure import summary
+from bench.measure.clock import FakeClock, HostClock
+from bench.measure.limits import Limits
+from bench.measure.pipeline_engine import PipelineEngine, simulate_window
+from bench.measure.request import TrialRequest
+from bench.measure.stage_clock import EventStageClock, HostStageClock
+from bench.measure.staged_step import StagedStep, StageFacts, stages_of
+from bench.measure.steps import TrainStep
+from bench.measure.window import Window, run_window
+from bench.parallel.support import check_layout
+
+TWO_LAYERS: dict[str, Any] = {
+    "batch": 2,
+    "layers": 4,
+    "hidden": 16,
+    "heads": 2,
+    "kv_heads": 1,
+    "intermediate": 24,
+    "vocab": 256,
+    "sequence_tokens": 8,
+    "prompt_tokens": 8,
+    "new_tokens": 2,
+}
+PP2 = Layout(mode="simulated", strategy="pp", pipeline=2, grad_accum=4, link="infinite")
+
+
+def llm(**overrides: Any) -> Any:
+    return importlib.import_module("workloads.llm").Workload(**{**TWO_LAYERS, **overrides})
+
+
+def built(workload: Any) -> tuple[nn.Module, torch.Tensor]:
+    torch.manual_seed(0)
+    net = workload.build_net()
+    return net.train(), torch.randint(0, workload.vocab, (workload.batch, 9))
+
+
+class SecondClock(FakeClock):
+    """Each look is a second after the one before."""
+
+    def now_s(self) -> float:
+        self.advance(1.0)
+        return super().now_s()
+
+
+def staged(workload: Any, net: nn.Module, *, num_stages: int, dtype: Dtype = "fp32") -> StagedStep:
+    return StagedStep(
+        workload,
+        net,
+        device_type="cpu",
+        dtype=dtype,
+        num_stages=num_stages,
+        clock=HostStageClock(SecondClock(), synchronize=None),
+    )
+
+
+@dataclass(frozen=True)
+class Milliseconds:
+    """A millisecond for each KiB."""
+
+    def cost(self, op: Op, *, num_bytes: int, group: Group) -> Cost:
+        seconds = num_bytes / 1024 * 1e-3
+        return Cost(seconds, seconds / 2, seconds * 2, "alpha-beta", "direct")
+
+    def group_of(self, ranks: Sequence[int]) -> Group:
+        return Group(len(ranks))
+
+
+@pytest.mark.parametrize("num_stages", [1, 2, 3, 4])
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_two_steps_through_stages_are_two_steps_of_the_net(num_stages: int, is_tied: bool) -> None:
+    workload = llm(is_tied=is_tied)
+    net, ids = built(workload)
+    whole_net = copy.deepcopy(net)
+    whole = TrainStep(workload, whole_net, device_type="cpu", dtype="fp32")
+    parts = staged(workload, net, num_stages=num_stages)
+    for _ in range(2):
+        whole(ids)
+        parts(ids)
+        assert parts.last_loss is not None and whole.last_loss is not None
+        torch.testing.assert_close(parts.last_loss, whole.last_loss)
+    for one, other in zip(net.parameters(), whole_net.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_sixteen_bits_train_through_stages(dtype: Dtype) -> None:
+    workload = llm()
+    net, ids = built(workload)
+    parts = staged(workload, net, num_stages=2, dtype=dtype)
+    for _ in range(20):
+        parts(ids)
+    assert parts.first_loss is not None and parts.last_loss is not None
+    assert float(parts.last_loss) < float(parts.first_loss)
+
+
+def test_each_pass_has_an_interval_for_each_forward_each_backward_and_the_optimizer() -> None:
+    workload = llm()
+    net, ids = built(workload)
+    parts = staged(workload, net, num_stages=3)
+    parts(ids)
+    parts(ids)
+    assert parts.clock.passes_s() == [[1.0] * 7] * 2
+
+
+def test_facts_say_what_is_handed_on_and_what_is_reduced() -> None:
+    workload = llm(is_tied=True)
+    net, ids = built(workload)
+    parts = staged(workload, net, num_stages=2)
+    parts(ids)
+    facts = parts.facts()
+    embedding_bytes = 4 * 256 * 16
+    assert facts.output_bytes == (2 * 8 * 16 * 4,), "B x T x H in fp32"
+    assert facts.shared_bytes == embedding_bytes
+    every_bytes = 4 * sum(p.numel() for p in net.parameters())
+    assert sum(facts.gradient_bytes) == every_bytes + embedding_bytes
+    assert sum(facts.parameter_fracs) == pytest.approx(1 + embedding_bytes / every_bytes)
+
+
+def test_untied_stages_share_nothing() -> None:
+    workload = llm(is_tied=False)
+    net, ids = built(workload)
+    parts = staged(workload, net, num_stages=2)
+    parts(ids)
+    assert parts.facts().shared_bytes == 0
+
+
+def test_backwards_come_in_reverse_order() -> None:
+    facts = StageFacts(
+        output_bytes=(100,),
+        gradient_bytes=(10, 20),
+        parameter_fracs=(0.25, 0.75),
+        shared_bytes=0,
+    )
+    first, last = stages_of([1.0, 2.0, 5.0, 4.0, 8.0], facts=facts)
+    assert (first.forward_s, first.backward_s, first.optimizer_s) == (1.0, 4.0, 2.0)
+    assert (last.forward_s, last.backward_s, last.optimizer_s) == (2.0, 5.0, 6.0)
+    assert (first.output_bytes, last.output_bytes) == (100, 0)
+
+
+def test_stages_that_make_another_loss_are_refused() -> None:
+    module = importlib.import_module("workloads.llm")
+
+    @dataclass(frozen=True, kw_only=True)
+    class Wrong(module.Workload):  # type: ignore[name-defined,misc]
+        def pipeline_stages(self, net: Any, *, num_stages: int) -> Any:
+            first, last = super().pipeline_stages(net, num_stages=num_stages)
+            first.layers = first.layers[:-1]
+            return [first, last]
+
+    workload = Wrong(**TWO_LAYERS)
+    net, ids = built(workload)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=1.0)
+    with pytest.raises(MeasurementError, match="pipeline_stages"):
+        staged(workload, net, num_stages=2)(ids)
+
+
+def test_a_queue_is_timed_by_events_without_waiting_for_it() -> None:
+    clock = FakeClock()
+    device = QueueEngine(clock, lambda index: float(index + 1), host_s=0.001)
+    marks = EventStageClock(device.make_event)
+    for _ in range(2):
+        marks.mark()
+        device.step()
+        marks.mark()
+        device.step()
+        marks.mark()
+        marks.end_pass()
+    assert marks.passes_s() == [], "the device is behind"
+    device.synchronize()
+    assert [[round(s) for s in one] for one in marks.passes_s()] == [[1, 2], [3, 4]]
+    assert device.num_live_events == 0
+
+
+def test_layers_are_dealt_so_that_the_head_does_not_make_the_last_stage_slow() -> None:
+    from workloads._llm_stages import layer_ends
+
+    module = importlib.import_module("workloads.llm")
+    large = module.Workload()
+    assert layer_ends(large, num_stages=1) == [16]
+    assert layer_ends(large, num_stages=4) == [5, 10, 15, 16], "its head is worth four layers"
+    narrow = llm(vocab=256, hidden=128, intermediate=512, heads=4, layers=8)
+    assert layer_ends(narrow, num_stages=4) == [2, 4, 6, 8]
+    for num_stages in range(1, 9):
+        ends = layer_ends(narrow, num_stages=num_stages)
+        assert ends[-1] == 8 and len(ends) == num_stages
+        assert all(b > a for a, b in zip([0, *ends], ends, strict=False)), "a layer at least"
+
+
+def test_nets_that_cannot_be_cut_are_refused_in_one_line() -> None:
+    imaging = importlib.import_module("workloads.imaging").Workload()
+    sleep = importlib.import_module("workloads.sleep").Workload()
+    for workload, count, words in (
+        (imaging, 2, "skips"),
+        (llm(), 5, "4 layers"),
+        (sleep, 2, "cut"),
+    ):
+        with pytest.raises(UsageError, match=words) as caught:
+            workload.check_stages(count)
+        assert "\n" not in str(caught.value)
+    llm().check_stages(4)
+
+
+def test_layouts_are_checked_before_anything_runs() -> None:
+    workload = llm()
+    train, prefill = workload.phases[:2]
+    check_layout(workload, train, PP2)
+    refused = [
+        (train, replace(PP2, pipeline=8), "4 layers"),
+        (train, replace(PP2, schedule="interleaved-3"), "4 layers"),
+        (train, replace(PP2, schedule="interleaved-2", grad_accum=3), "multiples"),
+        (train, replace(PP2, tensor=2), "--tp 2"),
+        (train, replace(PP2, schedule="zero"), "interleaved-2"),
+        (prefill, replace(PP2, grad_accum=1), "training steps"),
+    ]
+    for phase, layout, words in refused:
+        with pytest.raises(UsageError, match=words):
+            check_layout(workload, phase, layout)
+
+
+def window_of(num_passes: int) -> Window:
+    return Window(
+        step_clock="host",
+        start_s=0.0,
+        end_s=1.0,
+        step_s=[0.1] * num_passes,
+        counts=[replace(ONE_ITEM, flops=6.0, elements=None)] * num_passes,
+    )
+
+
+EQUAL = StageFacts(
+    output_bytes=(1024,), gradient_bytes=(2048, 2048), parameter_fracs=(0.5, 0.5), shared_bytes=0
+)
+
+
+def test_simulated_steps_by_hand() -> None:
+    """Stages of 10 and 20 ms, 4 micro-batches, then 1 ms of optimizer: 30 ms * 5 + 1 ms."""
+    passes_s = [[0.01, 0.01, 0.02, 0.02, 0.002]] * 3
+    facts = replace(EQUAL, output_bytes=(0,))
+    window, row = simulate_window(
+        window_of(3), passes_s=passes_s, facts=facts, layout=PP2, model=Milliseconds(), clips=True
+    )
+    assert window.step_s == pytest.approx([0.151] * 3)
+    assert row["bubble_frac"] == pytest.approx(0.03 / 0.151)
+    assert row["comm_exposed_ms"] == pytest.approx(0.0)
+    speed = summary.speed_columns(window)
+    assert speed["items"] == 3 * 4 * 2, "items of a pass, micro-batches"
+    assert speed["throughput_per_s"] == pytest.approx(8 / 0.151)
+    assert speed["step_median_ms"] == pytest.approx(151.0)
+    assert speed["flops_per_item"] == pytest.approx(3.0)
+
+
+def test_replicas_multiply_the_work_and_reduce_their_gradients() -> None:
+    passes_s = [[0.01, 0.01, 0.02, 0.02, 0.0]]
+    layout = replace(PP2, data=3)
+    facts = replace(EQUAL, output_bytes=(0,))
+    window, row = simulate_window(
+        window_of(1),
+        passes_s=passes_s,
+        facts=facts,
+        layout=layout,
+        model=Milliseconds(),
+        clips=True,
+    )
+    assert window.step_s == pytest.approx([0.152]), "2 KiB at a millisecond each"
+    assert sum(count.items for count in window.counts) == 2 * 4 * 3
+    assert (row["step_low_ms"], row["step_high_ms"]) == (
+        pytest.approx(151.0),
+        pytest.approx(154.0),
+    )
+    assert row["compute_step_ms"] == pytest.approx(150.0)
+    assert row["link_method"] == "alpha-beta"
+
+
+def test_micro_batches_of_a_step_are_passes_that_followed_one_another() -> None:
+    """One stage: a step is the sum of its micro-batches' passes, here 4 of 0.1, 0.2, ... 2.0 s."""
+    passes_s = [[0.05 * (index + 1), 0.05 * (index + 1), 0.0] for index in range(160)]
+    facts = StageFacts(output_bytes=(), gradient_bytes=(0,), parameter_fracs=(1.0,), shared_bytes=0)
+    window, row = simulate_window(
+        window_of(160),
+        passes_s=passes_s,
+        facts=facts,
+        layout=replace(PP2, pipeline=1),
+        model=Milliseconds(),
+        clips=False,
+    )
+    expected_s = [sum(0.1 * (4 * step + index + 1) for index in range(4)) for step in range(40)]
+    assert window.step_s == pytest.approx(expected_s)
+    assert row["bubble_frac"] == pytest.approx(0.0)
+    assert row["link_method"] is None
+
+
+def test_noise_of_single_passes_is_not_repeated_for_all_micro_batches() -> None:
+    """Each pass is slow in one of two stages, in turn: no stage is slow for a whole step."""
+    slow_first, slow_last = [0.03, 0.01, 0.0, 0.0, 0.0], [0.01, 0.03, 0.0, 0.0, 0.0]
+    window, _ = simulate_window(
+        window_of(400),
+        passes_s=[slow_first, slow_last] * 200,
+        facts=replace(EQUAL, output_bytes=(0,), gradient_bytes=(0, 0)),
+        layout=replace(PP2, grad_accum=20),
+        model=Milliseconds(),
+        clips=False,
+    )
+    assert max(window.step_s) < 20 * 0.03 * 0.8, "0.63 if a pass stood for all"
+
+
+def test_few_passes_still_give_a_distribution_and_very_many_are_thinned() -> None:
+    for num_passes, grad_accum, least, most in (
+        (5, 8, 5, 5),
+        (100, 64, 20, 20),
+        (5000, 4, 40, 400),
+    ):
+        window, _ = simulate_window(
+            window_of(num_passes),
+            passes_s=[[0.01, 0.01, 0.02, 0.02, 0.0]] * num_passes,
+            facts=EQUAL,
+            layout=replace(PP2, grad_accum=grad_accum),
+            model=Milliseconds(),
+            clips=False,
+        )
+        assert least <= len(window.step_s) == len(window.counts) <= most
+
+
+def request(layout: Layout) -> TrialRequest:
+    config = Config(
+        workload="llm",
+        source="",
+        phase="train",
+        version=discovery.load("llm").version,
+        size="tiny",
+        params=json.loads(json.dumps(TWO_LAYERS)),
+        dtype="fp32",
+        compile=False,
+        channels_last=False,
+        data="resident",
+        device="cpu",
+        threads=1,
+        workers=0,
+        seed=0,
+        layout=layout,
+    )
+    limits = Limits(is_smoke=True)
+    return TrialRequest(
+        config=config, limits=limits, trial=0, cpu_ids=(), threads=1, workers=0, idle_s=0.0
+    )
+
+
+def test_an_engine_measures_passes_and_simulates_steps() -> None:
+    engine = PipelineEngine(request(PP2), on_stage=lambda name: None)
+    engine.build()
+    engine.step()
+    measured = run_window(
+        engine, clock=HostClock(), should_stop=lambda elapsed_s, step_s: len(step_s) >= 3
+    )
+    window, row = engine.simulated(measured, model=Milliseconds())
+    assert len(window.step_s) == len(measured.counts) >= 3
+    assert sum(c.items for c in window.counts) == 4 * sum(c.items for c in measured.counts)
+    passes_s = engine.staged.clock.passes_s()
+    assert len(passes_s) == len(measured.counts) + 1, "the one before the window is not simulated"
+    for pass_s, intervals_s in zip(measured.step_s, passes_s[1:], strict=True):
+        assert sum(intervals_s) <= pass_s, "what is timed lies inside the engine's step"
+    fastest_s = min(max(one[0] + one[3], one[1] + one[2]) for one in passes_s[1:])
+    assert min(window.step_s) > 2 * fastest_s, "a stage has four micro-batches to do"
+    assert 0.0 < float(str(row["bubble_frac"])) < 1.0
+    first, last = engine.losses()
+    assert first is not None and last is not None
+    assert engine.output_problem() is None
+
+
+def test_an_engine_refuses_what_cannot_be_simulated() -> None:
+    with pytest.raises(UsageError, match="4 layers"):
+        PipelineEngine(request(replace(PP2, pipeline=8)), on_stage=lambda name: None)
+    with pytest.raises(UsageError, match="--tp 2"):
+        PipelineEngine(request(replace(PP2, tensor=2)), on_stage=lambda name: None)

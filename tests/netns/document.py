@@ -1,0 +1,89 @@
+"""The experiment against a real link as a document: what was found, with its command."""
+
+from __future__ import annotations
+
+import platform
+
+from tests.netns.experiment import FITTED_POINT, Found, Point, median_error
+
+COMMAND = "python -m pytest -m slow tests/netns -s --write-document"
+
+
+def table(points: list[Point]) -> str:
+    """One row a point, times in milliseconds, errors against the real step."""
+    lines = [
+        "| link Gb/s | workload | bucket KiB | real ms | alone ms | emulated | with tax "
+        "| throttled | communication |",
+        "|---:|---|---:|---:|---:|---:|---:|---:|---|",
+    ]
+    for point in points:
+        errors = [f"{point.error(mode):+.1%}" for mode in ("emulated", "taxed", "throttled")]
+        if point.is_fitted:
+            errors[1] += " (fitted here)"
+        lines.append(
+            f"| {point.bits_per_s / 1e9:g} | {point.workload}-train tiny "
+            f"| {point.bucket_bytes // 1024} "
+            f"| {point.real_s * 1e3:.1f} | {point.alone_s * 1e3:.1f} "
+            f"| {' | '.join(errors)} | {'dominates' if point.is_dominated else 'minor'} |"
+        )
+    return "\n".join(lines)
+
+
+def summary(found: Found) -> list[str]:
+    """Median errors, where communication dominates and elsewhere."""
+    scored = [point for point in found.points if not point.is_fitted]
+    lines = []
+    for name, chosen in (
+        ("communication dominates", [point for point in scored if point.is_dominated]),
+        ("elsewhere", [point for point in scored if not point.is_dominated]),
+    ):
+        for mode, words in (
+            ("emulated", "emulated, no tax"),
+            ("taxed", "emulated with tax"),
+            ("throttled", "throttled"),
+        ):
+            error = median_error(chosen, mode=mode)
+            value = "no such point" if error is None else f"{error:.1%}"
+            lines.append(f"| {name} | {len(chosen)} | {words} | {value} |")
+    return ["| where | points | mode | median absolute error |", "|---|---:|---|---:|", *lines]
+
+
+def document(found: Found, *, date: str) -> str:
+    """Return the whole document in Markdown."""
+    import torch
+
+    links = [
+        f"- {rate / 1e9:g} Gb/s shaped: alpha {alpha_s * 1e6:.0f} us, "
+        f"{bytes_per_s * 8 / 1e9:.3f} Gb/s reached"
+        for rate, (alpha_s, bytes_per_s) in found.links.items()
+    ]
+    rate, workload, bucket = FITTED_POINT
+    return "\n".join(
+        [
+            "# Emulation against a real link",
+            "",
+            "Two real gloo ranks in two network namespaces over a veth pair shaped with tc's",
+            "token bucket filter, one core each, against the same training steps emulated (one",
+            "real rank, one virtual, on both cores at once, so that the machine carries the same",
+            "load) and throttled (real ranks over the unshaped pair, held to the modelled time).",
+            "DDP, fp32, tiny sizes. Each link's alpha and beta are fitted on all-reduces alone,",
+            f"before any step. The processor's tax ({found.tax:.1f} copies of each byte) is fitted",
+            f"on one point ({workload} at {rate / 1e9:g} Gb/s, bucket {bucket // 1024} KiB), which",
+            "is not scored.",
+            "",
+            f"Made with `{COMMAND}` on {date}: {platform.processor() or platform.machine()}, "
+            f"Linux {platform.release()}, torch {torch.__version__}, TCP congestion control "
+            f"{found.congestion_control}. Latency is not shaped.",
+            "",
+            *links,
+            "",
+            *summary(found),
+            "",
+            table(found.points),
+            "",
+            "'alone' is the step without any group while the other core does the same;",
+            "communication 'dominates' where the link alone takes longer than that for the",
+            "gradients. Errors are of medians over all steps.",
+            "",
+        ]
+    )

@@ -1,0 +1,150 @@
+"""One rank of the experiment against a real link: does what it is told, on one core.
+
+Started as `python rank.py` with RANK in the environment, inside a network namespace. Each line on
+standard input is one order as JSON; each answer is one line on standard output. The nets, the
+steps and the groups are the product's own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+import torch.distributed as dist
+
+from bench import discovery
+from bench.core.nouns import Layout
+from bench.emulate.group import start_emulation
+from bench.emulate.throttle import start_throttle
+from bench.hardware.cost import CostModel
+from bench.hardware.topology import parse_topology
+from bench.measure import feed as feeds
+from bench.measure.steps import TrainStep
+from bench.parallel.spread import spread
+
+CPU = torch.device("cpu")
+LIBRARIES = (
+    "torch.nn.parallel.distributed",
+    "transformers.models.llama",
+    "workloads._imaging_net",
+    "workloads._imaging_data",
+    "workloads._llm_net",
+)
+"""What the orders need, imported once; nothing may be computed before the fork."""
+
+
+KEPT: list[Any] = []
+"""What must not be destroyed: a DDP's end joins a thread of gloo that wants the interpreter."""
+
+
+def open_group(order: dict[str, Any]) -> Any:
+    """Make torch's default group in the mode asked for; return what emulates, or None."""
+    mode = order["mode"]
+    if mode == "emulated":
+        model = CostModel(parse_topology(order["link"]))
+        emulation = start_emulation(num_ranks=2, model=model, device=CPU)
+        emulation.set_cpu_tax(order.get("cpu_tax", 0.0))
+        return emulation
+    os.environ["MASTER_ADDR"] = order["address"]
+    os.environ["MASTER_PORT"] = str(order["port"])
+    os.environ["WORLD_SIZE"] = "2"
+    if order.get("interface"):
+        os.environ["GLOO_SOCKET_IFNAME"] = order["interface"]
+    if mode == "throttled":
+        return start_throttle(model=CostModel(parse_topology(order["link"])), device=CPU)
+    dist.init_process_group("gloo")
+    return None
+
+
+def close_group(group: Any) -> None:
+    if group is not None:
+        group.close()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def measure_collectives(order: dict[str, Any]) -> dict[str, Any]:
+    """Median seconds of an all-reduce by size, both ranks starting together."""
+    group = open_group(order)
+    answer: dict[str, float] = {}
+    for num_bytes in order["sizes_bytes"]:
+        tensor = torch.ones(num_bytes // 4)
+        times_s = []
+        for _ in range(order["repeats"] + 1):
+            dist.barrier()
+            start_s = time.perf_counter()
+            dist.all_reduce(tensor)
+            times_s.append(time.perf_counter() - start_s)
+        answer[str(num_bytes)] = sorted(times_s[1:])[len(times_s[1:]) // 2]
+    close_group(group)
+    return {"median_s": answer}
+
+
+def measure_steps(order: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of each data-parallel training step after warm-up; 'alone' has no group at all."""
+    found = discovery.load(order["workload"])
+    phase = found.phase("train")
+    workload = discovery.instance(found, size="tiny", overrides=order.get("overrides", {}))
+    torch.manual_seed(0)
+    is_alone = order["mode"] == "alone"
+    group = None if is_alone else open_group(order)
+    net = workload.build_net()
+    loader = feeds.make_loader(
+        workload, phase, data=None, seed=0, workers=0, pin_memory=False, start_method=None
+    )
+    batches = feeds.first_batches(loader, most=feeds.RESIDENT_BATCHES)
+    if is_alone:
+        step = TrainStep(workload, net, device_type="cpu", dtype="fp32")
+    else:
+        layout = Layout(
+            mode=order["mode"],
+            strategy="ddp",
+            data=2,
+            link=order.get("link", ""),
+            bucket_bytes=order["bucket_bytes"],
+        )
+        laid_out = spread(
+            net, workload=workload, phase=phase, layout=layout, device=CPU, dtype="fp32"
+        )
+        step = TrainStep(workload, laid_out, device_type="cpu", dtype="fp32")
+        KEPT.append((group, laid_out, step))
+    times_s = []
+    for index in range(order["warmup"] + order["steps"]):
+        start_s = time.perf_counter()
+        step(batches[index % len(batches)])
+        times_s.append(time.perf_counter() - start_s)
+    bytes_per_step = sum(parameter.numel() for parameter in net.parameters()) * 4
+    return {"step_s": times_s[order["warmup"] :], "gradient_bytes": bytes_per_step}
+
+
+ACTIONS = {"collectives": measure_collectives, "steps": measure_steps}
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what libraries print must not look like an answer
+    for library in LIBRARIES:
+        importlib.import_module(library)
+    for line in sys.stdin:
+        # A process for each order, as a trial has: groups of an earlier one would linger in it.
+        child = os.fork()
+        if child == 0:
+            torch.set_num_threads(1)
+            order = json.loads(line)
+            print(json.dumps(ACTIONS[order["do"]](order)), file=answers, flush=True)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if status:
+            raise SystemExit(f"the order ended with {os.waitstatus_to_exitcode(status)}: {line}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""Links and devices in the report and after a run: every figure beside its mode and its bracket."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bench.cli import main
+from bench.cli.run import _show_result
+from bench.report.link_rates import bytes_per_s_of
+from bench.results.schema import NAMES, Row
+from bench.run.runner import Ended
+from tests.report.conftest import MakePage
+from tests.report.link_rows import device_sweep, link_run, odd_links, real_run, three_links
+from tests.report.report_rows import write_run
+
+Captured = pytest.CaptureFixture[str]
+
+
+def markdown_of(folder: Path, rows: list[Row]) -> str:
+    """The report in Markdown, escapes taken off."""
+    path, output = write_run(folder / "run.csv", rows), folder / "report.md"
+    assert main(["report", str(path), "-o", str(output)]) == 0
+    return output.read_text(encoding="utf-8").replace("\\", "")
+
+
+def table_of(text: str, title: str) -> list[dict[str, str]]:
+    """Lines of the table under a title, by head."""
+    _, _, rest = text.partition(f"**{title}")
+    lines = [line for line in rest.split("\n\n")[1].splitlines() if line.startswith("|")]
+    heads, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    return [dict(zip(heads, row, strict=True)) for row in rows]
+
+
+def test_three_links_are_told_with_interval_bracket_and_badge(tmp_path: Path) -> None:
+    text = markdown_of(tmp_path, three_links())
+    h100, h800, pcie5 = table_of(text, "Links: imaging-train tiny fp32 b2, ddp")
+    assert {row["mode"] for row in (h100, h800, pcie5)} == {"[emulated]"}
+    assert h100["slower than the fastest [95 %]"] == "fastest"
+    assert h800["step [95 %]"].startswith("109 ms [106 ms, 112 ms]")
+    assert h800["bracket"] == "107 ms - 116 ms"
+    assert h800["slower than the fastest [95 %]"] == "+4.8 % [+2.5, +7.2]"
+    assert h800["its bracket"] == "+3.9 to +5.7 %"
+    assert pcie5["slower than the fastest [95 %]"] == "+53.8 % [+50.4, +57.4]"
+
+
+def test_where_a_step_goes_says_what_efficiency_is_against(tmp_path: Path) -> None:
+    text = markdown_of(tmp_path, three_links())
+    h100, *_ = table_of(text, "Where a step goes: imaging-train")
+    assert h100["compute"] == "100 ms" and h100["exposed"] == "4 ms"
+    assert h100["communication (band)"] == "8 ms (7.2 ms - 9.6 ms)"
+    assert h100["efficiency [95 %]"].startswith("96.2 % of compute [")
+    assert "because one device was not measured in the same mode" in text
+
+
+def test_simulation_that_disagrees_is_said_so(tmp_path: Path) -> None:
+    rows = [*link_run("pcie5", 9.0), *link_run("pcie4", 9.0, cells={"simulated_error_frac": -0.05})]
+    told = {
+        row["link"]: row["simulation off by"]
+        for row in table_of(markdown_of(tmp_path, rows), "Behind the model")
+    }
+    assert told == {"pcie5": "+0.4 %", "pcie4": "-5.0 %, disagrees"}
+
+
+def test_a_workaround_is_told_by_what_it_recovers(tmp_path: Path) -> None:
+    rows = [*three_links(), *link_run("pcie5", 20.0, cells={"mitigation": "powersgd-2"})]
+    (row,) = table_of(markdown_of(tmp_path, rows), "Workarounds")
+    assert row["with"] == "powersgd-2"
+    assert row["time/item against without [95 %]"] == "-25.0 % [-26.7, -23.3]"
+    assert row["slowdown recovered [95 %]"] == "71.4 % [67.2, 75.7]"
+
+
+def test_real_devices_scale_against_one_of_them(tmp_path: Path) -> None:
+    text = markdown_of(tmp_path, [*real_run(), *real_run(25.0, devices=8)])
+    one, eight = table_of(text, "Scaling over devices")
+    assert (one["devices"], one["efficiency [95 %]"]) == ("1", "")
+    assert eight["efficiency [95 %]"].startswith("80 % of one device [")
+    assert eight["all devices [95 %]"].startswith("128 patch/s [")
+    assert "**Links" in text and "slower than the fastest" not in text
+
+
+def test_one_real_device_stands_beside_an_emulated_sweep_and_divides_nothing(
+    tmp_path: Path,
+) -> None:
+    rows = table_of(markdown_of(tmp_path, device_sweep()), "Scaling over devices")
+    assert [row["mode"] for row in rows] == ["real"] + ["[emulated]"] * 12
+    assert all("of compute" in row["efficiency [95 %]"] for row in rows[1:])
+    assert rows[0]["efficiency [95 %]"] == ""
+
+
+def test_memory_is_of_one_rank_and_energy_of_virtual_devices_is_not_told(tmp_path: Path) -> None:
+    cells = {"mem_alloc_peak_bytes": 2**30, "energy_per_item_j": 5.0, "loss_last": 0.123456}
+    rows = [
+        *link_run("pcie5", 9.0, cells=dict(cells)),
+        *real_run(9.0, devices=8, cells=dict(cells)),
+        *real_run(cells=dict(cells)),
+    ]
+    text = markdown_of(tmp_path, rows)
+    virtual, real, single = table_of(text, "All configurations")
+    assert virtual["memory"] == real["memory"] == "1.00 GiB (one rank)"
+    assert single["memory"] == "1.00 GiB"
+    assert (virtual["energy"], real["energy"]) == ("", "5.00 J/patch")
+    assert "0.123" not in text
+
+
+def test_the_published_claim_is_drawn_in_and_named(make_page: MakePage) -> None:
+    page = make_page(three_links())
+    drawn = [data for tag, data in page.texts if tag == "text"]
+    assert "published for H800: 10-30 % longer" in drawn
+    assert {"h100-nvlink", "h800-nvlink", "pcie5"} <= set(drawn)
+    (words,) = [data for tag, data in page.texts if tag == "desc" and "over bandwidth" in data]
+    assert "h800-nvlink at 200 GB/s +4.8 % (+3.9 to +5.7 %)" in words
+    assert "Cryptopolitan after Reuters, 2023" in words
+
+
+def test_no_curve_joins_two_modes(make_page: MakePage) -> None:
+    page = make_page(device_sweep())
+    (words,) = [data for tag, data in page.texts if tag == "desc" and "over bandwidth" in data]
+    curves = words.removeprefix("Time against the fastest link over bandwidth. ").split("; ")
+    assert len(curves) == 5
+    assert sum("x8 ddp Test CPU [emulated]" in curve for curve in curves) == 1
+    assert sum("x8 ddp Test CPU [throttled]" in curve for curve in curves) == 1
+    scaling = [data for tag, data in page.texts if tag == "desc" and "over number of" in data]
+    assert all("1 devices" not in words for words in scaling)
+
+
+def test_links_without_a_known_rate_are_named_and_not_drawn(make_page: MakePage) -> None:
+    page = make_page(odd_links())
+    notes = " ".join(data for tag, data in page.texts if tag == "p")
+    assert "Not drawn, for want of a finite bandwidth known here: infinite" in notes
+    assert "x501" in page.text
+
+
+@pytest.mark.parametrize(
+    ("name", "rate"),
+    [
+        ("h800-nvlink", 200e9),
+        ("bw=25GB/s,latency=5us", 25e9),
+        ("h800-nvlink*8/ndr*4", 50e9),
+        ("infinite", None),
+        ("no such link", None),
+        ("", None),
+        ("9" * 5000, None),
+    ],
+)
+def test_a_link_stands_at_its_specified_rate(name: str, rate: float | None) -> None:
+    assert bytes_per_s_of(name) == rate
+
+
+def test_a_name_out_of_a_file_is_never_opened(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.yaml"
+    secret.write_text("not: {a link")
+    assert bytes_per_s_of(str(secret)) is None
+    assert bytes_per_s_of(f"{secret}*8/ndr*4") is None
+
+
+def test_two_settings_of_one_workload_are_two_tables(tmp_path: Path) -> None:
+    rows = [
+        *three_links(),
+        *three_links(params_json='{"batch": 2, "patch": 64}', config_hash="other"),
+    ]
+    for row in rows:
+        row["config_hash"] = f"{row['config_hash']}{row['link']}"
+    text = markdown_of(tmp_path, rows)
+    for patch in (32, 64):
+        assert len(table_of(text, f"Links: imaging-train tiny fp32 b2 patch={patch}, ddp")) == 3
+
+
+def test_an_old_file_without_the_new_columns_still_reads(tmp_path: Path) -> None:
+    old = [name for name in NAMES if name not in _NEW]
+    path = write_run(tmp_path / "old.csv", three_links(schema_version="1.0", grad_accum=None))
+    lines = path.read_text().splitlines()
+    kept = [NAMES.index(name) for name in old]
+    assert '"' in lines[1]
+    import csv
+    import io
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([row[i] for i in kept] for row in csv.reader(lines))
+    path.write_text(text.getvalue())
+    output = tmp_path / "report.md"
+    assert main(["report", str(path), "-o", str(output)]) == 0
+    told = output.read_text(encoding="utf-8").replace("\\", "")
+    assert len(table_of(told, "Links: ")) == 3
+    assert "**Where a step goes" not in told
+
+
+_NEW = {
+    "layout", "schedule", "mitigation", "bucket_bytes", "grad_accum", "link_method", "overlap",
+    "comm_ops", "comm_bytes", "contention_units", "comm_total_ms", "comm_low_ms", "comm_high_ms",
+    "comm_exposed_ms", "compute_step_ms", "contended_step_ms", "step_low_ms", "step_high_ms",
+    "simulated_step_ms", "simulated_error_frac", "straggler_step_ms", "bubble_frac",
+}  # fmt: skip
+
+
+def test_the_table_after_a_run_has_the_links_and_cuts_nothing(capsys: Captured) -> None:
+    ended = Ended(rows=[*three_links(), *device_sweep()], was_interrupted=False)
+    _show_result(ended, path=Path("rows.csv"), quiet=False)
+    out = capsys.readouterr().out
+    assert "Links: imaging-train tiny fp32 b2, ddp" in out
+    assert "+4.8 %" in out and "Workarounds" in out and "Scaling over devices" in out
+    assert "…" not in out
+    assert len(re.findall(r"\[emulated\]", out)) > 12
+
+
+def test_the_table_after_a_run_of_one_device_has_no_links(capsys: Captured) -> None:
+    _show_result(Ended(rows=real_run(), was_interrupted=False), path=Path("a.csv"), quiet=False)
+    assert "Links" not in capsys.readouterr().out

@@ -1,0 +1,218 @@
+"""`bench project`: what a measured run would be on a chip that is absent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from bench.analysis.projection_rows import LeftOut, Measured
+    from bench.core.nouns import Chip
+    from bench.hardware.cost import CostModel
+    from bench.report.grid import Grid
+
+_FORMATS = ["table", "markdown", "json"]
+
+
+def project(
+    files: Annotated[list[Path], typer.Argument(help="Result files.", metavar="CSV...")],
+    to: Annotated[
+        str | None, typer.Option(help="Chips of the catalogue, such as h20,l4; or all.")
+    ] = None,
+    devices: Annotated[int, typer.Option(help="Chips that share the work.")] = 1,
+    link: Annotated[
+        str | None, typer.Option(help="Link between them, such as h20-nvlink; default: its own.")
+    ] = None,
+    score: Annotated[
+        bool, typer.Option("--score", help="Score the method on a CSV of published ratios.")
+    ] = False,
+    size_for: Annotated[
+        str | None,
+        typer.Option(help="A target, such as 'imaging-infer < 30s' or 'llm-train 1e9 tokens/day'."),
+    ] = None,
+    profile_operators: Annotated[
+        bool,
+        typer.Option(
+            "--profile-operators", help="First profile, on this device, what has no profile yet."
+        ),
+    ] = False,
+    output_format: Annotated[
+        str, typer.Option("--format", help="table, markdown or json.")
+    ] = "table",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Project measured rows to chips of the catalogue: intervals with reasons, never one number."""
+    from bench.core.errors import UsageError, one_of
+
+    if output_format not in _FORMATS:
+        raise one_of("--format", output_format, _FORMATS)
+    form = "json" if as_json else output_format
+    if score:
+        if to is not None or size_for is not None or link is not None or devices != 1:
+            raise UsageError("--score takes a file of published ratios and no other choice")
+        _score(files, output_format=form)
+        return
+    if profile_operators:
+        _profile(files)
+    found, left_out = _measured(files)
+    if size_for is not None:
+        if devices != 1:
+            raise UsageError("--size-for finds the number of devices itself: leave --devices out")
+        _size_for(size_for, found, to=to, link=link, output_format=form)
+        return
+    if to is None:
+        raise UsageError("say where to: --to h20,l4 (or all), --size-for TARGET, or --score")
+    _project(found, left_out, chips=_chips(to), devices=devices, link=link, output_format=form)
+
+
+def _profile(files: Sequence[Path]) -> None:
+    """Record operator profiles beside result files; refuses when workload or device changed."""
+    from bench.cli.output import print_note
+    from bench.run import session
+    from bench.run.profiling import record_profiles
+
+    for path in files:
+        begun = session.resume(str(path), folder=path.parent, note=print_note)
+        with begun.store as store:
+            record_profiles(begun, rows=store.rows(), note=print_note)
+
+
+def _measured(files: Sequence[Path]) -> tuple[list[Measured], list[LeftOut]]:
+    from bench.analysis.projection_rows import measured_of, profiles_beside
+    from bench.cli.output import print_note
+    from bench.core.errors import NothingMatchedError
+    from bench.results.reader import read_rows
+
+    rows = [row for path in files for row in read_rows(path, note=print_note)]
+    found, left_out = measured_of(rows, profiles=profiles_beside(files))
+    if not found:
+        why = "; ".join(f"{one.workload}: {one.reason}" for one in left_out[:3]) or "no row"
+        raise NothingMatchedError(f"nothing to project from in the files given: {why}")
+    return found, left_out
+
+
+def _chips(text: str) -> list[Chip]:
+    from bench.core.errors import UsageError
+    from bench.hardware.chips import chip, load_chips
+
+    if text.strip() == "all":
+        return list(load_chips())
+    chips = [chip(part.strip()) for part in text.split(",") if part.strip()]
+    if not chips:
+        raise UsageError("--to needs chips of the catalogue, such as h20,l4; see bench list chips")
+    return list({one.id: one for one in chips}.values())
+
+
+def _cost_model(link: str | None, chip: Chip, *, devices: int) -> CostModel | None:
+    from bench.analysis.sizing import usual_link
+    from bench.core.errors import UsageError
+    from bench.hardware.cost import CostModel
+    from bench.hardware.topology import parse_topology
+
+    if devices == 1:
+        return None
+    text = link or usual_link(chip)
+    if text is None:
+        raise UsageError(f"no link of {chip.id} is known: name one with --link")
+    topology = parse_topology(text)
+    topology.check_devices(devices)
+    return CostModel(topology)
+
+
+def _project(
+    found: Sequence[Measured],
+    left_out: Sequence[LeftOut],
+    *,
+    chips: Sequence[Chip],
+    devices: int,
+    link: str | None,
+    output_format: str,
+) -> None:
+    from bench.analysis import projection
+    from bench.analysis.projection_document import projection_document
+    from bench.core.errors import ExitCode, UsageError
+    from bench.report.tables_project import projected_grids, refusal_lines
+
+    if not 1 <= devices <= 1 << 20:
+        raise UsageError(f"--devices {devices} is not between 1 and {1 << 20}")
+    if link is not None and devices == 1:
+        raise UsageError("--link joins several devices: give --devices as well")
+    answers = [
+        projection.project(
+            one, chip, devices=devices, link=_cost_model(link, chip, devices=devices)
+        )
+        for one in found
+        for chip in chips
+    ]
+    told = [one for one in answers if isinstance(one, projection.Projected)]
+    refused = [one for one in answers if isinstance(one, projection.NotProjected)]
+    _show(
+        projected_grids(told),
+        lines=refusal_lines(refused, left_out),
+        document=lambda: projection_document(told, refused, left_out),
+        output_format=output_format,
+    )
+    if not told:
+        raise typer.Exit(int(ExitCode.NOTHING_MATCHED))
+
+
+def _score(files: Sequence[Path], *, output_format: str) -> None:
+    from bench.analysis import scoring
+    from bench.analysis.scoring_points import read_points
+    from bench.report.tables_project import score_grids
+
+    points = [point for path in files for point in read_points(path)]
+    scored = scoring.score(points)
+    _show(
+        score_grids(scored, scoring.summaries(scored)),
+        lines=[],
+        document=lambda: scoring.score_document(scored),
+        output_format=output_format,
+    )
+
+
+def _size_for(
+    text: str, found: Sequence[Measured], *, to: str | None, link: str | None, output_format: str
+) -> None:
+    from bench.analysis import sizing
+    from bench.analysis.projection_document import sizing_document
+    from bench.core.errors import ExitCode
+    from bench.report.tables_project import missed_lines, size_grid
+
+    target = sizing.parse_target(text)
+    start = sizing.start_for(target, found)
+    choices, missed = sizing.size(target, start, _chips(to or "all"), link=link)
+    _show(
+        [size_grid(target, choices)],
+        lines=missed_lines(missed),
+        document=lambda: sizing_document(target, start, choices, missed),
+        output_format=output_format,
+    )
+    if not choices:
+        raise typer.Exit(int(ExitCode.NOTHING_MATCHED))
+
+
+def _show(
+    grids: Sequence[Grid], *, lines: Sequence[str], document: Any, output_format: str
+) -> None:
+    from bench.cli.output import print_json, result_console
+    from bench.report.grid import markdown_cell, markdown_table, plain, rich_table
+
+    if output_format == "json":
+        print_json(document())
+        return
+    if output_format == "markdown":
+        bullets = "\n".join(f"- {markdown_cell(line)}" for line in lines)
+        parts = [*(markdown_table(grid) for grid in grids), *([bullets] if bullets else [])]
+        typer.echo("\n\n".join(parts))
+        return
+    console = result_console()
+    for grid in grids:
+        console.print(rich_table(grid))
+        for note in grid.notes:
+            console.print(plain(note), markup=False)
+    for line in lines:
+        console.print(plain(line), markup=False, soft_wrap=True)

@@ -1,0 +1,162 @@
+"""Scoring on published ratios: the format, the arithmetic, and the file that is at hand."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.analysis import scoring
+from bench.analysis.scoring_points import COLUMNS, Point, read_points
+from bench.core.errors import BenchError, DataError, ExitCode
+from bench.hardware.chips import chip, load_chips
+
+RATIOS = Path(__file__).resolve().parents[3] / "shared" / "data" / "ratios.csv"
+HEADER = ",".join(COLUMNS)
+GOOD = "a100-sxm-80g,h100-sxm-80g,train,BERT,transformer,8,2.0,a note,somewhere"
+
+
+def write(tmp_path: Path, *lines: str) -> Path:
+    path = tmp_path / "ratios.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def point(
+    a: str, b: str, *, kind: str = "cnn2d", phase: str = "train", ratio: float = 1.0
+) -> Point:
+    return Point(
+        chip_a=chip(a),
+        chip_b=chip(b),
+        phase=phase,
+        net="net",
+        kind=kind,
+        num_devices=1,
+        ratio=ratio,
+        note="",
+        point_id="here",
+    )
+
+
+def test_a_good_file_is_read_whole(tmp_path: Path) -> None:
+    found = read_points(write(tmp_path, HEADER, GOOD, '"t4",l4,infer,X,rnn,1,1.5,"a, b",p'))
+    assert [one.chip_b.id for one in found] == ["h100-sxm-80g", "l4"]
+    assert found[0].num_devices == 8 and found[1].note == "a, b"
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([""], "first line must be"),
+        (["a,b,c"], "first line must be"),
+        ([HEADER], "no ratio"),
+        ([HEADER, "a100-sxm-80g,h100-sxm-80g,train"], "line 2 has 3 cells"),
+        ([HEADER, GOOD.replace("a100-sxm-80g", "z9000")], "line 2: chip 'z9000'"),
+        ([HEADER, GOOD, GOOD.replace("2.0", "fast")], "line 3: throughput_ratio"),
+        ([HEADER, GOOD.replace("2.0", "nan")], "no ratio over 0"),
+        ([HEADER, GOOD.replace("2.0", "-2")], "no ratio over 0"),
+        ([HEADER, GOOD.replace("2.0", "inf")], "no ratio over 0"),
+        ([HEADER, GOOD.replace(",8,", ",0,")], "num_devices"),
+        ([HEADER, GOOD.replace(",8,", ",²,")], "num_devices"),
+        ([HEADER, GOOD.replace("transformer", "")], "kind is blank"),
+        ([HEADER, GOOD.replace("a note", '"a note')], "line 2"),
+    ],
+)
+def test_a_bad_line_is_one_line_with_its_number(
+    tmp_path: Path, lines: list[str], said: str
+) -> None:
+    with pytest.raises(DataError, match=said) as raised:
+        read_points(write(tmp_path, *lines))
+    assert "\n" not in str(raised.value)
+    assert raised.value.exit_code == ExitCode.USAGE
+
+
+@settings(max_examples=60, deadline=None)
+@given(content=st.binary(max_size=300))
+def test_no_file_makes_a_traceback(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("fuzz") / "ratios.csv"
+    path.write_bytes(content)
+    with pytest.raises(BenchError):
+        read_points(path)
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        read_points(tmp_path / "none.csv")
+
+
+def test_the_same_chip_gives_a_ratio_of_one_inside() -> None:
+    for name in ("a100-sxm-80g", "l4", "mi300x"):
+        for kind in ("transformer", "cnn2d"):
+            one = scoring.score_point(point(name, name, kind=kind))
+            assert one.projected is not None and one.is_inside
+            assert one.projected.mid == pytest.approx(1.0)
+
+
+def test_turning_a_pair_round_turns_the_ratio_round() -> None:
+    there = scoring.score_point(point("a100-sxm-80g", "h100-sxm-80g")).projected
+    back = scoring.score_point(point("h100-sxm-80g", "a100-sxm-80g")).projected
+    assert there is not None and back is not None
+    # Not exactly: what is evenly shared on one chip is not on the other.
+    assert there.low * 0.8 < 1.0 / back.mid < there.high * 1.2
+
+
+def test_nets_like_a_workload_take_its_operators_and_others_the_roofs() -> None:
+    by_mix = {
+        kind: scoring.score_point(point("a100-sxm-80g", "l4", kind=kind, phase="infer")).by_mix
+        for kind in ("cnn3d", "transformer", "llm", "cnn2d", "rnn", "gnn", "something new")
+    }
+    assert [kind for kind, is_mix in by_mix.items() if is_mix] == ["cnn3d", "transformer", "llm"]
+
+
+def test_phases_have_operators_of_their_own() -> None:
+    train, infer = (
+        {one.kind for one in scoring.operators_for("cnn3d", phase)} for phase in ("train", "infer")
+    )
+    assert "optimizer" in train and "optimizer" not in infer
+    assert scoring.operators_for("llm", "decode") != scoring.operators_for("llm", "prefill")
+
+
+def test_a_chip_without_peaks_has_no_figure_and_is_not_counted() -> None:
+    scored = scoring.score([point("a100-sxm-80g", "tianjic"), point("a100-sxm-80g", "l4")])
+    assert scored[0].projected is None and "not known" in scored[0].reason
+    assert scoring.summaries(scored)[0].num_points == 1
+
+
+def test_summary_is_the_median_of_what_is_told() -> None:
+    scored = [
+        scoring.score_point(point("a100-sxm-80g", "h100-sxm-80g", ratio=ratio))
+        for ratio in (1.0, 1.9, 100.0)
+    ]
+    middle = scored[0].projected
+    assert middle is not None
+    every = scoring.summaries(scored)[0]
+    errors = sorted(abs(middle.mid / ratio - 1.0) for ratio in (1.0, 1.9, 100.0))
+    assert every.median_error_frac == pytest.approx(errors[1])
+    assert every.inside_frac == pytest.approx(1 / 3)
+    assert every.median_width == pytest.approx(middle.high / middle.low)
+
+
+def test_every_miss_has_a_reason() -> None:
+    high = scoring.score_point(point("a100-sxm-80g", "h100-sxm-80g", ratio=9.0))
+    low = scoring.score_point(point("a100-sxm-80g", "h100-sxm-80g", ratio=0.5))
+    assert "above every roof" in high.reason and "fp8" in high.reason
+    assert "below every roof" in low.reason
+
+
+def test_all_pairs_of_the_catalogue_can_be_scored() -> None:
+    h100 = chip("h100-sxm-80g")
+    for row in load_chips():
+        one = scoring.score_point(point(h100.id, row.id, kind="transformer"))
+        assert (one.projected is None) == bool(one.reason and "not known" in one.reason)
+
+
+@pytest.mark.skipif(not RATIOS.is_file(), reason=f"{RATIOS.name} of published ratios is not here")
+def test_the_method_holds_on_the_published_ratios() -> None:
+    every = scoring.summaries(scoring.score(read_points(RATIOS)))[0]
+    assert every.name == "all" and every.num_points > 40
+    assert every.median_error_frac <= 0.15
+    assert every.inside_frac >= 0.75
+    assert every.median_width <= 1.8

@@ -1,0 +1,56 @@
+"""The shipped operator mixes against the formulas of the workloads they were counted from."""
+
+import pytest
+
+from bench import discovery
+from bench.core.errors import DataError
+from bench.hardware.operator_mixes import Mix, load_mixes
+from bench.hardware.operators import from_dict, to_dicts
+
+
+@pytest.mark.parametrize("mix", load_mixes(), ids=lambda mix: mix.id)
+def test_matrix_flops_are_those_of_the_workload(mix: Mix) -> None:
+    found = discovery.load(mix.workload)
+    workload = discovery.instance(found, size=mix.size, overrides={})
+    phase = found.phase(mix.phase)
+    per_item = workload.flops_per_item(phase)
+    assert per_item is not None
+    counted = sum(one.flops for one in mix.operators if one.is_matrix)
+    # A flash-attention backward computes its scores again, which the formula leaves out.
+    assert counted == pytest.approx(per_item * workload.items(phase, None), rel=0.04)
+    assert mix.parameters == workload.num_parameters()
+    assert mix.batch == workload.batch_size(phase)
+
+
+@pytest.mark.parametrize("mix", load_mixes(), ids=lambda mix: mix.id)
+def test_every_class_moves_something_and_fusing_never_adds(mix: Mix) -> None:
+    for one in mix.operators:
+        assert one.calls > 0 and one.bytes > 0.0
+        assert 0.0 <= one.least_bytes <= one.bytes
+        assert one.time_s is None, "a mix has shapes, not times"
+    assert ("optimizer" in {one.kind for one in mix.operators}) == (mix.phase == "train")
+
+
+def test_decode_is_held_by_memory_and_training_is_not() -> None:
+    mixes = {mix.id: mix for mix in load_mixes()}
+    per_byte = {}
+    for name in ("llm-train-large", "llm-decode-large"):
+        matrix = [one for one in mixes[name].operators if one.is_matrix]
+        per_byte[name] = sum(one.flops for one in matrix) / sum(one.bytes for one in matrix)
+    assert per_byte["llm-decode-large"] < 20 < 200 < per_byte["llm-train-large"]
+
+
+def test_operators_read_back_what_is_written() -> None:
+    written = load_mixes()[0].operators
+    assert tuple(from_dict(one, what="test") for one in to_dicts(written)) == written
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"kind": "magic"}, {"flops": -1.0}, {"bytes": float("nan")}, {"calls": "many"},
+     {"time_s": float("inf")}],
+)  # fmt: skip
+def test_impossible_operators_are_refused(change: dict[str, object]) -> None:
+    good = to_dicts(load_mixes()[0].operators)[0]
+    with pytest.raises(DataError, match="here"):
+        from_dict({**good, **change}, what="here")

@@ -1,0 +1,155 @@
+"""Operators counted from shapes and timed by class, against what is known of small programs."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from bench import discovery
+from bench.hardware.operators import Operators, total
+from bench.measure.mixes import count_phase
+from bench.measure.operator_count import class_of, count_step, stored_bytes
+from bench.measure.profile import times_by_class, with_times
+
+
+def by_kind(found: list[Operators]) -> dict[str, Operators]:
+    assert len({one.kind for one in found}) == len(found)
+    return {one.kind: one for one in found}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("aten::addmm", "gemm"),
+        ("aten::mm", "gemm"),
+        ("aten::bmm", "gemm"),
+        ("aten::convolution_backward", "conv"),
+        ("aten::cudnn_convolution", "conv"),
+        ("aten::mkldnn_convolution", "conv"),
+        ("aten::_scaled_dot_product_flash_attention_backward", "attention"),
+        ("aten::_efficient_attention_forward", "attention"),
+        ("aten::native_layer_norm_backward", "norm"),
+        ("aten::_softmax", "norm"),
+        ("aten::sum", "norm"),
+        ("aten::copy_", "copy"),
+        ("aten::_to_copy", "copy"),
+        ("aten::cat", "copy"),
+        ("aten::embedding", "copy"),
+        ("aten::add", "vector"),
+        ("aten::silu", "vector"),
+        ("aten::mul_", "vector"),
+        ("aten::_foreach_add_", "vector"),
+        ("aten::leaky_relu_backward", "vector"),
+    ],
+)
+def test_operators_fall_into_their_class(name: str, kind: str) -> None:
+    assert class_of(name) == kind
+
+
+def test_a_product_is_counted_by_hand() -> None:
+    a, b = torch.ones(8, 16), torch.ones(16, 32)
+    gemm = by_kind(count_step(lambda: a @ b))["gemm"]
+    assert gemm.flops == 2 * 8 * 16 * 32
+    assert gemm.bytes == gemm.least_bytes == 4 * (8 * 16 + 16 * 32 + 8 * 32)
+    assert (gemm.calls, gemm.dtype) == (1, "fp32")
+
+
+def test_a_pointwise_operator_reads_and_writes_and_can_be_fused() -> None:
+    x = torch.ones(100)
+    vector = by_kind(count_step(lambda: x + 1.0))["vector"]
+    assert (vector.bytes, vector.least_bytes, vector.flops) == (800.0, 0.0, 100.0)
+
+
+def test_views_and_allocations_move_nothing() -> None:
+    x = torch.ones(4, 4)
+    assert count_step(lambda: x.t()[0:1].view(4).detach()) == []
+    assert count_step(lambda: torch.empty(1000)) == []
+
+
+def test_an_expanded_tensor_is_stored_once() -> None:
+    assert stored_bytes(torch.ones(1, 10).expand(1000, 10)) == 40
+    assert stored_bytes(torch.empty(0, 7)) == 0
+
+
+def test_inference_mode_hides_nothing() -> None:
+    layer, x = nn.Linear(16, 32, bias=False), torch.ones(8, 16)
+
+    def step() -> None:
+        with torch.inference_mode():
+            layer(x)
+
+    assert total(count_step(step), "flops") == 2 * 8 * 16 * 32
+
+
+def test_the_optimizer_is_a_class_of_its_own_with_its_least_traffic() -> None:
+    layer = nn.Linear(10, 10, bias=False)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        layer(torch.ones(4, 10)).sum().backward()
+        optimizer.step()
+
+    step()
+    found = by_kind(count_step(step))["optimizer"]
+    # Weight and momentum read and written, gradient read: five times 100 floats.
+    assert found.least_bytes == 5 * 400
+    assert found.bytes >= found.least_bytes
+
+
+@pytest.mark.parametrize("name", ["imaging-train", "imaging-infer", "llm-train", "llm-decode"])
+def test_fake_tensors_count_what_the_formula_says(name: str) -> None:
+    workload_name, _, phase_name = name.partition("-")
+    found = discovery.load(workload_name)
+    workload = discovery.instance(found, size="tiny", overrides={})
+    phase = found.phase(phase_name)
+    operators = count_phase(workload, phase)
+    per_item = workload.flops_per_item(phase)
+    assert per_item is not None
+    matrix = sum(one.flops for one in operators if one.is_matrix)
+    assert matrix == pytest.approx(per_item * workload.items(phase, None), rel=0.04)
+    assert {one.dtype for one in operators if one.is_matrix} == {"bf16"}
+
+
+def event(name: str, *, cpu: float, device: float = 0.0, parent: Any = None) -> Any:
+    return SimpleNamespace(
+        name=name, self_cpu_time_total=cpu, self_device_time_total=device, cpu_parent=parent
+    )
+
+
+def test_times_go_to_the_class_and_the_optimizer_keeps_its_own() -> None:
+    update = event("Optimizer.step#SGD.step", cpu=5.0)
+    events = [
+        event("aten::mm", cpu=1e6, device=3e6),
+        event("aten::add", cpu=2e6, device=4e6),
+        event("aten::add_", cpu=1e6, device=1e6, parent=update),
+        event("DataLoader", cpu=9e6),
+        update,
+    ]
+    assert times_by_class(events, on_device=False) == {"gemm": 1.0, "vector": 2.0, "optimizer": 1.0}
+    assert times_by_class(events, on_device=True) == {"gemm": 3.0, "vector": 4.0, "optimizer": 1.0}
+
+
+def test_dtypes_of_a_class_share_its_time_by_bytes_and_no_time_is_lost() -> None:
+    def counted(kind: str, dtype: str, moved: float) -> Operators:
+        return Operators(kind=kind, dtype=dtype, calls=1, flops=1.0, bytes=moved, least_bytes=moved)
+
+    counts = [counted("gemm", "bf16", 30.0), counted("gemm", "fp32", 10.0)]
+    timed = with_times(counts, {"gemm": 8.0, "norm": 2.0}, per=2.0)
+    assert [one.time_s for one in timed] == [3.0, 1.0, 1.0]
+    assert timed[-1].kind == "other" and timed[-1].bytes == 0.0
+
+
+def test_a_real_program_is_profiled_in_all_its_classes() -> None:
+    net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.LayerNorm(64))
+
+    def step() -> None:
+        net(torch.ones(32, 64)).sum().backward()
+
+    with torch.profiler.profile(acc_events=True) as profiler:
+        step()
+    seconds = times_by_class(profiler.events(), on_device=False)
+    assert {"gemm", "vector", "norm"} <= set(seconds)
+    assert all(value >= 0.0 for value in seconds.values())

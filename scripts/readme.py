@@ -43,9 +43,17 @@ def gap_block() -> str:
     return done.stdout.strip()
 
 
+def claims_block() -> str:
+    """The verdicts, from what is shipped alone."""
+    from bench.report.claims_table import claims_block as block
+
+    return block().strip()
+
+
 def with_blocks(text: str) -> str:
     """Return the README with its generated parts made anew."""
-    for name, block in (("run", run_block()), ("gap", gap_block())):
+    blocks = {"run": run_block(), "gap": gap_block(), "claims": claims_block()}
+    for name, block in blocks.items():
         begin, end = f"<!-- generated: {name} -->\n", "<!-- end -->"
         head, _, rest = text.partition(begin)
         _, _, tail = rest.partition(end)

@@ -23,6 +23,7 @@ def test_every_shipped_phase_and_size_is_listed(capsys: pytest.CaptureFixture[st
     assert names == {
         *("imaging-train", "imaging-infer", "llm-train", "llm-prefill", "llm-decode"),
         *("sleep-train", "sleep-infer"),
+        *("align-infer", "tabular-train", "tabular-infer"),
     }
     for name in names:
         sizes = [entry["size"] for entry in entries if entry["workload"] == name]

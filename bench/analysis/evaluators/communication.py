@@ -1,0 +1,111 @@
+"""How the share of a step that waits for the link changes with ranks, or with the net's size.
+
+Neighbouring values are compared pair by pair: larger than before, or not. Transformers by formula
+without overlap. `as memory needs` gives each width the fewest ranks that hold its training state.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from bench.analysis.claims import Bounds, Case, Evaluate, Outcome, exactly
+from bench.analysis.claims_facts import Facts
+from bench.analysis.evaluators.links import SEQUENCE_LENGTH, EndModel
+from bench.core.nouns import Chip, Layout
+from bench.hardware.cost import CostModel
+from bench.hardware.layouts import StepTime, Transformer, transformer_step
+from bench.hardware.loader import Row
+from bench.hardware.topology import parse_topology
+
+STATE_BYTES = 16
+"""fp32 weight, gradient and two moments of one parameter."""
+USABLE_FRACTION = 0.93
+WIDTH_OF_LAYER = 128
+"""Layers grow with width: one for each 128, as in GPT-3's family (https://arxiv.org/abs/2005.14165)."""
+
+
+def communication_share(row: Row, bounds: Bounds, unit: str) -> Evaluate:
+    """Compare the share at each of `values` with that at the one before.
+
+    `vary` is ranks, width or 'width, ranks as memory needs'; `split` tensor or data; `link`, `chip`
+    and `compute_fraction` as in link-slowdown; `hidden` and `ranks` hold what is not varied.
+    """
+    link, split, vary = row.need_text("link"), row.need_text("split"), row.need_text("vary")
+    parse_topology(link)
+    kinds = ("ranks", "width", "width, ranks as memory needs")
+    if vary not in kinds or split not in ("tensor", "data"):
+        raise row.complain("vary", f"allowed: {', '.join(kinds)}; split is tensor or data")
+    values = tuple(map(int, row.numbers("values", required=True)))
+    chip, fraction = row.need_text("chip"), row.number("compute_fraction") or 0.5
+    fixed_hidden, fixed_ranks = row.count("hidden") or 0, row.count("ranks") or 0
+
+    def evaluate(facts: Facts) -> Outcome:
+        model, device = EndModel(link), facts.chips[chip]
+        peak = device.peak_per_s.get("bf16")
+        if peak is None:
+            return Outcome(cases=(), missing=(f"bf16 peak of {chip} is not known",))
+        shares = []
+        for value in values:
+            hidden = fixed_hidden if vary == "ranks" else value
+            ranks = value if vary == "ranks" else fixed_ranks
+            if vary == "width, ranks as memory needs":
+                ranks = _ranks_for(hidden, device)
+            step = _step(hidden, ranks, split=split, flops_per_s=peak * fraction, model=model)
+            shares.append((value, ranks, step.communication_fraction))
+        cases = [
+            _case(one, two, vary=vary, split=split, link=link, bounds=bounds, unit=unit)
+            for one, two in pairwise(shares)
+        ]
+        return Outcome(cases=tuple(cases))
+
+    return evaluate
+
+
+def _case(
+    one: tuple[int, int, float],
+    two: tuple[int, int, float],
+    *,
+    vary: str,
+    split: str,
+    link: str,
+    bounds: Bounds,
+    unit: str,
+) -> Case:
+    value = exactly(two[2] / one[2])
+    what = "ranks" if vary == "ranks" else "width"
+    return Case(
+        factors={"varied": vary, "split": split, what: f"{one[0]} to {two[0]}"},
+        holds=bounds.holds(value),
+        value=value,
+        unit=unit,
+        how=f"share {one[2]:.1%} at {what} {one[0]} ({one[1]} ranks), {two[2]:.1%} at {two[0]} "
+        f"({two[1]} ranks); second over first, asked {bounds.words}",
+        basis="modelled",
+        source=f"cost model of {link}; transformer by formula, without overlap",
+    )
+
+
+def _net(hidden: int) -> Transformer:
+    layers = max(1, hidden // WIDTH_OF_LAYER)
+    return Transformer(hidden=hidden, num_layers=layers, sequence_length=SEQUENCE_LENGTH)
+
+
+def _ranks_for(hidden: int, chip: Chip) -> int:
+    """Fewest devices, a power of two and two at least, whose memory holds the training state."""
+    usable = USABLE_FRACTION * (chip.memory_bytes or 0.0)
+    ranks = 2
+    while STATE_BYTES * _net(hidden).num_parameters > ranks * usable and ranks < 2**16:
+        ranks *= 2
+    return ranks
+
+
+def _step(hidden: int, ranks: int, *, split: str, flops_per_s: float, model: CostModel) -> StepTime:
+    layout = Layout(strategy="tp", tensor=ranks) if split == "tensor" else Layout(data=ranks)
+    return transformer_step(
+        _net(hidden),
+        layout=layout,
+        tokens_per_micro_batch=SEQUENCE_LENGTH,
+        num_micro_batches=1,
+        flops_per_s=flops_per_s,
+        model=model,
+    )

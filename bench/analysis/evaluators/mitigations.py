@@ -1,0 +1,99 @@
+"""How much of what a narrow link costs each workaround wins back, by formula; time only.
+
+Data parallelism: overlap, accumulation, fewer bytes, rarer exchange. Tensor parallelism sends
+activations inside every layer, which none of these touches. What a workaround does to learning is
+measured elsewhere, on real ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.analysis.claims import Bounds, Case, Evaluate, Outcome, exactly
+from bench.analysis.claims_facts import Facts
+from bench.analysis.evaluators.links import EndModel, Spanned, read_plan
+from bench.hardware.cost import CostModel
+from bench.hardware.layouts import StepTime, data_parallel_step
+from bench.hardware.loader import Row
+from bench.hardware.topology import parse_topology
+
+
+def mitigation(row: Row, bounds: Bounds, unit: str) -> Evaluate:
+    """Share of the slowdown from `wide` to `narrow` that each of `methods` takes away.
+
+    `methods: {name: {steps: 4, bytes_fraction: 0.5, overlap: yes}}`; the layouts are those of
+    link-slowdown. A layout without a slowdown of `least` (a share) has nothing to win back.
+    """
+    wide, narrow = row.need_text("wide"), row.need_text("narrow")
+    for name in (wide, narrow):
+        parse_topology(name)
+    plan = read_plan(row)
+    least = row.number("least") or 0.01
+    block = row.child("methods", required=True)
+    methods = {name: _method(block.child(name)) for name in block.keys()}  # noqa: SIM118
+
+    def evaluate(facts: Facts) -> Outcome:
+        rate = plan.flops_per_s(facts)
+        if rate is None:
+            return Outcome(cases=(), missing=(f"peak of {plan.chip} is not known",))
+        base, limited = EndModel(wide), EndModel(narrow)
+        cases = []
+        for one in plan.steps(rate):
+            fast_s, slow = one.step(base).seconds, one.step(limited)
+            lost_s = slow.seconds - fast_s
+            if lost_s < least * fast_s:
+                continue
+            for name, method in methods.items():
+                remedied_s, why = _remedied(one, slow, method=method, model=limited)
+                value = exactly((slow.seconds - remedied_s) / lost_s)
+                case = Case(
+                    factors={"method": name, **one.factors},
+                    holds=bounds.holds(value),
+                    value=value,
+                    unit=unit,
+                    how=f"step {fast_s * 1e3:.3g} ms on {wide}, {slow.seconds * 1e3:.3g} on "
+                    f"{narrow}, {remedied_s * 1e3:.3g} with {name} ({why}); asked {bounds.words}",
+                    basis="modelled",
+                    source=f"cost model of {wide} and {narrow}; {plan.words}",
+                )
+                cases.append(case)
+        return Outcome(cases=tuple(cases))
+
+    return evaluate
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Method:
+    """What a workaround does to the exchange of gradients."""
+
+    steps: float
+    """Steps of compute for one exchange."""
+    bytes_fraction: float
+    has_overlap: bool
+
+
+def _method(row: Row) -> _Method:
+    method = _Method(
+        steps=row.number("steps") or 1.0,
+        bytes_fraction=row.number("bytes_fraction") or 1.0,
+        has_overlap=bool(row.flag("overlap")),
+    )
+    row.finish()
+    return method
+
+
+def _remedied(
+    one: Spanned, slow: StepTime, *, method: _Method, model: CostModel
+) -> tuple[float, str]:
+    """Step with the workaround, in seconds, and what it does in words."""
+    if one.net is None:
+        return slow.seconds, "it does not touch activations"
+    step = data_parallel_step(
+        one.net.compute_s,
+        gradient_bytes=int(one.net.gradient_bytes * method.bytes_fraction),
+        num_devices=int(one.factors["ranks"]),
+        model=model,
+        is_overlapped=method.has_overlap or one.factors["overlap"] == "yes",
+    )
+    why = f"{method.steps:g} steps an exchange, {method.bytes_fraction:g} of the bytes"
+    return step.compute_s + step.data_s / method.steps, why

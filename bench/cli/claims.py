@@ -1,0 +1,206 @@
+"""`bench claims`: which published figures hold, computed from rows, catalogue and models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from bench.analysis.claims import Claim, Verdict
+    from bench.results.schema import Row
+    from bench.run.recipes import Recipe
+
+_FORMATS = ["table", "markdown", "json"]
+_LEAST_BUDGET_S = 20.0
+"""A recipe with less ends before it has a single trial."""
+_SMALL_SIZE_BELOW_S = 60.0
+"""Time of one configuration: a quick trial of a size that fills a device takes about as long."""
+
+
+def claims(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Claims by id, number or article (F1), and result files.",
+            metavar="[ID|CSV]...",
+        ),
+    ] = None,
+    why: Annotated[
+        bool, typer.Option("--why", help="Show every case, its figures and its sources.")
+    ] = False,
+    run: Annotated[
+        bool, typer.Option("--run", help="First run the recipes that this machine can run.")
+    ] = False,
+    budget: Annotated[str, typer.Option(help="Time for all of --run together.")] = "10m",
+    out: Annotated[Path, typer.Option(help="Folder for what --run measures.")] = Path("results"),
+    reference: Annotated[
+        bool,
+        typer.Option("--reference/--no-reference", help="Use the rows that ship with the harness."),
+    ] = True,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Exit 1 when a claim is refuted, 3 when one is undecided."),
+    ] = False,
+    output_format: Annotated[
+        str, typer.Option("--format", help="table, markdown or json.")
+    ] = "table",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Show which published claims hold, under which condition, and what that rests on.
+
+    Exit codes: 0, whatever the verdicts; with --strict 1 where a claim is refuted and 3 where one
+    is undecided; 2 for an unknown claim.
+    """
+    from bench.analysis.claims_facts import make_facts, reference_rows, seeds_folder
+    from bench.analysis.claims_file import find_claims, read_ledger
+    from bench.analysis.claims_verdict import judge
+    from bench.cli.output import print_note
+    from bench.core.errors import one_of
+    from bench.results.reader import read_rows
+
+    if output_format not in _FORMATS:
+        raise one_of("--format", output_format, _FORMATS)
+    ids, files = _split(names or [])
+    chosen = find_claims(read_ledger(seeds_folder()), ids)
+    if run:
+        files += _measured(chosen, budget=budget, out=out)
+    rows: list[Row] = reference_rows(note=print_note) if reference else []
+    rows += [row for path in files for row in read_rows(path, note=print_note)]
+    facts = make_facts(rows)
+    verdicts = [judge(claim, facts) for claim in chosen]
+    _show(verdicts, output_format="json" if as_json else output_format, why=why)
+    if strict:
+        raise typer.Exit(_strict_code(verdicts))
+
+
+def _split(names: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """Claims and result files: a file ends in .csv."""
+    from bench.core.paths import user_path
+
+    files = [name for name in names if name.lower().endswith(".csv")]
+    return [name for name in names if name not in files], [
+        user_path(name, what="result file") for name in files
+    ]
+
+
+def _strict_code(verdicts: Sequence[Verdict]) -> int:
+    from bench.core.errors import ExitCode
+
+    words = {verdict.word for verdict in verdicts}
+    if "REFUTED" in words:
+        return int(ExitCode.REGRESSION)
+    return int(ExitCode.INCONCLUSIVE if "UNDECIDED" in words else ExitCode.OK)
+
+
+def _measured(chosen: Sequence[Claim], *, budget: str, out: Path) -> list[Path]:
+    """Run the recipes that bear on the claims, each with its share of the budget."""
+    import shlex
+    import subprocess
+    import sys
+
+    from bench.cli.output import print_note
+    from bench.core.units import parse_duration_s
+
+    recipes = _recipes(chosen)
+    budget_s = parse_duration_s(budget, what="--budget")
+    num_fit = max(1, int(budget_s // _LEAST_BUDGET_S))
+    for recipe in recipes[num_fit:]:
+        print_note(f"left out, no time in --budget {budget}: bench run --recipe {recipe.name}")
+    recipes = recipes[:num_fit]
+    paths = []
+    for recipe in recipes:
+        line = _line(recipe, share_s=budget_s / len(recipes))
+        print_note(line)
+        words = [sys.executable, "-m", *shlex.split(line), "--quiet", "--out", str(out)]
+        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
+        lines = done.stdout.strip().splitlines()
+        if lines and Path(lines[-1]).is_file():
+            paths.append(Path(lines[-1]))
+            print_note(f"{recipe.name}: {_usable(paths[-1])}")
+        else:
+            print_note(f"not measured here: bench run --recipe {recipe.name}")
+    return paths
+
+
+def _line(recipe: Recipe, *, share_s: float) -> str:
+    """Command of a recipe, at the smallest size where its share is short."""
+    line = f"bench run --recipe {recipe.name} --profile quick --budget {share_s:.0f}s"
+    is_short = share_s / recipe.num_configurations < _SMALL_SIZE_BELOW_S
+    return f"{line} --size tiny" if is_short else line
+
+
+def _usable(path: Path) -> str:
+    from bench.results.reader import read_rows
+    from bench.results.schema import USABLE
+
+    rows = read_rows(path)
+    usable = sum(row["status"] in USABLE for row in rows)
+    return f"{usable} of {len(rows)} trials can be used"
+
+
+def _recipes(chosen: Sequence[Claim]) -> list[Recipe]:
+    """Experiments with something to measure, each once."""
+    from bench.run.recipes import RECIPES
+
+    wanted = {claim.experiment for claim in chosen}
+    return [one for one in RECIPES if one.request is not None and one.name in wanted]
+
+
+def command_for(claim: Claim) -> str | None:
+    """Command that measures or computes what the claim is about."""
+    from bench.run.recipes import recipe
+
+    if claim.experiment is None:
+        return None
+    chosen = recipe(claim.experiment)
+    return f"bench run --recipe {chosen.name}" if chosen.request else chosen.instead
+
+
+def _show(verdicts: Sequence[Verdict], *, output_format: str, why: bool) -> None:
+    from bench.analysis.claims_document import claims_document
+    from bench.cli.output import print_json, result_console
+    from bench.report.claims_table import claims_markdown, short_grid
+    from bench.report.grid import plain, rich_table
+
+    if output_format == "json":
+        print_json(claims_document(verdicts))
+        return
+    if why:
+        _show_cases(verdicts, is_markdown=output_format == "markdown")
+        return
+    if output_format == "markdown":
+        typer.echo(claims_markdown(verdicts))
+        return
+    grid = short_grid(verdicts)
+    console = result_console()
+    console.print(rich_table(grid))
+    for note in grid.notes:
+        console.print(plain(note), markup=False)
+
+
+def _show_cases(verdicts: Sequence[Verdict], *, is_markdown: bool) -> None:
+    from bench.cli.output import result_console
+    from bench.report.claims_table import case_grids, why_lines
+    from bench.report.grid import markdown_cell, markdown_table, plain, rich_table
+
+    console = result_console()
+    for verdict in verdicts:
+        head, tail = why_lines(verdict, command=command_for(verdict.claim))
+        grids = case_grids(verdict)
+        if is_markdown:
+            parts = ["\n".join(f"- {markdown_cell(line)}" for line in head)]
+            parts += [markdown_table(grid) for grid in grids]
+            parts.append("\n".join(f"- {markdown_cell(line)}" for line in tail))
+            typer.echo("\n\n".join(part for part in parts if part) + "\n")
+            continue
+        for line in head:
+            console.print(plain(line), markup=False)
+        for grid in grids:
+            console.print(rich_table(grid))
+        for line in tail:
+            # Not wrapped: addresses and commands are there to be copied.
+            console.print(plain(line), markup=False, soft_wrap=True)
+        console.print()

@@ -1,0 +1,199 @@
+"""`bench claims`: table, reasons, documents, more rows, and what --run would measure."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.cli import claims as verb
+from bench.cli import main
+from tests.analysis.synthetic_rows import trials, write_csv
+
+Captured = pytest.CaptureFixture[str]
+
+
+def document(capsys: Captured, *words: str) -> dict[str, Any]:
+    assert main(["claims", *words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert isinstance(told, dict)
+    return told
+
+
+def test_the_table_has_every_claim_and_counts_the_verdicts(capsys: Captured) -> None:
+    assert main(["claims"]) == 0
+    out = capsys.readouterr().out
+    for name in ("h800-slower", "h20-cores", "share-price", "HOLDS WHEN", "REFUTED", "9.23 %"):
+        assert name in out
+    assert "of 42 testable claims decided" in out
+    assert "modelled" in out and "projected" in out, "what is not measured is said"
+
+
+def test_why_shows_cases_figures_and_sources(capsys: Captured) -> None:
+    assert main(["claims", "9", "--why"]) == 0
+    out = capsys.readouterr().out
+    for text in ("compute_units: 78", "40.9 %", "source: ", "https://", "TrendForce", "31.6 %"):
+        assert text in out
+    assert "Beside, without a say" in out
+
+
+def test_why_names_the_rows_that_were_measured(capsys: Captured) -> None:
+    assert main(["claims", "cpu-and-gpu", "--why"]) == 0
+    out = capsys.readouterr().out
+    assert "run 9882376c imaging-train trials 0, 1, 2, 3, 4" in out
+    assert "to test it: bench run --recipe input-bound" in out
+    assert "not tested: " in out
+
+
+def test_the_document_has_every_case_unrounded(capsys: Captured) -> None:
+    told = document(capsys, "h20-cores", "1")
+    assert [claim["id"] for claim in told["claims"]] == ["h20-cores", "h800-slower"]
+    first = told["claims"][0]
+    assert first["verdict"] == "HOLDS" and first["article"]["publisher"] == "TrendForce"
+    assert first["cases"][0]["figure"]["mid"] == 1 - 78 / 132
+    assert told["num_testable"] == 2
+    assert all(case["source"] for claim in told["claims"] for case in claim["cases"])
+
+
+def test_markdown_is_one_table_with_escaped_cells(capsys: Captured) -> None:
+    assert main(["claims", "F1", "--format", "markdown"]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert lines[0].startswith("| no. | claim |") and lines[1].startswith("| ---: |")
+    table = [line for line in lines if line.startswith("|")]
+    assert len({line.replace("\\|", "").count("|") for line in table}) == 1
+    assert main(["claims", "9", "--why", "--format", "markdown"]) == 0
+    assert "| holds |" in capsys.readouterr().out
+
+
+def test_rows_that_are_given_count(tmp_path: Path, capsys: Captured) -> None:
+    before = document(capsys, "cpu-and-gpu", "--no-reference")
+    assert before["claims"][0]["verdict"] == "UNDECIDED"
+    rows = trials(data_wait_frac=0.4, device_type="cuda", device_name="Test GPU")
+    path = write_csv(tmp_path / "mine.csv", rows)
+    after = document(capsys, "cpu-and-gpu", str(path), "--no-reference")
+    assert after["claims"][0]["verdict"] == "HOLDS"
+    assert after["claims"][0]["cases"][0]["circumstances"]["device"] == "Test GPU"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["h20-core"], "did you mean 'h20-cores'?"),
+        (["99"], "a number from 1 to 42, or an article (F0, F1, F2, F3, F4)"),
+        (["--format", "yaml"], "--format 'yaml' is not one of table, markdown, json"),
+        (["missing.csv"], "missing.csv: cannot be read"),
+        (["1", "--run", "--budget", "10"], "--budget '10' needs a number with a unit"),
+    ],
+)
+def test_mistakes_are_one_line(words: list[str], told: str, capsys: Captured) -> None:
+    assert main(["claims", *words]) == 2
+    err = capsys.readouterr().err
+    assert told in err and len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("h20-cores", 0), ("h800-slower", 0), ("h20-28-percent", 1), ("event-driven", 3), ("fpga", 0)],
+)
+def test_strict_ends_with_the_worst_verdict(name: str, code: int, capsys: Captured) -> None:
+    assert main(["claims", name]) == 0
+    assert main(["claims", name, "--strict"]) == code
+
+
+class Recorded:
+    """Stands in for the processes that --run starts: writes rows, or fails."""
+
+    def __init__(self, folder: Path, *, fails: tuple[str, ...] = ()) -> None:
+        self.lines: list[str] = []
+        self._folder, self._fails = folder, fails
+
+    def run(self, words: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        self.lines.append(" ".join(words[3:]))
+        name = words[words.index("--recipe") + 1]
+        if name in self._fails:
+            return subprocess.CompletedProcess(words, 2, stdout="")
+        rows = trials(data_wait_frac=0.4, device_name=f"by {name}")
+        path = write_csv(self._folder / f"{name}.csv", rows)
+        return subprocess.CompletedProcess(words, 0, stdout=f"{path}\n")
+
+
+def test_run_measures_each_recipe_once_and_divides_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    recorded = Recorded(tmp_path)
+    monkeypatch.setattr(subprocess, "run", recorded.run)
+    words = ["cpu-and-gpu", "h800-slower", "small-handicap", "thresholds", "--run"]
+    told = document(capsys, *words, "--budget", "4m", "--out", str(tmp_path))
+    assert [line.split()[2] for line in recorded.lines] == ["limited-link", "input-bound"]
+    assert all("--budget 120s" in line and "--quiet" in line for line in recorded.lines)
+    assert "--size tiny" in recorded.lines[0], "four configurations in two minutes"
+    assert "--size" not in recorded.lines[1], "two configurations in two minutes"
+    cases = [case for claim in told["claims"] for case in claim["cases"]]
+    assert any(case["circumstances"].get("device") == "by input-bound" for case in cases)
+
+
+def test_run_goes_on_when_a_recipe_cannot_run_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    recorded = Recorded(tmp_path, fails=("limited-link",))
+    monkeypatch.setattr(subprocess, "run", recorded.run)
+    assert main(["claims", "cpu-and-gpu", "h800-slower", "--run", "--out", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    assert "not measured here: bench run --recipe limited-link" in captured.err
+    assert "input-bound: 5 of 5 trials can be used" in captured.err
+    assert "by input-bound" in captured.out or "HOLDS" in captured.out
+
+
+def test_recipes_that_have_no_time_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    recorded = Recorded(tmp_path)
+    monkeypatch.setattr(subprocess, "run", recorded.run)
+    words = ["cpu-and-gpu", "h800-slower", "--run", "--budget", "30s", "--out", str(tmp_path)]
+    assert main(["claims", *words]) == 0
+    assert len(recorded.lines) == 1 and "--budget 30s" in recorded.lines[0]
+    assert "left out, no time in --budget 30s" in capsys.readouterr().err
+
+
+def test_claims_that_need_no_run_start_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("started a run"))
+    assert main(["claims", "thresholds", "h20-200k", "--run"]) == 0
+
+
+def test_a_report_has_the_claims_when_asked(tmp_path: Path, capsys: Captured) -> None:
+    rows = write_csv(tmp_path / "rows.csv", trials())
+    page = tmp_path / "page.md"
+    assert main(["report", str(rows), "-o", str(page)]) == 0
+    assert "Published claims" not in page.read_text(encoding="utf-8")
+    assert main(["report", str(rows), "-o", str(page), "--claims"]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "## Published claims" in text and "h800-slower" in text
+
+
+def test_every_command_that_would_test_a_claim_is_one_of_bench() -> None:
+    from bench.analysis.claims_facts import seeds_folder
+    from bench.analysis.claims_file import read_ledger
+
+    commands = {verb.command_for(claim) for claim in read_ledger(seeds_folder())}
+    assert all(command is None or command.startswith("bench ") for command in commands)
+
+
+def test_the_block_for_the_readme_has_the_testable_claims() -> None:
+    from bench.report.claims_table import claims_block
+
+    lines = claims_block().splitlines()
+    numbers = [line.split("|")[1].strip() for line in lines[2:] if line.startswith("|")]
+    assert numbers == [str(number) for number in range(1, 43)]
+
+
+def test_judging_claims_never_imports_torch() -> None:
+    code = (
+        "import sys; from bench.cli import main; code = main(['claims', 'F4']); "
+        "sys.exit(code or ('torch' in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr

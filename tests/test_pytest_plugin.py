@@ -72,7 +72,7 @@ def test_infer(bench_workload, benchmark):
 
 
 def test_train(bench_workload, benchmark):
-    step = bench_workload("imaging-train", size="tiny", device="cpu")
+    step = bench_workload("llm-train", size="tiny", device="cpu")
     assert benchmark.pedantic(step, rounds=2).flops > 0
 
 
@@ -159,7 +159,7 @@ def test_benchmarks_a_workload_and_says_what_was_run(ran: Ran) -> None:
     assert 0.03 <= infer["stats"]["min"] < 0.06
     assert infer["extra_info"]["workload"] == "sleep-infer"
     assert infer["extra_info"]["batch"] == 3
-    assert train["extra_info"]["workload"] == "imaging-train"
+    assert train["extra_info"]["workload"] == "llm-train"
     assert train["extra_info"]["mode"] == "real"
     assert train["stats"]["rounds"] == 2
 

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from bench.analysis.estimates import LogEstimate, estimate, exact
-from bench.analysis.groups import DEVICE, LEAST, MOST, gather
+from bench.analysis.groups import DEVICE, gather
+from bench.analysis.identity import LEAST, MOST
 
 if TYPE_CHECKING:
     from pandas import DataFrame

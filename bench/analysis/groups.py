@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import union_categoricals
 
+from bench.analysis.identity import IDENTITY, LEAST, MOST
 from bench.analysis.metrics import STEADY_CLOCK_RATIO, Source
 from bench.results.schema import BY_NAME, USABLE
 
@@ -24,22 +25,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-IDENTITY = (
-    "workload",
-    "workload_version",
-    "config_hash",
-    "mode",
-    "link",
-    "parallel",
-    "layout",
-    "device_count",
-    "mitigation",
-    "grad_accum",
-    "bucket_bytes",
-    "schedule",
-    "dtype",
-)
-"""What must be equal for two groups to be compared."""
 DEVICE = ("device_type", "device_name")
 DESCRIPTION = (
     "size",
@@ -69,8 +54,6 @@ CONFOUNDERS = (
     "host_hash",
 )
 """What may explain a difference between two groups that do match."""
-LEAST, MOST = 1e-60, 1e60
-"""Figures outside are damaged cells: no time, energy or count of bytes is that small or large."""
 _TRIAL = ("run_id", "trial", "attempt", "status", "reasons", "device")
 _BESIDE = (
     "throughput_per_s",

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bench.analysis.groups import DESCRIPTION, IDENTITY, Groups
+from bench.analysis.groups import DESCRIPTION, Groups
+from bench.analysis.identity import IDENTITY
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli.collector import no_collection
+
 if TYPE_CHECKING:
     from bench.analysis.comparison import Comparison
     from bench.analysis.figures import Options
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 _FORMATS = ["table", "markdown", "json", "github"]
 
 
+@no_collection()
 def compare(
     files: Annotated[
         list[Path],

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from bench.cli.collector import no_collection
 
 if TYPE_CHECKING:
     from bench.report.exports.selection import Selection
@@ -23,6 +27,7 @@ _WHOLE_TABLES = ("json", "long-csv", "parquet")
 """Formats that have a place for rows without figures."""
 
 
+@no_collection()
 def export(
     files: Annotated[list[Path], typer.Argument(help="Result files.", metavar="CSV...")],
     to: Annotated[
@@ -57,12 +62,13 @@ def export(
     """
     from bench.cli.output import print_note
     from bench.core.errors import NothingMatchedError
-    from bench.report.exports.selection import select
-    from bench.results.reader import read_rows
+    from bench.report.exports.selection import needed_columns, select
+    from bench.results.bulk import read_many
 
     chosen = _chosen(to, as_json=as_json)
     _check(chosen, output=output, direction=direction, files=files)
-    selection = select([row for path in files for row in read_rows(path, note=print_note)])
+    columns = None if chosen in _WHOLE_TABLES else needed_columns()
+    selection = select(read_many(files, columns=columns, note=print_note))
     for note in selection.notes():
         print_note(note)
     if not selection.rows or (chosen not in _WHOLE_TABLES and not selection.usable):
@@ -71,12 +77,13 @@ def export(
         assert output is not None
         _write_both(selection, folder=output)
         return
-    content = _content(selection, to=chosen, direction=direction)
+    pieces = _pieces(selection, to=chosen, direction=direction)
     if output is not None:
-        _write(output, content)
-    else:
-        assert isinstance(content, str)
-        typer.echo(content, nl=False)
+        _write(output, pieces)
+        return
+    for piece in pieces:
+        assert isinstance(piece, str)
+        sys.stdout.write(piece)
 
 
 def _chosen(to: str | None, *, as_json: bool) -> str:
@@ -119,7 +126,10 @@ def _check(to: str, *, output: Path | None, direction: str | None, files: list[P
         raise UsageError(f"-o {output} is one of the result files; give another name")
 
 
-def _content(selection: Selection, *, to: str, direction: str | None) -> str | bytes:
+def _pieces(
+    selection: Selection, *, to: str, direction: str | None
+) -> Iterable[str] | Iterable[bytes]:
+    """The document, in pieces where it may be large."""
     from bench.cli.output import print_note
     from bench.report.exports import (
         bmf,
@@ -132,26 +142,27 @@ def _content(selection: Selection, *, to: str, direction: str | None) -> str | b
     )
 
     notes: list[str] = []
-    content: str | bytes
+    pieces: Iterable[str] | Iterable[bytes]
     match to:
         case "pytest-benchmark":
-            content, notes = pytest_benchmark.document(selection), pytest_benchmark.notes(selection)
+            pieces = [pytest_benchmark.document(selection)]
+            notes = pytest_benchmark.notes(selection)
         case "bmf":
-            content = bmf.document(selection)
+            pieces = [bmf.document(selection)]
         case "github-action-benchmark":
             assert direction is not None
-            content = github_action_benchmark.document(selection, direction=direction)
+            pieces = [github_action_benchmark.document(selection, direction=direction)]
         case "json":
-            content = json_document.document(selection)
+            pieces = json_document.pieces(selection)
         case "long-csv":
-            content = long_csv.document(selection)
+            pieces = long_csv.pieces(selection)
         case "parquet":
-            content = parquet.document(selection)
+            pieces = [parquet.document(selection)]
         case _:
-            content, notes = mllog.document(selection), mllog.notes(selection)
+            pieces, notes = mllog.pieces(selection), mllog.notes(selection)
     for note in notes:
         print_note(note)
-    return content
+    return pieces
 
 
 def _write_both(selection: Selection, *, folder: Path) -> None:
@@ -163,17 +174,18 @@ def _write_both(selection: Selection, *, folder: Path) -> None:
     except OSError as error:
         raise DataError(f"{folder}: cannot be made: {error.strerror}") from error
     for direction, name in FILES.items():
-        _write(folder / name, document(selection, direction=direction))
+        _write(folder / name, [document(selection, direction=direction)])
 
 
-def _write(path: Path, content: str | bytes) -> None:
+def _write(path: Path, pieces: Iterable[str] | Iterable[bytes]) -> None:
     from bench.cli.output import print_note
     from bench.core.errors import DataError
-    from bench.results.sidecar import write_whole
+    from bench.results.sidecar import write_pieces
 
+    if "\0" in str(path):
+        raise DataError(f"{str(path)!r}: cannot be written: a NUL is in the name")
     try:
-        write_whole(path, content.encode() if isinstance(content, str) else content)
-    except (OSError, ValueError) as error:  # ValueError: NUL in the path
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: cannot be written: {reason}") from error
+        write_pieces(path, (one.encode() if isinstance(one, str) else one for one in pieces))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}") from error
     print_note(f"wrote {path}")

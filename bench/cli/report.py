@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli.collector import no_collection
 
+if TYPE_CHECKING:
+    from bench.report.content import Section
+
+
+@no_collection()
 def report(
     files: Annotated[list[Path], typer.Argument(help="Result files.", metavar="CSV...")],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="What to write: .html or .md.")
     ] = Path("report.html"),
+    claims: Annotated[
+        bool, typer.Option("--claims", help="Add which published claims hold, with these rows.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Write one self-contained page: validity, speed, gap, roofline, energy, verdicts, origin.
@@ -39,6 +49,7 @@ def report(
         options=Options(noise_floors=floors_by_key(load_floors(default_noise_path()))),
         made_utc=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         command=command,
+        extra=_claims(files) if claims else (),
     )
     write_report(output, made)
     if as_json:
@@ -46,3 +57,18 @@ def report(
         print_json({"path": str(output), "sections": names, "rows": made.num_rows})
     else:
         typer.echo(str(output))
+
+
+def _claims(files: Sequence[Path]) -> tuple[Section, ...]:
+    """Section of the claims' verdicts, from the shipped rows and those of the report."""
+    from bench.analysis.claims_facts import make_facts, reference_rows, seeds_folder
+    from bench.analysis.claims_file import find_claims, read_ledger
+    from bench.analysis.claims_verdict import judge
+    from bench.cli.output import print_note
+    from bench.report.claims_table import claims_section
+    from bench.results.reader import read_rows
+
+    rows = reference_rows(note=print_note)
+    rows += [row for path in files for row in read_rows(path, note=print_note)]
+    facts, ledger = make_facts(rows), read_ledger(seeds_folder())
+    return (claims_section([judge(claim, facts) for claim in find_claims(ledger, [])]),)

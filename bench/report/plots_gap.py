@@ -14,10 +14,10 @@ from bench.analysis.estimates import LogEstimate
 from bench.analysis.gap import Gap
 from bench.core.units import format_number, format_si
 from bench.report.content import Plot, Plots
+from bench.report.demand_titles import differing, full_title
 from bench.report.marks import dots, is_drawable, label_below, log_axis, look
-from bench.report.panel import FAINT, INK, ROW_INCHES, Value, color_of, draw, marker_of, short
+from bench.report.panel import INK, ROW_INCHES, Value, color_of, draw, marker_of, short
 from bench.report.plots_speed import in_words
-from bench.report.tables_gap import title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,8 @@ def gap_plots(gaps: Sequence[Gap]) -> Plots | None:
     found = [gap for gap in gaps if _aspects(gap)]
     if not found:
         return None
-    panels = [_gap_panel(gap) for gap in found[:MAX_GAPS]]
+    shown = differing(gap.train.setting for gap in found)
+    panels = [_gap_panel(gap, shown=shown) for gap in found[:MAX_GAPS]]
     hidden = len(found) - len(panels)
     note = f"{hidden} further pairs are in the table only." if hidden else ""
     return Plots(panels=tuple(panels), note=note)
@@ -51,7 +52,7 @@ def _aspects(gap: Gap) -> dict[str, Value]:
     return {name: value for name, value in values.items() if is_drawable(*value)}
 
 
-def _gap_panel(gap: Gap) -> Plot:
+def _gap_panel(gap: Gap, *, shown: Sequence[str]) -> Plot:
     found = _aspects(gap)
     values = list(found.values())
     labels = ["FLOPs" if name == "flops" else name for name in found]
@@ -71,7 +72,7 @@ def _gap_panel(gap: Gap) -> Plot:
         axes.axvline(1.0, color=INK, linewidth=1, linestyle="--")
         label_below(axes, f"training over inference{per}; 1 is equal")
 
-    name = f"{full_title(gap.train)} / {gap.infer.phase}"
+    name = f"{full_title(gap.train, shown=shown)} / {gap.infer.phase}"
     told = "; ".join(f"{a}: {in_words(v)} times" for a, v in zip(labels, values, strict=True))
     return draw(
         f"gap {name} {gap.train.device} {gap.train.setting.facts}",
@@ -138,6 +139,8 @@ def _roofs(demands: Sequence[Demand]) -> list[tuple[float, float, str]]:
 def _roofline(device: str, demands: Sequence[Demand]) -> Plot:
     roofs = _roofs(demands)
     places = [(demand.flops_per_byte or 1.0, _speed(demand)) for demand in demands]
+    shown = differing(demand.setting for demand in demands)
+    names = [full_title(demand, shown=shown) for demand in demands]
     ridges = [flops / rate for flops, rate, _ in roofs]
     left = min([x for x, _ in places] + ridges) / 4.0
     right = max([x for x, _ in places] + ridges) * 4.0
@@ -160,12 +163,13 @@ def _roofline(device: str, demands: Sequence[Demand]) -> Plot:
         log_axis(axes, values=[left * 1.4, right / 1.4], which="x")
         log_axis(axes, values=[min(lows), max(f for f, _, _ in roofs) * 1.6], which="y")
         for number, (demand, (x, y)) in enumerate(zip(demands, places, strict=True)):
-            _point(axes, x=x, y=y, number=number, demand=demand)
+            _point(axes, x=x, y=y, number=number, demand=demand, name=names[number])
         label_below(axes, "FLOP per byte of least memory traffic")
         axes.set_ylabel("FLOP/s")
 
     told = "; ".join(
-        _told(demand, x=x, y=y) for demand, (x, y) in zip(demands, places, strict=True)
+        _told(demand, name=name, x=x, y=y)
+        for demand, name, (x, y) in zip(demands, names, places, strict=True)
     )
     return draw(
         f"roofline {device}",
@@ -177,13 +181,13 @@ def _roofline(device: str, demands: Sequence[Demand]) -> Plot:
     )
 
 
-def _point(axes: Axes, *, x: float, y: float, number: int, demand: Demand) -> None:
+def _point(axes: Axes, *, x: float, y: float, number: int, demand: Demand, name: str) -> None:
     is_real = demand.setting.fact("mode") in ("real", "")
     axes.plot(
         [x],
         [y],
         marker_of(number),
-        label=short(f"{full_title(demand)}: {_reached(demand)}", length=60),
+        label=short(f"{name}: {_reached(demand)}", length=60),
         zorder=3,
         **look(color_of(number), is_hollow=not is_real),  # type: ignore[arg-type]
     )
@@ -194,11 +198,6 @@ def _reached(demand: Demand) -> str:
     return f"{demand.reached_frac * 100:.3g} % of the {demand.roof} roof"
 
 
-def _told(demand: Demand, *, x: float, y: float) -> str:
+def _told(demand: Demand, *, name: str, x: float, y: float) -> str:
     place = f"{format_number(x)} FLOP per byte, {format_si(y, 'FLOP/s')}"
-    return f"{full_title(demand)}: {place}, {_reached(demand)}"
-
-
-def full_title(demand: Demand) -> str:
-    """Title with the batch, in which many demands differ."""
-    return title(demand) if demand.batch is None else f"{title(demand)} b{demand.batch}"
+    return f"{name}: {place}, {_reached(demand)}"

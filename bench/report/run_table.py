@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -29,6 +29,9 @@ class Line:
 
     rows: Sequence[Row]
     usable: Sequence[Row]
+    _found: dict[str, list[float]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def first(self) -> Row:
@@ -41,9 +44,11 @@ class Line:
         return sum(values) / len(values) if values else None
 
     def values(self, column: str) -> list[float]:
-        """Figures of the usable trials."""
-        found = (row.get(column) for row in self.usable)
-        return [float(value) for value in found if isinstance(value, int | float)]
+        """Figures of the usable trials; found once, since tables and panels ask again."""
+        if column not in self._found:
+            cells = [row[column] for row in self.usable if column in row]
+            self._found[column] = [float(cell) for cell in cells if isinstance(cell, (int, float))]
+        return self._found[column]
 
     def throughput_interval(self) -> tuple[float, float, float] | None:
         """Geometric mean and 95 % interval over trials; None under two trials."""

@@ -13,10 +13,12 @@ from bench.analysis.demand import Demand, wide_rows
 from bench.analysis.figures import Options
 from bench.analysis.gap import Missing
 from bench.analysis.gap_result import GapResult, measure_gap
-from bench.analysis.groups import DESCRIPTION, IDENTITY
+from bench.analysis.groups import DESCRIPTION
+from bench.analysis.identity import IDENTITY
 from bench.analysis.metrics import METRICS
 from bench.report import tables_compare, tables_gap
 from bench.report.content import Part, Prose, Section
+from bench.report.demand_titles import differing, full_title
 from bench.report.evidence import Evidence
 from bench.report.plots_compare import compare_plots
 from bench.report.plots_gap import gap_plots, is_on_several, is_placeable, roofline_plots
@@ -91,7 +93,12 @@ def roofline(result: GapResult, *, num_hidden: int) -> Section | None:
     grid = tables_gap.roofline_grid([demand for demand in used if not is_on_several(demand)])
     parts: list[Part] = [plots] if plots else []
     parts += [grid] if grid.rows else []
-    lost = [f"{tables_gap.title(d)} on {d.device}: {_why(d)}" for d in used if not is_placeable(d)]
+    shown = differing(demand.setting for demand in used)
+    lost = [
+        f"{full_title(demand, shown=shown)} on {demand.device}: {_why(demand)}"
+        for demand in used
+        if not is_placeable(demand)
+    ]
     lost = list(dict.fromkeys(lost))
     if lost:
         lines = ["Not placed:", *lost[:MAX_LINES]]

@@ -4,44 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.analysis.demand import Demand, Setting
+from bench.analysis.demand import Demand
 from bench.analysis.gap import DeviceGap, Gap, Missing
 from bench.analysis.gap_result import GapResult
 from bench.analysis.needs import Share, Training, items_per_day
 from bench.core.units import format_bytes, format_duration, format_number, format_si
+from bench.report.demand_titles import differing, setting_title, title
 from bench.report.grid import Grid
 from bench.report.quantities import figure, ratio
-from bench.report.run_table import remedies_of
-from bench.results.schema import Row
-
-
-def remedies(setting: Setting) -> str:
-    """What is done about a narrow link, as `run_table.remedies_of` words it."""
-    row: Row = {name: setting.fact(name) for name in ("mitigation", "schedule")}
-    for name in ("grad_accum", "bucket_bytes"):
-        row[name] = int(float(setting.fact(name))) if setting.fact(name) else None
-    return remedies_of(row)
-
-
-def title(demand: Demand, *, phase: str | None = None) -> str:
-    """Workload with what it was run with; the mode when it is not real."""
-    setting = demand.setting
-    words = [demand.name if phase is None else phase, setting.fact("size"), setting.fact("dtype")]
-    if setting.fact("compile").lower() == "true":
-        words.append("compiled")
-    if setting.fact("mode") not in ("real", ""):
-        words.append(f"[{setting.fact('mode')} {setting.fact('link')}".rstrip() + "]")
-    count, layout = setting.fact("device_count"), setting.fact("layout")
-    words += [f"x{count}"] if count not in ("", "1") else []
-    words += [setting.fact("parallel"), layout if " x " in layout else "", remedies(setting)]
-    return " ".join(word for word in words if word)
 
 
 def gap_grid(gaps: Sequence[Gap]) -> Grid:
     """Training over inference: time, FLOPs, memory, energy, utilisation."""
+    shown = differing(gap.train.setting for gap in gaps)
     rows = [
         (
-            f"{title(gap.train)} / {gap.infer.phase}",
+            f"{title(gap.train, shown=shown)} / {gap.infer.phase}",
             gap.train.device,
             gap.unit or "",
             ratio(gap.time),
@@ -86,9 +64,10 @@ def _why_no_energy(gap: Gap) -> str:
 
 def demand_grid(found: Sequence[Demand]) -> Grid:
     """Each phase by itself: absolute figures."""
+    shown = differing(demand.setting for demand in found)
     rows = [
         (
-            title(demand),
+            title(demand, shown=shown),
             demand.device,
             demand.items_unit,
             figure(demand.time_per_item_s, format_duration),
@@ -114,9 +93,10 @@ def _items_per_day(demand: Demand) -> str:
 
 def roofline_grid(found: Sequence[Demand]) -> Grid:
     """Where each phase lies under the roofs that were measured on its device."""
+    shown = differing(demand.setting for demand in found)
     rows = [
         (
-            title(demand),
+            title(demand, shown=shown),
             demand.device,
             format_number(demand.flops_per_byte),
             _number(demand.ridge_flops_per_byte),
@@ -147,9 +127,10 @@ def _kinds(found: Sequence[Demand]) -> tuple[str, ...]:
 
 def device_grid(gaps: Sequence[DeviceGap]) -> Grid:
     """Time per item on B over A, in training and in inference, and how far these lie apart."""
+    shown = differing(gap.setting for gap in gaps)
     rows = [
         (
-            f"{gap.setting.workload} {gap.setting.fact('size')} {gap.setting.fact('dtype')}",
+            setting_title(gap.setting, shown=shown),
             gap.device_a,
             gap.device_b,
             ratio(gap.train),
@@ -169,9 +150,10 @@ def device_grid(gaps: Sequence[DeviceGap]) -> Grid:
 
 def training_grid(found: Sequence[tuple[Demand, Training]]) -> Grid:
     """Time and energy of a training of stated length."""
+    shown = differing(demand.setting for demand, _ in found)
     rows = [
         (
-            title(demand),
+            title(demand, shown=shown),
             demand.device,
             f"{format_number(plan.num_items)} {demand.items_unit}",
             figure(plan.time_s, format_duration),
@@ -188,9 +170,10 @@ def training_grid(found: Sequence[tuple[Demand, Training]]) -> Grid:
 
 def share_grid(found: Sequence[tuple[Demand, Share]], *, load: str, latency: str | None) -> Grid:
     """Part of the device that a stated inference load needs."""
+    shown = differing(demand.setting for demand, _ in found)
     rows = [
         (
-            title(demand),
+            title(demand, shown=shown),
             demand.device,
             demand.items_unit,
             figure(need.for_rate, _share),
@@ -231,9 +214,10 @@ def grids(result: GapResult, *, load: str, latency: str | None) -> list[Grid]:
 def missing_lines(missing: Sequence[Missing], *, commands: Sequence[str]) -> list[str]:
     """What is missing for a ratio, and the command that would measure it."""
     lines = []
+    shown = differing(half.present.setting for half in missing)
     for half, command in zip(missing, commands, strict=True):
         lacks = "training" if half.lacks_training else "inference"
-        there = f"{title(half.present)} on {half.present.device}"
+        there = f"{title(half.present, shown=shown)} on {half.present.device}"
         lost = f" ({half.tried.name} was tried: {half.tried.lost_reasons})" if half.tried else ""
         how = half.why_never or f"measure it: {command}"
         lines.append(f"{there} has no {lacks} beside it{lost}; {how}")

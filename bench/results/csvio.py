@@ -20,6 +20,8 @@ MAX_CELL_CHARACTERS = 32_767
 """Longest cell that Excel keeps: https://support.microsoft.com/office/1672b34d-7043-467e-8e27-269d656771c3"""
 INT64_MAX = 2**63 - 1
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+_DECODER = json.JSONDecoder()
 _GUARDED = re.compile(r"'*[=+\-@\t\r\n]")
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _NEEDS_QUOTES = re.compile(r'[",\r\n]|\A\s|\s\Z')
@@ -93,9 +95,27 @@ def unguard(text: str) -> str:
 def canonical_json(text: str) -> str:
     """JSON with sorted keys and no spaces, so that equal parameters are equal text."""
     try:
-        return json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return _CANONICAL.encode(json.loads(text))
     except (ValueError, RecursionError) as error:
         raise ValueError("expected JSON without NaN or infinity") from error
+
+
+def are_canonical(texts: list[str]) -> bool:
+    """Whether every one of these is what `canonical_json` would make of it.
+
+    Each must be one JSON value to its end, and all together must be what their values give: where
+    the first text that is not canonical began, the two could not agree.
+    """
+    values = []
+    try:
+        for text in texts:
+            value, end = _DECODER.raw_decode(text)
+            if end != len(text):
+                return False
+            values.append(value)
+        return _CANONICAL.encode(values) == f"[{','.join(texts)}]"
+    except (ValueError, RecursionError):
+        return False
 
 
 def format_record(cells: list[str]) -> bytes:

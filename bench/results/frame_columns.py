@@ -159,6 +159,19 @@ def series_of(values: "list[Value] | Objects", *, column: Column) -> "pd.Series"
     return _categories(codes, texts=texts)
 
 
+def blank_series(length: int, *, column: Column) -> "pd.Series":
+    """A column in which nothing was measured."""
+    import numpy as np
+    import pandas as pd
+
+    if column.name in _FEW:
+        codes = np.full(length, -1, dtype=np.intp)
+        return _categories(codes, texts=np.empty(0, dtype=object))
+    dtype = _DTYPES[column.kind]
+    missing = np.nan if dtype in ("str", "float64") else pd.NA
+    return pd.Series(missing, index=range(length), dtype=dtype)
+
+
 def _categories(codes: "Index", *, texts: "Objects") -> "pd.Series":
     import pandas as pd
 

@@ -500,7 +500,7 @@ def test_a_configuration_with_its_minimum_is_not_called_skipped_when_the_budget_
     monkeypatch.setattr(
         Runner, "_is_spent", lambda self: sum(len(arm.done) for arm in self.arms) >= 7
     )
-    ended = run("-w", "sleep", "--batch", "1,2", "--budget", "1h", "--out", str(tmp_path))
+    ended = run("-w", "sleep-infer", "--batch", "1,2", "--budget", "1h", "--out", str(tmp_path))
     assert ended.code == 0, ended.err
     rows = rows_in(tmp_path)
     assert sorted(Counter(row["batch"] for row in rows).values()) == [3, 4]

@@ -23,7 +23,7 @@ def table(points: list[Point]) -> str:
         lines.append(
             f"| {point.bits_per_s / 1e9:g} | {point.workload}-train tiny "
             f"| {point.bucket_bytes // 1024} "
-            f"| {point.real_s * 1e3:.1f} | {point.alone_s * 1e3:.1f} "
+            f"| {point.step_s('real') * 1e3:.1f} | {point.step_s('alone') * 1e3:.1f} "
             f"| {' | '.join(errors)} | {'dominates' if point.is_dominated else 'minor'} |"
         )
     return "\n".join(lines)
@@ -83,7 +83,9 @@ def document(found: Found, *, date: str) -> str:
             "",
             "'alone' is the step without any group while the other core does the same;",
             "communication 'dominates' where the link alone takes longer than that for the",
-            "gradients. Errors are of medians over all steps.",
+            "gradients. A step is that of the slower rank, as real ranks wait for each other in",
+            "every step and emulated ones do not. A mode's error is against the real step of the same round, each a median",
+            "of its steps; told is the median over the rounds.",
             "",
         ]
     )

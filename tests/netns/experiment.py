@@ -23,7 +23,9 @@ from tests.netns.shaped import ShapedPair
 RATES_BITS_PER_S = (0.2e9, 0.5e9, 1e9, 2e9)
 WORKLOADS = ("imaging", "llm")
 BUCKETS_BYTES = (64 * 2**10, 256 * 2**10, 25 * 2**20)
-SIZES_BYTES = (16_384, 65_536, 262_144, 1_048_576)
+SIZES_BYTES = (65_536, 131_072, 262_144, 524_288, 1_048_576)
+"""Of all-reduces; larger than the bucket filter's burst, which would hide the link."""
+FIT_ROUNDS = 5
 LEAST_ALPHA_S = 1e-6
 """A link without any latency is refused; where bursts hide it, it is next to nothing."""
 FITTED_POINT = (0.5e9, "imaging", 256 * 2**10)
@@ -109,27 +111,26 @@ def fit_line(times_s: dict[int, float]) -> tuple[float, float]:
 
 @dataclass(kw_only=True)
 class Point:
-    """One rate, workload and bucket: medians of all steps of all rounds."""
+    """One rate, workload and bucket."""
 
     bits_per_s: float
     workload: str
     bucket_bytes: int
     gradient_bytes: int
-    real_s: float
-    alone_s: float
-    """A step without any group, both cores at work."""
-    emulated_s: float
-    """Without the tax."""
-    taxed_s: float
-    throttled_s: float
-
     link_s: float
     """What the fitted link alone takes for the gradients."""
+    rounds: dict[str, list[float]]
+    """Median step of each round, by arm: real, alone (no group, both cores at work), emulated
+    (without the tax), taxed, throttled."""
+
+    def step_s(self, arm: str) -> float:
+        """Median over the rounds."""
+        return statistics.median(self.rounds[arm])
 
     @property
     def is_dominated(self) -> bool:
         """Whether the link takes longer than compute."""
-        return self.link_s > self.alone_s
+        return self.link_s > self.step_s("alone")
 
     @property
     def is_fitted(self) -> bool:
@@ -137,8 +138,9 @@ class Point:
         return (self.bits_per_s, self.workload, self.bucket_bytes) == FITTED_POINT
 
     def error(self, mode: str) -> float:
-        """Relative error of a mode's step against the real one."""
-        return float(getattr(self, f"{mode}_s")) / self.real_s - 1
+        """Relative error against the real step of the same round, median over the rounds."""
+        pairs = zip(self.rounds[mode], self.rounds["real"], strict=True)
+        return statistics.median(modelled / real for modelled, real in pairs) - 1
 
 
 @dataclass(kw_only=True)
@@ -172,11 +174,12 @@ def measure(pair: ShapedPair, ranks: Ranks, *, rounds: int, steps: int) -> Found
 
 def _fit_link(pair: ShapedPair, ranks: Ranks, rate: float) -> tuple[float, float]:
     pair.shape(rate)
-    answers = ranks.order(do="collectives", mode="real", sizes_bytes=SIZES_BYTES, repeats=9)
-    slowest = {
-        size: max(answer["median_s"][str(size)] for answer in answers) for size in SIZES_BYTES
-    }
-    return fit_line(slowest)
+    found: dict[int, list[float]] = {size: [] for size in SIZES_BYTES}
+    for _ in range(FIT_ROUNDS):
+        answers = ranks.order(do="collectives", mode="real", sizes_bytes=SIZES_BYTES, repeats=9)
+        for size in SIZES_BYTES:
+            found[size].append(max(answer["median_s"][str(size)] for answer in answers))
+    return fit_line({size: statistics.median(times_s) for size, times_s in found.items()})
 
 
 def link_text(link: tuple[float, float]) -> str:
@@ -192,7 +195,11 @@ Links = dict[float, tuple[float, float]]
 def _steps(
     pair: ShapedPair, ranks: Ranks, links: Links, key: Key, *, mode: str, steps: int, tax: float
 ) -> tuple[list[float], int]:
-    """Steps of rank 0 in one mode; the real mode is the only one that the shaping touches."""
+    """Steps in one mode; the real mode is the only one that the shaping touches.
+
+    A step is that of the slower rank: real ranks wait for each other in every step, emulated ones
+    do not know of each other.
+    """
     rate, workload, bucket_bytes = key
     pair.shape(rate) if mode == "real" else pair.unshape()
     order: dict[str, Any] = {"do": "steps", "mode": mode, "workload": workload}
@@ -200,24 +207,31 @@ def _steps(
     if mode in ("emulated", "throttled"):
         order |= {"link": link_text(links[rate]), "cpu_tax": tax}
     answers = ranks.order(**order)
-    return answers[0]["step_s"], answers[0]["gradient_bytes"]
+    step_s = [max(both) for both in zip(*(one["step_s"] for one in answers), strict=True)]
+    return step_s, answers[0]["gradient_bytes"]
 
 
 def _fit_tax(pair: ShapedPair, ranks: Ranks, links: Links, *, rounds: int, steps: int) -> float:
     """Copies of each byte that make the emulated step as long as the real one, at one point."""
     trial_tax = 8.0
-    real_s, bare_s, taxed_s = [], [], []
+    real_s: list[float] = []
+    bare_s: list[float] = []
+    taxed_s: list[float] = []
     for _ in range(rounds):
         for mode, tax, into in (
             ("real", 0.0, real_s),
             ("emulated", 0.0, bare_s),
             ("emulated", trial_tax, taxed_s),
         ):
-            into += _steps(pair, ranks, links, FITTED_POINT, mode=mode, steps=steps, tax=tax)[0]
-    real, bare, taxed = (statistics.median(one) for one in (real_s, bare_s, taxed_s))
-    if taxed <= bare:
-        return 0.0
-    return max(0.0, (real - bare) / (taxed - bare) * trial_tax)
+            key = FITTED_POINT
+            step_s, _ = _steps(pair, ranks, links, key, mode=mode, steps=steps, tax=tax)
+            into.append(statistics.median(step_s))
+    found = [
+        (real - bare) / (taxed - bare) * trial_tax
+        for real, bare, taxed in zip(real_s, bare_s, taxed_s, strict=True)
+        if taxed > bare
+    ]
+    return max(0.0, statistics.median(found)) if found else 0.0
 
 
 def _point(
@@ -230,7 +244,7 @@ def _point(
     rounds: int,
     steps: int,
 ) -> Point:
-    times_s: dict[str, list[float]] = {}
+    medians_s: dict[str, list[float]] = {}
     gradient_bytes = 0
     arms = (
         ("real", "real", 0.0),
@@ -244,7 +258,7 @@ def _point(
             step_s, gradient_bytes = _steps(
                 pair, ranks, links, key, mode=mode, steps=steps, tax=arm_tax
             )
-            times_s.setdefault(name, []).extend(step_s)
+            medians_s.setdefault(name, []).append(statistics.median(step_s))
     rate, workload, bucket_bytes = key
     return Point(
         bits_per_s=rate,
@@ -252,7 +266,7 @@ def _point(
         bucket_bytes=bucket_bytes,
         gradient_bytes=gradient_bytes,
         link_s=gradient_bytes / links[rate][1],
-        **{f"{name}_s": statistics.median(values) for name, values in times_s.items()},
+        rounds=medians_s,
     )
 
 

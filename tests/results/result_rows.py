@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from bench.results.csvio import format_record, format_row
-from bench.results.schema import COLUMNS, NAMES, Row
+from bench.results.schema import COLUMNS, NAMES, SCHEMA_VERSION, Row
 from bench.results.store import Store
 
 UTC = "2030-01-31T12:00:00Z"
@@ -24,7 +24,7 @@ def small_row(**cells: object) -> Row:
 
 def stored_row(**cells: object) -> Row:
     """As the reader gives it: every column, blanks as None."""
-    whole = {"schema_version": "1.0", "run_id": "r1", **small_row(**cells)}
+    whole = {"schema_version": SCHEMA_VERSION, "run_id": "r1", **small_row(**cells)}
     return {name: whole.get(name) for name in NAMES}
 
 

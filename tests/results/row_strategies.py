@@ -5,7 +5,7 @@ import json
 from hypothesis import strategies as st
 
 from bench.results.csvio import canonical_json
-from bench.results.schema import COLUMNS, NAMES, REQUIRED, Column
+from bench.results.schema import COLUMNS, NAMES, REQUIRED, SCHEMA_VERSION, Column
 
 
 def storable(text: str) -> str:
@@ -32,7 +32,7 @@ CELLS = {
 
 def _cell(column: Column) -> st.SearchStrategy[object]:
     if column.name == "schema_version":
-        return st.just("1.0")
+        return st.just(SCHEMA_VERSION)
     if column.name == "run_id":
         return st.just("r1")
     if column.name == "status":

@@ -14,8 +14,9 @@ WORKLOAD = str(Path(__file__).parents[1] / "workload_files" / "small_net.py")
 
 
 def test_a_run_is_profiled_on_request_and_only_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # no roof of another run
     flags = ["--device", "cpu", "--threads", "1", "--profile", "smoke", "--quiet"]
     assert main(["run", "-w", WORKLOAD, *flags, "--out", str(tmp_path)]) == 0
     path = Path(capsys.readouterr().out.strip())

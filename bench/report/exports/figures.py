@@ -14,29 +14,28 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench.analysis.identity import IDENTITY, LEAST, MOST
 from bench.core import statistics
 from bench.report.grid import plain
 from bench.report.run_table import Line, is_several, lines_of, spread_of, title_of
 from bench.results.schema import Row
 
-KEY = (
-    "workload",
-    "workload_version",
-    "config_hash",
+KEY = (*IDENTITY, "device_type", "env_id")
+"""What trials must share to be repetitions of one another, beside device and device name."""
+HOW_AND_WHERE = (
     "mode",
     "link",
     "parallel",
     "layout",
-    "device_count",
-    "mitigation",
-    "grad_accum",
-    "bucket_bytes",
     "schedule",
-    "dtype",
-    "device_type",
-    "env_id",
+    "mitigation",
+    "bucket_bytes",
+    "grad_accum",
+    "device",
+    "device_name",
+    "device_count",
 )
-"""What trials must share to be repetitions of one another, beside device and device name."""
+"""What every format tells of a row beside the workload and its parameters."""
 _APART = (
     ("device", ""),
     ("workload_version", "version "),
@@ -51,8 +50,6 @@ _IN_TITLE = ("workload", "size", "dtype", "mode", "parallel", "layout", "link", 
              "schedule")  # fmt: skip
 _MAX_CELL = 100
 """Characters of a cell in a name; Bencher takes names of 1024."""
-_LEAST, _MOST = 1e-60, 1e60
-"""Figures outside are damaged cells: nothing measured here is that small or large."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +201,7 @@ def item_of(row: Row) -> str:
 def trial_values(rows: Sequence[Row], column: str) -> list[float]:
     """Figures of single trials that can be figures: over zero, and of this world."""
     found = (row.get(column) for row in rows)
-    return [float(v) for v in found if isinstance(v, int | float) and _LEAST < v < _MOST]
+    return [float(v) for v in found if isinstance(v, int | float) and LEAST < v < MOST]
 
 
 def _figure(measure: Measure, *, line: Line) -> Figure | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench.report.exports.figures import configurations, name_of
+from bench.report.exports.figures import HOW_AND_WHERE, configurations, name_of
 from bench.report.exports.selection import Selection
 from bench.results.csvio import format_cell, format_record
 from bench.results.schema import BY_NAME, COLUMNS, Column, Row
@@ -39,17 +39,7 @@ FACTS = (
     "config_hash",
     "dtype",
     "batch",
-    "mode",
-    "link",
-    "parallel",
-    "layout",
-    "schedule",
-    "mitigation",
-    "bucket_bytes",
-    "grad_accum",
-    "device",
-    "device_name",
-    "device_count",
+    *HOW_AND_WHERE,
     "trial",
     "attempt",
     "status",
@@ -62,22 +52,25 @@ _NAME = Column("name", "str", "", "")
 
 def document(selection: Selection) -> str:
     """Return the file's text."""
-    return b"".join(_lines(selection)).decode()
+    return "".join(pieces(selection))
 
 
-def _lines(selection: Selection) -> Iterator[bytes]:
-    yield format_record(["name", *FACTS, "figure", "value"])
+def pieces(selection: Selection) -> Iterator[str]:
+    """Yield the file's text: the lines of one trial after the other."""
+    yield format_record(["name", *FACTS, "figure", "value"]).decode()
     for one in configurations(selection.usable):
         for row in one.line.usable:
             facts = _facts(row, name=one.name)
-            for column in FIGURES:
-                if row.get(column.name) is not None:
-                    value = format_cell(row[column.name], column)
-                    yield format_record([*facts, column.name, value])
+            # Names of columns and figures need no quotes, and the facts are the same on each line.
+            yield "".join(
+                f"{facts},{column.name},{format_cell(value, column)}\n"
+                for column in FIGURES
+                if (value := row.get(column.name)) is not None
+            )
     for row in selection.unusable:
-        yield format_record([*_facts(row, name=name_of(row)), "", ""])
+        yield f"{_facts(row, name=name_of(row))},,\n"
 
 
-def _facts(row: Row, *, name: str) -> list[str]:
+def _facts(row: Row, *, name: str) -> str:
     facts = [format_cell(row.get(fact), BY_NAME[fact]) for fact in FACTS]
-    return [format_cell(name, _NAME), *facts]
+    return format_record([format_cell(name, _NAME), *facts]).decode().removesuffix("\n")

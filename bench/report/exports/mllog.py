@@ -25,12 +25,14 @@ _TOKEN = ":::MLLOG"
 
 def document(selection: Selection) -> str:
     """Return the lines."""
-    return "".join(
-        line
-        for one in configurations(selection.usable)
-        for row in one.line.usable
-        for line in _lines(row, name=one.name)
-    )
+    return "".join(pieces(selection))
+
+
+def pieces(selection: Selection) -> Iterator[str]:
+    """Yield the lines."""
+    for one in configurations(selection.usable):
+        for row in one.line.usable:
+            yield from _lines(row, name=one.name)
 
 
 def notes(selection: Selection) -> list[str]:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from bench import __version__
 from bench.core import statistics
-from bench.report.exports.figures import Configuration, configurations, trial_values
+from bench.report.exports.figures import HOW_AND_WHERE, Configuration, configurations, trial_values
 from bench.report.exports.selection import Selection
 from bench.results.schema import Row
 
@@ -31,14 +31,7 @@ _MACHINE = {
     "driver_version": "driver_version",
 }
 _EXTRA = (
-    "mode",
-    "link",
-    "parallel",
-    "layout",
-    "mitigation",
-    "device",
-    "device_name",
-    "device_count",
+    *HOW_AND_WHERE,
     "workload_version",
     "config_hash",
     "torch_version",
@@ -66,7 +59,11 @@ def document(selection: Selection) -> str:
 
 def notes(selection: Selection) -> list[str]:
     """Lines for stderr about configurations that have no step time."""
-    untimed = [one.name for one in configurations(selection.usable) if _entry(one) is None]
+    untimed = [
+        one.name
+        for one in configurations(selection.usable)
+        if not trial_values(one.line.usable, "step_median_ms")
+    ]
     return [f"{name}: has no step time and is left out" for name in untimed]
 
 

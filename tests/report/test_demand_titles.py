@@ -1,0 +1,90 @@
+"""No two settings look alike in a table of `bench gap`, and none says more than it takes."""
+
+import json
+
+import pytest
+
+from bench.analysis.gap_result import GapResult, measure_gap
+from bench.report import tables_gap
+from bench.report.plots_gap import gap_plots
+from bench.results.schema import Row, Value
+from tests.analysis.synthetic_rows import frame, trials
+
+
+def both_phases(number: int, *, params: dict[str, object], **cells: Value) -> list[Row]:
+    return [
+        row
+        for phase in ("train", "infer")
+        for row in trials(
+            num=3,
+            workload=f"imaging-{phase}",
+            config_hash=f"{phase}{number}",
+            params_json=json.dumps(params),
+            **cells,
+        )
+    ]
+
+
+def result_of(*parts: list[Row]) -> GapResult:
+    return measure_gap(frame(row for part in parts for row in part), load=None, num_items=None)
+
+
+def names(result: GapResult) -> list[str]:
+    return [str(row[0]) for row in tables_gap.gap_grid(result.gaps).rows]
+
+
+def test_settings_that_differ_in_batch_and_a_parameter_say_both() -> None:
+    result = result_of(
+        both_phases(1, params={"batch": 2, "patch": 32, "filters": 8}, batch=2),
+        both_phases(2, params={"batch": 4, "patch": 64, "filters": 8}, batch=4),
+    )
+    assert names(result) == [
+        "imaging-train tiny fp32 b2 patch=32 / infer",
+        "imaging-train tiny fp32 b4 patch=64 / infer",
+    ]
+
+
+def test_a_setting_alone_says_no_parameters() -> None:
+    result = result_of(both_phases(1, params={"batch": 2, "patch": 32}))
+    assert names(result) == ["imaging-train tiny fp32 / infer"]
+
+
+def test_other_sizes_have_other_parameters_without_telling_them() -> None:
+    result = result_of(
+        both_phases(1, params={"patch": 32}), both_phases(2, params={"patch": 64}, size="small")
+    )
+    assert names(result) == ["imaging-train tiny fp32 / infer", "imaging-train small fp32 / infer"]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "words"),
+    [
+        ("channels_last", (False, True), ("", " channels-last")),
+        ("data", ("generated", "resident"), (" data generated", " data resident")),
+        ("workload_version", ("1-abc", "2-def"), (" version 1-abc", " version 2-def")),
+    ],
+)
+def test_what_else_differs_is_told(
+    column: str, values: tuple[Value, Value], words: tuple[str, str]
+) -> None:
+    cells: list[dict[str, Value]] = [{column: value} for value in values]
+    result = result_of(*(both_phases(i, params={}, **one) for i, one in enumerate(cells)))
+    assert names(result) == [f"imaging-train tiny fp32{word} / infer" for word in words]
+
+
+def test_no_two_lines_of_any_table_and_no_two_panels_look_alike() -> None:
+    devices = ("Test CPU", "Other CPU")
+    result = result_of(
+        *(
+            both_phases(10 * i + batch, params={"batch": batch}, batch=batch, device_name=device)
+            for i, device in enumerate(devices)
+            for batch in (2, 4)
+        )
+    )
+    for grid in tables_gap.grids(result, load="", latency=None):
+        named = [row[:3] for row in grid.rows]
+        assert len(set(named)) == len(named), grid.title
+    plots = gap_plots(result.gaps)
+    assert plots is not None
+    titles = [panel.title for panel in plots.panels]
+    assert len(set(titles)) == len(titles) == 4

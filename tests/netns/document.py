@@ -84,8 +84,8 @@ def document(found: Found, *, date: str) -> str:
             "'alone' is the step without any group while the other core does the same;",
             "communication 'dominates' where the link alone takes longer than that for the",
             "gradients. A step is that of the slower rank, as real ranks wait for each other in",
-            "every step and emulated ones do not. A mode's error is against the real step of the same round, each a median",
-            "of its steps; told is the median over the rounds.",
+            "every step and emulated ones do not. A mode's error is against the real step of the",
+            "same round, each a median of its steps; told is the median over the rounds.",
             "",
         ]
     )

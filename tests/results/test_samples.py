@@ -101,6 +101,7 @@ def test_a_full_disk_leaves_the_earlier_trials(path: Path, monkeypatch: pytest.M
         (gzip.compress(b'{"trial": 1}\n'), "lacks one of"),
         (gzip.compress(b"\xff\xfe"), "is not JSON"),
     ],
+    ids=range(5),  # gzip holds the time, and workers must agree on names
 )
 def test_what_is_no_samples_file_is_named(path: Path, content: bytes, message: str) -> None:
     path.write_bytes(content)

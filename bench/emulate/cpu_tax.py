@@ -3,7 +3,7 @@
 A real CPU group moves every byte through the kernel several times and adds on the way, on cores
 that compute wants too; without that an emulated step looks up to a quarter too fast. A thread
 copies `copies` times the bytes of each collective, spread over the time of its transfer. How many
-copies a group costs is fitted on one point and tested on others; 0 until then.
+copies a byte costs is fitted on one point and tested on others by `tests/netns`.
 """
 
 import queue

@@ -21,7 +21,7 @@ from torch import Tensor
 from bench.core.errors import MeasurementError
 from bench.emulate.delay_kernel import DelayKernels
 from bench.emulate.host_link import Move, note_drain
-from bench.emulate.recording import Issued, Moment, Recorder
+from bench.emulate.recording import Issued, Moment, Recorder, Resolve
 from bench.emulate.serial_link import NUM_LINKS, level_of
 from bench.emulate.stream_watch import StreamWatch
 
@@ -58,8 +58,6 @@ class DeviceLink:
         self._slots = itertools.count()
         self._watch = StreamWatch(stamp=self.stamp)
         self._units = 0
-        self._first = 0
-        self._read: list[int] = []
         torch.cuda.synchronize(self.device)
 
     @property
@@ -77,21 +75,15 @@ class DeviceLink:
         """Return when the compute stream gets here."""
         return self.stamp(self._lane)
 
-    def resolve(self, moment: Moment) -> float:
-        """Return seconds since the step's first stamp."""
-        # Integers first: nanoseconds since 1970 are more than a float can tell apart.
-        return (self._read[int(moment)] - self._read[self._first]) * 1e-9
-
     def begin_step(self) -> None:
         """Take the caller's stream as the one that computes."""
         torch.cuda.synchronize(self.device)  # whatever still holds has slots, which begin anew
         self._lane = self._current()
         self._slots = itertools.count()
-        self._first = 0
         self._watch.begin(self._lane)
 
-    def end_step(self) -> None:
-        """Wait for the device and read its stamps."""
+    def end_step(self) -> Resolve:
+        """Wait for the device, read its stamps, and return what tells them in seconds."""
         self._watch.end()
         num_used = next(self._slots)
         if num_used > _CAPACITY:
@@ -100,7 +92,9 @@ class DeviceLink:
                 "run it with fewer micro-batches"
             )
         torch.cuda.synchronize(self.device)
-        self._read = self._stamps[: 3 * num_used].tolist()
+        stamps_ns: list[int] = self._stamps[: 3 * num_used].tolist()
+        # Integers first: nanoseconds since 1970 are more than a float can tell apart.
+        return lambda moment: (stamps_ns[int(moment)] - stamps_ns[0]) * 1e-9
 
     def set_contention(self, units: int) -> None:
         """Hold with `units` blocks and with memory traffic; 0: with one thread and none."""

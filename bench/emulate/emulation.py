@@ -11,8 +11,7 @@ import torch.distributed as dist
 
 from bench.core.errors import UsageError
 from bench.emulate.host_link import HostLink
-from bench.emulate.recording import Recorder
-from bench.emulate.trace import StepTrace
+from bench.emulate.recording import Recorder, StepNotes
 from bench.hardware.collectives import Cost, Group, Op
 
 _LARGE_BYTES = 2**28
@@ -51,11 +50,10 @@ class Emulation:
         self.link.begin_step()
         self.recorder.begin(self.link.now())
 
-    def end_step(self) -> StepTrace:
-        """Stop recording and return the step; waits for the device."""
+    def end_step(self) -> StepNotes:
+        """Stop recording and return the step's notes; waits for an accelerator."""
         now = self.link.now()
-        self.link.end_step()
-        return self.recorder.end(now, resolve=self.link.resolve)
+        return self.recorder.end(now, resolve=self.link.end_step())
 
     def set_contention(self, units: int) -> None:
         """Let each collective take `units` compute units and memory traffic; 0: none.

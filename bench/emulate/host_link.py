@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 from bench.emulate.completions import Completions
 from bench.emulate.cpu_tax import CpuTax
-from bench.emulate.recording import Issued, Moment, Recorder
+from bench.emulate.recording import Issued, Moment, Recorder, Resolve
 from bench.emulate.serial_link import SerialLinks, level_of
 from bench.emulate.waking import measure_oversleep_s, sleep_until
 
@@ -51,15 +51,12 @@ class HostLink:
         """Return the present moment."""
         return perf_counter()
 
-    def resolve(self, moment: Moment) -> float:
-        """Return seconds; they are noted as such."""
-        return moment
-
     def begin_step(self) -> None:
         """Nothing to prepare: moments are read from the clock."""
 
-    def end_step(self) -> None:
-        """Nothing to fetch."""
+    def end_step(self) -> Resolve:
+        """Return what tells moments in seconds: they are noted as such."""
+        return float
 
     def set_contention(self, units: int) -> None:
         """Nothing on a CPU takes compute units; `CpuTax` is what carrying costs here."""

@@ -1,7 +1,8 @@
 """What a rank did in one step, noted while it runs and put in order afterwards.
 
 A moment is noted as the link knows it: seconds on a CPU, the number of a stamp on an accelerator,
-which is read when the step is over. Noting takes a list append; everything else is in `_Lane`.
+which is read when the step is over. Noting takes a list append; everything else is in `_Lane`,
+which runs when somebody asks for the trace: a step is timed, and what follows it is too.
 
 Who waits is not always seen. DDP waits inside C++ for the futures that it took, when the backward
 pass is through: only the begin and the end of that are noted (`Drained`), and its waits are laid
@@ -10,6 +11,7 @@ out one after another, in the order in which the collectives were complete.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from bench.emulate.trace import Collective, Mark, StepTrace
 from bench.hardware.collectives import Group, Op
@@ -49,6 +51,24 @@ class Drained:
     end: Moment
 
 
+@dataclass(frozen=True, kw_only=True)
+class StepNotes:
+    """The notes of one step, put in order when its trace is first asked for."""
+
+    begin: Moment
+    end: Moment
+    issued: list[Issued]
+    drained: list[Drained]
+    resolve: Resolve
+
+    @cached_property
+    def trace(self) -> StepTrace:
+        """The step, in seconds from its begin."""
+        begin_s = self.resolve(self.begin)
+        lane = _Lane(self.issued, self.drained, seconds=lambda m: self.resolve(m) - begin_s)
+        return lane.trace(duration_s=self.resolve(self.end) - begin_s)
+
+
 class Recorder:
     """Notes of the step between `begin` and `end`; nothing is noted outside."""
 
@@ -78,12 +98,16 @@ class Recorder:
         """Note that compute waited for whatever it had taken the future of."""
         self._drained.append(Drained(start, end))
 
-    def end(self, now: Moment, *, resolve: Resolve) -> StepTrace:
-        """Stop noting and return the step, in seconds from its begin."""
+    def end(self, now: Moment, *, resolve: Resolve) -> StepNotes:
+        """Stop noting and return the notes; `resolve` must stay right for their moments."""
         self.is_on = False
-        begin_s = resolve(self._begin)
-        lane = _Lane(self._issued, self._drained, seconds=lambda m: resolve(m) - begin_s)
-        return lane.trace(duration_s=resolve(now) - begin_s)
+        return StepNotes(
+            begin=self._begin,
+            end=now,
+            issued=self._issued,
+            drained=self._drained,
+            resolve=resolve,
+        )
 
 
 class _Lane:

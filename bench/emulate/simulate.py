@@ -9,7 +9,7 @@ slower beside communication, and that ranks differ (`bench.emulate.stragglers`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -30,8 +30,6 @@ class Prices(Protocol):
 
 Bound = Literal["seconds", "low_s", "high_s"]
 """Which of a modelled cost's times is used: the model's, or an end of its error band."""
-Regroup = Callable[[Group], Group]
-"""The ranks that a recorded group stands for, such as the same axis of a larger layout."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,24 +49,22 @@ def replay(
     trace: StepTrace,
     *,
     model: Prices | None = None,
-    regroup: Regroup | None = None,
     bound: Bound = "seconds",
     is_free: bool = False,
 ) -> Replay:
     """Simulate the step; without a model each collective takes what the run's link took for it.
 
-    `regroup` and `bound` need a model: recorded prices are for the recorded ranks. `is_free` says
-    that the trace was recorded on a link without time: a collective then begins when the call that
-    issued it returns, since what the call took was the recording's and hides nothing.
+    `bound` needs a model: recorded prices have no band. `is_free` says that the trace was recorded
+    on a link without time: a collective then begins when the call that issued it returns, since
+    what the call took was the recording's and hides nothing.
     """
-    if model is None and (regroup is not None or bound != "seconds"):
-        raise ValueError("other ranks and error bands need a cost model")
-    groups = [one.group if regroup is None else regroup(one.group) for one in trace.collectives]
+    if model is None and bound != "seconds":
+        raise ValueError("error bands need a cost model")
     times_s = [
-        one.modelled_s if model is None else _price_s(one, group=group, model=model, bound=bound)
-        for one, group in zip(trace.collectives, groups, strict=True)
+        one.modelled_s if model is None else _price_s(one, model=model, bound=bound)
+        for one in trace.collectives
     ]
-    links = [level_of(group) for group in groups]
+    links = [level_of(one.group) for one in trace.collectives]
     return _live(trace, times_s=times_s, links=links, is_free=is_free)
 
 
@@ -78,10 +74,10 @@ def compute_step_s(trace: StepTrace) -> float:
     return _live(trace, times_s=free, links=[0] * len(free)).step_s
 
 
-def _price_s(one: Collective, *, group: Group, model: Prices, bound: Bound) -> float:
-    if group.num_ranks == 1:
+def _price_s(one: Collective, *, model: Prices, bound: Bound) -> float:
+    if one.group.num_ranks == 1:
         return 0.0  # nobody to talk to
-    cost = model.cost(one.op, num_bytes=one.num_bytes, group=group)
+    cost = model.cost(one.op, num_bytes=one.num_bytes, group=one.group)
     price_s: float = getattr(cost, bound)
     return price_s
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from bench.core.nouns import Layout
 from bench.core.statistics import median
+from bench.emulate.recording import StepNotes
 from bench.emulate.simulate import Bound, Prices, Replay, replay
 from bench.emulate.stragglers import straggler_step_s
 from bench.emulate.trace import StepTrace
@@ -34,12 +35,12 @@ class Traces:
         self._most = most
         self._stride = 1
         self.num_seen = 0
-        self.kept: list[tuple[int, StepTrace]] = []
+        self.kept: list[tuple[int, StepNotes]] = []
 
-    def add(self, trace: StepTrace) -> None:
-        """Keep a step's trace, or not."""
+    def add(self, notes: StepNotes) -> None:
+        """Keep a step's notes, or not."""
         if self._is_due(self.num_seen):
-            self.kept.append((self.num_seen, trace))
+            self.kept.append((self.num_seen, notes))
             if len(self.kept) > max(self._most, 4 * self._period):
                 self._stride *= 2
                 self.kept = [one for one in self.kept if self._is_due(one[0])]
@@ -57,7 +58,7 @@ class Traces:
     @property
     def steps(self) -> list[StepTrace]:
         """The traces kept, in order."""
-        return [trace for _, trace in self.kept]
+        return [notes.trace for _, notes in self.kept]
 
     @property
     def places(self) -> list[int]:

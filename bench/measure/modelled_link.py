@@ -16,6 +16,7 @@ from bench.core.errors import UnresolvedLinkError
 from bench.core.nouns import Config, Layout
 from bench.core.statistics import median
 from bench.core.units import format_duration
+from bench.emulate.recording import StepNotes
 from bench.emulate.trace import StepTrace
 from bench.hardware.collectives import Cost, Group, Op
 from bench.hardware.cost import CostModel
@@ -34,9 +35,10 @@ FEWEST_TRACED = 5
 """What is traced after a window on an accelerator: so many steps, or so long, but the fewest."""
 CONTENDED_STEPS = 200
 CONTENDED_S = 5.0
-CPU_TAX_COPIES = 1.0
-"""Copies of each byte at the upper end of the bracket on a CPU. Sockets copy each byte once on its
-way in and once out; what that adds to a step was fitted on real ranks: results/validation."""
+CPU_TAX_COPIES = 48.0
+"""Copies of each byte at the upper end of the bracket on a CPU: what gloo and TCP burn for a byte,
+told in copies of one. Fitted on one point of real ranks, one core each, and tested on 23 others:
+results/validation/real-link.md, made by `tests/netns`. Another machine's share differs."""
 
 
 class ModelledLink:
@@ -59,18 +61,18 @@ class ModelledLink:
             return
         self._trace(step)
 
-    def _trace(self, step: Callable[[], None]) -> StepTrace:
+    def _trace(self, step: Callable[[], None]) -> StepNotes:
         self._emulation.begin_step()
         step()
-        trace = self._emulation.end_step()
-        self.traces.add(trace)
-        return trace
+        notes = self._emulation.end_step()
+        self.traces.add(notes)
+        return notes
 
     def begin_window(self) -> None:
         """Forget the warm-up's traces; `UnresolvedLinkError` where they show nothing to emulate."""
         kept = self.traces.kept
         if kept and self._layout.mode in ("emulated", "throttled"):
-            self._refuse_unresolved(kept[-1][1])
+            self._refuse_unresolved(kept[-1][1].trace)
         self.traces = Traces(period=self.period_steps)
 
     def _refuse_unresolved(self, trace: StepTrace) -> None:
@@ -92,9 +94,9 @@ class ModelledLink:
         most = FEWEST_TRACED if self._layout.mode == "throttled" else TRACED_STEPS
         start_s = time.monotonic()
         for index in range(max(most, self.period_steps)):
-            trace = self._trace(step)
+            notes = self._trace(step)
             if index == 0 and self._layout.mode in ("emulated", "throttled"):
-                self._refuse_unresolved(trace)
+                self._refuse_unresolved(notes.trace)
             is_late = time.monotonic() - start_s > TRACED_S
             if most > FEWEST_TRACED and index + 1 >= FEWEST_TRACED and is_late:
                 break
@@ -129,10 +131,6 @@ class ModelledLink:
         if asked.isdecimal():
             return int(asked)
         return self.model.topology.contention_units
-
-    def close(self) -> None:
-        """End the process group."""
-        self._emulation.close()
 
 
 def _time_steps(step: Callable[[], None], *, synchronize: Callable[[], None]) -> list[float]:

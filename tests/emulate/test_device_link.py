@@ -142,7 +142,7 @@ def test_compute_goes_on_beside_an_asynchronous_collective(emulation, device):
     work = all_reduce(async_op=True)
     device.current.compute()
     work.wait()
-    trace = emulation.end_step()
+    trace = emulation.end_step().trace
     assert spans(trace) == [(0.004, 0.014)]
     assert marks(trace) == [("issue", 0, 0.004, 0.004), ("wait", 0, 0.008, 0.014)]
     assert trace.duration_s == pytest.approx(0.014)
@@ -154,7 +154,7 @@ def test_a_synchronous_collective_stops_compute_and_that_is_no_compute(emulation
     device.current.compute()
     all_reduce()
     device.current.compute()
-    trace = emulation.end_step()
+    trace = emulation.end_step().trace
     assert marks(trace) == [("issue", 0, 0.004, 0.004), ("wait", 0, 0.004, 0.014)]
     assert trace.duration_s == pytest.approx(0.018)
     assert replay(trace).compute_s == pytest.approx(0.008)
@@ -167,7 +167,7 @@ def test_collectives_of_several_streams_queue(emulation, device):
     with device.inside(side):
         all_reduce()
     work.wait()
-    assert spans(emulation.end_step()) == [(0.0, 0.01), (0.01, 0.02)]
+    assert spans(emulation.end_step().trace) == [(0.0, 0.01), (0.01, 0.02)]
 
 
 def test_links_of_both_levels_run_beside_each_other(emulation, device):
@@ -175,7 +175,7 @@ def test_links_of_both_levels_run_beside_each_other(emulation, device):
     emulation.begin_step()
     works = [all_reduce(group=group, async_op=True) for group in (inside, between)]
     del works
-    assert spans(emulation.end_step()) == [(0.0, 0.01), (0.0, 0.01)]
+    assert spans(emulation.end_step().trace) == [(0.0, 0.01), (0.0, 0.01)]
 
 
 def test_fsdps_way_of_waiting_is_seen(emulation, device):
@@ -188,7 +188,7 @@ def test_fsdps_way_of_waiting_is_seen(emulation, device):
         event = side.record_event()
     device.current.compute()
     device.current.wait_event(event)
-    trace = emulation.end_step()
+    trace = emulation.end_step().trace
     assert marks(trace) == [("issue", 0, 0.004, 0.004), ("wait", 0, 0.008, 0.014)]
     assert replay(trace).step_s == pytest.approx(trace.duration_s)
 

@@ -69,7 +69,7 @@ def test_two_collectives_follow_one_another(emulation):
     works = [dist.all_reduce(torch.ones(4), async_op=True) for _ in range(2)]
     for work in works:
         work.wait()
-    trace = emulation.end_step()
+    trace = emulation.end_step().trace
     first, second = trace.collectives
     assert second.start_s == first.end_s > second.issued_s
     for one in trace.collectives:
@@ -83,7 +83,7 @@ def test_two_collectives_follow_one_another(emulation):
 def test_nothing_is_noted_outside_a_step(emulation):
     dist.all_reduce(torch.ones(4))
     emulation.begin_step()
-    trace = emulation.end_step()
+    trace = emulation.end_step().trace
     assert trace.collectives == () and trace.marks == ()
 
 

@@ -33,14 +33,14 @@ def recorded(*collectives, drains=(), end=20.0, resolve=float):
         recorder.note(one)
     for drain in drains:
         recorder.note_drained(*drain)
-    return recorder.end(end, resolve=resolve)
+    return recorder.end(end, resolve=resolve).trace
 
 
 def test_times_count_from_the_begin_of_the_step():
     recorder = Recorder()
     recorder.begin(100.0)
     recorder.note(issued(101.0, start=101.0, end=103.0, waits=[(102.0, 103.5)]))
-    trace = recorder.end(105.0, resolve=float)
+    trace = recorder.end(105.0, resolve=float).trace
     assert trace.duration_s == 5.0
     (one,) = trace.collectives
     assert (one.issued_s, one.start_s, one.end_s) == (1.0, 1.0, 3.0)

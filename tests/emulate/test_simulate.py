@@ -124,7 +124,7 @@ def test_the_error_band_is_replayed_at_either_end() -> None:
     assert (low, high) == (pytest.approx(0.2), pytest.approx(0.5))
 
 
-def test_other_ranks_need_a_model() -> None:
+def test_error_bands_need_a_model() -> None:
     lived = trace_of([("issue", 0, 0.1)], sizes_bytes=[20])
     with pytest.raises(ValueError, match="cost model"):
-        replay(lived, regroup=lambda group: group)
+        replay(lived, bound="low_s")

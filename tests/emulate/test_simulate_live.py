@@ -54,7 +54,7 @@ def trained(emulation: Emulation) -> list[StepTrace]:
         optimizer.zero_grad()
         net(batch).square().mean().backward()
         optimizer.step()
-        trace = emulation.end_step()
+        trace = emulation.end_step().trace
         if index >= 2:  # DDP settles its buckets in the first
             traces.append(trace)
     return traces

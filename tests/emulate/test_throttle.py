@@ -40,7 +40,7 @@ works = [dist.all_reduce(tensor, async_op=True) for tensor in tensors]
 for work in works:
     work.wait()
 out["two_s"] = perf_counter() - start_s
-trace = throttle.end_step()
+trace = throttle.end_step().trace
 out["sums"] = [tensor.tolist() for tensor in tensors]
 out["took_s"] = [one.end_s - one.start_s for one in trace.collectives]
 out["kinds"] = [mark.kind for mark in trace.marks]

@@ -47,7 +47,7 @@ def traced_step(emulation: Emulation, net: nn.Module) -> StepTrace:
     for _ in range(3):
         emulation.begin_step()
         net(torch.ones(2, 8)).sum().backward()
-        trace = emulation.end_step()
+        trace = emulation.end_step().trace
     return trace
 
 

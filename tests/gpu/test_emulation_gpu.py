@@ -51,7 +51,7 @@ def traced(emulation, net, width=512):
     for _ in range(3):
         emulation.begin_step()
         net(torch.ones(64, width, device=CUDA)).sum().backward()
-        trace = emulation.end_step()
+        trace = emulation.end_step().trace
     return trace
 
 
@@ -96,7 +96,7 @@ def test_collectives_of_all_streams_queue_on_one_link(emulation):
     for work in works:
         work.wait()
     torch.cuda.current_stream().wait_stream(side)
-    trace = emulation.end_step()
+    trace = emulation.end_step().trace
     first, second = sorted(trace.collectives, key=lambda one: one.start_s)
     assert second.start_s >= first.end_s
     for one in (first, second):
@@ -112,7 +112,7 @@ def test_links_inside_and_between_nodes_do_not_hold_each_other_up(emulation):
     for stream, group in zip(streams, (inside, between), strict=True):
         with torch.cuda.stream(stream):
             dist.all_reduce(tensor, group=group)
-    trace = emulation.end_step()
+    trace = emulation.end_step().trace
     first, second = trace.collectives
     assert second.start_s < first.end_s
 

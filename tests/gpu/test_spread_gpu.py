@@ -52,7 +52,7 @@ def sent_bytes(layout: Layout, *, dtype: Dtype, is_compiled: bool = False) -> di
         torch.cuda.synchronize()
         emulation.begin_step()
         step(batch)
-        trace = emulation.end_step()
+        trace = emulation.end_step().trace
         assert step.last_loss is not None
         assert math.isfinite(float(step.last_loss))
     finally:

@@ -80,7 +80,7 @@ def traces(layout: Layout, *, dtype: Dtype = "fp32", steps: int = 4) -> list[Ste
         for _ in range(steps):
             emulation.begin_step()
             step(*micro_batches)
-            found.append(emulation.end_step())
+            found.append(emulation.end_step().trace)
         return found
 
 
@@ -204,7 +204,7 @@ def test_prefill_gathers_only_the_last_logits() -> None:
         batch = torch.zeros(TINY.batch, TINY.prompt_tokens, dtype=torch.long)
         emulation.begin_step()
         step(batch)
-        trace = emulation.end_step()
+        trace = emulation.end_step().trace
     finally:
         emulation.close()
     assert step.last_output.shape == (TINY.batch, TINY.vocab)
@@ -222,7 +222,7 @@ def test_the_plan_of_transformers_can_be_used() -> None:
         emulation.begin_step()
         ids = torch.zeros(2, TINY.sequence_tokens + 1, dtype=torch.long)
         workload.loss(laid.net, ids).backward()
-        trace = emulation.end_step()
+        trace = emulation.end_step().trace
     logits_bytes = 4 * 2 * TINY.sequence_tokens * TINY.vocab
     gathered = [one.num_bytes for one in trace.collectives if one.op == "all_gather"]
     assert logits_bytes in gathered

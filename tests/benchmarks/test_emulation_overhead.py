@@ -3,7 +3,8 @@
 Run with `pytest tests/benchmarks/test_emulation_overhead.py --benchmark-enable -s`, on a machine
 that does little else; without the flag they are skipped. Both sides take turns on the same
 tensors, since where these lie in memory alone makes steps 3 % longer or shorter. Compared
-is processor time: on an infinite link all is done by the thread that computes.
+is processor time: on an infinite link all is done by the thread that computes. Steps end with the
+backward pass; what the optimizer does is the same on both sides.
 """
 
 import random
@@ -17,13 +18,18 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import default_collate
 
+from bench import discovery
+from bench.core.nouns import Layout
 from bench.emulate.emulation import Emulation
 from bench.emulate.group import start_emulation
+from bench.parallel.spread import spread
 from tests.emulate.fixed_model import FixedModel
 
 MANY_RANKS = 65_536
-PAIRS = 200
+PAIRS = 800
+"""Pairs of steps differ by 5 %, their median then by 0.2 %."""
 
 
 @pytest.fixture(autouse=True)
@@ -54,16 +60,35 @@ def make_net() -> nn.Module:
 IMAGES = torch.randn(8, 3, 48, 48)
 
 
-def stepping(net: nn.Module) -> Callable[[], float]:
+def stepping_on(net: nn.Module) -> Callable[[], float]:
+    return stepping(net, lambda: net(IMAGES).sum())
+
+
+def stepping(net: nn.Module, loss: Callable[[], torch.Tensor]) -> Callable[[], float]:
     def step_s() -> float:
         start_s = time.thread_time()
         net.zero_grad(set_to_none=True)
-        net(IMAGES).sum().backward()
+        loss().backward()  # type: ignore[no-untyped-call]
         return time.thread_time() - start_s
 
     for _ in range(3):
         step_s()
     return step_s
+
+
+def recorded(step_s: Callable[[], float], emulation: Emulation) -> Callable[[], float]:
+    """As in a window on a CPU: notes are taken in each step, within its time."""
+
+    def recorded_s() -> float:
+        start_s = time.thread_time()
+        emulation.begin_step()
+        step_s()
+        notes = emulation.end_step()
+        took_s = time.thread_time() - start_s
+        assert notes.trace.collectives
+        return took_s
+
+    return recorded_s
 
 
 def interleaved_ratios(first: Callable[[], float], second: Callable[[], float]) -> list[float]:
@@ -85,42 +110,58 @@ def report(capsys: pytest.CaptureFixture[str], name: str, ratios: list[float]) -
     return middle
 
 
-@pytest.mark.timeout(600)
-def test_an_infinite_link_adds_at_most_one_percent(
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ["imaging", "llm"])
+def test_an_infinite_link_adds_at_most_one_percent_to_a_workload(
+    benchmark: Any, capsys: pytest.CaptureFixture[str], emulation: Emulation, name: str
+) -> None:
+    workload = discovery.instance(discovery.load(name), size="tiny", overrides={})
+    phase = next(one for one in workload.phases if one.is_training)
+    samples = workload.dataset(phase, data=None, seed=0)
+    batch = default_collate([samples[index] for index in range(workload.batch)])
+    torch.manual_seed(0)
+    net = workload.build_net().train()
+    layout = Layout(strategy="ddp", mode="emulated", data=MANY_RANKS, link="infinite")
+    laid = spread(
+        net, workload=workload, phase=phase, layout=layout, device=torch.device("cpu"), dtype="fp32"
+    )
+    # Called by itself, the net is a plain one: DDP's hooks expect nothing and return.
+    sides = (
+        recorded(stepping(net, lambda: workload.loss(laid.net, batch)), emulation),
+        stepping(net, lambda: workload.loss(net, batch)),
+    )
+    ratios = benchmark.pedantic(lambda: interleaved_ratios(*sides), rounds=1)
+    told = f"{name} tiny, recorded on an infinite link / plain"
+    assert report(capsys, told, ratios) <= 1.01
+
+
+@pytest.mark.timeout(900)
+def test_an_infinite_link_adds_at_most_one_percent_with_a_collective_for_each_layer(
     benchmark: Any, capsys: pytest.CaptureFixture[str], emulation: Emulation
 ) -> None:
-    # Buckets of a few kB: as many collectives as layers, more than any real layout has per step.
     net = make_net()
-    spread = DistributedDataParallel(net)
-    # Called by itself, the module is a plain one: DDP's hooks expect nothing and return.
-    sides = stepping(spread), stepping(net)
+    sides = stepping_on(DistributedDataParallel(net, bucket_cap_mb=0.03)), stepping_on(net)
     ratios = benchmark.pedantic(lambda: interleaved_ratios(*sides), rounds=1)
-    assert abs(report(capsys, "infinite link / plain model", ratios) - 1) <= 0.01
+    assert report(capsys, "infinite link / plain model", ratios) <= 1.01
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_recording_a_step_adds_at_most_one_percent(
     benchmark: Any, capsys: pytest.CaptureFixture[str], emulation: Emulation
 ) -> None:
-    step_s = stepping(DistributedDataParallel(make_net(), bucket_cap_mb=0.03))
-
-    def recorded_s() -> float:
-        emulation.begin_step()
-        took_s = step_s()
-        assert emulation.end_step().collectives
-        return took_s
-
-    ratios = benchmark.pedantic(lambda: interleaved_ratios(recorded_s, step_s), rounds=1)
-    assert abs(report(capsys, "recorded / not recorded", ratios) - 1) <= 0.01
+    step_s = stepping_on(DistributedDataParallel(make_net(), bucket_cap_mb=0.03))
+    sides = recorded(step_s, emulation), step_s
+    ratios = benchmark.pedantic(lambda: interleaved_ratios(*sides), rounds=1)
+    assert report(capsys, "recorded / not recorded", ratios) <= 1.01
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_the_number_of_ranks_does_not_matter(
     benchmark: Any, capsys: pytest.CaptureFixture[str], emulation: Emulation
 ) -> None:
     net, pair = make_net(), dist.new_group([0, 1])
-    many = stepping(DistributedDataParallel(net, bucket_cap_mb=0.03))
-    two = stepping(DistributedDataParallel(net, bucket_cap_mb=0.03, process_group=pair))
+    many = stepping_on(DistributedDataParallel(net, bucket_cap_mb=0.03))
+    two = stepping_on(DistributedDataParallel(net, bucket_cap_mb=0.03, process_group=pair))
     ratios = benchmark.pedantic(lambda: interleaved_ratios(many, two), rounds=1)
     assert abs(report(capsys, f"{MANY_RANKS:,} ranks / 2 ranks", ratios) - 1) <= 0.02
 

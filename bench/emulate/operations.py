@@ -69,6 +69,11 @@ def _gather_flat(args: Args, rank: int, size: int) -> None:
         output.view(size, -1).copy_(own.clone() if is_part else own)
 
 
+def _gather_to_root(args: Args, rank: int, size: int) -> None:
+    if args[0].numel():  # ranks that are not the root hand in an empty output
+        _gather_flat(args, rank, size)
+
+
 def _scatter_lists(args: Args, rank: int, size: int) -> None:
     outputs, inputs = flat(args[0]), flat(args[1])
     if not inputs:  # the root is another rank
@@ -138,6 +143,7 @@ _ALL_REDUCE = _build("all_reduce", num_bytes=_of_first)
 _GATHER_FLAT = _build("all_gather", num_bytes=_of_first, fill=_gather_flat)
 _SCATTER_FLAT = _build("reduce_scatter", num_bytes=_of_second, fill=_scatter_flat)
 _GATHER_LISTS = _build("all_gather", num_bytes=_of_second_everywhere, fill=_gather_lists)
+_GATHER_TO_ROOT = _build("gather", num_bytes=_of_second_everywhere, fill=_gather_to_root)
 _EXCHANGE = _build("all_to_all", num_bytes=_of_second, fill=_exchange)
 _BARRIER = _build("barrier", num_bytes=lambda args, size: 0, outputs=lambda args: [])
 
@@ -153,6 +159,8 @@ OPERATIONS: dict[str, Operation] = {
     "all_gather_single_coalesced": _GATHER_FLAT,
     "allgather_into_tensor_coalesced": _GATHER_FLAT,
     "gather": _build("gather", num_bytes=_of_second_everywhere, fill=_gather_lists),
+    "gather_single": _GATHER_TO_ROOT,
+    "gather_into_tensor": _GATHER_TO_ROOT,
     "scatter": _build("scatter", num_bytes=_of_first_everywhere, fill=_scatter_lists),
     "reduce_scatter": _build("reduce_scatter", num_bytes=_of_second, fill=_scatter_lists),
     "reduce_scatter_single": _SCATTER_FLAT,

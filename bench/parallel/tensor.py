@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 from torch.distributed.tensor.parallel import loss_parallel, parallelize_module
 from torch.nn.utils import parametrize
 
@@ -40,6 +41,7 @@ def cut(
     if plan is None:
         raise ValueError("the workload has no plan for tensor parallelism")
     tied = _tied_weights(net)
+    _teach_detach()
     styles = {path: style_of(name) for path, name in _styles(net, plan).items()}
     _check_paths(net, styles)
     parallelize_module(net, mesh["tp"], styles, src_data_rank=None)
@@ -47,6 +49,23 @@ def cut(
     _tie(net, tied)
     in_use = set(net.parameters())
     return Shards([part for part in parts if part in in_use], mesh=mesh["tp"]), mesh.get_group("dp")
+
+
+@functools.cache
+def _teach_detach() -> None:
+    """Let DTensors be detached in place, as inference mode does: torch 2.10 has no rule for it."""
+    from torch.distributed.tensor.experimental import register_sharding
+
+    propagator = DTensor._op_dispatcher.sharding_propagator
+    operator = torch.ops.aten.detach_.default
+    if operator in propagator.op_strategy_funcs or operator in propagator.op_to_rules:
+        return
+
+    def anywhere(x: Any) -> list[tuple[list[Placement], list[Placement]]]:
+        places: list[Placement] = [Replicate(), *map(Shard, range(x.ndim))]
+        return [([place], [place]) for place in places]
+
+    register_sharding(operator)(anywhere)
 
 
 def _styles(net: nn.Module, plan: TensorPlan) -> Mapping[str, str]:

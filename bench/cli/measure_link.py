@@ -69,10 +69,11 @@ def measure_link(
 
 
 def _ops(text: str | None) -> tuple[Op, ...]:
+    from bench.cli.flag_texts import parts
     from bench.core.errors import one_of
     from bench.run.link_measure import OPS
 
-    names = [part.strip() for part in (text or "").split(",") if part.strip()]
+    names = parts(text)
     for name in names:
         if name not in OPS:
             raise one_of("--ops", name, list(OPS))

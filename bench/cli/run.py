@@ -8,18 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from bench.run.request import Plan, RunRequest
-    from bench.run.runner import Ended
+    from bench.run.request import RunRequest
     from bench.run.session import Session
 
 Texts = list[str] | None
 SPREAD = "Several devices, and the link between them"
-MODE_WORDS = {
-    "real": "real ranks on the link that is there",
-    "throttled": "real ranks, held to the modelled link",
-    "emulated": "one real rank, the others and the link modelled",
-    "simulated": "one real rank's compute, replayed on the modelled link",
-}
 
 
 def run(
@@ -150,6 +143,7 @@ def run(
     """Measure workloads on a device; rows go to a CSV file, a table to stdout."""
     import os
 
+    from bench.cli.flag_texts import parts, settings_of, whole_numbers
     from bench.core.units import parse_duration_s
     from bench.run.cluster import mode_under, world_of
     from bench.run.layouts import LayoutFlags, split_links
@@ -161,10 +155,10 @@ def run(
         return
     request = RunRequest(
         workloads=tuple(part for text in workload or () for part in text.split(",") if part),
-        sizes=_parts(size),
-        batches=_numbers(batch, flag="--batch"),
-        dtypes=_parts(dtype),
-        settings=_settings(set_ or []),
+        sizes=parts(size),
+        batches=whole_numbers(batch, flag="--batch"),
+        dtypes=parts(dtype),
+        settings=settings_of(set_ or []),
         is_compiled=compile_,
         channels_last=channels_last,
         data=data,
@@ -180,7 +174,7 @@ def run(
         chip_limit=chip_limit,
         spread=LayoutFlags(
             devices=_devices(devices),
-            parallel=_parts(parallel),
+            parallel=parts(parallel),
             tensor=tp,
             data=dp,
             pipeline=pp,
@@ -189,7 +183,7 @@ def run(
             bucket_mb=bucket_mb,
             grad_accum=grad_accum,
             schedule=schedule,
-            mitigate=_parts(mitigate),
+            mitigate=parts(mitigate),
             contention=contention,
         ),
     )
@@ -214,47 +208,24 @@ def _refuse_other_flags(context: typer.Context) -> None:
             )
 
 
-def _parts(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
-
-
-def _numbers(text: str | None, *, flag: str) -> tuple[int, ...]:
-    from bench.core.errors import UsageError
-
-    try:
-        return tuple(int(part) for part in _parts(text))
-    except ValueError:
-        raise UsageError(f"{flag} {text!r} needs whole numbers, such as 2 or 1,2,4") from None
-
-
 def _devices(text: str | None) -> tuple[int, ...]:
     """Return --devices; under torchrun it is as many as torchrun started."""
     import os
 
+    from bench.cli.flag_texts import whole_numbers
     from bench.run.cluster import devices_under, world_of
 
-    return devices_under(world_of(os.environ), devices=_numbers(text, flag="--devices"))
-
-
-def _settings(texts: list[str]) -> dict[str, tuple[str, ...]]:
-    from bench.core.errors import UsageError
-
-    settings: dict[str, tuple[str, ...]] = {}
-    for text in texts:
-        key, equals, values = text.partition("=")
-        if not equals or not key.strip() or not _parts(values):
-            raise UsageError(f"--set {text!r} needs key=value, such as --set filters=16x32x64")
-        settings[key.strip()] = _parts(values)
-    return settings
+    return devices_under(world_of(os.environ), devices=whole_numbers(text, flag="--devices"))
 
 
 def _run(request: RunRequest, *, out: Path, quiet: bool, as_json: bool, dry_run: bool) -> None:
     from bench.cli.output import print_note
+    from bench.cli.run_output import show_plan
     from bench.run import session
 
     plan, inspection = session.prepare(request, note=(lambda _text: None) if quiet else print_note)
     if dry_run:
-        _show_plan(plan, as_json=as_json)
+        show_plan(plan, as_json=as_json)
         return
     _go(session.begin(plan, inspection, folder=out), quiet=quiet, as_json=as_json)
 
@@ -267,7 +238,8 @@ def _resume(name: str, *, out: Path, quiet: bool, as_json: bool) -> None:
 
 
 def _go(session: Session, *, quiet: bool, as_json: bool) -> None:
-    from bench.cli.output import is_interactive, print_json, print_note, progress_console
+    from bench.cli.output import is_interactive, print_note, progress_console
+    from bench.cli.run_output import choices_of, print_result, show_result
     from bench.run.profiling import record_profiles, wants_profiles
     from bench.run.progress import BarProgress, PlainProgress, Progress, QuietProgress
     from bench.run.session import exit_code
@@ -284,87 +256,16 @@ def _go(session: Session, *, quiet: bool, as_json: bool) -> None:
             progress.note(text)
     ended = session.run(progress)
     code = exit_code(ended, session.plan)
+    path = session.store.path
     if as_json:
-        print_json(
-            {
-                "path": str(session.store.path),
-                "exit_code": int(code),
-                "interrupted": ended.was_interrupted,
-                "problem": ended.problem,
-                "rows": ended.rows,
-            }
-        )
+        print_result(ended, path=path, code=code)
     else:
-        _show_result(ended, path=session.store.path, quiet=quiet)
+        show_result(ended, path=path, quiet=quiet)
     if ended.problem is not None:
         print_note(f"bench: {ended.problem}")
     if ended.was_interrupted:
-        print_note(f"bench: interrupted; go on with: bench run --resume {session.store.path}")
+        print_note(f"bench: interrupted; go on with: bench run --resume {path}")
     if not (ended.was_interrupted or ended.problem) and wants_profiles(session):
         record_profiles(session, rows=ended.rows, note=(lambda _: None) if quiet else print_note)
     if code:
         raise typer.Exit(int(code))
-
-
-def choices_of(plan: Plan) -> list[str]:
-    """Say what was chosen automatically, one line per distinct choice."""
-    lines = [
-        f"{planned.config.name}: {planned.config.device}, size {planned.config.size or '-'} "
-        f"({planned.size_choice}), {planned.config.dtype}, batch {planned.batch}"
-        for planned in plan.planned
-    ]
-    return [*dict.fromkeys(lines), *_spread_lines(plan)]
-
-
-def _spread_lines(plan: Plan) -> list[str]:
-    """Say how work is spread: one line for each strategy and mode, and what is odd about it."""
-    from bench.emulate.schedules import pipeline_note
-
-    layouts = list(dict.fromkeys(planned.config.layout for planned in plan.planned))
-    spread = [layout for layout in layouts if not layout.is_single]
-    lines = []
-    for strategy, mode in dict.fromkeys((one.strategy, one.mode) for one in spread):
-        alike = [one for one in spread if (one.strategy, one.mode) == (strategy, mode)]
-        devices = ", ".join(dict.fromkeys(str(one.devices) for one in alike))
-        links = ", ".join(dict.fromkeys(one.link for one in alike if one.link))
-        over = f" over {links}" if links else ""
-        lines.append(f"{strategy} on {devices} devices{over} [{mode}: {MODE_WORDS[mode]}]")
-    notes = [pipeline_note(layout) for layout in spread if layout.strategy == "pp"]
-    return [*lines, *dict.fromkeys(note for note in notes if note is not None)]
-
-
-def _show_plan(plan: Plan, *, as_json: bool) -> None:
-    from bench.cli.output import print_json
-    from bench.core.units import format_duration
-
-    if as_json:
-        print_json(plan.to_dict())
-        return
-    for line in choices_of(plan):
-        print(line)
-    print(
-        f"{len(plan.planned)} configurations, {plan.min_trials} to {plan.max_trials} trials each, "
-        f"profile {plan.profile}, budget {format_duration(plan.budget_s)}"
-    )
-
-
-def _show_result(ended: Ended, *, path: Path, quiet: bool) -> None:
-    from bench.cli.output import result_console
-
-    if quiet:
-        print(path)
-        return
-    from bench.analysis.links import LinkRun
-    from bench.report.grid import plain, rich_table
-    from bench.report.links_table import link_grids
-    from bench.report.run_table import lines_of, run_table, validity_lines
-
-    console = result_console()
-    console.print(run_table(ended.rows))
-    for grid in link_grids([LinkRun(rows=line.rows) for line in lines_of(ended.rows)]):
-        console.print(rich_table(grid, has_tall_cells=True))
-        for note in grid.notes:
-            console.print(plain(note), markup=False)
-    for text in validity_lines(ended.rows):
-        console.print(text, markup=False, soft_wrap=True)
-    console.print(f"rows: {path}", markup=False, soft_wrap=True)

@@ -96,9 +96,13 @@ class Layout:
     schedule: str = "1f1b"
     """Pipeline: 1f1b, or interleaved-V with V chunks of the net on each device."""
     mitigate: str = ""
-    """Algorithmic workaround, such as powersgd-2 or diloco-64; see `bench.parallel.mitigate`."""
+    """Algorithmic workaround, such as powersgd-2 or diloco-64; see `bench.parallel.mitigations`."""
     contention: str = "bracket"
-    """Whether communication also takes compute resources: none, bracket (both ends measured)."""
+    """Compute units that communication takes at the bracket's upper end, where mode is emulated.
+
+    bracket: as many as the link is known to take; a whole number: so many; none: that end has the
+    link's error alone, as with 0. A CPU has no such units: there any other value copies memory.
+    """
 
     @property
     def devices(self) -> int:

@@ -6,7 +6,7 @@ input of a reduce-scatter, the whole send buffer of one rank in an all-to-all.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Op = Literal[
     "all_reduce",
@@ -20,18 +20,7 @@ Op = Literal[
     "send",
     "barrier",
 ]
-OPS: tuple[Op, ...] = (
-    "all_reduce",
-    "all_gather",
-    "reduce_scatter",
-    "all_to_all",
-    "broadcast",
-    "reduce",
-    "gather",
-    "scatter",
-    "send",
-    "barrier",
-)
+OPS: tuple[Op, ...] = get_args(Op)
 Method = Literal["curve", "scaled-curve", "tuner", "alpha-beta", "infinite"]
 """Where a time comes from: measured on this link; measured on a relative or a smaller group and
 scaled; NCCL's own formula; latency and rate; a link that costs nothing."""

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import BenchError, MeasurementError
 from bench.devices import cpu
-from bench.measure import trial
 from bench.measure.clock import HostClock
+from bench.measure.ending import leave
 from bench.measure.messages import Messages
 from bench.parallel import ranks as rank_context
 from bench.parallel.ranks import Ranks
@@ -220,4 +220,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    trial.leave(main())
+    leave(main())

@@ -110,7 +110,7 @@ class ModelledLink:
         not known.
         """
         units = self._contention_units()
-        if self._layout.mode != "emulated" or self._layout.contention == "none":
+        if self._layout.mode != "emulated" or self._layout.contention in ("none", "0"):
             return None, None
         if self._emulation.device.type == "cpu":
             self._emulation.set_cpu_tax(CPU_TAX_COPIES)

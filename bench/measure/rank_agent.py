@@ -17,14 +17,13 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.measure import trial
+from bench.measure.ending import how_it_ended, last_line, leave
 from bench.measure.messages import Messages
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 LOOPBACK = "127.0.0.1"
-LAST_WORDS_BYTES = 4096
 
 
 def launch(folder: Path, *, num_ranks: int) -> dict[int, ProcessFailure]:
@@ -85,15 +84,8 @@ def _told(failure: dict[str, Any]) -> dict[str, str]:
 
 
 def _died(rank: int, failure: ProcessFailure, *, folder: Path) -> dict[str, str]:
-    code = failure.exitcode
-    how = f"exit code {code}"
-    if code < 0:
-        how = f"signal {signal.Signals(-code).name}"
-        if code == -signal.SIGKILL:
-            how += " (killed from outside; often the system was out of memory)"
-    words = last_words(folder, rank=rank)
-    last = f"; last line: {words}" if words else ""
-    return {"code": "crashed", "detail": f"rank {rank} died: {how}{last}"}
+    how = how_it_ended(failure.exitcode, last_words=last_words(folder, rank=rank))
+    return {"code": "crashed", "detail": f"rank {rank} died: {how}"}
 
 
 def last_words(folder: Path, *, rank: int) -> str:
@@ -101,10 +93,9 @@ def last_words(folder: Path, *, rank: int) -> str:
     for name in ("stderr.log", "stdout.log"):
         # The agent makes a folder of its own for the run, and one for each rank in it.
         texts = [log.read_bytes() for log in folder.glob(f"**/{rank}/{name}")]
-        text = b"".join(texts)[-LAST_WORDS_BYTES:].decode(errors="replace")
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        if lines:
-            return lines[-1][:300]
+        words = last_line(b"".join(texts))
+        if words:
+            return words
     return ""
 
 
@@ -128,4 +119,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    trial.leave(main())
+    leave(main())

@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import BenchError
 from bench.devices import cpu
-from bench.measure import trial
+from bench.measure.ending import exit_with_parent, failure_of, leave
 from bench.measure.messages import Messages, Silence
 from bench.measure.request import TrialRequest
+from bench.measure.trial import run_request
 from bench.parallel import ranks as rank_context
 from bench.parallel.ranks import Ranks
 
@@ -54,7 +55,7 @@ def perform(document: Mapping[str, Any], ranks: Ranks, *, messages: Messages) ->
         os.sched_setaffinity(0, cpu_ids)
     label = rank_context.local_label(request.config.device, ranks=ranks)
     request = replace(request, config=replace(request.config, device=label), cpu_ids=cpu_ids)
-    trial.run_request(request, messages, ranks=ranks)
+    run_request(request, messages, ranks=ranks)
 
 
 def describe(document: Mapping[str, Any], error: Exception) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def describe(document: Mapping[str, Any], error: Exception) -> dict[str, Any]:
     if isinstance(error, BenchError):
         failure = {"code": error.reason, "detail": str(error)}
     else:
-        failure = trial.failure_of(error, device=device)
+        failure = failure_of(error, device=device)
     return {**failure, "is_lost_peer": rank_context.is_lost_peer(error), "time_s": time.time()}
 
 
@@ -74,7 +75,7 @@ def run_local(folder: Path) -> int:
     """Be the rank that the environment says; code 1 after a failure."""
     rank = int(os.environ["RANK"])
     (folder / f"{rank}.pid").write_text(str(os.getpid()))
-    threading.Thread(target=trial.exit_with_parent, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     document = json.loads((folder / "request.json").read_text())
     messages = Messages(os.open(folder / "messages", os.O_WRONLY)) if rank == 0 else Silence()
     try:
@@ -180,7 +181,7 @@ def main() -> int:
         return run_local(Path(first))
     messages = Messages(int(first))
     document = json.loads(sys.stdin.readline()) if rest == ["lead"] else None
-    threading.Thread(target=trial.exit_with_parent, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     if document is not None:
         lead(document, messages)
     else:
@@ -189,4 +190,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    trial.leave(main())
+    leave(main())

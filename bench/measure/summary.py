@@ -64,8 +64,13 @@ def wait_columns(window: Window, *, uses_loader: bool) -> Row:
     return {"data_wait_s": waited_s, "data_wait_frac": waited_s / window.wall_s}
 
 
-def latency_columns(window: Window, *, workload: Workload, phase: Phase) -> Row:
-    """Latency of inference steps, one request each; percentiles only above their least count."""
+def latency_columns(
+    window: Window, *, workload: Workload, phase: Phase, num_replicas: int = 1
+) -> Row:
+    """Latency of inference steps, one request each; percentiles only above their least count.
+
+    The window counts the items of so many replicas together, each with a batch of its own.
+    """
     if phase.is_training or not window.step_s:
         return {}
     steps_ms = [value_s * 1e3 for value_s in window.step_s]
@@ -80,7 +85,8 @@ def latency_columns(window: Window, *, workload: Workload, phase: Phase) -> Row:
         row["ttft_ms"] = row["lat_p50_ms"]
         row["prefill_tok_per_s"] = items / window.wall_s
     elif phase.latency == "tpot":
-        tokens = items / len(window.counts) / workload.batch_size(phase)
+        sequences = workload.batch_size(phase) * num_replicas
+        tokens = items / len(window.counts) / sequences
         row["tpot_ms"] = statistics.median(steps_ms) / tokens
         row["decode_tok_per_s"] = items / window.wall_s
     return row

@@ -10,23 +10,29 @@ A trial on several real devices is as many processes: `bench.measure.rank_trial`
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import time
 import traceback
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
 from bench.core.errors import BenchError
-from bench.core.statistics import median
-from bench.measure import summary, window
+from bench.measure import window
 from bench.measure.clock import Clock, FakeClock, HostClock
+from bench.measure.ending import exit_with_parent, failure_of, leave
 from bench.measure.engine import Engine
 from bench.measure.messages import Messages
-from bench.measure.modelled_link import is_of_virtual_ranks
 from bench.measure.request import TrialRequest
-from bench.measure.warmup import Warmup, warm_up
-from bench.results.schema import Row
+from bench.measure.trial_result import (
+    Findings,
+    Measured,
+    fake_columns,
+    of_all_ranks,
+    rank_columns,
+    send_result,
+    torch_columns,
+)
+from bench.measure.warmup import warm_up
 
 if TYPE_CHECKING:
     from bench.measure.torch_engine import TorchEngine
@@ -61,73 +67,20 @@ def run_request(request: TrialRequest, messages: Messages, *, ranks: Ranks | Non
         _run_torch(request, messages, ranks=ranks)
 
 
-def exit_with_parent() -> None:
-    """Wait for standard input to close, then end this process and its own."""
-    # Not through sys.stdin: its lock would be held when a loader worker is forked, and the worker,
-    # which closes its copy of it, would wait for that lock for ever.
-    while os.read(0, 1024):
-        pass
-    # The trial leads a process group of its own: its loader workers end with it.
-    if os.getpgid(0) == os.getpid():
-        os.killpg(0, signal.SIGKILL)
-    os._exit(3)
-
-
-def failure_of(error: Exception, *, device: str) -> dict[str, str]:
-    """Name the failure by code, with the last line of what was raised."""
-    lines = str(error).strip().splitlines() or [""]
-    detail = f"{type(error).__name__}: {lines[0]}"[:500]
-    if isinstance(error, MemoryError):
-        return {"code": "out_of_memory", "detail": detail}
-    if device != "fake":
-        from bench.devices.torch_adapter import adapter_for
-
-        if adapter_for(device).is_out_of_memory(error):
-            return {"code": "out_of_memory", "detail": detail}
-    text = str(error)
-    lacks_operator = isinstance(error, NotImplementedError) or "not implemented for" in text
-    return {"code": "unsupported_op" if lacks_operator else "error", "detail": detail}
-
-
 def _run_fake(request: TrialRequest, messages: Messages) -> None:
     from bench.measure.fake_engine import FakeEngine
-    from bench.measure.spread_rows import fake_spread_rows
 
     clock = FakeClock()
     engine = FakeEngine(request, clock=clock)
-    warmup, measured, recompiled = _measure(engine, request, clock=clock, messages=messages)
-    told, spread_columns = fake_spread_rows(
-        measured,
-        layout=request.config.layout,
-        num_parameters=engine.workload.num_parameters(),
-        seed=request.config.seed,
-    )
-    row = summary.speed_columns(told) | spread_columns
-    row |= summary.latency_columns(told, workload=engine.workload, phase=engine.phase)
-    row |= summary.traffic_columns(
-        workload=engine.workload, phase=engine.phase, dtype=request.config.dtype
-    )
-    row |= summary.cold_columns(warmup, cold_s={}, config=request.config, median_s=None)
-    _send_result(
-        messages, row, request=request, warmup=warmup, measured=measured, recompiled=recompiled
-    )
+    measured = _measure(engine, request, clock=clock, messages=messages)
+    row = fake_columns(engine, measured, config=request.config)
+    send_result(messages, row, request=request, measured=measured, findings=Findings())
 
 
 def _run_torch(request: TrialRequest, messages: Messages, *, ranks: Ranks | None) -> None:
     start_s = time.perf_counter()
     messages.stage("import")
-
-    from bench.measure.spread_rows import spread_rows
-
-    config = request.config
-    data_seed = config.seed
-    if ranks is not None:
-        from bench.parallel.ranks import bind_device, data_rank, start_group
-
-        bind_device(ranks, device=config.device)
-        if config.layout.mode == "real":  # a throttled group is made with its link
-            start_group(ranks, device=config.device)
-        data_seed += data_rank(ranks.rank, layout=config.layout)
+    data_seed = _join(ranks, request=request)
     engine = _make_engine(request, messages, data_seed=data_seed, ranks=ranks)
     # Destroying a DDP joins gloo's thread with the interpreter locked, and that thread wants it.
     messages.kept = engine
@@ -135,51 +88,27 @@ def _run_torch(request: TrialRequest, messages: Messages, *, ranks: Ranks | None
     engine.build()
     engine.cold_s["import"] += import_s
     init_peak_bytes = engine.adapter.peak_allocated_bytes()
-    warmup, measured, recompiled = _measure(
-        engine, request, clock=HostClock(), messages=messages, ranks=ranks
+    measured = _measure(engine, request, clock=HostClock(), messages=messages, ranks=ranks)
+    row, findings = torch_columns(
+        engine, measured, config=request.config, init_peak_bytes=init_peak_bytes
     )
-    median_s = median(measured.step_s) if measured.step_s else None
-    told, spread_columns, spread_reasons = spread_rows(engine, measured, seed=config.seed)
-    row = summary.speed_columns(told) | spread_columns
-    row |= summary.wait_columns(measured, uses_loader=engine.uses_loader)
-    latency = summary.latency_columns(told, workload=engine.workload, phase=engine.phase)
-    row |= {
-        name: value * config.layout.data
-        if name.endswith("_tok_per_s") and isinstance(value, float)
-        else value
-        for name, value in latency.items()
-    }
-    row |= summary.traffic_columns(
-        workload=engine.workload, phase=engine.phase, dtype=request.config.dtype
-    )
-    row |= summary.cold_columns(
-        warmup, cold_s=engine.cold_s, config=request.config, median_s=median_s
-    )
-    row["num_parameters"] = engine.num_parameters
-    if engine.granted is not None:
-        row["chip_limit"] = engine.granted.label
-    if config.layout.strategy != "pp":  # there one device held every stage
-        row |= {
-            "mem_alloc_peak_bytes": engine.adapter.peak_allocated_bytes(),
-            "mem_reserved_peak_bytes": engine.adapter.peak_reserved_bytes(),
-            "mem_init_peak_bytes": init_peak_bytes,
-        }
-    reasons, detail = _correctness(engine, row)
-    reasons += spread_reasons
     if ranks is not None:
-        row["rss_peak_bytes"] = _rss_peak_bytes()
-        row["import_s"] = None  # torch was imported to find the other ranks, before any clock ran
-        reasons, detail = _of_all_ranks(ranks, reasons=reasons, detail=detail)
-    _send_result(
-        messages,
-        row,
-        request=request,
-        warmup=warmup,
-        measured=measured,
-        recompiled=recompiled,
-        reasons=reasons,
-        detail=detail,
-    )
+        row |= rank_columns()
+        findings = of_all_ranks(findings, ranks=ranks)
+    send_result(messages, row, request=request, measured=measured, findings=findings)
+
+
+def _join(ranks: Ranks | None, *, request: TrialRequest) -> int:
+    """Bind a rank to its device and its group; return the seed of this process's data."""
+    config = request.config
+    if ranks is None:
+        return config.seed
+    from bench.parallel.ranks import bind_device, data_rank, start_group
+
+    bind_device(ranks, device=config.device)
+    if config.layout.mode == "real":  # a throttled group is made with its link
+        start_group(ranks, device=config.device)
+    return config.seed + data_rank(ranks.rank, layout=config.layout)
 
 
 def _make_engine(
@@ -193,56 +122,6 @@ def _make_engine(
     return TorchEngine(request, on_stage=messages.stage, data_seed=data_seed, ranks=ranks)
 
 
-def _of_all_ranks(ranks: Ranks, *, reasons: list[str], detail: str) -> tuple[list[str], str]:
-    """Return, at rank 0, what any rank found wrong with its output; each is waited for."""
-    every = ranks.gather([reasons, detail])
-    codes = [code for found, _ in every for code in found]
-    details = [f"rank {rank}: {words}" for rank, (_, words) in enumerate(every) if words]
-    return list(dict.fromkeys(codes)), "; ".join(details)
-
-
-def _rss_peak_bytes() -> int:
-    """Peak resident memory of this rank; its agent's would be the parent's to see."""
-    import resource
-
-    # Kilobytes on Linux, bytes on macOS: getrusage(2).
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024)
-
-
-def _correctness(engine: Any, row: Row) -> tuple[list[str], str]:
-    """Fill the columns of correctness; return reason codes and a line in words."""
-    reasons, details = [], []
-    # A loss that is not finite has no place in the file: its row says so in words.
-    # Of virtual ranks' gradients there are none, so that theirs would be no training's loss.
-    if not is_of_virtual_ranks(engine.layout):
-        row["loss_first"], row["loss_last"] = (_finite(value) for value in engine.losses())
-    problem = engine.output_problem()
-    if problem is not None:
-        code, words = problem
-        reasons.append(code)
-        details.append(words)
-    check = engine.check
-    if check is not None:
-        row["check_value"] = check.value
-        row["check_error_frac"] = check.error_frac
-        row["check_tolerance_frac"] = check.tolerance_frac
-        if check.error_frac is None:
-            reasons.append("nonfinite")
-            details.append("the output at tiny is not finite")
-        elif check.is_wrong:
-            reasons.append("wrong_output")
-            details.append(
-                f"output at tiny is {check.error_frac:.2g} from the CPU's fp32 result, "
-                f"tolerance {check.tolerance_frac:.2g}"
-            )
-    return reasons, "; ".join(details)
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and abs(value) < float("inf") else None
-
-
 def _measure(
     engine: Engine,
     request: TrialRequest,
@@ -250,8 +129,8 @@ def _measure(
     clock: Clock,
     messages: Messages,
     ranks: Ranks | None = None,
-) -> tuple[Warmup, window.Window, bool]:
-    """Warm up, then measure; the flag says whether torch.compile made graphs in the window."""
+) -> Measured:
+    """Warm up, then measure."""
     agree = None if ranks is None else ranks.agree
     messages.stage("warmup")
     warmup = warm_up(engine, clock=clock, limits=request.limits, agree=agree)
@@ -278,54 +157,7 @@ def _measure(
         expected_step_s=warmup.step_s[-1],
         agree=agree,
     )
-    return warmup, measured, engine.recompiles() != graphs
-
-
-def _send_result(
-    messages: Messages,
-    row: Row,
-    *,
-    request: TrialRequest,
-    warmup: Warmup,
-    measured: window.Window,
-    recompiled: bool,
-    reasons: list[str] | None = None,
-    detail: str = "",
-) -> None:
-    wait_frac = row.get("data_wait_frac")
-    reasons = [
-        *(reasons or []),
-        *summary.trial_reasons(
-            measured,
-            warmup=warmup,
-            limits=request.limits,
-            recompiled=recompiled,
-            wait_frac=wait_frac if isinstance(wait_frac, float) else None,
-        ),
-    ]
-    messages.send(
-        "result",
-        row=row,
-        reasons=reasons,
-        detail=detail,
-        window_start_s=measured.start_s,
-        window_end_s=measured.end_s,
-        samples={
-            "warmup_step_s": warmup.step_s,
-            "step_s": measured.step_s,
-            "step_clock": measured.step_clock,
-            "data_wait_s": [count.data_wait_s for count in measured.counts]
-            if wait_frac is not None
-            else None,
-        },
-    )
-
-
-def leave(code: int) -> NoReturn:
-    """End at once: the interpreter's teardown waits for loader workers and device contexts."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    return Measured(warmup=warmup, window=measured, has_recompiled=engine.recompiles() != graphs)
 
 
 if __name__ == "__main__":

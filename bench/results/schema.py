@@ -1,4 +1,4 @@
-"""The columns of a result file: one row is one trial.
+"""The columns of a result file, one row a trial, and the reasons that a row may give.
 
 `schema_version` is the first column: a new minor version adds columns, a new major one changes what
 a column means. Names end in their unit. A blank cell means "not measured", never zero. This table is

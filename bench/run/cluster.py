@@ -79,17 +79,15 @@ def follow() -> int:
 
 
 def _follow() -> int:
-    from bench.run.launch import Child, child_environment, run_child
+    from bench.run.child import piped_child, run_child
+    from bench.run.launch import child_environment
 
     number = 1
     threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
     while True:
-        receive, send = os.pipe()
-        child = Child(
-            module="bench.measure.rank_trial",
-            arguments=(str(send), str(number)),
-            receive=receive,
-            send=send,
+        child = piped_child(
+            "bench.measure.rank_trial",
+            str(number),
             environment=child_environment(threads=threads),
         )
         outcome = run_child(

@@ -1,49 +1,24 @@
-"""Start a trial's process, listen to it, and end it: the one place where a trial's death is told.
+"""What a trial's processes are: one for a single device, an agent and its ranks for several.
 
-Whatever happens in the child (an exception, a signal, a hang, memory running out) comes back as an
-`Outcome`; only the user's Ctrl-C is raised, after the child and its workers are gone. A trial on
-several devices of this machine is an agent's process with its ranks below; see `rank_folder`.
+A trial on several devices of this machine is an agent's process with its ranks below (see
+`rank_folder`); under torchrun the ranks are there already. How a process is started, heard and
+ended is `bench.run.child`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import selectors
-import signal
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import IO, Any
+from dataclasses import asdict, replace
+from typing import Any
 
 from bench.core.errors import UsageError
 from bench.measure.inspection import same_modules
 from bench.measure.request import TrialRequest, needs_ranks
+from bench.run.child import Child, OnMessage, Outcome, piped_child, run_child
 from bench.run.cluster import world_of
 from bench.run.rank_folder import RankFolder
-
-OnMessage = Callable[[Mapping[str, Any]], None]
-GRACE_S = 3.0
-"""Between asking a process group to end and killing it."""
-MAX_WAIT_S = 3600.0
-"""At once: the system's own limit for a wait is some weeks."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of a trial's process: a result or a failure, never both."""
-
-    result: Mapping[str, Any] | None = None
-    failure_code: str | None = None
-    failure_detail: str = ""
-    duration_s: float = 0.0
-    rss_peak_bytes: int | None = None
-    last_stage: str = "start"
-    exit_code: int | None = None
 
 
 def child_environment(*, threads: int) -> dict[str, str]:
@@ -75,14 +50,10 @@ def run_trial(
             on_start=on_start,
             on_message=on_message,
         )
-    receive, send = os.pipe()
-    child = Child(
-        module="bench.measure.trial",
-        arguments=(str(send),),
-        receive=receive,
-        send=send,
-        says=request.to_json().encode() + b"\n",
+    child = piped_child(
+        "bench.measure.trial",
         environment=child_environment(threads=request.threads),
+        says=request.to_json().encode() + b"\n",
     )
     return run_child(child, timeout_s=timeout_s, on_start=on_start, on_message=on_message)
 
@@ -107,14 +78,11 @@ def run_ranks(
                 f"this is for {num_ranks} ranks and torchrun started {world.num_ranks}; "
                 "start as many, or run it without torchrun"
             )
-        receive, send = os.pipe()
-        leader = Child(
-            module="bench.measure.rank_trial",
-            arguments=(str(send), "lead"),
-            receive=receive,
-            send=send,
-            says=json.dumps(document).encode() + b"\n",
+        leader = piped_child(
+            "bench.measure.rank_trial",
+            "lead",
             environment=child_environment(threads=threads),
+            says=json.dumps(document).encode() + b"\n",
         )
         return run_child(leader, timeout_s=timeout_s, on_start=on_start, on_message=on_message)
     with RankFolder(document) as folder:
@@ -129,186 +97,3 @@ def run_ranks(
         outcome = run_child(child, timeout_s=timeout_s, on_start=on_start, on_message=on_message)
     # The largest process of all, agent included: rank 0 tells its own in its row.
     return replace(outcome, rss_peak_bytes=None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Child:
-    """How to start a process and hear it. Both ends of the pipe are closed when it has ended."""
-
-    module: str
-    arguments: tuple[str, ...]
-    receive: int
-    send: int
-    environment: Mapping[str, str]
-    says: bytes = b""
-    """What it reads from standard input, which then stays open while we live."""
-
-
-def run_child(
-    child: Child,
-    *,
-    timeout_s: float,
-    on_start: Callable[[int], None],
-    on_message: OnMessage,
-) -> Outcome:
-    """Run the child to its end and say what became of it."""
-    start_s = time.monotonic()
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", child.module, *child.arguments],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            pass_fds=(child.send,),
-            env=child.environment,
-            start_new_session=True,
-        )
-        os.close(child.send)
-        listener = _Listener(child.receive, on_message=on_message)
-        try:
-            on_start(process.pid)
-            _hand_over(process, child.says)
-            in_time = listener.listen(deadline_s=start_s + timeout_s)
-            rss_peak_bytes = _reap(process, in_time=in_time)
-        except BaseException:
-            _end_group(process)
-            raise
-        finally:
-            os.close(child.receive)
-            if process.stdin is not None:
-                _close_quietly(process.stdin)
-        return _outcome(
-            listener,
-            process,
-            in_time=in_time,
-            timeout_s=timeout_s,
-            log=log,
-            duration_s=time.monotonic() - start_s,
-            rss_peak_bytes=rss_peak_bytes,
-        )
-
-
-class _Listener:
-    """Reads JSON lines from the child until it closes the pipe or time is up."""
-
-    def __init__(self, descriptor: int, *, on_message: OnMessage) -> None:
-        self._descriptor = descriptor
-        self._on_message = on_message
-        self._pending = b""
-        self.last: Mapping[str, Any] | None = None
-        self.last_stage = "start"
-
-    def listen(self, *, deadline_s: float) -> bool:
-        """Return False when the deadline passed first."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._descriptor, selectors.EVENT_READ)
-            while True:
-                remaining_s = deadline_s - time.monotonic()
-                if remaining_s <= 0:
-                    return False
-                if not selector.select(min(remaining_s, MAX_WAIT_S)):
-                    continue
-                chunk = os.read(self._descriptor, 1 << 16)
-                if not chunk:
-                    return True
-                self._take(chunk)
-                if self.last is not None:
-                    return True
-
-    def _take(self, chunk: bytes) -> None:
-        *lines, self._pending = (self._pending + chunk).split(b"\n")
-        for line in lines:
-            message = json.loads(line)
-            if message["event"] == "stage":
-                self.last_stage = message["name"]
-            if message["event"] in ("result", "failure"):
-                self.last = message
-            else:
-                self._on_message(message)
-
-
-def _hand_over(process: subprocess.Popen[bytes], says: bytes) -> None:
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # it died before reading; its status says how
-        process.stdin.write(says)
-        process.stdin.flush()
-
-
-def _close_quietly(stream: IO[bytes]) -> None:
-    with contextlib.suppress(BrokenPipeError):  # the child is gone
-        stream.close()
-
-
-def _reap(process: subprocess.Popen[bytes], *, in_time: bool) -> int | None:
-    """Wait for the child, ending it if it does not; return its peak resident memory."""
-    deadline_s = time.monotonic() + (GRACE_S if in_time else 0.0)
-    while True:
-        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-        if pid:
-            process.returncode = os.waitstatus_to_exitcode(status)
-            _kill_group(process.pid, signal.SIGKILL)  # loader workers that outlived it
-            # Kilobytes on Linux, bytes on macOS: getrusage(2).
-            return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        if time.monotonic() >= deadline_s:
-            _end_group(process)
-            return None
-        time.sleep(0.005)
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Ask the child and its workers to end, then make them."""
-    _kill_group(process.pid, signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):  # then SIGKILL
-        process.wait(GRACE_S)
-    _kill_group(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _kill_group(group: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):  # all gone already
-        os.killpg(group, number)
-
-
-def _outcome(
-    listener: _Listener,
-    process: subprocess.Popen[bytes],
-    *,
-    in_time: bool,
-    timeout_s: float,
-    log: IO[bytes],
-    duration_s: float,
-    rss_peak_bytes: int | None,
-) -> Outcome:
-    common: dict[str, Any] = {
-        "duration_s": duration_s,
-        "rss_peak_bytes": rss_peak_bytes,
-        "last_stage": listener.last_stage,
-        "exit_code": process.returncode,
-    }
-    if listener.last is not None:
-        if listener.last["event"] == "result":
-            return Outcome(result=listener.last, **common)
-        return Outcome(
-            failure_code=listener.last["code"], failure_detail=listener.last["detail"], **common
-        )
-    if not in_time:
-        detail = f"not finished after {timeout_s:g} s, in stage {listener.last_stage}"
-        return Outcome(failure_code="timeout", failure_detail=detail, **common)
-    return Outcome(
-        failure_code="crashed", failure_detail=_death(process, listener.last_stage, log), **common
-    )
-
-
-def _death(process: subprocess.Popen[bytes], stage: str, log: IO[bytes]) -> str:
-    """Say how the child died, with the last line it wrote."""
-    code = process.returncode
-    how = f"exit code {code}"
-    if code is not None and code < 0:
-        how = f"signal {signal.Signals(-code).name}"
-        if code == -signal.SIGKILL:
-            how += " (killed from outside; often the system was out of memory)"
-    size = log.seek(0, os.SEEK_END)
-    log.seek(max(0, size - 4096))
-    lines = [line for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-    last = f"; last line: {lines[-1].strip()[:300]}" if lines else ""
-    return f"the trial's process died in stage {stage}: {how}{last}"

@@ -13,8 +13,9 @@ from bench.devices.telemetry import Telemetry, open_telemetry
 from bench.measure.request import TrialRequest
 from bench.results.samples import append_samples
 from bench.results.schema import Row
-from bench.run.launch import OnMessage, Outcome, run_trial
-from bench.run.record import Observation
+from bench.run.child import OnMessage, Outcome
+from bench.run.launch import run_trial
+from bench.run.observation import Observation
 
 
 def run_watched(

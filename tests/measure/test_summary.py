@@ -115,6 +115,14 @@ def test_first_token_and_each_token_have_their_columns() -> None:
     assert "prefill_tok_per_s" not in row
 
 
+def test_replicas_together_make_more_tokens_and_none_of_them_sooner() -> None:
+    decode = Phase(name="decode", item="token", latency="tpot")
+    both = window([0.2] * 10, wall_s=2.5, items=128)
+    row = latency_columns(both, workload=FourRows(), phase=decode, num_replicas=2)
+    assert row["tpot_ms"] == pytest.approx(12.5)
+    assert row["decode_tok_per_s"] == pytest.approx(512.0)
+
+
 def test_cold_costs_are_columns_and_compiling_is_the_first_step_beyond_the_others() -> None:
     config = Config(
         workload="w",

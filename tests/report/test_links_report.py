@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.cli import main
-from bench.cli.run import _show_result
+from bench.cli.run_output import show_result
 from bench.report.link_rates import bytes_per_s_of
 from bench.results.schema import NAMES, Row
 from bench.run.runner import Ended
@@ -196,7 +196,7 @@ _NEW = {
 
 def test_the_table_after_a_run_has_the_links_and_cuts_nothing(capsys: Captured) -> None:
     ended = Ended(rows=[*three_links(), *device_sweep()], was_interrupted=False)
-    _show_result(ended, path=Path("rows.csv"), quiet=False)
+    show_result(ended, path=Path("rows.csv"), quiet=False)
     out = capsys.readouterr().out
     assert "Links: imaging-train tiny fp32 b2, ddp" in out
     assert "+4.8 %" in out and "Workarounds" in out and "Scaling over devices" in out
@@ -205,5 +205,5 @@ def test_the_table_after_a_run_has_the_links_and_cuts_nothing(capsys: Captured) 
 
 
 def test_the_table_after_a_run_of_one_device_has_no_links(capsys: Captured) -> None:
-    _show_result(Ended(rows=real_run(), was_interrupted=False), path=Path("a.csv"), quiet=False)
+    show_result(Ended(rows=real_run(), was_interrupted=False), path=Path("a.csv"), quiet=False)
     assert "Links" not in capsys.readouterr().out

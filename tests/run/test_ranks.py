@@ -17,7 +17,8 @@ from bench.core.nouns import Config, Layout
 from bench.devices import cpu
 from bench.measure.limits import PROFILES
 from bench.measure.request import TrialRequest, needs_ranks
-from bench.run.launch import Outcome, run_trial
+from bench.run.child import Outcome
+from bench.run.launch import run_trial
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and pins cores")
 

@@ -133,3 +133,16 @@ def test_folder_of_the_user_cannot_stand_in_for_our_modules(tmp_path: Path) -> N
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert ROOT not in (tmp_path / "results").resolve().parents
     assert rows_in(tmp_path / "results")[0]["status"] == "WARN"
+
+
+def test_tokens_of_several_devices_are_counted_once(tmp_path: Path) -> None:
+    spread = ("--devices", "2", "--parallel", "fsdp", "--link", "bw=10GB/s,latency=2ms")
+    (row,) = cpu_rows("--size", "tiny", *spread, workload="llm-decode", out=tmp_path, code=0)
+    parameters = json.loads(str(row["params_json"]))
+    assert row["device_count"] == 2
+    tokens = 2 * parameters["batch"] * parameters["new_tokens"] * int(row["steps"] or 0)
+    assert row["items"] == tokens
+    assert row["decode_tok_per_s"] == pytest.approx(tokens / float(row["window_s"] or 0))
+    # Each sequence is still made one token after the other.
+    step_ms = float(row["step_median_ms"] or 0)
+    assert row["tpot_ms"] == pytest.approx(step_ms / parameters["new_tokens"])

@@ -1,0 +1,102 @@
+"""What `bench run` says: the plan before it starts, and its rows as tables when it has ended.
+
+Whatever was chosen automatically is told before anything is measured, and how work is spread with
+the mode in words. Progress meanwhile is `bench.run.progress`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.run.request import Plan
+    from bench.run.runner import Ended
+
+MODE_WORDS = {
+    "real": "real ranks on the link that is there",
+    "throttled": "real ranks, held to the modelled link",
+    "emulated": "one real rank, the others and the link modelled",
+    "simulated": "one real rank's compute, replayed on the modelled link",
+}
+
+
+def choices_of(plan: Plan) -> list[str]:
+    """Say what was chosen automatically, one line per distinct choice."""
+    lines = [
+        f"{planned.config.name}: {planned.config.device}, size {planned.config.size or '-'} "
+        f"({planned.size_choice}), {planned.config.dtype}, batch {planned.batch}"
+        for planned in plan.planned
+    ]
+    return [*dict.fromkeys(lines), *_spread_lines(plan)]
+
+
+def _spread_lines(plan: Plan) -> list[str]:
+    """Say how work is spread: one line for each strategy and mode, and what is odd about it."""
+    from bench.emulate.schedules import pipeline_note
+
+    layouts = list(dict.fromkeys(planned.config.layout for planned in plan.planned))
+    spread = [layout for layout in layouts if not layout.is_single]
+    lines = []
+    for strategy, mode in dict.fromkeys((one.strategy, one.mode) for one in spread):
+        alike = [one for one in spread if (one.strategy, one.mode) == (strategy, mode)]
+        devices = ", ".join(dict.fromkeys(str(one.devices) for one in alike))
+        links = ", ".join(dict.fromkeys(one.link for one in alike if one.link))
+        over = f" over {links}" if links else ""
+        lines.append(f"{strategy} on {devices} devices{over} [{mode}: {MODE_WORDS[mode]}]")
+    notes = [pipeline_note(layout) for layout in spread if layout.strategy == "pp"]
+    return [*lines, *dict.fromkeys(note for note in notes if note is not None)]
+
+
+def show_plan(plan: Plan, *, as_json: bool) -> None:
+    """Print what would run; nothing has."""
+    from bench.cli.output import print_json
+    from bench.core.units import format_duration
+
+    if as_json:
+        print_json(plan.to_dict())
+        return
+    for line in choices_of(plan):
+        print(line)
+    print(
+        f"{len(plan.planned)} configurations, {plan.min_trials} to {plan.max_trials} trials each, "
+        f"profile {plan.profile}, budget {format_duration(plan.budget_s)}"
+    )
+
+
+def print_result(ended: Ended, *, path: Path, code: int) -> None:
+    """Print the rows and how the run ended as one JSON document."""
+    from bench.cli.output import print_json
+
+    print_json(
+        {
+            "path": str(path),
+            "exit_code": int(code),
+            "interrupted": ended.was_interrupted,
+            "problem": ended.problem,
+            "rows": ended.rows,
+        }
+    )
+
+
+def show_result(ended: Ended, *, path: Path, quiet: bool) -> None:
+    """Print the tables of a run, what is odd about it, and its file; if quiet only the file."""
+    from bench.cli.output import result_console
+
+    if quiet:
+        print(path)
+        return
+    from bench.analysis.links import LinkRun
+    from bench.report.grid import plain, rich_table
+    from bench.report.links_table import link_grids
+    from bench.report.run_table import lines_of, run_table, validity_lines
+
+    console = result_console()
+    console.print(run_table(ended.rows))
+    for grid in link_grids([LinkRun(rows=line.rows) for line in lines_of(ended.rows)]):
+        console.print(rich_table(grid, has_tall_cells=True))
+        for note in grid.notes:
+            console.print(plain(note), markup=False)
+    for text in validity_lines(ended.rows):
+        console.print(text, markup=False, soft_wrap=True)
+    console.print(f"rows: {path}", markup=False, soft_wrap=True)

@@ -1,0 +1,170 @@
+"""What the parent sees of a trial from outside, and the columns and reasons that follow from it.
+
+Energy, heat, clocks, memory on the device and what else used the processor, all of the measured
+window; the trial itself tells the rest (`bench.measure`). A reason comes from these conditions
+alone, never from how long the steps took.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.devices.conditions import Conditions, violations_s, window_conditions
+from bench.devices.energy import window_energy
+from bench.devices.noise import cpu_noise
+from bench.devices.sampler import Sampler
+from bench.devices.telemetry import Baseline, Sample
+from bench.measure import validity
+from bench.results.schema import Row
+
+
+@dataclass(kw_only=True)
+class Observation:
+    """What the parent saw while the trial ran."""
+
+    sampler: Sampler | None = None
+    scope: str = ""
+    before: Baseline | None = None
+    after: Baseline | None = None
+    stage_times_s: dict[str, float] = field(default_factory=dict)
+    """Monotonic time at which each stage began."""
+
+
+def observed_columns(
+    observation: Observation,
+    *,
+    row: Row,
+    result: Mapping[str, Any],
+    usable_cores: int,
+    has_energy: bool,
+) -> tuple[Row, list[str]]:
+    """Return energy, conditions and noise of the window, and the reasons that follow from them.
+
+    `result` is what the trial told, `row` what of it is known so far. Without `has_energy` the
+    power that was sampled is not that of the row's window, and has no columns.
+    """
+    if observation.sampler is None:
+        return {}, []
+    start_s, end_s = float(result["window_start_s"]), float(result["window_end_s"])
+    samples = observation.sampler.samples
+    noise = cpu_noise(
+        observation.sampler.snapshots, start_s=start_s, end_s=end_s, num_cores=usable_cores
+    )
+    columns: Row = {
+        "own_cpu_frac": noise.own_cpu_frac,
+        "foreign_cpu_frac": noise.foreign_cpu_frac,
+        "steal_frac": noise.steal_frac,
+        "involuntary_switches_per_s": noise.involuntary_switches_per_s,
+        "major_faults_per_s": noise.major_faults_per_s,
+    }
+    reasons: list[str] = []
+    if "smoke" not in result["reasons"]:
+        reasons += validity.cpu_reasons(
+            foreign_frac=noise.foreign_cpu_frac, steal_frac=noise.steal_frac
+        )
+    if samples:
+        if has_energy:
+            columns |= _energy_columns(row, samples, observation, start_s=start_s, end_s=end_s)
+            reasons += ["energy_unvalidated"] if columns.pop("_unvalidated", False) else []
+        conditions = window_conditions(samples, start_s=start_s, end_s=end_s)
+        columns |= {
+            "temp_start_c": conditions.temp_start_c,
+            "temp_max_c": conditions.temp_max_c,
+            "sm_clock_mean_hz": conditions.sm_clock_mean_hz,
+            "sm_clock_min_hz": conditions.sm_clock_min_hz,
+            "throttle_frac": conditions.throttle_frac,
+            "power_limited_frac": conditions.power_limited_frac,
+            "throttle_reasons": ";".join(conditions.throttle_reasons) or None,
+        }
+        reasons += _throttle_reasons(conditions, observation, window_s=end_s - start_s)
+    device_columns, device_reasons = _device_columns(samples, observation)
+    return columns | device_columns, reasons + device_reasons
+
+
+def _throttle_reasons(
+    conditions: Conditions, observation: Observation, *, window_s: float
+) -> list[str]:
+    """Judge slow-downs from the samples, and from the driver's counters of what they missed."""
+    limit = validity.THROTTLE_INVALID_FRAC
+    if (conditions.power_brake_frac or 0.0) > limit:
+        return ["power_brake"]
+    limited_s: Mapping[str, float] = {}
+    if observation.before is not None and observation.after is not None:
+        limited_s = violations_s(observation.before, after=observation.after)
+    is_hot = limited_s.get("thermal", 0.0) > limit * window_s
+    return ["thermal_throttle"] if is_hot or (conditions.throttle_frac or 0.0) > limit else []
+
+
+def _energy_columns(
+    row: Row,
+    samples: list[Sample],
+    observation: Observation,
+    *,
+    start_s: float,
+    end_s: float,
+) -> Row:
+    energy = window_energy(
+        samples,
+        start_s=start_s,
+        end_s=end_s,
+        idle_power_w=idle_power_w(samples, observation.stage_times_s),
+        scope=observation.scope,
+    )
+    items = row.get("items")
+    # What was sampled is one device; the items of several are not its own.
+    is_single = row.get("parallel") is None
+    per_item = (
+        energy.energy_j / items
+        if is_single and energy.energy_j is not None and isinstance(items, int) and items
+        else None
+    )
+    return {
+        "energy_j": energy.energy_j,
+        "energy_per_item_j": per_item,
+        "energy_net_j": energy.energy_net_j,
+        "energy_integrated_j": energy.energy_integrated_j,
+        "energy_source": energy.energy_source,
+        "energy_scope": energy.energy_scope,
+        "power_mean_w": energy.power_mean_w,
+        "idle_power_w": energy.idle_power_w,
+        "_unvalidated": energy.is_unvalidated,
+    }
+
+
+def idle_power_w(samples: list[Sample], stage_times_s: dict[str, float]) -> float | None:
+    """Mean power while the trial sat idle with its context open; None when it did not."""
+    start_s, end_s = stage_times_s.get("idle"), stage_times_s.get("check")
+    if start_s is None or end_s is None:
+        return None
+    # The first second still has the context's creation in it.
+    return window_energy(
+        samples, start_s=start_s + 1.0, end_s=end_s, idle_power_w=None, scope=""
+    ).power_mean_w
+
+
+def _device_columns(samples: list[Sample], observation: Observation) -> tuple[Row, list[str]]:
+    """What changed on the device between before and after, and whether others used it."""
+    before, after = observation.before, observation.after
+    if before is None:
+        return {}, []
+    used_bytes = [one.used_bytes for one in samples if one.used_bytes is not None]
+    columns: Row = {"power_limit_w": before.power_limit_w, "driver_version": before.driver_version}
+    reasons: list[str] = []
+    if used_bytes and before.used_bytes is not None:
+        grown_bytes = max(used_bytes) - before.used_bytes
+        # Others gave memory back meanwhile: what the trial took cannot be told.
+        columns["mem_device_peak_bytes"] = grown_bytes if grown_bytes > 0 else None
+    is_busy = (before.utilization_frac or 0.0) > validity.FOREIGN_GPU_FRAC
+    if (before.used_bytes or 0) > validity.FOREIGN_GPU_BYTES or is_busy:
+        reasons.append("foreign_gpu")
+    if after is None:
+        return columns, reasons
+    if before.ecc_uncorrected is not None and after.ecc_uncorrected is not None:
+        errors = after.ecc_uncorrected - before.ecc_uncorrected
+        columns["ecc_uncorrected"] = errors
+        reasons += ["ecc"] if errors > 0 else []
+    if before.power_limit_w != after.power_limit_w:
+        reasons.append("device_changed")
+    return columns, reasons

@@ -16,6 +16,7 @@ import numpy as np
 from bench.analysis.comparison import Compared, Comparison, Side
 from bench.analysis.figures import Figures, Options, figures_of
 from bench.analysis.groups import CONFOUNDERS, Groups, gather
+from bench.analysis.identity import LAYOUT
 from bench.analysis.metrics import Metric
 from bench.analysis.pairs import Pairs, confounders, match
 from bench.analysis.verdicts import MIN_TRIALS
@@ -34,15 +35,7 @@ _SHOWN = (
     "size",
     "dtype",
     "batch",
-    "mode",
-    "link",
-    "parallel",
-    "layout",
-    "device_count",
-    "mitigation",
-    "grad_accum",
-    "bucket_bytes",
-    "schedule",
+    *LAYOUT,
 )
 
 

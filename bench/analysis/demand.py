@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from bench.analysis.estimates import LogEstimate, estimate, exact
-from bench.analysis.groups import DEVICE, gather
-from bench.analysis.identity import LEAST, MOST
+from bench.analysis.groups import gather
+from bench.analysis.identity import DEVICE, LAYOUT, LEAST, MOST
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -30,15 +30,7 @@ SETTING = (
     "channels_last",
     "chip_limit",
     "data",
-    "mode",
-    "link",
-    "parallel",
-    "layout",
-    "device_count",
-    "mitigation",
-    "grad_accum",
-    "bucket_bytes",
-    "schedule",
+    *LAYOUT,
 )
 """What two phases share when their ratio compares like with like, beside the workload."""
 _NUMBERS = (

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import union_categoricals
 
-from bench.analysis.identity import IDENTITY, LEAST, MOST
+from bench.analysis.identity import DEVICE, IDENTITY, LEAST, MOST
 from bench.analysis.metrics import STEADY_CLOCK_RATIO, Source
 from bench.results.schema import BY_NAME, USABLE
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-DEVICE = ("device_type", "device_name")
 DESCRIPTION = (
     "size",
     "batch",

@@ -3,10 +3,7 @@
 Constants only, so that an export of a small file imports neither pandas nor numpy.
 """
 
-IDENTITY = (
-    "workload",
-    "workload_version",
-    "config_hash",
+LAYOUT = (
     "mode",
     "link",
     "parallel",
@@ -16,8 +13,22 @@ IDENTITY = (
     "grad_accum",
     "bucket_bytes",
     "schedule",
-    "dtype",
 )
+"""How the work was spread over devices, over what, and how much of that is a model."""
+IDENTITY = ("workload", "workload_version", "config_hash", *LAYOUT, "dtype")
 """What must be equal for two groups to be compared."""
+CONFIGURATION = (
+    "workload",
+    "workload_version",
+    "scenario",
+    "size",
+    "params_json",
+    "dtype",
+    "data",
+    "compile",
+    "channels_last",
+)
+"""What was run, whatever it was run on and however it was spread."""
+DEVICE = ("device_type", "device_name")
 LEAST, MOST = 1e-60, 1e60
 """Figures outside are damaged cells: nothing measured here is that small or large."""

@@ -15,23 +15,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bench.analysis.estimates import LogEstimate, estimate, exact
+from bench.analysis.identity import CONFIGURATION, DEVICE, LEAST, MOST
 from bench.core.nouns import Layout
 from bench.results.schema import USABLE, Row, Value
 
-TERMS = (
-    "workload",
-    "workload_version",
-    "scenario",
-    "size",
-    "params_json",
-    "dtype",
-    "data",
-    "compile",
-    "channels_last",
-    "device_type",
-    "device_name",
-    "chip_limit",
-)
+TERMS = (*CONFIGURATION, *DEVICE, "chip_limit")
 """What was run on what: equal in all runs that are set against each other."""
 REMEDIES = ("mitigation", "grad_accum", "bucket_bytes", "schedule")
 """What can be done about a narrow link without another link."""
@@ -41,8 +29,6 @@ _USUAL: dict[str, tuple[Value, ...]] = {
     "bucket_bytes": (None, Layout().bucket_bytes),
     "schedule": (None, "", Layout().schedule),
 }
-_LEAST, _MOST = 1e-60, 1e60
-"""Figures outside are damaged cells: nothing measured here is that small or large."""
 
 Bracket = tuple[float, float]
 """Fast and slow end: the link's error band, without and with contention."""
@@ -113,7 +99,7 @@ class LinkRun:
         for row in self.used:
             value = _number(row.get(column))
             divisor = _number(row.get(over)) if over else 1.0
-            if value is not None and divisor and _LEAST < value / divisor < _MOST:
+            if value is not None and divisor and LEAST < value / divisor < MOST:
                 figures.append(scale * value / divisor)
         return estimate(figures)
 
@@ -176,7 +162,7 @@ class LinkRun:
 def _number(value: Value) -> float | None:
     """The figure of a cell; None where it holds none, or one that nothing here can have."""
     is_figure = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_figure and abs(value) < _MOST else None  # type: ignore[arg-type]
+    return float(value) if is_figure and abs(value) < MOST else None  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ input pipelines, thermal and power limits that the achieved fractions do not hol
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -234,14 +233,3 @@ def _narrowing(step: _Step, chip: Chip, *, width: float, most: int = 2) -> tuple
         for name in ranked[:most]
         if gains[name] > 1.01
     )
-
-
-def project_all(
-    found: Sequence[Measured],
-    chips: Sequence[Chip],
-    *,
-    devices: int = 1,
-    link: CostModel | None = None,
-) -> list[Projected | NotProjected]:
-    """Project every configuration to every chip."""
-    return [project(one, chip, devices=devices, link=link) for one in found for chip in chips]

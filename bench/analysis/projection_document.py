@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.analysis.projection import NotProjected, Projected
+from bench.analysis.projection_limited import BOUND, Limited
 from bench.analysis.projection_rows import LeftOut, Measured
 from bench.analysis.sizing import Choice, Missed, Target, undecided
 
@@ -38,9 +39,23 @@ def _start(measured: Measured) -> dict[str, object]:
     }
 
 
+def _limited(one: Limited) -> dict[str, object]:
+    """What the same device did with less of it: measured, and beside the projection."""
+    told = one.throughput_per_s
+    low, high = told.interval or (None, None)
+    return {
+        "kind": "measured",
+        "chip_limit": one.limit,
+        "num_trials": told.num,
+        "throughput_per_s": {"low": low, "mid": told.value, "high": high},
+        "note": BOUND,
+    }
+
+
 def _projected(one: Projected) -> dict[str, object]:
     return {
         "from": _start(one.measured),
+        "limited": [_limited(less) for less in one.measured.limited],
         "chip": one.chip.id,
         "dtype": one.dtype,
         "devices": one.devices,

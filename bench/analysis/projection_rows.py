@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench.analysis.projection_roofs import Band, Rate, Roofs
-from bench.core.errors import UsageError
-from bench.hardware.chips import chip
+from bench.analysis.projection_limited import Limited, limited_of, rate_of, terms_of
+from bench.analysis.projection_roofs import Roofs
+from bench.analysis.projection_source import source_operators, source_roofs
+from bench.analysis.row_figures import median_of, number
 from bench.hardware.operators import Operators
 from bench.results.operator_profiles import StoredProfile
-from bench.results.schema import USABLE, Row, Value
+from bench.results.schema import USABLE, Row
 
-_KINDS = {"cpu": "cpu", "cuda": "gpu", "xpu": "gpu", "mps": "gpu"}
-"""Kind of chip by torch device type; other accelerators are neural processors."""
+_ALONE = (
+    "that stands beside a projection from the whole device, and the files hold no start of the "
+    "same configuration on the whole of it"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,8 @@ class Measured:
     num_parameters: int | None
     memory_bytes: float | None
     """Peak of one step: measured on the device, else estimated."""
+    limited: tuple[Limited, ...] = ()
+    """The same on less of the same device, where that was measured."""
 
     @property
     def is_training(self) -> bool:
@@ -72,48 +77,60 @@ class LeftOut:
 def measured_of(
     rows: Sequence[Row], *, profiles: Mapping[tuple[str, str], StoredProfile]
 ) -> tuple[list[Measured], list[LeftOut]]:
-    """Gather usable rows into configurations; `profiles` by (config_hash, device label)."""
-    groups: dict[tuple[str, str, str], list[Row]] = {}
+    """Gather usable rows into configurations; `profiles` by (config_hash, device label).
+
+    Rows of less of a device are no start: they stand beside that of the same configuration.
+    """
     left_out: dict[tuple[str, str], None] = {}
+    usable = {_ran(row) for row in rows if row["status"] in USABLE}
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    limited: list[Row] = []
     for row in rows:
-        name = str(row["workload"])
-        reason = _why_not(row)
+        name, reason = str(row["workload"]), _why_not(row)
         if reason is not None:
-            left_out[name, reason] = None
-            continue
-        key = (name, str(row["config_hash"]), str(row.get("device_name")))
-        groups.setdefault(key, []).append(row)
-    found = []
+            if row["status"] in USABLE or _ran(row) not in usable:
+                left_out[name, reason] = None
+        elif row.get("chip_limit"):
+            limited.append(row)
+        else:
+            key = (name, str(row["config_hash"]), str(row.get("device_name")))
+            groups.setdefault(key, []).append(row)
+    beside = limited_of(limited)
+    found, started = [], set()
     for key, trials in groups.items():
-        start = _measured(key, trials, profiles=profiles)
+        terms = terms_of(trials[0])
+        start = _measured(key, trials, profiles=profiles, limited=beside.get(terms, ()))
         if isinstance(start, LeftOut):
             left_out[start.workload, start.reason] = None
         else:
             found.append(start)
+            started.add(terms)
+    for row in limited:
+        if terms_of(row) not in started:
+            left_out[str(row["workload"]), f"measured on {row['chip_limit']}: {_ALONE}"] = None
     return found, [LeftOut(workload=name, reason=reason) for name, reason in left_out]
 
 
+def _ran(row: Row) -> tuple[str, str]:
+    """What ran where; a trial that died early knows no more of its device than the label."""
+    return str(row["config_hash"]), str(row["device"])
+
+
 def _why_not(row: Row) -> str | None:
+    """Why a row says nothing of one real device, whole or limited; None where it does."""
+    where = f" on {row['chip_limit']}" if row.get("chip_limit") else ""
     if row["status"] not in USABLE:
-        return f"no usable trial ({row['status']})"
+        why = f": {row['reasons']}" if row.get("reasons") else ""
+        return f"no usable trial{where} ({row['status']}{why})"
     if row.get("mode") not in (None, "", "real"):
         return f"{row['mode']}: a projection starts from what was really measured"
-    if (_number(row, "device_count") or 1) > 1:
+    if (number(row, "device_count") or 1) > 1:
         return "measured on several devices: a projection starts from one"
     if row.get("device_type") == "fake":
         return "the fake device has no roofs"
+    if where and rate_of(row) is None:
+        return f"no step time was measured{where}"
     return None
-
-
-def _number(row: Mapping[str, Value], name: str) -> float | None:
-    value = row.get(name)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and 0.0 < float(value) < 1e60 else None  # type: ignore[arg-type]
-
-
-def _median(trials: Sequence[Row], name: str) -> float | None:
-    values = [value for row in trials if (value := _number(row, name)) is not None]
-    return median(values) if values else None
 
 
 def _measured(
@@ -121,12 +138,13 @@ def _measured(
     trials: Sequence[Row],
     *,
     profiles: Mapping[tuple[str, str], StoredProfile],
+    limited: tuple[Limited, ...],
 ) -> Measured | LeftOut:
     workload, config_hash, device = key
     first = trials[0]
-    steps_ms = [ms for row in trials if (ms := _number(row, "step_median_ms")) is not None]
-    items, steps = _median(trials, "items"), _median(trials, "steps")
-    roofs = _roofs(first, device, trials)
+    steps_ms = [ms for row in trials if (ms := number(row, "step_median_ms")) is not None]
+    items, steps = median_of(trials, "items"), median_of(trials, "steps")
+    roofs = source_roofs(trials, device=device)
     if not steps_ms or items is None or steps is None:
         return LeftOut(workload=workload, reason="no step time was measured")
     if roofs is None:
@@ -137,7 +155,7 @@ def _measured(
         )
     step_s, per_step = median(steps_ms) * 1e-3, items / steps
     profile = profiles.get((config_hash, str(first["device"])))
-    memory = _median(trials, "mem_alloc_peak_bytes") or _median(trials, "mem_estimate_bytes")
+    memory = median_of(trials, "mem_alloc_peak_bytes") or median_of(trials, "mem_estimate_bytes")
     return Measured(
         workload=workload,
         size=str(first.get("size") or ""),
@@ -145,62 +163,21 @@ def _measured(
         dtype=str(first["dtype"]),
         device=device,
         num_trials=len(steps_ms),
-        batch=int(_number(first, "batch") or 1),
+        batch=int(number(first, "batch") or 1),
         step_s=step_s,
         step_spread=max(steps_ms) / min(steps_ms),
         items_per_step=per_step,
         items_unit=str(first.get("items_unit") or "item"),
         roofs=roofs,
-        operators=_operators(trials, step_s=step_s, items=per_step, profile=profile),
+        operators=source_operators(trials, step_s=step_s, items=per_step, profile=profile),
         has_profile=profile is not None,
         overhead_s=0.0 if profile is None else step_s * (1.0 - profile.covered_frac),
         num_parameters=None
-        if (parameters := _median(trials, "num_parameters")) is None
+        if (parameters := median_of(trials, "num_parameters")) is None
         else int(parameters),
         memory_bytes=memory,
+        limited=limited,
     )
-
-
-def _roofs(row: Row, device: str, trials: Sequence[Row]) -> Roofs | None:
-    flops_per_s = _median(trials, "roof_flops_per_s")
-    bytes_per_s = _median(trials, "roof_bytes_per_s")
-    if flops_per_s is None or bytes_per_s is None:
-        return None
-    try:
-        found = chip(str(row["chip"])) if row.get("chip") else None
-    except UsageError:  # a row of a newer catalogue
-        found = None
-    basis = "measured here"
-    return Roofs(
-        name=found.id if found is not None else device,
-        kind=_KINDS.get(str(row.get("device_type")), "npu"),
-        vendor=None if row.get("device_vendor") is None else str(row["device_vendor"]),
-        dtype=str(row["dtype"]),
-        chip=found,
-        matrix=Rate(per_s=Band(low=flops_per_s, high=flops_per_s), basis=basis),
-        memory=Rate(per_s=Band(low=bytes_per_s, high=bytes_per_s), basis=basis),
-    )
-
-
-def _operators(
-    trials: Sequence[Row], *, step_s: float, items: float, profile: StoredProfile | None
-) -> tuple[Operators, ...]:
-    """Profile laid over the measured step, or the row's own work as a single operator."""
-    if profile is not None:
-        return profile.scaled_to(step_s)
-    flops, moved = _median(trials, "flops_per_item"), _median(trials, "bytes_per_item")
-    if flops is None and moved is None:
-        return ()
-    whole = Operators(
-        kind="gemm",
-        dtype=str(trials[0]["dtype"]),
-        calls=0,
-        flops=(flops or 0.0) * items,
-        bytes=(moved or 0.0) * items,
-        least_bytes=(moved or 0.0) * items,
-        time_s=step_s,
-    )
-    return (whole,)
 
 
 def profiles_beside(paths: Sequence[Path]) -> dict[tuple[str, str], StoredProfile]:

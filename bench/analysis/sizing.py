@@ -107,6 +107,11 @@ def start_for(target: Target, found: Sequence[Measured]) -> Measured:
     return best
 
 
+def others_for(target: Target, found: Sequence[Measured], *, start: Measured) -> list[Measured]:
+    """Return the configurations of the same workload that `start` was chosen from."""
+    return [one for one in found if one.workload == target.workload and one is not start]
+
+
 def usual_link(chip: Chip) -> str | None:
     """Preset of the link that a chip comes with, else of its host bus; None where none is known."""
     presets = {row.id for row in load_links()}

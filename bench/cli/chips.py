@@ -14,7 +14,7 @@ from bench.core.nouns import Chip, Scalar
 from bench.core.units import format_bytes, format_number, format_si
 from bench.hardware.catalogue import System
 from bench.hardware.chips import chip, load_chips, load_systems
-from bench.hardware.export_rules import export_status, load_rules
+from bench.hardware.export_rules import VERDICT_WORDS, export_status, load_rules
 from bench.hardware.query import Selection, chip_fields, select
 
 if TYPE_CHECKING:
@@ -96,9 +96,8 @@ def _with_unit(name: str, value: Scalar) -> str:
 
 
 def _verdict(caught: bool | None) -> str:
-    if caught is None:
-        return "open: turns on a figure that is not public"
-    return "restricted" if caught else "not restricted"
+    why = ": turns on a figure that is not public" if caught is None else ""
+    return f"{VERDICT_WORDS[caught]}{why}"
 
 
 def _facts_table(facts: dict[str, str]) -> Table:

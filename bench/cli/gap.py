@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli.options import AsJson, OutputFormat, ResultFiles, chosen_format
+
 if TYPE_CHECKING:
     from bench.analysis.demand import Setting
     from bench.analysis.gap import Missing
     from bench.analysis.gap_result import GapResult
     from bench.analysis.needs import Load
 
-_FORMATS = ["table", "markdown", "json"]
-
 
 def gap(
-    files: Annotated[list[Path], typer.Argument(help="Result files.", metavar="CSV...")],
+    files: ResultFiles,
     items: Annotated[
         float | None, typer.Option(help="Items of one epoch, for a whole training's time.")
     ] = None,
@@ -40,19 +40,16 @@ def gap(
         bool, typer.Option("--run", help="Measure the halves that are missing, then answer.")
     ] = False,
     out: Annotated[Path, typer.Option(help="Folder for what --run measures.")] = Path("results"),
-    output_format: Annotated[
-        str, typer.Option("--format", help="table, markdown or json.")
-    ] = "table",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    output_format: OutputFormat = "table",
+    as_json: AsJson = False,
 ) -> None:
     """Show what training asks of a device over what inference asks, like for like."""
     from bench.analysis.gap_result import measure_gap
     from bench.cli.output import print_note
-    from bench.core.errors import ExitCode, NothingMatchedError, one_of
+    from bench.core.errors import ExitCode, NothingMatchedError
     from bench.results.frame import read_frame
 
-    if output_format not in _FORMATS:
-        raise one_of("--format", output_format, _FORMATS)
+    form = chosen_format(output_format, as_json=as_json)
     asked = _load(load, latency=latency)
     num_items = _num_items(items, epochs=epochs)
 
@@ -75,7 +72,7 @@ def gap(
         )
     if not any(demand.num_trials for demand in result.demands):
         raise NothingMatchedError("no usable trial (OK or WARN) in the files given")
-    show(result, output_format="json" if as_json else output_format, asked=(load, latency))
+    show(result, output_format=form, asked=(load, latency))
     if not (result.gaps or result.trainings or result.shares):
         raise typer.Exit(int(ExitCode.NOTHING_MATCHED))
 
@@ -213,26 +210,15 @@ def _parameters(workload: str, *, size: str, text: str) -> list[str]:
 def show(result: GapResult, *, output_format: str, asked: tuple[str | None, str | None]) -> None:
     """Print the answers in the format asked for; `asked` is --load and --latency."""
     from bench.analysis.gap_result import gap_document
-    from bench.cli.output import print_json, result_console
+    from bench.cli.output import print_grids, print_json
     from bench.report import tables_gap
-    from bench.report.grid import markdown_cell, markdown_table, plain, rich_table
 
     commands = [command(missing) for missing in result.missing]
     if output_format == "json":
         print_json(gap_document(result, commands=commands))
         return
-    grids = tables_gap.grids(result, load=asked[0] or "", latency=asked[1])
-    lines = tables_gap.missing_lines(result.missing, commands=commands)
-    if output_format == "markdown":
-        bullets = "\n".join(f"- {markdown_cell(line)}" for line in lines)
-        parts = [*(markdown_table(grid) for grid in grids), *([bullets] if bullets else [])]
-        typer.echo("\n\n".join(parts))
-        return
-    console = result_console()
-    for grid in grids:
-        console.print(rich_table(grid))
-        for note in grid.notes:
-            console.print(plain(note), markup=False)
-    for line in lines:
-        # Not wrapped: the command in it is there to be copied.
-        console.print(plain(line), markup=False, soft_wrap=True)
+    print_grids(
+        tables_gap.grids(result, load=asked[0] or "", latency=asked[1]),
+        lines=tables_gap.missing_lines(result.missing, commands=commands),
+        is_markdown=output_format == "markdown",
+    )

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from bench.report.grid import Grid
+
 
 def is_interactive() -> bool:
     """Whether stderr is a terminal that may be animated."""
@@ -43,6 +45,25 @@ def print_json(document: Mapping[str, object] | Sequence[object]) -> None:
 def print_note(text: str) -> None:
     """Print one line of advice to stderr."""
     sys.stderr.write(text.rstrip("\n") + "\n")
+
+
+def print_grids(grids: Sequence[Grid], *, lines: Sequence[str], is_markdown: bool) -> None:
+    """Print tables with their notes, and lines below them, for a terminal or as Markdown."""
+    from bench.report.grid import markdown_cell, markdown_table, plain, rich_table
+
+    if is_markdown:
+        bullets = "\n".join(f"- {markdown_cell(line)}" for line in lines)
+        parts = [*(markdown_table(grid) for grid in grids), *([bullets] if bullets else [])]
+        sys.stdout.write("\n\n".join(parts) + "\n")
+        return
+    console = result_console()
+    for grid in grids:
+        console.print(rich_table(grid))
+        for note in grid.notes:
+            console.print(plain(note), markup=False)
+    for line in lines:
+        # Not wrapped: a command in it is there to be copied.
+        console.print(plain(line), markup=False, soft_wrap=True)
 
 
 def text_table(

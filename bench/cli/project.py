@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.cli.options import AsJson, OutputFormat, ResultFiles, chosen_format
+
 if TYPE_CHECKING:
     from bench.analysis.projection_rows import LeftOut, Measured
     from bench.core.nouns import Chip
     from bench.hardware.cost import CostModel
     from bench.report.grid import Grid
 
-_FORMATS = ["table", "markdown", "json"]
-
 
 def project(
-    files: Annotated[list[Path], typer.Argument(help="Result files.", metavar="CSV...")],
+    files: ResultFiles,
     to: Annotated[
         str | None, typer.Option(help="Chips of the catalogue, such as h20,l4; or all.")
     ] = None,
@@ -39,17 +39,13 @@ def project(
             "--profile-operators", help="First profile, on this device, what has no profile yet."
         ),
     ] = False,
-    output_format: Annotated[
-        str, typer.Option("--format", help="table, markdown or json.")
-    ] = "table",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    output_format: OutputFormat = "table",
+    as_json: AsJson = False,
 ) -> None:
     """Project measured rows to chips of the catalogue: intervals with reasons, never one number."""
-    from bench.core.errors import UsageError, one_of
+    from bench.core.errors import UsageError
 
-    if output_format not in _FORMATS:
-        raise one_of("--format", output_format, _FORMATS)
-    form = "json" if as_json else output_format
+    form = chosen_format(output_format, as_json=as_json)
     if score:
         if to is not None or size_for is not None or link is not None or devices != 1:
             raise UsageError("--score takes a file of published ratios and no other choice")
@@ -180,13 +176,14 @@ def _size_for(
     from bench.analysis import sizing
     from bench.analysis.projection_document import sizing_document
     from bench.core.errors import ExitCode
-    from bench.report.tables_project import missed_lines, size_grid
+    from bench.report.tables_sizing import missed_lines, size_grid
 
     target = sizing.parse_target(text)
     start = sizing.start_for(target, found)
+    others = sizing.others_for(target, found, start=start)
     choices, missed = sizing.size(target, start, _chips(to or "all"), link=link)
     _show(
-        [size_grid(target, choices)],
+        [size_grid(target, choices, start=start, others=others)],
         lines=missed_lines(missed),
         document=lambda: sizing_document(target, start, choices, missed),
         output_format=output_format,
@@ -198,21 +195,9 @@ def _size_for(
 def _show(
     grids: Sequence[Grid], *, lines: Sequence[str], document: Any, output_format: str
 ) -> None:
-    from bench.cli.output import print_json, result_console
-    from bench.report.grid import markdown_cell, markdown_table, plain, rich_table
+    from bench.cli.output import print_grids, print_json
 
     if output_format == "json":
         print_json(document())
-        return
-    if output_format == "markdown":
-        bullets = "\n".join(f"- {markdown_cell(line)}" for line in lines)
-        parts = [*(markdown_table(grid) for grid in grids), *([bullets] if bullets else [])]
-        typer.echo("\n\n".join(parts))
-        return
-    console = result_console()
-    for grid in grids:
-        console.print(rich_table(grid))
-        for note in grid.notes:
-            console.print(plain(note), markup=False)
-    for line in lines:
-        console.print(plain(line), markup=False, soft_wrap=True)
+    else:
+        print_grids(grids, lines=lines, is_markdown=output_format == "markdown")

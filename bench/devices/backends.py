@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TypeVar
@@ -211,15 +211,6 @@ def _lookalike(name: str) -> Lookalike | None:
 def has_tool(*names: str) -> bool:
     """Whether one of these programs is on the path."""
     return any(shutil.which(name) for name in names)
-
-
-def loaded_versions(packages: Iterable[Import]) -> dict[str, str | None]:
-    """Version of each vendor package that is loaded."""
-    return {
-        item.module: getattr(sys.modules.get(item.module), "__version__", None)
-        for item in packages
-        if item.state == "loaded"
-    }
 
 
 def _matches(pattern: str, name: str) -> bool:

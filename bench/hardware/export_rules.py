@@ -32,6 +32,8 @@ _BITS = {
     "fp4_flops_per_s": 4,
 }
 
+VERDICT_WORDS = {True: "restricted", False: "not restricted", None: "not known"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Clause:

@@ -1,6 +1,6 @@
-"""What `bench project` shows: intervals on absent chips, the method's score, chips for a target.
+"""What `bench project` shows: intervals on absent chips, and the score of the method.
 
-Every title and every line says "projected": none of these figures was measured.
+Every title says "projected"; the few figures that were measured say so in their line.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bench.analysis.projection import NotProjected, Projected
-from bench.analysis.projection_rows import LeftOut
+from bench.analysis.projection_limited import BOUND
+from bench.analysis.projection_rows import LeftOut, Measured
 from bench.analysis.projection_sampling import Estimate
 from bench.analysis.scoring import Scored, Summary
-from bench.analysis.sizing import Choice, Missed, Target, undecided
 from bench.core.units import format_duration, format_number
 from bench.report.grid import Grid
+from bench.report.quantities import rate
 
 TARGETS = "targets: median error at most 15 %, at least 75 % inside, median width at most x1.8"
 
@@ -48,15 +49,31 @@ def _projected_grid(found: Sequence[Projected]) -> Grid:
     ]
     measured = (
         f"measured: {format_duration(start.step_s)} a step, "
-        f"{format_number(start.throughput_per_s)} {start.items_unit}/s on {start.device}"
+        f"{format_number(start.throughput_per_s)} {start.items_unit}/s on {start.device} "
+        f"({_trials(start.num_trials)})"
     )
     return Grid(
         heads=("projected to", "dtype", "batch>", "step: low .. mid .. high",
                f"{start.items_unit}/s: low .. mid .. high", "binds", "time rests on"),
         rows=rows,
         title=f"Projected: {start.workload} {start.size} {start.dtype}, from {start.device}",
-        notes=(measured, "an interval is meant to hold four times in five", *_lines(found)),
+        notes=(measured, *_limited_lines(start),
+               "an interval is meant to hold four times in five", *_lines(found)),
     )  # fmt: skip
+
+
+def _limited_lines(start: Measured) -> list[str]:
+    """What the same device did with less of it, and what that is good for; none without."""
+    lines = []
+    for one in start.limited:
+        told = one.throughput_per_s
+        figure = rate(told, unit=start.items_unit)
+        lines.append(f"measured on {start.device}, {one.limit}: {figure} ({_trials(told.num)})")
+    return [*lines, BOUND] if lines else []
+
+
+def _trials(num: int) -> str:
+    return "1 trial" if num == 1 else f"{num} trials"
 
 
 def _lines(found: Sequence[Projected]) -> list[str]:
@@ -152,55 +169,3 @@ def _summary_grid(summaries: Sequence[Summary]) -> Grid:
             "nothing is fitted to such a file: peaks and derates of the catalogue, "
                "operators from shapes"),
     )  # fmt: skip
-
-
-def size_grid(target: Target, choices: Sequence[Choice]) -> Grid:
-    """Chips that meet a target, fewest first."""
-    rows = [_size_row(target, one) for one in choices]
-    rate = "step" if target.item_s is not None else "items/s"
-    return Grid(
-        heads=("projected to", "devices>", "range", "link", f"{rate}: low .. mid .. high",
-               "nominal W>", "export rules"),
-        rows=rows,
-        title=f"Projected: what would meet {describe(target)}",
-        notes=("sorted by devices in the middle of the interval, then nominal watts",
-               *undecided(choices)),
-    )  # fmt: skip
-
-
-def _size_row(target: Target, one: Choice) -> tuple[str, ...]:
-    told = one.projected
-    figure = (
-        interval(told.time_s, format_duration)
-        if target.item_s is not None
-        else interval(told.throughput_per_s)
-    )
-    if one.restricted_by is None:
-        export = "open"
-    else:
-        export = "restricted: " + ", ".join(one.restricted_by) if one.restricted_by else "none"
-    spread = "slow end misses it"
-    if one.devices is not None:
-        spread = f"{one.devices[0]} to {one.devices[2]}"
-    return (
-        told.chip.id,
-        str(one.num_devices),
-        spread,
-        told.link or "",
-        figure,
-        "" if one.watts is None else f"{one.watts:,.0f}",
-        export,
-    )
-
-
-def describe(target: Target) -> str:
-    """Say the target in words."""
-    if target.item_s is not None:
-        return f"{target.workload} within {format_duration(target.item_s)}"
-    rate = target.items_per_s or 0.0
-    return f"{target.workload} at {format_number(rate)} {target.unit or 'items'}/s"
-
-
-def missed_lines(missed: Sequence[Missed]) -> list[str]:
-    """One line for each chip that would not do, or of which it cannot be told."""
-    return [f"{one.chip.id}: {one.reason}" for one in missed]

@@ -8,7 +8,6 @@ schema is a new file. Standard library only: this runs while others measure.
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -103,15 +102,6 @@ class Store:
     def request(self) -> Json:
         """What the run was asked to do, as the runner gave it."""
         return self._sidecar.request
-
-    def replace_environment(self, environment: Json) -> None:
-        """Put what only the first trial could tell into the sidecar."""
-        changed = replace(self._sidecar, environment=environment)
-        try:
-            write_sidecar(self.path, changed)
-        except OSError as error:
-            raise DataError(f"{self.path}: its sidecar: {error.strerror}") from error
-        self._sidecar = changed
 
     def append(self, row: Row) -> None:
         """Add one trial; it is on the disk when this returns.

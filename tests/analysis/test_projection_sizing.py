@@ -4,6 +4,7 @@ import pytest
 
 from bench.analysis.sizing import (
     Target,
+    others_for,
     parse_target,
     size,
     start_for,
@@ -38,6 +39,15 @@ def test_a_target_of_another_workload_or_unit_is_refused() -> None:
         start_for(parse_target("llm-train 5 tokens/s"), [measured()])
     with pytest.raises(UsageError, match="is a patch"):
         start_for(parse_target("imaging-train 5 tokens/s"), [measured()])
+
+
+def test_the_fastest_of_several_is_the_start_and_the_others_are_kept() -> None:
+    slow, fast, other = measured(size="base"), measured(size="tiny", step_s=0.1), measured(
+        workload="llm-train", step_s=0.01)  # fmt: skip
+    target = parse_target("imaging-train 5 patches/s")
+    start = start_for(target, [slow, fast, other])
+    assert start is fast
+    assert others_for(target, [slow, fast, other], start=start) == [slow]
 
 
 def test_inference_takes_as_many_as_the_rate_needs() -> None:

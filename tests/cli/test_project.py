@@ -8,6 +8,7 @@ import pytest
 
 from bench.cli import main
 from bench.results.operator_profiles import write_profile
+from bench.results.schema import Row
 from tests.analysis.synthetic_rows import trials, write_csv
 from tests.analysis.test_projection_rows import PROFILE, ROOFS
 from tests.analysis.test_projection_score import GOOD, HEADER
@@ -76,13 +77,42 @@ def test_devices_share_the_work_over_a_link(csv: Path, capsys: Captured) -> None
 def test_a_target_is_sized_over_the_catalogue(csv: Path, capsys: Captured) -> None:
     assert main(["project", str(csv), "--size-for", "imaging-infer < 30s"]) == 0
     out = capsys.readouterr().out
-    assert "Projected: what would meet imaging-infer within 30 s" in out
+    assert "Projected: what would meet imaging-infer tiny fp32 within 30 s, from Test CPU" in out
     assert "nominal" in out and "restricted" in out
     assert main(["project", str(csv), "--size-for", "imaging-train 2e4 patches/s", "--to",
                  "h20,a100-sxm-80g", "--json"]) == 0  # fmt: skip
     choices = document(capsys)["choices"]
     assert [one["devices"] for one in choices] == sorted(one["devices"] for one in choices)
     assert all(one["nominal_w"] == 400 * one["devices"] for one in choices)
+
+
+def test_a_size_that_was_passed_over_is_named(tmp_path: Path, capsys: Captured) -> None:
+    rows = trials(num=2, **ROOFS)  # type: ignore[arg-type]
+    base = trials(
+        num=2, step_ms=900.0, size="base", config_hash="ba5e", batch=4,
+        params_json='{"batch": 4}', **ROOFS,  # type: ignore[arg-type]
+    )  # fmt: skip
+    words = ["project", str(write_csv(tmp_path / "run.csv", [*base, *rows])), "--to", "l4"]
+    assert main([*words, "--size-for", "imaging-train 20 patches/s"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "meet imaging-train tiny fp32 at 20 patches/s" in out
+    assert "the fastest that was measured; the others: base fp32 b4 on Test CPU" in out
+
+
+@pytest.mark.parametrize(
+    ("chip", "said"),
+    [("h100-sxm-80g", "restricted"), ("t4", "not restricted"), ("cloudblazer-t20", "not known")],
+)
+def test_export_rules_read_as_on_the_card_of_a_chip(
+    csv: Path, capsys: Captured, chip: str, said: str
+) -> None:
+    words = ["project", str(csv), "--to", chip, "--format", "markdown"]
+    assert main([*words, "--size-for", "imaging-infer < 30s"]) == 0
+    line = next(one for one in capsys.readouterr().out.splitlines() if one.startswith(f"| {chip}"))
+    assert line.split("|")[-2].strip().partition(":")[0] == said
+    assert main(["list", "chips", chip]) == 0
+    lines = [one for one in capsys.readouterr().out.splitlines() if "export: " in one]
+    assert any(f"   {said}" in one for one in lines)
 
 
 def test_a_file_of_ratios_is_scored_and_printed_whole(tmp_path: Path, capsys: Captured) -> None:
@@ -131,3 +161,59 @@ def test_rows_that_are_no_start_are_named(tmp_path: Path, capsys: Captured) -> N
     path = write_csv(tmp_path / "run.csv", rows)
     assert main(["project", str(path), "--to", "h20"]) == 5
     assert "emulated" in capsys.readouterr().err
+
+
+LESS = "this device with 72 SMs (78 asked)"
+
+
+def gpu(**cells: object) -> list[Row]:
+    """Rows of a GPU, whole unless `chip_limit` says otherwise: then no roof is known."""
+    roofs = {"roof_flops_per_s": None, "roof_bytes_per_s": None} if "chip_limit" in cells else {}
+    where = {"device": "cuda:0", "device_type": "cuda", "device_name": "Big GPU", "dtype": "bf16"}
+    return trials(num=3, **{**ROOFS, **where, **roofs, **cells})  # type: ignore[arg-type]
+
+
+def test_less_of_the_device_stands_beside_the_projection(tmp_path: Path, capsys: Captured) -> None:
+    rows = [*gpu(), *gpu(config_hash="1e55", step_ms=160.0, noise_frac=0.0, chip_limit=LESS)]
+    path = write_csv(tmp_path / "run.csv", rows)
+    assert main(["project", str(path), "--to", "h20,l4"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    # Two patches in 160 ms.
+    assert f"measured on Big GPU, {LESS}: 12.5 patch/s [12.5, 12.5] (3 trials)" in out
+    assert out.count(LESS) == 1 and "upper bound" in out
+    assert "is no start" not in out
+    assert main(["project", str(path), "--to", "h20,l4", "--json"]) == 0
+    found = document(capsys)
+    assert not found["left_out"] and len(found["projections"]) == 2
+    for one in found["projections"]:
+        assert one["from"]["num_trials"] == 3
+        assert [less["chip_limit"] for less in one["limited"]] == [LESS]
+        assert one["limited"][0]["kind"] == "measured"
+        assert one["limited"][0]["throughput_per_s"]["mid"] == pytest.approx(12.5)
+
+
+def test_less_of_a_device_without_the_whole_is_named(tmp_path: Path, capsys: Captured) -> None:
+    path = write_csv(tmp_path / "run.csv", gpu(chip_limit=LESS))
+    assert main(["project", str(path), "--to", "h20"]) == 5
+    said = capsys.readouterr().err
+    assert LESS in said and "no start of the same configuration on the whole" in said
+    assert "roof" not in said
+
+
+def test_a_limit_under_which_nothing_ran_is_named_with_its_reason(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    less = "this device with 16.0 GB of memory"
+    failed = gpu(config_hash="16gb", chip_limit=less, status="FAILED", reasons="oom")
+    path = write_csv(tmp_path / "run.csv", [*gpu(), *failed])
+    assert main(["project", str(path), "--to", "h20", "--format", "markdown"]) == 0
+    assert f"no usable trial on {less} (FAILED: oom)" in capsys.readouterr().out
+
+
+def test_a_trial_that_was_made_good_leaves_nothing_out(tmp_path: Path, capsys: Captured) -> None:
+    rows = gpu()
+    lost = {**rows[0], "status": "INVALID", "reasons": "throttled"}
+    again = {**rows[0], "attempt": 2}
+    path = write_csv(tmp_path / "run.csv", [lost, again, *rows[1:]])
+    assert main(["project", str(path), "--to", "h20", "--json"]) == 0
+    assert document(capsys)["left_out"] == []

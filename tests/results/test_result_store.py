@@ -186,10 +186,6 @@ def test_what_was_asked_for_survives(tmp_path: Path) -> None:
     path = create_store(tmp_path, request={"plan": [1, {"a": None}]}).path
     with Store.open(path) as store:
         assert store.request == {"plan": [1, {"a": None}]}
-        store.replace_environment({"cpu": "other"})
-    with Store.open(path) as store:
-        assert store.environment == {"cpu": "other"}
-        assert store.request == {"plan": [1, {"a": None}]}
 
 
 @pytest.mark.parametrize(

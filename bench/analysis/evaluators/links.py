@@ -57,38 +57,24 @@ def link_slowdown(row: Row, bounds: Bounds, unit: str) -> Evaluate:
     `tensor` and `hidden` span transformers; `data_tokens` data parallelism of `ranks` devices;
     `nets` and `mixes` other nets. `chip` computes at `compute_fraction` of its `dtype` peak.
     """
-    wide, narrow = row.need_text("wide"), row.need_text("narrow")
-    for name in (wide, narrow):
-        parse_topology(name)
     plan = read_plan(row)
 
     def evaluate(facts: Facts) -> Outcome:
-        rate = plan.flops_per_s(facts)
-        if rate is None:
-            return Outcome(cases=(), missing=(f"peak of {plan.chip} is not known",))
-        ends = {end: EndModel(narrow, end=end) for end in ("low_s", "seconds", "high_s")}
-        base = EndModel(wide)
-        cases = []
-        for one in plan.steps(rate):
+        ends = {end: EndModel(plan.narrow, end=end) for end in ("low_s", "seconds", "high_s")}
+        base = EndModel(plan.wide)
+
+        def cases(one: Spanned) -> Iterator[Case]:
             step, before = one.step, one.step(base)
             low, mid, high = (step(model).seconds / before.seconds - 1 for model in ends.values())
-            value = Span(low=low, mid=mid, high=high)
             how = (
-                f"step {before.seconds * 1e3:.3g} ms on {wide}, of which "
+                f"step {before.seconds * 1e3:.3g} ms on {plan.wide}, of which "
                 f"{before.communication_fraction:.1%} waits for the link, and "
-                f"{step(ends['seconds']).seconds * 1e3:.3g} ms on {narrow}; asked {bounds.words}"
+                f"{step(ends['seconds']).seconds * 1e3:.3g} ms on {plan.narrow}"
             )
-            case = Case(
-                factors=one.factors,
-                holds=bounds.holds(value),
-                value=value,
-                unit=unit,
-                how=how,
-                basis="modelled",
-                source=f"cost model of {wide} and {narrow}; {plan.words}",
-            )
-            cases.append(case)
-        return Outcome(cases=tuple(cases))
+            value = Span(low=low, mid=mid, high=high)
+            yield plan.case(one.factors, value, how=how, bounds=bounds, unit=unit)
+
+        return plan.outcome(facts, cases)
 
     return evaluate
 
@@ -104,8 +90,10 @@ class Spanned:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The layouts that a block spans, and the chip that computes."""
+    """The two links that a block sets against each other, the layouts it spans, and the chip."""
 
+    wide: str
+    narrow: str
     chip: str
     dtype: str
     compute_fraction: float
@@ -117,17 +105,28 @@ class Plan:
     nets: tuple[Net, ...]
     mixes: tuple[str, ...]
 
-    @property
-    def words(self) -> str:
-        """Say what compute was assumed to reach."""
-        return f"compute at {self.compute_fraction:.0%} of the {self.dtype} peak of {self.chip}"
-
-    def flops_per_s(self, facts: Facts) -> float | None:
-        """Rate that compute is assumed to reach; None where the peak is unknown."""
+    def outcome(self, facts: Facts, cases: Callable[[Spanned], Iterator[Case]]) -> Outcome:
+        """Cases of every layout; none, and what is missing, where the peak is unknown."""
         peak = facts.chips[self.chip].peak_per_s.get(self.dtype)
-        return None if peak is None else peak * self.compute_fraction
+        if peak is None:
+            return Outcome(cases=(), missing=(f"peak of {self.chip} is not known",))
+        spanned = self._steps(peak * self.compute_fraction)
+        return Outcome(cases=tuple(case for one in spanned for case in cases(one)))
 
-    def steps(self, flops_per_s: float) -> Iterator[Spanned]:
+    def case(self, factors: Factors, value: Span, *, how: str, bounds: Bounds, unit: str) -> Case:
+        """One modelled case, with what compute was assumed to reach as its source."""
+        return Case(
+            factors=factors,
+            holds=bounds.holds(value),
+            value=value,
+            unit=unit,
+            how=f"{how}; asked {bounds.words}",
+            basis="modelled",
+            source=f"cost model of {self.wide} and {self.narrow}; compute at "
+            f"{self.compute_fraction:.0%} of the {self.dtype} peak of {self.chip}",
+        )
+
+    def _steps(self, flops_per_s: float) -> Iterator[Spanned]:
         """Every layout that the block spans."""
         for hidden in self.hidden:
             for tensor in self.tensor:
@@ -149,9 +148,14 @@ class Plan:
 
 
 def read_plan(row: Row) -> Plan:
-    """Read the keys that span layouts."""
+    """Read the links and the keys that span layouts; `UsageError` for an unknown link."""
+    wide, narrow = row.need_text("wide"), row.need_text("narrow")
+    for name in (wide, narrow):
+        parse_topology(name)
     nets = tuple(_read_net(net) for net in row.mappings("nets"))
     return Plan(
+        wide=wide,
+        narrow=narrow,
         chip=row.need_text("chip"),
         dtype=row.text("dtype") or "bf16",
         compute_fraction=row.number("compute_fraction") or 0.5,

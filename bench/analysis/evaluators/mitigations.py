@@ -7,6 +7,7 @@ measured elsewhere, on real ranks.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bench.analysis.claims import Bounds, Case, Evaluate, Outcome, exactly
@@ -15,7 +16,6 @@ from bench.analysis.evaluators.links import EndModel, Spanned, read_plan
 from bench.hardware.cost import CostModel
 from bench.hardware.layouts import StepTime, data_parallel_step
 from bench.hardware.loader import Row
-from bench.hardware.topology import parse_topology
 
 
 def mitigation(row: Row, bounds: Bounds, unit: str) -> Evaluate:
@@ -24,40 +24,30 @@ def mitigation(row: Row, bounds: Bounds, unit: str) -> Evaluate:
     `methods: {name: {steps: 4, bytes_fraction: 0.5, overlap: yes}}`; the layouts are those of
     link-slowdown. A layout without a slowdown of `least` (a share) has nothing to win back.
     """
-    wide, narrow = row.need_text("wide"), row.need_text("narrow")
-    for name in (wide, narrow):
-        parse_topology(name)
     plan = read_plan(row)
     least = row.number("least") or 0.01
     block = row.child("methods", required=True)
     methods = {name: _method(block.child(name)) for name in block.keys()}  # noqa: SIM118
 
     def evaluate(facts: Facts) -> Outcome:
-        rate = plan.flops_per_s(facts)
-        if rate is None:
-            return Outcome(cases=(), missing=(f"peak of {plan.chip} is not known",))
-        base, limited = EndModel(wide), EndModel(narrow)
-        cases = []
-        for one in plan.steps(rate):
+        base, limited = EndModel(plan.wide), EndModel(plan.narrow)
+
+        def cases(one: Spanned) -> Iterator[Case]:
             fast_s, slow = one.step(base).seconds, one.step(limited)
             lost_s = slow.seconds - fast_s
             if lost_s < least * fast_s:
-                continue
+                return
             for name, method in methods.items():
                 remedied_s, why = _remedied(one, slow, method=method, model=limited)
                 value = exactly((slow.seconds - remedied_s) / lost_s)
-                case = Case(
-                    factors={"method": name, **one.factors},
-                    holds=bounds.holds(value),
-                    value=value,
-                    unit=unit,
-                    how=f"step {fast_s * 1e3:.3g} ms on {wide}, {slow.seconds * 1e3:.3g} on "
-                    f"{narrow}, {remedied_s * 1e3:.3g} with {name} ({why}); asked {bounds.words}",
-                    basis="modelled",
-                    source=f"cost model of {wide} and {narrow}; {plan.words}",
+                how = (
+                    f"step {fast_s * 1e3:.3g} ms on {plan.wide}, {slow.seconds * 1e3:.3g} on "
+                    f"{plan.narrow}, {remedied_s * 1e3:.3g} with {name} ({why})"
                 )
-                cases.append(case)
-        return Outcome(cases=tuple(cases))
+                factors = {"method": name, **one.factors}
+                yield plan.case(factors, value, how=how, bounds=bounds, unit=unit)
+
+        return plan.outcome(facts, cases)
 
     return evaluate
 

@@ -8,91 +8,24 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from bench import discovery
-from bench.core.errors import DataError, MeasurementError, UsageError, one_of
-from bench.core.nouns import DTYPES, SIZES, Config, Dtype, Layout
+from bench.core.errors import DataError, MeasurementError
+from bench.core.nouns import DTYPES, Config, Dtype, Layout
 from bench.core.paths import user_path
-from bench.hardware.chip_limit import ChipLimit, check_device, parse_chip_limit
+from bench.hardware.chip_limit import ChipLimit, check_device
 from bench.measure.inspection import Inspection
-from bench.measure.limits import PROFILES, for_device, within_budget
-from bench.parallel.support import check_layout
+from bench.measure.limits import for_device, within_budget
 from bench.run.layouts import make_layouts, settle_mode
 from bench.run.request import Plan, Planned, RunRequest, profile_of
-from bench.run.selection import Selected, select
-from bench.run.sizes import SizeChoice, choose_size
+from bench.run.request_check import check_request, layouts_check, limit_of, overrides_of
+from bench.run.sizes import SizeChoice, choose_size, possible_sizes
 
 STARTUP_S = 15.0
 """What a trial takes besides its limits, for planning only: imports, building, first step."""
-LONGEST_S = 365 * 86400.0
-
-
-def check_request(request: RunRequest) -> list[Selected]:
-    """Check everything that can be checked without the device; return the phases to run."""
-    selected = select(request.workloads)
-    if request.profile not in PROFILES:
-        raise one_of("--profile", request.profile, list(PROFILES))
-    for dtype in request.dtypes:
-        if dtype not in DTYPES:
-            raise one_of("--dtype", dtype, list(DTYPES))
-    for name in request.sizes:
-        if name not in SIZES:
-            raise one_of("--size", name, list(SIZES))
-    for batch in request.batches:
-        if batch < 1:
-            raise UsageError(f"--batch {batch} must be at least 1")
-    _check_numbers(request)
-    _limit_of(request)
-    layouts = make_layouts(request.spread)
-    for found, phase in selected:
-        for overrides in _overrides(request):
-            for size in _sizes_to_check(request, found):
-                workload = discovery.instance(found, size=size, overrides=overrides)
-                for layout in layouts:
-                    check_layout(workload, phase, layout, is_compiled=request.is_compiled)
-        _check_data(request, found, phase_name=phase.name)
-    return selected
-
-
-def _check_numbers(request: RunRequest) -> None:
-    for flag, value, least, most in (
-        ("--threads", request.threads, 1, 4096),
-        ("--workers", request.workers, 0, 4096),
-        ("--trials", request.trials, 1, 10_000),
-        ("--seed", request.seed, 0, 2**63 - 1),
-    ):
-        if value is not None and not least <= value <= most:
-            raise UsageError(f"{flag} {value} must be from {least} to {most}")
-    for flag, value_s in (("--budget", request.budget_s), ("--timeout", request.timeout_s)):
-        if value_s is not None and not 0 < value_s <= LONGEST_S:
-            raise UsageError(f"{flag} must be more than nothing and at most 365d, such as 10m")
-
-
-def _limit_of(request: RunRequest) -> ChipLimit | None:
-    return None if request.chip_limit is None else parse_chip_limit(request.chip_limit)
-
-
-def _sizes_to_check(request: RunRequest, found: discovery.Found) -> tuple[str | None, ...]:
-    """Return the sizes asked for, else the first there is: flags are checked before the device."""
-    return request.sizes or tuple(found.cls.sizes)[:1] or (None,)
-
-
-def _check_data(request: RunRequest, found: discovery.Found, *, phase_name: str) -> None:
-    if request.data in (None, "resident"):
-        return
-    assert request.data is not None
-    if found.cls.accepts_data is None:
-        raise UsageError(f"{found.name}-{phase_name} takes no --data; it makes its own")
-    path = user_path(request.data, what="--data")
-    if not path.exists():
-        raise DataError(
-            f"--data {path} does not exist; {found.name} takes {found.cls.accepts_data}"
-        )
-    for overrides in _overrides(request):
-        for size in _sizes_to_check(request, found):
-            discovery.instance(found, size=size, overrides=overrides).check_data(path)
 
 
 def shrunk(planned: Planned) -> Planned | None:
@@ -118,17 +51,24 @@ def shrunk(planned: Planned) -> Planned | None:
 def make_plan(request: RunRequest, *, inspection: Inspection) -> Plan:
     """Expand the request on the inspected device; `UsageError` on what cannot be meant."""
     selected = check_request(request)
-    limit = _limit_of(request)
+    limit = limit_of(request)
     if limit is not None:
         check_device(limit, device_type=inspection.device.type)
     layouts = make_layouts(request.spread)
     every = [
-        _planned(request, inspection, found=found, phase_name=phase.name, choice=choice)
+        _planned(
+            request,
+            inspection,
+            found=found,
+            phase_name=phase.name,
+            choice=choice,
+            layouts=layouts,
+        )
         for found, phase in selected
         for choice in itertools.product(
             request.sizes or (None,),
             request.dtypes or (inspection.default_dtype,),
-            _overrides(request),
+            overrides_of(request),
             layouts,
         )
     ]
@@ -155,16 +95,6 @@ def make_plan(request: RunRequest, *, inspection: Inspection) -> Plan:
     )
 
 
-def _overrides(request: RunRequest) -> list[dict[str, Any]]:
-    """Every combination of --set and --batch values."""
-    keys = list(request.settings)
-    combinations = itertools.product(*(request.settings[key] for key in keys))
-    settings = [dict(zip(keys, values, strict=True)) for values in combinations]
-    if not request.batches:
-        return settings
-    return [{**setting, "batch": batch} for setting in settings for batch in request.batches]
-
-
 def _planned(
     request: RunRequest,
     inspection: Inspection,
@@ -172,9 +102,10 @@ def _planned(
     found: discovery.Found,
     phase_name: str,
     choice: tuple[str | None, Dtype, dict[str, Any], Layout],
+    layouts: Sequence[Layout],
 ) -> Planned:
     size, dtype, overrides, layout = choice
-    limit = _limit_of(request)
+    limit = limit_of(request)
     phase = found.phase(phase_name)
     refusal = _refusal(dtype, inspection)
     if size is not None:
@@ -182,6 +113,7 @@ def _planned(
         estimate = workload.memory_bytes(phase, dtype=dtype)
         chosen = SizeChoice(name=size, reason="user", estimate_bytes=estimate)
     else:
+        check = layouts_check(request, phase, layouts=layouts)
         try:
             chosen = choose_size(
                 found,
@@ -190,13 +122,15 @@ def _planned(
                 overrides=overrides,
                 free_bytes=_free_bytes(inspection, limit=limit),
                 is_cpu=not inspection.is_accelerator,
+                check=check,
             )
         except MeasurementError as error:
-            smallest = next(iter(found.cls.sizes))
+            smallest, *_ = possible_sizes(
+                found, list(found.cls.sizes), overrides=overrides, check=check
+            )
             chosen = SizeChoice(name=smallest, reason="auto: nothing fits", estimate_bytes=0)
             refusal = ("out_of_memory", str(error))
     workload = discovery.instance(found, size=chosen.name or None, overrides=overrides)
-    check_layout(workload, phase, layout, is_compiled=request.is_compiled)
     layout = settle_mode(
         layout,
         request.spread,

@@ -18,10 +18,11 @@ from bench.measure.limits import PROFILES
 from bench.results import environment
 from bench.results.schema import USABLE
 from bench.results.store import Store
-from bench.run.plan import check_request, digest_of, make_plan, shrunk
+from bench.run.plan import digest_of, make_plan, shrunk
 from bench.run.progress import Progress
 from bench.run.record import Facts
 from bench.run.request import Plan, Planned, RunRequest
+from bench.run.request_check import check_request
 from bench.run.runner import Ended, Runner, utc_now
 
 

@@ -4,14 +4,15 @@ A CPU is offered no more than `small`: `base` and `large` fit in a server's memo
 theirs takes minutes there, and a benchmark that does not end has measured nothing.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bench import discovery
-from bench.core.errors import MeasurementError
+from bench.core.errors import MeasurementError, UsageError
 from bench.core.nouns import SIZES, Dtype
 from bench.core.units import format_bytes
-from bench.workload import Phase
+from bench.workload import Phase, Workload
 
 CPU_SIZES = ("tiny", "small")
 MARGIN_FRAC = 0.85
@@ -35,11 +36,17 @@ def choose_size(
     overrides: dict[str, Any],
     free_bytes: int | None,
     is_cpu: bool,
+    check: Callable[[Workload], None],
 ) -> SizeChoice:
-    """Return the largest size that fits; `MeasurementError` when not even the smallest does."""
-    candidates = [name for name in SIZES if name in found.cls.sizes]
+    """Return the largest size that fits and that `check` lets pass.
+
+    Raises `MeasurementError` when not even the smallest of them fits, and what `check` raises when
+    it lets none pass.
+    """
+    every = [name for name in SIZES if name in found.cls.sizes]
     if is_cpu:
-        candidates = [name for name in candidates if name in CPU_SIZES] or candidates[:1]
+        every = [name for name in every if name in CPU_SIZES] or every[:1]
+    candidates = possible_sizes(found, every, overrides=overrides, check=check)
     if not candidates:
         workload = discovery.instance(found, size=None, overrides=overrides)
         estimate = workload.memory_bytes(phase, dtype=dtype)
@@ -50,13 +57,34 @@ def choose_size(
         if free_bytes is None or estimate <= MARGIN_FRAC * free_bytes:
             return SizeChoice(
                 name=name,
-                reason=_reason(name, candidates, estimate, free_bytes, is_cpu=is_cpu),
+                reason=_reason(name, every, estimate, free_bytes, is_cpu=is_cpu),
                 estimate_bytes=estimate,
             )
     raise MeasurementError(
         f"{found.name}-{phase.name} needs about {format_bytes(estimate)} even at {candidates[0]}, "
         f"{format_bytes(free_bytes or 0)} are free; use a smaller --batch or free memory"
     )
+
+
+def possible_sizes(
+    found: discovery.Found,
+    names: Sequence[str],
+    *,
+    overrides: dict[str, Any],
+    check: Callable[[Workload], None],
+) -> list[str]:
+    """Return the sizes that `check` lets pass; when it refuses all, raise why of the last."""
+    possible, refused = [], None
+    for name in names:
+        try:
+            check(discovery.instance(found, size=name, overrides=overrides))
+        except UsageError as error:
+            refused = error
+        else:
+            possible.append(name)
+    if refused is not None and not possible:
+        raise refused
+    return possible
 
 
 def _reason(

@@ -74,6 +74,45 @@ def test_a_world_that_the_heads_cannot_divide_names_what_can(call: Call) -> None
     assert "possible here" in err
 
 
+@pytest.mark.parametrize("device", ["fake", "cpu"])
+def test_without_a_size_one_is_chosen_that_every_layout_of_the_sweep_divides(
+    call: Call, device: str
+) -> None:
+    code, out, err = call(
+        *("run", "-w", "llm-train", "--device", device, "--devices", "2,8", "--parallel", "tp"),
+        *("--link", "h100-nvlink,h800-nvlink", "--dry-run", "--json"),
+    )
+    assert code == 0, err
+    configs = [planned["config"] for planned in json.loads(out)["planned"]]
+    assert len(configs) == 4
+    assert len({config["size"] for config in configs}) == 1
+    assert configs[0]["size"] != "tiny", "its two key/value heads are too few for eight devices"
+    assert all(config["params"]["kv_heads"] % 8 == 0 for config in configs)
+
+
+def test_a_world_that_no_size_can_divide_is_refused_before_the_device(call: Call) -> None:
+    code, out, err = call(
+        *("run", "-w", "llm-train", "--device", "no-such-device", "--devices", "7"),
+        *("--parallel", "tp", "--link", "ndr"),
+    )
+    assert (code, out) == (2, "")
+    assert "cannot be divided by 7 devices; possible here: 4 or 8" in err
+
+
+def test_a_world_that_only_a_size_too_large_for_a_cpu_divides_is_refused(call: Call) -> None:
+    # Three ranks divide the 12 heads of base, and here its vocabulary.
+    arguments = (
+        *("run", "-w", "llm-train", "--device", "cpu", "--devices", "3", "--parallel", "tp"),
+        *("--link", "ndr", "--set", "vocab=49152", "--set", "intermediate=1536", "--dry-run"),
+    )
+    code, out, _ = call(*arguments, "--size", "base")
+    assert code == 0
+    assert "size base" in out
+    code, out, err = call(*arguments)
+    assert (code, out) == (2, "")
+    assert "heads 8 of llm cannot be divided by 3 devices; possible here: 2 or 4" in err
+
+
 def test_a_link_file_with_a_missing_field_is_named(call: Call, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("name: mine\n")

@@ -31,12 +31,12 @@ class Completions:
         self._has_leader = False
         self._num_idle = 0
         self._is_closed = False
-        self._local = threading.local()
+        self._own: set[int] = set()
 
     @property
     def is_own_thread(self) -> bool:
         """Whether the caller is a callable that this object runs."""
-        return getattr(self._local, "is_own", False)
+        return threading.get_ident() in self._own
 
     def call_at(self, due_s: float, run: Callable[[], None]) -> None:
         """Run at `due_s` of `perf_counter`, never before, on a thread of its own."""
@@ -64,15 +64,19 @@ class Completions:
             threading.Thread(target=self._serve, name="link", daemon=True).start()
 
     def _serve(self) -> None:
-        self._local.is_own = True
-        while True:
-            with self._due:
-                due = self._lead()
-            if due is None:
-                return
-            due_s, _, run = due
-            sleep_until(due_s, early_s=self._early_s)
-            run()
+        me = threading.get_ident()
+        self._own.add(me)
+        try:
+            while True:
+                with self._due:
+                    due = self._lead()
+                if due is None:
+                    return
+                due_s, _, run = due
+                sleep_until(due_s, early_s=self._early_s)
+                run()
+        finally:
+            self._own.discard(me)  # the number may be another thread's next
 
     def _lead(self) -> _Due | None:
         """Wait to lead, then until something is almost due; None when all is over."""

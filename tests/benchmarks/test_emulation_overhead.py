@@ -132,7 +132,11 @@ class Spread:
         self.is_linked = True
         self._loss: Any = lambda net: workload.loss(net, batch)
 
-    def _exchange(self, _state: None, bucket: Any) -> torch.futures.Future[torch.Tensor]:
+    def _exchange(
+        self,
+        _state: None,
+        bucket: dist.GradBucket,  # type: ignore[name-defined]  # DDP insists on this name
+    ) -> torch.futures.Future[torch.Tensor]:
         gradients = bucket.buffer().div_(MANY_RANKS)
         if self.is_linked:
             work: Any = dist.all_reduce(gradients, async_op=True)

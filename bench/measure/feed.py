@@ -16,6 +16,10 @@ from bench.workload import Phase, Workload
 RESIDENT_BATCHES = 4
 """Enough that no batch's values stay in a cache between its uses; few enough to fit."""
 
+FORK_SAFE = ("cpu", "cuda")
+"""Types whose loader workers may be forked before the context is made; others want fresh ones
+(Enflame's documentation asks for it), and what is right for an unknown backend is the same."""
+
 _Move = Callable[[Any], Any]
 
 
@@ -94,3 +98,15 @@ def first_batches(loader: Any, *, most: int) -> list[Any]:
         if len(batches) == most:
             break
     return batches
+
+
+def can_pin(device_type: str) -> bool:
+    """Return whether host memory can be pinned; asked only where it cannot upset a later fork."""
+    import torch
+
+    if device_type in FORK_SAFE:
+        return device_type == "cuda"
+    try:
+        return torch.empty(1).pin_memory().is_pinned()
+    except (RuntimeError, NotImplementedError, AssertionError):
+        return False  # several vendors' backends lack it

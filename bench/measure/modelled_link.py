@@ -37,8 +37,9 @@ CONTENDED_STEPS = 200
 CONTENDED_S = 5.0
 CPU_TAX_COPIES = 48.0
 """Copies of each byte at the upper end of the bracket on a CPU: what gloo and TCP burn for a byte,
-told in copies of one. Fitted on one point of real ranks, one core each, and tested on 23 others:
-results/validation/real-link.md, made by `tests/netns`. Another machine's share differs."""
+told in copies of one. Fitted on one point of real ranks, one core each, where it shows little: two
+passes found 11 and 48 (results/validation/real-link*.md, made by `tests/netns`), and an upper end
+takes the larger. Another machine's share differs."""
 
 
 class ModelledLink:

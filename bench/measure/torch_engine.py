@@ -23,6 +23,7 @@ from bench.emulate.chip_limit import Granted, apply_chip_limit
 from bench.hardware.chip_limit import parse_chip_limit
 from bench.measure import feed as feeds
 from bench.measure.correctness import Check, check_output, to_channels_last
+from bench.measure.counting import counted, summed
 from bench.measure.engine import StepCount
 from bench.measure.modelled_link import ModelledLink, open_link
 from bench.measure.placing import place_net
@@ -30,16 +31,11 @@ from bench.measure.precision import autocast, cast_net, half_type, move, set_mat
 from bench.measure.request import TrialRequest
 from bench.measure.steps import InferStep, TrainStep, float_tensors
 from bench.parallel.spread import Spread, spread
-from bench.workload import Phase, Workload
 
 if TYPE_CHECKING:
     from torch import nn
 
     from bench.parallel.ranks import Ranks
-
-_FORK_SAFE = ("cpu", "cuda")
-"""Types whose loader workers may be forked before the context is made; others want fresh ones
-(Enflame's documentation asks for it), and what is right for an unknown backend is the same."""
 
 
 class TorchEngine:
@@ -152,8 +148,8 @@ class TorchEngine:
             data=self._data,
             seed=self._data_seed,
             workers=self._request.workers if self.uses_loader else 0,
-            pin_memory=self.uses_loader and _can_pin(self.device.type),
-            start_method=None if self.device.type in _FORK_SAFE else "spawn",
+            pin_memory=self.uses_loader and feeds.can_pin(self.device.type),
+            start_method=None if self.device.type in feeds.FORK_SAFE else "spawn",
         )
 
     def _start_loader(self, loader: Any) -> feeds.LoaderFeed:
@@ -260,7 +256,7 @@ class TorchEngine:
         else:
             self.link.run(lambda: self._step(*batches))
         counts = [self._count(collated, waited_s) for _, collated, waited_s in taken]
-        return counts[0] if len(counts) == 1 else _sum_of(counts)
+        return counts[0] if len(counts) == 1 else summed(counts)
 
     def untraced_step(self) -> None:
         """Queue one step that counts for nothing."""
@@ -282,7 +278,7 @@ class TorchEngine:
         # Batches of a loader are alike: fixed batch size, last incomplete one dropped.
         key = id(collated) if isinstance(self._feed, feeds.ResidentFeed) else 0
         if key not in self._counts:
-            self._counts[key] = _counted(self.workload, self.phase, collated)
+            self._counts[key] = counted(self.workload, self.phase, collated)
         count = self._counts[key]
         return replace(count, data_wait_s=waited_s) if waited_s else count
 
@@ -337,38 +333,3 @@ class TorchEngine:
         except ValueError as error:
             return "wrong_output", str(error)
         return None
-
-
-def _sum_of(counts: list[StepCount]) -> StepCount:
-    """What the micro-batches of one step hold together."""
-    elements = [count.elements for count in counts if count.elements is not None]
-    flops = [count.flops for count in counts if count.flops is not None]
-    return StepCount(
-        items=sum(count.items for count in counts),
-        elements=sum(elements) if len(elements) == len(counts) else None,
-        flops=sum(flops) if len(flops) == len(counts) else None,
-        data_wait_s=sum(count.data_wait_s for count in counts),
-    )
-
-
-def _can_pin(device_type: str) -> bool:
-    """Whether host memory can be pinned; asked only where it cannot upset a later fork."""
-    import torch
-
-    if device_type in _FORK_SAFE:
-        return device_type == "cuda"
-    try:
-        return torch.empty(1).pin_memory().is_pinned()
-    except (RuntimeError, NotImplementedError, AssertionError):
-        return False  # several vendors' backends lack it
-
-
-def _counted(workload: Workload, phase: Phase, collated: Any) -> StepCount:
-    items = workload.items(phase, collated)
-    per_item = workload.flops_per_item(phase, collated)
-    return StepCount(
-        items=items,
-        elements=workload.elements(phase, collated),
-        flops=None if per_item is None else per_item * items,
-        data_wait_s=0.0,
-    )

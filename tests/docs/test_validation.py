@@ -5,10 +5,14 @@ from pathlib import Path
 
 from bench.measure.modelled_link import CPU_TAX_COPIES
 
-DOCUMENT = Path(__file__).parents[2] / "results" / "validation" / "real-link.md"
+DOCUMENTS = Path(__file__).parents[2] / "results" / "validation"
 
 
-def test_the_processors_tax_is_the_one_fitted_on_real_ranks() -> None:
-    told = re.search(r"tax \(([\d.]+) copies of each byte\)", DOCUMENT.read_text())
-    assert told is not None
-    assert round(float(told[1])) == CPU_TAX_COPIES
+def test_the_processors_tax_is_the_largest_that_was_fitted_on_real_ranks() -> None:
+    told = [
+        re.search(r"tax \(([\d.]+) copies of each byte\)", document.read_text())
+        for document in DOCUMENTS.glob("real-link*.md")
+    ]
+    fitted = [float(found[1]) for found in told if found is not None]
+    assert len(fitted) == len(told) >= 2
+    assert round(max(fitted)) == CPU_TAX_COPIES

@@ -33,7 +33,7 @@ def test_emulated_steps_take_as_long_as_real_ones(request: pytest.FixtureRequest
     if reason is not None:
         pytest.skip(reason)
     with shaped_pair() as pair, rank_processes(pair) as ranks:
-        found = measure(pair, ranks, rounds=3, steps=8)
+        found = measure(pair, ranks, rounds=5, steps=8)
     text = document.document(found, date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"))
     print("\n" + text)
     if request.config.getoption("write_document", default=False):

@@ -8,6 +8,7 @@ by the trial, which knows the messages.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bench.core.errors import UsageError, one_of
@@ -206,20 +207,35 @@ def _mode(flags: LayoutFlags, *, strategy: Strategy, topology: Topology | None) 
 
 
 def settle_mode(
-    layout: Layout, flags: LayoutFlags, *, num_parameters: int, is_accelerator: bool
+    layout: Layout,
+    flags: LayoutFlags,
+    *,
+    sweep: Sequence[Layout],
+    num_parameters: int,
+    is_accelerator: bool,
 ) -> Layout:
     """Simulate instead of emulating what a CPU's timer cannot keep, unless a mode was asked for.
 
-    The longest message is taken for a bucket of fp32 gradients; where the real ones are shorter,
-    the trial sees it and refuses.
+    Modes are never compared, so a `sweep` with one such layout is simulated throughout. The longest
+    message is taken for a bucket of fp32 gradients; where the real ones are shorter, the trial sees
+    it and refuses.
     """
     if is_accelerator or flags.mode is not None or layout.mode != "emulated":
         return layout
+    if any(_is_too_short(one, num_parameters=num_parameters) for one in (layout, *sweep)):
+        return replace(layout, mode="simulated")
+    return layout
+
+
+def _is_too_short(layout: Layout, *, num_parameters: int) -> bool:
+    """Return whether an emulated layout's longest message is less than a CPU's timer keeps."""
+    if layout.mode != "emulated":
+        return False
     topology = parse_topology(layout.link)
     if topology.is_infinite:
-        return layout  # nothing to keep: it shows what the emulation itself costs
+        return False  # nothing to keep: it shows what the emulation itself costs
     model = CostModel(topology)
     group = model.group_of(range(layout.devices))
     longest_bytes = min(layout.bucket_bytes, 4 * num_parameters)
     cost = model.cost("all_reduce", num_bytes=longest_bytes, group=group)
-    return replace(layout, mode="simulated") if cost.seconds < CPU_RESOLUTION_S else layout
+    return cost.seconds < CPU_RESOLUTION_S

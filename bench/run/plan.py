@@ -134,6 +134,7 @@ def _planned(
     layout = settle_mode(
         layout,
         request.spread,
+        sweep=layouts,
         num_parameters=workload.num_parameters(),
         is_accelerator=inspection.is_accelerator,
     )

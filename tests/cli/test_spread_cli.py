@@ -154,17 +154,38 @@ def test_one_device_of_a_sweep_is_plain() -> None:
 def test_a_cpu_simulates_what_its_timer_cannot_keep() -> None:
     flags = LayoutFlags(devices=(2,), links=("h100-nvlink",))
     (found,) = make_layouts(flags)
-    settled = settle_mode(found, flags, num_parameters=10**6, is_accelerator=False)
+    settled = settle_mode(found, flags, sweep=[], num_parameters=10**6, is_accelerator=False)
     assert (found.mode, settled.mode) == ("emulated", "simulated")
-    assert settle_mode(found, flags, num_parameters=10**6, is_accelerator=True) == found
+    kept = settle_mode(found, flags, sweep=[], num_parameters=10**6, is_accelerator=True)
+    assert kept == found
     asked = LayoutFlags(devices=(2,), links=("h100-nvlink",), mode="emulated")
     (found,) = make_layouts(asked)
-    kept = settle_mode(found, asked, num_parameters=10**6, is_accelerator=False)
+    kept = settle_mode(found, asked, sweep=[], num_parameters=10**6, is_accelerator=False)
     assert kept.mode == "emulated"
     slow = LayoutFlags(devices=(2,), links=("10gbe",))
     (found,) = make_layouts(slow)
-    kept = settle_mode(found, slow, num_parameters=10**8, is_accelerator=False)
+    kept = settle_mode(found, slow, sweep=[], num_parameters=10**8, is_accelerator=False)
     assert kept.mode == "emulated"
+
+
+@pytest.mark.parametrize(
+    ("links", "modes"),
+    [
+        ("10gbe,25gbe", {"emulated"}),
+        # Modes are never compared: the fast link takes the slow one along.
+        ("h100-nvlink,10gbe", {"simulated"}),
+        ("infinite,10gbe", {"emulated"}),
+    ],
+)
+def test_a_sweep_on_a_cpu_is_of_one_mode(call: Call, links: str, modes: set[str]) -> None:
+    code, out, err = call(
+        *("run", "--device", "cpu", "-w", "imaging-train", "--size", "small"),
+        *("--devices", "1,8", "--link", links, "--dry-run", "--json"),
+    )
+    assert code == 0, err
+    layouts = [planned["config"]["layout"] for planned in json.loads(out)["planned"]]
+    assert {one["mode"] for one in layouts if one["data"] == 8} == modes
+    assert {one["mode"] for one in layouts if one["data"] == 1} == {"real"}
 
 
 def rows_of(call: Call, out: Path, *arguments: str) -> list[Row]:

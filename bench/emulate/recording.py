@@ -139,7 +139,7 @@ class _Lane:
                 waited.add(index)
                 until_s = max(cursor_s, min(self._seen_s(index), end_s))
                 self._waits.append(
-                    Mark(kind="wait", collective=index, start_s=cursor_s, end_s=until_s)
+                    Mark(kind="drain", collective=index, start_s=cursor_s, end_s=until_s)
                 )
                 cursor_s = until_s
 
@@ -164,7 +164,7 @@ class _Lane:
         marks = sorted(
             [*self._issues(), *self._waits],
             # Of marks that begin together, what takes no time came first.
-            key=lambda m: (m.start_s, m.kind == "wait", m.end_s),
+            key=lambda m: (m.start_s, m.kind != "issue", m.end_s),
         )
         ordered: list[Mark] = []
         cursor_s = 0.0

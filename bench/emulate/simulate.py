@@ -9,7 +9,7 @@ slower beside communication, and that ranks differ (`bench.emulate.stragglers`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -51,12 +51,15 @@ def replay(
     model: Prices | None = None,
     bound: Bound = "seconds",
     is_free: bool = False,
+    waits_hide: bool = True,
 ) -> Replay:
     """Simulate the step; without a model each collective takes what the run's link took for it.
 
     `bound` needs a model: recorded prices have no band. `is_free` says that the trace was recorded
     on a link without time: a collective then begins when the call that issued it returns, since
-    what the call took was the recording's and hides nothing.
+    what the call took was the recording's and hides nothing. Without `waits_hide` a collective that
+    is waited for by name begins with that wait: its result is needed at once, and what the host
+    does between the two, looking up the next operator, is no work for it to hide behind.
     """
     if model is None and bound != "seconds":
         raise ValueError("error bands need a cost model")
@@ -65,7 +68,10 @@ def replay(
         for one in trace.collectives
     ]
     links = [level_of(one.group) for one in trace.collectives]
-    return _live(trace, times_s=times_s, links=links, is_free=is_free)
+    late: set[int] = set()
+    if not waits_hide:
+        late = {mark.collective for mark in trace.marks if mark.kind == "wait"}
+    return _live(trace, times_s=times_s, links=links, is_free=is_free, late=late)
 
 
 def compute_step_s(trace: StepTrace) -> float:
@@ -83,9 +89,22 @@ def _price_s(one: Collective, *, model: Prices, bound: Bound) -> float:
 
 
 def _live(
-    trace: StepTrace, *, times_s: Sequence[float], links: Sequence[int], is_free: bool = False
+    trace: StepTrace,
+    *,
+    times_s: Sequence[float],
+    links: Sequence[int],
+    is_free: bool = False,
+    late: Set[int] = frozenset(),
 ) -> Replay:
-    """Follow the compute lane from mark to mark. `times_s` and `links` are by collective."""
+    """Follow the compute lane from mark to mark. `times_s` and `links` are by collective.
+
+    Those in `late` begin when they are waited for, the others when they are issued.
+    """
+
+    def transfer(index: int, *, ready_s: float) -> None:
+        start_s = max(ready_s, free_at_s.get(links[index], 0.0))
+        end_s[index] = free_at_s[links[index]] = start_s + times_s[index]
+
     now_s = recorded_s = compute_s = 0.0
     free_at_s: dict[int, float] = {}
     end_s: dict[int, float] = {}
@@ -99,12 +118,14 @@ def _live(
             handed_s = mark.end_s if is_free else trace.collectives[index].issued_s
             within_s = handed_s - mark.start_s
             issued_s = now_s + worked_s + min(max(within_s, 0.0), issuing_s)
-            start_s = max(issued_s, free_at_s.get(links[index], 0.0))
-            end_s[index] = free_at_s[links[index]] = start_s + times_s[index]
+            if index not in late:
+                transfer(index, ready_s=issued_s)
             worked_s += issuing_s
             now_s += worked_s
         else:
             waited.add(index)
+            if index in late:
+                transfer(index, ready_s=now_s + worked_s)
             now_s = max(now_s + worked_s, end_s[index])
         compute_s += worked_s
         recorded_s = mark.end_s

@@ -35,7 +35,8 @@ class Collective:
 class Mark:
     """Something that the compute lane did, in order."""
 
-    kind: Literal["issue", "wait"]
+    kind: Literal["issue", "wait", "drain"]
+    """A wait is for one collective, by name; a drain for whatever DDP still has under way."""
     collective: int
     """Index into `StepTrace.collectives`."""
     start_s: float

@@ -66,23 +66,43 @@ class Traces:
         return [number for number, _ in self.kept]
 
 
-def simulated_step_s(traces: Sequence[StepTrace], *, model: Prices) -> list[float]:
+def simulated_step_s(
+    traces: Sequence[StepTrace], *, model: Prices, waits_hide: bool = True
+) -> list[float]:
     """Return the time on the model's link of each step traced without a link."""
-    return [replay(trace, model=model, is_free=True).step_s for trace in traces]
+    return [
+        replay(trace, model=model, is_free=True, waits_hide=waits_hide).step_s for trace in traces
+    ]
 
 
 def communication_columns(
-    traces: Sequence[StepTrace], *, layout: Layout, model: Prices, seed: int, period: int = 1
+    traces: Sequence[StepTrace],
+    *,
+    layout: Layout,
+    model: Prices,
+    seed: int,
+    period: int = 1,
+    waits_hide: bool = True,
 ) -> tuple[Row, list[str]]:
     """Return the columns and the reason codes that follow; nothing without a trace.
 
-    Medians over the traced steps; means where only one step in `period` communicates.
+    Medians over the traced steps; means where only one step in `period` communicates. `waits_hide`
+    is for simulated rows, as in `replay`: what was emulated is replayed as it was.
     """
     if not traces:
         return {}, []
     is_free = layout.mode == "simulated"
     replays, low_s, high_s = (
-        [replay(trace, model=model, bound=bound, is_free=is_free) for trace in traces]
+        [
+            replay(
+                trace,
+                model=model,
+                bound=bound,
+                is_free=is_free,
+                waits_hide=waits_hide or not is_free,
+            )
+            for trace in traces
+        ]
         for bound in _BOUNDS
     )
     average = median if period == 1 else _mean

@@ -52,6 +52,8 @@ class ModelledLink:
         self.model = model
         self.period_steps = 1
         """Steps after which communication repeats itself; set when the net is laid out."""
+        self.waits_hide = True
+        """Whether compute goes on beside a collective until it is waited for; set as well."""
         self.traces = Traces()
         self._is_traced = config.layout.mode == "simulated" or emulation.device.type == "cpu"
 

@@ -57,7 +57,12 @@ def _linked(
     link.trace_afterwards(engine.untraced_step)
     link.traces.end()
     row, reasons = communication_columns(
-        link.traces.steps, layout=layout, model=link.model, seed=seed, period=link.period_steps
+        link.traces.steps,
+        layout=layout,
+        model=link.model,
+        seed=seed,
+        period=link.period_steps,
+        waits_hide=link.waits_hide,
     )
     if layout.mode == "simulated":
         return _simulated(measured, link=link), row, reasons
@@ -73,7 +78,8 @@ def _linked(
 def _simulated(measured: Window, *, link: ModelledLink) -> Window:
     """Return the window whose steps are the traced ones as they would be on the link."""
     first = len(measured.counts) - link.traces.num_seen
-    step_s = simulated_step_s(link.traces.steps, model=link.model)
+    steps = link.traces.steps
+    step_s = simulated_step_s(steps, model=link.model, waits_hide=link.waits_hide)
     counts = [measured.counts[first + index] for index in link.traces.places]
     return replace(measured, step_s=step_s, counts=counts, start_s=0.0, end_s=sum(step_s))
 

@@ -30,7 +30,7 @@ from bench.measure.placing import place_net
 from bench.measure.precision import autocast, cast_net, half_type, move, set_matmul_precision
 from bench.measure.request import TrialRequest
 from bench.measure.steps import InferStep, TrainStep, float_tensors
-from bench.parallel.spread import Spread, spread
+from bench.parallel.spread import DDP_OVERLAP, Spread, spread
 
 if TYPE_CHECKING:
     from torch import nn
@@ -105,6 +105,7 @@ class TorchEngine:
         self.spread = self._stage("build", self._lay_out, self.net)
         if self.link is not None:
             self.link.period_steps = self.spread.period_steps
+            self.link.waits_hide = self.spread.overlap == DDP_OVERLAP
         self._step = self._make_step(self.net)
         self._feed = self._loader_feed or self._stage("build", self._resident_feed, loader)
         self.synchronize()

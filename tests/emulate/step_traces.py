@@ -7,7 +7,7 @@ from typing import Literal
 from bench.emulate.trace import Collective, Mark, StepTrace
 from bench.hardware.collectives import Cost, Group, Op
 
-Happening = tuple[Literal["issue", "wait"], int, float]
+Happening = tuple[Literal["issue", "wait", "drain"], int, float]
 """What happens after some seconds of compute, and to which collective."""
 
 

@@ -50,15 +50,15 @@ def test_times_count_from_the_begin_of_the_step():
     ]
 
 
-def test_a_drain_is_one_wait_for_each_future_in_the_order_they_were_complete():
+def test_a_drain_is_told_for_each_future_in_the_order_they_were_complete():
     trace = recorded(
         issued(1.0, start=1.0, end=4.0, is_future_taken=True),
         issued(2.0, start=4.0, end=9.0, is_future_taken=True, seen=9.5),
         issued(2.5, start=0.0, end=9.0),  # nobody waits for it
         drains=[(3.0, 10.0)],
     )
-    waits = [mark for mark in in_order(trace) if mark[0] == "wait"]
-    assert waits == [("wait", 0, 3.0, 4.0), ("wait", 1, 4.0, 9.5)]
+    waits = [mark for mark in in_order(trace) if mark[0] != "issue"]
+    assert waits == [("drain", 0, 3.0, 4.0), ("drain", 1, 4.0, 9.5)]
 
 
 def test_what_a_callback_issues_while_compute_waits_is_issued_before_its_wait():
@@ -69,11 +69,11 @@ def test_what_a_callback_issues_while_compute_waits_is_issued_before_its_wait():
     )
     assert [mark[:2] for mark in in_order(trace)] == [
         ("issue", 0),
-        ("wait", 0),
+        ("drain", 0),
         ("issue", 1),
-        ("wait", 1),
+        ("drain", 1),
     ]
-    assert in_order(trace)[2:] == [("issue", 1, 4.0, 4.0), ("wait", 1, 4.0, 6.0)]
+    assert in_order(trace)[2:] == [("issue", 1, 4.0, 4.0), ("drain", 1, 4.0, 6.0)]
 
 
 def test_an_explicit_wait_is_not_repeated_by_a_drain():

@@ -1,5 +1,7 @@
 """The event simulation against hand-worked steps, a ticking reference, and what must hold."""
 
+from typing import Literal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,6 +101,32 @@ def test_one_collective_without_overlap_adds_its_time() -> None:
     again = replay(trace_of([("issue", 0, 0.5), ("wait", 0, 0.0)], sizes_bytes=[30], last_s=0.25))
     assert again.step_s == pytest.approx(0.5 + 0.3 + 0.25)
     assert again.comm_exposed_s == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "waits_hide", "exposed_s"),
+    # 0.3 s on the link, of which 0.1 s pass between the call and the wait.
+    [("wait", True, 0.2), ("wait", False, 0.3), ("drain", False, 0.2)],
+)
+def test_what_is_needed_at_once_hides_behind_nothing(
+    kind: Literal["wait", "drain"], waits_hide: bool, exposed_s: float
+) -> None:
+    lived = trace_of([("issue", 0, 0.5), (kind, 0, 0.1)], sizes_bytes=[30], last_s=0.25)
+    again = replay(lived, waits_hide=waits_hide)
+    assert again.comm_exposed_s == pytest.approx(exposed_s)
+    assert again.compute_s == pytest.approx(0.85)
+    assert again.step_s == pytest.approx(0.85 + exposed_s)
+
+
+@given(steps())
+def test_hiding_nothing_before_a_wait_never_makes_a_step_shorter(step: Step) -> None:
+    lived = trace(step)
+    hidden, bare = replay(lived), replay(lived, waits_hide=False)
+    assert bare.compute_s == pytest.approx(hidden.compute_s)
+    assert bare.step_s <= bare.compute_s + bare.comm_total_s + 1e-9
+    every = {mark.collective for mark in lived.marks if mark.kind == "wait"}
+    if len(every) == len(lived.collectives):
+        assert bare.step_s >= hidden.step_s - 1e-9
 
 
 def test_traffic_inside_a_node_does_not_hold_up_traffic_between_nodes() -> None:

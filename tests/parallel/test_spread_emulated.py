@@ -13,6 +13,7 @@ from torch.utils.data import default_collate
 from bench.core.errors import UsageError
 from bench.core.nouns import Dtype, Layout
 from bench.emulate.group import start_emulation
+from bench.emulate.simulate import replay
 from bench.emulate.trace import StepTrace
 from bench.hardware.cost import CostModel
 from bench.hardware.topology import parse_topology
@@ -281,3 +282,11 @@ def test_a_group_of_another_size_is_refused() -> None:
             )
     finally:
         emulation.close()
+
+
+def test_tensor_parallel_traffic_hides_behind_nothing_where_a_step_is_simulated() -> None:
+    model = CostModel(parse_topology("bw=100GB/s,latency=5us"))
+    (trace,) = traces(TP, steps=1)
+    again = replay(trace, model=model, is_free=True, waits_hide=False)
+    assert again.comm_exposed_s == pytest.approx(again.comm_total_s)
+    assert again.step_s == pytest.approx(again.compute_s + again.comm_total_s)

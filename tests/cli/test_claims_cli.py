@@ -10,9 +10,11 @@ import pytest
 
 from bench.cli import claims as verb
 from bench.cli import main
+from bench.results.reader import read_rows
 from tests.analysis.synthetic_rows import trials, write_csv
 
 Captured = pytest.CaptureFixture[str]
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 
 
 def document(capsys: Captured, *words: str) -> dict[str, Any]:
@@ -42,7 +44,10 @@ def test_why_shows_cases_figures_and_sources(capsys: Captured) -> None:
 def test_why_names_the_rows_that_were_measured(capsys: Captured) -> None:
     assert main(["claims", "cpu-and-gpu", "--why"]) == 0
     out = capsys.readouterr().out
-    assert "run 9882376c imaging-train trials 0, 1, 2, 3, 4" in out
+    rows = read_rows(REFERENCE / "cpu-2core.csv")
+    trials = [row for row in rows if row["workload"] == "imaging-train"]
+    numbers = ", ".join(str(row["trial"]) for row in trials)
+    assert f"run {trials[0]['run_id']} imaging-train trials {numbers}" in out
     assert "to test it: bench run --recipe input-bound" in out
     assert "not tested: " in out
 

@@ -163,7 +163,7 @@ class DeviceLink:
 
     def wait_noted(self, issued: Issued, *, wait: Callable[[], Any]) -> None:
         """Make the current stream wait, and note it where that is the one that computes."""
-        is_noted = self.recorder.is_on and not issued.waits and self.is_on_lane
+        is_noted = self.recorder.is_noting(issued) and not issued.waits and self.is_on_lane
         start = self.stamp(self._lane) if is_noted else 0
         wait()
         if is_noted:

@@ -71,6 +71,7 @@ class ModelledGroup(dist.ProcessGroup):
             modelled_s=self._modelled_s(operation.op, num_bytes=num_bytes, group=group),
             mark_start=link.now() if recorder.is_on else 0.0,
             is_on_lane=link.is_on_lane,
+            step=recorder.step,
         )
         if recorder.is_on:
             recorder.note(issued)

@@ -119,7 +119,7 @@ class HostWork(dist.Work):
         """Block until complete; virtual ranks never fail, so a timeout is only for the real op."""
         start_s = perf_counter()
         self._finish()
-        if self._link.recorder.is_on and self._link.is_on_lane:
+        if self._link.recorder.is_noting(self._issued) and self._link.is_on_lane:
             self._issued.waits.append((start_s, perf_counter()))
         return True
 

@@ -41,6 +41,8 @@ class Issued:
     """When its future was complete: late by what waking the thread took."""
     is_future_taken: bool = False
     waits: list[tuple[Moment, Moment]] = field(default_factory=list)
+    step: int = 0
+    """Number of the recorded step that it was issued in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.is_on = False
+        self.step = 0
         self._begin: Moment = 0.0
         self._issued: list[Issued] = []
         self._drained: list[Drained] = []
@@ -83,7 +86,12 @@ class Recorder:
         """Start noting."""
         self._begin = now
         self._issued, self._drained, self._task = [], [], -1
+        self.step += 1
         self.is_on = True
+
+    def is_noting(self, issued: Issued) -> bool:
+        """Whether what happens to a collective now belongs to the step that issued it."""
+        return self.is_on and issued.step == self.step
 
     def is_first_in(self, task: int) -> bool:
         """Whether this backward pass asks for the first time."""

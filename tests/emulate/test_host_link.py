@@ -87,6 +87,18 @@ def test_nothing_is_noted_outside_a_step(emulation):
     assert trace.collectives == () and trace.marks == ()
 
 
+def test_a_wait_in_the_next_step_is_noted_in_neither(emulation):
+    emulation.begin_step()
+    work = dist.all_reduce(torch.ones(4), async_op=True)
+    first = emulation.end_step()
+    emulation.begin_step()
+    work.wait()
+    second = emulation.end_step()
+    # Put in order only now: what came after the step must not have got into it.
+    assert [mark.kind for mark in first.trace.marks] == ["issue"]
+    assert second.trace.marks == ()
+
+
 def test_a_callback_may_issue_another_collective_and_wait_for_it(emulation):
     # On a thread that also watches the clock this would never end.
     def reduce_again(future):

@@ -19,7 +19,7 @@ def run_block() -> str:
 
     from rich.console import Console
 
-    from bench.report.run_table import run_table, validity_lines
+    from bench.report.tables.run_table import run_table, validity_lines
     from bench.results.reader import read_rows
 
     rows = read_rows(ROWS)
@@ -45,7 +45,7 @@ def gap_block() -> str:
 
 def claims_block() -> str:
     """The verdicts, from what is shipped alone."""
-    from bench.report.claims_table import claims_block as block
+    from bench.report.tables.claims_table import claims_block as block
 
     return block().strip()
 

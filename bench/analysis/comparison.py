@@ -1,7 +1,7 @@
 """What a comparison found, as facts: sides, compared pairs, unmatched groups, the exit code.
 
-Made by `bench.analysis.compare`, rendered by `bench.report.tables_compare`, and turned into the
-document that `--json` prints by `bench.analysis.documents`.
+Made by `bench.analysis.compare`, rendered by `bench.report.tables.compare_tables`, and turned into
+the document that `--json` prints by `bench.analysis.documents`.
 """
 
 from __future__ import annotations

@@ -115,8 +115,8 @@ def _show(
     from dataclasses import asdict
 
     from bench.cli.output import print_json, result_console
-    from bench.report.grid import Grid, rich_table
-    from bench.report.run_table import lines_of, swept_params, title_of
+    from bench.report.tables.grid import Grid, rich_table
+    from bench.report.tables.run_table import lines_of, swept_params, title_of
 
     titles = []
     for place in range(len(results)):

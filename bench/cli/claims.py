@@ -162,8 +162,8 @@ def command_for(claim: Claim) -> str | None:
 def _show(verdicts: Sequence[Verdict], *, output_format: str, why: bool) -> None:
     from bench.analysis.claims_document import claims_document
     from bench.cli.output import print_json, result_console
-    from bench.report.claims_table import claims_markdown, short_grid
-    from bench.report.grid import plain, rich_table
+    from bench.report.tables.claims_table import claims_markdown, short_grid
+    from bench.report.tables.grid import plain, rich_table
 
     if output_format == "json":
         print_json(claims_document(verdicts))
@@ -183,8 +183,8 @@ def _show(verdicts: Sequence[Verdict], *, output_format: str, why: bool) -> None
 
 def _show_cases(verdicts: Sequence[Verdict], *, is_markdown: bool) -> None:
     from bench.cli.output import result_console
-    from bench.report.claims_table import case_grids, why_lines
-    from bench.report.grid import markdown_cell, markdown_table, plain, rich_table
+    from bench.report.tables.claims_table import case_grids, why_lines
+    from bench.report.tables.grid import markdown_cell, markdown_table, plain, rich_table
 
     console = result_console()
     for verdict in verdicts:

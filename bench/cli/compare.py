@@ -157,22 +157,22 @@ def show(comparison: Comparison, *, output_format: str, is_strict: bool) -> None
     """Print a comparison in the format asked for."""
     from bench.analysis.documents import comparison_document
     from bench.cli.output import print_json, result_console
-    from bench.report import tables_compare
-    from bench.report.grid import plain, rich_table
+    from bench.report.tables import compare_tables
+    from bench.report.tables.grid import plain, rich_table
 
     if output_format == "json":
         print_json(comparison_document(comparison, is_strict=is_strict))
         return
     if output_format in ("markdown", "github"):
-        make = tables_compare.github if output_format == "github" else tables_compare.markdown
+        make = compare_tables.github if output_format == "github" else compare_tables.markdown
         typer.echo(make(comparison), nl=False)
         return
     console = result_console()
-    for grid in tables_compare.grids(comparison):
+    for grid in compare_tables.grids(comparison):
         console.print(rich_table(grid))
         for note in grid.notes:
             console.print(plain(note), markup=False)
-    lines = [tables_compare.summary(comparison), *tables_compare.notes(comparison)]
-    lines += [f"not compared: {line}" for line in tables_compare.unmatched_lines(comparison)]
+    lines = [compare_tables.summary(comparison), *compare_tables.notes(comparison)]
+    lines += [f"not compared: {line}" for line in compare_tables.unmatched_lines(comparison)]
     for line in lines:
         console.print(plain(line), markup=False)

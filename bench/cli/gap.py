@@ -211,14 +211,14 @@ def show(result: GapResult, *, output_format: str, asked: tuple[str | None, str 
     """Print the answers in the format asked for; `asked` is --load and --latency."""
     from bench.analysis.gap_result import gap_document
     from bench.cli.output import print_grids, print_json
-    from bench.report import tables_gap
+    from bench.report.tables import gap_tables
 
     commands = [command(missing) for missing in result.missing]
     if output_format == "json":
         print_json(gap_document(result, commands=commands))
         return
     print_grids(
-        tables_gap.grids(result, load=asked[0] or "", latency=asked[1]),
-        lines=tables_gap.missing_lines(result.missing, commands=commands),
+        gap_tables.grids(result, load=asked[0] or "", latency=asked[1]),
+        lines=gap_tables.missing_lines(result.missing, commands=commands),
         is_markdown=output_format == "markdown",
     )

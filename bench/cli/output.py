@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bench.report.grid import Grid
+    from bench.report.tables.grid import Grid
 
 
 def is_interactive() -> bool:
@@ -49,7 +49,7 @@ def print_note(text: str) -> None:
 
 def print_grids(grids: Sequence[Grid], *, lines: Sequence[str], is_markdown: bool) -> None:
     """Print tables with their notes, and lines below them, for a terminal or as Markdown."""
-    from bench.report.grid import markdown_cell, markdown_table, plain, rich_table
+    from bench.report.tables.grid import markdown_cell, markdown_table, plain, rich_table
 
     if is_markdown:
         bullets = "\n".join(f"- {markdown_cell(line)}" for line in lines)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bench.analysis.projection_rows import LeftOut, Measured
     from bench.core.nouns import Chip
     from bench.hardware.cost import CostModel
-    from bench.report.grid import Grid
+    from bench.report.tables.grid import Grid
 
 
 def project(
@@ -130,7 +130,7 @@ def _project(
     from bench.analysis import projection
     from bench.analysis.projection_document import projection_document
     from bench.core.errors import ExitCode, UsageError
-    from bench.report.tables_project import projected_grids, refusal_lines
+    from bench.report.tables.project_tables import projected_grids, refusal_lines
 
     if not 1 <= devices <= 1 << 20:
         raise UsageError(f"--devices {devices} is not between 1 and {1 << 20}")
@@ -158,7 +158,7 @@ def _project(
 def _score(files: Sequence[Path], *, output_format: str) -> None:
     from bench.analysis import scoring
     from bench.analysis.scoring_points import read_points
-    from bench.report.tables_project import score_grids
+    from bench.report.tables.project_tables import score_grids
 
     points = [point for path in files for point in read_points(path)]
     scored = scoring.score(points)
@@ -176,7 +176,7 @@ def _size_for(
     from bench.analysis import sizing
     from bench.analysis.projection_document import sizing_document
     from bench.core.errors import ExitCode
-    from bench.report.tables_sizing import missed_lines, size_grid
+    from bench.report.tables.sizing_table import missed_lines, size_grid
 
     target = sizing.parse_target(text)
     start = sizing.start_for(target, found)

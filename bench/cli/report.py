@@ -11,7 +11,7 @@ import typer
 from bench.cli.collector import no_collection
 
 if TYPE_CHECKING:
-    from bench.report.content import Section
+    from bench.report.page.content import Section
 
 
 @no_collection()
@@ -37,9 +37,9 @@ def report(
     from bench.cli.compare import labels
     from bench.cli.gap import command
     from bench.cli.output import print_json, print_note
-    from bench.report.assemble import assemble
-    from bench.report.evidence import gather_evidence
-    from bench.report.output import check_output, write_report
+    from bench.report.page.assemble import assemble
+    from bench.report.page.evidence import gather_evidence
+    from bench.report.page.output import check_output, write_report
 
     check_output(output)
     named = list(zip(labels(files), files, strict=True))
@@ -65,7 +65,7 @@ def _claims(files: Sequence[Path]) -> tuple[Section, ...]:
     from bench.analysis.claims_file import find_claims, read_ledger
     from bench.analysis.claims_verdict import judge
     from bench.cli.output import print_note
-    from bench.report.claims_table import claims_section
+    from bench.report.tables.claims_table import claims_section
     from bench.results.reader import read_rows
 
     rows = reference_rows(note=print_note)

@@ -87,9 +87,9 @@ def show_result(ended: Ended, *, path: Path, quiet: bool) -> None:
         print(path)
         return
     from bench.analysis.links import LinkRun
-    from bench.report.grid import plain, rich_table
-    from bench.report.links_table import link_grids
-    from bench.report.run_table import lines_of, run_table, validity_lines
+    from bench.report.tables.grid import plain, rich_table
+    from bench.report.tables.links_table import link_grids
+    from bench.report.tables.run_table import lines_of, run_table, validity_lines
 
     console = result_console()
     console.print(run_table(ended.rows))

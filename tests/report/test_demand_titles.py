@@ -5,8 +5,8 @@ import json
 import pytest
 
 from bench.analysis.gap_result import GapResult, measure_gap
-from bench.report import tables_gap
-from bench.report.plots_gap import gap_plots
+from bench.report.plots.plots_gap import gap_plots
+from bench.report.tables import gap_tables
 from bench.results.schema import Row, Value
 from tests.analysis.synthetic_rows import frame, trials
 
@@ -30,7 +30,7 @@ def result_of(*parts: list[Row]) -> GapResult:
 
 
 def names(result: GapResult) -> list[str]:
-    return [str(row[0]) for row in tables_gap.gap_grid(result.gaps).rows]
+    return [str(row[0]) for row in gap_tables.gap_grid(result.gaps).rows]
 
 
 def test_settings_that_differ_in_batch_and_a_parameter_say_both() -> None:
@@ -81,7 +81,7 @@ def test_no_two_lines_of_any_table_and_no_two_panels_look_alike() -> None:
             for batch in (2, 4)
         )
     )
-    for grid in tables_gap.grids(result, load="", latency=None):
+    for grid in gap_tables.grids(result, load="", latency=None):
         named = [row[:3] for row in grid.rows]
         assert len(set(named)) == len(named), grid.title
     plots = gap_plots(result.gaps)

@@ -7,7 +7,7 @@ import pytest
 
 from bench.cli import main
 from bench.cli.run_output import show_result
-from bench.report.link_rates import bytes_per_s_of
+from bench.report.plots.link_rates import bytes_per_s_of
 from bench.results.schema import NAMES, Row
 from bench.run.runner import Ended
 from tests.report.conftest import MakePage

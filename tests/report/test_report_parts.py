@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.report.evidence import MAX_SAMPLES_BYTES, gather_evidence
-from bench.report.marks import tick
-from bench.report.panel import draw, short
-from bench.report.plots_samples import thinned
-from bench.report.sort_keys import sort_key
+from bench.report.page.evidence import MAX_SAMPLES_BYTES, gather_evidence
+from bench.report.plots.marks import tick
+from bench.report.plots.panel import draw, short
+from bench.report.plots.plots_samples import thinned
+from bench.report.tables.sort_keys import sort_key
 from bench.results.store import samples_path
 from tests.report.report_rows import configuration, write_run
 
@@ -97,7 +97,7 @@ def test_two_plots_share_no_identifier() -> None:
 def test_configurations_take_turns_so_that_each_workload_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench.report import evidence as module
+    from bench.report.page import evidence as module
 
     rows = [
         row for batch in range(2, 40, 2) for row in configuration("llm-train", CARD, batch=batch)
@@ -114,9 +114,9 @@ def test_columns_that_are_not_read_are_not_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bench.analysis.figures import Options
-    from bench.report import evidence as module
-    from bench.report.assemble import assemble
-    from bench.report.page import page
+    from bench.report.page import evidence as module
+    from bench.report.page.assemble import assemble
+    from bench.report.page.html_page import page
     from bench.results.schema import COLUMNS
     from tests.report.report_rows import full_rows
 
@@ -138,7 +138,7 @@ def test_columns_that_are_not_read_are_not_needed(
 def test_samples_too_large_to_open_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench.report import evidence as module
+    from bench.report.page import evidence as module
 
     path = write_run(tmp_path / "a.csv", configuration("llm-train", CARD), steps=50)
     monkeypatch.setattr(module, "MAX_SAMPLES_BYTES", 10)

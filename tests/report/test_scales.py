@@ -5,8 +5,8 @@ import re
 import pytest
 from matplotlib.axes import Axes
 
-from bench.report.marks import dots, label_below, log_axis
-from bench.report.panel import draw
+from bench.report.plots.marks import dots, label_below, log_axis
+from bench.report.plots.panel import draw
 
 
 def drawn(paint: object) -> str:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from bench.analysis.identity import IDENTITY, LEAST, MOST
 from bench.core import statistics
-from bench.report.grid import plain
-from bench.report.run_table import Line, is_several, lines_of, spread_of, title_of
+from bench.report.tables.grid import plain
+from bench.report.tables.run_table import Line, is_several, lines_of, spread_of, title_of
 from bench.results.schema import Row
 
 KEY = (*IDENTITY, "device_type", "env_id")

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.report.exports.figures import MEASURES
-from bench.report.grid import plain
-from bench.report.run_table import is_virtual
+from bench.report.tables.grid import plain
+from bench.report.tables.run_table import is_virtual
 from bench.results.schema import COLUMNS, USABLE, Row
 
 _NAMING = ("identity", "what ran", "where")

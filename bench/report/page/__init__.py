@@ -1,0 +1,1 @@
+"""The page: which sections a report has, as HTML and as Markdown."""

@@ -1,0 +1,147 @@
+"""What follows from the rows: the training gap, the roofline, and verdicts between files.
+
+All of it is worked out by `bench.analysis`, as `bench gap` and `bench compare` do; here it is only
+limited to a readable number of settings and put beside its panels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from bench.analysis.compare import compare
+from bench.analysis.demand import Demand, wide_rows
+from bench.analysis.figures import Options
+from bench.analysis.gap import Missing
+from bench.analysis.gap_result import GapResult, measure_gap
+from bench.analysis.groups import DESCRIPTION
+from bench.analysis.identity import IDENTITY
+from bench.analysis.metrics import METRICS
+from bench.report.page.content import Part, Prose, Section
+from bench.report.page.evidence import Evidence
+from bench.report.plots.plots_compare import compare_plots
+from bench.report.plots.plots_gap import gap_plots, is_on_several, is_placeable, roofline_plots
+from bench.report.tables import compare_tables, gap_tables
+from bench.report.tables.demand_titles import differing, full_title
+
+MAX_SETTINGS = 12
+"""Settings (both phases together) whose demands are worked out."""
+MAX_LINES = 50
+_APART = ("workload", "config_hash", "batch", "scenario", "seed")
+_ROOF_TABLE = "Under the measured roofline"
+
+
+def settings_gap(evidence: Evidence) -> tuple[GapResult, int]:
+    """Demands and gaps of a readable number of settings, and how many settings are left out."""
+    table = evidence.groups.table
+    is_single = ~wide_rows(table)
+    # Wide ones take no room where `measure_gap` would leave them out.
+    table = table[is_single] if (is_single & (table["num_used"] > 0)).any() else table
+    base = table["workload"].astype(str).str.rpartition("-")[0]
+    alike = [name for name in (*IDENTITY, *DESCRIPTION) if name not in _APART]
+    keys = table[alike].assign(base=base)
+    setting = keys.groupby([*alike, "base"], dropna=False, observed=True, sort=False).ngroup()
+    first = base[~setting.duplicated()]
+    turn = first.groupby(first).cumcount().sort_values(kind="stable").index[:MAX_SETTINGS]
+    numbers = setting.index[setting.isin(setting.loc[turn])]
+    is_wanted = evidence.groups.trials["group"].isin(numbers).to_numpy()
+    result = measure_gap(evidence.frame[is_wanted], load=None, num_items=None)
+    return result, len(first) - len(turn)
+
+
+def gap(
+    result: GapResult,
+    *,
+    num_hidden: int,
+    num_files: int,
+    command: Callable[[Missing], str] | None,
+) -> Section | None:
+    """Training over inference; absent where no row is usable."""
+    grids = [
+        grid
+        for grid in gap_tables.grids(result, load="", latency=None)
+        if grid.title != _ROOF_TABLE
+    ]
+    if not grids:
+        return None
+    plots = gap_plots(result.gaps)
+    parts: list[Part] = [plots] if plots else []
+    if not result.gaps:
+        parts.append(Prose(lines=("No phase has both its halves, so there is no ratio to show.",)))
+    if num_files > 1:
+        parts.append(Prose(lines=("Trials of all files are taken together here.",)))
+    parts += grids
+    commands = ["" if command is None else command(missing) for missing in result.missing]
+    lines = list(dict.fromkeys(gap_tables.missing_lines(result.missing, commands=commands)))
+    if lines:
+        parts.append(Prose(lines=tuple(lines[:MAX_LINES]), is_list=True))
+    parts += _hidden(num_hidden)
+    return Section(name="gap", title="Training against inference", parts=tuple(parts))
+
+
+def _hidden(num_hidden: int) -> list[Part]:
+    if not num_hidden:
+        return []
+    return [Prose(lines=(f"{num_hidden} further settings are left out; bench gap has them all.",))]
+
+
+def roofline(result: GapResult, *, num_hidden: int) -> Section | None:
+    """Where each phase lies under its device's roofs; what cannot be placed, and why."""
+    used = [demand for demand in result.demands if demand.num_trials]
+    if not used:
+        return None
+    plots = roofline_plots(used)
+    grid = gap_tables.roofline_grid([demand for demand in used if not is_on_several(demand)])
+    parts: list[Part] = [plots] if plots else []
+    parts += [grid] if grid.rows else []
+    shown = differing(demand.setting for demand in used)
+    lost = [
+        f"{full_title(demand, shown=shown)} on {demand.device}: {_why(demand)}"
+        for demand in used
+        if not is_placeable(demand)
+    ]
+    lost = list(dict.fromkeys(lost))
+    if lost:
+        lines = ["Not placed:", *lost[:MAX_LINES]]
+        lines += [f"and {len(lost) - MAX_LINES} more"] if len(lost) > MAX_LINES else []
+        parts.append(Prose(lines=tuple(lines), is_list=True))
+    parts += _hidden(num_hidden)
+    return Section(name="roofline", title="Under the roofline", parts=tuple(parts))
+
+
+def _why(demand: Demand) -> str:
+    missing = [
+        words
+        for words, value in (
+            ("no formula for its work", demand.flops_per_item),
+            ("no formula for its memory traffic", demand.bytes_per_item),
+            ("no measured compute roof", demand.roof_flops_per_s),
+            ("no measured bandwidth roof", demand.roof_bytes_per_s),
+            ("no throughput", demand.throughput_per_s),
+            ("several devices, and roofs are those of one", not is_on_several(demand)),
+        )
+        if not value
+    ]
+    return ", ".join(missing) or "figures no device has"
+
+
+def comparison(evidence: Evidence, *, options: Options) -> Section | None:
+    """Verdicts on time of each later file against the first; absent with one file."""
+    if len(evidence.sources) < 2:
+        return None
+    files = list(zip(evidence.labels, evidence.frames, strict=True))
+    found = compare(files, metric=METRICS["time"], options=options)
+    summary = f"{found.labels[0]} is the baseline: {compare_tables.summary(found)}."
+    plots = compare_plots(found)
+    parts: list[Part] = [Prose(lines=(summary,)), *([plots] if plots else [])]
+    parts += compare_tables.grids(found)
+    for title, lines in (
+        ("Beside the ratios:", compare_tables.notes(found)),
+        ("Not compared:", compare_tables.unmatched_lines(found, limit=MAX_LINES)),
+    ):
+        parts += [Prose(lines=(title, *lines), is_list=True)] if lines else []
+    return Section(name="comparison", title="Compared with the first file", parts=tuple(parts))
+
+
+def present(sections: Sequence[Section | None]) -> tuple[Section, ...]:
+    """Those that have something to show."""
+    return tuple(section for section in sections if section is not None)

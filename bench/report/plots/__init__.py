@@ -1,0 +1,1 @@
+"""Panels: three kinds of plots as inline SVG."""

@@ -1,0 +1,1 @@
+"""Tables: typed cells, and what each verb shows as a table."""

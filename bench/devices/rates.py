@@ -1,9 +1,9 @@
 """How fast a device multiplies matrices and copies memory: the timing behind `roof`.
 
 Host wall clock over a batch of calls between two synchronisations, after a warm-up that lets the
-clocks rise; a shape counts with the median of its repeats, never its best. Shapes grow until time
-or memory is used up. Left out: shapes tuned to one chip, and rates sustained for minutes, which a
-power limit may hold below those of a short burst.
+clocks rise; a shape counts with the median of its repeats, never its best. An accelerator's largest
+products come first, because they are the fastest there, and a power limit shows only over seconds:
+so the best shape runs once more, for `SUSTAINED_S`. Left out: shapes tuned to one chip.
 """
 
 import math
@@ -19,44 +19,110 @@ from bench.devices.caches import largest_cache_bytes
 from bench.devices.detect import memory_info
 from bench.devices.probe import TORCH_DTYPES, float32_precision, has_tf32_switch
 
-_CPU_SIDES = (512, 1024, 2048, 4096)
-_ACCELERATOR_SIDES = (1024, 2048, 4096, 8192, 16384)
+SIDES = {"cpu": (512, 1024, 2048, 4096), "accelerator": (8192, 16384, 4096, 2048, 1024)}
+"""Sides of the square products, in the order in which they are measured."""
+LAYOUTS = {"cpu": ("NN",), "accelerator": ("NN", "NT")}
+"""NT: the right matrix is stored transposed, as the weights of `nn.Linear` are."""
+SUSTAINED_S = 2.0
 _NUM_REPEATS = 5
-_WARMUP_S = {"cpu": 0.05, "accelerator": 0.25}
-_BATCH_S = {"cpu": 0.05, "accelerator": 0.1}
+_WARMUP_S = {"cpu": 0.05, "accelerator": 0.3}
+_NEXT_WARMUP_S = 0.05
+"""Warm-up of all shapes but the first: the clocks have risen, but the kernel is a new one."""
+_BATCH_S = {"cpu": 0.05, "accelerator": 0.03}
 _COPY_BYTES = {"cpu": 256 * 2**20, "accelerator": 2**30}
 _CACHE_MULTIPLE = 8
 
+Shape = tuple[int, str]
+"""Side and layout."""
 
-def best_product(device: Device, *, adapter: Adapter, dtype: str, budget_s: float) -> float | None:
-    """Best rate over the shapes that time and memory allow; None where the dtype is unsupported."""
-    deadline_s = time.perf_counter() + budget_s
+
+def product_rates(
+    device: Device, *, adapter: Adapter, dtype: str, budget_s: float
+) -> dict[Shape, float]:
+    """FLOP/s of each shape that time and memory allow; empty where the dtype is unsupported.
+
+    The search ends at a side that is slower than a larger one. Its budget begins after the first
+    calls, which load the vendor's library.
+    """
     if dtype == "tf32" and not has_tf32_switch(device.label):
-        return None
-    best: float | None = None
-    for side in _CPU_SIDES if device.type == "cpu" else _ACCELERATOR_SIDES:
-        flops = 2.0 * side**3
-        left_s = deadline_s - time.perf_counter()
-        if best is not None and not _fits(flops / best, left_s=left_s, device=device):
-            break
-        if best is not None and not _has_room(device, num_bytes=side**2 * 3 * 8):
-            break
+        return {}
+    sides = SIDES[kind_of(device)]
+    rates: dict[Shape, float] = {}
+    try:
+        guess = _first_rate(device, adapter=adapter, dtype=dtype, side=min(sides))
+    except (RuntimeError, TypeError):
+        return {}
+    deadline_s = time.perf_counter() + budget_s
+    for side in sides:
+        call_s = 2.0 * side**3 / max(rates.values(), default=guess)
+        is_last_hope = not rates and side == min(sides)
+        if not is_last_hope and not (
+            _fits(call_s, deadline_s=deadline_s, device=device, is_first=not rates)
+            and _has_room(device, num_bytes=3 * side**2 * TORCH_DTYPES[dtype].itemsize)
+        ):
+            continue
         try:
-            call_s = _product_s(device, adapter=adapter, dtype=dtype, side=side, budget_s=left_s)
-        except (RuntimeError, TypeError) as error:
-            if best is None and not adapter.is_out_of_memory(error):
-                return None
+            _add_side(rates, device, adapter=adapter, dtype=dtype, side=side, deadline_s=deadline_s)
+        except RuntimeError as error:
             if not adapter.is_out_of_memory(error):
                 raise
+            continue
+        best_side, _ = best_shape(rates)
+        if side < best_side:
             break
-        best = max(best or 0.0, flops / call_s)
-    return best
+    return rates
 
 
-def _fits(call_s: float, *, left_s: float, device: Device) -> bool:
+def best_shape(rates: dict[Shape, float]) -> Shape:
+    """Shape of the highest rate."""
+    return max(rates, key=lambda shape: rates[shape])
+
+
+def _first_rate(device: Device, *, adapter: Adapter, dtype: str, side: int) -> float:
+    """Rough FLOP/s, to know which sides fit in the budget; the first call is not counted."""
+    with torch.inference_mode(), float32_precision(dtype):
+        call = _products(device, dtype=dtype, side=side)["NN"]
+        _timed_s(call, adapter=adapter, num_calls=1)
+        return 2.0 * side**3 / _timed_s(call, adapter=adapter, num_calls=3)
+
+
+def _add_side(
+    rates: dict[Shape, float],
+    device: Device,
+    *,
+    adapter: Adapter,
+    dtype: str,
+    side: int,
+    deadline_s: float,
+) -> None:
+    """Measure the first layout, and the others where the time is left."""
+    kind = kind_of(device)
+    with torch.inference_mode(), float32_precision(dtype):
+        products = _products(device, dtype=dtype, side=side)
+        for layout in LAYOUTS[kind]:
+            if (side, "NN") in rates and not _fits(
+                2.0 * side**3 / rates[side, "NN"],
+                deadline_s=deadline_s,
+                device=device,
+                is_first=False,
+            ):
+                return
+            call_s = _call_s(
+                products[layout],
+                adapter=adapter,
+                kind=kind,
+                budget_s=deadline_s - time.perf_counter(),
+                warmup_s=_NEXT_WARMUP_S if rates else _WARMUP_S[kind],
+            )
+            rates[side, layout] = 2.0 * side**3 / call_s
+
+
+def _fits(call_s: float, *, deadline_s: float, device: Device, is_first: bool) -> bool:
     """Whether a shape can be warmed up and repeated in what is left of the budget."""
-    kind = _kind(device)
-    return _WARMUP_S[kind] + call_s + _NUM_REPEATS * max(_BATCH_S[kind], call_s) <= left_s
+    kind = kind_of(device)
+    warmup_s = _WARMUP_S[kind] if is_first else _NEXT_WARMUP_S
+    needed_s = warmup_s + call_s + _NUM_REPEATS * max(_BATCH_S[kind], call_s)
+    return needed_s <= deadline_s - time.perf_counter()
 
 
 def _has_room(device: Device, *, num_bytes: int) -> bool:
@@ -72,10 +138,8 @@ def _free_bytes(device: Device) -> int | None:
     return device.memory_free_bytes or device.memory_bytes
 
 
-def _product_s(
-    device: Device, *, adapter: Adapter, dtype: str, side: int, budget_s: float
-) -> float:
-    """Seconds of one product of two square matrices."""
+def _products(device: Device, *, dtype: str, side: int) -> dict[str, Callable[[], object]]:
+    """One product of two square matrices in each layout."""
     # A tile, repeated: 16384 squared random numbers would take the CPU longer than the products.
     tile_side = min(side, 1024)
     generator = torch.Generator().manual_seed(side)
@@ -86,18 +150,33 @@ def _product_s(
         for _ in range(2)
     )
     product = torch.empty_like(left)
+    return {
+        "NN": lambda: torch.mm(left, right, out=product),
+        "NT": lambda: torch.mm(left, right.t(), out=product),
+    }
+
+
+def sustained_rate(device: Device, *, adapter: Adapter, dtype: str, shape: Shape) -> float:
+    """FLOP/s over the second half of a run of `SUSTAINED_S`: what the power limit leaves."""
+    side, layout = shape
     with torch.inference_mode(), float32_precision(dtype):
-        return _call_s(
-            lambda: torch.mm(left, right, out=product),
-            adapter=adapter,
-            kind=_kind(device),
-            budget_s=budget_s,
-        )
+        call = _products(device, dtype=dtype, side=side)[layout]
+        begin_s = time.perf_counter()
+        one_s = _timed_s(call, adapter=adapter, num_calls=1)
+        num_counted, counted_s = 0, 0.0
+        while (elapsed_s := time.perf_counter() - begin_s) < SUSTAINED_S or not num_counted:
+            num_calls = max(1, math.ceil(_BATCH_S[kind_of(device)] / one_s))
+            one_s = _timed_s(call, adapter=adapter, num_calls=num_calls)
+            if elapsed_s >= SUSTAINED_S / 2:
+                num_counted += num_calls
+                counted_s += num_calls * one_s
+    return 2.0 * side**3 * num_counted / counted_s
 
 
 def copy_rate(device: Device, *, adapter: Adapter, budget_s: float) -> float | None:
     """Bytes read plus written per second; None where the buffers do not fit."""
-    num_bytes = max(_COPY_BYTES[_kind(device)], _CACHE_MULTIPLE * largest_cache_bytes(device))
+    kind = kind_of(device)
+    num_bytes = max(_COPY_BYTES[kind], _CACHE_MULTIPLE * largest_cache_bytes(device))
     free_bytes = _free_bytes(device)
     if free_bytes is not None:
         num_bytes = min(num_bytes, free_bytes // 8)
@@ -107,7 +186,11 @@ def copy_rate(device: Device, *, adapter: Adapter, budget_s: float) -> float | N
         source = tile.to(device.label).repeat(max(1, num_bytes // 2**20))
         target = source.clone()
         call_s = _call_s(
-            lambda: target.copy_(source), adapter=adapter, kind=_kind(device), budget_s=budget_s
+            lambda: target.copy_(source),
+            adapter=adapter,
+            kind=kind,
+            budget_s=budget_s,
+            warmup_s=_WARMUP_S[kind],
         )
     except RuntimeError as error:
         if not adapter.is_out_of_memory(error):
@@ -116,12 +199,14 @@ def copy_rate(device: Device, *, adapter: Adapter, budget_s: float) -> float | N
     return 2.0 * source.numel() * source.element_size() / call_s
 
 
-def _call_s(call: Callable[[], object], *, adapter: Adapter, kind: str, budget_s: float) -> float:
+def _call_s(
+    call: Callable[[], object], *, adapter: Adapter, kind: str, budget_s: float, warmup_s: float
+) -> float:
     """Median over repeats of the seconds per call; warmed up until the clocks have risen."""
     deadline_s = time.perf_counter() + budget_s
     one_s = _timed_s(call, adapter=adapter, num_calls=1)
     begin_s = time.perf_counter()
-    while time.perf_counter() - begin_s < min(_WARMUP_S[kind], budget_s / 4):
+    while time.perf_counter() - begin_s < min(warmup_s, budget_s / 4):
         one_s = _timed_s(call, adapter=adapter, num_calls=max(1, math.ceil(0.01 / one_s)))
     num_calls = max(1, math.ceil(_BATCH_S[kind] / one_s))
     samples_s: list[float] = []
@@ -142,5 +227,6 @@ def _timed_s(call: Callable[[], object], *, adapter: Adapter, num_calls: int) ->
     return (time.perf_counter() - begin_s) / num_calls
 
 
-def _kind(device: Device) -> str:
+def kind_of(device: Device) -> str:
+    """Key of the tables above."""
     return "cpu" if device.type == "cpu" else "accelerator"

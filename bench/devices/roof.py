@@ -2,8 +2,9 @@
 
 Datasheet peaks are not reached by any program, so utilisation is also told against a roof: the
 fastest of a few square products of random numbers, and a copy much larger than the caches. Each
-device, torch version and thread count has one JSON file in the user's cache, because measuring
-takes seconds. A file that cannot be read counts as missing, with a warning, and is written anew.
+device, driver, power limit, torch version and thread count has one JSON file in the user's cache,
+because measuring takes seconds. A file that cannot be read counts as missing, with a warning, and
+is written anew.
 """
 
 import hashlib
@@ -24,7 +25,15 @@ from bench.core.nouns import Device
 from bench.devices.cpu import usable_cores
 from bench.devices.detect import find
 from bench.devices.noise import cpu_noise, take_snapshot
-from bench.devices.rates import best_product, copy_rate
+from bench.devices.rates import (
+    SIDES,
+    SUSTAINED_S,
+    best_shape,
+    copy_rate,
+    product_rates,
+    sustained_rate,
+)
+from bench.devices.telemetry import Baseline, open_telemetry
 from bench.devices.torch_adapter import adapter_for
 
 METHOD = (
@@ -48,8 +57,15 @@ class Roof:
     torch_version: str
     threads: int | None
     """CPU compute threads; None on an accelerator."""
+    driver_version: str | None
+    power_limit_w: float | None
+    """In force when it was measured; both None on a CPU."""
     flops_per_s: Mapping[str, float]
     """Best product by dtype."""
+    sustained_flops_per_s: Mapping[str, float]
+    """The same product over the last second of two, by dtype; empty on a CPU."""
+    tried: Mapping[str, Mapping[str, float]]
+    """FLOP/s of each shape, such as `8192 NT`, by dtype."""
     unsupported: tuple[str, ...]
     """Dtypes that were tried and raised."""
     bytes_per_s: float | None
@@ -59,41 +75,63 @@ class Roof:
     method: str
     measured_utc: str
 
+    def source(self, dtype: str) -> str:
+        """Where the rates of a row come from: method, best shape of those tried, and when."""
+        tried = self.tried.get(dtype, {})
+        best = max(tried, key=lambda shape: tried[shape], default=None)
+        shapes = f"; {best} of {', '.join(tried)}" if best else ""
+        return f"{self.method}{shapes}; {self.measured_utc}"
 
-def roof_for(device: Device, *, dtypes: Sequence[str], budget_s: float = 8.0) -> Roof:
+
+def roof_for(device: Device, *, dtypes: Sequence[str]) -> Roof:
     """Roof from the cache, with whatever dtypes are missing in it measured and added."""
     known = load_roof(device, torch_version=torch.__version__)
     if known is None:
-        roof = measure_roof(device.label, dtypes=dtypes, budget_s=budget_s)
+        roof = measure_roof(device.label, dtypes=dtypes)
     else:
         missing = set(dtypes) - set(known.flops_per_s) - set(known.unsupported)
         if not missing:
             return known
-        added = measure_roof(device.label, dtypes=sorted(missing), budget_s=budget_s)
+        added = measure_roof(device.label, dtypes=sorted(missing))
         roof = replace(
             added,
             flops_per_s={**known.flops_per_s, **added.flops_per_s},
+            sustained_flops_per_s={**known.sustained_flops_per_s, **added.sustained_flops_per_s},
+            tried={**known.tried, **added.tried},
             unsupported=(*known.unsupported, *added.unsupported),
         )
     save_roof(roof)
     return roof
 
 
-def measure_roof(label: str, *, dtypes: Sequence[str], budget_s: float = 8.0) -> Roof:
-    """Measure a device within about this many seconds; each dtype gets an equal part.
+def measure_roof(
+    label: str, *, dtypes: Sequence[str], dtype_budget_s: float = 3.5, copy_budget_s: float = 1.0
+) -> Roof:
+    """Measure a device within about these seconds for each dtype and for the copy.
 
     On a CPU as many threads work as torch is set to use. The smallest shape is always measured, so
     a very slow dtype overruns the budget by a few products.
     """
     device = find(label)
     adapter = adapter_for(label)
-    share_s = budget_s / (len(dtypes) + 1)
+    limits = _limits(device)
+    # An accelerator's best shape runs once more, to see what the power limit leaves of it.
+    reserved_s = 0.0 if device.type == "cpu" else SUSTAINED_S
     before = take_snapshot(os.getpid())
-    rates = {
-        dtype: best_product(device, adapter=adapter, dtype=dtype, budget_s=share_s)
-        for dtype in dtypes
-    }
-    bytes_per_s = copy_rate(device, adapter=adapter, budget_s=share_s)
+    flops_per_s, sustained, tried = {}, {}, {}
+    for dtype in dtypes:
+        budget_s = max(dtype_budget_s - reserved_s, dtype_budget_s / 4)
+        rates = product_rates(device, adapter=adapter, dtype=dtype, budget_s=budget_s)
+        if not rates:
+            continue
+        shape = best_shape(rates)
+        tried[dtype] = {f"{side} {layout}": rate for (side, layout), rate in rates.items()}
+        flops_per_s[dtype] = rates[shape]
+        if reserved_s:
+            rate = sustained_rate(device, adapter=adapter, dtype=dtype, shape=shape)
+            sustained[dtype] = rate
+            flops_per_s[dtype] = max(rate, flops_per_s[dtype])
+    bytes_per_s = copy_rate(device, adapter=adapter, budget_s=copy_budget_s)
     after = take_snapshot(os.getpid())
     noise = cpu_noise(
         [before, after], start_s=before.time_s, end_s=after.time_s, num_cores=usable_cores()
@@ -105,8 +143,12 @@ def measure_roof(label: str, *, dtypes: Sequence[str], budget_s: float = 8.0) ->
         uuid_hash=hashed_uuid(device),
         torch_version=str(torch.__version__),
         threads=_threads(device, None),
-        flops_per_s={dtype: rate for dtype, rate in rates.items() if rate is not None},
-        unsupported=tuple(dtype for dtype, rate in rates.items() if rate is None),
+        driver_version=limits.driver_version,
+        power_limit_w=limits.power_limit_w,
+        flops_per_s=flops_per_s,
+        sustained_flops_per_s=sustained,
+        tried=tried,
+        unsupported=tuple(dtype for dtype in dtypes if dtype not in tried),
         bytes_per_s=bytes_per_s,
         foreign_cpu_frac=noise.foreign_cpu_frac,
         method=METHOD,
@@ -116,12 +158,15 @@ def measure_roof(label: str, *, dtypes: Sequence[str], budget_s: float = 8.0) ->
 
 def load_roof(device: Device, *, torch_version: str, threads: int | None = None) -> Roof | None:
     """Roof measured earlier, or None; on a CPU for `threads`, by default those torch uses now."""
+    limits = _limits(device)
     path = roof_path(
         device_type=device.type,
         name=device.name,
         uuid_hash=hashed_uuid(device),
         torch_version=torch_version,
         threads=_threads(device, threads),
+        driver_version=limits.driver_version,
+        power_limit_w=limits.power_limit_w,
     )
     try:
         roof = _parse(path.read_text(encoding="utf-8"))
@@ -151,6 +196,8 @@ def save_roof(roof: Roof) -> Path | None:
         uuid_hash=roof.uuid_hash,
         torch_version=roof.torch_version,
         threads=roof.threads,
+        driver_version=roof.driver_version,
+        power_limit_w=roof.power_limit_w,
     )
     try:
         _write(path, json.dumps(asdict(roof), indent=2, allow_nan=False))
@@ -168,11 +215,20 @@ def cache_folder() -> Path:
 
 
 def roof_path(
-    *, device_type: str, name: str, uuid_hash: str | None, torch_version: str, threads: int | None
+    *,
+    device_type: str,
+    name: str,
+    uuid_hash: str | None,
+    torch_version: str,
+    threads: int | None,
+    driver_version: str | None,
+    power_limit_w: float | None,
 ) -> Path:
     """File of one roof: readable at the front, unique at the end."""
     readable = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()[:40]
-    key = json.dumps([device_type, name, uuid_hash, str(torch_version), threads])
+    sides = SIDES["cpu" if device_type == "cpu" else "accelerator"]
+    measured = (*sides, driver_version, power_limit_w)
+    key = json.dumps([device_type, name, uuid_hash, str(torch_version), threads, *measured])
     return cache_folder() / f"roof-{readable}-{_digest(key)}.json"
 
 
@@ -183,6 +239,17 @@ def _digest(text: str) -> str:
 def hashed_uuid(device: Device) -> str | None:
     """Short hash of the device's identifier: enough to tell devices apart, not to trace one."""
     return None if device.uuid is None else _digest(device.uuid)
+
+
+def _limits(device: Device) -> Baseline:
+    """Driver and power limit of an accelerator, which decide what it reaches."""
+    telemetry = None if device.type == "cpu" else open_telemetry(device)
+    if telemetry is None:
+        return Baseline()
+    try:
+        return telemetry.baseline()
+    finally:
+        telemetry.close()
 
 
 def _threads(device: Device, threads: int | None) -> int | None:
@@ -210,14 +277,16 @@ def _parse(text: str) -> Roof:
     for name in _TEXTS:
         if not isinstance(document[name], str):
             raise ValueError(f"{name} is {document[name]!r}")
-    if not isinstance(document["flops_per_s"], dict) or not isinstance(
+    tables = [document[name] for name in ("flops_per_s", "sustained_flops_per_s")]
+    tables += document["tried"].values() if isinstance(document["tried"], dict) else [None]
+    if not all(isinstance(table, dict) for table in tables) or not isinstance(
         document["unsupported"], list
     ):
         raise ValueError("the rates by dtype are not a table")
-    rates: dict[str, Any] = dict(document["flops_per_s"])
+    rates: list[tuple[str, Any]] = [item for table in tables for item in table.items()]
     if document["bytes_per_s"] is not None:
-        rates["bytes_per_s"] = document["bytes_per_s"]
-    for name, rate in rates.items():
+        rates.append(("bytes_per_s", document["bytes_per_s"]))
+    for name, rate in rates:
         if type(rate) not in (int, float) or not 0 < rate < float("inf"):
             raise ValueError(f"{name} is {rate!r}")
     document["unsupported"] = tuple(str(dtype) for dtype in document["unsupported"])

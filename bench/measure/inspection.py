@@ -41,8 +41,10 @@ class Inspection:
     device: Device
     capabilities: Mapping[str, Capability]
     roof_flops_per_s: Mapping[str, float] = field(default_factory=dict)
+    roof_sustained_flops_per_s: Mapping[str, float] = field(default_factory=dict)
     roof_bytes_per_s: float | None = None
-    roof_source: str | None = None
+    roof_source: Mapping[str, str] = field(default_factory=dict)
+    """Method, shapes and time of the roof by dtype."""
     torch_facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -125,8 +127,9 @@ def _inspect(
     if known is not None and (known.foreign_cpu_frac or 0.0) <= MAX_FOREIGN_FRAC:
         answer |= {
             "roof_flops_per_s": dict(known.flops_per_s),
+            "roof_sustained_flops_per_s": dict(known.sustained_flops_per_s),
             "roof_bytes_per_s": known.bytes_per_s,
-            "roof_source": f"{known.method}, {known.measured_utc}",
+            "roof_source": {dtype: known.source(dtype) for dtype in capabilities},
         }
     return answer
 

@@ -4,14 +4,14 @@
 a column means. Names end in their unit. A blank cell means "not measured", never zero. This table is
 the single source of the reader, the writer and `results/README.md`.
 
-History: 1.0 first version; 1.1 layout over several devices and its communication.
+History: 1.0 first version; 1.1 layout over several devices and its communication; 1.2 sustained roof.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 Kind = Literal["str", "int", "float", "bool", "json", "utc"]
 Value = str | int | float | bool | None
@@ -233,6 +233,7 @@ COLUMNS: tuple[Column, ...] = (
         peak_flops_per_s="Dense datasheet peak of the chip for this dtype",
         mfu_frac="achieved_flops_per_s of one device / peak_flops_per_s; blank when the peak is unknown",
         roof_flops_per_s="Best matrix product measured on this device for this dtype",
+        roof_sustained_flops_per_s="The same product over the last second of two; blank on a CPU",
         roof_frac="achieved_flops_per_s of one device / roof_flops_per_s",
         roof_bytes_per_s="Best copy bandwidth measured on this device, bytes read plus written",
     ),
@@ -240,7 +241,7 @@ COLUMNS: tuple[Column, ...] = (
         "work",
         "str",
         peak_source="Catalogue row that the peak comes from",
-        roof_source="Method, and when the roof was measured",
+        roof_source="Method, best of the shapes tried (side and layout), and when the roof was measured",
     ),
     *_columns("work", "int", num_parameters="Parameters of the net"),
     *_columns(

@@ -146,8 +146,9 @@ def _work_columns(row: Row, planned: Planned, *, facts: Facts) -> Row:
         "peak_flops_per_s": peak,
         "peak_source": f"catalogue: {facts.chip.id}" if facts.chip and peak else None,
         "roof_flops_per_s": roof,
+        "roof_sustained_flops_per_s": inspection.roof_sustained_flops_per_s.get(dtype),
         "roof_bytes_per_s": inspection.roof_bytes_per_s,
-        "roof_source": inspection.roof_source,
+        "roof_source": inspection.roof_source.get(dtype),
     }
     columns |= _achieved(row)
     achieved = columns.get("achieved_flops_per_s")

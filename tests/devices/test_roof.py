@@ -11,6 +11,7 @@ import torch
 from bench.core.nouns import Device
 from bench.devices import rates, roof
 from bench.devices.caches import largest_cache_bytes
+from bench.devices.telemetry import Baseline, ReplayTelemetry
 from bench.devices.torch_adapter import CpuAdapter
 
 CPU = Device(
@@ -41,7 +42,11 @@ def make_roof(device, **changes):
         uuid_hash=roof.hashed_uuid(device),
         torch_version="2.13.0",
         threads=None,
+        driver_version=None,
+        power_limit_w=None,
         flops_per_s={"fp32": 5e13, "bf16": 7e14},
+        sustained_flops_per_s={"fp32": 5e13, "bf16": 6.8e14},
+        tried={"fp32": {"4096 NN": 5e13}, "bf16": {"8192 NN": 6.9e14, "8192 NT": 7e14}},
         unsupported=("tf32",),
         bytes_per_s=4e12,
         foreign_cpu_frac=0.01,
@@ -70,7 +75,9 @@ class FakeTime:
 
 
 def call_s(clock, budget_s=8.0):
-    return rates._call_s(clock.call, adapter=clock, kind="cpu", budget_s=budget_s)
+    return rates._call_s(
+        clock.call, adapter=clock, kind="cpu", budget_s=budget_s, warmup_s=rates._WARMUP_S["cpu"]
+    )
 
 
 def test_a_steady_call_is_timed_exactly(monkeypatch):
@@ -103,56 +110,130 @@ def test_a_batch_is_synchronised_at_both_ends_and_not_between(monkeypatch):
     assert (clock.num_calls, clock.num_synchronised) == (40, 2)
 
 
-def best_product(device=CPU, dtype="fp32", budget_s=100.0):
-    return rates.best_product(device, adapter=CpuAdapter(), dtype=dtype, budget_s=budget_s)
+class FakeProducts:
+    """torch.mm in the time that `rate(side, layout)` says; the first call of a shape takes longer.
+
+    Matrices on the meta device take no memory.
+    """
+
+    label = "meta:0"
+
+    def __init__(self, monkeypatch, rate, *, cold_s=0.03, limited_frac=1.0):
+        self.now_s, self.busy_s, self.rate = 0.0, 0.0, rate
+        self.cold_s, self.limited_frac = cold_s, limited_frac
+        self.sides, self.shapes, self.last = [], set(), None
+        monkeypatch.setattr(rates.time, "perf_counter", lambda: self.now_s)
+        monkeypatch.setattr(rates.torch, "mm", self.mm)
+
+    def mm(self, left, right, *, out):
+        side, layout = left.shape[0], "NN" if right.is_contiguous() else "NT"
+        self.dtype = left.dtype
+        rate = self.rate(side, layout) * (self.limited_frac if self.busy_s > 1.0 else 1.0)
+        if (side, layout) not in self.shapes:
+            self.shapes.add((side, layout))
+            self.sides += [side] if side not in self.sides else []
+            self.now_s += self.cold_s
+        if (side, layout) != self.last:
+            self.last, self.busy_s = (side, layout), 0.0
+        self.now_s += 2.0 * side**3 / rate
+        self.busy_s += 2.0 * side**3 / rate
+
+    def synchronize(self):
+        self.now_s += 2e-5
+
+    def is_out_of_memory(self, error):
+        return isinstance(error, torch.OutOfMemoryError)
+
+    def best(self, device=CPU, dtype="fp32", budget_s=100.0):
+        found = rates.product_rates(device, adapter=self, dtype=dtype, budget_s=budget_s)
+        return max(found.values(), default=None)
 
 
-def pretend_rates(monkeypatch, flops_per_s_by_side):
-    sides = []
+H100 = replace(GPU, type="meta", index=0, name="NVIDIA H100 80GB HBM3", memory_bytes=80 * 2**30)
+H100_RATES = {
+    torch.bfloat16: {1024: 200e12, 2048: 480e12, 4096: 610e12, 8192: 720e12, 16384: 705e12},
+    torch.float32: dict.fromkeys((1024, 2048, 4096, 8192, 16384), 50e12),
+}
 
-    def product_s(device, *, adapter, dtype, side, budget_s):
-        sides.append(side)
-        rate = flops_per_s_by_side[side]
-        if isinstance(rate, Exception):
-            raise rate
-        return 2.0 * side**3 / rate
 
-    monkeypatch.setattr(rates, "_product_s", product_s)
-    return sides
+def measure_h100(monkeypatch, clock):
+    """A whole roof of a pretended H100 in fp32 and bf16, copy included."""
+    monkeypatch.setattr(roof, "find", lambda label: H100)
+    monkeypatch.setattr(roof, "adapter_for", lambda label: clock)
+    monkeypatch.setattr(roof, "copy_rate", lambda *_, **__: 3e12)
+    return roof.measure_roof("meta:0", dtypes=["fp32", "bf16"])
+
+
+def test_the_roof_of_an_h100_is_that_of_its_large_products(monkeypatch):
+    def rate(side, layout):
+        return H100_RATES[clock.dtype][side] * (1.02 if layout == "NT" else 1.0)
+
+    clock = FakeProducts(monkeypatch, rate)
+    made = measure_h100(monkeypatch, clock)
+    assert made.flops_per_s["bf16"] == pytest.approx(720e12 * 1.02, rel=0.01)
+    assert made.flops_per_s["fp32"] == pytest.approx(50e12 * 1.02, rel=0.01)
+    assert set(made.tried["bf16"]) >= {"8192 NN", "8192 NT", "16384 NN", "16384 NT", "4096 NN"}
+    assert not [shape for shape in made.tried["bf16"] if shape.startswith(("2048", "1024"))]
+    assert "; 8192 NT of 8192 NN, 8192 NT, 16384" in made.source("bf16")
+    assert clock.now_s <= 7.5  # half a second of the eight is for the copy
+
+
+def test_a_power_limit_shows_in_the_sustained_rate(monkeypatch):
+    clock = FakeProducts(monkeypatch, lambda side, layout: H100_RATES[torch.bfloat16][side])
+    clock.limited_frac = 0.9
+    made = measure_h100(monkeypatch, clock)
+    assert made.sustained_flops_per_s["bf16"] == pytest.approx(0.9 * 720e12, rel=0.01)
+    assert made.flops_per_s["bf16"] == pytest.approx(720e12, rel=0.01)
+
+
+def test_a_slow_accelerator_keeps_within_its_budget(monkeypatch):
+    clock = FakeProducts(monkeypatch, lambda side, layout: 3e10)
+    assert clock.best(H100, budget_s=1.5) == pytest.approx(3e10, rel=0.01)
+    assert clock.sides == [1024]
+    assert clock.now_s < 1.5 + 4 * 0.072 + 0.03  # the first calls come before the budget
 
 
 def test_the_best_shape_counts_at_two_flops_per_multiply_add(monkeypatch):
-    pretend_rates(monkeypatch, {512: 1e12, 1024: 4e12, 2048: 3e12, 4096: 2e12})
-    assert best_product() == pytest.approx(4e12)
+    speeds = {512: 1e12, 1024: 4e12, 2048: 3e12, 4096: 2e12}
+    clock = FakeProducts(monkeypatch, lambda side, layout: speeds[side])
+    assert clock.best() == pytest.approx(4e12, rel=0.02)
 
 
-def test_a_large_shape_without_memory_ends_the_search(monkeypatch):
+def raise_at(side, error):
+    def rate(asked, layout):
+        if asked == side:
+            raise error
+        return 1e12
+
+    return rate
+
+
+def test_a_large_shape_without_memory_is_left_out(monkeypatch):
     error = torch.OutOfMemoryError("out of memory")
-    pretend_rates(monkeypatch, {512: 1e12, 1024: 2e12, 2048: error})
-    assert best_product() == pytest.approx(2e12)
+    assert FakeProducts(monkeypatch, raise_at(4096, error)).best() == pytest.approx(1e12, rel=0.02)
 
 
 def test_shapes_that_cannot_be_repeated_in_time_are_left_out(monkeypatch):
-    sides = pretend_rates(monkeypatch, dict.fromkeys((512, 1024, 2048, 4096), 1e10))
-    assert best_product(budget_s=3.0) == pytest.approx(1e10)
-    assert sides == [512, 1024]
+    clock = FakeProducts(monkeypatch, lambda side, layout: 1e10)
+    assert clock.best(budget_s=3.0) == pytest.approx(1e10, rel=0.01)
+    assert clock.sides == [512, 1024]
 
 
 def test_shapes_that_would_fill_the_memory_are_left_out(monkeypatch):
-    sides = pretend_rates(monkeypatch, dict.fromkeys((512, 1024, 2048, 4096), 1e13))
-    best_product(replace(CPU, memory_free_bytes=110 * 2**20))
-    assert sides == [512, 1024]
+    clock = FakeProducts(monkeypatch, lambda side, layout: 1e13)
+    clock.best(replace(CPU, memory_free_bytes=110 * 2**20))
+    assert clock.sides == [512, 1024]
 
 
 def test_a_dtype_that_raises_has_no_roof(monkeypatch):
-    pretend_rates(monkeypatch, {512: NotImplementedError("addmm_impl_cpu_ for 'Half'")})
-    assert best_product(dtype="fp16") is None
+    error = NotImplementedError("addmm_impl_cpu_ for 'Half'")
+    assert FakeProducts(monkeypatch, raise_at(512, error)).best(dtype="fp16") is None
 
 
 def test_a_failure_after_the_first_shape_is_not_hidden(monkeypatch):
-    pretend_rates(monkeypatch, {512: 1e12, 1024: RuntimeError("device-side assert")})
+    clock = FakeProducts(monkeypatch, raise_at(1024, RuntimeError("device-side assert")))
     with pytest.raises(RuntimeError, match="device-side assert"):
-        best_product()
+        clock.best()
 
 
 def test_a_copy_counts_what_it_reads_and_what_it_writes(monkeypatch):
@@ -172,10 +253,10 @@ def test_a_copy_is_eight_times_the_cache(monkeypatch):
 
 
 def test_a_small_roof_of_this_cpu_is_plausible(monkeypatch):
-    monkeypatch.setattr(rates, "_CPU_SIDES", (128, 256))
+    monkeypatch.setitem(rates.SIDES, "cpu", (128, 256))
     monkeypatch.setattr(rates, "_COPY_BYTES", {"cpu": 2**24})
     monkeypatch.setattr(rates, "largest_cache_bytes", lambda device: 0)
-    made = roof.measure_roof("cpu", dtypes=["fp32", "tf32"], budget_s=0.6)
+    made = roof.measure_roof("cpu", dtypes=["fp32", "tf32"], dtype_budget_s=0.3)
     assert 1e8 < made.flops_per_s["fp32"] < 1e14
     assert made.unsupported == ("tf32",)
     assert made.bytes_per_s is not None
@@ -202,6 +283,19 @@ def test_a_roof_belongs_to_one_device_torch_and_thread_count(cache):
     assert roof.load_roof(replace(GPU, name="NVIDIA H20"), torch_version="2.13.0") is None
     assert roof.load_roof(CPU, torch_version="2.13.0", threads=8) is None
     assert roof.load_roof(CPU, torch_version="2.13.0", threads=4) is not None
+
+
+@pytest.mark.parametrize(
+    "changed", [{"driver_version": "570.86"}, {"power_limit_w": 350.0}], ids=["driver", "power"]
+)
+def test_a_roof_belongs_to_one_driver_and_power_limit(cache, monkeypatch, changed):
+    now = Baseline(driver_version="580.65", power_limit_w=700.0)
+    telemetry = ReplayTelemetry([], baseline=now)
+    monkeypatch.setattr(roof, "open_telemetry", lambda device: telemetry)
+    roof.save_roof(make_roof(GPU, driver_version="580.65", power_limit_w=700.0))
+    assert roof.load_roof(GPU, torch_version="2.13.0") is not None
+    telemetry._baseline = replace(now, **changed)
+    assert roof.load_roof(GPU, torch_version="2.13.0") is None
 
 
 def test_the_same_device_under_another_number_keeps_its_roof(cache):
@@ -271,12 +365,13 @@ def test_a_relative_cache_folder_is_ignored(monkeypatch):
 def pretend_measuring(monkeypatch):
     asked = []
 
-    def measure_roof(label, *, dtypes, budget_s):
+    def measure_roof(label, *, dtypes):
         asked.append(list(dtypes))
         return make_roof(
             GPU,
             torch_version=torch.__version__,
             flops_per_s={dtype: 1e12 for dtype in dtypes if dtype != "tf32"},
+            tried={dtype: {"8192 NN": 1e12} for dtype in dtypes if dtype != "tf32"},
             unsupported=("tf32",) if "tf32" in dtypes else (),
         )
 
@@ -290,7 +385,7 @@ def test_only_missing_dtypes_are_measured(cache, monkeypatch):
     roof.roof_for(GPU, dtypes=["fp32", "tf32", "bf16"])
     found = roof.roof_for(GPU, dtypes=["tf32", "bf16", "fp32"])
     assert asked == [["fp32", "tf32"], ["bf16"]]
-    assert set(found.flops_per_s) == {"fp32", "bf16"}
+    assert set(found.flops_per_s) == set(found.tried) == {"fp32", "bf16"}
     assert found.unsupported == ("tf32",)
 
 

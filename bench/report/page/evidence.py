@@ -45,6 +45,7 @@ _NOT_SHOWN_TEXT = """
     energy_integrated_j temp_start_c throttle_reasons ecc_uncorrected own_cpu_frac foreign_cpu_frac
     steal_frac involuntary_switches_per_s major_faults_per_s loss_first loss_last check_value
     check_error_frac check_tolerance_frac comm_ops simulated_step_ms power_limited_frac
+    roof_sustained_flops_per_s
 """
 _NOT_SHOWN = frozenset(_NOT_SHOWN_TEXT.split())
 """Columns that no part of a report needs: leaving them out saves a sixth of the reading."""

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.collector import no_collection
-
 if TYPE_CHECKING:
     from bench.analysis.comparison import Comparison
     from bench.analysis.figures import Options
@@ -16,7 +14,6 @@ if TYPE_CHECKING:
 _FORMATS = ["table", "markdown", "json", "github"]
 
 
-@no_collection()
 def compare(
     files: Annotated[
         list[Path],
@@ -85,7 +82,6 @@ def compare(
 def load_and_compare(files: list[Path], *, metric: str, options: Options) -> Comparison:
     """Read result files and compare each with the first."""
     from bench.analysis.compare import compare as compare_frames
-    from bench.analysis.groups import COLUMNS
     from bench.analysis.metrics import find_metric
     from bench.cli.output import print_note
     from bench.core.errors import UsageError
@@ -96,8 +92,7 @@ def load_and_compare(files: list[Path], *, metric: str, options: Options) -> Com
         raise UsageError(
             "compare needs two result files or more: bench compare before.csv after.csv"
         )
-    needed = (*COLUMNS, *chosen.columns)
-    frames = [read_frame([path], columns=needed, note=print_note) for path in files]
+    frames = [read_frame([path], note=print_note) for path in files]
     return compare_frames(
         list(zip(labels(files), frames, strict=True)), metric=chosen, options=options
     )

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.collector import no_collection
-
 if TYPE_CHECKING:
     from bench.report.exports.selection import Selection
 
@@ -27,7 +25,6 @@ _WHOLE_TABLES = ("json", "long-csv", "parquet")
 """Formats that have a place for rows without figures."""
 
 
-@no_collection()
 def export(
     files: Annotated[list[Path], typer.Argument(help="Result files.", metavar="CSV...")],
     to: Annotated[
@@ -62,13 +59,12 @@ def export(
     """
     from bench.cli.output import print_note
     from bench.core.errors import NothingMatchedError
-    from bench.report.exports.selection import needed_columns, select
-    from bench.results.bulk import read_many
+    from bench.report.exports.selection import select
+    from bench.results.reader import read_rows
 
     chosen = _chosen(to, as_json=as_json)
     _check(chosen, output=output, direction=direction, files=files)
-    columns = None if chosen in _WHOLE_TABLES else needed_columns()
-    selection = select(read_many(files, columns=columns, note=print_note))
+    selection = select([row for path in files for row in read_rows(path, note=print_note)])
     for note in selection.notes():
         print_note(note)
     if not selection.rows or (chosen not in _WHOLE_TABLES and not selection.usable):

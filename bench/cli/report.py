@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.collector import no_collection
-
 if TYPE_CHECKING:
     from bench.report.page.content import Section
 
 
-@no_collection()
 def report(
     files: Annotated[list[Path], typer.Argument(help="Result files.", metavar="CSV...")],
     output: Annotated[

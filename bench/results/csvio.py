@@ -14,15 +14,13 @@ from datetime import datetime
 
 from bench.results.schema import Column, Row, Value
 
-FORMULA_STARTS = "=+-@\t\r\n"
-"""First characters that make a spreadsheet run a cell: https://owasp.org/www-community/attacks/CSV_Injection"""
 MAX_CELL_CHARACTERS = 32_767
 """Longest cell that Excel keeps: https://support.microsoft.com/office/1672b34d-7043-467e-8e27-269d656771c3"""
-INT64_MAX = 2**63 - 1
+_INT64_MAX = 2**63 - 1
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
-_DECODER = json.JSONDecoder()
 _GUARDED = re.compile(r"'*[=+\-@\t\r\n]")
+"""First characters that make a spreadsheet run a cell: https://owasp.org/www-community/attacks/CSV_Injection"""
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _NEEDS_QUOTES = re.compile(r'[",\r\n]|\A\s|\s\Z')
 _UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
@@ -50,7 +48,7 @@ def format_cell(value: Value, column: Column) -> str:
         case "bool" if isinstance(value, bool):
             return "1" if value else "0"
         case "int" if isinstance(value, int) and not isinstance(value, bool):
-            if abs(value) > INT64_MAX:
+            if abs(value) > _INT64_MAX:
                 raise ValueError(f"column {column.name}: {value} does not fit in 64 bits")
             return int.__repr__(value)
         case "float" if isinstance(value, int | float) and not isinstance(value, bool):
@@ -98,24 +96,6 @@ def canonical_json(text: str) -> str:
         return _CANONICAL.encode(json.loads(text))
     except (ValueError, RecursionError) as error:
         raise ValueError("expected JSON without NaN or infinity") from error
-
-
-def are_canonical(texts: list[str]) -> bool:
-    """Whether every one of these is what `canonical_json` would make of it.
-
-    Each must be one JSON value to its end, and all together must be what their values give: where
-    the first text that is not canonical began, the two could not agree.
-    """
-    values = []
-    try:
-        for text in texts:
-            value, end = _DECODER.raw_decode(text)
-            if end != len(text):
-                return False
-            values.append(value)
-        return _CANONICAL.encode(values) == f"[{','.join(texts)}]"
-    except (ValueError, RecursionError):
-        return False
 
 
 def format_record(cells: list[str]) -> bytes:
@@ -179,6 +159,6 @@ def _parse_int(text: str) -> int:
         number = int(float(text))
     else:
         raise ValueError("expected a whole number")
-    if abs(number) > INT64_MAX:
+    if abs(number) > _INT64_MAX:
         raise ValueError("expected a whole number of at most 64 bits")
     return number

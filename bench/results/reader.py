@@ -2,8 +2,8 @@
 
 Columns that a newer minor version added are ignored, those that an older one lacked are blank; a
 higher major version is refused, because there a column means something else. Nothing is repaired or
-skipped in silence: the only thing passed over is a last line that a crash cut short, and `note` is
-told. `bench.results.frame` reads large files faster and leaves every doubt to this module.
+skipped in silence: the only thing passed over is a last line that a crash cut short, and `note`
+gets a line about it.
 """
 
 import csv
@@ -17,7 +17,7 @@ from typing import get_args
 from bench.core.errors import DataError, IncompatibleError
 from bench.core.nouns import Status
 from bench.results.csvio import complete_length, parse_cell
-from bench.results.schema import BY_NAME, NAMES, REQUIRED, SCHEMA_VERSION, Column, Row
+from bench.results.schema import BY_NAME, NAMES, REQUIRED, SCHEMA_VERSION, Column, Row, Value
 
 _LOG = logging.getLogger(__name__)
 _VERSION = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})")
@@ -46,26 +46,55 @@ def read_bytes(path: Path) -> bytes:
 
 def parse_rows(data: bytes, *, path: Path, note: Callable[[str], None]) -> list[Row]:
     """Rows in the bytes of a result file; `path` is for messages."""
+    columns = parse_columns(data, path=path, note=note)
+    return [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
+
+
+def parse_columns(
+    data: bytes, *, path: Path, note: Callable[[str], None]
+) -> dict[str, list[Value]]:
+    """Values by column, for every column of the schema in its order; `path` is for messages."""
     records = _records(_text(data, path=path, note=note), path=path)
     _, header = next(records, (1, []))
-    columns = check_header(header, path=path)
-    blank: Row = dict.fromkeys(NAMES)
-    rows = []
+    columns = _columns_of(header, path=path)
+    readers = [None if column is None else _Cells(column, path=path) for column in columns]
+    num_rows = 0
     for line, cells in records:
         if len(cells) != len(header):
             raise DataError(
                 f"{path}: line {line} has {len(cells)} cells where the header has {len(header)}"
             )
-        row = blank.copy()
-        for column, cell in zip(columns, cells, strict=True):
-            if column is not None and (cell != "" or column.name in REQUIRED):
-                row[column.name] = _value(cell, column=column, line=line, path=path)
-        check_version(row["schema_version"], path=path, line=line)
-        rows.append(row)
-    return rows
+        for reader, cell in zip(readers, cells, strict=True):
+            if reader is not None:
+                reader.add(cell, line=line)
+        num_rows += 1
+    read = {reader.column.name: reader.values for reader in readers if reader is not None}
+    return {name: read[name] if name in read else [None] * num_rows for name in NAMES}
 
 
-def check_header(header: list[str], *, path: Path) -> list[Column | None]:
+class _Cells:
+    """Reads the cells of one column; a text that comes again is not parsed again."""
+
+    def __init__(self, column: Column, *, path: Path) -> None:
+        self.column = column
+        self.values: list[Value] = []
+        self._path = path
+        self._known: dict[str, Value] = {} if column.name in REQUIRED else {"": None}
+        self._does_repeat = column.kind not in ("float", "utc")
+
+    def add(self, cell: str, *, line: int) -> None:
+        if cell in self._known:
+            self.values.append(self._known[cell])
+            return
+        value = _value(cell, column=self.column, line=line, path=self._path)
+        if self._does_repeat:
+            self._known[cell] = value
+        self.values.append(value)
+
+
+def _columns_of(header: list[str], *, path: Path) -> list[Column | None]:
     """Column of the schema for each cell of the header; None for one to ignore."""
     if missing := [name for name in REQUIRED if name not in header]:
         raise DataError(
@@ -76,7 +105,7 @@ def check_header(header: list[str], *, path: Path) -> list[Column | None]:
     return [BY_NAME.get(name) for name in header]
 
 
-def check_version(version: object, *, path: Path, line: int) -> None:
+def _check_version(version: object, *, path: Path, line: int) -> None:
     """Refuse rows whose columns mean something else."""
     match = _VERSION.fullmatch(str(version))
     if match is None:
@@ -91,7 +120,7 @@ def check_version(version: object, *, path: Path, line: int) -> None:
         )
 
 
-def check_value(value: object, *, column: Column) -> None:
+def _check_value(value: object, *, column: Column) -> None:
     """`ValueError` for a blank cell that must be filled, or a status that does not exist."""
     if value is None and column.name in REQUIRED:
         raise ValueError("must not be blank")
@@ -135,12 +164,14 @@ def _records(text: str, *, path: Path) -> Iterator[tuple[int, list[str]]]:
             yield line, cells
 
 
-def _value(cell: str, *, column: Column, line: int, path: Path) -> str | int | float | bool | None:
+def _value(cell: str, *, column: Column, line: int, path: Path) -> Value:
     try:
         value = parse_cell(cell, column)
-        check_value(value, column=column)
+        _check_value(value, column=column)
     except ValueError as error:
         raise DataError(
             f"{path}: line {line}, column {column.name}: {cell[:40]!r}: {error}"
         ) from error
+    if column.name == "schema_version":
+        _check_version(value, path=path, line=line)
     return value

@@ -42,26 +42,6 @@ def test_text_formats_go_to_stdout_and_equal_the_file(
     assert "wrote" in streams.err
 
 
-@pytest.mark.parametrize("to", [*TEXT_FORMATS, "parquet"])
-def test_a_large_file_is_exported_as_a_small_one_is(
-    to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
-) -> None:
-    if to == "parquet":
-        pytest.importorskip("pyarrow", reason="the extra 'parquet' is not installed")
-    rows = [
-        *trials(energy_per_item_j=1.5, git_commit="abc", reasons="drift;steal", status="WARN"),
-        *trials(num=2, config_hash="f00d", device_name='=cmd, "quoted"', compile=True),
-        {**trials(num=1)[0], "trial": 9, "status": "FAILED", "detail": "it's\nlost"},
-    ]
-    path = write_csv(tmp_path / "rows.csv", rows)
-    assert main(["export", str(path), "--to", to, "-o", str(tmp_path / "small")]) == 0
-    told = capsys.readouterr().err.replace("small", "large")
-    monkeypatch.setattr("bench.results.bulk.LARGE_BYTES", 0)
-    assert main(["export", str(path), "--to", to, "-o", str(tmp_path / "large")]) == 0
-    assert (tmp_path / "large").read_bytes() == (tmp_path / "small").read_bytes()
-    assert capsys.readouterr().err == told
-
-
 def test_json_flag_is_the_json_format(good: str, capsys: Captured) -> None:
     assert main(["export", good, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["configurations"][0]["workload"] == "imaging-train"

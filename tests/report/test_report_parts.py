@@ -110,31 +110,6 @@ def test_configurations_take_turns_so_that_each_workload_is_seen(
     assert evidence.num_hidden == 16
 
 
-def test_columns_that_are_not_read_are_not_needed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from bench.analysis.figures import Options
-    from bench.report.page import evidence as module
-    from bench.report.page.assemble import assemble
-    from bench.report.page.html_page import page
-    from bench.results.schema import COLUMNS
-    from tests.report.report_rows import full_rows
-
-    filling = {"str": "x", "int": 7, "float": 0.25, "bool": True}
-    rows = [
-        {**{c.name: filling[c.kind] for c in COLUMNS if c.name in module._NOT_SHOWN}, **row}
-        for row in full_rows()
-    ]
-    path = write_run(tmp_path / "a.csv", rows)
-
-    def rendered() -> str:
-        return page(assemble(gather_evidence([("a", path)]), options=Options(), made_utc="then"))
-
-    limited = rendered()
-    monkeypatch.setattr(module, "_NOT_SHOWN", frozenset())
-    assert rendered() == limited
-
-
 def test_samples_too_large_to_open_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

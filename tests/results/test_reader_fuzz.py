@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from result_rows import file_bytes, small_row
 
 from bench.core.errors import BenchError
-from bench.results.frame import read_frame
 from bench.results.reader import parse_rows
 from bench.results.samples import append_samples, read_samples
 
@@ -102,23 +101,6 @@ def test_ten_thousand_damaged_files_are_read_or_refused_in_one_line() -> None:
 @given(st.binary(max_size=200) | st.lists(st.sampled_from(PIECES)).map(b"".join))
 def test_any_bytes_after_a_valid_header_are_read_or_refused(tail: bytes) -> None:
     _check(VALID[: VALID.index(b"\n") + 1] + tail)
-
-
-def test_the_fast_reader_refuses_the_same_damaged_files(tmp_path: Path) -> None:
-    choose = random.Random(7)
-    path = tmp_path / "run.csv"
-    for _ in range(250):
-        data = _mutated(choose, VALID)
-        path.write_bytes(data)
-        try:
-            expected: int | str = len(parse_rows(data, path=path, note=lambda _: None))
-        except BenchError as error:
-            expected = str(error)
-        try:
-            found: int | str = len(read_frame([path], note=lambda _: None))
-        except BenchError as error:
-            found = str(error)
-        assert found == expected
 
 
 def test_damaged_samples_are_read_or_refused_in_one_line(tmp_path: Path) -> None:

@@ -11,12 +11,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.report.exports.figures import MEASURES
 from bench.report.tables.grid import plain
 from bench.report.tables.run_table import is_virtual
-from bench.results.schema import COLUMNS, USABLE, Row
+from bench.results.schema import USABLE, Row
 
-_NAMING = ("identity", "what ran", "where")
 _MADE_UP = ("loss_first", "loss_last", "energy_per_item_j")
 
 
@@ -46,16 +44,6 @@ class Selection:
         if self.num_repeated:
             lines.append(f"{self.num_repeated} rows were given more than once and count once")
         return lines
-
-
-def needed_columns() -> list[str]:
-    """Columns that naming, sorting and summing up rows takes, where no table wants them all."""
-    measured = {measure.column for measure in MEASURES}
-    return [
-        column.name
-        for column in COLUMNS
-        if column.group in _NAMING or column.name in measured or column.name == "items_unit"
-    ]
 
 
 def select(rows: Sequence[Row]) -> Selection:

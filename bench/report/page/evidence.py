@@ -22,7 +22,7 @@ from bench.core.errors import DataError, NothingMatchedError
 from bench.report.tables.run_table import Line
 from bench.results.frame import read_frame
 from bench.results.samples import read_samples
-from bench.results.schema import NAMES, USABLE, Row
+from bench.results.schema import USABLE, Row
 from bench.results.sidecar import Sidecar, read_sidecar, sidecar_path
 from bench.results.store import samples_path
 
@@ -37,18 +37,6 @@ MAX_SAMPLES_BYTES = 32 * 2**20
 """Largest samples sidecar that is opened: some 2,500 trials of a thousand steps."""
 
 _LOG = logging.getLogger(__name__)
-_NOT_SHOWN_TEXT = """
-    size_choice device_vendor device_uuid_hash cpu_cores_usable step_clock step_mean_ms step_iqr_ms
-    rel_ci95_frac ess drift_frac host_gap_frac lat_n recompiles data_wait_s flops_method
-    peak_flops_per_s peak_source roof_source num_parameters mem_reserved_peak_bytes
-    mem_device_peak_bytes mem_init_peak_bytes mem_estimate_bytes energy_j energy_net_j
-    energy_integrated_j temp_start_c throttle_reasons ecc_uncorrected own_cpu_frac foreign_cpu_frac
-    steal_frac involuntary_switches_per_s major_faults_per_s loss_first loss_last check_value
-    check_error_frac check_tolerance_frac comm_ops simulated_step_ms power_limited_frac
-    roof_sustained_flops_per_s
-"""
-_NOT_SHOWN = frozenset(_NOT_SHOWN_TEXT.split())
-"""Columns that no part of a report needs: leaving them out saves a sixth of the reading."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,8 +168,7 @@ def gather_evidence(files: Sequence[tuple[str, Path]], *, note: Note = _LOG.warn
         notes.append(text)
         note(text)
 
-    wanted = [name for name in NAMES if name not in _NOT_SHOWN]
-    frames = [read_frame([path], columns=wanted, note=keep) for _, path in files]
+    frames = [read_frame([path], note=keep) for _, path in files]
     if not any(len(frame) for frame in frames):
         names = ", ".join(str(path) for _, path in files)
         raise NothingMatchedError(f"{names}: no rows to report; was the run interrupted at once?")

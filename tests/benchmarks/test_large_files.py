@@ -1,0 +1,104 @@
+"""Time and memory of `bench compare` on 10,000 rows and `bench report` on 2,000, start included.
+
+Run with `pytest tests/benchmarks/test_large_files.py --benchmark-enable -s`; limits 3 s and 400 MB,
+8 s. In the normal suite each runs once on few rows, untimed.
+"""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.results.schema import COLUMNS, Row, Value
+from tests.analysis.synthetic_rows import trials, write_csv
+from tests.report.report_rows import DEVICES, WORKLOADS, configuration
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def full_cells() -> dict[str, Value]:
+    """A value for every measured column, as a row of an accelerator has: files are not blank."""
+    source = random.Random(1)
+    cells: dict[str, Value] = {}
+    for column in COLUMNS:
+        if column.kind in ("int", "float") and column.group not in ("identity", "what ran"):
+            number = source.random() * 1e3
+            cells[column.name] = number if column.kind == "float" else round(number) + 1
+        elif column.group == "where" and column.kind == "str":
+            cells[column.name] = f"{column.name} 1.2.3"
+    for name in ("step_median_ms", "window_s", "throughput_per_s"):
+        del cells[name]  # drawn for each trial
+    return cells
+
+
+def compared_rows(num: int, *, arm: int) -> Iterator[Row]:
+    """Configurations of ten trials each."""
+    cells = full_cells()
+    for number in range(num // 10):
+        yield from trials(
+            num=10,
+            seed=2 * number + arm,
+            config_hash=f"{number:08x}",
+            params_json=f'{{"batch": {number}}}',
+            step_ms=100.0 * (1.0 + 0.1 * arm * (number % 3)),
+            **cells,
+        )
+
+
+def reported_rows(num: int) -> Iterator[Row]:
+    """Configurations over workloads and devices, no two with the same parameters."""
+    names = [(workload, device) for workload in WORKLOADS for device in DEVICES]
+    for number in range(num // 5):
+        workload, device = names[number % len(names)]
+        batch = 2 * (1 + number // len(names))
+        params = json.dumps({"batch": batch, "patch": 64, "number": number})
+        for row in configuration(workload, device, batch=batch, num=5):
+            yield {**row, "config_hash": f"{number:08x}", "params_json": params}
+
+
+def measured(arguments: list[str], *, folder: Path) -> tuple[float, int]:
+    """Seconds and the largest resident bytes of one `bench` process."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-m", "bench", *arguments]
+    started_s = time.perf_counter()
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, env=environment, cwd=folder)
+    _, status, usage = os.wait4(process.pid, 0)
+    elapsed_s = time.perf_counter() - started_s
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode in (0, 1)  # 1: a regression, which these rows have
+    return elapsed_s, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+@pytest.mark.parametrize(
+    ("verb", "num_rows", "limit_s", "limit_bytes"),
+    [("compare", 10_000, 3.0, 400e6), ("report", 2_000, 8.0, None)],
+)
+def test_many_rows_are_read_soon(
+    benchmark: Any,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    verb: str,
+    num_rows: int,
+    limit_s: float,
+    limit_bytes: float | None,
+) -> None:
+    is_timed = request.config.getoption("--benchmark-enable")
+    num = num_rows if is_timed else 100
+    if verb == "compare":
+        files = [write_csv(tmp_path / f"{i}.csv", compared_rows(num // 2, arm=i)) for i in (0, 1)]
+    else:
+        files = [write_csv(tmp_path / "a.csv", reported_rows(num))]
+    elapsed_s, peak_bytes = benchmark.pedantic(
+        lambda: measured([verb, *map(str, files)], folder=tmp_path), rounds=1
+    )
+    if is_timed:
+        print(f"\nbench {verb} of {num} rows: {elapsed_s:.1f} s, {peak_bytes / 1e6:.0f} MB")
+        assert elapsed_s < limit_s
+        assert limit_bytes is None or peak_bytes < limit_bytes

@@ -17,9 +17,10 @@ import torch
 
 from bench.core.errors import MeasurementError, UsageError
 from bench.core.units import format_bytes
+from bench.emulate.gpu_kernel import GpuKernels
 from bench.hardware.chip_limit import ChipLimit, check_device
 
-_COUNT_UNITS = """
+COUNT_UNITS = """
 extern "C" __global__ void count_units(int* seen, long long cycles) {
     unsigned int unit;
     asm volatile("mov.u32 %0, %%smid;" : "=r"(unit));
@@ -108,15 +109,17 @@ def _green_context(sms: int, device: torch.device) -> Any:
 def count_units(device: torch.device) -> int:
     """Count the compute units that kernels of the current stream run on."""
     seen = torch.zeros(_MAX_UNITS, dtype=torch.int32, device=device)
-    compile_kernel: Any = torch.cuda._compile_kernel
-    kernel = compile_kernel(_COUNT_UNITS, "count_units")
+    kernels = GpuKernels(COUNT_UNITS, device=device)
     units = int(torch.cuda.get_device_properties(device).multi_processor_count)
     torch.cuda.synchronize(device)
     with torch.cuda.device(device):
-        kernel(
-            grid=(units * _BLOCKS_PER_UNIT, 1, 1),
-            block=(32, 1, 1),
-            args=[seen, _SPIN_CYCLES],
+        kernels.launch(
+            "count_units",
+            seen,
+            _SPIN_CYCLES,
+            stream=torch.cuda.current_stream(device),
+            grid=units * _BLOCKS_PER_UNIT,
+            block=32,
         )
     torch.cuda.synchronize(device)
     return int((seen > 0).sum().item())

@@ -112,7 +112,7 @@ class Emulation:
 def _link_for(device: torch.device, *, recorder: Recorder) -> Any:
     if device.type == "cpu":
         return HostLink(recorder)
-    if device.type == "cuda" and torch.version.cuda and hasattr(torch.cuda, "_compile_kernel"):
+    if device.type == "cuda" and torch.version.cuda:
         from bench.emulate.device_link import DeviceLink
 
         return DeviceLink(device, recorder=recorder)

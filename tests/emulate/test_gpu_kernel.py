@@ -1,0 +1,133 @@
+"""Kernels without a toolkit: compiled by the real NVRTC, launched on a driver that notes calls."""
+
+import contextlib
+import ctypes
+import os
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from bench.core.errors import MeasurementError
+from bench.emulate import chip_limit, delay_kernel, gpu_kernel
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="NVRTC's wheel is for Linux")
+SOURCES = [delay_kernel.SOURCE, chip_limit.COUNT_UNITS]
+ARCHITECTURES = [70, 75, 80, 86, 87, 89, 90, 100, 103, 120]
+
+
+class Driver:
+    """Keeps what is launched; a kernel that the loaded binary does not name is not found."""
+
+    def __init__(self):
+        self.launched = []
+        self.binary = b""
+        self.code = 0
+
+    def cuModuleLoadData(self, module, binary):  # noqa: N802
+        self.binary = binary
+        return 0
+
+    def cuModuleGetFunction(self, function, module, name):  # noqa: N802
+        function._obj.value = len(self.launched) + 1
+        return 0 if b"\0" + name + b"\0" in self.binary else 500
+
+    def cuLaunchKernel(self, function, *given):  # noqa: N802
+        *shape, _, stream, places, _ = given
+        read = [ctypes.c_int64.from_address(place).value for place in places]
+        self.launched.append((shape[0], shape[3], stream.value, read))
+        return self.code
+
+    def cuGetErrorName(self, code, text):  # noqa: N802
+        text._obj.value = b"CUDA_ERROR_INVALID_CONTEXT"
+        return 0
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    made, load = Driver(), ctypes.CDLL
+
+    def load_library(name, *args, **given):
+        return made if name == "libcuda.so.1" else load(name, *args, **given)
+
+    monkeypatch.setattr(ctypes, "CDLL", load_library)
+    zeros = torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda *size, device=None, **given: zeros(*size, **given))
+    cuda = torch.cuda
+    monkeypatch.setattr(cuda, "get_device_capability", lambda device=None: (9, 0))
+    monkeypatch.setattr(
+        cuda,
+        "get_device_properties",
+        lambda device: SimpleNamespace(major=9, minor=0, multi_processor_count=132),
+    )
+    monkeypatch.setattr(cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(cuda, "synchronize", lambda device=None: None)
+    monkeypatch.setattr(cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(cuda, "current_stream", lambda device=None: SimpleNamespace(cuda_stream=7))
+    return made
+
+
+@pytest.fixture
+def no_toolkit(monkeypatch):
+    """No nvcc on PATH, and whoever asks for the toolkit's folder fails the test."""
+
+    class Environment(dict):
+        def __getitem__(self, name):
+            assert name not in ("CUDA_HOME", "CUDA_PATH"), f"{name} is read"
+            return super().__getitem__(name)
+
+        def get(self, name, default=None):
+            assert name not in ("CUDA_HOME", "CUDA_PATH"), f"{name} is read"
+            return super().get(name, default)
+
+    def fail(*args, **given):
+        raise AssertionError("torch's paths of the toolkit are asked for")
+
+    from torch.utils import cpp_extension
+
+    monkeypatch.setattr(cpp_extension, "include_paths", fail)
+    monkeypatch.setattr(cpp_extension, "_find_cuda_home", fail)
+    monkeypatch.setattr(os, "environ", Environment(os.environ, PATH="/nowhere"))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_both_sources_compile_without_headers(architecture):
+    for source in SOURCES:
+        assert "#include" not in source
+        binary = gpu_kernel.compile_source(source, architecture=f"sm_{architecture}")
+        assert binary.startswith(b"\x7fELF")
+
+
+def test_a_link_and_the_count_of_units_need_no_toolkit(driver, no_toolkit):
+    gpu_kernel.load_nvrtc.cache_clear()
+    kernels = delay_kernel.DelayKernels(torch.device("cpu"))
+    stamps, free = torch.zeros(9, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
+    stream = SimpleNamespace(cuda_stream=2**47)
+    kernels.stamp(stamps, 3, stream=stream)
+    kernels.reserve(free, stamps, 6, duration_s=2.5, stream=stream)
+    kernels.hold(stamps, 6, units=0, traffic_bytes=1.0, stream=stream)
+    one_thread = (1, 1, 2**47)
+    at, link = stamps.data_ptr(), free.data_ptr()
+    assert driver.launched[0] == (*one_thread, [at, 3])
+    assert driver.launched[1] == (*one_thread, [link, at, 6, 2_500_000_000])
+    assert driver.launched[2][:3] == one_thread
+    chip_limit.count_units(torch.device("cpu"))
+    assert driver.launched[3][:3] == (132 * 64, 32, 7)
+
+
+def test_a_driver_that_refuses_is_named(driver):
+    kernels = gpu_kernel.GpuKernels(chip_limit.COUNT_UNITS, device=torch.device("cpu"))
+    stream = SimpleNamespace(cuda_stream=0)
+    with pytest.raises(MeasurementError, match=r"INVALID_CONTEXT \(500\)"):
+        kernels.launch("no_such_kernel", stream=stream)
+    driver.code = 201
+    with pytest.raises(MeasurementError, match=r"INVALID_CONTEXT \(201\)"):
+        kernels.launch("count_units", 0, 0, stream=stream)
+
+
+def test_no_nvrtc_at_all_says_what_to_install(monkeypatch):
+    gpu_kernel.load_nvrtc.cache_clear()
+    monkeypatch.setattr(gpu_kernel, "_nvrtc_names", lambda: iter(["libno.so", "libc.so.6"]))
+    with pytest.raises(MeasurementError, match=r"tried libno.so, libc.so.6.*nvidia-cuda-nvrtc"):
+        gpu_kernel.load_nvrtc()

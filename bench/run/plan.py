@@ -168,7 +168,11 @@ def _planned(
 
 
 def _free_bytes(inspection: Inspection, *, limit: ChipLimit | None) -> int | None:
-    free_bytes = inspection.device.memory_free_bytes
+    """Free memory of the device, or all of it where nothing tells what is free."""
+    device = inspection.device
+    free_bytes = device.memory_free_bytes
+    if free_bytes is None:
+        free_bytes = device.memory_bytes
     if limit is None or limit.memory_bytes is None:
         return free_bytes
     return limit.memory_bytes if free_bytes is None else min(free_bytes, limit.memory_bytes)

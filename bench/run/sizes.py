@@ -1,7 +1,8 @@
 """Which named size fits: the largest whose memory estimate leaves a margin.
 
 A CPU is offered no more than `small`: `base` and `large` fit in a server's memory, but a step of
-theirs takes minutes there, and a benchmark that does not end has measured nothing.
+theirs takes minutes there, and a benchmark that does not end has measured nothing. Nor is a device
+whose memory nobody knows, because `large` would run out of it on most.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,7 +45,7 @@ def choose_size(
     it lets none pass.
     """
     every = [name for name in SIZES if name in found.cls.sizes]
-    if is_cpu:
+    if is_cpu or free_bytes is None:
         every = [name for name in every if name in CPU_SIZES] or every[:1]
     candidates = possible_sizes(found, every, overrides=overrides, check=check)
     if not candidates:

@@ -33,17 +33,22 @@ def choose_size(
     found: discovery.Found,
     phase: Phase,
     *,
+    asked: str | None,
     dtype: Dtype,
     overrides: dict[str, Any],
     free_bytes: int | None,
     is_cpu: bool,
     check: Callable[[Workload], None],
 ) -> SizeChoice:
-    """Return the largest size that fits and that `check` lets pass.
+    """Return the size asked for, else the largest that fits and that `check` lets pass.
 
     Raises `MeasurementError` when not even the smallest of them fits, and what `check` raises when
     it lets none pass.
     """
+    if asked is not None:
+        workload = discovery.instance(found, size=asked, overrides=overrides)
+        estimate = workload.memory_bytes(phase, dtype=dtype)
+        return SizeChoice(name=asked, reason="user", estimate_bytes=estimate)
     every = [name for name in SIZES if name in found.cls.sizes]
     if is_cpu or free_bytes is None:
         every = [name for name in every if name in CPU_SIZES] or every[:1]

@@ -91,7 +91,7 @@ class Workload(ABC):
 
     @abstractmethod
     def build_net(self) -> nn.Module:
-        """Return the net on the CPU in fp32; the harness has seeded torch."""
+        """Return the net in fp32 on torch's default device; the harness has seeded torch."""
 
     @abstractmethod
     def dataset(self, phase: Phase, *, data: Path | None, seed: int) -> Sequence[Any]:

@@ -62,9 +62,11 @@ def layer_token_bytes(llm: LanguageModel, *, dtype: Dtype) -> int:
 
     In fp32 each norm's input and its normalised input. In the compute dtype query, attention output
     and both norms' outputs (and under autocast the other side of three casts), key and value, and
-    gate, its activation, up and their product.
+    gate, its activation, up and their product. In fp32 accelerators have no kernel for grouped
+    heads, so key and value are repeated to the width of the query.
     """
     width = DTYPE_BYTES[dtype]
     hidden = (4 if width == 4 else 7) * llm.hidden
-    compute = hidden + 2 * kv_width(llm) + 4 * llm.intermediate
+    key_value = 2 * (llm.hidden if width == 4 else kv_width(llm))
+    compute = hidden + key_value + 4 * llm.intermediate
     return 4 * llm.hidden * 4 + compute * width

@@ -5,6 +5,8 @@ offers for that. Its mask builder reads a tensor back to the host in every train
 torch.compile always makes a mask, which keeps the flash kernel out: an attention registered without
 a mask function gets no mask and is causal by itself. And casting the net to 16 bits casts the
 rotary frequencies with it, which turns far positions by radians: they are made anew in fp32.
+Heads that share keys and values are repeated where fp32 would else leave only the kernel that
+stores the whole attention matrix.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.models.llama import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
@@ -24,6 +26,34 @@ if TYPE_CHECKING:
 ATTENTION = "sdpa_without_mask"
 # Llama 3 (https://arxiv.org/abs/2407.21783, table 3); the value does not change the cost.
 ROPE_THETA = 500_000.0
+
+
+# Whatever `sdpa_attention_forward` asks of the layer that it is called for, this is not grouped.
+_UNGROUPED = nn.Module()
+
+
+def has_grouped_kernel(value: torch.Tensor) -> bool:
+    """Whether a kernel that never stores the attention matrix takes fewer key than query heads.
+
+    On accelerators only flash attention does, and only in 16 bits; on the CPU in every dtype. The
+    value's dtype is the computing one: autocast leaves rotated queries and keys in fp32.
+    """
+    return value.device.type == "cpu" or value.dtype.itemsize < 4
+
+
+def attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **kwargs: Any,
+) -> Any:
+    """Attend as transformers does; repeat keys and values where no kernel takes them grouped."""
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1 and not has_grouped_kernel(value):
+        module, key, value = _UNGROUPED, repeat_kv(key, groups), repeat_kv(value, groups)
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 
 class _ExactRotaryEmbedding(LlamaRotaryEmbedding):  # type: ignore[misc]
@@ -40,7 +70,7 @@ class _ExactRotaryEmbedding(LlamaRotaryEmbedding):  # type: ignore[misc]
 
 def build(llm: Workload) -> nn.Module:
     """Return the net with random weights."""
-    AttentionInterface.register(ATTENTION, sdpa_attention_forward)
+    AttentionInterface.register(ATTENTION, attention)
     config = LlamaConfig(
         num_hidden_layers=llm.layers,
         hidden_size=llm.hidden,

@@ -1,14 +1,13 @@
 """Counts what operators a step runs, from their shapes: calls, FLOPs, bytes, by class and dtype.
 
 A dispatch mode sees every operator below autograd, so backward and optimizer are in it. FLOPs are
-torch's own formulas; bytes are every operand read and every result written once, which is what
-eager execution moves at least outside the caches. Views and allocations move nothing. Works the
-same on fake tensors, where nothing is computed, as on a device.
+torch's own formulas, but for attention; bytes are every operand read and every result written once,
+which is what eager execution moves at least outside the caches. Views and allocations move nothing.
+Works the same on fake tensors, where nothing is computed, as on a device.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -100,7 +99,9 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _count(
         self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     ) -> None:
-        inputs, outputs = list(tensors((args, kwargs))), list(tensors(result))
+        inputs = list(tensors((args, kwargs)))
+        # Fused and foreach updates write their operands and return nothing.
+        outputs = list(tensors(result)) or _written(func, args, kwargs)
         if not inputs and not outputs:
             return
         kind = "optimizer" if self._is_optimizer else class_of(name)
@@ -160,20 +161,39 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _matrix_flops(
     func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
 ) -> float | None:
+    # torch's formulas know only some attention kernels, and until 2.12 refuse grouped heads.
+    if "scaled_dot_product" in str(func._schema.name):
+        return _attention_flops(str(func._schema.name), args)
     packet = func._overloadpacket
     if packet in flop_registry:
         return float(flop_registry[packet](*args, **kwargs, out_val=result))
-    if "scaled_dot_product" in str(func._schema.name):
-        return _attention_flops(str(func._schema.name), args)
     return None
 
 
 def _attention_flops(name: str, args: tuple[Any, ...]) -> float:
-    """FLOPs of kernels that torch has no formula for: two products forward, five backward."""
+    """FLOPs of a fused kernel: two products forward, five backward.
+
+    Key and value may have fewer heads than the query: the products are the query's. Backward
+    computes one of the forward ones again.
+    """
     is_backward = "backward" in name
-    query, key = (args[1], args[2]) if is_backward else (args[0], args[1])
-    products = 5 if is_backward else 2
-    return float(2 * products * math.prod(query.shape) * key.shape[-2])
+    query, key, value = args[1:4] if is_backward else args[:3]
+    width = int(query.shape[-1]), int(value.shape[-1])
+    columns = 3 * width[0] + 2 * width[1] if is_backward else sum(width)
+    return 2.0 * int(query.numel() // width[0]) * int(key.shape[-2]) * columns
+
+
+def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    """Return the tensors among the arguments that the operator writes."""
+    schema = func._schema.arguments
+    given = [*zip(schema, args, strict=False)]
+    given += [(one, kwargs[one.name]) for one in schema if one.name in kwargs]
+    return [
+        tensor
+        for one, value in given
+        if one.alias_info is not None and one.alias_info.is_write
+        for tensor in tensors(value)
+    ]
 
 
 def tensors(value: Any) -> Iterator[torch.Tensor]:

@@ -26,11 +26,17 @@ def half_type(dtype: Dtype) -> torch.dtype | None:
 
 
 def set_matmul_precision(dtype: Dtype) -> None:
-    """Turn TF32 on for tf32 and off for everything else."""
+    """Turn TF32 on for tf32 and off for everything else.
+
+    Through torch's older switches first: inductor of torch 2.10 reads them, and raises where they
+    and the newer ones disagree.
+    """
     import torch
 
     mode = "tf32" if dtype == "tf32" else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = mode
+    torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
+    torch.backends.mkldnn.matmul.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    torch.backends.cudnn.allow_tf32 = dtype == "tf32"
     torch.backends.cudnn.conv.fp32_precision = mode  # type: ignore[attr-defined]
     torch.backends.cudnn.rnn.fp32_precision = mode  # type: ignore[attr-defined]
 

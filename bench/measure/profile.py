@@ -3,7 +3,9 @@
 `python -m bench.measure.profile`: the request comes as one line on standard input, as for a trial;
 the last line of standard output is the profile as JSON. Nothing here is a measurement of speed: the
 profiler slows what it watches, so only the shares of time between classes of operators are kept and
-laid over the step that trials measured. FLOPs and bytes come from one more step, from shapes.
+laid over the step that trials measured. FLOPs and bytes come from one more step, from shapes. How
+much of a step its kernels cover is judged by steps without the profiler, which neither slows the
+host nor takes seconds to start there.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 
 from bench.core.errors import BenchError
 from bench.hardware.operators import Operators, to_dicts
+from bench.measure.clock import HostClock
 from bench.measure.operator_count import class_of, count_step
 from bench.measure.request import TrialRequest
 from bench.measure.torch_engine import TorchEngine
@@ -28,6 +30,8 @@ WARM_STEPS = 3
 MAX_STEPS = 10
 ENOUGH_S = 5.0
 """Profiled steps end after this time; shares settle within a few."""
+OPERATORS, KERNELS = "operators on the host", "device kernels"
+"""What was timed; an asynchronous device's operators on the host only queue their kernels."""
 _OPTIMIZER = "Optimizer.step"
 
 
@@ -40,33 +44,60 @@ def profile_request(request: TrialRequest) -> dict[str, Any]:
     engine.synchronize()
     operators = count_step(engine.step)
     engine.synchronize()
-    seconds, steps, step_s = _profiled(engine)
-    is_device = engine.is_asynchronous
+    _, step_s = _steps(engine)
+    clock, seconds, steps = _profiled(engine)
     covered_s = sum(seconds.values()) / steps
     return {
         "steps": steps,
-        "profiled_step_s": step_s,
-        "clock": "device kernels" if is_device else "operators on the host",
-        "covered_frac": min(1.0, covered_s / step_s) if is_device else 1.0,
+        "step_s": step_s,
+        "clock": clock,
+        "covered_frac": min(1.0, covered_s / step_s) if clock == KERNELS else 1.0,
         "operators": to_dicts(with_times(operators, seconds, per=float(steps))),
     }
 
 
-def _profiled(engine: TorchEngine) -> tuple[dict[str, float], int, float]:
-    """Seconds by class over all profiled steps, how many there were, and one step's wall time."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if engine.device.type == "cuda":
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
+def _steps(engine: TorchEngine) -> tuple[int, float]:
+    """Run some steps; return how many there were, and the wall time of one."""
+    clock = HostClock()
+    engine.synchronize()
+    start_s = clock.now_s()
     steps = 0
-    start_s = time.monotonic()
-    with torch.profiler.profile(activities=activities, acc_events=True) as profiler:
-        while steps < MAX_STEPS and (steps == 0 or time.monotonic() - start_s < ENOUGH_S):
-            engine.step()
-            steps += 1
+    while steps < MAX_STEPS and (steps == 0 or clock.now_s() - start_s < ENOUGH_S):
+        engine.step()
+        steps += 1
+    engine.synchronize()
+    return steps, (clock.now_s() - start_s) / steps
+
+
+def device_activity(device_type: str) -> Any:
+    """Return the profiler's name for this device's kernels, or None where it cannot see them."""
+    names = {"cuda": "CUDA", "xpu": "XPU", "hpu": "HPU", "mtia": "MTIA"}
+    if device_type == torch._C._get_privateuse1_backend_name():
+        names[device_type] = "PrivateUse1"
+    activity = getattr(torch.profiler.ProfilerActivity, names.get(device_type, ""), None)
+    known: set[Any] = torch.profiler.supported_activities()  # type: ignore[no-untyped-call]
+    return activity if activity in known else None
+
+
+def _profiled(engine: TorchEngine) -> tuple[str, dict[str, float], int]:
+    """Return what was timed, seconds by class over all profiled steps, and how many there were."""
+    activity = device_activity(engine.device.type) if engine.is_asynchronous else None
+    activities = {torch.profiler.ProfilerActivity.CPU, *([] if activity is None else [activity])}
+    # The first step after the profiler's start carries its own set-up, and is discarded.
+    schedule = torch.profiler.schedule(wait=0, warmup=1, active=1, repeat=1)
+    with torch.profiler.profile(
+        activities=activities, schedule=schedule, acc_events=True
+    ) as profiler:
+        engine.step()
         engine.synchronize()
-        step_s = (time.monotonic() - start_s) / steps
-    on_device = engine.is_asynchronous and len(activities) > 1
-    return times_by_class(profiler.events(), on_device=on_device), steps, step_s
+        profiler.step()
+        steps, _ = _steps(engine)
+    events = profiler.events()
+    if activity is not None:
+        kernels = times_by_class(events, on_device=True)
+        if sum(kernels.values()) > 0:
+            return KERNELS, kernels, steps
+    return OPERATORS, times_by_class(events, on_device=False), steps
 
 
 def times_by_class(events: Any, *, on_device: bool) -> dict[str, float]:

@@ -28,7 +28,8 @@ class TrainStep:
         self._device_type = device_type
         self._dtype = dtype
         module = self._spread.module
-        self._optimizer = workload.optimizer(module)
+        self._optimizer = fused(workload.optimizer(module))
+        self.optimizer_label = label_of(self._optimizer)
         self._spread.adopt(self._optimizer)
         self._schedule = workload.schedule(self._optimizer)
         # fp16's smallest normal number is 6e-5: unscaled gradients vanish.
@@ -73,6 +74,48 @@ class TrainStep:
         if self._scaler is not None:
             self._scaler.unscale_(self._optimizer)
         self._spread.clip(self._workload.max_grad_norm)
+
+
+def fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Return Adam or AdamW whose update is one kernel, where an accelerator has that kernel.
+
+    Torch's own choice writes several temporaries of the net's size. What the author chose stays;
+    so does the CPU's loop, and a mixture of cut and whole tensors, which the kernel does not take.
+    """
+    import torch
+
+    groups = optimizer.param_groups
+    parameters = [one for group in groups for one in group["params"]]
+    kind, device = type(optimizer), parameters[0].device
+    is_chosen = any(group.get("fused") or group.get("foreach") for group in groups)
+    if kind not in (torch.optim.Adam, torch.optim.AdamW) or device.type == "cpu" or is_chosen:
+        return optimizer
+    if len({type(one.data) for one in parameters}) > 1 or not _has_fused(kind, device):
+        return optimizer
+    left_open = [
+        {name: value for name, value in group.items() if name not in ("fused", "foreach")}
+        for group in groups
+    ]
+    return kind(left_open, fused=True)
+
+
+def _has_fused(kind: Any, device: torch.device) -> bool:
+    """Whether one fused update runs; some backends claim the kernel and raise when it is called."""
+    import torch
+
+    one = torch.nn.Parameter(torch.zeros(1, device=device))
+    one.grad = torch.zeros_like(one)
+    try:
+        kind([one], fused=True).step()
+    except RuntimeError:
+        return False
+    return True
+
+
+def label_of(optimizer: torch.optim.Optimizer) -> str:
+    """`AdamW-fused` where one kernel updates everything, else the type's name."""
+    is_fused = all(group.get("fused") for group in optimizer.param_groups)
+    return type(optimizer).__name__ + ("-fused" if is_fused else "")
 
 
 def _gradient_scaler(spread: Spread) -> torch.amp.GradScaler:

@@ -97,9 +97,9 @@ class TorchEngine:
         self._on_stage("check")
         self.check = self._check()
         self._set_seed()
-        net = self._stage("build", self.workload.build_net)
-        self.num_parameters = sum(parameter.numel() for parameter in net.parameters())
         self.adapter.reset_peak_memory()
+        net = self._stage("build", self._build_net)
+        self.num_parameters = sum(parameter.numel() for parameter in net.parameters())
         self.net = self._stage("transfer", self._place, net)
         self.link = self._stage("build", self._open_link)
         self.spread = self._stage("build", self._lay_out, self.net)
@@ -192,6 +192,22 @@ class TorchEngine:
         self.adapter.empty_cache()
         return check
 
+    def _build_net(self) -> nn.Module:
+        """Build the net on its device, where a billion random weights take milliseconds.
+
+        A backend may lack a random operator, and a net may mix in tensors that it makes on the CPU:
+        then it is built there and moved.
+        """
+        if self.device.type != "cpu":
+            try:
+                with self.device:
+                    return self.workload.build_net()
+            except (RuntimeError, TypeError):
+                gc.collect()
+                self.adapter.empty_cache()
+                self._set_seed()
+        return self.workload.build_net()
+
     def _place(self, net: nn.Module) -> nn.Module:
         config = self._request.config
         net = cast_net(net, dtype=config.dtype, is_training=self.phase.is_training)
@@ -200,6 +216,7 @@ class TorchEngine:
         if config.channels_last:
             net = to_channels_last(net)
         self.synchronize()
+        self.adapter.empty_cache()  # of the fp32 weights of a net that is cast
         return net
 
     def _open_link(self) -> ModelledLink | None:
@@ -308,6 +325,11 @@ class TorchEngine:
         return int(counters["stats"]["unique_graphs"])
 
     # Afterwards ----------------------------------------------------------------------------------
+
+    @property
+    def optimizer_label(self) -> str | None:
+        """Optimizer, and whether its update is fused; None when the phase does not train."""
+        return self._step.optimizer_label if isinstance(self._step, TrainStep) else None
 
     def losses(self) -> tuple[float | None, float | None]:
         """First and last loss; (None, None) when the phase does not train."""

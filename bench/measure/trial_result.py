@@ -80,6 +80,7 @@ def torch_columns(
     )
     row |= spread_columns
     row["num_parameters"] = engine.num_parameters
+    row["optimizer"] = engine.optimizer_label
     if engine.granted is not None:
         row["chip_limit"] = engine.granted.label
     if config.layout.strategy != "pp":  # there one device held every stage

@@ -4,7 +4,8 @@
 a column means. Names end in their unit. A blank cell means "not measured", never zero. This table is
 the single source of the reader, the writer and `results/README.md`.
 
-History: 1.0 first version; 1.1 layout over several devices and its communication; 1.2 sustained roof.
+History: 1.0 first version; 1.1 layout over several devices and its communication; 1.2 sustained roof,
+optimizer.
 """
 
 from collections.abc import Mapping
@@ -89,6 +90,11 @@ COLUMNS: tuple[Column, ...] = (
         "bool",
         compile="Whether torch.compile was used",
         channels_last="Whether tensors were laid out channels last",
+    ),
+    *_columns(
+        "what ran",
+        "str",
+        optimizer="Optimizer of training; AdamW-fused where the device updates all weights in one kernel",
     ),
     *_columns("what ran", "int", batch="Samples per step on one device"),
     *_columns(

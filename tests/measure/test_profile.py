@@ -1,5 +1,6 @@
 """Operators counted from shapes and timed by class, against what is known of small programs."""
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,9 +10,10 @@ from torch import nn
 
 from bench import discovery
 from bench.hardware.operators import Operators, total
+from bench.measure import operator_count, profile
 from bench.measure.mixes import count_phase
 from bench.measure.operator_count import class_of, count_step, stored_bytes
-from bench.measure.profile import times_by_class, with_times
+from bench.measure.profile import profile_request, times_by_class, with_times
 
 
 def by_kind(found: list[Operators]) -> dict[str, Operators]:
@@ -83,9 +85,11 @@ def test_inference_mode_hides_nothing() -> None:
     assert total(count_step(step), "flops") == 2 * 8 * 16 * 32
 
 
-def test_the_optimizer_is_a_class_of_its_own_with_its_least_traffic() -> None:
+@pytest.mark.parametrize("kernels", ["single", "foreach", "fused"])
+def test_the_optimizer_is_a_class_of_its_own_with_its_least_traffic(kernels: str) -> None:
     layer = nn.Linear(10, 10, bias=False)
-    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
+    chosen = {} if kernels == "single" else {kernels: True}
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9, **chosen)  # type: ignore[arg-type]
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -97,6 +101,36 @@ def test_the_optimizer_is_a_class_of_its_own_with_its_least_traffic() -> None:
     # Weight and momentum read and written, gradient read: five times 100 floats.
     assert found.least_bytes == 5 * 400
     assert found.bytes >= found.least_bytes
+
+
+def test_attention_with_grouped_heads_needs_no_formula_of_torch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: Any, **__: Any) -> int:
+        raise AssertionError("sdpa_flop_count: query/key/value shapes are incompatible")
+
+    aten = torch.ops.aten
+    kernels = (
+        aten._scaled_dot_product_flash_attention,
+        aten._scaled_dot_product_flash_attention_backward,
+    )
+    # As torch 2.11 does for a query that has more heads than keys.
+    for kernel in kernels:
+        monkeypatch.setitem(operator_count.flop_registry, kernel, refuse)
+    meta = {"device": "meta", "dtype": torch.bfloat16}
+    query, key = torch.empty(2, 8, 32, 16, **meta), torch.empty(2, 2, 48, 16, **meta)
+    value = torch.empty(2, 2, 48, 16, **meta)
+    forward = by_kind(count_step(lambda: kernels[0](query, key, value)))["attention"]
+    product = 2 * (2 * 8 * 32 * 48 * 16)
+    assert (forward.flops, forward.dtype) == (2 * product, "bf16")
+    saved = kernels[0](query, key, value)
+    backward = count_step(
+        lambda: kernels[1](
+            query, query, key, value, saved[0], saved[1], None, None, 32, 48, 0.0, False,
+            saved[6], saved[7],
+        )
+    )  # fmt: skip
+    assert by_kind(backward)["attention"].flops == 5 * product
 
 
 @pytest.mark.parametrize("name", ["imaging-train", "imaging-infer", "llm-train", "llm-decode"])
@@ -140,6 +174,48 @@ def test_dtypes_of_a_class_share_its_time_by_bytes_and_no_time_is_lost() -> None
     timed = with_times(counts, {"gemm": 8.0, "norm": 2.0}, per=2.0)
     assert [one.time_s for one in timed] == [3.0, 1.0, 1.0]
     assert timed[-1].kind == "other" and timed[-1].bytes == 0.0
+
+
+class Multiplying:
+    """An engine whose step is one product; its operators on the host stand for its kernels."""
+
+    device = torch.device("cpu")
+    is_asynchronous = True
+    num_steps = 0
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self._left = torch.ones(600, 600)
+
+    def build(self) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pass
+
+    def step(self) -> None:
+        self.num_steps += 1
+        self._left @ self._left
+
+
+def test_the_start_of_the_profiler_is_no_part_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(torch.profiler.profile):
+        def __enter__(self) -> Any:
+            time.sleep(0.5)
+            return super().__enter__()
+
+    monkeypatch.setattr(torch.profiler, "profile", Slow)
+    monkeypatch.setattr(profile, "TorchEngine", Multiplying)
+    monkeypatch.setattr(profile, "device_activity", lambda _: torch.profiler.ProfilerActivity.CPU)
+    monkeypatch.setattr(
+        profile, "times_by_class", lambda events, **_: times_by_class(events, on_device=False)
+    )
+    found = profile_request(None)  # type: ignore[arg-type]
+    assert found["clock"] == "device kernels"
+    assert 0.5 < found["covered_frac"] <= 1.0
+    gemm = next(one for one in found["operators"] if one["kind"] == "gemm")
+    # The discarded step is in no sum.
+    assert gemm["time_s"] == pytest.approx(found["step_s"], rel=0.5)
+    assert (gemm["calls"], found["steps"]) == (1, profile.MAX_STEPS)
 
 
 def test_a_real_program_is_profiled_in_all_its_classes() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from bench.measure import steps
 from bench.measure.steps import TrainStep
 
 
@@ -73,3 +74,47 @@ def test_the_first_loss_is_kept() -> None:
     step(torch.tensor([[1.0]]))
     step(torch.tensor([[1.0]]))
     assert (step.first_loss, step.last_loss) == (torch.tensor(0.25), torch.tensor(0.21875))
+
+
+class Lacking(torch.optim.AdamW):
+    """As on a backend that claims the fused kernel and raises when it is called."""
+
+    def step(self, *_: Any) -> None:  # type: ignore[override]
+        raise NotImplementedError("_fused_adamw_")
+
+
+def parameters_on(device: str) -> list[nn.Parameter]:
+    return [nn.Parameter(torch.ones(2, device=device)) for _ in range(2)]
+
+
+def test_adamw_is_fused_on_an_accelerator_and_keeps_what_its_author_chose(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The meta device stands for an accelerator that has the kernel.
+    monkeypatch.setattr(steps, "_has_fused", lambda kind, device: True)
+    first, second = parameters_on("meta")
+    groups = [{"params": [first], "weight_decay": 0.1}, {"params": [second], "lr": 0.5}]
+    made = torch.optim.AdamW(groups, lr=0.25, betas=(0.8, 0.9))
+    monkeypatch.setattr(
+        torch.utils._foreach_utils, "_get_fused_kernels_supported_devices", lambda: ["meta"]
+    )
+    found = steps.fused(made)
+    assert steps.label_of(found) == "AdamW-fused"
+    assert [(g["lr"], g["weight_decay"], g["betas"]) for g in found.param_groups] == [
+        (0.25, 0.1, (0.8, 0.9)),
+        (0.5, 0.01, (0.8, 0.9)),
+    ]
+    for other in (
+        torch.optim.AdamW(parameters_on("cpu")),
+        torch.optim.AdamW(parameters_on("meta"), foreach=True),
+        torch.optim.SGD(parameters_on("meta")),
+    ):
+        assert steps.fused(other) is other
+        assert steps.label_of(other) == type(other).__name__
+    monkeypatch.setattr(steps, "_has_fused", lambda kind, device: False)
+    assert steps.fused(made) is made
+
+
+def test_a_backend_that_only_claims_the_fused_kernel_is_found_out() -> None:
+    assert steps._has_fused(torch.optim.AdamW, torch.device("cpu"))
+    assert not steps._has_fused(Lacking, torch.device("cpu"))

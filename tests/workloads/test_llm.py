@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from bench import discovery
 from bench.core.errors import DataError, UsageError
+from workloads import _llm_net
+from workloads._llm_net import has_grouped_kernel
 from workloads.llm import Workload
 
 TRAIN, PREFILL, DECODE = Workload.phases
@@ -100,6 +103,33 @@ def test_a_token_is_not_seen_before_its_time() -> None:
         before, after = (net(input_ids=x, use_cache=False).logits for x in (ids, changed))
     assert torch.equal(before[:, :40], after[:, :40])
     assert not torch.allclose(before[:, 40:], after[:, 40:])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "heads", "error_frac"),
+    [(torch.float32, TINY.heads, 1e-5), (torch.bfloat16, TINY.kv_heads, 0.02)],
+)
+def test_heads_stay_grouped_only_where_a_kernel_takes_them_so(
+    dtype: torch.dtype, heads: int, error_frac: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, bool]] = []
+    is_grouped, product = has_grouped_kernel, nn.functional.scaled_dot_product_attention
+
+    def note(query: Any, key: Any, value: Any, **flags: Any) -> Any:
+        seen.append((value.shape[1], flags.get("enable_gqa", False)))
+        return product(query, key, value, **flags)
+
+    torch.manual_seed(0)
+    net = TINY.build_net()
+    ids = torch.stack(TINY.dataset(TRAIN, data=None, seed=0)[:2])
+    expected = TINY.loss(net, ids).item()
+    monkeypatch.setattr(_llm_net, "has_grouped_kernel", lambda value: is_grouped(value.to("meta")))
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", note)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        loss = TINY.loss(net, ids)
+    loss.backward()
+    assert loss.item() == pytest.approx(expected, rel=error_frac)
+    assert seen == [(heads, dtype == torch.bfloat16)] * TINY.layers
 
 
 def test_weight_decay_spares_the_norms() -> None:

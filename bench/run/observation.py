@@ -32,6 +32,12 @@ class Observation:
     """Monotonic time at which each stage began."""
 
 
+def is_in_use(before: Baseline) -> bool:
+    """Whether something holds memory of the device or computes on it."""
+    is_busy = (before.utilization_frac or 0.0) > validity.FOREIGN_GPU_FRAC
+    return is_busy or (before.used_bytes or 0) > validity.FOREIGN_GPU_BYTES
+
+
 def observed_columns(
     observation: Observation,
     *,
@@ -156,8 +162,7 @@ def _device_columns(samples: list[Sample], observation: Observation) -> tuple[Ro
         grown_bytes = max(used_bytes) - before.used_bytes
         # Others gave memory back meanwhile: what the trial took cannot be told.
         columns["mem_device_peak_bytes"] = grown_bytes if grown_bytes > 0 else None
-    is_busy = (before.utilization_frac or 0.0) > validity.FOREIGN_GPU_FRAC
-    if (before.used_bytes or 0) > validity.FOREIGN_GPU_BYTES or is_busy:
+    if is_in_use(before):
         reasons.append("foreign_gpu")
     if after is None:
         return columns, reasons

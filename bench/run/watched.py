@@ -9,13 +9,16 @@ from typing import Any
 
 from bench.core.nouns import Device
 from bench.devices.sampler import Sampler
-from bench.devices.telemetry import Telemetry, open_telemetry
+from bench.devices.telemetry import Baseline, Telemetry, open_telemetry
 from bench.measure.request import TrialRequest
 from bench.results.samples import append_samples
 from bench.results.schema import Row
 from bench.run.child import OnMessage, Outcome
 from bench.run.launch import run_trial
-from bench.run.observation import Observation
+from bench.run.observation import Observation, is_in_use
+
+_SETTLE_S = 2.0
+_SETTLE_PAUSE_S = 0.2
 
 
 def run_watched(
@@ -33,7 +36,7 @@ def run_watched(
     try:
         if telemetry is not None:
             observation.scope = telemetry.scope
-            observation.before = telemetry.baseline()
+            observation.before = rest_of(telemetry)
         outcome = _run(request, telemetry, timeout_s, observation, on_message, watches=True)
         if telemetry is not None:
             observation.after = telemetry.baseline()
@@ -41,6 +44,20 @@ def run_watched(
     finally:
         if telemetry is not None:
             telemetry.close()
+
+
+def rest_of(telemetry: Telemetry) -> Baseline:
+    """Read the device before a trial; once more, for up to `_SETTLE_S`, while it looks in use.
+
+    The trial before shows for a while: drivers tell the load of the last second, and a process's
+    memory is given back after it has ended.
+    """
+    deadline_s = time.monotonic() + _SETTLE_S
+    rest = telemetry.baseline()
+    while is_in_use(rest) and time.monotonic() < deadline_s:
+        time.sleep(_SETTLE_PAUSE_S)
+        rest = telemetry.baseline()
+    return rest
 
 
 def _run(

@@ -1,0 +1,50 @@
+"""What a trial is watched with: a device at rest before it, and all of its ranks as its own."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from bench.core.nouns import Device
+from bench.devices.telemetry import Baseline
+from bench.run import watched
+from bench.run.child import Outcome
+from bench.run.observation import Observation, observed_columns
+
+GPU = Device(type="cuda", index=0, name="GPU", vendor="nvidia", stack="CUDA", memory_bytes=2**34)
+RESULT = {"window_start_s": 0.0, "window_end_s": 1.0, "reasons": []}
+
+
+@pytest.mark.parametrize(
+    ("settles_s", "reasons"), [(1.2, []), (60.0, ["foreign_gpu"])], ids=["ours", "foreign"]
+)
+def test_the_load_of_the_last_trial_is_not_foreign(monkeypatch, settles_s, reasons):
+    """NVML tells the load of the last second, and the trial before has just ended."""
+    now_s = 0.0
+
+    def sleep(pause_s):
+        nonlocal now_s
+        now_s += pause_s
+
+    def baseline():
+        return Baseline(utilization_frac=0.9 if now_s < settles_s else 0.0, used_bytes=2**20)
+
+    telemetry = SimpleNamespace(baseline=baseline, scope="gpu", close=lambda: None)
+    monkeypatch.setattr(watched, "open_telemetry", lambda device: telemetry)
+    monkeypatch.setattr(watched, "run_trial", lambda request, **_: Outcome())
+    monkeypatch.setattr(
+        watched, "time", SimpleNamespace(monotonic=lambda: now_s, sleep=sleep), raising=True
+    )
+    observation = Observation()
+    watched.run_watched(
+        SimpleNamespace(),
+        device=GPU,
+        timeout_s=1.0,
+        observation=observation,
+        on_message=lambda message: None,
+    )
+    observation.sampler = SimpleNamespace(samples=[], snapshots=[])
+    _, found = observed_columns(
+        observation, row={}, result=RESULT, usable_cores=1, has_energy=False
+    )
+    assert found == reasons
+    assert now_s < 3

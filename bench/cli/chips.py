@@ -13,7 +13,7 @@ from bench.core.errors import NothingMatchedError, UsageError
 from bench.core.nouns import Chip, Scalar
 from bench.core.units import format_bytes, format_number, format_si
 from bench.hardware.catalogue import System
-from bench.hardware.chips import chip, load_chips, load_systems
+from bench.hardware.chips import chip, load_systems
 from bench.hardware.export_rules import VERDICT_WORDS, export_status, load_rules
 from bench.hardware.query import Selection, chip_fields, select
 
@@ -192,7 +192,7 @@ def render_chips(*, where: str | None, sort: str | None, name: str | None, as_js
             raise UsageError("--where and --sort choose among chips; leave them out with a NAME")
         _render_one(name, as_json=as_json)
         return
-    selection = select(load_chips(), where=where, sort=sort)
+    selection = select(where, sort=sort)
     if as_json:
         print_json(
             {

@@ -1,21 +1,39 @@
-"""Choosing and ordering catalogue rows by a condition over everything a row states.
+"""Choosing and ordering catalogue rows by comparisons with anything that a row states.
 
 A row whose match hangs on an unknown figure never matches, and is counted with the field's name,
 so that nobody takes silence for "no".
 """
 
+import operator
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
-from bench.core.errors import one_of
-from bench.core.nouns import Chip
-from bench.hardware.conditions import Fields, parse_condition
+from bench.core.errors import UsageError, one_of
+from bench.core.nouns import Chip, Scalar
+from bench.hardware.chips import load_chips
 from bench.hardware.export_rules import (
     export_status,
     performance_density,
     total_processing_performance,
 )
+
+_SIGNS: dict[str, Callable[[Any, Any], bool]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "!=": operator.ne,
+    "=": operator.eq,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+_COMPARISON = re.compile(rf"\s*(\w+)\s*({'|'.join(_SIGNS)})\s*([^<>=!]+?)\s*")
+_EXAMPLE = "such as 'memory_bytes>=48e9 and tdp_w<=350'"
+
+Fields = dict[str, Scalar]
+"""What a chip can be asked for, by name."""
 
 
 def chip_fields(chip: Chip) -> Fields:
@@ -41,14 +59,67 @@ def chip_fields(chip: Chip) -> Fields:
     }
 
 
-def _field_types(rows: Sequence[Fields]) -> dict[str, type]:
-    """Map every field that any row knows to str or float."""
-    types: dict[str, type] = {}
-    for row in rows:
-        for name, value in row.items():
-            if value is not None:
-                types[name] = str if isinstance(value, str) else float
-    return types
+def parse_conditions(text: str) -> "tuple[Condition, ...]":
+    """Read 'memory_bytes>=48e9 and tdp_w<=350'; mistakes are `UsageError`s."""
+    types = _field_types()
+    return tuple(_condition(part, types=types) for part in text.split(" and "))
+
+
+def _condition(text: str, *, types: dict[str, type]) -> "Condition":
+    match = _COMPARISON.fullmatch(text)
+    if match is None:
+        raise UsageError(f"--where: {text[:40]!r} is not a comparison; {_EXAMPLE}")
+    field, sign, value = match.groups()
+    if field not in types:
+        raise one_of("field", field, sorted(types))
+    if types[field] is str:
+        if sign not in ("=", "!="):
+            raise UsageError(f"--where: {field} holds text; compare it with = or !=")
+        return Condition(field=field, sign=sign, value=value.lower())
+    try:
+        return Condition(field=field, sign=sign, value=float(value))
+    except ValueError:
+        raise UsageError(
+            f"--where: {field} holds a number; {value!r} is not one; {_EXAMPLE}"
+        ) from None
+
+
+@cache
+def _field_types() -> dict[str, type]:
+    """Every field that any row knows, with str or float."""
+    return {
+        name: str if isinstance(value, str) else float
+        for chip in load_chips()
+        for name, value in chip_fields(chip).items()
+        if value is not None
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """A comparison of one field with a number, or of a text without regard to its case."""
+
+    field: str
+    sign: str
+    value: float | str
+
+    def holds(self, fields: Fields) -> bool | None:
+        """None where the row does not know the field."""
+        known = fields.get(self.field)
+        if known is None:
+            return None
+        return _SIGNS[self.sign](known.lower() if isinstance(known, str) else known, self.value)
+
+
+def test_conditions(
+    fields: Fields, *, conditions: Sequence[Condition]
+) -> tuple[bool | None, tuple[str, ...]]:
+    """Whether all of them hold; None with the fields that are unknown where these decide."""
+    held = {condition: condition.holds(fields) for condition in conditions}
+    if False in held.values():
+        return False, ()
+    unknown = tuple(condition.field for condition, holds in held.items() if holds is None)
+    return (None, unknown) if unknown else (True, ())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +141,9 @@ class Selection:
         return f"{chips} left out: {' or '.join(self.unknown)} unknown"
 
 
-def _sorted(chips: list[Chip], *, by: str, types: dict[str, type]) -> list[Chip]:
+def _sorted(chips: list[Chip], *, by: str) -> list[Chip]:
     """Ascending, or descending after a '-'; rows that do not know the field come last."""
-    field = by.removeprefix("-")
+    field, types = by.removeprefix("-"), _field_types()
     if field not in types:
         raise one_of("sort field", field, sorted(types), hint="(a '-' before it: highest first)")
     known = [chip for chip in chips if chip_fields(chip).get(field) is not None]
@@ -85,27 +156,19 @@ def _sorted(chips: list[Chip], *, by: str, types: dict[str, type]) -> list[Chip]
     return sorted(known, key=key, reverse=by.startswith("-")) + unknown
 
 
-def select(
-    chips: Sequence[Chip], *, where: str | None = None, sort: str | None = None
-) -> Selection:
-    """Choose the rows for which `where` holds, ordered by `sort` (else as given)."""
-    rows = [chip_fields(chip) for chip in chips]
-    types = _field_types(rows)
-    chosen, missing_fields, num_left_out = list(chips), Counter[str](), 0
-    if where is not None:
-        test = parse_condition(where, types=types)
-        chosen = []
-        for chip, row in zip(chips, rows, strict=True):
-            value, missing = test(row)
-            if value:
-                chosen.append(chip)
-            elif value is None:
-                num_left_out += 1
-                missing_fields.update(missing)
-    if sort is not None:
-        chosen = _sorted(chosen, by=sort, types=types)
+def select(where: str | None = None, *, sort: str | None = None) -> Selection:
+    """Choose the chips for which `where` holds, ordered by `sort` (else as in the catalogue)."""
+    conditions = () if where is None else parse_conditions(where)
+    chosen, missing_fields, num_left_out = [], Counter[str](), 0
+    for chip in load_chips():
+        holds, unknown = test_conditions(chip_fields(chip), conditions=conditions)
+        if holds:
+            chosen.append(chip)
+        elif holds is None:
+            num_left_out += 1
+            missing_fields.update(unknown)
     return Selection(
-        chips=tuple(chosen),
+        chips=tuple(chosen if sort is None else _sorted(chosen, by=sort)),
         num_left_out=num_left_out,
         unknown=dict(missing_fields.most_common()),
     )

@@ -6,7 +6,6 @@ from bench.analysis.claims import Bounds, Case, Evaluate, Outcome, exactly
 from bench.analysis.claims_facts import Facts
 from bench.core.nouns import Chip
 from bench.core.units import format_number
-from bench.hardware.conditions import parse_condition
 from bench.hardware.export_rules import (
     export_rule,
     is_caught,
@@ -14,7 +13,7 @@ from bench.hardware.export_rules import (
     total_processing_performance,
 )
 from bench.hardware.loader import Row
-from bench.hardware.query import chip_fields
+from bench.hardware.query import chip_fields, parse_conditions, test_conditions
 
 
 def catalogue_ratio(row: Row, bounds: Bounds, unit: str) -> Evaluate:
@@ -68,21 +67,14 @@ def _sources(*chips: Chip) -> str:
 
 
 def catalogue_where(row: Row, bounds: Bounds, unit: str) -> Evaluate:
-    """Ask a condition, in the language of `bench list chips --where`, of each of `chips`."""
+    """Ask the comparisons of `where`, as `bench list chips --where` does, of each of `chips`."""
     names, condition = row.texts("chips", required=True), row.need_text("where")
+    conditions = parse_conditions(condition)
 
     def evaluate(facts: Facts) -> Outcome:
-        every = [chip_fields(chip) for chip in facts.chips.values()]
-        types: dict[str, type] = {
-            name: str if isinstance(value, str) else float
-            for fields in every
-            for name, value in fields.items()
-            if value is not None
-        }
-        test = parse_condition(condition, types=types)
         cases, missing = [], []
         for name in names:
-            holds, unknown = test(chip_fields(facts.chips[name]))
+            holds, unknown = test_conditions(chip_fields(facts.chips[name]), conditions=conditions)
             if holds is None:
                 missing.append(f"{' and '.join(sorted(unknown))} of {name} is not public")
                 continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,17 +11,7 @@ import typer
 if TYPE_CHECKING:
     from bench.report.exports.selection import Selection
 
-FORMATS = (
-    "pytest-benchmark",
-    "bmf",
-    "github-action-benchmark",
-    "json",
-    "long-csv",
-    "parquet",
-    "mllog",
-)
-_WHOLE_TABLES = ("json", "long-csv", "parquet")
-"""Formats that have a place for rows without figures."""
+FORMATS = ("pytest-benchmark", "bmf", "github-action-benchmark", "json")
 
 
 def export(
@@ -36,9 +25,8 @@ def export(
             "--output",
             "-o",
             metavar="PATH",
-            help="File to write instead of stdout; parquet needs it. For github-action-benchmark "
-            "without --direction: the folder that gets bigger_is_better.json and "
-            "smaller_is_better.json.",
+            help="File to write instead of stdout. For github-action-benchmark without "
+            "--direction: the folder that gets bigger_is_better.json and smaller_is_better.json.",
         ),
     ] = None,
     direction: Annotated[
@@ -54,8 +42,8 @@ def export(
     """Write results for another tool; only usable trials (OK, WARN) become figures.
 
     A figure is the geometric mean over trials, with its 95 % interval where the format has a place
-    for it. What gives no figure is counted on stderr. json, long-csv and parquet keep unusable rows
-    with their status; the other formats have no place for them.
+    for it. What gives no figure is counted on stderr. json keeps unusable rows with their status;
+    the other formats have no place for them.
     """
     from bench.cli.output import print_note
     from bench.core.errors import NothingMatchedError
@@ -67,19 +55,17 @@ def export(
     selection = select([row for path in files for row in read_rows(path, note=print_note)])
     for note in selection.notes():
         print_note(note)
-    if not selection.rows or (chosen not in _WHOLE_TABLES and not selection.usable):
+    if not selection.rows or (chosen != "json" and not selection.usable):
         raise NothingMatchedError("no usable trial (OK or WARN) in the files given")
     if chosen == "github-action-benchmark" and direction is None:
         assert output is not None
         _write_both(selection, folder=output)
         return
-    pieces = _pieces(selection, to=chosen, direction=direction)
-    if output is not None:
-        _write(output, pieces)
-        return
-    for piece in pieces:
-        assert isinstance(piece, str)
-        sys.stdout.write(piece)
+    text = _document(selection, to=chosen, direction=direction)
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        _write(output, text)
 
 
 def _chosen(to: str | None, *, as_json: bool) -> str:
@@ -110,8 +96,6 @@ def _check(to: str, *, output: Path | None, direction: str | None, files: list[P
             "github-action-benchmark wants one file for each direction: give -o FOLDER for both, "
             "or --direction bigger or smaller for one"
         )
-    if to == "parquet" and output is None:
-        raise UsageError("--to parquet is not text: give -o FILE.parquet")
     if output is None:
         return
     if is_folder and output.is_file():
@@ -122,43 +106,22 @@ def _check(to: str, *, output: Path | None, direction: str | None, files: list[P
         raise UsageError(f"-o {output} is one of the result files; give another name")
 
 
-def _pieces(
-    selection: Selection, *, to: str, direction: str | None
-) -> Iterable[str] | Iterable[bytes]:
-    """The document, in pieces where it may be large."""
+def _document(selection: Selection, *, to: str, direction: str | None) -> str:
     from bench.cli.output import print_note
-    from bench.report.exports import (
-        bmf,
-        github_action_benchmark,
-        json_document,
-        long_csv,
-        mllog,
-        parquet,
-        pytest_benchmark,
-    )
+    from bench.report.exports import bmf, github_action_benchmark, json_document, pytest_benchmark
 
-    notes: list[str] = []
-    pieces: Iterable[str] | Iterable[bytes]
     match to:
         case "pytest-benchmark":
-            pieces = [pytest_benchmark.document(selection)]
-            notes = pytest_benchmark.notes(selection)
+            for note in pytest_benchmark.notes(selection):
+                print_note(note)
+            return pytest_benchmark.document(selection)
         case "bmf":
-            pieces = [bmf.document(selection)]
+            return bmf.document(selection)
         case "github-action-benchmark":
             assert direction is not None
-            pieces = [github_action_benchmark.document(selection, direction=direction)]
-        case "json":
-            pieces = json_document.pieces(selection)
-        case "long-csv":
-            pieces = long_csv.pieces(selection)
-        case "parquet":
-            pieces = [parquet.document(selection)]
+            return github_action_benchmark.document(selection, direction=direction)
         case _:
-            pieces, notes = mllog.pieces(selection), mllog.notes(selection)
-    for note in notes:
-        print_note(note)
-    return pieces
+            return json_document.document(selection)
 
 
 def _write_both(selection: Selection, *, folder: Path) -> None:
@@ -170,18 +133,18 @@ def _write_both(selection: Selection, *, folder: Path) -> None:
     except OSError as error:
         raise DataError(f"{folder}: cannot be made: {error.strerror}") from error
     for direction, name in FILES.items():
-        _write(folder / name, [document(selection, direction=direction)])
+        _write(folder / name, document(selection, direction=direction))
 
 
-def _write(path: Path, pieces: Iterable[str] | Iterable[bytes]) -> None:
+def _write(path: Path, text: str) -> None:
     from bench.cli.output import print_note
     from bench.core.errors import DataError
-    from bench.results.sidecar import write_pieces
+    from bench.results.sidecar import write_whole
 
     if "\0" in str(path):
         raise DataError(f"{str(path)!r}: cannot be written: a NUL is in the name")
     try:
-        write_pieces(path, (one.encode() if isinstance(one, str) else one for one in pieces))
+        write_whole(path, text.encode())
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}") from error
     print_note(f"wrote {path}")

@@ -6,7 +6,7 @@ Written whole under another name and then renamed, so that a reader sees all of 
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -65,17 +65,11 @@ def read_sidecar(path: Path) -> Sidecar:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees all of it or nothing."""
-    write_pieces(path, [content])
-
-
-def write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
-    """Write under another name, piece by piece, sync, and rename."""
+    """Write under another name, sync, and rename: a reader sees all of it or nothing."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
-            for piece in pieces:
-                file.write(piece)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

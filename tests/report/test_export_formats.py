@@ -1,16 +1,13 @@
 """Each export, read by what it is for: the tool itself, or the schema of its documentation."""
 
-import csv
 import json
 import random
 import shutil
 import subprocess
 import sys
-from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from pytest_benchmark.stats import Stats
 
@@ -19,13 +16,10 @@ from bench.report.exports import (
     bmf,
     github_action_benchmark,
     json_document,
-    long_csv,
-    mllog,
-    parquet,
     pytest_benchmark,
 )
 from bench.report.exports.selection import Selection, select
-from bench.results.schema import NAMES, SCHEMA_VERSION, Row, Value
+from bench.results.schema import Row, Value
 from tests.analysis.synthetic_rows import trials
 from tests.report.json_schema import problems
 
@@ -238,7 +232,7 @@ def test_github_action_range_is_our_interval_and_absent_for_one_trial() -> None:
     assert "trials: 1" in one["extra"]
 
 
-# json, long CSV, Parquet --------------------------------------------------------------------------
+# json ---------------------------------------------------------------------------------------------
 
 
 def test_json_has_figures_trials_and_unusable_rows_with_reasons(selection: Selection) -> None:
@@ -250,80 +244,3 @@ def test_json_has_figures_trials_and_unusable_rows_with_reasons(selection: Selec
     assert decode["mode"] == "emulated"
     assert decode["figures"]["step_median_ms"]["low95"] is None
     assert [row["reasons"] for row in content["unusable_rows"]] == ["out_of_memory", "ecc"]
-
-
-def test_pandas_reads_long_csv_and_gets_the_figures_back(selection: Selection) -> None:
-    frame = pd.read_csv(StringIO(long_csv.document(selection)), dtype={"schema_version": str})
-    steps = frame[frame["figure"] == "step_median_ms"].groupby("name")["value"]
-    expected = [float(str(row["step_median_ms"])) for row in trials(num=5, seed=1)]
-    assert (
-        steps.get_group("imaging-train tiny fp32 b2 [real] on Test CPU #c0ffee").tolist()
-        == expected
-    )
-    assert set(frame["status"]) == {"OK", "FAILED", "INVALID"}
-    assert frame.loc[frame["status"] != "OK", ["figure", "value"]].isna().all(axis=None)
-    assert (frame["status"] != "OK").sum() == 2
-
-
-def test_long_csv_runs_no_formula() -> None:
-    rows = trials(num=1, device_name="=cmd()", workload="=1+1")
-    for cells in csv.reader(StringIO(long_csv.document(select(rows)))):
-        assert not any(cell.startswith(("=", "+", "-", "@")) for cell in cells)
-
-
-def test_parquet_is_the_whole_table_with_types(selection: Selection) -> None:
-    pytest.importorskip("pyarrow", reason="the extra 'parquet' is not installed")
-    frame = pd.read_parquet(BytesIO(parquet.document(selection)))
-    assert list(frame.columns) == list(NAMES)
-    assert frame["status"].value_counts().to_dict() == {"OK": 10, "FAILED": 1, "INVALID": 1}
-    assert str(frame["started_utc"].dtype).startswith("datetime64")
-    assert frame["compile"].tolist()[0] is False
-    written = [row["step_median_ms"] for row in sample_rows()]
-    read = [None if value != value else value for value in frame["step_median_ms"]]
-    assert read == written
-
-
-def test_parquet_tells_what_a_column_means(selection: Selection) -> None:
-    pyarrow = pytest.importorskip("pyarrow.parquet", reason="the extra 'parquet' is missing")
-    schema = pyarrow.read_schema(BytesIO(parquet.document(selection)))
-    assert schema.metadata[b"schema_version"] == SCHEMA_VERSION.encode()
-    assert schema.field("window_s").metadata[b"meaning"].startswith(b"Wall time")
-
-
-# MLLOG --------------------------------------------------------------------------------------------
-
-# What the parser of https://github.com/mlcommons/logging needs of a line
-# (mlperf_logging/compliance_checker/mlp_parser): the token, then JSON with these.
-MLLOG = {
-    "type": "object",
-    "required": ["namespace", "time_ms", "event_type", "key", "value", "metadata"],
-    "properties": {
-        "namespace": {"type": "string"},
-        "time_ms": {"type": "number"},
-        "event_type": {"type": "string"},
-        "key": {"type": "string"},
-        "value": {"type": "number"},
-        "metadata": {"type": "object"},
-    },
-}
-
-
-def test_mllog_lines_parse_and_none_claims_to_be_a_result(selection: Selection) -> None:
-    lines = mllog.document(selection).splitlines()
-    assert len(lines) == 5 * 4 + 4 * 3 + 2
-    for line in lines:
-        token, space, text = line.partition(" ")
-        content = strict_json(text)
-        assert (token, space) == (":::MLLOG", " ")
-        assert problems(content, MLLOG) == []
-        assert content["key"].startswith("gapbench_")
-        assert content["metadata"]["is_mlperf_result"] is False
-        assert content["time_ms"] == 1767323045000
-    assert any("no MLPerf result" in note for note in mllog.notes(selection))
-
-
-def test_mllog_leaves_out_trials_without_a_time_and_says_so() -> None:
-    rows = [{**row, "started_utc": None} for row in trials(num=2)]
-    selection = select(rows)
-    assert mllog.document(selection) == ""
-    assert any("2 rows without started_utc" in note for note in mllog.notes(selection))

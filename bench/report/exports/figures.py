@@ -192,7 +192,7 @@ def _places(names: list[str]) -> dict[str, list[int]]:
     return places
 
 
-def item_of(row: Row) -> str:
+def _item_of(row: Row) -> str:
     """What throughput counts, as a word that may stand in any name."""
     word = re.sub(r"[^A-Za-z0-9]+", "_", str(row.get("items_unit") or "")).strip("_")
     return word[:24] or "item"
@@ -209,7 +209,7 @@ def _figure(measure: Measure, *, line: Line) -> Figure | None:
     if not values:
         return None
     value, low, high = _interval(values)
-    item = item_of(line.first)
+    item = _item_of(line.first)
     is_part = measure.unit == "bytes" and is_several(line.first)
     return Figure(
         label=measure.label.format(item=item) + (" of one rank" if is_part else ""),

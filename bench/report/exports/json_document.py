@@ -7,7 +7,6 @@ left out, rows that must not be used stand apart with the reason, and nothing is
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
 
 from bench import __version__
 from bench.report.exports.figures import HOW_AND_WHERE, Configuration, configurations
@@ -27,28 +26,13 @@ _FACTS = (
 
 def document(selection: Selection) -> str:
     """Return the file's text."""
-    return "".join(pieces(selection))
-
-
-def pieces(selection: Selection) -> Iterator[str]:
-    """Yield the file's text: a line for each configuration, and for each unusable row."""
-    yield f'{{\n"made_by": {_json(f"gapbench {__version__}")},\n'
-    yield f'"schema_version": {_json(SCHEMA_VERSION)},\n"configurations": ['
-    yield from _lines(_configuration(one) for one in configurations(selection.usable))
-    yield '],\n"unusable_rows": ['
-    yield from _lines(_cells(row) for row in selection.unusable)
-    yield "]\n}\n"
-
-
-def _lines(entries: Iterable[object]) -> Iterator[str]:
-    between = "\n"
-    for entry in entries:
-        yield between + _json(entry)
-        between = ",\n"
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, allow_nan=False)
+    content = {
+        "made_by": f"gapbench {__version__}",
+        "schema_version": SCHEMA_VERSION,
+        "configurations": [_configuration(one) for one in configurations(selection.usable)],
+        "unusable_rows": [_cells(row) for row in selection.unusable],
+    }
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
 def _configuration(one: Configuration) -> dict[str, object]:

@@ -76,8 +76,10 @@ def _system_times(root: Path) -> tuple[float, float | None, float]:
     return busy_s, steal_s, total_s
 
 
-def take_snapshot(pid: int, *, root: Path = ROOT) -> CpuSnapshot:
+def take_snapshot(pid: int, *, siblings: Sequence[int] = (), root: Path = ROOT) -> CpuSnapshot:
     """Counters of the machine, of the trial `pid` with everything below it, and of this process.
+
+    `siblings` are more processes of the harness that are not below this one.
 
     A process that has ended is simply absent: its time is in its parent's by then.
     """
@@ -85,7 +87,7 @@ def take_snapshot(pid: int, *, root: Path = ROOT) -> CpuSnapshot:
     time_s = time.monotonic()
     busy_s, steal_s, total_s = _system_times(root)
     trial = descendants(everything, pids=[pid])
-    harness = descendants(everything, pids=[os.getpid()])
+    harness = descendants(everything, pids=[os.getpid(), *siblings])
     return CpuSnapshot(
         time_s=time_s,
         busy_s=busy_s,

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 from bench.core.errors import ExitCode, UsageError
 
+_JOB_VARIABLES = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")
+
 
 @dataclass(frozen=True, kw_only=True)
 class World:
@@ -40,6 +42,23 @@ def world_of(environment: Mapping[str, str]) -> World | None:
         num_local_ranks=int(environment["LOCAL_WORLD_SIZE"]),
     )
     return world if world.num_ranks > 1 else None
+
+
+def sibling_pids(environment: Mapping[str, str]) -> list[int]:
+    """Return the processes of this machine that belong to the same torchrun job; [] without one.
+
+    They are not below this process: each is a child of its agent, and agents may be several.
+    """
+    if world_of(environment) is None:
+        return []
+    import psutil
+
+    job = {name: environment.get(name) for name in _JOB_VARIABLES}
+    return [
+        process.pid
+        for process in psutil.process_iter(["environ"])
+        if job.items() <= (process.info["environ"] or {}).items()
+    ]
 
 
 def devices_under(world: World | None, *, devices: tuple[int, ...]) -> tuple[int, ...]:

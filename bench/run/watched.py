@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.core.nouns import Device
+from bench.devices.noise import take_snapshot
 from bench.devices.sampler import Sampler
 from bench.devices.telemetry import Baseline, Telemetry, open_telemetry
 from bench.measure.request import TrialRequest
 from bench.results.samples import append_samples
 from bench.results.schema import Row
 from bench.run.child import OnMessage, Outcome
+from bench.run.cluster import sibling_pids
 from bench.run.launch import run_trial
 from bench.run.observation import Observation, is_in_use
 
@@ -71,7 +75,9 @@ def _run(
 ) -> Outcome:
     def on_start(pid: int) -> None:
         if watches:
-            observation.sampler = Sampler(telemetry, pid=pid)
+            # Other ranks of a torchrun job compute here too, and are not foreign.
+            snapshot = functools.partial(take_snapshot, siblings=sibling_pids(os.environ))
+            observation.sampler = Sampler(telemetry, pid=pid, snapshot=snapshot)
             observation.sampler.start()
 
     def note_stage(message: Mapping[str, Any]) -> None:

@@ -1,8 +1,12 @@
 """What a trial is watched with: a device at rest before it, and all of its ranks as its own."""
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
+from bench_process import environment
 
 from bench.core.nouns import Device
 from bench.devices.telemetry import Baseline
@@ -48,3 +52,45 @@ def test_the_load_of_the_last_trial_is_not_foreign(monkeypatch, settles_s, reaso
     )
     assert found == reasons
     assert now_s < 3
+
+
+WATCH = """
+import os, sys, time, types
+from bench.devices.detect import cpu_device
+from bench.run import watched
+from bench.run.observation import Observation
+
+def run_trial(request, *, on_start, **_):
+    on_start(os.getpid())
+    time.sleep(0.2)
+
+watched.run_trial = run_trial
+seen = Observation()
+watched.run_watched(
+    None, device=cpu_device(), timeout_s=1.0, observation=seen, on_message=lambda message: None
+)
+print(*(pid for pid, _ in seen.sampler.snapshots[-1].processes))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_other_ranks_of_a_torchrun_job_on_this_machine_are_not_foreign():
+    """Under torchrun the ranks are siblings: no one of them is below another."""
+    job = {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RUN_ID": "none", "RANK": "0"}
+    job |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    job = {**environment(), **job, "MASTER_PORT": str(50000 + os.getpid() % 10000)}
+    wait = [sys.executable, "-c", "import time; time.sleep(60)"]
+    sibling = subprocess.Popen(wait, env=job)
+    other = subprocess.Popen(wait, env={**job, "MASTER_PORT": "1"})
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", WATCH], env=job, capture_output=True, text=True, check=True
+        )
+    finally:
+        sibling.kill()
+        other.kill()
+        sibling.wait()
+        other.wait()
+    pids = set(map(int, done.stdout.split()))
+    assert sibling.pid in pids
+    assert not {other.pid, os.getpid()} & pids

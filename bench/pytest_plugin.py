@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from bench.core.nouns import Scalar
     from bench.measure.engine import StepCount
     from bench.measure.torch_engine import TorchEngine
-    from bench.run.request import Planned, RunRequest
+    from bench.run.plan import Planned
+    from bench.run.request import RunRequest
 
 
 class WorkloadStep:
@@ -93,7 +94,7 @@ class Workloads:
             batches=() if batch is None else (batch,),
             dtypes=(dtype,),
             settings={key: (str(value),) for key, value in (settings or {}).items()},
-            is_compiled=compiled,
+            compile=compiled,
             channels_last=channels_last,
             data=None if data == "generated" else data,
             seed=seed,
@@ -154,9 +155,13 @@ def _planned(asked: RunRequest, *, device: str | None) -> Planned:
     from bench.core.errors import UsageError
     from bench.devices.detect import find
     from bench.measure.inspection import Inspection
-    from bench.run.plan import make_plan
+    from bench.run.planning import check_request, make_plan
 
-    plan = make_plan(asked, inspection=Inspection(device=find(device), capabilities={}))
+    plan = make_plan(
+        asked,
+        selected=check_request(asked),
+        inspection=Inspection(device=find(device), capabilities={}),
+    )
     if len(plan.planned) != 1:
         names = ", ".join(one.config.name for one in plan.planned)
         raise UsageError(f"workload {asked.workloads[0]!r} has several phases: name one of {names}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -24,6 +25,7 @@ from bench.cli import (
     report,
     run,
 )
+from bench.cli.options import Verb
 from bench.core.errors import BenchError, ExitCode
 
 app = typer.Typer(
@@ -52,19 +54,23 @@ def _common(
     pass
 
 
-app.command("run")(run.run)
-app.command("list")(listing.list_)
-app.command("devices")(devices.devices)
-app.command("doctor")(doctor.doctor)
-app.command("ab")(ab.ab)
-app.command("calibrate")(ab.calibrate)
-app.command("claims")(claims.claims)
-app.command("compare")(compare.compare)
-app.command("gap")(gap.gap)
-app.command("measure-link")(measure_link.measure_link)
-app.command("project")(project.project)
-app.command("report")(report.report)
-app.command("export")(export.export)
+_VERBS: dict[str, Callable[..., None]] = {
+    "run": run.run,
+    "list": listing.list_,
+    "devices": devices.devices,
+    "doctor": doctor.doctor,
+    "ab": ab.ab,
+    "calibrate": ab.calibrate,
+    "claims": claims.claims,
+    "compare": compare.compare,
+    "gap": gap.gap,
+    "measure-link": measure_link.measure_link,
+    "project": project.project,
+    "report": report.report,
+    "export": export.export,
+}
+for _name, _verb in _VERBS.items():
+    app.command(_name, cls=Verb)(_verb)
 app.add_typer(data.app, name="data", help="Make data sets to try --data with.")
 
 

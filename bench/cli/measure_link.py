@@ -69,11 +69,11 @@ def measure_link(
 
 
 def _ops(text: str | None) -> tuple[Op, ...]:
-    from bench.cli.flag_texts import parts
     from bench.core.errors import one_of
+    from bench.run.flags import parts
     from bench.run.link_measure import OPS
 
-    names = parts(text)
+    names = parts(text or "")
     for name in names:
         if name not in OPS:
             raise one_of("--ops", name, list(OPS))

@@ -6,9 +6,10 @@ Only what verbs understand alike: one that knows another format, or other files,
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 FORMATS = ("table", "markdown", "json")
 
@@ -24,3 +25,35 @@ def chosen_format(output_format: str, *, as_json: bool) -> str:
     if output_format not in FORMATS:
         raise one_of("--format", output_format, list(FORMATS))
     return "json" if as_json else output_format
+
+
+class Verb(TyperCommand):
+    """A verb whose help lists flags by subject, and names the environment's rule in one line."""
+
+    def __init__(self, name: str | None, **settings: Any) -> None:
+        super().__init__(name, **settings)
+        self._prefix = f"BENCH_{name or ''}_"
+        for parameter in self.params:
+            if parameter.param_type_name == "option":
+                flag = max(parameter.opts, key=len).removeprefix("--")
+                parameter.envvar = f"{self._prefix}{flag}".replace("-", "_").upper()
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments and flags, each under the title of its group."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            parameter.show_envvar = False  # type: ignore[attr-defined]
+            title = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                title = getattr(parameter, "rich_help_panel", None) or title
+                groups.setdefault(title, []).append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Name the rule of the environment's variables."""
+        formatter.write_paragraph()
+        rule = f"{self._prefix}FLAG".replace("-", "_").upper()
+        formatter.write_text(f"Each flag can be set in the environment, as {rule}.")

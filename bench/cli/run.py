@@ -2,196 +2,104 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from bench.run.request import FLAGS, WORK
 
 if TYPE_CHECKING:
     from bench.run.request import RunRequest
     from bench.run.session import Session
 
-Texts = list[str] | None
-SPREAD = "Several devices, and the link between them"
+OUTPUT = "Rows, and what is printed"
 
 
 def run(
     context: typer.Context,
-    workload: Annotated[
-        Texts,
-        typer.Option(
-            "--workload",
-            "-w",
-            help="all, a name such as imaging-train or imaging, a pattern, or a file ./mine.py",
-        ),
-    ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="a named experiment; other flags override it; bench list recipes"),
-    ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(help="tiny, small, base, large; a comma sweeps; default: largest that fits"),
-    ] = None,
-    batch: Annotated[str | None, typer.Option(help="samples per step; a comma sweeps")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="fp32, tf32, bf16, fp16; a comma sweeps; default: device's")
-    ] = None,
-    compile_: Annotated[bool, typer.Option("--compile", help="use torch.compile")] = False,
-    channels_last: Annotated[
-        bool, typer.Option("--channels-last", help="lay tensors out channels last")
-    ] = False,
-    set_: Annotated[
-        Texts, typer.Option("--set", help="parameter key=value; a comma in the value sweeps")
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="real input: a folder or file; or 'resident' to leave the loader out"),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, npu, ...; default: best there is")
-    ] = None,
-    chip_limit: Annotated[
-        str | None,
         typer.Option(
-            "--chip-limit",
-            help="use less of the device: sms=78,memory=24GB on a GPU, cores=2,memory=8GB on a CPU",
+            help="a named experiment; other flags override it; bench list recipes",
+            rich_help_panel=WORK,
         ),
     ] = None,
-    devices: Annotated[
-        str | None,
-        typer.Option(
-            help="how many, such as 8 or 1,2,8; real ones, or with --link one and the rest virtual",
-            rich_help_panel=SPREAD,
-        ),
-    ] = None,
-    parallel: Annotated[
-        str | None, typer.Option(help="ddp, fsdp, tp or pp; a comma sweeps", rich_help_panel=SPREAD)
-    ] = None,
-    tp: Annotated[
-        int | None, typer.Option(help="tensor-parallel ranks", rich_help_panel=SPREAD)
-    ] = None,
-    dp: Annotated[
-        int | None, typer.Option(help="data-parallel ranks", rich_help_panel=SPREAD)
-    ] = None,
-    pp: Annotated[int | None, typer.Option(help="pipeline stages", rich_help_panel=SPREAD)] = None,
-    link: Annotated[
-        Texts,
-        typer.Option(
-            help="modelled link: a preset, bw=25GB/s,latency=5us, a file, or a*8/b*4; "
-            "a comma sweeps; `bench list links`",
-            rich_help_panel=SPREAD,
-        ),
-    ] = None,
-    mode: Annotated[
-        str | None,
-        typer.Option(
-            help="real, throttled, emulated or simulated; default: emulated with --link, else real",
-            rich_help_panel=SPREAD,
-        ),
-    ] = None,
-    bucket_mb: Annotated[
-        float | None,
-        typer.Option(help="MiB of gradients that ddp sends together", rich_help_panel=SPREAD),
-    ] = None,
-    grad_accum: Annotated[
-        int, typer.Option(help="micro-batches in one optimizer step", rich_help_panel=SPREAD)
-    ] = 1,
-    schedule: Annotated[
-        str, typer.Option(help="pipeline: 1f1b or interleaved-2", rich_help_panel=SPREAD)
-    ] = "1f1b",
-    mitigate: Annotated[
-        str | None,
-        typer.Option(
-            help="none, bf16, powersgd-2, diloco-64, ...; a comma sweeps", rich_help_panel=SPREAD
-        ),
-    ] = None,
-    contention: Annotated[
-        str,
-        typer.Option(
-            help="compute units that communication takes: bracket (none and the link's), none, or "
-            "a number",
-            rich_help_panel=SPREAD,
-        ),
-    ] = "bracket",
-    threads: Annotated[int | None, typer.Option(help="CPU compute threads")] = None,
-    workers: Annotated[int | None, typer.Option(help="loader processes")] = None,
-    profile: Annotated[
-        str, typer.Option(help="smoke, quick, default or rigorous: 1, 1, 3-5 or 6-10 trials")
-    ] = "default",
-    trials: Annotated[
-        int | None, typer.Option(help="exactly this many trials of each configuration")
-    ] = None,
-    budget: Annotated[str | None, typer.Option(help="time for the whole run, such as 10m")] = None,
-    timeout: Annotated[str, typer.Option(help="longest time for one trial")] = "15m",
-    seed: Annotated[int, typer.Option(help="seed of data, weights and order")] = 0,
-    oom_shrink: Annotated[
-        bool, typer.Option("--oom-shrink", help="halve the batch when memory runs out")
-    ] = False,
-    out: Annotated[Path, typer.Option(help="folder for the result file")] = Path("results"),
+    out: Annotated[
+        Path, typer.Option(help="folder for the result file", rich_help_panel=OUTPUT)
+    ] = Path("results"),
     resume: Annotated[
-        str | None, typer.Option(help="go on with a run: its file or id; no other flags")
+        str | None,
+        typer.Option(
+            help="go on with a run: its file or id; no other flags", rich_help_panel=OUTPUT
+        ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="show what would run, and run nothing")
+        bool,
+        typer.Option(
+            "--dry-run", help="show what would run, and run nothing", rich_help_panel=OUTPUT
+        ),
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="print only the result file's path")
+        bool,
+        typer.Option(
+            "--quiet", "-q", help="print only the result file's path", rich_help_panel=OUTPUT
+        ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print one JSON document", rich_help_panel=OUTPUT)
+    ] = False,
+    **flags: Any,
 ) -> None:
     """Measure workloads on a device; rows go to a CSV file, a table to stdout."""
-    import os
-
-    from bench.cli.flag_texts import parts, settings_of, whole_numbers
-    from bench.core.units import parse_duration_s
-    from bench.run.cluster import mode_under, world_of
-    from bench.run.layouts import LayoutFlags, split_links
-    from bench.run.request import RunRequest
-
     if resume is not None:
         _refuse_other_flags(context)
         _resume(resume, out=out, quiet=quiet, as_json=as_json)
         return
-    request = RunRequest(
-        workloads=tuple(part for text in workload or () for part in text.split(",") if part),
-        sizes=parts(size),
-        batches=whole_numbers(batch, flag="--batch"),
-        dtypes=parts(dtype),
-        settings=settings_of(set_ or []),
-        is_compiled=compile_,
-        channels_last=channels_last,
-        data=data,
-        device=device,
-        threads=threads,
-        workers=workers,
-        profile=profile,
-        trials=trials,
-        budget_s=None if budget is None else parse_duration_s(budget, what="--budget"),
-        timeout_s=parse_duration_s(timeout, what="--timeout"),
-        seed=seed,
-        oom_shrink=oom_shrink,
-        chip_limit=chip_limit,
-        spread=LayoutFlags(
-            devices=_devices(devices),
-            parallel=parts(parallel),
-            tensor=tp,
-            data=dp,
-            pipeline=pp,
-            links=split_links(tuple(link or ())),
-            mode=mode_under(world_of(os.environ), mode=mode, has_link=bool(link)),
-            bucket_mb=bucket_mb,
-            grad_accum=grad_accum,
-            schedule=schedule,
-            mitigate=parts(mitigate),
-            contention=contention,
-        ),
-    )
+    _run(_request(flags, recipe=recipe), out=out, quiet=quiet, as_json=as_json, dry_run=dry_run)
+
+
+def _declare_flags() -> None:
+    """Give the command an option for each flag of a request."""
+    signature = inspect.signature(run, eval_str=True)
+    *own, _ = signature.parameters.values()
+    options = [
+        inspect.Parameter(
+            flag.parameter,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=False if flag.kind.given is bool else None,
+            annotation=Annotated[
+                flag.kind.given if flag.kind.given is bool else flag.kind.given | None,
+                typer.Option(*flag.names, help=flag.help, rich_help_panel=flag.group),
+            ],
+        )
+        for flag in FLAGS.values()
+    ]
+    run.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in [*own, *options]}
+
+
+_declare_flags()
+
+
+def _request(flags: dict[str, Any], *, recipe: str | None) -> RunRequest:
+    """Read the flags; under torchrun the ranks are those that it started, and real."""
+    import os
+    from dataclasses import replace
+
+    from bench.run.cluster import devices_under, mode_under, world_of
+    from bench.run.request import read_flags
+
+    world = world_of(os.environ)
+    request = read_flags(flags)
+    request = replace(request, devices=devices_under(world, devices=request.devices))
     if recipe is not None:
         from bench.run.recipes import with_recipe
 
         request = with_recipe(recipe, request)
-    _run(request, out=out, quiet=quiet, as_json=as_json, dry_run=dry_run)
+    mode = mode_under(world, mode=request.mode, has_link=bool(request.links))
+    return replace(request, mode=mode)
 
 
 def _refuse_other_flags(context: typer.Context) -> None:
@@ -206,16 +114,6 @@ def _refuse_other_flags(context: typer.Context) -> None:
                 f"--resume goes on with the stored plan and takes no {parameter.opts[0]}; "
                 "only --out, --quiet and --json go with it"
             )
-
-
-def _devices(text: str | None) -> tuple[int, ...]:
-    """Return --devices; under torchrun it is as many as torchrun started."""
-    import os
-
-    from bench.cli.flag_texts import whole_numbers
-    from bench.run.cluster import devices_under, world_of
-
-    return devices_under(world_of(os.environ), devices=whole_numbers(text, flag="--devices"))
 
 
 def _run(request: RunRequest, *, out: Path, quiet: bool, as_json: bool, dry_run: bool) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bench.run.request import Plan
+    from bench.run.plan import Plan
     from bench.run.runner import Ended
 
 MODE_WORDS = {

@@ -104,7 +104,7 @@ def _inspect(
 ) -> dict[str, Any]:
     import torch
 
-    from bench.devices.detect import find
+    from bench.devices.detect import find, memory_info
     from bench.devices.probe import probe_dtypes
     from bench.devices.roof import load_roof, roof_for
     from bench.measure.torch_facts import torch_facts
@@ -113,6 +113,10 @@ def _inspect(
         torch.set_num_threads(threads)
     device = find(label)
     capabilities = probe_dtypes(device.label)
+    if device.type != "cpu" and device.memory_free_bytes is None:
+        # The probe has made the context that asking may make, and few drivers answer without one.
+        info = memory_info(device.type, device.index)
+        device = dataclasses.replace(device, memory_free_bytes=info[0] if info else None)
     facts = torch_facts(device)
     if with_roof:
         wanted = tuple(dtype for dtype in dtypes if capabilities.get(dtype) == "ok")

@@ -9,143 +9,103 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from bench.core.errors import UsageError, one_of
 from bench.core.nouns import MODES, STRATEGIES, Layout, Mode, Strategy
 from bench.hardware.cost import CostModel
 from bench.hardware.topology import Topology, parse_topology
+from bench.run.request import FLAGS, LAYOUT, MIB, RunRequest, is_given
 
 MOST_DEVICES = 1 << 20
+LAYOUT_FLAGS = [
+    name for name, flag in FLAGS.items() if flag.group == LAYOUT and name != "grad_accum"
+]
+"""Each of them asks for more than one device; micro-batches alone do not."""
 CPU_RESOLUTION_S = 1e-3
 """What a timer thread keeps on a CPU: late by .2 ms in the median and 4 ms at the 99th percentile,
 so that shorter collectives would be noise."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LayoutFlags:
-    """The flags as given; None and empty are not given."""
-
-    devices: tuple[int, ...] = ()
-    parallel: tuple[str, ...] = ()
-    tensor: int | None = None
-    data: int | None = None
-    pipeline: int | None = None
-    links: tuple[str, ...] = ()
-    mode: str | None = None
-    bucket_mb: float | None = None
-    grad_accum: int = 1
-    schedule: str = "1f1b"
-    mitigate: tuple[str, ...] = ()
-    contention: str = "bracket"
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing asks for more than one device."""
-        return self == LayoutFlags(grad_accum=self.grad_accum)
-
-
-def split_links(texts: tuple[str, ...]) -> tuple[str, ...]:
-    """Split lists at commas, but keep 'bw=25GB/s,latency=5us' together: a new bw= begins a link."""
-    links: list[str] = []
-    for text in texts:
-        for part in (part.strip() for part in text.split(",")):
-            if not part:
-                continue
-            key = part.partition("=")[0].strip()
-            if "=" in part and key != "bw" and links and "=" in links[-1].partition("/")[0]:
-                links[-1] += f",{part}"
-            else:
-                links.append(part)
-    return tuple(links)
-
-
-def make_layouts(flags: LayoutFlags) -> tuple[Layout, ...]:
+def make_layouts(request: RunRequest) -> tuple[Layout, ...]:
     """Return every layout that the flags mean, each once; `UsageError` on what cannot be meant.
 
     A link without --mode is emulated, for now: see `settle_mode`.
     """
-    _check_values(flags)
-    if flags.is_empty:
-        return (Layout(grad_accum=flags.grad_accum),)
-    topologies = [parse_topology(link) for link in flags.links]
+    _check_values(request)
+    if not any(is_given(request, name) for name in LAYOUT_FLAGS):
+        return (Layout(grad_accum=request.grad_accum),)
     layouts = [
-        _layout(
-            flags,
-            devices=devices,
-            strategy=strategy,
-            topology=topology,
-            mitigate="" if mitigate == "none" else mitigate,
-        )
+        _layout(request, devices=devices, strategy=strategy, topology=topology, mitigate=mitigate)
         for devices, strategy, topology, mitigate in itertools.product(
-            flags.devices or (None,),
-            flags.parallel or (None,),
-            topologies or (None,),
-            flags.mitigate or ("",),
+            request.devices or (None,),
+            request.parallel or (None,),
+            [parse_topology(link) for link in request.links] or (None,),
+            ["" if name == "none" else name for name in request.mitigate] or ("",),
         )
     ]
     return tuple(dict.fromkeys(layouts))
 
 
-def _check_values(flags: LayoutFlags) -> None:
-    for name in flags.parallel:
+def _check_values(request: RunRequest) -> None:
+    for name in request.parallel:
         if name not in STRATEGIES:
             raise one_of("--parallel", name, list(STRATEGIES))
-    if flags.mode is not None and flags.mode not in MODES:
-        raise one_of("--mode", flags.mode, list(MODES))
-    counts = [("--devices", count) for count in flags.devices]
-    counts += [("--tp", flags.tensor), ("--dp", flags.data), ("--pp", flags.pipeline)]  # type: ignore[list-item]
+    if request.mode is not None and request.mode not in MODES:
+        raise one_of("--mode", request.mode, list(MODES))
+    counts = [("--devices", count) for count in request.devices]
+    counts += [("--tp", request.tp), ("--dp", request.dp), ("--pp", request.pp)]  # type: ignore[list-item]
     for flag, count in counts:
         if count is not None and not 1 <= count <= MOST_DEVICES:
             raise UsageError(f"{flag} {count} must be from 1 to {MOST_DEVICES}")
-    if not 1 <= flags.grad_accum <= 65_536:
-        raise UsageError(f"--grad-accum {flags.grad_accum} must be from 1 to 65536")
-    if flags.bucket_mb is not None and not 0 < flags.bucket_mb <= 1e6:
-        raise UsageError(f"--bucket-mb {flags.bucket_mb} must be more than 0, such as 25")
-    if flags.mode in ("throttled", "emulated", "simulated") and not flags.links:
-        raise UsageError(f"--mode {flags.mode} needs a --link; `bench list links` shows presets")
-    if flags.mode == "real" and flags.links:
+    if not 1 <= request.grad_accum <= 65_536:
+        raise UsageError(f"--grad-accum {request.grad_accum} must be from 1 to 65536")
+    if request.bucket_mb is not None and not 0 < request.bucket_mb <= 1e6:
+        raise UsageError(f"--bucket-mb {request.bucket_mb} must be more than 0, such as 25")
+    if request.mode in ("throttled", "emulated", "simulated") and not request.links:
+        raise UsageError(f"--mode {request.mode} needs a --link; `bench list links` shows presets")
+    if request.mode == "real" and request.links:
         raise UsageError("--mode real uses the link that is there; leave --link out")
-    if flags.contention not in ("bracket", "none") and not flags.contention.isdecimal():
+    if request.contention not in ("bracket", "none") and not request.contention.isdecimal():
         raise UsageError(
-            f"--contention {flags.contention!r}: allowed are bracket, none, or compute units as a "
-            "whole number"
+            f"--contention {request.contention!r}: allowed are bracket, none, or compute units as "
+            "a whole number"
         )
 
 
 def _layout(
-    flags: LayoutFlags,
+    request: RunRequest,
     *,
     devices: int | None,
     strategy: str | None,
     topology: Topology | None,
     mitigate: str,
 ) -> Layout:
-    data, tensor, pipeline = _ranks(flags, devices=devices, strategy=strategy)
+    data, tensor, pipeline = _ranks(request, devices=devices, strategy=strategy)
     if data * tensor * pipeline == 1 and (topology is None or devices == 1):
-        return Layout(grad_accum=flags.grad_accum)
+        return Layout(grad_accum=request.grad_accum)
     chosen = _strategy(strategy, tensor=tensor, pipeline=pipeline)
     _check_topology(topology, devices=data * tensor * pipeline)
     return Layout(
-        mode=_mode(flags, strategy=chosen, topology=topology),
+        mode=_mode(request, strategy=chosen, topology=topology),
         strategy=chosen,
         data=data,
         tensor=tensor,
         pipeline=pipeline,
         link=topology.name if topology else "",
-        bucket_bytes=int((flags.bucket_mb or 25) * 2**20),
-        grad_accum=flags.grad_accum,
-        schedule=flags.schedule,
+        bucket_bytes=int((request.bucket_mb or 25) * MIB),
+        grad_accum=request.grad_accum,
+        schedule=request.schedule,
         mitigate=mitigate,
-        contention=flags.contention if topology else "none",
+        contention=request.contention if topology else "none",
     )
 
 
 def _ranks(
-    flags: LayoutFlags, *, devices: int | None, strategy: str | None
+    request: RunRequest, *, devices: int | None, strategy: str | None
 ) -> tuple[int, int, int]:
     """Return data, tensor and pipeline ranks; what is not given takes what is left of devices."""
-    data, tensor, pipeline = flags.data, flags.tensor, flags.pipeline
+    data, tensor, pipeline = request.dp, request.tp, request.pp
     if devices is None:
         if (data, tensor, pipeline) == (None, None, None):
             raise UsageError(
@@ -190,9 +150,9 @@ def _check_topology(topology: Topology | None, *, devices: int) -> None:
         )
 
 
-def _mode(flags: LayoutFlags, *, strategy: Strategy, topology: Topology | None) -> Mode:
+def _mode(request: RunRequest, *, strategy: Strategy, topology: Topology | None) -> Mode:
     for mode in MODES:
-        if mode == flags.mode:
+        if mode == request.mode:
             if strategy == "pp" and mode != "simulated":
                 raise UsageError(
                     f"--parallel pp is simulated from measured stages, not {mode}; "
@@ -208,7 +168,7 @@ def _mode(flags: LayoutFlags, *, strategy: Strategy, topology: Topology | None) 
 
 def settle_mode(
     layout: Layout,
-    flags: LayoutFlags,
+    request: RunRequest,
     *,
     sweep: Sequence[Layout],
     num_parameters: int,
@@ -220,7 +180,7 @@ def settle_mode(
     message is taken for a bucket of fp32 gradients; where the real ones are shorter, the trial sees
     it and refuses.
     """
-    if is_accelerator or flags.mode is not None or layout.mode != "emulated":
+    if is_accelerator or request.mode is not None or layout.mode != "emulated":
         return layout
     if any(_is_too_short(one, num_parameters=num_parameters) for one in (layout, *sweep)):
         return replace(layout, mode="simulated")

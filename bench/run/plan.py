@@ -1,31 +1,103 @@
-"""From a request to a plan: every combination of the swept flags, sizes and dtypes chosen.
+"""All that a run will do: its configurations, with everything that was chosen automatically.
 
-Nothing runs here and torch is not imported; what must be known of the device was inspected before.
+Made by `bench.run.planning`. It is stored beside the rows, so that `--resume` goes on with exactly
+what was begun. No torch in here.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import itertools
+import json
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from bench import discovery
-from bench.core.errors import DataError, MeasurementError
-from bench.core.nouns import DTYPES, Config, Dtype, Layout
-from bench.core.paths import user_path
-from bench.hardware.chip_limit import ChipLimit, check_device
-from bench.measure.inspection import Inspection
-from bench.measure.limits import for_device, within_budget
-from bench.run.layouts import make_layouts, settle_mode
-from bench.run.request import Plan, Planned, RunRequest, profile_of
-from bench.run.request_check import check_request, layouts_check, limit_of, overrides_of
-from bench.run.sizes import SizeChoice, choose_size, possible_sizes
+import msgspec
 
-STARTUP_S = 15.0
-"""What a trial takes besides its limits, for planning only: imports, building, first step."""
+from bench import discovery
+from bench.core.errors import DataError
+from bench.core.nouns import Config
+from bench.core.paths import user_path
+from bench.measure.limits import Limits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """One configuration of a plan."""
+
+    config: Config
+    size_choice: str
+    mem_estimate_bytes: int | None
+    batch: int
+    """Samples in one step of this phase."""
+    items_unit: str
+    elements_unit: str | None
+    data_digest: str
+    """What the row says about the data: 'generated', 'resident' or a digest of the files."""
+    extra_reasons: tuple[str, ...] = ()
+    """Reason codes that every row of this configuration carries."""
+    refusal: tuple[str, str] | None = None
+    """(reason code, detail) when it cannot run here at all."""
+
+    @property
+    def config_hash(self) -> str:
+        """Hash of all that must be equal for two trials to be compared; no hardware, no seed.
+
+        What has a default counts only where it differs: a new flag changes no hash of before.
+        """
+        config = self.config
+        compared = {
+            "workload": config.name,
+            "version": config.version,
+            "params": dict(config.params),
+            "dtype": config.dtype,
+            "compile": config.compile,
+            "channels_last": config.channels_last,
+            "data": self.data_digest,
+            "mode": "simulated" if config.device == "fake" else config.layout.mode,
+        }
+        for field in dataclasses.fields(config):
+            value = getattr(config, field.name)
+            if value != field.default and field.default is not dataclasses.MISSING:
+                is_plain = not dataclasses.is_dataclass(value)
+                compared[field.name] = value if is_plain else dataclasses.asdict(value)
+        text = json.dumps(compared, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that a run will do."""
+
+    planned: tuple[Planned, ...]
+    profile: str
+    min_trials: int
+    max_trials: int
+    limits: Limits
+    target_half_width_frac: float
+    budget_s: float
+    """For the whole run; trials beyond the minimum are not begun when it is used up."""
+    is_budget_firm: bool
+    """True when the user set it: then not even the minimum exceeds it."""
+    timeout_s: float
+    seed: int
+    oom_shrink: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for the run's sidecar."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_dict(values: object) -> Plan:
+        """Read what `to_dict` made; `ValueError` for anything else."""
+        try:
+            plan = msgspec.convert(values, Plan)
+        except msgspec.ValidationError as error:
+            raise ValueError(str(error)) from None
+        if not plan.planned:
+            raise ValueError("no configurations")
+        return plan
 
 
 def shrunk(planned: Planned) -> Planned | None:
@@ -46,150 +118,6 @@ def shrunk(planned: Planned) -> Planned | None:
         batch=workload.batch_size(phase),
         extra_reasons=tuple(dict.fromkeys((*planned.extra_reasons, "oom_shrunk"))),
     )
-
-
-def make_plan(request: RunRequest, *, inspection: Inspection) -> Plan:
-    """Expand the request on the inspected device; `UsageError` on what cannot be meant."""
-    selected = check_request(request)
-    limit = limit_of(request)
-    if limit is not None:
-        check_device(limit, device_type=inspection.device.type)
-    layouts = make_layouts(request.spread)
-    every = [
-        _planned(
-            request,
-            inspection,
-            found=found,
-            phase_name=phase.name,
-            choice=choice,
-            layouts=layouts,
-        )
-        for found, phase in selected
-        for choice in itertools.product(
-            request.sizes or (None,),
-            request.dtypes or (inspection.default_dtype,),
-            overrides_of(request),
-            layouts,
-        )
-    ]
-    # A value given twice, or two sizes made equal by --set, are one configuration.
-    planned = list({one.config_hash: one for one in reversed(every)}.values())[::-1]
-    profile = profile_of(request)
-    limits = for_device(profile.limits, is_accelerator=inspection.is_accelerator)
-    budget_s = request.budget_s or profile.budget_s * len(planned)
-    if request.budget_s is not None:
-        trials = profile.min_trials * len(planned)
-        limits = within_budget(limits, trial_s=max(0.0, budget_s / trials - STARTUP_S))
-    return Plan(
-        planned=tuple(planned),
-        profile=profile.name,
-        min_trials=profile.min_trials,
-        max_trials=profile.max_trials,
-        limits=limits,
-        target_half_width_frac=profile.target_half_width_frac,
-        budget_s=budget_s,
-        is_budget_firm=request.budget_s is not None,
-        timeout_s=request.timeout_s,
-        seed=request.seed,
-        oom_shrink=request.oom_shrink,
-    )
-
-
-def _planned(
-    request: RunRequest,
-    inspection: Inspection,
-    *,
-    found: discovery.Found,
-    phase_name: str,
-    choice: tuple[str | None, Dtype, dict[str, Any], Layout],
-    layouts: Sequence[Layout],
-) -> Planned:
-    size, dtype, overrides, layout = choice
-    limit = limit_of(request)
-    phase = found.phase(phase_name)
-    refusal = _refusal(dtype, inspection)
-    if size is not None:
-        workload = discovery.instance(found, size=size, overrides=overrides)
-        estimate = workload.memory_bytes(phase, dtype=dtype)
-        chosen = SizeChoice(name=size, reason="user", estimate_bytes=estimate)
-    else:
-        check = layouts_check(request, phase, layouts=layouts)
-        try:
-            chosen = choose_size(
-                found,
-                phase,
-                dtype=dtype,
-                overrides=overrides,
-                free_bytes=_free_bytes(inspection, limit=limit),
-                is_cpu=not inspection.is_accelerator,
-                check=check,
-            )
-        except MeasurementError as error:
-            smallest, *_ = possible_sizes(
-                found, list(found.cls.sizes), overrides=overrides, check=check
-            )
-            chosen = SizeChoice(name=smallest, reason="auto: nothing fits", estimate_bytes=0)
-            refusal = ("out_of_memory", str(error))
-    workload = discovery.instance(found, size=chosen.name or None, overrides=overrides)
-    layout = settle_mode(
-        layout,
-        request.spread,
-        sweep=layouts,
-        num_parameters=workload.num_parameters(),
-        is_accelerator=inspection.is_accelerator,
-    )
-    return Planned(
-        config=Config(
-            workload=found.name,
-            source=found.source,
-            phase=phase.name,
-            version=found.version,
-            size=chosen.name,
-            params=discovery.parameters(workload),
-            dtype=dtype,
-            compile=request.is_compiled,
-            channels_last=request.channels_last,
-            data=_data_for_child(request),
-            device=inspection.device.label,
-            threads=request.threads,
-            workers=request.workers,
-            seed=request.seed,
-            layout=layout,
-            chip_limit=limit.name if limit else "",
-        ),
-        size_choice=chosen.reason,
-        mem_estimate_bytes=chosen.estimate_bytes or None,
-        batch=workload.batch_size(phase),
-        items_unit=phase.item,
-        elements_unit=phase.element,
-        data_digest=digest_of(request.data),
-        refusal=refusal,
-    )
-
-
-def _free_bytes(inspection: Inspection, *, limit: ChipLimit | None) -> int | None:
-    free_bytes = inspection.device.memory_free_bytes
-    if limit is None or limit.memory_bytes is None:
-        return free_bytes
-    return limit.memory_bytes if free_bytes is None else min(free_bytes, limit.memory_bytes)
-
-
-def _refusal(dtype: Dtype, inspection: Inspection) -> tuple[str, str] | None:
-    capability = inspection.capabilities.get(dtype)
-    if capability in (None, "ok"):
-        return None
-    works = ", ".join(name for name in DTYPES if inspection.capabilities.get(name) == "ok")
-    how = "refuses" if capability == "raises" else "computes wrong results in"
-    return (
-        "unsupported_dtype",
-        f"{inspection.device.label} {how} {dtype}; it works in {works or 'none of the dtypes'}",
-    )
-
-
-def _data_for_child(request: RunRequest) -> str:
-    if request.data in (None, "resident"):
-        return request.data or "generated"
-    return str(user_path(str(request.data), what="--data").resolve())
 
 
 def digest_of(data: str | None) -> str:

@@ -19,7 +19,7 @@ from bench.measure.request import TrialRequest
 from bench.results.operator_profiles import read_profiles, write_profile
 from bench.results.schema import USABLE, Row
 from bench.run.launch import child_environment
-from bench.run.request import Planned
+from bench.run.plan import Planned
 from bench.run.resources import make_request
 from bench.run.session import Session
 

@@ -6,11 +6,11 @@ choice. Recipes that measure nothing name the command that answers instead. No t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from bench.core.errors import UsageError, one_of
-from bench.run.layouts import LayoutFlags, make_layouts
-from bench.run.request import RunRequest
+from bench.run.layouts import make_layouts
+from bench.run.request import FLAGS, RunRequest, is_given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +32,8 @@ class Recipe:
         """How many configurations it runs at one size."""
         if self.request is None:
             return 0
-        layouts = make_layouts(self.request.spread)
+        layouts = make_layouts(self.request)
         return len(self.request.workloads) * len(layouts) * max(1, len(self.request.batches))
-
-
-def _run(*workloads: str, spread: LayoutFlags | None = None) -> RunRequest:
-    return RunRequest(workloads=workloads, spread=spread or LayoutFlags())
 
 
 RECIPES: tuple[Recipe, ...] = (
@@ -45,31 +41,30 @@ RECIPES: tuple[Recipe, ...] = (
         name="roofs",
         number="X1",
         summary="matrix and memory roofs of this device, and how near programs come",
-        request=_run("llm-prefill", "llm-decode", "imaging-infer"),
+        request=RunRequest(workloads=("llm-prefill", "llm-decode", "imaging-infer")),
         note="bench measure-link measures the roof of a link between real ranks",
     ),
     Recipe(
         name="train",
         number="X2",
         summary="a training step of each domain: time, memory, energy",
-        request=_run("imaging-train", "llm-train"),
+        request=RunRequest(workloads=("imaging-train", "llm-train")),
     ),
     Recipe(
         name="infer",
         number="X3",
         summary="inference of each domain: latency percentiles, energy",
-        request=_run("imaging-infer", "llm-prefill", "llm-decode"),
+        request=RunRequest(workloads=("imaging-infer", "llm-prefill", "llm-decode")),
     ),
     Recipe(
         name="limited-link",
         number="X4",
         summary="training over the full and the cut NVLink, data parallel",
-        request=_run(
-            "llm-train",
-            "imaging-train",
-            spread=LayoutFlags(
-                devices=(8,), parallel=("ddp",), links=("h100-nvlink", "h800-nvlink")
-            ),
+        request=RunRequest(
+            workloads=("llm-train", "imaging-train"),
+            devices=(8,),
+            parallel=("ddp",),
+            links=("h100-nvlink", "h800-nvlink"),
         ),
         note="on a CPU compute is slow and both links are fast: rows of an accelerator decide",
     ),
@@ -77,11 +72,11 @@ RECIPES: tuple[Recipe, ...] = (
         name="limited-link-tensor",
         number="X4",
         summary="a language model over the full and the cut NVLink, tensor parallel",
-        request=_run(
-            "llm-train",
-            spread=LayoutFlags(
-                devices=(2,), parallel=("tp",), links=("h100-nvlink", "h800-nvlink")
-            ),
+        request=RunRequest(
+            workloads=("llm-train",),
+            devices=(2,),
+            parallel=("tp",),
+            links=("h100-nvlink", "h800-nvlink"),
         ),
         note="--devices 8 where the net's heads allow it; rows of an accelerator decide",
     ),
@@ -95,9 +90,11 @@ RECIPES: tuple[Recipe, ...] = (
         name="stacking",
         number="X6",
         summary="one device against 2, 4 and 8 of them over a host bus",
-        request=_run(
-            "imaging-train",
-            spread=LayoutFlags(devices=(1, 2, 4, 8), parallel=("ddp",), links=("l40s-pcie",)),
+        request=RunRequest(
+            workloads=("imaging-train",),
+            devices=(1, 2, 4, 8),
+            parallel=("ddp",),
+            links=("l40s-pcie",),
         ),
         note="n slower chips against one faster: run it on the slower, `--recipe train` on the "
         "faster; bench claims stacking projects what is absent",
@@ -112,7 +109,7 @@ RECIPES: tuple[Recipe, ...] = (
         name="cpu-versus-accelerator",
         number="X8",
         summary="the same work on CPU and accelerator, per second and per joule",
-        request=_run("imaging-infer", "imaging-train"),
+        request=RunRequest(workloads=("imaging-infer", "imaging-train")),
         note="run it twice: with --device cpu, and on an accelerator; energy stays blank where "
         "nothing measures it",
     ),
@@ -120,28 +117,26 @@ RECIPES: tuple[Recipe, ...] = (
         name="tabular",
         number="X8",
         summary="a small tabular net at several numbers of rows in a step",
-        request=replace(_run("tabular-train"), batches=(100, 1_000, 10_000)),
+        request=RunRequest(workloads=("tabular-train",), batches=(100, 1_000, 10_000)),
         note="run it twice: with --device cpu, and on an accelerator",
     ),
     Recipe(
         name="input-bound",
         number="X8",
         summary="share of a training step that waits for the loader",
-        request=_run("imaging-train", "llm-train"),
+        request=RunRequest(workloads=("imaging-train", "llm-train")),
         note="--data resident is the same without the loader",
     ),
     Recipe(
         name="mitigations",
         number="X9",
         summary="what each workaround wins back on a slow link",
-        request=_run(
-            "llm-train",
-            spread=LayoutFlags(
-                devices=(8,),
-                parallel=("ddp",),
-                links=("infinite", "25gbe"),
-                mitigate=("none", "bf16", "powersgd-4", "diloco-64"),
-            ),
+        request=RunRequest(
+            workloads=("llm-train",),
+            devices=(8,),
+            parallel=("ddp",),
+            links=("infinite", "25gbe"),
+            mitigate=("none", "bf16", "powersgd-4", "diloco-64"),
         ),
         note="time only: virtual ranks cannot show what a workaround does to learning",
     ),
@@ -149,14 +144,12 @@ RECIPES: tuple[Recipe, ...] = (
         name="cross-region",
         number="X10",
         summary="two sites that train together over a wide-area link",
-        request=_run(
-            "llm-train",
-            spread=LayoutFlags(
-                devices=(2,),
-                parallel=("ddp",),
-                links=("wan-metro", "wan-hub"),
-                mitigate=("none", "diloco-64"),
-            ),
+        request=RunRequest(
+            workloads=("llm-train",),
+            devices=(2,),
+            parallel=("ddp",),
+            links=("wan-metro", "wan-hub"),
+            mitigate=("none", "diloco-64"),
         ),
         note="rates and delays are assumptions of the presets",
     ),
@@ -164,7 +157,7 @@ RECIPES: tuple[Recipe, ...] = (
         name="alignment",
         number="X11",
         summary="Smith-Waterman recurrence over pairs of sequences",
-        request=_run("align-infer"),
+        request=RunRequest(workloads=("align-infer",)),
         note="torch does not use DPX instructions: no row shows the vendor's seven times",
     ),
     Recipe(
@@ -191,16 +184,5 @@ def with_recipe(name: str, given: RunRequest) -> RunRequest:
         raise UsageError(
             f"recipe {name!r} measures nothing ({chosen.summary}); use: {chosen.instead}"
         )
-    usual = RunRequest(workloads=())
-    filled = {
-        field.name: getattr(chosen.request, field.name)
-        for field in fields(RunRequest)
-        if getattr(given, field.name) == getattr(usual, field.name)
-    }
-    no_layout = LayoutFlags()
-    spread = {
-        field.name: getattr(chosen.request.spread, field.name)
-        for field in fields(LayoutFlags)
-        if getattr(given.spread, field.name) == getattr(no_layout, field.name)
-    }
-    return replace(given, **{**filled, "spread": replace(given.spread, **spread)})
+    values = {name: getattr(chosen.request, name) for name in FLAGS if not is_given(given, name)}
+    return replace(given, **values)

@@ -18,7 +18,7 @@ from bench.measure.inspection import Inspection
 from bench.results.schema import Row
 from bench.run.child import Outcome
 from bench.run.observation import Observation, observed_columns
-from bench.run.request import Planned
+from bench.run.plan import Planned
 
 
 @dataclass(frozen=True, kw_only=True)

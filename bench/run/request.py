@@ -1,131 +1,233 @@
-"""What the user asked for, and which trials that makes.
+"""The flags of `bench run`: each declared once, with its help, its group and how it is read.
 
-A request is the flags, checked; a plan is the configurations they expand to, with everything that
-was chosen automatically written down. The plan is stored beside the rows, so that `--resume` goes
-on with exactly what was begun.
+The command line makes its options from these fields, recipes fill them in, and `command_words`
+prints them back. A field that `Config` has under the same name reaches the trial as it is.
+Lists are sweeps; None and empty are not given.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from bench.core.nouns import Config, Layout
-from bench.measure.limits import PROFILES, Limits, Profile
-from bench.measure.request import config_from_dict
-from bench.run.layouts import LayoutFlags
+from bench.run.flags import (
+    DURATION,
+    INTEGER,
+    INTEGERS,
+    LINKS,
+    NAMES,
+    NUMBER,
+    SETTINGS,
+    SWITCH,
+    TEXT,
+    TEXTS,
+    Flag,
+    flag,
+)
+
+MIB = 2**20
+WORK = "What is run"
+DEVICE = "On which device"
+LAYOUT = "Several devices, and the link between them"
+EFFORT = "How often and how long"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """The flags of `bench run`. Lists are sweeps; empty means the harness chooses."""
+    """What `bench run` is asked to do."""
 
-    workloads: tuple[str, ...]
-    sizes: tuple[str, ...] = ()
-    batches: tuple[int, ...] = ()
-    dtypes: tuple[str, ...] = ()
-    settings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    is_compiled: bool = False
-    channels_last: bool = False
-    data: str | None = None
-    """None for generated data, 'resident', or a path."""
-    device: str | None = None
-    threads: int | None = None
-    workers: int | None = None
-    profile: str = "default"
-    trials: int | None = None
-    budget_s: float | None = None
-    timeout_s: float = 900.0
-    seed: int = 0
-    oom_shrink: bool = False
-    chip_limit: str | None = None
-    spread: LayoutFlags = LayoutFlags()
-    """Several devices and the link between them."""
+    workloads: tuple[str, ...] = flag(
+        "--workload -w",
+        NAMES,
+        WORK,
+        "all, a name such as imaging-train or imaging, a pattern, or a file ./mine.py",
+    )
+    sizes: tuple[str, ...] = flag(
+        "--size",
+        TEXTS,
+        WORK,
+        "tiny, small, base, large; a comma sweeps; default: largest that fits",
+    )
+    batches: tuple[int, ...] = flag("--batch", INTEGERS, WORK, "samples per step; a comma sweeps")
+    dtypes: tuple[str, ...] = flag(
+        "--dtype", TEXTS, WORK, "fp32, tf32, bf16, fp16; a comma sweeps; default: device's"
+    )
+    compile: bool = flag("--compile", SWITCH, WORK, "use torch.compile")
+    channels_last: bool = flag("--channels-last", SWITCH, WORK, "lay tensors out channels last")
+    settings: Mapping[str, tuple[str, ...]] = flag(
+        "--set", SETTINGS, WORK, "parameter key=value; a comma in the value sweeps"
+    )
+    data: str | None = flag(
+        "--data",
+        TEXT,
+        WORK,
+        "real input: a folder or file; or 'resident' to leave the loader out",
+    )
+    device: str | None = flag(
+        "--device", TEXT, DEVICE, "cpu, cuda, cuda:1, npu, ...; default: best there is"
+    )
+    chip_limit: str | None = flag(
+        "--chip-limit",
+        TEXT,
+        DEVICE,
+        "use less of the device: sms=78,memory=24GB on a GPU, cores=2,memory=8GB on a CPU",
+    )
+    threads: int | None = flag("--threads", INTEGER, DEVICE, "CPU compute threads")
+    workers: int | None = flag("--workers", INTEGER, DEVICE, "loader processes")
+    devices: tuple[int, ...] = flag(
+        "--devices",
+        INTEGERS,
+        LAYOUT,
+        "how many, such as 8 or 1,2,8; real ones, or with --link one and the rest virtual",
+    )
+    parallel: tuple[str, ...] = flag(
+        "--parallel", TEXTS, LAYOUT, "ddp, fsdp, tp or pp; a comma sweeps"
+    )
+    tp: int | None = flag("--tp", INTEGER, LAYOUT, "tensor-parallel ranks")
+    dp: int | None = flag("--dp", INTEGER, LAYOUT, "data-parallel ranks")
+    pp: int | None = flag("--pp", INTEGER, LAYOUT, "pipeline stages")
+    links: tuple[str, ...] = flag(
+        "--link",
+        LINKS,
+        LAYOUT,
+        "modelled link: a preset, bw=25GB/s,latency=5us, a file, or a*8/b*4; a comma sweeps; "
+        "`bench list links`",
+    )
+    mode: str | None = flag(
+        "--mode",
+        TEXT,
+        LAYOUT,
+        "real, throttled, emulated or simulated; default: emulated with --link, else real",
+    )
+    bucket_mb: float | None = flag(
+        "--bucket-mb", NUMBER, LAYOUT, "MiB of gradients that ddp sends together; default: 25"
+    )
+    grad_accum: int = flag(
+        "--grad-accum", INTEGER, LAYOUT, "micro-batches in one optimizer step", default=1
+    )
+    schedule: str = flag(
+        "--schedule",
+        TEXT,
+        LAYOUT,
+        "pipeline: 1f1b or interleaved-2; default: 1f1b",
+        default="1f1b",
+    )
+    mitigate: tuple[str, ...] = flag(
+        "--mitigate", TEXTS, LAYOUT, "none, bf16, powersgd-2, diloco-64, ...; a comma sweeps"
+    )
+    contention: str = flag(
+        "--contention",
+        TEXT,
+        LAYOUT,
+        "compute units that communication takes: bracket (none and the link's; the default), none, "
+        "or a number",
+        default="bracket",
+    )
+    profile: str = flag(
+        "--profile",
+        TEXT,
+        EFFORT,
+        "smoke, quick, default or rigorous: 1, 1, 3-5 or 6-10 trials",
+        default="default",
+    )
+    trials: int | None = flag(
+        "--trials", INTEGER, EFFORT, "exactly this many trials of each configuration"
+    )
+    budget_s: float | None = flag(
+        "--budget", DURATION, EFFORT, "time for the whole run, such as 10m"
+    )
+    timeout_s: float = flag(
+        "--timeout", DURATION, EFFORT, "longest time for one trial; default: 15m", default=900.0
+    )
+    seed: int = flag(
+        "--seed", INTEGER, EFFORT, "seed of data, weights and order; default: 0", default=0
+    )
+    oom_shrink: bool = flag("--oom-shrink", SWITCH, EFFORT, "halve the batch when memory runs out")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Planned:
-    """One configuration of a plan."""
-
-    config: Config
-    size_choice: str
-    mem_estimate_bytes: int | None
-    batch: int
-    """Samples in one step of this phase."""
-    items_unit: str
-    elements_unit: str | None
-    data_digest: str
-    """What the row says about the data: 'generated', 'resident' or a digest of the files."""
-    extra_reasons: tuple[str, ...] = ()
-    """Reason codes that every row of this configuration carries."""
-    refusal: tuple[str, str] | None = None
-    """(reason code, detail) when it cannot run here at all."""
-
-    @property
-    def config_hash(self) -> str:
-        """Hash of all that must be equal for two trials to be compared; no hardware, no seed."""
-        config = self.config
-        compared = {
-            "workload": config.name,
-            "version": config.version,
-            "params": dict(config.params),
-            "dtype": config.dtype,
-            "compile": config.compile,
-            "channels_last": config.channels_last,
-            "data": self.data_digest,
-            "mode": "simulated" if config.device == "fake" else config.layout.mode,
-        }
-        if config.chip_limit:
-            compared["chip_limit"] = config.chip_limit
-        if config.layout != Layout():
-            compared["layout"] = dataclasses.asdict(config.layout)
-        text = json.dumps(compared, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+FLAGS: Mapping[str, Flag] = {
+    one.name: one.metadata["flag"] for one in dataclasses.fields(RunRequest)
+}
+"""By the field's name."""
+TO_TRIAL: tuple[str, ...] = tuple(
+    one.name
+    for one in dataclasses.fields(Config)
+    if one.name in FLAGS and one.name not in ("data", "device", "chip_limit")
+)
+"""Flags that a configuration carries to the trial as they were given."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """All that a run will do."""
-
-    planned: tuple[Planned, ...]
-    profile: str
-    min_trials: int
-    max_trials: int
-    limits: Limits
-    target_half_width_frac: float
-    budget_s: float
-    """For the whole run; trials beyond the minimum are not begun when it is used up."""
-    is_budget_firm: bool
-    """True when the user set it: then not even the minimum exceeds it."""
-    timeout_s: float
-    seed: int
-    oom_shrink: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for the run's sidecar."""
-        return dataclasses.asdict(self)
-
-    @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> Plan:
-        """Read what `to_dict` made; raises KeyError or TypeError on anything else."""
-        planned = []
-        for entry in values["planned"]:
-            entry = dict(entry)
-            entry["config"] = config_from_dict(entry["config"])
-            entry["extra_reasons"] = tuple(entry["extra_reasons"])
-            entry["refusal"] = tuple(entry["refusal"]) if entry["refusal"] else None
-            planned.append(Planned(**entry))
-        rest = {key: value for key, value in values.items() if key not in ("planned", "limits")}
-        return Plan(planned=tuple(planned), limits=Limits(**values["limits"]), **rest)
+def read_flags(given: Mapping[str, Any]) -> RunRequest:
+    """Build the request from the command's parameters; `UsageError` where a form is wrong."""
+    values = {}
+    for name, one in FLAGS.items():
+        value = given[one.parameter]
+        if not (value is None or value is False or value == []):
+            values[name] = one.kind.read(value, one.names[0])
+    return RunRequest(**values)
 
 
-def profile_of(request: RunRequest) -> Profile:
-    """Return the profile with `--trials` applied; the name was checked before."""
-    profile = PROFILES[request.profile]
-    if request.trials is None:
-        return profile
-    return dataclasses.replace(profile, min_trials=request.trials, max_trials=request.trials)
+def is_given(request: RunRequest, name: str) -> bool:
+    """Whether the flag of that field is not at its default."""
+    return bool(getattr(request, name) != getattr(_DEFAULT, name))
+
+
+_DEFAULT = RunRequest()
+
+
+# A configuration as a command line ----------------------------------------------------------------
+
+
+def command_words(request: RunRequest) -> list[str]:
+    """Return the flags of `bench run` that make this request."""
+    line: list[str] = []
+    for name, one in FLAGS.items():
+        if not is_given(request, name):
+            continue
+        if one.kind is SWITCH:
+            line.append(one.names[0])
+        for text in one.kind.write(getattr(request, name)):
+            line += [one.names[0], text]
+    return line
+
+
+def request_for(config: Config) -> RunRequest:
+    """Return the request that makes exactly this configuration."""
+    params = {key: (str(value),) for key, value in config.params.items() if key != "batch"}
+    batch = config.params.get("batch")
+    return RunRequest(
+        **{name: getattr(config, name) for name in TO_TRIAL},
+        **_layout_flags(config.layout),
+        workloads=(f"{config.source}:{config.phase}" if config.source else config.name,),
+        sizes=(config.size,) if config.size else (),
+        batches=() if batch is None else (int(batch),),
+        dtypes=(config.dtype,),
+        settings=params,
+        data=None if config.data == "generated" else config.data,
+        device=config.device,
+        chip_limit=config.chip_limit or None,
+    )
+
+
+def _layout_flags(layout: Layout) -> dict[str, Any]:
+    if layout.is_single:
+        return {"grad_accum": layout.grad_accum}
+    usual = Layout()
+    return {
+        "parallel": (str(layout.strategy),),
+        "mode": layout.mode,
+        "dp": layout.data,
+        "tp": layout.tensor,
+        "pp": layout.pipeline,
+        "links": (layout.link,) if layout.link else (),
+        "bucket_mb": None
+        if layout.bucket_bytes == usual.bucket_bytes
+        else layout.bucket_bytes / MIB,
+        "grad_accum": layout.grad_accum,
+        "schedule": layout.schedule,
+        "mitigate": (layout.mitigate,) if layout.mitigate else (),
+        "contention": layout.contention if layout.link else usual.contention,
+    }

@@ -11,8 +11,8 @@ from bench.hardware.chip_limit import parse_chip_limit
 from bench.measure.limits import Limits
 from bench.measure.request import TrialRequest, needs_ranks
 from bench.run.cluster import world_of
+from bench.run.plan import Planned
 from bench.run.record import Facts
-from bench.run.request import Planned
 
 IDLE_S = 5.0
 """Rest with the context open, to know the idle power."""

@@ -19,10 +19,9 @@ from bench.results.schema import USABLE, Row
 from bench.results.store import Store, samples_path
 from bench.run.child import Outcome
 from bench.run.observation import Observation
-from bench.run.plan import shrunk
+from bench.run.plan import Plan, Planned, shrunk
 from bench.run.progress import Progress
 from bench.run.record import Facts, make_row
-from bench.run.request import Plan, Planned
 from bench.run.resources import make_request
 from bench.run.watched import keep_samples, run_watched
 

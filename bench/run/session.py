@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bench import discovery
 from bench.core.errors import DataError, ExitCode, IncompatibleError, UsageError
@@ -18,11 +17,11 @@ from bench.measure.limits import PROFILES
 from bench.results import environment
 from bench.results.schema import USABLE
 from bench.results.store import Store
-from bench.run.plan import digest_of, make_plan, shrunk
+from bench.run.plan import Plan, Planned, digest_of, shrunk
+from bench.run.planning import check_request, make_plan
 from bench.run.progress import Progress
 from bench.run.record import Facts
-from bench.run.request import Plan, Planned, RunRequest
-from bench.run.request_check import check_request
+from bench.run.request import RunRequest
 from bench.run.runner import Ended, Runner, utc_now
 
 
@@ -44,7 +43,7 @@ class Session:
 
 def prepare(request: RunRequest, *, note: Callable[[str], None]) -> tuple[Plan, Inspection]:
     """Check the request and plan it on the device; raises `BenchError` before anything runs."""
-    check_request(request)
+    selected = check_request(request)
     is_smoke = request.profile in PROFILES and PROFILES[request.profile].limits.is_smoke
     if request.device != "fake":
         note("looking at the device" + ("" if is_smoke else " (its roof is measured once)"))
@@ -54,7 +53,8 @@ def prepare(request: RunRequest, *, note: Callable[[str], None]) -> tuple[Plan, 
         with_roof=not is_smoke,
         threads=request.threads,
     )
-    return make_plan(request, inspection=inspection), inspection
+    plan = make_plan(request, selected=selected, inspection=inspection)
+    return plan, inspection
 
 
 def begin(plan: Plan, inspection: Inspection, *, folder: Path) -> Session:
@@ -87,8 +87,8 @@ def resume(name: str, *, folder: Path, note: Callable[[str], None]) -> Session:
     """Take up a run by its id, file name or path; refuses when workload or device changed."""
     store = Store.open(find_run(name, folder=folder), note=note)
     try:
-        plan = Plan.from_dict(_stored_plan(store))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        plan = Plan.from_dict(store.request["plan"])
+    except (KeyError, ValueError) as error:
         raise DataError(
             f"{store.path}: its plan cannot be read ({error}); start a new run"
         ) from error
@@ -99,13 +99,6 @@ def resume(name: str, *, folder: Path, note: Callable[[str], None]) -> Session:
     _refuse_other_device(store, inspection)
     fingerprint = environment.fingerprint(torch_facts=dict(inspection.torch_facts))
     return Session(plan=plan, facts=make_facts(inspection, fingerprint), store=store)
-
-
-def _stored_plan(store: Store) -> Any:
-    plan = store.request["plan"]
-    if not isinstance(plan, dict) or not plan.get("planned"):
-        raise TypeError("no configurations")
-    return plan
 
 
 def _refuse_changed_inputs(planned: Planned) -> None:

@@ -1,7 +1,8 @@
 """Which named size fits: the largest whose memory estimate leaves a margin.
 
 A CPU is offered no more than `small`: `base` and `large` fit in a server's memory, but a step of
-theirs takes minutes there, and a benchmark that does not end has measured nothing.
+theirs takes minutes there, and a benchmark that does not end has measured nothing. Nor is a device
+whose memory nobody knows, because `large` would run out of it on most.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,19 +33,24 @@ def choose_size(
     found: discovery.Found,
     phase: Phase,
     *,
+    asked: str | None,
     dtype: Dtype,
     overrides: dict[str, Any],
     free_bytes: int | None,
     is_cpu: bool,
     check: Callable[[Workload], None],
 ) -> SizeChoice:
-    """Return the largest size that fits and that `check` lets pass.
+    """Return the size asked for, else the largest that fits and that `check` lets pass.
 
     Raises `MeasurementError` when not even the smallest of them fits, and what `check` raises when
     it lets none pass.
     """
+    if asked is not None:
+        workload = discovery.instance(found, size=asked, overrides=overrides)
+        estimate = workload.memory_bytes(phase, dtype=dtype)
+        return SizeChoice(name=asked, reason="user", estimate_bytes=estimate)
     every = [name for name in SIZES if name in found.cls.sizes]
-    if is_cpu:
+    if is_cpu or free_bytes is None:
         every = [name for name in every if name in CPU_SIZES] or every[:1]
     candidates = possible_sizes(found, every, overrides=overrides, check=check)
     if not candidates:

@@ -17,7 +17,7 @@ from bench.results.frame import read_frame
 from bench.results.reader import read_rows
 from bench.results.schema import Row
 from bench.results.store import Store
-from bench.run.plan import make_plan
+from bench.run.planning import check_request, make_plan
 from bench.run.request import RunRequest
 from tests.analysis.synthetic_rows import trials, write_csv
 
@@ -92,5 +92,7 @@ def test_plan_a_sweep(benchmark: Any) -> None:
         device="fake",
     )
     inspection = Inspection(device=FAKE, capabilities={})
-    plan = benchmark(make_plan, request, inspection=inspection)
+    plan = benchmark(
+        lambda: make_plan(request, selected=check_request(request), inspection=inspection)
+    )
     assert len(plan.planned) == 5 * 2 * 4 * 2

@@ -11,7 +11,9 @@ from bench.cli import main
 from bench.core.nouns import Layout
 from bench.results.reader import read_rows
 from bench.results.schema import Row
-from bench.run.layouts import LayoutFlags, make_layouts, settle_mode, split_links
+from bench.run.flags import split_links
+from bench.run.layouts import make_layouts, settle_mode
+from bench.run.request import RunRequest
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -133,36 +135,36 @@ def test_commas_inside_a_described_link_do_not_split_it() -> None:
 
 
 def layout(**flags: object) -> Layout:
-    (found,) = make_layouts(LayoutFlags(**flags))  # type: ignore[arg-type]
+    (found,) = make_layouts(RunRequest(**flags))  # type: ignore[arg-type]
     return found
 
 
 def test_ranks_that_are_not_given_take_what_is_left() -> None:
-    found = layout(devices=(8,), tensor=4, links=("pcie4",))
+    found = layout(devices=(8,), tp=4, links=("pcie4",))
     assert (found.strategy, found.data, found.tensor, found.pipeline) == ("tp", 2, 4, 1)
-    found = layout(tensor=4, data=2, pipeline=2, links=("pcie4",))
+    found = layout(tp=4, dp=2, pp=2, links=("pcie4",))
     assert (found.strategy, found.devices, found.mode) == ("pp", 16, "simulated")
     assert layout(devices=(8,), parallel=("tp",), links=("pcie4",)).tensor == 8
     assert layout(devices=(8,), parallel=("fsdp",)).mode == "real"
 
 
 def test_one_device_of_a_sweep_is_plain() -> None:
-    found = make_layouts(LayoutFlags(devices=(1, 2), links=("pcie4", "ndr")))
+    found = make_layouts(RunRequest(devices=(1, 2), links=("pcie4", "ndr")))
     assert [one.is_single for one in found] == [True, False, False]
 
 
 def test_a_cpu_simulates_what_its_timer_cannot_keep() -> None:
-    flags = LayoutFlags(devices=(2,), links=("h100-nvlink",))
+    flags = RunRequest(devices=(2,), links=("h100-nvlink",))
     (found,) = make_layouts(flags)
     settled = settle_mode(found, flags, sweep=[], num_parameters=10**6, is_accelerator=False)
     assert (found.mode, settled.mode) == ("emulated", "simulated")
     kept = settle_mode(found, flags, sweep=[], num_parameters=10**6, is_accelerator=True)
     assert kept == found
-    asked = LayoutFlags(devices=(2,), links=("h100-nvlink",), mode="emulated")
+    asked = RunRequest(devices=(2,), links=("h100-nvlink",), mode="emulated")
     (found,) = make_layouts(asked)
     kept = settle_mode(found, asked, sweep=[], num_parameters=10**6, is_accelerator=False)
     assert kept.mode == "emulated"
-    slow = LayoutFlags(devices=(2,), links=("10gbe",))
+    slow = RunRequest(devices=(2,), links=("10gbe",))
     (found,) = make_layouts(slow)
     kept = settle_mode(found, slow, sweep=[], num_parameters=10**8, is_accelerator=False)
     assert kept.mode == "emulated"

@@ -216,6 +216,19 @@ def test_memory_that_runs_out_is_a_row_and_half_the_batch_another(least: Ran) ->
     assert_right(shrunk)
 
 
+def test_the_size_fits_in_memory_that_only_the_backend_tells_of(
+    simdev_env: dict[str, str],
+) -> None:
+    chosen = ("run", "--device", "simdev", "--workload", "llm-decode", "--profile", "smoke")
+    # Without statistics the total, which the device states, is all that is known.
+    limits = {"oom_above=300000000": "small", "oom_above=60000000,no_memory_stats": "tiny"}
+    for quirks, size in limits.items():
+        done = bench(*chosen, "--dry-run", env=simdev_env, quirks=quirks)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert size in done.stdout
+        assert "large" not in done.stdout.replace("largest", "")
+
+
 def test_without_bf16_the_default_is_fp32(least: Ran) -> None:
     assert {row["dtype"] for row in least.rows} == {"fp32"}
 

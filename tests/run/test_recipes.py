@@ -8,7 +8,7 @@ import pytest
 from bench import discovery
 from bench.cli import main
 from bench.core.errors import BenchError
-from bench.run.layouts import LayoutFlags, make_layouts
+from bench.run.layouts import make_layouts
 from bench.run.recipes import RECIPES, Recipe, recipe, with_recipe
 from bench.run.request import RunRequest
 from bench.run.selection import select
@@ -26,13 +26,13 @@ def test_all_twelve_experiments_have_a_recipe() -> None:
 def test_workloads_and_layouts_of_a_recipe_exist(one: Recipe) -> None:
     assert one.request is not None
     assert select(one.request.workloads)
-    assert make_layouts(one.request.spread)
+    assert make_layouts(one.request)
 
 
 @pytest.mark.parametrize("one", [r for r in RECIPES if r.request is None], ids=lambda r: r.name)
 def test_what_measures_nothing_names_the_command_that_answers(one: Recipe) -> None:
     with pytest.raises(BenchError, match=f"use: {one.instead}"):
-        with_recipe(one.name, RunRequest(workloads=()))
+        with_recipe(one.name, RunRequest())
 
 
 def test_an_unknown_recipe_is_answered_with_the_nearest() -> None:
@@ -41,11 +41,9 @@ def test_an_unknown_recipe_is_answered_with_the_nearest() -> None:
 
 
 def test_flags_win_over_the_recipe() -> None:
-    given = RunRequest(
-        workloads=(), sizes=("tiny",), spread=LayoutFlags(links=("pcie4",)), device="fake"
-    )
+    given = RunRequest(workloads=(), sizes=("tiny",), links=("pcie4",), device="fake")
     told = with_recipe("limited-link", given)
-    assert told.spread.links == ("pcie4",) and told.spread.devices == (8,)
+    assert told.links == ("pcie4",) and told.devices == (8,)
     assert told.workloads == ("llm-train", "imaging-train") and told.sizes == ("tiny",)
     assert with_recipe("train", RunRequest(workloads=("sleep",))).workloads == ("sleep",)
 

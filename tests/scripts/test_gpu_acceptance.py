@@ -1,0 +1,203 @@
+"""The acceptance of an accelerator: each verdict fails on a planted fault, and the table runs."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts import gpu_acceptance, gpu_checks
+from scripts.gpu_acceptance import STEPS, Step, environment_for, judge, read_document, run_step
+
+ROOT = Path(__file__).parents[2]
+pytest_plugins = ["tests.simdev.fixture"]
+
+ROW: Mapping[str, Any] = {
+    "workload": "llm-train",
+    "config_hash": "one",
+    "status": "OK",
+    "reasons": None,
+    "step_clock": "event",
+    "check_error_frac": 0.001,
+    "check_tolerance_frac": 0.01,
+    "compile_s": 20.0,
+    "mem_estimate_bytes": 12e9,
+    "mem_alloc_peak_bytes": 10e9,
+    "energy_j": 7000.0,
+    "energy_integrated_j": 6900.0,
+    "energy_source": "counter",
+    "roof_frac": 0.55,
+    "mfu_frac": 0.4,
+    "mode": "emulated",
+    "simulated_error_frac": 0.01,
+}
+LINKED = [
+    {**ROW, "parallel": parallel, "link": link, "step_mean_ms": step_ms, "config_hash": link}
+    for parallel in ("ddp", "fsdp")
+    for link, step_ms in (("infinite", 50.0), ("h100-nvlink", 52.0), ("10gbe", 700.0))
+]
+DEVICE = {"label": "cuda:0", "type": "cuda", "name": "H100", "memory_bytes": 8e10,
+          "dtypes": {"fp32": "ok"}, "telemetry": ["power"], "chips": ["h100-sxm-80g"]}  # fmt: skip
+DELAYS = [{"asked_s": 1e-4, "held_s": 1.02e-4, "beside": "nothing"},
+          {"asked_s": 1e-4, "held_s": 1.2e-3, "beside": "product"}]  # fmt: skip
+GOOD: dict[str, dict[str, Any]] = {
+    "devices": {"devices": [DEVICE]},
+    "doctor": {"findings": []},
+    "roof": {"roof_flops_per_s": 700e12, "product_flops_per_s": 690e12},
+    "delays": {"delays": DELAYS},
+    "attention": {"attention": ["aten::_scaled_dot_product_efficient_attention"]},
+    "phases": {"rows": [{**ROW, "workload": phase} for phase in gpu_acceptance.PHASES]},
+    "compiled": {"rows": [ROW]},
+    "train": {"rows": [ROW], "profiles": [{"covered_frac": 0.93}]},
+    "links": {"rows": LINKED},
+    "tests-devices": {"passed": 9, "failed": 0, "skipped": 1},
+    "tests-links": {"passed": 9, "failed": 0, "skipped": 0},
+    "tests-ranks": {"passed": 2, "failed": 0, "skipped": 0},
+    "no-toolkit": {"passed": 12, "failed": 0, "skipped": 0},
+}
+
+
+def step(name: str) -> Step:
+    return next(one for one in STEPS if one.name == name)
+
+
+@pytest.mark.parametrize("name", [one.name for one in STEPS])
+def test_a_good_document_passes(name: str) -> None:
+    assert judge(step(name), GOOD[name], is_cuda=True) == ()
+
+
+@pytest.mark.parametrize("name", [one.name for one in STEPS])
+def test_an_empty_document_passes_nowhere(name: str) -> None:
+    assert judge(step(name), {}, is_cuda=True)
+    blank = {key: [] for key in GOOD[name] if key != "findings"}
+    assert not blank or judge(step(name), blank, is_cuda=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "fault", "said"),
+    [
+        ("phases", {"status": "INVALID", "reasons": "check_failed"}, "INVALID check_failed"),
+        ("phases", {"status": "WARN", "reasons": "smoke;thermal"}, "smoke;thermal"),
+        ("phases", {"workload": "other"}, "phases are"),
+        ("phases", {"step_clock": "host"}, "step_clock is host"),
+        ("phases", {"check_error_frac": 0.02}, "0.02 off"),
+        ("phases", {"check_error_frac": float("nan")}, "nan off"),
+        ("phases", {"check_error_frac": None}, "None off"),
+        ("compiled", {"compile_s": None}, "compile_s is None"),
+        ("train", {"mem_estimate_bytes": 7e9}, "is 0.7, not 0.8 to 1.5"),
+        ("train", {"mem_alloc_peak_bytes": 7e9}, "not 0.8 to 1.5"),
+        ("train", {"energy_integrated_j": 5000.0}, "is 1.4, not 0.85 to 1.15"),
+        ("train", {"energy_source": "integrated"}, "energy_source is integrated"),
+        ("train", {"energy_j": None}, "energy_j over energy_integrated_j is None"),
+        ("train", {"roof_frac": 1.2}, "roof_frac is 1.2"),
+        ("train", {"mfu_frac": None}, "mfu_frac is None"),
+        ("links", {"mode": "simulated"}, "mode is simulated"),
+        ("links", {"simulated_error_frac": -0.05}, "simulated_error_frac is -0.05"),
+        ("links", {"step_mean_ms": 20.0, "link": "10gbe"}, "ms over infinite"),
+        ("links", {"step_mean_ms": 53.0, "link": "10gbe"}, "10gbe costs nothing"),
+        ("links", {"link": "pcie4"}, "only"),
+    ],
+)
+def test_a_fault_in_one_row_fails(name: str, fault: dict[str, Any], said: str) -> None:
+    rows = [*GOOD[name]["rows"][:-1], {**GOOD[name]["rows"][-1], **fault}]
+    reasons = judge(step(name), {**GOOD[name], "rows": rows}, is_cuda=True)
+    assert any(said in reason for reason in reasons), reasons
+
+
+@pytest.mark.parametrize(
+    ("name", "document", "said"),
+    [
+        ("devices", {"devices": [{**DEVICE, "dtypes": {"fp32": "wrong"}}]}, "wrong"),
+        ("devices", {"devices": [{**DEVICE, "chips": []}]}, "catalogue"),
+        ("devices", {"devices": [{**DEVICE, "telemetry": []}]}, "telemetry is []"),
+        ("doctor", {"findings": None}, "no list"),
+        ("roof", {"roof_flops_per_s": 570e12, "product_flops_per_s": 690e12}, "0.826"),
+        ("roof", {"roof_flops_per_s": None, "product_flops_per_s": 690e12}, "rates"),
+        ("delays", {"delays": [{**DELAYS[0], "held_s": 9e-5}]}, "9e-05 s held"),
+        ("delays", {"delays": [{**DELAYS[0], "held_s": 2e-4}]}, "0.0002 s held"),
+        ("attention", {"attention": [gpu_checks.MATH_ATTENTION]}, "math kernel"),
+        ("train", {"rows": [ROW], "profiles": [{"covered_frac": 0.4}]}, "cover [0.4]"),
+        ("train", {"rows": [ROW]}, "0 operator profiles"),
+        ("tests-links", {"passed": 9, "failed": 1, "skipped": 0}, "1 tests failed"),
+        ("tests-links", {"passed": 0, "failed": 0, "skipped": 9}, "no test passed"),
+    ],
+)
+def test_a_faulty_document_fails(name: str, document: dict[str, Any], said: str) -> None:
+    reasons = judge(step(name), document, is_cuda=True)
+    assert any(said in reason for reason in reasons), reasons
+
+
+def test_what_only_a_gpu_can_hold_is_not_asked_of_a_cpu() -> None:
+    rows = [{**row, "step_clock": "host"} for row in GOOD["phases"]["rows"]]
+    assert judge(step("phases"), {"rows": rows}, is_cuda=False) == ()
+
+
+def test_limits_fit_eight_minutes_and_the_plan_says_so() -> None:
+    assert sum(one.seconds for one in STEPS) <= gpu_acceptance.MOST_S
+    done = acceptance("--plan")
+    assert all(one.name in done.stdout for one in STEPS)
+    assert done.stdout.splitlines()[-1].split()[0] == f"{sum(one.seconds for one in STEPS):.0f}"
+
+
+def test_a_step_past_its_limit_or_without_a_document_fails(tmp_path: Path) -> None:
+    slow = Step(name="slow", command=("-c", "import time; time.sleep(60)"), seconds=0.3)
+    outcome = run_step(slow, device="cuda", out=tmp_path)
+    assert (outcome.verdict, outcome.reasons) == ("FAIL", ("not finished after 0.3 s",))
+    broken = Step(name="broken", command=("-c", "raise SystemExit('no')"), seconds=30)
+    outcome = run_step(broken, device="cuda", out=tmp_path)
+    assert (outcome.verdict, outcome.reasons) == ("FAIL", ("exit code 1",))
+    assert "no" in (tmp_path / "broken.err").read_text()
+
+
+def test_the_toolkit_is_hidden(tmp_path: Path) -> None:
+    (tmp_path / "nvcc").touch()
+    base = {"PATH": f"{tmp_path}{os.pathsep}/usr/bin", "CUDA_HOME": str(tmp_path)}
+    hidden = environment_for(step("no-toolkit"), base)
+    assert hidden["PATH"] == "/usr/bin"
+    assert not Path(hidden["CUDA_HOME"]).exists()
+    assert environment_for(step("phases"), base)["PATH"] == base["PATH"]
+
+
+def test_profiles_are_read_from_beside_the_rows(tmp_path: Path) -> None:
+    path = tmp_path / "run.csv"
+    (tmp_path / "run.operators.json").write_text('{"profiles": [{"covered_frac": 0.9}]}')
+    document = read_document(json.dumps({"path": str(path), "rows": []}))
+    assert document["profiles"] == [{"covered_frac": 0.9}]
+    assert read_document("....\n3 passed, 1 error in 2.1s")["failed"] == 1
+    with pytest.raises(ValueError, match="neither"):
+        read_document("Segmentation fault")
+
+
+def test_an_unknown_step_is_named() -> None:
+    done = acceptance("--only", "rof")
+    assert done.returncode == 1
+    assert "no step 'rof'; there are devices, doctor" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("device", ["cpu", "simdev"])
+def test_the_table_holds_without_a_gpu(
+    device: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    simulated = request.getfixturevalue("simdev_env") if device == "simdev" else {}
+    done = acceptance("--device", device, "--out", str(tmp_path), environment=simulated)
+    assert done.returncode == 0, done.stdout
+    assert "PASS  phases" in done.stdout and "SKIP  delays" in done.stdout
+
+
+def acceptance(
+    *arguments: str, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "scripts.gpu_acceptance", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )

@@ -19,7 +19,14 @@ THREADS = 512
 TRAFFIC_BYTES = 2**28
 """Memory that the traffic goes through: more than any second-level cache."""
 
-SOURCE = r"""
+_IN_FLIGHT = 8
+"""Loads of a thread under way at once: 64 KiB of a block, so that 16 blocks reach over 1 TB/s."""
+SOURCE = (
+    f"""
+#define IN_FLIGHT {_IN_FLIGHT}
+#define VECTORS {TRAFFIC_BYTES // 16}u
+"""
+    r"""
 __device__ unsigned long long now_ns() {
   unsigned long long ns;
   asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(ns));
@@ -47,25 +54,41 @@ extern "C" __global__ void reserve(unsigned long long* free_ns, unsigned long lo
   stamps[slot + 2] = start + duration;
 }
 
-// Returns at the end that `reserve` left; meanwhile moves num_bytes at a steady rate.
-extern "C" __global__ void hold(const unsigned long long* stamps, long long slot,
-                                float4* traffic, long long num_vectors, long long num_bytes) {
+// Returns at the end that `reserve` left. Meanwhile moves num_bytes at a steady rate, and adds what
+// it has moved to `moved`. A warp decides as one, and moves a batch when half of it is due. Each
+// thread has several loads under way: one at a time would move a fraction of what a link carries.
+extern "C" __global__ void hold(const unsigned long long* stamps, long long slot, float4* traffic,
+                                long long num_bytes, unsigned long long* moved) {
   const unsigned long long start = stamps[slot + 1], end = stamps[slot + 2];
-  const double share = (double)num_bytes / gridDim.x, duration = (double)(end - start);
-  const double bytes = 2.0 * blockDim.x * sizeof(float4);
-  double moved = 0;
-  unsigned long long index = blockIdx.x * blockDim.x + threadIdx.x;
-  for (unsigned long long now = now_ns(); now < end; now = now_ns()) {
-    if (num_bytes && now > start && moved * duration < share * (double)(now - start)) {
-      float4 value = traffic[index % num_vectors];
-      value.x += 1.0f;
-      traffic[index % num_vectors] = value;
-      index += gridDim.x * blockDim.x;
-      moved += bytes;
-    }
+  if (num_bytes == 0) {
+    while (now_ns() < end) { }
+    return;
   }
+  const unsigned int step = gridDim.x * blockDim.x;
+  unsigned int index = blockIdx.x * blockDim.x + threadIdx.x;
+  const double batch = 2.0 * 32 * IN_FLIGHT * sizeof(float4), due = num_bytes / batch;
+  const double warps = due < step / 32 ? (due < 1 ? 1 : floor(due)) : step / 32;
+  const double rate = (index / 32 < warps ? num_bytes / warps : 0) / (double)(end - start);
+  double mine = 0;
+  while (true) {
+    const unsigned long long now = __shfl_sync(0xffffffff, now_ns(), 0);
+    if (now >= end) break;
+    if (now <= start || mine + batch / 2 > rate * (double)(now - start)) continue;
+    float4 values[IN_FLIGHT];
+    #pragma unroll
+    for (int i = 0; i < IN_FLIGHT; i++) values[i] = traffic[(index + i * step) % VECTORS];
+    #pragma unroll
+    for (int i = 0; i < IN_FLIGHT; i++) {
+      values[i].x += 1.0f;
+      traffic[(index + i * step) % VECTORS] = values[i];
+    }
+    index += IN_FLIGHT * step;
+    mine += batch;
+  }
+  if (threadIdx.x % 32 == 0) atomicAdd(moved, (unsigned long long)mine);
 }
 """
+)
 
 
 class DelayKernels:
@@ -74,7 +97,9 @@ class DelayKernels:
     def __init__(self, device: torch.device) -> None:
         self._kernels = GpuKernels(SOURCE, device=device)
         self._device = device
-        self._traffic = torch.zeros(4, device=device)
+        self._traffic = torch.zeros(0, device=device)
+        self._moved = torch.zeros(1, dtype=torch.int64, device=device)
+        self._asked_bytes = 0
 
     def stamp(self, stamps: Tensor, slot: int, *, stream: torch.cuda.Stream) -> None:
         """Write the time at which `stream` gets here."""
@@ -104,7 +129,8 @@ class DelayKernels:
     ) -> None:
         """Hold `stream` until the end that `reserve` wrote, on `units` compute units."""
         num_bytes = round(traffic_bytes) if units else 0
-        if num_bytes and self._traffic.numel() * 4 < TRAFFIC_BYTES:
+        self._asked_bytes += num_bytes
+        if num_bytes and not self._traffic.numel():
             self._traffic = torch.zeros(TRAFFIC_BYTES // 4, device=self._device)
             torch.cuda.synchronize(self._device)  # zeroed on another stream
         self._kernels.launch(
@@ -112,9 +138,18 @@ class DelayKernels:
             stamps,
             slot,
             self._traffic,
-            self._traffic.numel() // 4,
             num_bytes,
+            self._moved,
             grid=max(1, units),
             block=THREADS if units else 1,
             stream=stream,
         )
+
+    def take_traffic(self) -> tuple[int, int]:
+        """Return bytes asked for and bytes moved since the last call; waits for the device."""
+        torch.cuda.synchronize(self._device)
+        asked_bytes, moved_bytes = self._asked_bytes, int(self._moved.item())
+        self._asked_bytes = 0
+        self._moved.zero_()
+        torch.cuda.synchronize(self._device)  # other streams add to it
+        return asked_bytes, moved_bytes

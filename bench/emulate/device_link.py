@@ -100,6 +100,10 @@ class DeviceLink:
         """Hold with `units` blocks and with memory traffic; 0: with one thread and none."""
         self._units = units
 
+    def take_traffic(self) -> tuple[int, int]:
+        """Return bytes that contention asked for, and that were moved, since the last call."""
+        return self._kernels.take_traffic()
+
     def carry(
         self,
         issued: Issued,
@@ -134,7 +138,8 @@ class DeviceLink:
             if issued.modelled_s > 0:
                 self._hold(issued, slot=slot, stream=stream)
             future: torch.futures.Future[list[Tensor]] = torch.futures.Future(devices=[self.device])
-            future.set_result(outputs)
+            # To wait for a future is to wait for the devices of its tensors: a barrier has none.
+            future.set_result(outputs or [self._free[level]])
         if is_async:
             for tensor in touched():
                 if tensor.is_cuda:

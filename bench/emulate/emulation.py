@@ -62,6 +62,11 @@ class Emulation:
         """
         self.link.set_contention(units)
 
+    def take_traffic(self) -> tuple[int, int]:
+        """Return bytes that contention asked for, and that were moved, since the last call."""
+        traffic: tuple[int, int] = self.link.take_traffic()
+        return traffic
+
     def set_cpu_tax(self, copies: float) -> None:
         """Copy `copies` times the bytes of each collective beside it, as sockets do; CPU only."""
         if not isinstance(self.link, HostLink):

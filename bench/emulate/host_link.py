@@ -61,6 +61,10 @@ class HostLink:
     def set_contention(self, units: int) -> None:
         """Nothing on a CPU takes compute units; `CpuTax` is what carrying costs here."""
 
+    def take_traffic(self) -> tuple[int, int]:
+        """Nothing is asked here."""
+        return 0, 0
+
     def carry(
         self,
         issued: Issued,

@@ -144,13 +144,16 @@ def _agreement(traces: Sequence[StepTrace], replays: Sequence[Replay]) -> tuple[
     return row, ["simulation_disagrees"] if abs(error_frac) > AGREEMENT_FRAC else []
 
 
-def widened(row: Row, *, contended_ms: float | None) -> Row:
+def widened(row: Row) -> Row:
     """Return the bracket's upper end with contention counted in: slow link, slowed compute."""
     high, simulated = row.get("step_high_ms"), row.get("simulated_step_ms")
-    if contended_ms is None or not isinstance(high, float) or not isinstance(simulated, float):
-        return {}
+    contended_ms = row.get("contended_step_ms")
+    if not (isinstance(high, float) and isinstance(simulated, float)):
+        return row
+    if not isinstance(contended_ms, float):
+        return row
     slowed_ms = contended_ms + max(0.0, high - simulated)
-    return {"contended_step_ms": contended_ms, "step_high_ms": max(high, slowed_ms)}
+    return row | {"step_high_ms": max(high, slowed_ms)}
 
 
 def is_unresolved(trace: StepTrace, *, resolution_s: float) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from bench.core.errors import UnresolvedLinkError
@@ -22,6 +23,7 @@ from bench.hardware.collectives import Cost, Group, Op
 from bench.hardware.cost import CostModel
 from bench.hardware.topology import parse_topology
 from bench.measure.communication import Traces, is_unresolved
+from bench.results.schema import Row
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +35,10 @@ TRACED_STEPS = 30
 TRACED_S = 10.0
 FEWEST_TRACED = 5
 """What is traced after a window on an accelerator: so many steps, or so long, but the fewest."""
-CONTENDED_STEPS = 200
+CONTENDED_PAIRS = 100
 CONTENDED_S = 5.0
+FEWEST_PAIRS = 4
+"""Pairs of steps without and with contention: so many, or so long, but the fewest."""
 CPU_TAX_COPIES = 48.0
 """Copies of each byte at the upper end of the bracket on a CPU: what gloo and TCP burn for a byte,
 told in copies of one. Fitted on one point of real ranks, one core each, where it shows little: two
@@ -104,51 +108,70 @@ class ModelledLink:
             if most > FEWEST_TRACED and index + 1 >= FEWEST_TRACED and is_late:
                 break
 
-    def contended_step_s(
-        self, step: Callable[[], None], *, synchronize: Callable[[], None]
-    ) -> tuple[float | None, int | None]:
-        """Median step while communication also takes resources, and how many compute units.
+    def contended_columns(
+        self, step: Callable[[], None], *, synchronize: Callable[[], None], step_s: Sequence[float]
+    ) -> Row:
+        """Columns of the step while communication also takes resources; `step_s` are those without.
 
-        (None, None) where the layout asks for none, nothing is emulated, or the link's share is
-        not known.
+        Nothing where the layout asks for none, nothing is emulated, or the link's share is not
+        known. Steps of the window are not synchronised, so what contention adds comes from pairs
+        of synchronised steps, without and with it in turn.
         """
-        units = self._contention_units()
         if self._layout.mode != "emulated" or self._layout.contention in ("none", "0"):
-            return None, None
-        if self._emulation.device.type == "cpu":
-            self._emulation.set_cpu_tax(CPU_TAX_COPIES)
-            units = None
-        elif units:
-            self._emulation.set_contention(units)
-        else:
-            return None, None
-        step_s = _time_steps(step, synchronize=synchronize)
-        if self._emulation.device.type == "cpu":
-            self._emulation.set_cpu_tax(0.0)
-        else:
-            self._emulation.set_contention(0)
-        return median(step_s), units
+            return {}
+        is_cpu = self._emulation.device.type == "cpu"
+        units = None if is_cpu else self._contention_units()
+        if not is_cpu and not units:
+            return {}
+
+        def contend(is_on: bool) -> None:
+            if is_cpu:
+                self._emulation.set_cpu_tax(CPU_TAX_COPIES if is_on else 0.0)
+            else:
+                self._emulation.set_contention(units or 0 if is_on else 0)
+
+        added_s = self._added_s(step, synchronize=synchronize, contend=contend)
+        asked_bytes, moved_bytes = self._emulation.take_traffic()
+        average = median if self.period_steps == 1 else fmean
+        return {
+            "contended_step_ms": (average(step_s) + added_s) * 1e3,
+            "contention_units": units,
+            "contention_moved_frac": moved_bytes / asked_bytes if asked_bytes else None,
+        }
+
+    def _added_s(
+        self,
+        step: Callable[[], None],
+        *,
+        synchronize: Callable[[], None],
+        contend: Callable[[bool], None],
+    ) -> float:
+        """Median of what contention adds to a step; the first pair is not counted."""
+        added_s: list[float] = []
+        start_s = time.monotonic()
+        while len(added_s) < CONTENDED_PAIRS:
+            took_s = []
+            for is_on in (False, True):
+                contend(is_on)
+                synchronize()
+                begin_s = time.monotonic()
+                for _ in range(self.period_steps):
+                    step()
+                    synchronize()
+                took_s.append(time.monotonic() - begin_s)
+            contend(False)
+            added_s.append((took_s[1] - took_s[0]) / self.period_steps)
+            is_late = time.monotonic() - start_s > CONTENDED_S
+            # A period of a mitigation that communicates rarely may be hundreds of steps.
+            if is_late and len(added_s) >= (FEWEST_PAIRS if self.period_steps == 1 else 1):
+                break
+        return median(added_s[1:] or added_s)
 
     def _contention_units(self) -> int | None:
         asked = self._layout.contention
         if asked.isdecimal():
             return int(asked)
         return self.model.topology.contention_units
-
-
-def _time_steps(step: Callable[[], None], *, synchronize: Callable[[], None]) -> list[float]:
-    """Synchronised steps, the first two dropped: the bracket's other end needs no more."""
-    step_s: list[float] = []
-    start_s = time.monotonic()
-    while len(step_s) < CONTENDED_STEPS:
-        synchronize()
-        begin_s = time.monotonic()
-        step()
-        synchronize()
-        step_s.append(time.monotonic() - begin_s)
-        if len(step_s) >= 7 and time.monotonic() - start_s > CONTENDED_S:
-            break
-    return step_s[2:]
 
 
 def open_link(config: Config, *, device: torch.device, ranks: Ranks | None) -> ModelledLink | None:

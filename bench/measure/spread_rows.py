@@ -66,13 +66,10 @@ def _linked(
     )
     if layout.mode == "simulated":
         return _simulated(measured, link=link), row, reasons
-    contended_s, units = link.contended_step_s(engine.untraced_step, synchronize=engine.synchronize)
-    contended_ms = None if contended_s is None else contended_s * 1e3
-    return (
-        measured,
-        row | widened(row, contended_ms=contended_ms) | {"contention_units": units},
-        reasons,
+    contended = link.contended_columns(
+        engine.untraced_step, synchronize=engine.synchronize, step_s=measured.step_s
     )
+    return measured, widened(row | contended), reasons
 
 
 def _simulated(measured: Window, *, link: ModelledLink) -> Window:

@@ -5,7 +5,7 @@ a column means. Names end in their unit. A blank cell means "not measured", neve
 the single source of the reader, the writer and `results/README.md`.
 
 History: 1.0 first version; 1.1 layout over several devices and its communication; 1.2 sustained roof,
-optimizer.
+optimizer, memory traffic of contention.
 """
 
 from collections.abc import Mapping
@@ -195,6 +195,7 @@ COLUMNS: tuple[Column, ...] = (
         comm_exposed_ms="Part of it that compute waited for",
         compute_step_ms="Step without communication: this step replayed with an infinite link",
         contended_step_ms="Median step when communication also takes compute resources",
+        contention_moved_frac="Share of the memory traffic asked for contended_step_ms that was really moved; on a CPU blank",
         step_low_ms="Lower end of the step: link fast and no contention",
         step_high_ms="Upper end of the step: link slow and full contention",
         simulated_step_ms="Step by event simulation over the recorded trace",

@@ -74,10 +74,13 @@ class Device:
                 pass
 
             def set_result(self, value):
-                self.result, self.event = value, device.current.record_event()
+                # Torch takes the devices to wait for from the tensors of the value.
+                self.result = value
+                self.events = [device.current.record_event() for _ in value[:1]]
 
             def wait(self):
-                device.current.wait_event(self.event)
+                for event in self.events:
+                    device.current.wait_event(event)
                 return self.result
 
             def done(self):
@@ -200,6 +203,16 @@ def test_units_and_traffic_are_asked_of_the_kernel(emulation, device):
     held = emulation.link._kernels.held
     assert [units for units, _ in held] == [0, 16]
     assert held[1][1] == 16 * 3.5
+
+
+def test_a_barrier_is_waited_for_though_it_has_no_tensors(emulation, device):
+    begin_ns = device.current.ns
+    work = dist.barrier(async_op=True)
+    assert device.current.ns == begin_ns
+    work.get_future().wait()
+    assert device.current.ns == begin_ns + MODELLED_S * 1e9
+    dist.barrier(async_op=True).wait()
+    assert device.current.ns == begin_ns + 2 * MODELLED_S * 1e9
 
 
 def test_a_free_collective_launches_nothing(device):

@@ -116,6 +116,34 @@ def test_a_link_and_the_count_of_units_need_no_toolkit(driver, no_toolkit):
     assert driver.launched[3][:3] == (132 * 64, 32, 7)
 
 
+def test_contention_has_several_loads_under_way():
+    ptx = compiled_to_ptx(delay_kernel.SOURCE)
+    loop = ptx[ptx.index(".entry hold(") :]
+    first_store = loop.index("st.global.v4.f32")
+    assert loop.count("ld.global.v4.f32", 0, first_store) >= 8
+
+
+def compiled_to_ptx(source):
+    program, options = ctypes.c_void_p(), (ctypes.c_char_p * 1)(b"--gpu-architecture=compute_90")
+    nvrtc = gpu_kernel.load_nvrtc()
+    nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"bench.cu", 0, None, None)
+    assert nvrtc.nvrtcCompileProgram(program, 1, options) == 0
+    return gpu_kernel._read(program, what="PTX").decode()
+
+
+def test_traffic_is_counted_where_it_was_moved(driver):
+    kernels = delay_kernel.DelayKernels(torch.device("cpu"))
+    stamps = torch.zeros(3, dtype=torch.int64)
+    stream = SimpleNamespace(cuda_stream=1)
+    for units in (0, 16, 16):
+        kernels.hold(stamps, 0, units=units, traffic_bytes=1e6, stream=stream)
+    counters = {read[-1] for *_, read in driver.launched}
+    assert [read[-2] for *_, read in driver.launched] == [0, 10**6, 10**6]
+    ctypes.c_int64.from_address(*counters).value = 1_500_000
+    assert kernels.take_traffic() == (2_000_000, 1_500_000)
+    assert kernels.take_traffic() == (0, 0)
+
+
 def test_a_driver_that_refuses_is_named(driver):
     kernels = gpu_kernel.GpuKernels(chip_limit.COUNT_UNITS, device=torch.device("cpu"))
     stream = SimpleNamespace(cuda_stream=0)

@@ -191,6 +191,7 @@ _NEW = {
     "comm_ops", "comm_bytes", "contention_units", "comm_total_ms", "comm_low_ms", "comm_high_ms",
     "comm_exposed_ms", "compute_step_ms", "contended_step_ms", "step_low_ms", "step_high_ms",
     "simulated_step_ms", "simulated_error_frac", "straggler_step_ms", "bubble_frac",
+    "contention_moved_frac",
 }  # fmt: skip
 
 

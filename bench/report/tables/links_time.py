@@ -14,6 +14,8 @@ from bench.report.tables.quantities import share, span
 
 DISAGREES_FRAC = 0.03
 """Over this, simulation and emulation of one trace disagree, as the row's reason says too."""
+_ENOUGH_MOVED = 0.95
+"""Below this share of its memory traffic, contention slows less than it should."""
 
 
 def time_grid(runs: Sequence[LinkRun], *, group: Sequence[LinkRun], name: str) -> Grid:
@@ -63,8 +65,8 @@ def model_grid(runs: Sequence[LinkRun], *, name: str) -> Grid:
         )
     if any(run.mean("contended_step_ms") is not None for run in runs):
         notes.append(
-            "with contention: median step when communication also takes compute units; it is part "
-            "of the bracket"
+            "with contention: median step when communication also takes compute units and memory "
+            "traffic; it is part of the bracket"
         )
     if any(run.mean("straggler_step_ms") is not None for run in runs):
         notes.append(
@@ -97,7 +99,11 @@ def _bytes(run: LinkRun) -> str:
 
 def _contended(run: LinkRun) -> str:
     told, units = ms(run, "contended_step_ms"), run.mean("contention_units")
-    return f"{told} ({units:.0f} units)" if told and units else told
+    if not told or not units:
+        return told
+    moved = run.mean("contention_moved_frac")
+    traffic = "" if moved is None or moved > _ENOUGH_MOVED else f", {share(moved)} of its traffic"
+    return f"{told} ({units:.0f} units{traffic})"
 
 
 def _agreement(run: LinkRun) -> str:

@@ -1,8 +1,9 @@
 """Telemetry of AMD devices through AMD SMI, where ROCm has installed its binding.
 
-The binding is optional and not on every machine with a working torch, so a missing one is no error.
-AMD SMI writes 'N/A' for what a device does not give, and renames its fields now and then; both end
-as None here. Left out: throttle reasons, which it only gives as percentages on some devices.
+The binding is optional and not on every machine with a working torch, so a missing one is no error;
+nor is one that does not fit its driver. AMD SMI writes 'N/A' or all ones for what a device does not
+give, and renames its fields now and then; all end as None here. Left out: throttle reasons, which
+it only gives as percentages on some devices.
 Source of calls and units: https://rocm.docs.amd.com/projects/amdsmi/en/latest/reference/amdsmi-py-api.html
 """
 
@@ -14,28 +15,35 @@ from bench.core.nouns import Device
 from bench.devices.telemetry import Baseline, Clock, Sample, available_fields
 
 _MIB_BYTES = 2**20
+_EMPTY = (2**16 - 1, 2**32 - 1, 2**64 - 1)
+"""All ones, in the width of the C field: a reading that this device does not have
+(https://rocm.docs.amd.com/projects/amdsmi/en/docs-7.1.1/doxygen/docBin/html/structamdsmi__power__info__t.html)."""
+_UNFIT = (AttributeError, KeyError, TypeError, ValueError)
+"""What the binding raises where its library is of another release."""
+_TWO_DIES = ("MI250",)
+"""Parts whose dies are a device each to torch, while power and energy are those of the module."""
 
 
 def import_amdsmi() -> Any | None:
     """Return the binding, started, or None where it or the driver is missing."""
     try:
         import amdsmi
-    except (ImportError, OSError, KeyError):  # without ROCm it fails in any of these ways
-        return None
-    try:
+
         amdsmi.amdsmi_init()
-    except amdsmi.AmdSmiException:
+    except Exception:  # without ROCm, or with another one, it raises whatever ctypes does
         return None
     return amdsmi
 
 
 def _number(answer: Any, *names: str) -> float | None:
-    """First of these fields that is a number; an empty reading is 'N/A' or absent."""
+    """First of these fields that is a number; an empty reading is 'N/A', all ones or absent."""
     if not isinstance(answer, dict):
         return None
     for name in names:
         value = answer.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            continue
+        if value >= 0 and value not in _EMPTY:
             return float(value)
     return None
 
@@ -43,9 +51,10 @@ def _number(answer: Any, *names: str) -> float | None:
 class AmdTelemetry:
     """One AMD device. Its energy counter has been seen frozen, so it is always checked."""
 
-    scope = "gpu"
-
-    def __init__(self, smi: Any, *, handle: Any, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self, smi: Any, *, handle: Any, name: str = "", clock: Clock = time.monotonic
+    ) -> None:
+        self.scope = "module" if any(part in name for part in _TWO_DIES) else "gpu"
         self._smi = smi
         self._handle = handle
         self._clock = clock
@@ -61,7 +70,7 @@ class AmdTelemetry:
             return None
         try:
             return call(self._handle, *arguments)
-        except self._smi.AmdSmiException:
+        except (self._smi.AmdSmiException, *_UNFIT):
             return None
 
     def _power_w(self) -> float | None:
@@ -79,17 +88,20 @@ class AmdTelemetry:
     def _temperature_c(self) -> float | None:
         kinds = getattr(self._smi, "AmdSmiTemperatureType", None)
         metrics = getattr(self._smi, "AmdSmiTemperatureMetric", None)
-        if kinds is None or metrics is None:
-            return None
-        for kind in (kinds.HOTSPOT, kinds.EDGE):
-            value = self._ask("amdsmi_get_temp_metric", kind, metrics.CURRENT)
-            if isinstance(value, int | float) and value > 0:
-                return float(value)
+        current = getattr(metrics, "CURRENT", None)
+        for name in ("HOTSPOT", "EDGE"):
+            kind = getattr(kinds, name, None)
+            if kind is None or current is None:
+                continue
+            value = self._ask("amdsmi_get_temp_metric", kind, current)
+            celsius = _number({name: value}, name)
+            if celsius:
+                return celsius
         return None
 
     def _clock_mhz(self, *names: str) -> float | None:
-        kinds = getattr(self._smi, "AmdSmiClkType", None)
-        answer = self._ask("amdsmi_get_clock_info", kinds.GFX) if kinds is not None else None
+        kind = getattr(getattr(self._smi, "AmdSmiClkType", None), "GFX", None)
+        answer = self._ask("amdsmi_get_clock_info", kind) if kind is not None else None
         return _number(answer, *names)
 
     def sample(self, *, with_memory: bool = True) -> Sample:
@@ -146,12 +158,12 @@ def open_amd(device: Device, *, smi: Any = None) -> AmdTelemetry | None:
     try:
         handles = list(module.amdsmi_get_processor_handles())
         addresses = [str(module.amdsmi_get_gpu_device_bdf(handle)).lower() for handle in handles]
-    except module.AmdSmiException:
+    except (module.AmdSmiException, *_UNFIT):
         handles, addresses = [], []
     wanted = (device.pci_bus_id or "").lower()
     for handle, address in zip(handles, addresses, strict=True):
         if wanted and wanted.endswith(address):
-            return AmdTelemetry(module, handle=handle)
+            return AmdTelemetry(module, handle=handle, name=device.name)
     if not wanted and len(handles) == 1:
-        return AmdTelemetry(module, handle=handles[0])
+        return AmdTelemetry(module, handle=handles[0], name=device.name)
     return None

@@ -71,7 +71,7 @@ def match_device(
 
     A processor row describes whole sockets, of which a container or virtual machine sees a part:
     it matches only when `compute_units` (physical cores) says that all of them are here. Its memory
-    is a configuration and not compared.
+    is a configuration and not compared. An accelerator's units decide between rows of one name.
     """
     catalogue = load_catalogue()
     found = []
@@ -84,4 +84,13 @@ def match_device(
             is_here = _has_memory(chip, memory_bytes=memory_bytes)
         if is_here:
             found.append(chip)
-    return found
+    exact = [chip for chip in found if _units_of_device(chip) == compute_units]
+    return exact if compute_units is not None and exact else found
+
+
+def _units_of_device(chip: Chip) -> float | None:
+    """Units of one torch device, which may be a die of the chip; None where the row has none."""
+    units, torch_devices = chip.facts.get("compute_units"), chip.facts.get("torch_devices")
+    if not isinstance(units, int | float) or not isinstance(torch_devices, int):
+        return None
+    return units / torch_devices

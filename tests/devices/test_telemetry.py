@@ -2,14 +2,16 @@
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fake_drivers import FakeAmd, FakeNvml
 
 from bench.core.nouns import Device
-from bench.devices.amd import open_amd
+from bench.devices.amd import import_amdsmi, open_amd
 from bench.devices.noise import CpuSnapshot
 from bench.devices.nvml import NvmlTelemetry, open_nvml
 from bench.devices.rapl import open_rapl
@@ -176,6 +178,53 @@ def test_amd_device_that_knows_little_gives_blanks() -> None:
     assert telemetry is not None
     sample = telemetry.sample()
     assert (sample.power_w, sample.energy_j, sample.temperature_c) == (90.0, None, 61.0)
+
+
+class EmptyAmd(FakeAmd):
+    """Releases 6 and 7: all ones for what the device lacks, symbols that the library lacks."""
+
+    AmdSmiTemperatureType = SimpleNamespace(EDGE="edge")
+
+    def amdsmi_get_power_info(self, handle: int) -> dict[str, Any]:
+        empty = {"socket_power": 2**64 - 1, "current_socket_power": 2**32 - 1}
+        return {**empty, "average_socket_power": 65_535 if handle else 410}
+
+    def amdsmi_get_energy_count(self, handle: int) -> dict[str, Any]:
+        return {"energy_accumulator": 2**64 - 1, "counter_resolution": 15.3}
+
+    def amdsmi_get_clock_info(self, handle: int, kind: str) -> dict[str, Any]:
+        raise AttributeError("undefined symbol: amdsmi_get_clock_info")
+
+    def amdsmi_get_power_cap_info(self, handle: int) -> dict[str, int]:
+        raise KeyError("power_cap")
+
+
+def test_amd_readings_of_all_ones_are_no_readings() -> None:
+    first, second = (open_amd(amd_device(f"0000:0{n}:00.0"), smi=EmptyAmd()) for n in (0, 1))
+    assert first is not None and second is not None
+    assert first.sample().power_w == 410
+    assert second.sample().power_w is None
+    assert first.sample().energy_j is None
+    assert first.sample().sm_clock_hz is None
+    assert first.sample().temperature_c == 60
+    assert first.baseline().power_limit_w is None
+
+
+def test_amd_power_of_a_module_with_two_dies_is_not_called_the_die_s() -> None:
+    scopes = {
+        name: open_amd(replace(amd_device("0000:00:00.0"), name=name), smi=FakeAmd()).scope
+        for name in ("AMD Instinct MI250X / MI250", "AMD Instinct MI300X")
+    }
+    assert list(scopes.values()) == ["module", "gpu"]
+
+
+@pytest.mark.parametrize("error", ["AttributeError('symbol')", "KeyError('x')", "RuntimeError()"])
+def test_an_amd_binding_that_fails_at_import_is_as_good_as_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    (tmp_path / "amdsmi.py").write_text(f"raise {error}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert import_amdsmi() is None
 
 
 def test_amd_device_is_never_guessed_among_several() -> None:

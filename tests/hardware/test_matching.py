@@ -39,8 +39,12 @@ def test_a_device_is_matched_to_its_row(name: str, memory_bytes: int, expected: 
     assert ids(name, memory_bytes) == [expected]
 
 
-def test_a_name_shared_by_two_parts_is_ambiguous() -> None:
-    assert ids("AMD Instinct MI250X / MI250", 64 * GIB) == ["mi250", "mi250x"]
+def test_a_name_shared_by_two_parts_is_ambiguous_until_units_are_counted() -> None:
+    name = "AMD Instinct MI250X / MI250"
+    assert ids(name, 64 * GIB) == ["mi250", "mi250x"]
+    assert ids(name, 64 * GIB, compute_units=104) == ["mi250"], "a device is one die of two"
+    assert ids(name, 64 * GIB, compute_units=110) == ["mi250x"]
+    assert ids(name, 64 * GIB, compute_units=55) == ["mi250", "mi250x"]
 
 
 @pytest.mark.parametrize(

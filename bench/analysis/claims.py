@@ -9,19 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from bench.analysis.claims_facts import Facts
+from bench.hardware.loader import Declared, Number, Text
 
 Kind = Literal["measured", "emulated", "projected", "specification", "arithmetic", "out of scope"]
-KINDS: tuple[Kind, ...] = (
-    "measured",
-    "emulated",
-    "projected",
-    "specification",
-    "arithmetic",
-    "out of scope",
-)
 Word = Literal["HOLDS", "HOLDS WHEN", "REFUTED", "UNDECIDED", "OUT OF SCOPE"]
 WORDS: tuple[Word, ...] = ("HOLDS", "HOLDS WHEN", "REFUTED", "UNDECIDED", "OUT OF SCOPE")
 DECIDED: tuple[Word, ...] = ("HOLDS", "HOLDS WHEN", "REFUTED")
@@ -103,16 +97,36 @@ class Bounds:
         return "any" if self.high is None else f"at most {self.high:g}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Article:
+class ClaimTest(Declared, frozen=True, kw_only=True, tag_field="by"):
+    """One test of the ledger, by name, with what it needs; `outcome` computes its cases.
+
+    It never knows which claim it serves. Its own bounds and unit stand in place of the claim's.
+    """
+
+    low: Number | None = None
+    high: Number | None = None
+    unit: Text | None = None
+
+    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+        """Compute the cases; `bounds` say where a figure makes the claim true."""
+        raise NotImplementedError
+
+    def of_claim(self, *, bounds: Bounds, unit: str) -> Evaluate:
+        """Return what computes the cases from facts alone."""
+        own = Bounds(low=self.low, high=self.high)
+        chosen = bounds if own == Bounds() else own
+        return partial(self.outcome, bounds=chosen, unit=self.unit or unit)
+
+
+class Article(Declared, frozen=True, kw_only=True):
     """Where claims were printed."""
 
-    id: str
-    publisher: str
-    title: str
+    id: Text
+    publisher: Text
+    title: Text
     """What it is about, in our words."""
-    date: str
-    found: str
+    date: Text
+    found: Text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from msgspec import to_builtins
+
 from bench.analysis.claims import Case, Verdict
 
 
@@ -25,7 +27,7 @@ def _claim(verdict: Verdict) -> dict[str, object]:
     return {
         "id": claim.id,
         "number": claim.number,
-        "article": vars(claim.article),
+        "article": to_builtins(claim.article),
         "where": claim.where,
         "claim": claim.text,
         "kind": claim.kind,

@@ -7,15 +7,40 @@ names file and claim, when the ledger is loaded and not when a verdict is wanted
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
-from bench.analysis.claims import KINDS, Article, Bounds, Claim, Evaluate, Kind
-from bench.analysis.evaluators import EVALUATORS
+from bench.analysis.claims import Article, Bounds, Claim, Kind
+from bench.analysis.evaluators import AnyTest
 from bench.core.errors import DataError, UsageError
-from bench.hardware.loader import Row, load_rows, read_document
+from bench.hardware.loader import Count, Declared, Number, Text, read_document
 
-UNITS = ("ratio", "share", "s", "days", "minutes", "W", "usd", "flops_per_s", "chips", "")
-"""What a claim's figure may be in; '' for a claim without one."""
+Unit = Literal["ratio", "share", "s", "days", "minutes", "W", "usd", "flops_per_s", "chips"]
+
+
+class _ClaimRow(Declared, frozen=True, kw_only=True):
+    id: Text
+    number: Count | None = None
+    where: Text
+    claim: Text
+    kind: Kind
+    experiment: Text | None = None
+    metric: Text | None = None
+    value: Number | None = None
+    low: Number | None = None
+    high: Number | None = None
+    unit: Unit | None = None
+    scope: Literal["every", "some"] = "every"
+    untested: Text | None = None
+    tests: tuple[AnyTest, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.tests and self.kind != "out of scope":
+            raise ValueError("tests: missing; only what is out of scope goes without")
+
+
+class _LedgerFile(Declared, frozen=True, kw_only=True):
+    article: Article
+    claims: tuple[_ClaimRow, ...]
 
 
 def read_ledger(folder: Path) -> list[Claim]:
@@ -33,68 +58,30 @@ def read_ledger(folder: Path) -> list[Claim]:
 
 
 def _read_file(path: Path) -> list[Claim]:
-    document = read_document(path)
-    article = _article(document.child("article", required=True))
-    if article.id != path.stem:
-        raise DataError(f"{path.name}: its article calls itself {article.id!r}")
-    claims = load_rows(document.rows("claims"), build=lambda row: _claim(row, article=article))
-    document.finish()
-    return list(claims)
+    file = read_document(path, into=_LedgerFile)
+    if file.article.id != path.stem:
+        raise DataError(f"{path.name}: its article calls itself {file.article.id!r}")
+    return [_claim(row, article=file.article) for row in file.claims]
 
 
-def _article(row: Row) -> Article:
-    article = Article(
-        id=row.need_text("id"),
-        publisher=row.need_text("publisher"),
-        title=row.need_text("title"),
-        date=row.need_text("date"),
-        found=row.need_text("found"),
-    )
-    row.finish()
-    return article
-
-
-def _claim(row: Row, *, article: Article) -> Claim:
-    unit = row.text("unit") or ""
-    if unit not in UNITS:
-        raise row.complain("unit", f"{unit!r} is not one of {', '.join(UNITS)}")
-    bounds = Bounds(low=row.number("low"), high=row.number("high"))
-    kind = cast(Kind, row.choice("kind", allowed=KINDS))
-    tests = tuple(read_test(test, bounds=bounds, unit=unit) for test in row.mappings("tests"))
-    if not tests and kind != "out of scope":
-        raise row.complain("tests", "missing; only what is out of scope goes without")
+def _claim(row: _ClaimRow, *, article: Article) -> Claim:
+    bounds, unit = Bounds(low=row.low, high=row.high), row.unit or ""
     return Claim(
-        id=row.need_text("id"),
+        id=row.id,
         article=article,
-        number=row.count("number"),
-        where=f"{article.id}:{row.need_text('where')}",
-        text=row.need_text("claim"),
-        kind=kind,
-        experiment=row.text("experiment"),
-        metric=row.text("metric") or "",
-        value=row.number("value"),
+        number=row.number,
+        where=f"{article.id}:{row.where}",
+        text=row.claim,
+        kind=row.kind,
+        experiment=row.experiment,
+        metric=row.metric or "",
+        value=row.value,
         bounds=bounds,
         unit=unit,
-        scope="some" if row.text("scope") == "some" else _every(row),
-        untested=row.text("untested"),
-        tests=tests,
+        scope=row.scope,
+        untested=row.untested,
+        tests=tuple(test.of_claim(bounds=bounds, unit=unit) for test in row.tests),
     )
-
-
-def _every(row: Row) -> Literal["every"]:
-    if row.text("scope") not in (None, "every"):
-        raise row.complain("scope", "is 'every' (the default) or 'some'")
-    return "every"
-
-
-def read_test(row: Row, *, bounds: Bounds, unit: str) -> Evaluate:
-    """Read one test; bounds and unit of the claim stand unless it gives its own."""
-    name = row.choice("by", allowed=tuple(EVALUATORS))
-    own = Bounds(low=row.number("low"), high=row.number("high"))
-    chosen = bounds if own == Bounds() else own
-    evaluate = EVALUATORS[name](row, chosen, row.text("unit") or unit)
-    row.finish()
-    return evaluate
 
 
 def find_claims(claims: list[Claim], names: list[str]) -> list[Claim]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import asdict
+
 from bench.cli.output import print_json, print_note, result_console
 from bench.core.errors import NothingMatchedError, UsageError
 from bench.core.nouns import Chip, Scalar
@@ -165,7 +167,7 @@ def _system_facts(system: System) -> dict[str, str]:
 def _system_document(system: System) -> dict[str, object]:
     return {
         name: list(value) if isinstance(value, tuple) else value
-        for name, value in vars(system).items()
+        for name, value in asdict(system).items()
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from msgspec.structs import asdict
 
 from bench.cli.output import print_json, print_note, result_console
 from bench.hardware.links import Link, link, load_links

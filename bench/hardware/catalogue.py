@@ -5,182 +5,182 @@ two sources dispute are noted in the row, not averaged. What a chip would achiev
 derates are only those that somebody measured.
 """
 
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, cast
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct, field
+from msgspec.structs import asdict
 
 from bench.core.nouns import Chip, Scalar
-from bench.hardware.loader import Row, load_rows, read_document
-from bench.hardware.sources import load_sources, take_sources
-
-PEAK_DTYPES = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8")
-KINDS = ("gpu", "npu", "cpu", "neuromorphic")
-DERATES = ("gemm", "memory", "p2p", "all_reduce")
-CONFIDENCE = ("high", "medium", "low")
-_RATES = (
-    "fp64_matrix_flops_per_s",
-    "fp32_matrix_flops_per_s",
-    "vector_fp32_flops_per_s",
-    "int8_vector_ops_per_s",
-    "fp4_flops_per_s",
-    "fp16_accumulate_fp16_flops_per_s",
-    "fp8_accumulate_fp16_flops_per_s",
-)
+from bench.hardware.loader import Citations, Count, Declared, Number, Text, read_document
 
 
-@dataclass(frozen=True, kw_only=True)
-class System:
+def _without(prefix: str) -> Any:
+    """Keys inside a block do not repeat its name, fields of a flat row do."""
+    return lambda name: name.removeprefix(prefix)
+
+
+class _Memory(Declared, rename=_without("memory_"), frozen=True, kw_only=True):
+    memory_bytes: Number | None = None
+    memory_bytes_per_s: Number | None = None
+    memory_type: Text | None = None
+    l2_bytes: Number | None = None
+    on_chip_bytes: Number | None = None
+
+
+class _Torch(Declared, rename=_without("torch_"), frozen=True, kw_only=True):
+    torch_stack: Text | None = None
+    torch_device: Text | None = None
+
+
+class _ChipLink(Declared, rename=_without("link_"), frozen=True, kw_only=True):
+    link_name: Text | None = None
+    link_topology: Text
+    link_bytes_per_s: Number | None = None
+    link_pair_bytes_per_s: Number | None = None
+
+
+class _HostLink(Declared, rename=_without("host_"), frozen=True, kw_only=True):
+    host_pcie_gen: Count | None = None
+    host_lanes: Count | None = None
+    host_bytes_per_s: Number | None = None
+
+
+class _Units(Declared, frozen=True, kw_only=True):
+    compute_units: Count | None = field(name="count", default=None)
+    compute_unit_kind: Text | None = field(name="kind", default=None)
+    cuda_cores: Count | None = None
+    tensor_cores: Count | None = None
+
+
+class _Peaks(Declared, frozen=True, kw_only=True):
+    fp64: Number | None = None
+    fp32: Number | None = None
+    tf32: Number | None = None
+    bf16: Number | None = None
+    fp16: Number | None = None
+    fp8: Number | None = None
+    int8: Number | None = None
+
+
+class _Derate(Declared, frozen=True, kw_only=True):
+    fraction: Annotated[float, Meta(gt=0, le=1)]
+    source: Text
+
+
+class _Derates(Declared, frozen=True, kw_only=True):
+    gemm: _Derate | None = None
+    memory: _Derate | None = None
+    p2p: _Derate | None = None
+    all_reduce: _Derate | None = None
+
+
+class _Facts(Declared, frozen=True, kw_only=True):
+    """What a row states outside of its blocks and `Chip` has no field for."""
+
+    form_factor: Text
+    release_year: Count
+    process_nm: Number | None = None
+    torch_devices: Count
+    dies: Count | None = None
+    fp64_matrix_flops_per_s: Number | None = None
+    fp32_matrix_flops_per_s: Number | None = None
+    vector_fp32_flops_per_s: Number | None = None
+    int8_vector_ops_per_s: Number | None = None
+    fp4_flops_per_s: Number | None = None
+    fp16_accumulate_fp16_flops_per_s: Number | None = None
+    fp8_accumulate_fp16_flops_per_s: Number | None = None
+    clock_hz: Number | None = None
+    die_area_mm2: Number | None = None
+    note: Text | None = None
+
+
+class ChipRow(_Facts, frozen=True, kw_only=True):
+    """One chip as the file has it."""
+
+    id: Text
+    name: Text
+    vendor: Text
+    kind: Literal["gpu", "npu", "cpu", "neuromorphic"]
+    confidence: Literal["high", "medium", "low"]
+    sources: Citations
+    device_names: tuple[Text, ...] = ()
+    named_in: tuple[Text, ...] = ()
+    tdp_w: Number | None = None
+    dense_per_s: _Peaks = _Peaks()
+    derates: _Derates = _Derates()
+    memory: _Memory = _Memory()
+    torch: _Torch = _Torch()
+    link: _ChipLink
+    host_link: _HostLink = _HostLink()
+    units: _Units = _Units()
+
+    def chip(self) -> Chip:
+        """Build the noun; absent figures stay absent."""
+        derates: dict[str, _Derate] = _known(self.derates)
+        blocks = (self.torch, self.memory, self.link, self.host_link, self.units)
+        facts: dict[str, Scalar] = {
+            **{name: getattr(self, name) for name in _Facts.__struct_fields__},
+            **{name: value for block in blocks for name, value in asdict(block).items()},
+            "named_in": " ".join(self.named_in) or None,
+            **{f"derate_{kind}_source": derate.source for kind, derate in derates.items()},
+        }
+        own = {"memory_bytes", "memory_bytes_per_s"}
+        return Chip(
+            id=self.id,
+            name=self.name,
+            vendor=self.vendor,
+            kind=self.kind,
+            peak_per_s=_known(self.dense_per_s),
+            memory_bytes=self.memory.memory_bytes,
+            memory_bytes_per_s=self.memory.memory_bytes_per_s,
+            tdp_w=self.tdp_w,
+            confidence=self.confidence,
+            sources=self.sources,
+            facts={x: fact for x, fact in facts.items() if fact is not None and x not in own},
+            derates={kind: derate.fraction for kind, derate in derates.items()},
+        )
+
+
+def _known(block: Struct) -> dict[str, Any]:
+    return {name: value for name, value in asdict(block).items() if value is not None}
+
+
+class System(Declared, frozen=True, kw_only=True):
     """A named machine or cluster made of catalogue chips."""
 
-    id: str
-    name: str
-    chips: tuple[str, ...]
+    id: Text
+    name: Text
+    chips: tuple[Text, ...]
     """Chip ids; several where a system was sold with one or the other, none where unknown."""
-    num_chips: int | None
-    peak_dtype: str | None
-    peak_per_s: float | None
-    network: str | None
-    network_bytes_per_s_per_node: float | None
+    num_chips: Count | None = None
+    peak_dtype: Text | None = None
+    peak_per_s: Number | None = None
+    network: Text | None = None
+    network_bytes_per_s_per_node: Number | None = None
     """One direction, all adapters of one node together."""
-    named_in: tuple[str, ...]
-    note: str | None
-    sources: tuple[str, ...]
+    named_in: tuple[Text, ...] = ()
+    note: Text | None = None
+    sources: Citations
 
 
-@dataclass(frozen=True, kw_only=True)
-class Catalogue:
+class Catalogue(Declared, frozen=True, kw_only=True):
     """Everything in `chips.yaml`."""
 
-    chips: tuple[Chip, ...]
-    device_names: dict[str, tuple[str, ...]]
-    """Patterns of driver names by chip id."""
+    sources: dict[str, Any]
+    chips: tuple[ChipRow, ...]
     systems: tuple[System, ...]
 
-
-def _facts(row: Row, *, memory: Row) -> dict[str, Scalar]:
-    """Everything that is not a field of `Chip`, flat, by name with unit; absent stays absent."""
-    torch, link = row.child("torch"), row.child("link", required=True)
-    host, units = row.child("host_link"), row.child("units")
-    facts: dict[str, Scalar] = {
-        "form_factor": row.need_text("form_factor"),
-        "release_year": row.count("release_year", required=True),
-        "process_nm": row.number("process_nm"),
-        "torch_stack": torch.text("stack"),
-        "torch_device": torch.text("device"),
-        "torch_devices": row.count("torch_devices", required=True),
-        "dies": row.count("dies"),
-        **{name: row.number(name) for name in _RATES},
-        "memory_type": memory.text("type"),
-        "l2_bytes": memory.number("l2_bytes"),
-        "on_chip_bytes": memory.number("on_chip_bytes"),
-        "link_name": link.text("name"),
-        "link_topology": link.need_text("topology"),
-        "link_bytes_per_s": link.number("bytes_per_s"),
-        "link_pair_bytes_per_s": link.number("pair_bytes_per_s"),
-        "host_pcie_gen": host.count("pcie_gen"),
-        "host_lanes": host.count("lanes"),
-        "host_bytes_per_s": host.number("bytes_per_s"),
-        "compute_units": units.count("count"),
-        "compute_unit_kind": units.text("kind"),
-        "cuda_cores": units.count("cuda_cores"),
-        "tensor_cores": units.count("tensor_cores"),
-        "clock_hz": row.number("clock_hz"),
-        "die_area_mm2": row.number("die_area_mm2"),
-        "named_in": " ".join(row.texts("named_in")) or None,
-        "note": row.text("note"),
-    }
-    for part in (torch, link, host, units):
-        part.finish()
-    return {name: value for name, value in facts.items() if value is not None}
-
-
-def _derates(row: Row, *, sources: dict[str, str]) -> tuple[dict[str, float], dict[str, Scalar]]:
-    """Fractions by kind, and who measured each as facts."""
-    fractions: dict[str, float] = {}
-    facts: dict[str, Scalar] = {}
-    derates = row.child("derates")
-    for kind in DERATES:
-        derate = derates.child(kind)
-        if not derate.keys():
-            continue
-        fraction = derate.number("fraction", required=True)
-        assert fraction is not None
-        if not 0 < fraction <= 1:
-            raise derate.complain("fraction", f"{fraction} is not between 0 and 1")
-        fractions[kind] = fraction
-        facts[f"derate_{kind}_source"] = take_sources(derate, sources=sources, key="source")[0]
-        derate.finish()
-    derates.finish()
-    return fractions, facts
-
-
-def _build_chip(row: Row, *, sources: dict[str, str]) -> Chip:
-    peaks = row.child("dense_per_s")
-    rates = {dtype: peaks.number(dtype) for dtype in PEAK_DTYPES}
-    peaks.finish()
-    derates, derate_facts = _derates(row, sources=sources)
-    memory = row.child("memory")
-    facts = _facts(row, memory=memory)
-    chip = Chip(
-        id=row.need_text("id"),
-        name=row.need_text("name"),
-        vendor=row.need_text("vendor"),
-        kind=row.choice("kind", allowed=KINDS),
-        peak_per_s={dtype: rate for dtype, rate in rates.items() if rate is not None},
-        memory_bytes=memory.number("bytes"),
-        memory_bytes_per_s=memory.number("bytes_per_s"),
-        tdp_w=row.number("tdp_w"),
-        confidence=cast(
-            Literal["high", "medium", "low"], row.choice("confidence", allowed=CONFIDENCE)
-        ),
-        sources=take_sources(row, sources=sources, key="sources"),
-        facts={**facts, **derate_facts},
-        derates=derates,
-    )
-    row.texts("device_names")
-    memory.finish()
-    return chip
-
-
-def _build_system(row: Row, *, sources: dict[str, str], chip_ids: set[str]) -> System:
-    peak = row.child("peak")
-    system = System(
-        id=row.need_text("id"),
-        name=row.need_text("name"),
-        chips=row.texts("chips", required=True),
-        num_chips=row.count("num_chips"),
-        peak_dtype=peak.text("dtype"),
-        peak_per_s=peak.number("per_s"),
-        network=row.text("network"),
-        network_bytes_per_s_per_node=row.number("network_bytes_per_s_per_node"),
-        named_in=row.texts("named_in"),
-        note=row.text("note"),
-        sources=take_sources(row, sources=sources, key="sources"),
-    )
-    peak.finish()
-    for name in system.chips:
-        if name not in chip_ids:
-            raise row.complain("chips", f"{name!r} is not a chip of this catalogue")
-    return system
-
-
-def parse_catalogue(document: Row) -> Catalogue:
-    """Build the catalogue from a parsed document."""
-    sources = load_sources(document)
-    rows = document.rows("chips")
-    chips = load_rows(rows, build=lambda row: _build_chip(row, sources=sources))
-    ids = {chip.id for chip in chips}
-    systems = load_rows(
-        document.rows("systems"),
-        build=lambda row: _build_system(row, sources=sources, chip_ids=ids),
-    )
-    document.finish()
-    names = {row.need_text("id"): row.texts("device_names") for row in rows}
-    return Catalogue(chips=chips, device_names=names, systems=systems)
+    def __post_init__(self) -> None:
+        ids = {row.id for row in self.chips}
+        for system in self.systems:
+            for name in system.chips:
+                if name not in ids:
+                    raise ValueError(f"{system.id}: chips: {name!r} is not in this catalogue")
 
 
 @cache
 def load_catalogue() -> Catalogue:
     """Return the catalogue that comes with the harness, read once per process."""
-    return parse_catalogue(read_document(Path(__file__).with_name("chips.yaml")))
+    return read_document(Path(__file__).with_name("chips.yaml"), into=Catalogue)

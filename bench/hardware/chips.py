@@ -7,6 +7,7 @@ tell it apart; neither is ever resolved by guessing, because a wrong row lends w
 import re
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import cache
 
 from bench.core.errors import UsageError
 from bench.core.nouns import Chip
@@ -18,9 +19,10 @@ _LEAST = 0.93
 _MOST = 1.075
 
 
+@cache
 def load_chips() -> tuple[Chip, ...]:
     """All rows, in the order of the file."""
-    return load_catalogue().chips
+    return tuple(row.chip() for row in load_catalogue().chips)
 
 
 def load_systems() -> tuple[System, ...]:
@@ -73,10 +75,10 @@ def match_device(
     it matches only when `compute_units` (physical cores) says that all of them are here. Its memory
     is a configuration and not compared. An accelerator's units decide between rows of one name.
     """
-    catalogue = load_catalogue()
+    patterns = {row.id: row.device_names for row in load_catalogue().chips}
     found = []
-    for chip in catalogue.chips:
-        if not _has_name(name, patterns=catalogue.device_names[chip.id]):
+    for chip in load_chips():
+        if not _has_name(name, patterns=patterns[chip.id]):
             continue
         if chip.kind == "cpu":
             is_here = compute_units is not None and compute_units == chip.facts["compute_units"]

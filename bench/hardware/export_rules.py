@@ -6,14 +6,15 @@ also its self-test: one sparse rate in place of a dense one moves a part across 
 on record. Not legal advice: exceptions, destinations and amendments after 2023 are left out.
 """
 
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+from msgspec import field
 
 from bench.core.errors import one_of
 from bench.core.nouns import Chip
-from bench.hardware.loader import Row, load_rows, read_document
-from bench.hardware.sources import load_sources, take_sources
+from bench.hardware.loader import Citations, Declared, Number, Text, read_document
 
 # Operand length in bits. TF32 is left out: whether it counts as 19 or 32 bits is not settled, and
 # wherever it runs at half the fp16 rate it could not exceed fp16.
@@ -35,72 +36,48 @@ _BITS = {
 VERDICT_WORDS = {True: "restricted", False: "not restricted", None: "not known"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Clause:
+class Clause(Declared, frozen=True, kw_only=True):
     """Bounds that must all hold; None: not bounded."""
 
-    id: str
-    tpp_from: float | None
-    tpp_below: float | None
-    density_from: float | None
-    density_below: float | None
-    link_bytes_per_s_from: float | None
-    is_data_centre_only: bool
+    id: Text
+    tpp_from: Number | None = None
+    tpp_below: Number | None = None
+    density_from: Number | None = None
+    density_below: Number | None = None
+    link_bytes_per_s_from: Number | None = None
+    is_data_centre_only: bool = field(name="data_centre_only", default=False)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExportRule:
+class ExportRule(Declared, frozen=True, kw_only=True):
     """One published rule; it catches what any of its clauses catches."""
 
-    id: str
-    title: str
-    published: str
+    id: Text
+    title: Text
+    published: Text
     clauses: tuple[Clause, ...]
-    unless: str | None
+    unless: Text | None = None
     """Id of the stricter rule that takes a part out of this one."""
-    sources: tuple[str, ...]
+    sources: Citations
 
 
-def _build_clause(row: Row) -> Clause:
-    return Clause(
-        id=row.need_text("id"),
-        tpp_from=row.number("tpp_from"),
-        tpp_below=row.number("tpp_below"),
-        density_from=row.number("density_from"),
-        density_below=row.number("density_below"),
-        link_bytes_per_s_from=row.number("link_bytes_per_s_from"),
-        is_data_centre_only=bool(row.flag("data_centre_only")),
-    )
+class ExportRules(Declared, frozen=True, kw_only=True):
+    """Everything in `export_rules.yaml`."""
 
+    sources: dict[str, Any]
+    rules: tuple[ExportRule, ...]
 
-def _build_rule(row: Row, *, sources: dict[str, str]) -> ExportRule:
-    return ExportRule(
-        id=row.need_text("id"),
-        title=row.need_text("title"),
-        published=row.need_text("published"),
-        clauses=load_rows(row.rows("clauses"), build=_build_clause),
-        unless=row.text("unless"),
-        sources=take_sources(row, sources=sources, key="sources"),
-    )
-
-
-def parse_rules(document: Row) -> tuple[ExportRule, ...]:
-    """Build the rules from a parsed document."""
-    sources = load_sources(document)
-    rules = load_rows(document.rows("rules"), build=lambda row: _build_rule(row, sources=sources))
-    document.finish()
-    seen: set[str] = set()
-    for rule in rules:
-        if rule.unless is not None and rule.unless not in seen:
-            raise document.complain(rule.id, f"unless: {rule.unless!r} is no rule above it")
-        seen.add(rule.id)
-    return rules
+    def __post_init__(self) -> None:
+        seen: set[str | None] = {None}
+        for rule in self.rules:
+            if rule.unless not in seen:
+                raise ValueError(f"{rule.id}: unless: {rule.unless!r} is no rule above it")
+            seen.add(rule.id)
 
 
 @cache
 def load_rules() -> tuple[ExportRule, ...]:
     """All rules, oldest first."""
-    return parse_rules(read_document(Path(__file__).with_name("export_rules.yaml")))
+    return read_document(Path(__file__).with_name("export_rules.yaml"), into=ExportRules).rules
 
 
 def export_rule(id: str) -> ExportRule:

@@ -9,19 +9,21 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import yaml
+from msgspec import Meta, to_builtins
+from msgspec.structs import asdict
 
 from bench.core.errors import DataError
 from bench.core.paths import user_path
 from bench.hardware.collectives import OPS
 from bench.hardware.curves import Curve, Point, op_named
-from bench.hardware.loader import Row, parse_document
+from bench.hardware.loader import AboveZero, Count, Declared, Number, Text, parse_document
 from bench.hardware.wires import GIVEN_ERROR_FRACTION, Wire
 
 _ENDINGS = (".yaml", ".yml")
 _DIGEST = re.compile(r"(.+)@([0-9a-f]{8})", re.DOTALL)
-_ALGORITHMS = ("ring", "tree", "mesh")
 _FORBIDDEN = ("*", ",")
 """Characters that mean something in a link's text."""
 
@@ -53,64 +55,49 @@ def read_link_wire(text: str) -> Wire:
         raise DataError(
             f"link file {name}: its content has digest {digest}, not {wanted}; it was changed since"
         )
-    return _build(parse_document(content, what=path.name), text=f"{name}@{digest}")
+    return parse_document(content, into=_LinkFile, what=path.name).wire(f"{name}@{digest}")
 
 
-def _above_zero(row: Row, key: str, *, required: bool = False) -> float | None:
-    value = row.number(key, required=required)
-    if value == 0:
-        raise row.complain(key, "must be above zero")
-    return value
+class _Point(Declared, frozen=True, kw_only=True):
+    op: Text
+    num_ranks: Annotated[int, Meta(ge=2, lt=10**18)]
+    message_bytes: Annotated[int, Meta(gt=0, lt=10**18)]
+    latency_s: AboveZero
+
+    def __post_init__(self) -> None:
+        if op_named(self.op) is None:
+            raise ValueError(f"op: {self.op!r} is not one of {', '.join(OPS)}")
+
+    def point(self) -> Point:
+        """Return it with its operation as the curves name it."""
+        return Point(**asdict(self) | {"op": op_named(self.op)})
 
 
-def _build(row: Row, *, text: str) -> Wire:
-    rate = _above_zero(row, "bytes_per_s", required=True)
-    latency_s = _above_zero(row, "latency_s", required=True)
-    pair, error = _above_zero(row, "pair_bytes_per_s"), row.number("error_fraction")
-    assert rate is not None and latency_s is not None
-    algorithm = row.text("algorithm") or "ring"
-    if algorithm not in _ALGORITHMS:
-        raise row.complain("algorithm", f"{algorithm!r} is not one of {', '.join(_ALGORITHMS)}")
-    row.text("name")
-    row.child("provenance").keys()
-    curve = _curve(row)
-    units = row.count("contention_units")
-    row.finish()
-    error = GIVEN_ERROR_FRACTION if error is None else error
-    return Wire(
-        text=text,
-        algorithm=algorithm,
-        bytes_per_s=rate,
-        pair_bytes_per_s=rate if pair is None else pair,
-        hop_s=latency_s,
-        error_fraction=error,
-        contention_units=units,
-        curve=curve,
-        curve_error_fraction=None if curve is None else error,
-    )
+class _LinkFile(Declared, frozen=True, kw_only=True):
+    name: Text | None = None
+    algorithm: Literal["ring", "tree", "mesh"] = "ring"
+    bytes_per_s: AboveZero
+    pair_bytes_per_s: AboveZero | None = None
+    latency_s: AboveZero
+    error_fraction: Number = GIVEN_ERROR_FRACTION
+    contention_units: Count | None = None
+    curve: tuple[_Point, ...] = ()
+    provenance: dict[str, Any] = {}
 
-
-def _curve(row: Row) -> Curve | None:
-    entries = row.mappings("curve")
-    if not entries:
-        return None
-    return Curve(points=tuple(_point(entry) for entry in entries))
-
-
-def _point(row: Row) -> Point:
-    name = row.need_text("op")
-    op = op_named(name)
-    if op is None:
-        raise row.complain("op", f"{name!r} is not one of {', '.join(OPS)}")
-    ranks, size = (row.count(key, required=True) for key in ("num_ranks", "message_bytes"))
-    latency_s = _above_zero(row, "latency_s", required=True)
-    assert ranks is not None and size is not None and latency_s is not None
-    if ranks < 2:
-        raise row.complain("num_ranks", "a collective has at least 2")
-    if size == 0:
-        raise row.complain("message_bytes", "must be above zero")
-    row.finish()
-    return Point(op=op, num_ranks=ranks, message_bytes=size, latency_s=latency_s)
+    def wire(self, text: str) -> Wire:
+        """Build what a cost model needs; a measured curve is used in place of rate and latency."""
+        curve = Curve(points=tuple(one.point() for one in self.curve)) if self.curve else None
+        return Wire(
+            text=text,
+            algorithm=self.algorithm,
+            bytes_per_s=self.bytes_per_s,
+            pair_bytes_per_s=self.pair_bytes_per_s or self.bytes_per_s,
+            hop_s=self.latency_s,
+            error_fraction=self.error_fraction,
+            contention_units=self.contention_units,
+            curve=curve,
+            curve_error_fraction=None if curve is None else self.error_fraction,
+        )
 
 
 def write_link_file(
@@ -138,13 +125,5 @@ def write_link_file(
     if provenance:
         document["provenance"] = dict(provenance)
     if curve:
-        document["curve"] = [
-            {
-                "op": point.op,
-                "num_ranks": point.num_ranks,
-                "message_bytes": point.message_bytes,
-                "latency_s": point.latency_s,
-            }
-            for point in curve
-        ]
+        document["curve"] = [to_builtins(point) for point in curve]
     path.write_text(yaml.safe_dump(document, sort_keys=False, width=120), encoding="utf-8")

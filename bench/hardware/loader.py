@@ -2,16 +2,18 @@
 
 `read_document` refuses what a data file never needs and an accident or an attacker might put there:
 anchors and aliases (small files that unfold to gigabytes), explicit tags, duplicate keys, deep
-nesting, more than a megabyte. A `Row` hands out values by key and type, remembers what was asked
-for, and `finish` names whatever nobody asked for. Every complaint is one line with row and key.
+nesting, more than a megabyte. What is left is decoded by msgspec into a `Declared`, whose fields
+say what a file may hold. Every complaint is one line with file, row and key.
 """
 
-import math
-from collections.abc import Callable, Hashable
+import re
+from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import yaml
+from msgspec import Meta, Struct, ValidationError, convert, structs
 
 from bench.core.errors import DataError
 
@@ -19,6 +21,27 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 12
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _T = TypeVar("_T")
+
+Text = Annotated[str, Meta(pattern=r"\S")]
+Number = Annotated[float, Meta(ge=0, le=1e300)]
+AboveZero = Annotated[float, Meta(gt=0, le=1e300)]
+Count = Annotated[int, Meta(ge=0, lt=10**18)]
+Citations = Annotated[tuple[Text, ...], Meta(min_length=1)]
+"""Keys of the file's table of sources; read as 'title, address'."""
+
+_WORDS = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+    "null": "nothing",
+}
+
+
+class Declared(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of what a data file declares: each field is a key, and no other key is allowed."""
 
 
 class _StrictLoader(_Base):  # type: ignore[misc]  # the C loader exists only where libyaml does
@@ -49,8 +72,8 @@ def _refuse_unfolding(text: str) -> None:
             raise DataError(f"line {line}: nested deeper than {MAX_DEPTH} levels")
 
 
-def parse_document(text: str, *, what: str) -> "Row":
-    """Build the top-level mapping of `text`; `what` is the file's name for messages."""
+def parse_document(text: str, *, into: type[_T], what: str) -> _T:
+    """Decode `text` as `into`; `what` is the file's name for messages."""
     if len(text) > MAX_BYTES:
         raise DataError(f"{what}: larger than {MAX_BYTES:,} characters, which no data file here is")
     try:
@@ -61,171 +84,136 @@ def parse_document(text: str, *, what: str) -> "Row":
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         detail = " ".join(str(error).split())
         raise DataError(f"{what}: not readable as YAML: {detail}") from None
-    if not isinstance(document, dict):
-        raise DataError(f"{what}: expected a mapping at the top, found {type(document).__name__}")
-    return Row(document, what=what)
+    table = document.get("sources") if isinstance(document, dict) else None
+    sources = None if not isinstance(table, dict) else _addresses(table, what=what)
+    return decode(_checked(document, sources=sources, where=what), into=into, what=what)
 
 
-def read_document(path: Path) -> "Row":
-    """Read and parse one file."""
+def read_document(path: Path, *, into: type[_T]) -> _T:
+    """Read and decode one file."""
     try:
         if path.stat().st_size > 4 * MAX_BYTES:
             raise DataError(f"{path.name}: larger than {4 * MAX_BYTES:,} bytes")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path.name}: cannot be read: {error}") from None
-    return parse_document(text, what=path.name)
+    return parse_document(text, into=into, what=path.name)
 
 
-class Row:
-    """One mapping of a data file, read key by key. Absent keys give None unless `required`."""
-
-    def __init__(self, values: dict[Any, Any], *, what: str) -> None:
-        self.what = what
-        self._values = values
-        self._asked: set[object] = set()
-
-    def complain(self, key: str, problem: str) -> DataError:
-        """Build the error that names file, row and key."""
-        return DataError(f"{self.what}: {key}: {problem}")
-
-    def _take(self, key: str, *, required: bool) -> object:
-        self._asked.add(key)
-        if key not in self._values:
-            if required:
-                raise self.complain(key, "missing")
-            return None
-        value: object = self._values[key]
-        if value is None:
-            raise self.complain(key, "empty; leave the key out where nothing is known")
-        return value
-
-    def keys(self) -> list[str]:
-        """All keys, which must be text."""
-        for key in self._values:
-            if not isinstance(key, str):
-                raise DataError(f"{self.what}: key {key!r} is not text")
-        return list(self._values)
-
-    def text(self, key: str, *, required: bool = False) -> str | None:
-        """Non-empty text."""
-        value = self._take(key, required=required)
-        if value is None:
-            return None
-        if not isinstance(value, str) or not value.strip():
-            raise self.complain(key, f"expected text, found {value!r}")
-        return value.strip()
-
-    def need_text(self, key: str) -> str:
-        """Return text that must be there."""
-        value = self.text(key, required=True)
-        assert value is not None
-        return value
-
-    def number(self, key: str, *, required: bool = False) -> float | None:
-        """Return a finite number that is not negative."""
-        value = self._take(key, required=required)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.complain(key, f"expected a number, found {value!r}")
-        if not abs(value) <= 1e300 or math.isnan(value):
-            raise self.complain(key, "expected a finite number")
-        if value < 0:
-            raise self.complain(key, f"expected a number from zero up, found {value!r}")
-        return float(value)
-
-    def count(self, key: str, *, required: bool = False) -> int | None:
-        """Return a whole number from zero up."""
-        value = self._take(key, required=required)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 10**18:
-            raise self.complain(key, f"expected a whole number from zero up, found {value!r}")
-        return value
-
-    def flag(self, key: str, *, required: bool = False) -> bool | None:
-        """`true` or `false`."""
-        value = self._take(key, required=required)
-        if value is not None and not isinstance(value, bool):
-            raise self.complain(key, f"expected true or false, found {value!r}")
-        return value
-
-    def choice(self, key: str, *, allowed: tuple[str, ...]) -> str:
-        """Return one of the names in `allowed`."""
-        value = self.need_text(key)
-        if value not in allowed:
-            raise self.complain(key, f"{value!r} is not one of {', '.join(allowed)}")
-        return value
-
-    def texts(self, key: str, *, required: bool = False) -> tuple[str, ...]:
-        """Return a list of texts; empty when the key is absent."""
-        value = self._take(key, required=required)
-        if value is None:
-            return ()
-        if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-            raise self.complain(key, f"expected a list of texts, found {value!r}")
-        return tuple(value)
-
-    def numbers(self, key: str, *, required: bool = False) -> tuple[float, ...]:
-        """Return a list of finite numbers from zero up; empty when the key is absent."""
-        value = self._take(key, required=required)
-        if value is None:
-            return ()
-        if not isinstance(value, list):
-            raise self.complain(key, f"expected a list of numbers, found {value!r}")
-        items = [Row({key: item}, what=self.what).number(key, required=True) for item in value]
-        return tuple(item for item in items if item is not None)
-
-    def child(self, key: str, *, required: bool = False) -> "Row":
-        """Return the mapping below `key`, empty when absent."""
-        value = self._take(key, required=required)
-        if value is None:
-            return Row({}, what=f"{self.what}: {key}")
-        if not isinstance(value, dict):
-            raise self.complain(key, f"expected a mapping, found {value!r}")
-        return Row(value, what=f"{self.what}: {key}")
-
-    def mappings(self, key: str) -> list["Row"]:
-        """Return the list of mappings below `key`, numbered for messages; empty when absent."""
-        value = self._take(key, required=False)
-        if value is None:
-            return []
-        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-            raise self.complain(key, "expected a list of mappings")
-        return [
-            Row(item, what=f"{self.what}: {key} row {index}")
-            for index, item in enumerate(value, start=1)
-        ]
-
-    def rows(self, key: str) -> list["Row"]:
-        """Return the list of mappings below `key`, each with a unique `id` that names it."""
-        value = self._take(key, required=True)
-        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-            raise self.complain(key, "expected a list of mappings")
-        rows: list[Row] = []
-        seen: set[str] = set()
-        for index, item in enumerate(value):
-            unnamed = Row(item, what=f"{self.what}: {key} row {index + 1}")
-            name = unnamed.need_text("id")
-            if name in seen:
-                raise self.complain(key, f"id {name!r} stands twice")
-            seen.add(name)
-            rows.append(Row(item, what=f"{self.what}: {name}"))
-        return rows
-
-    def finish(self) -> None:
-        """Refuse keys that nobody asked for."""
-        unknown = [key for key in self.keys() if key not in self._asked]
-        if unknown:
-            known = ", ".join(sorted(str(key) for key in self._asked))
-            raise DataError(f"{self.what}: unknown key {unknown[0]!r}; known: {known}")
+def decode(document: object, *, into: type[_T], what: str) -> _T:
+    """Turn plain values of YAML or JSON into `into`; `DataError` names row and key."""
+    try:
+        return convert(document, into)
+    except ValidationError as error:
+        raise DataError(_told(str(error), document, into=into, what=what)) from None
 
 
-def load_rows(rows: list[Row], *, build: Callable[[Row], _T]) -> tuple[_T, ...]:
-    """Build one noun per row and refuse rows that say more than the builder read."""
-    built = []
-    for row in rows:
-        built.append(build(row))
-        row.finish()
-    return tuple(built)
+class _Source(Declared, frozen=True, kw_only=True):
+    """One line of a file's table of sources."""
+
+    title: Text
+    url: Text | None = None
+
+
+def _addresses(table: dict[Any, Any], *, what: str) -> dict[Any, str]:
+    """Return 'title, address' by key: one address stands in one place."""
+    sources = {}
+    for key, entry in table.items():
+        source = decode(entry, into=_Source, what=f"{what}: sources: {key}")
+        sources[key] = source.title + (f", {source.url}" if source.url else "")
+    return sources
+
+
+def _checked(value: Any, *, sources: dict[Any, str] | None, where: str) -> Any:
+    """Return a copy with addresses for citations; refuse empty values and ids that stand twice."""
+    if isinstance(value, dict):
+        return {
+            key: _cited(entry, sources=sources, where=f"{where}: {key}")
+            if key in ("source", "sources") and sources is not None and not isinstance(entry, dict)
+            else _checked(entry, sources=sources, where=f"{where}: {key}")
+            for key, entry in value.items()
+        }
+    if isinstance(value, list):
+        names = [entry.get("id") for entry in value if isinstance(entry, dict)]
+        for name in names:
+            if name is not None and names.count(name) > 1:
+                raise DataError(f"{where}: id {name!r} stands twice")
+        return [_checked(x, sources=sources, where=_row(where, x, n)) for n, x in enumerate(value)]
+    if value is None:
+        raise DataError(f"{where}: empty; leave the key out where nothing is known")
+    return value.strip() if isinstance(value, str) else value
+
+
+def _cited(value: object, *, sources: dict[Any, str], where: str) -> object:
+    for name in value if isinstance(value, list) else [value]:
+        if not isinstance(name, str) or name not in sources:
+            raise DataError(f"{where}: {name!r} is not in the table of sources")
+    return [sources[x] for x in value] if isinstance(value, list) else sources[cast(str, value)]
+
+
+def _row(where: str, row: object, index: int) -> str:
+    """Name a row of a list by its id, else by its number."""
+    name = row.get("id") if isinstance(row, dict) else None
+    if isinstance(name, str):
+        return f"{where.rpartition(': ')[0] or where}: {name}"
+    return f"{where} row {index + 1}"
+
+
+def _told(problem: str, document: Any, *, into: Any, what: str) -> str:
+    """Say msgspec's complaint about `$.chips[0].tdp_w` in our words, with the row's id."""
+    problem, _, path = problem.partition(" - at `")
+    where, value, kind = what, document, into
+    for key, index in re.findall(r"\.([^.\[`]+)|\[(\d+|\.\.\.)\]", path):
+        kind = _plain(kind, value)
+        if index.isdigit():
+            value, kind = value[int(index)], get_args(kind)[0]
+            where = _row(where, value, int(index))
+            continue
+        if key:
+            kind = _keys(kind).get(key)
+        else:  # msgspec does not say which key of a mapping
+            kind = get_args(kind)[1]
+            key = next(key for key, entry in value.items() if not _is_convertible(entry, kind))
+        value, where = value.get(key), f"{where}: {key}"
+    return f"{where}: {_reworded(problem, value, kind=_plain(kind, value))}"
+
+
+def _is_convertible(value: object, kind: Any) -> bool:
+    try:
+        convert(value, kind)
+    except ValidationError:
+        return False
+    return True
+
+
+def _plain(kind: Any, value: Any) -> Any:
+    """Return a type without its bounds and None; of several declared ones the one that is named."""
+    while get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    if get_origin(kind) not in (Union, UnionType):
+        return kind
+    kinds = [one for one in get_args(kind) if one is not type(None)]
+    if len(kinds) == 1 or not isinstance(value, dict):
+        return _plain(kinds[0], value)
+    tags = {one.__struct_config__.tag: one for one in kinds}
+    field = kinds[0].__struct_config__.tag_field
+    return tags.get(value.get(field), {field: Literal[tuple(tags)]})
+
+
+def _keys(kind: Any) -> dict[str, Any]:
+    """Types by key."""
+    if isinstance(kind, dict):
+        return kind
+    return {field.encode_name: field.type for field in structs.fields(kind)}
+
+
+def _reworded(problem: str, value: object, *, kind: Any) -> str:
+    if found := re.fullmatch(r"Object missing required field `(.+)`", problem):
+        return f"{found[1]}: missing"
+    if found := re.fullmatch(r"Object contains unknown field `(.+)`", problem):
+        return f"unknown key {found[1]!r}; known: {', '.join(sorted(_keys(kind)))}"
+    if problem.startswith("Invalid"):
+        return f"{value!r} is not one of {', '.join(map(str, get_args(kind)))}"
+    if not (found := re.match(r"Expected `(\w+)[^`]*`( [<>]=? \S+)?", problem)):
+        return problem
+    return f"expected {_WORDS.get(found[1], found[1])}{found[2] or ''}, found {value!r:.80}"

@@ -7,51 +7,55 @@ them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any, Literal
+
+from msgspec import field
 
 from bench.core.errors import DataError
-from bench.hardware.chips import chip
-from bench.hardware.loader import Row, load_rows, read_document
-from bench.hardware.sources import load_sources, take_sources
+from bench.hardware.chips import load_chips
+from bench.hardware.loader import Count, Declared, Number, Text, read_document
 
-BASES = ("published", "vendor")
+Basis = Literal["published", "vendor"]
 """published: measured, and open to a check by others; vendor: said by whom it is to sell."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PublishedRatio:
+class PublishedRatio(Declared, frozen=True, kw_only=True):
     """Speed of chip b over that of chip a on one net, by one party or in one round."""
 
-    id: str
-    chip_a: str
-    chip_b: str
-    phase: str
-    net: str
-    num_devices: int
-    ratio: float
-    basis: str
-    note: str | None
-    source: str
+    id: Text
+    chip_a: Text = field(name="a")
+    chip_b: Text = field(name="b")
+    phase: Text
+    net: Text
+    num_devices: Count = field(name="devices")
+    ratio: Number
+    basis: Basis = "published"
+    note: Text | None = None
+    source: Text
+
+    def __post_init__(self) -> None:
+        for name in (self.chip_a, self.chip_b):
+            if name not in {chip.id for chip in load_chips()}:
+                raise ValueError(f"chip {name!r} is not in the catalogue")
 
 
-@dataclass(frozen=True, kw_only=True)
-class PublishedFigure:
+class PublishedFigure(Declared, frozen=True, kw_only=True):
     """One value."""
 
-    id: str
-    what: str
-    value: float
-    unit: str
-    basis: str
-    source: str
+    id: Text
+    what: Text
+    value: Number
+    unit: Text
+    basis: Basis = "published"
+    source: Text
 
 
-@dataclass(frozen=True, kw_only=True)
-class Published:
+class Published(Declared, frozen=True, kw_only=True):
     """Everything in `published.yaml`."""
 
+    sources: dict[str, Any]
     ratios: tuple[PublishedRatio, ...]
     figures: tuple[PublishedFigure, ...]
 
@@ -63,46 +67,7 @@ class Published:
         raise DataError(f"published figure {id!r} is not in published.yaml")
 
 
-def _ratio(row: Row, *, sources: dict[str, str]) -> PublishedRatio:
-    ratio, devices = row.number("ratio", required=True), row.count("devices", required=True)
-    assert ratio is not None and devices is not None
-    return PublishedRatio(
-        id=row.need_text("id"),
-        chip_a=chip(row.need_text("a")).id,
-        chip_b=chip(row.need_text("b")).id,
-        phase=row.need_text("phase"),
-        net=row.need_text("net"),
-        num_devices=devices,
-        ratio=ratio,
-        basis=row.choice("basis", allowed=BASES) if "basis" in row.keys() else "published",  # noqa: SIM118
-        note=row.text("note"),
-        source=take_sources(row, sources=sources, key="source")[0],
-    )
-
-
-def _figure(row: Row, *, sources: dict[str, str]) -> PublishedFigure:
-    value = row.number("value", required=True)
-    assert value is not None
-    return PublishedFigure(
-        id=row.need_text("id"),
-        what=row.need_text("what"),
-        value=value,
-        unit=row.need_text("unit"),
-        basis=row.choice("basis", allowed=BASES) if "basis" in row.keys() else "published",  # noqa: SIM118
-        source=take_sources(row, sources=sources, key="source")[0],
-    )
-
-
-def parse_published(document: Row) -> Published:
-    """Build ratios and figures from a parsed document."""
-    sources = load_sources(document)
-    ratios = load_rows(document.rows("ratios"), build=lambda row: _ratio(row, sources=sources))
-    figures = load_rows(document.rows("figures"), build=lambda row: _figure(row, sources=sources))
-    document.finish()
-    return Published(ratios=ratios, figures=figures)
-
-
 @cache
 def load_published() -> Published:
     """Return what ships with the harness, read once per process."""
-    return parse_published(read_document(Path(__file__).with_name("published.yaml")))
+    return read_document(Path(__file__).with_name("published.yaml"), into=Published)

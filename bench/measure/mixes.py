@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 import yaml
+from msgspec.structs import asdict
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench import discovery
 from bench.core.nouns import Dtype
-from bench.hardware.operators import Operators, to_dicts
+from bench.hardware.operators import Operators
 from bench.measure.operator_count import OperatorCounter
 from bench.measure.precision import autocast, half_type, move
 from bench.measure.steps import InferStep, TrainStep
@@ -129,8 +130,8 @@ def count_all() -> list[dict[str, Any]]:
                         "batch": workload.batch_size(phase),
                         "parameters": workload.num_parameters(),
                         "operators": [
-                            {name: value for name, value in one.items() if name != "time_s"}
-                            for one in to_dicts(count_phase(workload, phase))
+                            {name: value for name, value in asdict(one).items() if name != "time_s"}
+                            for one in count_phase(workload, phase)
                         ],
                     }
                 )

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.optim import optimizer as optimizers
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from bench.hardware.operators import MATRIX, Operators
+from bench.hardware.operators import MATRIX, Kind, Operators
 
 _DTYPES = {
     torch.float64: "fp64",
@@ -147,7 +147,7 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 least = min(moved, self._optimizer_least)
             found.append(
                 Operators(
-                    kind=kind,
+                    kind=cast(Kind, kind),
                     dtype=dtype,
                     calls=int(calls),
                     flops=flops,

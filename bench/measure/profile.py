@@ -14,13 +14,14 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
+from msgspec import to_builtins
+from msgspec.structs import replace
 
 from bench.core.errors import BenchError
-from bench.hardware.operators import Operators, to_dicts
+from bench.hardware.operators import Operators
 from bench.measure.clock import HostClock
 from bench.measure.operator_count import class_of, count_step
 from bench.measure.request import TrialRequest
@@ -52,7 +53,7 @@ def profile_request(request: TrialRequest) -> dict[str, Any]:
         "step_s": step_s,
         "clock": clock,
         "covered_frac": min(1.0, covered_s / step_s) if clock == KERNELS else 1.0,
-        "operators": to_dicts(with_times(operators, seconds, per=float(steps))),
+        "operators": to_builtins(with_times(operators, seconds, per=float(steps))),
     }
 
 

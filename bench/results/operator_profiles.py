@@ -9,24 +9,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from bench.core.errors import DataError
-from bench.hardware.operators import Operators, from_dict, total
+from bench.hardware.loader import decode
+from bench.hardware.operators import Operators, total
 from bench.results.sidecar import write_whole
 
 _VERSION = 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class StoredProfile:
+class StoredProfile(Struct, frozen=True, kw_only=True):
     """The operators of one step of one configuration on one device."""
 
-    operators: tuple[Operators, ...]
-    covered_frac: float
+    config_hash: str
+    device: str
+    """Its label."""
+    covered_frac: Annotated[float, Meta(ge=0, le=1)]
     """Share of the profiled step's wall time that operators on the device account for; 1 where
     operators run on the host itself."""
+    operators: tuple[Operators, ...]
 
     def scaled_to(self, step_s: float) -> tuple[Operators, ...]:
         """Lay the shares of time over a step measured without the profiler."""
@@ -65,34 +72,20 @@ def read_profiles(path: Path) -> dict[tuple[str, str], StoredProfile]:
     `DataError` when the file is damaged.
     """
     what = str(profiles_path(path))
-    found = {}
-    for one in _stored(path):
-        try:
-            key = str(one["config_hash"]), str(one["device"])
-            covered, listed = one["covered_frac"], one["operators"]
-        except KeyError as error:
-            raise DataError(f"{what}: a profile lacks {error}") from None
-        if not isinstance(listed, list) or not isinstance(covered, int | float):
-            raise DataError(f"{what}: a profile's operators cannot be read")
-        if not 0.0 <= covered <= 1.0:
-            raise DataError(f"{what}: covered_frac {covered} is not between 0 and 1")
-        operators = tuple(from_dict(entry, what=what) for entry in listed)
-        found[key] = StoredProfile(operators=operators, covered_frac=float(covered))
-    return found
+    found = [decode(one, into=StoredProfile, what=what) for one in _stored(path)]
+    return {(one.config_hash, one.device): one for one in found}
 
 
-def _stored(path: Path) -> list[dict[str, object]]:
+class _File(Struct):
+    version: Literal[1]
+    profiles: list[dict[str, Any]]
+
+
+def _stored(path: Path) -> list[dict[str, Any]]:
     sidecar = profiles_path(path)
     if not sidecar.exists():
         return []
     try:
-        document = json.loads(sidecar.read_text(encoding="utf-8"))
-        profiles = document["profiles"]
-        version = document["version"]
-    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+        return msgspec.json.decode(sidecar.read_bytes(), type=_File).profiles
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{sidecar}: cannot be read ({error}); delete it or run again") from None
-    if version != _VERSION or not isinstance(profiles, list):
-        raise DataError(f"{sidecar}: is of version {version}, only {_VERSION} can be read here")
-    if not all(isinstance(one, dict) for one in profiles):
-        raise DataError(f"{sidecar}: profiles must be JSON objects")
-    return profiles

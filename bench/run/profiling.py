@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from bench.core.errors import BenchError
-from bench.hardware.operators import from_dict
+from bench.hardware.loader import decode
+from bench.hardware.operators import Operators
 from bench.measure.request import TrialRequest
 from bench.results.operator_profiles import read_profiles, write_profile
 from bench.results.schema import USABLE, Row
@@ -80,8 +81,7 @@ def _record(session: Session, planned: Planned, request: TrialRequest) -> str | 
         profile = json.loads(lines[-1])
         if "refused" in profile:
             return str(profile["refused"])
-        for one in profile["operators"]:
-            from_dict(one, what="profile")
+        decode(profile["operators"], into=list[Operators], what="profile")
         write_profile(
             session.store.path,
             config_hash=planned.config_hash,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
+from msgspec.structs import replace as copy
 
 from bench.analysis.claims import DECIDED, Case, Claim, Verdict
 from bench.analysis.claims_facts import Facts, make_facts, reference_rows, seeds_folder
@@ -49,9 +50,9 @@ def with_peak(name: str, **peaks: float) -> Facts:
 
 def with_ratio(name: str, ratio: float) -> Facts:
     known = load_published()
-    ratios = tuple(replace(one, ratio=ratio) if one.id == name else one for one in known.ratios)
+    ratios = tuple(copy(one, ratio=ratio) if one.id == name else one for one in known.ratios)
     assert ratios != known.ratios
-    return make_facts(shipped_rows(), published=replace(known, ratios=ratios))
+    return make_facts(shipped_rows(), published=copy(known, ratios=ratios))
 
 
 def with_rows(workload: str, **cells: float) -> Facts:

@@ -6,9 +6,10 @@ import pytest
 
 from bench.analysis.claims import Bounds, Outcome
 from bench.analysis.claims_facts import make_facts
-from bench.analysis.claims_file import read_ledger, read_test
+from bench.analysis.claims_file import read_ledger
+from bench.analysis.evaluators import AnyTest
 from bench.core.errors import BenchError
-from bench.hardware.loader import Row as Block
+from bench.hardware.loader import decode
 from bench.results.schema import NAMES, Row
 from tests.analysis.synthetic_rows import trials
 
@@ -16,7 +17,7 @@ ARTICLE = "article: {id: F9, publisher: p, title: t, date: '2024', found: f}\n"
 
 
 def outcome(block: dict[str, object], rows: list[Row] | None = None, **bounds: float) -> Outcome:
-    test = read_test(Block(block, what="test"), bounds=Bounds(**bounds), unit="ratio")
+    test = decode(block, into=AnyTest, what="test").of_claim(bounds=Bounds(**bounds), unit="ratio")
     full: list[Row] = [{**dict.fromkeys(NAMES), **row} for row in rows or []]
     return test(make_facts(full))
 
@@ -204,7 +205,10 @@ GOOD = (
         (GOOD.replace("by: arithmetic", "by: magic"), "'magic' is not one of arithmetic"),
         (GOOD.replace("claim: c", "claim: c, verdict: HOLDS"), "unknown key 'verdict'"),
         (GOOD.replace("claim: c", "claim: c, unit: parsec"), "'parsec' is not one of ratio"),
-        (GOOD.replace("claim: c", "claim: c, scope: none"), "'every' (the default) or 'some'"),
+        (
+            GOOD.replace("claim: c", "claim: c, scope: none"),
+            "'none' is not one of every, some",
+        ),
         (GOOD.replace("formula: '1'", "formula: x"), "'x' is given nowhere"),
         (GOOD.replace(", tests: [{by: arithmetic, formula: '1'}]", ""), "tests: missing"),
         (GOOD + GOOD, "stands twice"),

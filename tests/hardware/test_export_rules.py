@@ -8,10 +8,10 @@ from bench.core.errors import DataError, UsageError
 from bench.core.nouns import Chip
 from bench.hardware.chips import chip
 from bench.hardware.export_rules import (
+    ExportRules,
     export_rule,
     export_status,
     is_caught,
-    parse_rules,
     performance_density,
     total_processing_performance,
 )
@@ -134,4 +134,4 @@ rules:
 - {id: b, title: B, published: x, unless: a, clauses: [{id: c, tpp_from: 1}], sources: [here]}
 """
     with pytest.raises(DataError, match="'a' is no rule above it"):
-        parse_rules(parse_document(text, what="rules.yaml"))
+        parse_document(text, into=ExportRules, what="rules.yaml")

@@ -7,7 +7,7 @@ import pytest
 from bench.cli.links import render_links
 from bench.core.errors import DataError, UsageError
 from bench.hardware.chips import chip
-from bench.hardware.links import link, load_links, parse_links
+from bench.hardware.links import LinkPresets, link, load_links
 from bench.hardware.loader import parse_document
 
 PRESETS = (
@@ -73,7 +73,12 @@ def test_a_wrong_name_is_answered_with_the_nearest() -> None:
 
 @pytest.mark.parametrize(
     ("extra", "word"),
-    [("pair_bytes_per_s: 3.0", "pair"), ("effective_bytes_per_s: 3.0", "effective"), ("x: 1", "x")],
+    [
+        ("pair_bytes_per_s: 3.0", "pair_bytes_per_s: exceeds"),
+        ("pair_bytes_per_s: 2.0, effective_bytes_per_s: 3.0", "effective_bytes_per_s: exceeds"),
+        ("pair_bytes_per_s: 2.0, curve_factor: 2.0", "curve: missing"),
+        ("x: 1", "unknown key 'x'"),
+    ],
 )
 def test_an_impossible_preset_is_refused(extra: str, word: str) -> None:
     text = (
@@ -81,7 +86,7 @@ def test_an_impossible_preset_is_refused(extra: str, word: str) -> None:
         f"algorithm: ring, bytes_per_s: 2.0, {extra}, confidence: low, sources: [here]}}\n"
     )
     with pytest.raises(DataError, match=f"one.*{word}"):
-        parse_links(parse_document(text, what="links.yaml"))
+        parse_document(text, into=LinkPresets, what="links.yaml")
 
 
 def test_the_table_shows_unknown_as_blank(capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,8 +73,7 @@ def test_a_processor_matches_only_when_all_its_cores_are_here() -> None:
 
 
 def test_no_two_rows_share_a_name_and_a_memory_size_except_the_mi250_pair() -> None:
-    catalogue = load_catalogue()
-    for row in catalogue.chips:
-        for name in catalogue.device_names[row.id]:
+    for row in load_catalogue().chips:
+        for name in row.device_names:
             found = [x.id for x in match_device(name.replace("*", "92"), None, compute_units=112)]
             assert found in ([row.id], ["mi250", "mi250x"], []) and (found or row.kind == "cpu")

@@ -1,11 +1,13 @@
 """The shipped operator mixes against the formulas of the workloads they were counted from."""
 
 import pytest
+from msgspec import to_builtins
 
 from bench import discovery
 from bench.core.errors import DataError
+from bench.hardware.loader import decode
 from bench.hardware.operator_mixes import Mix, load_mixes
-from bench.hardware.operators import from_dict, to_dicts
+from bench.hardware.operators import Operators
 
 
 @pytest.mark.parametrize("mix", load_mixes(), ids=lambda mix: mix.id)
@@ -42,7 +44,7 @@ def test_decode_is_held_by_memory_and_training_is_not() -> None:
 
 def test_operators_read_back_what_is_written() -> None:
     written = load_mixes()[0].operators
-    assert tuple(from_dict(one, what="test") for one in to_dicts(written)) == written
+    assert decode(to_builtins(written), into=tuple[Operators, ...], what="test") == written
 
 
 @pytest.mark.parametrize(
@@ -51,6 +53,6 @@ def test_operators_read_back_what_is_written() -> None:
      {"time_s": float("inf")}],
 )  # fmt: skip
 def test_impossible_operators_are_refused(change: dict[str, object]) -> None:
-    good = to_dicts(load_mixes()[0].operators)[0]
-    with pytest.raises(DataError, match="here"):
-        from_dict({**good, **change}, what="here")
+    good = to_builtins(load_mixes()[0].operators[0])
+    with pytest.raises(DataError, match=f"here: {next(iter(change))}"):
+        decode({**good, **change}, into=Operators, what="here")

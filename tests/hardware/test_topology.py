@@ -121,7 +121,7 @@ def test_a_wrong_link_is_one_line_that_says_what_to_write(text: str, words: str)
         ("latency_s: 3.0e-5\n", "link.yaml: bytes_per_s: missing"),
         ("bytes_per_s: 2.0e+9\n", "link.yaml: latency_s: missing"),
         (FILE + "speed: 1\n", "link.yaml: unknown key 'speed'"),
-        ("bytes_per_s: 0\nlatency_s: 3.0e-5\n", "link.yaml: bytes_per_s: must be above zero"),
+        ("bytes_per_s: 0\nlatency_s: 3.0e-5\n", "link.yaml: bytes_per_s: expected a number > 0.0"),
         ("bytes_per_s: -2.0\nlatency_s: 3.0e-5\n", "link.yaml: bytes_per_s"),
         ("bytes_per_s: fast\nlatency_s: 3.0e-5\n", "link.yaml: bytes_per_s: expected a number"),
         (FILE + "curve: 7\n", "link.yaml: curve"),
@@ -132,7 +132,7 @@ def test_a_wrong_link_is_one_line_that_says_what_to_write(text: str, words: str)
         ),
         (
             FILE + "curve: [{op: send, num_ranks: 1, message_bytes: 1, latency_s: 1.0}]\n",
-            "curve row 1: num_ranks: a collective has at least 2",
+            "curve row 1: num_ranks: expected a whole number >= 2, found 1",
         ),
         ("- 1\n", "link.yaml: expected a mapping"),
         ("a: [\n", "link.yaml: not readable as YAML"),

@@ -8,60 +8,93 @@ from __future__ import annotations
 
 from itertools import product
 
-from bench.analysis.claims import Basis, Bounds, Case, Evaluate, Outcome, exactly
+from bench.analysis.claims import Basis, Bounds, Case, ClaimTest, Outcome, exactly
 from bench.analysis.claims_facts import Facts
 from bench.analysis.evaluators.formulas import compute, names_in
 from bench.core.units import format_number
-from bench.hardware.loader import Row
+from bench.hardware.loader import Declared, Number, Text
 from bench.hardware.query import chip_fields
 
 _WEAKNESS: tuple[Basis, ...] = ("arithmetic", "specification", "published", "vendor")
 """A sum is told by the weakest of what goes into it."""
 
 
-def needs(row: Row, bounds: Bounds, unit: str) -> Evaluate:
+class Needs(ClaimTest, tag="needs", frozen=True, kw_only=True):
     """Return no case, only what is missing, in words: `what`."""
-    what = row.need_text("what")
-    return lambda facts: Outcome(cases=(), missing=(what,))
+
+    what: Text
+
+    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+        """Name it."""
+        return Outcome(cases=(), missing=(self.what,))
 
 
-def arithmetic(row: Row, bounds: Bounds, unit: str) -> Evaluate:
+class _Figure(Declared, frozen=True, kw_only=True):
+    """A published figure, or a field of a chip."""
+
+    published: Text | None = None
+    chip: Text | None = None
+    field: Text | None = None
+
+    def __post_init__(self) -> None:
+        if (self.published is None) == (self.chip is None or self.field is None):
+            raise ValueError("is either published, or a chip and a field")
+
+    def look_up(self, facts: Facts) -> tuple[float, str, Basis] | None:
+        """Value, source and kind of evidence; None where the catalogue does not know it."""
+        if self.published is not None:
+            for ratio in facts.published.ratios:
+                if ratio.id == self.published:
+                    return ratio.ratio, f"{ratio.id}: {ratio.source}", ratio.basis
+            figure = facts.published.figure(self.published)
+            return figure.value, f"{figure.id}: {figure.source}", figure.basis
+        assert self.chip is not None and self.field is not None
+        value = chip_fields(facts.chips[self.chip]).get(self.field)
+        if not isinstance(value, int | float):
+            return None
+        return float(value), f"catalogue: {self.chip}", "specification"
+
+
+class Arithmetic(ClaimTest, tag="arithmetic", frozen=True, kw_only=True):
     """Compute `formula` from `given`, `figures` and every combination in `over`."""
-    formula = row.need_text("formula")
-    given = _numbers(row.child("given"))
-    figures = {name: _figure(row.child("figures").child(name)) for name in _keys(row, "figures")}
-    grid = {name: row.child("over").numbers(name, required=True) for name in _keys(row, "over")}
-    factors = {name: row.child("factors").need_text(name) for name in _keys(row, "factors")}
-    source = row.text("source") or "computed from the figures that the claim gives"
-    unknown = names_in(formula) - set(given) - set(figures) - set(grid)
-    if unknown:
-        raise row.complain("formula", f"{sorted(unknown)[0]!r} is given nowhere")
 
-    def evaluate(facts: Facts) -> Outcome:
-        known, sources = dict(given), []
+    formula: Text
+    given: dict[str, Number] = {}
+    figures: dict[str, _Figure] = {}
+    over: dict[str, tuple[Number, ...]] = {}
+    factors: dict[str, Text] = {}
+    source: Text = "computed from the figures that the claim gives"
+
+    def __post_init__(self) -> None:
+        unknown = names_in(self.formula) - set(self.given) - set(self.figures) - set(self.over)
+        if unknown:
+            raise ValueError(f"formula: {sorted(unknown)[0]!r} is given nowhere")
+
+    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+        """Compute the cases."""
+        known, sources = dict(self.given), []
         basis: Basis = "arithmetic"
-        for name, (kind, key, field) in figures.items():
-            found = _look_up(facts, kind, key, field)
+        for name, figure in self.figures.items():
+            found = figure.look_up(facts)
             if found is None:
-                return Outcome(cases=(), missing=(f"{field} of {key} is not known",))
+                missing = f"{figure.field} of {figure.chip} is not known"
+                return Outcome(cases=(), missing=(missing,))
             known[name] = found[0]
             sources.append(found[1])
             basis = max(basis, found[2], key=_WEAKNESS.index)
         cases = [
             _case(
-                formula,
-                known | dict(zip(grid, values, strict=True)),
+                self.formula,
+                known | dict(zip(self.over, values, strict=True)),
                 bounds=bounds,
                 unit=unit,
-                factors=factors | _words(grid, values),
+                factors=self.factors | _words(self.over, values),
                 basis=basis,
-                source="; ".join(dict.fromkeys(sources)) or source,
+                source="; ".join(dict.fromkeys(sources)) or self.source,
             )  # fmt: skip
-            for values in product(*grid.values())
+            for values in product(*self.over.values())
         ]
         return Outcome(cases=tuple(cases))
-
-    return evaluate
 
 
 def _case(
@@ -93,39 +126,3 @@ def _words(grid: dict[str, tuple[float, ...]], values: tuple[float, ...]) -> dic
 
 def _plain(value: float) -> str:
     return f"{value:.6g}" if abs(value) < 1e6 else format_number(value)
-
-
-def _keys(row: Row, key: str) -> list[str]:
-    return row.child(key).keys()
-
-
-def _numbers(row: Row) -> dict[str, float]:
-    return {name: number for name in row.keys() if (number := row.number(name)) is not None}  # noqa: SIM118
-
-
-def _figure(row: Row) -> tuple[str, str, str]:
-    """(chip or published, id, field)."""
-    if (published := row.text("published")) is not None:
-        found = ("published", published, "")
-    else:
-        found = ("chip", row.need_text("chip"), row.need_text("field"))
-    row.finish()
-    return found
-
-
-def _look_up(facts: Facts, kind: str, key: str, field: str) -> tuple[float, str, Basis] | None:
-    """Value, source and kind of evidence; None where the catalogue does not know it."""
-    if kind == "published":
-        for ratio in facts.published.ratios:
-            if ratio.id == key:
-                return ratio.ratio, f"{key}: {ratio.source}", _basis(ratio.basis)
-        figure = facts.published.figure(key)
-        return figure.value, f"{key}: {figure.source}", _basis(figure.basis)
-    value = chip_fields(facts.chips[key]).get(field)
-    if not isinstance(value, int | float):
-        return None
-    return float(value), f"catalogue: {key}", "specification"
-
-
-def _basis(text: str) -> Basis:
-    return "vendor" if text == "vendor" else "published"

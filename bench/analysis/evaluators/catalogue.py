@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from bench.analysis.claims import Bounds, Case, Evaluate, Outcome, exactly
+from typing import Annotated, Literal
+
+from msgspec import Meta, field
+
+from bench.analysis.claims import Bounds, Case, ClaimTest, Outcome, exactly
 from bench.analysis.claims_facts import Facts
 from bench.core.nouns import Chip
 from bench.core.units import format_number
@@ -12,68 +16,69 @@ from bench.hardware.export_rules import (
     performance_density,
     total_processing_performance,
 )
-from bench.hardware.loader import Row
+from bench.hardware.loader import Text
 from bench.hardware.query import chip_fields, parse_conditions, test_conditions
 
+Pair = Annotated[str, Meta(pattern=r"^\S+ +\S+$")]
+"""Two ids."""
 
-def catalogue_ratio(row: Row, bounds: Bounds, unit: str) -> Evaluate:
+
+class CatalogueRatio(ClaimTest, tag="catalogue-ratio", frozen=True, kw_only=True):
     """Compare `fields` of chip b with those of chip a for each of `pairs` ('a b').
 
     `as: drop` takes 1 - b/a. `beside` has pairs that are shown without a say.
     """
-    pairs = [(*_pair(text, row), True) for text in row.texts("pairs", required=True)]
-    pairs += [(*_pair(text, row), False) for text in row.texts("beside")]
-    fields = row.texts("fields", required=True)
-    form = row.text("as") or "ratio"
-    if form not in ("ratio", "drop"):
-        raise row.complain("as", f"{form!r} is not ratio or drop")
 
-    def evaluate(facts: Facts) -> Outcome:
+    pairs: tuple[Pair, ...]
+    beside: tuple[Pair, ...] = ()
+    fields: tuple[Text, ...]
+    form: Literal["ratio", "drop"] = field(name="as", default="ratio")
+
+    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+        """Compute the cases."""
         cases, missing = [], []
-        for name_a, name_b, counts in pairs:
+        for pair in (*self.pairs, *self.beside):
+            name_a, name_b = pair.split()
             fields_a, fields_b = (chip_fields(facts.chips[name]) for name in (name_a, name_b))
-            for field in fields:
-                a, b = fields_a.get(field), fields_b.get(field)
+            for name in self.fields:
+                a, b = fields_a.get(name), fields_b.get(name)
                 if not isinstance(a, int | float) or not isinstance(b, int | float) or not a:
-                    missing.append(f"{field} of {name_a} or {name_b} is not public")
+                    missing.append(f"{name} of {name_a} or {name_b} is not public")
                     continue
-                value = exactly(b / a if form == "ratio" else 1.0 - b / a)
+                value = exactly(b / a if self.form == "ratio" else 1.0 - b / a)
                 case = Case(
-                    factors={"chips": f"{name_b} over {name_a}", "figure": field},
+                    factors={"chips": f"{name_b} over {name_a}", "figure": name},
                     holds=bounds.holds(value),
                     value=value,
                     unit=unit,
-                    how=f"{field}: {format_number(b)} over {format_number(a)}"
-                    + (", 1 minus it" if form == "drop" else ""),
+                    how=f"{name}: {format_number(b)} over {format_number(a)}"
+                    + (", 1 minus it" if self.form == "drop" else ""),
                     basis="specification",
                     source=_sources(facts.chips[name_a], facts.chips[name_b]),
-                    counts=counts,
+                    counts=pair in self.pairs,
                 )
                 cases.append(case)
         return Outcome(cases=tuple(cases), missing=tuple(missing))
-
-    return evaluate
-
-
-def _pair(text: str, row: Row) -> tuple[str, str]:
-    parts = text.split()
-    if len(parts) != 2:
-        raise row.complain("pairs", f"{text!r} is not two ids")
-    return parts[0], parts[1]
 
 
 def _sources(*chips: Chip) -> str:
     return "; ".join(dict.fromkeys(source for chip in chips for source in chip.sources[:2]))
 
 
-def catalogue_where(row: Row, bounds: Bounds, unit: str) -> Evaluate:
+class CatalogueWhere(ClaimTest, tag="catalogue-where", frozen=True, kw_only=True):
     """Ask the comparisons of `where`, as `bench list chips --where` does, of each of `chips`."""
-    names, condition = row.texts("chips", required=True), row.need_text("where")
-    conditions = parse_conditions(condition)
 
-    def evaluate(facts: Facts) -> Outcome:
+    chips: tuple[Text, ...]
+    where: Text
+
+    def __post_init__(self) -> None:
+        parse_conditions(self.where)
+
+    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+        """Compute the cases."""
+        conditions = parse_conditions(self.where)
         cases, missing = [], []
-        for name in names:
+        for name in self.chips:
             holds, unknown = test_conditions(chip_fields(facts.chips[name]), conditions=conditions)
             if holds is None:
                 missing.append(f"{' and '.join(sorted(unknown))} of {name} is not public")
@@ -84,25 +89,31 @@ def catalogue_where(row: Row, bounds: Bounds, unit: str) -> Evaluate:
                     holds=holds,
                     value=None,
                     unit="",
-                    how=f"{condition}: {'yes' if holds else 'no'}",
+                    how=f"{self.where}: {'yes' if holds else 'no'}",
                     basis="specification",
                     source=_sources(facts.chips[name]),
                 )
             )
         return Outcome(cases=tuple(cases), missing=tuple(missing))
 
-    return evaluate
 
-
-def export_outcome(row: Row, bounds: Bounds, unit: str) -> Evaluate:
+class ExportOutcome(ClaimTest, tag="export-outcome", frozen=True, kw_only=True):
     """Replay `rule` over chips that it is said to catch (`caught`) and to pass (`passed`)."""
-    rule = export_rule(row.need_text("rule"))
-    expected = dict.fromkeys(row.texts("caught"), True) | dict.fromkeys(row.texts("passed"), False)
-    if not expected:
-        raise row.complain("caught", "neither caught nor passed names a chip")
 
-    def evaluate(facts: Facts) -> Outcome:
+    rule: Text
+    caught: tuple[Text, ...] = ()
+    passed: tuple[Text, ...] = ()
+
+    def __post_init__(self) -> None:
+        export_rule(self.rule)
+        if not self.caught and not self.passed:
+            raise ValueError("caught: neither caught nor passed names a chip")
+
+    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+        """Compute the cases."""
         cases, missing = [], []
+        rule = export_rule(self.rule)
+        expected = dict.fromkeys(self.caught, True) | dict.fromkeys(self.passed, False)
         for name, should in expected.items():
             chip = facts.chips[name]
             outcome = is_caught(rule, chip=chip)
@@ -121,8 +132,6 @@ def export_outcome(row: Row, bounds: Bounds, unit: str) -> Evaluate:
                 )
             )
         return Outcome(cases=tuple(cases), missing=tuple(missing))
-
-    return evaluate
 
 
 def _replay_words(chip: Chip, *, outcome: bool, should: bool) -> str:

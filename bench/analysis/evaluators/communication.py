@@ -7,14 +7,15 @@ without overlap. `as memory needs` gives each width the fewest ranks that hold i
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal
 
-from bench.analysis.claims import Bounds, Case, Evaluate, Outcome, exactly
+from bench.analysis.claims import Bounds, Case, ClaimTest, Outcome, exactly
 from bench.analysis.claims_facts import Facts
 from bench.analysis.evaluators.links import SEQUENCE_LENGTH, EndModel
 from bench.core.nouns import Chip, Layout
 from bench.hardware.cost import CostModel
 from bench.hardware.layouts import StepTime, Transformer, transformer_step
-from bench.hardware.loader import Row
+from bench.hardware.loader import Count, Number, Text
 from bench.hardware.topology import parse_topology
 
 STATE_BYTES = 16
@@ -24,65 +25,63 @@ WIDTH_OF_LAYER = 128
 """Layers grow with width: one for each 128, as in GPT-3's family (https://arxiv.org/abs/2005.14165)."""
 
 
-def communication_share(row: Row, bounds: Bounds, unit: str) -> Evaluate:
+class CommunicationShare(ClaimTest, tag="communication-share", frozen=True, kw_only=True):
     """Compare the share at each of `values` with that at the one before.
 
     `vary` is ranks, width or 'width, ranks as memory needs'; `split` tensor or data; `link`, `chip`
     and `compute_fraction` as in link-slowdown; `hidden` and `ranks` hold what is not varied.
     """
-    link, split, vary = row.need_text("link"), row.need_text("split"), row.need_text("vary")
-    parse_topology(link)
-    kinds = ("ranks", "width", "width, ranks as memory needs")
-    if vary not in kinds or split not in ("tensor", "data"):
-        raise row.complain("vary", f"allowed: {', '.join(kinds)}; split is tensor or data")
-    values = tuple(map(int, row.numbers("values", required=True)))
-    chip, fraction = row.need_text("chip"), row.number("compute_fraction") or 0.5
-    fixed_hidden, fixed_ranks = row.count("hidden") or 0, row.count("ranks") or 0
 
-    def evaluate(facts: Facts) -> Outcome:
-        model, device = EndModel(link), facts.chips[chip]
+    link: Text
+    split: Literal["tensor", "data"]
+    vary: Literal["ranks", "width", "width, ranks as memory needs"]
+    values: tuple[Count, ...]
+    chip: Text
+    compute_fraction: Number = 0.5
+    hidden: Count = 0
+    ranks: Count = 0
+
+    def __post_init__(self) -> None:
+        parse_topology(self.link)
+
+    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+        """Compute the cases."""
+        model, device = EndModel(self.link), facts.chips[self.chip]
         peak = device.peak_per_s.get("bf16")
         if peak is None:
-            return Outcome(cases=(), missing=(f"bf16 peak of {chip} is not known",))
+            return Outcome(cases=(), missing=(f"bf16 peak of {self.chip} is not known",))
         shares = []
-        for value in values:
-            hidden = fixed_hidden if vary == "ranks" else value
-            ranks = value if vary == "ranks" else fixed_ranks
-            if vary == "width, ranks as memory needs":
+        for value in self.values:
+            hidden = self.hidden if self.vary == "ranks" else value
+            ranks = value if self.vary == "ranks" else self.ranks
+            if self.vary == "width, ranks as memory needs":
                 ranks = _ranks_for(hidden, device)
-            step = _step(hidden, ranks, split=split, flops_per_s=peak * fraction, model=model)
+            flops_per_s = peak * self.compute_fraction
+            step = _step(hidden, ranks, split=self.split, flops_per_s=flops_per_s, model=model)
             shares.append((value, ranks, step.communication_fraction))
-        cases = [
-            _case(one, two, vary=vary, split=split, link=link, bounds=bounds, unit=unit)
-            for one, two in pairwise(shares)
-        ]
+        cases = [self._case(one, two, bounds=bounds, unit=unit) for one, two in pairwise(shares)]
         return Outcome(cases=tuple(cases))
 
-    return evaluate
-
-
-def _case(
-    one: tuple[int, int, float],
-    two: tuple[int, int, float],
-    *,
-    vary: str,
-    split: str,
-    link: str,
-    bounds: Bounds,
-    unit: str,
-) -> Case:
-    value = exactly(two[2] / one[2])
-    what = "ranks" if vary == "ranks" else "width"
-    return Case(
-        factors={"varied": vary, "split": split, what: f"{one[0]} to {two[0]}"},
-        holds=bounds.holds(value),
-        value=value,
-        unit=unit,
-        how=f"share {one[2]:.1%} at {what} {one[0]} ({one[1]} ranks), {two[2]:.1%} at {two[0]} "
-        f"({two[1]} ranks); second over first, asked {bounds.words}",
-        basis="modelled",
-        source=f"cost model of {link}; transformer by formula, without overlap",
-    )
+    def _case(
+        self,
+        one: tuple[int, int, float],
+        two: tuple[int, int, float],
+        *,
+        bounds: Bounds,
+        unit: str,
+    ) -> Case:
+        value = exactly(two[2] / one[2])
+        what = "ranks" if self.vary == "ranks" else "width"
+        return Case(
+            factors={"varied": self.vary, "split": self.split, what: f"{one[0]} to {two[0]}"},
+            holds=bounds.holds(value),
+            value=value,
+            unit=unit,
+            how=f"share {one[2]:.1%} at {what} {one[0]} ({one[1]} ranks), {two[2]:.1%} at "
+            f"{two[0]} ({two[1]} ranks); second over first, asked {bounds.words}",
+            basis="modelled",
+            source=f"cost model of {self.link}; transformer by formula, without overlap",
+        )
 
 
 def _net(hidden: int) -> Transformer:

@@ -9,37 +9,37 @@ from __future__ import annotations
 
 from statistics import median
 
-from bench.analysis.claims import Bounds, Case, Evaluate, Outcome, Span
+from bench.analysis.claims import Bounds, Case, ClaimTest, Outcome, Span
 from bench.analysis.claims_facts import Facts
 from bench.analysis.projection import LAUNCH_S
-from bench.hardware.loader import Row
+from bench.hardware.loader import Number, Text
 
 
-def crossover(row: Row, bounds: Bounds, unit: str) -> Evaluate:
+class Crossover(ClaimTest, tag="crossover", frozen=True, kw_only=True):
     """Speed of `chip` over the CPU that was measured, for each number of `samples` in a step.
 
     `parameters` of the model (6 FLOP each and sample, training), `operators` in a step.
     """
-    chip, samples = row.need_text("chip"), row.numbers("samples", required=True)
-    parameters, calls = (
-        row.number("parameters", required=True),
-        row.number("operators", required=True),
-    )
-    assert parameters is not None and calls is not None
 
-    def evaluate(facts: Facts) -> Outcome:
+    chip: Text
+    samples: tuple[Number, ...]
+    parameters: Number
+    operators: Number
+
+    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+        """Compute the cases."""
         used = [one for one in facts.rows if one["device_type"] == "cpu" and one["dtype"] == "fp32"]
         roofs = [one["roof_flops_per_s"] for one in used]
         known = [float(roof) for roof in roofs if isinstance(roof, int | float)]
-        peak = facts.chips[chip].peak_per_s.get("fp32")
+        peak = facts.chips[self.chip].peak_per_s.get("fp32")
         if not known or peak is None:
             return Outcome(cases=(), missing=("a measured CPU roof: bench run -w tabular",))
         roof = median(known)
         rows = sorted({f"{one['run_id']}" for one in used})
         cases = []
-        for number in samples:
-            flops = 6.0 * parameters * number
-            ends = [_speedup(flops, calls * host_s, roof=roof, peak=peak) for host_s in
+        for number in self.samples:
+            flops = 6.0 * self.parameters * number
+            ends = [_speedup(flops, self.operators * host_s, roof=roof, peak=peak) for host_s in
                     (LAUNCH_S.high, LAUNCH_S.mid, LAUNCH_S.low)]  # fmt: skip
             value = Span(low=min(ends), mid=ends[1], high=max(ends))
             case = Case(
@@ -48,15 +48,13 @@ def crossover(row: Row, bounds: Bounds, unit: str) -> Evaluate:
                 value=value,
                 unit=unit,
                 how=f"{flops:.3g} FLOP at {roof:.3g}/s (measured roof) or {peak:.3g}/s (listed), "
-                f"{calls:g} operators of {LAUNCH_S.low * 1e6:g} to {LAUNCH_S.high * 1e6:g} us on "
-                f"the host; asked {bounds.words}",
+                f"{self.operators:g} operators of {LAUNCH_S.low * 1e6:g} to "
+                f"{LAUNCH_S.high * 1e6:g} us on the host; asked {bounds.words}",
                 basis="projected",
-                source=f"rows of run {', '.join(rows)}; catalogue: {chip}",
+                source=f"rows of run {', '.join(rows)}; catalogue: {self.chip}",
             )
             cases.append(case)
         return Outcome(cases=tuple(cases))
-
-    return evaluate
 
 
 def _speedup(flops: float, host_s: float, *, roof: float, peak: float) -> float:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from bench.analysis.claims import Bounds, Case, Evaluate, Outcome, Span
+from bench.analysis.claims import Bounds, Case, ClaimTest, Outcome, Span
 from bench.analysis.claims_facts import Facts
 from bench.core.nouns import Layout
 from bench.hardware.collectives import Cost, Group, Op
 from bench.hardware.cost import CostModel
 from bench.hardware.layouts import StepTime, Transformer, data_parallel_step, transformer_step
-from bench.hardware.loader import Row
+from bench.hardware.loader import AboveZero, Count, Declared, Number, Text
 from bench.hardware.operator_mixes import load_mixes
 from bench.hardware.operators import total
 from bench.hardware.topology import parse_topology
@@ -51,34 +51,6 @@ class Net:
     compute_s: float
 
 
-def link_slowdown(row: Row, bounds: Bounds, unit: str) -> Evaluate:
-    """Time over `narrow` against `wide`, minus 1, for every layout that the block spans.
-
-    `tensor` and `hidden` span transformers; `data_tokens` data parallelism of `ranks` devices;
-    `nets` and `mixes` other nets. `chip` computes at `compute_fraction` of its `dtype` peak.
-    """
-    plan = read_plan(row)
-
-    def evaluate(facts: Facts) -> Outcome:
-        ends = {end: EndModel(plan.narrow, end=end) for end in ("low_s", "seconds", "high_s")}
-        base = EndModel(plan.wide)
-
-        def cases(one: Spanned) -> Iterator[Case]:
-            step, before = one.step, one.step(base)
-            low, mid, high = (step(model).seconds / before.seconds - 1 for model in ends.values())
-            how = (
-                f"step {before.seconds * 1e3:.3g} ms on {plan.wide}, of which "
-                f"{before.communication_fraction:.1%} waits for the link, and "
-                f"{step(ends['seconds']).seconds * 1e3:.3g} ms on {plan.narrow}"
-            )
-            value = Span(low=low, mid=mid, high=high)
-            yield plan.case(one.factors, value, how=how, bounds=bounds, unit=unit)
-
-        return plan.outcome(facts, cases)
-
-    return evaluate
-
-
 @dataclass(frozen=True, kw_only=True)
 class Spanned:
     """One layout: its circumstances, its step, and the net where gradients are what is sent."""
@@ -88,24 +60,36 @@ class Spanned:
     net: Net | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
+class _Net(Declared, frozen=True, kw_only=True):
+    name: Text
+    parameters: Number
+    batch: Number
+    """Of all devices together."""
+    items_per_s: AboveZero
+    """As published."""
+
+
+class Plan(ClaimTest, frozen=True, kw_only=True):
     """The two links that a block sets against each other, the layouts it spans, and the chip."""
 
-    wide: str
-    narrow: str
-    chip: str
-    dtype: str
-    compute_fraction: float
-    hidden: tuple[int, ...]
-    tensor: tuple[int, ...]
-    data_tokens: tuple[int, ...]
-    ranks: int
-    overlaps: tuple[str, ...]
-    nets: tuple[Net, ...]
-    mixes: tuple[str, ...]
+    wide: Text
+    narrow: Text
+    chip: Text
+    dtype: Text = "bf16"
+    compute_fraction: Number = 0.5
+    hidden: tuple[Count, ...] = ()
+    tensor: tuple[Count, ...] = ()
+    data_tokens: tuple[Count, ...] = ()
+    ranks: Count = 8
+    overlap: tuple[Text, ...] = ("no", "yes")
+    nets: tuple[_Net, ...] = ()
+    mixes: tuple[Text, ...] = ()
 
-    def outcome(self, facts: Facts, cases: Callable[[Spanned], Iterator[Case]]) -> Outcome:
+    def __post_init__(self) -> None:
+        for name in (self.wide, self.narrow):
+            parse_topology(name)
+
+    def spanned(self, facts: Facts, cases: Callable[[Spanned], Iterator[Case]]) -> Outcome:
         """Cases of every layout; none, and what is missing, where the peak is unknown."""
         peak = facts.chips[self.chip].peak_per_s.get(self.dtype)
         if peak is None:
@@ -132,7 +116,7 @@ class Plan:
             for tensor in self.tensor:
                 yield _tensor_step(hidden, tensor, flops_per_s=flops_per_s)
         for tokens in self.data_tokens:
-            for overlap in self.overlaps:
+            for overlap in self.overlap:
                 hidden = self.hidden[len(self.hidden) // 2]
                 net = _transformer(hidden)
                 one = Net(
@@ -142,43 +126,41 @@ class Plan:
                 )
                 factors: Factors = {"hidden size": hidden, "tokens per device": tokens}
                 yield _data_step(one, factors, ranks=self.ranks, overlap=overlap)
-        for other in (*self.nets, *_mix_nets(self.mixes, flops_per_s=flops_per_s)):
-            for overlap in self.overlaps:
+        for other in (*map(_published, self.nets), *_mix_nets(self.mixes, flops_per_s=flops_per_s)):
+            for overlap in self.overlap:
                 yield _data_step(other, {}, ranks=self.ranks, overlap=overlap)
 
 
-def read_plan(row: Row) -> Plan:
-    """Read the links and the keys that span layouts; `UsageError` for an unknown link."""
-    wide, narrow = row.need_text("wide"), row.need_text("narrow")
-    for name in (wide, narrow):
-        parse_topology(name)
-    nets = tuple(_read_net(net) for net in row.mappings("nets"))
-    return Plan(
-        wide=wide,
-        narrow=narrow,
-        chip=row.need_text("chip"),
-        dtype=row.text("dtype") or "bf16",
-        compute_fraction=row.number("compute_fraction") or 0.5,
-        hidden=tuple(map(int, row.numbers("hidden"))),
-        tensor=tuple(map(int, row.numbers("tensor"))),
-        data_tokens=tuple(map(int, row.numbers("data_tokens"))),
-        ranks=row.count("ranks") or 8,
-        overlaps=row.texts("overlap") or ("no", "yes"),
-        nets=nets,
-        mixes=row.texts("mixes"),
-    )
+class LinkSlowdown(Plan, tag="link-slowdown", frozen=True, kw_only=True):
+    """Time over `narrow` against `wide`, minus 1, for every layout that the block spans.
+
+    `tensor` and `hidden` span transformers; `data_tokens` data parallelism of `ranks` devices;
+    `nets` and `mixes` other nets. `chip` computes at `compute_fraction` of its `dtype` peak.
+    """
+
+    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+        """Compute the cases."""
+        ends = {end: EndModel(self.narrow, end=end) for end in ("low_s", "seconds", "high_s")}
+        base = EndModel(self.wide)
+
+        def cases(one: Spanned) -> Iterator[Case]:
+            step, before = one.step, one.step(base)
+            low, mid, high = (step(model).seconds / before.seconds - 1 for model in ends.values())
+            how = (
+                f"step {before.seconds * 1e3:.3g} ms on {self.wide}, of which "
+                f"{before.communication_fraction:.1%} waits for the link, and "
+                f"{step(ends['seconds']).seconds * 1e3:.3g} ms on {self.narrow}"
+            )
+            value = Span(low=low, mid=mid, high=high)
+            yield self.case(one.factors, value, how=how, bounds=bounds, unit=unit)
+
+        return self.spanned(facts, cases)
 
 
-def _read_net(row: Row) -> Net:
-    """Read a net by parameters, global batch and published rate; gradients go in 16 bits."""
-    parameters, batch = row.number("parameters", required=True), row.number("batch", required=True)
-    rate = row.number("items_per_s", required=True)
-    assert parameters is not None and batch is not None and rate is not None
-    net = Net(
-        name=row.need_text("name"), gradient_bytes=int(2 * parameters), compute_s=batch / rate
-    )
-    row.finish()
-    return net
+def _published(net: _Net) -> Net:
+    """Gradients go in 16 bits."""
+    size_bytes = int(2 * net.parameters)
+    return Net(name=net.name, gradient_bytes=size_bytes, compute_s=net.batch / net.items_per_s)
 
 
 def _mix_nets(names: tuple[str, ...], *, flops_per_s: float) -> list[Net]:

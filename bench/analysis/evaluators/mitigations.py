@@ -8,68 +8,54 @@ measured elsewhere, on real ranks.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from bench.analysis.claims import Bounds, Case, Evaluate, Outcome, exactly
+from bench.analysis.claims import Bounds, Case, Outcome, exactly
 from bench.analysis.claims_facts import Facts
-from bench.analysis.evaluators.links import EndModel, Spanned, read_plan
+from bench.analysis.evaluators.links import EndModel, Plan, Spanned
 from bench.hardware.cost import CostModel
 from bench.hardware.layouts import StepTime, data_parallel_step
-from bench.hardware.loader import Row
+from bench.hardware.loader import AboveZero, Declared, Number
 
 
-def mitigation(row: Row, bounds: Bounds, unit: str) -> Evaluate:
+class _Method(Declared, frozen=True, kw_only=True):
+    """What a workaround does to the exchange of gradients."""
+
+    steps: AboveZero = 1.0
+    """Steps of compute for one exchange."""
+    bytes_fraction: AboveZero = 1.0
+    overlap: bool = False
+
+
+class Mitigation(Plan, tag="mitigation", frozen=True, kw_only=True):
     """Share of the slowdown from `wide` to `narrow` that each of `methods` takes away.
 
     `methods: {name: {steps: 4, bytes_fraction: 0.5, overlap: yes}}`; the layouts are those of
     link-slowdown. A layout without a slowdown of `least` (a share) has nothing to win back.
     """
-    plan = read_plan(row)
-    least = row.number("least") or 0.01
-    block = row.child("methods", required=True)
-    methods = {name: _method(block.child(name)) for name in block.keys()}  # noqa: SIM118
 
-    def evaluate(facts: Facts) -> Outcome:
-        base, limited = EndModel(plan.wide), EndModel(plan.narrow)
+    least: Number = 0.01
+    methods: dict[str, _Method]
+
+    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+        """Compute the cases."""
+        base, limited = EndModel(self.wide), EndModel(self.narrow)
 
         def cases(one: Spanned) -> Iterator[Case]:
             fast_s, slow = one.step(base).seconds, one.step(limited)
             lost_s = slow.seconds - fast_s
-            if lost_s < least * fast_s:
+            if lost_s < self.least * fast_s:
                 return
-            for name, method in methods.items():
+            for name, method in self.methods.items():
                 remedied_s, why = _remedied(one, slow, method=method, model=limited)
                 value = exactly((slow.seconds - remedied_s) / lost_s)
                 how = (
-                    f"step {fast_s * 1e3:.3g} ms on {plan.wide}, {slow.seconds * 1e3:.3g} on "
-                    f"{plan.narrow}, {remedied_s * 1e3:.3g} with {name} ({why})"
+                    f"step {fast_s * 1e3:.3g} ms on {self.wide}, {slow.seconds * 1e3:.3g} on "
+                    f"{self.narrow}, {remedied_s * 1e3:.3g} with {name} ({why})"
                 )
                 factors = {"method": name, **one.factors}
-                yield plan.case(factors, value, how=how, bounds=bounds, unit=unit)
+                yield self.case(factors, value, how=how, bounds=bounds, unit=unit)
 
-        return plan.outcome(facts, cases)
-
-    return evaluate
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Method:
-    """What a workaround does to the exchange of gradients."""
-
-    steps: float
-    """Steps of compute for one exchange."""
-    bytes_fraction: float
-    has_overlap: bool
-
-
-def _method(row: Row) -> _Method:
-    method = _Method(
-        steps=row.number("steps") or 1.0,
-        bytes_fraction=row.number("bytes_fraction") or 1.0,
-        has_overlap=bool(row.flag("overlap")),
-    )
-    row.finish()
-    return method
+        return self.spanned(facts, cases)
 
 
 def _remedied(
@@ -83,7 +69,7 @@ def _remedied(
         gradient_bytes=int(one.net.gradient_bytes * method.bytes_fraction),
         num_devices=int(one.factors["ranks"]),
         model=model,
-        is_overlapped=method.has_overlap or one.factors["overlap"] == "yes",
+        is_overlapped=method.overlap or one.factors["overlap"] == "yes",
     )
     why = f"{method.steps:g} steps an exchange, {method.bytes_fraction:g} of the bytes"
     return step.compute_s + step.data_s / method.steps, why

@@ -6,13 +6,13 @@ what the roofs leave open. Nothing is measured here, and every case says project
 
 from __future__ import annotations
 
-from bench.analysis.claims import Bounds, Case, Evaluate, Outcome, Span
+from bench.analysis.claims import Bounds, Case, ClaimTest, Outcome, Span
 from bench.analysis.claims_facts import Facts
 from bench.analysis.projection_model import scale
 from bench.analysis.projection_roofs import Unknown, catalogue_roofs
 from bench.analysis.projection_sampling import Estimate, draws, estimate
 from bench.core.nouns import Chip
-from bench.hardware.loader import Row
+from bench.hardware.loader import Text
 from bench.hardware.operator_mixes import load_mixes
 
 
@@ -28,44 +28,49 @@ def speed_ratio(one: Chip, two: Chip, *, mix: str, dtype: str) -> Estimate | Unk
     return estimate(scaled.ratio, middle=scaled.ratio_alike).inverse()
 
 
-def check_mixes(row: Row, names: tuple[str, ...]) -> None:
+def check_mixes(names: tuple[str, ...]) -> None:
     """Refuse a workload whose operators do not ship."""
     known = [mix.id for mix in load_mixes()]
     for name in names:
         if name not in known:
-            raise row.complain("mixes", f"{name!r} is not one of {', '.join(known)}")
+            raise ValueError(f"mixes: {name!r} is not one of {', '.join(known)}")
 
 
-def projected_ratio(row: Row, bounds: Bounds, unit: str) -> Evaluate:
-    """Project `mixes` from chip `a` to each of `b`; `times` multiplies (a network's gain)."""
-    a, b, mixes = row.need_text("a"), row.texts("b", required=True), row.texts("mixes")
-    check_mixes(row, mixes)
-    dtype = row.text("dtype") or "bf16"
-    counts = row.flag("counts") is not False
+class ProjectedRatio(ClaimTest, tag="projected-ratio", frozen=True, kw_only=True):
+    """Project `mixes` from chip `a` to each of `b`."""
 
-    def evaluate(facts: Facts) -> Outcome:
+    a: Text
+    b: tuple[Text, ...]
+    mixes: tuple[Text, ...] = ()
+    dtype: Text = "bf16"
+    counts: bool = True
+
+    def __post_init__(self) -> None:
+        check_mixes(self.mixes)
+
+    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+        """Compute the cases."""
         cases, missing = [], []
-        for name in b:
-            for mix in mixes:
-                told = speed_ratio(facts.chips[a], facts.chips[name], mix=mix, dtype=dtype)
+        one = facts.chips[self.a]
+        for name in self.b:
+            for mix in self.mixes:
+                told = speed_ratio(one, facts.chips[name], mix=mix, dtype=self.dtype)
                 if isinstance(told, Unknown):
-                    missing.append(f"{a} or {name}: {told.reason}")
+                    missing.append(f"{self.a} or {name}: {told.reason}")
                     continue
                 value = Span(low=told.low, mid=told.mid, high=told.high)
                 case = Case(
                     factors={
                         "workload": mix.rpartition("-")[0],
-                        "chips": f"{name} over {a}",
+                        "chips": f"{name} over {self.a}",
                     },
                     holds=bounds.holds(value),
                     value=value,
                     unit=unit,
-                    how=f"speed on the operators of {mix} in {dtype}, asked {bounds.words}",
+                    how=f"speed on the operators of {mix} in {self.dtype}, asked {bounds.words}",
                     basis="projected",
                     source="catalogue peaks, achieved shares and counted operators",
-                    counts=counts,
+                    counts=self.counts,
                 )
                 cases.append(case)
         return Outcome(cases=tuple(cases), missing=tuple(dict.fromkeys(missing)))
-
-    return evaluate

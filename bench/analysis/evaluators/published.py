@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
-from bench.analysis.claims import Basis, Bounds, Case, Evaluate, Outcome, exactly
+from typing import Literal
+
+from msgspec import field
+
+from bench.analysis.claims import Bounds, Case, ClaimTest, Outcome, exactly
 from bench.analysis.claims_facts import Facts
-from bench.hardware.loader import Row
+from bench.hardware.loader import Text
 from bench.hardware.published import PublishedRatio
 
-_BASIS: dict[str, Basis] = {"published": "published", "vendor": "vendor"}
 
-
-def published_ratio(row: Row, bounds: Bounds, unit: str) -> Evaluate:
+class PublishedRatioTest(ClaimTest, tag="published-ratio", frozen=True, kw_only=True):
     """Take ratios of `a` and `b` (ids, several allowed), in `phases`, or those in `ids`.
 
     `as: count` takes 1 / ratio: how many b replace one a.
     """
-    ids, phases = row.texts("ids"), row.texts("phases")
-    a, b = row.texts("a"), row.texts("b")
-    form = row.text("as") or "ratio"
-    if form not in ("ratio", "count") or not (ids or (a and b)):
-        raise row.complain("by", "needs ids, or a and b; as is ratio or count")
 
-    def evaluate(facts: Facts) -> Outcome:
+    ids: tuple[Text, ...] = ()
+    phases: tuple[Text, ...] = ()
+    a: tuple[Text, ...] = ()
+    b: tuple[Text, ...] = ()
+    form: Literal["ratio", "count"] = field(name="as", default="ratio")
+
+    def __post_init__(self) -> None:
+        if not self.ids and not (self.a and self.b):
+            raise ValueError("by: needs ids, or a and b")
+
+    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+        """Compute the cases."""
         found = [
-            one
-            for one in facts.published.ratios
-            if one.id in ids
-            or (one.chip_a in a and one.chip_b in b and (not phases or one.phase in phases))
+            one for one in facts.published.ratios if one.id in self.ids or self._is_of_pair(one)
         ]
-        if len(ids) > len([one for one in found if one.id in ids]) or not found:
-            return Outcome(cases=(), missing=(f"published ratio of {', '.join(ids or b)}",))
+        if set(self.ids) - {one.id for one in found} or not found:
+            sought = ", ".join(self.ids or self.b)
+            return Outcome(cases=(), missing=(f"published ratio of {sought}",))
         cases = []
         for one in found:
-            value = exactly(one.ratio if form == "ratio" else 1.0 / one.ratio)
+            value = exactly(one.ratio if self.form == "ratio" else 1.0 / one.ratio)
             note = f"; {one.note}" if one.note else ""
             case = Case(
                 factors=_factors(one),
@@ -41,13 +47,15 @@ def published_ratio(row: Row, bounds: Bounds, unit: str) -> Evaluate:
                 unit=unit,
                 how=f"speed of {one.num_devices} device{'s' * (one.num_devices > 1)}, "
                 f"asked {bounds.words}{note}",
-                basis=_BASIS[one.basis],
+                basis=one.basis,
                 source=f"{one.id}: {one.source}",
             )
             cases.append(case)
         return Outcome(cases=tuple(cases))
 
-    return evaluate
+    def _is_of_pair(self, one: PublishedRatio) -> bool:
+        is_phase = not self.phases or one.phase in self.phases
+        return one.chip_a in self.a and one.chip_b in self.b and is_phase
 
 
 def _factors(one: PublishedRatio) -> dict[str, str | float]:
@@ -59,31 +67,30 @@ def _factors(one: PublishedRatio) -> dict[str, str | float]:
     return factors | ({"said by": "its vendor"} if one.basis == "vendor" else {})
 
 
-def published_figure(row: Row, bounds: Bounds, unit: str) -> Evaluate:
+class PublishedFigureTest(ClaimTest, tag="published-figure", frozen=True, kw_only=True):
     """Hold published figures, by what they are of (`of: {name: id}`), against the bounds.
 
     `factor` says what the names are: a device, a net.
     """
-    factor, of = row.text("factor") or "case", row.child("of", required=True)
-    ids = {name: of.need_text(name) for name in of.keys()}  # noqa: SIM118
-    factors = row.child("factors")
-    fixed: dict[str, str | float] = {name: factors.need_text(name) for name in factors.keys()}  # noqa: SIM118
 
-    def evaluate(facts: Facts) -> Outcome:
+    factor: Text = "case"
+    of: dict[str, Text]
+    factors: dict[str, Text] = {}
+
+    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+        """Compute the cases."""
         cases = []
-        for name, id in ids.items():
+        for name, id in self.of.items():
             figure = facts.published.figure(id)
             value = exactly(figure.value)
             case = Case(
-                factors=fixed | {factor: name},
+                factors=self.factors | {self.factor: name},
                 holds=bounds.holds(value),
                 value=value,
                 unit=figure.unit,
                 how=f"{figure.what}, asked {bounds.words}",
-                basis=_BASIS[figure.basis],
+                basis=figure.basis,
                 source=f"{figure.id}: {figure.source}",
             )
             cases.append(case)
         return Outcome(cases=tuple(cases))
-
-    return evaluate

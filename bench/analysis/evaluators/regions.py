@@ -8,39 +8,43 @@ from __future__ import annotations
 
 from itertools import product
 
-from bench.analysis.claims import Bounds, Case, Evaluate, Outcome, Span
+from bench.analysis.claims import Bounds, Case, ClaimTest, Outcome, Span
 from bench.analysis.claims_facts import Facts
 from bench.analysis.evaluators.links import EndModel
-from bench.hardware.loader import Row
+from bench.hardware.loader import Count, Number, Text
 from bench.hardware.topology import parse_topology
 
 GRADIENT_BYTES = 4
 
 
-def region(row: Row, bounds: Bounds, unit: str) -> Evaluate:
+class Region(ClaimTest, tag="region", frozen=True, kw_only=True):
     """Time added to a step, over the step, for `links` x `parameters` x `steps_per_exchange`.
 
     `step_s` is what a step takes at one site; nothing overlaps.
     """
-    links = row.texts("links", required=True)
-    for name in links:
-        parse_topology(name)
-    parameters = row.numbers("parameters", required=True)
-    steps = row.numbers("steps_per_exchange", required=True)
-    step_s, sites = row.number("step_s", required=True), row.count("sites") or 2
-    assert step_s is not None
 
-    def evaluate(facts: Facts) -> Outcome:
+    links: tuple[Text, ...]
+    parameters: tuple[Number, ...]
+    steps_per_exchange: tuple[Number, ...]
+    step_s: Number
+    sites: Count = 2
+
+    def __post_init__(self) -> None:
+        for name in self.links:
+            parse_topology(name)
+
+    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+        """Compute the cases."""
         cases = []
-        for link, size, every in product(links, parameters, steps):
+        for link, size, every in product(self.links, self.parameters, self.steps_per_exchange):
             model = EndModel(link)
             cost = model.cost(
                 "all_reduce",
                 num_bytes=int(GRADIENT_BYTES * size),
-                group=model.group_of(range(sites)),
+                group=model.group_of(range(self.sites)),
             )
             ends = (cost.low_s, cost.seconds, cost.high_s)
-            low, mid, high = (end / (every * step_s) for end in ends)
+            low, mid, high = (end / (every * self.step_s) for end in ends)
             value = Span(low=low, mid=mid, high=high)
             case = Case(
                 factors={
@@ -52,12 +56,10 @@ def region(row: Row, bounds: Bounds, unit: str) -> Evaluate:
                 holds=bounds.holds(value),
                 value=value,
                 unit=unit,
-                how=f"{cost.seconds:.3g} s to exchange over {sites} sites, every {every:g} steps "
-                f"of {step_s:g} s; asked {bounds.words}",
+                how=f"{cost.seconds:.3g} s to exchange over {self.sites} sites, every {every:g} "
+                f"steps of {self.step_s:g} s; asked {bounds.words}",
                 basis="modelled",
                 source=f"link preset {link}, an assumption; nothing official is published",
             )
             cases.append(case)
         return Outcome(cases=tuple(cases))
-
-    return evaluate

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from bench.analysis.claims import Bounds, Case, Evaluate, Outcome, Span
+from bench.analysis.claims import Bounds, Case, ClaimTest, Outcome, Span
 from bench.analysis.claims_facts import Facts
 from bench.analysis.estimates import LogEstimate, estimate
-from bench.hardware.loader import Row
+from bench.hardware.loader import Number, Text
 from bench.hardware.topology import parse_topology
 from bench.results.schema import BY_NAME
 from bench.results.schema import Row as ResultRow
@@ -26,39 +26,48 @@ SPREAD = (
 """What two runs over different links must have in common."""
 
 
-def measured_ratio(row: Row, bounds: Bounds, unit: str) -> Evaluate:
+class MeasuredRatio(ClaimTest, tag="measured-ratio", frozen=True, kw_only=True):
     """Ratio of `column` of `workload` to that of workload `over`; without `over`, its own figure.
 
     Rows of one real device only. `device` chooses them: cpu, accelerator, or a catalogue chip; with
     `over_device` two kinds of device are compared instead of two workloads. `times` multiplies,
     `otherwise` is the command that measures what is missing, `parameter` one more circumstance.
     """
-    column, workload = row.need_text("column"), row.need_text("workload")
-    over, otherwise = row.text("over") or workload, row.need_text("otherwise")
-    on, over_on = row.text("device"), row.text("over_device")
-    is_ratio = over != workload or over_on is not None
-    counts, label = row.flag("counts") is not False, row.text("label") or column
-    times, parameter = row.number("times") or 1.0, row.text("parameter")
-    if column not in BY_NAME or BY_NAME[column].kind not in ("float", "int"):
-        raise row.complain("column", f"{column!r} is no column of numbers")
 
-    def evaluate(facts: Facts) -> Outcome:
-        aboves = _groups(facts.rows, workload, on=on)
-        belows = _groups(facts.rows, over, on=over_on or on) if is_ratio else {}
+    column: Text
+    workload: Text
+    over: Text | None = None
+    otherwise: Text
+    device: Text | None = None
+    over_device: Text | None = None
+    counts: bool = True
+    label: Text | None = None
+    times: Number = 1.0
+    parameter: Text | None = None
+
+    def __post_init__(self) -> None:
+        if self.column not in BY_NAME or BY_NAME[self.column].kind not in ("float", "int"):
+            raise ValueError(f"column: {self.column!r} is no column of numbers")
+
+    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+        """Compute the cases."""
+        over, over_on = self.over or self.workload, self.over_device
+        is_ratio = over != self.workload or over_on is not None
+        aboves = _groups(facts.rows, self.workload, on=self.device)
+        belows = _groups(facts.rows, over, on=over_on or self.device) if is_ratio else {}
         # Two workloads are compared on one device, two devices at one setting.
         skipped = 2 if over_on is not None else 0
         cases = []
         for key, above in aboves.items():
             others = [below for at, below in belows.items() if at[skipped:] == key[skipped:]]
             for below in others if is_ratio else [None]:
-                told = _told(above, below, column=column)
+                told = _told(above, below, column=self.column)
                 if told is not None:
-                    told = told.times(times)
-                    cases.append(_case(told, above, below or [], what=label, parameter=parameter,
-                                       bounds=bounds, unit=unit, counts=counts))  # fmt: skip
-        return Outcome(cases=tuple(cases), missing=() if cases else (otherwise,))
-
-    return evaluate
+                    told = told.times(self.times)
+                    cases.append(_case(told, above, below or [], what=self.label or self.column,
+                                       parameter=self.parameter, bounds=bounds, unit=unit,
+                                       counts=self.counts))  # fmt: skip
+        return Outcome(cases=tuple(cases), missing=() if cases else (self.otherwise,))
 
 
 def _groups(
@@ -151,15 +160,19 @@ def _parameter(row: ResultRow, name: str) -> str | float:
     return float(value) if is_number else str(value)
 
 
-def emulated_slowdown(row: Row, bounds: Bounds, unit: str) -> Evaluate:
+class EmulatedSlowdown(ClaimTest, tag="emulated-slowdown", frozen=True, kw_only=True):
     """Step over link `narrow` against the step over `wide`, minus 1, in rows that have both.
 
     Rows of a CPU are shown beside, without a say.
     """
-    wide, narrow = (parse_topology(row.need_text(name)).name for name in ("wide", "narrow"))
-    otherwise = row.need_text("otherwise")
 
-    def evaluate(facts: Facts) -> Outcome:
+    wide: Text
+    narrow: Text
+    otherwise: Text
+
+    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+        """Compute the cases."""
+        wide, narrow = (parse_topology(name).name for name in (self.wide, self.narrow))
         groups: dict[tuple[str, ...], dict[str, list[ResultRow]]] = {}
         for one in facts.rows:
             if one["link"] in (wide, narrow) and one["device_type"] != "fake":
@@ -171,9 +184,7 @@ def emulated_slowdown(row: Row, bounds: Bounds, unit: str) -> Evaluate:
                 told = _told(links[narrow], links[wide], column="step_median_ms")
                 if told is not None:
                     cases.append(_link_case(told, links[narrow], links[wide], bounds, unit))
-        return Outcome(cases=tuple(cases), missing=() if cases else (otherwise,))
-
-    return evaluate
+        return Outcome(cases=tuple(cases), missing=() if cases else (self.otherwise,))
 
 
 def _link_case(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from bench.analysis.claims import Bounds, Case, Evaluate, Outcome, Span
+from bench.analysis.claims import Bounds, Case, ClaimTest, Outcome, Span
 from bench.analysis.claims_facts import Facts
 from bench.analysis.evaluators.links import EndModel
 from bench.analysis.evaluators.projection import check_mixes, speed_ratio
@@ -17,7 +17,7 @@ from bench.analysis.sizing import usual_link
 from bench.core.nouns import Chip
 from bench.hardware.cost import CostModel
 from bench.hardware.layouts import data_parallel_step
-from bench.hardware.loader import Row
+from bench.hardware.loader import Text
 from bench.hardware.operator_mixes import Mix, load_mixes
 from bench.hardware.operators import total
 
@@ -27,37 +27,39 @@ COMPUTE_FRACTION = 0.4
 MOST_CHIPS = 1024
 
 
-def stacking(row: Row, bounds: Bounds, unit: str) -> Evaluate:
+class Stacking(ClaimTest, tag="stacking", frozen=True, kw_only=True):
     """Nominal power of the `slow` chips that do the work of one `fast`, over the fast one's.
 
     For every pair and each of `mixes`; training over the link in `links`, else the usual one.
     """
-    fast, slow = row.need_text("fast"), row.texts("slow", required=True)
-    mixes = row.texts("mixes", required=True)
-    check_mixes(row, mixes)
-    dtype = row.text("dtype") or "bf16"
-    block = row.child("links")
-    links = {name: block.need_text(name) for name in block.keys()}  # noqa: SIM118
 
-    def evaluate(facts: Facts) -> Outcome:
+    fast: Text
+    slow: tuple[Text, ...]
+    mixes: tuple[Text, ...]
+    dtype: Text = "bf16"
+    links: dict[str, Text] = {}
+
+    def __post_init__(self) -> None:
+        check_mixes(self.mixes)
+
+    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+        """Compute the cases."""
         cases, missing = [], []
-        for name in slow:
-            for mix in mixes:
+        for name in self.slow:
+            for mix in self.mixes:
                 case = _case(
-                    facts.chips[fast],
+                    facts.chips[self.fast],
                     facts.chips[name],
                     mix=mix,
-                    dtype=dtype,
+                    dtype=self.dtype,
                     bounds=bounds,
-                    link=links.get(name),
+                    link=self.links.get(name),
                 )
                 if isinstance(case, Case):
                     cases.append(case)
                 else:
                     missing.append(f"{name}: {case}")
         return Outcome(cases=tuple(cases), missing=tuple(dict.fromkeys(missing)))
-
-    return evaluate
 
 
 def _case(

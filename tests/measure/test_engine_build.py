@@ -1,4 +1,4 @@
-"""What is compiled for the measurement knows its shapes, whatever was compiled for the check."""
+"""A net is built on its device, and compiled for the shapes of the measurement alone."""
 
 from typing import Any
 
@@ -58,3 +58,27 @@ def test_the_check_at_tiny_leaves_the_measured_shapes_static(
     assert num_checked > 0
     assert len(num_dynamic) > num_checked
     assert set(num_dynamic) == {0}
+
+
+def test_a_net_is_built_on_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = TorchEngine(request_for(prompt_tokens=8), on_stage=lambda _: None)
+    built = engine.workload.build_net
+    assert {p.device.type for p in engine._build_net().parameters()} == {"cpu"}
+    engine.device = torch.device("meta")  # stands for an accelerator
+    assert {p.device.type for p in engine._build_net().parameters()} == {"meta"}
+
+    def build_where_random_numbers_are() -> Any:
+        torch.rand(3)
+        if torch.get_default_device().type == "meta":
+            raise NotImplementedError("aten::normal_")
+        return built()
+
+    monkeypatch.setattr(
+        type(engine.workload), "build_net", lambda _: build_where_random_numbers_are()
+    )
+    engine._set_seed()
+    fallen_back = engine._build_net()
+    engine._set_seed()
+    expected = build_where_random_numbers_are()
+    for one, other in zip(fallen_back.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(one, other)

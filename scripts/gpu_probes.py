@@ -54,6 +54,8 @@ def probe_roof(device: torch.device) -> dict[str, Any]:
         "dtype": name,
         "side": side,
         "roof_flops_per_s": roof.flops_per_s.get(name),
+        "roof_sustained_flops_per_s": roof.sustained_flops_per_s.get(name),
+        "roof_tried_flops_per_s": roof.tried.get(name),
         "product_flops_per_s": (before + after) / 2,
         "products_flops_per_s": [before, after],
         "roof_bytes_per_s": roof.bytes_per_s,

@@ -39,6 +39,7 @@ def speed_columns(window: Window) -> Row:
         }
     if window.step_clock == "event" and window.wall_s > 0:
         row["host_gap_frac"] = 1.0 - sum(window.step_s) / window.wall_s
+    row["host_bound_frac"] = window.host_bound_frac
     elements = [count.elements for count in window.counts]
     if items and None not in elements:
         total = sum(value for value in elements if value is not None)
@@ -126,6 +127,8 @@ def trial_reasons(
         reasons.append("recompiled")
     if wait_frac is not None and wait_frac > validity.INPUT_BOUND_FRAC:
         reasons.append("input_bound")
+    elif (window.host_bound_frac or 0.0) > validity.HOST_BOUND_FRAC:
+        reasons.append("host_bound")
     return reasons
 
 

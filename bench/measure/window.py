@@ -41,6 +41,10 @@ class Window:
     step_s: list[float]
     counts: list[StepCount] = field(repr=False)
     clock_went_backwards: bool = False
+    host_bound_frac: float | None = None
+    """Share of steps, after the first, for which the device had run out of work before they were
+    queued: there it waits for the host. Events cannot show it, since they add up to the wall time.
+    None where steps are not told apart by events."""
 
     @property
     def wall_s(self) -> float:
@@ -76,6 +80,7 @@ class _EventMarks:
         self._depth = depth
         self._events: deque[DeviceEvent] = deque()
         self._elapsed_s: list[float] = []
+        self._num_starved = self._num_queued = 0
         self._record()
         self.times_s = [clock.now_s()]
 
@@ -86,11 +91,19 @@ class _EventMarks:
         self._events.append(event)
 
     def mark(self) -> float:
+        if len(self.times_s) > 1:  # the first step finds the device synchronised
+            self._num_queued += 1
+            self._num_starved += self._events[-1].query()
         self._record()
         if len(self._events) > self._depth:
             self._events[-1 - self._depth].synchronize()
         self.times_s.append(self._clock.now_s())
         return self.times_s[-1]
+
+    @property
+    def host_bound_frac(self) -> float | None:
+        """Share of steps that were queued after the device had finished the one before."""
+        return self._num_starved / self._num_queued if self._num_queued else None
 
     def step_s(self) -> list[float]:
         """Steps that the device has passed."""
@@ -153,6 +166,7 @@ def run_window(
         step_s=marks.step_s(),
         counts=counts,
         clock_went_backwards=times_s != sorted(times_s),
+        host_bound_frac=marks.host_bound_frac if isinstance(marks, _EventMarks) else None,
     )
 
 

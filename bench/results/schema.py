@@ -5,7 +5,7 @@ a column means. Names end in their unit. A blank cell means "not measured", neve
 the single source of the reader, the writer and `results/README.md`.
 
 History: 1.0 first version; 1.1 layout over several devices and its communication; 1.2 sustained roof,
-optimizer, memory traffic of contention.
+optimizer, host-bound steps, memory traffic of contention.
 """
 
 from collections.abc import Mapping
@@ -164,6 +164,7 @@ COLUMNS: tuple[Column, ...] = (
         ess="Effective sample size of the window's steps",
         drift_frac="Second half's median step over the first half's, minus 1",
         host_gap_frac="Share of the window's wall time that device events do not cover",
+        host_bound_frac="Share of steps for which the device ran out of work before the host had queued them; blank without device events",
         lat_p50_ms="Median latency of a step; blank under the minimum count",
         lat_p90_ms="90th percentile latency (99 % confidence, early stopping); blank under 64 steps",
         lat_p99_ms="99th percentile latency (99 % confidence, early stopping); blank under 662 steps",
@@ -341,6 +342,7 @@ REASONS: Mapping[str, str] = {
     "clock_backwards": "the clock went backwards during the window",
     "device_changed": "the device or its power limit changed during the trial",
     "recompiled": "torch.compile made new graphs during the window",
+    "host_bound": "in over half of the steps the device waited for the host to queue work; a larger --batch or --compile helps",
     "input_bound": "the device waited for the data loader over 10 % of the time",
     "energy_unvalidated": "the energy counter disagreed with sampled power, so power was integrated",
     "out_of_memory": "device or host memory ran out; use a smaller --size or --batch",

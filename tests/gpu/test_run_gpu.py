@@ -28,7 +28,8 @@ pytestmark = [
 
 ROOT = Path(__file__).parents[2]
 PHASES = {"imaging-train", "imaging-infer", "llm-train", "llm-prefill", "llm-decode"}
-HARMLESS = {"smoke", "input_bound", "foreign_gpu", "foreign_cpu", "drift", "not_steady", "steal"}
+HARMLESS = {"smoke", "input_bound", "host_bound", "foreign_gpu", "foreign_cpu", "drift",
+            "not_steady", "steal"}  # fmt: skip
 MEASURED = ("imaging-train", "llm-train", "llm-prefill")
 
 Row = dict[str, Any]

@@ -1,5 +1,7 @@
 """Reasons and statuses: from the environment and from correctness, never from the speed."""
 
+from dataclasses import replace
+
 import pytest
 from fake_device import ONE_ITEM
 
@@ -66,6 +68,10 @@ def test_what_the_trial_noticed_is_a_reason() -> None:
     assert reasons(good, recompiled=True) == ["recompiled"]
     assert reasons(good, wait_frac=0.11) == ["input_bound"]
     assert reasons(good, wait_frac=0.10) == []
+    starved = replace(good, host_bound_frac=0.51)
+    assert reasons(starved) == ["host_bound"]
+    assert reasons(starved, wait_frac=0.11) == ["input_bound"], "the loader is why"
+    assert reasons(replace(good, host_bound_frac=0.5)) == []
 
 
 def test_smoke_is_never_a_measurement() -> None:

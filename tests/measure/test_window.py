@@ -17,7 +17,7 @@ def after_steps(num_steps: int):  # type: ignore[no-untyped-def]
 def test_synchronous_steps_are_the_differences_of_the_host_clock() -> None:
     engine = SynchronousEngine(FakeClock(), in_turn(0.5, 0.25, 1.0, 0.25))
     window = run_window(engine, clock=engine.clock, should_stop=after_steps(3))
-    assert window.step_clock == "host"
+    assert (window.step_clock, window.host_bound_frac) == ("host", None)
     # Asked after step 1 (0.5 s), then half a second later: 0.5 + 0.25 < 1.0 <= 0.5 + 0.25 + 1.0.
     assert window.step_s == pytest.approx([0.5, 0.25, 1.0])
     assert window.wall_s == pytest.approx(1.75)
@@ -56,6 +56,21 @@ def test_host_that_is_slower_than_the_device_shows_in_the_steps() -> None:
     )
     # The device idles for 0.04 s before each step but the first; the last one ends 0.01 s late.
     assert window.step_s[1:] == pytest.approx([0.05] * (len(window.step_s) - 1))
+
+
+@pytest.mark.parametrize(
+    ("host_s", "device_s", "expected_frac"),
+    [(0.05, 0.01, 1.0), (0.011, 0.01, 1.0), (0.005, 0.01, 0.0)],
+)
+def test_steps_that_the_device_waited_for_are_counted_though_events_add_up(
+    host_s: float, device_s: float, expected_frac: float
+) -> None:
+    engine = QueueEngine(FakeClock(), in_turn(device_s), host_s=host_s)
+    window = run_window(
+        engine, clock=engine.clock, should_stop=after_steps(200), expected_step_s=host_s
+    )
+    assert sum(window.step_s) == pytest.approx(window.wall_s, rel=0.01)
+    assert window.host_bound_frac == expected_frac
 
 
 @pytest.mark.parametrize(

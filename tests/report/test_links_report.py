@@ -53,6 +53,16 @@ def test_where_a_step_goes_says_what_efficiency_is_against(tmp_path: Path) -> No
     assert "because one device was not measured in the same mode" in text
 
 
+def test_a_table_with_host_bound_steps_says_that_they_hide_what_a_link_costs(
+    tmp_path: Path,
+) -> None:
+    rows = [*link_run("pcie5", 9.0), *link_run("pcie4", 9.0, cells={"status": "WARN"})]
+    said = "where the device waits for the host, a link costs nothing until"
+    assert said not in markdown_of(tmp_path, rows)
+    rows[-1]["reasons"] = "drift;host_bound"
+    assert markdown_of(tmp_path, rows).count(said) == 1
+
+
 def test_simulation_that_disagrees_is_said_so(tmp_path: Path) -> None:
     rows = [*link_run("pcie5", 9.0), *link_run("pcie4", 9.0, cells={"simulated_error_frac": -0.05})]
     told = {

@@ -55,6 +55,11 @@ def bracket(run: LinkRun) -> str:
     return "" if run.bracket_s is None else span(*run.bracket_s, format_duration)
 
 
+def is_host_bound(run: LinkRun) -> bool:
+    """Whether in any trial the device waited for the host in most steps."""
+    return any("host_bound" in str(row.get("reasons") or "").split(";") for row in run.rows)
+
+
 def trials(run: LinkRun) -> str:
     """How many trials ended how."""
     return trials_text(run.rows).replace("\n", ", ")

@@ -18,7 +18,15 @@ from bench.core.nouns import MODES
 from bench.core.units import format_duration
 from bench.report.page.content import without_blank_columns
 from bench.report.tables.grid import Grid
-from bench.report.tables.links_cells import WHO, bracket, swept_among, trials, who, workload_title
+from bench.report.tables.links_cells import (
+    WHO,
+    bracket,
+    is_host_bound,
+    swept_among,
+    trials,
+    who,
+    workload_title,
+)
 from bench.report.tables.links_gain import remedy_grid, scaling_grid
 from bench.report.tables.links_time import model_grid, time_grid
 from bench.report.tables.quantities import change, figure, ratio_span
@@ -36,6 +44,10 @@ _PAIRED = (
     "machine was in a trial cancels"
 )
 _MEAN = "with a mitigation the step is the mean, since some steps may send nothing"
+_HOST_BOUND = (
+    "host_bound: where the device waits for the host, a link costs nothing until it takes longer "
+    "than that wait; a larger --batch shows what it costs a busy device"
+)
 _VIRTUAL = "emulated: one device computes for real; the link and the other devices are modelled"
 
 
@@ -134,5 +146,6 @@ def _step_grid(runs: Sequence[LinkRun], *, name: str) -> Grid:
         *([_PAIRED] if any(run.over_compute for run in runs) else []),
         *([_BRACKET] if any(run.bracket_s for run in runs) else []),
         *([_MEAN] if any(run.shows_mean for run in runs) else []),
+        *([_HOST_BOUND] if any(map(is_host_bound, runs)) else []),
     )
     return without_blank_columns(Grid(heads=heads, rows=rows, title=f"Links: {name}", notes=notes))

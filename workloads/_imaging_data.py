@@ -9,9 +9,9 @@ three axes; nnU-Net's rotations, scalings and intensity changes are left out. A 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +20,6 @@ from monai.transforms import Compose, RandCropByPosNegLabeld, RandFlipd
 from workloads import _decathlon
 from workloads._imaging_prepare import KEYS, Preparation, open_prepared
 from workloads._phantom import phantom
-
-if TYPE_CHECKING:
-    from workloads._segmentation import Segmentation
 
 BATCHES_PER_EPOCH = 250
 """nnU-Net's; https://github.com/MIC-DKFZ/nnUNet nnUNetTrainer.num_iterations_per_epoch."""
@@ -37,10 +34,10 @@ class Patches(Sequence[dict[str, torch.Tensor]]):
     """Random, mirrored, foreground-balanced patches of prepared cases."""
 
     def __init__(
-        self, cases: list[Prepared], *, patch: tuple[int, ...], length: int, seed: int
+        self, cases: list[Prepared], *, patch: tuple[int, ...], batch: int, seed: int
     ) -> None:
         self._cases = cases
-        self._length = length
+        self._length = BATCHES_PER_EPOCH * batch
         self._seed = seed
         self._transform = Compose(
             [
@@ -87,52 +84,45 @@ class Volumes(Sequence[dict[str, torch.Tensor]]):
         return {key: opened[key] for key in KEYS}
 
 
-def patches(workload: Segmentation, *, data: Path | None, seed: int) -> Patches:
-    """Return the training set."""
-    return Patches(
-        _cases(workload, data=data, seed=seed, is_training=True),
-        patch=workload.patch,
-        length=BATCHES_PER_EPOCH * workload.batch,
-        seed=seed,
-    )
-
-
-def volumes(workload: Segmentation, *, data: Path | None, seed: int) -> Volumes:
-    """Return the held-out volumes."""
-    return Volumes(_cases(workload, data=data, seed=seed, is_training=False))
-
-
-def _cases(
-    workload: Segmentation, *, data: Path | None, seed: int, is_training: bool
+def generated(
+    indices: Iterable[int],
+    *,
+    shape: tuple[int, ...],
+    classes: int,
+    channels: int,
+    seed: int,
+    window_hu: tuple[int, ...],
+    pad_to: tuple[int, ...] | None,
 ) -> list[Prepared]:
-    pad_to = workload.patch if is_training else None
-    if data is None:
-        made = Preparation(is_ct=True, window_hu=workload.window_hu, pad_to=pad_to)
-        first = 0 if is_training else HELD_OUT
-        count = workload.cases if is_training else max(workload.cases // 4, 2)
-        return [
-            made.prepare(_generated(workload, seed=seed, index=first + number))
-            for number in range(count)
-        ]
+    """Return prepared phantoms; every channel is another scan of the same patient."""
+    made = Preparation(is_ct=True, window_hu=window_hu, pad_to=pad_to)
+    cases: list[Prepared] = []
+    for index in indices:
+        image, label = phantom(
+            shape=shape, classes=classes, seed=seed, index=index, channels=channels
+        )
+        sample = {"image": torch.from_numpy(image), "label": torch.from_numpy(label[None])}
+        cases.append(made.prepare(sample))
+    return cases
+
+
+def read(
+    data: Path,
+    *,
+    cases: int,
+    is_training: bool,
+    spacing_mm: tuple[float, ...] | None,
+    window_hu: tuple[int, ...],
+    pad_to: tuple[int, ...] | None,
+) -> list[Prepared]:
+    """Return the prepared cases of a Decathlon folder: at most `cases` to train on, or the rest."""
     folder = _decathlon.read_folder(data)
-    training, validation = folder.split(workload.cases)
-    spacing_mm = workload.target_spacing_mm() or _decathlon.median_spacing_mm(training)
+    training, validation = folder.split(cases)
+    spacing_mm = spacing_mm or _decathlon.median_spacing_mm(training)
     read = Preparation(
-        is_ct=folder.is_ct, window_hu=workload.window_hu, pad_to=pad_to, spacing_mm=spacing_mm
+        is_ct=folder.is_ct, window_hu=window_hu, pad_to=pad_to, spacing_mm=spacing_mm
     )
     return [read.cached(case) for case in (training if is_training else validation)]
-
-
-def _generated(workload: Segmentation, *, seed: int, index: int) -> dict[str, torch.Tensor]:
-    """Return a phantom; every channel is another scan of the same patient."""
-    image, label = phantom(
-        shape=workload.volume,
-        classes=workload.classes,
-        seed=seed,
-        index=index,
-        channels=workload.channels,
-    )
-    return {"image": torch.from_numpy(image), "label": torch.from_numpy(label[None])}
 
 
 def _opened(case: Prepared) -> dict[str, torch.Tensor]:

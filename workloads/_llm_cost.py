@@ -9,34 +9,53 @@ embedding, softmax and optimizer are left out, because none of them is a matrix 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from workloads._llm_language import LanguageModel
+from dataclasses import dataclass
 
 MASTER_WEIGHT_BYTES = 4
 """Training keeps weights, gradients and both AdamW moments in fp32, under autocast too."""
 
 
-def kv_width(llm: LanguageModel) -> int:
+@dataclass(frozen=True, kw_only=True)
+class LlamaShape:
+    """What fixes the cost of a Llama and of its steps."""
+
+    batch: int
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    intermediate: int
+    vocab: int
+    """Token ids; a byte is its own id, ids from 256 on stay unused."""
+    is_tied: bool = True
+    """The embedding and the output head share one matrix."""
+    sequence_tokens: int
+    """Tokens predicted in one training window."""
+    prompt_tokens: int
+    """Tokens read by prefill, and in the cache before decode."""
+    new_tokens: int
+    """Tokens that one decode step generates for each sequence of the batch."""
+
+
+def kv_width(llm: LlamaShape) -> int:
     """Elements of one token's key (or value) in one layer."""
     return llm.kv_heads * (llm.hidden // llm.heads)
 
 
-def layer_matrix_parameters(llm: LanguageModel) -> int:
+def layer_matrix_parameters(llm: LlamaShape) -> int:
     """Weights of one layer's matrices: q and o, k and v, then gate, up and down."""
     attention = 2 * llm.hidden * llm.hidden + 2 * llm.hidden * kv_width(llm)
     return attention + 3 * llm.hidden * llm.intermediate
 
 
-def num_parameters(llm: LanguageModel) -> int:
+def num_parameters(llm: LlamaShape) -> int:
     """All parameters: embedding, head, matrices, two norms for each layer and the last norm."""
     vocabulary = llm.vocab * llm.hidden * (1 if llm.is_tied else 2)
     layer = layer_matrix_parameters(llm) + 2 * llm.hidden
     return vocabulary + llm.layers * layer + llm.hidden
 
 
-def forward_flops(llm: LanguageModel, *, tokens: int, pairs: float, logits: int) -> float:
+def forward_flops(llm: LlamaShape, *, tokens: int, pairs: float, logits: int) -> float:
     """FLOPs of one sequence's forward pass.
 
     `pairs` counts (query, key) pairs, each a dot product and a weighted sum over the hidden width;
@@ -47,7 +66,7 @@ def forward_flops(llm: LanguageModel, *, tokens: int, pairs: float, logits: int)
     return matrices + attention + 2 * llm.hidden * llm.vocab * logits
 
 
-def flops_per_token(llm: LanguageModel, *, phase: str) -> float:
+def flops_per_token(llm: LlamaShape, *, phase: str) -> float:
     """Mean FLOPs of one token of a phase.
 
     train: forward, and a backward of twice that (one product per operand), of every position.
@@ -64,12 +83,12 @@ def flops_per_token(llm: LanguageModel, *, phase: str) -> float:
     return forward_flops(llm, tokens=new, pairs=pairs, logits=new) / new
 
 
-def kv_bytes_per_token(llm: LanguageModel, *, dtype_bytes: int) -> int:
+def kv_bytes_per_token(llm: LlamaShape, *, dtype_bytes: int) -> int:
     """Key and value of one token in all layers."""
     return 2 * llm.layers * kv_width(llm) * dtype_bytes
 
 
-def bytes_per_token(llm: LanguageModel, *, phase: str, dtype_bytes: int) -> float:
+def bytes_per_token(llm: LlamaShape, *, phase: str, dtype_bytes: int) -> float:
     """Least memory traffic of one token: what is shared by a step's tokens is divided by them.
 
     Every phase reads the weights (an untied embedding is read by row, so it is left out) once for

@@ -10,14 +10,13 @@ Shapes: B batch, P prompt, N new tokens, S = P + N, V vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 from transformers.cache_utils import Cache, DynamicLayer, StaticLayer
 
-if TYPE_CHECKING:
-    from workloads.llm import Workload
+from workloads._llm_cost import LlamaShape
 
 
 class _GrowingLayer(DynamicLayer):  # type: ignore[misc]
@@ -82,9 +81,10 @@ def prefill(net: nn.Module, ids: torch.Tensor, *, cache: Cache) -> Any:
     return output.logits[:, -1]
 
 
-def read_prompt(llm: Workload, net: nn.Module, ids: torch.Tensor) -> Prompt:
+def read_prompt(llm: LlamaShape, net: nn.Module, ids: torch.Tensor, *, kind: str) -> Prompt:
     """Fill a cache with all but the last of `ids`, (B, P + 1), which becomes the first token.
 
+    `kind` of cache is static, dynamic or auto.
     The net runs eagerly even if it is compiled: only the token loop is measured.
     """
     length, new = llm.prompt_tokens, llm.new_tokens
@@ -93,7 +93,7 @@ def read_prompt(llm: Workload, net: nn.Module, ids: torch.Tensor) -> Prompt:
         prefill(net, ids[:, :length], cache=cache)
     positions = torch.arange(length, length + new, device=ids.device).view(new, 1, 1)
     masks: tuple[torch.Tensor | None, ...] = (None,) * new
-    if llm.cache == "static" or (llm.cache == "auto" and _gains_from_static(net, ids.device)):
+    if kind == "static" or (kind == "auto" and _gains_from_static(net, ids.device)):
         cache = _fixed_copy(cache, length=length + new)
         visible = torch.arange(length + new, device=ids.device) <= positions
         masks = visible[:, None, None].repeat(1, len(ids), 1, 1, 1).unbind(0)

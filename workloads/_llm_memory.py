@@ -8,20 +8,21 @@ counted with torch's saved-tensor hooks, and a test holds the formula to them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from bench.core.nouns import Dtype
-from workloads._llm_cost import MASTER_WEIGHT_BYTES, kv_bytes_per_token, kv_width, num_parameters
-
-if TYPE_CHECKING:
-    from workloads._llm_language import LanguageModel
+from workloads._llm_cost import (
+    MASTER_WEIGHT_BYTES,
+    LlamaShape,
+    kv_bytes_per_token,
+    kv_width,
+    num_parameters,
+)
 
 DTYPE_BYTES: dict[Dtype, int] = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2}
 RESIDENT_PROMPTS = 4
 """Prepared batches, each with its cache, that the harness keeps on the device."""
 
 
-def peak_bytes(llm: LanguageModel, *, phase: str, dtype: Dtype) -> int:
+def peak_bytes(llm: LlamaShape, *, phase: str, dtype: Dtype) -> int:
     """Peak of one step of a phase."""
     if phase == "train":
         return _train_bytes(llm, dtype=dtype)
@@ -29,7 +30,7 @@ def peak_bytes(llm: LanguageModel, *, phase: str, dtype: Dtype) -> int:
     return _inference_bytes(llm, caches=caches, dtype=dtype)
 
 
-def _train_bytes(llm: LanguageModel, *, dtype: Dtype) -> int:
+def _train_bytes(llm: LlamaShape, *, dtype: Dtype) -> int:
     """fp32 weights, gradients and two AdamW moments, autocast's copies, activations, loss.
 
     The loss holds each token's logits as computed and in fp32, their log-softmax, and gradients of
@@ -43,7 +44,7 @@ def _train_bytes(llm: LanguageModel, *, dtype: Dtype) -> int:
     return state + llm.batch * llm.sequence_tokens * (activations + loss)
 
 
-def _inference_bytes(llm: LanguageModel, *, caches: int, dtype: Dtype) -> int:
+def _inference_bytes(llm: LlamaShape, *, caches: int, dtype: Dtype) -> int:
     """Weights in the compute dtype, prompt caches, one layer at work on a prompt, last logits.
 
     One more cache than are kept: a growing cache is copied when it grows, and a static one is
@@ -57,7 +58,7 @@ def _inference_bytes(llm: LanguageModel, *, caches: int, dtype: Dtype) -> int:
     return width * num_parameters(llm) + (caches + 1) * cache + transient + logits
 
 
-def layer_token_bytes(llm: LanguageModel, *, dtype: Dtype) -> int:
+def layer_token_bytes(llm: LlamaShape, *, dtype: Dtype) -> int:
     """Bytes of one token's tensors in one layer that backward needs.
 
     In fp32 each norm's input and its normalised input. In the compute dtype query, attention output

@@ -11,7 +11,7 @@ stores the whole attention matrix.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,8 +20,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.models.llama import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-if TYPE_CHECKING:
-    from workloads.llm import Workload
+from workloads._llm_cost import LlamaShape
 
 ATTENTION = "sdpa_without_mask"
 # Llama 3 (https://arxiv.org/abs/2407.21783, table 3); the value does not change the cost.
@@ -68,7 +67,7 @@ class _ExactRotaryEmbedding(LlamaRotaryEmbedding):  # type: ignore[misc]
         return self
 
 
-def build(llm: Workload) -> nn.Module:
+def build(llm: LlamaShape) -> nn.Module:
     """Return the net with random weights."""
     AttentionInterface.register(ATTENTION, attention)
     config = LlamaConfig(

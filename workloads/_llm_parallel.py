@@ -8,12 +8,8 @@ here the loss is computed on the cut logits. Left out: sequence parallelism, who
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from bench.workload import TensorPlan
-
-if TYPE_CHECKING:
-    from workloads.llm import Workload
+from workloads._llm_cost import LlamaShape
 
 LAYER_STYLES = {
     "self_attn": "shared_input",
@@ -28,7 +24,7 @@ LAYER_STYLES = {
 }
 
 
-def tensor_plan(llm: Workload, *, is_training: bool) -> TensorPlan:
+def tensor_plan(llm: LlamaShape, *, is_training: bool) -> TensorPlan:
     """Return the plan; generation needs the logits of all tokens on every device."""
     return TensorPlan(
         styles={

@@ -8,15 +8,12 @@ parameter in the first and the last stage. Letters: B batch, T tokens, H hidden,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
-from workloads._llm_cost import layer_matrix_parameters
-
-if TYPE_CHECKING:
-    from workloads.llm import Workload
+from workloads._llm_cost import LlamaShape, layer_matrix_parameters
 
 
 class LlamaStage(nn.Module):
@@ -47,7 +44,7 @@ class LlamaStage(nn.Module):
         )
 
 
-def stages(llm: Workload, net: Any, *, num_stages: int) -> list[nn.Module]:
+def stages(llm: LlamaShape, net: Any, *, num_stages: int) -> list[nn.Module]:
     """Return the net's stages in order; they share its parameters."""
     ends = layer_ends(llm, num_stages=num_stages)
     starts = [0, *ends[:-1]]
@@ -57,7 +54,7 @@ def stages(llm: Workload, net: Any, *, num_stages: int) -> list[nn.Module]:
     ]
 
 
-def layer_ends(llm: Workload, *, num_stages: int) -> list[int]:
+def layer_ends(llm: LlamaShape, *, num_stages: int) -> list[int]:
     """Return the layer after the last one of each stage; every stage has at least one layer.
 
     A layer costs its matrices and attention, the head the vocabulary's matrix (`_llm_cost`).

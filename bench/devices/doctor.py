@@ -33,6 +33,7 @@ def findings(
         host.memory_finding(root=root),
         host.disk_finding(results_dir),
         host.container_finding(root=root),
+        host.torchvision_finding(),
     ]
     found = [
         *load_findings(root=root, watch_s=watch_s),

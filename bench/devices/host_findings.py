@@ -6,8 +6,10 @@ question does not arise here. Who is busy right now is in `load_findings`, the d
 """
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 
 import psutil
@@ -159,6 +161,40 @@ def container_finding(*, root: Path) -> Finding | None:
     )
 
 
+def torchvision_mismatch() -> str | None:
+    """Say which torch the installed torchvision was built for, where that is another one.
+
+    Its operators do not load then, and transformers, which imports it, fails with
+    "operator torchvision::nms does not exist" (https://github.com/pytorch/vision/issues/9174).
+    """
+    try:
+        vision, version = metadata.distribution("torchvision"), metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return None
+    pins = (re.match(r"torch\s*\(?==\s*([^\s;)]+)", line) for line in vision.requires or ())
+    wanted = next((pin[1] for pin in pins if pin), None)
+    public, _, build = version.partition("+")
+    if wanted is not None and wanted.partition("+")[0] != public:
+        return f"torchvision {vision.version} was built for torch {wanted}, this is torch {version}"
+    if build == "cpu" and not vision.version.endswith("+cpu"):
+        return f"torchvision {vision.version} was built for CUDA, this is torch {version}"
+    return None
+
+
+def torchvision_finding() -> Finding | None:
+    """Report a torchvision that cannot load."""
+    mismatch = torchvision_mismatch()
+    if mismatch is None:
+        return None
+    return Finding(
+        severity="error",
+        what=mismatch,
+        why="transformers imports it and fails, and with it each trial of the language model",
+        fix=TORCHVISION_FIX,
+    )
+
+
+TORCHVISION_FIX = "pip uninstall torchvision, or install the one of this torch"
 _THREADS_WHY = "thread counts belong to the recorded settings of a trial: use --threads"
 _SERIAL_WHY = "every kernel waits for the one before: nothing overlaps any more"
 _AUTOLOAD_WHY = "torch does not load vendor backends, so their devices are missing"

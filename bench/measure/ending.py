@@ -51,6 +51,11 @@ def failure_of(error: Exception, *, device: str) -> dict[str, str]:
         if adapter_for(device).is_out_of_memory(error):
             return {"code": "out_of_memory", "detail": detail}
     text = str(error)
+    if "torchvision" in text:
+        from bench.devices.host_findings import TORCHVISION_FIX, torchvision_mismatch
+
+        if (mismatch := torchvision_mismatch()) is not None:
+            return {"code": "error", "detail": f"{mismatch}; {TORCHVISION_FIX}"}
     lacks_operator = isinstance(error, NotImplementedError) or "not implemented for" in text
     return {"code": "unsupported_op" if lacks_operator else "error", "detail": detail}
 

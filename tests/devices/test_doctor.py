@@ -12,6 +12,7 @@ from bench.devices.finding import Finding
 from bench.devices.gpu_findings import gpu_findings
 from bench.devices.noise import CpuNoise
 from bench.devices.processes import ProcessTimes
+from bench.measure.ending import failure_of
 
 
 def write(root: Path, name: str, text: str) -> None:
@@ -70,6 +71,44 @@ def test_huge_pages_and_smt_are_found_where_on(tmp_path: Path) -> None:
     write(tmp_path, "sys/devices/system/cpu/smt/active", "1\n")
     assert host_findings.huge_pages_finding(root=tmp_path) is not None
     assert host_findings.smt_finding(root=tmp_path) is not None
+
+
+@pytest.mark.parametrize(
+    ("torch", "vision", "pin", "found"),
+    [
+        ("2.11.0+cu130", "0.26.0", "torch==2.11.0", None),
+        ("2.11.0", "0.26.0+cpu", "torch (==2.11.0)", None),
+        ("2.11.0a0+nv26.1", "0.26.0a0", "torch", None),
+        ("2.13.0", "0.25.1", "torch==2.10.0", "torch 2.10.0, this is torch 2.13.0"),
+        ("2.9.0+cpu", "0.24.0", "torch==2.9.0", "CUDA, this is torch 2.9.0+cpu"),
+    ],
+)
+def test_a_torchvision_of_another_torch_is_found_and_is_the_reason_on_the_row(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    torch: str,
+    vision: str,
+    pin: str,
+    found: str | None,
+) -> None:
+    for name, version, more in (
+        ("torch", torch, ""),
+        ("torchvision", vision, f"Requires-Dist: numpy\nRequires-Dist: {pin}\n"),
+    ):
+        text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{more}"
+        write(tmp_path, f"{name}-{version}.dist-info/METADATA", text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    finding = host_findings.torchvision_finding()
+    error = RuntimeError("Failed to import Llama:\noperator torchvision::nms does not exist")
+    detail = failure_of(error, device="cpu")["detail"]
+    if found is None:
+        assert finding is None
+        assert detail == "RuntimeError: Failed to import Llama:"
+    else:
+        assert finding is not None and finding.severity == "error"
+        assert finding.what == f"torchvision {vision} was built for {found}"
+        assert detail.startswith(finding.what)
+        assert "uninstall" in detail
 
 
 def test_quota_below_the_affinity_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,8 @@ MAX_STEPS = 10
 ENOUGH_S = 5.0
 """Profiled steps end after this time; shares settle within a few."""
 OPERATORS, KERNELS = "operators on the host", "device kernels"
-"""What was timed; an asynchronous device's operators on the host only queue their kernels."""
+UNTIMED = "none: the profiler does not see this device's kernels"
+"""What was timed. The host only queues an accelerator's kernels: its times would be no kernels'."""
 _OPTIMIZER = "Optimizer.step"
 
 
@@ -48,12 +49,14 @@ def profile_request(request: TrialRequest) -> dict[str, Any]:
     _, step_s = _steps(engine)
     clock, seconds, steps = _profiled(engine)
     covered_s = sum(seconds.values()) / steps
+    if clock != UNTIMED:
+        operators = with_times(operators, seconds, per=float(steps))
     return {
         "steps": steps,
         "step_s": step_s,
         "clock": clock,
         "covered_frac": min(1.0, covered_s / step_s) if clock == KERNELS else 1.0,
-        "operators": to_builtins(with_times(operators, seconds, per=float(steps))),
+        "operators": to_builtins(operators),
     }
 
 
@@ -94,11 +97,10 @@ def _profiled(engine: TorchEngine) -> tuple[str, dict[str, float], int]:
         profiler.step()
         steps, _ = _steps(engine)
     events = profiler.events()
-    if activity is not None:
-        kernels = times_by_class(events, on_device=True)
-        if sum(kernels.values()) > 0:
-            return KERNELS, kernels, steps
-    return OPERATORS, times_by_class(events, on_device=False), steps
+    if not engine.is_asynchronous:
+        return OPERATORS, times_by_class(events, on_device=False), steps
+    kernels = {} if activity is None else times_by_class(events, on_device=True)
+    return (KERNELS if sum(kernels.values()) > 0 else UNTIMED), kernels, steps
 
 
 def times_by_class(events: Any, *, on_device: bool) -> dict[str, float]:

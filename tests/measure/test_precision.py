@@ -1,5 +1,6 @@
 """TF32 is on for tf32 alone, in the switches that every version of torch reads."""
 
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -27,3 +28,13 @@ def test_older_and_newer_switches_agree(dtype: str) -> None:
     assert torch.backends.cuda.matmul.fp32_precision == mode
     assert torch.backends.cudnn.conv.fp32_precision == mode  # type: ignore[attr-defined]
     assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"  # type: ignore[attr-defined]
+
+
+def test_advice_of_torch_to_turn_tf32_on_fails_no_test_and_a_warning_of_ours_does() -> None:
+    for module in ("torch._inductor.compile_fx", "torch"):
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.warn_explicit("use TF32", UserWarning, "compile_fx.py", 1, module=module)
+        assert len(seen) == 1
+    for module in ("bench.measure.steps", "torchless"):
+        with pytest.raises(UserWarning):
+            warnings.warn_explicit("mend me", UserWarning, "steps.py", 1, module=module)

@@ -223,6 +223,21 @@ def test_the_start_of_the_profiler_is_no_part_of_a_step(monkeypatch: pytest.Monk
     assert (gemm["calls"], gemm["time_s"]) == (1, pytest.approx(0.2))
 
 
+@pytest.mark.parametrize("is_asynchronous", [True, False])
+def test_what_the_host_queues_is_not_called_time_of_kernels(
+    is_asynchronous: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Multiplying(FakeClock())
+    engine.is_asynchronous = is_asynchronous
+    monkeypatch.setattr(profile, "TorchEngine", lambda *_, **__: engine)
+    # The profiler has no activity for this device, as on MPS.
+    found = profile_request(None)  # type: ignore[arg-type]
+    gemm = next(one for one in found["operators"] if one["kind"] == "gemm")
+    assert gemm["flops"] == 2 * 2**3
+    assert found["clock"] == (profile.UNTIMED if is_asynchronous else profile.OPERATORS)
+    assert (gemm.get("time_s") is None) is is_asynchronous
+
+
 def test_a_real_program_is_profiled_in_all_its_classes() -> None:
     net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.LayerNorm(64))
 

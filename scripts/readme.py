@@ -19,14 +19,13 @@ def run_block() -> str:
 
     from rich.console import Console
 
-    from bench.report.tables.run_table import run_table, validity_lines
+    from bench.report.tables.run_table import reason_lines, run_grid
+    from bench.report.tables.screen import print_tables
     from bench.results.reader import read_rows
 
     rows = read_rows(ROWS)
-    console = Console(file=io.StringIO(), width=130, highlight=False)
-    console.print(run_table(rows))
-    for text in validity_lines(rows):
-        console.print(text, markup=False, soft_wrap=True)
+    console = Console(file=io.StringIO(), width=100, highlight=False)
+    print_tables(console, [run_grid(rows)], lines=reason_lines(rows))
     output = console.file.getvalue()  # type: ignore[attr-defined]
     return "```\n" + "\n".join(line.rstrip() for line in output.strip("\n").splitlines()) + "\n```"
 

@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from bench.analysis.paired import PairedResult
+    from bench.report.tables.cells import AnyCell
     from bench.run.arms import ArmRuns
 
 Blocks = Annotated[int, typer.Option(help="ABBA blocks: two trials of each arm in each")]
@@ -114,8 +115,10 @@ def _show(
 ) -> None:
     from dataclasses import asdict
 
-    from bench.cli.output import print_json, result_console
-    from bench.report.tables.grid import Grid, rich_table
+    from bench.cli.output import print_grids, print_json
+    from bench.core.paths import short_path
+    from bench.report.tables.cells import verdict
+    from bench.report.tables.grid import Grid
     from bench.report.tables.run_table import lines_of, swept_params, title_of
 
     titles = []
@@ -135,22 +138,21 @@ def _show(
         )
         return
     rows = [
-        (a, b, _ratio_text(result), result.verdict, _advice(result))
+        (a, b, _ratio(result), verdict(result.verdict), _advice(result))
         for (a, b), result in zip(titles, results, strict=True)
     ]
-    console = result_console()
-    heads = ("A", "B", "time B / A [95 % CI]>", "verdict", "")
-    console.print(rich_table(Grid(heads=heads, rows=rows)))
-    for arm, path in zip(arms, paths, strict=True):
-        console.print(f"rows of {arm.name}: {path}", markup=False, soft_wrap=True)
+    heads = ("A", "B", "time B / A [95 %]", "verdict", "")
+    lines = [
+        f"rows of {arm.name}: {short_path(path)}" for arm, path in zip(arms, paths, strict=True)
+    ]
+    print_grids([Grid(heads=heads, rows=rows)], lines=lines)
 
 
-def _ratio_text(result: PairedResult) -> str:
-    if result.ratio is None:
-        return ""
-    if result.low is None or result.high is None:
-        return f"{result.ratio:.3f}"
-    return f"{result.ratio:.3f} [{result.low:.3f} - {result.high:.3f}]"
+def _ratio(result: PairedResult) -> AnyCell:
+    from bench.report.tables.cells import change
+
+    ends = None if result.low is None or result.high is None else (result.low, result.high)
+    return change(result.ratio, ends=ends)
 
 
 def _advice(result: PairedResult) -> str:

@@ -161,46 +161,20 @@ def command_for(claim: Claim) -> str | None:
 
 def _show(verdicts: Sequence[Verdict], *, output_format: str, why: bool) -> None:
     from bench.analysis.claims_document import claims_document
-    from bench.cli.output import print_json, result_console
-    from bench.report.tables.claims_table import claims_markdown, short_grid
-    from bench.report.tables.grid import plain, rich_table
+    from bench.cli.output import print_grids, print_json
+    from bench.report.tables.claims_table import case_grids, claims_grid, screen_grid, why_lines
 
+    is_markdown = output_format == "markdown"
     if output_format == "json":
         print_json(claims_document(verdicts))
-        return
-    if why:
-        _show_cases(verdicts, is_markdown=output_format == "markdown")
-        return
-    if output_format == "markdown":
-        typer.echo(claims_markdown(verdicts))
-        return
-    grid = short_grid(verdicts)
-    console = result_console()
-    console.print(rich_table(grid))
-    for note in grid.notes:
-        console.print(plain(note), markup=False)
-
-
-def _show_cases(verdicts: Sequence[Verdict], *, is_markdown: bool) -> None:
-    from bench.cli.output import result_console
-    from bench.report.tables.claims_table import case_grids, why_lines
-    from bench.report.tables.grid import markdown_cell, markdown_table, plain, rich_table
-
-    console = result_console()
-    for verdict in verdicts:
-        head, tail = why_lines(verdict, command=command_for(verdict.claim))
-        grids = case_grids(verdict)
-        if is_markdown:
-            parts = ["\n".join(f"- {markdown_cell(line)}" for line in head)]
-            parts += [markdown_table(grid) for grid in grids]
-            parts.append("\n".join(f"- {markdown_cell(line)}" for line in tail))
-            typer.echo("\n\n".join(part for part in parts if part) + "\n")
-            continue
-        for line in head:
-            console.print(plain(line), markup=False)
-        for grid in grids:
-            console.print(rich_table(grid))
-        for line in tail:
-            # Not wrapped: addresses and commands are there to be copied.
-            console.print(plain(line), markup=False, soft_wrap=True)
-        console.print()
+    elif not why:
+        print_grids(
+            [(claims_grid if is_markdown else screen_grid)(verdicts)], is_markdown=is_markdown
+        )
+    else:
+        for verdict in verdicts:
+            head, tail = why_lines(verdict, command=command_for(verdict.claim))
+            print_grids([], lines=head, is_markdown=is_markdown)
+            typer.echo()
+            print_grids(case_grids(verdict), lines=tail, is_markdown=is_markdown)
+            typer.echo()

@@ -151,9 +151,8 @@ def labels(files: list[Path]) -> list[str]:
 def show(comparison: Comparison, *, output_format: str, is_strict: bool) -> None:
     """Print a comparison in the format asked for."""
     from bench.analysis.documents import comparison_document
-    from bench.cli.output import print_json, result_console
+    from bench.cli.output import print_grids, print_json
     from bench.report.tables import compare_tables
-    from bench.report.tables.grid import plain, rich_table
 
     if output_format == "json":
         print_json(comparison_document(comparison, is_strict=is_strict))
@@ -162,12 +161,6 @@ def show(comparison: Comparison, *, output_format: str, is_strict: bool) -> None
         make = compare_tables.github if output_format == "github" else compare_tables.markdown
         typer.echo(make(comparison), nl=False)
         return
-    console = result_console()
-    for grid in compare_tables.grids(comparison):
-        console.print(rich_table(grid))
-        for note in grid.notes:
-            console.print(plain(note), markup=False)
     lines = [compare_tables.summary(comparison), *compare_tables.notes(comparison)]
     lines += [f"not compared: {line}" for line in compare_tables.unmatched_lines(comparison)]
-    for line in lines:
-        console.print(plain(line), markup=False)
+    print_grids(compare_tables.grids(comparison), lines=lines)

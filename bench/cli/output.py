@@ -17,16 +17,21 @@ if TYPE_CHECKING:
     from bench.report.tables.grid import Grid
 
 
+DEFAULT_COLUMNS = 100
+"""Where there is no terminal that says how wide it is."""
+
+
 def is_interactive() -> bool:
     """Whether stderr is a terminal that may be animated."""
     return sys.stderr.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
 
 
 def result_console() -> Console:
-    """Console for results (stdout); as wide as the terminal, 120 columns where there is none."""
+    """Console for results (stdout): as wide as the terminal or COLUMNS, else 100 columns."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else 120
+    is_known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    width = None if is_known else DEFAULT_COLUMNS
     return Console(file=sys.stdout, width=width, highlight=False, soft_wrap=False)
 
 
@@ -47,23 +52,18 @@ def print_note(text: str) -> None:
     sys.stderr.write(text.rstrip("\n") + "\n")
 
 
-def print_grids(grids: Sequence[Grid], *, lines: Sequence[str], is_markdown: bool) -> None:
+def print_grids(
+    grids: Sequence[Grid], *, lines: Sequence[str] = (), is_markdown: bool = False
+) -> None:
     """Print tables with their notes, and lines below them, for a terminal or as Markdown."""
-    from bench.report.tables.grid import markdown_cell, markdown_table, plain, rich_table
+    from bench.report.tables.grid import markdown_list, markdown_table
+    from bench.report.tables.screen import print_tables
 
     if is_markdown:
-        bullets = "\n".join(f"- {markdown_cell(line)}" for line in lines)
-        parts = [*(markdown_table(grid) for grid in grids), *([bullets] if bullets else [])]
-        sys.stdout.write("\n\n".join(parts) + "\n")
-        return
-    console = result_console()
-    for grid in grids:
-        console.print(rich_table(grid))
-        for note in grid.notes:
-            console.print(plain(note), markup=False)
-    for line in lines:
-        # Not wrapped: a command in it is there to be copied.
-        console.print(plain(line), markup=False, soft_wrap=True)
+        parts = [*map(markdown_table, grids), markdown_list(lines)]
+        sys.stdout.write("\n\n".join(part for part in parts if part) + "\n")
+    else:
+        print_tables(result_console(), grids, lines=lines)
 
 
 def text_table(

@@ -130,7 +130,7 @@ def _project(
     from bench.analysis import projection
     from bench.analysis.projection_document import projection_document
     from bench.core.errors import ExitCode, UsageError
-    from bench.report.tables.project_tables import projected_grids, refusal_lines
+    from bench.report.tables.project_tables import projected_grid, refusal_lines
 
     if not 1 <= devices <= 1 << 20:
         raise UsageError(f"--devices {devices} is not between 1 and {1 << 20}")
@@ -146,7 +146,7 @@ def _project(
     told = [one for one in answers if isinstance(one, projection.Projected)]
     refused = [one for one in answers if isinstance(one, projection.NotProjected)]
     _show(
-        projected_grids(told),
+        [projected_grid(told)] if told else [],
         lines=refusal_lines(refused, left_out),
         document=lambda: projection_document(told, refused, left_out),
         output_format=output_format,

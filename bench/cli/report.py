@@ -62,10 +62,10 @@ def _claims(files: Sequence[Path]) -> tuple[Section, ...]:
     from bench.analysis.claims_file import find_claims, read_ledger
     from bench.analysis.claims_verdict import judge
     from bench.cli.output import print_note
-    from bench.report.tables.claims_table import claims_section
+    from bench.report.page.sections_analysis import claims
     from bench.results.reader import read_rows
 
     rows = reference_rows(note=print_note)
     rows += [row for path in files for row in read_rows(path, note=print_note)]
     facts, ledger = make_facts(rows), read_ledger(seeds_folder())
-    return (claims_section([judge(claim, facts) for claim in find_claims(ledger, [])]),)
+    return (claims([judge(claim, facts) for claim in find_claims(ledger, [])]),)

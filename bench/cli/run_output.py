@@ -81,22 +81,15 @@ def print_result(ended: Ended, *, path: Path, code: int) -> None:
 
 def show_result(ended: Ended, *, path: Path, quiet: bool) -> None:
     """Print the tables of a run, what is odd about it, and its file; if quiet only the file."""
-    from bench.cli.output import result_console
-
     if quiet:
         print(path)
         return
     from bench.analysis.links import LinkRun
-    from bench.report.tables.grid import plain, rich_table
-    from bench.report.tables.links_table import link_grids
-    from bench.report.tables.run_table import lines_of, run_table, validity_lines
+    from bench.cli.output import print_grids
+    from bench.core.paths import short_path
+    from bench.report.tables.links_tables import link_grids
+    from bench.report.tables.run_table import lines_of, reason_lines, run_grid
 
-    console = result_console()
-    console.print(run_table(ended.rows))
-    for grid in link_grids([LinkRun(rows=line.rows) for line in lines_of(ended.rows)]):
-        console.print(rich_table(grid, has_tall_cells=True))
-        for note in grid.notes:
-            console.print(plain(note), markup=False)
-    for text in validity_lines(ended.rows):
-        console.print(text, markup=False, soft_wrap=True)
-    console.print(f"rows: {path}", markup=False, soft_wrap=True)
+    runs = [LinkRun(rows=line.rows) for line in lines_of(ended.rows)]
+    grids = [run_grid(ended.rows), *link_grids(runs, has_model=False)]
+    print_grids(grids, lines=[*reason_lines(ended.rows), f"rows: {short_path(path)}"])

@@ -16,3 +16,11 @@ def user_path(text: str, *, what: str) -> Path:
         shown = text if len(text) <= 60 else f"{text[:60]}..."
         raise UsageError(f"{what} {shown!r} cannot be looked up: {reason}") from error
     return path
+
+
+def short_path(path: Path) -> str:
+    """Path as a reader wants it: relative where it is below the current folder, or home as ~."""
+    for folder, prefix in ((Path.cwd(), Path()), (Path.home(), Path("~"))):
+        if path.is_absolute() and path.is_relative_to(folder) and path != folder:
+            return str(prefix / path.relative_to(folder))
+    return str(path)

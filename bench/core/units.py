@@ -105,3 +105,24 @@ def format_number(value: float) -> str:
     if magnitude >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def duration_scale(value_s: float) -> tuple[float, str]:
+    """Seconds in a unit that suits a duration, and its name; '' from a minute on."""
+    if value_s >= 60.0:
+        return 1.0, ""
+    return next(((s, u) for s, u in ((1.0, "s"), (1e-3, "ms")) if value_s >= s), (1e-6, "us"))
+
+
+def bytes_scale(value: float) -> tuple[float, str]:
+    """Bytes in a binary unit that suits a size, and its name."""
+    sizes = ((2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"))
+    return next((size for size in sizes if value >= size[0]), (1.0, "B"))
+
+
+def si_scale(value: float, unit: str) -> tuple[float, str]:
+    """Base units in a unit with an SI prefix, from ten thousand on, and its name."""
+    for exponent, prefix in ((18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if abs(value) >= 10.0 ** (4 if exponent == 3 else exponent):
+            return 10.0**exponent, f"{prefix}{unit}"
+    return 1.0, unit

@@ -36,7 +36,7 @@ def assemble(
             validity(evidence),
             results(evidence),
             gap(gaps, num_hidden=num_hidden, num_files=len(evidence.sources), command=command),
-            roofline(gaps, num_hidden=num_hidden),
+            roofline(gaps),
             latency(evidence),
             steps(evidence),
             energy(evidence),

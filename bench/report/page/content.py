@@ -18,7 +18,6 @@ class Prose:
 
     lines: tuple[str, ...]
     is_list: bool = False
-    is_warning: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,14 +70,3 @@ class Report:
     sections: tuple[Section, ...]
     num_rows: int
     made_by: str
-
-
-def without_blank_columns(grid: Grid) -> Grid:
-    """The same table without columns in which no cell has anything."""
-    kept = [i for i in range(len(grid.heads)) if not grid.rows or any(row[i] for row in grid.rows)]
-    return Grid(
-        heads=tuple(grid.heads[i] for i in kept),
-        rows=[tuple(row[i] for i in kept) for row in grid.rows],
-        title=grid.title,
-        notes=grid.notes,
-    )

@@ -8,14 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.core.errors import DataError, UsageError, one_of
-from bench.report.page import html_page, markdown
+from bench.report.page import html, markdown
 from bench.report.page.content import Report
 from bench.results.sidecar import write_whole
 
 _HEAD_BYTES = 1000
 _KINDS = {
-    ".html": (html_page.page, html_page.GENERATOR),
-    ".htm": (html_page.page, html_page.GENERATOR),
+    ".html": (html.page, html.GENERATOR),
+    ".htm": (html.page, html.GENERATOR),
     ".md": (markdown.markdown, markdown.GENERATOR),
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from bench.analysis.claims import Verdict
 from bench.analysis.compare import compare
 from bench.analysis.demand import Demand, wide_rows
 from bench.analysis.figures import Options
@@ -21,13 +22,13 @@ from bench.report.page.evidence import Evidence
 from bench.report.plots.plots_compare import compare_plots
 from bench.report.plots.plots_gap import gap_plots, is_on_several, is_placeable, roofline_plots
 from bench.report.tables import compare_tables, gap_tables
+from bench.report.tables.claims_table import claims_grid
 from bench.report.tables.demand_titles import differing, full_title
 
 MAX_SETTINGS = 12
 """Settings (both phases together) whose demands are worked out."""
 MAX_LINES = 50
 _APART = ("workload", "config_hash", "batch", "scenario", "seed")
-_ROOF_TABLE = "Under the measured roofline"
 
 
 def settings_gap(evidence: Evidence) -> tuple[GapResult, int]:
@@ -56,11 +57,7 @@ def gap(
     command: Callable[[Missing], str] | None,
 ) -> Section | None:
     """Training over inference; absent where no row is usable."""
-    grids = [
-        grid
-        for grid in gap_tables.grids(result, load="", latency=None)
-        if grid.title != _ROOF_TABLE
-    ]
+    grids = gap_tables.grids(result, load="", latency=None)
     if not grids:
         return None
     plots = gap_plots(result.gaps)
@@ -84,15 +81,13 @@ def _hidden(num_hidden: int) -> list[Part]:
     return [Prose(lines=(f"{num_hidden} further settings are left out; bench gap has them all.",))]
 
 
-def roofline(result: GapResult, *, num_hidden: int) -> Section | None:
-    """Where each phase lies under its device's roofs; what cannot be placed, and why."""
+def roofline(result: GapResult) -> Section | None:
+    """Phases under their device's roofs; which cannot be placed, and why."""
     used = [demand for demand in result.demands if demand.num_trials]
     if not used:
         return None
     plots = roofline_plots(used)
-    grid = gap_tables.roofline_grid([demand for demand in used if not is_on_several(demand)])
     parts: list[Part] = [plots] if plots else []
-    parts += [grid] if grid.rows else []
     shown = differing(demand.setting for demand in used)
     lost = [
         f"{full_title(demand, shown=shown)} on {demand.device}: {_why(demand)}"
@@ -104,7 +99,6 @@ def roofline(result: GapResult, *, num_hidden: int) -> Section | None:
         lines = ["Not placed:", *lost[:MAX_LINES]]
         lines += [f"and {len(lost) - MAX_LINES} more"] if len(lost) > MAX_LINES else []
         parts.append(Prose(lines=tuple(lines), is_list=True))
-    parts += _hidden(num_hidden)
     return Section(name="roofline", title="Under the roofline", parts=tuple(parts))
 
 
@@ -140,6 +134,18 @@ def comparison(evidence: Evidence, *, options: Options) -> Section | None:
     ):
         parts += [Prose(lines=(title, *lines), is_list=True)] if lines else []
     return Section(name="comparison", title="Compared with the first file", parts=tuple(parts))
+
+
+def claims(verdicts: Sequence[Verdict]) -> Section:
+    """Section of a report: the table, with a line on what the words mean."""
+    meaning = Prose(
+        lines=(
+            "Computed from measured rows, the catalogue, the link model and published figures; "
+            "HOLDS WHEN names the circumstances found among the cases computed. "
+            "What a verdict rests on is in the last column.",
+        )
+    )
+    return Section(name="claims", title="Published claims", parts=(meaning, claims_grid(verdicts)))
 
 
 def present(sections: Sequence[Section | None]) -> tuple[Section, ...]:

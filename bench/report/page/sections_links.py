@@ -10,7 +10,7 @@ from bench.report.page.evidence import Evidence
 from bench.report.plots.plots_links import slowdown_plots
 from bench.report.plots.plots_sweep import link_plots, scaling_plots
 from bench.report.plots.sweep_rows import swept
-from bench.report.tables.links_table import link_grids
+from bench.report.tables.links_tables import link_grids
 
 
 def sweeps(evidence: Evidence) -> Section | None:

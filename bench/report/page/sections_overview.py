@@ -7,11 +7,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.core.units import format_bytes, format_number
-from bench.report.page.content import Facts, Prose, Section, without_blank_columns
+from bench.report.page.content import Facts, Part, Prose, Section
 from bench.report.page.evidence import Evidence
+from bench.report.tables.cells import (
+    count,
+    num_bytes,
+    plain_unit,
+    quantity,
+    share,
+    verdict,
+    words_of,
+)
 from bench.report.tables.grid import Grid
-from bench.report.tables.run_table import title_of
+from bench.report.tables.run_table import title_cell
 from bench.results.describe import STATUSES
 from bench.results.schema import REASONS, USABLE
 
@@ -43,15 +51,15 @@ def _files(evidence: Evidence) -> Grid:
                 _few(frame["started_utc"].dropna().sort_values().head(1), end=16).replace("T", " "),
                 _few(frame["device_name"].astype(object).fillna(frame["device"])),
                 _few(frame["workload"], limit=8),
-                str(len(frame)),
-                str(usable),
+                count(len(frame)),
+                count(usable),
                 _few(frame["bench_version"]),
                 _few(frame["git_commit"], end=12),
             )
         )
-    heads = ("file", "run", "started (UTC)", "device", "workloads", "trials>", "usable>",
-             "bench", "commit")  # fmt: skip
-    return without_blank_columns(Grid(heads=heads, rows=rows, title="Files"))
+    heads = ("file", "run", "started (UTC)", "device", "workloads", "trials", "usable", "bench",
+             "commit")  # fmt: skip
+    return Grid(heads=heads, rows=rows, title="Files")
 
 
 def _few(values: pd.Series[str], *, limit: int = 3, end: int | None = None) -> str:
@@ -66,30 +74,26 @@ def _devices(frame: pd.DataFrame) -> Grid:
     rows = []
     for record in kinds.head(MAX_DEVICES).to_dict("records"):
         known = {name: None if value != value else value for name, value in record.items()}
-        memory, power_w = known["device_memory_bytes"], known["power_limit_w"]
+        words = {name: "" if value is None else str(value) for name, value in known.items()}
         rows.append(
             (
-                _text(known["device_name"]),
-                _text(known["device_stack"]) or _text(known["device_type"]),
-                "" if memory is None else format_bytes(float(memory)),
-                _text(known["chip"]),
-                "" if power_w is None else f"{format_number(float(power_w))} W",
-                _text(known["driver_version"]),
-                _text(known["torch_version"]),
-                _text(known["threads"]),
-                _text(known["cpu_model"]),
-                _text(known["os_version"]),
+                words["device_name"],
+                words["device_stack"] or words["device_type"],
+                quantity(known["device_memory_bytes"], num_bytes),
+                words["chip"],
+                quantity(known["power_limit_w"], plain_unit("W")),
+                words["driver_version"],
+                words["torch_version"],
+                count(known["threads"]),
+                words["cpu_model"],
+                words["os_version"],
             )
         )
-    heads = ("device", "stack", "memory>", "chip", "power limit>", "driver", "torch", "threads>",
+    heads = ("device", "stack", "memory", "chip", "power limit", "driver", "torch", "threads",
              "processor", "system")  # fmt: skip
     hidden = len(kinds) - len(rows)
     notes = (f"{hidden} further environments are not shown",) if hidden else ()
-    return without_blank_columns(Grid(heads=heads, rows=rows, title="Devices", notes=notes))
-
-
-def _text(value: object) -> str:
-    return "" if value is None or value != value else str(value)
+    return Grid(heads=heads, rows=rows, title="Devices", notes=notes)
 
 
 def validity(evidence: Evidence) -> Section:
@@ -98,17 +102,16 @@ def validity(evidence: Evidence) -> Section:
     counts = frame["status"].value_counts()
     rows = [
         (
-            status,
-            str(counts[status]),
-            f"{counts[status] / len(frame) * 100:.3g} %",
+            verdict(status),
+            count(int(counts[status])),
+            share(int(counts[status]) / len(frame)),
             meaning.replace("`", ""),
         )
         for status, meaning in STATUSES.items()
         if status in counts
     ]
-    parts: list[Prose | Grid] = [
-        Grid(heads=("status", "trials>", "share>", "meaning"), rows=rows, title="Status of trials")
-    ]
+    heads = ("status", "trials", "share", "meaning")
+    parts: list[Part] = [Grid(heads=heads, rows=rows, title="Status of trials")]
     reasons, unusable = _reasons(frame), _unusable(evidence)
     parts += [reasons] if reasons.rows else [Prose(lines=("No trial has a reservation.",))]
     parts += [unusable] if unusable.rows else []
@@ -131,15 +134,15 @@ def _reasons(frame: pd.DataFrame) -> Grid:
     rows = [
         (
             code,
-            str(num),
+            count(num),
             REASONS.get(code, "unknown reason"),
             ", ".join(list(workloads[code])[:8]),
             details.get(code, ""),
         )
         for code, num in sorted(trials.items(), key=lambda item: -item[1])
     ]
-    heads = ("reason", "trials>", "what it means, and what to do", "workloads", "message of one")
-    return without_blank_columns(Grid(heads=heads, rows=rows, title="Reasons"))
+    heads = ("reason", "trials", "what it means, and what to do", "workloads", "message of one")
+    return Grid(heads=heads, rows=rows, title="Reasons")
 
 
 def _unusable(evidence: Evidence) -> Grid:
@@ -148,10 +151,10 @@ def _unusable(evidence: Evidence) -> Grid:
     shown = evidence.rows_by_group(lost[:MAX_UNUSABLE])
     rows = [
         (
-            title_of(group[0]),
+            title_cell(group[0]),
             str(group[0].get("device_name") or group[0]["device"]),
-            ", ".join(dict.fromkeys(str(row["status"]) for row in group)),
-            ", ".join(dict.fromkeys(str(row["reasons"]) for row in group if row.get("reasons"))),
+            words_of(row["status"] for row in group),
+            words_of(row.get("reasons") for row in group),
             next((str(row["detail"]) for row in group if row.get("detail")), ""),
         )
         for group in shown.values()
@@ -169,11 +172,11 @@ def _unusable(evidence: Evidence) -> Grid:
 def provenance(evidence: Evidence) -> Section:
     """Files by content, environments and requests in full."""
     rows = [
-        (source.label, str(source.num_rows), source.sha256, _ids(frame))
+        (source.label, count(source.num_rows), source.sha256, _few(frame["env_id"], end=16))
         for source, frame in zip(evidence.sources, evidence.frames, strict=True)
     ]
-    heads = ("file", "rows>", "SHA-256 of the file", "environment id")
-    parts: list[Prose | Grid | Facts] = [without_blank_columns(Grid(heads=heads, rows=rows))]
+    heads = ("file", "rows", "SHA-256 of the file", "environment id")
+    parts: list[Part] = [Grid(heads=heads, rows=rows)]
     if evidence.notes:
         parts.append(Prose(lines=evidence.notes, is_list=True))
     for source in evidence.sources[:MAX_FACTS]:
@@ -187,7 +190,3 @@ def provenance(evidence: Evidence) -> Section:
     if hidden > 0:
         parts.append(Prose(lines=(f"Environments of {hidden} further files are not shown.",)))
     return Section(name="provenance", title="Where it comes from", parts=tuple(parts))
-
-
-def _ids(frame: pd.DataFrame) -> str:
-    return _few(frame["env_id"], end=16)

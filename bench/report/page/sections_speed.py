@@ -8,37 +8,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from bench.core.units import format_duration, format_number, format_si
-from bench.report.page.content import Part, Prose, Section, without_blank_columns
+from bench.report.page.content import Part, Prose, Section
 from bench.report.page.evidence import Evidence, Shown
 from bench.report.plots.plots_samples import spread_plots, steps_of, trace_plots
 from bench.report.plots.plots_speed import (
     energy_plots,
-    in_figures,
     mean_of,
     step_plots,
     throughput_plots,
 )
 from bench.report.plots.sweep_rows import is_wide
+from bench.report.tables.cells import (
+    AnyCell,
+    Scale,
+    bare,
+    ends_of,
+    of,
+    percent,
+    plain_unit,
+    quantity,
+    seconds,
+    words_of,
+)
 from bench.report.tables.grid import Grid
 from bench.report.tables.run_table import (
     COLUMNS,
     Line,
     is_virtual,
     swept_params,
-    title_of,
+    title_cell,
     trials_text,
 )
 
-Cells = Mapping[str, Callable[[Shown], str]]
+Cells = Mapping[str, Callable[[Shown], AnyCell]]
 
 
 def results(evidence: Evidence) -> Section:
     """The table of configurations, with throughput drawn by device."""
     shown = evidence.shown
-    cells: dict[str, Callable[[Shown], str]] = {
-        f"{head}>": _of_line(cell) for head, cell in COLUMNS
-    }
+    cells = {head: _of_line(cell) for head, cell in COLUMNS.items()}
     # Several devices and modelled links have a section of their own.
     alone = [one for one in shown if not is_wide(one)]
     plots = throughput_plots(alone) or throughput_plots(shown)
@@ -48,9 +56,8 @@ def results(evidence: Evidence) -> Section:
     return Section(name="throughput", title="Throughput by device", parts=tuple(parts))
 
 
-def _of_line(cell: Callable[[Line], str]) -> Callable[[Shown], str]:
-    # The terminal's table breaks some cells into two lines.
-    return lambda one: cell(one.line).replace("\n", " ")
+def _of_line(cell: Callable[[Line], AnyCell]) -> Callable[[Shown], AnyCell]:
+    return lambda one: cell(one.line)
 
 
 def _grid(
@@ -70,7 +77,7 @@ def _grid(
     params = swept_params([one.line for one in shown])
     rows = [
         (
-            title_of(one.line.first, shown_params=params),
+            title_cell(one.line.first, shown_params=params),
             one.device,
             one.file,
             *(cell(one) for cell in cells.values()),
@@ -82,27 +89,21 @@ def _grid(
         hidden = f"{evidence.num_hidden} further configurations are not shown; the CSV has them all"
         notes = (*notes, hidden)
     heads = ("workload", "device", "file", *cells, "trials")
-    return without_blank_columns(Grid(heads=heads, rows=rows, title=title, notes=notes))
+    return Grid(heads=heads, rows=rows, title=title, notes=notes)
 
 
-def _number(column: str, form: Callable[[float], str]) -> Callable[[Shown], str]:
-    def cell(one: Shown) -> str:
+def _mean(column: str, scale: Scale = bare, *, factor: float = 1.0) -> Callable[[Shown], AnyCell]:
+    """Mean over usable trials; `factor` makes base units of it."""
+
+    def cell(one: Shown) -> AnyCell:
         value = one.line.mean(column)
-        return "" if value is None else form(value)
+        return "" if value is None else quantity(value * factor, scale)
 
     return cell
 
 
-def _ms(column: str) -> Callable[[Shown], str]:
-    return _number(column, lambda value_ms: format_duration(value_ms / 1e3))
-
-
-def _s(column: str) -> Callable[[Shown], str]:
-    return _number(column, format_duration)
-
-
-def _percent(column: str) -> Callable[[Shown], str]:
-    return _number(column, lambda share: f"{share * 100:.3g} %")
+def _ms(column: str) -> Callable[[Shown], AnyCell]:
+    return _mean(column, seconds, factor=1e-3)
 
 
 def _is_steady(one: Shown) -> str:
@@ -114,14 +115,14 @@ def _is_steady(one: Shown) -> str:
 def latency(evidence: Evidence) -> Section | None:
     """Latency percentiles, and how step times are spread."""
     cells: Cells = {
-        "p50>": _ms("lat_p50_ms"),
-        "p90>": _ms("lat_p90_ms"),
-        "p99>": _ms("lat_p99_ms"),
-        "first token>": _ms("ttft_ms"),
-        "per token>": _ms("tpot_ms"),
-        "prefill>": _number("prefill_tok_per_s", lambda rate: format_si(rate, "token/s")),
-        "decode>": _number("decode_tok_per_s", lambda rate: format_si(rate, "token/s")),
-        "data wait>": _percent("data_wait_frac"),
+        "p50": _ms("lat_p50_ms"),
+        "p90": _ms("lat_p90_ms"),
+        "p99": _ms("lat_p99_ms"),
+        "first token": _ms("ttft_ms"),
+        "per token": _ms("tpot_ms"),
+        "prefill": _mean("prefill_tok_per_s", of("token/s")),
+        "decode": _mean("decode_tok_per_s", of("token/s")),
+        "data wait": _mean("data_wait_frac", percent),
     }
     note = "p90 and p99 are upper bounds with 99 % confidence, blank where too few steps ran"
     wanted = ("lat_p50_ms", "ttft_ms", "tpot_ms", "step_median_ms")
@@ -138,13 +139,13 @@ def steps(evidence: Evidence) -> Section | None:
     samples, notes = evidence.samples()
     found = steps_of(evidence.shown, samples, labels=evidence.labels)
     cells: Cells = {
-        "import>": _s("import_s"),
-        "build>": _s("build_s"),
-        "to device>": _s("transfer_s"),
-        "first step>": _s("first_step_s"),
-        "compile>": _s("compile_s"),
-        "warm-up>": _s("warmup_s"),
-        "warm-up steps>": _number("warmup_steps", format_number),
+        "import": _mean("import_s", seconds),
+        "build": _mean("build_s", seconds),
+        "to device": _mean("transfer_s", seconds),
+        "first step": _mean("first_step_s", seconds),
+        "compile": _mean("compile_s", seconds),
+        "warm-up": _mean("warmup_s", seconds),
+        "warm-up steps": _mean("warmup_steps"),
         "steady": _is_steady,
     }
     wanted = ("warmup_s", "warmup_steps", "first_step_s", "build_s")
@@ -165,12 +166,12 @@ def energy(evidence: Evidence) -> Section | None:
     if plots is None:
         return None
     cells: Cells = {
-        "energy/item [95 % CI]>": _energy,
-        "mean power>": _number("power_mean_w", lambda watts: f"{format_number(watts)} W"),
-        "idle power>": _number("idle_power_w", lambda watts: f"{format_number(watts)} W"),
-        "power limit>": _number("power_limit_w", lambda watts: f"{format_number(watts)} W"),
-        "hottest>": _number("temp_max_c", lambda celsius: f"{celsius:.0f} C"),
-        "throttled>": _percent("throttle_frac"),
+        "energy/item [95 % CI]": _energy,
+        "mean power": _mean("power_mean_w", plain_unit("W")),
+        "idle power": _mean("idle_power_w", plain_unit("W")),
+        "power limit": _mean("power_limit_w", plain_unit("W")),
+        "hottest": _mean("temp_max_c", plain_unit("C")),
+        "throttled": _mean("throttle_frac", percent),
         "covers": lambda one: _word(one, "energy_scope"),
         "source": lambda one: _word(one, "energy_source"),
     }
@@ -179,11 +180,13 @@ def energy(evidence: Evidence) -> Section | None:
     return Section(name="energy", title="Energy", parts=(plots, grid))
 
 
-def _energy(one: Shown) -> str:
+def _energy(one: Shown) -> AnyCell:
     value = None if is_virtual(one.line.first) else mean_of(one, "energy_per_item_j")
-    return "" if value is None else in_figures(value, unit="J")
+    if value is None:
+        return ""
+    middle, low, high = value
+    return quantity(middle, of("J"), ends=ends_of(low, high))
 
 
 def _word(one: Shown, column: str) -> str:
-    words = dict.fromkeys(str(row[column]) for row in one.line.usable if row.get(column))
-    return ", ".join(words)
+    return words_of(row.get(column) for row in one.line.usable)

@@ -19,8 +19,8 @@ from bench.report.plots.link_rates import bytes_per_s_of
 from bench.report.plots.marks import is_drawable, label_below, log_axis, look, tick
 from bench.report.plots.panel import FAINT, INK, color_of, draw, marker_of, short
 from bench.report.plots.sweep_rows import kind_of
-from bench.report.tables.links_cells import swept_among, workload_title
-from bench.report.tables.quantities import ratio_span
+from bench.report.tables.cells import change_span, text_of
+from bench.report.tables.links_tables import swept_among, workload_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -150,7 +150,7 @@ def _words(chosen: Curves) -> str:
             + (
                 ""
                 if point.bracket is None
-                else f" ({ratio_span(*point.bracket, beside=point.ratio)})"
+                else f" ({text_of(change_span(point.bracket, beside=point.ratio))})"
             )
             for point in reversed(points)
         ]

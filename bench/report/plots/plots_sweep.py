@@ -27,7 +27,7 @@ from bench.report.plots.panel import (
 from bench.report.plots.plots_links import LINES, MAX_CURVES, MAX_PANELS, curve_name, mode_number
 from bench.report.plots.plots_speed import in_words, left_out
 from bench.report.plots.sweep_rows import kind_of, unit_of
-from bench.report.tables.links_cells import swept_among, workload_title
+from bench.report.tables.links_tables import swept_among, workload_title
 from bench.report.tables.run_table import remedies_of
 
 if TYPE_CHECKING:

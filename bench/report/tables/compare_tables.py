@@ -8,12 +8,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 
-from bench.analysis.comparison import Compared, Comparison, Side
+from bench.analysis.comparison import Compared, Comparison, Mean, Side
 from bench.analysis.verdicts import VERDICTS
-from bench.core.units import format_bytes, format_duration, format_si
-from bench.report.tables.grid import Grid, markdown_cell, markdown_table
-from bench.report.tables.quantities import format_ratio
+from bench.report.tables.cells import (
+    AnyCell,
+    Cell,
+    Scale,
+    change,
+    num_bytes,
+    of,
+    quantity,
+    seconds,
+    share,
+    text_of,
+    verdict,
+)
+from bench.report.tables.grid import Grid, markdown_cell, markdown_list, markdown_table
 
 MAX_SHOWN = 200
 """Rows of a terminal or GitHub table; further ones are counted, and are in --json."""
@@ -24,16 +36,13 @@ _PREFIX = {
     "grad_accum": "{} micro-batches",
     "bucket_bytes": "buckets of {} B",
 }
+_SCALES: dict[str, Scale] = {"s": seconds, "bytes": num_bytes}
 _ORDER = {verdict: place for place, verdict in enumerate((*VERDICTS, ""))}
 
 
-def format_value(value: float | None, *, unit: str) -> str:
-    """A figure of a metric for a person."""
-    if value is None:
-        return ""
-    if unit == "s":
-        return format_duration(value)
-    return format_bytes(value) if unit == "bytes" else format_si(value, unit)
+def value_cell(value: float | None, *, unit: str) -> AnyCell:
+    """A figure of a metric."""
+    return quantity(value, _SCALES.get(unit) or of(unit))
 
 
 def _names(rows: Iterable[Compared]) -> dict[str, tuple[str, ...]]:
@@ -50,118 +59,107 @@ def _names(rows: Iterable[Compared]) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _title(row: Compared, *, fields: tuple[str, ...]) -> str:
+def _title(row: Compared, *, fields: tuple[str, ...]) -> AnyCell:
     words = [row.workload]
     for name in fields:
         value = getattr(row, name)
         words += [_PREFIX.get(name, "{}").format(value)] if value not in ("", None) else []
-    if row.mode not in ("real", ""):
-        words.append(f"[{row.mode} {row.link}]" if row.link else f"[{row.mode}]")
-    return " ".join(words)
+    title = " ".join(words)
+    if row.mode in ("real", ""):
+        return title
+    return Cell(text=title, mode=f"{row.mode} {row.link}".rstrip())
 
 
 def _note(row: Compared) -> str:
-    if row.verdict == "INCONCLUSIVE":
-        if row.more_trials is None:
-            more = "the ratio lies at the threshold"
-        else:
-            trials = "trial" if row.more_trials == 1 else "trials"
-            more = f"about {row.more_trials} more {trials} a side"
-        return "; ".join(text for text in (row.reason, more) if text)
-    return row.reason
+    if row.verdict != "INCONCLUSIVE":
+        return row.reason
+    more = "the ratio lies at the threshold"
+    if row.more_trials is not None:
+        more = f"about {row.more_trials} more trial" + ("" if row.more_trials == 1 else "s")
+    return "; ".join(text for text in (row.reason, more) if text)
 
 
 def _sorted(rows: Iterable[Compared]) -> list[Compared]:
     return sorted(rows, key=lambda row: (_ORDER[row.verdict], -abs((row.ratio or 1.0) - 1.0)))
 
 
-def _cell(side: Side, *, unit: str) -> str:
-    value = format_value(side.value, unit=unit)
-    return f"{value} (n={side.num})" if value else "not measured"
+def _value(side: Side, *, unit: str) -> AnyCell:
+    return value_cell(side.value, unit=unit) or "not measured"
 
 
-def same_hardware_grid(comparison: Comparison, *, limit: int | None = MAX_SHOWN) -> Grid:
-    """One row per configuration that ran on the same device in both files."""
-    rows = _sorted(row for row in comparison.rows if not row.is_cross_hardware)
-    fields = _names(rows)
-    unit = comparison.metric.unit
-    a, b = comparison.labels[0], comparison.labels[1]
+def _ratio(row: Compared) -> AnyCell:
+    return change(
+        row.ratio, ends=None if row.low is None or row.high is None else (row.low, row.high)
+    )
+
+
+def pair_grid(
+    comparison: Comparison, *, is_cross_hardware: bool, limit: int | None = MAX_SHOWN
+) -> Grid:
+    """One row per configuration of two files, which ran on the same or on different devices."""
+    rows = [row for row in comparison.rows if row.is_cross_hardware == is_cross_hardware]
+    rows = rows if is_cross_hardware else _sorted(rows)
+    fields, unit = _names(rows), comparison.metric.unit
     cells = [
         (
             _title(row, fields=fields[row.workload]),
-            _cell(row.a, unit=unit),
-            _cell(row.b, unit=unit),
-            format_ratio(row.ratio, low=row.low, high=row.high),
-            format_ratio(row.throughput_ratio, low=None, high=None),
-            f"{row.threshold_frac * 100:.3g} %",
-            row.verdict,
-            _note(row),
-        )
-        for row in rows[:limit]
-    ]
-    metric = f"{comparison.metric.name} B/A [95 %]"
-    heads = ("workload", f"A {a}>", f"B {b}>", f"{metric}>", "throughput>", "d>", "verdict", "note")
-    return Grid(heads=heads, rows=cells, notes=_cut(len(rows), limit))
-
-
-def cross_hardware_grid(comparison: Comparison, *, limit: int | None = MAX_SHOWN) -> Grid:
-    """One row per configuration that ran on different devices: ratios, per watt and per roof."""
-    rows = [row for row in comparison.rows if row.is_cross_hardware]
-    fields = _names(rows)
-    unit = comparison.metric.unit
-    cells = [
-        (
-            _title(row, fields=fields[row.workload]),
-            f"{row.a.device}: {_cell(row.a, unit=unit)}",
-            f"{row.b.device}: {_cell(row.b, unit=unit)}",
-            format_ratio(row.ratio, low=row.low, high=row.high),
-            _per_watt(row),
-            f"{_share(row.a.roof_frac)} / {_share(row.b.roof_frac)}",
-            row.verdict or "ratio only",
+            row.a.device,
+            row.b.device,
+            _value(row.a, unit=unit),
+            _value(row.b, unit=unit),
+            _ratio(row),
+            change(row.throughput_ratio),
+            "" if row.energy_ratio is None else quantity(1.0 / row.energy_ratio, prefix="x"),
+            share(row.a.roof_frac),
+            share(row.b.roof_frac),
+            f"{row.a.num}, {row.b.num}",
+            share(row.threshold_frac),
+            verdict(row.verdict) if row.verdict else "ratio only",
             _note(row) if row.verdict else "",
         )
         for row in rows[:limit]
     ]
-    heads = (
-        "workload",
-        f"A {comparison.labels[0]}",
-        "B",
-        f"{comparison.metric.name} B/A [95 %]>",
-        "items/J B/A>",
-        "of measured roof A / B>",
-        "verdict",
-        "note",
+    device = "device A" if is_cross_hardware else "device"
+    heads = ("workload", device, "device B", "A", "B", f"{comparison.metric.name} B/A [95 %]",
+             "throughput", "items/J B/A", "of roof A", "of roof B", "trials", "threshold",
+             "verdict", "note")  # fmt: skip
+    files = f"A: {comparison.labels[0]}, B: {comparison.labels[1]}"
+    grid = Grid(
+        heads=heads,
+        rows=cells,
+        title="Different devices" if is_cross_hardware else "",
+        notes=(files, *_cut(len(rows), limit)),
+        names=(device, "device B", "threshold", "trials"),
+        spare=("throughput", "of roof A", "of roof B", "threshold", "items/J B/A", "trials"),
     )
-    return Grid(heads=heads, rows=cells, title="Different devices", notes=_cut(len(rows), limit))
-
-
-def _per_watt(row: Compared) -> str:
-    return "" if row.energy_ratio is None else f"x{1.0 / row.energy_ratio:.3g}"
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value * 100:.1f} %"
+    beside = ("throughput",) if is_cross_hardware else ("device B", *heads[7:10])
+    return grid.without(beside)
 
 
 def matrix_grid(comparison: Comparison, *, limit: int | None = MAX_SHOWN) -> Grid:
     """One row per configuration, one column per file after the first; cells are ratios to it."""
     fields = _names(comparison.rows)
-    lines: dict[tuple[str, ...], dict[str, str]] = {}
+    lines: dict[tuple[AnyCell, str, str, float | None], dict[str, AnyCell]] = {}
     for row in comparison.rows:
-        ratio = format_ratio(row.ratio, low=row.low, high=row.high)
-        device = f"{row.b.device}: " if row.is_cross_hardware else ""
-        words = (ratio, row.verdict or "ratio only", _note(row) if row.verdict else "")
         title = _title(row, fields=fields[row.workload])
-        value = format_value(row.a.value, unit=comparison.metric.unit)
-        line = lines.setdefault((title, row.a.device, row.config_hash, value), {})
-        line[row.b.file] = device + " ".join(word for word in words if word)
+        line = lines.setdefault((title, row.a.device, row.config_hash, row.a.value), {})
+        device = f"{row.b.device}:" if row.is_cross_hardware else ""
+        found = _ratio(row)
+        aside = " ".join(part for part in (getattr(found, "aside", ""), device, _note(row)) if part)
+        word = row.verdict or "ratio only"
+        line[row.b.file] = (
+            replace(found, aside=aside, word=word)
+            if isinstance(found, Cell)
+            else Cell(text=aside, word=word)
+        )
     files = comparison.labels[1:]
     cells = [
-        (title, device, value, *(line.get(file, "") for file in files))
+        (title, device, value_cell(value, unit=comparison.metric.unit),
+         *(line.get(file, "") for file in files))
         for (title, device, _, value), line in list(lines.items())[:limit]
-    ]
-    heads = ("workload", "device", f"{comparison.labels[0]}>", *files)
-    return Grid(heads=heads, rows=cells, notes=_cut(len(lines), limit))
+    ]  # fmt: skip
+    heads = ("workload", "device", comparison.labels[0], *files)
+    return Grid(heads=heads, rows=cells, notes=_cut(len(lines), limit), names=("device",))
 
 
 def _cut(num: int, limit: int | None) -> tuple[str, ...]:
@@ -174,12 +172,10 @@ def grids(comparison: Comparison, *, limit: int | None = MAX_SHOWN) -> list[Grid
     """Every table that this comparison needs."""
     if len(comparison.labels) > 2:
         return [matrix_grid(comparison, limit=limit)] if comparison.rows else []
-    found = []
-    if any(not row.is_cross_hardware for row in comparison.rows):
-        found.append(same_hardware_grid(comparison, limit=limit))
-    if comparison.is_cross_hardware:
-        found.append(cross_hardware_grid(comparison, limit=limit))
-    return found
+    kinds = [
+        kind for kind in (False, True) if kind in {r.is_cross_hardware for r in comparison.rows}
+    ]
+    return [pair_grid(comparison, is_cross_hardware=kind, limit=limit) for kind in kinds]
 
 
 def summary(comparison: Comparison) -> str:
@@ -194,9 +190,8 @@ def summary(comparison: Comparison) -> str:
 def notes(comparison: Comparison) -> list[str]:
     """What a reader must know beside the ratios."""
     lines = [
-        f"geometric mean {mean.phase + ' ' if mean.phase else ''}{mean.device_a} -> "
-        f"{mean.device_b} ({mean.file}): {format_ratio(mean.ratio, low=None, high=None)} "
-        f"over {mean.num} matched valid configurations"
+        f"geometric mean {_between(mean)}({mean.file}): {text_of(change(mean.ratio))} over "
+        f"{mean.num} matched valid configurations"
         for mean in comparison.means
         if mean.num > 1
     ]
@@ -212,11 +207,22 @@ def notes(comparison: Comparison) -> list[str]:
     return lines
 
 
+def _between(mean: Mean) -> str:
+    if mean.device_a == mean.device_b:
+        return ""
+    return f"{mean.phase} {mean.device_a} -> {mean.device_b} ".lstrip()
+
+
 def unmatched_lines(comparison: Comparison, *, limit: int = MAX_SHOWN) -> list[str]:
-    """Groups without a counterpart, each with the reason."""
-    found = comparison.unmatched
-    lines = [f"{u.name} only in {u.file}: {u.reason}" for u in found[:limit]]
-    return lines + [f"and {len(found) - limit} more" for _ in [0] if len(found) > limit]
+    """Groups without a counterpart: one line for each reason."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for one in comparison.unmatched:
+        found.setdefault((one.file, one.reason), []).append(one.name)
+    lines = [
+        f"{', '.join(names[:limit])} only in {file}: {reason}"
+        for (file, reason), names in found.items()
+    ]
+    return lines[:limit] + [f"and {len(lines) - limit} more" for _ in [0] if len(lines) > limit]
 
 
 def markdown(comparison: Comparison, *, limit: int | None = None) -> str:
@@ -230,7 +236,7 @@ def markdown(comparison: Comparison, *, limit: int | None = None) -> str:
         ("Not compared", unmatched_lines(comparison)),
     ):
         if lines:
-            parts.append(f"{title}:\n\n" + "\n".join(f"- {markdown_cell(line)}" for line in lines))
+            parts.append(f"{title}:\n\n{markdown_list(lines)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -239,9 +245,9 @@ def github(comparison: Comparison) -> str:
     urgent = [row for row in comparison.rows if row.verdict in ("REGRESSION", "INCONCLUSIVE")]
     lines = [f"## bench compare ({comparison.metric.name}): {summary(comparison)}", ""]
     for row in _sorted(urgent)[: MAX_SHOWN // 10]:
-        ratio = format_ratio(row.ratio, low=row.low, high=row.high)
-        title = _title(row, fields=("size", "dtype"))
-        lines.append(markdown_cell(f"{row.verdict}: {title} {ratio} {_note(row)}".rstrip()) + "  ")
+        title = text_of(_title(row, fields=("size", "dtype")))
+        told = f"{row.verdict}: {title} {text_of(_ratio(row))} {_note(row)}"
+        lines.append(markdown_cell(told.rstrip()) + "  ")
     details = markdown(comparison, limit=MAX_SHOWN)
     return "\n".join(
         [*lines, "<details><summary>All rows</summary>", "", details.rstrip(), "", "</details>", ""]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bench.analysis.demand import Demand, Setting
+from bench.report.tables.cells import AnyCell, Cell, text_of
 from bench.report.tables.run_table import params_of, remedies_of
 from bench.results.schema import Row
 
@@ -18,22 +19,29 @@ _FACTS = {"channels_last": "channels-last", "data": "data", "workload_version": 
 _MAX_VALUE = 24
 
 
-def title(demand: Demand, *, phase: str | None = None, shown: Sequence[str] = ()) -> str:
+def title(demand: Demand, *, phase: str | None = None, shown: Sequence[str] = ()) -> AnyCell:
     """Workload with what it was run with; `shown` is what `differing` found for the table."""
-    name = demand.name if phase is None else phase
-    return " ".join([name, *_words(demand.setting, shown=shown)])
+    return _titled(phase or demand.name, demand.setting, shown=shown)
 
 
-def setting_title(setting: Setting, *, shown: Sequence[str] = ()) -> str:
+def setting_title(setting: Setting, *, shown: Sequence[str] = ()) -> AnyCell:
     """The same of a workload without its phase."""
-    return " ".join([setting.workload, *_words(setting, shown=shown)])
+    return _titled(setting.workload, setting, shown=shown)
 
 
-def full_title(demand: Demand, *, shown: Sequence[str] = ()) -> str:
+def full_title(demand: Demand, *, phase: str | None = None, shown: Sequence[str] = ()) -> str:
     """Title with the batch, in which many demands differ."""
     others = [name for name in shown if name != "batch"]
-    told = title(demand, shown=others)
+    told = text_of(title(demand, phase=phase, shown=others))
     return told if demand.batch is None else f"{told} b{demand.batch}"
+
+
+def _titled(name: str, setting: Setting, *, shown: Sequence[str]) -> AnyCell:
+    text = " ".join([name, *_words(setting, shown=shown)])
+    mode = setting.fact("mode")
+    if mode in ("real", ""):
+        return text
+    return Cell(text=text, mode=f"{mode} {setting.fact('link')}".rstrip())
 
 
 def differing(settings: Iterable[Setting]) -> tuple[str, ...]:
@@ -56,8 +64,6 @@ def _words(setting: Setting, *, shown: Sequence[str]) -> list[str]:
     if setting.fact("compile").lower() == "true":
         words.append("compiled")
     words += _told(setting, shown=shown)
-    if setting.fact("mode") not in ("real", ""):
-        words.append(f"[{setting.fact('mode')} {setting.fact('link')}".rstrip() + "]")
     count, layout = setting.fact("device_count"), setting.fact("layout")
     words += [f"x{count}"] if count not in ("", "1") else []
     words += [setting.fact("parallel"), layout if " x " in layout else "", _remedies(setting)]

@@ -8,10 +8,22 @@ from bench.analysis.demand import Demand
 from bench.analysis.gap import DeviceGap, Gap, Missing
 from bench.analysis.gap_result import GapResult
 from bench.analysis.needs import Share, Training, items_per_day
-from bench.core.units import format_bytes, format_duration, format_number, format_si
+from bench.report.tables.cells import (
+    AnyCell,
+    count,
+    figure,
+    num_bytes,
+    of,
+    percent,
+    plain_unit,
+    quantity,
+    ratio,
+    seconds,
+    share,
+    text_of,
+)
 from bench.report.tables.demand_titles import differing, setting_title, title
 from bench.report.tables.grid import Grid
-from bench.report.tables.quantities import figure, ratio
 
 
 def gap_grid(gaps: Sequence[Gap]) -> Grid:
@@ -19,7 +31,7 @@ def gap_grid(gaps: Sequence[Gap]) -> Grid:
     shown = differing(gap.train.setting for gap in gaps)
     rows = [
         (
-            f"{title(gap.train, shown=shown)} / {gap.infer.phase}",
+            title(gap.train, phase=f"{gap.train.name}/{gap.infer.phase}", shown=shown),
             gap.train.device,
             gap.unit or "",
             ratio(gap.time),
@@ -31,98 +43,100 @@ def gap_grid(gaps: Sequence[Gap]) -> Grid:
         )
         for gap in gaps
     ]
-    heads = ("train / infer", "device", "per", "time>", "FLOPs>", "memory>", "energy>",
-             "utilisation>", "trials>")  # fmt: skip
+    heads = ("train/infer", "device", "per", "time", "FLOPs", "memory", "energy", "utilisation",
+             "trials")  # fmt: skip
     return Grid(
-        heads=heads, rows=rows, title="Training over inference [95 %]", notes=_gap_notes(gaps)
+        heads=heads,
+        rows=rows,
+        title="Training over inference [95 %]",
+        notes=_gap_notes(gaps),
+        names=("device",),
+        spare=("per", "trials", "FLOPs"),
     )
 
 
 def _gap_notes(gaps: Sequence[Gap]) -> tuple[str, ...]:
-    notes = []
+    notes: dict[str, None] = {}
+    no_energy: dict[str, dict[str, None]] = {}
     for gap in gaps:
         pair = f"{gap.train.name} and {gap.infer.name}"
         if gap.is_per_element:
-            notes.append(
+            told = (
                 f"{pair} count different items ({gap.train.items_unit}, {gap.infer.items_unit}), "
                 f"so they are compared per {gap.unit}"
             )
+            notes[told] = None
         elif gap.unit is None:
-            notes.append(
+            told = (
                 f"{pair} have no unit in common ({gap.train.items_unit or 'blank'}, "
                 f"{gap.infer.items_unit or 'blank'}): only memory and utilisation are compared"
             )
+            notes[told] = None
         if gap.energy is None:
-            notes.append(f"no energy ratio of {pair} on {gap.train.device}: {_why_no_energy(gap)}")
-    return tuple(dict.fromkeys(notes))
+            named = f"{gap.train.name}/{gap.infer.phase}"
+            no_energy.setdefault(_why_no_energy(gap), {})[named] = None
+    lost = [f"no energy ratio of {', '.join(pairs)}: {why}" for why, pairs in no_energy.items()]
+    return (*notes, *lost)
 
 
 def _why_no_energy(gap: Gap) -> str:
-    blank = [d.phase for d in (gap.train, gap.infer) if d.energy_per_item_j is None]
-    return f"not measured in {' and '.join(blank)}" if blank else "measured in different ways"
+    is_measured = [side.energy_per_item_j is not None for side in (gap.train, gap.infer)]
+    if all(is_measured):
+        return "measured in different ways"
+    return "not measured" + (" in one of the two" if any(is_measured) else "")
 
 
 def demand_grid(found: Sequence[Demand]) -> Grid:
-    """Each phase by itself: absolute figures."""
+    """Each phase by itself: absolute figures, and where it lies under its device's roofs."""
     shown = differing(demand.setting for demand in found)
     rows = [
         (
             title(demand, shown=shown),
             demand.device,
             demand.items_unit,
-            figure(demand.time_per_item_s, format_duration),
-            "" if not demand.flops_per_item else format_si(demand.flops_per_item, "FLOP"),
-            figure(demand.memory_bytes, format_bytes),
-            figure(demand.energy_per_item_j, lambda joules: format_si(joules, "J")),
-            figure(demand.utilisation, lambda share: f"{share * 100:.3g} %"),
+            figure(demand.time_per_item_s, seconds),
+            quantity(demand.flops_per_item or None, of("FLOP")),
+            figure(demand.memory_bytes, num_bytes),
+            figure(demand.energy_per_item_j, of("J")),
+            figure(demand.utilisation, percent),
             _items_per_day(demand),
+            count(demand.flops_per_byte),
+            count(demand.ridge_flops_per_byte),
+            demand.roof or ("" if demand.flops_per_byte is None else "not measured"),
+            share(demand.reached_frac),
         )
         for demand in found
         if demand.num_trials
     ]
-    heads = ("phase", "device", "item", "time/item>", "work/item>", "memory>", "energy/item>",
-             "utilisation>", "items/day>")  # fmt: skip
-    return Grid(heads=heads, rows=rows, title="Each phase by itself [95 %]", notes=_kinds(found))
+    heads = ("phase", "device", "item", "time/item", "work/item", "memory", "energy/item",
+             "utilisation", "items/day", "FLOP/byte", "ridge", "lower roof", "of it")  # fmt: skip
+    return Grid(
+        heads=heads,
+        rows=rows,
+        title="Each phase by itself [95 %]",
+        notes=_kinds(found),
+        names=("device",),
+        spare=("items/day", "ridge", "utilisation", "energy/item", "work/item"),
+    )
 
 
-def _items_per_day(demand: Demand) -> str:
+def _items_per_day(demand: Demand) -> AnyCell:
     # Its interval is that of the time beside it.
     a_day = items_per_day(demand)
-    return "" if a_day is None else format_number(a_day.value)
-
-
-def roofline_grid(found: Sequence[Demand]) -> Grid:
-    """Where each phase lies under the roofs that were measured on its device."""
-    shown = differing(demand.setting for demand in found)
-    rows = [
-        (
-            title(demand, shown=shown),
-            demand.device,
-            format_number(demand.flops_per_byte),
-            _number(demand.ridge_flops_per_byte),
-            demand.roof or "roofs not measured",
-            "" if demand.reached_frac is None else f"{demand.reached_frac * 100:.3g} %",
-        )
-        for demand in found
-        if demand.num_trials and demand.flops_per_byte is not None
-    ]
-    heads = ("phase", "device", "FLOP/byte>", "ridge>", "lower roof", "reached of it>")
-    notes = (
-        "FLOP/byte is model work over least memory traffic, both by formula; above the ridge the "
-        "compute roof is the lower one, below it bandwidth",
-    )
-    return Grid(heads=heads, rows=rows, title="Under the measured roofline", notes=notes)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else format_number(value)
+    return count(None if a_day is None else a_day.value)
 
 
 def _kinds(found: Sequence[Demand]) -> tuple[str, ...]:
     memory = sorted({d.memory_kind for d in found if d.memory_kind})
     used = sorted({d.utilisation_kind for d in found if d.utilisation_kind})
     notes = [f"memory is the peak of: {', '.join(memory)}"] if memory else []
-    return (*notes, *([f"utilisation is a share {', '.join(used)}"] if used else []))
+    notes += [f"utilisation is a share {', '.join(used)}"] if used else []
+    if any(demand.flops_per_byte for demand in found):
+        notes.append(
+            "FLOP/byte: model work over least memory traffic; of it: share of the lower measured "
+            "roof that was reached"
+        )
+    return tuple(notes)
 
 
 def device_grid(gaps: Sequence[DeviceGap]) -> Grid:
@@ -134,17 +148,18 @@ def device_grid(gaps: Sequence[DeviceGap]) -> Grid:
             gap.device_a,
             gap.device_b,
             ratio(gap.train),
-            f"{gap.infer_phase} {ratio(gap.infer)}",
+            gap.infer_phase,
+            ratio(gap.infer),
             ratio(gap.train_over_infer),
         )
         for gap in gaps
     ]
-    heads = ("workload", "A", "B", "train B/A>", "inference B/A>", "train / inference>")
     return Grid(
-        heads=heads,
+        heads=("workload", "A", "B", "train B/A", "phase", "inference B/A", "train / inference"),
         rows=rows,
         title="Between two devices: time per item [95 %]",
         notes=("train / inference over 1: training loses more than inference on the way to B",),
+        names=("A", "B"),
     )
 
 
@@ -155,16 +170,17 @@ def training_grid(found: Sequence[tuple[Demand, Training]]) -> Grid:
         (
             title(demand, shown=shown),
             demand.device,
-            f"{format_number(plan.num_items)} {demand.items_unit}",
-            figure(plan.time_s, format_duration),
-            figure(plan.energy_j, lambda joules: format_si(joules / 3600.0, "Wh")),
+            quantity(plan.num_items, plain_unit(demand.items_unit)),
+            figure(plan.time_s, seconds),
+            figure(None if plan.energy_j is None else plan.energy_j.times(1.0 / 3600.0), of("Wh")),
         )
         for demand, plan in found
     ]
     return Grid(
-        heads=("training", "device", "items>", "time>", "energy>"),
+        heads=("training", "device", "items", "time", "energy"),
         rows=rows,
         title="A whole training [95 %]",
+        names=("device",),
     )
 
 
@@ -176,9 +192,10 @@ def share_grid(found: Sequence[tuple[Demand, Share]], *, load: str, latency: str
             title(demand, shown=shown),
             demand.device,
             demand.items_unit,
-            figure(need.for_rate, _share),
-            "" if need.for_latency is None else _share(need.for_latency),
-            f"{_share(need.needed)} ({need.because})",
+            figure(need.for_rate, _devices),
+            quantity(need.for_latency, _devices),
+            quantity(need.needed, _devices),
+            need.because,
         )
         for demand, need in found
     ]
@@ -187,15 +204,17 @@ def share_grid(found: Sequence[tuple[Demand, Share]], *, load: str, latency: str
     if any(need.for_latency is not None and not need.is_p90 for _, need in found):
         notes.append("latency is a median where too few steps were measured for a 90th percentile")
     return Grid(
-        heads=("inference", "device", "item", "for the rate>", "for the latency>", "share needed>"),
+        heads=("inference", "device", "item", "for the rate", "for the latency", "share needed",
+               "because"),
         rows=rows,
         title=f"Share of one device for {asked}",
         notes=tuple(notes),
-    )
+        names=("device",),
+    )  # fmt: skip
 
 
-def _share(value: float) -> str:
-    return f"{value * 100:.3g} %" if value <= 1.0 else f"{value:.3g} devices"
+def _devices(value: float) -> tuple[float, str]:
+    return (0.01, "%") if value <= 1.0 else (1.0, "devices")
 
 
 def grids(result: GapResult, *, load: str, latency: str | None) -> list[Grid]:
@@ -203,7 +222,6 @@ def grids(result: GapResult, *, load: str, latency: str | None) -> list[Grid]:
     found = [
         gap_grid(result.gaps),
         demand_grid(result.demands),
-        roofline_grid(result.demands),
         device_grid(result.device_gaps),
         training_grid(result.trainings),
         share_grid(result.shares, load=load, latency=latency),
@@ -217,7 +235,7 @@ def missing_lines(missing: Sequence[Missing], *, commands: Sequence[str]) -> lis
     shown = differing(half.present.setting for half in missing)
     for half, command in zip(missing, commands, strict=True):
         lacks = "training" if half.lacks_training else "inference"
-        there = f"{title(half.present, shown=shown)} on {half.present.device}"
+        there = f"{text_of(title(half.present, shown=shown))} on {half.present.device}"
         lost = f" ({half.tried.name} was tried: {half.tried.lost_reasons})" if half.tried else ""
         how = half.why_never or f"measure it: {command}"
         lines.append(f"{there} has no {lacks} beside it{lost}; {how}")

@@ -1,4 +1,4 @@
-"""A table as plain text cells, for the terminal (rich) and for Markdown.
+"""A table of typed cells, and its form in Markdown; the terminal's is `screen`, the page's `html`.
 
 Cells may come out of a file that anybody wrote, so nothing in them is markup: control characters
 are replaced, Markdown's and HTML's special characters are escaped.
@@ -6,37 +6,50 @@ are replaced, Markdown's and HTML's special characters are escaped.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-_STYLES = {
-    "REGRESSION": "bold red",
-    "IMPROVED": "green",
-    "SAME": "dim",
-    "INCONCLUSIVE": "yellow",
-    "NOT COMPARED": "magenta",
-    "HOLDS": "green",
-    "HOLDS WHEN": "yellow",
-    "REFUTED": "bold red",
-    "UNDECIDED": "magenta",
-    "OUT OF SCOPE": "dim",
-}
+from bench.report.tables.cells import AnyCell, Cell, text_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Heads and rows of cells; a head that ends in '>' is aligned right."""
+    """Heads and rows of cells; a column that holds a figure is aligned right."""
 
     heads: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
+    rows: Sequence[Sequence[AnyCell]]
     title: str = ""
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     """Lines under the table."""
+    names: tuple[str, ...] = ()
+    """Heads of columns that name something: on a screen each name stands once, in a legend."""
+    spare: tuple[str, ...] = ()
+    """Heads of columns that a narrow screen leaves out, the first one first."""
+
+    @property
+    def is_right(self) -> list[bool]:
+        """Which columns hold figures."""
+        columns = ([row[i] for row in self.rows] for i in range(len(self.heads)))
+        return [
+            any(isinstance(cell, Cell) and cell.key is not None for cell in column)
+            for column in columns
+        ]
+
+    def without(self, heads: Sequence[str]) -> Grid:
+        """The same table without some columns."""
+        kept = [i for i, head in enumerate(self.heads) if head not in heads]
+        return replace(
+            self,
+            heads=tuple(self.heads[i] for i in kept),
+            rows=[tuple(row[i] for i in kept) for row in self.rows],
+        )
+
+    def filled(self) -> Grid:
+        """The same table without columns in which no cell has anything."""
+        is_filled = [any(row[i] for row in self.rows) for i in range(len(self.heads))]
+        return self.without(
+            [head for head, has in zip(self.heads, is_filled, strict=True) if self.rows and not has]
+        )
 
 
 def plain(text: str) -> str:
@@ -52,39 +65,20 @@ def markdown_cell(text: str) -> str:
     return escaped
 
 
-_INTERVAL = re.compile(r" (?=[\[(][^\[\]()]*[\])]$)")
-
-
-def rich_table(grid: Grid, *, has_tall_cells: bool = False) -> Table:
-    """Table for the terminal; verdict words are coloured, nothing is cut off.
-
-    With `has_tall_cells` an interval at the end of a cell stands under its figure.
-    """
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    title = Text(plain(grid.title), style="bold") if grid.title else None
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
-    for head in grid.heads:
-        is_right = head.endswith(">")
-        justify: Literal["right", "left"] = "right" if is_right else "left"
-        table.add_column(Text(head.rstrip(">")), justify=justify, overflow="fold")
-    for row in grid.rows:
-        cells = [Text(plain(cell), style=_STYLES.get(cell, "")) for cell in row]
-        if has_tall_cells:
-            cells = [Text(_INTERVAL.sub("\n", text.plain), style=text.style) for text in cells]
-        table.add_row(*cells)
-    return table
+def markdown_list(lines: Sequence[str]) -> str:
+    """Lines as a list."""
+    return "\n".join(f"- {markdown_cell(line)}" for line in lines)
 
 
 def markdown_table(grid: Grid) -> str:
     """Table as GitHub's Markdown understands it, notes below."""
-    heads = " | ".join(markdown_cell(head.rstrip(">")) for head in grid.heads)
-    rule = " | ".join("---:" if head.endswith(">") else "---" for head in grid.heads)
+    grid = grid.filled()
+    heads = " | ".join(map(markdown_cell, grid.heads))
+    rule = " | ".join("---:" if is_right else "---" for is_right in grid.is_right)
     lines = [f"| {heads} |", f"| {rule} |"]
-    lines += ["| " + " | ".join(markdown_cell(cell) for cell in row) + " |" for row in grid.rows]
-    if grid.title:
-        lines = [f"**{markdown_cell(grid.title)}**", "", *lines]
-    notes = [f"- {markdown_cell(note)}" for note in grid.notes]
-    return "\n".join([*lines, *([""] if notes else []), *notes])
+    lines += [
+        "| " + " | ".join(markdown_cell(text_of(cell)) for cell in row) + " |" for row in grid.rows
+    ]
+    table = "\n".join(lines)
+    title = f"**{markdown_cell(grid.title)}**" if grid.title else ""
+    return "\n\n".join(part for part in (title, table, markdown_list(grid.notes)) if part)

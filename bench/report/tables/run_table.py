@@ -1,26 +1,27 @@
 """The table at the end of a run: one line per configuration, over its usable trials.
 
-Throughput with a 95 % interval over trials (blank with one trial: nothing is known of the spread
-between processes), step median and spread, utilisation, memory, energy, and validity in words.
-Figures of trials that must not be used are not shown.
+Throughput with a 95 % interval over trials (none with one trial: nothing is known of the spread
+between processes), step median and spread, utilisation, memory, energy, and one line for each
+reason. Figures of trials that must not be used are not shown.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-from rich.text import Text
+from dataclasses import dataclass, field, replace
 
 from bench.core import statistics
 from bench.core.nouns import Layout
-from bench.core.units import format_bytes, format_duration, format_number, format_si
+from bench.core.units import format_bytes
+from bench.report.tables.cells import AnyCell, Cell, num_bytes, of, quantity, seconds, share
+from bench.report.tables.grid import Grid
 from bench.results.schema import REASONS, USABLE, Row
 
-if TYPE_CHECKING:
-    from rich.table import Table
+SPARE = ("elements", "energy", "of peak", "host memory", "of roof", "memory", "step [p5, p95]")
+MAX_DETAILS = 5
+"""Messages of trials below the table; the CSV has all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,28 +136,28 @@ def swept_params(lines: Sequence[Line]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def run_table(trials: Sequence[Row]) -> Table:
-    """Build the table; a column in which nothing was measured is left out."""
-    from rich import box
-    from rich.table import Table
+def title_cell(row: Row, *, shown_params: Sequence[str] = ()) -> AnyCell:
+    """The same as a cell, where the mode is a badge."""
+    title = title_of({**row, "mode": "real"}, shown_params=shown_params)
+    mode = str(row.get("mode") or "real")
+    return title if mode == "real" else Cell(text=title, mode=mode)
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption_justify="left")
+
+def run_grid(trials: Sequence[Row]) -> Grid:
+    """One line per configuration; a column in which nothing was measured is left out."""
     lines = lines_of(trials)
     shown = swept_params(lines)
-    table.add_column("workload", overflow="fold", min_width=20)
-    columns = [[title_of(line.first, shown_params=shown) for line in lines]]
-    for header, cell in COLUMNS:
-        cells = [cell(line) for line in lines]
-        if any(cells):
-            table.add_column(header, justify="right", no_wrap=True)
-            columns.append(cells)
-    table.add_column("trials", no_wrap=True)
-    columns.append([trials_text(line.rows) for line in lines])
-    for row in zip(*columns, strict=True):
-        table.add_row(*(Text(cell) for cell in row))
-    if lines:
-        table.caption = Text(caption_of(lines[0].first))
-    return table
+    rows = [
+        (
+            title_cell(line.first, shown_params=shown),
+            *(cell(line) for cell in COLUMNS.values()),
+            trials_text(line.rows),
+        )
+        for line in lines
+    ]
+    notes = tuple(dict.fromkeys(caption_of(line.first) for line in lines))
+    heads = ("workload", *COLUMNS, "trials")
+    return Grid(heads=heads, rows=rows, notes=notes, spare=SPARE)
 
 
 def caption_of(row: Row) -> str:
@@ -165,68 +166,42 @@ def caption_of(row: Row) -> str:
     memory = row.get("device_memory_bytes")
     parts.append(format_bytes(memory) if isinstance(memory, int) else "")
     parts.append(f"torch {row['torch_version']}" if row.get("torch_version") else "")
-    if row.get("device_type") == "cpu":
+    if row.get("threads"):
         parts.append(f"{row.get('threads')} threads")
     return ", ".join(part for part in parts if part)
 
 
-def _throughput_text(line: Line) -> str:
-    mean = line.mean("throughput_per_s")
-    if mean is None:
-        return ""
+def _throughput(line: Line) -> AnyCell:
+    unit = of(f"{line.first.get('items_unit')}/s")
     interval = line.throughput_interval()
-    number, prefix = scaled(mean if interval is None else interval[0])
-    unit = f"{prefix}{line.first.get('items_unit')}/s"
-    lines = [f"{format_number(number)} {unit}"]
-    if interval is not None:
-        factor = number / interval[0]
-        low, high = (format_number(value * factor) for value in interval[1:])
-        lines.append(f"[{low} - {high}]")
-    elements = line.mean("elements_per_s")
-    if elements is not None and line.first.get("elements_unit"):
-        lines.append(format_si(elements, f"{line.first['elements_unit']}/s"))
-    return "\n".join(lines)
+    if interval is None:
+        return quantity(line.mean("throughput_per_s"), unit)
+    return quantity(interval[0], unit, ends=interval[1:])
 
 
-def scaled(value: float) -> tuple[float, str]:
-    """Return the value below a thousand with its SI prefix, from a million on."""
-    for prefix, size in (("G", 1e9), ("M", 1e6)):
-        if value >= size:
-            return value / size, prefix
-    return value, ""
+def _elements(line: Line) -> AnyCell:
+    unit = line.first.get("elements_unit")
+    return quantity(line.mean("elements_per_s"), of(f"{unit}/s")) if unit else ""
 
 
-def _step_text(line: Line) -> str:
+def _step(line: Line) -> AnyCell:
     median, low, high = (
         line.mean(column) for column in ("step_median_ms", "step_p05_ms", "step_p95_ms")
     )
     if median is None or low is None or high is None:
         return ""
-    return f"{_ms(median)}\n({_ms(low)} - {_ms(high)})"
+    return quantity(median * 1e-3, seconds, ends=(low * 1e-3, high * 1e-3))
 
 
-def _ms(value_ms: float) -> str:
-    return format_duration(value_ms / 1e3)
+def _peak(column: str) -> Callable[[Line], AnyCell]:
+    def cell(line: Line) -> AnyCell:
+        peaks = line.values(column)
+        # Virtual ranks have no memory to measure, and of real ones the first is looked at.
+        aside = "(one rank)" if is_several(line.first) else ""
+        found = quantity(max(peaks, default=None), num_bytes)
+        return replace(found, aside=aside) if isinstance(found, Cell) else ""
 
-
-def _percent(fraction: float | None) -> str:
-    return "" if fraction is None else f"{100 * fraction:.3g} %"
-
-
-def _memory_text(line: Line) -> str:
-    return _peak_text(line, "mem_alloc_peak_bytes")
-
-
-def _host_memory_text(line: Line) -> str:
-    return _peak_text(line, "rss_peak_bytes")
-
-
-def _peak_text(line: Line, column: str) -> str:
-    peaks = line.values(column)
-    if not peaks:
-        return ""
-    # Virtual ranks have no memory to measure, and of real ones the first is looked at.
-    return format_bytes(max(peaks)) + ("\n(one rank)" if is_several(line.first) else "")
+    return cell
 
 
 def is_several(row: Row) -> bool:
@@ -240,48 +215,51 @@ def is_virtual(row: Row) -> bool:
     return row.get("mode") in ("emulated", "simulated") and is_several(row)
 
 
-def _energy_text(line: Line) -> str:
-    joules = line.mean("energy_per_item_j")
-    if joules is None or is_virtual(line.first):
+def _energy(line: Line) -> AnyCell:
+    if is_virtual(line.first):
         return ""
-    return f"{format_si(joules, 'J')}/{line.first.get('items_unit')}"
+    return quantity(line.mean("energy_per_item_j"), of(f"J/{line.first.get('items_unit')}"))
 
 
-COLUMNS: tuple[tuple[str, Callable[[Line], str]], ...] = (
-    ("throughput [95 % CI]", _throughput_text),
-    ("step (p5 - p95)", _step_text),
-    ("of peak", lambda line: _percent(line.mean("mfu_frac"))),
-    ("of roof", lambda line: _percent(line.mean("roof_frac"))),
-    ("memory", _memory_text),
-    ("host memory", _host_memory_text),
-    ("energy", _energy_text),
-)
+COLUMNS: dict[str, Callable[[Line], AnyCell]] = {
+    "throughput [95 %]": _throughput,
+    "elements": _elements,
+    "step [p5, p95]": _step,
+    "of peak": lambda line: share(line.mean("mfu_frac")),
+    "of roof": lambda line: share(line.mean("roof_frac")),
+    "memory": _peak("mem_alloc_peak_bytes"),
+    "host memory": _peak("rss_peak_bytes"),
+    "energy": _energy,
+}
 
 
 def trials_text(rows: Sequence[Row]) -> str:
-    """'5 OK', or '3 OK' and '2 WARN' below it."""
-    counts: dict[str, int] = {}
+    """'3 OK, 2 WARN'."""
+    counts = Counter(str(row["status"]) for row in rows)
+    return ", ".join(f"{count} {status}" for status, count in counts.items())
+
+
+def reason_lines(rows: Sequence[Row]) -> list[str]:
+    """One line for each reason: how many trials of which workloads have it, and what it means."""
+    found: dict[str, list[Row]] = {}
     for row in rows:
-        counts[str(row["status"])] = counts.get(str(row["status"]), 0) + 1
-    return "\n".join(f"{count} {status}" for status, count in counts.items())
+        for code in dict.fromkeys(str(row.get("reasons") or "").split(";")):
+            found.setdefault(code, []).append(row)
+    found.pop("", None)
+    lines = [
+        f"{code}: {len(those)} of {len(rows)} trials, {_workloads(those)}: "
+        f"{REASONS.get(code, 'unknown reason')}"
+        for code, those in sorted(found.items(), key=lambda item: -len(item[1]))
+    ]
+    details = Counter(str(row["detail"]) for row in rows if row.get("detail"))
+    lines += [
+        f"  {detail}" + (f" ({num} trials)" if num > 1 else "")
+        for detail, num in details.most_common(MAX_DETAILS)
+    ]
+    hidden = len(details) - MAX_DETAILS
+    return [*lines, f"  and {hidden} more messages"] if hidden > 0 else lines
 
 
-def validity_lines(rows: Sequence[Row]) -> list[str]:
-    """Each configuration's reasons in words, with how many of its trials have them."""
-    lines = lines_of(rows)
-    shown = swept_params(lines)
-    texts: list[str] = []
-    for line in lines:
-        counts: dict[str, int] = {}
-        for row in line.rows:
-            for code in str(row.get("reasons") or "").split(";"):
-                if code:
-                    counts[code] = counts.get(code, 0) + 1
-        title = title_of(line.first, shown_params=shown)
-        texts += [
-            f"{title}: {code} in {count} of {len(line.rows)}: {REASONS.get(code, 'unknown reason')}"
-            for code, count in counts.items()
-        ]
-        details = dict.fromkeys(str(row["detail"]) for row in line.rows if row.get("detail"))
-        texts += [f"  {detail}" for detail in details]
-    return texts
+def _workloads(rows: Sequence[Row]) -> str:
+    names = list(dict.fromkeys(str(row["workload"]) for row in rows))
+    return ", ".join(names) if len(names) <= 2 else f"{len(names)} workloads"

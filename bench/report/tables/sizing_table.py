@@ -11,6 +11,7 @@ from bench.analysis.projection_rows import Measured
 from bench.analysis.sizing import Choice, Missed, Target, undecided
 from bench.core.units import format_duration, format_number
 from bench.hardware.export_rules import VERDICT_WORDS
+from bench.report.tables.cells import AnyCell, of, quantity, seconds
 from bench.report.tables.grid import Grid
 from bench.report.tables.project_tables import interval
 
@@ -19,50 +20,45 @@ def size_grid(
     target: Target, choices: Sequence[Choice], *, start: Measured, others: Sequence[Measured]
 ) -> Grid:
     """Chips that meet a target, fewest first; `others` are what it might have started from."""
-    rows = [_size_row(target, one) for one in choices]
-    figure = "step" if target.item_s is not None else "items/s"
+    speed = "step" if target.item_s is not None else f"{start.items_unit or 'item'}/s"
     return Grid(
-        heads=("projected to", "devices>", "range", "link", f"{figure}: low .. mid .. high",
-               "nominal W>", "export rules"),
-        rows=rows,
+        heads=("projected to", "devices", "range", "link", speed, "nominal power", "export rules"),
+        rows=[_size_row(target, one) for one in choices],
         title=f"Projected: what would meet {describe(target, start)}, from {start.device}",
-        notes=(*_other_lines(others),
-               "sorted by devices in the middle of the interval, then nominal watts",
-               *undecided(choices)),
-    )  # fmt: skip
+        notes=(
+            *_other_lines(others),
+            "sorted by devices in the middle of the interval, then nominal watts",
+            *undecided(choices),
+        ),
+        spare=("nominal power", "link"),
+    )
 
 
 def _other_lines(others: Sequence[Measured]) -> list[str]:
-    if not others:
-        return []
     names = dict.fromkeys(
         f"{one.size} {one.dtype} b{one.batch} on {one.device}".strip() for one in others
     )
-    return [f"started from the fastest that was measured; the others: {', '.join(names)}"]
+    lead = "started from the fastest that was measured; the others"
+    return [f"{lead}: {', '.join(names)}"] if names else []
 
 
-def _size_row(target: Target, one: Choice) -> tuple[str, ...]:
-    told = one.projected
-    figure = (
-        interval(told.time_s, format_duration)
+def _size_row(target: Target, one: Choice) -> tuple[AnyCell, ...]:
+    told, caught = one.projected, one.restricted_by
+    speed = (
+        interval(told.time_s, seconds)
         if target.item_s is not None
-        else interval(told.throughput_per_s)
+        else interval(told.throughput_per_s, of(""))
     )
-    caught = one.restricted_by
     export = VERDICT_WORDS[None if caught is None else bool(caught)]
-    if caught:
-        export = f"{export}: {', '.join(caught)}"
-    spread = "slow end misses it"
-    if one.devices is not None:
-        spread = f"{one.devices[0]} to {one.devices[2]}"
+    ends = one.devices
     return (
         told.chip.id,
-        str(one.num_devices),
-        spread,
+        quantity(one.num_devices),
+        "slow end misses it" if ends is None else f"{ends[0]} to {ends[2]}",
         told.link or "",
-        figure,
-        "" if one.watts is None else f"{one.watts:,.0f}",
-        export,
+        speed,
+        quantity(one.watts, lambda _: (1.0, "W")),
+        f"{export}: {', '.join(caught)}" if caught else export,
     )
 
 
@@ -75,5 +71,8 @@ def describe(target: Target, start: Measured) -> str:
 
 
 def missed_lines(missed: Sequence[Missed]) -> list[str]:
-    """One line for each chip that would not do, or of which it cannot be told."""
-    return [f"{one.chip.id}: {one.reason}" for one in missed]
+    """One line for each reason why chips would not do, or why it cannot be told."""
+    reasons: dict[str, list[str]] = {}
+    for one in missed:
+        reasons.setdefault(one.reason, []).append(one.chip.id)
+    return [f"{', '.join(chips)}: {reason}" for reason, chips in reasons.items()]

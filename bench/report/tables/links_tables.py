@@ -1,0 +1,370 @@
+"""What the links cost, as tables: per workload and way of spreading it.
+
+Each table is there only where it has a line: step and slowdown by link, where the time goes, what
+stands behind the model, what workarounds win back, and scaling over devices. The mode is a badge
+on every line, and no ratio crosses it. Every modelled step stands with its bracket. Losses are not
+shown: those of virtual ranks would be made up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from bench.analysis.links import LinkRun, fastest_links, slowdown
+from bench.analysis.remedies import Remedy, find_remedies
+from bench.analysis.scaling import Efficiency, efficiency, families, single_runs
+from bench.core.nouns import MODES
+from bench.report.tables import cells
+from bench.report.tables.cells import AnyCell, Cell, figure, num_bytes, percent, quantity, seconds
+from bench.report.tables.grid import Grid
+from bench.report.tables.run_table import Line, remedies_of, swept_params, title_of, trials_text
+
+MAX_GRIDS = 24
+"""Tables at once; further ones are counted."""
+DISAGREES_FRAC = 0.03
+"""Over this, simulation and emulation of one trace disagree, as the row's reason says too."""
+_ENOUGH_MOVED = 0.95
+"""Below this share of its memory traffic, contention slows less than it should."""
+_WHO = ("link", "mode", "devices", "layout", "with")
+_NAMES = _WHO[2:]
+_AGAINST = {
+    "one device": "of one device: items per second and device over those of one device",
+    "compute": (
+        "of compute: the step without communication over the whole step, because one device was "
+        "not measured in the same mode; what smaller pieces of work lose is not in it"
+    ),
+}
+"""What an efficiency is a share of."""
+_VIRTUAL = "emulated: one device computes for real; the link and the other devices are modelled"
+_PAIRED = (
+    "slower: than over the fastest link, by each trial's step over the same steps without "
+    "communication, so that how fast the machine was in a trial cancels"
+)
+_BRACKET = (
+    "bracket: from the fast end of the link's error band without contention to its slow end with "
+    "full contention; that of a slowdown has both links at the same end"
+)
+_MEAN = "with a mitigation the step is the mean, since some steps may send nothing"
+_HOST_BOUND = (
+    "host_bound: where the device waits for the host, a link costs nothing until it takes longer "
+    "than that wait; a larger --batch shows what it costs a busy device"
+)
+_EXPOSED = "exposed: the part of communication that compute waited for"
+_SIMULATED = (
+    "simulation off by: event simulation over the step's own trace against the step as it ran; "
+    f"over {DISAGREES_FRAC * 100:.0f} % the two disagree"
+)
+_CONTENDED = (
+    "with contention: median step when communication also takes compute units and memory "
+    "traffic; it is part of the bracket"
+)
+_STRAGGLERS = (
+    "with stragglers: expected step when every device draws its compute from the measured steps "
+    "and all wait for the slowest"
+)
+_RECOVERED = (
+    "recovered: share of the time that this link costs over the fastest one, both without the "
+    "workaround, which is gone with it"
+)
+_TIME_ONLY = "time only: what it does to learning needs real ranks"
+
+
+def link_grids(runs: Sequence[LinkRun], *, has_model: bool = True) -> list[Grid]:
+    """Every table that these runs fill; none when all of them are one real device.
+
+    `has_model` adds what stands behind the modelled times.
+    """
+    params = swept_among(runs)
+    said: set[str] = set()
+    grids = []
+    for group in _groups(runs):
+        for grid in _tables(group, params, has_model=has_model):
+            if grid.rows:
+                # A note stands under the first table that it concerns.
+                new = tuple(note for note in grid.notes if note not in said)
+                said.update(new)
+                grids.append(replace(grid, notes=new))
+    hidden = len(grids) - MAX_GRIDS
+    if hidden <= 0:
+        return grids
+    note = f"{hidden + 1} further tables are not shown; the CSV has all rows"
+    *shown, last = grids[: MAX_GRIDS - 1]
+    return [*shown, replace(last, notes=(*last.notes, note))]
+
+
+def swept_among(runs: Sequence[LinkRun]) -> list[str]:
+    """Parameters that tell runs of one workload apart."""
+    return swept_params([Line(rows=run.rows, usable=run.used) for run in runs])
+
+
+def workload_title(run: LinkRun, params: Sequence[str]) -> str:
+    """Workload with its settings, without mode, devices and link."""
+    kept = ("workload", "size", "dtype", "batch", "compile", "channels_last", "params_json")
+    return title_of({name: run.first.get(name) for name in kept}, shown_params=params)
+
+
+def _groups(runs: Sequence[LinkRun]) -> list[list[LinkRun]]:
+    """Runs of one workload that were spread the same way, with one device on the same terms.
+
+    Modes share a table, which says the mode of each line.
+    """
+    groups: dict[tuple[str, ...], list[LinkRun]] = {}
+    for run in runs:
+        if run.is_wide:
+            key = (run.file, *run.terms[2:], str(run.first.get("parallel") or ""))
+            groups.setdefault(key, []).append(run)
+    alone = [run for run in runs if not run.is_wide]
+    return [
+        [*(one for one in alone if (one.file, *one.terms[2:]) == key[:-1]), *group]
+        for key, group in groups.items()
+    ]
+
+
+def _tables(group: Sequence[LinkRun], params: Sequence[str], *, has_model: bool) -> list[Grid]:
+    wide = sorted((run for run in group if run.is_wide), key=_place)
+    parallel = str(wide[0].first.get("parallel") or "")
+    parts = (workload_title(wide[0], params), parallel, wide[0].file)
+    name = ", ".join(part for part in parts if part)
+    return [
+        _step_grid(wide, name=name),
+        _time_grid(wide, group=group, name=name),
+        *([_model_grid(wide, name=name)] if has_model else []),
+        _remedy_grid(find_remedies(wide), name=name),
+        _scaling_grid(families(group), group=group, name=name),
+    ]
+
+
+def _place(run: LinkRun) -> tuple[int, int, str, float, str]:
+    mode = MODES.index(run.mode) if run.mode in MODES else len(MODES)
+    layout = "".join(run.facts(("layout",)))
+    remedies = remedies_of(run.first)
+    return mode, run.num_devices, layout + remedies, run.mean("comm_total_ms") or 0.0, run.link
+
+
+def _who(run: LinkRun) -> tuple[AnyCell, ...]:
+    """Cells that say which run a line is; under `_WHO`."""
+    layout = str(run.first.get("layout") or "")
+    return (
+        run.link,
+        cells.mode(run.mode),
+        cells.count(run.num_devices),
+        layout if " x " in layout else "",
+        remedies_of(run.first),
+    )
+
+
+def _step_grid(runs: Sequence[LinkRun], *, name: str) -> Grid:
+    fastest = fastest_links(runs)
+    leaders = {id(run) for run in fastest.values()}
+    rows = []
+    for run in runs:
+        found = slowdown(run, fastest=fastest)
+        over: AnyCell = "fastest" if id(run) in leaders else ""
+        ends: AnyCell = ""
+        if found is not None:
+            over = cells.change(found.ratio.value, ends=found.ratio.interval)
+            ends = cells.change_span(found.bracket, beside=found.ratio.value)
+        step, bracket = figure(run.step_s, seconds), cells.span(run.bracket_s, seconds)
+        rows.append((*_who(run), step, bracket, over, ends, trials_text(run.rows)))
+    heads = (*_WHO, "step [95 %]", "bracket", "slower [95 %]", "its bracket", "trials")
+    notes = (
+        (_VIRTUAL, any(run.mode == "emulated" for run in runs)),
+        (_PAIRED, any(run.over_compute for run in runs)),
+        (_BRACKET, any(run.bracket_s for run in runs)),
+        (_MEAN, any(run.shows_mean for run in runs)),
+        (_HOST_BOUND, any(map(_is_host_bound, runs))),
+    )
+    return Grid(
+        heads=heads,
+        rows=rows,
+        title=f"Links: {name}",
+        notes=_true(notes),
+        names=(*_NAMES, "trials"),
+        spare=("trials", "its bracket", "bracket"),
+    )
+
+
+def _true(notes: Sequence[tuple[str, bool]]) -> tuple[str, ...]:
+    return tuple(note for note, is_true in notes if is_true)
+
+
+def _time_grid(runs: Sequence[LinkRun], *, group: Sequence[LinkRun], name: str) -> Grid:
+    """Compute, communication and what of it shows; how near that is to perfect scaling."""
+    singles = single_runs(group)
+    found = [efficiency(run, singles=singles) for run in runs]
+    rows = [
+        (
+            *_who(run),
+            _ms(run, "compute_step_ms"),
+            _ms(run, "comm_exposed_ms"),
+            _communication(run),
+            run.word("overlap"),
+            *_efficiency(reached),
+        )
+        for run, reached in zip(runs, found, strict=True)
+    ]
+    heads = (*_WHO, "compute", "exposed", "communication [band]", "overlap", "efficiency [95 %]",
+             "efficiency of")  # fmt: skip
+    has_exposed = any(run.mean("comm_exposed_ms") is not None for run in runs)
+    notes = (*_true([(_EXPOSED, has_exposed)]), *_against(found))
+    grid = Grid(
+        heads=heads,
+        rows=rows,
+        title=f"Where a step goes: {name}",
+        notes=notes,
+        names=(*_NAMES, "efficiency of"),
+        spare=("overlap", "communication [band]"),
+    )
+    return _said(grid)
+
+
+def _model_grid(runs: Sequence[LinkRun], *, name: str) -> Grid:
+    """What the model says beside the run: bytes, where times come from, simulation, stragglers."""
+    rows = [
+        (
+            *_who(run),
+            quantity(run.mean("comm_bytes"), num_bytes),
+            run.word("link_method"),
+            _disagreement(run),
+            _contended(run),
+            _ms(run, "straggler_step_ms"),
+            quantity(run.mean("bubble_frac"), percent),
+        )
+        for run in runs
+    ]
+    heads = (*_WHO, "bytes/step", "link's times by", "simulation off by", "with contention",
+             "with stragglers", "bubble")  # fmt: skip
+    columns = (
+        (_SIMULATED, "simulated_error_frac"),
+        (_CONTENDED, "contended_step_ms"),
+        (_STRAGGLERS, "straggler_step_ms"),
+    )
+    notes = _true(
+        [(note, any(run.mean(name) is not None for run in runs)) for note, name in columns]
+    )
+    title = f"Behind the model: {name}"
+    return _said(Grid(heads=heads, rows=rows, title=title, notes=notes, names=_NAMES))
+
+
+def _remedy_grid(found: Sequence[Remedy], *, name: str) -> Grid:
+    """Time with each workaround against without, and what it recovers of the slowdown."""
+    rows = [
+        (
+            *_who(one.run),
+            cells.change(one.change.value, ends=one.change.interval),
+            _recovered(one),
+            trials_text(one.run.rows),
+        )
+        for one in found
+    ]
+    heads = (*_WHO, "time/item over without [95 %]", "recovered [95 %]", "trials")
+    notes = (_RECOVERED, _TIME_ONLY)
+    title = f"Workarounds: {name}"
+    return Grid(heads=heads, rows=rows, title=title, notes=notes, names=(*_NAMES, "trials"))
+
+
+def _scaling_grid(
+    found: Sequence[Sequence[LinkRun]], *, group: Sequence[LinkRun], name: str
+) -> Grid:
+    """Speed and efficiency of each family over its numbers of devices."""
+    singles = single_runs(group)
+    in_families = {id(run) for family in found for run in family}
+    # One device of another mode is shown, and nothing is divided by it.
+    beside = [run for run in group if not run.is_wide and id(run) not in in_families]
+    rows, efficiencies = [], []
+    for family in [*([[run] for run in beside] if found else []), *found]:
+        for run in family:
+            reached = efficiency(run, singles=singles)
+            efficiencies.append(reached)
+            _, mode, devices, layout, remedies = _who(run)
+            if run.num_devices == 1:
+                remedies = remedies_of(family[-1].first)
+            exposed = run.estimate("comm_exposed_ms", over="step_median_ms")
+            unit = f"{run.first.get('items_unit') or 'item'}/s"
+            rows.append(
+                (
+                    family[-1].link,
+                    mode,
+                    devices,
+                    layout,
+                    remedies,
+                    figure(run.step_s, seconds),
+                    cells.span(run.bracket_s, seconds),
+                    figure(run.estimate("throughput_per_s"), cells.of(unit)),
+                    *_efficiency(reached),
+                    cells.share(None if exposed is None else exposed.value),
+                    _ms(run, "straggler_step_ms"),
+                )
+            )
+    heads = (*_WHO, "step [95 %]", "bracket", "all devices [95 %]", "efficiency [95 %]",
+             "efficiency of",
+             "exposed share", "with stragglers")  # fmt: skip
+    return Grid(
+        heads=heads,
+        rows=rows,
+        title=f"Scaling over devices: {name}",
+        notes=_against(efficiencies),
+        names=(*_NAMES, "efficiency of"),
+        spare=("with stragglers", "exposed share", "bracket", "step [95 %]"),
+    )
+
+
+def _is_host_bound(run: LinkRun) -> bool:
+    """Whether in any trial the device waited for the host in most steps."""
+    return any("host_bound" in str(row.get("reasons") or "").split(";") for row in run.rows)
+
+
+def _said(grid: Grid) -> Grid:
+    """The table; without lines when it says nothing but who they are."""
+    has_any = any(any(row[len(_WHO) :]) for row in grid.rows)
+    return grid if has_any else replace(grid, rows=[])
+
+
+def _ms(run: LinkRun, column: str) -> AnyCell:
+    """Mean of a column in milliseconds, with a unit that suits it."""
+    value_ms = run.mean(column)
+    return quantity(None if value_ms is None else value_ms * 1e-3, seconds)
+
+
+def _communication(run: LinkRun) -> AnyCell:
+    low_ms, high_ms = run.mean("comm_low_ms"), run.mean("comm_high_ms")
+    total_ms = run.mean("comm_total_ms")
+    if total_ms is None or low_ms is None or high_ms is None:
+        return _ms(run, "comm_total_ms")
+    return quantity(total_ms * 1e-3, seconds, ends=(low_ms * 1e-3, high_ms * 1e-3))
+
+
+def _contended(run: LinkRun) -> AnyCell:
+    told, units = _ms(run, "contended_step_ms"), run.mean("contention_units")
+    if not isinstance(told, Cell) or not units:
+        return told
+    moved = run.mean("contention_moved_frac")
+    traffic = ""
+    if moved is not None and moved <= _ENOUGH_MOVED:
+        traffic = f", {cells.text_of(cells.share(moved))} of its traffic"
+    return replace(told, aside=f"({units:.0f} units{traffic})")
+
+
+def _disagreement(run: LinkRun) -> AnyCell:
+    error = run.mean("simulated_error_frac")
+    if error is None:
+        return ""
+    aside = "disagrees" if abs(error) > DISAGREES_FRAC else ""
+    return Cell(text=f"{error * 100.0:+.1f} %", aside=aside, key=error)
+
+
+def _recovered(one: Remedy) -> AnyCell:
+    found = one.recovered
+    if found is None:
+        return one.why_not
+    return quantity(found.share, percent, ends=cells.ends_of(found.low, found.high))
+
+
+def _efficiency(found: Efficiency | None) -> tuple[AnyCell, AnyCell]:
+    """'93.2 % [91.1, 95.4]', and what it is of."""
+    return ("", "") if found is None else (figure(found.share, percent), found.against)
+
+
+def _against(found: Sequence[Efficiency | None]) -> tuple[str, ...]:
+    return tuple(_AGAINST[kind] for kind in dict.fromkeys(one.against for one in found if one))

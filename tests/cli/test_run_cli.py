@@ -227,8 +227,8 @@ def test_budget_shrinks_the_limits_and_is_firm(run: Run) -> None:
 def test_table_ends_with_the_place_of_the_rows(run: Run, tmp_path: Path) -> None:
     ended = run("-w", TIMED, "--trials", "2", "--out", str(tmp_path))
     assert ended.code == 0
-    assert "timed-train fp32 b1 [simulated]" in ended.out, "simulated is always said"
-    assert re.search(r"\[[\d.]+ - [\d.]+\]", ended.out), "two trials have an interval"
+    assert re.search(r"timed-train.* \[simulated\]", ended.out), "simulated is always said"
+    assert re.search(r"\[[\d.]+, [\d.]+\]", ended.out), "two trials have an interval"
     (path,) = tmp_path.glob("*.csv")
     assert ended.out.splitlines()[-1] == f"rows: {path}"
     assert "[1/4]" in ended.err and "[4/4]" in ended.err

@@ -39,21 +39,21 @@ def test_settings_that_differ_in_batch_and_a_parameter_say_both() -> None:
         both_phases(2, params={"batch": 4, "patch": 64, "filters": 8}, batch=4),
     )
     assert names(result) == [
-        "imaging-train tiny fp32 b2 patch=32 / infer",
-        "imaging-train tiny fp32 b4 patch=64 / infer",
+        "imaging-train/infer tiny fp32 b2 patch=32",
+        "imaging-train/infer tiny fp32 b4 patch=64",
     ]
 
 
 def test_a_setting_alone_says_no_parameters() -> None:
     result = result_of(both_phases(1, params={"batch": 2, "patch": 32}))
-    assert names(result) == ["imaging-train tiny fp32 / infer"]
+    assert names(result) == ["imaging-train/infer tiny fp32"]
 
 
 def test_other_sizes_have_other_parameters_without_telling_them() -> None:
     result = result_of(
         both_phases(1, params={"patch": 32}), both_phases(2, params={"patch": 64}, size="small")
     )
-    assert names(result) == ["imaging-train tiny fp32 / infer", "imaging-train small fp32 / infer"]
+    assert names(result) == ["imaging-train/infer tiny fp32", "imaging-train/infer small fp32"]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_what_else_differs_is_told(
 ) -> None:
     cells: list[dict[str, Value]] = [{column: value} for value in values]
     result = result_of(*(both_phases(i, params={}, **one) for i, one in enumerate(cells)))
-    assert names(result) == [f"imaging-train tiny fp32{word} / infer" for word in words]
+    assert names(result) == [f"imaging-train/infer tiny fp32{word}" for word in words]
 
 
 def test_no_two_lines_of_any_table_and_no_two_panels_look_alike() -> None:

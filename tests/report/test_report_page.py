@@ -57,7 +57,7 @@ def test_every_section_is_there_when_there_is_something_to_show(make_page: MakeP
     assert "REGRESSION" in page.text
     assert "the device slowed itself down for heat" in page.text
     assert "tried to allocate 20.00 GiB" in page.text
-    assert re.search(r"[0-9]+ patch/s\s+\[[0-9.]+ - [0-9.]+\]", page.text)
+    assert re.search(r"[0-9]+ patch/s\s+\[[0-9.]+, [0-9.]+\]", page.text)
     assert "Test CPU" in page.text  # from the environment beside the rows
 
 

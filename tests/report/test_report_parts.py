@@ -11,7 +11,7 @@ from bench.report.page.evidence import MAX_SAMPLES_BYTES, gather_evidence
 from bench.report.plots.marks import tick
 from bench.report.plots.panel import draw, short
 from bench.report.plots.plots_samples import thinned
-from bench.report.tables.sort_keys import sort_key
+from bench.report.tables import cells
 from bench.results.store import samples_path
 from tests.report.report_rows import configuration, write_run
 
@@ -19,29 +19,44 @@ CARD = "Graphics card 24 GB"
 
 
 @pytest.mark.parametrize(
-    ("text", "key"),
+    ("cell", "told", "key"),
     [
-        ("850 us", 850e-6),
-        ("12.3 ms [12.1 ms, 12.5 ms]", 12.3e-3),
-        ("4 s", 4.0),
-        ("3 min 20 s", 200.0),
-        ("2 h 05 min", 7500.0),
-        ("7.82 GiB", 7.82 * 2**30),
-        ("2.20 TFLOP", 2.2e12),
-        ("172,341 token/s [167,910 - 176,888]", 172341.0),
-        ("1.23 Mtoken/s", 1.23e6),
-        ("x3.34 [3.23, 3.45]", 3.34),
-        ("+17.6 % [+14.1, +21.3]", 17.6),
-        ("0.4 %", 0.4),
-        ("14.7 J/patch", 14.7),
-        ("5", 5.0),
-        ("", None),
-        ("not measured", None),
-        ("prefill x2.75", None),
+        (cells.quantity(850e-6, cells.seconds), "850 us", 850e-6),
+        (
+            cells.quantity(12.3e-3, cells.seconds, ends=(12.1e-3, 0.0125)),
+            "12.3 ms [12.1, 12.5]",
+            12.3e-3,
+        ),
+        (
+            cells.quantity(200.0, cells.seconds, ends=(190.0, 7500.0)),
+            "3 min 20 s [3 min 10 s, 2 h 05 min]",
+            200.0,
+        ),
+        (cells.quantity(7.82 * 2**30, cells.num_bytes), "7.82 GiB", 7.82 * 2**30),
+        (cells.quantity(2.2e12, cells.of("FLOP")), "2.2 TFLOP", 2.2e12),
+        (
+            cells.quantity(172341.0, cells.of("token/s"), ends=(167910.0, 176888.0)),
+            "172 ktoken/s [168, 177]",
+            172341.0,
+        ),
+        (cells.quantity(9670.0, cells.of("token/s")), "9,670 token/s", 9670.0),
+        (cells.quantity(3.34, ends=(3.23, 3.45), prefix="x"), "x3.34 [3.23, 3.45]", 3.34),
+        (cells.change(1.176, ends=(1.141, 1.213)), "+17.6 % [+14.1, +21.3]", 1.176),
+        (cells.change(3.21, ends=(3.1, 3.33)), "x3.21 [3.1, 3.33]", 3.21),
+        (cells.span((0.398, 0.455), cells.seconds), "398 - 455 ms", 0.398),
+        (cells.change_span((1.031, 1.098), beside=1.05), "+3.1 to +9.8 %", 1.031),
+        (cells.share(0.123), "12.3 %", 0.123),
+        (cells.quantity(5.0, ends=(5.0, 5.0)), "5", 5.0),
     ],
 )
-def test_printed_quantities_sort_by_what_they_mean(text: str, key: float | None) -> None:
-    assert sort_key(text) == (None if key is None else pytest.approx(key))
+def test_a_figure_says_its_unit_once_and_sorts_by_its_value(
+    cell: cells.Cell, told: str, key: float
+) -> None:
+    assert (cell.plain, cell.key) == (told, pytest.approx(key))
+
+
+def test_what_is_not_measured_is_blank() -> None:
+    assert {cells.quantity(None), cells.figure(None), cells.change(None)} == {""}
 
 
 def test_thinning_keeps_the_slowest_and_the_fastest_step() -> None:

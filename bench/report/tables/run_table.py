@@ -150,14 +150,14 @@ def run_grid(trials: Sequence[Row]) -> Grid:
     rows = [
         (
             title_cell(line.first, shown_params=shown),
+            caption_of(line.first),
             *(cell(line) for cell in COLUMNS.values()),
             trials_text(line.rows),
         )
         for line in lines
     ]
-    notes = tuple(dict.fromkeys(caption_of(line.first) for line in lines))
-    heads = ("workload", *COLUMNS, "trials")
-    return Grid(heads=heads, rows=rows, notes=notes, spare=SPARE)
+    heads = ("workload", "device", *COLUMNS, "trials")
+    return Grid(heads=heads, rows=rows, names=("device",), spare=SPARE)
 
 
 def caption_of(row: Row) -> str:

@@ -1,0 +1,134 @@
+"""Golden screens: what each verb shows of committed rows, at 100 columns.
+
+`pytest tests/report/test_screens.py --update-screens` writes them anew; look at the difference.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.cli import main
+from bench.cli.run_output import show_result
+from bench.results.reader import read_rows
+from bench.results.schema import Row
+from bench.run.runner import Ended
+from tests.report.link_rows import device_sweep, three_links
+from tests.report.report_rows import configuration
+
+ROOT = Path(__file__).parents[2]
+SCREENS = Path(__file__).parent / "screens"
+REFERENCE = "results/reference/cpu-2core.csv"
+SMALL = "results/reference/cpu-2core-small.csv"
+WIDTH = 100
+MOST_LINES = 25
+
+
+def smoke_rows() -> list[Row]:
+    """One trial of each shipped workload, as the smoke profile leaves it."""
+    first = {row["workload"]: row for row in reversed(read_rows(ROOT / REFERENCE))}
+    reasons = {"imaging-train": "smoke;input_bound"}
+    return [
+        {**row, "reasons": reasons.get(str(name), "smoke"), "detail": None}
+        for name, row in reversed(first.items())
+    ]
+
+
+def many_reasons() -> list[Row]:
+    """Trials with several reasons and messages, and one configuration that failed."""
+    rows = configuration("imaging-train", "Accelerator 80 GB")
+    rows += configuration("llm-train", "Graphics card 24 GB")
+    for number, row in enumerate(rows):
+        row |= {"status": "WARN", "reasons": "drift" if number % 2 else "drift;foreign_cpu"}
+        row["detail"] = f"load {number % 7}.5 on 2 cores"
+    failed = {"status": "FAILED", "reasons": "out_of_memory", "throughput_per_s": None}
+    return [*rows, {**rows[0], **failed, "config_hash": "bad", "batch": 512}]
+
+
+RUNS: dict[str, Callable[[], list[Row]]] = {
+    "run": lambda: read_rows(ROOT / REFERENCE),
+    "run-small": lambda: read_rows(ROOT / SMALL),
+    "run-smoke": smoke_rows,
+    "run-reasons": many_reasons,
+    "run-links": three_links,
+    "run-sweep": device_sweep,
+}
+VERBS = {
+    "gap": ["gap", REFERENCE],
+    "compare": ["compare", REFERENCE, REFERENCE],
+    "compare-apart": ["compare", REFERENCE, SMALL],
+    "project": ["project", REFERENCE, "--to", "h20,l4"],
+    "size-for": ["project", REFERENCE, "--size-for", "imaging-infer < 30s", "--to", "h20,l4"],
+    "claims": ["claims"],
+    "claims-one-article": ["claims", "F2"],
+}
+LONG = {"run-sweep", "claims", "claims-one-article"}
+"""Screens with a row for each of many things."""
+
+
+@pytest.fixture(autouse=True)
+def _screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(WIDTH))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.chdir(ROOT)
+
+
+def check(name: str, text: str, *, request: pytest.FixtureRequest) -> None:
+    """Compare a screen with the golden one, and hold it to the rules of every screen."""
+    path = SCREENS / f"{name}.txt"
+    text = "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+    if request.config.getoption("--update-screens"):
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+    lines = text.splitlines()
+    assert name in LONG or len(lines) <= MOST_LINES + (2 if name == "run-links" else 0)
+    assert not [line for line in lines if "—" in line or "<" in line]
+    for table in tables_of(lines):
+        wrapped = [line for line in table if re.match(r" +(?![0-9 ]|real )", line)]
+        assert wrapped == []
+        assert max(map(len, table)) <= WIDTH
+
+
+def tables_of(lines: list[str]) -> list[list[str]]:
+    """Rows of each table: from its rule to the next blank line."""
+    found = []
+    for place, line in enumerate(lines):
+        if line and set(line) == {"─"}:
+            end = lines.index("", place) if "" in lines[place:] else len(lines)
+            found.append(lines[place + 1 : end])
+    return found
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_screen_after_a_run(
+    name: str, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
+    ended = Ended(rows=RUNS[name](), was_interrupted=False)
+    show_result(ended, path=ROOT / "results" / "run.csv", quiet=False)
+    check(name, capsys.readouterr().out, request=request)
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_the_screen_of_a_verb(
+    name: str, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
+    main(VERBS[name])
+    check(name, capsys.readouterr().out, request=request)
+
+
+def test_without_a_terminal_a_screen_has_a_hundred_columns() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", *VERBS["gap"]],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env={**environment, "PYTHONPATH": str(ROOT)},
+    )
+    golden = (SCREENS / "gap.txt").read_text(encoding="utf-8")
+    assert [line.rstrip() for line in done.stdout.splitlines()] == golden.splitlines()

@@ -63,15 +63,15 @@ def probe_roof(device: torch.device) -> dict[str, Any]:
 
 
 def probe_attention(device: torch.device) -> dict[str, Any]:
-    """Attention operators of one training step of the language model in fp32."""
+    """Attention operators of one fp32 training step of the language model, with grouped heads."""
     from torch.utils.data import default_collate
 
     from bench.measure.precision import move
     from bench.measure.steps import TrainStep
     from workloads.llm import Workload
 
-    size = "base" if device.type == "cuda" else "tiny"
-    workload = Workload(**Workload.sizes[size])
+    size = "small" if device.type == "cuda" else "tiny"
+    workload = Workload(**{**Workload.sizes[size], "heads": 8, "kv_heads": 2})
     train = workload.phases[0]
     net = workload.build_net().to(device).train()
     step = TrainStep(workload, net, device_type=device.type, dtype="fp32")
@@ -114,7 +114,11 @@ class FixedCost:
 
 
 def probe_delays(device: torch.device) -> dict[str, Any]:
-    """Seconds that a collective held its stream, by events, idle and beside a matrix product."""
+    """Seconds that a collective held its stream, by events, idle and beside matrix products.
+
+    A product before it on the same stream keeps the device behind the host, so that launching is
+    not counted.
+    """
     import torch.distributed as dist
 
     from bench.emulate.group import start_emulation
@@ -138,16 +142,22 @@ def probe_delays(device: torch.device) -> dict[str, Any]:
                         for _ in range(4 + int(seconds / 1e-3)):
                             left @ left
 
-            held = [_held_s(lambda: dist.all_reduce(tensor), load=load) for _ in range(5)]
+            held = [
+                _held_s(lambda: dist.all_reduce(tensor), before=lambda: left @ left, load=load)
+                for _ in range(5)
+            ]
             delays += [{"asked_s": seconds, "held_s": one, "beside": beside} for one in held]
         emulation.close()
     return {"delays": delays}
 
 
-def _held_s(call: Callable[[], object], *, load: Callable[[], None]) -> float:
+def _held_s(
+    call: Callable[[], object], *, before: Callable[[], object], load: Callable[[], None]
+) -> float:
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     torch.cuda.synchronize()
     load()
+    before()
     begin.record()
     call()
     end.record()

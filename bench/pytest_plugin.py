@@ -173,7 +173,7 @@ def _built(planned: Planned, *, opened: list[WorkloadStep]) -> WorkloadStep:
 
     from bench.core.errors import MeasurementError, UsageError
     from bench.measure.limits import Limits
-    from bench.measure.request import TrialRequest
+    from bench.measure.messages import TrialRequest
     from bench.measure.torch_engine import TorchEngine
 
     config = planned.config

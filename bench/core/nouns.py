@@ -149,3 +149,9 @@ class Config:
     def name(self) -> str:
         """`imaging-train`."""
         return f"{self.workload}-{self.phase}"
+
+    @property
+    def needs_ranks(self) -> bool:
+        """Whether a trial is one process for each device, all of them real."""
+        is_real = self.layout.mode in ("real", "throttled") and self.device != "fake"
+        return is_real and self.layout.devices > 1

@@ -13,6 +13,9 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from bench.core.errors import BenchError
+from bench.measure.messages import Failure
+
 if TYPE_CHECKING:
     import resource
 
@@ -39,17 +42,19 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def failure_of(error: Exception, *, device: str) -> dict[str, str]:
+def failure_of(error: Exception, *, device: str) -> Failure:
     """Name the failure by code, with its type and the first line of its message."""
+    if isinstance(error, BenchError):
+        return Failure(code=error.reason, detail=str(error))
     lines = str(error).strip().splitlines() or [""]
     detail = f"{type(error).__name__}: {lines[0]}"[:500]
     if isinstance(error, MemoryError):
-        return {"code": "out_of_memory", "detail": detail}
+        return Failure(code="out_of_memory", detail=detail)
     if device != "fake":
         from bench.devices.torch_adapter import adapter_for
 
         if adapter_for(device).is_out_of_memory(error):
-            return {"code": "out_of_memory", "detail": detail}
+            return Failure(code="out_of_memory", detail=detail)
     text = str(error)
     if "torchvision" in text:
         from bench.devices.host_findings import TORCHVISION_FIX, torchvision_mismatch
@@ -57,7 +62,7 @@ def failure_of(error: Exception, *, device: str) -> dict[str, str]:
         if (mismatch := torchvision_mismatch()) is not None:
             return {"code": "error", "detail": f"{mismatch}; {TORCHVISION_FIX}"}
     lacks_operator = isinstance(error, NotImplementedError) or "not implemented for" in text
-    return {"code": "unsupported_op" if lacks_operator else "error", "detail": detail}
+    return Failure(code="unsupported_op" if lacks_operator else "error", detail=detail)
 
 
 def how_it_ended(code: int, *, last_words: str) -> str:

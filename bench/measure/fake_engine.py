@@ -14,7 +14,7 @@ from bench import discovery
 from bench.devices.adapter import DeviceEvent
 from bench.measure.clock import FakeClock
 from bench.measure.engine import StepCount
-from bench.measure.request import TrialRequest
+from bench.measure.messages import TrialRequest
 
 BETWEEN_PROCESSES_SD = 0.02
 BETWEEN_STEPS_SD = 0.01

@@ -9,18 +9,16 @@ What is left out: several collectives at once, and a host that is busy meanwhile
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from bench.core.errors import BenchError, MeasurementError
+from bench.core.errors import MeasurementError
 from bench.devices import cpu
+from bench.measure.asking import answer
 from bench.measure.clock import HostClock
-from bench.measure.ending import leave
-from bench.measure.messages import Messages
+from bench.measure.messages import Devices, LinkRequest, LinkResult, LinkTimes, Messages
 from bench.parallel import ranks as rank_context
 from bench.parallel.ranks import Ranks
 
@@ -33,15 +31,15 @@ MAX_CALLS = 1000
 ELEMENT_BYTES = 4
 
 
-def describe_device(label: str | None) -> dict[str, Any]:
-    """Return label, name and number of the devices like the one that is meant."""
+def describe_device(label: str | None) -> Devices:
+    """Return the kind of device that is meant, and how many there are."""
     import torch
 
     from bench.devices.detect import find
 
     device = find(label)
     count = 1 if device.type == "cpu" else torch.accelerator.device_count()
-    return {"label": device.label, "name": device.name, "stack": device.stack, "count": count}
+    return Devices(label=device.label, name=device.name, count=count)
 
 
 Call = Callable[[int], None]
@@ -59,7 +57,7 @@ class _Buffers:
     rank: int
 
 
-def run(request: Mapping[str, Any], *, ranks: Ranks, messages: Messages) -> None:
+def run(request: LinkRequest, *, ranks: Ranks, messages: Messages) -> None:
     """Measure what the request names; rank 0 sends the points as it goes and all in the end."""
     import torch
 
@@ -67,14 +65,14 @@ def run(request: Mapping[str, Any], *, ranks: Ranks, messages: Messages) -> None
     if cpu_ids and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cpu_ids)
     torch.set_num_threads(max(1, len(cpu_ids)))
-    device = rank_context.local_label(request["device"], ranks=ranks)
+    device = rank_context.local_label(request.device, ranks=ranks)
     rank_context.bind_device(ranks, device=device)
     rank_context.start_group(ranks, device=device)
-    points: list[dict[str, Any]] = []
+    points: list[LinkTimes] = []
     missing: dict[str, str] = {}
-    for op in request["ops"]:
+    for op in request.ops:
         messages.stage(op)
-        for num_bytes in request["sizes"]:
+        for num_bytes in request.sizes:
             try:
                 points.append(
                     _point(
@@ -82,22 +80,22 @@ def run(request: Mapping[str, Any], *, ranks: Ranks, messages: Messages) -> None
                         num_bytes,
                         ranks=ranks,
                         device=torch.device(device),
-                        repetitions=request["repetitions"],
+                        repetitions=request.repetitions,
                     )
                 )
             except RuntimeError as error:
-                if points and points[-1]["op"] == op or rank_context.is_lost_peer(error):
+                if points and points[-1].op == op or rank_context.is_lost_peer(error):
                     raise  # it worked at another size
                 # The backend has no such operation, in all ranks alike.
                 missing[op] = str(error).strip().splitlines()[0][:200]
                 break
     backend = torch.distributed.get_default_backend_for_device(device)
-    messages.send("result", points=points, missing=missing, backend=backend)
+    messages.send(LinkResult(points=points, missing=missing, backend=backend))
 
 
 def _point(
     op: str, num_bytes: int, *, ranks: Ranks, device: torch.device, repetitions: int
-) -> dict[str, Any]:
+) -> LinkTimes:
     """Return the times of one operation at one size, the slowest rank's of each repetition."""
     import torch
 
@@ -118,12 +116,9 @@ def _point(
     seconds = [_time(call, num_calls=num_calls, device=device) for _ in range(repetitions)]
     every = ranks.gather(seconds)
     slowest = [max(values) for values in zip(*every, strict=True)] or seconds
-    return {
-        "op": op,
-        "num_bytes": whole.numel() * ELEMENT_BYTES,
-        "num_calls": num_calls,
-        "seconds": slowest,
-    }
+    return LinkTimes(
+        op=op, num_bytes=whole.numel() * ELEMENT_BYTES, num_calls=num_calls, seconds=slowest
+    )
 
 
 def _time(call: Call, *, num_calls: int, device: torch.device) -> float:
@@ -209,15 +204,5 @@ _CALLS: Mapping[str, Callable[[_Buffers], Call]] = {
 }
 
 
-def main() -> int:
-    """Print, as JSON, what kind of device the argument means and how many there are."""
-    try:
-        answer = describe_device(sys.argv[1] or None)
-    except BenchError as error:
-        answer = {"error": str(error)}
-    print(json.dumps(answer))
-    return 0
-
-
 if __name__ == "__main__":
-    leave(main())
+    answer(lambda question: describe_device(question["label"]), dict)

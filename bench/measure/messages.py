@@ -1,4 +1,8 @@
-"""What a trial's process tells its parent: JSON lines through a file descriptor."""
+"""What a process that measures and its parent tell each other: one JSON line for each message.
+
+A request goes to the child on its standard input; everything else comes back through a file
+descriptor. Each message is a type of its own, told apart by its tag.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +10,178 @@ import json
 import os
 from typing import Any
 
+import msgspec
+
+from bench.core.nouns import Config
+from bench.measure.limits import Limits
+from bench.results.schema import Row
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
+    """One line."""
+
+
+class TrialRequest(Message, frozen=True, tag="trial"):
+    """One trial: what to run, for how long, on which cores."""
+
+    config: Config
+    limits: Limits
+    trial: int
+    cpu_ids: tuple[int, ...]
+    """Cores to run on; empty leaves the affinity alone."""
+    threads: int
+    workers: int
+    idle_s: float
+    """Time to sit idle with the device context open, for the idle power."""
+
+
+class Devices(msgspec.Struct, frozen=True, kw_only=True):
+    """Devices of one kind on this machine."""
+
+    label: str
+    """Of the one that is meant."""
+    name: str
+    count: int
+
+
+class LinkRequest(Message, frozen=True, tag="measure_link"):
+    """Time collectives of so many bytes between the ranks."""
+
+    device: str
+    ops: tuple[str, ...]
+    sizes: tuple[int, ...]
+    repetitions: int
+
+
+class RunEnd(Message, frozen=True, tag="end"):
+    """Under torchrun: the run is over, with this exit code."""
+
+    code: int
+
+
+class Stage(Message, frozen=True, tag="stage"):
+    """What is being done now."""
+
+    name: str
+
+
+class StepsSoFar(Message, frozen=True, tag="progress"):
+    """The running estimate."""
+
+    elapsed_s: float
+    steps: int
+    step_s: float
+
+
+class Samples(msgspec.Struct, frozen=True, kw_only=True):
+    """Every step of a trial."""
+
+    warmup_step_s: list[float]
+    step_s: list[float]
+    step_clock: str
+    data_wait_s: list[float] | None
+
+
+class TrialResult(Message, frozen=True, tag="result"):
+    """What a trial measured: its columns of the row, what is wrong with it, its steps."""
+
+    row: Row
+    reasons: list[str]
+    detail: str
+    window_start_s: float
+    window_end_s: float
+    samples: Samples
+
+
+class LinkTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """One operation at one size: every repetition's time of its slowest rank."""
+
+    op: str
+    num_bytes: int
+    num_calls: int
+    seconds: list[float]
+
+
+class LinkResult(Message, frozen=True, tag="link"):
+    """Times of collectives, and what the backend lacks, in its words."""
+
+    points: list[LinkTimes]
+    missing: dict[str, str]
+    backend: str
+
+
+class Failure(Message, frozen=True, tag="failure"):
+    """Why there is no result: a reason code, and a line in words."""
+
+    code: str
+    detail: str
+
+
+class RankFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rank raised, and whether it only lost another one."""
+
+    rank: int
+    failure: Failure
+    is_lost_peer: bool
+    time_s: float
+
+    @property
+    def public(self) -> Failure:
+        """As the trial's row has it."""
+        detail = f"rank {self.rank}: {self.failure.detail}"
+        return Failure(code=self.failure.code, detail=detail)
+
+
+class Post(msgspec.Struct, frozen=True, kw_only=True):
+    """Under torchrun: a message to put into the store; without a number it is the next one's."""
+
+    number: int | None
+    key: str
+    message: RunEnd | Failure
+
+
+RankRequest = TrialRequest | LinkRequest
+Request = TrialRequest | LinkRequest | RunEnd
+Result = TrialResult | LinkResult | RunEnd
+Answer = Stage | StepsSoFar | TrialResult | LinkResult | RunEnd | Failure
+
+
+def encode(message: object) -> bytes:
+    """Write one line; ValueError for a number that is not finite, which JSON does not have."""
+    plain = msgspec.to_builtins(message, enc_hook=_plain)
+    return json.dumps(plain, allow_nan=False).encode() + b"\n"
+
+
+def decode(line: bytes | str, kind: Any) -> Any:
+    """Read one line; `msgspec.ValidationError` for what is no such message."""
+    return msgspec.json.decode(line, type=kind)
+
+
+def _plain(value: object) -> object:
+    """Return a number or text of another library's type as Python's own."""
+    for kind in (int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    raise NotImplementedError(f"{type(value).__name__} cannot be sent")
+
 
 class Messages:
-    """JSON lines to the parent."""
+    """The way to the parent."""
 
     def __init__(self, descriptor: int) -> None:
         self._stream = os.fdopen(descriptor, "wb", buffering=0)
         self.kept: Any = None
         """What must live as long as the process."""
 
-    def send(self, event: str, **values: Any) -> None:
+    def send(self, message: Message) -> None:
         """Write one message at once."""
-        rest = memoryview(json.dumps({"event": event, **values}, allow_nan=False).encode() + b"\n")
+        rest = memoryview(encode(message))
         while rest:
             rest = rest[self._stream.write(rest) :]
 
     def stage(self, name: str) -> None:
-        """Tell what is being done."""
-        self.send("stage", name=name)
+        """Report what is being done."""
+        self.send(Stage(name=name))
 
 
 class Silence(Messages):
@@ -32,5 +190,5 @@ class Silence(Messages):
     def __init__(self) -> None:
         """There is nothing to write to."""
 
-    def send(self, event: str, **values: Any) -> None:
-        """Say nothing."""
+    def send(self, message: Message) -> None:
+        """Send nothing."""

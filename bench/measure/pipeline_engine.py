@@ -19,7 +19,7 @@ from bench.emulate.schedules import check_pipeline, num_stages
 from bench.emulate.simulate import Bound, Prices
 from bench.measure.clock import HostClock
 from bench.measure.engine import StepCount
-from bench.measure.request import TrialRequest
+from bench.measure.messages import TrialRequest
 from bench.measure.stage_clock import stage_clock
 from bench.measure.staged_step import StagedStep, StageFacts, stages_of
 from bench.measure.steps import InferStep, TrainStep

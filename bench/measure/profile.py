@@ -10,21 +10,18 @@ host nor takes seconds to start there.
 
 from __future__ import annotations
 
-import json
 import os
-import sys
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from msgspec import to_builtins
 from msgspec.structs import replace
 
-from bench.core.errors import BenchError
 from bench.hardware.operators import Operators
+from bench.measure.asking import answer
 from bench.measure.clock import HostClock
+from bench.measure.messages import TrialRequest
 from bench.measure.operator_count import class_of, count_step
-from bench.measure.request import TrialRequest
 from bench.measure.torch_engine import TorchEngine
 
 WARM_STEPS = 3
@@ -39,6 +36,8 @@ _OPTIMIZER = "Optimizer.step"
 
 def profile_request(request: TrialRequest) -> dict[str, Any]:
     """Build the configuration, profile some of its steps, count one; return the profile."""
+    if request.cpu_ids and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, request.cpu_ids)
     engine = TorchEngine(request, on_stage=lambda _stage: None)
     engine.build()
     for _ in range(WARM_STEPS):
@@ -151,21 +150,5 @@ def with_times(
     return timed
 
 
-def main(profile: Callable[[TrialRequest], dict[str, Any]] = profile_request) -> int:
-    """Profile what standard input asks for; a refusal is one line of JSON as well."""
-    request = TrialRequest.from_json(sys.stdin.readline())
-    if request.cpu_ids and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, request.cpu_ids)
-    try:
-        answer = profile(request)
-    except BenchError as error:
-        answer = {"refused": str(error)}
-    print(json.dumps(answer, allow_nan=False))
-    return 0
-
-
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    # Skips the interpreter's teardown, which waits for loader workers and device contexts.
-    os._exit(code)
+    answer(profile_request, TrialRequest)

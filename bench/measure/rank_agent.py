@@ -7,7 +7,6 @@ anew: another attempt is another row.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -15,10 +14,10 @@ import sys
 import threading
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.measure.ending import how_it_ended, last_line, leave
-from bench.measure.messages import Messages
+from bench.measure.messages import Failure, Messages, RankFailure, decode
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
@@ -53,39 +52,32 @@ def launch(folder: Path, *, num_ranks: int) -> dict[int, ProcessFailure]:
     return {}
 
 
-def first_failure(
-    failures: dict[int, ProcessFailure], *, folder: Path, num_ranks: int
-) -> dict[str, str]:
+def first_failure(failures: dict[int, ProcessFailure], *, folder: Path, num_ranks: int) -> Failure:
     """Name the failure that began it: what a rank raised, else how one died, else a lost peer."""
-    told = []
-    for rank in range(num_ranks):
-        note = folder / f"{rank}.failure"
-        if note.exists():
-            told.append({"rank": rank, **json.loads(note.read_text())})
-    told.sort(key=lambda one: (one["is_lost_peer"], one["time_s"]))
-    if told and not told[0]["is_lost_peer"]:
-        return _told(told[0])
-    ranks_told = {one["rank"] for one in told}
+    notes = [folder / f"{rank}.failure" for rank in range(num_ranks)]
+    raised: list[RankFailure] = [
+        decode(note.read_bytes(), RankFailure) for note in notes if note.exists()
+    ]
+    raised.sort(key=lambda one: (one.is_lost_peer, one.time_s))
+    if raised and not raised[0].is_lost_peer:
+        return raised[0].public
+    reported = {one.rank for one in raised}
     # SIGTERM is what the agent ends the others with.
     died = [
         (rank, failure)
         for rank, failure in sorted(failures.items())
-        if rank not in ranks_told and failure.exitcode != -signal.SIGTERM
+        if rank not in reported and failure.exitcode != -signal.SIGTERM
     ]
     if died:
         return _died(*died[0], folder=folder)
-    if told:
-        return _told(told[0])
-    return {"code": "crashed", "detail": "the ranks were ended from outside"}
+    if raised:
+        return raised[0].public
+    return Failure(code="crashed", detail="the ranks were ended from outside")
 
 
-def _told(failure: dict[str, Any]) -> dict[str, str]:
-    return {"code": failure["code"], "detail": f"rank {failure['rank']}: {failure['detail']}"}
-
-
-def _died(rank: int, failure: ProcessFailure, *, folder: Path) -> dict[str, str]:
+def _died(rank: int, failure: ProcessFailure, *, folder: Path) -> Failure:
     how = how_it_ended(failure.exitcode, last_words=last_words(folder, rank=rank))
-    return {"code": "crashed", "detail": f"rank {rank} died: {how}"}
+    return Failure(code="crashed", detail=f"rank {rank} died: {how}")
 
 
 def last_words(folder: Path, *, rank: int) -> str:
@@ -114,7 +106,7 @@ def main() -> int:
     threading.Thread(target=_clean_up_with_parent, args=(folder,), daemon=True).start()
     failures = launch(folder, num_ranks=num_ranks)
     if failures:
-        messages.send("failure", **first_failure(failures, folder=folder, num_ranks=num_ranks))
+        messages.send(first_failure(failures, folder=folder, num_ranks=num_ranks))
     return 0
 
 

@@ -8,26 +8,40 @@ every rank.
 `python -m bench.measure.rank_trial FD NUMBER`: a rank other than 0 under the user's torchrun. It
 waits in the agent's store for what rank 0 does as number NUMBER, and takes part in it. With `lead`
 for the number it is rank 0, which reads from standard input what to do and tells the others.
+
+`python -m bench.measure.rank_trial` alone puts a message into that store for a parent.
 """
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.core.errors import BenchError
+import msgspec
+
 from bench.devices import cpu
+from bench.measure.asking import answer
 from bench.measure.ending import exit_with_parent, failure_of, leave
-from bench.measure.messages import Messages, Silence
-from bench.measure.request import TrialRequest
+from bench.measure.messages import (
+    Failure,
+    LinkRequest,
+    Messages,
+    Post,
+    RankFailure,
+    RankRequest,
+    Request,
+    RunEnd,
+    Silence,
+    TrialRequest,
+    decode,
+    encode,
+)
 from bench.measure.trial import run_request
 from bench.parallel import ranks as rank_context
 from bench.parallel.ranks import Ranks
@@ -42,30 +56,31 @@ CAUSE_WAIT_S = 3.0
 FAILURE_KEY = "failure"
 
 
-def perform(document: Mapping[str, Any], ranks: Ranks, *, messages: Messages) -> None:
-    """Take part in what the document asks for; raises whatever goes wrong."""
-    if document["kind"] == "link":
+def perform(request: TrialRequest | LinkRequest, ranks: Ranks, *, messages: Messages) -> None:
+    """Take part in what is asked for; raises whatever goes wrong."""
+    if isinstance(request, LinkRequest):
         from bench.measure import link_probe
 
-        link_probe.run(document["request"], ranks=ranks, messages=messages)
+        link_probe.run(request, ranks=ranks, messages=messages)
         return
-    request = TrialRequest.from_json(json.dumps(document["request"]))
     cpu_ids = ranks.share(cpu.usable_cpu_ids()) if request.cpu_ids else ()
     if cpu_ids and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cpu_ids)
     label = rank_context.local_label(request.config.device, ranks=ranks)
-    request = replace(request, config=replace(request.config, device=label), cpu_ids=cpu_ids)
+    config = dataclasses.replace(request.config, device=label)
+    request = msgspec.structs.replace(request, config=config, cpu_ids=cpu_ids)
     run_request(request, messages, ranks=ranks)
 
 
-def describe(document: Mapping[str, Any], error: Exception) -> dict[str, Any]:
-    """Say what a rank raised, as a row can carry it."""
-    device = document["request"].get("device") or document["request"]["config"]["device"]
-    if isinstance(error, BenchError):
-        failure = {"code": error.reason, "detail": str(error)}
-    else:
-        failure = failure_of(error, device=device)
-    return {**failure, "is_lost_peer": rank_context.is_lost_peer(error), "time_s": time.time()}
+def describe(request: TrialRequest | LinkRequest, error: Exception, *, rank: int) -> RankFailure:
+    """Describe what a rank raised, as a row can carry it."""
+    device = request.device if isinstance(request, LinkRequest) else request.config.device
+    return RankFailure(
+        rank=rank,
+        failure=failure_of(error, device=device),
+        is_lost_peer=rank_context.is_lost_peer(error),
+        time_s=time.time(),
+    )
 
 
 # On one machine ----------------------------------------------------------------------------------
@@ -76,16 +91,17 @@ def run_local(folder: Path) -> int:
     rank = int(os.environ["RANK"])
     (folder / f"{rank}.pid").write_text(str(os.getpid()))
     threading.Thread(target=exit_with_parent, daemon=True).start()
-    document = json.loads((folder / "request.json").read_text())
+    request: TrialRequest | LinkRequest = decode(
+        (folder / "request.json").read_bytes(), RankRequest
+    )
     messages = Messages(os.open(folder / "messages", os.O_WRONLY)) if rank == 0 else Silence()
     try:
         messages.stage("import")
         store = rank_context.within(rank_context.connect(), number=1)
-        perform(document, rank_context.join(store), messages=messages)
+        perform(request, rank_context.join(store), messages=messages)
     except Exception as error:  # whatever a rank raises becomes the trial's row
         traceback.print_exc()
-        note = json.dumps(describe(document, error))
-        (folder / f"{rank}.failure").write_text(note)
+        (folder / f"{rank}.failure").write_bytes(encode(describe(request, error, rank=rank)))
         return 1
     return 0
 
@@ -93,22 +109,22 @@ def run_local(folder: Path) -> int:
 # Under torchrun ----------------------------------------------------------------------------------
 
 
-def lead(document: Mapping[str, Any], messages: Messages) -> None:
+def lead(request: TrialRequest | LinkRequest, messages: Messages) -> None:
     """Rank 0: tell the others what is next and take part; a failure of any rank is told."""
     messages.stage("import")
     root = rank_context.connect()
     number = root.add("count", 1)
     store = rank_context.within(root, number=number)
-    store.set("request", json.dumps(document))
+    store.set("request", encode(request).decode())
     watch = rank_context.within(rank_context.connect(), number=number)
     threading.Thread(target=_fail_with_others, args=(watch, messages), daemon=True).start()
     try:
-        perform(document, rank_context.join(store), messages=messages)
+        perform(request, rank_context.join(store), messages=messages)
     except Exception as error:  # as above
         traceback.print_exc()
-        failure = describe(document, error)
-        cause = _cause(store) if failure["is_lost_peer"] else None
-        messages.send("failure", **(cause or _public(failure, rank=0)))
+        failure = describe(request, error, rank=0)
+        cause = _cause(store) if failure.is_lost_peer else None
+        messages.send(cause or failure.public)
 
 
 def _fail_with_others(store: Store, messages: Messages) -> None:
@@ -117,42 +133,38 @@ def _fail_with_others(store: Store, messages: Messages) -> None:
         time.sleep(LOOK_EVERY_S)
     # Its own exception may be the better story, and rank 0 tells it meanwhile.
     time.sleep(LOOK_EVERY_S)
-    messages.send("failure", **json.loads(store.get(FAILURE_KEY)))
+    messages.send(decode(store.get(FAILURE_KEY), Failure))
     os._exit(0)
 
 
-def _cause(store: Store) -> dict[str, Any] | None:
+def _cause(store: Store) -> Failure | None:
     deadline_s = time.monotonic() + CAUSE_WAIT_S
     while time.monotonic() < deadline_s:
         if store.check([FAILURE_KEY]):
-            cause: dict[str, Any] = json.loads(store.get(FAILURE_KEY))
+            cause: Failure = decode(store.get(FAILURE_KEY), Failure)
             return cause
         time.sleep(0.05)
     return None
-
-
-def _public(failure: Mapping[str, Any], *, rank: int) -> dict[str, Any]:
-    return {"code": failure["code"], "detail": f"rank {rank}: {failure['detail']}"}
 
 
 def follow(messages: Messages, *, number: int) -> None:
     """Another rank: wait for what is next and take part; tells its parent when the run ends."""
     root = rank_context.connect()
     store = rank_context.within(root, number=number)
-    document = json.loads(store.get("request"))
-    if document["kind"] == "end":
-        messages.send("result", code=document["code"])
+    request: TrialRequest | LinkRequest | RunEnd = decode(store.get("request"), Request)
+    if isinstance(request, RunEnd):
+        messages.send(request)
         return
     watch = rank_context.within(rank_context.connect(), number=number + 1)
     threading.Thread(target=_end_with_trial, args=(watch,), daemon=True).start()
     ranks = rank_context.join(store)
     messages.stage("begun")
     try:
-        perform(document, ranks, messages=Silence())
+        perform(request, ranks, messages=Silence())
     except Exception as error:  # as above
-        failure = describe(document, error)
-        if not failure["is_lost_peer"]:
-            store.set(FAILURE_KEY, json.dumps(_public(failure, rank=ranks.rank)))
+        failure = describe(request, error, rank=ranks.rank)
+        if not failure.is_lost_peer:
+            store.set(FAILURE_KEY, encode(failure.public).decode())
 
 
 def _end_with_trial(store: Store) -> None:
@@ -162,32 +174,29 @@ def _end_with_trial(store: Store) -> None:
     os._exit(0)
 
 
-def post(number: int | None, *, key: str, document: Mapping[str, Any]) -> None:
-    """Put something into the store for a parent, which has no torch; None: as the next number."""
+def post(letter: Post) -> None:
+    """Put something into the store for a parent, which has no torch."""
     root = rank_context.connect()
-    if number is None:
-        number = root.add("count", 1)
-    rank_context.within(root, number=number).set(key, json.dumps(document))
+    number = root.add("count", 1) if letter.number is None else letter.number
+    rank_context.within(root, number=number).set(letter.key, encode(letter.message).decode())
 
 
 def main() -> int:
     """Be a rank; see the module's docstring for the arguments."""
     first, *rest = sys.argv[1:]
-    if first == "post":
-        number, key, text = rest
-        post(int(number) if number else None, key=key, document=json.loads(text))
-        return 0
     if not rest:
         return run_local(Path(first))
     messages = Messages(int(first))
-    document = json.loads(sys.stdin.readline()) if rest == ["lead"] else None
+    request: Any = decode(sys.stdin.readline(), RankRequest) if rest == ["lead"] else None
     threading.Thread(target=exit_with_parent, daemon=True).start()
-    if document is not None:
-        lead(document, messages)
+    if request is not None:
+        lead(request, messages)
     else:
         follow(messages, number=int(rest[0]))
     return 0
 
 
 if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        answer(post, Post)
     leave(main())

@@ -25,10 +25,10 @@ from bench.measure import feed as feeds
 from bench.measure.correctness import Check, check_output, to_channels_last
 from bench.measure.counting import counted, summed
 from bench.measure.engine import StepCount
+from bench.measure.messages import TrialRequest
 from bench.measure.modelled_link import ModelledLink, open_link
 from bench.measure.placing import place_net
 from bench.measure.precision import autocast, cast_net, half_type, move, set_matmul_precision
-from bench.measure.request import TrialRequest
 from bench.measure.steps import InferStep, TrainStep, float_tensors
 from bench.parallel.spread import DDP_OVERLAP, Spread, spread
 

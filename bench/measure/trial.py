@@ -21,8 +21,7 @@ from bench.measure import window
 from bench.measure.clock import Clock, FakeClock, HostClock
 from bench.measure.ending import exit_with_parent, failure_of, leave
 from bench.measure.engine import Engine
-from bench.measure.messages import Messages
-from bench.measure.request import TrialRequest
+from bench.measure.messages import Messages, StepsSoFar, TrialRequest, decode
 from bench.measure.trial_result import (
     Findings,
     Measured,
@@ -45,17 +44,16 @@ PROGRESS_STEPS = 50
 def main() -> int:
     """Run the trial that standard input asks for."""
     messages = Messages(int(sys.argv[1]))
-    request = TrialRequest.from_json(sys.stdin.readline())
+    request = decode(sys.stdin.readline(), TrialRequest)
     threading.Thread(target=exit_with_parent, daemon=True).start()
     if request.cpu_ids and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, request.cpu_ids)
     try:
         run_request(request, messages)
-    except BenchError as error:
-        messages.send("failure", code=error.reason, detail=str(error))
     except Exception as error:  # the one place where anything a workload raises becomes a row
-        traceback.print_exc()
-        messages.send("failure", **failure_of(error, device=request.config.device))
+        if not isinstance(error, BenchError):
+            traceback.print_exc()
+        messages.send(failure_of(error, device=request.config.device))
     return 0
 
 
@@ -142,12 +140,8 @@ def _measure(
     def should_stop(elapsed_s: float, step_s: list[float]) -> bool:
         if step_s:
             latest = step_s[-PROGRESS_STEPS:]
-            messages.send(
-                "progress",
-                elapsed_s=elapsed_s,
-                steps=len(step_s),
-                step_s=sum(latest) / len(latest),
-            )
+            mean_s = sum(latest) / len(latest)
+            messages.send(StepsSoFar(elapsed_s=elapsed_s, steps=len(step_s), step_s=mean_s))
         return enough(elapsed_s, step_s)
 
     measured = window.run_window(

@@ -7,7 +7,7 @@ columns is in `summary` and `spread_rows`; what was seen from outside the proces
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,8 @@ from bench.core.nouns import Config
 from bench.core.statistics import median
 from bench.measure import summary
 from bench.measure.ending import peak_rss_bytes
-from bench.measure.messages import Messages
+from bench.measure.messages import Messages, Samples, TrialRequest, TrialResult
 from bench.measure.modelled_link import is_of_virtual_ranks
-from bench.measure.request import TrialRequest
 from bench.measure.spread_rows import fake_spread_rows, spread_rows
 from bench.measure.warmup import Warmup
 from bench.measure.window import Window
@@ -159,7 +158,7 @@ def of_all_ranks(findings: Findings, *, ranks: Ranks) -> Findings:
 
 def send_result(
     messages: Messages,
-    row: Mapping[str, object],
+    row: Row,
     *,
     request: TrialRequest,
     measured: Measured,
@@ -175,19 +174,18 @@ def send_result(
         recompiled=measured.has_recompiled,
         wait_frac=wait_frac if isinstance(wait_frac, float) else None,
     )
-    messages.send(
-        "result",
+    waits_s = [count.data_wait_s for count in window.counts]
+    result = TrialResult(
         row=row,
         reasons=[*findings.reasons, *window_reasons],
         detail=findings.detail,
         window_start_s=window.start_s,
         window_end_s=window.end_s,
-        samples={
-            "warmup_step_s": warmup.step_s,
-            "step_s": window.step_s,
-            "step_clock": window.step_clock,
-            "data_wait_s": [count.data_wait_s for count in window.counts]
-            if wait_frac is not None
-            else None,
-        },
+        samples=Samples(
+            warmup_step_s=warmup.step_s,
+            step_s=window.step_s,
+            step_clock=window.step_clock,
+            data_wait_s=None if wait_frac is None else waits_s,
+        ),
     )
+    messages.send(result)

@@ -8,7 +8,6 @@ is said by a `Child`: for trials and ranks `bench.run.launch` makes it.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import selectors
 import signal
@@ -21,8 +20,9 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from bench.measure.ending import LAST_WORDS_BYTES, how_it_ended, last_line, peak_rss_bytes
+from bench.measure.messages import Answer, Failure, Result, Stage, StepsSoFar, decode
 
-OnMessage = Callable[[Mapping[str, Any]], None]
+OnMessage = Callable[[Stage | StepsSoFar], None]
 GRACE_S = 3.0
 """Between asking a process group to end and killing it."""
 MAX_WAIT_S = 3600.0
@@ -38,12 +38,12 @@ class Child:
     receive: int
     send: int
     environment: Mapping[str, str]
-    says: bytes = b""
+    request: bytes = b""
     """What it reads from standard input, which then stays open while we live."""
 
 
 def piped_child(
-    module: str, *more: str, environment: Mapping[str, str], says: bytes = b""
+    module: str, *more: str, environment: Mapping[str, str], request: bytes = b""
 ) -> Child:
     """Return a child with a pipe of its own; its first argument is the end that it writes to."""
     receive, send = os.pipe()
@@ -53,7 +53,7 @@ def piped_child(
         receive=receive,
         send=send,
         environment=environment,
-        says=says,
+        request=request,
     )
 
 
@@ -61,13 +61,17 @@ def piped_child(
 class Outcome:
     """What became of a trial's process: a result or a failure, never both."""
 
-    result: Mapping[str, Any] | None = None
-    failure_code: str | None = None
-    failure_detail: str = ""
+    result: Result | None = None
+    failure: Failure | None = None
     duration_s: float = 0.0
     rss_peak_bytes: int | None = None
     last_stage: str = "start"
     exit_code: int | None = None
+
+    @property
+    def detail(self) -> str:
+        """Why there is no result, in words."""
+        return "" if self.failure is None else self.failure.detail
 
 
 def run_child(
@@ -93,7 +97,7 @@ def run_child(
         listener = _Listener(child.receive, on_message=on_message)
         try:
             on_start(process.pid)
-            _hand_over(process, child.says)
+            _hand_over(process, child.request)
             in_time = listener.listen(deadline_s=start_s + timeout_s)
             rss_peak_bytes = _reap(process, in_time=in_time)
         except BaseException:
@@ -121,7 +125,7 @@ class _Listener:
         self._descriptor = descriptor
         self._on_message = on_message
         self._pending = b""
-        self.last: Mapping[str, Any] | None = None
+        self.last: Result | Failure | None = None
         self.last_stage = "start"
 
     def listen(self, *, deadline_s: float) -> bool:
@@ -144,19 +148,19 @@ class _Listener:
     def _take(self, chunk: bytes) -> None:
         *lines, self._pending = (self._pending + chunk).split(b"\n")
         for line in lines:
-            message = json.loads(line)
-            if message["event"] == "stage":
-                self.last_stage = message["name"]
-            if message["event"] in ("result", "failure"):
-                self.last = message
-            else:
+            message: Answer = decode(line, Answer)
+            if isinstance(message, Stage):
+                self.last_stage = message.name
+            if isinstance(message, Stage | StepsSoFar):
                 self._on_message(message)
+            else:
+                self.last = message
 
 
-def _hand_over(process: subprocess.Popen[bytes], says: bytes) -> None:
+def _hand_over(process: subprocess.Popen[bytes], request: bytes) -> None:
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):  # it died before reading; its status says how
-        process.stdin.write(says)
+        process.stdin.write(request)
         process.stdin.flush()
 
 
@@ -210,18 +214,15 @@ def _outcome(
         "last_stage": listener.last_stage,
         "exit_code": process.returncode,
     }
+    if isinstance(listener.last, Failure):
+        return Outcome(failure=listener.last, **common)
     if listener.last is not None:
-        if listener.last["event"] == "result":
-            return Outcome(result=listener.last, **common)
-        return Outcome(
-            failure_code=listener.last["code"], failure_detail=listener.last["detail"], **common
-        )
+        return Outcome(result=listener.last, **common)
     if not in_time:
         detail = f"not finished after {timeout_s:g} s, in stage {listener.last_stage}"
-        return Outcome(failure_code="timeout", failure_detail=detail, **common)
-    return Outcome(
-        failure_code="crashed", failure_detail=_death(process, listener.last_stage, log), **common
-    )
+        return Outcome(failure=Failure(code="timeout", detail=detail), **common)
+    detail = _death(process, listener.last_stage, log)
+    return Outcome(failure=Failure(code="crashed", detail=detail), **common)
 
 
 def _death(process: subprocess.Popen[bytes], stage: str, log: IO[bytes]) -> str:

@@ -8,14 +8,14 @@ process of `bench.measure.rank_trial`.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bench.core.errors import ExitCode, UsageError
+from bench.core.errors import ExitCode, MeasurementError, UsageError
+from bench.measure.asking import ask
+from bench.measure.messages import Failure, Post, RunEnd
 
 _JOB_VARIABLES = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")
 
@@ -115,31 +115,23 @@ def _follow() -> int:
             on_start=lambda _pid: None,
             on_message=lambda _message: None,
         )
-        if outcome.result is not None:
-            return int(outcome.result["code"])
+        if isinstance(outcome.result, RunEnd):
+            return outcome.result.code
         if outcome.last_stage == "start":
             # It had no word from rank 0: the store is gone, and with it the run.
             return int(ExitCode.INVALID)
         if outcome.exit_code != 0:
-            detail = f"rank {os.environ['RANK']}: {outcome.failure_detail}"
-            _post(number, key="failure", document={"code": "crashed", "detail": detail})
+            detail = f"rank {os.environ['RANK']}: {outcome.detail}"
+            failure = Failure(code="crashed", detail=detail)
+            _post(Post(number=number, key="failure", message=failure))
         number += 1
 
 
 def end(code: int) -> None:
     """Rank 0: tell the others that the run is over, and with which exit code."""
-    _post(None, key="request", document={"kind": "end", "code": code})
+    _post(Post(number=None, key="request", message=RunEnd(code=code)))
 
 
-def _post(number: int | None, *, key: str, document: Mapping[str, object]) -> None:
-    from bench.measure.inspection import same_modules
-
-    name = "" if number is None else str(number)
-    subprocess.run(
-        [sys.executable, "-m", "bench.measure.rank_trial", "post", name, key, json.dumps(document)],
-        env=same_modules(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        check=False,  # without a store there is nobody left to tell
-    )
+def _post(letter: Post) -> None:
+    with contextlib.suppress(MeasurementError):  # without a store there is nobody left to tell
+        ask("bench.measure.rank_trial", letter, kind=type(None), what="the store")

@@ -7,15 +7,13 @@ ended is `bench.run.child`.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 from bench.core.errors import UsageError
-from bench.measure.inspection import same_modules
-from bench.measure.request import TrialRequest, needs_ranks
+from bench.measure.asking import same_modules
+from bench.measure.messages import LinkRequest, TrialRequest, encode
 from bench.run.child import Child, OnMessage, Outcome, piped_child, run_child
 from bench.run.cluster import world_of
 from bench.run.rank_folder import RankFolder
@@ -41,9 +39,9 @@ def run_trial(
     on_message: OnMessage,
 ) -> Outcome:
     """Run one trial to its end; `on_start` gets its process id, `on_message` what it says."""
-    if needs_ranks(request.config):
+    if request.config.needs_ranks:
         return run_ranks(
-            {"kind": "trial", "request": asdict(request)},
+            request,
             num_ranks=request.config.layout.devices,
             threads=request.threads,
             timeout_s=timeout_s,
@@ -53,13 +51,13 @@ def run_trial(
     child = piped_child(
         "bench.measure.trial",
         environment=child_environment(threads=request.threads),
-        says=request.to_json().encode() + b"\n",
+        request=encode(request),
     )
     return run_child(child, timeout_s=timeout_s, on_start=on_start, on_message=on_message)
 
 
 def run_ranks(
-    document: Mapping[str, Any],
+    request: TrialRequest | LinkRequest,
     *,
     num_ranks: int,
     threads: int,
@@ -67,7 +65,7 @@ def run_ranks(
     on_start: Callable[[int], None],
     on_message: OnMessage,
 ) -> Outcome:
-    """Run what the document asks for in so many ranks on this machine; ends every one of them.
+    """Run what is asked for in so many ranks on this machine; ends every one of them.
 
     Under torchrun the ranks are there already, and this process is the first of them.
     """
@@ -82,10 +80,10 @@ def run_ranks(
             "bench.measure.rank_trial",
             "lead",
             environment=child_environment(threads=threads),
-            says=json.dumps(document).encode() + b"\n",
+            request=encode(request),
         )
         return run_child(leader, timeout_s=timeout_s, on_start=on_start, on_message=on_message)
-    with RankFolder(document) as folder:
+    with RankFolder(encode(request)) as folder:
         receive, send = folder.open_pipe()
         child = Child(
             module="bench.measure.rank_agent",

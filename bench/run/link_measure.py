@@ -6,15 +6,11 @@ measured; the file carries the points themselves, which count where they apply.
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from bench.core.errors import MeasurementError, UsageError
 from bench.core.statistics import median, percentile
@@ -23,7 +19,8 @@ from bench.hardware.collectives import Op
 from bench.hardware.curves import Point
 from bench.hardware.formulas import num_steps, wire_factor
 from bench.hardware.linkfile import write_link_file
-from bench.measure.inspection import same_modules
+from bench.measure.asking import ask
+from bench.measure.messages import Answer, Devices, LinkRequest, LinkResult, Stage
 from bench.run.cluster import World
 from bench.run.launch import run_ranks
 
@@ -95,29 +92,15 @@ def sizes_up_to(most_bytes: int) -> tuple[int, ...]:
     return tuple(sorted(most_bytes // 4**step for step in range(count)))
 
 
-def describe_device(label: str | None) -> Mapping[str, Any]:
+def describe_device(label: str | None) -> Devices:
     """Ask a process of its own which device is meant and how many there are."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.measure.link_probe", label or ""],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=same_modules(),
-        stdin=subprocess.DEVNULL,
-    )
-    lines = done.stdout.splitlines()
-    if done.returncode != 0 or not lines:
-        last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
-        raise MeasurementError(f"device {label or 'detection'} could not be inspected: {last}")
-    answer: dict[str, Any] = json.loads(lines[-1])
-    if "error" in answer:
-        raise UsageError(answer["error"])
-    return answer
+    what = f"device {label or 'detection'} could not be inspected"
+    return ask("bench.measure.link_probe", {"label": label}, kind=Devices, what=what)
 
 
-def num_ranks_for(device: Mapping[str, Any], *, devices: int | None, world: World | None) -> int:
+def num_ranks_for(device: Devices, *, devices: int | None, world: World | None) -> int:
     """Return how many ranks to measure between; `UsageError` where there are not two."""
-    label, count = str(device["label"]), int(device["count"])
+    label, count = device.label, device.count
     if world is not None:
         return world.num_ranks
     if label == "cpu":
@@ -138,7 +121,7 @@ def num_ranks_for(device: Mapping[str, Any], *, devices: int | None, world: Worl
 
 
 def measure_link(
-    device: Mapping[str, Any],
+    device: Devices,
     *,
     num_ranks: int,
     num_local_ranks: int,
@@ -148,56 +131,56 @@ def measure_link(
     note: Callable[[str], None],
 ) -> MeasuredLink:
     """Measure; raises `MeasurementError` with the first rank's failure."""
-    kind = "cpu" if device["label"] == "cpu" else "accelerator"
-    request = {
-        "device": device["label"],
-        "ops": list(ops),
-        "sizes": sizes_up_to(most_bytes or MOST_BYTES[kind]),
-        "repetitions": REPETITIONS,
-    }
+    kind = "cpu" if device.label == "cpu" else "accelerator"
+    request = LinkRequest(
+        device=device.label,
+        ops=tuple(ops),
+        sizes=sizes_up_to(most_bytes or MOST_BYTES[kind]),
+        repetitions=REPETITIONS,
+    )
 
-    def hear(message: Mapping[str, Any]) -> None:
-        if message["event"] == "stage" and message["name"] in OPS:
-            note(f"measuring {message['name']} between {num_ranks} ranks")
+    def hear(message: Answer) -> None:
+        if isinstance(message, Stage) and message.name in OPS:
+            note(f"measuring {message.name} between {num_ranks} ranks")
 
     outcome = run_ranks(
-        {"kind": "link", "request": request},
+        request,
         num_ranks=num_ranks,
         threads=max(1, cpu.usable_cores() // num_local_ranks),
         timeout_s=timeout_s,
         on_start=lambda _pid: None,
         on_message=hear,
     )
-    if outcome.result is None:
-        raise MeasurementError(f"the link could not be measured: {outcome.failure_detail}")
+    if not isinstance(outcome.result, LinkResult):
+        raise MeasurementError(f"the link could not be measured: {outcome.detail}")
     return _measured(outcome.result, device=device, num_ranks=num_ranks)
 
 
-def _measured(
-    result: Mapping[str, Any], *, device: Mapping[str, Any], num_ranks: int
-) -> MeasuredLink:
+def _measured(result: LinkResult, *, device: Devices, num_ranks: int) -> MeasuredLink:
     points = tuple(
         LinkPoint(
-            op=one["op"],
+            op=op,
             # A send is between two, however many stand by.
-            num_ranks=2 if one["op"] == "send" else num_ranks,
-            num_bytes=one["num_bytes"],
-            seconds=tuple(one["seconds"]),
+            num_ranks=2 if op == "send" else num_ranks,
+            num_bytes=one.num_bytes,
+            seconds=tuple(one.seconds),
         )
-        for one in result["points"]
+        for one in result.points
+        for op in OPS
+        if op == one.op
     )
     if not points:
-        missing = "; ".join(f"{op}: {words}" for op, words in result["missing"].items())
+        missing = "; ".join(f"{op}: {words}" for op, words in result.missing.items())
         raise MeasurementError(f"the backend has none of these operations ({missing})")
     bytes_per_s, latency_s, misfit_frac = fit(points)
     spread = median([point.iqr_s / 2 / point.median_s for point in points])
     return MeasuredLink(
-        device=str(device["label"]),
-        device_name=str(device["name"]),
+        device=device.label,
+        device_name=device.name,
         num_ranks=num_ranks,
-        backend=str(result["backend"]),
+        backend=result.backend,
         points=points,
-        missing=result["missing"],
+        missing=result.missing,
         bytes_per_s=bytes_per_s,
         latency_s=latency_s,
         misfit_frac=misfit_frac,

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from bench.devices.conditions import Conditions, violations_s, window_conditions
-from bench.devices.energy import window_energy
+from bench.devices.energy import Energy, window_energy
 from bench.devices.noise import cpu_noise
 from bench.devices.sampler import Sampler
 from bench.devices.telemetry import Baseline, Sample
 from bench.measure import validity
+from bench.measure.messages import TrialResult
 from bench.results.schema import Row
 
 
@@ -42,7 +42,7 @@ def observed_columns(
     observation: Observation,
     *,
     row: Row,
-    result: Mapping[str, Any],
+    result: TrialResult,
     usable_cores: int,
     has_energy: bool,
 ) -> tuple[Row, list[str]]:
@@ -53,7 +53,7 @@ def observed_columns(
     """
     if observation.sampler is None:
         return {}, []
-    start_s, end_s = float(result["window_start_s"]), float(result["window_end_s"])
+    start_s, end_s = result.window_start_s, result.window_end_s
     samples = observation.sampler.samples
     noise = cpu_noise(
         observation.sampler.snapshots, start_s=start_s, end_s=end_s, num_cores=usable_cores
@@ -66,14 +66,21 @@ def observed_columns(
         "major_faults_per_s": noise.major_faults_per_s,
     }
     reasons: list[str] = []
-    if "smoke" not in result["reasons"]:
+    if "smoke" not in result.reasons:
         reasons += validity.cpu_reasons(
             foreign_frac=noise.foreign_cpu_frac, steal_frac=noise.steal_frac
         )
     if samples:
         if has_energy:
-            columns |= _energy_columns(row, samples, observation, start_s=start_s, end_s=end_s)
-            reasons += ["energy_unvalidated"] if columns.pop("_unvalidated", False) else []
+            energy = window_energy(
+                samples,
+                start_s=start_s,
+                end_s=end_s,
+                idle_power_w=idle_power_w(samples, observation.stage_times_s),
+                scope=observation.scope,
+            )
+            columns |= _energy_columns(row, energy)
+            reasons += ["energy_unvalidated"] if energy.is_unvalidated else []
         conditions = window_conditions(samples, start_s=start_s, end_s=end_s)
         columns |= {
             "temp_start_c": conditions.temp_start_c,
@@ -103,21 +110,7 @@ def _throttle_reasons(
     return ["thermal_throttle"] if is_hot or (conditions.throttle_frac or 0.0) > limit else []
 
 
-def _energy_columns(
-    row: Row,
-    samples: list[Sample],
-    observation: Observation,
-    *,
-    start_s: float,
-    end_s: float,
-) -> Row:
-    energy = window_energy(
-        samples,
-        start_s=start_s,
-        end_s=end_s,
-        idle_power_w=idle_power_w(samples, observation.stage_times_s),
-        scope=observation.scope,
-    )
+def _energy_columns(row: Row, energy: Energy) -> Row:
     items = row.get("items")
     # What was sampled is one device; the items of several are not its own.
     is_single = row.get("parallel") is None
@@ -135,7 +128,6 @@ def _energy_columns(
         "energy_scope": energy.energy_scope,
         "power_mean_w": energy.power_mean_w,
         "idle_power_w": energy.idle_power_w,
-        "_unvalidated": energy.is_unvalidated,
     }
 
 

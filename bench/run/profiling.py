@@ -7,16 +7,14 @@ without it.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from typing import Any
+
+import msgspec
 
 from bench.core.errors import BenchError
-from bench.hardware.loader import decode
-from bench.hardware.operators import Operators
-from bench.measure.request import TrialRequest
+from bench.measure.asking import ask
+from bench.measure.messages import TrialRequest
 from bench.results.operator_profiles import read_profiles, write_profile
 from bench.results.schema import USABLE, Row
 from bench.run.launch import child_environment
@@ -47,11 +45,11 @@ def record_profiles(session: Session, *, rows: Sequence[Row], note: Callable[[st
             continue
         note(f"{config.name}: profiling operators (not timed)")
         request = make_request(planned, trial=0, limits=session.plan.limits, facts=session.facts)
-        problem = _record(session, planned, replace(request, idle_s=0.0))
-        if problem is None:
+        try:
+            _record(session, planned, msgspec.structs.replace(request, idle_s=0.0))
             recorded += 1
-        else:
-            note(f"{config.name}: no operator profile: {problem}")
+        except BenchError as error:
+            note(f"{config.name}: no operator profile: {error}")
     return recorded
 
 
@@ -60,34 +58,19 @@ def _can_profile(planned: Planned) -> bool:
     return planned.refusal is None and config.layout.is_single and config.device != "fake"
 
 
-def _record(session: Session, planned: Planned, request: TrialRequest) -> str | None:
-    """Profile one configuration and store it; return what went wrong, or None."""
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "bench.measure.profile"],
-            input=request.to_json() + "\n",
-            capture_output=True,
-            text=True,
-            check=False,
-            env=child_environment(threads=request.threads),
-            timeout=session.plan.timeout_s,
-        )
-    except subprocess.TimeoutExpired:
-        return f"not finished after {session.plan.timeout_s:g} s"
-    lines = done.stdout.strip().splitlines()
-    if done.returncode != 0 or not lines:
-        return (done.stderr.strip().splitlines() or ["it printed nothing"])[-1][:300]
-    try:
-        profile = json.loads(lines[-1])
-        if "refused" in profile:
-            return str(profile["refused"])
-        decode(profile["operators"], into=list[Operators], what="profile")
-        write_profile(
-            session.store.path,
-            config_hash=planned.config_hash,
-            device=planned.config.device,
-            profile=profile,
-        )
-    except (BenchError, KeyError, TypeError, ValueError) as error:
-        return str(error)
-    return None
+def _record(session: Session, planned: Planned, request: TrialRequest) -> None:
+    """Profile one configuration and store it; `BenchError` says why there is none."""
+    profile = ask(
+        "bench.measure.profile",
+        request,
+        kind=dict[str, Any],
+        what="profiling ended",
+        environment=child_environment(threads=request.threads),
+        timeout_s=session.plan.timeout_s,
+    )
+    write_profile(
+        session.store.path,
+        config_hash=planned.config_hash,
+        device=planned.config.device,
+        profile=profile,
+    )

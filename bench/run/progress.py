@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 from bench.core.units import format_duration, format_number
+from bench.measure.messages import Stage, StepsSoFar
 from bench.results.schema import USABLE, Row
 from bench.run.plan import Planned
 
@@ -35,7 +35,7 @@ class Progress(Protocol):
     def trial_started(self, planned: Planned, *, trial: int, done: int, total: int) -> None:
         """Begin a trial; `total` is the most that may still come."""
 
-    def message(self, message: Mapping[str, Any]) -> None:
+    def message(self, message: Stage | StepsSoFar) -> None:
         """Take a message of the running trial."""
 
     def trial_ended(self, row: Row, *, duration_s: float) -> None:
@@ -93,7 +93,7 @@ class PlainProgress:
         self._name = _label(planned)
         self.note(f"[{done + 1}/{total}] {self._name} trial {trial + 1}{eta}")
 
-    def message(self, message: Mapping[str, Any]) -> None:
+    def message(self, message: Stage | StepsSoFar) -> None:
         """Say nothing: a log needs no running estimate."""
 
     def trial_ended(self, row: Row, *, duration_s: float) -> None:
@@ -115,7 +115,7 @@ class QuietProgress:
     def trial_started(self, planned: Planned, *, trial: int, done: int, total: int) -> None:
         """Say nothing."""
 
-    def message(self, message: Mapping[str, Any]) -> None:
+    def message(self, message: Stage | StepsSoFar) -> None:
         """Say nothing."""
 
     def trial_ended(self, row: Row, *, duration_s: float) -> None:
@@ -173,16 +173,13 @@ class BarProgress:
             left_s = max(0.0, left_s - spent_s)
             self._progress.update(self._task, eta=f"<= {format_duration(left_s)} left")
 
-    def message(self, message: Mapping[str, Any]) -> None:
+    def message(self, message: Stage | StepsSoFar) -> None:
         """Show the stage, or the running estimate."""
-        if message["event"] == "stage":
-            stage = STAGE_WORDS.get(message["name"], message["name"])
-            self._progress.update(self._task, stage=stage)
-        elif message["event"] == "progress":
-            step = format_duration(float(message["step_s"]))
-            self._progress.update(
-                self._task, stage=f"measuring: {message['steps']} steps, {step} each"
-            )
+        if isinstance(message, Stage):
+            stage = STAGE_WORDS.get(message.name, message.name)
+        else:
+            stage = f"measuring: {message.steps} steps, {format_duration(message.step_s)} each"
+        self._progress.update(self._task, stage=stage)
         self._show_eta()
 
     def trial_ended(self, row: Row, *, duration_s: float) -> None:

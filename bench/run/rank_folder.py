@@ -8,26 +8,24 @@ deaf to a polite request is ended too. Ranks also end when the parent does: all 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 
 class RankFolder:
     """Made on entry; gone, with every rank, on exit."""
 
-    def __init__(self, document: Mapping[str, Any]) -> None:
-        self._document = document
+    def __init__(self, request: bytes) -> None:
+        self._request = request
 
     def __enter__(self) -> Self:
         self.path = Path(tempfile.mkdtemp(prefix="bench-ranks-"))
-        (self.path / "request.json").write_text(json.dumps(self._document))
+        (self.path / "request.json").write_bytes(self._request)
         return self
 
     def open_pipe(self) -> tuple[int, int]:

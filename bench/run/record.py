@@ -15,6 +15,7 @@ from bench.core.nouns import Chip, Layout
 from bench.hardware.chip_limit import parse_chip_limit
 from bench.measure import validity
 from bench.measure.inspection import Inspection
+from bench.measure.messages import TrialResult
 from bench.results.schema import Row
 from bench.run.child import Outcome
 from bench.run.observation import Observation, observed_columns
@@ -55,13 +56,13 @@ def make_row(
     row |= {"threads": threads, "workers": workers}
     row |= {"rss_peak_bytes": outcome.rss_peak_bytes}
     reasons = list(planned.extra_reasons)
-    detail = outcome.failure_detail
-    if outcome.failure_code is not None:
-        reasons.append(outcome.failure_code)
-    if outcome.result is not None:
-        row |= outcome.result["row"]
-        reasons += outcome.result["reasons"]
-        detail = outcome.result["detail"]
+    detail = outcome.detail
+    if outcome.failure is not None:
+        reasons.append(outcome.failure.code)
+    if isinstance(outcome.result, TrialResult):
+        row |= outcome.result.row
+        reasons += outcome.result.reasons
+        detail = outcome.result.detail
         row |= _work_columns(row, planned, facts=facts)
         observed, observed_reasons = observed_columns(
             observation,

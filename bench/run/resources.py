@@ -9,7 +9,7 @@ from bench.core.nouns import Config
 from bench.devices import cpu
 from bench.hardware.chip_limit import parse_chip_limit
 from bench.measure.limits import Limits
-from bench.measure.request import TrialRequest, needs_ranks
+from bench.measure.messages import TrialRequest
 from bench.run.cluster import world_of
 from bench.run.plan import Planned
 from bench.run.record import Facts
@@ -40,7 +40,7 @@ def make_request(planned: Planned, *, trial: int, limits: Limits, facts: Facts) 
 
 def num_local_ranks(config: Config) -> int:
     """Processes of one trial that share this machine's cores."""
-    if not needs_ranks(config):
+    if not config.needs_ranks:
         return 1
     world = world_of(os.environ)
     return config.layout.devices if world is None else world.num_local_ranks

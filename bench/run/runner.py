@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from bench.core import statistics
 from bench.core.errors import MeasurementError
 from bench.measure import validity
+from bench.measure.messages import Failure
 from bench.results.schema import USABLE, Row
 from bench.results.store import Store, samples_path
 from bench.run.child import Outcome
@@ -211,7 +212,7 @@ class Runner:
                 on_message=self._progress.message,
             )
         except KeyboardInterrupt:
-            finish(Outcome(failure_code="interrupted", failure_detail="stopped by the user"))
+            finish(Outcome(failure=Failure(code="interrupted", detail="stopped by the user")))
             raise
         return finish(outcome)
 
@@ -237,7 +238,7 @@ class Runner:
             started_utc=utc_now(),
             threads=arm.planned.config.threads or self._facts.usable_cores,
             workers=arm.planned.config.workers or 0,
-            outcome=Outcome(failure_code=code, failure_detail=detail),
+            outcome=Outcome(failure=Failure(code=code, detail=detail)),
             observation=Observation(),
         )
         self._store.append(row)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from bench.core.nouns import Device
 from bench.devices.noise import take_snapshot
 from bench.devices.sampler import Sampler
 from bench.devices.telemetry import Baseline, Telemetry, open_telemetry
-from bench.measure.request import TrialRequest
+from bench.measure.messages import Stage, StepsSoFar, TrialRequest, TrialResult
 from bench.results.samples import append_samples
 from bench.results.schema import Row
 from bench.run.child import OnMessage, Outcome
@@ -80,9 +80,9 @@ def _run(
             observation.sampler = Sampler(telemetry, pid=pid, snapshot=snapshot)
             observation.sampler.start()
 
-    def note_stage(message: Mapping[str, Any]) -> None:
-        if message["event"] == "stage":
-            observation.stage_times_s[message["name"]] = time.monotonic()
+    def note_stage(message: Stage | StepsSoFar) -> None:
+        if isinstance(message, Stage):
+            observation.stage_times_s[message.name] = time.monotonic()
         on_message(message)
 
     try:
@@ -94,7 +94,8 @@ def _run(
 
 def keep_samples(path: Path, row: Row, outcome: Outcome, observation: Observation) -> None:
     """Add a measured trial's steps and telemetry to the run's samples."""
-    if outcome.result is None:
+    result = outcome.result
+    if not isinstance(result, TrialResult):
         return
     sampler = observation.sampler
     append_samples(
@@ -104,10 +105,10 @@ def keep_samples(path: Path, row: Row, outcome: Outcome, observation: Observatio
             "device": row["device"],
             "trial": row["trial"],
             "attempt": row["attempt"],
-            "window_start_s": outcome.result["window_start_s"],
-            "window_end_s": outcome.result["window_end_s"],
+            "window_start_s": result.window_start_s,
+            "window_end_s": result.window_end_s,
             "stage_times_s": observation.stage_times_s,
-            **outcome.result["samples"],
+            **msgspec.to_builtins(result.samples),
             "telemetry": _telemetry_series(sampler) if sampler is not None else None,
         },
     )

@@ -21,7 +21,7 @@ from bench import discovery
 from bench.core.nouns import Config
 from bench.measure.clock import HostClock
 from bench.measure.limits import PROFILES
-from bench.measure.request import TrialRequest
+from bench.measure.messages import TrialRequest
 from bench.measure.window import measured_enough, run_window
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,6 +12,7 @@ from bench.hardware.collectives import Group
 from bench.hardware.cost import CostModel
 from bench.hardware.formulas import num_steps, wire_factor
 from bench.hardware.topology import parse_topology
+from bench.measure.messages import Devices
 from bench.run.cluster import World
 from bench.run.link_measure import OPS, LinkPoint, fit, num_ranks_for, sizes_up_to
 
@@ -114,12 +115,12 @@ def test_sizes_end_at_the_largest() -> None:
 
 
 def test_number_of_ranks_is_that_of_the_devices_here() -> None:
-    gpus = {"label": "cuda:0", "count": 4}
+    gpus = Devices(label="cuda:0", name="one", count=4)
     assert num_ranks_for(gpus, devices=None, world=None) == 4
     assert num_ranks_for(gpus, devices=2, world=None) == 2
     with pytest.raises(UsageError, match="must be from 2 to 4"):
         num_ranks_for(gpus, devices=8, world=None)
-    one = {"label": "cuda:0", "count": 1}
+    one = Devices(label="cuda:0", name="one", count=1)
     with pytest.raises(UsageError, match="cuda:0 is the only one here"):
         num_ranks_for(one, devices=None, world=None)
     world = World(rank=0, num_ranks=16, num_local_ranks=1)

@@ -8,7 +8,7 @@ import torch
 from bench import discovery
 from bench.core.nouns import Config
 from bench.measure.limits import PROFILES
-from bench.measure.request import TrialRequest
+from bench.measure.messages import TrialRequest
 from bench.measure.torch_engine import TorchEngine
 
 

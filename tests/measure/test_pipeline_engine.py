@@ -19,8 +19,8 @@ from bench.hardware.collectives import Cost, Group, Op
 from bench.measure import summary
 from bench.measure.clock import FakeClock, HostClock
 from bench.measure.limits import Limits
+from bench.measure.messages import TrialRequest
 from bench.measure.pipeline_engine import PipelineEngine, simulate_window
-from bench.measure.request import TrialRequest
 from bench.measure.stage_clock import EventStageClock, HostStageClock
 from bench.measure.staged_step import StagedStep, StageFacts, stages_of
 from bench.measure.steps import TrainStep

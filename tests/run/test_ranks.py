@@ -16,7 +16,7 @@ from bench import discovery
 from bench.core.nouns import Config, Layout
 from bench.devices import cpu
 from bench.measure.limits import PROFILES
-from bench.measure.request import TrialRequest, needs_ranks
+from bench.measure.messages import TrialRequest, TrialResult
 from bench.run.child import Outcome
 from bench.run.launch import run_trial
 
@@ -72,12 +72,12 @@ def is_alive(pid: int) -> bool:
 
 def test_replicas_start_alike_see_other_data_and_stop_together(tmp_path: Path) -> None:
     outcome = outcome_of(request_for(tmp_path))
-    assert outcome.result is not None, outcome.failure_detail
+    assert isinstance(outcome.result, TrialResult), outcome.detail
     first, second = seen_by(tmp_path)
     assert first["weight"] == second["weight"]
     assert first["batch"] != second["batch"]
     assert first["steps"] == second["steps"] >= 3, "a collective more would have hung"
-    row = outcome.result["row"]
+    row = outcome.result.row
     assert row["items"] == 2 * 4 * row["steps"], "both replicas' items count"
     assert row["flops_per_item"] == 6.0 * 64
     assert row["rss_peak_bytes"] > 10**7
@@ -89,9 +89,9 @@ def test_replicas_start_alike_see_other_data_and_stop_together(tmp_path: Path) -
 
 def test_wrong_output_of_any_rank_makes_the_trial_invalid(tmp_path: Path) -> None:
     outcome = outcome_of(request_for(tmp_path, fault="nan"))
-    assert outcome.result is not None, outcome.failure_detail
-    assert "nonfinite" in outcome.result["reasons"]
-    assert "rank 1: loss went from nan" in outcome.result["detail"]
+    assert isinstance(outcome.result, TrialResult), outcome.detail
+    assert "nonfinite" in outcome.result.reasons
+    assert "rank 1: loss went from nan" in outcome.result.detail
 
 
 @pytest.mark.parametrize(
@@ -106,17 +106,17 @@ def test_failure_of_a_rank_is_the_trials_and_names_it(
     fault: str, code: str, words: str, tmp_path: Path
 ) -> None:
     outcome = outcome_of(request_for(tmp_path, fault=fault))
-    assert (outcome.result, outcome.failure_code) == (None, code)
-    assert words in outcome.failure_detail
+    assert outcome.failure is not None and outcome.failure.code == code
+    assert words in outcome.detail
     if fault == "kill":
-        assert outcome.failure_detail.endswith("; last line: the last words")
+        assert outcome.detail.endswith("; last line: the last words")
     assert not [one for one in seen_by(tmp_path) if is_alive(one["pid"])]
 
 
 def test_rank_that_hangs_and_is_deaf_is_ended_at_the_timeout(tmp_path: Path) -> None:
     request = request_for(tmp_path, fault="hang_stubbornly")
     outcome = outcome_of(request, timeout_s=15.0)
-    assert outcome.failure_code == "timeout"
+    assert outcome.failure is not None and outcome.failure.code == "timeout"
     assert len(seen_by(tmp_path)) == 2, "both were under way"
     assert not [one for one in seen_by(tmp_path) if is_alive(one["pid"])]
 
@@ -165,8 +165,8 @@ def test_fake_emulated_and_single_devices_need_no_ranks(tmp_path: Path) -> None:
     from dataclasses import replace
 
     config = request_for(tmp_path).config
-    assert needs_ranks(config)
-    assert needs_ranks(replace(config, layout=replace(config.layout, mode="throttled")))
-    assert not needs_ranks(replace(config, layout=replace(config.layout, mode="emulated")))
-    assert not needs_ranks(replace(config, layout=Layout()))
-    assert not needs_ranks(replace(config, device="fake"))
+    assert config.needs_ranks
+    assert replace(config, layout=replace(config.layout, mode="throttled")).needs_ranks
+    assert not replace(config, layout=replace(config.layout, mode="emulated")).needs_ranks
+    assert not replace(config, layout=Layout()).needs_ranks
+    assert not replace(config, device="fake").needs_ranks

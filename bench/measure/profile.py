@@ -36,8 +36,6 @@ _OPTIMIZER = "Optimizer.step"
 
 def profile_request(request: TrialRequest) -> dict[str, Any]:
     """Build the configuration, profile some of its steps, count one; return the profile."""
-    if request.cpu_ids and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, request.cpu_ids)
     engine = TorchEngine(request, on_stage=lambda _stage: None)
     engine.build()
     for _ in range(WARM_STEPS):
@@ -150,5 +148,11 @@ def with_times(
     return timed
 
 
+def _pinned(request: TrialRequest) -> dict[str, Any]:
+    if request.cpu_ids and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, request.cpu_ids)
+    return profile_request(request)
+
+
 if __name__ == "__main__":
-    answer(profile_request, TrialRequest)
+    answer(_pinned, TrialRequest)

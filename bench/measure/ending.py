@@ -60,7 +60,7 @@ def failure_of(error: Exception, *, device: str) -> Failure:
         from bench.devices.host_findings import TORCHVISION_FIX, torchvision_mismatch
 
         if (mismatch := torchvision_mismatch()) is not None:
-            return {"code": "error", "detail": f"{mismatch}; {TORCHVISION_FIX}"}
+            return Failure(code="error", detail=f"{mismatch}; {TORCHVISION_FIX}")
     lacks_operator = isinstance(error, NotImplementedError) or "not implemented for" in text
     return Failure(code="unsupported_op" if lacks_operator else "error", detail=detail)
 

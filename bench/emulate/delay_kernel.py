@@ -10,9 +10,10 @@ that takes none. Launching takes some microseconds of the host, as launching any
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from bench.emulate.gpu_kernel import GpuKernels
+from bench.emulate.recording import Resolve
+from bench.emulate.serial_link import NUM_LINKS
 
 THREADS = 512
 """Of each block that holds; NCCL uses 512 to 640 (https://github.com/NVIDIA/nccl, common.h)."""
@@ -92,40 +93,32 @@ extern "C" __global__ void hold(const unsigned long long* stamps, long long slot
 
 
 class DelayKernels:
-    """The compiled kernels; a slot is an index into `stamps`, of which `reserve` writes three."""
+    """The compiled kernels and the stamps of a step; `reserve` writes three from its slot on."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, capacity: int) -> None:
         self._kernels = GpuKernels(SOURCE, device=device)
         self._device = device
+        self._stamps = torch.zeros(capacity, dtype=torch.int64, device=device)
+        free = torch.zeros(NUM_LINKS, dtype=torch.int64, device=device)
+        self._free = [free[index : index + 1] for index in range(NUM_LINKS)]
         self._traffic = torch.zeros(0, device=device)
         self._moved = torch.zeros(1, dtype=torch.int64, device=device)
         self._asked_bytes = 0
 
-    def stamp(self, stamps: Tensor, slot: int, *, stream: torch.cuda.Stream) -> None:
+    def stamp(self, slot: int, *, stream: torch.cuda.Stream) -> None:
         """Write the time at which `stream` gets here."""
-        self._kernels.launch("stamp", stamps, slot, stream=stream)
+        self._kernels.launch("stamp", self._stamps, slot, stream=stream)
 
     def reserve(
-        self,
-        free: Tensor,
-        stamps: Tensor,
-        slot: int,
-        *,
-        duration_s: float,
-        stream: torch.cuda.Stream,
+        self, slot: int, *, level: int, duration_s: float, stream: torch.cuda.Stream
     ) -> None:
-        """Take the link whose clock is `free`; writes when asked, begin and end."""
+        """Take the link of this level; writes when asked, begin and end."""
         duration_ns = round(duration_s * 1e9)
-        self._kernels.launch("reserve", free, stamps, slot, duration_ns, stream=stream)
+        free = self._free[level]
+        self._kernels.launch("reserve", free, self._stamps, slot, duration_ns, stream=stream)
 
     def hold(
-        self,
-        stamps: Tensor,
-        slot: int,
-        *,
-        units: int,
-        traffic_bytes: float,
-        stream: torch.cuda.Stream,
+        self, slot: int, *, units: int, traffic_bytes: float, stream: torch.cuda.Stream
     ) -> None:
         """Hold `stream` until the end that `reserve` wrote, on `units` compute units."""
         num_bytes = round(traffic_bytes) if units else 0
@@ -135,7 +128,7 @@ class DelayKernels:
             torch.cuda.synchronize(self._device)  # zeroed on another stream
         self._kernels.launch(
             "hold",
-            stamps,
+            self._stamps,
             slot,
             self._traffic,
             num_bytes,
@@ -144,6 +137,12 @@ class DelayKernels:
             block=THREADS if units else 1,
             stream=stream,
         )
+
+    def seconds(self, num_slots: int) -> Resolve:
+        """Return what resolves the moments of the step that has ended; the device is through."""
+        stamps_ns: list[int] = self._stamps[:num_slots].tolist()
+        # Integers first: nanoseconds since 1970 are more than a float can tell apart.
+        return lambda moment: (stamps_ns[int(moment)] - stamps_ns[0]) * 1e-9
 
     def take_traffic(self) -> tuple[int, int]:
         """Return bytes asked for and bytes moved since the last call; waits for the device."""

@@ -1,25 +1,29 @@
-"""The modelled link on an NVIDIA GPU: streams wait on the device, the host never.
+"""The modelled link on an accelerator: streams wait on the device, the host never.
 
 As NCCL does it: an asynchronous collective runs on a stream of its own behind the caller's, a
 synchronous one on the caller's stream itself, since FSDP calls inside its own streams and records
-events behind; futures are complete at once, in stream order. Each collective is two kernels, one
-that takes the link and one that holds the stream until its end; moving data lies between, inside
-the modelled time. Marks of a recorded step are stamped by tiny kernels on the compute stream.
+events behind; futures are complete at once, in stream order. Its clock stamps moments of streams.
+On an NVIDIA GPU that is kernels, and each collective is two: one that takes the link and one that
+holds the stream until its end, with the moving of data between, inside the modelled time. A link
+that is only recorded takes no time, and events serve, on any accelerator.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from bench.core.errors import MeasurementError
+from bench.devices.torch_adapter import adapter_for
 from bench.emulate.delay_kernel import DelayKernels
+from bench.emulate.event_clock import EventClock
 from bench.emulate.host_link import Move, note_drain
 from bench.emulate.recording import Issued, Moment, Recorder, Resolve
 from bench.emulate.serial_link import NUM_LINKS, level_of
@@ -35,40 +39,69 @@ _TRAFFIC_ELSE = 2.0
 """What is read once and written once."""
 
 
+class StreamClock(Protocol):
+    """Stamps moments of streams into slots, and holds streams; slot 0 is a step's begin."""
+
+    def stamp(self, slot: int, *, stream: Any) -> None:
+        """Note the time at which `stream` gets here."""
+
+    def reserve(self, slot: int, *, level: int, duration_s: float, stream: Any) -> None:
+        """Take the link of this level; notes when asked, begin and end, in three slots."""
+
+    def hold(self, slot: int, *, units: int, traffic_bytes: float, stream: Any) -> None:
+        """Hold `stream` until the end that `reserve` noted, on `units` compute units."""
+
+    def seconds(self, num_slots: int) -> Resolve:
+        """Return what resolves the moments of the step that has ended; the device is through."""
+
+    def take_traffic(self) -> tuple[int, int]:
+        """Return bytes asked for and bytes moved since the last call; waits for the device."""
+
+
 class DeviceLink:
-    """Carries collectives over modelled links, on the device's clock."""
+    """Carries collectives over modelled links, on the device's clock.
+
+    `is_timed` holds streams as long as collectives take; else steps are only recorded.
+    """
 
     resolution_s = RESOLUTION_S
 
-    def __init__(self, device: torch.device, *, recorder: Recorder) -> None:
-        index = torch.cuda.current_device() if device.index is None else device.index
-        torch.cuda.set_device(index)
-        self.device = torch.device("cuda", index)
+    def __init__(self, device: torch.device, *, recorder: Recorder, is_timed: bool = True) -> None:
+        index = torch.accelerator.current_device_index() if device.index is None else device.index
+        torch.accelerator.set_device_index(index)
+        self.device = torch.device(device.type, index)
         self.recorder = recorder
-        self._kernels = DelayKernels(self.device)
-        self._stamps = torch.zeros(3 * _CAPACITY, dtype=torch.int64, device=self.device)
-        free = torch.zeros(NUM_LINKS, dtype=torch.int64, device=self.device)
-        self._free = [free[index : index + 1] for index in range(NUM_LINKS)]
+        # FSDP takes streams from there too; MPS has none there, and one in all.
+        module: Any = torch.get_device_module(self.device)
+        self._current_stream = getattr(module, "current_stream", torch.accelerator.current_stream)
+        self._inside = getattr(module, "stream", nullcontext)
+        self._lane = self._current()
+        make_stream = getattr(module, "Stream", None)
         # One for each link, as NCCL has one for each group: the links do not wait for each other.
         self._streams = [
-            torch.cuda.Stream(self.device, priority=-1)  # type: ignore[no-untyped-call]
+            self._lane if make_stream is None else make_stream(self.device, priority=-1)
             for _ in range(NUM_LINKS)
         ]
-        self._lane = torch.cuda.current_stream(self.device)
+        self._clock: StreamClock
+        if is_timed:
+            self._clock = DelayKernels(self.device, capacity=3 * _CAPACITY)
+        else:
+            self._clock = EventClock(adapter_for(str(self.device)), inside=self._inside)
         self._slots = itertools.count()
-        self._watch = StreamWatch(stamp=self.stamp)
+        self._watch = StreamWatch(stamp=self.stamp, stream_class=make_stream)
         self._units = 0
-        torch.cuda.synchronize(self.device)
+        self._nothing = torch.zeros(1, device=self.device)
+        self._synchronize()
 
     @property
     def is_on_lane(self) -> bool:
         """Whether the current stream is the one on which the step computes."""
-        return self._current() == self._lane
+        return bool(self._current() == self._lane)
 
-    def stamp(self, stream: torch.cuda.Stream) -> int:
+    def stamp(self, stream: Any) -> int:
         """Note when `stream` gets here; returns the number of the stamp."""
         slot = self._slot()
-        self._kernels.stamp(self._stamps, slot, stream=stream)
+        self._clock.stamp(slot, stream=stream)
         return slot
 
     def now(self) -> Moment:
@@ -77,7 +110,7 @@ class DeviceLink:
 
     def begin_step(self) -> None:
         """Take the caller's stream as the one that computes."""
-        torch.cuda.synchronize(self.device)  # whatever still holds has slots, which begin anew
+        self._synchronize()  # whatever still holds has slots, which begin anew
         self._lane = self._current()
         self._slots = itertools.count()
         self._watch.begin(self._lane)
@@ -91,10 +124,8 @@ class DeviceLink:
                 f"the step has {num_used} moments to record, of at most {_CAPACITY}; "
                 "run it with fewer micro-batches"
             )
-        torch.cuda.synchronize(self.device)
-        stamps_ns: list[int] = self._stamps[: 3 * num_used].tolist()
-        # Integers first: nanoseconds since 1970 are more than a float can tell apart.
-        return lambda moment: (stamps_ns[int(moment)] - stamps_ns[0]) * 1e-9
+        self._synchronize()
+        return self._clock.seconds(3 * num_used)
 
     def set_contention(self, units: int) -> None:
         """Hold with `units` blocks and with memory traffic; 0: with one thread and none."""
@@ -102,7 +133,7 @@ class DeviceLink:
 
     def take_traffic(self) -> tuple[int, int]:
         """Return bytes that contention asked for, and that were moved, since the last call."""
-        return self._kernels.take_traffic()
+        return self._clock.take_traffic()
 
     def carry(
         self,
@@ -122,16 +153,10 @@ class DeviceLink:
             arrived = self.stamp(current)
         if is_async:
             stream.wait_stream(current)
-        with torch.cuda.stream(stream):
+        with self._inside(stream):
             slot = self._slot()
             if issued.modelled_s > 0 or is_recording:
-                self._kernels.reserve(
-                    self._free[level],
-                    self._stamps,
-                    slot,
-                    duration_s=issued.modelled_s,
-                    stream=stream,
-                )
+                self._clock.reserve(slot, level=level, duration_s=issued.modelled_s, stream=stream)
             real = None if move is None else move()
             if real is not None:
                 real.wait()
@@ -139,10 +164,10 @@ class DeviceLink:
                 self._hold(issued, slot=slot, stream=stream)
             future: torch.futures.Future[list[Tensor]] = torch.futures.Future(devices=[self.device])
             # To wait for a future is to wait for the devices of its tensors: a barrier has none.
-            future.set_result(outputs or [self._free[level]])
-        if is_async:
+            future.set_result(outputs or [self._nothing])
+        if stream != current:
             for tensor in touched():
-                if tensor.is_cuda:
+                if tensor.device == self.device:
                     tensor.record_stream(stream)
         if is_recording:
             # A side stream in which FSDP calls gets here only behind its last collective, and the
@@ -157,9 +182,8 @@ class DeviceLink:
             self._watch.issued_on(stream, issued)
         return DeviceWork(self, issued, outputs=outputs, future=future)
 
-    def _hold(self, issued: Issued, *, slot: int, stream: torch.cuda.Stream) -> None:
-        self._kernels.hold(
-            self._stamps,
+    def _hold(self, issued: Issued, *, slot: int, stream: Any) -> None:
+        self._clock.hold(
             slot,
             units=self._units,
             traffic_bytes=issued.num_bytes * _TRAFFIC_PER_BYTE.get(issued.op, _TRAFFIC_ELSE),
@@ -177,10 +201,17 @@ class DeviceLink:
     def close(self) -> None:
         """Wait for what is under way."""
         self._watch.end()
-        torch.cuda.synchronize(self.device)
+        self._synchronize()
 
-    def _current(self) -> torch.cuda.Stream:
-        return torch.cuda.current_stream(self.device)
+    def synchronize_stream(self) -> None:
+        """Let the host wait for the current stream."""
+        self._current().synchronize()
+
+    def _current(self) -> Any:
+        return self._current_stream(self.device)
+
+    def _synchronize(self) -> None:
+        torch.accelerator.synchronize(self.device)
 
     def _slot(self) -> int:
         return 3 * (next(self._slots) % _CAPACITY)
@@ -207,7 +238,7 @@ class DeviceWork(dist.Work):
         """Make the current stream wait; the host goes on."""
         self._link.wait_noted(self._issued, wait=self._future.wait)
         if self._issued.op == "barrier":  # the one for which NCCL blocks the host
-            torch.cuda.current_stream(self._link.device).synchronize()
+            self._link.synchronize_stream()
         return True
 
     def get_future(self) -> torch.futures.Future[list[Tensor]]:

@@ -29,14 +29,19 @@ class Modelled(Protocol):
 
 
 class Emulation:
-    """A running process group over a modelled link, until `close`."""
+    """A running process group over a modelled link, until `close`.
 
-    def __init__(self, *, num_ranks: int, model: Modelled, device: torch.device) -> None:
+    Without `is_timed` an accelerator's steps are only recorded, and the model must take no time.
+    """
+
+    def __init__(
+        self, *, num_ranks: int, model: Modelled, device: torch.device, is_timed: bool = True
+    ) -> None:
         self.num_ranks = num_ranks
         self.model = model
         self.device = device
         self.recorder = Recorder()
-        self.link = _link_for(device, recorder=self.recorder)
+        self.link = _link_for(device, recorder=self.recorder, is_timed=is_timed)
         self._compiler_bandwidths: dict[str, Any] = {}
 
     @property
@@ -114,14 +119,15 @@ class Emulation:
         self.link.close()
 
 
-def _link_for(device: torch.device, *, recorder: Recorder) -> Any:
+def _link_for(device: torch.device, *, recorder: Recorder, is_timed: bool) -> Any:
     if device.type == "cpu":
         return HostLink(recorder)
-    if device.type == "cuda" and torch.version.cuda:
-        from bench.emulate.device_link import DeviceLink
+    if is_timed and not (device.type == "cuda" and torch.version.cuda):
+        named = "ROCm" if device.type == "cuda" else device.type
+        raise UsageError(
+            f"a link cannot be emulated on {named}: it takes a CPU or an NVIDIA GPU, whose clock a "
+            "kernel can read; use --mode simulated"
+        )
+    from bench.emulate.device_link import DeviceLink
 
-        return DeviceLink(device, recorder=recorder)
-    raise UsageError(
-        f"a link cannot be emulated on {device.type}: it takes a CPU or an NVIDIA GPU, whose "
-        "clock a kernel can read; try --mode simulated"
-    )
+    return DeviceLink(device, recorder=recorder, is_timed=is_timed)

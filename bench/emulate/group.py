@@ -50,8 +50,8 @@ class ModelledGroup(dist.ProcessGroup):
         options.error_on_collective = True
         inner = fake._create_internal(rank, len(ranks), options)
         custom = dist.ProcessGroup.BackendType.CUSTOM
-        for device in ("cpu", "cuda"):
-            self._register_backend(torch.device(device), custom, inner)
+        for device_type in {"cpu", emulation.device.type}:
+            self._register_backend(torch.device(device_type), custom, inner)
         self._set_default_backend(custom)
 
     def getBackendName(self) -> str:  # noqa: N802  (the name that C++ asks for)
@@ -155,14 +155,14 @@ def group_class() -> type[ModelledGroup]:
 
 
 @cache
-def register_backends() -> None:
-    """Make torch know the backends; for the process's whole life."""
+def register_backends(device_type: str) -> None:
+    """Make torch know the backends for a type and the CPU; for the process's whole life."""
     for name in (EMULATED, THROTTLED):
         dist.Backend.register_backend(
             name,
             _create_group,
             extended_api=True,
-            devices=["cpu", "cuda"],  # a text here is taken apart into letters
+            devices=sorted({"cpu", device_type}),  # a text here is taken apart into letters
         )
 
 
@@ -178,13 +178,16 @@ def _create_group(options: Any, emulation: Emulation | None) -> dist.ProcessGrou
     )
 
 
-def start_emulation(*, num_ranks: int, model: Modelled, device: torch.device) -> Emulation:
+def start_emulation(
+    *, num_ranks: int, model: Modelled, device: torch.device, is_timed: bool = True
+) -> Emulation:
     """Make torch's default group in this process: rank 0 is real, the others are virtual.
 
-    Raises UsageError where a link cannot be emulated on `device`.
+    Without `is_timed` steps are recorded, on a model that takes no time. Raises UsageError where a
+    link cannot be emulated on `device`.
     """
-    emulation = Emulation(num_ranks=num_ranks, model=model, device=device)
-    register_backends()
+    emulation = Emulation(num_ranks=num_ranks, model=model, device=device, is_timed=is_timed)
+    register_backends(device.type)
     dist.init_process_group(
         EMULATED, store=HashStore(), rank=0, world_size=num_ranks, pg_options=emulation
     )

@@ -19,9 +19,10 @@ from bench.emulate.recording import Issued
 class StreamWatch:
     """Notes waits of one stream for events behind collectives, between `begin` and `end`."""
 
-    def __init__(self, *, stamp: Callable[[Any], int], stream_class: Any = None) -> None:
+    def __init__(self, *, stamp: Callable[[Any], int], stream_class: Any) -> None:
         self._stamp = stamp
-        self._class: Any = torch.cuda.Stream if stream_class is None else stream_class
+        # Methods of torch's own class cannot be replaced; a backend of one stream has no other.
+        self._class: Any = None if stream_class is torch.Stream else stream_class
         self._originals: tuple[Any, Any] | None = None
         self._last: dict[Any, Issued] = {}
         self._behind: dict[int, tuple[Any, Issued]] = {}
@@ -33,6 +34,8 @@ class StreamWatch:
     def begin(self, lane: Any) -> None:
         """Watch what `lane` waits for."""
         self.end()
+        if self._class is None:
+            return
         record, wait = self._class.record_event, self._class.wait_event
         self._originals = (record, wait)
 

@@ -65,7 +65,7 @@ def start_throttle(
         )
     size = int(os.environ["WORLD_SIZE"]) if num_ranks is None else num_ranks
     throttle = Throttle(num_ranks=size, model=model, device=device)
-    register_backends()
+    register_backends(device.type)
     if store is None:
         dist.init_process_group(THROTTLED, pg_options=throttle)
     else:

@@ -198,8 +198,13 @@ def open_link(config: Config, *, device: torch.device, ranks: Ranks | None) -> M
         return ModelledLink(config, emulation=emulation, model=model)
     from bench.emulate.group import start_emulation
 
-    carried = model if layout.mode == "emulated" else _Free(model)
-    emulation = start_emulation(num_ranks=layout.devices, model=carried, device=device)
+    is_timed = layout.mode == "emulated"
+    emulation = start_emulation(
+        num_ranks=layout.devices,
+        model=model if is_timed else _Free(model),
+        device=device,
+        is_timed=is_timed,
+    )
     return ModelledLink(config, emulation=emulation, model=model)
 
 

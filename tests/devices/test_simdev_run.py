@@ -162,6 +162,22 @@ def test_real_files_pass_through_a_loader_process_in_channels_last(real_files: R
     assert real_files["data_wait_frac"] >= 0
 
 
+def test_steps_of_several_devices_are_simulated_on_any_accelerator(
+    simdev_env: dict[str, str], tmp_path: Path
+) -> None:
+    flags = ("--devices", "2", "--parallel", "ddp,fsdp", "--link", "10gbe", "--mode", "simulated")
+    ran = run("llm-train", *flags, env=simdev_env, out=tmp_path)
+    assert (ran.code, len(ran.rows)) == (0, 2)
+    for row in ran.rows:
+        assert (row["status"], row["mode"]) == ("WARN", "simulated"), row
+        assert row["comm_ops"] >= 1 and row["comm_total_ms"] > 0
+        assert row["step_high_ms"] >= row["step_low_ms"] >= row["compute_step_ms"] > 1
+    ran = run("llm-train", *flags[:-1], "emulated", env=simdev_env, out=tmp_path)
+    assert ran.code == 4
+    assert "cannot be emulated on simdev" in ran.rows[0]["detail"]
+    assert "use --mode simulated" in ran.rows[0]["detail"]
+
+
 # Vendors' quirks ----------------------------------------------------------------------------------
 
 

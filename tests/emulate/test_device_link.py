@@ -14,6 +14,7 @@ import torch.distributed as dist
 from bench.core.errors import MeasurementError
 from bench.emulate import device_link
 from bench.emulate.group import start_emulation
+from bench.emulate.serial_link import NUM_LINKS
 from bench.emulate.simulate import replay
 from tests.emulate.fixed_model import FixedModel
 
@@ -46,20 +47,26 @@ class Stream:
 class Kernels:
     """Does to a stream's time what the kernels do."""
 
-    def __init__(self, device):
+    def __init__(self, device, *, capacity):
         self.held = []
+        self.stamps = {}
+        self.free = [0] * NUM_LINKS
 
-    def stamp(self, stamps, slot, *, stream):
-        stamps[slot] = stream.ns
+    def stamp(self, slot, *, stream):
+        self.stamps[slot] = stream.ns
 
-    def reserve(self, free, stamps, slot, *, duration_s, stream):
-        start = max(stream.ns, int(free))
-        free.fill_(start + round(duration_s * 1e9))
-        stamps[slot], stamps[slot + 1], stamps[slot + 2] = stream.ns, start, int(free)
+    def reserve(self, slot, *, level, duration_s, stream):
+        start = max(stream.ns, self.free[level])
+        self.free[level] = end = start + round(duration_s * 1e9)
+        self.stamps |= {slot: stream.ns, slot + 1: start, slot + 2: end}
 
-    def hold(self, stamps, slot, *, units, traffic_bytes, stream):
+    def hold(self, slot, *, units, traffic_bytes, stream):
         self.held.append((units, traffic_bytes))
-        stream.ns = max(stream.ns, int(stamps[slot + 2]))
+        stream.ns = max(stream.ns, self.stamps[slot + 2])
+
+    def seconds(self, num_slots):
+        stamps = dict(self.stamps)
+        return lambda slot: (stamps[slot] - stamps[0]) * 1e-9
 
 
 class Device:
@@ -86,18 +93,19 @@ class Device:
             def done(self):
                 return True
 
+        module = SimpleNamespace(
+            Stream=Stream, current_stream=lambda device: self.current, stream=self.inside
+        )
         self.torch = SimpleNamespace(
-            cuda=SimpleNamespace(
-                Stream=Stream,
-                current_device=lambda: 0,
-                set_device=lambda index: None,
+            accelerator=SimpleNamespace(
+                current_device_index=lambda: 0,
+                set_device_index=lambda index: None,
                 synchronize=lambda device: None,
-                current_stream=lambda device: self.current,
-                stream=self.inside,
+                current_stream=None,
             ),
+            get_device_module=lambda device: module,
             device=torch.device,
-            int64=torch.int64,
-            zeros=lambda size, dtype, device: torch.zeros(size, dtype=dtype),
+            zeros=lambda size, device: torch.zeros(size),
             futures=SimpleNamespace(Future=Future),
         )
 
@@ -113,7 +121,6 @@ def device(monkeypatch) -> Device:
     made = Device()
     monkeypatch.setattr(device_link, "torch", made.torch)
     monkeypatch.setattr(device_link, "DelayKernels", Kernels)
-    monkeypatch.setattr("bench.emulate.stream_watch.torch", made.torch)
     return made
 
 
@@ -200,7 +207,7 @@ def test_units_and_traffic_are_asked_of_the_kernel(emulation, device):
     all_reduce()
     emulation.set_contention(16)
     all_reduce()
-    held = emulation.link._kernels.held
+    held = emulation.link._clock.held
     assert [units for units, _ in held] == [0, 16]
     assert held[1][1] == 16 * 3.5
 
@@ -224,8 +231,70 @@ def test_a_free_collective_launches_nothing(device):
     before_ns = device.current.ns
     all_reduce(async_op=True).wait()
     assert device.current.ns == before_ns
-    assert running.link._kernels.held == []
+    assert running.link._clock.held == []
     running.close()
+
+
+class Event:
+    """An event of torch's, as an adapter makes it."""
+
+    def __init__(self, device):
+        self._device = device
+
+    def record(self):
+        self.ns = self._device.current.ns
+
+    def elapsed_ms(self, end):
+        return (end.ns - self.ns) / 1e6
+
+
+def recorded_link(device, monkeypatch, *, make_event):
+    adapter = SimpleNamespace(make_event=make_event, synchronize=lambda: None)
+    monkeypatch.setattr(device_link, "adapter_for", lambda label: adapter)
+    running = start_emulation(num_ranks=4, model=FixedModel(0.0), device=torch.device("cpu"))
+    running.link.close()
+    recorder = running.recorder
+    running.link = device_link.DeviceLink(torch.device("xpu"), recorder=recorder, is_timed=False)
+    return running
+
+
+def test_a_recorded_step_is_that_of_the_timed_one_without_its_link(device, monkeypatch):
+    running = recorded_link(device, monkeypatch, make_event=lambda: Event(device))
+    side = Stream()
+    running.begin_step()
+    device.current.compute()
+    side.wait_stream(device.current)
+    with device.inside(side):
+        all_reduce()
+        event = side.record_event()
+    device.current.compute()
+    device.current.wait_event(event)
+    device.current.compute()
+    work = all_reduce(async_op=True)
+    device.current.compute()
+    work.wait()
+    trace = running.end_step().trace
+    running.close()
+    assert marks(trace) == [
+        ("issue", 0, 0.004, 0.004),
+        ("wait", 0, 0.008, 0.008),
+        ("issue", 1, 0.012, 0.012),
+        ("wait", 1, 0.016, 0.016),
+    ]
+    told = replay(trace, model=FixedModel(MODELLED_S), is_free=True)
+    assert (told.compute_s, told.step_s) == pytest.approx((0.016, 0.028))
+
+
+def test_where_events_keep_no_time_the_host_does_after_a_wait(device, monkeypatch):
+    running = recorded_link(device, monkeypatch, make_event=lambda: None)
+    now_s = iter(range(100))
+    monkeypatch.setattr("bench.emulate.event_clock.perf_counter", lambda: float(next(now_s)))
+    running.begin_step()
+    all_reduce()
+    trace = running.end_step().trace
+    running.close()
+    assert trace.duration_s == 4.0  # begin, issue, link, wait, end
+    assert [mark.kind for mark in trace.marks] == ["issue", "wait"]
 
 
 def test_a_step_with_more_moments_than_are_kept_is_refused(emulation, monkeypatch):

@@ -101,14 +101,13 @@ def test_both_sources_compile_without_headers(architecture):
 
 def test_a_link_and_the_count_of_units_need_no_toolkit(driver, no_toolkit):
     gpu_kernel.load_nvrtc.cache_clear()
-    kernels = delay_kernel.DelayKernels(torch.device("cpu"))
-    stamps, free = torch.zeros(9, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
+    kernels = delay_kernel.DelayKernels(torch.device("cpu"), capacity=9)
     stream = SimpleNamespace(cuda_stream=2**47)
-    kernels.stamp(stamps, 3, stream=stream)
-    kernels.reserve(free, stamps, 6, duration_s=2.5, stream=stream)
-    kernels.hold(stamps, 6, units=0, traffic_bytes=1.0, stream=stream)
+    kernels.stamp(3, stream=stream)
+    kernels.reserve(6, level=1, duration_s=2.5, stream=stream)
+    kernels.hold(6, units=0, traffic_bytes=1.0, stream=stream)
     one_thread = (1, 1, 2**47)
-    at, link = stamps.data_ptr(), free.data_ptr()
+    at, link = kernels._stamps.data_ptr(), kernels._free[1].data_ptr()
     assert driver.launched[0] == (*one_thread, [at, 3])
     assert driver.launched[1] == (*one_thread, [link, at, 6, 2_500_000_000])
     assert driver.launched[2][:3] == one_thread
@@ -132,11 +131,10 @@ def compiled_to_ptx(source):
 
 
 def test_traffic_is_counted_where_it_was_moved(driver):
-    kernels = delay_kernel.DelayKernels(torch.device("cpu"))
-    stamps = torch.zeros(3, dtype=torch.int64)
+    kernels = delay_kernel.DelayKernels(torch.device("cpu"), capacity=3)
     stream = SimpleNamespace(cuda_stream=1)
     for units in (0, 16, 16):
-        kernels.hold(stamps, 0, units=units, traffic_bytes=1e6, stream=stream)
+        kernels.hold(0, units=units, traffic_bytes=1e6, stream=stream)
     counters = {read[-1] for *_, read in driver.launched}
     assert [read[-2] for *_, read in driver.launched] == [0, 10**6, 10**6]
     ctypes.c_int64.from_address(*counters).value = 1_500_000

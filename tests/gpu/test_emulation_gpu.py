@@ -149,6 +149,29 @@ def test_fsdp_trains_overlaps_and_its_waits_are_seen(emulation):
     assert replay(trace).step_s == pytest.approx(trace.duration_s, rel=0.03)
 
 
+@pytest.mark.parametrize("is_sharded", [False, True])
+def test_a_step_is_recorded_by_events_for_simulation(is_sharded):
+    from torch.distributed.fsdp import fully_shard
+
+    model = FixedModel(0.0, node_size=2)
+    running = start_emulation(num_ranks=4, model=model, device=CUDA, is_timed=False)
+    net = make_net()
+    if is_sharded:
+        for block in net:
+            fully_shard(block)
+        fully_shard(net)
+    else:
+        net = nn.parallel.DistributedDataParallel(net, device_ids=[0], bucket_cap_mb=1)
+    trace = traced(running, net)
+    running.close()
+    assert_consistent(trace)
+    told = replay(trace, model=FixedModel(MODELLED_S), is_free=True)
+    assert told.compute_s <= trace.duration_s * 1.01
+    # One after another, and the last gradients are waited for.
+    assert told.comm_total_s == pytest.approx(len(trace.collectives) * MODELLED_S)
+    assert told.step_s >= told.comm_total_s
+
+
 @pytest.mark.parametrize("name", ["fp16", "power_sgd"])
 def test_communication_hooks_run(emulation, name):
     from tests.emulate import test_training

@@ -14,12 +14,14 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+import msgspec
 import torch
+from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from bench.core.nouns import Device
 from bench.devices.cpu import usable_cores
@@ -43,11 +45,10 @@ METHOD = (
 _LOG = logging.getLogger(__name__)
 _MOST_FOREIGN_CPU_FRAC = 0.05
 """From here on a trial is marked as disturbed, too."""
-_TEXTS = ("type", "label", "name", "torch_version", "method", "measured_utc")
+Rate = Annotated[float, Meta(gt=0, le=1e300)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Roof:
+class Roof(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Best rates seen on one device with one torch."""
 
     type: str
@@ -60,15 +61,15 @@ class Roof:
     driver_version: str | None
     power_limit_w: float | None
     """In force when it was measured; both None on a CPU."""
-    flops_per_s: Mapping[str, float]
+    flops_per_s: Mapping[str, Rate]
     """Best product by dtype."""
-    sustained_flops_per_s: Mapping[str, float]
+    sustained_flops_per_s: Mapping[str, Rate]
     """The same product over the last second of two, by dtype; empty on a CPU."""
-    tried: Mapping[str, Mapping[str, float]]
+    tried: Mapping[str, Mapping[str, Rate]]
     """FLOP/s of each shape, such as `8192 NT`, by dtype."""
     unsupported: tuple[str, ...]
     """Dtypes that were tried and raised."""
-    bytes_per_s: float | None
+    bytes_per_s: Rate | None
     """Best copy, bytes read plus bytes written."""
     foreign_cpu_frac: float | None
     """Share of the machine that other programs used meanwhile; None where nothing tells."""
@@ -169,7 +170,7 @@ def load_roof(device: Device, *, torch_version: str, threads: int | None = None)
         power_limit_w=limits.power_limit_w,
     )
     try:
-        roof = _parse(path.read_text(encoding="utf-8"))
+        roof = msgspec.json.decode(path.read_bytes(), type=Roof)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -200,7 +201,7 @@ def save_roof(roof: Roof) -> Path | None:
         power_limit_w=roof.power_limit_w,
     )
     try:
-        _write(path, json.dumps(asdict(roof), indent=2, allow_nan=False))
+        _write(path, msgspec.json.format(msgspec.json.encode(roof), indent=2).decode())
     except OSError as error:
         _LOG.warning("%s cannot be written (%s): the roof is measured each time", path, error)
         return None
@@ -267,27 +268,3 @@ def _write(path: Path, text: str) -> None:
         Path(temporary).replace(path)
     finally:
         Path(temporary).unlink(missing_ok=True)
-
-
-def _parse(text: str) -> Roof:
-    """Roof in a JSON text; ValueError says what is wrong with it."""
-    document = json.loads(text)
-    if not isinstance(document, dict) or set(document) != {item.name for item in fields(Roof)}:
-        raise ValueError("not a roof of this version")
-    for name in _TEXTS:
-        if not isinstance(document[name], str):
-            raise ValueError(f"{name} is {document[name]!r}")
-    tables = [document[name] for name in ("flops_per_s", "sustained_flops_per_s")]
-    tables += document["tried"].values() if isinstance(document["tried"], dict) else [None]
-    if not all(isinstance(table, dict) for table in tables) or not isinstance(
-        document["unsupported"], list
-    ):
-        raise ValueError("the rates by dtype are not a table")
-    rates: list[tuple[str, Any]] = [item for table in tables for item in table.items()]
-    if document["bytes_per_s"] is not None:
-        rates.append(("bytes_per_s", document["bytes_per_s"]))
-    for name, rate in rates:
-        if type(rate) not in (int, float) or not 0 < rate < float("inf"):
-            raise ValueError(f"{name} is {rate!r}")
-    document["unsupported"] = tuple(str(dtype) for dtype in document["unsupported"])
-    return Roof(**document)

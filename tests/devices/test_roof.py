@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from msgspec import structs
 
 from bench.core.nouns import Device
 from bench.devices import rates, roof
@@ -53,7 +54,7 @@ def make_roof(device, **changes):
         method=roof.METHOD,
         measured_utc="2026-01-01T00:00:00Z",
     )
-    return replace(made, **changes)
+    return structs.replace(made, **changes)
 
 
 class FakeTime:
@@ -369,7 +370,7 @@ def pretend_measuring(monkeypatch):
         asked.append(list(dtypes))
         return make_roof(
             GPU,
-            torch_version=torch.__version__,
+            torch_version=str(torch.__version__),
             flops_per_s={dtype: 1e12 for dtype in dtypes if dtype != "tf32"},
             tried={dtype: {"8192 NN": 1e12} for dtype in dtypes if dtype != "tf32"},
             unsupported=("tf32",) if "tf32" in dtypes else (),

@@ -212,7 +212,3 @@ class Workload(ABC):
 
     def check(self, phase: Phase, output: Any) -> None:
         """Raise ValueError if the output of one step (or the loss) cannot be right."""
-
-    def quality(self, net: nn.Module, samples: Sequence[Any]) -> dict[str, float]:
-        """Score a trained net, untimed: {'mean_dice': ...}; empty when there is no such notion."""
-        return {}

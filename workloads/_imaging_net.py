@@ -1,4 +1,4 @@
-"""DynUNet, its loss, whole-volume inference and Dice, from MONAI's parts, as nnU-Net combines them.
+"""DynUNet, its loss, and whole-volume inference, from MONAI's parts, as nnU-Net combines them.
 
 Letters: B batch, H heads, K classes, C channels, XYZ space. Deep supervision follows nnU-Net
 (Isensee et al. 2021): heads at all but the two lowest decoder resolutions, weights 1, 1/2, 1/4, ...
@@ -10,15 +10,12 @@ Differs from nnU-Net: no mirroring at test time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from monai.inferers.utils import sliding_window_inference
 from monai.losses.dice import DiceCELoss
-from monai.metrics.meandice import compute_dice
 from monai.networks.nets.dynunet import DynUNet
-from monai.networks.utils import one_hot
 from torch import nn
 
 from workloads._imaging_cost import OVERLAP, UNet
@@ -77,29 +74,3 @@ def segment(
         cval=PAD_VALUE,
     )
     return logits
-
-
-def mean_dice(
-    net: nn.Module,
-    samples: Sequence[Any],
-    *,
-    classes: int,
-    patch: tuple[int, ...],
-    sw_batch_size: int,
-) -> float:
-    """Return the mean over volumes of the mean over the foreground classes present in each."""
-    device = next(net.parameters()).device
-    was_training = net.training
-    net.eval()
-    scores = []
-    with torch.inference_mode():
-        for sample in samples:
-            image, label = sample["image"].to(device), sample["label"].to(device)
-            if image.dim() == 4:
-                image, label = image[None], label[None]
-            logits = segment(net, image, patch=patch, sw_batch_size=sw_batch_size)
-            found = one_hot(logits.argmax(1, keepdim=True), classes)
-            dice = compute_dice(found, one_hot(label, classes), include_background=False)
-            scores.append(dice.nanmean().item())
-    net.train(was_training)
-    return float(sum(scores) / len(scores))

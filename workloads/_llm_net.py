@@ -91,3 +91,14 @@ def causal_loss(net: nn.Module, ids_bt: torch.Tensor) -> torch.Tensor:
     """Mean cross-entropy in nats, in fp32, of every token of a window after its first."""
     logits = net(input_ids=ids_bt[:, :-1], use_cache=False).logits
     return nn.functional.cross_entropy(logits.flatten(0, 1).float(), ids_bt[:, 1:].flatten())
+
+
+def check(output: Any, *, vocab: int) -> None:
+    """Raise ValueError unless every float is finite and every id is in the vocabulary."""
+    parts = output if isinstance(output, dict) else {"output": torch.as_tensor(output)}
+    for name, tensor in parts.items():
+        if tensor.is_floating_point():
+            if not bool(torch.isfinite(tensor).all()):
+                raise ValueError(f"{name} is not finite")
+        elif not bool(((tensor >= 0) & (tensor < vocab)).all()):
+            raise ValueError(f"{name} holds token ids outside 0 to {vocab - 1}")

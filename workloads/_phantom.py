@@ -33,11 +33,6 @@ class Ellipsoid:
     hu: float
     label: int = 0
 
-    @property
-    def volume_fraction(self) -> float:
-        """Share of the field of view, if it lies inside."""
-        return math.pi / 6 * math.prod(self.radii)
-
 
 def anatomy(rng: np.random.Generator, *, classes: int) -> list[Ellipsoid]:
     """Draw one patient: structures in order of painting, later ones on top.

@@ -1,11 +1,9 @@
 """Text for the LLM workload: a seeded Markov source, or a file read through a byte tokenizer.
 
-The source is an order-1 Markov chain over printable bytes whose transition matrix is known, so the
-two numbers that say whether a model has learned are exact: a predictor that ignores context cannot
-beat the unigram entropy, none can beat the entropy rate. The language is one constant; a seed only
+The source is an order-1 Markov chain over printable bytes whose transition matrix is known, so that
+the least loss that a model can reach is known too. The language is one constant; a seed only
 chooses the windows, so that windows of another seed are held-out text in the same language.
-Vocabularies beyond 256 leave the other ids unused. Entropies are in nats. Torch-free until the
-first window is read.
+Vocabularies beyond 256 leave the other ids unused. Torch-free until the first window is read.
 """
 
 from __future__ import annotations
@@ -22,7 +20,6 @@ import numpy.typing as npt
 
 from bench.core.errors import DataError
 
-NUM_BYTE_IDS = 256
 FIRST_BYTE = 32
 NUM_STATES = 95
 """Printable ASCII, so that a window can be looked at."""
@@ -55,28 +52,6 @@ def stationary_distribution() -> Floats:
     system = np.vstack([matrix.T - np.eye(NUM_STATES), np.ones(NUM_STATES)])
     target = np.append(np.zeros(NUM_STATES), 1.0)
     return np.asarray(np.linalg.lstsq(system, target, rcond=None)[0])
-
-
-def entropy_nats(probabilities: Floats) -> float:
-    """Shannon entropy; what never happens counts nothing."""
-    positive = probabilities[probabilities > 0]
-    return float(-(positive * np.log(positive)).sum())
-
-
-def source_unigram_entropy_nats() -> float:
-    """Exact loss of the best predictor that knows only how frequent each byte is."""
-    return entropy_nats(stationary_distribution())
-
-
-def source_entropy_rate_nats() -> float:
-    """Exact loss of the best predictor there is: it knows the transition matrix."""
-    rows = [entropy_nats(row) for row in transition_matrix()]
-    return float(stationary_distribution() @ np.array(rows))
-
-
-def unigram_entropy_nats(ids: npt.NDArray[np.int64]) -> float:
-    """Entropy of the byte frequencies in a sample."""
-    return entropy_nats(np.bincount(ids.ravel()) / ids.size)
 
 
 class _Windows(Sequence[Any]):

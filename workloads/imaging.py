@@ -237,16 +237,3 @@ class Workload(bench.workload.Workload):
             raise ValueError(
                 f"logits have shape {tuple(output.shape)}, not 1 x {self.classes} x volume"
             )
-
-    def quality(self, net: Any, samples: Sequence[Any]) -> dict[str, float]:
-        """Return the mean foreground Dice over volumes with labels."""
-        from workloads._imaging_net import mean_dice
-
-        score = mean_dice(
-            net,
-            samples,
-            classes=self.classes,
-            patch=self.patch,
-            sw_batch_size=self.sw_batch_size,
-        )
-        return {"mean_dice": score}

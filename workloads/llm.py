@@ -198,12 +198,6 @@ class Workload(_llm_cost.LlamaShape, bench.workload.Workload):
 
     def check(self, phase: Phase, output: Any) -> None:
         """Refuse values that are not finite and ids outside the vocabulary."""
-        from workloads._llm_quality import check
+        from workloads._llm_net import check
 
         check(output, vocab=self.vocab)
-
-    def quality(self, net: Any, samples: Sequence[Any]) -> dict[str, float]:
-        """Return the loss on `samples` and the loss of the best predictor that ignores context."""
-        from workloads._llm_quality import quality
-
-        return quality(net, samples, batch=self.batch)

@@ -93,7 +93,6 @@ class Figures:
     after: Moments
     source: NDArray[np.object_]
     is_alike: NDArray[np.bool_]
-    is_gateable: NDArray[np.bool_]
     differences: Differences
     threshold_frac: Array
     judgement: Judgement
@@ -124,7 +123,6 @@ def figures_of(groups: Groups, *, pairs: Pairs, metric: Metric, options: Options
         after=after,
         source=source,
         is_alike=is_alike,
-        is_gateable=is_gateable,
         differences=differences,
         threshold_frac=threshold_frac,
         judgement=judgement,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-MATRIX, MEMORY, ON_CHIP = 0, 1, 2
+MATRIX, MEMORY = 0, 1
 ROOFS = ("matrix", "memory", "on chip")
 _UNKNOWN_ON_CHIP = 1.3
 """How far on-chip work may lie beyond the other two roofs where nothing tells; judgement."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from bench.devices.telemetry import THERMAL_REASONS, THROTTLE_REASONS, Baseline, Sample
+from bench.devices.telemetry import THROTTLE_REASONS, Baseline, Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +21,10 @@ class Conditions:
     sm_clock_min_hz: float | None = None
     throttle_frac: float | None = None
     """Share of samples with any slow-down that spoils a trial."""
-    thermal_frac: float | None = None
     power_brake_frac: float | None = None
     power_limited_frac: float | None = None
     throttle_reasons: tuple[str, ...] = ()
     """Every reason seen, in alphabetical order; harmless ones included."""
-    used_max_bytes: int | None = None
 
 
 def _share(flags: Sequence[bool]) -> float | None:
@@ -45,18 +43,15 @@ def window_conditions(samples: Sequence[Sample], *, start_s: float, end_s: float
     clocks_hz = [one.sm_clock_hz for one in inside if one.sm_clock_hz is not None]
     reasons = [one.throttle_reasons for one in inside if one.throttle_reasons is not None]
     limited = [one.power_limited for one in inside if one.power_limited is not None]
-    used_bytes = [one.used_bytes for one in inside if one.used_bytes is not None]
     return Conditions(
         temp_start_c=next(iter(before_c[-1:] + temps_c[:1]), None),
         temp_max_c=max(temps_c, default=None),
         sm_clock_mean_hz=fmean(clocks_hz) if clocks_hz else None,
         sm_clock_min_hz=min(clocks_hz, default=None),
         throttle_frac=_share([bool(seen & THROTTLE_REASONS) for seen in reasons]),
-        thermal_frac=_share([bool(seen & THERMAL_REASONS) for seen in reasons]),
         power_brake_frac=_share(["power_brake" in seen for seen in reasons]),
         power_limited_frac=_share(limited),
         throttle_reasons=tuple(sorted(frozenset().union(*reasons))),
-        used_max_bytes=max(used_bytes, default=None),
     )
 
 

@@ -40,11 +40,6 @@ class Survey:
     problems: tuple[str, ...]
 
 
-def detect() -> list[Device]:
-    """Every accelerator that answers, then the CPU."""
-    return list(survey().devices)
-
-
 def survey() -> Survey:
     """Look at every device type that torch knows here."""
     load_packages()

@@ -210,8 +210,6 @@ class NvmlTelemetry:
                 if status is not None
             },
             sm_clock_max_hz=None if clock_mhz is None else clock_mhz * 1e6,
-            pcie_generation=self._ask("nvmlDeviceGetCurrPcieLinkGeneration"),
-            pcie_generation_max=self._ask("nvmlDeviceGetMaxPcieLinkGeneration"),
             pcie_width=self._ask("nvmlDeviceGetCurrPcieLinkWidth"),
             pcie_width_max=self._ask("nvmlDeviceGetMaxPcieLinkWidth"),
             has_persistence=None if persistence is None else persistence == 1,

@@ -7,7 +7,7 @@ sample while the trial's own process computes. `Sampler` is in `sampler`, the su
 `energy` and `conditions`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -55,8 +55,6 @@ class Baseline:
     violation_s: Mapping[str, float] = field(default_factory=dict)
     """Time spent limited since the driver was loaded, by cause; catches what sampling misses."""
     sm_clock_max_hz: float | None = None
-    pcie_generation: int | None = None
-    pcie_generation_max: int | None = None
     pcie_width: int | None = None
     pcie_width_max: int | None = None
     has_persistence: bool | None = None
@@ -111,50 +109,3 @@ def available_fields(sample: Sample, *, baseline: Baseline) -> tuple[str, ...]:
         "ecc": baseline.ecc_uncorrected,
     }
     return tuple(name for name, value in values.items() if value is not None)
-
-
-class ReplayTelemetry:
-    """Plays recorded samples back, one for each call; an exception in the list is raised instead.
-
-    Used by the simulated device and by tests. After the last item the reader fails, as a device
-    that was lost does.
-    """
-
-    def __init__(
-        self,
-        samples: Sequence[Sample | Exception],
-        *,
-        baseline: Baseline | None = None,
-        scope: str = "gpu",
-    ) -> None:
-        self._samples = list(samples)
-        self._baseline = baseline or Baseline()
-        self._next = 0
-        self.scope = scope
-        self.is_closed = False
-
-    @property
-    def available(self) -> tuple[str, ...]:
-        """What the first recorded sample has."""
-        first = next((item for item in self._samples if isinstance(item, Sample)), None)
-        if first is None:
-            return ()
-        return available_fields(first, baseline=self._baseline)
-
-    def sample(self, *, with_memory: bool = True) -> Sample:
-        """Return the next recorded sample, memory included whether asked for or not."""
-        if self._next >= len(self._samples):
-            raise OSError("the recording has ended")
-        item = self._samples[self._next]
-        self._next += 1
-        if isinstance(item, Exception):
-            raise item
-        return item
-
-    def baseline(self) -> Baseline:
-        """Return the recorded baseline."""
-        return self._baseline
-
-    def close(self) -> None:
-        """Remember that it was closed."""
-        self.is_closed = True

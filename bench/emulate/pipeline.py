@@ -35,8 +35,6 @@ class PipelineStep:
     """What the device with the most sends and reduces, without queueing."""
     comm_exposed_s: float
     """`step_s - compute_step_s`."""
-    p2p_exposed_s: float
-    """The part of it that messages between stages cost."""
     comm_ops: int
     """Of the device that `comm_total_s` is about."""
     comm_bytes: int
@@ -88,7 +86,6 @@ def simulate_step(
         busy_s=tuple(sent.busy_s),
         comm_total_s=traffic.seconds,
         comm_exposed_s=step_s - compute_step_s,
-        p2p_exposed_s=step_s - ending.end_s(free),
         comm_ops=traffic.ops,
         comm_bytes=traffic.num_bytes,
         methods=tuple(sorted(links.methods)),

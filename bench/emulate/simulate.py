@@ -74,12 +74,6 @@ def replay(
     return _live(trace, times_s=times_s, links=links, is_free=is_free, late=late)
 
 
-def compute_step_s(trace: StepTrace) -> float:
-    """Return the step on an infinite link: all its compute, none of its waiting."""
-    free = [0.0] * len(trace.collectives)
-    return _live(trace, times_s=free, links=[0] * len(free)).step_s
-
-
 def _price_s(one: Collective, *, model: Prices, bound: Bound) -> float:
     if one.group.num_ranks == 1:
         return 0.0  # nobody to talk to

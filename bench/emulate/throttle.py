@@ -8,18 +8,14 @@ each holds back from when it issued it, and the real one waits for the last.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store
 
-from bench.core.errors import UsageError
 from bench.emulate.emulation import Emulation, Modelled
 from bench.emulate.group import THROTTLED, register_backends
-
-_NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class Throttle(Emulation):
@@ -45,33 +41,16 @@ class Throttle(Emulation):
 
 
 def start_throttle(
-    *,
-    model: Modelled,
-    device: torch.device,
-    store: Store | None = None,
-    rank: int | None = None,
-    num_ranks: int | None = None,
+    *, model: Modelled, device: torch.device, store: Store, rank: int, num_ranks: int
 ) -> Throttle:
-    """Make torch's default group of the ranks that a launcher started; it ends with `close`.
+    """Make torch's default group of real ranks that share `store`; it ends with `close`.
 
-    Without a store, rank and number of ranks they come from the launcher's environment. Raises
-    UsageError outside a launcher, and where a link cannot be emulated on `device`.
+    Raises UsageError where a link cannot be emulated on `device`.
     """
-    missing = [name for name in _NEEDED if name not in os.environ]
-    if store is None and missing:
-        raise UsageError(
-            f"throttled ranks are started by a launcher, and {', '.join(missing)} is not set; "
-            "start them with torchrun, or use --mode emulated for one real rank"
-        )
-    size = int(os.environ["WORLD_SIZE"]) if num_ranks is None else num_ranks
-    throttle = Throttle(num_ranks=size, model=model, device=device)
+    throttle = Throttle(num_ranks=num_ranks, model=model, device=device)
     register_backends(device.type)
-    if store is None:
-        dist.init_process_group(THROTTLED, pg_options=throttle)
-    else:
-        assert rank is not None
-        dist.init_process_group(
-            THROTTLED, store=store, rank=rank, world_size=size, pg_options=throttle
-        )
+    dist.init_process_group(
+        THROTTLED, store=store, rank=rank, world_size=num_ranks, pg_options=throttle
+    )
     throttle.tune_compiler()
     return throttle

@@ -7,9 +7,8 @@ lies between two marks of a lane is compute.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from bench.hardware.collectives import Group, Op
 
@@ -52,19 +51,3 @@ class StepTrace:
     duration_s: float
     collectives: tuple[Collective, ...]
     marks: tuple[Mark, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for the samples file."""
-        return asdict(self)
-
-    @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> StepTrace:
-        """Read what `to_dict` made; raises KeyError or TypeError on anything else."""
-        return StepTrace(
-            duration_s=values["duration_s"],
-            collectives=tuple(
-                Collective(**{**one, "group": Group(**one["group"])})
-                for one in values["collectives"]
-            ),
-            marks=tuple(Mark(**one) for one in values["marks"]),
-        )

@@ -48,18 +48,6 @@ class CostModel:
             return self._on(self.topology.outer, op, num_bytes, num_ranks=group.num_ranks)
         return self._two_levels(op, num_bytes, group=group)
 
-    def explain(self, op: Op, *, num_bytes: int, group: Group) -> str:
-        """One line: what was used and what each part takes."""
-        cost = self.cost(op, num_bytes=num_bytes, group=group)
-        parts = self.parts(op, num_bytes, group=group)
-        times = (cost.seconds, cost.low_s, cost.high_s, parts.base_s, parts.hops_s, parts.wire_s)
-        total, low, high, base, hops, wire = (f"{seconds * 1e6:.4g}" for seconds in times)
-        return (
-            f"{op} of {num_bytes} bytes over {group.num_ranks} on {self.topology.name}: {total} us "
-            f"({low} to {high}) by {cost.method}{' ' + cost.algorithm if cost.algorithm else ''}; "
-            f"call {base}, hops {hops}, wire {wire}"
-        )
-
     def _on(self, wire: Wire, op: Op, num_bytes: float, *, num_ranks: int) -> Parts:
         return wire_cost(
             op, num_bytes=num_bytes, num_ranks=num_ranks, wire=wire, use_curves=self.use_curves

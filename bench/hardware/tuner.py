@@ -33,7 +33,6 @@ _LL_MAX_BYTES_PER_S = {
     "net": 20.4e9,
 }
 """One node: by generation; over a network by host, four nodes and more."""
-GENERATIONS = tuple(_LL_MAX_BYTES_PER_S)
 _NVLS_S = 25.0e-6
 NVLS_MIN_RANKS = 5
 """Below, H200 gained nothing.

@@ -80,7 +80,6 @@ def communication_columns(
     *,
     layout: Layout,
     model: Prices,
-    seed: int,
     period: int = 1,
     waits_hide: bool = True,
 ) -> tuple[Row, list[str]]:
@@ -110,7 +109,7 @@ def communication_columns(
     def average_ms(values_s: list[float]) -> float:
         return average(values_s) * 1e3
 
-    straggler = straggler_step_s(replays, num_ranks=layout.devices, seed=seed)
+    straggler_s = straggler_step_s(replays, num_ranks=layout.devices)
     row: Row = {
         "comm_ops": round(average([len(trace.collectives) for trace in traces])),
         "comm_bytes": round(
@@ -124,7 +123,7 @@ def communication_columns(
         "compute_step_ms": average_ms([one.compute_s for one in replays]),
         "step_low_ms": average_ms([one.step_s for one in low_s]),
         "step_high_ms": average_ms([one.step_s for one in high_s]),
-        "straggler_step_ms": straggler.mean_s * 1e3,
+        "straggler_step_ms": straggler_s * 1e3,
     }
     if layout.mode == "simulated":
         return row, []

@@ -43,8 +43,6 @@ class Profile:
     """Time for one configuration when --budget does not say; never cuts below `min_trials`."""
     limits: Limits
     target_half_width_frac: float = 0.02
-    gates: bool = True
-    """False: too little for a verdict."""
 
 
 _SMOKE = Limits(
@@ -63,10 +61,8 @@ _SMOKE = Limits(
 PROFILES: Mapping[str, Profile] = {
     profile.name: profile
     for profile in (
-        Profile(name="smoke", min_trials=1, max_trials=1, budget_s=60, limits=_SMOKE, gates=False),
-        Profile(
-            name="quick", min_trials=1, max_trials=1, budget_s=90, limits=Limits(), gates=False
-        ),
+        Profile(name="smoke", min_trials=1, max_trials=1, budget_s=60, limits=_SMOKE),
+        Profile(name="quick", min_trials=1, max_trials=1, budget_s=90, limits=Limits()),
         Profile(name="default", min_trials=3, max_trials=5, budget_s=180, limits=Limits()),
         Profile(
             name="rigorous",

@@ -50,7 +50,6 @@ class ModelledLink:
     """A running emulation or throttle, its cost model, and the traces of the window."""
 
     def __init__(self, config: Config, *, emulation: Emulation, model: CostModel) -> None:
-        self._config = config
         self._layout = config.layout
         self._emulation = emulation
         self.model = model
@@ -180,7 +179,7 @@ def open_link(config: Config, *, device: torch.device, ranks: Ranks | None) -> M
     Real ranks without a modelled link have their group already.
     """
     layout = config.layout
-    if not layout.link or layout.strategy == "pp":
+    if not layout.link:
         return None
     model = CostModel(parse_topology(layout.link))
     if layout.mode == "throttled":

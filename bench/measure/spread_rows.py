@@ -28,9 +28,7 @@ if TYPE_CHECKING:
     from bench.measure.torch_engine import TorchEngine
 
 
-def spread_rows(
-    engine: TorchEngine, measured: Window, *, seed: int
-) -> tuple[Window, Row, list[str]]:
+def spread_rows(engine: TorchEngine, measured: Window) -> tuple[Window, Row, list[str]]:
     """Return the window that the row's speed comes from, all devices counted; columns; reasons."""
     layout = engine.layout
     if layout.is_single and layout.grad_accum == 1:
@@ -44,13 +42,13 @@ def spread_rows(
     row: Row = {"overlap": engine.spread.overlap or None}
     reasons: list[str] = []
     if engine.link is not None:
-        measured, linked, reasons = _linked(engine, engine.link, measured, seed=seed)
+        measured, linked, reasons = _linked(engine, engine.link, measured)
         row |= linked
     return of_all_replicas(measured, layout=layout), row, reasons
 
 
 def _linked(
-    engine: TorchEngine, link: ModelledLink, measured: Window, *, seed: int
+    engine: TorchEngine, link: ModelledLink, measured: Window
 ) -> tuple[Window, Row, list[str]]:
     layout = engine.layout
     # On an accelerator: traced after the window, where that cannot disturb it.
@@ -60,7 +58,6 @@ def _linked(
         link.traces.steps,
         layout=layout,
         model=link.model,
-        seed=seed,
         period=link.period_steps,
         waits_hide=link.waits_hide,
     )
@@ -82,7 +79,7 @@ def _simulated(measured: Window, *, link: ModelledLink) -> Window:
 
 
 def fake_spread_rows(
-    measured: Window, *, layout: Layout, num_parameters: int, seed: int
+    measured: Window, *, layout: Layout, num_parameters: int
 ) -> tuple[Window, Row]:
     """Return the same of the fake device, whose messages follow from the number of parameters."""
     if layout.is_single or not layout.link:
@@ -93,7 +90,7 @@ def fake_spread_rows(
         for step_s in measured.step_s[-MOST_TRACES:]
     ]
     simulated = replace(layout, mode="simulated")
-    row, _ = communication_columns(traces, layout=simulated, model=model, seed=seed)
+    row, _ = communication_columns(traces, layout=simulated, model=model)
     step_s = simulated_step_s(traces, model=model)
     counts = measured.counts[-len(step_s) :]
     told = replace(measured, step_s=step_s, counts=counts, start_s=0.0, end_s=sum(step_s))

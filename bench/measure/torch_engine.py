@@ -225,8 +225,6 @@ class TorchEngine:
     def _lay_out(self, net: nn.Module) -> Spread:
         """Lay the net over its ranks, compiled where that is asked for."""
         config = self._request.config
-        if config.layout.strategy == "pp":
-            return Spread(net)  # its stages are measured on this device
         return spread(
             net,
             workload=self.workload,
@@ -282,8 +280,8 @@ class TorchEngine:
 
     @property
     def _micro_batches(self) -> int:
-        """Batches in one step; a pipeline's are simulated from one."""
-        return 1 if self.layout.strategy == "pp" else self.layout.grad_accum
+        """Batches in one step."""
+        return self.layout.grad_accum
 
     def begin_window(self) -> None:
         """Count memory peaks and traces from here; refuses a link that shows nothing."""

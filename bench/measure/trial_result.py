@@ -53,7 +53,6 @@ def fake_columns(engine: FakeEngine, measured: Measured, *, config: Config) -> R
         measured.window,
         layout=config.layout,
         num_parameters=engine.workload.num_parameters(),
-        seed=config.seed,
     )
     row = _step_columns(told, workload=engine.workload, phase=engine.phase, config=config)
     row |= summary.cold_columns(measured.warmup, cold_s={}, config=config, median_s=None)
@@ -68,7 +67,7 @@ def torch_columns(
     `init_peak_bytes` is the allocator's peak before the first step.
     """
     step_s = measured.window.step_s
-    told, spread_columns, reasons = spread_rows(engine, measured.window, seed=config.seed)
+    told, spread_columns, reasons = spread_rows(engine, measured.window)
     row = _step_columns(told, workload=engine.workload, phase=engine.phase, config=config)
     row |= summary.wait_columns(measured.window, uses_loader=engine.uses_loader)
     row |= summary.cold_columns(

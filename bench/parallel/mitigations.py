@@ -36,50 +36,13 @@ class Mitigation:
         return self == Mitigation()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Described:
-    """One line of the table of mitigations."""
-
-    name: str
-    summary: str
-    bytes_per_step: str
-    """What is left of the gradients' bytes in one step."""
-    source: str
-
-
-MITIGATIONS: tuple[Described, ...] = (
-    Described(
-        name="fp16",
-        summary="gradients travel in fp16 and are fp32 again on arrival",
-        bytes_per_step="1/2",
-        source="https://docs.pytorch.org/docs/stable/ddp_comm_hooks.html",
-    ),
-    Described(
-        name="bf16",
-        summary="the same in bf16, whose range is that of fp32",
-        bytes_per_step="1/2",
-        source="https://docs.pytorch.org/docs/stable/ddp_comm_hooks.html",
-    ),
-    Described(
-        name="powersgd-R",
-        summary="each gradient matrix travels as two factors of rank R, errors fed back",
-        bytes_per_step="R * (rows + columns) / (rows * columns) of a matrix",
-        source="https://arxiv.org/abs/1905.13727",
-    ),
-    Described(
-        name="postlocalsgd-H",
-        summary="replicas step alone and average their weights every H steps",
-        bytes_per_step="1/H",
-        source="https://arxiv.org/abs/1808.07217",
-    ),
-    Described(
-        name="diloco-H",
-        summary="replicas step alone; every H steps an outer Nesterov step takes their mean change",
-        bytes_per_step="1/H",
-        source="https://arxiv.org/abs/2311.08105",
-    ),
-)
-NAMES = [one.name for one in MITIGATIONS]
+NAMES = ["fp16", "bf16", "powersgd-R", "postlocalsgd-H", "diloco-H"]
+"""fp16, bf16: gradients travel in this dtype (the hooks of
+https://docs.pytorch.org/docs/stable/ddp_comm_hooks.html). powersgd-R: each gradient matrix travels
+as two factors of rank R, errors fed back (https://arxiv.org/abs/1905.13727). postlocalsgd-H:
+replicas step alone and average their weights every H steps (https://arxiv.org/abs/1808.07217).
+diloco-H: the same, with an outer Nesterov step by their mean change
+(https://arxiv.org/abs/2311.08105)."""
 COMBINED = ("powersgd-R+fp16", "powersgd-R+bf16", "diloco-H+fp16", "diloco-H+bf16")
 """Pairs that go together: what the first sends is sent in the second's dtype."""
 

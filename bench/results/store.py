@@ -24,7 +24,6 @@ from bench.results.schema import (
     REASONS,
     REQUIRED,
     SCHEMA_VERSION,
-    USABLE,
     Row,
 )
 from bench.results.sidecar import Json, Sidecar, read_sidecar, write_sidecar, write_whole
@@ -116,14 +115,6 @@ class Store:
     def rows(self) -> list[Row]:
         """All rows so far, those of other processes included."""
         return read_rows(self.path, note=self._note)
-
-    def finished(self) -> set[Finished]:
-        """Trials that `--resume` need not run again: those with a usable row."""
-        return {
-            (str(row["config_hash"]), str(row["device"]), int(row["trial"] or 0))
-            for row in self.rows()
-            if row["status"] in USABLE
-        }
 
     def close(self) -> None:
         """Let go of the file."""

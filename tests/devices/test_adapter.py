@@ -12,8 +12,9 @@ from fake_torch import add_backend, choose_accelerator, refuse
 
 from bench.core.errors import UsageError
 from bench.devices import torch_adapter
-from bench.devices.telemetry import ReplayTelemetry, Sample
+from bench.devices.telemetry import Sample
 from bench.devices.torch_adapter import AcceleratorAdapter, adapter_for
+from tests.devices.replay_telemetry import ReplayTelemetry
 
 
 class Event:

@@ -37,7 +37,7 @@ def _bare_machine(monkeypatch):
 
 
 def labels():
-    return [device.label for device in detect.detect()]
+    return [device.label for device in detect.survey().devices]
 
 
 def add_cuda(monkeypatch, *names, **functions):

@@ -207,11 +207,9 @@ def test_conditions_are_shares_of_the_samples_in_the_window() -> None:
         sm_clock_mean_hz=1.5e9,
         sm_clock_min_hz=1e9,
         throttle_frac=0.5,
-        thermal_frac=0.25,
         power_brake_frac=0.25,
         power_limited_frac=0.5,
         throttle_reasons=("hw_slowdown", "hw_thermal", "power_brake", "sw_power_cap"),
-        used_max_bytes=400,
     )
 
 

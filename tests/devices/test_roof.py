@@ -12,8 +12,9 @@ from msgspec import structs
 from bench.core.nouns import Device
 from bench.devices import rates, roof
 from bench.devices.caches import largest_cache_bytes
-from bench.devices.telemetry import Baseline, ReplayTelemetry
+from bench.devices.telemetry import Baseline
 from bench.devices.torch_adapter import CpuAdapter
+from tests.devices.replay_telemetry import ReplayTelemetry
 
 CPU = Device(
     type="cpu", index=0, name="AMD EPYC 9654", vendor="amd", stack="CPU", memory_bytes=64 * 2**30

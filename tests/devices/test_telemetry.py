@@ -16,7 +16,8 @@ from bench.devices.noise import CpuSnapshot
 from bench.devices.nvml import NvmlTelemetry, open_nvml
 from bench.devices.rapl import open_rapl
 from bench.devices.sampler import Sampler
-from bench.devices.telemetry import Baseline, ReplayTelemetry, Sample, open_telemetry
+from bench.devices.telemetry import Baseline, Sample, open_telemetry
+from tests.devices.replay_telemetry import ReplayTelemetry
 
 
 def gpu(*, uuid: str | None = None, pci_bus_id: str | None = None) -> Device:
@@ -60,8 +61,6 @@ def test_nvml_baseline_is_in_base_units() -> None:
         ecc_uncorrected=0,
         violation_s={"power": 2.5, "thermal": 2.5, "board_limit": 2.5, "reliability": 2.5},
         sm_clock_max_hz=1.98e9,
-        pcie_generation=5,
-        pcie_generation_max=5,
         pcie_width=16,
         pcie_width_max=16,
         has_persistence=True,

@@ -200,7 +200,7 @@ def test_two_stages_with_messages_by_hand() -> None:
     stage = replace(EVEN, output_bytes=100)
     step = simulate_step([stage, stage], layout=layout(2, 1), model=RoundPrices())
     assert step.step_s == pytest.approx(8.0)
-    assert step.p2p_exposed_s == step.comm_exposed_s == pytest.approx(2.0)
+    assert step.comm_exposed_s == pytest.approx(2.0)
     assert (step.comm_ops, step.comm_bytes, step.comm_total_s) == (1, 100, pytest.approx(1.0))
 
 
@@ -213,7 +213,7 @@ def test_gradients_are_reduced_after_a_devices_last_backward() -> None:
     assert step.step_s == pytest.approx(max(6 + 1 + 0.25, 4 + 2.5 + 0.5))
     clipped = simulate_step([first, second], layout=spread, model=RoundPrices(), clips=True)
     assert clipped.step_s == pytest.approx(7.5), "both wait for the norm, then the slower steps"
-    assert step.p2p_exposed_s == pytest.approx(0.0)
+    assert step.comm_exposed_s == pytest.approx(1.0)
     assert (step.comm_bytes, step.comm_total_s) == (250, pytest.approx(2.5))
 
 

@@ -9,11 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-
-from bench.core.errors import UsageError
-from bench.emulate.throttle import start_throttle
-from tests.emulate.fixed_model import FixedModel
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELLED_S = 0.05
@@ -27,7 +22,14 @@ from torch.nn.parallel import DistributedDataParallel
 from bench.emulate.throttle import start_throttle
 from tests.emulate.fixed_model import FixedModel
 
-throttle = start_throttle(model=FixedModel(MODELLED_S), device=torch.device("cpu"))
+store, rank, num_ranks = next(dist.rendezvous("env://"))
+throttle = start_throttle(
+    model=FixedModel(MODELLED_S),
+    device=torch.device("cpu"),
+    store=store,
+    rank=rank,
+    num_ranks=num_ranks,
+)
 rank = dist.get_rank()
 assert dist.get_backend() == "throttled"
 out = {"rank": rank}
@@ -134,10 +136,3 @@ def test_nothing_completes_earlier_than_modelled(ranks):
         assert all(took_s >= MODELLED_S - 1e-9 for took_s in rank["took_s"])
         assert rank["kinds"] == ["issue", "issue", "wait", "wait"]
     assert ranks[1]["receive_s"] >= MODELLED_S
-
-
-def test_outside_a_launcher_it_says_what_is_missing(monkeypatch):
-    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UsageError, match="RANK, WORLD_SIZE.*torchrun"):
-        start_throttle(model=FixedModel(), device=torch.device("cpu"))

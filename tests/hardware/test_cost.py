@@ -238,12 +238,3 @@ def test_a_known_answer_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(model, "parts", refuse)
     assert model.cost("all_reduce", num_bytes=2**20, group=Group(16, 2)) is first
-
-
-def test_an_explanation_names_method_and_parts() -> None:
-    model = CostModel(parse_topology("bw=1GB/s,latency=10us"))
-    text = model.explain("all_gather", num_bytes=10**6, group=Group(2))
-    assert text == (
-        "all_gather of 1000000 bytes over 2 on bw=1GB/s,latency=10us: 510 us (463.6 to 561) by "
-        "alpha-beta ring; call 0, hops 10, wire 500"
-    )

@@ -59,7 +59,9 @@ def open_group(order: dict[str, Any]) -> Any:
     if order.get("interface"):
         os.environ["GLOO_SOCKET_IFNAME"] = order["interface"]
     if mode == "throttled":
-        return start_throttle(model=CostModel(parse_topology(order["link"])), device=CPU)
+        store, rank, num_ranks = next(dist.rendezvous("env://"))
+        model = CostModel(parse_topology(order["link"]))
+        return start_throttle(model=model, device=CPU, store=store, rank=rank, num_ranks=num_ranks)
     dist.init_process_group("gloo")
     return None
 

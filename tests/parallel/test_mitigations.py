@@ -1,7 +1,7 @@
 import pytest
 
 from bench.core.errors import UsageError
-from bench.parallel.mitigations import COMBINED, MITIGATIONS, Mitigation, parse_mitigation
+from bench.parallel.mitigations import COMBINED, NAMES, Mitigation, parse_mitigation
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,6 @@ def test_a_wrong_name_is_one_clear_line(text: str, words: str) -> None:
 
 
 def test_every_line_of_the_table_can_be_asked_for() -> None:
-    for name in [one.name for one in MITIGATIONS] + list(COMBINED):
+    for name in [*NAMES, *COMBINED]:
         filled = name.replace("-R", "-4").replace("-H", "-8")
         assert not parse_mitigation(filled).is_none

@@ -58,17 +58,6 @@ def test_what_is_appended_over_several_sessions_is_what_is_read(
     assert all(same(left, right) for left, right in zip(read, expected, strict=True))
 
 
-def test_usable_trials_are_finished_and_others_are_not(store: Store) -> None:
-    for trial, status in enumerate(["OK", "WARN", "INVALID", "FAILED", "SKIPPED"]):
-        store.append(small_row(trial=trial, status=status))
-    store.append(small_row(trial=3, attempt=2, device="cuda:0"))
-    assert store.finished() == {
-        ("c0ffee", "cpu", 0),
-        ("c0ffee", "cpu", 1),
-        ("c0ffee", "cuda:0", 3),
-    }
-
-
 @pytest.mark.parametrize(
     ("cells", "message"),
     [

@@ -13,6 +13,7 @@ from monai.losses.dice import DiceCELoss
 from bench import discovery
 from bench.cli import main
 from bench.core.errors import UsageError
+from tests.workloads.learning import dice_of
 from workloads._decathlon import check_folder
 from workloads._imaging_net import loss as loss_of
 from workloads.imaging import Workload
@@ -222,8 +223,8 @@ def test_quality_is_one_for_a_perfect_net_and_zero_for_a_blind_one() -> None:
     label[0, :5], label[0, 10:12] = 1, 2
     # Class 2 is absent from the second volume and does not count there.
     samples = [{"image": value.float(), "label": value} for value in (label, label.clamp(max=1))]
-    assert workload.quality(Constant(is_blind=False), samples) == {"mean_dice": 1.0}
-    assert workload.quality(Constant(is_blind=True), samples) == {"mean_dice": 0.0}
+    assert dice_of(workload, net=Constant(is_blind=False), samples=samples) == 1.0
+    assert dice_of(workload, net=Constant(is_blind=True), samples=samples) == 0.0
 
 
 def test_bench_data_phantom_writes_a_folder_that_passes(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from tests.workloads.learning import dice_of
 from workloads._phantom_folder import write
 from workloads.imaging import Workload
 
@@ -36,7 +37,7 @@ def test_short_training_lowers_loss_and_reaches_dice(
     torch.manual_seed(0)
     net = workload.build_net().train()
     held_out = workload.dataset(INFER, data=data, seed=0)
-    untrained = workload.quality(net, held_out)["mean_dice"]
+    untrained = dice_of(workload, net=net, samples=held_out)
     losses = train(workload, net=net, data=data)
     for loss in losses:
         workload.check(TRAIN, loss)
@@ -44,7 +45,7 @@ def test_short_training_lowers_loss_and_reaches_dice(
     assert last < 0.5 * first
     assert net.training
     assert untrained < 0.3
-    assert workload.quality(net, held_out)["mean_dice"] >= 0.6
+    assert dice_of(workload, net=net, samples=held_out) >= 0.6
 
 
 def train(workload: Workload, *, net: torch.nn.Module, data: Path | None) -> list[torch.Tensor]:

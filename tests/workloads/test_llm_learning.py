@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Subset
 
-from workloads import _text
+from tests.workloads import learning
+from tests.workloads.learning import text_quality
 from workloads.llm import Workload
 
 TRAIN = Workload.phases[0]
@@ -33,15 +34,15 @@ def trained_quality(data: Path | None) -> dict[str, float]:
             step += 1
             if step == STEPS:
                 break
-    return TINY.quality(net, windows[-held_out:])
+    return text_quality(net, windows[-held_out:], batch=TINY.batch)
 
 
 def test_training_learns_the_order_of_generated_text() -> None:
     quality = trained_quality(None)
-    unigram = _text.source_unigram_entropy_nats()
+    unigram = learning.source_unigram_entropy_nats()
     assert quality["unigram_entropy_nats"] == pytest.approx(unigram, rel=0.03)
     assert quality["loss_nats"] < unigram - 1.0
-    assert quality["loss_nats"] > _text.source_entropy_rate_nats()
+    assert quality["loss_nats"] > learning.source_entropy_rate_nats()
 
 
 def test_training_learns_the_order_of_a_text_file(tmp_path: Path) -> None:
@@ -53,7 +54,7 @@ def test_training_learns_the_order_of_a_text_file(tmp_path: Path) -> None:
     path.write_text(".\n".join(sentences), encoding="utf-8")
     TINY.check_data(path)
     content = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8).long()
-    unigram = _text.unigram_entropy_nats(content.numpy())
+    unigram = learning.unigram_entropy_nats(content.numpy())
     quality = trained_quality(path)
     assert quality["unigram_entropy_nats"] == pytest.approx(unigram, rel=0.03)
     assert quality["loss_nats"] < unigram - 0.5
@@ -62,5 +63,5 @@ def test_training_learns_the_order_of_a_text_file(tmp_path: Path) -> None:
 def test_an_untrained_net_scores_no_better_than_chance() -> None:
     torch.manual_seed(0)
     windows = TINY.dataset(TRAIN, data=None, seed=1)
-    quality = TINY.quality(TINY.build_net(), windows[:8])
+    quality = text_quality(TINY.build_net(), windows[:8], batch=TINY.batch)
     assert quality["loss_nats"] > quality["unigram_entropy_nats"] + 1.0

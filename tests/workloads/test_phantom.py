@@ -1,5 +1,7 @@
 """Phantoms: shapes of known volume, Hounsfield units, repeatable."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -19,10 +21,15 @@ def parts_of(*, seed: int, classes: int) -> list[Ellipsoid]:
     return anatomy(np.random.default_rng(seed), classes=classes)
 
 
+def volume_fraction(part: Ellipsoid) -> float:
+    """Share of the field of view, if it lies inside."""
+    return math.pi / 6 * math.prod(part.radii)
+
+
 def test_painted_ellipsoid_has_its_analytic_volume() -> None:
     part = Ellipsoid(centre=(0.1, -0.2, 0.05), radii=(0.5, 0.4, 0.6), hu=70.0, label=1)
     _, label = paint([part], shape=(80, 96, 64))
-    assert label.mean() == pytest.approx(part.volume_fraction, rel=0.01)
+    assert label.mean() == pytest.approx(volume_fraction(part), rel=0.01)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -30,7 +37,7 @@ def test_organ_with_its_lesions_has_the_organs_volume(seed: int) -> None:
     parts = parts_of(seed=seed, classes=3)
     (organ,) = [part for part in parts if part.label == 1]
     _, label = paint(parts, shape=(72, 72, 60))
-    assert (label > 0).mean() == pytest.approx(organ.volume_fraction, rel=0.02)
+    assert (label > 0).mean() == pytest.approx(volume_fraction(organ), rel=0.02)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4, 6, 10])

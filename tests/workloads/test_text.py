@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from bench.core.errors import DataError
+from tests.workloads import learning
 from workloads import _text
 
 
@@ -17,24 +18,24 @@ def test_stationary_distribution_does_not_move_under_the_transition_matrix() -> 
 
 
 def test_entropy_of_hand_worked_distributions() -> None:
-    assert _text.entropy_nats(np.array([1.0, 0.0])) == 0.0
-    assert _text.entropy_nats(np.array([0.5, 0.25, 0.25])) == pytest.approx(1.5 * np.log(2))
-    assert _text.unigram_entropy_nats(np.array([[7, 7], [9, 9]])) == pytest.approx(np.log(2))
+    assert learning.entropy_nats(np.array([1.0, 0.0])) == 0.0
+    assert learning.entropy_nats(np.array([0.5, 0.25, 0.25])) == pytest.approx(1.5 * np.log(2))
+    assert learning.unigram_entropy_nats(np.array([[7, 7], [9, 9]])) == pytest.approx(np.log(2))
 
 
 def test_knowing_the_previous_byte_is_worth_at_least_two_nats() -> None:
-    gain = _text.source_unigram_entropy_nats() - _text.source_entropy_rate_nats()
+    gain = learning.source_unigram_entropy_nats() - learning.source_entropy_rate_nats()
     assert gain > 2.0
 
 
 def test_generated_text_has_the_entropies_of_its_source() -> None:
     windows = _text.MarkovWindows(length=1000, seed=3)
     sample = np.stack([windows[index].numpy() for index in range(60)])
-    unigram = _text.unigram_entropy_nats(sample)
-    assert unigram == pytest.approx(_text.source_unigram_entropy_nats(), rel=0.01)
+    unigram = learning.unigram_entropy_nats(sample)
+    assert unigram == pytest.approx(learning.source_unigram_entropy_nats(), rel=0.01)
     states = sample - _text.FIRST_BYTE
     steps = _text.transition_matrix()[states[:, :-1], states[:, 1:]]
-    assert -np.log(steps).mean() == pytest.approx(_text.source_entropy_rate_nats(), rel=0.02)
+    assert -np.log(steps).mean() == pytest.approx(learning.source_entropy_rate_nats(), rel=0.02)
 
 
 def test_generated_windows_depend_on_seed_and_index_only() -> None:

@@ -37,7 +37,7 @@ FEWEST_TRACED = 5
 """What is traced after a window on an accelerator: so many steps, or so long, but the fewest."""
 CONTENDED_PAIRS = 100
 CONTENDED_S = 5.0
-FEWEST_PAIRS = 4
+FEWEST_PAIRS = 5
 """Pairs of steps without and with contention: so many, or so long, but the fewest."""
 CPU_TAX_COPIES = 48.0
 """Copies of each byte at the upper end of the bracket on a CPU: what gloo and TCP burn for a byte,
@@ -145,7 +145,10 @@ class ModelledLink:
         synchronize: Callable[[], None],
         contend: Callable[[bool], None],
     ) -> float:
-        """Median of what contention adds to a step; the first pair is not counted."""
+        """Median of what contention adds to a step; the first pair is not counted.
+
+        It only takes: where a busy machine makes that less than nothing, it is nothing.
+        """
         added_s: list[float] = []
         start_s = time.monotonic()
         while len(added_s) < CONTENDED_PAIRS:
@@ -164,7 +167,7 @@ class ModelledLink:
             # A period of a mitigation that communicates rarely may be hundreds of steps.
             if is_late and len(added_s) >= (FEWEST_PAIRS if self.period_steps == 1 else 1):
                 break
-        return median(added_s[1:] or added_s)
+        return max(0.0, median(added_s[1:] or added_s))
 
     def _contention_units(self) -> int | None:
         asked = self._layout.contention

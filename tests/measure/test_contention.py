@@ -73,6 +73,12 @@ def test_a_mitigation_that_communicates_rarely_is_seen_whole(device):
     assert device.asked[:6] == [0, 0, 0, 16, 16, 16]
 
 
+def test_a_busy_machine_makes_contention_no_gain(device, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.CONTENDED_S", -0.001)
+    row = columns(link_on(device), device)
+    assert row["contended_step_ms"] == pytest.approx(10.0)
+
+
 @pytest.mark.parametrize("given", [{"contention": "none"}, {"mode": "throttled"}])
 def test_nothing_is_said_where_nothing_is_asked(device, given):
     assert columns(link_on(device, **given), device) == {}

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli.options import AsJson, OutputFormat, chosen_format
+
 if TYPE_CHECKING:
     from bench.analysis.paired import PairedResult
     from bench.report.tables.cells import AnyCell
@@ -35,27 +37,21 @@ def ab(
     strict: Annotated[bool, typer.Option("--strict", help="exit 3 when undecided")] = False,
     smoke: Quick = False,
     out: Out = Path("results"),
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
+    output_format: OutputFormat = "table",
+    as_json: AsJson = False,
 ) -> None:
     """Run two arms side by side and say whether B is slower than A (paired, drift cancels)."""
-    import shlex
-
-    from bench.analysis.paired import block_order
     from bench.analysis.verdicts import parse_threshold
     from bench.core.errors import ExitCode, UsageError
-    from bench.run.arms import write_arm
 
     if blocks < 1:
         raise UsageError(f"--blocks {blocks} must be at least 1; a verdict needs 3")
+    form = chosen_format(output_format, as_json=as_json)
     threshold = None if fail_on is None else parse_threshold(fail_on)
-    arms = (
-        _arm("A", shlex.split(flags_a), python_a),
-        _arm("B", shlex.split(flags_b), python_b),
-    )
-    _measure(arms, order=block_order(blocks), smoke=smoke)
-    paths = [write_arm(arm, folder=out) for arm in arms]
+    arms = (_arm("A", flags_a, python_a), _arm("B", flags_b, python_b))
+    paths = _measure(arms, blocks=blocks, smoke=smoke, out=out)
     results = _judge(arms, threshold_frac=threshold)
-    _show(arms, results, paths=paths, as_json=as_json)
+    _show(arms, results, paths=paths, form=form)
     verdicts = {result.verdict for result in results}
     if "REGRESSION" in verdicts:
         raise typer.Exit(int(ExitCode.REGRESSION))
@@ -65,24 +61,30 @@ def ab(
         raise typer.Exit(int(ExitCode.INCONCLUSIVE))
 
 
-def _arm(name: str, flags: list[str], python: str | None) -> ArmRuns:
+def _arm(name: str, flags: str, python: str | None) -> ArmRuns:
+    import shlex
     import shutil
     import sys
 
     from bench.core.errors import UsageError
     from bench.run.arms import ArmRuns, check_flags
 
-    check_flags(flags)
+    words = shlex.split(flags)
+    check_flags(words)
     if python is not None and shutil.which(python) is None:
         raise UsageError(f"--python-{name.lower()} {python} is not a program")
-    return ArmRuns(name=name, flags=tuple(flags), python=python or sys.executable)
+    return ArmRuns(name=name, flags=tuple(words), python=python or sys.executable)
 
 
-def _measure(arms: tuple[ArmRuns, ArmRuns], *, order: list[str], smoke: bool) -> None:
+def _measure(arms: tuple[ArmRuns, ArmRuns], *, blocks: int, smoke: bool, out: Path) -> list[Path]:
+    """Run both arms and write a result file of each."""
+    from bench.analysis.paired import block_order
     from bench.cli.output import print_note
-    from bench.run.arms import run_blocks
+    from bench.run.arms import run_blocks, write_arm
 
-    run_blocks(arms, order=order, profile="smoke" if smoke else "quick", note=print_note)
+    profile = "smoke" if smoke else "quick"
+    run_blocks(arms, order=block_order(blocks), profile=profile, note=print_note)
+    return [write_arm(arm, folder=out) for arm in arms]
 
 
 def _judge(arms: tuple[ArmRuns, ArmRuns], *, threshold_frac: float | None) -> list[PairedResult]:
@@ -111,7 +113,7 @@ def _show(
     results: list[PairedResult],
     *,
     paths: list[Path],
-    as_json: bool,
+    form: str,
 ) -> None:
     from dataclasses import asdict
 
@@ -126,7 +128,7 @@ def _show(
         pair = [arm.rows_by_trial[0][place] for arm in arms]
         shown = swept_params(lines_of(pair))
         titles.append(tuple(title_of(row, shown_params=shown) for row in pair))
-    if as_json:
+    if form == "json":
         print_json(
             {
                 "paths": list(map(str, paths)),
@@ -145,7 +147,7 @@ def _show(
     lines = [
         f"rows of {arm.name}: {short_path(path)}" for arm, path in zip(arms, paths, strict=True)
     ]
-    print_grids([Grid(heads=heads, rows=rows)], lines=lines)
+    print_grids([Grid(heads=heads, rows=rows)], lines=lines, is_markdown=form == "markdown")
 
 
 def _ratio(result: PairedResult) -> AnyCell:
@@ -165,60 +167,37 @@ def _advice(result: PairedResult) -> str:
 def calibrate(
     flags: Annotated[str, typer.Argument(help="flags of `bench run`, in quotes")],
     blocks: Blocks = 5,
-    splits: Annotated[
-        int, typer.Option(help="no-op comparisons to draw from the trials, to test the rule itself")
-    ] = 20,
     smoke: Quick = False,
     out: Out = Path("results"),
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run one configuration as both arms: how far apart two measurements of the same thing lie.
 
     The noise floor is kept, and `bench compare` takes no threshold below twice it.
     """
-    import shlex
-
     from bench.analysis.noise import default_noise_path, measure_noise, save_floors
-    from bench.analysis.null_splits import count_verdicts
-    from bench.analysis.paired import block_order
-    from bench.cli.output import print_json, result_console
+    from bench.cli.output import print_json
     from bench.core.errors import MeasurementError, UsageError
     from bench.results.frame import read_frame
-    from bench.run.arms import write_arm
     from bench.run.runner import utc_now
 
     if blocks < 2:
         raise UsageError(f"--blocks {blocks} must be at least 2: a floor needs 3 trials of an arm")
-    words = shlex.split(flags)
-    arms = (_arm("A", words, None), _arm("B", words, None))
-    _measure(arms, order=block_order(blocks), smoke=smoke)
-    paths = [write_arm(arm, folder=out) for arm in arms]
+    arms = (_arm("A", flags, None), _arm("B", flags, None))
+    paths = _measure(arms, blocks=blocks, smoke=smoke, out=out)
     frames = [read_frame([path]) for path in paths]
     floors = measure_noise(frames[0], frames[1], measured_utc=utc_now())
-    verdicts = count_verdicts(frames[0], frames[1], num_splits=splits, seed=0)
     if floors:
         save_floors(default_noise_path(), floors=floors)
     if as_json:
         from dataclasses import asdict
 
-        print_json(
-            {
-                "paths": list(map(str, paths)),
-                "floors": [asdict(floor) for floor in floors],
-                "no_op_verdicts": verdicts,
-            }
+        print_json({"paths": list(map(str, paths)), "floors": [asdict(one) for one in floors]})
+    for floor in floors if not as_json else ():
+        typer.echo(
+            f"{floor.workload} on {floor.device_name}: noise floor {100 * floor.floor_frac:.2f} % "
+            f"(A/A ratio {floor.ratio:.4f}, {floor.num_trials} trials of each arm)"
         )
-    else:
-        console = result_console()
-        for floor in floors:
-            console.print(
-                f"{floor.workload} on {floor.device_name}: noise floor "
-                f"{100 * floor.floor_frac:.2f} % (A/A ratio {floor.ratio:.4f}, "
-                f"{floor.num_trials} trials of each arm)",
-                markup=False,
-            )
-        text = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
-        console.print(f"{splits} no-op comparisons of random halves: {text}", markup=False)
     if not floors:
         raise MeasurementError(
             "no noise floor: no configuration has 3 usable trials of each arm; "

@@ -35,16 +35,6 @@ def compare(
     force_gate: Annotated[
         bool, typer.Option("--force-gate", help="Give verdicts across different devices too.")
     ] = False,
-    confirm: Annotated[
-        bool, typer.Option("--confirm", help="Measure regressions again before they count.")
-    ] = False,
-    baseline_python: Annotated[
-        str | None,
-        typer.Option(help="Python of the first file's revision; else only the others run again."),
-    ] = None,
-    baseline_folder: Annotated[
-        Path | None, typer.Option(help="Folder to run the first file's revision in.")
-    ] = None,
     output_format: Annotated[
         str, typer.Option("--format", help="table, markdown, json or github (job summary).")
     ] = "table",
@@ -68,13 +58,6 @@ def compare(
         force_gate=force_gate,
     )
     comparison = load_and_compare(files, metric=metric, options=options)
-    if confirm:
-        comparison = confirmed(
-            comparison,
-            files=files,
-            options=options,
-            baseline=(baseline_python, baseline_folder),
-        )
     show(comparison, output_format="json" if as_json else output_format, is_strict=strict)
     raise typer.Exit(int(comparison.exit_code(is_strict=strict)))
 
@@ -96,46 +79,6 @@ def load_and_compare(files: list[Path], *, metric: str, options: Options) -> Com
     return compare_frames(
         list(zip(labels(files), frames, strict=True)), metric=chosen, options=options
     )
-
-
-def confirmed(
-    comparison: Comparison,
-    *,
-    files: list[Path],
-    options: Options,
-    baseline: tuple[str | None, Path | None],
-) -> Comparison:
-    """Measure the regressed configurations again, B before A, and keep what shows again."""
-    from dataclasses import replace
-
-    from bench.analysis.compare import compare as compare_frames
-    from bench.analysis.confirm import confirm, to_confirm
-    from bench.cli.output import print_note
-    from bench.results.frame import read_frame
-    from bench.run.again import Place, measure_again
-
-    names = labels(files)
-    python, folder = baseline
-    for name, path in list(zip(names, files, strict=True))[1:]:
-        rows = [row for row in to_confirm(comparison) if row.b.file == name]
-        if not rows:
-            continue
-        hashes = [row.config_hash for row in rows]
-        trials = max(3, *(min(row.a.num, row.b.num) for row in rows))
-        again_b = measure_again(path, hashes, trials=trials, place=Place(), note=print_note)
-        again_a = [files[0]]
-        if python is not None:
-            place = Place(python=python, folder=folder)
-            again_a = measure_again(files[0], hashes, trials=trials, place=place, note=print_note)
-        else:
-            print_note("the first file is not measured again: --baseline-python says how")
-        frames = [(names[0], read_frame(again_a)), (name, read_frame(again_b))]
-        again = compare_frames(frames, metric=comparison.metric, options=options)
-        others = tuple(row for row in comparison.rows if row.b.file != name)
-        mine = tuple(row for row in comparison.rows if row.b.file == name)
-        looked = confirm(replace(comparison, rows=mine), again=again)
-        comparison = replace(comparison, rows=(*others, *looked.rows))
-    return comparison
 
 
 def labels(files: list[Path]) -> list[str]:

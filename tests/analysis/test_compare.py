@@ -6,7 +6,6 @@ import pytest
 
 from bench.analysis.compare import compare
 from bench.analysis.comparison import Compared, Comparison
-from bench.analysis.confirm import confirm, to_confirm
 from bench.analysis.figures import Options
 from bench.analysis.metrics import METRICS
 from bench.analysis.verdicts import parse_threshold
@@ -295,24 +294,6 @@ def test_three_files_are_compared_with_the_first() -> None:
         ("B.csv", "REGRESSION"),
         ("C.csv", "IMPROVED"),
     ]
-
-
-def test_a_regression_that_a_second_look_does_not_show_is_withdrawn() -> None:
-    first = compared(trials(seed=1), trials(seed=2, step_ms=120.0))
-    assert len(to_confirm(first)) == 1
-    again = compared(trials(seed=3), trials(seed=4))
-    withdrawn = confirm(first, again=again)
-    assert only_row(withdrawn).verdict == "INCONCLUSIVE"
-    assert withdrawn.exit_code(is_strict=False) == ExitCode.OK
-    shown = confirm(first, again=compared(trials(seed=5), trials(seed=6, step_ms=115.0)))
-    assert only_row(shown).verdict == "REGRESSION"
-    assert "confirmed by a second look" in only_row(shown).reason
-
-
-def test_a_regression_without_a_second_look_is_withdrawn() -> None:
-    first = compared(trials(seed=1), trials(seed=2, step_ms=120.0))
-    other = compared(trials(config_hash="x"), trials(config_hash="x"))
-    assert only_row(confirm(first, again=other)).verdict == "INCONCLUSIVE"
 
 
 @pytest.mark.parametrize("text", ["5", "0.05", "x%", "0%", "-3%", "5000%", ""])

@@ -18,9 +18,14 @@ def environment(cache: Path) -> dict[str, str]:
 
 def gate(tmp_path: Path, *, slowdown: float) -> Done:
     """Run the gate on two folders whose workload takes 10 ms and 10 ms times `slowdown`."""
+    pythons = {}
     for side, factor in (("base", 1.0), ("head", slowdown)):
         (tmp_path / side).mkdir()
         (tmp_path / side / "slowdown").write_text(str(factor))
+        python = tmp_path / side / "python"
+        python.write_text(f'#!/bin/sh\ncd "{tmp_path / side}" && exec "{sys.executable}" "$@"\n')
+        python.chmod(0o755)
+        pythons[f"{side.upper()}_PYTHON"] = str(python)
     return subprocess.run(
         [
             ROOT / "scripts" / "performance_gate.sh",
@@ -31,8 +36,7 @@ def gate(tmp_path: Path, *, slowdown: float) -> Done:
         cwd=tmp_path,
         env={
             **environment(tmp_path / "cache"),
-            "BASE_PYTHON": sys.executable,
-            "HEAD_PYTHON": sys.executable,
+            **pythons,
         },
         capture_output=True,
         text=True,
@@ -41,20 +45,17 @@ def gate(tmp_path: Path, *, slowdown: float) -> Done:
     )
 
 
-def test_an_injected_slowdown_fails_the_gate_and_is_confirmed(tmp_path: Path) -> None:
+def test_an_injected_slowdown_fails_the_gate(tmp_path: Path) -> None:
     done = gate(tmp_path, slowdown=1.2)
     assert done.returncode == 1, done.stderr
-    assert "REGRESSION" in done.stdout
-    assert "confirmed by a second look" in done.stdout
-    assert "<details>" in done.stdout
-    assert list((tmp_path / "base" / "results").glob("*.csv"))
-    assert "measuring paced-infer of" in done.stderr
+    assert "| REGRESSION |" in done.stdout
+    assert len(list((tmp_path / "head" / "results").glob("*.csv"))) == 2
 
 
 def test_an_unchanged_workload_passes_the_gate(tmp_path: Path) -> None:
     done = gate(tmp_path, slowdown=1.0)
     assert done.returncode == 0, done.stderr
-    assert "REGRESSION" not in done.stdout.partition("<details>")[0]
+    assert "REGRESSION" not in done.stdout and "paced-infer" in done.stdout
 
 
 def test_the_workflow_calls_the_script_that_is_tested() -> None:
@@ -129,8 +130,6 @@ def test_calibrate_keeps_a_noise_floor_that_compare_takes_up(bench, tmp_path: Pa
     (floor,) = document["floors"]
     assert 0 < floor["floor_frac"] < 0.05
     assert floor["num_trials"] == 6
-    assert sum(document["no_op_verdicts"].values()) == 20
-    assert "REGRESSION" not in document["no_op_verdicts"]
     assert (tmp_path / "cache" / "gapbench" / "noise.json").is_file()
     compared = bench("compare", *document["paths"], "--json")
     (row,) = json.loads(compared.stdout)["rows"]

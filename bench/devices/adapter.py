@@ -32,6 +32,9 @@ class Adapter(Protocol):
     is_asynchronous: bool
     """False where an operation has finished when Python returns (CPU)."""
 
+    def make_current(self) -> None:
+        """Make the device this thread's default; a kernel launched on another one may fail."""
+
     def synchronize(self) -> None:
         """Wait until all queued work is done."""
 

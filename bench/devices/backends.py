@@ -23,11 +23,15 @@ import torch
 T = TypeVar("T")
 
 
+REFUSALS = (RuntimeError, AttributeError, AssertionError, TypeError, ValueError)
+"""What backends raise for what they lack; NotImplementedError is a RuntimeError."""
+
+
 def attempt(call: Callable[[], T]) -> T | None:
     """Answer of one call to a backend, or None where the backend lacks it or refuses."""
     try:
         return call()
-    except (RuntimeError, AttributeError, AssertionError):  # NotImplementedError is a RuntimeError
+    except REFUSALS:
         return None
 
 

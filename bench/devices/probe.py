@@ -15,6 +15,7 @@ import torch
 
 from bench.core.errors import MeasurementError
 from bench.core.nouns import Capability
+from bench.devices.backends import REFUSALS
 from bench.devices.torch_adapter import adapter_for, is_out_of_memory
 
 TORCH_DTYPES: dict[str, torch.dtype] = {
@@ -44,7 +45,7 @@ def probe_dtypes(label: str) -> dict[str, Capability]:
     adapter = adapter_for(label)
     try:
         torch.ones(1, dtype=torch.float32).to(label).cpu()
-    except RuntimeError as error:
+    except REFUSALS as error:
         raise _cannot_probe(label, error) from error
     return {dtype: _probe(label, dtype=dtype, synchronize=adapter.synchronize) for dtype in PROBED}
 
@@ -55,7 +56,7 @@ def _probe(label: str, *, dtype: str, synchronize: Callable[[], None]) -> Capabi
             warnings.simplefilter("ignore")  # autocast warns where it then does nothing
             state = _check(label, dtype=dtype)
         synchronize()
-    except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError) as error:
+    except REFUSALS as error:
         if is_out_of_memory(error):
             raise _cannot_probe(label, error) from error
         return "raises"

@@ -15,6 +15,7 @@ import torch
 
 from bench.core.nouns import Device
 from bench.devices.adapter import Adapter
+from bench.devices.backends import REFUSALS
 from bench.devices.caches import largest_cache_bytes
 from bench.devices.detect import memory_info
 from bench.devices.probe import TORCH_DTYPES, float32_precision, has_tf32_switch
@@ -50,7 +51,7 @@ def product_rates(
     rates: dict[Shape, float] = {}
     try:
         guess = _first_rate(device, adapter=adapter, dtype=dtype, side=min(sides))
-    except (RuntimeError, TypeError):
+    except REFUSALS:
         return {}
     deadline_s = time.perf_counter() + budget_s
     for side in sides:

@@ -57,6 +57,9 @@ class CpuAdapter:
     label = "cpu"
     is_asynchronous = False
 
+    def make_current(self) -> None:
+        """There is no other."""
+
     def synchronize(self) -> None:
         """Nothing is ever queued."""
 
@@ -133,6 +136,14 @@ class AcceleratorAdapter:
         self._index = index
         self._module: Any = device_module(device_type)
         self._can_reset_peak = True
+
+    def make_current(self) -> None:
+        """Make the device this thread's default, where its backend has one."""
+        if not (
+            self._speaks_for_type
+            and _answers(lambda: torch.accelerator.set_device_index(self._index))
+        ):
+            attempt(lambda: self._module.set_device(self._index))
 
     def synchronize(self) -> None:
         """Wait until all queued work is done; errors of that work are raised here."""

@@ -79,11 +79,13 @@ def _inspect(question: _Question) -> Inspection:
     from bench.devices.detect import find, memory_info
     from bench.devices.probe import probe_dtypes
     from bench.devices.roof import load_roof, roof_for
+    from bench.devices.torch_adapter import adapter_for
     from bench.measure.torch_facts import torch_facts
 
     if question.threads is not None:
         torch.set_num_threads(question.threads)
     device = find(question.label)
+    adapter_for(device.label).make_current()
     capabilities = probe_dtypes(device.label)
     if device.type != "cpu" and device.memory_free_bytes is None:
         # The probe has made the context that asking may make, and few drivers answer without one.

@@ -159,6 +159,8 @@ class TorchEngine:
     def _open_context(self) -> None:
         import torch
 
+        # Compiled kernels and vendors' libraries use the current device, whatever the tensors' is.
+        self.adapter.make_current()
         torch.ones(1, device=self.device).sum().item()
         if self.device.type == "cuda":
             # As nnU-Net and most training code with fixed shapes do; the environment records it.

@@ -11,7 +11,6 @@ from fake_torch import (
     choose_accelerator,
     install_tools,
     properties,
-    refuse,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,9 +90,13 @@ def test_cuda_build_without_a_gpu_is_asked_nothing_more(monkeypatch):
     assert asked == []
 
 
-def test_is_available_that_raises_counts_as_no(monkeypatch):
+@pytest.mark.parametrize("error", [RuntimeError, TypeError, ValueError])
+def test_is_available_that_raises_counts_as_no(monkeypatch, error):
+    def refuse_so(*_):
+        raise error("not here")
+
     add_backend(monkeypatch, "xpu")
-    monkeypatch.setattr(torch.xpu, "is_available", refuse)
+    monkeypatch.setattr(torch.xpu, "is_available", refuse_so)
     assert labels() == ["cpu"]
 
 

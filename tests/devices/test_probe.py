@@ -130,10 +130,11 @@ def test_a_full_device_is_not_taken_for_a_missing_dtype(monkeypatch):
         probe.probe_dtypes("cpu")
 
 
-def test_a_broken_device_is_not_taken_for_one_without_dtypes(monkeypatch):
+@pytest.mark.parametrize("error", [RuntimeError, TypeError, ValueError])
+def test_a_broken_device_is_not_taken_for_one_without_dtypes(monkeypatch, error):
     class Broken(torch.Tensor):
         def to(self, *_, **__):
-            raise RuntimeError("simdev error 507: device 1 is not healthy\nstack of C++ frames")
+            raise error("simdev error 507: device 1 is not healthy\nstack of C++ frames")
 
     monkeypatch.setattr(torch, "ones", lambda *_, **__: torch.zeros(1).as_subclass(Broken))
     with pytest.raises(MeasurementError, match=r"^cpu does not work: .* not healthy$"):

@@ -125,6 +125,39 @@ def test_memory_is_counted_in_the_window_and_before_it(everything: Ran) -> None:
         assert 0.3 < row["mem_estimate_bytes"] / peak < 4
 
 
+CURRENT = """
+from dataclasses import dataclass
+from tests.workload_files import small_net
+
+@dataclass(frozen=True, kw_only=True)
+class Workload(small_net.Workload):
+    \"\"\"A layer whose loss is on whatever device is current.\"\"\"
+
+    def loss(self, net, batch):
+        import torch
+
+        if batch.device.type == "cpu":
+            return net(batch).square().mean()
+        return net(batch).square().mean() + torch.zeros((), device=batch.device.type)
+"""
+
+
+def test_the_device_that_was_asked_for_is_the_current_one(
+    simdev_env: dict[str, str], tmp_path: Path
+) -> None:
+    """Triton and vendors' libraries launch on the current device, whatever the tensors' is."""
+    (tmp_path / "current.py").write_text(CURRENT)
+    done = bench(
+        *("run", "--workload", str(tmp_path / "current.py"), "--profile", "smoke", "--json"),
+        *("--device", "simdev:1", "--workers", "0", "--out", str(tmp_path)),
+        env=simdev_env,
+        quirks="",
+    )
+    assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-4000:]
+    rows = json.loads(done.stdout)["rows"]
+    assert {(row["status"], row["device"]) for row in rows} == {("WARN", "simdev:1")}, rows
+
+
 def test_what_nobody_measured_stays_blank(everything: Ran) -> None:
     for row in everything.rows:
         blank = (

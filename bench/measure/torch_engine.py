@@ -30,7 +30,8 @@ from bench.measure.modelled_link import ModelledLink, open_link
 from bench.measure.placing import place_net
 from bench.measure.precision import autocast, cast_net, half_type, move, set_matmul_precision
 from bench.measure.steps import InferStep, TrainStep, float_tensors
-from bench.parallel.spread import DDP_OVERLAP, Spread, spread
+from bench.parallel.spread import DDP_OVERLAP, Spread
+from bench.parallel.strategies import spread
 
 if TYPE_CHECKING:
     from torch import nn

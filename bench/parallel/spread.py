@@ -1,8 +1,7 @@
-"""Lays a net over the ranks of torch's default process group, as a layout says.
+"""A net over the ranks of torch's default process group, as a training step needs it.
 
-The group exists already and may be real, throttled or emulated: nothing here knows which. `Spread`
-is what a training step needs of the result; by itself it is a net on one device. Pipelines are not
-run, they are simulated from their stages, and so they are refused here.
+The group exists already and may be real, throttled or emulated: nothing here knows which. By itself
+a `Spread` is a net on one device.
 """
 
 from __future__ import annotations
@@ -10,9 +9,6 @@ from __future__ import annotations
 import contextlib
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-
-from bench.core.nouns import Dtype, Layout
-from bench.workload import Phase, Workload
 
 if TYPE_CHECKING:
     import torch
@@ -75,47 +71,3 @@ class Spread:
 
     def after_step(self) -> None:
         """Do what follows the optimizer step: periodic averaging, or nothing."""
-
-
-def spread(
-    net: nn.Module,
-    *,
-    workload: Workload,
-    phase: Phase,
-    layout: Layout,
-    device: torch.device,
-    dtype: Dtype,
-    is_compiled: bool = False,
-) -> Spread:
-    """Lay the net, already on `device`, over the ranks of the default process group.
-
-    torch.compile is applied here, because its place depends on the strategy: outside DDP, which
-    lets torch cut the graph at the buckets so that they overlap; inside FSDP, unit by unit. Raises
-    ValueError when the group's size is not `layout.devices` or a plan does not fit the net.
-    """
-    import torch.distributed as dist
-
-    if layout.strategy is None or (layout.devices == 1 and not dist.is_initialized()):
-        return Spread(_compiled(net, is_compiled), module=net)
-    if dist.get_world_size() != layout.devices:
-        raise ValueError(f"{dist.get_world_size()} ranks, but the layout has {layout.devices}")
-    if layout.strategy == "fsdp":
-        from bench.parallel.sharded import shard
-
-        units = workload.shard_units(net)
-        return shard(
-            net, units=units, phase=phase, device=device, dtype=dtype, is_compiled=is_compiled
-        )
-    if layout.strategy == "pp":
-        raise ValueError("stages are simulated from single-device measurements, not run")
-    from bench.parallel.replicas import replicate
-
-    return replicate(
-        net, workload=workload, phase=phase, layout=layout, device=device, is_compiled=is_compiled
-    )
-
-
-def _compiled(net: nn.Module, is_compiled: bool) -> nn.Module:
-    import torch
-
-    return torch.compile(net) if is_compiled else net  # type: ignore[return-value]

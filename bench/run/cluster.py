@@ -1,21 +1,15 @@
-"""One rank of many under the user's `torchrun`: rank 0 runs the command, the others follow it.
+"""The ranks that the user's `torchrun` started, and what that decides about the flags.
 
-Every rank is started with the same command line. Rank 0 plans, measures its part, decides and
-writes rows; each of its trials tells the others through the agent's store what is next. They print
-nothing and end with rank 0's exit code. No torch is imported here: what talks to the store is a
-process of `bench.measure.rank_trial`.
+Every rank is started with the same command line: rank 0 runs the command and writes rows, the
+others take part in its trials (`bench.run.launch.follow`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bench.core.errors import ExitCode, MeasurementError, UsageError
-from bench.measure.asking import ask
-from bench.measure.messages import Failure, Post, RunEnd
+from bench.core.errors import UsageError
 
 _JOB_VARIABLES = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")
 
@@ -87,51 +81,3 @@ def mode_under(world: World | None, *, mode: str | None, has_link: bool) -> str 
             "leave torchrun out, or use --mode throttled"
         )
     return "throttled" if mode is None and has_link else mode
-
-
-def follow() -> int:
-    """Take part in all that rank 0 does, and return the code that it ends with."""
-    try:
-        return _follow()
-    except KeyboardInterrupt:
-        return int(ExitCode.INTERRUPTED)
-
-
-def _follow() -> int:
-    from bench.run.child import piped_child, run_child
-    from bench.run.launch import child_environment
-
-    number = 1
-    threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
-    while True:
-        child = piped_child(
-            "bench.measure.rank_trial",
-            str(number),
-            environment=child_environment(threads=threads),
-        )
-        outcome = run_child(
-            child,
-            timeout_s=float("inf"),
-            on_start=lambda _pid: None,
-            on_message=lambda _message: None,
-        )
-        if isinstance(outcome.result, RunEnd):
-            return outcome.result.code
-        if outcome.last_stage == "start":
-            # It had no word from rank 0: the store is gone, and with it the run.
-            return int(ExitCode.INVALID)
-        if outcome.exit_code != 0:
-            detail = f"rank {os.environ['RANK']}: {outcome.detail}"
-            failure = Failure(code="crashed", detail=detail)
-            _post(Post(number=number, key="failure", message=failure))
-        number += 1
-
-
-def end(code: int) -> None:
-    """Rank 0: tell the others that the run is over, and with which exit code."""
-    _post(Post(number=None, key="request", message=RunEnd(code=code)))
-
-
-def _post(letter: Post) -> None:
-    with contextlib.suppress(MeasurementError):  # without a store there is nobody left to tell
-        ask("bench.measure.rank_trial", letter, kind=type(None), what="the store")

@@ -1,4 +1,4 @@
-"""What a trial's processes are: one for a single device, an agent and its ranks for several.
+"""What a trial's processes are and get: one for a single device, an agent and ranks for several.
 
 A trial on several devices of this machine is an agent's process with its ranks below (see
 `rank_folder`); under torchrun the ranks are there already. How a process is started, heard and
@@ -7,16 +7,72 @@ ended is `bench.run.child`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import replace
 
-from bench.core.errors import UsageError
-from bench.measure.asking import same_modules
-from bench.measure.messages import LinkRequest, TrialRequest, encode
+from bench import discovery
+from bench.core.errors import ExitCode, MeasurementError, UsageError
+from bench.core.nouns import Config
+from bench.devices import cpu
+from bench.hardware.chip_limit import parse_chip_limit
+from bench.measure.asking import ask, same_modules
+from bench.measure.limits import Limits
+from bench.measure.messages import Failure, LinkRequest, Post, RunEnd, TrialRequest, encode
 from bench.run.child import Child, OnMessage, Outcome, piped_child, run_child
 from bench.run.cluster import world_of
+from bench.run.plan import Planned
 from bench.run.rank_folder import RankFolder
+from bench.run.record import Facts
+
+IDLE_S = 5.0
+"""Rest with the context open, to know the idle power."""
+
+
+def make_request(planned: Planned, *, trial: int, limits: Limits, facts: Facts) -> TrialRequest:
+    """Turn a planned configuration into what the trial's process is asked to do."""
+    config, device = planned.config, facts.inspection.device
+    workers = num_workers(planned, facts=facts)
+    cores = facts.usable_cores
+    if config.chip_limit:
+        cores = min(cores, parse_chip_limit(config.chip_limit).cores or cores)
+    is_fake = device.type == "fake"
+    gives_power = bool({"power", "energy"} & set(device.telemetry))
+    return TrialRequest(
+        config=config,
+        limits=limits,
+        trial=trial,
+        cpu_ids=() if is_fake else cpu.usable_cpu_ids(),
+        threads=config.threads or max(1, cores // num_local_ranks(planned.config) - workers),
+        workers=workers,
+        idle_s=IDLE_S if gives_power and not limits.is_smoke else 0.0,
+    )
+
+
+def num_local_ranks(config: Config) -> int:
+    """Processes of one trial that share this machine's cores."""
+    if not config.needs_ranks:
+        return 1
+    world = world_of(os.environ)
+    return config.layout.devices if world is None else world.num_local_ranks
+
+
+def num_workers(planned: Planned, *, facts: Facts) -> int:
+    """Loader processes of a rank: a quarter of its cores at an accelerator, one beside a CPU.
+
+    Generated data is cut from memory in microseconds, so on a CPU it needs no process.
+    """
+    config = planned.config
+    found = discovery.load(config.source or config.workload)
+    if not found.phase(config.phase).is_training or config.data == "resident":
+        return 0
+    if config.workers is not None:
+        return config.workers
+    cores = facts.usable_cores // num_local_ranks(config)
+    if facts.inspection.is_accelerator:
+        return max(1, min(8, cores // 4))
+    return 1 if config.data != "generated" and cores > 1 else 0
 
 
 def child_environment(*, threads: int) -> dict[str, str]:
@@ -95,3 +151,54 @@ def run_ranks(
         outcome = run_child(child, timeout_s=timeout_s, on_start=on_start, on_message=on_message)
     # The largest process of all, agent included: rank 0 tells its own in its row.
     return replace(outcome, rss_peak_bytes=None)
+
+
+# Under torchrun ----------------------------------------------------------------------------------
+
+
+def follow() -> int:
+    """Another rank under torchrun: take part in all that rank 0 does, end with its exit code.
+
+    Rank 0's trials write into the agent's store what is next. This process prints nothing.
+    """
+    try:
+        return _follow()
+    except KeyboardInterrupt:
+        return int(ExitCode.INTERRUPTED)
+
+
+def _follow() -> int:
+    number = 1
+    threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
+    while True:
+        child = piped_child(
+            "bench.measure.rank_trial",
+            str(number),
+            environment=child_environment(threads=threads),
+        )
+        outcome = run_child(
+            child,
+            timeout_s=float("inf"),
+            on_start=lambda _pid: None,
+            on_message=lambda _message: None,
+        )
+        if isinstance(outcome.result, RunEnd):
+            return outcome.result.code
+        if outcome.last_stage == "start":
+            # It had no word from rank 0: the store is gone, and with it the run.
+            return int(ExitCode.INVALID)
+        if outcome.exit_code != 0:
+            detail = f"rank {os.environ['RANK']}: {outcome.detail}"
+            failure = Failure(code="crashed", detail=detail)
+            _post(Post(number=number, key="failure", message=failure))
+        number += 1
+
+
+def end(code: int) -> None:
+    """Rank 0: tell the others that the run is over, and with which exit code."""
+    _post(Post(number=None, key="request", message=RunEnd(code=code)))
+
+
+def _post(letter: Post) -> None:
+    with contextlib.suppress(MeasurementError):  # without a store there is nobody left to tell
+        ask("bench.measure.rank_trial", letter, kind=type(None), what="the store")

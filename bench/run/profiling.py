@@ -17,9 +17,8 @@ from bench.measure.asking import ask
 from bench.measure.messages import TrialRequest
 from bench.results.operator_profiles import read_profiles, write_profile
 from bench.results.schema import USABLE, Row
-from bench.run.launch import child_environment
+from bench.run.launch import child_environment, make_request
 from bench.run.plan import Planned
-from bench.run.resources import make_request
 from bench.run.session import Session
 
 AUTOMATIC = ("default", "rigorous")

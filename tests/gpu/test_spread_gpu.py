@@ -12,7 +12,7 @@ from bench.hardware.cost import CostModel
 from bench.hardware.topology import parse_topology
 from bench.measure.precision import move
 from bench.measure.steps import TrainStep
-from bench.parallel.spread import spread
+from bench.parallel.strategies import spread
 from workloads.llm import Workload
 
 pytestmark = [

@@ -28,7 +28,7 @@ from bench.hardware.cost import CostModel
 from bench.hardware.topology import parse_topology
 from bench.measure import feed as feeds
 from bench.measure.steps import TrainStep
-from bench.parallel.spread import spread
+from bench.parallel.strategies import spread
 
 CPU = torch.device("cpu")
 LIBRARIES = (

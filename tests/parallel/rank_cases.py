@@ -15,7 +15,8 @@ from torch.utils.data import default_collate
 from bench.core.nouns import Dtype, Layout
 from bench.measure.steps import TrainStep
 from bench.parallel.averaging import OuterStep, WeightAveraging
-from bench.parallel.spread import Spread, spread
+from bench.parallel.spread import Spread
+from bench.parallel.strategies import spread
 from bench.workload import Workload
 from workloads import imaging, llm
 

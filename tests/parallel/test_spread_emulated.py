@@ -20,7 +20,8 @@ from bench.hardware.topology import parse_topology
 from bench.measure.correctness import to_channels_last
 from bench.measure.steps import InferStep, TrainStep
 from bench.parallel.sharded import default_units
-from bench.parallel.spread import Spread, spread
+from bench.parallel.spread import Spread
+from bench.parallel.strategies import spread
 from bench.workload import Phase, TensorPlan
 from workloads import imaging
 from workloads.llm import Workload

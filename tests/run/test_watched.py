@@ -10,12 +10,20 @@ from bench_process import environment
 
 from bench.core.nouns import Device
 from bench.devices.telemetry import Baseline
+from bench.measure.messages import Samples, TrialResult
 from bench.run import watched
 from bench.run.child import Outcome
 from bench.run.observation import Observation, observed_columns
 
 GPU = Device(type="cuda", index=0, name="GPU", vendor="nvidia", stack="CUDA", memory_bytes=2**34)
-RESULT = {"window_start_s": 0.0, "window_end_s": 1.0, "reasons": []}
+RESULT = TrialResult(
+    row={},
+    reasons=[],
+    detail="",
+    window_start_s=0.0,
+    window_end_s=1.0,
+    samples=Samples(warmup_step_s=[], step_s=[], step_clock="host", data_wait_s=None),
+)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from bench.core.errors import UsageError
 from workloads.align import GAP, MATCH, MISMATCH, Workload
 
 (INFER,) = Workload.phases
@@ -63,9 +62,3 @@ def test_summary_says_what_torch_does_not_use() -> None:
 def test_an_impossible_score_is_refused() -> None:
     with pytest.raises(ValueError, match="impossible"):
         Workload(length=4, batch=1).check(INFER, torch.tensor([13.0]))
-
-
-@pytest.mark.parametrize("field", ["length", "batch"])
-def test_sequences_without_a_letter_are_refused(field: str) -> None:
-    with pytest.raises(UsageError, match="must be from 1"):
-        Workload(**{field: 0})

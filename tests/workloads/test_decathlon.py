@@ -19,6 +19,9 @@ from workloads._decathlon import check_folder, median_spacing_mm, read_folder
 from workloads._phantom_folder import write
 
 SHAPE = (16, 14, 12)
+Damage = Callable[[Path], object]
+Find = Callable[[Path], Path]
+Change = Callable[[np.ndarray], np.ndarray]
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def label_file(folder: Path) -> Path:
     return folder / "labelsTr" / "phantom_001.nii.gz"
 
 
-def rewrite(path: Path, change: Callable[[np.ndarray], np.ndarray], *, affine: Any = None) -> None:
+def rewrite(path: Path, change: Change, *, affine: Any = None) -> None:
     """Replace the voxels of a file (as float32) by what `change` makes of them."""
     old = nibabel.load(path)
     array = change(np.asarray(old.dataobj, dtype=np.float32))
@@ -52,7 +55,7 @@ def edit_json(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     (folder / "dataset.json").write_text(json.dumps(content))
 
 
-def with_voxel(value: float) -> Callable[[np.ndarray], np.ndarray]:
+def with_voxel(value: float) -> Change:
     def change(array: np.ndarray) -> np.ndarray:
         array[3, 4, 5] = value
         return array
@@ -60,72 +63,66 @@ def with_voxel(value: float) -> Callable[[np.ndarray], np.ndarray]:
     return change
 
 
-def test_valid_folder_passes(folder: Path) -> None:
-    check(folder)
+def set_key(key: str, value: object) -> Damage:
+    return lambda folder: edit_json(folder, lambda content: content.update({key: value}))
 
 
-def test_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nowhere is not a folder"):
-        check(tmp_path / "nowhere")
+def add_case(entry: object) -> Damage:
+    return lambda folder: edit_json(folder, lambda content: content["training"].insert(1, entry))
 
 
-def test_missing_dataset_json_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"dataset\.json is missing.*bench data phantom"):
-        check(tmp_path)
+def voxels(find: Find, change: Change, **more: Any) -> Damage:
+    return lambda folder: rewrite(find(folder), change, **more)
 
 
-@pytest.mark.parametrize("text", ["{", "", "[]", "3", '"a"', "\x00", "{'a': 1}"])
-def test_bad_json_is_named(folder: Path, text: str) -> None:
-    (folder / "dataset.json").write_text(text)
-    with pytest.raises(
-        DataError, match=r"dataset\.json (is not readable JSON|must hold an object)"
-    ):
-        check(folder)
+def same(array: np.ndarray) -> np.ndarray:
+    return array
 
 
-def test_dataset_json_of_other_bytes_is_named(folder: Path) -> None:
-    (folder / "dataset.json").write_bytes(b"\xff\xfe\x00\x80")
-    with pytest.raises(DataError, match=r"dataset\.json is not readable JSON"):
-        check(folder)
+DAMAGES: list[tuple[str, Damage]] = [
+    ("data is not a folder", lambda folder: folder.rename(folder.parent / "elsewhere")),
+    (r"dataset\.json is missing.*bench data phantom",
+     lambda folder: (folder / "dataset.json").unlink()),
+    (r"dataset\.json is not readable JSON",
+     lambda folder: (folder / "dataset.json").write_bytes(b"\xff\xfe\x00\x80")),
+    *[(r"dataset\.json (is not readable JSON|must hold an object)",
+       lambda folder, text=text: (folder / "dataset.json").write_text(text))
+      for text in ("{", "", "[]", "3", '"a"', "\x00", "{'a': 1}")],
+    *[(f'dataset.json lacks "{key}"', set_key(key, value))
+      for key in ("labels", "modality", "training") for value in (None, {}, [], 7, "text")],
+    ('"labels" must be numbered 0 to 2', set_key("labels", {"0": "a", "1": "b", "3": "c"})),
+    *[("training case 1 lacks", add_case(entry))
+      for entry in ({}, 1, "x", {"image": "a"}, {"label": "a", "image": 3})],
+    ("the classes a, b .*--set classes=2$", set_key("labels", {"0": "a", "1": "b"})),
+    ("--set channels=2$", set_key("modality", {"0": "T1", "1": "T2"})),
+    ("imagesTr/phantom_001.nii.gz is missing", lambda folder: image_file(folder).unlink()),
+    ("labelsTr/phantom_001.nii.gz is missing", lambda folder: label_file(folder).unlink()),
+    ("phantom_001.nii.gz cannot be read as NIfTI",
+     lambda folder: image_file(folder).write_text("not an image")),
+    ("imagesTr.*phantom_001.*16 x 14: a 2-D image", voxels(image_file, lambda a: a[:, :, 0])),
+    ("phantom_001.*16 x 14 x 1: a 2-D image", voxels(image_file, lambda a: a[:, :, :1])),
+    ("phantom_001.*16 x 14 x 12 x 2, not a volume of 1 channel",
+     voxels(image_file, lambda a: np.stack([a, a], axis=-1))),
+    ("labelsTr.*shape 15 x 14 x 12 but its image 16 x 14 x 12",
+     voxels(label_file, lambda a: a[:-1])),
+    *[(f"labelsTr.*phantom_001.*holds label {value}; .* 0 to 2",
+       voxels(label_file, with_voxel(value))) for value in (3, 255, -1)],
+    *[("labelsTr.*phantom_001.*not whole numbers", voxels(label_file, with_voxel(value)))
+      for value in (0.5, np.nan, np.inf)],
+    *[("imagesTr.*phantom_001.*not finite", voxels(image_file, with_voxel(value)))
+      for value in (np.nan, np.inf, -np.inf)],
+    ("phantom_001.*is empty: every voxel is 0", voxels(image_file, np.zeros_like)),
+    ("labelsTr.*phantom_001.*affines differ",
+     voxels(label_file, same, affine=np.diag([2.0, 2.0, 2.0, 1.0]))),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("key", ["labels", "modality", "training"])
-@pytest.mark.parametrize("value", [None, {}, [], 7, "text"])
-def test_missing_or_odd_key_is_named(folder: Path, key: str, value: object) -> None:
-    edit_json(folder, lambda content: content.update({key: value}))
-    with pytest.raises(DataError, match=f'dataset.json lacks "{key}"'):
-        check(folder)
-
-
-def test_labels_with_a_gap_are_refused(folder: Path) -> None:
-    edit_json(folder, lambda content: content.update(labels={"0": "a", "1": "b", "3": "c"}))
-    with pytest.raises(DataError, match='"labels" must be numbered 0 to 2'):
-        check(folder)
-
-
-@pytest.mark.parametrize("entry", [{}, 1, "x", {"image": "a"}, {"label": "a", "image": 3}])
-def test_odd_training_entry_is_named(folder: Path, entry: object) -> None:
-    edit_json(folder, lambda content: content["training"].insert(1, entry))
-    with pytest.raises(DataError, match="training case 1 lacks"):
-        check(folder)
-
-
-def test_other_number_of_classes_says_what_to_set(folder: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"the classes background, organ 1, lesion .*--set classes=3$"
-    ):
-        check(folder, classes=5)
-
-
-def test_other_number_of_modalities_says_what_to_set(folder: Path) -> None:
-    with pytest.raises(DataError, match="--set channels=1$"):
-        check(folder, channels=4)
-
-
-@pytest.mark.parametrize("find", [image_file, label_file])
-def test_missing_file_is_named(folder: Path, find: Callable[[Path], Path]) -> None:
-    find(folder).unlink()
-    with pytest.raises(DataError, match=f"{find(folder)} is missing"):
+@pytest.mark.parametrize(("said", "damage"), DAMAGES)
+def test_the_file_and_what_is_wrong_with_it_are_named(
+    folder: Path, said: str, damage: Damage
+) -> None:
+    damage(folder)
+    with pytest.raises(DataError, match=said):
         check(folder)
 
 
@@ -134,7 +131,7 @@ def test_missing_file_is_named(folder: Path, find: Callable[[Path], Path]) -> No
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(kept=st.floats(min_value=0, max_value=0.99))
-def test_truncated_file_is_named(folder: Path, find: Callable[[Path], Path], kept: float) -> None:
+def test_truncated_file_is_named(folder: Path, find: Find, kept: float) -> None:
     path = find(folder)
     whole = path.read_bytes()
     try:
@@ -191,84 +188,22 @@ def test_odd_byte_in_the_nifti_header_never_escapes_as_another_error(
         path.write_bytes(whole)
 
 
-def test_text_in_place_of_a_gzip_is_named(folder: Path) -> None:
-    image_file(folder).write_text("not an image")
-    with pytest.raises(DataError, match="phantom_001.nii.gz cannot be read as NIfTI"):
-        check(folder)
-
-
-def test_flat_image_is_named(folder: Path) -> None:
-    rewrite(image_file(folder), lambda array: array[:, :, 0])
-    with pytest.raises(DataError, match="imagesTr.*phantom_001.*16 x 14: a 2-D image"):
-        check(folder)
-
-
-def test_single_slice_is_named(folder: Path) -> None:
-    rewrite(image_file(folder), lambda array: array[:, :, :1])
-    with pytest.raises(DataError, match="phantom_001.*16 x 14 x 1: a 2-D image"):
-        check(folder)
-
-
-def test_image_with_too_many_channels_is_named(folder: Path) -> None:
-    rewrite(image_file(folder), lambda array: np.stack([array, array], axis=-1))
-    with pytest.raises(DataError, match="phantom_001.*16 x 14 x 12 x 2, not a volume of 1 channel"):
-        check(folder)
-
-
-def test_shapes_that_differ_are_named(folder: Path) -> None:
-    rewrite(label_file(folder), lambda array: array[:-1])
-    with pytest.raises(DataError, match="labelsTr.*shape 15 x 14 x 12 but its image 16 x 14 x 12"):
-        check(folder)
-
-
-@pytest.mark.parametrize("value", [3, 255, -1])
-def test_label_outside_the_classes_is_named(folder: Path, value: int) -> None:
-    rewrite(label_file(folder), with_voxel(value))
-    with pytest.raises(DataError, match=f"labelsTr.*phantom_001.*holds label {value}; .* 0 to 2"):
-        check(folder)
-
-
-@pytest.mark.parametrize("value", [0.5, np.nan, np.inf])
-def test_label_that_is_not_whole_is_named(folder: Path, value: float) -> None:
-    rewrite(label_file(folder), with_voxel(value))
-    with pytest.raises(DataError, match="labelsTr.*phantom_001.*not whole numbers"):
-        check(folder)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_image_that_is_not_finite_is_named(folder: Path, value: float) -> None:
-    rewrite(image_file(folder), with_voxel(value))
-    with pytest.raises(DataError, match="imagesTr.*phantom_001.*not finite"):
-        check(folder)
-
-
-def test_empty_image_is_named(folder: Path) -> None:
-    rewrite(image_file(folder), np.zeros_like)
-    with pytest.raises(DataError, match="phantom_001.*is empty: every voxel is 0"):
-        check(folder)
-
-
-def test_label_in_another_place_is_named(folder: Path) -> None:
-    rewrite(label_file(folder), lambda array: array, affine=np.diag([2.0, 2.0, 2.0, 1.0]))
-    with pytest.raises(DataError, match="labelsTr.*phantom_001.*affines differ"):
-        check(folder)
-
-
-def test_label_stored_as_whole_floats_passes(folder: Path) -> None:
-    rewrite(label_file(folder), lambda array: array)
-    check(folder)
-
-
-def test_uncompressed_nifti_outside_the_folder_passes(folder: Path, tmp_path: Path) -> None:
-    nibabel.save(nibabel.load(image_file(folder)), tmp_path / "elsewhere.nii")
+def move_out(folder: Path) -> None:
+    nibabel.save(nibabel.load(image_file(folder)), folder.parent / "elsewhere.nii")
     edit_json(folder, lambda content: content["training"][1].update(image="../elsewhere.nii"))
-    check(folder)
 
 
-def test_nifti2_passes(folder: Path) -> None:
+def as_nifti2(folder: Path) -> None:
     old = nibabel.load(image_file(folder))
-    array, affine = np.asarray(old.dataobj), old.affine
-    nibabel.save(nibabel.Nifti2Image(array, affine), image_file(folder))
+    new = nibabel.Nifti2Image(np.asarray(old.dataobj), old.affine)
+    nibabel.save(new, image_file(folder))
+
+
+@pytest.mark.parametrize(
+    "change", [lambda folder: None, move_out, as_nifti2, voxels(label_file, same)]
+)
+def test_a_valid_folder_passes_in_every_form(folder: Path, change: Damage) -> None:
+    change(folder)
     check(folder)
 
 

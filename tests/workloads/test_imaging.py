@@ -1,8 +1,6 @@
 """The imaging workload as the harness uses it: parameters, loss, inference, checks, precision."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +8,7 @@ import pytest
 import torch
 from monai.losses.dice import DiceCELoss
 
-from bench import discovery
 from bench.cli import main
-from bench.core.errors import UsageError
 from tests.workloads.learning import dice_of
 from workloads._decathlon import check_folder
 from workloads._imaging_net import loss as loss_of
@@ -27,62 +23,6 @@ def random_batch(workload: Workload, *, shape: tuple[int, ...], count: int) -> d
     labels = torch.randint(0, workload.classes, (count, 1, *shape), generator=generator)
     image = torch.randn(count, workload.channels, *shape, generator=generator)
     return {"image": image, "label": labels.to(torch.uint8)}
-
-
-@pytest.mark.parametrize("size", ["tiny", "small", "base", "large"])
-def test_parameters_survive_the_way_through_a_row(size: str) -> None:
-    found = discovery.load("imaging")
-    workload = discovery.instance(found, size=size, overrides={})
-    written = discovery.parameters(workload)
-    assert discovery.instance(found, size=None, overrides=dict(written)) == workload
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("batch", "0"),
-        ("channels", "0"),
-        ("classes", "1"),
-        ("classes", "256"),
-        ("filters", "8x16"),
-        ("filters", "8x0x8"),
-        ("patch", "32x32"),
-        ("patch", "30x32x32"),
-        ("patch", "4x4x4"),
-        ("patch", "0x32x32"),
-        ("volume", "32x32"),
-        ("volume", "32x32x0"),
-        ("sw_batch_size", "0"),
-        ("cases", "0"),
-        ("window_hu", "240x-160"),
-        ("window_hu", "5"),
-        ("spacing_mm", "1x1"),
-        ("spacing_mm", "0x1x1"),
-        ("spacing_mm", "nanx1x1"),
-        ("spacing_mm", "mean"),
-        ("schedule_steps", "0"),
-    ],
-)
-def test_impossible_parameter_is_refused_by_name(key: str, value: str) -> None:
-    found = discovery.load("imaging")
-    with pytest.raises(UsageError, match=key):
-        discovery.instance(found, size="tiny", overrides={key: value})
-
-
-def test_listing_formulas_import_neither_torch_nor_numpy() -> None:
-    program = (
-        "import sys; from workloads.imaging import Workload\n"
-        "for values in Workload.sizes.values():\n"
-        "    workload = Workload(**values)\n"
-        "    for phase in workload.phases:\n"
-        "        assert workload.flops_per_item(phase) > 0\n"
-        "        assert workload.memory_bytes(phase, dtype='bf16') > 0\n"
-        "print([name for name in ('torch', 'monai', 'numpy', 'nibabel') if name in sys.modules])"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert result.stdout.strip() == "[]"
 
 
 def test_large_is_nnunets_full_resolution_plan() -> None:

@@ -45,38 +45,6 @@ def workload(request: pytest.FixtureRequest) -> Workload:
     return Workload(**request.param)
 
 
-def test_parameters_by_formula_are_the_nets(workload: Workload) -> None:
-    net = workload.build_net()
-    assert workload.num_parameters() == sum(p.numel() for p in net.parameters())
-
-
-@pytest.mark.parametrize("size", ["small", "base", "large"])
-def test_parameters_of_large_sizes_are_the_nets(size: str) -> None:
-    workload = Workload(**Workload.sizes[size])
-    with torch.device("meta"):
-        net = workload.build_net()
-    assert workload.num_parameters() == sum(p.numel() for p in net.parameters())
-
-
-def test_training_flops_equal_the_counter(workload: Workload) -> None:
-    net = workload.build_net().train()
-    batch = random_batch(workload, shape=workload.patch, count=workload.batch)
-    with FlopCounterMode(display=False) as counter:
-        workload.loss(net, batch).backward()
-    train = workload.phases[0]
-    assert workload.flops_per_item(train, batch) * workload.batch == counter.get_total_flops()
-
-
-def test_inference_flops_equal_the_counter(workload: Workload) -> None:
-    net = workload.build_net().eval()
-    batch = random_batch(workload, shape=workload.volume, count=1)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        workload.infer(net, batch)
-    infer = workload.phases[1]
-    assert workload.flops_per_item(infer, batch) == counter.get_total_flops()
-    assert workload.flops_per_item(infer) == counter.get_total_flops()
-
-
 @pytest.mark.parametrize("shape", VOLUMES.values(), ids=VOLUMES.keys())
 @pytest.mark.parametrize("sw_batch_size", [1, 3])
 def test_inference_flops_follow_the_volume(shape: tuple[int, ...], sw_batch_size: int) -> None:

@@ -3,9 +3,7 @@
 import pytest
 import torch
 from torch.utils.data import DataLoader
-from torch.utils.flop_counter import FlopCounterMode
 
-from bench.core.errors import UsageError
 from workloads.tabular import Workload
 
 TRAIN, INFER = Workload.phases
@@ -16,20 +14,6 @@ def batch_of(tabular: Workload) -> dict[str, torch.Tensor]:
     found = next(iter(DataLoader(tabular.dataset(TRAIN, data=None, seed=0), batch_size=1)))
     assert isinstance(found, dict)
     return found
-
-
-def test_parameters_equal_the_formula() -> None:
-    assert sum(p.numel() for p in TINY.build_net().parameters()) == TINY.num_parameters()
-
-
-def test_flops_are_what_is_counted() -> None:
-    net, batch = TINY.build_net(), batch_of(TINY)
-    with FlopCounterMode(display=False) as counter:
-        TINY.infer(net, batch)
-    assert counter.get_total_flops() == TINY.flops_per_item(INFER) * TINY.items(INFER, batch)
-    with FlopCounterMode(display=False) as counter:
-        TINY.loss(net, batch).backward()
-    assert counter.get_total_flops() == TINY.flops_per_item(TRAIN) * TINY.items(TRAIN, batch)
 
 
 def test_a_step_holds_the_rows_of_one_table() -> None:
@@ -58,9 +42,3 @@ def test_loss_falls() -> None:
 def test_an_impossible_risk_is_refused() -> None:
     with pytest.raises(ValueError, match="impossible"):
         TINY.check(INFER, torch.tensor([0.5, 1.5]))
-
-
-@pytest.mark.parametrize("field", ["batch", "features", "hidden"])
-def test_tables_without_rows_or_columns_are_refused(field: str) -> None:
-    with pytest.raises(UsageError):
-        Workload(**{field: 0})

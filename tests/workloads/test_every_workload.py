@@ -1,0 +1,160 @@
+"""What holds for every shipped workload: formulas equal counts, parameters are checked, no torch.
+
+The formulas are held against torch's own counts: parameters of the net, FLOPs of a step.
+"""
+
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import default_collate
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench import discovery
+from bench.core.errors import UsageError
+from bench.workload import Phase, Workload
+from workloads import align, imaging, llm, sleep, tabular
+
+MODULES = {"align": align, "imaging": imaging, "llm": llm, "sleep": sleep, "tabular": tabular}
+SIZES = [(name, size) for name, module in MODULES.items() for size in module.Workload.sizes]
+
+
+def sized(name: str, size: str = "tiny", **changed: Any) -> Any:
+    cls = MODULES[name].Workload
+    return cls(**{**cls.sizes[size], **changed})
+
+
+UNTIED = sized("llm", batch=2, layers=3, hidden=96, heads=6, kv_heads=3, intermediate=160,
+               vocab=300, is_tied=False, sequence_tokens=48, prompt_tokens=40,
+               new_tokens=5)  # fmt: skip
+DEEP = imaging.Workload(
+    filters=(4, 8, 8, 12, 16), patch=(32, 16, 32), volume=(32, 40, 20), batch=1, cases=1
+)
+CASES = {
+    "align": sized("align"),
+    "imaging": sized("imaging", cases=1),
+    "imaging, deep supervision": DEEP,
+    "imaging, one head in three stages": sized("imaging", cases=1, deep_supervision=True),
+    "imaging, 4 classes, 2 channels": sized("imaging", cases=1, classes=4, channels=2),
+    "llm": sized("llm"),
+    "llm, untied, grouped": UNTIED,
+    "llm, one key head": sized("llm", kv_heads=1),
+    "sleep": sized("sleep"),
+    "tabular": sized("tabular"),
+}
+STEPS = [(name, phase) for name, case in CASES.items() for phase in case.phases if name != "align"]
+"""Torch counts products alone, and an alignment has none."""
+
+
+def test_every_shipped_workload_is_here() -> None:
+    assert set(MODULES) == set(discovery.names())
+
+
+@pytest.mark.parametrize(("name", "size"), SIZES)
+def test_parameters_of_a_size_survive_being_written_and_read(name: str, size: str) -> None:
+    found = discovery.load(name)
+    workload = discovery.instance(found, size=size, overrides={})
+    texts = {key: str(value) for key, value in discovery.parameters(workload).items()}
+    assert discovery.instance(found, size=None, overrides=texts) == workload
+
+
+@pytest.mark.parametrize("workload", CASES.values(), ids=CASES)
+def test_parameters_by_formula_are_the_nets(workload: Workload) -> None:
+    assert workload.num_parameters() == sum(p.numel() for p in workload.build_net().parameters())
+
+
+@pytest.mark.parametrize(("name", "size"), [x for x in SIZES if x[1] != "tiny"])
+def test_parameters_of_larger_sizes_are_the_nets(name: str, size: str) -> None:
+    workload = sized(name, size)
+    with torch.device("meta"):
+        net = workload.build_net()
+    assert workload.num_parameters() == sum(p.numel() for p in net.parameters())
+
+
+def counted(counter: FlopCounterMode) -> int:
+    """Everything but the rotary table, which older transformers make by a matrix product."""
+    by_module = counter.get_flop_counts()
+    rotary = sum(by_module.get("LlamaForCausalLM.model.rotary_emb", {}).values())
+    return counter.get_total_flops() - rotary
+
+
+@pytest.mark.parametrize(("name", "phase"), STEPS, ids=lambda x: getattr(x, "name", x))
+def test_flops_by_formula_are_those_of_a_step(name: str, phase: Phase) -> None:
+    workload = CASES[name]
+    if isinstance(workload, llm.Workload):
+        workload = replace(workload, cache="dynamic")
+    samples = workload.dataset(phase, data=None, seed=0)
+    batch = default_collate([samples[index] for index in range(workload.batch_size(phase))])
+    net = workload.build_net().train(phase.is_training)
+    # A fused attention would be counted by a rule of its own, its backward with recomputation.
+    with torch.set_grad_enabled(phase.is_training):
+        inputs = batch if phase.is_training else workload.prepare(phase, net, batch)
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            if phase.is_training:
+                workload.loss(net, batch).backward()
+            else:
+                getattr(workload, phase.name)(net, inputs)
+    expected = workload.flops_per_item(phase) * workload.items(phase, batch)
+    assert counted(counter) == pytest.approx(expected, rel=1e-12)
+
+
+def test_listing_and_its_formulas_import_nothing_heavy() -> None:
+    program = (
+        "import importlib, sys\n"
+        f"for name in {list(MODULES)}:\n"
+        "    cls = importlib.import_module(f'workloads.{name}').Workload\n"
+        "    for values in cls.sizes.values():\n"
+        "        workload = cls(**values)\n"
+        "        for phase in workload.phases:\n"
+        "            assert workload.flops_per_item(phase) > 0\n"
+        "            assert workload.memory_bytes(phase, dtype='bf16') > 0\n"
+        "heavy = ('torch', 'monai', 'numpy', 'nibabel', 'transformers')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "values", "said"),
+    [
+        ("align", "length", "0", "must be from 1"),
+        ("align", "batch", "0", "must be from 1"),
+        ("imaging", "batch", "0", "batch"),
+        ("imaging", "channels", "0", "channels"),
+        ("imaging", "classes", "1 256", "classes"),
+        ("imaging", "filters", "8x16 8x0x8", "filters"),
+        ("imaging", "patch", "32x32 30x32x32 4x4x4 0x32x32", "patch"),
+        ("imaging", "volume", "32x32 32x32x0", "volume"),
+        ("imaging", "sw_batch_size", "0", "sw_batch_size"),
+        ("imaging", "cases", "0", "cases"),
+        ("imaging", "window_hu", "240x-160 5", "window_hu"),
+        ("imaging", "spacing_mm", "1x1 0x1x1 nanx1x1 mean", "spacing_mm"),
+        ("imaging", "schedule_steps", "0", "schedule_steps"),
+        ("llm", "vocab", "255", "vocab must be at least 256"),
+        ("llm", "kv_heads", "3", "multiple of kv_heads"),
+        ("llm", "hidden", "65", "multiple of 2 \\* heads"),
+        ("llm", "layers", "0", "layers must be at least 1"),
+        ("llm", "new_tokens", "0", "new_tokens must be at least 1"),
+        ("llm", "batch", "-1", "batch must be at least 1"),
+        ("llm", "cache", "statik", "did you mean 'static'"),
+        ("llm", "learning_rate", "0.0", "learning_rate must be greater than 0"),
+        ("sleep", "seconds", "0", "seconds must be greater than 0"),
+        ("sleep", "train_factor", "0", "train_factor must be greater than 0"),
+        ("sleep", "batch", "0", "batch must be greater than 0"),
+        ("tabular", "batch", "0", "batch"),
+        ("tabular", "features", "0", "features"),
+        ("tabular", "hidden", "0", "hidden"),
+    ],
+)
+def test_an_impossible_parameter_is_refused_by_name(
+    name: str, key: str, values: str, said: str
+) -> None:
+    for value in values.split():
+        with pytest.raises(UsageError, match=said):
+            discovery.instance(discovery.load(name), size="tiny", overrides={key: value})

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from importlib import metadata
 from typing import Any
 
 from bench.core.nouns import Device
+
+MIOPEN_FIND_MODE = "DYNAMIC_HYBRID"
+"""How trials let MIOpen search where the user sets nothing: without solvers that need compiling.
+
+The other modes that search compile for minutes, anew for each shape of a convolution
+(https://rocm.docs.amd.com/projects/MIOpen/en/latest/reference/env_variables.html).
+"""
 
 
 def torch_facts(device: Device) -> dict[str, Any]:
@@ -15,6 +23,9 @@ def torch_facts(device: Device) -> dict[str, Any]:
 
     backends: Any = torch.backends
     cudnn = backends.cudnn.version() if backends.cudnn.is_available() else None
+    if cudnn and torch.version.hip:
+        mode = os.environ.get("MIOPEN_FIND_MODE", MIOPEN_FIND_MODE)
+        cudnn = f"MIOpen {cudnn}, find mode {mode}"
     onednn = backends.mkldnn.is_available() if device.type == "cpu" else None
     return {
         "torch": torch.__version__,

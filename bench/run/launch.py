@@ -20,6 +20,7 @@ from bench.hardware.chip_limit import parse_chip_limit
 from bench.measure.asking import ask, same_modules
 from bench.measure.limits import Limits
 from bench.measure.messages import Failure, LinkRequest, Post, RunEnd, TrialRequest, encode
+from bench.measure.torch_facts import MIOPEN_FIND_MODE
 from bench.run.child import Child, OnMessage, Outcome, piped_child, run_child
 from bench.run.cluster import world_of
 from bench.run.plan import Planned
@@ -78,6 +79,7 @@ def num_workers(planned: Planned, *, facts: Facts) -> int:
 def child_environment(*, threads: int) -> dict[str, str]:
     """Environment of a trial: thread counts before torch is imported, no network, no surprises."""
     return {
+        "MIOPEN_FIND_MODE": MIOPEN_FIND_MODE,  # a choice of the user's is left alone
         **same_modules(),
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),

@@ -53,6 +53,11 @@ def prepare(request: RunRequest, *, note: Callable[[str], None]) -> tuple[Plan, 
         with_roof=not is_smoke,
         threads=request.threads,
     )
+    if inspection.device.stack.startswith("ROCm"):
+        note(
+            "MIOpen searches kernels for new convolutions: the first trial may take minutes longer"
+        )
+        note("MIOPEN_FIND_MODE=FAST leaves the search out; the row's dnn_version has the mode")
     plan = make_plan(request, selected=selected, inspection=inspection)
     return plan, inspection
 

@@ -3,16 +3,21 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 from bench_process import environment
 
 from bench.core.nouns import Device
 from bench.devices.telemetry import Baseline
+from bench.measure.inspection import Inspection
 from bench.measure.messages import Samples, TrialResult
-from bench.run import watched
+from bench.measure.torch_facts import torch_facts
+from bench.run import session, watched
 from bench.run.child import Outcome
+from bench.run.launch import child_environment
 from bench.run.observation import Observation, observed_columns
 
 GPU = Device(type="cuda", index=0, name="GPU", vendor="nvidia", stack="CUDA", memory_bytes=2**34)
@@ -102,3 +107,30 @@ def test_other_ranks_of_a_torchrun_job_on_this_machine_are_not_foreign():
     pids = set(map(int, done.stdout.split()))
     assert sibling.pid in pids
     assert not {other.pid, os.getpid()} & pids
+
+
+@pytest.mark.parametrize("chosen", [None, "FAST"])
+def test_the_search_of_miopen_is_bounded_and_on_the_row(monkeypatch, chosen):
+    monkeypatch.delenv("MIOPEN_FIND_MODE", raising=False)
+    if chosen:
+        monkeypatch.setenv("MIOPEN_FIND_MODE", chosen)
+    monkeypatch.setattr(torch.version, "hip", "7.1")
+    monkeypatch.setattr(torch.backends.cudnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 3005001)
+    mode = chosen or "DYNAMIC_HYBRID"
+    assert child_environment(threads=1)["MIOPEN_FIND_MODE"] == mode
+    assert torch_facts(GPU)["cudnn"] == f"MIOpen 3005001, find mode {mode}"
+
+
+def test_a_user_of_rocm_is_told_of_the_search_before_it(monkeypatch):
+    device = replace(GPU, vendor="amd", stack="ROCm 7.1")
+    inspection = Inspection(device=device, capabilities={})
+    monkeypatch.setattr(session, "inspect_device", lambda *_, **__: inspection)
+    monkeypatch.setattr(session, "make_plan", lambda *_, **__: None)
+    monkeypatch.setattr(session, "check_request", lambda request: None)
+    told = []
+    session.prepare(SimpleNamespace(**REQUEST), note=told.append)
+    assert any("MIOPEN_FIND_MODE=FAST" in line for line in told)
+
+
+REQUEST = {"profile": "smoke", "device": "cuda", "dtypes": (), "threads": None}

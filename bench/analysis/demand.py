@@ -27,6 +27,7 @@ SETTING = (
     "params_json",
     "dtype",
     "compile",
+    "compile_mode",
     "channels_last",
     "chip_limit",
     "data",

@@ -29,6 +29,7 @@ DESCRIPTION = (
     "size",
     "batch",
     "compile",
+    "compile_mode",
     "channels_last",
     "chip_limit",
     "data",

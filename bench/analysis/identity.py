@@ -26,6 +26,7 @@ CONFIGURATION = (
     "dtype",
     "data",
     "compile",
+    "compile_mode",
     "channels_last",
 )
 """What was run, whatever it was run on and however it was spread."""

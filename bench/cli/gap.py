@@ -138,6 +138,7 @@ def command(missing: Missing) -> str:
         words += [f"--{flag}", fact(flag)] if fact(flag) else []
     words += _parameters(present.setting.workload, size=fact("size"), text=fact("params_json"))
     words += ["--compile"] if fact("compile").lower() == "true" else []
+    words += ["--compile-mode", fact("compile_mode")] if fact("compile_mode") else []
     words += ["--channels-last"] if fact("channels_last").lower() == "true" else []
     if fact("data") == "resident":
         words += ["--data", "resident"]

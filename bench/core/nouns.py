@@ -11,6 +11,8 @@ from typing import Literal
 
 Dtype = Literal["fp32", "tf32", "bf16", "fp16"]
 DTYPES: tuple[Dtype, ...] = ("fp32", "tf32", "bf16", "fp16")
+COMPILE_MODES = ("reduce-overhead", "max-autotune")
+"""Modes of torch.compile that replay CUDA graphs, so that the host launches once."""
 SIZES = ("tiny", "small", "base", "large")
 Mode = Literal["real", "throttled", "emulated", "simulated"]
 MODES: tuple[Mode, ...] = ("real", "throttled", "emulated", "simulated")
@@ -144,6 +146,8 @@ class Config:
     layout: Layout = Layout()
     chip_limit: str = ""
     """What is left of the device, as `--chip-limit` takes it; '' leaves it whole."""
+    compile_mode: str | None = None
+    """Mode of torch.compile, one of `COMPILE_MODES`; None is torch's own choice."""
 
     @property
     def name(self) -> str:

@@ -50,6 +50,7 @@ def check_output(
     device: torch.device,
     dtype: Dtype,
     is_compiled: bool,
+    compile_mode: str | None,
     channels_last: bool,
     seed: int,
 ) -> Check:
@@ -68,7 +69,7 @@ def check_output(
     if channels_last:
         net = to_channels_last(net)
     if is_compiled:
-        net = torch.compile(net)  # type: ignore[assignment]
+        net = torch.compile(net, mode=compile_mode)  # type: ignore[assignment]
     half = None if phase.is_training else half_type(dtype)
     ready = move(batch, device=device, half=half, channels_last=channels_last)
     actual = _output(tiny, phase, net, ready, device=device, dtype=dtype)

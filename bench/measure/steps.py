@@ -55,7 +55,8 @@ class TrainStep:
         self._spread.after_step()
         self.last_loss = losses[0] if len(losses) == 1 else sum(losses[1:], losses[0])
         if self.first_loss is None:
-            self.first_loss = self.last_loss
+            # A CUDA graph may write over what it returned a step ago.
+            self.first_loss = self.last_loss.clone()
 
     def _backward(self, batch: Any, is_last: bool, *, share: float) -> torch.Tensor:
         """Add the gradients of one micro-batch; return its share of the loss."""

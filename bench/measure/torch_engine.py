@@ -184,6 +184,7 @@ class TorchEngine:
             device=self.device,
             dtype=config.dtype,
             is_compiled=config.compile,
+            compile_mode=config.compile_mode,
             channels_last=config.channels_last,
             seed=config.seed,
         )
@@ -236,6 +237,7 @@ class TorchEngine:
             device=self.device,
             dtype=config.dtype,
             is_compiled=config.compile,
+            compile_mode=config.compile_mode,
         )
 
     def _move(self, batch: Any) -> Any:
@@ -268,8 +270,13 @@ class TorchEngine:
 
     def step(self) -> StepCount:
         """Queue one step, all its micro-batches."""
+        import torch
+
         taken = [self._feed.next() for _ in range(self._micro_batches)]
         batches = [batch for batch, _, _ in taken]
+        if self._request.config.compile_mode:
+            # What the step before left in the memory of a graph may be written over from here on.
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         if self.link is None:
             self._step(*batches)
         else:
@@ -324,6 +331,14 @@ class TorchEngine:
         from torch._dynamo.utils import counters
 
         return int(counters["stats"]["unique_graphs"])
+
+    def lacks_graphs(self) -> bool:
+        """Whether anything ran without the CUDA graphs that the compile mode asks for."""
+        if not self._request.config.compile_mode:
+            return False
+        from torch._dynamo.utils import counters
+
+        return self.device.type != "cuda" or counters["inductor"]["cudagraph_skips"] > 0
 
     # Afterwards ----------------------------------------------------------------------------------
 

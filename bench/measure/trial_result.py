@@ -87,6 +87,7 @@ def torch_columns(
             "mem_reserved_peak_bytes": engine.adapter.peak_reserved_bytes(),
             "mem_init_peak_bytes": init_peak_bytes,
         }
+    reasons = [*reasons, *(["no_cuda_graphs"] if engine.lacks_graphs() else [])]
     correctness, findings = _correctness(engine)
     return row | correctness, Findings(
         reasons=[*findings.reasons, *reasons], detail=findings.detail

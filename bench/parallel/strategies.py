@@ -27,17 +27,19 @@ def spread(
     device: torch.device,
     dtype: Dtype,
     is_compiled: bool = False,
+    compile_mode: str | None = None,
 ) -> Spread:
     """Lay the net, already on `device`, over the ranks of the default process group.
 
     torch.compile is applied here, because its place depends on the strategy: outside DDP, which
-    lets torch cut the graph at the buckets so that they overlap; inside FSDP, unit by unit. Raises
-    ValueError when the group's size is not `layout.devices` or a plan does not fit the net.
+    lets torch cut the graph at the buckets so that they overlap; inside FSDP, unit by unit. Its
+    `compile_mode` is for one device alone. Raises ValueError when the group's size is not
+    `layout.devices` or a plan does not fit the net.
     """
     import torch.distributed as dist
 
     if layout.strategy is None or (layout.devices == 1 and not dist.is_initialized()):
-        return Spread(_compiled(net, is_compiled), module=net)
+        return Spread(_compiled(net, mode=compile_mode) if is_compiled else net, module=net)
     if dist.get_world_size() != layout.devices:
         raise ValueError(f"{dist.get_world_size()} ranks, but the layout has {layout.devices}")
     if layout.strategy == "fsdp":
@@ -52,7 +54,7 @@ def spread(
     )
 
 
-def _compiled(net: nn.Module, is_compiled: bool) -> nn.Module:
+def _compiled(net: nn.Module, *, mode: str | None) -> nn.Module:
     import torch
 
-    return torch.compile(net) if is_compiled else net  # type: ignore[return-value]
+    return torch.compile(net, mode=mode)  # type: ignore[return-value]

@@ -5,7 +5,7 @@ a column means. Names end in their unit. A blank cell means "not measured", neve
 the single source of the reader, the writer and `results/README.md`.
 
 History: 1.0 first version; 1.1 layout over several devices and its communication; 1.2 sustained roof,
-optimizer, host-bound steps, memory traffic of contention.
+optimizer, host-bound steps, compile mode, memory traffic of contention.
 """
 
 from collections.abc import Mapping
@@ -94,6 +94,7 @@ COLUMNS: tuple[Column, ...] = (
     *_columns(
         "what ran",
         "str",
+        compile_mode="Mode of torch.compile, reduce-overhead or max-autotune; blank for torch's default",
         optimizer="Optimizer of training; AdamW-fused where the device updates all weights in one kernel",
     ),
     *_columns("what ran", "int", batch="Samples per step on one device"),
@@ -344,6 +345,7 @@ REASONS: Mapping[str, str] = {
     "recompiled": "torch.compile made new graphs during the window",
     "host_bound": "in over half of the steps the device waited for the host to queue work; a larger --batch or --compile helps",
     "input_bound": "the device waited for the data loader over 10 % of the time",
+    "no_cuda_graphs": "torch.compile ran all or part of the net without the CUDA graphs that --compile-mode asks for: the net changes its inputs, or the device has no such graphs",
     "energy_unvalidated": "the energy counter disagreed with sampled power, so power was integrated",
     "out_of_memory": "device or host memory ran out; use a smaller --size or --batch",
     "oom_shrunk": "the batch was halved after memory ran out, as --oom-shrink allows",

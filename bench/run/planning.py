@@ -13,7 +13,7 @@ from typing import Any
 
 from bench import discovery
 from bench.core.errors import DataError, MeasurementError, UsageError, one_of
-from bench.core.nouns import DTYPES, SIZES, Config, Dtype, Layout
+from bench.core.nouns import COMPILE_MODES, DTYPES, SIZES, Config, Dtype, Layout
 from bench.core.paths import user_path
 from bench.hardware.chip_limit import ChipLimit, check_device, parse_chip_limit
 from bench.measure.inspection import Inspection
@@ -56,6 +56,7 @@ def _check_values(request: RunRequest) -> None:
         "--profile": ([request.profile], list(PROFILES)),
         "--dtype": (request.dtypes, DTYPES),
         "--size": (request.sizes, SIZES),
+        "--compile-mode": ([request.compile_mode] if request.compile_mode else [], COMPILE_MODES),
     }
     for flag, (texts, allowed) in known.items():
         for text in texts:
@@ -75,6 +76,8 @@ def _check_values(request: RunRequest) -> None:
     for flag, value_s in (("--budget", request.budget_s), ("--timeout", request.timeout_s)):
         if value_s is not None and not 0 < value_s <= LONGEST_S:
             raise UsageError(f"{flag} must be more than nothing and at most 365d, such as 10m")
+    if request.compile_mode and not request.compile:
+        raise UsageError(f"--compile-mode {request.compile_mode} needs --compile")
     _limit_of(request)
 
 
@@ -101,6 +104,11 @@ def _layouts_check(
     def check(workload: Workload) -> None:
         for layout in layouts:
             check_layout(workload, phase, layout, is_compiled=request.compile)
+            if request.compile_mode and not layout.is_single:
+                raise UsageError(
+                    f"--compile-mode {request.compile_mode} is for one device alone: collectives "
+                    "and modelled links are no part of a CUDA graph; leave it out"
+                )
 
     return check
 

@@ -101,6 +101,7 @@ def _identity(planned: Planned, *, facts: Facts) -> Row:
         "mode": "simulated" if device.type == "fake" else config.layout.mode,
         **layout_columns(config.layout),
         "compile": config.compile,
+        "compile_mode": config.compile_mode,
         "channels_last": config.channels_last,
         "batch": planned.batch,
         "device": device.label,

@@ -56,6 +56,12 @@ class RunRequest:
         "--dtype", TEXTS, WORK, "fp32, tf32, bf16, fp16; a comma sweeps; default: device's"
     )
     compile: bool = flag("--compile", SWITCH, WORK, "use torch.compile")
+    compile_mode: str | None = flag(
+        "--compile-mode",
+        TEXT,
+        WORK,
+        "with --compile: reduce-overhead or max-autotune, which use CUDA graphs",
+    )
     channels_last: bool = flag("--channels-last", SWITCH, WORK, "lay tensors out channels last")
     settings: Mapping[str, tuple[str, ...]] = flag(
         "--set", SETTINGS, WORK, "parameter key=value; a comma in the value sweeps"

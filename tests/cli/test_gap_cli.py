@@ -71,6 +71,7 @@ def test_missing_half_is_named_with_a_command_that_measures_it(
     cells: dict[str, Value] = {
         "params_json": json.dumps(params),
         "compile": True,
+        "compile_mode": "max-autotune",
         "dtype": "bf16",
         "workload_version": found.version,
     }
@@ -79,7 +80,8 @@ def test_missing_half_is_named_with_a_command_that_measures_it(
     told = capsys.readouterr().out
     command = shlex.split(told[told.index("bench run") :].splitlines()[0])
     expected = "bench run --workload imaging-infer --size tiny --dtype bf16"
-    flags = ["--batch", "3", "--set", "schedule_steps=99", "--compile", "--device", "cpu"]
+    flags = ["--batch", "3", "--set", "schedule_steps=99", "--compile"]
+    flags += ["--compile-mode", "max-autotune", "--device", "cpu"]
     assert command == [*expected.split(), *flags]
 
 

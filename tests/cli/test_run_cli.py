@@ -64,6 +64,15 @@ def rows_in(out: Path) -> list[Row]:
         (["-w", f"{'x' * 5000}.py"], "File name too long"),
         (["-w", TIMED, "--dtype", "fp8"], "--dtype 'fp8' is not one of fp32, tf32, bf16, fp16"),
         (["-w", TIMED, "--size", "huge"], "--size 'huge' is not one of"),
+        (["-w", TIMED, "--compile-mode", "max-autotune"], "max-autotune needs --compile"),
+        (
+            ["-w", TIMED, "--compile", "--compile-mode", "max-autotun"],
+            "did you mean 'max-autotune'",
+        ),
+        (
+            ["-w", TIMED, "--compile", "--compile-mode", "reduce-overhead", "--devices", "2"],
+            "--compile-mode reduce-overhead is for one device alone",
+        ),
         (["-w", TIMED, "--size", "tiny"], "for timed"),
         (["-w", TIMED, "--batch", "0"], "--batch 0 must be at least 1"),
         (["-w", TIMED, "--batch", "two"], "--batch 'two' needs whole numbers"),

@@ -12,7 +12,7 @@ from bench.measure.messages import TrialRequest
 from bench.measure.torch_engine import TorchEngine
 
 
-def request_for(*, prompt_tokens: int) -> TrialRequest:
+def request_for(*, prompt_tokens: int, compile_mode: str | None = None) -> TrialRequest:
     found = discovery.load("llm")
     overrides = {"prompt_tokens": prompt_tokens, "batch": 3}
     workload = discovery.instance(found, size="tiny", overrides=overrides)
@@ -25,6 +25,7 @@ def request_for(*, prompt_tokens: int) -> TrialRequest:
         params=discovery.parameters(workload),
         dtype="fp32",
         compile=True,
+        compile_mode=compile_mode,
         channels_last=False,
         data="resident",
         device="cpu",
@@ -49,7 +50,7 @@ def test_the_check_at_tiny_leaves_the_measured_shapes_static(
         return graph.forward
 
     compile_net = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda net: compile_net(net, backend=backend))
+    monkeypatch.setattr(torch, "compile", lambda net, **_: compile_net(net, backend=backend))
     torch.compiler.reset()
     engine = TorchEngine(request_for(prompt_tokens=24), on_stage=lambda _name: None)
     engine.build()
@@ -82,3 +83,26 @@ def test_a_net_is_built_on_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = build_where_random_numbers_are()
     for one, other in zip(fallen_back.parameters(), expected.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("mode", [None, "reduce-overhead"])
+def test_graphs_are_told_of_each_step_and_missing_ones_are_noticed(
+    mode: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str | None] = []
+    begun: list[int] = []
+
+    def compiled(net: Any, *, mode: str | None) -> Any:
+        asked.append(mode)
+        return net
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: begun.append(1))
+    request = request_for(prompt_tokens=8, compile_mode=mode)
+    engine = TorchEngine(request, on_stage=lambda _: None)
+    engine.build()
+    for _ in range(2):
+        engine.step()
+    assert asked == [mode, mode], "the check at tiny and the net that is measured"
+    assert len(begun) == (0 if mode is None else 2)
+    assert engine.lacks_graphs() is (mode is not None), "a CPU has none"

@@ -45,7 +45,8 @@ _APART = (
     ("env_id", "env "),
 )
 """What may tell two configurations of one name apart, in order."""
-_PLAIN = ("workload", "size", "dtype", "batch", "compile", "channels_last", "chip_limit")
+_PLAIN = ("workload", "size", "dtype", "batch", "compile", "compile_mode", "channels_last",
+          "chip_limit")  # fmt: skip
 _IN_TITLE = ("workload", "size", "dtype", "mode", "parallel", "layout", "link", "mitigation",
              "schedule")  # fmt: skip
 _MAX_CELL = 100

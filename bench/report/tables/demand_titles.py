@@ -62,7 +62,7 @@ def _params(setting: Setting) -> dict[str, object]:
 def _words(setting: Setting, *, shown: Sequence[str]) -> list[str]:
     words = [setting.fact("size"), setting.fact("dtype")]
     if setting.fact("compile").lower() == "true":
-        words.append("compiled")
+        words += ["compiled", fact] if (fact := setting.fact("compile_mode")) else ["compiled"]
     words += _told(setting, shown=shown)
     count, layout = setting.fact("device_count"), setting.fact("layout")
     words += [f"x{count}"] if count not in ("", "1") else []

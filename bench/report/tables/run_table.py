@@ -75,6 +75,7 @@ def title_of(row: Row, *, shown_params: Sequence[str] = ()) -> str:
     parts = [str(row["workload"]), str(row.get("size") or ""), str(row.get("dtype") or "")]
     parts.append(f"b{row['batch']}" if row.get("batch") is not None else "")
     parts.append("compiled" if row.get("compile") else "")
+    parts.append(str(row.get("compile_mode") or ""))
     parts.append("channels-last" if row.get("channels_last") else "")
     params = params_of(row)
     parts += [f"{name}={params[name]}" for name in shown_params if name in params]

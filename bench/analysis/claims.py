@@ -142,7 +142,7 @@ class Claim:
     text: str
     kind: Kind
     experiment: str | None
-    """Recipe of `bench run --recipe`; None where nothing needs to run."""
+    """Recipe that would test it (`bench list recipes`); None where nothing needs to run."""
     metric: str
     value: float | None
     bounds: Bounds

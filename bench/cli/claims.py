@@ -108,7 +108,7 @@ def _measured(chosen: Sequence[Claim], *, budget: str, out: Path) -> list[Path]:
     budget_s = parse_duration_s(budget, what="--budget")
     num_fit = max(1, int(budget_s // _LEAST_BUDGET_S))
     for recipe in recipes[num_fit:]:
-        print_note(f"left out, no time in --budget {budget}: bench run --recipe {recipe.name}")
+        print_note(f"left out, no time in --budget {budget}: {recipe.command}")
     recipes = recipes[:num_fit]
     paths = []
     for recipe in recipes:
@@ -121,13 +121,13 @@ def _measured(chosen: Sequence[Claim], *, budget: str, out: Path) -> list[Path]:
             paths.append(Path(lines[-1]))
             print_note(f"{recipe.name}: {_usable(paths[-1])}")
         else:
-            print_note(f"not measured here: bench run --recipe {recipe.name}")
+            print_note(f"not measured here: {recipe.command}")
     return paths
 
 
 def _line(recipe: Recipe, *, share_s: float) -> str:
     """Command of a recipe, at the smallest size where its share is short."""
-    line = f"bench run --recipe {recipe.name} --profile quick --budget {share_s:.0f}s"
+    line = f"{recipe.command} --profile quick --budget {share_s:.0f}s"
     is_short = share_s / recipe.num_configurations < _SMALL_SIZE_BELOW_S
     return f"{line} --size tiny" if is_short else line
 
@@ -146,17 +146,14 @@ def _recipes(chosen: Sequence[Claim]) -> list[Recipe]:
     from bench.run.recipes import RECIPES
 
     wanted = {claim.experiment for claim in chosen}
-    return [one for one in RECIPES if one.request is not None and one.name in wanted]
+    return [one for one in RECIPES if one.name in wanted]
 
 
 def command_for(claim: Claim) -> str | None:
-    """Command that measures or computes what the claim is about."""
+    """Command that measures what the claim is about."""
     from bench.run.recipes import recipe
 
-    if claim.experiment is None:
-        return None
-    chosen = recipe(claim.experiment)
-    return f"bench run --recipe {chosen.name}" if chosen.request else chosen.instead
+    return None if claim.experiment is None else recipe(claim.experiment).command
 
 
 def _show(verdicts: Sequence[Verdict], *, output_format: str, why: bool) -> None:

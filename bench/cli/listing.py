@@ -70,17 +70,15 @@ def list_(
 
 
 def _list_recipes(name: str | None, *, as_json: bool) -> None:
-    from bench.cli.output import print_json, text_table
+    from bench.cli.output import print_json
     from bench.run.recipes import RECIPES, recipe
 
     chosen = RECIPES if name is None else (recipe(name),)
     entries = [
         {
             "recipe": one.name,
-            "number": one.number,
             "summary": one.summary,
-            "workloads": list(one.request.workloads) if one.request else [],
-            "instead": one.instead or None,
+            "command": one.command,
             "note": one.note or None,
         }
         for one in chosen
@@ -88,14 +86,9 @@ def _list_recipes(name: str | None, *, as_json: bool) -> None:
     if as_json:
         print_json(entries)
         return
-    rows = [
-        (one.name, one.number, one.instead or f"bench run --recipe {one.name}", one.summary)
-        for one in chosen
-    ]
-    print(text_table(("recipe", "no.", "command", "what it shows"), rows, right=()))
     for one in chosen:
-        if one.note:
-            print(f"{one.name}: {one.note}")
+        print(f"{one.name}: {one.summary}{f'; {one.note}' if one.note else ''}")
+        print(f"  {one.command}")
 
 
 def _list_workloads(name: str | None, *, path: Path | None, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.run.request import FLAGS, WORK
+from bench.run.request import FLAGS
 
 if TYPE_CHECKING:
     from bench.run.request import RunRequest
@@ -19,13 +19,6 @@ OUTPUT = "Rows, and what is printed"
 
 def run(
     context: typer.Context,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="a named experiment; other flags override it; bench list recipes",
-            rich_help_panel=WORK,
-        ),
-    ] = None,
     out: Annotated[
         Path, typer.Option(help="folder for the result file", rich_help_panel=OUTPUT)
     ] = Path("results"),
@@ -57,7 +50,7 @@ def run(
         _refuse_other_flags(context)
         _resume(resume, out=out, quiet=quiet, as_json=as_json)
         return
-    _run(_request(flags, recipe=recipe), out=out, quiet=quiet, as_json=as_json, dry_run=dry_run)
+    _run(_request(flags), out=out, quiet=quiet, as_json=as_json, dry_run=dry_run)
 
 
 def _declare_flags() -> None:
@@ -83,7 +76,7 @@ def _declare_flags() -> None:
 _declare_flags()
 
 
-def _request(flags: dict[str, Any], *, recipe: str | None) -> RunRequest:
+def _request(flags: dict[str, Any]) -> RunRequest:
     """Read the flags; under torchrun the ranks are those that it started, and real."""
     import os
     from dataclasses import replace
@@ -94,10 +87,6 @@ def _request(flags: dict[str, Any], *, recipe: str | None) -> RunRequest:
     world = world_of(os.environ)
     request = read_flags(flags)
     request = replace(request, devices=devices_under(world, devices=request.devices))
-    if recipe is not None:
-        from bench.run.recipes import with_recipe
-
-        request = with_recipe(recipe, request)
     mode = mode_under(world, mode=request.mode, has_link=bool(request.links))
     return replace(request, mode=mode)
 

@@ -1,16 +1,17 @@
 """Named experiments: sets of flags for `bench run`, as data.
 
-A recipe gives what the user leaves out; any flag given beside it wins. Sizes are the machine's
-choice. Recipes that measure nothing name the command that answers instead. No torch in here.
+`bench claims --run` runs those that bear on its claims, `bench list recipes` prints them as command
+lines. Sizes are the machine's choice. No torch in here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import shlex
+from dataclasses import dataclass
 
-from bench.core.errors import UsageError, one_of
+from bench.core.errors import one_of
 from bench.run.layouts import make_layouts
-from bench.run.request import FLAGS, RunRequest, is_given
+from bench.run.request import RunRequest, command_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,47 +19,36 @@ class Recipe:
     """One experiment."""
 
     name: str
-    number: str
-    """Its number in the list of experiments, X1 to X12."""
     summary: str
-    request: RunRequest | None = None
-    instead: str = ""
-    """Command that answers where there is nothing to measure."""
+    request: RunRequest
     note: str = ""
     """What has to be done more than once, or what the rows cannot say."""
 
     @property
+    def command(self) -> str:
+        """The command line that runs it."""
+        return f"bench run {shlex.join(command_words(self.request))}"
+
+    @property
     def num_configurations(self) -> int:
         """How many configurations it runs at one size."""
-        if self.request is None:
-            return 0
         layouts = make_layouts(self.request)
         return len(self.request.workloads) * len(layouts) * max(1, len(self.request.batches))
 
 
 RECIPES: tuple[Recipe, ...] = (
     Recipe(
-        name="roofs",
-        number="X1",
-        summary="matrix and memory roofs of this device, and how near programs come",
-        request=RunRequest(workloads=("llm-prefill", "llm-decode", "imaging-infer")),
-        note="bench measure-link measures the roof of a link between real ranks",
-    ),
-    Recipe(
         name="train",
-        number="X2",
-        summary="a training step of each domain: time, memory, energy",
+        summary="a training step of each domain: time, memory, energy, waiting for the loader",
         request=RunRequest(workloads=("imaging-train", "llm-train")),
     ),
     Recipe(
         name="infer",
-        number="X3",
-        summary="inference of each domain: latency percentiles, energy",
+        summary="inference of each domain: latency percentiles, energy, share of the roof",
         request=RunRequest(workloads=("imaging-infer", "llm-prefill", "llm-decode")),
     ),
     Recipe(
         name="limited-link",
-        number="X4",
         summary="training over the full and the cut NVLink, data parallel",
         request=RunRequest(
             workloads=("llm-train", "imaging-train"),
@@ -70,7 +60,6 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         name="limited-link-tensor",
-        number="X4",
         summary="a language model over the full and the cut NVLink, tensor parallel",
         request=RunRequest(
             workloads=("llm-train",),
@@ -81,14 +70,7 @@ RECIPES: tuple[Recipe, ...] = (
         note="--devices 8 where the net's heads allow it; rows of an accelerator decide",
     ),
     Recipe(
-        name="project",
-        number="X5",
-        summary="measured rows on a chip that is absent",
-        instead="bench project CSV --to all",
-    ),
-    Recipe(
         name="stacking",
-        number="X6",
         summary="one device against 2, 4 and 8 of them over a host bus",
         request=RunRequest(
             workloads=("imaging-train",),
@@ -96,18 +78,11 @@ RECIPES: tuple[Recipe, ...] = (
             parallel=("ddp",),
             links=("l40s-pcie",),
         ),
-        note="n slower chips against one faster: run it on the slower, `--recipe train` on the "
+        note="n slower chips against one faster: run it on the slower, the recipe train on the "
         "faster; bench claims stacking projects what is absent",
     ),
     Recipe(
-        name="export-rules",
-        number="X7",
-        summary="export thresholds replayed over the catalogue",
-        instead="bench claims thresholds --why",
-    ),
-    Recipe(
         name="cpu-versus-accelerator",
-        number="X8",
         summary="the same work on CPU and accelerator, per second and per joule",
         request=RunRequest(workloads=("imaging-infer", "imaging-train")),
         note="run it twice: with --device cpu, and on an accelerator; energy stays blank where "
@@ -115,21 +90,12 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         name="tabular",
-        number="X8",
         summary="a small tabular net at several numbers of rows in a step",
         request=RunRequest(workloads=("tabular-train",), batches=(100, 1_000, 10_000)),
         note="run it twice: with --device cpu, and on an accelerator",
     ),
     Recipe(
-        name="input-bound",
-        number="X8",
-        summary="share of a training step that waits for the loader",
-        request=RunRequest(workloads=("imaging-train", "llm-train")),
-        note="--data resident is the same without the loader",
-    ),
-    Recipe(
         name="mitigations",
-        number="X9",
         summary="what each workaround wins back on a slow link",
         request=RunRequest(
             workloads=("llm-train",),
@@ -142,7 +108,6 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         name="cross-region",
-        number="X10",
         summary="two sites that train together over a wide-area link",
         request=RunRequest(
             workloads=("llm-train",),
@@ -155,16 +120,9 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         name="alignment",
-        number="X11",
         summary="Smith-Waterman recurrence over pairs of sequences",
         request=RunRequest(workloads=("align-infer",)),
         note="torch does not use DPX instructions: no row shows the vendor's seven times",
-    ),
-    Recipe(
-        name="arithmetic",
-        number="X12",
-        summary="sums that need no measurement",
-        instead="bench claims --json",
     ),
 )
 
@@ -175,14 +133,3 @@ def recipe(name: str) -> Recipe:
         if name == known.name:
             return known
     raise one_of("recipe", name, [known.name for known in RECIPES])
-
-
-def with_recipe(name: str, given: RunRequest) -> RunRequest:
-    """Fill in what `given` leaves at its default; `UsageError` where nothing is to be run."""
-    chosen = recipe(name)
-    if chosen.request is None:
-        raise UsageError(
-            f"recipe {name!r} measures nothing ({chosen.summary}); use: {chosen.instead}"
-        )
-    values = {name: getattr(chosen.request, name) for name in FLAGS if not is_given(given, name)}
-    return replace(given, **values)

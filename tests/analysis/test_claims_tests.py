@@ -73,7 +73,7 @@ EMULATED: dict[str, object] = {
     "by": "emulated-slowdown",
     "wide": "h100-nvlink",
     "narrow": "h800-nvlink",
-    "otherwise": "bench run --recipe limited-link",
+    "otherwise": "bench run --workload llm-train",
 }
 
 
@@ -94,7 +94,7 @@ def test_emulated_rows_of_a_processor_have_no_say() -> None:
 
 def test_one_link_alone_is_missing_the_other() -> None:
     told = outcome(dict(EMULATED), link_rows("h100-nvlink", step_ms=100.0))
-    assert told.cases == () and told.missing == ("bench run --recipe limited-link",)
+    assert told.cases == () and told.missing == ("bench run --workload llm-train",)
 
 
 def test_energy_of_two_kinds_of_device_is_compared_at_equal_size() -> None:

@@ -11,6 +11,7 @@ import pytest
 from bench.cli import claims as verb
 from bench.cli import main
 from bench.results.reader import read_rows
+from bench.run.recipes import RECIPES
 from tests.analysis.synthetic_rows import trials, write_csv
 
 Captured = pytest.CaptureFixture[str]
@@ -48,7 +49,7 @@ def test_why_names_the_rows_that_were_measured(capsys: Captured) -> None:
     trials = [row for row in rows if row["workload"] == "imaging-train"]
     numbers = ", ".join(str(row["trial"]) for row in trials)
     assert f"run {trials[0]['run_id']} imaging-train trials {numbers}" in out
-    assert "to test it: bench run --recipe input-bound" in out
+    assert "to test it: bench run --workload imaging-train --workload llm-train" in out
     assert "not tested: " in out
 
 
@@ -116,7 +117,7 @@ class Recorded:
 
     def run(self, words: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         self.lines.append(" ".join(words[3:]))
-        name = words[words.index("--recipe") + 1]
+        (name,) = (one.name for one in RECIPES if one.command in " ".join(words[2:]))
         if name in self._fails:
             return subprocess.CompletedProcess(words, 2, stdout="")
         rows = trials(data_wait_frac=0.4, device_name=f"by {name}")
@@ -131,12 +132,12 @@ def test_run_measures_each_recipe_once_and_divides_the_budget(
     monkeypatch.setattr(subprocess, "run", recorded.run)
     words = ["cpu-and-gpu", "h800-slower", "small-handicap", "thresholds", "--run"]
     told = document(capsys, *words, "--budget", "4m", "--out", str(tmp_path))
-    assert [line.split()[2] for line in recorded.lines] == ["limited-link", "input-bound"]
+    assert ["--link" in line for line in recorded.lines] == [False, True]
     assert all("--budget 120s" in line and "--quiet" in line for line in recorded.lines)
-    assert "--size tiny" in recorded.lines[0], "four configurations in two minutes"
-    assert "--size" not in recorded.lines[1], "two configurations in two minutes"
+    assert "--size tiny" in recorded.lines[1], "four configurations in two minutes"
+    assert "--size" not in recorded.lines[0], "two configurations in two minutes"
     cases = [case for claim in told["claims"] for case in claim["cases"]]
-    assert any(case["circumstances"].get("device") == "by input-bound" for case in cases)
+    assert any(case["circumstances"].get("device") == "by train" for case in cases)
 
 
 def test_run_goes_on_when_a_recipe_cannot_run_here(
@@ -146,9 +147,9 @@ def test_run_goes_on_when_a_recipe_cannot_run_here(
     monkeypatch.setattr(subprocess, "run", recorded.run)
     assert main(["claims", "cpu-and-gpu", "h800-slower", "--run", "--out", str(tmp_path)]) == 0
     captured = capsys.readouterr()
-    assert "not measured here: bench run --recipe limited-link" in captured.err
-    assert "input-bound: 5 of 5 trials can be used" in captured.err
-    assert "by input-bound" in captured.out or "HOLDS" in captured.out
+    assert "not measured here: bench run --workload llm-train" in captured.err
+    assert "train: 5 of 5 trials can be used" in captured.err
+    assert "by train" in captured.out or "HOLDS" in captured.out
 
 
 def test_recipes_that_have_no_time_are_named(

@@ -15,6 +15,7 @@ from bench_process import WORKLOADS, bench_run, environment, processes_with, row
 from bench import discovery
 from bench.core.nouns import Config, Layout
 from bench.devices import cpu
+from bench.devices.noise import take_snapshot
 from bench.measure.limits import PROFILES
 from bench.measure.messages import TrialRequest, TrialResult
 from bench.run.child import Outcome
@@ -71,7 +72,15 @@ def is_alive(pid: int) -> bool:
 
 
 def test_replicas_start_alike_see_other_data_and_stop_together(tmp_path: Path) -> None:
-    outcome = outcome_of(request_for(tmp_path))
+    trials: list[int] = []
+    own: set[int] = set()
+
+    def look(_: object) -> None:
+        own.update(pid for pid, _ in take_snapshot(trials[0]).processes)
+
+    outcome = run_trial(
+        request_for(tmp_path), timeout_s=60.0, on_start=trials.append, on_message=look
+    )
     assert isinstance(outcome.result, TrialResult), outcome.detail
     first, second = seen_by(tmp_path)
     assert first["weight"] == second["weight"]
@@ -83,6 +92,7 @@ def test_replicas_start_alike_see_other_data_and_stop_together(tmp_path: Path) -
     assert row["rss_peak_bytes"] > 10**7
     assert row["import_s"] is None
     assert not is_alive(first["pid"]) and not is_alive(second["pid"])
+    assert {first["pid"], second["pid"]} <= own, "the ranks' load is the trial's, not foreign"
     if len(cpu.usable_cpu_ids()) > 1:
         assert not set(first["cpu_ids"]) & set(second["cpu_ids"]), "each has its own cores"
 

@@ -23,6 +23,8 @@ MAX_QUEUED_STEPS = 64
 MAX_QUEUED_S = 1.0
 """How far the host may run ahead: a deeper queue hides stalls, holds memory and stops late."""
 CHECK_EVERY_S = 1.0
+LEFT_FRAC = 0.05
+"""A device with less than this part of a step left when the host has queued it keeps up with it."""
 
 StepClock = Literal["event", "host", "host_sync"]
 StopRule = Callable[[float, list[float]], bool]
@@ -42,9 +44,10 @@ class Window:
     counts: list[StepCount] = field(repr=False)
     clock_went_backwards: bool = False
     host_bound_frac: float | None = None
-    """Share of steps, after the first, for which the device had run out of work before they were
-    queued: there it waits for the host. Events cannot show it, since they add up to the wall time.
-    None where steps are not told apart by events."""
+    """Share of steps that the device had all but done when the host had queued them: there it works
+    at the host's pace. Events cannot show it, since they add up to the wall time. A step that only
+    waits for the one before, as a blocking copy does, leaves its own work to the device and does
+    not count. None where steps are not told apart by events."""
 
     @property
     def wall_s(self) -> float:
@@ -80,7 +83,7 @@ class _EventMarks:
         self._depth = depth
         self._events: deque[DeviceEvent] = deque()
         self._elapsed_s: list[float] = []
-        self._num_starved = self._num_queued = 0
+        self._queued_s: list[float] = []
         self._record()
         self.times_s = [clock.now_s()]
 
@@ -91,10 +94,8 @@ class _EventMarks:
         self._events.append(event)
 
     def mark(self) -> float:
-        if len(self.times_s) > 1:  # the first step finds the device synchronised
-            self._num_queued += 1
-            self._num_starved += self._events[-1].query()
         self._record()
+        self._queued_s.append(self._clock.now_s())
         if len(self._events) > self._depth:
             self._events[-1 - self._depth].synchronize()
         self.times_s.append(self._clock.now_s())
@@ -102,8 +103,16 @@ class _EventMarks:
 
     @property
     def host_bound_frac(self) -> float | None:
-        """Share of steps that were queued after the device had finished the one before."""
-        return self._num_starved / self._num_queued if self._num_queued else None
+        """Share of finished steps of which nothing was left on the device once they were queued.
+
+        The first event and the first time are one moment, since the device was synchronised: that
+        lays the device's times over the host's, to some 10 us.
+        """
+        done_s, num_bound = self.times_s[0], 0
+        for queued_s, step_s in zip(self._queued_s, self._elapsed_s, strict=False):
+            done_s += step_s
+            num_bound += done_s - queued_s < LEFT_FRAC * step_s
+        return num_bound / len(self._elapsed_s) if self._elapsed_s else None
 
     def step_s(self) -> list[float]:
         """Steps that the device has passed."""

@@ -54,8 +54,11 @@ class QueueEngine(SynchronousEngine):
         *,
         host_s: float,
         has_events: bool = True,
+        blocks: bool = False,
     ) -> None:
+        """`blocks`: a step begins with a wait for the one before, as a blocking copy does."""
         super().__init__(clock, step_s)
+        self._blocks = blocks
         self._host_s = host_s
         self._has_events = has_events
         self.device_free_at_s = clock.now_s()
@@ -65,9 +68,12 @@ class QueueEngine(SynchronousEngine):
         self.num_live_events = 0
 
     def step(self) -> StepCount:
-        self.clock.advance(self._host_s)
+        if self._blocks:
+            self.wait_until(self.device_free_at_s)
         start_s = max(self.device_free_at_s, self.clock.now_s())
-        self.device_free_at_s = start_s + self._step_s(self.num_steps)
+        self.clock.advance(self._host_s)
+        # Its first kernel may run while the host queues the others, its last one may not.
+        self.device_free_at_s = max(start_s + self._step_s(self.num_steps), self.clock.now_s())
         self.num_steps += 1
         self.ends_s.append(self.device_free_at_s)
         queued = sum(1 for end_s in self.ends_s[-200:] if end_s > self.clock.now_s())

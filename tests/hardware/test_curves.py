@@ -1,31 +1,16 @@
 """Measured curves: exact at what was measured, monotone, and scored without their own points."""
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core.errors import DataError
-from bench.hardware.curves import FOLDER, Curve, Point, load_curve, read_points, read_table
+from bench.hardware.curves import FOLDER, Curve, Point, load_curve, read_points
 from bench.hardware.link_check import check_link
 from bench.hardware.links import load_links
 from bench.hardware.topology import parse_topology
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "nccl"
-TABLES = {
-    "a100-nvlink": "a100_sxm.csv",
-    "h100-nvlink": "h100_sxm.csv",
-    "l40s-pcie": "l40s.csv",
-}
 HEAD = "op,num_gpus,message_bytes,latency_us\n"
-
-
-def shared_table(link: str) -> tuple[Point, ...]:
-    path = SHARED / TABLES[link]
-    if not path.is_file():
-        pytest.skip(f"{path.name}: the measured tables are not beside this checkout")
-    return read_table(path)
 
 
 def curve_of(*points: tuple[int, float]) -> Curve:
@@ -120,17 +105,12 @@ def test_every_shipped_curve_is_used_and_says_where_it_comes_from() -> None:
         assert len(load_curve(name).points) == 252
 
 
-@pytest.mark.parametrize("link", TABLES)
-def test_the_shipped_curves_are_the_published_tables(link: str) -> None:
-    assert sorted(load_curve(link).points, key=repr) == sorted(shared_table(link), key=repr)
-
-
 @pytest.mark.parametrize(
     ("link", "most"), [("a100-nvlink", 0.05), ("h100-nvlink", 0.05), ("l40s-pcie", 0.08)]
 )
 def test_a_curve_predicts_sizes_it_never_saw(link: str, most: float) -> None:
     """The goal is 5 %; the L40S server falls short of it at 8 devices, where its table is noise."""
-    check = check_link(shared_table(link), topology=parse_topology(link), use_curves=True)
+    check = check_link(load_curve(link).points, topology=parse_topology(link), use_curves=True)
     assert check.methods == ("curve",)
     assert check.is_rated
     assert check.overall.num_points == 252
@@ -139,7 +119,7 @@ def test_a_curve_predicts_sizes_it_never_saw(link: str, most: float) -> None:
 
 @pytest.mark.parametrize("link", ["a100-nvlink", "h100-nvlink"])
 def test_the_formula_alone_stays_within_a_quarter_on_nvlink(link: str) -> None:
-    check = check_link(shared_table(link), topology=parse_topology(link), use_curves=False)
+    check = check_link(load_curve(link).points, topology=parse_topology(link), use_curves=False)
     assert check.methods == ("tuner",)
     assert check.is_rated
     wholes = {score.op: score.mean_abs_error for score in check.scores if score.size_class == "all"}
@@ -151,7 +131,7 @@ def test_the_formula_alone_stays_within_a_quarter_on_nvlink(link: str) -> None:
 def test_the_stated_errors_are_those_of_the_tables(link: str) -> None:
     """What the preset states is what the check finds, so the band is no promise."""
     stated = next(row for row in load_links() if row.id == link)
-    topology, points = parse_topology(link), shared_table(link)
+    topology, points = parse_topology(link), load_curve(link).points
     found = check_link(points, topology=topology, use_curves=True).overall.mean_abs_error
     assert stated.curve_error_fraction == pytest.approx(found, abs=0.005)
     if stated.tuner != "pci":
@@ -160,7 +140,7 @@ def test_the_stated_errors_are_those_of_the_tables(link: str) -> None:
 
 
 def test_a_formula_on_pci_express_is_not_rated() -> None:
-    points = shared_table("l40s-pcie")
+    points = load_curve("l40s-pcie").points
     for link in ("pcie4", "pcie4-cross-socket", "l40s-pcie"):
         check = check_link(points, topology=parse_topology(link), use_curves=False)
         assert not check.is_rated, link

@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import default_collate
 
 from bench.core.errors import UsageError
@@ -56,14 +57,21 @@ class Misspelt(Workload):
 
 @contextmanager
 def emulated(
-    layout: Layout, *, dtype: Dtype = "fp32", workload: Workload = TINY
+    layout: Layout,
+    *,
+    dtype: Dtype = "fp32",
+    workload: Any = TINY,
+    phase: Phase = TRAIN,
+    num_ranks: int | None = None,
+    place: Callable[[nn.Module], nn.Module] = nn.Module.train,
 ) -> Iterator[tuple[Any, Spread]]:
     model = CostModel(parse_topology("infinite"))
-    emulation = start_emulation(num_ranks=layout.devices, model=model, device=CPU)
+    ranks = num_ranks or layout.devices
+    emulation = start_emulation(num_ranks=ranks, model=model, device=CPU)
     try:
         torch.manual_seed(0)
-        net = workload.build_net().train()
-        laid = spread(net, workload=workload, phase=TRAIN, layout=layout, device=CPU, dtype=dtype)
+        net = place(workload.build_net())
+        laid = spread(net, workload=workload, phase=phase, layout=layout, device=CPU, dtype=dtype)
         yield emulation, laid
     finally:
         emulation.close()
@@ -95,6 +103,7 @@ def ops(trace: StepTrace) -> Counter[tuple[str, int]]:
 
 
 DDP = Layout(mode="emulated", strategy="ddp", data=8)
+TP = Layout(mode="emulated", strategy="tp", tensor=2)
 
 
 @pytest.mark.parametrize(("mitigate", "share"), [("", 1), ("fp16", 0.5), ("bf16", 0.5)])
@@ -166,8 +175,7 @@ def test_fsdp_gathers_half_precision_weights() -> None:
 
 
 def test_tensor_parallelism_sums_activations_twice_a_layer_and_direction() -> None:
-    layout = Layout(mode="emulated", strategy="tp", tensor=2)
-    trace = traces(layout, steps=1)[0]
+    trace = traces(TP, steps=1)[0]
     assert set(ops(trace)) == {("all_reduce", 2)}
     activations = [one for one in trace.collectives if one.num_bytes == ACTIVATION_BYTES]
     # And the embedding's output and the head's input, once each.
@@ -189,33 +197,22 @@ def test_copies_of_a_cut_net_send_their_parts_across() -> None:
 
 
 def test_tied_weights_stay_one_parameter() -> None:
-    with emulated(Layout(mode="emulated", strategy="tp", tensor=2)) as (_, laid):
+    with emulated(TP) as (_, laid):
         whole = TINY.num_parameters()
         norms = (2 * TINY.layers + 1) * TINY.hidden
         assert sum(one.numel() for one in laid.module.parameters()) == (whole - norms) // 2 + norms
 
 
 def test_prefill_gathers_only_the_last_logits() -> None:
-    layout = Layout(mode="emulated", strategy="tp", tensor=2)
-    model = CostModel(parse_topology("infinite"))
-    emulation = start_emulation(num_ranks=2, model=model, device=CPU)
-    try:
-        net = TINY.build_net().eval()
-        laid = spread(net, workload=TINY, phase=PREFILL, layout=layout, device=CPU, dtype="fp32")
+    with emulated(TP, phase=PREFILL, place=nn.Module.eval) as (emulation, laid):
         step = InferStep(TINY, PREFILL, laid.net, device_type="cpu", dtype="fp32")
-        batch = torch.zeros(TINY.batch, TINY.prompt_tokens, dtype=torch.long)
         emulation.begin_step()
-        step(batch)
+        step(torch.zeros(TINY.batch, TINY.prompt_tokens, dtype=torch.long))
         trace = emulation.end_step().trace
-    finally:
-        emulation.close()
     assert step.last_output.shape == (TINY.batch, TINY.vocab)
     gathered = [one.num_bytes for one in trace.collectives if one.op == "all_gather"]
     assert gathered == [4 * TINY.batch * TINY.vocab]
     assert ops(trace)[("all_reduce", 2)] == 2 * TINY.layers + 1
-
-
-TP = Layout(mode="emulated", strategy="tp", tensor=2)
 
 
 def test_the_plan_of_transformers_can_be_used() -> None:
@@ -242,21 +239,11 @@ def test_a_plan_that_does_not_fit_the_net_is_refused(cls: type[Workload], words:
 def test_fsdp_refuses_channels_last_weights() -> None:
     workload = imaging.Workload(**imaging.Workload.sizes["tiny"])
     layout = Layout(mode="emulated", strategy="fsdp", data=2)
-    model = CostModel(parse_topology("infinite"))
-    emulation = start_emulation(num_ranks=2, model=model, device=CPU)
-    try:
-        net = to_channels_last(workload.build_net())
-        with pytest.raises(UsageError, match="leave --channels-last out"):
-            spread(
-                net,
-                workload=workload,
-                phase=workload.phases[0],
-                layout=layout,
-                device=CPU,
-                dtype="fp32",
-            )
-    finally:
-        emulation.close()
+    with (
+        pytest.raises(UsageError, match="leave --channels-last out"),
+        emulated(layout, workload=workload, phase=workload.phases[0], place=to_channels_last),
+    ):
+        pass
 
 
 def test_units_are_the_repeated_blocks() -> None:
@@ -274,15 +261,9 @@ def test_a_single_device_is_left_alone() -> None:
 
 
 def test_a_group_of_another_size_is_refused() -> None:
-    model = CostModel(parse_topology("infinite"))
-    emulation = start_emulation(num_ranks=4, model=model, device=CPU)
-    try:
-        with pytest.raises(ValueError, match="4 ranks, but the layout has 8"):
-            spread(
-                TINY.build_net(), workload=TINY, phase=TRAIN, layout=DDP, device=CPU, dtype="fp32"
-            )
-    finally:
-        emulation.close()
+    words = "4 ranks, but the layout has 8"
+    with pytest.raises(ValueError, match=words), emulated(DDP, num_ranks=4):
+        pass
 
 
 def test_tensor_parallel_traffic_hides_behind_nothing_where_a_step_is_simulated() -> None:

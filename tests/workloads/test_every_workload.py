@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.data import default_collate
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import discovery
 from bench.core.errors import UsageError
 from bench.workload import Phase, Workload
+from tests.workloads.steps_of_workloads import generated_batch
 from workloads import align, imaging, llm, sleep, tabular
 
 MODULES = {"align": align, "imaging": imaging, "llm": llm, "sleep": sleep, "tabular": tabular}
@@ -87,8 +87,7 @@ def test_flops_by_formula_are_those_of_a_step(name: str, phase: Phase) -> None:
     workload = CASES[name]
     if isinstance(workload, llm.Workload):
         workload = replace(workload, cache="dynamic")
-    samples = workload.dataset(phase, data=None, seed=0)
-    batch = default_collate([samples[index] for index in range(workload.batch_size(phase))])
+    batch = generated_batch(workload, phase)
     net = workload.build_net().train(phase.is_training)
     # A fused attention would be counted by a rule of its own, its backward with recomputation.
     with torch.set_grad_enabled(phase.is_training):

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -10,19 +9,13 @@ from monai.losses.dice import DiceCELoss
 
 from bench.cli import main
 from tests.workloads.learning import dice_of
+from tests.workloads.steps_of_workloads import random_volumes
 from workloads._decathlon import check_folder
 from workloads._imaging_net import loss as loss_of
 from workloads.imaging import Workload
 
 TINY = dict(Workload.sizes["tiny"])
 TRAIN, INFER = Workload.phases
-
-
-def random_batch(workload: Workload, *, shape: tuple[int, ...], count: int) -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(0, workload.classes, (count, 1, *shape), generator=generator)
-    image = torch.randn(count, workload.channels, *shape, generator=generator)
-    return {"image": image, "label": labels.to(torch.uint8)}
 
 
 def test_large_is_nnunets_full_resolution_plan() -> None:
@@ -66,7 +59,7 @@ def test_loss_weighs_each_head_at_its_own_resolution() -> None:
 def test_every_parameter_gets_a_gradient(deep_supervision: bool) -> None:
     workload = Workload(**{**TINY, "deep_supervision": deep_supervision})
     net = workload.build_net().train()
-    workload.loss(net, random_batch(workload, shape=workload.patch, count=2)).backward()
+    workload.loss(net, random_volumes(workload, shape=workload.patch, count=2)).backward()
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in net.parameters())
 
 
@@ -77,7 +70,7 @@ def test_inference_gives_each_voxel_its_window_blend() -> None:
 
     workload = Workload(**TINY)
     for shape in ((10, 12, 7), (24, 24, 16), (37, 50, 29)):
-        batch = random_batch(workload, shape=shape, count=1)
+        batch = random_volumes(workload, shape=shape, count=1)
         logits = workload.infer(Identity(), batch)
         assert logits.shape == (1, 3, *shape)
         torch.testing.assert_close(logits[:, :1], batch["image"])
@@ -85,11 +78,11 @@ def test_inference_gives_each_voxel_its_window_blend() -> None:
 
 def test_items_are_patches_or_volumes_and_elements_are_voxels() -> None:
     workload = Workload(**{**TINY, "channels": 2})
-    train = random_batch(workload, shape=workload.patch, count=2)
+    train = random_volumes(workload, shape=workload.patch, count=2)
     assert workload.batch_size(TRAIN) == 2 and workload.batch_size(INFER) == 1
     assert workload.items(TRAIN, train) == 2
     assert workload.elements(TRAIN, train) == 2 * 24 * 24 * 16
-    infer = random_batch(workload, shape=(9, 10, 11), count=1)
+    infer = random_volumes(workload, shape=(9, 10, 11), count=1)
     assert workload.items(INFER, infer) == 1
     assert workload.elements(INFER, infer) == 990
 
@@ -99,9 +92,9 @@ def test_bf16_and_channels_last_agree_with_fp32(deep_supervision: bool) -> None:
     workload = Workload(**{**TINY, "deep_supervision": deep_supervision})
     torch.manual_seed(0)
     net = workload.build_net().train()
-    batch = random_batch(workload, shape=workload.patch, count=2)
+    batch = random_volumes(workload, shape=workload.patch, count=2)
     expected = workload.loss(net, batch)
-    volume = random_batch(workload, shape=workload.volume, count=1)
+    volume = random_volumes(workload, shape=workload.volume, count=1)
     with torch.inference_mode():
         logits = workload.infer(net.eval(), volume)
     net = net.to(memory_format=torch.channels_last_3d).train()
@@ -122,13 +115,13 @@ def test_compiled_graph_agrees_with_eager() -> None:
     workload = Workload(**{**TINY, "deep_supervision": True})
     torch.manual_seed(0)
     net = workload.build_net().train()
-    batch = random_batch(workload, shape=workload.patch, count=2)
+    batch = random_volumes(workload, shape=workload.patch, count=2)
     expected = workload.loss(net, batch)
     compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
     found = workload.loss(compiled, batch)
     found.backward()
     torch.testing.assert_close(found, expected)
-    volume = random_batch(workload, shape=workload.volume, count=1)
+    volume = random_volumes(workload, shape=workload.volume, count=1)
     with torch.inference_mode():
         torch.testing.assert_close(
             workload.infer(compiled.eval(), volume), workload.infer(net.eval(), volume)

@@ -7,6 +7,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.core.nouns import Dtype
+from tests.workloads.steps_of_workloads import bytes_kept_for_backward, generated_batch
 from workloads import _llm_cost, _llm_memory, _llm_net
 from workloads.llm import Workload
 
@@ -16,11 +17,6 @@ GROUPED = replace(
     TINY, batch=2, layers=3, hidden=96, heads=6, kv_heads=3, intermediate=160, vocab=300,
     is_tied=False, sequence_tokens=48, prompt_tokens=40, new_tokens=5,
 )  # fmt: skip
-
-
-def collated(llm: Workload, phase: Any) -> torch.Tensor:
-    windows = llm.dataset(phase, data=None, seed=0)
-    return torch.stack([windows[index] for index in range(llm.batch)])
 
 
 def counted_flops(counter: FlopCounterMode) -> int:
@@ -59,7 +55,7 @@ def model_decode_flops(llm: Workload) -> float:
 def decode_flops(llm: Workload) -> int:
     net = llm.build_net().train()
     with torch.no_grad():
-        prompt = llm.prepare(DECODE, net, collated(llm, DECODE))
+        prompt = llm.prepare(DECODE, net, generated_batch(llm, DECODE))
         with math_attention(), FlopCounterMode(display=False) as counter:
             llm.decode(net, prompt)
     return counted_flops(counter)
@@ -127,23 +123,7 @@ def test_training_estimate_is_above_what_is_surely_held_but_not_by_half(dtype: D
 
 
 def saved_bytes(llm: Workload, *, dtype: Dtype) -> int:
-    """Bytes of the distinct tensors, parameters apart, that one loss keeps for backward."""
-    net = llm.build_net()
-    parameters = {p.untyped_storage().data_ptr() for p in net.parameters()}
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            kept[storage.data_ptr()] = storage
-        return tensor
-
-    with (
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-        torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bf16"),
-    ):
-        llm.loss(net, collated(llm, TRAIN))
-    return sum(storage.nbytes() for storage in kept.values())
+    return bytes_kept_for_backward(llm, generated_batch(llm, TRAIN), dtype=dtype)
 
 
 @pytest.mark.parametrize("size", ["tiny", "small", "base", "large"])

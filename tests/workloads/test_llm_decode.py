@@ -5,16 +5,12 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from tests.workloads.steps_of_workloads import generated_batch
 from workloads._llm_decode import Prompt
 from workloads.llm import Workload
 
 _, PREFILL, DECODE = Workload.phases
 TINY = Workload(**{**Workload.sizes["tiny"], "batch": 3, "new_tokens": 5})
-
-
-def collated(phase: Any, *, seed: int = 0) -> torch.Tensor:
-    windows = TINY.dataset(phase, data=None, seed=seed)
-    return torch.stack([windows[index] for index in range(TINY.batch)])
 
 
 def make_net() -> Any:
@@ -24,13 +20,13 @@ def make_net() -> Any:
 
 @torch.inference_mode()
 def decoded(llm: Workload, net: Any, *, seed: int = 0) -> dict[str, torch.Tensor]:
-    return llm.decode(net, llm.prepare(DECODE, net, collated(DECODE, seed=seed)))
+    return llm.decode(net, llm.prepare(DECODE, net, generated_batch(TINY, DECODE, seed=seed)))
 
 
 @torch.inference_mode()
 def without_cache(net: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Generated ids and last logits, with everything computed anew for every token."""
-    ids = collated(DECODE)
+    ids = generated_batch(TINY, DECODE)
     for _ in range(TINY.new_tokens):
         logits = net(input_ids=ids, use_cache=False).logits[:, -1]
         ids = torch.cat([ids, logits.argmax(-1, keepdim=True)], dim=1)
@@ -50,7 +46,7 @@ def test_decode_gives_what_recomputing_everything_gives(cache: str) -> None:
 def test_first_logits_follow_the_prompt_and_its_last_token() -> None:
     net = make_net()
     with torch.inference_mode():
-        expected = net(input_ids=collated(DECODE), use_cache=False).logits[:, -1]
+        expected = net(input_ids=generated_batch(TINY, DECODE), use_cache=False).logits[:, -1]
     actual = TINY.comparable(DECODE, decoded(TINY, net))
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
@@ -59,7 +55,7 @@ def test_first_logits_follow_the_prompt_and_its_last_token() -> None:
 @torch.inference_mode()
 def test_every_step_starts_from_the_same_context(cache: str) -> None:
     net, llm = make_net(), replace(TINY, cache=cache)
-    prompt = llm.prepare(DECODE, net, collated(DECODE))
+    prompt = llm.prepare(DECODE, net, generated_batch(TINY, DECODE))
     outputs = [llm.decode(net, prompt) for _ in range(3)]
     for output in outputs[1:]:
         for name, tensor in outputs[0].items():
@@ -71,7 +67,7 @@ def test_every_step_starts_from_the_same_context(cache: str) -> None:
 @torch.inference_mode()
 def test_a_fixed_cache_is_written_in_place() -> None:
     net, llm = make_net(), replace(TINY, cache="static")
-    prompt = llm.prepare(DECODE, net, collated(DECODE))
+    prompt = llm.prepare(DECODE, net, generated_batch(TINY, DECODE))
     before = [layer.keys.data_ptr() for layer in prompt.cache.layers]
     llm.decode(net, prompt)
     assert [layer.keys.data_ptr() for layer in prompt.cache.layers] == before
@@ -84,7 +80,7 @@ def is_fixed(prompt: Prompt) -> bool:
 
 @torch.inference_mode()
 def test_auto_grows_the_cache_on_an_eager_cpu_and_fixes_it_when_compiled() -> None:
-    net, batch = make_net(), collated(DECODE)
+    net, batch = make_net(), generated_batch(TINY, DECODE)
     assert not is_fixed(TINY.prepare(DECODE, net, batch))
     assert is_fixed(TINY.prepare(DECODE, torch.compile(net, backend="eager"), batch))
     net.compile(backend="eager")
@@ -99,7 +95,7 @@ def test_16_bit_decode_keeps_a_16_bit_cache_and_agrees_with_fp32(cache: str, is_
     expected = decoded(llm, net)["first_logits"]
     net = net.to(torch.bfloat16) if is_cast else net
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-        prompt = llm.prepare(DECODE, net, collated(DECODE))
+        prompt = llm.prepare(DECODE, net, generated_batch(TINY, DECODE))
         actual = llm.decode(net, prompt)["first_logits"].float()
     layer = prompt.cache.layers[0]
     assert layer.keys.dtype == layer.values.dtype == torch.bfloat16
@@ -135,7 +131,7 @@ def test_compiled_prefill_and_training_are_one_graph_each_without_a_mask() -> No
     counters.clear()
     compiled = torch.compile(net, backend="eager")
     with torch.inference_mode():
-        TINY.prefill(compiled, collated(PREFILL))
+        TINY.prefill(compiled, generated_batch(TINY, PREFILL))
     assert counters["stats"]["unique_graphs"] == 1
     TINY.loss(compiled, torch.stack(windows[:3])).backward()
     assert counters["stats"]["unique_graphs"] == 2
@@ -154,7 +150,7 @@ def test_attention_gets_no_mask_but_for_a_fixed_cache(
         return plain(*args, **kwargs)
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
-    net, batch = make_net(), collated(phase)
+    net, batch = make_net(), generated_batch(TINY, phase)
     if phase.is_training:
         TINY.loss(net, batch)
     else:

@@ -1,39 +1,39 @@
+"""A short training at tiny lowers the loss of text and raises Dice, generated and from files."""
+
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from tests.workloads import learning
-from tests.workloads.learning import text_quality
-from workloads.llm import Workload
+from tests.workloads.learning import dice_of, text_quality
+from tests.workloads.steps_of_workloads import train
+from workloads import imaging, llm
+from workloads._phantom_folder import write
 
-TRAIN = Workload.phases[0]
-TINY = Workload(**Workload.sizes["tiny"])
-STEPS = 60
+TINY = llm.Workload(**llm.Workload.sizes["tiny"])
+TRAIN = TINY.phases[0]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def trained_quality(data: Path | None) -> dict[str, float]:
-    """Score after STEPS steps on windows that were not trained on."""
+    """Score after 60 steps on windows that were not trained on."""
     torch.manual_seed(0)
     net = TINY.build_net().train()
-    optimizer = TINY.optimizer(net)
     windows = TINY.dataset(TRAIN, data=data, seed=0)
     held_out = min(32, len(windows) // 8)
     seen = Subset(windows, range(len(windows) - held_out))  # type: ignore[arg-type]
-    loader = DataLoader(seen, batch_size=TINY.batch, drop_last=True, shuffle=True)
-    step = 0
-    while step < STEPS:
-        for batch in loader:
-            optimizer.zero_grad()
-            loss = TINY.loss(net, batch)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), TINY.max_grad_norm or 0.0)
-            optimizer.step()
-            step += 1
-            if step == STEPS:
-                break
+    train(TINY, net=net, samples=seen, steps=60)  # type: ignore[arg-type]
     return text_quality(net, windows[-held_out:], batch=TINY.batch)
 
 
@@ -65,3 +65,30 @@ def test_an_untrained_net_scores_no_better_than_chance() -> None:
     windows = TINY.dataset(TRAIN, data=None, seed=1)
     quality = text_quality(TINY.build_net(), windows[:8], batch=TINY.batch)
     assert quality["loss_nats"] > quality["unigram_entropy_nats"] + 1.0
+
+
+@pytest.mark.parametrize("source", ["generated", "files"])
+def test_short_training_lowers_loss_and_reaches_dice(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    workload = imaging.Workload(**imaging.Workload.sizes["tiny"])
+    data = None
+    if source == "files":
+        data = tmp_path / "data"
+        write(data, cases=16, seed=0, shape=workload.volume)
+        workload.check_data(data)
+    torch.manual_seed(0)
+    net = workload.build_net().train()
+    train_phase, infer = workload.phases
+    held_out = workload.dataset(infer, data=data, seed=0)
+    untrained = dice_of(workload, net=net, samples=held_out)
+    samples = workload.dataset(train_phase, data=data, seed=0)
+    losses = train(workload, net=net, samples=samples, steps=250)
+    for loss in losses:
+        workload.check(train_phase, loss)
+    first, last = (torch.stack(part).mean() for part in (losses[:20], losses[-20:]))
+    assert last < 0.5 * first
+    assert net.training
+    assert untrained < 0.3
+    assert dice_of(workload, net=net, samples=held_out) >= 0.6

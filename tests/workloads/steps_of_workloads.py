@@ -1,0 +1,72 @@
+"""Batches of the shipped workloads, what backward keeps of them, and a short training."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, default_collate
+
+from bench.workload import Workload
+
+
+def generated_batch(workload: Any, phase: Any, *, seed: int = 0) -> Any:
+    """Return the first batch of generated data, as the loader collates it."""
+    samples = workload.dataset(phase, data=None, seed=seed)
+    return default_collate([samples[index] for index in range(workload.batch_size(phase))])
+
+
+def random_volumes(workload: Any, *, shape: tuple[int, ...], count: int) -> dict[str, Any]:
+    """Return noise with random labels, of any shape."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, workload.classes, (count, 1, *shape), generator=generator)
+    image = torch.randn(count, workload.channels, *shape, generator=generator)
+    return {"image": image, "label": labels.to(torch.uint8)}
+
+
+def autocast(dtype: str) -> torch.autocast:
+    """Return what the harness computes a step under."""
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bf16")
+
+
+def bytes_kept_for_backward(workload: Workload, batch: Any, *, dtype: str) -> int:
+    """Bytes of the distinct storages, weights apart, that one loss keeps."""
+    net = workload.build_net().train()
+    weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast(dtype):
+        assert workload.loss(net, batch).isfinite()
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def train(
+    workload: Workload, *, net: torch.nn.Module, samples: Sequence[Any], steps: int
+) -> list[torch.Tensor]:
+    """Train as the harness does; return the losses."""
+    optimizer = workload.optimizer(net)
+    schedule = workload.schedule(optimizer)
+    loader = DataLoader(
+        samples,  # type: ignore[arg-type]
+        batch_size=workload.batch_size(workload.phases[0]),
+        drop_last=True,
+        shuffle=True,
+    )
+    losses: list[torch.Tensor] = []
+    epochs = itertools.chain.from_iterable(itertools.repeat(loader))
+    for batch in itertools.islice(epochs, steps):
+        loss = workload.loss(net, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), workload.max_grad_norm or 0.0)
+        optimizer.step()
+        if schedule is not None:
+            schedule.step()
+        losses.append(loss.detach())
+    return losses

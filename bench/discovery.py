@@ -19,7 +19,7 @@ from types import ModuleType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from bench.core.errors import IncompatibleError, UsageError, one_of
-from bench.core.nouns import Config, Scalar
+from bench.core.nouns import Scalar
 from bench.core.paths import user_path
 from bench.workload import Phase, Workload
 
@@ -72,13 +72,13 @@ def load(name_or_path: str) -> Found:
     return _found(module, name=name_or_path, path=Path(str(module.__file__)), source="")
 
 
-def load_planned(config: Config) -> Found:
+def load_planned(name_or_path: str, *, version: str) -> Found:
     """Load what a trial shall run; `IncompatibleError` when it changed since it was planned."""
-    found = load(config.source or config.workload)
-    if found.version != config.version:
+    found = load(name_or_path)
+    if found.version != version:
         raise IncompatibleError(
-            f"workload {config.workload} changed since the run began "
-            f"({config.version}, now {found.version}); start a new run"
+            f"workload {found.name} changed since the run began "
+            f"({version}, now {found.version}); start a new run"
         )
     return found
 

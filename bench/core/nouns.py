@@ -155,6 +155,11 @@ class Config:
         return f"{self.workload}-{self.phase}"
 
     @property
+    def origin(self) -> str:
+        """What `--workload` calls the file: its path, or the name of a shipped one."""
+        return self.source or self.workload
+
+    @property
     def needs_ranks(self) -> bool:
         """Whether a trial is one process for each device, all of them real."""
         is_real = self.layout.mode in ("real", "throttled") and self.device != "fake"

@@ -27,7 +27,7 @@ class FakeEngine:
 
     def __init__(self, request: TrialRequest, *, clock: FakeClock) -> None:
         config = request.config
-        found = discovery.load_planned(config)
+        found = discovery.load_planned(config.origin, version=config.version)
         self.phase = found.phase(config.phase)
         self.workload = discovery.instance(found, size=None, overrides=dict(config.params))
         self._clock = clock

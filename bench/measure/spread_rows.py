@@ -82,7 +82,7 @@ def fake_spread_rows(
     measured: Window, *, layout: Layout, num_parameters: int
 ) -> tuple[Window, Row]:
     """Return the same of the fake device, whose messages follow from the number of parameters."""
-    if layout.is_single or not layout.link:
+    if not layout.link:
         return of_all_replicas(measured, layout=layout), {}
     model = CostModel(parse_topology(layout.link))
     traces = [

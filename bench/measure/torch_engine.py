@@ -61,7 +61,7 @@ class TorchEngine:
         self._data_seed = config.seed if data_seed is None else data_seed
         self._request = request
         self._on_stage = on_stage
-        self._found = discovery.load_planned(config)
+        self._found = discovery.load_planned(config.origin, version=config.version)
         self.phase = self._found.phase(config.phase)
         self.workload = discovery.instance(self._found, size=None, overrides=dict(config.params))
         self.adapter = adapter_for(config.device)

@@ -49,11 +49,14 @@ class Findings:
 
 def fake_columns(engine: FakeEngine, measured: Measured, *, config: Config) -> Row:
     """Return the columns of a trial in simulated time."""
-    told, spread_columns = fake_spread_rows(
-        measured.window,
-        layout=config.layout,
-        num_parameters=engine.workload.num_parameters(),
-    )
+    told = measured.window
+    spread_columns: Row = {}
+    if not config.layout.is_single:
+        told, spread_columns = fake_spread_rows(
+            measured.window,
+            layout=config.layout,
+            num_parameters=engine.workload.num_parameters(),
+        )
     row = _step_columns(told, workload=engine.workload, phase=engine.phase, config=config)
     row |= summary.cold_columns(measured.warmup, cold_s={}, config=config, median_s=None)
     return row | spread_columns

@@ -16,7 +16,7 @@ from typing import Self, get_args
 from bench.core.errors import DataError, IncompatibleError
 from bench.core.nouns import Status
 from bench.results.appendfile import AppendFile
-from bench.results.csvio import complete_length, format_record, format_row
+from bench.results.csvio import complete_length, format_cell, format_record, parse_cell
 from bench.results.reader import read_rows
 from bench.results.schema import (
     COLUMNS,
@@ -102,15 +102,20 @@ class Store:
         """What the run was asked to do, as the runner gave it."""
         return self._sidecar.request
 
-    def append(self, row: Row) -> None:
-        """Add one trial; it is on the disk when this returns.
+    def append(self, row: Row) -> Row:
+        """Add one trial, and return it as it is read back; it is on the disk when this returns.
 
         `schema_version` and `run_id` are filled in. `ValueError` for a row that is not of the
         schema, `MeasurementError` when the disk does not take it.
         """
         whole = {"schema_version": SCHEMA_VERSION, "run_id": self.run_id, **row}
         self._validate(whole)
-        self._file.append(format_row(whole, COLUMNS))
+        cells = [format_cell(whole.get(column.name), column) for column in COLUMNS]
+        self._file.append(format_record(cells))
+        return {
+            column.name: parse_cell(cell, column)
+            for cell, column in zip(cells, COLUMNS, strict=True)
+        }
 
     def rows(self) -> list[Row]:
         """All rows so far, those of other processes included."""

@@ -65,7 +65,7 @@ def num_workers(planned: Planned, *, facts: Facts) -> int:
     Generated data is cut from memory in microseconds, so on a CPU it needs no process.
     """
     config = planned.config
-    found = discovery.load(config.source or config.workload)
+    found = discovery.load(config.origin)
     if not found.phase(config.phase).is_training or config.data == "resident":
         return 0
     if config.workers is not None:

@@ -51,8 +51,7 @@ def observed_columns(
     `result` is what the trial told, `row` what of it is known so far. Without `has_energy` the
     power that was sampled is not that of the row's window, and has no columns.
     """
-    if observation.sampler is None:
-        return {}, []
+    assert observation.sampler is not None, "the trial was watched"
     start_s, end_s = result.window_start_s, result.window_end_s
     samples = observation.sampler.samples
     noise = cpu_noise(

@@ -103,7 +103,7 @@ class Plan:
 def shrunk(planned: Planned) -> Planned | None:
     """Return the configuration at half the batch; None where that makes its step no smaller."""
     config = planned.config
-    found = discovery.load(config.source or config.workload)
+    found = discovery.load(config.origin)
     phase = found.phase(config.phase)
     batch = int(config.params["batch"] or 0) // 2
     if batch < 1:

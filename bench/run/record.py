@@ -16,10 +16,11 @@ from bench.hardware.chip_limit import parse_chip_limit
 from bench.measure import validity
 from bench.measure.inspection import Inspection
 from bench.measure.messages import TrialResult
-from bench.results.schema import Row
+from bench.results.schema import BY_NAME, Row
 from bench.run.child import Outcome
 from bench.run.observation import Observation, observed_columns
 from bench.run.plan import Planned
+from bench.run.request import TO_TRIAL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,18 +65,19 @@ def make_row(
         reasons += outcome.result.reasons
         detail = outcome.result.detail
         row |= _work_columns(row, planned, facts=facts)
-        observed, observed_reasons = observed_columns(
-            observation,
-            row=row,
-            result=outcome.result,
-            usable_cores=facts.usable_cores,
-            has_energy=_has_energy(planned.config.layout, facts.inspection),
-        )
-        if planned.config.layout.strategy == "pp":
-            # One device held every stage: no device of the layout would need as much.
-            observed.pop("mem_device_peak_bytes", None)
-        row |= observed
-        reasons += observed_reasons
+        if observation.sampler is not None:
+            observed, observed_reasons = observed_columns(
+                observation,
+                row=row,
+                result=outcome.result,
+                usable_cores=facts.usable_cores,
+                has_energy=_has_energy(planned.config.layout, facts.inspection),
+            )
+            if planned.config.layout.strategy == "pp":
+                # One device held every stage: no device of the layout would need as much.
+                observed.pop("mem_device_peak_bytes", None)
+            row |= observed
+            reasons += observed_reasons
     unique = list(dict.fromkeys(reasons))
     row["status"] = validity.status_of(unique)
     row["reasons"] = ";".join(unique) or None
@@ -88,6 +90,7 @@ def _identity(planned: Planned, *, facts: Facts) -> Row:
     uuid_hash = hashlib.sha256(device.uuid.encode()).hexdigest()[:16] if device.uuid else None
     return {
         **facts.environment_columns,
+        **{name: getattr(config, name) for name in TO_TRIAL if name in BY_NAME},
         "workload": config.name,
         "workload_version": config.version,
         "scenario": "closed_loop",
@@ -95,14 +98,10 @@ def _identity(planned: Planned, *, facts: Facts) -> Row:
         "size_choice": planned.size_choice,
         "config_hash": planned.config_hash,
         "params_json": json.dumps(dict(config.params), sort_keys=True, separators=(",", ":")),
-        "seed": config.seed,
         "dtype": config.dtype,
         "data": planned.data_digest,
         "mode": "simulated" if device.type == "fake" else config.layout.mode,
         **layout_columns(config.layout),
-        "compile": config.compile,
-        "compile_mode": config.compile_mode,
-        "channels_last": config.channels_last,
         "batch": planned.batch,
         "device": device.label,
         "device_type": device.type,

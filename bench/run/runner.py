@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -59,7 +60,16 @@ class Ended:
 class Runner:
     """Runs one plan into one store."""
 
-    def __init__(self, plan: Plan, *, facts: Facts, store: Store, progress: Progress) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        facts: Facts,
+        store: Store,
+        progress: Progress,
+        earlier: Sequence[Row] = (),
+    ) -> None:
+        """`earlier` are the rows that the file has already, where a run is resumed."""
         self._plan = plan
         self._facts = facts
         self._store = store
@@ -68,9 +78,8 @@ class Runner:
         self._order = random.Random(plan.seed)
         self._started_s = time.monotonic()
         self._attempts: dict[tuple[str, int], int] = {}
-        # What the file already has, for --resume.
-        self._earlier = store.rows()
-        for row in self._earlier:
+        self.rows = list(earlier)
+        for row in self.rows:
             key = (str(row["config_hash"]), int(row["trial"] or 0))
             self._attempts[key] = max(self._attempts.get(key, 0), int(row.get("attempt") or 1))
         self.arms = [self._arm(planned) for planned in plan.planned]
@@ -78,7 +87,7 @@ class Runner:
     def _arm(self, planned: Planned) -> Arm:
         """Return an arm that has counted the rows of its configuration."""
         arm = Arm(planned=planned)
-        for row in self._earlier:
+        for row in self.rows:
             if row["config_hash"] == planned.config_hash and row["status"] in USABLE:
                 self._count(arm, row)
         return arm
@@ -102,7 +111,7 @@ class Runner:
             problem = str(error)
         finally:
             self._progress.close()
-        return Ended(rows=self._store.rows(), was_interrupted=was_interrupted, problem=problem)
+        return Ended(rows=self.rows, was_interrupted=was_interrupted, problem=problem)
 
     # Which trial next ----------------------------------------------------------------------------
 
@@ -198,7 +207,7 @@ class Runner:
                 outcome=outcome,
                 observation=observation,
             )
-            self._store.append(row)
+            self.rows.append(self._store.append(row))
             keep_samples(samples_path(self._store.path), row, outcome, observation)
             self._progress.trial_ended(row, duration_s=outcome.duration_s)
             return row
@@ -241,7 +250,7 @@ class Runner:
             outcome=Outcome(failure=Failure(code=code, detail=detail)),
             observation=Observation(),
         )
-        self._store.append(row)
+        self.rows.append(self._store.append(row))
         self._progress.note(f"{arm.planned.config.name}: {row['status']}: {detail}")
 
 

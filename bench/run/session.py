@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from bench.hardware.chips import match_device
 from bench.measure.inspection import Inspection, inspect_device
 from bench.measure.limits import PROFILES
 from bench.results import environment
-from bench.results.schema import USABLE
+from bench.results.schema import USABLE, Row
 from bench.results.store import Store
 from bench.run.plan import Plan, Planned, digest_of, shrunk
 from bench.run.planning import check_request, make_plan
@@ -32,11 +32,19 @@ class Session:
     plan: Plan
     facts: Facts
     store: Store
+    earlier: Sequence[Row] = ()
+    """Rows that the file has already, where the run is resumed."""
 
     def run(self, progress: Progress) -> Ended:
         """Run to the end and close the store."""
         try:
-            return Runner(self.plan, facts=self.facts, store=self.store, progress=progress).run()
+            return Runner(
+                self.plan,
+                facts=self.facts,
+                store=self.store,
+                progress=progress,
+                earlier=self.earlier,
+            ).run()
         finally:
             self.store.close()
 
@@ -103,11 +111,13 @@ def resume(name: str, *, folder: Path, note: Callable[[str], None]) -> Session:
     inspection = inspect_device(label, dtypes=(), with_roof=False)
     _refuse_other_device(store, inspection)
     fingerprint = environment.fingerprint(torch_facts=dict(inspection.torch_facts))
-    return Session(plan=plan, facts=make_facts(inspection, fingerprint), store=store)
+    return Session(
+        plan=plan, facts=make_facts(inspection, fingerprint), store=store, earlier=store.rows()
+    )
 
 
 def _refuse_changed_inputs(planned: Planned) -> None:
-    discovery.load_planned(planned.config)
+    discovery.load_planned(planned.config.origin, version=planned.config.version)
     if digest_of(planned.config.data) != planned.data_digest:
         raise IncompatibleError(
             f"--data {planned.config.data} changed since the run began; start a new run"

@@ -100,7 +100,7 @@ def test_a_torchvision_of_another_torch_is_found_and_is_the_reason_on_the_row(
     monkeypatch.syspath_prepend(str(tmp_path))
     finding = host_findings.torchvision_finding()
     error = RuntimeError("Failed to import Llama:\noperator torchvision::nms does not exist")
-    detail = failure_of(error, device="cpu")["detail"]
+    detail = failure_of(error, device="cpu").detail
     if found is None:
         assert finding is None
         assert detail == "RuntimeError: Failed to import Llama:"

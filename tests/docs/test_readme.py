@@ -98,8 +98,8 @@ def test_the_example_workload_is_short_and_runs_from_outside(tmp_path: Path) -> 
         "run", "--workload", "./mine.py", "--size", "tiny", "--profile", "smoke", cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    assert "mine-train tiny" in done.stdout
-    assert "mine-infer tiny" in done.stdout
+    assert "mine-train" in done.stdout
+    assert "mine-infer" in done.stdout
 
 
 def test_the_example_counts_its_flops_and_parameters_right(tmp_path: Path) -> None:

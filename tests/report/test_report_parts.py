@@ -1,14 +1,19 @@
 """Small parts of a report: sort keys, thinning, labels, samples that do not fit."""
 
 import gzip
+import html
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bench.report.page.evidence import MAX_SAMPLES_BYTES, gather_evidence
-from bench.report.plots.marks import tick
+from bench.report.plots.kinds import Axis, Mark, interval, tick
 from bench.report.plots.panel import draw, short
 from bench.report.plots.plots_samples import thinned
 from bench.report.tables import cells
@@ -97,6 +102,41 @@ def test_text_in_a_plot_is_neither_mathematics_nor_markup() -> None:
     )
     assert "<b>" not in plot.svg and "&lt;b&gt; &amp; --&gt; ]]&gt; 昇腾" in plot.svg
     assert "$\\frac{1}{0}$" in plot.svg
+
+
+def test_an_axis_is_logarithmic_where_values_lie_decades_apart() -> None:
+    def words(*values: float) -> list[str]:
+        marks = [Mark(label=f"<{value}>", value=(value, None, None)) for value in values]
+        svg = interval("x", title="t", what="w", marks=marks, axis=Axis(label="a & b")).svg
+        return [html.unescape(word) for word in re.findall(r"<text[^>]*>([^<]*)</text>", svg)]
+
+    near, far = words(1.0, 2.0), words(1.0, 1000.0)
+    assert {"0", "1", "2"} <= set(near) and "1 k" not in near
+    assert {"1", "10", "100", "1 k"} <= set(far) and "0" not in far
+    assert {"<1.0>", "<1000.0>", "a & b"} <= set(far), "names of lines and of the axis"
+
+
+def test_a_plot_is_ours_whatever_matplotlib_is_told(tmp_path: Path) -> None:
+    rc = tmp_path / "matplotlibrc"
+    rc.write_text("axes.grid: False\nlines.linewidth: 40\nfont.size: 3\ntext.usetex: True\n")
+    program = (
+        "from bench.report.plots.kinds import Axis, Mark, interval\n"
+        "marks = [Mark(label='a', value=(2.0, 1.0, 3.0))]\n"
+        "print(interval('x', title='t', what='w', marks=marks, axis=Axis(label='a')).svg)\n"
+    )
+
+    def drawn(**told: str) -> str:
+        kept = {name: value for name, value in os.environ.items() if name[:3] not in ("MPL", "MAT")}
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**kept, **told},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    assert drawn() == drawn(MPLBACKEND="no_such_backend", MATPLOTLIBRC=str(rc))
 
 
 def test_two_plots_share_no_identifier() -> None:

@@ -7,6 +7,7 @@ limited to a readable number of settings and put beside its panels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from bench.analysis.claims import Verdict
 from bench.analysis.compare import compare
@@ -66,7 +67,8 @@ def gap(
         parts.append(Prose(lines=("No phase has both its halves, so there is no ratio to show.",)))
     if num_files > 1:
         parts.append(Prose(lines=("Trials of all files are taken together here.",)))
-    parts += grids
+    # What lies under the roofline has a section of its own.
+    parts += [grid.without(gap_tables.ROOF_HEADS) for grid in grids]
     commands = ["" if command is None else command(missing) for missing in result.missing]
     lines = list(dict.fromkeys(gap_tables.missing_lines(result.missing, commands=commands)))
     if lines:
@@ -88,6 +90,11 @@ def roofline(result: GapResult) -> Section | None:
         return None
     plots = roofline_plots(used)
     parts: list[Part] = [plots] if plots else []
+    single = gap_tables.demand_grid([demand for demand in used if not is_on_several(demand)])
+    beside = [head for head in single.heads[2:] if head not in gap_tables.ROOF_HEADS]
+    known = [row for row in single.rows if row[single.heads.index("FLOP/byte")]]
+    if known:
+        parts.append(replace(single, rows=known, title="", notes=single.notes[-1:]).without(beside))
     shown = differing(demand.setting for demand in used)
     lost = [
         f"{full_title(demand, shown=shown)} on {demand.device}: {_why(demand)}"

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from bench.report.page.content import Part, Section
 from bench.report.page.evidence import Evidence
-from bench.report.plots.plots_links import slowdown_plots
-from bench.report.plots.plots_sweep import link_plots, scaling_plots
+from bench.report.plots.plots_links import link_plots, scaling_plots, slowdown_plots
 from bench.report.plots.sweep_rows import swept
 from bench.report.tables.links_tables import link_grids
 

@@ -2,7 +2,8 @@
 
 matplotlib draws with stand-in colours, which become CSS variables afterwards: the same picture then
 works in light, in dark and on paper. Panels are narrow (one fits a phone), text stays text, and
-what a file says is never taken for mathematics or markup.
+what a file says is never taken for mathematics or markup. The style is ours alone, whatever
+matplotlib was told by files or variables of the user.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from __future__ import annotations
 import hashlib
 import html
 import io
+import os
 import re
 import warnings
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
 
 from bench.report.page.content import Plot
-from bench.report.plots.scales import draw_scales
 from bench.report.tables.grid import plain
 
 if TYPE_CHECKING:
@@ -52,10 +54,22 @@ _STYLE = {
     "legend.frameon": False,
     "axes.edgecolor": FAINT,
     "axes.facecolor": "none",
-    "axes.titley": 1.0,  # or its place is sought, though there is none
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.labelsize": 9.0,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "grid.alpha": 0.6,
+    "xtick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "xtick.labelsize": 8.5,
+    "ytick.color": FAINT,
+    "ytick.labelcolor": INK,
+    "ytick.labelsize": 8.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "text.color": INK,
+    "axes.labelcolor": INK,
     "lines.markersize": 6.5,
     "axes.unicode_minus": False,
     "figure.facecolor": "none",
@@ -106,14 +120,10 @@ def draw(
 
     Margins are given, not found by trial: that takes half the time, and the font is the reader's.
     """
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
+    with _own_style(svg_name=name):
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure
 
-    style = {**_STYLE, "svg.hashsalt": name}
-    with rc_context(style), warnings.catch_warnings():  # type: ignore[arg-type]
-        # The reader's own fonts show the text; that ours lack a glyph does not matter.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         below_inches = _BELOW_INCHES + _LEGEND_LINE_INCHES * num_legend_lines
         height_inches = _ABOVE_INCHES + plot_inches + below_inches
         figure = Figure(figsize=(WIDTH_INCHES, height_inches))
@@ -122,7 +132,6 @@ def draw(
         area = (left, below_inches / height_inches, 0.97 - left, plot_inches / height_inches)
         axes = figure.add_axes(area)
         paint(axes)
-        words = draw_scales(axes, ink=INK, faint=FAINT)
         if num_legend_lines:
             figure.legend(
                 loc="lower left", ncols=legend_columns, borderaxespad=0.0, handletextpad=0.5
@@ -130,9 +139,25 @@ def draw(
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     title, description = plain(title), plain(description)
-    drawn = buffer.getvalue().replace("</svg>", f"{words}\n</svg>")
-    svg = _themed(drawn, name=name, title=title, description=description)
+    svg = _themed(buffer.getvalue(), name=name, title=title, description=description)
     return Plot(title=title, description=description, svg=svg)
+
+
+@contextmanager
+def _own_style(*, svg_name: str) -> Iterator[None]:
+    """matplotlib with our settings alone; a backend named by the user is never looked up."""
+    told = {name: os.environ.pop(name, None) for name in ("MPLBACKEND", "MATPLOTLIBRC")}
+    try:
+        import matplotlib
+    finally:
+        os.environ.update({name: value for name, value in told.items() if value is not None})
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # The reader's own fonts show the text; that ours lack a glyph does not matter.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        matplotlib.rcdefaults()
+        settings: dict[Any, Any] = {**_STYLE, "svg.hashsalt": svg_name}
+        matplotlib.rcParams.update(settings)
+        yield
 
 
 def _themed(text: str, *, name: str, title: str, description: str) -> str:

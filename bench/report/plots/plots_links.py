@@ -1,59 +1,59 @@
-"""Slowdown over the bandwidth of the link, with what was published about the H800 drawn in.
+"""Slowdown over the bandwidth of the link, speed over the number of devices, and step by link.
 
-A panel per workload, a curve per layout and mode; the shape of a mark is the mode. Bars are the
-bracket (link's error band, contention), not the scatter of trials, which the tables have. Each
-curve is against its own fastest link, so no curve mixes modes.
+A panel per workload, a curve per layout and mode; the shape of a mark is the mode, and only real
+ones are filled: no curve mixes modes, and each is against its own fastest link. Bars are the
+bracket (link's error band, contention), not the scatter of trials, which the tables have. What was
+published about the H800 is drawn in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from bench.analysis.links import REMEDIES, Bracket, LinkRun, fastest_links, slowdown
+from bench.analysis.links import REMEDIES, LinkRun, fastest_links, slowdown
+from bench.analysis.scaling import families
 from bench.core.nouns import MODES
 from bench.core.units import format_number
 from bench.report.page.content import Plot, Plots
+from bench.report.plots.kinds import (
+    Axis,
+    Band,
+    Curve,
+    Mark,
+    interval,
+    is_drawable,
+    line,
+    not_drawn,
+    tick,
+)
 from bench.report.plots.link_rates import bytes_per_s_of
-from bench.report.plots.marks import is_drawable, label_below, log_axis, look, tick
-from bench.report.plots.panel import FAINT, INK, color_of, draw, marker_of, short
-from bench.report.plots.sweep_rows import kind_of
+from bench.report.plots.panel import Value, short
+from bench.report.plots.sweep_rows import kind_of, unit_of
 from bench.report.tables.cells import change_span, text_of
 from bench.report.tables.links_tables import swept_among, workload_title
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from bench.report.tables.run_table import remedies_of
 
 MAX_PANELS = 6
 MAX_CURVES = 8
-LINES = ("-", "--", "-.", ":")
-"""Curves differ in line and colour, since the shape of a mark is the mode."""
+MAX_LINES = 14
 
 # H800 against the fastest chips, on some AI tasks (Cryptopolitan after Reuters, May 2023); reprint:
 # https://www.btimesonline.com/articles/158539/20230503/chinas-ai-sector-progresses-despite-us-chip-export-limitations.htm
-CLAIM = (1.10, 1.30)
-CLAIM_NAME = "published for H800: 10-30 % longer"
+CLAIM = Band(
+    low=1.10,
+    high=1.30,
+    label="published for H800: 10-30 % longer",
+    source="Cryptopolitan after Reuters, 2023",
+)
 _CLAIM_NOTE = (
-    "Grey: the published 10-30 % longer of the H800 against the fastest chips (Cryptopolitan after "
-    "Reuters, 2023), whatever links are drawn."
+    "Grey: the published 10-30 % longer of the H800 against the fastest chips "
+    f"({CLAIM.source}), whatever links are drawn."
 )
 _BAR_NOTE = "Bars: bracket, from fast link without contention to slow link with full contention."
 _MOST_NAMES = 8
-_LEAST_GAP = 0.045
-"""Nearer names, as a share of the axis, would lie on each other."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Point:
-    link: str
-    gb_per_s: float
-    ratio: float
-    bracket: Bracket | None
-
-
-Curves = dict[str, tuple[str, list[_Point]]]
-"""Mode and points by the name of the curve."""
+Drawn = tuple[LinkRun, float, Value]
+"""A run with its place on the axis and its figure."""
 
 
 def curve_name(name: str, *, taken: Iterable[str]) -> str:
@@ -62,7 +62,7 @@ def curve_name(name: str, *, taken: Iterable[str]) -> str:
     return f"{name} ({len(found) + 1})" if found else name
 
 
-def mode_number(mode: str) -> int:
+def _shape_of(mode: str) -> int:
     """Number whose shape stands for a mode in every panel."""
     return MODES.index(mode) if mode in MODES else 0
 
@@ -72,7 +72,7 @@ def slowdown_plots(runs: Sequence[LinkRun]) -> Plots | None:
     fastest = fastest_links(runs)
     leaders = {id(run) for run in fastest.values()}
     params = swept_among(runs)
-    panels: dict[str, Curves] = {}
+    panels: dict[str, dict[str, list[Drawn]]] = {}
     names: dict[tuple[str, ...], str] = {}
     unplaced: dict[str, None] = {}
     for run in runs:
@@ -83,135 +83,219 @@ def slowdown_plots(runs: Sequence[LinkRun]) -> Plots | None:
         if rate is None:
             unplaced[run.link] = None
             continue
-        ratio = 1.0 if found is None else found.ratio.value
-        bracket = None if found is None else found.bracket
-        point = _Point(link=run.link, gb_per_s=rate / 1e9, ratio=ratio, bracket=bracket)
-        if is_drawable(point.gb_per_s, ratio, *(bracket or ())):
+        ends = (None if found is None else found.bracket) or (None, None)
+        value = (1.0 if found is None else found.ratio.value, *ends)
+        if is_drawable(rate / 1e9, *value):
             curves = panels.setdefault(workload_title(run, params), {})
             key = (*run.spread, *run.facts(REMEDIES))
             if key not in names:
                 names[key] = curve_name(kind_of(run, with_link=False), taken=curves)
-            curves.setdefault(names[key], (run.mode, []))[1].append(point)
-    drawn = {title: curves for title, curves in panels.items() if _num_rates(curves) > 1}
+            curves.setdefault(names[key], []).append((run, rate / 1e9, value))
+    drawn = {title: curves for title, curves in panels.items() if _num_places(curves) > 1}
     if not drawn:
         return None
-    plots = [_panel(title, curves) for title, curves in list(drawn.items())[:MAX_PANELS]]
-    return Plots(panels=tuple(plots), note=_note(len(drawn), unplaced=list(unplaced)))
+    plots = [_slowdown(title, curves) for title, curves in list(drawn.items())[:MAX_PANELS]]
+    return Plots(panels=tuple(plots), note=_slowdown_note(len(drawn), unplaced=list(unplaced)))
 
 
-def _num_rates(curves: Curves) -> int:
-    return len({point.gb_per_s for _, points in curves.values() for point in points})
+def _num_places(curves: dict[str, list[Drawn]]) -> int:
+    return len({place for points in curves.values() for _, place, _ in points})
 
 
-def _note(num_panels: int, *, unplaced: Sequence[str]) -> str:
+def _slowdown_note(num_panels: int, *, unplaced: Sequence[str]) -> str:
     words = ["Each curve is against its own fastest link.", _BAR_NOTE, _CLAIM_NOTE]
     if unplaced:
         names = ", ".join(short(name, length=24) for name in unplaced[:2])
         more = f" and {len(unplaced) - 2} more" if len(unplaced) > 2 else ""
         words.append(f"Not drawn, for want of a finite bandwidth known here: {names}{more}.")
-    if num_panels > MAX_PANELS:
-        words.append(f"{MAX_PANELS} of {num_panels} panels are drawn.")
-    return " ".join(words)
+    words.append(_panels_left(num_panels))
+    return " ".join(word for word in words if word)
 
 
-def _panel(title: str, curves: Curves) -> Plot:
-    chosen = dict(list(curves.items())[:MAX_CURVES])
-    for _, points in chosen.values():
-        points.sort(key=lambda point: point.gb_per_s)
-    every = [point for _, points in chosen.values() for point in points]
-    ends = [end for point in every for end in (point.ratio, *(point.bracket or ()))]
+def _panels_left(num_panels: int) -> str:
+    return f"{MAX_PANELS} of {num_panels} panels are drawn." if num_panels > MAX_PANELS else ""
 
-    def paint(axes: Axes) -> None:
-        axes.axhspan(*CLAIM, color=FAINT, alpha=0.55, linewidth=0, label=CLAIM_NAME)
-        axes.axhline(1.0, color=INK, linewidth=0.8)
-        for number, (kind, (mode, points)) in enumerate(chosen.items()):
-            _curve(axes, points, kind=kind, mode=mode, number=number)
-        log_axis(axes, values=[point.gb_per_s for point in every], which="x")
-        top = _ratio_axis(axes, ends=ends)
-        _name_links(axes, every, top=top)
-        label_below(axes, "GB/s of one device in one direction, specified")
-        axes.set_ylabel("against the fastest link")
 
-    return draw(
+def _slowdown(title: str, curves: dict[str, list[Drawn]]) -> Plot:
+    chosen = []
+    for number, (kind, points) in enumerate(list(curves.items())[:MAX_CURVES]):
+        points.sort(key=lambda point: point[1])
+        # A little apart, so that bars of several curves at one link can be told from each other.
+        apart = 1.025 ** (number % 4 - 1)
+        words = ", ".join(_slower(*point) for point in reversed(points))
+        chosen.append(_curve(kind, points, words=f"{kind}: {words}", apart=apart))
+    high = max(end for curve in chosen for _, value in curve.points for end in value if end)
+    is_far = high > 4.0
+    y = Axis(
+        label="against the fastest link",
+        scale="log" if is_far else "near",
+        form=(lambda value: f"x{tick(value)}")
+        if is_far
+        else (lambda value: f"{(value - 1.0) * 100.0:+.0f} %"),
+        low=0.98,
+        # Room above for the names of the links.
+        high=high**1.5 if is_far else 1.5 * max(high, CLAIM.high) - 0.5,
+    )
+    return line(
         f"slowdown {title}",
         title=title,
-        description=_words(chosen),
+        what="Time against the fastest link over bandwidth",
+        curves=chosen,
+        x=Axis(label="GB/s of one device in one direction, specified", scale="log"),
+        y=y,
         plot_inches=2.6,
-        num_legend_lines=len(chosen) + 1,
-        paint=paint,
+        band=CLAIM,
+        names=_link_names([point for points in curves.values() for point in points]),
     )
 
 
-def _words(chosen: Curves) -> str:
-    told = []
-    for kind, (_, points) in chosen.items():
-        each = [
-            f"{point.link} at {format_number(point.gb_per_s)} GB/s {(point.ratio - 1) * 100:+.1f} %"
-            + (
-                ""
-                if point.bracket is None
-                else f" ({text_of(change_span(point.bracket, beside=point.ratio))})"
-            )
-            for point in reversed(points)
+def _slower(run: LinkRun, gb_per_s: float, value: Value) -> str:
+    ratio, low, high = value
+    told = f"{run.link} at {format_number(gb_per_s)} GB/s {(ratio - 1) * 100:+.1f} %"
+    if low is None or high is None:
+        return told
+    return f"{told} ({text_of(change_span((low, high), beside=ratio))})"
+
+
+def _curve(
+    kind: str,
+    points: Sequence[Drawn],
+    *,
+    words: str,
+    apart: float = 1.0,
+    level: float | None = None,
+) -> Curve:
+    mode = points[-1][0].mode
+    return Curve(
+        label=kind,
+        points=[(place * apart, value) for _, place, value in points],
+        words=words,
+        shape=_shape_of(mode),
+        is_hollow=mode != "real",
+        level=level,
+    )
+
+
+def _link_names(points: Sequence[Drawn]) -> list[tuple[float, str]]:
+    """Places of links with their names, the fastest first."""
+    names: dict[float, dict[str, None]] = {}
+    for run, place, _ in sorted(points, key=lambda point: -point[1]):
+        names.setdefault(place, {})[run.link] = None
+    named = []
+    for place, links in list(names.items())[:_MOST_NAMES]:
+        first, *others = links
+        more = f" +{len(others)}" if others else ""
+        named.append((place, short(first, length=16) + more))
+    return named
+
+
+def scaling_plots(runs: Sequence[LinkRun]) -> Plots | None:
+    """Items per second and device over the number of devices, a panel per workload."""
+    params = swept_among(runs)
+    panels: dict[str, dict[str, list[Drawn]]] = {}
+    for family in families(runs):
+        points = [
+            (run, float(run.num_devices), value)
+            for run in family
+            if (value := _speed_of(run)) is not None
         ]
-        told.append(f"{kind}: {', '.join(each)}")
-    band = f"Band: {CLAIM_NAME} (Cryptopolitan after Reuters, 2023)."
-    return f"Time against the fastest link over bandwidth. {'; '.join(told)}. {band}"
+        if len({place for _, place, _ in points}) > 1:
+            curves = panels.setdefault(workload_title(family[-1], params), {})
+            curves[curve_name(kind_of(family[-1], with_link=True), taken=curves)] = points
+    if not panels:
+        return None
+    drawn = [_scaling(title, found) for title, found in list(panels.items())[:MAX_PANELS]]
+    note = (
+        "Level is perfect scaling; dotted: one device in the same mode. Bars: speed at both ends "
+        "of the step's bracket."
+    )
+    return Plots(panels=tuple(drawn), note=f"{note} {_panels_left(len(panels))}".rstrip())
 
 
-def _curve(axes: Axes, points: Sequence[_Point], *, kind: str, mode: str, number: int) -> None:
-    # A little apart, so that bars of several curves at one link can be told from each other.
-    places = [point.gb_per_s * 1.025 ** (number % 4 - 1) for point in points]
-    for place, point in zip(places, points, strict=True):
-        if point.bracket is not None:
-            axes.vlines(place, *point.bracket, color=color_of(number), linewidth=1.4)
-            axes.plot([place] * 2, point.bracket, "_", color=color_of(number), markersize=7)
-    axes.plot(
-        places,
-        [point.ratio for point in points],
-        marker=marker_of(mode_number(mode)),
-        linestyle=LINES[number % len(LINES)],
-        linewidth=1.2,
-        label=short(kind, length=60),
-        **look(color_of(number), is_hollow=mode != "real"),  # type: ignore[arg-type]
+def _speed_of(run: LinkRun) -> Value | None:
+    """Items per second and device, with its ends by the bracket of the step."""
+    speed = run.estimate("throughput_per_s", scale=1.0 / run.num_devices)
+    if speed is None or not is_drawable(speed.value):
+        return None
+    if run.bracket_s is None or run.step_s is None:
+        return speed.value, None, None
+    fast_s, slow_s = run.bracket_s
+    ends = (speed.value * run.step_s.value / slow_s, speed.value * run.step_s.value / fast_s)
+    return (speed.value, *ends) if is_drawable(*ends) else (speed.value, None, None)
+
+
+def _scaling(title: str, curves: dict[str, list[Drawn]]) -> Plot:
+    chosen = []
+    for kind, points in list(curves.items())[:MAX_CURVES]:
+        words = ", ".join(f"{place:.0f} devices {format_number(v[0])}" for _, place, v in points)
+        level = points[0][2][0] if points[0][1] == 1.0 else None
+        chosen.append(_curve(kind, points, words=f"{kind}: {words}", level=level))
+    unit = unit_of(next(iter(curves.values()))[-1][0])
+    return line(
+        f"scaling {title}",
+        title=title,
+        what="Items per second and device over number of devices",
+        curves=chosen,
+        x=Axis(label="devices", scale="counts", form=lambda value: f"{value:.0f}"),
+        y=Axis(label=f"{unit}/s of one device", scale="zero"),
     )
 
 
-def _ratio_axis(axes: Axes, *, ends: Sequence[float]) -> float:
-    """Axis of ratios around 1 and the band, with room for names above; the end of the data."""
-    low, high = min(0.98, *ends), max(CLAIM[1], *ends)
-    if high > 4.0:
-        log_axis(axes, values=[low, high], which="y")
-        axes.set_ylim(low / 1.1, high * (high / low) ** 0.55)
-        axes.yaxis.set_major_formatter(lambda value, _: f"x{tick(value)}")
-    else:
-        axes.set_ylim(low - 0.05 * (high - low), high + 0.5 * (high - low))
-        axes.locator_params(axis="y", nbins=6)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{(value - 1.0) * 100.0:+.0f} %")
-    return high
+def link_plots(runs: Sequence[LinkRun]) -> Plots | None:
+    """Step by link, at each number of devices, a panel per workload."""
+    params = swept_among(runs)
+    by_panel: dict[tuple[str, int], list[tuple[LinkRun, Value]]] = {}
+    for run in runs:
+        value = _step_ms_of(run) if run.link else None
+        if value is not None:
+            key = (workload_title(run, params), run.num_devices)
+            by_panel.setdefault(key, []).append((run, value))
+    if not by_panel:
+        return None
+    chosen = {key: found[:MAX_LINES] for key, found in list(by_panel.items())[:MAX_PANELS]}
+    panels = [_links(title, count, found) for (title, count), found in chosen.items()]
+    drawn, total = (sum(map(len, part.values())) for part in (chosen, by_panel))
+    note = "Bars: the step's bracket, or where there is none its 95 % interval over trials."
+    return Plots(panels=tuple(panels), note=f"{note} {not_drawn(drawn, of=total)}".rstrip())
 
 
-def _name_links(axes: Axes, points: Sequence[_Point], *, top: float) -> None:
-    """Names of the links upright over their places, above everything that is drawn."""
-    names: dict[float, list[str]] = {}
-    for point in sorted(points, key=lambda point: -point.gb_per_s):
-        found = names.setdefault(point.gb_per_s, [])
-        if point.link not in found:
-            found.append(point.link)
-    transform, last = axes.transLimits, None
-    for rate, links in list(names.items())[:_MOST_NAMES]:
-        place = float(transform.transform(axes.transScale.transform((rate, top)))[0])
-        if last is not None and last - place < _LEAST_GAP:
-            continue
-        last = place
-        more = f" +{len(links) - 1}" if len(links) > 1 else ""
-        axes.text(
-            place,
-            0.98,
-            short(links[0], length=16) + more,
-            transform=axes.transAxes,
-            rotation=90,
-            ha="center",
-            va="top",
-            fontsize=7.5,
+def _step_ms_of(run: LinkRun) -> Value | None:
+    if run.step_s is None:
+        return None
+    middle, ends = run.step_s.value * 1e3, run.bracket_s or run.step_s.interval
+    value = (middle, None, None) if ends is None else (middle, ends[0] * 1e3, ends[1] * 1e3)
+    return value if is_drawable(*value) else None
+
+
+def _links(title: str, count: int, found: Sequence[tuple[LinkRun, Value]]) -> Plot:
+    has_tails = len({_tail(run) for run, _ in found}) > 1
+    marks = [
+        Mark(
+            label=_label(run, tail=_tail(run) if has_tails else ""),
+            value=value,
+            series=_shape_of(run.mode),
+            is_hollow=run.mode != "real",
         )
+        for run, value in found
+    ]
+    return interval(
+        f"links {title} {count}",
+        title=f"{title} on {count} devices" if count > 1 else title,
+        what="Milliseconds a step by link",
+        marks=marks,
+        axis=Axis(label="ms a step; less is faster"),
+    )
+
+
+def _tail(run: LinkRun) -> str:
+    layout = str(run.first.get("layout") or "")
+    parts = (layout if " x " in layout else "", remedies_of(run.first))
+    return " ".join(part for part in parts if part)
+
+
+def _label(run: LinkRun, *, tail: str) -> str:
+    parallel = str(run.first.get("parallel") or "")
+    # What tells lines apart must survive when a label is cut.
+    link = short(run.link, length=16) if tail else run.link
+    badge = "" if run.mode == "real" else f"[{run.mode}]"
+    return " ".join(part for part in (link, parallel, tail, badge, run.file) if part)

@@ -14,12 +14,10 @@ import numpy as np
 from bench.core.units import format_duration
 from bench.report.page.content import Plot, Plots
 from bench.report.page.evidence import Shown
-from bench.report.plots.marks import label_below, span_axis
-from bench.report.plots.panel import INK, color_of, draw, short
+from bench.report.plots.kinds import Axis, Curve, line, not_drawn
 from bench.report.plots.plots_speed import labels_of
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
@@ -28,7 +26,6 @@ MAX_CONFIGURATIONS = 6
 MAX_TRIALS = 3
 MAX_CURVES = 7
 MAX_TRACE_POINTS = 240
-_DASHES = ("-", "--", "-.", ":")
 
 
 def steps_of(
@@ -105,35 +102,24 @@ def thinned(values: Array, *, limit: int = MAX_TRACE_POINTS) -> tuple[Array, Arr
 
 
 def _trace(name: str, series: Sequence[tuple[Array, Array]]) -> Plot:
-    every = np.concatenate([part for pair in series for part in pair]) * 1e3
-
-    def paint(axes: Axes) -> None:
-        for number, (warmup, steps) in enumerate(series):
-            before, after = thinned(warmup), thinned(steps)
-            places = np.concatenate([before[0] - len(warmup), after[0]])
-            axes.plot(
-                places,
-                np.concatenate([before[1], after[1]]) * 1e3,
-                color=color_of(number),
-                linestyle=_DASHES[number % len(_DASHES)],
-                linewidth=0.9,
-                label=f"trial {number + 1}",
-            )
-        span_axis(axes, values=[float(every.min()), float(every.max())], which="y")
-        if any(len(warmup) for warmup, _ in series):
-            axes.axvline(0.0, color=INK, linewidth=1, linestyle=":")
-        label_below(axes, "step; warm-up is left of 0")
-        axes.set_ylabel("milliseconds")
-
-    told = "; ".join(_told(warmup, steps) for warmup, steps in series)
-    return draw(
+    curves = []
+    for number, (warmup, steps) in enumerate(series, start=1):
+        before, after = thinned(warmup), thinned(steps)
+        places = np.concatenate([before[0] - len(warmup), after[0]]).tolist()
+        values = (np.concatenate([before[1], after[1]]) * 1e3).tolist()
+        points = [(x, (y, None, None)) for x, y in zip(places, values, strict=True)]
+        curves.append(Curve(label=f"trial {number}", points=points, words=_told(warmup, steps)))
+    has_warmup = any(len(warmup) for warmup, _ in series)
+    return line(
         f"trace {name}",
         title=name,
-        description=f"Time of every step, warm-up included, logarithmic. {told}.",
+        what="Time of every step, warm-up included",
+        curves=curves,
+        x=Axis(label="step; warm-up is left of 0", scale="order"),
+        y=Axis(label="milliseconds", scale="near"),
         plot_inches=1.7,
-        num_legend_lines=1 if len(series) > 1 else 0,
+        reference=0.0 if has_warmup else None,
         legend_columns=len(series),
-        paint=paint,
     )
 
 
@@ -159,44 +145,35 @@ def spread_plots(found: Sequence[tuple[Shown, list[tuple[Array, Array]]]]) -> Pl
     ]
     panels = [_spread(workload, curves) for workload, curves in chosen]
     drawn, total = sum(len(curves) for _, curves in chosen), len(found)
-    note = "" if drawn == total else f"{drawn} of {total} configurations are drawn."
-    return Plots(panels=tuple(panels), note=note)
+    return Plots(panels=tuple(panels), note=not_drawn(drawn, of=total))
 
 
 def _spread(workload: str, curves: Sequence[tuple[Shown, Array]]) -> Plot:
-    labels = labels_of([one for one, _ in curves])
     shares = np.concatenate([np.linspace(0.0, 0.98, 99), np.linspace(0.98, 1.0, 41)])
-    quantiles = [np.quantile(steps, shares) * 1e3 for _, steps in curves]
-
-    def paint(axes: Axes) -> None:
-        for number, (label, values) in enumerate(zip(labels, quantiles, strict=True)):
-            axes.plot(
-                values,
-                shares,
-                color=color_of(number),
-                linestyle=_DASHES[number % len(_DASHES)],
-                label=short(label, length=60),
-            )
-        ends = [float(end) for values in quantiles for end in (values[0], values[-1])]
-        span_axis(axes, values=ends, which="x")
-        axes.set_ylim(0.0, 1.02)
-        axes.yaxis.set_major_formatter(lambda share, _: f"{share * 100:.0f} %")
-        label_below(axes, "milliseconds a step, all usable trials together")
-        axes.set_ylabel("steps at most as slow")
-
-    told = "; ".join(
-        f"{label}: half within {_at(steps, 0.5)}, 99 % within {_at(steps, 0.99)}, all within "
-        f"{_at(steps, 1.0)} ({len(steps)} steps)"
-        for label, (_, steps) in zip(labels, curves, strict=True)
-    )
-    return draw(
+    drawn = []
+    for label, (_, steps) in zip(labels_of([one for one, _ in curves]), curves, strict=True):
+        values = (np.quantile(steps, shares) * 1e3).tolist()
+        words = (
+            f"{label}: half within {_at(steps, 0.5)}, 99 % within {_at(steps, 0.99)}, all within "
+            f"{_at(steps, 1.0)} ({len(steps)} steps)"
+        )
+        points = [(x, (y, None, None)) for x, y in zip(values, shares.tolist(), strict=True)]
+        drawn.append(Curve(label=label, points=points, words=words))
+    return line(
         f"spread {workload}",
         title=workload,
-        description=f"Distribution of measured step times. {told}.",
+        what="Distribution of measured step times",
+        curves=drawn,
+        x=Axis(label="milliseconds a step, all usable trials together", scale="near"),
+        y=Axis(
+            label="steps at most as slow", scale="zero", form=lambda share: f"{share * 100:.0f} %"
+        ),
         plot_inches=1.7,
-        num_legend_lines=len(curves),
-        paint=paint,
     )
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.0f} %"
 
 
 def _at(steps: Array, share: float) -> str:

@@ -8,18 +8,13 @@ emulated, throttled), and their labels say which.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from bench.core import statistics
-from bench.core.units import format_number
-from bench.report.page.content import Plot, Plots
+from bench.report.page.content import Plots
 from bench.report.page.evidence import Shown
-from bench.report.plots.marks import dots, is_drawable, label_below
-from bench.report.plots.panel import ROW_INCHES, Value, draw, label_inches, short
+from bench.report.plots.kinds import Axis, Mark, interval, is_drawable, not_drawn
+from bench.report.plots.panel import Value, short
 from bench.report.tables.run_table import swept_params, title_of
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 MAX_PANELS = 6
 MAX_LINES = 12
@@ -89,24 +84,23 @@ def _panels(
             by_workload.setdefault(str(one.line.first["workload"]), []).append((one, found))
     if not by_workload:
         return None
-    numbers = device_numbers(shown)
-    panels = [
-        _panel(f"{name} {workload}", workload, found[:MAX_LINES], what, is_better, numbers)
-        for workload, found in list(by_workload.items())[:MAX_PANELS]
-    ]
-    drawn = sum(len(found[:MAX_LINES]) for found in list(by_workload.values())[:MAX_PANELS])
-    return Plots(panels=tuple(panels), note=left_out(drawn, of=sum(map(len, by_workload.values()))))
-
-
-def left_out(drawn: int, *, of: int) -> str:
-    """Line under plots that do not show everything."""
-    return "" if drawn == of else f"{drawn} of {of} configurations are drawn; the table has more."
-
-
-def device_numbers(shown: Sequence[Shown]) -> dict[str, int]:
-    """Colour and shape of each device, the same in all panels."""
-    names = dict.fromkeys(one.device for one in shown)
-    return {name: number for number, name in enumerate(names)}
+    numbers = {device: n for n, device in enumerate(dict.fromkeys(one.device for one in shown))}
+    chosen = {key: found[:MAX_LINES] for key, found in list(by_workload.items())[:MAX_PANELS]}
+    panels = []
+    for workload, pairs in chosen.items():
+        unit = str(pairs[0][0].line.first.get("items_unit") or "item")
+        told = f"{what(unit)}; {is_better}"
+        labels = labels_of([one for one, _ in pairs])
+        marks = [
+            Mark(label=label, value=drawn, series=numbers[one.device], is_hollow=one.mode != "real")
+            for (one, drawn), label in zip(pairs, labels, strict=True)
+        ]
+        axis = Axis(label=told)
+        panels.append(
+            interval(f"{name} {workload}", title=workload, what=told, marks=marks, axis=axis)
+        )
+    num_drawn, num_all = (sum(map(len, part.values())) for part in (chosen, by_workload))
+    return Plots(panels=tuple(panels), note=not_drawn(num_drawn, of=num_all))
 
 
 def labels_of(shown: Sequence[Shown]) -> list[str]:
@@ -125,56 +119,3 @@ def labels_of(shown: Sequence[Shown]) -> list[str]:
         parts = [device, *(word for word in kept if word != mode), one.file, mode]
         labels.append(" ".join(part for part in parts if part))
     return labels
-
-
-def _panel(
-    name: str,
-    workload: str,
-    found: Sequence[tuple[Shown, Value]],
-    what: Callable[[str], str],
-    is_better: str,
-    numbers: dict[str, int],
-) -> Plot:
-    chosen, values = [one for one, _ in found], [value for _, value in found]
-    unit = str(chosen[0].line.first.get("items_unit") or "item")
-    labels = labels_of(chosen)
-
-    def paint(axes: Axes) -> None:
-        dots(
-            axes,
-            values=values,
-            labels=labels,
-            numbers=[numbers[one.device] for one in chosen],
-            is_hollow=[one.mode != "real" for one in chosen],
-        )
-        label_below(axes, f"{what(unit)}; {is_better}")
-
-    told = "; ".join(
-        f"{label}: {in_words(value)}" for label, value in zip(labels, values, strict=True)
-    )
-    return draw(
-        name,
-        title=workload,
-        description=f"{what(unit)} ({is_better}). {told}.",
-        plot_inches=ROW_INCHES * len(chosen) + 0.1,
-        left_inches=label_inches(labels),
-        paint=paint,
-    )
-
-
-def in_figures(value: Value, *, unit: str) -> str:
-    """'12.3 J [12.1, 12.5]'."""
-    middle, low, high = value
-    told = f"{format_number(middle)} {unit}".rstrip()
-    if low is None or high is None:
-        return told
-    return f"{told} [{format_number(low)}, {format_number(high)}]"
-
-
-def in_words(value: Value) -> str:
-    """'12.3 (12.1 to 12.5)'."""
-    middle, low, high = value
-    told = format_number(middle)
-    if low is None or high is None:
-        return told
-    return f"{told} ({format_number(low)} to {format_number(high)})"

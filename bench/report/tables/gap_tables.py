@@ -86,6 +86,10 @@ def _why_no_energy(gap: Gap) -> str:
     return "not measured" + (" in one of the two" if any(is_measured) else "")
 
 
+ROOF_HEADS = ("FLOP/byte", "ridge", "lower roof", "of it")
+"""Columns that say where a phase lies under its device's roofs."""
+
+
 def demand_grid(found: Sequence[Demand]) -> Grid:
     """Each phase by itself: absolute figures, and where it lies under its device's roofs."""
     shown = differing(demand.setting for demand in found)

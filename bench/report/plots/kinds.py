@@ -1,0 +1,384 @@
+"""The three kinds of panel: intervals by name, lines over an axis, and points under guide lines.
+
+Whoever has figures says what they are; where they stand, their ticks, marks, legend and the words
+of the text alternative follow here. Hollow marks were not measured on the hardware as named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from bench.core.units import format_number
+from bench.report.page.content import Plot
+from bench.report.plots.panel import (
+    FAINT,
+    GROUND,
+    INK,
+    ROW_INCHES,
+    Value,
+    color_of,
+    draw,
+    label_inches,
+    marker_of,
+    short,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Form = Callable[[float], str]
+LINE_STYLES = ("-", "--", "-.", ":")
+_LEGEND_LENGTH = 60
+_LEAST_GAP = 0.045
+"""Nearer names, as a share of the axis, would lie on each other."""
+_LEAST_SPAN = {"fit": 10.0, "near": 6.0, "log": 0.0, "counts": 0.0}
+"""Values further apart than this are placed on a logarithmic axis."""
+
+
+def is_drawable(*figures: float | None) -> bool:
+    """Whether figures can be placed on an axis, whatever nonsense a file may hold."""
+    return all(figure is None or 1e-30 < figure < 1e30 for figure in figures)
+
+
+def tick(value: float) -> str:
+    """Number at a tick: '0', '0.02', '5', '20 k', '3 M'."""
+    if value == 0.0:
+        return "0"
+    for size, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size * 0.9999:
+            return f"{value / size:.3g} {prefix}"
+    return f"{value:.3g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """What an axis shows and how: `fit` begins at zero unless values lie decades apart, `near`
+    lies around them unless they lie far apart, `log` is logarithmic, `counts` ticks each value,
+    `order` holds numbers of steps, negative ones too, `zero` always begins at zero.
+    """
+
+    label: str
+    scale: Literal["fit", "near", "log", "counts", "order", "zero"] = "fit"
+    form: Form = tick
+    low: float | None = None
+    high: float | None = None
+    """Ends to show at least."""
+
+    def lay_out(self, axes: Axes, which: Literal["x", "y"], *, values: Sequence[float]) -> None:
+        """Place, scale and label the axis around some values."""
+        known = [*values, *(end for end in (self.low, self.high) if end is not None)]
+        if self.scale != "order":
+            known = [value for value in known if value > 0.0] or [1.0]
+        low, high = min(known), max(known)
+        is_log = self.scale in _LEAST_SPAN and high > low * _LEAST_SPAN[self.scale]
+        if is_log:
+            _logarithmic(axes, which, low=low, high=high)
+            low, high = low / 1.2, high * 1.2
+        elif self.scale in ("fit", "zero"):
+            low, high = 0.0, high * 1.08
+        else:
+            margin = 0.06 * (high - low) or 0.05 * high or 1.0
+            low, high = low - margin, high + margin
+        (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
+        axis = axes.xaxis if which == "x" else axes.yaxis
+        if self.scale == "counts":
+            ticks = sorted(set(values))
+            axis.set_ticks(ticks[:: -(-len(ticks) // 8)])
+        elif not is_log:
+            axes.locator_params(axis=which, nbins=5)
+        axis.set_major_formatter(lambda value, _: self.form(value))
+        if which == "x":
+            # Flush with the right end, so that it may reach far left.
+            axes.set_xlabel(short(self.label, length=58), loc="right")
+        else:
+            axes.set_ylabel(short(self.label, length=30))
+
+
+def _logarithmic(axes: Axes, which: Literal["x", "y"], *, low: float, high: float) -> None:
+    """Few, plain ticks."""
+    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    span = high / low
+    steps: tuple[float, ...] = (1.0,)
+    if span < 4.0:
+        steps = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+    elif span < 150.0:
+        steps = (1.0, 2.0, 5.0) if span < 15.0 else (1.0, 3.0)
+    axis.set_major_locator(LogLocator(base=10.0, subs=steps, numticks=7))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """A figure with its interval, by name."""
+
+    label: str
+    value: Value
+    series: int = 0
+    """Chooses colour and shape."""
+    is_hollow: bool = False
+    band: tuple[float, float] | None = None
+    """What counts as no difference."""
+    remark: str = ""
+    """A word that the text alternative adds, such as a verdict."""
+
+
+def interval(
+    name: str,
+    *,
+    title: str,
+    what: str,
+    marks: Sequence[Mark],
+    axis: Axis,
+    reference: float | None = None,
+    legend: Sequence[tuple[str, int]] = (),
+) -> Plot:
+    """Figures with intervals, one line each from the top down; `legend` names series."""
+    labels = [mark.label for mark in marks]
+
+    def paint(axes: Axes) -> None:
+        for place, mark in enumerate(marks):
+            _, low, high = mark.value
+            if mark.band is not None:
+                axes.plot(mark.band, [place] * 2, color=INK, alpha=0.15, linewidth=9, zorder=0)
+            if low is not None and high is not None:
+                axes.hlines(place, low, high, color=color_of(mark.series), linewidth=2)
+            _plot(axes, [mark.value[0]], [place], mark.series, is_hollow=mark.is_hollow)
+        for text, series in legend:
+            axes.plot([], [], marker_of(series), color=color_of(series), label=text)
+        if reference is not None:
+            axes.axvline(reference, color=INK, linewidth=1, linestyle="--")
+        ends = [end for mark in marks for end in mark.value if end is not None]
+        axis.lay_out(axes, "x", values=[*ends, *([reference] if reference else [])])
+        axes.set_yticks(range(len(labels)), [short(label) for label in labels])
+        axes.tick_params(axis="y", length=0)
+        axes.grid(visible=False, axis="y")
+        axes.set_ylim(len(labels) - 0.5, -0.5)
+
+    told = "; ".join(
+        f"{mark.label}: {in_words(mark.value)} {mark.remark}".strip() for mark in marks
+    )
+    return draw(
+        name,
+        title=title,
+        description=f"{what}. {told}.",
+        plot_inches=ROW_INCHES * len(marks) + 0.1,
+        left_inches=label_inches(labels),
+        num_legend_lines=-(-len(legend) // 2),
+        legend_columns=2,
+        paint=paint,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    """A grey band between two heights, and what it is."""
+
+    low: float
+    high: float
+    label: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One line: places on the horizontal axis, and a figure at each."""
+
+    label: str
+    points: Sequence[tuple[float, Value]]
+    words: str = ""
+    """What the text alternative says of it."""
+    shape: int | None = None
+    """Number of the mark at each point; None draws the line alone."""
+    is_hollow: bool = False
+    level: float | None = None
+    """A dotted line at this height, as far as the curve goes."""
+
+
+def line(
+    name: str,
+    *,
+    title: str,
+    what: str,
+    curves: Sequence[Curve],
+    x: Axis,
+    y: Axis,
+    plot_inches: float = 2.2,
+    legend_columns: int = 1,
+    reference: float | None = None,
+    band: Band | None = None,
+    names: Sequence[tuple[float, str]] = (),
+) -> Plot:
+    """Curves that differ in colour and line; `names` stand upright over places of the axis."""
+
+    def paint(axes: Axes) -> None:
+        places = [place for curve in curves for place, _ in curve.points]
+        ends = [end for curve in curves for _, value in curve.points for end in value if end]
+        x.lay_out(axes, "x", values=places)
+        y.lay_out(axes, "y", values=ends)
+        for number, curve in enumerate(curves):
+            _curve(axes, curve, number=number)
+        if reference is not None:
+            axes.axvline(reference, color=INK, linewidth=1, linestyle=":")
+        if band is not None:
+            label = {"label": band.label}
+            axes.axhspan(band.low, band.high, color=FAINT, alpha=0.55, linewidth=0, **label)  # type: ignore[arg-type]
+            axes.axhline(1.0, color=INK, linewidth=0.8)
+        _name_places(axes, names)
+
+    num_entries = len(curves) + (band is not None)
+    told = "" if band is None else f" Grey: {band.label} ({band.source})."
+    has_legend = num_entries > 1 or curves[0].shape is not None
+    return draw(
+        name,
+        title=title,
+        description=f"{what}. {'; '.join(curve.words for curve in curves)}.{told}",
+        plot_inches=plot_inches,
+        num_legend_lines=-(-num_entries // legend_columns) if has_legend else 0,
+        legend_columns=legend_columns,
+        paint=paint,
+    )
+
+
+def _curve(axes: Axes, curve: Curve, *, number: int) -> None:
+    color = color_of(number)
+    for place, (_, low, high) in curve.points:
+        if low is not None and high is not None:
+            axes.vlines(place, low, high, color=color, linewidth=1.4)
+            axes.plot([place] * 2, [low, high], "_", color=color, markersize=7)
+    places = [place for place, _ in curve.points]
+    axes.plot(
+        places,
+        [value[0] for _, value in curve.points],
+        marker=None if curve.shape is None else marker_of(curve.shape),
+        linestyle=LINE_STYLES[number % len(LINE_STYLES)],
+        linewidth=0.9 if curve.shape is None else 1.2,
+        label=short(curve.label, length=_LEGEND_LENGTH),
+        color=color,
+        **_look(color, is_hollow=curve.is_hollow),  # type: ignore[arg-type]
+    )
+    if curve.level is not None:
+        ends = [places[0], places[-1]]
+        axes.plot(ends, [curve.level] * 2, color=INK, linewidth=0.8, linestyle=":")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guide:
+    """A line that points lie under, through these places, with its name at the right end."""
+
+    label: str
+    points: Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A place with its name."""
+
+    label: str
+    x: float
+    y: float
+    words: str
+    is_hollow: bool = False
+
+
+def scatter(
+    name: str,
+    *,
+    title: str,
+    what: str,
+    points: Sequence[Point],
+    guides: Sequence[Guide],
+    x: Axis,
+    y: Axis,
+) -> Plot:
+    """Points, each with a colour, a shape and a line of the legend, under guide lines."""
+
+    def paint(axes: Axes) -> None:
+        corners = [corner for guide in guides for corner in guide.points]
+        x.lay_out(axes, "x", values=[place for place, _ in corners])
+        y.lay_out(axes, "y", values=[*(point.y for point in points), *(top for _, top in corners)])
+        for guide in guides:
+            axes.plot(*zip(*guide.points, strict=True), color=INK, linewidth=1.4)
+            axes.annotate(
+                guide.label,
+                guide.points[-1],
+                xytext=(-2, 3),
+                textcoords="offset points",
+                ha="right",
+                va="bottom",
+                fontsize=8.0,
+            )
+        for number, point in enumerate(points):
+            label = short(point.label, length=_LEGEND_LENGTH)
+            _plot(axes, [point.x], [point.y], number, is_hollow=point.is_hollow, label=label)
+
+    return draw(
+        name,
+        title=title,
+        description=f"{what}. {'; '.join(point.words for point in points)}.",
+        plot_inches=2.5,
+        num_legend_lines=len(points),
+        paint=paint,
+    )
+
+
+def _plot(
+    axes: Axes,
+    xs: Sequence[float],
+    ys: Sequence[float],
+    series: int,
+    *,
+    is_hollow: bool,
+    label: str | None = None,
+) -> None:
+    color = color_of(series)
+    look = _look(color, is_hollow=is_hollow)
+    axes.plot(xs, ys, marker_of(series), color=color, label=label, zorder=3, **look)  # type: ignore[arg-type]
+
+
+def _look(color: str, *, is_hollow: bool) -> dict[str, object]:
+    """Filled with a thin edge, or hollow."""
+    return {
+        "markeredgecolor": color if is_hollow else INK,
+        "markerfacecolor": GROUND if is_hollow else color,
+        "markeredgewidth": 1.6 if is_hollow else 0.6,
+    }
+
+
+def _name_places(axes: Axes, names: Sequence[tuple[float, str]]) -> None:
+    """Names from the right to the left, those left out that would lie on another."""
+    to_axes = axes.transData + axes.transAxes.inverted()
+    last = None
+    for value, name in names:
+        place = float(to_axes.transform((value, axes.get_ylim()[1]))[0])
+        if last is None or last - place >= _LEAST_GAP:
+            last = place
+            axes.text(
+                place,
+                0.98,
+                short(name, length=20),
+                transform=axes.transAxes,
+                rotation=90,
+                ha="center",
+                va="top",
+                fontsize=7.5,
+            )
+
+
+def in_words(value: Value) -> str:
+    """'12.3 (12.1 to 12.5)'."""
+    middle, low, high = value
+    told = format_number(middle)
+    if low is None or high is None:
+        return told
+    return f"{told} ({format_number(low)} to {format_number(high)})"
+
+
+def not_drawn(drawn: int, *, of: int, what: str = "configurations") -> str:
+    """Line under plots that do not show everything."""
+    return "" if drawn == of else f"{drawn} of {of} {what} are drawn; the table has more."

@@ -162,6 +162,8 @@ def _row(where: str, row: object, index: int) -> str:
 def _told(problem: str, document: Any, *, into: Any, what: str) -> str:
     """Say msgspec's complaint about `$.chips[0].tdp_w` in our words, with the row's id."""
     problem, _, path = problem.partition(" - at `")
+    if path.startswith("key`"):
+        problem = "a key is not text"
     where, value, kind = what, document, into
     for key, index in re.findall(r"\.([^.\[`]+)|\[(\d+|\.\.\.)\]", path):
         kind = _plain(kind, value)
@@ -197,7 +199,7 @@ def _plain(kind: Any, value: Any) -> Any:
         return _plain(kinds[0], value)
     tags = {one.__struct_config__.tag: one for one in kinds}
     field = kinds[0].__struct_config__.tag_field
-    return tags.get(value.get(field), {field: Literal[tuple(tags)]})
+    return tags.get(str(value.get(field)), {field: Literal[tuple(tags)]})
 
 
 def _keys(kind: Any) -> dict[str, Any]:

@@ -211,6 +211,21 @@ GOOD = (
         ),
         (GOOD.replace("formula: '1'", "formula: x"), "'x' is given nowhere"),
         (GOOD.replace(", tests: [{by: arithmetic, formula: '1'}]", ""), "tests: missing"),
+        (
+            GOOD.replace("formula: '1'", "formula: a, over: {b: [1], a: [1, x]}"),
+            "F9.yaml: a: tests row 1: over: a row 2: expected a number, found 'x'",
+        ),
+        (GOOD.replace("formula: '1'", "formula: a, figures: {a: {chip: l2}}"), "figures: a: is"),
+        (GOOD.replace("formula: '1'", "formula: a, given: {3: 1}"), "given: a key is not text"),
+        (GOOD.replace("by: arithmetic, ", ""), "tests row 1: by: missing"),
+        (GOOD.replace("by: arithmetic", "by: [1]"), "by: expected text, found [1]"),
+        (
+            GOOD.replace(
+                "by: arithmetic, formula: '1'",
+                "by: region, links: [pciex], parameters: [1], steps_per_exchange: [1], step_s: 1",
+            ),
+            "F9.yaml: a: tests row 1: link 'pciex' is not one of",
+        ),
         (GOOD + GOOD, "stands twice"),
     ],
 )

@@ -11,12 +11,11 @@ from typing import Literal
 
 from bench.analysis.claims import Bounds, Case, ClaimTest, Outcome, exactly
 from bench.analysis.claims_facts import Facts
-from bench.analysis.evaluators.links import SEQUENCE_LENGTH, EndModel
+from bench.analysis.evaluators.links import SEQUENCE_LENGTH, EndModel, check_links
 from bench.core.nouns import Chip, Layout
 from bench.hardware.cost import CostModel
 from bench.hardware.layouts import StepTime, Transformer, transformer_step
 from bench.hardware.loader import Count, Number, Text
-from bench.hardware.topology import parse_topology
 
 STATE_BYTES = 16
 """fp32 weight, gradient and two moments of one parameter."""
@@ -42,7 +41,7 @@ class CommunicationShare(ClaimTest, tag="communication-share", frozen=True, kw_o
     ranks: Count = 0
 
     def __post_init__(self) -> None:
-        parse_topology(self.link)
+        check_links(self.link)
 
     def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
         """Compute the cases."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from bench.analysis.claims import Bounds, Case, ClaimTest, Outcome, Span
 from bench.analysis.claims_facts import Facts
+from bench.core.errors import BenchError
 from bench.core.nouns import Layout
 from bench.hardware.collectives import Cost, Group, Op
 from bench.hardware.cost import CostModel
@@ -60,6 +61,15 @@ class Spanned:
     net: Net | None = None
 
 
+def check_links(*names: str) -> None:
+    """Refuse a link that nobody knows."""
+    for name in names:
+        try:
+            parse_topology(name)
+        except BenchError as error:
+            raise ValueError(str(error)) from None
+
+
 class _Net(Declared, frozen=True, kw_only=True):
     name: Text
     parameters: Number
@@ -86,8 +96,7 @@ class Plan(ClaimTest, frozen=True, kw_only=True):
     mixes: tuple[Text, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in (self.wide, self.narrow):
-            parse_topology(name)
+        check_links(self.wide, self.narrow)
 
     def spanned(self, facts: Facts, cases: Callable[[Spanned], Iterator[Case]]) -> Outcome:
         """Cases of every layout; none, and what is missing, where the peak is unknown."""

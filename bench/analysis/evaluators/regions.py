@@ -10,9 +10,8 @@ from itertools import product
 
 from bench.analysis.claims import Bounds, Case, ClaimTest, Outcome, Span
 from bench.analysis.claims_facts import Facts
-from bench.analysis.evaluators.links import EndModel
+from bench.analysis.evaluators.links import EndModel, check_links
 from bench.hardware.loader import Count, Number, Text
-from bench.hardware.topology import parse_topology
 
 GRADIENT_BYTES = 4
 
@@ -30,8 +29,7 @@ class Region(ClaimTest, tag="region", frozen=True, kw_only=True):
     sites: Count = 2
 
     def __post_init__(self) -> None:
-        for name in self.links:
-            parse_topology(name)
+        check_links(*self.links)
 
     def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
         """Compute the cases."""

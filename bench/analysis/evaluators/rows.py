@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from bench.analysis.claims import Bounds, Case, ClaimTest, Outcome, Span
 from bench.analysis.claims_facts import Facts
 from bench.analysis.estimates import LogEstimate, estimate
+from bench.analysis.evaluators.links import check_links
 from bench.hardware.loader import Number, Text
 from bench.hardware.topology import parse_topology
 from bench.results.schema import BY_NAME
@@ -169,6 +170,9 @@ class EmulatedSlowdown(ClaimTest, tag="emulated-slowdown", frozen=True, kw_only=
     wide: Text
     narrow: Text
     otherwise: Text
+
+    def __post_init__(self) -> None:
+        check_links(self.wide, self.narrow)
 
     def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
         """Compute the cases."""

@@ -75,7 +75,7 @@ def _table(selection: Selection) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=None)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name, side in _COLUMNS.items():
         table.add_column(name, justify="right" if side == "right" else "left", no_wrap=True)
     for row in selection.chips:

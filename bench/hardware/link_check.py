@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from statistics import mean
 
-from bench.hardware.collectives import OPS, Group, Method, Op
+from bench.hardware.collectives import OPS, Cost, Group, Method
 from bench.hardware.cost import CostModel
 from bench.hardware.curves import Point
 from bench.hardware.topology import Topology
@@ -22,28 +22,10 @@ SMALL_BYTES, MEDIUM_BYTES = 2**16, 2**23
 SIZE_CLASSES = ("small", "medium", "large")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Miss:
-    """One measured point and what the model says."""
-
-    op: Op
-    num_ranks: int
-    message_bytes: int
-    measured_s: float
-    predicted_s: float
-    method: Method
-
-    @property
-    def error(self) -> float:
-        """Predicted over measured, minus 1."""
-        return self.predicted_s / self.measured_s - 1.0
-
-    @property
-    def size_class(self) -> str:
-        """Which of `SIZE_CLASSES`."""
-        if self.message_bytes <= SMALL_BYTES:
-            return "small"
-        return "medium" if self.message_bytes <= MEDIUM_BYTES else "large"
+def _size_class(message_bytes: int) -> str:
+    if message_bytes <= SMALL_BYTES:
+        return "small"
+    return "medium" if message_bytes <= MEDIUM_BYTES else "large"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +71,11 @@ def _group(num_ranks: int, *, node_size: int | None) -> Group:
     return Group(num_ranks, 1 if node_size is None else -(-num_ranks // node_size))
 
 
-def misses(points: Sequence[Point], *, topology: Topology, use_curves: bool) -> list[Miss]:
+_Missed = list[tuple[Point, Cost]]
+"""Measured points, and what the model says of each."""
+
+
+def _predicted(points: Sequence[Point], *, topology: Topology, use_curves: bool) -> _Missed:
     """Predict each point, with its size left out of the curve where there is one."""
     found = []
     by_size = sorted(points, key=lambda point: point.message_bytes)
@@ -98,41 +84,31 @@ def misses(points: Sequence[Point], *, topology: Topology, use_curves: bool) -> 
         model = CostModel(cut, use_curves=use_curves)
         for point in group:
             ranks = _group(point.num_ranks, node_size=topology.node_size)
-            cost = model.cost(point.op, num_bytes=size, group=ranks)
-            found.append(
-                Miss(
-                    op=point.op,
-                    num_ranks=point.num_ranks,
-                    message_bytes=size,
-                    measured_s=point.latency_s,
-                    predicted_s=cost.seconds,
-                    method=cost.method,
-                )
-            )
+            found.append((point, model.cost(point.op, num_bytes=size, group=ranks)))
     return found
 
 
-def _score(found: Sequence[Miss], *, op: str, size_class: str) -> Score | None:
-    chosen = [
-        miss.error
-        for miss in found
-        if op in ("all", miss.op) and size_class in ("all", miss.size_class)
+def _score(found: _Missed, *, op: str, size_class: str) -> Score | None:
+    errors = [
+        cost.seconds / point.latency_s - 1.0
+        for point, cost in found
+        if op in ("all", point.op) and size_class in ("all", _size_class(point.message_bytes))
     ]
-    if not chosen:
+    if not errors:
         return None
     return Score(
         op=op,
         size_class=size_class,
-        num_points=len(chosen),
-        mean_abs_error=mean(map(abs, chosen)),
-        mean_error=mean(chosen),
+        num_points=len(errors),
+        mean_abs_error=mean(map(abs, errors)),
+        mean_error=mean(errors),
     )
 
 
 def check_link(points: Sequence[Point], *, topology: Topology, use_curves: bool) -> LinkCheck:
     """Score `topology` on measured points, of which there is at least one."""
-    found = misses(points, topology=topology, use_curves=use_curves)
-    methods = tuple(sorted({miss.method for miss in found}))
+    found = _predicted(points, topology=topology, use_curves=use_curves)
+    methods = tuple(sorted({cost.method for _, cost in found}))
     is_formula = bool({"tuner", "alpha-beta"} & set(methods))
     on_pci = "pci" in (topology.inner.tuner, topology.outer and topology.outer.tuner)
     scores = [

@@ -28,15 +28,6 @@ def test_every_part_that_an_article_names_has_a_row() -> None:
     assert systems >= {"dgx-a100", "atlas-900-2019", "kuae-1000", "shennong-1"}
 
 
-def test_every_row_and_every_derate_has_a_source() -> None:
-    for row in (*load_chips(), *load_systems()):
-        assert row.sources, row.id
-        assert all(source.strip() for source in row.sources)
-    for row in load_chips():
-        for kind in row.derates:
-            assert row.facts[f"derate_{kind}_source"], (row.id, kind)
-
-
 def test_every_figure_is_in_base_units() -> None:
     for row in load_chips():
         assert all(1e11 <= rate <= 1e17 for rate in row.peak_per_s.values()), row.id

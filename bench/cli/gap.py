@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -128,52 +128,63 @@ def command(missing: Missing) -> str:
     """Command line that measures the half that is missing, on the same terms."""
     import shlex
 
+    from bench.run.request import RunRequest, command_words
+
     present = missing.present
-    fact = present.setting.fact
-    phases = ["train"] if missing.lacks_training else _infer_phases(present.setting.workload)
-    words = ["bench", "run"]
-    for phase in phases:
-        words += ["--workload", f"{present.setting.workload}-{phase}"]
-    for flag in ("size", "dtype"):
-        words += [f"--{flag}", fact(flag)] if fact(flag) else []
-    words += _parameters(present.setting.workload, size=fact("size"), text=fact("params_json"))
-    words += ["--compile"] if fact("compile").lower() == "true" else []
-    words += ["--compile-mode", fact("compile_mode")] if fact("compile_mode") else []
-    words += ["--channels-last"] if fact("channels_last").lower() == "true" else []
-    if fact("data") == "resident":
-        words += ["--data", "resident"]
-    elif fact("data") not in ("generated", ""):
-        words += ["--data", "THE_SAME_DATA"]
-    words += ["--device", present.device_label] if present.device_label else []
-    words += _spread(present.setting)
-    return shlex.join(words)
+    setting, fact = present.setting, present.setting.fact
+    phases = ["train"] if missing.lacks_training else _infer_phases(setting.workload)
+    data = fact("data") if fact("data") in ("generated", "resident", "") else "THE_SAME_DATA"
+    request = RunRequest(
+        workloads=tuple(f"{setting.workload}-{phase}" for phase in phases),
+        sizes=_given(fact("size")),
+        dtypes=_given(fact("dtype")),
+        data=data if data not in ("generated", "") else None,
+        device=present.device_label or None,
+        **_parameters(setting.workload, size=fact("size"), text=fact("params_json")),
+        **_as_given(setting),
+        **_layout(setting),
+    )
+    return shlex.join(["bench", "run", *command_words(request)])
 
 
-def _spread(setting: Setting) -> list[str]:
-    """Flags for the devices, their layout and the link; none for one device."""
-    from bench.core.nouns import Layout
+def _given(text: str) -> tuple[str, ...]:
+    return (text,) if text else ()
 
-    fact, usual = setting.fact, Layout()
-    words = []
-    if fact("device_count") not in ("", "1"):
-        words += ["--devices", fact("device_count")]
-    ranks = fact("layout").split(" x ")
+
+def _as_given(setting: Setting) -> dict[str, Any]:
+    """Flags that a row repeats as they were given, but for those of the machine."""
+    from bench.run.flags import SWITCH
+    from bench.run.request import FLAGS, TO_TRIAL
+
+    values: dict[str, Any] = {}
+    for name in TO_TRIAL:
+        if name not in ("threads", "workers", "seed"):
+            text = setting.fact(name)
+            is_switch = FLAGS[name].kind is SWITCH
+            values[name] = text.lower() == "true" if is_switch else text or None
+    return values
+
+
+def _layout(setting: Setting) -> dict[str, Any]:
+    """Flags for the devices, their layout and the link, as texts; none for one device."""
+    from bench.run.request import MIB
+
+    fact = setting.fact
+    ranks = [(rank[:2], rank[2:]) for rank in fact("layout").split(" x ")]
+    values: dict[str, Any] = {
+        "devices": () if fact("device_count") in ("", "1") else (fact("device_count"),),
+        "parallel": _given(fact("parallel")),
+        "links": _given(fact("link")),
+        "mitigate": _given(fact("mitigation")),
+        # A device that only simulates says so by itself.
+        "mode": fact("mode") or None if fact("link") else None,
+    }
     if len(ranks) > 1:
-        words += [word for rank in ranks for word in (f"--{rank[:2]}", rank[2:])]
-    for flag, name in (
-        ("parallel", "parallel"),
-        ("link", "link"),
-        ("mitigate", "mitigation"),
-        ("schedule", "schedule"),
-    ):
-        words += [f"--{flag}", fact(name)] if fact(name) not in ("", usual.schedule) else []
-    # A device that only simulates says so by itself.
-    words += ["--mode", fact("mode")] if fact("link") and fact("mode") else []
-    if fact("grad_accum") not in ("", str(usual.grad_accum)):
-        words += ["--grad-accum", fact("grad_accum")]
-    if fact("bucket_bytes") not in ("", str(usual.bucket_bytes)):
-        words += ["--bucket-mb", f"{float(fact('bucket_bytes')) / 2**20:.12g}"]
-    return words
+        values |= {kind: count for kind, count in ranks if kind in ("dp", "tp", "pp")}
+    values |= {"schedule": fact("schedule")} if fact("schedule") else {}
+    values |= {"grad_accum": fact("grad_accum")} if fact("grad_accum") not in ("", "1") else {}
+    bucket_bytes = float(fact("bucket_bytes") or 25 * MIB)
+    return values | {"bucket_mb": None if bucket_bytes == 25 * MIB else bucket_bytes / MIB}
 
 
 def _infer_phases(workload: str) -> list[str]:
@@ -187,25 +198,25 @@ def _infer_phases(workload: str) -> list[str]:
     return phases or ["infer"]
 
 
-def _parameters(workload: str, *, size: str, text: str) -> list[str]:
+def _parameters(workload: str, *, size: str, text: str) -> dict[str, Any]:
     """Flags for the parameters that are not those of the named size."""
     from bench import discovery
     from bench.core.errors import UsageError
 
     params = json.loads(text or "{}")
     if not isinstance(params, dict):
-        return []
+        return {}
     try:
         found = discovery.load(workload)
         usual = discovery.parameters(discovery.instance(found, size=size or None, overrides={}))
     except UsageError:  # not at hand, or it has no such size any more
         usual = {}
-    words = []
-    for name, value in params.items():
-        if name in usual and usual[name] == value:
-            continue
-        words += ["--batch", str(value)] if name == "batch" else ["--set", f"{name}={value}"]
-    return words
+    differing = {
+        name: (str(value),)
+        for name, value in params.items()
+        if name not in usual or usual[name] != value
+    }
+    return {"batches": differing.pop("batch", ()), "settings": differing}
 
 
 def show(result: GapResult, *, output_format: str, asked: tuple[str | None, str | None]) -> None:

@@ -65,7 +65,8 @@ def split_links(texts: Sequence[str], _flag: str = "--link") -> tuple[str, ...]:
     return tuple(links)
 
 
-TEXT, INTEGER, NUMBER = Kind(given=str), Kind(given=int), Kind(given=float)
+TEXT, INTEGER = Kind(given=str), Kind(given=int)
+NUMBER = Kind(given=float, write=lambda value: (f"{value:.12g}",))
 SWITCH = Kind(given=bool, write=lambda _value: (), absent=False)
 TEXTS = Kind(
     given=str,
@@ -90,7 +91,7 @@ SETTINGS = Kind(
 DURATION = Kind(
     given=str,
     read=lambda text, flag: parse_duration_s(text, what=flag),
-    write=lambda seconds: (f"{seconds!r}s",),
+    write=lambda seconds: (f"{seconds:.12g}s",),
 )
 
 

@@ -79,9 +79,8 @@ def test_missing_half_is_named_with_a_command_that_measures_it(
     assert main(["gap", file]) == 5
     told = capsys.readouterr().out
     command = shlex.split(told[told.index("bench run") :].splitlines()[0])
-    expected = "bench run --workload imaging-infer --size tiny --dtype bf16"
-    flags = ["--batch", "3", "--set", "schedule_steps=99", "--compile"]
-    flags += ["--compile-mode", "max-autotune", "--device", "cpu"]
+    expected = "bench run --workload imaging-infer --size tiny --batch 3 --dtype bf16 --compile"
+    flags = ["--compile-mode", "max-autotune", "--set", "schedule_steps=99", "--device", "cpu"]
     assert command == [*expected.split(), *flags]
 
 
@@ -104,7 +103,7 @@ def test_a_workload_that_is_not_at_hand_gets_all_its_parameters(
     (missing,) = json.loads(capsys.readouterr().out)["missing"]
     assert missing["lacks"] == "training"
     assert missing["command"] == (
-        "bench run --workload mine-train --dtype fp32 --batch 2 --set width=7 --device cpu"
+        "bench run --workload mine-train --batch 2 --dtype fp32 --set width=7 --device cpu"
     )
 
 

@@ -125,7 +125,7 @@ def test_the_command_for_a_missing_half_names_link_layout_and_devices(
     main(["gap", file, "--json"])
     (missing,) = json.loads(capsys.readouterr().out)["missing"]
     assert missing["command"].endswith(
-        "--device cpu --devices 8 --tp 4 --dp 2 --parallel tp "
+        "--device cpu --devices 8 --parallel tp --tp 4 --dp 2 "
         "--link bw=25GB/s,latency=5us --mode emulated"
     )
 
@@ -141,8 +141,8 @@ def test_flags_of_a_workaround_are_in_the_command(write: Any, capsys: Captured) 
     main(["gap", file, "--json"])
     (missing,) = json.loads(capsys.readouterr().out)["missing"]
     assert missing["command"].endswith(
-        "--devices 65536 --parallel ddp --link pcie5 --mitigate powersgd-2 --mode emulated "
-        "--grad-accum 4 --bucket-mb 5"
+        "--devices 65536 --parallel ddp --link pcie5 --mode emulated --bucket-mb 5 --grad-accum 4 "
+        "--mitigate powersgd-2"
     )
 
 
@@ -154,12 +154,11 @@ def test_inference_over_copies_is_said_to_be_of_one_device(write: Any, capsys: C
     assert "bench run" not in out
 
 
-@pytest.mark.parametrize("form", ["json", "long-csv"])
-def test_losses_of_virtual_ranks_are_not_exported(form: str, write: Any, capsys: Captured) -> None:
+def test_losses_of_virtual_ranks_are_not_exported(write: Any, capsys: Captured) -> None:
     cells: dict[str, Value] = {"loss_last": 0.123456789, "loss_first": 0.987654321}
     rows = [*link_run("pcie5", 60.0, cells=cells), *real_run(cells={"loss_last": 0.5})]
     (file,) = write(rows=rows)
-    assert main(["export", file, "--to", form]) == 0
+    assert main(["export", file, "--to", "json"]) == 0
     out = capsys.readouterr().out
     assert "0.123456789" not in out and "0.987654321" not in out
     assert "loss_last" in out and "comm_exposed_ms" in out

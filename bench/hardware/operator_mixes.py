@@ -1,7 +1,7 @@
 """The operators of the shipped workloads, counted once and shipped, for nets that are like them.
 
 A published ratio names a net that is not here; it is projected with the operators of the workload
-that is nearest to it. `python -m bench.measure.mixes` makes the file anew.
+that is nearest to it. `python -m scripts.operator_mixes` makes the file anew.
 """
 
 from __future__ import annotations

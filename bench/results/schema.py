@@ -325,6 +325,14 @@ REQUIRED = ("schema_version", "run_id", "trial", "status", "workload", "config_h
 BY_NAME: Mapping[str, Column] = {column.name: column for column in COLUMNS}
 NAMES: tuple[str, ...] = tuple(BY_NAME)
 
+STATUSES = {
+    "OK": "measured, nothing to remark",
+    "WARN": "measured and usable, with a reservation named in `reasons`",
+    "INVALID": "measured, but conditions or output were wrong; never use its figures",
+    "FAILED": "did not finish; `reasons` and `detail` say why",
+    "SKIPPED": "was planned and not started, or was interrupted",
+}
+
 REASONS: Mapping[str, str] = {
     # code: what it means and what to do
     "not_steady": "steps were not steady when the warm-up limit was reached",

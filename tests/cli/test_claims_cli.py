@@ -189,7 +189,7 @@ def test_every_command_that_would_test_a_claim_is_one_of_bench() -> None:
 
 
 def test_the_block_for_the_readme_has_the_testable_claims() -> None:
-    from bench.report.tables.claims_table import claims_block
+    from scripts.readme import claims_block
 
     lines = claims_block().splitlines()
     numbers = [line.split("|")[1].strip() for line in lines[2:] if line.startswith("|")]

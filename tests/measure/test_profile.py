@@ -11,9 +11,9 @@ from bench import discovery
 from bench.hardware.operators import Operators, total
 from bench.measure import operator_count, profile
 from bench.measure.clock import FakeClock
-from bench.measure.mixes import count_phase
 from bench.measure.operator_count import class_of, count_step, stored_bytes
 from bench.measure.profile import profile_request, times_by_class, with_times
+from scripts.operator_mixes import count_phase
 
 
 def by_kind(found: list[Operators]) -> dict[str, Operators]:

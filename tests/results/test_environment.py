@@ -192,7 +192,7 @@ def test_only_a_real_quota_is_a_quota(tmp_path: Path, content: str, cpus: float 
 def test_neither_torch_nor_pandas_is_imported_for_writing() -> None:
     code = (
         "import sys, bench.results.store, bench.results.samples, bench.results.environment,"
-        "bench.results.describe, bench.results.frame;"
+        "bench.results.frame;"
         "print({'torch', 'pandas', 'numpy'} & set(sys.modules))"
     )
     done = subprocess.run(

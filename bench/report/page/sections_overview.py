@@ -20,8 +20,7 @@ from bench.report.tables.cells import (
 )
 from bench.report.tables.grid import Grid
 from bench.report.tables.run_table import title_cell
-from bench.results.describe import STATUSES
-from bench.results.schema import REASONS, USABLE
+from bench.results.schema import REASONS, STATUSES, USABLE
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,11 +12,9 @@ from collections.abc import Sequence
 
 from bench.analysis.claims import WORDS, Case, Verdict
 from bench.analysis.claims_condition import number_words
-from bench.analysis.claims_facts import make_facts, reference_rows, seeds_folder
-from bench.analysis.claims_file import find_claims, read_ledger
-from bench.analysis.claims_verdict import judge, span_words
+from bench.analysis.claims_verdict import span_words
 from bench.report.tables.cells import AnyCell, count, verdict
-from bench.report.tables.grid import Grid, markdown_table
+from bench.report.tables.grid import Grid
 
 _LOG = logging.getLogger(__name__)
 _HOLDS = {True: "yes", False: "no", None: "too close"}
@@ -133,16 +131,3 @@ def why_lines(found: Verdict, *, command: str | None) -> tuple[list[str], list[s
     tail += [f"not tested: {claim.untested}"] if claim.untested else []
     tail += [f"to test it: {command}"] if command else []
     return head, tail
-
-
-def claims_block() -> str:
-    """Markdown table of the testable claims from shipped data alone, for the README."""
-    facts = make_facts(reference_rows(note=_LOG.warning))
-    chosen = [claim for claim in find_claims(read_ledger(seeds_folder()), []) if claim.number]
-    verdicts = [judge(claim, facts) for claim in chosen]
-    rows = [
-        (_number(one), one.claim.text, verdict(one.word), one.reason, one.rests_on)
-        for one in verdicts
-    ]
-    heads = ("no.", "what is claimed", "verdict", "when, or why", "rests on")
-    return markdown_table(Grid(heads=heads, rows=rows, notes=(summary(verdicts),)))

@@ -1,24 +1,15 @@
-"""Renders results/README.md from the schema, so that the two cannot disagree.
+"""Write results/README.md from the schema: `python -m scripts.results_readme`.
 
-`python -m bench.results.describe` prints it, `--write` puts it in the checkout. What a column means
-is said in `bench.results.schema` and nowhere else.
+What a column means is said in `bench.results.schema` and nowhere else; a test holds the page to it.
 """
 
-import sys
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
-from bench.results.checkout import source_root
-from bench.results.schema import COLUMNS, REASONS, REQUIRED, SCHEMA_VERSION, USABLE
+from bench.results.schema import COLUMNS, REASONS, REQUIRED, SCHEMA_VERSION, STATUSES, USABLE
 
-STATUSES = {
-    "OK": "measured, nothing to remark",
-    "WARN": "measured and usable, with a reservation named in `reasons`",
-    "INVALID": "measured, but conditions or output were wrong; never use its figures",
-    "FAILED": "did not finish; `reasons` and `detail` say why",
-    "SKIPPED": "was planned and not started, or was interrupted",
-}
+README = Path(__file__).parent.parent / "results" / "README.md"
 
 KINDS = {
     "str": "UTF-8 text; a leading apostrophe before `= + - @`, tab or line end is a guard "
@@ -47,7 +38,7 @@ UNITS = {
 _INTRODUCTION = f"""\
 # Results
 
-This page is made from `bench/results/schema.py` by `python -m bench.results.describe --write`;
+This page is made from `bench/results/schema.py` by `python -m scripts.results_readme`;
 change the schema, not this page. Schema {SCHEMA_VERSION}.
 
 One file is one run, one row is one trial, and a trial is one fresh process. Rows are never dropped,
@@ -103,20 +94,6 @@ def results_readme() -> str:
     return "\n".join(parts)
 
 
-def main(arguments: list[str]) -> int:
-    """Print the page, or write it into the checkout."""
-    if arguments == ["--write"]:
-        readme = source_root() / "results" / "README.md"
-        readme.write_text(results_readme(), encoding="utf-8")
-        print(readme.relative_to(Path.cwd()) if readme.is_relative_to(Path.cwd()) else readme)
-        return 0
-    if arguments:
-        print("usage: python -m bench.results.describe [--write]", file=sys.stderr)
-        return 2
-    print(results_readme(), end="")
-    return 0
-
-
 def _section(title: str, header: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:
     return f"## {title}\n\n" + _table(header, rows)
 
@@ -131,4 +108,4 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    README.write_text(results_readme(), encoding="utf-8")

@@ -1,19 +1,13 @@
-from pathlib import Path
 from typing import get_args
 
-import pytest
-
 from bench.core.nouns import Status
-from bench.results import describe
-from bench.results.describe import KINDS, STATUSES, results_readme
-from bench.results.schema import BY_NAME, COLUMNS, REASONS, REQUIRED, Kind
-
-README = Path(__file__).parent.parent.parent / "results" / "README.md"
+from bench.results.schema import BY_NAME, COLUMNS, REASONS, REQUIRED, STATUSES, Kind
+from scripts.results_readme import KINDS, README, results_readme
 
 
 def test_the_committed_page_is_the_schemas() -> None:
     assert README.read_text() == results_readme(), (
-        "run python -m bench.results.describe --write and commit results/README.md"
+        "run python -m scripts.results_readme and commit results/README.md"
     )
 
 
@@ -37,15 +31,3 @@ def test_column_names_are_unique_and_the_version_comes_first() -> None:
     assert len(BY_NAME) == len(COLUMNS)
     assert COLUMNS[0].name == "schema_version"
     assert set(REQUIRED) <= set(BY_NAME)
-
-
-def test_the_page_is_printed_or_written(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    assert describe.main([]) == 0
-    assert capsys.readouterr().out == results_readme()
-    (tmp_path / "results").mkdir()
-    monkeypatch.setattr(describe, "source_root", lambda: tmp_path)
-    assert describe.main(["--write"]) == 0
-    assert (tmp_path / "results" / "README.md").read_text() == results_readme()
-    assert describe.main(["--wrong"]) == 2

@@ -1,9 +1,9 @@
 """Makes `bench/hardware/operator_mixes.yaml`: the operators of this harness's own workloads.
 
-`python -m bench.measure.mixes > bench/hardware/operator_mixes.yaml` counts one step of every phase
-of imaging and llm at base and large, in bf16, on fake tensors: nothing is computed, so a laptop
-counts what only an accelerator could run. Shapes do not depend on the device, except where torch
-picks another attention kernel; those have the same operands.
+`python -m scripts.operator_mixes > bench/hardware/operator_mixes.yaml` counts one step of every
+phase of imaging and llm at base and large, in bf16, on fake tensors: nothing is computed, so a
+laptop counts what only an accelerator could run. Shapes do not depend on the device, except where
+torch picks another attention kernel; those have the same operands.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COUNTED = ("imaging", "llm")
 SIZES = ("base", "large")
 DTYPE: Dtype = "bf16"
 _HEAD = """# Operators of one step of the shipped workloads, counted from shapes on fake tensors.
-# Made by `python -m bench.measure.mixes`; not to be edited. See bench/hardware/operators.py.
+# Made by `python -m scripts.operator_mixes`; not to be edited. See bench/hardware/operators.py.
 """
 
 

@@ -43,23 +43,17 @@ def gap_block() -> str:
 
 
 def claims_block() -> str:
-    """Table of the testable claims, from what is shipped alone."""
+    """The verdicts on testable claims, from what is shipped alone."""
     from bench.analysis.claims_facts import make_facts, reference_rows, seeds_folder
     from bench.analysis.claims_file import find_claims, read_ledger
     from bench.analysis.claims_verdict import judge
-    from bench.report.tables.cells import count, verdict
-    from bench.report.tables.claims_table import summary
-    from bench.report.tables.grid import Grid, markdown_table
+    from bench.report.tables.claims_table import claims_grid
+    from bench.report.tables.grid import markdown_table
 
-    facts = make_facts(reference_rows(note=print))
+    facts = make_facts(reference_rows(note=sys.stderr.write))
     chosen = [claim for claim in find_claims(read_ledger(seeds_folder()), []) if claim.number]
-    verdicts = [judge(claim, facts) for claim in chosen]
-    rows = [
-        (count(one.claim.number), one.claim.text, verdict(one.word), one.reason, one.rests_on)
-        for one in verdicts
-    ]
-    heads = ("no.", "what is claimed", "verdict", "when, or why", "rests on")
-    return markdown_table(Grid(heads=heads, rows=rows, notes=(summary(verdicts),))).strip()
+    grid = claims_grid([judge(claim, facts) for claim in chosen])
+    return markdown_table(grid.without(["claim", "where"])).strip()
 
 
 def with_blocks(text: str) -> str:

@@ -1,15 +1,12 @@
 """Links and devices in the report and after a run: every figure beside its mode and its bracket."""
 
-import re
 from pathlib import Path
 
 import pytest
 
 from bench.cli import main
-from bench.cli.run_output import show_result
 from bench.report.plots.link_rates import bytes_per_s_of
 from bench.results.schema import NAMES, Row
-from bench.run.runner import Ended
 from tests.report.conftest import MakePage
 from tests.report.link_rows import device_sweep, link_run, odd_links, real_run, three_links
 from tests.report.report_rows import write_run
@@ -32,28 +29,6 @@ def table_of(text: str, title: str) -> list[dict[str, str]]:
     return [dict(zip(heads, row, strict=True)) for row in rows]
 
 
-def test_three_links_are_told_with_interval_bracket_and_badge(tmp_path: Path) -> None:
-    text = markdown_of(tmp_path, three_links())
-    h100, h800, pcie5 = table_of(text, "Links: imaging-train tiny fp32 b2, ddp")
-    assert {row["mode"] for row in (h100, h800, pcie5)} == {"[emulated]"}
-    assert h100["slower [95 %]"] == "fastest"
-    assert h800["step [95 %]"].startswith("109 ms [106, 112]")
-    assert h800["bracket"] == "107 - 116 ms"
-    assert h800["slower [95 %]"] == "+4.8 % [+2.5, +7.2]"
-    assert h800["its bracket"] == "+3.9 to +5.7 %"
-    assert pcie5["slower [95 %]"] == "+53.8 % [+50.4, +57.4]"
-
-
-def test_where_a_step_goes_says_what_efficiency_is_against(tmp_path: Path) -> None:
-    text = markdown_of(tmp_path, three_links())
-    h100, *_ = table_of(text, "Where a step goes: imaging-train")
-    assert h100["compute"] == "100 ms" and h100["exposed"] == "4 ms"
-    assert h100["communication [band]"] == "8 ms [7.2, 9.6]"
-    assert h100["efficiency [95 %]"].startswith("96.2 % [")
-    assert h100["efficiency of"] == "compute"
-    assert "because one device was not measured in the same mode" in text
-
-
 def test_a_table_with_host_bound_steps_says_that_they_hide_what_a_link_costs(
     tmp_path: Path,
 ) -> None:
@@ -73,14 +48,6 @@ def test_simulation_that_disagrees_is_said_so(tmp_path: Path) -> None:
     assert told == {"pcie5": "+0.4 %", "pcie4": "-5.0 % disagrees"}
 
 
-def test_a_workaround_is_told_by_what_it_recovers(tmp_path: Path) -> None:
-    rows = [*three_links(), *link_run("pcie5", 20.0, cells={"mitigation": "powersgd-2"})]
-    (row,) = table_of(markdown_of(tmp_path, rows), "Workarounds")
-    assert row["with"] == "powersgd-2"
-    assert row["time/item over without [95 %]"] == "-25.0 % [-26.7, -23.3]"
-    assert row["recovered [95 %]"] == "71.4 % [67.2, 75.7]"
-
-
 def test_real_devices_scale_against_one_of_them(tmp_path: Path) -> None:
     text = markdown_of(tmp_path, [*real_run(), *real_run(25.0, devices=8)])
     one, eight = table_of(text, "Scaling over devices")
@@ -89,15 +56,6 @@ def test_real_devices_scale_against_one_of_them(tmp_path: Path) -> None:
     assert eight["efficiency of"] == "one device"
     assert eight["all devices [95 %]"].startswith("128 patch/s [")
     assert "**Links" in text and "slower [95 %]" not in text
-
-
-def test_one_real_device_stands_beside_an_emulated_sweep_and_divides_nothing(
-    tmp_path: Path,
-) -> None:
-    rows = table_of(markdown_of(tmp_path, device_sweep()), "Scaling over devices")
-    assert [row["mode"] for row in rows] == ["real"] + ["[emulated]"] * 12
-    assert all(row["efficiency of"] == "compute" for row in rows[1:])
-    assert rows[0]["efficiency [95 %]"] == ""
 
 
 def test_memory_is_of_one_rank_and_energy_of_virtual_devices_is_not_told(tmp_path: Path) -> None:
@@ -205,18 +163,3 @@ _NEW = {
     "simulated_step_ms", "simulated_error_frac", "straggler_step_ms", "bubble_frac",
     "contention_moved_frac",
 }  # fmt: skip
-
-
-def test_the_table_after_a_run_has_the_links_and_cuts_nothing(capsys: Captured) -> None:
-    ended = Ended(rows=[*three_links(), *device_sweep()], was_interrupted=False)
-    show_result(ended, path=Path("rows.csv"), quiet=False)
-    out = capsys.readouterr().out
-    assert "Links: imaging-train tiny fp32 b2, ddp" in out
-    assert "+4.8 %" in out and "Workarounds" in out and "Scaling over devices" in out
-    assert "…" not in out
-    assert len(re.findall(r"\[emulated\]", out)) > 12
-
-
-def test_the_table_after_a_run_of_one_device_has_no_links(capsys: Captured) -> None:
-    show_result(Ended(rows=real_run(), was_interrupted=False), path=Path("a.csv"), quiet=False)
-    assert "Links" not in capsys.readouterr().out

@@ -125,7 +125,7 @@ def test_links_and_device_counts_get_their_own_section_with_modes(make_page: Mak
     page = make_page(full_rows())
     assert "h800-nvlink" in page.text
     drawn = " ".join(data for tag, data in page.texts if tag == "text")
-    assert "pcie4 ddp [emulated]" in drawn
+    assert "ddp pcie4 Accelerator 80 GB [emulated]" in drawn
 
 
 def test_phases_without_traffic_are_named_under_the_roofline(make_page: MakePage) -> None:

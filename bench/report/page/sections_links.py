@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bench.report.page.content import Part, Section
 from bench.report.page.evidence import Evidence
-from bench.report.plots.plots_links import link_plots, scaling_plots, slowdown_plots
+from bench.report.plots.plots_links import scaling_plots, slowdown_plots
 from bench.report.plots.sweep_rows import swept
 from bench.report.tables.links_tables import link_grids
 
@@ -17,7 +17,7 @@ def sweeps(evidence: Evidence) -> Section | None:
     runs = swept(evidence.shown)
     if not runs:
         return None
-    drawn = (slowdown_plots(runs), scaling_plots(runs), link_plots(runs))
+    drawn = (slowdown_plots(runs), scaling_plots(runs))
     parts: list[Part] = [plots for plots in drawn if plots is not None]
     parts += link_grids(runs)
     return Section(name="sweeps", title="Several devices and links", parts=tuple(parts))

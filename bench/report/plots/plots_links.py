@@ -1,4 +1,4 @@
-"""Slowdown over the bandwidth of the link, speed over the number of devices, and step by link.
+"""Slowdown over the bandwidth of the link, and speed over the number of devices.
 
 A panel per workload, a curve per layout and mode; the shape of a mark is the mode, and only real
 ones are filled: no curve mixes modes, and each is against its own fastest link. Bars are the
@@ -19,11 +19,8 @@ from bench.report.plots.kinds import (
     Axis,
     Band,
     Curve,
-    Mark,
-    interval,
     is_drawable,
     line,
-    not_drawn,
     tick,
 )
 from bench.report.plots.link_rates import bytes_per_s_of
@@ -31,11 +28,9 @@ from bench.report.plots.panel import Value, short
 from bench.report.plots.sweep_rows import kind_of, unit_of
 from bench.report.tables.cells import change_span, text_of
 from bench.report.tables.links_tables import swept_among, workload_title
-from bench.report.tables.run_table import remedies_of
 
 MAX_PANELS = 6
 MAX_CURVES = 8
-MAX_LINES = 14
 
 # H800 against the fastest chips, on some AI tasks (Cryptopolitan after Reuters, May 2023); reprint:
 # https://www.btimesonline.com/articles/158539/20230503/chinas-ai-sector-progresses-despite-us-chip-export-limitations.htm
@@ -239,63 +234,3 @@ def _scaling(title: str, curves: dict[str, list[Drawn]]) -> Plot:
         x=Axis(label="devices", scale="counts", form=lambda value: f"{value:.0f}"),
         y=Axis(label=f"{unit}/s of one device", scale="zero"),
     )
-
-
-def link_plots(runs: Sequence[LinkRun]) -> Plots | None:
-    """Step by link, at each number of devices, a panel per workload."""
-    params = swept_among(runs)
-    by_panel: dict[tuple[str, int], list[tuple[LinkRun, Value]]] = {}
-    for run in runs:
-        value = _step_ms_of(run) if run.link else None
-        if value is not None:
-            key = (workload_title(run, params), run.num_devices)
-            by_panel.setdefault(key, []).append((run, value))
-    if not by_panel:
-        return None
-    chosen = {key: found[:MAX_LINES] for key, found in list(by_panel.items())[:MAX_PANELS]}
-    panels = [_links(title, count, found) for (title, count), found in chosen.items()]
-    drawn, total = (sum(map(len, part.values())) for part in (chosen, by_panel))
-    note = "Bars: the step's bracket, or where there is none its 95 % interval over trials."
-    return Plots(panels=tuple(panels), note=f"{note} {not_drawn(drawn, of=total)}".rstrip())
-
-
-def _step_ms_of(run: LinkRun) -> Value | None:
-    if run.step_s is None:
-        return None
-    middle, ends = run.step_s.value * 1e3, run.bracket_s or run.step_s.interval
-    value = (middle, None, None) if ends is None else (middle, ends[0] * 1e3, ends[1] * 1e3)
-    return value if is_drawable(*value) else None
-
-
-def _links(title: str, count: int, found: Sequence[tuple[LinkRun, Value]]) -> Plot:
-    has_tails = len({_tail(run) for run, _ in found}) > 1
-    marks = [
-        Mark(
-            label=_label(run, tail=_tail(run) if has_tails else ""),
-            value=value,
-            series=_shape_of(run.mode),
-            is_hollow=run.mode != "real",
-        )
-        for run, value in found
-    ]
-    return interval(
-        f"links {title} {count}",
-        title=f"{title} on {count} devices" if count > 1 else title,
-        what="Milliseconds a step by link",
-        marks=marks,
-        axis=Axis(label="ms a step; less is faster"),
-    )
-
-
-def _tail(run: LinkRun) -> str:
-    layout = str(run.first.get("layout") or "")
-    parts = (layout if " x " in layout else "", remedies_of(run.first))
-    return " ".join(part for part in parts if part)
-
-
-def _label(run: LinkRun, *, tail: str) -> str:
-    parallel = str(run.first.get("parallel") or "")
-    # What tells lines apart must survive when a label is cut.
-    link = short(run.link, length=16) if tail else run.link
-    badge = "" if run.mode == "real" else f"[{run.mode}]"
-    return " ".join(part for part in (link, parallel, tail, badge, run.file) if part)

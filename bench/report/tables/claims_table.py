@@ -6,7 +6,6 @@ stands beside it, so that what is projected, modelled or emulated is never taken
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Sequence
 
@@ -16,7 +15,6 @@ from bench.analysis.claims_verdict import span_words
 from bench.report.tables.cells import AnyCell, count, verdict
 from bench.report.tables.grid import Grid
 
-_LOG = logging.getLogger(__name__)
 _HOLDS = {True: "yes", False: "no", None: "too close"}
 _MOST_CHARACTERS = 62
 _MOST_BASES = 17

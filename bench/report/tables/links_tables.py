@@ -8,7 +8,7 @@ shown: those of virtual ranks would be made up.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from bench.analysis.links import LinkRun, fastest_links, slowdown
@@ -50,19 +50,23 @@ _HOST_BOUND = (
     "host_bound: where the device waits for the host, a link costs nothing until it takes longer "
     "than that wait; a larger --batch shows what it costs a busy device"
 )
-_EXPOSED = "exposed: the part of communication that compute waited for"
-_SIMULATED = (
-    "simulation off by: event simulation over the step's own trace against the step as it ran; "
-    f"over {DISAGREES_FRAC * 100:.0f} % the two disagree"
-)
-_CONTENDED = (
-    "with contention: median step when communication also takes compute units and memory "
-    "traffic; it is part of the bracket"
-)
-_STRAGGLERS = (
-    "with stragglers: expected step when every device draws its compute from the measured steps "
-    "and all wait for the slowest"
-)
+_NOTES = {
+    "exposed": "exposed: the part of communication that compute waited for",
+    "simulation off by": (
+        "simulation off by: event simulation over the step's own trace against the step as it ran; "
+        f"over {DISAGREES_FRAC * 100:.0f} % the two disagree"
+    ),
+    "with contention": (
+        "with contention: median step when communication also takes compute units and memory "
+        "traffic; it is part of the bracket"
+    ),
+    "with stragglers": (
+        "with stragglers: expected step when every device draws its compute from the measured "
+        "steps and all wait for the slowest"
+    ),
+}
+"""What a column is, where its head does not say it all."""
+_Columns = dict[str, Callable[[LinkRun], AnyCell]]
 _RECOVERED = (
     "recovered: share of the time that this link costs over the fastest one, both without the "
     "workaround, which is gone with it"
@@ -167,84 +171,73 @@ def _step_grid(runs: Sequence[LinkRun], *, name: str) -> Grid:
             ends = cells.change_span(found.bracket, beside=found.ratio.value)
         step, bracket = figure(run.step_s, seconds), cells.span(run.bracket_s, seconds)
         rows.append((*_who(run), step, bracket, over, ends, trials_text(run.rows)))
-    heads = (*_WHO, "step [95 %]", "bracket", "slower [95 %]", "its bracket", "trials")
-    notes = (
-        (_VIRTUAL, any(run.mode == "emulated" for run in runs)),
-        (_PAIRED, any(run.over_compute for run in runs)),
-        (_BRACKET, any(run.bracket_s for run in runs)),
-        (_MEAN, any(run.shows_mean for run in runs)),
-        (_HOST_BOUND, any(map(_is_host_bound, runs))),
-    )
+    notes = {
+        _VIRTUAL: any(run.mode == "emulated" for run in runs),
+        _PAIRED: any(run.over_compute for run in runs),
+        _BRACKET: any(run.bracket_s for run in runs),
+        _MEAN: any(run.shows_mean for run in runs),
+        _HOST_BOUND: any(map(_is_host_bound, runs)),
+    }
     return Grid(
-        heads=heads,
+        heads=(*_WHO, "step [95 %]", "bracket", "slower [95 %]", "its bracket", "trials"),
         rows=rows,
         title=f"Links: {name}",
-        notes=_true(notes),
+        notes=tuple(note for note, is_true in notes.items() if is_true),
         names=(*_NAMES, "trials"),
         spare=("trials", "its bracket", "bracket"),
     )
 
 
-def _true(notes: Sequence[tuple[str, bool]]) -> tuple[str, ...]:
-    return tuple(note for note, is_true in notes if is_true)
-
-
 def _time_grid(runs: Sequence[LinkRun], *, group: Sequence[LinkRun], name: str) -> Grid:
     """Compute, communication and what of it shows; how near that is to perfect scaling."""
     singles = single_runs(group)
-    found = [efficiency(run, singles=singles) for run in runs]
-    rows = [
-        (
-            *_who(run),
-            _ms(run, "compute_step_ms"),
-            _ms(run, "comm_exposed_ms"),
-            _communication(run),
-            run.word("overlap"),
-            *_efficiency(reached),
-        )
-        for run, reached in zip(runs, found, strict=True)
-    ]
-    heads = (*_WHO, "compute", "exposed", "communication [band]", "overlap", "efficiency [95 %]",
-             "efficiency of")  # fmt: skip
-    has_exposed = any(run.mean("comm_exposed_ms") is not None for run in runs)
-    notes = (*_true([(_EXPOSED, has_exposed)]), *_against(found))
-    grid = Grid(
-        heads=heads,
-        rows=rows,
-        title=f"Where a step goes: {name}",
-        notes=notes,
-        names=(*_NAMES, "efficiency of"),
-        spare=("overlap", "communication [band]"),
-    )
-    return _said(grid)
+    columns: _Columns = {
+        "compute": lambda run: _ms(run, "compute_step_ms"),
+        "exposed": lambda run: _ms(run, "comm_exposed_ms"),
+        "communication [band]": _communication,
+        "overlap": lambda run: run.word("overlap"),
+        "efficiency [95 %]": lambda run: _efficiency(efficiency(run, singles=singles)),
+        "efficiency of": lambda run: _against(efficiency(run, singles=singles)),
+    }
+    grid = _grid(f"Where a step goes: {name}", runs, columns=columns)
+    return replace(grid, spare=("overlap", "communication [band]"))
 
 
 def _model_grid(runs: Sequence[LinkRun], *, name: str) -> Grid:
     """What the model says beside the run: bytes, where times come from, simulation, stragglers."""
-    rows = [
-        (
-            *_who(run),
-            quantity(run.mean("comm_bytes"), num_bytes),
-            run.word("link_method"),
-            _disagreement(run),
-            _contended(run),
-            _ms(run, "straggler_step_ms"),
-            quantity(run.mean("bubble_frac"), percent),
+    columns: _Columns = {
+        "bytes/step": lambda run: quantity(run.mean("comm_bytes"), num_bytes),
+        "link's times by": lambda run: run.word("link_method"),
+        "simulation off by": _disagreement,
+        "with contention": _contended,
+        "with stragglers": lambda run: _ms(run, "straggler_step_ms"),
+        "bubble": lambda run: cells.share(run.mean("bubble_frac")),
+    }
+    return _grid(f"Behind the model: {name}", runs, columns=columns)
+
+
+def _grid(title: str, runs: Sequence[LinkRun], *, columns: _Columns) -> Grid:
+    """One line a run; without lines when they would say nothing but who they are."""
+    found = [[cell(run) for cell in columns.values()] for run in runs]
+    rows = [(*_who(run), *told) for run, told in zip(runs, found, strict=True)]
+    return _noted(
+        Grid(
+            heads=(*_WHO, *columns),
+            rows=rows if any(map(any, found)) else [],
+            title=title,
+            names=(*_NAMES, "efficiency of"),
         )
-        for run in runs
-    ]
-    heads = (*_WHO, "bytes/step", "link's times by", "simulation off by", "with contention",
-             "with stragglers", "bubble")  # fmt: skip
-    columns = (
-        (_SIMULATED, "simulated_error_frac"),
-        (_CONTENDED, "contended_step_ms"),
-        (_STRAGGLERS, "straggler_step_ms"),
     )
-    notes = _true(
-        [(note, any(run.mean(name) is not None for run in runs)) for note, name in columns]
-    )
-    title = f"Behind the model: {name}"
-    return _said(Grid(heads=heads, rows=rows, title=title, notes=notes, names=_NAMES))
+
+
+def _noted(grid: Grid) -> Grid:
+    """The table with the notes on those of its columns that say something."""
+    grid = grid.filled()
+    notes = [note for head, note in _NOTES.items() if head in grid.heads]
+    if "efficiency of" in grid.heads:
+        against = {row[grid.heads.index("efficiency of")] for row in grid.rows}
+        notes += [note for kind, note in _AGAINST.items() if kind in against]
+    return replace(grid, notes=(*notes, *grid.notes))
 
 
 def _remedy_grid(found: Sequence[Remedy], *, name: str) -> Grid:
@@ -272,11 +265,10 @@ def _scaling_grid(
     in_families = {id(run) for family in found for run in family}
     # One device of another mode is shown, and nothing is divided by it.
     beside = [run for run in group if not run.is_wide and id(run) not in in_families]
-    rows, efficiencies = [], []
+    rows = []
     for family in [*([[run] for run in beside] if found else []), *found]:
         for run in family:
             reached = efficiency(run, singles=singles)
-            efficiencies.append(reached)
             _, mode, devices, layout, remedies = _who(run)
             if run.num_devices == 1:
                 remedies = remedies_of(family[-1].first)
@@ -292,33 +284,27 @@ def _scaling_grid(
                     figure(run.step_s, seconds),
                     cells.span(run.bracket_s, seconds),
                     figure(run.estimate("throughput_per_s"), cells.of(unit)),
-                    *_efficiency(reached),
+                    _efficiency(reached),
+                    _against(reached),
                     cells.share(None if exposed is None else exposed.value),
                     _ms(run, "straggler_step_ms"),
                 )
             )
     heads = (*_WHO, "step [95 %]", "bracket", "all devices [95 %]", "efficiency [95 %]",
-             "efficiency of",
-             "exposed share", "with stragglers")  # fmt: skip
-    return Grid(
+             "efficiency of", "exposed share", "with stragglers")  # fmt: skip
+    grid = Grid(
         heads=heads,
         rows=rows,
         title=f"Scaling over devices: {name}",
-        notes=_against(efficiencies),
         names=(*_NAMES, "efficiency of"),
         spare=("with stragglers", "exposed share", "bracket", "step [95 %]"),
     )
+    return _noted(grid)
 
 
 def _is_host_bound(run: LinkRun) -> bool:
     """Whether in any trial the device waited for the host in most steps."""
     return any("host_bound" in str(row.get("reasons") or "").split(";") for row in run.rows)
-
-
-def _said(grid: Grid) -> Grid:
-    """The table; without lines when it says nothing but who they are."""
-    has_any = any(any(row[len(_WHO) :]) for row in grid.rows)
-    return grid if has_any else replace(grid, rows=[])
 
 
 def _ms(run: LinkRun, column: str) -> AnyCell:
@@ -361,10 +347,10 @@ def _recovered(one: Remedy) -> AnyCell:
     return quantity(found.share, percent, ends=cells.ends_of(found.low, found.high))
 
 
-def _efficiency(found: Efficiency | None) -> tuple[AnyCell, AnyCell]:
-    """'93.2 % [91.1, 95.4]', and what it is of."""
-    return ("", "") if found is None else (figure(found.share, percent), found.against)
+def _efficiency(found: Efficiency | None) -> AnyCell:
+    return "" if found is None else figure(found.share, percent)
 
 
-def _against(found: Sequence[Efficiency | None]) -> tuple[str, ...]:
-    return tuple(_AGAINST[kind] for kind in dict.fromkeys(one.against for one in found if one))
+def _against(found: Efficiency | None) -> AnyCell:
+    """What an efficiency is a share of."""
+    return "" if found is None else found.against

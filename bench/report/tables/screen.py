@@ -51,8 +51,9 @@ def print_tables(console: Console, grids: Sequence[Grid], *, lines: Sequence[str
         elif legend:
             notes["; ".join(legend)] = None
         console.print(_table(narrow))
-        notes |= dict.fromkeys(grid.notes)
         gone = [head for head in grid.heads if head not in (*narrow.heads, *grid.names)]
+        # "with contention: what that is" says nothing where that column is not shown.
+        notes |= {note: None for note in grid.notes if note.partition(":")[0] not in gone}
         left_out |= dict.fromkeys(gone)
     if left_out:
         notes[f"not shown, for want of room: {', '.join(left_out)}"] = None

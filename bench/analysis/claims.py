@@ -87,6 +87,21 @@ class Bounds:
         is_under = self.high is None or span.high <= self.high
         return True if is_over and is_under else None
 
+    def case(
+        self,
+        value: Span,
+        *,
+        unit: str,
+        factors: Mapping[str, str | float],
+        how: str,
+        basis: Basis,
+        source: str,
+        counts: bool = True,
+    ) -> Case:
+        """Return a figure with whether the claim is true there."""
+        return Case(factors=factors, holds=self.holds(value), value=value, unit=unit, how=how,
+                    basis=basis, source=source, counts=counts)  # fmt: skip
+
     @property
     def words(self) -> str:
         """`0.1 to 0.3`, `at least 7`, `at most 30`."""

@@ -109,10 +109,9 @@ def _case(
 ) -> Case:
     value = exactly(compute(formula, figures))
     told = ", ".join(f"{n} {_plain(figures[n])}" for n in figures if n in names_in(formula))
-    return Case(
+    return bounds.case(
+        value,
         factors=factors,
-        holds=bounds.holds(value),
-        value=value,
         unit=unit,
         how=f"{formula} with {told}, asked {bounds.words}" if told else formula,
         basis=basis,

@@ -46,10 +46,9 @@ class CatalogueRatio(ClaimTest, tag="catalogue-ratio", frozen=True, kw_only=True
                     missing.append(f"{name} of {name_a} or {name_b} is not public")
                     continue
                 value = exactly(b / a if self.form == "ratio" else 1.0 - b / a)
-                case = Case(
+                case = bounds.case(
+                    value,
                     factors={"chips": f"{name_b} over {name_a}", "figure": name},
-                    holds=bounds.holds(value),
-                    value=value,
                     unit=unit,
                     how=f"{name}: {format_number(b)} over {format_number(a)}"
                     + (", 1 minus it" if self.form == "drop" else ""),

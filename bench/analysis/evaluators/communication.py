@@ -71,10 +71,9 @@ class CommunicationShare(ClaimTest, tag="communication-share", frozen=True, kw_o
     ) -> Case:
         value = exactly(two[2] / one[2])
         what = "ranks" if self.vary == "ranks" else "width"
-        return Case(
+        return bounds.case(
+            value,
             factors={"varied": self.vary, "split": self.split, what: f"{one[0]} to {two[0]}"},
-            holds=bounds.holds(value),
-            value=value,
             unit=unit,
             how=f"share {one[2]:.1%} at {what} {one[0]} ({one[1]} ranks), {two[2]:.1%} at "
             f"{two[0]} ({two[1]} ranks); second over first, asked {bounds.words}",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from bench.analysis.claims import Bounds, Case, ClaimTest, Outcome, Span
+from bench.analysis.claims import Bounds, ClaimTest, Outcome, Span
 from bench.analysis.claims_facts import Facts
 from bench.analysis.projection import LAUNCH_S
 from bench.hardware.loader import Number, Text
@@ -42,10 +42,9 @@ class Crossover(ClaimTest, tag="crossover", frozen=True, kw_only=True):
             ends = [_speedup(flops, self.operators * host_s, roof=roof, peak=peak) for host_s in
                     (LAUNCH_S.high, LAUNCH_S.mid, LAUNCH_S.low)]  # fmt: skip
             value = Span(low=min(ends), mid=ends[1], high=max(ends))
-            case = Case(
+            case = bounds.case(
+                value,
                 factors={"rows in a step": number},
-                holds=bounds.holds(value),
-                value=value,
                 unit=unit,
                 how=f"{flops:.3g} FLOP at {roof:.3g}/s (measured roof) or {peak:.3g}/s (listed), "
                 f"{self.operators:g} operators of {LAUNCH_S.low * 1e6:g} to "

@@ -108,10 +108,9 @@ class Plan(ClaimTest, frozen=True, kw_only=True):
 
     def case(self, factors: Factors, value: Span, *, how: str, bounds: Bounds, unit: str) -> Case:
         """One modelled case, with what compute was assumed to reach as its source."""
-        return Case(
+        return bounds.case(
+            value,
             factors=factors,
-            holds=bounds.holds(value),
-            value=value,
             unit=unit,
             how=f"{how}; asked {bounds.words}",
             basis="modelled",

@@ -6,7 +6,7 @@ what the roofs leave open. Nothing is measured here, and every case says project
 
 from __future__ import annotations
 
-from bench.analysis.claims import Bounds, Case, ClaimTest, Outcome, Span
+from bench.analysis.claims import Bounds, ClaimTest, Outcome, Span
 from bench.analysis.claims_facts import Facts
 from bench.analysis.projection_model import scale
 from bench.analysis.projection_roofs import Unknown, catalogue_roofs
@@ -59,13 +59,12 @@ class ProjectedRatio(ClaimTest, tag="projected-ratio", frozen=True, kw_only=True
                     missing.append(f"{self.a} or {name}: {told.reason}")
                     continue
                 value = Span(low=told.low, mid=told.mid, high=told.high)
-                case = Case(
+                case = bounds.case(
+                    value,
                     factors={
                         "workload": mix.rpartition("-")[0],
                         "chips": f"{name} over {self.a}",
                     },
-                    holds=bounds.holds(value),
-                    value=value,
                     unit=unit,
                     how=f"speed on the operators of {mix} in {self.dtype}, asked {bounds.words}",
                     basis="projected",

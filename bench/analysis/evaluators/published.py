@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import field
 
-from bench.analysis.claims import Bounds, Case, ClaimTest, Outcome, exactly
+from bench.analysis.claims import Bounds, ClaimTest, Outcome, exactly
 from bench.analysis.claims_facts import Facts
 from bench.hardware.loader import Text
 from bench.hardware.published import PublishedRatio
@@ -40,10 +40,9 @@ class PublishedRatioTest(ClaimTest, tag="published-ratio", frozen=True, kw_only=
         for one in found:
             value = exactly(one.ratio if self.form == "ratio" else 1.0 / one.ratio)
             note = f"; {one.note}" if one.note else ""
-            case = Case(
+            case = bounds.case(
+                value,
                 factors=_factors(one),
-                holds=bounds.holds(value),
-                value=value,
                 unit=unit,
                 how=f"speed of {one.num_devices} device{'s' * (one.num_devices > 1)}, "
                 f"asked {bounds.words}{note}",
@@ -83,10 +82,9 @@ class PublishedFigureTest(ClaimTest, tag="published-figure", frozen=True, kw_onl
         for name, id in self.of.items():
             figure = facts.published.figure(id)
             value = exactly(figure.value)
-            case = Case(
+            case = bounds.case(
+                value,
                 factors=self.factors | {self.factor: name},
-                holds=bounds.holds(value),
-                value=value,
                 unit=figure.unit,
                 how=f"{figure.what}, asked {bounds.words}",
                 basis=figure.basis,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from itertools import product
 
-from bench.analysis.claims import Bounds, Case, ClaimTest, Outcome, Span
+from bench.analysis.claims import Bounds, ClaimTest, Outcome, Span
 from bench.analysis.claims_facts import Facts
 from bench.analysis.evaluators.links import EndModel, check_links
 from bench.hardware.loader import Count, Number, Text
@@ -44,15 +44,14 @@ class Region(ClaimTest, tag="region", frozen=True, kw_only=True):
             ends = (cost.low_s, cost.seconds, cost.high_s)
             low, mid, high = (end / (every * self.step_s) for end in ends)
             value = Span(low=low, mid=mid, high=high)
-            case = Case(
+            case = bounds.case(
+                value,
                 factors={
                     "work": "one training over both sites",
                     "link": link,
                     "parameters": size,
                     "steps per exchange": every,
                 },
-                holds=bounds.holds(value),
-                value=value,
                 unit=unit,
                 how=f"{cost.seconds:.3g} s to exchange over {self.sites} sites, every {every:g} "
                 f"steps of {self.step_s:g} s; asked {bounds.words}",

@@ -132,15 +132,14 @@ def _case(
     value = Span(low=low, mid=told.value, high=high)
     more = {} if parameter is None else {parameter: _parameter(above[0], parameter)}
     against = f" over {below[0]['workload']} on {below[0]['device_name']}" if below else ""
-    return Case(
+    return bounds.case(
+        value,
         factors={
             "measured": what,
             "device": str(above[0]["device_name"]),
             "size": str(above[0]["size"]),
             **more,
         },
-        holds=bounds.holds(value),
-        value=value,
         unit=unit,
         how=f"{what} of {above[0]['workload']} on {above[0]['device_name']}{against}, "
         f"{told.num or len(above)} trials{'' if told.interval else ', no interval'}; "
@@ -202,15 +201,14 @@ def _link_case(
     value = Span(low=low - 1, mid=told.value - 1, high=high - 1)
     first = narrow[0]
     split = "tensor" if "tp" in str(first["layout"]) else "data"
-    return Case(
+    return bounds.case(
+        value,
         factors={
             "net": str(first["workload"]),
             "split": split,
             "ranks": float(str(first["device_count"] or 1)),
             "overlap": str(first["overlap"] or "no").split()[0],
         },
-        holds=bounds.holds(value),
-        value=value,
         unit=unit,
         how=f"[{first['mode']}] {first['workload']} {first['size']}, {first['layout']}, on "
         f"{first['device_name']}: step over {first['link']} against {wide[0]['link']}; "

@@ -85,10 +85,9 @@ def _case(
     factor = slow.tdp_w / fast.tdp_w
     value = Span(low=low * factor, mid=mid * factor, high=high * factor)
     over = f" over {link}" if link else ""
-    return Case(
+    return bounds.case(
+        value,
         factors={"workload": mix.rpartition("-")[0], "chips": f"{slow.id} for one {fast.id}"},
-        holds=bounds.holds(value),
-        value=value,
         unit="ratio",
         how=f"{low} to {high} (middle {mid}) of {slow.tdp_w:g} W{over} for one of {fast.tdp_w:g} W "
         f"at {told.low:.2g} to {told.high:.2g} of its speed each; nominal power over the "

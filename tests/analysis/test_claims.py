@@ -101,8 +101,8 @@ def test_no_verdict_is_written_in_the_ledger() -> None:
 
 
 def test_thirty_of_the_forty_two_are_decided_without_an_accelerator() -> None:
-    assert all(row["device_type"] == "cpu" for row in shipped_rows() if row["mode"] == "real")
-    words = Counter(judge(c, facts()).word for c in CLAIMS if c.number is not None)
+    alone = make_facts([row for row in shipped_rows() if row["device_type"] == "cpu"])
+    words = Counter(judge(c, alone).word for c in CLAIMS if c.number is not None)
     assert sum(words[word] for word in DECIDED) >= 30, words
 
 

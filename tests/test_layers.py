@@ -4,10 +4,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[1]
-FILES = sorted([*ROOT.glob("bench/**/*.py"), *ROOT.glob("workloads/*.py")])
+FILES = sorted([*ROOT.glob("bench/**/*.py"), *ROOT.glob("workloads/**/*.py")])
 
 MAY_IMPORT: dict[str, set[str]] = {
     "core": set(),
@@ -62,51 +60,82 @@ def imports_of(path: Path, *, only_at_import: bool = False) -> set[str]:
     return set(imports(tree, only_at_import=only_at_import))
 
 
+def roots_of(path: Path, *, only_at_import: bool = False) -> set[str]:
+    return {name.split(".")[0] for name in imports_of(path, only_at_import=only_at_import)}
+
+
 def named(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in FILES if room_of(path) != "workloads"], ids=named
-)
-def test_imports_go_downwards(path: Path) -> None:
-    room = room_of(path)
-    if room == "__init__":
-        assert imports_of(path) == set(), "importing bench does nothing"
-        return
-    assert room in MAY_IMPORT, f"{room} is no room of the house"
-    for name in imports_of(path):
-        parts = name.split(".")
-        if parts[0] != "bench" or name in ("bench", "bench.__version__"):
+def test_imports_go_downwards() -> None:
+    wrong = []
+    for path in FILES:
+        room = room_of(path)
+        if room == "workloads":
             continue
-        assert parts[1] == room or parts[1] in MAY_IMPORT[room], f"{room} must not import {name}"
+        if room == "__init__":
+            assert imports_of(path) == set(), "importing bench does nothing"
+            continue
+        assert room in MAY_IMPORT, f"{room} is no room of the house"
+        for name in imports_of(path):
+            parts = name.split(".")
+            is_own = parts[0] == "bench" and name not in ("bench", "bench.__version__")
+            if is_own and parts[1] not in (room, *MAY_IMPORT[room]):
+                wrong.append(f"{named(path)} must not import {name}")
+    assert wrong == []
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in FILES if room_of(path) == "workloads"], ids=named
-)
-def test_workloads_see_only_the_authors_interface(path: Path) -> None:
-    for name in imports_of(path):
-        if name.split(".")[0] == "bench":
-            assert name.startswith(("bench.workload", "bench.core.")), name
-    at_import = {name.split(".")[0] for name in imports_of(path, only_at_import=True)}
-    if not path.stem.startswith("_"):
-        assert not at_import & HEAVY, "a public workload imports its libraries inside its methods"
+def test_workloads_see_only_the_authors_interface() -> None:
+    for path in FILES:
+        if room_of(path) != "workloads":
+            continue
+        for name in imports_of(path):
+            if name.split(".")[0] == "bench":
+                assert name.startswith(("bench.workload", "bench.core.")), (named(path), name)
+        heavy = roots_of(path, only_at_import=True) & HEAVY
+        assert not heavy or path.stem.startswith("_"), (
+            f"{named(path)}: a public workload imports {heavy} inside its methods"
+        )
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in FILES if room_of(path) in NEVER_TORCH], ids=named
-)
-def test_rooms_of_rows_never_import_torch_even_lazily(path: Path) -> None:
-    roots = {name.split(".")[0] for name in imports_of(path)}
-    forbidden = {"torch", "monai", "transformers"} - ({"torch"} if path == ASKS_TORCH else set())
-    assert not roots & forbidden
+def test_rooms_of_rows_never_import_torch_even_lazily() -> None:
+    for path in FILES:
+        if room_of(path) in NEVER_TORCH and path != ASKS_TORCH:
+            assert not roots_of(path) & {"torch", "monai", "transformers"}, named(path)
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if room_of(path) == "cli"], ids=named)
-def test_verbs_bring_heavy_libraries_in_when_they_run(path: Path) -> None:
-    roots = {name.split(".")[0] for name in imports_of(path, only_at_import=True)}
-    assert not roots & HEAVY
+def test_verbs_bring_heavy_libraries_in_when_they_run() -> None:
+    for path in FILES:
+        if room_of(path) == "cli":
+            assert not roots_of(path, only_at_import=True) & HEAVY, named(path)
+
+
+def module_of(path: Path) -> str:
+    """`bench/run/plan.py` is bench.run.plan, `bench/run/__init__.py` bench.run."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    paths = {module_of(path): path for path in FILES}
+    graph = {
+        module: {
+            name if name in paths else name.rpartition(".")[0]
+            for name in imports_of(path, only_at_import=True)
+        }
+        & paths.keys()
+        for module, path in paths.items()
+    }
+    # What imports nothing that is left, or is imported by nothing that is left, is in no circle.
+    while free := [
+        module
+        for module in graph
+        if not graph[module] or not any(module in names for names in graph.values())
+    ]:
+        graph = {module: names - set(free) for module, names in graph.items() if module not in free}
+    circles = [f"{module} imports {', '.join(sorted(names))}" for module, names in graph.items()]
+    assert circles == []
 
 
 def test_only_the_clock_and_known_places_read_the_time() -> None:

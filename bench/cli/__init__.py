@@ -25,11 +25,12 @@ from bench.cli import (
     report,
     run,
 )
-from bench.cli.options import Verb
+from bench.cli.options import Verb, Verbs
 from bench.core.errors import BenchError, ExitCode
 
 app = typer.Typer(
     name="bench",
+    cls=Verbs,
     help="Benchmark real training and inference on whatever accelerator is present.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -54,24 +55,28 @@ def _common(
     pass
 
 
-_VERBS: dict[str, Callable[..., None]] = {
-    "run": run.run,
-    "list": listing.list_,
-    "devices": devices.devices,
-    "doctor": doctor.doctor,
-    "ab": ab.ab,
-    "calibrate": ab.calibrate,
-    "claims": claims.claims,
-    "compare": compare.compare,
-    "gap": gap.gap,
-    "measure-link": measure_link.measure_link,
-    "project": project.project,
-    "report": report.report,
-    "export": export.export,
+_VERBS: dict[str, dict[str, Callable[..., None]]] = {
+    "Measure": {
+        "run": run.run,
+        "ab": ab.ab,
+        "calibrate": ab.calibrate,
+        "measure-link": measure_link.measure_link,
+    },
+    "Look": {"list": listing.list_, "devices": devices.devices, "doctor": doctor.doctor},
+    "Judge": {
+        "compare": compare.compare,
+        "gap": gap.gap,
+        "report": report.report,
+        "export": export.export,
+    },
+    "Study": {"project": project.project, "claims": claims.claims},
 }
-for _name, _verb in _VERBS.items():
-    app.command(_name, cls=Verb)(_verb)
-app.add_typer(data.app, name="data", help="Make data sets to try --data with.")
+for _group, _verbs in _VERBS.items():
+    for _name, _verb in _verbs.items():
+        app.command(_name, cls=Verb, rich_help_panel=_group)(_verb)
+app.add_typer(
+    data.app, name="data", help="Make data sets to try --data with.", rich_help_panel="Look"
+)
 
 
 _ARM_FLAGS = ("--workload", "-w")

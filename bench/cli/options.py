@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 FORMATS = ("table", "markdown", "json")
 
@@ -25,6 +25,24 @@ def chosen_format(output_format: str, *, as_json: bool) -> str:
     if output_format not in FORMATS:
         raise one_of("--format", output_format, list(FORMATS))
     return "json" if as_json else output_format
+
+
+def _write_groups(formatter: Any, groups: dict[str, list[tuple[str, str]]]) -> None:
+    for title, records in groups.items():
+        with formatter.section(title):
+            formatter.write_dl(records)
+
+
+class Verbs(TyperGroup):
+    """The verbs, listed in help by what they are for."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the verbs, each under the title of its group."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for name, command in self.commands.items():
+            title = getattr(command, "rich_help_panel", None) or "Commands"
+            groups.setdefault(title, []).append((name, command.get_short_help_str(limit=120)))
+        _write_groups(formatter, groups)
 
 
 class Verb(TyperCommand):
@@ -48,9 +66,7 @@ class Verb(TyperCommand):
             if record is not None:
                 title = getattr(parameter, "rich_help_panel", None) or title
                 groups.setdefault(title, []).append(record)
-        for title, records in groups.items():
-            with formatter.section(title):
-                formatter.write_dl(records)
+        _write_groups(formatter, groups)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Name the rule of the environment's variables."""

@@ -10,6 +10,24 @@ from bench.cli import main
 WORKLOADS = Path(__file__).resolve().parents[1] / "workload_files"
 
 
+def test_help_shows_the_verbs_in_four_groups(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--help"]) == 0
+    groups: dict[str, list[str]] = {}
+    for line in capsys.readouterr().out.splitlines():
+        if line and not line.startswith(" "):
+            verbs = groups.setdefault(line.rstrip(":"), [])
+        elif line.startswith("  ") and line[2] not in " -":
+            verbs.append(line.split()[0])
+    assert {name: groups[name] for name in ("Measure", "Look", "Judge", "Study")} == {
+        "Measure": ["run", "ab", "calibrate", "measure-link"],
+        "Look": ["list", "devices", "doctor", "data"],
+        "Judge": ["compare", "gap", "report", "export"],
+        "Study": ["project", "claims"],
+    }
+
+
 def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, object]]:
     assert main(["list", *arguments, "--json"]) == 0
     entries = json.loads(capsys.readouterr().out)

@@ -12,7 +12,7 @@ import math
 import re
 from datetime import datetime
 
-from bench.results.schema import Column, Row, Value
+from bench.results.schema import Column, Value
 
 MAX_CELL_CHARACTERS = 32_767
 """Longest cell that Excel keeps: https://support.microsoft.com/office/1672b34d-7043-467e-8e27-269d656771c3"""
@@ -105,11 +105,6 @@ def format_record(cells: list[str]) -> bytes:
         for cell in cells
     )
     return (",".join(quoted) + "\n").encode()
-
-
-def format_row(row: Row, columns: tuple[Column, ...]) -> bytes:
-    """One trial as a line of the file."""
-    return format_record([format_cell(row.get(column.name), column) for column in columns])
 
 
 def complete_length(data: bytes) -> int:

@@ -28,9 +28,6 @@ from bench.results.schema import (
 )
 from bench.results.sidecar import Json, Sidecar, read_sidecar, write_sidecar, write_whole
 
-Finished = tuple[str, str, int]
-"""config_hash, device, trial."""
-
 _LOG = logging.getLogger(__name__)
 
 

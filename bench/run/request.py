@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.core.nouns import Config, Layout
+from bench.core.nouns import Config
 from bench.run.flags import (
     DURATION,
     INTEGER,
@@ -198,42 +198,3 @@ def command_words(request: RunRequest) -> list[str]:
         for text in one.kind.write(getattr(request, name)):
             line += [one.names[0], text]
     return line
-
-
-def request_for(config: Config) -> RunRequest:
-    """Return the request that makes exactly this configuration."""
-    params = {key: (str(value),) for key, value in config.params.items() if key != "batch"}
-    batch = config.params.get("batch")
-    return RunRequest(
-        **{name: getattr(config, name) for name in TO_TRIAL},
-        **_layout_flags(config.layout),
-        workloads=(f"{config.source}:{config.phase}" if config.source else config.name,),
-        sizes=(config.size,) if config.size else (),
-        batches=() if batch is None else (int(batch),),
-        dtypes=(config.dtype,),
-        settings=params,
-        data=None if config.data == "generated" else config.data,
-        device=config.device,
-        chip_limit=config.chip_limit or None,
-    )
-
-
-def _layout_flags(layout: Layout) -> dict[str, Any]:
-    if layout.is_single:
-        return {"grad_accum": layout.grad_accum}
-    usual = Layout()
-    return {
-        "parallel": (str(layout.strategy),),
-        "mode": layout.mode,
-        "dp": layout.data,
-        "tp": layout.tensor,
-        "pp": layout.pipeline,
-        "links": (layout.link,) if layout.link else (),
-        "bucket_mb": None
-        if layout.bucket_bytes == usual.bucket_bytes
-        else layout.bucket_bytes / MIB,
-        "grad_accum": layout.grad_accum,
-        "schedule": layout.schedule,
-        "mitigate": (layout.mitigate,) if layout.mitigate else (),
-        "contention": layout.contention if layout.link else usual.contention,
-    }

@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from bench.results.csvio import format_record, format_row
+from bench.results.csvio import format_cell, format_record
 from bench.results.schema import COLUMNS, NAMES, SCHEMA_VERSION, Row
 from bench.results.store import Store
 
@@ -29,7 +29,10 @@ def stored_row(**cells: object) -> Row:
 
 
 def file_bytes(rows: list[Row]) -> bytes:
-    return format_record(list(NAMES)) + b"".join(format_row(row, COLUMNS) for row in rows)
+    return format_record(list(NAMES)) + b"".join(
+        format_record([format_cell(row.get(column.name), column) for column in COLUMNS])
+        for row in rows
+    )
 
 
 def write_file(path: Path, rows: list[Row]) -> Path:

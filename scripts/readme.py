@@ -1,45 +1,43 @@
-"""Write the generated parts of the README from committed rows: `python -m scripts.readme`.
+"""Write the generated parts of the README and of docs/: `python -m scripts.readme`.
 
-The tables come from `results/reference`, the example workload stays where it is; a test holds the
-README to what this prints.
+They come from committed rows. Each stands between `<!-- generated: NAME -->` and `<!-- end -->`; a
+test holds the documents to what this prints. Screens are those of the commands, at 100 columns.
 """
 
+import io
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
-ROWS = ROOT / "results" / "reference" / "cpu-2core.csv"
+REFERENCE = ROOT / "results" / "reference"
+GAP_COLUMNS = ("train/infer", "per", "time", "FLOPs", "memory")
 
 
 def run_block() -> str:
-    """The table that a run ends with, from the reference rows."""
-    import io
-
+    """What `bench run` ends with, from the reference rows of a CPU."""
     from rich.console import Console
 
     from bench.report.tables.run_table import reason_lines, run_grid
     from bench.report.tables.screen import print_tables
     from bench.results.reader import read_rows
 
-    rows = read_rows(ROWS)
-    console = Console(file=io.StringIO(), width=100, highlight=False)
+    rows = read_rows(REFERENCE / "cpu-2core.csv")
+    stream = io.StringIO()
+    console = Console(file=stream, width=100, highlight=False)
     print_tables(console, [run_grid(rows)], lines=reason_lines(rows))
-    output = console.file.getvalue()  # type: ignore[attr-defined]
-    return "```\n" + "\n".join(line.rstrip() for line in output.strip("\n").splitlines()) + "\n```"
+    return _fenced(stream.getvalue())
 
 
 def gap_block() -> str:
-    """What `bench gap` says of the reference rows, as Markdown."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", "gap", str(ROWS.relative_to(ROOT)), "--format", "markdown"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout.strip()
+    """The first table of `bench gap`, cut to five columns."""
+    printed = _bench("gap", "results/reference/cpu-2core.csv", "--format", "markdown")
+    lines = [line for line in printed.splitlines() if line.startswith("|")]
+    table = [_cells(line) for line in lines[: lines.index(lines[1]) + 1] + _body(lines)]
+    keep = [table[0].index(name) for name in GAP_COLUMNS]
+    return "\n".join("| " + " | ".join(row[index] for index in keep) + " |" for row in table)
 
 
 def claims_block() -> str:
@@ -47,25 +45,62 @@ def claims_block() -> str:
     from bench.analysis.claims_facts import make_facts, reference_rows, seeds_folder
     from bench.analysis.claims_file import find_claims, read_ledger
     from bench.analysis.claims_verdict import judge
-    from bench.report.tables.claims_table import claims_grid
+    from bench.report.tables.claims_table import claims_grid, plain_sentence
     from bench.report.tables.grid import markdown_table
 
     facts = make_facts(reference_rows(note=sys.stderr.write))
     chosen = [claim for claim in find_claims(read_ledger(seeds_folder()), []) if claim.number]
-    grid = claims_grid([judge(claim, facts) for claim in chosen])
+    verdicts = [judge(claim, facts) for claim in chosen]
+    grid = claims_grid(verdicts, reason=plain_sentence, reason_head="in plain words")
     return markdown_table(grid.without(["claim", "where"])).strip()
 
 
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def _body(lines: list[str]) -> list[str]:
+    width = len(_cells(lines[0]))
+    body = []
+    for line in lines[2:]:
+        if len(_cells(line)) != width or _cells(line)[0] == "phase":
+            break
+        body.append(line)
+    return body
+
+
+def _fenced(output: str) -> str:
+    return "```\n" + "\n".join(line.rstrip() for line in output.strip("\n").splitlines()) + "\n```"
+
+
+def _bench(*arguments: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
+BLOCKS: Mapping[str, Callable[[], str]] = {
+    "run": run_block,
+    "gap": gap_block,
+    "claims": claims_block,
+}
+DOCUMENTS = ("README.md", "docs/claims.md")
+
+
 def with_blocks(text: str) -> str:
-    """Return the README with its generated parts made anew."""
-    blocks = {"run": run_block(), "gap": gap_block(), "claims": claims_block()}
-    for name, block in blocks.items():
-        begin, end = f"<!-- generated: {name} -->\n", "<!-- end -->"
-        head, _, rest = text.partition(begin)
-        _, _, tail = rest.partition(end)
-        text = f"{head}{begin}\n{block}\n\n{end}{tail}"
-    return text
+    """Return a document with its generated parts made anew."""
+
+    def made(match: re.Match[str]) -> str:
+        return f"<!-- generated: {match[1]} -->\n\n{BLOCKS[match[1]]()}\n\n<!-- end -->"
+
+    return re.sub(r"<!-- generated: (\w+) -->\n.*?<!-- end -->", made, text, flags=re.DOTALL)
 
 
 if __name__ == "__main__":
-    README.write_text(with_blocks(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for name in DOCUMENTS:
+        path = ROOT / name
+        path.write_text(with_blocks(path.read_text(encoding="utf-8")), encoding="utf-8")

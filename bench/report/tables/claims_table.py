@@ -7,9 +7,9 @@ stands beside it, so that what is projected, modelled or emulated is never taken
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from bench.analysis.claims import WORDS, Case, Verdict
+from bench.analysis.claims import WORDS, Case, Verdict, exactly
 from bench.analysis.claims_condition import number_words
 from bench.analysis.claims_verdict import span_words
 from bench.report.tables.cells import AnyCell, count, verdict
@@ -20,7 +20,13 @@ _MOST_CHARACTERS = 62
 _MOST_BASES = 17
 
 
-def claims_grid(verdicts: Sequence[Verdict], *, title: str = "") -> Grid:
+def claims_grid(
+    verdicts: Sequence[Verdict],
+    *,
+    title: str = "",
+    reason: Callable[[Verdict], str] = lambda one: one.reason,
+    reason_head: str = "when, or why",
+) -> Grid:
     """One line a claim: number, place, what is claimed, verdict, when or why, what it rests on."""
     rows = [
         (
@@ -29,12 +35,12 @@ def claims_grid(verdicts: Sequence[Verdict], *, title: str = "") -> Grid:
             one.claim.where,
             one.claim.text,
             verdict(one.word),
-            one.reason,
+            reason(one),
             one.rests_on,
         )
         for one in verdicts
     ]
-    heads = ("no.", "claim", "where", "what is claimed", "verdict", "when, or why", "rests on")
+    heads = ("no.", "claim", "where", "what is claimed", "verdict", reason_head, "rests on")
     return Grid(title=title, heads=heads, rows=rows, notes=(summary(verdicts),))
 
 
@@ -129,3 +135,38 @@ def why_lines(found: Verdict, *, command: str | None) -> tuple[list[str], list[s
     tail += [f"not tested: {claim.untested}"] if claim.untested else []
     tail += [f"to test it: {command}"] if command else []
     return head, tail
+
+
+def plain_sentence(one: Verdict) -> str:
+    """Return a verdict as one sentence for a reader who knows the article and not this program."""
+    counted = [case for case in one.cases if case.counts]
+    holds = Counter(case.holds for case in counted)
+    unclear = f", {holds[None]} too close to tell" if holds[None] else ""
+    figures = _figures(counted)
+    if one.word == "OUT OF SCOPE":
+        return "Nothing here can be run or computed."
+    if one.word == "UNDECIDED":
+        return f"Open: {one.reason}."
+    if one.word == "HOLDS":
+        return f"True in {_of_all(len(counted))}{unclear}{figures}."
+    if one.word == "REFUTED":
+        return f"Not true in {_of_all(holds[False], of=len(counted))}{unclear}{figures}."
+    return (
+        f"True in {holds[True]} of {len(counted)} cases, not in {holds[False]}{unclear}{figures}."
+    )
+
+
+def _of_all(number: int, *, of: int | None = None) -> str:
+    if of is not None and number < of:
+        return f"{number} of {of} cases"
+    return {1: "the one case there is", 2: "both cases"}.get(number, f"all {number} cases")
+
+
+def _figures(cases: Sequence[Case]) -> str:
+    """Lowest and highest figure, where all cases are in one unit."""
+    spans = [(case.value, case.unit) for case in cases if case.value is not None]
+    if len(spans) < max(2, len(cases)) or len({unit for _, unit in spans}) > 1:
+        return ""
+    values = sorted((span for span, _ in spans), key=lambda span: span.mid)
+    low, high = (span_words(exactly(mid), spans[0][1]) for mid in (values[0].mid, values[-1].mid))
+    return f"; figures from {low} to {high}" if low != high else f"; the figure is {low}"

@@ -98,11 +98,11 @@ def _strict_code(verdicts: Sequence[Verdict]) -> int:
 def _measured(chosen: Sequence[Claim], *, budget: str, out: Path) -> list[Path]:
     """Run the recipes that bear on the claims, each with its share of the budget."""
     import shlex
-    import subprocess
-    import sys
 
     from bench.cli.output import print_note
+    from bench.core.errors import MeasurementError
     from bench.core.units import parse_duration_s
+    from bench.run.nested import run_bench
 
     recipes = _recipes(chosen)
     budget_s = parse_duration_s(budget, what="--budget")
@@ -114,13 +114,10 @@ def _measured(chosen: Sequence[Claim], *, budget: str, out: Path) -> list[Path]:
     for recipe in recipes:
         line = _line(recipe, share_s=budget_s / len(recipes))
         print_note(line)
-        words = [sys.executable, "-m", *shlex.split(line), "--quiet", "--out", str(out)]
-        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
-        lines = done.stdout.strip().splitlines()
-        if lines and Path(lines[-1]).is_file():
-            paths.append(Path(lines[-1]))
+        try:
+            paths.append(run_bench(shlex.split(line)[2:], out=out))
             print_note(f"{recipe.name}: {_usable(paths[-1])}")
-        else:
+        except MeasurementError:  # the run has said why
             print_note(f"not measured here: {recipe.command}")
     return paths
 

@@ -80,21 +80,18 @@ def gap(
 def _measured(missing: Sequence[Missing], *, out: Path) -> list[Path]:
     """Run the commands that the missing halves name; returns their result files."""
     import shlex
-    import subprocess
-    import sys
 
     from bench.cli.output import print_note
     from bench.core.errors import MeasurementError
+    from bench.run.nested import run_bench
 
     paths = []
     for line in dict.fromkeys(command(one) for one in missing if not one.why_never):
         print_note(line)
-        words = [sys.executable, "-m", *shlex.split(line), "--quiet", "--out", str(out)]
-        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
-        path = done.stdout.strip()
-        if not path:
-            raise MeasurementError(f"the missing half could not be measured: {line}")
-        paths.append(Path(path))
+        try:
+            paths.append(run_bench(shlex.split(line)[2:], out=out))
+        except MeasurementError:  # the run has said why
+            raise MeasurementError(f"the missing half could not be measured: {line}") from None
     return paths
 
 

@@ -44,7 +44,7 @@ def same_modules() -> dict[str, str]:
 
 def last_line_of(done: subprocess.CompletedProcess[str]) -> str:
     """Return the last line that a process wrote to its standard error."""
-    return (done.stderr.strip().splitlines() or ["it printed nothing"])[-1][:300]
+    return ((done.stderr or "").strip().splitlines() or ["it printed nothing"])[-1][:300]
 
 
 def ask(

@@ -10,18 +10,19 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from bench.core.errors import ExitCode, MeasurementError, UsageError
+from bench.core.errors import MeasurementError, UsageError
 from bench.results.reader import read_rows
 from bench.results.schema import USABLE, Row
 from bench.results.sidecar import Sidecar, read_sidecar
 from bench.results.store import Store
+from bench.run.nested import run_bench
 from bench.run.runner import utc_now
 
 RESERVED_FLAGS = (
@@ -103,19 +104,14 @@ def _run_once(arm: ArmRuns, *, profile: str, seed: int) -> tuple[list[Row], Side
     """Run one trial of every configuration of the arm; a failed one is a row all the same."""
     folder = Path(tempfile.mkdtemp(prefix="bench-arm-"))
     try:
-        command = [arm.python, "-m", "bench", "run", *arm.flags]
+        flags = [*arm.flags, "--profile", profile, "--trials", "1"]
         if not any(flag.partition("=")[0] == "--seed" for flag in arm.flags):
-            command += ["--seed", str(seed)]
-        command += ["--profile", profile, "--trials", "1", "--out", str(folder), "--quiet"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode == ExitCode.INTERRUPTED:
-            raise KeyboardInterrupt
-        files = list(folder.glob("*.csv"))
-        if done.returncode not in (ExitCode.OK, ExitCode.INVALID) or len(files) != 1:
-            last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
-            raise UsageError(f"arm {arm.name}: {last.removeprefix('bench: ')}")
-        sidecar = read_sidecar(files[0])
-        return _last_attempts(read_rows(files[0]), sidecar), sidecar
+            flags += ["--seed", str(seed)]
+        path = run_bench(flags, out=folder, python=arm.python, shows_progress=False)
+        sidecar = read_sidecar(path)
+        return _last_attempts(read_rows(path), sidecar), sidecar
+    except MeasurementError as error:
+        raise UsageError(f"arm {arm.name}: {error}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -127,17 +123,14 @@ def _last_attempts(rows: list[Row], sidecar: Sidecar) -> list[Row]:
         key = str(row["config_hash"])
         if key not in chosen or chosen[key]["status"] not in USABLE:
             chosen[key] = row
-    plan = json.dumps(sidecar.request)
     # Rows come in the random order of the run; the plan's order is that of its workloads.
-    names = [entry["config"] for entry in json.loads(plan)["plan"]["planned"]]
-    places = {
-        (f"{c['workload']}-{c['phase']}", json.dumps(c["params"], sort_keys=True), c["dtype"]): i
-        for i, c in enumerate(names)
-    }
+    plan: Any = sidecar.request["plan"]
+    configs = [one["config"] for one in plan["planned"]]
+    order = [(f"{c['workload']}-{c['phase']}", c["params"], c["dtype"]) for c in configs]
 
     def place(row: Row) -> int:
-        params = json.dumps(json.loads(str(row["params_json"])), sort_keys=True)
-        return places.get((str(row["workload"]), params, str(row["dtype"])), len(places))
+        key = (row["workload"], json.loads(str(row["params_json"])), row["dtype"])
+        return order.index(key) if key in order else len(order)
 
     return sorted(chosen.values(), key=place)
 

@@ -184,9 +184,6 @@ def is_given(request: RunRequest, name: str) -> bool:
 _DEFAULT = RunRequest()
 
 
-# A configuration as a command line ----------------------------------------------------------------
-
-
 def command_words(request: RunRequest) -> list[str]:
     """Return the flags of `bench run` that make this request."""
     line: list[str] = []

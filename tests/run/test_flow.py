@@ -1,0 +1,90 @@
+"""The flow of a run: flags are declared once, and few files carry a run from flags to its row."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from bench.cli import app
+from bench.run.request import FLAGS, RunRequest, command_words, read_flags
+
+CARRIES = """
+import os, sys, threading
+NOUNS = {"RunRequest", "Plan", "Planned", "Config", "Layout", "TrialRequest", "Outcome"}
+NOUNS |= {"Measured", "Findings", "TrialResult"}
+FOLDER, FOUND, seen = os.sep + "bench" + os.sep, os.environ["FOUND"], set()
+
+def is_noun(value):
+    is_row = isinstance(value, dict) and bool({"config_hash", "step_median_ms"} & value.keys())
+    return is_row or type(value).__name__ in NOUNS
+
+def is_in_an_import(frame):
+    while frame := frame.f_back:
+        if frame.f_code.co_name == "<module>" and frame.f_globals["__name__"] != "__main__":
+            return True
+    return False
+
+def note(frame, event, value):
+    code = frame.f_code
+    if FOLDER not in code.co_filename or code.co_filename in seen or not code.co_flags & 1:
+        return
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    values = [frame.f_locals.get(name) for name in names] if event == "call" else [value]
+    if any(map(is_noun, values)) and not is_in_an_import(frame):
+        seen.add(code.co_filename)
+        with open(FOUND, "a") as file:
+            print("bench" + code.co_filename.rpartition(FOLDER[:-1])[2], file=file)
+
+threading.setprofile(note)
+sys.setprofile(note)
+"""
+"""Notes each file with a function that is given, or returns, what travels: the request, the plan, a
+configuration, the trial's request or result, the row."""
+
+VALUES: dict[str, Any] = {
+    "workload": ["llm-train,imaging", "./mine.py:infer"],
+    "size": "tiny,small",
+    "batch": "1,2",
+    "set": ["filters=8x16,16x32", "depth=3"],
+    "link": ["h100-nvlink,bw=25GB/s,latency=5us", "a*8/b*4"],
+    "budget": "90s",
+    "timeout": "1.5m",
+    "devices": "1,8",
+}
+
+
+def given_to_run(*arguments: str) -> dict[str, Any]:
+    command = typer.main.get_command(app).commands["run"]  # type: ignore[attr-defined]
+    context = command.make_context("run", list(arguments))
+    return dict(context.params)
+
+
+def test_every_flag_is_printed_as_it_is_read() -> None:
+    typed = {str: "text", int: 7, float: 0.5, bool: True}
+    given = {
+        flag.parameter: VALUES.get(flag.parameter, typed.get(flag.kind.given, "one,two"))
+        for flag in FLAGS.values()
+    }
+    request = read_flags(given)
+    assert all(getattr(request, name) != getattr(RunRequest(), name) for name in FLAGS)
+    assert read_flags(given_to_run(*command_words(request))) == request
+    assert read_flags(given_to_run()) == RunRequest()
+
+
+def test_few_files_carry_a_run_from_its_flags_to_its_row(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(CARRIES)
+    root = Path(__file__).resolve().parents[2]
+    environment = {
+        **os.environ,
+        "FOUND": str(tmp_path / "found"),
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(root)]),
+    }
+    flags = ["-w", "imaging-train", "--device", "fake", "--profile", "quick", "--quiet"]
+    command = [sys.executable, "-m", "bench", "run", *flags, "--out", str(tmp_path)]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    files = set((tmp_path / "found").read_text().splitlines())
+    assert {"bench/cli/run.py", "bench/measure/trial.py", "bench/results/store.py"} <= files
+    assert len(files) <= 20, sorted(files)

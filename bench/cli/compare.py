@@ -100,10 +100,12 @@ def show(comparison: Comparison, *, output_format: str, is_strict: bool) -> None
     if output_format == "json":
         print_json(comparison_document(comparison, is_strict=is_strict))
         return
-    if output_format in ("markdown", "github"):
-        make = compare_tables.github if output_format == "github" else compare_tables.markdown
-        typer.echo(make(comparison), nl=False)
+    if output_format == "github":
+        typer.echo(compare_tables.github(comparison), nl=False)
         return
-    lines = [compare_tables.summary(comparison), *compare_tables.notes(comparison)]
-    lines += [f"not compared: {line}" for line in compare_tables.unmatched_lines(comparison)]
-    print_grids(compare_tables.grids(comparison), lines=lines)
+    is_markdown = output_format == "markdown"
+    print_grids(
+        compare_tables.grids(comparison, limit=None if is_markdown else compare_tables.MAX_SHOWN),
+        lines=compare_tables.lines(comparison),
+        is_markdown=is_markdown,
+    )

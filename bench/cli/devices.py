@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from bench.devices.backends import Import
     from bench.devices.wiring import Wire
+    from bench.report.tables.grid import Grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ def devices(
     ] = True,
 ) -> None:
     """Show every device, what works on it and how devices are joined."""
-    from bench.cli.output import print_json, result_console
+    from bench.cli.output import print_grids, print_json, result_console
     from bench.devices.backends import load_packages
     from bench.devices.detect import survey
     from bench.devices.wiring import wires
@@ -59,9 +60,8 @@ def devices(
         }
         print_json(document)
         return
-    console = result_console()
-    _print_table(entries, console=console)
-    _print_facts(links, packages=packages, problems=problems, console=console)
+    print_grids([_grid(entries)])
+    _print_facts(links, packages=packages, problems=problems, console=result_console())
 
 
 def _entry(device: Device, *, with_probe: bool, problems: list[str]) -> _Entry:
@@ -110,27 +110,24 @@ def _as_document(entry: _Entry) -> dict[str, Any]:
     return document | {"driver": entry.driver, "dtypes": entry.dtypes, "chips": entry.chips}
 
 
-def _print_table(entries: list[_Entry], *, console: Console) -> None:
-    from rich.table import Table
-    from rich.text import Text
+def _grid(entries: list[_Entry]) -> Grid:
+    from bench.report.tables.grid import Grid
 
     heads = ("device", "name", "vendor", "stack", "memory", "dtypes", "telemetry", "catalogue")
-    table = Table(*heads)
-    for entry in entries:
-        device = entry.device
-        stack = f"{device.stack}, driver {entry.driver}" if entry.driver else device.stack
-        cells = (
-            device.label,
-            device.name,
-            device.vendor or "unknown",
-            stack,
-            _memory_text(device),
+    rows = [
+        (
+            entry.device.label,
+            entry.device.name,
+            entry.device.vendor or "unknown",
+            ", driver ".join(part for part in (entry.device.stack, entry.driver) if part),
+            _memory_text(entry.device),
             _dtypes_text(entry.dtypes),
-            " ".join(device.telemetry) or "none",
+            " ".join(entry.device.telemetry) or "none",
             _catalogue_text(entry.chips),
         )
-        table.add_row(*(Text(cell) for cell in cells))
-    console.print(table)
+        for entry in entries
+    ]
+    return Grid(heads=heads, rows=rows)
 
 
 def _memory_text(device: Device) -> str:

@@ -56,12 +56,11 @@ def print_grids(
     grids: Sequence[Grid], *, lines: Sequence[str] = (), is_markdown: bool = False
 ) -> None:
     """Print tables with their notes, and lines below them, for a terminal or as Markdown."""
-    from bench.report.tables.grid import markdown_list, markdown_table
+    from bench.report.tables.grid import markdown
     from bench.report.tables.screen import print_tables
 
     if is_markdown:
-        parts = [*map(markdown_table, grids), markdown_list(lines)]
-        sys.stdout.write("\n\n".join(part for part in parts if part) + "\n")
+        sys.stdout.write(markdown(grids, lines=lines) + "\n")
     else:
         print_tables(result_console(), grids, lines=lines)
 

@@ -177,17 +177,13 @@ def test_samples_too_large_to_open_are_named(
     assert MAX_SAMPLES_BYTES > 2**20
 
 
-def test_damaged_samples_are_left_out_with_a_note(tmp_path: Path) -> None:
-    path = write_run(tmp_path / "a.csv", configuration("llm-train", CARD))
-    samples_path(path).write_bytes(gzip.compress(json.dumps({"no": "keys"}).encode()))
-    samples, notes = gather_evidence([("a", path)]).samples()
-    assert samples == [] and "samples are left out" in notes[0]
-
-
-def test_a_damaged_environment_is_left_out_with_a_note(tmp_path: Path) -> None:
+def test_damaged_sidecars_are_left_out_with_a_note(tmp_path: Path) -> None:
     path = write_run(tmp_path / "a.csv", configuration("llm-train", CARD))
     path.with_name("a.env.json").write_text("{")
+    samples_path(path).write_bytes(gzip.compress(json.dumps({"no": "keys"}).encode()))
     told: list[str] = []
     evidence = gather_evidence([("a", path)], note=told.append)
     assert evidence.sources[0].sidecar is None
     assert "environment is left out" in told[0] and evidence.notes == tuple(told)
+    samples, notes = evidence.samples()
+    assert samples == [] and "samples are left out" in notes[0]

@@ -131,15 +131,12 @@ def comparison(evidence: Evidence, *, options: Options) -> Section | None:
         return None
     files = list(zip(evidence.labels, evidence.frames, strict=True))
     found = compare(files, metric=METRICS["time"], options=options)
-    summary = f"{found.labels[0]} is the baseline: {compare_tables.summary(found)}."
+    first, *others = compare_tables.lines(found)
     plots = compare_plots(found)
+    summary = f"{found.labels[0]} is the baseline: {first}."
     parts: list[Part] = [Prose(lines=(summary,)), *([plots] if plots else [])]
     parts += compare_tables.grids(found)
-    for title, lines in (
-        ("Beside the ratios:", compare_tables.notes(found)),
-        ("Not compared:", compare_tables.unmatched_lines(found, limit=MAX_LINES)),
-    ):
-        parts += [Prose(lines=(title, *lines), is_list=True)] if lines else []
+    parts += [Prose(lines=tuple(others), is_list=True)] if others else []
     return Section(name="comparison", title="Compared with the first file", parts=tuple(parts))
 
 

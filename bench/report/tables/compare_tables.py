@@ -25,7 +25,7 @@ from bench.report.tables.cells import (
     text_of,
     verdict,
 )
-from bench.report.tables.grid import Grid, markdown_cell, markdown_list, markdown_table
+from bench.report.tables.grid import Grid, markdown, markdown_cell
 
 MAX_SHOWN = 200
 """Rows of a terminal or GitHub table; further ones are counted, and are in --json."""
@@ -213,7 +213,7 @@ def _between(mean: Mean) -> str:
     return f"{mean.phase} {mean.device_a} -> {mean.device_b} ".lstrip()
 
 
-def unmatched_lines(comparison: Comparison, *, limit: int = MAX_SHOWN) -> list[str]:
+def _unmatched(comparison: Comparison, *, limit: int = MAX_SHOWN) -> list[str]:
     """Groups without a counterpart: one line for each reason."""
     found: dict[tuple[str, str], list[str]] = {}
     for one in comparison.unmatched:
@@ -225,30 +225,21 @@ def unmatched_lines(comparison: Comparison, *, limit: int = MAX_SHOWN) -> list[s
     return lines[:limit] + [f"and {len(lines) - limit} more" for _ in [0] if len(lines) > limit]
 
 
-def markdown(comparison: Comparison, *, limit: int | None = None) -> str:
-    """Everything as Markdown."""
-    parts = [
-        f"**{summary(comparison)}**",
-        *(markdown_table(g) for g in grids(comparison, limit=limit)),
-    ]
-    for title, lines in (
-        ("Beside the ratios", notes(comparison)),
-        ("Not compared", unmatched_lines(comparison)),
-    ):
-        if lines:
-            parts.append(f"{title}:\n\n{markdown_list(lines)}")
-    return "\n\n".join(parts) + "\n"
+def lines(comparison: Comparison) -> list[str]:
+    """Everything that is said below the tables."""
+    lost = [f"not compared: {line}" for line in _unmatched(comparison)]
+    return [summary(comparison), *notes(comparison), *lost]
 
 
 def github(comparison: Comparison) -> str:
     """A job summary: verdict first, what needs attention open, everything else folded away."""
     urgent = [row for row in comparison.rows if row.verdict in ("REGRESSION", "INCONCLUSIVE")]
-    lines = [f"## bench compare ({comparison.metric.name}): {summary(comparison)}", ""]
+    told = [f"## bench compare ({comparison.metric.name}): {summary(comparison)}", ""]
     for row in _sorted(urgent)[: MAX_SHOWN // 10]:
         title = text_of(_title(row, fields=("size", "dtype")))
-        told = f"{row.verdict}: {title} {text_of(_ratio(row))} {_note(row)}"
-        lines.append(markdown_cell(told.rstrip()) + "  ")
-    details = markdown(comparison, limit=MAX_SHOWN)
+        line = f"{row.verdict}: {title} {text_of(_ratio(row))} {_note(row)}"
+        told.append(markdown_cell(line.rstrip()) + "  ")
+    details = markdown(grids(comparison), lines=lines(comparison))
     return "\n".join(
-        [*lines, "<details><summary>All rows</summary>", "", details.rstrip(), "", "</details>", ""]
+        [*told, "<details><summary>All rows</summary>", "", details, "", "</details>", ""]
     )

@@ -70,6 +70,12 @@ def markdown_list(lines: Sequence[str]) -> str:
     return "\n".join(f"- {markdown_cell(line)}" for line in lines)
 
 
+def markdown(grids: Sequence[Grid], *, lines: Sequence[str] = ()) -> str:
+    """Tables, and lines below them."""
+    parts = [*map(markdown_table, grids), markdown_list(lines)]
+    return "\n\n".join(part for part in parts if part)
+
+
 def markdown_table(grid: Grid) -> str:
     """Table as GitHub's Markdown understands it, notes below."""
     grid = grid.filled()

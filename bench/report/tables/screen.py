@@ -30,6 +30,9 @@ STYLES = {
     "REFUTED": "bold red",
     "UNDECIDED": "magenta",
     "OUT OF SCOPE": "dim",
+    "error": "bold red",
+    "warning": "yellow",
+    "note": "dim",
 }
 _GAP = 2
 _PREPOSITIONS = ("over", "with")

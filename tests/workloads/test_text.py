@@ -1,4 +1,5 @@
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -93,48 +94,36 @@ def test_any_byte_is_a_token(tmp_path: Path) -> None:
     assert bytes(window.tolist()).decode("utf-8") == "Ünïcødé – ≈ 3 µs"
 
 
-def test_a_good_file_passes(tmp_path: Path) -> None:
-    path = tmp_path / "good.txt"
-    path.write_text("a" * 100)
-    _text.check_file(path, fewest_bytes=100)
+def refuse(*_: object, **__: object) -> None:
+    raise PermissionError(13, "Permission denied")
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "problem"),
+    ("make", "problem"),
     [
-        ("empty.txt", b"", "is empty"),
-        ("short.txt", b"a" * 99, "has 99 bytes"),
-        ("binary.txt", b"a\0b" * 100, "NUL bytes"),
-        ("missing.txt", None, "does not exist"),
+        (lambda path: path.write_text("a" * 100), None),
+        (lambda path: path.write_bytes(b""), "is empty"),
+        (lambda path: path.write_text("a" * 99), "has 99 bytes"),
+        (lambda path: path.write_bytes(b"a\0b" * 100), "NUL bytes"),
+        (lambda path: None, "does not exist"),
+        (lambda path: path.mkdir(), "is a folder"),
+        (lambda path: path.write_text("a" * 100), "Permission denied"),
     ],
 )
-def test_unusable_file_is_named(
-    tmp_path: Path, name: str, content: bytes | None, problem: str
+def test_a_good_file_passes_and_an_unusable_one_is_named(
+    tmp_path: Path,
+    make: Callable[[Path], object],
+    problem: str | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    path = tmp_path / name
-    if content is not None:
-        path.write_bytes(content)
+    path = tmp_path / "text.txt"
+    make(path)
+    if problem == "Permission denied":
+        monkeypatch.setattr(Path, "open", refuse)
+    if problem is None:
+        _text.check_file(path, fewest_bytes=100)
+        return
     with pytest.raises(DataError, match=problem) as caught:
         _text.check_file(path, fewest_bytes=100)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is a folder"):
-        _text.check_file(tmp_path, fewest_bytes=100)
-
-
-def test_a_file_that_cannot_be_opened_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "locked.txt"
-    path.write_text("a" * 100)
-
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(DataError, match="Permission denied") as caught:
-        _text.check_file(path, fewest_bytes=100)
-    assert str(path) in str(caught.value)

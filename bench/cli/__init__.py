@@ -19,12 +19,12 @@ from bench.cli import (
     doctor,
     export,
     gap,
-    listing,
     measure_link,
     project,
     report,
     run,
 )
+from bench.cli.listing.verb import list_
 from bench.cli.options import Verb, Verbs
 from bench.core.errors import BenchError, ExitCode
 
@@ -62,7 +62,7 @@ _VERBS: dict[str, dict[str, Callable[..., None]]] = {
         "calibrate": ab.calibrate,
         "measure-link": measure_link.measure_link,
     },
-    "Look": {"list": listing.list_, "devices": devices.devices, "doctor": doctor.doctor},
+    "Look": {"list": list_, "devices": devices.devices, "doctor": doctor.doctor},
     "Judge": {
         "compare": compare.compare,
         "gap": gap.gap,

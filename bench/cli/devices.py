@@ -10,16 +10,14 @@ import platform
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 
+from bench.cli.options import AsJson
 from bench.core.nouns import Capability, Device
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from bench.devices.backends import Import
     from bench.devices.wiring import Wire
-    from bench.report.tables.grid import Grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,16 +32,17 @@ class _Entry:
 
 
 def devices(
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
+    as_json: AsJson = False,
     probe: Annotated[
-        bool, typer.Option("--probe/--no-probe", help="try each dtype by computing with it")
+        bool, Option("--probe/--no-probe", help="try each dtype by computing with it")
     ] = True,
 ) -> None:
     """Show every device, what works on it and how devices are joined."""
-    from bench.cli.output import print_grids, print_json, result_console
+    from bench.cli.output import print_grids, print_json
     from bench.devices.backends import load_packages
     from bench.devices.detect import survey
     from bench.devices.wiring import wires
+    from bench.report.tables.grid import Grid
 
     here = survey()
     problems = list(here.problems)
@@ -60,8 +59,12 @@ def devices(
         }
         print_json(document)
         return
-    print_grids([_grid(entries)])
-    _print_facts(links, packages=packages, problems=problems, console=result_console())
+    grid = Grid(
+        heads=("device", "name", "vendor", "stack", "memory", "dtypes", "telemetry", "catalogue"),
+        rows=[_cells(entry) for entry in entries],
+        spare=("telemetry",),
+    )
+    print_grids([grid], lines=_lines(links, packages=packages, problems=problems))
 
 
 def _entry(device: Device, *, with_probe: bool, problems: list[str]) -> _Entry:
@@ -110,24 +113,18 @@ def _as_document(entry: _Entry) -> dict[str, Any]:
     return document | {"driver": entry.driver, "dtypes": entry.dtypes, "chips": entry.chips}
 
 
-def _grid(entries: list[_Entry]) -> Grid:
-    from bench.report.tables.grid import Grid
-
-    heads = ("device", "name", "vendor", "stack", "memory", "dtypes", "telemetry", "catalogue")
-    rows = [
-        (
-            entry.device.label,
-            entry.device.name,
-            entry.device.vendor or "unknown",
-            ", driver ".join(part for part in (entry.device.stack, entry.driver) if part),
-            _memory_text(entry.device),
-            _dtypes_text(entry.dtypes),
-            " ".join(entry.device.telemetry) or "none",
-            _catalogue_text(entry.chips),
-        )
-        for entry in entries
-    ]
-    return Grid(heads=heads, rows=rows)
+def _cells(entry: _Entry) -> tuple[str, ...]:
+    device = entry.device
+    return (
+        device.label,
+        device.name,
+        device.vendor or "unknown",
+        f"{device.stack}, driver {entry.driver}" if entry.driver else device.stack,
+        _memory_text(device),
+        _dtypes_text(entry.dtypes),
+        " ".join(device.telemetry) or "none",
+        _catalogue_text(entry.chips),
+    )
 
 
 def _memory_text(device: Device) -> str:
@@ -156,17 +153,9 @@ def _catalogue_text(chips: tuple[str, ...]) -> str:
     return chips[0] if len(chips) == 1 else f"ambiguous: {', '.join(chips)}"
 
 
-def _print_facts(
-    links: list[Wire],
-    *,
-    packages: tuple[Import, ...],
-    problems: list[str],
-    console: Console,
-) -> None:
+def _lines(links: list[Wire], *, packages: tuple[Import, ...], problems: list[str]) -> list[str]:
     """What does not fit in a row: versions, links, packages that matter, problems."""
-    versions = _versions()
-    built_with = " ".join(f"{name} {value}" for name, value in versions.items() if value)
-    lines = [built_with]
+    lines = [" ".join(f"{name} {value}" for name, value in _versions().items() if value)]
     lines += [f"link {link.first} - {link.second}: {link.kind} {link.detail}" for link in links]
     lines += [
         f"{package.module} {package.state}: {package.reason}"
@@ -176,6 +165,4 @@ def _print_facts(
     missing = [package.module for package in packages if package.state == "missing"]
     if missing:
         lines.append(f"vendor packages not installed: {', '.join(missing)}")
-    lines += [f"problem: {problem}" for problem in problems]
-    for line in lines:
-        console.print(line, markup=False)
+    return lines + [f"problem: {problem}" for problem in problems]

@@ -1,13 +1,9 @@
 """`bench doctor`: what on this machine would spoil a measurement, and the command that fixes it."""
 
-from typing import Annotated
-
-import typer
+from bench.cli.options import AsJson
 
 
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-) -> None:
+def doctor(as_json: AsJson = False) -> None:
     """Look for what would spoil a measurement here; changes nothing."""
     from dataclasses import asdict
 

@@ -111,7 +111,7 @@ def _show(measured: MeasuredLink, *, out: Path | None, as_json: bool) -> None:
         for point in measured.points
     ]
     header = ["operation", "message", "median", "IQR", "bus bandwidth"]
-    print(text_table(header, rows, right=header[1:]))
+    print(text_table(header, rows, left=("operation",)))
     print(
         f"{measured.num_ranks} x {measured.device_name}, {measured.backend}: "
         f"{format_si(measured.bytes_per_s, 'B/s')}, {format_duration(measured.latency_s)} a step "

@@ -65,21 +65,32 @@ def print_grids(
         print_tables(result_console(), grids, lines=lines)
 
 
-def text_table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str]
-) -> str:
-    """Align columns with spaces; `right` names those set to the right.
+def print_card(title: str, facts: Mapping[str, str], *, sources: Sequence[str]) -> None:
+    """Print all that is known of one thing, a fact a line, and where it is from."""
+    width = max(map(len, facts))
+    lines = [title, *(f"  {name.ljust(width)}  {text}" for name, text in facts.items())]
+    print("\n".join([*lines, "Sources", *(f"  {source}" for source in sources)]))
 
-    For verbs that must start at once: rich takes longer to import than they take to run.
+
+def text_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[str] = ()
+) -> str:
+    """Align columns with spaces, figures to the right; `left` names those set to the left.
+
+    A head may have several lines. For verbs that must start at once: rich takes longer to import
+    than they take to run.
     """
-    lines = [list(header), *map(list, rows)]
+    heads = [head.split("\n") for head in header]
+    height = max(map(len, heads))
+    above = zip(*([""] * (height - len(head)) + head for head in heads), strict=True)
+    lines = [*map(list, above), *map(list, rows)]
     widths = [max(len(line[index]) for line in lines) for index in range(len(header))]
-    lines.insert(1, ["-" * width for width in widths])
+    lines.insert(height, ["-" * width for width in widths])
     texts = []
     for line in lines:
         cells = zip(line, widths, header, strict=True)
         aligned = (
-            cell.rjust(width) if name in right else cell.ljust(width) for cell, width, name in cells
+            cell.ljust(width) if name in left else cell.rjust(width) for cell, width, name in cells
         )
         texts.append("  ".join(aligned).rstrip())
     return "\n".join(texts)

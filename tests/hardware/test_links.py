@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bench.cli.links import render_links
+from bench.cli import main
 from bench.core.errors import DataError, UsageError
 from bench.hardware.chips import chip
 from bench.hardware.links import LinkPresets, link, load_links
@@ -90,7 +90,7 @@ def test_an_impossible_preset_is_refused(extra: str, word: str) -> None:
 
 
 def test_the_table_shows_unknown_as_blank(capsys: pytest.CaptureFixture[str]) -> None:
-    render_links(name=None, as_json=False)
+    assert main(["list", "links"]) == 0
     printed = capsys.readouterr()
     line = next(x for x in printed.out.splitlines() if "ascend910-hccs" in x)
     assert line.split() == ["ascend910-hccs", "mesh", "45", "15", "alpha-beta", "low"]
@@ -98,13 +98,13 @@ def test_the_table_shows_unknown_as_blank(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_card_has_rates_and_sources(capsys: pytest.CaptureFixture[str]) -> None:
-    render_links(name="h800-nvlink", as_json=False)
+    assert main(["list", "links", "h800-nvlink"]) == 0
     out = capsys.readouterr().out
     assert "200 GB/s" in out and "215 GB/s" in out and "https://github.com/NVIDIA/nccl" in out
 
 
 @pytest.mark.parametrize("name", [None, "wan-hub"])
 def test_links_as_json(name: str | None, capsys: pytest.CaptureFixture[str]) -> None:
-    render_links(name=name, as_json=True)
+    assert main(["list", "links", *([name] if name else []), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert len(document) == 25 if name is None else document["id"] == name

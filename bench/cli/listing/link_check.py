@@ -57,7 +57,7 @@ def _print(check: LinkCheck) -> None:
         whole = cells[op, "all"]
         rows.append([*row, f"{whole.mean_error:+.1%}", str(whole.num_points)])
     head = ("op", "<=64 KiB", "<=8 MiB", "larger", "all", "bias", "points")
-    print(text_table(head, rows, right=head[1:]))
+    print(text_table(head, rows, left=("op",)))
     how = ", ".join(check.methods)
     left_out = any("curve" in method for method in check.methods)
     print(

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from msgspec.structs import asdict
 
-from bench.cli.output import print_json, print_note, result_console
+from bench.cli.output import print_card, print_json, print_note, text_table
 from bench.hardware.links import Link, link, load_links
+
+_WORDS = ("link", "topology", "method", "trust")
+_HEADER = (
+    *("link", "topology", "spec\nGB/s", "pair\nGB/s", "ring\nGB/s", "in-\nswitch\nGB/s"),
+    *("hop\nus", "method", "error\nof it", "SMs", "trust"),
+)
 
 
 def _giga(value: float | None) -> str:
@@ -44,25 +50,6 @@ def _cells(row: Link) -> list[str]:
     ]
 
 
-def _print_table() -> None:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for head in ("link", "topology"):
-        table.add_column(head, no_wrap=True)
-    for head in ("spec\nGB/s", "pair\nGB/s", "ring reached\nGB/s", "in-switch\nGB/s", "hop\nus"):
-        table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("method", no_wrap=True)
-    for head in ("error\nof it", "busy\nSMs"):
-        table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("trust", no_wrap=True)
-    for row in load_links():
-        table.add_row(*_cells(row))
-    result_console().print(table)
-    print_note("per device, one direction; blank: not published; * derived, not measured")
-
-
 def _text(name: str, value: object) -> str:
     if isinstance(value, float):
         if name.endswith("bytes_per_s"):
@@ -74,30 +61,21 @@ def _text(name: str, value: object) -> str:
     return str(value)
 
 
-def _print_card(row: Link) -> None:
-    from rich.markup import escape
-
-    console = result_console()
-    console.print(f"[bold]{escape(row.name)}[/bold]  ({row.id})")
-    facts = {"method": method_of(row), **asdict(row)}
-    for name, value in facts.items():
-        if value is None or name in ("id", "name", "sources"):
-            continue
-        console.print(f"  {name:28} {escape(_text(name, value))}")
-    console.print("Sources")
-    for source in row.sources:
-        console.print(f"  {escape(source)}", soft_wrap=True)
-
-
 def render_links(*, name: str | None, as_json: bool) -> None:
     """Print all link presets, or one of them with its sources."""
-    if name is not None:
-        row = link(name)
-        if as_json:
-            print_json({"method": method_of(row), **asdict(row)})
-        else:
-            _print_card(row)
-    elif as_json:
-        print_json([{"method": method_of(row), **asdict(row)} for row in load_links()])
+    chosen = load_links() if name is None else [link(name)]
+    documents = [{"method": method_of(row), **asdict(row)} for row in chosen]
+    if as_json:
+        print_json(documents if name is None else documents[0])
+    elif name is None:
+        print(text_table(_HEADER, [*map(_cells, chosen)], left=_WORDS))
+        print_note(
+            "per device, one direction; ring: reached; blank: not published; * derived, not measured"
+        )
     else:
-        _print_table()
+        facts = {
+            fact: _text(fact, value)
+            for fact, value in documents[0].items()
+            if value is not None and fact not in ("id", "name", "sources")
+        }
+        print_card(f"{chosen[0].name}  ({name})", facts, sources=chosen[0].sources)

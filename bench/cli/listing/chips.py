@@ -6,21 +6,16 @@ with the sources, because a figure without one is a rumour.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from msgspec.structs import asdict
 
-from bench.cli.output import print_json, print_note, result_console
+from bench.cli.output import print_card, print_json, print_note, text_table
 from bench.core.errors import NothingMatchedError, UsageError
 from bench.core.nouns import Chip, Scalar
 from bench.core.units import format_bytes, format_number, format_si
 from bench.hardware.catalogue import System
 from bench.hardware.chips import chip, load_systems
 from bench.hardware.export_rules import VERDICT_WORDS, export_status, load_rules
-from bench.hardware.query import Selection, chip_fields, select
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from bench.hardware.query import chip_fields, select
 
 _UNITS = {
     "_flops_per_s": "FLOP/s",
@@ -32,20 +27,12 @@ _UNITS = {
     "_hz": "Hz",
 }
 _INTEGERS = ("release_year", "torch_devices", "dies", "host_pcie_gen", "host_lanes")
-_COLUMNS = {
-    "chip": "left",
-    "year": "right",
-    "bf16\nTF/s": "right",
-    "fp16\nTF/s": "right",
-    "fp32\nTF/s": "right",
-    "int8\nTO/s": "right",
-    "mem\nGB": "right",
-    "mem\nGB/s": "right",
-    "link\n1-way\nGB/s": "right",
-    "pair\n1-way\nGB/s": "right",
-    "W": "right",
-    "trust": "left",
-}
+_HEADER = (
+    "chip",
+    "year",
+    *("bf16\nTF/s", "fp16\nTF/s", "fp32\nTF/s", "int8\nTO/s"),
+    *("mem\nGB", "mem\nGB/s", "link\nGB/s", "pair\nGB/s", "W", "trust"),
+)
 
 
 def _scaled(value: Scalar, *, by: float) -> str:
@@ -54,33 +41,17 @@ def _scaled(value: Scalar, *, by: float) -> str:
 
 
 def _cells(row: Chip) -> list[str]:
-    peaks, facts = row.peak_per_s, row.facts
     return [
         row.id,
-        str(facts.get("release_year", "")),
-        _scaled(peaks.get("bf16"), by=1e12),
-        _scaled(peaks.get("fp16"), by=1e12),
-        _scaled(peaks.get("fp32"), by=1e12),
-        _scaled(peaks.get("int8"), by=1e12),
+        str(row.facts.get("release_year", "")),
+        *(_scaled(row.peak_per_s.get(name), by=1e12) for name in ("bf16", "fp16", "fp32", "int8")),
         _scaled(row.memory_bytes, by=1e9),
         _scaled(row.memory_bytes_per_s, by=1e9),
-        _scaled(facts.get("link_bytes_per_s"), by=1e9),
-        _scaled(facts.get("link_pair_bytes_per_s"), by=1e9),
+        _scaled(row.facts.get("link_bytes_per_s"), by=1e9),
+        _scaled(row.facts.get("link_pair_bytes_per_s"), by=1e9),
         _scaled(row.tdp_w, by=1),
         row.confidence,
     ]
-
-
-def _table(selection: Selection) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name, side in _COLUMNS.items():
-        table.add_column(name, justify="right" if side == "right" else "left", no_wrap=True)
-    for row in selection.chips:
-        table.add_row(*_cells(row))
-    return table
 
 
 def _with_unit(name: str, value: Scalar) -> str:
@@ -97,44 +68,17 @@ def _with_unit(name: str, value: Scalar) -> str:
     return format_number(value)
 
 
-def _verdict(caught: bool | None) -> str:
-    why = ": turns on a figure that is not public" if caught is None else ""
-    return f"{VERDICT_WORDS[caught]}{why}"
-
-
-def _facts_table(facts: dict[str, str]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in facts.items():
-        table.add_row(name, value)
-    return table
-
-
-def _print_card(*, title: str, facts: dict[str, str], sources: tuple[str, ...]) -> None:
-    from rich.markup import escape
-
-    console = result_console()
-    console.print(f"[bold]{escape(title)}[/bold]")
-    console.print(_facts_table({name: escape(value) for name, value in facts.items()}))
-    console.print("Sources")
-    for source in sources:
-        console.print(f"  {escape(source)}", soft_wrap=True)
-
-
 def _chip_facts(row: Chip) -> dict[str, str]:
-    hidden = {"name", "id"}
     facts = {
         name: _with_unit(name, value)
         for name, value in chip_fields(row).items()
-        if value is not None and name not in hidden and not name.startswith("caught_")
+        if value is not None and name not in ("name", "id") and not name.startswith("caught_")
     }
     status = export_status(row)
     for rule in load_rules():
-        facts[f"export: {rule.title}"] = _verdict(status[rule.id])
+        caught = status[rule.id]
+        why = ": turns on a figure that is not public" if caught is None else ""
+        facts[f"export: {rule.title}"] = f"{VERDICT_WORDS[caught]}{why}"
     if isinstance(note := row.facts.get("note"), str):
         facts["note"] = note
     return facts
@@ -164,27 +108,15 @@ def _system_facts(system: System) -> dict[str, str]:
     return {name: _with_unit(name, value) for name, value in facts.items() if value is not None}
 
 
-def _system_document(system: System) -> dict[str, object]:
-    return {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in asdict(system).items()
-    }
-
-
 def _render_one(name: str, *, as_json: bool) -> None:
     system = next((row for row in load_systems() if row.id == name), None)
-    if system is not None:
-        if as_json:
-            print_json(_system_document(system))
-        else:
-            facts = _system_facts(system)
-            _print_card(title=system.name, facts=facts, sources=system.sources)
-        return
-    row = chip(name)
+    row = system or chip(name)
     if as_json:
-        print_json(_chip_document(row))
+        print_json(_chip_document(row) if isinstance(row, Chip) else asdict(row))
+    elif isinstance(row, Chip):
+        print_card(f"{row.name}  ({row.id})", _chip_facts(row), sources=row.sources)
     else:
-        _print_card(title=f"{row.name}  ({row.id})", facts=_chip_facts(row), sources=row.sources)
+        print_card(row.name, _system_facts(row), sources=row.sources)
 
 
 def render_chips(*, where: str | None, sort: str | None, name: str | None, as_json: bool) -> None:
@@ -201,19 +133,20 @@ def render_chips(*, where: str | None, sort: str | None, name: str | None, as_js
                 "chips": [_chip_document(row) for row in selection.chips],
                 "num_left_out": selection.num_left_out,
                 "unknown_fields": selection.unknown,
-                "systems": [_system_document(row) for row in load_systems()] if not where else [],
+                "systems": [asdict(row) for row in load_systems()] if not where else [],
             }
         )
         return
     if not selection.chips:
         left_out = f" ({selection.note})" if selection.note else ""
         raise NothingMatchedError(f"no chip matches {where!r}{left_out}")
-    result_console().print(_table(selection))
+    print(text_table(_HEADER, [*map(_cells, selection.chips)], left=("chip", "trust")))
     if selection.note:
         print_note(selection.note)
     if where is None:
         print_note(f"systems: {', '.join(row.id for row in load_systems())}")
     print_note(
         "blank: unknown; rates are dense, in tera-operations per second; link: all links of a "
-        "chip, pair: between two chips; `bench list chips NAME` shows a card with sources"
+        "chip, pair: between two chips, both one way; "
+        "`bench list chips NAME` shows a card with sources"
     )

@@ -7,8 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
+from bench.cli.options import AsJson
 from bench.core.nouns import Scalar
 
 if TYPE_CHECKING:
@@ -19,25 +20,22 @@ KINDS = ("workloads", "chips", "links", "recipes")
 
 
 def list_(
-    kind: Annotated[str, typer.Argument(help="workloads, chips, links or recipes")] = "workloads",
-    name: Annotated[str | None, typer.Argument(help="one of them, for all that is known")] = None,
+    kind: Annotated[str, Argument(help="workloads, chips, links or recipes")] = "workloads",
+    name: Annotated[str | None, Argument(help="one of them, for all that is known")] = None,
     workload: Annotated[
-        Path | None, typer.Option("--workload", "-w", help="a workload file to list")
+        Path | None, Option("--workload", "-w", help="a workload file to list")
     ] = None,
     where: Annotated[
-        str | None, typer.Option(help="chips: such as 'memory_bytes>=48e9 and tdp_w<=350'")
+        str | None, Option(help="chips: such as 'memory_bytes>=48e9 and tdp_w<=350'")
     ] = None,
-    sort: Annotated[
-        str | None, typer.Option(help="chips: field to sort by; -field descends")
-    ] = None,
+    sort: Annotated[str | None, Option(help="chips: field to sort by; -field descends")] = None,
     check: Annotated[
-        str | None,
-        typer.Option(help="links: score NAME against this CSV of measured collectives"),
+        str | None, Option(help="links: score NAME against this CSV of measured collectives")
     ] = None,
     formula: Annotated[
-        bool, typer.Option("--formula", help="with --check: without the measured curve")
+        bool, Option("--formula", help="with --check: without the measured curve")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the workloads with their sizes and costs, the catalogue of chips, or the links."""
     from bench.core.errors import UsageError, one_of
@@ -46,27 +44,24 @@ def list_(
         raise one_of("list", kind, list(KINDS))
     if (check is not None or formula) and (kind != "links" or name is None or check is None):
         raise UsageError("--check and --formula score one link: list links NAME --check table.csv")
+    if (where or sort) and kind != "chips":
+        raise UsageError("--where and --sort are for `bench list chips`")
     if kind == "chips":
-        from bench.cli.chips import render_chips
+        from bench.cli.listing.chips import render_chips
 
         render_chips(where=where, sort=sort, name=name, as_json=as_json)
-        return
-    if where or sort:
-        raise UsageError("--where and --sort are for `bench list chips`")
-    if kind == "links" and name is not None and check is not None:
-        from bench.cli.link_check import render_check
+    elif name is not None and check is not None:
+        from bench.cli.listing.link_check import render_check
 
         render_check(name=name, table=check, use_curves=not formula, as_json=as_json)
-        return
-    if kind == "links":
-        from bench.cli.links import render_links
+    elif kind == "links":
+        from bench.cli.listing.links import render_links
 
         render_links(name=name, as_json=as_json)
-        return
-    if kind == "recipes":
+    elif kind == "recipes":
         _list_recipes(name, as_json=as_json)
-        return
-    _list_workloads(name, path=workload, as_json=as_json)
+    else:
+        _list_workloads(name, path=workload, as_json=as_json)
 
 
 def _list_recipes(name: str | None, *, as_json: bool) -> None:
@@ -74,17 +69,18 @@ def _list_recipes(name: str | None, *, as_json: bool) -> None:
     from bench.run.recipes import RECIPES, recipe
 
     chosen = RECIPES if name is None else (recipe(name),)
-    entries = [
-        {
-            "recipe": one.name,
-            "summary": one.summary,
-            "command": one.command,
-            "note": one.note or None,
-        }
-        for one in chosen
-    ]
     if as_json:
-        print_json(entries)
+        print_json(
+            [
+                {
+                    "recipe": one.name,
+                    "summary": one.summary,
+                    "command": one.command,
+                    "note": one.note or None,
+                }
+                for one in chosen
+            ]
+        )
         return
     for one in chosen:
         print(f"{one.name}: {one.summary}{f'; {one.note}' if one.note else ''}")
@@ -118,7 +114,7 @@ def _list_workloads(name: str | None, *, path: Path | None, as_json: bool) -> No
         for entry in entries
     ]
     header = ("workload", "size", "batch", "item", "parameters", "FLOP/item", "memory", "runs here")
-    print(text_table(header, rows, right=("batch", "parameters", "FLOP/item", "memory")))
+    print(text_table(header, rows, left=("workload", "size", "item", "runs here")))
     for found in dict.fromkeys(found for found, _ in selected):
         takes = f"; --data: {found.cls.accepts_data}" if found.cls.accepts_data else ""
         print(f"{found.name}: {found.cls.summary}{takes}")

@@ -70,7 +70,7 @@ def render_links(*, name: str | None, as_json: bool) -> None:
     elif name is None:
         print(text_table(_HEADER, [*map(_cells, chosen)], left=_WORDS))
         print_note(
-            "per device, one direction; ring: reached; blank: not published; * derived, not measured"
+            "per device, one direction; ring: reached, * derived; SMs: busy; blank: not published"
         )
     else:
         facts = {

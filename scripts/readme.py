@@ -42,9 +42,9 @@ def gap_block() -> str:
 
 def claims_block() -> str:
     """The verdicts on testable claims, from what is shipped alone."""
-    from bench.analysis.claims_facts import make_facts, reference_rows, seeds_folder
-    from bench.analysis.claims_file import find_claims, read_ledger
-    from bench.analysis.claims_verdict import judge
+    from bench.analysis.claims.claims_facts import make_facts, reference_rows, seeds_folder
+    from bench.analysis.claims.claims_file import find_claims, read_ledger
+    from bench.analysis.claims.claims_verdict import judge
     from bench.report.tables.claims_table import claims_grid, plain_sentence
     from bench.report.tables.grid import markdown_table
 

@@ -10,7 +10,7 @@ import typer
 from bench.cli.options import AsJson, OutputFormat, chosen_format
 
 if TYPE_CHECKING:
-    from bench.analysis.paired import PairedResult
+    from bench.analysis.comparison.paired import PairedResult
     from bench.report.tables.cells import AnyCell
     from bench.run.arms import ArmRuns
 
@@ -41,7 +41,7 @@ def ab(
     as_json: AsJson = False,
 ) -> None:
     """Run two arms side by side and say whether B is slower than A (paired, drift cancels)."""
-    from bench.analysis.verdicts import parse_threshold
+    from bench.analysis.comparison.verdicts import parse_threshold
     from bench.core.errors import ExitCode, UsageError
 
     if blocks < 1:
@@ -78,7 +78,7 @@ def _arm(name: str, flags: str, python: str | None) -> ArmRuns:
 
 def _measure(arms: tuple[ArmRuns, ArmRuns], *, blocks: int, smoke: bool, out: Path) -> list[Path]:
     """Run both arms and write a result file of each."""
-    from bench.analysis.paired import block_order
+    from bench.analysis.comparison.paired import block_order
     from bench.cli.output import print_note
     from bench.run.arms import run_blocks, write_arm
 
@@ -89,8 +89,8 @@ def _measure(arms: tuple[ArmRuns, ArmRuns], *, blocks: int, smoke: bool, out: Pa
 
 def _judge(arms: tuple[ArmRuns, ArmRuns], *, threshold_frac: float | None) -> list[PairedResult]:
     """Compare each configuration of A with the one in the same place of B."""
-    from bench.analysis.metrics import METRICS, default_threshold_frac
-    from bench.analysis.paired import ArmTrial, compare_arms
+    from bench.analysis.comparison.metrics import METRICS, default_threshold_frac
+    from bench.analysis.comparison.paired import ArmTrial, compare_arms
     from bench.run.arms import time_per_item_s
 
     results = []
@@ -102,7 +102,7 @@ def _judge(arms: tuple[ArmRuns, ArmRuns], *, threshold_frac: float | None) -> li
         ]
         row = arms[0].rows_by_trial[0][place]
         default = default_threshold_frac(
-            METRICS["time"], device_type=str(row.get("device_type")), has_steady_clock=False
+            METRICS["time"], device_type=str(row.get("device_type")), is_clock_steady=False
         )
         results.append(compare_arms(trials, threshold_frac=threshold_frac or default))
     return results
@@ -117,17 +117,17 @@ def _show(
 ) -> None:
     from dataclasses import asdict
 
+    from bench.analysis.trials.titles import LONG, differing, title_of
     from bench.cli.output import print_grids, print_json
     from bench.core.paths import short_path
     from bench.report.tables.cells import verdict
     from bench.report.tables.grid import Grid
-    from bench.report.tables.run_table import lines_of, swept_params, title_of
 
     titles = []
     for place in range(len(results)):
         pair = [arm.rows_by_trial[0][place] for arm in arms]
-        shown = swept_params(lines_of(pair))
-        titles.append(tuple(title_of(row, shown_params=shown) for row in pair))
+        shown = (*LONG, *differing(pair))
+        titles.append(tuple(title_of(row, shown=shown) for row in pair))
     if form == "json":
         print_json(
             {
@@ -175,18 +175,22 @@ def calibrate(
 
     The noise floor is kept, and `bench compare` takes no threshold below twice it.
     """
-    from bench.analysis.noise import default_noise_path, measure_noise, save_floors
+    from bench.analysis.comparison.noise_floors import (
+        default_noise_path,
+        measure_noise,
+        save_floors,
+    )
     from bench.cli.output import print_json
     from bench.core.errors import MeasurementError, UsageError
-    from bench.results.frame import read_frame
+    from bench.results.reader import read_rows
     from bench.run.runner import utc_now
 
     if blocks < 2:
         raise UsageError(f"--blocks {blocks} must be at least 2: a floor needs 3 trials of an arm")
     arms = (_arm("A", flags, None), _arm("B", flags, None))
     paths = _measure(arms, blocks=blocks, smoke=smoke, out=out)
-    frames = [read_frame([path]) for path in paths]
-    floors = measure_noise(frames[0], frames[1], measured_utc=utc_now())
+    arm_a, arm_b = (read_rows(path) for path in paths)
+    floors = measure_noise(arm_a, arm_b, measured_utc=utc_now())
     if floors:
         save_floors(default_noise_path(), floors=floors)
     if as_json:

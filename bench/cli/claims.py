@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from bench.analysis.claims import Claim, Verdict
+    from bench.analysis.claims.claim import Claim, Verdict
     from bench.results.schema import Row
     from bench.run.recipes import Recipe
 
@@ -54,9 +54,9 @@ def claims(
     Exit codes: 0, whatever the verdicts; with --strict 1 where a claim is refuted and 3 where one
     is undecided; 2 for an unknown claim.
     """
-    from bench.analysis.claims_facts import make_facts, reference_rows, seeds_folder
-    from bench.analysis.claims_file import find_claims, read_ledger
-    from bench.analysis.claims_verdict import judge
+    from bench.analysis.claims.claims_facts import make_facts, reference_rows, seeds_folder
+    from bench.analysis.claims.claims_file import find_claims, read_ledger
+    from bench.analysis.claims.claims_verdict import judge
     from bench.cli.output import print_note
     from bench.core.errors import one_of
     from bench.results.reader import read_rows
@@ -154,7 +154,7 @@ def command_for(claim: Claim) -> str | None:
 
 
 def _show(verdicts: Sequence[Verdict], *, output_format: str, why: bool) -> None:
-    from bench.analysis.claims_document import claims_document
+    from bench.analysis.claims.claims_document import claims_document
     from bench.cli.output import print_grids, print_json
     from bench.report.tables.claims_table import case_grids, claims_grid, screen_grid, why_lines
 

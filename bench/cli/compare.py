@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from bench.analysis.comparison import Comparison
-    from bench.analysis.figures import Options
+    from bench.analysis.comparison.compare_files import Strictness
+    from bench.analysis.comparison.comparison import Comparison
 
 _FORMATS = ["table", "markdown", "json", "github"]
 
@@ -45,39 +45,43 @@ def compare(
     Exit code: 0 no regression, 1 regression, 2 wrong use, 3 undecided under --strict, 4 invalid
     rows or incompatible files, 5 nothing matched.
     """
-    from bench.analysis.figures import Options
-    from bench.analysis.noise import default_noise_path, floors_by_key, load_floors
-    from bench.analysis.verdicts import parse_threshold
+    from bench.analysis.comparison.compare_files import Strictness
+    from bench.analysis.comparison.noise_floors import (
+        default_noise_path,
+        floors_by_key,
+        load_floors,
+    )
+    from bench.analysis.comparison.verdicts import parse_threshold
     from bench.core.errors import one_of
 
     if output_format not in _FORMATS:
         raise one_of("--format", output_format, _FORMATS)
-    options = Options(
+    strictness = Strictness(
         threshold_frac=None if fail_on is None else parse_threshold(fail_on),
         noise_floors=floors_by_key(load_floors(default_noise_path())),
         force_gate=force_gate,
     )
-    comparison = load_and_compare(files, metric=metric, options=options)
+    comparison = load_and_compare(files, metric=metric, strictness=strictness)
     show(comparison, output_format="json" if as_json else output_format, is_strict=strict)
     raise typer.Exit(int(comparison.exit_code(is_strict=strict)))
 
 
-def load_and_compare(files: list[Path], *, metric: str, options: Options) -> Comparison:
+def load_and_compare(files: list[Path], *, metric: str, strictness: Strictness) -> Comparison:
     """Read result files and compare each with the first."""
-    from bench.analysis.compare import compare as compare_frames
-    from bench.analysis.metrics import find_metric
+    from bench.analysis.comparison.compare_files import compare as compare_rows
+    from bench.analysis.comparison.metrics import find_metric
     from bench.cli.output import print_note
     from bench.core.errors import UsageError
-    from bench.results.frame import read_frame
+    from bench.results.reader import read_rows
 
     chosen = find_metric(metric)
     if len(files) < 2:
         raise UsageError(
             "compare needs two result files or more: bench compare before.csv after.csv"
         )
-    frames = [read_frame([path], note=print_note) for path in files]
-    return compare_frames(
-        list(zip(labels(files), frames, strict=True)), metric=chosen, options=options
+    rows = [read_rows(path, note=print_note) for path in files]
+    return compare_rows(
+        list(zip(labels(files), rows, strict=True)), metric=chosen, strictness=strictness
     )
 
 
@@ -93,7 +97,7 @@ def labels(files: list[Path]) -> list[str]:
 
 def show(comparison: Comparison, *, output_format: str, is_strict: bool) -> None:
     """Print a comparison in the format asked for."""
-    from bench.analysis.documents import comparison_document
+    from bench.analysis.comparison.documents import comparison_document
     from bench.cli.output import print_grids, print_json
     from bench.report.tables import compare_tables
 

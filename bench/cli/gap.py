@@ -12,10 +12,10 @@ import typer
 from bench.cli.options import AsJson, OutputFormat, ResultFiles, chosen_format
 
 if TYPE_CHECKING:
-    from bench.analysis.demand import Setting
-    from bench.analysis.gap import Missing
-    from bench.analysis.gap_result import GapResult
-    from bench.analysis.needs import Load
+    from bench.analysis.gap.gap_result import GapResult
+    from bench.analysis.gap.needs import Load
+    from bench.analysis.gap.ratios import Missing
+    from bench.analysis.trials.configuration import Trials
 
 
 def gap(
@@ -44,10 +44,10 @@ def gap(
     as_json: AsJson = False,
 ) -> None:
     """Show what training asks of a device over what inference asks, like for like."""
-    from bench.analysis.gap_result import measure_gap
+    from bench.analysis.gap.gap_result import measure_gap
     from bench.cli.output import print_note
     from bench.core.errors import ExitCode, NothingMatchedError
-    from bench.results.frame import read_frame
+    from bench.results.reader import read_rows
 
     form = chosen_format(output_format, as_json=as_json)
     asked = _load(load, latency=latency)
@@ -55,7 +55,7 @@ def gap(
 
     def measured() -> GapResult:
         return measure_gap(
-            read_frame(files, note=print_note),
+            [row for path in files for row in read_rows(path, note=print_note)],
             load=asked,
             num_items=num_items,
             has_all_layouts=all_layouts,
@@ -96,7 +96,7 @@ def _measured(missing: Sequence[Missing], *, out: Path) -> list[Path]:
 
 
 def _load(text: str | None, *, latency: str | None) -> Load | None:
-    from bench.analysis.needs import Load, parse_load
+    from bench.analysis.gap.needs import Load, parse_load
     from bench.core.errors import UsageError
     from bench.core.units import parse_duration_s
 
@@ -128,18 +128,18 @@ def command(missing: Missing) -> str:
     from bench.run.request import RunRequest, command_words
 
     present = missing.present
-    setting, fact = present.setting, present.setting.fact
-    phases = ["train"] if missing.lacks_training else _infer_phases(setting.workload)
+    trials, fact = present.trials, present.trials.text
+    phases = ["train"] if missing.lacks_training else _infer_phases(trials.net)
     data = fact("data") if fact("data") in ("generated", "resident", "") else "THE_SAME_DATA"
     request = RunRequest(
-        workloads=tuple(f"{setting.workload}-{phase}" for phase in phases),
+        workloads=tuple(f"{trials.net}-{phase}" for phase in phases),
         sizes=_given(fact("size")),
         dtypes=_given(fact("dtype")),
         data=data if data not in ("generated", "") else None,
-        device=present.device_label or None,
-        **_parameters(setting.workload, size=fact("size"), text=fact("params_json")),
-        **_as_given(setting),
-        **_layout(setting),
+        device=fact("device") or None,
+        **_parameters(trials.net, size=fact("size"), text=fact("params_json")),
+        **_as_given(trials),
+        **_layout(trials),
     )
     return shlex.join(["bench", "run", *command_words(request)])
 
@@ -148,7 +148,7 @@ def _given(text: str) -> tuple[str, ...]:
     return (text,) if text else ()
 
 
-def _as_given(setting: Setting) -> dict[str, Any]:
+def _as_given(trials: Trials) -> dict[str, Any]:
     """Flags that a row repeats as they were given, but for those of the machine."""
     from bench.run.flags import SWITCH
     from bench.run.request import FLAGS, TO_TRIAL
@@ -156,17 +156,17 @@ def _as_given(setting: Setting) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name in TO_TRIAL:
         if name not in ("threads", "workers", "seed"):
-            text = setting.fact(name)
+            text = trials.text(name)
             is_switch = FLAGS[name].kind is SWITCH
             values[name] = text.lower() == "true" if is_switch else text or None
     return values
 
 
-def _layout(setting: Setting) -> dict[str, Any]:
+def _layout(trials: Trials) -> dict[str, Any]:
     """Flags for the devices, their layout and the link, as texts; none for one device."""
     from bench.run.request import MIB
 
-    fact = setting.fact
+    fact = trials.text
     ranks = [(rank[:2], rank[2:]) for rank in fact("layout").split(" x ")]
     values: dict[str, Any] = {
         "devices": () if fact("device_count") in ("", "1") else (fact("device_count"),),
@@ -218,7 +218,7 @@ def _parameters(workload: str, *, size: str, text: str) -> dict[str, Any]:
 
 def show(result: GapResult, *, output_format: str, asked: tuple[str | None, str | None]) -> None:
     """Print the answers in the format asked for; `asked` is --load and --latency."""
-    from bench.analysis.gap_result import gap_document
+    from bench.analysis.gap.gap_result import gap_document
     from bench.cli.output import print_grids, print_json
     from bench.report.tables import gap_tables
 

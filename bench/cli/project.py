@@ -11,7 +11,7 @@ import typer
 from bench.cli.options import AsJson, OutputFormat, ResultFiles, chosen_format
 
 if TYPE_CHECKING:
-    from bench.analysis.projection_rows import LeftOut, Measured
+    from bench.analysis.projection.measured import LeftOut, Measured
     from bench.core.nouns import Chip
     from bench.hardware.cost import CostModel
     from bench.report.tables.grid import Grid
@@ -77,7 +77,7 @@ def _profile(files: Sequence[Path]) -> None:
 
 
 def _measured(files: Sequence[Path]) -> tuple[list[Measured], list[LeftOut]]:
-    from bench.analysis.projection_rows import measured_of, profiles_beside
+    from bench.analysis.projection.measured import measured_of, profiles_beside
     from bench.cli.output import print_note
     from bench.core.errors import NothingMatchedError
     from bench.results.reader import read_rows
@@ -103,7 +103,7 @@ def _chips(text: str) -> list[Chip]:
 
 
 def _cost_model(link: str | None, chip: Chip, *, devices: int) -> CostModel | None:
-    from bench.analysis.sizing import usual_link
+    from bench.analysis.projection.sizing import usual_link
     from bench.core.errors import UsageError
     from bench.hardware.cost import CostModel
     from bench.hardware.topology import parse_topology
@@ -127,8 +127,8 @@ def _project(
     link: str | None,
     output_format: str,
 ) -> None:
-    from bench.analysis import projection
-    from bench.analysis.projection_document import projection_document
+    from bench.analysis.projection import projected as projection
+    from bench.analysis.projection.projection_document import projection_document
     from bench.core.errors import ExitCode, UsageError
     from bench.report.tables.project_tables import projected_grid, refusal_lines
 
@@ -156,8 +156,8 @@ def _project(
 
 
 def _score(files: Sequence[Path], *, output_format: str) -> None:
-    from bench.analysis import scoring
-    from bench.analysis.scoring_points import read_points
+    from bench.analysis.projection import scoring
+    from bench.analysis.projection.scoring_points import read_points
     from bench.report.tables.project_tables import score_grids
 
     points = [point for path in files for point in read_points(path)]
@@ -173,8 +173,8 @@ def _score(files: Sequence[Path], *, output_format: str) -> None:
 def _size_for(
     text: str, found: Sequence[Measured], *, to: str | None, link: str | None, output_format: str
 ) -> None:
-    from bench.analysis import sizing
-    from bench.analysis.projection_document import sizing_document
+    from bench.analysis.projection import sizing
+    from bench.analysis.projection.projection_document import sizing_document
     from bench.core.errors import ExitCode
     from bench.report.tables.sizing_table import missed_lines, size_grid
 

@@ -29,8 +29,12 @@ def report(
     """
     from datetime import UTC, datetime
 
-    from bench.analysis.figures import Options
-    from bench.analysis.noise import default_noise_path, floors_by_key, load_floors
+    from bench.analysis.comparison.compare_files import Strictness
+    from bench.analysis.comparison.noise_floors import (
+        default_noise_path,
+        floors_by_key,
+        load_floors,
+    )
     from bench.cli.compare import labels
     from bench.cli.gap import command
     from bench.cli.output import print_json, print_note
@@ -43,7 +47,7 @@ def report(
     evidence = gather_evidence(named, note=print_note)
     made = assemble(
         evidence,
-        options=Options(noise_floors=floors_by_key(load_floors(default_noise_path()))),
+        strictness=Strictness(noise_floors=floors_by_key(load_floors(default_noise_path()))),
         made_utc=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         command=command,
         extra=_claims(files) if claims else (),
@@ -58,9 +62,9 @@ def report(
 
 def _claims(files: Sequence[Path]) -> tuple[Section, ...]:
     """Section of the claims' verdicts, from the shipped rows and those of the report."""
-    from bench.analysis.claims_facts import make_facts, reference_rows, seeds_folder
-    from bench.analysis.claims_file import find_claims, read_ledger
-    from bench.analysis.claims_verdict import judge
+    from bench.analysis.claims.claims_facts import make_facts, reference_rows, seeds_folder
+    from bench.analysis.claims.claims_file import find_claims, read_ledger
+    from bench.analysis.claims.claims_verdict import judge
     from bench.cli.output import print_note
     from bench.report.page.sections_analysis import claims
     from bench.results.reader import read_rows

@@ -84,12 +84,11 @@ def show_result(ended: Ended, *, path: Path, quiet: bool) -> None:
     if quiet:
         print(path)
         return
-    from bench.analysis.links import LinkRun
+    from bench.analysis.trials.configuration import gather
     from bench.cli.output import print_grids
     from bench.core.paths import short_path
     from bench.report.tables.links_tables import link_grids
-    from bench.report.tables.run_table import lines_of, reason_lines, run_grid
+    from bench.report.tables.run_table import reason_lines, run_grid
 
-    runs = [LinkRun(rows=line.rows) for line in lines_of(ended.rows)]
-    grids = [run_grid(ended.rows), *link_grids(runs, has_model=False)]
+    grids = [run_grid(ended.rows), *link_grids(gather(ended.rows), has_model=False)]
     print_grids(grids, lines=[*reason_lines(ended.rows), f"rows: {short_path(path)}"])

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from bench.analysis.projection_roofs import Band, Rate, Roofs
-from bench.analysis.projection_rows import Measured
+from bench.analysis.projection.measured import Measured
+from bench.analysis.projection.roofs import Band, Rate, Roofs
 from bench.core.nouns import Chip
 from bench.hardware.operators import Operators
 

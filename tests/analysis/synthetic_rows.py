@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from bench.results.schema import NAMES, SCHEMA_VERSION, Row, Value
 
@@ -61,11 +60,6 @@ def trials(
         row.setdefault("throughput_per_s", float(str(row["items"])) / window_s)
         rows.append(row)
     return rows
-
-
-def frame(rows: Iterable[Row]) -> pd.DataFrame:
-    """Rows as `read_frame` would give them, blanks missing."""
-    return pd.DataFrame(list(rows), columns=list(NAMES))
 
 
 def write_csv(path: Path, rows: Iterable[Row]) -> Path:

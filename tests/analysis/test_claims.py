@@ -8,10 +8,10 @@ from functools import cache
 import pytest
 from msgspec.structs import replace as copy
 
-from bench.analysis.claims import DECIDED, Case, Claim, Verdict
-from bench.analysis.claims_facts import Facts, make_facts, reference_rows, seeds_folder
-from bench.analysis.claims_file import find_claims, read_ledger
-from bench.analysis.claims_verdict import judge
+from bench.analysis.claims.claim import DECIDED, Case, Claim, Verdict
+from bench.analysis.claims.claims_facts import Facts, make_facts, reference_rows, seeds_folder
+from bench.analysis.claims.claims_file import find_claims, read_ledger
+from bench.analysis.claims.claims_verdict import judge
 from bench.core.nouns import Chip
 from bench.hardware.chips import load_chips
 from bench.hardware.published import load_published
@@ -191,8 +191,7 @@ def test_a_faster_910b_in_training_changes_the_condition() -> None:
 
 def test_a_loader_that_never_makes_a_step_wait_refutes_that_both_are_needed() -> None:
     assert verdict("cpu-and-gpu").word == "HOLDS WHEN"
-    idle = with_rows("imaging-train", data_wait_frac=1e-6)
-    idle = replace(idle, rows=[{**row, "data_wait_frac": 1e-6} for row in idle.rows])
+    idle = make_facts([{**row, "data_wait_frac": 1e-6} for row in shipped_rows()])
     assert verdict("cpu-and-gpu", idle).word == "REFUTED"
 
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.analysis.claims import Bounds, Span, exactly
-from bench.analysis.claims_condition import _cover, _rules, condition_of, number_words
-from bench.analysis.claims_verdict import span_words
-from bench.analysis.evaluators.formulas import compute, names_in
+from bench.analysis.claims.claim import Bounds, Span, exactly
+from bench.analysis.claims.claims_condition import _cover, _rules, condition_of, number_words
+from bench.analysis.claims.claims_verdict import span_words
+from bench.analysis.claims.evaluators.formula_claims import compute, names_in
 from bench.core.errors import DataError
 
 

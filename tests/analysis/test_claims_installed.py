@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.analysis import claims_facts
+from bench.analysis.claims import claims_facts
 from bench.core.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.analysis.claims import Bounds, Outcome
-from bench.analysis.claims_facts import make_facts
-from bench.analysis.claims_file import read_ledger
-from bench.analysis.evaluators import AnyTest
+from bench.analysis.claims.claim import Bounds, Outcome
+from bench.analysis.claims.claims_facts import make_facts
+from bench.analysis.claims.claims_file import read_ledger
+from bench.analysis.claims.evaluators import AnyTest
 from bench.core.errors import BenchError
 from bench.hardware.loader import decode
 from bench.results.schema import NAMES, Row

@@ -4,26 +4,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.analysis.compare import compare
-from bench.analysis.comparison import Compared, Comparison
-from bench.analysis.figures import Options
-from bench.analysis.metrics import METRICS
-from bench.analysis.verdicts import parse_threshold
+from bench.analysis.comparison.compare_files import Strictness, compare
+from bench.analysis.comparison.comparison import Compared, Comparison
+from bench.analysis.comparison.metrics import METRICS
+from bench.analysis.comparison.verdicts import parse_threshold
 from bench.core.errors import ExitCode, UsageError
-from tests.analysis.synthetic_rows import frame, trials
+from tests.analysis.synthetic_rows import trials
 
 if TYPE_CHECKING:
     from bench.results.schema import Row, Value
 
-THREE_PERCENT = Options(threshold_frac=0.03)
+THREE_PERCENT = Strictness(threshold_frac=0.03)
 GPU: "dict[str, Value]" = {"device": "cuda:0", "device_type": "cuda", "device_name": "GPU X"}
 
 
 def compared(
-    *files: "list[Row]", metric: str = "time", options: Options = THREE_PERCENT
+    *files: "list[Row]", metric: str = "time", strictness: Strictness = THREE_PERCENT
 ) -> Comparison:
-    labelled = [(f"{'ABCD'[i]}.csv", frame(rows)) for i, rows in enumerate(files)]
-    return compare(labelled, metric=METRICS[metric], options=options)
+    labelled = [(f"{'ABCD'[i]}.csv", rows) for i, rows in enumerate(files)]
+    return compare(labelled, metric=METRICS[metric], strictness=strictness)
 
 
 def only_row(comparison: Comparison) -> Compared:
@@ -216,14 +215,14 @@ def test_latency_takes_the_highest_percentile_that_both_have() -> None:
 def test_default_threshold_depends_on_the_device(
     cells: "dict[str, Value]", expected: float
 ) -> None:
-    found = compared(trials(**cells), trials(seed=2, **cells), options=Options())
+    found = compared(trials(**cells), trials(seed=2, **cells), strictness=Strictness())
     assert only_row(found).threshold_frac == expected
 
 
 def test_twice_the_noise_floor_raises_the_threshold() -> None:
     floors = {("imaging-train", "c0ffee", "Test CPU"): 0.08}
-    options = Options(threshold_frac=0.03, noise_floors=floors)
-    found = compared(trials(seed=1), trials(seed=2, step_ms=112.0), options=options)
+    strictness = Strictness(threshold_frac=0.03, noise_floors=floors)
+    found = compared(trials(seed=1), trials(seed=2, step_ms=112.0), strictness=strictness)
     assert only_row(found).threshold_frac == pytest.approx(0.16)
     assert only_row(found).verdict == "SAME"
 
@@ -239,7 +238,7 @@ def test_different_devices_give_a_ratio_and_no_verdict_unless_forced() -> None:
     assert (row.a.roof_frac, row.b.roof_frac) == (None, pytest.approx(0.5))
     assert row.confounders == ("torch_version 2.13.0 -> 2.14",)
     assert compared(*files).exit_code(is_strict=True) == ExitCode.OK
-    forced = compared(*files, options=Options(force_gate=True))
+    forced = compared(*files, strictness=Strictness(force_gate=True))
     assert only_row(forced).verdict == "IMPROVED"
 
 
@@ -252,7 +251,7 @@ def test_the_same_device_comes_first_and_the_other_one_is_listed() -> None:
 def test_emulated_rows_never_meet_real_ones() -> None:
     emulated: dict[str, Value] = {"mode": "emulated", "link": "pcie4"}
     found = compared([*trials(), *trials(seed=3, **emulated)], trials(seed=2, **emulated))
-    assert only_row(found).mode == "emulated"
+    assert only_row(found).a.trials.mode == "emulated"
     assert len(found.unmatched) == 1
 
 

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.analysis.demand import demands
-from bench.analysis.gap import Gap
-from bench.analysis.gap_result import GapResult, gap_document, measure_gap
-from bench.analysis.needs import Load, parse_load
+from bench.analysis.gap.demand import demands
+from bench.analysis.gap.gap_result import GapResult, gap_document, measure_gap
+from bench.analysis.gap.needs import Load, parse_load
+from bench.analysis.gap.ratios import Gap
 from bench.core.errors import UsageError
-from tests.analysis.synthetic_rows import frame, trials
+from tests.analysis.synthetic_rows import trials
 
 if TYPE_CHECKING:
     from bench.results.schema import Row, Value
@@ -36,7 +36,7 @@ def measured(
     *parts: "list[Row]", load: Load | None = None, num_items: float | None = None
 ) -> GapResult:
     rows = [row for part in parts for row in part]
-    return measure_gap(frame(rows), load=load, num_items=num_items)
+    return measure_gap(rows, load=load, num_items=num_items)
 
 
 def only_gap(result: GapResult) -> Gap:
@@ -127,13 +127,13 @@ def test_a_half_without_a_usable_trial_is_named() -> None:
     (missing,) = measured(trials(), lost).missing
     assert missing.tried is not None
     assert missing.tried.name == "imaging-infer"
-    assert missing.tried.lost_reasons == "out_of_memory"
+    assert missing.tried.trials.lost_reasons == "out_of_memory"
 
 
 def test_prefill_and_decode_lie_under_opposite_roofs() -> None:
     prefill = trials(workload="llm-prefill", flops_per_item=2e8, bytes_per_item=1e5, **LLM)
     decode = trials(workload="llm-decode", flops_per_item=2e8, bytes_per_item=4e8, **LLM)
-    by_phase = {demand.phase: demand for demand in demands(frame([*prefill, *decode]))}
+    by_phase = {demand.phase: demand for demand in demands([*prefill, *decode])}
     assert by_phase["prefill"].ridge_flops_per_byte == pytest.approx(20.0)
     assert by_phase["prefill"].flops_per_byte == pytest.approx(2000.0)
     assert by_phase["prefill"].roof == "compute"
@@ -144,7 +144,7 @@ def test_prefill_and_decode_lie_under_opposite_roofs() -> None:
 
 
 def test_without_measured_roofs_there_is_no_place_under_them() -> None:
-    (demand,) = demands(frame(trials(flops_per_item=2e8, bytes_per_item=1e5)))
+    (demand,) = demands(trials(flops_per_item=2e8, bytes_per_item=1e5))
     assert demand.flops_per_byte == pytest.approx(2000.0)
     assert (demand.roof, demand.reached_frac) == (None, None)
 

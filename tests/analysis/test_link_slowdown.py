@@ -8,24 +8,18 @@ import math
 
 import pytest
 
-from bench.analysis.links import LinkRun, Slowdown, fastest_links, slowdown
-from bench.analysis.remedies import find_remedies
-from bench.analysis.scaling import efficiency, families, single_runs
+from bench.analysis.scaling.efficiency import efficiency, families, single_runs
+from bench.analysis.scaling.mitigations import find_mitigated
+from bench.analysis.scaling.slowdown import Slowdown, fastest_links, slowdown
+from bench.analysis.trials.configuration import gather
 from bench.results.schema import Row
 from tests.report.link_rows import device_sweep, link_run, real_run, three_links
 
 HALF_WIDTH = 2.776445 * math.sqrt(2 * 1.000075e-4 / 3)
 
 
-def runs_of(rows: list[Row]) -> list[LinkRun]:
-    groups: dict[object, list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row["config_hash"], row["device_count"]), []).append(row)
-    return [LinkRun(rows=group) for group in groups.values()]
-
-
 def slowdowns(rows: list[Row]) -> dict[tuple[str, str], Slowdown | None]:
-    runs = runs_of(rows)
+    runs = gather(rows)
     fastest = fastest_links(runs)
     return {(run.mode, run.link): slowdown(run, fastest=fastest) for run in runs}
 
@@ -44,7 +38,7 @@ def test_slowdown_is_against_the_fastest_link_with_its_interval() -> None:
 def test_the_bracket_of_a_slowdown_has_both_links_at_the_same_end() -> None:
     h800 = slowdowns(three_links())["emulated", "h800-nvlink"]
     assert h800 is not None
-    assert h800.bracket == pytest.approx((107.2 / 103.2, 116.25 / 110.0))
+    assert h800.ends == pytest.approx((107.2 / 103.2, 116.25 / 110.0))
 
 
 def test_the_fastest_link_is_chosen_by_the_model_and_not_by_noise() -> None:
@@ -85,11 +79,11 @@ def test_rows_without_communication_columns_fall_back_on_the_shortest_step() -> 
     rows = [{**row, **blank} for row in three_links()]
     h800 = slowdowns(rows)["emulated", "h800-nvlink"]
     assert h800 is not None and h800.fastest.link == "h100-nvlink"
-    assert h800.bracket is None
+    assert h800.ends is None
 
 
 def test_efficiency_is_against_one_device_of_the_same_mode() -> None:
-    runs = runs_of([*real_run(), *real_run(25.0, devices=8)])
+    runs = gather([*real_run(), *real_run(25.0, devices=8)])
     found = efficiency(runs[1], singles=single_runs(runs))
     # 20 items/s alone; 16 items in 125 ms together, a sixteenth of 8 x 20 less: 128 / 160.
     assert found is not None and found.against == "one device"
@@ -98,7 +92,7 @@ def test_efficiency_is_against_one_device_of_the_same_mode() -> None:
 
 
 def test_a_real_device_is_no_reference_for_an_emulated_run() -> None:
-    runs = runs_of([*real_run(), *link_run("pcie5", 60.0)])
+    runs = gather([*real_run(), *link_run("pcie5", 60.0)])
     found = efficiency(runs[1], singles=single_runs(runs))
     assert found is not None and found.against == "compute"
     assert found.share.value == pytest.approx(100.0 / 160.0, rel=1e-4)
@@ -106,21 +100,21 @@ def test_a_real_device_is_no_reference_for_an_emulated_run() -> None:
 
 def test_nothing_is_said_of_efficiency_where_nothing_tells() -> None:
     rows = [{**row, "compute_step_ms": None} for row in link_run("pcie5", 60.0)]
-    (run,) = runs_of(rows)
+    (run,) = gather(rows)
     assert efficiency(run, singles={}) is None
 
 
 def test_families_differ_in_the_number_of_devices_alone() -> None:
-    found = families(runs_of(device_sweep()))
+    found = families(gather(device_sweep()))
     assert [[run.num_devices for run in family] for family in found] == [[2, 8, 64, 512]] * 3
     assert all(len({run.link for run in family}) == 1 for family in found)
-    real = families(runs_of([*real_run(), *real_run(9.0, devices=4)]))
+    real = families(gather([*real_run(), *real_run(9.0, devices=4)]))
     assert [[run.num_devices for run in family] for family in real] == [[1, 4]]
 
 
 def test_a_remedy_recovers_a_share_of_the_slowdown_with_its_interval() -> None:
     rows = [*three_links(), *link_run("pcie5", 20.0, cells={"mitigation": "powersgd-2"})]
-    (remedy,) = find_remedies(runs_of(rows))
+    (remedy,) = find_mitigated(gather(rows))
     assert remedy.change.value == pytest.approx(120.0 / 160.0)
     recovered = remedy.recovered
     assert recovered is not None and remedy.why_not == ""
@@ -135,7 +129,7 @@ def test_a_remedy_recovers_a_share_of_the_slowdown_with_its_interval() -> None:
 def test_recovery_looks_at_the_mean_because_a_median_hides_rare_steps() -> None:
     rows = link_run("pcie5", 20.0, cells={"mitigation": "diloco-64"})
     rare = [{**row, "step_median_ms": 100.0} for row in rows]
-    (remedy,) = find_remedies(runs_of([*three_links(), *rare]))
+    (remedy,) = find_mitigated(gather([*three_links(), *rare]))
     assert remedy.run.shows_mean
     assert remedy.run.step_s is not None and remedy.run.step_s.value == pytest.approx(
         0.120, rel=1e-3
@@ -153,7 +147,7 @@ def test_recovery_looks_at_the_mean_because_a_median_hides_rare_steps() -> None:
 )
 def test_nothing_is_recovered_where_nothing_was_lost(rows: list[Row], why: str) -> None:
     helped = link_run("pcie5", 0.2, cells={"mitigation": "fp16"})
-    (remedy,) = find_remedies(runs_of([*rows, *helped]))
+    (remedy,) = find_mitigated(gather([*rows, *helped]))
     assert (remedy.recovered, remedy.why_not) == (None, why)
 
 
@@ -161,7 +155,7 @@ def test_accumulated_batches_are_a_remedy_by_time_per_item() -> None:
     rows = link_run("pcie5", 0.0, cells={"grad_accum": 4})
     for row in rows:  # four micro-batches of 100 ms and one exchange of 60 ms
         row |= {"items": 4 * int(str(row["items"])), "window_s": float(str(row["window_s"])) * 4.6}
-    (remedy,) = find_remedies(runs_of([*three_links(), *rows]))
+    (remedy,) = find_mitigated(gather([*three_links(), *rows]))
     assert remedy.change.value == pytest.approx(115.0 / 160.0)
     assert remedy.recovered is not None
     assert remedy.recovered.share == pytest.approx((160.0 - 115.0) / (160.0 - 104.0))

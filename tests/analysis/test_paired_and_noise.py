@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.analysis.noise import (
+from bench.analysis.comparison.noise_floors import (
     NoiseFloor,
     floors_by_key,
     load_floors,
     measure_noise,
     save_floors,
 )
-from bench.analysis.paired import ArmTrial, block_order, compare_arms
+from bench.analysis.comparison.paired import ArmTrial, block_order, compare_arms
 from bench.core.errors import DataError
-from tests.analysis.synthetic_rows import frame, trials
+from tests.analysis.synthetic_rows import trials
 
 NOW = "2026-01-02T03:04:05Z"
 
@@ -86,7 +86,7 @@ def test_noise_floor_is_the_standard_error_when_the_arms_agree() -> None:
         dict(row, step_median_ms=v)
         for row, v in zip(trials(num=3), (99.0, 100.0, 101.0), strict=True)
     ]
-    (floor,) = measure_noise(frame(a), frame(a), measured_utc=NOW)
+    (floor,) = measure_noise(a, a, measured_utc=NOW)
     # Spread of the logs is .01, so the error of their difference is .01 sqrt(2 / 3).
     assert floor.floor_frac == pytest.approx(0.01 * math.sqrt(2 / 3), rel=0.01)
     assert floor.ratio == pytest.approx(1.0)
@@ -94,12 +94,12 @@ def test_noise_floor_is_the_standard_error_when_the_arms_agree() -> None:
 
 def test_noise_floor_is_the_difference_when_that_is_larger() -> None:
     a, b = trials(seed=1, noise_frac=0.001), trials(seed=2, noise_frac=0.001, step_ms=108.0)
-    (floor,) = measure_noise(frame(a), frame(b), measured_utc=NOW)
+    (floor,) = measure_noise(a, b, measured_utc=NOW)
     assert floor.floor_frac == pytest.approx(0.08, abs=0.005)
 
 
 def test_too_few_trials_give_no_noise_floor() -> None:
-    few = frame(trials(num=2))
+    few = trials(num=2)
     assert measure_noise(few, few, measured_utc=NOW) == []
 
 

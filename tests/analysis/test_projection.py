@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.analysis.projection import NotProjected, Projected, project
-from bench.analysis.projection_roofs import SAME_VENDOR, catalogue_roofs, kinship, on_chip
+from bench.analysis.projection.projected import NotProjected, Projected, project
+from bench.analysis.projection.roofs import SAME_VENDOR, catalogue_roofs, kinship, on_chip
 from bench.core.nouns import Chip
 from bench.hardware.chips import chip as catalogue_chip
 from bench.hardware.chips import load_chips

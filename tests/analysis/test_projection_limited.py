@@ -4,8 +4,7 @@ import math
 
 import pytest
 
-from bench.analysis.projection_limited import limited_of, rate_of, terms_of
-from bench.analysis.projection_rows import measured_of
+from bench.analysis.projection.measured import measured_of
 from bench.results.schema import Row
 from tests.analysis.synthetic_rows import trials
 from tests.analysis.test_projection_rows import ROOFS, only, rows
@@ -29,8 +28,9 @@ def test_one_trial_has_a_figure_and_no_interval() -> None:
 
 
 def test_trials_are_taken_together_on_the_logarithm() -> None:
-    both = [*limited(step_ms=100.0), *limited(step_ms=400.0)]
-    told = limited_of(both)[terms_of(both[0])][0].throughput_per_s
+    both = [*limited(step_ms=100.0), *limited(step_ms=400.0, run_id="run2")]
+    start = only(measured_of([*rows(), *both], profiles={})[0])
+    told = start.limited[0].throughput_per_s
     # 20/s and 5/s; two trials have t = 12.7062 at 95 % and an error of log(4) / 2.
     assert told.value == pytest.approx(10.0) and told.num == 2
     assert told.interval is not None
@@ -39,7 +39,7 @@ def test_trials_are_taken_together_on_the_logarithm() -> None:
 
 def test_every_limit_is_told_by_itself_and_changes_no_start() -> None:
     alone = only(measured_of(rows(), profiles={})[0])
-    both = [*limited(), *limited(step_ms=400.0, chip_limit="this device with 1 cores")]
+    both = [*limited(), *limited(step_ms=400.0, chip_limit="one core", config_hash="1e551")]
     start = only(measured_of([*both, *rows()], profiles={})[0])
     assert [one.throughput_per_s.value for one in start.limited] == pytest.approx([10.0, 5.0])
     assert start.step_s == alone.step_s and start.num_trials == alone.num_trials
@@ -72,15 +72,16 @@ def test_a_whole_device_that_is_no_start_carries_none_beside_it() -> None:
     assert ["roof" in one.reason for one in left_out] == [True, False]
 
 
-@pytest.mark.parametrize("cells", [{"step_median_ms": None}, {"items": None}, {"steps": None}])
+@pytest.mark.parametrize(
+    "cells",
+    [
+        {"items": None},
+        {"steps": 0},
+        *({"step_median_ms": cell} for cell in (None, 0.0, -1.0, 1e-300, 1e300, math.nan, True)),
+    ],
+)
 def test_a_limited_row_without_a_step_time_is_named(cells: dict[str, object]) -> None:
     damaged = [{**row, **cells} for row in limited()]
-    assert rate_of(damaged[0]) is None and limited_of(damaged) == {}
     found, left_out = measured_of([*rows(), *damaged], profiles={})
     assert only(found).limited == ()
     assert [one.reason for one in left_out] == [f"no step time was measured on {LESS}"]
-
-
-@pytest.mark.parametrize("cell", [0.0, -1.0, 1e-300, 1e300, math.nan, True, "fast"])
-def test_a_damaged_cell_is_no_figure(cell: object) -> None:
-    assert rate_of({**limited()[0], "step_median_ms": cell}) is None  # type: ignore[dict-item]

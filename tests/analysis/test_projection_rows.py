@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.analysis.projection_rows import Measured, measured_of, profiles_beside
+from bench.analysis.projection.measured import Measured, measured_of, profiles_beside
 from bench.core.errors import DataError
 from bench.hardware.operators import total
 from bench.results.operator_profiles import profiles_path, read_profiles, write_profile

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.analysis import scoring
-from bench.analysis.scoring_points import COLUMNS, Point, read_points
+from bench.analysis.projection import scoring
+from bench.analysis.projection.scoring_points import COLUMNS, Point, read_points
 from bench.core.errors import BenchError, DataError, ExitCode
 from bench.hardware.chips import chip, load_chips
 

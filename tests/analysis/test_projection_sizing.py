@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.analysis.sizing import (
+from bench.analysis.projection.sizing import (
     Target,
     others_for,
     parse_target,

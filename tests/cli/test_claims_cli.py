@@ -181,8 +181,8 @@ def test_a_report_has_the_claims_when_asked(tmp_path: Path, capsys: Captured) ->
 
 
 def test_every_command_that_would_test_a_claim_is_one_of_bench() -> None:
-    from bench.analysis.claims_facts import seeds_folder
-    from bench.analysis.claims_file import read_ledger
+    from bench.analysis.claims.claims_facts import seeds_folder
+    from bench.analysis.claims.claims_file import read_ledger
 
     commands = {verb.command_for(claim) for claim in read_ledger(seeds_folder())}
     assert all(command is None or command.startswith("bench ") for command in commands)

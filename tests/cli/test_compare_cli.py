@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench.analysis.noise import NoiseFloor, default_noise_path, save_floors
+from bench.analysis.comparison.noise_floors import NoiseFloor, default_noise_path, save_floors
 from bench.cli import main
 from tests.analysis.synthetic_rows import trials, write_csv
 

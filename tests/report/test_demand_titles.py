@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from bench.analysis.gap_result import GapResult, measure_gap
+from bench.analysis.gap.gap_result import GapResult, measure_gap
 from bench.report.plots.plots_gap import gap_plots
 from bench.report.tables import gap_tables
 from bench.results.schema import Row, Value
-from tests.analysis.synthetic_rows import frame, trials
+from tests.analysis.synthetic_rows import trials
 
 
 def both_phases(number: int, *, params: dict[str, object], **cells: Value) -> list[Row]:
@@ -26,7 +26,7 @@ def both_phases(number: int, *, params: dict[str, object], **cells: Value) -> li
 
 
 def result_of(*parts: list[Row]) -> GapResult:
-    return measure_gap(frame(row for part in parts for row in part), load=None, num_items=None)
+    return measure_gap([row for part in parts for row in part], load=None, num_items=None)
 
 
 def names(result: GapResult) -> list[str]:

@@ -47,7 +47,7 @@ def test_one_configuration_in_two_environments_is_two_and_names_say_why() -> Non
     first, second = configurations(rows)
     assert first.name.endswith("torch 2.13.0")
     assert second.name.endswith("torch 2.11.0")
-    assert len(first.line.usable) == len(second.line.usable) == 2
+    assert len(first.trials.used) == len(second.trials.used) == 2
 
 
 def test_names_that_nothing_tells_apart_are_numbered() -> None:

@@ -160,7 +160,7 @@ def test_configurations_take_turns_so_that_each_workload_is_seen(
     rows += configuration("imaging-infer", CARD)
     monkeypatch.setattr(module, "MAX_SHOWN", 4)
     evidence = gather_evidence([("a", write_run(tmp_path / "a.csv", rows))])
-    workloads = [one.line.first["workload"] for one in evidence.shown]
+    workloads = [one.first["workload"] for one in evidence.shown]
     assert workloads == ["llm-train"] * 3 + ["imaging-infer"]
     assert evidence.num_hidden == 16
 

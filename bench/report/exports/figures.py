@@ -9,19 +9,19 @@ one configuration: then what tells them apart is added.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.analysis.identity import IDENTITY, LEAST, MOST
-from bench.core import statistics
+from bench.analysis.trials.configuration import Trials, gather, number
+from bench.analysis.trials.estimates import estimate
+from bench.analysis.trials.identity import IDENTITY
+from bench.analysis.trials.titles import LAID_OUT, PROGRAM, title_of
 from bench.report.tables.grid import plain
-from bench.report.tables.run_table import Line, is_several, lines_of, spread_of, title_of
 from bench.results.schema import Row
 
-KEY = (*IDENTITY, "device_type", "env_id")
-"""What trials must share to be repetitions of one another, beside device and device name."""
+KEY = (*IDENTITY, "device", "env_id")
+"""What trials share that repeat one another: files of other machines may be among those given."""
 HOW_AND_WHERE = (
     "mode",
     "link",
@@ -45,8 +45,6 @@ _APART = (
     ("env_id", "env "),
 )
 """What may tell two configurations of one name apart, in order."""
-_PLAIN = ("workload", "size", "dtype", "batch", "compile", "compile_mode", "channels_last",
-          "chip_limit")  # fmt: skip
 _IN_TITLE = ("workload", "size", "dtype", "mode", "parallel", "layout", "link", "mitigation",
              "schedule")  # fmt: skip
 _MAX_CELL = 100
@@ -126,31 +124,28 @@ class Figure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Configuration:
+class Named:
     """Trials that repeat one another, under the name that other tools know them by."""
 
     name: str
-    line: Line
+    trials: Trials
 
     @property
     def first(self) -> Row:
         """Row that says what ran where."""
-        return self.line.first
+        return self.trials.first
 
     def figures(self) -> list[Figure]:
         """Return figures in the order of `MEASURES`; what no trial measured is left out."""
-        found = (_figure(measure, line=self.line) for measure in MEASURES)
+        found = (_figure(measure, trials=self.trials) for measure in MEASURES)
         return [figure for figure in found if figure is not None]
 
 
-def configurations(rows: Sequence[Row]) -> list[Configuration]:
+def configurations(rows: Sequence[Row]) -> list[Named]:
     """Group usable rows into configurations with distinct names, in order of appearance."""
-    parts: dict[tuple[object, ...], list[Row]] = {}
-    for row in rows:
-        parts.setdefault(tuple(row.get(name) for name in KEY), []).append(row)
-    lines = [line for part in parts.values() for line in lines_of(part)]
-    names = _distinct([line.first for line in lines])
-    return [Configuration(name=name, line=line) for name, line in zip(names, lines, strict=True)]
+    found = gather(rows, by=KEY)
+    names = _distinct([trials.first for trials in found])
+    return [Named(name=name, trials=trials) for name, trials in zip(names, found, strict=True)]
 
 
 def name_of(row: Row) -> str:
@@ -158,10 +153,11 @@ def name_of(row: Row) -> str:
     # Cut cell by cell, so that a damaged one cannot push the mode off the end.
     cut = {column: _short(row.get(column)) for column in _IN_TITLE}
     whole = {**row, **cut}
+    plain_title = title_of(whole, shown=(*PROGRAM, "chip_limit"))
     parts = [
-        title_of({name: whole.get(name) for name in _PLAIN}),
+        plain_title,
         f"[{cut['mode'] or 'real'}]",
-        spread_of(whole),
+        title_of(whole, shown=[name for name in LAID_OUT if name != "mode"], name=""),
         f"on {_short(row.get('device_name') or row['device'])}",
         f"#{_short(row['config_hash'])[:8]}",
     ]
@@ -181,8 +177,8 @@ def _distinct(rows: Sequence[Row]) -> list[str]:
                     value = plain(str(rows[index].get(column) or "unknown"))[:24]
                     names[index] = f"{name} {prefix}{value}"
     for name, same in _places(names).items():
-        for number, index in enumerate(same[1:], start=2):
-            names[index] = f"{name} ({number})"
+        for place, index in enumerate(same[1:], start=2):
+            names[index] = f"{name} ({place})"
     return names
 
 
@@ -199,19 +195,18 @@ def _item_of(row: Row) -> str:
     return word[:24] or "item"
 
 
-def trial_values(rows: Sequence[Row], column: str) -> list[float]:
+def trial_values(trials: Trials, column: str) -> list[float]:
     """Figures of single trials that can be figures: over zero, and of this world."""
-    found = (row.get(column) for row in rows)
-    return [float(v) for v in found if isinstance(v, int | float) and LEAST < v < MOST]
+    return trials.figures(lambda row: number(row, column))
 
 
-def _figure(measure: Measure, *, line: Line) -> Figure | None:
-    values = trial_values(line.usable, measure.column)
+def _figure(measure: Measure, *, trials: Trials) -> Figure | None:
+    values = trial_values(trials, measure.column)
     if not values:
         return None
     value, low, high = _interval(values)
-    item = _item_of(line.first)
-    is_part = measure.unit == "bytes" and is_several(line.first)
+    item = _item_of(trials.first)
+    is_part = measure.unit == "bytes" and trials.num_devices > 1
     return Figure(
         label=measure.label.format(item=item) + (" of one rank" if is_part else ""),
         unit=measure.unit.format(item=item),
@@ -226,14 +221,8 @@ def _figure(measure: Measure, *, line: Line) -> Figure | None:
 
 
 def _interval(values: list[float]) -> tuple[float, float | None, float | None]:
-    if len(values) > 1 and min(values) == max(values):
-        return values[0], values[0], values[0]  # exactly, not up to the rounding of logarithms
-    try:
-        interval = statistics.mean_interval_log(values)
-    except OverflowError:  # damaged cells, decades apart: nothing is known of the spread
-        interval = None
-    if interval is not None:
-        return interval
-    if len(values) == 1:
-        return values[0], None, None
-    return math.exp(math.fsum(math.log(value) for value in values) / len(values)), None, None
+    found = estimate(values)
+    if found is None or min(values) == max(values):  # exactly, not up to rounding of logarithms
+        end = values[0] if len(values) > 1 else None
+        return values[0], end, end
+    return found.value, *(found.interval or (None, None))

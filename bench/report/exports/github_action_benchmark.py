@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 
 from bench.core.units import format_number
-from bench.report.exports.figures import Configuration, Figure, configurations
+from bench.report.exports.figures import Figure, Named, configurations
 from bench.report.exports.selection import Selection
 
 FILES = {"bigger": "bigger_is_better.json", "smaller": "smaller_is_better.json"}
@@ -30,7 +30,7 @@ def document(selection: Selection, *, direction: str) -> str:
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
-def _entry(figure: Figure, *, one: Configuration) -> dict[str, object]:
+def _entry(figure: Figure, *, one: Named) -> dict[str, object]:
     row = one.first
     trials = f"{figure.num_trials} trial" + ("s" if figure.num_trials > 1 else "")
     entry: dict[str, object] = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 
 from bench import __version__
-from bench.report.exports.figures import HOW_AND_WHERE, Configuration, configurations
+from bench.report.exports.figures import HOW_AND_WHERE, Named, configurations
 from bench.report.exports.selection import Selection
 from bench.results.schema import SCHEMA_VERSION, Row
 
@@ -35,7 +35,7 @@ def document(selection: Selection) -> str:
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
-def _configuration(one: Configuration) -> dict[str, object]:
+def _configuration(one: Named) -> dict[str, object]:
     return {
         "name": one.name,
         **{name: one.first.get(name) for name in _FACTS},
@@ -51,7 +51,7 @@ def _configuration(one: Configuration) -> dict[str, object]:
             }
             for figure in one.figures()
         },
-        "trials": [_cells(row) for row in one.line.usable],
+        "trials": [_cells(row) for row in one.trials.used],
     }
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from bench import __version__
 from bench.core import statistics
-from bench.report.exports.figures import HOW_AND_WHERE, Configuration, configurations, trial_values
+from bench.report.exports.figures import HOW_AND_WHERE, Named, configurations, trial_values
 from bench.report.exports.selection import Selection
 from bench.results.schema import Row
 
@@ -62,13 +62,13 @@ def notes(selection: Selection) -> list[str]:
     untimed = [
         one.name
         for one in configurations(selection.usable)
-        if not trial_values(one.line.usable, "step_median_ms")
+        if not trial_values(one.trials, "step_median_ms")
     ]
     return [f"{name}: has no step time and is left out" for name in untimed]
 
 
-def _entry(one: Configuration) -> dict[str, object] | None:
-    data_s = [value / 1e3 for value in trial_values(one.line.usable, "step_median_ms")]
+def _entry(one: Named) -> dict[str, object] | None:
+    data_s = [value / 1e3 for value in trial_values(one.trials, "step_median_ms")]
     if not data_s:
         return None
     row = one.first

@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench.analysis.trials.configuration import is_virtual
 from bench.report.tables.grid import plain
-from bench.report.tables.run_table import is_virtual
 from bench.results.schema import USABLE, Row
 
 _MADE_UP = ("loss_first", "loss_last", "energy_per_item_j")

@@ -6,11 +6,12 @@ A section without rows to rest on is left out. Sections that other parts of the 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from bench import __version__
-from bench.analysis.figures import Options
-from bench.analysis.gap import Missing
+from bench.analysis.comparison.compare_files import Strictness
+from bench.analysis.gap.ratios import Missing
 from bench.report.page.content import Report, Section
 from bench.report.page.evidence import Evidence
 from bench.report.page.sections_analysis import comparison, gap, present, roofline, settings_gap
@@ -23,7 +24,7 @@ from bench.results.schema import SCHEMA_VERSION, USABLE
 def assemble(
     evidence: Evidence,
     *,
-    options: Options,
+    strictness: Strictness,
     made_utc: str,
     command: Callable[[Missing], str] | None = None,
     extra: Sequence[Section] = (),
@@ -41,47 +42,47 @@ def assemble(
             steps(evidence),
             energy(evidence),
             sweeps(evidence),
-            comparison(evidence, options=options),
+            comparison(evidence, strictness=strictness),
             *extra,
             provenance(evidence),
         )
     )
-    workloads = evidence.frame["workload"].dropna().unique()
-    few = ", ".join(str(name) for name in workloads[:4])
+    workloads = list(dict.fromkeys(str(row["workload"]) for row in evidence.rows))
+    few = ", ".join(workloads[:4])
     return Report(
         title=f"Benchmark of {few}" + (" and more" if len(workloads) > 4 else ""),
         summary=_summary(evidence),
         modes=_modes(evidence),
         sections=sections,
-        num_rows=len(evidence.frame),
+        num_rows=len(evidence.rows),
         made_by=f"gapbench {__version__}, schema {SCHEMA_VERSION}, {made_utc}",
     )
 
 
 def _modes(evidence: Evidence) -> tuple[str, ...]:
-    found = evidence.frame["mode"].dropna().unique()
-    return tuple(sorted(str(mode) for mode in found if mode != "real"))
+    found = {str(row["mode"]) for row in evidence.rows if row.get("mode")}
+    return tuple(sorted(found - {"real"}))
 
 
 def _summary(evidence: Evidence) -> tuple[str, ...]:
-    frame, table = evidence.frame, evidence.groups.table
-    usable = int(frame["status"].isin(USABLE).sum())
-    devices = table["device_name"].astype(str).nunique()
+    rows, configurations = evidence.rows, evidence.configurations
+    usable = sum(row["status"] in USABLE for row in rows)
+    devices = len({one.text("device_name") for one in configurations})
     files = len(evidence.sources)
     lines = [
-        f"{_count(len(frame), 'trial')} of {_count(len(table), 'configuration')} on "
+        f"{_count(len(rows), 'trial')} of {_count(len(configurations), 'configuration')} on "
         f"{_count(devices, 'device')}, from {_count(files, 'file')}.",
-        f"Usable: {usable:,} of {len(frame):,}.",
+        f"Usable: {usable:,} of {len(rows):,}.",
     ]
-    modes = frame["mode"].value_counts()
+    modes = Counter(str(row["mode"]) for row in rows if row.get("mode"))
     lines += [
-        f"{_count(int(num), 'trial')} [{mode}]: not measured on the hardware as named."
-        for mode, num in modes.items()
+        f"{_count(num, 'trial')} [{mode}]: not measured on the hardware as named."
+        for mode, num in modes.most_common()
         if mode != "real"
     ]
     if evidence.num_hidden:
         lines.append(
-            f"{len(evidence.chosen)} configurations are shown one by one, taking turns over "
+            f"{len(evidence.shown)} configurations are shown one by one, taking turns over "
             f"workloads and devices; {evidence.num_hidden} are only counted."
         )
     return tuple(lines)

@@ -9,26 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
-import numpy as np
-
-from bench.analysis.groups import Groups, gather
+from bench.analysis.trials.configuration import Trials, gather
 from bench.core.errors import DataError, NothingMatchedError
-from bench.report.tables.run_table import Line
-from bench.results.frame import read_frame
+from bench.results.reader import read_rows
 from bench.results.samples import read_samples
-from bench.results.schema import USABLE, Row
+from bench.results.schema import Row
 from bench.results.sidecar import Sidecar, read_sidecar, sidecar_path
 from bench.results.store import samples_path
 
-if TYPE_CHECKING:
-    import pandas as pd
-
+T = TypeVar("T")
 Note = Callable[[str], None]
 
 MAX_SHOWN = 300
@@ -45,43 +41,24 @@ class Source:
 
     label: str
     path: Path
-    num_rows: int
+    rows: Sequence[Row]
     sha256: str
     sidecar: Sidecar | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
-    """One configuration on one device in one file, as the report shows it."""
-
-    line: Line
-    file: str
-    """Label of the file; '' when there is only one."""
-
-    @property
-    def device(self) -> str:
-        """Name of the device, with its count when several took part."""
-        row = self.line.first
-        count = row.get("device_count")
-        name = str(row.get("device_name") or row["device"])
-        return f"{count} x {name}" if isinstance(count, int) and count > 1 else name
-
-    @property
-    def mode(self) -> str:
-        """real, throttled, emulated or simulated."""
-        return str(self.line.first.get("mode") or "real")
-
-
-@dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """Rows, groups and sidecars of all files."""
+    """Rows, configurations and sidecars of all files."""
 
     sources: tuple[Source, ...]
-    frames: tuple[pd.DataFrame, ...]
-    frame: pd.DataFrame
-    groups: Groups
+    configurations: tuple[Trials, ...]
     notes: tuple[str, ...]
     """What was odd about the files."""
+
+    @property
+    def rows(self) -> list[Row]:
+        """Every row of every file."""
+        return [row for source in self.sources for row in source.rows]
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -89,46 +66,18 @@ class Evidence:
         return tuple(source.label for source in self.sources)
 
     @cached_property
-    def chosen(self) -> list[int]:
-        """Numbers of the groups to show, in their order of appearance."""
-        table = self.groups.table
-        places = ["workload", "device_number", "file"]
-        turn = table.groupby(places, observed=True, sort=False).cumcount()
-        first = turn.sort_values(kind="stable").index[:MAX_SHOWN]
-        return sorted(int(number) for number in first)
+    def shown(self) -> list[Trials]:
+        """The configurations to show, in their order of appearance."""
+        return taking_turns(
+            self.configurations,
+            place=lambda one: (one.text("workload"), one.text("device_name"), one.file),
+            limit=MAX_SHOWN,
+        )
 
     @property
     def num_hidden(self) -> int:
         """Configurations that are not shown one by one."""
-        return len(self.groups.table) - len(self.chosen)
-
-    @cached_property
-    def shown(self) -> list[Shown]:
-        """The configurations to show, each with its rows."""
-        by_group = self.rows_by_group(self.chosen)
-        has_several = len(self.sources) > 1
-        files = self.groups.table["file"]
-        return [
-            Shown(
-                line=Line(rows=rows, usable=[row for row in rows if row["status"] in USABLE]),
-                file=self.labels[int(files[number])] if has_several else "",
-            )
-            for number, rows in by_group.items()
-        ]
-
-    def rows_by_group(self, numbers: Sequence[int]) -> dict[int, list[Row]]:
-        """Rows of some groups as dictionaries, blanks as None."""
-        group = self.groups.trials["group"].to_numpy()
-        is_wanted = np.isin(group, np.asarray(numbers))
-        part = self.frame[is_wanted]
-        part = part.dropna(axis="columns", how="all")
-        columns = {str(name): _cells(part[name]) for name in part}
-        found: dict[int, list[Row]] = {number: [] for number in numbers}
-        for number, cells in zip(
-            group[is_wanted].tolist(), zip(*columns.values(), strict=True), strict=True
-        ):
-            found[number].append(dict(zip(columns, cells, strict=True)))
-        return found
+        return len(self.configurations) - len(self.shown)
 
     def samples(self) -> tuple[list[dict[str, object]], list[str]]:
         """Samples of the trials, as far as sidecars are there; and notes on what was not read."""
@@ -153,41 +102,47 @@ class Evidence:
         return found, notes
 
 
-def _cells(series: pd.Series) -> list[object]:
-    values = series.astype(object)
-    return values.where(series.notna(), None).tolist()
+def taking_turns(found: Iterable[T], *, place: Callable[[T], object], limit: int) -> list[T]:
+    """At most `limit`, in their order: one of each place before any has two."""
+    turns: Counter[object] = Counter()
+    ranked = []
+    for number, one in enumerate(found):
+        ranked.append((turns[place(one)], number, one))
+        turns[place(one)] += 1
+    kept = sorted(ranked, key=lambda entry: entry[:2])[:limit]
+    return [one for _, _, one in sorted(kept, key=lambda entry: entry[1])]
 
 
 def gather_evidence(files: Sequence[tuple[str, Path]], *, note: Note = _LOG.warning) -> Evidence:
     """Read labelled result files; `NothingMatchedError` when none of them has a row."""
-    import pandas as pd
-
     notes: list[str] = []
 
     def keep(text: str) -> None:
         notes.append(text)
         note(text)
 
-    frames = [read_frame([path], note=keep) for _, path in files]
-    if not any(len(frame) for frame in frames):
+    read = [(label, path, read_rows(path, note=keep)) for label, path in files]
+    if not any(rows for _, _, rows in read):
         names = ", ".join(str(path) for _, path in files)
         raise NothingMatchedError(f"{names}: no rows to report; was the run interrupted at once?")
     sources = [
         Source(
             label=label,
             path=path,
-            num_rows=len(frame),
+            rows=rows,
             sha256=_sha256(path),
             sidecar=_sidecar(path, note=keep),
         )
-        for (label, path), frame in zip(files, frames, strict=True)
+        for label, path, rows in read
     ]
-    labelled = [(source.label, frame) for source, frame in zip(sources, frames, strict=True)]
+    has_several = len(sources) > 1
     return Evidence(
         sources=tuple(sources),
-        frames=tuple(frames),
-        frame=frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True),
-        groups=gather(labelled, columns=()),
+        configurations=tuple(
+            trials
+            for source in sources
+            for trials in gather(source.rows, file=source.label if has_several else "")
+        ),
         notes=tuple(notes),
     )
 

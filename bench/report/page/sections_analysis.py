@@ -9,45 +9,34 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from bench.analysis.claims import Verdict
-from bench.analysis.compare import compare
-from bench.analysis.demand import Demand, wide_rows
-from bench.analysis.figures import Options
-from bench.analysis.gap import Missing
-from bench.analysis.gap_result import GapResult, measure_gap
-from bench.analysis.groups import DESCRIPTION
-from bench.analysis.identity import IDENTITY
-from bench.analysis.metrics import METRICS
+from bench.analysis.claims.claim import Verdict
+from bench.analysis.comparison.compare_files import Strictness, compare
+from bench.analysis.comparison.metrics import METRICS
+from bench.analysis.gap.demand import Demand, is_several
+from bench.analysis.gap.gap_result import GapResult, measure_gap
+from bench.analysis.gap.ratios import Missing
 from bench.report.page.content import Part, Prose, Section
-from bench.report.page.evidence import Evidence
+from bench.report.page.evidence import Evidence, taking_turns
 from bench.report.plots.plots_compare import compare_plots
 from bench.report.plots.plots_gap import gap_plots, is_on_several, is_placeable, roofline_plots
 from bench.report.tables import compare_tables, gap_tables
 from bench.report.tables.claims_table import claims_grid
-from bench.report.tables.demand_titles import differing, full_title
+from bench.report.tables.demand_titles import apart, full_title
 
 MAX_SETTINGS = 12
 """Settings (both phases together) whose demands are worked out."""
 MAX_LINES = 50
-_APART = ("workload", "config_hash", "batch", "scenario", "seed")
 
 
 def settings_gap(evidence: Evidence) -> tuple[GapResult, int]:
     """Demands and gaps of a readable number of settings, and how many settings are left out."""
-    table = evidence.groups.table
-    is_single = ~wide_rows(table)
-    # Wide ones take no room where `measure_gap` would leave them out.
-    table = table[is_single] if (is_single & (table["num_used"] > 0)).any() else table
-    base = table["workload"].astype(str).str.rpartition("-")[0]
-    alike = [name for name in (*IDENTITY, *DESCRIPTION) if name not in _APART]
-    keys = table[alike].assign(base=base)
-    setting = keys.groupby([*alike, "base"], dropna=False, observed=True, sort=False).ngroup()
-    first = base[~setting.duplicated()]
-    turn = first.groupby(first).cumcount().sort_values(kind="stable").index[:MAX_SETTINGS]
-    numbers = setting.index[setting.isin(setting.loc[turn])]
-    is_wanted = evidence.groups.trials["group"].isin(numbers).to_numpy()
-    result = measure_gap(evidence.frame[is_wanted], load=None, num_items=None)
-    return result, len(first) - len(turn)
+    # Several devices take no room where `measure_gap` would leave them out.
+    alone = [one for one in evidence.configurations if not is_several(one.first)]
+    pool = alone if any(one.used for one in alone) else evidence.configurations
+    settings = list(dict.fromkeys(Demand(trials=one).setting for one in pool))
+    chosen = taking_turns(settings, place=lambda setting: setting[0], limit=MAX_SETTINGS)
+    rows = [row for one in pool if Demand(trials=one).setting in chosen for row in one.rows]
+    return measure_gap(rows, load=None, num_items=None), len(settings) - len(chosen)
 
 
 def gap(
@@ -95,7 +84,7 @@ def roofline(result: GapResult) -> Section | None:
     known = [row for row in single.rows if row[single.heads.index("FLOP/byte")]]
     if known:
         parts.append(replace(single, rows=known, title="", notes=single.notes[-1:]).without(beside))
-    shown = differing(demand.setting for demand in used)
+    shown = apart(used)
     lost = [
         f"{full_title(demand, shown=shown)} on {demand.device}: {_why(demand)}"
         for demand in used
@@ -125,12 +114,12 @@ def _why(demand: Demand) -> str:
     return ", ".join(missing) or "figures no device has"
 
 
-def comparison(evidence: Evidence, *, options: Options) -> Section | None:
+def comparison(evidence: Evidence, *, strictness: Strictness) -> Section | None:
     """Verdicts on time of each later file against the first; absent with one file."""
     if len(evidence.sources) < 2:
         return None
-    files = list(zip(evidence.labels, evidence.frames, strict=True))
-    found = compare(files, metric=METRICS["time"], options=options)
+    files = [(source.label, source.rows) for source in evidence.sources]
+    found = compare(files, metric=METRICS["time"], strictness=strictness)
     first, *others = compare_tables.lines(found)
     plots = compare_plots(found)
     summary = f"{found.labels[0]} is the baseline: {first}."

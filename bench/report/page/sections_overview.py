@@ -5,8 +5,10 @@ Counts rest on every row, whatever is shown of them; reasons are told in the wor
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Sequence
 
+from bench.analysis.trials.configuration import number
 from bench.report.page.content import Facts, Part, Prose, Section
 from bench.report.page.evidence import Evidence
 from bench.report.tables.cells import (
@@ -15,15 +17,12 @@ from bench.report.tables.cells import (
     plain_unit,
     quantity,
     share,
+    title_cell,
     verdict,
     words_of,
 )
 from bench.report.tables.grid import Grid
-from bench.report.tables.run_table import title_cell
-from bench.results.schema import REASONS, STATUSES, USABLE
-
-if TYPE_CHECKING:
-    import pandas as pd
+from bench.results.schema import REASONS, STATUSES, USABLE, Row
 
 MAX_DEVICES = 50
 MAX_UNUSABLE = 100
@@ -35,25 +34,26 @@ _ENVIRONMENT = ("device_name", "device_type", "device_stack", "device_memory_byt
 
 def overview(evidence: Evidence) -> Section:
     """Files and devices."""
-    parts = [_files(evidence), _devices(evidence.frame)]
+    parts = [_files(evidence), _devices(evidence.rows)]
     return Section(name="runs", title="What was run where", parts=tuple(parts))
 
 
 def _files(evidence: Evidence) -> Grid:
     rows = []
-    for source, frame in zip(evidence.sources, evidence.frames, strict=True):
-        usable = int(frame["status"].isin(USABLE).sum())
+    for source in evidence.sources:
+        found = source.rows
+        started = sorted(str(row["started_utc"]) for row in found if row.get("started_utc"))
         rows.append(
             (
                 source.label,
-                _few(frame["run_id"]),
-                _few(frame["started_utc"].dropna().sort_values().head(1), end=16).replace("T", " "),
-                _few(frame["device_name"].astype(object).fillna(frame["device"])),
-                _few(frame["workload"], limit=8),
-                count(len(frame)),
-                count(usable),
-                _few(frame["bench_version"]),
-                _few(frame["git_commit"], end=12),
+                _few(found, "run_id"),
+                started[0][:16].replace("T", " ") if started else "",
+                _few(found, "device_name", "device"),
+                _few(found, "workload", limit=8),
+                count(len(found)),
+                count(sum(row["status"] in USABLE for row in found)),
+                _few(found, "bench_version"),
+                _few(found, "git_commit", end=12),
             )
         )
     heads = ("file", "run", "started (UTC)", "device", "workloads", "trials", "usable", "bench",
@@ -61,29 +61,32 @@ def _files(evidence: Evidence) -> Grid:
     return Grid(heads=heads, rows=rows, title="Files")
 
 
-def _few(values: pd.Series[str], *, limit: int = 3, end: int | None = None) -> str:
-    found = list(dict.fromkeys(str(value)[:end] for value in values.dropna().unique()))
+def _few(rows: Sequence[Row], *columns: str, limit: int = 3, end: int | None = None) -> str:
+    """Values of the first of these columns that is not blank in a row, each once."""
+    cells = (next((row[name] for name in columns if row.get(name)), None) for row in rows)
+    found = list(dict.fromkeys(str(cell)[:end] for cell in cells if cell is not None))
     more = f" and {len(found) - limit} more" if len(found) > limit else ""
     return ", ".join(found[:limit]) + more
 
 
-def _devices(frame: pd.DataFrame) -> Grid:
-    kinds = frame[list(_ENVIRONMENT)].drop_duplicates()
-    kinds = kinds[kinds["device_name"].notna()]
+def _devices(found: Sequence[Row]) -> Grid:
+    kinds = dict.fromkeys(
+        tuple(row.get(name) for name in _ENVIRONMENT) for row in found if row.get("device_name")
+    )
     rows = []
-    for record in kinds.head(MAX_DEVICES).to_dict("records"):
-        known = {name: None if value != value else value for name, value in record.items()}
+    for kind in list(kinds)[:MAX_DEVICES]:
+        known = dict(zip(_ENVIRONMENT, kind, strict=True))
         words = {name: "" if value is None else str(value) for name, value in known.items()}
         rows.append(
             (
                 words["device_name"],
                 words["device_stack"] or words["device_type"],
-                quantity(known["device_memory_bytes"], num_bytes),
+                quantity(number(known, "device_memory_bytes"), num_bytes),
                 words["chip"],
-                quantity(known["power_limit_w"], plain_unit("W")),
+                quantity(number(known, "power_limit_w"), plain_unit("W")),
                 words["driver_version"],
                 words["torch_version"],
-                count(known["threads"]),
+                count(number(known, "threads")),
                 words["cpu_model"],
                 words["os_version"],
             )
@@ -97,13 +100,13 @@ def _devices(frame: pd.DataFrame) -> Grid:
 
 def validity(evidence: Evidence) -> Section:
     """Statuses, reasons in words, and configurations that nothing can be said about."""
-    frame = evidence.frame
-    counts = frame["status"].value_counts()
+    found = evidence.rows
+    counts = Counter(str(row["status"]) for row in found)
     rows = [
         (
             verdict(status),
-            count(int(counts[status])),
-            share(int(counts[status]) / len(frame)),
+            count(counts[status]),
+            share(counts[status] / len(found)),
             meaning.replace("`", ""),
         )
         for status, meaning in STATUSES.items()
@@ -111,25 +114,22 @@ def validity(evidence: Evidence) -> Section:
     ]
     heads = ("status", "trials", "share", "meaning")
     parts: list[Part] = [Grid(heads=heads, rows=rows, title="Status of trials")]
-    reasons, unusable = _reasons(frame), _unusable(evidence)
+    reasons, unusable = _reasons(found), _unusable(evidence)
     parts += [reasons] if reasons.rows else [Prose(lines=("No trial has a reservation.",))]
     parts += [unusable] if unusable.rows else []
     return Section(name="validity", title="How far it can be trusted", parts=tuple(parts))
 
 
-def _reasons(frame: pd.DataFrame) -> Grid:
-    remarked = frame[frame["reasons"].notna()]
-    trials: dict[str, int] = {}
+def _reasons(found: Sequence[Row]) -> Grid:
+    trials: Counter[str] = Counter()
     workloads: dict[str, dict[str, None]] = {}
     details: dict[str, str] = {}
-    grouped = remarked.groupby(["reasons", "workload"], observed=True, sort=False)
-    counted = grouped.agg(num=("status", "size"), detail=("detail", "first")).reset_index()
-    for codes, workload, num, detail in counted.itertuples(index=False, name=None):
-        for code in dict.fromkeys(code for code in str(codes).split(";") if code):
-            trials[code] = trials.get(code, 0) + int(num)
-            workloads.setdefault(code, {})[str(workload)] = None
-            if code not in details and detail == detail and detail:
-                details[code] = str(detail)
+    for row in found:
+        for code in dict.fromkeys(c for c in str(row.get("reasons") or "").split(";") if c):
+            trials[code] += 1
+            workloads.setdefault(code, {})[str(row["workload"])] = None
+            if row.get("detail"):
+                details.setdefault(code, str(row["detail"]))
     rows = [
         (
             code,
@@ -138,25 +138,23 @@ def _reasons(frame: pd.DataFrame) -> Grid:
             ", ".join(list(workloads[code])[:8]),
             details.get(code, ""),
         )
-        for code, num in sorted(trials.items(), key=lambda item: -item[1])
+        for code, num in trials.most_common()
     ]
     heads = ("reason", "trials", "what it means, and what to do", "workloads", "message of one")
     return Grid(heads=heads, rows=rows, title="Reasons")
 
 
 def _unusable(evidence: Evidence) -> Grid:
-    table = evidence.groups.table
-    lost = table.index[table["num_used"] == 0].tolist()
-    shown = evidence.rows_by_group(lost[:MAX_UNUSABLE])
+    lost = [one for one in evidence.configurations if not one.used]
     rows = [
         (
-            title_cell(group[0]),
-            str(group[0].get("device_name") or group[0]["device"]),
-            words_of(row["status"] for row in group),
-            words_of(row.get("reasons") for row in group),
-            next((str(row["detail"]) for row in group if row.get("detail")), ""),
+            title_cell(one.first),
+            one.text("device_name") or one.text("device"),
+            words_of(row["status"] for row in one.rows),
+            words_of(row.get("reasons") for row in one.rows),
+            next((str(row["detail"]) for row in one.rows if row.get("detail")), ""),
         )
-        for group in shown.values()
+        for one in lost[:MAX_UNUSABLE]
     ]
     hidden = len(lost) - len(rows)
     notes = (f"{hidden} further configurations are not shown",) if hidden else ()
@@ -171,8 +169,8 @@ def _unusable(evidence: Evidence) -> Grid:
 def provenance(evidence: Evidence) -> Section:
     """Files by content, environments and requests in full."""
     rows = [
-        (source.label, count(source.num_rows), source.sha256, _few(frame["env_id"], end=16))
-        for source, frame in zip(evidence.sources, evidence.frames, strict=True)
+        (source.label, count(len(source.rows)), source.sha256, _few(source.rows, "env_id", end=16))
+        for source in evidence.sources
     ]
     heads = ("file", "rows", "SHA-256 of the file", "environment id")
     parts: list[Part] = [Grid(heads=heads, rows=rows)]

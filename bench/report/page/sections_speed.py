@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from bench.analysis.trials.configuration import Trials
+from bench.analysis.trials.titles import LONG, differing
 from bench.report.page.content import Part, Prose, Section
-from bench.report.page.evidence import Evidence, Shown
+from bench.report.page.evidence import Evidence
 from bench.report.plots.plots_samples import spread_plots, steps_of, trace_plots
 from bench.report.plots.plots_speed import (
     energy_plots,
@@ -17,7 +19,6 @@ from bench.report.plots.plots_speed import (
     step_plots,
     throughput_plots,
 )
-from bench.report.plots.sweep_rows import is_wide
 from bench.report.tables.cells import (
     AnyCell,
     Scale,
@@ -28,36 +29,25 @@ from bench.report.tables.cells import (
     plain_unit,
     quantity,
     seconds,
-    words_of,
+    title_cell,
 )
 from bench.report.tables.grid import Grid
-from bench.report.tables.run_table import (
-    COLUMNS,
-    Line,
-    is_virtual,
-    swept_params,
-    title_cell,
-    trials_text,
-)
+from bench.report.tables.run_table import COLUMNS, trials_text
 
-Cells = Mapping[str, Callable[[Shown], AnyCell]]
+Cells = Mapping[str, Callable[[Trials], AnyCell]]
 
 
 def results(evidence: Evidence) -> Section:
     """The table of configurations, with throughput drawn by device."""
     shown = evidence.shown
-    cells = {head: _of_line(cell) for head, cell in COLUMNS.items()}
+    cells = dict(COLUMNS)
     # Several devices and modelled links have a section of their own.
-    alone = [one for one in shown if not is_wide(one)]
+    alone = [one for one in shown if not one.is_wide]
     plots = throughput_plots(alone) or throughput_plots(shown)
     parts: list[Part] = [plots] if plots else [Prose(lines=("No usable trial has a throughput.",))]
     grid = _grid(evidence, cells=cells, title="All configurations, mean over usable trials")
     parts.append(grid)
     return Section(name="throughput", title="Throughput by device", parts=tuple(parts))
-
-
-def _of_line(cell: Callable[[Line], AnyCell]) -> Callable[[Shown], AnyCell]:
-    return lambda one: cell(one.line)
 
 
 def _grid(
@@ -72,16 +62,16 @@ def _grid(
     shown = [
         one
         for one in evidence.shown
-        if not has_any or any(one.line.values(column) for column in has_any)
+        if not has_any or any(one.values(column) for column in has_any)
     ]
-    params = swept_params([one.line for one in shown])
+    words = (*LONG, *differing(one.first for one in shown))
     rows = [
         (
-            title_cell(one.line.first, shown_params=params),
+            title_cell(one.first, shown=words),
             one.device,
             one.file,
             *(cell(one) for cell in cells.values()),
-            trials_text(one.line.rows),
+            trials_text(one.rows),
         )
         for one in shown
     ]
@@ -92,22 +82,22 @@ def _grid(
     return Grid(heads=heads, rows=rows, title=title, notes=notes)
 
 
-def _mean(column: str, scale: Scale = bare, *, factor: float = 1.0) -> Callable[[Shown], AnyCell]:
+def _mean(column: str, scale: Scale = bare, *, factor: float = 1.0) -> Callable[[Trials], AnyCell]:
     """Mean over usable trials; `factor` makes base units of it."""
 
-    def cell(one: Shown) -> AnyCell:
-        value = one.line.mean(column)
+    def cell(one: Trials) -> AnyCell:
+        value = one.mean(column)
         return "" if value is None else quantity(value * factor, scale)
 
     return cell
 
 
-def _ms(column: str) -> Callable[[Shown], AnyCell]:
+def _ms(column: str) -> Callable[[Trials], AnyCell]:
     return _mean(column, seconds, factor=1e-3)
 
 
-def _is_steady(one: Shown) -> str:
-    found = [row["warmup_converged"] for row in one.line.usable if "warmup_converged" in row]
+def _is_steady(one: Trials) -> str:
+    found = [row["warmup_converged"] for row in one.used if "warmup_converged" in row]
     known = [bool(value) for value in found if value is not None]
     return "" if not known else "yes" if all(known) else f"{sum(known)} of {len(known)}"
 
@@ -127,7 +117,7 @@ def latency(evidence: Evidence) -> Section | None:
     note = "p90 and p99 are upper bounds with 99 % confidence, blank where too few steps ran"
     wanted = ("lat_p50_ms", "ttft_ms", "tpot_ms", "step_median_ms")
     grid = _grid(evidence, cells=cells, notes=(note,), has_any=wanted)
-    alone = [one for one in evidence.shown if not is_wide(one)]
+    alone = [one for one in evidence.shown if not one.is_wide]
     plots = step_plots(alone) or step_plots(evidence.shown)
     if not grid.rows or plots is None:
         return None
@@ -160,8 +150,8 @@ def steps(evidence: Evidence) -> Section | None:
 
 def energy(evidence: Evidence) -> Section | None:
     """Energy per item; absent where nothing measured it."""
-    shown = [one for one in evidence.shown if not is_virtual(one.line.first)]
-    alone = [one for one in shown if not is_wide(one)]
+    shown = [one for one in evidence.shown if not one.is_virtual]
+    alone = [one for one in shown if not one.is_wide]
     plots = energy_plots(alone) or energy_plots(shown)
     if plots is None:
         return None
@@ -172,21 +162,17 @@ def energy(evidence: Evidence) -> Section | None:
         "power limit": _mean("power_limit_w", plain_unit("W")),
         "hottest": _mean("temp_max_c", plain_unit("C")),
         "throttled": _mean("throttle_frac", percent),
-        "covers": lambda one: _word(one, "energy_scope"),
-        "source": lambda one: _word(one, "energy_source"),
+        "covers": lambda one: one.word("energy_scope"),
+        "source": lambda one: one.word("energy_source"),
     }
     note = "idle power is included; figures of different scope (gpu, package, soc) do not compare"
     grid = _grid(evidence, cells=cells, notes=(note,), has_any=("energy_per_item_j",))
     return Section(name="energy", title="Energy", parts=(plots, grid))
 
 
-def _energy(one: Shown) -> AnyCell:
-    value = None if is_virtual(one.line.first) else mean_of(one, "energy_per_item_j")
+def _energy(one: Trials) -> AnyCell:
+    value = None if one.is_virtual else mean_of(one, "energy_per_item_j")
     if value is None:
         return ""
     middle, low, high = value
     return quantity(middle, of("J"), ends=ends_of(low, high))
-
-
-def _word(one: Shown, column: str) -> str:
-    return words_of(row.get(column) for row in one.line.usable)

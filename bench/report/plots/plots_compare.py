@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.analysis.comparison import Compared, Comparison
-from bench.analysis.verdicts import VERDICTS
+from bench.analysis.comparison.comparison import Compared, Comparison
+from bench.analysis.comparison.verdicts import VERDICTS
+from bench.analysis.trials.titles import title_of
 from bench.report.page.content import Plot, Plots
 from bench.report.plots.kinds import Axis, Mark, interval, is_drawable, not_drawn
 from bench.report.plots.panel import short
@@ -45,7 +46,7 @@ def _panel(comparison: Comparison, *, file: str, rows: Sequence[Compared]) -> Pl
             label=_label(row, has_devices=has_devices),
             value=(row.ratio or 1.0, row.low, row.high),
             series=_PLACES[row.verdict],
-            is_hollow=row.mode not in ("real", ""),
+            is_hollow=row.a.trials.mode != "real",
             band=(1.0 / (1.0 + row.threshold_frac), 1.0 + row.threshold_frac)
             if row.verdict
             else None,
@@ -68,14 +69,6 @@ def _panel(comparison: Comparison, *, file: str, rows: Sequence[Compared]) -> Pl
 
 
 def _label(row: Compared, *, has_devices: bool) -> str:
-    words = [
-        row.workload,
-        row.size,
-        row.dtype,
-        "" if row.batch is None else f"b{row.batch}",
-        row.link,
-        f"x{row.device_count}" if (row.device_count or 1) > 1 else "",
-        "" if row.mode in ("real", "") else f"[{row.mode}]",
-        short(row.b.device, length=14) if has_devices else "",
-    ]
-    return " ".join(word for word in words if word)
+    layout = ("mode", "device_count", "link")
+    title = title_of(row.a.trials.first, shown=("size", "dtype", "batch", *layout))
+    return f"{title} {short(row.b.device, length=14)}" if has_devices else title

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.analysis.demand import Demand
-from bench.analysis.estimates import LogEstimate
-from bench.analysis.gap import Gap
+from bench.analysis.gap.demand import Demand
+from bench.analysis.gap.ratios import Gap
+from bench.analysis.trials.estimates import LogEstimate
 from bench.core.units import format_number, format_si
 from bench.report.page.content import Plot, Plots
 from bench.report.plots.kinds import (
@@ -24,7 +24,7 @@ from bench.report.plots.kinds import (
     scatter,
 )
 from bench.report.plots.panel import Value
-from bench.report.tables.demand_titles import differing, full_title
+from bench.report.tables.demand_titles import apart, full_title
 
 MAX_GAPS = 6
 MAX_ROOFLINES = 4
@@ -37,7 +37,7 @@ def gap_plots(gaps: Sequence[Gap]) -> Plots | None:
     found = [gap for gap in gaps if _aspects(gap)]
     if not found:
         return None
-    shown = differing(gap.train.setting for gap in found)
+    shown = apart(gap.train for gap in found)
     panels = [_gap_panel(gap, shown=shown) for gap in found[:MAX_GAPS]]
     hidden = len(found) - len(panels)
     note = f"{hidden} further pairs are in the table only." if hidden else ""
@@ -57,9 +57,9 @@ def _aspects(gap: Gap) -> dict[str, Value]:
 
 
 def _gap_panel(gap: Gap, *, shown: Sequence[str]) -> Plot:
-    is_real = gap.train.setting.fact("mode") in ("real", "")
+    is_real = gap.train.trials.text("mode") in ("real", "")
     per = f" per {gap.unit}" if gap.unit else ""
-    name = full_title(gap.train, phase=f"{gap.train.name}/{gap.infer.phase}", shown=shown)
+    name = full_title(gap.train, name=f"{gap.train.name}/{gap.infer.phase}", shown=shown)
     marks = [
         Mark(
             label="FLOPs" if aspect == "flops" else aspect,
@@ -71,7 +71,7 @@ def _gap_panel(gap: Gap, *, shown: Sequence[str]) -> Plot:
         for number, (aspect, value) in enumerate(_aspects(gap).items())
     ]
     return interval(
-        f"gap {name} {gap.train.device} {gap.train.setting.facts}",
+        f"gap {name} {gap.train.device} {gap.train.setting}",
         title=f"{name} on {gap.train.device}",
         what=f"What training asks over what inference asks{per}",
         marks=marks,
@@ -112,7 +112,7 @@ def is_placeable(demand: Demand) -> bool:
 
 def is_on_several(demand: Demand) -> bool:
     """Whether several devices shared the work, for whom one device's roofs say nothing."""
-    return demand.setting.fact("device_count") not in ("", "1")
+    return demand.trials.text("device_count") not in ("", "1")
 
 
 def _speed(demand: Demand) -> float:
@@ -123,7 +123,7 @@ def _speed(demand: Demand) -> float:
 def _roofs(demands: Sequence[Demand]) -> list[tuple[float, float, str]]:
     """Distinct (FLOP/s, bytes/s, dtype) of one device."""
     roofs = {
-        (demand.roof_flops_per_s or 0.0, demand.roof_bytes_per_s or 0.0): demand.setting.fact(
+        (demand.roof_flops_per_s or 0.0, demand.roof_bytes_per_s or 0.0): demand.trials.text(
             "dtype"
         )
         for demand in demands
@@ -133,13 +133,13 @@ def _roofs(demands: Sequence[Demand]) -> list[tuple[float, float, str]]:
 
 def _roofline(device: str, demands: Sequence[Demand]) -> Plot:
     roofs = _roofs(demands)
-    shown = differing(demand.setting for demand in demands)
+    shown = apart(demands)
     points = []
     for demand in demands:
         name, x, y = full_title(demand, shown=shown), demand.flops_per_byte or 1.0, _speed(demand)
         place = f"{format_number(x)} FLOP per byte, {format_si(y, 'FLOP/s')}"
         label = f"{name}: {_reached(demand)}"
-        is_real = demand.setting.fact("mode") in ("real", "")
+        is_real = demand.trials.text("mode") in ("real", "")
         words = f"{name}: {place}, {_reached(demand)}"
         points.append(Point(label=label, x=x, y=y, words=words, is_hollow=not is_real))
     ridges = [flops / rate for flops, rate, _ in roofs]

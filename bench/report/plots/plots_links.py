@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bench.analysis.links import REMEDIES, LinkRun, fastest_links, slowdown
-from bench.analysis.scaling import families
+from bench.analysis.scaling.efficiency import families
+from bench.analysis.scaling.slowdown import fastest_links, slowdown
+from bench.analysis.trials.configuration import Trials
 from bench.core.nouns import MODES
 from bench.core.units import format_number
 from bench.report.page.content import Plot, Plots
@@ -47,7 +48,7 @@ _CLAIM_NOTE = (
 _BAR_NOTE = "Bars: bracket, from fast link without contention to slow link with full contention."
 _MOST_NAMES = 8
 
-Drawn = tuple[LinkRun, float, Value]
+Drawn = tuple[Trials, float, Value]
 """A run with its place on the axis and its figure."""
 
 
@@ -62,7 +63,7 @@ def _shape_of(mode: str) -> int:
     return MODES.index(mode) if mode in MODES else 0
 
 
-def slowdown_plots(runs: Sequence[LinkRun]) -> Plots | None:
+def slowdown_plots(runs: Sequence[Trials]) -> Plots | None:
     """Slowdown over bandwidth; None where no layout was run over two links of known bandwidth."""
     fastest = fastest_links(runs)
     leaders = {id(run) for run in fastest.values()}
@@ -78,11 +79,11 @@ def slowdown_plots(runs: Sequence[LinkRun]) -> Plots | None:
         if rate is None:
             unplaced[run.link] = None
             continue
-        ends = (None if found is None else found.bracket) or (None, None)
+        ends = (None if found is None else found.ends) or (None, None)
         value = (1.0 if found is None else found.ratio.value, *ends)
         if is_drawable(rate / 1e9, *value):
             curves = panels.setdefault(workload_title(run, params), {})
-            key = (*run.spread, *run.facts(REMEDIES))
+            key = run.terms(but=("link",))
             if key not in names:
                 names[key] = curve_name(kind_of(run, with_link=False), taken=curves)
             curves.setdefault(names[key], []).append((run, rate / 1e9, value))
@@ -144,7 +145,7 @@ def _slowdown(title: str, curves: dict[str, list[Drawn]]) -> Plot:
     )
 
 
-def _slower(run: LinkRun, gb_per_s: float, value: Value) -> str:
+def _slower(run: Trials, gb_per_s: float, value: Value) -> str:
     ratio, low, high = value
     told = f"{run.link} at {format_number(gb_per_s)} GB/s {(ratio - 1) * 100:+.1f} %"
     if low is None or high is None:
@@ -184,7 +185,7 @@ def _link_names(points: Sequence[Drawn]) -> list[tuple[float, str]]:
     return named
 
 
-def scaling_plots(runs: Sequence[LinkRun]) -> Plots | None:
+def scaling_plots(runs: Sequence[Trials]) -> Plots | None:
     """Items per second and device over the number of devices, a panel per workload."""
     params = swept_among(runs)
     panels: dict[str, dict[str, list[Drawn]]] = {}
@@ -207,14 +208,14 @@ def scaling_plots(runs: Sequence[LinkRun]) -> Plots | None:
     return Plots(panels=tuple(drawn), note=f"{note} {_panels_left(len(panels))}".rstrip())
 
 
-def _speed_of(run: LinkRun) -> Value | None:
+def _speed_of(run: Trials) -> Value | None:
     """Items per second and device, with its ends by the bracket of the step."""
     speed = run.estimate("throughput_per_s", scale=1.0 / run.num_devices)
     if speed is None or not is_drawable(speed.value):
         return None
-    if run.bracket_s is None or run.step_s is None:
+    if run.step_ends_s is None or run.step_s is None:
         return speed.value, None, None
-    fast_s, slow_s = run.bracket_s
+    fast_s, slow_s = run.step_ends_s
     ends = (speed.value * run.step_s.value / slow_s, speed.value * run.step_s.value / fast_s)
     return (speed.value, *ends) if is_drawable(*ends) else (speed.value, None, None)
 

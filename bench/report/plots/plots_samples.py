@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.analysis.trials.configuration import Trials
 from bench.core.units import format_duration
 from bench.report.page.content import Plot, Plots
-from bench.report.page.evidence import Shown
+from bench.report.page.evidence import taking_turns
 from bench.report.plots.kinds import Axis, Curve, line, not_drawn
 from bench.report.plots.plots_speed import labels_of
 
@@ -29,14 +30,14 @@ MAX_TRACE_POINTS = 240
 
 
 def steps_of(
-    shown: Sequence[Shown], samples: Sequence[Mapping[str, object]], *, labels: Sequence[str]
-) -> list[tuple[Shown, list[tuple[Array, Array]]]]:
+    shown: Sequence[Trials], samples: Sequence[Mapping[str, object]], *, labels: Sequence[str]
+) -> list[tuple[Trials, list[tuple[Array, Array]]]]:
     """Warm-up and measured step times in seconds of each configuration's usable trials."""
     known = {_key(one, file=labels[int(str(one["file"]))]): one for one in samples}
     found = []
     for one in shown:
         series = []
-        for row in one.line.usable:
+        for row in one.used:
             sample = known.get(_key(row, file=one.file or labels[0]))
             if sample is None:
                 continue
@@ -61,22 +62,16 @@ def _numbers(values: object) -> Array:
     return array[np.isfinite(array) & (array > 1e-12) & (array < 1e12)]
 
 
-def trace_plots(found: Sequence[tuple[Shown, list[tuple[Array, Array]]]]) -> Plots | None:
+def trace_plots(found: Sequence[tuple[Trials, list[tuple[Array, Array]]]]) -> Plots | None:
     """Step time over step number, warm-up to the left of zero, a panel per configuration."""
     if not found:
         return None
-    turns: dict[str, int] = {}
-    ranked = []
-    for place, (one, series) in enumerate(found):
-        workload = str(one.line.first["workload"])
-        turns[workload] = turns.get(workload, 0) + 1
-        ranked.append((turns[workload], place, (one, series)))
-    # Every workload once before any twice, then in their order of appearance.
-    kept = sorted(ranked, key=lambda entry: entry[:2])[:MAX_CONFIGURATIONS]
-    chosen = [entry[2] for entry in sorted(kept, key=lambda entry: entry[1])]
+    chosen = taking_turns(
+        found, place=lambda entry: entry[0].text("workload"), limit=MAX_CONFIGURATIONS
+    )
     labels = labels_of([one for one, _ in chosen])
     panels = [
-        _trace(f"{one.line.first['workload']} {label}", series[:MAX_TRIALS])
+        _trace(f"{one.first['workload']} {label}", series[:MAX_TRIALS])
         for (one, series), label in zip(chosen, labels, strict=True)
     ]
     notes = [f"Up to {MAX_TRIALS} trials of each configuration are drawn."]
@@ -131,12 +126,12 @@ def _told(warmup: Array, steps: Array) -> str:
     )
 
 
-def spread_plots(found: Sequence[tuple[Shown, list[tuple[Array, Array]]]]) -> Plots | None:
+def spread_plots(found: Sequence[tuple[Trials, list[tuple[Array, Array]]]]) -> Plots | None:
     """Share of measured steps that took at most so long, a panel per workload."""
-    by_workload: dict[str, list[tuple[Shown, Array]]] = {}
+    by_workload: dict[str, list[tuple[Trials, Array]]] = {}
     for one, series in found:
         steps = np.concatenate([steps for _, steps in series])
-        by_workload.setdefault(str(one.line.first["workload"]), []).append((one, steps))
+        by_workload.setdefault(str(one.first["workload"]), []).append((one, steps))
     if not by_workload:
         return None
     chosen = [
@@ -148,7 +143,7 @@ def spread_plots(found: Sequence[tuple[Shown, list[tuple[Array, Array]]]]) -> Pl
     return Plots(panels=tuple(panels), note=not_drawn(drawn, of=total))
 
 
-def _spread(workload: str, curves: Sequence[tuple[Shown, Array]]) -> Plot:
+def _spread(workload: str, curves: Sequence[tuple[Trials, Array]]) -> Plot:
     shares = np.concatenate([np.linspace(0.0, 0.98, 99), np.linspace(0.98, 1.0, 41)])
     drawn = []
     for label, (_, steps) in zip(labels_of([one for one, _ in curves]), curves, strict=True):

@@ -9,27 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from bench.core import statistics
+from bench.analysis.trials.configuration import Trials
+from bench.analysis.trials.titles import LONG, differing, title_of
 from bench.report.page.content import Plots
-from bench.report.page.evidence import Shown
 from bench.report.plots.kinds import Axis, Mark, interval, is_drawable, not_drawn
 from bench.report.plots.panel import Value, short
-from bench.report.tables.run_table import swept_params, title_of
 
 MAX_PANELS = 6
 MAX_LINES = 12
 
 
-def mean_of(shown: Shown, column: str) -> Value | None:
+def mean_of(shown: Trials, column: str) -> Value | None:
     """Geometric mean of a column over usable trials, with 95 % where there are two or more."""
-    values = [value for value in shown.line.values(column) if value > 0.0]
-    interval = statistics.mean_interval_log(values)
-    if interval is not None:
-        return interval
-    return (values[0], None, None) if values else None
+    found = shown.estimate(column)
+    return None if found is None else (found.value, *(found.interval or (None, None)))
 
 
-def throughput_plots(shown: Sequence[Shown]) -> Plots | None:
+def throughput_plots(shown: Sequence[Trials]) -> Plots | None:
     """Items per second by device, a panel per workload."""
     return _panels(
         shown,
@@ -40,7 +36,7 @@ def throughput_plots(shown: Sequence[Shown]) -> Plots | None:
     )
 
 
-def energy_plots(shown: Sequence[Shown]) -> Plots | None:
+def energy_plots(shown: Sequence[Trials]) -> Plots | None:
     """Energy per item by device, a panel per workload."""
     return _panels(
         shown,
@@ -51,14 +47,14 @@ def energy_plots(shown: Sequence[Shown]) -> Plots | None:
     )
 
 
-def _step_range(shown: Shown) -> Value | None:
+def _step_range(shown: Trials) -> Value | None:
     middle, low, high = (
-        shown.line.mean(name) for name in ("step_median_ms", "step_p05_ms", "step_p95_ms")
+        shown.mean(name) for name in ("step_median_ms", "step_p05_ms", "step_p95_ms")
     )
     return None if middle is None else (middle, low, high)
 
 
-def step_plots(shown: Sequence[Shown]) -> Plots | None:
+def step_plots(shown: Sequence[Trials]) -> Plots | None:
     """Median step with its 5th to 95th percentile, a panel per workload."""
     return _panels(
         shown,
@@ -70,25 +66,25 @@ def step_plots(shown: Sequence[Shown]) -> Plots | None:
 
 
 def _panels(
-    shown: Sequence[Shown],
+    shown: Sequence[Trials],
     *,
     name: str,
     what: Callable[[str], str],
-    value: Callable[[Shown], Value | None],
+    value: Callable[[Trials], Value | None],
     is_better: str,
 ) -> Plots | None:
-    by_workload: dict[str, list[tuple[Shown, Value]]] = {}
+    by_workload: dict[str, list[tuple[Trials, Value]]] = {}
     for one in shown:
         found = value(one)
         if found is not None and is_drawable(*found):
-            by_workload.setdefault(str(one.line.first["workload"]), []).append((one, found))
+            by_workload.setdefault(str(one.first["workload"]), []).append((one, found))
     if not by_workload:
         return None
     numbers = {device: n for n, device in enumerate(dict.fromkeys(one.device for one in shown))}
     chosen = {key: found[:MAX_LINES] for key, found in list(by_workload.items())[:MAX_PANELS]}
     panels = []
     for workload, pairs in chosen.items():
-        unit = str(pairs[0][0].line.first.get("items_unit") or "item")
+        unit = str(pairs[0][0].first.get("items_unit") or "item")
         told = f"{what(unit)}; {is_better}"
         labels = labels_of([one for one, _ in pairs])
         marks = [
@@ -103,10 +99,10 @@ def _panels(
     return Plots(panels=tuple(panels), note=not_drawn(num_drawn, of=num_all))
 
 
-def labels_of(shown: Sequence[Shown]) -> list[str]:
+def labels_of(shown: Sequence[Trials]) -> list[str]:
     """What tells configurations of one workload apart, and no more than that."""
-    params = swept_params([one.line for one in shown])
-    titles = [title_of(one.line.first, shown_params=params).split(" ") for one in shown]
+    params = (*LONG, *differing(one.first for one in shown))
+    titles = [title_of(one.first, shown=params).split(" ") for one in shown]
     common = set(titles[0]).intersection(*titles) if titles else set()
     has_devices = len({one.device for one in shown}) > 1
     labels = []

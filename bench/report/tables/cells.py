@@ -7,11 +7,13 @@ A blank cell is '': not measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from bench.analysis.estimates import LogEstimate
+from bench.analysis.trials.estimates import LogEstimate
+from bench.analysis.trials.titles import LONG, title_of
 from bench.core.units import bytes_scale, duration_scale, format_duration, format_number, si_scale
+from bench.results.schema import Value
 
 Ends = tuple[float, float]
 Scale = Callable[[float], tuple[float, str]]
@@ -150,6 +152,18 @@ def verdict(word: str) -> AnyCell:
 def mode(name: str) -> AnyCell:
     """A mode by itself: a badge unless it is real."""
     return name if name in ("real", "") else Cell(mode=name)
+
+
+def title_cell(
+    row: Mapping[str, Value], *, shown: Collection[str] = LONG, name: str | None = None
+) -> AnyCell:
+    """A configuration's title; its mode is a badge, with the link where the title has none."""
+    title = title_of(row, shown=[word for word in shown if word != "mode"], name=name)
+    badge = str(row.get("mode") or "real")
+    if badge == "real":
+        return title
+    link = "" if "link" in shown else str(row.get("link") or "")
+    return Cell(text=title, mode=f"{badge} {link}".rstrip())
 
 
 def text_of(cell: AnyCell) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from bench.analysis.claims import WORDS, Case, Verdict, exactly
-from bench.analysis.claims_condition import number_words
-from bench.analysis.claims_verdict import span_words
+from bench.analysis.claims.claim import WORDS, Case, Verdict, exactly
+from bench.analysis.claims.claims_condition import number_words
+from bench.analysis.claims.claims_verdict import span_words
 from bench.report.tables.cells import AnyCell, count, verdict
 from bench.report.tables.grid import Grid
 

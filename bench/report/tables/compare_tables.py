@@ -7,11 +7,12 @@ come first. Emulated, throttled and simulated rows carry their mode and link in 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from bench.analysis.comparison import Compared, Comparison, Mean, Side
-from bench.analysis.verdicts import VERDICTS
+from bench.analysis.comparison.comparison import Compared, Comparison, Mean, Side
+from bench.analysis.comparison.verdicts import VERDICTS
+from bench.analysis.trials.titles import LAID_OUT, PROGRAM, differing
 from bench.report.tables.cells import (
     AnyCell,
     Cell,
@@ -23,19 +24,13 @@ from bench.report.tables.cells import (
     seconds,
     share,
     text_of,
+    title_cell,
     verdict,
 )
 from bench.report.tables.grid import Grid, markdown, markdown_cell
 
 MAX_SHOWN = 200
 """Rows of a terminal or GitHub table; further ones are counted, and are in --json."""
-_SPREAD = ("layout", "mitigation", "grad_accum", "bucket_bytes", "schedule")
-_PREFIX = {
-    "batch": "batch {}",
-    "device_count": "devices {}",
-    "grad_accum": "{} micro-batches",
-    "bucket_bytes": "buckets of {} B",
-}
 _SCALES: dict[str, Scale] = {"s": seconds, "bytes": num_bytes}
 _ORDER = {verdict: place for place, verdict in enumerate((*VERDICTS, ""))}
 
@@ -45,29 +40,14 @@ def value_cell(value: float | None, *, unit: str) -> AnyCell:
     return quantity(value, _SCALES.get(unit) or of(unit))
 
 
-def _names(rows: Iterable[Compared]) -> dict[str, tuple[str, ...]]:
-    """Which of the describing fields differ between rows of a workload, and so must be shown."""
-    fields = ("size", "dtype", "batch", "device_count", "parallel", *_SPREAD)
-    seen: dict[str, dict[str, set[object]]] = {}
-    for row in rows:
-        found = seen.setdefault(row.workload, {name: set() for name in fields})
-        for name in fields:
-            found[name].add(getattr(row, name))
-    return {
-        workload: tuple(name for name in fields if len(found[name]) > 1)
-        for workload, found in seen.items()
-    }
+def _apart(rows: Iterable[Compared]) -> list[str]:
+    """Columns and parameters in which rows of a workload differ, and so must be shown."""
+    columns = (*PROGRAM, *(name for name in LAID_OUT if name not in ("mode", "link")))
+    return differing((row.a.trials.first for row in rows), columns=columns)
 
 
-def _title(row: Compared, *, fields: tuple[str, ...]) -> AnyCell:
-    words = [row.workload]
-    for name in fields:
-        value = getattr(row, name)
-        words += [_PREFIX.get(name, "{}").format(value)] if value not in ("", None) else []
-    title = " ".join(words)
-    if row.mode in ("real", ""):
-        return title
-    return Cell(text=title, mode=f"{row.mode} {row.link}".rstrip())
+def _title(row: Compared, *, shown: Sequence[str]) -> AnyCell:
+    return title_cell(row.a.trials.first, shown=shown)
 
 
 def _note(row: Compared) -> str:
@@ -99,10 +79,10 @@ def pair_grid(
     """One row per configuration of two files, which ran on the same or on different devices."""
     rows = [row for row in comparison.rows if row.is_cross_hardware == is_cross_hardware]
     rows = rows if is_cross_hardware else _sorted(rows)
-    fields, unit = _names(rows), comparison.metric.unit
+    shown, unit = _apart(rows), comparison.metric.unit
     cells = [
         (
-            _title(row, fields=fields[row.workload]),
+            _title(row, shown=shown),
             row.a.device,
             row.b.device,
             _value(row.a, unit=unit),
@@ -138,10 +118,10 @@ def pair_grid(
 
 def matrix_grid(comparison: Comparison, *, limit: int | None = MAX_SHOWN) -> Grid:
     """One row per configuration, one column per file after the first; cells are ratios to it."""
-    fields = _names(comparison.rows)
+    shown = _apart(comparison.rows)
     lines: dict[tuple[AnyCell, str, str, float | None], dict[str, AnyCell]] = {}
     for row in comparison.rows:
-        title = _title(row, fields=fields[row.workload])
+        title = _title(row, shown=shown)
         line = lines.setdefault((title, row.a.device, row.config_hash, row.a.value), {})
         device = f"{row.b.device}:" if row.is_cross_hardware else ""
         found = _ratio(row)
@@ -236,7 +216,7 @@ def github(comparison: Comparison) -> str:
     urgent = [row for row in comparison.rows if row.verdict in ("REGRESSION", "INCONCLUSIVE")]
     told = [f"## bench compare ({comparison.metric.name}): {summary(comparison)}", ""]
     for row in _sorted(urgent)[: MAX_SHOWN // 10]:
-        title = text_of(_title(row, fields=("size", "dtype")))
+        title = text_of(_title(row, shown=("size", "dtype")))
         line = f"{row.verdict}: {title} {text_of(_ratio(row))} {_note(row)}"
         told.append(markdown_cell(line.rstrip()) + "  ")
     details = markdown(grids(comparison), lines=lines(comparison))

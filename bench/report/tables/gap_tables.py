@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.analysis.demand import Demand
-from bench.analysis.gap import DeviceGap, Gap, Missing
-from bench.analysis.gap_result import GapResult
-from bench.analysis.needs import Share, Training, items_per_day
+from bench.analysis.gap.demand import Demand
+from bench.analysis.gap.gap_result import GapResult
+from bench.analysis.gap.needs import Share, Training, items_per_day
+from bench.analysis.gap.ratios import DeviceGap, Gap, Missing
 from bench.report.tables.cells import (
     AnyCell,
     count,
@@ -22,16 +22,16 @@ from bench.report.tables.cells import (
     share,
     text_of,
 )
-from bench.report.tables.demand_titles import differing, setting_title, title
+from bench.report.tables.demand_titles import apart, title
 from bench.report.tables.grid import Grid
 
 
 def gap_grid(gaps: Sequence[Gap]) -> Grid:
     """Training over inference: time, FLOPs, memory, energy, utilisation."""
-    shown = differing(gap.train.setting for gap in gaps)
+    shown = apart(gap.train for gap in gaps)
     rows = [
         (
-            title(gap.train, phase=f"{gap.train.name}/{gap.infer.phase}", shown=shown),
+            title(gap.train, name=f"{gap.train.name}/{gap.infer.phase}", shown=shown),
             gap.train.device,
             gap.unit or "",
             ratio(gap.time),
@@ -92,7 +92,7 @@ ROOF_HEADS = ("FLOP/byte", "ridge", "lower roof", "of it")
 
 def demand_grid(found: Sequence[Demand]) -> Grid:
     """Each phase by itself: absolute figures, and where it lies under its device's roofs."""
-    shown = differing(demand.setting for demand in found)
+    shown = apart(found)
     rows = [
         (
             title(demand, shown=shown),
@@ -145,10 +145,10 @@ def _kinds(found: Sequence[Demand]) -> tuple[str, ...]:
 
 def device_grid(gaps: Sequence[DeviceGap]) -> Grid:
     """Time per item on B over A, in training and in inference, and how far these lie apart."""
-    shown = differing(gap.setting for gap in gaps)
+    shown = apart(gap.demand for gap in gaps)
     rows = [
         (
-            setting_title(gap.setting, shown=shown),
+            title(gap.demand, name=gap.demand.trials.net, shown=shown),
             gap.device_a,
             gap.device_b,
             ratio(gap.train),
@@ -169,7 +169,7 @@ def device_grid(gaps: Sequence[DeviceGap]) -> Grid:
 
 def training_grid(found: Sequence[tuple[Demand, Training]]) -> Grid:
     """Time and energy of a training of stated length."""
-    shown = differing(demand.setting for demand, _ in found)
+    shown = apart(demand for demand, _ in found)
     rows = [
         (
             title(demand, shown=shown),
@@ -190,7 +190,7 @@ def training_grid(found: Sequence[tuple[Demand, Training]]) -> Grid:
 
 def share_grid(found: Sequence[tuple[Demand, Share]], *, load: str, latency: str | None) -> Grid:
     """Part of the device that a stated inference load needs."""
-    shown = differing(demand.setting for demand, _ in found)
+    shown = apart(demand for demand, _ in found)
     rows = [
         (
             title(demand, shown=shown),
@@ -236,11 +236,15 @@ def grids(result: GapResult, *, load: str, latency: str | None) -> list[Grid]:
 def missing_lines(missing: Sequence[Missing], *, commands: Sequence[str]) -> list[str]:
     """What is missing for a ratio, and the command that would measure it."""
     lines = []
-    shown = differing(half.present.setting for half in missing)
+    shown = apart(half.present for half in missing)
     for half, command in zip(missing, commands, strict=True):
         lacks = "training" if half.lacks_training else "inference"
         there = f"{text_of(title(half.present, shown=shown))} on {half.present.device}"
-        lost = f" ({half.tried.name} was tried: {half.tried.lost_reasons})" if half.tried else ""
+        lost = (
+            f" ({half.tried.name} was tried: {half.tried.trials.lost_reasons})"
+            if half.tried
+            else ""
+        )
         how = half.why_never or f"measure it: {command}"
         lines.append(f"{there} has no {lacks} beside it{lost}; {how}")
     return lines

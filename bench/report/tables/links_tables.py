@@ -11,14 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from bench.analysis.links import LinkRun, fastest_links, slowdown
-from bench.analysis.remedies import Remedy, find_remedies
-from bench.analysis.scaling import Efficiency, efficiency, families, single_runs
+from bench.analysis.scaling.efficiency import Efficiency, efficiency, families, single_runs
+from bench.analysis.scaling.mitigations import Mitigated, find_mitigated
+from bench.analysis.scaling.slowdown import fastest_links, over_compute, slowdown
+from bench.analysis.trials.configuration import Trials
+from bench.analysis.trials.identity import LAYOUT
+from bench.analysis.trials.titles import PROGRAM, differing, mitigations_of, title_of
 from bench.core.nouns import MODES
 from bench.report.tables import cells
 from bench.report.tables.cells import AnyCell, Cell, figure, num_bytes, percent, quantity, seconds
 from bench.report.tables.grid import Grid
-from bench.report.tables.run_table import Line, remedies_of, swept_params, title_of, trials_text
+from bench.report.tables.run_table import trials_text
 
 MAX_GRIDS = 24
 """Tables at once; further ones are counted."""
@@ -66,7 +69,7 @@ _NOTES = {
     ),
 }
 """What a column is, where its head does not say it all."""
-_Columns = dict[str, Callable[[LinkRun], AnyCell]]
+_Columns = dict[str, Callable[[Trials], AnyCell]]
 _RECOVERED = (
     "recovered: share of the time that this link costs over the fastest one, both without the "
     "workaround, which is gone with it"
@@ -74,7 +77,7 @@ _RECOVERED = (
 _TIME_ONLY = "time only: what it does to learning needs real ranks"
 
 
-def link_grids(runs: Sequence[LinkRun], *, has_model: bool = True) -> list[Grid]:
+def link_grids(runs: Sequence[Trials], *, has_model: bool = True) -> list[Grid]:
     """Every table that these runs fill; none when all of them are one real device.
 
     `has_model` adds what stands behind the modelled times.
@@ -97,35 +100,34 @@ def link_grids(runs: Sequence[LinkRun], *, has_model: bool = True) -> list[Grid]
     return [*shown, replace(last, notes=(*last.notes, note))]
 
 
-def swept_among(runs: Sequence[LinkRun]) -> list[str]:
+def swept_among(runs: Sequence[Trials]) -> list[str]:
     """Parameters that tell runs of one workload apart."""
-    return swept_params([Line(rows=run.rows, usable=run.used) for run in runs])
+    return differing(run.first for run in runs)
 
 
-def workload_title(run: LinkRun, params: Sequence[str]) -> str:
+def workload_title(run: Trials, params: Sequence[str]) -> str:
     """Workload with its settings, without mode, devices and link."""
-    kept = ("workload", "size", "dtype", "batch", "compile", "channels_last", "params_json")
-    return title_of({name: run.first.get(name) for name in kept}, shown_params=params)
+    return title_of(run.first, shown=(*PROGRAM, *params))
 
 
-def _groups(runs: Sequence[LinkRun]) -> list[list[LinkRun]]:
+def _groups(runs: Sequence[Trials]) -> list[list[Trials]]:
     """Runs of one workload that were spread the same way, with one device on the same terms.
 
     Modes share a table, which says the mode of each line.
     """
-    groups: dict[tuple[str, ...], list[LinkRun]] = {}
+    groups: dict[tuple[str, ...], list[Trials]] = {}
     for run in runs:
         if run.is_wide:
-            key = (run.file, *run.terms[2:], str(run.first.get("parallel") or ""))
+            key = (*run.terms(but=LAYOUT), run.text("parallel"))
             groups.setdefault(key, []).append(run)
     alone = [run for run in runs if not run.is_wide]
     return [
-        [*(one for one in alone if (one.file, *one.terms[2:]) == key[:-1]), *group]
+        [*(one for one in alone if one.terms(but=LAYOUT) == key[:-1]), *group]
         for key, group in groups.items()
     ]
 
 
-def _tables(group: Sequence[LinkRun], params: Sequence[str], *, has_model: bool) -> list[Grid]:
+def _tables(group: Sequence[Trials], params: Sequence[str], *, has_model: bool) -> list[Grid]:
     wide = sorted((run for run in group if run.is_wide), key=_place)
     parallel = str(wide[0].first.get("parallel") or "")
     parts = (workload_title(wide[0], params), parallel, wide[0].file)
@@ -134,19 +136,19 @@ def _tables(group: Sequence[LinkRun], params: Sequence[str], *, has_model: bool)
         _step_grid(wide, name=name),
         _time_grid(wide, group=group, name=name),
         *([_model_grid(wide, name=name)] if has_model else []),
-        _remedy_grid(find_remedies(wide), name=name),
+        _mitigation_grid(find_mitigated(wide), name=name),
         _scaling_grid(families(group), group=group, name=name),
     ]
 
 
-def _place(run: LinkRun) -> tuple[int, int, str, float, str]:
+def _place(run: Trials) -> tuple[int, int, str, float, str]:
     mode = MODES.index(run.mode) if run.mode in MODES else len(MODES)
     layout = "".join(run.facts(("layout",)))
-    remedies = remedies_of(run.first)
-    return mode, run.num_devices, layout + remedies, run.mean("comm_total_ms") or 0.0, run.link
+    mitigations = mitigations_of(run.first)
+    return mode, run.num_devices, layout + mitigations, run.mean("comm_total_ms") or 0.0, run.link
 
 
-def _who(run: LinkRun) -> tuple[AnyCell, ...]:
+def _who(run: Trials) -> tuple[AnyCell, ...]:
     """Cells that say which run a line is; under `_WHO`."""
     layout = str(run.first.get("layout") or "")
     return (
@@ -154,11 +156,11 @@ def _who(run: LinkRun) -> tuple[AnyCell, ...]:
         cells.mode(run.mode),
         cells.count(run.num_devices),
         layout if " x " in layout else "",
-        remedies_of(run.first),
+        mitigations_of(run.first),
     )
 
 
-def _step_grid(runs: Sequence[LinkRun], *, name: str) -> Grid:
+def _step_grid(runs: Sequence[Trials], *, name: str) -> Grid:
     fastest = fastest_links(runs)
     leaders = {id(run) for run in fastest.values()}
     rows = []
@@ -168,13 +170,13 @@ def _step_grid(runs: Sequence[LinkRun], *, name: str) -> Grid:
         ends: AnyCell = ""
         if found is not None:
             over = cells.change(found.ratio.value, ends=found.ratio.interval)
-            ends = cells.change_span(found.bracket, beside=found.ratio.value)
-        step, bracket = figure(run.step_s, seconds), cells.span(run.bracket_s, seconds)
+            ends = cells.change_span(found.ends, beside=found.ratio.value)
+        step, bracket = figure(run.step_s, seconds), cells.span(run.step_ends_s, seconds)
         rows.append((*_who(run), step, bracket, over, ends, trials_text(run.rows)))
     notes = {
         _VIRTUAL: any(run.mode == "emulated" for run in runs),
-        _PAIRED: any(run.over_compute for run in runs),
-        _BRACKET: any(run.bracket_s for run in runs),
+        _PAIRED: any(over_compute(run) for run in runs),
+        _BRACKET: any(run.step_ends_s for run in runs),
         _MEAN: any(run.shows_mean for run in runs),
         _HOST_BOUND: any(map(_is_host_bound, runs)),
     }
@@ -188,7 +190,7 @@ def _step_grid(runs: Sequence[LinkRun], *, name: str) -> Grid:
     )
 
 
-def _time_grid(runs: Sequence[LinkRun], *, group: Sequence[LinkRun], name: str) -> Grid:
+def _time_grid(runs: Sequence[Trials], *, group: Sequence[Trials], name: str) -> Grid:
     """Compute, communication and what of it shows; how near that is to perfect scaling."""
     singles = single_runs(group)
     columns: _Columns = {
@@ -203,7 +205,7 @@ def _time_grid(runs: Sequence[LinkRun], *, group: Sequence[LinkRun], name: str) 
     return replace(grid, spare=("overlap", "communication [band]"))
 
 
-def _model_grid(runs: Sequence[LinkRun], *, name: str) -> Grid:
+def _model_grid(runs: Sequence[Trials], *, name: str) -> Grid:
     """What the model says beside the run: bytes, where times come from, simulation, stragglers."""
     columns: _Columns = {
         "bytes/step": lambda run: quantity(run.mean("comm_bytes"), num_bytes),
@@ -216,7 +218,7 @@ def _model_grid(runs: Sequence[LinkRun], *, name: str) -> Grid:
     return _grid(f"Behind the model: {name}", runs, columns=columns)
 
 
-def _grid(title: str, runs: Sequence[LinkRun], *, columns: _Columns) -> Grid:
+def _grid(title: str, runs: Sequence[Trials], *, columns: _Columns) -> Grid:
     """One line a run; without lines when they would say nothing but who they are."""
     found = [[cell(run) for cell in columns.values()] for run in runs]
     rows = [(*_who(run), *told) for run, told in zip(runs, found, strict=True)]
@@ -240,7 +242,7 @@ def _noted(grid: Grid) -> Grid:
     return replace(grid, notes=(*notes, *grid.notes))
 
 
-def _remedy_grid(found: Sequence[Remedy], *, name: str) -> Grid:
+def _mitigation_grid(found: Sequence[Mitigated], *, name: str) -> Grid:
     """Time with each workaround against without, and what it recovers of the slowdown."""
     rows = [
         (
@@ -257,9 +259,7 @@ def _remedy_grid(found: Sequence[Remedy], *, name: str) -> Grid:
     return Grid(heads=heads, rows=rows, title=title, notes=notes, names=(*_NAMES, "trials"))
 
 
-def _scaling_grid(
-    found: Sequence[Sequence[LinkRun]], *, group: Sequence[LinkRun], name: str
-) -> Grid:
+def _scaling_grid(found: Sequence[Sequence[Trials]], *, group: Sequence[Trials], name: str) -> Grid:
     """Speed and efficiency of each family over its numbers of devices."""
     singles = single_runs(group)
     in_families = {id(run) for family in found for run in family}
@@ -269,9 +269,9 @@ def _scaling_grid(
     for family in [*([[run] for run in beside] if found else []), *found]:
         for run in family:
             reached = efficiency(run, singles=singles)
-            _, mode, devices, layout, remedies = _who(run)
+            _, mode, devices, layout, mitigations = _who(run)
             if run.num_devices == 1:
-                remedies = remedies_of(family[-1].first)
+                mitigations = mitigations_of(family[-1].first)
             exposed = run.estimate("comm_exposed_ms", over="step_median_ms")
             unit = f"{run.first.get('items_unit') or 'item'}/s"
             rows.append(
@@ -280,9 +280,9 @@ def _scaling_grid(
                     mode,
                     devices,
                     layout,
-                    remedies,
+                    mitigations,
                     figure(run.step_s, seconds),
-                    cells.span(run.bracket_s, seconds),
+                    cells.span(run.step_ends_s, seconds),
                     figure(run.estimate("throughput_per_s"), cells.of(unit)),
                     _efficiency(reached),
                     _against(reached),
@@ -302,18 +302,18 @@ def _scaling_grid(
     return _noted(grid)
 
 
-def _is_host_bound(run: LinkRun) -> bool:
+def _is_host_bound(run: Trials) -> bool:
     """Whether in any trial the device waited for the host in most steps."""
     return any("host_bound" in str(row.get("reasons") or "").split(";") for row in run.rows)
 
 
-def _ms(run: LinkRun, column: str) -> AnyCell:
+def _ms(run: Trials, column: str) -> AnyCell:
     """Mean of a column in milliseconds, with a unit that suits it."""
     value_ms = run.mean(column)
     return quantity(None if value_ms is None else value_ms * 1e-3, seconds)
 
 
-def _communication(run: LinkRun) -> AnyCell:
+def _communication(run: Trials) -> AnyCell:
     low_ms, high_ms = run.mean("comm_low_ms"), run.mean("comm_high_ms")
     total_ms = run.mean("comm_total_ms")
     if total_ms is None or low_ms is None or high_ms is None:
@@ -321,7 +321,7 @@ def _communication(run: LinkRun) -> AnyCell:
     return quantity(total_ms * 1e-3, seconds, ends=(low_ms * 1e-3, high_ms * 1e-3))
 
 
-def _contended(run: LinkRun) -> AnyCell:
+def _contended(run: Trials) -> AnyCell:
     told, units = _ms(run, "contended_step_ms"), run.mean("contention_units")
     if not isinstance(told, Cell) or not units:
         return told
@@ -332,7 +332,7 @@ def _contended(run: LinkRun) -> AnyCell:
     return replace(told, aside=f"({units:.0f} units{traffic})")
 
 
-def _disagreement(run: LinkRun) -> AnyCell:
+def _disagreement(run: Trials) -> AnyCell:
     error = run.mean("simulated_error_frac")
     if error is None:
         return ""
@@ -340,7 +340,7 @@ def _disagreement(run: LinkRun) -> AnyCell:
     return Cell(text=f"{error * 100.0:+.1f} %", aside=aside, key=error)
 
 
-def _recovered(one: Remedy) -> AnyCell:
+def _recovered(one: Mitigated) -> AnyCell:
     found = one.recovered
     if found is None:
         return one.why_not

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.analysis.projection import NotProjected, Projected
-from bench.analysis.projection_limited import BOUND
-from bench.analysis.projection_rows import LeftOut
-from bench.analysis.projection_sampling import Estimate
-from bench.analysis.scoring import Scored, Summary
+from bench.analysis.projection.measured import BOUND, LeftOut
+from bench.analysis.projection.projected import NotProjected, Projected
+from bench.analysis.projection.sampling import Estimate
+from bench.analysis.projection.scoring import Scored, Summary
 from bench.report.tables.cells import (
     AnyCell,
     Cell,

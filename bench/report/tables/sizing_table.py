@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.analysis.projection_rows import Measured
-from bench.analysis.sizing import Choice, Missed, Target, undecided
+from bench.analysis.projection.measured import Measured
+from bench.analysis.projection.sizing import Choice, Missed, Target, undecided
 from bench.core.units import format_duration, format_number
 from bench.hardware.export_rules import VERDICT_WORDS
 from bench.report.tables.cells import AnyCell, of, quantity, seconds

@@ -1,0 +1,1 @@
+"""Published claims: what was printed, what would test it, and the verdict that follows."""

@@ -1,0 +1,110 @@
+"""What can be compared: where a figure per trial comes from, and how large a change matters.
+
+Every metric is "smaller is better" and positive. A metric has sources in order of preference; two
+groups are compared by the first source that both of them have, never by two different ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench.analysis.trials.configuration import Trials, number, time_per_item_s
+from bench.core.errors import one_of
+from bench.results.schema import Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One way to read a metric off a row."""
+
+    name: str
+    """What the figure is, in words."""
+    of: Callable[[Row], float | None]
+    must_agree: tuple[str, ...] = ()
+    """Columns whose values say what was measured: groups that differ there are not compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """Something to compare files by."""
+
+    name: str
+    unit: str
+    """Base unit of the figure: s, J or bytes."""
+    sources: tuple[Source, ...]
+    threshold_frac: float | None
+    """Smallest change that matters; None: depends on the device, see `default_threshold_frac`."""
+
+
+def _column(name: str, *, scale: float = 1.0) -> Callable[[Row], float | None]:
+    def of(row: Row) -> float | None:
+        value = number(row, name)
+        return None if value is None else value * scale
+
+    return of
+
+
+_TIME = Source(name="median step time per item", of=time_per_item_s, must_agree=("items_unit",))
+_ENERGY = Source(
+    name="energy per item",
+    of=_column("energy_per_item_j"),
+    must_agree=("items_unit", "energy_scope", "energy_source"),
+)
+_MEMORY = (
+    Source(name="peak of tensors on the device", of=_column("mem_alloc_peak_bytes")),
+    Source(name="peak resident memory of the process", of=_column("rss_peak_bytes")),
+)
+_LATENCY = tuple(
+    Source(name=f"{percentile} latency", of=_column(f"lat_{percentile}_ms", scale=1e-3))
+    for percentile in ("p99", "p90", "p50")
+)
+_TTFT = Source(name="time to first token", of=_column("ttft_ms", scale=1e-3))
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(name="time", unit="s", sources=(_TIME,), threshold_frac=None),
+        Metric(name="energy", unit="J", sources=(_ENERGY,), threshold_frac=0.05),
+        Metric(name="memory", unit="bytes", sources=_MEMORY, threshold_frac=0.02),
+        Metric(name="ttft", unit="s", sources=(_TTFT,), threshold_frac=0.10),
+        Metric(name="latency", unit="s", sources=_LATENCY, threshold_frac=0.10),
+    )
+}
+
+
+def find_metric(name: str) -> Metric:
+    """Return the metric called `name`; `UsageError` lists what there is."""
+    if name not in METRICS:
+        raise one_of("--metric", name, list(METRICS))
+    return METRICS[name]
+
+
+# Time on an accelerator whose clock held, on one whose clock moved, and on a processor that other
+# programs share: what repeated no-op comparisons call for.
+TIME_STEADY_CLOCK_FRAC = 0.03
+TIME_MOVING_CLOCK_FRAC = 0.05
+TIME_SHARED_CPU_FRAC = 0.10
+STEADY_CLOCK_RATIO = 0.99
+"""Lowest over mean clock in the window from which a clock counts as held."""
+
+
+def has_steady_clock(trials: Trials) -> bool:
+    """Whether the compute clock was sampled and held in every used trial."""
+    clocks = [
+        (number(row, "sm_clock_min_hz"), number(row, "sm_clock_mean_hz")) for row in trials.used
+    ]
+    return bool(clocks) and all(
+        low is not None and mean is not None and low >= STEADY_CLOCK_RATIO * mean
+        for low, mean in clocks
+    )
+
+
+def default_threshold_frac(metric: Metric, *, device_type: str, is_clock_steady: bool) -> float:
+    """Smallest change that matters when the user names none."""
+    if metric.threshold_frac is not None:
+        return metric.threshold_frac
+    if device_type == "cpu":
+        return TIME_SHARED_CPU_FRAC
+    is_steady = is_clock_steady or device_type == "fake"
+    return TIME_STEADY_CLOCK_FRAC if is_steady else TIME_MOVING_CLOCK_FRAC

@@ -1,0 +1,123 @@
+"""Noise floors: how far two measurements of the very same thing lie apart on this machine.
+
+An A/A comparison runs one configuration as two arms. What it finds is noise, so a threshold below
+twice that would raise alarms about nothing. Floors are kept in one JSON file in the user's cache,
+by workload, configuration and device, and `bench compare` takes them into account.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bench.analysis.comparison.compare_files import NoiseFloors, Strictness, compare
+from bench.analysis.comparison.comparison import Compared
+from bench.analysis.comparison.metrics import METRICS
+from bench.core.errors import DataError
+from bench.core.statistics import t_quantile
+from bench.results.schema import Row
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseFloor:
+    """Noise of one configuration on one device."""
+
+    workload: str
+    config_hash: str
+    device_name: str
+    floor_frac: float
+    """Larger of the standard error of the A/A ratio and its distance from 1."""
+    ratio: float
+    num_trials: int
+    """Trials of the arm that has fewer."""
+    measured_utc: str
+
+
+def default_noise_path() -> Path:
+    """Where floors are kept: the cache folder of this user and operating system."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "gapbench" / "noise.json"
+
+
+def measure_noise(
+    arm_a: Sequence[Row], arm_b: Sequence[Row], *, measured_utc: str
+) -> list[NoiseFloor]:
+    """Floors of every configuration that both arms have with three trials or more."""
+    arms = [("A", arm_a), ("B", arm_b)]
+    comparison = compare(arms, metric=METRICS["time"], strictness=Strictness())
+    return [
+        _floor(row, measured_utc=measured_utc)
+        for row in comparison.rows
+        if row.verdict not in ("", "NOT COMPARED")
+    ]
+
+
+def _floor(row: Compared, *, measured_utc: str) -> NoiseFloor:
+    if row.ratio is None or row.low is None or row.high is None:
+        raise ValueError(f"{row.workload} was judged without an interval")
+    num = min(row.a.num, row.b.num)
+    half_width = 0.5 * (math.log(row.high) - math.log(row.low))
+    # The arms are alike, so their pooled degrees of freedom stand for Welch's.
+    error = half_width / t_quantile(0.975, 2.0 * num - 2.0)
+    return NoiseFloor(
+        workload=row.workload,
+        config_hash=row.config_hash,
+        device_name=row.b.device,
+        floor_frac=math.expm1(max(error, abs(math.log(row.ratio)))),
+        ratio=row.ratio,
+        num_trials=num,
+        measured_utc=measured_utc,
+    )
+
+
+def load_floors(path: Path) -> list[NoiseFloor]:
+    """Floors kept in `path`; none when there is no such file."""
+    if not path.exists():
+        return []
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["version"] != _VERSION:
+            raise DataError(
+                f"{path}: noise floors of version {document['version']}, only {_VERSION} can be "
+                "read; delete the file and run bench calibrate"
+            )
+        floors = [NoiseFloor(**entry) for entry in document["floors"]]
+        if not all(0.0 <= floor.floor_frac < math.inf for floor in floors):
+            raise ValueError("a floor is negative or not finite")
+        return floors
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: is no file of noise floors ({error}); delete it and run bench calibrate"
+        ) from error
+
+
+def save_floors(path: Path, *, floors: Sequence[NoiseFloor]) -> None:
+    """Keep floors in `path`, replacing those of the same configuration and device."""
+    kept = {_key(floor): floor for floor in (*load_floors(path), *floors)}
+    document = {"version": _VERSION, "floors": [asdict(floor) for floor in kept.values()]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Written aside and renamed, so that a reader never meets half a file.
+    aside = path.with_suffix(f".{os.getpid()}.part")
+    aside.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    aside.replace(path)
+
+
+def floors_by_key(floors: Sequence[NoiseFloor]) -> NoiseFloors:
+    """As `Strictness.noise_floors` takes them."""
+    return {_key(floor): floor.floor_frac for floor in floors}
+
+
+def _key(floor: NoiseFloor) -> tuple[str, str, str]:
+    return floor.workload, floor.config_hash, floor.device_name

@@ -1,0 +1,1 @@
+"""What training asks of a device over what inference asks, like for like."""

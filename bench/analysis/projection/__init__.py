@@ -1,0 +1,1 @@
+"""What was measured, projected to chips that are absent: intervals with their reasons."""

@@ -1,0 +1,235 @@
+"""A measured configuration on a chip that is absent: an interval with its reasons, or why none.
+
+Time is the measured step scaled class by class (`projection_model`), plus what does not scale: the
+gaps between operators that the host leaves, and the exchange of gradients over a modelled link.
+Never one number, and none at all where a peak is unknown or nothing fits into memory. Left out:
+input pipelines, thermal and power limits that the achieved fractions do not hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench.analysis.projection.measured import Measured
+from bench.analysis.projection.memory_fit import fit
+from bench.analysis.projection.roofs import Band, Roofs, Unknown, catalogue_roofs
+from bench.analysis.projection.sampling import Draws, Estimate, between, draws, estimate
+from bench.analysis.projection.scaled_operators import ROOFS, Scaled, scale
+from bench.core.nouns import Chip
+from bench.hardware.cost import CostModel
+from bench.hardware.operators import total
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+LAUNCH_S = Band(low=3e-6, high=12e-6)
+"""Host time of one eager operator that feeds an accelerator: dispatch and launch; judgement."""
+GRADIENT_BYTES = 4
+"""Gradients are exchanged as they are kept, in fp32."""
+BACKWARD_FRACTION = 2.0 / 3.0
+"""Part of a training step beside which gradients can travel: the backward pass does two of three
+products (https://arxiv.org/abs/2006.15704)."""
+NARROWING = {
+    "shares": "an operator profile (--profile-operators), or kernels nearer to their roof",
+    "explained": "an operator profile of the same net",
+    "fused": "an operator profile of the same program",
+    "target_matrix": "a matrix product measured on {chip}",
+    "source_matrix": "a matrix product measured on the source",
+    "target_memory": "a copy measured on {chip}",
+    "source_memory": "a copy measured on the source",
+    "on_chip": "units, clock or vector rate of {chip}, which are not published",
+    "kinship": "a measurement on a chip built like {chip}",
+    "launch": "a measurement on any accelerator, for the host's time per operator",
+    "link": "a measurement of overlap (bench run --devices --link)",
+    "trials": "more trials of the source",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Projected:
+    """One configuration projected to one chip; figures of one step over all devices."""
+
+    measured: Measured
+    chip: Chip
+    dtype: str
+    devices: int
+    link: str | None
+    batch: int
+    """On each device."""
+    time_s: Estimate
+    throughput_per_s: Estimate
+    binds: str
+    """What most of the time rests on."""
+    shares: dict[str, float]
+    """Share of the time by what it rests on."""
+    basis: dict[str, str]
+    """What each of them rests on, in words."""
+    notes: tuple[str, ...]
+    narrowing: tuple[str, ...]
+    """What would narrow the interval most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotProjected:
+    """One configuration for which there is no figure on a chip."""
+
+    measured: Measured
+    chip: Chip
+    reason: str
+
+
+def project(
+    measured: Measured,
+    chip: Chip,
+    *,
+    devices: int = 1,
+    link: CostModel | None = None,
+    is_explained: bool = True,
+) -> Projected | NotProjected:
+    """Project one configuration to `devices` chips; inference runs on each by itself.
+
+    `is_explained` finds out what would narrow the interval, which takes ten times as long.
+    """
+    target = catalogue_roofs(chip, dtype=measured.dtype, measured=measured.roofs)
+    if isinstance(target, Unknown):
+        return NotProjected(measured=measured, chip=chip, reason=target.reason)
+    room = fit(measured, chip)
+    if isinstance(room, Unknown):
+        return NotProjected(measured=measured, chip=chip, reason=room.reason)
+    step = _Step(measured, target, batch=room.batch, devices=devices, link=link)
+    scaled = step.scaled(draws())
+    time_s, shares = step.time(draws(), scaled)
+    items = measured.items_per_step * room.batch / measured.batch * devices
+    basis = {
+        "matrix": target.matrix.basis,
+        "memory": target.memory.basis,
+        "on chip": scaled.on_chip_words,
+        "launch": _launch_words(measured),
+        "link": "" if link is None else f"gradients over {link.topology.name}",
+    }
+    notes = [scaled.kinship_words]
+    notes += [room.words] if room.words else []
+    parts = chip.facts.get("torch_devices")
+    if isinstance(parts, int) and parts > 1:
+        notes.append(f"one package, which torch sees as {parts} devices")
+    if not measured.has_profile:
+        notes.append("no operator profile: from the row's FLOPs and least bytes alone, so wider")
+        if measured.roofs.kind == "cpu" and target.kind != "cpu":
+            notes.append(
+                "without one the host's time per operator is left out: small steps flatter"
+            )
+    return Projected(
+        measured=measured,
+        chip=chip,
+        dtype=target.dtype,
+        devices=devices,
+        link=None if link is None else link.topology.name,
+        batch=room.batch,
+        time_s=time_s,
+        throughput_per_s=time_s.inverse(items),
+        binds=max(shares, key=lambda name: shares[name]),
+        shares=shares,
+        basis={name: words for name, words in basis.items() if shares.get(name)},
+        notes=tuple(notes),
+        narrowing=_narrowing(step, chip, width=time_s.width) if is_explained else (),
+    )
+
+
+class _Step:
+    """One step on the target, as a function of what is not known."""
+
+    def __init__(
+        self,
+        measured: Measured,
+        target: Roofs,
+        *,
+        batch: int,
+        devices: int,
+        link: CostModel | None,
+    ) -> None:
+        self._measured = measured
+        self._target = target
+        self._fraction = batch / measured.batch
+        self._devices = devices
+        self._link = link
+
+    def scaled(self, unknown: Draws) -> Scaled:
+        """Project the operators alone."""
+        measured = self._measured
+        return scale(
+            measured.operators,
+            source=measured.roofs,
+            target=self._target,
+            dtype=measured.dtype,
+            unknown=unknown,
+        )
+
+    def time(self, unknown: Draws, scaled: Scaled) -> tuple[Estimate, dict[str, float]]:
+        """Return the step's time, and the mean share of it that rests on each thing."""
+        measured = self._measured
+        device_s = (measured.step_s - measured.overhead_s) * self._fraction
+        trials = between(
+            Band(low=measured.step_spread**-0.5, high=measured.step_spread**0.5), unknown.trials
+        )
+        whole, launch, link = self._whole(device_s * scaled.ratio * trials, unknown)
+        middle, _, _ = self._whole(device_s * scaled.ratio_alike, unknown)
+        told = estimate(whole, middle=middle)
+        rest = {"launch": float((launch / whole).mean()), "link": float((link / whole).mean())}
+        on_device = 1.0 - sum(rest.values())
+        shares = {
+            name: on_device * float(share) for name, share in zip(ROOFS, scaled.shares, strict=True)
+        }
+        return told, {name: share for name, share in (shares | rest).items() if share > 0.0}
+
+    def _whole(self, device_s: Array, unknown: Draws) -> tuple[Array, Array, Array]:
+        """Whole step, and the parts of it that are the host's and the link's."""
+        measured = self._measured
+        launch = np.full_like(device_s, measured.overhead_s)
+        if measured.roofs.kind == "cpu" and self._target.kind != "cpu":
+            # The host queues ahead of the device; the slower of the two decides.
+            host_s = total(measured.operators, "calls") * between(LAUNCH_S, unknown.launch)
+            launch = np.maximum(0.0, host_s - device_s)
+        link = self._exposed(device_s, unknown)
+        return device_s + launch + link, launch, link
+
+    def _exposed(self, device_s: Array, unknown: Draws) -> Array:
+        """Time that gradients take beyond what backward can hide, from all hidden to none."""
+        measured = self._measured
+        if self._link is None or self._devices < 2 or not measured.is_training:
+            return np.zeros_like(device_s)
+        cost = self._link.cost(
+            "all_reduce",
+            num_bytes=GRADIENT_BYTES * (measured.num_parameters or 0),
+            group=self._link.group_of(range(self._devices)),
+        )
+        low, high = max(cost.low_s, 1e-12), max(cost.high_s, 1e-12)
+        whole = between(Band(low=low, high=high), unknown.link)
+        hidden = np.maximum(0.0, whole - BACKWARD_FRACTION * device_s)
+        exposed: Array = hidden + (whole - hidden) * unknown.link
+        return exposed
+
+
+def _launch_words(measured: Measured) -> str:
+    if measured.roofs.kind == "cpu":
+        return f"{LAUNCH_S.low * 1e6:g} to {LAUNCH_S.high * 1e6:g} us of host time per operator"
+    return "gaps between operators as measured, kept"
+
+
+def _narrowing(step: _Step, chip: Chip, *, width: float, most: int = 2) -> tuple[str, ...]:
+    """Name the unknowns without which the interval would be narrowest."""
+    gains = {}
+    for name in NARROWING:
+        held = draws().without(name)
+        told, _ = step.time(held, step.scaled(held))
+        gains[name] = width / told.width
+    ranked = sorted(gains, key=lambda name: -gains[name])
+    return tuple(
+        f"{NARROWING[name].format(chip=chip.id)} (x{width:.2f} to x{width / gains[name]:.2f})"
+        for name in ranked[:most]
+        if gains[name] > 1.01
+    )

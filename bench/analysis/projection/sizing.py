@@ -1,0 +1,234 @@
+"""How many of which chips would meet a target, projected from what was measured.
+
+A target is a time for one item (`imaging-infer < 30s`) or items in a time (`llm-train 1e9
+tokens/day`). More chips serve more items; they do not make one item faster, so a time is met by one
+chip or not at all. Training spends part of what chips are added for on the link. Prices and queues
+are left out; watts are nominal.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.analysis.projection.measured import Measured
+from bench.analysis.projection.projected import NotProjected, Projected, project
+from bench.core.errors import UsageError
+from bench.core.nouns import Chip
+from bench.core.units import parse_duration_s
+from bench.hardware.cost import CostModel
+from bench.hardware.export_rules import export_status
+from bench.hardware.links import load_links
+from bench.hardware.topology import parse_topology
+
+MOST_DEVICES = 4096
+_WITHIN = re.compile(r"\s*([\w.-]+)\s*<\s*(\S.*)")
+_RATE = re.compile(r"\s*([\w.-]+)\s+([0-9.eE+]+)\s*([A-Za-z]+)\s*/\s*([A-Za-z]+)\s*")
+_PER_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "day": 86400.0, "d": 86400.0}
+EXAMPLES = "'imaging-infer < 30s' or 'llm-train 1e9 tokens/day'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What is asked of a workload: a time for one item, or a rate; exactly one is set."""
+
+    workload: str
+    item_s: float | None = None
+    items_per_s: float | None = None
+    unit: str | None = None
+    """What the user called an item."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A catalogue chip that would meet the target, and how many of it."""
+
+    projected: Projected
+    """With the number of devices at the middle of the interval."""
+    devices: tuple[int, int, int] | None
+    """At the fast end, in the middle, at the slow end; None: the slow end never meets it."""
+    watts: float | None
+    """Nominal, of the middle number."""
+    restricted_by: tuple[str, ...] | None
+    """Export rules that catch the chip; None where that turns on an unpublished figure."""
+
+    @property
+    def num_devices(self) -> int:
+        """The middle number."""
+        return self.projected.devices
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missed:
+    """A chip that would not meet the target, or of which that cannot be told."""
+
+    chip: Chip
+    reason: str
+
+
+def parse_target(text: str) -> Target:
+    """Read a target; `UsageError` with examples otherwise."""
+    within = _WITHIN.fullmatch(text)
+    if within is not None:
+        item_s = parse_duration_s(within[2].strip(), what="--size-for")
+        if item_s <= 0.0:
+            raise UsageError(f"--size-for {text!r}: the time must be over 0")
+        return Target(workload=within[1], item_s=item_s)
+    rate = _RATE.fullmatch(text)
+    if rate is None or rate[4].lower() not in _PER_S:
+        raise UsageError(
+            f"--size-for {text[:80]!r} is not like {EXAMPLES} (per {', '.join(_PER_S)})"
+        )
+    try:
+        number = float(rate[2])
+    except ValueError:
+        number = math.nan
+    if not 0.0 < number < 1e30:
+        raise UsageError(f"--size-for {text[:80]!r}: {rate[2]!r} is no number over 0")
+    per_s = number / _PER_S[rate[4].lower()]
+    return Target(workload=rate[1], items_per_s=per_s, unit=rate[3].lower())
+
+
+def start_for(target: Target, found: Sequence[Measured]) -> Measured:
+    """Return the measured configuration that the target is about; the fastest of several."""
+    alike = [one for one in found if one.workload == target.workload]
+    if not alike:
+        there = ", ".join(sorted({one.workload for one in found})) or "nothing"
+        raise UsageError(f"--size-for {target.workload}: the files hold {there}")
+    best = max(alike, key=lambda one: one.throughput_per_s)
+    unit = target.unit
+    known = (best.items_unit, f"{best.items_unit}s", f"{best.items_unit}es", "items")
+    if unit is not None and unit not in known:
+        raise UsageError(
+            f"--size-for: an item of {best.workload} is a {best.items_unit}, not one of {unit}"
+        )
+    return best
+
+
+def others_for(target: Target, found: Sequence[Measured], *, start: Measured) -> list[Measured]:
+    """Return the configurations of the same workload that `start` was chosen from."""
+    return [one for one in found if one.workload == target.workload and one is not start]
+
+
+def usual_link(chip: Chip) -> str | None:
+    """Preset of the link that a chip comes with, else of its host bus; None where none is known."""
+    presets = {row.id for row in load_links()}
+    stem = re.sub(r"^ascend-", "ascend", chip.id).split("-")[0]
+    # Variants of one part (910B3, MI250X) have the link of the part.
+    family = re.sub(r"(?<=[a-z])[0-9]$|(?<=[0-9])x$", "", stem)
+    if chip.facts.get("link_bytes_per_s") and chip.facts.get("form_factor") != "pcie":
+        for name in (f"{stem}-nvlink", f"{stem}-hccs", f"{family}-hccs", f"{family}-if"):
+            if name in presets:
+                return name
+    host = f"pcie{chip.facts.get('host_pcie_gen')}"
+    return host if host in presets else None
+
+
+def size(
+    target: Target, measured: Measured, chips: Sequence[Chip], *, link: str | None = None
+) -> tuple[list[Choice], list[Missed]]:
+    """Return what would meet the target, fewest devices and watts first, and what would not."""
+    choices, missed = [], []
+    for chip in chips:
+        answer = _choice(target, measured, chip, link=link)
+        if isinstance(answer, Missed):
+            missed.append(answer)
+        else:
+            choices.append(answer)
+    choices.sort(key=lambda one: (one.num_devices, one.watts or math.inf, one.projected.chip.id))
+    return choices, missed
+
+
+def _choice(target: Target, measured: Measured, chip: Chip, *, link: str | None) -> Choice | Missed:
+    one = project(measured, chip)
+    if isinstance(one, NotProjected):
+        return Missed(chip=chip, reason=one.reason)
+    if target.item_s is not None:
+        return _in_time(one, item_s=target.item_s)
+    assert target.items_per_s is not None
+    text = link or usual_link(chip)
+    model = CostModel(parse_topology(text)) if text is not None and measured.is_training else None
+    return _at_rate(one, items_per_s=target.items_per_s, model=model)
+
+
+def _in_time(one: Projected, *, item_s: float) -> Choice | Missed:
+    """One item is one step's share only when a step holds one; a batch is waited for whole."""
+    if one.time_s.low > item_s:
+        return Missed(chip=one.chip, reason="a step takes longer, even at the fast end")
+    reaches = one.time_s.high <= item_s
+    return _chosen(one, devices=(1, 1, 1) if reaches else None)
+
+
+def _at_rate(one: Projected, *, items_per_s: float, model: CostModel | None) -> Choice | Missed:
+    needed = {
+        end: _devices_for(one, items_per_s=items_per_s, model=model, end=end)
+        for end in ("high", "mid", "low")
+    }
+    middle = needed["mid"]
+    if middle is None:
+        return Missed(chip=one.chip, reason=f"not met by {MOST_DEVICES} of them in the middle")
+    several = _with(one, devices=middle, model=model, is_explained=True)
+    fast, slow = needed["high"], needed["low"]
+    devices = None if slow is None else (fast or middle, middle, slow)
+    return _chosen(several, devices=devices)
+
+
+def _with(
+    one: Projected, *, devices: int, model: CostModel | None, is_explained: bool = False
+) -> Projected:
+    if devices == 1:
+        return one
+    answer = project(one.measured, one.chip, devices=devices, link=model, is_explained=is_explained)
+    assert isinstance(answer, Projected), "what runs on one runs on several"
+    return answer
+
+
+def _devices_for(
+    one: Projected, *, items_per_s: float, model: CostModel | None, end: str
+) -> int | None:
+    """Fewest devices whose rate at this end of the interval is enough, by bisection."""
+
+    def is_enough(devices: int) -> bool:
+        rate: float = getattr(_with(one, devices=devices, model=model).throughput_per_s, end)
+        return rate >= items_per_s
+
+    most = MOST_DEVICES
+    if model is not None and model.topology.max_devices is not None:
+        most = min(most, model.topology.max_devices)
+    low, high = 0, 1
+    while not is_enough(high):
+        if high >= most:
+            return None
+        low, high = high, min(most, 2 * high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
+    return high
+
+
+def _chosen(one: Projected, *, devices: tuple[int, int, int] | None) -> Choice:
+    status = export_status(one.chip)
+    caught = tuple(rule for rule, verdict in status.items() if verdict)
+    is_open = not caught and None in status.values()
+    watts = None if one.chip.tdp_w is None else one.chip.tdp_w * one.devices
+    return Choice(
+        projected=one,
+        devices=devices,
+        watts=watts,
+        restricted_by=None if is_open else caught,
+    )
+
+
+def undecided(choices: Sequence[Choice]) -> list[str]:
+    """Say for neighbours of the order whether their intervals leave it open, and by what."""
+    lines = []
+    for first, second in zip(choices, choices[1:], strict=False):
+        if first.devices is None or second.devices is None:
+            continue
+        if first.devices[2] >= second.devices[0] and first.num_devices < second.num_devices:
+            name = first.projected.chip.id, second.projected.chip.id
+            cause = (first.projected.narrowing or second.projected.narrowing or ("",))[0]
+            lines.append(f"{name[0]} before {name[1]} is not decided; what would: {cause}")
+    return lines

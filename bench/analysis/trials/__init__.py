@@ -1,0 +1,1 @@
+"""One configuration of trials: what is equal, what it is called, what it came to."""

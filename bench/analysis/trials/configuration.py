@@ -1,0 +1,269 @@
+"""The trials of one configuration on one device: what ran, which of them count, what they came to.
+
+A trial is the unit of statistics. OK and WARN trials count, each by its first usable attempt; an
+INVALID or FAILED one without such an attempt is lost, and counted. Nothing is dropped: a
+configuration without a usable trial is still there, to be named. None is not measured. Standard
+library only, so that the table at the end of a run costs no import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import median
+
+from bench.analysis.trials.estimates import LogEstimate, estimate, exact
+from bench.analysis.trials.identity import IDENTITY, LEAST, MITIGATION, MOST, TERMS
+from bench.core.nouns import Layout
+from bench.results.schema import USABLE, Row, Value
+
+_USUAL: dict[str, tuple[Value, ...]] = {
+    "mode": (None, "", "real"),
+    "device_count": (None, 1),
+    "mitigation": (None, ""),
+    "grad_accum": (None, Layout().grad_accum),
+    "bucket_bytes": (None, Layout().bucket_bytes),
+    "schedule": (None, "", Layout().schedule),
+}
+_LOST = ("INVALID", "FAILED")
+
+Ends = tuple[float, float]
+"""Fast and slow end: the link's error band, without and with contention."""
+
+
+def number(row: Row, name: str) -> float | None:
+    """A cell's figure, zero allowed; None where it holds none or a damaged one."""
+    value = row.get(name)
+    is_figure = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_figure and abs(value) < MOST else None  # type: ignore[arg-type]
+
+
+def time_per_item_s(row: Row) -> float | None:
+    """Median step of a trial per item."""
+    step_ms, items, steps = (number(row, name) for name in ("step_median_ms", "items", "steps"))
+    if step_ms is None or not items or not steps:
+        return None
+    return step_ms * 1e-3 * steps / items
+
+
+def is_virtual(row: Row) -> bool:
+    """Whether devices took part that are not there: their energy and loss were not measured."""
+    count = row.get("device_count")
+    return row.get("mode") in ("emulated", "simulated") and isinstance(count, int) and count > 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trials:
+    """Trials of one configuration on one device in one file."""
+
+    rows: Sequence[Row]
+    """Every row, also of lost trials and of attempts that came to nothing; one at least."""
+    file: str = ""
+    """Label of the file; '' where there is only one."""
+
+    @cached_property
+    def used(self) -> list[Row]:
+        """Rows that count: of each trial the first usable attempt."""
+        places: dict[tuple[Value, ...], int] = {}
+        by_attempt = sorted(
+            enumerate(self.rows), key=lambda entry: number(entry[1], "attempt") or 1
+        )
+        for place, row in by_attempt:
+            if row["status"] in USABLE:
+                places.setdefault(_trial(row), place)
+        return [self.rows[place] for place in sorted(places.values())]
+
+    @cached_property
+    def num_lost(self) -> int:
+        """Trials that were invalid or failed, and have no usable attempt."""
+        done = {_trial(row) for row in self.used}
+        return len({_trial(row) for row in self.rows if row["status"] in _LOST} - done)
+
+    @cached_property
+    def lost_reasons(self) -> str:
+        """Reason codes of attempts that were invalid or failed, each once."""
+        codes = (
+            code
+            for row in self.rows
+            if row["status"] in _LOST
+            for code in str(row.get("reasons") or "").split(";")
+            if code
+        )
+        return ", ".join(dict.fromkeys(codes))
+
+    @cached_property
+    def first(self) -> Row:
+        """The row that names the configuration."""
+        return (self.used or self.rows)[0]
+
+    def text(self, name: str) -> str:
+        """A column that all trials share, as text; '' is blank."""
+        value = self.first.get(name)
+        return "" if value is None else f"{value:.15g}" if type(value) is float else str(value)
+
+    @property
+    def phase(self) -> str:
+        """`train` of `imaging-train`."""
+        return self.text("workload").rpartition("-")[2]
+
+    @property
+    def net(self) -> str:
+        """`imaging` of `imaging-train`."""
+        return self.text("workload").rpartition("-")[0]
+
+    @property
+    def mode(self) -> str:
+        """real, throttled, emulated or simulated."""
+        return self.text("mode") or "real"
+
+    @property
+    def link(self) -> str:
+        """The modelled link; '' for what is really there."""
+        return self.text("link")
+
+    @property
+    def num_devices(self) -> int:
+        """Devices that took part, virtual ones included."""
+        count = self.first.get("device_count")
+        return count if isinstance(count, int) and count > 0 else 1
+
+    @property
+    def device(self) -> str:
+        """Name of the device, with its count when several took part."""
+        name = self.text("device_name") or self.text("device")
+        return f"{self.num_devices} x {name}" if self.num_devices > 1 else name
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether several devices or a modelled link took part."""
+        return bool(self.link or self.first.get("parallel") or self.num_devices > 1)
+
+    @property
+    def is_virtual(self) -> bool:
+        """Whether devices took part that are not there: their energy and loss were not measured."""
+        return is_virtual(self.first)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing was done about the link: defaults throughout."""
+        return not any(self.facts(MITIGATION))
+
+    def facts(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Values of some columns as text; blank and the default are the same."""
+        return tuple(
+            "" if self.first.get(name) in _USUAL.get(name, (None,)) else self.text(name)
+            for name in names
+        )
+
+    def terms(self, *, but: Collection[str] = ()) -> tuple[str, ...]:
+        """What must be equal for two configurations to be set against each other: `TERMS` but some.
+
+        Rows of different files never are.
+        """
+        return self.file, *self.facts(name for name in TERMS if name not in but)
+
+    def figures(self, of: Callable[[Row], float | None]) -> list[float]:
+        """A figure of each used trial that has it, over 0 and of this world."""
+        return [value for row in self.used if (value := of(row)) and LEAST < value < MOST]
+
+    def estimate_of(self, of: Callable[[Row], float | None]) -> LogEstimate | None:
+        """Geometric mean of a figure over trials."""
+        return estimate(self.figures(of))
+
+    def estimate(self, column: str, *, over: str = "", scale: float = 1.0) -> LogEstimate | None:
+        """Geometric mean of a column, or of its ratio to another, over trials."""
+
+        def of(row: Row) -> float | None:
+            value, divisor = number(row, column), number(row, over) if over else 1.0
+            return None if value is None or not divisor else scale * value / divisor
+
+        return self.estimate_of(of)
+
+    def values(self, column: str) -> list[float]:
+        """Figures of the used trials, zero allowed."""
+        return [value for row in self.used if (value := number(row, column)) is not None]
+
+    def mean(self, column: str) -> float | None:
+        """Arithmetic mean over used trials, zero allowed: what formulas and replays gave."""
+        values = self.values(column)
+        return sum(values) / len(values) if values else None
+
+    def median(self, column: str) -> float | None:
+        """Middle of a column over 0: what formulas gave, and what a damaged cell must not move."""
+        values = self.figures(lambda row: number(row, column))
+        return median(values) if values else None
+
+    def word(self, column: str) -> str:
+        """Texts of a column, each once."""
+        return ", ".join(self._words(column))
+
+    def agreed(self, column: str) -> str:
+        """Text of a column; 'mixed' where trials disagree."""
+        words = self._words(column)
+        return "mixed" if len(words) > 1 else "".join(words)
+
+    def _words(self, column: str) -> list[str]:
+        return list(dict.fromkeys(str(row[column]) for row in self.used if row.get(column)))
+
+    @property
+    def shows_mean(self) -> bool:
+        """Whether the step shown is a mean: with a mitigation some steps may send nothing."""
+        return bool(self.first.get("mitigation")) and self._mean_step_s is not None
+
+    @cached_property
+    def _mean_step_s(self) -> LogEstimate | None:
+        return self.estimate("window_s", over="steps")
+
+    @cached_property
+    def step_s(self) -> LogEstimate | None:
+        """Median step of each trial, or its mean (`shows_mean`)."""
+        if self.shows_mean:
+            return self._mean_step_s
+        return self.estimate("step_median_ms", scale=1e-3)
+
+    @cached_property
+    def step_ends_s(self) -> Ends | None:
+        """Step at the fast and at the slow end; None where either was not worked out."""
+        low, high = self.mean("step_low_ms"), self.mean("step_high_ms")
+        if low is None or high is None or not 0.0 < low <= high:
+            return None
+        return low * 1e-3, high * 1e-3
+
+    @cached_property
+    def window_per_item_s(self) -> LogEstimate | None:
+        """Time per item over the whole window; items count those of all devices."""
+        found = self.estimate("window_s", over="items")
+        speed = self.estimate("throughput_per_s") if found is None else None
+        return found if speed is None else exact(1.0).over(speed)
+
+    @cached_property
+    def time_per_item_s(self) -> LogEstimate | None:
+        """Median step of each trial, per item."""
+        return self.estimate_of(time_per_item_s)
+
+
+def _trial(row: Row) -> tuple[Value, ...]:
+    return row["run_id"], row["config_hash"], row.get("device"), row["trial"]
+
+
+def gather(rows: Iterable[Row], *, file: str = "", by: Collection[str] = IDENTITY) -> list[Trials]:
+    """Gather the rows of one file into configurations, in order of appearance."""
+    groups: dict[tuple[Value, ...], list[Row]] = {}
+    for row in _with_devices(list(rows)):
+        key = tuple("" if (cell := row.get(name)) is None else cell for name in by)
+        groups.setdefault(key, []).append(row)
+    return [Trials(rows=group, file=file) for group in groups.values()]
+
+
+def _with_devices(rows: list[Row]) -> list[Row]:
+    """Give a trial that died before it knew its device the device of its run's other trials."""
+    known = {(row["run_id"], row["device"]): row for row in rows if row.get("device_name")}
+
+    def complete(row: Row) -> Row:
+        other = known.get((row["run_id"], row["device"]))
+        if row.get("device_name") or other is None:
+            return row
+        return {**row, **{name: other.get(name) for name in ("device_type", "device_name")}}
+
+    return [complete(row) for row in rows]

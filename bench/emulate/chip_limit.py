@@ -39,13 +39,10 @@ _MAX_UNITS = 4096
 class Granted:
     """What was really cut away; keep it as long as the limit shall hold."""
 
-    limit: ChipLimit
     label: str
     """`this device with 72 SMs (78 asked), 24.0 GB of memory`."""
-    sms: int | None
+    sms: int | None = None
     """Units that kernels were seen on; None where they were not limited."""
-    cores: int | None
-    memory_bytes: int | None
     keep: Any = field(repr=False, default=None)
     """The green context; its stream is the current one of this thread."""
 
@@ -57,9 +54,13 @@ def apply_chip_limit(limit: ChipLimit, device: torch.device) -> Granted:
     or this torch cannot do it.
     """
     check_device(limit, device_type=device.type)
-    if device.type == "cpu":
-        return _limit_cpu(limit)
-    return _limit_cuda(limit, device)
+    if device.type != "cpu":
+        return _limit_cuda(limit, device)
+    if limit.cores is not None:
+        _limit_cores(limit.cores)
+    if limit.memory_bytes is not None:
+        _limit_memory(limit.memory_bytes)
+    return Granted(label=limit.label())
 
 
 def _limit_cuda(limit: ChipLimit, device: torch.device) -> Granted:
@@ -76,25 +77,16 @@ def _limit_cuda(limit: ChipLimit, device: torch.device) -> Granted:
         context = _green_context(limit.sms, device)
         torch.cuda.set_stream(context.Stream())
         granted = count_units(device)
-    return Granted(
-        limit=limit,
-        label=limit.label(sms_granted=granted),
-        sms=granted,
-        cores=None,
-        memory_bytes=limit.memory_bytes,
-        keep=context,
-    )
+    return Granted(label=limit.label(sms_granted=granted), sms=granted, keep=context)
 
 
 def _green_context(sms: int, device: torch.device) -> Any:
     try:
         from torch.cuda.green_contexts import GreenContext
     except ImportError:
-        raise MeasurementError(
-            f"--chip-limit sms needs torch 2.11 or newer, this is {torch.__version__}"
-        ) from None
+        GreenContext = None  # type: ignore[assignment,misc]  # noqa: N806
+    # 2.10 can only make the context current in one thread, and backward runs in another.
     if not hasattr(GreenContext, "Stream"):
-        # 2.10 can only make the context current in one thread, and backward runs in another.
         raise MeasurementError(
             f"--chip-limit sms needs torch 2.11 or newer, this is {torch.__version__}"
         )
@@ -123,20 +115,6 @@ def count_units(device: torch.device) -> int:
         )
     torch.cuda.synchronize(device)
     return int((seen > 0).sum().item())
-
-
-def _limit_cpu(limit: ChipLimit) -> Granted:
-    if limit.cores is not None:
-        _limit_cores(limit.cores)
-    if limit.memory_bytes is not None:
-        _limit_memory(limit.memory_bytes)
-    return Granted(
-        limit=limit,
-        label=limit.label(),
-        sms=None,
-        cores=limit.cores,
-        memory_bytes=limit.memory_bytes,
-    )
 
 
 def _limit_cores(cores: int) -> None:

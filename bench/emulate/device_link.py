@@ -14,17 +14,16 @@ import itertools
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from bench.core.errors import MeasurementError
 from bench.devices.torch_adapter import adapter_for
 from bench.emulate.delay_kernel import DelayKernels
 from bench.emulate.event_clock import EventClock
-from bench.emulate.host_link import Move, note_drain
+from bench.emulate.host_link import LinkWork, Move, note_drain
 from bench.emulate.recording import Issued, Moment, Recorder, Resolve
 from bench.emulate.serial_link import NUM_LINKS, level_of
 from bench.emulate.stream_watch import StreamWatch
@@ -37,25 +36,6 @@ _TRAFFIC_PER_BYTE = {"all_reduce": 3.5}
 """Memory traffic of a collective in bytes of the full tensor; a judgment, to be calibrated."""
 _TRAFFIC_ELSE = 2.0
 """What is read once and written once."""
-
-
-class StreamClock(Protocol):
-    """Stamps moments of streams into slots, and holds streams; slot 0 is a step's begin."""
-
-    def stamp(self, slot: int, *, stream: Any) -> None:
-        """Note the time at which `stream` gets here."""
-
-    def reserve(self, slot: int, *, level: int, duration_s: float, stream: Any) -> None:
-        """Take the link of this level; notes when asked, begin and end, in three slots."""
-
-    def hold(self, slot: int, *, units: int, traffic_bytes: float, stream: Any) -> None:
-        """Hold `stream` until the end that `reserve` noted, on `units` compute units."""
-
-    def seconds(self, num_slots: int) -> Resolve:
-        """Return what resolves the moments of the step that has ended; the device is through."""
-
-    def take_traffic(self) -> tuple[int, int]:
-        """Return bytes asked for and bytes moved since the last call; waits for the device."""
 
 
 class DeviceLink:
@@ -82,7 +62,7 @@ class DeviceLink:
             self._lane if make_stream is None else make_stream(self.device, priority=-1)
             for _ in range(NUM_LINKS)
         ]
-        self._clock: StreamClock
+        self._clock: DelayKernels | EventClock
         if is_timed:
             self._clock = DelayKernels(self.device, capacity=3 * _CAPACITY)
         else:
@@ -161,7 +141,8 @@ class DeviceLink:
             if real is not None:
                 real.wait()
             if issued.modelled_s > 0:
-                self._hold(issued, slot=slot, stream=stream)
+                traffic = issued.num_bytes * _TRAFFIC_PER_BYTE.get(issued.op, _TRAFFIC_ELSE)
+                self._clock.hold(slot, units=self._units, traffic_bytes=traffic, stream=stream)
             future: torch.futures.Future[list[Tensor]] = torch.futures.Future(devices=[self.device])
             # To wait for a future is to wait for the devices of its tensors: a barrier has none.
             future.set_result(outputs or [self._nothing])
@@ -181,14 +162,6 @@ class DeviceLink:
                 issued.waits.append((issued.mark_start, self.stamp(stream)))
             self._watch.issued_on(stream, issued)
         return DeviceWork(self, issued, outputs=outputs, future=future)
-
-    def _hold(self, issued: Issued, *, slot: int, stream: Any) -> None:
-        self._clock.hold(
-            slot,
-            units=self._units,
-            traffic_bytes=issued.num_bytes * _TRAFFIC_PER_BYTE.get(issued.op, _TRAFFIC_ELSE),
-            stream=stream,
-        )
 
     def wait_noted(self, issued: Issued, *, wait: Callable[[], Any]) -> None:
         """Make the current stream wait, and note it where that is the one that computes."""
@@ -217,7 +190,7 @@ class DeviceLink:
         return 3 * (next(self._slots) % _CAPACITY)
 
 
-class DeviceWork(dist.Work):
+class DeviceWork(LinkWork):
     """A collective in stream order: to wait is to make the current stream wait."""
 
     def __init__(
@@ -228,10 +201,7 @@ class DeviceWork(dist.Work):
         outputs: list[Tensor],
         future: torch.futures.Future[list[Tensor]],
     ) -> None:
-        super().__init__()
-        self._link = link
-        self._issued = issued
-        self._outputs = outputs
+        super().__init__(link, issued, outputs=outputs)
         self._future = future
 
     def wait(self, timeout: timedelta | None = None) -> bool:
@@ -250,15 +220,3 @@ class DeviceWork(dist.Work):
     def is_completed(self) -> bool:
         """Whether it is under way: as with NCCL's futures, streams keep the order."""
         return self._future.done()
-
-    def is_success(self) -> bool:
-        """Virtual ranks never fail."""
-        return self._future.done()
-
-    def result(self) -> list[Tensor]:
-        """Return the output tensors."""
-        return self._outputs
-
-    def synchronize(self) -> None:
-        """Make the current stream wait."""
-        self.wait()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -12,20 +11,10 @@ import torch.distributed as dist
 from bench.core.errors import UsageError
 from bench.emulate.host_link import HostLink
 from bench.emulate.recording import Recorder, StepNotes
-from bench.hardware.collectives import Cost, Group, Op
+from bench.emulate.simulate import Prices
 
 _LARGE_BYTES = 2**28
 """A message whose time is all bandwidth."""
-
-
-class Modelled(Protocol):
-    """What is asked of a cost model; `bench.hardware.cost.CostModel` is one."""
-
-    def cost(self, op: Op, *, num_bytes: int, group: Group) -> Cost:
-        """Return the time of one collective."""
-
-    def group_of(self, ranks: Sequence[int]) -> Group:
-        """Return how global ranks lie on the nodes."""
 
 
 class Emulation:
@@ -35,7 +24,7 @@ class Emulation:
     """
 
     def __init__(
-        self, *, num_ranks: int, model: Modelled, device: torch.device, is_timed: bool = True
+        self, *, num_ranks: int, model: Prices, device: torch.device, is_timed: bool = True
     ) -> None:
         self.num_ranks = num_ranks
         self.model = model
@@ -43,12 +32,6 @@ class Emulation:
         self.recorder = Recorder()
         self.link = _link_for(device, recorder=self.recorder, is_timed=is_timed)
         self._compiler_bandwidths: dict[str, Any] = {}
-
-    @property
-    def resolution_s(self) -> float:
-        """Shortest collective that can be told from none on this device."""
-        resolution_s: float = self.link.resolution_s
-        return resolution_s
 
     def begin_step(self) -> None:
         """Record from here; on an accelerator the caller has synchronised before."""
@@ -59,24 +42,6 @@ class Emulation:
         """Stop recording and return the step's notes; waits for an accelerator."""
         now = self.link.now()
         return self.recorder.end(now, resolve=self.link.end_step())
-
-    def set_contention(self, units: int) -> None:
-        """Let each collective take `units` compute units and memory traffic; 0: none.
-
-        Only accelerators have such units; on a CPU `set_cpu_tax` is what carrying costs.
-        """
-        self.link.set_contention(units)
-
-    def take_traffic(self) -> tuple[int, int]:
-        """Return bytes that contention asked for, and that were moved, since the last call."""
-        traffic: tuple[int, int] = self.link.take_traffic()
-        return traffic
-
-    def set_cpu_tax(self, copies: float) -> None:
-        """Copy `copies` times the bytes of each collective beside it, as sockets do; CPU only."""
-        if not isinstance(self.link, HostLink):
-            raise UsageError("a CPU tax is for links emulated on a CPU; use contention here")
-        self.link.tax.copies = copies
 
     def make_real(self, options: Any) -> dist.ProcessGroup | None:
         """Return the real group to hold back; None: the other ranks are virtual."""

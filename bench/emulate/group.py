@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import FakeProcessGroup, HashStore
+from torch._C._distributed_c10d import FakeProcessGroup, HashStore, Store
 
-from bench.emulate.emulation import Emulation, Modelled
+from bench.emulate.emulation import Emulation
 from bench.emulate.operations import OPERATIONS, Operation, flat, keep
 from bench.emulate.recording import Issued
+from bench.emulate.simulate import Prices
 from bench.hardware.collectives import Group, Op
 
 EMULATED, THROTTLED = "emulated", "throttled"
@@ -179,7 +180,7 @@ def _create_group(options: Any, emulation: Emulation | None) -> dist.ProcessGrou
 
 
 def start_emulation(
-    *, num_ranks: int, model: Modelled, device: torch.device, is_timed: bool = True
+    *, num_ranks: int, model: Prices, device: torch.device, is_timed: bool = True
 ) -> Emulation:
     """Make torch's default group in this process: rank 0 is real, the others are virtual.
 
@@ -187,9 +188,14 @@ def start_emulation(
     link cannot be emulated on `device`.
     """
     emulation = Emulation(num_ranks=num_ranks, model=model, device=device, is_timed=is_timed)
-    register_backends(device.type)
+    start_group(emulation, EMULATED, store=HashStore(), rank=0)
+    return emulation
+
+
+def start_group(emulation: Emulation, backend: str, *, store: Store, rank: int) -> None:
+    """Make torch's default group of this backend."""
+    register_backends(emulation.device.type)
     dist.init_process_group(
-        EMULATED, store=HashStore(), rank=0, world_size=num_ranks, pg_options=emulation
+        backend, store=store, rank=rank, world_size=emulation.num_ranks, pg_options=emulation
     )
     emulation.tune_compiler()
-    return emulation

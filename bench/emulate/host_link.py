@@ -58,8 +58,9 @@ class HostLink:
         """Return what tells moments in seconds: they are noted as such."""
         return float
 
-    def set_contention(self, units: int) -> None:
-        """Nothing on a CPU takes compute units; `CpuTax` is what carrying costs here."""
+    def set_contention(self, copies: float) -> None:
+        """Copy `copies` times the bytes of each collective beside it, as sockets do; 0: none."""
+        self.tax.copies = copies
 
     def take_traffic(self) -> tuple[int, int]:
         """Nothing is asked here."""
@@ -97,8 +98,30 @@ class HostLink:
         self.tax.close()
 
 
-class HostWork(dist.Work):
-    """A collective under way: `wait` sleeps until its end, a future is completed then."""
+class LinkWork(dist.Work):
+    """A collective under way on a modelled link."""
+
+    def __init__(self, link: Any, issued: Issued, *, outputs: list[torch.Tensor]) -> None:
+        super().__init__()
+        self._link = link
+        self._issued = issued
+        self._outputs = outputs
+
+    def is_success(self) -> bool:
+        """Whether it is complete: virtual ranks never fail."""
+        return self.is_completed()
+
+    def result(self) -> list[torch.Tensor]:
+        """Return the output tensors."""
+        return self._outputs
+
+    def synchronize(self) -> None:
+        """Wait: on a CPU there is no stream that could wait instead."""
+        self.wait()
+
+
+class HostWork(LinkWork):
+    """`wait` sleeps until its end, a future is completed then."""
 
     def __init__(
         self,
@@ -110,10 +133,7 @@ class HostWork(dist.Work):
         real: Any,
         burnt: threading.Event | None,
     ) -> None:
-        super().__init__()
-        self._link = link
-        self._issued = issued
-        self._outputs = outputs
+        super().__init__(link, issued, outputs=outputs)
         self._end_s = end_s
         self._real = real
         self._burnt = burnt
@@ -142,18 +162,6 @@ class HostWork(dist.Work):
     def is_completed(self) -> bool:
         """Whether a wait would return at once."""
         return self._is_over and (self._real is None or self._real.is_completed())
-
-    def is_success(self) -> bool:
-        """Whether it is complete: virtual ranks never fail."""
-        return self.is_completed()
-
-    def result(self) -> list[torch.Tensor]:
-        """Return the output tensors."""
-        return self._outputs
-
-    def synchronize(self) -> None:
-        """Wait: on a CPU there is no stream that could wait instead."""
-        self.wait()
 
     @property
     def _is_over(self) -> bool:

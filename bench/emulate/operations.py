@@ -21,20 +21,6 @@ from bench.hardware.collectives import Op
 Args = Sequence[Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Operation:
-    """One method of a process group; `size` and `rank` are those of the group."""
-
-    op: Op
-    num_bytes: Callable[[Args, int], int]
-    """Bytes of the full tensor, from the arguments and the group's size."""
-    outputs: Callable[[Args], list[Tensor]]
-    fill: Callable[[Args, int, int], None]
-    """Leave something in the outputs: arguments, this rank, size."""
-    peer: Callable[[Args], int] | None = None
-    """The other rank of the group, where there is only one."""
-
-
 def flat(value: Any) -> list[Tensor]:
     """Return the tensors of a tensor, a list or a list of lists."""
     if isinstance(value, Tensor):
@@ -52,6 +38,20 @@ def _bytes(value: Any) -> int:
 
 def keep(args: Args, rank: int, size: int) -> None:
     """The local values are the result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One method of a process group; `size` and `rank` are those of the group."""
+
+    op: Op
+    num_bytes: Callable[[Args, int], int]
+    """Bytes of the full tensor, from the arguments and the group's size."""
+    fill: Callable[[Args, int, int], None] = keep
+    """Leave something in the outputs: arguments, this rank, size."""
+    outputs: Callable[[Args], list[Tensor]] = lambda args: flat(args[0])
+    peer: Callable[[Args], int] | None = None
+    """The other rank of the group, where there is only one."""
 
 
 def _gather_lists(args: Args, rank: int, size: int) -> None:
@@ -110,21 +110,6 @@ def _copy(outputs: list[Tensor], inputs: list[Tensor]) -> None:
         output.view(-1).copy_(source.reshape(-1))
 
 
-def _first(args: Args) -> list[Tensor]:
-    return flat(args[0])
-
-
-def _build(
-    op: Op,
-    *,
-    num_bytes: Callable[[Args, int], int],
-    fill: Callable[[Args, int, int], None] = keep,
-    outputs: Callable[[Args], list[Tensor]] = _first,
-    peer: Callable[[Args], int] | None = None,
-) -> Operation:
-    return Operation(op=op, num_bytes=num_bytes, fill=fill, outputs=outputs, peer=peer)
-
-
 def _of_first(args: Args, size: int) -> int:
     return _bytes(args[0])
 
@@ -141,30 +126,30 @@ def _of_second_everywhere(args: Args, size: int) -> int:
     return size * _bytes(args[1])
 
 
-_ALL_REDUCE = _build("all_reduce", num_bytes=_of_first)
-_GATHER_FLAT = _build("all_gather", num_bytes=_of_first, fill=_gather_flat)
-_SCATTER_FLAT = _build("reduce_scatter", num_bytes=_of_second, fill=_scatter_flat)
-_GATHER_LISTS = _build("all_gather", num_bytes=_of_second_everywhere, fill=_gather_lists)
-_GATHER_TO_ROOT = _build("gather", num_bytes=_of_second_everywhere, fill=_gather_to_root)
-_EXCHANGE = _build("all_to_all", num_bytes=_of_second, fill=_exchange)
-_BARRIER = _build("barrier", num_bytes=lambda args, size: 0, outputs=lambda args: [])
+_ALL_REDUCE = Operation(op="all_reduce", num_bytes=_of_first)
+_GATHER_FLAT = Operation(op="all_gather", num_bytes=_of_first, fill=_gather_flat)
+_SCATTER_FLAT = Operation(op="reduce_scatter", num_bytes=_of_second, fill=_scatter_flat)
+_GATHER_LISTS = Operation(op="all_gather", num_bytes=_of_second_everywhere, fill=_gather_lists)
+_GATHER_TO_ROOT = Operation(op="gather", num_bytes=_of_second_everywhere, fill=_gather_to_root)
+_EXCHANGE = Operation(op="all_to_all", num_bytes=_of_second, fill=_exchange)
+_BARRIER = Operation(op="barrier", num_bytes=lambda args, size: 0, outputs=lambda args: [])
 
 OPERATIONS: dict[str, Operation] = {
     "allreduce": _ALL_REDUCE,
     "allreduce_coalesced": _ALL_REDUCE,
-    "broadcast": _build("broadcast", num_bytes=_of_first),
-    "reduce": _build("reduce", num_bytes=_of_first),
+    "broadcast": Operation(op="broadcast", num_bytes=_of_first),
+    "reduce": Operation(op="reduce", num_bytes=_of_first),
     "allgather": _GATHER_LISTS,
     "allgather_coalesced": _GATHER_LISTS,
     "all_gather_single": _GATHER_FLAT,
     "_allgather_base": _GATHER_FLAT,
     "all_gather_single_coalesced": _GATHER_FLAT,
     "allgather_into_tensor_coalesced": _GATHER_FLAT,
-    "gather": _build("gather", num_bytes=_of_second_everywhere, fill=_gather_lists),
+    "gather": Operation(op="gather", num_bytes=_of_second_everywhere, fill=_gather_lists),
     "gather_single": _GATHER_TO_ROOT,
     "gather_into_tensor": _GATHER_TO_ROOT,
-    "scatter": _build("scatter", num_bytes=_of_first_everywhere, fill=_scatter_lists),
-    "reduce_scatter": _build("reduce_scatter", num_bytes=_of_second, fill=_scatter_lists),
+    "scatter": Operation(op="scatter", num_bytes=_of_first_everywhere, fill=_scatter_lists),
+    "reduce_scatter": Operation(op="reduce_scatter", num_bytes=_of_second, fill=_scatter_lists),
     "reduce_scatter_single": _SCATTER_FLAT,
     "_reduce_scatter_base": _SCATTER_FLAT,
     "reduce_scatter_single_coalesced": _SCATTER_FLAT,
@@ -172,9 +157,9 @@ OPERATIONS: dict[str, Operation] = {
     "all_to_all_single": _EXCHANGE,
     "alltoall_base": _EXCHANGE,
     "alltoall": _EXCHANGE,
-    "send": _build("send", num_bytes=_of_first, peer=lambda args: args[1]),
-    "recv": _build("send", num_bytes=_of_first, fill=_zero, peer=lambda args: args[1]),
-    "recv_anysource": _build("send", num_bytes=_of_first, fill=_zero, peer=lambda args: -1),
+    "send": Operation(op="send", num_bytes=_of_first, peer=lambda args: args[1]),
+    "recv": Operation(op="send", num_bytes=_of_first, fill=_zero, peer=lambda args: args[1]),
+    "recv_anysource": Operation(op="send", num_bytes=_of_first, fill=_zero, peer=lambda args: -1),
     "barrier": _BARRIER,
     "monitored_barrier": _BARRIER,
 }

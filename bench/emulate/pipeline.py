@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.core.nouns import Layout
-from bench.emulate.pipeline_flow import Flow, Stage, Traffic, flow
+from bench.emulate.pipeline_flow import Flow, Stage
 from bench.emulate.schedules import device_tasks, parse_schedule
 from bench.emulate.simulate import Bound, Prices
 from bench.hardware.collectives import Method, Op
@@ -29,8 +29,6 @@ class PipelineStep:
     bubble_frac: float
     """Share of the step that devices stand idle between the first forward and the last backward,
     waiting for messages included; mean over devices."""
-    busy_s: tuple[float, ...]
-    """Forward and backward passes of each device."""
     comm_total_s: float
     """What the device with the most sends and reduces, without queueing."""
     comm_exposed_s: float
@@ -75,62 +73,45 @@ def simulate_step(
     links = _Links(layout, model=model, bound=bound)
     ending = _Ending(stages, links=links, shared_bytes=shared_bytes, clips=clips)
     passes = passes or [stages]
-    free = flow(passes, orders=orders, send_s=lambda _from, _to, _bytes: 0.0)
-    sent = free if model is None else flow(passes, orders=orders, send_s=links.send_s)
+    free = Flow(passes, orders=orders, send_s=lambda _from, _to, _bytes: 0.0)
+    sent = free if model is None else Flow(passes, orders=orders, send_s=links.send_s)
     step_s, compute_step_s = ending.end_s(sent), ending.end_s(free, is_priced=False)
-    traffic = ending.traffic(sent)
+    # Until the last backward is done.
+    idle_s = num_devices * max(sent.end_s) - sum(sent.busy_s)
+    comm_total_s, comm_ops, comm_bytes = ending.most_traffic(sent)
     return PipelineStep(
         step_s=step_s,
         compute_step_s=compute_step_s,
-        bubble_frac=_idle_s(sent) / (num_devices * step_s) if step_s else 0.0,
-        busy_s=tuple(sent.busy_s),
-        comm_total_s=traffic.seconds,
+        bubble_frac=idle_s / (num_devices * step_s) if step_s else 0.0,
+        comm_total_s=comm_total_s,
         comm_exposed_s=step_s - compute_step_s,
-        comm_ops=traffic.ops,
-        comm_bytes=traffic.num_bytes,
+        comm_ops=comm_ops,
+        comm_bytes=comm_bytes,
         methods=tuple(sorted(links.methods)),
     )
 
 
-def _idle_s(passes: Flow) -> float:
-    """Device seconds without work until the last backward is done."""
-    return len(passes.end_s) * max(passes.end_s) - sum(passes.busy_s)
-
-
 class _Links:
-    """Prices of what the devices of one pipeline say to each other and to their replicas."""
+    """Prices of what the devices of one pipeline send to each other and to their replicas."""
 
     def __init__(self, layout: Layout, *, model: Prices | None, bound: Bound) -> None:
-        self._layout = layout
+        self.layout = layout
         self._model = model
         self._bound = bound
         self.methods: set[Method] = set()
-        self._send_cache: dict[tuple[int, int, int], float] = {}
-        self.num_devices = layout.pipeline
-        self.num_replicas = layout.data
+        self._known_s: dict[tuple[int, int, int], float] = {}
 
     def send_s(self, device: int, to_device: int, num_bytes: int) -> float:
         key = (device, to_device, num_bytes)
-        if key not in self._send_cache:
-            ranks = [self._first_rank(device), self._first_rank(to_device)]
-            self._send_cache[key] = self._price_s("send", num_bytes=num_bytes, ranks=ranks)
-        return self._send_cache[key]
+        if key not in self._known_s:
+            ranks = [self.first_rank(device), self.first_rank(to_device)]
+            self._known_s[key] = self.price_s("send", num_bytes=num_bytes, ranks=ranks)
+        return self._known_s[key]
 
-    def reduce_s(self, device: int, *, num_bytes: int) -> float:
-        """Gradients of one device over its replicas."""
-        first = self._first_rank(device)
-        ranks = [first + replica * self._layout.tensor for replica in range(self._layout.data)]
-        return self._price_s("all_reduce", num_bytes=num_bytes, ranks=ranks)
+    def first_rank(self, device: int) -> int:
+        return device * self.layout.tensor * self.layout.data
 
-    def share_s(self, num_bytes: int) -> float:
-        """Gradients of a matrix that first and last stage share."""
-        ranks = sorted({self._first_rank(0), self._first_rank(self._layout.pipeline - 1)})
-        return self._price_s("all_reduce", num_bytes=num_bytes, ranks=ranks)
-
-    def _first_rank(self, device: int) -> int:
-        return device * self._layout.tensor * self._layout.data
-
-    def _price_s(self, op: Op, *, num_bytes: int, ranks: Sequence[int]) -> float:
+    def price_s(self, op: Op, *, num_bytes: int, ranks: Sequence[int]) -> float:
         if self._model is None or num_bytes == 0 or len(ranks) == 1:
             return 0.0
         group = self._model.group_of(ranks)
@@ -146,17 +127,23 @@ class _Ending:
     def __init__(
         self, stages: Sequence[Stage], *, links: _Links, shared_bytes: int, clips: bool
     ) -> None:
-        num_devices = links.num_devices
+        layout, num_devices = links.layout, links.layout.pipeline
         on_device = [stages[device::num_devices] for device in range(num_devices)]
         self._gradient_bytes = [sum(one.gradient_bytes for one in some) for some in on_device]
         self._optimizer_s = [sum(one.optimizer_s for one in some) for some in on_device]
+        first_ranks = [links.first_rank(device) for device in range(num_devices)]
         self._reduce_s = [
-            links.reduce_s(device, num_bytes=num_bytes)
-            for device, num_bytes in enumerate(self._gradient_bytes)
+            links.price_s(
+                "all_reduce",
+                num_bytes=num_bytes,
+                ranks=range(first, first + layout.data * layout.tensor, layout.tensor),
+            )
+            for first, num_bytes in zip(first_ranks, self._gradient_bytes, strict=True)
         ]
-        self._is_reduced = links.num_replicas > 1
+        self._is_reduced = layout.data > 1
         self._shared_bytes = shared_bytes if num_devices > 1 else 0
-        self._share_s = links.share_s(self._shared_bytes)
+        ends = sorted({first_ranks[0], first_ranks[-1]})
+        self._share_s = links.price_s("all_reduce", num_bytes=self._shared_bytes, ranks=ends)
         self._clips = clips
 
     def end_s(self, passes: Flow, *, is_priced: bool = True) -> float:
@@ -171,15 +158,14 @@ class _Ending:
             ready_s = [max(ready_s)] * len(ready_s)
         return max(ready + own for ready, own in zip(ready_s, self._optimizer_s, strict=True))
 
-    def traffic(self, passes: Flow) -> Traffic:
-        """Messages and reductions of the device with the most."""
-        most = Traffic()
+    def most_traffic(self, passes: Flow) -> tuple[float, int, int]:
+        """Seconds, number and bytes of the messages and reductions of the device with the most."""
+        totals = []
         for device, sent in enumerate(passes.sent):
-            mine = Traffic(seconds=sent.seconds, ops=sent.ops, num_bytes=sent.num_bytes)
+            own = list(sent)
             if self._is_reduced:
-                mine.add(self._reduce_s[device], num_bytes=self._gradient_bytes[device])
+                own.append((self._reduce_s[device], self._gradient_bytes[device]))
             if self._shared_bytes and device in (0, len(passes.sent) - 1):
-                mine.add(self._share_s, num_bytes=self._shared_bytes)
-            if mine.seconds >= most.seconds:
-                most = mine
-        return most
+                own.append((self._share_s, self._shared_bytes))
+            totals.append((sum(one[0] for one in own), len(own), sum(one[1] for one in own)))
+        return max(reversed(totals), key=lambda total: total[0])

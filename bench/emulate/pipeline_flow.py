@@ -5,7 +5,7 @@ ends, behind those that its device sent the same way before; the sender goes on 
 every device's order is fixed, so is the order on each link, and no event queue is needed.
 """
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -29,53 +29,47 @@ class Stage:
     """Gradients of its parameters, reduced over replicas."""
 
 
-@dataclass(kw_only=True, slots=True)
-class Traffic:
-    """What one device gives to the link, without queueing."""
-
-    seconds: float = 0.0
-    ops: int = 0
-    num_bytes: int = 0
-
-    def add(self, seconds: float, *, num_bytes: int) -> None:
-        """Count one more collective or message."""
-        self.seconds += seconds
-        self.ops += 1
-        self.num_bytes += num_bytes
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Flow:
-    """All passes, from 0 to each device's last; lists are by device."""
+    """All passes, from 0 to each device's last; `end_s`, `busy_s` and `sent` are by device.
 
-    end_s: list[float]
-    busy_s: list[float]
-    sent: list[Traffic]
-
-
-class _Run:
-    """State of one simulation."""
+    A pass is the stages as one micro-batch meets them; micro-batches take the passes in turn. Every
+    device runs its tasks in its order; stage s lies on device s modulo the devices. RuntimeError
+    when the orders wait for each other for ever: such a schedule is wrong.
+    """
 
     def __init__(
-        self, passes: Sequence[Sequence[Stage]], *, num_devices: int, send_s: Send
+        self,
+        passes: Sequence[Sequence[Stage]],
+        *,
+        orders: Sequence[Sequence[Task]],
+        send_s: Send,
     ) -> None:
         self._passes = passes
-        self._last_stage = len(passes[0]) - 1
-        self._num_devices = num_devices
         self._send_s = send_s
         self._arrival_s: dict[Task, float] = {}
         self._link_free_s: dict[tuple[int, int], float] = defaultdict(float)
-        self.end_s = [0.0] * num_devices
-        self.busy_s = [0.0] * num_devices
-        self.sent = [Traffic() for _ in range(num_devices)]
+        self.end_s = [0.0] * len(orders)
+        self.busy_s = [0.0] * len(orders)
+        self.sent: list[list[tuple[float, int]]] = [[] for _ in orders]
+        """Seconds on the link, without queueing, and bytes of each message."""
+        left = [deque(tasks) for tasks in orders]
+        has_moved = True
+        while has_moved:
+            has_moved = False
+            for device, tasks in enumerate(left):
+                while tasks and self._run(tasks[0], device=device):
+                    tasks.popleft()
+                    has_moved = True
+        if any(left):
+            raise RuntimeError("the schedule's devices wait for each other for ever")
 
-    def run_task(self, task: Task, *, device: int) -> bool:
+    def _run(self, task: Task, *, device: int) -> bool:
         """Run the device's next pass; False when its input has not even been sent."""
-        stage = self._stage_of(task)
         begins = task.is_forward and task.stage == 0
         arrival_s = 0.0 if begins else self._arrival_s.pop(task, None)
         if arrival_s is None:
             return False
+        stage = self._stage_of(task)
         seconds = stage.forward_s if task.is_forward else stage.backward_s
         self.end_s[device] = max(self.end_s[device], arrival_s) + seconds
         self.busy_s[device] += seconds
@@ -86,7 +80,7 @@ class _Run:
         return self._passes[task.micro_batch % len(self._passes)][task.stage]
 
     def _hand_on(self, task: Task, *, device: int) -> None:
-        if task.is_forward and task.stage == self._last_stage:
+        if task.is_forward and task.stage == len(self._passes[0]) - 1:
             self._arrival_s[task._replace(is_forward=False)] = self.end_s[device]
             return
         to = task._replace(stage=task.stage + (1 if task.is_forward else -1))
@@ -94,37 +88,12 @@ class _Run:
             return
         # A gradient is as large as the activation that it belongs to.
         num_bytes = self._stage_of(min(task, to, key=lambda one: one.stage)).output_bytes
-        to_device = to.stage % self._num_devices
+        to_device = to.stage % len(self.end_s)
         arrival_s = self.end_s[device]
         if to_device != device:
             pair = (device, to_device)
             seconds = self._send_s(device, to_device, num_bytes)
             arrival_s = max(arrival_s, self._link_free_s[pair]) + seconds
             self._link_free_s[pair] = arrival_s
-            self.sent[device].add(seconds, num_bytes=num_bytes)
+            self.sent[device].append((seconds, num_bytes))
         self._arrival_s[to] = arrival_s
-
-
-def flow(
-    passes: Sequence[Sequence[Stage]], *, orders: Sequence[Sequence[Task]], send_s: Send
-) -> Flow:
-    """Run every device's tasks in its order; stage s lies on device s modulo the devices.
-
-    A pass is the stages as one micro-batch meets them; micro-batches take the passes in turn.
-    RuntimeError when the orders wait for each other for ever: such a schedule is wrong.
-    """
-    run = _Run(passes, num_devices=len(orders), send_s=send_s)
-    positions = [0] * len(orders)
-    while True:
-        has_moved = False
-        for device, tasks in enumerate(orders):
-            while positions[device] < len(tasks) and run.run_task(
-                tasks[positions[device]], device=device
-            ):
-                positions[device] += 1
-                has_moved = True
-        if not has_moved:
-            break
-    if positions != [len(tasks) for tasks in orders]:
-        raise RuntimeError("the schedule's devices wait for each other for ever")
-    return Flow(end_s=run.end_s, busy_s=run.busy_s, sent=run.sent)

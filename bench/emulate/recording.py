@@ -1,16 +1,17 @@
 """What a rank did in one step, noted while it runs and put in order afterwards.
 
 A moment is noted as the link knows it: seconds on a CPU, the number of a stamp on an accelerator,
-which is read when the step is over. Noting takes a list append; everything else is in `_Lane`,
-which runs when somebody asks for the trace: a step is timed, and what follows it is too.
+which is read when the step is over. Noting takes a list append; everything else runs when somebody
+asks for the trace: a step is timed, and what follows it is too.
 
 Who waits is not always seen. DDP waits inside C++ for the futures that it took, when the backward
-pass is through: only the begin and the end of that are noted (`Drained`), and its waits are laid
-out one after another, in the order in which the collectives were complete.
+pass is through: only the begin and the end of that are noted (a drain), and its waits are laid out
+one after another, in the order in which the collectives were complete.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from bench.emulate.trace import Collective, Mark, StepTrace
@@ -45,14 +46,6 @@ class Issued:
     """Number of the recorded step that it was issued in."""
 
 
-@dataclass(frozen=True, slots=True)
-class Drained:
-    """Compute stood here until every future that it had taken was complete."""
-
-    start: Moment
-    end: Moment
-
-
 @dataclass(frozen=True, kw_only=True)
 class StepNotes:
     """The notes of one step, put in order when its trace is first asked for."""
@@ -60,15 +53,31 @@ class StepNotes:
     begin: Moment
     end: Moment
     issued: list[Issued]
-    drained: list[Drained]
+    drained: list[tuple[Moment, Moment]]
+    """From when to when compute stood until every future that it had taken was complete."""
     resolve: Resolve
 
     @cached_property
     def trace(self) -> StepTrace:
-        """The step, in seconds from its begin."""
+        """The step, in seconds from its begin; marks follow one another and never overlap."""
         begin_s = self.resolve(self.begin)
-        lane = _Lane(self.issued, self.drained, seconds=lambda m: self.resolve(m) - begin_s)
-        return lane.trace(duration_s=self.resolve(self.end) - begin_s)
+
+        def seconds(moment: Moment) -> float:
+            return self.resolve(moment) - begin_s
+
+        issued = [one for one in self.issued if one.end is not None]
+        collectives = tuple(_collective(one, seconds=seconds) for one in issued)
+        waits = [
+            Mark(kind="wait", collective=index, start_s=seconds(start), end_s=seconds(end))
+            for index, one in enumerate(issued)
+            for start, end in one.waits[:1]
+        ]
+        drains = sorted((seconds(start), seconds(end)) for start, end in self.drained)
+        waits += _drain_marks(drains, issued, collectives, waits=waits, seconds=seconds)
+        marks = [*_issue_marks(issued, collectives, waits=waits, seconds=seconds), *waits]
+        return StepTrace(
+            duration_s=seconds(self.end), collectives=collectives, marks=tuple(_in_order(marks))
+        )
 
 
 class Recorder:
@@ -79,7 +88,7 @@ class Recorder:
         self.step = 0
         self._begin: Moment = 0.0
         self._issued: list[Issued] = []
-        self._drained: list[Drained] = []
+        self._drained: list[tuple[Moment, Moment]] = []
         self._task = -1
 
     def begin(self, now: Moment) -> None:
@@ -104,7 +113,7 @@ class Recorder:
 
     def note_drained(self, start: Moment, end: Moment) -> None:
         """Note that compute waited for whatever it had taken the future of."""
-        self._drained.append(Drained(start, end))
+        self._drained.append((start, end))
 
     def end(self, now: Moment, *, resolve: Resolve) -> StepNotes:
         """Stop noting and return the notes; `resolve` must stay right for their moments."""
@@ -118,73 +127,55 @@ class Recorder:
         )
 
 
-class _Lane:
-    """Puts the notes of one step in the order in which compute lived them."""
+def _drain_marks(
+    drains: Sequence[tuple[float, float]],
+    issued: Sequence[Issued],
+    collectives: Sequence[Collective],
+    *,
+    waits: Sequence[Mark],
+    seconds: Resolve,
+) -> Iterator[Mark]:
+    """Divide each drain over the collectives whose future was taken and that nobody waits for."""
+    waited = {mark.collective for mark in waits}
+    by_end = sorted(range(len(issued)), key=lambda index: collectives[index].end_s)
+    for cursor_s, end_s in drains:
+        for index in by_end:
+            one = issued[index]
+            is_taken = one.is_future_taken and index not in waited
+            if not is_taken or collectives[index].issued_s > end_s:
+                continue
+            waited.add(index)
+            seen_s = collectives[index].end_s if one.seen is None else seconds(one.seen)
+            until_s = max(cursor_s, min(seen_s, end_s))
+            yield Mark(kind="drain", collective=index, start_s=cursor_s, end_s=until_s)
+            cursor_s = until_s
 
-    def __init__(
-        self, issued: Iterable[Issued], drained: Iterable[Drained], *, seconds: Resolve
-    ) -> None:
-        self._issued = [one for one in issued if one.end is not None]
-        self._collectives = [_collective(one, seconds=seconds) for one in self._issued]
-        self._waits = [
-            Mark(kind="wait", collective=index, start_s=seconds(start), end_s=seconds(end))
-            for index, one in enumerate(self._issued)
-            for start, end in one.waits[:1]
-        ]
-        self._seconds = seconds
-        self._drain(sorted((seconds(one.start), seconds(one.end)) for one in drained))
 
-    def _drain(self, drains: list[tuple[float, float]]) -> None:
-        waited = {mark.collective for mark in self._waits}
-        by_end = sorted(range(len(self._issued)), key=lambda i: self._collectives[i].end_s)
-        for start_s, end_s in drains:
-            cursor_s = start_s
-            for index in by_end:
-                one = self._collectives[index]
-                is_taken = self._issued[index].is_future_taken and index not in waited
-                if not is_taken or one.issued_s > end_s:
-                    continue
-                waited.add(index)
-                until_s = max(cursor_s, min(self._seen_s(index), end_s))
-                self._waits.append(
-                    Mark(kind="drain", collective=index, start_s=cursor_s, end_s=until_s)
-                )
-                cursor_s = until_s
+def _issue_marks(
+    issued: Sequence[Issued],
+    collectives: Sequence[Collective],
+    *,
+    waits: Sequence[Mark],
+    seconds: Resolve,
+) -> Iterator[Mark]:
+    waited_s = {mark.collective: mark.start_s for mark in waits}
+    for index, one in enumerate(issued):
+        start_s = end_s = collectives[index].issued_s
+        if one.is_on_lane and one.mark_end is not None:
+            start_s, end_s = seconds(one.mark_start), seconds(one.mark_end)
+        if start_s > waited_s.get(index, math.inf):
+            # Issued by a callback while compute already stood: before the wait, at no time.
+            start_s = end_s = waited_s[index]
+        yield Mark(kind="issue", collective=index, start_s=start_s, end_s=end_s)
 
-    def _seen_s(self, index: int) -> float:
-        seen = self._issued[index].seen
-        return self._collectives[index].end_s if seen is None else self._seconds(seen)
 
-    def _issues(self) -> Iterable[Mark]:
-        waits = {mark.collective: mark for mark in self._waits}
-        for index, one in enumerate(self._issued):
-            if one.is_on_lane and one.mark_end is not None:
-                start_s, end_s = self._seconds(one.mark_start), self._seconds(one.mark_end)
-            else:
-                start_s = end_s = self._collectives[index].issued_s
-            if index in waits and start_s > waits[index].start_s:
-                # Issued by a callback while compute already stood: before the wait, at no time.
-                start_s = end_s = waits[index].start_s
-            yield Mark(kind="issue", collective=index, start_s=start_s, end_s=end_s)
-
-    def trace(self, *, duration_s: float) -> StepTrace:
-        """Return the step; marks follow one another and never overlap."""
-        marks = sorted(
-            [*self._issues(), *self._waits],
-            # Of marks that begin together, what takes no time came first.
-            key=lambda m: (m.start_s, m.kind != "issue", m.end_s),
-        )
-        ordered: list[Mark] = []
-        cursor_s = 0.0
-        for mark in marks:
-            start_s = max(cursor_s, mark.start_s)
-            cursor_s = max(start_s, mark.end_s)
-            ordered.append(
-                Mark(kind=mark.kind, collective=mark.collective, start_s=start_s, end_s=cursor_s)
-            )
-        return StepTrace(
-            duration_s=duration_s, collectives=tuple(self._collectives), marks=tuple(ordered)
-        )
+def _in_order(marks: list[Mark]) -> Iterator[Mark]:
+    cursor_s = 0.0
+    # Of marks that begin together, what takes no time came first.
+    for mark in sorted(marks, key=lambda one: (one.start_s, one.kind != "issue", one.end_s)):
+        start_s = max(cursor_s, mark.start_s)
+        cursor_s = max(start_s, mark.end_s)
+        yield replace(mark, start_s=start_s, end_s=cursor_s)
 
 
 def _collective(issued: Issued, *, seconds: Resolve) -> Collective:

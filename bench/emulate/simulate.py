@@ -9,17 +9,17 @@ slower beside communication, and that ranks differ (`bench.emulate.stragglers`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from bench.emulate.serial_link import level_of
+from bench.emulate.serial_link import SerialLinks, level_of
 from bench.emulate.trace import Collective, StepTrace
 from bench.hardware.collectives import Cost, Group, Op
 
 
 class Prices(Protocol):
-    """What the simulation asks of a cost model; `bench.hardware.cost.CostModel` is one."""
+    """What is asked of a cost model; `bench.hardware.cost.CostModel` is one."""
 
     def cost(self, op: Op, *, num_bytes: int, group: Group) -> Cost:
         """Return the time of one collective."""
@@ -63,46 +63,18 @@ def replay(
     """
     if model is None and bound != "seconds":
         raise ValueError("error bands need a cost model")
-    times_s = [
-        one.modelled_s if model is None else _price_s(one, model=model, bound=bound)
-        for one in trace.collectives
-    ]
-    links = [level_of(one.group) for one in trace.collectives]
-    late: set[int] = set()
+    times_s = [_price_s(one, model=model, bound=bound) for one in trace.collectives]
+    late: set[int] = set()  # begin when they are waited for, not when they are issued
     if not waits_hide:
         late = {mark.collective for mark in trace.marks if mark.kind == "wait"}
-    return _live(trace, times_s=times_s, links=links, is_free=is_free, late=late)
-
-
-def _price_s(one: Collective, *, model: Prices, bound: Bound) -> float:
-    if one.group.num_ranks == 1:
-        return 0.0  # nobody to talk to
-    cost = model.cost(one.op, num_bytes=one.num_bytes, group=one.group)
-    price_s: float = getattr(cost, bound)
-    return price_s
-
-
-def _live(
-    trace: StepTrace,
-    *,
-    times_s: Sequence[float],
-    links: Sequence[int],
-    is_free: bool = False,
-    late: Set[int] = frozenset(),
-) -> Replay:
-    """Follow the compute lane from mark to mark. `times_s` and `links` are by collective.
-
-    Those in `late` begin when they are waited for, the others when they are issued.
-    """
+    links = SerialLinks()
+    end_s: dict[int, float] = {}
 
     def transfer(index: int, *, ready_s: float) -> None:
-        start_s = max(ready_s, free_at_s.get(links[index], 0.0))
-        end_s[index] = free_at_s[links[index]] = start_s + times_s[index]
+        level = level_of(trace.collectives[index].group)
+        _, end_s[index] = links.reserve(level, now_s=ready_s, duration_s=times_s[index])
 
     now_s = recorded_s = compute_s = 0.0
-    free_at_s: dict[int, float] = {}
-    end_s: dict[int, float] = {}
-    waited: set[int] = set()
     for mark in trace.marks:
         # Device events resolve half a microsecond, so that two marks may seem to overlap.
         worked_s = max(0.0, mark.start_s - recorded_s)
@@ -110,14 +82,12 @@ def _live(
         if mark.kind == "issue":
             issuing_s = mark.end_s - mark.start_s
             handed_s = mark.end_s if is_free else trace.collectives[index].issued_s
-            within_s = handed_s - mark.start_s
-            issued_s = now_s + worked_s + min(max(within_s, 0.0), issuing_s)
             if index not in late:
-                transfer(index, ready_s=issued_s)
+                within_s = min(max(handed_s - mark.start_s, 0.0), issuing_s)
+                transfer(index, ready_s=now_s + worked_s + within_s)
             worked_s += issuing_s
             now_s += worked_s
         else:
-            waited.add(index)
             if index in late:
                 transfer(index, ready_s=now_s + worked_s)
             now_s = max(now_s + worked_s, end_s[index])
@@ -125,8 +95,7 @@ def _live(
         recorded_s = mark.end_s
     worked_s = max(0.0, trace.duration_s - recorded_s)
     # What no mark waits for is waited for at the end: it must never come for nothing.
-    unwaited = [time_s for index, time_s in end_s.items() if index not in waited]
-    step_s = max([now_s + worked_s, *unwaited])
+    step_s = max([now_s + worked_s, *end_s.values()])
     compute_s += worked_s
     return Replay(
         step_s=step_s,
@@ -134,3 +103,12 @@ def _live(
         comm_total_s=sum(times_s),
         comm_exposed_s=max(0.0, step_s - compute_s),
     )
+
+
+def _price_s(one: Collective, *, model: Prices | None, bound: Bound) -> float:
+    if model is None:
+        return one.modelled_s
+    if one.group.num_ranks == 1:
+        return 0.0  # nobody to talk to
+    price_s: float = getattr(model.cost(one.op, num_bytes=one.num_bytes, group=one.group), bound)
+    return price_s

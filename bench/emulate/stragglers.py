@@ -23,7 +23,10 @@ def expected_step_s(step_s: Sequence[float], *, num_ranks: int) -> float:
     """
     if not step_s or num_ranks < 1:
         raise ValueError("stragglers need at least one measured step and one rank")
-    weights = _order_weights(len(step_s), num_ranks=num_ranks)
+    # The largest is at most the i-th smallest when all draws are: (i / count) ** num_ranks.
+    count = len(step_s)
+    reached = [(index / count) ** num_ranks for index in range(count + 1)]
+    weights = map(operator.sub, reached[1:], reached)
     return math.fsum(map(operator.mul, sorted(step_s), weights))
 
 
@@ -34,12 +37,3 @@ def straggler_step_s(replays: Sequence[Replay], *, num_ranks: int) -> float:
     """
     waited_s = math.fsum(one.comm_exposed_s for one in replays) / max(len(replays), 1)
     return expected_step_s([one.compute_s for one in replays], num_ranks=num_ranks) + waited_s
-
-
-def _order_weights(count: int, *, num_ranks: int) -> list[float]:
-    """Probability that the largest of `num_ranks` draws is the i-th smallest of `count` values.
-
-    The largest is at most the i-th when all draws are: (i / count) ** num_ranks.
-    """
-    reached = [(index / count) ** num_ranks for index in range(count + 1)]
-    return [later - earlier for earlier, later in zip(reached, reached[1:], strict=False)]

@@ -14,8 +14,9 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store
 
-from bench.emulate.emulation import Emulation, Modelled
-from bench.emulate.group import THROTTLED, register_backends
+from bench.emulate.emulation import Emulation
+from bench.emulate.group import THROTTLED, start_group
+from bench.emulate.simulate import Prices
 
 
 class Throttle(Emulation):
@@ -41,16 +42,12 @@ class Throttle(Emulation):
 
 
 def start_throttle(
-    *, model: Modelled, device: torch.device, store: Store, rank: int, num_ranks: int
+    *, model: Prices, device: torch.device, store: Store, rank: int, num_ranks: int
 ) -> Throttle:
     """Make torch's default group of real ranks that share `store`; it ends with `close`.
 
     Raises UsageError where a link cannot be emulated on `device`.
     """
     throttle = Throttle(num_ranks=num_ranks, model=model, device=device)
-    register_backends(device.type)
-    dist.init_process_group(
-        THROTTLED, store=store, rank=rank, world_size=num_ranks, pg_options=throttle
-    )
-    throttle.tune_compiler()
+    start_group(throttle, THROTTLED, store=store, rank=rank)
     return throttle

@@ -82,7 +82,7 @@ class ModelledLink:
         self.traces = Traces(period=self.period_steps)
 
     def _refuse_unresolved(self, trace: StepTrace) -> None:
-        resolution_s = self._emulation.resolution_s
+        resolution_s = self._emulation.link.resolution_s
         if self._layout.link == "infinite" or not is_unresolved(trace, resolution_s=resolution_s):
             return
         longest_s = max(one.modelled_s for one in trace.collectives)
@@ -120,17 +120,11 @@ class ModelledLink:
             return {}
         is_cpu = self._emulation.device.type == "cpu"
         units = None if is_cpu else self._contention_units()
-        if not is_cpu and not units:
+        amount = CPU_TAX_COPIES if is_cpu else units
+        if not amount:
             return {}
-
-        def contend(is_on: bool) -> None:
-            if is_cpu:
-                self._emulation.set_cpu_tax(CPU_TAX_COPIES if is_on else 0.0)
-            else:
-                self._emulation.set_contention(units or 0 if is_on else 0)
-
-        added_s = self._added_s(step, synchronize=synchronize, contend=contend)
-        asked_bytes, moved_bytes = self._emulation.take_traffic()
+        added_s = self._added_s(step, synchronize=synchronize, amount=amount)
+        asked_bytes, moved_bytes = self._emulation.link.take_traffic()
         average = median if self.period_steps == 1 else fmean
         return {
             "contended_step_ms": (average(step_s) + added_s) * 1e3,
@@ -139,11 +133,7 @@ class ModelledLink:
         }
 
     def _added_s(
-        self,
-        step: Callable[[], None],
-        *,
-        synchronize: Callable[[], None],
-        contend: Callable[[bool], None],
+        self, step: Callable[[], None], *, synchronize: Callable[[], None], amount: float
     ) -> float:
         """Median of what contention adds to a step; the first pair is not counted.
 
@@ -153,15 +143,15 @@ class ModelledLink:
         start_s = time.monotonic()
         while len(added_s) < CONTENDED_PAIRS:
             took_s = []
-            for is_on in (False, True):
-                contend(is_on)
+            for wanted in (0, amount):
+                self._emulation.link.set_contention(wanted)
                 synchronize()
                 begin_s = time.monotonic()
                 for _ in range(self.period_steps):
                     step()
                     synchronize()
                 took_s.append(time.monotonic() - begin_s)
-            contend(False)
+            self._emulation.link.set_contention(0)
             added_s.append((took_s[1] - took_s[0]) / self.period_steps)
             is_late = time.monotonic() - start_s > CONTENDED_S
             # A period of a mitigation that communicates rarely may be hundreds of steps.

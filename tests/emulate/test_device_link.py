@@ -205,7 +205,7 @@ def test_fsdps_way_of_waiting_is_seen(emulation, device):
 
 def test_units_and_traffic_are_asked_of_the_kernel(emulation, device):
     all_reduce()
-    emulation.set_contention(16)
+    emulation.link.set_contention(16)
     all_reduce()
     held = emulation.link._clock.held
     assert [units for units, _ in held] == [0, 16]

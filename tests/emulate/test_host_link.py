@@ -131,11 +131,11 @@ def test_due_callables_run_in_order_and_a_blocked_one_stops_none():
 
 
 def test_a_tax_is_paid_before_the_collective_is_complete(emulation):
-    emulation.set_cpu_tax(3.0)
+    emulation.link.set_contention(3.0)
     work = dist.all_reduce(torch.ones(2**20), async_op=True)
     work.wait()
     assert work._burnt is not None and work._burnt.is_set()
-    emulation.set_cpu_tax(0)
+    emulation.link.set_contention(0)
     free = dist.all_reduce(torch.ones(4), async_op=True)
     assert free._burnt is None
     free.wait()

@@ -59,7 +59,7 @@ def traced(emulation, net, width=512):
 @pytest.mark.parametrize("units", [0, 16])
 def test_a_stream_is_held_as_long_as_asked(modelled_s, units):
     emulation = started(modelled_s)
-    emulation.set_contention(units)
+    emulation.link.set_contention(units)
     tensor = torch.ones(2**20, device=CUDA)
     dist.all_reduce(tensor)
     torch.cuda.synchronize()
@@ -205,7 +205,7 @@ def test_contention_makes_products_slower():
     buffer = torch.ones(2**26, device=CUDA)
     took_s = {}
     for units in (0, 32):
-        emulation.set_contention(units)
+        emulation.link.set_contention(units)
         work = dist.all_reduce(buffer, async_op=True)
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         left @ left
@@ -224,10 +224,10 @@ def test_contention_moves_the_traffic_that_it_claims():
     """3.5 bytes for each byte of an all-reduce over four H100s: 0.86 TB/s by 16 units."""
     tensor = torch.ones(2**26, device=CUDA)
     emulation = started(tensor.nbytes * 1.5 / 370e9)
-    emulation.set_contention(16)
+    emulation.link.set_contention(16)
     for _ in range(20):
         dist.all_reduce(tensor)
-    asked_bytes, moved_bytes = emulation.take_traffic()
+    asked_bytes, moved_bytes = emulation.link.take_traffic()
     emulation.close()
     assert asked_bytes == 20 * 3.5 * tensor.nbytes
     print(f"moved {moved_bytes / asked_bytes:.3f} of what was asked")

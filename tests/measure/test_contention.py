@@ -16,6 +16,7 @@ class Device:
 
     def __init__(self):
         self.device = SimpleNamespace(type="cuda")
+        self.link = self
         self.now_s = 0.0
         self.units = 0
         self.asked = []

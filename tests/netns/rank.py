@@ -51,7 +51,7 @@ def open_group(order: dict[str, Any]) -> Any:
     if mode == "emulated":
         model = CostModel(parse_topology(order["link"]))
         emulation = start_emulation(num_ranks=2, model=model, device=CPU)
-        emulation.set_cpu_tax(order.get("cpu_tax", 0.0))
+        emulation.link.set_contention(order.get("cpu_tax", 0.0))
         return emulation
     os.environ["MASTER_ADDR"] = order["address"]
     os.environ["MASTER_PORT"] = str(order["port"])

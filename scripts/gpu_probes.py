@@ -102,13 +102,13 @@ class FixedCost:
 
     def cost(self, op: Any, *, num_bytes: int, group: Any) -> Any:
         """Return the one time."""
-        from bench.hardware.collectives import Cost
+        from bench.hardware.costs.collectives import Cost
 
         return Cost(self.seconds, self.seconds, self.seconds, "alpha-beta", "")
 
     def group_of(self, ranks: Sequence[int]) -> Any:
         """Return how the ranks lie: on one node."""
-        from bench.hardware.collectives import group_of
+        from bench.hardware.costs.collectives import group_of
 
         return group_of(ranks, node_size=None)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from bench.hardware.collectives import Op
+    from bench.hardware.costs.collectives import Op
     from bench.run.link_measure import MeasuredLink
 
 NOISY_FRAC = 0.25
@@ -82,7 +82,7 @@ def _ops(text: str | None) -> tuple[Op, ...]:
 
 def _check(most_bytes: int | None, *, out: Path | None) -> None:
     from bench.core.errors import UsageError
-    from bench.hardware.linkfile import is_link_file
+    from bench.hardware.links.linkfile import is_link_file
     from bench.run.link_measure import LEAST_BYTES
 
     if most_bytes is not None and not LEAST_BYTES <= most_bytes <= 2**40:

@@ -13,7 +13,7 @@ from bench.cli.options import AsJson, OutputFormat, ResultFiles, chosen_format
 if TYPE_CHECKING:
     from bench.analysis.projection.measured import LeftOut, Measured
     from bench.core.nouns import Chip
-    from bench.hardware.cost import CostModel
+    from bench.hardware.costs.cost import CostModel
     from bench.report.tables.grid import Grid
 
 
@@ -105,8 +105,8 @@ def _chips(text: str) -> list[Chip]:
 def _cost_model(link: str | None, chip: Chip, *, devices: int) -> CostModel | None:
     from bench.analysis.projection.sizing import usual_link
     from bench.core.errors import UsageError
-    from bench.hardware.cost import CostModel
-    from bench.hardware.topology import parse_topology
+    from bench.hardware.costs.cost import CostModel
+    from bench.hardware.links.topology import parse_topology
 
     if devices == 1:
         return None

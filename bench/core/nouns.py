@@ -90,7 +90,7 @@ class Layout:
     pipeline: int = 1
     """Stages."""
     link: str = ""
-    """The modelled link as `bench.hardware.topology` writes it; '' for what is really there."""
+    """The modelled link as `parse_topology` reads it; '' for what is really there."""
     bucket_bytes: int = 25 * 2**20
     """Gradients that DDP sends together; torch's default."""
     grad_accum: int = 1

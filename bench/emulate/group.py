@@ -19,7 +19,7 @@ from bench.emulate.emulation import Emulation
 from bench.emulate.operations import OPERATIONS, Operation, flat, keep
 from bench.emulate.recording import Issued
 from bench.emulate.simulate import Prices
-from bench.hardware.collectives import Group, Op
+from bench.hardware.costs.collectives import Group, Op
 
 EMULATED, THROTTLED = "emulated", "throttled"
 """Names of the backends: other ranks are virtual, or real and held back."""

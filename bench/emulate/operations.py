@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.hardware.collectives import Op
+from bench.hardware.costs.collectives import Op
 
 Args = Sequence[Any]
 

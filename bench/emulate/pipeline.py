@@ -16,7 +16,7 @@ from bench.core.nouns import Layout
 from bench.emulate.pipeline_flow import Flow, Stage
 from bench.emulate.schedules import device_tasks, parse_schedule
 from bench.emulate.simulate import Bound, Prices
-from bench.hardware.collectives import Method, Op
+from bench.hardware.costs.collectives import Method, Op
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from bench.emulate.trace import Collective, Mark, StepTrace
-from bench.hardware.collectives import Group, Op
+from bench.hardware.costs.collectives import Group, Op
 
 Moment = float | int
 """Seconds, or the number of a stamp: a link says what it is with `resolve`."""

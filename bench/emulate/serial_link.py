@@ -5,7 +5,7 @@ traffic inside a node does not hold up the gradients between nodes. A collective
 as between nodes.
 """
 
-from bench.hardware.collectives import Group
+from bench.hardware.costs.collectives import Group
 
 INSIDE, BETWEEN = 0, 1
 """Which clock; the replay of a trace uses the same two."""

@@ -15,11 +15,11 @@ from typing import Literal, Protocol
 
 from bench.emulate.serial_link import SerialLinks, level_of
 from bench.emulate.trace import Collective, StepTrace
-from bench.hardware.collectives import Cost, Group, Op
+from bench.hardware.costs.collectives import Cost, Group, Op
 
 
 class Prices(Protocol):
-    """What is asked of a cost model; `bench.hardware.cost.CostModel` is one."""
+    """What is asked of a cost model; `bench.hardware.costs.cost.CostModel` is one."""
 
     def cost(self, op: Op, *, num_bytes: int, group: Group) -> Cost:
         """Return the time of one collective."""

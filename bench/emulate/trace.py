@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.hardware.collectives import Group, Op
+from bench.hardware.costs.collectives import Group, Op
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

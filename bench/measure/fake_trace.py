@@ -10,8 +10,8 @@ from __future__ import annotations
 from bench.core.errors import UsageError
 from bench.core.nouns import Layout
 from bench.emulate.trace import Collective, Mark, StepTrace
-from bench.hardware.collectives import Op
-from bench.hardware.cost import CostModel
+from bench.hardware.costs.collectives import Op
+from bench.hardware.costs.cost import CostModel
 
 FSDP_UNITS = 8
 GRADIENT_BYTES = 4

@@ -19,9 +19,9 @@ from bench.core.statistics import median
 from bench.core.units import format_duration
 from bench.emulate.recording import StepNotes
 from bench.emulate.trace import StepTrace
-from bench.hardware.collectives import Cost, Group, Op
-from bench.hardware.cost import CostModel
-from bench.hardware.topology import parse_topology
+from bench.hardware.costs.collectives import Cost, Group, Op
+from bench.hardware.costs.cost import CostModel
+from bench.hardware.links.topology import parse_topology
 from bench.measure.communication import Traces, is_unresolved
 from bench.results.schema import Row
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bench.core.nouns import Layout
-from bench.hardware.cost import CostModel
-from bench.hardware.topology import parse_topology
+from bench.hardware.costs.cost import CostModel
+from bench.hardware.links.topology import parse_topology
 from bench.measure.communication import (
     MOST_TRACES,
     communication_columns,

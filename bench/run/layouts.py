@@ -13,8 +13,8 @@ from dataclasses import replace
 
 from bench.core.errors import UsageError, one_of
 from bench.core.nouns import MODES, STRATEGIES, Layout, Mode, Strategy
-from bench.hardware.cost import CostModel
-from bench.hardware.topology import Topology, parse_topology
+from bench.hardware.costs.cost import CostModel
+from bench.hardware.links.topology import Topology, parse_topology
 from bench.run.request import FLAGS, LAYOUT, MIB, RunRequest, is_given
 
 MOST_DEVICES = 1 << 20

@@ -15,10 +15,10 @@ from pathlib import Path
 from bench.core.errors import MeasurementError, UsageError
 from bench.core.statistics import median, percentile
 from bench.devices import cpu
-from bench.hardware.collectives import Op
-from bench.hardware.curves import Point
-from bench.hardware.formulas import num_steps, wire_factor
-from bench.hardware.linkfile import write_link_file
+from bench.hardware.costs.collectives import Op
+from bench.hardware.costs.formulas import num_steps, wire_factor
+from bench.hardware.links.curves import Point
+from bench.hardware.links.linkfile import write_link_file
 from bench.measure.asking import ask
 from bench.measure.messages import Answer, Devices, LinkRequest, LinkResult, Stage
 from bench.run.cluster import World
@@ -38,7 +38,7 @@ MOST_BYTES = {"cpu": 16 * 2**20, "accelerator": 512 * 2**20}
 REPETITIONS = 15
 LEAST_ERROR_FRACTION = 0.05
 """What interpolating between measured sizes misses by, however steady the link:
-`bench.hardware.curves`."""
+`bench.hardware.links.curves`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ from bench.analysis.projection.roofs import SAME_VENDOR, catalogue_roofs, kinshi
 from bench.core.nouns import Chip
 from bench.hardware.chips import chip as catalogue_chip
 from bench.hardware.chips import load_chips
-from bench.hardware.cost import CostModel
-from bench.hardware.topology import parse_topology
+from bench.hardware.costs.cost import CostModel
+from bench.hardware.links.topology import parse_topology
 from tests.analysis.projection_parts import COPY, GEMM, SOURCE, chip, measured, operators
 
 

@@ -13,7 +13,7 @@ from bench.analysis.projection.sizing import (
 )
 from bench.core.errors import UsageError
 from bench.hardware.chips import chip as catalogue_chip
-from bench.hardware.links import load_links
+from bench.hardware.links.presets import load_links
 from tests.analysis.projection_parts import chip, measured
 
 

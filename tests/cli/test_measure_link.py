@@ -8,10 +8,10 @@ import pytest
 
 from bench.cli import main
 from bench.core.errors import UsageError
-from bench.hardware.collectives import Group
-from bench.hardware.cost import CostModel
-from bench.hardware.formulas import num_steps, wire_factor
-from bench.hardware.topology import parse_topology
+from bench.hardware.costs.collectives import Group
+from bench.hardware.costs.cost import CostModel
+from bench.hardware.costs.formulas import num_steps, wire_factor
+from bench.hardware.links.topology import parse_topology
 from bench.measure.messages import Devices
 from bench.run.cluster import World
 from bench.run.link_measure import OPS, LinkPoint, fit, num_ranks_for, sizes_up_to

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from bench.hardware.collectives import Cost, Group, Op, group_of
+from bench.hardware.costs.collectives import Cost, Group, Op, group_of
 
 
 class FixedModel:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.emulate.trace import Collective, Mark, StepTrace
-from bench.hardware.collectives import Cost, Group, Op
+from bench.hardware.costs.collectives import Cost, Group, Op
 
 Happening = tuple[Literal["issue", "wait", "drain"], int, float]
 """What happens after some seconds of compute, and to which collective."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from bench.emulate.emulation import Emulation
 from bench.emulate.group import group_class, start_emulation
 from bench.emulate.operations import OPERATIONS
-from bench.hardware.collectives import Group
+from bench.hardware.costs.collectives import Group
 from tests.emulate.fixed_model import FixedModel
 
 NUM_RANKS = 4

@@ -2,7 +2,7 @@
 
 from bench.emulate.recording import Issued, Recorder
 from bench.emulate.stream_watch import StreamWatch
-from bench.hardware.collectives import Group
+from bench.hardware.costs.collectives import Group
 
 
 def issued(at, *, start, end, is_on_lane=True, is_future_taken=False, **given):

@@ -9,7 +9,7 @@ from step_traces import Happening, RoundPrices, trace_of
 
 from bench.emulate.simulate import replay
 from bench.emulate.trace import StepTrace
-from bench.hardware.collectives import Group
+from bench.hardware.costs.collectives import Group
 
 Step = tuple[list[Happening], list[int], float, list[Group]]
 

@@ -15,7 +15,7 @@ from bench.emulate.emulation import Emulation
 from bench.emulate.group import start_emulation
 from bench.emulate.simulate import replay
 from bench.emulate.trace import StepTrace
-from bench.hardware.collectives import Cost, Group, Op
+from bench.hardware.costs.collectives import Cost, Group, Op
 
 NUM_STEPS = 12
 

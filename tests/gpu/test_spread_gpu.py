@@ -8,8 +8,8 @@ from torch.utils.data import default_collate
 
 from bench.core.nouns import Dtype, Layout
 from bench.emulate.group import start_emulation
-from bench.hardware.cost import CostModel
-from bench.hardware.topology import parse_topology
+from bench.hardware.costs.cost import CostModel
+from bench.hardware.links.topology import parse_topology
 from bench.measure.precision import move
 from bench.measure.steps import TrainStep
 from bench.parallel.strategies import spread

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from bench.hardware.collectives import OPS, Group, Op
-from bench.hardware.cost import CostModel
-from bench.hardware.links import load_links
-from bench.hardware.topology import Topology, parse_topology
+from bench.hardware.costs.collectives import OPS, Group, Op
+from bench.hardware.costs.cost import CostModel
+from bench.hardware.links.presets import load_links
+from bench.hardware.links.topology import Topology, parse_topology
 
 IDS = [row.id for row in load_links()]
 ops = st.sampled_from(OPS)

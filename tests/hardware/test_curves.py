@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core.errors import DataError
-from bench.hardware.curves import FOLDER, Curve, Point, load_curve, read_points
-from bench.hardware.link_check import check_link
-from bench.hardware.links import load_links
-from bench.hardware.topology import parse_topology
+from bench.hardware.links.curves import FOLDER, Curve, Point, load_curve, read_points
+from bench.hardware.links.link_check import check_link
+from bench.hardware.links.presets import load_links
+from bench.hardware.links.topology import parse_topology
 
 HEAD = "op,num_gpus,message_bytes,latency_us\n"
 

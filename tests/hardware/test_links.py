@@ -7,7 +7,7 @@ import pytest
 from bench.cli import main
 from bench.core.errors import DataError, UsageError
 from bench.hardware.chips import chip
-from bench.hardware.links import LinkPresets, link, load_links
+from bench.hardware.links.presets import LinkPresets, link, load_links
 from bench.hardware.loader import parse_document
 
 PRESETS = (

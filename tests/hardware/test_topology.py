@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core.errors import BenchError, DataError, UsageError
-from bench.hardware.collectives import Group
-from bench.hardware.cost import CostModel
-from bench.hardware.curves import Point
-from bench.hardware.linkfile import write_link_file
-from bench.hardware.links import load_links
-from bench.hardware.topology import parse_topology
+from bench.hardware.costs.collectives import Group
+from bench.hardware.costs.cost import CostModel
+from bench.hardware.links.curves import Point
+from bench.hardware.links.linkfile import write_link_file
+from bench.hardware.links.presets import load_links
+from bench.hardware.links.topology import parse_topology
 
 IDS = [row.id for row in load_links()]
 FILE = "bytes_per_s: 2.0e+9\nlatency_s: 3.0e-5\n"

@@ -15,7 +15,7 @@ from torch import nn
 from bench import discovery
 from bench.core.errors import MeasurementError, UsageError
 from bench.core.nouns import Config, Dtype, Layout
-from bench.hardware.collectives import Cost, Group, Op
+from bench.hardware.costs.collectives import Cost, Group, Op
 from bench.measure import summary
 from bench.measure.clock import FakeClock, HostClock
 from bench.measure.limits import Limits

@@ -24,8 +24,8 @@ from bench import discovery
 from bench.core.nouns import Layout
 from bench.emulate.group import start_emulation
 from bench.emulate.throttle import start_throttle
-from bench.hardware.cost import CostModel
-from bench.hardware.topology import parse_topology
+from bench.hardware.costs.cost import CostModel
+from bench.hardware.links.topology import parse_topology
 from bench.measure import feed as feeds
 from bench.measure.steps import TrainStep
 from bench.parallel.strategies import spread

@@ -16,8 +16,8 @@ from bench.core.nouns import Dtype, Layout
 from bench.emulate.group import start_emulation
 from bench.emulate.simulate import replay
 from bench.emulate.trace import StepTrace
-from bench.hardware.cost import CostModel
-from bench.hardware.topology import parse_topology
+from bench.hardware.costs.cost import CostModel
+from bench.hardware.links.topology import parse_topology
 from bench.measure.correctness import to_channels_last
 from bench.measure.steps import InferStep, TrainStep
 from bench.parallel.sharded import default_units

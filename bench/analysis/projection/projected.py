@@ -19,7 +19,7 @@ from bench.analysis.projection.roofs import Band, Roofs, Unknown, catalogue_roof
 from bench.analysis.projection.sampling import Draws, Estimate, between, draws, estimate
 from bench.analysis.projection.scaled_operators import ROOFS, Scaled, scale
 from bench.core.nouns import Chip
-from bench.hardware.cost import CostModel
+from bench.hardware.costs.cost import CostModel
 from bench.hardware.operators import total
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from bench.analysis.projection.projected import NotProjected, Projected, project
 from bench.core.errors import UsageError
 from bench.core.nouns import Chip
 from bench.core.units import parse_duration_s
-from bench.hardware.cost import CostModel
+from bench.hardware.costs.cost import CostModel
 from bench.hardware.export_rules import export_status
-from bench.hardware.links import load_links
-from bench.hardware.topology import parse_topology
+from bench.hardware.links.presets import load_links
+from bench.hardware.links.topology import parse_topology
 
 MOST_DEVICES = 4096
 _WITHIN = re.compile(r"\s*([\w.-]+)\s*<\s*(\S.*)")

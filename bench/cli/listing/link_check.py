@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from bench.cli.output import print_json, print_note, text_table
 
 if TYPE_CHECKING:
-    from bench.hardware.link_check import LinkCheck
+    from bench.hardware.links.link_check import LinkCheck
 
 
 def render_check(*, name: str, table: str, use_curves: bool, as_json: bool) -> None:
     """Score the link `name` against the CSV at `table` and print the errors."""
     from bench.core.paths import user_path
-    from bench.hardware.curves import read_table
-    from bench.hardware.link_check import check_link
-    from bench.hardware.topology import parse_topology
+    from bench.hardware.links.curves import read_table
+    from bench.hardware.links.link_check import check_link
+    from bench.hardware.links.topology import parse_topology
 
     topology = parse_topology(name)
     points = read_table(user_path(table, what="table"))
@@ -28,7 +28,7 @@ def render_check(*, name: str, table: str, use_curves: bool, as_json: bool) -> N
 
 
 def _document(check: LinkCheck, *, table: str) -> dict[str, object]:
-    from bench.hardware.link_check import MEDIUM_BYTES, SMALL_BYTES
+    from bench.hardware.links.link_check import MEDIUM_BYTES, SMALL_BYTES
 
     return {
         "link": check.link,
@@ -45,7 +45,7 @@ def _document(check: LinkCheck, *, table: str) -> dict[str, object]:
 
 
 def _print(check: LinkCheck) -> None:
-    from bench.hardware.link_check import SIZE_CLASSES
+    from bench.hardware.links.link_check import SIZE_CLASSES
 
     cells = {(score.op, score.size_class): score for score in check.scores}
     rows = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import asdict
 
 from bench.cli.output import print_card, print_json, print_note, text_table
-from bench.hardware.links import Link, link, load_links
+from bench.hardware.links.presets import Link, link, load_links
 
 _WORDS = ("link", "topology", "method", "trust")
 _HEADER = (

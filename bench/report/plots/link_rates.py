@@ -10,9 +10,9 @@ from __future__ import annotations
 from math import isfinite
 
 from bench.core.errors import BenchError
-from bench.hardware.links import load_links
-from bench.hardware.topology import parse_topology
-from bench.hardware.wires import Wire
+from bench.hardware.links.presets import load_links
+from bench.hardware.links.topology import parse_topology
+from bench.hardware.links.wires import Wire
 
 _MOST_CHARACTERS = 300
 _FILES = (".yaml", ".yml")

@@ -13,8 +13,8 @@ from bench.analysis.claims.claim import Bounds, Case, ClaimTest, Outcome, exactl
 from bench.analysis.claims.claims_facts import Facts
 from bench.analysis.claims.evaluators.link_claims import SEQUENCE_LENGTH, EndModel, check_links
 from bench.core.nouns import Chip, Layout
-from bench.hardware.cost import CostModel
-from bench.hardware.layouts import StepTime, Transformer, transformer_step
+from bench.hardware.costs.cost import CostModel
+from bench.hardware.costs.layouts import StepTime, Transformer, transformer_step
 from bench.hardware.loader import Count, Number, Text
 
 STATE_BYTES = 16

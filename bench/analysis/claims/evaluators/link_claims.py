@@ -14,13 +14,13 @@ from bench.analysis.claims.claim import Bounds, Case, ClaimTest, Outcome, Span
 from bench.analysis.claims.claims_facts import Facts
 from bench.core.errors import BenchError
 from bench.core.nouns import Layout
-from bench.hardware.collectives import Cost, Group, Op
-from bench.hardware.cost import CostModel
-from bench.hardware.layouts import StepTime, Transformer, data_parallel_step, transformer_step
+from bench.hardware.costs.collectives import Cost, Group, Op
+from bench.hardware.costs.cost import CostModel
+from bench.hardware.costs.layouts import StepTime, Transformer, data_parallel_step, transformer_step
+from bench.hardware.links.topology import parse_topology
 from bench.hardware.loader import AboveZero, Count, Declared, Number, Text
 from bench.hardware.operator_mixes import load_mixes
 from bench.hardware.operators import total
-from bench.hardware.topology import parse_topology
 
 Factors = dict[str, str | float]
 Step = Callable[[CostModel], StepTime]

@@ -15,8 +15,8 @@ from bench.analysis.trials.configuration import Trials
 from bench.analysis.trials.estimates import LogEstimate
 from bench.analysis.trials.identity import DEVICE
 from bench.analysis.trials.titles import params_of
+from bench.hardware.links.topology import parse_topology
 from bench.hardware.loader import Number, Text
-from bench.hardware.topology import parse_topology
 from bench.results.schema import BY_NAME
 
 

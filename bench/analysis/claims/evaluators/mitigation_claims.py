@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from bench.analysis.claims.claim import Bounds, Case, Outcome, exactly
 from bench.analysis.claims.claims_facts import Facts
 from bench.analysis.claims.evaluators.link_claims import EndModel, Plan, Spanned
-from bench.hardware.cost import CostModel
-from bench.hardware.layouts import StepTime, data_parallel_step
+from bench.hardware.costs.cost import CostModel
+from bench.hardware.costs.layouts import StepTime, data_parallel_step
 from bench.hardware.loader import AboveZero, Declared, Number
 
 

@@ -15,8 +15,8 @@ from bench.analysis.claims.evaluators.projection_claims import check_mixes, spee
 from bench.analysis.projection.roofs import Unknown
 from bench.analysis.projection.sizing import usual_link
 from bench.core.nouns import Chip
-from bench.hardware.cost import CostModel
-from bench.hardware.layouts import data_parallel_step
+from bench.hardware.costs.cost import CostModel
+from bench.hardware.costs.layouts import data_parallel_step
 from bench.hardware.loader import Text
 from bench.hardware.operator_mixes import Mix, load_mixes
 from bench.hardware.operators import total

@@ -8,8 +8,8 @@ judgements and the error band of such a link is wide.
 import math
 from dataclasses import dataclass
 
-from bench.hardware.curves import Curve, load_curve
-from bench.hardware.links import Link, link
+from bench.hardware.links.curves import Curve, load_curve
+from bench.hardware.links.presets import Link, link
 
 DEFAULT_REACHED_FRACTION = 0.8
 """Reached over specified where nobody measured: 0.74 on A100, 0.81 on H100, 0.8 on MI250."""

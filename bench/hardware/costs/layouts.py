@@ -9,7 +9,7 @@ bubble of (stages - 1) / (micro-batches x chunks). Optimizer, imbalance and reco
 from dataclasses import dataclass
 
 from bench.core.nouns import Layout
-from bench.hardware.cost import CostModel
+from bench.hardware.costs.cost import CostModel
 
 ALL_REDUCES_PER_LAYER = 4
 """Two forward (after attention and after the feed-forward net), two backward."""

@@ -8,9 +8,9 @@ Constants: https://github.com/NVIDIA/nccl/blob/master/src/graph/tuning.cc, in mi
 
 from math import log2
 
-from bench.hardware.collectives import Op, Parts
-from bench.hardware.formulas import PEER_TO_PEER, num_steps, rate_bytes_per_s, wire_factor
-from bench.hardware.wires import Wire
+from bench.hardware.costs.collectives import Op, Parts
+from bench.hardware.costs.formulas import PEER_TO_PEER, num_steps, rate_bytes_per_s, wire_factor
+from bench.hardware.links.wires import Wire
 
 PROTOCOLS = ("LL", "LL128", "Simple")
 _BASE_S = {"ring": (6.6e-6, 14.0e-6, 8.4e-6), "tree": (6.8e-6, 14.0e-6, 8.4e-6)}

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from statistics import mean
 
-from bench.hardware.collectives import OPS, Cost, Group, Method
-from bench.hardware.cost import CostModel
-from bench.hardware.curves import Point
-from bench.hardware.topology import Topology
-from bench.hardware.wires import Wire
+from bench.hardware.costs.collectives import OPS, Cost, Group, Method
+from bench.hardware.costs.cost import CostModel
+from bench.hardware.links.curves import Point
+from bench.hardware.links.topology import Topology
+from bench.hardware.links.wires import Wire
 
 SMALL_BYTES, MEDIUM_BYTES = 2**16, 2**23
 """Largest message still called small or medium: 64 KiB, 8 MiB."""

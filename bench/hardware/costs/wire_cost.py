@@ -5,11 +5,11 @@ measured group sizes and beyond the largest the floor follows the steps, the res
 a device sends; on a narrower relative of the measured link only the rest grows.
 """
 
-from bench.hardware.collectives import Method, Op, Parts
-from bench.hardware.curves import Curve
-from bench.hardware.formulas import alpha_beta, num_steps, wire_factor
-from bench.hardware.tuner import tuner
-from bench.hardware.wires import Wire
+from bench.hardware.costs.collectives import Method, Op, Parts
+from bench.hardware.costs.formulas import alpha_beta, num_steps, wire_factor
+from bench.hardware.costs.tuner import tuner
+from bench.hardware.links.curves import Curve
+from bench.hardware.links.wires import Wire
 
 NOTHING = Parts(0.0, 0.0, 0.0, "infinite", "")
 LAUNCH_S = 6.6e-6

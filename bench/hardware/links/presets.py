@@ -44,7 +44,7 @@ class Link(Declared, frozen=True, kw_only=True):
     tuner: Literal["volta", "ampere", "hopper", "blackwell", "pci", "net"] | None = None
     """Whose constants in NCCL's tuner apply; None: it does not know this link."""
     curve: Text | None = None
-    """Measured table of this link or of a relative, a file in curves/ without .csv."""
+    """Measured table of this link or of a relative, a file in tables/ without .csv."""
     curve_factor: Number | None = None
     """None: the curve is of this link. Else time on the wire over that of the relative."""
     curve_error_fraction: Number | None = None

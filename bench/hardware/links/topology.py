@@ -11,8 +11,8 @@ from math import isfinite
 
 from bench.core.errors import UsageError
 from bench.core.units import parse_duration_s, parse_rate_bytes_per_s
-from bench.hardware.linkfile import is_link_file, read_link_wire
-from bench.hardware.wires import GIVEN_ERROR_FRACTION, INFINITE, Wire, preset_wire
+from bench.hardware.links.linkfile import is_link_file, read_link_wire
+from bench.hardware.links.wires import GIVEN_ERROR_FRACTION, INFINITE, Wire, preset_wire
 
 ALGORITHMS = ("ring", "tree", "mesh")
 MAX_RANKS = 2**20

@@ -8,10 +8,10 @@ Congestion between groups is left out; the serial link of the emulation adds it 
 
 from collections.abc import Sequence
 
-from bench.hardware.collectives import METHODS, Cost, Group, Method, Op, Parts, group_of
-from bench.hardware.topology import Topology
-from bench.hardware.wire_cost import NOTHING, wire_cost
-from bench.hardware.wires import Wire
+from bench.hardware.costs.collectives import METHODS, Cost, Group, Method, Op, Parts, group_of
+from bench.hardware.costs.wire_cost import NOTHING, wire_cost
+from bench.hardware.links.topology import Topology
+from bench.hardware.links.wires import Wire
 
 SCALED_ERROR_FRACTION = 0.1
 """Least band of a curve that was carried to a relative or to larger groups: judgement; scaled from

@@ -18,9 +18,9 @@ from pathlib import Path
 from statistics import median
 
 from bench.core.errors import DataError
-from bench.hardware.collectives import OPS, Op
+from bench.hardware.costs.collectives import OPS, Op
 
-FOLDER = Path(__file__).with_name("curves")
+FOLDER = Path(__file__).with_name("tables")
 COLUMNS = ("op", "num_gpus", "message_bytes", "latency_us")
 _NAMES: dict[str, Op] = {op.replace("_", ""): op for op in OPS}
 

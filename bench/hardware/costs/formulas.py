@@ -7,8 +7,8 @@ A described link has no base and no ramp, so these are exact for it. Congestion 
 
 from math import log2
 
-from bench.hardware.collectives import Op, Parts
-from bench.hardware.wires import Wire
+from bench.hardware.costs.collectives import Op, Parts
+from bench.hardware.links.wires import Wire
 
 PEER_TO_PEER: tuple[Op, ...] = ("all_to_all", "send", "gather", "scatter")
 """Made of sends to single peers; their rate is that of sends, not of a ring."""

@@ -17,10 +17,10 @@ from msgspec.structs import asdict
 
 from bench.core.errors import DataError
 from bench.core.paths import user_path
-from bench.hardware.collectives import OPS
-from bench.hardware.curves import Curve, Point, op_named
+from bench.hardware.costs.collectives import OPS
+from bench.hardware.links.curves import Curve, Point, op_named
+from bench.hardware.links.wires import GIVEN_ERROR_FRACTION, Wire
 from bench.hardware.loader import AboveZero, Count, Declared, Number, Text, parse_document
-from bench.hardware.wires import GIVEN_ERROR_FRACTION, Wire
 
 _ENDINGS = (".yaml", ".yml")
 _DIGEST = re.compile(r"(.+)@([0-9a-f]{8})", re.DOTALL)

@@ -1,0 +1,1 @@
+"""What communication costs on a modelled link, by formula or measured curve."""

@@ -1,0 +1,1 @@
+"""Links: presets, files, texts of one or two levels, measured curves and their scores."""

@@ -155,12 +155,6 @@ def widened(row: Row) -> Row:
     return row | {"step_high_ms": max(high, slowed_ms)}
 
 
-def is_unresolved(trace: StepTrace, *, resolution_s: float) -> bool:
-    """Whether every collective of a step is too short for the timer that keeps it."""
-    longest_s = max((one.modelled_s for one in trace.collectives), default=0.0)
-    return 0.0 < longest_s < resolution_s
-
-
 def _methods(traces: Sequence[StepTrace], *, model: Prices) -> str:
     kinds = {(one.op, one.num_bytes, one.group) for one in traces[-1].collectives}
     methods = {model.cost(op, num_bytes=size, group=group).method for op, size, group in kinds}

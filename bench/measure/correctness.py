@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bench.core.nouns import Dtype
 from bench.measure.feed import first_batches, make_loader
 from bench.measure.placing import place_net
-from bench.measure.precision import autocast, cast_net, half_type, layout_of, move
-from bench.measure.steps import float_tensors
+from bench.measure.precision import autocast, cast_net, float_tensors, half_type, layout_of, move
 from bench.workload import Phase, Workload
 
 if TYPE_CHECKING:

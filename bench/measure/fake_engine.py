@@ -11,19 +11,16 @@ import math
 import random
 
 from bench import discovery
-from bench.devices.adapter import DeviceEvent
 from bench.measure.clock import FakeClock
-from bench.measure.engine import StepCount
+from bench.measure.engine import Engine, StepCount, counted
 from bench.measure.messages import TrialRequest
 
 BETWEEN_PROCESSES_SD = 0.02
 BETWEEN_STEPS_SD = 0.01
 
 
-class FakeEngine:
+class FakeEngine(Engine):
     """Advances a fake clock by a plausible step time."""
-
-    is_asynchronous = False
 
     def __init__(self, request: TrialRequest, *, clock: FakeClock) -> None:
         config = request.config
@@ -41,33 +38,4 @@ class FakeEngine:
         if not 0 < step_s < math.inf:
             raise ValueError(f"simulated_step_s must be a time, not {step_s}")
         self._clock.advance(step_s * factor)
-        items = self.workload.items(self.phase, None)
-        per_item = self.workload.flops_per_item(self.phase)
-        return StepCount(
-            items=items,
-            elements=self.workload.elements(self.phase, None),
-            flops=None if per_item is None else per_item * items,
-            data_wait_s=0.0,
-        )
-
-    def begin_window(self) -> None:
-        """Nothing is noted of the warm-up."""
-
-    def synchronize(self) -> None:
-        """Nothing is queued."""
-
-    def make_event(self) -> DeviceEvent | None:
-        """There are no events: simulated steps are synchronous."""
-        return None
-
-    def recompiles(self) -> int | None:
-        """Nothing is compiled."""
-        return None
-
-    def reserved_bytes(self) -> int | None:
-        """No memory is held."""
-        return None
-
-    def compute_clock_hz(self) -> float | None:
-        """There is no clock to read."""
-        return None
+        return counted(self.workload, self.phase, None)

@@ -10,8 +10,7 @@ What is left out: several collectives at once, and a host that is busy meanwhile
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from bench.core.errors import MeasurementError
@@ -29,6 +28,8 @@ MIN_REPETITION_S = 2e-3
 """So long that a clock of a microsecond and the end of the barrier count for little."""
 MAX_CALLS = 1000
 ELEMENT_BYTES = 4
+Call = Callable[[int], object]
+"""One call; the argument counts them, for ranks to take turns."""
 
 
 def describe_device(label: str | None) -> Devices:
@@ -40,21 +41,6 @@ def describe_device(label: str | None) -> Devices:
     device = find(label)
     count = 1 if device.type == "cpu" else torch.accelerator.device_count()
     return Devices(label=device.label, name=device.name, count=count)
-
-
-Call = Callable[[int], None]
-"""One call; the argument counts them, for ranks to take turns."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Buffers:
-    """Memory for one size. Shapes in elements: whole (n * part), part."""
-
-    whole: torch.Tensor
-    other: torch.Tensor
-    part: torch.Tensor
-    num_ranks: int
-    rank: int
 
 
 def run(request: LinkRequest, *, ranks: Ranks, messages: Messages) -> None:
@@ -101,14 +87,8 @@ def _point(
 
     elements = max(1, num_bytes // ELEMENT_BYTES // ranks.num_ranks)
     whole = torch.ones(elements * ranks.num_ranks, device=device)
-    buffers = _Buffers(
-        whole=whole,
-        other=torch.empty_like(whole),
-        part=torch.ones(elements, device=device),
-        num_ranks=ranks.num_ranks,
-        rank=ranks.rank,
-    )
-    call = _CALLS[op](buffers)
+    part = torch.ones(elements, device=device)
+    call = _calls(whole, part, ranks=ranks)[op]
     # The first calls set up connections; the next tells how long one takes.
     _time(call, num_calls=2, device=device)
     once_s = _time(call, num_calls=2, device=device)
@@ -127,81 +107,43 @@ def _time(call: Call, *, num_calls: int, device: torch.device) -> float:
 
     clock = HostClock()
     is_accelerator = device.type != "cpu"
-    gate = torch.zeros(1, device=device)
-    torch.distributed.all_reduce(gate)
+    torch.distributed.all_reduce(torch.zeros(1, device=device))
     if is_accelerator:
         torch.accelerator.synchronize()
     start_s = clock.now_s()
     for number in range(num_calls):
-        call(number)
+        if call(number) is not None:  # what a synchronous call returns
+            raise MeasurementError("a collective came back before it was done")
     if is_accelerator:
         torch.accelerator.synchronize()
     return (clock.now_s() - start_s) / num_calls
 
 
-def _all_reduce(buffers: _Buffers) -> Call:
+def _calls(whole: torch.Tensor, part: torch.Tensor, *, ranks: Ranks) -> dict[str, Call]:
+    """One call of each operation; in elements `whole` is as many parts as there are ranks."""
+    import torch
     from torch import distributed
 
-    # The maximum leaves ones: sums over thousands of calls would not stay finite.
-    greatest = distributed.ReduceOp.MAX
-    return lambda _number: _wait(distributed.all_reduce(buffers.whole, greatest))
+    other = torch.empty_like(whole)
 
-
-def _all_gather(buffers: _Buffers) -> Call:
-    from torch import distributed
-
-    return lambda _number: _wait(distributed.all_gather_into_tensor(buffers.whole, buffers.part))
-
-
-def _reduce_scatter(buffers: _Buffers) -> Call:
-    from torch import distributed
-
-    return lambda _number: _wait(distributed.reduce_scatter_tensor(buffers.part, buffers.whole))
-
-
-def _all_to_all(buffers: _Buffers) -> Call:
-    from torch import distributed
-
-    return lambda _number: _wait(distributed.all_to_all_single(buffers.other, buffers.whole))
-
-
-def _broadcast(buffers: _Buffers) -> Call:
-    from torch import distributed
-
-    # A root that stays would run ahead of the others.
-    return lambda number: _wait(
-        distributed.broadcast(buffers.whole, src=number % buffers.num_ranks)
-    )
-
-
-def _send(buffers: _Buffers) -> Call:
-    """There on even calls, back again on odd ones, between ranks 0 and 1; the others stand by."""
-    from torch import distributed
-
-    def call(number: int) -> None:
+    def send(number: int) -> None:
+        """There on even calls, back again on odd ones, between ranks 0 and 1; others stand by."""
         source, target = (0, 1) if number % 2 == 0 else (1, 0)
-        if buffers.rank == source:
-            distributed.send(buffers.whole, dst=target)
-        elif buffers.rank == target:
-            distributed.recv(buffers.whole, src=source)
+        if ranks.rank == source:
+            distributed.send(whole, dst=target)
+        elif ranks.rank == target:
+            distributed.recv(whole, src=source)
 
-    return call
-
-
-def _wait(work: object) -> None:
-    """Check that the call was synchronous, as asked for: None is what it then returns."""
-    if work is not None:
-        raise MeasurementError("a collective came back before it was done")
-
-
-_CALLS: Mapping[str, Callable[[_Buffers], Call]] = {
-    "all_reduce": _all_reduce,
-    "all_gather": _all_gather,
-    "reduce_scatter": _reduce_scatter,
-    "all_to_all": _all_to_all,
-    "broadcast": _broadcast,
-    "send": _send,
-}
+    return {
+        # The maximum leaves ones: sums over thousands of calls would not stay finite.
+        "all_reduce": lambda _: distributed.all_reduce(whole, distributed.ReduceOp.MAX),
+        "all_gather": lambda _: distributed.all_gather_into_tensor(whole, part),
+        "reduce_scatter": lambda _: distributed.reduce_scatter_tensor(part, whole),
+        "all_to_all": lambda _: distributed.all_to_all_single(other, whole),
+        # A root that stays would run ahead of the others.
+        "broadcast": lambda number: distributed.broadcast(whole, src=number % ranks.num_ranks),
+        "send": send,
+    }
 
 
 if __name__ == "__main__":

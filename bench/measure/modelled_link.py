@@ -22,7 +22,7 @@ from bench.emulate.trace import StepTrace
 from bench.hardware.costs.collectives import Cost, Group, Op
 from bench.hardware.costs.cost import CostModel
 from bench.hardware.links.topology import parse_topology
-from bench.measure.communication import Traces, is_unresolved
+from bench.measure.communication import Traces
 from bench.results.schema import Row
 
 if TYPE_CHECKING:
@@ -82,10 +82,11 @@ class ModelledLink:
         self.traces = Traces(period=self.period_steps)
 
     def _refuse_unresolved(self, trace: StepTrace) -> None:
+        """Raise where every collective of a step is too short for the timer that keeps it."""
         resolution_s = self._emulation.link.resolution_s
-        if self._layout.link == "infinite" or not is_unresolved(trace, resolution_s=resolution_s):
+        longest_s = max((one.modelled_s for one in trace.collectives), default=0.0)
+        if self._layout.link == "infinite" or not 0.0 < longest_s < resolution_s:
             return
-        longest_s = max(one.modelled_s for one in trace.collectives)
         raise UnresolvedLinkError(
             f"on {self._layout.link} the longest collective takes {format_duration(longest_s)}, "
             f"and this device keeps {format_duration(resolution_s)}: nothing would be emulated; "

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from bench.hardware.operators import MATRIX, Kind, Operators
+from bench.measure.precision import tensors
 
 _DTYPES = {
     torch.float64: "fp64",
@@ -194,18 +195,6 @@ def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[t
         if one.alias_info is not None and one.alias_info.is_write
         for tensor in tensors(value)
     ]
-
-
-def tensors(value: Any) -> Iterator[torch.Tensor]:
-    """Yield the tensors in nested lists, tuples and dicts."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from tensors(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from tensors(item)
 
 
 def stored_bytes(tensor: torch.Tensor) -> int:

@@ -18,9 +18,8 @@ from bench.emulate.pipeline import PipelineStep, simulate_step
 from bench.emulate.schedules import check_pipeline, num_stages
 from bench.emulate.simulate import Bound, Prices
 from bench.measure.clock import HostClock
-from bench.measure.engine import StepCount
 from bench.measure.messages import TrialRequest
-from bench.measure.stage_clock import stage_clock
+from bench.measure.stage_clock import StageClock
 from bench.measure.staged_step import StagedStep, StageFacts, stages_of
 from bench.measure.steps import InferStep, TrainStep
 from bench.measure.torch_engine import TorchEngine
@@ -64,7 +63,7 @@ class PipelineEngine(TorchEngine):
             device_type=self.device.type,
             dtype=config.dtype,
             num_stages=num_stages(self.layout),
-            clock=stage_clock(self.adapter, clock=HostClock()),
+            clock=StageClock(self, clock=HostClock()),
             is_compiled=config.compile,
         )
         return self.staged
@@ -117,12 +116,14 @@ def simulate_window(
             )
             steps.append(step)
     step_s = [step.step_s for step in every["seconds"]]
+    # All micro-batches of all replicas; what was waited for the loader is not simulated.
+    times = layout.grad_accum * layout.data
     window = Window(
         step_clock=measured.step_clock,
         start_s=0.0,
         end_s=sum(step_s),
         step_s=step_s,
-        counts=[_whole_step(measured.counts[start], layout=layout) for start in starts],
+        counts=[replace(measured.counts[start], data_wait_s=0.0).times(times) for start in starts],
         clock_went_backwards=measured.clock_went_backwards,
     )
     return window, _columns(every["seconds"], low=every["low_s"], high=every["high_s"])
@@ -136,18 +137,6 @@ def _starts(num_passes: int, *, layout: Layout) -> list[int]:
     apart = num_passes // layout.grad_accum
     count = min(max(apart, FEWEST_STEPS_SIMULATED), most, num_passes)
     return [index * num_passes // count for index in range(count)]
-
-
-def _whole_step(count: StepCount, *, layout: Layout) -> StepCount:
-    """All micro-batches of all replicas; what was waited for the loader is not simulated."""
-    times = layout.grad_accum * layout.data
-    return replace(
-        count,
-        items=count.items * times,
-        elements=None if count.elements is None else count.elements * times,
-        flops=None if count.flops is None else count.flops * times,
-        data_wait_s=0.0,
-    )
 
 
 def _columns(

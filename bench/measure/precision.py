@@ -7,6 +7,7 @@ with weights in that dtype, as they are served.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from bench.core.nouns import Dtype
@@ -63,22 +64,38 @@ def move(value: Any, *, device: torch.device, half: torch.dtype | None, channels
     """Copy tensors in nested dicts, lists and tuples to the device, in its dtype and layout."""
     import torch
 
+    def moved(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            dtype = half if half is not None and value.is_floating_point() else None
+            there = value.to(device, dtype, non_blocking=True)
+            memory_format = layout_of(there.dim()) if channels_last else None
+            return there if memory_format is None else there.contiguous(memory_format=memory_format)
+        if isinstance(value, dict):
+            return {key: moved(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            items = [moved(item) for item in value]
+            return tuple(items) if isinstance(value, tuple) else items
+        return value
+
+    return moved(value)
+
+
+def tensors(value: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors in nested dicts, lists, tuples and dataclass outputs."""
+    import torch
+
     if isinstance(value, torch.Tensor):
-        dtype = half if half is not None and value.is_floating_point() else None
-        moved = value.to(device, dtype, non_blocking=True)
-        memory_format = layout_of(moved.dim()) if channels_last else None
-        return moved if memory_format is None else moved.contiguous(memory_format=memory_format)
-    if isinstance(value, dict):
-        return {
-            key: move(item, device=device, half=half, channels_last=channels_last)
-            for key, item in value.items()
-        }
+        yield value
+    elif isinstance(value, dict):
+        value = list(value.values())
     if isinstance(value, list | tuple):
-        items = [
-            move(item, device=device, half=half, channels_last=channels_last) for item in value
-        ]
-        return tuple(items) if isinstance(value, tuple) else items
-    return value
+        for item in value:
+            yield from tensors(item)
+
+
+def float_tensors(value: Any) -> list[torch.Tensor]:
+    """Return the floating-point tensors among them."""
+    return [tensor for tensor in tensors(value) if tensor.is_floating_point()]
 
 
 def layout_of(num_dims: int) -> torch.memory_format | None:

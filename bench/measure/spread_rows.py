@@ -102,13 +102,5 @@ def of_all_replicas(measured: Window, *, layout: Layout) -> Window:
     """Count what the data replicas processed together: each does what this one did."""
     if layout.data == 1:
         return measured
-    counts = [
-        replace(
-            count,
-            items=count.items * layout.data,
-            elements=None if count.elements is None else count.elements * layout.data,
-            flops=None if count.flops is None else count.flops * layout.data,
-        )
-        for count in measured.counts
-    ]
+    counts = [count.times(layout.data) for count in measured.counts]
     return replace(measured, counts=counts)

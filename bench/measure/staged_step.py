@@ -7,6 +7,7 @@ Differs from a real micro-batch: gradients are written, not added to those of th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,7 @@ class StagedStep(TrainStep):
         loss = outputs[-1].detach()
         self._go_back(inputs, outputs)
         self._update()
+        self._optimizer.zero_grad(set_to_none=True)
         self.clock.mark()
         self.clock.end_pass()
         self.last_loss = loss
@@ -111,17 +113,6 @@ class StagedStep(TrainStep):
             torch.autograd.backward(outputs.pop(), value.grad)
             self.clock.mark()
 
-    def _update(self) -> None:
-        self._clip()
-        if self._scaler is None:
-            self._optimizer.step()
-        else:
-            self._scaler.step(self._optimizer)
-            self._scaler.update()
-        self._optimizer.zero_grad(set_to_none=True)
-        if self._schedule is not None:
-            self._schedule.step()
-
     def _check(self, batch: Any) -> None:
         """Raise `MeasurementError` unless the stages make the net's loss."""
         import torch
@@ -149,18 +140,14 @@ class StagedStep(TrainStep):
     def facts(self) -> StageFacts:
         """Return what the simulation needs beside times; only after a pass."""
         assert self._output_bytes is not None, "asked before the first pass"
-        numbers = [{id(p): p for p in stage.parameters()} for stage in self._parts]
+        by_stage = [list(stage.parameters()) for stage in self._parts]
         total = sum(p.numel() for p in self._whole.parameters())
-        counts: dict[int, int] = {}
-        for own in numbers:
-            for key in own:
-                counts[key] = counts.get(key, 0) + 1
-        every = {key: p for own in numbers for key, p in own.items()}
+        counts = Counter(p for own in by_stage for p in own)
         return StageFacts(
             output_bytes=self._output_bytes,
-            gradient_bytes=tuple(_num_bytes(own.values()) for own in numbers),
-            parameter_fracs=tuple(sum(p.numel() for p in own.values()) / total for own in numbers),
-            shared_bytes=_num_bytes(every[key] for key, count in counts.items() if count > 1),
+            gradient_bytes=tuple(_num_bytes(own) for own in by_stage),
+            parameter_fracs=tuple(sum(p.numel() for p in own) / total for own in by_stage),
+            shared_bytes=_num_bytes(p for p, count in counts.items() if count > 1),
         )
 
 

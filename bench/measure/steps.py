@@ -44,15 +44,7 @@ class TrainStep:
             self._backward(batch, index == len(micro_batches) - 1, share=1 / len(micro_batches))
             for index, batch in enumerate(micro_batches)
         ]
-        self._clip()
-        if self._scaler is None:
-            self._optimizer.step()
-        else:
-            self._scaler.step(self._optimizer)
-            self._scaler.update()
-        if self._schedule is not None:
-            self._schedule.step()
-        self._spread.after_step()
+        self._update()
         self.last_loss = losses[0] if len(losses) == 1 else sum(losses[1:], losses[0])
         if self.first_loss is None:
             # A CUDA graph may write over what it returned a step ago.
@@ -69,12 +61,19 @@ class TrainStep:
             scaled.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    def _clip(self) -> None:
-        if self._workload.max_grad_norm is None:
-            return
-        if self._scaler is not None:
-            self._scaler.unscale_(self._optimizer)
-        self._spread.clip(self._workload.max_grad_norm)
+    def _update(self) -> None:
+        if self._workload.max_grad_norm is not None:
+            if self._scaler is not None:
+                self._scaler.unscale_(self._optimizer)
+            self._spread.clip(self._workload.max_grad_norm)
+        if self._scaler is None:
+            self._optimizer.step()
+        else:
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+        if self._schedule is not None:
+            self._schedule.step()
+        self._spread.after_step()
 
 
 def fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -153,16 +152,3 @@ class InferStep:
 
         with torch.inference_mode(), autocast(self._device_type, self._dtype):
             self.last_output = self._method(self._net, batch)
-
-
-def float_tensors(value: Any) -> list[torch.Tensor]:
-    """Return the floating-point tensors in nested dicts, lists, tuples and dataclass outputs."""
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        return [value] if value.is_floating_point() else []
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        return [tensor for item in value for tensor in float_tensors(item)]
-    return []

@@ -23,13 +23,19 @@ from bench.emulate.chip_limit import Granted, apply_chip_limit
 from bench.hardware.chip_limit import parse_chip_limit
 from bench.measure import feed as feeds
 from bench.measure.correctness import Check, check_output, to_channels_last
-from bench.measure.counting import counted, summed
-from bench.measure.engine import StepCount
+from bench.measure.engine import Engine, StepCount, counted, summed
 from bench.measure.messages import TrialRequest
 from bench.measure.modelled_link import ModelledLink, open_link
 from bench.measure.placing import place_net
-from bench.measure.precision import autocast, cast_net, half_type, move, set_matmul_precision
-from bench.measure.steps import InferStep, TrainStep, float_tensors
+from bench.measure.precision import (
+    autocast,
+    cast_net,
+    float_tensors,
+    half_type,
+    move,
+    set_matmul_precision,
+)
+from bench.measure.steps import InferStep, TrainStep
 from bench.parallel.spread import DDP_OVERLAP, Spread
 from bench.parallel.strategies import spread
 
@@ -39,7 +45,7 @@ if TYPE_CHECKING:
     from bench.parallel.ranks import Ranks
 
 
-class TorchEngine:
+class TorchEngine(Engine):
     """Steps of one phase on one device; `cold_s` has what getting there took, by stage."""
 
     def __init__(

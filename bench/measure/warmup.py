@@ -12,7 +12,7 @@ from bench.core.statistics import median, percentile
 from bench.measure.clock import Clock
 from bench.measure.engine import Engine
 from bench.measure.limits import Limits
-from bench.measure.window import Agree, Window, run_window
+from bench.measure.window import Agree, run_window
 
 CHUNK_S = 0.5
 """Two of them make the second over which allocator, graphs and clock are compared."""
@@ -30,11 +30,8 @@ class Warmup:
     """Graphs compiled after the first step."""
 
 
-@dataclass(frozen=True)
-class _State:
-    graphs: int | None
-    reserved_bytes: int | None
-    clock_hz: float | None
+_State = tuple[int | None, int | None, float | None]
+"""Graphs compiled, bytes that the allocator holds, compute clock in Hz."""
 
 
 def warm_up(engine: Engine, *, clock: Clock, limits: Limits, agree: Agree | None = None) -> Warmup:
@@ -44,11 +41,16 @@ def warm_up(engine: Engine, *, clock: Clock, limits: Limits, agree: Agree | None
     step_s = list(first.step_s)
     start_s = clock.now_s()
     history: list[_State] = [_state(engine)]
+
+    def should_stop(elapsed_s: float, done_s: list[float]) -> bool:
+        num_steps = len(step_s) + len(done_s)
+        return elapsed_s >= CHUNK_S or _is_over(limits, num_steps, clock.now_s() - start_s)
+
     while True:
-        chunk = _chunk(
-            engine, clock=clock, limits=limits, step_s=step_s, start_s=start_s, agree=agree
+        chunk = run_window(
+            engine, clock=clock, should_stop=should_stop, expected_step_s=step_s[-1], agree=agree
         )
-        step_s += chunk.step_s
+        step_s.extend(chunk.step_s)
         history.append(_state(engine))
         elapsed_s = clock.now_s() - start_s
         enough = len(step_s) > limits.warmup_min_steps and elapsed_s >= limits.warmup_min_s
@@ -67,28 +69,6 @@ def warm_up(engine: Engine, *, clock: Clock, limits: Limits, agree: Agree | None
                     None if graphs is None or graphs_at_first is None else graphs - graphs_at_first
                 ),
             )
-
-
-def _chunk(
-    engine: Engine,
-    *,
-    clock: Clock,
-    limits: Limits,
-    step_s: list[float],
-    start_s: float,
-    agree: Agree | None,
-) -> Window:
-    """Run for `CHUNK_S`, or to the limit."""
-    remaining_s = limits.warmup_max_s - (clock.now_s() - start_s)
-
-    def should_stop(elapsed_s: float, done_s: list[float]) -> bool:
-        num_steps = len(step_s) + len(done_s)
-        is_over = _is_over(limits, num_steps, clock.now_s() - start_s)
-        return elapsed_s >= min(CHUNK_S, remaining_s) or is_over
-
-    return run_window(
-        engine, clock=clock, should_stop=should_stop, expected_step_s=step_s[-1], agree=agree
-    )
 
 
 def _is_over(limits: Limits, num_steps: int, elapsed_s: float) -> bool:
@@ -126,16 +106,14 @@ def _tail_count(step_s: list[float]) -> int:
 
 
 def _state(engine: Engine) -> _State:
-    return _State(engine.recompiles(), engine.reserved_bytes(), engine.compute_clock_hz())
+    return engine.recompiles(), engine.reserved_bytes(), engine.compute_clock_hz()
 
 
 def _is_state_steady(history: list[_State]) -> bool:
     """Compare now with about a second ago (two chunks)."""
     if len(history) < 3:
         return False
-    old, new = history[-3], history[-1]
-    if old.graphs != new.graphs or old.reserved_bytes != new.reserved_bytes:
+    (*old, old_hz), (*new, new_hz) = history[-3], history[-1]
+    if old != new:
         return False
-    if old.clock_hz is None or new.clock_hz is None:
-        return True
-    return abs(new.clock_hz - old.clock_hz) <= 0.02 * old.clock_hz
+    return old_hz is None or new_hz is None or abs(new_hz - old_hz) <= 0.02 * old_hz

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from fake_device import ONE_ITEM, QueueEngine
+from fake_device import ONE_ITEM, QueueEngine, SynchronousEngine, in_turn
 from torch import nn
 
 from bench import discovery
@@ -21,7 +21,7 @@ from bench.measure.clock import FakeClock, HostClock
 from bench.measure.limits import Limits
 from bench.measure.messages import TrialRequest
 from bench.measure.pipeline_engine import PipelineEngine, simulate_window
-from bench.measure.stage_clock import EventStageClock, HostStageClock
+from bench.measure.stage_clock import StageClock
 from bench.measure.staged_step import StagedStep, StageFacts, stages_of
 from bench.measure.steps import TrainStep
 from bench.measure.window import Window, run_window
@@ -67,7 +67,7 @@ def staged(workload: Any, net: nn.Module, *, num_stages: int, dtype: Dtype = "fp
         device_type="cpu",
         dtype=dtype,
         num_stages=num_stages,
-        clock=HostStageClock(SecondClock(), synchronize=None),
+        clock=StageClock(SynchronousEngine(FakeClock(), in_turn(1.0)), clock=SecondClock()),
     )
 
 
@@ -176,7 +176,7 @@ def test_stages_that_make_another_loss_are_refused() -> None:
 def test_a_queue_is_timed_by_events_without_waiting_for_it() -> None:
     clock = FakeClock()
     device = QueueEngine(clock, lambda index: float(index + 1), host_s=0.001)
-    marks = EventStageClock(device.make_event)
+    marks = StageClock(device, clock=clock)
     for _ in range(2):
         marks.mark()
         device.step()

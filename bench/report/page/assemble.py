@@ -14,8 +14,14 @@ from bench.analysis.comparison.compare_files import Strictness
 from bench.analysis.gap.ratios import Missing
 from bench.report.page.content import Report, Section
 from bench.report.page.evidence import Evidence
-from bench.report.page.sections_analysis import comparison, gap, present, roofline, settings_gap
-from bench.report.page.sections_links import sweeps
+from bench.report.page.sections_analysis import (
+    comparison,
+    gap,
+    present,
+    roofline,
+    settings_gap,
+    sweeps,
+)
 from bench.report.page.sections_overview import overview, provenance, validity
 from bench.report.page.sections_speed import energy, latency, results, steps
 from bench.results.schema import SCHEMA_VERSION, USABLE

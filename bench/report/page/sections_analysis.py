@@ -19,9 +19,11 @@ from bench.report.page.content import Part, Prose, Section
 from bench.report.page.evidence import Evidence, taking_turns
 from bench.report.plots.plots_compare import compare_plots
 from bench.report.plots.plots_gap import gap_plots, is_on_several, is_placeable, roofline_plots
+from bench.report.plots.plots_links import scaling_plots, slowdown_plots, swept
 from bench.report.tables import compare_tables, gap_tables
 from bench.report.tables.claims_table import claims_grid
 from bench.report.tables.demand_titles import apart, full_title
+from bench.report.tables.links_tables import link_grids
 
 MAX_SETTINGS = 12
 """Settings (both phases together) whose demands are worked out."""
@@ -112,6 +114,17 @@ def _why(demand: Demand) -> str:
         if not value
     ]
     return ", ".join(missing) or "figures no device has"
+
+
+def sweeps(evidence: Evidence) -> Section | None:
+    """Slowdown over bandwidth, scaling over devices, and the tables of all that."""
+    runs = swept(evidence.shown)
+    if not runs:
+        return None
+    drawn = (slowdown_plots(runs), scaling_plots(runs))
+    parts: list[Part] = [plots for plots in drawn if plots is not None]
+    parts += link_grids(runs)
+    return Section(name="sweeps", title="Several devices and links", parts=tuple(parts))
 
 
 def comparison(evidence: Evidence, *, strictness: Strictness) -> Section | None:

@@ -6,80 +6,59 @@ without a figure to show is left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from bench.analysis.trials.configuration import Trials
-from bench.analysis.trials.titles import LONG, differing
 from bench.report.page.content import Part, Prose, Section
 from bench.report.page.evidence import Evidence
 from bench.report.plots.plots_samples import spread_plots, steps_of, trace_plots
-from bench.report.plots.plots_speed import (
-    energy_plots,
-    mean_of,
-    step_plots,
-    throughput_plots,
-)
+from bench.report.plots.plots_speed import energy_plots, step_plots, throughput_plots
 from bench.report.tables.cells import (
     AnyCell,
     Scale,
     bare,
-    ends_of,
+    figure,
     of,
     percent,
     plain_unit,
     quantity,
     seconds,
-    title_cell,
 )
 from bench.report.tables.grid import Grid
-from bench.report.tables.run_table import COLUMNS, trials_text
+from bench.report.tables.run_table import COLUMNS, Columns, configuration_grid
 
-Cells = Mapping[str, Callable[[Trials], AnyCell]]
+_PLACE: Columns = {"device": lambda one: one.device, "file": lambda one: one.file}
 
 
 def results(evidence: Evidence) -> Section:
     """The table of configurations, with throughput drawn by device."""
-    shown = evidence.shown
-    cells = dict(COLUMNS)
-    # Several devices and modelled links have a section of their own.
-    alone = [one for one in shown if not one.is_wide]
-    plots = throughput_plots(alone) or throughput_plots(shown)
+    plots = throughput_plots(evidence.shown)
     parts: list[Part] = [plots] if plots else [Prose(lines=("No usable trial has a throughput.",))]
-    grid = _grid(evidence, cells=cells, title="All configurations, mean over usable trials")
-    parts.append(grid)
+    title = "All configurations, mean over usable trials"
+    parts.append(_grid(evidence, columns=COLUMNS, title=title))
     return Section(name="throughput", title="Throughput by device", parts=tuple(parts))
 
 
 def _grid(
     evidence: Evidence,
     *,
-    cells: Cells,
+    columns: Columns,
     title: str = "",
     notes: tuple[str, ...] = (),
     has_any: Sequence[str] = (),
 ) -> Grid:
-    """One line per configuration that has any of the columns named, blank columns left out."""
+    """One line per configuration that has any of the columns named."""
     shown = [
         one
         for one in evidence.shown
         if not has_any or any(one.values(column) for column in has_any)
     ]
-    words = (*LONG, *differing(one.first for one in shown))
-    rows = [
-        (
-            title_cell(one.first, shown=words),
-            one.device,
-            one.file,
-            *(cell(one) for cell in cells.values()),
-            trials_text(one.rows),
-        )
-        for one in shown
-    ]
-    if evidence.num_hidden and rows:
+    if evidence.num_hidden and shown:
         hidden = f"{evidence.num_hidden} further configurations are not shown; the CSV has them all"
         notes = (*notes, hidden)
-    heads = ("workload", "device", "file", *cells, "trials")
-    return Grid(heads=heads, rows=rows, title=title, notes=notes)
+    grid = configuration_grid(shown, columns={**_PLACE, **columns})
+    return replace(grid, title=title, notes=notes)
 
 
 def _mean(column: str, scale: Scale = bare, *, factor: float = 1.0) -> Callable[[Trials], AnyCell]:
@@ -104,7 +83,7 @@ def _is_steady(one: Trials) -> str:
 
 def latency(evidence: Evidence) -> Section | None:
     """Latency percentiles, and how step times are spread."""
-    cells: Cells = {
+    columns: Columns = {
         "p50": _ms("lat_p50_ms"),
         "p90": _ms("lat_p90_ms"),
         "p99": _ms("lat_p99_ms"),
@@ -116,9 +95,8 @@ def latency(evidence: Evidence) -> Section | None:
     }
     note = "p90 and p99 are upper bounds with 99 % confidence, blank where too few steps ran"
     wanted = ("lat_p50_ms", "ttft_ms", "tpot_ms", "step_median_ms")
-    grid = _grid(evidence, cells=cells, notes=(note,), has_any=wanted)
-    alone = [one for one in evidence.shown if not one.is_wide]
-    plots = step_plots(alone) or step_plots(evidence.shown)
+    grid = _grid(evidence, columns=columns, notes=(note,), has_any=wanted)
+    plots = step_plots(evidence.shown)
     if not grid.rows or plots is None:
         return None
     return Section(name="latency", title="Latency and steps", parts=(plots, grid))
@@ -128,7 +106,7 @@ def steps(evidence: Evidence) -> Section | None:
     """Warm-up and step-time traces from the samples, and what starting costs."""
     samples, notes = evidence.samples()
     found = steps_of(evidence.shown, samples, labels=evidence.labels)
-    cells: Cells = {
+    columns: Columns = {
         "import": _mean("import_s", seconds),
         "build": _mean("build_s", seconds),
         "to device": _mean("transfer_s", seconds),
@@ -139,7 +117,7 @@ def steps(evidence: Evidence) -> Section | None:
         "steady": _is_steady,
     }
     wanted = ("warmup_s", "warmup_steps", "first_step_s", "build_s")
-    grid = _grid(evidence, cells=cells, title="What starting costs", has_any=wanted)
+    grid = _grid(evidence, columns=columns, title="What starting costs", has_any=wanted)
     drawn = [plots for plots in (trace_plots(found), spread_plots(found)) if plots is not None]
     if not grid.rows and not drawn:
         return None
@@ -150,12 +128,10 @@ def steps(evidence: Evidence) -> Section | None:
 
 def energy(evidence: Evidence) -> Section | None:
     """Energy per item; absent where nothing measured it."""
-    shown = [one for one in evidence.shown if not one.is_virtual]
-    alone = [one for one in shown if not one.is_wide]
-    plots = energy_plots(alone) or energy_plots(shown)
+    plots = energy_plots([one for one in evidence.shown if not one.is_virtual])
     if plots is None:
         return None
-    cells: Cells = {
+    columns: Columns = {
         "energy/item [95 % CI]": _energy,
         "mean power": _mean("power_mean_w", plain_unit("W")),
         "idle power": _mean("idle_power_w", plain_unit("W")),
@@ -166,13 +142,9 @@ def energy(evidence: Evidence) -> Section | None:
         "source": lambda one: one.word("energy_source"),
     }
     note = "idle power is included; figures of different scope (gpu, package, soc) do not compare"
-    grid = _grid(evidence, cells=cells, notes=(note,), has_any=("energy_per_item_j",))
+    grid = _grid(evidence, columns=columns, notes=(note,), has_any=("energy_per_item_j",))
     return Section(name="energy", title="Energy", parts=(plots, grid))
 
 
 def _energy(one: Trials) -> AnyCell:
-    value = None if one.is_virtual else mean_of(one, "energy_per_item_j")
-    if value is None:
-        return ""
-    middle, low, high = value
-    return quantity(middle, of("J"), ends=ends_of(low, high))
+    return "" if one.is_virtual else figure(one.estimate("energy_per_item_j"), of("J"))

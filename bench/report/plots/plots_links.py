@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from bench.analysis.scaling.efficiency import families
 from bench.analysis.scaling.slowdown import fastest_links, slowdown
 from bench.analysis.trials.configuration import Trials
+from bench.analysis.trials.identity import LAYOUT
+from bench.analysis.trials.titles import mitigations_of
 from bench.core.nouns import MODES
 from bench.core.units import format_number
 from bench.report.page.content import Plot, Plots
@@ -26,7 +28,6 @@ from bench.report.plots.kinds import (
 )
 from bench.report.plots.link_rates import bytes_per_s_of
 from bench.report.plots.panel import Value, short
-from bench.report.plots.sweep_rows import kind_of, unit_of
 from bench.report.tables.cells import change_span, text_of
 from bench.report.tables.links_tables import swept_among, workload_title
 
@@ -50,6 +51,31 @@ _MOST_NAMES = 8
 
 Drawn = tuple[Trials, float, Value]
 """A run with its place on the axis and its figure."""
+
+
+def swept(shown: Sequence[Trials]) -> list[Trials]:
+    """Runs over several devices or a modelled link, and one device on the same terms.
+
+    One device may be there in another mode; nothing is divided by it then.
+    """
+    terms = {run.terms(but=LAYOUT) for run in shown if run.is_wide}
+    return [run for run in shown if run.terms(but=LAYOUT) in terms]
+
+
+def _kind_of(run: Trials, *, with_link: bool) -> str:
+    """How a curve is called: over devices (`with_link`) or over links, and what it shares."""
+    row = run.first
+    layout = str(row.get("layout") or "")
+    parts = [
+        "" if with_link else f"x{run.num_devices}",
+        str(row.get("parallel") or ""),
+        run.link if with_link else layout if " x " in layout else "",
+        mitigations_of(row),
+        str(row.get("device_name") or row["device"]),
+        run.file,
+        "" if run.mode == "real" else f"[{run.mode}]",
+    ]
+    return " ".join(part for part in parts if part)
 
 
 def curve_name(name: str, *, taken: Iterable[str]) -> str:
@@ -85,7 +111,7 @@ def slowdown_plots(runs: Sequence[Trials]) -> Plots | None:
             curves = panels.setdefault(workload_title(run, params), {})
             key = run.terms(but=("link",))
             if key not in names:
-                names[key] = curve_name(kind_of(run, with_link=False), taken=curves)
+                names[key] = curve_name(_kind_of(run, with_link=False), taken=curves)
             curves.setdefault(names[key], []).append((run, rate / 1e9, value))
     drawn = {title: curves for title, curves in panels.items() if _num_places(curves) > 1}
     if not drawn:
@@ -197,7 +223,7 @@ def scaling_plots(runs: Sequence[Trials]) -> Plots | None:
         ]
         if len({place for _, place, _ in points}) > 1:
             curves = panels.setdefault(workload_title(family[-1], params), {})
-            curves[curve_name(kind_of(family[-1], with_link=True), taken=curves)] = points
+            curves[curve_name(_kind_of(family[-1], with_link=True), taken=curves)] = points
     if not panels:
         return None
     drawn = [_scaling(title, found) for title, found in list(panels.items())[:MAX_PANELS]]
@@ -226,12 +252,12 @@ def _scaling(title: str, curves: dict[str, list[Drawn]]) -> Plot:
         words = ", ".join(f"{place:.0f} devices {format_number(v[0])}" for _, place, v in points)
         level = points[0][2][0] if points[0][1] == 1.0 else None
         chosen.append(_curve(kind, points, words=f"{kind}: {words}", level=level))
-    unit = unit_of(next(iter(curves.values()))[-1][0])
+    first = next(iter(curves.values()))[-1][0].first
     return line(
         f"scaling {title}",
         title=title,
         what="Items per second and device over number of devices",
         curves=chosen,
         x=Axis(label="devices", scale="counts", form=lambda value: f"{value:.0f}"),
-        y=Axis(label=f"{unit}/s of one device", scale="zero"),
+        y=Axis(label=f"{first.get('items_unit') or 'item'}/s of one device", scale="zero"),
     )

@@ -19,20 +19,13 @@ MAX_PANELS = 6
 MAX_LINES = 12
 
 
-def mean_of(shown: Trials, column: str) -> Value | None:
-    """Geometric mean of a column over usable trials, with 95 % where there are two or more."""
-    found = shown.estimate(column)
-    return None if found is None else (found.value, *(found.interval or (None, None)))
-
-
 def throughput_plots(shown: Sequence[Trials]) -> Plots | None:
     """Items per second by device, a panel per workload."""
     return _panels(
         shown,
         name="throughput",
-        what=lambda unit: f"{unit}/s",
-        value=lambda one: mean_of(one, "throughput_per_s"),
-        is_better="more is faster",
+        what=lambda unit: f"{unit}/s; more is faster",
+        value=lambda one: _mean(one, "throughput_per_s"),
     )
 
 
@@ -41,10 +34,24 @@ def energy_plots(shown: Sequence[Trials]) -> Plots | None:
     return _panels(
         shown,
         name="energy",
-        what=lambda unit: f"J/{unit}",
-        value=lambda one: mean_of(one, "energy_per_item_j"),
-        is_better="less is better",
+        what=lambda unit: f"J/{unit}; less is better",
+        value=lambda one: _mean(one, "energy_per_item_j"),
     )
+
+
+def step_plots(shown: Sequence[Trials]) -> Plots | None:
+    """Median step with its 5th to 95th percentile, a panel per workload."""
+    return _panels(
+        shown,
+        name="steps",
+        what=lambda _: "ms a step, 5th to 95th percentile; less is faster",
+        value=_step_range,
+    )
+
+
+def _mean(shown: Trials, column: str) -> Value | None:
+    found = shown.estimate(column)
+    return None if found is None else (found.value, *(found.interval or (None, None)))
 
 
 def _step_range(shown: Trials) -> Value | None:
@@ -54,30 +61,20 @@ def _step_range(shown: Trials) -> Value | None:
     return None if middle is None else (middle, low, high)
 
 
-def step_plots(shown: Sequence[Trials]) -> Plots | None:
-    """Median step with its 5th to 95th percentile, a panel per workload."""
-    return _panels(
-        shown,
-        name="steps",
-        what=lambda _: "ms a step, 5th to 95th percentile",
-        value=_step_range,
-        is_better="less is faster",
-    )
-
-
 def _panels(
     shown: Sequence[Trials],
     *,
     name: str,
     what: Callable[[str], str],
     value: Callable[[Trials], Value | None],
-    is_better: str,
 ) -> Plots | None:
+    """Configurations of one device and no modelled link, unless there is nothing else."""
+    known = [
+        (one, found) for one in shown if (found := value(one)) is not None and is_drawable(*found)
+    ]
     by_workload: dict[str, list[tuple[Trials, Value]]] = {}
-    for one in shown:
-        found = value(one)
-        if found is not None and is_drawable(*found):
-            by_workload.setdefault(str(one.first["workload"]), []).append((one, found))
+    for one, found in [pair for pair in known if not pair[0].is_wide] or known:
+        by_workload.setdefault(str(one.first["workload"]), []).append((one, found))
     if not by_workload:
         return None
     numbers = {device: n for n, device in enumerate(dict.fromkeys(one.device for one in shown))}
@@ -85,7 +82,7 @@ def _panels(
     panels = []
     for workload, pairs in chosen.items():
         unit = str(pairs[0][0].first.get("items_unit") or "item")
-        told = f"{what(unit)}; {is_better}"
+        told = what(unit)
         labels = labels_of([one for one, _ in pairs])
         marks = [
             Mark(label=label, value=drawn, series=numbers[one.device], is_hollow=one.mode != "real")

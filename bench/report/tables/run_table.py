@@ -8,7 +8,7 @@ reason. Figures of trials that must not be used are not shown.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from bench.analysis.trials.configuration import Trials, gather
@@ -28,6 +28,8 @@ from bench.report.tables.cells import (
 from bench.report.tables.grid import Grid
 from bench.results.schema import REASONS, Row
 
+Columns = Mapping[str, Callable[[Trials], AnyCell]]
+"""Cells of a configuration by head."""
 SPARE = ("elements", "energy", "of peak", "host memory", "of roof", "memory", "step [p5, p95]")
 MAX_DETAILS = 5
 """Messages of trials below the table; the CSV has all."""
@@ -35,19 +37,23 @@ MAX_DETAILS = 5
 
 def run_grid(trials: Sequence[Row]) -> Grid:
     """One line per configuration; a column in which nothing was measured is left out."""
-    lines = gather(trials)
+    columns = {"device": lambda line: caption_of(line.first), **COLUMNS}
+    grid = configuration_grid(gather(trials), columns=columns)
+    return replace(grid, names=("device",), spare=SPARE)
+
+
+def configuration_grid(lines: Sequence[Trials], *, columns: Columns) -> Grid:
+    """One line per configuration: what it is, some columns, and how its trials ended."""
     shown = (*LONG, *differing(line.first for line in lines))
     rows = [
         (
             title_cell(line.first, shown=shown),
-            caption_of(line.first),
-            *(cell(line) for cell in COLUMNS.values()),
+            *(cell(line) for cell in columns.values()),
             trials_text(line.rows),
         )
         for line in lines
     ]
-    heads = ("workload", "device", *COLUMNS, "trials")
-    return Grid(heads=heads, rows=rows, names=("device",), spare=SPARE)
+    return Grid(heads=("workload", *columns, "trials"), rows=rows)
 
 
 def caption_of(row: Row) -> str:
@@ -100,7 +106,7 @@ def _energy(line: Trials) -> AnyCell:
     return quantity(line.mean("energy_per_item_j"), of(f"J/{line.first.get('items_unit')}"))
 
 
-COLUMNS: dict[str, Callable[[Trials], AnyCell]] = {
+COLUMNS: Columns = {
     "throughput [95 %]": _throughput,
     "elements": _elements,
     "step [p5, p95]": _step,

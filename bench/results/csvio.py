@@ -62,7 +62,7 @@ def format_cell(value: Value, column: Column) -> str:
 def parse_cell(text: str, column: Column) -> Value:
     """Value of one cell; `ValueError` says what was expected.
 
-    More is read than is written, because spreadsheets and pandas save 5 as `5.0` and 1 as `TRUE`.
+    More is read than is written, because spreadsheets save 5 as `5.0` and 1 as `TRUE`.
     """
     if text == "":
         return None

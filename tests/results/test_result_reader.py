@@ -143,3 +143,51 @@ def test_missing_files_folders_and_devices_are_named(tmp_path: Path) -> None:
     assert "cannot be read" in _refusal(tmp_path / ("x" * 5000))
     with pytest.raises(DataError, match="cannot be read"):
         read_rows(Path("a\0b"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("12.5", "nan", "column window_s: 'nan': expected a finite number"),
+        ("12.5", "inf", "column window_s: 'inf': expected a finite number"),
+        ("12.5", "-Infinity", "column window_s: '-Infinity': expected a finite number"),
+        ("12.5", "NULL", "column window_s: 'NULL': expected a finite number"),
+        (",r1,0,", ",r1,0.5,", "column trial: '0.5': expected a whole number"),
+        (",r1,0,", ",r1,True,", "column trial: 'True': expected a whole number"),
+        (",r1,0,", ",r1,NA,", "column trial: 'NA': expected a whole number"),
+        (",r1,0,", ",r1,,", "column trial: '': must not be blank"),
+        (",r1,0,", ",r1,0,0,", "cells where the header has"),
+        (",r1,0,", ",r10,", "cells where the header has"),
+        (",OK,", ",GOOD,", "column status: 'GOOD'"),
+        ("T12:00:00Z", "", "column started_utc"),
+        ("{}", "{", "column params_json"),
+    ],
+)
+def test_what_a_table_reader_would_forgive_is_refused(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    row = stored_row(window_s=12.5, started_utc="2030-01-31T12:00:00Z", params_json="{}")
+    path = write_file(tmp_path / "run.csv", [row, stored_row(trial=1)])
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(DataError, match="line 2") as caught:
+        read_rows(path)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("digits", [2**53 + 1, -(2**63) + 1, 2**63 - 1])
+def test_whole_numbers_that_no_float_holds_are_exact_beside_blanks(
+    tmp_path: Path, digits: int
+) -> None:
+    rows = [stored_row(seed=digits), stored_row(trial=1)]
+    found = read_rows(write_file(tmp_path / "a.csv", rows))
+    assert [row["seed"] for row in found] == [digits, None]
+
+
+def test_a_wrong_cell_far_down_is_found(tmp_path: Path) -> None:
+    rows = [stored_row(trial=trial, seed=4) for trial in range(300)]
+    path = write_file(tmp_path / "a.csv", [*rows, stored_row(trial=300, seed=987654)])
+    path.write_text(path.read_text().replace("987654", "7.5"))
+    with pytest.raises(DataError, match="line 302, column seed: '7.5'"):
+        read_rows(path)

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMED = str(ROOT / "tests" / "workload_files" / "timed.py")
+ROWS = str(ROOT / "results" / "reference" / "cpu-2core.csv")
 MEASURING = {"torch", "monai", "transformers"}
 HEAVY = MEASURING | {"pandas", "matplotlib", "scipy", "numpy"}
 
@@ -43,6 +44,20 @@ def test_reading_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> 
     modules = modules_after(*arguments, cwd=tmp_path)
     assert "bench" in modules
     assert not modules & HEAVY
+
+
+@pytest.mark.parametrize(
+    "arguments", [["compare", ROWS, ROWS], ["gap", ROWS], ["export", ROWS, "--to", "json"]]
+)
+def test_judging_rows_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    assert not modules_after(*arguments, cwd=tmp_path) & HEAVY
+
+
+@pytest.mark.parametrize(
+    "arguments", [["claims", "h20-cores"], ["project", ROWS, "--to", "h20-96g"]]
+)
+def test_studying_rows_imports_no_torch(arguments: list[str], tmp_path: Path) -> None:
+    assert not modules_after(*arguments, cwd=tmp_path) & (MEASURING | {"pandas", "matplotlib"})
 
 
 def test_list_of_chips_imports_no_torch(tmp_path: Path) -> None:

@@ -30,16 +30,6 @@ def only_row(comparison: Comparison) -> Compared:
     return comparison.rows[0]
 
 
-def test_twenty_percent_slower_is_a_regression_and_exits_1() -> None:
-    found = compared(trials(seed=1), trials(seed=2, step_ms=120.0))
-    row = only_row(found)
-    assert row.verdict == "REGRESSION"
-    assert row.ratio == pytest.approx(1.2, rel=0.05)
-    assert row.low is not None
-    assert row.low > 1.03
-    assert found.exit_code(is_strict=False) == ExitCode.REGRESSION
-
-
 def test_ratio_by_hand() -> None:
     # 1, 2, 4 ms against 2, 4, 8 ms per step, two items a step: seconds per item double.
     before = [
@@ -51,12 +41,6 @@ def test_ratio_by_hand() -> None:
     row = only_row(compared(before, after))
     assert row.ratio == pytest.approx(2.0)
     assert row.a.value == pytest.approx(2.0e-3 / 2)
-
-
-def test_faster_is_improved_and_exits_0() -> None:
-    found = compared(trials(seed=1), trials(seed=2, step_ms=80.0))
-    assert only_row(found).verdict == "IMPROVED"
-    assert found.exit_code(is_strict=True) == ExitCode.OK
 
 
 def test_little_noise_and_no_change_is_the_same() -> None:
@@ -113,12 +97,6 @@ def test_second_attempt_replaces_an_invalid_trial() -> None:
 def test_a_trial_written_twice_counts_once() -> None:
     rows = trials(seed=2)
     assert only_row(compared(trials(), [*rows, *rows])).b.num == 5
-
-
-def test_order_of_rows_does_not_matter() -> None:
-    rows = trials(seed=2, step_ms=107.0)
-    forward, backward = (only_row(compared(trials(), r)) for r in (rows, rows[::-1]))
-    assert forward.ratio == pytest.approx(backward.ratio)
 
 
 def test_slow_trials_stay_in() -> None:
@@ -287,22 +265,11 @@ def test_a_lone_small_excess_among_many_rows_is_not_an_alarm() -> None:
     assert lone.reason == "beyond the threshold alone, but not among so many comparisons"
 
 
-def test_three_files_are_compared_with_the_first() -> None:
-    found = compared(trials(), trials(seed=2, step_ms=120.0), trials(seed=3, step_ms=80.0))
-    assert [(row.b.file, row.verdict) for row in found.rows] == [
-        ("B.csv", "REGRESSION"),
-        ("C.csv", "IMPROVED"),
-    ]
-
-
 @pytest.mark.parametrize("text", ["5", "0.05", "x%", "0%", "-3%", "5000%", ""])
 def test_threshold_must_be_a_percentage(text: str) -> None:
+    assert parse_threshold("2.5 %") == pytest.approx(0.025)
     with pytest.raises(UsageError, match="percentage"):
         parse_threshold(text)
-
-
-def test_threshold_is_a_fraction_inside() -> None:
-    assert parse_threshold("2.5 %") == pytest.approx(0.025)
 
 
 def test_mixed_sources_within_one_group_do_not_match_a_single_one() -> None:

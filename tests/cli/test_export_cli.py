@@ -1,8 +1,6 @@
 """`bench export` through the command line: what goes where, and mistakes in one line."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -120,19 +118,6 @@ def test_result_file_is_never_overwritten(good: str, capsys: Captured) -> None:
     assert main(["export", good, "--to", "json", "-o", good]) == 2
     assert "is one of the result files" in capsys.readouterr().err
     assert Path(good).read_bytes() == before
-
-
-def test_exporting_imports_neither_torch_nor_pandas(good: str) -> None:
-    code = (
-        "import sys; from bench.cli import main; "
-        f"code = main(['export', {good!r}, '--to', 'bmf']); "
-        "print(code, [n for n in ('torch', 'pandas', 'numpy') if n in sys.modules], "
-        "file=sys.stderr)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert done.stderr.splitlines()[-1] == "0 []"
 
 
 def test_damaged_and_missing_files_are_one_line(tmp_path: Path, capsys: Captured) -> None:

@@ -2,19 +2,16 @@
 
 import json
 import shlex
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from bench import discovery
 from bench.cli import main
-from tests.analysis.synthetic_rows import trials, write_csv
+from tests.analysis.synthetic_rows import trials
 
 if TYPE_CHECKING:
-    from bench.results.schema import Row, Value
+    from bench.results.schema import Value
 
 Captured = pytest.CaptureFixture[str]
 INFER: "dict[str, Value]" = {
@@ -24,14 +21,6 @@ INFER: "dict[str, Value]" = {
     "elements_per_item": 8 * 32768.0,
     "items": 100,
 }
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Any:
-    def write(**files: "list[Row]") -> list[str]:
-        return [str(write_csv(tmp_path / f"{name}.csv", rows)) for name, rows in files.items()]
-
-    return write
 
 
 def test_halves_in_two_files_make_one_gap(write: Any, capsys: Captured) -> None:
@@ -142,12 +131,3 @@ def test_hostile_cells_are_shown_and_not_obeyed(write: Any, capsys: Captured) ->
     out = capsys.readouterr().out
     assert "<script>" not in out
     assert "\x1b" not in out
-
-
-def test_the_gap_is_found_without_torch(write: Any) -> None:
-    (file,) = write(a=[*trials(), *trials(seed=2, dtype="bf16", **INFER)])
-    code = (
-        "import sys; from bench.cli import main; "
-        f"main(['gap', {file!r}]); sys.exit('torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

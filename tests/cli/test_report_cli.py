@@ -15,11 +15,6 @@ from tests.report.report_rows import HOSTILE, configuration, full_rows, hostile_
 CARD = "Graphics card 24 GB"
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def result(tmp_path: Path) -> str:
     return str(write_run(tmp_path / "run.csv", configuration("imaging-train", CARD)))

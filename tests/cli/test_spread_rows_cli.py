@@ -1,30 +1,15 @@
 """Rows of several devices and links in `bench compare`, `bench gap` and `bench export`."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.cli import main
 from bench.results.schema import Row, Value
-from tests.analysis.synthetic_rows import write_csv
 from tests.report.link_rows import link_run, real_run, three_links
 
 Captured = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(autouse=True)
-def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Any:
-    def write(**files: list[Row]) -> list[str]:
-        return [str(write_csv(tmp_path / f"{name}.csv", rows)) for name, rows in files.items()]
-
-    return write
 
 
 def compared(files: list[str], capsys: Captured) -> dict[str, Any]:

@@ -181,7 +181,7 @@ def _layout(trials: Trials) -> dict[str, Any]:
     values |= {"schedule": fact("schedule")} if fact("schedule") else {}
     values |= {"grad_accum": fact("grad_accum")} if fact("grad_accum") not in ("", "1") else {}
     bucket_bytes = float(fact("bucket_bytes") or 25 * MIB)
-    return values | {"bucket_mb": None if bucket_bytes == 25 * MIB else bucket_bytes / MIB}
+    return values | {"bucket_mib": None if bucket_bytes == 25 * MIB else bucket_bytes / MIB}
 
 
 def _infer_phases(workload: str) -> list[str]:

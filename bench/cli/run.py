@@ -128,12 +128,12 @@ def _go(session: Session, *, quiet: bool, as_json: bool) -> None:
     from bench.cli.output import is_interactive, print_note, progress_console
     from bench.cli.run_output import choices_of, print_result, show_result
     from bench.run.profiling import record_profiles, wants_profiles
-    from bench.run.progress import BarProgress, PlainProgress, Progress, QuietProgress
+    from bench.run.progress import BarProgress, PlainProgress, Progress
     from bench.run.session import exit_code
 
     progress: Progress
     if quiet:
-        progress = QuietProgress()
+        progress = Progress()
     elif is_interactive():
         progress = BarProgress(progress_console())
     else:

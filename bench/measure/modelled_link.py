@@ -20,8 +20,7 @@ from bench.core.units import format_duration
 from bench.emulate.recording import StepNotes
 from bench.emulate.trace import StepTrace
 from bench.hardware.costs.collectives import Cost, Group, Op
-from bench.hardware.costs.cost import CostModel
-from bench.hardware.links.topology import parse_topology
+from bench.hardware.costs.cost import CostModel, model_of
 from bench.measure.communication import Traces
 from bench.results.schema import Row
 
@@ -175,7 +174,7 @@ def open_link(config: Config, *, device: torch.device, ranks: Ranks | None) -> M
     layout = config.layout
     if not layout.link:
         return None
-    model = CostModel(parse_topology(layout.link))
+    model = model_of(layout.link)
     if layout.mode == "throttled":
         assert ranks is not None, "throttled ranks are real"
         from bench.emulate.throttle import start_throttle

@@ -11,8 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bench.core.nouns import Layout
-from bench.hardware.costs.cost import CostModel
-from bench.hardware.links.topology import parse_topology
+from bench.hardware.costs.cost import model_of
 from bench.measure.communication import (
     MOST_TRACES,
     communication_columns,
@@ -37,7 +36,7 @@ def spread_rows(engine: TorchEngine, measured: Window) -> tuple[Window, Row, lis
         from bench.measure.pipeline_engine import PipelineEngine
 
         assert isinstance(engine, PipelineEngine)
-        model = CostModel(parse_topology(layout.link))
+        model = model_of(layout.link)
         return *engine.simulated(measured, model=model), []
     row: Row = {"overlap": engine.spread.overlap or None}
     reasons: list[str] = []
@@ -84,7 +83,7 @@ def fake_spread_rows(
     """Return the same of the fake device, whose messages follow from the number of parameters."""
     if not layout.link:
         return of_all_replicas(measured, layout=layout), {}
-    model = CostModel(parse_topology(layout.link))
+    model = model_of(layout.link)
     traces = [
         fake_trace(step_s, layout=layout, num_parameters=num_parameters, model=model)
         for step_s in measured.step_s[-MOST_TRACES:]

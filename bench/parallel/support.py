@@ -32,7 +32,7 @@ def check_layout(
     least_bytes = LEAST_COMPILED_BUCKET_BYTES
     if is_compiled and phase.is_training and layout.bucket_bytes < least_bytes:
         raise UsageError(
-            f"--bucket-mb {layout.bucket_bytes / 2**20:g} with --compile: torch cuts a compiled "
+            f"--bucket-mib {layout.bucket_bytes / 2**20:g} with --compile: torch cuts a compiled "
             f"net into buckets of at least {least_bytes / 2**20:g} MiB; give more, or leave "
             "--compile out"
         )
@@ -48,7 +48,7 @@ def _check_counts(layout: Layout) -> None:
         if count < 1:
             raise UsageError(f"{name} {count} must be at least 1")
     if layout.bucket_bytes < 1:
-        raise UsageError(f"--bucket-mb must be more than 0, not {layout.bucket_bytes / 2**20:g}")
+        raise UsageError(f"--bucket-mib must be more than 0, not {layout.bucket_bytes / 2**20:g}")
 
 
 def _check_strategy(layout: Layout) -> None:

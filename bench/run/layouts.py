@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from bench.core.errors import UsageError, one_of
 from bench.core.nouns import MODES, STRATEGIES, Layout, Mode, Strategy
-from bench.hardware.costs.cost import CostModel
+from bench.hardware.costs.cost import model_of
 from bench.hardware.links.topology import Topology, parse_topology
 from bench.run.request import FLAGS, LAYOUT, MIB, RunRequest, is_given
 
@@ -60,8 +60,8 @@ def _check_values(request: RunRequest) -> None:
             raise UsageError(f"{flag} {count} must be from 1 to {MOST_DEVICES}")
     if not 1 <= request.grad_accum <= 65_536:
         raise UsageError(f"--grad-accum {request.grad_accum} must be from 1 to 65536")
-    if request.bucket_mb is not None and not 0 < request.bucket_mb <= 1e6:
-        raise UsageError(f"--bucket-mb {request.bucket_mb} must be more than 0, such as 25")
+    if request.bucket_mib is not None and not 0 < request.bucket_mib <= 1e6:
+        raise UsageError(f"--bucket-mib {request.bucket_mib} must be more than 0, such as 25")
     if request.mode in ("throttled", "emulated", "simulated") and not request.links:
         raise UsageError(f"--mode {request.mode} needs a --link; `bench list links` shows presets")
     if request.mode == "real" and request.links:
@@ -93,7 +93,7 @@ def _layout(
         tensor=tensor,
         pipeline=pipeline,
         link=topology.name if topology else "",
-        bucket_bytes=int((request.bucket_mb or 25) * MIB),
+        bucket_bytes=int((request.bucket_mib or 25) * MIB),
         grad_accum=request.grad_accum,
         schedule=request.schedule,
         mitigate=mitigate,
@@ -191,10 +191,9 @@ def _is_too_short(layout: Layout, *, num_parameters: int) -> bool:
     """Return whether an emulated layout's longest message is less than a CPU's timer keeps."""
     if layout.mode != "emulated":
         return False
-    topology = parse_topology(layout.link)
-    if topology.is_infinite:
+    model = model_of(layout.link)
+    if model.topology.is_infinite:
         return False  # nothing to keep: it shows what the emulation itself costs
-    model = CostModel(topology)
     group = model.group_of(range(layout.devices))
     longest_bytes = min(layout.bucket_bytes, 4 * num_parameters)
     cost = model.cost("all_reduce", num_bytes=longest_bytes, group=group)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,11 +26,12 @@ STAGE_WORDS = {
 }
 
 
-class Progress(Protocol):
-    """Told about everything that happens in a run."""
+class Progress:
+    """Follows all that happens in a run; by itself prints what cannot be used, for `--quiet`."""
 
     def note(self, text: str) -> None:
         """Print a line that stays."""
+        print(text, file=sys.stderr, flush=True)
 
     def trial_started(self, planned: Planned, *, trial: int, done: int, total: int) -> None:
         """Begin a trial; `total` is the most that may still come."""
@@ -40,6 +41,8 @@ class Progress(Protocol):
 
     def trial_ended(self, row: Row, *, duration_s: float) -> None:
         """End a trial with its row."""
+        if row["status"] not in USABLE:
+            self.note(f"{row['workload']}: {describe_row(row)}")
 
     def close(self) -> None:
         """Take everything transient off the screen."""
@@ -75,16 +78,12 @@ def describe_row(row: Row) -> str:
     return f"{format_number(throughput)} {unit}{step_text}, {status}"
 
 
-class PlainProgress:
+class PlainProgress(Progress):
     """A line when a trial starts and one when it ends; for logs and CI."""
 
     def __init__(self) -> None:
         self._eta = Eta()
         self._name = ""
-
-    def note(self, text: str) -> None:
-        """Print a line."""
-        print(text, file=sys.stderr, flush=True)
 
     def trial_started(self, planned: Planned, *, trial: int, done: int, total: int) -> None:
         """Print which trial starts, and how long the rest will take."""
@@ -93,41 +92,13 @@ class PlainProgress:
         self._name = _label(planned)
         self.note(f"[{done + 1}/{total}] {self._name} trial {trial + 1}{eta}")
 
-    def message(self, message: Stage | StepsSoFar) -> None:
-        """Say nothing: a log needs no running estimate."""
-
     def trial_ended(self, row: Row, *, duration_s: float) -> None:
         """Print the outcome."""
         self._eta.add(duration_s)
         self.note(f"      {self._name}: {describe_row(row)} [{format_duration(duration_s)}]")
 
-    def close(self) -> None:
-        """Nothing is transient here."""
 
-
-class QuietProgress:
-    """Prints only notes and trials that cannot be used; for `--quiet`."""
-
-    def note(self, text: str) -> None:
-        """Print a line."""
-        print(text, file=sys.stderr, flush=True)
-
-    def trial_started(self, planned: Planned, *, trial: int, done: int, total: int) -> None:
-        """Say nothing."""
-
-    def message(self, message: Stage | StepsSoFar) -> None:
-        """Say nothing."""
-
-    def trial_ended(self, row: Row, *, duration_s: float) -> None:
-        """Say what went wrong, if anything did."""
-        if row["status"] not in USABLE:
-            self.note(f"{row['workload']}: {describe_row(row)}")
-
-    def close(self) -> None:
-        """Nothing is transient here."""
-
-
-class BarProgress:
+class BarProgress(Progress):
     """One live line with a bar, the stage, the running estimate and the time left."""
 
     def __init__(self, console: Console) -> None:
@@ -148,7 +119,7 @@ class BarProgress:
         )
         self._task = self._progress.add_task("", total=1, name="", eta="", stage="")
         self._progress.start()
-        self._planned: Planned | None = None
+        self._name = ""
         self._trials_left = 0
         self._trial_started_s = 0.0
 
@@ -158,11 +129,11 @@ class BarProgress:
 
     def trial_started(self, planned: Planned, *, trial: int, done: int, total: int) -> None:
         """Move the bar on to this trial."""
-        self._planned = planned
+        self._name = _label(planned)
         self._trials_left = total - done
         self._trial_started_s = time.monotonic()
         self._progress.update(
-            self._task, completed=done, total=total, name=_label(planned), stage="starting"
+            self._task, completed=done, total=total, name=self._name, stage="starting"
         )
         self._show_eta()
 
@@ -185,8 +156,7 @@ class BarProgress:
     def trial_ended(self, row: Row, *, duration_s: float) -> None:
         """Leave a line about the trial."""
         self._eta.add(duration_s)
-        name = _label(self._planned) if self._planned else ""
-        self.note(f"{name}: {describe_row(row)} [{format_duration(duration_s)}]")
+        self.note(f"{self._name}: {describe_row(row)} [{format_duration(duration_s)}]")
 
     def close(self) -> None:
         """Remove the bar."""

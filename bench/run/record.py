@@ -15,7 +15,7 @@ from bench.core.nouns import Chip, Layout
 from bench.hardware.chip_limit import parse_chip_limit
 from bench.measure import validity
 from bench.measure.inspection import Inspection
-from bench.measure.messages import TrialResult
+from bench.measure.messages import TrialRequest, TrialResult
 from bench.results.schema import BY_NAME, Row
 from bench.run.child import Outcome
 from bench.run.observation import Observation, observed_columns
@@ -43,18 +43,16 @@ def make_row(
     planned: Planned,
     *,
     facts: Facts,
-    trial: int,
+    request: TrialRequest,
     attempt: int,
     started_utc: str,
-    threads: int,
-    workers: int,
     outcome: Outcome,
     observation: Observation,
 ) -> Row:
     """Build the row of one trial; a figure that was not measured has no cell."""
     row = _identity(planned, facts=facts)
-    row |= {"trial": trial, "attempt": attempt, "started_utc": started_utc}
-    row |= {"threads": threads, "workers": workers}
+    row |= {"trial": request.trial, "attempt": attempt, "started_utc": started_utc}
+    row |= {"threads": request.threads, "workers": request.workers}
     row |= {"rss_peak_bytes": outcome.rss_peak_bytes}
     reasons = list(planned.extra_reasons)
     detail = outcome.detail

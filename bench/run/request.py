@@ -108,8 +108,8 @@ class RunRequest:
         LAYOUT,
         "real, throttled, emulated or simulated; default: emulated with --link, else real",
     )
-    bucket_mb: float | None = flag(
-        "--bucket-mb", NUMBER, LAYOUT, "MiB of gradients that ddp sends together; default: 25"
+    bucket_mib: float | None = flag(
+        "--bucket-mib", NUMBER, LAYOUT, "MiB of gradients that ddp sends together; default: 25"
     )
     grad_accum: int = flag(
         "--grad-accum", INTEGER, LAYOUT, "micro-batches in one optimizer step", default=1

@@ -183,14 +183,11 @@ class Runner:
         self._progress.note(f"{name}: out of memory; trying batch {smaller.batch}")
         self.arms.append(self._arm(smaller))
 
-    def _attempt(self, arm: Arm, *, trial: int) -> Row:
+    def _attempt(self, arm: Arm, *, trial: int, refused: Failure | None = None) -> Row:
+        """Run the trial, or only say why it is not begun; either way it has a row."""
         planned = arm.planned
         key = (planned.config_hash, trial)
         attempt = self._attempts[key] = self._attempts.get(key, 0) + 1
-        done = sum(len(other.done) for other in self.arms)
-        self._progress.trial_started(
-            planned, trial=trial, done=done, total=done + self._trials_left()
-        )
         started_utc = utc_now()
         request = make_request(planned, trial=trial, limits=self._plan.limits, facts=self._facts)
         observation = Observation()
@@ -199,19 +196,24 @@ class Runner:
             row = make_row(
                 planned,
                 facts=self._facts,
-                trial=trial,
+                request=request,
                 attempt=attempt,
                 started_utc=started_utc,
-                threads=request.threads,
-                workers=request.workers,
                 outcome=outcome,
                 observation=observation,
             )
             self.rows.append(self._store.append(row))
             keep_samples(samples_path(self._store.path), row, outcome, observation)
-            self._progress.trial_ended(row, duration_s=outcome.duration_s)
+            if refused is None:
+                self._progress.trial_ended(row, duration_s=outcome.duration_s)
             return row
 
+        if refused is not None:
+            return finish(Outcome(failure=refused))
+        done = sum(len(other.done) for other in self.arms)
+        self._progress.trial_started(
+            planned, trial=trial, done=done, total=done + self._trials_left()
+        )
         try:
             outcome = run_watched(
                 request,
@@ -225,33 +227,18 @@ class Runner:
             raise
         return finish(outcome)
 
-    # Rows ----------------------------------------------------------------------------------------
+    def _skip(self, arm: Arm, *, code: str, detail: str) -> None:
+        """Write the row of a configuration that is not begun."""
+        arm.is_ended = True
+        refused = Failure(code=code, detail=detail)
+        row = self._attempt(arm, trial=arm.next_trial, refused=refused)
+        self._progress.note(f"{arm.planned.config.name}: {row['status']}: {detail}")
 
     def _count(self, arm: Arm, row: Row) -> None:
         arm.done.add(int(row["trial"] or 0))
         median_ms = row.get("step_median_ms")
         if isinstance(median_ms, float) and median_ms > 0:
             arm.step_medians_ms.append(median_ms)
-
-    def _skip(self, arm: Arm, *, code: str, detail: str) -> None:
-        """Write the row of a configuration that is not begun."""
-        arm.is_ended = True
-        trial = arm.next_trial
-        key = (arm.planned.config_hash, trial)
-        attempt = self._attempts[key] = self._attempts.get(key, 0) + 1
-        row = make_row(
-            arm.planned,
-            facts=self._facts,
-            trial=trial,
-            attempt=attempt,
-            started_utc=utc_now(),
-            threads=arm.planned.config.threads or self._facts.usable_cores,
-            workers=arm.planned.config.workers or 0,
-            outcome=Outcome(failure=Failure(code=code, detail=detail)),
-            observation=Observation(),
-        )
-        self.rows.append(self._store.append(row))
-        self._progress.note(f"{arm.planned.config.name}: {row['status']}: {detail}")
 
 
 def _codes(row: Row) -> set[str]:

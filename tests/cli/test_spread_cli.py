@@ -48,7 +48,7 @@ TRAIN = ("run", "--device", "fake", "-w", "imaging-train", "--size", "tiny")
         (["--devices", "64", "--link", "h800-nvlink*8/ndr*4"], "32"),
         (["--devices", "2", "--parallel", "pp"], "needs a --link"),
         (["--devices", "2", "--pp", "2", "--mode", "emulated", "--link", "ndr"], "simulated"),
-        (["--devices", "2", "--link", "ndr", "--bucket-mb", "0"], "--bucket-mb"),
+        (["--devices", "2", "--link", "ndr", "--bucket-mib", "0"], "--bucket-mib"),
         (["--devices", "2", "--link", "ndr", "--grad-accum", "0"], "--grad-accum 0"),
         (["--devices", "2", "--link", "ndr", "--mitigate", "prayer"], "prayer"),
         (["--devices", "2", "--link", "ndr", "--contention", "much"], "--contention 'much'"),

@@ -126,7 +126,7 @@ def test_flags_of_a_workaround_are_in_the_command(write: Any, capsys: Captured) 
     main(["gap", file, "--json"])
     (missing,) = json.loads(capsys.readouterr().out)["missing"]
     assert missing["command"].endswith(
-        "--devices 65536 --parallel ddp --link pcie5 --mode emulated --bucket-mb 5 --grad-accum 4 "
+        "--devices 65536 --parallel ddp --link pcie5 --mode emulated --bucket-mib 5 --grad-accum 4 "
         "--mitigate powersgd-2"
     )
 

@@ -38,8 +38,8 @@ def make_net() -> nn.Sequential:
     return nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 8))
 
 
-def wrap_ddp(net: nn.Module, *, bucket_mb: float = 0.001) -> DistributedDataParallel:
-    return DistributedDataParallel(net, bucket_cap_mb=bucket_mb)
+def wrap_ddp(net: nn.Module, *, bucket_mib: float = 0.001) -> DistributedDataParallel:
+    return DistributedDataParallel(net, bucket_cap_mb=bucket_mib)
 
 
 def traced_step(emulation: Emulation, net: nn.Module) -> StepTrace:
@@ -105,7 +105,7 @@ def test_ddp_without_synchronisation_communicates_nothing(emulation: Emulation) 
 
 
 def test_compiled_ddp_communicates_the_same(emulation: Emulation) -> None:
-    net = torch.compile(wrap_ddp(make_net(), bucket_mb=2), backend="aot_eager")
+    net = torch.compile(wrap_ddp(make_net(), bucket_mib=2), backend="aot_eager")
     trace = traced_step(emulation, net)
     assert_consistent(trace)
     assert set(ops(trace)) == {"all_reduce"}

@@ -70,7 +70,7 @@ def test_what_can_be_run_is_let_through(workload: Workload, phase: Phase, layout
         (TINY, TRAIN, dataclasses.replace(PP, mitigate="fp16"), "not simulated for stages"),
         (TINY, TRAIN, dataclasses.replace(DDP, mitigate="magic"), "'magic' is not one of"),
         (TINY, TRAIN, dataclasses.replace(DDP, grad_accum=0), "--grad-accum 0"),
-        (TINY, TRAIN, dataclasses.replace(DDP, bucket_bytes=0), "--bucket-mb"),
+        (TINY, TRAIN, dataclasses.replace(DDP, bucket_bytes=0), "--bucket-mib"),
     ],
 )
 def test_what_cannot_be_meant_is_one_clear_line(

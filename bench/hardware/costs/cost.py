@@ -7,10 +7,11 @@ Congestion between groups is left out; the serial link of the emulation adds it 
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 from bench.hardware.costs.collectives import METHODS, Cost, Group, Method, Op, Parts, group_of
 from bench.hardware.costs.wire_cost import NOTHING, wire_cost
-from bench.hardware.links.topology import Topology
+from bench.hardware.links.topology import Topology, parse_topology
 from bench.hardware.links.wires import Wire
 
 SCALED_ERROR_FRACTION = 0.1
@@ -108,3 +109,12 @@ def _pipelined(stages: list[Parts], last: Parts) -> Parts:
         max((part.method for part in parts), key=METHODS.index),
         "hierarchical",
     )
+
+
+@cache
+def model_of(link: str) -> CostModel:
+    """Return the model of a link as a layout names it.
+
+    Its text crosses processes and is read here: JSON has no infinite rate, and rows show the text.
+    """
+    return CostModel(parse_topology(link))

@@ -19,7 +19,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -216,14 +216,19 @@ def _restored_settings() -> Iterator[None]:
     """Leave the process as it was: what building an engine sets is set for all of it."""
     import torch
 
-    backends = torch.backends
-    precisions = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)  # type: ignore[attr-defined]
+    backends: Any = torch.backends  # of which torch's stubs know half
+    cudnn = backends.cudnn
+    precisions = (backends.cuda.matmul, cudnn.conv, cudnn.rnn, backends.mkldnn.matmul)
     before = [one.fp32_precision for one in precisions]
+    # The older switches are set first when a dtype is chosen, so they go back first.
+    matmul, convolutions = torch.get_float32_matmul_precision(), backends.cudnn.allow_tf32
     autotunes, random_state = backends.cudnn.benchmark, torch.get_rng_state()
     num_threads, num_frozen = torch.get_num_threads(), gc.get_freeze_count()
     try:
         yield
     finally:
+        torch.set_float32_matmul_precision(matmul)
+        backends.cudnn.allow_tf32 = convolutions
         for one, value in zip(precisions, before, strict=True):
             one.fp32_precision = value
         backends.cudnn.benchmark = autotunes

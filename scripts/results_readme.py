@@ -35,11 +35,30 @@ UNITS = {
     "_frac": "fraction, 1 is the whole",
 }
 
+FIRST = (
+    "status", "reasons", "workload", "size", "dtype", "batch", "device_name", "throughput_per_s",
+    "step_median_ms", "roof_frac", "mem_alloc_peak_bytes", "energy_per_item_j",
+)  # fmt: skip
+
+
+def _first_columns() -> list[str]:
+    meanings = {column.name: column.meaning for column in COLUMNS}
+    return [
+        "| column | meaning |",
+        "|---|---|",
+        *(f"| `{name}` | {meanings[name]} |" for name in FIRST),
+    ]
+
+
 _INTRODUCTION = f"""\
 # Results
 
 This page is made from `bench/results/schema.py` by `python -m scripts.results_readme`;
 change the schema, not this page. Schema {SCHEMA_VERSION}.
+
+Twelve columns answer most questions:
+
+{chr(10).join(_first_columns())}
 
 One file is one run, one row is one trial, and a trial is one fresh process. Rows are never dropped,
 overwritten or repeated in silence: a trial that failed, was skipped or is not to be trusted is a

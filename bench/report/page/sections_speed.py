@@ -132,7 +132,7 @@ def energy(evidence: Evidence) -> Section | None:
     if plots is None:
         return None
     columns: Columns = {
-        "energy/item [95 % CI]": _energy,
+        "energy/item [95 %]": _energy,
         "mean power": _mean("power_mean_w", plain_unit("W")),
         "idle power": _mean("idle_power_w", plain_unit("W")),
         "power limit": _mean("power_limit_w", plain_unit("W")),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from bench.core.units import format_number
+from bench.core.units import format_number, si_scale
 from bench.report.page.content import Plot
 from bench.report.plots.panel import (
     FAINT,
@@ -24,6 +24,7 @@ from bench.report.plots.panel import (
     marker_of,
     short,
 )
+from bench.report.tables.cells import ends_of, quantity, text_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,13 +44,9 @@ def is_drawable(*figures: float | None) -> bool:
 
 
 def tick(value: float) -> str:
-    """Number at a tick: '0', '0.02', '5', '20 k', '3 M'."""
-    if value == 0.0:
-        return "0"
-    for size, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size * 0.9999:
-            return f"{value / size:.3g} {prefix}"
-    return f"{value:.3g}"
+    """Number at a tick: '0', '0.02', '5', '1,000', '20 k', '3 M'."""
+    factor, unit = si_scale(value, "")
+    return f"{format_number(value / factor)} {unit}".rstrip()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,9 +157,7 @@ def interval(
         axes.grid(visible=False, axis="y")
         axes.set_ylim(len(labels) - 0.5, -0.5)
 
-    told = "; ".join(
-        f"{mark.label}: {in_words(mark.value)} {mark.remark}".strip() for mark in marks
-    )
+    told = "; ".join(f"{mark.label}: {_words(mark.value)} {mark.remark}".strip() for mark in marks)
     return draw(
         name,
         title=title,
@@ -370,13 +365,9 @@ def _name_places(axes: Axes, names: Sequence[tuple[float, str]]) -> None:
             )
 
 
-def in_words(value: Value) -> str:
-    """'12.3 (12.1 to 12.5)'."""
+def _words(value: Value) -> str:
     middle, low, high = value
-    told = format_number(middle)
-    if low is None or high is None:
-        return told
-    return f"{told} ({format_number(low)} to {format_number(high)})"
+    return text_of(quantity(middle, ends=ends_of(low, high)))
 
 
 def not_drawn(drawn: int, *, of: int, what: str = "configurations") -> str:

@@ -6,9 +6,7 @@ copies step alone and meet every H steps. What a copy's devices share among them
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from bench.core.nouns import Layout
@@ -18,7 +16,7 @@ from bench.parallel.spread import (
     CPU_POWERSGD_OVERLAP,
     DDP_OVERLAP,
     MIXED_OVERLAP,
-    TENSOR_OVERLAP,
+    Replicas,
     Spread,
 )
 from bench.workload import Phase, Workload
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
     from torch.nn.parallel import DistributedDataParallel
 
     from bench.parallel.averaging import WeightAveraging
-    from bench.parallel.tensor import Shards
 
 
 def replicate(
@@ -46,21 +43,24 @@ def replicate(
     import torch
     import torch.distributed as dist
 
-    group, shards = dist.group.WORLD, None
+    group = dist.group.WORLD
     assert group is not None
+    spread = Replicas(net)
     if layout.strategy == "tp":
         from bench.parallel.tensor import cut
 
-        shards, group = cut(net, workload=workload, phase=phase, layout=layout, device=device)
-    spread = _Replicas(net, shards=shards)
+        spread, group = cut(net, workload=workload, phase=phase, layout=layout, device=device)
     if phase.is_training and (layout.data > 1 or layout.strategy == "ddp"):
         mitigation = parse_mitigation(layout.mitigate)
         if mitigation.averaging is None:
-            spread.use_ddp(_ddp(net, layout=layout, mitigation=mitigation, group=group))
+            spread.ddp = _ddp(net, layout=layout, mitigation=mitigation, group=group)
+            spread.net = spread.ddp
+            spread.overlap = MIXED_OVERLAP if spread.overlap else DDP_OVERLAP
             if mitigation.powersgd_rank is not None and device.type == "cpu":
                 spread.overlap = CPU_POWERSGD_OVERLAP
         else:
-            spread.use_averaging(_averaging(net, mitigation=mitigation, group=group))
+            spread.averaging = _averaging(net, mitigation=mitigation, group=group)
+            spread.overlap = AVERAGING_OVERLAP
             spread.period_steps = mitigation.period_steps
     if is_compiled:
         spread.net = torch.compile(spread.net)  # type: ignore[assignment]
@@ -105,50 +105,3 @@ def _averaging(
         return WeightAveraging(parameters, period_steps=mitigation.period_steps, group=group)
     half = {"fp16": torch.float16, "bf16": torch.bfloat16, None: None}[mitigation.half]
     return OuterStep(parameters, period_steps=mitigation.period_steps, group=group, dtype=half)
-
-
-class _Replicas(Spread):
-    """Weights are plain tensors on every rank; with tensor parallelism some are a rank's part."""
-
-    def __init__(self, net: nn.Module, *, shards: Shards | None) -> None:
-        super().__init__(net, overlap="" if shards is None else TENSOR_OVERLAP)
-        self._shards = shards
-        self._ddp: DistributedDataParallel | None = None
-        self._averaging: WeightAveraging | None = None
-
-    def use_ddp(self, ddp: DistributedDataParallel) -> None:
-        """Average gradients in the backward pass."""
-        self.net = self._ddp = ddp
-        self.overlap = DDP_OVERLAP if self._shards is None else MIXED_OVERLAP
-
-    def use_averaging(self, averaging: WeightAveraging) -> None:
-        """Average weights after the optimizer step."""
-        self._averaging = averaging
-        self.overlap = AVERAGING_OVERLAP
-
-    @contextlib.contextmanager
-    def sync(self, is_last_micro_batch: bool) -> Iterator[None]:
-        with contextlib.ExitStack() as stack:
-            if self._shards is not None:
-                stack.enter_context(self._shards.loss_context())
-            if self._ddp is not None and not is_last_micro_batch:
-                stack.enter_context(self._ddp.no_sync())
-            yield
-
-    def local_loss(self, loss: torch.Tensor) -> torch.Tensor:
-        return loss if self._shards is None else self._shards.local(loss)
-
-    def gradient_scaler(self) -> torch.amp.GradScaler:
-        if self._shards is None:
-            return super().gradient_scaler()
-        return self._shards.gradient_scaler()
-
-    def clip(self, max_norm: float) -> None:
-        if self._shards is None:
-            super().clip(max_norm)
-        else:
-            self._shards.clip(self.parameters, max_norm=max_norm)
-
-    def after_step(self) -> None:
-        if self._averaging is not None:
-            self._averaging.after_step()

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
     from torch import nn
+    from torch.nn.parallel import DistributedDataParallel
+
+    from bench.parallel.averaging import WeightAveraging
 
 DDP_OVERLAP = "yes"
 TENSOR_OVERLAP = "none: tensor-parallel results are needed at once"
@@ -30,11 +33,9 @@ class Spread:
     optimizer steps lie between two communications of weights (1: every step communicates alike).
     """
 
-    def __init__(
-        self, net: nn.Module, *, module: nn.Module | None = None, overlap: str = ""
-    ) -> None:
+    def __init__(self, net: nn.Module, *, overlap: str = "") -> None:
         self.net = net
-        self.module = net if module is None else module
+        self.module = net
         self.overlap = overlap
         self.period_steps = 1
 
@@ -71,3 +72,21 @@ class Spread:
 
     def after_step(self) -> None:
         """Do what follows the optimizer step: periodic averaging, or nothing."""
+
+
+class Replicas(Spread):
+    """Copies of the net: their gradients are averaged by DDP, or their weights every H steps."""
+
+    ddp: DistributedDataParallel | None = None
+    averaging: WeightAveraging | None = None
+
+    def sync(self, is_last_micro_batch: bool) -> contextlib.AbstractContextManager[Any]:
+        """Keep gradients at home but in the last micro-batch."""
+        if self.ddp is None or is_last_micro_batch:
+            return contextlib.nullcontext()
+        return self.ddp.no_sync()
+
+    def after_step(self) -> None:
+        """Average weights where that is asked for."""
+        if self.averaging is not None:
+            self.averaging.after_step()

@@ -36,10 +36,14 @@ def spread(
     `compile_mode` is for one device alone. Raises ValueError when the group's size is not
     `layout.devices` or a plan does not fit the net.
     """
+    import torch
     import torch.distributed as dist
 
     if layout.strategy is None or (layout.devices == 1 and not dist.is_initialized()):
-        return Spread(_compiled(net, mode=compile_mode) if is_compiled else net, module=net)
+        spread = Spread(net)
+        if is_compiled:
+            spread.net = torch.compile(net, mode=compile_mode)  # type: ignore[assignment]
+        return spread
     if dist.get_world_size() != layout.devices:
         raise ValueError(f"{dist.get_world_size()} ranks, but the layout has {layout.devices}")
     if layout.strategy == "fsdp":
@@ -52,9 +56,3 @@ def spread(
     return replicate(
         net, workload=workload, phase=phase, layout=layout, device=device, is_compiled=is_compiled
     )
-
-
-def _compiled(net: nn.Module, *, mode: str | None) -> nn.Module:
-    import torch
-
-    return torch.compile(net, mode=mode)  # type: ignore[return-value]

@@ -21,17 +21,18 @@ from torch.distributed.tensor.parallel import loss_parallel, parallelize_module
 from torch.nn.utils import parametrize
 
 from bench.core.nouns import Layout
+from bench.parallel.spread import TENSOR_OVERLAP, Replicas
 from bench.parallel.styles import style_of
 from bench.workload import Phase, TensorPlan, Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 def cut(
     net: nn.Module, *, workload: Workload, phase: Phase, layout: Layout, device: torch.device
-) -> tuple[Shards, dist.ProcessGroup]:
-    """Cut the net in place; return what the parts need, and the group of this rank's copies.
+) -> tuple[Replicas, dist.ProcessGroup]:
+    """Cut the net in place; return it, and the group of this rank's copies.
 
     Neighbouring ranks share a copy, so that with nodes a copy stays inside one.
     """
@@ -47,8 +48,8 @@ def cut(
     parallelize_module(net, mesh["tp"], styles, src_data_rank=None)
     parts = _localize(net)
     _tie(net, tied)
-    in_use = set(net.parameters())
-    return Shards([part for part in parts if part in in_use], mesh=mesh["tp"]), mesh.get_group("dp")
+    cut_parts = set(net.parameters()).intersection(parts)
+    return _CutReplicas(net, parts=cut_parts, mesh=mesh["tp"]), mesh.get_group("dp")
 
 
 @functools.cache
@@ -161,29 +162,31 @@ def _tie(net: nn.Module, tied: list[_Places]) -> None:
 # What a step does differently ---------------------------------------------------------------------
 
 
-class Shards:
-    """The parts of one copy of a net, and what its ranks must agree on."""
+class _CutReplicas(Replicas):
+    """Each copy is cut: some weights are a rank's parts, and its ranks must agree."""
 
-    def __init__(self, parts: Sequence[nn.Parameter], *, mesh: DeviceMesh) -> None:
-        self._parts = set(parts)
+    def __init__(self, net: nn.Module, *, parts: set[nn.Parameter], mesh: DeviceMesh) -> None:
+        super().__init__(net, overlap=TENSOR_OVERLAP)
+        self._parts = parts
         self._mesh = mesh
         self._group = mesh.get_group()
 
-    def loss_context(self) -> contextlib.AbstractContextManager[Any]:
-        """Return the context in which cross_entropy takes logits that are cut by class."""
-        return loss_parallel()
+    @contextlib.contextmanager
+    def sync(self, is_last_micro_batch: bool) -> Iterator[None]:
+        # In it cross_entropy takes logits that are cut by class.
+        with loss_parallel(), super().sync(is_last_micro_batch):
+            yield
 
-    def local(self, loss: torch.Tensor) -> torch.Tensor:
-        """Return the loss, equal on all ranks of the copy, as a plain tensor."""
+    def local_loss(self, loss: torch.Tensor) -> torch.Tensor:
         return loss.to_local() if isinstance(loss, DTensor) else loss
 
     def gradient_scaler(self) -> torch.amp.GradScaler:
         """Return a scaler that skips a step on all ranks of the copy or on none."""
         return _AgreeingScaler(self._mesh.device_type, group=self._group)
 
-    def clip(self, parameters: list[nn.Parameter], *, max_norm: float) -> None:
+    def clip(self, max_norm: float) -> None:
         """Clip to the norm of the whole gradient: parts are added up, copies counted once."""
-        with_grad = [one for one in parameters if one.grad is not None]
+        with_grad = [one for one in self.parameters if one.grad is not None]
         cut = [one.grad for one in with_grad if one in self._parts]
         same = [one.grad for one in with_grad if one not in self._parts]
         squared = _squared_norm(cut, device=with_grad[0].device)

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
+
+from bench.cli.options import AsJson
 
 app = typer.Typer(no_args_is_help=True, help="Write input data for --data.")
 
@@ -17,11 +20,11 @@ def _data() -> None:
 
 @app.command()
 def phantom(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new or empty folder.")],
-    cases: Annotated[int, typer.Option(help="How many labelled volumes.")] = 8,
-    seed: Annotated[int, typer.Option(help="Another seed, other patients.")] = 0,
-    shape: Annotated[str, typer.Option(help="Voxels of a volume.")] = "64x64x40",
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    out: Annotated[Path, Argument(metavar="OUT", help="A new or empty folder.")],
+    cases: Annotated[int, Option(help="How many labelled volumes.")] = 8,
+    seed: Annotated[int, Option(help="Another seed, other patients.")] = 0,
+    shape: Annotated[str, Option(help="Voxels of a volume.")] = "64x64x40",
+    as_json: AsJson = False,
 ) -> None:
     """Write CT-like phantoms as a Medical Segmentation Decathlon folder (real NIfTI files)."""
     from bench.cli.output import print_json, print_note
@@ -35,7 +38,7 @@ def phantom(
     if seed < 0:
         raise UsageError(f"--seed must not be negative, not {seed}")
     write(out, cases=cases, seed=seed, shape=voxels)
-    if json:
+    if as_json:
         print_json({"folder": str(out), "cases": cases, "seed": seed, "shape": list(voxels)})
     else:
         typer.echo(f"{out}: {cases} cases of {shape} voxels, labels background, organ 1, lesion")

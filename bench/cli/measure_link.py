@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
+
+from bench.cli.options import AsJson
 
 if TYPE_CHECKING:
     from bench.hardware.costs.collectives import Op
@@ -17,26 +19,24 @@ NOISY_FRAC = 0.25
 
 def measure_link(
     devices: Annotated[
-        int | None, typer.Option(help="ranks to measure between; default: all devices here")
+        int | None, Option(help="ranks to measure between; default: all devices here")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu (gloo on the loopback), cuda, ...; default: best")
+        str | None, Option(help="cpu (gloo on the loopback), cuda, ...; default: best")
     ] = None,
     ops: Annotated[
         str | None,
-        typer.Option(
-            help="all_reduce,all_gather,reduce_scatter,all_to_all,broadcast,send; default: all"
-        ),
+        Option(help="all_reduce,all_gather,reduce_scatter,all_to_all,broadcast,send; default: all"),
     ] = None,
     max_size: Annotated[
         str | None,
-        typer.Option(help="largest message; default: 16MiB on a CPU, 512MiB on accelerators"),
+        Option(help="largest message; default: 16MiB on a CPU, 512MiB on accelerators"),
     ] = None,
-    timeout: Annotated[str, typer.Option(help="longest time for all of it")] = "15m",
+    timeout: Annotated[str, Option(help="longest time for all of it")] = "15m",
     out: Annotated[
-        Path | None, typer.Option(help="write a link file (.yaml) that --link accepts")
+        Path | None, Option(help="write a link file (.yaml) that --link accepts")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure the real link between two or more devices or, under torchrun, ranks."""
     import os

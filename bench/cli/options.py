@@ -8,22 +8,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 from typer.core import TyperCommand, TyperGroup
 
 FORMATS = ("table", "markdown", "json")
 
-ResultFiles = Annotated[list[Path], typer.Argument(help="Result files.", metavar="CSV...")]
-OutputFormat = Annotated[str, typer.Option("--format", help="table, markdown or json.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+ResultFiles = Annotated[list[Path], Argument(help="Result files.", metavar="CSV...")]
+OutputFormat = Annotated[str, Option("--format", help="table, markdown or json.")]
+Strict = Annotated[bool, Option("--strict", help="Exit with 3 when anything stays undecided.")]
+FailOn = Annotated[
+    str | None,
+    Option(metavar="PERCENT", help="Smallest change that matters (default: by metric and device)."),
+]
+AsJson = Annotated[bool, Option("--json", help="Print one JSON document.")]
 
 
-def chosen_format(output_format: str, *, as_json: bool) -> str:
+def chosen_format(output_format: str, *, as_json: bool, allowed: tuple[str, ...] = FORMATS) -> str:
     """Return what --format and --json ask for; `UsageError` for a format that is not known."""
     from bench.core.errors import one_of
 
-    if output_format not in FORMATS:
-        raise one_of("--format", output_format, list(FORMATS))
+    if output_format not in allowed:
+        raise one_of("--format", output_format, list(allowed))
     return "json" if as_json else output_format
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
 from bench.run.request import FLAGS
 
@@ -14,43 +17,42 @@ if TYPE_CHECKING:
     from bench.run.request import RunRequest
     from bench.run.session import Session
 
-OUTPUT = "Rows, and what is printed"
+_shown = partial(Option, rich_help_panel="Rows, and what is printed")
 
 
 def run(
     context: typer.Context,
-    out: Annotated[
-        Path, typer.Option(help="folder for the result file", rich_help_panel=OUTPUT)
-    ] = Path("results"),
+    out: Annotated[Path, _shown(help="folder for the result file")] = Path("results"),
     resume: Annotated[
-        str | None,
-        typer.Option(
-            help="go on with a run: its file or id; no other flags", rich_help_panel=OUTPUT
-        ),
+        str | None, _shown(help="go on with a run: its file or id; no other flags")
     ] = None,
     dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="show what would run, and run nothing", rich_help_panel=OUTPUT
-        ),
+        bool, _shown("--dry-run", help="show what would run, and run nothing")
     ] = False,
     quiet: Annotated[
-        bool,
-        typer.Option(
-            "--quiet", "-q", help="print only the result file's path", rich_help_panel=OUTPUT
-        ),
+        bool, _shown("--quiet", "-q", help="print only the result file's path")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="print one JSON document", rich_help_panel=OUTPUT)
-    ] = False,
+    as_json: Annotated[bool, _shown("--json", help="print one JSON document")] = False,
     **flags: Any,
 ) -> None:
     """Measure workloads on a device; rows go to a CSV file, a table to stdout."""
+    from bench.cli.output import print_note
+    from bench.cli.run_output import show_plan
+    from bench.run import session
+
+    note = (lambda _text: None) if quiet else print_note
     if resume is not None:
         _refuse_other_flags(context)
-        _resume(resume, out=out, quiet=quiet, as_json=as_json)
-        return
-    _run(_request(flags), out=out, quiet=quiet, as_json=as_json, dry_run=dry_run)
+        begun = session.resume(resume, folder=out, note=print_note)
+    else:
+        plan, inspection = session.prepare(_request(flags), note=note)
+        if dry_run:
+            show_plan(plan, as_json=as_json)
+            return
+        begun = session.begin(plan, inspection, folder=out)
+    code = _measured(begun, note=note, quiet=quiet, as_json=as_json)
+    if code:
+        raise typer.Exit(code)
 
 
 def _declare_flags() -> None:
@@ -64,7 +66,7 @@ def _declare_flags() -> None:
             default=False if flag.kind.given is bool else None,
             annotation=Annotated[
                 flag.kind.given if flag.kind.given is bool else flag.kind.given | None,
-                typer.Option(*flag.names, help=flag.help, rich_help_panel=flag.group),
+                Option(*flag.names, help=flag.help, rich_help_panel=flag.group),
             ],
         )
         for flag in FLAGS.values()
@@ -105,45 +107,21 @@ def _refuse_other_flags(context: typer.Context) -> None:
             )
 
 
-def _run(request: RunRequest, *, out: Path, quiet: bool, as_json: bool, dry_run: bool) -> None:
-    from bench.cli.output import print_note
-    from bench.cli.run_output import show_plan
-    from bench.run import session
-
-    plan, inspection = session.prepare(request, note=(lambda _text: None) if quiet else print_note)
-    if dry_run:
-        show_plan(plan, as_json=as_json)
-        return
-    _go(session.begin(plan, inspection, folder=out), quiet=quiet, as_json=as_json)
-
-
-def _resume(name: str, *, out: Path, quiet: bool, as_json: bool) -> None:
-    from bench.cli.output import print_note
-    from bench.run import session
-
-    _go(session.resume(name, folder=out, note=print_note), quiet=quiet, as_json=as_json)
-
-
-def _go(session: Session, *, quiet: bool, as_json: bool) -> None:
+def _measured(session: Session, *, note: Callable[[str], None], quiet: bool, as_json: bool) -> int:
+    """Run what is left of a session, print its rows, and return the exit code."""
     from bench.cli.output import is_interactive, print_note, progress_console
     from bench.cli.run_output import choices_of, print_result, show_result
     from bench.run.profiling import record_profiles, wants_profiles
     from bench.run.progress import BarProgress, PlainProgress, Progress
     from bench.run.session import exit_code
 
-    progress: Progress
-    if quiet:
-        progress = Progress()
-    elif is_interactive():
-        progress = BarProgress(progress_console())
-    else:
-        progress = PlainProgress()
+    progress = Progress()
     if not quiet:
+        progress = BarProgress(progress_console()) if is_interactive() else PlainProgress()
         for text in choices_of(session.plan):
             progress.note(text)
     ended = session.run(progress)
-    code = exit_code(ended, session.plan)
-    path = session.store.path
+    code, path = int(exit_code(ended, session.plan)), session.store.path
     if as_json:
         print_result(ended, path=path, code=code)
     else:
@@ -153,6 +131,5 @@ def _go(session: Session, *, quiet: bool, as_json: bool) -> None:
     if ended.was_interrupted:
         print_note(f"bench: interrupted; go on with: bench run --resume {path}")
     if not (ended.was_interrupted or ended.problem) and wants_profiles(session):
-        record_profiles(session, rows=ended.rows, note=(lambda _: None) if quiet else print_note)
-    if code:
-        raise typer.Exit(int(code))
+        record_profiles(session, rows=ended.rows, note=note)
+    return code

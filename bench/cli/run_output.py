@@ -71,7 +71,7 @@ def print_result(ended: Ended, *, path: Path, code: int) -> None:
     print_json(
         {
             "path": str(path),
-            "exit_code": int(code),
+            "exit_code": code,
             "interrupted": ended.was_interrupted,
             "problem": ended.problem,
             "rows": ended.rows,

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from bench.core.errors import DataError
 from bench.hardware.loader import decode
 from bench.hardware.operators import Operators, total
-from bench.results.sidecar import write_whole
+from bench.results.sidecar import write_document
 
 _VERSION = 1
 
@@ -60,10 +60,7 @@ def write_profile(
     ]
     known.append({"config_hash": config_hash, "device": device, **profile})
     text = json.dumps({"version": _VERSION, "profiles": known}, indent=1, allow_nan=False)
-    try:
-        write_whole(profiles_path(path), f"{text}\n".encode())
-    except OSError as error:
-        raise DataError(f"{profiles_path(path)}: cannot be written: {error.strerror}") from error
+    write_document(profiles_path(path), f"{text}\n")
 
 
 def read_profiles(path: Path) -> dict[tuple[str, str], StoredProfile]:

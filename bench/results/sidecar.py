@@ -64,6 +64,17 @@ def read_sidecar(path: Path) -> Sidecar:
     )
 
 
+def write_document(path: Path, text: str, *, with_folder: bool = False) -> None:
+    """Write a file that the user named, with its folder if need be; `DataError` tells why not."""
+    try:
+        if with_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text.encode())
+    except (OSError, ValueError) as error:  # ValueError: NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be written: {reason}") from error
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write under another name, sync, and rename: a reader sees all of it or nothing."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

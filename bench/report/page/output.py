@@ -13,11 +13,11 @@ import json
 from importlib import resources
 from pathlib import Path
 
-from bench.core.errors import DataError, UsageError, one_of
+from bench.core.errors import UsageError, one_of
 from bench.report.page.content import Report
 from bench.report.tables.cells import AnyCell, Cell
 from bench.report.tables.grid import markdown_cell, markdown_table, plain
-from bench.results.sidecar import write_whole
+from bench.results.sidecar import write_document
 
 MAX_LIST_ITEMS = 20
 MAX_DEPTH = 6
@@ -55,11 +55,7 @@ def check_output(path: Path) -> None:
 
 def write_report(path: Path, report: Report) -> None:
     """Write the format that the suffix names."""
-    text = render(report, _FORMATS[path.suffix.lower()])
-    try:
-        write_whole(path, text.encode())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from error
+    write_document(path, render(report, _FORMATS[path.suffix.lower()]))
 
 
 def render(report: Report, form: str) -> str:

@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
-from bench.cli.options import AsJson, OutputFormat, chosen_format
+from bench.cli.options import AsJson, FailOn, Out, OutputFormat, Strict, chosen_format
+from bench.cli.output import print_grids, print_json, print_note
+from bench.core.errors import ExitCode, MeasurementError, UsageError
+from bench.core.paths import short_path
 
 if TYPE_CHECKING:
     from bench.analysis.comparison.paired import PairedResult
     from bench.report.tables.cells import AnyCell
     from bench.run.arms import ArmRuns
 
-Blocks = Annotated[int, typer.Option(help="ABBA blocks: two trials of each arm in each")]
-Out = Annotated[Path, typer.Option(help="folder for the result files")]
+Blocks = Annotated[int, Option(help="ABBA blocks: two trials of each arm in each")]
 Quick = Annotated[
-    bool, typer.Option("--smoke", help="shortest trials: shows that it runs, measures nothing")
+    bool, Option("--smoke", help="shortest trials: shows that it runs, measures nothing")
 ]
 
 
 def ab(
-    flags_a: Annotated[str, typer.Argument(help="flags of `bench run` for arm A, in quotes")],
-    flags_b: Annotated[str, typer.Argument(help="flags of `bench run` for arm B, in quotes")],
+    flags_a: Annotated[str, Argument(help="flags of `bench run` for arm A, in quotes")],
+    flags_b: Annotated[str, Argument(help="flags of `bench run` for arm B, in quotes")],
     blocks: Blocks = 5,
-    fail_on: Annotated[
-        str | None, typer.Option(metavar="PERCENT", help="smallest change that matters")
-    ] = None,
+    fail_on: FailOn = None,
     python_a: Annotated[
-        str | None, typer.Option(help="Python of another environment to run arm A with")
+        str | None, Option(help="Python of another environment to run arm A with")
     ] = None,
     python_b: Annotated[
-        str | None, typer.Option(help="Python of another environment to run arm B with")
+        str | None, Option(help="Python of another environment to run arm B with")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="exit 3 when undecided")] = False,
+    strict: Strict = False,
     smoke: Quick = False,
     out: Out = Path("results"),
     output_format: OutputFormat = "table",
@@ -42,7 +44,6 @@ def ab(
 ) -> None:
     """Run two arms side by side and say whether B is slower than A (paired, drift cancels)."""
     from bench.analysis.comparison.verdicts import parse_threshold
-    from bench.core.errors import ExitCode, UsageError
 
     if blocks < 1:
         raise UsageError(f"--blocks {blocks} must be at least 1; a verdict needs 3")
@@ -66,7 +67,6 @@ def _arm(name: str, flags: str, python: str | None) -> ArmRuns:
     import shutil
     import sys
 
-    from bench.core.errors import UsageError
     from bench.run.arms import ArmRuns, check_flags
 
     words = shlex.split(flags)
@@ -79,7 +79,6 @@ def _arm(name: str, flags: str, python: str | None) -> ArmRuns:
 def _measure(arms: tuple[ArmRuns, ArmRuns], *, blocks: int, smoke: bool, out: Path) -> list[Path]:
     """Run both arms and write a result file of each."""
     from bench.analysis.comparison.paired import block_order
-    from bench.cli.output import print_note
     from bench.run.arms import run_blocks, write_arm
 
     profile = "smoke" if smoke else "quick"
@@ -115,11 +114,7 @@ def _show(
     paths: list[Path],
     form: str,
 ) -> None:
-    from dataclasses import asdict
-
     from bench.analysis.trials.titles import LONG, differing, title_of
-    from bench.cli.output import print_grids, print_json
-    from bench.core.paths import short_path
     from bench.report.tables.cells import verdict
     from bench.report.tables.grid import Grid
 
@@ -165,7 +160,7 @@ def _advice(result: PairedResult) -> str:
 
 
 def calibrate(
-    flags: Annotated[str, typer.Argument(help="flags of `bench run`, in quotes")],
+    flags: Annotated[str, Argument(help="flags of `bench run`, in quotes")],
     blocks: Blocks = 5,
     smoke: Quick = False,
     out: Out = Path("results"),
@@ -180,8 +175,6 @@ def calibrate(
         measure_noise,
         save_floors,
     )
-    from bench.cli.output import print_json
-    from bench.core.errors import MeasurementError, UsageError
     from bench.results.reader import read_rows
     from bench.run.runner import utc_now
 
@@ -194,8 +187,6 @@ def calibrate(
     if floors:
         save_floors(default_noise_path(), floors=floors)
     if as_json:
-        from dataclasses import asdict
-
         print_json({"paths": list(map(str, paths)), "floors": [asdict(one) for one in floors]})
     for floor in floors if not as_json else ():
         typer.echo(

@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
+
+from bench.cli.options import AsJson, Out, OutputFormat, chosen_format
+from bench.cli.output import print_grids, print_json, print_note
+from bench.core.errors import ExitCode, MeasurementError
+from bench.core.paths import user_path
+from bench.core.units import parse_duration_s
 
 if TYPE_CHECKING:
     from bench.analysis.claims.claim import Claim, Verdict
     from bench.results.schema import Row
     from bench.run.recipes import Recipe
 
-_FORMATS = ["table", "markdown", "json"]
 _LEAST_BUDGET_S = 20.0
 """A recipe with less ends before it has a single trial."""
 _SMALL_SIZE_BELOW_S = 60.0
@@ -23,31 +29,26 @@ _SMALL_SIZE_BELOW_S = 60.0
 def claims(
     names: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Claims by id, number or article (F1), and result files.",
-            metavar="[ID|CSV]...",
+        Argument(
+            help="Claims by id, number or article (F1), and result files.", metavar="[ID|CSV]..."
         ),
     ] = None,
     why: Annotated[
-        bool, typer.Option("--why", help="Show every case, its figures and its sources.")
+        bool, Option("--why", help="Show every case, its figures and its sources.")
     ] = False,
     run: Annotated[
-        bool, typer.Option("--run", help="First run the recipes that this machine can run.")
+        bool, Option("--run", help="First run the recipes that this machine can run.")
     ] = False,
-    budget: Annotated[str, typer.Option(help="Time for all of --run together.")] = "10m",
-    out: Annotated[Path, typer.Option(help="Folder for what --run measures.")] = Path("results"),
+    budget: Annotated[str, Option(help="Time for all of --run together.")] = "10m",
+    out: Out = Path("results"),
     reference: Annotated[
-        bool,
-        typer.Option("--reference/--no-reference", help="Use the rows that ship with the harness."),
+        bool, Option("--reference/--no-reference", help="Use the rows that ship with the harness.")
     ] = True,
     strict: Annotated[
-        bool,
-        typer.Option("--strict", help="Exit 1 when a claim is refuted, 3 when one is undecided."),
+        bool, Option("--strict", help="Exit 1 when a claim is refuted, 3 when one is undecided.")
     ] = False,
-    output_format: Annotated[
-        str, typer.Option("--format", help="table, markdown or json.")
-    ] = "table",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    output_format: OutputFormat = "table",
+    as_json: AsJson = False,
 ) -> None:
     """Show which published claims hold, under which condition, and what that rests on.
 
@@ -57,12 +58,9 @@ def claims(
     from bench.analysis.claims.claims_facts import make_facts, reference_rows, seeds_folder
     from bench.analysis.claims.claims_file import find_claims, read_ledger
     from bench.analysis.claims.claims_verdict import judge
-    from bench.cli.output import print_note
-    from bench.core.errors import one_of
     from bench.results.reader import read_rows
 
-    if output_format not in _FORMATS:
-        raise one_of("--format", output_format, _FORMATS)
+    form = chosen_format(output_format, as_json=as_json)
     ids, files = _split(names or [])
     chosen = find_claims(read_ledger(seeds_folder()), ids)
     if run:
@@ -71,15 +69,13 @@ def claims(
     rows += [row for path in files for row in read_rows(path, note=print_note)]
     facts = make_facts(rows)
     verdicts = [judge(claim, facts) for claim in chosen]
-    _show(verdicts, output_format="json" if as_json else output_format, why=why)
+    _show(verdicts, form=form, why=why)
     if strict:
         raise typer.Exit(_strict_code(verdicts))
 
 
 def _split(names: Sequence[str]) -> tuple[list[str], list[Path]]:
     """Claims and result files: a file ends in .csv."""
-    from bench.core.paths import user_path
-
     files = [name for name in names if name.lower().endswith(".csv")]
     return [name for name in names if name not in files], [
         user_path(name, what="result file") for name in files
@@ -87,8 +83,6 @@ def _split(names: Sequence[str]) -> tuple[list[str], list[Path]]:
 
 
 def _strict_code(verdicts: Sequence[Verdict]) -> int:
-    from bench.core.errors import ExitCode
-
     words = {verdict.word for verdict in verdicts}
     if "REFUTED" in words:
         return int(ExitCode.REGRESSION)
@@ -99,9 +93,6 @@ def _measured(chosen: Sequence[Claim], *, budget: str, out: Path) -> list[Path]:
     """Run the recipes that bear on the claims, each with its share of the budget."""
     import shlex
 
-    from bench.cli.output import print_note
-    from bench.core.errors import MeasurementError
-    from bench.core.units import parse_duration_s
     from bench.run.nested import run_bench
 
     recipes = _recipes(chosen)
@@ -153,13 +144,12 @@ def command_for(claim: Claim) -> str | None:
     return None if claim.experiment is None else recipe(claim.experiment).command
 
 
-def _show(verdicts: Sequence[Verdict], *, output_format: str, why: bool) -> None:
+def _show(verdicts: Sequence[Verdict], *, form: str, why: bool) -> None:
     from bench.analysis.claims.claims_document import claims_document
-    from bench.cli.output import print_grids, print_json
     from bench.report.tables.claims_table import case_grids, claims_grid, screen_grid, why_lines
 
-    is_markdown = output_format == "markdown"
-    if output_format == "json":
+    is_markdown = form == "markdown"
+    if form == "json":
         print_json(claims_document(verdicts))
     elif not why:
         print_grids(

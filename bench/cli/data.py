@@ -9,6 +9,8 @@ import typer
 from typer import Argument, Option
 
 from bench.cli.options import AsJson
+from bench.cli.output import print_json, print_note
+from bench.core.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Write input data for --data.")
 
@@ -27,8 +29,6 @@ def phantom(
     as_json: AsJson = False,
 ) -> None:
     """Write CT-like phantoms as a Medical Segmentation Decathlon folder (real NIfTI files)."""
-    from bench.cli.output import print_json, print_note
-    from bench.core.errors import UsageError
     from workloads._phantom_folder import write
 
     try:

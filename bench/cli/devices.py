@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 from bench.cli.options import AsJson
+from bench.cli.output import print_grids, print_json
+from bench.core.errors import BenchError
 from bench.core.nouns import Capability, Device
+from bench.core.units import format_bytes
 
 if TYPE_CHECKING:
     from bench.devices.backends import Import
@@ -38,7 +41,6 @@ def devices(
     ] = True,
 ) -> None:
     """Show every device, what works on it and how devices are joined."""
-    from bench.cli.output import print_grids, print_json
     from bench.devices.backends import load_packages
     from bench.devices.detect import survey
     from bench.devices.wiring import wires
@@ -69,7 +71,6 @@ def devices(
 
 def _entry(device: Device, *, with_probe: bool, problems: list[str]) -> _Entry:
     """Ask the driver, the catalogue and the device; what goes wrong is added to `problems`."""
-    from bench.core.errors import BenchError
     from bench.devices.telemetry import open_telemetry
     from bench.hardware.chips import match_device
 
@@ -128,8 +129,6 @@ def _cells(entry: _Entry) -> tuple[str, ...]:
 
 
 def _memory_text(device: Device) -> str:
-    from bench.core.units import format_bytes
-
     if device.memory_bytes is None:
         return "unknown"
     total = format_bytes(device.memory_bytes)

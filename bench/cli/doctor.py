@@ -1,13 +1,13 @@
 """`bench doctor`: what on this machine would spoil a measurement, and the command that fixes it."""
 
+from dataclasses import asdict
+
 from bench.cli.options import AsJson
+from bench.cli.output import print_grids, print_json
 
 
 def doctor(as_json: AsJson = False) -> None:
     """Look for what would spoil a measurement here; changes nothing."""
-    from dataclasses import asdict
-
-    from bench.cli.output import print_grids, print_json
     from bench.devices.doctor import findings
     from bench.report.tables.cells import verdict
     from bench.report.tables.grid import Grid

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from bench.cli.options import ResultFiles
+from bench.cli.output import print_note
+from bench.core.errors import NothingMatchedError, UsageError, one_of
 
 if TYPE_CHECKING:
     from bench.report.exports.selection import Selection
@@ -47,8 +49,6 @@ def export(
     for it. What gives no figure is counted on stderr. json keeps unusable rows with their status;
     the other formats have no place for them.
     """
-    from bench.cli.output import print_note
-    from bench.core.errors import NothingMatchedError
     from bench.report.exports.selection import select
     from bench.results.reader import read_rows
     from bench.results.sidecar import write_document
@@ -71,8 +71,6 @@ def export(
 
 
 def _chosen(to: str | None, *, as_json: bool) -> str:
-    from bench.core.errors import UsageError, one_of
-
     if as_json and to not in (None, "json"):
         raise UsageError(f"--json is the same as --to json; it does not go with --to {to}")
     chosen = "json" if as_json else to
@@ -88,7 +86,6 @@ def _has_both(to: str, direction: str | None) -> bool:
 
 
 def _check_direction(to: str, *, output: Path | None, direction: str | None) -> None:
-    from bench.core.errors import UsageError, one_of
     from bench.report.exports.github_action_benchmark import FILES
 
     if direction is not None and to != "github-action-benchmark":
@@ -103,8 +100,6 @@ def _check_direction(to: str, *, output: Path | None, direction: str | None) -> 
 
 
 def _check_output(output: Path, *, is_folder: bool, files: list[Path]) -> None:
-    from bench.core.errors import UsageError
-
     if is_folder and output.is_file():
         raise UsageError(f"-o {output} is a file; without --direction it must be a folder")
     if not is_folder and output.is_dir():
@@ -115,7 +110,6 @@ def _check_output(output: Path, *, is_folder: bool, files: list[Path]) -> None:
 
 def _documents(selection: Selection, *, to: str, direction: str | None) -> dict[str, str]:
     """Each document by its file's name in the output folder; '' where the output is the file."""
-    from bench.cli.output import print_note
     from bench.report.exports import bmf, github_action_benchmark, json_document, pytest_benchmark
 
     if to == "github-action-benchmark":

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
-from bench.cli.options import AsJson, OutputFormat, ResultFiles, chosen_format
+from bench.cli.options import AsJson, Out, OutputFormat, ResultFiles, chosen_format
+from bench.cli.output import print_answer, print_note
+from bench.core.errors import ExitCode, MeasurementError, NothingMatchedError, UsageError
+from bench.core.units import parse_duration_s
 
 if TYPE_CHECKING:
     from bench.analysis.gap.gap_result import GapResult
@@ -21,32 +25,26 @@ if TYPE_CHECKING:
 def gap(
     files: ResultFiles,
     items: Annotated[
-        float | None, typer.Option(help="Items of one epoch, for a whole training's time.")
+        float | None, Option(help="Items of one epoch, for a whole training's time.")
     ] = None,
-    epochs: Annotated[float, typer.Option(help="Epochs of the whole training.")] = 1.0,
-    load: Annotated[
-        str | None, typer.Option(help="Inference load to serve, such as 200/day.")
-    ] = None,
+    epochs: Annotated[float, Option(help="Epochs of the whole training.")] = 1.0,
+    load: Annotated[str | None, Option(help="Inference load to serve, such as 200/day.")] = None,
     latency: Annotated[
-        str | None, typer.Option(help="Time that one item of --load may take, such as 30s.")
+        str | None, Option(help="Time that one item of --load may take, such as 30s.")
     ] = None,
     all_layouts: Annotated[
         bool,
-        typer.Option(
-            "--all-layouts", help="Several devices and modelled links too, each with its like."
-        ),
+        Option("--all-layouts", help="Several devices and modelled links too, each with its like."),
     ] = False,
     run: Annotated[
-        bool, typer.Option("--run", help="Measure the halves that are missing, then answer.")
+        bool, Option("--run", help="Measure the halves that are missing, then answer.")
     ] = False,
-    out: Annotated[Path, typer.Option(help="Folder for what --run measures.")] = Path("results"),
+    out: Out = Path("results"),
     output_format: OutputFormat = "table",
     as_json: AsJson = False,
 ) -> None:
     """Show what training asks of a device over what inference asks, like for like."""
     from bench.analysis.gap.gap_result import measure_gap
-    from bench.cli.output import print_note
-    from bench.core.errors import ExitCode, NothingMatchedError
     from bench.results.reader import read_rows
 
     form = chosen_format(output_format, as_json=as_json)
@@ -72,7 +70,7 @@ def gap(
         )
     if not any(demand.num_trials for demand in result.demands):
         raise NothingMatchedError("no usable trial (OK or WARN) in the files given")
-    show(result, output_format=form, asked=(load, latency))
+    show(result, form=form, asked=(load, latency))
     if not (result.gaps or result.trainings or result.shares):
         raise typer.Exit(int(ExitCode.NOTHING_MATCHED))
 
@@ -81,8 +79,6 @@ def _measured(missing: Sequence[Missing], *, out: Path) -> list[Path]:
     """Run the commands that the missing halves name; returns their result files."""
     import shlex
 
-    from bench.cli.output import print_note
-    from bench.core.errors import MeasurementError
     from bench.run.nested import run_bench
 
     paths = []
@@ -97,8 +93,6 @@ def _measured(missing: Sequence[Missing], *, out: Path) -> list[Path]:
 
 def _load(text: str | None, *, latency: str | None) -> Load | None:
     from bench.analysis.gap.needs import Load, parse_load
-    from bench.core.errors import UsageError
-    from bench.core.units import parse_duration_s
 
     if text is None:
         if latency is not None:
@@ -111,8 +105,6 @@ def _load(text: str | None, *, latency: str | None) -> Load | None:
 
 
 def _num_items(items: float | None, *, epochs: float) -> float | None:
-    from bench.core.errors import UsageError
-
     for flag, value in (("--items", items), ("--epochs", epochs)):
         if value is not None and not 0.0 < value < 1e18:
             raise UsageError(f"{flag} {value:g} is not a number over 0, such as 1000")
@@ -186,7 +178,6 @@ def _layout(trials: Trials) -> dict[str, Any]:
 
 def _infer_phases(workload: str) -> list[str]:
     from bench import discovery
-    from bench.core.errors import UsageError
 
     try:
         phases = [p.name for p in discovery.load(workload).cls.phases if not p.is_training]
@@ -198,7 +189,6 @@ def _infer_phases(workload: str) -> list[str]:
 def _parameters(workload: str, *, size: str, text: str) -> dict[str, Any]:
     """Flags for the parameters that are not those of the named size."""
     from bench import discovery
-    from bench.core.errors import UsageError
 
     params = json.loads(text or "{}")
     if not isinstance(params, dict):
@@ -216,18 +206,15 @@ def _parameters(workload: str, *, size: str, text: str) -> dict[str, Any]:
     return {"batches": differing.pop("batch", ()), "settings": differing}
 
 
-def show(result: GapResult, *, output_format: str, asked: tuple[str | None, str | None]) -> None:
+def show(result: GapResult, *, form: str, asked: tuple[str | None, str | None]) -> None:
     """Print the answers in the format asked for; `asked` is --load and --latency."""
     from bench.analysis.gap.gap_result import gap_document
-    from bench.cli.output import print_grids, print_json
     from bench.report.tables import gap_tables
 
     commands = [command(missing) for missing in result.missing]
-    if output_format == "json":
-        print_json(gap_document(result, commands=commands))
-        return
-    print_grids(
+    print_answer(
+        form,
         gap_tables.grids(result, load=asked[0] or "", latency=asked[1]),
+        document=lambda: gap_document(result, commands=commands),
         lines=gap_tables.missing_lines(result.missing, commands=commands),
-        is_markdown=output_format == "markdown",
     )

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from bench.cli.options import AsJson
+from bench.cli.output import print_json, print_note, text_table
+from bench.core.errors import UsageError, one_of
+from bench.core.units import format_bytes, format_duration, format_si, parse_bytes, parse_duration_s
 
 if TYPE_CHECKING:
     from bench.hardware.costs.collectives import Op
@@ -41,8 +44,6 @@ def measure_link(
     """Measure the real link between two or more devices or, under torchrun, ranks."""
     import os
 
-    from bench.cli.output import print_note
-    from bench.core.units import parse_bytes, parse_duration_s
     from bench.run import link_measure
     from bench.run.cluster import devices_under, world_of
 
@@ -69,7 +70,6 @@ def measure_link(
 
 
 def _ops(text: str | None) -> tuple[Op, ...]:
-    from bench.core.errors import one_of
     from bench.run.flags import parts
     from bench.run.link_measure import OPS
 
@@ -81,7 +81,6 @@ def _ops(text: str | None) -> tuple[Op, ...]:
 
 
 def _check(most_bytes: int | None, *, out: Path | None) -> None:
-    from bench.core.errors import UsageError
     from bench.hardware.links.linkfile import is_link_file
     from bench.run.link_measure import LEAST_BYTES
 
@@ -94,9 +93,6 @@ def _check(most_bytes: int | None, *, out: Path | None) -> None:
 
 
 def _show(measured: MeasuredLink, *, out: Path | None, as_json: bool) -> None:
-    from bench.cli.output import print_json, print_note, text_table
-    from bench.core.units import format_bytes, format_duration, format_si
-
     if as_json:
         print_json(_document(measured, out=out))
         return

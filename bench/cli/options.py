@@ -20,6 +20,7 @@ FailOn = Annotated[
     str | None,
     Option(metavar="PERCENT", help="Smallest change that matters (default: by metric and device)."),
 ]
+Out = Annotated[Path, Option(help="Folder for the result files.")]
 AsJson = Annotated[bool, Option("--json", help="Print one JSON document.")]
 
 

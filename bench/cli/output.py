@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -63,6 +63,20 @@ def print_grids(
         sys.stdout.write(markdown(grids, lines=lines) + "\n")
     else:
         print_tables(result_console(), grids, lines=lines)
+
+
+def print_answer(
+    form: str,
+    grids: Sequence[Grid],
+    *,
+    document: Callable[[], Mapping[str, object] | Sequence[object]],
+    lines: Sequence[str] = (),
+) -> None:
+    """Print an answer in the format asked for: table, markdown or json."""
+    if form == "json":
+        print_json(document())
+    else:
+        print_grids(grids, lines=lines, is_markdown=form == "markdown")
 
 
 def print_card(title: str, facts: Mapping[str, str], *, sources: Sequence[str]) -> None:

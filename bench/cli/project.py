@@ -4,38 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from bench.cli.options import AsJson, OutputFormat, ResultFiles, chosen_format
+from bench.cli.output import print_answer, print_note
+from bench.core.errors import ExitCode, NothingMatchedError, UsageError
+from bench.core.nouns import Chip
 
 if TYPE_CHECKING:
     from bench.analysis.projection.measured import LeftOut, Measured
-    from bench.core.nouns import Chip
     from bench.hardware.costs.cost import CostModel
-    from bench.report.tables.grid import Grid
 
 
 def project(
     files: ResultFiles,
     to: Annotated[
-        str | None, typer.Option(help="Chips of the catalogue, such as h20,l4; or all.")
+        str | None, Option(help="Chips of the catalogue, such as h20,l4; or all.")
     ] = None,
-    devices: Annotated[int, typer.Option(help="Chips that share the work.")] = 1,
+    devices: Annotated[int, Option(help="Chips that share the work.")] = 1,
     link: Annotated[
-        str | None, typer.Option(help="Link between them, such as h20-nvlink; default: its own.")
+        str | None, Option(help="Link between them, such as h20-nvlink; default: its own.")
     ] = None,
     score: Annotated[
-        bool, typer.Option("--score", help="Score the method on a CSV of published ratios.")
+        bool, Option("--score", help="Score the method on a CSV of published ratios.")
     ] = False,
     size_for: Annotated[
         str | None,
-        typer.Option(help="A target, such as 'imaging-infer < 30s' or 'llm-train 1e9 tokens/day'."),
+        Option(help="A target, such as 'imaging-infer < 30s' or 'llm-train 1e9 tokens/day'."),
     ] = None,
     profile_operators: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--profile-operators", help="First profile, on this device, what has no profile yet."
         ),
     ] = False,
@@ -43,13 +45,11 @@ def project(
     as_json: AsJson = False,
 ) -> None:
     """Project measured rows to chips of the catalogue: intervals with reasons, never one number."""
-    from bench.core.errors import UsageError
-
     form = chosen_format(output_format, as_json=as_json)
     if score:
         if to is not None or size_for is not None or link is not None or devices != 1:
             raise UsageError("--score takes a file of published ratios and no other choice")
-        _score(files, output_format=form)
+        _score(files, form=form)
         return
     if profile_operators:
         _profile(files)
@@ -57,16 +57,15 @@ def project(
     if size_for is not None:
         if devices != 1:
             raise UsageError("--size-for finds the number of devices itself: leave --devices out")
-        _size_for(size_for, found, to=to, link=link, output_format=form)
+        _size_for(size_for, found, to=to, link=link, form=form)
         return
     if to is None:
         raise UsageError("say where to: --to h20,l4 (or all), --size-for TARGET, or --score")
-    _project(found, left_out, chips=_chips(to), devices=devices, link=link, output_format=form)
+    _project(found, left_out, chips=_chips(to), devices=devices, link=link, form=form)
 
 
 def _profile(files: Sequence[Path]) -> None:
     """Record operator profiles beside result files; refuses when workload or device changed."""
-    from bench.cli.output import print_note
     from bench.run import session
     from bench.run.profiling import record_profiles
 
@@ -78,8 +77,6 @@ def _profile(files: Sequence[Path]) -> None:
 
 def _measured(files: Sequence[Path]) -> tuple[list[Measured], list[LeftOut]]:
     from bench.analysis.projection.measured import measured_of, profiles_beside
-    from bench.cli.output import print_note
-    from bench.core.errors import NothingMatchedError
     from bench.results.reader import read_rows
 
     rows = [row for path in files for row in read_rows(path, note=print_note)]
@@ -91,7 +88,6 @@ def _measured(files: Sequence[Path]) -> tuple[list[Measured], list[LeftOut]]:
 
 
 def _chips(text: str) -> list[Chip]:
-    from bench.core.errors import UsageError
     from bench.hardware.chips import chip, load_chips
 
     if text.strip() == "all":
@@ -104,7 +100,6 @@ def _chips(text: str) -> list[Chip]:
 
 def _cost_model(link: str | None, chip: Chip, *, devices: int) -> CostModel | None:
     from bench.analysis.projection.sizing import usual_link
-    from bench.core.errors import UsageError
     from bench.hardware.costs.cost import CostModel
     from bench.hardware.links.topology import parse_topology
 
@@ -125,11 +120,10 @@ def _project(
     chips: Sequence[Chip],
     devices: int,
     link: str | None,
-    output_format: str,
+    form: str,
 ) -> None:
     from bench.analysis.projection import projected as projection
     from bench.analysis.projection.projection_document import projection_document
-    from bench.core.errors import ExitCode, UsageError
     from bench.report.tables.project_tables import projected_grid, refusal_lines
 
     if not 1 <= devices <= 1 << 20:
@@ -145,59 +139,46 @@ def _project(
     ]
     told = [one for one in answers if isinstance(one, projection.Projected)]
     refused = [one for one in answers if isinstance(one, projection.NotProjected)]
-    _show(
+    print_answer(
+        form,
         [projected_grid(told)] if told else [],
         lines=refusal_lines(refused, left_out),
         document=lambda: projection_document(told, refused, left_out),
-        output_format=output_format,
     )
     if not told:
         raise typer.Exit(int(ExitCode.NOTHING_MATCHED))
 
 
-def _score(files: Sequence[Path], *, output_format: str) -> None:
+def _score(files: Sequence[Path], *, form: str) -> None:
     from bench.analysis.projection import scoring
     from bench.analysis.projection.scoring_points import read_points
     from bench.report.tables.project_tables import score_grids
 
     points = [point for path in files for point in read_points(path)]
     scored = scoring.score(points)
-    _show(
+    print_answer(
+        form,
         score_grids(scored, scoring.summaries(scored)),
-        lines=[],
         document=lambda: scoring.score_document(scored),
-        output_format=output_format,
     )
 
 
 def _size_for(
-    text: str, found: Sequence[Measured], *, to: str | None, link: str | None, output_format: str
+    text: str, found: Sequence[Measured], *, to: str | None, link: str | None, form: str
 ) -> None:
     from bench.analysis.projection import sizing
     from bench.analysis.projection.projection_document import sizing_document
-    from bench.core.errors import ExitCode
     from bench.report.tables.sizing_table import missed_lines, size_grid
 
     target = sizing.parse_target(text)
     start = sizing.start_for(target, found)
     others = sizing.others_for(target, found, start=start)
     choices, missed = sizing.size(target, start, _chips(to or "all"), link=link)
-    _show(
+    print_answer(
+        form,
         [size_grid(target, choices, start=start, others=others)],
         lines=missed_lines(missed),
         document=lambda: sizing_document(target, start, choices, missed),
-        output_format=output_format,
     )
     if not choices:
         raise typer.Exit(int(ExitCode.NOTHING_MATCHED))
-
-
-def _show(
-    grids: Sequence[Grid], *, lines: Sequence[str], document: Any, output_format: str
-) -> None:
-    from bench.cli.output import print_grids, print_json
-
-    if output_format == "json":
-        print_json(document())
-    else:
-        print_grids(grids, lines=lines, is_markdown=output_format == "markdown")

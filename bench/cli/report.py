@@ -7,20 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
+
+from bench.cli.options import AsJson, ResultFiles
+from bench.cli.output import print_json, print_note
 
 if TYPE_CHECKING:
     from bench.report.page.content import Section
 
 
 def report(
-    files: Annotated[list[Path], typer.Argument(help="Result files.", metavar="CSV...")],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="What to write: .html or .md.")
-    ] = Path("report.html"),
+    files: ResultFiles,
+    output: Annotated[Path, Option("-o", "--output", help="What to write: .html or .md.")] = Path(
+        "report.html"
+    ),
     claims: Annotated[
-        bool, typer.Option("--claims", help="Add which published claims hold, with these rows.")
+        bool, Option("--claims", help="Add which published claims hold, with these rows.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write one self-contained page: validity, speed, gap, roofline, energy, verdicts, origin.
 
@@ -37,7 +41,6 @@ def report(
     )
     from bench.cli.compare import labels
     from bench.cli.gap import command
-    from bench.cli.output import print_json, print_note
     from bench.report.page.assemble import assemble
     from bench.report.page.evidence import gather_evidence
     from bench.report.page.output import check_output, write_report
@@ -65,7 +68,6 @@ def _claims(files: Sequence[Path]) -> tuple[Section, ...]:
     from bench.analysis.claims.claims_facts import make_facts, reference_rows, seeds_folder
     from bench.analysis.claims.claims_file import find_claims, read_ledger
     from bench.analysis.claims.claims_verdict import judge
-    from bench.cli.output import print_note
     from bench.report.page.sections_analysis import claims
     from bench.results.reader import read_rows
 

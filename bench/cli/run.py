@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
+from bench.cli.output import is_interactive, print_note, progress_console
+from bench.core.errors import UsageError
 from bench.run.request import FLAGS
 
 if TYPE_CHECKING:
@@ -36,7 +39,6 @@ def run(
     **flags: Any,
 ) -> None:
     """Measure workloads on a device; rows go to a CSV file, a table to stdout."""
-    from bench.cli.output import print_note
     from bench.cli.run_output import show_plan
     from bench.run import session
 
@@ -81,7 +83,6 @@ _declare_flags()
 def _request(flags: dict[str, Any]) -> RunRequest:
     """Read the flags; under torchrun the ranks are those that it started, and real."""
     import os
-    from dataclasses import replace
 
     from bench.run.cluster import devices_under, mode_under, world_of
     from bench.run.request import read_flags
@@ -94,8 +95,6 @@ def _request(flags: dict[str, Any]) -> RunRequest:
 
 
 def _refuse_other_flags(context: typer.Context) -> None:
-    from bench.core.errors import UsageError
-
     for parameter in context.command.params:
         name = str(parameter.name)
         source = context.get_parameter_source(name)
@@ -109,7 +108,6 @@ def _refuse_other_flags(context: typer.Context) -> None:
 
 def _measured(session: Session, *, note: Callable[[str], None], quiet: bool, as_json: bool) -> int:
     """Run what is left of a session, print its rows, and return the exit code."""
-    from bench.cli.output import is_interactive, print_note, progress_console
     from bench.cli.run_output import choices_of, print_result, show_result
     from bench.run.profiling import record_profiles, wants_profiles
     from bench.run.progress import BarProgress, PlainProgress, Progress

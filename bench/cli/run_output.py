@@ -9,6 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.cli.output import print_grids, print_json
+from bench.core.paths import short_path
+from bench.core.units import format_duration
+
 if TYPE_CHECKING:
     from bench.run.plan import Plan
     from bench.run.runner import Ended
@@ -50,9 +54,6 @@ def _spread_lines(plan: Plan) -> list[str]:
 
 def show_plan(plan: Plan, *, as_json: bool) -> None:
     """Print what would run; nothing has."""
-    from bench.cli.output import print_json
-    from bench.core.units import format_duration
-
     if as_json:
         print_json(plan.to_dict())
         return
@@ -66,8 +67,6 @@ def show_plan(plan: Plan, *, as_json: bool) -> None:
 
 def print_result(ended: Ended, *, path: Path, code: int) -> None:
     """Print the rows and how the run ended as one JSON document."""
-    from bench.cli.output import print_json
-
     print_json(
         {
             "path": str(path),
@@ -85,8 +84,6 @@ def show_result(ended: Ended, *, path: Path, quiet: bool) -> None:
         print(path)
         return
     from bench.analysis.trials.configuration import gather
-    from bench.cli.output import print_grids
-    from bench.core.paths import short_path
     from bench.report.tables.links_tables import link_grids
     from bench.report.tables.run_table import reason_lines, run_grid
 

@@ -113,7 +113,7 @@ def test_export_rules_read_as_on_the_card_of_a_chip(
     assert line.split("|")[-2].strip().partition(":")[0] == said
     assert main(["list", "chips", chip]) == 0
     lines = [one for one in capsys.readouterr().out.splitlines() if "export: " in one]
-    assert any(f"   {said}" in one for one in lines)
+    assert any(f"  {said}" in one for one in lines)
 
 
 def test_a_file_of_ratios_is_scored_and_printed_whole(tmp_path: Path, capsys: Captured) -> None:

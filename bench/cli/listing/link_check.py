@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from bench.cli.output import print_json, print_note, text_table
+from bench.core.paths import user_path
 
 if TYPE_CHECKING:
     from bench.hardware.links.link_check import LinkCheck
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
 def render_check(*, name: str, table: str, use_curves: bool, as_json: bool) -> None:
     """Score the link `name` against the CSV at `table` and print the errors."""
-    from bench.core.paths import user_path
     from bench.hardware.links.curves import read_table
     from bench.hardware.links.link_check import check_link
     from bench.hardware.links.topology import parse_topology

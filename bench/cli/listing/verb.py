@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from bench.cli.options import AsJson
+from bench.cli.output import print_json, text_table
+from bench.core.errors import UsageError, one_of
 from bench.core.nouns import Scalar
+from bench.core.units import format_bytes, format_number, format_si
 
 if TYPE_CHECKING:
     from bench.discovery import Found
@@ -38,8 +41,6 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """Show the workloads with their sizes and costs, the catalogue of chips, or the links."""
-    from bench.core.errors import UsageError, one_of
-
     if kind not in KINDS:
         raise one_of("list", kind, list(KINDS))
     if (check is not None or formula) and (kind != "links" or name is None or check is None):
@@ -65,7 +66,6 @@ def list_(
 
 
 def _list_recipes(name: str | None, *, as_json: bool) -> None:
-    from bench.cli.output import print_json
     from bench.run.recipes import RECIPES, recipe
 
     chosen = RECIPES if name is None else (recipe(name),)
@@ -89,7 +89,6 @@ def _list_recipes(name: str | None, *, as_json: bool) -> None:
 
 def _list_workloads(name: str | None, *, path: Path | None, as_json: bool) -> None:
     from bench import discovery
-    from bench.cli.output import print_json, text_table
     from bench.run.selection import select
 
     names = (str(path),) if path else (name,) if name else tuple(discovery.names())
@@ -98,7 +97,6 @@ def _list_workloads(name: str | None, *, path: Path | None, as_json: bool) -> No
     if as_json:
         print_json([asdict(entry) for entry in entries])
         return
-    from bench.core.units import format_bytes, format_number, format_si
 
     rows = [
         (
@@ -163,7 +161,6 @@ def describe(found: Found, phase: Phase) -> list[Entry]:
 
 def _runs_here(size: str, memory_bytes: int) -> str:
     """Say where it fits: accelerators that NVML sees, and the CPU. torch may see more."""
-    from bench.core.units import format_bytes
     from bench.run.sizes import CPU_SIZES, MARGIN_FRAC
 
     accelerators, free_bytes = _memories()

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from bench.core.errors import MeasurementError
 from bench.devices import cpu
+from bench.hardware.costs.collectives import Op
 from bench.measure.asking import answer
 from bench.measure.clock import HostClock
-from bench.measure.messages import Devices, LinkRequest, LinkResult, LinkTimes, Messages
+from bench.measure.messages import Devices, LinkPoint, LinkRequest, LinkResult, Messages
 from bench.parallel import ranks as rank_context
 from bench.parallel.ranks import Ranks
 
@@ -54,7 +55,7 @@ def run(request: LinkRequest, *, ranks: Ranks, messages: Messages) -> None:
     device = rank_context.local_label(request.device, ranks=ranks)
     rank_context.bind_device(ranks, device=device)
     rank_context.start_group(ranks, device=device)
-    points: list[LinkTimes] = []
+    points: list[LinkPoint] = []
     missing: dict[str, str] = {}
     for op in request.ops:
         messages.stage(op)
@@ -80,8 +81,8 @@ def run(request: LinkRequest, *, ranks: Ranks, messages: Messages) -> None:
 
 
 def _point(
-    op: str, num_bytes: int, *, ranks: Ranks, device: torch.device, repetitions: int
-) -> LinkTimes:
+    op: Op, num_bytes: int, *, ranks: Ranks, device: torch.device, repetitions: int
+) -> LinkPoint:
     """Return the times of one operation at one size, the slowest rank's of each repetition."""
     import torch
 
@@ -96,8 +97,12 @@ def _point(
     seconds = [_time(call, num_calls=num_calls, device=device) for _ in range(repetitions)]
     every = ranks.gather(seconds)
     slowest = [max(values) for values in zip(*every, strict=True)] or seconds
-    return LinkTimes(
-        op=op, num_bytes=whole.numel() * ELEMENT_BYTES, num_calls=num_calls, seconds=slowest
+    return LinkPoint(
+        op=op,
+        # A send is between two, however many stand by.
+        num_ranks=2 if op == "send" else ranks.num_ranks,
+        num_bytes=whole.numel() * ELEMENT_BYTES,
+        seconds=tuple(slowest),
     )
 
 

@@ -13,6 +13,9 @@ from typing import Any
 import msgspec
 
 from bench.core.nouns import Config
+from bench.core.statistics import median, percentile
+from bench.hardware.costs.collectives import Op
+from bench.hardware.costs.formulas import wire_factor
 from bench.measure.limits import Limits
 from bench.results.schema import Row
 
@@ -48,7 +51,7 @@ class LinkRequest(Message, frozen=True, tag="measure_link"):
     """Time collectives of so many bytes between the ranks."""
 
     device: str
-    ops: tuple[str, ...]
+    ops: tuple[Op, ...]
     sizes: tuple[int, ...]
     repetitions: int
 
@@ -93,19 +96,35 @@ class TrialResult(Message, frozen=True, tag="result"):
     samples: Samples
 
 
-class LinkTimes(msgspec.Struct, frozen=True, kw_only=True):
+class LinkPoint(msgspec.Struct, frozen=True, kw_only=True):
     """One operation at one size: every repetition's time of its slowest rank."""
 
-    op: str
+    op: Op
+    num_ranks: int
     num_bytes: int
-    num_calls: int
-    seconds: list[float]
+    seconds: tuple[float, ...]
+
+    @property
+    def median_s(self) -> float:
+        """Median over the repetitions."""
+        return median(list(self.seconds))
+
+    @property
+    def iqr_s(self) -> float:
+        """Distance of the quartiles."""
+        values = list(self.seconds)
+        return percentile(values, 0.75) - percentile(values, 0.25)
+
+    @property
+    def bus_bytes_per_s(self) -> float:
+        """What each device sends, over the time; not a rate of the wire where switches add."""
+        return wire_factor(self.op, num_ranks=self.num_ranks) * self.num_bytes / self.median_s
 
 
 class LinkResult(Message, frozen=True, tag="link"):
     """Times of collectives, and what the backend lacks, in its words."""
 
-    points: list[LinkTimes]
+    points: list[LinkPoint]
     missing: dict[str, str]
     backend: str
 

@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.core.errors import MeasurementError, UsageError
-from bench.core.statistics import median, percentile
+from bench.core.statistics import median
 from bench.devices import cpu
 from bench.hardware.costs.collectives import Op
 from bench.hardware.costs.formulas import num_steps, wire_factor
 from bench.hardware.links.curves import Point
 from bench.hardware.links.linkfile import write_link_file
 from bench.measure.asking import ask
-from bench.measure.messages import Answer, Devices, LinkRequest, LinkResult, Stage
+from bench.measure.messages import Answer, Devices, LinkPoint, LinkRequest, LinkResult, Stage
 from bench.run.cluster import World
 from bench.run.launch import run_ranks
 
@@ -39,32 +39,6 @@ REPETITIONS = 15
 LEAST_ERROR_FRACTION = 0.05
 """What interpolating between measured sizes misses by, however steady the link:
 `bench.hardware.links.curves`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LinkPoint:
-    """One operation at one size: every repetition's time of its slowest rank."""
-
-    op: Op
-    num_ranks: int
-    num_bytes: int
-    seconds: tuple[float, ...]
-
-    @property
-    def median_s(self) -> float:
-        """Median over the repetitions."""
-        return median(list(self.seconds))
-
-    @property
-    def iqr_s(self) -> float:
-        """Distance of the quartiles."""
-        values = list(self.seconds)
-        return percentile(values, 0.75) - percentile(values, 0.25)
-
-    @property
-    def bus_bytes_per_s(self) -> float:
-        """What each device sends, over the time; not a rate of the wire where switches add."""
-        return wire_factor(self.op, num_ranks=self.num_ranks) * self.num_bytes / self.median_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,18 +131,7 @@ def measure_link(
 
 
 def _measured(result: LinkResult, *, device: Devices, num_ranks: int) -> MeasuredLink:
-    points = tuple(
-        LinkPoint(
-            op=op,
-            # A send is between two, however many stand by.
-            num_ranks=2 if op == "send" else num_ranks,
-            num_bytes=one.num_bytes,
-            seconds=tuple(one.seconds),
-        )
-        for one in result.points
-        for op in OPS
-        if op == one.op
-    )
+    points = tuple(result.points)
     if not points:
         missing = "; ".join(f"{op}: {words}" for op, words in result.missing.items())
         raise MeasurementError(f"the backend has none of these operations ({missing})")

@@ -12,9 +12,9 @@ from bench.hardware.costs.collectives import Group
 from bench.hardware.costs.cost import CostModel
 from bench.hardware.costs.formulas import num_steps, wire_factor
 from bench.hardware.links.topology import parse_topology
-from bench.measure.messages import Devices
+from bench.measure.messages import Devices, LinkPoint
 from bench.run.cluster import World
-from bench.run.link_measure import OPS, LinkPoint, fit, num_ranks_for, sizes_up_to
+from bench.run.link_measure import OPS, fit, num_ranks_for, sizes_up_to
 
 ranks_are_local = pytest.mark.skipif(sys.platform == "win32", reason="ranks need named pipes")
 

@@ -134,9 +134,7 @@ def source_hash(path: Path) -> str:
             text = file.read()
         tree = ast.parse(text)
         digest.update("\n".join(_code_lines(text, tree)).encode())
-        for name in sorted(_imported_names(tree)):
-            if name.startswith("_"):
-                pending.append(current.parent / f"{name}.py")
+        pending += _underscore_files(_imported_names(tree), folder=path.parent)
     return digest.hexdigest()[:8]
 
 
@@ -144,11 +142,22 @@ def _imported_names(tree: ast.AST) -> set[str]:
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[-1] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found.add((node.module or "").split(".")[-1])
             found |= {alias.name for alias in node.names}
-    return found - {""}
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def _underscore_files(names: set[str], *, folder: Path) -> list[Path]:
+    """`workloads._llm.cost` and `_parts` are files of the workload's own folder."""
+    found = []
+    for name in sorted(names):
+        parts = name.split(".")
+        first = next((i for i, part in enumerate(parts) if part.startswith("_")), None)
+        if first is not None:
+            found.append(folder.joinpath(*parts[first:]).with_suffix(".py"))
+    return found
 
 
 def _code_lines(text: str, tree: ast.Module) -> list[str]:

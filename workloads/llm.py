@@ -17,7 +17,7 @@ import bench.workload
 from bench.core.errors import UsageError, one_of
 from bench.core.nouns import Dtype
 from bench.workload import Phase, TensorPlan
-from workloads import _llm_cost, _llm_memory
+from workloads._llm import cost, memory
 
 NUM_BYTES = 256
 
@@ -27,7 +27,7 @@ DECODE = Phase(name="decode", item="token", latency="tpot")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workload(_llm_cost.LlamaShape, bench.workload.Workload):
+class Workload(cost.LlamaShape, bench.workload.Workload):
     """The defaults are Llama 3.2 1B (huggingface.co/meta-llama/Llama-3.2-1B, config.json)."""
 
     summary = "Llama language model: training step, prompt prefill, token-by-token decode"
@@ -84,13 +84,13 @@ class Workload(_llm_cost.LlamaShape, bench.workload.Workload):
 
     def build_net(self) -> Any:
         """Return a Llama with random weights."""
-        from workloads._llm_net import build
+        from workloads._llm.net import build
 
         return build(self)
 
     def loss(self, net: Any, batch: Any) -> Any:
         """Return the mean cross-entropy of the next token, in nats."""
-        from workloads._llm_net import causal_loss
+        from workloads._llm.net import causal_loss
 
         return causal_loss(net, batch)
 
@@ -104,7 +104,7 @@ class Workload(_llm_cost.LlamaShape, bench.workload.Workload):
 
     def tensor_parallel_plan(self, phase: Phase) -> TensorPlan:
         """Cut heads, the width of the MLP and the vocabulary, as Megatron-LM does."""
-        from workloads._llm_parallel import tensor_plan
+        from workloads._llm.parallel import tensor_plan
 
         return tensor_plan(self, is_training=phase.is_training)
 
@@ -118,19 +118,19 @@ class Workload(_llm_cost.LlamaShape, bench.workload.Workload):
 
     def pipeline_stages(self, net: Any, *, num_stages: int) -> Any:
         """Return runs of layers; embedding in the first, norm, head and loss in the last."""
-        from workloads._llm_stages import stages
+        from workloads._llm.stages import stages
 
         return stages(self, net, num_stages=num_stages)
 
     def prefill(self, net: Any, batch: Any) -> Any:
         """Read the prompts into a fresh cache; logits after their last position, (B, V)."""
-        from workloads._llm_decode import growing_cache, prefill
+        from workloads._llm.decode import growing_cache, prefill
 
         return prefill(net, batch, cache=growing_cache(layers=self.layers))
 
     def prepare(self, phase: Phase, net: Any, batch: Any) -> Any:
         """Fill the cache for decode."""
-        from workloads._llm_decode import read_prompt
+        from workloads._llm.decode import read_prompt
 
         if phase.name != DECODE.name:
             return batch
@@ -138,7 +138,7 @@ class Workload(_llm_cost.LlamaShape, bench.workload.Workload):
 
     def decode(self, net: Any, batch: Any) -> dict[str, Any]:
         """Generate tokens one after the other: ids (B, N), first and last logits (B, V)."""
-        from workloads._llm_decode import generate
+        from workloads._llm.decode import generate
 
         return generate(net, batch)
 
@@ -149,7 +149,7 @@ class Workload(_llm_cost.LlamaShape, bench.workload.Workload):
 
         Training shifts it into inputs and targets, decode starts from it; prefill has no use of it.
         """
-        from workloads._text import windows
+        from workloads._llm.text import windows
 
         counted = self.sequence_tokens if phase.is_training else self.prompt_tokens
         length = counted if phase.name == PREFILL.name else counted + 1
@@ -157,7 +157,7 @@ class Workload(_llm_cost.LlamaShape, bench.workload.Workload):
 
     def check_data(self, data: Path) -> None:
         """Refuse a file that cannot fill a batch with different windows."""
-        from workloads._text import check_file
+        from workloads._llm.text import check_file
 
         longest = max(self.sequence_tokens, self.prompt_tokens) + 1
         check_file(data, fewest_bytes=longest + self.batch - 1)
@@ -176,19 +176,19 @@ class Workload(_llm_cost.LlamaShape, bench.workload.Workload):
 
     def num_parameters(self) -> int:
         """Return all parameters."""
-        return _llm_cost.num_parameters(self)
+        return cost.num_parameters(self)
 
     def flops_per_item(self, phase: Phase, batch: Any = None) -> float:
         """Return the mean cost of one token."""
-        return _llm_cost.flops_per_token(self, phase=phase.name)
+        return cost.flops_per_token(self, phase=phase.name)
 
     def bytes_per_item(self, phase: Phase, *, dtype_bytes: int) -> float:
         """Return the least memory traffic of one token."""
-        return _llm_cost.bytes_per_token(self, phase=phase.name, dtype_bytes=dtype_bytes)
+        return cost.bytes_per_token(self, phase=phase.name, dtype_bytes=dtype_bytes)
 
     def memory_bytes(self, phase: Phase, *, dtype: Dtype) -> int:
         """Return the estimated peak."""
-        return _llm_memory.peak_bytes(self, phase=phase.name, dtype=dtype)
+        return memory.peak_bytes(self, phase=phase.name, dtype=dtype)
 
     # Whether it is right -------------------------------------------------------------------------
 
@@ -198,6 +198,6 @@ class Workload(_llm_cost.LlamaShape, bench.workload.Workload):
 
     def check(self, phase: Phase, output: Any) -> None:
         """Refuse values that are not finite and ids outside the vocabulary."""
-        from workloads._llm_net import check
+        from workloads._llm.net import check
 
         check(output, vocab=self.vocab)

@@ -34,9 +34,9 @@ CPU = torch.device("cpu")
 LIBRARIES = (
     "torch.nn.parallel.distributed",
     "transformers.models.llama",
-    "workloads._imaging_net",
-    "workloads._imaging_data",
-    "workloads._llm_net",
+    "workloads._imaging.net",
+    "workloads._imaging.data",
+    "workloads._llm.net",
 )
 """What the orders need, imported once; nothing may be computed before the fork."""
 

@@ -14,12 +14,12 @@ from monai.metrics.meandice import compute_dice
 from monai.networks.utils import one_hot
 from torch import nn
 
-from workloads import _text
-from workloads._imaging_net import segment
-from workloads._llm_net import causal_loss
+from workloads._imaging.net import segment
+from workloads._llm import text
+from workloads._llm.net import causal_loss
 
 
-def entropy_nats(probabilities: _text.Floats) -> float:
+def entropy_nats(probabilities: text.Floats) -> float:
     """Shannon entropy; what never happens counts nothing."""
     positive = probabilities[probabilities > 0]
     return float(-(positive * np.log(positive)).sum())
@@ -27,13 +27,13 @@ def entropy_nats(probabilities: _text.Floats) -> float:
 
 def source_unigram_entropy_nats() -> float:
     """Exact loss of the best predictor that knows only how frequent each byte is."""
-    return entropy_nats(_text.stationary_distribution())
+    return entropy_nats(text.stationary_distribution())
 
 
 def source_entropy_rate_nats() -> float:
     """Exact loss of the best predictor there is: it knows the transition matrix."""
-    rows = [entropy_nats(row) for row in _text.transition_matrix()]
-    return float(_text.stationary_distribution() @ np.array(rows))
+    rows = [entropy_nats(row) for row in text.transition_matrix()]
+    return float(text.stationary_distribution() @ np.array(rows))
 
 
 def unigram_entropy_nats(ids: npt.NDArray[np.int64]) -> float:

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.core.errors import DataError, UsageError
-from workloads._decathlon import check_folder, median_spacing_mm, read_folder
-from workloads._phantom_folder import write
+from workloads._imaging.decathlon import check_folder, median_spacing_mm, read_folder
+from workloads._imaging.phantom_folder import write
 
 SHAPE = (16, 14, 12)
 Damage = Callable[[Path], object]

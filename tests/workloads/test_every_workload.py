@@ -6,6 +6,7 @@ The formulas are held against torch's own counts: parameters of the net, FLOPs o
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -157,3 +158,25 @@ def test_an_impossible_parameter_is_refused_by_name(
     for value in values.split():
         with pytest.raises(UsageError, match=said):
             discovery.instance(discovery.load(name), size="tiny", overrides={key: value})
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("import _parts", "_parts.py"),
+        ("from _parts import x", "_parts.py"),
+        ("from workloads._room.inner import x", "_room/inner.py"),
+        ("from workloads._room import inner", "_room/inner.py"),
+    ],
+)
+def test_the_version_follows_the_parts_that_are_imported(
+    line: str, part: str, tmp_path: Path
+) -> None:
+    (tmp_path / "_room").mkdir()
+    hashes = []
+    for text in ("x = 1\n", "x = 2\n", "x = 2\n"):
+        (tmp_path / part).write_text(text)
+        (tmp_path / "mine.py").write_text(f"def later():\n    {line}\n")
+        discovery.source_hash.cache_clear()
+        hashes.append(discovery.source_hash(tmp_path / "mine.py"))
+    assert hashes[0] != hashes[1] == hashes[2]

@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from bench.core.errors import UsageError
-from workloads._imaging_prepare import places
-from workloads._phantom_folder import write
+from workloads._imaging.phantom_folder import write
+from workloads._imaging.prepare import places
 from workloads.imaging import Workload
 
 TINY = dict(Workload.sizes["tiny"])

@@ -12,7 +12,7 @@ from tests.workloads import learning
 from tests.workloads.learning import dice_of, text_quality
 from tests.workloads.steps_of_workloads import train
 from workloads import imaging, llm
-from workloads._phantom_folder import write
+from workloads._imaging.phantom_folder import write
 
 TINY = llm.Workload(**llm.Workload.sizes["tiny"])
 TRAIN = TINY.phases[0]

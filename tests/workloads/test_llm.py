@@ -9,8 +9,8 @@ from torch import nn
 
 from bench import discovery
 from bench.core.errors import DataError
-from workloads import _llm_net
-from workloads._llm_net import has_grouped_kernel
+from workloads._llm import net as llama
+from workloads._llm.net import has_grouped_kernel
 from workloads.llm import Workload
 
 TRAIN, PREFILL, DECODE = Workload.phases
@@ -85,7 +85,7 @@ def test_heads_stay_grouped_only_where_a_kernel_takes_them_so(
     net = TINY.build_net()
     ids = torch.stack(TINY.dataset(TRAIN, data=None, seed=0)[:2])
     expected = TINY.loss(net, ids).item()
-    monkeypatch.setattr(_llm_net, "has_grouped_kernel", lambda value: is_grouped(value.to("meta")))
+    monkeypatch.setattr(llama, "has_grouped_kernel", lambda value: is_grouped(value.to("meta")))
     monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", note)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
         loss = TINY.loss(net, ids)

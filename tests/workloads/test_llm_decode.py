@@ -6,7 +6,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from tests.workloads.steps_of_workloads import generated_batch
-from workloads._llm_decode import Prompt
+from workloads._llm.decode import Prompt
 from workloads.llm import Workload
 
 _, PREFILL, DECODE = Workload.phases

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from workloads._phantom import (
+from workloads._imaging.phantom import (
     AIR_HU,
     LESION_HU,
     NOISE_HU,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from workloads._llm_cost import LlamaShape, layer_matrix_parameters
+from workloads._llm.cost import LlamaShape, layer_matrix_parameters
 
 
 class LlamaStage(nn.Module):
@@ -57,7 +57,7 @@ def stages(llm: LlamaShape, net: Any, *, num_stages: int) -> list[nn.Module]:
 def layer_ends(llm: LlamaShape, *, num_stages: int) -> list[int]:
     """Return the layer after the last one of each stage; every stage has at least one layer.
 
-    A layer costs its matrices and attention, the head the vocabulary's matrix (`_llm_cost`).
+    A layer costs its matrices and attention, the head the vocabulary's matrix (`_llm.cost`).
     """
     layer_cost = 2 * layer_matrix_parameters(llm) + 4 * llm.hidden * llm.sequence_tokens
     head_layers = 2 * llm.hidden * llm.vocab / layer_cost

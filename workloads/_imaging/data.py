@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from monai.transforms import Compose, RandCropByPosNegLabeld, RandFlipd
 
-from workloads import _decathlon
-from workloads._imaging_prepare import KEYS, Preparation, open_prepared
-from workloads._phantom import phantom
+from workloads._imaging import decathlon
+from workloads._imaging.phantom import phantom
+from workloads._imaging.prepare import KEYS, Preparation, open_prepared
 
 BATCHES_PER_EPOCH = 250
 """nnU-Net's; https://github.com/MIC-DKFZ/nnUNet nnUNetTrainer.num_iterations_per_epoch."""
@@ -116,9 +116,9 @@ def read(
     pad_to: tuple[int, ...] | None,
 ) -> list[Prepared]:
     """Return the prepared cases of a Decathlon folder: at most `cases` to train on, or the rest."""
-    folder = _decathlon.read_folder(data)
+    folder = decathlon.read_folder(data)
     training, validation = folder.split(cases)
-    spacing_mm = spacing_mm or _decathlon.median_spacing_mm(training)
+    spacing_mm = spacing_mm or decathlon.median_spacing_mm(training)
     read = Preparation(
         is_ct=folder.is_ct, window_hu=window_hu, pad_to=pad_to, spacing_mm=spacing_mm
     )

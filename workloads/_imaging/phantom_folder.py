@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.core.errors import UsageError
-from workloads._phantom import phantom
+from workloads._imaging.phantom import phantom
 
 FIELD_OF_VIEW_MM = 360.0
 """Across a body, as in abdominal CT."""

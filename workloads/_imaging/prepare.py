@@ -33,7 +33,7 @@ from monai.transforms import (
 )
 
 from bench.core.errors import UsageError
-from workloads._decathlon import Case
+from workloads._imaging.decathlon import Case
 
 KEYS = ("image", "label")
 PAD_VALUE = -1.0

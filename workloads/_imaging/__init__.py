@@ -1,0 +1,1 @@
+"""Parts of the imaging workload: data, net, cost and memory."""

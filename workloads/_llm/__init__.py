@@ -1,0 +1,1 @@
+"""Parts of the llm workload: text, net, decoding, stages, cost and memory."""

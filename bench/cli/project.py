@@ -15,7 +15,7 @@ from bench.core.errors import ExitCode, NothingMatchedError, UsageError
 from bench.core.nouns import Chip
 
 if TYPE_CHECKING:
-    from bench.analysis.projection.measured import LeftOut, Measured
+    from bench.analysis.projection.measured import LeftOut, Start
     from bench.hardware.costs.cost import CostModel
 
 
@@ -75,7 +75,7 @@ def _profile(files: Sequence[Path]) -> None:
             record_profiles(begun, rows=store.rows(), note=print_note)
 
 
-def _measured(files: Sequence[Path]) -> tuple[list[Measured], list[LeftOut]]:
+def _measured(files: Sequence[Path]) -> tuple[list[Start], list[LeftOut]]:
     from bench.analysis.projection.measured import measured_of, profiles_beside
     from bench.results.reader import read_rows
 
@@ -114,7 +114,7 @@ def _cost_model(link: str | None, chip: Chip, *, devices: int) -> CostModel | No
 
 
 def _project(
-    found: Sequence[Measured],
+    found: Sequence[Start],
     left_out: Sequence[LeftOut],
     *,
     chips: Sequence[Chip],
@@ -164,7 +164,7 @@ def _score(files: Sequence[Path], *, form: str) -> None:
 
 
 def _size_for(
-    text: str, found: Sequence[Measured], *, to: str | None, link: str | None, form: str
+    text: str, found: Sequence[Start], *, to: str | None, link: str | None, form: str
 ) -> None:
     from bench.analysis.projection import sizing
     from bench.analysis.projection.projection_document import sizing_document

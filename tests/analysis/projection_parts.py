@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from bench.analysis.projection.measured import Measured
-from bench.analysis.projection.roofs import Band, Rate, Roofs
+from bench.analysis.projection.measured import Start
+from bench.analysis.projection.roofs import Rate, RateBand, Roofs
 from bench.core.nouns import Chip
 from bench.hardware.operators import Operators
 
@@ -26,7 +26,7 @@ CHIP = Chip(
 
 
 def exact(per_s: float) -> Rate:
-    return Rate(per_s=Band(low=per_s, high=per_s), basis="measured here")
+    return Rate(per_s=RateBand(low=per_s, high=per_s), basis="measured here")
 
 
 SOURCE = Roofs(
@@ -57,7 +57,7 @@ GEMM = operators("gemm", time_s=1.0, flops=100e12, bytes=1e6)
 COPY = operators("copy", time_s=1.0, bytes=1e12)
 """One second at the source's memory roof."""
 
-MEASURED = Measured(
+MEASURED = Start(
     workload="imaging-train",
     size="base",
     config_hash="c0ffee",
@@ -78,7 +78,7 @@ MEASURED = Measured(
 )
 
 
-def measured(**changes: Any) -> Measured:
+def measured(**changes: Any) -> Start:
     return replace(MEASURED, **changes)
 
 

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace as copy
 
 from bench.analysis.claims.claim import DECIDED, Case, Claim, Verdict
-from bench.analysis.claims.claims_facts import Facts, make_facts, reference_rows, seeds_folder
+from bench.analysis.claims.claims_facts import ClaimFacts, make_facts, reference_rows, seeds_folder
 from bench.analysis.claims.claims_file import find_claims, read_ledger
 from bench.analysis.claims.claims_verdict import judge
 from bench.core.nouns import Chip
@@ -27,35 +27,35 @@ def shipped_rows() -> list[Row]:
 
 
 @cache
-def facts() -> Facts:
+def facts() -> ClaimFacts:
     return make_facts(shipped_rows())
 
 
-def verdict(name: str, given: Facts | None = None) -> Verdict:
+def verdict(name: str, given: ClaimFacts | None = None) -> Verdict:
     return judge(BY_ID[name], given or facts())
 
 
-def with_chip(name: str, change: Callable[[Chip], Chip]) -> Facts:
+def with_chip(name: str, change: Callable[[Chip], Chip]) -> ClaimFacts:
     chips = [change(chip) if chip.id == name else chip for chip in load_chips()]
     return make_facts(shipped_rows(), chips=chips)
 
 
-def with_fact(name: str, **values: float) -> Facts:
+def with_fact(name: str, **values: float) -> ClaimFacts:
     return with_chip(name, lambda chip: replace(chip, facts={**chip.facts, **values}))
 
 
-def with_peak(name: str, **peaks: float) -> Facts:
+def with_peak(name: str, **peaks: float) -> ClaimFacts:
     return with_chip(name, lambda chip: replace(chip, peak_per_s={**chip.peak_per_s, **peaks}))
 
 
-def with_ratio(name: str, ratio: float) -> Facts:
+def with_ratio(name: str, ratio: float) -> ClaimFacts:
     known = load_published()
     ratios = tuple(copy(one, ratio=ratio) if one.id == name else one for one in known.ratios)
     assert ratios != known.ratios
     return make_facts(shipped_rows(), published=copy(known, ratios=ratios))
 
 
-def with_rows(workload: str, **cells: float) -> Facts:
+def with_rows(workload: str, **cells: float) -> ClaimFacts:
     rows = [{**row, **cells} if row["workload"] == workload else row for row in shipped_rows()]
     return make_facts(rows)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.analysis.claims.claim import Bounds, Outcome
+from bench.analysis.claims.claim import Bounds, ClaimCases
 from bench.analysis.claims.claims_facts import make_facts
 from bench.analysis.claims.claims_file import read_ledger
 from bench.analysis.claims.evaluators import AnyTest
@@ -16,13 +16,13 @@ from tests.analysis.synthetic_rows import trials
 ARTICLE = "article: {id: F9, publisher: p, title: t, date: '2024', found: f}\n"
 
 
-def outcome(block: dict[str, object], rows: list[Row] | None = None, **bounds: float) -> Outcome:
+def outcome(block: dict[str, object], rows: list[Row] | None = None, **bounds: float) -> ClaimCases:
     test = decode(block, into=AnyTest, what="test").of_claim(bounds=Bounds(**bounds), unit="ratio")
     full: list[Row] = [{**dict.fromkeys(NAMES), **row} for row in rows or []]
     return test(make_facts(full))
 
 
-def values(told: Outcome) -> list[float]:
+def values(told: ClaimCases) -> list[float]:
     return [case.value.mid for case in told.cases if case.value is not None]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.analysis.projection.measured import Measured, measured_of, profiles_beside
+from bench.analysis.projection.measured import Start, measured_of, profiles_beside
 from bench.core.errors import DataError
 from bench.hardware.operators import total
 from bench.results.operator_profiles import profiles_path, read_profiles, write_profile
@@ -34,7 +34,7 @@ def rows(**cells: object) -> list[Row]:
     return trials(noise_frac=0.0, num=3, **{**ROOFS, **cells})  # type: ignore[arg-type]
 
 
-def only(found: list[Measured]) -> Measured:
+def only(found: list[Start]) -> Start:
     assert len(found) == 1
     return found[0]
 

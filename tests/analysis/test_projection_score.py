@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.analysis.projection import scoring
-from bench.analysis.projection.scoring_points import COLUMNS, Point, read_points
+from bench.analysis.projection.scoring_points import COLUMNS, RatioPoint, read_points
 from bench.core.errors import BenchError, DataError, ExitCode
 from bench.hardware.chips import chip, load_chips
 
@@ -24,8 +24,8 @@ def write(tmp_path: Path, *lines: str) -> Path:
 
 def point(
     a: str, b: str, *, kind: str = "cnn2d", phase: str = "train", ratio: float = 1.0
-) -> Point:
-    return Point(
+) -> RatioPoint:
+    return RatioPoint(
         chip_a=chip(a),
         chip_b=chip(b),
         phase=phase,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
-from bench.analysis.claims.claims_facts import Facts
+from bench.analysis.claims.claims_facts import ClaimFacts
 from bench.hardware.loader import Declared, Number, Text
 
 Kind = Literal["measured", "emulated", "projected", "specification", "arithmetic", "out of scope"]
@@ -59,7 +59,7 @@ class Case:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class ClaimCases:
     """What one test found."""
 
     cases: tuple[Case, ...]
@@ -67,7 +67,7 @@ class Outcome:
     """What would have to be measured or known, with the command where there is one."""
 
 
-Evaluate = Callable[[Facts], Outcome]
+Evaluate = Callable[[ClaimFacts], ClaimCases]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,7 @@ class ClaimTest(Declared, frozen=True, kw_only=True, tag_field="by"):
     high: Number | None = None
     unit: Text | None = None
 
-    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
         """Compute the cases; `bounds` say where a figure makes the claim true."""
         raise NotImplementedError
 

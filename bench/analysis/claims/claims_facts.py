@@ -26,7 +26,7 @@ _INSTALLED = Path("share") / _DISTRIBUTION
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class ClaimFacts:
     """Everything that verdicts are computed from."""
 
     chips: Mapping[str, Chip]
@@ -37,9 +37,9 @@ class Facts:
 
 def make_facts(
     rows: Sequence[Row], *, chips: Sequence[Chip] | None = None, published: Published | None = None
-) -> Facts:
+) -> ClaimFacts:
     """Gather facts; catalogue and published figures are those that ship unless given."""
-    return Facts(
+    return ClaimFacts(
         chips={chip.id: chip for chip in (load_chips() if chips is None else chips)},
         published=load_published() if published is None else published,
         configurations=gather((row for row in rows if row["status"] in USABLE), by=TERMS),

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 
 from bench.analysis.claims.claim import Case, Claim, Span, Verdict, Word
 from bench.analysis.claims.claims_condition import condition_of, number_words
-from bench.analysis.claims.claims_facts import Facts
+from bench.analysis.claims.claims_facts import ClaimFacts
 
 _MOST_NAMED = 10
 """Cases that a reason lists one by one."""
 
 
-def judge(claim: Claim, facts: Facts) -> Verdict:
+def judge(claim: Claim, facts: ClaimFacts) -> Verdict:
     """Compute a claim's cases and what they amount to."""
     outcomes = [test(facts) for test in claim.tests]
     cases = tuple(case for outcome in outcomes for case in outcome.cases)

@@ -15,7 +15,7 @@ from bench.results.schema import Row
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class Reading:
     """One way to read a metric off a row."""
 
     name: str
@@ -32,7 +32,7 @@ class Metric:
     name: str
     unit: str
     """Base unit of the figure: s, J or bytes."""
-    sources: tuple[Source, ...]
+    sources: tuple[Reading, ...]
     threshold_frac: float | None
     """Smallest change that matters; None: depends on the device, see `default_threshold_frac`."""
 
@@ -45,21 +45,21 @@ def _column(name: str, *, scale: float = 1.0) -> Callable[[Row], float | None]:
     return of
 
 
-_TIME = Source(name="median step time per item", of=time_per_item_s, must_agree=("items_unit",))
-_ENERGY = Source(
+_TIME = Reading(name="median step time per item", of=time_per_item_s, must_agree=("items_unit",))
+_ENERGY = Reading(
     name="energy per item",
     of=_column("energy_per_item_j"),
     must_agree=("items_unit", "energy_scope", "energy_source"),
 )
 _MEMORY = (
-    Source(name="peak of tensors on the device", of=_column("mem_alloc_peak_bytes")),
-    Source(name="peak resident memory of the process", of=_column("rss_peak_bytes")),
+    Reading(name="peak of tensors on the device", of=_column("mem_alloc_peak_bytes")),
+    Reading(name="peak resident memory of the process", of=_column("rss_peak_bytes")),
 )
 _LATENCY = tuple(
-    Source(name=f"{percentile} latency", of=_column(f"lat_{percentile}_ms", scale=1e-3))
+    Reading(name=f"{percentile} latency", of=_column(f"lat_{percentile}_ms", scale=1e-3))
     for percentile in ("p99", "p90", "p50")
 )
-_TTFT = Source(name="time to first token", of=_column("ttft_ms", scale=1e-3))
+_TTFT = Reading(name="time to first token", of=_column("ttft_ms", scale=1e-3))
 
 METRICS: dict[str, Metric] = {
     metric.name: metric

@@ -45,7 +45,7 @@ class Limited:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class Start:
     """One configuration that was measured on one device."""
 
     workload: str
@@ -95,7 +95,7 @@ class LeftOut:
 
 def measured_of(
     rows: Sequence[Row], *, profiles: Mapping[tuple[str, str], StoredProfile]
-) -> tuple[list[Measured], list[LeftOut]]:
+) -> tuple[list[Start], list[LeftOut]]:
     """Gather usable rows into configurations; `profiles` by (config_hash, device label).
 
     Rows of less of a device are no start: they stand beside that of the same configuration.
@@ -156,7 +156,7 @@ def _why_not(trials: Trials) -> Iterator[str]:
 
 def _measured(
     trials: Trials, *, profile: StoredProfile | None, limited: tuple[Limited, ...]
-) -> Measured | LeftOut:
+) -> Start | LeftOut:
     workload, first = trials.text("workload"), trials.first
     steps_ms = trials.figures(lambda row: number(row, "step_median_ms"))
     items, steps = trials.median("items"), trials.median("steps")
@@ -171,7 +171,7 @@ def _measured(
         )
     step_s, per_step = median(steps_ms) * 1e-3, items / steps
     parameters = trials.median("num_parameters")
-    return Measured(
+    return Start(
         workload=workload,
         size=trials.text("size"),
         config_hash=trials.text("config_hash"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.analysis.projection.measured import Measured
+from bench.analysis.projection.measured import Start
 from bench.analysis.projection.roofs import Unknown
 from bench.core.nouns import Chip
 from bench.core.units import format_bytes
@@ -29,7 +29,7 @@ class Fit:
     """What had to be given up, or is not known; None where everything fits."""
 
 
-def fit(measured: Measured, chip: Chip) -> Fit | Unknown:
+def fit(measured: Start, chip: Chip) -> Fit | Unknown:
     """Return the largest batch up to the measured one that fits, or why none does."""
     if chip.memory_bytes is None:
         return Fit(batch=measured.batch, words="its memory size is not known: whether it fits, too")

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.analysis.projection.measured import Measured
+from bench.analysis.projection.measured import Start
 from bench.analysis.projection.memory_fit import fit
-from bench.analysis.projection.roofs import Band, Roofs, Unknown, catalogue_roofs
+from bench.analysis.projection.roofs import RateBand, Roofs, Unknown, catalogue_roofs
 from bench.analysis.projection.sampling import Draws, Estimate, between, draws, estimate
 from bench.analysis.projection.scaled_operators import ROOFS, Scaled, scale
 from bench.core.nouns import Chip
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-LAUNCH_S = Band(low=3e-6, high=12e-6)
+LAUNCH_S = RateBand(low=3e-6, high=12e-6)
 """Host time of one eager operator that feeds an accelerator: dispatch and launch; judgement."""
 GRADIENT_BYTES = 4
 """Gradients are exchanged as they are kept, in fp32."""
@@ -54,7 +54,7 @@ NARROWING = {
 class Projected:
     """One configuration projected to one chip; figures of one step over all devices."""
 
-    measured: Measured
+    measured: Start
     chip: Chip
     dtype: str
     devices: int
@@ -78,13 +78,13 @@ class Projected:
 class NotProjected:
     """One configuration for which there is no figure on a chip."""
 
-    measured: Measured
+    measured: Start
     chip: Chip
     reason: str
 
 
 def project(
-    measured: Measured,
+    measured: Start,
     chip: Chip,
     *,
     devices: int = 1,
@@ -145,7 +145,7 @@ class _Step:
 
     def __init__(
         self,
-        measured: Measured,
+        measured: Start,
         target: Roofs,
         *,
         batch: int,
@@ -174,7 +174,7 @@ class _Step:
         measured = self._measured
         device_s = (measured.step_s - measured.overhead_s) * self._fraction
         trials = between(
-            Band(low=measured.step_spread**-0.5, high=measured.step_spread**0.5), unknown.trials
+            RateBand(low=measured.step_spread**-0.5, high=measured.step_spread**0.5), unknown.trials
         )
         whole, launch, link = self._whole(device_s * scaled.ratio * trials, unknown)
         middle, _, _ = self._whole(device_s * scaled.ratio_alike, unknown)
@@ -208,13 +208,13 @@ class _Step:
             group=self._link.group_of(range(self._devices)),
         )
         low, high = max(cost.low_s, 1e-12), max(cost.high_s, 1e-12)
-        whole = between(Band(low=low, high=high), unknown.link)
+        whole = between(RateBand(low=low, high=high), unknown.link)
         hidden = np.maximum(0.0, whole - BACKWARD_FRACTION * device_s)
         exposed: Array = hidden + (whole - hidden) * unknown.link
         return exposed
 
 
-def _launch_words(measured: Measured) -> str:
+def _launch_words(measured: Start) -> str:
     if measured.roofs.kind == "cpu":
         return f"{LAUNCH_S.low * 1e6:g} to {LAUNCH_S.high * 1e6:g} us of host time per operator"
     return "gaps between operators as measured, kept"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.analysis.projection.measured import BOUND, LeftOut, Limited, Measured
+from bench.analysis.projection.measured import BOUND, LeftOut, Limited, Start
 from bench.analysis.projection.projected import NotProjected, Projected
-from bench.analysis.projection.sizing import Choice, Missed, Target, undecided
+from bench.analysis.projection.sizing import Choice, NotMet, Target, undecided
 
 
 def projection_document(
@@ -24,7 +24,7 @@ def projection_document(
     }
 
 
-def _start(measured: Measured) -> dict[str, object]:
+def _start(measured: Start) -> dict[str, object]:
     return {
         "workload": measured.workload,
         "size": measured.size,
@@ -72,7 +72,10 @@ def _projected(one: Projected) -> dict[str, object]:
 
 
 def sizing_document(
-    target: Target, start: Measured, choices: Sequence[Choice], missed: Sequence[Missed]
+    target: Target,
+    start: Start,
+    choices: Sequence[Choice],
+    missed: Sequence[NotMet],
 ) -> dict[str, object]:
     """One document: what would meet a target, in order, and what would not."""
     return {

@@ -39,7 +39,7 @@ _WIDTH_BITS = {"fp32": 32, "tf32": 32, "bf16": 16, "fp16": 16}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Band:
+class RateBand:
     """A positive figure known between two ends."""
 
     low: float
@@ -50,16 +50,16 @@ class Band:
         """Geometric middle."""
         return float((self.low * self.high) ** 0.5)
 
-    def times(self, factor: float) -> Band:
+    def times(self, factor: float) -> RateBand:
         """Scale both ends."""
-        return Band(low=self.low * factor, high=self.high * factor)
+        return RateBand(low=self.low * factor, high=self.high * factor)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
     """One roof: what it gives, and what that figure rests on."""
 
-    per_s: Band
+    per_s: RateBand
     basis: str
 
 
@@ -89,7 +89,7 @@ class Unknown:
 class OnChip:
     """How much faster the work that stays on the chip goes; None: nothing tells."""
 
-    speedup: Band | None
+    speedup: RateBand | None
     basis: str
 
 
@@ -119,22 +119,22 @@ def catalogue_roofs(chip: Chip, *, dtype: str, measured: Roofs | None = None) ->
     )
 
 
-def _matrix_fraction(chip: Chip, *, dtype: str, measured: Roofs | None) -> tuple[Band, str]:
+def _matrix_fraction(chip: Chip, *, dtype: str, measured: Roofs | None) -> tuple[RateBand, str]:
     known = chip.derates.get("gemm")
     if known is not None:
-        band, basis = Band(low=known, high=known), f"{known:g} ({_source_of(chip, 'gemm')})"
+        band, basis = RateBand(low=known, high=known), f"{known:g} ({_source_of(chip, 'gemm')})"
     else:
         rows = [one for one in load_chips() if "gemm" in one.derates]
         alike = [one for one in rows if one.vendor == chip.vendor]
         fractions = [one.derates["gemm"] for one in alike or rows]
-        band = Band(low=min(fractions), high=max(fractions))
+        band = RateBand(low=min(fractions), high=max(fractions))
         whose = f"other chips of {chip.vendor}" if alike else "chips of other vendors"
         basis = f"{band.low:g} to {band.high:g} (its own is not known; from {whose})"
     carried = _carried_fraction(chip, dtype=dtype, measured=measured)
     if carried is None:
         return band, basis
     ends = (band.low, band.high, carried)
-    return Band(low=min(ends), high=max(ends)), f"{basis}, or {carried:.2g} as measured here"
+    return RateBand(low=min(ends), high=max(ends)), f"{basis}, or {carried:.2g} as measured here"
 
 
 def _carried_fraction(chip: Chip, *, dtype: str, measured: Roofs | None) -> float | None:
@@ -147,7 +147,7 @@ def _carried_fraction(chip: Chip, *, dtype: str, measured: Roofs | None) -> floa
     return min(measured.matrix.per_s.mid / peak, 1.0)
 
 
-def _memory_fraction(chip: Chip, *, measured: Roofs | None) -> tuple[Band, str]:
+def _memory_fraction(chip: Chip, *, measured: Roofs | None) -> tuple[RateBand, str]:
     carried = None
     if measured is not None and measured.chip is not None and measured.chip.vendor == chip.vendor:
         specified = measured.chip.memory_bytes_per_s
@@ -155,12 +155,12 @@ def _memory_fraction(chip: Chip, *, measured: Roofs | None) -> tuple[Band, str]:
     known = chip.derates.get("memory")
     if carried is not None:
         ends = (known or carried / CARRIED_SPREAD, known or carried * CARRIED_SPREAD, carried)
-        band = Band(low=min(ends), high=min(max(ends), 1.0))
+        band = RateBand(low=min(ends), high=min(max(ends), 1.0))
         return band, f"{band.low:.2f} to {band.high:.2f} ({carried:.2g} measured on a relative)"
     if known is not None:
-        return Band(low=known, high=known), f"{known:g} ({_source_of(chip, 'memory')})"
+        return RateBand(low=known, high=known), f"{known:g} ({_source_of(chip, 'memory')})"
     low, high = MEMORY_FRACTION / MEMORY_SPREAD, MEMORY_FRACTION * MEMORY_SPREAD
-    return Band(low=low, high=high), f"{low:.2f} to {high:.2f} (its own is not known)"
+    return RateBand(low=low, high=high), f"{low:.2f} to {high:.2f} (its own is not known)"
 
 
 def _source_of(chip: Chip, kind: str) -> str:
@@ -173,15 +173,15 @@ def on_chip(source: Roofs, target: Roofs) -> OnChip:
     """Compare what stays on the chip: compute units x clock of relatives, else vector fp32."""
     if source.chip is not None and target.chip is not None:
         if source.chip.id == target.chip.id:
-            return OnChip(speedup=Band(low=1.0, high=1.0), basis="the same chip")
+            return OnChip(speedup=RateBand(low=1.0, high=1.0), basis="the same chip")
         issue = _issue(source.chip), _issue(target.chip)
         if issue[0] and issue[1] and _unit_kind(source.chip) == _unit_kind(target.chip):
             ratio = issue[1] / issue[0]
-            return OnChip(speedup=Band(low=ratio, high=ratio), basis="compute units x clock")
+            return OnChip(speedup=RateBand(low=ratio, high=ratio), basis="compute units x clock")
     vector = _vector(source), _vector(target)
     if vector[0] and vector[1]:
         ratio = vector[1] / vector[0]
-        return OnChip(speedup=Band(low=ratio, high=ratio), basis="vector fp32 peak")
+        return OnChip(speedup=RateBand(low=ratio, high=ratio), basis="vector fp32 peak")
     return OnChip(speedup=None, basis="neither units x clock nor a vector rate can be compared")
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.analysis.projection.roofs import Band, OnChip, Roofs, kinship, on_chip
+from bench.analysis.projection.roofs import OnChip, RateBand, Roofs, kinship, on_chip
 from bench.analysis.projection.sampling import Draws, between
 from bench.hardware.operators import Operators
 
@@ -72,7 +72,7 @@ def scale(
         parts = np.stack([unknown.shares[:, one] * rates.slowdown[one] for one in range(3)])
         whole = np.ones(len(unknown.explained))
     alike = parts.sum(axis=0) / whole
-    spread = between(Band(low=1.0 / factor, high=factor), unknown.kinship)
+    spread = between(RateBand(low=1.0 / factor, high=factor), unknown.kinship)
     return Scaled(
         ratio=alike * spread,
         ratio_alike=alike,

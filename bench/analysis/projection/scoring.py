@@ -17,7 +17,7 @@ from statistics import median
 from bench.analysis.projection.roofs import Roofs, Unknown, catalogue_roofs, on_chip
 from bench.analysis.projection.sampling import Estimate, draws, estimate
 from bench.analysis.projection.scaled_operators import ROOFS, scale
-from bench.analysis.projection.scoring_points import Point
+from bench.analysis.projection.scoring_points import RatioPoint
 from bench.core.nouns import Chip
 from bench.hardware.operator_mixes import load_mixes
 from bench.hardware.operators import Operators
@@ -45,7 +45,7 @@ NEAREST: dict[tuple[str, str], tuple[str, ...]] = {
 class Scored:
     """A published ratio and what is projected for it."""
 
-    point: Point
+    point: RatioPoint
     projected: Estimate | None
     """None where a chip's roofs are not known."""
     by_mix: bool
@@ -88,7 +88,7 @@ def operators_for(kind: str, phase: str) -> list[Operators]:
     return [one for name in NEAREST.get((kind, phase), ()) for one in mixes[name].operators]
 
 
-def score_point(point: Point) -> Scored:
+def score_point(point: RatioPoint) -> Scored:
     """Project one ratio from the catalogue alone."""
     operators = operators_for(point.kind, point.phase)
     by_mix = bool(operators)
@@ -122,7 +122,7 @@ def roof_ratios(source: Roofs, target: Roofs) -> dict[str, float]:
     return {name: ratios[name] for name in ROOFS if name in ratios}
 
 
-def _why_missed(point: Point, source: Roofs, target: Roofs, *, by_mix: bool) -> str:
+def _why_missed(point: RatioPoint, source: Roofs, target: Roofs, *, by_mix: bool) -> str:
     """Name what the roofs do not hold; every word follows from the row and the catalogue."""
     ratios = roof_ratios(source, target)
     fastest, slowest = max(ratios.values()), min(ratios.values())
@@ -135,7 +135,7 @@ def _why_missed(point: Point, source: Roofs, target: Roofs, *, by_mix: bool) -> 
     return f"{held}, more than {'its mix has it' if by_mix else 'an unknown mix would'}"
 
 
-def _beyond_roofs(point: Point) -> str:
+def _beyond_roofs(point: RatioPoint) -> str:
     causes = []
     peaks_a, peaks_b = point.chip_a.peak_per_s, point.chip_b.peak_per_s
     gained = [dtype for dtype in ("fp8", "int8") if dtype in peaks_b and dtype not in peaks_a]
@@ -155,7 +155,7 @@ def _cache_bytes(chip: Chip) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def score(points: Sequence[Point]) -> list[Scored]:
+def score(points: Sequence[RatioPoint]) -> list[Scored]:
     """Project every ratio."""
     return [score_point(point) for point in points]
 

@@ -31,7 +31,7 @@ _MAX_BYTES = 10_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class RatioPoint:
     """One published ratio."""
 
     chip_a: Chip
@@ -46,7 +46,7 @@ class Point:
     point_id: str
 
 
-def read_points(path: Path) -> list[Point]:
+def read_points(path: Path) -> list[RatioPoint]:
     """Read a file of published ratios; `DataError` names the line that cannot be used."""
     try:
         if path.stat().st_size > _MAX_BYTES:
@@ -71,7 +71,7 @@ def read_points(path: Path) -> list[Point]:
     return points
 
 
-def _point(cells: Sequence[str], *, where: str) -> Point:
+def _point(cells: Sequence[str], *, where: str) -> RatioPoint:
     if len(cells) != len(COLUMNS):
         raise DataError(f"{where} has {len(cells)} cells where the header has {len(COLUMNS)}")
     row = dict(zip(COLUMNS, (cell.strip() for cell in cells), strict=True))
@@ -91,7 +91,7 @@ def _point(cells: Sequence[str], *, where: str) -> Point:
     for name in ("phase", "net", "kind"):
         if not row[name]:
             raise DataError(f"{where}: {name} is blank")
-    return Point(
+    return RatioPoint(
         chip_a=chip_a,
         chip_b=chip_b,
         phase=row["phase"],

@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.analysis.projection.measured import Measured
+from bench.analysis.projection.measured import Start
 from bench.analysis.projection.projected import NotProjected, Projected, project
 from bench.core.errors import UsageError
 from bench.core.nouns import Chip
@@ -61,7 +61,7 @@ class Choice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Missed:
+class NotMet:
     """A chip that would not meet the target, or of which that cannot be told."""
 
     chip: Chip
@@ -91,7 +91,7 @@ def parse_target(text: str) -> Target:
     return Target(workload=rate[1], items_per_s=per_s, unit=rate[3].lower())
 
 
-def start_for(target: Target, found: Sequence[Measured]) -> Measured:
+def start_for(target: Target, found: Sequence[Start]) -> Start:
     """Return the measured configuration that the target is about; the fastest of several."""
     alike = [one for one in found if one.workload == target.workload]
     if not alike:
@@ -107,7 +107,7 @@ def start_for(target: Target, found: Sequence[Measured]) -> Measured:
     return best
 
 
-def others_for(target: Target, found: Sequence[Measured], *, start: Measured) -> list[Measured]:
+def others_for(target: Target, found: Sequence[Start], *, start: Start) -> list[Start]:
     """Return the configurations of the same workload that `start` was chosen from."""
     return [one for one in found if one.workload == target.workload and one is not start]
 
@@ -127,13 +127,13 @@ def usual_link(chip: Chip) -> str | None:
 
 
 def size(
-    target: Target, measured: Measured, chips: Sequence[Chip], *, link: str | None = None
-) -> tuple[list[Choice], list[Missed]]:
+    target: Target, measured: Start, chips: Sequence[Chip], *, link: str | None = None
+) -> tuple[list[Choice], list[NotMet]]:
     """Return what would meet the target, fewest devices and watts first, and what would not."""
     choices, missed = [], []
     for chip in chips:
         answer = _choice(target, measured, chip, link=link)
-        if isinstance(answer, Missed):
+        if isinstance(answer, NotMet):
             missed.append(answer)
         else:
             choices.append(answer)
@@ -141,10 +141,10 @@ def size(
     return choices, missed
 
 
-def _choice(target: Target, measured: Measured, chip: Chip, *, link: str | None) -> Choice | Missed:
+def _choice(target: Target, measured: Start, chip: Chip, *, link: str | None) -> Choice | NotMet:
     one = project(measured, chip)
     if isinstance(one, NotProjected):
-        return Missed(chip=chip, reason=one.reason)
+        return NotMet(chip=chip, reason=one.reason)
     if target.item_s is not None:
         return _in_time(one, item_s=target.item_s)
     assert target.items_per_s is not None
@@ -153,22 +153,22 @@ def _choice(target: Target, measured: Measured, chip: Chip, *, link: str | None)
     return _at_rate(one, items_per_s=target.items_per_s, model=model)
 
 
-def _in_time(one: Projected, *, item_s: float) -> Choice | Missed:
+def _in_time(one: Projected, *, item_s: float) -> Choice | NotMet:
     """One item is one step's share only when a step holds one; a batch is waited for whole."""
     if one.time_s.low > item_s:
-        return Missed(chip=one.chip, reason="a step takes longer, even at the fast end")
+        return NotMet(chip=one.chip, reason="a step takes longer, even at the fast end")
     reaches = one.time_s.high <= item_s
     return _chosen(one, devices=(1, 1, 1) if reaches else None)
 
 
-def _at_rate(one: Projected, *, items_per_s: float, model: CostModel | None) -> Choice | Missed:
+def _at_rate(one: Projected, *, items_per_s: float, model: CostModel | None) -> Choice | NotMet:
     needed = {
         end: _devices_for(one, items_per_s=items_per_s, model=model, end=end)
         for end in ("high", "mid", "low")
     }
     middle = needed["mid"]
     if middle is None:
-        return Missed(chip=one.chip, reason=f"not met by {MOST_DEVICES} of them in the middle")
+        return NotMet(chip=one.chip, reason=f"not met by {MOST_DEVICES} of them in the middle")
     several = _with(one, devices=middle, model=model, is_explained=True)
     fast, slow = needed["high"], needed["low"]
     devices = None if slow is None else (fast or middle, middle, slow)

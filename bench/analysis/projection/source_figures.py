@@ -6,7 +6,7 @@ bytes stand for one operator, which says less and makes the interval wider.
 
 from __future__ import annotations
 
-from bench.analysis.projection.roofs import Band, Rate, Roofs
+from bench.analysis.projection.roofs import Rate, RateBand, Roofs
 from bench.analysis.trials.configuration import Trials
 from bench.core.errors import UsageError
 from bench.hardware.chips import chip
@@ -34,8 +34,8 @@ def source_roofs(trials: Trials) -> Roofs | None:
         vendor=trials.text("device_vendor") or None,
         dtype=trials.text("dtype"),
         chip=found,
-        matrix=Rate(per_s=Band(low=flops_per_s, high=flops_per_s), basis=basis),
-        memory=Rate(per_s=Band(low=bytes_per_s, high=bytes_per_s), basis=basis),
+        matrix=Rate(per_s=RateBand(low=flops_per_s, high=flops_per_s), basis=basis),
+        memory=Rate(per_s=RateBand(low=bytes_per_s, high=bytes_per_s), basis=basis),
     )
 
 

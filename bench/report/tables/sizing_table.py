@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.analysis.projection.measured import Measured
-from bench.analysis.projection.sizing import Choice, Missed, Target, undecided
+from bench.analysis.projection.measured import Start
+from bench.analysis.projection.sizing import Choice, NotMet, Target, undecided
 from bench.core.units import format_duration, format_number
 from bench.hardware.export_rules import VERDICT_WORDS
 from bench.report.tables.cells import AnyCell, of, quantity, seconds
@@ -17,7 +17,11 @@ from bench.report.tables.project_tables import interval
 
 
 def size_grid(
-    target: Target, choices: Sequence[Choice], *, start: Measured, others: Sequence[Measured]
+    target: Target,
+    choices: Sequence[Choice],
+    *,
+    start: Start,
+    others: Sequence[Start],
 ) -> Grid:
     """Chips that meet a target, fewest first; `others` are what it might have started from."""
     speed = "step" if target.item_s is not None else f"{start.items_unit or 'item'}/s"
@@ -34,7 +38,7 @@ def size_grid(
     )
 
 
-def _other_lines(others: Sequence[Measured]) -> list[str]:
+def _other_lines(others: Sequence[Start]) -> list[str]:
     names = dict.fromkeys(
         f"{one.size} {one.dtype} b{one.batch} on {one.device}".strip() for one in others
     )
@@ -62,7 +66,7 @@ def _size_row(target: Target, one: Choice) -> tuple[AnyCell, ...]:
     )
 
 
-def describe(target: Target, start: Measured) -> str:
+def describe(target: Target, start: Start) -> str:
     """Say the target in words, with the size and type that it is projected from."""
     name = " ".join(part for part in (target.workload, start.size, start.dtype) if part)
     if target.item_s is not None:
@@ -70,7 +74,7 @@ def describe(target: Target, start: Measured) -> str:
     return f"{name} at {format_number(target.items_per_s or 0.0)} {target.unit or 'items'}/s"
 
 
-def missed_lines(missed: Sequence[Missed]) -> list[str]:
+def missed_lines(missed: Sequence[NotMet]) -> list[str]:
     """One line for each reason why chips would not do, or why it cannot be told."""
     reasons: dict[str, list[str]] = {}
     for one in missed:

@@ -23,7 +23,7 @@ AnyTest = (
     | exchange_claims.CommunicationShare
     | crossover_claims.Crossover
     | link_claims.LinkSlowdown
-    | mitigation_claims.Mitigation
+    | mitigation_claims.MitigationShare
     | projection_claims.ProjectedRatio
     | published_claims.PublishedFigureTest
     | published_claims.PublishedRatioTest

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from itertools import product
 
-from bench.analysis.claims.claim import Basis, Bounds, Case, ClaimTest, Outcome, exactly
-from bench.analysis.claims.claims_facts import Facts
+from bench.analysis.claims.claim import Basis, Bounds, Case, ClaimCases, ClaimTest, exactly
+from bench.analysis.claims.claims_facts import ClaimFacts
 from bench.analysis.claims.evaluators.formula_claims import compute, names_in
 from bench.core.units import format_number
 from bench.hardware.loader import Declared, Number, Text
@@ -24,9 +24,9 @@ class Needs(ClaimTest, tag="needs", frozen=True, kw_only=True):
 
     what: Text
 
-    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
         """Name it."""
-        return Outcome(cases=(), missing=(self.what,))
+        return ClaimCases(cases=(), missing=(self.what,))
 
 
 class _Figure(Declared, frozen=True, kw_only=True):
@@ -40,7 +40,7 @@ class _Figure(Declared, frozen=True, kw_only=True):
         if (self.published is None) == (self.chip is None or self.field is None):
             raise ValueError("is either published, or a chip and a field")
 
-    def look_up(self, facts: Facts) -> tuple[float, str, Basis] | None:
+    def look_up(self, facts: ClaimFacts) -> tuple[float, str, Basis] | None:
         """Value, source and kind of evidence; None where the catalogue does not know it."""
         if self.published is not None:
             for ratio in facts.published.ratios:
@@ -70,7 +70,7 @@ class Arithmetic(ClaimTest, tag="arithmetic", frozen=True, kw_only=True):
         if unknown:
             raise ValueError(f"formula: {sorted(unknown)[0]!r} is given nowhere")
 
-    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
         """Compute the cases."""
         known, sources = dict(self.given), []
         basis: Basis = "arithmetic"
@@ -78,7 +78,7 @@ class Arithmetic(ClaimTest, tag="arithmetic", frozen=True, kw_only=True):
             found = figure.look_up(facts)
             if found is None:
                 missing = f"{figure.field} of {figure.chip} is not known"
-                return Outcome(cases=(), missing=(missing,))
+                return ClaimCases(cases=(), missing=(missing,))
             known[name] = found[0]
             sources.append(found[1])
             basis = max(basis, found[2], key=_WEAKNESS.index)
@@ -94,7 +94,7 @@ class Arithmetic(ClaimTest, tag="arithmetic", frozen=True, kw_only=True):
             )  # fmt: skip
             for values in product(*self.over.values())
         ]
-        return Outcome(cases=tuple(cases))
+        return ClaimCases(cases=tuple(cases))
 
 
 def _case(

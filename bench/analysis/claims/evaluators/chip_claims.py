@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
-from bench.analysis.claims.claim import Bounds, Case, ClaimTest, Outcome, exactly
-from bench.analysis.claims.claims_facts import Facts
+from bench.analysis.claims.claim import Bounds, Case, ClaimCases, ClaimTest, exactly
+from bench.analysis.claims.claims_facts import ClaimFacts
 from bench.core.nouns import Chip
 from bench.core.units import format_number
 from bench.hardware.export_rules import (
@@ -34,7 +34,7 @@ class CatalogueRatio(ClaimTest, tag="catalogue-ratio", frozen=True, kw_only=True
     fields: tuple[Text, ...]
     form: Literal["ratio", "drop"] = field(name="as", default="ratio")
 
-    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
         """Compute the cases."""
         cases, missing = [], []
         for pair in (*self.pairs, *self.beside):
@@ -57,7 +57,7 @@ class CatalogueRatio(ClaimTest, tag="catalogue-ratio", frozen=True, kw_only=True
                     counts=pair in self.pairs,
                 )
                 cases.append(case)
-        return Outcome(cases=tuple(cases), missing=tuple(missing))
+        return ClaimCases(cases=tuple(cases), missing=tuple(missing))
 
 
 def _sources(*chips: Chip) -> str:
@@ -73,7 +73,7 @@ class CatalogueWhere(ClaimTest, tag="catalogue-where", frozen=True, kw_only=True
     def __post_init__(self) -> None:
         parse_conditions(self.where)
 
-    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
         """Compute the cases."""
         conditions = parse_conditions(self.where)
         cases, missing = [], []
@@ -93,7 +93,7 @@ class CatalogueWhere(ClaimTest, tag="catalogue-where", frozen=True, kw_only=True
                     source=_sources(facts.chips[name]),
                 )
             )
-        return Outcome(cases=tuple(cases), missing=tuple(missing))
+        return ClaimCases(cases=tuple(cases), missing=tuple(missing))
 
 
 class ExportOutcome(ClaimTest, tag="export-outcome", frozen=True, kw_only=True):
@@ -108,7 +108,7 @@ class ExportOutcome(ClaimTest, tag="export-outcome", frozen=True, kw_only=True):
         if not self.caught and not self.passed:
             raise ValueError("caught: neither caught nor passed names a chip")
 
-    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
         """Compute the cases."""
         cases, missing = [], []
         rule = export_rule(self.rule)
@@ -130,7 +130,7 @@ class ExportOutcome(ClaimTest, tag="export-outcome", frozen=True, kw_only=True):
                     source=rule.sources[0],
                 )
             )
-        return Outcome(cases=tuple(cases), missing=tuple(missing))
+        return ClaimCases(cases=tuple(cases), missing=tuple(missing))
 
 
 def _replay_words(chip: Chip, *, outcome: bool, should: bool) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from statistics import median
 
-from bench.analysis.claims.claim import Bounds, ClaimTest, Outcome, Span
-from bench.analysis.claims.claims_facts import Facts
+from bench.analysis.claims.claim import Bounds, ClaimCases, ClaimTest, Span
+from bench.analysis.claims.claims_facts import ClaimFacts
 from bench.analysis.projection.projected import LAUNCH_S
 from bench.hardware.loader import Number, Text
 
@@ -26,7 +26,7 @@ class Crossover(ClaimTest, tag="crossover", frozen=True, kw_only=True):
     parameters: Number
     operators: Number
 
-    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
         """Compute the cases."""
         used = [
             row
@@ -38,7 +38,7 @@ class Crossover(ClaimTest, tag="crossover", frozen=True, kw_only=True):
         known = [float(roof) for roof in roofs if isinstance(roof, int | float)]
         peak = facts.chips[self.chip].peak_per_s.get("fp32")
         if not known or peak is None:
-            return Outcome(cases=(), missing=("a measured CPU roof: bench run -w tabular",))
+            return ClaimCases(cases=(), missing=("a measured CPU roof: bench run -w tabular",))
         roof = median(known)
         rows = sorted({f"{one['run_id']}" for one in used})
         cases = []
@@ -58,7 +58,7 @@ class Crossover(ClaimTest, tag="crossover", frozen=True, kw_only=True):
                 source=f"rows of run {', '.join(rows)}; catalogue: {self.chip}",
             )
             cases.append(case)
-        return Outcome(cases=tuple(cases))
+        return ClaimCases(cases=tuple(cases))
 
 
 def _speedup(flops: float, host_s: float, *, roof: float, peak: float) -> float:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Literal
 
-from bench.analysis.claims.claim import Bounds, Case, ClaimTest, Outcome, exactly
-from bench.analysis.claims.claims_facts import Facts
+from bench.analysis.claims.claim import Bounds, Case, ClaimCases, ClaimTest, exactly
+from bench.analysis.claims.claims_facts import ClaimFacts
 from bench.analysis.claims.evaluators.link_claims import SEQUENCE_LENGTH, EndModel, check_links
 from bench.core.nouns import Chip, Layout
 from bench.hardware.costs.cost import CostModel
@@ -43,12 +43,12 @@ class CommunicationShare(ClaimTest, tag="communication-share", frozen=True, kw_o
     def __post_init__(self) -> None:
         check_links(self.link)
 
-    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
         """Compute the cases."""
         model, device = EndModel(self.link), facts.chips[self.chip]
         peak = device.peak_per_s.get("bf16")
         if peak is None:
-            return Outcome(cases=(), missing=(f"bf16 peak of {self.chip} is not known",))
+            return ClaimCases(cases=(), missing=(f"bf16 peak of {self.chip} is not known",))
         shares = []
         for value in self.values:
             hidden = self.hidden if self.vary == "ranks" else value
@@ -59,7 +59,7 @@ class CommunicationShare(ClaimTest, tag="communication-share", frozen=True, kw_o
             step = _step(hidden, ranks, split=self.split, flops_per_s=flops_per_s, model=model)
             shares.append((value, ranks, step.communication_fraction))
         cases = [self._case(one, two, bounds=bounds, unit=unit) for one, two in pairwise(shares)]
-        return Outcome(cases=tuple(cases))
+        return ClaimCases(cases=tuple(cases))
 
     def _case(
         self,

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from bench.analysis.claims.claim import Bounds, Case, ClaimTest, Outcome, Span
-from bench.analysis.claims.claims_facts import Facts
+from bench.analysis.claims.claim import Bounds, Case, ClaimCases, ClaimTest, Span
+from bench.analysis.claims.claims_facts import ClaimFacts
 from bench.core.errors import BenchError
 from bench.core.nouns import Layout
 from bench.hardware.costs.collectives import Cost, Group, Op
@@ -79,7 +79,7 @@ class _Net(Declared, frozen=True, kw_only=True):
     """As published."""
 
 
-class Plan(ClaimTest, frozen=True, kw_only=True):
+class LinkPlan(ClaimTest, frozen=True, kw_only=True):
     """The two links that a block sets against each other, the layouts it spans, and the chip."""
 
     wide: Text
@@ -98,13 +98,13 @@ class Plan(ClaimTest, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         check_links(self.wide, self.narrow)
 
-    def spanned(self, facts: Facts, cases: Callable[[Spanned], Iterator[Case]]) -> Outcome:
+    def spanned(self, facts: ClaimFacts, cases: Callable[[Spanned], Iterator[Case]]) -> ClaimCases:
         """Cases of every layout; none, and what is missing, where the peak is unknown."""
         peak = facts.chips[self.chip].peak_per_s.get(self.dtype)
         if peak is None:
-            return Outcome(cases=(), missing=(f"peak of {self.chip} is not known",))
+            return ClaimCases(cases=(), missing=(f"peak of {self.chip} is not known",))
         spanned = self._steps(peak * self.compute_fraction)
-        return Outcome(cases=tuple(case for one in spanned for case in cases(one)))
+        return ClaimCases(cases=tuple(case for one in spanned for case in cases(one)))
 
     def case(self, factors: Factors, value: Span, *, how: str, bounds: Bounds, unit: str) -> Case:
         """One modelled case, with what compute was assumed to reach as its source."""
@@ -139,14 +139,14 @@ class Plan(ClaimTest, frozen=True, kw_only=True):
                 yield _data_step(other, {}, ranks=self.ranks, overlap=overlap)
 
 
-class LinkSlowdown(Plan, tag="link-slowdown", frozen=True, kw_only=True):
+class LinkSlowdown(LinkPlan, tag="link-slowdown", frozen=True, kw_only=True):
     """Time over `narrow` against `wide`, minus 1, for every layout that the block spans.
 
     `tensor` and `hidden` span transformers; `data_tokens` data parallelism of `ranks` devices;
     `nets` and `mixes` other nets. `chip` computes at `compute_fraction` of its `dtype` peak.
     """
 
-    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
         """Compute the cases."""
         ends = {end: EndModel(self.narrow, end=end) for end in ("low_s", "seconds", "high_s")}
         base = EndModel(self.wide)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.analysis.claims.claim import Bounds, Case, ClaimTest, Outcome, Span
-from bench.analysis.claims.claims_facts import Facts
+from bench.analysis.claims.claim import Bounds, Case, ClaimCases, ClaimTest, Span
+from bench.analysis.claims.claims_facts import ClaimFacts
 from bench.analysis.claims.evaluators.link_claims import check_links
 from bench.analysis.trials.configuration import Trials
 from bench.analysis.trials.estimates import LogEstimate
@@ -43,7 +43,7 @@ class MeasuredRatio(ClaimTest, tag="measured-ratio", frozen=True, kw_only=True):
         if self.column not in BY_NAME or BY_NAME[self.column].kind not in ("float", "int"):
             raise ValueError(f"column: {self.column!r} is no column of numbers")
 
-    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
         """Compute the cases."""
         over, over_on = self.over or self.workload, self.over_device
         is_ratio = over != self.workload or over_on is not None
@@ -60,7 +60,7 @@ class MeasuredRatio(ClaimTest, tag="measured-ratio", frozen=True, kw_only=True):
                     cases.append(_case(told.times(self.times), above, below,
                                        what=self.label or self.column, parameter=self.parameter,
                                        bounds=bounds, unit=unit, counts=self.counts))  # fmt: skip
-        return Outcome(cases=tuple(cases), missing=() if cases else (self.otherwise,))
+        return ClaimCases(cases=tuple(cases), missing=() if cases else (self.otherwise,))
 
 
 def _real(found: Sequence[Trials], workload: str, *, on: str | None) -> list[Trials]:
@@ -152,7 +152,7 @@ class EmulatedSlowdown(ClaimTest, tag="emulated-slowdown", frozen=True, kw_only=
     def __post_init__(self) -> None:
         check_links(self.wide, self.narrow)
 
-    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
         """Compute the cases."""
         wide, narrow = (parse_topology(name).name for name in (self.wide, self.narrow))
         groups: dict[tuple[str, ...], dict[str, Trials]] = {}
@@ -165,7 +165,7 @@ class EmulatedSlowdown(ClaimTest, tag="emulated-slowdown", frozen=True, kw_only=
                 told = _told(links[narrow], links[wide], column="step_median_ms")
                 if told is not None:
                     cases.append(_link_case(told, links[narrow], links[wide], bounds, unit))
-        return Outcome(cases=tuple(cases), missing=() if cases else (self.otherwise,))
+        return ClaimCases(cases=tuple(cases), missing=() if cases else (self.otherwise,))
 
 
 def _link_case(told: LogEstimate, narrow: Trials, wide: Trials, bounds: Bounds, unit: str) -> Case:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench.analysis.claims.claim import Bounds, Case, Outcome, exactly
-from bench.analysis.claims.claims_facts import Facts
-from bench.analysis.claims.evaluators.link_claims import EndModel, Plan, Spanned
+from bench.analysis.claims.claim import Bounds, Case, ClaimCases, exactly
+from bench.analysis.claims.claims_facts import ClaimFacts
+from bench.analysis.claims.evaluators.link_claims import EndModel, LinkPlan, Spanned
 from bench.hardware.costs.cost import CostModel
 from bench.hardware.costs.layouts import StepTime, data_parallel_step
 from bench.hardware.loader import AboveZero, Declared, Number
@@ -26,7 +26,7 @@ class _Method(Declared, frozen=True, kw_only=True):
     overlap: bool = False
 
 
-class Mitigation(Plan, tag="mitigation", frozen=True, kw_only=True):
+class MitigationShare(LinkPlan, tag="mitigation", frozen=True, kw_only=True):
     """Share of the slowdown from `wide` to `narrow` that each of `methods` takes away.
 
     `methods: {name: {steps: 4, bytes_fraction: 0.5, overlap: yes}}`; the layouts are those of
@@ -36,7 +36,7 @@ class Mitigation(Plan, tag="mitigation", frozen=True, kw_only=True):
     least: Number = 0.01
     methods: dict[str, _Method]
 
-    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
         """Compute the cases."""
         base, limited = EndModel(self.wide), EndModel(self.narrow)
 

@@ -6,8 +6,8 @@ what the roofs leave open. Nothing is measured here, and every case says project
 
 from __future__ import annotations
 
-from bench.analysis.claims.claim import Bounds, ClaimTest, Outcome, Span
-from bench.analysis.claims.claims_facts import Facts
+from bench.analysis.claims.claim import Bounds, ClaimCases, ClaimTest, Span
+from bench.analysis.claims.claims_facts import ClaimFacts
 from bench.analysis.projection.roofs import Unknown, catalogue_roofs
 from bench.analysis.projection.sampling import Estimate, draws, estimate
 from bench.analysis.projection.scaled_operators import scale
@@ -48,7 +48,7 @@ class ProjectedRatio(ClaimTest, tag="projected-ratio", frozen=True, kw_only=True
     def __post_init__(self) -> None:
         check_mixes(self.mixes)
 
-    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
         """Compute the cases."""
         cases, missing = [], []
         one = facts.chips[self.a]
@@ -72,4 +72,4 @@ class ProjectedRatio(ClaimTest, tag="projected-ratio", frozen=True, kw_only=True
                     counts=self.counts,
                 )
                 cases.append(case)
-        return Outcome(cases=tuple(cases), missing=tuple(dict.fromkeys(missing)))
+        return ClaimCases(cases=tuple(cases), missing=tuple(dict.fromkeys(missing)))

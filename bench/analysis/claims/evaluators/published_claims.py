@@ -6,8 +6,8 @@ from typing import Literal
 
 from msgspec import field
 
-from bench.analysis.claims.claim import Bounds, ClaimTest, Outcome, exactly
-from bench.analysis.claims.claims_facts import Facts
+from bench.analysis.claims.claim import Bounds, ClaimCases, ClaimTest, exactly
+from bench.analysis.claims.claims_facts import ClaimFacts
 from bench.hardware.loader import Text
 from bench.hardware.published import PublishedRatio
 
@@ -28,14 +28,14 @@ class PublishedRatioTest(ClaimTest, tag="published-ratio", frozen=True, kw_only=
         if not self.ids and not (self.a and self.b):
             raise ValueError("by: needs ids, or a and b")
 
-    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
         """Compute the cases."""
         found = [
             one for one in facts.published.ratios if one.id in self.ids or self._is_of_pair(one)
         ]
         if set(self.ids) - {one.id for one in found} or not found:
             sought = ", ".join(self.ids or self.b)
-            return Outcome(cases=(), missing=(f"published ratio of {sought}",))
+            return ClaimCases(cases=(), missing=(f"published ratio of {sought}",))
         cases = []
         for one in found:
             value = exactly(one.ratio if self.form == "ratio" else 1.0 / one.ratio)
@@ -50,7 +50,7 @@ class PublishedRatioTest(ClaimTest, tag="published-ratio", frozen=True, kw_only=
                 source=f"{one.id}: {one.source}",
             )
             cases.append(case)
-        return Outcome(cases=tuple(cases))
+        return ClaimCases(cases=tuple(cases))
 
     def _is_of_pair(self, one: PublishedRatio) -> bool:
         is_phase = not self.phases or one.phase in self.phases
@@ -76,7 +76,7 @@ class PublishedFigureTest(ClaimTest, tag="published-figure", frozen=True, kw_onl
     of: dict[str, Text]
     factors: dict[str, Text] = {}
 
-    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
         """Compute the cases."""
         cases = []
         for name, id in self.of.items():
@@ -91,4 +91,4 @@ class PublishedFigureTest(ClaimTest, tag="published-figure", frozen=True, kw_onl
                 source=f"{figure.id}: {figure.source}",
             )
             cases.append(case)
-        return Outcome(cases=tuple(cases))
+        return ClaimCases(cases=tuple(cases))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from itertools import product
 
-from bench.analysis.claims.claim import Bounds, ClaimTest, Outcome, Span
-from bench.analysis.claims.claims_facts import Facts
+from bench.analysis.claims.claim import Bounds, ClaimCases, ClaimTest, Span
+from bench.analysis.claims.claims_facts import ClaimFacts
 from bench.analysis.claims.evaluators.link_claims import EndModel, check_links
 from bench.hardware.loader import Count, Number, Text
 
@@ -31,7 +31,7 @@ class Region(ClaimTest, tag="region", frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         check_links(*self.links)
 
-    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
         """Compute the cases."""
         cases = []
         for link, size, every in product(self.links, self.parameters, self.steps_per_exchange):
@@ -59,4 +59,4 @@ class Region(ClaimTest, tag="region", frozen=True, kw_only=True):
                 source=f"link preset {link}, an assumption; nothing official is published",
             )
             cases.append(case)
-        return Outcome(cases=tuple(cases))
+        return ClaimCases(cases=tuple(cases))

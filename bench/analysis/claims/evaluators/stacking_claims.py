@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 
-from bench.analysis.claims.claim import Bounds, Case, ClaimTest, Outcome, Span
-from bench.analysis.claims.claims_facts import Facts
+from bench.analysis.claims.claim import Bounds, Case, ClaimCases, ClaimTest, Span
+from bench.analysis.claims.claims_facts import ClaimFacts
 from bench.analysis.claims.evaluators.link_claims import EndModel
 from bench.analysis.claims.evaluators.projection_claims import check_mixes, speed_ratio
 from bench.analysis.projection.roofs import Unknown
@@ -42,7 +42,7 @@ class Stacking(ClaimTest, tag="stacking", frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         check_mixes(self.mixes)
 
-    def outcome(self, facts: Facts, *, bounds: Bounds, unit: str) -> Outcome:
+    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
         """Compute the cases."""
         cases, missing = [], []
         for name in self.slow:
@@ -59,7 +59,7 @@ class Stacking(ClaimTest, tag="stacking", frozen=True, kw_only=True):
                     cases.append(case)
                 else:
                     missing.append(f"{name}: {case}")
-        return Outcome(cases=tuple(cases), missing=tuple(dict.fromkeys(missing)))
+        return ClaimCases(cases=tuple(cases), missing=tuple(dict.fromkeys(missing)))
 
 
 def _case(

@@ -90,12 +90,17 @@ def _judge(arms: tuple[ArmRuns, ArmRuns], *, threshold_frac: float | None) -> li
     """Compare each configuration of A with the one in the same place of B."""
     from bench.analysis.comparison.metrics import METRICS, default_threshold_frac
     from bench.analysis.comparison.paired import ArmTrial, compare_arms
-    from bench.run.arms import time_per_item_s
+    from bench.analysis.trials.configuration import time_per_item_s
+    from bench.results.schema import USABLE
 
     results = []
     for place in range(len(arms[0].configurations)):
         trials = [
-            ArmTrial(arm=arm.name, block=block, value=time_per_item_s(rows[place]))
+            ArmTrial(
+                arm=arm.name,
+                block=block,
+                value=time_per_item_s(rows[place]) if rows[place]["status"] in USABLE else None,
+            )
             for arm in arms
             for block, rows in zip(arm.blocks, arm.rows_by_trial, strict=True)
         ]

@@ -152,13 +152,3 @@ def write_arm(arm: ArmRuns, *, folder: Path) -> Path:
             for row in rows:
                 store.append({**row, "run_id": store.run_id, "trial": trial, "attempt": 1})
     return store.path
-
-
-def time_per_item_s(row: Row) -> float | None:
-    """Median step over the items of a step; None when the row is not usable."""
-    median_ms, steps, items = (row.get(name) for name in ("step_median_ms", "steps", "items"))
-    if row["status"] not in USABLE or not isinstance(median_ms, float):
-        return None
-    if not isinstance(steps, int) or not isinstance(items, int) or not items:
-        return None
-    return median_ms * 1e-3 * steps / items

@@ -19,7 +19,7 @@ from bench.core.nouns import Capability, Device
 from bench.core.units import format_bytes
 
 if TYPE_CHECKING:
-    from bench.devices.backends import Import
+    from bench.devices.backends import PackageState
     from bench.devices.wiring import Wire
 
 
@@ -152,7 +152,9 @@ def _catalogue_text(chips: tuple[str, ...]) -> str:
     return chips[0] if len(chips) == 1 else f"ambiguous: {', '.join(chips)}"
 
 
-def _lines(links: list[Wire], *, packages: tuple[Import, ...], problems: list[str]) -> list[str]:
+def _lines(
+    links: list[Wire], *, packages: tuple[PackageState, ...], problems: list[str]
+) -> list[str]:
     """What does not fit in a row: versions, links, packages that matter, problems."""
     lines = [" ".join(f"{name} {value}" for name, value in _versions().items() if value)]
     lines += [f"link {link.first} - {link.second}: {link.kind} {link.detail}" for link in links]

@@ -8,11 +8,12 @@ Source of calls and units: https://rocm.docs.amd.com/projects/amdsmi/en/latest/r
 """
 
 import time
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
 from bench.core.nouns import Device
-from bench.devices.telemetry import Baseline, Clock, Sample, available_fields
+from bench.devices.telemetry import Baseline, Clock, Sample, available_fields, scaled
 
 _MIB_BYTES = 2**20
 _EMPTY = (2**16 - 1, 2**32 - 1, 2**64 - 1)
@@ -109,45 +110,39 @@ class AmdTelemetry:
         time_s = self._clock()
         energy_j = self._energy_j()
         power_w = self._power_w()
-        sm_clock_mhz = self._clock_mhz("clk", "cur_clk")
-        used = _number(self._ask("amdsmi_get_gpu_vram_usage"), "vram_used") if with_memory else None
-        load = (
-            _number(self._ask("amdsmi_get_gpu_activity"), "gfx_activity") if with_memory else None
-        )
+        usage = self._ask("amdsmi_get_gpu_vram_usage") if with_memory else None
+        activity = self._ask("amdsmi_get_gpu_activity") if with_memory else None
+        used = _number(usage, "vram_used")
         return Sample(
             time_s=time_s,
             power_w=power_w,
             energy_j=energy_j,
             temperature_c=self._temperature_c(),
-            sm_clock_hz=None if sm_clock_mhz is None else sm_clock_mhz * 1e6,
+            sm_clock_hz=scaled(self._clock_mhz("clk", "cur_clk"), 1e6),
             used_bytes=None if used is None else int(used * _MIB_BYTES),
-            utilization_frac=None if load is None else load / 100.0,
+            utilization_frac=scaled(_number(activity, "gfx_activity"), 0.01),
         )
 
     def baseline(self) -> Baseline:
         """Read limits and errors."""
         rest = self.sample()
         caps = self._ask("amdsmi_get_power_cap_info")
-        limit_uw, default_uw = _number(caps, "power_cap"), _number(caps, "default_power_cap")
         errors = _number(self._ask("amdsmi_get_gpu_total_ecc_count"), "uncorrectable_count")
-        clock_mhz = self._clock_mhz("max_clk")
         driver = self._ask("amdsmi_get_gpu_driver_info")
         return Baseline(
             used_bytes=rest.used_bytes,
             utilization_frac=rest.utilization_frac,
-            power_limit_w=None if limit_uw is None else limit_uw / 1e6,
-            power_limit_default_w=None if default_uw is None else default_uw / 1e6,
+            power_limit_w=scaled(_number(caps, "power_cap"), 1e-6),
+            power_limit_default_w=scaled(_number(caps, "default_power_cap"), 1e-6),
             driver_version=driver.get("driver_version") if isinstance(driver, dict) else None,
             ecc_uncorrected=None if errors is None else int(errors),
-            sm_clock_max_hz=None if clock_mhz is None else clock_mhz * 1e6,
+            sm_clock_max_hz=scaled(self._clock_mhz("max_clk"), 1e6),
         )
 
     def close(self) -> None:
         """Shut the library down."""
-        try:
+        with suppress(self._smi.AmdSmiException):
             self._smi.amdsmi_shut_down()
-        except self._smi.AmdSmiException:
-            return
 
 
 def open_amd(device: Device, *, smi: Any = None) -> AmdTelemetry | None:

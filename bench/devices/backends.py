@@ -35,25 +35,6 @@ def attempt(call: Callable[[], T]) -> T | None:
         return None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Package:
-    """A package that adds a backend to torch by being imported."""
-
-    module: str
-    adds_type: bool = True
-    """It takes torch's one slot for an added device type; False where it imitates cuda."""
-
-
-PACKAGES = (
-    Package(module="torch_npu"),
-    Package(module="torch_mlu"),
-    Package(module="torch_musa"),
-    Package(module="torch_gcu"),
-    Package(module="torch_br"),
-    Package(module="torch_xmlir", adds_type=False),
-    Package(module="habana_frameworks.torch", adds_type=False),
-)
-
 _TYPES = {
     "npu": ("huawei", "torch_npu"),
     "mlu": ("cambricon", "torch_mlu"),
@@ -66,55 +47,46 @@ _TYPES = {
 }
 """Vendor, and package that adds the type, by device type."""
 
+ADDING_PACKAGES = ("torch_npu", "torch_mlu", "torch_musa", "torch_gcu", "torch_br")
+"""Each takes torch's one slot for an added device type when it is imported."""
+PACKAGES = (*ADDING_PACKAGES, "torch_xmlir", "habana_frameworks.torch")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Lookalike:
     """How to recognise one maker among all that answer to `cuda`."""
 
-    vendor: str
     platform: str
     """What the vendor calls its CUDA or HIP replacement."""
     name_pattern: str
-    modules: tuple[str, ...] = ()
-    tools: tuple[str, ...] = ()
+    module: str = ""
+    tool: str = ""
 
 
 # Tools and names: each vendor's manual; MetaX's early drivers call the C500 just "4000" or "4001".
-LOOKALIKES = (
-    Lookalike(
-        vendor="iluvatar",
-        platform="CoreX",
-        name_pattern=r"iluvatar|\b(BI|MR)-V\d+",
-        tools=("ixsmi",),
+LOOKALIKES = {
+    "iluvatar": Lookalike(platform="CoreX", name_pattern=r"iluvatar|\b(BI|MR)-V\d+", tool="ixsmi"),
+    "metax": Lookalike(
+        platform="MACA", name_pattern=r"metax|\bMX[CN]\d{3}|^400[01]$", tool="mx-smi"
     ),
-    Lookalike(
-        vendor="metax",
-        platform="MACA",
-        name_pattern=r"metax|\bMX[CN]\d{3}|^400[01]$",
-        tools=("mx-smi",),
+    "alibaba": Lookalike(platform="PPU", name_pattern=r"\bPPU\b|T-Head|ZW\d{3}|Zhenwu"),
+    "baidu": Lookalike(
+        platform="XPyTorch", name_pattern=r"kunlun|\bP800\b|\bR[23]00\b", module="torch_xmlir"
     ),
-    Lookalike(vendor="alibaba", platform="PPU", name_pattern=r"\bPPU\b|T-Head|ZW\d{3}|Zhenwu"),
-    Lookalike(
-        vendor="baidu",
-        platform="XPyTorch",
-        name_pattern=r"kunlun|\bP800\b|\bR[23]00\b",
-        modules=("torch_xmlir",),
-    ),
-    Lookalike(
-        vendor="hygon",
+    "hygon": Lookalike(
         platform="DTK",
         name_pattern=r"hygon|\bDCU|\bK100(_|\b)|\bZ100|\bBW\d{3,4}\b",
-        tools=("hy-smi",),
+        tool="hy-smi",
     ),
-)
+}
 
 _NVIDIA_NAME = r"nvidia|tesla|geforce|quadro|\bRTX\b|\bGRID\b"
 _AMD_NAME = r"\bAMD\b|radeon|instinct|\bMI\d{2,3}\w?\b"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Import:
-    """What came of one package."""
+class PackageState:
+    """What came of one vendor package."""
 
     module: str
     state: str
@@ -129,36 +101,33 @@ def registered_type() -> str | None:
 
 
 @functools.cache
-def load_packages() -> tuple[Import, ...]:
+def load_packages() -> tuple[PackageState, ...]:
     """Import every vendor package that is installed and not loaded yet, once per process."""
-    return tuple(_load(package) for package in PACKAGES)
+    loaded = []
+    for module in PACKAGES:
+        state, reason = _load(module)
+        loaded.append(PackageState(module=module, state=state, reason=reason))
+    return tuple(loaded)
 
 
-def _load(package: Package) -> Import:
-    if package.module in sys.modules:
-        return Import(module=package.module, state="loaded", reason="with torch")
+def _load(module: str) -> tuple[str, str]:
+    if module in sys.modules:
+        return "loaded", "with torch"
     if os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD") == "0":
         # The user's way out of a package that breaks torch: importing it here would undo that.
-        reason = "TORCH_DEVICE_BACKEND_AUTOLOAD=0"
-        return Import(module=package.module, state="skipped", reason=reason)
+        return "skipped", "TORCH_DEVICE_BACKEND_AUTOLOAD=0"
     taken = registered_type()
-    if package.adds_type and taken is not None:
-        reason = f"torch has one added device type already: {taken}"
-        return Import(module=package.module, state="skipped", reason=reason)
+    if module in ADDING_PACKAGES and taken is not None:
+        return "skipped", f"torch has one added device type already: {taken}"
     try:
-        importlib.import_module(package.module)
-    except ModuleNotFoundError as error:
-        if error.name and (package.module + ".").startswith(error.name + "."):
-            return Import(module=package.module, state="missing", reason="not installed")
-        return Import(module=package.module, state="failed", reason=_one_line(error))
+        importlib.import_module(module)
     except (ImportError, RuntimeError, OSError) as error:
-        return Import(module=package.module, state="failed", reason=_one_line(error))
-    return Import(module=package.module, state="loaded", reason="by the harness")
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:300]
+        absent = error.name if isinstance(error, ModuleNotFoundError) else None
+        if absent and f"{module}.".startswith(f"{absent}."):
+            return "missing", "not installed"
+        text = " ".join(str(error).split())
+        return "failed", f"{type(error).__name__}: {text}"[:300]
+    return "loaded", "by the harness"
 
 
 def device_module(device_type: str) -> ModuleType | None:
@@ -185,9 +154,9 @@ def _identify_cuda(name: str) -> tuple[str | None, str]:
     api = (
         _join("HIP", torch.version.hip) if torch.version.hip else _join("CUDA", torch.version.cuda)
     )
-    lookalike = _lookalike(name)
-    if lookalike is not None:
-        return lookalike.vendor, f"{lookalike.platform} ({api})"
+    vendor = _lookalike(name)
+    if vendor is not None:
+        return vendor, f"{LOOKALIKES[vendor].platform} ({api})"
     if torch.version.hip:
         stack = _join("ROCm", getattr(torch.version, "rocm", None) or torch.version.hip)
         is_amd = _matches(_AMD_NAME, name) or has_tool("rocm-smi", "amd-smi", "rocminfo")
@@ -196,20 +165,15 @@ def _identify_cuda(name: str) -> tuple[str | None, str]:
     return ("nvidia" if is_nvidia else None), api
 
 
-def _lookalike(name: str) -> Lookalike | None:
+def _lookalike(name: str) -> str | None:
     """Name first, then packages in this process, then tools, which say only what is installed."""
     if _matches(_NVIDIA_NAME, name) or _matches(_AMD_NAME, name):
         return None
-    for lookalike in LOOKALIKES:
-        if _matches(lookalike.name_pattern, name):
-            return lookalike
-    for lookalike in LOOKALIKES:
-        if any(module in sys.modules for module in lookalike.modules):
-            return lookalike
-    for lookalike in LOOKALIKES:
-        if has_tool(*lookalike.tools):
-            return lookalike
-    return None
+    makers = LOOKALIKES.items()
+    by_name = [vendor for vendor, maker in makers if _matches(maker.name_pattern, name)]
+    by_module = [vendor for vendor, maker in makers if maker.module in sys.modules]
+    by_tool = [vendor for vendor, maker in makers if maker.tool and has_tool(maker.tool)]
+    return next(iter(by_name + by_module + by_tool), None)
 
 
 def has_tool(*names: str) -> bool:

@@ -13,9 +13,9 @@ ROOT = Path("/")
 
 
 def read_text(path: Path) -> str | None:
-    """Stripped text of a small kernel file, or None where it is missing or may not be read."""
+    """Stripped text of a small kernel file; None where it is missing, empty or not to be read."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
+        return path.read_text(encoding="utf-8", errors="replace").strip() or None
     except OSError:
         return None
 
@@ -48,15 +48,12 @@ def _directories(controller: str, *, root: Path) -> Iterator[Path]:
     """
     paths = _memberships(root)
     mount = root / "sys/fs/cgroup"
-    hierarchies = [
-        (mount, paths.get("")),
-        (mount / "unified", paths.get("")),
-        (mount / controller, paths.get(controller)),
-    ]
+    folders = {"": "", "unified": "", controller: controller}
     if controller == "cpu":
-        hierarchies.append((mount / "cpu,cpuacct", paths.get("cpu")))
-    for base, path in hierarchies:
-        directory = base / (path or "")
+        folders["cpu,cpuacct"] = "cpu"
+    for folder, key in folders.items():
+        base = mount / folder
+        directory = base / paths.get(key, "")
         while directory.is_relative_to(base):
             if directory.is_dir():
                 yield directory

@@ -12,13 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from bench.devices.cgroup import (
-    ROOT,
-    cpu_quota,
-    memory_left_bytes,
-    memory_limit_bytes,
-    read_text,
-)
+from bench.devices.cgroup import ROOT, cpu_quota, memory_left_bytes, memory_limit_bytes, read_text
 from bench.devices.topology import group_siblings, numa_nodes, pick_cpus
 
 
@@ -69,24 +63,24 @@ def free_memory_bytes(*, root: Path = ROOT) -> int:
 
 def cpu_model(*, root: Path = ROOT) -> str | None:
     """Marketing name of the processor, or None where nothing tells."""
-    names = ("model name", "cpu model", "Processor", "Model", "Hardware")
+    fields = cpuinfo(root)
+    for name in ("model name", "cpu model", "Processor", "Model", "Hardware"):
+        if fields.get(name):
+            return fields[name]
+    if platform.system() == "Darwin":
+        command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        try:
+            answer = subprocess.run(command, capture_output=True, text=True, timeout=2, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return answer.stdout.strip() or None
+    return platform.processor() or None
+
+
+def cpuinfo(root: Path) -> dict[str, str]:
+    """First value of each field in /proc/cpuinfo; empty where there is none."""
     fields: dict[str, str] = {}
     for line in (read_text(root / "proc/cpuinfo") or "").splitlines():
         name, _, value = line.partition(":")
         fields.setdefault(name.strip(), value.strip())
-    for name in names:
-        if fields.get(name):
-            return fields[name]
-    if platform.system() == "Darwin":
-        return _sysctl("machdep.cpu.brand_string")
-    return platform.processor() or None
-
-
-def _sysctl(name: str) -> str | None:
-    try:
-        answer = subprocess.run(
-            ["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True, timeout=2, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip() or None
+    return fields

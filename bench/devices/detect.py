@@ -7,6 +7,7 @@ device that does not answer while its neighbour does is a problem to print, not 
 """
 
 import re
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,10 +24,7 @@ IN_TREE_TYPES = ("cuda", "xpu", "mps", "hpu", "mtia")
 _LABEL = re.compile(r"([a-z][a-z_]*[0-9]?)(?::(0|[1-9][0-9]{0,3}))?")
 _UNIT_FIELDS = ("multi_processor_count", "max_compute_units", "cube_core_num")
 _CPU_VENDORS = {
-    "intel": r"intel",
-    "amd": r"\bamd\b",
-    "apple": r"\bapple\b",
-    "hygon": r"hygon",
+    **{name: rf"\b{name}\b" for name in ("intel", "amd", "apple", "hygon")},
     "huawei": r"kunpeng|hisilicon",
     "nvidia": r"\bgrace\b",
 }
@@ -129,18 +127,14 @@ def device_count(device_type: str) -> int:
 
 
 def _devices_of(device_type: str) -> tuple[list[Device], list[str]]:
-    labels = range(device_count(device_type))
-    answers = {index: describe(device_type, index) for index in labels}
-    silent = [index for index, device in answers.items() if _is_silent(device)]
-    if len(silent) == len(answers):
+    answers = [describe(device_type, index) for index in range(device_count(device_type))]
+    is_silent = [device.name == device.type and device.memory_bytes is None for device in answers]
+    if all(is_silent):
         # A small backend that describes nothing at all may still compute.
-        return list(answers.values()), []
-    problems = [f"{device_type}:{index} does not answer" for index in silent]
-    return [device for index, device in answers.items() if index not in silent], problems
-
-
-def _is_silent(device: Device) -> bool:
-    return device.name == device.type and device.memory_bytes is None
+        return answers, []
+    pairs = list(zip(answers, is_silent, strict=True))
+    problems = [f"{device.label} does not answer" for device, silent in pairs if silent]
+    return [device for device, silent in pairs if not silent], problems
 
 
 def describe(device_type: str, index: int) -> Device:
@@ -148,11 +142,15 @@ def describe(device_type: str, index: int) -> Device:
     if device_type == "mps":
         return _mps_device()
     module: Any = device_module(device_type)
-    properties = attempt(lambda: module.get_device_properties(index))
-    name = attempt(lambda: str(properties.name)) if properties is not None else None
+    properties: Any = attempt(lambda: module.get_device_properties(index))
+    name = attempt(lambda: str(properties.name))
     name = name or attempt(lambda: str(module.get_device_name(index))) or device_type
     vendor, stack = identify(device_type, name=name)
-    free_bytes, total_bytes = _memory(device_type, index, properties=properties)
+    uuid = getattr(properties, "uuid", None)
+    # Free bytes only where the question had to be asked anyway.
+    free_bytes, total_bytes = None, attempt(lambda: int(properties.total_memory))
+    if not total_bytes:
+        free_bytes, total_bytes = memory_info(device_type, index) or (None, None)
     device = Device(
         type=device_type,
         index=index,
@@ -161,21 +159,16 @@ def describe(device_type: str, index: int) -> Device:
         stack=stack,
         memory_bytes=total_bytes,
         memory_free_bytes=free_bytes,
-        uuid=_uuid(properties),
+        uuid=uuid.hex() if isinstance(uuid, bytes) else uuid and str(uuid),
         pci_bus_id=_pci_bus_id(properties),
-        compute_units=_first_int(properties, _UNIT_FIELDS),
+        compute_units=next(
+            (int(count) for field in _UNIT_FIELDS if (count := getattr(properties, field, None))),
+            None,
+        ),
     )
     if vendor == "nvidia":
         return replace(device, memory_free_bytes=memory_free_bytes(device))
     return device
-
-
-def _memory(device_type: str, index: int, *, properties: Any) -> tuple[int | None, int | None]:
-    """Free and total bytes; the free ones only where the question had to be asked anyway."""
-    total_bytes = getattr(properties, "total_memory", None)
-    if total_bytes:
-        return None, int(total_bytes)
-    return memory_info(device_type, index) or (None, None)
 
 
 def memory_info(device_type: str, index: int) -> tuple[int, int] | None:
@@ -187,13 +180,6 @@ def memory_info(device_type: str, index: int) -> tuple[int, int] | None:
     return None if info is None else (int(info[0]), int(info[1]))
 
 
-def _uuid(properties: Any) -> str | None:
-    value = getattr(properties, "uuid", None)
-    if value is None:
-        return None
-    return value.hex() if isinstance(value, bytes) else str(value)
-
-
 def _pci_bus_id(properties: Any) -> str | None:
     """Domain, bus, device and function as NVML writes them: `00000000:3B:00.0`."""
     fields = ("pci_domain_id", "pci_bus_id", "pci_device_id")
@@ -202,11 +188,6 @@ def _pci_bus_id(properties: Any) -> str | None:
         return None
     domain, bus, slot = parts
     return f"{domain:08X}:{bus:02X}:{slot:02X}.0"
-
-
-def _first_int(properties: Any, fields: tuple[str, ...]) -> int | None:
-    values = (getattr(properties, field, None) for field in fields)
-    return next((int(value) for value in values if value), None)
 
 
 def _mps_device() -> Device:
@@ -230,14 +211,12 @@ def _mps_device() -> Device:
 def cpu_device() -> Device:
     """The processor, as far as this process may use it."""
     name = cpu_model() or "CPU"
-    vendors = [
-        vendor for vendor, pattern in _CPU_VENDORS.items() if re.search(pattern, name.lower())
-    ]
+    found = (vendor for vendor, part in _CPU_VENDORS.items() if re.search(part, name.lower()))
     return Device(
         type="cpu",
         index=0,
         name=name,
-        vendor=vendors[0] if vendors else None,
+        vendor=next(found, None),
         stack="CPU",
         memory_bytes=usable_memory_bytes(),
         memory_free_bytes=free_memory_bytes(),
@@ -250,6 +229,5 @@ def _with_telemetry(device: Device) -> Device:
     telemetry = open_telemetry(device)
     if telemetry is None:
         return device
-    available = telemetry.available
-    telemetry.close()
-    return replace(device, telemetry=available)
+    with closing(telemetry):
+        return replace(device, telemetry=telemetry.available)

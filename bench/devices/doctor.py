@@ -19,26 +19,16 @@ def findings(
     *,
     results_dir: Path = Path("results"),
     root: Path = ROOT,
-    environ: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] = os.environ,
     watch_s: float = 1.0,
 ) -> list[Finding]:
     """Return all findings, errors first; an empty list when nothing was found."""
-    settings = [
-        host.governor_finding(root=root),
-        host.turbo_finding(root=root),
-        host.huge_pages_finding(root=root),
-        host.smt_finding(root=root),
-        host.quota_finding(root=root),
-        host.swap_finding(),
-        host.memory_finding(root=root),
-        host.disk_finding(results_dir),
-        host.container_finding(root=root),
-        host.torchvision_finding(),
-    ]
     found = [
         *load_findings(root=root, watch_s=watch_s),
-        *(finding for finding in settings if finding is not None),
-        *host.variable_findings(os.environ if environ is None else environ),
+        *host.processor_findings(root=root),
+        *host.share_findings(root=root, environ=environ),
+        *host.disk_findings(results_dir),
+        *host.software_findings(environ),
         *gpu_findings(),
     ]
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))

@@ -6,7 +6,7 @@ the integral is used and marked. If neither can be had the energy is blank: a da
 times load never stand in for a measurement.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,13 +19,13 @@ MAX_GAP_S = 1.0
 """Ten missed samples in a row: power may have done anything meanwhile."""
 MAX_DISAGREEMENT_FRAC = 0.15
 
-_Series = Sequence[tuple[float, float]]
-"""(time_s, value) in order of time."""
+_Point = tuple[float, float]
+"""Time in seconds, and value."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Energy:
-    """Energy over one window; all blank with a `reason` where it could not be measured."""
+    """Energy over one window; all blank where it could not be measured."""
 
     energy_j: float | None = None
     energy_net_j: float | None = None
@@ -38,82 +38,41 @@ class Energy:
     idle_power_w: float | None = None
     is_unvalidated: bool = False
     """Whether a counter exists but was not used, because it disagreed with sampled power."""
-    reason: str | None = None
-    """Why something is blank or unchecked."""
 
 
-def _covering(series: _Series, *, start_s: float, end_s: float) -> _Series:
-    """The part from the last point at or before the window to the first at or after it."""
+def _clipped(series: Sequence[_Point], *, start_s: float, end_s: float) -> list[_Point]:
+    """The window's part, interpolated at both edges; empty where it is not covered throughout."""
     times_s = [time_s for time_s, _ in series]
-    first = bisect_left(times_s, start_s)
-    if first == len(times_s) or times_s[first] > start_s:
-        first -= 1
-    last = bisect_left(times_s, end_s)
-    return series[max(0, first) : last + 1]
+    if not times_s or times_s[0] > start_s or times_s[-1] < end_s:
+        return []
+    first, last = bisect_right(times_s, start_s) - 1, bisect_left(times_s, end_s)
+    covering = series[first : last + 1]
+    if any(after_s - before_s > MAX_GAP_S for (before_s, _), (after_s, _) in pairwise(covering)):
+        return []
+    start = start_s, _between(*covering[:2], time_s=start_s)
+    end = end_s, _between(*covering[-2:], time_s=end_s)
+    return [start, *(point for point in covering if start_s < point[0] < end_s), end]
 
 
-def _fault(series: _Series, *, start_s: float, end_s: float) -> str | None:
-    """Why a series cannot be used over the window, or None."""
-    if not series or series[0][0] > start_s or series[-1][0] < end_s:
-        return "samples do not cover the window"
-    covering = _covering(series, start_s=start_s, end_s=end_s)
-    longest_s = max((after[0] - before[0] for before, after in pairwise(covering)), default=0.0)
-    if longest_s > MAX_GAP_S:
-        return f"no sample for {longest_s:.1f} s"
-    return None
-
-
-def _value_at(series: _Series, time_s: float) -> float:
-    """Linear interpolation; the series must cover `time_s`."""
-    after = bisect_left([moment for moment, _ in series], time_s)
-    (after_s, high) = series[after]
-    if after_s == time_s or after == 0:
-        return high
-    (before_s, low) = series[after - 1]
+def _between(before: _Point, after: _Point, *, time_s: float) -> float:
+    (before_s, low), (after_s, high) = before, after
     return low + (high - low) * (time_s - before_s) / (after_s - before_s)
 
 
-def _integrated(
-    series: _Series, *, start_s: float, end_s: float
-) -> tuple[float | None, str | None]:
-    """Trapezoids under the power, interpolated at the window's edges; or None and why."""
-    fault = _fault(series, start_s=start_s, end_s=end_s)
-    if fault is not None:
-        return None, fault
-    points = [
-        (start_s, _value_at(series, start_s)),
-        *((time_s, value) for time_s, value in series if start_s < time_s < end_s),
-        (end_s, _value_at(series, end_s)),
-    ]
+def _integral(powers_w: Sequence[_Point]) -> float | None:
+    """Trapezoids under the power."""
     areas_j = [
-        (after_s - before_s) * (before + after) / 2.0
-        for (before_s, before), (after_s, after) in pairwise(points)
+        (after_s - before_s) * (before_w + after_w) / 2.0
+        for (before_s, before_w), (after_s, after_w) in pairwise(powers_w)
     ]
-    return sum(areas_j), None
+    return sum(areas_j) if areas_j else None
 
 
-def _counted(series: _Series, *, start_s: float, end_s: float) -> tuple[float | None, str | None]:
-    """Growth of the counter over the window, or None and why."""
-    fault = _fault(series, start_s=start_s, end_s=end_s)
-    if fault is not None:
-        return None, fault
-    covering = _covering(series, start_s=start_s, end_s=end_s)
-    if any(after < before for (_, before), (_, after) in pairwise(covering)):
-        return None, "the energy counter went backwards"
-    counted_j = _value_at(series, end_s) - _value_at(series, start_s)
-    return (counted_j, None) if counted_j > 0 else (None, "the energy counter did not move")
-
-
-def _disagreement(counted_j: float | None, *, integrated_j: float | None) -> str | None:
-    """Why the counter fails the check against sampled power, or None."""
-    if counted_j is None or integrated_j is None:
+def _growth(counts_j: Sequence[_Point]) -> float | None:
+    """Growth of the counter; None where it went backwards or did not move."""
+    if not counts_j or any(after < before for (_, before), (_, after) in pairwise(counts_j)):
         return None
-    if abs(counted_j - integrated_j) <= MAX_DISAGREEMENT_FRAC * integrated_j:
-        return None
-    return (
-        f"the energy counter says {counted_j:.4g} J where sampled power adds up to "
-        f"{integrated_j:.4g} J"
-    )
+    return (counts_j[-1][1] - counts_j[0][1]) or None
 
 
 def window_energy(
@@ -127,27 +86,23 @@ def window_energy(
     """Energy between two moments of time.monotonic().
 
     `samples` must be in order of time and begin before and end after the window. A counter without
-    any sampled power beside it (RAPL) is used if it moves; `reason` then says that it is unchecked.
+    any sampled power beside it (RAPL) is used if it moves.
     """
     window_s = end_s - start_s
     if window_s < MIN_WINDOW_S:
-        return Energy(idle_power_w=idle_power_w, reason=f"the window is under {MIN_WINDOW_S:.0f} s")
+        return Energy(idle_power_w=idle_power_w)
     powers = [(one.time_s, one.power_w) for one in samples if one.power_w is not None]
     counts = [(one.time_s, one.energy_j) for one in samples if one.energy_j is not None]
-    if not powers and not counts:
-        return Energy(idle_power_w=idle_power_w, reason="the device gives neither power nor energy")
-    counted_j, reason = _counted(counts, start_s=start_s, end_s=end_s) if counts else (None, None)
-    integrated_j: float | None = None
-    if powers:
-        integrated_j, power_fault = _integrated(powers, start_s=start_s, end_s=end_s)
-        reason = power_fault or reason or _disagreement(counted_j, integrated_j=integrated_j)
-        if reason is not None:  # a counter that cannot be checked, or failed the check, is not used
-            counted_j = None
-    elif counted_j is not None:
-        reason = "no sampled power to check the energy counter against"
+    integrated_j = _integral(_clipped(powers, start_s=start_s, end_s=end_s))
+    counted_j = _growth(_clipped(counts, start_s=start_s, end_s=end_s))
+    if powers and counted_j is not None:
+        # A counter that cannot be checked, or failed the check, is not used.
+        most_j = MAX_DISAGREEMENT_FRAC * (integrated_j or 0.0)
+        is_confirmed = integrated_j is not None and abs(counted_j - integrated_j) <= most_j
+        counted_j = counted_j if is_confirmed else None
     energy_j = counted_j if counted_j is not None else integrated_j
     if energy_j is None:
-        return Energy(idle_power_w=idle_power_w, reason=reason)
+        return Energy(idle_power_w=idle_power_w)
     return Energy(
         energy_j=energy_j,
         energy_net_j=None if idle_power_w is None else energy_j - idle_power_w * window_s,
@@ -157,5 +112,4 @@ def window_energy(
         power_mean_w=energy_j / window_s,
         idle_power_w=idle_power_w,
         is_unvalidated=bool(counts) and counted_j is None,
-        reason=reason,
     )

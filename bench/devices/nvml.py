@@ -7,13 +7,14 @@ Source of calls, units and fields: https://docs.nvidia.com/deploy/nvml-api/
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from types import ModuleType
 from typing import Any
 
 from bench.core.nouns import Device
-from bench.devices.telemetry import Baseline, Clock, Sample, available_fields
+from bench.devices.telemetry import Baseline, Clock, Sample, available_fields, scaled
 
 # nvmlClocksEventReasons: https://docs.nvidia.com/deploy/nvml-api/group__nvmlClocksEventReasons.html
 # Bit 1 (idle) is left out: it limits nothing. Written as numbers because older bindings call them
@@ -57,27 +58,41 @@ def import_nvml() -> ModuleType | None:
     return module
 
 
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+@contextmanager
+def opened_nvml() -> Iterator[Any]:
+    """Open NVML for a moment; None where there is no NVIDIA driver."""
+    nvml = import_nvml()
+    try:
+        yield nvml
+    finally:
+        if nvml is not None:
+            nvml.nvmlShutdown()
+
+
+def ask_nvml(nvml: Any, function: str, *arguments: Any) -> Any | None:
+    """One call; None where this binding, driver or device refuses it. Text comes decoded."""
+    call = getattr(nvml, function, None)
+    if call is None:
+        return None
+    try:
+        answer = call(*arguments)
+    except nvml.NVMLError:
+        return None
+    return answer.decode() if isinstance(answer, bytes) else answer
 
 
 def find_handle(nvml: Any, *, device: Device) -> Any | None:
     """NVML's handle of this device; by index only where there is but one to choose from."""
     if device.uuid:
         has_prefix = device.uuid.startswith(("GPU-", "MIG-"))
-        prefixes = ("",) if has_prefix else ("GPU-", "MIG-")
-        for prefix in prefixes:
-            try:
-                return nvml.nvmlDeviceGetHandleByUUID(prefix + device.uuid)
-            except nvml.NVMLError:
-                continue
-    try:
-        if device.pci_bus_id:
-            return nvml.nvmlDeviceGetHandleByPciBusId(device.pci_bus_id)
-        if not device.uuid and nvml.nvmlDeviceGetCount() == 1:
-            return nvml.nvmlDeviceGetHandleByIndex(0)
-    except nvml.NVMLError:
-        return None
+        for prefix in ("",) if has_prefix else ("GPU-", "MIG-"):
+            handle = ask_nvml(nvml, "nvmlDeviceGetHandleByUUID", prefix + device.uuid)
+            if handle is not None:
+                return handle
+    if device.pci_bus_id:
+        return ask_nvml(nvml, "nvmlDeviceGetHandleByPciBusId", device.pci_bus_id)
+    if not device.uuid and ask_nvml(nvml, "nvmlDeviceGetCount") == 1:
+        return ask_nvml(nvml, "nvmlDeviceGetHandleByIndex", 0)
     return None
 
 
@@ -88,14 +103,14 @@ class NvmlTelemetry:
         self._nvml = nvml
         self._handle = handle
         self._clock = clock
-        self.has_mig = self._detect_mig()
-        name = _text(self._ask("nvmlDeviceGetName") or "")
-        self._is_module = (
-            any(chip in name for chip in _SUPERCHIPS)
-            and self._instant_power_w(_SCOPE_MODULE) is not None
-        )
+        self.name = str(self._ask("nvmlDeviceGetName") or "")
+        mode = self._ask("nvmlDeviceGetMigMode")
+        is_slice = bool(self._ask("nvmlDeviceIsMigDeviceHandle"))
+        self._has_mig = is_slice or bool(mode and mode[0] == 1)
+        is_superchip = any(chip in self.name for chip in _SUPERCHIPS)
+        self._is_module = is_superchip and self._instant_power_w(_SCOPE_MODULE) is not None
         # Without a module-wide power reading a superchip's counter cannot be checked: not used.
-        self._has_counter = self._is_module or not any(chip in name for chip in _SUPERCHIPS)
+        self._has_counter = not self._has_mig and (self._is_module or not is_superchip)
         self.scope = "module" if self._is_module else "gpu"
 
     @cached_property
@@ -104,20 +119,7 @@ class NvmlTelemetry:
         return available_fields(self.sample(), baseline=self.baseline())
 
     def _ask(self, function: str, *arguments: Any) -> Any | None:
-        """One NVML call with the handle; None where this driver or device refuses it."""
-        call: Callable[..., Any] | None = getattr(self._nvml, function, None)
-        if call is None:
-            return None
-        try:
-            return call(self._handle, *arguments)
-        except self._nvml.NVMLError:
-            return None
-
-    def _detect_mig(self) -> bool:
-        if self._ask("nvmlDeviceIsMigDeviceHandle"):
-            return True
-        mode = self._ask("nvmlDeviceGetMigMode")
-        return bool(mode and mode[0] == 1)
+        return ask_nvml(self._nvml, function, self._handle, *arguments)
 
     def _instant_power_w(self, power_scope: int) -> float | None:
         values = self._ask("nvmlDeviceGetFieldValues", [(_POWER_INSTANT_FIELD, power_scope)])
@@ -130,19 +132,17 @@ class NvmlTelemetry:
         return power_mw / 1e3 if power_mw > 0 else None
 
     def _power_w(self) -> float | None:
-        if self.has_mig:
+        if self._has_mig:
             return None
         instant_w = self._instant_power_w(_SCOPE_MODULE if self._is_module else _SCOPE_GPU)
         if instant_w is not None or self._is_module:
             return instant_w
-        usage_mw = self._ask("nvmlDeviceGetPowerUsage")
-        return None if usage_mw is None else usage_mw / 1e3
+        return scaled(self._ask("nvmlDeviceGetPowerUsage"), 1e-3)
 
     def _energy_j(self) -> float | None:
-        if self.has_mig or not self._has_counter:
+        if not self._has_counter:
             return None
-        energy_mj = self._ask("nvmlDeviceGetTotalEnergyConsumption")
-        return None if energy_mj is None else energy_mj / 1e3
+        return scaled(self._ask("nvmlDeviceGetTotalEnergyConsumption"), 1e-3)
 
     def _reasons(self) -> frozenset[str] | None:
         mask = self._ask("nvmlDeviceGetCurrentClocksEventReasons")
@@ -173,8 +173,8 @@ class NvmlTelemetry:
             time_s=time_s,
             power_w=power_w,
             energy_j=energy_j,
-            temperature_c=None if temperature_c is None else float(temperature_c),
-            sm_clock_hz=None if sm_clock_mhz is None else sm_clock_mhz * 1e6,
+            temperature_c=scaled(temperature_c, 1.0),
+            sm_clock_hz=scaled(sm_clock_mhz, 1e6),
             throttle_reasons=reasons,
             power_limited=None if reasons is None else "sw_power_cap" in reasons,
             used_bytes=self._used_bytes() if with_memory else None,
@@ -185,9 +185,6 @@ class NvmlTelemetry:
         """Read limits, errors and links."""
         nvml = self._nvml
         rest = self.sample()
-        limit_mw = self._ask("nvmlDeviceGetEnforcedPowerLimit")
-        default_mw = self._ask("nvmlDeviceGetPowerManagementDefaultLimit")
-        clock_mhz = self._ask("nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_SM)
         persistence = self._ask("nvmlDeviceGetPersistenceMode")
         violations = {
             cause: self._ask("nvmlDeviceGetViolationStatus", policy)
@@ -196,9 +193,11 @@ class NvmlTelemetry:
         return Baseline(
             used_bytes=rest.used_bytes,
             utilization_frac=rest.utilization_frac,
-            power_limit_w=None if limit_mw is None else limit_mw / 1e3,
-            power_limit_default_w=None if default_mw is None else default_mw / 1e3,
-            driver_version=self._driver_version(),
+            power_limit_w=scaled(self._ask("nvmlDeviceGetEnforcedPowerLimit"), 1e-3),
+            power_limit_default_w=scaled(
+                self._ask("nvmlDeviceGetPowerManagementDefaultLimit"), 1e-3
+            ),
+            driver_version=ask_nvml(nvml, "nvmlSystemGetDriverVersion"),
             ecc_uncorrected=self._ask(
                 "nvmlDeviceGetTotalEccErrors",
                 nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED,
@@ -209,25 +208,17 @@ class NvmlTelemetry:
                 for cause, status in violations.items()
                 if status is not None
             },
-            sm_clock_max_hz=None if clock_mhz is None else clock_mhz * 1e6,
+            sm_clock_max_hz=scaled(self._ask("nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_SM), 1e6),
             pcie_width=self._ask("nvmlDeviceGetCurrPcieLinkWidth"),
             pcie_width_max=self._ask("nvmlDeviceGetMaxPcieLinkWidth"),
             has_persistence=None if persistence is None else persistence == 1,
-            has_mig=self.has_mig,
+            has_mig=self._has_mig,
         )
-
-    def _driver_version(self) -> str | None:
-        try:
-            return _text(self._nvml.nvmlSystemGetDriverVersion())
-        except self._nvml.NVMLError:
-            return None
 
     def close(self) -> None:
         """Undo the start of NVML; it counts starts, so others keep theirs."""
-        try:
+        with suppress(self._nvml.NVMLError):
             self._nvml.nvmlShutdown()
-        except self._nvml.NVMLError:
-            return
 
 
 def open_nvml(device: Device, *, nvml: Any = None) -> NvmlTelemetry | None:

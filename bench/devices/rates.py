@@ -19,6 +19,7 @@ from bench.devices.backends import REFUSALS
 from bench.devices.caches import largest_cache_bytes
 from bench.devices.detect import memory_info
 from bench.devices.probe import TORCH_DTYPES, float32_precision, has_tf32_switch
+from bench.devices.torch_adapter import is_out_of_memory
 
 SIDES = {"cpu": (512, 1024, 2048, 4096), "accelerator": (8192, 16384, 4096, 2048, 1024)}
 """Sides of the square products, in the order in which they are measured."""
@@ -65,7 +66,7 @@ def product_rates(
         try:
             _add_side(rates, device, adapter=adapter, dtype=dtype, side=side, deadline_s=deadline_s)
         except RuntimeError as error:
-            if not adapter.is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             continue
         best_side, _ = best_shape(rates)
@@ -194,7 +195,7 @@ def copy_rate(device: Device, *, adapter: Adapter, budget_s: float) -> float | N
             warmup_s=_WARMUP_S[kind],
         )
     except RuntimeError as error:
-        if not adapter.is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         return None
     return 2.0 * source.numel() * source.element_size() / call_s

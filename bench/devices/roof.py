@@ -14,13 +14,14 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import torch
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 from msgspec.structs import replace
 
 from bench.core.nouns import Device
@@ -48,11 +49,10 @@ _MOST_FOREIGN_CPU_FRAC = 0.05
 Rate = Annotated[float, Meta(gt=0, le=1e300)]
 
 
-class Roof(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Best rates seen on one device with one torch."""
+class RoofKey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a roof belongs to: measured under another of these it is another roof."""
 
     type: str
-    label: str
     name: str
     uuid_hash: str | None
     torch_version: str
@@ -61,6 +61,19 @@ class Roof(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     driver_version: str | None
     power_limit_w: float | None
     """In force when it was measured; both None on a CPU."""
+
+    def path(self) -> Path:
+        """File of the roof: readable at the front, unique at the end."""
+        readable = re.sub(r"[^A-Za-z0-9]+", "-", self.name).strip("-").lower()[:40]
+        sides = SIDES["cpu" if self.type == "cpu" else "accelerator"]
+        own = [getattr(self, name) for name in RoofKey.__struct_fields__]
+        return cache_folder() / f"roof-{readable}-{_digest(json.dumps([*own, *sides]))}.json"
+
+
+class Roof(RoofKey, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Best rates seen on one device with one torch."""
+
+    label: str
     flops_per_s: Mapping[str, Rate]
     """Best product by dtype."""
     sustained_flops_per_s: Mapping[str, Rate]
@@ -115,7 +128,6 @@ def measure_roof(
     """
     device = find(label)
     adapter = adapter_for(label)
-    limits = _limits(device)
     # An accelerator's best shape runs once more, to see what the power limit leaves of it.
     reserved_s = 0.0 if device.type == "cpu" else SUSTAINED_S
     before = take_snapshot(os.getpid())
@@ -138,14 +150,8 @@ def measure_roof(
         [before, after], start_s=before.time_s, end_s=after.time_s, num_cores=usable_cores()
     )
     return Roof(
-        type=device.type,
+        **structs.asdict(_key_of(device, torch_version=torch.__version__)),
         label=device.label,
-        name=device.name,
-        uuid_hash=hashed_uuid(device),
-        torch_version=str(torch.__version__),
-        threads=_threads(device, None),
-        driver_version=limits.driver_version,
-        power_limit_w=limits.power_limit_w,
         flops_per_s=flops_per_s,
         sustained_flops_per_s=sustained,
         tried=tried,
@@ -159,16 +165,7 @@ def measure_roof(
 
 def load_roof(device: Device, *, torch_version: str, threads: int | None = None) -> Roof | None:
     """Roof measured earlier, or None; on a CPU for `threads`, by default those torch uses now."""
-    limits = _limits(device)
-    path = roof_path(
-        device_type=device.type,
-        name=device.name,
-        uuid_hash=hashed_uuid(device),
-        torch_version=torch_version,
-        threads=_threads(device, threads),
-        driver_version=limits.driver_version,
-        power_limit_w=limits.power_limit_w,
-    )
+    path = _key_of(device, torch_version=torch_version, threads=threads).path()
     try:
         roof = msgspec.json.decode(path.read_bytes(), type=Roof)
     except FileNotFoundError:
@@ -191,17 +188,13 @@ def save_roof(roof: Roof) -> Path | None:
             100 * (roof.foreign_cpu_frac or 0.0),
         )
         return None
-    path = roof_path(
-        device_type=roof.type,
-        name=roof.name,
-        uuid_hash=roof.uuid_hash,
-        torch_version=roof.torch_version,
-        threads=roof.threads,
-        driver_version=roof.driver_version,
-        power_limit_w=roof.power_limit_w,
-    )
+    path = roof.path()
     try:
-        _write(path, msgspec.json.format(msgspec.json.encode(roof), indent=2).decode())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(roof), indent=2))
+        Path(temporary).replace(path)
     except OSError as error:
         _LOG.warning("%s cannot be written (%s): the roof is measured each time", path, error)
         return None
@@ -215,24 +208,6 @@ def cache_folder() -> Path:
     return (base if base.is_absolute() else Path.home() / ".cache") / "gapbench"
 
 
-def roof_path(
-    *,
-    device_type: str,
-    name: str,
-    uuid_hash: str | None,
-    torch_version: str,
-    threads: int | None,
-    driver_version: str | None,
-    power_limit_w: float | None,
-) -> Path:
-    """File of one roof: readable at the front, unique at the end."""
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()[:40]
-    sides = SIDES["cpu" if device_type == "cpu" else "accelerator"]
-    measured = (*sides, driver_version, power_limit_w)
-    key = json.dumps([device_type, name, uuid_hash, str(torch_version), threads, *measured])
-    return cache_folder() / f"roof-{readable}-{_digest(key)}.json"
-
-
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -242,29 +217,20 @@ def hashed_uuid(device: Device) -> str | None:
     return None if device.uuid is None else _digest(device.uuid)
 
 
-def _limits(device: Device) -> Baseline:
-    """Driver and power limit of an accelerator, which decide what it reaches."""
-    telemetry = None if device.type == "cpu" else open_telemetry(device)
-    if telemetry is None:
-        return Baseline()
-    try:
-        return telemetry.baseline()
-    finally:
-        telemetry.close()
-
-
-def _threads(device: Device, threads: int | None) -> int | None:
-    if device.type != "cpu":
-        return None
-    return torch.get_num_threads() if threads is None else threads
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+def _key_of(device: Device, *, torch_version: str, threads: int | None = None) -> RoofKey:
+    """Key of a roof of this device now; an accelerator's driver and power limit are asked."""
+    is_cpu = device.type == "cpu"
+    telemetry = None if is_cpu else open_telemetry(device)
+    limits = Baseline()
+    if telemetry is not None:
+        with closing(telemetry):
+            limits = telemetry.baseline()
+    return RoofKey(
+        type=device.type,
+        name=device.name,
+        uuid_hash=hashed_uuid(device),
+        torch_version=str(torch_version),
+        threads=(threads or torch.get_num_threads()) if is_cpu else None,
+        driver_version=limits.driver_version,
+        power_limit_w=limits.power_limit_w,
+    )

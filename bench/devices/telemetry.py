@@ -97,6 +97,11 @@ def open_telemetry(device: Device) -> Telemetry | None:
     return None
 
 
+def scaled(value: float | None, factor: float) -> float | None:
+    """Convert a reading to base units; a missing one stays missing."""
+    return None if value is None else value * factor
+
+
 def available_fields(sample: Sample, *, baseline: Baseline) -> tuple[str, ...]:
     """Names of what a reader gave, for `Device.telemetry`."""
     values = {

@@ -17,7 +17,7 @@ import torch
 
 from bench.devices.adapter import Adapter, DeviceEvent
 from bench.devices.backends import attempt, device_module
-from bench.devices.detect import current_accelerator_type, describe, locate, memory_info
+from bench.devices.detect import current_accelerator_type, describe, locate
 from bench.devices.telemetry import Telemetry, open_telemetry
 
 _OUT_OF_MEMORY_TEXTS = (
@@ -38,7 +38,7 @@ _CHECK_PAUSE_S = 0.005
 def adapter_for(label: str) -> Adapter:
     """Return the adapter of a device that is here; another label raises `UsageError`."""
     device_type, index = locate(label)
-    return CpuAdapter() if device_type == "cpu" else AcceleratorAdapter(device_type, index)
+    return Adapter() if device_type == "cpu" else AcceleratorAdapter(device_type, index)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -49,53 +49,6 @@ def is_out_of_memory(error: BaseException) -> bool:
         return error.errno == errno.ENOMEM
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(part in text for part in _OUT_OF_MEMORY_TEXTS)
-
-
-class CpuAdapter:
-    """Operations have finished when Python returns, and torch counts no memory."""
-
-    label = "cpu"
-    is_asynchronous = False
-
-    def make_current(self) -> None:
-        """There is no other."""
-
-    def synchronize(self) -> None:
-        """Nothing is ever queued."""
-
-    def make_event(self) -> DeviceEvent | None:
-        """The host clock serves."""
-        return None
-
-    def reset_peak_memory(self) -> None:
-        """There is no counter."""
-
-    def peak_allocated_bytes(self) -> int | None:
-        """Not counted."""
-        return None
-
-    def peak_reserved_bytes(self) -> int | None:
-        """Not counted."""
-        return None
-
-    def reserved_bytes(self) -> int | None:
-        """Not counted."""
-        return None
-
-    def used_bytes(self) -> int | None:
-        """A process's memory is read by its parent."""
-        return None
-
-    def compute_clock_hz(self) -> float | None:
-        """Processors change clocks core by core: no one figure holds."""
-        return None
-
-    def empty_cache(self) -> None:
-        """There is no cache."""
-
-    def is_out_of_memory(self, error: BaseException) -> bool:
-        """Whether host memory ran out."""
-        return is_out_of_memory(error)
 
 
 class TorchEvent:
@@ -125,7 +78,7 @@ class TorchEvent:
         return float(self._event.elapsed_time(end._event))
 
 
-class AcceleratorAdapter:
+class AcceleratorAdapter(Adapter):
     """Any device type that torch knows besides the CPU."""
 
     is_asynchronous = True
@@ -187,19 +140,17 @@ class AcceleratorAdapter:
 
     def _generic_event(self) -> TorchEvent:
         event = torch.Event(device=self.label, enable_timing=True)
-        has_stream = self._speaks_for_type and _answers(self._generic_stream)
-        return TorchEvent(event, current_stream=self._generic_stream if has_stream else None)
-
-    def _generic_stream(self) -> Any:
-        return torch.accelerator.current_stream(self._index)
+        stream = functools.partial(torch.accelerator.current_stream, self._index)
+        has_stream = self._speaks_for_type and _answers(stream)
+        return TorchEvent(event, current_stream=stream if has_stream else None)
 
     def _module_event(self) -> TorchEvent:
         event = self._module.Event(enable_timing=True)
-        has_stream = _answers(self._module_stream)
-        return TorchEvent(event, current_stream=self._module_stream if has_stream else None)
 
-    def _module_stream(self) -> Any:
-        return self._module.current_stream(self._index)
+        def stream() -> Any:
+            return self._module.current_stream(self._index)
+
+        return TorchEvent(event, current_stream=stream if _answers(stream) else None)
 
     def _keeps_time(self, factory: Callable[[], TorchEvent]) -> bool:
         """Whether a pause between two marks comes out as neither less than half nor too long."""
@@ -259,11 +210,6 @@ class AcceleratorAdapter:
             return attempt(lambda: int(torch.mps.driver_allocated_memory()))
         return self._memory(stat="reserved_bytes.all.current", function="memory_reserved")
 
-    def used_bytes(self) -> int | None:
-        """What is in use on the whole device now, by anyone, or None."""
-        info = memory_info(self._type, self._index)
-        return None if info is None else info[1] - info[0]
-
     def compute_clock_hz(self) -> float | None:
         """Clock of the compute units now, or None."""
         if self._telemetry is None:
@@ -278,10 +224,6 @@ class AcceleratorAdapter:
         """Hand unused memory of torch's allocator back, where that can be asked for."""
         if not (self._speaks_for_type and _answers(torch.accelerator.empty_cache)):
             attempt(lambda: self._module.empty_cache())
-
-    def is_out_of_memory(self, error: BaseException) -> bool:
-        """Whether device or host memory ran out."""
-        return is_out_of_memory(error)
 
 
 def _answers(call: Callable[[], object]) -> bool:

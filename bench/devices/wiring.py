@@ -1,21 +1,23 @@
-"""How NVIDIA devices are wired, and how full they are, asked of NVML without touching torch.
+"""NVIDIA devices, their memory and how they are wired, asked of NVML without touching torch.
 
 NVML answers without making a context on a device, which torch's own calls do. Left out:
 bandwidths (counting links is reading, their speed is measured or in the catalogue), other
 vendors' tools, and MIG slices.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
 from bench.core.nouns import Device
-from bench.devices.nvml import find_handle, import_nvml
+from bench.devices.nvml import ask_nvml, find_handle, opened_nvml
 
-T = TypeVar("T")
 _SWITCH = "switch"
+_DRIVER_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
+"""Of the Linux driver, and of Windows's under WSL."""
 
 # nvml.h, nvmlGpuTopologyLevel_t: https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceStructs.html
 _TOPOLOGY = {
@@ -40,20 +42,36 @@ class Wire:
     detail: str
 
 
+def device_memories() -> list[tuple[str, int]]:
+    """Return (name, free bytes) of each NVIDIA device, for quick looks that must not import torch.
+
+    Other stacks tell nothing until torch is imported.
+    """
+    if sys.platform == "linux" and not any(path.exists() for path in _DRIVER_DEVICES):
+        return []  # importing NVML's binding costs more than all the rest
+    found: list[tuple[str, int]] = []
+    with opened_nvml() as nvml:
+        for index in range(ask_nvml(nvml, "nvmlDeviceGetCount") or 0):
+            handle = ask_nvml(nvml, "nvmlDeviceGetHandleByIndex", index)
+            memory = ask_nvml(nvml, "nvmlDeviceGetMemoryInfo", handle)
+            if memory is not None:
+                name = ask_nvml(nvml, "nvmlDeviceGetName", handle)
+                found.append((str(name or "NVIDIA device"), int(memory.free)))
+    return found
+
+
 def memory_free_bytes(device: Device) -> int | None:
     """Free memory of this device, or None where NVML does not know it."""
-    with _nvml() as nvml:
+    with opened_nvml() as nvml:
         handle = None if nvml is None else find_handle(nvml, device=device)
-        if handle is None:
-            return None
-        info = _ask(nvml, lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
+        info = None if handle is None else ask_nvml(nvml, "nvmlDeviceGetMemoryInfo", handle)
         return None if info is None else int(info.free)
 
 
 def wires(devices: Sequence[Device]) -> list[Wire]:
     """Links to the host and between each two of these devices, where NVML can tell."""
     candidates = [device for device in devices if device.type == "cuda"]
-    with _nvml() as nvml:
+    with opened_nvml() as nvml:
         if nvml is None:
             return []
         handles = {device.label: find_handle(nvml, device=device) for device in candidates}
@@ -64,28 +82,10 @@ def wires(devices: Sequence[Device]) -> list[Wire]:
     return [wire for wire in found if wire is not None]
 
 
-@contextmanager
-def _nvml() -> Iterator[Any]:
-    """Open NVML for a moment; None where there is no NVIDIA driver."""
-    nvml = import_nvml()
-    try:
-        yield nvml
-    finally:
-        if nvml is not None:
-            nvml.nvmlShutdown()
-
-
-def _ask(nvml: Any, call: Callable[[], T]) -> T | None:
-    try:
-        return call()
-    except nvml.NVMLError:
-        return None
-
-
 def _host_wire(nvml: Any, *, label: str, handle: Any) -> Wire | None:
     """PCIe as far as device and slot allow: an idle device slows its link down to save power."""
-    generation = _ask(nvml, lambda: nvml.nvmlDeviceGetMaxPcieLinkGeneration(handle))
-    width = _ask(nvml, lambda: nvml.nvmlDeviceGetMaxPcieLinkWidth(handle))
+    generation = ask_nvml(nvml, "nvmlDeviceGetMaxPcieLinkGeneration", handle)
+    width = ask_nvml(nvml, "nvmlDeviceGetMaxPcieLinkWidth", handle)
     if generation is None or width is None:
         return None
     return Wire(first=label, second="host", kind="pcie", detail=f"gen {generation} x{width}")
@@ -93,7 +93,7 @@ def _host_wire(nvml: Any, *, label: str, handle: Any) -> Wire | None:
 
 def _pair_wire(nvml: Any, *, one: tuple[str, Any], other: tuple[str, Any]) -> Wire | None:
     (first, handle), (second, peer) = one, other
-    bus_id = _ask(nvml, lambda: _text(nvml.nvmlDeviceGetPciInfo(peer).busId))
+    bus_id = _bus_id(ask_nvml(nvml, "nvmlDeviceGetPciInfo", peer))
     far_ends = _far_ends(nvml, handle=handle)
     num_direct = sum(far_end is not None and far_end == bus_id for far_end in far_ends)
     num_switched = far_ends.count(_SWITCH)
@@ -102,32 +102,28 @@ def _pair_wire(nvml: Any, *, one: tuple[str, Any], other: tuple[str, Any]) -> Wi
     if num_switched and _SWITCH in _far_ends(nvml, handle=peer):
         detail = f"{num_switched} links through NVSwitch"
         return Wire(first=first, second=second, kind="nvlink", detail=detail)
-    level = _ask(nvml, lambda: int(nvml.nvmlDeviceGetTopologyCommonAncestor(handle, peer)))
+    level = ask_nvml(nvml, "nvmlDeviceGetTopologyCommonAncestor", handle, peer)
     if level is None:
         return None
-    detail = _TOPOLOGY.get(level, f"topology level {level}")
+    detail = _TOPOLOGY.get(int(level), f"topology level {level}")
     return Wire(first=first, second=second, kind="pcie", detail=detail)
 
 
 def _far_ends(nvml: Any, *, handle: Any) -> list[str | None]:
     """Far end (a switch, a PCI bus id, None where it cannot be read) of each active NVLink."""
-    return [
-        _far_end(nvml, handle=handle, link=link)
-        for link in range(nvml.NVML_NVLINK_MAX_LINKS)
-        if _is_active(nvml, handle=handle, link=link)
-    ]
+    links = range(nvml.NVML_NVLINK_MAX_LINKS)
+    active = [link for link in links if ask_nvml(nvml, "nvmlDeviceGetNvLinkState", handle, link)]
+    return [_far_end(nvml, handle, link) for link in active]
 
 
-def _is_active(nvml: Any, *, handle: Any, link: int) -> bool:
-    return bool(_ask(nvml, lambda: nvml.nvmlDeviceGetNvLinkState(handle, link)))
-
-
-def _far_end(nvml: Any, *, handle: Any, link: int) -> str | None:
-    kind = _ask(nvml, lambda: nvml.nvmlDeviceGetNvLinkRemoteDeviceType(handle, link))
+def _far_end(nvml: Any, handle: Any, link: int) -> str | None:
+    kind = ask_nvml(nvml, "nvmlDeviceGetNvLinkRemoteDeviceType", handle, link)
     if kind == nvml.NVML_NVLINK_DEVICE_TYPE_SWITCH:
         return _SWITCH
-    return _ask(nvml, lambda: _text(nvml.nvmlDeviceGetNvLinkRemotePciInfo(handle, link).busId))
+    return _bus_id(ask_nvml(nvml, "nvmlDeviceGetNvLinkRemotePciInfo", handle, link))
 
 
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+def _bus_id(info: Any) -> str | None:
+    if info is None:
+        return None
+    return info.busId.decode() if isinstance(info.busId, bytes) else str(info.busId)

@@ -51,9 +51,9 @@ def failure_of(error: Exception, *, device: str) -> Failure:
     if isinstance(error, MemoryError):
         return Failure(code="out_of_memory", detail=detail)
     if device != "fake":
-        from bench.devices.torch_adapter import adapter_for
+        from bench.devices.torch_adapter import is_out_of_memory
 
-        if adapter_for(device).is_out_of_memory(error):
+        if is_out_of_memory(error):
             return Failure(code="out_of_memory", detail=detail)
     text = str(error)
     if "torchvision" in text:

@@ -9,7 +9,6 @@ list, home folders are cut out of paths, the host name and device identifiers ar
 
 import hashlib
 import json
-import os
 import platform
 import re
 import sys
@@ -18,13 +17,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.results.checkout import bench_version, git_commit
-from bench.results.machine import (
-    ROOT,
-    memory_facts,
-    momentary_facts,
-    processor_facts,
-    system_facts,
-)
 from bench.results.schema import Row
 
 Fingerprint = dict[str, object]
@@ -63,16 +55,16 @@ _IDENTIFIER = re.compile(r"\b(GPU|MIG)-[0-9a-fA-F-]{8,}")
 def fingerprint(
     *,
     torch_facts: Mapping[str, object],
-    environ: Mapping[str, str] | None = None,
-    root: Path = ROOT,
+    machine: Mapping[str, Mapping[str, object]],
+    environ: Mapping[str, str],
 ) -> Fingerprint:
-    """Everything worth knowing about where a run ran, without naming anyone."""
-    variables = os.environ if environ is None else environ
+    """Everything worth knowing about where a run ran, without naming anyone.
+
+    `machine` has the parts cpu, memory, system, and now: what is different a minute later.
+    """
     found: Fingerprint = {
         "host_hash": host_hash(),
-        "cpu": processor_facts(root=root),
-        "memory": memory_facts(root=root),
-        "system": system_facts(root=root, environ=variables),
+        **machine,
         "python": {
             "version": platform.python_version(),
             "implementation": platform.python_implementation(),
@@ -80,8 +72,11 @@ def fingerprint(
         },
         "bench": {"version": bench_version(), "git_commit": git_commit()},
         "torch": dict(torch_facts),
-        "variables": _variables(variables),
-        "now": {"utc": datetime.now(UTC).isoformat(timespec="seconds"), **momentary_facts()},
+        "variables": _variables(environ),
+        "now": {
+            "utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            **machine.get("now", {}),
+        },
     }
     clean = _anonymous(found)
     assert isinstance(clean, dict)  # a mapping stays a mapping

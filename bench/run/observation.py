@@ -8,7 +8,7 @@ alone, never from how long the steps took.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from bench.devices.conditions import Conditions, violations_s, window_conditions
 from bench.devices.energy import Energy, window_energy
@@ -57,13 +57,7 @@ def observed_columns(
     noise = cpu_noise(
         observation.sampler.snapshots, start_s=start_s, end_s=end_s, num_cores=usable_cores
     )
-    columns: Row = {
-        "own_cpu_frac": noise.own_cpu_frac,
-        "foreign_cpu_frac": noise.foreign_cpu_frac,
-        "steal_frac": noise.steal_frac,
-        "involuntary_switches_per_s": noise.involuntary_switches_per_s,
-        "major_faults_per_s": noise.major_faults_per_s,
-    }
+    columns: Row = asdict(noise)
     reasons: list[str] = []
     if "smoke" not in result.reasons:
         reasons += validity.cpu_reasons(
@@ -118,16 +112,9 @@ def _energy_columns(row: Row, energy: Energy) -> Row:
         if is_single and energy.energy_j is not None and isinstance(items, int) and items
         else None
     )
-    return {
-        "energy_j": energy.energy_j,
-        "energy_per_item_j": per_item,
-        "energy_net_j": energy.energy_net_j,
-        "energy_integrated_j": energy.energy_integrated_j,
-        "energy_source": energy.energy_source,
-        "energy_scope": energy.energy_scope,
-        "power_mean_w": energy.power_mean_w,
-        "idle_power_w": energy.idle_power_w,
-    }
+    columns: Row = asdict(energy)
+    del columns["is_unvalidated"]
+    return columns | {"energy_per_item_j": per_item}
 
 
 def idle_power_w(samples: list[Sample], stage_times_s: dict[str, float]) -> float | None:

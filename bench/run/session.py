@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from bench import discovery
 from bench.core.errors import DataError, ExitCode, IncompatibleError, UsageError
 from bench.core.paths import user_path
 from bench.devices import cpu
+from bench.devices.machine import machine_facts
 from bench.hardware.chips import match_device
 from bench.measure.inspection import Inspection, inspect_device
 from bench.measure.limits import PROFILES
@@ -72,7 +74,7 @@ def prepare(request: RunRequest, *, note: Callable[[str], None]) -> tuple[Plan, 
 
 def begin(plan: Plan, inspection: Inspection, *, folder: Path) -> Session:
     """Create the result file of a planned run."""
-    fingerprint = environment.fingerprint(torch_facts=dict(inspection.torch_facts))
+    fingerprint = _fingerprint(inspection)
     store = Store.create(
         folder,
         run_id=secrets.token_hex(4),
@@ -82,6 +84,14 @@ def begin(plan: Plan, inspection: Inspection, *, folder: Path) -> Session:
         request={"plan": plan.to_dict()},
     )
     return Session(plan=plan, facts=make_facts(inspection, fingerprint), store=store)
+
+
+def _fingerprint(inspection: Inspection) -> dict[str, object]:
+    return environment.fingerprint(
+        torch_facts=dict(inspection.torch_facts),
+        machine=machine_facts(environ=os.environ),
+        environ=os.environ,
+    )
 
 
 def make_facts(inspection: Inspection, fingerprint: dict[str, object]) -> Facts:
@@ -110,7 +120,7 @@ def resume(name: str, *, folder: Path, note: Callable[[str], None]) -> Session:
     label = plan.planned[0].config.device
     inspection = inspect_device(label, dtypes=(), with_roof=False)
     _refuse_other_device(store, inspection)
-    fingerprint = environment.fingerprint(torch_facts=dict(inspection.torch_facts))
+    fingerprint = _fingerprint(inspection)
     return Session(
         plan=plan, facts=make_facts(inspection, fingerprint), store=store, earlier=store.rows()
     )

@@ -130,7 +130,9 @@ def test_links_are_printed(install, monkeypatch):
 
 def test_a_vendor_package_that_failed_is_printed_with_its_reason(install, monkeypatch):
     install(H800)
-    failed = backends.Import(module="torch_npu", state="failed", reason="OSError: libascendcl.so")
+    failed = backends.PackageState(
+        module="torch_npu", state="failed", reason="OSError: libascendcl.so"
+    )
     monkeypatch.setattr(backends, "load_packages", lambda: (failed,))
     assert "torch_npu failed: OSError: libascendcl.so" in run()
 

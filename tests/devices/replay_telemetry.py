@@ -1,52 +1,37 @@
 """A reader that plays recorded samples back, for tests of what samples and judges them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from bench.devices.telemetry import Baseline, Sample, available_fields
+from bench.devices.telemetry import Baseline, Sample
 
 
 class ReplayTelemetry:
-    """Plays recorded samples back, one for each call; an exception in the list is raised instead.
+    """One recorded sample for each call; an exception is raised, a function called instead.
 
-    After the last item the reader fails, as a device
-    that was lost does.
+    After the last item the reader fails, as a device that was lost does.
     """
+
+    scope = "gpu"
+    available: tuple[str, ...] = ()
 
     def __init__(
         self,
-        samples: Sequence[Sample | Exception],
+        samples: Sequence[Sample | Exception | Callable[[], Sample]] = (),
         *,
         baseline: Baseline | None = None,
-        scope: str = "gpu",
     ) -> None:
-        self._samples = list(samples)
-        self._baseline = baseline or Baseline()
-        self._next = 0
-        self.scope = scope
-        self.is_closed = False
-
-    @property
-    def available(self) -> tuple[str, ...]:
-        """What the first recorded sample has."""
-        first = next((item for item in self._samples if isinstance(item, Sample)), None)
-        if first is None:
-            return ()
-        return available_fields(first, baseline=self._baseline)
+        self.samples = iter(samples)
+        self.recorded_baseline = baseline or Baseline()
+        self.asked: list[bool] = []
 
     def sample(self, *, with_memory: bool = True) -> Sample:
-        """Return the next recorded sample, memory included whether asked for or not."""
-        if self._next >= len(self._samples):
-            raise OSError("the recording has ended")
-        item = self._samples[self._next]
-        self._next += 1
+        self.asked.append(with_memory)
+        item = next(self.samples, OSError("the recording has ended"))
         if isinstance(item, Exception):
             raise item
-        return item
+        return item if isinstance(item, Sample) else item()
 
     def baseline(self) -> Baseline:
-        """Return the recorded baseline."""
-        return self._baseline
+        return self.recorded_baseline
 
-    def close(self) -> None:
-        """Remember that it was closed."""
-        self.is_closed = True
+    def close(self) -> None: ...

@@ -13,7 +13,7 @@ from fake_torch import add_backend, choose_accelerator, refuse
 from bench.core.errors import UsageError
 from bench.devices import torch_adapter
 from bench.devices.telemetry import Sample
-from bench.devices.torch_adapter import AcceleratorAdapter, adapter_for
+from bench.devices.torch_adapter import AcceleratorAdapter, adapter_for, is_out_of_memory
 from tests.devices.replay_telemetry import ReplayTelemetry
 
 
@@ -88,10 +88,9 @@ def test_the_cpu_is_synchronous_and_counts_nothing():
         adapter.peak_allocated_bytes(),
         adapter.peak_reserved_bytes(),
         adapter.reserved_bytes(),
-        adapter.used_bytes(),
         adapter.compute_clock_hz(),
     )
-    assert counters == (None,) * 6
+    assert counters == (None,) * 5
 
 
 def test_a_device_that_is_not_here_is_refused():
@@ -220,11 +219,9 @@ def test_memory_comes_from_the_statistics_of_the_allocator(monkeypatch):
         monkeypatch,
         memory_stats=lambda index: STATS,
         reset_peak_memory_stats=lambda index: None,
-        mem_get_info=lambda index: (70, 100),
     )
     adapter.reset_peak_memory()
     assert counters(adapter) == (30, 50, 40)
-    assert adapter.used_bytes() == 30
 
 
 def test_torch_accelerator_is_asked_first_where_it_speaks_for_the_device(monkeypatch):
@@ -243,9 +240,7 @@ def test_torch_accelerator_is_not_asked_about_another_type(monkeypatch):
 
 
 def test_missing_statistics_stay_blank(monkeypatch):
-    adapter = pretend(monkeypatch, memory_stats=refuse, mem_get_info=refuse)
-    assert counters(adapter) == (None, None, None)
-    assert adapter.used_bytes() is None
+    assert counters(pretend(monkeypatch, memory_stats=refuse)) == (None, None, None)
 
 
 def test_a_zero_that_means_not_counted_stays_blank(monkeypatch):
@@ -299,13 +294,13 @@ def test_emptying_the_cache_falls_back_on_the_module(monkeypatch):
     ],
 )
 def test_running_out_of_memory_is_recognised_in_every_dialect(error):
-    assert adapter_for("cpu").is_out_of_memory(error)
+    assert is_out_of_memory(error)
 
 
 def test_the_cpu_allocator_s_own_error_is_recognised():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(10**15)
-    assert adapter_for("cpu").is_out_of_memory(caught.value)
+    assert is_out_of_memory(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -319,4 +314,4 @@ def test_the_cpu_allocator_s_own_error_is_recognised():
     ],
 )
 def test_other_errors_are_not_taken_for_it(error):
-    assert not adapter_for("cpu").is_out_of_memory(error)
+    assert not is_out_of_memory(error)

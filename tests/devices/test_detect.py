@@ -361,4 +361,4 @@ class TestPackages:
         monkeypatch.setattr(backends.importlib, "import_module", import_module)
         backends.load_packages()
         backends.load_packages()
-        assert names == [package.module for package in backends.PACKAGES]
+        assert names == list(backends.PACKAGES)

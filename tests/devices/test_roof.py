@@ -11,9 +11,9 @@ from msgspec import structs
 
 from bench.core.nouns import Device
 from bench.devices import rates, roof
+from bench.devices.adapter import Adapter
 from bench.devices.caches import largest_cache_bytes
 from bench.devices.telemetry import Baseline
-from bench.devices.torch_adapter import CpuAdapter
 from tests.devices.replay_telemetry import ReplayTelemetry
 
 CPU = Device(
@@ -143,9 +143,6 @@ class FakeProducts:
     def synchronize(self):
         self.now_s += 2e-5
 
-    def is_out_of_memory(self, error):
-        return isinstance(error, torch.OutOfMemoryError)
-
     def best(self, device=CPU, dtype="fp32", budget_s=100.0):
         found = rates.product_rates(device, adapter=self, dtype=dtype, budget_s=budget_s)
         return max(found.values(), default=None)
@@ -242,7 +239,7 @@ def test_a_copy_counts_what_it_reads_and_what_it_writes(monkeypatch):
     monkeypatch.setattr(rates, "_COPY_BYTES", {"cpu": 8 * 2**20})
     monkeypatch.setattr(rates, "largest_cache_bytes", lambda device: 2**20)
     monkeypatch.setattr(rates, "_call_s", lambda call, **_: 0.5)
-    rate = rates.copy_rate(CPU, adapter=CpuAdapter(), budget_s=1.0)
+    rate = rates.copy_rate(CPU, adapter=Adapter(), budget_s=1.0)
     assert rate == 2 * 8 * 2**20 / 0.5
 
 
@@ -250,7 +247,7 @@ def test_a_copy_is_eight_times_the_cache(monkeypatch):
     monkeypatch.setattr(rates, "_COPY_BYTES", {"cpu": 2**20})
     monkeypatch.setattr(rates, "largest_cache_bytes", lambda device: 4 * 2**20)
     monkeypatch.setattr(rates, "_call_s", lambda call, **_: 1.0)
-    rate = rates.copy_rate(CPU, adapter=CpuAdapter(), budget_s=1.0)
+    rate = rates.copy_rate(CPU, adapter=Adapter(), budget_s=1.0)
     assert rate == 2 * 8 * 4 * 2**20
 
 
@@ -292,11 +289,11 @@ def test_a_roof_belongs_to_one_device_torch_and_thread_count(cache):
 )
 def test_a_roof_belongs_to_one_driver_and_power_limit(cache, monkeypatch, changed):
     now = Baseline(driver_version="580.65", power_limit_w=700.0)
-    telemetry = ReplayTelemetry([], baseline=now)
+    telemetry = ReplayTelemetry(baseline=now)
     monkeypatch.setattr(roof, "open_telemetry", lambda device: telemetry)
     roof.save_roof(make_roof(GPU, driver_version="580.65", power_limit_w=700.0))
     assert roof.load_roof(GPU, torch_version="2.13.0") is not None
-    telemetry._baseline = replace(now, **changed)
+    telemetry.recorded_baseline = replace(now, **changed)
     assert roof.load_roof(GPU, torch_version="2.13.0") is None
 
 

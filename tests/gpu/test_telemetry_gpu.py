@@ -67,17 +67,19 @@ def test_energy_of_an_idle_device_over_three_seconds_is_near_its_power(
 ) -> None:
     if "power" not in telemetry.available:
         pytest.skip("this device gives no power (a MIG slice, or an old driver)")
-    with Sampler(telemetry, pid=os.getpid()) as sampler:
-        time.sleep(0.3)
-        start_s = time.monotonic()
-        time.sleep(3.0)
-        end_s = time.monotonic()
-        time.sleep(0.3)
-    assert sampler.missed == []
+    sampler = Sampler(telemetry, pid=os.getpid())
+    sampler.start()
+    time.sleep(0.3)
+    start_s = time.monotonic()
+    time.sleep(3.0)
+    end_s = time.monotonic()
+    time.sleep(0.3)
+    sampler.stop()
+    assert len(sampler.samples) > 30
     energy = window_energy(
         sampler.samples, start_s=start_s, end_s=end_s, idle_power_w=None, scope=telemetry.scope
     )
-    assert energy.energy_j is not None, energy.reason
+    assert energy.energy_j is not None
     assert energy.power_mean_w is not None and 1 < energy.power_mean_w < 3000
     assert energy.energy_source in ("counter", "integrated")
     conditions = window_conditions(sampler.samples, start_s=start_s, end_s=end_s)

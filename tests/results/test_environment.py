@@ -1,16 +1,18 @@
 import copy
 import getpass
 import json
+import os
 import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from result_rows import create_store, small_row
 
-from bench.results import environment, machine
-from bench.results.environment import env_id, fingerprint, host_hash, row_columns
+from bench.results import environment
+from bench.results.environment import env_id, host_hash, row_columns
 from bench.results.schema import BY_NAME
 
 FACTS = {
@@ -22,7 +24,21 @@ FACTS = {
     "device_uuid_hash": "0011223344556677",
     "flags": {"is_cudnn_benchmark": True},
 }
+MACHINE: dict[str, dict[str, object]] = {
+    "cpu": {"model": "Made Up 9000"},
+    "memory": {"total_bytes": 2**40},
+    "system": {"name": "Made Up Linux 1", "kernel": "Linux 6"},
+    "now": {"load_1min": 0.5},
+}
 ROOT = Path(__file__).parent.parent.parent
+
+
+def fingerprint(
+    *, torch_facts: dict[str, Any], environ: dict[str, str] | None = None
+) -> dict[str, Any]:
+    return environment.fingerprint(
+        torch_facts=torch_facts, machine=MACHINE, environ=os.environ if environ is None else environ
+    )
 
 
 def test_the_record_holds_what_the_method_asks_for() -> None:
@@ -139,54 +155,6 @@ def test_the_driver_is_that_of_the_runtime() -> None:
         ({"driver_version": "from the device", "cuda_runtime": "13.0"}, "from the device"),
     ]:
         assert row_columns({**record, "torch": facts})["driver_version"] == driver
-
-
-def test_a_machine_is_read_from_its_files(tmp_path: Path) -> None:
-    files = {
-        "proc/cpuinfo": "processor : 0\nmodel name\t: Made Up 9000\nflags\t: fpu avx2 hypervisor\n",
-        "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave\n",
-        "sys/devices/system/cpu/cpu1/cpufreq/scaling_governor": "performance\n",
-        "sys/devices/system/cpu/cpu0/topology/physical_package_id": "0\n",
-        "sys/devices/system/cpu/cpu1/topology/physical_package_id": "1\n",
-        "sys/devices/system/cpu/intel_pstate/no_turbo": "1\n",
-        "sys/devices/system/cpu/smt/active": "1\n",
-        "sys/devices/system/node/node0/cpulist": "0\n",
-        "sys/kernel/mm/transparent_hugepage/enabled": "always [madvise] never\n",
-        "sys/fs/cgroup/cpu.max": "150000 100000\n",
-        "etc/os-release": 'ID=x\nPRETTY_NAME="Made Up Linux 1"\n',
-        "sys/module/nvidia/version": "580.65\n",
-        ".dockerenv": "",
-    }
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    cpu = machine.processor_facts(root=tmp_path)
-    assert cpu["model"] == "Made Up 9000"
-    assert (cpu["governor"], cpu["turbo"]) == ("performance,powersave", "off")
-    assert (cpu["sockets"], cpu["numa_nodes"], cpu["smt_active"]) == (2, 1, "1")
-    assert cpu["cgroup_cpus"] == 1.5
-    assert machine.memory_facts(root=tmp_path)["transparent_huge_pages"] == "madvise"
-    system = machine.system_facts(root=tmp_path, environ={})
-    assert (system["name"], system["container"]) == ("Made Up Linux 1", "docker")
-    assert (system["is_virtual"], system["drivers"]) == (True, {"nvidia": "580.65"})
-
-
-def test_a_machine_without_proc_and_sys_leaves_blanks(tmp_path: Path) -> None:
-    cpu = machine.processor_facts(root=tmp_path)
-    for name in ("sockets", "numa_nodes", "smt_active", "cgroup_cpus", "governor", "turbo"):
-        assert cpu[name] is None
-    assert machine.system_facts(root=tmp_path, environ={})["container"] is None
-    assert machine.memory_facts(root=tmp_path)["transparent_huge_pages"] is None
-
-
-@pytest.mark.parametrize(
-    ("content", "cpus"),
-    [("max 100000", None), ("50000 100000", 0.5), ("", None), ("1 2 3", None)],
-)
-def test_only_a_real_quota_is_a_quota(tmp_path: Path, content: str, cpus: float | None) -> None:
-    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
-    (tmp_path / "sys/fs/cgroup/cpu.max").write_text(content)
-    assert machine.processor_facts(root=tmp_path)["cgroup_cpus"] == cpus
 
 
 def test_neither_torch_nor_pandas_is_imported_for_writing() -> None:

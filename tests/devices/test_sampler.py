@@ -1,0 +1,61 @@
+"""The thread that watches: what it takes, how often, and what it survives."""
+
+import threading
+import time
+
+import pytest
+
+from bench.devices.noise import CpuSnapshot
+from bench.devices.sampler import Sampler
+from bench.devices.telemetry import Sample
+from tests.devices.replay_telemetry import ReplayTelemetry
+
+
+def snapshot_at(pid: int) -> CpuSnapshot:
+    return CpuSnapshot(time_s=float(pid), busy_s=0.0, steal_s=None, total_s=0.0, processes={})
+
+
+def test_a_failing_reading_is_left_out_and_stops_nothing() -> None:
+    def fail(pid: int) -> CpuSnapshot:
+        raise ProcessLookupError(pid)
+
+    readings = [Sample(time_s=1.0), OSError("gpu lost"), Sample(time_s=3.0)]
+    sampler = Sampler(ReplayTelemetry(readings), pid=7, clock=lambda: 9.0, snapshot=fail)
+    for _ in range(4):
+        sampler.collect()
+    assert [one.time_s for one in sampler.samples] == [1.0, 3.0]
+    assert sampler.snapshots == []
+
+
+def test_snapshots_and_memory_are_taken_less_often_than_power() -> None:
+    now_s = iter(number / 10 for number in range(11))
+    replay = ReplayTelemetry([Sample(time_s=float(number)) for number in range(11)])
+    sampler = Sampler(replay, pid=7, clock=lambda: next(now_s), snapshot=snapshot_at)
+    for _ in range(11):
+        sampler.collect()
+    slow = [number for number, with_memory in enumerate(replay.asked) if with_memory]
+    assert (slow, len(sampler.snapshots)) == ([0, 5, 10], 3)
+
+
+def test_the_thread_brackets_the_time_between_start_and_stop() -> None:
+    num_threads = threading.active_count()
+    live = ReplayTelemetry([lambda: Sample(time_s=time.monotonic())] * 100)
+    sampler = Sampler(live, pid=7, snapshot=snapshot_at)
+    sampler.start()
+    time.sleep(0.35)
+    stop_s = time.monotonic()
+    sampler.stop()
+    assert len(sampler.samples) >= 2
+    assert sampler.samples[-1].time_s >= stop_s
+    assert len(sampler.snapshots) >= 2
+    assert threading.active_count() == num_threads
+    with pytest.raises(RuntimeError):
+        sampler.start()
+
+
+def test_a_device_without_telemetry_still_gets_processor_snapshots() -> None:
+    sampler = Sampler(None, pid=7, snapshot=snapshot_at)
+    sampler.start()
+    sampler.stop()
+    assert sampler.samples == []
+    assert len(sampler.snapshots) >= 1

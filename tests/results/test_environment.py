@@ -160,7 +160,7 @@ def test_the_driver_is_that_of_the_runtime() -> None:
 def test_neither_torch_nor_pandas_is_imported_for_writing() -> None:
     code = (
         "import sys, bench.results.store, bench.results.samples, bench.results.environment,"
-        "bench.results.frame;"
+        "bench.results.reader;"
         "print({'torch', 'pandas', 'numpy'} & set(sys.modules))"
     )
     done = subprocess.run(

@@ -1,5 +1,7 @@
 """Paths that a user typed: checked once, so that nothing later fails on how they are written."""
 
+import os
+import sys
 from pathlib import Path
 
 from bench.core.errors import UsageError
@@ -16,6 +18,19 @@ def user_path(text: str, *, what: str) -> Path:
         shown = text if len(text) <= 60 else f"{text[:60]}..."
         raise UsageError(f"{what} {shown!r} cannot be looked up: {reason}") from error
     return path
+
+
+def cache_folder() -> Path:
+    """`gapbench` in the cache of this user and system; an absolute XDG_CACHE_HOME wins."""
+    # https://specifications.freedesktop.org/basedir-spec/latest/: relative ones are to be ignored.
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():
+        base = Path.home() / ".cache"
+        if sys.platform == "win32":
+            base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        elif sys.platform == "darwin":
+            base = Path.home() / "Library" / "Caches"
+    return base / "gapbench"
 
 
 def short_path(path: Path) -> str:

@@ -25,6 +25,7 @@ from msgspec import Meta, Struct, structs
 from msgspec.structs import replace
 
 from bench.core.nouns import Device
+from bench.core.paths import cache_folder
 from bench.devices.cpu import usable_cores
 from bench.devices.detect import find
 from bench.devices.noise import cpu_noise, take_snapshot
@@ -199,13 +200,6 @@ def save_roof(roof: Roof) -> Path | None:
         _LOG.warning("%s cannot be written (%s): the roof is measured each time", path, error)
         return None
     return path
-
-
-def cache_folder() -> Path:
-    """`gapbench` in the user's cache; XDG_CACHE_HOME is honoured when it is absolute."""
-    # https://specifications.freedesktop.org/basedir-spec/latest/: relative ones are to be ignored.
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (base if base.is_absolute() else Path.home() / ".cache") / "gapbench"
 
 
 def _digest(text: str) -> str:

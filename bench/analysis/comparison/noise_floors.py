@@ -7,22 +7,22 @@ by workload, configuration and device, and `bench compare` takes them into accou
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
 
 from bench.analysis.comparison.compare_files import NoiseFloors, Strictness, compare
 from bench.analysis.comparison.comparison import Compared
 from bench.analysis.comparison.metrics import METRICS
 from bench.core.errors import DataError
+from bench.core.paths import cache_folder
 from bench.core.statistics import t_quantile
 from bench.results.schema import Row
-
-_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class NoiseFloor:
     workload: str
     config_hash: str
     device_name: str
-    floor_frac: float
+    floor_frac: Annotated[float, msgspec.Meta(ge=0.0)]
     """Larger of the standard error of the A/A ratio and its distance from 1."""
     ratio: float
     num_trials: int
@@ -41,14 +41,8 @@ class NoiseFloor:
 
 
 def default_noise_path() -> Path:
-    """Where floors are kept: the cache folder of this user and operating system."""
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "gapbench" / "noise.json"
+    """Where floors are kept."""
+    return cache_folder() / "noise.json"
 
 
 def measure_noise(
@@ -82,22 +76,20 @@ def _floor(row: Compared, *, measured_utc: str) -> NoiseFloor:
     )
 
 
+class _Kept(msgspec.Struct):
+    """The file."""
+
+    version: Literal[1]
+    floors: list[NoiseFloor]
+
+
 def load_floors(path: Path) -> list[NoiseFloor]:
     """Floors kept in `path`; none when there is no such file."""
     if not path.exists():
         return []
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if document["version"] != _VERSION:
-            raise DataError(
-                f"{path}: noise floors of version {document['version']}, only {_VERSION} can be "
-                "read; delete the file and run bench calibrate"
-            )
-        floors = [NoiseFloor(**entry) for entry in document["floors"]]
-        if not all(0.0 <= floor.floor_frac < math.inf for floor in floors):
-            raise ValueError("a floor is negative or not finite")
-        return floors
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return msgspec.json.decode(path.read_bytes(), type=_Kept).floors
+    except (OSError, msgspec.DecodeError) as error:
         raise DataError(
             f"{path}: is no file of noise floors ({error}); delete it and run bench calibrate"
         ) from error
@@ -106,11 +98,11 @@ def load_floors(path: Path) -> list[NoiseFloor]:
 def save_floors(path: Path, *, floors: Sequence[NoiseFloor]) -> None:
     """Keep floors in `path`, replacing those of the same configuration and device."""
     kept = {_key(floor): floor for floor in (*load_floors(path), *floors)}
-    document = {"version": _VERSION, "floors": [asdict(floor) for floor in kept.values()]}
+    text = msgspec.json.format(msgspec.json.encode(_Kept(version=1, floors=list(kept.values()))))
     path.parent.mkdir(parents=True, exist_ok=True)
     # Written aside and renamed, so that a reader never meets half a file.
     aside = path.with_suffix(f".{os.getpid()}.part")
-    aside.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    aside.write_bytes(text + b"\n")
     aside.replace(path)
 
 

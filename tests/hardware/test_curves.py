@@ -1,11 +1,13 @@
 """Measured curves: exact at what was measured, monotone, and scored without their own points."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core.errors import DataError
-from bench.hardware.links.curves import FOLDER, Curve, Point, load_curve, read_points
+from bench.hardware.links.curves import FOLDER, Curve, Point, load_curve, read_points, read_table
 from bench.hardware.links.link_check import check_link
 from bench.hardware.links.presets import load_links
 from bench.hardware.links.topology import parse_topology
@@ -103,6 +105,17 @@ def test_every_shipped_curve_is_used_and_says_where_it_comes_from() -> None:
     for name in named:
         assert "095f58a51" in (FOLDER / f"{name}.csv").read_text(encoding="utf-8")
         assert len(load_curve(name).points) == 252
+
+
+@pytest.mark.parametrize(
+    ("link", "table"),
+    [("a100-nvlink", "a100_sxm"), ("h100-nvlink", "h100_sxm"), ("l40s-pcie", "l40s")],
+)
+def test_the_shipped_curves_are_the_published_tables(link: str, table: str) -> None:
+    path = Path(__file__).parents[3] / "shared" / "data" / "nccl" / f"{table}.csv"
+    if not path.is_file():
+        pytest.skip(f"{path.name}: the measured tables are not beside this checkout")
+    assert sorted(load_curve(link).points, key=repr) == sorted(read_table(path), key=repr)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore
 
 from bench.core.errors import UsageError
 from bench.emulate.host_link import HostLink
@@ -82,6 +83,34 @@ class Emulation:
             self._compiler_bandwidths = {}
         dist.destroy_process_group()
         self.link.close()
+
+
+class Throttle(Emulation):
+    """Real ranks held back: each collective runs for real, and completes no earlier than modelled.
+
+    Its numerics are those of real training, so this is the mode for losses and for compression. It
+    can only slow down: a link that is faster than what is really there stays as slow as that is,
+    and the trace then shows collectives longer than modelled. Ranks do not agree on when a
+    collective begins; each holds back from when it issued it, and the real one waits for the last.
+    """
+
+    def make_real(self, options: Any) -> dist.ProcessGroup:
+        """Make the group that torch would have made: gloo, and NCCL on CUDA."""
+        rank, size = options.group_rank, options.group_size
+        real = dist.ProcessGroup(options.store, rank, size)
+        kinds = dist.ProcessGroup.BackendType
+        gloo = dist.ProcessGroupGloo(
+            PrefixStore("cpu/", options.store), rank, size, timeout=options.timeout
+        )
+        real._register_backend(torch.device("cpu"), kinds.GLOO, gloo)
+        real._set_default_backend(kinds.GLOO)
+        if self.device.type == "cuda":
+            settings = dist.ProcessGroupNCCL.Options()
+            settings._timeout = options.timeout
+            nccl = dist.ProcessGroupNCCL(PrefixStore("cuda/", options.store), rank, size, settings)
+            real._register_backend(torch.device("cuda"), kinds.NCCL, nccl)
+            real._set_default_backend(kinds.NCCL)
+        return real
 
 
 def _link_for(device: torch.device, *, recorder: Recorder, is_timed: bool) -> Any:

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import FakeProcessGroup, HashStore, Store
 
-from bench.emulate.emulation import Emulation
+from bench.emulate.emulation import Emulation, Throttle
 from bench.emulate.operations import OPERATIONS, Operation, flat, keep
 from bench.emulate.recording import Issued
 from bench.emulate.simulate import Prices
@@ -190,6 +190,18 @@ def start_emulation(
     emulation = Emulation(num_ranks=num_ranks, model=model, device=device, is_timed=is_timed)
     start_group(emulation, EMULATED, store=HashStore(), rank=0)
     return emulation
+
+
+def start_throttle(
+    *, model: Prices, device: torch.device, store: Store, rank: int, num_ranks: int
+) -> Throttle:
+    """Make torch's default group of real ranks that share `store`; it ends with `close`.
+
+    Raises UsageError where a link cannot be emulated on `device`.
+    """
+    throttle = Throttle(num_ranks=num_ranks, model=model, device=device)
+    start_group(throttle, THROTTLED, store=store, rank=rank)
+    return throttle
 
 
 def start_group(emulation: Emulation, backend: str, *, store: Store, rank: int) -> None:

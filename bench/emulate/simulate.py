@@ -4,11 +4,18 @@ Compute between the marks of a trace is kept as recorded; collectives are queued
 the order they were issued, and a wait ends when its collective does. With the recorded prices this
 is what the step should have taken, so that a difference shows an error of the timer or contention;
 with a cost model it is the step on another link, or among other ranks. Left out: that compute runs
-slower beside communication, and that ranks differ (`bench.emulate.stragglers`).
+slower beside communication.
+
+Ranks that are each as unsteady as the one measured end a step when the slowest does: its expected
+compute is the mean of the largest of N draws, exactly, from the order statistics of the measured
+sample. Left out: ranks that differ for good (a slow card), and that draws of several ranks may be
+correlated (a job that slows all of them), which would make the effect smaller.
 """
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -112,3 +119,27 @@ def _price_s(one: Collective, *, model: Prices | None, bound: Bound) -> float:
         return 0.0  # nobody to talk to
     price_s: float = getattr(model.cost(one.op, num_bytes=one.num_bytes, group=one.group), bound)
     return price_s
+
+
+def expected_step_s(step_s: Sequence[float], *, num_ranks: int) -> float:
+    """Expect the largest of `num_ranks` draws from measured times; ValueError when there are none.
+
+    With more ranks than measured steps it is a lower bound: slower steps than were ever seen are
+    to be expected.
+    """
+    if not step_s or num_ranks < 1:
+        raise ValueError("stragglers need at least one measured step and one rank")
+    # The largest is at most the i-th smallest when all draws are: (i / count) ** num_ranks.
+    count = len(step_s)
+    reached = [(index / count) ** num_ranks for index in range(count + 1)]
+    weights = map(operator.sub, reached[1:], reached)
+    return math.fsum(map(operator.mul, sorted(step_s), weights))
+
+
+def straggler_step_s(replays: Sequence[Replay], *, num_ranks: int) -> float:
+    """Expect the step of `num_ranks` ranks that wait for each other once in each step.
+
+    The compute of a step is drawn for each rank; what it waits for the link comes on top.
+    """
+    waited_s = math.fsum(one.comm_exposed_s for one in replays) / max(len(replays), 1)
+    return expected_step_s([one.compute_s for one in replays], num_ranks=num_ranks) + waited_s

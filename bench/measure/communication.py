@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from bench.core.nouns import Layout
 from bench.core.statistics import median
 from bench.emulate.recording import StepNotes
-from bench.emulate.simulate import Bound, Prices, Replay, replay
-from bench.emulate.stragglers import straggler_step_s
+from bench.emulate.simulate import Bound, Prices, Replay, replay, straggler_step_s
 from bench.emulate.trace import StepTrace
 from bench.results.schema import Row
 

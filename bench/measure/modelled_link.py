@@ -177,7 +177,7 @@ def open_link(config: Config, *, device: torch.device, ranks: Ranks | None) -> M
     model = model_of(layout.link)
     if layout.mode == "throttled":
         assert ranks is not None, "throttled ranks are real"
-        from bench.emulate.throttle import start_throttle
+        from bench.emulate.group import start_throttle
         from bench.parallel.ranks import within
 
         emulation: Emulation = start_throttle(

@@ -85,22 +85,25 @@ class TorchEngine(Engine):
         """Import, build, move, check; raises what the workload or the device raises."""
         import torch
 
-        config = self._request.config
+        config, request = self._request.config, self._request
         set_matmul_precision(config.dtype)
         # Workers are forked: a pool of OpenMP threads must not exist before, or they may hang.
-        torch.set_num_threads(1 if self.uses_loader and self._request.workers else self._threads)
+        torch.set_num_threads(1 if self.uses_loader and request.workers else request.threads)
         self._set_seed()
-        self._stage("import", self._import_libraries)
+        for library in self.workload.libraries:
+            self._stage("import", importlib.import_module, library)
         loader = self._stage("build", self._make_loader)
         self._loader_feed: feeds.LoaderFeed | None = None
         if self.uses_loader:
             # Starts the workers, before there is a device context that a fork would break.
-            self._loader_feed = self._stage("build", self._start_loader, loader)
-            torch.set_num_threads(self._threads)
+            self._loader_feed = self._stage(
+                "build", lambda: feeds.LoaderFeed(loader, move=self._move)
+            )
+            torch.set_num_threads(request.threads)
         self._stage("transfer", self._open_context)
-        if self._request.idle_s:
+        if request.idle_s:
             self._on_stage("idle")
-            time.sleep(self._request.idle_s)
+            time.sleep(request.idle_s)
         self._on_stage("check")
         self.check = self._check()
         self._set_seed()
@@ -131,37 +134,22 @@ class TorchEngine(Engine):
 
         torch.manual_seed(self._request.config.seed)
 
-    def _import_libraries(self) -> None:
-        for library in self.workload.libraries:
-            importlib.import_module(library)
-
     @property
     def uses_loader(self) -> bool:
         """Whether batches come through the loader rather than lying on the device."""
         return self.phase.is_training and self._request.config.data != "resident"
 
-    @property
-    def _threads(self) -> int:
-        return self._request.threads
-
-    @property
-    def _data(self) -> Path | None:
-        data = self._request.config.data
-        return None if data in ("generated", "resident") else Path(data)
-
     def _make_loader(self) -> Any:
+        data = self._request.config.data
         return feeds.make_loader(
             self.workload,
             self.phase,
-            data=self._data,
+            data=None if data in ("generated", "resident") else Path(data),
             seed=self._data_seed,
             workers=self._request.workers if self.uses_loader else 0,
             pin_memory=self.uses_loader and feeds.can_pin(self.device.type),
             start_method=None if self.device.type in feeds.FORK_SAFE else "spawn",
         )
-
-    def _start_loader(self, loader: Any) -> feeds.LoaderFeed:
-        return feeds.LoaderFeed(loader, move=self._move)
 
     def _open_context(self) -> None:
         import torch
@@ -252,12 +240,10 @@ class TorchEngine(Engine):
         return move(batch, device=self.device, half=half, channels_last=config.channels_last)
 
     def _make_step(self, net: nn.Module) -> TrainStep | InferStep:
-        dtype = self._request.config.dtype
-        device_type = self.device.type
+        kind: Any = {"device_type": self.device.type, "dtype": self._request.config.dtype}
         if self.phase.is_training:
-            return TrainStep(self.workload, self.spread, device_type=device_type, dtype=dtype)
-        net = self.spread.net
-        return InferStep(self.workload, self.phase, net, device_type=device_type, dtype=dtype)
+            return TrainStep(self.workload, self.spread, **kind)
+        return InferStep(self.workload, self.phase, self.spread.net, **kind)
 
     def _resident_feed(self, loader: Any) -> feeds.ResidentFeed:
         import torch

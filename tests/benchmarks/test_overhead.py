@@ -23,6 +23,7 @@ from bench.measure.clock import HostClock
 from bench.measure.limits import PROFILES
 from bench.measure.messages import TrialRequest
 from bench.measure.window import measured_enough, run_window
+from tests.measure.trial_requests import request_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIRS = 200
@@ -38,41 +39,10 @@ def only_when_timed(request: pytest.FixtureRequest) -> None:
         pytest.skip("a measurement of minutes; run it with --benchmark-enable")
 
 
-def config_of(name: str, size: str) -> Config:
-    workload_name, _, phase = name.partition("-")
-    found = discovery.load(workload_name)
-    workload = discovery.instance(found, size=size, overrides={})
-    return Config(
-        workload=workload_name,
-        source="",
-        phase=phase,
-        version=found.version,
-        size=size,
-        params=discovery.parameters(workload),
-        dtype="fp32",
-        compile=False,
-        channels_last=False,
-        data="generated",
-        device="cpu",
-        threads=1,
-        workers=0,
-        seed=0,
-    )
-
-
-def by_harness(config: Config) -> SecondsPerStep:
+def by_harness(request: TrialRequest) -> SecondsPerStep:
     """Time steps as a trial does: its engine, its window."""
     from bench.measure.torch_engine import TorchEngine
 
-    request = TrialRequest(
-        config=config,
-        limits=PROFILES["default"].limits,
-        trial=0,
-        cpu_ids=(),
-        threads=1,
-        workers=0,
-        idle_s=0.0,
-    )
     engine = TorchEngine(request, on_stage=lambda _name: None)
     engine.build()
 
@@ -187,8 +157,8 @@ def test_harness_adds_next_to_nothing(
     import torch
 
     torch.set_num_threads(1)
-    config = config_of(name, "tiny")
-    harness, hand = by_harness(config), by_hand(config, make_step)
+    request = request_of(name, data="generated", limits=PROFILES["default"].limits)
+    harness, hand = by_harness(request), by_hand(request.config, make_step)
     ratios = benchmark.pedantic(lambda: interleaved_ratios(harness, hand), rounds=1)
     low, middle, high = statistics.quantiles(ratios, n=4)
     with capsys.disabled():

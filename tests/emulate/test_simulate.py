@@ -1,5 +1,7 @@
 """The event simulation against hand-worked steps, a ticking reference, and what must hold."""
 
+import itertools
+import statistics
 from typing import Literal
 
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from step_traces import Happening, RoundPrices, trace_of
 
-from bench.emulate.simulate import replay
+from bench.emulate.simulate import expected_step_s, replay, straggler_step_s
 from bench.emulate.trace import StepTrace
 from bench.hardware.costs.collectives import Group
 
@@ -76,32 +78,6 @@ def test_an_infinite_link_leaves_the_sum_of_compute(step: Step) -> None:
     assert free.comm_exposed_s == pytest.approx(0.0, abs=1e-9)
 
 
-@given(steps(), st.floats(0.0, 3.0), st.floats(0.0, 3.0))
-def test_a_slower_link_never_makes_a_step_shorter(step: Step, first: float, second: float) -> None:
-    lived = trace(step)
-    fast, slow = (
-        replay(lived, model=RoundPrices(s_per_100_bytes=price)) for price in sorted((first, second))
-    )
-    assert fast.step_s <= slow.step_s + 1e-12
-    assert slow.step_s <= slow.compute_s + slow.comm_total_s + 1e-12
-
-
-@given(st.lists(st.integers(1, 50), min_size=1, max_size=6))
-def test_collectives_that_share_a_link_follow_one_another(sizes: list[int]) -> None:
-    """All are issued at once: the link is busy for the sum of them."""
-    happenings: list[Happening] = [("issue", index, 0.0) for index in range(len(sizes))]
-    happenings += [("wait", index, 0.0) for index in reversed(range(len(sizes)))]
-    again = replay(trace_of(happenings, sizes_bytes=sizes))
-    assert again.step_s == pytest.approx(sum(sizes) / 100)
-    assert again.comm_exposed_s == pytest.approx(again.comm_total_s)
-
-
-def test_one_collective_without_overlap_adds_its_time() -> None:
-    again = replay(trace_of([("issue", 0, 0.5), ("wait", 0, 0.0)], sizes_bytes=[30], last_s=0.25))
-    assert again.step_s == pytest.approx(0.5 + 0.3 + 0.25)
-    assert again.comm_exposed_s == pytest.approx(0.3)
-
-
 @pytest.mark.parametrize(
     ("kind", "waits_hide", "exposed_s"),
     # 0.3 s on the link, of which 0.1 s pass between the call and the wait.
@@ -128,15 +104,6 @@ def test_hiding_nothing_before_a_wait_never_makes_a_step_shorter(step: Step) -> 
         assert bare.step_s >= hidden.step_s - 1e-9
 
 
-def test_traffic_inside_a_node_does_not_hold_up_traffic_between_nodes() -> None:
-    happenings: list[Happening] = [("issue", 0, 0.0), ("issue", 1, 0.0), ("wait", 1, 0.0)]
-    groups = [Group(4, 1), Group(4, 2)]
-    apart = replay(trace_of(happenings, sizes_bytes=[10, 40], groups=groups))
-    assert apart.step_s == pytest.approx(0.4)
-    together = replay(trace_of(happenings, sizes_bytes=[10, 40]))
-    assert together.step_s == pytest.approx(0.5)
-
-
 def test_a_collective_that_nobody_waits_for_still_costs_its_time() -> None:
     again = replay(trace_of([("issue", 0, 0.1)], sizes_bytes=[50]))
     assert again.step_s == pytest.approx(0.6)
@@ -155,3 +122,35 @@ def test_error_bands_need_a_model() -> None:
     lived = trace_of([("issue", 0, 0.1)], sizes_bytes=[20])
     with pytest.raises(ValueError, match="cost model"):
         replay(lived, bound="low_s")
+
+
+def test_two_ranks_by_hand() -> None:
+    """Of 1 and 3 drawn twice, three of four draws have a 3: 3 * 3/4 + 1 * 1/4."""
+    assert expected_step_s([3.0, 1.0], num_ranks=2) == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 4])
+def test_the_mean_is_that_of_every_possible_draw(num_ranks: int) -> None:
+    times_s = [0.7, 1.0, 1.1, 1.1, 2.5]
+    every = [max(draw) for draw in itertools.product(times_s, repeat=num_ranks)]
+    estimate = expected_step_s(times_s, num_ranks=num_ranks)
+    assert estimate == pytest.approx(statistics.fmean(every))
+
+
+def test_thousands_of_ranks_see_the_slowest_step() -> None:
+    estimate = expected_step_s([1.0, 1.1, 1.5], num_ranks=65_536)
+    assert estimate == pytest.approx(1.5)
+
+
+def test_what_the_link_adds_is_not_drawn() -> None:
+    """Compute 0.1 or 0.3, and 0.2 exposed in both: two ranks take 0.25 + 0.2."""
+    replays = [
+        replay(trace_of([("issue", 0, work_s), ("wait", 0, 0.0)], sizes_bytes=[20]))
+        for work_s in (0.1, 0.3)
+    ]
+    assert straggler_step_s(replays, num_ranks=2) == pytest.approx(0.45)
+
+
+def test_nothing_measured_is_our_mistake() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        expected_step_s([], num_ranks=2)

@@ -19,7 +19,7 @@ from time import perf_counter
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from bench.emulate.throttle import start_throttle
+from bench.emulate.group import start_throttle
 from tests.emulate.fixed_model import FixedModel
 
 store, rank, num_ranks = next(dist.rendezvous("env://"))

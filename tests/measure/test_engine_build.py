@@ -5,38 +5,14 @@ from typing import Any
 import pytest
 import torch
 
-from bench import discovery
-from bench.core.nouns import Config
-from bench.measure.limits import PROFILES
 from bench.measure.messages import TrialRequest
 from bench.measure.torch_engine import TorchEngine
+from tests.measure.trial_requests import request_of
 
 
 def request_for(*, prompt_tokens: int, compile_mode: str | None = None) -> TrialRequest:
-    found = discovery.load("llm")
     overrides = {"prompt_tokens": prompt_tokens, "batch": 3}
-    workload = discovery.instance(found, size="tiny", overrides=overrides)
-    config = Config(
-        workload="llm",
-        source="",
-        phase="prefill",
-        version=found.version,
-        size="tiny",
-        params=discovery.parameters(workload),
-        dtype="fp32",
-        compile=True,
-        compile_mode=compile_mode,
-        channels_last=False,
-        data="resident",
-        device="cpu",
-        threads=1,
-        workers=0,
-        seed=0,
-    )
-    limits = PROFILES["smoke"].limits
-    return TrialRequest(
-        config=config, limits=limits, trial=0, cpu_ids=(), threads=1, workers=0, idle_s=0.0
-    )
+    return request_of("llm-prefill", overrides=overrides, compile=True, compile_mode=compile_mode)
 
 
 def test_the_check_at_tiny_leaves_the_measured_shapes_static(

@@ -2,8 +2,6 @@
 
 import copy
 import importlib
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,13 +10,10 @@ import torch
 from fake_device import ONE_ITEM, QueueEngine, SynchronousEngine, in_turn
 from torch import nn
 
-from bench import discovery
 from bench.core.errors import MeasurementError, UsageError
-from bench.core.nouns import Config, Dtype, Layout
-from bench.hardware.costs.collectives import Cost, Group, Op
+from bench.core.nouns import Dtype, Layout
 from bench.measure import summary
 from bench.measure.clock import FakeClock, HostClock
-from bench.measure.limits import Limits
 from bench.measure.messages import TrialRequest
 from bench.measure.pipeline_engine import PipelineEngine, simulate_window
 from bench.measure.stage_clock import StageClock
@@ -26,6 +21,8 @@ from bench.measure.staged_step import StagedStep, StageFacts, stages_of
 from bench.measure.steps import TrainStep
 from bench.measure.window import Window, run_window
 from bench.parallel.support import check_layout
+from tests.emulate.step_traces import RoundPrices
+from tests.measure.trial_requests import request_of
 
 TWO_LAYERS: dict[str, Any] = {
     "batch": 2,
@@ -71,20 +68,22 @@ def staged(workload: Any, net: nn.Module, *, num_stages: int, dtype: Dtype = "fp
     )
 
 
-@dataclass(frozen=True)
-class Milliseconds:
-    """A millisecond for each KiB."""
+def passed(
+    workload: Any, *, num_stages: int, num_passes: int = 1, dtype: Dtype = "fp32"
+) -> tuple[StagedStep, nn.Module]:
+    """Return a staged step that has run, and its net."""
+    net, ids = built(workload)
+    parts = staged(workload, net, num_stages=num_stages, dtype=dtype)
+    for _ in range(num_passes):
+        parts(ids)
+    return parts, net
 
-    def cost(self, op: Op, *, num_bytes: int, group: Group) -> Cost:
-        seconds = num_bytes / 1024 * 1e-3
-        return Cost(seconds, seconds / 2, seconds * 2, "alpha-beta", "direct")
 
-    def group_of(self, ranks: Sequence[int]) -> Group:
-        return Group(len(ranks))
+MILLISECONDS = RoundPrices(s_per_100_bytes=1e-3 / 10.24)
+"""A millisecond for each KiB."""
 
 
-@pytest.mark.parametrize("num_stages", [1, 2, 3, 4])
-@pytest.mark.parametrize("is_tied", [True, False])
+@pytest.mark.parametrize(("num_stages", "is_tied"), [(1, True), (2, False), (3, True), (4, False)])
 def test_two_steps_through_stages_are_two_steps_of_the_net(num_stages: int, is_tied: bool) -> None:
     workload = llm(is_tied=is_tied)
     net, ids = built(workload)
@@ -102,29 +101,18 @@ def test_two_steps_through_stages_are_two_steps_of_the_net(num_stages: int, is_t
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 def test_sixteen_bits_train_through_stages(dtype: Dtype) -> None:
-    workload = llm()
-    net, ids = built(workload)
-    parts = staged(workload, net, num_stages=2, dtype=dtype)
-    for _ in range(20):
-        parts(ids)
+    parts, _ = passed(llm(), num_stages=2, num_passes=20, dtype=dtype)
     assert parts.first_loss is not None and parts.last_loss is not None
     assert float(parts.last_loss) < float(parts.first_loss)
 
 
 def test_each_pass_has_an_interval_for_each_forward_each_backward_and_the_optimizer() -> None:
-    workload = llm()
-    net, ids = built(workload)
-    parts = staged(workload, net, num_stages=3)
-    parts(ids)
-    parts(ids)
+    parts, _ = passed(llm(), num_stages=3, num_passes=2)
     assert parts.clock.passes_s() == [[1.0] * 7] * 2
 
 
 def test_facts_say_what_is_handed_on_and_what_is_reduced() -> None:
-    workload = llm(is_tied=True)
-    net, ids = built(workload)
-    parts = staged(workload, net, num_stages=2)
-    parts(ids)
+    parts, net = passed(llm(is_tied=True), num_stages=2)
     facts = parts.facts()
     embedding_bytes = 4 * 256 * 16
     assert facts.output_bytes == (2 * 8 * 16 * 4,), "B x T x H in fp32"
@@ -132,14 +120,8 @@ def test_facts_say_what_is_handed_on_and_what_is_reduced() -> None:
     every_bytes = 4 * sum(p.numel() for p in net.parameters())
     assert sum(facts.gradient_bytes) == every_bytes + embedding_bytes
     assert sum(facts.parameter_fracs) == pytest.approx(1 + embedding_bytes / every_bytes)
-
-
-def test_untied_stages_share_nothing() -> None:
-    workload = llm(is_tied=False)
-    net, ids = built(workload)
-    parts = staged(workload, net, num_stages=2)
-    parts(ids)
-    assert parts.facts().shared_bytes == 0
+    untied, _ = passed(llm(is_tied=False), num_stages=2)
+    assert untied.facts().shared_bytes == 0
 
 
 def test_backwards_come_in_reverse_order() -> None:
@@ -251,13 +233,24 @@ EQUAL = StageFacts(
 )
 
 
+def simulated(
+    passes_s: list[list[float]], *, facts: StageFacts = EQUAL, clips: bool = False, **layout: Any
+) -> tuple[Window, dict[str, Any]]:
+    window, row = simulate_window(
+        window_of(len(passes_s)),
+        passes_s=passes_s,
+        facts=facts,
+        layout=replace(PP2, **layout),
+        model=MILLISECONDS,
+        clips=clips,
+    )
+    return window, dict(row)
+
+
 def test_simulated_steps_by_hand() -> None:
     """Stages of 10 and 20 ms, 4 micro-batches, then 1 ms of optimizer: 30 ms * 5 + 1 ms."""
-    passes_s = [[0.01, 0.01, 0.02, 0.02, 0.002]] * 3
     facts = replace(EQUAL, output_bytes=(0,))
-    window, row = simulate_window(
-        window_of(3), passes_s=passes_s, facts=facts, layout=PP2, model=Milliseconds(), clips=True
-    )
+    window, row = simulated([[0.01, 0.01, 0.02, 0.02, 0.002]] * 3, facts=facts, clips=True)
     assert window.step_s == pytest.approx([0.151] * 3)
     assert row["bubble_frac"] == pytest.approx(0.03 / 0.151)
     assert row["comm_exposed_ms"] == pytest.approx(0.0)
@@ -269,17 +262,8 @@ def test_simulated_steps_by_hand() -> None:
 
 
 def test_replicas_multiply_the_work_and_reduce_their_gradients() -> None:
-    passes_s = [[0.01, 0.01, 0.02, 0.02, 0.0]]
-    layout = replace(PP2, data=3)
     facts = replace(EQUAL, output_bytes=(0,))
-    window, row = simulate_window(
-        window_of(1),
-        passes_s=passes_s,
-        facts=facts,
-        layout=layout,
-        model=Milliseconds(),
-        clips=True,
-    )
+    window, row = simulated([[0.01, 0.01, 0.02, 0.02, 0.0]], facts=facts, clips=True, data=3)
     assert window.step_s == pytest.approx([0.152]), "2 KiB at a millisecond each"
     assert sum(count.items for count in window.counts) == 2 * 4 * 3
     assert (row["step_low_ms"], row["step_high_ms"]) == (
@@ -294,14 +278,7 @@ def test_micro_batches_of_a_step_are_passes_that_followed_one_another() -> None:
     """One stage: a step is the sum of its micro-batches' passes, here 4 of 0.1, 0.2, ... 2.0 s."""
     passes_s = [[0.05 * (index + 1), 0.05 * (index + 1), 0.0] for index in range(160)]
     facts = StageFacts(output_bytes=(), gradient_bytes=(0,), parameter_fracs=(1.0,), shared_bytes=0)
-    window, row = simulate_window(
-        window_of(160),
-        passes_s=passes_s,
-        facts=facts,
-        layout=replace(PP2, pipeline=1),
-        model=Milliseconds(),
-        clips=False,
-    )
+    window, row = simulated(passes_s, facts=facts, pipeline=1)
     expected_s = [sum(0.1 * (4 * step + index + 1) for index in range(4)) for step in range(40)]
     assert window.step_s == pytest.approx(expected_s)
     assert row["bubble_frac"] == pytest.approx(0.0)
@@ -311,14 +288,8 @@ def test_micro_batches_of_a_step_are_passes_that_followed_one_another() -> None:
 def test_noise_of_single_passes_is_not_repeated_for_all_micro_batches() -> None:
     """Each pass is slow in one of two stages, in turn: no stage is slow for a whole step."""
     slow_first, slow_last = [0.03, 0.01, 0.0, 0.0, 0.0], [0.01, 0.03, 0.0, 0.0, 0.0]
-    window, _ = simulate_window(
-        window_of(400),
-        passes_s=[slow_first, slow_last] * 200,
-        facts=replace(EQUAL, output_bytes=(0,), gradient_bytes=(0, 0)),
-        layout=replace(PP2, grad_accum=20),
-        model=Milliseconds(),
-        clips=False,
-    )
+    facts = replace(EQUAL, output_bytes=(0,), gradient_bytes=(0, 0))
+    window, _ = simulated([slow_first, slow_last] * 200, facts=facts, grad_accum=20)
     assert max(window.step_s) < 20 * 0.03 * 0.8, "0.63 if a pass stood for all"
 
 
@@ -328,39 +299,13 @@ def test_few_passes_still_give_a_distribution_and_very_many_are_thinned() -> Non
         (100, 64, 20, 20),
         (5000, 4, 40, 400),
     ):
-        window, _ = simulate_window(
-            window_of(num_passes),
-            passes_s=[[0.01, 0.01, 0.02, 0.02, 0.0]] * num_passes,
-            facts=EQUAL,
-            layout=replace(PP2, grad_accum=grad_accum),
-            model=Milliseconds(),
-            clips=False,
-        )
+        passes_s = [[0.01, 0.01, 0.02, 0.02, 0.0]] * num_passes
+        window, _ = simulated(passes_s, grad_accum=grad_accum)
         assert least <= len(window.step_s) == len(window.counts) <= most
 
 
 def request(layout: Layout) -> TrialRequest:
-    config = Config(
-        workload="llm",
-        source="",
-        phase="train",
-        version=discovery.load("llm").version,
-        size="tiny",
-        params=json.loads(json.dumps(TWO_LAYERS)),
-        dtype="fp32",
-        compile=False,
-        channels_last=False,
-        data="resident",
-        device="cpu",
-        threads=1,
-        workers=0,
-        seed=0,
-        layout=layout,
-    )
-    limits = Limits(is_smoke=True)
-    return TrialRequest(
-        config=config, limits=limits, trial=0, cpu_ids=(), threads=1, workers=0, idle_s=0.0
-    )
+    return request_of("llm-train", overrides=TWO_LAYERS, layout=layout)
 
 
 def test_an_engine_measures_passes_and_simulates_steps() -> None:
@@ -370,7 +315,7 @@ def test_an_engine_measures_passes_and_simulates_steps() -> None:
     measured = run_window(
         engine, clock=HostClock(), should_stop=lambda elapsed_s, step_s: len(step_s) >= 3
     )
-    window, row = engine.simulated(measured, model=Milliseconds())
+    window, row = engine.simulated(measured, model=MILLISECONDS)
     assert len(window.step_s) == len(measured.counts) >= 3
     assert sum(c.items for c in window.counts) == 4 * sum(c.items for c in measured.counts)
     passes_s = engine.staged.clock.passes_s()

@@ -22,8 +22,7 @@ import torch.distributed as dist
 
 from bench import discovery
 from bench.core.nouns import Layout
-from bench.emulate.group import start_emulation
-from bench.emulate.throttle import start_throttle
+from bench.emulate.group import start_emulation, start_throttle
 from bench.hardware.costs.cost import CostModel
 from bench.hardware.links.topology import parse_topology
 from bench.measure import feed as feeds

@@ -1,6 +1,7 @@
 """Each operation of an emulated group: what it leaves, what it costs, and that none is free."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -35,111 +36,108 @@ LOCAL = torch.arange(8.0)
 ALL = Group(NUM_RANKS, 2)
 
 
-def all_reduce() -> Tensor:
-    tensor = LOCAL.clone()
-    dist.all_reduce(tensor)
-    return tensor
-
-
-def broadcast() -> Tensor:
-    tensor = LOCAL.clone()
-    dist.broadcast(tensor, src=2)
-    return tensor
-
-
-def reduce() -> Tensor:
-    tensor = LOCAL.clone()
-    dist.reduce(tensor, dst=1)
-    return tensor
-
-
-def all_gather() -> Tensor:
-    outputs = [torch.empty(8) for _ in range(NUM_RANKS)]
-    dist.all_gather(outputs, LOCAL)
-    return torch.stack(outputs)
-
-
-def all_gather_flat() -> Tensor:
-    output = torch.empty(NUM_RANKS * 8)
-    dist.group.WORLD._allgather_base(output, LOCAL).wait()  # type: ignore[union-attr]
-    return output.view(NUM_RANKS, 8)
-
-
-def gather() -> Tensor:
-    outputs = [torch.empty(8) for _ in range(NUM_RANKS)]
-    dist.gather(LOCAL, outputs, dst=0)
-    return torch.stack(outputs)
-
-
-def gather_flat() -> Tensor:
-    # Torch calls it from 2.15 on.
-    output = torch.empty(NUM_RANKS, 8)
-    dist.group.WORLD.gather_single(output, LOCAL).wait()  # type: ignore[union-attr]
-    return output
-
-
-def scatter() -> Tensor:
-    output = torch.empty(2)
-    dist.scatter(output, list(LOCAL.chunk(NUM_RANKS)), src=0)
-    return output
-
-
-def reduce_scatter() -> Tensor:
-    output = torch.empty(2)
-    dist.reduce_scatter(output, list(LOCAL.chunk(NUM_RANKS)))
-    return output
-
-
-def reduce_scatter_flat() -> Tensor:
-    output = torch.empty(2)
-    dist.group.WORLD._reduce_scatter_base(output, LOCAL).wait()  # type: ignore[union-attr]
-    return output
-
-
-def all_to_all_flat() -> Tensor:
-    output = torch.empty(8)
-    dist.all_to_all_single(output, LOCAL)
-    return output
-
-
-def all_to_all() -> Tensor:
-    output = torch.empty(8)
-    dist.all_to_all(list(output.chunk(NUM_RANKS)), list(LOCAL.chunk(NUM_RANKS)))
-    return output
-
-
-def send() -> Tensor:
-    dist.send(LOCAL, dst=3)
-    return LOCAL
-
-
-def receive() -> Tensor:
-    tensor = LOCAL.clone()
-    dist.recv(tensor, src=1)
-    return tensor
-
-
 REPEATED = LOCAL.repeat(NUM_RANKS, 1)
-CASES: list[tuple[Callable[[], Tensor], Tensor, tuple[str, int, Group]]] = [
-    (all_reduce, LOCAL, ("all_reduce", 32, ALL)),
-    (broadcast, LOCAL, ("broadcast", 32, ALL)),
-    (reduce, LOCAL, ("reduce", 32, ALL)),
-    (all_gather, REPEATED, ("all_gather", 128, ALL)),
-    (all_gather_flat, REPEATED, ("all_gather", 128, ALL)),
-    (gather, REPEATED, ("gather", 128, ALL)),
-    (gather_flat, REPEATED, ("gather", 128, ALL)),
-    (scatter, LOCAL[:2], ("scatter", 32, ALL)),
-    (reduce_scatter, LOCAL[:2], ("reduce_scatter", 32, ALL)),
-    (reduce_scatter_flat, LOCAL[:2], ("reduce_scatter", 32, ALL)),
-    (all_to_all_flat, LOCAL, ("all_to_all", 32, ALL)),
-    (all_to_all, LOCAL, ("all_to_all", 32, ALL)),
-    (send, LOCAL, ("send", 32, Group(2, 2))),
-    (receive, torch.zeros(8), ("send", 32, Group(2, 1))),
+
+
+def world() -> Any:
+    return dist.group.WORLD
+
+
+def parts(tensor: Tensor) -> list[Tensor]:
+    return list(tensor.chunk(NUM_RANKS))
+
+
+def in_place(call: Callable[[Tensor], Any]) -> Callable[[], Tensor]:
+    """Give the call the local values and return what it leaves there."""
+
+    def run() -> Tensor:
+        tensor = LOCAL.clone()
+        call(tensor)
+        return tensor
+
+    return run
+
+
+def into(shape: Sequence[int], call: Callable[[Tensor], Any]) -> Callable[[], Tensor]:
+    """Give the call an output of that shape and return it filled."""
+
+    def run() -> Tensor:
+        output = torch.empty(*shape)
+        work = call(output)
+        if work is not None:
+            work.wait()
+        return output
+
+    return run
+
+
+FULL = (NUM_RANKS, 8)
+CASES: list[tuple[str, Callable[[], Tensor], Tensor, tuple[str, int, Group]]] = [
+    ("all_reduce", in_place(dist.all_reduce), LOCAL, ("all_reduce", 32, ALL)),
+    ("broadcast", in_place(lambda t: dist.broadcast(t, src=2)), LOCAL, ("broadcast", 32, ALL)),
+    ("reduce", in_place(lambda t: dist.reduce(t, dst=1)), LOCAL, ("reduce", 32, ALL)),
+    ("send", in_place(lambda t: dist.send(t, dst=3)), LOCAL, ("send", 32, Group(2, 2))),
+    ("receive", in_place(lambda t: dist.recv(t, 1)), torch.zeros(8), ("send", 32, Group(2, 1))),
+    (
+        "all_gather",
+        into(FULL, lambda out: dist.all_gather(list(out), LOCAL)),
+        REPEATED,
+        ("all_gather", 128, ALL),
+    ),
+    (
+        "all_gather_flat",
+        into(FULL, lambda out: world()._allgather_base(out.view(-1), LOCAL)),
+        REPEATED,
+        ("all_gather", 128, ALL),
+    ),
+    (
+        "gather",
+        into(FULL, lambda out: dist.gather(LOCAL, list(out))),
+        REPEATED,
+        ("gather", 128, ALL),
+    ),
+    # Torch calls it from 2.15 on.
+    (
+        "gather_flat",
+        into(FULL, lambda out: world().gather_single(out, LOCAL)),
+        REPEATED,
+        ("gather", 128, ALL),
+    ),
+    (
+        "scatter",
+        into([2], lambda out: dist.scatter(out, parts(LOCAL), src=0)),
+        LOCAL[:2],
+        ("scatter", 32, ALL),
+    ),
+    (
+        "reduce_scatter",
+        into([2], lambda out: dist.reduce_scatter(out, parts(LOCAL))),
+        LOCAL[:2],
+        ("reduce_scatter", 32, ALL),
+    ),
+    (
+        "reduce_scatter_flat",
+        into([2], lambda out: world()._reduce_scatter_base(out, LOCAL)),
+        LOCAL[:2],
+        ("reduce_scatter", 32, ALL),
+    ),
+    (
+        "all_to_all_flat",
+        into([8], lambda out: dist.all_to_all_single(out, LOCAL)),
+        LOCAL,
+        ("all_to_all", 32, ALL),
+    ),
+    (
+        "all_to_all",
+        into([8], lambda out: dist.all_to_all(parts(out), parts(LOCAL))),
+        LOCAL,
+        ("all_to_all", 32, ALL),
+    ),
 ]
 
 
 @pytest.mark.parametrize(
-    ("run", "left", "asked"), CASES, ids=lambda case: getattr(case, "__name__", "")
+    ("run", "left", "asked"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
 )
 def test_each_operation_leaves_local_data_and_is_charged_for_the_full_tensor(
     model: FixedModel, run: Callable[[], Tensor], left: Tensor, asked: tuple[str, int, Group]
@@ -151,7 +149,7 @@ def test_each_operation_leaves_local_data_and_is_charged_for_the_full_tensor(
 def test_an_input_that_is_part_of_the_output_is_repeated_too() -> None:
     output = torch.zeros(NUM_RANKS, 8)
     output[0] = LOCAL
-    dist.group.WORLD._allgather_base(output.view(-1), output[0]).wait()  # type: ignore[union-attr]
+    world()._allgather_base(output.view(-1), output[0]).wait()
     assert torch.equal(output, REPEATED)
 
 
@@ -189,7 +187,7 @@ def test_coalesced_operations_are_one_collective_of_all_their_bytes(model: Fixed
 
 def test_functional_collectives_wait_and_leave_local_data(model: FixedModel) -> None:
     functional = torch.ops._c10d_functional
-    name = dist.group.WORLD.group_name  # type: ignore[union-attr]
+    name = world().group_name
 
     def waited(tensor: Tensor) -> Tensor:
         result: Tensor = functional.wait_tensor(tensor)
@@ -232,7 +230,7 @@ def test_a_group_of_one_rank_costs_nothing(model: FixedModel) -> None:
 
 
 def test_a_rank_that_is_not_the_root_hands_in_nothing(model: FixedModel) -> None:
-    dist.group.WORLD.gather_single(torch.empty(0), LOCAL).wait()  # type: ignore[union-attr]
+    world().gather_single(torch.empty(0), LOCAL).wait()
     assert model.asked == [("gather", 128, ALL)]
 
 
@@ -255,23 +253,10 @@ def test_an_operation_that_is_not_modelled_raises() -> None:
 
 def test_every_operation_of_a_torch_group_is_modelled() -> None:
     administration = {
-        "abort",
-        "bound_device_id",
-        "boxed",
-        "get_backend",
-        "get_group_store",
-        "group_desc",
-        "group_name",
-        "merge_remote_group",
-        "name",
-        "rank",
-        "set_timeout",
-        "shutdown",
-        "size",
-        "split_group",
-        "unbox",
-        "use_pg_for_symm_mem_rendezvous",
-    }
+        "abort", "bound_device_id", "boxed", "get_backend", "get_group_store", "group_desc",
+        "group_name", "merge_remote_group", "name", "rank", "set_timeout", "shutdown", "size",
+        "split_group", "unbox", "use_pg_for_symm_mem_rendezvous",
+    }  # fmt: skip
     # From 2.15 on; what moves data raises, since no backend inside supports it.
     unsupported = {"get_reconfigure_handle", "new_window", "reconfigure"}
     hooks = {f"{verb}_{when}_hook" for verb in ("register", "unregister") for when in WHENS} | {

@@ -4,7 +4,7 @@ How late this machine wakes a thread is not tested here: being late only makes a
 longer, so the simulation may never exceed it, and must meet it when all goes well.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -15,28 +15,15 @@ from bench.emulate.emulation import Emulation
 from bench.emulate.group import start_emulation
 from bench.emulate.simulate import replay
 from bench.emulate.trace import StepTrace
-from bench.hardware.costs.collectives import Cost, Group, Op
+from tests.emulate.fixed_model import FixedModel
 
 NUM_STEPS = 12
-
-
-class SlowLink:
-    """20 ms for each collective, however large."""
-
-    def __init__(self, seconds: float = 0.02) -> None:
-        self._seconds = seconds
-
-    def cost(self, op: Op, *, num_bytes: int, group: Group) -> Cost:
-        return Cost(self._seconds, self._seconds, self._seconds, "alpha-beta", "ring")
-
-    def group_of(self, ranks: Sequence[int]) -> Group:
-        return Group(len(ranks))
 
 
 @pytest.fixture
 def emulation(request: pytest.FixtureRequest) -> Iterator[Emulation]:
     seconds: float = request.param
-    running = start_emulation(num_ranks=8, model=SlowLink(seconds), device=torch.device("cpu"))
+    running = start_emulation(num_ranks=8, model=FixedModel(seconds), device=torch.device("cpu"))
     yield running
     running.close()
 
@@ -77,7 +64,7 @@ def test_recorded_and_simulated_steps_agree(emulation: Emulation) -> None:
 @pytest.mark.parametrize("emulation", [0.0], indirect=True)
 def test_a_step_recorded_without_a_link_is_simulated_on_one(emulation: Emulation) -> None:
     for trace in trained(emulation):
-        slow = replay(trace, model=SlowLink())
+        slow = replay(trace, model=FixedModel(0.02))
         in_line_s = 0.02 * len(trace.collectives)
         assert in_line_s < slow.step_s <= slow.compute_s + in_line_s + 1e-9
         assert slow.compute_s == pytest.approx(replay(trace).step_s)

@@ -14,12 +14,13 @@ ROOT = Path(__file__).resolve().parents[2]
 MODELLED_S = 0.05
 
 RANK = """
-import json, sys
+import json
 from time import perf_counter
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from bench.emulate.group import start_throttle
+from bench.measure.ending import leave
 from tests.emulate.fixed_model import FixedModel
 
 store, rank, num_ranks = next(dist.rendezvous("env://"))
@@ -77,7 +78,8 @@ net = DistributedDataParallel(torch.nn.Linear(2, 2))
 net(torch.full((1, 2), float(rank))).sum().backward()
 out["gradient"] = net.module.weight.grad.tolist()
 throttle.close()
-print(json.dumps(out))
+print(json.dumps(out), flush=True)
+leave(0)  # as trials do: a DDP's end may wait for gloo's threads
 """
 
 

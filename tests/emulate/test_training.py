@@ -124,16 +124,6 @@ def test_fsdp_gathers_and_scatters(emulation: Emulation) -> None:
     assert all(torch.isfinite(p.grad.to_local()).all() for p in net.parameters())  # type: ignore[union-attr]
 
 
-def test_tensor_parallel_layers_reduce_inside_the_node(emulation: Emulation) -> None:
-    mesh = dist.init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
-    plan = {"0": ColwiseParallel(), "2": RowwiseParallel()}
-    net = parallelize_module(make_net(), mesh["tp"], plan)  # type: ignore[arg-type]
-    trace = traced_step(emulation, net)
-    assert_consistent(trace)
-    assert ops(trace)[0] == "all_reduce"
-    assert {one.group.num_nodes for one in trace.collectives} == {1}
-
-
 def test_a_net_over_both_axes_communicates_on_both_links(emulation: Emulation) -> None:
     mesh = dist.init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
     plan = {"0": ColwiseParallel(), "2": RowwiseParallel()}

@@ -8,6 +8,7 @@ is said by a `Child`: for trials and ranks `bench.run.launch` makes it.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import selectors
 import signal
@@ -17,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 
 from bench.measure.ending import LAST_WORDS_BYTES, how_it_ended, last_line, peak_rss_bytes
 from bench.measure.messages import Answer, Failure, Result, Stage, StepsSoFar, decode
@@ -31,30 +32,15 @@ MAX_WAIT_S = 3600.0
 
 @dataclass(frozen=True, kw_only=True)
 class Child:
-    """How to start a process and hear it. Both ends of the pipe are closed when it has ended."""
+    """How to start a process and hear it; its first argument is where it writes to."""
 
     module: str
-    arguments: tuple[str, ...]
-    receive: int
-    send: int
+    arguments: tuple[str, ...] = ()
     environment: Mapping[str, str]
     request: bytes = b""
     """What it reads from standard input, which then stays open while we live."""
-
-
-def piped_child(
-    module: str, *more: str, environment: Mapping[str, str], request: bytes = b""
-) -> Child:
-    """Return a child with a pipe of its own; its first argument is the end that it writes to."""
-    receive, send = os.pipe()
-    return Child(
-        module=module,
-        arguments=(str(send), *more),
-        receive=receive,
-        send=send,
-        environment=environment,
-        request=request,
-    )
+    pipe: tuple[int, int] | None = None
+    """Both ends of what it is heard through, closed when it has ended; None: a new pipe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,24 +63,25 @@ class Outcome:
 def run_child(
     child: Child,
     *,
-    timeout_s: float,
-    on_start: Callable[[int], None],
-    on_message: OnMessage,
+    timeout_s: float = math.inf,
+    on_start: Callable[[int], None] = lambda _pid: None,
+    on_message: OnMessage = lambda _message: None,
 ) -> Outcome:
-    """Run the child to its end and say what became of it."""
+    """Run the child to its end and say what became of it; `on_start` gets its process id."""
     start_s = time.monotonic()
+    receive, send = child.pipe or os.pipe()
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", child.module, *child.arguments],
+            [sys.executable, "-m", child.module, str(send), *child.arguments],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
-            pass_fds=(child.send,),
+            pass_fds=(send,),
             env=child.environment,
             start_new_session=True,
         )
-        os.close(child.send)
-        listener = _Listener(child.receive, on_message=on_message)
+        os.close(send)
+        listener = _Listener(receive, on_message=on_message)
         try:
             on_start(process.pid)
             _hand_over(process, child.request)
@@ -104,17 +91,20 @@ def run_child(
             _end_group(process)
             raise
         finally:
-            os.close(child.receive)
+            os.close(receive)
             if process.stdin is not None:
                 _close_quietly(process.stdin)
-        return _outcome(
-            listener,
-            process,
-            in_time=in_time,
-            timeout_s=timeout_s,
-            log=log,
+        last = listener.last
+        if last is None:
+            late_s = None if in_time else timeout_s
+            last = _failure(process, listener.last_stage, log, late_s=late_s)
+        return Outcome(
+            result=None if isinstance(last, Failure) else last,
+            failure=last if isinstance(last, Failure) else None,
             duration_s=time.monotonic() - start_s,
             rss_peak_bytes=rss_peak_bytes,
+            last_stage=listener.last_stage,
+            exit_code=process.returncode,
         )
 
 
@@ -198,36 +188,15 @@ def _kill_group(group: int, number: int) -> None:
         os.killpg(group, number)
 
 
-def _outcome(
-    listener: _Listener,
-    process: subprocess.Popen[bytes],
-    *,
-    in_time: bool,
-    timeout_s: float,
-    log: IO[bytes],
-    duration_s: float,
-    rss_peak_bytes: int | None,
-) -> Outcome:
-    common: dict[str, Any] = {
-        "duration_s": duration_s,
-        "rss_peak_bytes": rss_peak_bytes,
-        "last_stage": listener.last_stage,
-        "exit_code": process.returncode,
-    }
-    if isinstance(listener.last, Failure):
-        return Outcome(failure=listener.last, **common)
-    if listener.last is not None:
-        return Outcome(result=listener.last, **common)
-    if not in_time:
-        detail = f"not finished after {timeout_s:g} s, in stage {listener.last_stage}"
-        return Outcome(failure=Failure(code="timeout", detail=detail), **common)
-    detail = _death(process, listener.last_stage, log)
-    return Outcome(failure=Failure(code="crashed", detail=detail), **common)
-
-
-def _death(process: subprocess.Popen[bytes], stage: str, log: IO[bytes]) -> str:
-    """Say how the child died, with the last line it wrote."""
+def _failure(
+    process: subprocess.Popen[bytes], stage: str, log: IO[bytes], *, late_s: float | None
+) -> Failure:
+    """Say how a child ended that did not: too late, or how it died and its last line."""
+    if late_s is not None:
+        detail = f"not finished after {late_s:g} s, in stage {stage}"
+        return Failure(code="timeout", detail=detail)
     size = log.seek(0, os.SEEK_END)
     log.seek(max(0, size - LAST_WORDS_BYTES))
     how = how_it_ended(process.returncode, last_words=last_line(log.read()))
-    return f"the trial's process died in stage {stage}: {how}"
+    detail = f"the trial's process died in stage {stage}: {how}"
+    return Failure(code="crashed", detail=detail)

@@ -21,7 +21,7 @@ from bench.measure.asking import ask, same_modules
 from bench.measure.limits import Limits
 from bench.measure.messages import Failure, LinkRequest, Post, RunEnd, TrialRequest, encode
 from bench.measure.torch_facts import MIOPEN_FIND_MODE
-from bench.run.child import Child, OnMessage, Outcome, piped_child, run_child
+from bench.run.child import Child, OnMessage, Outcome, run_child
 from bench.run.cluster import world_of
 from bench.run.plan import Planned
 from bench.run.rank_folder import RankFolder
@@ -106,8 +106,8 @@ def run_trial(
             on_start=on_start,
             on_message=on_message,
         )
-    child = piped_child(
-        "bench.measure.trial",
+    child = Child(
+        module="bench.measure.trial",
         environment=child_environment(threads=request.threads),
         request=encode(request),
     )
@@ -120,8 +120,8 @@ def run_ranks(
     num_ranks: int,
     threads: int,
     timeout_s: float,
-    on_start: Callable[[int], None],
     on_message: OnMessage,
+    on_start: Callable[[int], None] = lambda _pid: None,
 ) -> Outcome:
     """Run what is asked for in so many ranks on this machine; ends every one of them.
 
@@ -134,20 +134,18 @@ def run_ranks(
                 f"this is for {num_ranks} ranks and torchrun started {world.num_ranks}; "
                 "start as many, or run it without torchrun"
             )
-        leader = piped_child(
-            "bench.measure.rank_trial",
-            "lead",
+        leader = Child(
+            module="bench.measure.rank_trial",
+            arguments=("lead",),
             environment=child_environment(threads=threads),
             request=encode(request),
         )
         return run_child(leader, timeout_s=timeout_s, on_start=on_start, on_message=on_message)
     with RankFolder(encode(request)) as folder:
-        receive, send = folder.open_pipe()
         child = Child(
             module="bench.measure.rank_agent",
-            arguments=(str(send), str(folder.path), str(num_ranks)),
-            receive=receive,
-            send=send,
+            arguments=(str(folder.path), str(num_ranks)),
+            pipe=folder.open_pipe(),
             environment={**child_environment(threads=threads), **folder.environment()},
         )
         outcome = run_child(child, timeout_s=timeout_s, on_start=on_start, on_message=on_message)
@@ -173,17 +171,12 @@ def _follow() -> int:
     number = 1
     threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
     while True:
-        child = piped_child(
-            "bench.measure.rank_trial",
-            str(number),
+        child = Child(
+            module="bench.measure.rank_trial",
+            arguments=(str(number),),
             environment=child_environment(threads=threads),
         )
-        outcome = run_child(
-            child,
-            timeout_s=float("inf"),
-            on_start=lambda _pid: None,
-            on_message=lambda _message: None,
-        )
+        outcome = run_child(child)
         if isinstance(outcome.result, RunEnd):
             return outcome.result.code
         if outcome.last_stage == "start":

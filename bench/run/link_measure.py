@@ -122,7 +122,6 @@ def measure_link(
         num_ranks=num_ranks,
         threads=max(1, cpu.usable_cores() // num_local_ranks),
         timeout_s=timeout_s,
-        on_start=lambda _pid: None,
         on_message=hear,
     )
     if not isinstance(outcome.result, LinkResult):

@@ -86,7 +86,7 @@ def test_other_configurations_go_on_when_one_fails(tmp_path: Path) -> None:
     assert done.returncode == 4, "one configuration has no usable row"
     statuses = sorted(str(row["status"]) for row in rows_in(tmp_path / "two"))
     assert statuses == ["FAILED", "OK", "OK", "OK"]
-    assert "out_of_memory in 1 of 1: device or host memory ran out" in done.stdout
+    assert "out_of_memory: 1 of 4 trials, faulty-infer: device or host memory" in done.stdout
 
 
 def test_crash_that_does_not_repeat_leaves_a_usable_second_attempt(tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
 """Which of several ranks failed first: what one raised, how one died, and who only lost a peer."""
 
-import json
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench.measure.messages import Failure, RankFailure, encode
 from bench.measure.rank_agent import first_failure
 
 
@@ -18,13 +18,14 @@ class Died:
 
 
 def note(folder: Path, rank: int, detail: str, *, time_s: float, is_lost_peer: bool) -> None:
-    told = {"code": "error", "detail": detail, "time_s": time_s, "is_lost_peer": is_lost_peer}
-    (folder / f"{rank}.failure").write_text(json.dumps(told))
+    failure = Failure(code="error", detail=detail)
+    raised = RankFailure(rank=rank, failure=failure, is_lost_peer=is_lost_peer, time_s=time_s)
+    (folder / f"{rank}.failure").write_bytes(encode(raised))
 
 
 def detail_of(folder: Path, exits: dict[int, int]) -> str:
     died: Any = {rank: Died(code) for rank, code in exits.items()}
-    return first_failure(died, folder=folder, num_ranks=3)["detail"]
+    return first_failure(died, folder=folder, num_ranks=3).detail
 
 
 def test_earliest_exception_is_told_and_not_who_lost_a_peer(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def _require_benchmark(request: pytest.FixtureRequest) -> None:
 def _planned(asked: RunRequest, *, device: str | None) -> Planned:
     """Plan as `bench run` does with the same flags; `BenchError` says what cannot be meant."""
     from bench.core.errors import UsageError
-    from bench.devices.detect import find
+    from bench.devices.torch.detect import find
     from bench.measure.inspection import Inspection
     from bench.run.planning import check_request, make_plan
 

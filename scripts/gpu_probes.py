@@ -42,7 +42,7 @@ def measure_product(device: torch.device, *, side: int, dtype: torch.dtype) -> f
 
 def probe_roof(device: torch.device) -> dict[str, Any]:
     """Roof as `bench run` measures it, and the same device's product before and after."""
-    from bench.devices.roof import measure_roof
+    from bench.devices.torch.roof import measure_roof
 
     is_cpu = device.type == "cpu"
     name, dtype = ("fp32", torch.float32) if is_cpu else ("bf16", torch.bfloat16)

@@ -19,8 +19,8 @@ from bench.core.nouns import Capability, Device
 from bench.core.units import format_bytes
 
 if TYPE_CHECKING:
-    from bench.devices.backends import PackageState
-    from bench.devices.wiring import Wire
+    from bench.devices.telemetry.nvml_links import DeviceLink
+    from bench.devices.torch.backends import PackageState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,16 +41,16 @@ def devices(
     ] = True,
 ) -> None:
     """Show every device, what works on it and how devices are joined."""
-    from bench.devices.backends import load_packages
-    from bench.devices.detect import survey
-    from bench.devices.wiring import wires
+    from bench.devices.telemetry.nvml_links import device_links
+    from bench.devices.torch.backends import load_packages
+    from bench.devices.torch.detect import survey
     from bench.report.tables.grid import Grid
 
     here = survey()
     problems = list(here.problems)
     entries = [_entry(device, with_probe=probe, problems=problems) for device in here.devices]
     packages = load_packages()
-    links = wires(here.devices)
+    links = device_links(here.devices)
     if as_json:
         document = {
             "torch": _versions(),
@@ -71,7 +71,7 @@ def devices(
 
 def _entry(device: Device, *, with_probe: bool, problems: list[str]) -> _Entry:
     """Ask the driver, the catalogue and the device; what goes wrong is added to `problems`."""
-    from bench.devices.telemetry import open_telemetry
+    from bench.devices.telemetry.readers import open_telemetry
     from bench.hardware.chips import match_device
 
     telemetry = open_telemetry(device)
@@ -81,7 +81,7 @@ def _entry(device: Device, *, with_probe: bool, problems: list[str]) -> _Entry:
         telemetry.close()
     dtypes = None
     if with_probe:
-        from bench.devices.probe import probe_dtypes
+        from bench.devices.torch.probe import probe_dtypes
 
         try:
             dtypes = probe_dtypes(device.label)
@@ -106,7 +106,7 @@ def _versions() -> dict[str, str | None]:
 
 
 def _as_document(entry: _Entry) -> dict[str, Any]:
-    from bench.devices.roof import hashed_uuid
+    from bench.devices.torch.roof import hashed_uuid
 
     document = {"label": entry.device.label, **asdict(entry.device)}
     document["uuid_hash"] = hashed_uuid(entry.device)
@@ -153,7 +153,7 @@ def _catalogue_text(chips: tuple[str, ...]) -> str:
 
 
 def _lines(
-    links: list[Wire], *, packages: tuple[PackageState, ...], problems: list[str]
+    links: list[DeviceLink], *, packages: tuple[PackageState, ...], problems: list[str]
 ) -> list[str]:
     """What does not fit in a row: versions, links, packages that matter, problems."""
     lines = [" ".join(f"{name} {value}" for name, value in _versions().items() if value)]

@@ -8,7 +8,7 @@ from bench.cli.output import print_grids, print_json
 
 def doctor(as_json: AsJson = False) -> None:
     """Look for what would spoil a measurement here; changes nothing."""
-    from bench.devices.doctor import findings
+    from bench.devices.doctor.all_findings import findings
     from bench.report.tables.cells import verdict
     from bench.report.tables.grid import Grid
 

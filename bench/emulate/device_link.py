@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from bench.core.errors import MeasurementError
-from bench.devices.torch_adapter import adapter_for
+from bench.devices.torch.torch_adapter import adapter_for
 from bench.emulate.delay_kernel import DelayKernels
 from bench.emulate.event_clock import EventClock
 from bench.emulate.host_link import LinkWork, Move, note_drain

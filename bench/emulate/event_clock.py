@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from time import perf_counter
 from typing import Any
 
-from bench.devices.adapter import Adapter, DeviceEvent
+from bench.devices.torch.adapter import Adapter, DeviceEvent
 from bench.emulate.recording import Resolve
 
 

@@ -51,13 +51,13 @@ def failure_of(error: Exception, *, device: str) -> Failure:
     if isinstance(error, MemoryError):
         return Failure(code="out_of_memory", detail=detail)
     if device != "fake":
-        from bench.devices.torch_adapter import is_out_of_memory
+        from bench.devices.torch.torch_adapter import is_out_of_memory
 
         if is_out_of_memory(error):
             return Failure(code="out_of_memory", detail=detail)
     text = str(error)
     if "torchvision" in text:
-        from bench.devices.host_findings import TORCHVISION_FIX, torchvision_mismatch
+        from bench.devices.doctor.host_findings import TORCHVISION_FIX, torchvision_mismatch
 
         if (mismatch := torchvision_mismatch()) is not None:
             return Failure(code="error", detail=f"{mismatch}; {TORCHVISION_FIX}")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.devices.adapter import DeviceEvent
+from bench.devices.torch.adapter import DeviceEvent
 from bench.workload import Phase, Workload
 
 

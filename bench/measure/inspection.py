@@ -16,7 +16,7 @@ from bench.core.nouns import Capability, Device, Dtype
 from bench.measure.asking import answer, ask
 
 if TYPE_CHECKING:
-    from bench.devices.roof import Roof
+    from bench.devices.torch.roof import Roof
 
 FAKE = Device(
     type="fake",
@@ -76,10 +76,10 @@ def inspect_device(
 def _inspect(question: _Question) -> Inspection:
     import torch
 
-    from bench.devices.detect import find, memory_info
-    from bench.devices.probe import probe_dtypes
-    from bench.devices.roof import load_roof, roof_for
-    from bench.devices.torch_adapter import adapter_for
+    from bench.devices.torch.detect import find, memory_info
+    from bench.devices.torch.probe import probe_dtypes
+    from bench.devices.torch.roof import load_roof, roof_for
+    from bench.devices.torch.torch_adapter import adapter_for
     from bench.measure.torch_facts import torch_facts
 
     if question.threads is not None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from bench.core.errors import MeasurementError
-from bench.devices import cpu
+from bench.devices.host import cpu
 from bench.hardware.costs.collectives import Op
 from bench.measure.asking import answer
 from bench.measure.clock import HostClock
@@ -37,7 +37,7 @@ def describe_device(label: str | None) -> Devices:
     """Return the kind of device that is meant, and how many there are."""
     import torch
 
-    from bench.devices.detect import find
+    from bench.devices.torch.detect import find
 
     device = find(label)
     count = 1 if device.type == "cpu" else torch.accelerator.device_count()

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from bench.devices import cpu
+from bench.devices.host import cpu
 from bench.measure.asking import answer
 from bench.measure.ending import exit_with_parent, failure_of, leave
 from bench.measure.messages import (

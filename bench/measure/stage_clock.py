@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from bench.devices.adapter import DeviceEvent
+from bench.devices.torch.adapter import DeviceEvent
 from bench.measure.clock import Clock
 from bench.measure.engine import Engine
 

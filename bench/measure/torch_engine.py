@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench import discovery
 from bench.core.nouns import DTYPES
-from bench.devices.adapter import DeviceEvent
-from bench.devices.torch_adapter import adapter_for
+from bench.devices.torch.adapter import DeviceEvent
+from bench.devices.torch.torch_adapter import adapter_for
 from bench.emulate.chip_limit import Granted, apply_chip_limit
 from bench.hardware.chip_limit import parse_chip_limit
 from bench.measure import feed as feeds

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bench.core import statistics
-from bench.devices.adapter import DeviceEvent
+from bench.devices.torch.adapter import DeviceEvent
 from bench.measure.clock import Clock
 from bench.measure.engine import Engine, StepCount
 from bench.measure.limits import Limits

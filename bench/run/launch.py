@@ -15,7 +15,7 @@ from dataclasses import replace
 from bench import discovery
 from bench.core.errors import ExitCode, MeasurementError, UsageError
 from bench.core.nouns import Config
-from bench.devices import cpu
+from bench.devices.host import cpu
 from bench.hardware.chip_limit import parse_chip_limit
 from bench.measure.asking import ask, same_modules
 from bench.measure.limits import Limits

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.core.errors import MeasurementError, UsageError
 from bench.core.statistics import median
-from bench.devices import cpu
+from bench.devices.host import cpu
 from bench.hardware.costs.collectives import Op
 from bench.hardware.costs.formulas import num_steps, wire_factor
 from bench.hardware.links.curves import Point

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
-from bench.devices.conditions import Conditions, violations_s, window_conditions
-from bench.devices.energy import Energy, window_energy
-from bench.devices.noise import cpu_noise
-from bench.devices.sampler import Sampler
-from bench.devices.telemetry import Baseline, Sample
+from bench.devices.host.cpu_noise import cpu_noise
+from bench.devices.telemetry.common import Baseline, Sample
+from bench.devices.telemetry.energy import Energy, window_energy
+from bench.devices.telemetry.sampler import Sampler
+from bench.devices.telemetry.window_conditions import Conditions, violations_s, window_conditions
 from bench.measure import validity
 from bench.measure.messages import TrialResult
 from bench.results.schema import Row

@@ -11,8 +11,8 @@ from pathlib import Path
 from bench import discovery
 from bench.core.errors import DataError, ExitCode, IncompatibleError, UsageError
 from bench.core.paths import user_path
-from bench.devices import cpu
-from bench.devices.machine import machine_facts
+from bench.devices.host import cpu
+from bench.devices.host.machine import machine_facts
 from bench.hardware.chips import match_device
 from bench.measure.inspection import Inspection, inspect_device
 from bench.measure.limits import PROFILES

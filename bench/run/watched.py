@@ -10,9 +10,10 @@ from pathlib import Path
 import msgspec
 
 from bench.core.nouns import Device
-from bench.devices.noise import take_snapshot
-from bench.devices.sampler import Sampler
-from bench.devices.telemetry import Baseline, Telemetry, open_telemetry
+from bench.devices.host.cpu_noise import take_snapshot
+from bench.devices.telemetry.common import Baseline, Telemetry
+from bench.devices.telemetry.readers import open_telemetry
+from bench.devices.telemetry.sampler import Sampler
 from bench.measure.messages import Stage, StepsSoFar, TrialRequest, TrialResult
 from bench.results.samples import append_samples
 from bench.results.schema import Row

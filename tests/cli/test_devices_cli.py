@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 from bench.cli.devices import devices
 from bench.core.errors import MeasurementError
 from bench.core.nouns import Device
-from bench.devices import backends, detect, probe, wiring
+from bench.devices.telemetry import nvml_links
+from bench.devices.torch import backends, detect, probe
 
 GIB = 2**30
 H800 = Device(
@@ -122,8 +123,8 @@ def test_problems_of_other_devices_are_printed(install):
 
 def test_links_are_printed(install, monkeypatch):
     install(H800)
-    wire = wiring.Wire(first="cuda:0", second="cuda:1", kind="nvlink", detail="8 links")
-    monkeypatch.setattr(wiring, "wires", lambda found: [wire])
+    link = nvml_links.DeviceLink(first="cuda:0", second="cuda:1", kind="nvlink", detail="8 links")
+    monkeypatch.setattr(nvml_links, "device_links", lambda found: [link])
     assert "link cuda:0 - cuda:1: nvlink 8 links" in run()
     assert document()["links"][0]["second"] == "cuda:1"
 

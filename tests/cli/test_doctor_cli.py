@@ -9,8 +9,8 @@ import typer
 from typer.testing import CliRunner
 
 from bench.cli.doctor import doctor
-from bench.devices import doctor as checks
-from bench.devices.finding import Finding
+from bench.devices.doctor import all_findings as checks
+from bench.devices.doctor.finding import Finding
 
 FINDINGS = [
     Finding(severity="error", what="CUDA_LAUNCH_BLOCKING=1 is set", why="[serial]", fix="unset it"),

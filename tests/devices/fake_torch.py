@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.devices import backends
+from bench.devices.torch import backends
 
 
 def refuse(*_: Any, **__: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from bench.devices.telemetry import Baseline, Sample
+from bench.devices.telemetry.common import Baseline, Sample
 
 
 class ReplayTelemetry:

@@ -11,9 +11,9 @@ import torch
 from fake_torch import add_backend, choose_accelerator, refuse
 
 from bench.core.errors import UsageError
-from bench.devices import torch_adapter
-from bench.devices.telemetry import Sample
-from bench.devices.torch_adapter import AcceleratorAdapter, adapter_for, is_out_of_memory
+from bench.devices.telemetry.common import Sample
+from bench.devices.torch import torch_adapter
+from bench.devices.torch.torch_adapter import AcceleratorAdapter, adapter_for, is_out_of_memory
 from tests.devices.replay_telemetry import ReplayTelemetry
 
 

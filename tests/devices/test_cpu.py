@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.devices import cpu
-from bench.devices.cgroup import cpu_quota, memory_left_bytes, memory_limit_bytes
-from bench.devices.noise import CpuNoise, CpuSnapshot, cpu_noise, take_snapshot
-from bench.devices.processes import ProcessTimes, descendants, parse_stat
-from bench.devices.topology import group_siblings, numa_nodes, parse_cpu_list, pick_cpus
+from bench.devices.host import cpu
+from bench.devices.host.cgroup import cpu_quota, memory_left_bytes, memory_limit_bytes
+from bench.devices.host.cpu_noise import CpuNoise, CpuSnapshot, cpu_noise, take_snapshot
+from bench.devices.host.cpu_topology import group_siblings, numa_nodes, parse_cpu_list, pick_cpus
+from bench.devices.host.processes import ProcessTimes, descendants, parse_stat
 
 
 def write(root: Path, name: str, text: str) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core.errors import UsageError
-from bench.devices import backends, detect
+from bench.devices.torch import backends, detect
 
 GIB = 2**30
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from bench.devices import doctor, host_findings, load_findings
-from bench.devices.finding import Finding
-from bench.devices.gpu_findings import gpu_findings
-from bench.devices.noise import CpuNoise
-from bench.devices.processes import ProcessTimes
+from bench.devices.doctor import all_findings, host_findings, load_findings
+from bench.devices.doctor.finding import Finding
+from bench.devices.doctor.gpu_findings import gpu_findings
+from bench.devices.host.cpu_noise import CpuNoise
+from bench.devices.host.processes import ProcessTimes
 from bench.measure.ending import failure_of
 from tests.devices.recorded_drivers import RecordedAmdSmi, RecordedNvml
 
@@ -279,11 +279,11 @@ def test_findings_are_sorted_by_severity_and_the_machine_is_left_alone(
     def loaded(*, root: Path, watch_s: float) -> list[Finding]:
         return [Finding(severity="note", what="load", why="", fix="")]
 
-    monkeypatch.setattr(doctor, "load_findings", loaded)
-    monkeypatch.setattr(doctor, "gpu_findings", list)
+    monkeypatch.setattr(all_findings, "load_findings", loaded)
+    monkeypatch.setattr(all_findings, "gpu_findings", list)
     make_tree(tmp_path, {f"{CPU}/cpu0/cpufreq/scaling_governor": "powersave"})
     files = {file: file.read_text() for file in tmp_path.rglob("*") if file.is_file()}
-    found = doctor.findings(
+    found = all_findings.findings(
         results_dir=tmp_path / "results",
         root=tmp_path,
         environ={"CUDA_LAUNCH_BLOCKING": "1", "OMP_NUM_THREADS": "1"},

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from bench.core.nouns import Device
-from bench.devices import wiring
-from bench.devices.amd import import_amdsmi, open_amd
-from bench.devices.nvml import NvmlTelemetry, open_nvml
-from bench.devices.rapl import open_rapl
-from bench.devices.telemetry import Baseline, Sample, open_telemetry
+from bench.devices.telemetry import nvml_links
+from bench.devices.telemetry.amd_smi import import_amdsmi, open_amd
+from bench.devices.telemetry.common import Baseline, Sample
+from bench.devices.telemetry.nvml import NvmlTelemetry, open_nvml
+from bench.devices.telemetry.rapl import open_rapl
+from bench.devices.telemetry.readers import open_telemetry
 from tests.devices import recorded_drivers as recorded
 from tests.devices.recorded_drivers import MISSING, RecordedAmdSmi, RecordedNvml
 
@@ -273,22 +274,23 @@ def test_links_of_two_devices_are_those_that_nvml_states(
     monkeypatch: pytest.MonkeyPatch, readings: dict[str, Any], links: list[str]
 ) -> None:
     nvml = RecordedNvml(**readings)
-    monkeypatch.setattr("bench.devices.nvml.import_nvml", lambda: nvml)
+    monkeypatch.setattr("bench.devices.telemetry.nvml.import_nvml", lambda: nvml)
     devices = [replace(GPU, index=index, uuid=f"uuid-{index}") for index in (0, 1)]
     found = [
-        (wire.first, wire.second, f"{wire.kind} {wire.detail}") for wire in wiring.wires(devices)
+        (link.first, link.second, f"{link.kind} {link.detail}")
+        for link in nvml_links.device_links(devices)
     ]
     assert found == [
         ("cuda:0", "host", "pcie gen 5 x16"),
         ("cuda:1", "host", "pcie gen 5 x16"),
         *(("cuda:0", "cuda:1", link) for link in links),
     ]
-    assert wiring.memory_free_bytes(devices[0]) == 5 * 2**30
+    assert nvml_links.memory_free_bytes(devices[0]) == 5 * 2**30
     assert nvml.calls.count("nvmlShutdown") == 2
 
 
 def test_without_a_driver_nothing_is_stated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.devices.nvml.import_nvml", lambda: None)
-    assert wiring.memory_free_bytes(GPU) is None
-    assert wiring.wires([GPU, GPU]) == []
-    assert wiring.device_memories() == []
+    monkeypatch.setattr("bench.devices.telemetry.nvml.import_nvml", lambda: None)
+    assert nvml_links.memory_free_bytes(GPU) is None
+    assert nvml_links.device_links([GPU, GPU]) == []
+    assert nvml_links.device_memories() == []

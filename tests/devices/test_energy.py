@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.devices.conditions import Conditions, violations_s, window_conditions
-from bench.devices.energy import Energy, window_energy
-from bench.devices.telemetry import Baseline, Sample
+from bench.devices.telemetry.common import Baseline, Sample
+from bench.devices.telemetry.energy import Energy, window_energy
+from bench.devices.telemetry.window_conditions import Conditions, violations_s, window_conditions
 
 Reading = Callable[[float], float | None]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.devices.machine import machine_facts
+from bench.devices.host.machine import machine_facts
 
 
 def test_a_machine_is_read_from_its_files(tmp_path: Path) -> None:

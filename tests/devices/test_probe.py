@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from bench.core.errors import MeasurementError, UsageError
-from bench.devices import probe
+from bench.devices.torch import probe
 
 
 def replace_conv(monkeypatch, dtype, change):

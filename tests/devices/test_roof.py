@@ -10,10 +10,10 @@ import torch
 from msgspec import structs
 
 from bench.core.nouns import Device
-from bench.devices import rates, roof
-from bench.devices.adapter import Adapter
-from bench.devices.caches import largest_cache_bytes
-from bench.devices.telemetry import Baseline
+from bench.devices.telemetry.common import Baseline
+from bench.devices.torch import rates, roof
+from bench.devices.torch.adapter import Adapter
+from bench.devices.torch.caches import largest_cache_bytes
 from tests.devices.replay_telemetry import ReplayTelemetry
 
 CPU = Device(

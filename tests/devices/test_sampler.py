@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from bench.devices.noise import CpuSnapshot
-from bench.devices.sampler import Sampler
-from bench.devices.telemetry import Sample
+from bench.devices.host.cpu_noise import CpuSnapshot
+from bench.devices.telemetry.common import Sample
+from bench.devices.telemetry.sampler import Sampler
 from tests.devices.replay_telemetry import ReplayTelemetry
 
 

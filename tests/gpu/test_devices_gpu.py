@@ -1,4 +1,4 @@
-"""Detection, adapter, probe, roof and wiring on a real CUDA device."""
+"""Detection, adapter, probe, roof and nvml_links on a real CUDA device."""
 
 import subprocess
 import sys
@@ -7,9 +7,9 @@ import time
 import pytest
 import torch
 
-from bench.devices import detect, probe, roof
-from bench.devices.torch_adapter import adapter_for, is_out_of_memory
-from bench.devices.wiring import wires
+from bench.devices.telemetry.nvml_links import device_links
+from bench.devices.torch import detect, probe, roof
+from bench.devices.torch.torch_adapter import adapter_for, is_out_of_memory
 
 pytestmark = [
     pytest.mark.gpu,
@@ -27,7 +27,7 @@ def test_the_device_is_described():
 
 def test_asking_nvidia_devices_makes_no_context():
     code = (
-        "import torch; from bench.devices import detect; "
+        "import torch; from bench.devices.torch import detect; "
         "device = detect.find('cuda'); assert device.vendor == 'nvidia', device; "
         "assert device.memory_free_bytes; "
         "import pynvml; before = device.memory_free_bytes; "
@@ -114,5 +114,5 @@ def test_the_roof_is_higher_in_sixteen_bits_and_plausible():
 
 def test_the_slot_of_an_nvidia_device_is_told():
     if detect.find("cuda").vendor != "nvidia":
-        pytest.skip("wiring is read from NVML")
-    assert any(wire.second == "host" for wire in wires([detect.find("cuda")]))
+        pytest.skip("nvml_links is read from NVML")
+    assert any(link.second == "host" for link in device_links([detect.find("cuda")]))

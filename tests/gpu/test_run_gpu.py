@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from bench.core.nouns import Chip, Device
-from bench.devices import detect
-from bench.devices.probe import probe_dtypes
+from bench.devices.torch import detect
+from bench.devices.torch.probe import probe_dtypes
 from bench.hardware.chips import match_device
 
 pytestmark = [

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from bench.core.nouns import Device
-from bench.devices.conditions import window_conditions
-from bench.devices.energy import window_energy
-from bench.devices.gpu_findings import gpu_findings
-from bench.devices.nvml import NvmlTelemetry, import_nvml, open_nvml
-from bench.devices.sampler import Sampler
+from bench.devices.doctor.gpu_findings import gpu_findings
+from bench.devices.telemetry.energy import window_energy
+from bench.devices.telemetry.nvml import NvmlTelemetry, import_nvml, open_nvml
+from bench.devices.telemetry.sampler import Sampler
+from bench.devices.telemetry.window_conditions import window_conditions
 
 pytestmark = pytest.mark.gpu
 

@@ -14,8 +14,8 @@ from bench_process import WORKLOADS, bench_run, environment, processes_with, row
 
 from bench import discovery
 from bench.core.nouns import Config, Layout
-from bench.devices import cpu
-from bench.devices.noise import take_snapshot
+from bench.devices.host import cpu
+from bench.devices.host.cpu_noise import take_snapshot
 from bench.measure.limits import PROFILES
 from bench.measure.messages import TrialRequest, TrialResult
 from bench.run.child import Outcome

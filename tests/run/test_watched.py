@@ -11,7 +11,7 @@ import torch
 from bench_process import environment
 
 from bench.core.nouns import Device
-from bench.devices.telemetry import Baseline
+from bench.devices.telemetry.common import Baseline
 from bench.measure.inspection import Inspection
 from bench.measure.messages import Samples, TrialResult
 from bench.measure.torch_facts import torch_facts
@@ -69,7 +69,7 @@ def test_the_load_of_the_last_trial_is_not_foreign(monkeypatch, settles_s, reaso
 
 WATCH = """
 import os, sys, time, types
-from bench.devices.detect import cpu_device
+from bench.devices.torch.detect import cpu_device
 from bench.run import watched
 from bench.run.observation import Observation
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import psutil
 
-from bench.devices.cgroup import read_text
-from bench.devices.finding import Finding, Severity
-from bench.devices.noise import CpuNoise, cpu_noise, take_snapshot
-from bench.devices.processes import ProcessKey, ProcessTimes, all_processes, descendants
+from bench.devices.doctor.finding import Finding, Severity
+from bench.devices.host.cgroup import read_text
+from bench.devices.host.cpu_noise import CpuNoise, cpu_noise, take_snapshot
+from bench.devices.host.processes import ProcessKey, ProcessTimes, all_processes, descendants
 
 WARN_FOREIGN_FRAC = 0.05
 MAX_FOREIGN_FRAC = 0.20

@@ -15,10 +15,10 @@ from pathlib import Path
 import psutil
 
 from bench.core.units import format_bytes
-from bench.devices import machine
-from bench.devices.cgroup import cpu_quota, read_int, read_text
-from bench.devices.cpu import allowed_cpu_ids, free_memory_bytes
-from bench.devices.finding import Finding, Severity
+from bench.devices.doctor.finding import Finding, Severity
+from bench.devices.host import machine
+from bench.devices.host.cgroup import cpu_quota, read_int, read_text
+from bench.devices.host.cpu import allowed_cpu_ids, free_memory_bytes
 
 _LOW_MEMORY_BYTES = 2 * 2**30
 _LOW_DISK_BYTES = 10**9

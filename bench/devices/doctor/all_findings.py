@@ -8,11 +8,16 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.devices import host_findings as host
-from bench.devices.cgroup import ROOT
-from bench.devices.finding import SEVERITIES, Finding
-from bench.devices.gpu_findings import gpu_findings
-from bench.devices.load_findings import load_findings
+from bench.devices.doctor.finding import SEVERITIES, Finding
+from bench.devices.doctor.gpu_findings import gpu_findings
+from bench.devices.doctor.host_findings import (
+    disk_findings,
+    processor_findings,
+    share_findings,
+    software_findings,
+)
+from bench.devices.doctor.load_findings import load_findings
+from bench.devices.host.cgroup import ROOT
 
 
 def findings(
@@ -25,10 +30,10 @@ def findings(
     """Return all findings, errors first; an empty list when nothing was found."""
     found = [
         *load_findings(root=root, watch_s=watch_s),
-        *host.processor_findings(root=root),
-        *host.share_findings(root=root, environ=environ),
-        *host.disk_findings(results_dir),
-        *host.software_findings(environ),
+        *processor_findings(root=root),
+        *share_findings(root=root, environ=environ),
+        *disk_findings(results_dir),
+        *software_findings(environ),
         *gpu_findings(),
     ]
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import psutil
 
-from bench.devices.cgroup import ROOT, read_text
-from bench.devices.processes import (
+from bench.devices.host.cgroup import ROOT, read_text
+from bench.devices.host.processes import (
     ProcessKey,
     ProcessTimes,
     all_processes,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from bench.devices.cgroup import read_text
+from bench.devices.host.cgroup import read_text
 
 _OUR_FIELDS = ("pid", "ppid", "create_time", "cpu_times")
 

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from bench.devices.noise import CpuSnapshot, take_snapshot
-from bench.devices.telemetry import Clock, Sample, Telemetry
+from bench.devices.host.cpu_noise import CpuSnapshot, take_snapshot
+from bench.devices.telemetry.common import Clock, Sample, Telemetry
 
 PERIOD_S = 0.1
 SLOW_PERIOD_S = 0.5

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from bench.devices.telemetry import THROTTLE_REASONS, Baseline, Sample
+from bench.devices.telemetry.common import THROTTLE_REASONS, Baseline, Sample
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 
-from bench.devices.adapter import Adapter, DeviceEvent
-from bench.devices.backends import attempt, device_module
-from bench.devices.detect import current_accelerator_type, describe, locate
-from bench.devices.telemetry import Telemetry, open_telemetry
+from bench.devices.telemetry.common import Telemetry
+from bench.devices.telemetry.readers import open_telemetry
+from bench.devices.torch.adapter import Adapter, DeviceEvent
+from bench.devices.torch.backends import attempt, device_module
+from bench.devices.torch.detect import current_accelerator_type, describe, locate
 
 _OUT_OF_MEMORY_TEXTS = (
     "out of memory",  # CUDA, HIP, MPS, XPU, NPU, MLU, MUSA, and AcceleratorError of all

@@ -15,8 +15,8 @@ import torch
 
 from bench.core.errors import MeasurementError
 from bench.core.nouns import Capability
-from bench.devices.backends import REFUSALS
-from bench.devices.torch_adapter import adapter_for, is_out_of_memory
+from bench.devices.torch.backends import REFUSALS
+from bench.devices.torch.torch_adapter import adapter_for, is_out_of_memory
 
 TORCH_DTYPES: dict[str, torch.dtype] = {
     "fp64": torch.float64,

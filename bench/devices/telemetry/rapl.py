@@ -10,8 +10,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.devices.cgroup import ROOT, read_int, read_text
-from bench.devices.telemetry import Baseline, Clock, Sample, available_fields
+from bench.devices.host.cgroup import ROOT, read_int, read_text
+from bench.devices.telemetry.common import Baseline, Clock, Sample, available_fields
 
 
 @dataclass

@@ -12,8 +12,14 @@ from pathlib import Path
 
 import psutil
 
-from bench.devices.cgroup import ROOT, cpu_quota, memory_left_bytes, memory_limit_bytes, read_text
-from bench.devices.topology import group_siblings, numa_nodes, pick_cpus
+from bench.devices.host.cgroup import (
+    ROOT,
+    cpu_quota,
+    memory_left_bytes,
+    memory_limit_bytes,
+    read_text,
+)
+from bench.devices.host.cpu_topology import group_siblings, numa_nodes, pick_cpus
 
 
 def allowed_cpu_ids() -> tuple[int, ...]:

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from bench.core.units import format_bytes
-from bench.devices.amd import AmdTelemetry, import_amdsmi
-from bench.devices.finding import Finding
-from bench.devices.nvml import NvmlTelemetry, import_nvml
-from bench.devices.telemetry import THROTTLE_REASONS, Baseline, Sample
+from bench.devices.doctor.finding import Finding
+from bench.devices.telemetry.amd_smi import AmdTelemetry, import_amdsmi
+from bench.devices.telemetry.common import THROTTLE_REASONS, Baseline, Sample
+from bench.devices.telemetry.nvml import NvmlTelemetry, import_nvml
 
 FOREIGN_BYTES = 500 * 2**20
 FOREIGN_UTILIZATION_FRAC = 0.05

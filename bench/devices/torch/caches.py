@@ -6,7 +6,7 @@ from typing import Any
 from bench.core.errors import UsageError
 from bench.core.nouns import Device
 from bench.core.units import parse_bytes
-from bench.devices.backends import attempt, device_module
+from bench.devices.torch.backends import attempt, device_module
 
 _CPU_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 

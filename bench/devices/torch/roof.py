@@ -26,10 +26,12 @@ from msgspec.structs import replace
 
 from bench.core.nouns import Device
 from bench.core.paths import cache_folder
-from bench.devices.cpu import usable_cores
-from bench.devices.detect import find
-from bench.devices.noise import cpu_noise, take_snapshot
-from bench.devices.rates import (
+from bench.devices.host.cpu import usable_cores
+from bench.devices.host.cpu_noise import cpu_noise, take_snapshot
+from bench.devices.telemetry.common import Baseline
+from bench.devices.telemetry.readers import open_telemetry
+from bench.devices.torch.detect import find
+from bench.devices.torch.rates import (
     SIDES,
     SUSTAINED_S,
     best_shape,
@@ -37,8 +39,7 @@ from bench.devices.rates import (
     product_rates,
     sustained_rate,
 )
-from bench.devices.telemetry import Baseline, open_telemetry
-from bench.devices.torch_adapter import adapter_for
+from bench.devices.torch.torch_adapter import adapter_for
 
 METHOD = (
     "median of 5 batches of host wall clock between synchronisations; best square product of "

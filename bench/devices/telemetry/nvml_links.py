@@ -1,4 +1,4 @@
-"""NVIDIA devices, their memory and how they are wired, asked of NVML without touching torch.
+"""NVIDIA devices, their memory and how they are linked, asked of NVML without touching torch.
 
 NVML answers without making a context on a device, which torch's own calls do. Left out:
 bandwidths (counting links is reading, their speed is measured or in the catalogue), other
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.nouns import Device
-from bench.devices.nvml import ask_nvml, find_handle, opened_nvml
+from bench.devices.telemetry.nvml import ask_nvml, find_handle, opened_nvml
 
 _SWITCH = "switch"
 _DRIVER_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
@@ -31,7 +31,7 @@ _TOPOLOGY = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wire:
+class DeviceLink:
     """What joins two devices, or one device and its host."""
 
     first: str
@@ -68,7 +68,7 @@ def memory_free_bytes(device: Device) -> int | None:
         return None if info is None else int(info.free)
 
 
-def wires(devices: Sequence[Device]) -> list[Wire]:
+def device_links(devices: Sequence[Device]) -> list[DeviceLink]:
     """Links to the host and between each two of these devices, where NVML can tell."""
     candidates = [device for device in devices if device.type == "cuda"]
     with opened_nvml() as nvml:
@@ -76,37 +76,37 @@ def wires(devices: Sequence[Device]) -> list[Wire]:
             return []
         handles = {device.label: find_handle(nvml, device=device) for device in candidates}
         known = [(label, handle) for label, handle in handles.items() if handle is not None]
-        found = [_host_wire(nvml, label=label, handle=handle) for label, handle in known]
+        found = [_host_link(nvml, label=label, handle=handle) for label, handle in known]
         for one, other in combinations(known, 2):
-            found.append(_pair_wire(nvml, one=one, other=other))
-    return [wire for wire in found if wire is not None]
+            found.append(_pair_link(nvml, one=one, other=other))
+    return [link for link in found if link is not None]
 
 
-def _host_wire(nvml: Any, *, label: str, handle: Any) -> Wire | None:
+def _host_link(nvml: Any, *, label: str, handle: Any) -> DeviceLink | None:
     """PCIe as far as device and slot allow: an idle device slows its link down to save power."""
     generation = ask_nvml(nvml, "nvmlDeviceGetMaxPcieLinkGeneration", handle)
     width = ask_nvml(nvml, "nvmlDeviceGetMaxPcieLinkWidth", handle)
     if generation is None or width is None:
         return None
-    return Wire(first=label, second="host", kind="pcie", detail=f"gen {generation} x{width}")
+    return DeviceLink(first=label, second="host", kind="pcie", detail=f"gen {generation} x{width}")
 
 
-def _pair_wire(nvml: Any, *, one: tuple[str, Any], other: tuple[str, Any]) -> Wire | None:
+def _pair_link(nvml: Any, *, one: tuple[str, Any], other: tuple[str, Any]) -> DeviceLink | None:
     (first, handle), (second, peer) = one, other
     bus_id = _bus_id(ask_nvml(nvml, "nvmlDeviceGetPciInfo", peer))
     far_ends = _far_ends(nvml, handle=handle)
     num_direct = sum(far_end is not None and far_end == bus_id for far_end in far_ends)
     num_switched = far_ends.count(_SWITCH)
     if num_direct:
-        return Wire(first=first, second=second, kind="nvlink", detail=f"{num_direct} links")
+        return DeviceLink(first=first, second=second, kind="nvlink", detail=f"{num_direct} links")
     if num_switched and _SWITCH in _far_ends(nvml, handle=peer):
         detail = f"{num_switched} links through NVSwitch"
-        return Wire(first=first, second=second, kind="nvlink", detail=detail)
+        return DeviceLink(first=first, second=second, kind="nvlink", detail=detail)
     level = ask_nvml(nvml, "nvmlDeviceGetTopologyCommonAncestor", handle, peer)
     if level is None:
         return None
     detail = _TOPOLOGY.get(int(level), f"topology level {level}")
-    return Wire(first=first, second=second, kind="pcie", detail=detail)
+    return DeviceLink(first=first, second=second, kind="pcie", detail=detail)
 
 
 def _far_ends(nvml: Any, *, handle: Any) -> list[str | None]:

@@ -15,10 +15,16 @@ import torch
 
 from bench.core.errors import UsageError, one_of
 from bench.core.nouns import Device
-from bench.devices.backends import attempt, device_module, identify, load_packages, registered_type
-from bench.devices.cpu import cpu_model, free_memory_bytes, usable_cores, usable_memory_bytes
-from bench.devices.telemetry import open_telemetry
-from bench.devices.wiring import memory_free_bytes
+from bench.devices.host.cpu import cpu_model, free_memory_bytes, usable_cores, usable_memory_bytes
+from bench.devices.telemetry.nvml_links import memory_free_bytes
+from bench.devices.telemetry.readers import open_telemetry
+from bench.devices.torch.backends import (
+    attempt,
+    device_module,
+    identify,
+    load_packages,
+    registered_type,
+)
 
 IN_TREE_TYPES = ("cuda", "xpu", "mps", "hpu", "mtia")
 _LABEL = re.compile(r"([a-z][a-z_]*[0-9]?)(?::(0|[1-9][0-9]{0,3}))?")

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from bench.core.nouns import Device
-from bench.devices.telemetry import Baseline, Clock, Sample, available_fields, scaled
+from bench.devices.telemetry.common import Baseline, Clock, Sample, available_fields, scaled
 
 # nvmlClocksEventReasons: https://docs.nvidia.com/deploy/nvml-api/group__nvmlClocksEventReasons.html
 # Bit 1 (idle) is left out: it limits nothing. Written as numbers because older bindings call them

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from bench.devices.telemetry import Sample
+from bench.devices.telemetry.common import Sample
 
 MIN_WINDOW_S = 2.0
 """Counters tick every 20 to 100 ms: below this their edges alone cost over 5 %."""

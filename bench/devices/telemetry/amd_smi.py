@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from bench.core.nouns import Device
-from bench.devices.telemetry import Baseline, Clock, Sample, available_fields, scaled
+from bench.devices.telemetry.common import Baseline, Clock, Sample, available_fields, scaled
 
 _MIB_BYTES = 2**20
 _EMPTY = (2**16 - 1, 2**32 - 1, 2**64 - 1)

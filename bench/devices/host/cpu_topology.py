@@ -8,7 +8,7 @@ scheduler's luck. Without /sys (other systems) every logical processor counts as
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench.devices.cgroup import read_text
+from bench.devices.host.cgroup import read_text
 
 
 def parse_cpu_list(text: str) -> tuple[int, ...]:

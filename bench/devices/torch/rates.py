@@ -14,12 +14,12 @@ from collections.abc import Callable
 import torch
 
 from bench.core.nouns import Device
-from bench.devices.adapter import Adapter
-from bench.devices.backends import REFUSALS
-from bench.devices.caches import largest_cache_bytes
-from bench.devices.detect import memory_info
-from bench.devices.probe import TORCH_DTYPES, float32_precision, has_tf32_switch
-from bench.devices.torch_adapter import is_out_of_memory
+from bench.devices.torch.adapter import Adapter
+from bench.devices.torch.backends import REFUSALS
+from bench.devices.torch.caches import largest_cache_bytes
+from bench.devices.torch.detect import memory_info
+from bench.devices.torch.probe import TORCH_DTYPES, float32_precision, has_tf32_switch
+from bench.devices.torch.torch_adapter import is_out_of_memory
 
 SIDES = {"cpu": (512, 1024, 2048, 4096), "accelerator": (8192, 16384, 4096, 2048, 1024)}
 """Sides of the square products, in the order in which they are measured."""

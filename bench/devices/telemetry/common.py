@@ -1,17 +1,13 @@
 """What a device says about itself while it works: power, heat, clocks, memory.
 
 One `Sample` is one moment, one `Baseline` what holds before a trial. Every field is None where the
-device, driver or permission does not give it. `open_telemetry` picks the reader for a device: NVML,
-AMD SMI, or RAPL for the processor. Nothing here touches torch, so that the parent of a trial can
-sample while the trial's own process computes. `Sampler` is in `sampler`, the sums over a window in
-`energy` and `conditions`.
+device, driver or permission does not give it. Nothing here touches torch, so that the parent of a
+trial can sample while the trial's own process computes.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
-
-from bench.core.nouns import Device
 
 Clock = Callable[[], float]
 """time.monotonic, or a test's stand-in."""
@@ -80,21 +76,6 @@ class Telemetry(Protocol):
 
     def close(self) -> None:
         """Let go of the driver's library."""
-
-
-def open_telemetry(device: Device) -> Telemetry | None:
-    """Return the reader for this device, or None where nothing can be read."""
-    from bench.devices.amd import open_amd
-    from bench.devices.nvml import open_nvml
-    from bench.devices.rapl import open_rapl
-
-    if device.type == "cpu":
-        return open_rapl()
-    if device.type == "cuda" and device.vendor == "amd":
-        return open_amd(device)
-    if device.type == "cuda" and device.vendor in ("nvidia", None):
-        return open_nvml(device)
-    return None
 
 
 def scaled(value: float | None, factor: float) -> float | None:

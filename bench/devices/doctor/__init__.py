@@ -1,0 +1,1 @@
+"""What may spoil a measurement on this machine."""

@@ -1,0 +1,1 @@
+"""The processor and the machine around it: limits, use by others, facts."""

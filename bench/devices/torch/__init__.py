@@ -1,0 +1,1 @@
+"""Devices as torch shows them: finding, probing, driving and their roof."""

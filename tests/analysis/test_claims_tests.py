@@ -112,6 +112,13 @@ def test_energy_of_two_kinds_of_device_is_compared_at_equal_size() -> None:
     assert values(outcome(block, rows)) == pytest.approx([0.2])
 
 
+def test_a_file_given_twice_is_no_more_certain() -> None:
+    block: dict[str, object] = {"by": "measured-ratio", "column": "step_median_ms",
+                                "workload": "imaging-train", "otherwise": "x"}  # fmt: skip
+    once, twice = (outcome(block, trials() * number).cases[0] for number in (1, 2))
+    assert twice.value == once.value and "5 trials" in twice.how
+
+
 def test_two_chips_are_compared_by_their_catalogue_names() -> None:
     rows = trials(noise_frac=0.0, chip="h100-sxm-80g", device_name="A", device_type="cuda")
     rows += trials(

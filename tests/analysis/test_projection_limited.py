@@ -19,14 +19,6 @@ def limited(*, step_ms: float = 200.0, num: int = 1, **cells: object) -> list[Ro
     return trials(step_ms=step_ms, num=num, noise_frac=0.0, **own)  # type: ignore[arg-type]
 
 
-def test_one_trial_has_a_figure_and_no_interval() -> None:
-    start = only(measured_of([*rows(), *limited()], profiles={})[0])
-    assert [one.limit for one in start.limited] == [LESS]
-    told = start.limited[0].throughput_per_s
-    assert told.value == pytest.approx(10.0)
-    assert told.num == 1 and told.interval is None
-
-
 def test_trials_are_taken_together_on_the_logarithm() -> None:
     both = [*limited(step_ms=100.0), *limited(step_ms=400.0, run_id="run2")]
     start = only(measured_of([*rows(), *both], profiles={})[0])
@@ -42,6 +34,7 @@ def test_every_limit_is_told_by_itself_and_changes_no_start() -> None:
     both = [*limited(), *limited(step_ms=400.0, chip_limit="one core", config_hash="1e551")]
     start = only(measured_of([*both, *rows()], profiles={})[0])
     assert [one.throughput_per_s.value for one in start.limited] == pytest.approx([10.0, 5.0])
+    assert [one.throughput_per_s.interval for one in start.limited] == [None, None]
     assert start.step_s == alone.step_s and start.num_trials == alone.num_trials
 
 

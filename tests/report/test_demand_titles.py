@@ -44,6 +44,18 @@ def test_settings_that_differ_in_batch_and_a_parameter_say_both() -> None:
     ]
 
 
+def test_a_phase_that_takes_another_batch_than_was_asked_says_both() -> None:
+    rows = [
+        {**row, "batch": 1}
+        for batch in (2, 4)
+        for row in both_phases(batch, params={"batch": batch})
+    ]
+    assert names(result_of(rows)) == [
+        "imaging-train/infer tiny fp32 b1 batch=2",
+        "imaging-train/infer tiny fp32 b1 batch=4",
+    ]
+
+
 def test_a_setting_alone_says_no_parameters() -> None:
     result = result_of(both_phases(1, params={"batch": 2, "patch": 32}))
     assert names(result) == ["imaging-train/infer tiny fp32"]

@@ -46,52 +46,32 @@ def read_bytes(path: Path) -> bytes:
 
 def parse_rows(data: bytes, *, path: Path, note: Callable[[str], None]) -> list[Row]:
     """Rows in the bytes of a result file; `path` is for messages."""
-    columns = parse_columns(data, path=path, note=note)
-    return [
-        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
-    ]
-
-
-def parse_columns(
-    data: bytes, *, path: Path, note: Callable[[str], None]
-) -> dict[str, list[Value]]:
-    """Values by column, for every column of the schema in its order; `path` is for messages."""
     records = _records(_text(data, path=path, note=note), path=path)
     _, header = next(records, (1, []))
     columns = _columns_of(header, path=path)
-    readers = [None if column is None else _Cells(column, path=path) for column in columns]
-    num_rows = 0
+    blank: Row = dict.fromkeys(NAMES)
+    # A text that comes again in a column is not parsed again; figures hardly ever do.
+    known: list[dict[str, Value]] = [
+        {} if column is None or column.name in REQUIRED else {"": None} for column in columns
+    ]
+    rows = []
     for line, cells in records:
         if len(cells) != len(header):
             raise DataError(
                 f"{path}: line {line} has {len(cells)} cells where the header has {len(header)}"
             )
-        for reader, cell in zip(readers, cells, strict=True):
-            if reader is not None:
-                reader.add(cell, line=line)
-        num_rows += 1
-    read = {reader.column.name: reader.values for reader in readers if reader is not None}
-    return {name: read[name] if name in read else [None] * num_rows for name in NAMES}
-
-
-class _Cells:
-    """Reads the cells of one column; a text that comes again is not parsed again."""
-
-    def __init__(self, column: Column, *, path: Path) -> None:
-        self.column = column
-        self.values: list[Value] = []
-        self._path = path
-        self._known: dict[str, Value] = {} if column.name in REQUIRED else {"": None}
-        self._does_repeat = column.kind not in ("float", "utc")
-
-    def add(self, cell: str, *, line: int) -> None:
-        if cell in self._known:
-            self.values.append(self._known[cell])
-            return
-        value = _value(cell, column=self.column, line=line, path=self._path)
-        if self._does_repeat:
-            self._known[cell] = value
-        self.values.append(value)
+        row = blank.copy()
+        for column, values, cell in zip(columns, known, cells, strict=True):
+            if column is None:
+                continue
+            if cell in values:
+                row[column.name] = values[cell]
+                continue
+            value = row[column.name] = _value(cell, column=column, line=line, path=path)
+            if column.kind not in ("float", "utc"):
+                values[cell] = value
+        rows.append(row)
+    return rows
 
 
 def _columns_of(header: list[str], *, path: Path) -> list[Column | None]:
@@ -118,14 +98,6 @@ def _check_version(version: object, *, path: Path, line: int) -> None:
             f"{path}: line {line}: schema {version} cannot be read here, only {_MAJOR}.x; "
             "use the version of bench that wrote it, or a newer one"
         )
-
-
-def _check_value(value: object, *, column: Column) -> None:
-    """`ValueError` for a blank cell that must be filled, or a status that does not exist."""
-    if value is None and column.name in REQUIRED:
-        raise ValueError("must not be blank")
-    if column.name == "status" and value not in _STATUSES:
-        raise ValueError(f"expected one of {', '.join(_STATUSES)}")
 
 
 def _text(data: bytes, *, path: Path, note: Callable[[str], None]) -> str:
@@ -167,7 +139,10 @@ def _records(text: str, *, path: Path) -> Iterator[tuple[int, list[str]]]:
 def _value(cell: str, *, column: Column, line: int, path: Path) -> Value:
     try:
         value = parse_cell(cell, column)
-        _check_value(value, column=column)
+        if value is None and column.name in REQUIRED:
+            raise ValueError("must not be blank")
+        if column.name == "status" and value not in _STATUSES:
+            raise ValueError(f"expected one of {', '.join(_STATUSES)}")
     except ValueError as error:
         raise DataError(
             f"{path}: line {line}, column {column.name}: {cell[:40]!r}: {error}"

@@ -25,44 +25,27 @@ def checkout_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_clean_checkout_has_a_commit(checkout_folder: Path) -> None:
+def test_a_checkout_knows_its_commit_and_whether_it_changed(
+    checkout_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commit = git_commit(root=checkout_folder)
     assert commit is not None
     assert len(commit) == 40 and int(commit, 16) > 0
-
-
-def test_a_changed_checkout_says_so(checkout_folder: Path) -> None:
+    assert bench_version(root=checkout_folder) == "9.8.7"
+    (checkout_folder / "run.csv").write_text("untracked results change nothing")
+    monkeypatch.setenv("GIT_DIR", "/as/in/a/hook")
+    assert git_commit(root=checkout_folder) == commit
     with (checkout_folder / "pyproject.toml").open("a") as file:
         file.write("\n")
-    assert str(git_commit(root=checkout_folder)).endswith("-dirty")
+    assert git_commit(root=checkout_folder) == f"{commit}-dirty"
 
 
-def test_an_untracked_result_does_not_make_it_dirty(checkout_folder: Path) -> None:
-    (checkout_folder / "run.csv").write_text("x")
-    assert "dirty" not in str(git_commit(root=checkout_folder))
-
-
-def test_a_git_hooks_variables_do_not_lead_elsewhere(
-    checkout_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = git_commit(root=checkout_folder)
-    monkeypatch.setenv("GIT_DIR", "/nowhere")
-    assert git_commit(root=checkout_folder) == expected
-
-
-def test_another_projects_repository_says_nothing(checkout_folder: Path) -> None:
-    (checkout_folder / "pyproject.toml").write_text('[project]\nname = "other"\nversion = "1"\n')
-    assert git_commit(root=checkout_folder) is None
-
-
-def test_an_installed_package_has_no_commit(checkout_folder: Path) -> None:
+def test_another_project_and_an_installed_package_have_no_commit(checkout_folder: Path) -> None:
     installed = checkout_folder / "lib" / "site-packages"
     installed.mkdir(parents=True)
     assert git_commit(root=installed) is None
-
-
-def test_a_checkout_knows_its_version(checkout_folder: Path) -> None:
-    assert bench_version(root=checkout_folder) == "9.8.7"
+    (checkout_folder / "pyproject.toml").write_text('[project]\nname = "other"\nversion = "1"\n')
+    assert git_commit(root=checkout_folder) is None
 
 
 def test_a_slow_or_missing_git_costs_a_blank_and_little_time(

@@ -4,9 +4,6 @@ import random
 import time
 from pathlib import Path
 
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from result_rows import file_bytes, small_row
 
 from bench.core.errors import BenchError
@@ -18,19 +15,9 @@ NUM_FILES = 10_000
 LIMIT_S = 40.0
 PIECES = [
     *(bytes([value]) for value in b"\n\r,\"';\t=\0\xff\x80 -+.e0"),
-    b'""',
-    b"\r\n",
-    b"nan",
-    b"inf",
-    b"1e999",
+    *b'"" \r\n nan inf 1e999 \xef\xbb\xbf \xed\xa0\x80 2.0, 1.0,r1, NULL True'.split(b" "),
     b"9" * 400,
     b"[" * 3000,
-    b"\xef\xbb\xbf",
-    b"\xed\xa0\x80",
-    b"2.0,",
-    b"1.0,r1,",
-    b"NULL",
-    b"True",
 ]
 VALID = file_bytes(
     [
@@ -97,12 +84,6 @@ def test_ten_thousand_damaged_files_are_read_or_refused_in_one_line() -> None:
     assert NUM_FILES * 0.05 < num_read < NUM_FILES * 0.8
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.binary(max_size=200) | st.lists(st.sampled_from(PIECES)).map(b"".join))
-def test_any_bytes_after_a_valid_header_are_read_or_refused(tail: bytes) -> None:
-    _check(VALID[: VALID.index(b"\n") + 1] + tail)
-
-
 def test_damaged_samples_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
     choose = random.Random(11)
     path = tmp_path / "run.samples.jsonl.gz"
@@ -121,9 +102,8 @@ def test_damaged_samples_are_read_or_refused_in_one_line(tmp_path: Path) -> None
     assert refused > 40
 
 
-@pytest.mark.parametrize("size", [3_000_000])
-def test_a_large_file_of_junk_is_refused_quickly(tmp_path: Path, size: int) -> None:
-    began_s = time.perf_counter()
+def test_a_large_file_of_junk_is_refused_quickly() -> None:
+    began_s, size = time.perf_counter(), 3_000_000
     for content in (b'"' * size, b"\n" * size, b"," * size + b"\n", b'\n"' * (size // 2)):
         assert not _check(content)
     assert time.perf_counter() - began_s < 20.0

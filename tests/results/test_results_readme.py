@@ -19,14 +19,6 @@ def test_every_column_reason_status_and_kind_has_a_line() -> None:
     assert set(KINDS) == set(get_args(Kind))
 
 
-def test_every_table_has_as_many_cells_in_each_line() -> None:
-    width = 0
-    for line in results_readme().splitlines():
-        bars = line.replace("\\|", "").count("|")
-        assert not line.startswith("|") or width in (0, bars), line
-        width = bars if line.startswith("|") else 0
-
-
 def test_column_names_are_unique_and_the_version_comes_first() -> None:
     assert len(BY_NAME) == len(COLUMNS)
     assert COLUMNS[0].name == "schema_version"

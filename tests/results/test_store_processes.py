@@ -33,15 +33,6 @@ def _finish(process: subprocess.Popen[str]) -> list[int]:
     return [int(line) for line in output.splitlines(keepends=True) if line.endswith("\n")]
 
 
-def test_sixteen_runs_into_one_folder_lose_nothing(tmp_path: Path) -> None:
-    paths = [create_store(tmp_path, run_id="r1", host_hash=f"{n:08}").path for n in range(16)]
-    writers = [_start_writer(path, first=0, count=12) for path in paths]
-    assert all(len(_finish(writer)) == 12 for writer in writers)
-    assert all(writer.returncode == 0 for writer in writers)
-    for path in paths:
-        assert [row["trial"] for row in read_rows(path)] == list(range(12))
-
-
 def test_eight_writers_of_one_file_lose_and_tear_nothing(tmp_path: Path) -> None:
     path = create_store(tmp_path).path
     writers = [_start_writer(path, first=100 * n, count=25) for n in range(8)]

@@ -84,7 +84,7 @@ def _run_torch(request: TrialRequest, messages: Messages, *, ranks: Ranks | None
     messages.kept = engine
     import_s = time.perf_counter() - start_s
     engine.build()
-    engine.cold_s["import"] += import_s
+    engine.cold_s["import"] = engine.cold_s.get("import", 0.0) + import_s
     init_peak_bytes = engine.adapter.peak_allocated_bytes()
     measured = _measure(engine, request, clock=HostClock(), messages=messages, ranks=ranks)
     row, findings = torch_columns(

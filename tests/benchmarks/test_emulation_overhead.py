@@ -11,8 +11,6 @@ backend is compared with DDP whose communication is complete at once, without an
 over the backend with the plain net, where gradients are few or the bound leaves room for copies.
 """
 
-import random
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -27,20 +25,15 @@ from torch.utils.data import default_collate
 from bench import discovery
 from bench.emulate.emulation import Emulation
 from bench.emulate.group import start_emulation
+from tests.benchmarks.conftest import Report, interleaved_ratios
 from tests.emulate.fixed_model import FixedModel
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("only_when_timed")]
 
 MANY_RANKS = 65_536
 MEASURED_S = 100.0
 FEWEST_PAIRS = 60
 """Pairs of steps differ by 5 %, the median of 60 by 0.8 %, of 600 by 0.3 %."""
-
-
-@pytest.fixture(autouse=True)
-def only_when_timed(request: pytest.FixtureRequest) -> None:
-    if not request.config.getoption("--benchmark-enable"):
-        pytest.skip("a measurement of minutes; run it with --benchmark-enable")
 
 
 @pytest.fixture
@@ -96,25 +89,12 @@ def recorded(step_s: Callable[[], float], emulation: Emulation) -> Callable[[], 
     return recorded_s
 
 
-def interleaved_ratios(first: Callable[[], float], second: Callable[[], float]) -> list[float]:
-    ratios: list[float] = []
-    order = random.Random(0)
-    end_s = time.monotonic() + MEASURED_S
-    while len(ratios) < FEWEST_PAIRS or time.monotonic() < end_s:
-        if order.random() < 0.5:
-            second_s, first_s = second(), first()
-        else:
-            first_s, second_s = first(), second()
-        ratios.append(first_s / second_s)
-    return ratios
-
-
-def report(capsys: pytest.CaptureFixture[str], name: str, ratios: list[float]) -> float:
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    likely = 1.25 * (high - low) / 1.35 / len(ratios) ** 0.5
-    with capsys.disabled():
-        print(f"\n{name} {middle:.4f} +- {likely:.4f}, {len(ratios)} pairs")
-    return middle
+def ratios_of(benchmark: Any, *sides: Callable[[], float]) -> list[float]:
+    """Ratios of both sides, timed as one round."""
+    found: list[float] = benchmark.pedantic(
+        lambda: interleaved_ratios(*sides, fewest=FEWEST_PAIRS, measured_s=MEASURED_S), rounds=1
+    )
+    return found
 
 
 class Spread:
@@ -172,7 +152,7 @@ class Spread:
 )
 def test_the_backend_adds_at_most_one_percent_to_a_workload(
     benchmark: Any,
-    capsys: pytest.CaptureFixture[str],
+    report: Report,
     emulation: Emulation,
     name: str,
     size: str,
@@ -180,48 +160,48 @@ def test_the_backend_adds_at_most_one_percent_to_a_workload(
 ) -> None:
     spread = Spread(name, size=size)
     sides = recorded(spread.step(is_linked=True), emulation), spread.step(is_linked=False)
-    ratios = benchmark.pedantic(lambda: interleaved_ratios(*sides), rounds=1)
+    ratios = ratios_of(benchmark, *sides)
     told = f"{name} {size}: DDP over the infinite link, recorded / DDP without a backend"
-    assert report(capsys, told, ratios) <= limit
+    assert report(told, ratios) <= limit
 
 
 @pytest.mark.parametrize("name", ["imaging", "llm"])
 def test_ddp_over_an_infinite_link_costs_little_more_than_its_copies(
-    benchmark: Any, capsys: pytest.CaptureFixture[str], emulation: Emulation, name: str
+    benchmark: Any, report: Report, emulation: Emulation, name: str
 ) -> None:
     spread = Spread(name, size="small")
     sides = recorded(spread.step(is_linked=True), emulation), spread.plain_step()
-    ratios = benchmark.pedantic(lambda: interleaved_ratios(*sides), rounds=1)
+    ratios = ratios_of(benchmark, *sides)
     told = f"{name} small: DDP over the infinite link, recorded / plain net"
-    assert report(capsys, told, ratios) <= 1.05
+    assert report(told, ratios) <= 1.05
 
 
 def test_an_infinite_link_adds_at_most_one_percent_with_a_collective_for_each_layer(
-    benchmark: Any, capsys: pytest.CaptureFixture[str], emulation: Emulation
+    benchmark: Any, report: Report, emulation: Emulation
 ) -> None:
     net = make_net()
     sides = stepping_on(DistributedDataParallel(net, bucket_cap_mb=0.03)), stepping_on(net)
-    ratios = benchmark.pedantic(lambda: interleaved_ratios(*sides), rounds=1)
-    assert report(capsys, "infinite link / plain model", ratios) <= 1.01
+    ratios = ratios_of(benchmark, *sides)
+    assert report("infinite link / plain model", ratios) <= 1.01
 
 
 def test_recording_a_step_adds_at_most_one_percent(
-    benchmark: Any, capsys: pytest.CaptureFixture[str], emulation: Emulation
+    benchmark: Any, report: Report, emulation: Emulation
 ) -> None:
     step_s = stepping_on(DistributedDataParallel(make_net(), bucket_cap_mb=0.03))
     sides = recorded(step_s, emulation), step_s
-    ratios = benchmark.pedantic(lambda: interleaved_ratios(*sides), rounds=1)
-    assert report(capsys, "recorded / not recorded", ratios) <= 1.01
+    ratios = ratios_of(benchmark, *sides)
+    assert report("recorded / not recorded", ratios) <= 1.01
 
 
 def test_the_number_of_ranks_does_not_matter(
-    benchmark: Any, capsys: pytest.CaptureFixture[str], emulation: Emulation
+    benchmark: Any, report: Report, emulation: Emulation
 ) -> None:
     net, pair = make_net(), dist.new_group([0, 1])
     many = stepping_on(DistributedDataParallel(net, bucket_cap_mb=0.03))
     two = stepping_on(DistributedDataParallel(net, bucket_cap_mb=0.03, process_group=pair))
-    ratios = benchmark.pedantic(lambda: interleaved_ratios(many, two), rounds=1)
-    assert abs(report(capsys, f"{MANY_RANKS:,} ranks / 2 ranks", ratios) - 1) <= 0.02
+    ratios = ratios_of(benchmark, many, two)
+    assert abs(report(f"{MANY_RANKS:,} ranks / 2 ranks", ratios) - 1) <= 0.02
 
 
 def test_one_collective_on_an_infinite_link(benchmark: Any, emulation: Emulation) -> None:

@@ -7,7 +7,6 @@ that whatever the machine does meanwhile falls on both.
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -23,20 +22,16 @@ from bench.measure.clock import HostClock
 from bench.measure.limits import PROFILES
 from bench.measure.messages import TrialRequest
 from bench.measure.window import measured_enough, run_window
+from tests.benchmarks.conftest import Report, interleaved_ratios
 from tests.measure.trial_requests import request_of
 
+pytestmark = pytest.mark.usefixtures("only_when_timed")
 ROOT = Path(__file__).resolve().parents[2]
 PAIRS = 200
 BLOCK_S = 0.1
 """Short, so that on a busy machine most blocks are undisturbed and the median is of those."""
 
 SecondsPerStep = Callable[[int], float]
-
-
-@pytest.fixture(autouse=True)
-def only_when_timed(request: pytest.FixtureRequest) -> None:
-    if not request.config.getoption("--benchmark-enable"):
-        pytest.skip("a measurement of minutes; run it with --benchmark-enable")
 
 
 def by_harness(request: TrialRequest) -> SecondsPerStep:
@@ -128,20 +123,6 @@ def inference_step(workload: Any, made: Any) -> Callable[[], None]:
     return step
 
 
-def interleaved_ratios(harness: SecondsPerStep, hand: SecondsPerStep) -> list[float]:
-    """Ratios of the harness's time to the hand-written loop's, over pairs of blocks in turn."""
-    num_steps = max(3, round(BLOCK_S / harness(8)))
-    hand(num_steps)
-    ratios = []
-    for pair in range(PAIRS):
-        if pair % 2:
-            hand_s, harness_s = hand(num_steps), harness(num_steps)
-        else:
-            harness_s, hand_s = harness(num_steps), hand(num_steps)
-        ratios.append(harness_s / hand_s)
-    return ratios
-
-
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("name", "make_step", "limit_frac"),
@@ -149,7 +130,7 @@ def interleaved_ratios(harness: SecondsPerStep, hand: SecondsPerStep) -> list[fl
 )
 def test_harness_adds_next_to_nothing(
     benchmark: Any,
-    capsys: pytest.CaptureFixture[str],
+    report: Report,
     name: str,
     make_step: Callable[[Any, Any], Callable[[], None]],
     limit_frac: float,
@@ -159,11 +140,13 @@ def test_harness_adds_next_to_nothing(
     torch.set_num_threads(1)
     request = request_of(name, data="generated", limits=PROFILES["default"].limits)
     harness, hand = by_harness(request), by_hand(request.config, make_step)
-    ratios = benchmark.pedantic(lambda: interleaved_ratios(harness, hand), rounds=1)
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    with capsys.disabled():
-        print(f"\n{name} tiny: harness / hand-written {middle:.4f}, quartiles {low:.4f} {high:.4f}")
-    assert abs(middle - 1) <= limit_frac
+    num_steps = max(3, round(BLOCK_S / harness(8)))
+    hand(num_steps)
+    sides = (lambda: harness(num_steps)), (lambda: hand(num_steps))
+    ratios = benchmark.pedantic(
+        lambda: interleaved_ratios(*sides, fewest=PAIRS, measured_s=0.0), rounds=1
+    )
+    assert abs(report(f"{name} tiny: harness / hand-written", ratios) - 1) <= limit_frac
 
 
 @pytest.mark.timeout(600)

@@ -3,15 +3,13 @@
 from collections.abc import Callable, Iterator
 
 from bench.measure.clock import FakeClock
-from bench.measure.engine import StepCount
+from bench.measure.engine import Engine, StepCount
 
 ONE_ITEM = StepCount(items=2, elements=None, flops=None, data_wait_s=0.0)
 
 
-class SynchronousEngine:
+class SynchronousEngine(Engine):
     """A CPU: a step has passed when it returns."""
-
-    is_asynchronous = False
 
     def __init__(self, clock: FakeClock, step_s: Callable[[int], float]) -> None:
         self.clock = clock
@@ -25,12 +23,6 @@ class SynchronousEngine:
         self.clock.advance(self._step_s(self.num_steps))
         self.num_steps += 1
         return ONE_ITEM
-
-    def synchronize(self) -> None:
-        pass
-
-    def make_event(self) -> None:
-        return None
 
     def recompiles(self) -> int | None:
         return self.graphs

@@ -22,32 +22,21 @@ def by_kind(found: list[Operators]) -> dict[str, Operators]:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"),
+    ("kind", "names"),
     [
-        ("aten::addmm", "gemm"),
-        ("aten::mm", "gemm"),
-        ("aten::bmm", "gemm"),
-        ("aten::convolution_backward", "conv"),
-        ("aten::cudnn_convolution", "conv"),
-        ("aten::mkldnn_convolution", "conv"),
-        ("aten::_scaled_dot_product_flash_attention_backward", "attention"),
-        ("aten::_efficient_attention_forward", "attention"),
-        ("aten::native_layer_norm_backward", "norm"),
-        ("aten::_softmax", "norm"),
-        ("aten::sum", "norm"),
-        ("aten::copy_", "copy"),
-        ("aten::_to_copy", "copy"),
-        ("aten::cat", "copy"),
-        ("aten::embedding", "copy"),
-        ("aten::add", "vector"),
-        ("aten::silu", "vector"),
-        ("aten::mul_", "vector"),
-        ("aten::_foreach_add_", "vector"),
-        ("aten::leaky_relu_backward", "vector"),
+        ("gemm", "addmm mm bmm"),
+        ("conv", "convolution_backward cudnn_convolution mkldnn_convolution"),
+        (
+            "attention",
+            "_scaled_dot_product_flash_attention_backward _efficient_attention_forward",
+        ),
+        ("norm", "native_layer_norm_backward _softmax sum"),
+        ("copy", "copy_ _to_copy cat embedding"),
+        ("vector", "add silu mul_ _foreach_add_ leaky_relu_backward"),
     ],
 )
-def test_operators_fall_into_their_class(name: str, kind: str) -> None:
-    assert class_of(name) == kind
+def test_operators_fall_into_their_class(kind: str, names: str) -> None:
+    assert {class_of(f"aten::{name}") for name in names.split()} == {kind}
 
 
 def test_a_product_is_counted_by_hand() -> None:
@@ -236,16 +225,3 @@ def test_what_the_host_queues_is_not_called_time_of_kernels(
     assert gemm["flops"] == 2 * 2**3
     assert found["clock"] == (profile.UNTIMED if is_asynchronous else profile.OPERATORS)
     assert (gemm.get("time_s") is None) is is_asynchronous
-
-
-def test_a_real_program_is_profiled_in_all_its_classes() -> None:
-    net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.LayerNorm(64))
-
-    def step() -> None:
-        net(torch.ones(32, 64)).sum().backward()
-
-    with torch.profiler.profile(acc_events=True) as profiler:
-        step()
-    seconds = times_by_class(profiler.events(), on_device=False)
-    assert {"gemm", "vector", "norm"} <= set(seconds)
-    assert all(value >= 0.0 for value in seconds.values())

@@ -1,40 +1,23 @@
 """Columns of a row from a window, against figures worked out by hand."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-import bench.workload
-from bench.core.nouns import Config
 from bench.measure.engine import StepCount
 from bench.measure.summary import cold_columns, latency_columns, speed_columns, wait_columns
 from bench.measure.warmup import Warmup
 from bench.measure.window import StepClock, Window
 from bench.workload import TRAIN, Phase
+from tests.measure.trial_requests import request_of
 
 
-@dataclass(frozen=True, kw_only=True)
-class FourRows(bench.workload.Workload):
-    batch: int = 4
+class FourRows:
+    def batch_size(self, phase: Phase) -> int:
+        return 4
 
-    def build_net(self) -> Any:
-        raise NotImplementedError
 
-    def dataset(self, phase: Phase, *, data: Any, seed: int) -> list[Any]:
-        return []
-
-    def items(self, phase: Phase, batch: Any) -> int:
-        return self.batch
-
-    def num_parameters(self) -> int:
-        return 1
-
-    def flops_per_item(self, phase: Phase, batch: Any = None) -> float:
-        return 1.0
-
-    def memory_bytes(self, phase: Phase, *, dtype: Any) -> int:
-        return 1
+FOUR: Any = FourRows()
 
 
 def window(
@@ -88,27 +71,23 @@ def test_waiting_is_blank_without_a_loader() -> None:
 def test_latency_percentiles_are_blank_under_their_least_count() -> None:
     infer = Phase(name="infer", item="sample")
     steps = [0.001 * (index + 1) for index in range(100)]
-    row = latency_columns(window(steps, wall_s=6.0), workload=FourRows(), phase=infer)
+    row = latency_columns(window(steps, wall_s=6.0), workload=FOUR, phase=infer)
     assert (row["lat_n"], row["lat_p50_ms"]) == (100, pytest.approx(50.5))
     # 100 samples at 0.9: P(Binomial(100, 0.1) <= 3) = 0.0078, <= 4: 0.024; so 3 are discarded.
     assert row["lat_p90_ms"] == pytest.approx(97.0)
     assert row["lat_p99_ms"] is None
-    few = latency_columns(window(steps[:63], wall_s=6.0), workload=FourRows(), phase=infer)
+    few = latency_columns(window(steps[:63], wall_s=6.0), workload=FOUR, phase=infer)
     assert few["lat_p90_ms"] is None
-    assert latency_columns(window(steps, wall_s=6.0), workload=FourRows(), phase=TRAIN) == {}
+    assert latency_columns(window(steps, wall_s=6.0), workload=FOUR, phase=TRAIN) == {}
 
 
 def test_first_token_and_each_token_have_their_columns() -> None:
     prefill = Phase(name="prefill", item="token", latency="ttft")
-    row = latency_columns(
-        window([0.2] * 10, wall_s=2.5, items=2048), workload=FourRows(), phase=prefill
-    )
+    row = latency_columns(window([0.2] * 10, wall_s=2.5, items=2048), workload=FOUR, phase=prefill)
     assert row["ttft_ms"] == pytest.approx(200.0)
     assert row["prefill_tok_per_s"] == pytest.approx(8192.0)
     decode = Phase(name="decode", item="token", latency="tpot")
-    row = latency_columns(
-        window([0.2] * 10, wall_s=2.5, items=64), workload=FourRows(), phase=decode
-    )
+    row = latency_columns(window([0.2] * 10, wall_s=2.5, items=64), workload=FOUR, phase=decode)
     # 64 tokens a step for 4 sequences: 16 tokens one after the other in 200 ms.
     assert row["tpot_ms"] == pytest.approx(12.5)
     assert row["decode_tok_per_s"] == pytest.approx(256.0)
@@ -118,28 +97,13 @@ def test_first_token_and_each_token_have_their_columns() -> None:
 def test_replicas_together_make_more_tokens_and_none_of_them_sooner() -> None:
     decode = Phase(name="decode", item="token", latency="tpot")
     both = window([0.2] * 10, wall_s=2.5, items=128)
-    row = latency_columns(both, workload=FourRows(), phase=decode, num_replicas=2)
+    row = latency_columns(both, workload=FOUR, phase=decode, num_replicas=2)
     assert row["tpot_ms"] == pytest.approx(12.5)
     assert row["decode_tok_per_s"] == pytest.approx(512.0)
 
 
 def test_cold_costs_are_columns_and_compiling_is_the_first_step_beyond_the_others() -> None:
-    config = Config(
-        workload="w",
-        source="",
-        phase="train",
-        version="1",
-        size="",
-        params={},
-        dtype="fp32",
-        compile=True,
-        channels_last=False,
-        data="generated",
-        device="cpu",
-        threads=None,
-        workers=None,
-        seed=0,
-    )
+    config = request_of("sleep-infer", compile=True).config
     warmup = Warmup(step_s=[9.0, 0.5, 0.5], wall_s=1.0, has_converged=True, recompiles=1)
     row = cold_columns(warmup, cold_s={"import": 2.0, "build": 3.0}, config=config, median_s=0.5)
     assert (row["import_s"], row["build_s"], row["transfer_s"]) == (2.0, 3.0, None)

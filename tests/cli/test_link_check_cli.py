@@ -83,20 +83,3 @@ def test_a_damaged_table_is_one_line_and_exit_2(
     assert (code, out) == (2, "")
     assert words in err
     assert "Traceback" not in err and len(err.strip().splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("h100-nvlink", "--check", "nowhere.csv"),
-        ("h100nvlink", "--check", "nowhere.csv"),
-        ("--check", "nowhere.csv"),
-        ("h100-nvlink", "--formula"),
-    ],
-)
-def test_a_wrong_use_is_one_line_and_exit_2(
-    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, out, err = run(capsys, *words)
-    assert (code, out) == (2, "")
-    assert "Traceback" not in err and len(err.strip().splitlines()) == 1

@@ -93,23 +93,3 @@ def test_workload_file_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
         "note": None,
         "is_wide": False,
     }
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["workload"], "did you mean 'workloads'?"),
-        (["workloads", "imagin"], "did you mean"),
-        (["workloads", "imaging-trian"], "did you mean 'imaging-train'?"),
-        (["-w", "nosuch.py"], "does not exist"),
-        (["--where", "tdp_w<300"], "--where and --sort are for `bench list chips`"),
-    ],
-)
-def test_mistakes_are_told_in_one_line(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
-) -> None:
-    assert main(["list", *arguments]) == 2
-    captured = capsys.readouterr()
-    (line,) = captured.err.splitlines()
-    assert line.startswith("bench: ") and words in line
-    assert captured.out == ""

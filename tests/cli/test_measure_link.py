@@ -59,28 +59,6 @@ def test_table_names_operations_and_says_it_is_fitted(capsys: pytest.CaptureFixt
     assert "gloo" in lines[-1] and "fitted" in lines[-1]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--device", "cpu"], "a link needs two devices and here is one CPU"),
-        (["--device", "cpu", "--devices", "1"], "a link needs two devices"),
-        (["--ops", "all_reduse"], "did you mean 'all_reduce'?"),
-        (["--max-size", "12"], "needs a number with a unit"),
-        (["--max-size", "1KB"], "--max-size must be from 1024 B"),
-        (["--out", "link.txt"], "must end in .yaml"),
-        (["--out", "/no/such/folder/link.yaml"], "there is no folder"),
-    ],
-)
-def test_mistakes_are_told_in_one_line(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
-) -> None:
-    assert main(["measure-link", *arguments]) == 2
-    captured = capsys.readouterr()
-    (line,) = captured.err.splitlines()
-    assert line.startswith("bench: ") and words in line
-    assert captured.out == ""
-
-
 def test_fit_finds_the_ring_that_made_the_points() -> None:
     latency_s, rate = 20e-6, 3e9
     points = [

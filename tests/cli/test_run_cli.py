@@ -50,67 +50,6 @@ def rows_in(out: Path) -> list[Row]:
     return read_rows(path)
 
 
-# Refused ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ([], "--workload is missing; `bench list` shows what there is"),
-        (["-w", "imagin-train"], "did you mean 'imaging-train'?"),
-        (["-w", "nosuch.py"], "does not exist"),
-        (["-w", f"{TIMED}:decode"], "not one of timed-train, timed-infer"),
-        (["-w", "~nobodyhere/mine.py"], "cannot be looked up"),
-        (["-w", f"{'x' * 5000}.py"], "File name too long"),
-        (["-w", TIMED, "--dtype", "fp8"], "--dtype 'fp8' is not one of fp32, tf32, bf16, fp16"),
-        (["-w", TIMED, "--size", "huge"], "--size 'huge' is not one of"),
-        (["-w", TIMED, "--compile-mode", "max-autotune"], "max-autotune needs --compile"),
-        (
-            ["-w", TIMED, "--compile", "--compile-mode", "max-autotun"],
-            "did you mean 'max-autotune'",
-        ),
-        (
-            ["-w", TIMED, "--compile", "--compile-mode", "reduce-overhead", "--devices", "2"],
-            "--compile-mode reduce-overhead is for one device alone",
-        ),
-        (["-w", TIMED, "--size", "tiny"], "for timed"),
-        (["-w", TIMED, "--batch", "0"], "--batch 0 must be at least 1"),
-        (["-w", TIMED, "--batch", "two"], "--batch 'two' needs whole numbers"),
-        (["-w", TIMED, "--batch", "9" * 30], "needs a whole number"),
-        (["-w", TIMED, "--set", "width"], "--set 'width' needs key=value"),
-        (["-w", TIMED, "--set", "widht=1"], "did you mean 'width'?"),
-        (["-w", TIMED, "--set", "width=1.5"], "parameter width needs a whole number, not '1.5'"),
-        (["-w", TIMED, "--set", "shape=1xtwo"], "parameter shape needs a whole number"),
-        (["-w", TIMED, "--set", "seconds=inf"], "needs a finite number"),
-        (["-w", TIMED, "--set", "seconds=-1"], "seconds must be greater than 0"),
-        (["-w", TIMED, "--set", "is_wide=perhaps"], "needs true or false"),
-        (["-w", TIMED, "--budget", "10"], "--budget '10' needs a number with a unit"),
-        (["-w", TIMED, "--budget", "0s"], "--budget must be more than nothing"),
-        (["-w", TIMED, "--timeout", "1e300h"], "--timeout must be more than nothing and at most"),
-        (["-w", TIMED, "--trials", "0"], "--trials 0 must be from 1 to 10000"),
-        (["-w", TIMED, "--seed", "-1"], "--seed -1 must be from 0"),
-        (["-w", TIMED, "--threads", "0"], "--threads 0 must be from 1"),
-        (["-w", TIMED, "--profile", "fast"], "--profile 'fast' is not one of smoke, quick"),
-        (["-w", TIMED, "--data", "/no/such/place"], "--data /no/such/place does not exist"),
-        (["-w", "sleep-train", "--data", "."], "sleep-train takes no --data"),
-        (["-w", TIMED, "--trials", "many"], "'many' is not a valid int"),
-        (["-w", TIMED, "--frobnicate"], "No such option"),
-        (["--resume", ""], "no such file, and no run of that id"),
-        (["--resume", "**"], "no such file, and no run of that id"),
-        (["--resume", "~nobodyhere/run.csv"], "cannot be looked up"),
-    ],
-)
-def test_mistakes_end_with_two_and_one_line(
-    run: Run, tmp_path: Path, arguments: list[str], words: str
-) -> None:
-    ended = run(*arguments, "--out", str(tmp_path))
-    assert (ended.code, ended.out) == (2, "")
-    (line,) = ended.err.splitlines()
-    assert line.startswith("bench: ")
-    assert words in line
-    assert list(tmp_path.iterdir()) == []
-
-
 BROKEN_FILES = {
     "raises": ("raise RuntimeError('oh dear')", "cannot be imported: RuntimeError: oh dear"),
     "exits": ("import sys; sys.exit(0)", "cannot be imported: SystemExit: 0"),
@@ -297,14 +236,6 @@ def test_precise_configurations_need_only_three_trials(run: Run, tmp_path: Path)
     assert 3 <= len(rows_in(tmp_path)) <= 5
 
 
-def test_size_and_refusals_are_written_down(run: Run, tmp_path: Path) -> None:
-    ended = run("-w", "sleep-infer", "--size", "tiny", "--trials", "1", "--out", str(tmp_path))
-    assert ended.code == 0
-    (row,) = rows_in(tmp_path)
-    assert (row["size"], row["size_choice"]) == ("tiny", "user")
-    assert row["energy_j"] is None and row["mfu_frac"] is None and row["loss_last"] is None
-
-
 # Resumed ------------------------------------------------------------------------------------------
 
 
@@ -424,30 +355,22 @@ def test_damaged_plan_is_told_in_one_line(run: Run, tmp_path: Path) -> None:
 # Fuzzed -------------------------------------------------------------------------------------------
 
 CHARACTERS = "abcxyz019-=,.:;/\\~*[]{}()'\"%$&|<>?!@#^`+ \t\n\r\x1b\u00e9\u0663\u4e2d\U0001f600"
-NUMBERS = ["0", "1", "2,4", "1e3", "-0", "-1", "9" * 30, "9" * 400, "1_0", "\u0663", "0x10", "1,,2"]
-NUMBERS += [",", "nan", "inf", "-inf", "1e308", "1e400", "1e-400", "0.5", "3.0", "1.7e-9", "+5", ""]
-DURATIONS = [
-    number + unit for number in NUMBERS for unit in ("", "s", "m", "h", "d", "ms", "S", "x")
-]
-NAMES = ["sleep", "sleep-infer", "imaging-train", "imaging", "llm-*", "llm-decode", TIMED, FAULTY]
-NAMES += [f"{TIMED}:infer", "all", "*", "[", "./", "/", ".py", "~", "..", "-", "x.py", f"{TIMED}:"]
-KEYS = ["batch", "seconds", "width", "shape", "note", "is_wide", "filters", "patch", "volume"]
-KEYS += ["channels", "classes", "layers", "hidden", "heads", "context", "window_hu", "", "=", "id"]
-VALUES = ["1x2x3", "0x0x0", "true", "none", "x", "-1x-1", "8x16", "1x", *NUMBERS]
+NUMBER_TEXT = "0 1 2,4 1e3 -0 -1 1_0 \u0663 0x10 1,,2 , nan inf 1e400 1e-400 0.5 3.0 +5"
+NUMBERS = [*NUMBER_TEXT.split(), "9" * 30, "9" * 400, ""]
+DURATIONS = [number + unit for number in NUMBERS for unit in ("", "s", "h", "ms", "x")]
+NAME_TEXT = "sleep sleep-infer imaging-train llm-* llm-decode all * [ ./ / .py ~ .. - x.py"
+NAMES = [*NAME_TEXT.split(), TIMED, FAULTY, f"{TIMED}:infer", f"{TIMED}:"]
+KEY_TEXT = "batch seconds width shape note is_wide filters patch layers heads context = id"
+KEYS = KEY_TEXT.split()
+VALUES = ["1x2x3", "0x0x0", "true", "none", "x", "-1x-1", "8x16", "1x", "", *NUMBERS]
 CHOICES = {
     "--workload": NAMES,
     "--size": ["tiny", "small", "base,large", "Tiny", "tiny,tiny", ","],
-    "--batch": NUMBERS,
     "--dtype": ["fp32", "bf16,fp16", "tf32", "int8"],
     "--data": ["resident", "generated", str(WORKLOADS), TIMED, "~nobody/x", ""],
-    "--threads": NUMBERS,
-    "--workers": NUMBERS,
     "--profile": ["smoke", "quick", "default", "rigorous"],
-    "--trials": NUMBERS,
-    "--budget": DURATIONS,
-    "--timeout": DURATIONS,
-    "--seed": NUMBERS,
-    "--out": ["results"],
+    **dict.fromkeys(["--batch", "--threads", "--workers", "--trials", "--seed"], NUMBERS),
+    **dict.fromkeys(["--budget", "--timeout"], DURATIONS),
 }
 SWITCHES = ["--compile", "--channels-last", "--oom-shrink", "--quiet", "--json", "-q", "--", "-z"]
 
@@ -481,12 +404,12 @@ def parser_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("parser_made_once")
-def test_ten_thousand_command_lines_never_end_in_a_traceback(
+def test_thousands_of_command_lines_never_end_in_a_traceback(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     source = random.Random(20)
     codes = Counter[int]()
-    for _ in range(10_000):
+    for _ in range(4000):
         arguments = ["run", "--dry-run", "--device", "fake", *strange_arguments(source)]
         try:
             code = main(arguments)
@@ -497,7 +420,7 @@ def test_ten_thousand_command_lines_never_end_in_a_traceback(
         assert captured.out if code == 0 else captured.err.startswith("bench: "), arguments
         assert "Traceback" not in captured.err, arguments
         codes[code] += 1
-    assert codes[0] > 500, "enough get through to be planned"
+    assert codes[0] > 200, "enough get through to be planned"
 
 
 def test_a_configuration_with_its_minimum_is_not_called_skipped_when_the_budget_ends(

@@ -33,49 +33,6 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
 TRAIN = ("run", "--device", "fake", "-w", "imaging-train", "--size", "tiny")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--devices", "8", "--link", "nvlink-9"], "nvlink-9"),
-        (["--devices", "8", "--link", "bw=25GB/s,latency=5"], "latency"),
-        (["--link", "10gbe"], "need --devices"),
-        (["--devices", "0", "--link", "10gbe"], "--devices 0 must be from 1"),
-        (["--devices", "8", "--tp", "3", "--link", "10gbe"], "--devices 8 is not dp 2 x tp 3"),
-        (["--devices", "8", "--parallel", "fspd", "--link", "10gbe"], "did you mean 'fsdp'?"),
-        (["--devices", "8", "--mode", "emulatd", "--link", "10gbe"], "did you mean 'emulated'?"),
-        (["--devices", "8", "--mode", "emulated"], "--mode emulated needs a --link"),
-        (["--devices", "8", "--mode", "real", "--link", "10gbe"], "leave --link out"),
-        (["--devices", "64", "--link", "h800-nvlink*8/ndr*4"], "32"),
-        (["--devices", "2", "--parallel", "pp"], "needs a --link"),
-        (["--devices", "2", "--pp", "2", "--mode", "emulated", "--link", "ndr"], "simulated"),
-        (["--devices", "2", "--link", "ndr", "--bucket-mib", "0"], "--bucket-mib"),
-        (["--devices", "2", "--link", "ndr", "--grad-accum", "0"], "--grad-accum 0"),
-        (["--devices", "2", "--link", "ndr", "--mitigate", "prayer"], "prayer"),
-        (["--devices", "2", "--link", "ndr", "--contention", "much"], "--contention 'much'"),
-        (["--devices", "2", "--parallel", "tp", "--link", "ndr"], "no plan for tensor"),
-    ],
-)
-def test_what_cannot_be_meant_is_one_line_and_two(
-    call: Call, arguments: list[str], words: str
-) -> None:
-    code, out, err = call(*TRAIN, *arguments)
-    assert code == 2
-    assert words in err
-    assert len(err.strip().splitlines()) == 1
-    assert out == ""
-
-
-def test_a_world_that_the_heads_cannot_divide_names_what_can(call: Call) -> None:
-    code, _, err = call(
-        *("run", "-w", "llm-train", "--size", "tiny", "--device", "fake"),
-        *("--devices", "3", "--parallel", "tp", "--link", "ndr"),
-    )
-    assert code == 2
-    assert "heads" in err
-    assert "3 devices" in err
-    assert "possible here" in err
-
-
 @pytest.mark.parametrize("device", ["fake", "cpu"])
 def test_without_a_size_one_is_chosen_that_every_layout_of_the_sweep_divides(
     call: Call, device: str
@@ -90,15 +47,6 @@ def test_without_a_size_one_is_chosen_that_every_layout_of_the_sweep_divides(
     assert len({config["size"] for config in configs}) == 1
     assert configs[0]["size"] != "tiny", "its two key/value heads are too few for eight devices"
     assert all(config["params"]["kv_heads"] % 8 == 0 for config in configs)
-
-
-def test_a_world_that_no_size_can_divide_is_refused_before_the_device(call: Call) -> None:
-    code, out, err = call(
-        *("run", "-w", "llm-train", "--device", "no-such-device", "--devices", "7"),
-        *("--parallel", "tp", "--link", "ndr"),
-    )
-    assert (code, out) == (2, "")
-    assert "cannot be divided by 7 devices; possible here: 4 or 8" in err
 
 
 def test_a_world_that_only_a_size_too_large_for_a_cpu_divides_is_refused(call: Call) -> None:

@@ -1,0 +1,116 @@
+"""What a user types wrong, verb by verb: exit code 2 and one line that says what to do."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from bench.cli import main
+
+TIMED = str(Path(__file__).resolve().parents[1] / "workload_files" / "timed.py")
+WORDS = {
+    "TIMED": TIMED,
+    "TRAIN": "imaging-train --size tiny",
+    "LONG": "x" * 5000 + ".py",
+    "NINES": "9" * 30,
+}
+
+MISTAKES = """
+run => --workload is missing; `bench list` shows what there is
+run -w imagin-train => did you mean 'imaging-train'?
+run -w nosuch.py => does not exist
+run -w TIMED:decode => not one of timed-train, timed-infer
+run -w ~nobodyhere/mine.py => cannot be looked up
+run -w LONG => File name too long
+run -w TIMED --dtype fp8 => --dtype 'fp8' is not one of fp32, tf32, bf16, fp16
+run -w TIMED --size huge => --size 'huge' is not one of
+run -w TIMED --size tiny => for timed
+run -w TIMED --compile-mode max-autotune => max-autotune needs --compile
+run -w TIMED --compile --compile-mode max-autotun => did you mean 'max-autotune'
+run -w TIMED --compile --compile-mode reduce-overhead --devices 2 => is for one device alone
+run -w TIMED --batch 0 => --batch 0 must be at least 1
+run -w TIMED --batch two => --batch 'two' needs whole numbers
+run -w TIMED --batch NINES => needs a whole number
+run -w TIMED --set width => --set 'width' needs key=value
+run -w TIMED --set widht=1 => did you mean 'width'?
+run -w TIMED --set width=1.5 => parameter width needs a whole number, not '1.5'
+run -w TIMED --set shape=1xtwo => parameter shape needs a whole number
+run -w TIMED --set seconds=inf => needs a finite number
+run -w TIMED --set seconds=-1 => seconds must be greater than 0
+run -w TIMED --set is_wide=perhaps => needs true or false
+run -w TIMED --budget 10 => --budget '10' needs a number with a unit
+run -w TIMED --budget 0s => --budget must be more than nothing
+run -w TIMED --timeout 1e300h => --timeout must be more than nothing and at most
+run -w TIMED --trials 0 => --trials 0 must be from 1 to 10000
+run -w TIMED --trials many => 'many' is not a valid int
+run -w TIMED --seed -1 => --seed -1 must be from 0
+run -w TIMED --threads 0 => --threads 0 must be from 1
+run -w TIMED --profile fast => --profile 'fast' is not one of smoke, quick
+run -w TIMED --data /no/such/place => --data /no/such/place does not exist
+run -w sleep-train --data . => sleep-train takes no --data
+run -w TIMED --frobnicate => No such option
+run --resume '' => no such file, and no run of that id
+run --resume '**' => no such file, and no run of that id
+run --resume ~nobodyhere/run.csv => cannot be looked up
+run -w TRAIN --devices 8 --link nvlink-9 => nvlink-9
+run -w TRAIN --devices 8 --link bw=25GB/s,latency=5 => latency
+run -w TRAIN --link 10gbe => need --devices
+run -w TRAIN --devices 0 --link 10gbe => --devices 0 must be from 1
+run -w TRAIN --devices 8 --tp 3 --link 10gbe => --devices 8 is not dp 2 x tp 3
+run -w TRAIN --devices 8 --parallel fspd --link 10gbe => did you mean 'fsdp'?
+run -w TRAIN --devices 8 --mode emulatd --link 10gbe => did you mean 'emulated'?
+run -w TRAIN --devices 8 --mode emulated => --mode emulated needs a --link
+run -w TRAIN --devices 8 --mode real --link 10gbe => leave --link out
+run -w TRAIN --devices 64 --link h800-nvlink*8/ndr*4 => 32
+run -w TRAIN --devices 2 --parallel pp => needs a --link
+run -w TRAIN --devices 2 --pp 2 --mode emulated --link ndr => simulated
+run -w TRAIN --devices 2 --link ndr --bucket-mib 0 => --bucket-mib
+run -w TRAIN --devices 2 --link ndr --grad-accum 0 => --grad-accum 0
+run -w TRAIN --devices 2 --link ndr --mitigate prayer => prayer
+run -w TRAIN --devices 2 --link ndr --contention much => --contention 'much'
+run -w TRAIN --devices 2 --parallel tp --link ndr => no plan for tensor
+run -w llm-train --size tiny --devices 3 --parallel tp --link ndr => by 3 devices; possible here
+run -w llm-train --device no-such --devices 7 --parallel tp --link ndr => possible here: 4 or 8
+list workload => did you mean 'workloads'?
+list workloads imagin => did you mean
+list workloads imaging-trian => did you mean 'imaging-train'?
+list -w nosuch.py => does not exist
+list --where tdp_w<300 => --where and --sort are for `bench list chips`
+list chips l2 --where tdp_w<5 => NAME
+list links h100-nvlink --check nowhere.csv => nowhere.csv
+list links h100nvlink --check nowhere.csv => did you mean 'h100-nvlink'
+list links --check nowhere.csv => --check and --formula score one link
+list links h100-nvlink --formula => --check and --formula score one link
+measure-link --device cpu => a link needs two devices and here is one CPU
+measure-link --device cpu --devices 1 => a link needs two devices
+measure-link --ops all_reduse => did you mean 'all_reduce'?
+measure-link --max-size 12 => needs a number with a unit
+measure-link --max-size 1KB => --max-size must be from 1024 B
+measure-link --out link.txt => must end in .yaml
+measure-link --out /no/such/folder/link.yaml => there is no folder
+data phantom OUT --shape 8x8 => --shape
+data phantom OUT --shape tiny => --shape needs three sizes
+data phantom OUT --seed -1 => --seed must not be negative
+"""
+
+
+@pytest.mark.parametrize("mistake", MISTAKES.strip().splitlines())
+def test_a_mistake_ends_with_two_and_one_line(
+    mistake: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line, _, told = mistake.partition(" => ")
+    for name, word in WORDS.items():
+        line = line.replace(name, word)
+    words = shlex.split(line)
+    if words[0] == "run" and not {"--device", "--resume"} & set(words):
+        words += ["--device", "fake"]
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    (said,) = printed.err.splitlines()
+    assert said.startswith("bench: ") and told in said
+    assert printed.out == ""
+    assert list(tmp_path.glob("**/*.csv")) == []

@@ -25,8 +25,8 @@ import pytest
 
 if TYPE_CHECKING:
     from bench.core.nouns import Scalar
-    from bench.measure.engine import StepCount
-    from bench.measure.torch_engine import TorchEngine
+    from bench.measure.engine.engine import StepCount
+    from bench.measure.engine.torch_engine import TorchEngine
     from bench.run.plan import Planned
     from bench.run.request import RunRequest
 
@@ -172,9 +172,9 @@ def _built(planned: Planned, *, opened: list[WorkloadStep]) -> WorkloadStep:
     import torch
 
     from bench.core.errors import MeasurementError, UsageError
-    from bench.measure.limits import Limits
+    from bench.measure.engine.torch_engine import TorchEngine
     from bench.measure.messages import TrialRequest
-    from bench.measure.torch_engine import TorchEngine
+    from bench.measure.timing.limits import Limits
 
     config = planned.config
     if any((step.facts["dtype"] == "tf32") != (config.dtype == "tf32") for step in opened):

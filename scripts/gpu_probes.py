@@ -66,8 +66,8 @@ def probe_attention(device: torch.device) -> dict[str, Any]:
     """Attention operators of one fp32 training step of the language model, with grouped heads."""
     from torch.utils.data import default_collate
 
-    from bench.measure.precision import move
-    from bench.measure.steps import TrainStep
+    from bench.measure.engine.precision import move
+    from bench.measure.engine.steps import TrainStep
     from workloads.llm import Workload
 
     size = "small" if device.type == "cuda" else "tiny"

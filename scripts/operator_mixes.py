@@ -20,9 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench import discovery
 from bench.core.nouns import Dtype
 from bench.hardware.operators import Operators
-from bench.measure.operator_count import OperatorCounter
-from bench.measure.precision import autocast, half_type, move
-from bench.measure.steps import InferStep, TrainStep
+from bench.measure.engine.precision import autocast, half_type, move
+from bench.measure.engine.steps import InferStep, TrainStep
+from bench.measure.operators.operator_count import OperatorCounter
 from bench.workload import Phase, Workload
 
 COUNTED = ("imaging", "llm")

@@ -141,9 +141,9 @@ def test_no_file_imports_itself_by_way_of_others() -> None:
 def test_only_the_clock_and_known_places_read_the_time() -> None:
     """Everything that measures a step goes through the clock, or is named here with its reason."""
     may = {
-        "bench/measure/clock.py",  # the clock
-        "bench/measure/feed.py",  # waiting for the loader, on the host
-        "bench/measure/torch_engine.py",  # cold costs
+        "bench/measure/timing/clock.py",  # the clock
+        "bench/measure/engine/feed.py",  # waiting for the loader, on the host
+        "bench/measure/engine/torch_engine.py",  # cold costs
         "bench/measure/trial.py",  # cold costs
     }
     for path in FILES:

@@ -17,7 +17,7 @@ import torch
 
 from bench.core.errors import MeasurementError, UsageError
 from bench.core.units import format_bytes
-from bench.emulate.gpu_kernel import GpuKernels
+from bench.emulate.link.gpu_kernel import GpuKernels
 from bench.hardware.chip_limit import ChipLimit, check_device
 
 COUNT_UNITS = """

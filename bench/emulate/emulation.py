@@ -10,9 +10,9 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore
 
 from bench.core.errors import UsageError
-from bench.emulate.host_link import HostLink
-from bench.emulate.recording import Recorder, StepNotes
-from bench.emulate.simulate import Prices
+from bench.emulate.link.host_link import HostLink
+from bench.emulate.replay.recording import Recorder, StepNotes
+from bench.emulate.replay.simulate import Prices
 
 _LARGE_BYTES = 2**28
 """A message whose time is all bandwidth."""
@@ -122,6 +122,6 @@ def _link_for(device: torch.device, *, recorder: Recorder, is_timed: bool) -> An
             f"a link cannot be emulated on {named}: it takes a CPU or an NVIDIA GPU, whose clock a "
             "kernel can read; use --mode simulated"
         )
-    from bench.emulate.device_link import DeviceLink
+    from bench.emulate.link.device_link import DeviceLink
 
     return DeviceLink(device, recorder=recorder, is_timed=is_timed)

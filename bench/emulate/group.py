@@ -17,8 +17,8 @@ from torch._C._distributed_c10d import FakeProcessGroup, HashStore, Store
 
 from bench.emulate.emulation import Emulation, Throttle
 from bench.emulate.operations import OPERATIONS, Operation, flat, keep
-from bench.emulate.recording import Issued
-from bench.emulate.simulate import Prices
+from bench.emulate.replay.recording import Issued
+from bench.emulate.replay.simulate import Prices
 from bench.hardware.costs.collectives import Group, Op
 
 EMULATED, THROTTLED = "emulated", "throttled"

@@ -80,7 +80,7 @@ def _inspect(question: _Question) -> Inspection:
     from bench.devices.torch.probe import probe_dtypes
     from bench.devices.torch.roof import load_roof, roof_for
     from bench.devices.torch.torch_adapter import adapter_for
-    from bench.measure.torch_facts import torch_facts
+    from bench.measure.engine.torch_facts import torch_facts
 
     if question.threads is not None:
         torch.set_num_threads(question.threads)

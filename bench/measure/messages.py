@@ -16,7 +16,7 @@ from bench.core.nouns import Config
 from bench.core.statistics import median, percentile
 from bench.hardware.costs.collectives import Op
 from bench.hardware.costs.formulas import wire_factor
-from bench.measure.limits import Limits
+from bench.measure.timing.limits import Limits
 from bench.results.schema import Row
 
 

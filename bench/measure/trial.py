@@ -4,7 +4,7 @@ The request comes as one line on standard input, which then stays open: when it 
 is gone and so is the trial. Messages go to the file descriptor as JSON lines: the stage reached,
 the running estimate once a second, and at the end the columns of the row, or what went wrong in a
 code that a row can carry. Exit code 0: a result or a failure was told; anything else is a crash.
-A trial on several real devices is as many processes: `bench.measure.rank_trial`.
+A trial on several real devices is as many processes: `bench.measure.ranks.rank_trial`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import traceback
 from typing import TYPE_CHECKING
 
 from bench.core.errors import BenchError
-from bench.measure import window
-from bench.measure.clock import Clock, FakeClock, HostClock
 from bench.measure.ending import exit_with_parent, failure_of, leave
-from bench.measure.engine import Engine
+from bench.measure.engine.engine import Engine
 from bench.measure.messages import Messages, StepsSoFar, TrialRequest, decode
+from bench.measure.timing import window
+from bench.measure.timing.clock import Clock, FakeClock, HostClock
+from bench.measure.timing.warmup import warm_up
 from bench.measure.trial_result import (
     Findings,
     Measured,
@@ -31,10 +32,9 @@ from bench.measure.trial_result import (
     send_result,
     torch_columns,
 )
-from bench.measure.warmup import warm_up
 
 if TYPE_CHECKING:
-    from bench.measure.torch_engine import TorchEngine
+    from bench.measure.engine.torch_engine import TorchEngine
     from bench.parallel.ranks import Ranks
 
 PROGRESS_STEPS = 50
@@ -66,7 +66,7 @@ def run_request(request: TrialRequest, messages: Messages, *, ranks: Ranks | Non
 
 
 def _run_fake(request: TrialRequest, messages: Messages) -> None:
-    from bench.measure.fake_engine import FakeEngine
+    from bench.measure.engine.fake_engine import FakeEngine
 
     clock = FakeClock()
     engine = FakeEngine(request, clock=clock)
@@ -112,8 +112,8 @@ def _join(ranks: Ranks | None, *, request: TrialRequest) -> int:
 def _make_engine(
     request: TrialRequest, messages: Messages, *, data_seed: int, ranks: Ranks | None
 ) -> TorchEngine:
-    from bench.measure.pipeline_engine import PipelineEngine
-    from bench.measure.torch_engine import TorchEngine
+    from bench.measure.engine.torch_engine import TorchEngine
+    from bench.measure.pipeline.pipeline_engine import PipelineEngine
 
     if request.config.layout.strategy == "pp":
         return PipelineEngine(request, on_stage=messages.stage)

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING
 
 from bench.core.nouns import Config
 from bench.core.statistics import median
-from bench.measure import summary
+from bench.measure.communication.modelled_link import is_of_virtual_ranks
+from bench.measure.communication.spread_rows import fake_spread_rows, spread_rows
 from bench.measure.ending import peak_rss_bytes
 from bench.measure.messages import Messages, Samples, TrialRequest, TrialResult
-from bench.measure.modelled_link import is_of_virtual_ranks
-from bench.measure.spread_rows import fake_spread_rows, spread_rows
-from bench.measure.warmup import Warmup
-from bench.measure.window import Window
+from bench.measure.timing import summary
+from bench.measure.timing.warmup import Warmup
+from bench.measure.timing.window import Window
 from bench.results.schema import Row
 from bench.workload import Phase, Workload
 
 if TYPE_CHECKING:
-    from bench.measure.fake_engine import FakeEngine
-    from bench.measure.torch_engine import TorchEngine
+    from bench.measure.engine.fake_engine import FakeEngine
+    from bench.measure.engine.torch_engine import TorchEngine
     from bench.parallel.ranks import Ranks
 
 

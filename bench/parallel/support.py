@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bench.core.errors import UsageError, one_of
 from bench.core.nouns import STRATEGIES, Layout
-from bench.emulate.schedules import check_pipeline, num_stages
+from bench.emulate.pipeline.schedules import check_pipeline, num_stages
 from bench.parallel.mitigations import parse_mitigation
 from bench.workload import Phase, TensorPlan, Workload
 

@@ -18,9 +18,9 @@ from bench.core.nouns import Config
 from bench.devices.host import cpu
 from bench.hardware.chip_limit import parse_chip_limit
 from bench.measure.asking import ask, same_modules
-from bench.measure.limits import Limits
+from bench.measure.engine.torch_facts import MIOPEN_FIND_MODE
 from bench.measure.messages import Failure, LinkRequest, Post, RunEnd, TrialRequest, encode
-from bench.measure.torch_facts import MIOPEN_FIND_MODE
+from bench.measure.timing.limits import Limits
 from bench.run.child import Child, OnMessage, Outcome, run_child
 from bench.run.cluster import world_of
 from bench.run.plan import Planned
@@ -135,7 +135,7 @@ def run_ranks(
                 "start as many, or run it without torchrun"
             )
         leader = Child(
-            module="bench.measure.rank_trial",
+            module="bench.measure.ranks.rank_trial",
             arguments=("lead",),
             environment=child_environment(threads=threads),
             request=encode(request),
@@ -143,7 +143,7 @@ def run_ranks(
         return run_child(leader, timeout_s=timeout_s, on_start=on_start, on_message=on_message)
     with RankFolder(encode(request)) as folder:
         child = Child(
-            module="bench.measure.rank_agent",
+            module="bench.measure.ranks.rank_agent",
             arguments=(str(folder.path), str(num_ranks)),
             pipe=folder.open_pipe(),
             environment={**child_environment(threads=threads), **folder.environment()},
@@ -172,7 +172,7 @@ def _follow() -> int:
     threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
     while True:
         child = Child(
-            module="bench.measure.rank_trial",
+            module="bench.measure.ranks.rank_trial",
             arguments=(str(number),),
             environment=child_environment(threads=threads),
         )
@@ -196,4 +196,4 @@ def end(code: int) -> None:
 
 def _post(letter: Post) -> None:
     with contextlib.suppress(MeasurementError):  # without a store there is nobody left to tell
-        ask("bench.measure.rank_trial", letter, kind=type(None), what="the store")
+        ask("bench.measure.ranks.rank_trial", letter, kind=type(None), what="the store")

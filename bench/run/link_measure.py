@@ -69,7 +69,7 @@ def sizes_up_to(most_bytes: int) -> tuple[int, ...]:
 def describe_device(label: str | None) -> Devices:
     """Ask a process of its own which device is meant and how many there are."""
     what = f"device {label or 'detection'} could not be inspected"
-    return ask("bench.measure.link_probe", {"label": label}, kind=Devices, what=what)
+    return ask("bench.measure.ranks.link_probe", {"label": label}, kind=Devices, what=what)
 
 
 def num_ranks_for(device: Devices, *, devices: int | None, world: World | None) -> int:

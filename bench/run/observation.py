@@ -15,8 +15,8 @@ from bench.devices.telemetry.common import Baseline, Sample
 from bench.devices.telemetry.energy import Energy, window_energy
 from bench.devices.telemetry.sampler import Sampler
 from bench.devices.telemetry.window_conditions import Conditions, violations_s, window_conditions
-from bench.measure import validity
 from bench.measure.messages import TrialResult
+from bench.measure.timing import validity
 from bench.results.schema import Row
 
 

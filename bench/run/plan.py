@@ -19,7 +19,7 @@ from bench import discovery
 from bench.core.errors import DataError
 from bench.core.nouns import Config
 from bench.core.paths import user_path
-from bench.measure.limits import Limits
+from bench.measure.timing.limits import Limits
 
 
 @dataclass(frozen=True, kw_only=True)

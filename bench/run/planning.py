@@ -17,7 +17,7 @@ from bench.core.nouns import COMPILE_MODES, DTYPES, SIZES, Config, Dtype, Layout
 from bench.core.paths import user_path
 from bench.hardware.chip_limit import ChipLimit, check_device, parse_chip_limit
 from bench.measure.inspection import Inspection
-from bench.measure.limits import PROFILES, for_device, within_budget
+from bench.measure.timing.limits import PROFILES, for_device, within_budget
 from bench.parallel.support import check_layout
 from bench.run.layouts import make_layouts, settle_mode
 from bench.run.plan import Plan, Planned, digest_of

@@ -60,7 +60,7 @@ def _can_profile(planned: Planned) -> bool:
 def _record(session: Session, planned: Planned, request: TrialRequest) -> None:
     """Profile one configuration and store it; `BenchError` says why there is none."""
     profile = ask(
-        "bench.measure.profile",
+        "bench.measure.operators.profile",
         request,
         kind=dict[str, Any],
         what="profiling ended",

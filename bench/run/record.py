@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from bench.core.nouns import Chip, Layout
 from bench.hardware.chip_limit import parse_chip_limit
-from bench.measure import validity
 from bench.measure.inspection import Inspection
 from bench.measure.messages import TrialRequest, TrialResult
+from bench.measure.timing import validity
 from bench.results.schema import BY_NAME, Row
 from bench.run.child import Outcome
 from bench.run.observation import Observation, observed_columns

@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 
 from bench.core import statistics
 from bench.core.errors import MeasurementError
-from bench.measure import validity
 from bench.measure.messages import Failure
+from bench.measure.timing import validity
 from bench.results.schema import USABLE, Row
 from bench.results.store import Store, samples_path
 from bench.run.child import Outcome

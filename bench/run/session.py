@@ -15,7 +15,7 @@ from bench.devices.host import cpu
 from bench.devices.host.machine import machine_facts
 from bench.hardware.chips import match_device
 from bench.measure.inspection import Inspection, inspect_device
-from bench.measure.limits import PROFILES
+from bench.measure.timing.limits import PROFILES
 from bench.results import environment
 from bench.results.schema import USABLE, Row
 from bench.results.store import Store

@@ -18,10 +18,10 @@ import pytest
 
 from bench import discovery
 from bench.core.nouns import Config
-from bench.measure.clock import HostClock
-from bench.measure.limits import PROFILES
 from bench.measure.messages import TrialRequest
-from bench.measure.window import measured_enough, run_window
+from bench.measure.timing.clock import HostClock
+from bench.measure.timing.limits import PROFILES
+from bench.measure.timing.window import measured_enough, run_window
 from tests.benchmarks.conftest import Report, interleaved_ratios
 from tests.measure.trial_requests import request_of
 
@@ -36,7 +36,7 @@ SecondsPerStep = Callable[[int], float]
 
 def by_harness(request: TrialRequest) -> SecondsPerStep:
     """Time steps as a trial does: its engine, its window."""
-    from bench.measure.torch_engine import TorchEngine
+    from bench.measure.engine.torch_engine import TorchEngine
 
     engine = TorchEngine(request, on_stage=lambda _name: None)
     engine.build()

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from bench.measure.modelled_link import CPU_TAX_COPIES
+from bench.measure.communication.modelled_link import CPU_TAX_COPIES
 
 DOCUMENTS = Path(__file__).parents[2] / "results" / "validation"
 

@@ -12,10 +12,10 @@ import torch
 import torch.distributed as dist
 
 from bench.core.errors import MeasurementError
-from bench.emulate import device_link
 from bench.emulate.group import start_emulation
-from bench.emulate.serial_link import NUM_LINKS
-from bench.emulate.simulate import replay
+from bench.emulate.link import device_link
+from bench.emulate.link.serial_link import NUM_LINKS
+from bench.emulate.replay.simulate import replay
 from tests.emulate.fixed_model import FixedModel
 
 MODELLED_S = 0.010
@@ -288,7 +288,7 @@ def test_a_recorded_step_is_that_of_the_timed_one_without_its_link(device, monke
 def test_where_events_keep_no_time_the_host_does_after_a_wait(device, monkeypatch):
     running = recorded_link(device, monkeypatch, make_event=lambda: None)
     now_s = iter(range(100))
-    monkeypatch.setattr("bench.emulate.event_clock.perf_counter", lambda: float(next(now_s)))
+    monkeypatch.setattr("bench.emulate.link.event_clock.perf_counter", lambda: float(next(now_s)))
     running.begin_step()
     all_reduce()
     trace = running.end_step().trace

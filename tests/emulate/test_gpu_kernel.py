@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from bench.core.errors import MeasurementError
-from bench.emulate import chip_limit, delay_kernel, gpu_kernel
+from bench.emulate import chip_limit
+from bench.emulate.link import delay_kernel, gpu_kernel
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="NVRTC's wheel is for Linux")
 SOURCES = [delay_kernel.SOURCE, chip_limit.COUNT_UNITS]

@@ -9,12 +9,12 @@ import torch
 import torch.distributed as dist
 
 from bench.core.errors import UsageError
-from bench.emulate.completions import Completions
-from bench.emulate.cpu_tax import CpuTax
 from bench.emulate.emulation import Emulation
 from bench.emulate.group import start_emulation
-from bench.emulate.serial_link import BETWEEN, INSIDE, SerialLinks
-from bench.emulate.waking import measure_oversleep_s, sleep_until
+from bench.emulate.link.completions import Completions
+from bench.emulate.link.cpu_tax import CpuTax
+from bench.emulate.link.serial_link import BETWEEN, INSIDE, SerialLinks
+from bench.emulate.link.waking import measure_oversleep_s, sleep_until
 from tests.emulate.fixed_model import FixedModel
 
 MODELLED_S = 0.02

@@ -9,9 +9,9 @@ from step_traces import RoundPrices
 
 from bench.core.errors import UsageError
 from bench.core.nouns import Layout
-from bench.emulate.pipeline import simulate_step
-from bench.emulate.pipeline_flow import Stage
-from bench.emulate.schedules import (
+from bench.emulate.pipeline.pipeline import simulate_step
+from bench.emulate.pipeline.pipeline_flow import Stage
+from bench.emulate.pipeline.schedules import (
     Task,
     check_pipeline,
     device_tasks,

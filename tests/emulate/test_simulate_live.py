@@ -13,8 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bench.emulate.emulation import Emulation
 from bench.emulate.group import start_emulation
-from bench.emulate.simulate import replay
-from bench.emulate.trace import StepTrace
+from bench.emulate.replay.simulate import replay
+from bench.emulate.replay.trace import StepTrace
 from tests.emulate.fixed_model import FixedModel
 
 NUM_STEPS = 12

@@ -15,7 +15,7 @@ from torch import nn
 
 from bench.emulate.emulation import Emulation
 from bench.emulate.group import start_emulation
-from bench.emulate.simulate import replay
+from bench.emulate.replay.simulate import replay
 from tests.emulate.fixed_model import FixedModel
 from tests.emulate.test_training import assert_consistent
 

@@ -10,8 +10,8 @@ from bench.core.nouns import Dtype, Layout
 from bench.emulate.group import start_emulation
 from bench.hardware.costs.cost import CostModel
 from bench.hardware.links.topology import parse_topology
-from bench.measure.precision import move
-from bench.measure.steps import TrainStep
+from bench.measure.engine.precision import move
+from bench.measure.engine.steps import TrainStep
 from bench.parallel.strategies import spread
 from workloads.llm import Workload
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator
 
-from bench.measure.clock import FakeClock
-from bench.measure.engine import Engine, StepCount
+from bench.measure.engine.engine import Engine, StepCount
+from bench.measure.timing.clock import FakeClock
 
 ONE_ITEM = StepCount(items=2, elements=None, flops=None, data_wait_s=0.0)
 

@@ -9,10 +9,10 @@ import pytest
 from fake_device import SynchronousEngine, drawn_from, in_turn
 
 from bench.core.nouns import Layout
-from bench.measure.clock import FakeClock
-from bench.measure.limits import Limits
-from bench.measure.warmup import warm_up
-from bench.measure.window import measured_enough, run_window
+from bench.measure.timing.clock import FakeClock
+from bench.measure.timing.limits import Limits
+from bench.measure.timing.warmup import warm_up
+from bench.measure.timing.window import measured_enough, run_window
 from bench.parallel.ranks import Ranks, data_rank, join, local_label
 
 

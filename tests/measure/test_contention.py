@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench.measure import modelled_link
-from bench.measure.communication import widened
-from bench.measure.modelled_link import ModelledLink
+from bench.measure.communication import modelled_link
+from bench.measure.communication.communication import widened
+from bench.measure.communication.modelled_link import ModelledLink
 
 STEP_S, CONTENDED_S, WAIT_S = 0.010, 0.002, 0.003
 

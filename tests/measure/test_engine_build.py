@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
+from bench.measure.engine.torch_engine import TorchEngine
 from bench.measure.messages import TrialRequest
-from bench.measure.torch_engine import TorchEngine
 from tests.measure.trial_requests import request_of
 
 

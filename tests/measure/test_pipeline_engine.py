@@ -12,14 +12,14 @@ from torch import nn
 
 from bench.core.errors import MeasurementError, UsageError
 from bench.core.nouns import Dtype, Layout
-from bench.measure import summary
-from bench.measure.clock import FakeClock, HostClock
+from bench.measure.engine.steps import TrainStep
 from bench.measure.messages import TrialRequest
-from bench.measure.pipeline_engine import PipelineEngine, simulate_window
-from bench.measure.stage_clock import StageClock
-from bench.measure.staged_step import StagedStep, StageFacts, stages_of
-from bench.measure.steps import TrainStep
-from bench.measure.window import Window, run_window
+from bench.measure.pipeline.pipeline_engine import PipelineEngine, simulate_window
+from bench.measure.pipeline.stage_clock import StageClock
+from bench.measure.pipeline.staged_step import StagedStep, StageFacts, stages_of
+from bench.measure.timing import summary
+from bench.measure.timing.clock import FakeClock, HostClock
+from bench.measure.timing.window import Window, run_window
 from bench.parallel.support import check_layout
 from tests.emulate.step_traces import RoundPrices
 from tests.measure.trial_requests import request_of

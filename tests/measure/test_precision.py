@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from bench.measure.precision import set_matmul_precision
+from bench.measure.engine.precision import set_matmul_precision
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +35,6 @@ def test_advice_of_torch_to_turn_tf32_on_fails_no_test_and_a_warning_of_ours_doe
         with warnings.catch_warnings(record=True) as seen:
             warnings.warn_explicit("use TF32", UserWarning, "compile_fx.py", 1, module=module)
         assert len(seen) == 1
-    for module in ("bench.measure.steps", "torchless"):
+    for module in ("bench.measure.engine.steps", "torchless"):
         with pytest.raises(UserWarning):
             warnings.warn_explicit("mend me", UserWarning, "steps.py", 1, module=module)

@@ -9,10 +9,10 @@ from torch import nn
 
 from bench import discovery
 from bench.hardware.operators import Operators, total
-from bench.measure import operator_count, profile
-from bench.measure.clock import FakeClock
-from bench.measure.operator_count import class_of, count_step, stored_bytes
-from bench.measure.profile import profile_request, times_by_class, with_times
+from bench.measure.operators import operator_count, profile
+from bench.measure.operators.operator_count import class_of, count_step, stored_bytes
+from bench.measure.operators.profile import profile_request, times_by_class, with_times
+from bench.measure.timing.clock import FakeClock
 from scripts.operator_mixes import count_phase
 
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from bench.measure.engine import StepCount
-from bench.measure.summary import cold_columns, latency_columns, speed_columns, wait_columns
-from bench.measure.warmup import Warmup
-from bench.measure.window import StepClock, Window
+from bench.measure.engine.engine import StepCount
+from bench.measure.timing.summary import cold_columns, latency_columns, speed_columns, wait_columns
+from bench.measure.timing.warmup import Warmup
+from bench.measure.timing.window import StepClock, Window
 from bench.workload import TRAIN, Phase
 from tests.measure.trial_requests import request_of
 

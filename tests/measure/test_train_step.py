@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from bench.measure import steps
-from bench.measure.steps import TrainStep
+from bench.measure.engine import steps
+from bench.measure.engine.steps import TrainStep
 
 
 class Linear:

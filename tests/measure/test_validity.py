@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 from fake_device import ONE_ITEM
 
-from bench.measure import validity
-from bench.measure.limits import PROFILES, Limits
-from bench.measure.summary import trial_reasons
-from bench.measure.warmup import Warmup
-from bench.measure.window import Window
+from bench.measure.timing import validity
+from bench.measure.timing.limits import PROFILES, Limits
+from bench.measure.timing.summary import trial_reasons
+from bench.measure.timing.warmup import Warmup
+from bench.measure.timing.window import Window
 from bench.results.schema import REASONS
 
 

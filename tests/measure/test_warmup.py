@@ -6,9 +6,9 @@ import random
 import pytest
 from fake_device import QueueEngine, SynchronousEngine, drawn_from, in_turn
 
-from bench.measure.clock import FakeClock
-from bench.measure.limits import PROFILES, Limits, for_device, within_budget
-from bench.measure.warmup import is_steady, warm_up
+from bench.measure.timing.clock import FakeClock
+from bench.measure.timing.limits import PROFILES, Limits, for_device, within_budget
+from bench.measure.timing.warmup import is_steady, warm_up
 
 
 def test_steady_steps_need_little_more_than_the_minimum() -> None:

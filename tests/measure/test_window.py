@@ -5,9 +5,9 @@ import random
 import pytest
 from fake_device import ONE_ITEM, QueueEngine, SynchronousEngine, drawn_from, in_turn
 
-from bench.measure.clock import FakeClock
-from bench.measure.limits import Limits
-from bench.measure.window import MAX_QUEUED_STEPS, measured_enough, run_window, step_clock_of
+from bench.measure.timing.clock import FakeClock
+from bench.measure.timing.limits import Limits
+from bench.measure.timing.window import MAX_QUEUED_STEPS, measured_enough, run_window, step_clock_of
 
 
 def after_steps(num_steps: int):  # type: ignore[no-untyped-def]

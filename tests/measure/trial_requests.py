@@ -4,8 +4,8 @@ from typing import Any
 
 from bench import discovery
 from bench.core.nouns import Config
-from bench.measure.limits import Limits
 from bench.measure.messages import TrialRequest
+from bench.measure.timing.limits import Limits
 
 
 def request_of(

@@ -25,8 +25,8 @@ from bench.core.nouns import Layout
 from bench.emulate.group import start_emulation, start_throttle
 from bench.hardware.costs.cost import CostModel
 from bench.hardware.links.topology import parse_topology
-from bench.measure import feed as feeds
-from bench.measure.steps import TrainStep
+from bench.measure.engine import feed as feeds
+from bench.measure.engine.steps import TrainStep
 from bench.parallel.strategies import spread
 
 CPU = torch.device("cpu")

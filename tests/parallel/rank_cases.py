@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import default_collate
 
 from bench.core.nouns import Dtype, Layout
-from bench.measure.steps import TrainStep
+from bench.measure.engine.steps import TrainStep
 from bench.parallel.averaging import OuterStep, WeightAveraging
 from bench.parallel.spread import Spread
 from bench.parallel.strategies import spread

@@ -14,12 +14,12 @@ from torch.utils.data import default_collate
 from bench.core.errors import UsageError
 from bench.core.nouns import Dtype, Layout
 from bench.emulate.group import start_emulation
-from bench.emulate.simulate import replay
-from bench.emulate.trace import StepTrace
+from bench.emulate.replay.simulate import replay
+from bench.emulate.replay.trace import StepTrace
 from bench.hardware.costs.cost import CostModel
 from bench.hardware.links.topology import parse_topology
-from bench.measure.correctness import to_channels_last
-from bench.measure.steps import InferStep, TrainStep
+from bench.measure.engine.correctness import to_channels_last
+from bench.measure.engine.steps import InferStep, TrainStep
 from bench.parallel.sharded import default_units
 from bench.parallel.spread import Spread
 from bench.parallel.strategies import spread

@@ -16,8 +16,8 @@ from bench import discovery
 from bench.core.nouns import Config, Layout
 from bench.devices.host import cpu
 from bench.devices.host.cpu_noise import take_snapshot
-from bench.measure.limits import PROFILES
 from bench.measure.messages import TrialRequest, TrialResult
+from bench.measure.timing.limits import PROFILES
 from bench.run.child import Outcome
 from bench.run.launch import run_trial
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench.measure.messages import Failure, RankFailure, encode
-from bench.measure.rank_agent import first_failure
+from bench.measure.ranks.rank_agent import first_failure
 
 
 class Died:

@@ -12,9 +12,9 @@ from bench_process import environment
 
 from bench.core.nouns import Device
 from bench.devices.telemetry.common import Baseline
+from bench.measure.engine.torch_facts import torch_facts
 from bench.measure.inspection import Inspection
 from bench.measure.messages import Samples, TrialResult
-from bench.measure.torch_facts import torch_facts
 from bench.run import session, watched
 from bench.run.child import Outcome
 from bench.run.launch import child_environment

@@ -1,0 +1,1 @@
+"""The modelled link itself, on a CPU and on an accelerator."""

@@ -1,0 +1,222 @@
+"""The modelled link on an accelerator: streams wait on the device, the host never.
+
+As NCCL does it: an asynchronous collective runs on a stream of its own behind the caller's, a
+synchronous one on the caller's stream itself, since FSDP calls inside its own streams and records
+events behind; futures are complete at once, in stream order. Its clock stamps moments of streams.
+On an NVIDIA GPU that is kernels, and each collective is two: one that takes the link and one that
+holds the stream until its end, with the moving of data between, inside the modelled time. A link
+that is only recorded takes no time, and events serve, on any accelerator.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from contextlib import nullcontext
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.core.errors import MeasurementError
+from bench.devices.torch.torch_adapter import adapter_for
+from bench.emulate.link.delay_kernel import DelayKernels
+from bench.emulate.link.event_clock import EventClock
+from bench.emulate.link.host_link import LinkWork, Move, note_drain
+from bench.emulate.link.serial_link import NUM_LINKS, level_of
+from bench.emulate.link.stream_watch import StreamWatch
+from bench.emulate.replay.recording import Issued, Moment, Recorder, Resolve
+
+RESOLUTION_S = 20e-6
+"""Two launches and what the device's timer resolves (1 us on some); not measured further."""
+_CAPACITY = 2**16
+"""Moments of one step, and far more than the host can launch ahead of the device."""
+_TRAFFIC_PER_BYTE = {"all_reduce": 3.5}
+"""Memory traffic of a collective in bytes of the full tensor; a judgment, to be calibrated."""
+_TRAFFIC_ELSE = 2.0
+"""What is read once and written once."""
+
+
+class DeviceLink:
+    """Carries collectives over modelled links, on the device's clock.
+
+    `is_timed` holds streams as long as collectives take; else steps are only recorded.
+    """
+
+    resolution_s = RESOLUTION_S
+
+    def __init__(self, device: torch.device, *, recorder: Recorder, is_timed: bool = True) -> None:
+        index = torch.accelerator.current_device_index() if device.index is None else device.index
+        torch.accelerator.set_device_index(index)
+        self.device = torch.device(device.type, index)
+        self.recorder = recorder
+        # FSDP takes streams from there too; MPS has none there, and one in all.
+        module: Any = torch.get_device_module(self.device)
+        self._current_stream = getattr(module, "current_stream", torch.accelerator.current_stream)
+        self._inside = getattr(module, "stream", nullcontext)
+        self._lane = self._current()
+        make_stream = getattr(module, "Stream", None)
+        # One for each link, as NCCL has one for each group: the links do not wait for each other.
+        self._streams = [
+            self._lane if make_stream is None else make_stream(self.device, priority=-1)
+            for _ in range(NUM_LINKS)
+        ]
+        self._clock: DelayKernels | EventClock
+        if is_timed:
+            self._clock = DelayKernels(self.device, capacity=3 * _CAPACITY)
+        else:
+            self._clock = EventClock(adapter_for(str(self.device)), inside=self._inside)
+        self._slots = itertools.count()
+        self._watch = StreamWatch(stamp=self.stamp, stream_class=make_stream)
+        self._units = 0
+        self._nothing = torch.zeros(1, device=self.device)
+        self._synchronize()
+
+    @property
+    def is_on_lane(self) -> bool:
+        """Whether the current stream is the one on which the step computes."""
+        return bool(self._current() == self._lane)
+
+    def stamp(self, stream: Any) -> int:
+        """Note when `stream` gets here; returns the number of the stamp."""
+        slot = self._slot()
+        self._clock.stamp(slot, stream=stream)
+        return slot
+
+    def now(self) -> Moment:
+        """Return when the compute stream gets here."""
+        return self.stamp(self._lane)
+
+    def begin_step(self) -> None:
+        """Take the caller's stream as the one that computes."""
+        self._synchronize()  # whatever still holds has slots, which begin anew
+        self._lane = self._current()
+        self._slots = itertools.count()
+        self._watch.begin(self._lane)
+
+    def end_step(self) -> Resolve:
+        """Wait for the device, read its stamps, and return what tells them in seconds."""
+        self._watch.end()
+        num_used = next(self._slots)
+        if num_used > _CAPACITY:
+            raise MeasurementError(
+                f"the step has {num_used} moments to record, of at most {_CAPACITY}; "
+                "run it with fewer micro-batches"
+            )
+        self._synchronize()
+        return self._clock.seconds(3 * num_used)
+
+    def set_contention(self, units: int) -> None:
+        """Hold with `units` blocks and with memory traffic; 0: with one thread and none."""
+        self._units = units
+
+    def take_traffic(self) -> tuple[int, int]:
+        """Return bytes that contention asked for, and that were moved, since the last call."""
+        return self._clock.take_traffic()
+
+    def carry(
+        self,
+        issued: Issued,
+        *,
+        outputs: list[Tensor],
+        touched: Callable[[], list[Tensor]],
+        move: Move | None,
+        is_async: bool,
+    ) -> DeviceWork:
+        """Take the link behind the current stream, and move the data."""
+        current, is_recording = self._current(), self.recorder.is_on
+        level = level_of(issued.group)
+        stream = self._streams[level] if is_async else current
+        arrived = issued.mark_start
+        if is_recording and is_async and not issued.is_on_lane:
+            arrived = self.stamp(current)
+        if is_async:
+            stream.wait_stream(current)
+        with self._inside(stream):
+            slot = self._slot()
+            if issued.modelled_s > 0 or is_recording:
+                self._clock.reserve(slot, level=level, duration_s=issued.modelled_s, stream=stream)
+            real = None if move is None else move()
+            if real is not None:
+                real.wait()
+            if issued.modelled_s > 0:
+                traffic = issued.num_bytes * _TRAFFIC_PER_BYTE.get(issued.op, _TRAFFIC_ELSE)
+                self._clock.hold(slot, units=self._units, traffic_bytes=traffic, stream=stream)
+            future: torch.futures.Future[list[Tensor]] = torch.futures.Future(devices=[self.device])
+            # To wait for a future is to wait for the devices of its tensors: a barrier has none.
+            future.set_result(outputs or [self._nothing])
+        if stream != current:
+            for tensor in touched():
+                if tensor.device == self.device:
+                    tensor.record_stream(stream)
+        if is_recording:
+            # A side stream in which FSDP calls gets here only behind its last collective, and the
+            # input was ready when compute got here, if that was before.
+            issued.ready = (arrived,) if is_async else (arrived, slot)
+            issued.mark_end = issued.mark_start
+            issued.start, issued.end = slot + 1, slot + 2
+            if real is not None:
+                issued.end = self.stamp(stream)  # behind the real one, where that was later
+            if not is_async and issued.is_on_lane:
+                issued.waits.append((issued.mark_start, self.stamp(stream)))
+            self._watch.issued_on(stream, issued)
+        return DeviceWork(self, issued, outputs=outputs, future=future)
+
+    def wait_noted(self, issued: Issued, *, wait: Callable[[], Any]) -> None:
+        """Make the current stream wait, and note it where that is the one that computes."""
+        is_noted = self.recorder.is_noting(issued) and not issued.waits and self.is_on_lane
+        start = self.stamp(self._lane) if is_noted else 0
+        wait()
+        if is_noted:
+            issued.waits.append((start, self.stamp(self._lane)))
+
+    def close(self) -> None:
+        """Wait for what is under way."""
+        self._watch.end()
+        self._synchronize()
+
+    def synchronize_stream(self) -> None:
+        """Let the host wait for the current stream."""
+        self._current().synchronize()
+
+    def _current(self) -> Any:
+        return self._current_stream(self.device)
+
+    def _synchronize(self) -> None:
+        torch.accelerator.synchronize(self.device)
+
+    def _slot(self) -> int:
+        return 3 * (next(self._slots) % _CAPACITY)
+
+
+class DeviceWork(LinkWork):
+    """A collective in stream order: to wait is to make the current stream wait."""
+
+    def __init__(
+        self,
+        link: DeviceLink,
+        issued: Issued,
+        *,
+        outputs: list[Tensor],
+        future: torch.futures.Future[list[Tensor]],
+    ) -> None:
+        super().__init__(link, issued, outputs=outputs)
+        self._future = future
+
+    def wait(self, timeout: timedelta | None = None) -> bool:
+        """Make the current stream wait; the host goes on."""
+        self._link.wait_noted(self._issued, wait=self._future.wait)
+        if self._issued.op == "barrier":  # the one for which NCCL blocks the host
+            self._link.synchronize_stream()
+        return True
+
+    def get_future(self) -> torch.futures.Future[list[Tensor]]:
+        """Return the future of the output tensors: complete, in stream order."""
+        self._issued.is_future_taken = True
+        note_drain(self._link)
+        return self._future
+
+    def is_completed(self) -> bool:
+        """Whether it is under way: as with NCCL's futures, streams keep the order."""
+        return self._future.done()

@@ -1,0 +1,1 @@
+"""What a step did on the link, and what it would take on another."""

@@ -1,0 +1,1 @@
+"""What a trial says of the link between its devices."""

@@ -1,0 +1,220 @@
+"""The modelled link of a trial: opened before the net is laid out, traced beside the steps.
+
+On a synchronous device (a CPU) every step of the window is traced, which takes a list append for
+each collective. On an accelerator tracing means waiting for the device, so the window runs
+untraced and some steps after it are traced; only a simulated row, whose steps are replays, traces
+its window.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from bench.core.errors import UnresolvedLinkError
+from bench.core.nouns import Config, Layout
+from bench.core.statistics import median
+from bench.core.units import format_duration
+from bench.emulate.replay.recording import StepNotes
+from bench.emulate.replay.trace import StepTrace
+from bench.hardware.costs.collectives import Cost, Group, Op
+from bench.hardware.costs.cost import CostModel, model_of
+from bench.measure.communication.communication import Traces
+from bench.results.schema import Row
+
+if TYPE_CHECKING:
+    import torch
+
+    from bench.emulate.emulation import Emulation
+    from bench.parallel.ranks import Ranks
+
+TRACED_STEPS = 30
+TRACED_S = 10.0
+FEWEST_TRACED = 5
+"""What is traced after a window on an accelerator: so many steps, or so long, but the fewest."""
+CONTENDED_PAIRS = 100
+CONTENDED_S = 5.0
+FEWEST_PAIRS = 5
+"""Pairs of steps without and with contention: so many, or so long, but the fewest."""
+CPU_TAX_COPIES = 48.0
+"""Copies of each byte at the upper end of the bracket on a CPU: what gloo and TCP burn for a byte,
+told in copies of one. Fitted on one point of real ranks, one core each, where it shows little: two
+passes found 11 and 48 (results/validation/real-link*.md, made by `tests/netns`), and an upper end
+takes the larger. Another machine's share differs."""
+
+
+class ModelledLink:
+    """A running emulation or throttle, its cost model, and the traces of the window."""
+
+    def __init__(self, config: Config, *, emulation: Emulation, model: CostModel) -> None:
+        self._layout = config.layout
+        self._emulation = emulation
+        self.model = model
+        self.period_steps = 1
+        """Steps after which communication repeats itself; set when the net is laid out."""
+        self.waits_hide = True
+        """Whether compute goes on beside a collective until it is waited for; set as well."""
+        self.traces = Traces()
+        self._is_traced = config.layout.mode == "simulated" or emulation.device.type == "cpu"
+
+    def run(self, step: Callable[[], None]) -> None:
+        """Do one step, traced where that costs nothing."""
+        if not self._is_traced:
+            step()
+            return
+        self._trace(step)
+
+    def _trace(self, step: Callable[[], None]) -> StepNotes:
+        self._emulation.begin_step()
+        step()
+        notes = self._emulation.end_step()
+        self.traces.add(notes)
+        return notes
+
+    def begin_window(self) -> None:
+        """Forget the warm-up's traces; `UnresolvedLinkError` where they show nothing to emulate."""
+        kept = self.traces.kept
+        if kept and self._layout.mode in ("emulated", "throttled"):
+            self._refuse_unresolved(kept[-1][1].trace)
+        self.traces = Traces(period=self.period_steps)
+
+    def _refuse_unresolved(self, trace: StepTrace) -> None:
+        """Raise where every collective of a step is too short for the timer that keeps it."""
+        resolution_s = self._emulation.link.resolution_s
+        longest_s = max((one.modelled_s for one in trace.collectives), default=0.0)
+        if self._layout.link == "infinite" or not 0.0 < longest_s < resolution_s:
+            return
+        raise UnresolvedLinkError(
+            f"on {self._layout.link} the longest collective takes {format_duration(longest_s)}, "
+            f"and this device keeps {format_duration(resolution_s)}: nothing would be emulated; "
+            "use --mode simulated, a slower --link or larger messages"
+        )
+
+    def trace_afterwards(self, step: Callable[[], None]) -> None:
+        """Trace some steps where the window was not traced."""
+        if self._is_traced:
+            return
+        # Real ranks trace a fixed number: each by its own clock would leave one waiting.
+        most = FEWEST_TRACED if self._layout.mode == "throttled" else TRACED_STEPS
+        start_s = time.monotonic()
+        for index in range(max(most, self.period_steps)):
+            notes = self._trace(step)
+            if index == 0 and self._layout.mode in ("emulated", "throttled"):
+                self._refuse_unresolved(notes.trace)
+            is_late = time.monotonic() - start_s > TRACED_S
+            if most > FEWEST_TRACED and index + 1 >= FEWEST_TRACED and is_late:
+                break
+
+    def contended_columns(
+        self, step: Callable[[], None], *, synchronize: Callable[[], None], step_s: Sequence[float]
+    ) -> Row:
+        """Columns of the step while communication also takes resources; `step_s` are those without.
+
+        Nothing where the layout asks for none, nothing is emulated, or the link's share is not
+        known. Steps of the window are not synchronised, so what contention adds comes from pairs
+        of synchronised steps, without and with it in turn.
+        """
+        if self._layout.mode != "emulated" or self._layout.contention in ("none", "0"):
+            return {}
+        is_cpu = self._emulation.device.type == "cpu"
+        units = None if is_cpu else self._contention_units()
+        amount = CPU_TAX_COPIES if is_cpu else units
+        if not amount:
+            return {}
+        added_s = self._added_s(step, synchronize=synchronize, amount=amount)
+        asked_bytes, moved_bytes = self._emulation.link.take_traffic()
+        average = median if self.period_steps == 1 else fmean
+        return {
+            "contended_step_ms": (average(step_s) + added_s) * 1e3,
+            "contention_units": units,
+            "contention_moved_frac": moved_bytes / asked_bytes if asked_bytes else None,
+        }
+
+    def _added_s(
+        self, step: Callable[[], None], *, synchronize: Callable[[], None], amount: float
+    ) -> float:
+        """Median of what contention adds to a step; the first pair is not counted.
+
+        It only takes: where a busy machine makes that less than nothing, it is nothing.
+        """
+        added_s: list[float] = []
+        start_s = time.monotonic()
+        while len(added_s) < CONTENDED_PAIRS:
+            took_s = []
+            for wanted in (0, amount):
+                self._emulation.link.set_contention(wanted)
+                synchronize()
+                begin_s = time.monotonic()
+                for _ in range(self.period_steps):
+                    step()
+                    synchronize()
+                took_s.append(time.monotonic() - begin_s)
+            self._emulation.link.set_contention(0)
+            added_s.append((took_s[1] - took_s[0]) / self.period_steps)
+            is_late = time.monotonic() - start_s > CONTENDED_S
+            # A period of a mitigation that communicates rarely may be hundreds of steps.
+            if is_late and len(added_s) >= (FEWEST_PAIRS if self.period_steps == 1 else 1):
+                break
+        return max(0.0, median(added_s[1:] or added_s))
+
+    def _contention_units(self) -> int | None:
+        asked = self._layout.contention
+        if asked.isdecimal():
+            return int(asked)
+        return self.model.topology.contention_units
+
+
+def open_link(config: Config, *, device: torch.device, ranks: Ranks | None) -> ModelledLink | None:
+    """Make torch's default group over the layout's link; None where no link is modelled.
+
+    Real ranks without a modelled link have their group already.
+    """
+    layout = config.layout
+    if not layout.link:
+        return None
+    model = model_of(layout.link)
+    if layout.mode == "throttled":
+        assert ranks is not None, "throttled ranks are real"
+        from bench.emulate.group import start_throttle
+        from bench.parallel.ranks import within
+
+        emulation: Emulation = start_throttle(
+            model=model,
+            device=device,
+            store=within(ranks.store, number=0),
+            rank=ranks.rank,
+            num_ranks=ranks.num_ranks,
+        )
+        return ModelledLink(config, emulation=emulation, model=model)
+    from bench.emulate.group import start_emulation
+
+    is_timed = layout.mode == "emulated"
+    emulation = start_emulation(
+        num_ranks=layout.devices,
+        model=model if is_timed else _Free(model),
+        device=device,
+        is_timed=is_timed,
+    )
+    return ModelledLink(config, emulation=emulation, model=model)
+
+
+class _Free:
+    """Ranks that lie as a model's, on a link that takes no time: what a simulation starts from."""
+
+    def __init__(self, model: CostModel) -> None:
+        self._model = model
+
+    def group_of(self, ranks: Sequence[int]) -> Group:
+        """Return how the ranks lie on the nodes."""
+        return self._model.group_of(ranks)
+
+    def cost(self, op: Op, *, num_bytes: int, group: Group) -> Cost:
+        """Return no time."""
+        return Cost(0.0, 0.0, 0.0, "infinite", "")
+
+
+def is_of_virtual_ranks(layout: Layout) -> bool:
+    """Whether the other ranks are virtual: what they would compute is not known, only its time."""
+    return layout.devices > 1 and layout.mode in ("emulated", "simulated")

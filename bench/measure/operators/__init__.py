@@ -1,0 +1,1 @@
+"""What a step consists of: operators counted and timed."""

@@ -1,0 +1,1 @@
+"""Stages of a pipeline, measured one by one on one device."""

@@ -1,0 +1,114 @@
+"""Starts the ranks of one machine through torch's elastic agent, and tells which one failed first.
+
+`python -m bench.measure.ranks.rank_agent FD FOLDER COUNT`: the folder has the request, gets the
+ranks' logs and failures; FD goes to the parent, which hears rank 0 on the same pipe. No rank is started
+anew: another attempt is another row.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import threading
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.measure.ending import how_it_ended, last_line, leave
+from bench.measure.messages import Failure, Messages, RankFailure, decode
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+LOOPBACK = "127.0.0.1"
+
+
+def launch(folder: Path, *, num_ranks: int) -> dict[int, ProcessFailure]:
+    """Run the ranks to their end; returns those that failed, by number."""
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=num_ranks,
+        run_id=uuid.uuid4().hex,
+        role="rank",
+        rdzv_backend="c10d",
+        rdzv_endpoint=f"{LOOPBACK}:0",
+        local_addr=LOOPBACK,
+        max_restarts=0,
+        monitor_interval=0.05,
+        logs_specs=DefaultLogsSpecs(log_dir=str(folder), redirects=Std.ALL),
+    )
+    command = elastic_launch(config, sys.executable)
+    try:
+        command("-m", "bench.measure.ranks.rank_trial", str(folder))
+    except ChildFailedError as error:
+        return dict(error.failures)
+    return {}
+
+
+def first_failure(failures: dict[int, ProcessFailure], *, folder: Path, num_ranks: int) -> Failure:
+    """Name the failure that began it: what a rank raised, else how one died, else a lost peer."""
+    notes = [folder / f"{rank}.failure" for rank in range(num_ranks)]
+    raised: list[RankFailure] = [
+        decode(note.read_bytes(), RankFailure) for note in notes if note.exists()
+    ]
+    raised.sort(key=lambda one: (one.is_lost_peer, one.time_s))
+    if raised and not raised[0].is_lost_peer:
+        return raised[0].public
+    reported = {one.rank for one in raised}
+    # SIGTERM is what the agent ends the others with.
+    died = [
+        (rank, failure)
+        for rank, failure in sorted(failures.items())
+        if rank not in reported and failure.exitcode != -signal.SIGTERM
+    ]
+    if died:
+        return _died(*died[0], folder=folder)
+    if raised:
+        return raised[0].public
+    return Failure(code="crashed", detail="the ranks were ended from outside")
+
+
+def _died(rank: int, failure: ProcessFailure, *, folder: Path) -> Failure:
+    how = how_it_ended(failure.exitcode, last_words=last_words(folder, rank=rank))
+    return Failure(code="crashed", detail=f"rank {rank} died: {how}")
+
+
+def last_words(folder: Path, *, rank: int) -> str:
+    """Return the last line that a rank wrote, on stderr if it wrote there."""
+    for name in ("stderr.log", "stdout.log"):
+        # The agent makes a folder of its own for the run, and one for each rank in it.
+        texts = [log.read_bytes() for log in folder.glob(f"**/{rank}/{name}")]
+        words = last_line(b"".join(texts))
+        if words:
+            return words
+    return ""
+
+
+def _clean_up_with_parent(folder: Path) -> None:
+    # The ranks, in sessions of their own, read the same standard input and end themselves.
+    while os.read(0, 1024):
+        pass
+    shutil.rmtree(folder, ignore_errors=True)
+    os.killpg(0, signal.SIGKILL)
+
+
+def main() -> int:
+    """Launch what the arguments say; a failure is told to the parent."""
+    messages = Messages(int(sys.argv[1]))
+    folder, num_ranks = Path(sys.argv[2]), int(sys.argv[3])
+    threading.Thread(target=_clean_up_with_parent, args=(folder,), daemon=True).start()
+    failures = launch(folder, num_ranks=num_ranks)
+    if failures:
+        messages.send(first_failure(failures, folder=folder, num_ranks=num_ranks))
+    return 0
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -1,0 +1,1 @@
+"""How long and how steadily: the clock, warm-up, the window, what it sums up to."""

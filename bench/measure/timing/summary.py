@@ -1,0 +1,145 @@
+"""From a window to the columns of a row, and to the reasons that the trial itself can see."""
+
+from __future__ import annotations
+
+from bench.core import statistics
+from bench.core.nouns import Config, Dtype
+from bench.measure.engine.precision import DTYPE_BYTES
+from bench.measure.timing import validity
+from bench.measure.timing.limits import Limits
+from bench.measure.timing.warmup import Warmup
+from bench.measure.timing.window import Window
+from bench.results.schema import Row
+from bench.workload import Phase, Workload
+
+
+def speed_columns(window: Window) -> Row:
+    """Throughput and the distribution of steps."""
+    steps_ms = [value_s * 1e3 for value_s in window.step_s]
+    items = sum(count.items for count in window.counts)
+    row: Row = {
+        "step_clock": window.step_clock,
+        "items": items,
+        "steps": len(window.counts),
+        "window_s": window.wall_s,
+        "drift_frac": validity.drift_frac(window.step_s),
+    }
+    if window.wall_s > 0:
+        row["throughput_per_s"] = items / window.wall_s
+    if steps_ms:
+        row |= {
+            "step_median_ms": statistics.median(steps_ms),
+            "step_mean_ms": sum(steps_ms) / len(steps_ms),
+            "step_p05_ms": statistics.percentile(steps_ms, 0.05),
+            "step_p95_ms": statistics.percentile(steps_ms, 0.95),
+            "step_iqr_ms": statistics.percentile(steps_ms, 0.75)
+            - statistics.percentile(steps_ms, 0.25),
+            "rel_ci95_frac": statistics.batch_means_half_width_frac(steps_ms),
+            "ess": statistics.effective_sample_size(steps_ms),
+        }
+    if window.step_clock == "event" and window.wall_s > 0:
+        row["host_gap_frac"] = 1.0 - sum(window.step_s) / window.wall_s
+    row["host_bound_frac"] = window.host_bound_frac
+    elements = [count.elements for count in window.counts]
+    if items and None not in elements:
+        total = sum(value for value in elements if value is not None)
+        row["elements_per_item"] = total / items
+        row["elements_per_s"] = total / window.wall_s if window.wall_s > 0 else None
+    flops = [count.flops for count in window.counts]
+    if items and None not in flops:
+        row["flops_per_item"] = sum(value for value in flops if value is not None) / items
+        row["flops_method"] = "analytic"
+    return row
+
+
+def traffic_columns(*, workload: Workload, phase: Phase, dtype: Dtype) -> Row:
+    """Least memory traffic of one item of the generated data, by the workload's formula."""
+    return {"bytes_per_item": workload.bytes_per_item(phase, dtype_bytes=DTYPE_BYTES[dtype])}
+
+
+def wait_columns(window: Window, *, uses_loader: bool) -> Row:
+    """Time spent waiting for the loader; blank where there is none."""
+    if not uses_loader or window.wall_s <= 0:
+        return {}
+    waited_s = sum(count.data_wait_s for count in window.counts)
+    return {"data_wait_s": waited_s, "data_wait_frac": waited_s / window.wall_s}
+
+
+def latency_columns(
+    window: Window, *, workload: Workload, phase: Phase, num_replicas: int = 1
+) -> Row:
+    """Latency of inference steps, one request each; percentiles only above their least count.
+
+    The window counts the items of so many replicas together, each with a batch of its own.
+    """
+    if phase.is_training or not window.step_s:
+        return {}
+    steps_ms = [value_s * 1e3 for value_s in window.step_s]
+    row: Row = {
+        "lat_n": len(steps_ms),
+        "lat_p50_ms": statistics.median(steps_ms),
+        "lat_p90_ms": statistics.percentile_bound(steps_ms, 0.9),
+        "lat_p99_ms": statistics.percentile_bound(steps_ms, 0.99),
+    }
+    items = sum(count.items for count in window.counts)
+    if phase.latency == "ttft":
+        row["ttft_ms"] = row["lat_p50_ms"]
+        row["prefill_tok_per_s"] = items / window.wall_s
+    elif phase.latency == "tpot":
+        sequences = workload.batch_size(phase) * num_replicas
+        tokens = items / len(window.counts) / sequences
+        row["tpot_ms"] = statistics.median(steps_ms) / tokens
+        row["decode_tok_per_s"] = items / window.wall_s
+    return row
+
+
+def cold_columns(
+    warmup: Warmup, *, cold_s: dict[str, float], config: Config, median_s: float | None
+) -> Row:
+    """Warm-up and the costs of starting."""
+    first_s = warmup.step_s[0]
+    return {
+        "warmup_steps": len(warmup.step_s),
+        "warmup_s": warmup.wall_s,
+        "warmup_converged": warmup.has_converged,
+        "import_s": cold_s.get("import"),
+        "build_s": cold_s.get("build"),
+        "transfer_s": cold_s.get("transfer"),
+        "first_step_s": first_s,
+        "compile_s": first_s - median_s if config.compile and median_s is not None else None,
+        "recompiles": warmup.recompiles,
+    }
+
+
+def trial_reasons(
+    window: Window, *, warmup: Warmup, limits: Limits, recompiled: bool, wait_frac: float | None
+) -> list[str]:
+    """Reason codes that follow from the window itself, never from how fast it was."""
+    if limits.is_smoke:
+        reasons = ["smoke"]
+    else:
+        reasons = _steadiness_reasons(window, warmup=warmup, limits=limits)
+    if len(window.step_s) < validity.MIN_SAMPLES:
+        reasons.append("few_samples")
+    if window.clock_went_backwards:
+        reasons.append("clock_backwards")
+    if recompiled:
+        reasons.append("recompiled")
+    if wait_frac is not None and wait_frac > validity.INPUT_BOUND_FRAC:
+        reasons.append("input_bound")
+    elif (window.host_bound_frac or 0.0) > validity.HOST_BOUND_FRAC:
+        reasons.append("host_bound")
+    return reasons
+
+
+def _steadiness_reasons(window: Window, *, warmup: Warmup, limits: Limits) -> list[str]:
+    reasons = []
+    if not warmup.has_converged:
+        reasons.append("not_steady")
+    is_short = len(window.counts) < limits.window_min_steps or window.wall_s < limits.window_min_s
+    if is_short:
+        reasons.append("window_short")
+    drift = validity.drift_frac(window.step_s)
+    if drift is not None and abs(drift) > validity.DRIFT_WARN_FRAC:
+        reasons.append("drift")
+    return reasons

@@ -1,0 +1,119 @@
+"""Warm-up until the steps are steady, or until its limit; never assumed.
+
+Steady: over the last two windows of w = max(5 steps, 1 s), medians within 2 %,
+interquartile ranges within 5 % of the median, no step above three medians, no new compiled graph,
+no growth of the allocator, compute clock within 2 %. Barrett et al. (OOPSLA 2017, "Virtual machine
+warmup blows hot and cold") is why this is detected: many programs never become steady.
+"""
+
+from dataclasses import dataclass
+
+from bench.core.statistics import median, percentile
+from bench.measure.engine.engine import Engine
+from bench.measure.timing.clock import Clock
+from bench.measure.timing.limits import Limits
+from bench.measure.timing.window import Agree, run_window
+
+CHUNK_S = 0.5
+"""Two of them make the second over which allocator, graphs and clock are compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warmup:
+    """What happened before the window; `step_s` starts with the first step."""
+
+    step_s: list[float]
+    wall_s: float
+    """Without the first step."""
+    has_converged: bool
+    recompiles: int | None
+    """Graphs compiled after the first step."""
+
+
+_State = tuple[int | None, int | None, float | None]
+"""Graphs compiled, bytes that the allocator holds, compute clock in Hz."""
+
+
+def warm_up(engine: Engine, *, clock: Clock, limits: Limits, agree: Agree | None = None) -> Warmup:
+    """Run steps until they are steady or the limit is reached, all ranks as rank 0 finds."""
+    first = run_window(engine, clock=clock, should_stop=lambda _elapsed, _steps: True)
+    graphs_at_first = engine.recompiles()
+    step_s = list(first.step_s)
+    start_s = clock.now_s()
+    history: list[_State] = [_state(engine)]
+
+    def should_stop(elapsed_s: float, done_s: list[float]) -> bool:
+        num_steps = len(step_s) + len(done_s)
+        return elapsed_s >= CHUNK_S or _is_over(limits, num_steps, clock.now_s() - start_s)
+
+    while True:
+        chunk = run_window(
+            engine, clock=clock, should_stop=should_stop, expected_step_s=step_s[-1], agree=agree
+        )
+        step_s.extend(chunk.step_s)
+        history.append(_state(engine))
+        elapsed_s = clock.now_s() - start_s
+        enough = len(step_s) > limits.warmup_min_steps and elapsed_s >= limits.warmup_min_s
+        steady = enough and is_steady(step_s[1:]) and _is_state_steady(history)
+        is_over = _is_over(limits, len(step_s), elapsed_s)
+        is_ended = (enough and limits.is_smoke) or steady or is_over
+        if agree is not None:
+            is_ended = agree(0 if is_ended else 1) == 0
+        if is_ended:
+            graphs = engine.recompiles()
+            return Warmup(
+                step_s=step_s,
+                wall_s=elapsed_s,
+                has_converged=steady,
+                recompiles=(
+                    None if graphs is None or graphs_at_first is None else graphs - graphs_at_first
+                ),
+            )
+
+
+def _is_over(limits: Limits, num_steps: int, elapsed_s: float) -> bool:
+    # The cap on steps is for slow ones; fast steps reach it before there is anything to compare.
+    has_steps = num_steps <= limits.warmup_max_steps or elapsed_s < limits.warmup_steps_cap_s
+    return elapsed_s >= limits.warmup_max_s or not has_steps
+
+
+def is_steady(step_s: list[float]) -> bool:
+    """Whether the last two adjacent windows of max(5 steps, 1 s) agree; False if there are none."""
+    last = _tail_count(step_s)
+    before = _tail_count(step_s[: len(step_s) - last]) if last else 0
+    if not last or not before:
+        return False
+    second = step_s[-last:]
+    first = step_s[-last - before : -last]
+    middle_s = median(first + second)
+    return (
+        abs(median(first) - median(second)) <= 0.02 * middle_s
+        and all(
+            percentile(w, 0.75) - percentile(w, 0.25) <= 0.05 * middle_s for w in (first, second)
+        )
+        and max(first + second) <= 3 * middle_s
+    )
+
+
+def _tail_count(step_s: list[float]) -> int:
+    """Steps at the end that make max(5 steps, 1 s); 0 if there are not enough."""
+    total_s = 0.0
+    for count, value_s in enumerate(reversed(step_s), start=1):
+        total_s += value_s
+        if count >= 5 and total_s >= 1.0:
+            return count
+    return 0
+
+
+def _state(engine: Engine) -> _State:
+    return engine.recompiles(), engine.reserved_bytes(), engine.compute_clock_hz()
+
+
+def _is_state_steady(history: list[_State]) -> bool:
+    """Compare now with about a second ago (two chunks)."""
+    if len(history) < 3:
+        return False
+    (*old, old_hz), (*new, new_hz) = history[-3], history[-1]
+    if old != new:
+        return False
+    return old_hz is None or new_hz is None or abs(new_hz - old_hz) <= 0.02 * old_hz

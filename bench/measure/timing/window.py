@@ -1,0 +1,220 @@
+"""The measured window: steps between two device synchronisations.
+
+Throughput comes from the host clock around the whole window. Steps are told apart by device events
+recorded at their boundaries, without a synchronisation per step: one costs tens of microseconds and
+breaks the overlap of host and device. Where a device has no usable events each step is synchronised
+and `step_clock` says so. Once a second the stop rule looks at the steps finished so far. Ranks that
+step together must stop together, so with several the next look is a number of steps, fixed by
+rank 0 at the look before, and its verdict is everyone's.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bench.core import statistics
+from bench.devices.torch.adapter import DeviceEvent
+from bench.measure.engine.engine import Engine, StepCount
+from bench.measure.timing.clock import Clock
+from bench.measure.timing.limits import Limits
+
+MAX_QUEUED_STEPS = 64
+MAX_QUEUED_S = 1.0
+"""How far the host may run ahead: a deeper queue hides stalls, holds memory and stops late."""
+CHECK_EVERY_S = 1.0
+LEFT_FRAC = 0.05
+"""A device with less than this part of a step left when the host has queued it keeps up with it."""
+
+StepClock = Literal["event", "host", "host_sync"]
+StopRule = Callable[[float, list[float]], bool]
+"""`rule(elapsed_s, step_s)`: whether to stop, from the time and the steps so far."""
+Agree = Callable[[int], int]
+"""`agree(steps)`: rank 0's number of steps to the next look, in every rank; 0 is to stop."""
+
+
+@dataclass(kw_only=True)
+class Window:
+    """What was measured. Times in seconds; step times in order."""
+
+    step_clock: StepClock
+    start_s: float
+    end_s: float
+    step_s: list[float]
+    counts: list[StepCount] = field(repr=False)
+    clock_went_backwards: bool = False
+    host_bound_frac: float | None = None
+    """Share of steps that the device had all but done when the host had queued them: there it works
+    at the host's pace. Events cannot show it, since they add up to the wall time. A step that only
+    waits for the one before, as a blocking copy does, leaves its own work to the device and does
+    not count. None where steps are not told apart by events."""
+
+    @property
+    def wall_s(self) -> float:
+        """Length of the window."""
+        return self.end_s - self.start_s
+
+
+class _HostMarks:
+    """Step boundaries on the host clock, of a device that is synchronous or made so."""
+
+    def __init__(self, engine: Engine, *, clock: Clock) -> None:
+        self._synchronize = engine.synchronize if engine.is_asynchronous else None
+        self._clock = clock
+        self.times_s = [clock.now_s()]
+
+    def mark(self) -> float:
+        if self._synchronize is not None:
+            self._synchronize()
+        self.times_s.append(self._clock.now_s())
+        return self.times_s[-1]
+
+    def step_s(self) -> list[float]:
+        times_s = self.times_s
+        return [later - earlier for earlier, later in zip(times_s, times_s[1:], strict=False)]
+
+
+class _EventMarks:
+    """Step boundaries as events on the device's stream; the host stays a bounded way ahead."""
+
+    def __init__(self, engine: Engine, *, clock: Clock, depth: int) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._depth = depth
+        self._events: deque[DeviceEvent] = deque()
+        self._elapsed_s: list[float] = []
+        self._queued_s: list[float] = []
+        self._record()
+        self.times_s = [clock.now_s()]
+
+    def _record(self) -> None:
+        event = self._engine.make_event()
+        assert event is not None, "the device had events a moment ago"
+        event.record()
+        self._events.append(event)
+
+    def mark(self) -> float:
+        self._record()
+        self._queued_s.append(self._clock.now_s())
+        if len(self._events) > self._depth:
+            self._events[-1 - self._depth].synchronize()
+        self.times_s.append(self._clock.now_s())
+        return self.times_s[-1]
+
+    @property
+    def host_bound_frac(self) -> float | None:
+        """Share of finished steps of which nothing was left on the device once they were queued.
+
+        The first event and the first time are one moment, since the device was synchronised: that
+        lays the device's times over the host's, to some 10 us.
+        """
+        done_s, num_bound = self.times_s[0], 0
+        for queued_s, step_s in zip(self._queued_s, self._elapsed_s, strict=False):
+            done_s += step_s
+            num_bound += done_s - queued_s < LEFT_FRAC * step_s
+        return num_bound / len(self._elapsed_s) if self._elapsed_s else None
+
+    def step_s(self) -> list[float]:
+        """Steps that the device has passed."""
+        # An event that has been read is let go: millions would weigh on the driver.
+        while len(self._events) > 1 and self._events[1].query():
+            start = self._events.popleft()
+            self._elapsed_s.append(start.elapsed_ms(self._events[0]) / 1e3)
+        return list(self._elapsed_s)
+
+
+def step_clock_of(engine: Engine) -> StepClock:
+    """Return the finest honest clock for steps on this device."""
+    if not engine.is_asynchronous:
+        return "host"
+    return "event" if engine.make_event() is not None else "host_sync"
+
+
+def run_window(
+    engine: Engine,
+    *,
+    clock: Clock,
+    should_stop: StopRule,
+    expected_step_s: float | None = None,
+    agree: Agree | None = None,
+) -> Window:
+    """Run steps until the rule says stop; it is asked after step 1, 2, 4, ... then every second.
+
+    With `agree` all ranks take rank 0's answer, after the same steps.
+    """
+    step_clock = step_clock_of(engine)
+    counts: list[StepCount] = []
+    engine.synchronize()
+    marks: _HostMarks | _EventMarks
+    if step_clock == "event":
+        marks = _EventMarks(engine, clock=clock, depth=_queue_depth(expected_step_s))
+    else:
+        marks = _HostMarks(engine, clock=clock)
+    start_s = next_check_s = marks.times_s[0]
+    next_check = 1
+    while True:
+        counts.append(engine.step())
+        now_s = marks.mark()
+        if len(counts) >= next_check if agree is not None else now_s >= next_check_s:
+            elapsed_s = now_s - start_s
+            is_enough = should_stop(elapsed_s, marks.step_s())
+            if agree is not None:
+                ahead = agree(0 if is_enough else _steps_ahead(len(counts), elapsed_s))
+                is_enough = ahead == 0
+                next_check = len(counts) + ahead
+            if is_enough:
+                break
+            next_check_s = now_s + min(CHECK_EVERY_S, elapsed_s)
+    engine.synchronize()
+    end_s = clock.now_s()
+    times_s = [*marks.times_s, end_s]
+    return Window(
+        step_clock=step_clock,
+        start_s=start_s,
+        end_s=end_s,
+        step_s=marks.step_s(),
+        counts=counts,
+        clock_went_backwards=times_s != sorted(times_s),
+        host_bound_frac=marks.host_bound_frac if isinstance(marks, _EventMarks) else None,
+    )
+
+
+def _steps_ahead(num_steps: int, elapsed_s: float) -> int:
+    """Steps until about the time at which a single rank would look again."""
+    if elapsed_s <= CHECK_EVERY_S:
+        return num_steps
+    return max(1, int(num_steps * CHECK_EVERY_S / elapsed_s))
+
+
+def _queue_depth(expected_step_s: float | None) -> int:
+    if not expected_step_s:
+        return 2
+    return max(2, min(MAX_QUEUED_STEPS, int(MAX_QUEUED_S / expected_step_s)))
+
+
+def measured_enough(limits: Limits) -> StopRule:
+    """Stop rule of the window: the minimum reached, and precise or out of time.
+
+    It looks at precision only, never at whether the result differs from another one.
+    """
+
+    def should_stop(elapsed_s: float, step_s: list[float]) -> bool:
+        if elapsed_s >= limits.window_hard_s:
+            return True
+        if len(step_s) < limits.window_min_steps or elapsed_s < limits.window_min_s:
+            return False
+        if elapsed_s >= limits.window_max_s:
+            return True
+        half_width = statistics.batch_means_half_width_frac(_thinned(step_s))
+        return half_width is not None and half_width <= limits.target_half_width_frac
+
+    return should_stop
+
+
+def _thinned(step_s: list[float], *, most: int = 2000) -> list[float]:
+    """Means of blocks, so that the rule costs a few ms at most however short the steps are."""
+    size = -(-len(step_s) // most)
+    if size == 1:
+        return step_s
+    whole = len(step_s) // size * size
+    return [sum(step_s[start : start + size]) / size for start in range(0, whole, size)]

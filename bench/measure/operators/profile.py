@@ -1,11 +1,11 @@
 """An operator profile of one configuration, in a process of its own.
 
 `python -m bench.measure.operators.profile`: the request comes as one line on standard input, as for
-a trial; the last line of standard output is the profile as JSON. Nothing here is a measurement of speed: the
-profiler slows what it watches, so only the shares of time between classes of operators are kept and
-laid over the step that trials measured. FLOPs and bytes come from one more step, from shapes. How
-much of a step its kernels cover is judged by steps without the profiler, which neither slows the
-host nor takes seconds to start there.
+a trial; the last line of standard output is the profile as JSON. Nothing here is a measurement of
+speed: the profiler slows what it watches, so only the shares of time between classes of operators
+are kept and laid over the step that trials measured. FLOPs and bytes come from one more step, from
+shapes. How much of a step its kernels cover is judged by steps without the profiler, which neither
+slows the host nor takes seconds to start there.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Starts the ranks of one machine through torch's elastic agent, and tells which one failed first.
 
 `python -m bench.measure.ranks.rank_agent FD FOLDER COUNT`: the folder has the request, gets the
-ranks' logs and failures; FD goes to the parent, which hears rank 0 on the same pipe. No rank is started
-anew: another attempt is another row.
+ranks' logs and failures; FD goes to the parent, which hears rank 0 on the same pipe. No rank is
+started anew: another attempt is another row.
 """
 
 from __future__ import annotations

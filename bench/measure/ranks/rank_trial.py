@@ -1,13 +1,13 @@
 """One rank of a trial on several devices, in a process of its own.
 
 `python -m bench.measure.ranks.rank_trial FOLDER`: a rank on one machine. The request lies in the
-folder, rank 0 talks to the parent through its pipe, and a rank that fails leaves a note there and ends with
-code 1, so that the agent ends the others. Standard input is the parent's: when it closes, so does
-every rank.
+folder, rank 0 talks to the parent through its pipe, and a rank that fails leaves a note there and
+ends with code 1, so that the agent ends the others. Standard input is the parent's: when it closes,
+so does every rank.
 
 `python -m bench.measure.ranks.rank_trial FD NUMBER`: a rank other than 0 under the user's torchrun.
-It waits in the agent's store for what rank 0 does as number NUMBER, and takes part in it. With `lead`
-for the number it is rank 0, which reads from standard input what to do and tells the others.
+It waits in the agent's store for what rank 0 does as number NUMBER, and takes part in it. With
+`lead` for the number it is rank 0, which reads from standard input what to do and tells the others.
 
 `python -m bench.measure.ranks.rank_trial` alone puts a message into that store for a parent.
 """

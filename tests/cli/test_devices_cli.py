@@ -3,14 +3,13 @@
 import json
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
-from bench.cli.devices import devices
+from bench.cli import main
 from bench.core.errors import MeasurementError
 from bench.core.nouns import Device
 from bench.devices.telemetry import nvml_links
 from bench.devices.torch import backends, detect, probe
+from bench.hardware import chips
 
 GIB = 2**30
 H800 = Device(
@@ -30,16 +29,20 @@ MYSTERY = Device(
 )
 
 
-def run(*arguments):
-    app = typer.Typer()
-    app.command()(devices)
-    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
-    assert result.exit_code == 0
-    return result.stdout
+@pytest.fixture
+def run(capsys):
+    """What the verb prints."""
+
+    def call(*arguments):
+        assert main(["devices", *arguments]) == 0
+        return capsys.readouterr().out
+
+    return call
 
 
-def document(*arguments):
-    return json.loads(run("--json", *arguments))
+@pytest.fixture
+def document(run):
+    return lambda *arguments: json.loads(run("--json", *arguments))
 
 
 @pytest.fixture
@@ -54,49 +57,31 @@ def install(monkeypatch):
     return put
 
 
-def test_this_machine_s_cpu_is_shown_with_what_works():
-    found = document()["devices"]
-    assert found[-1]["label"] == "cpu"
-    assert found[-1]["dtypes"]["fp32"] == "ok"
-    assert found[-1]["memory_bytes"] > 0
-
-
-def test_the_table_names_the_same_device():
+def test_this_machine_s_cpu_is_shown_with_what_works(run, document):
+    found = document()["devices"][-1]
+    assert found["label"] == "cpu"
+    assert found["dtypes"]["fp32"] == "ok"
+    assert found["memory_bytes"] > 0
     text = run("--no-probe")
-    assert "cpu" in text
-    assert "not tried" in text
-    assert "torch 2." in text
-
-
-def test_without_probing_dtypes_are_null():
+    assert "cpu" in text and "not tried" in text and "torch 2." in text
     assert document("--no-probe")["devices"][-1]["dtypes"] is None
 
 
-def test_a_device_of_the_catalogue_is_named(install):
+def test_a_device_is_named_with_its_row_of_the_catalogue(run, document, install, monkeypatch):
     install(H800)
     assert len(document()["devices"][0]["chips"]) == 1
     assert "not in the catalogue" not in run()
-
-
-def test_a_device_outside_the_catalogue_says_so(install):
     install(MYSTERY)
     text = run()
-    assert "not in the catalogue" in text
-    assert "unknown" in text
+    assert "not in the catalogue" in text and "unknown" in text
     assert document()["devices"][0]["chips"] == []
-
-
-def test_several_matching_rows_are_called_ambiguous(install, monkeypatch):
-    from bench.hardware import chips
-
-    install(MYSTERY)
     two = chips.load_chips()[:2]
     monkeypatch.setattr(chips, "match_device", lambda name, memory_bytes, **_: list(two))
     assert document()["devices"][0]["chips"] == [chip.id for chip in two]
     assert "ambiguous" in run()
 
 
-def test_wrong_numbers_cannot_be_overlooked(install):
+def test_wrong_numbers_cannot_be_overlooked(run, install):
     install(MYSTERY, states={"fp32": "ok", "bf16": "wrong", "fp16": "raises"})
     text = " ".join(run().split())
     assert "WRONG" in text
@@ -104,7 +89,7 @@ def test_wrong_numbers_cannot_be_overlooked(install):
     assert "fp16" not in text
 
 
-def test_a_device_too_full_to_try_is_still_listed(install, monkeypatch):
+def test_a_device_too_full_to_try_is_still_listed(document, install, monkeypatch):
     install(H800)
 
     def refuse(label):
@@ -116,30 +101,23 @@ def test_a_device_too_full_to_try_is_still_listed(install, monkeypatch):
     assert found["problems"] == ["no memory is free on cuda:0"]
 
 
-def test_problems_of_other_devices_are_printed(install):
+def test_problems_links_and_failed_packages_are_printed(run, document, install, monkeypatch):
     install(H800, problems=["cuda:1 does not answer"])
-    assert "problem: cuda:1 does not answer" in run()
-
-
-def test_links_are_printed(install, monkeypatch):
-    install(H800)
     link = nvml_links.DeviceLink(first="cuda:0", second="cuda:1", kind="nvlink", detail="8 links")
     monkeypatch.setattr(nvml_links, "device_links", lambda found: [link])
-    assert "link cuda:0 - cuda:1: nvlink 8 links" in run()
-    assert document()["links"][0]["second"] == "cuda:1"
-
-
-def test_a_vendor_package_that_failed_is_printed_with_its_reason(install, monkeypatch):
-    install(H800)
     failed = backends.PackageState(
         module="torch_npu", state="failed", reason="OSError: libascendcl.so"
     )
     monkeypatch.setattr(backends, "load_packages", lambda: (failed,))
-    assert "torch_npu failed: OSError: libascendcl.so" in run()
+    text = run()
+    assert "problem: cuda:1 does not answer" in text
+    assert "link cuda:0 - cuda:1: nvlink 8 links" in text
+    assert "torch_npu failed: OSError: libascendcl.so" in text
+    assert document()["links"][0]["second"] == "cuda:1"
 
 
-def test_the_identifier_of_a_device_is_not_printed(install):
+def test_the_identifier_of_a_device_is_not_printed(document, install):
     install(H800)
-    text = run("--json")
-    assert "secret" not in text
-    assert len(json.loads(text)["devices"][0]["uuid_hash"]) == 16
+    found = document()
+    assert "secret" not in json.dumps(found)
+    assert len(found["devices"][0]["uuid_hash"]) == 16

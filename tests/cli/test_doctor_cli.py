@@ -5,57 +5,38 @@ import subprocess
 import sys
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
-from bench.cli.doctor import doctor
+from bench.cli import main
 from bench.devices.doctor import all_findings as checks
 from bench.devices.doctor.finding import Finding
 
+Captured = pytest.CaptureFixture[str]
 FINDINGS = [
     Finding(severity="error", what="CUDA_LAUNCH_BLOCKING=1 is set", why="[serial]", fix="unset it"),
     Finding(severity="note", what="turbo is on", why="heat", fix="echo 1"),
 ]
 
 
-@pytest.fixture
-def app() -> typer.Typer:
-    app = typer.Typer()
-    app.command()(doctor)
-    return app
-
-
-def test_clean_machine_is_told_so(app: typer.Typer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_findings_are_told_in_order_with_what_to_do(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(checks, "findings", list)
-    result = CliRunner().invoke(app, [])
-    assert (result.exit_code, result.stdout) == (0, "nothing found\n")
-
-
-def test_table_keeps_order_and_square_brackets(
-    app: typer.Typer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    assert main(["doctor"]) == 0
+    assert capsys.readouterr().out == "nothing found\n"
     monkeypatch.setattr(checks, "findings", lambda: FINDINGS)
-    result = CliRunner().invoke(app, [])
-    assert result.exit_code == 0
-    assert "[serial]" in result.stdout
-    assert result.stdout.index("error") < result.stdout.index("note")
-    assert "unset it" in result.stdout
-
-
-def test_json_is_one_document_with_every_field(
-    app: typer.Typer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(checks, "findings", lambda: FINDINGS)
-    result = CliRunner().invoke(app, ["--json"])
-    assert result.exit_code == 0
-    document = json.loads(result.stdout)
-    assert document["findings"][0] == {
+    assert main(["doctor"]) == 0
+    table = capsys.readouterr().out
+    assert "[serial]" in table and "unset it" in table
+    assert table.index("error") < table.index("note")
+    assert main(["doctor", "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)["findings"]
+    assert first == {
         "severity": "error",
         "what": "CUDA_LAUNCH_BLOCKING=1 is set",
         "why": "[serial]",
         "fix": "unset it",
     }
-    assert len(document["findings"]) == 2
+    assert second["severity"] == "note"
 
 
 def test_real_run_ends_well_and_imports_no_torch() -> None:

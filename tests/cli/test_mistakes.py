@@ -11,6 +11,7 @@ TIMED = str(Path(__file__).resolve().parents[1] / "workload_files" / "timed.py")
 WORDS = {
     "TIMED": TIMED,
     "TRAIN": "imaging-train --size tiny",
+    "FAKE": "--workload sleep --device fake",
     "LONG": "x" * 5000 + ".py",
     "NINES": "9" * 30,
 }
@@ -81,6 +82,26 @@ list links h100-nvlink --check nowhere.csv => nowhere.csv
 list links h100nvlink --check nowhere.csv => did you mean 'h100-nvlink'
 list links --check nowhere.csv => --check and --formula score one link
 list links h100-nvlink --formula => --check and --formula score one link
+export x.csv => --to is missing
+export x.csv --to bfm => did you mean 'bmf'
+export x.csv --to bmf --json => --json is the same as --to json
+export x.csv --to parquet => --to 'parquet'
+export x.csv --to github-action-benchmark => give -o FOLDER for both
+export x.csv --to github-action-benchmark --direction up => bigger, smaller
+export x.csv --to bmf --direction bigger => --direction is for
+export x.csv --to bmf -o . => is a folder
+export x.csv --to json => x.csv: cannot be read
+report x.csv -o report.pdf => is not one of .html, .htm, .md
+report x.csv -o report => is not one of .html, .htm, .md
+report x.csv -o missing/report.html => there is no folder
+report x.csv -o .html => is not one of .html, .htm, .md
+report x.csv => x.csv: cannot be read
+ab "FAKE" '--workload llm-train --device fake' => do not run the same workloads
+ab 'FAKE --trials 3' "FAKE" => --trials cannot be part
+ab '--workload nothing --device fake' "FAKE" => workload 'nothing'
+ab "FAKE" "FAKE" --python-b /no/python => is not a program
+ab "FAKE" "FAKE" --blocks 0 => must be at least 1
+calibrate "FAKE" --blocks 1 => must be at least 2
 measure-link --device cpu => a link needs two devices and here is one CPU
 measure-link --device cpu --devices 1 => a link needs two devices
 measure-link --ops all_reduse => did you mean 'all_reduce'?
@@ -110,7 +131,8 @@ def test_a_mistake_ends_with_two_and_one_line(
         words += ["--device", "fake"]
     assert main(words) == 2
     printed = capsys.readouterr()
-    (said,) = printed.err.splitlines()
+    *notes, said = printed.err.splitlines()
     assert said.startswith("bench: ") and told in said
+    assert not notes or words[0] == "ab", "only ab has run something before"
     assert printed.out == ""
     assert list(tmp_path.glob("**/*.csv")) == []

@@ -8,7 +8,7 @@ that leaves the trial's tree, as daemons do, counts as foreign.
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -127,36 +127,25 @@ def _own_growths_s(snapshots: Sequence[CpuSnapshot]) -> list[float]:
     return growths_s
 
 
-def _steal_growth_s(before: CpuSnapshot, after: CpuSnapshot) -> float | None:
-    if before.steal_s is None or after.steal_s is None:
-        return None
-    return after.steal_s - before.steal_s
+def _trial_growth(
+    before: CpuSnapshot, after: CpuSnapshot, counters: Callable[[ProcessTimes], Mapping[int, int]]
+) -> float | None:
+    """Growth of counters of the trial; those of threads that ended in between are lost."""
+    growths = [
+        max(0, count - earlier.get(key, 0))
+        for process, now in after.processes.items()
+        for earlier in [counters(before.processes[process]) if process in before.processes else {}]
+        for key, count in counters(now).items()
+    ]
+    return float(sum(growths)) if growths else None
 
 
-def _switches_growth(before: CpuSnapshot, after: CpuSnapshot) -> float | None:
-    """Involuntary switches of the trial; those of threads that ended in between are lost."""
-    growth: float | None = None
-    for key, now in after.processes.items():
-        if now.switches_by_thread is None:
-            continue
-        was = before.processes.get(key)
-        earlier = (was.switches_by_thread if was else None) or {}
-        growth = (growth or 0.0) + sum(
-            max(0, count - earlier.get(thread, 0))
-            for thread, count in now.switches_by_thread.items()
-        )
-    return growth
+def _switches(times: ProcessTimes) -> Mapping[int, int]:
+    return times.switches_by_thread or {}
 
 
-def _faults_growth(before: CpuSnapshot, after: CpuSnapshot) -> float | None:
-    growth: float | None = None
-    for key, now in after.processes.items():
-        if not now.is_trial or now.major_faults is None:
-            continue
-        was = before.processes.get(key)
-        earlier = was.major_faults if was and was.major_faults is not None else 0
-        growth = (growth or 0.0) + max(0, now.major_faults - earlier)
-    return growth
+def _faults(times: ProcessTimes) -> Mapping[int, int]:
+    return {0: times.major_faults} if times.is_trial and times.major_faults is not None else {}
 
 
 def _rate_in_window(
@@ -201,11 +190,12 @@ def cpu_noise(
     passed = rate([after.total_s - before.total_s for before, after in pairs])
     busy = rate([after.busy_s - before.busy_s for before, after in pairs]) or 0.0
     own = rate(_own_growths_s(snapshots)) or 0.0
-    steal = rate([_steal_growth_s(*pair) for pair in pairs])
+    stolen = [(before.steal_s, after.steal_s) for before, after in pairs]
+    steal = rate([None if a is None or b is None else b - a for a, b in stolen])
     return CpuNoise(
         own_cpu_frac=min(1.0, own / num_cores),
         foreign_cpu_frac=min(1.0, max(0.0, busy - own) / passed) if passed else None,
         steal_frac=min(1.0, steal / passed) if passed and steal is not None else None,
-        involuntary_switches_per_s=rate([_switches_growth(*pair) for pair in pairs]),
-        major_faults_per_s=rate([_faults_growth(*pair) for pair in pairs]),
+        involuntary_switches_per_s=rate([_trial_growth(*pair, _switches) for pair in pairs]),
+        major_faults_per_s=rate([_trial_growth(*pair, _faults) for pair in pairs]),
     )

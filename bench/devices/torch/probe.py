@@ -6,6 +6,7 @@ autocast, as they train) and compared with float64 on the CPU. fp8 and int8 are 
 information only. Left out: speed, and any operator besides these two.
 """
 
+import functools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -51,10 +52,12 @@ def probe_dtypes(label: str) -> dict[str, Capability]:
 
 
 def _probe(label: str, *, dtype: str, synchronize: Callable[[], None]) -> Capability:
+    checks: dict[str, Callable[[str], Capability]] = {"fp8": _check_fp8, "int8": _check_int8}
+    check = checks.get(dtype) or functools.partial(_check_float, dtype=dtype)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # autocast warns where it then does nothing
-            state = _check(label, dtype=dtype)
+            state = check(label)
         synchronize()
     except REFUSALS as error:
         if is_out_of_memory(error):
@@ -70,14 +73,6 @@ def _cannot_probe(label: str, error: BaseException) -> MeasurementError:
         )
     first_line = str(error).partition("\n")[0]
     return MeasurementError(f"{label} does not work: {first_line}")
-
-
-def _check(label: str, *, dtype: str) -> Capability:
-    if dtype == "fp8":
-        return _check_fp8(label)
-    if dtype == "int8":
-        return _check_int8(label)
-    return _check_float(label, dtype=dtype)
 
 
 def has_tf32_switch(label: str) -> bool:
@@ -121,12 +116,8 @@ def _check_float(label: str, *, dtype: str) -> Capability:
 
 def _inputs() -> Tensors:
     generator = torch.Generator().manual_seed(20260101)
-    shapes = {
-        "left": (64, 128),
-        "right": (128, 96),
-        "image": (2, 8, 12, 12),
-        "kernel": (16, 8, 3, 3),
-    }
+    image = {"image": (2, 8, 12, 12), "kernel": (16, 8, 3, 3)}
+    shapes = {"left": (64, 128), "right": (128, 96), **image}
     return {
         # Values that every 16-bit type holds exactly: what differs is the arithmetic.
         name: torch.randn(shape, generator=generator).bfloat16().to(torch.float64)

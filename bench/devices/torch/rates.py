@@ -6,17 +6,22 @@ products come first, because they are the fastest there, and a power limit shows
 so the best shape runs once more, for `SUSTAINED_S`. Left out: shapes tuned to one chip.
 """
 
+import functools
+import itertools
 import math
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 
+from bench.core.errors import UsageError
 from bench.core.nouns import Device
+from bench.core.units import parse_bytes
 from bench.devices.torch.adapter import Adapter
-from bench.devices.torch.backends import REFUSALS
-from bench.devices.torch.caches import largest_cache_bytes
+from bench.devices.torch.backends import REFUSALS, attempt, device_module
 from bench.devices.torch.detect import memory_info
 from bench.devices.torch.probe import TORCH_DTYPES, float32_precision, has_tf32_switch
 from bench.devices.torch.torch_adapter import is_out_of_memory
@@ -33,6 +38,8 @@ _NEXT_WARMUP_S = 0.05
 _BATCH_S = {"cpu": 0.05, "accelerator": 0.03}
 _COPY_BYTES = {"cpu": 256 * 2**20, "accelerator": 2**30}
 _CACHE_MULTIPLE = 8
+"""A copy must be larger than the last cache to measure memory."""
+_CPU_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 Shape = tuple[int, str]
 """Side and layout."""
@@ -48,30 +55,41 @@ def product_rates(
     """
     if dtype == "tf32" and not has_tf32_switch(device.label):
         return {}
-    sides = SIDES[kind_of(device)]
-    rates: dict[Shape, float] = {}
+    kind, rates = kind_of(device), dict[Shape, float]()
+    sides = SIDES[kind]
     try:
         guess = _first_rate(device, adapter=adapter, dtype=dtype, side=min(sides))
     except REFUSALS:
         return {}
     deadline_s = time.perf_counter() + budget_s
-    for side in sides:
-        call_s = 2.0 * side**3 / max(rates.values(), default=guess)
-        is_last_hope = not rates and side == min(sides)
-        if not is_last_hope and not (
-            _fits(call_s, deadline_s=deadline_s, device=device, is_first=not rates)
-            and _has_room(device, num_bytes=3 * side**2 * TORCH_DTYPES[dtype].itemsize)
-        ):
+    for side, layout in itertools.product(sides, LAYOUTS[kind]):
+        if layout != "NN" and (side, "NN") not in rates:
+            continue
+        if layout == "NN" and rates and list(rates)[-1][0] < best_shape(rates)[0]:
+            break
+        warmup_s = _NEXT_WARMUP_S if rates else _WARMUP_S[kind]
+        call_s = 2.0 * side**3 / (rates.get((side, "NN")) or max(rates.values(), default=guess))
+        needed_s = warmup_s + call_s + _NUM_REPEATS * max(_BATCH_S[kind], call_s)
+        needed_bytes, free_bytes = 3 * side**2 * TORCH_DTYPES[dtype].itemsize, _free_bytes(device)
+        fits = needed_s <= deadline_s - time.perf_counter() and (
+            free_bytes is None or needed_bytes <= free_bytes // 4
+        )
+        if not fits and (rates or side != min(sides)):  # the last hope is tried all the same
             continue
         try:
-            _add_side(rates, device, adapter=adapter, dtype=dtype, side=side, deadline_s=deadline_s)
+            with torch.inference_mode(), float32_precision(dtype):
+                measured_s = _call_s(
+                    _product(device, dtype=dtype, shape=(side, layout)),
+                    adapter=adapter,
+                    kind=kind,
+                    budget_s=deadline_s - time.perf_counter(),
+                    warmup_s=warmup_s,
+                )
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             continue
-        best_side, _ = best_shape(rates)
-        if side < best_side:
-            break
+        rates[side, layout] = 2.0 * side**3 / measured_s
     return rates
 
 
@@ -83,53 +101,9 @@ def best_shape(rates: dict[Shape, float]) -> Shape:
 def _first_rate(device: Device, *, adapter: Adapter, dtype: str, side: int) -> float:
     """Rough FLOP/s, to know which sides fit in the budget; the first call is not counted."""
     with torch.inference_mode(), float32_precision(dtype):
-        call = _products(device, dtype=dtype, side=side)["NN"]
+        call = _product(device, dtype=dtype, shape=(side, "NN"))
         _timed_s(call, adapter=adapter, num_calls=1)
         return 2.0 * side**3 / _timed_s(call, adapter=adapter, num_calls=3)
-
-
-def _add_side(
-    rates: dict[Shape, float],
-    device: Device,
-    *,
-    adapter: Adapter,
-    dtype: str,
-    side: int,
-    deadline_s: float,
-) -> None:
-    """Measure the first layout, and the others where the time is left."""
-    kind = kind_of(device)
-    with torch.inference_mode(), float32_precision(dtype):
-        products = _products(device, dtype=dtype, side=side)
-        for layout in LAYOUTS[kind]:
-            if (side, "NN") in rates and not _fits(
-                2.0 * side**3 / rates[side, "NN"],
-                deadline_s=deadline_s,
-                device=device,
-                is_first=False,
-            ):
-                return
-            call_s = _call_s(
-                products[layout],
-                adapter=adapter,
-                kind=kind,
-                budget_s=deadline_s - time.perf_counter(),
-                warmup_s=_NEXT_WARMUP_S if rates else _WARMUP_S[kind],
-            )
-            rates[side, layout] = 2.0 * side**3 / call_s
-
-
-def _fits(call_s: float, *, deadline_s: float, device: Device, is_first: bool) -> bool:
-    """Whether a shape can be warmed up and repeated in what is left of the budget."""
-    kind = kind_of(device)
-    warmup_s = _WARMUP_S[kind] if is_first else _NEXT_WARMUP_S
-    needed_s = warmup_s + call_s + _NUM_REPEATS * max(_BATCH_S[kind], call_s)
-    return needed_s <= deadline_s - time.perf_counter()
-
-
-def _has_room(device: Device, *, num_bytes: int) -> bool:
-    free_bytes = _free_bytes(device)
-    return free_bytes is None or num_bytes <= free_bytes // 4
 
 
 def _free_bytes(device: Device) -> int | None:
@@ -140,9 +114,10 @@ def _free_bytes(device: Device) -> int | None:
     return device.memory_free_bytes or device.memory_bytes
 
 
-def _products(device: Device, *, dtype: str, side: int) -> dict[str, Callable[[], object]]:
-    """One product of two square matrices in each layout."""
+def _product(device: Device, *, dtype: str, shape: Shape) -> Callable[[], object]:
+    """The product of two square matrices in this layout."""
     # A tile, repeated: 16384 squared random numbers would take the CPU longer than the products.
+    side, layout = shape
     tile_side = min(side, 1024)
     generator = torch.Generator().manual_seed(side)
     left, right = (
@@ -151,18 +126,15 @@ def _products(device: Device, *, dtype: str, side: int) -> dict[str, Callable[[]
         .repeat(side // tile_side, side // tile_side)
         for _ in range(2)
     )
-    product = torch.empty_like(left)
-    return {
-        "NN": lambda: torch.mm(left, right, out=product),
-        "NT": lambda: torch.mm(left, right.t(), out=product),
-    }
+    right = right.t() if layout == "NT" else right
+    return functools.partial(torch.mm, left, right, out=torch.empty_like(left))
 
 
 def sustained_rate(device: Device, *, adapter: Adapter, dtype: str, shape: Shape) -> float:
     """FLOP/s over the second half of a run of `SUSTAINED_S`: what the power limit leaves."""
-    side, layout = shape
+    side, _ = shape
     with torch.inference_mode(), float32_precision(dtype):
-        call = _products(device, dtype=dtype, side=side)[layout]
+        call = _product(device, dtype=dtype, shape=shape)
         begin_s = time.perf_counter()
         one_s = _timed_s(call, adapter=adapter, num_calls=1)
         num_counted, counted_s = 0, 0.0
@@ -199,6 +171,23 @@ def copy_rate(device: Device, *, adapter: Adapter, budget_s: float) -> float | N
             raise
         return None
     return 2.0 * source.numel() * source.element_size() / call_s
+
+
+def largest_cache_bytes(device: Device, *, root: Path = _CPU_CACHES) -> int:
+    """Bytes of the largest cache that the device states, or 0 where it states none."""
+    if device.type == "cpu":
+        return max((_size_bytes(path) for path in root.glob("index*/size")), default=0)
+    module: Any = device_module(device.type)
+    properties = attempt(lambda: module.get_device_properties(device.index))
+    return int(getattr(properties, "L2_cache_size", 0) or 0)
+
+
+def _size_bytes(path: Path) -> int:
+    """Linux writes `32768K` and means KiB."""
+    try:
+        return parse_bytes(path.read_text().strip() + "iB")
+    except (OSError, UnicodeDecodeError, UsageError):
+        return 0
 
 
 def _call_s(

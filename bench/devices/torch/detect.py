@@ -61,12 +61,10 @@ def survey() -> Survey:
 
 def find(label: str | None) -> Device:
     """Device with this label (`cuda` means `cuda:0`); None means the best accelerator, else CPU."""
-    if label is not None:
-        parse_label(label)
+    device_type, index = (None, None) if label is None else parse_label(label)
     here = survey()
     if label is None:
         return here.devices[0]
-    device_type, index = parse_label(label)
     for device in here.devices:
         if device.type == device_type and device.index == (index or 0):
             return device

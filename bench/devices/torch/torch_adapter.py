@@ -93,11 +93,14 @@ class AcceleratorAdapter(Adapter):
 
     def make_current(self) -> None:
         """Make the device this thread's default, where its backend has one."""
-        if not (
-            self._speaks_for_type
-            and _answers(lambda: torch.accelerator.set_device_index(self._index))
-        ):
-            attempt(lambda: self._module.set_device(self._index))
+        self._call("set_device_index", self._index, own="set_device")
+
+    def _call(self, function: str, *arguments: int, own: str = "") -> bool:
+        """Call torch.accelerator's function or, where that fails, the module's; whether one did."""
+        generic: Any = torch.accelerator
+        return (
+            self._speaks_for_type and _answers(lambda: getattr(generic, function)(*arguments))
+        ) or _answers(lambda: getattr(self._module, own or function)(*arguments))
 
     def synchronize(self) -> None:
         """Wait until all queued work is done; errors of that work are raised here."""
@@ -188,10 +191,7 @@ class AcceleratorAdapter(Adapter):
 
     def reset_peak_memory(self) -> None:
         """Start a new peak; where that cannot be done, peaks are None from then on."""
-        self._can_reset_peak = (
-            self._speaks_for_type
-            and _answers(lambda: torch.accelerator.reset_peak_memory_stats(self._index))
-        ) or _answers(lambda: self._module.reset_peak_memory_stats(self._index))
+        self._can_reset_peak = self._call("reset_peak_memory_stats", self._index)
 
     def peak_allocated_bytes(self) -> int | None:
         """Peak of what tensors occupied, or None."""
@@ -223,8 +223,7 @@ class AcceleratorAdapter(Adapter):
 
     def empty_cache(self) -> None:
         """Hand unused memory of torch's allocator back, where that can be asked for."""
-        if not (self._speaks_for_type and _answers(torch.accelerator.empty_cache)):
-            attempt(lambda: self._module.empty_cache())
+        self._call("empty_cache")
 
 
 def _answers(call: Callable[[], object]) -> bool:

@@ -28,41 +28,36 @@ def claims_grid(
     reason_head: str = "when, or why",
 ) -> Grid:
     """One line a claim: number, place, what is claimed, verdict, when or why, what it rests on."""
-    rows = [
-        (
-            _number(one),
-            one.claim.id,
-            one.claim.where,
-            one.claim.text,
-            verdict(one.word),
-            reason(one),
-            one.rests_on,
-        )
-        for one in verdicts
-    ]
-    heads = ("no.", "claim", "where", "what is claimed", "verdict", reason_head, "rests on")
-    return Grid(title=title, heads=heads, rows=rows, notes=(summary(verdicts),))
+    columns: dict[str, Callable[[Verdict], AnyCell]] = {
+        "no.": _number,
+        "claim": lambda one: one.claim.id,
+        "where": lambda one: one.claim.where,
+        "what is claimed": lambda one: one.claim.text,
+        "verdict": lambda one: verdict(one.word),
+        reason_head: reason,
+        "rests on": lambda one: one.rests_on,
+    }
+    return Grid.of(verdicts, columns, title=title, notes=(summary(verdicts),))
 
 
 def screen_grid(verdicts: Sequence[Verdict]) -> Grid:
     """One short line a claim; conditions are behind --why, claims only noted in a line of names."""
-    testable = [one for one in verdicts if one.claim.number is not None]
-    chosen = testable or verdicts
-    rows = [
-        (
-            _number(one) or one.claim.id,
-            verdict(one.word),
-            _cut(one.claim.text),
-            _short_bases(one),
-        )
-        for one in chosen
-    ]
-    noted = [one.claim.id for one in verdicts if one not in chosen]
-    notes = [summary(verdicts)]
-    notes += [f"only noted: {', '.join(noted)}"] if noted else []
-    notes.append("bench claims NUMBER --why shows when a claim holds, its cases and sources")
-    heads = ("no.", "verdict", "what is claimed", "rests on")
-    return Grid(heads=heads, rows=rows, notes=tuple(notes))
+    chosen = [one for one in verdicts if one.claim.number is not None] or verdicts
+    noted = ", ".join(one.claim.id for one in verdicts if one not in chosen)
+    return Grid.of(
+        chosen,
+        {
+            "no.": lambda one: _number(one) or one.claim.id,
+            "verdict": lambda one: verdict(one.word),
+            "what is claimed": lambda one: _cut(one.claim.text),
+            "rests on": _short_bases,
+        },
+        notes=(
+            summary(verdicts),
+            *([f"only noted: {noted}"] if noted else []),
+            "bench claims NUMBER --why shows when a claim holds, its cases and sources",
+        ),
+    )
 
 
 def _number(one: Verdict) -> AnyCell:
@@ -93,27 +88,23 @@ def summary(verdicts: Sequence[Verdict]) -> str:
 
 def case_grids(found: Verdict) -> list[Grid]:
     """All cases of one claim: those that have a say, and those shown beside."""
-    counted = [case for case in found.cases if case.counts]
-    beside = [case for case in found.cases if not case.counts]
-    grids = [_case_grid(counted, title="Cases")] if counted else []
-    return grids + ([_case_grid(beside, title="Beside, without a say")] if beside else [])
-
-
-def _case_grid(cases: Sequence[Case], *, title: str) -> Grid:
-    rows = [
-        (
-            _HOLDS[case.holds],
-            ", ".join(
-                f"{name} {value if isinstance(value, str) else number_words(value)}"
-                for name, value in case.factors.items()
-            ),
-            "" if case.value is None else span_words(case.value, case.unit),
-            case.basis,
-            case.how,
-        )
-        for case in cases
+    grids = [
+        Grid.of([case for case in found.cases if case.counts is counts], _CASE_COLUMNS, title=name)
+        for name, counts in (("Cases", True), ("Beside, without a say", False))
     ]
-    return Grid(title=title, heads=("holds", "circumstances", "figure", "basis", "how"), rows=rows)
+    return [grid for grid in grids if grid.rows]
+
+
+_CASE_COLUMNS: dict[str, Callable[[Case], AnyCell]] = {
+    "holds": lambda case: _HOLDS[case.holds],
+    "circumstances": lambda case: ", ".join(
+        f"{name} {value if isinstance(value, str) else number_words(value)}"
+        for name, value in case.factors.items()
+    ),
+    "figure": lambda case: "" if case.value is None else span_words(case.value, case.unit),
+    "basis": lambda case: case.basis,
+    "how": lambda case: case.how,
+}
 
 
 def why_lines(found: Verdict, *, command: str | None) -> tuple[list[str], list[str]]:

@@ -7,7 +7,7 @@ come first. Emulated, throttled and simulated rows carry their mode and link in 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from bench.analysis.comparison.comparison import Compared, Comparison, Mean, Side
@@ -18,6 +18,7 @@ from bench.report.tables.cells import (
     Cell,
     Scale,
     change,
+    ends_of,
     num_bytes,
     of,
     quantity,
@@ -68,9 +69,7 @@ def _value(side: Side, *, unit: str) -> AnyCell:
 
 
 def _ratio(row: Compared) -> AnyCell:
-    return change(
-        row.ratio, ends=None if row.low is None or row.high is None else (row.low, row.high)
-    )
+    return change(row.ratio, ends=ends_of(row.low, row.high))
 
 
 def pair_grid(
@@ -80,40 +79,42 @@ def pair_grid(
     rows = [row for row in comparison.rows if row.is_cross_hardware == is_cross_hardware]
     rows = rows if is_cross_hardware else _sorted(rows)
     shown, unit = _apart(rows), comparison.metric.unit
-    cells = [
-        (
-            _title(row, shown=shown),
-            row.a.device,
-            row.b.device,
-            _value(row.a, unit=unit),
-            _value(row.b, unit=unit),
-            _ratio(row),
-            change(row.throughput_ratio),
-            "" if row.energy_ratio is None else quantity(1.0 / row.energy_ratio, prefix="x"),
-            share(row.a.roof_frac),
-            share(row.b.roof_frac),
-            f"{row.a.num}, {row.b.num}",
-            share(row.threshold_frac),
-            verdict(row.verdict) if row.verdict else "ratio only",
-            _note(row) if row.verdict else "",
-        )
-        for row in rows[:limit]
-    ]
     device = "device A" if is_cross_hardware else "device"
-    heads = ("workload", device, "device B", "A", "B", f"{comparison.metric.name} B/A [95 %]",
-             "throughput", "items/J B/A", "of roof A", "of roof B", "trials", "threshold",
-             "verdict", "note")  # fmt: skip
-    files = f"A: {comparison.labels[0]}, B: {comparison.labels[1]}"
-    grid = Grid(
-        heads=heads,
-        rows=cells,
+    beside: dict[str, Callable[[Compared], AnyCell]] = {
+        "items/J B/A": lambda row: quantity(
+            row.energy_ratio and 1.0 / row.energy_ratio, prefix="x"
+        ),
+        "of roof A": lambda row: share(row.a.roof_frac),
+        "of roof B": lambda row: share(row.b.roof_frac),
+    }
+    columns: dict[str, Callable[[Compared], AnyCell]] = {
+        "workload": lambda row: _title(row, shown=shown),
+        device: lambda row: row.a.device,
+        **({"device B": lambda row: row.b.device} if is_cross_hardware else {}),
+        "A": lambda row: _value(row.a, unit=unit),
+        "B": lambda row: _value(row.b, unit=unit),
+        f"{comparison.metric.name} B/A [95 %]": _ratio,
+        **(
+            beside
+            if is_cross_hardware
+            else {"throughput": lambda row: change(row.throughput_ratio)}
+        ),
+        "trials": lambda row: f"{row.a.num}, {row.b.num}",
+        "threshold": lambda row: share(row.threshold_frac),
+        "verdict": lambda row: verdict(row.verdict) if row.verdict else "ratio only",
+        "note": lambda row: _note(row) if row.verdict else "",
+    }
+    return Grid.of(
+        rows[:limit],
+        columns,
         title="Different devices" if is_cross_hardware else "",
-        notes=(files, *_cut(len(rows), limit)),
+        notes=(
+            f"A: {comparison.labels[0]}, B: {comparison.labels[1]}",
+            *_cut(len(rows), limit),
+        ),
         names=(device, "device B", "threshold", "trials"),
         spare=("throughput", "of roof A", "of roof B", "threshold", "items/J B/A", "trials"),
     )
-    beside = ("throughput",) if is_cross_hardware else ("device B", *heads[7:10])
-    return grid.without(beside)
 
 
 def matrix_grid(comparison: Comparison, *, limit: int | None = MAX_SHOWN) -> Grid:

@@ -29,25 +29,19 @@ from bench.report.tables.grid import Grid
 def gap_grid(gaps: Sequence[Gap]) -> Grid:
     """Training over inference: time, FLOPs, memory, energy, utilisation."""
     shown = apart(gap.train for gap in gaps)
-    rows = [
-        (
-            title(gap.train, name=f"{gap.train.name}/{gap.infer.phase}", shown=shown),
-            gap.train.device,
-            gap.unit or "",
-            ratio(gap.time),
-            ratio(gap.flops),
-            ratio(gap.memory),
-            ratio(gap.energy),
-            ratio(gap.utilisation),
-            f"{gap.train.num_trials}, {gap.infer.num_trials}",
-        )
-        for gap in gaps
-    ]
-    heads = ("train/infer", "device", "per", "time", "FLOPs", "memory", "energy", "utilisation",
-             "trials")  # fmt: skip
-    return Grid(
-        heads=heads,
-        rows=rows,
+    return Grid.of(
+        gaps,
+        {
+            "train/infer": lambda gap: title(gap.train, name=_pair(gap), shown=shown),
+            "device": lambda gap: gap.train.device,
+            "per": lambda gap: gap.unit or "",
+            "time": lambda gap: ratio(gap.time),
+            "FLOPs": lambda gap: ratio(gap.flops),
+            "memory": lambda gap: ratio(gap.memory),
+            "energy": lambda gap: ratio(gap.energy),
+            "utilisation": lambda gap: ratio(gap.utilisation),
+            "trials": lambda gap: f"{gap.train.num_trials}, {gap.infer.num_trials}",
+        },
         title="Training over inference [95 %]",
         notes=_gap_notes(gaps),
         names=("device",),
@@ -55,28 +49,26 @@ def gap_grid(gaps: Sequence[Gap]) -> Grid:
     )
 
 
-def _gap_notes(gaps: Sequence[Gap]) -> tuple[str, ...]:
+def _pair(gap: Gap) -> str:
+    return f"{gap.train.name}/{gap.infer.phase}"
+
+
+def _gap_notes(gaps: Sequence[Gap]) -> list[str]:
     notes: dict[str, None] = {}
     no_energy: dict[str, dict[str, None]] = {}
     for gap in gaps:
         pair = f"{gap.train.name} and {gap.infer.name}"
+        units = gap.train.items_unit, gap.infer.items_unit
         if gap.is_per_element:
-            told = (
-                f"{pair} count different items ({gap.train.items_unit}, {gap.infer.items_unit}), "
-                f"so they are compared per {gap.unit}"
-            )
-            notes[told] = None
+            told = f"count different items ({', '.join(map(str, units))})"
+            notes[f"{pair} {told}, so they are compared per {gap.unit}"] = None
         elif gap.unit is None:
-            told = (
-                f"{pair} have no unit in common ({gap.train.items_unit or 'blank'}, "
-                f"{gap.infer.items_unit or 'blank'}): only memory and utilisation are compared"
-            )
-            notes[told] = None
+            told = f"have no unit in common ({', '.join(unit or 'blank' for unit in units)})"
+            notes[f"{pair} {told}: only memory and utilisation are compared"] = None
         if gap.energy is None:
-            named = f"{gap.train.name}/{gap.infer.phase}"
-            no_energy.setdefault(_why_no_energy(gap), {})[named] = None
+            no_energy.setdefault(_why_no_energy(gap), {})[_pair(gap)] = None
     lost = [f"no energy ratio of {', '.join(pairs)}: {why}" for why, pairs in no_energy.items()]
-    return (*notes, *lost)
+    return [*notes, *lost]
 
 
 def _why_no_energy(gap: Gap) -> str:
@@ -93,30 +85,25 @@ ROOF_HEADS = ("FLOP/byte", "ridge", "lower roof", "of it")
 def demand_grid(found: Sequence[Demand]) -> Grid:
     """Each phase by itself: absolute figures, and where it lies under its device's roofs."""
     shown = apart(found)
-    rows = [
-        (
-            title(demand, shown=shown),
-            demand.device,
-            demand.items_unit,
-            figure(demand.time_per_item_s, seconds),
-            quantity(demand.flops_per_item or None, of("FLOP")),
-            figure(demand.memory_bytes, num_bytes),
-            figure(demand.energy_per_item_j, of("J")),
-            figure(demand.utilisation, percent),
-            _items_per_day(demand),
-            count(demand.flops_per_byte),
-            count(demand.ridge_flops_per_byte),
-            demand.roof or ("" if demand.flops_per_byte is None else "not measured"),
-            share(demand.reached_frac),
-        )
-        for demand in found
-        if demand.num_trials
-    ]
-    heads = ("phase", "device", "item", "time/item", "work/item", "memory", "energy/item",
-             "utilisation", "items/day", "FLOP/byte", "ridge", "lower roof", "of it")  # fmt: skip
-    return Grid(
-        heads=heads,
-        rows=rows,
+    return Grid.of(
+        [demand for demand in found if demand.num_trials],
+        {
+            "phase": lambda demand: title(demand, shown=shown),
+            "device": lambda demand: demand.device,
+            "item": lambda demand: demand.items_unit,
+            "time/item": lambda demand: figure(demand.time_per_item_s, seconds),
+            "work/item": lambda demand: quantity(demand.flops_per_item or None, of("FLOP")),
+            "memory": lambda demand: figure(demand.memory_bytes, num_bytes),
+            "energy/item": lambda demand: figure(demand.energy_per_item_j, of("J")),
+            "utilisation": lambda demand: figure(demand.utilisation, percent),
+            "items/day": _items_per_day,
+            "FLOP/byte": lambda demand: count(demand.flops_per_byte),
+            "ridge": lambda demand: count(demand.ridge_flops_per_byte),
+            "lower roof": lambda demand: (
+                demand.roof or ("" if demand.flops_per_byte is None else "not measured")
+            ),
+            "of it": lambda demand: share(demand.reached_frac),
+        },
         title="Each phase by itself [95 %]",
         notes=_kinds(found),
         names=("device",),
@@ -130,7 +117,7 @@ def _items_per_day(demand: Demand) -> AnyCell:
     return count(None if a_day is None else a_day.value)
 
 
-def _kinds(found: Sequence[Demand]) -> tuple[str, ...]:
+def _kinds(found: Sequence[Demand]) -> list[str]:
     memory = sorted({d.memory_kind for d in found if d.memory_kind})
     used = sorted({d.utilisation_kind for d in found if d.utilisation_kind})
     notes = [f"memory is the peak of: {', '.join(memory)}"] if memory else []
@@ -140,27 +127,23 @@ def _kinds(found: Sequence[Demand]) -> tuple[str, ...]:
             "FLOP/byte: model work over least memory traffic; of it: share of the lower measured "
             "roof that was reached"
         )
-    return tuple(notes)
+    return notes
 
 
 def device_grid(gaps: Sequence[DeviceGap]) -> Grid:
     """Time per item on B over A, in training and in inference, and how far these lie apart."""
     shown = apart(gap.demand for gap in gaps)
-    rows = [
-        (
-            title(gap.demand, name=gap.demand.trials.net, shown=shown),
-            gap.device_a,
-            gap.device_b,
-            ratio(gap.train),
-            gap.infer_phase,
-            ratio(gap.infer),
-            ratio(gap.train_over_infer),
-        )
-        for gap in gaps
-    ]
-    return Grid(
-        heads=("workload", "A", "B", "train B/A", "phase", "inference B/A", "train / inference"),
-        rows=rows,
+    return Grid.of(
+        gaps,
+        {
+            "workload": lambda gap: title(gap.demand, name=gap.demand.trials.net, shown=shown),
+            "A": lambda gap: gap.device_a,
+            "B": lambda gap: gap.device_b,
+            "train B/A": lambda gap: ratio(gap.train),
+            "phase": lambda gap: gap.infer_phase,
+            "inference B/A": lambda gap: ratio(gap.infer),
+            "train / inference": lambda gap: ratio(gap.train_over_infer),
+        },
         title="Between two devices: time per item [95 %]",
         notes=("train / inference over 1: training loses more than inference on the way to B",),
         names=("A", "B"),
@@ -170,19 +153,17 @@ def device_grid(gaps: Sequence[DeviceGap]) -> Grid:
 def training_grid(found: Sequence[tuple[Demand, Training]]) -> Grid:
     """Time and energy of a training of stated length."""
     shown = apart(demand for demand, _ in found)
-    rows = [
-        (
-            title(demand, shown=shown),
-            demand.device,
-            quantity(plan.num_items, plain_unit(demand.items_unit)),
-            figure(plan.time_s, seconds),
-            figure(None if plan.energy_j is None else plan.energy_j.times(1.0 / 3600.0), of("Wh")),
-        )
-        for demand, plan in found
-    ]
-    return Grid(
-        heads=("training", "device", "items", "time", "energy"),
-        rows=rows,
+    return Grid.of(
+        found,
+        {
+            "training": lambda one: title(one[0], shown=shown),
+            "device": lambda one: one[0].device,
+            "items": lambda one: quantity(one[1].num_items, plain_unit(one[0].items_unit)),
+            "time": lambda one: figure(one[1].time_s, seconds),
+            "energy": lambda one: figure(
+                one[1].energy_j and one[1].energy_j.times(1.0 / 3600.0), of("Wh")
+            ),
+        },
         title="A whole training [95 %]",
         names=("device",),
     )
@@ -191,30 +172,24 @@ def training_grid(found: Sequence[tuple[Demand, Training]]) -> Grid:
 def share_grid(found: Sequence[tuple[Demand, Share]], *, load: str, latency: str | None) -> Grid:
     """Part of the device that a stated inference load needs."""
     shown = apart(demand for demand, _ in found)
-    rows = [
-        (
-            title(demand, shown=shown),
-            demand.device,
-            demand.items_unit,
-            figure(need.for_rate, _devices),
-            quantity(need.for_latency, _devices),
-            quantity(need.needed, _devices),
-            need.because,
-        )
-        for demand, need in found
-    ]
-    asked = f"{load} within {latency}" if latency else load
     notes = ["a slice of a device is taken to be as much slower as it is smaller"]
     if any(need.for_latency is not None and not need.is_p90 for _, need in found):
         notes.append("latency is a median where too few steps were measured for a 90th percentile")
-    return Grid(
-        heads=("inference", "device", "item", "for the rate", "for the latency", "share needed",
-               "because"),
-        rows=rows,
-        title=f"Share of one device for {asked}",
-        notes=tuple(notes),
+    return Grid.of(
+        found,
+        {
+            "inference": lambda one: title(one[0], shown=shown),
+            "device": lambda one: one[0].device,
+            "item": lambda one: one[0].items_unit,
+            "for the rate": lambda one: figure(one[1].for_rate, _devices),
+            "for the latency": lambda one: quantity(one[1].for_latency, _devices),
+            "share needed": lambda one: quantity(one[1].needed, _devices),
+            "because": lambda one: one[1].because,
+        },
+        title=f"Share of one device for {f'{load} within {latency}' if latency else load}",
+        notes=notes,
         names=("device",),
-    )  # fmt: skip
+    )
 
 
 def _devices(value: float) -> tuple[float, str]:

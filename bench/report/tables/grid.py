@@ -6,10 +6,13 @@ are replaced, Markdown's and HTML's special characters are escaped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from bench.report.tables.cells import AnyCell, Cell, text_of
+
+Line = TypeVar("Line")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +28,22 @@ class Grid:
     """Heads of columns that name something: on a screen each name stands once, in a legend."""
     spare: tuple[str, ...] = ()
     """Heads of columns that a narrow screen leaves out, the first one first."""
+
+    @classmethod
+    def of(
+        cls,
+        lines: Iterable[Line],
+        columns: Mapping[str, Callable[[Line], AnyCell]],
+        *,
+        title: str = "",
+        notes: Sequence[str] = (),
+        names: tuple[str, ...] = (),
+        spare: tuple[str, ...] = (),
+    ) -> Grid:
+        """One row a line; `columns` are heads, and what makes a line's cell."""
+        rows = [tuple(cell(line) for cell in columns.values()) for line in lines]
+        heads, notes = tuple(columns), tuple(notes)
+        return cls(heads=heads, rows=rows, title=title, notes=notes, names=names, spare=spare)
 
     @property
     def is_right(self) -> list[bool]:

@@ -5,7 +5,7 @@ Every title says "projected"; what was measured stands beside it in columns that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bench.analysis.projection.measured import BOUND, LeftOut
 from bench.analysis.projection.projected import NotProjected, Projected
@@ -37,32 +37,36 @@ def interval(value: Estimate, scale: Scale) -> AnyCell:
 
 def projected_grid(found: Sequence[Projected]) -> Grid:
     """One line for each configuration that was measured and each chip."""
-    rows = [
-        (
-            f"{one.measured.workload} {one.measured.size}".strip(),
-            one.measured.device,
-            quantity(one.measured.step_s, seconds),
-            quantity(one.measured.throughput_per_s, of(f"{one.measured.items_unit}/s")),
-            count(one.measured.num_trials),
-            one.chip.id if one.devices == 1 else f"{one.devices} x {one.chip.id}",
-            one.dtype,
-            count(one.batch),
-            interval(one.time_s, seconds),
-            interval(one.throughput_per_s, of(f"{one.measured.items_unit}/s")),
-            one.binds,
-            ", ".join(f"{name} {100 * part:.0f} %" for name, part in one.shares.items()),
-        )
-        for one in found
-    ]
-    return Grid(
-        heads=("workload", "from", "measured step", "measured speed", "trials", "projected to",
-               "dtype", "batch", "step", "speed", "binds", "time rests on"),
-        rows=rows,
+    columns: dict[str, Callable[[Projected], AnyCell]] = {
+        "workload": lambda one: f"{one.measured.workload} {one.measured.size}".strip(),
+        "from": lambda one: one.measured.device,
+        "measured step": lambda one: quantity(one.measured.step_s, seconds),
+        "measured speed": lambda one: quantity(one.measured.throughput_per_s, _rate(one)),
+        "trials": lambda one: count(one.measured.num_trials),
+        "projected to": lambda one: (
+            one.chip.id if one.devices == 1 else f"{one.devices} x {one.chip.id}"
+        ),
+        "dtype": lambda one: one.dtype,
+        "batch": lambda one: count(one.batch),
+        "step": lambda one: interval(one.time_s, seconds),
+        "speed": lambda one: interval(one.throughput_per_s, _rate(one)),
+        "binds": lambda one: one.binds,
+        "time rests on": lambda one: ", ".join(
+            f"{name} {100 * part:.0f} %" for name, part in one.shares.items()
+        ),
+    }
+    return Grid.of(
+        found,
+        columns,
         title="Projected",
         notes=(_MEANT, *_limited_lines(found), *_lines(found)),
         names=("from", "dtype", "binds"),
         spare=("time rests on", "measured speed", "trials", "batch"),
-    )  # fmt: skip
+    )
+
+
+def _rate(one: Projected) -> Scale:
+    return of(f"{one.measured.items_unit}/s")
 
 
 def _limited_lines(found: Sequence[Projected]) -> list[str]:
@@ -113,36 +117,30 @@ def refusal_lines(refused: Sequence[NotProjected], left_out: Sequence[LeftOut]) 
 
 def score_grids(scored: Sequence[Scored], summaries: Sequence[Summary]) -> list[Grid]:
     """Whole table of points, the misses with their reasons, and what they sum up to."""
-    points = [
-        (
-            *_point(one),
-            one.point.kind,
-            count(one.point.num_devices),
-            "mix" if one.by_mix else "roofs",
-            quantity(one.point.ratio),
-            "none" if one.projected is None else interval(one.projected, bare),
-            _error(one),
-            "none" if one.projected is None else "inside" if one.is_inside else "MISS",
-        )
-        for one in scored
-    ]
-    missed = [(*_point(one), one.reason, one.point.note) for one in scored if not one.is_inside]
+    who: dict[str, Callable[[Scored], AnyCell]] = {
+        "net": lambda one: f"{one.point.net} {one.point.phase}",
+        "a -> b": lambda one: f"{one.point.chip_a.id} -> {one.point.chip_b.id}",
+    }
+    points: dict[str, Callable[[Scored], AnyCell]] = {
+        "kind": lambda one: one.point.kind,
+        "devices": lambda one: count(one.point.num_devices),
+        "by": lambda one: "mix" if one.by_mix else "roofs",
+        "published b/a": lambda one: quantity(one.point.ratio),
+        "projected b/a": lambda one: interval(one.projected, bare) if one.projected else "none",
+        "error": _error,
+        "": lambda one: "none" if one.projected is None else "inside" if one.is_inside else "MISS",
+    }
+    misses: dict[str, Callable[[Scored], AnyCell]] = {
+        "reason": lambda one: one.reason,
+        "note of the file": lambda one: one.point.note,
+    }
+    title = "Projected against published: throughput of b over a"
+    missed = [one for one in scored if not one.is_inside]
     return [
-        Grid(
-            heads=("net", "a -> b", "kind", "devices", "by", "published b/a", "projected b/a",
-                   "error", ""),
-            rows=points,
-            title="Projected against published: throughput of b over a",
-            spare=("by", "kind"),
-        ),
-        Grid(heads=("net", "a -> b", "reason", "note of the file"), rows=missed, title="Misses"),
+        Grid.of(scored, who | points, title=title, spare=("by", "kind")),
+        Grid.of(missed, who | misses, title="Misses"),
         _summary_grid(summaries),
-    ]  # fmt: skip
-
-
-def _point(one: Scored) -> tuple[str, str]:
-    point = one.point
-    return f"{point.net} {point.phase}", f"{point.chip_a.id} -> {point.chip_b.id}"
+    ]
 
 
 def _error(one: Scored) -> AnyCell:
@@ -150,19 +148,15 @@ def _error(one: Scored) -> AnyCell:
 
 
 def _summary_grid(summaries: Sequence[Summary]) -> Grid:
-    rows = [
-        (
-            one.name,
-            count(one.num_points),
-            share(one.median_error_frac),
-            share(one.inside_frac),
-            quantity(one.median_width, prefix="x"),
-        )
-        for one in summaries
-    ]
-    return Grid(
-        heads=("projected", "points", "median error of the middle", "inside", "median width"),
-        rows=rows,
+    return Grid.of(
+        summaries,
+        {
+            "projected": lambda one: one.name,
+            "points": lambda one: count(one.num_points),
+            "median error of the middle": lambda one: share(one.median_error_frac),
+            "inside": lambda one: share(one.inside_frac),
+            "median width": lambda one: quantity(one.median_width, prefix="x"),
+        },
         title="Score",
         notes=(
             TARGETS,

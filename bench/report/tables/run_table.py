@@ -45,15 +45,8 @@ def run_grid(trials: Sequence[Row]) -> Grid:
 def configuration_grid(lines: Sequence[Trials], *, columns: Columns) -> Grid:
     """One line per configuration: what it is, some columns, and how its trials ended."""
     shown = (*LONG, *differing(line.first for line in lines))
-    rows = [
-        (
-            title_cell(line.first, shown=shown),
-            *(cell(line) for cell in columns.values()),
-            trials_text(line.rows),
-        )
-        for line in lines
-    ]
-    return Grid(heads=("workload", *columns, "trials"), rows=rows)
+    named: Columns = {"workload": lambda line: title_cell(line.first, shown=shown)}
+    return Grid.of(lines, {**named, **columns, "trials": lambda line: trials_text(line.rows)})
 
 
 def caption_of(row: Row) -> str:

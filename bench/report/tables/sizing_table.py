@@ -5,13 +5,13 @@ Every title says "projected" and what it started from: a patch at tiny is not on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bench.analysis.projection.measured import Start
 from bench.analysis.projection.sizing import Choice, NotMet, Target, undecided
 from bench.core.units import format_duration, format_number
 from bench.hardware.export_rules import VERDICT_WORDS
-from bench.report.tables.cells import AnyCell, of, quantity, seconds
+from bench.report.tables.cells import AnyCell, of, plain_unit, quantity, seconds
 from bench.report.tables.grid import Grid
 from bench.report.tables.project_tables import interval
 
@@ -24,13 +24,32 @@ def size_grid(
     others: Sequence[Start],
 ) -> Grid:
     """Chips that meet a target, fewest first; `others` are what it might have started from."""
-    speed = "step" if target.item_s is not None else f"{start.items_unit or 'item'}/s"
-    return Grid(
-        heads=("projected to", "devices", "range", "link", speed, "nominal power", "export rules"),
-        rows=[_size_row(target, one) for one in choices],
+    unit = f"{start.items_unit or 'item'}/s"
+    speed: dict[str, Callable[[Choice], AnyCell]] = (
+        {unit: lambda one: interval(one.projected.throughput_per_s, of(""))}
+        if target.item_s is None
+        else {"step": lambda one: interval(one.projected.time_s, seconds)}
+    )
+    names = dict.fromkeys(
+        f"{one.size} {one.dtype} b{one.batch} on {one.device}".strip() for one in others
+    )
+    lead = "started from the fastest that was measured; the others"
+    return Grid.of(
+        choices,
+        {
+            "projected to": lambda one: one.projected.chip.id,
+            "devices": lambda one: quantity(one.num_devices),
+            "range": lambda one: (
+                f"{one.devices[0]} to {one.devices[2]}" if one.devices else "slow end misses it"
+            ),
+            "link": lambda one: one.projected.link or "",
+            **speed,
+            "nominal power": lambda one: quantity(one.watts, plain_unit("W")),
+            "export rules": _export,
+        },
         title=f"Projected: what would meet {describe(target, start)}, from {start.device}",
         notes=(
-            *_other_lines(others),
+            *([f"{lead}: {', '.join(names)}"] if names else []),
             "sorted by devices in the middle of the interval, then nominal watts",
             *undecided(choices),
         ),
@@ -38,32 +57,10 @@ def size_grid(
     )
 
 
-def _other_lines(others: Sequence[Start]) -> list[str]:
-    names = dict.fromkeys(
-        f"{one.size} {one.dtype} b{one.batch} on {one.device}".strip() for one in others
-    )
-    lead = "started from the fastest that was measured; the others"
-    return [f"{lead}: {', '.join(names)}"] if names else []
-
-
-def _size_row(target: Target, one: Choice) -> tuple[AnyCell, ...]:
-    told, caught = one.projected, one.restricted_by
-    speed = (
-        interval(told.time_s, seconds)
-        if target.item_s is not None
-        else interval(told.throughput_per_s, of(""))
-    )
-    export = VERDICT_WORDS[None if caught is None else bool(caught)]
-    ends = one.devices
-    return (
-        told.chip.id,
-        quantity(one.num_devices),
-        "slow end misses it" if ends is None else f"{ends[0]} to {ends[2]}",
-        told.link or "",
-        speed,
-        quantity(one.watts, lambda _: (1.0, "W")),
-        f"{export}: {', '.join(caught)}" if caught else export,
-    )
+def _export(one: Choice) -> str:
+    caught = one.restricted_by
+    told = VERDICT_WORDS[None if caught is None else bool(caught)]
+    return f"{told}: {', '.join(caught)}" if caught else told
 
 
 def describe(target: Target, start: Start) -> str:

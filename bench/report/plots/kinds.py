@@ -1,4 +1,4 @@
-"""The three kinds of panel: intervals by name, lines over an axis, and points under guide lines.
+"""The kinds of panel: intervals by name; lines and points over an axis, also under guide lines.
 
 Whoever has figures says what they are; where they stand, their ticks, marks, legend and the words
 of the text alternative follow here. Hollow marks were not measured on the hardware as named.
@@ -6,12 +6,12 @@ of the text alternative follow here. Hollow marks were not measured on the hardw
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from bench.core.units import format_number, si_scale
-from bench.report.page.content import Plot
+from bench.report.page.content import Plot, Plots
 from bench.report.plots.panel import (
     FAINT,
     GROUND,
@@ -29,6 +29,7 @@ from bench.report.tables.cells import ends_of, quantity, text_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Item = TypeVar("Item")
 Form = Callable[[float], str]
 LINE_STYLES = ("-", "--", "-.", ":")
 _LEGEND_LENGTH = 60
@@ -145,7 +146,9 @@ def interval(
                 axes.plot(mark.band, [place] * 2, color=INK, alpha=0.15, linewidth=9, zorder=0)
             if low is not None and high is not None:
                 axes.hlines(place, low, high, color=color_of(mark.series), linewidth=2)
-            _plot(axes, [mark.value[0]], [place], mark.series, is_hollow=mark.is_hollow)
+            color = color_of(mark.series)
+            look = _look(color, is_hollow=mark.is_hollow)
+            axes.plot([mark.value[0]], [place], marker_of(mark.series), zorder=3, **look)  # type: ignore[arg-type]
         for text, series in legend:
             axes.plot([], [], marker_of(series), color=color_of(series), label=text)
         if reference is not None:
@@ -195,6 +198,14 @@ class Curve:
     """A dotted line at this height, as far as the curve goes."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Guide:
+    """A line that points lie under, through these places, with its name at the right end."""
+
+    label: str
+    points: Sequence[tuple[float, float]]
+
+
 def line(
     name: str,
     *,
@@ -207,15 +218,21 @@ def line(
     legend_columns: int = 1,
     reference: float | None = None,
     band: Band | None = None,
+    guides: Sequence[Guide] = (),
     names: Sequence[tuple[float, str]] = (),
 ) -> Plot:
     """Curves that differ in colour and line; `names` stand upright over places of the axis."""
+    corners = [corner for guide in guides for corner in guide.points]
 
     def paint(axes: Axes) -> None:
         places = [place for curve in curves for place, _ in curve.points]
         ends = [end for curve in curves for _, value in curve.points for end in value if end]
-        x.lay_out(axes, "x", values=places)
-        y.lay_out(axes, "y", values=ends)
+        x.lay_out(axes, "x", values=[*places, *(place for place, _ in corners)])
+        y.lay_out(axes, "y", values=[*ends, *(top for _, top in corners)])
+        for guide in guides:
+            axes.plot(*zip(*guide.points, strict=True), color=INK, linewidth=1.4)
+            style = {"xytext": (-2, 3), "textcoords": "offset points", "fontsize": 8.0}
+            axes.annotate(guide.label, guide.points[-1], ha="right", va="bottom", **style)  # type: ignore[arg-type]
         for number, curve in enumerate(curves):
             _curve(axes, curve, number=number)
         if reference is not None:
@@ -251,10 +268,10 @@ def _curve(axes: Axes, curve: Curve, *, number: int) -> None:
         places,
         [value[0] for _, value in curve.points],
         marker=None if curve.shape is None else marker_of(curve.shape),
-        linestyle=LINE_STYLES[number % len(LINE_STYLES)],
+        linestyle=LINE_STYLES[number % len(LINE_STYLES)] if len(places) > 1 else "",
         linewidth=0.9 if curve.shape is None else 1.2,
         label=short(curve.label, length=_LEGEND_LENGTH),
-        color=color,
+        zorder=2 if len(places) > 1 else 3,
         **_look(color, is_hollow=curve.is_hollow),  # type: ignore[arg-type]
     )
     if curve.level is not None:
@@ -262,83 +279,10 @@ def _curve(axes: Axes, curve: Curve, *, number: int) -> None:
         axes.plot(ends, [curve.level] * 2, color=INK, linewidth=0.8, linestyle=":")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Guide:
-    """A line that points lie under, through these places, with its name at the right end."""
-
-    label: str
-    points: Sequence[tuple[float, float]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """A place with its name."""
-
-    label: str
-    x: float
-    y: float
-    words: str
-    is_hollow: bool = False
-
-
-def scatter(
-    name: str,
-    *,
-    title: str,
-    what: str,
-    points: Sequence[Point],
-    guides: Sequence[Guide],
-    x: Axis,
-    y: Axis,
-) -> Plot:
-    """Points, each with a colour, a shape and a line of the legend, under guide lines."""
-
-    def paint(axes: Axes) -> None:
-        corners = [corner for guide in guides for corner in guide.points]
-        x.lay_out(axes, "x", values=[place for place, _ in corners])
-        y.lay_out(axes, "y", values=[*(point.y for point in points), *(top for _, top in corners)])
-        for guide in guides:
-            axes.plot(*zip(*guide.points, strict=True), color=INK, linewidth=1.4)
-            axes.annotate(
-                guide.label,
-                guide.points[-1],
-                xytext=(-2, 3),
-                textcoords="offset points",
-                ha="right",
-                va="bottom",
-                fontsize=8.0,
-            )
-        for number, point in enumerate(points):
-            label = short(point.label, length=_LEGEND_LENGTH)
-            _plot(axes, [point.x], [point.y], number, is_hollow=point.is_hollow, label=label)
-
-    return draw(
-        name,
-        title=title,
-        description=f"{what}. {'; '.join(point.words for point in points)}.",
-        plot_inches=2.5,
-        num_legend_lines=len(points),
-        paint=paint,
-    )
-
-
-def _plot(
-    axes: Axes,
-    xs: Sequence[float],
-    ys: Sequence[float],
-    series: int,
-    *,
-    is_hollow: bool,
-    label: str | None = None,
-) -> None:
-    color = color_of(series)
-    look = _look(color, is_hollow=is_hollow)
-    axes.plot(xs, ys, marker_of(series), color=color, label=label, zorder=3, **look)  # type: ignore[arg-type]
-
-
 def _look(color: str, *, is_hollow: bool) -> dict[str, object]:
     """Filled with a thin edge, or hollow."""
     return {
+        "color": color,
         "markeredgecolor": color if is_hollow else INK,
         "markerfacecolor": GROUND if is_hollow else color,
         "markeredgewidth": 1.6 if is_hollow else 0.6,
@@ -370,6 +314,25 @@ def _words(value: Value) -> str:
     return text_of(quantity(middle, ends=ends_of(low, high)))
 
 
-def not_drawn(drawn: int, *, of: int, what: str = "configurations") -> str:
-    """Line under plots that do not show everything."""
-    return "" if drawn == of else f"{drawn} of {of} {what} are drawn; the table has more."
+def panels(
+    groups: Mapping[str, Sequence[Item]],
+    panel: Callable[[str, Sequence[Item]], Plot],
+    *,
+    most: tuple[int, int],
+    what: str = "configurations",
+) -> Plots | None:
+    """A panel a group, at most so many of so many items each; a line says when that is not all."""
+    chosen = {name: items[: most[1]] for name, items in list(groups.items())[: most[0]]}
+    if not chosen:
+        return None
+    drawn, total = (sum(map(len, part.values())) for part in (chosen, groups))
+    note = "" if drawn == total else f"{drawn} of {total} {what} are drawn; the table has more."
+    return Plots(panels=tuple(panel(name, items) for name, items in chosen.items()), note=note)
+
+
+def grouped(items: Iterable[Item], name: Callable[[Item], str]) -> dict[str, list[Item]]:
+    """Items by name, in order of appearance."""
+    groups: dict[str, list[Item]] = {}
+    for item in items:
+        groups.setdefault(name(item), []).append(item)
+    return groups

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
 
+from bench.analysis.trials.estimates import LogEstimate
 from bench.report.page.content import Plot
 from bench.report.tables.grid import plain
 
@@ -35,6 +36,12 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 Value = tuple[float, float | None, float | None]
 """A figure and the ends of its interval."""
+
+
+def value_of(found: LogEstimate | None) -> Value | None:
+    """An estimate as a figure to draw."""
+    return None if found is None else (found.value, *(found.interval or (None, None)))
+
 
 # Stand-ins: no figure of ours uses these by itself.
 INK, FAINT, GROUND = "#010203", "#040506", "#070809"

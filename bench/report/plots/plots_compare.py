@@ -11,7 +11,7 @@ from bench.analysis.comparison.comparison import Compared, Comparison
 from bench.analysis.comparison.verdicts import VERDICTS
 from bench.analysis.trials.titles import title_of
 from bench.report.page.content import Plot, Plots
-from bench.report.plots.kinds import Axis, Mark, interval, is_drawable, not_drawn
+from bench.report.plots.kinds import Axis, Mark, grouped, interval, is_drawable, panels
 from bench.report.plots.panel import short
 
 MAX_PANELS = 4
@@ -21,20 +21,16 @@ _PLACES = {verdict: place for place, verdict in enumerate((*VERDICTS, ""))}
 
 def compare_plots(comparison: Comparison) -> Plots | None:
     """Ratio of each later file to the first, a panel per file, the most urgent lines first."""
-    by_file: dict[str, list[Compared]] = {}
-    for row in comparison.rows:
-        if row.ratio is not None and is_drawable(row.ratio, row.low, row.high):
-            by_file.setdefault(row.b.file, []).append(row)
-    if not by_file:
-        return None
-    chosen = list(by_file.items())[:MAX_PANELS]
-    panels, drawn = [], 0
-    for file, rows in chosen:
-        urgent = sorted(rows, key=lambda row: _PLACES[row.verdict])[:MAX_LINES]
-        drawn += len(urgent)
-        panels.append(_panel(comparison, file=file, rows=urgent))
-    total = sum(map(len, by_file.values()))
-    return Plots(panels=tuple(panels), note=not_drawn(drawn, of=total, what="ratios"))
+    known = (row for row in comparison.rows if row.ratio is not None)
+    drawable = (row for row in known if is_drawable(row.ratio, row.low, row.high))
+    urgent = sorted(drawable, key=lambda row: _PLACES[row.verdict])
+    found = grouped(urgent, lambda row: row.b.file)
+    return panels(
+        {file: found[file] for file in comparison.labels if file in found},
+        lambda file, rows: _panel(comparison, file=file, rows=rows),
+        most=(MAX_PANELS, MAX_LINES),
+        what="ratios",
+    )
 
 
 def _panel(comparison: Comparison, *, file: str, rows: Sequence[Compared]) -> Plot:

@@ -10,20 +10,20 @@ from collections.abc import Sequence
 
 from bench.analysis.gap.demand import Demand
 from bench.analysis.gap.ratios import Gap
-from bench.analysis.trials.estimates import LogEstimate
 from bench.core.units import format_number, format_si
 from bench.report.page.content import Plot, Plots
 from bench.report.plots.kinds import (
     Axis,
+    Curve,
     Guide,
     Mark,
-    Point,
+    grouped,
     interval,
     is_drawable,
-    not_drawn,
-    scatter,
+    line,
+    panels,
 )
-from bench.report.plots.panel import Value
+from bench.report.plots.panel import Value, value_of
 from bench.report.tables.demand_titles import apart, full_title
 
 MAX_GAPS = 6
@@ -44,20 +44,13 @@ def gap_plots(gaps: Sequence[Gap]) -> Plots | None:
     return Plots(panels=tuple(panels), note=note)
 
 
-def _value(estimate: LogEstimate) -> Value:
-    low, high = estimate.interval or (None, None)
-    return estimate.value, low, high
-
-
 def _aspects(gap: Gap) -> dict[str, Value]:
     """Ratios that are known, by what they are of."""
-    known = {name: getattr(gap, name) for name in _ASPECTS}
-    values = {name: _value(ratio) for name, ratio in known.items() if ratio is not None}
-    return {name: value for name, value in values.items() if is_drawable(*value)}
+    known = {name: value_of(getattr(gap, name)) for name in _ASPECTS}
+    return {name: value for name, value in known.items() if value and is_drawable(*value)}
 
 
 def _gap_panel(gap: Gap, *, shown: Sequence[str]) -> Plot:
-    is_real = gap.train.trials.text("mode") in ("real", "")
     per = f" per {gap.unit}" if gap.unit else ""
     name = full_title(gap.train, name=f"{gap.train.name}/{gap.infer.phase}", shown=shown)
     marks = [
@@ -65,7 +58,7 @@ def _gap_panel(gap: Gap, *, shown: Sequence[str]) -> Plot:
             label="FLOPs" if aspect == "flops" else aspect,
             value=value,
             series=number,
-            is_hollow=not is_real,
+            is_hollow=gap.train.trials.mode != "real",
             remark="times",
         )
         for number, (aspect, value) in enumerate(_aspects(gap).items())
@@ -82,17 +75,9 @@ def _gap_panel(gap: Gap, *, shown: Sequence[str]) -> Plot:
 
 def roofline_plots(found: Sequence[Demand]) -> Plots | None:
     """Each device's measured roofs with the phases that have work and traffic on it."""
-    by_device: dict[str, list[Demand]] = {}
-    for demand in found:
-        if is_placeable(demand):
-            by_device.setdefault(demand.device, []).append(demand)
-    if not by_device:
-        return None
-    chosen = list(by_device.items())[:MAX_ROOFLINES]
-    panels = [_roofline(device, demands[:MAX_POINTS]) for device, demands in chosen]
-    drawn = sum(len(demands[:MAX_POINTS]) for _, demands in chosen)
-    total = sum(map(len, by_device.values()))
-    return Plots(panels=tuple(panels), note=not_drawn(drawn, of=total, what="phases"))
+    placed = (demand for demand in found if is_placeable(demand))
+    by_device = grouped(placed, lambda demand: demand.device)
+    return panels(by_device, _roofline, most=(MAX_ROOFLINES, MAX_POINTS), what="phases")
 
 
 def is_placeable(demand: Demand) -> bool:
@@ -123,10 +108,8 @@ def _speed(demand: Demand) -> float:
 def _roofs(demands: Sequence[Demand]) -> list[tuple[float, float, str]]:
     """Distinct (FLOP/s, bytes/s, dtype) of one device."""
     roofs = {
-        (demand.roof_flops_per_s or 0.0, demand.roof_bytes_per_s or 0.0): demand.trials.text(
-            "dtype"
-        )
-        for demand in demands
+        (one.roof_flops_per_s or 0.0, one.roof_bytes_per_s or 0.0): one.trials.text("dtype")
+        for one in demands
     }
     return [(flops, rate, dtype) for (flops, rate), dtype in sorted(roofs.items())]
 
@@ -134,17 +117,22 @@ def _roofs(demands: Sequence[Demand]) -> list[tuple[float, float, str]]:
 def _roofline(device: str, demands: Sequence[Demand]) -> Plot:
     roofs = _roofs(demands)
     shown = apart(demands)
-    points = []
-    for demand in demands:
+    curves = []
+    for number, demand in enumerate(demands):
         name, x, y = full_title(demand, shown=shown), demand.flops_per_byte or 1.0, _speed(demand)
         place = f"{format_number(x)} FLOP per byte, {format_si(y, 'FLOP/s')}"
-        label = f"{name}: {_reached(demand)}"
-        is_real = demand.trials.text("mode") in ("real", "")
-        words = f"{name}: {place}, {_reached(demand)}"
-        points.append(Point(label=label, x=x, y=y, words=words, is_hollow=not is_real))
-    ridges = [flops / rate for flops, rate, _ in roofs]
-    left = min([point.x for point in points] + ridges) / 4.0
-    right = max([point.x for point in points] + ridges) * 4.0
+        curves.append(
+            Curve(
+                label=f"{name}: {_reached(demand)}",
+                points=[(x, (y, None, None))],
+                words=f"{name}: {place}, {_reached(demand)}",
+                shape=number,
+                is_hollow=demand.trials.mode != "real",
+            )
+        )
+    places = [demand.flops_per_byte or 1.0 for demand in demands]
+    places += [flops / rate for flops, rate, _ in roofs]
+    left, right = min(places) / 4.0, max(places) * 4.0
     guides = [
         Guide(
             label=f"{dtype} roof {format_si(flops, 'FLOP/s')}",
@@ -152,12 +140,13 @@ def _roofline(device: str, demands: Sequence[Demand]) -> Plot:
         )
         for flops, rate, dtype in roofs
     ]
-    return scatter(
+    return line(
         f"roofline {device}",
         title=device,
         what="Speed over arithmetic intensity, logarithmic, under measured roofs",
-        points=points,
+        curves=curves,
         guides=guides,
+        plot_inches=2.5,
         x=Axis(label="FLOP per byte of least memory traffic", scale="log"),
         y=Axis(label="FLOP/s", scale="log", high=max(flops for flops, _, _ in roofs) * 1.8),
     )

@@ -15,7 +15,7 @@ from bench.analysis.trials.configuration import Trials
 from bench.core.units import format_duration
 from bench.report.page.content import Plot, Plots
 from bench.report.page.evidence import taking_turns
-from bench.report.plots.kinds import Axis, Curve, line, not_drawn
+from bench.report.plots.kinds import Axis, Curve, grouped, line, panels
 from bench.report.plots.plots_speed import labels_of
 
 if TYPE_CHECKING:
@@ -70,14 +70,14 @@ def trace_plots(found: Sequence[tuple[Trials, list[tuple[Array, Array]]]]) -> Pl
         found, place=lambda entry: entry[0].text("workload"), limit=MAX_CONFIGURATIONS
     )
     labels = labels_of([one for one, _ in chosen])
-    panels = [
+    drawn = [
         _trace(f"{one.first['workload']} {label}", series[:MAX_TRIALS])
         for (one, series), label in zip(chosen, labels, strict=True)
     ]
     notes = [f"Up to {MAX_TRIALS} trials of each configuration are drawn."]
     if len(found) > len(chosen):
         notes.append(f"{len(chosen)} of {len(found)} configurations are drawn.")
-    return Plots(panels=tuple(panels), note=" ".join(notes))
+    return Plots(panels=tuple(drawn), note=" ".join(notes))
 
 
 def thinned(values: Array, *, limit: int = MAX_TRACE_POINTS) -> tuple[Array, Array]:
@@ -128,19 +128,9 @@ def _told(warmup: Array, steps: Array) -> str:
 
 def spread_plots(found: Sequence[tuple[Trials, list[tuple[Array, Array]]]]) -> Plots | None:
     """Share of measured steps that took at most so long, a panel per workload."""
-    by_workload: dict[str, list[tuple[Trials, Array]]] = {}
-    for one, series in found:
-        steps = np.concatenate([steps for _, steps in series])
-        by_workload.setdefault(str(one.first["workload"]), []).append((one, steps))
-    if not by_workload:
-        return None
-    chosen = [
-        (workload, curves[:MAX_CURVES])
-        for workload, curves in list(by_workload.items())[:MAX_CONFIGURATIONS]
-    ]
-    panels = [_spread(workload, curves) for workload, curves in chosen]
-    drawn, total = sum(len(curves) for _, curves in chosen), len(found)
-    return Plots(panels=tuple(panels), note=not_drawn(drawn, of=total))
+    steps = [(one, np.concatenate([steps for _, steps in series])) for one, series in found]
+    groups = grouped(steps, lambda pair: pair[0].text("workload"))
+    return panels(groups, _spread, most=(MAX_CONFIGURATIONS, MAX_CURVES))
 
 
 def _spread(workload: str, curves: Sequence[tuple[Trials, Array]]) -> Plot:
@@ -165,10 +155,6 @@ def _spread(workload: str, curves: Sequence[tuple[Trials, Array]]) -> Plot:
         ),
         plot_inches=1.7,
     )
-
-
-def _percent(share: float) -> str:
-    return f"{share * 100:.0f} %"
 
 
 def _at(steps: Array, share: float) -> str:

@@ -11,89 +11,60 @@ from collections.abc import Callable, Sequence
 
 from bench.analysis.trials.configuration import Trials
 from bench.analysis.trials.titles import LONG, differing, title_of
-from bench.report.page.content import Plots
-from bench.report.plots.kinds import Axis, Mark, interval, is_drawable, not_drawn
-from bench.report.plots.panel import Value, short
+from bench.report.page.content import Plot, Plots
+from bench.report.plots.kinds import Axis, Mark, grouped, interval, is_drawable, panels
+from bench.report.plots.panel import Value, short, value_of
 
 MAX_PANELS = 6
 MAX_LINES = 12
 
 
 def throughput_plots(shown: Sequence[Trials]) -> Plots | None:
-    """Items per second by device, a panel per workload."""
-    return _panels(
-        shown,
-        name="throughput",
-        what=lambda unit: f"{unit}/s; more is faster",
-        value=lambda one: _mean(one, "throughput_per_s"),
-    )
+    """Items per second by device."""
+    return _panels(shown, "throughput", "{}/s; more is faster", _mean("throughput_per_s"))
 
 
 def energy_plots(shown: Sequence[Trials]) -> Plots | None:
-    """Energy per item by device, a panel per workload."""
-    return _panels(
-        shown,
-        name="energy",
-        what=lambda unit: f"J/{unit}; less is better",
-        value=lambda one: _mean(one, "energy_per_item_j"),
-    )
+    """Energy per item by device."""
+    return _panels(shown, "energy", "J/{}; less is better", _mean("energy_per_item_j"))
 
 
 def step_plots(shown: Sequence[Trials]) -> Plots | None:
-    """Median step with its 5th to 95th percentile, a panel per workload."""
-    return _panels(
-        shown,
-        name="steps",
-        what=lambda _: "ms a step, 5th to 95th percentile; less is faster",
-        value=_step_range,
-    )
+    """Median step with its 5th to 95th percentile."""
+    label = "ms a step, 5th to 95th percentile; less is faster"
+    return _panels(shown, "steps", label, _step_range)
 
 
-def _mean(shown: Trials, column: str) -> Value | None:
-    found = shown.estimate(column)
-    return None if found is None else (found.value, *(found.interval or (None, None)))
+def _mean(column: str) -> Callable[[Trials], Value | None]:
+    return lambda one: value_of(one.estimate(column))
 
 
 def _step_range(shown: Trials) -> Value | None:
-    middle, low, high = (
-        shown.mean(name) for name in ("step_median_ms", "step_p05_ms", "step_p95_ms")
-    )
+    names = ("step_median_ms", "step_p05_ms", "step_p95_ms")
+    middle, low, high = map(shown.mean, names)
     return None if middle is None else (middle, low, high)
 
 
 def _panels(
-    shown: Sequence[Trials],
-    *,
-    name: str,
-    what: Callable[[str], str],
-    value: Callable[[Trials], Value | None],
+    shown: Sequence[Trials], kind: str, label: str, value: Callable[[Trials], Value | None]
 ) -> Plots | None:
     """Configurations of one device and no modelled link, unless there is nothing else."""
-    known = [
-        (one, found) for one in shown if (found := value(one)) is not None and is_drawable(*found)
-    ]
-    by_workload: dict[str, list[tuple[Trials, Value]]] = {}
-    for one, found in [pair for pair in known if not pair[0].is_wide] or known:
-        by_workload.setdefault(str(one.first["workload"]), []).append((one, found))
-    if not by_workload:
-        return None
+    found = ((one, value(one)) for one in shown)
+    known = [(one, told) for one, told in found if told is not None and is_drawable(*told)]
     numbers = {device: n for n, device in enumerate(dict.fromkeys(one.device for one in shown))}
-    chosen = {key: found[:MAX_LINES] for key, found in list(by_workload.items())[:MAX_PANELS]}
-    panels = []
-    for workload, pairs in chosen.items():
-        unit = str(pairs[0][0].first.get("items_unit") or "item")
-        told = what(unit)
-        labels = labels_of([one for one, _ in pairs])
+
+    def panel(workload: str, pairs: Sequence[tuple[Trials, Value]]) -> Plot:
+        what = label.format(pairs[0][0].first.get("items_unit") or "item")
         marks = [
-            Mark(label=label, value=drawn, series=numbers[one.device], is_hollow=one.mode != "real")
-            for (one, drawn), label in zip(pairs, labels, strict=True)
+            Mark(label=name, value=told, series=numbers[one.device], is_hollow=one.mode != "real")
+            for (one, told), name in zip(pairs, labels_of([one for one, _ in pairs]), strict=True)
         ]
-        axis = Axis(label=told)
-        panels.append(
-            interval(f"{name} {workload}", title=workload, what=told, marks=marks, axis=axis)
-        )
-    num_drawn, num_all = (sum(map(len, part.values())) for part in (chosen, by_workload))
-    return Plots(panels=tuple(panels), note=not_drawn(num_drawn, of=num_all))
+        axis = Axis(label=what)
+        return interval(f"{kind} {workload}", title=workload, what=what, marks=marks, axis=axis)
+
+    chosen = [pair for pair in known if not pair[0].is_wide] or known
+    groups = grouped(chosen, lambda pair: pair[0].text("workload"))
+    return panels(groups, panel, most=(MAX_PANELS, MAX_LINES))
 
 
 def labels_of(shown: Sequence[Trials]) -> list[str]:

@@ -35,95 +35,67 @@ def trace_of(
     last_s: float = 0.0,
     groups: Sequence[Group] | None = None,
 ) -> StepTrace:
-    """Live a step by ticking: collective i takes a second for each 100 bytes on its link.
+    """Run a step by ticking: collective i takes a second for each 100 bytes on its link.
 
     Written apart from the simulation, as its reference: one tick is a millisecond, and each tick
     the lane and both links look at what they may do.
     """
-    return _Ticking(happenings, sizes_bytes=sizes_bytes, last_s=last_s, groups=groups).trace()
+    places = groups or [Group(2)] * len(sizes_bytes)
+    now_ms = 0
+    issued_ms: dict[int, int] = {}
+    start_ms: dict[int, int] = {}
+    end_ms: dict[int, int] = {}
+    queues: tuple[list[int], list[int]] = ([], [])
+    marks: list[Mark] = []
 
-
-class _Ticking:
-    """Compute, two links and a clock, all in whole milliseconds."""
-
-    def __init__(
-        self,
-        happenings: Sequence[Happening],
-        *,
-        sizes_bytes: Sequence[int],
-        last_s: float,
-        groups: Sequence[Group] | None,
-    ) -> None:
-        self.sizes_bytes = sizes_bytes
-        self.groups = groups or [Group(2)] * len(sizes_bytes)
-        self.todo = [(kind, index, round(work_s * 1000)) for kind, index, work_s in happenings]
-        self.last_ms = round(last_s * 1000)
-        self.now_ms = 0
-        self.issued_ms: dict[int, int] = {}
-        self.start_ms: dict[int, int] = {}
-        self.end_ms: dict[int, int] = {}
-        self.queues: tuple[list[int], list[int]] = ([], [])
-        self.marks: list[Mark] = []
-
-    def trace(self) -> StepTrace:
-        for kind, index, work_ms in self.todo:
-            self.tick(work_ms)
-            begin_ms = self.now_ms
-            if kind == "issue":
-                self.issued_ms[index] = begin_ms
-                self.queues[self.groups[index].num_nodes > 1].append(index)
-                self.look()
-            else:
-                while index not in self.end_ms or self.end_ms[index] > self.now_ms:
-                    self.tick(1)
-            self.marks.append(
-                Mark(
-                    kind=kind,
-                    collective=index,
-                    start_s=begin_ms / 1000,
-                    end_s=self.now_ms / 1000,
-                )
-            )
-        self.tick(self.last_ms)
-        duration_ms = self.now_ms
-        while len(self.end_ms) < len(self.issued_ms):
-            self.tick(1)
-        return StepTrace(
-            duration_s=duration_ms / 1000,
-            collectives=tuple(self.collective(index) for index in range(len(self.sizes_bytes))),
-            marks=tuple(self.marks),
+    def is_busy(wanted: int) -> bool:
+        return any(
+            end_ms[other] > now_ms
+            for other in start_ms
+            if (places[other].num_nodes > 1) == (places[wanted].num_nodes > 1)
         )
 
-    def tick(self, num_ms: int) -> None:
-        for _ in range(num_ms):
-            self.now_ms += 1
-            self.look()
-
-    def look(self) -> None:
+    def look() -> None:
         """Let each link begin with its next collective if it carries nothing."""
-        for queue in self.queues:
-            while queue:
-                is_busy = any(
-                    self.end_ms[other] > self.now_ms
-                    for other in self.start_ms
-                    if self.same_link(other, queue[0])
-                )
-                if is_busy:
-                    break
+        for queue in queues:
+            while queue and not is_busy(queue[0]):
                 index = queue.pop(0)
-                self.start_ms[index] = self.now_ms
-                self.end_ms[index] = self.now_ms + self.sizes_bytes[index] * 10
+                start_ms[index] = now_ms
+                end_ms[index] = now_ms + sizes_bytes[index] * 10
 
-    def same_link(self, one: int, other: int) -> bool:
-        return (self.groups[one].num_nodes > 1) == (self.groups[other].num_nodes > 1)
+    def tick(num_ms: int) -> None:
+        nonlocal now_ms
+        for _ in range(num_ms):
+            now_ms += 1
+            look()
 
-    def collective(self, index: int) -> Collective:
-        return Collective(
-            op="all_reduce",
-            num_bytes=self.sizes_bytes[index],
-            group=self.groups[index],
-            modelled_s=self.sizes_bytes[index] / 100,
-            issued_s=self.issued_ms[index] / 1000,
-            start_s=self.start_ms[index] / 1000,
-            end_s=self.end_ms[index] / 1000,
+    for kind, index, work_s in happenings:
+        tick(round(work_s * 1000))
+        begin_ms = now_ms
+        if kind == "issue":
+            issued_ms[index] = begin_ms
+            queues[places[index].num_nodes > 1].append(index)
+            look()
+        else:
+            while index not in end_ms or end_ms[index] > now_ms:
+                tick(1)
+        marks.append(
+            Mark(kind=kind, collective=index, start_s=begin_ms / 1000, end_s=now_ms / 1000)
         )
+    tick(round(last_s * 1000))
+    duration_s = now_ms / 1000
+    while len(end_ms) < len(issued_ms):
+        tick(1)
+    collectives = tuple(
+        Collective(
+            op="all_reduce",
+            num_bytes=size,
+            group=places[index],
+            modelled_s=size / 100,
+            issued_s=issued_ms[index] / 1000,
+            start_s=start_ms[index] / 1000,
+            end_s=end_ms[index] / 1000,
+        )
+        for index, size in enumerate(sizes_bytes)
+    )
+    return StepTrace(duration_s=duration_s, collectives=collectives, marks=tuple(marks))

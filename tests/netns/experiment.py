@@ -7,6 +7,7 @@ each round, so that what the machine does meanwhile falls on all of them.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
@@ -18,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.netns.shaped import ShapedPair
+import numpy as np
+
+from tests.netns.shaped import ShapedPair, congestion_control
 
 RATES_BITS_PER_S = (0.2e9, 0.5e9, 1e9, 2e9)
 WORKLOADS = ("imaging", "llm")
@@ -96,17 +99,9 @@ def fit_line(times_s: dict[int, float]) -> tuple[float, float]:
 
     Least squares on relative errors, so that small messages count as much as large ones.
     """
-    sizes = list(times_s)
-    weights = [1 / times_s[size] ** 2 for size in sizes]
-    total = sum(weights)
-    mean_size = sum(w * s for w, s in zip(weights, sizes, strict=True)) / total
-    mean_time = sum(w * times_s[s] for w, s in zip(weights, sizes, strict=True)) / total
-    covariance = sum(
-        w * (s - mean_size) * (times_s[s] - mean_time) for w, s in zip(weights, sizes, strict=True)
-    )
-    variance = sum(w * (s - mean_size) ** 2 for w, s in zip(weights, sizes, strict=True))
-    slope = covariance / variance
-    return max(LEAST_ALPHA_S, (mean_time - slope * mean_size) / 2), 1 / slope
+    sizes, seconds = np.array(list(times_s)), np.array(list(times_s.values()))
+    slope, twice_alpha_s = np.polyfit(sizes, seconds, 1, w=1 / seconds)
+    return max(LEAST_ALPHA_S, float(twice_alpha_s) / 2), 1 / float(slope)
 
 
 @dataclass(kw_only=True)
@@ -116,7 +111,6 @@ class Point:
     bits_per_s: float
     workload: str
     bucket_bytes: int
-    gradient_bytes: int
     link_s: float
     """What the fitted link alone takes for the gradients."""
     rounds: dict[str, list[float]]
@@ -154,34 +148,6 @@ class Found:
     congestion_control: str
 
 
-def measure(pair: ShapedPair, ranks: Ranks, *, rounds: int, steps: int) -> Found:
-    """Run the whole experiment."""
-    from tests.netns.shaped import congestion_control
-
-    links = {rate: _fit_link(pair, ranks, rate) for rate in RATES_BITS_PER_S}
-    tax = _fit_tax(pair, ranks, links, rounds=rounds, steps=steps)
-    points = [
-        _point(pair, ranks, links, key, tax=tax, rounds=rounds, steps=steps)
-        for key in (
-            (rate, workload, bucket)
-            for rate in RATES_BITS_PER_S
-            for workload in WORKLOADS
-            for bucket in BUCKETS_BYTES
-        )
-    ]
-    return Found(points=points, links=links, tax=tax, congestion_control=congestion_control(pair))
-
-
-def _fit_link(pair: ShapedPair, ranks: Ranks, rate: float) -> tuple[float, float]:
-    pair.shape(rate)
-    found: dict[int, list[float]] = {size: [] for size in SIZES_BYTES}
-    for _ in range(FIT_ROUNDS):
-        answers = ranks.order(do="collectives", mode="real", sizes_bytes=SIZES_BYTES, repeats=9)
-        for size in SIZES_BYTES:
-            found[size].append(max(answer["median_s"][str(size)] for answer in answers))
-    return fit_line({size: statistics.median(times_s) for size, times_s in found.items()})
-
-
 def link_text(link: tuple[float, float]) -> str:
     """Write a fitted link as --link takes it."""
     alpha_s, bytes_per_s = link
@@ -189,85 +155,83 @@ def link_text(link: tuple[float, float]) -> str:
 
 
 Key = tuple[float, str, int]
-Links = dict[float, tuple[float, float]]
 
 
-def _steps(
-    pair: ShapedPair, ranks: Ranks, links: Links, key: Key, *, mode: str, steps: int, tax: float
-) -> tuple[list[float], int]:
-    """Steps in one mode; the real mode is the only one that the shaping touches.
+class Experiment:
+    """Both ranks over the pair; `rounds` of so many `steps` at each point."""
 
-    A step is that of the slower rank: real ranks wait for each other in every step, emulated ones
-    do not know of each other.
-    """
-    rate, workload, bucket_bytes = key
-    pair.shape(rate) if mode == "real" else pair.unshape()
-    order: dict[str, Any] = {"do": "steps", "mode": mode, "workload": workload}
-    order |= {"bucket_bytes": bucket_bytes, "warmup": 4, "steps": steps}
-    if mode in ("emulated", "throttled"):
-        order |= {"link": link_text(links[rate]), "cpu_tax": tax}
-    answers = ranks.order(**order)
-    step_s = [max(both) for both in zip(*(one["step_s"] for one in answers), strict=True)]
-    return step_s, answers[0]["gradient_bytes"]
+    def __init__(self, pair: ShapedPair, ranks: Ranks, *, rounds: int, steps: int) -> None:
+        self._pair = pair
+        self._ranks = ranks
+        self._rounds = rounds
+        self._num_steps = steps
+        self._links: dict[float, tuple[float, float]] = {}
 
+    def measure(self) -> Found:
+        """Run the whole of it."""
+        self._links = {rate: self._fit_link(rate) for rate in RATES_BITS_PER_S}
+        tax = self._fit_tax()
+        keys = itertools.product(RATES_BITS_PER_S, WORKLOADS, BUCKETS_BYTES)
+        points = [self._point(key, tax=tax) for key in keys]
+        control = congestion_control(self._pair)
+        return Found(points=points, links=self._links, tax=tax, congestion_control=control)
 
-def _fit_tax(pair: ShapedPair, ranks: Ranks, links: Links, *, rounds: int, steps: int) -> float:
-    """Copies of each byte that make the emulated step as long as the real one, at one point."""
-    trial_tax = 8.0
-    real_s: list[float] = []
-    bare_s: list[float] = []
-    taxed_s: list[float] = []
-    for _ in range(rounds):
-        for mode, tax, into in (
-            ("real", 0.0, real_s),
-            ("emulated", 0.0, bare_s),
-            ("emulated", trial_tax, taxed_s),
-        ):
-            key = FITTED_POINT
-            step_s, _ = _steps(pair, ranks, links, key, mode=mode, steps=steps, tax=tax)
-            into.append(statistics.median(step_s))
-    found = [
-        (real - bare) / (taxed - bare) * trial_tax
-        for real, bare, taxed in zip(real_s, bare_s, taxed_s, strict=True)
-        if taxed > bare
-    ]
-    return max(0.0, statistics.median(found)) if found else 0.0
+    def _fit_link(self, rate: float) -> tuple[float, float]:
+        self._pair.shape(rate)
+        found: dict[int, list[float]] = {size: [] for size in SIZES_BYTES}
+        order: dict[str, Any] = {"do": "collectives", "mode": "real", "repeats": 9}
+        for _ in range(FIT_ROUNDS):
+            answers = self._ranks.order(**order, sizes_bytes=SIZES_BYTES)
+            for size in SIZES_BYTES:
+                found[size].append(max(answer["median_s"][str(size)] for answer in answers))
+        return fit_line({size: statistics.median(times_s) for size, times_s in found.items()})
 
+    def _step(self, key: Key, *, mode: str, tax: float) -> tuple[float, int]:
+        """Median step in one mode, and gradient bytes; shaping touches the real mode alone.
 
-def _point(
-    pair: ShapedPair,
-    ranks: Ranks,
-    links: Links,
-    key: Key,
-    *,
-    tax: float,
-    rounds: int,
-    steps: int,
-) -> Point:
-    medians_s: dict[str, list[float]] = {}
-    gradient_bytes = 0
-    arms = (
-        ("real", "real", 0.0),
-        ("alone", "alone", 0.0),
-        ("emulated", "emulated", 0.0),
-        ("taxed", "emulated", tax),
-        ("throttled", "throttled", 0.0),
-    )
-    for _ in range(rounds):
-        for name, mode, arm_tax in arms:
-            step_s, gradient_bytes = _steps(
-                pair, ranks, links, key, mode=mode, steps=steps, tax=arm_tax
+        A step is that of the slower rank: real ranks wait for each other in every step, emulated
+        ones do not know of each other.
+        """
+        rate, workload, bucket_bytes = key
+        self._pair.shape(rate) if mode == "real" else self._pair.unshape()
+        order: dict[str, Any] = {"do": "steps", "mode": mode, "workload": workload}
+        order |= {"bucket_bytes": bucket_bytes, "warmup": 4, "steps": self._num_steps}
+        if mode in ("emulated", "throttled"):
+            order |= {"link": link_text(self._links[rate]), "cpu_tax": tax}
+        answers = self._ranks.order(**order)
+        step_s = [max(both) for both in zip(*(one["step_s"] for one in answers), strict=True)]
+        return statistics.median(step_s), answers[0]["gradient_bytes"]
+
+    def _fit_tax(self) -> float:
+        """Copies of each byte that make the emulated step as long as the real, at one point."""
+        trial_tax = 8.0
+        arms = (("real", 0.0), ("emulated", 0.0), ("emulated", trial_tax))
+        found = []
+        for _ in range(self._rounds):
+            real_s, bare_s, taxed_s = (
+                self._step(FITTED_POINT, mode=mode, tax=tax)[0] for mode, tax in arms
             )
-            medians_s.setdefault(name, []).append(statistics.median(step_s))
-    rate, workload, bucket_bytes = key
-    return Point(
-        bits_per_s=rate,
-        workload=workload,
-        bucket_bytes=bucket_bytes,
-        gradient_bytes=gradient_bytes,
-        link_s=gradient_bytes / links[rate][1],
-        rounds=medians_s,
-    )
+            if taxed_s > bare_s:
+                found.append((real_s - bare_s) / (taxed_s - bare_s) * trial_tax)
+        return max(0.0, statistics.median(found)) if found else 0.0
+
+    def _point(self, key: Key, *, tax: float) -> Point:
+        medians_s: dict[str, list[float]] = {}
+        gradient_bytes = 0
+        for _ in range(self._rounds):
+            for name in ("real", "alone", "emulated", "taxed", "throttled"):
+                mode = "emulated" if name == "taxed" else name
+                arm_tax = tax if name == "taxed" else 0.0
+                step_s, gradient_bytes = self._step(key, mode=mode, tax=arm_tax)
+                medians_s.setdefault(name, []).append(step_s)
+        rate, workload, bucket_bytes = key
+        return Point(
+            bits_per_s=rate,
+            workload=workload,
+            bucket_bytes=bucket_bytes,
+            link_s=gradient_bytes / self._links[rate][1],
+            rounds=medians_s,
+        )
 
 
 def median_error(points: Sequence[Point], *, mode: str) -> float | None:

@@ -8,6 +8,7 @@ steps and the groups are the product's own.
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 import sys
@@ -101,7 +102,7 @@ def measure_steps(order: dict[str, Any]) -> dict[str, Any]:
     loader = feeds.make_loader(
         workload, phase, data=None, seed=0, workers=0, pin_memory=False, start_method=None
     )
-    batches = feeds.first_batches(loader, most=feeds.RESIDENT_BATCHES)
+    batches = list(itertools.islice(loader, feeds.RESIDENT_BATCHES))
     if is_alone:
         step = TrainStep(workload, net, device_type="cpu", dtype="fp32")
     else:

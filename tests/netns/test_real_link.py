@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.netns import document
-from tests.netns.experiment import fit_line, measure, median_error, rank_processes
+from tests.netns.experiment import Experiment, fit_line, median_error, rank_processes
 from tests.netns.shaped import missing, shaped_pair
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "results" / "validation" / "real-link.md"
@@ -33,7 +33,7 @@ def test_emulated_steps_take_as_long_as_real_ones(request: pytest.FixtureRequest
     if reason is not None:
         pytest.skip(reason)
     with shaped_pair() as pair, rank_processes(pair) as ranks:
-        found = measure(pair, ranks, rounds=5, steps=8)
+        found = Experiment(pair, ranks, rounds=5, steps=8).measure()
     text = document.document(found, date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"))
     print("\n" + text)
     if request.config.getoption("write_document", default=False):

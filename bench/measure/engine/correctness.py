@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.core.nouns import Dtype
-from bench.measure.engine.feed import first_batches, make_loader
+from bench.measure.engine.feed import make_loader
 from bench.measure.engine.placing import place_net
 from bench.measure.engine.precision import (
     autocast,
@@ -68,7 +68,7 @@ def check_output(
     loader = make_loader(
         tiny, phase, data=None, seed=seed, workers=0, pin_memory=False, start_method=None
     )
-    batch = first_batches(loader, most=1)[0]
+    batch = next(iter(loader))
     cpu = torch.device("cpu")
     expected = _output(tiny, phase, copy.deepcopy(net), batch, device=cpu, dtype="fp32")
     net = cast_net(place_net(net, device=device), dtype=dtype, is_training=phase.is_training)

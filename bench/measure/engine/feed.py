@@ -90,16 +90,6 @@ class ResidentFeed:
         return ready, collated, 0.0
 
 
-def first_batches(loader: Any, *, most: int) -> list[Any]:
-    """Return up to `most` collated batches."""
-    batches = []
-    for batch in loader:
-        batches.append(batch)
-        if len(batches) == most:
-            break
-    return batches
-
-
 def can_pin(device_type: str) -> bool:
     """Return whether host memory can be pinned; asked only where it cannot upset a later fork."""
     import torch

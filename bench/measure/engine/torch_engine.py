@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -249,7 +250,7 @@ class TorchEngine(Engine):
         import torch
 
         ready = []
-        for batch in feeds.first_batches(loader, most=feeds.RESIDENT_BATCHES):
+        for batch in itertools.islice(loader, feeds.RESIDENT_BATCHES):
             moved = self._move(batch)
             if not self.phase.is_training:
                 dtype = self._request.config.dtype

@@ -39,20 +39,8 @@ class Event:
         return (end.time_s - self.time_s) * 1e3 * self.scale
 
 
-class MicrosecondEvent(Event):
-    scale = 1e3
-
-
-class FrozenEvent(Event):
-    scale = 0.0
-
-
-class BackwardEvent(Event):
-    scale = -1.0
-
-
-class NanEvent(Event):
-    scale = float("nan")
+def scaled(scale):
+    return type("ScaledEvent", (Event,), {"scale": scale})
 
 
 class RefusingEvent(Event):
@@ -111,14 +99,11 @@ def test_an_event_that_agrees_with_the_host_is_used(monkeypatch):
 
 @pytest.mark.parametrize(
     "event",
-    [MicrosecondEvent, FrozenEvent, BackwardEvent, NanEvent, RefusingEvent, NeverReachedEvent],
+    [*map(scaled, (1e3, 0.0, -1.0, float("nan"))), RefusingEvent, NeverReachedEvent, None],
 )
 def test_an_event_that_does_not_keep_time_is_not_used(monkeypatch, event):
-    assert pretend(monkeypatch, Event=event).make_event() is None
-
-
-def test_a_backend_without_events_has_none(monkeypatch):
-    assert pretend(monkeypatch).make_event() is None
+    functions = {} if event is None else {"Event": event}
+    assert pretend(monkeypatch, **functions).make_event() is None
 
 
 def test_the_event_check_runs_once(monkeypatch):
@@ -135,40 +120,24 @@ def test_the_event_check_runs_once(monkeypatch):
     assert len(made) == 12
 
 
-def test_events_are_recorded_on_the_stream_of_their_own_device(monkeypatch):
-    recorded = []
+def test_events_and_waits_are_those_of_their_own_device(monkeypatch):
+    recorded, waited = [], []
 
     class StreamEvent(Event):
         def record(self, stream=None):
             super().record()
             recorded.append(stream)
 
-    add_backend(
-        monkeypatch,
-        "meta",
-        Event=StreamEvent,
-        synchronize=lambda index: None,
-        current_stream=lambda index: f"stream of {index}",
-    )
-    AcceleratorAdapter("meta", 1).make_event().record()
-    assert set(recorded) == {"stream of 1"}
+    functions = {"synchronize": waited.append, "current_stream": lambda index: f"stream of {index}"}
+    add_backend(monkeypatch, "meta", Event=StreamEvent, **functions)
+    adapter = AcceleratorAdapter("meta", 1)
+    assert (recorded, waited) == ([], [])
+    adapter.make_event().record()
+    assert (set(recorded), set(waited)) == ({"stream of 1"}, {1})
 
 
 def test_events_of_apple_s_gpu_are_not_used():
     assert AcceleratorAdapter("mps", 0).make_event() is None
-
-
-def test_nothing_is_asked_of_a_device_before_it_is_used(monkeypatch):
-    calls = []
-    pretend(monkeypatch, Event=refuse, synchronize=calls.append)
-    assert calls == []
-
-
-def test_synchronize_waits_on_the_right_device(monkeypatch):
-    calls = []
-    add_backend(monkeypatch, "meta", synchronize=calls.append)
-    AcceleratorAdapter("meta", 2).synchronize()
-    assert set(calls) == {2}
 
 
 def test_a_backend_without_synchronize_waits_by_copying(monkeypatch):
@@ -207,6 +176,7 @@ def counters(adapter):
     return adapter.peak_allocated_bytes(), adapter.peak_reserved_bytes(), adapter.reserved_bytes()
 
 
+COUNTING = ("max_memory_allocated", "max_memory_reserved", "memory_reserved")
 STATS = {
     "allocated_bytes.all.peak": 30,
     "reserved_bytes.all.peak": 50,
@@ -239,29 +209,29 @@ def test_torch_accelerator_is_not_asked_about_another_type(monkeypatch):
     assert counters(pretend(monkeypatch)) == (None, None, None)
 
 
-def test_missing_statistics_stay_blank(monkeypatch):
-    assert counters(pretend(monkeypatch, memory_stats=refuse)) == (None, None, None)
-
-
-def test_a_zero_that_means_not_counted_stays_blank(monkeypatch):
-    adapter = pretend(
-        monkeypatch,
-        max_memory_allocated=lambda index: 0,
-        max_memory_reserved=lambda index: 0,
-        memory_reserved=lambda index: 0,
-    )
-    assert counters(adapter) == (None, None, None)
-
-
-def test_counting_functions_serve_where_there_are_no_statistics(monkeypatch):
-    adapter = pretend(monkeypatch, max_memory_allocated=lambda index: 7)
-    assert adapter.peak_allocated_bytes() == 7
-
-
-def test_a_peak_that_could_not_be_reset_is_blank(monkeypatch):
-    adapter = pretend(monkeypatch, memory_stats=lambda index: STATS, reset_peak_memory_stats=refuse)
+@pytest.mark.parametrize(
+    ("functions", "found"),
+    [
+        ({"memory_stats": refuse}, (None, None, None)),
+        # A zero that means "not counted".
+        (
+            {**dict.fromkeys(COUNTING, lambda index: 0), "reset_peak_memory_stats": int},
+            (None, None, None),
+        ),
+        (
+            {"max_memory_allocated": lambda index: 7, "reset_peak_memory_stats": int},
+            (7, None, None),
+        ),
+        (
+            {"memory_stats": lambda index: STATS, "reset_peak_memory_stats": refuse},
+            (None, None, 40),
+        ),
+    ],
+)
+def test_what_is_not_counted_or_could_not_be_reset_stays_blank(monkeypatch, functions, found):
+    adapter = pretend(monkeypatch, **functions)
     adapter.reset_peak_memory()
-    assert counters(adapter) == (None, None, 40)
+    assert counters(adapter) == found
 
 
 def test_the_clock_comes_from_telemetry(monkeypatch):
@@ -295,9 +265,6 @@ def test_emptying_the_cache_falls_back_on_the_module(monkeypatch):
 )
 def test_running_out_of_memory_is_recognised_in_every_dialect(error):
     assert is_out_of_memory(error)
-
-
-def test_the_cpu_allocator_s_own_error_is_recognised():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(10**15)
     assert is_out_of_memory(caught.value)

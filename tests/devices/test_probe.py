@@ -19,18 +19,11 @@ def replace_conv(monkeypatch, dtype, change):
     monkeypatch.setattr(functional, "conv2d", conv2d)
 
 
-def raise_not_implemented(_):
-    raise NotImplementedError("aclnnConvolution does not support this dtype")
-
-
-def test_the_cpu_computes_fp64_fp32_and_bf16_right():
+def test_the_cpu_computes_fp64_fp32_and_bf16_right_and_has_no_tf32():
     states = probe.probe_dtypes("cpu")
     assert {states[dtype] for dtype in ("fp64", "fp32", "bf16")} == {"ok"}
+    assert states["tf32"] == "raises"
     assert set(states) == set(probe.PROBED)
-
-
-def test_the_cpu_has_no_tf32():
-    assert probe.probe_dtypes("cpu")["tf32"] == "raises"
 
 
 @pytest.mark.parametrize(
@@ -70,8 +63,18 @@ def forward_only(inputs, *, label, dtype, is_autocast=False):
     return {"convolution": functional.conv2d(image, kernel).double()}
 
 
-def test_a_dtype_that_raises_does_not_stop_the_others(monkeypatch):
-    replace_conv(monkeypatch, torch.float16, raise_not_implemented)
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotImplementedError("aclnnConvolution does not support this dtype"),
+        TypeError("Cannot convert a MPS Tensor to float64 dtype"),
+    ],
+)
+def test_a_dtype_that_raises_does_not_stop_the_others(monkeypatch, error):
+    def refuse(_):
+        raise error
+
+    replace_conv(monkeypatch, torch.float16, refuse)
     states = probe.probe_dtypes("cpu")
     assert (states["fp16"], states["bf16"]) == ("raises", "ok")
 
@@ -85,16 +88,6 @@ def test_autocast_that_does_nothing_is_not_support(monkeypatch):
     monkeypatch.setattr(torch, "autocast", Ignored)
     states = probe.probe_dtypes("cpu")
     assert (states["bf16"], states["fp32"]) == ("raises", "ok")
-
-
-def test_a_backend_that_names_a_type_error_counts_as_raising(monkeypatch):
-    """As MPS does for float64."""
-
-    def refuse(_):
-        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
-
-    replace_conv(monkeypatch, torch.float16, refuse)
-    assert probe.probe_dtypes("cpu")["fp16"] == "raises"
 
 
 def test_a_tf32_switch_that_changes_nothing_is_no_tf32(monkeypatch):
@@ -113,12 +106,12 @@ def test_tf32_needs_ampere(monkeypatch, hip, capability, expected):
 
 
 def test_float32_precision_comes_back_after_an_error():
-    before = (torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision)
+    switches = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    before = [switch.fp32_precision for switch in switches]
     with pytest.raises(KeyError), probe.float32_precision("tf32"):
         assert torch.backends.cuda.matmul.fp32_precision == "tf32"
         raise KeyError
-    after = (torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision)
-    assert after == before
+    assert [switch.fp32_precision for switch in switches] == before
 
 
 def test_a_full_device_is_not_taken_for_a_missing_dtype(monkeypatch):

@@ -82,22 +82,11 @@ def call_s(clock, budget_s=8.0):
     )
 
 
-def test_a_steady_call_is_timed_exactly(monkeypatch):
-    clock = FakeTime(monkeypatch, lambda number: 0.002)
+# Each batch is 25 calls of 2 ms after 30 or so of warm-up.
+@pytest.mark.parametrize("odd_s", [{}, {0: 0.5}, {60: 1.0, 90: 0.0}])
+def test_a_slow_first_call_and_odd_repeats_do_not_count(monkeypatch, odd_s):
+    clock = FakeTime(monkeypatch, lambda number: odd_s.get(number, 0.002))
     assert call_s(clock) == pytest.approx(0.002, rel=1e-9)
-
-
-def test_slow_first_calls_do_not_count(monkeypatch):
-    clock = FakeTime(monkeypatch, lambda number: 0.5 if number == 0 else 0.002)
-    assert call_s(clock) == pytest.approx(0.002, rel=1e-9)
-
-
-def test_one_slow_repeat_and_one_fast_one_do_not_count(monkeypatch):
-    # Each batch is 25 calls of 2 ms after 30 or so of warm-up.
-    def durations_s(number):
-        return {60: 1.0, 90: 0.0}.get(number, 0.002)
-
-    assert call_s(FakeTime(monkeypatch, durations_s)) == pytest.approx(0.002, rel=1e-9)
 
 
 def test_a_call_longer_than_the_budget_is_still_measured(monkeypatch):
@@ -235,20 +224,15 @@ def test_a_failure_after_the_first_shape_is_not_hidden(monkeypatch):
         clock.best()
 
 
-def test_a_copy_counts_what_it_reads_and_what_it_writes(monkeypatch):
-    monkeypatch.setattr(rates, "_COPY_BYTES", {"cpu": 8 * 2**20})
-    monkeypatch.setattr(rates, "largest_cache_bytes", lambda device: 2**20)
+@pytest.mark.parametrize(("least_mib", "cache_mib", "copied_mib"), [(8, 1, 8), (1, 4, 32)])
+def test_a_copy_of_eight_caches_counts_what_it_reads_and_what_it_writes(
+    monkeypatch, least_mib, cache_mib, copied_mib
+):
+    monkeypatch.setattr(rates, "_COPY_BYTES", {"cpu": least_mib * 2**20})
+    monkeypatch.setattr(rates, "largest_cache_bytes", lambda device: cache_mib * 2**20)
     monkeypatch.setattr(rates, "_call_s", lambda call, **_: 0.5)
     rate = rates.copy_rate(CPU, adapter=Adapter(), budget_s=1.0)
-    assert rate == 2 * 8 * 2**20 / 0.5
-
-
-def test_a_copy_is_eight_times_the_cache(monkeypatch):
-    monkeypatch.setattr(rates, "_COPY_BYTES", {"cpu": 2**20})
-    monkeypatch.setattr(rates, "largest_cache_bytes", lambda device: 4 * 2**20)
-    monkeypatch.setattr(rates, "_call_s", lambda call, **_: 1.0)
-    rate = rates.copy_rate(CPU, adapter=Adapter(), budget_s=1.0)
-    assert rate == 2 * 8 * 4 * 2**20
+    assert rate == 2 * copied_mib * 2**20 / 0.5
 
 
 def test_a_small_roof_of_this_cpu_is_plausible(monkeypatch):
@@ -265,13 +249,16 @@ def test_a_small_roof_of_this_cpu_is_plausible(monkeypatch):
     assert made.torch_version == torch.__version__
 
 
-def test_a_saved_roof_is_loaded_again(cache):
+def test_a_saved_roof_is_loaded_again_under_another_number_and_names_no_device(cache):
     saved = make_roof(GPU)
     path = roof.save_roof(saved)
     assert path is not None
-    assert path.parent == cache
+    assert list(cache.iterdir()) == [path]
+    assert path.suffix == ".json"
     assert roof.load_roof(GPU, torch_version="2.13.0") == saved
-    assert [file.suffix for file in cache.iterdir()] == [".json"]
+    moved = roof.load_roof(replace(GPU, index=0), torch_version="2.13.0")
+    assert moved == structs.replace(saved, label="cuda:0")
+    assert "secret" not in path.read_text() + path.name
 
 
 def test_a_roof_belongs_to_one_device_torch_and_thread_count(cache):
@@ -295,19 +282,6 @@ def test_a_roof_belongs_to_one_driver_and_power_limit(cache, monkeypatch, change
     assert roof.load_roof(GPU, torch_version="2.13.0") is not None
     telemetry.recorded_baseline = replace(now, **changed)
     assert roof.load_roof(GPU, torch_version="2.13.0") is None
-
-
-def test_the_same_device_under_another_number_keeps_its_roof(cache):
-    roof.save_roof(make_roof(GPU))
-    moved = roof.load_roof(replace(GPU, index=0), torch_version="2.13.0")
-    assert moved is not None
-    assert moved.label == "cuda:0"
-
-
-def test_the_identifier_of_the_device_is_not_written(cache):
-    path = roof.save_roof(make_roof(GPU))
-    assert path is not None
-    assert "secret" not in path.read_text() + path.name
 
 
 def damage(text, how):

@@ -27,9 +27,6 @@ FAKE = Device(
     memory_bytes=None,
 )
 
-MAX_FOREIGN_FRAC = 0.05
-"""A roof measured while others used the processor would flatter every utilisation."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
@@ -99,7 +96,8 @@ def _inspect(question: _Question) -> Inspection:
         known: Roof | None = roof_for(device, dtypes=wanted)
     else:
         known = load_roof(device, torch_version=inspection.torch_facts["torch"])
-    if known is None or (known.foreign_cpu_frac or 0.0) > MAX_FOREIGN_FRAC:
+    # A roof measured while others used the processor would flatter every utilisation.
+    if known is None or known.is_disturbed:
         return inspection
     return replace(
         inspection,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from bench.devices.host.cpu_noise import cpu_noise
-from bench.devices.telemetry.common import Baseline, Sample
+from bench.devices.telemetry.common import Baseline, Sample, is_in_use
 from bench.devices.telemetry.energy import Energy, window_energy
 from bench.devices.telemetry.sampler import Sampler
 from bench.devices.telemetry.window_conditions import Conditions, violations_s, window_conditions
@@ -30,12 +30,6 @@ class Observation:
     after: Baseline | None = None
     stage_times_s: dict[str, float] = field(default_factory=dict)
     """Monotonic time at which each stage began."""
-
-
-def is_in_use(before: Baseline) -> bool:
-    """Whether something holds memory of the device or computes on it."""
-    is_busy = (before.utilization_frac or 0.0) > validity.FOREIGN_GPU_FRAC
-    return is_busy or (before.used_bytes or 0) > validity.FOREIGN_GPU_BYTES
 
 
 def observed_columns(

@@ -11,7 +11,7 @@ import msgspec
 
 from bench.core.nouns import Device
 from bench.devices.host.cpu_noise import take_snapshot
-from bench.devices.telemetry.common import Baseline, Telemetry
+from bench.devices.telemetry.common import Baseline, Telemetry, is_in_use
 from bench.devices.telemetry.readers import open_telemetry
 from bench.devices.telemetry.sampler import Sampler
 from bench.measure.messages import Stage, StepsSoFar, TrialRequest, TrialResult
@@ -20,7 +20,7 @@ from bench.results.schema import Row
 from bench.run.child import OnMessage, Outcome
 from bench.run.cluster import sibling_pids
 from bench.run.launch import run_trial
-from bench.run.observation import Observation, is_in_use
+from bench.run.observation import Observation
 
 _SETTLE_S = 2.0
 _SETTLE_PAUSE_S = 0.2

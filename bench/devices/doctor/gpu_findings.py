@@ -11,19 +11,17 @@ from typing import Any
 from bench.core.units import format_bytes
 from bench.devices.doctor.finding import Finding
 from bench.devices.telemetry.amd_smi import AmdTelemetry, import_amdsmi
-from bench.devices.telemetry.common import THROTTLE_REASONS, Baseline, Sample
+from bench.devices.telemetry.common import THROTTLE_REASONS, Baseline, Sample, is_in_use
 from bench.devices.telemetry.nvml import NvmlTelemetry, import_nvml
 
-FOREIGN_BYTES = 500 * 2**20
-FOREIGN_UTILIZATION_FRAC = 0.05
 _HOT_C = 80.0
 _LIMIT_TOLERANCE_FRAC = 0.01
 
 
 def _use_and_heat(rest: Sample, *, label: str, tool: str) -> Iterator[Finding]:
     """Report memory or time that something else uses, slow-downs in force, and early heat."""
-    load_frac = rest.utilization_frac or 0.0
-    if (rest.used_bytes or 0) > FOREIGN_BYTES or load_frac > FOREIGN_UTILIZATION_FRAC:
+    if is_in_use(rest):
+        load_frac = rest.utilization_frac or 0.0
         used = "unknown memory" if rest.used_bytes is None else format_bytes(rest.used_bytes)
         yield Finding(
             severity="warning",

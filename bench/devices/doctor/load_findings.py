@@ -9,12 +9,16 @@ import psutil
 
 from bench.devices.doctor.finding import Finding, Severity
 from bench.devices.host.cgroup import read_text
-from bench.devices.host.cpu_noise import CpuNoise, cpu_noise, take_snapshot
+from bench.devices.host.cpu_noise import (
+    FOREIGN_CPU_INVALID_FRAC,
+    FOREIGN_CPU_WARN_FRAC,
+    STEAL_WARN_FRAC,
+    CpuNoise,
+    cpu_noise,
+    take_snapshot,
+)
 from bench.devices.host.processes import ProcessKey, ProcessTimes, all_processes, descendants
 
-WARN_FOREIGN_FRAC = 0.05
-MAX_FOREIGN_FRAC = 0.20
-WARN_STEAL_FRAC = 0.01
 _BUSY_CORES = 0.05
 _NUM_NAMED = 3
 _LOAD_PER_CPU = 0.5
@@ -42,21 +46,21 @@ def noise_findings(
 ) -> Iterator[Finding]:
     """Report processor time that others used, named as far as they can be seen, and stolen time."""
     share = noise.foreign_cpu_frac
-    if busy or (share or 0.0) > WARN_FOREIGN_FRAC:
+    if busy or (share or 0.0) > FOREIGN_CPU_WARN_FRAC:
         listed = ", ".join(f"{names.get(pid, '?')} (pid {pid}, {n:.1f} cores)" for pid, n in busy)
         severity: Severity = "warning"
-        if share is not None and not WARN_FOREIGN_FRAC < share <= MAX_FOREIGN_FRAC:
-            severity = "note" if share <= WARN_FOREIGN_FRAC else "error"
+        if share is not None and not FOREIGN_CPU_WARN_FRAC < share <= FOREIGN_CPU_INVALID_FRAC:
+            severity = "note" if share <= FOREIGN_CPU_WARN_FRAC else "error"
         total = "" if share is None else f"other programs use {share:.0%} of the processor: "
         pids = ",".join(str(pid) for pid, _ in busy)
         yield Finding(
             severity=severity,
             what=total + (listed or "not visible from here"),
-            why=f"a trial with over {WARN_FOREIGN_FRAC:.0%} foreign use is marked, one with over "
-            f"{MAX_FOREIGN_FRAC:.0%} is invalid",
+            why=f"a trial with over {FOREIGN_CPU_WARN_FRAC:.0%} foreign use is marked, "
+            f"one with over {FOREIGN_CPU_INVALID_FRAC:.0%} is invalid",
             fix=f"stop them or wait: top -p {pids}" if pids else "look on the host: top",
         )
-    if (noise.steal_frac or 0.0) > WARN_STEAL_FRAC:
+    if (noise.steal_frac or 0.0) > STEAL_WARN_FRAC:
         yield Finding(
             severity="warning",
             what=f"the hypervisor took {noise.steal_frac:.1%} of the processor's time",

@@ -25,6 +25,10 @@ from bench.devices.host.processes import (
 )
 
 _STAT_FIELDS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+FOREIGN_CPU_WARN_FRAC = 0.05
+"""Of the whole machine; a trial with more is marked."""
+FOREIGN_CPU_INVALID_FRAC = 0.20
+STEAL_WARN_FRAC = 0.01
 _BUSY_FIELDS = ("user", "nice", "system", "irq", "softirq")
 
 

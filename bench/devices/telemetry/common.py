@@ -12,6 +12,8 @@ from typing import Protocol
 Clock = Callable[[], float]
 """time.monotonic, or a test's stand-in."""
 
+FOREIGN_GPU_BYTES = 500 * 2**20
+FOREIGN_GPU_FRAC = 0.05
 THERMAL_REASONS = frozenset({"hw_thermal", "sw_thermal"})
 THROTTLE_REASONS = THERMAL_REASONS | {"hw_slowdown", "power_brake"}
 """Slow-downs that spoil a trial. `sw_power_cap` is not one: large GPUs run at their limit."""
@@ -76,6 +78,12 @@ class Telemetry(Protocol):
 
     def close(self) -> None:
         """Let go of the driver's library."""
+
+
+def is_in_use(rest: Sample | Baseline) -> bool:
+    """Whether something holds memory of the device or computes on it."""
+    is_busy = (rest.utilization_frac or 0.0) > FOREIGN_GPU_FRAC
+    return is_busy or (rest.used_bytes or 0) > FOREIGN_GPU_BYTES
 
 
 def scaled(value: float | None, factor: float) -> float | None:

@@ -27,7 +27,7 @@ from msgspec.structs import replace
 from bench.core.nouns import Device
 from bench.core.paths import cache_folder
 from bench.devices.host.cpu import usable_cores
-from bench.devices.host.cpu_noise import cpu_noise, take_snapshot
+from bench.devices.host.cpu_noise import FOREIGN_CPU_WARN_FRAC, cpu_noise, take_snapshot
 from bench.devices.telemetry.common import Baseline
 from bench.devices.telemetry.readers import open_telemetry
 from bench.devices.torch.detect import find
@@ -46,8 +46,6 @@ METHOD = (
     "normal random numbers; copy counts bytes read plus written"
 )
 _LOG = logging.getLogger(__name__)
-_MOST_FOREIGN_CPU_FRAC = 0.05
-"""From here on a trial is marked as disturbed, too."""
 Rate = Annotated[float, Meta(gt=0, le=1e300)]
 
 
@@ -90,6 +88,11 @@ class Roof(RoofKey, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Share of the machine that other programs used meanwhile; None where nothing tells."""
     method: str
     measured_utc: str
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether so much else ran that a trial would be marked, too."""
+        return (self.foreign_cpu_frac or 0.0) > FOREIGN_CPU_WARN_FRAC
 
     def source(self, dtype: str) -> str:
         """Where the rates of a row come from: method, best shape of those tried, and when."""
@@ -184,7 +187,7 @@ def save_roof(roof: Roof) -> Path | None:
     A processor's roof that was measured beside other programs is too low, and would stay so: it is
     not kept.
     """
-    if roof.type == "cpu" and (roof.foreign_cpu_frac or 0.0) > _MOST_FOREIGN_CPU_FRAC:
+    if roof.type == "cpu" and roof.is_disturbed:
         _LOG.warning(
             "other programs used %.0f %% of the processor: its roof is not kept",
             100 * (roof.foreign_cpu_frac or 0.0),

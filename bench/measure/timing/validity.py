@@ -7,6 +7,11 @@ would choose its own answer. The thresholds are several times what a quiet machi
 from collections.abc import Iterable
 
 from bench.core.nouns import Status
+from bench.devices.host.cpu_noise import (
+    FOREIGN_CPU_INVALID_FRAC,
+    FOREIGN_CPU_WARN_FRAC,
+    STEAL_WARN_FRAC,
+)
 
 INVALIDATING = frozenset(
     {
@@ -29,15 +34,10 @@ SKIPPING = frozenset({"interrupted", "budget", "link_unresolved"})
 RETRYABLE = INVALIDATING - {"nonfinite", "wrong_output"} | {"crashed", "timeout"}
 """Reasons that another attempt may not have; a wrong or refused computation would only repeat."""
 
-FOREIGN_CPU_WARN_FRAC = 0.05
-FOREIGN_CPU_INVALID_FRAC = 0.20
-STEAL_WARN_FRAC = 0.01
 THROTTLE_INVALID_FRAC = 0.01
 DRIFT_WARN_FRAC = 0.03
 INPUT_BOUND_FRAC = 0.10
 HOST_BOUND_FRAC = 0.5
-FOREIGN_GPU_BYTES = 500 * 2**20
-FOREIGN_GPU_FRAC = 0.05
 MIN_SAMPLES = 3
 
 

@@ -86,12 +86,12 @@ def _has_both(to: str, direction: str | None) -> bool:
 
 
 def _check_direction(to: str, *, output: Path | None, direction: str | None) -> None:
-    from bench.report.exports.github_action_benchmark import FILES
+    from bench.report.exports.history import GITHUB_FILES
 
     if direction is not None and to != "github-action-benchmark":
         raise UsageError(f"--direction is for --to github-action-benchmark, not for {to}")
-    if direction is not None and direction not in FILES:
-        raise one_of("--direction", direction, list(FILES))
+    if direction is not None and direction not in GITHUB_FILES:
+        raise one_of("--direction", direction, list(GITHUB_FILES))
     if _has_both(to, direction) and output is None:
         raise UsageError(
             "github-action-benchmark wants one file for each direction: give -o FOLDER for both, "
@@ -110,16 +110,15 @@ def _check_output(output: Path, *, is_folder: bool, files: list[Path]) -> None:
 
 def _documents(selection: Selection, *, to: str, direction: str | None) -> dict[str, str]:
     """Each document by its file's name in the output folder; '' where the output is the file."""
-    from bench.report.exports import bmf, github_action_benchmark, json_document, pytest_benchmark
+    from bench.report.exports import history, pytest_benchmark
 
     if to == "github-action-benchmark":
-        names = {direction: ""} if direction else github_action_benchmark.FILES
+        names = {direction: ""} if direction else history.GITHUB_FILES
         return {
-            name: github_action_benchmark.document(selection, direction=one)
-            for one, name in names.items()
+            name: history.github_document(selection, direction=one) for one, name in names.items()
         }
     if to == "pytest-benchmark":
         for note in pytest_benchmark.notes(selection):
             print_note(note)
         return {"": pytest_benchmark.document(selection)}
-    return {"": (bmf if to == "bmf" else json_document).document(selection)}
+    return {"": (history.bmf_document if to == "bmf" else history.json_document)(selection)}

@@ -73,18 +73,17 @@ def test_figure_is_the_geometric_mean_with_its_t_interval() -> None:
     # log mean: ln 4; sd of logs: sqrt(2) ln 2; error: ln 2; t(0.975, 1) = 12.7062
     assert (figure.label, figure.unit, figure.num_trials) == ("throughput", "patch/s", 2)
     assert figure.value == pytest.approx(4.0)
-    assert figure.low == pytest.approx(4.0 / 2**12.7062, rel=1e-4)
-    assert figure.high == pytest.approx(4.0 * 2**12.7062, rel=1e-4)
+    assert figure.ends == pytest.approx((4.0 / 2**12.7062, 4.0 * 2**12.7062), rel=1e-4)
 
 
 def test_one_trial_has_a_value_and_no_interval() -> None:
     (figure, *_) = configurations(rows_at(7.3))[0].figures()
-    assert (figure.value, figure.low, figure.high) == (7.3, None, None)
+    assert (figure.value, figure.ends) == (7.3, None)
 
 
 def test_equal_trials_give_their_value_exactly() -> None:
     (figure, *_) = configurations(rows_at(1e9, 1e9, 1e9))[0].figures()
-    assert (figure.value, figure.low, figure.high) == (1e9, 1e9, 1e9)
+    assert (figure.value, figure.ends) == (1e9, (1e9, 1e9))
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, 1e300, math.nan, math.inf, None])
@@ -97,7 +96,7 @@ def test_what_cannot_be_a_figure_is_none(value: float | None) -> None:
 
 def test_damaged_figures_decades_apart_have_no_interval() -> None:
     (figure, *_) = configurations(rows_at(1e-59, 1e59))[0].figures()
-    assert (figure.low, figure.high) == (None, None)
+    assert figure.ends is None
     assert figure.value == pytest.approx(1.0)
 
 

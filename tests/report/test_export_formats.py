@@ -12,12 +12,7 @@ import pytest
 from pytest_benchmark.stats import Stats
 
 from bench.core import statistics
-from bench.report.exports import (
-    bmf,
-    github_action_benchmark,
-    json_document,
-    pytest_benchmark,
-)
+from bench.report.exports import history, pytest_benchmark
 from bench.report.exports.selection import Selection, select
 from bench.results.schema import Row, Value
 from tests.analysis.synthetic_rows import trials
@@ -161,7 +156,7 @@ MAX_BENCHMARK_NAME, MAX_MEASURE_NAME = 1024, 64
 
 
 def test_bmf_fits_the_schema_and_bounds_are_our_interval(selection: Selection) -> None:
-    content = strict_json(bmf.document(selection))
+    content = strict_json(history.bmf_document(selection))
     assert problems(content, BMF) == []
     metric = content["imaging-train tiny fp32 b2 [real] on Test CPU #c0ffee"]["step_median_ms"]
     medians = [float(str(row["step_median_ms"])) for row in trials(num=5, seed=1)]
@@ -171,7 +166,7 @@ def test_bmf_fits_the_schema_and_bounds_are_our_interval(selection: Selection) -
 
 
 def test_bmf_of_one_trial_has_no_bounds(selection: Selection) -> None:
-    content = strict_json(bmf.document(selection))
+    content = strict_json(history.bmf_document(selection))
     (name,) = (name for name in content if "[emulated]" in name)
     assert set(content[name]["throughput_token_per_s"]) == {"value"}
 
@@ -179,7 +174,7 @@ def test_bmf_of_one_trial_has_no_bounds(selection: Selection) -> None:
 def test_bmf_names_keep_to_the_lengths_that_bencher_takes() -> None:
     long: dict[str, Value] = {"workload": "w" * 5000, "device_name": "d" * 5000, "link": "l" * 5000}
     rows = trials(num=2, items_unit="i" * 500, mode="emulated", **long)
-    ((name, measures),) = strict_json(bmf.document(select(rows))).items()
+    ((name, measures),) = strict_json(history.bmf_document(select(rows))).items()
     assert len(name) <= MAX_BENCHMARK_NAME
     assert max(map(len, measures)) <= MAX_MEASURE_NAME
     assert "[emulated]" in name
@@ -208,7 +203,7 @@ GITHUB_ACTION = {
 
 @pytest.mark.parametrize("direction", ["bigger", "smaller"])
 def test_github_action_file_fits_its_schema(selection: Selection, direction: str) -> None:
-    content = strict_json(github_action_benchmark.document(selection, direction=direction))
+    content = strict_json(history.github_document(selection, direction=direction))
     assert content
     assert problems(content, GITHUB_ACTION) == []
     assert len({entry["name"] for entry in content}) == len(content)
@@ -217,7 +212,7 @@ def test_github_action_file_fits_its_schema(selection: Selection, direction: str
 
 def test_github_action_files_part_throughput_from_costs(selection: Selection) -> None:
     bigger, smaller = (
-        strict_json(github_action_benchmark.document(selection, direction=direction))
+        strict_json(history.github_document(selection, direction=direction))
         for direction in ("bigger", "smaller")
     )
     assert {entry["unit"] for entry in bigger} == {"patch/s", "token/s"}
@@ -226,7 +221,7 @@ def test_github_action_files_part_throughput_from_costs(selection: Selection) ->
 
 def test_github_action_range_is_our_interval_and_absent_for_one_trial() -> None:
     rows = trials(num=3, noise_frac=0.0) + trials(num=1, config_hash="beef")
-    three, one = strict_json(github_action_benchmark.document(select(rows), direction="smaller"))
+    three, one = strict_json(history.github_document(select(rows), direction="smaller"))
     assert three["range"] == "95 % interval 100 - 100, 3 trials"
     assert "range" not in one
     assert "trials: 1" in one["extra"]
@@ -236,7 +231,7 @@ def test_github_action_range_is_our_interval_and_absent_for_one_trial() -> None:
 
 
 def test_json_has_figures_trials_and_unusable_rows_with_reasons(selection: Selection) -> None:
-    content = strict_json(json_document.document(selection))
+    content = strict_json(history.json_document(selection))
     train, infer, decode = content["configurations"]
     assert [len(one["trials"]) for one in (train, infer, decode)] == [5, 4, 1]
     assert train["figures"]["energy_per_patch_j"]["value"] == 1.5

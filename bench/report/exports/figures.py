@@ -17,33 +17,16 @@ from bench.analysis.trials.configuration import Trials, gather, number
 from bench.analysis.trials.estimates import estimate
 from bench.analysis.trials.identity import IDENTITY
 from bench.analysis.trials.titles import LAID_OUT, PROGRAM, title_of
-from bench.report.tables.grid import plain
+from bench.report.tables.grid import grouped, plain
 from bench.results.schema import Row
 
 KEY = (*IDENTITY, "device", "env_id")
 """What trials share that repeat one another: files of other machines may be among those given."""
-HOW_AND_WHERE = (
-    "mode",
-    "link",
-    "parallel",
-    "layout",
-    "schedule",
-    "mitigation",
-    "bucket_bytes",
-    "grad_accum",
-    "device",
-    "device_name",
-    "device_count",
-)
+HOW_AND_WHERE = ("mode", "link", "parallel", "layout", "schedule", "mitigation", "bucket_bytes",
+                 "grad_accum", "device", "device_name", "device_count")  # fmt: skip
 """What every format tells of a row beside the workload and its parameters."""
-_APART = (
-    ("device", ""),
-    ("workload_version", "version "),
-    ("torch_version", "torch "),
-    ("driver_version", "driver "),
-    ("host_hash", "host "),
-    ("env_id", "env "),
-)
+_APART = {"device": "", "workload_version": "version ", "torch_version": "torch ",
+          "driver_version": "driver ", "host_hash": "host ", "env_id": "env "}  # fmt: skip
 """What may tell two configurations of one name apart, in order."""
 _IN_TITLE = ("workload", "size", "dtype", "mode", "parallel", "layout", "link", "mitigation",
              "schedule")  # fmt: skip
@@ -51,59 +34,26 @@ _MAX_CELL = 100
 """Characters of a cell in a name; Bencher takes names of 1024."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measure:
-    """A column that is exported as a figure; '{item}' stands for what throughput counts."""
-
-    column: str
-    label: str
-    """What it is, in words."""
-    unit: str
-    key: str
-    """Name with its unit, for formats that have only names."""
-    is_bigger_better: bool = False
-
-
-MEASURES = (
-    Measure(
-        column="throughput_per_s",
-        label="throughput",
-        unit="{item}/s",
-        key="throughput_{item}_per_s",
-        is_bigger_better=True,
-    ),
-    Measure(column="step_median_ms", label="median step", unit="ms", key="step_median_ms"),
-    Measure(column="step_low_ms", label="fast end of the step", unit="ms", key="step_low_ms"),
-    Measure(column="step_high_ms", label="slow end of the step", unit="ms", key="step_high_ms"),
-    Measure(
-        column="comm_exposed_ms",
-        label="communication waited for",
-        unit="ms",
-        key="comm_exposed_ms",
-    ),
-    Measure(column="ttft_ms", label="time to first token", unit="ms", key="ttft_ms"),
-    Measure(column="tpot_ms", label="time per output token", unit="ms", key="tpot_ms"),
-    Measure(column="lat_p90_ms", label="p90 latency", unit="ms", key="lat_p90_ms"),
-    Measure(column="lat_p99_ms", label="p99 latency", unit="ms", key="lat_p99_ms"),
-    Measure(
-        column="energy_per_item_j",
-        label="energy per {item}",
-        unit="J",
-        key="energy_per_{item}_j",
-    ),
-    Measure(
-        column="mem_alloc_peak_bytes",
-        label="peak device memory",
-        unit="bytes",
-        key="mem_alloc_peak_bytes",
-    ),
-    Measure(
-        column="rss_peak_bytes",
-        label="peak host memory",
-        unit="bytes",
-        key="rss_peak_bytes",
-    ),
-)
+_MEASURES = {
+    "throughput_per_s": ("throughput", "{item}/s"),
+    "step_median_ms": ("median step", "ms"),
+    "step_low_ms": ("fast end of the step", "ms"),
+    "step_high_ms": ("slow end of the step", "ms"),
+    "comm_exposed_ms": ("communication waited for", "ms"),
+    "ttft_ms": ("time to first token", "ms"),
+    "tpot_ms": ("time per output token", "ms"),
+    "lat_p90_ms": ("p90 latency", "ms"),
+    "lat_p99_ms": ("p99 latency", "ms"),
+    "energy_per_item_j": ("energy per {item}", "J"),
+    "mem_alloc_peak_bytes": ("peak device memory", "bytes"),
+    "rss_peak_bytes": ("peak host memory", "bytes"),
+}
+"""Columns that are exported as figures, in words, with units; {item} is what throughput counts."""
+_KEYS = {
+    "throughput_per_s": "throughput_{item}_per_s",
+    "energy_per_item_j": "energy_per_{item}_j",
+}
+"""Names of figures where they are not the column's: for formats that have only names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,13 +63,11 @@ class Figure:
     label: str
     unit: str
     key: str
-    column: str
     is_bigger_better: bool
     value: float
     """Geometric mean over trials, in `unit`."""
-    low: float | None
-    """Lower end of its 95 % interval; None with a single trial."""
-    high: float | None
+    ends: tuple[float, float] | None
+    """Its 95 % interval; None with a single trial."""
     num_trials: int
 
 
@@ -136,8 +84,8 @@ class Named:
         return self.trials.first
 
     def figures(self) -> list[Figure]:
-        """Return figures in the order of `MEASURES`; what no trial measured is left out."""
-        found = (_figure(measure, trials=self.trials) for measure in MEASURES)
+        """What any trial measured."""
+        found = (_figure(column, trials=self.trials) for column in _MEASURES)
         return [figure for figure in found if figure is not None]
 
 
@@ -170,23 +118,16 @@ def _short(value: object) -> str:
 
 def _distinct(rows: Sequence[Row]) -> list[str]:
     names = [name_of(row) for row in rows]
-    for column, prefix in _APART:
-        for name, same in _places(names).items():
+    for column, prefix in _APART.items():
+        for name, same in grouped(range(len(names)), names.__getitem__).items():
             if len({rows[index].get(column) for index in same}) > 1:
                 for index in same:
                     value = plain(str(rows[index].get(column) or "unknown"))[:24]
                     names[index] = f"{name} {prefix}{value}"
-    for name, same in _places(names).items():
+    for name, same in grouped(range(len(names)), names.__getitem__).items():
         for place, index in enumerate(same[1:], start=2):
             names[index] = f"{name} ({place})"
     return names
-
-
-def _places(names: list[str]) -> dict[str, list[int]]:
-    places: dict[str, list[int]] = {}
-    for index, name in enumerate(names):
-        places.setdefault(name, []).append(index)
-    return places
 
 
 def _item_of(row: Row) -> str:
@@ -200,29 +141,27 @@ def trial_values(trials: Trials, column: str) -> list[float]:
     return trials.figures(lambda row: number(row, column))
 
 
-def _figure(measure: Measure, *, trials: Trials) -> Figure | None:
-    values = trial_values(trials, measure.column)
+def _figure(column: str, *, trials: Trials) -> Figure | None:
+    values = trial_values(trials, column)
     if not values:
         return None
-    value, low, high = _interval(values)
+    value, ends = _interval(values)
     item = _item_of(trials.first)
-    is_part = measure.unit == "bytes" and trials.num_devices > 1
+    label, unit = (text.format(item=item) for text in _MEASURES[column])
+    is_part = unit == "bytes" and trials.num_devices > 1
     return Figure(
-        label=measure.label.format(item=item) + (" of one rank" if is_part else ""),
-        unit=measure.unit.format(item=item),
-        key=measure.key.format(item=item),
-        column=measure.column,
-        is_bigger_better=measure.is_bigger_better,
+        label=f"{label} of one rank" if is_part else label,
+        unit=unit,
+        key=_KEYS.get(column, column).format(item=item),
+        is_bigger_better=column == "throughput_per_s",
         value=value,
-        low=low,
-        high=high,
+        ends=ends,
         num_trials=len(values),
     )
 
 
-def _interval(values: list[float]) -> tuple[float, float | None, float | None]:
+def _interval(values: list[float]) -> tuple[float, tuple[float, float] | None]:
     found = estimate(values)
     if found is None or min(values) == max(values):  # exactly, not up to rounding of logarithms
-        end = values[0] if len(values) > 1 else None
-        return values[0], end, end
-    return found.value, *(found.interval or (None, None))
+        return values[0], (values[0], values[0]) if len(values) > 1 else None
+    return found.value, found.interval

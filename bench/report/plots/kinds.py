@@ -6,7 +6,7 @@ of the text alternative follow here. Hollow marks were not measured on the hardw
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -328,11 +328,3 @@ def panels(
     drawn, total = (sum(map(len, part.values())) for part in (chosen, groups))
     note = "" if drawn == total else f"{drawn} of {total} {what} are drawn; the table has more."
     return Plots(panels=tuple(panel(name, items) for name, items in chosen.items()), note=note)
-
-
-def grouped(items: Iterable[Item], name: Callable[[Item], str]) -> dict[str, list[Item]]:
-    """Items by name, in order of appearance."""
-    groups: dict[str, list[Item]] = {}
-    for item in items:
-        groups.setdefault(name(item), []).append(item)
-    return groups

@@ -11,8 +11,9 @@ from bench.analysis.comparison.comparison import Compared, Comparison
 from bench.analysis.comparison.verdicts import VERDICTS
 from bench.analysis.trials.titles import title_of
 from bench.report.page.content import Plot, Plots
-from bench.report.plots.kinds import Axis, Mark, grouped, interval, is_drawable, panels
+from bench.report.plots.kinds import Axis, Mark, interval, is_drawable, panels
 from bench.report.plots.panel import short
+from bench.report.tables.grid import grouped
 
 MAX_PANELS = 4
 MAX_LINES = 16

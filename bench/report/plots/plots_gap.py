@@ -17,7 +17,6 @@ from bench.report.plots.kinds import (
     Curve,
     Guide,
     Mark,
-    grouped,
     interval,
     is_drawable,
     line,
@@ -25,6 +24,7 @@ from bench.report.plots.kinds import (
 )
 from bench.report.plots.panel import Value, value_of
 from bench.report.tables.demand_titles import apart, full_title
+from bench.report.tables.grid import grouped
 
 MAX_GAPS = 6
 MAX_ROOFLINES = 4

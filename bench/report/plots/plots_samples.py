@@ -15,8 +15,9 @@ from bench.analysis.trials.configuration import Trials
 from bench.core.units import format_duration
 from bench.report.page.content import Plot, Plots
 from bench.report.page.evidence import taking_turns
-from bench.report.plots.kinds import Axis, Curve, grouped, line, panels
+from bench.report.plots.kinds import Axis, Curve, line, panels
 from bench.report.plots.plots_speed import labels_of
+from bench.report.tables.grid import grouped
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from bench.analysis.trials.configuration import Trials
 from bench.analysis.trials.titles import LONG, differing, title_of
 from bench.report.page.content import Plot, Plots
-from bench.report.plots.kinds import Axis, Mark, grouped, interval, is_drawable, panels
+from bench.report.plots.kinds import Axis, Mark, interval, is_drawable, panels
 from bench.report.plots.panel import Value, short, value_of
+from bench.report.tables.grid import grouped
 
 MAX_PANELS = 6
 MAX_LINES = 12

@@ -107,3 +107,11 @@ def markdown_table(grid: Grid) -> str:
     table = "\n".join(lines)
     title = f"**{markdown_cell(grid.title)}**" if grid.title else ""
     return "\n\n".join(part for part in (title, table, markdown_list(grid.notes)) if part)
+
+
+def grouped(lines: Iterable[Line], name: Callable[[Line], str]) -> dict[str, list[Line]]:
+    """Things by name, in order of appearance."""
+    groups: dict[str, list[Line]] = {}
+    for line in lines:
+        groups.setdefault(name(line), []).append(line)
+    return groups

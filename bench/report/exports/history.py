@@ -1,0 +1,115 @@
+"""Documents of tools that keep a history, and one of our own.
+
+bmf: `{benchmark: {measure: {value, lower_value, upper_value}}}` for `bencher run --adapter json`. A
+measure's name ends in its unit, because Bencher keeps units apart from the figures.
+https://bencher.dev/docs/reference/bencher-metric-format
+
+github-action-benchmark: one file for each direction, since the action takes one tool per file. It
+compares with the previous point alone; `bench compare` asks whether a difference is real.
+https://github.com/benchmark-action/github-action-benchmark#examples
+
+json: configurations, figures and every trial, for scripts that want more than the CSV gives by
+itself. Blank cells are left out, unusable rows stand apart with the reason, nothing is rounded.
+"""
+
+from __future__ import annotations
+
+import json
+
+from bench import __version__
+from bench.core.units import format_number
+from bench.report.exports.figures import HOW_AND_WHERE, Figure, Named, configurations
+from bench.report.exports.selection import Selection
+from bench.results.schema import SCHEMA_VERSION, Row
+
+GITHUB_FILES = {"bigger": "bigger_is_better.json", "smaller": "smaller_is_better.json"}
+"""Direction and the name of its file in a folder that holds both."""
+_FACTS = ("workload", "workload_version", "config_hash", "size", "batch", "dtype", *HOW_AND_WHERE)
+_GITHUB_FACTS = {
+    "mode": "mode",
+    "link": "link",
+    "layout": "layout",
+    "mitigation": "mitigation",
+    "workload version": "workload_version",
+    "parameters": "params_json",
+    "torch": "torch_version",
+    "device": "device_name",
+}
+
+
+def bmf_document(selection: Selection) -> str:
+    """Bencher Metric Format."""
+    content = {
+        one.name: {figure.key: _metric(figure) for figure in figures}
+        for one in configurations(selection.usable)
+        if (figures := one.figures())
+    }
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def _metric(figure: Figure) -> dict[str, float]:
+    ends = zip(("lower_value", "upper_value"), figure.ends or (), strict=False)
+    return {"value": figure.value, **dict(ends)}
+
+
+def github_document(selection: Selection, *, direction: str) -> str:
+    """Custom JSON of github-action-benchmark for one direction."""
+    content = [
+        _entry(figure, one=one)
+        for one in configurations(selection.usable)
+        for figure in one.figures()
+        if figure.is_bigger_better == (direction == "bigger")
+    ]
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def _entry(figure: Figure, *, one: Named) -> dict[str, object]:
+    facts = {name: one.first.get(column) for name, column in _GITHUB_FACTS.items()}
+    told = {"trials": figure.num_trials, **facts}
+    entry: dict[str, object] = {
+        "name": f"{one.name}: {figure.label} ({figure.unit})",
+        "unit": figure.unit,
+        "value": figure.value,
+        "extra": "\n".join(f"{name}: {value}" for name, value in told.items() if value is not None),
+    }
+    if figure.ends is not None:
+        trials = f"{figure.num_trials} trial" + ("s" if figure.num_trials > 1 else "")
+        entry["range"] = f"95 % interval {' - '.join(map(format_number, figure.ends))}, {trials}"
+    return entry
+
+
+def json_document(selection: Selection) -> str:
+    """Our own."""
+    content = {
+        "made_by": f"gapbench {__version__}",
+        "schema_version": SCHEMA_VERSION,
+        "configurations": [_configuration(one) for one in configurations(selection.usable)],
+        "unusable_rows": [_cells(row) for row in selection.unusable],
+    }
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def _configuration(one: Named) -> dict[str, object]:
+    return {
+        "name": one.name,
+        **{name: one.first.get(name) for name in _FACTS},
+        "params": json.loads(str(one.first.get("params_json") or "{}")),
+        "figures": {figure.key: _told(figure) for figure in one.figures()},
+        "trials": [_cells(row) for row in one.trials.used],
+    }
+
+
+def _told(figure: Figure) -> dict[str, object]:
+    low, high = figure.ends or (None, None)
+    return {
+        "value": figure.value,
+        "low95": low,
+        "high95": high,
+        "unit": figure.unit,
+        "num_trials": figure.num_trials,
+        "is_bigger_better": figure.is_bigger_better,
+    }
+
+
+def _cells(row: Row) -> dict[str, object]:
+    return {name: value for name, value in row.items() if value is not None}

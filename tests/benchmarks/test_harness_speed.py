@@ -13,7 +13,6 @@ import pytest
 
 from bench.core.statistics import batch_means_half_width_frac, mean_interval_log
 from bench.measure.inspection import FAKE, Inspection
-from bench.results.frame import read_frame
 from bench.results.reader import read_rows
 from bench.results.schema import Row
 from bench.results.store import Store
@@ -60,12 +59,6 @@ def test_append_a_row_and_wait_for_the_disk(benchmark: Any, store: Store) -> Non
 def test_read_rows_exactly(benchmark: Any, large_file: Path, num_rows: int) -> None:
     rows: list[Row] = benchmark.pedantic(read_rows, args=(large_file,), rounds=3)
     assert len(rows) == num_rows
-
-
-def test_read_a_frame(benchmark: Any, large_file: Path, num_rows: int) -> None:
-    frame = benchmark.pedantic(read_frame, args=([large_file],), rounds=5)
-    assert len(frame) == num_rows
-    assert frame["device_name"].unique().tolist() == ['A "quoted", name']
 
 
 def test_half_width_of_twenty_thousand_correlated_steps(benchmark: Any) -> None:

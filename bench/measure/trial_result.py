@@ -16,6 +16,7 @@ from bench.core.statistics import median
 from bench.measure.communication.modelled_link import is_of_virtual_ranks
 from bench.measure.communication.spread_rows import fake_spread_rows, spread_rows
 from bench.measure.ending import peak_rss_bytes
+from bench.measure.engine.precision import DTYPE_BYTES
 from bench.measure.messages import Messages, Samples, TrialRequest, TrialResult
 from bench.measure.timing import summary
 from bench.measure.timing.warmup import Warmup
@@ -103,7 +104,9 @@ def _step_columns(told: Window, *, workload: Workload, phase: Phase, config: Con
     row |= summary.latency_columns(
         told, workload=workload, phase=phase, num_replicas=config.layout.data
     )
-    return row | summary.traffic_columns(workload=workload, phase=phase, dtype=config.dtype)
+    # Least traffic of one item of the generated data, by the workload's formula.
+    least_bytes = workload.bytes_per_item(phase, dtype_bytes=DTYPE_BYTES[config.dtype])
+    return row | {"bytes_per_item": least_bytes}
 
 
 def _correctness(engine: TorchEngine) -> tuple[Row, Findings]:

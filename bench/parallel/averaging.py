@@ -25,11 +25,16 @@ class WeightAveraging:
     def __init__(
         self, parameters: Sequence[torch.Tensor], *, period_steps: int, group: dist.ProcessGroup
     ) -> None:
+        import torch.distributed as dist
+
         self._parameters = list(parameters)
         self._period_steps = period_steps
         self._group = group
         self._steps = 0
-        broadcast(self._parameters, group=group)
+        # Every replica begins with the weights of the group's first.
+        first = dist.get_global_rank(group, 0)
+        for one in self._parameters:
+            dist.broadcast(one.detach(), src=first, group=group)
 
     def after_step(self) -> None:
         """Count one optimizer step, and average when the period is over."""
@@ -93,14 +98,3 @@ def mean_over_ranks(
     dist.all_reduce(sent, group=group)
     parts = torch.split(sent.to(flat.dtype), [one.numel() for one in tensors])
     return [part.view(one.shape) for part, one in zip(parts, tensors, strict=True)]
-
-
-def broadcast(tensors: Sequence[torch.Tensor], *, group: dist.ProcessGroup) -> None:
-    """Give every rank the values of the group's first."""
-    import torch
-    import torch.distributed as dist
-
-    first = dist.get_global_rank(group, 0)
-    with torch.no_grad():
-        for one in tensors:
-            dist.broadcast(one.detach(), src=first, group=group)

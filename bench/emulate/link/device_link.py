@@ -55,7 +55,7 @@ class DeviceLink:
         module: Any = torch.get_device_module(self.device)
         self._current_stream = getattr(module, "current_stream", torch.accelerator.current_stream)
         self._inside = getattr(module, "stream", nullcontext)
-        self._lane = self._current()
+        self._lane = self.current()
         make_stream = getattr(module, "Stream", None)
         # One for each link, as NCCL has one for each group: the links do not wait for each other.
         self._streams = [
@@ -76,7 +76,7 @@ class DeviceLink:
     @property
     def is_on_lane(self) -> bool:
         """Whether the current stream is the one on which the step computes."""
-        return bool(self._current() == self._lane)
+        return bool(self.current() == self._lane)
 
     def stamp(self, stream: Any) -> int:
         """Note when `stream` gets here; returns the number of the stamp."""
@@ -91,7 +91,7 @@ class DeviceLink:
     def begin_step(self) -> None:
         """Take the caller's stream as the one that computes."""
         self._synchronize()  # whatever still holds has slots, which begin anew
-        self._lane = self._current()
+        self._lane = self.current()
         self._slots = itertools.count()
         self._watch.begin(self._lane)
 
@@ -125,7 +125,7 @@ class DeviceLink:
         is_async: bool,
     ) -> DeviceWork:
         """Take the link behind the current stream, and move the data."""
-        current, is_recording = self._current(), self.recorder.is_on
+        current, is_recording = self.current(), self.recorder.is_on
         level = level_of(issued.group)
         stream = self._streams[level] if is_async else current
         arrived = issued.mark_start
@@ -176,11 +176,8 @@ class DeviceLink:
         self._watch.end()
         self._synchronize()
 
-    def synchronize_stream(self) -> None:
-        """Let the host wait for the current stream."""
-        self._current().synchronize()
-
-    def _current(self) -> Any:
+    def current(self) -> Any:
+        """Return the current stream."""
         return self._current_stream(self.device)
 
     def _synchronize(self) -> None:
@@ -208,7 +205,7 @@ class DeviceWork(LinkWork):
         """Make the current stream wait; the host goes on."""
         self._link.wait_noted(self._issued, wait=self._future.wait)
         if self._issued.op == "barrier":  # the one for which NCCL blocks the host
-            self._link.synchronize_stream()
+            self._link.current().synchronize()
         return True
 
     def get_future(self) -> torch.futures.Future[list[Tensor]]:

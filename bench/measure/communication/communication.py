@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from bench.core.nouns import Layout
 from bench.core.statistics import median
 from bench.emulate.replay.recording import StepNotes
-from bench.emulate.replay.simulate import Bound, Prices, Replay, replay, straggler_step_s
+from bench.emulate.replay.simulate import Bound, Prices, replay, straggler_step_s
 from bench.emulate.replay.trace import StepTrace
 from bench.results.schema import Row
 
@@ -65,15 +65,6 @@ class Traces:
         return [number for number, _ in self.kept]
 
 
-def simulated_step_s(
-    traces: Sequence[StepTrace], *, model: Prices, waits_hide: bool = True
-) -> list[float]:
-    """Return the time on the model's link of each step traced without a link."""
-    return [
-        replay(trace, model=model, is_free=True, waits_hide=waits_hide).step_s for trace in traces
-    ]
-
-
 def communication_columns(
     traces: Sequence[StepTrace],
     *,
@@ -81,14 +72,14 @@ def communication_columns(
     model: Prices,
     period: int = 1,
     waits_hide: bool = True,
-) -> tuple[Row, list[str]]:
-    """Return the columns and the reason codes that follow; nothing without a trace.
+) -> tuple[Row, list[str], list[float]]:
+    """Return the columns, the reason codes that follow and the replayed steps in seconds.
 
     Medians over the traced steps; means where only one step in `period` communicates. `waits_hide`
     is for simulated rows, as in `replay`: what was emulated is replayed as it was.
     """
     if not traces:
-        return {}, []
+        return {}, [], []
     is_free = layout.mode == "simulated"
     replays, low_s, high_s = (
         [
@@ -124,16 +115,17 @@ def communication_columns(
         "step_high_ms": average_ms([one.step_s for one in high_s]),
         "straggler_step_ms": straggler_s * 1e3,
     }
-    if layout.mode == "simulated":
-        return row, []
-    agreement, reasons = _agreement(traces, replays)
-    return row | agreement, reasons if layout.mode == "emulated" else []
+    step_s = [one.step_s for one in replays]
+    if is_free:
+        return row, [], step_s
+    agreement, reasons = _agreement(traces, step_s)
+    return row | agreement, reasons if layout.mode == "emulated" else [], step_s
 
 
-def _agreement(traces: Sequence[StepTrace], replays: Sequence[Replay]) -> tuple[Row, list[str]]:
+def _agreement(traces: Sequence[StepTrace], step_s: Sequence[float]) -> tuple[Row, list[str]]:
     """Compare the simulation with what was measured over the same steps."""
-    simulated_s = sum(one.step_s for one in replays) / len(replays)
-    measured_s = sum(trace.duration_s for trace in traces) / len(traces)
+    simulated_s = _mean(step_s)
+    measured_s = _mean([trace.duration_s for trace in traces])
     error_frac = simulated_s / measured_s - 1
     row: Row = {
         "simulated_step_ms": simulated_s * 1e3,

@@ -116,10 +116,12 @@ class ModelledLink:
         known. Steps of the window are not synchronised, so what contention adds comes from pairs
         of synchronised steps, without and with it in turn.
         """
-        if self._layout.mode != "emulated" or self._layout.contention in ("none", "0"):
+        asked = self._layout.contention
+        if self._layout.mode != "emulated" or asked in ("none", "0"):
             return {}
-        is_cpu = self._emulation.device.type == "cpu"
-        units = None if is_cpu else self._contention_units()
+        is_cpu, units = self._emulation.device.type == "cpu", None
+        if not is_cpu:
+            units = int(asked) if asked.isdecimal() else self.model.topology.contention_units
         amount = CPU_TAX_COPIES if is_cpu else units
         if not amount:
             return {}
@@ -159,12 +161,6 @@ class ModelledLink:
                 break
         return max(0.0, median(added_s[1:] or added_s))
 
-    def _contention_units(self) -> int | None:
-        asked = self._layout.contention
-        if asked.isdecimal():
-            return int(asked)
-        return self.model.topology.contention_units
-
 
 def open_link(config: Config, *, device: torch.device, ranks: Ranks | None) -> ModelledLink | None:
     """Make torch's default group over the layout's link; None where no link is modelled.
@@ -193,25 +189,17 @@ def open_link(config: Config, *, device: torch.device, ranks: Ranks | None) -> M
     is_timed = layout.mode == "emulated"
     emulation = start_emulation(
         num_ranks=layout.devices,
-        model=model if is_timed else _Free(model),
+        model=model if is_timed else _Free(model.topology),
         device=device,
         is_timed=is_timed,
     )
     return ModelledLink(config, emulation=emulation, model=model)
 
 
-class _Free:
+class _Free(CostModel):
     """Ranks that lie as a model's, on a link that takes no time: what a simulation starts from."""
 
-    def __init__(self, model: CostModel) -> None:
-        self._model = model
-
-    def group_of(self, ranks: Sequence[int]) -> Group:
-        """Return how the ranks lie on the nodes."""
-        return self._model.group_of(ranks)
-
     def cost(self, op: Op, *, num_bytes: int, group: Group) -> Cost:
-        """Return no time."""
         return Cost(0.0, 0.0, 0.0, "infinite", "")
 
 

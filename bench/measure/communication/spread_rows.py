@@ -15,11 +15,11 @@ from bench.hardware.costs.cost import model_of
 from bench.measure.communication.communication import (
     MOST_TRACES,
     communication_columns,
-    simulated_step_s,
     widened,
 )
 from bench.measure.communication.fake_trace import fake_trace
 from bench.measure.communication.modelled_link import ModelledLink
+from bench.measure.engine.engine import StepCount
 from bench.measure.timing.window import Window
 from bench.results.schema import Row
 
@@ -53,7 +53,7 @@ def _linked(
     # On an accelerator: traced after the window, where that cannot disturb it.
     link.trace_afterwards(engine.untraced_step)
     link.traces.end()
-    row, reasons = communication_columns(
+    row, reasons, step_s = communication_columns(
         link.traces.steps,
         layout=layout,
         model=link.model,
@@ -61,19 +61,17 @@ def _linked(
         waits_hide=link.waits_hide,
     )
     if layout.mode == "simulated":
-        return _simulated(measured, link=link), row, reasons
+        first = len(measured.counts) - link.traces.num_seen
+        counts = [measured.counts[first + index] for index in link.traces.places]
+        return _replayed(measured, step_s=step_s, counts=counts), row, reasons
     contended = link.contended_columns(
         engine.untraced_step, synchronize=engine.synchronize, step_s=measured.step_s
     )
     return measured, widened(row | contended), reasons
 
 
-def _simulated(measured: Window, *, link: ModelledLink) -> Window:
+def _replayed(measured: Window, *, step_s: list[float], counts: list[StepCount]) -> Window:
     """Return the window whose steps are the traced ones as they would be on the link."""
-    first = len(measured.counts) - link.traces.num_seen
-    steps = link.traces.steps
-    step_s = simulated_step_s(steps, model=link.model, waits_hide=link.waits_hide)
-    counts = [measured.counts[first + index] for index in link.traces.places]
     return replace(measured, step_s=step_s, counts=counts, start_s=0.0, end_s=sum(step_s))
 
 
@@ -89,10 +87,8 @@ def fake_spread_rows(
         for step_s in measured.step_s[-MOST_TRACES:]
     ]
     simulated = replace(layout, mode="simulated")
-    row, _ = communication_columns(traces, layout=simulated, model=model)
-    step_s = simulated_step_s(traces, model=model)
-    counts = measured.counts[-len(step_s) :]
-    told = replace(measured, step_s=step_s, counts=counts, start_s=0.0, end_s=sum(step_s))
+    row, _, step_s = communication_columns(traces, layout=simulated, model=model)
+    told = _replayed(measured, step_s=step_s, counts=measured.counts[-len(step_s) :])
     overlap = "yes" if layout.strategy == "ddp" else "none: waited for at once"
     return of_all_replicas(told, layout=layout), row | {"overlap": overlap}
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from bench.core import statistics
-from bench.core.nouns import Config, Dtype
-from bench.measure.engine.precision import DTYPE_BYTES
+from bench.core.nouns import Config
 from bench.measure.timing import validity
 from bench.measure.timing.limits import Limits
 from bench.measure.timing.warmup import Warmup
@@ -50,11 +49,6 @@ def speed_columns(window: Window) -> Row:
         row["flops_per_item"] = sum(value for value in flops if value is not None) / items
         row["flops_method"] = "analytic"
     return row
-
-
-def traffic_columns(*, workload: Workload, phase: Phase, dtype: Dtype) -> Row:
-    """Least memory traffic of one item of the generated data, by the workload's formula."""
-    return {"bytes_per_item": workload.bytes_per_item(phase, dtype_bytes=DTYPE_BYTES[dtype])}
 
 
 def wait_columns(window: Window, *, uses_loader: bool) -> Row:
@@ -115,10 +109,17 @@ def trial_reasons(
     window: Window, *, warmup: Warmup, limits: Limits, recompiled: bool, wait_frac: float | None
 ) -> list[str]:
     """Reason codes that follow from the window itself, never from how fast it was."""
+    reasons = []
+    drift = validity.drift_frac(window.step_s)
     if limits.is_smoke:
-        reasons = ["smoke"]
+        reasons.append("smoke")
     else:
-        reasons = _steadiness_reasons(window, warmup=warmup, limits=limits)
+        if not warmup.has_converged:
+            reasons.append("not_steady")
+        if len(window.counts) < limits.window_min_steps or window.wall_s < limits.window_min_s:
+            reasons.append("window_short")
+        if drift is not None and abs(drift) > validity.DRIFT_WARN_FRAC:
+            reasons.append("drift")
     if len(window.step_s) < validity.MIN_SAMPLES:
         reasons.append("few_samples")
     if window.clock_went_backwards:
@@ -129,17 +130,4 @@ def trial_reasons(
         reasons.append("input_bound")
     elif (window.host_bound_frac or 0.0) > validity.HOST_BOUND_FRAC:
         reasons.append("host_bound")
-    return reasons
-
-
-def _steadiness_reasons(window: Window, *, warmup: Warmup, limits: Limits) -> list[str]:
-    reasons = []
-    if not warmup.has_converged:
-        reasons.append("not_steady")
-    is_short = len(window.counts) < limits.window_min_steps or window.wall_s < limits.window_min_s
-    if is_short:
-        reasons.append("window_short")
-    drift = validity.drift_frac(window.step_s)
-    if drift is not None and abs(drift) > validity.DRIFT_WARN_FRAC:
-        reasons.append("drift")
     return reasons

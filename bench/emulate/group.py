@@ -1,7 +1,7 @@
 """A process group over a modelled link: one real rank and virtual ones, or real ranks held back.
 
 Torch sees an ordinary backend, so DDP, FSDP, tensor parallelism and communication hooks run
-unchanged. Every operation in `OPERATIONS` takes the time that the cost model says; any other one
+unchanged. Every operation in `OPERATIONS` takes the time of the cost model; any other one
 raises, because what an inherited method would do takes no time and nobody would notice.
 """
 

@@ -1,4 +1,4 @@
-"""How a process that measures ends, and in which words its end is told.
+"""How a process that measures ends, and in which words a row reports it.
 
 Each is started with a standard input that stays open as long as its parent lives. It ends when that
 closes, leaves at once when it is done, and whatever the workload raised becomes a code that a row

@@ -1,7 +1,7 @@
-"""This process as one rank of several: who it is, what rank 0 decided, what the others found.
+"""This process as one rank of several: its number, what rank 0 decided, what the others found.
 
 A rank is started by torch's elastic agent, by ours on one machine or by the user's `torchrun` on
-many, and told its number by the environment. Decisions that all ranks must take alike (when to
+many, and takes its number from the environment. Decisions that all ranks must take alike (when to
 stop, which trial is next) go through the agent's store, not through collectives: rank 0 then waits
 for nobody, and nothing of it passes the link that is measured. Every trial has keys of its own.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
 PATIENCE = timedelta(days=1)
-"""Of stores and collectives: what ends a trial that hangs is its --timeout, told in its row."""
+"""Of stores and collectives: what ends a trial that hangs is its --timeout, which its row shows."""
 _PREFIX = "gapbench"
 
 
@@ -160,7 +160,7 @@ def start_group(ranks: Ranks, *, device: str) -> None:
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether this only says that another rank is gone: not the cause, which another rank tells."""
+    """Whether this only means that another rank is gone: the cause is in another rank."""
     from torch import distributed
 
     if isinstance(error, distributed.DistError):

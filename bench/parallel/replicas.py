@@ -79,7 +79,7 @@ def _ddp(
     known = inspect.signature(DistributedDataParallel.__init__).parameters
     flag = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     quiet: dict[str, Any] = {flag: False}
-    # Told nothing, torch makes the first bucket small, to begin early; told its default, it
+    # Without a size torch makes the first bucket small, to begin early; with its default it
     # does not.
     is_default = layout.bucket_bytes == Layout().bucket_bytes
     ddp = DistributedDataParallel(

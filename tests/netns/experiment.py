@@ -1,6 +1,6 @@
 """Real gloo ranks over a shaped link against emulated and throttled ones; what is fitted on what.
 
-The link's alpha and beta come from all-reduces alone; the processor's tax (gloo and TCP burn the
+The link's alpha and beta come from all-reduces alone; the processor's tax (gloo and TCP take the
 core that also computes) from one training point, which is then not scored. Modes take turns within
 each round, so that what the machine does meanwhile falls on all of them.
 """

@@ -21,7 +21,7 @@ _SLICES = 16
 
 
 class CpuTax:
-    """Burns processor time beside each transfer; nothing at 0 copies."""
+    """Takes processor time beside each transfer; nothing at 0 copies."""
 
     def __init__(self) -> None:
         self.copies = 0.0
@@ -30,16 +30,16 @@ class CpuTax:
         )
         self._thread: threading.Thread | None = None
 
-    def burn(self, num_bytes: int, *, start_s: float, end_s: float) -> threading.Event | None:
-        """Copy beside the transfer from start to end; the event says when that is through."""
+    def charge(self, num_bytes: int, *, start_s: float, end_s: float) -> threading.Event | None:
+        """Copy beside the transfer from start to end; the event is set when that is through."""
         if not self.copies or not num_bytes:
             return None
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name="cpu-tax", daemon=True)
             self._thread.start()
-        burnt = threading.Event()
-        self._jobs.put((num_bytes * self.copies, start_s, end_s, burnt))
-        return burnt
+        paid = threading.Event()
+        self._jobs.put((num_bytes * self.copies, start_s, end_s, paid))
+        return paid
 
     def close(self) -> None:
         """End the thread."""
@@ -51,12 +51,12 @@ class CpuTax:
     def _serve(self) -> None:
         source, target = np.zeros(_BLOCK_BYTES, np.uint8), np.zeros(_BLOCK_BYTES, np.uint8)
         while (job := self._jobs.get()) is not None:
-            num_bytes, start_s, end_s, burnt = job
+            num_bytes, start_s, end_s, paid = job
             for index in range(_SLICES):
                 begin_s = start_s + (end_s - start_s) * index / _SLICES
                 time.sleep(max(0.0, begin_s - perf_counter()))
                 _copy(round(num_bytes / _SLICES), source=source, target=target)
-            burnt.set()
+            paid.set()
 
 
 def _copy(num_bytes: int, *, source: NDArray[np.uint8], target: NDArray[np.uint8]) -> None:

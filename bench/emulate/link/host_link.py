@@ -80,11 +80,11 @@ class HostLink:
         level = level_of(issued.group)
         with self._lock:
             start_s, end_s = self._links.reserve(level, now_s=now_s, duration_s=issued.modelled_s)
-        burnt = self.tax.burn(issued.num_bytes, start_s=start_s, end_s=end_s)
+        paid = self.tax.charge(issued.num_bytes, start_s=start_s, end_s=end_s)
         real = None if move is None else move()
         issued.ready, issued.start, issued.end = (now_s,), start_s, end_s
         issued.mark_end = perf_counter()
-        return HostWork(self, issued, outputs=outputs, end_s=end_s, real=real, burnt=burnt)
+        return HostWork(self, issued, outputs=outputs, end_s=end_s, real=real, paid=paid)
 
     def was_later(self, issued: Issued, *, until_s: float) -> None:
         """Note that the real collective took longer than the modelled one."""
@@ -131,12 +131,12 @@ class HostWork(LinkWork):
         outputs: list[torch.Tensor],
         end_s: float,
         real: Any,
-        burnt: threading.Event | None,
+        paid: threading.Event | None,
     ) -> None:
         super().__init__(link, issued, outputs=outputs)
         self._end_s = end_s
         self._real = real
-        self._burnt = burnt
+        self._paid = paid
         self._future: torch.futures.Future[list[torch.Tensor]] | None = None
 
     def wait(self, timeout: timedelta | None = None) -> bool:
@@ -165,8 +165,8 @@ class HostWork(LinkWork):
 
     @property
     def _is_over(self) -> bool:
-        is_burnt = self._burnt is None or self._burnt.is_set()
-        return is_burnt and perf_counter() >= self._end_s
+        is_paid = self._paid is None or self._paid.is_set()
+        return is_paid and perf_counter() >= self._end_s
 
     def _finish(self) -> None:
         real, self._real = self._real, None
@@ -177,14 +177,14 @@ class HostWork(LinkWork):
             if is_under_way and through_s > self._end_s:
                 self._link.was_later(self._issued, until_s=through_s)
         sleep_until(self._end_s, early_s=self._link.early_s)
-        if self._burnt is not None:
-            self._burnt.wait()
+        if self._paid is not None:
+            self._paid.wait()
 
     def _complete(self) -> None:
         assert self._future is not None
         try:
             self._finish()
-        except RuntimeError as error:  # a rank was lost: whoever waits is told
+        except RuntimeError as error:  # a rank was lost: the error goes to those that wait
             self._future.set_exception(error)  # type: ignore[arg-type]  # torch says so wrongly
         else:
             self._issued.seen = perf_counter()

@@ -18,7 +18,7 @@ from bench.emulate.replay.trace import Collective, Mark, StepTrace
 from bench.hardware.costs.collectives import Group, Op
 
 Moment = float | int
-"""Seconds, or the number of a stamp: a link says what it is with `resolve`."""
+"""Seconds, or the number of a stamp: a link resolves its own."""
 Resolve = Callable[[Moment], float]
 
 
@@ -108,7 +108,7 @@ class Recorder:
         return is_first
 
     def note(self, issued: Issued) -> None:
-        """Take a collective; whoever issued it goes on filling in its moments."""
+        """Take a collective; its moments are filled in later."""
         self._issued.append(issued)
 
     def note_drained(self, start: Moment, end: Moment) -> None:
@@ -135,7 +135,7 @@ def _drain_marks(
     waits: Sequence[Mark],
     seconds: Resolve,
 ) -> Iterator[Mark]:
-    """Divide each drain over the collectives whose future was taken and that nobody waits for."""
+    """Divide each drain over the collectives whose future was taken and that no wait names."""
     waited = {mark.collective for mark in waits}
     by_end = sorted(range(len(issued)), key=lambda index: collectives[index].end_s)
     for cursor_s, end_s in drains:

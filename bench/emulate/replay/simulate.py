@@ -62,7 +62,7 @@ def replay(
 ) -> Replay:
     """Simulate the step; without a model each collective takes what the run's link took for it.
 
-    `bound` needs a model: recorded prices have no band. `is_free` says that the trace was recorded
+    `bound` needs a model: recorded prices have no band. `is_free`: the trace was recorded
     on a link without time: a collective then begins when the call that issued it returns, since
     what the call took was the recording's and hides nothing. Without `waits_hide` a collective that
     is waited for by name begins with that wait: its result is needed at once, and what the host

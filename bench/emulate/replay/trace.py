@@ -27,7 +27,7 @@ class Collective:
     start_s: float
     """When the link began with it: later than issued when the link was busy."""
     end_s: float
-    """When it was complete for those who wait for it."""
+    """When it was complete for what waits for it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

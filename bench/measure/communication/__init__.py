@@ -1,1 +1,1 @@
-"""What a trial says of the link between its devices."""
+"""What a trial reports on the link between its devices."""

@@ -1,8 +1,8 @@
-"""What the traced steps say of communication: columns of emulated, throttled, simulated rows.
+"""What the traced steps show of communication: columns of emulated, throttled, simulated rows.
 
 Each traced step is replayed by the event simulation: with the prices it ran with, which must agree
 with what was measured; with both ends of the link's error band; and without communication. Where
-nothing is modelled (mode `real`) nothing of this can be told apart from compute, and stays blank.
+nothing is modelled (mode `real`) nothing of this can be separated from compute, and stays blank.
 """
 
 from __future__ import annotations

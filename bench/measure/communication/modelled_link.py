@@ -39,8 +39,8 @@ CONTENDED_S = 5.0
 FEWEST_PAIRS = 5
 """Pairs of steps without and with contention: so many, or so long, but the fewest."""
 CPU_TAX_COPIES = 48.0
-"""Copies of each byte at the upper end of the bracket on a CPU: what gloo and TCP burn for a byte,
-told in copies of one. Fitted on one point of real ranks, one core each, where it shows little: two
+"""Copies of each byte at the upper end of the bracket on a CPU: what gloo and TCP take for a byte,
+in copies of one. Fitted on one point of real ranks, one core each, where it shows little: two
 passes found 11 and 48 (results/validation/real-link*.md, made by `tests/netns`), and an upper end
 takes the larger. Another machine's share differs."""
 

@@ -1,4 +1,4 @@
-"""What a trial over several devices adds to its row, and which steps its speed is told from.
+"""What a trial over several devices adds to its row, and which steps its speed comes from.
 
 In mode `simulated` the measured steps are only compute: the row's steps are replays of them on the
 link. Everything else was measured in the window; what comes after it (traced steps on an
@@ -88,9 +88,9 @@ def fake_spread_rows(
     ]
     simulated = replace(layout, mode="simulated")
     row, _, step_s = communication_columns(traces, layout=simulated, model=model)
-    told = _replayed(measured, step_s=step_s, counts=measured.counts[-len(step_s) :])
+    replayed = _replayed(measured, step_s=step_s, counts=measured.counts[-len(step_s) :])
     overlap = "yes" if layout.strategy == "ddp" else "none: waited for at once"
-    return of_all_replicas(told, layout=layout), row | {"overlap": overlap}
+    return of_all_replicas(replayed, layout=layout), row | {"overlap": overlap}
 
 
 def of_all_replicas(measured: Window, *, layout: Layout) -> Window:

@@ -55,7 +55,7 @@ def make_loader(
 
 
 class LoaderFeed:
-    """Endless batches from a loader; what waiting for them took is told with each."""
+    """Endless batches from a loader; each with what waiting for it took."""
 
     def __init__(self, loader: Any, *, move: _Move) -> None:
         self._loader = loader

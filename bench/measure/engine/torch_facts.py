@@ -1,4 +1,4 @@
-"""What torch says about itself and its libraries, for the environment record."""
+"""What torch reports about itself and its libraries, for the environment record."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The only place that reads the time for a measurement.
 
-`HostClock` is the monotonic performance counter; `FakeClock` moves only when told to, so that the
+`HostClock` is the monotonic performance counter; `FakeClock` moves only on request, so that the
 whole program can be tested without waiting.
 """
 

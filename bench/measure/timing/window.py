@@ -1,9 +1,9 @@
 """The measured window: steps between two device synchronisations.
 
-Throughput comes from the host clock around the whole window. Steps are told apart by device events
+Throughput comes from the host clock around the whole window. Steps are separated by device events
 recorded at their boundaries, without a synchronisation per step: one costs tens of microseconds and
 breaks the overlap of host and device. Where a device has no usable events each step is synchronised
-and `step_clock` says so. Once a second the stop rule looks at the steps finished so far. Ranks that
+and `step_clock` has it. Once a second the stop rule looks at the steps finished so far. Ranks that
 step together must stop together, so with several the next look is a number of steps, fixed by
 rank 0 at the look before, and its verdict is everyone's.
 """
@@ -47,7 +47,7 @@ class Window:
     """Share of steps that the device had all but done when the host had queued them: there it works
     at the host's pace. Events cannot show it, since they add up to the wall time. A step that only
     waits for the one before, as a blocking copy does, leaves its own work to the device and does
-    not count. None where steps are not told apart by events."""
+    not count. None where events do not separate the steps."""
 
     @property
     def wall_s(self) -> float:

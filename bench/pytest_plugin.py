@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from bench.core.nouns import Scalar
     from bench.measure.engine.engine import StepCount
     from bench.measure.engine.torch_engine import TorchEngine
-    from bench.run.plan import Planned
-    from bench.run.request import RunRequest
+    from bench.run.planning.plan import Planned
+    from bench.run.planning.request import RunRequest
 
 
 class WorkloadStep:
@@ -86,7 +86,7 @@ class Workloads:
         process) or a path.
         """
         from bench.core.errors import BenchError
-        from bench.run.request import RunRequest
+        from bench.run.planning.request import RunRequest
 
         asked = RunRequest(
             workloads=(name,),
@@ -155,7 +155,7 @@ def _planned(asked: RunRequest, *, device: str | None) -> Planned:
     from bench.core.errors import UsageError
     from bench.devices.torch.detect import find
     from bench.measure.inspection import Inspection
-    from bench.run.planning import check_request, make_plan
+    from bench.run.planning.planner import check_request, make_plan
 
     plan = make_plan(
         asked,

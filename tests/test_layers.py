@@ -32,7 +32,7 @@ HEAVY = {"torch", "monai", "transformers", "numpy", "pandas", "matplotlib", "ric
 
 
 def room_of(path: Path) -> str:
-    """`bench/run/plan.py` is in run, `workloads/llm.py` in workloads."""
+    """`bench/run/planning/plan.py` is in run, `workloads/llm.py` in workloads."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return parts[0] if parts[0] == "workloads" else parts[1]
 

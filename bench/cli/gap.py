@@ -117,7 +117,7 @@ def command(missing: Missing) -> str:
     """Command line that measures the half that is missing, on the same terms."""
     import shlex
 
-    from bench.run.request import RunRequest, command_words
+    from bench.run.planning.request import RunRequest, command_words
 
     present = missing.present
     trials, fact = present.trials, present.trials.text
@@ -142,8 +142,8 @@ def _given(text: str) -> tuple[str, ...]:
 
 def _as_given(trials: Trials) -> dict[str, Any]:
     """Flags that a row repeats as they were given, but for those of the machine."""
-    from bench.run.flags import SWITCH
-    from bench.run.request import FLAGS, TO_TRIAL
+    from bench.run.planning.flags import SWITCH
+    from bench.run.planning.request import FLAGS, TO_TRIAL
 
     values: dict[str, Any] = {}
     for name in TO_TRIAL:
@@ -156,7 +156,7 @@ def _as_given(trials: Trials) -> dict[str, Any]:
 
 def _layout(trials: Trials) -> dict[str, Any]:
     """Flags for the devices, their layout and the link, as texts; none for one device."""
-    from bench.run.request import MIB
+    from bench.run.planning.request import MIB
 
     fact = trials.text
     ranks = [(rank[:2], rank[2:]) for rank in fact("layout").split(" x ")]

@@ -45,7 +45,7 @@ def measure_link(
     import os
 
     from bench.run import link_measure
-    from bench.run.cluster import devices_under, world_of
+    from bench.run.launching.cluster import devices_under, world_of
 
     chosen = _ops(ops)
     most_bytes = None if max_size is None else parse_bytes(max_size, what="--max-size")
@@ -70,8 +70,8 @@ def measure_link(
 
 
 def _ops(text: str | None) -> tuple[Op, ...]:
-    from bench.run.flags import parts
     from bench.run.link_measure import OPS
+    from bench.run.planning.flags import parts
 
     names = parts(text or "")
     for name in names:

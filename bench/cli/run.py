@@ -14,10 +14,10 @@ from typer import Option
 
 from bench.cli.output import is_interactive, print_note, progress_console
 from bench.core.errors import UsageError
-from bench.run.request import FLAGS
+from bench.run.planning.request import FLAGS
 
 if TYPE_CHECKING:
-    from bench.run.request import RunRequest
+    from bench.run.planning.request import RunRequest
     from bench.run.session import Session
 
 _shown = partial(Option, rich_help_panel="Rows, and what is printed")
@@ -84,8 +84,8 @@ def _request(flags: dict[str, Any]) -> RunRequest:
     """Read the flags; under torchrun the ranks are those that it started, and real."""
     import os
 
-    from bench.run.cluster import devices_under, mode_under, world_of
-    from bench.run.request import read_flags
+    from bench.run.launching.cluster import devices_under, mode_under, world_of
+    from bench.run.planning.request import read_flags
 
     world = world_of(os.environ)
     request = read_flags(flags)

@@ -14,7 +14,7 @@ from bench.core.paths import short_path
 from bench.core.units import format_duration
 
 if TYPE_CHECKING:
-    from bench.run.plan import Plan
+    from bench.run.planning.plan import Plan
     from bench.run.runner import Ended
 
 MODE_WORDS = {

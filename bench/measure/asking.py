@@ -3,7 +3,7 @@
 For questions that need torch, asked by a process that must not import it. `ask` is the parent's
 side, `answer` the child's. What the child refuses is raised here as it was there; a child that died
 is described by the last line that it wrote. Trials, which report while they run, are
-`bench.run.child`.
+`bench.run.launching.child`.
 """
 
 from __future__ import annotations

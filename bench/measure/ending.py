@@ -3,7 +3,7 @@
 Each is started with a standard input that stays open as long as its parent lives. It ends when that
 closes, leaves at once when it is done, and whatever the workload raised becomes a code that a row
 can carry. What a parent says of a process that only died is here too, for it to be said alike of a
-trial and of a rank. Starting, waiting and killing are the parent's: `bench.run.child`.
+trial and of a rank. Starting, waiting and killing are the parent's: `bench.run.launching.child`.
 """
 
 from __future__ import annotations

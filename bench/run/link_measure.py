@@ -21,8 +21,8 @@ from bench.hardware.links.curves import Point
 from bench.hardware.links.linkfile import write_link_file
 from bench.measure.asking import ask
 from bench.measure.messages import Answer, Devices, LinkPoint, LinkRequest, LinkResult, Stage
-from bench.run.cluster import World
-from bench.run.launch import run_ranks
+from bench.run.launching.cluster import World
+from bench.run.launching.launch import run_ranks
 
 OPS: tuple[Op, ...] = (
     "all_reduce",

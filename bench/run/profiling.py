@@ -17,8 +17,8 @@ from bench.measure.asking import ask
 from bench.measure.messages import TrialRequest
 from bench.results.operator_profiles import read_profiles, write_profile
 from bench.results.schema import USABLE, Row
-from bench.run.launch import child_environment, make_request
-from bench.run.plan import Planned
+from bench.run.launching.launch import child_environment, make_request
+from bench.run.planning.plan import Planned
 from bench.run.session import Session
 
 AUTOMATIC = ("default", "rigorous")

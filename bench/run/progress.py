@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 from bench.core.units import format_duration, format_number
 from bench.measure.messages import Stage, StepsSoFar
 from bench.results.schema import USABLE, Row
-from bench.run.plan import Planned
+from bench.run.planning.plan import Planned
 
 STAGE_WORDS = {
     "start": "starting",

@@ -10,8 +10,8 @@ import shlex
 from dataclasses import dataclass
 
 from bench.core.errors import one_of
-from bench.run.layouts import make_layouts
-from bench.run.request import RunRequest, command_words
+from bench.run.planning.layouts import make_layouts
+from bench.run.planning.request import RunRequest, command_words
 
 
 @dataclass(frozen=True, kw_only=True)

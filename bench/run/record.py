@@ -2,7 +2,7 @@
 
 What ran and where is put down here, and how much of the device's peak and roof was reached. The
 trial's own columns come with the outcome, those of heat, power and noise from
-`bench.run.observation`. A figure that was not measured has no cell.
+`bench.run.launching.observation`. A figure that was not measured has no cell.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from bench.measure.inspection import Inspection
 from bench.measure.messages import TrialRequest, TrialResult
 from bench.measure.timing import validity
 from bench.results.schema import BY_NAME, Row
-from bench.run.child import Outcome
-from bench.run.observation import Observation, observed_columns
-from bench.run.plan import Planned
-from bench.run.request import TO_TRIAL
+from bench.run.launching.child import Outcome
+from bench.run.launching.observation import Observation, observed_columns
+from bench.run.planning.plan import Planned
+from bench.run.planning.request import TO_TRIAL
 
 
 @dataclass(frozen=True, kw_only=True)

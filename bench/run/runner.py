@@ -19,13 +19,13 @@ from bench.measure.messages import Failure
 from bench.measure.timing import validity
 from bench.results.schema import USABLE, Row
 from bench.results.store import Store, samples_path
-from bench.run.child import Outcome
-from bench.run.launch import make_request
-from bench.run.observation import Observation
-from bench.run.plan import Plan, Planned, shrunk
+from bench.run.launching.child import Outcome
+from bench.run.launching.launch import make_request
+from bench.run.launching.observation import Observation
+from bench.run.launching.watched import keep_samples, run_watched
+from bench.run.planning.plan import Plan, Planned, shrunk
 from bench.run.progress import Progress
 from bench.run.record import Facts, make_row
-from bench.run.watched import keep_samples, run_watched
 
 
 @dataclass(kw_only=True)

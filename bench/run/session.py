@@ -19,11 +19,11 @@ from bench.measure.timing.limits import PROFILES
 from bench.results import environment
 from bench.results.schema import USABLE, Row
 from bench.results.store import Store
-from bench.run.plan import Plan, Planned, digest_of, shrunk
-from bench.run.planning import check_request, make_plan
+from bench.run.planning.plan import Plan, Planned, digest_of, shrunk
+from bench.run.planning.planner import check_request, make_plan
+from bench.run.planning.request import RunRequest
 from bench.run.progress import Progress
 from bench.run.record import Facts
-from bench.run.request import RunRequest
 from bench.run.runner import Ended, Runner, utc_now
 
 

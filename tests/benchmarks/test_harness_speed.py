@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bench.results.frame import read_frame
 
 from bench.core.statistics import batch_means_half_width_frac, mean_interval_log
 from bench.measure.inspection import FAKE, Inspection
 from bench.results.reader import read_rows
 from bench.results.schema import Row
 from bench.results.store import Store
-from bench.run.planning import check_request, make_plan
-from bench.run.request import RunRequest
+from bench.run.planning.planner import check_request, make_plan
+from bench.run.planning.request import RunRequest
 from tests.analysis.synthetic_rows import trials, write_csv
 
 

@@ -13,7 +13,7 @@ from bench.hardware.costs.cost import CostModel
 from bench.hardware.costs.formulas import num_steps, wire_factor
 from bench.hardware.links.topology import parse_topology
 from bench.measure.messages import Devices, LinkPoint
-from bench.run.cluster import World
+from bench.run.launching.cluster import World
 from bench.run.link_measure import OPS, fit, num_ranks_for, sizes_up_to
 
 ranks_are_local = pytest.mark.skipif(sys.platform == "win32", reason="ranks need named pipes")

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from bench.cli import app
-from bench.run.request import FLAGS, RunRequest, command_words, read_flags
+from bench.run.planning.request import FLAGS, RunRequest, command_words, read_flags
 
 CARRIES = """
 import os, sys, threading

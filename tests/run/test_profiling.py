@@ -6,8 +6,8 @@ import pytest
 
 from bench.cli import main
 from bench.results.operator_profiles import profiles_path, read_profiles
+from bench.run.planning.request import RunRequest
 from bench.run.profiling import wants_profiles
-from bench.run.request import RunRequest
 from bench.run.session import begin, prepare
 
 WORKLOAD = str(Path(__file__).parents[1] / "workload_files" / "small_net.py")

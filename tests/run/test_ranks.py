@@ -18,8 +18,8 @@ from bench.devices.host import cpu
 from bench.devices.host.cpu_noise import take_snapshot
 from bench.measure.messages import TrialRequest, TrialResult
 from bench.measure.timing.limits import PROFILES
-from bench.run.child import Outcome
-from bench.run.launch import run_trial
+from bench.run.launching.child import Outcome
+from bench.run.launching.launch import run_trial
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and pins cores")
 

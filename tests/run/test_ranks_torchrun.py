@@ -8,7 +8,7 @@ import pytest
 from bench_process import WORKLOADS, environment, only_file, processes_with, rows_in
 
 from bench.core.errors import UsageError
-from bench.run.cluster import World, devices_under, world_of
+from bench.run.launching.cluster import World, devices_under, world_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 

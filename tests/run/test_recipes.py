@@ -9,8 +9,8 @@ import pytest
 from bench import discovery
 from bench.cli import main
 from bench.core.errors import BenchError
+from bench.run.planning.selection import select
 from bench.run.recipes import RECIPES, Recipe, recipe
-from bench.run.selection import select
 
 Captured = pytest.CaptureFixture[str]
 

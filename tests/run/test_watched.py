@@ -15,10 +15,11 @@ from bench.devices.telemetry.common import Baseline
 from bench.measure.engine.torch_facts import torch_facts
 from bench.measure.inspection import Inspection
 from bench.measure.messages import Samples, TrialResult
-from bench.run import session, watched
-from bench.run.child import Outcome
-from bench.run.launch import child_environment
-from bench.run.observation import Observation, observed_columns
+from bench.run import session
+from bench.run.launching import watched
+from bench.run.launching.child import Outcome
+from bench.run.launching.launch import child_environment
+from bench.run.launching.observation import Observation, observed_columns
 
 GPU = Device(type="cuda", index=0, name="GPU", vendor="nvidia", stack="CUDA", memory_bytes=2**34)
 RESULT = TrialResult(
@@ -70,8 +71,8 @@ def test_the_load_of_the_last_trial_is_not_foreign(monkeypatch, settles_s, reaso
 WATCH = """
 import os, sys, time, types
 from bench.devices.torch.detect import cpu_device
-from bench.run import watched
-from bench.run.observation import Observation
+from bench.run.launching import watched
+from bench.run.launching.observation import Observation
 
 def run_trial(request, *, on_start, **_):
     on_start(os.getpid())

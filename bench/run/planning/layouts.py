@@ -15,7 +15,7 @@ from bench.core.errors import UsageError, one_of
 from bench.core.nouns import MODES, STRATEGIES, Layout, Mode, Strategy
 from bench.hardware.costs.cost import model_of
 from bench.hardware.links.topology import Topology, parse_topology
-from bench.run.request import FLAGS, LAYOUT, MIB, RunRequest, is_given
+from bench.run.planning.request import FLAGS, LAYOUT, MIB, RunRequest, is_given
 
 MOST_DEVICES = 1 << 20
 LAYOUT_FLAGS = [

@@ -1,7 +1,7 @@
 """The ranks that the user's `torchrun` started, and what that decides about the flags.
 
 Every rank is started with the same command line: rank 0 runs the command and writes rows, the
-others take part in its trials (`bench.run.launch.follow`).
+others take part in its trials (`bench.run.launching.launch.follow`).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.core.nouns import Config
-from bench.run.flags import (
+from bench.run.planning.flags import (
     DURATION,
     INTEGER,
     INTEGERS,

@@ -1,7 +1,6 @@
 """All that a run will do: its configurations, with everything that was chosen automatically.
 
-Made by `bench.run.planning`. It is stored beside the rows, so that `--resume` goes on with exactly
-what was begun. No torch in here.
+It is stored beside the rows, so that `--resume` goes on with exactly what was begun.
 """
 
 from __future__ import annotations

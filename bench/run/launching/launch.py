@@ -2,7 +2,7 @@
 
 A trial on several devices of this machine is an agent's process with its ranks below (see
 `rank_folder`); under torchrun the ranks are there already. How a process is started, heard and
-ended is `bench.run.child`.
+ended is `bench.run.launching.child`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from bench.measure.asking import ask, same_modules
 from bench.measure.engine.torch_facts import MIOPEN_FIND_MODE
 from bench.measure.messages import Failure, LinkRequest, Post, RunEnd, TrialRequest, encode
 from bench.measure.timing.limits import Limits
-from bench.run.child import Child, OnMessage, Outcome, run_child
-from bench.run.cluster import world_of
-from bench.run.plan import Planned
-from bench.run.rank_folder import RankFolder
+from bench.run.launching.child import Child, OnMessage, Outcome, run_child
+from bench.run.launching.cluster import world_of
+from bench.run.launching.rank_folder import RankFolder
+from bench.run.planning.plan import Planned
 from bench.run.record import Facts
 
 IDLE_S = 5.0

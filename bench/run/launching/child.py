@@ -2,7 +2,7 @@
 
 Whatever happens in it (an exception, a signal, a hang, memory running out) comes back as an
 `Outcome`; only the user's Ctrl-C is raised, after the child and its workers are gone. What to start
-is said by a `Child`: for trials and ranks `bench.run.launch` makes it.
+is said by a `Child`: for trials and ranks `bench.run.launching.launch` makes it.
 """
 
 from __future__ import annotations

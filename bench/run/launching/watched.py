@@ -17,10 +17,10 @@ from bench.devices.telemetry.sampler import Sampler
 from bench.measure.messages import Stage, StepsSoFar, TrialRequest, TrialResult
 from bench.results.samples import append_samples
 from bench.results.schema import Row
-from bench.run.child import OnMessage, Outcome
-from bench.run.cluster import sibling_pids
-from bench.run.launch import run_trial
-from bench.run.observation import Observation
+from bench.run.launching.child import OnMessage, Outcome
+from bench.run.launching.cluster import sibling_pids
+from bench.run.launching.launch import run_trial
+from bench.run.launching.observation import Observation
 
 _SETTLE_S = 2.0
 _SETTLE_PAUSE_S = 0.2

@@ -19,11 +19,11 @@ from bench.hardware.chip_limit import ChipLimit, check_device, parse_chip_limit
 from bench.measure.inspection import Inspection
 from bench.measure.timing.limits import PROFILES, for_device, within_budget
 from bench.parallel.support import check_layout
-from bench.run.layouts import make_layouts, settle_mode
-from bench.run.plan import Plan, Planned, digest_of
-from bench.run.request import TO_TRIAL, RunRequest
-from bench.run.selection import Selected, select
-from bench.run.sizes import SizeChoice, choose_size, possible_sizes
+from bench.run.planning.layouts import make_layouts, settle_mode
+from bench.run.planning.plan import Plan, Planned, digest_of
+from bench.run.planning.request import TO_TRIAL, RunRequest
+from bench.run.planning.selection import Selected, select
+from bench.run.planning.sizes import SizeChoice, choose_size, possible_sizes
 from bench.workload import Phase, Workload
 
 LONGEST_S = 365 * 86400.0

@@ -1,0 +1,1 @@
+"""The processes of a trial, and what is seen of them from outside."""

@@ -119,7 +119,7 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What one trial runs. Two trials with equal `hash` (`bench.run.planning.plan`) are comparable."""
+    """What one trial runs; trials with an equal hash (`bench.run.planning.plan`) are comparable."""
 
     workload: str
     """Name of the workload file without .py; `source` says where it is."""

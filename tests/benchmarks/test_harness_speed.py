@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench.results.frame import read_frame
 
 from bench.core.statistics import batch_means_half_width_frac, mean_interval_log
 from bench.measure.inspection import FAKE, Inspection

@@ -94,31 +94,26 @@ def test_all_five_phases_run_on_a_backend_that_nobody_told_us_of(everything: Ran
     for row in everything.rows:
         assert_right(row)
         assert (row["device"], row["device_name"]) == ("simdev:0", "Simulated Device")
-
-
-def test_adamw_is_one_kernel_where_the_backend_has_it_and_the_row_says_so(everything: Ran) -> None:
+        # An accelerator that computes bf16 is given bf16.
+        assert row["dtype"] == "bf16"
+        assert 0 < row["check_error_frac"] < 0.03
+        # What nobody measured stays blank.
+        blank = ("device_vendor", "chip", "energy_j", "peak_flops_per_s", "mfu_frac")
+        assert [row.get(name) for name in (*blank, "power_mean_w")] == [None] * 6
+        assert row["achieved_flops_per_s"] > 0
+    # AdamW is one kernel where the backend has it, and the row says so.
     found = {row["workload"]: row.get("optimizer") for row in everything.rows}
     trained = {"llm-train": "AdamW-fused", "imaging-train": "SGD"}
     assert found == {name: trained.get(name) for name in PHASES}
 
 
-def test_an_accelerator_that_computes_bf16_is_given_bf16(everything: Ran) -> None:
-    assert {row["dtype"] for row in everything.rows} == {"bf16"}
-    for row in everything.rows:
-        assert 0 < row["check_error_frac"] < 0.03
-
-
-def test_steps_are_timed_by_events_and_fill_the_window(everything: Ran) -> None:
+def test_steps_are_timed_by_events_and_memory_is_counted(everything: Ran) -> None:
     for row in everything.rows:
         assert row["step_clock"] == "event"
         assert row["steps"] >= 3
         # Marks are whole milliseconds here, and the steps are a few.
         assert row["step_mean_ms"] * row["steps"] <= row["window_s"] * 1e3 + 1
         assert row["host_gap_frac"] < 0.2
-
-
-def test_memory_is_counted_in_the_window_and_before_it(everything: Ran) -> None:
-    for row in everything.rows:
         peak, reserved, before = (row[name] for name in MEMORY)
         assert 0 < peak <= reserved
         assert before > 0
@@ -158,20 +153,6 @@ def test_the_device_that_was_asked_for_is_the_current_one(
     assert {(row["status"], row["device"]) for row in rows} == {("WARN", "simdev:1")}, rows
 
 
-def test_what_nobody_measured_stays_blank(everything: Ran) -> None:
-    for row in everything.rows:
-        blank = (
-            "device_vendor",
-            "chip",
-            "energy_j",
-            "peak_flops_per_s",
-            "mfu_frac",
-            "power_mean_w",
-        )
-        assert [row.get(name) for name in blank] == [None] * len(blank)
-        assert row["achieved_flops_per_s"] > 0
-
-
 def test_no_line_of_the_harness_knows_this_device() -> None:
     files = [path for folder in ("bench", "workloads") for path in (ROOT / folder).rglob("*")]
     texts = {path: path.read_bytes() for path in files if path.suffix in (".py", ".yaml", ".md")}
@@ -179,20 +160,19 @@ def test_no_line_of_the_harness_knows_this_device() -> None:
     assert [path for path, text in texts.items() if b"simdev" in text.lower()] == []
 
 
-@pytest.fixture(scope="module")
-def real_files(simdev_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Row:
-    folder = tmp_path_factory.mktemp("real")
-    data = folder / "Task"
+def test_real_files_pass_through_a_loader_process_in_channels_last(
+    simdev_env: dict[str, str], tmp_path: Path
+) -> None:
+    """In fp16, which scales gradients."""
+    data = tmp_path / "Task"
     assert main(["data", "phantom", str(data), "--cases", "4"]) == 0
     flags = ("--workers", "1", "--channels-last", "--dtype", "fp16", "--data", str(data))
-    return run("imaging-train", *flags, env=simdev_env, out=folder).row("imaging-train")
-
-
-def test_real_files_pass_through_a_loader_process_in_channels_last(real_files: Row) -> None:
-    assert_right(real_files)
-    assert (real_files["workers"], real_files["channels_last"]) == (1, True)
-    assert real_files["data"].startswith("files-")
-    assert real_files["data_wait_frac"] >= 0
+    row = run("imaging-train", *flags, env=simdev_env, out=tmp_path).row("imaging-train")
+    assert_right(row)
+    assert (row["dtype"], row["workers"], row["channels_last"]) == ("fp16", 1, True)
+    assert row["check_error_frac"] < 0.03
+    assert row["data"].startswith("files-")
+    assert row["data_wait_frac"] >= 0
 
 
 def test_steps_of_several_devices_are_simulated_on_any_accelerator(
@@ -267,6 +247,13 @@ def test_memory_that_runs_out_is_a_row_and_half_the_batch_another(least: Ran) ->
     assert_right(shrunk)
 
 
+def test_what_a_device_lacks_is_replaced_or_blank_and_the_row_says_so(least: Ran) -> None:
+    assert {row["dtype"] for row in least.rows} == {"fp32"}
+    assert least.rows[-1]["step_clock"] == "host_sync"
+    assert least.rows[-1].get("host_gap_frac") is None
+    assert {row.get(name) for row in least.rows for name in MEMORY} == {None}
+
+
 def test_the_size_fits_in_memory_that_only_the_backend_tells_of(
     simdev_env: dict[str, str],
 ) -> None:
@@ -278,19 +265,6 @@ def test_the_size_fits_in_memory_that_only_the_backend_tells_of(
         assert done.returncode == 0, done.stderr[-2000:]
         assert size in done.stdout
         assert "large" not in done.stdout.replace("largest", "")
-
-
-def test_without_bf16_the_default_is_fp32(least: Ran) -> None:
-    assert {row["dtype"] for row in least.rows} == {"fp32"}
-
-
-def test_without_events_each_step_is_synchronised_and_says_so(least: Ran) -> None:
-    assert least.rows[-1]["step_clock"] == "host_sync"
-    assert least.rows[-1].get("host_gap_frac") is None
-
-
-def test_without_counters_memory_stays_blank(least: Ran) -> None:
-    assert {row.get(name) for row in least.rows for name in MEMORY} == {None}
 
 
 def test_a_dtype_that_a_device_refuses_or_gets_wrong_is_not_measured(
@@ -314,12 +288,6 @@ def test_a_dtype_that_a_device_refuses_or_gets_wrong_is_not_measured(
             "simdev:0 computes wrong results in fp16; it works in fp32",
         ),
     }
-
-
-def test_fp16_training_scales_gradients(real_files: Row) -> None:
-    assert_right(real_files)
-    assert real_files["dtype"] == "fp16"
-    assert real_files["check_error_frac"] < 0.03
 
 
 def test_fp16_training_without_float64_says_that_it_cannot_scale_gradients(

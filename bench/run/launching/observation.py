@@ -69,15 +69,9 @@ def observed_columns(
             columns |= _energy_columns(row, energy)
             reasons += ["energy_unvalidated"] if energy.is_unvalidated else []
         conditions = window_conditions(samples, start_s=start_s, end_s=end_s)
-        columns |= {
-            "temp_start_c": conditions.temp_start_c,
-            "temp_max_c": conditions.temp_max_c,
-            "sm_clock_mean_hz": conditions.sm_clock_mean_hz,
-            "sm_clock_min_hz": conditions.sm_clock_min_hz,
-            "throttle_frac": conditions.throttle_frac,
-            "power_limited_frac": conditions.power_limited_frac,
-            "throttle_reasons": ";".join(conditions.throttle_reasons) or None,
-        }
+        columns |= asdict(conditions)
+        del columns["power_brake_frac"]
+        columns["throttle_reasons"] = ";".join(conditions.throttle_reasons) or None
         reasons += _throttle_reasons(conditions, observation, window_s=end_s - start_s)
     device_columns, device_reasons = _device_columns(samples, observation)
     return columns | device_columns, reasons + device_reasons

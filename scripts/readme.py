@@ -42,15 +42,14 @@ def gap_block() -> str:
 
 def claims_block() -> str:
     """The verdicts on testable claims, from what is shipped alone."""
-    from bench.analysis.claims.claims_facts import make_facts, reference_rows, seeds_folder
-    from bench.analysis.claims.claims_file import find_claims, read_ledger
-    from bench.analysis.claims.claims_verdict import judge
+    from bench.analysis.claims.claims_facts import reference_rows
+    from bench.analysis.claims.claims_verdict import judge_all
+    from bench.analysis.claims.ledger import find_claims, read_ledger
     from bench.report.tables.claims_table import claims_grid, plain_sentence
     from bench.report.tables.grid import markdown_table
 
-    facts = make_facts(reference_rows(note=sys.stderr.write))
-    chosen = [claim for claim in find_claims(read_ledger(seeds_folder()), []) if claim.number]
-    verdicts = [judge(claim, facts) for claim in chosen]
+    chosen = [claim for claim in find_claims(ledger=read_ledger()) if claim.number]
+    verdicts = judge_all(chosen, reference_rows(note=sys.stderr.write))
     grid = claims_grid(verdicts, reason=plain_sentence, reason_head="in plain words")
     return markdown_table(grid.without(["claim", "where"])).strip()
 

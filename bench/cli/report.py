@@ -65,13 +65,12 @@ def report(
 
 def _claims(files: Sequence[Path]) -> tuple[Section, ...]:
     """Section of the claims' verdicts, from the shipped rows and those of the report."""
-    from bench.analysis.claims.claims_facts import make_facts, reference_rows, seeds_folder
-    from bench.analysis.claims.claims_file import find_claims, read_ledger
-    from bench.analysis.claims.claims_verdict import judge
+    from bench.analysis.claims.claims_facts import reference_rows
+    from bench.analysis.claims.claims_verdict import judge_all
+    from bench.analysis.claims.ledger import find_claims, read_ledger
     from bench.report.page.sections_analysis import claims
     from bench.results.reader import read_rows
 
     rows = reference_rows(note=print_note)
     rows += [row for path in files for row in read_rows(path, note=print_note)]
-    facts, ledger = make_facts(rows), read_ledger(seeds_folder())
-    return (claims([judge(claim, facts) for claim in find_claims(ledger, [])]),)
+    return (claims(judge_all(find_claims(ledger=read_ledger()), rows)),)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.analysis.claims import claims_facts
+from bench.analysis.claims.claims_facts import shipped_folder
 from bench.core.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,18 +28,12 @@ def test_packaging_names_every_file_of_the_ledger_and_every_reference_row() -> N
 def test_without_a_checkout_the_installed_folder_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    installed = tmp_path / "share" / "gapbench" / "seeds"
-    installed.mkdir(parents=True)
-    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
-    assert claims_facts.shipped_folder("seeds", checkout="no-such-folder") == installed
-
-
-def test_an_installation_without_the_ledger_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
     with pytest.raises(DataError, match="install gapbench again"):
-        claims_facts.shipped_folder("nothing", checkout="no-such-folder")
+        shipped_folder("seeds", checkout="no-such-folder")
+    installed = tmp_path / "share" / "gapbench" / "seeds"
+    installed.mkdir(parents=True)
+    assert shipped_folder("seeds", checkout="no-such-folder") == installed
 
 
 @pytest.mark.slow

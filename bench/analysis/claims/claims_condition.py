@@ -8,18 +8,18 @@ were computed, and nothing between them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import combinations
+from typing import NamedTuple
 
-Factors = Mapping[str, str | float]
+from bench.analysis.claims.claim_cases import Factors
+
 MOST_TERMS = 3
 _MOST_RULES = 6
 
 
-@dataclass(frozen=True)
-class _Atom:
-    """One comparison of a factor with a value."""
+class _Comparison(NamedTuple):
+    """A factor against a value."""
 
     factor: str
     sign: str
@@ -32,87 +32,74 @@ class _Atom:
         known = factors.get(self.factor)
         if known is None or isinstance(known, str) != isinstance(self.value, str):
             return False
-        if self.sign == "=":
-            return known == self.value
-        if self.sign == "is not":
-            return known != self.value
+        if self.sign in ("=", "is not"):
+            return (known == self.value) == (self.sign == "=")
         assert not isinstance(known, str) and not isinstance(self.value, str)
         return known >= self.value if self.sign == ">=" else known <= self.value
 
 
-def _atoms(cases: Sequence[Factors]) -> list[_Atom]:
-    found: list[_Atom] = []
+_Rule = tuple[_Comparison, ...]
+
+
+def _comparisons(cases: Sequence[Factors]) -> list[_Comparison]:
+    found: list[_Comparison] = []
     for name in dict.fromkeys(name for factors in cases for name in factors):
-        values = dict.fromkeys(factors[name] for factors in cases if name in factors)
-        if len(values) < 2 and all(name in factors for factors in cases):
+        if name in common_names(cases):
             continue
+        values = dict.fromkeys(factors[name] for factors in cases if name in factors)
         numbers = sorted(value for value in values if not isinstance(value, str))
         texts = [value for value in values if isinstance(value, str)]
-        found += [_Atom(name, "=", value) for value in values]
-        found += [_Atom(name, ">=", number) for number in numbers[1:-1]]
-        found += [_Atom(name, "<=", number) for number in numbers[1:-1]]
+        found += [_Comparison(name, "=", value) for value in values]
+        found += [_Comparison(name, sign, one) for sign in (">=", "<=") for one in numbers[1:-1]]
         if len(texts) > 2:
-            found += [_Atom(name, "is not", text) for text in texts]
+            found += [_Comparison(name, "is not", text) for text in texts]
     return found
 
 
-def _mask(atom: _Atom, cases: Sequence[Factors]) -> int:
-    return sum(1 << index for index, factors in enumerate(cases) if atom.is_true(factors))
-
-
-def _rules(cases: Sequence[Factors], *, yes: int, no: int) -> list[tuple[tuple[_Atom, ...], int]]:
+def _rules(cases: Sequence[Factors], *, yes: int, no: int) -> list[tuple[_Rule, int]]:
     """Conjunctions that hold in some yes and in nothing else, with what they cover."""
-    atoms = [(atom, _mask(atom, cases)) for atom in _atoms(cases)]
-    valid: list[tuple[tuple[_Atom, ...], int]] = []
+    masks = {
+        one: sum(1 << index for index, factors in enumerate(cases) if one.is_true(factors))
+        for one in _comparisons(cases)
+    }
+    valid: list[tuple[_Rule, int]] = []
     for length in range(1, MOST_TERMS + 1):
-        for chosen in combinations(atoms, length):
-            names = {(atom.factor, atom.sign) for atom, _ in chosen}
-            if len(names) < length:
+        for rule in combinations(masks, length):
+            if len({(one.factor, one.sign) for one in rule}) < length:
                 continue
             mask = -1
-            for _, one in chosen:
-                mask &= one
+            for one in rule:
+                mask &= masks[one]
             if mask & yes and not mask & no:
-                valid.append((tuple(atom for atom, _ in chosen), mask & yes))
+                valid.append((rule, mask & yes))
     return valid
 
 
-def _cover(rules: list[tuple[tuple[_Atom, ...], int]], *, yes: int) -> list[tuple[_Atom, ...]]:
+def _cover(rules: list[tuple[_Rule, int]], *, yes: int) -> list[_Rule]:
     """Choose rules greedily: most new cases, then fewest terms, then the plainest signs."""
-    left, chosen = yes, []
-    while left:
-        best = max(
-            rules,
-            key=lambda rule: ((rule[1] & left).bit_count(), -len(rule[0]), _plainness(rule[0])),
-            default=None,
-        )
-        if best is None or not best[1] & left:
-            break
+
+    def rank(found: tuple[_Rule, int]) -> tuple[int, int, int]:
+        rule, covered = found
+        return (covered & yes).bit_count(), -len(rule), sum(one.sign == "=" for one in rule)
+
+    chosen = []
+    while rules and (best := max(rules, key=rank))[1] & yes:
         chosen.append(best[0])
-        left &= ~best[1]
+        yes &= ~best[1]
     return chosen
 
 
-def _plainness(atoms: Sequence[_Atom]) -> int:
-    return sum(atom.sign == "=" for atom in atoms)
-
-
-def _merged(rules: list[tuple[_Atom, ...]]) -> list[str]:
+def _merged(rules: list[_Rule]) -> list[str]:
     """Join rules that differ in the value of their only comparison: `net = SSD or GNMT`."""
-    together: dict[tuple[str, str, str], list[_Atom]] = {}
+    together: dict[tuple[str, str], list[str]] = {}
     for rule in rules:
-        ordered = sorted(rule, key=lambda atom: atom.sign != "=")
-        head, rest = ordered[0], ordered[1:]
-        words = " and ".join(map(str, rest))
-        key = (head.factor if head.sign == "=" else str(head), head.sign, words)
-        together.setdefault(key, []).append(head)
-    found = []
-    for key, heads in together.items():
-        first = str(heads[0])
-        values = [_word(head.value) for head in heads]
-        text = first if len(heads) == 1 else f"{key[0]} = {' or '.join(values)}"
-        found.append(f"{text} and {key[2]}" if key[2] else text)
-    return found
+        head, *rest = sorted(rule, key=lambda one: one.sign != "=")
+        tail = "".join(f" and {one}" for one in rest)
+        key = (f"{head.factor} {head.sign} ", tail)
+        if head.sign != "=":
+            key = (key[0] + _word(head.value), tail)
+        together.setdefault(key, []).append(_word(head.value) if head.sign == "=" else "")
+    return [start + " or ".join(values) + tail for (start, tail), values in together.items()]
 
 
 def number_words(value: float) -> str:
@@ -127,51 +114,41 @@ def _word(value: str | float) -> str:
     return value if isinstance(value, str) else number_words(value)
 
 
-Told = tuple[Factors, bool | None]
+def common_names(cases: Sequence[Factors]) -> frozenset[str]:
+    """Names of the circumstances that all cases share."""
+    first = cases[0] if cases else {}
+    return frozenset(
+        name for name in first if all(factors.get(name) == first[name] for factors in cases)
+    )
 
 
-def condition_of(cases: Sequence[Told]) -> str:
+def condition_of(cases: Sequence[tuple[Factors, bool | None]]) -> str:
     """Say when the claim holds: `(ranks = 8 and hidden size >= 8192) or net = llm`.
 
     Cases that vary different things are told apart: each kind has its own condition, under what all
-    of its cases have in common.
+    of its cases have in common and other kinds have not.
     """
-    kinds: dict[frozenset[str], list[Told]] = {}
-    for case in cases:
-        kinds.setdefault(frozenset(case[0]), []).append(case)
-    texts, common = [], _common(cases)
+    kinds: dict[frozenset[str], list[tuple[Factors, bool]]] = {}
+    for factors, holds in cases:
+        kinds.setdefault(frozenset(factors), []).append((factors, holds is True))
+    texts, shared = [], common_names([factors for factors, _ in cases])
     for members in kinds.values():
-        if any(holds is True for _, holds in members):
-            heading = _heading(members, but=common) if len(kinds) > 1 else ""
-            condition = _condition(members)
+        alike, first = [factors for factors, _ in members], members[0][0]
+        names = [n for n in first if n in common_names(alike) - shared] if len(kinds) > 1 else []
+        heading = ", ".join(f"{name} {_word(first[name])}" for name in names)
+        if any(holds for _, holds in members):
+            condition = _condition(alike, [holds for _, holds in members])
             texts.append(": ".join(part for part in (heading, condition) if part))
     return "; or ".join(texts)
 
 
-def _common(cases: Sequence[Told]) -> frozenset[str]:
-    """Circumstances that all cases share."""
-    first = cases[0][0] if cases else {}
-    return frozenset(
-        name for name in first if len({str(factors.get(name)) for factors, _ in cases}) == 1
-    )
-
-
-def _heading(members: Sequence[Told], *, but: frozenset[str]) -> str:
-    """Circumstances that all cases of one kind share, and other kinds do not."""
-    first = members[0][0]
-    return ", ".join(f"{name} {_word(first[name])}" for name in first
-                     if name in _common(members) - but)  # fmt: skip
-
-
-def _condition(cases: Sequence[Told]) -> str:
+def _condition(cases: Sequence[Factors], is_true: Sequence[bool]) -> str:
     """Condition within one kind; '' where every case holds."""
-    factors = [case[0] for case in cases]
-    yes = sum(1 << index for index, (_, holds) in enumerate(cases) if holds is True)
+    yes = sum(1 << index for index, holds in enumerate(is_true) if holds)
     no = ((1 << len(cases)) - 1) & ~yes
     if not no:
         return ""
-    chosen = _cover(_rules(factors, yes=yes, no=no), yes=yes)
-    texts = _merged(chosen)
+    texts = _merged(_cover(_rules(cases, yes=yes, no=no), yes=yes))
     if not texts:
         return f"{yes.bit_count()} of {len(cases)} cases, which nothing that was varied tells apart"
     if len(texts) > 1:

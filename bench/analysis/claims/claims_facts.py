@@ -48,14 +48,11 @@ def make_facts(
 
 def shipped_folder(name: str, *, checkout: str) -> Path:
     """Folder of shipped data: in a checkout `checkout`, else where the wheel put `name`."""
-    beside = Path(__file__).resolve().parents[3] / checkout
-    if beside.is_dir():
-        return beside
+    root = Path(__file__).resolve().parents[3]
     # `pip install --target` puts data beside the packages, other schemes under the prefix.
-    roots = [Path(__file__).resolve().parents[3], Path(sysconfig.get_path("data"))]
-    tried = [root / _INSTALLED / name for root in roots]
-    tried += _from_metadata(name)
-    for folder in tried:
+    tried = [root / checkout, root / _INSTALLED / name,
+             Path(sysconfig.get_path("data")) / _INSTALLED / name]  # fmt: skip
+    for folder in (*tried, *_from_metadata(name)):
         if folder.is_dir():
             return folder
     raise DataError(f"the folder {name} of this installation is missing; install gapbench again")
@@ -69,11 +66,6 @@ def _from_metadata(name: str) -> list[Path]:
         return []
     ending = (*_INSTALLED.parts, name)
     return [Path(str(file.locate())).parent for file in files if file.parent.parts[-3:] == ending]
-
-
-def seeds_folder() -> Path:
-    """Folder of the ledger's files."""
-    return shipped_folder("seeds", checkout="seeds")
 
 
 def reference_rows(*, note: Callable[[str], None]) -> list[Row]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from bench.analysis.claims.claim import Verdict
+from bench.analysis.claims.claims_verdict import ClaimVerdict
 from bench.analysis.comparison.compare_files import Strictness, compare
 from bench.analysis.comparison.metrics import METRICS
 from bench.analysis.gap.demand import Demand, is_several
@@ -142,7 +142,7 @@ def comparison(evidence: Evidence, *, strictness: Strictness) -> Section | None:
     return Section(name="comparison", title="Compared with the first file", parts=tuple(parts))
 
 
-def claims(verdicts: Sequence[Verdict]) -> Section:
+def claims(verdicts: Sequence[ClaimVerdict]) -> Section:
     """Section of a report: the table, with a line on what the words mean."""
     meaning = Prose(
         lines=(

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from bench.analysis.claims.claim import WORDS, Case, Verdict, exactly
+from bench.analysis.claims.claim_cases import ClaimCase, span_of
 from bench.analysis.claims.claims_condition import number_words
-from bench.analysis.claims.claims_verdict import span_words
+from bench.analysis.claims.claims_verdict import WORDS, ClaimVerdict, span_words
 from bench.report.tables.cells import AnyCell, count, verdict
 from bench.report.tables.grid import Grid
 
@@ -21,14 +21,14 @@ _MOST_BASES = 17
 
 
 def claims_grid(
-    verdicts: Sequence[Verdict],
+    verdicts: Sequence[ClaimVerdict],
     *,
     title: str = "",
-    reason: Callable[[Verdict], str] = lambda one: one.reason,
+    reason: Callable[[ClaimVerdict], str] = lambda one: one.reason,
     reason_head: str = "when, or why",
 ) -> Grid:
     """One line a claim: number, place, what is claimed, verdict, when or why, what it rests on."""
-    columns: dict[str, Callable[[Verdict], AnyCell]] = {
+    columns: dict[str, Callable[[ClaimVerdict], AnyCell]] = {
         "no.": _number,
         "claim": lambda one: one.claim.id,
         "where": lambda one: one.claim.where,
@@ -40,7 +40,7 @@ def claims_grid(
     return Grid.of(verdicts, columns, title=title, notes=(summary(verdicts),))
 
 
-def screen_grid(verdicts: Sequence[Verdict]) -> Grid:
+def screen_grid(verdicts: Sequence[ClaimVerdict]) -> Grid:
     """One short line a claim; conditions are behind --why, claims only noted in a line of names."""
     chosen = [one for one in verdicts if one.claim.number is not None] or verdicts
     noted = ", ".join(one.claim.id for one in verdicts if one not in chosen)
@@ -60,7 +60,7 @@ def screen_grid(verdicts: Sequence[Verdict]) -> Grid:
     )
 
 
-def _number(one: Verdict) -> AnyCell:
+def _number(one: ClaimVerdict) -> AnyCell:
     return count(one.claim.number)
 
 
@@ -70,12 +70,12 @@ def _cut(text: str) -> str:
     return text[: _MOST_CHARACTERS - 1].rsplit(" ", 1)[0] + "…"
 
 
-def _short_bases(one: Verdict) -> str:
+def _short_bases(one: ClaimVerdict) -> str:
     told = ", ".join(one.bases)
     return told if len(told) <= _MOST_BASES else f"{one.bases[0]} +{len(one.bases) - 1}"
 
 
-def summary(verdicts: Sequence[Verdict]) -> str:
+def summary(verdicts: Sequence[ClaimVerdict]) -> str:
     """`38 of 42 testable claims decided: 25 HOLDS WHEN, ...`; the rest counted apart."""
     testable = [one for one in verdicts if one.claim.number is not None]
     counted = Counter(one.word for one in testable)
@@ -86,7 +86,7 @@ def summary(verdicts: Sequence[Verdict]) -> str:
     return f"{decided} of {len(testable)} testable claims decided: {words}{noted}"
 
 
-def case_grids(found: Verdict) -> list[Grid]:
+def case_grids(found: ClaimVerdict) -> list[Grid]:
     """All cases of one claim: those that have a say, and those shown beside."""
     grids = [
         Grid.of([case for case in found.cases if case.counts is counts], _CASE_COLUMNS, title=name)
@@ -95,7 +95,7 @@ def case_grids(found: Verdict) -> list[Grid]:
     return [grid for grid in grids if grid.rows]
 
 
-_CASE_COLUMNS: dict[str, Callable[[Case], AnyCell]] = {
+_CASE_COLUMNS: dict[str, Callable[[ClaimCase], AnyCell]] = {
     "holds": lambda case: _HOLDS[case.holds],
     "circumstances": lambda case: ", ".join(
         f"{name} {value if isinstance(value, str) else number_words(value)}"
@@ -107,7 +107,7 @@ _CASE_COLUMNS: dict[str, Callable[[Case], AnyCell]] = {
 }
 
 
-def why_lines(found: Verdict, *, command: str | None) -> tuple[list[str], list[str]]:
+def why_lines(found: ClaimVerdict, *, command: str | None) -> tuple[list[str], list[str]]:
     """Lines above and below the cases of one claim; `command` measures what would test it."""
     claim = found.claim
     head = [
@@ -117,7 +117,7 @@ def why_lines(found: Verdict, *, command: str | None) -> tuple[list[str], list[s
         f"kind: {claim.kind}",
     ]
     if claim.metric:
-        asked = "" if claim.bounds.words == "any" else f"; asked {claim.bounds.words} {claim.unit}"
+        asked = "" if claim.words == "any" else f"; asked {claim.words} {claim.unit or ''}"
         head.append(f"metric: {claim.metric}{asked}".rstrip())
     head.append(f"verdict: {found.word}" + (f": {found.reason}" if found.reason else ""))
     sources = dict.fromkeys(case.source for case in found.cases)
@@ -128,9 +128,9 @@ def why_lines(found: Verdict, *, command: str | None) -> tuple[list[str], list[s
     return head, tail
 
 
-def plain_sentence(one: Verdict) -> str:
+def plain_sentence(one: ClaimVerdict) -> str:
     """Return a verdict as one sentence for a reader who knows the article and not this program."""
-    counted = [case for case in one.cases if case.counts]
+    counted = one.counted
     holds = Counter(case.holds for case in counted)
     unclear = f", {holds[None]} too close to tell" if holds[None] else ""
     figures = _figures(counted)
@@ -153,11 +153,11 @@ def _of_all(number: int, *, of: int | None = None) -> str:
     return {1: "the one case there is", 2: "both cases"}.get(number, f"all {number} cases")
 
 
-def _figures(cases: Sequence[Case]) -> str:
+def _figures(cases: Sequence[ClaimCase]) -> str:
     """Lowest and highest figure, where all cases are in one unit."""
     spans = [(case.value, case.unit) for case in cases if case.value is not None]
     if len(spans) < max(2, len(cases)) or len({unit for _, unit in spans}) > 1:
         return ""
     values = sorted((span for span, _ in spans), key=lambda span: span.mid)
-    low, high = (span_words(exactly(mid), spans[0][1]) for mid in (values[0].mid, values[-1].mid))
+    low, high = (span_words(span_of(mid), spans[0][1]) for mid in (values[0].mid, values[-1].mid))
     return f"; figures from {low} to {high}" if low != high else f"; the figure is {low}"

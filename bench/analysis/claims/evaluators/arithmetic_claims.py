@@ -2,31 +2,47 @@
 
 `over` varies figures; each combination is a case and its values are circumstances, so that the
 condition of a verdict is found and not written. `needs` states what nobody can compute here.
+
+A formula, `(before - after) / before`, is parsed as Python and walked by hand: numbers, names,
++ - * / ** and min, max, ceil. Nothing is evaluated as code.
 """
 
 from __future__ import annotations
 
+import ast
+import math
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 
-from bench.analysis.claims.claim import Basis, Bounds, Case, ClaimCases, ClaimTest, exactly
+from bench.analysis.claims.claim_cases import Basis, ClaimCase, ClaimTest, span_of
 from bench.analysis.claims.claims_facts import ClaimFacts
-from bench.analysis.claims.evaluators.formula_claims import compute, names_in
+from bench.core.errors import DataError
 from bench.core.units import format_number
 from bench.hardware.loader import Declared, Number, Text
 from bench.hardware.query import chip_fields
 
 _WEAKNESS: tuple[Basis, ...] = ("arithmetic", "specification", "published", "vendor")
-"""A sum is told by the weakest of what goes into it."""
+"""A sum is as weak as the weakest of what goes into it."""
+_OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+}
+_FUNCTIONS: dict[str, Callable[..., float]] = {"min": min, "max": max, "ceil": math.ceil}
+_MOST_CHARACTERS = 300
 
 
 class Needs(ClaimTest, tag="needs", frozen=True, kw_only=True):
-    """Return no case, only what is missing, in words: `what`."""
+    """No case, only what is missing, in words: `what`."""
 
     what: Text
 
-    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
+    def cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
         """Name it."""
-        return ClaimCases(cases=(), missing=(self.what,))
+        yield self.what
 
 
 class _Figure(Declared, frozen=True, kw_only=True):
@@ -70,58 +86,68 @@ class Arithmetic(ClaimTest, tag="arithmetic", frozen=True, kw_only=True):
         if unknown:
             raise ValueError(f"formula: {sorted(unknown)[0]!r} is given nowhere")
 
-    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
-        """Compute the cases."""
+    def cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
+        """One case for each combination."""
         known, sources = dict(self.given), []
         basis: Basis = "arithmetic"
         for name, figure in self.figures.items():
             found = figure.look_up(facts)
             if found is None:
-                missing = f"{figure.field} of {figure.chip} is not known"
-                return ClaimCases(cases=(), missing=(missing,))
+                yield f"{figure.field} of {figure.chip} is not known"
+                return
             known[name] = found[0]
             sources.append(found[1])
             basis = max(basis, found[2], key=_WEAKNESS.index)
-        cases = [
-            _case(
-                self.formula,
-                known | dict(zip(self.over, values, strict=True)),
-                bounds=bounds,
-                unit=unit,
-                factors=self.factors | _words(self.over, values),
+        for values in product(*self.over.values()):
+            figures = known | dict(zip(self.over, values, strict=True))
+            used = ", ".join(
+                f"{name} {value:.6g}" if abs(value) < 1e6 else f"{name} {format_number(value)}"
+                for name, value in figures.items()
+                if name in names_in(self.formula)
+            )
+            yield ClaimCase(
+                value=span_of(compute(self.formula, figures)),
+                factors=self.factors
+                | {name.replace("_", " "): figures[name] for name in self.over},
+                how=f"{self.formula} with {used}" if used else self.formula,
                 basis=basis,
                 source="; ".join(dict.fromkeys(sources)) or self.source,
-            )  # fmt: skip
-            for values in product(*self.over.values())
-        ]
-        return ClaimCases(cases=tuple(cases))
+            )
 
 
-def _case(
-    formula: str,
-    figures: dict[str, float],
-    *,
-    bounds: Bounds,
-    unit: str,
-    factors: dict[str, str | float],
-    basis: Basis,
-    source: str,
-) -> Case:
-    value = exactly(compute(formula, figures))
-    told = ", ".join(f"{n} {_plain(figures[n])}" for n in figures if n in names_in(formula))
-    return bounds.case(
-        value,
-        factors=factors,
-        unit=unit,
-        how=f"{formula} with {told}, asked {bounds.words}" if told else formula,
-        basis=basis,
-        source=source,
-    )
+def names_in(formula: str) -> set[str]:
+    """Names of figures that a formula uses."""
+    found = {node.id for node in ast.walk(_parsed(formula)) if isinstance(node, ast.Name)}
+    return found - set(_FUNCTIONS)
 
 
-def _words(grid: dict[str, tuple[float, ...]], values: tuple[float, ...]) -> dict[str, float]:
-    return {name.replace("_", " "): value for name, value in zip(grid, values, strict=True)}
+def compute(formula: str, figures: Mapping[str, float]) -> float:
+    """Value of a formula; `DataError` for one that cannot be computed."""
+    try:
+        return _value(_parsed(formula).body, figures)
+    except (ZeroDivisionError, OverflowError, KeyError) as error:
+        raise DataError(f"formula {formula!r} cannot be computed: {error!r}") from None
 
 
-def _plain(value: float) -> str:
-    return f"{value:.6g}" if abs(value) < 1e6 else format_number(value)
+def _parsed(formula: str) -> ast.Expression:
+    if len(formula) > _MOST_CHARACTERS:
+        raise DataError(f"formula longer than {_MOST_CHARACTERS} characters")
+    try:
+        return ast.parse(formula, mode="eval")
+    except (SyntaxError, ValueError, RecursionError):
+        raise DataError(f"formula {formula!r} cannot be read") from None
+
+
+def _value(node: ast.expr, figures: Mapping[str, float]) -> float:
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        return float(node.value)  # type: ignore[arg-type]
+    if isinstance(node, ast.Name):
+        return figures[node.id]
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+        sides = _value(node.left, figures), _value(node.right, figures)
+        return float(_OPERATORS[type(node.op)](*sides))
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
+        name, values = node.func.id, [_value(argument, figures) for argument in node.args]
+        if name in _FUNCTIONS and (len(values) == 1) == (name == "ceil") and values:
+            return float(_FUNCTIONS[name](*values))
+    raise DataError(f"formulas have numbers, names, + - * / ** and {', '.join(_FUNCTIONS)} only")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
-from bench.analysis.claims.claim import Bounds, Case, ClaimCases, ClaimTest, exactly
+from bench.analysis.claims.claim_cases import ClaimCase, ClaimTest, span_of
 from bench.analysis.claims.claims_facts import ClaimFacts
 from bench.core.nouns import Chip
 from bench.core.units import format_number
@@ -34,30 +35,24 @@ class CatalogueRatio(ClaimTest, tag="catalogue-ratio", frozen=True, kw_only=True
     fields: tuple[Text, ...]
     form: Literal["ratio", "drop"] = field(name="as", default="ratio")
 
-    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
-        """Compute the cases."""
-        cases, missing = [], []
-        for pair in (*self.pairs, *self.beside):
+    def cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
+        """One case for each pair and field."""
+        is_drop = self.form == "drop"
+        for pair, name in ((p, n) for p in (*self.pairs, *self.beside) for n in self.fields):
             name_a, name_b = pair.split()
-            fields_a, fields_b = (chip_fields(facts.chips[name]) for name in (name_a, name_b))
-            for name in self.fields:
-                a, b = fields_a.get(name), fields_b.get(name)
-                if not isinstance(a, int | float) or not isinstance(b, int | float) or not a:
-                    missing.append(f"{name} of {name_a} or {name_b} is not public")
-                    continue
-                value = exactly(b / a if self.form == "ratio" else 1.0 - b / a)
-                case = bounds.case(
-                    value,
-                    factors={"chips": f"{name_b} over {name_a}", "figure": name},
-                    unit=unit,
-                    how=f"{name}: {format_number(b)} over {format_number(a)}"
-                    + (", 1 minus it" if self.form == "drop" else ""),
-                    basis="specification",
-                    source=_sources(facts.chips[name_a], facts.chips[name_b]),
-                    counts=pair in self.pairs,
-                )
-                cases.append(case)
-        return ClaimCases(cases=tuple(cases), missing=tuple(missing))
+            a, b = (chip_fields(facts.chips[one]).get(name) for one in (name_a, name_b))
+            if not isinstance(a, int | float) or not isinstance(b, int | float) or not a:
+                yield f"{name} of {name_a} or {name_b} is not public"
+                continue
+            yield ClaimCase(
+                value=span_of(1.0 - b / a if is_drop else b / a),
+                factors={"chips": f"{name_b} over {name_a}", "figure": name},
+                how=f"{name}: {format_number(b)} over {format_number(a)}"
+                + (", 1 minus it" if is_drop else ""),
+                basis="specification",
+                source=_sources(facts.chips[name_a], facts.chips[name_b]),
+                counts=pair in self.pairs,
+            )
 
 
 def _sources(*chips: Chip) -> str:
@@ -73,27 +68,21 @@ class CatalogueWhere(ClaimTest, tag="catalogue-where", frozen=True, kw_only=True
     def __post_init__(self) -> None:
         parse_conditions(self.where)
 
-    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
-        """Compute the cases."""
+    def cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
+        """One case for each chip."""
         conditions = parse_conditions(self.where)
-        cases, missing = [], []
         for name in self.chips:
             holds, unknown = test_conditions(chip_fields(facts.chips[name]), conditions=conditions)
             if holds is None:
-                missing.append(f"{' and '.join(sorted(unknown))} of {name} is not public")
+                yield f"{' and '.join(sorted(unknown))} of {name} is not public"
                 continue
-            cases.append(
-                Case(
-                    factors={"chip": name},
-                    holds=holds,
-                    value=None,
-                    unit="",
-                    how=f"{self.where}: {'yes' if holds else 'no'}",
-                    basis="specification",
-                    source=_sources(facts.chips[name]),
-                )
+            yield ClaimCase(
+                factors={"chip": name},
+                holds=holds,
+                how=f"{self.where}: {'yes' if holds else 'no'}",
+                basis="specification",
+                source=_sources(facts.chips[name]),
             )
-        return ClaimCases(cases=tuple(cases), missing=tuple(missing))
 
 
 class ExportOutcome(ClaimTest, tag="export-outcome", frozen=True, kw_only=True):
@@ -108,39 +97,32 @@ class ExportOutcome(ClaimTest, tag="export-outcome", frozen=True, kw_only=True):
         if not self.caught and not self.passed:
             raise ValueError("caught: neither caught nor passed names a chip")
 
-    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
-        """Compute the cases."""
-        cases, missing = [], []
+    def cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
+        """One case for each chip."""
         rule = export_rule(self.rule)
-        expected = dict.fromkeys(self.caught, True) | dict.fromkeys(self.passed, False)
-        for name, should in expected.items():
+        for name in dict.fromkeys((*self.caught, *self.passed)):
             chip = facts.chips[name]
             outcome = is_caught(rule, chip=chip)
             if outcome is None:
-                missing.append(f"{rule.id} turns on a figure of {name} that is not public")
+                yield f"{rule.id} turns on a figure of {name} that is not public"
                 continue
-            cases.append(
-                Case(
-                    factors={"chip": name, "rule": rule.id},
-                    holds=outcome == should,
-                    value=None,
-                    unit="",
-                    how=_replay_words(chip, outcome=outcome, should=should),
-                    basis="specification",
-                    source=rule.sources[0],
-                )
+            yield ClaimCase(
+                factors={"chip": name, "rule": rule.id},
+                holds=outcome == (name not in self.passed),
+                how=_replay_words(chip, outcome=outcome, should=name not in self.passed),
+                basis="specification",
+                source=rule.sources[0],
             )
-        return ClaimCases(cases=tuple(cases), missing=tuple(missing))
 
 
 def _replay_words(chip: Chip, *, outcome: bool, should: bool) -> str:
     tpp, density = total_processing_performance(chip), performance_density(chip)
     link = chip.facts.get("link_bytes_per_s")
-    told = [
+    figures = [
         "" if tpp is None else f"total processing performance {tpp:.0f}",
         "" if density is None else f"density {density:.2f}",
         f"link {2 * link / 1e9:.0f} GB/s both ways" if isinstance(link, int | float) else "",
     ]
     words = {True: "caught", False: "passed"}
     agreed = "as said" if outcome == should else f"but said to be {words[should]}"
-    return f"{words[outcome]}, {agreed}: {', '.join(part for part in told if part)}"
+    return f"{words[outcome]}, {agreed}: {', '.join(part for part in figures if part)}"

@@ -7,9 +7,10 @@ host is all there is and a faster card changes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from statistics import median
 
-from bench.analysis.claims.claim import Bounds, ClaimCases, ClaimTest, Span
+from bench.analysis.claims.claim_cases import ClaimCase, ClaimTest, span_of
 from bench.analysis.claims.claims_facts import ClaimFacts
 from bench.analysis.projection.projected import LAUNCH_S
 from bench.hardware.loader import Number, Text
@@ -26,8 +27,8 @@ class Crossover(ClaimTest, tag="crossover", frozen=True, kw_only=True):
     parameters: Number
     operators: Number
 
-    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
-        """Compute the cases."""
+    def cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
+        """One case for each number of rows."""
         used = [
             row
             for one in facts.configurations
@@ -38,29 +39,20 @@ class Crossover(ClaimTest, tag="crossover", frozen=True, kw_only=True):
         known = [float(roof) for roof in roofs if isinstance(roof, int | float)]
         peak = facts.chips[self.chip].peak_per_s.get("fp32")
         if not known or peak is None:
-            return ClaimCases(cases=(), missing=("a measured CPU roof: bench run -w tabular",))
+            yield "a measured CPU roof: bench run -w tabular"
+            return
         roof = median(known)
-        rows = sorted({f"{one['run_id']}" for one in used})
-        cases = []
         for number in self.samples:
             flops = 6.0 * self.parameters * number
-            ends = [_speedup(flops, self.operators * host_s, roof=roof, peak=peak) for host_s in
-                    (LAUNCH_S.high, LAUNCH_S.mid, LAUNCH_S.low)]  # fmt: skip
-            value = Span(low=min(ends), mid=ends[1], high=max(ends))
-            case = bounds.case(
-                value,
+            hosts_s = [self.operators * s for s in (LAUNCH_S.mid, LAUNCH_S.low, LAUNCH_S.high)]
+            yield ClaimCase(
+                # CPU: host time and compute one after the other; accelerator: side by side.
+                value=span_of(*((s + flops / roof) / max(s, flops / peak) for s in hosts_s)),
                 factors={"rows in a step": number},
-                unit=unit,
                 how=f"{flops:.3g} FLOP at {roof:.3g}/s (measured roof) or {peak:.3g}/s (listed), "
                 f"{self.operators:g} operators of {LAUNCH_S.low * 1e6:g} to "
-                f"{LAUNCH_S.high * 1e6:g} us on the host; asked {bounds.words}",
+                f"{LAUNCH_S.high * 1e6:g} us on the host",
                 basis="projected",
-                source=f"rows of run {', '.join(rows)}; catalogue: {self.chip}",
+                source=f"rows of run {', '.join(sorted({str(one['run_id']) for one in used}))}; "
+                f"catalogue: {self.chip}",
             )
-            cases.append(case)
-        return ClaimCases(cases=tuple(cases))
-
-
-def _speedup(flops: float, host_s: float, *, roof: float, peak: float) -> float:
-    """CPU: host time and compute one after the other; accelerator: side by side."""
-    return (host_s + flops / roof) / max(host_s, flops / peak)

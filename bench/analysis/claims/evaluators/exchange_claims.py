@@ -6,15 +6,19 @@ without overlap. `as memory needs` gives each width the fewest ranks that hold i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Literal
 
-from bench.analysis.claims.claim import Bounds, Case, ClaimCases, ClaimTest, exactly
+from bench.analysis.claims.claim_cases import ClaimCase, ClaimTest, span_of
 from bench.analysis.claims.claims_facts import ClaimFacts
-from bench.analysis.claims.evaluators.link_claims import SEQUENCE_LENGTH, EndModel, check_links
-from bench.core.nouns import Chip, Layout
-from bench.hardware.costs.cost import CostModel
-from bench.hardware.costs.layouts import StepTime, Transformer, transformer_step
+from bench.analysis.claims.evaluators.link_claims import (
+    EndModel,
+    check_links,
+    split_step,
+    transformer,
+)
+from bench.core.nouns import Chip
 from bench.hardware.loader import Count, Number, Text
 
 STATE_BYTES = 16
@@ -43,66 +47,37 @@ class CommunicationShare(ClaimTest, tag="communication-share", frozen=True, kw_o
     def __post_init__(self) -> None:
         check_links(self.link)
 
-    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
-        """Compute the cases."""
+    def cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
+        """One case for each pair of neighbours."""
         model, device = EndModel(self.link), facts.chips[self.chip]
         peak = device.peak_per_s.get("bf16")
         if peak is None:
-            return ClaimCases(cases=(), missing=(f"bf16 peak of {self.chip} is not known",))
+            yield f"bf16 peak of {self.chip} is not known"
+            return
         shares = []
         for value in self.values:
             hidden = self.hidden if self.vary == "ranks" else value
+            net = transformer(hidden, num_layers=max(1, hidden // WIDTH_OF_LAYER))
             ranks = value if self.vary == "ranks" else self.ranks
             if self.vary == "width, ranks as memory needs":
-                ranks = _ranks_for(hidden, device)
-            flops_per_s = peak * self.compute_fraction
-            step = _step(hidden, ranks, split=self.split, flops_per_s=flops_per_s, model=model)
-            shares.append((value, ranks, step.communication_fraction))
-        cases = [self._case(one, two, bounds=bounds, unit=unit) for one, two in pairwise(shares)]
-        return ClaimCases(cases=tuple(cases))
-
-    def _case(
-        self,
-        one: tuple[int, int, float],
-        two: tuple[int, int, float],
-        *,
-        bounds: Bounds,
-        unit: str,
-    ) -> Case:
-        value = exactly(two[2] / one[2])
+                ranks = _ranks_for(STATE_BYTES * net.num_parameters, device)
+            step = split_step(net, self.split, ranks, flops_per_s=peak * self.compute_fraction)
+            shares.append((value, ranks, step(model=model).communication_fraction))
         what = "ranks" if self.vary == "ranks" else "width"
-        return bounds.case(
-            value,
-            factors={"varied": self.vary, "split": self.split, what: f"{one[0]} to {two[0]}"},
-            unit=unit,
-            how=f"share {one[2]:.1%} at {what} {one[0]} ({one[1]} ranks), {two[2]:.1%} at "
-            f"{two[0]} ({two[1]} ranks); second over first, asked {bounds.words}",
-            basis="modelled",
-            source=f"cost model of {self.link}; transformer by formula, without overlap",
-        )
+        for one, two in pairwise(shares):
+            yield ClaimCase(
+                value=span_of(two[2] / one[2]),
+                factors={"varied": self.vary, "split": self.split, what: f"{one[0]} to {two[0]}"},
+                how=f"share {one[2]:.1%} at {what} {one[0]} ({one[1]} ranks), {two[2]:.1%} at "
+                f"{two[0]} ({two[1]} ranks); second over first",
+                basis="modelled",
+                source=f"cost model of {self.link}; transformer by formula, without overlap",
+            )
 
 
-def _net(hidden: int) -> Transformer:
-    layers = max(1, hidden // WIDTH_OF_LAYER)
-    return Transformer(hidden=hidden, num_layers=layers, sequence_length=SEQUENCE_LENGTH)
-
-
-def _ranks_for(hidden: int, chip: Chip) -> int:
+def _ranks_for(state_bytes: float, chip: Chip) -> int:
     """Fewest devices, a power of two and two at least, whose memory holds the training state."""
-    usable = USABLE_FRACTION * (chip.memory_bytes or 0.0)
     ranks = 2
-    while STATE_BYTES * _net(hidden).num_parameters > ranks * usable and ranks < 2**16:
+    while state_bytes > ranks * USABLE_FRACTION * (chip.memory_bytes or 0.0) and ranks < 2**16:
         ranks *= 2
     return ranks
-
-
-def _step(hidden: int, ranks: int, *, split: str, flops_per_s: float, model: CostModel) -> StepTime:
-    layout = Layout(strategy="tp", tensor=ranks) if split == "tensor" else Layout(data=ranks)
-    return transformer_step(
-        _net(hidden),
-        layout=layout,
-        tokens_per_micro_batch=SEQUENCE_LENGTH,
-        num_micro_batches=1,
-        flops_per_s=flops_per_s,
-        model=model,
-    )

@@ -6,9 +6,9 @@ figure stands alone and says so. Rows that only differ in the link are never mix
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from bench.analysis.claims.claim import Bounds, Case, ClaimCases, ClaimTest, Span
+from bench.analysis.claims.claim_cases import ClaimCase, ClaimTest, span_of
 from bench.analysis.claims.claims_facts import ClaimFacts
 from bench.analysis.claims.evaluators.link_claims import check_links
 from bench.analysis.trials.configuration import Trials
@@ -43,24 +43,47 @@ class MeasuredRatio(ClaimTest, tag="measured-ratio", frozen=True, kw_only=True):
         if self.column not in BY_NAME or BY_NAME[self.column].kind not in ("float", "int"):
             raise ValueError(f"column: {self.column!r} is no column of numbers")
 
-    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
-        """Compute the cases."""
+    def cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
+        """One case for each configuration, or each pair of them."""
+        found: list[ClaimCase | str] = [
+            self._case(ratio.times(self.times), above, below)
+            for above, below in self._pairs(facts.configurations)
+            if (ratio := _ratio(above, below, column=self.column))
+        ]
+        yield from found or [self.otherwise]
+
+    def _pairs(self, found: Sequence[Trials]) -> Iterator[tuple[Trials, Trials | None]]:
         over, over_on = self.over or self.workload, self.over_device
         is_ratio = over != self.workload or over_on is not None
-        aboves = _real(facts.configurations, self.workload, on=self.device)
-        belows = _real(facts.configurations, over, on=over_on or self.device) if is_ratio else []
         # Two workloads are compared on one device, two devices at one setting.
         apart = ("workload", "scenario", *(DEVICE if over_on is not None else ()))
-        cases = []
-        for above in aboves:
-            others = [one for one in belows if one.terms(but=apart) == above.terms(but=apart)]
-            for below in others if is_ratio else [None]:
-                told = _told(above, below, column=self.column)
-                if told is not None:
-                    cases.append(_case(told.times(self.times), above, below,
-                                       what=self.label or self.column, parameter=self.parameter,
-                                       bounds=bounds, unit=unit, counts=self.counts))  # fmt: skip
-        return ClaimCases(cases=tuple(cases), missing=() if cases else (self.otherwise,))
+        belows = _real(found, over, on=over_on or self.device)
+        for above in _real(found, self.workload, on=self.device):
+            terms = above.terms(but=apart)
+            others = [one for one in belows if one.terms(but=apart) == terms]
+            yield from ((above, below) for below in (others if is_ratio else [None]))
+
+    def _case(self, ratio: LogEstimate, above: Trials, below: Trials | None) -> ClaimCase:
+        what = self.label or self.column
+        factors: dict[str, str | float] = {
+            "measured": what,
+            "device": above.text("device_name"),
+            "size": above.text("size"),
+        }
+        if self.parameter is not None:
+            value = params_of(above.first).get(self.parameter)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            factors[self.parameter] = float(value) if is_number else str(value)  # type: ignore[arg-type]
+        against = "" if below is None else f" over {_on_device(below)}"
+        return ClaimCase(
+            value=span_of(ratio.value, *(ratio.interval or ())),
+            factors=factors,
+            how=f"{what} of {_on_device(above)}{against}, {ratio.num} trials"
+            + ("" if ratio.interval else ", no interval"),
+            basis="measured",
+            source=_ids(above, below),
+            counts=self.counts,
+        )
 
 
 def _real(found: Sequence[Trials], workload: str, *, on: str | None) -> list[Trials]:
@@ -72,15 +95,12 @@ def _real(found: Sequence[Trials], workload: str, *, on: str | None) -> list[Tri
         and one.mode == "real"
         and one.num_devices == 1
         and one.text("device_type") != "fake"
-        and on in (None, _kind(one), one.text("chip"))
-    ]
+        and on in (None, one.text("chip"),
+                   "cpu" if one.text("device_type") == "cpu" else "accelerator")
+    ]  # fmt: skip
 
 
-def _kind(trials: Trials) -> str:
-    return "cpu" if trials.text("device_type") == "cpu" else "accelerator"
-
-
-def _told(above: Trials, below: Trials | None, *, column: str) -> LogEstimate | None:
+def _ratio(above: Trials, below: Trials | None, *, column: str) -> LogEstimate | None:
     one = above.estimate(column)
     if below is None or one is None:
         return one
@@ -89,7 +109,7 @@ def _told(above: Trials, below: Trials | None, *, column: str) -> LogEstimate | 
 
 
 def _ids(*several: Trials | None) -> str:
-    """Row ids: run and trials, `9882376c trials 0-4 (imaging-train)`."""
+    """Row ids: run and trials, `run 9882376c imaging-train trials 0, 1`."""
     by_run: dict[tuple[str, str], list[int]] = {}
     for row in (row for one in several if one for row in one.used):
         key = str(row["run_id"]), str(row["workload"])
@@ -100,43 +120,8 @@ def _ids(*several: Trials | None) -> str:
     )
 
 
-def _case(
-    told: LogEstimate,
-    above: Trials,
-    below: Trials | None,
-    *,
-    what: str,
-    parameter: str | None,
-    bounds: Bounds,
-    unit: str,
-    counts: bool,
-) -> Case:
-    low, high = told.interval or (told.value, told.value)
-    value = Span(low=low, mid=told.value, high=high)
-    more = {} if parameter is None else {parameter: _parameter(above, parameter)}
-    device = above.text("device_name")
-    against = "" if below is None else f" over {_on_device(below)}"
-    return bounds.case(
-        value,
-        factors={"measured": what, "device": device, "size": above.text("size"), **more},
-        unit=unit,
-        how=f"{what} of {_on_device(above)}{against}, "
-        f"{told.num} trials{'' if told.interval else ', no interval'}; asked {bounds.words}",
-        basis="measured",
-        source=_ids(above, below),
-        counts=counts,
-    )
-
-
 def _on_device(trials: Trials) -> str:
     return f"{trials.text('workload')} on {trials.text('device_name')}"
-
-
-def _parameter(trials: Trials, name: str) -> str | float:
-    """One parameter of the workload that was run."""
-    value = params_of(trials.first).get(name)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number else str(value)  # type: ignore[arg-type]
 
 
 class EmulatedSlowdown(ClaimTest, tag="emulated-slowdown", frozen=True, kw_only=True):
@@ -152,38 +137,34 @@ class EmulatedSlowdown(ClaimTest, tag="emulated-slowdown", frozen=True, kw_only=
     def __post_init__(self) -> None:
         check_links(self.wide, self.narrow)
 
-    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
-        """Compute the cases."""
+    def cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
+        """One case for each configuration that was run over both links."""
         wide, narrow = (parse_topology(name).name for name in (self.wide, self.narrow))
         groups: dict[tuple[str, ...], dict[str, Trials]] = {}
         for one in facts.configurations:
             if one.link in (wide, narrow) and one.text("device_type") != "fake":
                 groups.setdefault(one.terms(but=("link",)), {})[one.link] = one
-        cases = []
-        for links in groups.values():
-            if len(links) == 2:
-                told = _told(links[narrow], links[wide], column="step_median_ms")
-                if told is not None:
-                    cases.append(_link_case(told, links[narrow], links[wide], bounds, unit))
-        return ClaimCases(cases=tuple(cases), missing=() if cases else (self.otherwise,))
+        found: list[ClaimCase | str] = [
+            _link_case(ratio, links[narrow], links[wide])
+            for links in groups.values()
+            if len(links) == 2
+            and (ratio := _ratio(links[narrow], links[wide], column="step_median_ms"))
+        ]
+        yield from found or [self.otherwise]
 
 
-def _link_case(told: LogEstimate, narrow: Trials, wide: Trials, bounds: Bounds, unit: str) -> Case:
-    low, high = told.interval or (told.value, told.value)
-    value = Span(low=low - 1, mid=told.value - 1, high=high - 1)
+def _link_case(ratio: LogEstimate, narrow: Trials, wide: Trials) -> ClaimCase:
     layout = narrow.text("layout")
-    return bounds.case(
-        value,
+    return ClaimCase(
+        value=span_of(*(end - 1 for end in (ratio.value, *(ratio.interval or ())))),
         factors={
             "net": narrow.text("workload"),
             "split": "tensor" if "tp" in layout else "data",
             "ranks": float(narrow.num_devices),
             "overlap": (narrow.text("overlap") or "no").split()[0],
         },
-        unit=unit,
         how=f"[{narrow.mode}] {narrow.text('workload')} {narrow.text('size')}, {layout}, on "
-        f"{narrow.text('device_name')}: step over {narrow.link} against {wide.link}; "
-        f"asked {bounds.words}",
+        f"{narrow.text('device_name')}: step over {narrow.link} against {wide.link}",
         basis="emulated",
         source=f"{_ids(narrow, wide)} [{narrow.mode}]",
         # A processor's compute beside an accelerator's link says nothing about that accelerator.

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench.analysis.claims.claim import Bounds, Case, ClaimCases, exactly
-from bench.analysis.claims.claims_facts import ClaimFacts
-from bench.analysis.claims.evaluators.link_claims import EndModel, LinkPlan, Spanned
-from bench.hardware.costs.cost import CostModel
-from bench.hardware.costs.layouts import StepTime, data_parallel_step
+from bench.analysis.claims.claim_cases import Factors, Span, span_of
+from bench.analysis.claims.evaluators.link_claims import EndModel, LinkPlan, Step
 from bench.hardware.loader import AboveZero, Declared, Number
 
 
@@ -36,40 +33,23 @@ class MitigationShare(LinkPlan, tag="mitigation", frozen=True, kw_only=True):
     least: Number = 0.01
     methods: dict[str, _Method]
 
-    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
-        """Compute the cases."""
-        base, limited = EndModel(self.wide), EndModel(self.narrow)
-
-        def cases(one: Spanned) -> Iterator[Case]:
-            fast_s, slow = one.step(base).seconds, one.step(limited)
-            lost_s = slow.seconds - fast_s
-            if lost_s < self.least * fast_s:
-                return
-            for name, method in self.methods.items():
-                remedied_s, why = _remedied(one, slow, method=method, model=limited)
-                value = exactly((slow.seconds - remedied_s) / lost_s)
-                how = (
-                    f"step {fast_s * 1e3:.3g} ms on {self.wide}, {slow.seconds * 1e3:.3g} on "
-                    f"{self.narrow}, {remedied_s * 1e3:.3g} with {name} ({why})"
-                )
-                factors = {"method": name, **one.factors}
-                yield self.case(factors, value, how=how, bounds=bounds, unit=unit)
-
-        return self.spanned(facts, cases)
-
-
-def _remedied(
-    one: Spanned, slow: StepTime, *, method: _Method, model: CostModel
-) -> tuple[float, str]:
-    """Step with the workaround, in seconds, and what it does in words."""
-    if one.net is None:
-        return slow.seconds, "it does not touch activations"
-    step = data_parallel_step(
-        one.net.compute_s,
-        gradient_bytes=int(one.net.gradient_bytes * method.bytes_fraction),
-        num_devices=int(one.factors["ranks"]),
-        model=model,
-        is_overlapped=method.overlap or one.factors["overlap"] == "yes",
-    )
-    why = f"{method.steps:g} steps an exchange, {method.bytes_fraction:g} of the bytes"
-    return step.compute_s + step.data_s / method.steps, why
+    def figures(self, factors: Factors, step: Step) -> Iterator[tuple[Factors, Span, str]]:
+        """One figure for each method."""
+        narrow = EndModel(self.narrow)
+        fast_s, slow_s = step(model=EndModel(self.wide)).seconds, step(model=narrow).seconds
+        if slow_s - fast_s < self.least * fast_s:
+            return
+        for name, method in self.methods.items():
+            if factors["split"] == "tensor":
+                mitigated_s, why = slow_s, "it does not touch activations"
+            else:
+                size_bytes = int(step.keywords["gradient_bytes"] * method.bytes_fraction)
+                overlaps = method.overlap or step.keywords["is_overlapped"]
+                step_time = step(model=narrow, gradient_bytes=size_bytes, is_overlapped=overlaps)
+                mitigated_s = step_time.compute_s + step_time.data_s / method.steps
+                why = f"{method.steps:g} steps an exchange, {method.bytes_fraction:g} of the bytes"
+            how = (
+                f"step {fast_s * 1e3:.3g} ms on {self.wide}, {slow_s * 1e3:.3g} on "
+                f"{self.narrow}, {mitigated_s * 1e3:.3g} with {name} ({why})"
+            )
+            yield {"method": name}, span_of((slow_s - mitigated_s) / (slow_s - fast_s)), how

@@ -6,9 +6,10 @@ is moved instead is arithmetic of its data. Rates and delays are the link preset
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
 
-from bench.analysis.claims.claim import Bounds, ClaimCases, ClaimTest, Span
+from bench.analysis.claims.claim_cases import ClaimCase, ClaimTest, span_of
 from bench.analysis.claims.claims_facts import ClaimFacts
 from bench.analysis.claims.evaluators.link_claims import EndModel, check_links
 from bench.hardware.loader import Count, Number, Text
@@ -31,32 +32,23 @@ class Region(ClaimTest, tag="region", frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         check_links(*self.links)
 
-    def outcome(self, facts: ClaimFacts, *, bounds: Bounds, unit: str) -> ClaimCases:
-        """Compute the cases."""
-        cases = []
+    def cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
+        """One case for each combination."""
         for link, size, every in product(self.links, self.parameters, self.steps_per_exchange):
             model = EndModel(link)
-            cost = model.cost(
-                "all_reduce",
-                num_bytes=int(GRADIENT_BYTES * size),
-                group=model.group_of(range(self.sites)),
-            )
-            ends = (cost.low_s, cost.seconds, cost.high_s)
-            low, mid, high = (end / (every * self.step_s) for end in ends)
-            value = Span(low=low, mid=mid, high=high)
-            case = bounds.case(
-                value,
+            size_bytes, group = int(GRADIENT_BYTES * size), model.group_of(range(self.sites))
+            cost = model.cost("all_reduce", num_bytes=size_bytes, group=group)
+            ends = (cost.seconds, cost.low_s, cost.high_s)
+            yield ClaimCase(
+                value=span_of(*(end / (every * self.step_s) for end in ends)),
                 factors={
                     "work": "one training over both sites",
                     "link": link,
                     "parameters": size,
                     "steps per exchange": every,
                 },
-                unit=unit,
                 how=f"{cost.seconds:.3g} s to exchange over {self.sites} sites, every {every:g} "
-                f"steps of {self.step_s:g} s; asked {bounds.words}",
+                f"steps of {self.step_s:g} s",
                 basis="modelled",
                 source=f"link preset {link}, an assumption; nothing official is published",
             )
-            cases.append(case)
-        return ClaimCases(cases=tuple(cases))

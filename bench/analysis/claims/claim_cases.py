@@ -1,0 +1,106 @@
+"""What a test of a claim computes: cases, each one figure under stated circumstances.
+
+A test never knows which claim it serves. It yields figures and what they rest on; whether the claim
+is true there follows from bounds, in one place. No verdict is stored anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from bench.analysis.claims.claims_facts import ClaimFacts
+from bench.hardware.loader import Declared, Number
+
+Basis = Literal["measured", "emulated", "published", "vendor", "specification", "modelled",
+                "projected", "arithmetic"]  # fmt: skip
+"""Where a case's figure comes from. modelled: a formula over catalogue and link model; vendor: said
+by whom it is to sell, without a check by others."""
+Unit = Literal["ratio", "share", "s", "days", "minutes", "W", "usd", "flops_per_s", "chips"]
+Factors = Mapping[str, str | float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """A figure with the ends of its interval; all equal where it is exact."""
+
+    low: float
+    mid: float
+    high: float
+
+
+def span_of(mid: float, *ends: float) -> Span:
+    """A middle with its ends, in any order; without ends it is exact."""
+    return Span(low=min((mid, *ends)), mid=mid, high=max((mid, *ends)))
+
+
+_KEYS = {"factors": "circumstances", "value": "figure", "counts": "has_a_say"}
+
+
+class ClaimCase(Struct, frozen=True, kw_only=True, rename=_KEYS):
+    """One figure under stated circumstances, and whether the claim is true there."""
+
+    factors: Factors
+    """The circumstances, by name; conditions are made of them."""
+    holds: bool | None = None
+    """None: the interval lies on both sides of a bound, or something is missing."""
+    value: Span | None = None
+    unit: str | None = None
+    how: str
+    """What was computed from what, with the figures."""
+    basis: Basis
+    source: str
+    """Address, row ids, or what in the harness the figure rests on."""
+    counts: bool = True
+    """False: shown beside, without a say in the verdict."""
+
+
+class Bounds(Declared, frozen=True, kw_only=True):
+    """Where a figure makes a claim true: from low to high, both included; None: no bound."""
+
+    low: Number | None = None
+    high: Number | None = None
+    unit: Unit | None = None
+
+    def holds(self, span: Span) -> bool | None:
+        """True when the whole interval lies inside, False when all of it lies outside."""
+        low = -float("inf") if self.low is None else self.low
+        high = float("inf") if self.high is None else self.high
+        if span.high < low or span.low > high:
+            return False
+        return True if span.low >= low and span.high <= high else None
+
+    @property
+    def words(self) -> str:
+        """`0.1 to 0.3`, `at least 7`, `at most 30`."""
+        if self.low is not None and self.high is not None:
+            return f"{self.low:g} to {self.high:g}"
+        if self.low is not None:
+            return f"at least {self.low:g}"
+        return "any" if self.high is None else f"at most {self.high:g}"
+
+
+class ClaimTest(Bounds, frozen=True, kw_only=True, tag_field="by"):
+    """One test of the ledger, by name, with what it needs.
+
+    Its own bounds and unit, where it has some, stand in place of the claim's.
+    """
+
+    def cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
+        """Figures by circumstance; a text is what would have to be measured or known."""
+        raise NotImplementedError
+
+    def judged_cases(self, facts: ClaimFacts, *, bounds: Bounds) -> list[ClaimCase | str]:
+        """All cases, each figure held against the bounds."""
+        asked = bounds if self.low is None and self.high is None else self
+        words = "" if asked.words == "any" else f"; asked {asked.words}"
+        return [
+            one if isinstance(one, str) or one.value is None else
+            replace(one, holds=asked.holds(one.value), how=one.how + words,
+                    unit=one.unit or self.unit or bounds.unit)
+            for one in self.cases(facts)
+        ]  # fmt: skip

@@ -24,9 +24,8 @@ from torch.utils.data import default_collate
 
 from bench import discovery
 from bench.emulate.emulation import Emulation
-from bench.emulate.group import start_emulation
 from tests.benchmarks.conftest import Report, interleaved_ratios
-from tests.emulate.fixed_model import FixedModel
+from tests.emulate.fixed_model import FixedModel, emulated
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("only_when_timed")]
 
@@ -39,11 +38,8 @@ FEWEST_PAIRS = 60
 @pytest.fixture
 def emulation() -> Iterator[Emulation]:
     torch.set_num_threads(1)
-    started = start_emulation(
-        num_ranks=MANY_RANKS, model=FixedModel(0.0), device=torch.device("cpu")
-    )
-    yield started
-    started.close()
+    with emulated(FixedModel(0.0), num_ranks=MANY_RANKS) as started:
+        yield started
 
 
 def make_net() -> nn.Module:

@@ -1,7 +1,12 @@
 """A cost model whose every collective takes a given time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
+import torch
+
+from bench.emulate.emulation import Emulation
+from bench.emulate.group import start_emulation
 from bench.hardware.costs.collectives import Cost, Group, Op, group_of
 
 
@@ -26,3 +31,15 @@ class FixedModel:
 
     def group_of(self, ranks: Sequence[int]) -> Group:
         return group_of(ranks, node_size=self._node_size)
+
+
+@contextmanager
+def emulated(
+    model: FixedModel, *, num_ranks: int = 4, device: str = "cpu", is_timed: bool = True
+) -> Iterator[Emulation]:
+    """Emulate a link of this model until the block ends."""
+    started = start_emulation(
+        num_ranks=num_ranks, model=model, device=torch.device(device), is_timed=is_timed
+    )
+    yield started
+    started.close()

@@ -12,11 +12,10 @@ import torch
 import torch.distributed as dist
 
 from bench.core.errors import MeasurementError
-from bench.emulate.group import start_emulation
 from bench.emulate.link import device_link
 from bench.emulate.link.serial_link import NUM_LINKS
 from bench.emulate.replay.simulate import replay
-from tests.emulate.fixed_model import FixedModel
+from tests.emulate.fixed_model import FixedModel, emulated
 
 MODELLED_S = 0.010
 COMPUTE_S = 0.004
@@ -124,14 +123,21 @@ def device(monkeypatch) -> Device:
     return made
 
 
+@contextmanager
+def on_device(modelled_s, *, device="cuda", is_timed=True):
+    """Emulate as on a CPU, over the link of an accelerator."""
+    with emulated(FixedModel(modelled_s, node_size=2)) as running:
+        running.link.close()
+        running.link = device_link.DeviceLink(
+            torch.device(device), recorder=running.recorder, is_timed=is_timed
+        )
+        yield running
+
+
 @pytest.fixture
 def emulation(device) -> Iterator[object]:
-    model = FixedModel(MODELLED_S, node_size=2)
-    running = start_emulation(num_ranks=4, model=model, device=torch.device("cpu"))
-    running.link.close()
-    running.link = device_link.DeviceLink(torch.device("cuda"), recorder=running.recorder)
-    yield running
-    running.close()
+    with on_device(MODELLED_S) as running:
+        yield running
 
 
 def all_reduce(**given):
@@ -188,9 +194,9 @@ def test_links_of_both_levels_run_beside_each_other(emulation, device):
     assert spans(emulation.end_step().trace) == [(0.0, 0.01), (0.0, 0.01)]
 
 
-def test_fsdps_way_of_waiting_is_seen(emulation, device):
+def gather_as_fsdp(device):
+    """Communicate on a stream beside compute, which then waits for an event behind it."""
     side = Stream()
-    emulation.begin_step()
     device.current.compute()
     side.wait_stream(device.current)
     with device.inside(side):
@@ -198,6 +204,11 @@ def test_fsdps_way_of_waiting_is_seen(emulation, device):
         event = side.record_event()
     device.current.compute()
     device.current.wait_event(event)
+
+
+def test_fsdps_way_of_waiting_is_seen(emulation, device):
+    emulation.begin_step()
+    gather_as_fsdp(device)
     trace = emulation.end_step().trace
     assert marks(trace) == [("issue", 0, 0.004, 0.004), ("wait", 0, 0.008, 0.014)]
     assert replay(trace).step_s == pytest.approx(trace.duration_s)
@@ -223,16 +234,12 @@ def test_a_barrier_is_waited_for_though_it_has_no_tensors(emulation, device):
 
 
 def test_a_free_collective_launches_nothing(device):
-    model = FixedModel(0.0)
-    running = start_emulation(num_ranks=4, model=model, device=torch.device("cpu"))
-    running.link.close()
-    running.link = device_link.DeviceLink(torch.device("cuda"), recorder=running.recorder)
-    all_reduce()
-    before_ns = device.current.ns
-    all_reduce(async_op=True).wait()
-    assert device.current.ns == before_ns
-    assert running.link._clock.held == []
-    running.close()
+    with on_device(0.0) as running:
+        all_reduce()
+        before_ns = device.current.ns
+        all_reduce(async_op=True).wait()
+        assert device.current.ns == before_ns
+        assert running.link._clock.held == []
 
 
 class Event:
@@ -248,33 +255,24 @@ class Event:
         return (end.ns - self.ns) / 1e6
 
 
-def recorded_link(device, monkeypatch, *, make_event):
+@contextmanager
+def recorded(monkeypatch, *, make_event):
+    """Record a step on a device whose adapter makes such events."""
     adapter = SimpleNamespace(make_event=make_event, synchronize=lambda: None)
     monkeypatch.setattr(device_link, "adapter_for", lambda label: adapter)
-    running = start_emulation(num_ranks=4, model=FixedModel(0.0), device=torch.device("cpu"))
-    running.link.close()
-    recorder = running.recorder
-    running.link = device_link.DeviceLink(torch.device("xpu"), recorder=recorder, is_timed=False)
-    return running
+    with on_device(0.0, device="xpu", is_timed=False) as running:
+        running.begin_step()
+        yield running
 
 
 def test_a_recorded_step_is_that_of_the_timed_one_without_its_link(device, monkeypatch):
-    running = recorded_link(device, monkeypatch, make_event=lambda: Event(device))
-    side = Stream()
-    running.begin_step()
-    device.current.compute()
-    side.wait_stream(device.current)
-    with device.inside(side):
-        all_reduce()
-        event = side.record_event()
-    device.current.compute()
-    device.current.wait_event(event)
-    device.current.compute()
-    work = all_reduce(async_op=True)
-    device.current.compute()
-    work.wait()
-    trace = running.end_step().trace
-    running.close()
+    with recorded(monkeypatch, make_event=lambda: Event(device)) as running:
+        gather_as_fsdp(device)
+        device.current.compute()
+        work = all_reduce(async_op=True)
+        device.current.compute()
+        work.wait()
+        trace = running.end_step().trace
     assert marks(trace) == [
         ("issue", 0, 0.004, 0.004),
         ("wait", 0, 0.008, 0.008),
@@ -286,13 +284,11 @@ def test_a_recorded_step_is_that_of_the_timed_one_without_its_link(device, monke
 
 
 def test_where_events_keep_no_time_the_host_does_after_a_wait(device, monkeypatch):
-    running = recorded_link(device, monkeypatch, make_event=lambda: None)
     now_s = iter(range(100))
     monkeypatch.setattr("bench.emulate.link.event_clock.perf_counter", lambda: float(next(now_s)))
-    running.begin_step()
-    all_reduce()
-    trace = running.end_step().trace
-    running.close()
+    with recorded(monkeypatch, make_event=lambda: None) as running:
+        all_reduce()
+        trace = running.end_step().trace
     assert trace.duration_s == 4.0  # begin, issue, link, wait, end
     assert [mark.kind for mark in trace.marks] == ["issue", "wait"]
 

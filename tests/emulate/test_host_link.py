@@ -15,17 +15,15 @@ from bench.emulate.link.completions import Completions
 from bench.emulate.link.cpu_tax import CpuTax
 from bench.emulate.link.serial_link import BETWEEN, INSIDE, SerialLinks
 from bench.emulate.link.waking import measure_oversleep_s, sleep_until
-from tests.emulate.fixed_model import FixedModel
+from tests.emulate.fixed_model import FixedModel, emulated
 
 MODELLED_S = 0.02
-CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def emulation() -> Iterator[Emulation]:
-    started = start_emulation(num_ranks=4, model=FixedModel(MODELLED_S), device=CPU)
-    yield started
-    started.close()
+    with emulated(FixedModel(MODELLED_S)) as started:
+        yield started
 
 
 def test_transfers_queue_on_their_link_and_not_on_the_other():
@@ -166,10 +164,7 @@ def test_the_compiler_is_told_both_bandwidths_and_gets_its_settings_back():
 
     before = config.intra_node_bw, config.inter_node_bw
     model = FixedModel(seconds, node_size=4)
-    started = start_emulation(num_ranks=12, model=model, device=CPU)
-    assert (config.intra_node_bw, config.inter_node_bw) == (7, 4 * 2)
-    started.close()
-    assert (config.intra_node_bw, config.inter_node_bw) == before
-    started = start_emulation(num_ranks=12, model=FixedModel(0.0), device=CPU)
-    assert (config.intra_node_bw, config.inter_node_bw) == before
-    started.close()
+    with emulated(model, num_ranks=12):
+        assert (config.intra_node_bw, config.inter_node_bw) == (7, 4 * 2)
+    with emulated(FixedModel(0.0), num_ranks=12):
+        assert (config.intra_node_bw, config.inter_node_bw) == before

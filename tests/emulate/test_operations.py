@@ -9,10 +9,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from bench.emulate.emulation import Emulation
-from bench.emulate.group import group_class, start_emulation
+from bench.emulate.group import group_class
 from bench.emulate.operations import OPERATIONS
 from bench.hardware.costs.collectives import Group
-from tests.emulate.fixed_model import FixedModel
+from tests.emulate.fixed_model import FixedModel, emulated
 
 NUM_RANKS = 4
 WHENS = ("pre", "post", "abort")
@@ -26,10 +26,9 @@ def model() -> FixedModel:
 
 @pytest.fixture(autouse=True)
 def emulation(model: FixedModel) -> Iterator[Emulation]:
-    started = start_emulation(num_ranks=NUM_RANKS, model=model, device=torch.device("cpu"))
-    model.asked.clear()
-    yield started
-    started.close()
+    with emulated(model, num_ranks=NUM_RANKS) as started:
+        model.asked.clear()
+        yield started
 
 
 LOCAL = torch.arange(8.0)

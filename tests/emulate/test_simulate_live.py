@@ -12,10 +12,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from bench.emulate.emulation import Emulation
-from bench.emulate.group import start_emulation
 from bench.emulate.replay.simulate import replay
 from bench.emulate.replay.trace import StepTrace
-from tests.emulate.fixed_model import FixedModel
+from tests.emulate.fixed_model import FixedModel, emulated
 
 NUM_STEPS = 12
 
@@ -23,9 +22,8 @@ NUM_STEPS = 12
 @pytest.fixture
 def emulation(request: pytest.FixtureRequest) -> Iterator[Emulation]:
     seconds: float = request.param
-    running = start_emulation(num_ranks=8, model=FixedModel(seconds), device=torch.device("cpu"))
-    yield running
-    running.close()
+    with emulated(FixedModel(seconds), num_ranks=8) as running:
+        yield running
 
 
 def trained(emulation: Emulation) -> list[StepTrace]:

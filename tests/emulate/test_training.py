@@ -16,10 +16,9 @@ from torch.distributed.tensor.parallel import (
 from torch.nn.parallel import DistributedDataParallel
 
 from bench.emulate.emulation import Emulation
-from bench.emulate.group import start_emulation
 from bench.emulate.replay.simulate import replay
 from bench.emulate.replay.trace import StepTrace
-from tests.emulate.fixed_model import FixedModel
+from tests.emulate.fixed_model import FixedModel, emulated
 
 NUM_RANKS = 4
 MODELLED_S = 0.005
@@ -28,9 +27,8 @@ MODELLED_S = 0.005
 @pytest.fixture
 def emulation() -> Iterator[Emulation]:
     model = FixedModel(MODELLED_S, node_size=2)
-    started = start_emulation(num_ranks=NUM_RANKS, model=model, device=torch.device("cpu"))
-    yield started
-    started.close()
+    with emulated(model, num_ranks=NUM_RANKS) as started:
+        yield started
 
 
 def make_net() -> nn.Sequential:
@@ -188,10 +186,7 @@ def test_half_precision_gradients_are_half_the_bytes(emulation: Emulation) -> No
 
 def test_after_closing_another_emulation_can_start() -> None:
     for num_ranks in (2, 65_536):
-        started = start_emulation(
-            num_ranks=num_ranks, model=FixedModel(), device=torch.device("cpu")
-        )
-        assert dist.get_world_size() == num_ranks
-        traced_step(started, wrap_ddp(make_net()))
-        started.close()
+        with emulated(FixedModel(), num_ranks=num_ranks) as started:
+            assert dist.get_world_size() == num_ranks
+            traced_step(started, wrap_ddp(make_net()))
     assert not dist.is_initialized()

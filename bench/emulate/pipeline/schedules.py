@@ -8,19 +8,17 @@ chunks of the net and divides the bubble by V, for V times the messages.
 
 import re
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from bench.core.errors import UsageError
 from bench.core.nouns import Layout
 
-Kind = Literal["gpipe", "1f1b", "interleaved"]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Schedule:
-    """A schedule's kind and how many chunks of the net lie on one device."""
+    """gpipe, 1f1b or interleaved, and how many chunks of the net lie on one device."""
 
-    kind: Kind
+    kind: str
     chunks: int = 1
 
 
@@ -34,10 +32,8 @@ class Task(NamedTuple):
 
 def parse_schedule(text: str) -> Schedule:
     """Read 'gpipe', '1f1b' or 'interleaved-V' with V chunks on each device; else `UsageError`."""
-    if text == "gpipe":
-        return Schedule(kind="gpipe")
-    if text == "1f1b":
-        return Schedule(kind="1f1b")
+    if text in ("gpipe", "1f1b"):
+        return Schedule(kind=text)
     match = re.fullmatch(r"interleaved-([0-9]{1,3})", text)
     if match is None or int(match[1]) < 2:
         raise UsageError(

@@ -33,43 +33,38 @@ def configuration(
     train_ms, roof_flops_per_s, roof_bytes_per_s, power_w = DEVICES[device]
     share, per_step, unit, flops, traffic = WORKLOADS[workload]
     step_ms = train_ms * share * (0.6 + 0.2 * batch) / speed
-    items = 100 * per_step * batch // 2
-    params = {"batch": batch, "patch": 64}
     phase_hash = f"{workload}-{batch}-{cells.get('link')}-{cells.get('device_count')}"
-    rows = trials(
-        step_ms=step_ms,
-        num=num,
-        seed=len(phase_hash) + batch,
-        workload=workload,
-        config_hash=f"{abs(hash_of(phase_hash)):08x}",
-        params_json=json.dumps(params),
-        batch=batch,
-        items=items,
-        items_unit=unit,
-        device="cpu" if "processor" in device else "cuda:0",
-        device_type="cpu" if "processor" in device else "cuda",
-        device_name=device,
-        device_stack="CPU" if "processor" in device else "Stack 13.0",
-        device_memory_bytes=80 * 10**9,
-        flops_per_item=flops,
-        bytes_per_item=traffic,
-        roof_flops_per_s=roof_flops_per_s,
-        roof_bytes_per_s=roof_bytes_per_s,
-        mem_alloc_peak_bytes=int(4.2e9 * (1.0 + share)),
-        energy_source="counter",
-        energy_scope="package" if "processor" in device else "gpu",
-        warmup_steps=12,
-        warmup_s=2.2,
-        warmup_converged=True,
-        lat_n=700,
-        first_step_s=step_ms * 12e-3,
-        build_s=1.25,
-        import_s=2.5,
+    is_cpu = "processor" in device
+    facts: Row = {
+        "workload": workload,
+        "config_hash": f"{abs(hash_of(phase_hash)):08x}",
+        "params_json": json.dumps({"batch": batch, "patch": 64}),
+        "batch": batch,
+        "items": 100 * per_step * batch // 2,
+        "items_unit": unit,
+        "device": "cpu" if is_cpu else "cuda:0",
+        "device_type": "cpu" if is_cpu else "cuda",
+        "device_name": device,
+        "device_stack": "CPU" if is_cpu else "Stack 13.0",
+        "energy_scope": "package" if is_cpu else "gpu",
+        "flops_per_item": flops,
+        "bytes_per_item": traffic,
+        "roof_flops_per_s": roof_flops_per_s,
+        "roof_bytes_per_s": roof_bytes_per_s,
+        "mem_alloc_peak_bytes": int(4.2e9 * (1.0 + share)),
+        "first_step_s": step_ms * 12e-3,
+        **_MEASURED,
         **cells,
-    )
+    }
+    rows = trials(step_ms=step_ms, num=num, seed=len(phase_hash) + batch, **facts)
     for row in rows:
         _derive(row, power_w=power_w)
     return rows
+
+
+_MEASURED: Row = {"device_memory_bytes": 80 * 10**9, "energy_source": "counter", "lat_n": 700,
+                  "warmup_steps": 12, "warmup_s": 2.2, "warmup_converged": True, "build_s": 1.25,
+                  "import_s": 2.5}  # fmt: skip
 
 
 def hash_of(text: str) -> int:
@@ -104,29 +99,16 @@ def full_rows(*, speed: float = 1.0, run_id: str = "run1") -> list[Row]:
         for batch in (2, 4)
         for row in configuration(workload, device, batch=batch, speed=speed)
     ]
-    for link in ("h100-nvlink", "h800-nvlink", "pcie4", "25gbe"):
-        slowness = {"h100-nvlink": 1.0, "h800-nvlink": 1.05, "pcie4": 1.3, "25gbe": 2.4}[link]
+    card = "Accelerator 80 GB"
+    links = {"h100-nvlink": 1.0, "h800-nvlink": 1.05, "pcie4": 1.3, "25gbe": 2.4}
+    for link, slowness in links.items():
+        ddp: Row = {"link": link, "parallel": "ddp", "mode": "emulated"}
         for count in (2, 4, 8):
-            rows += configuration(
-                "imaging-train",
-                "Accelerator 80 GB",
-                speed=speed * count / (1.0 + (slowness - 1.0) * count / 4),
-                device_count=count,
-                link=link,
-                parallel="ddp",
-                mode="emulated",
-            )
-    rows += [
-        row
-        for count in (1, 2, 4)
-        for row in configuration(
-            "llm-train",
-            "Accelerator 80 GB",
-            speed=speed * count * 0.93,
-            device_count=count,
-            parallel="fsdp" if count > 1 else None,
-        )
-    ]
+            faster = speed * count / (1.0 + (slowness - 1.0) * count / 4)
+            rows += configuration("imaging-train", card, speed=faster, device_count=count, **ddp)
+    for count in (1, 2, 4):
+        fsdp: Row = {"device_count": count, "parallel": "fsdp" if count > 1 else None}
+        rows += configuration("llm-train", card, speed=speed * count * 0.93, **fsdp)
     rows[3] |= {"status": "WARN", "reasons": "foreign_cpu;drift", "detail": "load 3.1 on 2 cores"}
     rows[11] |= {"status": "INVALID", "reasons": "thermal_throttle"}
     rows += failed_rows()
@@ -135,22 +117,12 @@ def full_rows(*, speed: float = 1.0, run_id: str = "run1") -> list[Row]:
 
 def failed_rows() -> list[Row]:
     """A configuration of which no trial worked."""
-    blank = {
-        "status": "FAILED",
-        "reasons": "out_of_memory",
-        "detail": "tried to allocate 20.00 GiB",
-        "workload": "llm-train",
-        "config_hash": "bad",
-        "params_json": '{"batch": 512, "patch": 64}',
-        "batch": 512,
-        "device": "cuda:0",
-        "device_type": "cuda",
-        "device_name": "Graphics card 24 GB",
-        "throughput_per_s": None,
-        "step_median_ms": None,
-        "window_s": None,
-    }
-    return trials(num=2, **blank)
+    failed: Row = {"status": "FAILED", "reasons": "out_of_memory", "config_hash": "bad",
+                   "detail": "tried to allocate 20.00 GiB", "throughput_per_s": None,
+                   "step_median_ms": None, "window_s": None}  # fmt: skip
+    where: Row = {"device": "cuda:0", "device_type": "cuda", "device_name": "Graphics card 24 GB"}
+    params = '{"batch": 512, "patch": 64}'
+    return trials(num=2, workload="llm-train", params_json=params, batch=512, **failed, **where)
 
 
 HOSTILE = (
@@ -164,25 +136,15 @@ HOSTILE = (
 
 def hostile_rows() -> list[Row]:
     """Text that would do harm in a spreadsheet, a page, a picture or a formula."""
-    return [
-        row
-        for number, text in enumerate(HOSTILE)
-        for row in configuration(
-            "imaging-train",
-            "Graphics card 24 GB",
-            num=2,
-            workload_version=text,
-            dtype=text[:30],
-            link=text,
-            detail=text,
-            reasons=text.replace(";", ","),
-            git_commit=text,
-            size=text,
-            run_id=text,
-            **{"mode": "emulated"},
-        )
-        for row in [{**row, "device_name": text, "workload": f"{text}-train", "trial": number}]
-    ]
+    columns = ("workload_version", "link", "detail", "git_commit", "size", "run_id")
+    rows = []
+    for number, text in enumerate(HOSTILE):
+        cells: Row = dict.fromkeys(columns, text)
+        cells |= {"dtype": text[:30], "reasons": text.replace(";", ","), "mode": "emulated"}
+        for row in configuration("imaging-train", "Graphics card 24 GB", num=2, **cells):
+            named = {"device_name": text, "workload": f"{text}-train", "trial": number}
+            rows.append({**row, **named})
+    return rows
 
 
 def many_rows(num_configurations: int) -> Iterator[Row]:

@@ -33,32 +33,33 @@ def names(result: GapResult) -> list[str]:
     return [str(row[0]) for row in gap_tables.gap_grid(result.gaps).rows]
 
 
-def test_settings_that_differ_in_batch_and_a_parameter_say_both() -> None:
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ([{}], [""]),
+        ([{"batch": 2, "patch": 32}, {"batch": 4, "patch": 64}], [" b2 patch=32", " b4 patch=64"]),
+        ([{"channels_last": False}, {"channels_last": True}], ["", " channels-last"]),
+        ([{"data": "generated"}, {"data": "resident"}], [" data generated", " data resident"]),
+        (
+            [{"workload_version": "1-abc"}, {"workload_version": "2-def"}],
+            [" version 1-abc", " version 2-def"],
+        ),
+    ],
+)
+def test_settings_say_that_in_which_they_differ(
+    cells: list[dict[str, Value]], words: list[str]
+) -> None:
     result = result_of(
-        both_phases(1, params={"batch": 2, "patch": 32, "filters": 8}, batch=2),
-        both_phases(2, params={"batch": 4, "patch": 64, "filters": 8}, batch=4),
+        *(
+            both_phases(
+                number,
+                params={"patch": one.pop("patch", 32), "filters": 8, "batch": one.get("batch", 2)},
+                **one,
+            )
+            for number, one in enumerate(map(dict, cells))
+        )
     )
-    assert names(result) == [
-        "imaging-train/infer tiny fp32 b2 patch=32",
-        "imaging-train/infer tiny fp32 b4 patch=64",
-    ]
-
-
-def test_a_phase_that_takes_another_batch_than_was_asked_says_both() -> None:
-    rows = [
-        {**row, "batch": 1}
-        for batch in (2, 4)
-        for row in both_phases(batch, params={"batch": batch})
-    ]
-    assert names(result_of(rows)) == [
-        "imaging-train/infer tiny fp32 b1 batch=2",
-        "imaging-train/infer tiny fp32 b1 batch=4",
-    ]
-
-
-def test_a_setting_alone_says_no_parameters() -> None:
-    result = result_of(both_phases(1, params={"batch": 2, "patch": 32}))
-    assert names(result) == ["imaging-train/infer tiny fp32"]
+    assert names(result) == [f"imaging-train/infer tiny fp32{word}" for word in words]
 
 
 def test_other_sizes_have_other_parameters_without_telling_them() -> None:
@@ -66,22 +67,6 @@ def test_other_sizes_have_other_parameters_without_telling_them() -> None:
         both_phases(1, params={"patch": 32}), both_phases(2, params={"patch": 64}, size="small")
     )
     assert names(result) == ["imaging-train/infer tiny fp32", "imaging-train/infer small fp32"]
-
-
-@pytest.mark.parametrize(
-    ("column", "values", "words"),
-    [
-        ("channels_last", (False, True), ("", " channels-last")),
-        ("data", ("generated", "resident"), (" data generated", " data resident")),
-        ("workload_version", ("1-abc", "2-def"), (" version 1-abc", " version 2-def")),
-    ],
-)
-def test_what_else_differs_is_told(
-    column: str, values: tuple[Value, Value], words: tuple[str, str]
-) -> None:
-    cells: list[dict[str, Value]] = [{column: value} for value in values]
-    result = result_of(*(both_phases(i, params={}, **one) for i, one in enumerate(cells)))
-    assert names(result) == [f"imaging-train/infer tiny fp32{word}" for word in words]
 
 
 def test_no_two_lines_of_any_table_and_no_two_panels_look_alike() -> None:

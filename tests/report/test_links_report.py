@@ -1,8 +1,7 @@
 """Links and devices in the report and after a run: every figure beside its mode and its bracket."""
 
+import csv
 from pathlib import Path
-
-import pytest
 
 from bench.cli import main
 from bench.report.plots.link_rates import bytes_per_s_of
@@ -10,8 +9,6 @@ from bench.results.schema import NAMES, Row
 from tests.report.conftest import MakePage
 from tests.report.link_rows import device_sweep, link_run, odd_links, real_run, three_links
 from tests.report.report_rows import write_run
-
-Captured = pytest.CaptureFixture[str]
 
 
 def markdown_of(folder: Path, rows: list[Row]) -> str:
@@ -101,20 +98,11 @@ def test_links_without_a_known_rate_are_named_and_not_drawn(make_page: MakePage)
     assert "x501" in page.text
 
 
-@pytest.mark.parametrize(
-    ("name", "rate"),
-    [
-        ("h800-nvlink", 200e9),
-        ("bw=25GB/s,latency=5us", 25e9),
-        ("h800-nvlink*8/ndr*4", 50e9),
-        ("infinite", None),
-        ("no such link", None),
-        ("", None),
-        ("9" * 5000, None),
-    ],
-)
-def test_a_link_stands_at_its_specified_rate(name: str, rate: float | None) -> None:
-    assert bytes_per_s_of(name) == rate
+def test_a_link_stands_at_its_specified_rate() -> None:
+    names = ("h800-nvlink", "bw=25GB/s,latency=5us", "h800-nvlink*8/ndr*4")
+    assert [bytes_per_s_of(name) for name in names] == [200e9, 25e9, 50e9]
+    unknown = ("infinite", "no such link", "", "9" * 5000)
+    assert [bytes_per_s_of(name) for name in unknown] == [None] * 4
 
 
 def test_a_name_out_of_a_file_is_never_opened(tmp_path: Path) -> None:
@@ -139,16 +127,11 @@ def test_two_settings_of_one_workload_are_two_tables(tmp_path: Path) -> None:
 def test_an_old_file_without_the_new_columns_still_reads(tmp_path: Path) -> None:
     old = [name for name in NAMES if name not in _NEW]
     path = write_run(tmp_path / "old.csv", three_links(schema_version="1.0", grad_accum=None))
-    lines = path.read_text().splitlines()
-    kept = [NAMES.index(name) for name in old]
-    assert '"' in lines[1]
-    import csv
-    import io
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([row[i] for i in kept] for row in csv.reader(lines))
-    path.write_text(text.getvalue())
+    rows = csv.DictReader(path.read_text().splitlines())
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, old, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
     output = tmp_path / "report.md"
     assert main(["report", str(path), "-o", str(output)]) == 0
     told = output.read_text(encoding="utf-8").replace("\\", "")

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
+from bench.report.page import evidence as module
 from bench.report.page.evidence import MAX_SAMPLES_BYTES, gather_evidence
 from bench.report.plots.kinds import Axis, Mark, interval, tick
 from bench.report.plots.panel import draw, short
@@ -24,40 +26,37 @@ CARD = "Graphics card 24 GB"
 
 
 @pytest.mark.parametrize(
-    ("cell", "told", "key"),
+    ("key", "told", "scale", "ends"),
     [
-        (cells.quantity(850e-6, cells.seconds), "850 us", 850e-6),
-        (
-            cells.quantity(12.3e-3, cells.seconds, ends=(12.1e-3, 0.0125)),
-            "12.3 ms [12.1, 12.5]",
-            12.3e-3,
-        ),
-        (
-            cells.quantity(200.0, cells.seconds, ends=(190.0, 7500.0)),
-            "3 min 20 s [3 min 10 s, 2 h 05 min]",
-            200.0,
-        ),
-        (cells.quantity(7.82 * 2**30, cells.num_bytes), "7.82 GiB", 7.82 * 2**30),
-        (cells.quantity(2.2e12, cells.of("FLOP")), "2.2 TFLOP", 2.2e12),
-        (
-            cells.quantity(172341.0, cells.of("token/s"), ends=(167910.0, 176888.0)),
-            "172 ktoken/s [168, 177]",
-            172341.0,
-        ),
-        (cells.quantity(9670.0, cells.of("token/s")), "9,670 token/s", 9670.0),
-        (cells.quantity(3.34, ends=(3.23, 3.45), prefix="x"), "x3.34 [3.23, 3.45]", 3.34),
-        (cells.change(1.176, ends=(1.141, 1.213)), "+17.6 % [+14.1, +21.3]", 1.176),
-        (cells.change(3.21, ends=(3.1, 3.33)), "x3.21 [3.1, 3.33]", 3.21),
-        (cells.span((0.398, 0.455), cells.seconds), "398 - 455 ms", 0.398),
-        (cells.change_span((1.031, 1.098), beside=1.05), "+3.1 to +9.8 %", 1.031),
-        (cells.share(0.123), "12.3 %", 0.123),
-        (cells.quantity(5.0, ends=(5.0, 5.0)), "5", 5.0),
+        (850e-6, "850 us", cells.seconds, None),
+        (12.3e-3, "12.3 ms [12.1, 12.5]", cells.seconds, (12.1e-3, 0.0125)),
+        (200.0, "3 min 20 s [3 min 10 s, 2 h 05 min]", cells.seconds, (190.0, 7500.0)),
+        (7.82 * 2**30, "7.82 GiB", cells.num_bytes, None),
+        (2.2e12, "2.2 TFLOP", cells.of("FLOP"), None),
+        (172341.0, "172 ktoken/s [168, 177]", cells.of("token/s"), (167910.0, 176888.0)),
+        (9670.0, "9,670 token/s", cells.of("token/s"), None),
+        (3.34, "3.34 [3.23, 3.45]", cells.bare, (3.23, 3.45)),
+        (0.123, "12.3 %", cells.percent, None),
+        (5.0, "5", cells.bare, (5.0, 5.0)),
     ],
 )
 def test_a_figure_says_its_unit_once_and_sorts_by_its_value(
-    cell: cells.Cell, told: str, key: float
+    key: float, told: str, scale: cells.Scale, ends: cells.Ends | None
 ) -> None:
-    assert (cell.plain, cell.key) == (told, pytest.approx(key))
+    cell = cells.quantity(key, scale, ends=ends)
+    assert isinstance(cell, cells.Cell) and (cell.plain, cell.key) == (told, key)
+
+
+def test_ratios_and_spans_are_worded_by_their_size() -> None:
+    made = (
+        cells.change(1.176, ends=(1.141, 1.213)),
+        cells.change(3.21, ends=(3.1, 3.33)),
+        cells.span((0.398, 0.455), cells.seconds),
+        cells.change_span((1.031, 1.098), beside=1.05),
+    )
+    words = ["+17.6 % [+14.1, +21.3]", "x3.21 [3.1, 3.33]", "398 - 455 ms", "+3.1 to +9.8 %"]
+    assert [cells.text_of(cell) for cell in made] == words
+    assert [getattr(cell, "key", None) for cell in made] == [1.176, 3.21, 0.398, 1.031]
 
 
 def test_what_is_not_measured_is_blank() -> None:
@@ -72,11 +71,7 @@ def test_thinning_keeps_the_slowest_and_the_fastest_step() -> None:
     assert places[np.argmax(values)] == 4321 and values.max() == 9.0
     assert places[np.argmin(values)] == 77 and values.min() == 0.1
     assert np.all(np.diff(places) > 0)
-
-
-def test_few_steps_are_drawn_as_they_are() -> None:
-    places, values = thinned(np.array([3.0, 1.0, 2.0]))
-    assert places.tolist() == [0, 1, 2] and values.tolist() == [3.0, 1.0, 2.0]
+    assert thinned(steps[:3])[1].tolist() == [1.0, 1.0, 1.0]
 
 
 def test_long_names_keep_both_ends() -> None:
@@ -84,24 +79,23 @@ def test_long_names_keep_both_ends() -> None:
     assert len(cut) <= 20 and cut.startswith("Some") and cut.endswith("80 GB")
 
 
-@pytest.mark.parametrize(
-    ("value", "told"), [(0.0, "0"), (0.02, "0.02"), (2e4, "20 k"), (3e6, "3 M")]
-)
-def test_ticks_are_short(value: float, told: str) -> None:
-    assert tick(value) == told
+def test_ticks_are_short() -> None:
+    assert [tick(value) for value in (0.0, 0.02, 2e4, 3e6)] == ["0", "0.02", "20 k", "3 M"]
+
+
+def drawn(name: str, text: str) -> str:
+    def paint(axes: Axes) -> None:
+        axes.text(0.5, 0.5, text)
+        axes.plot([1, 2])
+
+    return draw(name, title=text, description=text, plot_inches=1.0, paint=paint).svg
 
 
 def test_text_in_a_plot_is_neither_mathematics_nor_markup() -> None:
     text = "$\\frac{1}{0}$ <b> & --> ]]> 昇腾"
-    plot = draw(
-        "one",
-        title=text,
-        description=text,
-        plot_inches=1.0,
-        paint=lambda axes: axes.text(0.5, 0.5, text),
-    )
-    assert "<b>" not in plot.svg and "&lt;b&gt; &amp; --&gt; ]]&gt; 昇腾" in plot.svg
-    assert "$\\frac{1}{0}$" in plot.svg
+    svg = drawn("one", text)
+    assert "<b>" not in svg and "&lt;b&gt; &amp; --&gt; ]]&gt; 昇腾" in svg
+    assert "$\\frac{1}{0}$" in svg
 
 
 def test_an_axis_is_logarithmic_where_values_lie_decades_apart() -> None:
@@ -125,35 +119,24 @@ def test_a_plot_is_ours_whatever_matplotlib_is_told(tmp_path: Path) -> None:
         "print(interval('x', title='t', what='w', marks=marks, axis=Axis(label='a')).svg)\n"
     )
 
-    def drawn(**told: str) -> str:
+    def made(**told: str) -> str:
         kept = {name: value for name, value in os.environ.items() if name[:3] not in ("MPL", "MAT")}
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            env={**kept, **told},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return done.stdout
+        command = [sys.executable, "-c", program]
+        return subprocess.check_output(command, env={**kept, **told}, text=True)
 
-    assert drawn() == drawn(MPLBACKEND="no_such_backend", MATPLOTLIBRC=str(rc))
+    assert made() == made(MPLBACKEND="no_such_backend", MATPLOTLIBRC=str(rc))
 
 
 def test_two_plots_share_no_identifier() -> None:
-    def svg(name: str) -> str:
-        return draw(
-            name, title="t", description="d", plot_inches=1.0, paint=lambda axes: axes.plot([1, 2])
-        ).svg
-
-    first, second = (set(part.split('"')[0] for part in svg(n).split('id="')[1:]) for n in "ab")
+    first, second = (
+        set(part.split('"')[0] for part in drawn(n, "t").split('id="')[1:]) for n in "ab"
+    )
     assert first and not first & second
 
 
 def test_configurations_take_turns_so_that_each_workload_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench.report.page import evidence as module
-
     rows = [
         row for batch in range(2, 40, 2) for row in configuration("llm-train", CARD, batch=batch)
     ]
@@ -168,8 +151,6 @@ def test_configurations_take_turns_so_that_each_workload_is_seen(
 def test_samples_too_large_to_open_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench.report.page import evidence as module
-
     path = write_run(tmp_path / "a.csv", configuration("llm-train", CARD), steps=50)
     monkeypatch.setattr(module, "MAX_SAMPLES_BYTES", 10)
     samples, notes = gather_evidence([("a", path)]).samples()

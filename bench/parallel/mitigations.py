@@ -7,14 +7,13 @@ own. What loss such a run ends with is for real ranks to tell: virtual ranks hav
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 from bench.core.errors import UsageError, one_of
 
 Half = Literal["fp16", "bf16"]
 Averaging = Literal["postlocalsgd", "diloco"]
-_AVERAGING: dict[str, Averaging] = {"postlocalsgd": "postlocalsgd", "diloco": "diloco"}
 LARGEST = 10**6
 """Of a rank or a period; beyond it a number is a slip."""
 
@@ -50,9 +49,14 @@ COMBINED = ("powersgd-R+fp16", "powersgd-R+bf16", "diloco-H+fp16", "diloco-H+bf1
 def parse_mitigation(text: str) -> Mitigation:
     """Read `--mitigate`; '' is none. Raises UsageError in one line."""
     found = Mitigation()
-    parts = [part.strip().lower() for part in text.split("+")] if text.strip() else []
-    for part in parts:
-        found = _joined(found, _parse_one(part), text=text)
+    for part in text.split("+") if text.strip() else ():
+        one = _parse_one(part.strip().lower())
+        is_other = found.powersgd_rank is not None or found.averaging is not None
+        if is_other if "half" not in one else found.half is not None:
+            raise UsageError(
+                f"--mitigate {text}: these do not go together; what does is {', '.join(COMBINED)}"
+            )
+        found = replace(found, **one)
     if found.averaging == "postlocalsgd" and found.half is not None:
         raise UsageError(
             f"--mitigate {text}: postlocalsgd sends the weights themselves, which {found.half} "
@@ -61,18 +65,15 @@ def parse_mitigation(text: str) -> Mitigation:
     return found
 
 
-def _parse_one(part: str) -> Mitigation:
-    if part == "fp16":
-        return Mitigation(half="fp16")
-    if part == "bf16":
-        return Mitigation(half="bf16")
+def _parse_one(part: str) -> dict[str, Any]:
+    """Fields of a `Mitigation` that one name sets."""
     kind, _, number = part.partition("-")
+    if part in get_args(Half):
+        return {"half": part}
     if kind == "powersgd":
-        return Mitigation(powersgd_rank=_number(part, number, least=1, letter="R"))
-    averaging = _AVERAGING.get(kind)
-    if averaging is not None:
-        period_steps = _number(part, number, least=2, letter="H")
-        return Mitigation(averaging=averaging, period_steps=period_steps)
+        return {"powersgd_rank": _number(part, number, least=1, letter="R")}
+    if kind in get_args(Averaging):
+        return {"averaging": kind, "period_steps": _number(part, number, least=2, letter="H")}
     raise one_of("--mitigate", part, NAMES, hint="(R a rank, H a period in steps)")
 
 
@@ -84,19 +85,3 @@ def _number(part: str, number: str, *, least: int, letter: str) -> int:
             f"to {LARGEST}, such as {kind}-{max(least, 4)}"
         )
     return int(number)
-
-
-def _joined(first: Mitigation, second: Mitigation, *, text: str) -> Mitigation:
-    halves = [one for one in (first, second) if one.half is not None]
-    others = [one for one in (first, second) if one.powersgd_rank or one.averaging]
-    is_clash = len(halves) > 1 or len(others) > 1
-    if is_clash:
-        raise UsageError(
-            f"--mitigate {text}: these do not go together; what does is {', '.join(COMBINED)}"
-        )
-    return Mitigation(
-        half=first.half or second.half,
-        powersgd_rank=first.powersgd_rank or second.powersgd_rank,
-        averaging=first.averaging or second.averaging,
-        period_steps=max(first.period_steps, second.period_steps),
-    )

@@ -47,6 +47,30 @@ def make_net(width: int = 512, depth: int = 4) -> nn.Sequential:
     return nn.Sequential(*layers).to(CUDA)
 
 
+def sharded_net() -> nn.Sequential:
+    from torch.distributed.fsdp import fully_shard
+
+    net = make_net()
+    for block in net:
+        fully_shard(block)
+    fully_shard(net)
+    return net
+
+
+def replicated_net() -> nn.Module:
+    return nn.parallel.DistributedDataParallel(make_net(), device_ids=[0], bucket_cap_mb=1)
+
+
+def timed_s(work) -> float:
+    """Seconds between events around some work."""
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin.record()
+    work()
+    end.record()
+    torch.cuda.synchronize()
+    return begin.elapsed_time(end) / 1e3
+
+
 def traced(emulation, net, width=512):
     for _ in range(3):
         emulation.begin_step()
@@ -63,12 +87,7 @@ def test_a_stream_is_held_as_long_as_asked(modelled_s, units):
     tensor = torch.ones(2**20, device=CUDA)
     dist.all_reduce(tensor)
     torch.cuda.synchronize()
-    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    begin.record()
-    dist.all_reduce(tensor)
-    end.record()
-    torch.cuda.synchronize()
-    held_s = begin.elapsed_time(end) / 1e3
+    held_s = timed_s(lambda: dist.all_reduce(tensor))
     emulation.close()
     # The globaltimer of some devices counts in microseconds, and so does an event.
     assert held_s >= modelled_s - 2e-6
@@ -127,20 +146,13 @@ def test_gathered_values_are_there_when_waited_for(emulation):
 
 
 def test_ddp_trains_and_its_replay_agrees(emulation):
-    net = nn.parallel.DistributedDataParallel(make_net(), device_ids=[0], bucket_cap_mb=1)
-    trace = traced(emulation, net)
+    trace = traced(emulation, replicated_net())
     assert_consistent(trace)
     assert replay(trace).step_s == pytest.approx(trace.duration_s, rel=0.03)
 
 
 def test_fsdp_trains_overlaps_and_its_waits_are_seen(emulation):
-    from torch.distributed.fsdp import fully_shard
-
-    net = make_net()
-    for block in net:
-        fully_shard(block)
-    fully_shard(net)
-    trace = traced(emulation, net)
+    trace = traced(emulation, sharded_net())
     kinds = {mark.kind for mark in trace.marks}
     assert kinds == {"issue", "wait"}
     waited = {mark.collective for mark in trace.marks if mark.kind == "wait"}
@@ -151,18 +163,9 @@ def test_fsdp_trains_overlaps_and_its_waits_are_seen(emulation):
 
 @pytest.mark.parametrize("is_sharded", [False, True])
 def test_a_step_is_recorded_by_events_for_simulation(is_sharded):
-    from torch.distributed.fsdp import fully_shard
-
     model = FixedModel(0.0, node_size=2)
     running = start_emulation(num_ranks=4, model=model, device=CUDA, is_timed=False)
-    net = make_net()
-    if is_sharded:
-        for block in net:
-            fully_shard(block)
-        fully_shard(net)
-    else:
-        net = nn.parallel.DistributedDataParallel(net, device_ids=[0], bucket_cap_mb=1)
-    trace = traced(running, net)
+    trace = traced(running, sharded_net() if is_sharded else replicated_net())
     running.close()
     assert_consistent(trace)
     told = replay(trace, model=FixedModel(MODELLED_S), is_free=True)
@@ -184,15 +187,12 @@ def test_communication_hooks_run(emulation, name):
 
 
 def test_tensor_parallel_layers_run(emulation):
-    from torch.distributed.tensor.parallel import (
-        ColwiseParallel,
-        RowwiseParallel,
-        parallelize_module,
-    )
+    from torch.distributed.tensor import parallel
 
     mesh = dist.init_device_mesh("cuda", (2, 2), mesh_dim_names=("dp", "tp"))
     net = nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 512)).to(CUDA)
-    parallelize_module(net, mesh["tp"], {"0": ColwiseParallel(), "2": RowwiseParallel()})
+    plan = {"0": parallel.ColwiseParallel(), "2": parallel.RowwiseParallel()}
+    parallel.parallelize_module(net, mesh["tp"], plan)
     trace = traced(emulation, net)
     assert {one.group.num_nodes for one in trace.collectives} == {1}
     assert_consistent(trace)
@@ -207,14 +207,8 @@ def test_contention_makes_products_slower():
     for units in (0, 32):
         emulation.link.set_contention(units)
         work = dist.all_reduce(buffer, async_op=True)
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         left @ left
-        begin.record()
-        for _ in range(20):
-            left @ left
-        end.record()
-        torch.cuda.synchronize()
-        took_s[units] = begin.elapsed_time(end) / 1e3
+        took_s[units] = timed_s(lambda: [left @ left for _ in range(20)])
         work.wait()
     emulation.close()
     assert took_s[32] > took_s[0]

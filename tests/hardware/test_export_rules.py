@@ -33,32 +33,14 @@ from bench.hardware.loader import parse_document
 # V100, T4, A10, A2 and RTX 3090 are named in none of them and stay under every line; H200 and
 # MI300X came later and lie far above.
 ON_RECORD = {
-    "v100-sxm2-32g": (False, False),
-    "a100-sxm-40g": (True, True),
-    "a100-sxm-80g": (True, True),
-    "a100-pcie-40g": (True, True),
-    "a100-pcie-80g": (True, True),
-    "a100x": (True, True),
-    "h100-sxm-80g": (True, True),
-    "h100-pcie-80g": (True, True),
-    "h200-sxm": (True, True),
-    "mi250": (True, True),
-    "mi250x": (True, True),
-    "mi300x": (True, True),
-    "a800-sxm-80g": (False, True),
-    "h800-sxm": (False, True),
-    "h800-pcie": (False, True),
-    "l4": (False, True),
-    "l40s": (False, True),
-    "rtx4090": (False, True),
-    "rtx4090d": (False, False),
-    "rtx3090": (False, False),
-    "h20-96g": (False, False),
-    "l20": (False, False),
-    "l2": (False, False),
-    "t4": (False, False),
-    "a10": (False, False),
-    "a2": (False, False),
+    name: outcome
+    for outcome, names in {
+        (True, True): "a100-sxm-40g a100-sxm-80g a100-pcie-40g a100-pcie-80g a100x h100-sxm-80g "
+        "h100-pcie-80g h200-sxm mi250 mi250x mi300x",
+        (False, True): "a800-sxm-80g h800-sxm h800-pcie l4 l40s rtx4090",
+        (False, False): "v100-sxm2-32g rtx4090d rtx3090 h20-96g l20 l2 t4 a10 a2",
+    }.items()
+    for name in names.split()
 }
 
 

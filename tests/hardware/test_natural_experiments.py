@@ -89,17 +89,10 @@ def test_a_unet_loses_little_over_two_nodes() -> None:
 @pytest.mark.parametrize(
     ("tensor", "hidden", "percent"),
     [
-        (8, 4096, 43),
-        (8, 8192, 26),
-        (8, 12288, 19),
-        (4, 4096, 23),
-        (4, 8192, 13),
-        (4, 12288, 9),
-        (2, 4096, 9),
-        (2, 8192, 5),
-        (2, 12288, 3),
+        (8, 4096, 43), (8, 8192, 26), (8, 12288, 19), (4, 4096, 23), (4, 8192, 13),
+        (4, 12288, 9), (2, 4096, 9), (2, 8192, 5), (2, 12288, 3),
     ],
-)
+)  # fmt: skip
 def test_a_cut_link_slows_tensor_parallel_transformers(
     tensor: int, hidden: int, percent: int
 ) -> None:

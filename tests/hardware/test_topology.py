@@ -126,18 +126,14 @@ def test_a_wrong_link_is_one_line_that_says_what_to_write(text: str, words: str)
         ("bytes_per_s: fast\nlatency_s: 3.0e-5\n", "link.yaml: bytes_per_s: expected a number"),
         (FILE + "curve: 7\n", "link.yaml: curve"),
         (FILE + "curve: [{op: all_reduce}]\n", "link.yaml: curve row 1: num_ranks: missing"),
-        (
-            FILE + "curve: [{op: fly, num_ranks: 2, message_bytes: 1, latency_s: 1.0}]\n",
-            "curve row 1: op: 'fly' is not one of",
-        ),
-        (
-            FILE + "curve: [{op: send, num_ranks: 1, message_bytes: 1, latency_s: 1.0}]\n",
-            "curve row 1: num_ranks: expected a whole number >= 2, found 1",
-        ),
+        (FILE + "curve: [{op: fly, num_ranks: 2, message_bytes: 1, latency_s: 1.0}]\n",
+         "curve row 1: op: 'fly' is not one of"),
+        (FILE + "curve: [{op: send, num_ranks: 1, message_bytes: 1, latency_s: 1.0}]\n",
+         "curve row 1: num_ranks: expected a whole number >= 2, found 1"),
         ("- 1\n", "link.yaml: expected a mapping"),
         ("a: [\n", "link.yaml: not readable as YAML"),
     ],
-)
+)  # fmt: skip
 def test_a_damaged_link_file_is_named_with_its_field(
     content: str, words: str, tmp_path: Path
 ) -> None:

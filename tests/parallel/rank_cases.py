@@ -33,13 +33,8 @@ DEEP = {"deep_supervision": True, "filters": (8, 16, 16, 32)}
 def run(name: str, *, rank: int) -> Any:
     """Run one case on this rank."""
     kind, *parts = name.split(":")
-    return {
-        "losses": losses,
-        "gradients": gradients,
-        "learn": learn,
-        "meet": meet,
-        "outer": outer,
-    }[kind](*parts, rank=rank)
+    cases = (losses, gradients, learn, meet, outer)
+    return {case.__name__: case for case in cases}[kind](*parts, rank=rank)
 
 
 def workload_of(name: str) -> Workload:

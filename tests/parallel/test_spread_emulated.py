@@ -55,6 +55,10 @@ class Misspelt(Workload):
         return TensorPlan(styles={"model.layers.*.mlp.up": "colwise"}, divides={})
 
 
+def gathered_bytes(trace: StepTrace) -> list[int]:
+    return [one.num_bytes for one in trace.collectives if one.op == "all_gather"]
+
+
 @contextmanager
 def emulated(
     layout: Layout,
@@ -167,10 +171,8 @@ def test_fsdp_gathers_every_unit_and_reduces_gradients_once(grad_accum: int) -> 
 def test_fsdp_gathers_half_precision_weights() -> None:
     layout = Layout(mode="emulated", strategy="fsdp", data=2)
     full, half = (
-        sum(one.num_bytes for one in traces(layout, dtype=dtype, steps=1)[0].collectives
-            if one.op == "all_gather")
-        for dtype in ("fp32", "bf16")
-    )  # fmt: skip
+        sum(gathered_bytes(traces(layout, dtype=dtype, steps=1)[0])) for dtype in ("fp32", "bf16")
+    )
     assert half == full / 2
 
 
@@ -210,8 +212,7 @@ def test_prefill_gathers_only_the_last_logits() -> None:
         step(torch.zeros(TINY.batch, TINY.prompt_tokens, dtype=torch.long))
         trace = emulation.end_step().trace
     assert step.last_output.shape == (TINY.batch, TINY.vocab)
-    gathered = [one.num_bytes for one in trace.collectives if one.op == "all_gather"]
-    assert gathered == [4 * TINY.batch * TINY.vocab]
+    assert gathered_bytes(trace) == [4 * TINY.batch * TINY.vocab]
     assert ops(trace)[("all_reduce", 2)] == 2 * TINY.layers + 1
 
 
@@ -222,9 +223,7 @@ def test_the_plan_of_transformers_can_be_used() -> None:
         ids = torch.zeros(2, TINY.sequence_tokens + 1, dtype=torch.long)
         workload.loss(laid.net, ids).backward()
         trace = emulation.end_step().trace
-    logits_bytes = 4 * 2 * TINY.sequence_tokens * TINY.vocab
-    gathered = [one.num_bytes for one in trace.collectives if one.op == "all_gather"]
-    assert logits_bytes in gathered
+    assert 4 * 2 * TINY.sequence_tokens * TINY.vocab in gathered_bytes(trace)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, default_collate
+from torch.utils.flop_counter import FlopCounterMode
 
 from bench.workload import Workload
 
@@ -22,6 +23,13 @@ def random_volumes(workload: Any, *, shape: tuple[int, ...], count: int) -> dict
     labels = torch.randint(0, workload.classes, (count, 1, *shape), generator=generator)
     image = torch.randn(count, workload.channels, *shape, generator=generator)
     return {"image": image, "label": labels.to(torch.uint8)}
+
+
+def counted_flops(counter: FlopCounterMode) -> int:
+    """Everything but the rotary table, which older transformers make by a matrix product."""
+    by_module = counter.get_flop_counts()
+    rotary = sum(by_module.get("LlamaForCausalLM.model.rotary_emb", {}).values())
+    return counter.get_total_flops() - rotary
 
 
 def autocast(dtype: str) -> torch.autocast:
@@ -64,7 +72,8 @@ def train(
         loss = workload.loss(net, batch)
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), workload.max_grad_norm or 0.0)
+        if workload.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(net.parameters(), workload.max_grad_norm)
         optimizer.step()
         if schedule is not None:
             schedule.step()

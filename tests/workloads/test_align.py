@@ -52,13 +52,3 @@ def test_costs_follow_the_formulas() -> None:
     assert align.flops_per_item(INFER) == 700.0
     assert align.elements(INFER, None) == 300 and align.items(INFER, None) == 3
     assert align.bytes_per_item(INFER, dtype_bytes=4) == 3 * 4 * 10 * 19
-    assert sum(p.numel() for p in align.build_net().parameters()) == align.num_parameters()
-
-
-def test_summary_says_what_torch_does_not_use() -> None:
-    assert "without DPX" in Workload.summary
-
-
-def test_an_impossible_score_is_refused() -> None:
-    with pytest.raises(ValueError, match="impossible"):
-        Workload(length=4, batch=1).check(INFER, torch.tensor([13.0]))

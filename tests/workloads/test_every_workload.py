@@ -17,8 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench import discovery
 from bench.core.errors import UsageError
 from bench.workload import Phase, Workload
-from tests.workloads.steps_of_workloads import generated_batch
+from tests.workloads.steps_of_workloads import counted_flops, generated_batch
 from workloads import align, imaging, llm, sleep, tabular
+from workloads._imaging.phantom_folder import write
 
 MODULES = {"align": align, "imaging": imaging, "llm": llm, "sleep": sleep, "tabular": tabular}
 SIZES = [(name, size) for name, module in MODULES.items() for size in module.Workload.sizes]
@@ -76,13 +77,6 @@ def test_parameters_of_larger_sizes_are_the_nets(name: str, size: str) -> None:
     assert workload.num_parameters() == sum(p.numel() for p in net.parameters())
 
 
-def counted(counter: FlopCounterMode) -> int:
-    """Everything but the rotary table, which older transformers make by a matrix product."""
-    by_module = counter.get_flop_counts()
-    rotary = sum(by_module.get("LlamaForCausalLM.model.rotary_emb", {}).values())
-    return counter.get_total_flops() - rotary
-
-
 @pytest.mark.parametrize(("name", "phase"), STEPS, ids=lambda x: getattr(x, "name", x))
 def test_flops_by_formula_are_those_of_a_step(name: str, phase: Phase) -> None:
     workload = CASES[name]
@@ -95,16 +89,48 @@ def test_flops_by_formula_are_those_of_a_step(name: str, phase: Phase) -> None:
         inputs = batch if phase.is_training else workload.prepare(phase, net, batch)
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             if phase.is_training:
-                workload.loss(net, batch).backward()
+                output = workload.loss(net, batch)
+                output.backward()
             else:
-                getattr(workload, phase.name)(net, inputs)
+                output = getattr(workload, phase.name)(net, inputs)
+    workload.check(phase, output.detach() if phase.is_training else output)
+    assert workload.items(phase, batch) == workload.items(phase, None)
     expected = workload.flops_per_item(phase) * workload.items(phase, batch)
-    assert counted(counter) == pytest.approx(expected, rel=1e-12)
+    assert counted_flops(counter) == pytest.approx(expected, rel=1e-12)
 
 
-def test_listing_and_its_formulas_import_nothing_heavy() -> None:
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("name", "phase", "output", "said"),
+    [
+        ("align", "infer", torch.tensor([1e9]), "impossible"),
+        ("tabular", "infer", torch.tensor([0.5, 1.5]), "impossible"),
+        ("imaging", "train", torch.tensor(NAN), "loss .* not finite"),
+        ("imaging", "infer", torch.full((1, 3, 4, 4, 4), INF), "logits .* not finite"),
+        ("imaging", "infer", torch.zeros(1, 2, 4, 4, 4), "shape"),
+        ("llm", "train", torch.tensor(NAN), "not finite"),
+        ("llm", "train", INF, "not finite"),
+        ("llm", "decode", {"ids": torch.tensor([[1]]), "logits": torch.tensor([[INF]])},
+         "logits is not finite"),
+        ("llm", "decode", {"ids": torch.tensor([[256]]), "logits": torch.zeros(1, 1)},
+         "outside 0 to 255"),
+    ],
+)  # fmt: skip
+def test_an_output_that_cannot_be_right_is_refused(
+    name: str, phase: str, output: Any, said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        CASES[name].check(discovery.load(name).phase(phase), output)
+
+
+def test_listing_its_formulas_and_checks_import_nothing_heavy(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("words " * 1000)
+    write(tmp_path / "phantoms", cases=2, seed=0, shape=(16, 14, 12))
     program = (
         "import importlib, sys\n"
+        "from pathlib import Path\n"
         f"for name in {list(MODULES)}:\n"
         "    cls = importlib.import_module(f'workloads.{name}').Workload\n"
         "    for values in cls.sizes.values():\n"
@@ -113,11 +139,20 @@ def test_listing_and_its_formulas_import_nothing_heavy() -> None:
         "            assert workload.flops_per_item(phase) > 0\n"
         "            assert workload.memory_bytes(phase, dtype='bf16') > 0\n"
         "heavy = ('torch', 'monai', 'numpy', 'nibabel', 'transformers')\n"
-        "print([name for name in heavy if name in sys.modules])"
+        "print([name for name in heavy if name in sys.modules])\n"
+        "from bench.core.nouns import Layout\n"
+        "from bench.parallel.support import check_layout\n"
+        "from workloads import imaging, llm\n"
+        "large, phase = llm.Workload(), llm.Workload.phases[0]\n"
+        "check_layout(large, phase, Layout(strategy='tp', tensor=8))\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        "for room, name in ((llm, 'text.txt'), (imaging, 'phantoms')):\n"
+        "    room.Workload(**room.Workload.sizes['tiny']).check_data(folder / name)\n"
+        "print([name for name in ('torch', 'monai', 'transformers') if name in sys.modules])"
     )
     command = [sys.executable, "-c", program]
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    assert result.stdout.strip() == "[]"
+    assert result.stdout.splitlines() == ["[]", "[]"]
 
 
 @pytest.mark.parametrize(

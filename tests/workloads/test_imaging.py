@@ -8,7 +8,6 @@ import torch
 from monai.losses.dice import DiceCELoss
 
 from bench.cli import main
-from tests.workloads.learning import dice_of
 from tests.workloads.steps_of_workloads import random_volumes
 from workloads._imaging.decathlon import check_folder
 from workloads._imaging.net import loss as loss_of
@@ -126,38 +125,6 @@ def test_compiled_graph_agrees_with_eager() -> None:
         torch.testing.assert_close(
             workload.infer(compiled.eval(), volume), workload.infer(net.eval(), volume)
         )
-
-
-def test_check_refuses_what_cannot_be_right() -> None:
-    workload = Workload(**TINY)
-    workload.check(TRAIN, torch.tensor(0.5))
-    workload.check(INFER, torch.zeros(1, 3, 4, 4, 4))
-    with pytest.raises(ValueError, match="loss .* not finite"):
-        workload.check(TRAIN, torch.tensor(float("nan")))
-    with pytest.raises(ValueError, match="logits .* not finite"):
-        workload.check(INFER, torch.full((1, 3, 4, 4, 4), float("inf")))
-    with pytest.raises(ValueError, match="shape"):
-        workload.check(INFER, torch.zeros(1, 2, 4, 4, 4))
-
-
-def test_quality_is_one_for_a_perfect_net_and_zero_for_a_blind_one() -> None:
-    class Constant(torch.nn.Module):
-        def __init__(self, *, is_blind: bool) -> None:
-            super().__init__()
-            self.blind = torch.nn.Parameter(torch.tensor(float(is_blind)))
-
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            classes = [(image == value).float() for value in range(3)]
-            background = [torch.ones_like(image), torch.zeros_like(image), torch.zeros_like(image)]
-            return torch.cat(background if self.blind else classes, dim=1)
-
-    workload = Workload(**TINY)
-    label = torch.zeros(1, *workload.patch, dtype=torch.uint8)
-    label[0, :5], label[0, 10:12] = 1, 2
-    # Class 2 is absent from the second volume and does not count there.
-    samples = [{"image": value.float(), "label": value} for value in (label, label.clamp(max=1))]
-    assert dice_of(workload, net=Constant(is_blind=False), samples=samples) == 1.0
-    assert dice_of(workload, net=Constant(is_blind=True), samples=samples) == 0.0
 
 
 def test_bench_data_phantom_writes_a_folder_that_passes(

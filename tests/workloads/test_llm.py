@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +5,6 @@ import pytest
 import torch
 from torch import nn
 
-from bench import discovery
 from bench.core.errors import DataError
 from workloads._llm import net as llama
 from workloads._llm.net import has_grouped_kernel
@@ -17,23 +14,8 @@ TRAIN, PREFILL, DECODE = Workload.phases
 TINY = Workload(**Workload.sizes["tiny"])
 
 
-def test_checking_data_does_not_import_torch(tmp_path: Path) -> None:
-    (tmp_path / "text.txt").write_text("words " * 1000)
-    code = (
-        "import sys, pathlib, workloads.llm as llm;"
-        "w = llm.Workload(**llm.Workload.sizes['tiny']);"
-        "w.check_data(pathlib.Path(sys.argv[1])); print('torch' in sys.modules)"
-    )
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-c", code, str(tmp_path / "text.txt")]
-    shown = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
-    assert shown.stdout.strip() == "False"
-
-
-def test_the_workload_is_found_with_three_phases() -> None:
-    found = discovery.load("llm")
-    assert [phase.name for phase in found.cls.phases] == ["train", "prefill", "decode"]
-    assert [phase.latency for phase in found.cls.phases] == [None, "ttft", "tpot"]
+def test_prefill_is_timed_to_the_first_token_and_decode_for_each() -> None:
+    assert [phase.latency for phase in Workload.phases] == [None, "ttft", "tpot"]
 
 
 @pytest.mark.parametrize(("phase", "tokens"), [(TRAIN, 64), (PREFILL, 64), (DECODE, 8)])
@@ -101,29 +83,6 @@ def test_weight_decay_spares_the_norms() -> None:
     assert spared["weight_decay"] == 0.0
     assert len(spared["params"]) == 2 * TINY.layers + 1
     assert sum(p.numel() for g in (decayed, spared) for p in g["params"]) == TINY.num_parameters()
-
-
-@pytest.mark.parametrize("phase", Workload.phases)
-@torch.no_grad()
-def test_a_real_output_passes_the_check(phase: Any) -> None:
-    net = TINY.build_net()
-    windows = TINY.dataset(phase, data=None, seed=0)
-    batch = torch.stack(windows[: TINY.batch])
-    if phase.is_training:
-        TINY.check(phase, TINY.loss(net, batch))
-    else:
-        TINY.check(phase, getattr(TINY, phase.name)(net, TINY.prepare(phase, net, batch)))
-
-
-def test_outputs_that_cannot_be_right_fail_the_check() -> None:
-    with pytest.raises(ValueError, match="not finite"):
-        TINY.check(TRAIN, torch.tensor(float("nan")))
-    with pytest.raises(ValueError, match="not finite"):
-        TINY.check(TRAIN, float("inf"))
-    with pytest.raises(ValueError, match="logits is not finite"):
-        TINY.check(DECODE, {"ids": torch.tensor([[1]]), "logits": torch.tensor([[torch.inf]])})
-    with pytest.raises(ValueError, match="outside 0 to 255"):
-        TINY.check(DECODE, {"ids": torch.tensor([[256]]), "logits": torch.zeros(1, 1)})
 
 
 def test_a_text_must_fill_a_batch_with_different_windows(tmp_path: Path) -> None:

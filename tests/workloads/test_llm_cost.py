@@ -1,5 +1,4 @@
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -7,7 +6,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.core.nouns import Dtype
-from tests.workloads.steps_of_workloads import bytes_kept_for_backward, generated_batch
+from tests.workloads.steps_of_workloads import (
+    bytes_kept_for_backward,
+    counted_flops,
+    generated_batch,
+)
 from workloads._llm import cost, memory
 from workloads._llm import net as llama
 from workloads.llm import Workload
@@ -18,18 +21,6 @@ GROUPED = replace(
     TINY, batch=2, layers=3, hidden=96, heads=6, kv_heads=3, intermediate=160, vocab=300,
     is_tied=False, sequence_tokens=48, prompt_tokens=40, new_tokens=5,
 )  # fmt: skip
-
-
-def counted_flops(counter: FlopCounterMode) -> int:
-    """Everything but the rotary table, which older transformers make by a matrix product."""
-    by_module = counter.get_flop_counts()
-    rotary = sum(by_module.get("LlamaForCausalLM.model.rotary_emb", {}).values())
-    return counter.get_total_flops() - rotary
-
-
-# A fused kernel would be counted by a rule of its own, its backward with the recomputation.
-def math_attention() -> Any:
-    return sdpa_kernel(SDPBackend.MATH)
 
 
 def test_named_sizes_are_as_large_as_they_say() -> None:
@@ -46,20 +37,15 @@ def test_decode_flops_leave_out_the_padding_of_a_static_cache(llm: Workload) -> 
     attended = sum(llm.prompt_tokens + index for index in range(1, new + 1))
     padding = llm.batch * 4 * llm.layers * llm.hidden * (new * allocated - attended)
     assert padding > 0
-    assert decode_flops(replace(llm, cache="static")) == model_decode_flops(llm) + padding
-
-
-def model_decode_flops(llm: Workload) -> float:
-    return llm.flops_per_item(DECODE) * llm.items(DECODE, None)
-
-
-def decode_flops(llm: Workload) -> int:
+    by_formula = llm.flops_per_item(DECODE) * llm.items(DECODE, None)
+    llm = replace(llm, cache="static")
     net = llm.build_net().train()
     with torch.no_grad():
         prompt = llm.prepare(DECODE, net, generated_batch(llm, DECODE))
-        with math_attention(), FlopCounterMode(display=False) as counter:
+        # A fused kernel would be counted by a rule of its own.
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             llm.decode(net, prompt)
-    return counted_flops(counter)
+    assert counted_flops(counter) == by_formula + padding
 
 
 def test_training_flops_of_large_are_near_six_for_each_parameter() -> None:

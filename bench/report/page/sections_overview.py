@@ -6,12 +6,13 @@ Counts rest on every row, whatever is shown of them; reasons are told in the wor
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bench.analysis.trials.configuration import number
 from bench.report.page.content import Facts, Part, Prose, Section
-from bench.report.page.evidence import Evidence
+from bench.report.page.evidence import Evidence, Source
 from bench.report.tables.cells import (
+    AnyCell,
     count,
     num_bytes,
     plain_unit,
@@ -19,7 +20,6 @@ from bench.report.tables.cells import (
     share,
     title_cell,
     verdict,
-    words_of,
 )
 from bench.report.tables.grid import Grid
 from bench.results.schema import REASONS, STATUSES, USABLE, Row
@@ -39,26 +39,26 @@ def overview(evidence: Evidence) -> Section:
 
 
 def _files(evidence: Evidence) -> Grid:
-    rows = []
-    for source in evidence.sources:
-        found = source.rows
-        started = sorted(str(row["started_utc"]) for row in found if row.get("started_utc"))
-        rows.append(
-            (
-                source.label,
-                _few(found, "run_id"),
-                started[0][:16].replace("T", " ") if started else "",
-                _few(found, "device_name", "device"),
-                _few(found, "workload", limit=8),
-                count(len(found)),
-                count(sum(row["status"] in USABLE for row in found)),
-                _few(found, "bench_version"),
-                _few(found, "git_commit", end=12),
-            )
-        )
-    heads = ("file", "run", "started (UTC)", "device", "workloads", "trials", "usable", "bench",
-             "commit")  # fmt: skip
-    return Grid(heads=heads, rows=rows, title="Files")
+    return Grid.of(
+        evidence.sources,
+        {
+            "file": lambda source: source.label,
+            "run": lambda source: _few(source.rows, "run_id"),
+            "started (UTC)": _started,
+            "device": lambda source: _few(source.rows, "device_name", "device"),
+            "workloads": lambda source: _few(source.rows, "workload", limit=8),
+            "trials": lambda source: count(len(source.rows)),
+            "usable": lambda source: count(sum(row["status"] in USABLE for row in source.rows)),
+            "bench": lambda source: _few(source.rows, "bench_version"),
+            "commit": lambda source: _few(source.rows, "git_commit", end=12),
+        },
+        title="Files",
+    )
+
+
+def _started(source: Source) -> str:
+    started = [str(row["started_utc"]) for row in source.rows if row.get("started_utc")]
+    return min(started, default="")[:16].replace("T", " ")
 
 
 def _few(rows: Sequence[Row], *columns: str, limit: int = 3, end: int | None = None) -> str:
@@ -70,50 +70,49 @@ def _few(rows: Sequence[Row], *columns: str, limit: int = 3, end: int | None = N
 
 
 def _devices(found: Sequence[Row]) -> Grid:
-    kinds = dict.fromkeys(
-        tuple(row.get(name) for name in _ENVIRONMENT) for row in found if row.get("device_name")
-    )
-    rows = []
-    for kind in list(kinds)[:MAX_DEVICES]:
-        known = dict(zip(_ENVIRONMENT, kind, strict=True))
-        words = {name: "" if value is None else str(value) for name, value in known.items()}
-        rows.append(
-            (
-                words["device_name"],
-                words["device_stack"] or words["device_type"],
-                quantity(number(known, "device_memory_bytes"), num_bytes),
-                words["chip"],
-                quantity(number(known, "power_limit_w"), plain_unit("W")),
-                words["driver_version"],
-                words["torch_version"],
-                count(number(known, "threads")),
-                words["cpu_model"],
-                words["os_version"],
-            )
-        )
-    heads = ("device", "stack", "memory", "chip", "power limit", "driver", "torch", "threads",
-             "processor", "system")  # fmt: skip
-    hidden = len(kinds) - len(rows)
-    notes = (f"{hidden} further environments are not shown",) if hidden else ()
-    return Grid(heads=heads, rows=rows, title="Devices", notes=notes)
+    kinds = {
+        tuple(row.get(name) for name in _ENVIRONMENT): row
+        for row in found
+        if row.get("device_name")
+    }
+    columns: dict[str, Callable[[Row], AnyCell]] = {
+        "device": lambda row: _word(row, "device_name"),
+        "stack": lambda row: _word(row, "device_stack") or _word(row, "device_type"),
+        "memory": lambda row: quantity(number(row, "device_memory_bytes"), num_bytes),
+        "chip": lambda row: _word(row, "chip"),
+        "power limit": lambda row: quantity(number(row, "power_limit_w"), plain_unit("W")),
+        "driver": lambda row: _word(row, "driver_version"),
+        "torch": lambda row: _word(row, "torch_version"),
+        "threads": lambda row: count(number(row, "threads")),
+        "processor": lambda row: _word(row, "cpu_model"),
+        "system": lambda row: _word(row, "os_version"),
+    }
+    shown = list(kinds.values())[:MAX_DEVICES]
+    notes = _hidden(len(kinds) - len(shown), "environments")
+    return Grid.of(shown, columns, title="Devices", notes=notes)
+
+
+def _word(row: Row, column: str) -> str:
+    value = row.get(column)
+    return "" if value is None else str(value)
+
+
+def _hidden(num: int, what: str) -> list[str]:
+    return [f"{num} further {what} are not shown"] if num > 0 else []
 
 
 def validity(evidence: Evidence) -> Section:
     """Statuses, reasons in words, and configurations that nothing can be said about."""
     found = evidence.rows
     counts = Counter(str(row["status"]) for row in found)
-    rows = [
-        (
-            verdict(status),
-            count(counts[status]),
-            share(counts[status] / len(found)),
-            meaning.replace("`", ""),
-        )
-        for status, meaning in STATUSES.items()
-        if status in counts
-    ]
-    heads = ("status", "trials", "share", "meaning")
-    parts: list[Part] = [Grid(heads=heads, rows=rows, title="Status of trials")]
+    columns: dict[str, Callable[[str], AnyCell]] = {
+        "status": verdict,
+        "trials": lambda status: count(counts[status]),
+        "share": lambda status: share(counts[status] / len(found)),
+        "meaning": lambda status: STATUSES[status].replace("`", ""),
+    }
+    statuses = [status for status in STATUSES if status in counts]
+    parts: list[Part] = [Grid.of(statuses, columns, title="Status of trials")]
     reasons, unusable = _reasons(found), _unusable(evidence)
     parts += [reasons] if reasons.rows else [Prose(lines=("No trial has a reservation.",))]
     parts += [unusable] if unusable.rows else []
@@ -121,48 +120,38 @@ def validity(evidence: Evidence) -> Section:
 
 
 def _reasons(found: Sequence[Row]) -> Grid:
-    trials: Counter[str] = Counter()
-    workloads: dict[str, dict[str, None]] = {}
-    details: dict[str, str] = {}
+    rows_of: dict[str, list[Row]] = {}
     for row in found:
         for code in dict.fromkeys(c for c in str(row.get("reasons") or "").split(";") if c):
-            trials[code] += 1
-            workloads.setdefault(code, {})[str(row["workload"])] = None
-            if row.get("detail"):
-                details.setdefault(code, str(row["detail"]))
-    rows = [
-        (
-            code,
-            count(num),
-            REASONS.get(code, "unknown reason"),
-            ", ".join(list(workloads[code])[:8]),
-            details.get(code, ""),
-        )
-        for code, num in trials.most_common()
-    ]
-    heads = ("reason", "trials", "what it means, and what to do", "workloads", "message of one")
-    return Grid(heads=heads, rows=rows, title="Reasons")
+            rows_of.setdefault(code, []).append(row)
+    columns: dict[str, Callable[[str], AnyCell]] = {
+        "reason": str,
+        "trials": lambda code: count(len(rows_of[code])),
+        "what it means, and what to do": lambda code: REASONS.get(code, "unknown reason"),
+        "workloads": lambda code: ", ".join(_distinct(rows_of[code], "workload")[:8]),
+        "message of one": lambda code: next(iter(_distinct(rows_of[code], "detail")), ""),
+    }
+    common_first = sorted(rows_of, key=lambda code: -len(rows_of[code]))
+    return Grid.of(common_first, columns, title="Reasons")
+
+
+def _distinct(rows: Sequence[Row], column: str) -> list[str]:
+    return list(dict.fromkeys(str(row[column]) for row in rows if row.get(column)))
 
 
 def _unusable(evidence: Evidence) -> Grid:
     lost = [one for one in evidence.configurations if not one.used]
-    rows = [
-        (
-            title_cell(one.first),
-            one.text("device_name") or one.text("device"),
-            words_of(row["status"] for row in one.rows),
-            words_of(row.get("reasons") for row in one.rows),
-            next((str(row["detail"]) for row in one.rows if row.get("detail")), ""),
-        )
-        for one in lost[:MAX_UNUSABLE]
-    ]
-    hidden = len(lost) - len(rows)
-    notes = (f"{hidden} further configurations are not shown",) if hidden else ()
-    return Grid(
-        heads=("configuration", "device", "status", "reasons", "message"),
-        rows=rows,
+    return Grid.of(
+        lost[:MAX_UNUSABLE],
+        {
+            "configuration": lambda one: title_cell(one.first),
+            "device": lambda one: one.text("device_name") or one.text("device"),
+            "status": lambda one: ", ".join(_distinct(one.rows, "status")),
+            "reasons": lambda one: ", ".join(_distinct(one.rows, "reasons")),
+            "message": lambda one: next(iter(_distinct(one.rows, "detail")), ""),
+        },
         title="Without any usable trial",
-        notes=notes,
+        notes=_hidden(len(lost) - MAX_UNUSABLE, "configurations"),
     )
 
 

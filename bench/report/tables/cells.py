@@ -7,7 +7,7 @@ A blank cell is '': not measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from bench.analysis.trials.estimates import LogEstimate
@@ -169,11 +169,6 @@ def title_cell(
 def text_of(cell: AnyCell) -> str:
     """A cell on one line."""
     return cell if isinstance(cell, str) else cell.plain
-
-
-def words_of(cells: Iterable[object]) -> str:
-    """Distinct words that are not blank: 'a, b'."""
-    return ", ".join(dict.fromkeys(str(cell) for cell in cells if cell))
 
 
 def _percent(value: float) -> str:

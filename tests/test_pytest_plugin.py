@@ -8,12 +8,8 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-
-from bench.pytest_plugin import WorkloadStep
 
 pytest_plugins = ["tests.simdev.fixture"]
 
@@ -104,8 +100,6 @@ def test_wrong_output(bench_workload):
 
 @dataclass(frozen=True, kw_only=True)
 class Ran:
-    """How a suite's pytest ended."""
-
     folder: Path
     code: int
     output: str
@@ -165,24 +159,18 @@ def test_benchmarks_a_workload_and_says_what_was_run(ran: Ran) -> None:
     assert train["stats"]["rounds"] == 2
 
 
-@pytest.mark.parametrize(
-    "told",
-    [
+def test_mistakes_are_one_line(ran: Ran) -> None:
+    lines = {line for line in ran.output.splitlines() if line.startswith("bench_workload: ")}
+    for told in (
         "workload 'imagin-train' is not one of",
         "workload 'imaging' has several phases: name one of imaging-train, ",
         "--size 'huge' is not one of tiny, small",
         "abacus",
         "tf32 is a setting of the whole process",
         "wrong output of faulty-infer: two and two make five",
-    ],
-)
-def test_mistakes_are_one_line(told: str, ran: Ran) -> None:
-    (line,) = {
-        line
-        for line in ran.output.splitlines()
-        if line.startswith("bench_workload: ") and told in line
-    }
-    assert line.count("bench_workload") == 1
+    ):
+        (line,) = (line for line in lines if told in line)
+        assert line.count("bench_workload") == 1
     assert "Traceback" not in ran.output
     assert "During handling" not in ran.output
 
@@ -239,17 +227,3 @@ def test_loading_the_plugin_imports_nothing_heavy() -> None:
         timeout=60,
     )
     assert done.stdout.strip() == "['bench', 'bench.pytest_plugin']"
-
-
-def test_each_call_ends_with_a_synchronisation() -> None:
-    calls: list[str] = []
-
-    def step() -> Any:
-        calls.append("step")
-        return SimpleNamespace(items=1)
-
-    engine: Any = SimpleNamespace(step=step, synchronize=lambda: calls.append("synchronize"))
-    timed = WorkloadStep(engine, facts={})
-    assert timed().items == 1
-    assert timed().items == 1
-    assert calls == ["step", "synchronize"] * 2

@@ -88,7 +88,7 @@ def test_replicas_start_alike_see_other_data_and_stop_together(tmp_path: Path) -
     assert first["steps"] == second["steps"] >= 3, "a collective more would have hung"
     row = outcome.result.row
     assert row["items"] == 2 * 4 * row["steps"], "both replicas' items count"
-    assert row["flops_per_item"] == 6.0 * 64
+    assert row["flops_per_item"] == 2 * 2.0 * 16 * 16
     assert row["rss_peak_bytes"] > 10**7
     assert row["import_s"] is None
     assert not is_alive(first["pid"]) and not is_alive(second["pid"])

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import bench.workload
+from timed import Workload as Timed
+
 from bench.workload import Phase
 
 
@@ -58,7 +59,7 @@ FAULTS: dict[str, Callable[[], Any]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workload(bench.workload.Workload):
+class Workload(Timed):
     """Fails on purpose."""
 
     phases = (Phase(name="infer", item="sample"),)
@@ -68,27 +69,6 @@ class Workload(bench.workload.Workload):
     """The fault shows at larger batches only."""
     once: str = ""
     """Path of a file that the first step makes: the fault shows only where there is none yet."""
-
-    def build_net(self) -> Any:
-        raise NotImplementedError
-
-    def dataset(self, phase: Phase, *, data: Path | None, seed: int) -> list[Any]:
-        raise NotImplementedError
-
-    def infer(self, net: Any, batch: Any) -> Any:
-        raise NotImplementedError
-
-    def items(self, phase: Phase, batch: Any) -> int:
-        return self.batch
-
-    def num_parameters(self) -> int:
-        return 1
-
-    def flops_per_item(self, phase: Phase, batch: Any = None) -> float | None:
-        return None
-
-    def memory_bytes(self, phase: Phase, *, dtype: str) -> int:
-        return self.batch
 
     def simulated_step_s(self, phase: Phase) -> float:
         if self.batch > self.above_batch and self._is_due():

@@ -21,7 +21,6 @@ class Workload(SmallNet):
 
     folder: str = ""
     """Where each rank writes what it is, from its first step on."""
-    fault: str = "none"
     faulty: int = 1
 
     def loss(self, net: Any, batch: Any) -> Any:

@@ -1,6 +1,7 @@
 """The rooms of the house: who may import whom, read from the source and not from what runs."""
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,6 +137,11 @@ def test_no_file_imports_itself_by_way_of_others() -> None:
         graph = {module: names - set(free) for module, names in graph.items() if module not in free}
     circles = [f"{module} imports {', '.join(sorted(names))}" for module, names in graph.items()]
     assert circles == []
+
+
+def test_no_folder_has_more_than_fifteen_files_beside_its_rooms() -> None:
+    folders = Counter(named(path.parent) for path in FILES)
+    assert {name: count for name, count in folders.items() if count > 15} == {}
 
 
 def test_only_the_clock_and_known_places_read_the_time() -> None:

@@ -16,7 +16,6 @@ from bench.cli import (
     compare,
     data,
     devices,
-    doctor,
     export,
     gap,
     measure_link,
@@ -62,7 +61,7 @@ _VERBS: dict[str, dict[str, Callable[..., None]]] = {
         "calibrate": ab.calibrate,
         "measure-link": measure_link.measure_link,
     },
-    "Look": {"list": list_, "devices": devices.devices, "doctor": doctor.doctor},
+    "Look": {"list": list_, "devices": devices.devices, "doctor": devices.doctor},
     "Judge": {
         "compare": compare.compare,
         "gap": gap.gap,

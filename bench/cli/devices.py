@@ -1,4 +1,4 @@
-"""`bench devices`: what can be measured here, what it is, and what works on it.
+"""`bench devices`: what can be measured here, and `bench doctor`: what would spoil it.
 
 Each device with its vendor and software, the dtypes that compute right, what can be sampled, and
 its row in the catalogue; then how devices are joined, and which vendor packages could not load.
@@ -167,3 +167,21 @@ def _lines(
     if missing:
         lines.append(f"vendor packages not installed: {', '.join(missing)}")
     return lines + [f"problem: {problem}" for problem in problems]
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Look for what would spoil a measurement here; changes nothing."""
+    from bench.devices.doctor.all_findings import findings
+    from bench.report.tables.cells import verdict
+    from bench.report.tables.grid import Grid
+
+    found = findings()
+    if as_json:
+        print_json({"findings": [asdict(finding) for finding in found]})
+        return
+    if not found:
+        print("nothing found")
+        return
+    rows = [(verdict(one.severity), one.what, one.why, one.fix) for one in found]
+    heads = ("severity", "what", "why it spoils a measurement", "what to do")
+    print_grids([Grid(heads=heads, rows=rows)])

@@ -53,10 +53,6 @@ def _plain(name: str) -> str:
     return " ".join(re.sub(r"\((r|tm|c)\)|[®™]", "", name.lower()).split())
 
 
-def _has_name(name: str, *, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(_plain(name), _plain(pattern)) for pattern in patterns)
-
-
 def _has_memory(chip: Chip, *, memory_bytes: int | None) -> bool:
     if memory_bytes is None or chip.memory_bytes is None:
         return True
@@ -78,7 +74,7 @@ def match_device(
     patterns = {row.id: row.device_names for row in load_catalogue().chips}
     found = []
     for chip in load_chips():
-        if not _has_name(name, patterns=patterns[chip.id]):
+        if not any(fnmatchcase(_plain(name), _plain(pattern)) for pattern in patterns[chip.id]):
             continue
         if chip.kind == "cpu":
             is_here = compute_units is not None and compute_units == chip.facts["compute_units"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from statistics import mean
 
-from bench.hardware.costs.collectives import OPS, Cost, Group, Method
+from bench.hardware.costs.collectives import OPS, Cost, Method
 from bench.hardware.costs.cost import CostModel
 from bench.hardware.links.curves import Point
 from bench.hardware.links.topology import Topology
@@ -67,10 +67,6 @@ def _without_size(topology: Topology, message_bytes: int) -> Topology:
     return replace(topology, inner=cut(topology.inner), outer=outer)
 
 
-def _group(num_ranks: int, *, node_size: int | None) -> Group:
-    return Group(num_ranks, 1 if node_size is None else -(-num_ranks // node_size))
-
-
 _Missed = list[tuple[Point, Cost]]
 """Measured points, and what the model says of each."""
 
@@ -83,7 +79,7 @@ def _predicted(points: Sequence[Point], *, topology: Topology, use_curves: bool)
         cut = _without_size(topology, size) if use_curves else topology
         model = CostModel(cut, use_curves=use_curves)
         for point in group:
-            ranks = _group(point.num_ranks, node_size=topology.node_size)
+            ranks = model.group_of(range(point.num_ranks))
             found.append((point, model.cost(point.op, num_bytes=size, group=ranks)))
     return found
 

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from bench.hardware.links.curves import Curve, load_curve
-from bench.hardware.links.presets import Link, link
+from bench.hardware.links.presets import link
 
 DEFAULT_REACHED_FRACTION = 0.8
 """Reached over specified where nobody measured: 0.74 on A100, 0.81 on H100, 0.8 on MI250."""
@@ -66,12 +66,8 @@ INFINITE = Wire(
 
 
 def preset_wire(name: str) -> Wire:
-    """Return the preset `name`; a wrong one raises `UsageError` with the nearest."""
-    return wire_of(link(name))
-
-
-def wire_of(row: Link) -> Wire:
-    """Build the wire of a preset; unknown facts take the defaults of this module."""
+    """Return the preset `name`; what it does not state takes the defaults of this module."""
+    row = link(name)
     reached = row.effective_bytes_per_s
     if reached is None:
         reached = DEFAULT_REACHED_FRACTION * row.bytes_per_s

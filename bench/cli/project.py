@@ -15,7 +15,8 @@ from bench.core.errors import ExitCode, NothingMatchedError, UsageError
 from bench.core.nouns import Chip
 
 if TYPE_CHECKING:
-    from bench.analysis.projection.measured import LeftOut, Start
+    from bench.analysis.projection.measured import Start
+    from bench.analysis.projection.roofs import Unknown
     from bench.hardware.costs.cost import CostModel
 
 
@@ -75,7 +76,7 @@ def _profile(files: Sequence[Path]) -> None:
             record_profiles(begun, rows=store.rows(), note=print_note)
 
 
-def _measured(files: Sequence[Path]) -> tuple[list[Start], list[LeftOut]]:
+def _measured(files: Sequence[Path]) -> tuple[list[Start], list[Unknown]]:
     from bench.analysis.projection.measured import measured_of, profiles_beside
     from bench.results.reader import read_rows
 
@@ -115,7 +116,7 @@ def _cost_model(link: str | None, chip: Chip, *, devices: int) -> CostModel | No
 
 def _project(
     found: Sequence[Start],
-    left_out: Sequence[LeftOut],
+    left_out: Sequence[Unknown],
     *,
     chips: Sequence[Chip],
     devices: int,
@@ -124,6 +125,7 @@ def _project(
 ) -> None:
     from bench.analysis.projection import projected as projection
     from bench.analysis.projection.projection_document import projection_document
+    from bench.analysis.projection.roofs import Unknown
     from bench.report.tables.project_tables import projected_grid, refusal_lines
 
     if not 1 <= devices <= 1 << 20:
@@ -138,7 +140,7 @@ def _project(
         for chip in chips
     ]
     told = [one for one in answers if isinstance(one, projection.Projected)]
-    refused = [one for one in answers if isinstance(one, projection.NotProjected)]
+    refused = [one for one in answers if isinstance(one, Unknown)]
     print_answer(
         form,
         [projected_grid(told)] if told else [],
@@ -150,16 +152,14 @@ def _project(
 
 
 def _score(files: Sequence[Path], *, form: str) -> None:
-    from bench.analysis.projection import scoring
+    from bench.analysis.projection.projection_document import score_document
+    from bench.analysis.projection.scoring import score_point, summaries
     from bench.analysis.projection.scoring_points import read_points
     from bench.report.tables.project_tables import score_grids
 
-    points = [point for path in files for point in read_points(path)]
-    scored = scoring.score(points)
+    scored = [score_point(point) for path in files for point in read_points(path)]
     print_answer(
-        form,
-        score_grids(scored, scoring.summaries(scored)),
-        document=lambda: scoring.score_document(scored),
+        form, score_grids(scored, summaries(scored)), document=lambda: score_document(scored)
     )
 
 
@@ -172,7 +172,7 @@ def _size_for(
 
     target = sizing.parse_target(text)
     start = sizing.start_for(target, found)
-    others = sizing.others_for(target, found, start=start)
+    others = [one for one in found if one.workload == start.workload and one is not start]
     choices, missed = sizing.size(target, start, _chips(to or "all"), link=link)
     print_answer(
         form,

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from bench.analysis.projection.measured import Start
-from bench.analysis.projection.roofs import Rate, RateBand, Roofs
+from bench.analysis.projection.roofs import Roofs, band
 from bench.core.nouns import Chip
 from bench.hardware.operators import Operators
 
@@ -25,18 +25,14 @@ CHIP = Chip(
 )  # fmt: skip
 
 
-def exact(per_s: float) -> Rate:
-    return Rate(per_s=RateBand(low=per_s, high=per_s), basis="measured here")
-
-
 SOURCE = Roofs(
     name="source",
     kind="gpu",
     vendor="nvidia",
     dtype="bf16",
     chip=None,
-    matrix=exact(100e12),
-    memory=exact(1e12),
+    matrix=band(100e12, basis="measured here"),
+    memory=band(1e12, basis="measured here"),
 )
 
 

@@ -120,7 +120,7 @@ def test_phases_have_operators_of_their_own() -> None:
 
 
 def test_a_chip_without_peaks_has_no_figure_and_is_not_counted() -> None:
-    scored = scoring.score([point("a100-sxm-80g", "tianjic"), point("a100-sxm-80g", "l4")])
+    scored = [scoring.score_point(point("a100-sxm-80g", name)) for name in ("tianjic", "l4")]
     assert scored[0].projected is None and "not known" in scored[0].reason
     assert scoring.summaries(scored)[0].num_points == 1
 
@@ -156,7 +156,7 @@ def test_all_pairs_of_the_catalogue_can_be_scored() -> None:
 @pytest.mark.skipif(not RATIOS.is_file(), reason=f"{RATIOS.name} of published ratios is not here")
 def test_the_method_is_no_worse_on_published_ratios_than_it_was() -> None:
     """Most of these ratios came after the method was built; the intervals are meant to hold 0.8."""
-    every = scoring.summaries(scoring.score(read_points(RATIOS)))[0]
+    every = scoring.summaries(list(map(scoring.score_point, read_points(RATIOS))))[0]
     assert every.name == "all" and every.num_points > 40
     assert every.median_error_frac <= 0.15
     assert every.inside_frac >= 0.67

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench.analysis.projection.roofs import Roofs
+from bench.analysis.projection.roofs import Roofs, Unknown
 from bench.analysis.projection.source_figures import source_operators, source_roofs
 from bench.analysis.trials.configuration import Trials, gather, number
 from bench.analysis.trials.estimates import LogEstimate, exact
 from bench.hardware.operators import Operators
-from bench.results.operator_profiles import StoredProfile
+from bench.results.operator_profiles import StoredProfile, read_profiles
 from bench.results.schema import Row
 
 _ALONE = (
@@ -24,7 +24,9 @@ _ALONE = (
     "same configuration on the whole of it"
 )
 
-
+_NO_ROOF = (
+    "the device's roof was not measured (smoke profile?): run it again without --profile smoke"
+)
 BOUND = (
     "less of a device is no other chip: what a limit does not name (bandwidth, caches, clocks) "
     "stays whole, so where memory holds the work it is an upper bound for a chip cut down alike"
@@ -49,12 +51,10 @@ class Start:
     """One configuration that was measured on one device."""
 
     workload: str
-    """`imaging-train`."""
     size: str
     config_hash: str
     dtype: str
     device: str
-    """Name of the device."""
     num_trials: int
     batch: int
     step_s: float
@@ -85,49 +85,38 @@ class Start:
         return self.items_per_step / self.step_s
 
 
-@dataclass(frozen=True, kw_only=True)
-class LeftOut:
-    """Rows that are no start for a projection, and why."""
-
-    workload: str
-    reason: str
-
-
 def measured_of(
     rows: Sequence[Row], *, profiles: Mapping[tuple[str, str], StoredProfile]
-) -> tuple[list[Start], list[LeftOut]]:
+) -> tuple[list[Start], list[Unknown]]:
     """Gather usable rows into configurations; `profiles` by (config_hash, device label).
 
     Rows of less of a device are no start: they stand beside that of the same configuration.
     """
-    left_out: dict[LeftOut, None] = {}
+    left_out: dict[Unknown, None] = {}
     whole: list[Trials] = []
     limited: dict[tuple[str, ...], list[Trials]] = {}
     for trials in gather(rows):
         reasons = list(_why_not(trials))
-        left_out |= {LeftOut(workload=trials.text("workload"), reason=r): None for r in reasons}
+        left_out |= {Unknown(workload=trials.text("workload"), reason=r): None for r in reasons}
         if not reasons and trials.text("chip_limit"):
-            limited.setdefault(_whole_of(trials), []).append(trials)
+            limited.setdefault(trials.terms(but=("chip_limit",)), []).append(trials)
         elif not reasons:
             whole.append(trials)
     found = []
     for trials in whole:
+        terms = trials.terms(but=("chip_limit",))
         profile = profiles.get((trials.text("config_hash"), trials.text("device")))
-        beside = [_limited(less) for less in limited.get(_whole_of(trials), ())]
-        start = _measured(trials, profile=profile, limited=tuple(beside))
-        if isinstance(start, LeftOut):
+        less = tuple(map(_limited, limited.get(terms, ())))
+        start = _measured(trials, profile=profile, limited=less)
+        if isinstance(start, Unknown):
             left_out[start] = None
         else:
             found.append(start)
-            limited.pop(_whole_of(trials), None)
-    for trials in (trials for alone in limited.values() for trials in alone):
+            limited.pop(terms, None)
+    for trials in (one for alone in limited.values() for one in alone):
         reason = f"measured on {trials.text('chip_limit')}: {_ALONE}"
-        left_out[LeftOut(workload=trials.text("workload"), reason=reason)] = None
+        left_out[Unknown(workload=trials.text("workload"), reason=reason)] = None
     return found, list(left_out)
-
-
-def _whole_of(trials: Trials) -> tuple[str, ...]:
-    return trials.terms(but=("chip_limit",))
 
 
 def _limited(trials: Trials) -> Limited:
@@ -156,19 +145,15 @@ def _why_not(trials: Trials) -> Iterator[str]:
 
 def _measured(
     trials: Trials, *, profile: StoredProfile | None, limited: tuple[Limited, ...]
-) -> Start | LeftOut:
-    workload, first = trials.text("workload"), trials.first
+) -> Start | Unknown:
+    workload = trials.text("workload")
     steps_ms = trials.figures(lambda row: number(row, "step_median_ms"))
     items, steps = trials.median("items"), trials.median("steps")
     roofs = source_roofs(trials)
     if not steps_ms or items is None or steps is None:
-        return LeftOut(workload=workload, reason="no step time was measured")
+        return Unknown(workload=workload, reason="no step time was measured")
     if roofs is None:
-        return LeftOut(
-            workload=workload,
-            reason="the device's roof was not measured (smoke profile?): run it again without "
-            "--profile smoke",
-        )
+        return Unknown(workload=workload, reason=_NO_ROOF)
     step_s, per_step = median(steps_ms) * 1e-3, items / steps
     parameters = trials.median("num_parameters")
     return Start(
@@ -178,7 +163,7 @@ def _measured(
         dtype=trials.text("dtype"),
         device=trials.text("device_name"),
         num_trials=len(steps_ms),
-        batch=int(number(first, "batch") or 1),
+        batch=int(number(trials.first, "batch") or 1),
         step_s=step_s,
         step_spread=max(steps_ms) / min(steps_ms),
         items_per_step=per_step,
@@ -195,8 +180,6 @@ def _measured(
 
 def profiles_beside(paths: Sequence[Path]) -> dict[tuple[str, str], StoredProfile]:
     """Profiles stored beside result files, by (config_hash, device label)."""
-    from bench.results.operator_profiles import read_profiles
-
     found: dict[tuple[str, str], StoredProfile] = {}
     for path in paths:
         found |= read_profiles(path)

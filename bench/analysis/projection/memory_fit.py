@@ -6,10 +6,7 @@ moments) and what does. Fragmentation and the driver's share are one allowance.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from bench.analysis.projection.measured import Start
-from bench.analysis.projection.roofs import Unknown
 from bench.core.nouns import Chip
 from bench.core.units import format_bytes
 
@@ -20,32 +17,26 @@ TRAINED_BYTES = 16
 _DTYPE_BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fit:
-    """The batch that runs, at most the one that was measured."""
+def fit(measured: Start, chip: Chip) -> tuple[int, str]:
+    """Return the largest batch up to the measured one that fits, and what was given up for it.
 
-    batch: int
-    words: str | None
-    """What had to be given up, or is not known; None where everything fits."""
-
-
-def fit(measured: Start, chip: Chip) -> Fit | Unknown:
-    """Return the largest batch up to the measured one that fits, or why none does."""
+    Batch 0 where none fits; no words where everything does.
+    """
     if chip.memory_bytes is None:
-        return Fit(batch=measured.batch, words="its memory size is not known: whether it fits, too")
+        return measured.batch, "its memory size is not known: whether it fits, too"
     if measured.memory_bytes is None:
-        return Fit(batch=measured.batch, words="the memory it needs was not measured")
+        return measured.batch, "the memory it needs was not measured"
     devices = chip.facts.get("torch_devices")
     parts = devices if isinstance(devices, int) and devices > 1 else 1
     usable = chip.memory_bytes / parts * USABLE_FRACTION
     need = measured.memory_bytes
     if need <= usable:
-        return Fit(batch=measured.batch, words=None)
+        return measured.batch, ""
     per_parameter = TRAINED_BYTES if measured.is_training else _DTYPE_BYTES[measured.dtype]
     fixed = min(need, per_parameter * float(measured.num_parameters or 0))
     each = (need - fixed) / measured.batch
     batch = int((usable - fixed) / each) if each > 0.0 else 0
-    told = f"{format_bytes(need)} at batch {measured.batch}, {format_bytes(usable)} usable"
+    reported = f"{format_bytes(need)} at batch {measured.batch}, {format_bytes(usable)} usable"
     if batch < 1:
-        return Unknown(reason=f"not even batch 1 fits: {told}")
-    return Fit(batch=min(batch, measured.batch), words=f"batch {batch} fits: {told}")
+        return 0, f"not even batch 1 fits: {reported}"
+    return min(batch, measured.batch), f"batch {batch} fits: {reported}"

@@ -8,14 +8,14 @@ input pipelines, thermal and power limits that the achieved fractions do not hol
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bench.analysis.projection.measured import Start
 from bench.analysis.projection.memory_fit import fit
-from bench.analysis.projection.roofs import RateBand, Roofs, Unknown, catalogue_roofs
+from bench.analysis.projection.roofs import Roofs, Unknown, band, catalogue_roofs
 from bench.analysis.projection.sampling import Draws, Estimate, between, draws, estimate
 from bench.analysis.projection.scaled_operators import ROOFS, Scaled, scale
 from bench.core.nouns import Chip
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-LAUNCH_S = RateBand(low=3e-6, high=12e-6)
+LAUNCH_S = band(3e-6, 12e-6)
 """Host time of one eager operator that feeds an accelerator: dispatch and launch; judgement."""
 GRADIENT_BYTES = 4
 """Gradients are exchanged as they are kept, in fp32."""
@@ -74,15 +74,6 @@ class Projected:
     """What would narrow the interval most."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class NotProjected:
-    """One configuration for which there is no figure on a chip."""
-
-    measured: Start
-    chip: Chip
-    reason: str
-
-
 def project(
     measured: Start,
     chip: Chip,
@@ -90,21 +81,21 @@ def project(
     devices: int = 1,
     link: CostModel | None = None,
     is_explained: bool = True,
-) -> Projected | NotProjected:
+) -> Projected | Unknown:
     """Project one configuration to `devices` chips; inference runs on each by itself.
 
     `is_explained` finds out what would narrow the interval, which takes ten times as long.
     """
     target = catalogue_roofs(chip, dtype=measured.dtype, measured=measured.roofs)
     if isinstance(target, Unknown):
-        return NotProjected(measured=measured, chip=chip, reason=target.reason)
-    room = fit(measured, chip)
-    if isinstance(room, Unknown):
-        return NotProjected(measured=measured, chip=chip, reason=room.reason)
-    step = _Step(measured, target, batch=room.batch, devices=devices, link=link)
+        return replace(target, workload=measured.workload)
+    batch, given_up = fit(measured, chip)
+    if not batch:
+        return Unknown(reason=given_up, workload=measured.workload, chip=chip.id)
+    step = _Step(measured=measured, target=target, batch=batch, devices=devices, link=link)
     scaled = step.scaled(draws())
     time_s, shares = step.time(draws(), scaled)
-    items = measured.items_per_step * room.batch / measured.batch * devices
+    items = measured.items_per_step * batch / measured.batch * devices
     basis = {
         "matrix": target.matrix.basis,
         "memory": target.memory.basis,
@@ -113,7 +104,7 @@ def project(
         "link": "" if link is None else f"gradients over {link.topology.name}",
     }
     notes = [scaled.kinship_words]
-    notes += [room.words] if room.words else []
+    notes += [given_up] if given_up else []
     parts = chip.facts.get("torch_devices")
     if isinstance(parts, int) and parts > 1:
         notes.append(f"one package, which torch sees as {parts} devices")
@@ -129,7 +120,7 @@ def project(
         dtype=target.dtype,
         devices=devices,
         link=None if link is None else link.topology.name,
-        batch=room.batch,
+        batch=batch,
         time_s=time_s,
         throughput_per_s=time_s.inverse(items),
         binds=max(shares, key=lambda name: shares[name]),
@@ -140,57 +131,48 @@ def project(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Step:
     """One step on the target, as a function of what is not known."""
 
-    def __init__(
-        self,
-        measured: Start,
-        target: Roofs,
-        *,
-        batch: int,
-        devices: int,
-        link: CostModel | None,
-    ) -> None:
-        self._measured = measured
-        self._target = target
-        self._fraction = batch / measured.batch
-        self._devices = devices
-        self._link = link
+    measured: Start
+    target: Roofs
+    batch: int
+    devices: int
+    link: CostModel | None
 
     def scaled(self, unknown: Draws) -> Scaled:
         """Project the operators alone."""
-        measured = self._measured
+        start = self.measured
         return scale(
-            measured.operators,
-            source=measured.roofs,
-            target=self._target,
-            dtype=measured.dtype,
+            start.operators,
+            source=start.roofs,
+            target=self.target,
+            dtype=start.dtype,
             unknown=unknown,
         )
 
     def time(self, unknown: Draws, scaled: Scaled) -> tuple[Estimate, dict[str, float]]:
         """Return the step's time, and the mean share of it that rests on each thing."""
-        measured = self._measured
-        device_s = (measured.step_s - measured.overhead_s) * self._fraction
-        trials = between(
-            RateBand(low=measured.step_spread**-0.5, high=measured.step_spread**0.5), unknown.trials
-        )
+        measured = self.measured
+        device_s = (measured.step_s - measured.overhead_s) * self.batch / measured.batch
+        spread = band(measured.step_spread**-0.5, measured.step_spread**0.5)
+        trials = between(spread, unknown.trials)
         whole, launch, link = self._whole(device_s * scaled.ratio * trials, unknown)
         middle, _, _ = self._whole(device_s * scaled.ratio_alike, unknown)
-        told = estimate(whole, middle=middle)
+        step_s = estimate(whole, middle=middle)
         rest = {"launch": float((launch / whole).mean()), "link": float((link / whole).mean())}
         on_device = 1.0 - sum(rest.values())
         shares = {
             name: on_device * float(share) for name, share in zip(ROOFS, scaled.shares, strict=True)
         }
-        return told, {name: share for name, share in (shares | rest).items() if share > 0.0}
+        return step_s, {name: share for name, share in (shares | rest).items() if share > 0.0}
 
     def _whole(self, device_s: Array, unknown: Draws) -> tuple[Array, Array, Array]:
         """Whole step, and the parts of it that are the host's and the link's."""
-        measured = self._measured
+        measured = self.measured
         launch = np.full_like(device_s, measured.overhead_s)
-        if measured.roofs.kind == "cpu" and self._target.kind != "cpu":
+        if measured.roofs.kind == "cpu" and self.target.kind != "cpu":
             # The host queues ahead of the device; the slower of the two decides.
             host_s = total(measured.operators, "calls") * between(LAUNCH_S, unknown.launch)
             launch = np.maximum(0.0, host_s - device_s)
@@ -199,16 +181,15 @@ class _Step:
 
     def _exposed(self, device_s: Array, unknown: Draws) -> Array:
         """Time that gradients take beyond what backward can hide, from all hidden to none."""
-        measured = self._measured
-        if self._link is None or self._devices < 2 or not measured.is_training:
+        measured = self.measured
+        if self.link is None or self.devices < 2 or not measured.is_training:
             return np.zeros_like(device_s)
-        cost = self._link.cost(
+        cost = self.link.cost(
             "all_reduce",
             num_bytes=GRADIENT_BYTES * (measured.num_parameters or 0),
-            group=self._link.group_of(range(self._devices)),
+            group=self.link.group_of(range(self.devices)),
         )
-        low, high = max(cost.low_s, 1e-12), max(cost.high_s, 1e-12)
-        whole = between(RateBand(low=low, high=high), unknown.link)
+        whole = between(band(max(cost.low_s, 1e-12), max(cost.high_s, 1e-12)), unknown.link)
         hidden = np.maximum(0.0, whole - BACKWARD_FRACTION * device_s)
         exposed: Array = hidden + (whole - hidden) * unknown.link
         return exposed
@@ -225,8 +206,8 @@ def _narrowing(step: _Step, chip: Chip, *, width: float, most: int = 2) -> tuple
     gains = {}
     for name in NARROWING:
         held = draws().without(name)
-        told, _ = step.time(held, step.scaled(held))
-        gains[name] = width / told.width
+        time_s, _ = step.time(held, step.scaled(held))
+        gains[name] = width / time_s.width
     ranked = sorted(gains, key=lambda name: -gains[name])
     return tuple(
         f"{NARROWING[name].format(chip=chip.id)} (x{width:.2f} to x{width / gains[name]:.2f})"

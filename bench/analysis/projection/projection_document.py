@@ -4,78 +4,70 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.analysis.projection.measured import BOUND, LeftOut, Limited, Start
-from bench.analysis.projection.projected import NotProjected, Projected
-from bench.analysis.projection.sizing import Choice, NotMet, Target, undecided
+from bench.analysis.projection.measured import BOUND, Limited, Start
+from bench.analysis.projection.projected import Projected
+from bench.analysis.projection.roofs import Unknown
+from bench.analysis.projection.scoring import Scored, summaries
+from bench.analysis.projection.sizing import Choice, Target, undecided
+
+
+def _picked(one: object, *names: str) -> dict[str, object]:
+    return {name: getattr(one, name) for name in names}
 
 
 def projection_document(
-    told: Sequence[Projected], refused: Sequence[NotProjected], left_out: Sequence[LeftOut]
+    projected: Sequence[Projected], refused: Sequence[Unknown], left_out: Sequence[Unknown]
 ) -> dict[str, object]:
     """One document: what is projected, what is not and why."""
     return {
         "kind": "projected",
-        "projections": [_projected(one) for one in told],
-        "not_projected": [
-            {"workload": one.measured.workload, "chip": one.chip.id, "reason": one.reason}
-            for one in refused
+        "projections": [
+            {
+                "from": _start(one.measured),
+                "limited": [_limited(less) for less in one.measured.limited],
+                "chip": one.chip.id,
+                **_picked(one, "dtype", "devices", "link", "batch"),
+                **_figures(one),
+                "items_unit": one.measured.items_unit,
+                **_picked(one, "binds", "shares", "basis", "notes", "narrowing"),
+            }
+            for one in projected
         ],
-        "left_out": [vars(one) for one in left_out],
+        "not_projected": [_picked(one, "workload", "chip", "reason") for one in refused],
+        "left_out": [_picked(one, "workload", "reason") for one in left_out],
+    }
+
+
+def _figures(one: Projected) -> dict[str, object]:
+    return {
+        "projected_time_s": vars(one.time_s),
+        "projected_throughput_per_s": vars(one.throughput_per_s),
     }
 
 
 def _start(measured: Start) -> dict[str, object]:
+    which = ("workload", "size", "dtype", "config_hash", "device")
     return {
-        "workload": measured.workload,
-        "size": measured.size,
-        "dtype": measured.dtype,
-        "config_hash": measured.config_hash,
-        "device": measured.device,
-        "num_trials": measured.num_trials,
-        "step_s": measured.step_s,
-        "throughput_per_s": measured.throughput_per_s,
+        **_picked(measured, *which, "num_trials", "step_s", "throughput_per_s"),
         "has_operator_profile": measured.has_profile,
     }
 
 
 def _limited(one: Limited) -> dict[str, object]:
     """What the same device did with less of it: measured, and beside the projection."""
-    told = one.throughput_per_s
-    low, high = told.interval or (None, None)
+    rate = one.throughput_per_s
+    low, high = rate.interval or (None, None)
     return {
         "kind": "measured",
         "chip_limit": one.limit,
-        "num_trials": told.num,
-        "throughput_per_s": {"low": low, "mid": told.value, "high": high},
+        "num_trials": rate.num,
+        "throughput_per_s": {"low": low, "mid": rate.value, "high": high},
         "note": BOUND,
     }
 
 
-def _projected(one: Projected) -> dict[str, object]:
-    return {
-        "from": _start(one.measured),
-        "limited": [_limited(less) for less in one.measured.limited],
-        "chip": one.chip.id,
-        "dtype": one.dtype,
-        "devices": one.devices,
-        "link": one.link,
-        "batch": one.batch,
-        "projected_time_s": vars(one.time_s),
-        "projected_throughput_per_s": vars(one.throughput_per_s),
-        "items_unit": one.measured.items_unit,
-        "binds": one.binds,
-        "shares": one.shares,
-        "basis": one.basis,
-        "notes": list(one.notes),
-        "narrowing": list(one.narrowing),
-    }
-
-
 def sizing_document(
-    target: Target,
-    start: Start,
-    choices: Sequence[Choice],
-    missed: Sequence[NotMet],
+    target: Target, start: Start, choices: Sequence[Choice], missed: Sequence[Unknown]
 ) -> dict[str, object]:
     """One document: what would meet a target, in order, and what would not."""
     return {
@@ -86,16 +78,39 @@ def sizing_document(
             {
                 "chip": one.projected.chip.id,
                 "devices": one.num_devices,
-                "devices_range": None if one.devices is None else list(one.devices),
+                "devices_range": one.devices,
                 "link": one.projected.link,
-                "projected_time_s": vars(one.projected.time_s),
-                "projected_throughput_per_s": vars(one.projected.throughput_per_s),
+                **_figures(one.projected),
                 "nominal_w": one.watts,
-                "restricted_by": None if one.restricted_by is None else list(one.restricted_by),
-                "narrowing": list(one.projected.narrowing),
+                "restricted_by": one.restricted_by,
+                "narrowing": one.projected.narrowing,
             }
             for one in choices
         ],
         "order_undecided": undecided(choices),
-        "not_met": [{"chip": one.chip.id, "reason": one.reason} for one in missed],
+        "not_met": [_picked(one, "chip", "reason") for one in missed],
+    }
+
+
+def score_document(scored: Sequence[Scored]) -> dict[str, object]:
+    """One document: every published ratio, and what they sum up to."""
+    which = ("phase", "net", "kind", "num_devices")
+    return {
+        "kind": "projected",
+        "summaries": [vars(one) for one in summaries(scored)],
+        "points": [
+            {
+                "chip_a": one.point.chip_a.id,
+                "chip_b": one.point.chip_b.id,
+                **_picked(one.point, *which),
+                "published_ratio": one.point.ratio,
+                "projected_ratio": one.projected and vars(one.projected),
+                "error_frac": one.error,
+                "is_inside": one.is_inside if one.projected is not None else None,
+                "by": "operator mix" if one.by_mix else "roofs",
+                "reason": one.reason or None,
+                **_picked(one.point, "note", "point_id"),
+            }
+            for one in scored
+        ],
     }

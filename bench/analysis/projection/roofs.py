@@ -39,33 +39,32 @@ _WIDTH_BITS = {"fp32": 32, "tf32": 32, "bf16": 16, "fp16": 16}
 
 
 @dataclass(frozen=True, kw_only=True)
-class RateBand:
-    """A positive figure known between two ends."""
+class Band:
+    """A positive figure known between two ends, and what it rests on."""
 
     low: float
     high: float
+    basis: str = ""
 
     @property
     def mid(self) -> float:
         """Geometric middle."""
         return float((self.low * self.high) ** 0.5)
 
-    def times(self, factor: float) -> RateBand:
-        """Scale both ends."""
-        return RateBand(low=self.low * factor, high=self.high * factor)
+    def times(self, factor: float, *, what: str) -> Band:
+        """Scale both ends; `what` names the factor."""
+        basis = f"{what} x {self.basis}"
+        return Band(low=self.low * factor, high=self.high * factor, basis=basis)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rate:
-    """One roof: what it gives, and what that figure rests on."""
-
-    per_s: RateBand
-    basis: str
+def band(*ends: float, basis: str = "") -> Band:
+    """From the least to the most of some figures."""
+    return Band(low=min(ends), high=max(ends), basis=basis)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Roofs:
-    """One chip's roofs in one dtype."""
+    """One chip's roofs in one dtype, per second."""
 
     name: str
     kind: str
@@ -74,23 +73,17 @@ class Roofs:
     dtype: str
     chip: Chip | None
     """Its catalogue row, where it has one."""
-    matrix: Rate
-    memory: Rate
+    matrix: Band
+    memory: Band
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unknown:
-    """Why there is no figure, in one line."""
+    """Why there is no figure, or why a chip would not do, in one line."""
 
     reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnChip:
-    """How much faster the work that stays on the chip goes; None: nothing tells."""
-
-    speedup: RateBand | None
-    basis: str
+    workload: str = ""
+    chip: str = ""
 
 
 def catalogue_roofs(chip: Chip, *, dtype: str, measured: Roofs | None = None) -> Roofs | Unknown:
@@ -98,69 +91,63 @@ def catalogue_roofs(chip: Chip, *, dtype: str, measured: Roofs | None = None) ->
     if measured is not None and measured.chip is not None and measured.chip.id == chip.id:
         return measured
     used = next((name for name in SUBSTITUTES[dtype] if chip.peak_per_s.get(name)), None)
-    if used is None:
-        return Unknown(reason=f"its peak in {dtype}, or in a dtype like it, is not known")
-    if not chip.memory_bytes_per_s:
-        return Unknown(reason="its memory bandwidth is not known")
-    matrix, matrix_basis = _matrix_fraction(chip, dtype=used, measured=measured)
-    memory, memory_basis = _memory_fraction(chip, measured=measured)
+    missing = f"peak in {dtype}, or in a dtype like it," if used is None else "memory bandwidth"
+    if used is None or not chip.memory_bytes_per_s:
+        return Unknown(reason=f"its {missing} is not known", chip=chip.id)
+    matrix = _matrix_fraction(chip, dtype=used, measured=measured)
+    memory = _memory_fraction(chip, relative=_relative(chip, measured))
     return Roofs(
         name=chip.id,
         kind=chip.kind,
         vendor=chip.vendor,
         dtype=used,
         chip=chip,
-        matrix=Rate(
-            per_s=matrix.times(chip.peak_per_s[used]), basis=f"{used} peak x {matrix_basis}"
-        ),
-        memory=Rate(
-            per_s=memory.times(chip.memory_bytes_per_s), basis=f"bandwidth x {memory_basis}"
-        ),
+        matrix=matrix.times(chip.peak_per_s[used], what=f"{used} peak"),
+        memory=memory.times(chip.memory_bytes_per_s, what="bandwidth"),
     )
 
 
-def _matrix_fraction(chip: Chip, *, dtype: str, measured: Roofs | None) -> tuple[RateBand, str]:
+def _relative(chip: Chip, measured: Roofs | None) -> tuple[Roofs, Chip] | None:
+    """What was measured, and its catalogue row, where both chips are of one vendor."""
+    if measured is None or measured.chip is None or measured.chip.vendor != chip.vendor:
+        return None
+    return measured, measured.chip
+
+
+def _matrix_fraction(chip: Chip, *, dtype: str, measured: Roofs | None) -> Band:
     known = chip.derates.get("gemm")
     if known is not None:
-        band, basis = RateBand(low=known, high=known), f"{known:g} ({_source_of(chip, 'gemm')})"
+        ends, basis = [known], f"{known:g} ({_source_of(chip, 'gemm')})"
     else:
         rows = [one for one in load_chips() if "gemm" in one.derates]
         alike = [one for one in rows if one.vendor == chip.vendor]
-        fractions = [one.derates["gemm"] for one in alike or rows]
-        band = RateBand(low=min(fractions), high=max(fractions))
+        ends = [one.derates["gemm"] for one in alike or rows]
         whose = f"other chips of {chip.vendor}" if alike else "chips of other vendors"
-        basis = f"{band.low:g} to {band.high:g} (its own is not known; from {whose})"
-    carried = _carried_fraction(chip, dtype=dtype, measured=measured)
-    if carried is None:
-        return band, basis
-    ends = (band.low, band.high, carried)
-    return RateBand(low=min(ends), high=max(ends)), f"{basis}, or {carried:.2g} as measured here"
+        basis = f"{min(ends):g} to {max(ends):g} (its own is not known; from {whose})"
+    relative = _relative(chip, measured)
+    if relative is None:
+        return band(*ends, basis=basis)
+    roofs, row = relative
+    peak = row.peak_per_s.get(roofs.dtype)
+    if not peak or roofs.dtype != dtype:
+        return band(*ends, basis=basis)
+    carried = min(roofs.matrix.mid / peak, 1.0)
+    return band(*ends, carried, basis=f"{basis}, or {carried:.2g} as measured here")
 
 
-def _carried_fraction(chip: Chip, *, dtype: str, measured: Roofs | None) -> float | None:
-    """Fraction of its peak that the measured chip reached, where it is a relative."""
-    if measured is None or measured.chip is None or measured.chip.vendor != chip.vendor:
-        return None
-    peak = measured.chip.peak_per_s.get(measured.dtype)
-    if not peak or measured.dtype != dtype:
-        return None
-    return min(measured.matrix.per_s.mid / peak, 1.0)
-
-
-def _memory_fraction(chip: Chip, *, measured: Roofs | None) -> tuple[RateBand, str]:
-    carried = None
-    if measured is not None and measured.chip is not None and measured.chip.vendor == chip.vendor:
-        specified = measured.chip.memory_bytes_per_s
-        carried = min(measured.memory.per_s.mid / specified, 1.0) if specified else None
+def _memory_fraction(chip: Chip, *, relative: tuple[Roofs, Chip] | None) -> Band:
     known = chip.derates.get("memory")
-    if carried is not None:
+    specified = relative[1].memory_bytes_per_s if relative else None
+    if relative and specified:
+        carried = min(relative[0].memory.mid / specified, 1.0)
         ends = (known or carried / CARRIED_SPREAD, known or carried * CARRIED_SPREAD, carried)
-        band = RateBand(low=min(ends), high=min(max(ends), 1.0))
-        return band, f"{band.low:.2f} to {band.high:.2f} ({carried:.2g} measured on a relative)"
+        low, high = min(ends), min(max(ends), 1.0)
+        basis = f"{low:.2f} to {high:.2f} ({carried:.2g} measured on a relative)"
+        return band(low, high, basis=basis)
     if known is not None:
-        return RateBand(low=known, high=known), f"{known:g} ({_source_of(chip, 'memory')})"
+        return band(known, basis=f"{known:g} ({_source_of(chip, 'memory')})")
     low, high = MEMORY_FRACTION / MEMORY_SPREAD, MEMORY_FRACTION * MEMORY_SPREAD
-    return RateBand(low=low, high=high), f"{low:.2f} to {high:.2f} (its own is not known)"
+    return band(low, high, basis=f"{low:.2f} to {high:.2f} (its own is not known)")
 
 
 def _source_of(chip: Chip, kind: str) -> str:
@@ -169,20 +156,26 @@ def _source_of(chip: Chip, kind: str) -> str:
     return title.partition(", http")[0].partition(":")[0]
 
 
-def on_chip(source: Roofs, target: Roofs) -> OnChip:
-    """Compare what stays on the chip: compute units x clock of relatives, else vector fp32."""
+def is_same_chip(one: Roofs, other: Roofs) -> bool:
+    """Whether both are known to be the same row of the catalogue."""
+    return one.chip is not None and other.chip is not None and one.chip.id == other.chip.id
+
+
+def on_chip(source: Roofs, target: Roofs) -> Band | None:
+    """How much faster the work that stays on the chip goes; None: nothing tells.
+
+    By compute units x clock of relatives, else by vector fp32.
+    """
+    if is_same_chip(source, target):
+        return band(1.0, basis="the same chip")
     if source.chip is not None and target.chip is not None:
-        if source.chip.id == target.chip.id:
-            return OnChip(speedup=RateBand(low=1.0, high=1.0), basis="the same chip")
         issue = _issue(source.chip), _issue(target.chip)
         if issue[0] and issue[1] and _unit_kind(source.chip) == _unit_kind(target.chip):
-            ratio = issue[1] / issue[0]
-            return OnChip(speedup=RateBand(low=ratio, high=ratio), basis="compute units x clock")
+            return band(issue[1] / issue[0], basis="compute units x clock")
     vector = _vector(source), _vector(target)
     if vector[0] and vector[1]:
-        ratio = vector[1] / vector[0]
-        return OnChip(speedup=RateBand(low=ratio, high=ratio), basis="vector fp32 peak")
-    return OnChip(speedup=None, basis="neither units x clock nor a vector rate can be compared")
+        return band(vector[1] / vector[0], basis="vector fp32 peak")
+    return None
 
 
 def _number(chip: Chip, name: str) -> float | None:
@@ -203,7 +196,7 @@ def _vector(roofs: Roofs) -> float | None:
     if roofs.chip is not None:
         return _number(roofs.chip, "vector_fp32_flops_per_s")
     # A processor's fp32 products run on its vector units: its matrix roof is its vector roof.
-    return roofs.matrix.per_s.mid if roofs.kind == "cpu" and roofs.dtype == "fp32" else None
+    return roofs.matrix.mid if roofs.kind == "cpu" and roofs.dtype == "fp32" else None
 
 
 def kinship(source: Roofs, target: Roofs, *, dtype: str) -> tuple[float, str]:
@@ -218,7 +211,7 @@ def kinship(source: Roofs, target: Roofs, *, dtype: str) -> tuple[float, str]:
 
 def _built_alike(source: Roofs, target: Roofs) -> tuple[float, str]:
     one, other = source.chip, target.chip
-    if one is not None and other is not None and one.id == other.id:
+    if is_same_chip(source, target):
         return 1.0, "the same chip"
     if source.kind != target.kind and "cpu" in (source.kind, target.kind):
         return OTHER_KIND, f"from a {source.kind} to a {target.kind}"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.analysis.projection.roofs import RateBand
+from bench.analysis.projection.roofs import Band
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,7 +68,7 @@ def draws() -> Draws:
     return Draws(shares=shares, **{name: generator.random(NUM_DRAWS) for name in rest})
 
 
-def between(band: RateBand, at: Array) -> Array:
+def between(band: Band, at: Array) -> Array:
     """Return figures between the ends of a band, evenly in their logarithm."""
     return band.low * (band.high / band.low) ** at
 
@@ -85,10 +85,6 @@ class Estimate:
     def width(self) -> float:
         """High over low."""
         return self.high / self.low
-
-    def scaled(self, factor: float) -> Estimate:
-        """Multiply by a positive number."""
-        return Estimate(low=self.low * factor, mid=self.mid * factor, high=self.high * factor)
 
     def inverse(self, numerator: float = 1.0) -> Estimate:
         """Divide a positive number by it: a rate from a time."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.analysis.projection.roofs import OnChip, RateBand, Roofs, kinship, on_chip
+from bench.analysis.projection.roofs import Band, Roofs, band, is_same_chip, kinship, on_chip
 from bench.analysis.projection.sampling import Draws, between
 from bench.hardware.operators import Operators
 
@@ -28,6 +28,7 @@ MATRIX, MEMORY = 0, 1
 ROOFS = ("matrix", "memory", "on chip")
 _UNKNOWN_ON_CHIP = 1.3
 """How far on-chip work may lie beyond the other two roofs where nothing tells; judgement."""
+_NOT_COMPARED = "neither units x clock nor a vector rate can be compared"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,14 @@ class _Rates:
     slowdown: tuple[Array, Array, Array]
     """Time on the target over time on the source of work held by each of `ROOFS`."""
 
+    def ideal_s(self, one: Operators, moved: Array, side: int) -> Array:
+        """Time at the roofs of the source (side 0) or the target (1)."""
+        by_memory = moved / self.memory[side]
+        if not one.is_matrix:
+            return by_memory
+        ideal: Array = np.maximum(one.flops / self.matrix[side], by_memory)
+        return ideal
+
 
 def scale(
     operators: Sequence[Operators], *, source: Roofs, target: Roofs, dtype: str, unknown: Draws
@@ -64,40 +73,33 @@ def scale(
     rates = _rates(source, target, how, unknown)
     factor, words = kinship(source, target, dtype=dtype)
     if operators:
-        times, explained, fused = _source_times(operators, rates, unknown)
-        parts = _scaled_parts(operators, rates, unknown, times=times, explained=explained,
-                              fused=fused)  # fmt: skip
-        whole = sum(times)
+        parts = np.zeros((3, len(unknown.explained)))
+        whole = np.zeros(len(unknown.explained))
+        for one in operators:
+            whole += _add(one, rates, unknown, parts=parts)
     else:
         parts = np.stack([unknown.shares[:, one] * rates.slowdown[one] for one in range(3)])
         whole = np.ones(len(unknown.explained))
     alike = parts.sum(axis=0) / whole
-    spread = between(RateBand(low=1.0 / factor, high=factor), unknown.kinship)
+    spread = between(band(1.0 / factor, factor), unknown.kinship)
     return Scaled(
         ratio=alike * spread,
         ratio_alike=alike,
         shares=(parts / parts.sum(axis=0)).mean(axis=1),
         kinship_words=words,
-        on_chip_words=how.basis,
+        on_chip_words=how.basis if how else _NOT_COMPARED,
     )
 
 
-def _rates(source: Roofs, target: Roofs, how: OnChip, unknown: Draws) -> _Rates:
-    is_same = source.chip is not None and target.chip is not None
-    is_same = is_same and source.chip.id == target.chip.id  # type: ignore[union-attr]
+def _rates(source: Roofs, target: Roofs, how: Band | None, unknown: Draws) -> _Rates:
+    is_same = is_same_chip(source, target)
     matrix_at = unknown.source_matrix if is_same else unknown.target_matrix
     memory_at = unknown.source_memory if is_same else unknown.target_memory
-    matrix = (
-        between(source.matrix.per_s, unknown.source_matrix),
-        between(target.matrix.per_s, matrix_at),
-    )
-    memory = (
-        between(source.memory.per_s, unknown.source_memory),
-        between(target.memory.per_s, memory_at),
-    )
+    matrix = between(source.matrix, unknown.source_matrix), between(target.matrix, matrix_at)
+    memory = between(source.memory, unknown.source_memory), between(target.memory, memory_at)
     by_matrix, by_memory = matrix[0] / matrix[1], memory[0] / memory[1]
-    if how.speedup is not None:
-        by_chip = 1.0 / between(how.speedup, unknown.on_chip)
+    if how is not None:
+        by_chip = 1.0 / between(how, unknown.on_chip)
     else:
         fast = np.minimum(by_matrix, by_memory) / _UNKNOWN_ON_CHIP
         slow = np.maximum(by_matrix, by_memory) * _UNKNOWN_ON_CHIP
@@ -105,58 +107,27 @@ def _rates(source: Roofs, target: Roofs, how: OnChip, unknown: Draws) -> _Rates:
     return _Rates(matrix=matrix, memory=memory, slowdown=(by_matrix, by_memory, by_chip))
 
 
-def _source_times(
-    operators: Sequence[Operators], rates: _Rates, unknown: Draws
-) -> tuple[list[Array], list[Array], list[Array]]:
-    """Time of each class on the source, the share of it that its roof explains, its bytes."""
-    times, explained, moved = [], [], []
-    for one in operators:
-        fused = one.bytes + (one.least_bytes - one.bytes) * unknown.fused
-        ideal = _ideal(one, fused, rates, 0)
-        if one.time_s is None:
-            times.append(ideal)
-            explained.append(unknown.explained)
-        else:
-            # What ran is what was counted: no compiler is between the profile and the chip.
-            fused = np.full_like(fused, one.bytes)
-            ideal = _ideal(one, fused, rates, 0)
-            times.append(np.full_like(ideal, one.time_s))
-            explained.append(np.minimum(1.0, ideal / max(one.time_s, 1e-30)))
-        moved.append(fused)
-    return times, explained, moved
-
-
-def _ideal(one: Operators, moved: Array, rates: _Rates, side: int) -> Array:
-    """Time at the roofs of the source (side 0) or the target (1)."""
-    by_memory = moved / rates.memory[side]
-    if not one.is_matrix:
-        return by_memory
-    ideal: Array = np.maximum(one.flops / rates.matrix[side], by_memory)
-    return ideal
-
-
-def _scaled_parts(
-    operators: Sequence[Operators],
-    rates: _Rates,
-    unknown: Draws,
-    *,
-    times: Sequence[Array],
-    explained: Sequence[Array],
-    fused: Sequence[Array],
-) -> Array:
-    """(3, draws): time on the target that each roof holds."""
-    parts = np.zeros((3, len(unknown.explained)))
-    for one, time_s, share, moved in zip(operators, times, explained, fused, strict=True):
-        before, after = _ideal(one, moved, rates, 0), _ideal(one, moved, rates, 1)
-        held = time_s * share * after / np.maximum(before, 1e-300)
-        by_matrix = one.is_matrix & (one.flops / rates.matrix[1] >= moved / rates.memory[1])
-        parts[MATRIX] += np.where(by_matrix, held, 0.0)
-        parts[MEMORY] += np.where(by_matrix, 0.0, held)
-        rest = time_s * (1.0 - share)
-        weights = unknown.shares if one.is_matrix else _without_matrix(unknown.shares)
-        for roof in range(3):
-            parts[roof] += rest * weights[:, roof] * rates.slowdown[roof]
-    return parts
+def _add(one: Operators, rates: _Rates, unknown: Draws, *, parts: Array) -> Array:
+    """Add to `parts`, (3, draws), what each roof holds of a class; its time on the source."""
+    if one.time_s is None:
+        moved = one.bytes + (one.least_bytes - one.bytes) * unknown.fused
+        before = time_s = rates.ideal_s(one, moved, 0)
+        explained = unknown.explained
+    else:
+        # What ran is what was counted: no compiler is between the profile and the chip.
+        moved = np.full_like(unknown.fused, one.bytes)
+        before = rates.ideal_s(one, moved, 0)
+        time_s = np.full_like(before, one.time_s)
+        explained = np.minimum(1.0, before / max(one.time_s, 1e-30))
+    held = time_s * explained * rates.ideal_s(one, moved, 1) / np.maximum(before, 1e-300)
+    by_matrix = one.is_matrix & (one.flops / rates.matrix[1] >= moved / rates.memory[1])
+    parts[MATRIX] += np.where(by_matrix, held, 0.0)
+    parts[MEMORY] += np.where(by_matrix, 0.0, held)
+    rest = time_s * (1.0 - explained)
+    weights = unknown.shares if one.is_matrix else _without_matrix(unknown.shares)
+    for roof in range(3):
+        parts[roof] += rest * weights[:, roof] * rates.slowdown[roof]
+    return time_s
 
 
 def _without_matrix(shares: Array) -> Array:

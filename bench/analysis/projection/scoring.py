@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from bench.analysis.projection.roofs import Roofs, Unknown, catalogue_roofs, on_chip
 from bench.analysis.projection.sampling import Estimate, draws, estimate
-from bench.analysis.projection.scaled_operators import ROOFS, scale
+from bench.analysis.projection.scaled_operators import scale
 from bench.analysis.projection.scoring_points import RatioPoint
 from bench.core.nouns import Chip
 from bench.hardware.operator_mixes import load_mixes
@@ -49,24 +49,19 @@ class Scored:
     projected: Estimate | None
     """None where a chip's roofs are not known."""
     by_mix: bool
-    reason: str
-    """Why it lies outside the interval, or why there is none; '' otherwise."""
+    reason: str = ""
+    """Why it lies outside the interval, or why there is none."""
 
     @property
     def is_inside(self) -> bool:
-        """Whether the published ratio lies in the stated interval."""
+        """Whether the interval holds the published ratio; rounding of equal figures is none."""
         one = self.projected
-        return one is not None and _holds(one, self.point.ratio)
+        return one is not None and one.low * (1 - 1e-9) <= self.point.ratio <= one.high * (1 + 1e-9)
 
     @property
     def error(self) -> float | None:
         """Midpoint over the published ratio, minus 1."""
         return None if self.projected is None else self.projected.mid / self.point.ratio - 1.0
-
-
-def _holds(one: Estimate, ratio: float) -> bool:
-    """Whether the interval holds the ratio; rounding of equal figures does not count."""
-    return one.low * (1 - 1e-9) <= ratio <= one.high * (1 + 1e-9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,40 +86,34 @@ def operators_for(kind: str, phase: str) -> list[Operators]:
 def score_point(point: RatioPoint) -> Scored:
     """Project one ratio from the catalogue alone."""
     operators = operators_for(point.kind, point.phase)
-    by_mix = bool(operators)
     source = catalogue_roofs(point.chip_a, dtype=DTYPE)
     target = catalogue_roofs(point.chip_b, dtype=DTYPE)
-    for side, roofs in (("chip_a", source), ("chip_b", target)):
-        if isinstance(roofs, Unknown):
-            return Scored(
-                point=point, projected=None, by_mix=by_mix, reason=f"{side}: {roofs.reason}"
-            )
-    assert isinstance(source, Roofs) and isinstance(target, Roofs)
+    scored = Scored(point=point, projected=None, by_mix=bool(operators))
+    if isinstance(source, Unknown):
+        return replace(scored, reason=f"chip_a: {source.reason}")
+    if isinstance(target, Unknown):
+        return replace(scored, reason=f"chip_b: {target.reason}")
     scaled = scale(operators, source=source, target=target, dtype=DTYPE, unknown=draws())
     projected = estimate(scaled.ratio, middle=scaled.ratio_alike).inverse()
-    reason = (
-        "" if _holds(projected, point.ratio) else _why_missed(point, source, target, by_mix=by_mix)
-    )
-    if reason and point.ratio > projected.high and (causes := _beyond_roofs(point)):
+    scored = replace(scored, projected=projected)
+    if scored.is_inside:
+        return scored
+    reason = _why_missed(point, source, target, by_mix=scored.by_mix)
+    if point.ratio > projected.high and (causes := _beyond_roofs(point)):
         reason += f"; what may lift it: {causes}"
-    return Scored(point=point, projected=projected, by_mix=by_mix, reason=reason)
-
-
-def roof_ratios(source: Roofs, target: Roofs) -> dict[str, float]:
-    """What each roof alone would give, target over source, at the middle of its band."""
-    ratios = {
-        "matrix": target.matrix.per_s.mid / source.matrix.per_s.mid,
-        "memory": target.memory.per_s.mid / source.memory.per_s.mid,
-    }
-    chip_ratio = on_chip(source, target).speedup
-    if chip_ratio is not None:
-        ratios["on chip"] = chip_ratio.mid
-    return {name: ratios[name] for name in ROOFS if name in ratios}
+    return replace(scored, reason=reason)
 
 
 def _why_missed(point: RatioPoint, source: Roofs, target: Roofs, *, by_mix: bool) -> str:
     """Name what the roofs do not hold; every word follows from the row and the catalogue."""
-    ratios = roof_ratios(source, target)
+    # What each roof alone would give, target over source, at the middle of its band.
+    ratios = {
+        "matrix": target.matrix.mid / source.matrix.mid,
+        "memory": target.memory.mid / source.memory.mid,
+    }
+    chip_ratio = on_chip(source, target)
+    if chip_ratio is not None:
+        ratios["on chip"] = chip_ratio.mid
     fastest, slowest = max(ratios.values()), min(ratios.values())
     if point.ratio > 1.05 * fastest:
         return f"above every roof (at most x{fastest:.2f})"
@@ -155,11 +144,6 @@ def _cache_bytes(chip: Chip) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def score(points: Sequence[RatioPoint]) -> list[Scored]:
-    """Project every ratio."""
-    return [score_point(point) for point in points]
-
-
 def summaries(scored: Sequence[Scored]) -> list[Summary]:
     """Sum up: all points, those projected by a mix, those by the roofs alone."""
     groups = {
@@ -169,42 +153,14 @@ def summaries(scored: Sequence[Scored]) -> list[Summary]:
     }
     found = []
     for name, members in groups.items():
-        told = [one for one in members if one.projected is not None]
-        if told:
-            found.append(
-                Summary(
-                    name=name,
-                    num_points=len(told),
-                    median_error_frac=median(abs(one.error or 0.0) for one in told),
-                    inside_frac=sum(one.is_inside for one in told) / len(told),
-                    median_width=median(one.projected.width for one in told if one.projected),
-                )
+        known = [(one, one.projected) for one in members if one.projected is not None]
+        if known:
+            summary = Summary(
+                name=name,
+                num_points=len(known),
+                median_error_frac=median(abs(one.error or 0.0) for one, _ in known),
+                inside_frac=sum(one.is_inside for one, _ in known) / len(known),
+                median_width=median(projected.width for _, projected in known),
             )
+            found.append(summary)
     return found
-
-
-def score_document(scored: Sequence[Scored]) -> dict[str, object]:
-    """One JSON document: every point, and what they sum up to."""
-    return {
-        "kind": "projected",
-        "summaries": [vars(one) for one in summaries(scored)],
-        "points": [
-            {
-                "chip_a": one.point.chip_a.id,
-                "chip_b": one.point.chip_b.id,
-                "phase": one.point.phase,
-                "net": one.point.net,
-                "kind": one.point.kind,
-                "num_devices": one.point.num_devices,
-                "published_ratio": one.point.ratio,
-                "projected_ratio": None if one.projected is None else vars(one.projected),
-                "error_frac": one.error,
-                "is_inside": one.is_inside if one.projected is not None else None,
-                "by": "operator mix" if one.by_mix else "roofs",
-                "reason": one.reason or None,
-                "note": one.point.note,
-                "point_id": one.point.point_id,
-            }
-            for one in scored
-        ],
-    }

@@ -91,14 +91,5 @@ def _point(cells: Sequence[str], *, where: str) -> RatioPoint:
     for name in ("phase", "net", "kind"):
         if not row[name]:
             raise DataError(f"{where}: {name} is blank")
-    return RatioPoint(
-        chip_a=chip_a,
-        chip_b=chip_b,
-        phase=row["phase"],
-        net=row["net"],
-        kind=row["kind"],
-        num_devices=int(devices),
-        ratio=value,
-        note=row["note"],
-        point_id=row["point_id"],
-    )
+    words = {name: row[name] for name in ("phase", "net", "kind", "note", "point_id")}
+    return RatioPoint(chip_a=chip_a, chip_b=chip_b, num_devices=int(devices), ratio=value, **words)

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.analysis.projection.measured import Start
-from bench.analysis.projection.projected import NotProjected, Projected, project
+from bench.analysis.projection.projected import Projected, project
+from bench.analysis.projection.roofs import Unknown
 from bench.core.errors import UsageError
 from bench.core.nouns import Chip
 from bench.core.units import parse_duration_s
@@ -60,14 +61,6 @@ class Choice:
         return self.projected.devices
 
 
-@dataclass(frozen=True, kw_only=True)
-class NotMet:
-    """A chip that would not meet the target, or of which that cannot be told."""
-
-    chip: Chip
-    reason: str
-
-
 def parse_target(text: str) -> Target:
     """Read a target; `UsageError` with examples otherwise."""
     within = _WITHIN.fullmatch(text)
@@ -107,11 +100,6 @@ def start_for(target: Target, found: Sequence[Start]) -> Start:
     return best
 
 
-def others_for(target: Target, found: Sequence[Start], *, start: Start) -> list[Start]:
-    """Return the configurations of the same workload that `start` was chosen from."""
-    return [one for one in found if one.workload == target.workload and one is not start]
-
-
 def usual_link(chip: Chip) -> str | None:
     """Preset of the link that a chip comes with, else of its host bus; None where none is known."""
     presets = {row.id for row in load_links()}
@@ -128,12 +116,12 @@ def usual_link(chip: Chip) -> str | None:
 
 def size(
     target: Target, measured: Start, chips: Sequence[Chip], *, link: str | None = None
-) -> tuple[list[Choice], list[NotMet]]:
+) -> tuple[list[Choice], list[Unknown]]:
     """Return what would meet the target, fewest devices and watts first, and what would not."""
     choices, missed = [], []
     for chip in chips:
         answer = _choice(target, measured, chip, link=link)
-        if isinstance(answer, NotMet):
+        if isinstance(answer, Unknown):
             missed.append(answer)
         else:
             choices.append(answer)
@@ -141,38 +129,27 @@ def size(
     return choices, missed
 
 
-def _choice(target: Target, measured: Start, chip: Chip, *, link: str | None) -> Choice | NotMet:
+def _choice(target: Target, measured: Start, chip: Chip, *, link: str | None) -> Choice | Unknown:
     one = project(measured, chip)
-    if isinstance(one, NotProjected):
-        return NotMet(chip=chip, reason=one.reason)
+    if isinstance(one, Unknown):
+        return one
     if target.item_s is not None:
-        return _in_time(one, item_s=target.item_s)
+        # One item is one step's share only when a step holds one; a batch is waited for whole.
+        if one.time_s.low > target.item_s:
+            return Unknown(chip=chip.id, reason="a step takes longer, even at the fast end")
+        return _chosen(one, devices=(1, 1, 1) if one.time_s.high <= target.item_s else None)
     assert target.items_per_s is not None
     text = link or usual_link(chip)
     model = CostModel(parse_topology(text)) if text is not None and measured.is_training else None
-    return _at_rate(one, items_per_s=target.items_per_s, model=model)
-
-
-def _in_time(one: Projected, *, item_s: float) -> Choice | NotMet:
-    """One item is one step's share only when a step holds one; a batch is waited for whole."""
-    if one.time_s.low > item_s:
-        return NotMet(chip=one.chip, reason="a step takes longer, even at the fast end")
-    reaches = one.time_s.high <= item_s
-    return _chosen(one, devices=(1, 1, 1) if reaches else None)
-
-
-def _at_rate(one: Projected, *, items_per_s: float, model: CostModel | None) -> Choice | NotMet:
-    needed = {
-        end: _devices_for(one, items_per_s=items_per_s, model=model, end=end)
+    fast, middle, slow = (
+        _devices_for(one, items_per_s=target.items_per_s, model=model, end=end)
         for end in ("high", "mid", "low")
-    }
-    middle = needed["mid"]
+    )
     if middle is None:
-        return NotMet(chip=one.chip, reason=f"not met by {MOST_DEVICES} of them in the middle")
+        reason = f"not met by {MOST_DEVICES} of them in the middle"
+        return Unknown(chip=chip.id, reason=reason)
     several = _with(one, devices=middle, model=model, is_explained=True)
-    fast, slow = needed["high"], needed["low"]
-    devices = None if slow is None else (fast or middle, middle, slow)
-    return _chosen(several, devices=devices)
+    return _chosen(several, devices=None if slow is None else (fast or middle, middle, slow))
 
 
 def _with(
@@ -211,13 +188,11 @@ def _devices_for(
 def _chosen(one: Projected, *, devices: tuple[int, int, int] | None) -> Choice:
     status = export_status(one.chip)
     caught = tuple(rule for rule, verdict in status.items() if verdict)
-    is_open = not caught and None in status.values()
-    watts = None if one.chip.tdp_w is None else one.chip.tdp_w * one.devices
     return Choice(
         projected=one,
         devices=devices,
-        watts=watts,
-        restricted_by=None if is_open else caught,
+        watts=None if one.chip.tdp_w is None else one.chip.tdp_w * one.devices,
+        restricted_by=None if not caught and None in status.values() else caught,
     )
 
 
@@ -225,10 +200,10 @@ def undecided(choices: Sequence[Choice]) -> list[str]:
     """Say for neighbours of the order whether their intervals leave it open, and by what."""
     lines = []
     for first, second in zip(choices, choices[1:], strict=False):
-        if first.devices is None or second.devices is None:
+        one, two = first.projected, second.projected
+        if not first.devices or not second.devices or one.devices >= two.devices:
             continue
-        if first.devices[2] >= second.devices[0] and first.num_devices < second.num_devices:
-            name = first.projected.chip.id, second.projected.chip.id
-            cause = (first.projected.narrowing or second.projected.narrowing or ("",))[0]
-            lines.append(f"{name[0]} before {name[1]} is not decided; what would: {cause}")
+        if first.devices[2] >= second.devices[0]:
+            cause = (one.narrowing or two.narrowing or ("",))[0]
+            lines.append(f"{one.chip.id} before {two.chip.id} is not decided; what would: {cause}")
     return lines

@@ -6,7 +6,7 @@ bytes stand for one operator, which says less and makes the interval wider.
 
 from __future__ import annotations
 
-from bench.analysis.projection.roofs import Rate, RateBand, Roofs
+from bench.analysis.projection.roofs import Roofs, band
 from bench.analysis.trials.configuration import Trials
 from bench.core.errors import UsageError
 from bench.hardware.chips import chip
@@ -27,15 +27,14 @@ def source_roofs(trials: Trials) -> Roofs | None:
         found = chip(trials.text("chip")) if trials.text("chip") else None
     except UsageError:  # a row of a newer catalogue
         found = None
-    basis = "measured here"
     return Roofs(
         name=found.id if found is not None else trials.text("device_name"),
         kind=_KINDS.get(trials.text("device_type"), "npu"),
         vendor=trials.text("device_vendor") or None,
         dtype=trials.text("dtype"),
         chip=found,
-        matrix=Rate(per_s=RateBand(low=flops_per_s, high=flops_per_s), basis=basis),
-        memory=Rate(per_s=RateBand(low=bytes_per_s, high=bytes_per_s), basis=basis),
+        matrix=band(flops_per_s, basis="measured here"),
+        memory=band(bytes_per_s, basis="measured here"),
     )
 
 

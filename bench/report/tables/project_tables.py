@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from bench.analysis.projection.measured import BOUND, LeftOut
-from bench.analysis.projection.projected import NotProjected, Projected
+from bench.analysis.projection.measured import BOUND
+from bench.analysis.projection.projected import Projected
+from bench.analysis.projection.roofs import Unknown
 from bench.analysis.projection.sampling import Estimate
 from bench.analysis.projection.scoring import Scored, Summary
 from bench.report.tables.cells import (
@@ -104,12 +105,12 @@ def _lines(found: Sequence[Projected]) -> list[str]:
     return lines
 
 
-def refusal_lines(refused: Sequence[NotProjected], left_out: Sequence[LeftOut]) -> list[str]:
+def refusal_lines(refused: Sequence[Unknown], left_out: Sequence[Unknown]) -> list[str]:
     """One line for each reason why there is no figure."""
     reasons: dict[str, dict[str, None]] = {}
     for one in refused:
-        told = reasons.setdefault(f"not projected to {one.chip.id}: {one.reason}", {})
-        told[one.measured.workload] = None
+        because = f"not projected to {one.chip}: {one.reason}"
+        reasons.setdefault(because, {})[one.workload] = None
     for lost in left_out:
         reasons.setdefault(f"no start for a projection: {lost.reason}", {})[lost.workload] = None
     return [f"{', '.join(workloads)}: {reason}" for reason, workloads in reasons.items()]

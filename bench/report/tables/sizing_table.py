@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bench.analysis.projection.measured import Start
-from bench.analysis.projection.sizing import Choice, NotMet, Target, undecided
+from bench.analysis.projection.roofs import Unknown
+from bench.analysis.projection.sizing import Choice, Target, undecided
 from bench.core.units import format_duration, format_number
 from bench.hardware.export_rules import VERDICT_WORDS
 from bench.report.tables.cells import AnyCell, of, plain_unit, quantity, seconds
@@ -71,9 +72,9 @@ def describe(target: Target, start: Start) -> str:
     return f"{name} at {format_number(target.items_per_s or 0.0)} {target.unit or 'items'}/s"
 
 
-def missed_lines(missed: Sequence[NotMet]) -> list[str]:
+def missed_lines(missed: Sequence[Unknown]) -> list[str]:
     """One line for each reason why chips would not do, or why it cannot be told."""
     reasons: dict[str, list[str]] = {}
     for one in missed:
-        reasons.setdefault(one.reason, []).append(one.chip.id)
+        reasons.setdefault(one.reason, []).append(one.chip)
     return [f"{', '.join(chips)}: {reason}" for reason, chips in reasons.items()]

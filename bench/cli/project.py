@@ -72,8 +72,8 @@ def _profile(files: Sequence[Path]) -> None:
 
     for path in files:
         begun = session.resume(str(path), folder=path.parent, note=print_note)
-        with begun.store as store:
-            record_profiles(begun, rows=store.rows(), note=print_note)
+        with begun.store:
+            record_profiles(begun, note=print_note)
 
 
 def _measured(files: Sequence[Path]) -> tuple[list[Start], list[Unknown]]:

@@ -18,7 +18,7 @@ from bench.run.planning.request import FLAGS
 
 if TYPE_CHECKING:
     from bench.run.planning.request import RunRequest
-    from bench.run.session import Session
+    from bench.run.runner import Runner
 
 _shown = partial(Option, rich_help_panel="Rows, and what is printed")
 
@@ -106,20 +106,20 @@ def _refuse_other_flags(context: typer.Context) -> None:
             )
 
 
-def _measured(session: Session, *, note: Callable[[str], None], quiet: bool, as_json: bool) -> int:
-    """Run what is left of a session, print its rows, and return the exit code."""
+def _measured(begun: Runner, *, note: Callable[[str], None], quiet: bool, as_json: bool) -> int:
+    """Run what is left, print its rows, and return the exit code."""
     from bench.cli.run_output import choices_of, print_result, show_result
-    from bench.run.profiling import record_profiles, wants_profiles
+    from bench.run.profiling import record_profiles
     from bench.run.progress import BarProgress, PlainProgress, Progress
     from bench.run.session import exit_code
 
     progress = Progress()
     if not quiet:
         progress = BarProgress(progress_console()) if is_interactive() else PlainProgress()
-        for text in choices_of(session.plan):
+        for text in choices_of(begun.plan):
             progress.note(text)
-    ended = session.run(progress)
-    code, path = int(exit_code(ended, session.plan)), session.store.path
+    ended = begun.run(progress)
+    code, path = int(exit_code(ended, begun.plan)), begun.store.path
     if as_json:
         print_result(ended, path=path, code=code)
     else:
@@ -128,6 +128,6 @@ def _measured(session: Session, *, note: Callable[[str], None], quiet: bool, as_
         print_note(f"bench: {ended.problem}")
     if ended.was_interrupted:
         print_note(f"bench: interrupted; go on with: bench run --resume {path}")
-    if not (ended.was_interrupted or ended.problem) and wants_profiles(session):
-        record_profiles(session, rows=ended.rows, note=note)
+    if not (ended.was_interrupted or ended.problem) and begun.plan.wants_profiles:
+        record_profiles(begun, note=note)
     return code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,23 +48,6 @@ class Progress:
         """Take everything transient off the screen."""
 
 
-class Eta:
-    """Time left, from the mean duration of the trials so far."""
-
-    def __init__(self) -> None:
-        self._durations_s: list[float] = []
-
-    def add(self, duration_s: float) -> None:
-        """Count a finished trial."""
-        self._durations_s.append(duration_s)
-
-    def left_s(self, trials: int) -> float | None:
-        """Return the time that so many trials will take; None before the first has ended."""
-        if not self._durations_s:
-            return None
-        return trials * sum(self._durations_s) / len(self._durations_s)
-
-
 def describe_row(row: Row) -> str:
     """One line about a finished trial."""
     reasons = str(row.get("reasons") or "").replace(";", ", ")
@@ -81,32 +64,41 @@ def describe_row(row: Row) -> str:
 class PlainProgress(Progress):
     """A line when a trial starts and one when it ends; for logs and CI."""
 
+    indent = "      "
+
     def __init__(self) -> None:
-        self._eta = Eta()
+        self._durations_s: list[float] = []
         self._name = ""
 
     def trial_started(self, planned: Planned, *, trial: int, done: int, total: int) -> None:
         """Print which trial starts, and how long the rest will take."""
-        left_s = self._eta.left_s(total - done)
-        eta = "" if left_s is None else f", at most {format_duration(left_s)} left"
         self._name = _label(planned)
+        left_s = self.left_s(total - done)
+        eta = "" if left_s is None else f", at most {format_duration(left_s)} left"
         self.note(f"[{done + 1}/{total}] {self._name} trial {trial + 1}{eta}")
 
+    def left_s(self, trials: int) -> float | None:
+        """Return the time that so many trials will take; None before the first has ended."""
+        count = len(self._durations_s)
+        return trials * sum(self._durations_s) / count if count else None
+
     def trial_ended(self, row: Row, *, duration_s: float) -> None:
-        """Print the outcome."""
-        self._eta.add(duration_s)
-        self.note(f"      {self._name}: {describe_row(row)} [{format_duration(duration_s)}]")
+        """Leave a line about the trial."""
+        self._durations_s.append(duration_s)
+        text = f"{self._name}: {describe_row(row)} [{format_duration(duration_s)}]"
+        self.note(self.indent + text)
 
 
-class BarProgress(Progress):
+class BarProgress(PlainProgress):
     """One live line with a bar, the stage, the running estimate and the time left."""
+
+    indent = ""
 
     def __init__(self, console: Console) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as RichProgress
 
-        self._eta = Eta()
-        self._console = console
+        super().__init__()
         self._progress = RichProgress(
             TextColumn("{task.fields[name]}", markup=False),
             BarColumn(bar_width=20),
@@ -114,35 +106,23 @@ class BarProgress(Progress):
             TimeElapsedColumn(),
             TextColumn("{task.fields[eta]}"),
             TextColumn("[dim]{task.fields[stage]}"),
-            console=self._console,
+            console=console,
             transient=True,
         )
         self._task = self._progress.add_task("", total=1, name="", eta="", stage="")
         self._progress.start()
-        self._name = ""
         self._trials_left = 0
         self._trial_started_s = 0.0
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""
-        self._console.print(text, markup=False)
+        self._progress.console.print(text, markup=False)
 
     def trial_started(self, planned: Planned, *, trial: int, done: int, total: int) -> None:
         """Move the bar on to this trial."""
-        self._name = _label(planned)
-        self._trials_left = total - done
+        self._name, self._trials_left = _label(planned), total - done
         self._trial_started_s = time.monotonic()
-        self._progress.update(
-            self._task, completed=done, total=total, name=self._name, stage="starting"
-        )
-        self._show_eta()
-
-    def _show_eta(self) -> None:
-        left_s = self._eta.left_s(self._trials_left)
-        if left_s is not None:
-            spent_s = time.monotonic() - self._trial_started_s
-            left_s = max(0.0, left_s - spent_s)
-            self._progress.update(self._task, eta=f"<= {format_duration(left_s)} left")
+        self._update(completed=done, total=total, name=self._name, stage="starting")
 
     def message(self, message: Stage | StepsSoFar) -> None:
         """Show the stage, or the running estimate."""
@@ -150,13 +130,14 @@ class BarProgress(Progress):
             stage = STAGE_WORDS.get(message.name, message.name)
         else:
             stage = f"measuring: {message.steps} steps, {format_duration(message.step_s)} each"
-        self._progress.update(self._task, stage=stage)
-        self._show_eta()
+        self._update(stage=stage)
 
-    def trial_ended(self, row: Row, *, duration_s: float) -> None:
-        """Leave a line about the trial."""
-        self._eta.add(duration_s)
-        self.note(f"{self._name}: {describe_row(row)} [{format_duration(duration_s)}]")
+    def _update(self, **fields: Any) -> None:
+        left_s = self.left_s(self._trials_left)
+        if left_s is not None:
+            left_s = max(0.0, left_s - (time.monotonic() - self._trial_started_s))
+            fields["eta"] = f"<= {format_duration(left_s)} left"
+        self._progress.update(self._task, **fields)
 
     def close(self) -> None:
         """Remove the bar."""

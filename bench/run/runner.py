@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -46,6 +45,13 @@ class Arm:
             trial += 1
         return trial
 
+    def count(self, row: Row) -> None:
+        """Take in a usable row."""
+        self.done.add(int(row["trial"] or 0))
+        median_ms = row.get("step_median_ms")
+        if isinstance(median_ms, float) and median_ms > 0:
+            self.step_medians_ms.append(median_ms)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
@@ -58,27 +64,17 @@ class Ended:
 
 
 class Runner:
-    """Runs one plan into one store."""
+    """Runs one plan into one store, whose rows of before count."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        *,
-        facts: Facts,
-        store: Store,
-        progress: Progress,
-        earlier: Sequence[Row] = (),
-    ) -> None:
-        """`earlier` are the rows that the file has already, where a run is resumed."""
-        self._plan = plan
-        self._facts = facts
-        self._store = store
-        self._progress = progress
-        self._device = facts.inspection.device
+    def __init__(self, plan: Plan, *, facts: Facts, store: Store) -> None:
+        self.plan = plan
+        self.facts = facts
+        self.store = store
+        self._progress = Progress()
         self._order = random.Random(plan.seed)
         self._started_s = time.monotonic()
         self._attempts: dict[tuple[str, int], int] = {}
-        self.rows = list(earlier)
+        self.rows = store.rows()
         for row in self.rows:
             key = (str(row["config_hash"]), int(row["trial"] or 0))
             self._attempts[key] = max(self._attempts.get(key, 0), int(row.get("attempt") or 1))
@@ -89,11 +85,12 @@ class Runner:
         arm = Arm(planned=planned)
         for row in self.rows:
             if row["config_hash"] == planned.config_hash and row["status"] in USABLE:
-                self._count(arm, row)
+                arm.count(row)
         return arm
 
-    def run(self) -> Ended:
-        """Run until every configuration has ended; never raises for what a trial does."""
+    def run(self, progress: Progress) -> Ended:
+        """Run until every configuration has ended and close the store; no trial makes it raise."""
+        self._progress, self._started_s = progress, time.monotonic()
         was_interrupted = False
         problem: str | None = None
         try:
@@ -101,8 +98,8 @@ class Runner:
                 for arm in self._order.sample(active, len(active)):
                     if self._is_over(arm):
                         continue  # it has its minimum, and the budget went during this round
-                    if self._plan.is_budget_firm and self._is_spent():
-                        self._skip(arm, code="budget", detail="the time budget was used up")
+                    if self.plan.is_budget_firm and self._is_spent():
+                        self._skip(arm, ("budget", "the time budget was used up"))
                     else:
                         self._run_one(arm)
         except KeyboardInterrupt:
@@ -110,54 +107,48 @@ class Runner:
         except MeasurementError as error:
             problem = str(error)
         finally:
-            self._progress.close()
+            progress.close()
+            self.store.close()
         return Ended(rows=self.rows, was_interrupted=was_interrupted, problem=problem)
 
     # Which trial next ----------------------------------------------------------------------------
 
     def _is_over(self, arm: Arm) -> bool:
-        if arm.is_ended:
-            return True
         done = len(arm.done)
-        if done >= self._plan.max_trials:
+        if arm.is_ended or done >= self.plan.max_trials:
             return True
-        return done >= self._plan.min_trials and (self._is_precise(arm) or self._is_spent())
+        return done >= self.plan.min_trials and (self._is_precise(arm) or self._is_spent())
 
     def _is_precise(self, arm: Arm) -> bool:
-        if len(arm.step_medians_ms) < 3:
-            return False
-        interval = statistics.mean_interval_log(arm.step_medians_ms)
+        values = arm.step_medians_ms
+        interval = statistics.mean_interval_log(values) if len(values) >= 3 else None
         if interval is None:
             return False
         middle, low, high = interval
-        return (high - low) / 2 / middle <= self._plan.target_half_width_frac
+        return (high - low) / 2 / middle <= self.plan.target_half_width_frac
 
     def _is_spent(self) -> bool:
-        return time.monotonic() - self._started_s >= self._plan.budget_s
-
-    def _trials_left(self) -> int:
-        return sum(
-            max(0, self._plan.max_trials - len(arm.done)) for arm in self.arms if not arm.is_ended
-        )
+        return time.monotonic() - self._started_s >= self.plan.budget_s
 
     # One trial -----------------------------------------------------------------------------------
 
     def _run_one(self, arm: Arm) -> None:
         """Run the arm's next trial, and once more if the first attempt was spoilt."""
         if arm.planned.refusal is not None:
-            code, detail = arm.planned.refusal
-            self._skip(arm, code=code, detail=detail)
+            self._skip(arm, arm.planned.refusal)
             return
         trial = arm.next_trial
         started_s = time.monotonic()
         row = self._attempt(arm, trial=trial)
         codes = _codes(row)
         took_s = time.monotonic() - started_s
-        if codes & validity.RETRYABLE and row["status"] not in USABLE and self._has_left(took_s):
+        # A retry must fit into the budget.
+        has_time = time.monotonic() - self._started_s + took_s <= self.plan.budget_s
+        if codes & validity.RETRYABLE and row["status"] not in USABLE and has_time:
             row = self._attempt(arm, trial=trial)
             codes = _codes(row)
         if row["status"] in USABLE:
-            self._count(arm, row)
+            arm.count(row)
         elif not codes & validity.RETRYABLE:
             self._cannot_work(arm, codes)
         else:
@@ -165,23 +156,15 @@ class Runner:
             arm.is_ended = bool(codes & validity.FAILING)
             arm.done.add(trial)
 
-    def _has_left(self, seconds: float) -> bool:
-        """Whether so much time is left in the budget; a retry must fit into it."""
-        spent_s = time.monotonic() - self._started_s
-        return spent_s + seconds <= self._plan.budget_s
-
     def _cannot_work(self, arm: Arm, codes: set[str]) -> None:
         arm.is_ended = True
-        if "out_of_memory" not in codes or not self._plan.oom_shrink:
-            return
-        smaller = shrunk(arm.planned)
-        if smaller is None:
-            return
-        if smaller.config_hash in {other.planned.config_hash for other in self.arms}:
-            return
-        name = arm.planned.config.name
-        self._progress.note(f"{name}: out of memory; trying batch {smaller.batch}")
-        self.arms.append(self._arm(smaller))
+        can_shrink = "out_of_memory" in codes and self.plan.oom_shrink
+        smaller = shrunk(arm.planned) if can_shrink else None
+        known = {other.planned.config_hash for other in self.arms}
+        if smaller is not None and smaller.config_hash not in known:
+            name = arm.planned.config.name
+            self._progress.note(f"{name}: out of memory; trying batch {smaller.batch}")
+            self.arms.append(self._arm(smaller))
 
     def _attempt(self, arm: Arm, *, trial: int, refused: Failure | None = None) -> Row:
         """Run the trial, or only say why it is not begun; either way it has a row."""
@@ -189,21 +172,21 @@ class Runner:
         key = (planned.config_hash, trial)
         attempt = self._attempts[key] = self._attempts.get(key, 0) + 1
         started_utc = utc_now()
-        request = make_request(planned, trial=trial, limits=self._plan.limits, facts=self._facts)
+        request = make_request(planned, trial=trial, limits=self.plan.limits, facts=self.facts)
         observation = Observation()
 
         def finish(outcome: Outcome) -> Row:
             row = make_row(
                 planned,
-                facts=self._facts,
+                facts=self.facts,
                 request=request,
                 attempt=attempt,
                 started_utc=started_utc,
                 outcome=outcome,
                 observation=observation,
             )
-            self.rows.append(self._store.append(row))
-            keep_samples(samples_path(self._store.path), row, outcome, observation)
+            self.rows.append(self.store.append(row))
+            keep_samples(samples_path(self.store.path), row, outcome, observation)
             if refused is None:
                 self._progress.trial_ended(row, duration_s=outcome.duration_s)
             return row
@@ -211,14 +194,17 @@ class Runner:
         if refused is not None:
             return finish(Outcome(failure=refused))
         done = sum(len(other.done) for other in self.arms)
-        self._progress.trial_started(
-            planned, trial=trial, done=done, total=done + self._trials_left()
+        left = sum(
+            max(0, self.plan.max_trials - len(other.done))
+            for other in self.arms
+            if not other.is_ended
         )
+        self._progress.trial_started(planned, trial=trial, done=done, total=done + left)
         try:
             outcome = run_watched(
                 request,
-                device=self._device,
-                timeout_s=self._plan.timeout_s,
+                device=self.facts.inspection.device,
+                timeout_s=self.plan.timeout_s,
                 observation=observation,
                 on_message=self._progress.message,
             )
@@ -227,18 +213,11 @@ class Runner:
             raise
         return finish(outcome)
 
-    def _skip(self, arm: Arm, *, code: str, detail: str) -> None:
+    def _skip(self, arm: Arm, refusal: tuple[str, str]) -> None:
         """Write the row of a configuration that is not begun."""
         arm.is_ended = True
-        refused = Failure(code=code, detail=detail)
-        row = self._attempt(arm, trial=arm.next_trial, refused=refused)
-        self._progress.note(f"{arm.planned.config.name}: {row['status']}: {detail}")
-
-    def _count(self, arm: Arm, row: Row) -> None:
-        arm.done.add(int(row["trial"] or 0))
-        median_ms = row.get("step_median_ms")
-        if isinstance(median_ms, float) and median_ms > 0:
-            arm.step_medians_ms.append(median_ms)
+        row = self._attempt(arm, trial=arm.next_trial, refused=Failure(*refusal))
+        self._progress.note(f"{arm.planned.config.name}: {row['status']}: {refusal[1]}")
 
 
 def _codes(row: Row) -> set[str]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 from bench import discovery
@@ -17,38 +16,13 @@ from bench.hardware.chips import match_device
 from bench.measure.inspection import Inspection, inspect_device
 from bench.measure.timing.limits import PROFILES
 from bench.results import environment
-from bench.results.schema import USABLE, Row
+from bench.results.schema import USABLE
 from bench.results.store import Store
 from bench.run.planning.plan import Plan, Planned, digest_of, shrunk
 from bench.run.planning.planner import check_request, make_plan
 from bench.run.planning.request import RunRequest
-from bench.run.progress import Progress
 from bench.run.record import Facts
 from bench.run.runner import Ended, Runner, utc_now
-
-
-@dataclass(frozen=True, kw_only=True)
-class Session:
-    """A run that is ready to start."""
-
-    plan: Plan
-    facts: Facts
-    store: Store
-    earlier: Sequence[Row] = ()
-    """Rows that the file has already, where the run is resumed."""
-
-    def run(self, progress: Progress) -> Ended:
-        """Run to the end and close the store."""
-        try:
-            return Runner(
-                self.plan,
-                facts=self.facts,
-                store=self.store,
-                progress=progress,
-                earlier=self.earlier,
-            ).run()
-        finally:
-            self.store.close()
 
 
 def prepare(request: RunRequest, *, note: Callable[[str], None]) -> tuple[Plan, Inspection]:
@@ -72,7 +46,7 @@ def prepare(request: RunRequest, *, note: Callable[[str], None]) -> tuple[Plan, 
     return plan, inspection
 
 
-def begin(plan: Plan, inspection: Inspection, *, folder: Path) -> Session:
+def begin(plan: Plan, inspection: Inspection, *, folder: Path) -> Runner:
     """Create the result file of a planned run."""
     fingerprint = _fingerprint(inspection)
     store = Store.create(
@@ -83,7 +57,7 @@ def begin(plan: Plan, inspection: Inspection, *, folder: Path) -> Session:
         environment=fingerprint,
         request={"plan": plan.to_dict()},
     )
-    return Session(plan=plan, facts=make_facts(inspection, fingerprint), store=store)
+    return Runner(plan, facts=_facts(inspection, fingerprint), store=store)
 
 
 def _fingerprint(inspection: Inspection) -> dict[str, object]:
@@ -94,8 +68,7 @@ def _fingerprint(inspection: Inspection) -> dict[str, object]:
     )
 
 
-def make_facts(inspection: Inspection, fingerprint: dict[str, object]) -> Facts:
-    """Gather what all rows of a run share."""
+def _facts(inspection: Inspection, fingerprint: dict[str, object]) -> Facts:
     device = inspection.device
     chips = match_device(device.name, device.memory_bytes, compute_units=device.compute_units)
     return Facts(
@@ -106,9 +79,9 @@ def make_facts(inspection: Inspection, fingerprint: dict[str, object]) -> Facts:
     )
 
 
-def resume(name: str, *, folder: Path, note: Callable[[str], None]) -> Session:
+def resume(name: str, *, folder: Path, note: Callable[[str], None]) -> Runner:
     """Take up a run by its id, file name or path; refuses when workload or device changed."""
-    store = Store.open(find_run(name, folder=folder), note=note)
+    store = Store.open(_find_run(name, folder=folder), note=note)
     try:
         plan = Plan.from_dict(store.request["plan"])
     except (KeyError, ValueError) as error:
@@ -116,34 +89,23 @@ def resume(name: str, *, folder: Path, note: Callable[[str], None]) -> Session:
             f"{store.path}: its plan cannot be read ({error}); start a new run"
         ) from error
     for planned in plan.planned:
-        _refuse_changed_inputs(planned)
-    label = plan.planned[0].config.device
-    inspection = inspect_device(label, dtypes=(), with_roof=False)
-    _refuse_other_device(store, inspection)
-    fingerprint = _fingerprint(inspection)
-    return Session(
-        plan=plan, facts=make_facts(inspection, fingerprint), store=store, earlier=store.rows()
-    )
-
-
-def _refuse_changed_inputs(planned: Planned) -> None:
-    discovery.load_planned(planned.config.origin, version=planned.config.version)
-    if digest_of(planned.config.data) != planned.data_digest:
-        raise IncompatibleError(
-            f"--data {planned.config.data} changed since the run began; start a new run"
-        )
-
-
-def _refuse_other_device(store: Store, inspection: Inspection) -> None:
+        config = planned.config
+        discovery.load_planned(config.origin, version=config.version)
+        if digest_of(config.data) != planned.data_digest:
+            raise IncompatibleError(
+                f"--data {config.data} changed since the run began; start a new run"
+            )
+    inspection = inspect_device(plan.planned[0].config.device, dtypes=(), with_roof=False)
     torch_facts = store.environment.get("torch")
     before = torch_facts.get("device_name") if isinstance(torch_facts, dict) else None
     if before not in (None, inspection.device.name):
         raise IncompatibleError(
             f"the run began on {before}, this is {inspection.device.name}; start a new run"
         )
+    return Runner(plan, facts=_facts(inspection, _fingerprint(inspection)), store=store)
 
 
-def find_run(name: str, *, folder: Path) -> Path:
+def _find_run(name: str, *, folder: Path) -> Path:
     """Return the result file that a path, a file name or a run id means."""
     path = user_path(name, what="--resume")
     if path.suffix == ".csv" and path.is_file():

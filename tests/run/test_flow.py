@@ -87,4 +87,4 @@ def test_few_files_carry_a_run_from_its_flags_to_its_row(tmp_path: Path) -> None
     subprocess.run(command, env=environment, check=True, capture_output=True)
     files = set((tmp_path / "found").read_text().splitlines())
     assert {"bench/cli/run.py", "bench/measure/trial.py", "bench/results/store.py"} <= files
-    assert len(files) <= 20, sorted(files)
+    assert len(files) <= 20, " ".join(sorted(files))

@@ -7,8 +7,7 @@ import pytest
 from bench.cli import main
 from bench.results.operator_profiles import profiles_path, read_profiles
 from bench.run.planning.request import RunRequest
-from bench.run.profiling import wants_profiles
-from bench.run.session import begin, prepare
+from bench.run.session import prepare
 
 WORKLOAD = str(Path(__file__).parents[1] / "workload_files" / "small_net.py")
 
@@ -43,12 +42,10 @@ def test_a_run_is_profiled_on_request_and_only_once(
      ("default", 60.0, False), ("rigorous", None, True)],
 )  # fmt: skip
 def test_long_runs_without_a_firm_budget_end_with_profiles(
-    tmp_path: Path, profile: str, budget_s: float | None, expected: bool
+    profile: str, budget_s: float | None, expected: bool
 ) -> None:
     request = RunRequest(
         workloads=("sleep-infer",), device="fake", profile=profile, budget_s=budget_s
     )
-    plan, inspection = prepare(request, note=lambda _: None)
-    session = begin(plan, inspection, folder=tmp_path)
-    session.store.close()
-    assert wants_profiles(session) is expected
+    plan, _ = prepare(request, note=lambda _: None)
+    assert plan.wants_profiles is expected

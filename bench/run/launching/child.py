@@ -1,8 +1,7 @@
 """One child process from its start to its end: the one place where a trial's death is told.
 
 Whatever happens in it (an exception, a signal, a hang, memory running out) comes back as an
-`Outcome`; only the user's Ctrl-C is raised, after the child and its workers are gone. What to start
-is said by a `Child`: for trials and ranks `bench.run.launching.launch` makes it.
+`Outcome`; only the user's Ctrl-C is raised, after the child and its workers are gone.
 """
 
 from __future__ import annotations
@@ -31,19 +30,6 @@ MAX_WAIT_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Child:
-    """How to start a process and hear it; its first argument is where it writes to."""
-
-    module: str
-    arguments: tuple[str, ...] = ()
-    environment: Mapping[str, str]
-    request: bytes = b""
-    """What it reads from standard input, which then stays open while we live."""
-    pipe: tuple[int, int] | None = None
-    """Both ends of what it is heard through, closed when it has ended; None: a new pipe."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What became of a trial's process: a result or a failure, never both."""
 
@@ -61,30 +47,37 @@ class Outcome:
 
 
 def run_child(
-    child: Child,
-    *,
+    module: str,
+    *arguments: str,
+    environment: Mapping[str, str],
+    request: bytes = b"",
+    pipe: tuple[int, int] | None = None,
     timeout_s: float = math.inf,
     on_start: Callable[[int], None] = lambda _pid: None,
     on_message: OnMessage = lambda _message: None,
 ) -> Outcome:
-    """Run the child to its end and say what became of it; `on_start` gets its process id."""
+    """Run a process to its end and say what became of it; `on_start` gets its process id.
+
+    Its first argument is where it writes to. It reads the request from standard input, which stays
+    open while we live. `pipe` has both ends of what it is heard through, closed when it has ended.
+    """
     start_s = time.monotonic()
-    receive, send = child.pipe or os.pipe()
+    receive, send = pipe or os.pipe()
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", child.module, str(send), *child.arguments],
+            [sys.executable, "-m", module, str(send), *arguments],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             pass_fds=(send,),
-            env=child.environment,
+            env=environment,
             start_new_session=True,
         )
         os.close(send)
         listener = _Listener(receive, on_message=on_message)
         try:
             on_start(process.pid)
-            _hand_over(process, child.request)
+            _hand_over(process, request)
             in_time = listener.listen(deadline_s=start_s + timeout_s)
             rss_peak_bytes = _reap(process, in_time=in_time)
         except BaseException:

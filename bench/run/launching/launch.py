@@ -1,16 +1,22 @@
 """What a trial's processes are and get: one for a single device, an agent and ranks for several.
 
-A trial on several devices of this machine is an agent's process with its ranks below (see
-`rank_folder`); under torchrun the ranks are there already. How a process is started, heard and
-ended is `bench.run.launching.child`.
+A trial on several devices of this machine is an agent's process with its ranks below; under
+torchrun the ranks are there already. How a process is started, heard and ended is `child`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import os
-from collections.abc import Callable
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from bench import discovery
 from bench.core.errors import ExitCode, MeasurementError, UsageError
@@ -21,12 +27,13 @@ from bench.measure.asking import ask, same_modules
 from bench.measure.engine.torch_facts import MIOPEN_FIND_MODE
 from bench.measure.messages import Failure, LinkRequest, Post, RunEnd, TrialRequest, encode
 from bench.measure.timing.limits import Limits
-from bench.run.launching.child import Child, OnMessage, Outcome, run_child
+from bench.run.launching.child import OnMessage, Outcome, run_child
 from bench.run.launching.cluster import world_of
-from bench.run.launching.rank_folder import RankFolder
 from bench.run.planning.plan import Planned
 from bench.run.record import Facts
 
+RANK = "bench.measure.ranks.rank_trial"
+LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 IDLE_S = 5.0
 """Rest with the context open, to know the idle power."""
 
@@ -106,12 +113,14 @@ def run_trial(
             on_start=on_start,
             on_message=on_message,
         )
-    child = Child(
-        module="bench.measure.trial",
+    return run_child(
+        "bench.measure.trial",
         environment=child_environment(threads=request.threads),
         request=encode(request),
+        timeout_s=timeout_s,
+        on_start=on_start,
+        on_message=on_message,
     )
-    return run_child(child, timeout_s=timeout_s, on_start=on_start, on_message=on_message)
 
 
 def run_ranks(
@@ -128,29 +137,49 @@ def run_ranks(
     Under torchrun the ranks are there already, and this process is the first of them.
     """
     world = world_of(os.environ)
+    run = functools.partial(
+        run_child, timeout_s=timeout_s, on_start=on_start, on_message=on_message
+    )
+    environment, sent = child_environment(threads=threads), encode(request)
     if world is not None:
         if world.num_ranks != num_ranks:
             raise UsageError(
                 f"this is for {num_ranks} ranks and torchrun started {world.num_ranks}; "
                 "start as many, or run it without torchrun"
             )
-        leader = Child(
-            module="bench.measure.ranks.rank_trial",
-            arguments=("lead",),
-            environment=child_environment(threads=threads),
-            request=encode(request),
+        return run(RANK, "lead", environment=environment, request=sent)
+    with _rank_folder(sent) as folder:
+        receive = os.open(folder / "messages", os.O_RDONLY | os.O_NONBLOCK)
+        outcome = run(
+            "bench.measure.ranks.rank_agent",
+            str(folder),
+            str(num_ranks),
+            pipe=(receive, os.open(folder / "messages", os.O_WRONLY)),
+            # gloo talks over the loopback, whatever the host's name, unless the user chose.
+            environment={"GLOO_SOCKET_IFNAME": LOOPBACK, **environment},
         )
-        return run_child(leader, timeout_s=timeout_s, on_start=on_start, on_message=on_message)
-    with RankFolder(encode(request)) as folder:
-        child = Child(
-            module="bench.measure.ranks.rank_agent",
-            arguments=(str(folder.path), str(num_ranks)),
-            pipe=folder.open_pipe(),
-            environment={**child_environment(threads=threads), **folder.environment()},
-        )
-        outcome = run_child(child, timeout_s=timeout_s, on_start=on_start, on_message=on_message)
     # The largest process of all, agent included: rank 0 tells its own in its row.
     return replace(outcome, rss_peak_bytes=None)
+
+
+@contextlib.contextmanager
+def _rank_folder(request: bytes) -> Iterator[Path]:
+    """Make the folder that ranks on one machine share; on exit it is gone, with every rank.
+
+    torch's agent starts each rank in a session of its own and hands no descriptors on: the request
+    is a file, the pipe to the parent has a name, and every rank leaves its process id, so that one
+    that ignores SIGTERM is ended too. Ranks also end when the parent does: all read its pipe.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="bench-ranks-"))
+    try:
+        (folder / "request.json").write_bytes(request)
+        os.mkfifo(folder / "messages")
+        yield folder
+    finally:
+        for text in filter(None, (note.read_text() for note in folder.glob("*.pid"))):
+            with contextlib.suppress(ProcessLookupError):  # ended, as it should have
+                os.killpg(int(text), signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 # Under torchrun ----------------------------------------------------------------------------------
@@ -161,32 +190,21 @@ def follow() -> int:
 
     Rank 0's trials write into the agent's store what is next. This process prints nothing.
     """
-    try:
-        return _follow()
-    except KeyboardInterrupt:
-        return int(ExitCode.INTERRUPTED)
-
-
-def _follow() -> int:
-    number = 1
-    threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
-    while True:
-        child = Child(
-            module="bench.measure.ranks.rank_trial",
-            arguments=(str(number),),
-            environment=child_environment(threads=threads),
-        )
-        outcome = run_child(child)
+    environment = child_environment(threads=int(os.environ.get("OMP_NUM_THREADS", "1")))
+    for number in itertools.count(1):
+        try:
+            outcome = run_child(RANK, str(number), environment=environment)
+        except KeyboardInterrupt:
+            return int(ExitCode.INTERRUPTED)
         if isinstance(outcome.result, RunEnd):
             return outcome.result.code
         if outcome.last_stage == "start":
-            # It had no word from rank 0: the store is gone, and with it the run.
-            return int(ExitCode.INVALID)
+            break  # it had no word from rank 0: the store is gone, and with it the run
         if outcome.exit_code != 0:
             detail = f"rank {os.environ['RANK']}: {outcome.detail}"
             failure = Failure(code="crashed", detail=detail)
             _post(Post(number=number, key="failure", message=failure))
-        number += 1
+    return int(ExitCode.INVALID)
 
 
 def end(code: int) -> None:
@@ -196,4 +214,4 @@ def end(code: int) -> None:
 
 def _post(letter: Post) -> None:
     with contextlib.suppress(MeasurementError):  # without a store there is nobody left to tell
-        ask("bench.measure.ranks.rank_trial", letter, kind=type(None), what="the store")
+        ask(RANK, letter, kind=type(None), what="the store")

@@ -35,47 +35,11 @@ def run_watched(
     on_message: OnMessage,
 ) -> Outcome:
     """Run the trial and fill the observation; nothing is watched on the fake device."""
-    if device.type == "fake":
-        return _run(request, None, timeout_s, observation, on_message, watches=False)
-    telemetry = open_telemetry(device)
-    try:
-        if telemetry is not None:
-            observation.scope = telemetry.scope
-            observation.before = rest_of(telemetry)
-        outcome = _run(request, telemetry, timeout_s, observation, on_message, watches=True)
-        if telemetry is not None:
-            observation.after = telemetry.baseline()
-        return outcome
-    finally:
-        if telemetry is not None:
-            telemetry.close()
+    is_fake = device.type == "fake"
+    telemetry = None if is_fake else open_telemetry(device)
 
-
-def rest_of(telemetry: Telemetry) -> Baseline:
-    """Read the device before a trial; once more, for up to `_SETTLE_S`, while it looks in use.
-
-    The trial before shows for a while: drivers tell the load of the last second, and a process's
-    memory is given back after it has ended.
-    """
-    deadline_s = time.monotonic() + _SETTLE_S
-    rest = telemetry.baseline()
-    while is_in_use(rest) and time.monotonic() < deadline_s:
-        time.sleep(_SETTLE_PAUSE_S)
-        rest = telemetry.baseline()
-    return rest
-
-
-def _run(
-    request: TrialRequest,
-    telemetry: Telemetry | None,
-    timeout_s: float,
-    observation: Observation,
-    on_message: OnMessage,
-    *,
-    watches: bool,
-) -> Outcome:
     def on_start(pid: int) -> None:
-        if watches:
+        if not is_fake:
             # Other ranks of a torchrun job compute here too, and are not foreign.
             snapshot = functools.partial(take_snapshot, siblings=sibling_pids(os.environ))
             observation.sampler = Sampler(telemetry, pid=pid, snapshot=snapshot)
@@ -87,10 +51,32 @@ def _run(
         on_message(message)
 
     try:
-        return run_trial(request, timeout_s=timeout_s, on_start=on_start, on_message=note_stage)
+        if telemetry is not None:
+            observation.scope, observation.before = telemetry.scope, _rest_of(telemetry)
+        try:
+            return run_trial(request, timeout_s=timeout_s, on_start=on_start, on_message=note_stage)
+        finally:
+            if observation.sampler is not None:
+                observation.sampler.stop()
+            if telemetry is not None:
+                observation.after = telemetry.baseline()
     finally:
-        if observation.sampler is not None:
-            observation.sampler.stop()
+        if telemetry is not None:
+            telemetry.close()
+
+
+def _rest_of(telemetry: Telemetry) -> Baseline:
+    """Read the device before a trial; once more, for up to `_SETTLE_S`, while it looks in use.
+
+    The trial before shows for a while: drivers tell the load of the last second, and a process's
+    memory is given back after it has ended.
+    """
+    deadline_s = time.monotonic() + _SETTLE_S
+    rest = telemetry.baseline()
+    while is_in_use(rest) and time.monotonic() < deadline_s:
+        time.sleep(_SETTLE_PAUSE_S)
+        rest = telemetry.baseline()
+    return rest
 
 
 def keep_samples(path: Path, row: Row, outcome: Outcome, observation: Observation) -> None:

@@ -83,6 +83,11 @@ class Plan:
     seed: int
     oom_shrink: bool
 
+    @property
+    def wants_profiles(self) -> bool:
+        """Whether it ends with operators profiled unasked: in no firm budget."""
+        return self.profile in ("default", "rigorous") and not self.is_budget_firm
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for the run's sidecar."""
         return dataclasses.asdict(self)

@@ -40,6 +40,13 @@ def gap_block() -> str:
     return "\n".join("| " + " | ".join(row[index] for index in keep) + " |" for row in table)
 
 
+def project_block() -> str:
+    """The table of `bench project` from a row of an H100."""
+    rows = "results/reference/h100-sxm-80g-imaging-train-large.csv"
+    printed = _bench("project", rows, "--to", "a100-sxm-80g,h20-96g")
+    return _fenced(printed.partition("\n\n")[0])
+
+
 def claims_block() -> str:
     """The verdicts on testable claims, from what is shipped alone."""
     from bench.analysis.claims.claims_facts import reference_rows
@@ -85,6 +92,7 @@ def _bench(*arguments: str) -> str:
 BLOCKS: Mapping[str, Callable[[], str]] = {
     "run": run_block,
     "gap": gap_block,
+    "project": project_block,
     "claims": claims_block,
 }
 DOCUMENTS = ("README.md", "docs/claims.md")

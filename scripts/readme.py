@@ -5,6 +5,7 @@ test holds the documents to what this prints. Screens are those of the commands,
 """
 
 import io
+import os
 import re
 import subprocess
 import sys
@@ -83,6 +84,7 @@ def _bench(*arguments: str) -> str:
     return subprocess.run(
         [sys.executable, "-m", "bench", *arguments],
         cwd=ROOT,
+        env={**os.environ, "COLUMNS": "100"},
         capture_output=True,
         text=True,
         check=True,

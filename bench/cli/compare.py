@@ -87,11 +87,10 @@ def labels(files: list[Path]) -> list[str]:
 
 def show(comparison: Comparison, *, form: str, is_strict: bool) -> None:
     """Print a comparison in the format asked for."""
-    from bench.analysis.comparison.documents import comparison_document
     from bench.report.tables import compare_tables
 
     if form == "json":
-        print_json(comparison_document(comparison, is_strict=is_strict))
+        print_json(comparison.document(is_strict=is_strict))
         return
     if form == "github":
         typer.echo(compare_tables.github(comparison), nl=False)

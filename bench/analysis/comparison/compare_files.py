@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from bench.analysis.comparison.comparison import Compared, Comparison, Side
+from bench.analysis.comparison.comparison import Compared, Comparison, Side, value_of
 from bench.analysis.comparison.matching import Pair, match
 from bench.analysis.comparison.metrics import Metric, default_threshold_frac, has_steady_clock
 from bench.analysis.comparison.verdicts import MIN_TRIALS, judge
@@ -64,42 +64,51 @@ def _compared(pair: Pair, *, metric: Metric, strictness: Strictness) -> Compared
     name = next((name for name, (_, a, b) in sources.items() if a and b), "")
     # Where the two sides have no source in common, the first is shown.
     source, before, after = sources[name or metric.sources[0].name]
-    a, b = Side(trials=pair.before, figure=before), Side(trials=pair.after, figure=after)
+    a, b = Side.of(pair.before, before), Side.of(pair.after, after)
+    change = after.over(before) if before and after else None
+    low, high = change.interval if change and change.interval else (None, None)
     is_alike = all(pair.before.agreed(c) == pair.after.agreed(c) for c in source.must_agree)
     reason = _why_not(a, b, is_alike=is_alike or not name)
     is_ratio_only = pair.is_cross_hardware and not strictness.force_gate and not reason
     return Compared(
+        workload=pair.before.text("workload"),
+        config_hash=pair.before.text("config_hash"),
         a=a,
         b=b,
         is_cross_hardware=pair.is_cross_hardware,
         source=name,
-        change=after.over(before) if before and after else None,
+        change=change,
+        ratio=value_of(change),
+        low=low,
+        high=high,
         threshold_frac=_threshold(pair, metric=metric, strictness=strictness),
-        verdict="" if is_ratio_only else "NOT COMPARED" if reason else "INCONCLUSIVE",
         reason="different devices: a ratio, not a verdict" if is_ratio_only else reason,
         more_trials=None,
         confounders=pair.confounders,
+        verdict="" if is_ratio_only else "NOT COMPARED" if reason else "INCONCLUSIVE",
+        throughput_ratio=b.over(a, "throughput_per_s"),
+        energy_ratio=b.over(a, "energy_per_item_j"),
     )
 
 
 def _judged(rows: list[Compared]) -> list[Compared]:
     """Give verdicts to all rows that can have one, at once."""
-    open_rows = [(row, row.change) for row in rows if row.verdict == "INCONCLUSIVE" and row.change]
-    found = judge(
-        [change for _, change in open_rows],
-        threshold_fracs=[row.threshold_frac for row, _ in open_rows],
-    )
+    changes = {
+        place: row.change
+        for place, row in enumerate(rows)
+        if row.verdict == "INCONCLUSIVE" and row.change
+    }
+    fractions = [rows[place].threshold_frac for place in changes]
+    found = judge(list(changes.values()), threshold_fracs=fractions)
     demoted = "beyond the threshold alone, but not among so many comparisons"
-    verdicts = {
-        id(row): replace(
-            row,
+    for place, judged in zip(changes, found, strict=True):
+        rows[place] = replace(
+            rows[place],
             verdict=judged.verdict,
             more_trials=judged.more_trials,
             reason=demoted if judged.is_demoted else "",
         )
-        for (row, _), judged in zip(open_rows, found, strict=True)
-    }
-    return [verdicts.get(id(row), row) for row in rows]
+    return rows
 
 
 def _threshold(pair: Pair, *, metric: Metric, strictness: Strictness) -> float:

@@ -1,90 +1,77 @@
 """What a comparison found, as facts: sides, compared pairs, unmatched groups, the exit code.
 
-Made by `compare_files`, rendered by `bench.report.tables.compare_tables`, and turned into the
-document that `--json` prints by `comparison_document`.
+Made by `compare_files`, rendered by `report.tables.compare_tables`; `--json` prints every fact.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from bench.analysis.comparison.matching import Unmatched
 from bench.analysis.comparison.metrics import Metric
 from bench.analysis.trials.configuration import Trials
 from bench.analysis.trials.estimates import LogEstimate, geometric_mean
+from bench.analysis.trials.identity import LAYOUT
 from bench.core.errors import ExitCode
+from bench.results.schema import BY_NAME
 
-
-def _ratio(before: float | None, after: float | None) -> float | None:
-    return None if before is None or after is None else after / before
-
-
-def _value(found: LogEstimate | None) -> float | None:
-    return None if found is None else found.value
+_SHOWN = ("workload", "workload_version", "config_hash", "size", "dtype", "batch", *LAYOUT)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One configuration of a comparison, and its figure of the metric."""
+    """One configuration of a comparison, and what it came to."""
 
     trials: Trials
-    figure: LogEstimate | None
+    file: str
+    """Its label."""
+    device: str
+    num: int
+    """Trials used: usable ones that have the figure."""
+    num_usable: int
+    num_lost: int
+    """Trials that were invalid or failed, without a usable second attempt."""
+    lost_reasons: str
+    value: float | None
+    """Geometric mean of the metric, in its unit."""
+    throughput_per_s: float | None
+    energy_per_item_j: float | None
+    roof_frac: float | None
+    """Share of the measured roof of the device that was reached."""
 
-    @property
-    def file(self) -> str:
-        """Label of the file."""
-        return self.trials.file
+    @classmethod
+    def of(cls, trials: Trials, figure: LogEstimate | None) -> Side:
+        """Read a side off its trials; `figure` is the metric's."""
+        columns = ("throughput_per_s", "energy_per_item_j", "roof_frac")
+        return cls(
+            trials=trials,
+            file=trials.file,
+            device=trials.text("device_name"),
+            num=0 if figure is None else figure.num,
+            num_usable=len(trials.used),
+            num_lost=trials.num_lost,
+            lost_reasons=trials.lost_reasons,
+            value=value_of(figure),
+            **{name: value_of(trials.estimate(name)) for name in columns},
+        )
 
-    @property
-    def device(self) -> str:
-        """Name of the device."""
-        return self.trials.text("device_name")
+    def over(self, other: Side, name: str) -> float | None:
+        """Ratio of a figure to that of another side."""
+        ours, theirs = getattr(self, name), getattr(other, name)
+        return None if ours is None or theirs is None else ours / theirs
 
-    @property
-    def num(self) -> int:
-        """Trials used: usable ones that have the figure."""
-        return 0 if self.figure is None else self.figure.num
 
-    @property
-    def num_usable(self) -> int:
-        """Trials that may be used."""
-        return len(self.trials.used)
-
-    @property
-    def num_lost(self) -> int:
-        """Trials that were invalid or failed, without a usable second attempt."""
-        return self.trials.num_lost
-
-    @property
-    def lost_reasons(self) -> str:
-        """Reason codes of the lost ones."""
-        return self.trials.lost_reasons
-
-    @property
-    def value(self) -> float | None:
-        """Geometric mean of the metric, in its unit."""
-        return _value(self.figure)
-
-    @property
-    def throughput_per_s(self) -> float | None:
-        """Items per second over the whole window."""
-        return _value(self.trials.estimate("throughput_per_s"))
-
-    @property
-    def energy_per_item_j(self) -> float | None:
-        """Joules per item."""
-        return _value(self.trials.estimate("energy_per_item_j"))
-
-    @property
-    def roof_frac(self) -> float | None:
-        """Share of the measured roof of the device that was reached."""
-        return _value(self.trials.estimate("roof_frac"))
+def value_of(found: LogEstimate | None) -> float | None:
+    """Value of an estimate, where there is one."""
+    return None if found is None else found.value
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
     """A pair of configurations and what came of it. Ratios are B / A."""
 
+    workload: str
+    config_hash: str
     a: Side
     b: Side
     is_cross_hardware: bool
@@ -92,49 +79,19 @@ class Compared:
     """Which figure of the metric was compared."""
     change: LogEstimate | None
     """B / A."""
+    ratio: float | None
+    low: float | None
+    """Lower end of its 95 % interval."""
+    high: float | None
     threshold_frac: float
-    verdict: str
-    """A word of `VERDICTS`, or '' for a ratio that gates nothing."""
     reason: str
     more_trials: int | None
     confounders: tuple[str, ...]
-
-    @property
-    def workload(self) -> str:
-        """`imaging-train`."""
-        return self.a.trials.text("workload")
-
-    @property
-    def config_hash(self) -> str:
-        """Identifier of the configuration."""
-        return self.a.trials.text("config_hash")
-
-    @property
-    def ratio(self) -> float | None:
-        """B / A."""
-        return _value(self.change)
-
-    @property
-    def low(self) -> float | None:
-        """Lower end of its 95 % interval."""
-        interval = None if self.change is None else self.change.interval
-        return None if interval is None else interval[0]
-
-    @property
-    def high(self) -> float | None:
-        """Upper end of its 95 % interval."""
-        interval = None if self.change is None else self.change.interval
-        return None if interval is None else interval[1]
-
-    @property
-    def throughput_ratio(self) -> float | None:
-        """B / A of items per second over the whole window."""
-        return _ratio(self.a.throughput_per_s, self.b.throughput_per_s)
-
-    @property
-    def energy_ratio(self) -> float | None:
-        """B / A of energy per item: the inverse is the ratio of items per second per watt."""
-        return _ratio(self.a.energy_per_item_j, self.b.energy_per_item_j)
+    verdict: str
+    """A word of `VERDICTS`, or '' for a ratio that gates nothing."""
+    throughput_ratio: float | None
+    energy_ratio: float | None
+    """Of energy per item: the inverse is the ratio of items per second per watt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,3 +164,30 @@ class Comparison:
             return ExitCode.NOTHING_MATCHED
         is_open = self.unmatched or verdicts & {"INCONCLUSIVE", "NOT COMPARED"}
         return ExitCode.INCONCLUSIVE if is_strict and is_open else ExitCode.OK
+
+    def document(self, *, is_strict: bool) -> dict[str, object]:
+        """One JSON document: verdicts, ratios, sides, and what could not be matched."""
+        return {
+            "metric": self.metric.name,
+            "unit": self.metric.unit,
+            "files": self.labels,
+            "exit_code": int(self.exit_code(is_strict=is_strict)),
+            "num_gated": self.num_gated,
+            "rows": [_row(row) for row in self.rows],
+            "geometric_means": [asdict(mean) for mean in self.means],
+            "unmatched": [{**vars(entry), "verdict": "NOT COMPARED"} for entry in self.unmatched],
+        }
+
+
+def _row(row: Compared) -> dict[str, object]:
+    trials = row.a.trials
+    shown = {
+        name: trials.first.get(name) if BY_NAME[name].kind == "int" else trials.text(name)
+        for name in _SHOWN
+    }
+    found = {name: value for name, value in vars(row).items() if name != "change"}
+    sides = {
+        name: {key: value for key, value in vars(side).items() if key != "trials"}
+        for name, side in (("a", row.a), ("b", row.b))
+    }
+    return shown | sides | found | sides | {"verdict": row.verdict or None}

@@ -12,7 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.analysis.comparison.verdicts import MIN_TRIALS, judge
+from bench.analysis.comparison.comparison import value_of
+from bench.analysis.comparison.verdicts import MIN_TRIALS, Judged, judge
 from bench.analysis.trials.estimates import mean_of_logs
 
 
@@ -68,28 +69,22 @@ def compare_arms(trials: Sequence[ArmTrial], *, threshold_frac: float) -> Paired
     """Judge arm B against arm A by their blocks."""
     differences, num_left_out = _block_differences(trials)
     num = len(differences)
-    if num < MIN_TRIALS:
-        return PairedResult(
-            ratio=math.exp(math.fsum(differences) / num) if num else None,
-            low=None,
-            high=None,
-            num_blocks=num,
-            num_left_out=num_left_out,
-            verdict="NOT COMPARED",
-            reason=f"{num} whole blocks, needs {MIN_TRIALS}",
-            more_blocks=MIN_TRIALS - num,
-        )
-    # One difference a block: a paired t interval.
-    ratio = mean_of_logs(differences)
-    [judged] = judge([ratio], threshold_fracs=[threshold_frac])
-    low, high = ratio.interval or (None, None)
+    ratio = mean_of_logs(differences) if num else None
+    reason = f"{num_left_out} blocks lost a trial and are left out" if num_left_out else ""
+    low, high, judged = None, None, Judged(verdict="NOT COMPARED", more_trials=MIN_TRIALS - num)
+    if ratio is None or num < MIN_TRIALS:
+        reason = f"{num} whole blocks, needs {MIN_TRIALS}"
+    else:
+        # One difference a block: a paired t interval.
+        [judged] = judge([ratio], threshold_fracs=[threshold_frac])
+        low, high = ratio.interval or (None, None)
     return PairedResult(
-        ratio=ratio.value,
+        ratio=value_of(ratio),
         low=low,
         high=high,
         num_blocks=num,
         num_left_out=num_left_out,
         verdict=judged.verdict,
-        reason=f"{num_left_out} blocks lost a trial and are left out" if num_left_out else "",
+        reason=reason,
         more_blocks=judged.more_trials,
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from bench.analysis.trials.configuration import Trials, gather
 from bench.analysis.trials.estimates import LogEstimate, exact
@@ -31,6 +30,13 @@ SETTING = (
 """What two phases share when their ratio compares like with like, beside the workload's net."""
 _MEMORY = {"mem_alloc_peak_bytes": "tensors on the device", "rss_peak_bytes": "process"}
 _UTILISATION = {"roof_frac": "of measured roof", "mfu_frac": "of datasheet peak"}
+_FORMULAS = (
+    "elements_per_item",
+    "flops_per_item",
+    "bytes_per_item",
+    "roof_flops_per_s",
+    "roof_bytes_per_s",
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,11 +44,31 @@ class Demand:
     """One phase of one setting on one device."""
 
     trials: Trials
-
-    @cached_property
-    def setting(self) -> tuple[str, ...]:
-        """Net and how it was run: equal in the phases whose ratio compares like with like."""
-        return self.trials.net, *map(self.trials.text, SETTING)
+    setting: tuple[str, ...]
+    items_unit: str
+    elements_unit: str
+    """What an item is made of."""
+    elements_per_item: float | None
+    throughput_per_s: LogEstimate | None
+    """Items over the whole window."""
+    energy_per_item_j: LogEstimate | None
+    energy_scope: str
+    """What the energy covers, and who counted it."""
+    memory_bytes: LogEstimate | None
+    """Peak of one step."""
+    memory_kind: str
+    """What that is the peak of."""
+    utilisation: LogEstimate | None
+    """Share of what the device could do."""
+    utilisation_kind: str
+    """What that is a share of."""
+    flops_per_item: float | None
+    """Model FLOPs, by formula."""
+    bytes_per_item: float | None
+    """Least memory traffic, by formula."""
+    roof_flops_per_s: float | None
+    """Measured on the device, as the next."""
+    roof_bytes_per_s: float | None
 
     @property
     def name(self) -> str:
@@ -65,120 +91,19 @@ class Demand:
         return len(self.trials.used)
 
     @property
-    def items_unit(self) -> str:
-        """What an item is."""
-        return self.trials.agreed("items_unit")
-
-    @property
-    def elements_unit(self) -> str:
-        """What an item is made of."""
-        return self.trials.agreed("elements_unit")
-
-    @property
-    def elements_per_item(self) -> float | None:
-        """How many of them."""
-        return self.trials.median("elements_per_item")
-
-    @property
-    def energy_scope(self) -> str:
-        """What the energy covers, and who counted it."""
-        words = (self.trials.agreed("energy_scope"), self.trials.agreed("energy_source"))
-        return " ".join(words).strip()
-
-    @property
     def time_per_item_s(self) -> LogEstimate | None:
         """Median step time per item."""
         return self.trials.time_per_item_s
 
-    @cached_property
-    def throughput_per_s(self) -> LogEstimate | None:
-        """Items per second over the whole window."""
-        return self.trials.estimate("throughput_per_s")
-
-    @property
-    def latency_p90_s(self) -> LogEstimate | None:
-        """90th percentile of a step."""
-        return self.trials.estimate("lat_p90_ms", scale=1e-3)
-
-    @property
-    def median_step_s(self) -> LogEstimate | None:
-        """Median step."""
-        return self.trials.estimate("step_median_ms", scale=1e-3)
-
-    @cached_property
-    def energy_per_item_j(self) -> LogEstimate | None:
-        """Joules per item."""
-        return self.trials.estimate("energy_per_item_j")
-
-    @property
-    def memory_bytes(self) -> LogEstimate | None:
-        """Peak of one step."""
-        return self._memory[0]
-
-    @property
-    def memory_kind(self) -> str:
-        """What that is the peak of."""
-        return self._memory[1]
-
-    @cached_property
-    def _memory(self) -> tuple[LogEstimate | None, str]:
-        return self._first_of(_MEMORY)
-
-    @property
-    def utilisation(self) -> LogEstimate | None:
-        """Share of what the device could do."""
-        return self._utilisation[0]
-
-    @property
-    def utilisation_kind(self) -> str:
-        """What that is a share of."""
-        return self._utilisation[1]
-
-    @cached_property
-    def _utilisation(self) -> tuple[LogEstimate | None, str]:
-        return self._first_of(_UTILISATION)
-
-    def _first_of(self, columns: dict[str, str]) -> tuple[LogEstimate | None, str]:
-        """Estimate by the first column that is measured, and what to call it."""
-        for column, name in columns.items():
-            found = self.trials.estimate(column)
-            if found is not None:
-                return found, name
-        return None, ""
-
-    @property
-    def flops_per_item(self) -> float | None:
-        """Model FLOPs, by formula."""
-        return self.trials.median("flops_per_item")
-
-    @property
-    def bytes_per_item(self) -> float | None:
-        """Least memory traffic, by formula."""
-        return self.trials.median("bytes_per_item")
-
-    @property
-    def roof_flops_per_s(self) -> float | None:
-        """Measured compute roof of the device."""
-        return self.trials.median("roof_flops_per_s")
-
-    @property
-    def roof_bytes_per_s(self) -> float | None:
-        """Measured bandwidth roof of the device."""
-        return self.trials.median("roof_bytes_per_s")
-
     @property
     def flops_per_byte(self) -> float | None:
         """Arithmetic intensity: model FLOPs over least memory traffic."""
-        if not self.flops_per_item or not self.bytes_per_item:
-            return None
-        return self.flops_per_item / self.bytes_per_item
+        return _over(self.flops_per_item, self.bytes_per_item)
 
     @property
     def ridge_flops_per_byte(self) -> float | None:
         """Intensity at which this device's measured roofs meet."""
-        if not self.roof_flops_per_s or not self.roof_bytes_per_s:
-            return None
-        return self.roof_flops_per_s / self.roof_bytes_per_s
+        return _over(self.roof_flops_per_s, self.roof_bytes_per_s)
 
     @property
     def roof(self) -> str | None:
@@ -191,13 +116,17 @@ class Demand:
     @property
     def reached_frac(self) -> float | None:
         """Speed as a share of what the lower roof allows at this intensity."""
-        intensity, roof = self.flops_per_byte, self.roof
-        if intensity is None or roof is None or self.throughput_per_s is None:
+        intensity, flops_per_s = self.flops_per_byte, self.roof_flops_per_s
+        if not intensity or not flops_per_s or not self.roof_bytes_per_s:
             return None
-        if self.roof_flops_per_s is None or self.roof_bytes_per_s is None:
+        if self.throughput_per_s is None:
             return None
-        allowed = min(self.roof_flops_per_s, intensity * self.roof_bytes_per_s)
+        allowed = min(flops_per_s, intensity * self.roof_bytes_per_s)
         return self.throughput_per_s.value * (self.flops_per_item or 0.0) / allowed
+
+
+def _over(above: float | None, below: float | None) -> float | None:
+    return above / below if above and below else None
 
 
 def is_several(row: Row) -> bool:
@@ -208,8 +137,37 @@ def is_several(row: Row) -> bool:
 
 def demands(rows: Sequence[Row]) -> list[Demand]:
     """Every phase on every device, also those without a usable trial."""
-    found = gather(rows, by=("workload", *SETTING, *DEVICE))
-    return [Demand(trials=trials) for trials in found]
+    return [_demand(trials) for trials in gather(rows, by=("workload", *SETTING, *DEVICE))]
+
+
+def setting_of(trials: Trials) -> tuple[str, ...]:
+    """Net and how it was run: equal in the phases whose ratio compares like with like."""
+    return trials.net, *map(trials.text, SETTING)
+
+
+def _demand(trials: Trials) -> Demand:
+    memory_bytes, memory_kind = _first_of(trials, _MEMORY)
+    utilisation, utilisation_kind = _first_of(trials, _UTILISATION)
+    return Demand(
+        trials=trials,
+        setting=setting_of(trials),
+        items_unit=trials.agreed("items_unit"),
+        elements_unit=trials.agreed("elements_unit"),
+        throughput_per_s=trials.estimate("throughput_per_s"),
+        energy_per_item_j=trials.estimate("energy_per_item_j"),
+        energy_scope=" ".join(map(trials.agreed, ("energy_scope", "energy_source"))).strip(),
+        memory_bytes=memory_bytes,
+        memory_kind=memory_kind,
+        utilisation=utilisation,
+        utilisation_kind=utilisation_kind,
+        **{name: trials.median(name) for name in _FORMULAS},
+    )
+
+
+def _first_of(trials: Trials, columns: dict[str, str]) -> tuple[LogEstimate | None, str]:
+    """Estimate by the first column that is measured, and what to call it."""
+    found = ((trials.estimate(column), name) for column, name in columns.items())
+    return next((pair for pair in found if pair[0] is not None), (None, ""))
 
 
 def per(demand: Demand, unit: str, *, quantity: LogEstimate | None) -> LogEstimate | None:

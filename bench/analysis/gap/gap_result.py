@@ -11,6 +11,8 @@ from bench.analysis.gap.ratios import TRAIN, DeviceGap, Gap, Missing, device_gap
 from bench.analysis.trials.estimates import LogEstimate
 from bench.results.schema import USABLE, Row
 
+_RATIOS = ("time", "flops", "memory", "energy", "utilisation")
+
 
 @dataclass(frozen=True, kw_only=True)
 class GapResult:
@@ -61,27 +63,58 @@ def measure_gap(
 def gap_document(result: GapResult, *, commands: Sequence[str]) -> dict[str, object]:
     """One JSON document; a quantity is {value, low, high, num_trials} or null."""
     return {
-        "demands": [_demand(demand) for demand in result.demands],
-        "gaps": [_gap(gap) for gap in result.gaps],
-        "devices": [_device_gap(gap) for gap in result.device_gaps],
+        "demands": [
+            {
+                **_which(demand),
+                "num_trials": demand.num_trials,
+                "num_lost": demand.trials.num_lost,
+                **_picked(demand, "items_unit", "elements_unit", "elements_per_item"),
+                **_picked(demand, "time_per_item_s"),
+                "items_per_day": _plain(items_per_day(demand)),
+                **_picked(demand, "memory_bytes", "memory_kind", "energy_per_item_j"),
+                **_picked(demand, "utilisation", "utilisation_kind"),
+                **_picked(demand, "flops_per_item", "bytes_per_item", "flops_per_byte"),
+                **_picked(demand, "ridge_flops_per_byte", "roof", "reached_frac"),
+            }
+            for demand in result.demands
+        ],
+        "gaps": [
+            {
+                **_which(gap.train),
+                "train": gap.train.name,
+                "infer": gap.infer.name,
+                "per": gap.unit,
+                "is_per_element": gap.is_per_element,
+                **{f"{name}_ratio": _plain(getattr(gap, name)) for name in _RATIOS},
+            }
+            for gap in result.gaps
+        ],
+        "devices": [
+            {
+                "workload": gap.demand.trials.net,
+                **_setting(gap.demand),
+                "infer_phase": gap.infer_phase,
+                "device_a": gap.device_a,
+                "device_b": gap.device_b,
+                "train_ratio": _plain(gap.train),
+                "infer_ratio": _plain(gap.infer),
+                "train_over_infer": _plain(gap.train_over_infer),
+            }
+            for gap in result.device_gaps
+        ],
         "trainings": [
             {
                 **_which(demand),
                 "items": plan.num_items,
                 "items_unit": demand.items_unit,
-                "time_s": _quantity(plan.time_s),
-                "energy_j": _quantity(plan.energy_j),
+                **_picked(plan, "time_s", "energy_j"),
             }
             for demand, plan in result.trainings
         ],
         "shares": [
             {
                 **_which(demand),
-                "for_rate": _quantity(need.for_rate),
-                "for_latency": need.for_latency,
-                "needed": need.needed,
-                "because": need.because,
-                "is_p90": need.is_p90,
+                **_picked(need, "for_rate", "for_latency", "needed", "because", "is_p90"),
             }
             for demand, need in result.shares
         ],
@@ -98,16 +131,16 @@ def gap_document(result: GapResult, *, commands: Sequence[str]) -> dict[str, obj
     }
 
 
-def _quantity(value: LogEstimate | None) -> dict[str, object] | None:
-    if value is None:
-        return None
+def _plain(value: object) -> object:
+    if not isinstance(value, LogEstimate):
+        return None if value == "" else value
     low, high = value.interval or (None, None)
-    return {
-        "value": value.value,
-        "low": low,
-        "high": high,
-        "num_trials": None if value.is_exact else value.num,
-    }
+    num_trials = None if value.is_exact else value.num
+    return {"value": value.value, "low": low, "high": high, "num_trials": num_trials}
+
+
+def _picked(one: object, *names: str) -> dict[str, object]:
+    return {name: _plain(getattr(one, name)) for name in names}
 
 
 def _which(demand: Demand) -> dict[str, object]:
@@ -121,55 +154,3 @@ def _which(demand: Demand) -> dict[str, object]:
 
 def _setting(demand: Demand) -> dict[str, object]:
     return {name: demand.trials.text(name) or None for name in SETTING}
-
-
-def _demand(demand: Demand) -> dict[str, object]:
-    return {
-        **_which(demand),
-        "num_trials": demand.num_trials,
-        "num_lost": demand.trials.num_lost,
-        "items_unit": demand.items_unit or None,
-        "elements_unit": demand.elements_unit or None,
-        "elements_per_item": demand.elements_per_item,
-        "time_per_item_s": _quantity(demand.time_per_item_s),
-        "items_per_day": _quantity(items_per_day(demand)),
-        "memory_bytes": _quantity(demand.memory_bytes),
-        "memory_kind": demand.memory_kind or None,
-        "energy_per_item_j": _quantity(demand.energy_per_item_j),
-        "utilisation": _quantity(demand.utilisation),
-        "utilisation_kind": demand.utilisation_kind or None,
-        "flops_per_item": demand.flops_per_item,
-        "bytes_per_item": demand.bytes_per_item,
-        "flops_per_byte": demand.flops_per_byte,
-        "ridge_flops_per_byte": demand.ridge_flops_per_byte,
-        "roof": demand.roof,
-        "reached_frac": demand.reached_frac,
-    }
-
-
-def _gap(gap: Gap) -> dict[str, object]:
-    return {
-        **_which(gap.train),
-        "train": gap.train.name,
-        "infer": gap.infer.name,
-        "per": gap.unit,
-        "is_per_element": gap.is_per_element,
-        "time_ratio": _quantity(gap.time),
-        "flops_ratio": _quantity(gap.flops),
-        "memory_ratio": _quantity(gap.memory),
-        "energy_ratio": _quantity(gap.energy),
-        "utilisation_ratio": _quantity(gap.utilisation),
-    }
-
-
-def _device_gap(gap: DeviceGap) -> dict[str, object]:
-    return {
-        "workload": gap.demand.trials.net,
-        **_setting(gap.demand),
-        "infer_phase": gap.infer_phase,
-        "device_a": gap.device_a,
-        "device_b": gap.device_b,
-        "train_ratio": _quantity(gap.train),
-        "infer_ratio": _quantity(gap.infer),
-        "train_over_infer": _quantity(gap.train_over_infer),
-    }

@@ -88,13 +88,11 @@ def share(demand: Demand, *, load: Load) -> Share | None:
     """Part of the device that `load` needs in this phase."""
     if demand.throughput_per_s is None:
         return None
-    for_rate = exact(1.0).over(demand.throughput_per_s)
-    step = demand.latency_p90_s or demand.median_step_s
-    for_latency = None
-    if load.latency_s is not None and step is not None:
-        for_latency = step.value / load.latency_s
+    p90 = demand.trials.estimate("lat_p90_ms", scale=1e-3)
+    step = p90 or demand.trials.estimate("step_median_ms", scale=1e-3)
+    is_asked = load.latency_s is not None and step is not None
     return Share(
-        for_rate=for_rate.times(load.items_per_s),
-        for_latency=for_latency,
-        is_p90=demand.latency_p90_s is not None,
+        for_rate=exact(1.0).over(demand.throughput_per_s).times(load.items_per_s),
+        for_latency=step.value / load.latency_s if is_asked else None,  # type: ignore[union-attr,operator]
+        is_p90=p90 is not None,
     )

@@ -12,7 +12,7 @@ from dataclasses import replace
 from bench.analysis.claims.claims_verdict import ClaimVerdict
 from bench.analysis.comparison.compare_files import Strictness, compare
 from bench.analysis.comparison.metrics import METRICS
-from bench.analysis.gap.demand import Demand, is_several
+from bench.analysis.gap.demand import Demand, is_several, setting_of
 from bench.analysis.gap.gap_result import GapResult, measure_gap
 from bench.analysis.gap.ratios import Missing
 from bench.report.page.content import Part, Prose, Section
@@ -35,9 +35,9 @@ def settings_gap(evidence: Evidence) -> tuple[GapResult, int]:
     # Several devices take no room where `measure_gap` would leave them out.
     alone = [one for one in evidence.configurations if not is_several(one.first)]
     pool = alone if any(one.used for one in alone) else evidence.configurations
-    settings = list(dict.fromkeys(Demand(trials=one).setting for one in pool))
+    settings = list(dict.fromkeys(map(setting_of, pool)))
     chosen = taking_turns(settings, place=lambda setting: setting[0], limit=MAX_SETTINGS)
-    rows = [row for one in pool if Demand(trials=one).setting in chosen for row in one.rows]
+    rows = [row for one in pool if setting_of(one) in chosen for row in one.rows]
     return measure_gap(rows, load=None, num_items=None), len(settings) - len(chosen)
 
 

@@ -104,12 +104,12 @@ def _show(measured: MeasuredLink, *, out: Path | None, as_json: bool) -> None:
             f"{point.iqr_s / point.median_s:.1%}",
             format_si(point.bus_bytes_per_s, "B/s"),
         ]
-        for point in measured.points
+        for point in measured.result.points
     ]
     header = ["operation", "message", "median", "IQR", "bus bandwidth"]
     print(text_table(header, rows, left=("operation",)))
     print(
-        f"{measured.num_ranks} x {measured.device_name}, {measured.backend}: "
+        f"{measured.num_ranks} x {measured.device.name}, {measured.result.backend}: "
         f"{format_si(measured.bytes_per_s, 'B/s')}, {format_duration(measured.latency_s)} a step "
         f"(fitted; {measured.misfit_frac:.0%} from the points on average)"
     )
@@ -118,7 +118,7 @@ def _show(measured: MeasuredLink, *, out: Path | None, as_json: bool) -> None:
             f"the repetitions spread by {measured.spread_frac:.0%} of the median: something else "
             "uses the link or the processor; measure again when it is quiet"
         )
-    for op, words in measured.missing.items():
+    for op, words in measured.result.missing.items():
         print_note(f"{op}: the backend has none ({words})")
     if out is not None:
         print(f"link file: {out}; use it with --link {out}")
@@ -127,15 +127,15 @@ def _show(measured: MeasuredLink, *, out: Path | None, as_json: bool) -> None:
 def _document(measured: MeasuredLink, *, out: Path | None) -> dict[str, object]:
     return {
         "path": None if out is None else str(out),
-        "device": measured.device,
-        "device_name": measured.device_name,
+        "device": measured.device.label,
+        "device_name": measured.device.name,
         "num_ranks": measured.num_ranks,
-        "backend": measured.backend,
+        "backend": measured.result.backend,
         "bytes_per_s": measured.bytes_per_s,
         "latency_s": measured.latency_s,
         "misfit_frac": measured.misfit_frac,
         "spread_frac": measured.spread_frac,
-        "missing": dict(measured.missing),
+        "missing": measured.result.missing,
         "points": [
             {
                 "op": point.op,
@@ -146,6 +146,6 @@ def _document(measured: MeasuredLink, *, out: Path | None) -> dict[str, object]:
                 "bus_bytes_per_s": point.bus_bytes_per_s,
                 "seconds": list(point.seconds),
             }
-            for point in measured.points
+            for point in measured.result.points
         ],
     }

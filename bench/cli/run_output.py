@@ -6,6 +6,7 @@ the mode in words. Progress meanwhile is `bench.run.progress`.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,7 @@ def _spread_lines(plan: Plan) -> list[str]:
 def show_plan(plan: Plan, *, as_json: bool) -> None:
     """Print what would run; nothing has."""
     if as_json:
-        print_json(plan.to_dict())
+        print_json(asdict(plan))
         return
     for line in choices_of(plan):
         print(line)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -25,16 +24,8 @@ from bench.results.store import Store
 from bench.run.nested import run_bench
 from bench.run.runner import utc_now
 
-RESERVED_FLAGS = (
-    "--trials",
-    "--profile",
-    "--out",
-    "--resume",
-    "--quiet",
-    "-q",
-    "--json",
-    "--dry-run",
-)
+RESERVED_FLAGS = {"--trials", "--profile", "--out", "--resume", "--quiet", "-q", "--json"}
+RESERVED_FLAGS |= {"--dry-run"}
 """Flags of `bench run` that the blocks decide themselves."""
 
 
@@ -87,33 +78,26 @@ def run_blocks(
         arm.blocks.append(index // 4)
         if arm.configurations != [(str(r["workload"]), str(r["config_hash"])) for r in rows]:
             raise MeasurementError(f"arm {name} changed its configurations between two trials")
-        if all(one.rows_by_trial for one in arms):
-            _refuse_unlike(arms)
-
-
-def _refuse_unlike(arms: tuple[ArmRuns, ArmRuns]) -> None:
-    names = [[workload for workload, _ in arm.configurations] for arm in arms]
-    if names[0] != names[1]:
-        raise UsageError(
-            "the arms do not run the same workloads: "
-            + " against ".join(", ".join(workloads) for workloads in names)
-        )
+        names = [[workload for workload, _ in one.configurations] for one in arms if one.blocks]
+        if names[0] != names[-1]:
+            raise UsageError(
+                "the arms do not run the same workloads: "
+                + " against ".join(", ".join(workloads) for workloads in names)
+            )
 
 
 def _run_once(arm: ArmRuns, *, profile: str, seed: int) -> tuple[list[Row], Sidecar]:
     """Run one trial of every configuration of the arm; a failed one is a row all the same."""
-    folder = Path(tempfile.mkdtemp(prefix="bench-arm-"))
-    try:
-        flags = [*arm.flags, "--profile", profile, "--trials", "1"]
-        if not any(flag.partition("=")[0] == "--seed" for flag in arm.flags):
-            flags += ["--seed", str(seed)]
-        path = run_bench(flags, out=folder, python=arm.python, shows_progress=False)
+    flags = [*arm.flags, "--profile", profile, "--trials", "1"]
+    if not any(flag.partition("=")[0] == "--seed" for flag in arm.flags):
+        flags += ["--seed", str(seed)]
+    with tempfile.TemporaryDirectory(prefix="bench-arm-", ignore_cleanup_errors=True) as folder:
+        try:
+            path = run_bench(flags, out=Path(folder), python=arm.python, shows_progress=False)
+        except MeasurementError as error:
+            raise UsageError(f"arm {arm.name}: {error}") from error
         sidecar = read_sidecar(path)
         return _last_attempts(read_rows(path), sidecar), sidecar
-    except MeasurementError as error:
-        raise UsageError(f"arm {arm.name}: {error}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _last_attempts(rows: list[Row], sidecar: Sidecar) -> list[Row]:

@@ -7,7 +7,7 @@ measured; the file carries the points themselves, which count where they apply.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,14 +24,8 @@ from bench.measure.messages import Answer, Devices, LinkPoint, LinkRequest, Link
 from bench.run.launching.cluster import World
 from bench.run.launching.launch import run_ranks
 
-OPS: tuple[Op, ...] = (
-    "all_reduce",
-    "all_gather",
-    "reduce_scatter",
-    "all_to_all",
-    "broadcast",
-    "send",
-)
+OPS: tuple[Op, ...]
+OPS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send")
 LEAST_BYTES = 1024
 MOST_BYTES = {"cpu": 16 * 2**20, "accelerator": 512 * 2**20}
 """Largest message unless --max-size says so: on a CPU a second each, elsewhere past the ramp."""
@@ -45,13 +39,9 @@ LEAST_ERROR_FRACTION = 0.05
 class MeasuredLink:
     """All points of one link, the fit through them, and what they were measured with."""
 
-    device: str
-    device_name: str
+    device: Devices
     num_ranks: int
-    backend: str
-    points: tuple[LinkPoint, ...]
-    missing: Mapping[str, str]
-    """Operations that the backend does not have, with its words."""
+    result: LinkResult
     bytes_per_s: float
     latency_s: float
     misfit_frac: float
@@ -77,17 +67,13 @@ def num_ranks_for(device: Devices, *, devices: int | None, world: World | None) 
     label, count = device.label, device.count
     if world is not None:
         return world.num_ranks
-    if label == "cpu":
-        if devices is None or devices < 2:
-            raise UsageError(
-                "a link needs two devices and here is one CPU; --devices 2 --device cpu measures "
-                "two gloo ranks over the loopback"
-            )
+    if label == "cpu" and devices is not None and devices >= 2:
         return devices
-    if count < 2:
+    if label == "cpu" or count < 2:
+        here = "here is one CPU" if label == "cpu" else f"{label} is the only one here"
         raise UsageError(
-            f"a link needs two devices and {label} is the only one here; start torchrun on two "
-            "machines, or use --devices 2 --device cpu for the loopback"
+            f"a link needs two devices and {here}; start torchrun on two machines, or use "
+            "--devices 2 --device cpu for two gloo ranks over the loopback"
         )
     if devices is not None and not 2 <= devices <= count:
         raise UsageError(f"--devices {devices} must be from 2 to {count}, the devices here")
@@ -130,23 +116,18 @@ def measure_link(
 
 
 def _measured(result: LinkResult, *, device: Devices, num_ranks: int) -> MeasuredLink:
-    points = tuple(result.points)
-    if not points:
+    if not result.points:
         missing = "; ".join(f"{op}: {words}" for op, words in result.missing.items())
         raise MeasurementError(f"the backend has none of these operations ({missing})")
-    bytes_per_s, latency_s, misfit_frac = fit(points)
-    spread = median([point.iqr_s / 2 / point.median_s for point in points])
+    bytes_per_s, latency_s, misfit_frac = fit(result.points)
     return MeasuredLink(
-        device=device.label,
-        device_name=device.name,
+        device=device,
         num_ranks=num_ranks,
-        backend=result.backend,
-        points=points,
-        missing=result.missing,
+        result=result,
         bytes_per_s=bytes_per_s,
         latency_s=latency_s,
         misfit_frac=misfit_frac,
-        spread_frac=spread,
+        spread_frac=median([point.iqr_s / 2 / point.median_s for point in result.points]),
     )
 
 
@@ -180,28 +161,27 @@ def fit(points: Sequence[LinkPoint]) -> tuple[float, float, float]:
 
 def write(measured: MeasuredLink, path: Path) -> None:
     """Write the link file; `UsageError` where it cannot be written."""
+    device = f"{measured.num_ranks} x {measured.device.name}"
     provenance = {
         "measured_utc": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "device": f"{measured.num_ranks} x {measured.device_name}",
-        "backend": measured.backend,
+        "device": device,
+        "backend": measured.result.backend,
         "method": f"bench measure-link, median of {REPETITIONS}, slowest rank, fp32",
         "misfit": f"{measured.misfit_frac:.1%} between the points and the fitted ring",
     }
+    curve = [
+        Point(
+            op=one.op, num_ranks=one.num_ranks, message_bytes=one.num_bytes, latency_s=one.median_s
+        )
+        for one in measured.result.points
+    ]
     try:
         write_link_file(
             path,
-            name=f"measured: {measured.num_ranks} x {measured.device_name}",
+            name=f"measured: {device}",
             bytes_per_s=measured.bytes_per_s,
             latency_s=measured.latency_s,
-            curve=[
-                Point(
-                    op=point.op,
-                    num_ranks=point.num_ranks,
-                    message_bytes=point.num_bytes,
-                    latency_s=point.median_s,
-                )
-                for point in measured.points
-            ],
+            curve=curve,
             error_fraction=max(LEAST_ERROR_FRACTION, measured.spread_frac),
             provenance=provenance,
         )

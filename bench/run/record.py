@@ -51,9 +51,14 @@ def make_row(
 ) -> Row:
     """Build the row of one trial; a figure that was not measured has no cell."""
     row = _identity(planned, facts=facts)
-    row |= {"trial": request.trial, "attempt": attempt, "started_utc": started_utc}
-    row |= {"threads": request.threads, "workers": request.workers}
-    row |= {"rss_peak_bytes": outcome.rss_peak_bytes}
+    row |= {
+        "trial": request.trial,
+        "attempt": attempt,
+        "started_utc": started_utc,
+        "threads": request.threads,
+        "workers": request.workers,
+        "rss_peak_bytes": outcome.rss_peak_bytes,
+    }
     reasons = list(planned.extra_reasons)
     detail = outcome.detail
     if outcome.failure is not None:
@@ -137,32 +142,26 @@ def layout_columns(layout: Layout) -> Row:
 def _work_columns(row: Row, planned: Planned, *, facts: Facts) -> Row:
     """Achieved FLOP/s, and its share of the datasheet peak and of the measured roof."""
     inspection, dtype = facts.inspection, planned.config.dtype
-    if planned.config.chip_limit:
-        return _achieved(row)  # peaks and roofs are those of the whole device
+    per_item, throughput = row.get("flops_per_item"), row.get("throughput_per_s")
+    achieved = None
+    if isinstance(per_item, float) and isinstance(throughput, float):
+        achieved = per_item * throughput
+    if planned.config.chip_limit:  # peaks and roofs are those of the whole device
+        return {"achieved_flops_per_s": achieved}
     roof = inspection.roof_flops_per_s.get(dtype)
     peak = facts.chip.peak_per_s.get(dtype) if facts.chip else None
-    columns: Row = {
+    own = achieved / _devices_of(planned, inspection) if achieved is not None else None
+    return {
+        "achieved_flops_per_s": achieved,
         "peak_flops_per_s": peak,
         "peak_source": f"catalogue: {facts.chip.id}" if facts.chip and peak else None,
         "roof_flops_per_s": roof,
         "roof_sustained_flops_per_s": inspection.roof_sustained_flops_per_s.get(dtype),
         "roof_bytes_per_s": inspection.roof_bytes_per_s,
         "roof_source": inspection.roof_source.get(dtype),
+        "mfu_frac": own / peak if own is not None and peak else None,
+        "roof_frac": own / roof if own is not None and roof else None,
     }
-    columns |= _achieved(row)
-    achieved = columns.get("achieved_flops_per_s")
-    if isinstance(achieved, float):
-        own = achieved / _devices_of(planned, inspection)
-        columns["mfu_frac"] = own / peak if peak else None
-        columns["roof_frac"] = own / roof if roof else None
-    return columns
-
-
-def _achieved(row: Row) -> Row:
-    per_item, throughput = row.get("flops_per_item"), row.get("throughput_per_s")
-    if isinstance(per_item, float) and isinstance(throughput, float):
-        return {"achieved_flops_per_s": per_item * throughput}
-    return {}
 
 
 def _has_energy(layout: Layout, inspection: Inspection) -> bool:

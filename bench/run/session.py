@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from bench import discovery
@@ -55,7 +56,7 @@ def begin(plan: Plan, inspection: Inspection, *, folder: Path) -> Runner:
         started_utc=utc_now(),
         host_hash=environment.host_hash(),
         environment=fingerprint,
-        request={"plan": plan.to_dict()},
+        request={"plan": asdict(plan)},
     )
     return Runner(plan, facts=_facts(inspection, fingerprint), store=store)
 

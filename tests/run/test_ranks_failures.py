@@ -4,10 +4,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import pytest
+from torch.distributed import DistNetworkError
 
 from bench.measure.messages import Failure, RankFailure, encode
 from bench.measure.ranks.rank_agent import first_failure
+from bench.parallel.ranks import is_lost_peer
 
 
 class Died:
@@ -45,31 +46,14 @@ def test_death_without_a_word_comes_before_lost_peers(tmp_path: Path) -> None:
 
 
 def test_lost_peer_is_told_when_nothing_else_is_known(tmp_path: Path) -> None:
+    assert detail_of(tmp_path, {0: -signal.SIGTERM}) == "the ranks were ended from outside"
     note(tmp_path, 2, "connection closed", time_s=1.0, is_lost_peer=True)
     assert detail_of(tmp_path, {0: -signal.SIGTERM, 2: 1}) == "rank 2: connection closed"
 
 
-def test_ranks_that_were_only_ended_say_so(tmp_path: Path) -> None:
-    assert detail_of(tmp_path, {0: -signal.SIGTERM}) == "the ranks were ended from outside"
-
-
-@pytest.mark.parametrize(
-    ("error", "is_lost"),
-    [
-        (RuntimeError("[third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed"), True),
-        (RuntimeError("shape mismatch"), False),
-        (ValueError("gloo::"), False),
-    ],
-)
-def test_errors_that_only_say_that_another_rank_is_gone(error: Exception, is_lost: bool) -> None:
-    from bench.parallel.ranks import is_lost_peer
-
-    assert is_lost_peer(error) is is_lost
-
-
-def test_torchs_own_errors_of_communication_are_lost_peers() -> None:
-    from torch.distributed import DistNetworkError
-
-    from bench.parallel.ranks import is_lost_peer
-
+def test_errors_that_only_say_that_another_rank_is_gone() -> None:
+    gone = "[third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed"
+    assert is_lost_peer(RuntimeError(gone))
     assert is_lost_peer(DistNetworkError("connection reset"))
+    assert not is_lost_peer(RuntimeError("shape mismatch"))
+    assert not is_lost_peer(ValueError("gloo::"))

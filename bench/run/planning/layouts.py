@@ -85,7 +85,12 @@ def _layout(
     if data * tensor * pipeline == 1 and (topology is None or devices == 1):
         return Layout(grad_accum=request.grad_accum)
     chosen = _strategy(strategy, tensor=tensor, pipeline=pipeline)
-    _check_topology(topology, devices=data * tensor * pipeline)
+    most = topology.max_devices if topology else None
+    if topology and most is not None and data * tensor * pipeline > most:
+        raise UsageError(
+            f"--link {topology.name} joins {most} devices, {data * tensor * pipeline} were asked "
+            "for; raise the count after the last *"
+        )
     return Layout(
         mode=_mode(request, strategy=chosen, topology=topology),
         strategy=chosen,
@@ -138,16 +143,6 @@ def _strategy(name: str | None, *, tensor: int, pipeline: int) -> Strategy:
                 return "tp"  # tensor-parallel replicas
             return strategy
     return implied
-
-
-def _check_topology(topology: Topology | None, *, devices: int) -> None:
-    if topology is None or topology.max_devices is None:
-        return
-    if devices > topology.max_devices:
-        raise UsageError(
-            f"--link {topology.name} joins {topology.max_devices} devices, {devices} were asked "
-            "for; raise the count after the last *"
-        )
 
 
 def _mode(request: RunRequest, *, strategy: Strategy, topology: Topology | None) -> Mode:

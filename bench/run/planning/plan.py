@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass, replace
-from typing import Any
 
 import msgspec
 
@@ -88,13 +87,9 @@ class Plan:
         """Whether it ends with operators profiled unasked: in no firm budget."""
         return self.profile in ("default", "rigorous") and not self.is_budget_firm
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for the run's sidecar."""
-        return dataclasses.asdict(self)
-
     @staticmethod
     def from_dict(values: object) -> Plan:
-        """Read what `to_dict` made; `ValueError` for anything else."""
+        """Read a plan's plain values; `ValueError` for anything else."""
         try:
             plan = msgspec.convert(values, Plan)
         except msgspec.ValidationError as error:

@@ -6,8 +6,9 @@ before it is looked at (`check_request`); its memory and dtypes were inspected w
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,7 +41,7 @@ def check_request(request: RunRequest) -> list[Selected]:
     _check_values(request)
     layouts = make_layouts(request)
     for found, phase in selected:
-        check = _layouts_check(request, phase, layouts=layouts)
+        check = functools.partial(_check_layouts, request=request, phase=phase, layouts=layouts)
         for overrides in _overrides_of(request):
             # Flags are checked before the device, on which it depends what size is chosen.
             for size in request.sizes or (() if found.cls.sizes else (None,)):
@@ -78,7 +79,8 @@ def _check_values(request: RunRequest) -> None:
             raise UsageError(f"{flag} must be more than nothing and at most 365d, such as 10m")
     if request.compile_mode and not request.compile:
         raise UsageError(f"--compile-mode {request.compile_mode} needs --compile")
-    _limit_of(request)
+    if request.chip_limit is not None:
+        parse_chip_limit(request.chip_limit)
 
 
 def _check_data(request: RunRequest, found: discovery.Found, *, phase_name: str) -> None:
@@ -96,28 +98,19 @@ def _check_data(request: RunRequest, found: discovery.Found, *, phase_name: str)
         discovery.instance(found, size=size, overrides=overrides).check_data(path)
 
 
-def _layouts_check(
-    request: RunRequest, phase: Phase, *, layouts: Sequence[Layout]
-) -> Callable[[Workload], None]:
-    """Return what refuses a workload that one of the layouts cannot spread: a sweep is of one."""
-
-    def check(workload: Workload) -> None:
-        for layout in layouts:
-            if layout == Layout():
-                continue  # one device carries any workload
-            check_layout(workload, phase, layout, is_compiled=request.compile)
-            if request.compile_mode and not layout.is_single:
-                raise UsageError(
-                    f"--compile-mode {request.compile_mode} is for one device alone: collectives "
-                    "and modelled links are no part of a CUDA graph; leave it out"
-                )
-
-    return check
-
-
-def _limit_of(request: RunRequest) -> ChipLimit | None:
-    """Return the part of the device that is asked for; None: all of it."""
-    return None if request.chip_limit is None else parse_chip_limit(request.chip_limit)
+def _check_layouts(
+    workload: Workload, *, request: RunRequest, phase: Phase, layouts: Sequence[Layout]
+) -> None:
+    """Refuse a workload that one of the layouts cannot spread: a sweep is of one."""
+    for layout in layouts:
+        if layout == Layout():
+            continue  # one device carries any workload
+        check_layout(workload, phase, layout, is_compiled=request.compile)
+        if request.compile_mode and not layout.is_single:
+            raise UsageError(
+                f"--compile-mode {request.compile_mode} is for one device alone: collectives "
+                "and modelled links are no part of a CUDA graph; leave it out"
+            )
 
 
 def _overrides_of(request: RunRequest) -> list[dict[str, Any]]:
@@ -133,12 +126,12 @@ def _overrides_of(request: RunRequest) -> list[dict[str, Any]]:
 
 def make_plan(request: RunRequest, *, selected: Sequence[Selected], inspection: Inspection) -> Plan:
     """Expand the checked request on the inspected device; `UsageError` on what it cannot do."""
-    limit = _limit_of(request)
+    limit = None if request.chip_limit is None else parse_chip_limit(request.chip_limit)
     if limit is not None:
         check_device(limit, device_type=inspection.device.type)
     layouts = make_layouts(request)
     every = [
-        _planned(request, inspection, selected=one, choice=choice, layouts=layouts)
+        _planned(request, inspection, selected=one, choice=choice, layouts=layouts, limit=limit)
         for one in selected
         for choice in itertools.product(
             request.sizes or (None,),
@@ -179,12 +172,15 @@ def _planned(
     selected: Selected,
     choice: tuple[str | None, Dtype, dict[str, Any], Layout],
     layouts: Sequence[Layout],
+    limit: ChipLimit | None,
 ) -> Planned:
     size, dtype, overrides, layout = choice
     found, phase = selected
-    limit = _limit_of(request)
     refusal = _refusal(dtype, inspection)
-    check = _layouts_check(request, phase, layouts=layouts)
+    data = request.data or "generated"
+    if data not in ("generated", "resident"):
+        data = str(user_path(data, what="--data").resolve())
+    check = functools.partial(_check_layouts, request=request, phase=phase, layouts=layouts)
     try:
         chosen = choose_size(
             found,
@@ -219,7 +215,7 @@ def _planned(
             size=chosen.name,
             params=discovery.parameters(workload),
             dtype=dtype,
-            data=_data_for_child(request),
+            data=data,
             device=inspection.device.label,
             layout=layout,
             chip_limit=limit.name if limit else "",
@@ -230,7 +226,7 @@ def _planned(
         batch=workload.batch_size(phase),
         items_unit=phase.item,
         elements_unit=phase.element,
-        data_digest=digest_of(request.data),
+        data_digest=digest_of(data),
         refusal=refusal,
     )
 
@@ -238,12 +234,10 @@ def _planned(
 def _free_bytes(inspection: Inspection, *, limit: ChipLimit | None) -> int | None:
     """Free memory of the device, or all of it where nothing tells what is free."""
     device = inspection.device
-    free_bytes = device.memory_free_bytes
-    if free_bytes is None:
-        free_bytes = device.memory_bytes
-    if limit is None or limit.memory_bytes is None:
-        return free_bytes
-    return limit.memory_bytes if free_bytes is None else min(free_bytes, limit.memory_bytes)
+    is_known = device.memory_free_bytes is not None
+    free_bytes = device.memory_free_bytes if is_known else device.memory_bytes
+    known = [free_bytes, None if limit is None else limit.memory_bytes]
+    return min((size for size in known if size is not None), default=None)
 
 
 def _refusal(dtype: Dtype, inspection: Inspection) -> tuple[str, str] | None:
@@ -256,9 +250,3 @@ def _refusal(dtype: Dtype, inspection: Inspection) -> tuple[str, str] | None:
         "unsupported_dtype",
         f"{inspection.device.label} {how} {dtype}; it works in {works or 'none of the dtypes'}",
     )
-
-
-def _data_for_child(request: RunRequest) -> str:
-    if request.data in (None, "resident"):
-        return request.data or "generated"
-    return str(user_path(str(request.data), what="--data").resolve())

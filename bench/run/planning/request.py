@@ -67,10 +67,7 @@ class RunRequest:
         "--set", SETTINGS, WORK, "parameter key=value; a comma in the value sweeps"
     )
     data: str | None = flag(
-        "--data",
-        TEXT,
-        WORK,
-        "real input: a folder or file; or 'resident' to leave the loader out",
+        "--data", TEXT, WORK, "real input: a folder or file; or 'resident' to leave the loader out"
     )
     device: str | None = flag(
         "--device", TEXT, DEVICE, "cpu, cuda, cuda:1, npu, ...; default: best there is"
@@ -115,11 +112,7 @@ class RunRequest:
         "--grad-accum", INTEGER, LAYOUT, "micro-batches in one optimizer step", default=1
     )
     schedule: str = flag(
-        "--schedule",
-        TEXT,
-        LAYOUT,
-        "pipeline: 1f1b or interleaved-2; default: 1f1b",
-        default="1f1b",
+        "--schedule", TEXT, LAYOUT, "pipeline: 1f1b or interleaved-2; default: 1f1b", default="1f1b"
     )
     mitigate: tuple[str, ...] = flag(
         "--mitigate", TEXTS, LAYOUT, "none, bf16, powersgd-2, diloco-64, ...; a comma sweeps"

@@ -29,17 +29,11 @@ def _select_one(text: str) -> list[Selected]:
             return [(found, found.phase(phase_name))]
         return [(found, phase) for phase in found.cls.phases]
     everything = [discovery.load(name) for name in discovery.names()]
+    pairs = [(found, phase) for found in everything for phase in found.cls.phases]
     if text == "all":
-        return [(f, phase) for f in everything if not f.cls.is_selftest for phase in f.cls.phases]
-    matched = [
-        (found, phase)
-        for found in everything
-        for phase in found.cls.phases
-        if fnmatchcase(f"{found.name}-{phase.name}", text) or found.name == text
-    ]
+        return [(found, phase) for found, phase in pairs if not found.cls.is_selftest]
+    named = {f"{found.name}-{phase.name}": (found, phase) for found, phase in pairs}
+    matched = [one for name, one in named.items() if fnmatchcase(name, text) or one[0].name == text]
     if not matched:
-        allowed = [
-            f"{found.name}-{phase.name}" for found in everything for phase in found.cls.phases
-        ]
-        raise one_of("workload", text, [*allowed, "all"], hint="(or a file such as ./mine.py)")
+        raise one_of("workload", text, [*named, "all"], hint="(or a file such as ./mine.py)")
     return matched

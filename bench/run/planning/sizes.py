@@ -6,7 +6,7 @@ whose memory nobody knows, because `large` would run out of it on most.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bench import discovery
@@ -45,29 +45,29 @@ def choose_size(
     Raises `MeasurementError` when not even the smallest of them fits, and what `check` raises when
     it lets none pass.
     """
-    if asked is not None:
-        workload = discovery.instance(found, size=asked, overrides=overrides)
+
+    def chosen(name: str, reason: str) -> SizeChoice:
+        workload = discovery.instance(found, size=name or None, overrides=overrides)
         estimate = workload.memory_bytes(phase, dtype=dtype)
-        return SizeChoice(name=asked, reason="user", estimate_bytes=estimate)
+        return SizeChoice(name=name, reason=reason, estimate_bytes=estimate)
+
+    if asked is not None:
+        return chosen(asked, "user")
     every = [name for name in SIZES if name in found.cls.sizes]
     if is_cpu or free_bytes is None:
         every = [name for name in every if name in CPU_SIZES] or every[:1]
     candidates = possible_sizes(found, every, overrides=overrides, check=check)
     if not candidates:
-        workload = discovery.instance(found, size=None, overrides=overrides)
-        estimate = workload.memory_bytes(phase, dtype=dtype)
-        return SizeChoice(name="", reason="the workload has one size", estimate_bytes=estimate)
+        return chosen("", "the workload has one size")
     for name in reversed(candidates):
-        workload = discovery.instance(found, size=name, overrides=overrides)
-        estimate = workload.memory_bytes(phase, dtype=dtype)
-        if free_bytes is None or estimate <= MARGIN_FRAC * free_bytes:
-            return SizeChoice(
-                name=name,
-                reason=_reason(name, every, estimate, free_bytes, is_cpu=is_cpu),
-                estimate_bytes=estimate,
-            )
+        kind = "largest for a CPU" if is_cpu and name == every[-1] else "largest that fits"
+        one = chosen(name, f"auto: {kind}")
+        needed = format_bytes(one.estimate_bytes)
+        if free_bytes is None or one.estimate_bytes <= MARGIN_FRAC * free_bytes:
+            free = "unknown memory" if free_bytes is None else f"{format_bytes(free_bytes)} free"
+            return replace(one, reason=f"{one.reason} (about {needed} of {free})")
     raise MeasurementError(
-        f"{found.name}-{phase.name} needs about {format_bytes(estimate)} even at {candidates[0]}, "
+        f"{found.name}-{phase.name} needs about {needed} even at {candidates[0]}, "
         f"{format_bytes(free_bytes or 0)} are free; use a smaller --batch or free memory"
     )
 
@@ -91,11 +91,3 @@ def possible_sizes(
     if refused is not None and not possible:
         raise refused
     return possible
-
-
-def _reason(
-    name: str, candidates: list[str], estimate: int, free_bytes: int | None, *, is_cpu: bool
-) -> str:
-    kind = "largest for a CPU" if is_cpu and name == candidates[-1] else "largest that fits"
-    free = "unknown memory" if free_bytes is None else f"{format_bytes(free_bytes)} free"
-    return f"auto: {kind} (about {format_bytes(estimate)} of {free})"

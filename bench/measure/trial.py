@@ -34,7 +34,6 @@ from bench.measure.trial_result import (
 )
 
 if TYPE_CHECKING:
-    from bench.measure.engine.torch_engine import TorchEngine
     from bench.parallel.ranks import Ranks
 
 PROGRESS_STEPS = 50
@@ -79,7 +78,13 @@ def _run_torch(request: TrialRequest, messages: Messages, *, ranks: Ranks | None
     start_s = time.perf_counter()
     messages.stage("import")
     data_seed = _join(ranks, request=request)
-    engine = _make_engine(request, messages, data_seed=data_seed, ranks=ranks)
+    from bench.measure.engine.torch_engine import TorchEngine
+    from bench.measure.pipeline.pipeline_engine import PipelineEngine
+
+    if request.config.layout.strategy == "pp":
+        engine: TorchEngine = PipelineEngine(request, on_stage=messages.stage)
+    else:
+        engine = TorchEngine(request, on_stage=messages.stage, data_seed=data_seed, ranks=ranks)
     # Destroying a DDP joins gloo's thread with the interpreter locked, and that thread wants it.
     messages.kept = engine
     import_s = time.perf_counter() - start_s
@@ -107,17 +112,6 @@ def _join(ranks: Ranks | None, *, request: TrialRequest) -> int:
     if config.layout.mode == "real":  # a throttled group is made with its link
         start_group(ranks, device=config.device)
     return config.seed + data_rank(ranks.rank, layout=config.layout)
-
-
-def _make_engine(
-    request: TrialRequest, messages: Messages, *, data_seed: int, ranks: Ranks | None
-) -> TorchEngine:
-    from bench.measure.engine.torch_engine import TorchEngine
-    from bench.measure.pipeline.pipeline_engine import PipelineEngine
-
-    if request.config.layout.strategy == "pp":
-        return PipelineEngine(request, on_stage=messages.stage)
-    return TorchEngine(request, on_stage=messages.stage, data_seed=data_seed, ranks=ranks)
 
 
 def _measure(

@@ -69,15 +69,12 @@ def first_failure(failures: dict[int, ProcessFailure], *, folder: Path, num_rank
         if rank not in reported and failure.exitcode != -signal.SIGTERM
     ]
     if died:
-        return _died(*died[0], folder=folder)
+        rank, failure = died[0]
+        how = how_it_ended(failure.exitcode, last_words=last_words(folder, rank=rank))
+        return Failure(code="crashed", detail=f"rank {rank} died: {how}")
     if raised:
         return raised[0].public
     return Failure(code="crashed", detail="the ranks were ended from outside")
-
-
-def _died(rank: int, failure: ProcessFailure, *, folder: Path) -> Failure:
-    how = how_it_ended(failure.exitcode, last_words=last_words(folder, rank=rank))
-    return Failure(code="crashed", detail=f"rank {rank} died: {how}")
 
 
 def last_words(folder: Path, *, rank: int) -> str:

@@ -141,8 +141,7 @@ def _cause(store: Store) -> Failure | None:
     deadline_s = time.monotonic() + CAUSE_WAIT_S
     while time.monotonic() < deadline_s:
         if store.check([FAILURE_KEY]):
-            cause: Failure = decode(store.get(FAILURE_KEY), Failure)
-            return cause
+            return msgspec.json.decode(store.get(FAILURE_KEY), type=Failure)
         time.sleep(0.05)
     return None
 

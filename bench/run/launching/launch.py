@@ -191,19 +191,19 @@ def follow() -> int:
     Rank 0's trials write into the agent's store what is next. This process prints nothing.
     """
     environment = child_environment(threads=int(os.environ.get("OMP_NUM_THREADS", "1")))
-    for number in itertools.count(1):
-        try:
+    try:
+        for number in itertools.count(1):
             outcome = run_child(RANK, str(number), environment=environment)
-        except KeyboardInterrupt:
-            return int(ExitCode.INTERRUPTED)
-        if isinstance(outcome.result, RunEnd):
-            return outcome.result.code
-        if outcome.last_stage == "start":
-            break  # it had no word from rank 0: the store is gone, and with it the run
-        if outcome.exit_code != 0:
-            detail = f"rank {os.environ['RANK']}: {outcome.detail}"
-            failure = Failure(code="crashed", detail=detail)
-            _post(Post(number=number, key="failure", message=failure))
+            if isinstance(outcome.result, RunEnd):
+                return outcome.result.code
+            if outcome.last_stage == "start":
+                break  # it had no word from rank 0: the store is gone, and with it the run
+            if outcome.exit_code != 0:
+                detail = f"rank {os.environ['RANK']}: {outcome.detail}"
+                failure = Failure(code="crashed", detail=detail)
+                _post(Post(number=number, key="failure", message=failure))
+    except KeyboardInterrupt:
+        return int(ExitCode.INTERRUPTED)
     return int(ExitCode.INVALID)
 
 

@@ -54,12 +54,15 @@ def run_watched(
         if telemetry is not None:
             observation.scope, observation.before = telemetry.scope, _rest_of(telemetry)
         try:
-            return run_trial(request, timeout_s=timeout_s, on_start=on_start, on_message=note_stage)
+            outcome = run_trial(
+                request, timeout_s=timeout_s, on_start=on_start, on_message=note_stage
+            )
         finally:
             if observation.sampler is not None:
                 observation.sampler.stop()
-            if telemetry is not None:
-                observation.after = telemetry.baseline()
+        if telemetry is not None:
+            observation.after = telemetry.baseline()
+        return outcome
     finally:
         if telemetry is not None:
             telemetry.close()

@@ -2,33 +2,17 @@
 
 import json
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from bench import discovery
 from bench.cli import main
+from bench.results.schema import Value
 from tests.analysis.synthetic_rows import trials
-
-if TYPE_CHECKING:
-    from bench.results.schema import Value
+from tests.analysis.test_gap import INFER
 
 Captured = pytest.CaptureFixture[str]
-INFER: "dict[str, Value]" = {
-    "workload": "imaging-infer",
-    "config_hash": "1nfe7",
-    "items_unit": "volume",
-    "elements_per_item": 8 * 32768.0,
-    "items": 100,
-}
-
-
-def test_halves_in_two_files_make_one_gap(write: Any, capsys: Captured) -> None:
-    files = write(train=trials(seed=1, step_ms=300.0), infer=trials(seed=2, **INFER))
-    assert main(["gap", *files]) == 0
-    out = capsys.readouterr().out
-    assert "Training over inference" in out
-    assert "compared per voxel" in out
 
 
 def test_json_is_one_document(write: Any, capsys: Captured) -> None:
@@ -42,12 +26,14 @@ def test_json_is_one_document(write: Any, capsys: Captured) -> None:
     assert document["shares"][0]["needed"] == pytest.approx(0.1 / 30.0, rel=0.1)
 
 
-def test_markdown_has_every_table(write: Any, capsys: Captured) -> None:
-    (file,) = write(both=[*trials(seed=1), *trials(seed=2, **INFER)])
-    assert main(["gap", file, "--format", "markdown", "--load", "5/h"]) == 0
+def test_halves_in_two_files_make_one_gap_with_every_table(write: Any, capsys: Captured) -> None:
+    files = write(train=trials(seed=1, step_ms=300.0), infer=trials(seed=2, **INFER))
+    assert main(["gap", *files]) == 0
     out = capsys.readouterr().out
-    assert out.count("| --- |") >= 3
-    assert "**Share of one device for 5/h**" in out
+    assert "Training over inference" in out and "compared per voxel" in out
+    assert main(["gap", *files, "--format", "markdown", "--load", "5/h"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("| --- |") >= 3 and "**Share of one device for 5/h**" in out
 
 
 def test_missing_half_is_named_with_a_command_that_measures_it(
@@ -73,25 +59,22 @@ def test_missing_half_is_named_with_a_command_that_measures_it(
     assert command == [*expected.split(), *flags]
 
 
-def test_both_inference_phases_of_the_llm_are_asked_for(write: Any, capsys: Captured) -> None:
-    found = discovery.load("llm")
-    params = json.dumps(discovery.parameters(discovery.instance(found, size="tiny", overrides={})))
-    (file,) = write(train=trials(workload="llm-train", params_json=params))
-    main(["gap", file, "--json"])
-    (missing,) = json.loads(capsys.readouterr().out)["missing"]
-    assert missing["lacks"] == "inference"
-    assert "--workload llm-prefill --workload llm-decode" in missing["command"]
-
-
-def test_a_workload_that_is_not_at_hand_gets_all_its_parameters(
+def test_both_phases_of_the_llm_and_all_parameters_of_what_is_not_at_hand(
     write: Any, capsys: Captured
 ) -> None:
-    rows = trials(workload="mine-infer", params_json='{"batch": 2, "width": 7}', size=None)
-    (file,) = write(infer=rows)
-    main(["gap", file, "--json"])
-    (missing,) = json.loads(capsys.readouterr().out)["missing"]
-    assert missing["lacks"] == "training"
-    assert missing["command"] == (
+    def missing(rows: Any) -> Any:
+        main(["gap", *write(half=rows), "--json"])
+        (found,) = json.loads(capsys.readouterr().out)["missing"]
+        return found
+
+    found = discovery.load("llm")
+    params = json.dumps(discovery.parameters(discovery.instance(found, size="tiny", overrides={})))
+    half = missing(trials(workload="llm-train", params_json=params))
+    assert half["lacks"] == "inference"
+    assert "--workload llm-prefill --workload llm-decode" in half["command"]
+    half = missing(trials(workload="mine-infer", params_json='{"batch": 2, "width": 7}', size=None))
+    assert half["lacks"] == "training"
+    assert half["command"] == (
         "bench run --workload mine-train --batch 2 --dtype fp32 --set width=7 --device cpu"
     )
 
@@ -120,8 +103,7 @@ def test_wrong_flags_are_one_line_and_exit_2(
     (file,) = write(a=trials())
     assert main(["gap", file, *flags]) == 2
     err = capsys.readouterr().err
-    assert told in err
-    assert err.count("\n") == 1
+    assert told in err and err.count("\n") == 1
 
 
 def test_hostile_cells_are_shown_and_not_obeyed(write: Any, capsys: Captured) -> None:
@@ -129,5 +111,4 @@ def test_hostile_cells_are_shown_and_not_obeyed(write: Any, capsys: Captured) ->
     (file,) = write(a=trials(workload=hostile, params_json="{}"))
     assert main(["gap", file, "--format", "markdown"]) == 5
     out = capsys.readouterr().out
-    assert "<script>" not in out
-    assert "\x1b" not in out
+    assert "<script>" not in out and "\x1b" not in out

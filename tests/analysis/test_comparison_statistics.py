@@ -28,10 +28,18 @@ def ends(found: LogEstimate) -> tuple[float, float]:
     return found.log - found.half_width, found.log + found.half_width
 
 
-def test_interval_of_a_ratio_agrees_with_scipy() -> None:
+def test_intervals_and_p_values_agree_with_scipy() -> None:
     stats: Any = pytest.importorskip("scipy.stats")
-    expected = stats.ttest_ind(B, A, equal_var=False).confidence_interval(0.95)
-    assert ends(ratio_of(A, B)) == pytest.approx((expected.low, expected.high), rel=1e-10)
+    welch = stats.ttest_ind(B, A, equal_var=False).confidence_interval(0.95)
+    assert ends(ratio_of(A, B)) == pytest.approx((welch.low, welch.high), rel=1e-10)
+    paired = stats.ttest_1samp(B, 0.0).confidence_interval(0.95)
+    assert ends(mean_of_logs(B)) == pytest.approx((paired.low, paired.high), rel=1e-10)
+    p_value = stats.ttest_ind([b - 0.03 for b in B], A, equal_var=False).pvalue
+    assert p_beyond(ratio_of(A, B), margin=0.03) == pytest.approx(p_value, rel=1e-9)
+    source = random.Random(3)
+    p_values = [source.betavariate(0.4, 2.0) for _ in range(200)]
+    expected = stats.false_discovery_control(p_values) <= 0.05
+    assert benjamini_hochberg(p_values) == expected.tolist()
 
 
 def test_interval_of_a_ratio_by_hand() -> None:
@@ -39,16 +47,8 @@ def test_interval_of_a_ratio_by_hand() -> None:
     found = ratio_of([0.0, 1.0, 2.0], [3.0, 4.0, 5.0])
     assert found.degrees == pytest.approx(4.0)
     assert found.half_width == pytest.approx(2.776445 * math.sqrt(2 / 3), rel=1e-6)
-
-
-def test_equal_counters_have_a_point_for_an_interval() -> None:
+    # Equal counters have a point for an interval.
     assert ends(ratio_of([5.0] * 3, [6.0] * 3)) == (1.0, 1.0)
-
-
-def test_interval_of_paired_differences_agrees_with_scipy() -> None:
-    stats: Any = pytest.importorskip("scipy.stats")
-    expected = stats.ttest_1samp(B, 0.0).confidence_interval(0.95)
-    assert ends(mean_of_logs(B)) == pytest.approx((expected.low, expected.high), rel=1e-10)
 
 
 def test_p_value_is_under_5_percent_just_where_the_interval_leaves_the_margin() -> None:
@@ -58,25 +58,11 @@ def test_p_value_is_under_5_percent_just_where_the_interval_leaves_the_margin() 
     assert p_beyond(found, margin=low * 0.9999) == pytest.approx(0.05, abs=1e-4)
 
 
-def test_p_value_agrees_with_scipy() -> None:
-    stats: Any = pytest.importorskip("scipy.stats")
-    expected = stats.ttest_ind([b - 0.03 for b in B], A, equal_var=False).pvalue
-    assert p_beyond(ratio_of(A, B), margin=0.03) == pytest.approx(expected, rel=1e-9)
-
-
 def test_benjamini_hochberg_by_hand() -> None:
     # Limits at q = .05 and m = 5 are .01 .02 .03 .04 .05; .029 is the last one under its limit.
     p_values = [0.2, 0.005, 0.029, 0.025, 0.041]
     assert benjamini_hochberg(p_values) == [False, True, True, True, False]
     assert benjamini_hochberg([]) == []
-
-
-def test_benjamini_hochberg_agrees_with_scipy() -> None:
-    stats: Any = pytest.importorskip("scipy.stats")
-    source = random.Random(3)
-    p_values = [source.betavariate(0.4, 2.0) for _ in range(200)]
-    expected = stats.false_discovery_control(p_values) <= 0.05
-    assert benjamini_hochberg(p_values) == expected.tolist()
 
 
 def test_more_trials_are_asked_for_the_closer_the_ratio_is_to_the_threshold() -> None:

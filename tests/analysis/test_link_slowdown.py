@@ -24,28 +24,27 @@ def slowdowns(rows: list[Row]) -> dict[tuple[str, str], Slowdown | None]:
     return {(run.mode, run.link): slowdown(run, fastest=fastest) for run in runs}
 
 
+def over(link: str, rows: list[Row]) -> Slowdown:
+    found = slowdowns(rows)["emulated", link]
+    assert found is not None
+    return found
+
+
 def test_slowdown_is_against_the_fastest_link_with_its_interval() -> None:
-    found = slowdowns(three_links())
-    assert found["emulated", "h100-nvlink"] is None
-    h800 = found["emulated", "h800-nvlink"]
-    assert h800 is not None and h800.fastest.link == "h100-nvlink"
+    assert slowdowns(three_links())["emulated", "h100-nvlink"] is None
+    h800 = over("h800-nvlink", three_links())
+    assert h800.fastest.link == "h100-nvlink"
     assert h800.ratio.value == pytest.approx(109.0 / 104.0)
-    low, high = h800.ratio.interval or (0.0, 0.0)
-    assert low == pytest.approx(109.0 / 104.0 * math.exp(-HALF_WIDTH), rel=1e-5)
-    assert high == pytest.approx(109.0 / 104.0 * math.exp(HALF_WIDTH), rel=1e-5)
-
-
-def test_the_bracket_of_a_slowdown_has_both_links_at_the_same_end() -> None:
-    h800 = slowdowns(three_links())["emulated", "h800-nvlink"]
-    assert h800 is not None
+    ends = [109.0 / 104.0 * math.exp(sign * HALF_WIDTH) for sign in (-1, 1)]
+    assert list(h800.ratio.interval or ()) == pytest.approx(ends, rel=1e-5)
+    # The error band has both links at the same end.
     assert h800.ends == pytest.approx((107.2 / 103.2, 116.25 / 110.0))
 
 
 def test_the_fastest_link_is_chosen_by_the_model_and_not_by_noise() -> None:
     lucky = [{**row, "step_median_ms": 90.0} for row in link_run("h800-nvlink", 9.0)]
-    found = slowdowns([*link_run("h100-nvlink", 4.0), *lucky])
-    told = found["emulated", "h800-nvlink"]
-    assert told is not None and told.ratio.value == pytest.approx(90.0 / 104.0, rel=1e-3)
+    found = over("h800-nvlink", [*link_run("h100-nvlink", 4.0), *lucky])
+    assert found.ratio.value == pytest.approx(90.0 / 104.0, rel=1e-3)
 
 
 def test_modes_devices_and_layouts_are_never_in_one_ratio() -> None:
@@ -60,26 +59,17 @@ def test_modes_devices_and_layouts_are_never_in_one_ratio() -> None:
     assert set(slowdowns(rows).values()) == {None}
 
 
-def test_one_trial_gives_a_slowdown_without_an_interval() -> None:
-    rows = [row for row in three_links() if row["trial"] == 1]
-    pcie = slowdowns(rows)["emulated", "pcie5"]
-    assert pcie is not None and pcie.ratio.value == pytest.approx(160.0 / 104.0)
+def test_one_trial_an_invalid_one_and_rows_without_communication_columns() -> None:
+    pcie = over("pcie5", [row for row in three_links() if row["trial"] == 1])
+    assert pcie.ratio.value == pytest.approx(160.0 / 104.0)
     assert pcie.ratio.interval is None
-
-
-def test_an_invalid_trial_has_no_part_in_a_slowdown() -> None:
     rows = three_links()
     rows[3] |= {"status": "INVALID", "step_median_ms": 9e9}
-    h800 = slowdowns(rows)["emulated", "h800-nvlink"]
-    assert h800 is not None and h800.ratio.value == pytest.approx(109.0 / 104.0, rel=0.01)
-
-
-def test_rows_without_communication_columns_fall_back_on_the_shortest_step() -> None:
+    assert over("h800-nvlink", rows).ratio.value == pytest.approx(109.0 / 104.0, rel=0.01)
+    # Where the model states no time, the shortest step is the fastest link's.
     blank = {"comm_total_ms": None, "step_low_ms": None}
-    rows = [{**row, **blank} for row in three_links()]
-    h800 = slowdowns(rows)["emulated", "h800-nvlink"]
-    assert h800 is not None and h800.fastest.link == "h100-nvlink"
-    assert h800.ends is None
+    h800 = over("h800-nvlink", [{**row, **blank} for row in three_links()])
+    assert h800.fastest.link == "h100-nvlink" and h800.ends is None
 
 
 def test_efficiency_is_against_one_device_of_the_same_mode() -> None:
@@ -96,12 +86,8 @@ def test_a_real_device_is_no_reference_for_an_emulated_run() -> None:
     found = efficiency(runs[1], singles=single_runs(runs))
     assert found is not None and found.against == "compute"
     assert found.share.value == pytest.approx(100.0 / 160.0, rel=1e-4)
-
-
-def test_nothing_is_said_of_efficiency_where_nothing_tells() -> None:
-    rows = [{**row, "compute_step_ms": None} for row in link_run("pcie5", 60.0)]
-    (run,) = gather(rows)
-    assert efficiency(run, singles={}) is None
+    (run,) = gather([{**row, "compute_step_ms": None} for row in link_run("pcie5", 60.0)])
+    assert efficiency(run, singles={}) is None, "nothing tells"
 
 
 def test_families_differ_in_the_number_of_devices_alone() -> None:

@@ -1,5 +1,7 @@
 """Projection against figures worked by hand, and what must hold for every chip."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +21,7 @@ def told(answer: Projected | Unknown) -> Projected:
     return answer
 
 
-def test_work_at_its_roof_moves_by_that_roof_alone() -> None:
+def test_work_at_its_roof_moves_by_that_roof_and_the_doubt_is_about_architecture() -> None:
     # 1 s of products on 4 x the matrix rate and 1 s of copies on 2 x the bandwidth.
     one = told(project(measured(), chip()))
     assert one.time_s.mid == pytest.approx(0.25 + 0.5, rel=1e-6)
@@ -29,11 +31,8 @@ def test_work_at_its_roof_moves_by_that_roof_alone() -> None:
         "memory": pytest.approx(2 / 3, rel=1e-6),
     }
     assert one.binds == "memory"
-
-
-def test_the_interval_of_explained_work_is_the_doubt_about_architecture() -> None:
-    # Even in the logarithm between 1/k and k: the 10th percentile is k to the power -0.8.
-    one = told(project(measured(), chip()))
+    # The doubt about architecture is even in the logarithm between 1/k and k: the 10th percentile
+    # is k to the power -0.8.
     assert one.time_s.low == pytest.approx(0.75 * SAME_VENDOR**-0.8, rel=0.01)
     assert one.time_s.high == pytest.approx(0.75 * SAME_VENDOR**0.8, rel=0.01)
     assert any("chip built like round" in words for words in one.narrowing)
@@ -77,8 +76,6 @@ def test_without_a_profile_it_says_so_and_is_wider() -> None:
     assert any("no operator profile" in note for note in one.notes)
     assert one.time_s.width > told(project(measured(), chip())).time_s.width
 
-
-def test_a_row_without_any_work_figures_is_shared_between_all_roofs() -> None:
     one = told(project(measured(operators=(), has_profile=False), chip()))
     assert set(one.shares) == {"matrix", "memory", "on chip"}
 
@@ -97,13 +94,10 @@ def test_a_smaller_memory_takes_a_smaller_batch() -> None:
 
 def test_nothing_is_told_where_not_even_one_sample_fits() -> None:
     answer = project(measured(), chip(memory_bytes=16e9))
-    assert isinstance(answer, Unknown)
-    assert "not even batch 1 fits" in answer.reason
-
-
-def test_the_memory_of_one_of_two_dies_counts() -> None:
-    answer = project(measured(), chip(memory_bytes=30e9, facts={"torch_devices": 2}))
-    assert isinstance(answer, Unknown)
+    assert isinstance(answer, Unknown) and "not even batch 1 fits" in answer.reason
+    # The memory of one of two dies counts.
+    two = chip(memory_bytes=30e9, facts={"torch_devices": 2})
+    assert isinstance(project(measured(), two), Unknown)
 
 
 # What is not known --------------------------------------------------------------------------------
@@ -130,19 +124,17 @@ def test_every_catalogue_chip_gives_an_interval_or_a_reason() -> None:
             assert answer.time_s.width > 1.05, "never one number"
 
 
-def test_a_missing_dtype_has_another_stand_in_and_widens() -> None:
-    fine = told(project(measured(), chip()))
-    other = told(project(measured(), chip(peak_per_s={"fp16": 400e12})))
-    assert other.dtype == "fp16"
-    assert other.time_s.width > fine.time_s.width
-    assert any("fp16 stands in for bf16" in note for note in other.notes)
-
-
-def test_an_unknown_derate_widens() -> None:
-    fine = told(project(measured(), chip()))
-    unknown = told(project(measured(), chip(derates={})))
-    assert unknown.time_s.width > fine.time_s.width
-    assert "its own is not known" in unknown.basis["matrix"]
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        ({"peak_per_s": {"fp16": 400e12}}, "fp16 stands in for bf16"),
+        ({"derates": {}}, "its own is not known"),
+    ],
+)
+def test_a_missing_dtype_or_derate_widens(cells: dict[str, Any], said: str) -> None:
+    other = told(project(measured(), chip(**cells)))
+    assert other.time_s.width > told(project(measured(), chip())).time_s.width
+    assert any(said in words for words in (*other.notes, *other.basis.values()))
 
 
 def test_relatives_are_told_from_strangers() -> None:
@@ -178,12 +170,9 @@ def test_an_infinite_link_costs_nothing_and_a_narrow_one_does() -> None:
     assert slow.time_s.low > 6.0
     assert slow.binds == "link"
 
-
-def test_inference_on_several_devices_exchanges_nothing() -> None:
-    narrow = CostModel(parse_topology("bw=1GB/s,latency=5us"))
-    one = told(project(measured(workload="imaging-infer"), chip(), devices=8, link=narrow))
-    assert one.time_s.mid == pytest.approx(0.75, rel=1e-6)
-    assert "link" not in one.shares
+    infer = measured(workload="imaging-infer")
+    one = told(project(infer, chip(), devices=8, link=narrow))
+    assert one.time_s.mid == pytest.approx(0.75, rel=1e-6) and "link" not in one.shares
 
 
 # Properties ---------------------------------------------------------------------------------------
@@ -226,11 +215,6 @@ def test_a_chip_faster_in_every_roof_is_never_projected_slower(
 @settings(max_examples=30, deadline=None)
 @given(factor=st.floats(0.1, 10.0))
 def test_a_uniformly_faster_chip_scales_the_middle_exactly(factor: float) -> None:
-    one = told(
-        project(
-            measured(operators=(GEMM, COPY)),
-            chip(peak_per_s={"bf16": 100e12 * factor}, memory_bytes_per_s=1e12 * factor),
-            is_explained=False,
-        )
-    )
+    faster = chip(peak_per_s={"bf16": 100e12 * factor}, memory_bytes_per_s=1e12 * factor)
+    one = told(project(measured(operators=(GEMM, COPY)), faster, is_explained=False))
     assert one.time_s.mid == pytest.approx(2.0 / factor, rel=1e-6)

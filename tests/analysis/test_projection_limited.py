@@ -58,8 +58,7 @@ def test_another_configuration_or_device_is_not_beside_it(cells: dict[str, objec
     assert len(left_out) == 1
     assert LESS in left_out[0].reason and "on the whole of it" in left_out[0].reason
 
-
-def test_a_whole_device_that_is_no_start_carries_none_beside_it() -> None:
+    # Nor does a whole device that is no start carry any.
     found, left_out = measured_of([*rows(roof_flops_per_s=None), *limited()], profiles={})
     assert not found
     assert ["roof" in one.reason for one in left_out] == [True, False]

@@ -52,7 +52,7 @@ def test_trials_of_a_configuration_are_one_start() -> None:
 
 
 def test_a_profile_is_laid_over_the_measured_step(tmp_path: Path) -> None:
-    path = tmp_path / "run.csv"
+    path, other = tmp_path / "run.csv", tmp_path / "other.csv"
     write_profile(path, config_hash="c0ffee", device="cpu", profile=PROFILE)
     one = only(measured_of(rows(), profiles=profiles_beside([path]))[0])
     assert one.has_profile
@@ -60,26 +60,18 @@ def test_a_profile_is_laid_over_the_measured_step(tmp_path: Path) -> None:
     assert one.operators[0].time_s == pytest.approx(0.06)
     assert total(one.operators, "time_s") == pytest.approx(0.08)
     assert one.overhead_s == pytest.approx(0.02)
-
-
-def test_a_profile_of_another_configuration_is_not_used(tmp_path: Path) -> None:
-    path = tmp_path / "run.csv"
-    write_profile(path, config_hash="0ther", device="cpu", profile=PROFILE)
-    assert not only(measured_of(rows(), profiles=profiles_beside([path]))[0]).has_profile
+    # One of another configuration is not used.
+    write_profile(other, config_hash="0ther", device="cpu", profile=PROFILE)
+    assert not only(measured_of(rows(), profiles=profiles_beside([other]))[0]).has_profile
 
 
 def test_writing_a_profile_again_replaces_it(tmp_path: Path) -> None:
     path = tmp_path / "run.csv"
-    for covered in (0.5, 0.9):
-        write_profile(
-            path, config_hash="c", device="cpu", profile={**PROFILE, "covered_frac": covered}
-        )
-    write_profile(path, config_hash="d", device="cpu", profile=PROFILE)
-    found = read_profiles(path)
-    assert {key: one.covered_frac for key, one in found.items()} == {
-        ("c", "cpu"): 0.9,
-        ("d", "cpu"): 0.8,
-    }
+    for name, covered in (("c", 0.5), ("c", 0.9), ("d", 0.8)):
+        profile = {**PROFILE, "covered_frac": covered}
+        write_profile(path, config_hash=name, device="cpu", profile=profile)
+    found = {key: one.covered_frac for key, one in read_profiles(path).items()}
+    assert found == {("c", "cpu"): 0.9, ("d", "cpu"): 0.8}
 
 
 @pytest.mark.parametrize(
@@ -99,6 +91,11 @@ def test_what_is_no_start_is_named(cells: dict[str, object], said: str) -> None:
     assert said in left_out[0].reason
 
 
+def damaged(**changes: object) -> str:
+    whole = {"config_hash": "c", "device": "cpu", "covered_frac": 1, "operators": []}
+    return json.dumps({"version": 1, "profiles": [{**whole, **changes}]})
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -108,15 +105,11 @@ def test_what_is_no_start_is_named(cells: dict[str, object], said: str) -> None:
         '{"version": 2, "profiles": []}',
         '{"version": 1, "profiles": [3]}',
         '{"version": 1, "profiles": [{}]}',
-        json.dumps({"version": 1, "profiles": [{"config_hash": "c", "device": "cpu",
-                    "covered_frac": 7, "operators": []}]}),
-        json.dumps({"version": 1, "profiles": [{"config_hash": "c", "device": "cpu",
-                    "covered_frac": 1, "operators": [{"kind": "gemm"}]}]}),
-        json.dumps({"version": 1, "profiles": [{"config_hash": "c", "device": "cpu",
-                    "covered_frac": 1, "operators": [{**PROFILE["operators"][0],  # type: ignore
-                                                      "flops": -1}]}]}),
+        damaged(covered_frac=7),
+        damaged(operators=[{"kind": "gemm"}]),
+        damaged(operators=[{**PROFILE["operators"][0], "flops": -1}]),  # type: ignore
     ],
-)  # fmt: skip
+)
 def test_a_damaged_profile_is_one_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "run.csv"
     profiles_path(path).write_text(text)

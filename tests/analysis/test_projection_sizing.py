@@ -16,31 +16,23 @@ from bench.hardware.links.presets import load_links
 from tests.analysis.projection_parts import chip, measured
 
 
-def test_targets_are_read() -> None:
+def test_targets_are_read_or_refused_in_one_line() -> None:
     assert parse_target("imaging-infer < 30s") == Target(workload="imaging-infer", item_s=30.0)
     rate = parse_target("llm-train 8.64e9 tokens/day")
     assert rate.items_per_s == pytest.approx(1e5) and rate.unit == "tokens"
+    for text in ("", "imaging-infer", "imaging-infer < 30", "imaging-infer < 0s",
+                 "llm-train 0 tokens/s", "llm-train 1e9 tokens/week", "llm-train 1e999 tokens/s",
+                 "llm-train x tokens/s"):  # fmt: skip
+        with pytest.raises(UsageError) as raised:
+            parse_target(text)
+        assert "\n" not in str(raised.value), text
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "imaging-infer", "imaging-infer < 30", "imaging-infer < 0s", "llm-train 0 tokens/s",
-     "llm-train 1e9 tokens/week", "llm-train 1e999 tokens/s", "llm-train x tokens/s"],
-)  # fmt: skip
-def test_a_target_that_cannot_be_read_is_one_line(text: str) -> None:
-    with pytest.raises(UsageError) as raised:
-        parse_target(text)
-    assert "\n" not in str(raised.value)
-
-
-def test_a_target_of_another_workload_or_unit_is_refused() -> None:
+def test_the_fastest_start_is_taken_and_another_workload_or_unit_refused() -> None:
     with pytest.raises(UsageError, match="imaging-train"):
         start_for(parse_target("llm-train 5 tokens/s"), [measured()])
     with pytest.raises(UsageError, match="is a patch"):
         start_for(parse_target("imaging-train 5 tokens/s"), [measured()])
-
-
-def test_the_fastest_of_several_is_the_start() -> None:
     slow, fast = measured(size="base"), measured(size="tiny", step_s=0.1)
     other = measured(workload="llm-train", step_s=0.01)
     assert start_for(parse_target("imaging-train 5 patches/s"), [slow, fast, other]) is fast

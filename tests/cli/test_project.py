@@ -62,16 +62,17 @@ def test_one_document_with_every_figure_an_interval(csv: Path, capsys: Captured)
 def test_a_profile_beside_the_rows_is_used(csv: Path, capsys: Captured) -> None:
     write_profile(csv, config_hash="c0ffee", device="cpu", profile=PROFILE)
     assert main(["project", str(csv), "--to", "h20", "--json"]) == 0
-    has = {one["from"]["workload"]: one["from"]["has_operator_profile"]
-           for one in document(capsys)["projections"]}  # fmt: skip
-    assert has == {"imaging-train": True, "imaging-infer": False}
+    starts = [one["from"] for one in document(capsys)["projections"]]
+    assert {one["workload"]: one["has_operator_profile"] for one in starts} == {
+        "imaging-train": True, "imaging-infer": False,
+    }  # fmt: skip
 
 
 def test_devices_share_the_work_over_a_link(csv: Path, capsys: Captured) -> None:
-    assert main(["project", str(csv), "--to", "h20", "--devices", "8", "--json"]) == 0
+    words = ["project", str(csv), "--to", "h20", "--devices", "8"]
+    assert main([*words, "--json"]) == 0
     assert {one["link"] for one in document(capsys)["projections"]} == {"h20-nvlink"}
-    words = ["project", str(csv), "--to", "h20", "--devices", "8", "--link", "infinite"]
-    assert main([*words, "--format", "markdown"]) == 0
+    assert main([*words, "--link", "infinite", "--format", "markdown"]) == 0
     assert "8 x h20-96g" in capsys.readouterr().out
 
 
@@ -157,13 +158,6 @@ def test_a_mistake_is_one_line_and_exit_2(
     assert captured.err.count("\n") == 1 and captured.out == ""
 
 
-def test_rows_that_are_no_start_are_named(tmp_path: Path, capsys: Captured) -> None:
-    rows = trials(num=1, mode="emulated", **ROOFS)  # type: ignore[arg-type]
-    path = write_csv(tmp_path / "run.csv", rows)
-    assert main(["project", str(path), "--to", "h20"]) == 5
-    assert "emulated" in capsys.readouterr().err
-
-
 LESS = "this device with 72 SMs (78 asked)"
 
 
@@ -193,22 +187,20 @@ def test_less_of_the_device_stands_beside_the_projection(tmp_path: Path, capsys:
         assert one["limited"][0]["throughput_per_s"]["mid"] == pytest.approx(12.5)
 
 
-def test_less_of_a_device_without_the_whole_is_named(tmp_path: Path, capsys: Captured) -> None:
-    path = write_csv(tmp_path / "run.csv", gpu(chip_limit=LESS))
-    assert main(["project", str(path), "--to", "h20"]) == 5
-    said = capsys.readouterr().err
-    assert LESS in said and "no start of the same configuration on the whole" in said
-    assert "roof" not in said
+def test_what_is_no_start_is_named_with_its_reason(tmp_path: Path, capsys: Captured) -> None:
+    def refused(name: str, rows: list[Row], code: int) -> str:
+        path = write_csv(tmp_path / f"{name}.csv", rows)
+        assert main(["project", str(path), "--to", "h20", "--format", "markdown"]) == code
+        return "".join(capsys.readouterr())
 
-
-def test_a_limit_under_which_nothing_ran_is_named_with_its_reason(
-    tmp_path: Path, capsys: Captured
-) -> None:
-    less = "this device with 16.0 GB of memory"
-    failed = gpu(config_hash="16gb", chip_limit=less, status="FAILED", reasons="oom")
-    path = write_csv(tmp_path / "run.csv", [*gpu(), *failed])
-    assert main(["project", str(path), "--to", "h20", "--format", "markdown"]) == 0
-    assert f"no usable trial on {less} (FAILED: oom)" in capsys.readouterr().out
+    assert "emulated" in refused("model", gpu(mode="emulated"), 5)
+    alone = refused("alone", gpu(chip_limit=LESS), 5)
+    assert LESS in alone and "no start of the same configuration on the whole" in alone
+    assert "roof" not in alone
+    small = {"chip_limit": "this device with 16.0 GB of memory", "config_hash": "16gb"}
+    failed = gpu(**small, status="FAILED", reasons="oom")
+    reason = f"no usable trial on {small['chip_limit']} (FAILED: oom)"
+    assert reason in refused("failed", [*gpu(), *failed], 0)
 
 
 def test_a_trial_that_was_made_good_leaves_nothing_out(tmp_path: Path, capsys: Captured) -> None:

@@ -59,18 +59,17 @@ def measure_noise(
 
 
 def _floor(row: Compared, *, measured_utc: str) -> NoiseFloor:
-    if row.ratio is None or row.low is None or row.high is None:
-        raise ValueError(f"{row.workload} was judged without an interval")
+    change = row.change
+    assert change is not None and change.half_width is not None, "judged by its interval"
     num = min(row.a.num, row.b.num)
-    half_width = 0.5 * (math.log(row.high) - math.log(row.low))
     # The arms are alike, so their pooled degrees of freedom stand for Welch's.
-    error = half_width / t_quantile(0.975, 2.0 * num - 2.0)
+    error = change.half_width / t_quantile(0.975, 2.0 * num - 2.0)
     return NoiseFloor(
         workload=row.workload,
         config_hash=row.config_hash,
         device_name=row.b.device,
-        floor_frac=math.expm1(max(error, abs(math.log(row.ratio)))),
-        ratio=row.ratio,
+        floor_frac=math.expm1(max(error, abs(change.log))),
+        ratio=change.value,
         num_trials=num,
         measured_utc=measured_utc,
     )

@@ -31,10 +31,6 @@ MIN_TRIALS = 3
 """Trials per side under which a spread is a guess and nothing is gated."""
 
 
-_UPPER = 0.975
-"""Probability under the upper end of a two-sided 95 % interval."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Judged:
     """What became of one comparison."""
@@ -127,6 +123,6 @@ def trials_to_settle(ratio: LogEstimate, *, margin: float) -> int | None:
             return None
         if abs(needed - before) < 1e-3:
             break
-        quantile, before = t_quantile(_UPPER, max(2.0 * needed - 2.0, 1.0)), needed
+        quantile, before = t_quantile(0.975, max(2.0 * needed - 2.0, 1.0)), needed
     more = max(math.ceil(needed - ratio.num), 1)
     return more if more <= 1000 else None

@@ -45,10 +45,8 @@ def measure_gap(
     left_out = {row["config_hash"] for row in rows if is_several(row)} if is_left_out else ()
     found = demands(alone if is_left_out else rows)
     gaps, missing = find_gaps(found)
-    trains = [demand for demand in found if demand.phase == TRAIN]
-    others = [demand for demand in found if demand.phase != TRAIN]
-    plans = [(d, training(d, num_items=num_items)) for d in trains] if num_items else []
-    needs = [(d, share(d, load=load)) for d in others] if load else []
+    plans = [(d, training(d, num_items=num_items)) for d in found if d.phase == TRAIN and num_items]
+    needs = [(d, share(d, load=load)) for d in found if d.phase != TRAIN and load]
     return GapResult(
         demands=tuple(found),
         gaps=tuple(gaps),

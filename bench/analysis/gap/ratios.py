@@ -83,20 +83,17 @@ def find_gaps(found: Sequence[Demand]) -> tuple[list[Gap], list[Missing]]:
         together.setdefault(key, []).append(demand)
     for phases in together.values():
         usable = [demand for demand in phases if demand.num_trials]
-        unusable = [demand for demand in phases if not demand.num_trials]
         trains = [demand for demand in usable if demand.phase == TRAIN]
         others = [demand for demand in usable if demand.phase != TRAIN]
         gaps += [_gap(train, infer) for train in trains for infer in others]
         if bool(trains) != bool(others):
-            lacks_training = not trains
-            tried = [d for d in unusable if (d.phase == TRAIN) == lacks_training]
-            missing.append(
-                Missing(
-                    present=(trains or others)[0],
-                    lacks_training=lacks_training,
-                    tried=tried[0] if tried else None,
-                )
+            tried = (
+                demand
+                for demand in phases
+                if not demand.num_trials and (demand.phase == TRAIN) == bool(others)
             )
+            half = Missing(present=usable[0], lacks_training=bool(others), tried=next(tried, None))
+            missing.append(half)
     return gaps, missing
 
 
@@ -111,10 +108,6 @@ def _shared_unit(train: Demand, infer: Demand) -> tuple[str | None, bool]:
 
 def _ratio(above: LogEstimate | None, below: LogEstimate | None) -> LogEstimate | None:
     return None if above is None or below is None else above.over(below)
-
-
-def _formula(value: float | None) -> LogEstimate | None:
-    return exact(value) if value else None
 
 
 def _gap(train: Demand, infer: Demand) -> Gap:
@@ -134,7 +127,9 @@ def _gap(train: Demand, infer: Demand) -> Gap:
         unit=unit,
         is_per_element=is_per_element,
         time=both(train.time_per_item_s, infer.time_per_item_s),
-        flops=both(_formula(train.flops_per_item), _formula(infer.flops_per_item)),
+        flops=both(
+            *(exact(d.flops_per_item) if d.flops_per_item else None for d in (train, infer))
+        ),
         memory=_ratio(train.memory_bytes, infer.memory_bytes) if is_same_memory else None,
         energy=energy if train.energy_scope == infer.energy_scope else None,
         utilisation=_ratio(train.utilisation, infer.utilisation) if is_same_utilisation else None,

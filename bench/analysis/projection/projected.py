@@ -93,14 +93,15 @@ def project(
     if not batch:
         return Unknown(reason=given_up, workload=measured.workload, chip=chip.id)
     step = _Step(measured=measured, target=target, batch=batch, devices=devices, link=link)
-    scaled = step.scaled(draws())
-    time_s, shares = step.time(draws(), scaled)
+    time_s, shares, scaled = step.time(draws())
     items = measured.items_per_step * batch / measured.batch * devices
     basis = {
         "matrix": target.matrix.basis,
         "memory": target.memory.basis,
         "on chip": scaled.on_chip_words,
-        "launch": _launch_words(measured),
+        "launch": "gaps between operators as measured, kept"
+        if measured.roofs.kind != "cpu"
+        else f"{LAUNCH_S.low * 1e6:g} to {LAUNCH_S.high * 1e6:g} us of host time per operator",
         "link": "" if link is None else f"gradients over {link.topology.name}",
     }
     notes = [scaled.kinship_words]
@@ -141,20 +142,16 @@ class _Step:
     devices: int
     link: CostModel | None
 
-    def scaled(self, unknown: Draws) -> Scaled:
-        """Project the operators alone."""
-        start = self.measured
-        return scale(
-            start.operators,
-            source=start.roofs,
+    def time(self, unknown: Draws) -> tuple[Estimate, dict[str, float], Scaled]:
+        """Return the step's time, the mean share of it that rests on each thing, its operators'."""
+        measured = self.measured
+        scaled = scale(
+            measured.operators,
+            source=measured.roofs,
             target=self.target,
-            dtype=start.dtype,
+            dtype=measured.dtype,
             unknown=unknown,
         )
-
-    def time(self, unknown: Draws, scaled: Scaled) -> tuple[Estimate, dict[str, float]]:
-        """Return the step's time, and the mean share of it that rests on each thing."""
-        measured = self.measured
         device_s = (measured.step_s - measured.overhead_s) * self.batch / measured.batch
         spread = band(measured.step_spread**-0.5, measured.step_spread**0.5)
         trials = between(spread, unknown.trials)
@@ -166,7 +163,8 @@ class _Step:
         shares = {
             name: on_device * float(share) for name, share in zip(ROOFS, scaled.shares, strict=True)
         }
-        return step_s, {name: share for name, share in (shares | rest).items() if share > 0.0}
+        shares = {name: share for name, share in (shares | rest).items() if share > 0.0}
+        return step_s, shares, scaled
 
     def _whole(self, device_s: Array, unknown: Draws) -> tuple[Array, Array, Array]:
         """Whole step, and the parts of it that are the host's and the link's."""
@@ -195,19 +193,12 @@ class _Step:
         return exposed
 
 
-def _launch_words(measured: Start) -> str:
-    if measured.roofs.kind == "cpu":
-        return f"{LAUNCH_S.low * 1e6:g} to {LAUNCH_S.high * 1e6:g} us of host time per operator"
-    return "gaps between operators as measured, kept"
-
-
 def _narrowing(step: _Step, chip: Chip, *, width: float, most: int = 2) -> tuple[str, ...]:
     """Name the unknowns without which the interval would be narrowest."""
     gains = {}
     for name in NARROWING:
         held = draws().without(name)
-        time_s, _ = step.time(held, step.scaled(held))
-        gains[name] = width / time_s.width
+        gains[name] = width / step.time(held)[0].width
     ranked = sorted(gains, key=lambda name: -gains[name])
     return tuple(
         f"{NARROWING[name].format(chip=chip.id)} (x{width:.2f} to x{width / gains[name]:.2f})"

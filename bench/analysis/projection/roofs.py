@@ -94,8 +94,10 @@ def catalogue_roofs(chip: Chip, *, dtype: str, measured: Roofs | None = None) ->
     missing = f"peak in {dtype}, or in a dtype like it," if used is None else "memory bandwidth"
     if used is None or not chip.memory_bytes_per_s:
         return Unknown(reason=f"its {missing} is not known", chip=chip.id)
-    matrix = _matrix_fraction(chip, dtype=used, measured=measured)
-    memory = _memory_fraction(chip, relative=_relative(chip, measured))
+    is_relative = measured and measured.chip and measured.chip.vendor == chip.vendor
+    relative = measured if is_relative else None
+    matrix = _matrix_fraction(chip, dtype=used, relative=relative)
+    memory = _memory_fraction(chip, relative=relative)
     return Roofs(
         name=chip.id,
         kind=chip.kind,
@@ -107,14 +109,7 @@ def catalogue_roofs(chip: Chip, *, dtype: str, measured: Roofs | None = None) ->
     )
 
 
-def _relative(chip: Chip, measured: Roofs | None) -> tuple[Roofs, Chip] | None:
-    """What was measured, and its catalogue row, where both chips are of one vendor."""
-    if measured is None or measured.chip is None or measured.chip.vendor != chip.vendor:
-        return None
-    return measured, measured.chip
-
-
-def _matrix_fraction(chip: Chip, *, dtype: str, measured: Roofs | None) -> Band:
+def _matrix_fraction(chip: Chip, *, dtype: str, relative: Roofs | None) -> Band:
     known = chip.derates.get("gemm")
     if known is not None:
         ends, basis = [known], f"{known:g} ({_source_of(chip, 'gemm')})"
@@ -124,22 +119,18 @@ def _matrix_fraction(chip: Chip, *, dtype: str, measured: Roofs | None) -> Band:
         ends = [one.derates["gemm"] for one in alike or rows]
         whose = f"other chips of {chip.vendor}" if alike else "chips of other vendors"
         basis = f"{min(ends):g} to {max(ends):g} (its own is not known; from {whose})"
-    relative = _relative(chip, measured)
-    if relative is None:
+    peak = relative.chip.peak_per_s.get(dtype) if relative and relative.chip else None
+    if not relative or not peak or relative.dtype != dtype:
         return band(*ends, basis=basis)
-    roofs, row = relative
-    peak = row.peak_per_s.get(roofs.dtype)
-    if not peak or roofs.dtype != dtype:
-        return band(*ends, basis=basis)
-    carried = min(roofs.matrix.mid / peak, 1.0)
+    carried = min(relative.matrix.mid / peak, 1.0)
     return band(*ends, carried, basis=f"{basis}, or {carried:.2g} as measured here")
 
 
-def _memory_fraction(chip: Chip, *, relative: tuple[Roofs, Chip] | None) -> Band:
+def _memory_fraction(chip: Chip, *, relative: Roofs | None) -> Band:
     known = chip.derates.get("memory")
-    specified = relative[1].memory_bytes_per_s if relative else None
+    specified = relative.chip.memory_bytes_per_s if relative and relative.chip else None
     if relative and specified:
-        carried = min(relative[0].memory.mid / specified, 1.0)
+        carried = min(relative.memory.mid / specified, 1.0)
         ends = (known or carried / CARRIED_SPREAD, known or carried * CARRIED_SPREAD, carried)
         low, high = min(ends), min(max(ends), 1.0)
         basis = f"{low:.2f} to {high:.2f} ({carried:.2g} measured on a relative)"

@@ -7,7 +7,6 @@ a mitigation does to learning is another question, which virtual ranks cannot an
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,6 @@ from bench.analysis.scaling.slowdown import fastest_links
 from bench.analysis.trials.configuration import Trials
 from bench.analysis.trials.estimates import LogEstimate
 from bench.analysis.trials.identity import MITIGATION
-from bench.core.statistics import t_quantile
 
 _LINK = ("link", *MITIGATION)
 
@@ -101,11 +99,8 @@ def recovered_share(
         (with_s, -m / lost_s),
         (fastest_s, f * (b - m) / lost_s**2),
     )
-    parts = [(slope**2 * part, degrees) for one, slope in slopes for part, degrees in one.parts]
-    squared = math.fsum(part for part, _ in parts)
-    if squared == 0.0:
-        return Recovered(share=share, low=share, high=share)
-    # Welch-Satterthwaite degrees of freedom, as in `LogEstimate.interval`.
-    degrees = squared**2 / math.fsum(part**2 / d for part, d in parts)
-    half_width = t_quantile(0.975, degrees) * math.sqrt(squared)
+    parts = tuple(
+        (slope**2 * part, degrees) for one, slope in slopes for part, degrees in one.parts
+    )
+    half_width = LogEstimate(log=0.0, parts=parts).half_width or 0.0
     return Recovered(share=share, low=share - half_width, high=share + half_width)

@@ -1,5 +1,6 @@
 """Projection against figures worked by hand, and what must hold for every chip."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -64,7 +65,7 @@ def test_gaps_between_operators_are_kept() -> None:
 
 def test_a_host_that_cannot_feed_an_accelerator_is_charged() -> None:
     many = operators("vector", time_s=1.0, bytes=1e12, calls=10**6)
-    cpu = SOURCE.__class__(**{**vars(SOURCE), "kind": "cpu", "vendor": "amd"})
+    cpu = replace(SOURCE, kind="cpu", vendor="amd")
     one = told(project(measured(roofs=cpu, operators=(many,), step_s=1.0), chip()))
     assert one.time_s.low > 3.0, "a million operators of at least 3 us each"
     assert one.binds == "launch"
@@ -75,7 +76,6 @@ def test_without_a_profile_it_says_so_and_is_wider() -> None:
     one = told(project(measured(operators=(whole,), has_profile=False), chip()))
     assert any("no operator profile" in note for note in one.notes)
     assert one.time_s.width > told(project(measured(), chip())).time_s.width
-
     one = told(project(measured(operators=(), has_profile=False), chip()))
     assert set(one.shares) == {"matrix", "memory", "on chip"}
 
@@ -149,7 +149,7 @@ def test_relatives_are_told_from_strangers() -> None:
 
 def test_the_chip_that_was_measured_is_projected_to_itself() -> None:
     h200 = catalogue_chip("h200-sxm")
-    roofs = SOURCE.__class__(**{**vars(SOURCE), "chip": h200, "name": h200.id})
+    roofs = replace(SOURCE, chip=h200, name=h200.id)
     slow = operators("gemm", time_s=2.0, flops=100e12, bytes=1e6)
     one = told(project(measured(roofs=roofs, operators=(slow,)), h200))
     assert [one.time_s.low, one.time_s.mid, one.time_s.high] == pytest.approx([2.0, 2.0, 2.0])

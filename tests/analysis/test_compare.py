@@ -79,7 +79,8 @@ def test_each_trial_counts_once_by_its_first_usable_attempt() -> None:
     first = trials(seed=2)
     first[0] |= {"status": "INVALID", "step_median_ms": 900.0}
     again = {**first[0], "status": "OK", "attempt": 2, "step_median_ms": 100.0}
-    row = only_row(compared(trials(), [*first, again, *first]))
+    third = {**again, "attempt": 3, "step_median_ms": 900.0}
+    row = only_row(compared(trials(), [*first, third, again, *first]))
     assert (row.b.num, row.b.num_lost) == (5, 0)
     assert row.ratio == pytest.approx(1.0, abs=0.05)
     assert only_row(compared(trials(), trials(seed=2, status="WARN"))).b.num == 5

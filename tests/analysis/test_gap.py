@@ -89,6 +89,8 @@ def test_what_is_missing_or_of_two_kinds_is_not_divided() -> None:
     gap = only_gap(train, trials(num=1, rss_peak_bytes=10**9, **INFER))
     assert (gap.energy, gap.memory) == (None, None)
     assert gap.time is not None and gap.time.interval is None, "one trial"
+    board: dict[str, Value] = {"energy_per_item_j": 1.0, "energy_scope": "module"}
+    assert only_gap(train, trials(num=1, **INFER, **board)).energy is None
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ import re
 from bench.core.errors import UsageError
 
 _TIME_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+PERIOD_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "day": 86400.0, "d": 86400.0}
+"""Periods that a rate is given per."""
 _BYTES = {
     "b": 1,
     **{f"{p}b": 1000 ** (i + 1) for i, p in enumerate("kmgt")},

@@ -115,18 +115,13 @@ def test_prefill_and_decode_lie_under_opposite_roofs() -> None:
     decode = trials(workload="llm-decode", flops_per_item=2e8, bytes_per_item=4e8, **LLM)
     by_phase = {demand.phase: demand for demand in demands([*prefill, *decode])}
     assert by_phase["prefill"].ridge_flops_per_byte == pytest.approx(20.0)
-    assert by_phase["prefill"].flops_per_byte == pytest.approx(2000.0)
-    assert by_phase["prefill"].roof == "compute"
-    assert by_phase["decode"].flops_per_byte == pytest.approx(0.5)
-    assert by_phase["decode"].roof == "bandwidth"
+    assert [by_phase[name].flops_per_byte for name in ("prefill", "decode")] == [2000.0, 0.5]
+    assert [by_phase[name].roof for name in ("prefill", "decode")] == ["compute", "bandwidth"]
     # 20 items a second of 2e8 FLOP are 4e9 FLOP/s; bandwidth allows 0.5 x 2e10 = 1e10.
     assert by_phase["decode"].reached_frac == pytest.approx(0.4, rel=0.05)
-
-
-def test_without_measured_roofs_there_is_no_place_under_them() -> None:
     (demand,) = demands(trials(flops_per_item=2e8, bytes_per_item=1e5))
     assert demand.flops_per_byte == pytest.approx(2000.0)
-    assert (demand.roof, demand.reached_frac) == (None, None)
+    assert (demand.roof, demand.reached_frac) == (None, None), "without measured roofs"
 
 
 def test_whole_training_takes_items_over_throughput() -> None:
@@ -167,18 +162,13 @@ def test_two_devices_differ_more_in_training_than_in_inference() -> None:
     assert between.train_over_infer.value == pytest.approx(1 / 4)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("200/day", 200 / 86400), ("5/h", 5 / 3600), ("2/s", 2.0), (" 6 / MIN ", 0.1)],
-)
-def test_load_is_items_per_second_inside(text: str, expected: float) -> None:
-    assert parse_load(text) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("text", ["200", "200/fortnight", "0/day", "-1/day", "many/day", ""])
-def test_load_without_number_and_time_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="such as 200/day"):
-        parse_load(text)
+def test_load_is_items_per_second_inside() -> None:
+    for text, expected in (("200/day", 200 / 86400), ("5/h", 5 / 3600), ("2/s", 2.0)):
+        assert parse_load(text) == pytest.approx(expected)
+    assert parse_load(" 6 / MIN ") == pytest.approx(0.1)
+    for text in ("200", "200/fortnight", "0/day", "-1/day", "many/day", ""):
+        with pytest.raises(UsageError, match="such as 200/day"):
+            parse_load(text)
 
 
 def test_document_states_ratios_with_low_and_high() -> None:

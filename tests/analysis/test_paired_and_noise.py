@@ -1,6 +1,8 @@
 """ABBA blocks and noise floors: hand-worked numbers, drift, and what is kept on disk."""
 
+import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -122,8 +124,7 @@ def test_floors_are_kept_and_the_newest_of_a_kind_wins(tmp_path: Path) -> None:
         '{"version": 2, "floors": []}',
         '{"version": 1, "floors": [1]}',
         '{"version": 1, "floors": [{"workload": "x"}]}',
-        '{"version": 1, "floors": [{"workload": "x", "config_hash": "y", "device_name": "z", '
-        '"floor_frac": "much", "ratio": 1, "num_trials": 5, "measured_utc": ""}]}',
+        json.dumps({"version": 1, "floors": [{**asdict(a_floor(0.1)), "floor_frac": "much"}]}),
     ],
 )
 def test_a_damaged_file_of_floors_is_one_clear_line(tmp_path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from bench.analysis.comparison.comparison import Compared, Comparison, Side, val
 from bench.analysis.comparison.matching import Pair, match
 from bench.analysis.comparison.metrics import Metric, default_threshold_frac, has_steady_clock
 from bench.analysis.comparison.verdicts import MIN_TRIALS, judge
-from bench.analysis.trials.configuration import Trials, gather
+from bench.analysis.trials.configuration import gather
 from bench.results.schema import Row
 
 NoiseFloors = Mapping[tuple[str, str, str], float]
@@ -122,12 +122,10 @@ def _threshold(pair: Pair, *, metric: Metric, strictness: Strictness) -> float:
             )
             for one in sides
         )
-    return max(chosen, *(2.0 * _floor(one, strictness.noise_floors) for one in sides))
-
-
-def _floor(trials: Trials, floors: NoiseFloors) -> float:
-    key = (trials.text("workload"), trials.text("config_hash"), trials.text("device_name"))
-    return floors.get(key, 0.0)
+    keys = [
+        (one.text("workload"), one.text("config_hash"), one.text("device_name")) for one in sides
+    ]
+    return max(chosen, *(2.0 * strictness.noise_floors.get(key, 0.0) for key in keys))
 
 
 def _why_not(a: Side, b: Side, *, is_alike: bool) -> str:
@@ -145,7 +143,6 @@ def _why_not(a: Side, b: Side, *, is_alike: bool) -> str:
 
 def _too_few(side: Side) -> str:
     trials = "trial" if side.num_usable == 1 else "trials"
-    told = f"{side.file}: {side.num_usable} usable {trials}, needs {MIN_TRIALS}"
-    if not side.num_lost:
-        return told
-    return f"{told} ({side.num_lost} invalid or failed: {side.lost_reasons or 'no reason stated'})"
+    lost = f" ({side.num_lost} invalid or failed: {side.lost_reasons or 'no reason stated'})"
+    few = f"{side.file}: {side.num_usable} usable {trials}, needs {MIN_TRIALS}"
+    return few + lost if side.num_lost else few

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from bench.analysis.gap.demand import Demand
 from bench.analysis.trials.estimates import LogEstimate, exact
 from bench.core.errors import UsageError
-
-DAY_S = 86400.0
-_PER_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "day": DAY_S, "d": DAY_S}
+from bench.core.units import PERIOD_S
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,17 +57,17 @@ class Training:
 def parse_load(text: str) -> float:
     """Items per second in '200/day', '5/h', '2/s'; `UsageError` for anything else."""
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*/\s*([a-z]+)\s*", text.lower())
-    if match is None or match[2] not in _PER_S or float(match[1]) <= 0.0:
+    if match is None or match[2] not in PERIOD_S or float(match[1]) <= 0.0:
         raise UsageError(
-            f"--load {text!r} is not a number over 0 per {', '.join(_PER_S)}, such as 200/day"
+            f"--load {text!r} is not a number over 0 per {', '.join(PERIOD_S)}, such as 200/day"
         )
-    return float(match[1]) / _PER_S[match[2]]
+    return float(match[1]) / PERIOD_S[match[2]]
 
 
 def items_per_day(demand: Demand) -> LogEstimate | None:
     """Items that the whole device does in a day."""
     speed = demand.throughput_per_s
-    return None if speed is None else speed.times(DAY_S)
+    return None if speed is None else speed.times(PERIOD_S["day"])
 
 
 def training(demand: Demand, *, num_items: float) -> Training | None:

@@ -18,7 +18,7 @@ from bench.analysis.projection.projected import Projected, project
 from bench.analysis.projection.roofs import Unknown
 from bench.core.errors import UsageError
 from bench.core.nouns import Chip
-from bench.core.units import parse_duration_s
+from bench.core.units import PERIOD_S, parse_duration_s
 from bench.hardware.costs.cost import CostModel
 from bench.hardware.export_rules import export_status
 from bench.hardware.links.presets import load_links
@@ -27,7 +27,6 @@ from bench.hardware.links.topology import parse_topology
 MOST_DEVICES = 4096
 _WITHIN = re.compile(r"\s*([\w.-]+)\s*<\s*(\S.*)")
 _RATE = re.compile(r"\s*([\w.-]+)\s+([0-9.eE+]+)\s*([A-Za-z]+)\s*/\s*([A-Za-z]+)\s*")
-_PER_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "day": 86400.0, "d": 86400.0}
 EXAMPLES = "'imaging-infer < 30s' or 'llm-train 1e9 tokens/day'"
 
 
@@ -70,9 +69,9 @@ def parse_target(text: str) -> Target:
             raise UsageError(f"--size-for {text!r}: the time must be over 0")
         return Target(workload=within[1], item_s=item_s)
     rate = _RATE.fullmatch(text)
-    if rate is None or rate[4].lower() not in _PER_S:
+    if rate is None or rate[4].lower() not in PERIOD_S:
         raise UsageError(
-            f"--size-for {text[:80]!r} is not like {EXAMPLES} (per {', '.join(_PER_S)})"
+            f"--size-for {text[:80]!r} is not like {EXAMPLES} (per {', '.join(PERIOD_S)})"
         )
     try:
         number = float(rate[2])
@@ -80,7 +79,7 @@ def parse_target(text: str) -> Target:
         number = math.nan
     if not 0.0 < number < 1e30:
         raise UsageError(f"--size-for {text[:80]!r}: {rate[2]!r} is no number over 0")
-    per_s = number / _PER_S[rate[4].lower()]
+    per_s = number / PERIOD_S[rate[4].lower()]
     return Target(workload=rate[1], items_per_s=per_s, unit=rate[3].lower())
 
 

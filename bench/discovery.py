@@ -150,7 +150,7 @@ def _imported_names(tree: ast.AST) -> set[str]:
 
 
 def _underscore_files(names: set[str], *, folder: Path) -> list[Path]:
-    """`workloads._llm.cost` and `_parts` are files of the workload's own folder."""
+    """`workloads._llm.llm_cost` and `_parts` are files of the workload's own folder."""
     found = []
     for name in sorted(names):
         parts = name.split(".")

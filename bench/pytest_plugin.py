@@ -8,7 +8,7 @@ pytest-benchmark reads the host's clock around a call, which on an accelerator t
 queueing of work. Each call of `step` therefore runs one step and waits for the device before it
 returns; the step before it waited too, so both ends are synchronised. Building, the correctness
 check and some warm-up steps are over when `bench_workload` returns. What one process cannot give is
-the spread between processes: gates belong to `bench run` and `bench compare`.
+the laid_out between processes: gates belong to `bench run` and `bench compare`.
 
 This module loads in every pytest run of its environment, so nothing heavy is imported until the
 fixture is used. It works without pytest-benchmark; only a test that asks for `benchmark` needs it.

@@ -106,14 +106,14 @@ def links_are_in_order(links: Sequence[str], *, slack: float = 0.02) -> Check:
         for layout, by_link in steps.items():
             if set(by_link) != set(links):
                 return f"{layout}: steps for {sorted(by_link)} only"
-            told = [by_link[link] for link in links]
+            reported = [by_link[link] for link in links]
             if any(
                 slower < (1 - slack) * faster
-                for faster, slower in zip(told, told[1:], strict=False)
+                for faster, slower in zip(reported, reported[1:], strict=False)
             ):
-                return f"{layout}: steps of {told} ms over {', '.join(links)}"
-            if told[-1] <= 1.1 * told[0]:
-                return f"{layout}: {links[-1]} costs nothing, steps of {told} ms"
+                return f"{layout}: steps of {reported} ms over {', '.join(links)}"
+            if reported[-1] <= 1.1 * reported[0]:
+                return f"{layout}: {links[-1]} costs nothing, steps of {reported} ms"
         return None
 
     return check

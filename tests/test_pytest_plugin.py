@@ -161,7 +161,7 @@ def test_benchmarks_a_workload_and_says_what_was_run(ran: Ran) -> None:
 
 def test_mistakes_are_one_line(ran: Ran) -> None:
     lines = {line for line in ran.output.splitlines() if line.startswith("bench_workload: ")}
-    for told in (
+    for reported in (
         "workload 'imagin-train' is not one of",
         "workload 'imaging' has several phases: name one of imaging-train, ",
         "--size 'huge' is not one of tiny, small",
@@ -169,7 +169,7 @@ def test_mistakes_are_one_line(ran: Ran) -> None:
         "tf32 is a setting of the whole process",
         "wrong output of faulty-infer: two and two make five",
     ):
-        (line,) = (line for line in lines if told in line)
+        (line,) = (line for line in lines if reported in line)
         assert line.count("bench_workload") == 1
     assert "Traceback" not in ran.output
     assert "During handling" not in ran.output

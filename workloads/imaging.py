@@ -2,7 +2,7 @@
 
 Without --data: generated CT-like phantoms. With --data: a Medical Segmentation Decathlon folder.
 Trained on random patches, inferred on whole volumes. Differences from nnU-Net are written in
-`_imaging.net` (net, loss, inference) and `_imaging.data` (cases, sampling).
+`_imaging.imaging_net` (net, loss, inference) and `_imaging.imaging_data` (cases, sampling).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import bench.workload
 from bench.core.errors import UsageError
 from bench.core.nouns import Dtype
 from bench.workload import Phase
-from workloads._imaging.cost import UNet, num_windows
-from workloads._imaging.memory import infer_bytes, train_bytes
+from workloads._imaging.imaging_cost import UNet, num_windows
+from workloads._imaging.imaging_memory import infer_bytes, train_bytes
 
 TRAIN = Phase(name="train", item="patch", element="voxel", is_training=True)
 INFER = Phase(name="infer", item="volume", element="voxel")
@@ -55,7 +55,7 @@ class Workload(bench.workload.Workload):
     phases = (TRAIN, INFER)
     accepts_data = "a Medical Segmentation Decathlon folder (dataset.json, imagesTr, labelsTr)"
     max_grad_norm = 12.0  # nnU-Net's
-    libraries = ("workloads._imaging.net", "workloads._imaging.data")
+    libraries = ("workloads._imaging.imaging_net", "workloads._imaging.imaging_data")
 
     patch: tuple[int, ...] = (128, 128, 128)
     channels: int = 1
@@ -106,13 +106,13 @@ class Workload(bench.workload.Workload):
 
     def build_net(self) -> Any:
         """Return a DynUNet with instance norm and leaky ReLU."""
-        from workloads._imaging.net import build
+        from workloads._imaging.imaging_net import build
 
         return build(self.unet)
 
     def loss(self, net: Any, batch: Any) -> Any:
         """Return DiceCE, averaged over the heads."""
-        from workloads._imaging.net import loss
+        from workloads._imaging.imaging_net import loss
 
         return loss(net(batch["image"]), batch["label"])
 
@@ -150,7 +150,7 @@ class Workload(bench.workload.Workload):
 
     def dataset(self, phase: Phase, *, data: Path | None, seed: int) -> Sequence[Any]:
         """Return random patches, or whole volumes of cases that are not trained on."""
-        from workloads._imaging.data import HELD_OUT, Patches, Volumes, generated, read
+        from workloads._imaging.imaging_data import HELD_OUT, Patches, Volumes, generated, read
 
         is_training, window_hu = phase.is_training, self.window_hu
         pad_to = self.patch if is_training else None
@@ -168,7 +168,7 @@ class Workload(bench.workload.Workload):
 
     def infer(self, net: Any, batch: Any) -> Any:
         """Return the logits of a whole volume."""
-        from workloads._imaging.net import segment
+        from workloads._imaging.imaging_net import segment
 
         return segment(net, batch["image"], patch=self.patch, sw_batch_size=self.sw_batch_size)
 

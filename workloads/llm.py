@@ -17,7 +17,7 @@ import bench.workload
 from bench.core.errors import UsageError, one_of
 from bench.core.nouns import Dtype
 from bench.workload import Phase, TensorPlan
-from workloads._llm import cost, memory
+from workloads._llm import llm_cost, llm_memory
 
 NUM_BYTES = 256
 
@@ -27,7 +27,7 @@ DECODE = Phase(name="decode", item="token", latency="tpot")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workload(cost.LlamaShape, bench.workload.Workload):
+class Workload(llm_cost.LlamaShape, bench.workload.Workload):
     """The defaults are Llama 3.2 1B (huggingface.co/meta-llama/Llama-3.2-1B, config.json)."""
 
     summary = "Llama language model: training step, prompt prefill, token-by-token decode"
@@ -84,13 +84,13 @@ class Workload(cost.LlamaShape, bench.workload.Workload):
 
     def build_net(self) -> Any:
         """Return a Llama with random weights."""
-        from workloads._llm.net import build
+        from workloads._llm.llm_net import build
 
         return build(self)
 
     def loss(self, net: Any, batch: Any) -> Any:
         """Return the mean cross-entropy of the next token, in nats."""
-        from workloads._llm.net import causal_loss
+        from workloads._llm.llm_net import causal_loss
 
         return causal_loss(net, batch)
 
@@ -176,19 +176,19 @@ class Workload(cost.LlamaShape, bench.workload.Workload):
 
     def num_parameters(self) -> int:
         """Return all parameters."""
-        return cost.num_parameters(self)
+        return llm_cost.num_parameters(self)
 
     def flops_per_item(self, phase: Phase, batch: Any = None) -> float:
         """Return the mean cost of one token."""
-        return cost.flops_per_token(self, phase=phase.name)
+        return llm_cost.flops_per_token(self, phase=phase.name)
 
     def bytes_per_item(self, phase: Phase, *, dtype_bytes: int) -> float:
         """Return the least memory traffic of one token."""
-        return cost.bytes_per_token(self, phase=phase.name, dtype_bytes=dtype_bytes)
+        return llm_cost.bytes_per_token(self, phase=phase.name, dtype_bytes=dtype_bytes)
 
     def memory_bytes(self, phase: Phase, *, dtype: Dtype) -> int:
         """Return the estimated peak."""
-        return memory.peak_bytes(self, phase=phase.name, dtype=dtype)
+        return llm_memory.peak_bytes(self, phase=phase.name, dtype=dtype)
 
     # Whether it is right -------------------------------------------------------------------------
 
@@ -198,6 +198,6 @@ class Workload(cost.LlamaShape, bench.workload.Workload):
 
     def check(self, phase: Phase, output: Any) -> None:
         """Refuse values that are not finite and ids outside the vocabulary."""
-        from workloads._llm.net import check
+        from workloads._llm.llm_net import check
 
         check(output, vocab=self.vocab)

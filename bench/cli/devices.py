@@ -19,7 +19,7 @@ from bench.core.nouns import Capability, Device
 from bench.core.units import format_bytes
 
 if TYPE_CHECKING:
-    from bench.devices.telemetry.nvml_links import DeviceLink
+    from bench.devices.telemetry.nvml_links import PhysicalLink
     from bench.devices.torch.backends import PackageState
 
 
@@ -153,7 +153,7 @@ def _catalogue_text(chips: tuple[str, ...]) -> str:
 
 
 def _lines(
-    links: list[DeviceLink], *, packages: tuple[PackageState, ...], problems: list[str]
+    links: list[PhysicalLink], *, packages: tuple[PackageState, ...], problems: list[str]
 ) -> list[str]:
     """What does not fit in a row: versions, links, packages that matter, problems."""
     lines = [" ".join(f"{name} {value}" for name, value in _versions().items() if value)]

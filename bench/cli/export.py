@@ -13,7 +13,7 @@ from bench.cli.output import print_note
 from bench.core.errors import NothingMatchedError, UsageError, one_of
 
 if TYPE_CHECKING:
-    from bench.report.exports.selection import Selection
+    from bench.report.exports.exported_rows import ExportedRows
 
 FORMATS = ("pytest-benchmark", "bmf", "github-action-benchmark", "json")
 
@@ -49,7 +49,7 @@ def export(
     for it. What gives no figure is counted on stderr. json keeps unusable rows with their status;
     the other formats have no place for them.
     """
-    from bench.report.exports.selection import select
+    from bench.report.exports.exported_rows import select
     from bench.results.reader import read_rows
     from bench.results.sidecar import write_document
 
@@ -108,7 +108,7 @@ def _check_output(output: Path, *, is_folder: bool, files: list[Path]) -> None:
         raise UsageError(f"-o {output} is one of the result files; give another name")
 
 
-def _documents(selection: Selection, *, to: str, direction: str | None) -> dict[str, str]:
+def _documents(selection: ExportedRows, *, to: str, direction: str | None) -> dict[str, str]:
     """Each document by its file's name in the output folder; '' where the output is the file."""
     from bench.report.exports import history, pytest_benchmark
 

@@ -139,15 +139,15 @@ def _project(
         for one in found
         for chip in chips
     ]
-    told = [one for one in answers if isinstance(one, projection.Projected)]
+    reported = [one for one in answers if isinstance(one, projection.Projected)]
     refused = [one for one in answers if isinstance(one, Unknown)]
     print_answer(
         form,
-        [projected_grid(told)] if told else [],
+        [projected_grid(reported)] if reported else [],
         lines=refusal_lines(refused, left_out),
-        document=lambda: projection_document(told, refused, left_out),
+        document=lambda: projection_document(reported, refused, left_out),
     )
-    if not told:
+    if not reported:
         raise typer.Exit(int(ExitCode.NOTHING_MATCHED))
 
 

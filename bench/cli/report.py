@@ -43,7 +43,7 @@ def report(
     from bench.cli.gap import command
     from bench.report.page.assemble import assemble
     from bench.report.page.evidence import gather_evidence
-    from bench.report.page.output import check_output, write_report
+    from bench.report.page.page_output import check_output, write_report
 
     check_output(output)
     named = list(zip(labels(files), files, strict=True))

@@ -1,6 +1,6 @@
 """What `bench run` says: the plan before it starts, and its rows as tables when it has ended.
 
-Whatever was chosen automatically is told before anything is measured, and how work is spread with
+Whatever was chosen automatically is given before anything is measured, and how work is spread with
 the mode in words. Progress meanwhile is `bench.run.progress`.
 """
 

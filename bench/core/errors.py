@@ -1,8 +1,8 @@
 """Errors that a user can cause, and the exit codes of the command line.
 
-A `BenchError` is a user's mistake or a machine's refusal told in one line: what is wrong, what is
-allowed, what to try. The command line prints it without a traceback. Our own mistakes are ordinary
-exceptions and keep theirs.
+A `BenchError` is a user's mistake or a machine's refusal reported in one line: what is wrong, what
+is allowed, what to try. The command line prints it without a traceback. Our own mistakes are
+ordinary exceptions and keep theirs.
 """
 
 from enum import IntEnum

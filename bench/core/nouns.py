@@ -35,7 +35,7 @@ class Device:
     name: str
     """Marketing name as the driver or operating system gives it."""
     vendor: str | None
-    """nvidia, amd, intel, apple, huawei, ... ; None when nothing tells."""
+    """nvidia, amd, intel, apple, huawei, ... ; None when nothing shows."""
     stack: str
     """Software stack with version, such as 'CUDA 13.0', 'ROCm 7.1', 'CPU'."""
     memory_bytes: int | None
@@ -98,7 +98,7 @@ class Layout:
     schedule: str = "1f1b"
     """Pipeline: 1f1b, or interleaved-V with V chunks of the net on each device."""
     mitigate: str = ""
-    """Algorithmic workaround, such as powersgd-2 or diloco-64; see `bench.parallel.mitigations`."""
+    """Algorithmic mitigation, such as powersgd-2 or diloco-64; see `bench.parallel.mitigations`."""
     contention: str = "bracket"
     """Compute units that communication takes at the bracket's upper end, where mode is emulated.
 

@@ -30,10 +30,10 @@ class ChipLimit:
     def name(self) -> str:
         """Text that `parse_chip_limit` reads back to an equal limit."""
         parts = {"sms": self.sms, "cores": self.cores}
-        told = [f"{key}={count}" for key, count in parts.items() if count is not None]
+        reported = [f"{key}={count}" for key, count in parts.items() if count is not None]
         if self.memory_bytes is not None:
-            told.append(f"memory={self.memory_bytes}B")
-        return ",".join(told)
+            reported.append(f"memory={self.memory_bytes}B")
+        return ",".join(reported)
 
     def label(self, *, sms_granted: int | None = None) -> str:
         """What rows and tables call the device: 'this device with 72 SMs (78 asked), 24.0 GB'."""
@@ -72,7 +72,9 @@ def parse_chip_limit(text: str) -> ChipLimit:
 
 def _count(key: str, value: str) -> int:
     if not value.isascii() or not value.isdigit() or not 0 < int(value[:9]) < 10**6:
-        raise UsageError(f"--chip-limit: {key} {value[:20]!r} is no whole number over 0, {EXAMPLE}")
+        raise UsageError(
+            f"--chip-limit: {key} {value[:20]!r} is not a whole number over 0, {EXAMPLE}"
+        )
     return int(value)
 
 

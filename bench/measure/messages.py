@@ -1,7 +1,7 @@
 """What a process that measures and its parent tell each other: one JSON line for each message.
 
 A request goes to the child on its standard input; everything else comes back through a file
-descriptor. Each message is a type of its own, told apart by its tag.
+descriptor. Each message is a type of its own, distinguished by its tag.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 from bench.core.nouns import Config
 from bench.core.statistics import median, percentile
 from bench.hardware.costs.collectives import Op
-from bench.hardware.costs.formulas import wire_factor
+from bench.hardware.costs.formulas import transfer_factor
 from bench.measure.timing.limits import Limits
 from bench.results.schema import Row
 
@@ -118,7 +118,7 @@ class LinkPoint(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def bus_bytes_per_s(self) -> float:
         """What each device sends, over the time; not a rate of the wire where switches add."""
-        return wire_factor(self.op, num_ranks=self.num_ranks) * self.num_bytes / self.median_s
+        return transfer_factor(self.op, num_ranks=self.num_ranks) * self.num_bytes / self.median_s
 
 
 class LinkResult(Message, frozen=True, tag="link"):

@@ -3,7 +3,7 @@
 The request comes as one line on standard input, which then stays open: when it closes, the parent
 is gone and so is the trial. Messages go to the file descriptor as JSON lines: the stage reached,
 the running estimate once a second, and at the end the columns of the row, or what went wrong in a
-code that a row can carry. Exit code 0: a result or a failure was told; anything else is a crash.
+code that a row can carry. Exit code 0: a result or a failure was given; anything else is a crash.
 A trial on several real devices is as many processes: `bench.measure.ranks.rank_trial`.
 """
 

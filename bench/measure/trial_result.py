@@ -1,8 +1,8 @@
-"""What a trial tells when it has been measured: columns, reasons and samples.
+"""What a trial shows when it has been measured: columns, reasons and samples.
 
 Called when the window is over: nothing here is timed, and reading memory's peaks, tracing a
 modelled link's steps and looking at the output disturb no step that counts. The arithmetic of the
-columns is in `summary` and `spread_rows`; what was seen from outside the process is its parent's.
+columns is in `summary` and `layout_rows`; what was seen from outside the process is its parent's.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from bench.core.nouns import Config
 from bench.core.statistics import median
+from bench.measure.communication.layout_rows import fake_layout_rows, layout_rows
 from bench.measure.communication.modelled_link import is_of_virtual_ranks
-from bench.measure.communication.spread_rows import fake_spread_rows, spread_rows
 from bench.measure.ending import peak_rss_bytes
 from bench.measure.engine.precision import DTYPE_BYTES
 from bench.measure.messages import Messages, Samples, TrialRequest, TrialResult
@@ -50,17 +50,17 @@ class Findings:
 
 def fake_columns(engine: FakeEngine, measured: Measured, *, config: Config) -> Row:
     """Return the columns of a trial in simulated time."""
-    told = measured.window
-    spread_columns: Row = {}
+    reported = measured.window
+    layout_columns: Row = {}
     if not config.layout.is_single:
-        told, spread_columns = fake_spread_rows(
+        reported, layout_columns = fake_layout_rows(
             measured.window,
             layout=config.layout,
             num_parameters=engine.workload.num_parameters(),
         )
-    row = _step_columns(told, workload=engine.workload, phase=engine.phase, config=config)
+    row = _step_columns(reported, workload=engine.workload, phase=engine.phase, config=config)
     row |= summary.cold_columns(measured.warmup, cold_s={}, config=config, median_s=None)
-    return row | spread_columns
+    return row | layout_columns
 
 
 def torch_columns(
@@ -71,8 +71,8 @@ def torch_columns(
     `init_peak_bytes` is the allocator's peak before the first step.
     """
     step_s = measured.window.step_s
-    told, spread_columns, reasons = spread_rows(engine, measured.window)
-    row = _step_columns(told, workload=engine.workload, phase=engine.phase, config=config)
+    reported, layout_columns, reasons = layout_rows(engine, measured.window)
+    row = _step_columns(reported, workload=engine.workload, phase=engine.phase, config=config)
     row |= summary.wait_columns(measured.window, uses_loader=engine.uses_loader)
     row |= summary.cold_columns(
         measured.warmup,
@@ -80,7 +80,7 @@ def torch_columns(
         config=config,
         median_s=median(step_s) if step_s else None,
     )
-    row |= spread_columns
+    row |= layout_columns
     row["num_parameters"] = engine.num_parameters
     row["optimizer"] = engine.optimizer_label
     if engine.granted is not None:
@@ -98,11 +98,11 @@ def torch_columns(
     )
 
 
-def _step_columns(told: Window, *, workload: Workload, phase: Phase, config: Config) -> Row:
+def _step_columns(reported: Window, *, workload: Workload, phase: Phase, config: Config) -> Row:
     """Columns of the window that the row's speed comes from, all devices counted."""
-    row = summary.speed_columns(told)
+    row = summary.speed_columns(reported)
     row |= summary.latency_columns(
-        told, workload=workload, phase=phase, num_replicas=config.layout.data
+        reported, workload=workload, phase=phase, num_replicas=config.layout.data
     )
     # Least traffic of one item of the generated data, by the workload's formula.
     least_bytes = workload.bytes_per_item(phase, dtype_bytes=DTYPE_BYTES[config.dtype])
@@ -144,7 +144,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def rank_columns() -> Row:
-    """Return the columns that one of several ranks tells in its own way."""
+    """Return the columns that one of several ranks shows in its own way."""
     import resource
 
     return {

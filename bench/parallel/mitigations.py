@@ -1,4 +1,4 @@
-"""Algorithmic workarounds for a narrow link: their names, what they are, how a name is read.
+"""Algorithmic mitigations for a narrow link: their names, what they are, how a name is read.
 
 Each trades the exact average of gradients in every step for fewer bytes. Gradient accumulation,
 larger buckets and fewer devices also spare the link, change no algorithm, and are flags of their

@@ -10,15 +10,15 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from bench.core.nouns import Layout
-from bench.parallel.mitigations import Mitigation, parse_mitigation
-from bench.parallel.spread import (
+from bench.parallel.laid_out import (
     AVERAGING_OVERLAP,
     CPU_POWERSGD_OVERLAP,
     DDP_OVERLAP,
     MIXED_OVERLAP,
+    LaidOut,
     Replicas,
-    Spread,
 )
+from bench.parallel.mitigations import Mitigation, parse_mitigation
 from bench.workload import Phase, Workload
 
 if TYPE_CHECKING:
@@ -38,33 +38,33 @@ def replicate(
     layout: Layout,
     device: torch.device,
     is_compiled: bool,
-) -> Spread:
+) -> LaidOut:
     """Cut the net as the workload plans, if it shall be, and make copies of it."""
     import torch
     import torch.distributed as dist
 
     group = dist.group.WORLD
     assert group is not None
-    spread = Replicas(net)
+    laid_out = Replicas(net)
     if layout.strategy == "tp":
         from bench.parallel.tensor import cut
 
-        spread, group = cut(net, workload=workload, phase=phase, layout=layout, device=device)
+        laid_out, group = cut(net, workload=workload, phase=phase, layout=layout, device=device)
     if phase.is_training and (layout.data > 1 or layout.strategy == "ddp"):
         mitigation = parse_mitigation(layout.mitigate)
         if mitigation.averaging is None:
-            spread.ddp = _ddp(net, layout=layout, mitigation=mitigation, group=group)
-            spread.net = spread.ddp
-            spread.overlap = MIXED_OVERLAP if spread.overlap else DDP_OVERLAP
+            laid_out.ddp = _ddp(net, layout=layout, mitigation=mitigation, group=group)
+            laid_out.net = laid_out.ddp
+            laid_out.overlap = MIXED_OVERLAP if laid_out.overlap else DDP_OVERLAP
             if mitigation.powersgd_rank is not None and device.type == "cpu":
-                spread.overlap = CPU_POWERSGD_OVERLAP
+                laid_out.overlap = CPU_POWERSGD_OVERLAP
         else:
-            spread.averaging = _averaging(net, mitigation=mitigation, group=group)
-            spread.overlap = AVERAGING_OVERLAP
-            spread.period_steps = mitigation.period_steps
+            laid_out.averaging = _averaging(net, mitigation=mitigation, group=group)
+            laid_out.overlap = AVERAGING_OVERLAP
+            laid_out.period_steps = mitigation.period_steps
     if is_compiled:
-        spread.net = torch.compile(spread.net)  # type: ignore[assignment]
-    return spread
+        laid_out.net = torch.compile(laid_out.net)  # type: ignore[assignment]
+    return laid_out
 
 
 def _ddp(

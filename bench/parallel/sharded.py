@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from bench.core.errors import UsageError
 from bench.core.nouns import Dtype
-from bench.parallel.spread import CPU_FSDP_OVERLAP, DDP_OVERLAP, Spread
+from bench.parallel.laid_out import CPU_FSDP_OVERLAP, DDP_OVERLAP, LaidOut
 from bench.workload import Phase
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def shard(
     device: torch.device,
     dtype: Dtype,
     is_compiled: bool,
-) -> Spread:
+) -> LaidOut:
     """Shard the units, then what is left of the net, over all ranks.
 
     Raises UsageError for weights that are not contiguous.
@@ -79,7 +79,7 @@ def _has_parameters(module: nn.Module) -> bool:
     return next(module.parameters(), None) is not None
 
 
-class _Sharded(Spread):
+class _Sharded(LaidOut):
     """Weights, gradients and the optimizer's state are DTensors, each rank holding its part."""
 
     @contextlib.contextmanager

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench.core.nouns import Dtype, Layout
+from bench.parallel.laid_out import LaidOut
 from bench.parallel.replicas import replicate
 from bench.parallel.sharded import shard
-from bench.parallel.spread import Spread
 from bench.workload import Phase, Workload
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def spread(
+def lay_out(
     net: nn.Module,
     *,
     workload: Workload,
@@ -28,7 +28,7 @@ def spread(
     dtype: Dtype,
     is_compiled: bool = False,
     compile_mode: str | None = None,
-) -> Spread:
+) -> LaidOut:
     """Lay the net, already on `device`, over the ranks of the default process group.
 
     torch.compile is applied here, because its place depends on the strategy: outside DDP, which
@@ -40,10 +40,10 @@ def spread(
     import torch.distributed as dist
 
     if layout.strategy is None or (layout.devices == 1 and not dist.is_initialized()):
-        spread = Spread(net)
+        laid_out = LaidOut(net)
         if is_compiled:
-            spread.net = torch.compile(net, mode=compile_mode)  # type: ignore[assignment]
-        return spread
+            laid_out.net = torch.compile(net, mode=compile_mode)  # type: ignore[assignment]
+        return laid_out
     if dist.get_world_size() != layout.devices:
         raise ValueError(f"{dist.get_world_size()} ranks, but the layout has {layout.devices}")
     if layout.strategy == "fsdp":

@@ -1,6 +1,6 @@
 """Whether a workload can be spread as a layout asks; said in one line before anything runs.
 
-Torch-free, so that the command line can answer at once. What only the net itself can tell (a plan
+Torch-free, so that the command line can answer at once. What only the net itself knows (a plan
 that names a module it does not have) is found when the net is built.
 """
 

@@ -21,7 +21,7 @@ from torch.distributed.tensor.parallel import loss_parallel, parallelize_module
 from torch.nn.utils import parametrize
 
 from bench.core.nouns import Layout
-from bench.parallel.spread import TENSOR_OVERLAP, Replicas
+from bench.parallel.laid_out import TENSOR_OVERLAP, Replicas
 from bench.parallel.styles import style_of
 from bench.workload import Phase, TensorPlan, Workload
 

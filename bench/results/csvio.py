@@ -1,7 +1,7 @@
 """One cell of a result file: from value to text and back, and one record from cells.
 
 RFC 4180 with a line feed, UTF-8, '.' as decimal sign. None is a blank cell, and so is an empty
-text: a CSV cannot tell them apart. Text that a spreadsheet would run as a formula gets a leading
+text: a CSV does not know them apart. Text that a spreadsheet would run as a formula gets a leading
 apostrophe, which is taken off again when read. NUL and lone surrogates have no place in a UTF-8
 file and become U+FFFD: a failed trial's message must never cost its row. A wrong value is our own
 mistake, hence `ValueError`; the reader turns what it finds in a user's file into a `DataError`.

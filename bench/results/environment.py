@@ -91,7 +91,7 @@ def env_id(environment: Mapping[str, object]) -> str:
 
 
 def host_hash() -> str:
-    """Hash of the host name: tells machines apart without naming them."""
+    """Hash of the host name: distinguishes machines without naming them."""
     return hashlib.sha256(f"gapbench host {platform.node()}".encode()).hexdigest()[:16]
 
 

@@ -44,7 +44,7 @@ def append_samples(path: Path, record: Mapping[str, object]) -> None:
 def read_samples(
     path: Path, *, note: Callable[[str], None] = _LOG.warning
 ) -> list[dict[str, object]]:
-    """Samples of each trial; a last member that a crash cut short is ignored, and `note` told."""
+    """Samples of each trial; a last member that a crash cut short is ignored, and `note` called."""
     data = read_bytes(path)
     found = []
     end = 0

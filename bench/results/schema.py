@@ -77,7 +77,7 @@ COLUMNS: tuple[Column, ...] = (
         parallel="ddp, fsdp, tp or pp; blank on one device",
         layout="Ranks of each kind, such as tp4 x dp2; blank on one device",
         schedule="Pipeline schedule: 1f1b, or interleaved-V with V chunks on each device",
-        mitigation="Algorithmic workaround for a narrow link, such as powersgd-2; blank for none",
+        mitigation="Algorithmic mitigation for a narrow link, such as powersgd-2; blank for none",
     ),
     *_columns(
         "what ran",
@@ -104,7 +104,7 @@ COLUMNS: tuple[Column, ...] = (
         device="Label that was asked for: cpu, cuda:0, ...; with config_hash and trial it is what --resume looks for",
         device_type="torch device type: cpu, cuda, xpu, mps, npu, ...; fake is simulated time",
         device_name="Name as the driver or operating system gives it",
-        device_vendor="Vendor, where it can be told",
+        device_vendor="Vendor, where it can be reported",
         device_stack="Software stack with version: CUDA, ROCm, CPU, ...",
         device_uuid_hash="Hash of the device's identifier",
         chip_limit="What --chip-limit left of the device, as granted; blank when it is whole",

@@ -65,7 +65,7 @@ def read_sidecar(path: Path) -> Sidecar:
 
 
 def write_document(path: Path, text: str, *, with_folder: bool = False) -> None:
-    """Write a file that the user named, with its folder if need be; `DataError` tells why not."""
+    """Write a file that the user named, with its folder if need be; `DataError` shows why not."""
     try:
         if with_folder:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -75,7 +75,7 @@ class Store:
 
     @classmethod
     def open(cls, path: Path, *, note: Callable[[str], None] = _LOG.warning) -> Self:
-        """Continue a run; a last row that a crash cut short is removed, and `note` is told."""
+        """Continue a run; a last row that a crash cut short is removed, and `note` is reported."""
         rows = read_rows(path, note=lambda _: None)
         store = cls(path, note=note)
         for row in rows:

@@ -16,7 +16,7 @@ from bench.core.errors import MeasurementError, UsageError
 from bench.core.statistics import median
 from bench.devices.host import cpu
 from bench.hardware.costs.collectives import Op
-from bench.hardware.costs.formulas import num_steps, wire_factor
+from bench.hardware.costs.formulas import num_steps, transfer_factor
 from bench.hardware.links.curves import Point
 from bench.hardware.links.linkfile import write_link_file
 from bench.measure.asking import ask
@@ -140,7 +140,7 @@ def fit(points: Sequence[LinkPoint]) -> tuple[float, float, float]:
     rows = [
         (
             num_steps(point.op, num_ranks=point.num_ranks, algorithm="ring") / point.median_s,
-            wire_factor(point.op, num_ranks=point.num_ranks) * point.num_bytes / point.median_s,
+            transfer_factor(point.op, num_ranks=point.num_ranks) * point.num_bytes / point.median_s,
         )
         for point in points
     ]

@@ -10,7 +10,7 @@ import shlex
 from dataclasses import dataclass
 
 from bench.core.errors import one_of
-from bench.run.planning.layouts import make_layouts
+from bench.run.planning.layout_flags import make_layouts
 from bench.run.planning.request import RunRequest, command_words
 
 
@@ -96,7 +96,7 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         name="mitigations",
-        summary="what each workaround wins back on a slow link",
+        summary="what each mitigation wins back on a slow link",
         request=RunRequest(
             workloads=("llm-train",),
             devices=(8,),
@@ -104,7 +104,7 @@ RECIPES: tuple[Recipe, ...] = (
             links=("infinite", "25gbe"),
             mitigate=("none", "bf16", "powersgd-4", "diloco-64"),
         ),
-        note="time only: virtual ranks cannot show what a workaround does to learning",
+        note="time only: virtual ranks cannot show what a mitigation does to learning",
     ),
     Recipe(
         name="cross-region",

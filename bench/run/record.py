@@ -24,7 +24,7 @@ from bench.run.planning.request import TO_TRIAL
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class RunFacts:
     """What all rows of a run share."""
 
     inspection: Inspection
@@ -42,7 +42,7 @@ class Facts:
 def make_row(
     planned: Planned,
     *,
-    facts: Facts,
+    facts: RunFacts,
     request: TrialRequest,
     attempt: int,
     started_utc: str,
@@ -88,7 +88,7 @@ def make_row(
     return {key: value for key, value in row.items() if value is not None}
 
 
-def _identity(planned: Planned, *, facts: Facts) -> Row:
+def _identity(planned: Planned, *, facts: RunFacts) -> Row:
     config, device = planned.config, facts.inspection.device
     uuid_hash = hashlib.sha256(device.uuid.encode()).hexdigest()[:16] if device.uuid else None
     return {
@@ -139,7 +139,7 @@ def layout_columns(layout: Layout) -> Row:
     }
 
 
-def _work_columns(row: Row, planned: Planned, *, facts: Facts) -> Row:
+def _work_columns(row: Row, planned: Planned, *, facts: RunFacts) -> Row:
     """Achieved FLOP/s, and its share of the datasheet peak and of the measured roof."""
     inspection, dtype = facts.inspection, planned.config.dtype
     per_item, throughput = row.get("flops_per_item"), row.get("throughput_per_s")

@@ -24,7 +24,7 @@ from bench.run.launching.observation import Observation
 from bench.run.launching.watched import keep_samples, run_watched
 from bench.run.planning.plan import Plan, Planned, shrunk
 from bench.run.progress import Progress
-from bench.run.record import Facts, make_row
+from bench.run.record import RunFacts, make_row
 
 
 @dataclass(kw_only=True)
@@ -66,7 +66,7 @@ class Ended:
 class Runner:
     """Runs one plan into one store, whose rows of before count."""
 
-    def __init__(self, plan: Plan, *, facts: Facts, store: Store) -> None:
+    def __init__(self, plan: Plan, *, facts: RunFacts, store: Store) -> None:
         self.plan = plan
         self.facts = facts
         self.store = store

@@ -22,7 +22,7 @@ from bench.results.store import Store
 from bench.run.planning.plan import Plan, Planned, digest_of, shrunk
 from bench.run.planning.planner import check_request, make_plan
 from bench.run.planning.request import RunRequest
-from bench.run.record import Facts
+from bench.run.record import RunFacts
 from bench.run.runner import Ended, Runner, utc_now
 
 
@@ -69,10 +69,10 @@ def _fingerprint(inspection: Inspection) -> dict[str, object]:
     )
 
 
-def _facts(inspection: Inspection, fingerprint: dict[str, object]) -> Facts:
+def _facts(inspection: Inspection, fingerprint: dict[str, object]) -> RunFacts:
     device = inspection.device
     chips = match_device(device.name, device.memory_bytes, compute_units=device.compute_units)
-    return Facts(
+    return RunFacts(
         inspection=inspection,
         chips=tuple(chips),
         environment_columns=environment.row_columns(fingerprint),

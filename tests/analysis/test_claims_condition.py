@@ -53,7 +53,7 @@ def test_the_shortest_condition_is_found(
 
 def test_what_nothing_tells_apart_is_said() -> None:
     found = condition_of([({"net": "x"}, True), ({"net": "x"}, False)])
-    assert found == "1 of 2 cases, which nothing that was varied tells apart"
+    assert found == "1 of 2 cases, which nothing that was varied separates"
 
 
 @given(

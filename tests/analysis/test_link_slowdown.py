@@ -9,7 +9,7 @@ import math
 import pytest
 
 from bench.analysis.scaling.efficiency import efficiency, families, single_runs
-from bench.analysis.scaling.mitigations import find_mitigated
+from bench.analysis.scaling.mitigation_gains import find_mitigated
 from bench.analysis.scaling.slowdown import Slowdown, fastest_links, slowdown
 from bench.analysis.trials.configuration import gather
 from bench.results.schema import Row

@@ -154,22 +154,22 @@ def test_the_backend_adds_at_most_one_percent_to_a_workload(
     size: str,
     limit: float,
 ) -> None:
-    spread = Spread(name, size=size)
-    sides = recorded(spread.step(is_linked=True), emulation), spread.step(is_linked=False)
+    laid_out = Spread(name, size=size)
+    sides = recorded(laid_out.step(is_linked=True), emulation), laid_out.step(is_linked=False)
     ratios = ratios_of(benchmark, *sides)
-    told = f"{name} {size}: DDP over the infinite link, recorded / DDP without a backend"
-    assert report(told, ratios) <= limit
+    reported = f"{name} {size}: DDP over the infinite link, recorded / DDP without a backend"
+    assert report(reported, ratios) <= limit
 
 
 @pytest.mark.parametrize("name", ["imaging", "llm"])
 def test_ddp_over_an_infinite_link_costs_little_more_than_its_copies(
     benchmark: Any, report: Report, emulation: Emulation, name: str
 ) -> None:
-    spread = Spread(name, size="small")
-    sides = recorded(spread.step(is_linked=True), emulation), spread.plain_step()
+    laid_out = Spread(name, size="small")
+    sides = recorded(laid_out.step(is_linked=True), emulation), laid_out.plain_step()
     ratios = ratios_of(benchmark, *sides)
-    told = f"{name} small: DDP over the infinite link, recorded / plain net"
-    assert report(told, ratios) <= 1.05
+    reported = f"{name} small: DDP over the infinite link, recorded / plain net"
+    assert report(reported, ratios) <= 1.05
 
 
 def test_an_infinite_link_adds_at_most_one_percent_with_a_collective_for_each_layer(

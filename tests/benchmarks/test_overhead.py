@@ -1,4 +1,4 @@
-"""What the harness adds to a step, against a loop written by hand; and whether it tells the time.
+"""What the harness adds to a step, against a loop written by hand; and whether it shows the time.
 
 Run with `pytest tests/benchmarks/test_overhead.py --benchmark-enable -s`, on a machine that does
 nothing else; without the flag they are skipped. Both sides run in one process and take turns, so

@@ -109,7 +109,7 @@ def test_hostile_cells_are_shown_and_not_obeyed(write: Any, capsys: Captured) ->
 
 
 @pytest.mark.parametrize(
-    ("words", "told", "code"),
+    ("words", "reported", "code"),
     [
         (["A", "B", "--metric", "speed"], "--metric 'speed' is not one of time", 2),
         (["A", "B", "--format", "html"], "--format 'html' is not one of table", 2),
@@ -120,13 +120,13 @@ def test_hostile_cells_are_shown_and_not_obeyed(write: Any, capsys: Captured) ->
     ],
 )
 def test_mistakes_are_one_line(
-    write: Any, capsys: Captured, words: list[str], told: str, code: int
+    write: Any, capsys: Captured, words: list[str], reported: str, code: int
 ) -> None:
     a, b, new = write(a=trials(), b=trials(seed=2), new=trials(schema_version="99.0"))
     files = {"A": a, "B": b, "NEW": new}
     assert main(["compare", *(files.get(word, word) for word in words)]) == code
     err = capsys.readouterr().err
-    assert told in err and err.count("\n") == 1
+    assert reported in err and err.count("\n") == 1
 
 
 def test_files_of_one_name_are_told_apart(tmp_path: Path, capsys: Captured) -> None:

@@ -103,7 +103,7 @@ def test_a_device_too_full_to_try_is_still_listed(document, install, monkeypatch
 
 def test_problems_links_and_failed_packages_are_printed(run, document, install, monkeypatch):
     install(H800, problems=["cuda:1 does not answer"])
-    link = nvml_links.DeviceLink(first="cuda:0", second="cuda:1", kind="nvlink", detail="8 links")
+    link = nvml_links.PhysicalLink(first="cuda:0", second="cuda:1", kind="nvlink", detail="8 links")
     monkeypatch.setattr(nvml_links, "device_links", lambda found: [link])
     failed = backends.PackageState(
         module="torch_npu", state="failed", reason="OSError: libascendcl.so"

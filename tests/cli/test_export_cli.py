@@ -94,14 +94,14 @@ def test_what_cannot_be_read_written_or_must_not_be_replaced_is_one_line(
 ) -> None:
     before = Path(good).read_bytes()
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    for path, output, told in (
+    for path, output, reported in (
         (good, good, "is one of the result files"),
         (good, str(tmp_path / "missing" / "out.json"), "cannot be written"),
         (str(tmp_path / "other.csv"), str(tmp_path / "out.json"), "is no result file"),
     ):
         assert main(["export", path, "--to", "json", "-o", output]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert told in line
+        assert reported in line
     assert Path(good).read_bytes() == before
 
 

@@ -52,8 +52,8 @@ def test_missing_half_is_named_with_a_command_that_measures_it(
     }
     (file,) = write(train=trials(**cells))
     assert main(["gap", file]) == 5
-    told = capsys.readouterr().out
-    command = shlex.split(told[told.index("bench run") :].splitlines()[0])
+    reported = capsys.readouterr().out
+    command = shlex.split(reported[reported.index("bench run") :].splitlines()[0])
     expected = "bench run --workload imaging-infer --size tiny --batch 3 --dtype bf16 --compile"
     flags = ["--compile-mode", "max-autotune", "--set", "schedule_steps=99", "--device", "cpu"]
     assert command == [*expected.split(), *flags]
@@ -86,7 +86,7 @@ def test_only_lost_rows_exit_5_with_one_line(write: Any, capsys: Captured) -> No
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "reported"),
     [
         (["--load", "200"], "such as 200/day"),
         (["--latency", "30s"], "give both"),
@@ -98,12 +98,12 @@ def test_only_lost_rows_exit_5_with_one_line(write: Any, capsys: Captured) -> No
     ],
 )
 def test_wrong_flags_are_one_line_and_exit_2(
-    write: Any, capsys: Captured, flags: list[str], told: str
+    write: Any, capsys: Captured, flags: list[str], reported: str
 ) -> None:
     (file,) = write(a=trials())
     assert main(["gap", file, *flags]) == 2
     err = capsys.readouterr().err
-    assert told in err and err.count("\n") == 1
+    assert reported in err and err.count("\n") == 1
 
 
 def test_hostile_cells_are_shown_and_not_obeyed(write: Any, capsys: Captured) -> None:

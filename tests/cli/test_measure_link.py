@@ -10,7 +10,7 @@ from bench.cli import main
 from bench.core.errors import UsageError
 from bench.hardware.costs.collectives import Group
 from bench.hardware.costs.cost import CostModel
-from bench.hardware.costs.formulas import num_steps, wire_factor
+from bench.hardware.costs.formulas import num_steps, transfer_factor
 from bench.hardware.links.topology import parse_topology
 from bench.measure.messages import Devices, LinkPoint
 from bench.run.launching.cluster import World
@@ -33,7 +33,7 @@ def test_every_operation_is_measured_and_the_file_is_a_link(
     assert {point["op"] for point in points} == set(OPS)
     assert sorted({point["message_bytes"] for point in points}) == [1024, 4096, 16384]
     for point in points:
-        factor = wire_factor(point["op"], num_ranks=2)
+        factor = transfer_factor(point["op"], num_ranks=2)
         assert len(point["seconds"]) == 15
         assert min(point["seconds"]) <= point["latency_s"] <= max(point["seconds"])
         rate = factor * point["message_bytes"] / point["latency_s"]
@@ -68,7 +68,7 @@ def test_fit_finds_the_ring_that_made_the_points() -> None:
             num_bytes=num_bytes,
             seconds=(
                 num_steps(op, num_ranks=4, algorithm="ring") * latency_s
-                + wire_factor(op, num_ranks=2 if op == "send" else 4) * num_bytes / rate,
+                + transfer_factor(op, num_ranks=2 if op == "send" else 4) * num_bytes / rate,
             )
             * 3,
         )

@@ -123,7 +123,7 @@ def test_a_mistake_ends_with_two_and_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    line, _, told = mistake.partition(" => ")
+    line, _, reported = mistake.partition(" => ")
     for name, word in WORDS.items():
         line = line.replace(name, word)
     words = shlex.split(line)
@@ -132,7 +132,7 @@ def test_a_mistake_ends_with_two_and_one_line(
     assert main(words) == 2
     printed = capsys.readouterr()
     *notes, said = printed.err.splitlines()
-    assert said.startswith("bench: ") and told in said
+    assert said.startswith("bench: ") and reported in said
     assert not notes or words[0] == "ab", "only ab has run something before"
     assert printed.out == ""
     assert list(tmp_path.glob("**/*.csv")) == []

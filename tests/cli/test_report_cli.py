@@ -75,7 +75,7 @@ def test_a_full_disk_is_one_line(
 
 
 @pytest.mark.parametrize(
-    ("content", "code", "told"),
+    ("content", "code", "reported"),
     [
         ("a,b\n1,2\n", 2, "is no result file"),
         ("", 2, "is empty"),
@@ -85,7 +85,7 @@ def test_a_full_disk_is_one_line(
 def test_a_file_without_rows_is_one_line(
     content: str,
     code: int,
-    told: str,
+    reported: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -93,7 +93,7 @@ def test_a_file_without_rows_is_one_line(
     path.write_text(content)
     output = tmp_path / "report.html"
     found, line = refused([str(path), "-o", str(output)], capsys)
-    assert found == code and told in line and "odd.csv" in line
+    assert found == code and reported in line and "odd.csv" in line
     assert not output.exists()
 
 

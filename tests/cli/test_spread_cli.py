@@ -12,7 +12,7 @@ from bench.core.nouns import Layout
 from bench.results.reader import read_rows
 from bench.results.schema import Row
 from bench.run.planning.flags import split_links
-from bench.run.planning.layouts import make_layouts, settle_mode
+from bench.run.planning.layout_flags import make_layouts, settle_mode
 from bench.run.planning.request import RunRequest
 
 Call = Callable[..., tuple[int, str, str]]

@@ -1,6 +1,6 @@
 """`bench devices` on the simulated device: an unknown vendor, with and without its quirks.
 
-Nothing in the harness knows the name `simdev`; everything it says here, torch told it.
+Nothing in the harness knows the name `simdev`; everything it says here, torch reported it.
 """
 
 import json

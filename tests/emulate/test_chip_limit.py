@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from bench.core.errors import UsageError
-from bench.emulate.chip_limit import apply_chip_limit
+from bench.emulate.limited_device import apply_chip_limit
 from bench.hardware.chip_limit import ChipLimit
 
 CPU = torch.device("cpu")
 LIMITED = """
 import json, os, sys, torch
-from bench.emulate.chip_limit import apply_chip_limit
+from bench.emulate.limited_device import apply_chip_limit
 from bench.hardware.chip_limit import parse_chip_limit
 granted = apply_chip_limit(parse_chip_limit(sys.argv[1]), torch.device("cpu"))
 try:

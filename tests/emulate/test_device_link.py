@@ -279,8 +279,8 @@ def test_a_recorded_step_is_that_of_the_timed_one_without_its_link(device, monke
         ("issue", 1, 0.012, 0.012),
         ("wait", 1, 0.016, 0.016),
     ]
-    told = replay(trace, model=FixedModel(MODELLED_S), is_free=True)
-    assert (told.compute_s, told.step_s) == pytest.approx((0.016, 0.028))
+    reported = replay(trace, model=FixedModel(MODELLED_S), is_free=True)
+    assert (reported.compute_s, reported.step_s) == pytest.approx((0.016, 0.028))
 
 
 def test_where_events_keep_no_time_the_host_does_after_a_wait(device, monkeypatch):

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from bench.core.errors import MeasurementError
-from bench.emulate import chip_limit
+from bench.emulate import limited_device
 from bench.emulate.link import delay_kernel, gpu_kernel
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="NVRTC's wheel is for Linux")
-SOURCES = [delay_kernel.SOURCE, chip_limit.COUNT_UNITS]
+SOURCES = [delay_kernel.SOURCE, limited_device.COUNT_UNITS]
 ARCHITECTURES = [70, 75, 80, 86, 87, 89, 90, 100, 103, 120]
 
 
@@ -112,7 +112,7 @@ def test_a_link_and_the_count_of_units_need_no_toolkit(driver, no_toolkit):
     assert driver.launched[0] == (*one_thread, [at, 3])
     assert driver.launched[1] == (*one_thread, [link, at, 6, 2_500_000_000])
     assert driver.launched[2][:3] == one_thread
-    chip_limit.count_units(torch.device("cpu"))
+    limited_device.count_units(torch.device("cpu"))
     assert driver.launched[3][:3] == (132 * 64, 32, 7)
 
 
@@ -144,7 +144,7 @@ def test_traffic_is_counted_where_it_was_moved(driver):
 
 
 def test_a_driver_that_refuses_is_named(driver):
-    kernels = gpu_kernel.GpuKernels(chip_limit.COUNT_UNITS, device=torch.device("cpu"))
+    kernels = gpu_kernel.GpuKernels(limited_device.COUNT_UNITS, device=torch.device("cpu"))
     stream = SimpleNamespace(cuda_stream=0)
     with pytest.raises(MeasurementError, match=r"INVALID_CONTEXT \(500\)"):
         kernels.launch("no_such_kernel", stream=stream)

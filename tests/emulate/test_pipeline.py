@@ -10,7 +10,7 @@ from step_traces import RoundPrices
 from bench.core.errors import UsageError
 from bench.core.nouns import Layout
 from bench.emulate.pipeline.pipeline import simulate_step
-from bench.emulate.pipeline.pipeline_flow import Stage
+from bench.emulate.pipeline.pipeline_flow import PipelineStage
 from bench.emulate.pipeline.schedules import (
     Task,
     check_pipeline,
@@ -20,7 +20,7 @@ from bench.emulate.pipeline.schedules import (
     pipeline_note,
 )
 
-EVEN = Stage(forward_s=1.0, backward_s=2.0)
+EVEN = PipelineStage(forward_s=1.0, backward_s=2.0)
 
 
 def layout(stages: int, micro_batches: int, schedule: str = "1f1b", **others: int) -> Layout:
@@ -34,20 +34,20 @@ def layout(stages: int, micro_batches: int, schedule: str = "1f1b", **others: in
     )
 
 
-def ticked_s(stages: list[Stage], spread: Layout, *, message_s: int) -> int:
+def ticked_s(stages: list[PipelineStage], laid_out: Layout, *, message_s: int) -> int:
     """When the last pass ends, looked up second by second; whole seconds only.
 
     Written apart from the simulation. Each second every free device begins its next pass if the
     input is there, and every free link its next message.
     """
-    schedule = parse_schedule(spread.schedule)
-    count = spread.pipeline
+    schedule = parse_schedule(laid_out.schedule)
+    count = laid_out.pipeline
     queues = [
-        device_tasks(schedule, num_devices=count, device=d, num_micro_batches=spread.grad_accum)
+        device_tasks(schedule, num_devices=count, device=d, num_micro_batches=laid_out.grad_accum)
         for d in range(count)
     ]
     last = len(stages) - 1
-    here = {Task(True, micro_batch, 0) for micro_batch in range(spread.grad_accum)}
+    here = {Task(True, micro_batch, 0) for micro_batch in range(laid_out.grad_accum)}
     running: list[tuple[Task, int] | None] = [None] * count
     links: dict[tuple[int, int], list[tuple[Task, int | None]]] = {}
     for now in range(10_000):
@@ -97,8 +97,8 @@ def test_equal_stages_have_the_bubble_of_the_formula(
     stages: int, micro_batches: int, schedule: str, chunks: int
 ) -> None:
     """(p - 1) / (m v + p - 1), arXiv 2104.04473 section 2.2 as a share of the whole step."""
-    spread = layout(stages, micro_batches, schedule)
-    step = simulate_step([EVEN] * (stages * chunks), layout=spread, model=None)
+    laid_out = layout(stages, micro_batches, schedule)
+    step = simulate_step([EVEN] * (stages * chunks), layout=laid_out, model=None)
     slots = micro_batches * chunks + stages - 1
     assert step.bubble_frac == pytest.approx((stages - 1) / slots)
     assert step.step_s == pytest.approx(3.0 * slots)
@@ -111,27 +111,27 @@ def test_any_stages_run_as_the_ticking_reference_does(data: st.DataObject) -> No
     schedule = data.draw(st.sampled_from(["gpipe", "1f1b", "interleaved-2", "interleaved-3"]))
     rounds = data.draw(st.integers(1, 3))
     micro_batches = devices * rounds if "inter" in schedule else data.draw(st.integers(1, 7))
-    spread = layout(devices, micro_batches, schedule)
+    laid_out = layout(devices, micro_batches, schedule)
     message_s = data.draw(st.integers(0, 4))
     seconds = st.integers(1, 5)
     stages = [
-        Stage(
+        PipelineStage(
             forward_s=data.draw(seconds),
             backward_s=data.draw(seconds),
             output_bytes=100 * message_s,
         )
-        for _ in range(num_stages(spread))
+        for _ in range(num_stages(laid_out))
     ]
-    step = simulate_step(stages, layout=spread, model=RoundPrices())
-    assert step.step_s == pytest.approx(ticked_s(stages, spread, message_s=message_s))
-    free = simulate_step(stages, layout=spread, model=None)
+    step = simulate_step(stages, layout=laid_out, model=RoundPrices())
+    assert step.step_s == pytest.approx(ticked_s(stages, laid_out, message_s=message_s))
+    free = simulate_step(stages, layout=laid_out, model=None)
     assert step.compute_step_s == pytest.approx(free.step_s)
     assert step.comm_exposed_s == pytest.approx(step.step_s - free.step_s)
 
 
 def test_micro_batches_take_their_own_times_in_turn() -> None:
     """Two micro-batches of 3 and 6 on one device, then the first times again: 3 + 6 + 3."""
-    slow = Stage(forward_s=2.0, backward_s=4.0)
+    slow = PipelineStage(forward_s=2.0, backward_s=4.0)
     step = simulate_step([EVEN], layout=layout(1, 3), model=None, passes=[[EVEN], [slow]])
     assert step.step_s == pytest.approx(12.0)
 
@@ -178,7 +178,7 @@ def test_1f1b_holds_no_more_activations_than_stages_are_left() -> None:
 
 
 def test_one_stage_is_its_micro_batches_and_an_optimizer_step() -> None:
-    one = Stage(forward_s=1.0, backward_s=2.0, optimizer_s=0.5, output_bytes=100)
+    one = PipelineStage(forward_s=1.0, backward_s=2.0, optimizer_s=0.5, output_bytes=100)
     step = simulate_step([one], layout=layout(1, 4), model=RoundPrices())
     assert step.step_s == pytest.approx(12.5)
     assert (step.bubble_frac, step.comm_ops, step.comm_exposed_s) == (0.0, 0, 0.0)
@@ -197,10 +197,10 @@ def test_gradients_are_reduced_after_a_devices_last_backward() -> None:
     """Two stages, one micro-batch, two replicas; device 1 is through at 4, device 0 at 6."""
     first = replace(EVEN, gradient_bytes=100, optimizer_s=0.25)
     second = replace(EVEN, gradient_bytes=250, optimizer_s=0.5)
-    spread = layout(2, 1, data=2)
-    step = simulate_step([first, second], layout=spread, model=RoundPrices())
+    laid_out = layout(2, 1, data=2)
+    step = simulate_step([first, second], layout=laid_out, model=RoundPrices())
     assert step.step_s == pytest.approx(max(6 + 1 + 0.25, 4 + 2.5 + 0.5))
-    clipped = simulate_step([first, second], layout=spread, model=RoundPrices(), clips=True)
+    clipped = simulate_step([first, second], layout=laid_out, model=RoundPrices(), clips=True)
     assert clipped.step_s == pytest.approx(7.5), "both wait for the norm, then the slower steps"
     assert step.comm_exposed_s == pytest.approx(1.0)
     assert (step.comm_bytes, step.comm_total_s) == (250, pytest.approx(2.5))

@@ -44,9 +44,9 @@ def trace(step: Step) -> StepTrace:
     return trace_of(happenings, sizes_bytes=sizes, last_s=last_s, groups=groups)
 
 
-def lived_s(lived: StepTrace) -> float:
+def lived_s(executed: StepTrace) -> float:
     """The step with what was still under way when compute was through."""
-    return max([lived.duration_s, *(one.end_s for one in lived.collectives)])
+    return max([executed.duration_s, *(one.end_s for one in executed.collectives)])
 
 
 def work_s(step: Step) -> float:
@@ -55,9 +55,9 @@ def work_s(step: Step) -> float:
 
 @given(steps())
 def test_a_recorded_step_is_reproduced_exactly(step: Step) -> None:
-    lived = trace(step)
-    again = replay(lived)
-    assert again.step_s == pytest.approx(lived_s(lived), abs=1e-9)
+    executed = trace(step)
+    again = replay(executed)
+    assert again.step_s == pytest.approx(lived_s(executed), abs=1e-9)
     assert again.compute_s == pytest.approx(work_s(step), abs=1e-9)
     assert again.comm_total_s == pytest.approx(sum(step[1]) / 100, abs=1e-9)
 
@@ -72,8 +72,8 @@ def test_another_link_gives_what_would_have_been_lived_on_it(step: Step, slower:
 
 @given(steps())
 def test_an_infinite_link_leaves_the_sum_of_compute(step: Step) -> None:
-    lived = trace(step)
-    free = replay(lived, model=RoundPrices(s_per_100_bytes=0.0))
+    executed = trace(step)
+    free = replay(executed, model=RoundPrices(s_per_100_bytes=0.0))
     assert free.step_s == pytest.approx(work_s(step), abs=1e-9)
     assert free.comm_exposed_s == pytest.approx(0.0, abs=1e-9)
 
@@ -86,8 +86,8 @@ def test_an_infinite_link_leaves_the_sum_of_compute(step: Step) -> None:
 def test_what_is_needed_at_once_hides_behind_nothing(
     kind: Literal["wait", "drain"], waits_hide: bool, exposed_s: float
 ) -> None:
-    lived = trace_of([("issue", 0, 0.5), (kind, 0, 0.1)], sizes_bytes=[30], last_s=0.25)
-    again = replay(lived, waits_hide=waits_hide)
+    executed = trace_of([("issue", 0, 0.5), (kind, 0, 0.1)], sizes_bytes=[30], last_s=0.25)
+    again = replay(executed, waits_hide=waits_hide)
     assert again.comm_exposed_s == pytest.approx(exposed_s)
     assert again.compute_s == pytest.approx(0.85)
     assert again.step_s == pytest.approx(0.85 + exposed_s)
@@ -95,12 +95,12 @@ def test_what_is_needed_at_once_hides_behind_nothing(
 
 @given(steps())
 def test_hiding_nothing_before_a_wait_never_makes_a_step_shorter(step: Step) -> None:
-    lived = trace(step)
-    hidden, bare = replay(lived), replay(lived, waits_hide=False)
+    executed = trace(step)
+    hidden, bare = replay(executed), replay(executed, waits_hide=False)
     assert bare.compute_s == pytest.approx(hidden.compute_s)
     assert bare.step_s <= bare.compute_s + bare.comm_total_s + 1e-9
-    every = {mark.collective for mark in lived.marks if mark.kind == "wait"}
-    if len(every) == len(lived.collectives):
+    every = {mark.collective for mark in executed.marks if mark.kind == "wait"}
+    if len(every) == len(executed.collectives):
         assert bare.step_s >= hidden.step_s - 1e-9
 
 
@@ -111,17 +111,17 @@ def test_a_collective_that_nobody_waits_for_still_costs_its_time() -> None:
 
 
 def test_the_error_band_is_replayed_at_either_end() -> None:
-    lived = trace_of([("issue", 0, 0.1), ("wait", 0, 0.0)], sizes_bytes=[20])
+    executed = trace_of([("issue", 0, 0.1), ("wait", 0, 0.0)], sizes_bytes=[20])
     low, high = (
-        replay(lived, model=RoundPrices(), bound=bound).step_s for bound in ("low_s", "high_s")
+        replay(executed, model=RoundPrices(), bound=bound).step_s for bound in ("low_s", "high_s")
     )
     assert (low, high) == (pytest.approx(0.2), pytest.approx(0.5))
 
 
 def test_error_bands_need_a_model() -> None:
-    lived = trace_of([("issue", 0, 0.1)], sizes_bytes=[20])
+    executed = trace_of([("issue", 0, 0.1)], sizes_bytes=[20])
     with pytest.raises(ValueError, match="cost model"):
-        replay(lived, bound="low_s")
+        replay(executed, bound="low_s")
 
 
 def test_two_ranks_by_hand() -> None:

@@ -112,10 +112,10 @@ def ranks() -> list[dict[str, Any]]:
         )
         for rank in range(2)
     ]
-    told = [process.communicate(timeout=120) for process in started]
-    for process, (_, errors) in zip(started, told, strict=True):
+    reported = [process.communicate(timeout=120) for process in started]
+    for process, (_, errors) in zip(started, reported, strict=True):
         assert process.returncode == 0, errors
-    return [json.loads(output.splitlines()[-1]) for output, _ in told]
+    return [json.loads(output.splitlines()[-1]) for output, _ in reported]
 
 
 def test_sums_are_those_of_all_ranks(ranks):

@@ -88,10 +88,10 @@ def test_ddp_waits_at_the_end_of_its_backward_pass(emulation: Emulation) -> None
 
 
 def test_ddp_leaves_this_ranks_share_of_the_gradients(emulation: Emulation) -> None:
-    alone, spread = make_net(), wrap_ddp(make_net())
-    for net in (alone, spread):
+    alone, laid_out = make_net(), wrap_ddp(make_net())
+    for net in (alone, laid_out):
         net(torch.ones(2, 8)).sum().backward()
-    for mine, theirs in zip(alone.parameters(), spread.parameters(), strict=True):
+    for mine, theirs in zip(alone.parameters(), laid_out.parameters(), strict=True):
         assert torch.allclose(mine.grad / NUM_RANKS, theirs.grad)  # type: ignore[arg-type]
 
 

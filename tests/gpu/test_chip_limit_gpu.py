@@ -13,7 +13,7 @@ if not torch.cuda.is_available() or torch.version.cuda is None:
 
 LIMITED = """
 import torch
-from bench.emulate.chip_limit import apply_chip_limit, count_units
+from bench.emulate.limited_device import apply_chip_limit, count_units
 from bench.hardware.chip_limit import parse_chip_limit
 
 device = torch.device("cuda:0")

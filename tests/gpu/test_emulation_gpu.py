@@ -168,11 +168,11 @@ def test_a_step_is_recorded_by_events_for_simulation(is_sharded):
     trace = traced(running, sharded_net() if is_sharded else replicated_net())
     running.close()
     assert_consistent(trace)
-    told = replay(trace, model=FixedModel(MODELLED_S), is_free=True)
-    assert told.compute_s <= trace.duration_s * 1.01
+    reported = replay(trace, model=FixedModel(MODELLED_S), is_free=True)
+    assert reported.compute_s <= trace.duration_s * 1.01
     # One after another, and the last gradients are waited for.
-    assert told.comm_total_s == pytest.approx(len(trace.collectives) * MODELLED_S)
-    assert told.step_s >= told.comm_total_s
+    assert reported.comm_total_s == pytest.approx(len(trace.collectives) * MODELLED_S)
+    assert reported.step_s >= reported.comm_total_s
 
 
 @pytest.mark.parametrize("name", ["fp16", "power_sgd"])
@@ -232,8 +232,8 @@ def test_an_infinite_link_costs_a_step_next_to_nothing():
     width, num_steps = 4096, 20
     inputs = torch.ones(2048, width, device=CUDA)
     emulation = started(0.0)
-    plain, spread = make_net(width, 8), make_net(width, 8)
-    spread = nn.parallel.DistributedDataParallel(spread, device_ids=[0])
+    plain, laid_out = make_net(width, 8), make_net(width, 8)
+    laid_out = nn.parallel.DistributedDataParallel(laid_out, device_ids=[0])
 
     def step_s(net):
         torch.cuda.synchronize()
@@ -243,9 +243,9 @@ def test_an_infinite_link_costs_a_step_next_to_nothing():
         torch.cuda.synchronize()
         return (time.perf_counter() - begin_s) / num_steps
 
-    for net in (plain, spread):
+    for net in (plain, laid_out):
         step_s(net)
-    ratios = [step_s(spread) / step_s(plain) for _ in range(15)]
+    ratios = [step_s(laid_out) / step_s(plain) for _ in range(15)]
     emulation.close()
     print(f"infinite link / plain {statistics.median(ratios):.4f}")
     # DDP itself copies gradients into buckets: 8 x 67 MB there and back.

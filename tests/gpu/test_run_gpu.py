@@ -156,7 +156,7 @@ def test_energy_agrees_with_power_and_with_the_counter(
     measured: dict[str, Row], workload: str, device: Device
 ) -> None:
     if "power" not in device.telemetry:
-        pytest.skip("this device tells no power (a MIG slice, or an old driver)")
+        pytest.skip("this device shows no power (a MIG slice, or an old driver)")
     row = measured[workload]
     assert row["energy_source"] in ("counter", "integrated")
     assert row["energy_j"] == pytest.approx(row["energy_integrated_j"], rel=0.15)

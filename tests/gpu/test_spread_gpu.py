@@ -12,7 +12,7 @@ from bench.hardware.costs.cost import CostModel
 from bench.hardware.links.topology import parse_topology
 from bench.measure.engine.precision import move
 from bench.measure.engine.steps import TrainStep
-from bench.parallel.strategies import spread
+from bench.parallel.strategies import lay_out
 from workloads.llm import Workload
 
 pytestmark = [
@@ -34,7 +34,7 @@ def sent_bytes(layout: Layout, *, dtype: Dtype, is_compiled: bool = False) -> di
     emulation = start_emulation(num_ranks=layout.devices, model=model, device=device)
     try:
         torch.manual_seed(0)
-        laid = spread(
+        laid = lay_out(
             TINY.build_net().to(device).train(),
             workload=TINY,
             phase=TRAIN,

@@ -81,7 +81,7 @@ def test_one_level_equals_the_closed_form(
 def test_two_levels_equal_the_pipelined_closed_form(
     size: int, g: int, k: int, near: float, far: float, near_us: float, far_us: float
 ) -> None:
-    """Reduce-scatter inside, all-reduce of a share across, all-gather inside; the longer wire."""
+    """Reduce-scatter inside, all-reduce of a share across, all-gather inside; the longer level."""
     text = f"bw={near!r}GB/s,latency={near_us!r}us*{g}/bw={far!r}GB/s,latency={far_us!r}us"
     inside = 2 * (g - 1) / g * size / (near * 1e9)
     across = 2 * (k - 1) / k * (size / g) / (far * 1e9)
@@ -111,14 +111,14 @@ def test_a_larger_message_is_never_faster(
 
 
 def widened(topology: Topology, factor: float) -> Topology:
-    wire = topology.inner
+    level = topology.inner
     wider = replace(
-        wire,
-        bytes_per_s=wire.bytes_per_s * factor,
-        pair_bytes_per_s=wire.pair_bytes_per_s * factor,
-        nvls_bytes_per_s=wire.nvls_bytes_per_s and wire.nvls_bytes_per_s * factor,
-        alltoall_bytes_per_s=wire.alltoall_bytes_per_s and wire.alltoall_bytes_per_s * factor,
-        curve_factor=(wire.curve_factor or 1.0) / factor,
+        level,
+        bytes_per_s=level.bytes_per_s * factor,
+        pair_bytes_per_s=level.pair_bytes_per_s * factor,
+        nvls_bytes_per_s=level.nvls_bytes_per_s and level.nvls_bytes_per_s * factor,
+        alltoall_bytes_per_s=level.alltoall_bytes_per_s and level.alltoall_bytes_per_s * factor,
+        curve_factor=(level.curve_factor or 1.0) / factor,
     )
     return replace(topology, inner=wider)
 
@@ -169,7 +169,7 @@ def test_a_group_between_two_measured_ones_costs_between_them(n: int, size: int)
     assume(n not in (4, 8))
     below, above = (4, 8) if n > 4 else (2, 4)
     times = [seconds("h100-nvlink", "all_gather", size, Group(m)) for m in (below, n, above)]
-    # Latency and wire are weighted apart, so that it may lie a little beyond either end.
+    # Latency and level are weighted apart, so that it may lie a little beyond either end.
     assert 0.97 * min(times[0], times[2]) <= times[1] <= 1.03 * max(times[0], times[2])
 
 

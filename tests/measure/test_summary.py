@@ -43,7 +43,7 @@ def test_speed_is_items_over_the_whole_window() -> None:
     assert row["step_p05_ms"] == pytest.approx(115.0)
     assert row["step_p95_ms"] == pytest.approx(385.0)
     assert row["step_iqr_ms"] == pytest.approx(150.0)
-    assert row["rel_ci95_frac"] is None, "four steps cannot tell how well their mean is known"
+    assert row["rel_ci95_frac"] is None, "four steps does not know how well their mean is known"
     assert row["drift_frac"] is None
     assert "host_gap_frac" not in row, "the host clock has no gaps"
     assert "elements_per_s" not in row and "flops_per_item" not in row

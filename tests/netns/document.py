@@ -85,7 +85,7 @@ def document(found: Found, *, date: str) -> str:
             "communication 'dominates' where the link alone takes longer than that for the",
             "gradients. A step is that of the slower rank, as real ranks wait for each other in",
             "every step and emulated ones do not. A mode's error is against the real step of the",
-            "same round, each a median of its steps; told is the median over the rounds.",
+            "same round, each a median of its steps; reported is the median over the rounds.",
             "",
         ]
     )

@@ -1,4 +1,4 @@
-"""One rank of the experiment against a real link: does what it is told, on one core.
+"""One rank of the experiment against a real link: does what it is reported, on one core.
 
 Started as `python rank.py` with RANK in the environment, inside a network namespace. Each line on
 standard input is one order as JSON; each answer is one line on standard output. The nets, the
@@ -28,15 +28,15 @@ from bench.hardware.costs.cost import CostModel
 from bench.hardware.links.topology import parse_topology
 from bench.measure.engine import feed as feeds
 from bench.measure.engine.steps import TrainStep
-from bench.parallel.strategies import spread
+from bench.parallel.strategies import lay_out
 
 CPU = torch.device("cpu")
 LIBRARIES = (
     "torch.nn.parallel.distributed",
     "transformers.models.llama",
-    "workloads._imaging.net",
-    "workloads._imaging.data",
-    "workloads._llm.net",
+    "workloads._imaging.imaging_net",
+    "workloads._imaging.imaging_data",
+    "workloads._llm.llm_net",
 )
 """What the orders need, imported once; nothing may be computed before the fork."""
 
@@ -113,7 +113,7 @@ def measure_steps(order: dict[str, Any]) -> dict[str, Any]:
             link=order.get("link", ""),
             bucket_bytes=order["bucket_bytes"],
         )
-        laid_out = spread(
+        laid_out = lay_out(
             net, workload=workload, phase=phase, layout=layout, device=CPU, dtype="fp32"
         )
         step = TrainStep(workload, laid_out, device_type="cpu", dtype="fp32")

@@ -15,8 +15,8 @@ from torch.utils.data import default_collate
 from bench.core.nouns import Dtype, Layout
 from bench.measure.engine.steps import TrainStep
 from bench.parallel.averaging import OuterStep, WeightAveraging
-from bench.parallel.spread import Spread
-from bench.parallel.strategies import spread
+from bench.parallel.laid_out import LaidOut
+from bench.parallel.strategies import lay_out
 from bench.workload import Workload
 from workloads import imaging, llm
 
@@ -49,11 +49,11 @@ def layout_of(strategy: str, *, grad_accum: int = 1, mitigate: str = "") -> Layo
     return dataclasses.replace(layout, grad_accum=grad_accum, mitigate=mitigate)
 
 
-def laid_out(workload: Workload, layout: Layout, *, dtype: Dtype) -> Spread:
+def laid_out(workload: Workload, layout: Layout, *, dtype: Dtype) -> LaidOut:
     torch.manual_seed(0)
     net = workload.build_net().train()
     phase = workload.phases[0]
-    return spread(net, workload=workload, phase=phase, layout=layout, device=CPU, dtype=dtype)
+    return lay_out(net, workload=workload, phase=phase, layout=layout, device=CPU, dtype=dtype)
 
 
 class Batches:

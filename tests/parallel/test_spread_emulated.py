@@ -20,9 +20,9 @@ from bench.hardware.costs.cost import CostModel
 from bench.hardware.links.topology import parse_topology
 from bench.measure.engine.correctness import to_channels_last
 from bench.measure.engine.steps import InferStep, TrainStep
+from bench.parallel.laid_out import LaidOut
 from bench.parallel.sharded import default_units
-from bench.parallel.spread import Spread
-from bench.parallel.strategies import spread
+from bench.parallel.strategies import lay_out
 from bench.workload import Phase, TensorPlan
 from workloads import imaging
 from workloads.llm import Workload
@@ -68,14 +68,14 @@ def emulated(
     phase: Phase = TRAIN,
     num_ranks: int | None = None,
     place: Callable[[nn.Module], nn.Module] = nn.Module.train,
-) -> Iterator[tuple[Any, Spread]]:
+) -> Iterator[tuple[Any, LaidOut]]:
     model = CostModel(parse_topology("infinite"))
     ranks = num_ranks or layout.devices
     emulation = start_emulation(num_ranks=ranks, model=model, device=CPU)
     try:
         torch.manual_seed(0)
         net = place(workload.build_net())
-        laid = spread(net, workload=workload, phase=phase, layout=layout, device=CPU, dtype=dtype)
+        laid = lay_out(net, workload=workload, phase=phase, layout=layout, device=CPU, dtype=dtype)
         yield emulation, laid
     finally:
         emulation.close()
@@ -254,7 +254,7 @@ def test_units_are_the_repeated_blocks() -> None:
 
 def test_a_single_device_is_left_alone() -> None:
     net = TINY.build_net()
-    laid = spread(net, workload=TINY, phase=TRAIN, layout=Layout(), device=CPU, dtype="fp32")
+    laid = lay_out(net, workload=TINY, phase=TRAIN, layout=Layout(), device=CPU, dtype="fp32")
     assert laid.net is net
     assert laid.overlap == ""
 

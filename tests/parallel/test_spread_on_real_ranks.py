@@ -43,8 +43,8 @@ def slow_results() -> Results:
 
 
 def assert_near(found: list[Any], *, rel: float) -> None:
-    for spread, alone in found[0]:
-        assert spread == pytest.approx(alone, rel=rel)
+    for laid_out, alone in found[0]:
+        assert laid_out == pytest.approx(alone, rel=rel)
 
 
 @pytest.mark.parametrize("case", LOSSES)

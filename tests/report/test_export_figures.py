@@ -1,11 +1,11 @@
-"""Names, selection and figures of exports: what other tools are told, under which name."""
+"""Names, selection and figures of exports: what other tools are reported, under which name."""
 
 import math
 
 import pytest
 
+from bench.report.exports.exported_rows import select
 from bench.report.exports.figures import configurations, name_of
-from bench.report.exports.selection import select
 from bench.results.schema import Row, Value
 from tests.analysis.synthetic_rows import trials
 

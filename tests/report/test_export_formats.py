@@ -13,7 +13,7 @@ from pytest_benchmark.stats import Stats
 
 from bench.core import statistics
 from bench.report.exports import history, pytest_benchmark
-from bench.report.exports.selection import Selection, select
+from bench.report.exports.exported_rows import ExportedRows, select
 from bench.results.schema import Row, Value
 from tests.analysis.synthetic_rows import trials
 
@@ -33,7 +33,7 @@ def sample_rows() -> list[Row]:
 
 
 @pytest.fixture
-def selection() -> Selection:
+def selection() -> ExportedRows:
     return select(sample_rows())
 
 
@@ -55,7 +55,7 @@ def run_compare(folder: Path, *arguments: str) -> str:
 
 
 def test_pytest_benchmark_compare_shows_our_trials_as_rounds(
-    selection: Selection, tmp_path: Path
+    selection: ExportedRows, tmp_path: Path
 ) -> None:
     (tmp_path / "ours.json").write_text(pytest_benchmark.document(selection))
     table = run_compare(tmp_path, "ours.json", "--columns=min,median,rounds", "--time-unit=ms")
@@ -118,7 +118,7 @@ BMF = {"value", "lower_value", "upper_value"}
 MAX_BENCHMARK_NAME, MAX_MEASURE_NAME = 1024, 64
 
 
-def test_bmf_fits_the_schema_and_bounds_are_our_interval(selection: Selection) -> None:
+def test_bmf_fits_the_schema_and_bounds_are_our_interval(selection: ExportedRows) -> None:
     content = strict_json(history.bmf_document(selection))
     metrics = [metric for measures in content.values() for metric in measures.values()]
     assert all({"value"} <= metric.keys() <= BMF for metric in metrics)
@@ -152,7 +152,7 @@ GITHUB_ACTION = {"name": str, "unit": str, "value": (int, float), "range": str, 
     ("direction", "units"), [("bigger", {"patch/s", "token/s"}), ("smaller", {"ms", "J", "bytes"})]
 )
 def test_github_action_file_fits_its_schema_and_has_one_direction(
-    selection: Selection, direction: str, units: set[str]
+    selection: ExportedRows, direction: str, units: set[str]
 ) -> None:
     content = strict_json(history.github_document(selection, direction=direction))
     assert {entry["unit"] for entry in content} == units
@@ -171,7 +171,7 @@ def test_github_action_range_is_our_interval_and_absent_for_one_trial() -> None:
     assert "trials: 1" in one["extra"]
 
 
-def test_json_has_figures_trials_and_unusable_rows_with_reasons(selection: Selection) -> None:
+def test_json_has_figures_trials_and_unusable_rows_with_reasons(selection: ExportedRows) -> None:
     content = strict_json(history.json_document(selection))
     train, infer, decode = content["configurations"]
     assert [len(one["trials"]) for one in (train, infer, decode)] == [5, 4, 1]

@@ -38,11 +38,11 @@ def test_a_table_with_host_bound_steps_says_that_they_hide_what_a_link_costs(
 
 def test_simulation_that_disagrees_is_said_so(tmp_path: Path) -> None:
     rows = [*link_run("pcie5", 9.0), *link_run("pcie4", 9.0, cells={"simulated_error_frac": -0.05})]
-    told = {
+    reported = {
         row["link"]: row["simulation off by"]
         for row in table_of(markdown_of(tmp_path, rows), "Behind the model")
     }
-    assert told == {"pcie5": "+0.4 %", "pcie4": "-5.0 % disagrees"}
+    assert reported == {"pcie5": "+0.4 %", "pcie4": "-5.0 % disagrees"}
 
 
 def test_real_devices_scale_against_one_of_them(tmp_path: Path) -> None:
@@ -134,9 +134,9 @@ def test_an_old_file_without_the_new_columns_still_reads(tmp_path: Path) -> None
         writer.writerows(rows)
     output = tmp_path / "report.md"
     assert main(["report", str(path), "-o", str(output)]) == 0
-    told = output.read_text(encoding="utf-8").replace("\\", "")
-    assert len(table_of(told, "Links: ")) == 3
-    assert "**Where a step goes" not in told
+    reported = output.read_text(encoding="utf-8").replace("\\", "")
+    assert len(table_of(reported, "Links: ")) == 3
+    assert "**Where a step goes" not in reported
 
 
 _NEW = {

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 
 from bench.report.page import evidence as module
 from bench.report.page.evidence import MAX_SAMPLES_BYTES, gather_evidence
-from bench.report.plots.kinds import Axis, Mark, interval, tick
+from bench.report.plots.kinds import Axis, DrawnMark, interval, tick
 from bench.report.plots.panel import draw, short
 from bench.report.plots.plots_samples import thinned
 from bench.report.tables import cells
@@ -26,7 +26,7 @@ CARD = "Graphics card 24 GB"
 
 
 @pytest.mark.parametrize(
-    ("key", "told", "scale", "ends"),
+    ("key", "reported", "scale", "ends"),
     [
         (850e-6, "850 us", cells.seconds, None),
         (12.3e-3, "12.3 ms [12.1, 12.5]", cells.seconds, (12.1e-3, 0.0125)),
@@ -41,10 +41,10 @@ CARD = "Graphics card 24 GB"
     ],
 )
 def test_a_figure_says_its_unit_once_and_sorts_by_its_value(
-    key: float, told: str, scale: cells.Scale, ends: cells.Ends | None
+    key: float, reported: str, scale: cells.Scale, ends: cells.Ends | None
 ) -> None:
     cell = cells.quantity(key, scale, ends=ends)
-    assert isinstance(cell, cells.Cell) and (cell.plain, cell.key) == (told, key)
+    assert isinstance(cell, cells.Cell) and (cell.plain, cell.key) == (reported, key)
 
 
 def test_ratios_and_spans_are_worded_by_their_size() -> None:
@@ -100,7 +100,7 @@ def test_text_in_a_plot_is_neither_mathematics_nor_markup() -> None:
 
 def test_an_axis_is_logarithmic_where_values_lie_decades_apart() -> None:
     def words(*values: float) -> list[str]:
-        marks = [Mark(label=f"<{value}>", value=(value, None, None)) for value in values]
+        marks = [DrawnMark(label=f"<{value}>", value=(value, None, None)) for value in values]
         svg = interval("x", title="t", what="w", marks=marks, axis=Axis(label="a & b")).svg
         return [html.unescape(word) for word in re.findall(r"<text[^>]*>([^<]*)</text>", svg)]
 
@@ -114,15 +114,15 @@ def test_a_plot_is_ours_whatever_matplotlib_is_told(tmp_path: Path) -> None:
     rc = tmp_path / "matplotlibrc"
     rc.write_text("axes.grid: False\nlines.linewidth: 40\nfont.size: 3\ntext.usetex: True\n")
     program = (
-        "from bench.report.plots.kinds import Axis, Mark, interval\n"
-        "marks = [Mark(label='a', value=(2.0, 1.0, 3.0))]\n"
+        "from bench.report.plots.kinds import Axis, DrawnMark, interval\n"
+        "marks = [DrawnMark(label='a', value=(2.0, 1.0, 3.0))]\n"
         "print(interval('x', title='t', what='w', marks=marks, axis=Axis(label='a')).svg)\n"
     )
 
-    def made(**told: str) -> str:
+    def made(**reported: str) -> str:
         kept = {name: value for name, value in os.environ.items() if name[:3] not in ("MPL", "MAT")}
         command = [sys.executable, "-c", program]
-        return subprocess.check_output(command, env={**kept, **told}, text=True)
+        return subprocess.check_output(command, env={**kept, **reported}, text=True)
 
     assert made() == made(MPLBACKEND="no_such_backend", MATPLOTLIBRC=str(rc))
 
@@ -162,9 +162,9 @@ def test_damaged_sidecars_are_left_out_with_a_note(tmp_path: Path) -> None:
     path = write_run(tmp_path / "a.csv", configuration("llm-train", CARD))
     path.with_name("a.env.json").write_text("{")
     samples_path(path).write_bytes(gzip.compress(json.dumps({"no": "keys"}).encode()))
-    told: list[str] = []
-    evidence = gather_evidence([("a", path)], note=told.append)
+    reported: list[str] = []
+    evidence = gather_evidence([("a", path)], note=reported.append)
     assert evidence.sources[0].sidecar is None
-    assert "environment is left out" in told[0] and evidence.notes == tuple(told)
+    assert "environment is left out" in reported[0] and evidence.notes == tuple(reported)
     samples, notes = evidence.samples()
     assert samples == [] and "samples are left out" in notes[0]

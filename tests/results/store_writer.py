@@ -1,4 +1,4 @@
-"""A process that appends numbered rows until it is told or killed; prints each finished number."""
+"""A process that appends numbered rows until it is given or killed; prints each finished number."""
 
 import sys
 from pathlib import Path

@@ -116,15 +116,15 @@ def test_columns_fit_the_store_and_what_torch_does_not_tell_is_blank(
     tmp_path: Path, record: dict[str, object]
 ) -> None:
     columns = row_columns(record)
-    told = ("torch_version", "runtime_version", "dnn_version", "python_version")
+    reported = ("torch_version", "runtime_version", "dnn_version", "python_version")
     with create_store(tmp_path) as store:
         row = store.append(small_row(**columns))
     assert row["env_id"] == columns["env_id"]
-    assert [row[name] for name in told] == [
+    assert [row[name] for name in reported] == [
         *("2.13.0+cu130", "13.0", "91002", platform.python_version())
     ]
     blank = row_columns(fingerprint(torch_facts={}, environ={}))
-    assert [blank[name] for name in (*told[:3], "driver_version")] == [None] * 4
+    assert [blank[name] for name in (*reported[:3], "driver_version")] == [None] * 4
 
 
 def test_the_driver_is_that_of_the_runtime() -> None:

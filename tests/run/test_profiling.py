@@ -23,8 +23,8 @@ def test_a_run_is_profiled_on_request_and_only_once(
     words = ["project", str(path), "--to", "h20", "--profile-operators"]
     # A smoke run measures no roof, so there is a profile and nothing to project from.
     assert main(words) == 5
-    told = capsys.readouterr().err
-    assert "profiling operators" in told and "roof was not measured" in told
+    reported = capsys.readouterr().err
+    assert "profiling operators" in reported and "roof was not measured" in reported
     profiles = read_profiles(path)
     assert profiles
     for one in profiles.values():

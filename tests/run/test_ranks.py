@@ -1,4 +1,4 @@
-"""Trials on several real ranks of one machine: what they share, and how each failure is told."""
+"""Trials on several real ranks of one machine: what they share, and how each failure is given."""
 
 import json
 import os

@@ -12,7 +12,7 @@ from bench.parallel.ranks import is_lost_peer
 
 
 class Died:
-    """As torch's agent tells of a process that ended badly."""
+    """As torch's agent shows of a process that ended badly."""
 
     def __init__(self, exitcode: int) -> None:
         self.exitcode = exitcode

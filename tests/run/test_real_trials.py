@@ -1,4 +1,4 @@
-"""Trials on the real CPU: what is measured, and how a torch workload's failures are told."""
+"""Trials on the real CPU: what is measured, and how a torch workload's failures are reported."""
 
 import json
 from pathlib import Path

@@ -36,7 +36,7 @@ RESULT = TrialResult(
     ("settles_s", "reasons"), [(1.2, []), (60.0, ["foreign_gpu"])], ids=["ours", "foreign"]
 )
 def test_the_load_of_the_last_trial_is_not_foreign(monkeypatch, settles_s, reasons):
-    """NVML tells the load of the last second, and the trial before has just ended."""
+    """NVML shows the load of the last second, and the trial before has just ended."""
     now_s = 0.0
 
     def sleep(pause_s):
@@ -129,9 +129,9 @@ def test_a_user_of_rocm_is_told_of_the_search_before_it(monkeypatch):
     monkeypatch.setattr(session, "inspect_device", lambda *_, **__: inspection)
     monkeypatch.setattr(session, "make_plan", lambda *_, **__: None)
     monkeypatch.setattr(session, "check_request", lambda request: None)
-    told = []
-    session.prepare(SimpleNamespace(**REQUEST), note=told.append)
-    assert any("MIOPEN_FIND_MODE=FAST" in line for line in told)
+    reported = []
+    session.prepare(SimpleNamespace(**REQUEST), note=reported.append)
+    assert any("MIOPEN_FIND_MODE=FAST" in line for line in reported)
 
 
 REQUEST = {"profile": "smoke", "device": "cuda", "dtypes": (), "threads": None}

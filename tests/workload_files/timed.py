@@ -1,4 +1,4 @@
-"""A workload that only the fake device can run: a step of it takes the time that it is told."""
+"""A workload that only the fake device can run: a step of it takes the time that it is reported."""
 
 import math
 from dataclasses import dataclass

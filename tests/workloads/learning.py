@@ -14,9 +14,9 @@ from monai.metrics.meandice import compute_dice
 from monai.networks.utils import one_hot
 from torch import nn
 
-from workloads._imaging.net import segment
+from workloads._imaging.imaging_net import segment
 from workloads._llm import text
-from workloads._llm.net import causal_loss
+from workloads._llm.llm_net import causal_loss
 
 
 def entropy_nats(probabilities: text.Floats) -> float:

@@ -10,7 +10,7 @@ from monai.losses.dice import DiceCELoss
 from bench.cli import main
 from tests.workloads.steps_of_workloads import random_volumes
 from workloads._imaging.decathlon import check_folder
-from workloads._imaging.net import loss as loss_of
+from workloads._imaging.imaging_net import loss as loss_of
 from workloads.imaging import Workload
 
 TINY = dict(Workload.sizes["tiny"])

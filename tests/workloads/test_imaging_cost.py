@@ -10,8 +10,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.workloads.steps_of_workloads import autocast, bytes_kept_for_backward, random_volumes
-from workloads._imaging.cost import UNet, num_windows
-from workloads._imaging.memory import saved_bytes
+from workloads._imaging.imaging_cost import UNet, num_windows
+from workloads._imaging.imaging_memory import saved_bytes
 from workloads.imaging import Workload
 
 TINY = dict(Workload.sizes["tiny"])

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from bench.core.errors import DataError
-from workloads._llm import net as llama
-from workloads._llm.net import has_grouped_kernel
+from workloads._llm import llm_net as llama
+from workloads._llm.llm_net import has_grouped_kernel
 from workloads.llm import Workload
 
 TRAIN, PREFILL, DECODE = Workload.phases

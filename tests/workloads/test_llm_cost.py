@@ -11,8 +11,8 @@ from tests.workloads.steps_of_workloads import (
     counted_flops,
     generated_batch,
 )
-from workloads._llm import cost, memory
-from workloads._llm import net as llama
+from workloads._llm import llm_cost, llm_memory
+from workloads._llm import llm_net as llama
 from workloads.llm import Workload
 
 TRAIN, PREFILL, DECODE = Workload.phases
@@ -62,7 +62,7 @@ def test_least_traffic_of_a_hand_worked_model() -> None:
     )  # fmt: skip
     # Matrices 2*16 + 2*8 + 3*24 = 120, norms 3*4, head 1024; the untied embedding is not read.
     read, cache_entry = 120 + 12 + 1024, 2 * 2
-    assert cost.kv_bytes_per_token(llm, dtype_bytes=2) == cache_entry * 2
+    assert llm_cost.kv_bytes_per_token(llm, dtype_bytes=2) == cache_entry * 2
     prefill = llm.bytes_per_item(PREFILL, dtype_bytes=2)
     assert prefill == pytest.approx(read * 2 / 20 + cache_entry * 2)
     # Reads 10, 11, 12 entries and writes one.
@@ -94,9 +94,9 @@ def test_activation_estimate_holds_what_autograd_saves(
     saved = saved_bytes(replace(llm, layers=5), dtype=dtype)
     saved -= saved_bytes(replace(llm, layers=1), dtype=dtype)
     if dtype == "bf16":
-        saved -= 4 * 2 * cost.layer_matrix_parameters(llm)  # autocast's copies of weights
+        saved -= 4 * 2 * llm_cost.layer_matrix_parameters(llm)  # autocast's copies of weights
     tokens = llm.batch * llm.sequence_tokens
-    estimate = 4 * tokens * memory.layer_token_bytes(llm, dtype=dtype)
+    estimate = 4 * tokens * llm_memory.layer_token_bytes(llm, dtype=dtype)
     assert estimate == pytest.approx(saved, rel=0.03)
 
 
@@ -118,7 +118,7 @@ def test_inference_estimate_holds_weights_and_caches(size: str, dtype: Dtype) ->
     width = 4 if dtype in ("fp32", "tf32") else 2
     weights = width * llm.num_parameters()
     tokens = llm.batch * (llm.prompt_tokens + llm.new_tokens)
-    caches = 5 * tokens * cost.kv_bytes_per_token(llm, dtype_bytes=width)
+    caches = 5 * tokens * llm_cost.kv_bytes_per_token(llm, dtype_bytes=width)
     assert llm.memory_bytes(DECODE, dtype=dtype) > weights + caches
     assert weights < llm.memory_bytes(PREFILL, dtype=dtype) < llm.memory_bytes(DECODE, dtype=dtype)
     assert llm.memory_bytes(TRAIN, dtype=dtype) > 16 * llm.num_parameters()

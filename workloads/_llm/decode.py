@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers.cache_utils import Cache, DynamicLayer, StaticLayer
 
-from workloads._llm.cost import LlamaShape
+from workloads._llm.llm_cost import LlamaShape
 
 
 class _GrowingLayer(DynamicLayer):  # type: ignore[misc]

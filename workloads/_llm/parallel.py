@@ -9,7 +9,7 @@ here the loss is computed on the cut logits. Left out: sequence parallelism, who
 from __future__ import annotations
 
 from bench.workload import TensorPlan
-from workloads._llm.cost import LlamaShape
+from workloads._llm.llm_cost import LlamaShape
 
 LAYER_STYLES = {
     "self_attn": "shared_input",

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from workloads._llm.cost import LlamaShape, layer_matrix_parameters
+from workloads._llm.llm_cost import LlamaShape, layer_matrix_parameters
 
 
 class LlamaStage(nn.Module):

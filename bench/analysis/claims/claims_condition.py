@@ -1,4 +1,4 @@
-"""Under which circumstances a claim holds: the shortest condition that tells yes from no.
+"""Under which circumstances a claim holds: the shortest condition that separates yes from no.
 
 Cases carry factors (ranks, width, net, overlap). Conditions are conjunctions of at most three
 comparisons that no case contradicts; the one that covers most goes first, until every yes is
@@ -125,7 +125,7 @@ def common_names(cases: Sequence[Factors]) -> frozenset[str]:
 def condition_of(cases: Sequence[tuple[Factors, bool | None]]) -> str:
     """Say when the claim holds: `(ranks = 8 and hidden size >= 8192) or net = llm`.
 
-    Cases that vary different things are told apart: each kind has its own condition, under what all
+    Cases that vary different things are separated: each kind has its own condition, under what all
     of its cases have in common and other kinds have not.
     """
     kinds: dict[frozenset[str], list[tuple[Factors, bool]]] = {}
@@ -150,7 +150,7 @@ def _condition(cases: Sequence[Factors], is_true: Sequence[bool]) -> str:
         return ""
     texts = _merged(_cover(_rules(cases, yes=yes, no=no), yes=yes))
     if not texts:
-        return f"{yes.bit_count()} of {len(cases)} cases, which nothing that was varied tells apart"
+        return f"{yes.bit_count()} of {len(cases)} cases, which nothing that was varied separates"
     if len(texts) > 1:
         # Parentheses, because other kinds of cases follow after a semicolon.
         texts = [f"({text})" if " and " in text or " or " in text else text for text in texts]

@@ -39,7 +39,7 @@ _WIDTH_BITS = {"fp32": 32, "tf32": 32, "bf16": 16, "fp16": 16}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Band:
+class RateSpan:
     """A positive figure known between two ends, and what it rests on."""
 
     low: float
@@ -51,15 +51,15 @@ class Band:
         """Geometric middle."""
         return float((self.low * self.high) ** 0.5)
 
-    def times(self, factor: float, *, what: str) -> Band:
+    def times(self, factor: float, *, what: str) -> RateSpan:
         """Scale both ends; `what` names the factor."""
         basis = f"{what} x {self.basis}"
-        return Band(low=self.low * factor, high=self.high * factor, basis=basis)
+        return RateSpan(low=self.low * factor, high=self.high * factor, basis=basis)
 
 
-def band(*ends: float, basis: str = "") -> Band:
+def band(*ends: float, basis: str = "") -> RateSpan:
     """From the least to the most of some figures."""
-    return Band(low=min(ends), high=max(ends), basis=basis)
+    return RateSpan(low=min(ends), high=max(ends), basis=basis)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +73,8 @@ class Roofs:
     dtype: str
     chip: Chip | None
     """Its catalogue row, where it has one."""
-    matrix: Band
-    memory: Band
+    matrix: RateSpan
+    memory: RateSpan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ def catalogue_roofs(chip: Chip, *, dtype: str, measured: Roofs | None = None) ->
     )
 
 
-def _matrix_fraction(chip: Chip, *, dtype: str, relative: Roofs | None) -> Band:
+def _matrix_fraction(chip: Chip, *, dtype: str, relative: Roofs | None) -> RateSpan:
     known = chip.derates.get("gemm")
     if known is not None:
         ends, basis = [known], f"{known:g} ({_source_of(chip, 'gemm')})"
@@ -126,7 +126,7 @@ def _matrix_fraction(chip: Chip, *, dtype: str, relative: Roofs | None) -> Band:
     return band(*ends, carried, basis=f"{basis}, or {carried:.2g} as measured here")
 
 
-def _memory_fraction(chip: Chip, *, relative: Roofs | None) -> Band:
+def _memory_fraction(chip: Chip, *, relative: Roofs | None) -> RateSpan:
     known = chip.derates.get("memory")
     specified = relative.chip.memory_bytes_per_s if relative and relative.chip else None
     if relative and specified:
@@ -152,7 +152,7 @@ def is_same_chip(one: Roofs, other: Roofs) -> bool:
     return one.chip is not None and other.chip is not None and one.chip.id == other.chip.id
 
 
-def on_chip(source: Roofs, target: Roofs) -> Band | None:
+def on_chip(source: Roofs, target: Roofs) -> RateSpan | None:
     """How much faster the work that stays on the chip goes; None: nothing tells.
 
     By compute units x clock of relatives, else by vector fp32.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.analysis.projection.roofs import Band
+from bench.analysis.projection.roofs import RateSpan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,7 +68,7 @@ def draws() -> Draws:
     return Draws(shares=shares, **{name: generator.random(NUM_DRAWS) for name in rest})
 
 
-def between(band: Band, at: Array) -> Array:
+def between(band: RateSpan, at: Array) -> Array:
     """Return figures between the ends of a band, evenly in their logarithm."""
     return band.low * (band.high / band.low) ** at
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.analysis.projection.roofs import Band, Roofs, band, is_same_chip, kinship, on_chip
+from bench.analysis.projection.roofs import RateSpan, Roofs, band, is_same_chip, kinship, on_chip
 from bench.analysis.projection.sampling import Draws, between
 from bench.hardware.operators import Operators
 
@@ -91,7 +91,7 @@ def scale(
     )
 
 
-def _rates(source: Roofs, target: Roofs, how: Band | None, unknown: Draws) -> _Rates:
+def _rates(source: Roofs, target: Roofs, how: RateSpan | None, unknown: Draws) -> _Rates:
     is_same = is_same_chip(source, target)
     matrix_at = unknown.source_matrix if is_same else unknown.target_matrix
     memory_at = unknown.source_memory if is_same else unknown.target_memory

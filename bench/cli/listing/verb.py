@@ -48,11 +48,11 @@ def list_(
     if (where or sort) and kind != "chips":
         raise UsageError("--where and --sort are for `bench list chips`")
     if kind == "chips":
-        from bench.cli.listing.chips import render_chips
+        from bench.cli.listing.chip_list import render_chips
 
         render_chips(where=where, sort=sort, name=name, as_json=as_json)
     elif name is not None and check is not None:
-        from bench.cli.listing.link_check import render_check
+        from bench.cli.listing.link_scores import render_check
 
         render_check(name=name, table=check, use_curves=not formula, as_json=as_json)
     elif kind == "links":
@@ -89,7 +89,7 @@ def _list_recipes(name: str | None, *, as_json: bool) -> None:
 
 def _list_workloads(name: str | None, *, path: Path | None, as_json: bool) -> None:
     from bench import discovery
-    from bench.run.planning.selection import select
+    from bench.run.planning.workload_selection import select
 
     names = (str(path),) if path else (name,) if name else tuple(discovery.names())
     selected = select(names)

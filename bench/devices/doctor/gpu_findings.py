@@ -78,7 +78,7 @@ def _nvidia_settings(rest: Sample, *, base: Baseline, label: str, smi: str) -> I
         yield Finding(
             severity="warning",
             what=f"{label} is split by MIG",
-            why="a slice is a smaller device, and its energy cannot be told from the others'",
+            why="a slice is a smaller device, and its energy cannot be separated from the others'",
             fix=f"{smi} -mig 0",
         )
     if base.has_persistence is False:

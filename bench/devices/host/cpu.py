@@ -33,7 +33,7 @@ def _allowed_cores(root: Path) -> tuple[tuple[int, ...], ...]:
     cores = group_siblings(allowed_cpu_ids(), root=root)
     num_physical = psutil.cpu_count(logical=False)
     if platform.system() != "Linux" and num_physical:
-        # Nothing tells which ids are siblings: let the first of each run of ids stand for a core.
+        # Nothing reports which ids are siblings: let the first of each run of ids stand for a core.
         stride = max(1, len(cores) // num_physical)
         return cores[::stride][:num_physical]
     return cores
@@ -68,7 +68,7 @@ def free_memory_bytes(*, root: Path = ROOT) -> int:
 
 
 def cpu_model(*, root: Path = ROOT) -> str | None:
-    """Marketing name of the processor, or None where nothing tells."""
+    """Marketing name of the processor, or None where nothing shows."""
     fields = cpuinfo(root)
     for name in ("model name", "cpu model", "Processor", "Model", "Hardware"):
         if fields.get(name):

@@ -161,7 +161,7 @@ def _rate_in_window(
 ) -> float | None:
     """Growth of a counter per second of the part of the window in which it is known.
 
-    An interval cut by the window's edge counts by its share inside. What only a living trial tells
+    An interval cut by the window's edge counts by its share inside. What only a living trial shows
     is unknown in the last interval when the trial ended before the snapshot that closes it.
     """
     total = known_s = 0.0

@@ -1,6 +1,6 @@
-"""What the operating system tells about the machine, for the environment record.
+"""What the operating system shows about the machine, for the environment record.
 
-Facts only, each by itself: what a system does not tell is None. Linux tells most, through /proc and
+Facts only, each by itself: what a system does not tell is None. Linux shows most, through /proc and
 /sys; `root` lets a test put a made-up tree there. What a trial may use of all this (threads, pinned
 cores) is decided in `cpu`; GPUs are seen by the trial's process.
 """

@@ -31,7 +31,7 @@ _TOPOLOGY = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeviceLink:
+class PhysicalLink:
     """What joins two devices, or one device and its host."""
 
     first: str
@@ -68,8 +68,8 @@ def memory_free_bytes(device: Device) -> int | None:
         return None if info is None else int(info.free)
 
 
-def device_links(devices: Sequence[Device]) -> list[DeviceLink]:
-    """Links to the host and between each two of these devices, where NVML can tell."""
+def device_links(devices: Sequence[Device]) -> list[PhysicalLink]:
+    """Links to the host and between each two of these devices, where NVML knows."""
     candidates = [device for device in devices if device.type == "cuda"]
     with opened_nvml() as nvml:
         if nvml is None:
@@ -82,31 +82,33 @@ def device_links(devices: Sequence[Device]) -> list[DeviceLink]:
     return [link for link in found if link is not None]
 
 
-def _host_link(nvml: Any, *, label: str, handle: Any) -> DeviceLink | None:
+def _host_link(nvml: Any, *, label: str, handle: Any) -> PhysicalLink | None:
     """PCIe as far as device and slot allow: an idle device slows its link down to save power."""
     generation = ask_nvml(nvml, "nvmlDeviceGetMaxPcieLinkGeneration", handle)
     width = ask_nvml(nvml, "nvmlDeviceGetMaxPcieLinkWidth", handle)
     if generation is None or width is None:
         return None
-    return DeviceLink(first=label, second="host", kind="pcie", detail=f"gen {generation} x{width}")
+    return PhysicalLink(
+        first=label, second="host", kind="pcie", detail=f"gen {generation} x{width}"
+    )
 
 
-def _pair_link(nvml: Any, *, one: tuple[str, Any], other: tuple[str, Any]) -> DeviceLink | None:
+def _pair_link(nvml: Any, *, one: tuple[str, Any], other: tuple[str, Any]) -> PhysicalLink | None:
     (first, handle), (second, peer) = one, other
     bus_id = _bus_id(ask_nvml(nvml, "nvmlDeviceGetPciInfo", peer))
     far_ends = _far_ends(nvml, handle=handle)
     num_direct = sum(far_end is not None and far_end == bus_id for far_end in far_ends)
     num_switched = far_ends.count(_SWITCH)
     if num_direct:
-        return DeviceLink(first=first, second=second, kind="nvlink", detail=f"{num_direct} links")
+        return PhysicalLink(first=first, second=second, kind="nvlink", detail=f"{num_direct} links")
     if num_switched and _SWITCH in _far_ends(nvml, handle=peer):
         detail = f"{num_switched} links through NVSwitch"
-        return DeviceLink(first=first, second=second, kind="nvlink", detail=detail)
+        return PhysicalLink(first=first, second=second, kind="nvlink", detail=detail)
     level = ask_nvml(nvml, "nvmlDeviceGetTopologyCommonAncestor", handle, peer)
     if level is None:
         return None
     detail = _TOPOLOGY.get(int(level), f"topology level {level}")
-    return DeviceLink(first=first, second=second, kind="pcie", detail=detail)
+    return PhysicalLink(first=first, second=second, kind="pcie", detail=detail)
 
 
 def _far_ends(nvml: Any, *, handle: Any) -> list[str | None]:

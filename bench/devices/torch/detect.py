@@ -176,7 +176,7 @@ def describe(device_type: str, index: int) -> Device:
 
 
 def memory_info(device_type: str, index: int) -> tuple[int, int] | None:
-    """Free and total bytes of a whole device as torch tells them; may create a context on it."""
+    """Free and total bytes of a whole device as torch shows them; may create a context on it."""
     module: Any = device_module(device_type)
     info: Any = attempt(lambda: module.mem_get_info(index))
     if info is None and device_type == current_accelerator_type():

@@ -2,7 +2,7 @@
 
 A dtype that a backend lists may raise or give wrong numbers, so a small product, a convolution and
 their gradients are run as the harness runs them (16-bit: directly, as nets infer, and under
-autocast, as they train) and compared with float64 on the CPU. fp8 and int8 are told for
+autocast, as they train) and compared with float64 on the CPU. fp8 and int8 are reported for
 information only. Left out: speed, and any operator besides these two.
 """
 

@@ -1,6 +1,6 @@
 """What a device can do at best, measured, and kept between runs.
 
-Datasheet peaks are not reached by any program, so utilisation is also told against a roof: the
+Datasheet peaks are not reached by any program, so utilisation is also reported against a roof: the
 fastest of a few square products of random numbers, and a copy much larger than the caches. Each
 device, driver, power limit, torch version and thread count has one JSON file in the user's cache,
 because measuring takes seconds. A file that cannot be read counts as missing, with a warning, and
@@ -85,7 +85,7 @@ class Roof(RoofKey, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bytes_per_s: Rate | None
     """Best copy, bytes read plus bytes written."""
     foreign_cpu_frac: float | None
-    """Share of the machine that other programs used meanwhile; None where nothing tells."""
+    """Share of the machine that other programs used meanwhile; None where nothing shows."""
     method: str
     measured_utc: str
 

@@ -141,7 +141,7 @@ class DelayKernels:
     def seconds(self, num_slots: int) -> Resolve:
         """Return what resolves the moments of the step that has ended; the device is through."""
         stamps_ns: list[int] = self._stamps[:num_slots].tolist()
-        # Integers first: nanoseconds since 1970 are more than a float can tell apart.
+        # Integers first: nanoseconds since 1970 are more than a float knows apart.
         return lambda moment: (stamps_ns[int(moment)] - stamps_ns[0]) * 1e-9
 
     def take_traffic(self) -> tuple[int, int]:

@@ -96,7 +96,7 @@ class DeviceLink:
         self._watch.begin(self._lane)
 
     def end_step(self) -> Resolve:
-        """Wait for the device, read its stamps, and return what tells them in seconds."""
+        """Wait for the device, read its stamps, and return what shows them in seconds."""
         self._watch.end()
         num_used = next(self._slots)
         if num_used > _CAPACITY:

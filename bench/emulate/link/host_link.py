@@ -55,7 +55,7 @@ class HostLink:
         """Nothing to prepare: moments are read from the clock."""
 
     def end_step(self) -> Resolve:
-        """Return what tells moments in seconds: they are noted as such."""
+        """Return what shows moments in seconds: they are noted as such."""
         return float
 
     def set_contention(self, copies: float) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.core.nouns import Layout
-from bench.emulate.pipeline.pipeline_flow import Flow, Stage
+from bench.emulate.pipeline.pipeline_flow import Flow, PipelineStage
 from bench.emulate.pipeline.schedules import device_tasks, parse_schedule
 from bench.emulate.replay.simulate import Bound, Prices
 from bench.hardware.costs.collectives import Method, Op
@@ -41,12 +41,12 @@ class PipelineStep:
 
 
 def simulate_step(
-    stages: Sequence[Stage],
+    stages: Sequence[PipelineStage],
     *,
     layout: Layout,
     model: Prices | None,
     bound: Bound = "seconds",
-    passes: Sequence[Sequence[Stage]] = (),
+    passes: Sequence[Sequence[PipelineStage]] = (),
     shared_bytes: int = 0,
     clips: bool = False,
 ) -> PipelineStep:
@@ -125,7 +125,7 @@ class _Ending:
     """What follows a device's last backward: gradients reduced, a shared matrix, the optimizer."""
 
     def __init__(
-        self, stages: Sequence[Stage], *, links: _Links, shared_bytes: int, clips: bool
+        self, stages: Sequence[PipelineStage], *, links: _Links, shared_bytes: int, clips: bool
     ) -> None:
         layout, num_devices = links.layout, links.layout.pipeline
         on_device = [stages[device::num_devices] for device in range(num_devices)]

@@ -16,7 +16,7 @@ Send = Callable[[int, int, int], float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stage:
+class PipelineStage:
     """One stage for one micro-batch, in seconds, and what it hands on."""
 
     forward_s: float
@@ -39,7 +39,7 @@ class Flow:
 
     def __init__(
         self,
-        passes: Sequence[Sequence[Stage]],
+        passes: Sequence[Sequence[PipelineStage]],
         *,
         orders: Sequence[Sequence[Task]],
         send_s: Send,
@@ -76,7 +76,7 @@ class Flow:
         self._hand_on(task, device=device)
         return True
 
-    def _stage_of(self, task: Task) -> Stage:
+    def _stage_of(self, task: Task) -> PipelineStage:
         return self._passes[task.micro_batch % len(self._passes)][task.stage]
 
     def _hand_on(self, task: Task, *, device: int) -> None:

@@ -65,7 +65,7 @@ class Parts:
     """Once per call: launch and protocol."""
     hops_s: float
     """Latency of all steps."""
-    wire_s: float
+    transfer_s: float
     """Bytes over rate."""
     method: Method
     algorithm: str
@@ -73,7 +73,7 @@ class Parts:
     @property
     def seconds(self) -> float:
         """The whole on one level."""
-        return self.base_s + self.hops_s + self.wire_s
+        return self.base_s + self.hops_s + self.transfer_s
 
 
 def group_of(ranks: Sequence[int], *, node_size: int | None) -> Group:

@@ -1,6 +1,6 @@
 """What a collective costs on a modelled link: one number with the ends of its error band.
 
-One level is `wire_cost`. Over two levels the library reduces inside each node, exchanges the share
+One level is `level_cost`. Over two levels the library reduces inside each node, exchanges the share
 of each device over its own adapter and spreads the result; the stages are pipelined, so that of the
 times on the wires the longer counts. Answers are kept: a step asks the same few again and again.
 Congestion between groups is left out; the serial link of the emulation adds it within one group.
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from functools import cache
 
 from bench.hardware.costs.collectives import METHODS, Cost, Group, Method, Op, Parts, group_of
-from bench.hardware.costs.wire_cost import NOTHING, wire_cost
+from bench.hardware.costs.level_cost import NOTHING, level_cost
+from bench.hardware.links.link_levels import LinkLevel
 from bench.hardware.links.topology import Topology, parse_topology
-from bench.hardware.links.wires import Wire
 
 SCALED_ERROR_FRACTION = 0.1
 """Least band of a curve that was carried to a relative or to larger groups: judgement; scaled from
@@ -40,7 +40,7 @@ class CostModel:
         return known
 
     def parts(self, op: Op, num_bytes: float, *, group: Group) -> Parts:
-        """Return the same, split into call, latency and wire."""
+        """Return the same, split into call, latency and level."""
         if group.num_ranks < 2:
             return NOTHING
         if self.topology.outer is None or group.num_nodes < 2:
@@ -49,9 +49,9 @@ class CostModel:
             return self._on(self.topology.outer, op, num_bytes, num_ranks=group.num_ranks)
         return self._two_levels(op, num_bytes, group=group)
 
-    def _on(self, wire: Wire, op: Op, num_bytes: float, *, num_ranks: int) -> Parts:
-        return wire_cost(
-            op, num_bytes=num_bytes, num_ranks=num_ranks, wire=wire, use_curves=self.use_curves
+    def _on(self, level: LinkLevel, op: Op, num_bytes: float, *, num_ranks: int) -> Parts:
+        return level_cost(
+            op, num_bytes=num_bytes, num_ranks=num_ranks, level=level, use_curves=self.use_curves
         )
 
     def _two_levels(self, op: Op, num_bytes: float, *, group: Group) -> Parts:
@@ -79,24 +79,26 @@ class CostModel:
 
     def _banded(self, parts: Parts, group: Group) -> Cost:
         seconds = parts.seconds
-        error = max((self._error(wire, parts.method) for wire in self._wires(group)), default=0.0)
+        error = max(
+            (self._error(level, parts.method) for level in self._levels(group)), default=0.0
+        )
         return Cost(
             seconds, seconds / (1 + error), seconds * (1 + error), parts.method, parts.algorithm
         )
 
-    def _wires(self, group: Group) -> list[Wire]:
+    def _levels(self, group: Group) -> list[LinkLevel]:
         """Levels that a group uses."""
         inner, outer = self.topology.inner, self.topology.outer
         if outer is None or group.num_nodes < 2:
             return [inner]
         return [outer] if group.ranks_per_node < 2 else [inner, outer]
 
-    def _error(self, wire: Wire, method: Method) -> float:
-        if method == "curve" and wire.curve_error_fraction is not None:
-            return wire.curve_error_fraction
-        if method == "scaled-curve" and wire.curve_error_fraction is not None:
-            return max(wire.curve_error_fraction, SCALED_ERROR_FRACTION)
-        return wire.error_fraction
+    def _error(self, level: LinkLevel, method: Method) -> float:
+        if method == "curve" and level.curve_error_fraction is not None:
+            return level.curve_error_fraction
+        if method == "scaled-curve" and level.curve_error_fraction is not None:
+            return max(level.curve_error_fraction, SCALED_ERROR_FRACTION)
+        return level.error_fraction
 
 
 def _pipelined(stages: list[Parts], last: Parts) -> Parts:
@@ -105,7 +107,7 @@ def _pipelined(stages: list[Parts], last: Parts) -> Parts:
     return Parts(
         max(part.base_s for part in parts),
         sum(part.hops_s for part in parts),
-        max(sum(stage.wire_s for stage in stages), last.wire_s),
+        max(sum(stage.transfer_s for stage in stages), last.transfer_s),
         max((part.method for part in parts), key=METHODS.index),
         "hierarchical",
     )

@@ -8,7 +8,7 @@ A described link has no base and no ramp, so these are exact for it. Congestion 
 from math import log2
 
 from bench.hardware.costs.collectives import Op, Parts
-from bench.hardware.links.wires import Wire
+from bench.hardware.links.link_levels import LinkLevel
 
 PEER_TO_PEER: tuple[Op, ...] = ("all_to_all", "send", "gather", "scatter")
 """Made of sends to single peers; their rate is that of sends, not of a ring."""
@@ -17,7 +17,7 @@ RAMP_LOW_BYTES, RAMP_HIGH_BYTES, RAMP_LOW_FRACTION = 2**16, 2**20, 0.5
 (NCCL's LL). Where the ramp begins and ends is a judgement from the measured NVLink tables."""
 
 
-def wire_factor(op: Op, *, num_ranks: int) -> float:
+def transfer_factor(op: Op, *, num_ranks: int) -> float:
     """Bytes that one device sends, over the bytes of the full tensor."""
     if op == "all_reduce":
         return 2 * (num_ranks - 1) / num_ranks
@@ -38,17 +38,19 @@ def num_steps(op: Op, *, num_ranks: int, algorithm: str) -> int:
     return around * (num_ranks - 1)
 
 
-def rate_bytes_per_s(wire: Wire, *, op: Op, num_ranks: int) -> float:
+def rate_bytes_per_s(level: LinkLevel, *, op: Op, num_ranks: int) -> float:
     """Rate of one device: in a mesh that of the links to its peers in the group; between two
     devices, and in sends to single peers, what a pair reaches.
     """
-    if op == "all_to_all" and wire.alltoall_bytes_per_s is not None:
-        return wire.alltoall_bytes_per_s
-    if wire.algorithm == "mesh":
-        return min(wire.bytes_per_s, (1 if op == "send" else num_ranks - 1) * wire.pair_bytes_per_s)
+    if op == "all_to_all" and level.alltoall_bytes_per_s is not None:
+        return level.alltoall_bytes_per_s
+    if level.algorithm == "mesh":
+        return min(
+            level.bytes_per_s, (1 if op == "send" else num_ranks - 1) * level.pair_bytes_per_s
+        )
     if num_ranks == 2 or op in PEER_TO_PEER:
-        return wire.pair_bytes_per_s
-    return wire.bytes_per_s
+        return level.pair_bytes_per_s
+    return level.bytes_per_s
 
 
 def ramp_fraction(chunk_bytes: float) -> float:
@@ -61,21 +63,21 @@ def ramp_fraction(chunk_bytes: float) -> float:
     return RAMP_LOW_FRACTION + (1 - RAMP_LOW_FRACTION) * share
 
 
-def alpha_beta(op: Op, *, num_bytes: float, num_ranks: int, wire: Wire) -> Parts:
+def alpha_beta(op: Op, *, num_bytes: float, num_ranks: int, level: LinkLevel) -> Parts:
     """Time on one level; `num_ranks` is at least 2. A tree moves 2 S in an all-reduce."""
-    is_tree = wire.algorithm == "tree" and op in ("all_reduce", "broadcast", "reduce")
-    factor = 2.0 if is_tree and op == "all_reduce" else wire_factor(op, num_ranks=num_ranks)
-    rate = rate_bytes_per_s(wire, op=op, num_ranks=num_ranks)
-    if wire.has_ramp:
+    is_tree = level.algorithm == "tree" and op in ("all_reduce", "broadcast", "reduce")
+    factor = 2.0 if is_tree and op == "all_reduce" else transfer_factor(op, num_ranks=num_ranks)
+    rate = rate_bytes_per_s(level, op=op, num_ranks=num_ranks)
+    if level.has_ramp:
         rate *= ramp_fraction(num_bytes / num_ranks)
-    algorithm = wire.algorithm
+    algorithm = level.algorithm
     if op in PEER_TO_PEER and algorithm != "mesh":
         algorithm = "direct"
     elif algorithm == "tree" and not is_tree and op != "barrier":
         algorithm = "ring"
     return Parts(
-        wire.base_s,
-        num_steps(op, num_ranks=num_ranks, algorithm=wire.algorithm) * wire.hop_s,
+        level.base_s,
+        num_steps(op, num_ranks=num_ranks, algorithm=level.algorithm) * level.hop_s,
         factor * num_bytes / rate,
         "alpha-beta",
         algorithm,

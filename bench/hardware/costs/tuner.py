@@ -9,8 +9,8 @@ Constants: https://github.com/NVIDIA/nccl/blob/master/src/graph/tuning.cc, in mi
 from math import log2
 
 from bench.hardware.costs.collectives import Op, Parts
-from bench.hardware.costs.formulas import PEER_TO_PEER, num_steps, rate_bytes_per_s, wire_factor
-from bench.hardware.links.wires import Wire
+from bench.hardware.costs.formulas import PEER_TO_PEER, num_steps, rate_bytes_per_s, transfer_factor
+from bench.hardware.links.link_levels import LinkLevel
 
 PROTOCOLS = ("LL", "LL128", "Simple")
 _BASE_S = {"ring": (6.6e-6, 14.0e-6, 8.4e-6), "tree": (6.8e-6, 14.0e-6, 8.4e-6)}
@@ -69,54 +69,60 @@ def _base_s(generation: str, algorithm: str, protocol: int) -> float:
     return _BASE_S[algorithm][protocol] + _SLOWER_CALL_S.get(generation, 0.0)
 
 
-def _ring(op: Op, *, num_bytes: float, num_ranks: int, wire: Wire, protocol: int) -> Parts:
-    assert wire.tuner is not None
-    hardware = hardware_of(wire.tuner)
-    rate = rate_bytes_per_s(wire, op=op, num_ranks=num_ranks)
+def _ring(op: Op, *, num_bytes: float, num_ranks: int, level: LinkLevel, protocol: int) -> Parts:
+    assert level.tuner is not None
+    hardware = hardware_of(level.tuner)
+    rate = rate_bytes_per_s(level, op=op, num_ranks=num_ranks)
     rate *= (0.5, 0.92, 1.0)[protocol]
     if protocol == 0:
-        rate = min(rate, _LL_MAX_BYTES_PER_S[wire.tuner])
+        rate = min(rate, _LL_MAX_BYTES_PER_S[level.tuner])
     hop_s = _HOP_S[hardware]["ring"][protocol]
     is_large = num_bytes >= num_ranks * 4096
     if hardware == "net" and protocol == 2 and op == "all_reduce" and is_large:
         hop_s *= _NET_PLATEAU
     steps = 1 if op == "all_to_all" else num_steps(op, num_ranks=num_ranks, algorithm="ring")
-    wire_s = wire_factor(op, num_ranks=num_ranks) * num_bytes / rate
+    transfer_s = transfer_factor(op, num_ranks=num_ranks) * num_bytes / rate
     algorithm = "direct" if op in PEER_TO_PEER else "ring"
-    return Parts(_base_s(wire.tuner, "ring", protocol), steps * hop_s, wire_s, "tuner", algorithm)
+    return Parts(
+        _base_s(level.tuner, "ring", protocol), steps * hop_s, transfer_s, "tuner", algorithm
+    )
 
 
-def _tree(num_bytes: float, *, num_ranks: int, wire: Wire, protocol: int) -> Parts:
-    assert wire.tuner is not None
-    hardware = hardware_of(wire.tuner)
+def _tree(num_bytes: float, *, num_ranks: int, level: LinkLevel, protocol: int) -> Parts:
+    assert level.tuner is not None
+    hardware = hardware_of(level.tuner)
     # On one node the tree is a chain; over a network every rank is a node of its own.
     depth = int(log2(num_ranks)) if hardware == "net" else num_ranks - 1
-    rate = 0.92 * wire.bytes_per_s
+    rate = 0.92 * level.bytes_per_s
     if protocol == 0:
-        rate = min(rate / 3.8, _LL_MAX_BYTES_PER_S[wire.tuner])
+        rate = min(rate / 3.8, _LL_MAX_BYTES_PER_S[level.tuner])
     elif protocol == 1:
         rate *= 120 / 128 if hardware == "net" else 7 / 9
     rate *= _tree_correction(PROTOCOLS[protocol], num_bytes)
     hops_s = 2 * depth * _HOP_S[hardware]["tree"][protocol]
     return Parts(
-        _base_s(wire.tuner, "tree", protocol), hops_s, 2 * num_bytes / rate, "tuner", "tree"
+        _base_s(level.tuner, "tree", protocol), hops_s, 2 * num_bytes / rate, "tuner", "tree"
     )
 
 
-def tuner(op: Op, *, num_bytes: float, num_ranks: int, wire: Wire) -> Parts:
-    """Time on one level by NCCL's estimate; `wire.tuner` is set and `num_ranks` at least 2."""
+def tuner(op: Op, *, num_bytes: float, num_ranks: int, level: LinkLevel) -> Parts:
+    """Time on one level by NCCL's estimate; `level.tuner` is set and `num_ranks` at least 2."""
     if op == "barrier":
         op, num_bytes = "all_reduce", 0
     # LL128 needs stores of 128 bytes to stay whole, which PCI Express does not promise.
-    protocols: tuple[int, ...] = (0, 2) if wire.tuner == "pci" else (0, 1, 2)
+    protocols: tuple[int, ...] = (0, 2) if level.tuner == "pci" else (0, 1, 2)
     if op in PEER_TO_PEER:
         is_small = num_bytes <= _PEER_LL_BYTES * (1 if op == "send" else num_ranks)
         protocols = (0, 2) if is_small else (2,)
-    facts = {"num_bytes": num_bytes, "num_ranks": num_ranks, "wire": wire}
+    facts = {"num_bytes": num_bytes, "num_ranks": num_ranks, "level": level}
     choices = [_ring(op, **facts, protocol=protocol) for protocol in protocols]  # type: ignore[arg-type]
     if op == "all_reduce":
-        choices += [_tree(num_bytes, num_ranks=num_ranks, wire=wire, protocol=p) for p in protocols]
-        if wire.nvls_bytes_per_s is not None and num_ranks >= NVLS_MIN_RANKS:
-            wire_s = wire_factor(op, num_ranks=num_ranks) * num_bytes / wire.nvls_bytes_per_s
-            choices.append(Parts(0.0, _NVLS_S, wire_s, "tuner", "nvls"))
+        choices += [
+            _tree(num_bytes, num_ranks=num_ranks, level=level, protocol=p) for p in protocols
+        ]
+        if level.nvls_bytes_per_s is not None and num_ranks >= NVLS_MIN_RANKS:
+            transfer_s = (
+                transfer_factor(op, num_ranks=num_ranks) * num_bytes / level.nvls_bytes_per_s
+            )
+            choices.append(Parts(0.0, _NVLS_S, transfer_s, "tuner", "nvls"))
     return min(choices, key=lambda parts: parts.seconds)

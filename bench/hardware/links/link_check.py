@@ -14,8 +14,8 @@ from statistics import mean
 from bench.hardware.costs.collectives import OPS, Cost, Method
 from bench.hardware.costs.cost import CostModel
 from bench.hardware.links.curves import Point
+from bench.hardware.links.link_levels import LinkLevel
 from bench.hardware.links.topology import Topology
-from bench.hardware.links.wires import Wire
 
 SMALL_BYTES, MEDIUM_BYTES = 2**16, 2**23
 """Largest message still called small or medium: 64 KiB, 8 MiB."""
@@ -58,10 +58,10 @@ class LinkCheck:
 
 
 def _without_size(topology: Topology, message_bytes: int) -> Topology:
-    def cut(wire: Wire) -> Wire:
-        if wire.curve is None:
-            return wire
-        return replace(wire, curve=wire.curve.without_size(message_bytes))
+    def cut(level: LinkLevel) -> LinkLevel:
+        if level.curve is None:
+            return level
+        return replace(level, curve=level.curve.without_size(message_bytes))
 
     outer = None if topology.outer is None else cut(topology.outer)
     return replace(topology, inner=cut(topology.inner), outer=outer)

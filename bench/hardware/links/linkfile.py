@@ -19,7 +19,7 @@ from bench.core.errors import DataError
 from bench.core.paths import user_path
 from bench.hardware.costs.collectives import OPS
 from bench.hardware.links.curves import Curve, Point, op_named
-from bench.hardware.links.wires import GIVEN_ERROR_FRACTION, Wire
+from bench.hardware.links.link_levels import GIVEN_ERROR_FRACTION, LinkLevel
 from bench.hardware.loader import AboveZero, Count, Declared, Number, Text, parse_document
 
 _ENDINGS = (".yaml", ".yml")
@@ -39,7 +39,7 @@ def is_link_file(text: str) -> bool:
     return path.lower().endswith(_ENDINGS) and not re.search(r"\*\s*\d+\s*/", path)
 
 
-def read_link_wire(text: str) -> Wire:
+def read_link_wire(text: str) -> LinkLevel:
     """Read the file named `path` or `path@digest`; `DataError` names file and field."""
     name, wanted = _split(text)
     if any(sign in name for sign in _FORBIDDEN):
@@ -55,7 +55,7 @@ def read_link_wire(text: str) -> Wire:
         raise DataError(
             f"link file {name}: its content has digest {digest}, not {wanted}; it was changed since"
         )
-    return parse_document(content, into=_LinkFile, what=path.name).wire(f"{name}@{digest}")
+    return parse_document(content, into=_LinkFile, what=path.name).level(f"{name}@{digest}")
 
 
 class _Point(Declared, frozen=True, kw_only=True):
@@ -84,10 +84,10 @@ class _LinkFile(Declared, frozen=True, kw_only=True):
     curve: tuple[_Point, ...] = ()
     provenance: dict[str, Any] = {}
 
-    def wire(self, text: str) -> Wire:
+    def level(self, text: str) -> LinkLevel:
         """Build what a cost model needs; a measured curve is used in place of rate and latency."""
         curve = Curve(points=tuple(one.point() for one in self.curve)) if self.curve else None
-        return Wire(
+        return LinkLevel(
             text=text,
             algorithm=self.algorithm,
             bytes_per_s=self.bytes_per_s,

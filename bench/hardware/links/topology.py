@@ -11,8 +11,8 @@ from math import isfinite
 
 from bench.core.errors import UsageError
 from bench.core.units import parse_duration_s, parse_rate_bytes_per_s
+from bench.hardware.links.link_levels import GIVEN_ERROR_FRACTION, INFINITE, LinkLevel, preset_wire
 from bench.hardware.links.linkfile import is_link_file, read_link_wire
-from bench.hardware.links.wires import GIVEN_ERROR_FRACTION, INFINITE, Wire, preset_wire
 
 ALGORITHMS = ("ring", "tree", "mesh")
 MAX_RANKS = 2**20
@@ -29,9 +29,9 @@ _SIZED = re.compile(r"(.+?)\*\s*(\d+)\s*", re.DOTALL)
 class Topology:
     """One or two levels of links."""
 
-    inner: Wire
+    inner: LinkLevel
     """Between the devices of one node; the only level where there is one."""
-    outer: Wire | None = None
+    outer: LinkLevel | None = None
     """Between nodes, an adapter per device."""
     inner_size: int | None = None
     """Devices on one node; None: any number."""
@@ -110,7 +110,7 @@ def _size(text: str) -> int:
     return size
 
 
-def _wire(text: str) -> Wire:
+def _wire(text: str) -> LinkLevel:
     text = text.strip()
     if text == INFINITE.text:
         return INFINITE
@@ -126,7 +126,7 @@ def _wire(text: str) -> Wire:
     return preset_wire(text)
 
 
-def _described(text: str) -> Wire:
+def _described(text: str) -> LinkLevel:
     """Read `bw=25GB/s,latency=5us[,algorithm=ring][,error=20%]`; taken literally, no ramp."""
     values: dict[str, str] = {}
     for item in text.split(","):
@@ -151,7 +151,7 @@ def _described(text: str) -> Wire:
             f"algorithm of the link {algorithm[:40]!r} is not one of {', '.join(ALGORITHMS)}"
         )
     error = _error_fraction(values.get("error"))
-    return Wire(
+    return LinkLevel(
         text=_described_text(rate, latency_s, algorithm=algorithm, error=error),
         algorithm=algorithm,
         # A described mesh is described by one of its links; nothing else bounds a device.

@@ -22,7 +22,7 @@ def fake_trace(
 ) -> StepTrace:
     """Return the trace of a step that computes for `step_s`, on a link that takes no time.
 
-    Raises UsageError for what only a real net can tell: tensor-parallel and pipeline messages.
+    Raises UsageError for what only a real net knows: tensor-parallel and pipeline messages.
     """
     num_bytes = GRADIENT_BYTES * num_parameters
     if layout.strategy == "ddp":

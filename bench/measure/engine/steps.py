@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.core.nouns import Dtype
 from bench.measure.engine.precision import autocast
-from bench.parallel.spread import Spread
+from bench.parallel.laid_out import LaidOut
 from bench.workload import Phase, Workload
 
 if TYPE_CHECKING:
@@ -21,10 +21,10 @@ class TrainStep:
     """
 
     def __init__(
-        self, workload: Workload, net: nn.Module | Spread, *, device_type: str, dtype: Dtype
+        self, workload: Workload, net: nn.Module | LaidOut, *, device_type: str, dtype: Dtype
     ) -> None:
         self._workload = workload
-        self._spread = net if isinstance(net, Spread) else Spread(net)
+        self._spread = net if isinstance(net, LaidOut) else LaidOut(net)
         self._device_type = device_type
         self._dtype = dtype
         module = self._spread.module
@@ -118,11 +118,11 @@ def label_of(optimizer: torch.optim.Optimizer) -> str:
     return type(optimizer).__name__ + ("-fused" if is_fused else "")
 
 
-def _gradient_scaler(spread: Spread) -> torch.amp.GradScaler:
+def _gradient_scaler(laid_out: LaidOut) -> torch.amp.GradScaler:
     """Return torch's scaler; `NotImplementedError` where the device lacks what it computes with."""
     import torch
 
-    device = spread.parameters[0].device
+    device = laid_out.parameters[0].device
     if device.type != "mps":  # the scaler avoids float64 there, and nowhere else
         try:
             torch.ones(1, device=device).double()
@@ -131,7 +131,7 @@ def _gradient_scaler(spread: Spread) -> torch.amp.GradScaler:
                 f"torch scales fp16 gradients with float64, which {device} does not have; "
                 "use --dtype bf16 or fp32"
             ) from error
-    return spread.gradient_scaler()
+    return laid_out.gradient_scaler()
 
 
 class InferStep:

@@ -20,7 +20,7 @@ from bench import discovery
 from bench.core.nouns import DTYPES
 from bench.devices.torch.adapter import DeviceEvent
 from bench.devices.torch.torch_adapter import adapter_for
-from bench.emulate.chip_limit import Granted, apply_chip_limit
+from bench.emulate.limited_device import Granted, apply_chip_limit
 from bench.hardware.chip_limit import parse_chip_limit
 from bench.measure.communication.modelled_link import ModelledLink, open_link
 from bench.measure.engine import feed as feeds
@@ -37,8 +37,8 @@ from bench.measure.engine.precision import (
 )
 from bench.measure.engine.steps import InferStep, TrainStep
 from bench.measure.messages import TrialRequest
-from bench.parallel.spread import DDP_OVERLAP, Spread
-from bench.parallel.strategies import spread
+from bench.parallel.laid_out import DDP_OVERLAP, LaidOut
+from bench.parallel.strategies import lay_out
 
 if TYPE_CHECKING:
     from torch import nn
@@ -113,10 +113,10 @@ class TorchEngine(Engine):
         self.num_parameters = sum(parameter.numel() for parameter in net.parameters())
         self.net = self._stage("transfer", self._place, net)
         self.link = self._stage("build", self._open_link)
-        self.spread = self._stage("build", self._lay_out, self.net)
+        self.laid_out = self._stage("build", self._lay_out, self.net)
         if self.link is not None:
-            self.link.period_steps = self.spread.period_steps
-            self.link.waits_hide = self.spread.overlap == DDP_OVERLAP
+            self.link.period_steps = self.laid_out.period_steps
+            self.link.waits_hide = self.laid_out.overlap == DDP_OVERLAP
         self._step = self._make_step(self.net)
         self._feed = self._loader_feed or self._stage("build", self._resident_feed, loader)
         self.synchronize()
@@ -221,10 +221,10 @@ class TorchEngine(Engine):
     def _open_link(self) -> ModelledLink | None:
         return open_link(self._request.config, device=self.device, ranks=self._ranks)
 
-    def _lay_out(self, net: nn.Module) -> Spread:
+    def _lay_out(self, net: nn.Module) -> LaidOut:
         """Lay the net over its ranks, compiled where that is asked for."""
         config = self._request.config
-        return spread(
+        return lay_out(
             net,
             workload=self.workload,
             phase=self.phase,
@@ -243,8 +243,8 @@ class TorchEngine(Engine):
     def _make_step(self, net: nn.Module) -> TrainStep | InferStep:
         kind: Any = {"device_type": self.device.type, "dtype": self._request.config.dtype}
         if self.phase.is_training:
-            return TrainStep(self.workload, self.spread, **kind)
-        return InferStep(self.workload, self.phase, self.spread.net, **kind)
+            return TrainStep(self.workload, self.laid_out, **kind)
+        return InferStep(self.workload, self.phase, self.laid_out.net, **kind)
 
     def _resident_feed(self, loader: Any) -> feeds.ResidentFeed:
         import torch
@@ -255,7 +255,7 @@ class TorchEngine(Engine):
             if not self.phase.is_training:
                 dtype = self._request.config.dtype
                 with torch.inference_mode(), autocast(self.device.type, dtype):
-                    moved = self.workload.prepare(self.phase, self.spread.net, moved)
+                    moved = self.workload.prepare(self.phase, self.laid_out.net, moved)
             ready.append((moved, batch))
         return feeds.ResidentFeed(ready)
 
@@ -314,7 +314,7 @@ class TorchEngine(Engine):
         return self.adapter.reserved_bytes()
 
     def compute_clock_hz(self) -> float | None:
-        """Compute clock now, or None where torch cannot tell."""
+        """Compute clock now, or None where torch does not know."""
         return self.adapter.compute_clock_hz()
 
     def recompiles(self) -> int | None:

@@ -24,7 +24,7 @@ from bench.measure.pipeline.stage_clock import StageClock
 from bench.measure.pipeline.staged_step import StagedStep, StageFacts, stages_of
 from bench.measure.timing.clock import HostClock
 from bench.measure.timing.window import Window
-from bench.parallel.spread import Spread
+from bench.parallel.laid_out import LaidOut
 from bench.results.schema import Row
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ class PipelineEngine(TorchEngine):
     def _open_link(self) -> None:
         """Nothing is sent while measuring."""
 
-    def _lay_out(self, net: nn.Module) -> Spread:
+    def _lay_out(self, net: nn.Module) -> LaidOut:
         """Leave the net whole and eager: its stages are compiled one by one."""
-        return Spread(net)
+        return LaidOut(net)
 
     def _make_step(self, net: nn.Module) -> TrainStep | InferStep:
         config = self._request.config

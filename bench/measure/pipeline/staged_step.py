@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import MeasurementError
 from bench.core.nouns import Dtype
-from bench.emulate.pipeline.pipeline_flow import Stage
+from bench.emulate.pipeline.pipeline_flow import PipelineStage
 from bench.measure.engine.correctness import TOLERANCE_FRAC
 from bench.measure.engine.precision import autocast
 from bench.measure.engine.steps import TrainStep
@@ -151,12 +151,12 @@ class StagedStep(TrainStep):
         )
 
 
-def stages_of(intervals_s: Sequence[float], *, facts: StageFacts) -> list[Stage]:
+def stages_of(intervals_s: Sequence[float], *, facts: StageFacts) -> list[PipelineStage]:
     """Return the stages as one pass measured them; `intervals_s` as `StagedStep` has them."""
     count = len(facts.gradient_bytes)
     forwards_s, backwards_s = intervals_s[:count], intervals_s[count : 2 * count][::-1]
     return [
-        Stage(
+        PipelineStage(
             forward_s=forwards_s[index],
             backward_s=backwards_s[index],
             optimizer_s=intervals_s[-1] * facts.parameter_fracs[index],

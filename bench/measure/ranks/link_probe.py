@@ -90,7 +90,7 @@ def _point(
     whole = torch.ones(elements * ranks.num_ranks, device=device)
     part = torch.ones(elements, device=device)
     call = _calls(whole, part, ranks=ranks)[op]
-    # The first calls set up connections; the next tells how long one takes.
+    # The first calls set up connections; the next shows how long one takes.
     _time(call, num_calls=2, device=device)
     once_s = _time(call, num_calls=2, device=device)
     num_calls = ranks.agree(max(2, min(MAX_CALLS, int(MIN_REPETITION_S / once_s) + 1)))

@@ -1,4 +1,4 @@
-"""Starts the ranks of one machine through torch's elastic agent, and tells which one failed first.
+"""Starts the ranks of one machine through torch's elastic agent, and says which one failed first.
 
 `python -m bench.measure.ranks.rank_agent FD FOLDER COUNT`: the folder has the request, gets the
 ranks' logs and failures; FD goes to the parent, which hears rank 0 on the same pipe. No rank is
@@ -97,7 +97,7 @@ def _clean_up_with_parent(folder: Path) -> None:
 
 
 def main() -> int:
-    """Launch what the arguments say; a failure is told to the parent."""
+    """Launch what the arguments say; a failure is reported to the parent."""
     messages = Messages(int(sys.argv[1]))
     folder, num_ranks = Path(sys.argv[2]), int(sys.argv[3])
     threading.Thread(target=_clean_up_with_parent, args=(folder,), daemon=True).start()

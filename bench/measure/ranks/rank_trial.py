@@ -7,7 +7,7 @@ so does every rank.
 
 `python -m bench.measure.ranks.rank_trial FD NUMBER`: a rank other than 0 under the user's torchrun.
 It waits in the agent's store for what rank 0 does as number NUMBER, and takes part in it. With
-`lead` for the number it is rank 0, which reads from standard input what to do and tells the others.
+`lead` for the number it is rank 0, which reads from standard input what to do and passes it on.
 
 `python -m bench.measure.ranks.rank_trial` alone puts a message into that store for a parent.
 """
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 0.5
 """How often a rank looks whether another one has failed, or rank 0 has gone on."""
 CAUSE_WAIT_S = 3.0
-"""How long a rank that lost another one waits to be told why."""
+"""How long a rank that lost another one waits for the reason."""
 FAILURE_KEY = "failure"
 
 
@@ -110,7 +110,7 @@ def run_local(folder: Path) -> int:
 
 
 def lead(request: TrialRequest | LinkRequest, messages: Messages) -> None:
-    """Rank 0: tell the others what is next and take part; a failure of any rank is told."""
+    """Rank 0: tell the others what is next and take part; a failure of any rank is reported."""
     messages.stage("import")
     root = rank_context.connect()
     number = root.add("count", 1)
@@ -131,7 +131,7 @@ def _fail_with_others(store: Store, messages: Messages) -> None:
     """End rank 0, which may hang in a collective, when another rank says that it failed."""
     while not store.check([FAILURE_KEY]):
         time.sleep(LOOK_EVERY_S)
-    # Its own exception may be the better story, and rank 0 tells it meanwhile.
+    # Its own exception may be the better story, and rank 0 shows it meanwhile.
     time.sleep(LOOK_EVERY_S)
     messages.send(decode(store.get(FAILURE_KEY), Failure))
     os._exit(0)
@@ -147,7 +147,7 @@ def _cause(store: Store) -> Failure | None:
 
 
 def follow(messages: Messages, *, number: int) -> None:
-    """Another rank: wait for what is next and take part; tells its parent when the run ends."""
+    """Another rank: wait for what is next and take part; its parent learns when the run ends."""
     root = rank_context.connect()
     store = rank_context.within(root, number=number)
     request: TrialRequest | LinkRequest | RunEnd = decode(store.get("request"), Request)

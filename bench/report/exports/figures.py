@@ -4,7 +4,7 @@ Tools that keep a history know a benchmark by its name alone, so a name holds al
 for two points of a series to be compared: workload, size, dtype, batch, mode (also when it is
 real), link, device, and a hash of the configuration, which covers every parameter and the
 workload's version. It does not depend on what else is exported, except where two environments give
-one configuration: then what tells them apart is added.
+one configuration: then what distinguishes them is added.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KEY = (*IDENTITY, "device", "env_id")
 """What trials share that repeat one another: files of other machines may be among those given."""
 HOW_AND_WHERE = ("mode", "link", "parallel", "layout", "schedule", "mitigation", "bucket_bytes",
                  "grad_accum", "device", "device_name", "device_count")  # fmt: skip
-"""What every format tells of a row beside the workload and its parameters."""
+"""What every format shows of a row beside the workload and its parameters."""
 _APART = {"device": "", "workload_version": "version ", "torch_version": "torch ",
           "driver_version": "driver ", "host_hash": "host ", "env_id": "env "}  # fmt: skip
 """What may tell two configurations of one name apart, in order."""

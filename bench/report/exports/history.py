@@ -18,8 +18,8 @@ import json
 
 from bench import __version__
 from bench.core.units import format_number
+from bench.report.exports.exported_rows import ExportedRows
 from bench.report.exports.figures import HOW_AND_WHERE, Figure, Named, configurations
-from bench.report.exports.selection import Selection
 from bench.results.schema import SCHEMA_VERSION, Row
 
 GITHUB_FILES = {"bigger": "bigger_is_better.json", "smaller": "smaller_is_better.json"}
@@ -37,7 +37,7 @@ _GITHUB_FACTS = {
 }
 
 
-def bmf_document(selection: Selection) -> str:
+def bmf_document(selection: ExportedRows) -> str:
     """Bencher Metric Format."""
     content = {
         one.name: {figure.key: _metric(figure) for figure in figures}
@@ -52,7 +52,7 @@ def _metric(figure: Figure) -> dict[str, float]:
     return {"value": figure.value, **dict(ends)}
 
 
-def github_document(selection: Selection, *, direction: str) -> str:
+def github_document(selection: ExportedRows, *, direction: str) -> str:
     """Custom JSON of github-action-benchmark for one direction."""
     content = [
         _entry(figure, one=one)
@@ -65,12 +65,14 @@ def github_document(selection: Selection, *, direction: str) -> str:
 
 def _entry(figure: Figure, *, one: Named) -> dict[str, object]:
     facts = {name: one.first.get(column) for name, column in _GITHUB_FACTS.items()}
-    told = {"trials": figure.num_trials, **facts}
+    reported = {"trials": figure.num_trials, **facts}
     entry: dict[str, object] = {
         "name": f"{one.name}: {figure.label} ({figure.unit})",
         "unit": figure.unit,
         "value": figure.value,
-        "extra": "\n".join(f"{name}: {value}" for name, value in told.items() if value is not None),
+        "extra": "\n".join(
+            f"{name}: {value}" for name, value in reported.items() if value is not None
+        ),
     }
     if figure.ends is not None:
         trials = f"{figure.num_trials} trial" + ("s" if figure.num_trials > 1 else "")
@@ -78,7 +80,7 @@ def _entry(figure: Figure, *, one: Named) -> dict[str, object]:
     return entry
 
 
-def json_document(selection: Selection) -> str:
+def json_document(selection: ExportedRows) -> str:
     """Our own."""
     content = {
         "made_by": f"gapbench {__version__}",

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 from bench import __version__
 from bench.core import statistics
+from bench.report.exports.exported_rows import ExportedRows
 from bench.report.exports.figures import HOW_AND_WHERE, Named, configurations, trial_values
-from bench.report.exports.selection import Selection
 from bench.results.schema import Row
 
 FORMAT_VERSION = "5.3.1"
@@ -39,7 +39,7 @@ _EXTRA = (
 )
 
 
-def document(selection: Selection) -> str:
+def document(selection: ExportedRows) -> str:
     """Return the file's text."""
     rows = selection.usable
     content = {
@@ -57,7 +57,7 @@ def document(selection: Selection) -> str:
     return json.dumps(content, indent=4, allow_nan=False) + "\n"
 
 
-def notes(selection: Selection) -> list[str]:
+def notes(selection: ExportedRows) -> list[str]:
     """Lines for stderr about configurations that have no step time."""
     untimed = [
         one.name

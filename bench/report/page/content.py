@@ -38,14 +38,14 @@ class Plots:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class PageFacts:
     """Nested facts, folded away under a title: an environment, a request."""
 
     title: str
     facts: Mapping[str, object]
 
 
-Part = Prose | Grid | Plots | Facts
+Part = Prose | Grid | Plots | PageFacts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What was run where, how far it can be trusted, and where it all comes from.
 
-Counts rest on every row, whatever is shown of them; reasons are told in the words of the schema.
+Counts rest on every row, whatever is shown of them; reasons are given in the words of the schema.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from bench.analysis.trials.configuration import number
-from bench.report.page.content import Facts, Part, Prose, Section
+from bench.report.page.content import PageFacts, Part, Prose, Section
 from bench.report.page.evidence import Evidence, Source
 from bench.report.tables.cells import (
     AnyCell,
@@ -170,8 +170,8 @@ def provenance(evidence: Evidence) -> Section:
             parts.append(Prose(lines=(f"{source.label}: no environment file lies beside it.",)))
             continue
         environment, request = source.sidecar.environment, source.sidecar.request
-        parts.append(Facts(title=f"Environment of {source.label}", facts=environment))
-        parts.append(Facts(title=f"Request of {source.label}", facts=request))
+        parts.append(PageFacts(title=f"Environment of {source.label}", facts=environment))
+        parts.append(PageFacts(title=f"Request of {source.label}", facts=request))
     hidden = len(evidence.sources) - MAX_FACTS
     if hidden > 0:
         parts.append(Prose(lines=(f"Environments of {hidden} further files are not shown.",)))

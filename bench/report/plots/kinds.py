@@ -112,7 +112,7 @@ def _logarithmic(axes: Axes, which: Literal["x", "y"], *, low: float, high: floa
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mark:
+class DrawnMark:
     """A figure with its interval, by name."""
 
     label: str
@@ -131,7 +131,7 @@ def interval(
     *,
     title: str,
     what: str,
-    marks: Sequence[Mark],
+    marks: Sequence[DrawnMark],
     axis: Axis,
     reference: float | None = None,
     legend: Sequence[tuple[str, int]] = (),
@@ -160,11 +160,13 @@ def interval(
         axes.grid(visible=False, axis="y")
         axes.set_ylim(len(labels) - 0.5, -0.5)
 
-    told = "; ".join(f"{mark.label}: {_words(mark.value)} {mark.remark}".strip() for mark in marks)
+    reported = "; ".join(
+        f"{mark.label}: {_words(mark.value)} {mark.remark}".strip() for mark in marks
+    )
     return draw(
         name,
         title=title,
-        description=f"{what}. {told}.",
+        description=f"{what}. {reported}.",
         plot_inches=ROW_INCHES * len(marks) + 0.1,
         left_inches=label_inches(labels),
         num_legend_lines=-(-len(legend) // 2),
@@ -174,7 +176,7 @@ def interval(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Band:
+class ShadedBand:
     """A grey band between two heights, and what it is."""
 
     low: float
@@ -184,7 +186,7 @@ class Band:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
+class DrawnCurve:
     """One line: places on the horizontal axis, and a figure at each."""
 
     label: str
@@ -211,13 +213,13 @@ def line(
     *,
     title: str,
     what: str,
-    curves: Sequence[Curve],
+    curves: Sequence[DrawnCurve],
     x: Axis,
     y: Axis,
     plot_inches: float = 2.2,
     legend_columns: int = 1,
     reference: float | None = None,
-    band: Band | None = None,
+    band: ShadedBand | None = None,
     guides: Sequence[Guide] = (),
     names: Sequence[tuple[float, str]] = (),
 ) -> Plot:
@@ -244,12 +246,12 @@ def line(
         _name_places(axes, names)
 
     num_entries = len(curves) + (band is not None)
-    told = "" if band is None else f" Grey: {band.label} ({band.source})."
+    reported = "" if band is None else f" Grey: {band.label} ({band.source})."
     has_legend = num_entries > 1 or curves[0].shape is not None
     return draw(
         name,
         title=title,
-        description=f"{what}. {'; '.join(curve.words for curve in curves)}.{told}",
+        description=f"{what}. {'; '.join(curve.words for curve in curves)}.{reported}",
         plot_inches=plot_inches,
         num_legend_lines=-(-num_entries // legend_columns) if has_legend else 0,
         legend_columns=legend_columns,
@@ -257,7 +259,7 @@ def line(
     )
 
 
-def _curve(axes: Axes, curve: Curve, *, number: int) -> None:
+def _curve(axes: Axes, curve: DrawnCurve, *, number: int) -> None:
     color = color_of(number)
     for place, (_, low, high) in curve.points:
         if low is not None and high is not None:

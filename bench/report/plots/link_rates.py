@@ -10,9 +10,9 @@ from __future__ import annotations
 from math import isfinite
 
 from bench.core.errors import BenchError
+from bench.hardware.links.link_levels import LinkLevel
 from bench.hardware.links.presets import load_links
 from bench.hardware.links.topology import parse_topology
-from bench.hardware.links.wires import Wire
 
 _MOST_CHARACTERS = 300
 _FILES = (".yaml", ".yml")
@@ -26,15 +26,15 @@ def bytes_per_s_of(name: str) -> float | None:
         topology = parse_topology(name)
     except BenchError:
         return None
-    rates = [_rate(wire) for wire in (topology.inner, topology.outer) if wire is not None]
+    rates = [_rate(level) for level in (topology.inner, topology.outer) if level is not None]
     finite = [rate for rate in rates if isfinite(rate) and rate > 0.0]
     return min(finite, default=None)
 
 
-def _rate(wire: Wire) -> float:
-    # A wire's own rate is what large messages reach.
-    specified = {link.id: link.bytes_per_s for link in load_links()}.get(wire.text)
+def _rate(level: LinkLevel) -> float:
+    # A level's own rate is what large messages reach.
+    specified = {link.id: link.bytes_per_s for link in load_links()}.get(level.text)
     if specified is not None:
         return specified
     # A mesh that was described by one of its links has no rate of the whole device.
-    return wire.bytes_per_s if isfinite(wire.bytes_per_s) else wire.pair_bytes_per_s
+    return level.bytes_per_s if isfinite(level.bytes_per_s) else level.pair_bytes_per_s

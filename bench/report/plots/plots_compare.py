@@ -11,7 +11,7 @@ from bench.analysis.comparison.comparison import Compared, Comparison
 from bench.analysis.comparison.verdicts import VERDICTS
 from bench.analysis.trials.titles import title_of
 from bench.report.page.content import Plot, Plots
-from bench.report.plots.kinds import Axis, Mark, interval, is_drawable, panels
+from bench.report.plots.kinds import Axis, DrawnMark, interval, is_drawable, panels
 from bench.report.plots.panel import short
 from bench.report.tables.grid import grouped
 
@@ -39,7 +39,7 @@ def _panel(comparison: Comparison, *, file: str, rows: Sequence[Compared]) -> Pl
     has_devices = len({row.b.device for row in rows}) > 1
     verdicts = dict.fromkeys(row.verdict for row in rows)
     marks = [
-        Mark(
+        DrawnMark(
             label=_label(row, has_devices=has_devices),
             value=(row.ratio or 1.0, row.low, row.high),
             series=_PLACES[row.verdict],

@@ -14,9 +14,9 @@ from bench.core.units import format_number, format_si
 from bench.report.page.content import Plot, Plots
 from bench.report.plots.kinds import (
     Axis,
-    Curve,
+    DrawnCurve,
+    DrawnMark,
     Guide,
-    Mark,
     interval,
     is_drawable,
     line,
@@ -54,7 +54,7 @@ def _gap_panel(gap: Gap, *, shown: Sequence[str]) -> Plot:
     per = f" per {gap.unit}" if gap.unit else ""
     name = full_title(gap.train, name=f"{gap.train.name}/{gap.infer.phase}", shown=shown)
     marks = [
-        Mark(
+        DrawnMark(
             label="FLOPs" if aspect == "flops" else aspect,
             value=value,
             series=number,
@@ -122,7 +122,7 @@ def _roofline(device: str, demands: Sequence[Demand]) -> Plot:
         name, x, y = full_title(demand, shown=shown), demand.flops_per_byte or 1.0, _speed(demand)
         place = f"{format_number(x)} FLOP per byte, {format_si(y, 'FLOP/s')}"
         curves.append(
-            Curve(
+            DrawnCurve(
                 label=f"{name}: {_reached(demand)}",
                 points=[(x, (y, None, None))],
                 words=f"{name}: {place}, {_reached(demand)}",

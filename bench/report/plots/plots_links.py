@@ -20,8 +20,8 @@ from bench.core.units import format_number
 from bench.report.page.content import Plot, Plots
 from bench.report.plots.kinds import (
     Axis,
-    Band,
-    Curve,
+    DrawnCurve,
+    ShadedBand,
     is_drawable,
     line,
     tick,
@@ -36,7 +36,7 @@ MAX_CURVES = 8
 
 # H800 against the fastest chips, on some AI tasks (Cryptopolitan after Reuters, May 2023); reprint:
 # https://www.btimesonline.com/articles/158539/20230503/chinas-ai-sector-progresses-despite-us-chip-export-limitations.htm
-CLAIM = Band(
+CLAIM = ShadedBand(
     low=1.10,
     high=1.30,
     label="published for H800: 10-30 % longer",
@@ -142,7 +142,8 @@ def _slowdown(title: str, curves: dict[str, list[Drawn]]) -> Plot:
     chosen = []
     for number, (kind, points) in enumerate(list(curves.items())[:MAX_CURVES]):
         points.sort(key=lambda point: point[1])
-        # A little apart, so that bars of several curves at one link can be told from each other.
+        # A little apart, so that bars of several curves at one link can be separated from each
+        # other.
         apart = 1.025 ** (number % 4 - 1)
         words = ", ".join(_slower(*point) for point in reversed(points))
         chosen.append(_curve(kind, points, words=f"{kind}: {words}", apart=apart))
@@ -173,10 +174,10 @@ def _slowdown(title: str, curves: dict[str, list[Drawn]]) -> Plot:
 
 def _slower(run: Trials, gb_per_s: float, value: Value) -> str:
     ratio, low, high = value
-    told = f"{run.link} at {format_number(gb_per_s)} GB/s {(ratio - 1) * 100:+.1f} %"
+    reported = f"{run.link} at {format_number(gb_per_s)} GB/s {(ratio - 1) * 100:+.1f} %"
     if low is None or high is None:
-        return told
-    return f"{told} ({text_of(change_span((low, high), beside=ratio))})"
+        return reported
+    return f"{reported} ({text_of(change_span((low, high), beside=ratio))})"
 
 
 def _curve(
@@ -186,9 +187,9 @@ def _curve(
     words: str,
     apart: float = 1.0,
     level: float | None = None,
-) -> Curve:
+) -> DrawnCurve:
     mode = points[-1][0].mode
-    return Curve(
+    return DrawnCurve(
         label=kind,
         points=[(place * apart, value) for _, place, value in points],
         words=words,

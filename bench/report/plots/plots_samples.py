@@ -15,7 +15,7 @@ from bench.analysis.trials.configuration import Trials
 from bench.core.units import format_duration
 from bench.report.page.content import Plot, Plots
 from bench.report.page.evidence import taking_turns
-from bench.report.plots.kinds import Axis, Curve, line, panels
+from bench.report.plots.kinds import Axis, DrawnCurve, line, panels
 from bench.report.plots.plots_speed import labels_of
 from bench.report.tables.grid import grouped
 
@@ -104,7 +104,9 @@ def _trace(name: str, series: Sequence[tuple[Array, Array]]) -> Plot:
         places = np.concatenate([before[0] - len(warmup), after[0]]).tolist()
         values = (np.concatenate([before[1], after[1]]) * 1e3).tolist()
         points = [(x, (y, None, None)) for x, y in zip(places, values, strict=True)]
-        curves.append(Curve(label=f"trial {number}", points=points, words=_told(warmup, steps)))
+        curves.append(
+            DrawnCurve(label=f"trial {number}", points=points, words=_told(warmup, steps))
+        )
     has_warmup = any(len(warmup) for warmup, _ in series)
     return line(
         f"trace {name}",
@@ -144,7 +146,7 @@ def _spread(workload: str, curves: Sequence[tuple[Trials, Array]]) -> Plot:
             f"{_at(steps, 1.0)} ({len(steps)} steps)"
         )
         points = [(x, (y, None, None)) for x, y in zip(values, shares.tolist(), strict=True)]
-        drawn.append(Curve(label=label, points=points, words=words))
+        drawn.append(DrawnCurve(label=label, points=points, words=words))
     return line(
         f"spread {workload}",
         title=workload,

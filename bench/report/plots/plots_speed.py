@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from bench.analysis.trials.configuration import Trials
 from bench.analysis.trials.titles import LONG, differing, title_of
 from bench.report.page.content import Plot, Plots
-from bench.report.plots.kinds import Axis, Mark, interval, is_drawable, panels
+from bench.report.plots.kinds import Axis, DrawnMark, interval, is_drawable, panels
 from bench.report.plots.panel import Value, short, value_of
 from bench.report.tables.grid import grouped
 
@@ -51,14 +51,22 @@ def _panels(
 ) -> Plots | None:
     """Configurations of one device and no modelled link, unless there is nothing else."""
     found = ((one, value(one)) for one in shown)
-    known = [(one, told) for one, told in found if told is not None and is_drawable(*told)]
+    known = [
+        (one, reported)
+        for one, reported in found
+        if reported is not None and is_drawable(*reported)
+    ]
     numbers = {device: n for n, device in enumerate(dict.fromkeys(one.device for one in shown))}
 
     def panel(workload: str, pairs: Sequence[tuple[Trials, Value]]) -> Plot:
         what = label.format(pairs[0][0].first.get("items_unit") or "item")
         marks = [
-            Mark(label=name, value=told, series=numbers[one.device], is_hollow=one.mode != "real")
-            for (one, told), name in zip(pairs, labels_of([one for one, _ in pairs]), strict=True)
+            DrawnMark(
+                label=name, value=reported, series=numbers[one.device], is_hollow=one.mode != "real"
+            )
+            for (one, reported), name in zip(
+                pairs, labels_of([one for one, _ in pairs]), strict=True
+            )
         ]
         axis = Axis(label=what)
         return interval(f"{kind} {workload}", title=workload, what=what, marks=marks, axis=axis)
@@ -69,7 +77,7 @@ def _panels(
 
 
 def labels_of(shown: Sequence[Trials]) -> list[str]:
-    """What tells configurations of one workload apart, and no more than that."""
+    """What distinguishes configurations of one workload, and no more than that."""
     params = (*LONG, *differing(one.first for one in shown))
     titles = [title_of(one.first, shown=params).split(" ") for one in shown]
     common = set(titles[0]).intersection(*titles) if titles else set()
@@ -78,7 +86,7 @@ def labels_of(shown: Sequence[Trials]) -> list[str]:
     for one, words in zip(shown, titles, strict=True):
         kept = [word for word in words[1:] if word not in common]
         device = one.device if has_devices or not kept else ""
-        # What tells lines apart must survive when a label is cut.
+        # What distinguishes lines must survive when a label is cut.
         device = short(device, length=24) if kept or one.mode != "real" else device
         mode = "" if one.mode == "real" else f"[{one.mode}]"
         parts = [device, *(word for word in kept if word != mode), one.file, mode]

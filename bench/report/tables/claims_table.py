@@ -71,8 +71,8 @@ def _cut(text: str) -> str:
 
 
 def _short_bases(one: ClaimVerdict) -> str:
-    told = ", ".join(one.bases)
-    return told if len(told) <= _MOST_BASES else f"{one.bases[0]} +{len(one.bases) - 1}"
+    reported = ", ".join(one.bases)
+    return reported if len(reported) <= _MOST_BASES else f"{one.bases[0]} +{len(one.bases) - 1}"
 
 
 def summary(verdicts: Sequence[ClaimVerdict]) -> str:

@@ -163,9 +163,9 @@ def summary(comparison: Comparison) -> str:
     """One line: how many of which verdict."""
     counts = Counter(row.verdict or "ratio only" for row in comparison.rows)
     order = [*VERDICTS, "ratio only"]
-    told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in order if counts[verdict])
+    reported = ", ".join(f"{counts[verdict]} {verdict}" for verdict in order if counts[verdict])
     unmatched = f"; {len(comparison.unmatched)} not matched" if comparison.unmatched else ""
-    return f"{told or 'nothing compared'}{unmatched}"
+    return f"{reported or 'nothing compared'}{unmatched}"
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -215,12 +215,12 @@ def lines(comparison: Comparison) -> list[str]:
 def github(comparison: Comparison) -> str:
     """A job summary: verdict first, what needs attention open, everything else folded away."""
     urgent = [row for row in comparison.rows if row.verdict in ("REGRESSION", "INCONCLUSIVE")]
-    told = [f"## bench compare ({comparison.metric.name}): {summary(comparison)}", ""]
+    reported = [f"## bench compare ({comparison.metric.name}): {summary(comparison)}", ""]
     for row in _sorted(urgent)[: MAX_SHOWN // 10]:
         title = text_of(_title(row, shown=("size", "dtype")))
         line = f"{row.verdict}: {title} {text_of(_ratio(row))} {_note(row)}"
-        told.append(markdown_cell(line.rstrip()) + "  ")
+        reported.append(markdown_cell(line.rstrip()) + "  ")
     details = markdown(grids(comparison), lines=lines(comparison))
     return "\n".join(
-        [*told, "<details><summary>All rows</summary>", "", details, "", "</details>", ""]
+        [*reported, "<details><summary>All rows</summary>", "", details, "", "</details>", ""]
     )

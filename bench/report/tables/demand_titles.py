@@ -1,6 +1,6 @@
 """What a phase or a setting is called in the tables and panels of `bench gap`.
 
-A title has what is always told (size, precision, layout) and, of all else, only that in which two
+A title has what is always named (size, precision, layout) and, of all else, only that in which two
 settings of the same table differ. The mode is a badge, and says the link.
 """
 

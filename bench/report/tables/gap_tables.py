@@ -60,11 +60,11 @@ def _gap_notes(gaps: Sequence[Gap]) -> list[str]:
         pair = f"{gap.train.name} and {gap.infer.name}"
         units = gap.train.items_unit, gap.infer.items_unit
         if gap.is_per_element:
-            told = f"count different items ({', '.join(map(str, units))})"
-            notes[f"{pair} {told}, so they are compared per {gap.unit}"] = None
+            reported = f"count different items ({', '.join(map(str, units))})"
+            notes[f"{pair} {reported}, so they are compared per {gap.unit}"] = None
         elif gap.unit is None:
-            told = f"have no unit in common ({', '.join(unit or 'blank' for unit in units)})"
-            notes[f"{pair} {told}: only memory and utilisation are compared"] = None
+            reported = f"have no unit in common ({', '.join(unit or 'blank' for unit in units)})"
+            notes[f"{pair} {reported}: only memory and utilisation are compared"] = None
         if gap.energy is None:
             no_energy.setdefault(_why_no_energy(gap), {})[_pair(gap)] = None
     lost = [f"no energy ratio of {', '.join(pairs)}: {why}" for why, pairs in no_energy.items()]

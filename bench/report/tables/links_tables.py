@@ -1,7 +1,7 @@
 """What the links cost, as tables: per workload and way of spreading it.
 
 Each table is there only where it has a line: step and slowdown by link, where the time goes, what
-stands behind the model, what workarounds win back, and scaling over devices. The mode is a badge
+stands behind the model, what mitigations win back, and scaling over devices. The mode is a badge
 on every line, and no ratio crosses it. Every modelled step stands with its bracket. Losses are not
 shown: those of virtual ranks would be made up.
 """
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from bench.analysis.scaling.efficiency import Efficiency, efficiency, families, single_runs
-from bench.analysis.scaling.mitigations import Mitigated, find_mitigated
+from bench.analysis.scaling.mitigation_gains import Mitigated, find_mitigated
 from bench.analysis.scaling.slowdown import fastest_links, over_compute, slowdown
 from bench.analysis.trials.configuration import Trials
 from bench.analysis.trials.identity import LAYOUT
@@ -72,7 +72,7 @@ _NOTES = {
 _Columns = dict[str, Callable[[Trials], AnyCell]]
 _RECOVERED = (
     "recovered: share of the time that this link costs over the fastest one, both without the "
-    "workaround, which is gone with it"
+    "mitigation, which is gone with it"
 )
 _TIME_ONLY = "time only: what it does to learning needs real ranks"
 
@@ -221,7 +221,7 @@ def _model_grid(runs: Sequence[Trials], *, name: str) -> Grid:
 def _grid(title: str, runs: Sequence[Trials], *, columns: _Columns) -> Grid:
     """One line a run; without lines when they would say nothing but who they are."""
     found = [[cell(run) for cell in columns.values()] for run in runs]
-    rows = [(*_who(run), *told) for run, told in zip(runs, found, strict=True)]
+    rows = [(*_who(run), *reported) for run, reported in zip(runs, found, strict=True)]
     return _noted(
         Grid(
             heads=(*_WHO, *columns),
@@ -243,7 +243,7 @@ def _noted(grid: Grid) -> Grid:
 
 
 def _mitigation_grid(found: Sequence[Mitigated], *, name: str) -> Grid:
-    """Time with each workaround against without, and what it recovers of the slowdown."""
+    """Time with each mitigation against without, and what it recovers of the slowdown."""
     rows = [
         (
             *_who(one.run),
@@ -322,14 +322,14 @@ def _communication(run: Trials) -> AnyCell:
 
 
 def _contended(run: Trials) -> AnyCell:
-    told, units = _ms(run, "contended_step_ms"), run.mean("contention_units")
-    if not isinstance(told, Cell) or not units:
-        return told
+    reported, units = _ms(run, "contended_step_ms"), run.mean("contention_units")
+    if not isinstance(reported, Cell) or not units:
+        return reported
     moved = run.mean("contention_moved_frac")
     traffic = ""
     if moved is not None and moved <= _ENOUGH_MOVED:
         traffic = f", {cells.text_of(cells.share(moved))} of its traffic"
-    return replace(told, aside=f"({units:.0f} units{traffic})")
+    return replace(reported, aside=f"({units:.0f} units{traffic})")
 
 
 def _disagreement(run: Trials) -> AnyCell:

@@ -100,8 +100,8 @@ def _lines(found: Sequence[Projected]) -> list[str]:
     for chip in chips:
         wide = max((one for one in found if one.chip.id == chip), key=lambda one: one.time_s.width)
         if wide.narrowing:
-            told = "; ".join(wide.narrowing)
-            lines.append(f"{chip}: what would narrow {wide.measured.workload}: {told}")
+            reported = "; ".join(wide.narrowing)
+            lines.append(f"{chip}: what would narrow {wide.measured.workload}: {reported}")
     return lines
 
 

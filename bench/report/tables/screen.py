@@ -2,7 +2,7 @@
 
 A table too wide for the screen first loses its spare columns, which is said below it; a cell is
 folded only where that does not suffice. What a row shares with all others of its table (size,
-precision, device) is told once below it. Modes stay in every row.
+precision, device) is reported once below it. Modes stay in every row.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def print_tables(console: Console, grids: Sequence[Grid], *, lines: Sequence[str
         if number:
             console.print()
         if grid.title:
-            told = f"{grid.title} ({'; '.join(legend)})" if legend else grid.title
-            console.print(plain(told), markup=False, style="bold")
+            reported = f"{grid.title} ({'; '.join(legend)})" if legend else grid.title
+            console.print(plain(reported), markup=False, style="bold")
         elif legend:
             notes["; ".join(legend)] = None
         console.print(_table(narrow))

@@ -60,8 +60,8 @@ def size_grid(
 
 def _export(one: Choice) -> str:
     caught = one.restricted_by
-    told = VERDICT_WORDS[None if caught is None else bool(caught)]
-    return f"{told}: {', '.join(caught)}" if caught else told
+    reported = VERDICT_WORDS[None if caught is None else bool(caught)]
+    return f"{reported}: {', '.join(caught)}" if caught else reported
 
 
 def describe(target: Target, start: Start) -> str:
@@ -73,7 +73,7 @@ def describe(target: Target, start: Start) -> str:
 
 
 def missed_lines(missed: Sequence[Unknown]) -> list[str]:
-    """One line for each reason why chips would not do, or why it cannot be told."""
+    """One line for each reason why chips would not do, or why it is not known."""
     reasons: dict[str, list[str]] = {}
     for one in missed:
         reasons.setdefault(one.reason, []).append(one.chip)

@@ -1,4 +1,4 @@
-"""One child process from its start to its end: the one place where a trial's death is told.
+"""One child process from its start to its end: the one place where a trial's death is reported.
 
 Whatever happens in it (an exception, a signal, a hang, memory running out) comes back as an
 `Outcome`; only the user's Ctrl-C is raised, after the child and its workers are gone.

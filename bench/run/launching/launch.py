@@ -30,7 +30,7 @@ from bench.measure.timing.limits import Limits
 from bench.run.launching.child import OnMessage, Outcome, run_child
 from bench.run.launching.cluster import world_of
 from bench.run.planning.plan import Planned
-from bench.run.record import Facts
+from bench.run.record import RunFacts
 
 RANK = "bench.measure.ranks.rank_trial"
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
@@ -38,7 +38,7 @@ IDLE_S = 5.0
 """Rest with the context open, to know the idle power."""
 
 
-def make_request(planned: Planned, *, trial: int, limits: Limits, facts: Facts) -> TrialRequest:
+def make_request(planned: Planned, *, trial: int, limits: Limits, facts: RunFacts) -> TrialRequest:
     """Turn a planned configuration into what the trial's process is asked to do."""
     config, device = planned.config, facts.inspection.device
     workers = num_workers(planned, facts=facts)
@@ -66,7 +66,7 @@ def num_local_ranks(config: Config) -> int:
     return config.layout.devices if world is None else world.num_local_ranks
 
 
-def num_workers(planned: Planned, *, facts: Facts) -> int:
+def num_workers(planned: Planned, *, facts: RunFacts) -> int:
     """Loader processes of a rank: a quarter of its cores at an accelerator, one beside a CPU.
 
     Generated data is cut from memory in microseconds, so on a CPU it needs no process.
@@ -158,7 +158,7 @@ def run_ranks(
             # gloo talks over the loopback, whatever the host's name, unless the user chose.
             environment={"GLOO_SOCKET_IFNAME": LOOPBACK, **environment},
         )
-    # The largest process of all, agent included: rank 0 tells its own in its row.
+    # The largest process of all, agent included: rank 0 shows its own in its row.
     return replace(outcome, rss_peak_bytes=None)
 
 

@@ -1,7 +1,7 @@
 """What the parent sees of a trial from outside, and the columns and reasons that follow from it.
 
 Energy, heat, clocks, memory on the device and what else used the processor, all of the measured
-window; the trial itself tells the rest (`bench.measure`). A reason comes from these conditions
+window; the trial itself shows the rest (`bench.measure`). A reason comes from these conditions
 alone, never from how long the steps took.
 """
 
@@ -42,7 +42,7 @@ def observed_columns(
 ) -> tuple[Row, list[str]]:
     """Return energy, conditions and noise of the window, and the reasons that follow from them.
 
-    `result` is what the trial told, `row` what of it is known so far. Without `has_energy` the
+    `result` is what the trial reported, `row` what of it is known so far. Without `has_energy` the
     power that was sampled is not that of the row's window, and has no columns.
     """
     assert observation.sampler is not None, "the trial was watched"
@@ -126,7 +126,7 @@ def _device_columns(samples: list[Sample], observation: Observation) -> tuple[Ro
     reasons: list[str] = []
     if used_bytes and before.used_bytes is not None:
         grown_bytes = max(used_bytes) - before.used_bytes
-        # Others gave memory back meanwhile: what the trial took cannot be told.
+        # Others gave memory back meanwhile: what the trial took is not known.
         columns["mem_device_peak_bytes"] = grown_bytes if grown_bytes > 0 else None
     if is_in_use(before):
         reasons.append("foreign_gpu")

@@ -20,11 +20,11 @@ from bench.hardware.chip_limit import ChipLimit, check_device, parse_chip_limit
 from bench.measure.inspection import Inspection
 from bench.measure.timing.limits import PROFILES, for_device, within_budget
 from bench.parallel.support import check_layout
-from bench.run.planning.layouts import make_layouts, settle_mode
+from bench.run.planning.layout_flags import make_layouts, settle_mode
 from bench.run.planning.plan import Plan, Planned, digest_of
 from bench.run.planning.request import TO_TRIAL, RunRequest
-from bench.run.planning.selection import Selected, select
 from bench.run.planning.sizes import SizeChoice, choose_size, possible_sizes
+from bench.run.planning.workload_selection import Selected, select
 from bench.workload import Phase, Workload
 
 LONGEST_S = 365 * 86400.0
@@ -232,7 +232,7 @@ def _planned(
 
 
 def _free_bytes(inspection: Inspection, *, limit: ChipLimit | None) -> int | None:
-    """Free memory of the device, or all of it where nothing tells what is free."""
+    """Free memory of the device, or all of it where nothing shows what is free."""
     device = inspection.device
     is_known = device.memory_free_bytes is not None
     free_bytes = device.memory_free_bytes if is_known else device.memory_bytes

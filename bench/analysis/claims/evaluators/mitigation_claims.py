@@ -1,7 +1,7 @@
-"""How much of what a narrow link costs each workaround wins back, by formula; time only.
+"""How much of what a narrow link costs each mitigation wins back, by formula; time only.
 
 Data parallelism: overlap, accumulation, fewer bytes, rarer exchange. Tensor parallelism sends
-activations inside every layer, which none of these touches. What a workaround does to learning is
+activations inside every layer, which none of these touches. What a mitigation does to learning is
 measured elsewhere, on real ranks.
 """
 
@@ -15,7 +15,7 @@ from bench.hardware.loader import AboveZero, Declared, Number
 
 
 class _Method(Declared, frozen=True, kw_only=True):
-    """What a workaround does to the exchange of gradients."""
+    """What a mitigation does to the exchange of gradients."""
 
     steps: AboveZero = 1.0
     """Steps of compute for one exchange."""

@@ -19,8 +19,8 @@ _MADE_UP = ("loss_first", "loss_last", "energy_per_item_j")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selection:
-    """Rows of all files, told apart by what may be done with them; each once, in their order."""
+class ExportedRows:
+    """Rows of all files, distinguished by what may be done with them; each once, in their order."""
 
     rows: tuple[Row, ...]
     """Every row."""
@@ -36,17 +36,17 @@ class Selection:
         lines = []
         if self.unusable:
             kinds = Counter(_kind(row) for row in self.unusable)
-            told = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+            reported = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
             lines.append(
                 f"{len(self.unusable)} of {len(self.rows)} rows are not usable "
-                f"and give no figures: {told}"
+                f"and give no figures: {reported}"
             )
         if self.num_repeated:
             lines.append(f"{self.num_repeated} rows were given more than once and count once")
         return lines
 
 
-def select(rows: Sequence[Row]) -> Selection:
+def select(rows: Sequence[Row]) -> ExportedRows:
     """Sort the rows of one or more files; cells that virtual ranks make meaningless are blank."""
     rows = [_without_made_up(row) for row in rows]
     every: dict[tuple[object, ...], Row] = {}
@@ -61,7 +61,7 @@ def select(rows: Sequence[Row]) -> Selection:
     chosen = {id(row) for row in trials.values()}
     unusable = tuple(row for row in every.values() if row["status"] not in USABLE)
     usable = tuple(row for row in every.values() if id(row) in chosen)
-    return Selection(
+    return ExportedRows(
         rows=tuple(every.values()),
         usable=usable,
         unusable=unusable,
@@ -70,7 +70,7 @@ def select(rows: Sequence[Row]) -> Selection:
 
 
 def _without_made_up(row: Row) -> Row:
-    """Leave out what one real device cannot tell of several: their loss, their energy per item."""
+    """Leave out what one real device cannot show of several: their loss, their energy per item."""
     if not is_virtual(row):
         return row
     return {**row, **dict.fromkeys(_MADE_UP)}

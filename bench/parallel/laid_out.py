@@ -1,7 +1,7 @@
 """A net over the ranks of torch's default process group, as a training step needs it.
 
 The group exists already and may be real, throttled or emulated: nothing here knows which. By itself
-a `Spread` is a net on one device.
+a `LaidOut` is a net on one device.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ AVERAGING_OVERLAP = "none: replicas average after the optimizer step"
 CPU_FSDP_OVERLAP = "none: torch runs FSDP on a CPU without streams"
 
 
-class Spread:
+class LaidOut:
     """A net laid over its devices, and what a step must do differently for that.
 
     `net` is what the workload calls; `module` the built net, whose parameters an optimizer takes;
@@ -74,7 +74,7 @@ class Spread:
         """Do what follows the optimizer step: periodic averaging, or nothing."""
 
 
-class Replicas(Spread):
+class Replicas(LaidOut):
     """Copies of the net: their gradients are averaged by DDP, or their weights every H steps."""
 
     ddp: DistributedDataParallel | None = None

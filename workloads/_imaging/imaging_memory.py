@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 
 from bench.core.nouns import Dtype
-from workloads._imaging.cost import Layer, UNet
+from workloads._imaging.imaging_cost import Layer, UNet
 
 LOSS_TENSORS = 5
 """fp32 tensors of classes x voxels that DiceCE keeps per head, counted with saved-tensor hooks."""

@@ -18,7 +18,7 @@ from monai.losses.dice import DiceCELoss
 from monai.networks.nets.dynunet import DynUNet
 from torch import nn
 
-from workloads._imaging.cost import OVERLAP, UNet
+from workloads._imaging.imaging_cost import OVERLAP, UNet
 from workloads._imaging.prepare import PAD_VALUE
 
 _LOSS = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)

@@ -6,10 +6,10 @@ a device sends; on a narrower relative of the measured link only the rest grows.
 """
 
 from bench.hardware.costs.collectives import Method, Op, Parts
-from bench.hardware.costs.formulas import alpha_beta, num_steps, wire_factor
+from bench.hardware.costs.formulas import alpha_beta, num_steps, transfer_factor
 from bench.hardware.costs.tuner import tuner
 from bench.hardware.links.curves import Curve
-from bench.hardware.links.wires import Wire
+from bench.hardware.links.link_levels import LinkLevel
 
 NOTHING = Parts(0.0, 0.0, 0.0, "infinite", "")
 LAUNCH_S = 6.6e-6
@@ -20,17 +20,17 @@ fastest protocol. https://github.com/NVIDIA/nccl/blob/master/src/graph/tuning.cc
 def _share(op: Op, *, low: int, high: int, num_ranks: int) -> tuple[float, float]:
     """How far between two group sizes the floor and the time on the wire are."""
     floor = (num_ranks - low) / (high - low)
-    ends = [wire_factor(op, num_ranks=ranks) for ranks in (low, high)]
+    ends = [transfer_factor(op, num_ranks=ranks) for ranks in (low, high)]
     if ends[1] == ends[0]:
         return floor, floor
-    wire = (wire_factor(op, num_ranks=num_ranks) - ends[0]) / (ends[1] - ends[0])
-    return floor, wire
+    level = (transfer_factor(op, num_ranks=num_ranks) - ends[0]) / (ends[1] - ends[0])
+    return floor, level
 
 
 def _grown(op: Op, *, last: int, num_ranks: int) -> tuple[float, float]:
     """Growth of the floor and of the time on the wire beyond the largest measured group."""
     steps = [num_steps(op, num_ranks=ranks, algorithm="ring") for ranks in (last, num_ranks)]
-    factors = [wire_factor(op, num_ranks=ranks) for ranks in (last, num_ranks)]
+    factors = [transfer_factor(op, num_ranks=ranks) for ranks in (last, num_ranks)]
     return steps[1] / steps[0], factors[1] / factors[0]
 
 
@@ -41,35 +41,35 @@ def _from_curve(op: Op, *, num_bytes: float, num_ranks: int, curve: Curve) -> Pa
     method: Method = "curve"
     low = max(ranks for ranks in groups if ranks <= num_ranks)
     series = curve.series(op, num_ranks=low)
-    floor_s, wire_s = series.floor_s, series.seconds(num_bytes) - series.floor_s
+    floor_s, transfer_s = series.floor_s, series.seconds(num_bytes) - series.floor_s
     above = [ranks for ranks in groups if ranks > num_ranks]
     if low != num_ranks and above:
         upper = curve.series(op, num_ranks=above[0])
-        floor, wire = _share(op, low=low, high=above[0], num_ranks=num_ranks)
+        floor, level = _share(op, low=low, high=above[0], num_ranks=num_ranks)
         floor_s += floor * (upper.floor_s - floor_s)
-        wire_s += wire * (upper.seconds(num_bytes) - upper.floor_s - wire_s)
+        transfer_s += level * (upper.seconds(num_bytes) - upper.floor_s - transfer_s)
     elif low != num_ranks:
-        floor, wire = _grown(op, last=low, num_ranks=num_ranks)
-        floor_s, wire_s, method = floor_s * floor, wire_s * wire, "scaled-curve"
+        floor, level = _grown(op, last=low, num_ranks=num_ranks)
+        floor_s, transfer_s, method = floor_s * floor, transfer_s * level, "scaled-curve"
     base_s = min(floor_s, LAUNCH_S)
     algorithm = "direct" if op == "all_to_all" else ""
-    return Parts(base_s, floor_s - base_s, wire_s, method, algorithm)
+    return Parts(base_s, floor_s - base_s, transfer_s, method, algorithm)
 
 
-def wire_cost(
-    op: Op, *, num_bytes: float, num_ranks: int, wire: Wire, use_curves: bool = True
+def level_cost(
+    op: Op, *, num_bytes: float, num_ranks: int, level: LinkLevel, use_curves: bool = True
 ) -> Parts:
     """Time of `num_bytes` (the full tensor) over one level with `num_ranks` devices on it."""
-    if num_ranks < 2 or wire.is_infinite:
+    if num_ranks < 2 or level.is_infinite:
         return NOTHING
-    if use_curves and wire.curve is not None:
+    if use_curves and level.curve is not None:
         asked: Op = "all_reduce" if op == "barrier" else op
         size = 0.0 if op == "barrier" else num_bytes
-        parts = _from_curve(asked, num_bytes=size, num_ranks=num_ranks, curve=wire.curve)
+        parts = _from_curve(asked, num_bytes=size, num_ranks=num_ranks, curve=level.curve)
         if parts is not None:
-            if wire.curve_factor is None:
+            if level.curve_factor is None:
                 return parts
-            wire_s = parts.wire_s * wire.curve_factor
-            return Parts(parts.base_s, parts.hops_s, wire_s, "scaled-curve", parts.algorithm)
-    formula = alpha_beta if wire.tuner is None else tuner
-    return formula(op, num_bytes=num_bytes, num_ranks=num_ranks, wire=wire)
+            transfer_s = parts.transfer_s * level.curve_factor
+            return Parts(parts.base_s, parts.hops_s, transfer_s, "scaled-curve", parts.algorithm)
+    formula = alpha_beta if level.tuner is None else tuner
+    return formula(op, num_bytes=num_bytes, num_ranks=num_ranks, level=level)

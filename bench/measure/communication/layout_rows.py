@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bench.measure.engine.torch_engine import TorchEngine
 
 
-def spread_rows(engine: TorchEngine, measured: Window) -> tuple[Window, Row, list[str]]:
+def layout_rows(engine: TorchEngine, measured: Window) -> tuple[Window, Row, list[str]]:
     """Return the window that the row's speed comes from, all devices counted; columns; reasons."""
     layout = engine.layout
     if layout.is_single and layout.grad_accum == 1:
@@ -38,7 +38,7 @@ def spread_rows(engine: TorchEngine, measured: Window) -> tuple[Window, Row, lis
         assert isinstance(engine, PipelineEngine)
         model = model_of(layout.link)
         return *engine.simulated(measured, model=model), []
-    row: Row = {"overlap": engine.spread.overlap or None}
+    row: Row = {"overlap": engine.laid_out.overlap or None}
     reasons: list[str] = []
     if engine.link is not None:
         measured, linked, reasons = _linked(engine, engine.link, measured)
@@ -75,7 +75,7 @@ def _replayed(measured: Window, *, step_s: list[float], counts: list[StepCount])
     return replace(measured, step_s=step_s, counts=counts, start_s=0.0, end_s=sum(step_s))
 
 
-def fake_spread_rows(
+def fake_layout_rows(
     measured: Window, *, layout: Layout, num_parameters: int
 ) -> tuple[Window, Row]:
     """Return the same of the fake device, whose messages follow from the number of parameters."""

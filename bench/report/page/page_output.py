@@ -1,6 +1,6 @@
 """Puts a report on the disk as HTML or Markdown, by the template of that name.
 
-Whole or not at all, and never over something that is no report: what a report is, is told by the
+Whole or not at all, and never over something that is no report: what a report is, is given by the
 line that each format begins with. The page allows its one script by its hash and nothing else, so
 that even a cell that slipped through unescaped could not run.
 """

@@ -20,7 +20,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.models.llama import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from workloads._llm.cost import LlamaShape
+from workloads._llm.llm_cost import LlamaShape
 
 ATTENTION = "sdpa_without_mask"
 # Llama 3 (https://arxiv.org/abs/2407.21783, table 3); the value does not change the cost.

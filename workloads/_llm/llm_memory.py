@@ -9,7 +9,7 @@ counted with torch's saved-tensor hooks, and a test holds the formula to them.
 from __future__ import annotations
 
 from bench.core.nouns import Dtype
-from workloads._llm.cost import (
+from workloads._llm.llm_cost import (
     MASTER_WEIGHT_BYTES,
     LlamaShape,
     kv_bytes_per_token,

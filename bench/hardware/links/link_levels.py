@@ -1,7 +1,7 @@
 """What a cost model needs of one link, whichever way the link was given.
 
-A preset, a text such as `bw=25GB/s,latency=5us` and a link file all become a `Wire`. Where a preset
-does not say what it reaches or how long a step takes, the defaults here stand in; they are
+A preset, a text such as `bw=25GB/s,latency=5us` and a link file become a `LinkLevel`. Where a
+preset does not say what it reaches or how long a step takes, the defaults here stand in; they are
 judgements and the error band of such a link is wide.
 """
 
@@ -23,7 +23,7 @@ GIVEN_ERROR_FRACTION = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wire:
+class LinkLevel:
     """One link as a cost model sees it: per device, one direction, what large messages reach."""
 
     text: str
@@ -54,7 +54,7 @@ class Wire:
         return self.algorithm == "infinite"
 
 
-INFINITE = Wire(
+INFINITE = LinkLevel(
     text="infinite",
     algorithm="infinite",
     bytes_per_s=math.inf,
@@ -65,7 +65,7 @@ INFINITE = Wire(
 )
 
 
-def preset_wire(name: str) -> Wire:
+def preset_wire(name: str) -> LinkLevel:
     """Return the preset `name`; what it does not state takes the defaults of this module."""
     row = link(name)
     reached = row.effective_bytes_per_s
@@ -75,7 +75,7 @@ def preset_wire(name: str) -> Wire:
     if pair is None:
         pair = row.pair_bytes_per_s * reached / row.bytes_per_s
     error = row.error_fraction
-    return Wire(
+    return LinkLevel(
         text=row.id,
         algorithm="mesh" if row.topology == "mesh" else row.algorithm,
         bytes_per_s=reached,

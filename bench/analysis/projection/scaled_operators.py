@@ -124,15 +124,11 @@ def _add(one: Operators, rates: _Rates, unknown: Draws, *, parts: Array) -> Arra
     parts[MATRIX] += np.where(by_matrix, held, 0.0)
     parts[MEMORY] += np.where(by_matrix, 0.0, held)
     rest = time_s * (1.0 - explained)
-    weights = unknown.shares if one.is_matrix else _without_matrix(unknown.shares)
+    weights = unknown.shares
+    if not one.is_matrix:  # shares of work that never runs on matrix units
+        weights = weights.copy()
+        weights[:, MATRIX] = 0.0
+        weights = weights / weights.sum(axis=1, keepdims=True)
     for roof in range(3):
         parts[roof] += rest * weights[:, roof] * rates.slowdown[roof]
     return time_s
-
-
-def _without_matrix(shares: Array) -> Array:
-    """Shares of work that never runs on matrix units."""
-    others = shares.copy()
-    others[:, MATRIX] = 0.0
-    scaled: Array = others / others.sum(axis=1, keepdims=True)
-    return scaled

@@ -18,7 +18,6 @@ from bench.analysis.projection.roofs import Roofs, Unknown, catalogue_roofs, on_
 from bench.analysis.projection.sampling import Estimate, draws, estimate
 from bench.analysis.projection.scaled_operators import scale
 from bench.analysis.projection.scoring_points import RatioPoint
-from bench.core.nouns import Chip
 from bench.hardware.operator_mixes import load_mixes
 from bench.hardware.operators import Operators
 
@@ -126,22 +125,17 @@ def _why_missed(point: RatioPoint, source: Roofs, target: Roofs, *, by_mix: bool
 
 def _beyond_roofs(point: RatioPoint) -> str:
     causes = []
-    peaks_a, peaks_b = point.chip_a.peak_per_s, point.chip_b.peak_per_s
-    gained = [dtype for dtype in ("fp8", "int8") if dtype in peaks_b and dtype not in peaks_a]
+    one, two = point.chip_a, point.chip_b
+    gained = [name for name in ("fp8", "int8") if name in two.peak_per_s.keys() - one.peak_per_s]
     if gained:
-        causes.append(f"a narrower dtype that {point.chip_a.id} lacks ({', '.join(gained)})")
-    memory_a, memory_b = point.chip_a.memory_bytes, point.chip_b.memory_bytes
-    if memory_a and memory_b and memory_b > 1.2 * memory_a:
-        causes.append(f"a larger batch in x{memory_b / memory_a:.2g} the memory")
-    cache_a, cache_b = _cache_bytes(point.chip_a), _cache_bytes(point.chip_b)
-    if cache_a and cache_b and cache_b > 1.2 * cache_a:
-        causes.append(f"hits in x{cache_b / cache_a:.2g} the cache")
+        causes.append(f"a narrower dtype that {one.id} lacks ({', '.join(gained)})")
+    if one.memory_bytes and two.memory_bytes and two.memory_bytes > 1.2 * one.memory_bytes:
+        causes.append(f"a larger batch in x{two.memory_bytes / one.memory_bytes:.2g} the memory")
+    caches = [row.facts.get("l2_bytes") for row in (one, two)]
+    known = [float(size) for size in caches if isinstance(size, int | float) and size]
+    if len(known) == 2 and known[1] > 1.2 * known[0]:
+        causes.append(f"hits in x{known[1] / known[0]:.2g} the cache")
     return " or ".join(causes)
-
-
-def _cache_bytes(chip: Chip) -> float | None:
-    value = chip.facts.get("l2_bytes")
-    return float(value) if isinstance(value, int | float) else None
 
 
 def summaries(scored: Sequence[Scored]) -> list[Summary]:

@@ -62,26 +62,17 @@ def _mitigated(run: Trials, *, plain: Trials, fastest: Trials | None) -> Mitigat
         return None
     recovered, why_not = None, ""
     fastest_s = None if fastest is None else fastest.window_per_item_s
-    if fastest is None or fastest_s is None:
+    lost = None if fastest_s is None else without_s.over(fastest_s)
+    if fastest_s is None or lost is None:
         why_not = "no other link to compare with"
     elif fastest is plain:
         why_not = "this is the fastest link"
-    elif not _is_slower(without_s, than=fastest_s):
+    elif lost.value <= 1.0 or (lost.interval is not None and lost.interval[0] <= 1.0):
         why_not = "no clear slowdown to recover"
     else:
         recovered = recovered_share(with_s, without_s=without_s, fastest_s=fastest_s)
-    return Mitigated(
-        run=run,
-        plain=plain,
-        change=with_s.over(without_s),
-        recovered=recovered,
-        why_not=why_not,
-    )
-
-
-def _is_slower(one: LogEstimate, *, than: LogEstimate) -> bool:
-    ratio = one.over(than)
-    return ratio.value > 1.0 and (ratio.interval is None or ratio.interval[0] > 1.0)
+    change = with_s.over(without_s)
+    return Mitigated(run=run, plain=plain, change=change, recovered=recovered, why_not=why_not)
 
 
 def recovered_share(

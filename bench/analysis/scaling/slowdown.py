@@ -9,7 +9,7 @@ Loss is not looked at: gradients of virtual ranks are copies.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from bench.analysis.trials.configuration import Ends, Trials
@@ -53,17 +53,16 @@ def fastest_links(runs: Iterable[Trials]) -> dict[tuple[str, ...], Trials]:
         if run.link and run.step_s is not None:
             together.setdefault(run.terms(but=("link",)), []).append(run)
     return {
-        but_link: _fastest(found)
+        but_link: min(found, key=_order(found))
         for but_link, found in together.items()
         if len({run.link for run in found}) > 1
     }
 
 
-def _fastest(found: Sequence[Trials]) -> Trials:
-    modelled_ms = {id(run): run.mean("comm_total_ms") for run in found}
-    if None not in modelled_ms.values():
-        return min(found, key=lambda run: modelled_ms[id(run)] or 0.0)
-    return min(found, key=lambda run: math.inf if run.step_s is None else run.step_s.log)
+def _order(found: Sequence[Trials]) -> Callable[[Trials], float]:
+    if all(run.mean("comm_total_ms") is not None for run in found):
+        return lambda run: run.mean("comm_total_ms") or 0.0
+    return lambda run: math.inf if run.step_s is None else run.step_s.log
 
 
 def slowdown(run: Trials, *, fastest: dict[tuple[str, ...], Trials]) -> Slowdown | None:

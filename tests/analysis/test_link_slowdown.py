@@ -87,7 +87,7 @@ def test_a_real_device_is_no_reference_for_an_emulated_run() -> None:
     assert found is not None and found.against == "compute"
     assert found.share.value == pytest.approx(100.0 / 160.0, rel=1e-4)
     (run,) = gather([{**row, "compute_step_ms": None} for row in link_run("pcie5", 60.0)])
-    assert efficiency(run, singles={}) is None, "nothing tells"
+    assert efficiency(run, singles={}) is None, "nothing shows"
 
 
 def test_families_differ_in_the_number_of_devices_alone() -> None:

@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.analysis.projection.projected import Projected, project
-from bench.analysis.projection.roofs import SAME_VENDOR, Unknown, catalogue_roofs, kinship, on_chip
+from bench.analysis.projection.roofs import (
+    SAME_VENDOR,
+    Unknown,
+    catalogue_roofs,
+    on_chip,
+    relatedness,
+)
 from bench.core.nouns import Chip
 from bench.hardware.chips import chip as catalogue_chip
 from bench.hardware.chips import load_chips
@@ -17,14 +23,14 @@ from bench.hardware.links.topology import parse_topology
 from tests.analysis.projection_parts import COPY, GEMM, SOURCE, chip, measured, operators
 
 
-def told(answer: Projected | Unknown) -> Projected:
+def reported(answer: Projected | Unknown) -> Projected:
     assert isinstance(answer, Projected), answer
     return answer
 
 
 def test_work_at_its_roof_moves_by_that_roof_and_the_doubt_is_about_architecture() -> None:
     # 1 s of products on 4 x the matrix rate and 1 s of copies on 2 x the bandwidth.
-    one = told(project(measured(), chip()))
+    one = reported(project(measured(), chip()))
     assert one.time_s.mid == pytest.approx(0.25 + 0.5, rel=1e-6)
     assert one.throughput_per_s.mid == pytest.approx(4 / 0.75, rel=1e-6)
     assert one.shares == {
@@ -42,15 +48,15 @@ def test_work_at_its_roof_moves_by_that_roof_and_the_doubt_is_about_architecture
 def test_work_that_crosses_the_ridge_is_bound_by_the_other_roof() -> None:
     # 1 s at the matrix roof, 0.8 s of bytes: on 4 x the rate and 2 x the bandwidth, 0.4 s.
     ridge = operators("gemm", time_s=1.0, flops=100e12, bytes=0.8e12)
-    one = told(project(measured(operators=(ridge,), step_s=1.0), chip()))
+    one = reported(project(measured(operators=(ridge,), step_s=1.0), chip()))
     assert one.time_s.mid == pytest.approx(0.4, rel=1e-6)
     assert one.binds == "memory"
 
 
 def test_time_that_no_roof_explains_is_wider() -> None:
     slow = operators("gemm", time_s=2.0, flops=100e12, bytes=1e6)
-    sharp = told(project(measured(operators=(GEMM,), step_s=1.0), chip()))
-    wide = told(project(measured(operators=(slow,), step_s=2.0), chip()))
+    sharp = reported(project(measured(operators=(GEMM,), step_s=1.0), chip()))
+    wide = reported(project(measured(operators=(slow,), step_s=2.0), chip()))
     assert wide.time_s.width > sharp.time_s.width
     # Half is explained (0.25 s); the rest of 1 s lies between the fastest and slowest roof.
     assert 0.25 + 1 / 4 < wide.time_s.mid < 0.25 + 1 / 1
@@ -58,7 +64,7 @@ def test_time_that_no_roof_explains_is_wider() -> None:
 
 
 def test_gaps_between_operators_are_kept() -> None:
-    one = told(project(measured(step_s=2.5, overhead_s=0.5), chip()))
+    one = reported(project(measured(step_s=2.5, overhead_s=0.5), chip()))
     assert one.time_s.mid == pytest.approx(0.75 + 0.5, rel=1e-6)
     assert one.shares["launch"] == pytest.approx(0.5 / 1.25, rel=0.03)
 
@@ -66,17 +72,17 @@ def test_gaps_between_operators_are_kept() -> None:
 def test_a_host_that_cannot_feed_an_accelerator_is_charged() -> None:
     many = operators("vector", time_s=1.0, bytes=1e12, calls=10**6)
     cpu = replace(SOURCE, kind="cpu", vendor="amd")
-    one = told(project(measured(roofs=cpu, operators=(many,), step_s=1.0), chip()))
+    one = reported(project(measured(roofs=cpu, operators=(many,), step_s=1.0), chip()))
     assert one.time_s.low > 3.0, "a million operators of at least 3 us each"
     assert one.binds == "launch"
 
 
 def test_without_a_profile_it_says_so_and_is_wider() -> None:
     whole = operators("gemm", time_s=2.0, flops=100e12, bytes=0.1e12)
-    one = told(project(measured(operators=(whole,), has_profile=False), chip()))
+    one = reported(project(measured(operators=(whole,), has_profile=False), chip()))
     assert any("no operator profile" in note for note in one.notes)
-    assert one.time_s.width > told(project(measured(), chip())).time_s.width
-    one = told(project(measured(operators=(), has_profile=False), chip()))
+    assert one.time_s.width > reported(project(measured(), chip())).time_s.width
+    one = reported(project(measured(operators=(), has_profile=False), chip()))
     assert set(one.shares) == {"matrix", "memory", "on chip"}
 
 
@@ -85,7 +91,7 @@ def test_without_a_profile_it_says_so_and_is_wider() -> None:
 
 def test_a_smaller_memory_takes_a_smaller_batch() -> None:
     # 16 GB do not grow, 6 GB a sample do; 30e9 x 0.93 holds (27.9 - 16) / 6 = 1 sample.
-    one = told(project(measured(), chip(memory_bytes=30e9)))
+    one = reported(project(measured(), chip(memory_bytes=30e9)))
     assert one.batch == 1
     assert one.time_s.mid == pytest.approx(0.75 / 4, rel=1e-6)
     assert one.throughput_per_s.mid == pytest.approx(4 / 0.75, rel=1e-6)
@@ -132,8 +138,8 @@ def test_every_catalogue_chip_gives_an_interval_or_a_reason() -> None:
     ],
 )
 def test_a_missing_dtype_or_derate_widens(cells: dict[str, Any], said: str) -> None:
-    other = told(project(measured(), chip(**cells)))
-    assert other.time_s.width > told(project(measured(), chip())).time_s.width
+    other = reported(project(measured(), chip(**cells)))
+    assert other.time_s.width > reported(project(measured(), chip())).time_s.width
     assert any(said in words for words in (*other.notes, *other.basis.values()))
 
 
@@ -142,7 +148,7 @@ def test_relatives_are_told_from_strangers() -> None:
         catalogue_roofs(catalogue_chip(name), dtype="bf16")
         for name in ("h100-sxm-80g", "h200-sxm", "a100-sxm-80g", "mi300x")
     )
-    factors = [kinship(h200, other, dtype="bf16")[0] for other in (h200, h100, a100, mi300)]  # type: ignore[arg-type]
+    factors = [relatedness(h200, other, dtype="bf16")[0] for other in (h200, h100, a100, mi300)]  # type: ignore[arg-type]
     assert factors == sorted(factors) and len(set(factors)) == 4
     assert on_chip(h200, h100).mid == pytest.approx(1.0)  # type: ignore[arg-type, union-attr]
 
@@ -151,7 +157,7 @@ def test_the_chip_that_was_measured_is_projected_to_itself() -> None:
     h200 = catalogue_chip("h200-sxm")
     roofs = replace(SOURCE, chip=h200, name=h200.id)
     slow = operators("gemm", time_s=2.0, flops=100e12, bytes=1e6)
-    one = told(project(measured(roofs=roofs, operators=(slow,)), h200))
+    one = reported(project(measured(roofs=roofs, operators=(slow,)), h200))
     assert [one.time_s.low, one.time_s.mid, one.time_s.high] == pytest.approx([2.0, 2.0, 2.0])
 
 
@@ -161,9 +167,9 @@ def test_the_chip_that_was_measured_is_projected_to_itself() -> None:
 def test_an_infinite_link_costs_nothing_and_a_narrow_one_does() -> None:
     infinite = CostModel(parse_topology("infinite"))
     narrow = CostModel(parse_topology("bw=1GB/s,latency=5us"))
-    alone = told(project(measured(), chip()))
-    free = told(project(measured(), chip(), devices=8, link=infinite))
-    slow = told(project(measured(), chip(), devices=8, link=narrow))
+    alone = reported(project(measured(), chip()))
+    free = reported(project(measured(), chip(), devices=8, link=infinite))
+    slow = reported(project(measured(), chip(), devices=8, link=narrow))
     assert free.time_s.mid == pytest.approx(alone.time_s.mid, rel=1e-6)
     assert free.throughput_per_s.mid == pytest.approx(8 * alone.throughput_per_s.mid, rel=1e-6)
     # 4 GB of gradients, 7/4 of them over 1 GB/s: 7 s, of which backward hides at most 0.5 s.
@@ -171,7 +177,7 @@ def test_an_infinite_link_costs_nothing_and_a_narrow_one_does() -> None:
     assert slow.binds == "link"
 
     infer = measured(workload="imaging-infer")
-    one = told(project(infer, chip(), devices=8, link=narrow))
+    one = reported(project(infer, chip(), devices=8, link=narrow))
     assert one.time_s.mid == pytest.approx(0.75, rel=1e-6) and "link" not in one.shares
 
 
@@ -204,7 +210,7 @@ def test_a_chip_faster_in_every_roof_is_never_projected_slower(
         )
 
     slow, fast = (
-        told(project(start, made(factor), is_explained=False)) for factor in (1.0, faster)
+        reported(project(start, made(factor), is_explained=False)) for factor in (1.0, faster)
     )
     assert fast.time_s.mid <= slow.time_s.mid * (1 + 1e-9)
     for one in (slow, fast):
@@ -216,5 +222,5 @@ def test_a_chip_faster_in_every_roof_is_never_projected_slower(
 @given(factor=st.floats(0.1, 10.0))
 def test_a_uniformly_faster_chip_scales_the_middle_exactly(factor: float) -> None:
     faster = chip(peak_per_s={"bf16": 100e12 * factor}, memory_bytes_per_s=1e12 * factor)
-    one = told(project(measured(operators=(GEMM, COPY)), faster, is_explained=False))
+    one = reported(project(measured(operators=(GEMM, COPY)), faster, is_explained=False))
     assert one.time_s.mid == pytest.approx(2.0 / factor, rel=1e-6)

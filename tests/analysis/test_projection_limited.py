@@ -22,10 +22,10 @@ def limited(*, step_ms: float = 200.0, num: int = 1, **cells: object) -> list[Ro
 def test_trials_are_taken_together_on_the_logarithm() -> None:
     both = [*limited(step_ms=100.0), *limited(step_ms=400.0, run_id="run2")]
     start = only(measured_of([*rows(), *both], profiles={})[0])
-    told = start.limited[0].throughput_per_s
+    reported = start.limited[0].throughput_per_s
     # 20/s and 5/s; two trials have t = 12.7062 at 95 % and an error of log(4) / 2.
-    assert told.value == pytest.approx(10.0) and told.num == 2
-    assert (told.interval or (0.0, 0.0))[1] == pytest.approx(
+    assert reported.value == pytest.approx(10.0) and reported.num == 2
+    assert (reported.interval or (0.0, 0.0))[1] == pytest.approx(
         10.0 * math.exp(12.7062 * math.log(4) / 2), rel=1e-3
     )
 

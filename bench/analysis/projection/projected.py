@@ -43,7 +43,7 @@ NARROWING = {
     "target_memory": "a copy measured on {chip}",
     "source_memory": "a copy measured on the source",
     "on_chip": "units, clock or vector rate of {chip}, which are not published",
-    "kinship": "a measurement on a chip built like {chip}",
+    "relatedness": "a measurement on a chip built like {chip}",
     "launch": "a measurement on any accelerator, for the host's time per operator",
     "link": "a measurement of overlap (bench run --devices --link)",
     "trials": "more trials of the source",
@@ -104,7 +104,7 @@ def project(
         else f"{LAUNCH_S.low * 1e6:g} to {LAUNCH_S.high * 1e6:g} us of host time per operator",
         "link": "" if link is None else f"gradients over {link.topology.name}",
     }
-    notes = [scaled.kinship_words]
+    notes = [scaled.relatedness_words]
     notes += [given_up] if given_up else []
     parts = chip.facts.get("torch_devices")
     if isinstance(parts, int) and parts > 1:

@@ -153,7 +153,7 @@ def is_same_chip(one: Roofs, other: Roofs) -> bool:
 
 
 def on_chip(source: Roofs, target: Roofs) -> RateSpan | None:
-    """How much faster the work that stays on the chip goes; None: nothing tells.
+    """How much faster the work that stays on the chip goes; None: nothing shows.
 
     By compute units x clock of relatives, else by vector fp32.
     """
@@ -190,7 +190,7 @@ def _vector(roofs: Roofs) -> float | None:
     return roofs.matrix.mid if roofs.kind == "cpu" and roofs.dtype == "fp32" else None
 
 
-def kinship(source: Roofs, target: Roofs, *, dtype: str) -> tuple[float, str]:
+def relatedness(source: Roofs, target: Roofs, *, dtype: str) -> tuple[float, str]:
     """Return the factor by which the roofs may mislead between the two, and why that much."""
     factor, words = _built_alike(source, target)
     if target.dtype != dtype:

@@ -2,7 +2,7 @@
 
 Every unknown is drawn evenly between its ends: how a class's unexplained time is shared between the
 roofs that could hold it (uniform over all shares), how much its own roof explains where no profile
-tells, how far a compiler fused it, where in its band an achieved fraction lies. What is told are
+shows, how far a compiler fused it, where in its band an achieved fraction lies. What is given are
 the 10th, 50th and 90th percentile, so an interval is meant to hold four times in five. Because the
 draws do not depend on the chip, a chip that is faster in every roof is never projected slower.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NUM_DRAWS = 4001
 """Odd, so that the median is one of them; the ends of an interval repeat to about 1 %."""
 LOW, MID, HIGH = 10.0, 50.0, 90.0
-"""Percentiles that are told."""
+"""Percentiles that are reported."""
 _SEED = 0
 
 
@@ -36,7 +36,7 @@ class Draws:
     shares: Array
     """(draws, 3): shares of matrix, memory and on-chip work in unexplained time, summing to 1."""
     explained: Array
-    """Share that an operator's own roof explains, where no profile tells."""
+    """Share that an operator's own roof explains, where no profile shows."""
     fused: Array
     """0: every operator by itself, 1: everything pointwise fused away."""
     source_matrix: Array
@@ -44,7 +44,7 @@ class Draws:
     target_matrix: Array
     target_memory: Array
     on_chip: Array
-    kinship: Array
+    relatedness: Array
     launch: Array
     link: Array
     trials: Array

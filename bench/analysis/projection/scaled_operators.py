@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.analysis.projection.roofs import RateSpan, Roofs, band, is_same_chip, kinship, on_chip
+from bench.analysis.projection.roofs import (
+    RateSpan,
+    Roofs,
+    band,
+    is_same_chip,
+    on_chip,
+    relatedness,
+)
 from bench.analysis.projection.sampling import Draws, between
 from bench.hardware.operators import Operators
 
@@ -27,7 +34,7 @@ if TYPE_CHECKING:
 MATRIX, MEMORY = 0, 1
 ROOFS = ("matrix", "memory", "on chip")
 _UNKNOWN_ON_CHIP = 1.3
-"""How far on-chip work may lie beyond the other two roofs where nothing tells; judgement."""
+"""How far on-chip work may lie beyond the other two roofs where nothing shows; judgement."""
 _NOT_COMPARED = "neither units x clock nor a vector rate can be compared"
 
 
@@ -40,7 +47,7 @@ class Scaled:
     """The same without the doubt about how differently the chips are built."""
     shares: Array
     """(3,): mean share of the target's time that rests on each of `ROOFS`."""
-    kinship_words: str
+    relatedness_words: str
     on_chip_words: str
 
 
@@ -71,7 +78,7 @@ def scale(
     """
     how = on_chip(source, target)
     rates = _rates(source, target, how, unknown)
-    factor, words = kinship(source, target, dtype=dtype)
+    factor, words = relatedness(source, target, dtype=dtype)
     if operators:
         parts = np.zeros((3, len(unknown.explained)))
         whole = np.zeros(len(unknown.explained))
@@ -81,12 +88,12 @@ def scale(
         parts = np.stack([unknown.shares[:, one] * rates.slowdown[one] for one in range(3)])
         whole = np.ones(len(unknown.explained))
     alike = parts.sum(axis=0) / whole
-    spread = between(band(1.0 / factor, factor), unknown.kinship)
+    spread = between(band(1.0 / factor, factor), unknown.relatedness)
     return Scaled(
         ratio=alike * spread,
         ratio_alike=alike,
         shares=(parts / parts.sum(axis=0)).mean(axis=1),
-        kinship_words=words,
+        relatedness_words=words,
         on_chip_words=how.basis if how else _NOT_COMPARED,
     )
 

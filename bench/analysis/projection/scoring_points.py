@@ -87,7 +87,7 @@ def _point(cells: Sequence[str], *, where: str) -> RatioPoint:
     if not 1e-6 < value < 1e6:
         raise DataError(f"{where}: throughput_ratio_b_over_a {ratio[:20]!r} is no ratio over 0")
     if not devices.isascii() or not devices.isdigit() or not 0 < int(devices[:9]) < 10**7:
-        raise DataError(f"{where}: num_devices {devices[:20]!r} is no whole number over 0")
+        raise DataError(f"{where}: num_devices {devices[:20]!r} is not a whole number over 0")
     for name in ("phase", "net", "kind"):
         if not row[name]:
             raise DataError(f"{where}: {name} is blank")

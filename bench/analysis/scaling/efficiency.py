@@ -53,7 +53,7 @@ def one_device(run: Trials, *, singles: dict[tuple[str, ...], list[Trials]]) -> 
 
 
 def efficiency(run: Trials, *, singles: dict[tuple[str, ...], list[Trials]]) -> Efficiency | None:
-    """Efficiency of a run over several devices; None for one device, or when nothing tells."""
+    """Efficiency of a run over several devices; None for one device, or when nothing shows."""
     if run.num_devices == 1:
         return None
     alone = one_device(run, singles=singles)

@@ -23,7 +23,7 @@ LAYOUT = ("mode", "link", "parallel", "layout", "device_count", *MITIGATION)
 """How the work was laid out over devices, over what, and how much of that is a model."""
 DEVICE = ("device_type", "device_name")
 TERMS = (*WORKLOAD, "chip_limit", *LAYOUT, *DEVICE)
-"""What may be told apart or left out when configurations are set against each other."""
+"""What may be distinguished or left out when configurations are set against each other."""
 IDENTITY = ("workload", "workload_version", "config_hash", "dtype", *LAYOUT, *DEVICE)
 """What trials that repeat one another have in common; the hash covers every flag."""
 LEAST, MOST = 1e-60, 1e60

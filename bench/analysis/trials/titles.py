@@ -59,7 +59,7 @@ def _with(row: Mapping[str, Value]) -> str:
 def _word(
     column: str, form: str = "{}", *, most: int | None = None
 ) -> Callable[[Mapping[str, Value]], str]:
-    """Word of a column that is told by its value; '' where it is blank."""
+    """Word of a column that is reported by its value; '' where it is blank."""
     return lambda row: form.format(_text(row[column])[:most]) if _text(row.get(column)) else ""
 
 
@@ -129,10 +129,10 @@ def differing(
     seen: dict[tuple[object, object, str], set[str]] = {}
     names = list(columns)
     for row in rows:
-        told = {_PARAM + name: str(value) for name, value in params_of(row).items()}
-        told |= {name: (_RUN_WITH | LAID_OUT)[name](row) for name in names}
+        reported = {_PARAM + name: str(value) for name, value in params_of(row).items()}
+        reported |= {name: (_RUN_WITH | LAID_OUT)[name](row) for name in names}
         size = "" if "size" in names else row.get("size")
-        for name, value in told.items():
+        for name, value in reported.items():
             seen.setdefault((row["workload"], size, name), set()).add(value)
     found = [name for (_, _, name), values in seen.items() if len(values) > 1]
     return list(dict.fromkeys(found))

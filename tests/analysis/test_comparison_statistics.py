@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
-from bench.analysis.comparison.verdicts import benjamini_hochberg, p_beyond, trials_to_settle
+from bench.analysis.comparison.verdicts import (
+    benjamini_hochberg,
+    judge,
+    p_beyond,
+    trials_to_settle,
+)
 from bench.analysis.trials.estimates import (
     LogEstimate,
     estimate,
@@ -14,6 +19,7 @@ from bench.analysis.trials.estimates import (
     geometric_mean,
     mean_of_logs,
 )
+from bench.core.statistics import t_quantile
 
 A = [0.02, -0.01, 0.03, 0.00, -0.02]
 B = [0.10, 0.14, 0.07, 0.12]
@@ -94,3 +100,14 @@ def test_a_single_trial_has_no_interval_nor_has_its_ratio() -> None:
     assert one.interval is None and one.over(several).interval is None
     assert one.over(several).num == 1
     assert estimate([]) is None
+
+
+def test_an_interval_across_the_threshold_is_open_and_not_demoted() -> None:
+    """1.01 to 1.05 against 3 %: slower, but not by the threshold, whatever the other rows are."""
+    middle, half_width = math.log(1.03), math.log(1.02)
+    error = half_width / t_quantile(0.975, 8.0)
+    ratio = LogEstimate(log=middle, parts=((error**2, 8.0),), num=5)
+    (judged,) = judge([ratio], threshold_fracs=[0.03])
+    assert (judged.verdict, judged.is_demoted) == ("INCONCLUSIVE", False)
+    (judged,) = judge([ratio], threshold_fracs=[0.005])
+    assert judged.verdict == "REGRESSION"

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "results" / "reference"
@@ -18,18 +19,21 @@ GAP_COLUMNS = ("train/infer", "per", "time", "FLOPs", "memory")
 
 
 def run_block() -> str:
-    """What `bench run` ends with, from the reference rows of a CPU."""
-    from rich.console import Console
-
-    from bench.report.tables.run_table import reason_lines, run_grid
-    from bench.report.tables.screen import print_tables
+    """The table that `bench run` ends with, from the reference rows of a CPU."""
+    from bench.report.tables.run_table import run_grid
     from bench.results.reader import read_rows
 
-    rows = read_rows(REFERENCE / "cpu-2core.csv")
+    return _table(run_grid(read_rows(REFERENCE / "cpu-2core.csv")))
+
+
+def _table(grid: Any) -> str:
+    from rich.console import Console
+
+    from bench.report.tables.screen import print_tables
+
     stream = io.StringIO()
-    console = Console(file=stream, width=100, highlight=False)
-    print_tables(console, [run_grid(rows)], lines=reason_lines(rows))
-    return _fenced(stream.getvalue())
+    print_tables(Console(file=stream, width=100, highlight=False), [grid])
+    return _fenced(stream.getvalue().strip("\n").partition("\n\n")[0])
 
 
 def gap_block() -> str:

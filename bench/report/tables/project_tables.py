@@ -62,7 +62,7 @@ def projected_grid(found: Sequence[Projected]) -> Grid:
         title="Projected",
         notes=(_MEANT, *_limited_lines(found), *_lines(found)),
         names=("from", "dtype", "binds"),
-        spare=("time rests on", "measured speed", "trials", "batch"),
+        spare=("time rests on", "measured speed", "trials", "batch", "binds"),
     )
 
 

@@ -35,7 +35,7 @@ def document(capsys: Captured) -> dict[str, Any]:
 def test_a_table_says_projected_on_every_title(
     csv: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "100")
     assert main(["project", str(csv), "--to", "h20,l4,ascend-910b3"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("Projected (") and "projected to" in out

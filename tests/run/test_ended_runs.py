@@ -82,6 +82,12 @@ def test_interrupt_leaves_a_skipped_row_a_summary_and_no_process(tmp_path: Path)
         assert processes_with(str(tmp_path)) == []
 
 
+def test_an_interrupted_run_still_prints_its_table(tmp_path: Path) -> None:
+    code, stdout, _ = interrupted(tmp_path)
+    assert code == 130
+    assert "1 OK" in stdout and "1 SKIPPED" in stdout
+
+
 def test_interrupt_while_the_device_is_looked_at_ends_quietly(tmp_path: Path) -> None:
     process = start("-w", TIMED, "--device", "cpu", "--profile", "smoke", out=tmp_path)
     assert process.stderr is not None

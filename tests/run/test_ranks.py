@@ -123,12 +123,16 @@ def test_failure_of_a_rank_is_the_trials_and_names_it(
     assert not [one for one in seen_by(tmp_path) if is_alive(one["pid"])]
 
 
-def test_rank_that_hangs_and_is_deaf_is_ended_at_the_timeout(tmp_path: Path) -> None:
+def test_rank_that_hangs_and_ignores_sigterm_is_ended_at_the_timeout(tmp_path: Path) -> None:
     request = request_for(tmp_path, fault="hang_stubbornly")
     outcome = outcome_of(request, timeout_s=15.0)
     assert outcome.failure is not None and outcome.failure.code == "timeout"
     assert len(seen_by(tmp_path)) == 2, "both were under way"
-    assert not [one for one in seen_by(tmp_path) if is_alive(one["pid"])]
+    # A killed process is gone when the kernel has freed what it held, some milliseconds later.
+    deadline_s = time.monotonic() + 10
+    while alive := [one for one in seen_by(tmp_path) if is_alive(one["pid"])]:
+        assert time.monotonic() < deadline_s, alive
+        time.sleep(0.05)
 
 
 PARENT = """

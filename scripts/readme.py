@@ -26,6 +26,16 @@ def run_block() -> str:
     return _table(run_grid(read_rows(REFERENCE / "cpu-2core.csv")))
 
 
+def links_block() -> str:
+    """The first table of a sweep of links, from rows of a CPU."""
+    from bench.analysis.trials.configuration import gather
+    from bench.report.tables.links_tables import link_grids
+    from bench.results.reader import read_rows
+
+    rows = read_rows(REFERENCE.parent / "validation" / "cpu-2core-links.csv")
+    return _table(link_grids(gather(rows), has_model=False)[0])
+
+
 def _table(grid: Any) -> str:
     from rich.console import Console
 
@@ -97,11 +107,12 @@ def _bench(*arguments: str) -> str:
 
 BLOCKS: Mapping[str, Callable[[], str]] = {
     "run": run_block,
+    "links": links_block,
     "gap": gap_block,
     "project": project_block,
     "claims": claims_block,
 }
-DOCUMENTS = ("README.md", "docs/claims.md")
+DOCUMENTS = ("README.md", "docs/claims.md", "docs/links.md")
 
 
 def with_blocks(text: str) -> str:

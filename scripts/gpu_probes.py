@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-SIDES = {"cpu": 1024, "accelerator": 8192}
 DELAYS_S = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
@@ -46,7 +45,7 @@ def probe_roof(device: torch.device) -> dict[str, Any]:
 
     is_cpu = device.type == "cpu"
     name, dtype = ("fp32", torch.float32) if is_cpu else ("bf16", torch.bfloat16)
-    side = SIDES["cpu" if is_cpu or device.type == "simdev" else "accelerator"]
+    side = 8192 if device.type == "cuda" else 1024
     before = measure_product(device, side=side, dtype=dtype)
     roof = measure_roof(str(device), dtypes=[name])
     after = measure_product(device, side=side, dtype=dtype)

@@ -135,3 +135,9 @@ def test_the_method_is_no_worse_on_published_ratios_than_it_was() -> None:
     assert every.median_error_frac <= 0.15
     assert every.inside_frac >= 0.67
     assert every.median_width <= 1.8
+
+
+@pytest.mark.skipif(not RATIOS.is_file(), reason=f"{RATIOS.name} of published ratios is not here")
+@pytest.mark.xfail(strict=True, reason="0.68 since ratios came that the method had not seen")
+def test_three_in_four_published_ratios_lie_inside() -> None:
+    assert scoring.summaries(scoring.score(read_points(RATIOS)))[0].inside_frac >= 0.75

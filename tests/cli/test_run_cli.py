@@ -409,7 +409,7 @@ def test_thousands_of_command_lines_never_end_in_a_traceback(
 ) -> None:
     source = random.Random(20)
     codes = Counter[int]()
-    for _ in range(4000):
+    for _ in range(10_000):
         arguments = ["run", "--dry-run", "--device", "fake", *strange_arguments(source)]
         try:
             code = main(arguments)

@@ -4,6 +4,8 @@ import random
 import time
 from pathlib import Path
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from result_rows import file_bytes, small_row
 
 from bench.core.errors import BenchError
@@ -82,6 +84,12 @@ def test_ten_thousand_damaged_files_are_read_or_refused_in_one_line() -> None:
     assert time.perf_counter() - began_s < LIMIT_S
     # Both ways are met: else the damage is too slight or too heavy to show anything.
     assert NUM_FILES * 0.05 < num_read < NUM_FILES * 0.8
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200) | st.lists(st.sampled_from(PIECES)).map(b"".join))
+def test_any_bytes_after_a_valid_header_are_read_or_refused(tail: bytes) -> None:
+    _check(VALID[: VALID.index(b"\n") + 1] + tail)
 
 
 def test_damaged_samples_are_read_or_refused_in_one_line(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 import errno
 import json
 import os
+import resource
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,6 +128,21 @@ def test_a_full_disk_leaves_whole_rows_and_one_clear_line(
     assert store.path.read_bytes() == whole
     store.append(small_row(trial=1))
     assert len(store.rows()) == 2
+
+
+def test_a_file_size_limit_is_met_like_a_full_disk(store: Store) -> None:
+    store.append(small_row())
+    whole = store.path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, limits[1]))
+        with pytest.raises(MeasurementError, match="earlier rows are safe"):
+            store.append(small_row(trial=1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert store.path.read_bytes() == whole
 
 
 def test_a_failing_sync_takes_the_row_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ def export(
     """
     from bench.report.exports.exported_rows import select
     from bench.results.reader import read_rows
-    from bench.results.sidecar import write_document
+    from bench.results.whole_files import write_document
 
     chosen = _chosen(to, as_json=as_json)
     _check_direction(chosen, output=output, direction=direction)

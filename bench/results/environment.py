@@ -5,23 +5,32 @@ leaves out what changes by itself (load, time, temperature, free memory), which 
 alike it was, and the commit of bench, which has its own column. torch is not imported here: what it
 knows comes from the trial's process. Nothing identifies a person: environment variables come from a
 list, home folders are cut out of paths, the host name and device identifiers are hashed.
+
+bench has a commit only in a checkout, a folder that has both our pyproject.toml and .git: an
+installed package sits inside whatever repository its environment does. git gets two seconds, so
+that a slow network folder costs a blank cell and not a run.
 """
 
 import hashlib
 import json
+import os
 import platform
 import re
+import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 
-from bench.results.checkout import bench_version, git_commit
+import bench
 from bench.results.schema import Row
 
-Fingerprint = dict[str, object]
-
-_VARIABLE_NAMES = """
+DISTRIBUTION = "gapbench"
+SOURCE_ROOT = Path(bench.__file__).resolve().parent.parent
+_GIT_LIMIT_S = 2.0
+_VARIABLES = """
     OMP_NUM_THREADS OMP_PROC_BIND OMP_PLACES OMP_SCHEDULE GOMP_CPU_AFFINITY KMP_AFFINITY
     KMP_BLOCKTIME MKL_NUM_THREADS MKL_DYNAMIC OPENBLAS_NUM_THREADS MALLOC_ARENA_MAX MALLOC_CONF
     LD_PRELOAD ONEDNN_MAX_CPU_ISA DNNL_MAX_CPU_ISA ATEN_CPU_CAPABILITY
@@ -38,13 +47,9 @@ _VARIABLE_NAMES = """
     NCCL_ALGO NCCL_PROTO NCCL_P2P_DISABLE NCCL_P2P_LEVEL NCCL_IB_DISABLE NCCL_MIN_NCHANNELS
     NCCL_MAX_NCHANNELS NCCL_NVLS_ENABLE
 """
-VARIABLES = frozenset(_VARIABLE_NAMES.split())
 """Environment variables that change what is measured; all others are never recorded."""
 
-_CHANGING_WORDS = """
-    load time uptime utc free available used usage utilization temp temperature pid uuid
-"""
-CHANGING_WORDS = frozenset(_CHANGING_WORDS.split())
+_CHANGING = "load time uptime utc free available used usage utilization temp temperature pid uuid"
 """A fact whose name has one of these words is left out of the identity."""
 
 _NOT_IDENTITY = ("now", "host_hash", "bench")
@@ -57,12 +62,12 @@ def fingerprint(
     torch_facts: Mapping[str, object],
     machine: Mapping[str, Mapping[str, object]],
     environ: Mapping[str, str],
-) -> Fingerprint:
+) -> dict[str, object]:
     """Everything worth knowing about where a run ran, without naming anyone.
 
     `machine` has the parts cpu, memory, system, and now: what is different a minute later.
     """
-    found: Fingerprint = {
+    found = {
         "host_hash": host_hash(),
         **machine,
         "python": {
@@ -78,9 +83,7 @@ def fingerprint(
             **machine.get("now", {}),
         },
     }
-    clean = _anonymous(found)
-    assert isinstance(clean, dict)  # a mapping stays a mapping
-    return clean
+    return {name: _anonymous(part) for name, part in found.items()}
 
 
 def env_id(environment: Mapping[str, object]) -> str:
@@ -119,7 +122,7 @@ def row_columns(environment: Mapping[str, object]) -> Row:
 
 
 def _variables(environ: Mapping[str, str]) -> dict[str, str]:
-    kept = {name: environ[name] for name in sorted(VARIABLES & environ.keys())}
+    kept = {name: environ[name] for name in sorted(environ.keys() & _VARIABLES.split())}
     if preloaded := kept.get("LD_PRELOAD"):
         # Which allocator it is matters, where it lies does not and may name someone.
         kept["LD_PRELOAD"] = " ".join(Path(one).name for one in re.split(r"[\s:]+", preloaded))
@@ -136,7 +139,7 @@ def _stable(value: object) -> object:
         return {
             name: _stable(item)
             for name, item in value.items()
-            if not CHANGING_WORDS & set(str(name).lower().split("_"))
+            if not set(_CHANGING.split()) & set(str(name).lower().split("_"))
         }
     return [_stable(item) for item in value] if isinstance(value, list | tuple) else value
 
@@ -158,3 +161,48 @@ def _anonymous(value: object) -> object:
 
 def _hashed_identifier(match: re.Match[str]) -> str:
     return f"{match[1]}-{hashlib.sha256(match[0].encode()).hexdigest()[:16]}"
+
+
+def bench_version(*, root: Path = SOURCE_ROOT) -> str | None:
+    """Version in the checkout's pyproject.toml, else the installed one's."""
+    try:
+        return _pyproject_version(root) or metadata.version(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def git_commit(*, root: Path = SOURCE_ROOT) -> str | None:
+    """Commit, with -dirty when a tracked file is changed; None when this is no checkout."""
+    if _pyproject_version(root) is None or not (root / ".git").exists():
+        return None
+    commit = _git("rev-parse", "HEAD", folder=root)
+    changed = _git("status", "--porcelain", "--untracked-files=no", folder=root)
+    if not commit or changed is None:
+        return None
+    return f"{commit}-dirty" if changed else commit
+
+
+def _pyproject_version(folder: Path) -> str | None:
+    try:
+        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return str(project.get("version")) if project.get("name") == DISTRIBUTION else None
+
+
+def _git(*arguments: str, folder: Path) -> str | None:
+    # GIT_DIR and its like would answer for another repository, as inside a git hook.
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        done = subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=_GIT_LIMIT_S,
+            env=clean,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return None
+    return done.stdout.strip()

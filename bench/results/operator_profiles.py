@@ -7,21 +7,17 @@ long a step takes is what the rows say.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from bench.core.errors import DataError
-from bench.hardware.loader import decode
 from bench.hardware.operators import Operators, total
-from bench.results.sidecar import write_document
-
-_VERSION = 1
+from bench.results.whole_files import write_document
 
 
 class StoredProfile(Struct, frozen=True, kw_only=True):
@@ -44,6 +40,11 @@ class StoredProfile(Struct, frozen=True, kw_only=True):
         return tuple(replace(one, time_s=(one.time_s or 0.0) * factor) for one in self.operators)
 
 
+class _File(Struct):
+    version: Literal[1]
+    profiles: list[StoredProfile]
+
+
 def profiles_path(path: Path) -> Path:
     """`run.operators.json` beside `run.csv`."""
     return path.with_name(path.stem + ".operators.json")
@@ -53,14 +54,11 @@ def write_profile(
     path: Path, *, config_hash: str, device: str, profile: Mapping[str, object]
 ) -> None:
     """Add or replace one configuration's profile beside the result file `path`."""
-    known = [
-        one
-        for one in _stored(path)
-        if (one.get("config_hash"), one.get("device")) != (config_hash, device)
-    ]
-    known.append({"config_hash": config_hash, "device": device, **profile})
-    text = json.dumps({"version": _VERSION, "profiles": known}, indent=1, allow_nan=False)
-    write_document(profiles_path(path), f"{text}\n")
+    known = read_profiles(path)
+    whole = {"config_hash": config_hash, "device": device, **profile}
+    known[config_hash, device] = msgspec.convert(whole, StoredProfile)
+    text = msgspec.json.encode(_File(version=1, profiles=list(known.values())))
+    write_document(profiles_path(path), msgspec.json.format(text, indent=1).decode() + "\n")
 
 
 def read_profiles(path: Path) -> dict[tuple[str, str], StoredProfile]:
@@ -68,21 +66,11 @@ def read_profiles(path: Path) -> dict[tuple[str, str], StoredProfile]:
 
     `DataError` when the file is damaged.
     """
-    what = str(profiles_path(path))
-    found = [decode(one, into=StoredProfile, what=what) for one in _stored(path)]
-    return {(one.config_hash, one.device): one for one in found}
-
-
-class _File(Struct):
-    version: Literal[1]
-    profiles: list[dict[str, Any]]
-
-
-def _stored(path: Path) -> list[dict[str, Any]]:
     sidecar = profiles_path(path)
     if not sidecar.exists():
-        return []
+        return {}
     try:
-        return msgspec.json.decode(sidecar.read_bytes(), type=_File).profiles
+        found = msgspec.json.decode(sidecar.read_bytes(), type=_File).profiles
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{sidecar}: cannot be read ({error}); delete it or run again") from None
+    return {(one.config_hash, one.device): one for one in found}

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from bench.core.errors import DataError
-from bench.results.appendfile import AppendFile
 from bench.results.reader import read_bytes
+from bench.results.whole_files import AppendFile
 
 KEYS = ("config_hash", "device", "trial", "attempt")
 """What ties a line to its row."""

@@ -30,46 +30,56 @@ class Column:
     meaning: str
 
 
-def _columns(group: str, kind: Kind, **meanings: str) -> list[Column]:
-    return [Column(name, kind, group, meaning) for name, meaning in meanings.items()]
+_UNITS = ("_s", "_ms", "_frac", "_w", "_j", "_c", "_hz", "_per_item")
+"""A name that ends in one of them has a figure that need not be whole; bytes are whole."""
+_KINDS: Mapping[str, Kind] = {
+    "started_utc": "utc",
+    "params_json": "json",
+    **dict.fromkeys(("compile", "channels_last", "warmup_converged"), "bool"),
+    **dict.fromkeys(("ess", "loss_first", "loss_last", "check_value"), "float"),
+    **dict.fromkeys(("trial", "attempt", "seed", "grad_accum", "batch", "device_count"), "int"),
+    **dict.fromkeys(("cpu_cores_usable", "threads", "workers", "items", "steps", "lat_n"), "int"),
+    **dict.fromkeys(("comm_ops", "contention_units", "warmup_steps", "recompiles"), "int"),
+    **dict.fromkeys(("num_parameters", "ecc_uncorrected"), "int"),
+}
+"""Where the name has no unit that says it; all others are text."""
+
+
+def _columns(group: str, **meanings: str) -> list[Column]:
+    return [
+        Column(name, _KINDS.get(name) or _kind_by_unit(name), group, meaning)
+        for name, meaning in meanings.items()
+    ]
+
+
+def _kind_by_unit(name: str) -> Kind:
+    if name.endswith("_bytes"):
+        return "int"
+    return "float" if name.endswith(_UNITS) else "str"
 
 
 COLUMNS: tuple[Column, ...] = (
     *_columns(
         "identity",
-        "str",
         schema_version="Version of this table, major.minor",
         run_id="Identifier of the run; one file holds one run",
-    ),
-    *_columns(
-        "identity",
-        "int",
         trial="Number of the trial within its configuration, from 0; a trial is one fresh process",
         attempt="1, or 2 for the one automatic retry of a failed or invalid trial; more after --resume",
-    ),
-    *_columns(
-        "identity",
-        "str",
         status="OK, WARN (usable, with a reservation), INVALID (measured, must not be used), FAILED, SKIPPED",
         reasons="Reason codes, separated by semicolons; see the table of reasons",
         detail="One line in words: the error's message, or what the reasons refer to",
+        started_utc="When the trial's process was started, ISO 8601, Z",
     ),
-    *_columns("identity", "utc", started_utc="When the trial's process was started, ISO 8601, Z"),
     *_columns(
         "what ran",
-        "str",
         workload="Workload and phase, such as imaging-train",
         workload_version="Declared version, a hyphen, and a hash of the workload's source",
         scenario="closed_loop: the next step starts when the last one ends",
         size="Named size: tiny, small, base, large",
         size_choice="user, or auto with the reason for the size chosen",
         config_hash="Hash of everything that must be equal to compare two trials; no hardware in it",
-    ),
-    *_columns("what ran", "json", params_json="Every parameter of the workload, as JSON"),
-    *_columns("what ran", "int", seed="Seed of data, weights and order"),
-    *_columns(
-        "what ran",
-        "str",
+        params_json="Every parameter of the workload, as JSON",
+        seed="Seed of data, weights and order",
         dtype="fp32, tf32, bf16 or fp16 (autocast; fp16 training scales its gradients)",
         data="generated (made in memory, through the loader), resident (already on the device), or a digest of --data",
         mode="real, throttled, emulated or simulated",
@@ -78,29 +88,16 @@ COLUMNS: tuple[Column, ...] = (
         layout="Ranks of each kind, such as tp4 x dp2; blank on one device",
         schedule="Pipeline schedule: 1f1b, or interleaved-V with V chunks on each device",
         mitigation="Algorithmic mitigation for a narrow link, such as powersgd-2; blank for none",
-    ),
-    *_columns(
-        "what ran",
-        "int",
         bucket_bytes="Gradients that ddp sends together",
         grad_accum="Micro-batches in one optimizer step",
-    ),
-    *_columns(
-        "what ran",
-        "bool",
         compile="Whether torch.compile was used",
         channels_last="Whether tensors were laid out channels last",
-    ),
-    *_columns(
-        "what ran",
-        "str",
         compile_mode="Mode of torch.compile, reduce-overhead or max-autotune; blank for torch's default",
         optimizer="Optimizer of training; AdamW-fused where the device updates all weights in one kernel",
+        batch="Samples per step on one device",
     ),
-    *_columns("what ran", "int", batch="Samples per step on one device"),
     *_columns(
         "where",
-        "str",
         device="Label that was asked for: cpu, cuda:0, ...; with config_hash and trial it is what --resume looks for",
         device_type="torch device type: cpu, cuda, xpu, mps, npu, ...; fake is simulated time",
         device_name="Name as the driver or operating system gives it",
@@ -109,17 +106,9 @@ COLUMNS: tuple[Column, ...] = (
         device_uuid_hash="Hash of the device's identifier",
         chip_limit="What --chip-limit left of the device, as granted; blank when it is whole",
         chip="Matching row of the chip catalogue; blank when none matches alone",
-    ),
-    *_columns(
-        "where",
-        "int",
         device_count="Devices that took part; those that are virtual or simulated included",
         device_memory_bytes="Memory of one device",
-    ),
-    *_columns("where", "float", power_limit_w="Power limit in force"),
-    *_columns(
-        "where",
-        "str",
+        power_limit_w="Power limit in force",
         env_id="SHA-256 of the stable part of the environment; the sidecar has it in full",
         driver_version="Device driver",
         runtime_version="CUDA, ROCm or vendor runtime that torch was built with",
@@ -131,27 +120,17 @@ COLUMNS: tuple[Column, ...] = (
         cpu_model="Processor",
         os_version="Operating system and kernel",
         host_hash="Hash of the host name",
-    ),
-    *_columns(
-        "where",
-        "int",
         cpu_cores_usable="Physical cores this process may use, after affinity and cgroup quota",
         threads="CPU compute threads used",
         workers="Loader processes used",
     ),
     *_columns(
         "speed",
-        "str",
         items_unit="What an item is: patch, volume, token",
         elements_unit="What an element is: voxel, ...",
         step_clock="Where step times come from: event (device), host (synchronous device), host_sync (a synchronisation each step)",
-    ),
-    *_columns(
-        "speed", "int", items="Items in the measured window", steps="Steps in the measured window"
-    ),
-    *_columns(
-        "speed",
-        "float",
+        items="Items in the measured window",
+        steps="Steps in the measured window",
         elements_per_item="Elements in one item",
         window_s="Wall time of the measured window, device synchronised at both ends",
         throughput_per_s="items / window_s",
@@ -173,24 +152,15 @@ COLUMNS: tuple[Column, ...] = (
         tpot_ms="Median time per output token of one sequence in decode",
         prefill_tok_per_s="Prompt tokens per second",
         decode_tok_per_s="Generated tokens per second",
+        lat_n="Steps that the latency percentiles rest on",
     ),
-    *_columns("speed", "int", lat_n="Steps that the latency percentiles rest on"),
     *_columns(
         "communication",
-        "str",
         link_method="How the link's times come about: measured, curve, scaled-curve, tuner, alpha-beta or infinite",
         overlap="Whether communication can run beside compute in this program: yes, or none with the reason",
-    ),
-    *_columns(
-        "communication",
-        "int",
         comm_ops="Collectives of one step",
         comm_bytes="Bytes that the collectives of one step are about, full tensors",
         contention_units="Compute units that the delay occupied for contended_step_ms; on a CPU blank",
-    ),
-    *_columns(
-        "communication",
-        "float",
         comm_total_ms="Time of one step's collectives, modelled where the mode is not real",
         comm_low_ms="The same at the link's fast end of its error band",
         comm_high_ms="The same at the link's slow end of its error band",
@@ -205,38 +175,27 @@ COLUMNS: tuple[Column, ...] = (
         straggler_step_ms="Expected step when every rank draws its own compute time from the measured steps",
         bubble_frac="Share of the step that a pipeline's stages stand idle",
     ),
-    *_columns("warm-up and cold costs", "int", warmup_steps="Steps before the window"),
-    *_columns(
-        "warm-up and cold costs", "float", warmup_s="Time before the window, first step excluded"
-    ),
     *_columns(
         "warm-up and cold costs",
-        "bool",
+        warmup_steps="Steps before the window",
+        warmup_s="Time before the window, first step excluded",
         warmup_converged="Whether the steps were steady when the window began",
-    ),
-    *_columns(
-        "warm-up and cold costs",
-        "float",
         import_s="Importing torch and the workload's libraries",
         build_s="Building the net and the data",
         transfer_s="Moving the net to the device, context creation included",
         first_step_s="First step",
         compile_s="First step minus median step when torch.compile is on",
-    ),
-    *_columns(
-        "warm-up and cold costs", "int", recompiles="torch.compile graphs made after the first step"
+        recompiles="torch.compile graphs made after the first step",
     ),
     *_columns(
         "data loading",
-        "float",
         data_wait_s="Time in the window spent waiting for the loader",
         data_wait_frac="data_wait_s / window_s",
     ),
-    *_columns("work", "float", flops_per_item="Model FLOPs of one item (a multiply-add is 2)"),
-    *_columns("work", "str", flops_method="analytic"),
     *_columns(
         "work",
-        "float",
+        flops_per_item="Model FLOPs of one item (a multiply-add is 2)",
+        flops_method="analytic",
         bytes_per_item="Least memory traffic of one item by formula",
         achieved_flops_per_s="flops_per_item x throughput_per_s, all devices together",
         peak_flops_per_s="Dense datasheet peak of the chip for this dtype",
@@ -245,17 +204,12 @@ COLUMNS: tuple[Column, ...] = (
         roof_sustained_flops_per_s="The same product over the last second of two; blank on a CPU",
         roof_frac="achieved_flops_per_s of one device / roof_flops_per_s",
         roof_bytes_per_s="Best copy bandwidth measured on this device, bytes read plus written",
-    ),
-    *_columns(
-        "work",
-        "str",
         peak_source="Catalogue row that the peak comes from",
         roof_source="Method, best of the shapes tried (side and layout), and when the roof was measured",
+        num_parameters="Parameters of the net",
     ),
-    *_columns("work", "int", num_parameters="Parameters of the net"),
     *_columns(
         "memory",
-        "int",
         mem_alloc_peak_bytes="Peak of tensors on the device in the window, by torch",
         mem_reserved_peak_bytes="Peak of torch's allocator in the window",
         mem_device_peak_bytes="Highest use seen on the device minus the use before the context was made",
@@ -265,43 +219,25 @@ COLUMNS: tuple[Column, ...] = (
     ),
     *_columns(
         "energy",
-        "float",
         energy_j="Energy of one device over the window, idle power included",
         energy_per_item_j="energy_j / items; blank over several devices",
         energy_net_j="energy_j minus idle power over the window",
         energy_integrated_j="Energy by integrating sampled power, whatever energy_source is",
-    ),
-    *_columns(
-        "energy",
-        "str",
         energy_source="counter (hardware, validated), integrated (10 Hz power), or blank",
         energy_scope="What it covers: gpu, module, package, soc",
-    ),
-    *_columns(
-        "energy",
-        "float",
         power_mean_w="energy_j / window_s",
         idle_power_w="Power with the context open before the first step",
     ),
     *_columns(
         "conditions",
-        "float",
         temp_start_c="Device temperature when the window began",
         temp_max_c="Highest device temperature in the window",
         sm_clock_mean_hz="Mean compute clock in the window",
         sm_clock_min_hz="Lowest compute clock seen in the window",
         throttle_frac="Share of samples with a thermal, brake or hardware slowdown",
         power_limited_frac="Share of samples at the power limit",
-    ),
-    *_columns(
-        "conditions",
-        "str",
         throttle_reasons="Names of all clock-limiting reasons seen, separated by semicolons",
-    ),
-    *_columns("conditions", "int", ecc_uncorrected="Uncorrected memory errors during the trial"),
-    *_columns(
-        "conditions",
-        "float",
+        ecc_uncorrected="Uncorrected memory errors during the trial",
         own_cpu_frac="CPU time of the trial's processes over the window, as a share of the usable cores",
         foreign_cpu_frac="CPU time of everything else on the machine, as a share of its cores",
         steal_frac="CPU time taken by the hypervisor",
@@ -310,7 +246,6 @@ COLUMNS: tuple[Column, ...] = (
     ),
     *_columns(
         "correctness",
-        "float",
         loss_first="Loss of the first step",
         loss_last="Loss of the last measured step",
         check_value="Checksum of the output at tiny on this device, dtype and mode of compilation",

@@ -3,32 +3,66 @@
 `<UTC>_<host8>_<run_id>.csv` with `<stem>.env.json` beside it, which keeps the environment and what
 the run was asked to do, so that `--resume` needs nothing else. Both appear whole or not at all:
 they are written under another name first. A file is never appended under another header: a new
-schema is a new file. Standard library only: this runs while others measure.
+schema is a new file. What `request` holds is the runner's business; here it only has to be JSON.
 """
 
+import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Self, get_args
+from typing import Any, Self, get_args
+
+import msgspec
 
 from bench.core.errors import DataError, IncompatibleError
 from bench.core.nouns import Status
-from bench.results.appendfile import AppendFile
 from bench.results.csvio import complete_length, format_cell, format_record, parse_cell
 from bench.results.reader import read_rows
-from bench.results.schema import (
-    COLUMNS,
-    NAMES,
-    REASONS,
-    REQUIRED,
-    SCHEMA_VERSION,
-    Row,
-)
-from bench.results.sidecar import Json, Sidecar, read_sidecar, write_sidecar, write_whole
+from bench.results.schema import COLUMNS, NAMES, REASONS, REQUIRED, SCHEMA_VERSION, Row
+from bench.results.whole_files import AppendFile, write_whole
 
 _LOG = logging.getLogger(__name__)
+
+
+class Sidecar(msgspec.Struct, frozen=True, kw_only=True):
+    """What a result file does not repeat in every row."""
+
+    run_id: str
+    started_utc: str
+    environment: Mapping[str, Any]
+    request: Mapping[str, Any]
+
+
+def sidecar_path(path: Path) -> Path:
+    """`run.env.json` beside `run.csv`."""
+    return path.with_name(path.stem + ".env.json")
+
+
+def write_sidecar(path: Path, sidecar: Sidecar) -> None:
+    """Write or replace the sidecar of the result file `path`; `OSError` when it cannot be."""
+    content = {"schema_version": SCHEMA_VERSION, **msgspec.structs.asdict(sidecar)}
+    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
+    write_whole(sidecar_path(path), f"{text}\n".encode())
+
+
+def read_sidecar(path: Path) -> Sidecar:
+    """Sidecar of the result file `path`; `DataError` when it is missing or damaged."""
+    sidecar = sidecar_path(path)
+    try:
+        return msgspec.json.decode(sidecar.read_bytes(), type=Sidecar)
+    except OSError as error:
+        raise DataError(
+            f"{sidecar}: cannot be read: {error.strerror}; it belongs beside {path.name} "
+            "and --resume needs it"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{sidecar}: is damaged: {error}") from error
+
+
+def samples_path(path: Path) -> Path:
+    """`run.samples.jsonl.gz` beside `run.csv`."""
+    return path.with_name(path.stem + ".samples.jsonl.gz")
 
 
 class Store:
@@ -38,7 +72,7 @@ class Store:
         """Use `Store.create` or `Store.open`."""
         self.path = path
         self._note = note
-        self._sidecar = read_sidecar(path)
+        self.sidecar = read_sidecar(path)
         self._check_header()
         self._file = AppendFile(path, complete_length=self._whole, note=note, must_exist=True)
 
@@ -50,8 +84,8 @@ class Store:
         run_id: str,
         started_utc: str,
         host_hash: str,
-        environment: Json,
-        request: Json,
+        environment: Mapping[str, Any],
+        request: Mapping[str, Any],
     ) -> Self:
         """Begin a run: make the folder if needed, the sidecar, and a file with only its header."""
         moment = datetime.fromisoformat(started_utc).strftime("%Y%m%dT%H%M%SZ")
@@ -87,17 +121,7 @@ class Store:
     @property
     def run_id(self) -> str:
         """Identifier of the run, as in every row."""
-        return self._sidecar.run_id
-
-    @property
-    def environment(self) -> Json:
-        """Environment as the sidecar has it."""
-        return self._sidecar.environment
-
-    @property
-    def request(self) -> Json:
-        """What the run was asked to do, as the runner gave it."""
-        return self._sidecar.request
+        return self.sidecar.run_id
 
     def append(self, row: Row) -> Row:
         """Add one trial, and return it as it is read back; it is on the disk when this returns.
@@ -125,12 +149,7 @@ class Store:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _validate(self, row: Row) -> None:
@@ -163,8 +182,3 @@ class Store:
             return complete_length(data)
         except ValueError as error:
             raise DataError(f"{self.path}: {error}; repair the file by hand") from error
-
-
-def samples_path(path: Path) -> Path:
-    """`run.samples.jsonl.gz` beside `run.csv`."""
-    return path.with_name(path.stem + ".samples.jsonl.gz")

@@ -19,8 +19,7 @@ from typing import Any
 from bench.core.errors import MeasurementError, UsageError
 from bench.results.reader import read_rows
 from bench.results.schema import USABLE, Row
-from bench.results.sidecar import Sidecar, read_sidecar
-from bench.results.store import Store
+from bench.results.store import Sidecar, Store, read_sidecar
 from bench.run.nested import run_bench
 from bench.run.runner import utc_now
 

@@ -84,7 +84,7 @@ def resume(name: str, *, folder: Path, note: Callable[[str], None]) -> Runner:
     """Take up a run by its id, file name or path; refuses when workload or device changed."""
     store = Store.open(_find_run(name, folder=folder), note=note)
     try:
-        plan = Plan.from_dict(store.request["plan"])
+        plan = Plan.from_dict(store.sidecar.request["plan"])
     except (KeyError, ValueError) as error:
         raise DataError(
             f"{store.path}: its plan cannot be read ({error}); start a new run"
@@ -97,7 +97,7 @@ def resume(name: str, *, folder: Path, note: Callable[[str], None]) -> Runner:
                 f"--data {config.data} changed since the run began; start a new run"
             )
     inspection = inspect_device(plan.planned[0].config.device, dtypes=(), with_roof=False)
-    torch_facts = store.environment.get("torch")
+    torch_facts = store.sidecar.environment.get("torch")
     before = torch_facts.get("device_name") if isinstance(torch_facts, dict) else None
     if before not in (None, inspection.device.name):
         raise IncompatibleError(

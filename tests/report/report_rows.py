@@ -6,8 +6,7 @@ from pathlib import Path
 
 from bench.results.samples import append_samples
 from bench.results.schema import Row, Value
-from bench.results.sidecar import Sidecar, write_sidecar
-from bench.results.store import samples_path
+from bench.results.store import Sidecar, samples_path, write_sidecar
 from tests.analysis.synthetic_rows import trials, write_csv
 
 # device: (step time of training in ms, FLOP/s, bytes/s, W)

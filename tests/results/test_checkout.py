@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.results import checkout
-from bench.results.checkout import bench_version, git_commit
+from bench.results import environment
+from bench.results.environment import bench_version, git_commit
 
 
 def _git(folder: Path, *arguments: str) -> None:
@@ -57,7 +57,7 @@ def test_a_slow_or_missing_git_costs_a_blank_and_little_time(
     assert git_commit(root=checkout_folder) is None
     (commands / "git").write_text("#!/bin/sh\nexec /bin/sleep 20\n")
     (commands / "git").chmod(0o755)
-    monkeypatch.setattr(checkout, "_GIT_LIMIT_S", 0.2)
+    monkeypatch.setattr(environment, "_GIT_LIMIT_S", 0.2)
     began_s = time.perf_counter()
     assert git_commit(root=checkout_folder) is None
     assert time.perf_counter() - began_s < 5.0

@@ -30,7 +30,7 @@ def test_a_new_run_is_a_header_and_a_sidecar(store: Store) -> None:
     assert sidecar["environment"] == {"cpu": {"model": "made up"}}
     assert sidecar["request"] == {"size": "tiny"}
     with Store.open(store.path) as again:
-        assert again.request == {"size": "tiny"}
+        assert again.sidecar.request == {"size": "tiny"}
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

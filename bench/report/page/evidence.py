@@ -21,8 +21,7 @@ from bench.core.errors import DataError, NothingMatchedError
 from bench.results.reader import read_rows
 from bench.results.samples import read_samples
 from bench.results.schema import Row
-from bench.results.sidecar import Sidecar, read_sidecar, sidecar_path
-from bench.results.store import samples_path
+from bench.results.store import Sidecar, read_sidecar, samples_path, sidecar_path
 
 T = TypeVar("T")
 Note = Callable[[str], None]

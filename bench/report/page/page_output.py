@@ -17,7 +17,7 @@ from bench.core.errors import UsageError, one_of
 from bench.report.page.content import Report
 from bench.report.tables.cells import AnyCell, Cell
 from bench.report.tables.grid import markdown_cell, markdown_table, plain
-from bench.results.sidecar import write_document
+from bench.results.whole_files import write_document
 
 MAX_LIST_ITEMS = 20
 MAX_DEPTH = 6

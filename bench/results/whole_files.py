@@ -1,9 +1,9 @@
-"""A file that only grows by whole records, whatever dies in between.
+"""Files that are whole whatever dies meanwhile: written at once, or grown by whole records.
 
-One `write` on an O_APPEND descriptor under an advisory lock, then `fsync`. Whatever a crash left
-behind the last whole record is cut off before the next record, and a record that could not be
-written whole (a full disk) is taken back. What a whole record is, the owner says with a function.
-On Windows there is no `flock`, so there only one process may append to a file.
+To append is one `write` on an O_APPEND descriptor under an advisory lock, then `fsync`. Whatever a
+crash left behind the last whole record is cut off before the next record, and a record that could
+not be written whole (a full disk) is taken back. What a whole record is, the owner says with a
+function. On Windows there is no `flock`, so there only one process may append to a file.
 """
 
 import os
@@ -102,3 +102,27 @@ class AppendFile:
         while part := os.read(self._descriptor, 1 << 24):
             parts.append(part)
         return b"".join(parts)
+
+
+def write_document(path: Path, text: str, *, with_folder: bool = False) -> None:
+    """Write a file that the user named, with its folder if need be; `DataError` shows why not."""
+    try:
+        if with_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text.encode())
+    except (OSError, ValueError) as error:  # ValueError: NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be written: {reason}") from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write under another name, sync, and rename: a reader sees all of it or nothing."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -5,8 +5,6 @@ those of the whole device, so the result is "this device with 78 SMs" and never 
 chip, beside whose projection it is an upper bound for work that memory holds.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from bench.core.errors import UsageError, one_of

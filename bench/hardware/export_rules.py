@@ -118,13 +118,6 @@ def _all(claims: list[bool | None]) -> bool | None:
     return None if None in claims else True
 
 
-def _any(claims: list[bool | None]) -> bool | None:
-    """Three-valued or: one True decides."""
-    if True in claims:
-        return True
-    return None if None in claims else False
-
-
 def _within(value: float | None, *, low: float | None, below: float | None) -> bool | None:
     if low is None and below is None:
         return True
@@ -152,7 +145,8 @@ def _clause_catches(clause: Clause, *, chip: Chip) -> bool | None:
 
 def is_caught(rule: ExportRule, *, chip: Chip) -> bool | None:
     """Whether `rule` restricts `chip`; None where that turns on a figure nobody published."""
-    own = _any([_clause_catches(clause, chip=chip) for clause in rule.clauses])
+    caught = [_clause_catches(clause, chip=chip) for clause in rule.clauses]
+    own = True if True in caught else None if None in caught else False
     if rule.unless is None:
         return own
     stricter = is_caught(export_rule(rule.unless), chip=chip)

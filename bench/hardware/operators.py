@@ -4,14 +4,18 @@ The classes are those whose speed hangs on different parts of a chip. FLOPs and 
 shapes and are the same on every device; `least_bytes` is what would be left if a compiler fused
 every pointwise operator and copy into its neighbours. Torch-free, so that counts made where torch
 is can be read where it is not.
+
+Mixes are those of the shipped workloads, counted once and shipped, for nets that are like them: a
+published ratio names a net that is not here, and is projected with the operators of the workload
+nearest to it. `python -m scripts.operator_mixes` makes the file anew.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 from typing import Literal
 
-from bench.hardware.loader import Count, Declared, Number, Text
+from bench.hardware.loader import Count, Declared, Number, Text, read_document
 
 Kind = Literal["gemm", "conv", "attention", "vector", "norm", "optimizer", "copy", "other"]
 MATRIX = ("gemm", "conv", "attention")
@@ -43,3 +47,30 @@ class Operators(Declared, frozen=True, kw_only=True):
 def total(operators: Sequence[Operators], figure: str) -> float:
     """Sum one figure over all classes; a time that was not measured counts nothing."""
     return float(sum(getattr(one, figure) or 0.0 for one in operators))
+
+
+class Mix(Declared, frozen=True, kw_only=True):
+    """The operators of one step of one phase at one size."""
+
+    id: Text
+    workload: Text
+    phase: Text
+    size: Text
+    version: Text
+    batch: Count
+    parameters: Count
+    operators: tuple[Operators, ...]
+
+
+class OperatorMixes(Declared, frozen=True, kw_only=True):
+    """Everything in `operator_mixes.yaml`."""
+
+    torch: Text
+    dtype: Text
+    mixes: tuple[Mix, ...]
+
+
+@cache
+def load_mixes() -> tuple[Mix, ...]:
+    """All mixes, in the order of the file."""
+    return read_document(Path(__file__).with_name("operator_mixes.yaml"), into=OperatorMixes).mixes

@@ -5,8 +5,6 @@ chips in one party's measurement; a figure is a single value. Nothing in the har
 them.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal

@@ -59,31 +59,6 @@ def chip_fields(chip: Chip) -> Fields:
     }
 
 
-def parse_conditions(text: str) -> "tuple[Condition, ...]":
-    """Read 'memory_bytes>=48e9 and tdp_w<=350'; mistakes are `UsageError`s."""
-    types = _field_types()
-    return tuple(_condition(part, types=types) for part in text.split(" and "))
-
-
-def _condition(text: str, *, types: dict[str, type]) -> "Condition":
-    match = _COMPARISON.fullmatch(text)
-    if match is None:
-        raise UsageError(f"--where: {text[:40]!r} is not a comparison; {_EXAMPLE}")
-    field, sign, value = match.groups()
-    if field not in types:
-        raise one_of("field", field, sorted(types))
-    if types[field] is str:
-        if sign not in ("=", "!="):
-            raise UsageError(f"--where: {field} holds text; compare it with = or !=")
-        return Condition(field=field, sign=sign, value=value.lower())
-    try:
-        return Condition(field=field, sign=sign, value=float(value))
-    except ValueError:
-        raise UsageError(
-            f"--where: {field} holds a number; {value!r} is not one; {_EXAMPLE}"
-        ) from None
-
-
 @cache
 def _field_types() -> dict[str, type]:
     """Every field that any row knows, with str or float."""
@@ -108,7 +83,36 @@ class Condition:
         known = fields.get(self.field)
         if known is None:
             return None
-        return _SIGNS[self.sign](known.lower() if isinstance(known, str) else known, self.value)
+        return _SIGNS[self.sign](_plain(known), self.value)
+
+
+def _plain(value: Scalar) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def parse_conditions(text: str) -> tuple[Condition, ...]:
+    """Read 'memory_bytes>=48e9 and tdp_w<=350'; mistakes are `UsageError`s."""
+    return tuple(map(_condition, text.split(" and ")))
+
+
+def _condition(text: str) -> Condition:
+    match = _COMPARISON.fullmatch(text)
+    if match is None:
+        raise UsageError(f"--where: {text[:40]!r} is not a comparison; {_EXAMPLE}")
+    field, sign, value = match.groups()
+    types = _field_types()
+    if field not in types:
+        raise one_of("field", field, sorted(types))
+    if types[field] is str:
+        if sign not in ("=", "!="):
+            raise UsageError(f"--where: {field} holds text; compare it with = or !=")
+        return Condition(field=field, sign=sign, value=value.lower())
+    try:
+        return Condition(field=field, sign=sign, value=float(value))
+    except ValueError:
+        raise UsageError(
+            f"--where: {field} holds a number; {value!r} is not one; {_EXAMPLE}"
+        ) from None
 
 
 def test_conditions(
@@ -146,14 +150,11 @@ def _sorted(chips: list[Chip], *, by: str) -> list[Chip]:
     field, types = by.removeprefix("-"), _field_types()
     if field not in types:
         raise one_of("sort field", field, sorted(types), hint="(a '-' before it: highest first)")
-    known = [chip for chip in chips if chip_fields(chip).get(field) is not None]
-    unknown = [chip for chip in chips if chip_fields(chip).get(field) is None]
-
-    def key(chip: Chip) -> tuple[float, str]:
-        value = chip_fields(chip)[field]
-        return (0.0, value.lower()) if isinstance(value, str) else (float(value or 0), "")
-
-    return sorted(known, key=key, reverse=by.startswith("-")) + unknown
+    values = {chip.id: chip_fields(chip).get(field) for chip in chips}
+    known = [chip for chip in chips if values[chip.id] is not None]
+    unknown = [chip for chip in chips if values[chip.id] is None]
+    known.sort(key=lambda chip: _plain(values[chip.id]), reverse=by.startswith("-"))
+    return known + unknown
 
 
 def select(where: str | None = None, *, sort: str | None = None) -> Selection:

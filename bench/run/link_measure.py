@@ -18,7 +18,7 @@ from bench.devices.host import cpu
 from bench.hardware.costs.collectives import Op
 from bench.hardware.costs.formulas import num_steps, transfer_factor
 from bench.hardware.links.curves import Point
-from bench.hardware.links.linkfile import write_link_file
+from bench.hardware.links.linkfile import LinkFile
 from bench.measure.asking import ask
 from bench.measure.messages import Answer, Devices, LinkPoint, LinkRequest, LinkResult, Stage
 from bench.run.launching.cluster import World
@@ -169,21 +169,21 @@ def write(measured: MeasuredLink, path: Path) -> None:
         "method": f"bench measure-link, median of {REPETITIONS}, slowest rank, fp32",
         "misfit": f"{measured.misfit_frac:.1%} between the points and the fitted ring",
     }
-    curve = [
+    curve = tuple(
         Point(
             op=one.op, num_ranks=one.num_ranks, message_bytes=one.num_bytes, latency_s=one.median_s
         )
         for one in measured.result.points
-    ]
+    )
+    link = LinkFile(
+        name=f"measured: {device}",
+        bytes_per_s=measured.bytes_per_s,
+        latency_s=measured.latency_s,
+        error_fraction=max(LEAST_ERROR_FRACTION, measured.spread_frac),
+        provenance=provenance,
+        curve=curve,
+    )
     try:
-        write_link_file(
-            path,
-            name=f"measured: {device}",
-            bytes_per_s=measured.bytes_per_s,
-            latency_s=measured.latency_s,
-            curve=curve,
-            error_fraction=max(LEAST_ERROR_FRACTION, measured.spread_frac),
-            provenance=provenance,
-        )
+        link.write(path)
     except OSError as error:
         raise UsageError(f"--out {path} could not be written: {error.strerror}") from error

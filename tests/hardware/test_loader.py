@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.core.errors import DataError
-from bench.hardware.catalogue import Catalogue
+from bench.hardware.chips import Catalogue
 from bench.hardware.loader import MAX_BYTES, parse_document, read_document
 
 HEAD = "sources:\n  here: {title: A page, url: https://example.org}\n"

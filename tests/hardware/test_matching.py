@@ -2,8 +2,7 @@
 
 import pytest
 
-from bench.hardware.catalogue import load_catalogue
-from bench.hardware.chips import match_device
+from bench.hardware.chips import load_catalogue, match_device
 
 GIB = 2**30
 

@@ -6,6 +6,8 @@ Compute is taken from the published rates, never fitted to the effect that is te
 import pytest
 
 from bench.core.nouns import Layout
+from bench.emulate.pipeline.pipeline import simulate_step
+from bench.emulate.pipeline.pipeline_flow import PipelineStage
 from bench.hardware.costs.cost import CostModel
 from bench.hardware.costs.layouts import StepTime, Transformer, data_parallel_step, transformer_step
 from bench.hardware.links.topology import parse_topology
@@ -44,8 +46,7 @@ def tensor_step(link: str, *, hidden: int, tensor: int = 8) -> float:
     return transformer_step(
         net,
         layout=Layout(tensor=tensor),
-        tokens_per_micro_batch=16 * 512,
-        num_micro_batches=1,
+        num_tokens=16 * 512,
         flops_per_s=MFU * BF16_FLOPS_PER_S,
         model=cost_model(link),
     ).seconds
@@ -110,16 +111,19 @@ def test_the_measured_presets_agree_with_the_arithmetic(hidden: int, percent: in
 
 
 def layout_step(link: str, *, tensor: int, pipeline: int, num_micro_batches: int = 64) -> float:
-    """175 B parameters on 32 devices, nodes of eight."""
-    net = Transformer(hidden=12288, num_layers=96, sequence_length=2048)
-    return transformer_step(
-        net,
-        layout=Layout(tensor=tensor, pipeline=pipeline),
-        tokens_per_micro_batch=2048,
-        num_micro_batches=num_micro_batches,
-        flops_per_s=MFU * BF16_FLOPS_PER_S,
-        model=cost_model(f"{link}*8/ndr*4"),
-    ).seconds
+    """175 B parameters on 32 devices, nodes of eight, by simulated pipelines of such stages."""
+    model = cost_model(f"{link}*8/ndr*4")
+    net = Transformer(hidden=12288, num_layers=96 // pipeline, sequence_length=2048)
+    layout = Layout(tensor=tensor, pipeline=pipeline, grad_accum=num_micro_batches)
+    one = transformer_step(
+        net, layout=layout, num_tokens=2048, flops_per_s=MFU * BF16_FLOPS_PER_S, model=model
+    )
+    stage = PipelineStage(
+        forward_s=one.seconds / 3,
+        backward_s=one.seconds * 2 / 3,
+        output_bytes=2048 * net.hidden * net.value_bytes,
+    )
+    return simulate_step([stage] * pipeline, layout=layout, model=model).step_s
 
 
 def test_less_tensor_and_more_pipeline_wins_on_the_cut_link() -> None:
@@ -138,24 +142,6 @@ def test_with_few_micro_batches_the_bubble_decides_otherwise() -> None:
     assert layout_step("h800-nvlink", tensor=8, pipeline=4, **few) < layout_step(
         "h800-nvlink", tensor=4, pipeline=8, **few
     )
-
-
-def test_interleaving_divides_the_bubble() -> None:
-    net = Transformer(hidden=1024, num_layers=16, sequence_length=512)
-    plain, interleaved = (
-        transformer_step(
-            net,
-            layout=Layout(pipeline=4),
-            tokens_per_micro_batch=512,
-            num_micro_batches=8,
-            flops_per_s=1e14,
-            model=cost_model("infinite"),
-            chunks=chunks,
-        )
-        for chunks in (1, 2)
-    )
-    assert plain.bubble_s == pytest.approx(3 / 8 * plain.compute_s)
-    assert interleaved.bubble_s == pytest.approx(plain.bubble_s / 2)
 
 
 def test_what_does_not_fit_beside_backward_is_exposed() -> None:

@@ -6,8 +6,7 @@ from msgspec import to_builtins
 from bench import discovery
 from bench.core.errors import DataError
 from bench.hardware.loader import decode
-from bench.hardware.operator_mixes import Mix, load_mixes
-from bench.hardware.operators import Operators
+from bench.hardware.operators import Mix, Operators, load_mixes
 
 
 @pytest.mark.parametrize("mix", load_mixes(), ids=lambda mix: mix.id)

@@ -10,7 +10,7 @@ from bench.core.errors import BenchError, DataError, UsageError
 from bench.hardware.costs.collectives import Group
 from bench.hardware.costs.cost import CostModel
 from bench.hardware.links.curves import Point
-from bench.hardware.links.linkfile import write_link_file
+from bench.hardware.links.linkfile import LinkFile
 from bench.hardware.links.presets import load_links
 from bench.hardware.links.topology import parse_topology
 
@@ -161,15 +161,14 @@ def test_a_written_link_file_brings_its_curve_with_it(tmp_path: Path) -> None:
         Point(op="all_reduce", num_ranks=2, message_bytes=size, latency_s=size * 1e-9 + 1e-4)
         for size in (1024, 2048, 2**20)
     ]
-    write_link_file(
-        path,
+    LinkFile(
         name="two ranks on a bench",
         bytes_per_s=1e9,
         latency_s=5e-5,
-        curve=points,
+        curve=tuple(points),
         error_fraction=0.07,
         provenance={"command": "bench measure-link", "backend": "gloo"},
-    )
+    ).write(path)
     model = CostModel(parse_topology(str(path)))
     cost = model.cost("all_reduce", num_bytes=2048, group=Group(2))
     assert (cost.method, cost.seconds) == ("curve", pytest.approx(2048e-9 + 1e-4))

@@ -18,8 +18,7 @@ from bench.analysis.projection.roofs import Roofs, Unknown, catalogue_roofs, on_
 from bench.analysis.projection.sampling import Estimate, draws, estimate
 from bench.analysis.projection.scaled_operators import scale
 from bench.analysis.projection.scoring_points import RatioPoint
-from bench.hardware.operator_mixes import load_mixes
-from bench.hardware.operators import Operators
+from bench.hardware.operators import Operators, load_mixes
 
 DTYPE = "fp16"
 _ANSWER = ("llm-prefill-large", "llm-decode-large")

@@ -12,8 +12,7 @@ from bench.cli.output import print_card, print_json, print_note, text_table
 from bench.core.errors import NothingMatchedError, UsageError
 from bench.core.nouns import Chip, Scalar
 from bench.core.units import format_bytes, format_number, format_si
-from bench.hardware.catalogue import System
-from bench.hardware.chips import chip, load_systems
+from bench.hardware.chips import System, chip, load_systems
 from bench.hardware.export_rules import VERDICT_WORDS, export_status, load_rules
 from bench.hardware.query import chip_fields, select
 

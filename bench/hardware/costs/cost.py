@@ -1,22 +1,32 @@
 """What a collective costs on a modelled link: one number with the ends of its error band.
 
-One level is `level_cost`. Over two levels the library reduces inside each node, exchanges the share
-of each device over its own adapter and spreads the result; the stages are pipelined, so that of the
-times on the wires the longer counts. Answers are kept: a step asks the same few again and again.
-Congestion between groups is left out; the serial link of the emulation adds it within one group.
+On one level that is the measured curve, else NCCL's tuner, else alpha-beta. A curve is split into a
+floor (its smallest message) and the rest, time on the wire. Between two measured group sizes and
+beyond the largest the floor follows the steps, the rest the bytes that a device sends; on a
+narrower relative of the measured link only the rest grows.
+
+Over two levels the library reduces inside each node, exchanges the share of each device over its
+own adapter and spreads the result; the stages are pipelined, so that of the times on the wires the
+longer counts. Answers are kept: a step asks the same few again and again. Congestion between groups
+is left out; the serial link of the emulation adds it within one group.
 """
 
 from collections.abc import Sequence
 from functools import cache
 
 from bench.hardware.costs.collectives import METHODS, Cost, Group, Method, Op, Parts, group_of
-from bench.hardware.costs.level_cost import NOTHING, level_cost
-from bench.hardware.links.link_levels import LinkLevel
+from bench.hardware.costs.formulas import alpha_beta, num_steps, transfer_factor, tuner
+from bench.hardware.links.curves import Curve
+from bench.hardware.links.presets import LinkLevel
 from bench.hardware.links.topology import Topology, parse_topology
 
+NOTHING = Parts(0.0, 0.0, 0.0, "infinite", "")
 SCALED_ERROR_FRACTION = 0.1
 """Least band of a curve that was carried to a relative or to larger groups: judgement; scaled from
 H100, the H800's large all-reduce and all-to-all come out 6 and 8 % from what was measured."""
+LAUNCH_S = 6.6e-6
+"""What of a curve's floor is paid once per call, however many levels there are: NCCL's base of its
+fastest protocol. https://github.com/NVIDIA/nccl/blob/master/src/graph/tuning.cc"""
 
 
 class CostModel:
@@ -36,31 +46,23 @@ class CostModel:
         key = (op, num_bytes, group)
         known = self._known.get(key)
         if known is None:
-            known = self._known[key] = self._banded(self.parts(op, num_bytes, group=group), group)
+            parts = self.parts(op, num_bytes, group=group)
+            error = max(_error(level, parts.method) for level in self._levels(group))
+            seconds = parts.seconds
+            low_s, high_s = seconds / (1 + error), seconds * (1 + error)
+            known = Cost(seconds, low_s, high_s, parts.method, parts.algorithm)
+            self._known[key] = known
         return known
 
     def parts(self, op: Op, num_bytes: float, *, group: Group) -> Parts:
         """Return the same, split into call, latency and level."""
-        if group.num_ranks < 2:
-            return NOTHING
-        if self.topology.outer is None or group.num_nodes < 2:
-            return self._on(self.topology.inner, op, num_bytes, num_ranks=group.num_ranks)
-        if group.ranks_per_node < 2:
-            return self._on(self.topology.outer, op, num_bytes, num_ranks=group.num_ranks)
-        return self._two_levels(op, num_bytes, group=group)
-
-    def _on(self, level: LinkLevel, op: Op, num_bytes: float, *, num_ranks: int) -> Parts:
-        return level_cost(
-            op, num_bytes=num_bytes, num_ranks=num_ranks, level=level, use_curves=self.use_curves
-        )
-
-    def _two_levels(self, op: Op, num_bytes: float, *, group: Group) -> Parts:
-        outer = self.topology.outer
-        assert outer is not None
+        levels = self._levels(group)
+        if len(levels) == 1:
+            return self._on(levels[0], op, num_bytes, num_ranks=group.num_ranks)
+        inner, outer = levels
         if op == "send":
             return self._on(outer, op, num_bytes, num_ranks=2)
         inside, across = group.ranks_per_node, group.num_nodes
-        inner = self.topology.inner
         if op in ("all_reduce", "barrier"):
             size = 0.0 if op == "barrier" else num_bytes
             stages = [
@@ -77,15 +79,6 @@ class CostModel:
             last = self._on(outer, op, num_bytes / inside, num_ranks=across)
         return _pipelined(stages, last)
 
-    def _banded(self, parts: Parts, group: Group) -> Cost:
-        seconds = parts.seconds
-        error = max(
-            (self._error(level, parts.method) for level in self._levels(group)), default=0.0
-        )
-        return Cost(
-            seconds, seconds / (1 + error), seconds * (1 + error), parts.method, parts.algorithm
-        )
-
     def _levels(self, group: Group) -> list[LinkLevel]:
         """Levels that a group uses."""
         inner, outer = self.topology.inner, self.topology.outer
@@ -93,12 +86,30 @@ class CostModel:
             return [inner]
         return [outer] if group.ranks_per_node < 2 else [inner, outer]
 
-    def _error(self, level: LinkLevel, method: Method) -> float:
-        if method == "curve" and level.curve_error_fraction is not None:
-            return level.curve_error_fraction
-        if method == "scaled-curve" and level.curve_error_fraction is not None:
-            return max(level.curve_error_fraction, SCALED_ERROR_FRACTION)
+    def _on(self, level: LinkLevel, op: Op, num_bytes: float, *, num_ranks: int) -> Parts:
+        """Time of `num_bytes` (the full tensor) over one level with `num_ranks` devices on it."""
+        if num_ranks < 2 or level.is_infinite:
+            return NOTHING
+        if self.use_curves and level.curve is not None:
+            asked: Op = "all_reduce" if op == "barrier" else op
+            size = 0.0 if op == "barrier" else num_bytes
+            parts = _from_curve(asked, num_bytes=size, num_ranks=num_ranks, curve=level.curve)
+            if parts is not None and level.curve_factor is not None:
+                transfer_s = parts.transfer_s * level.curve_factor
+                return Parts(
+                    parts.base_s, parts.hops_s, transfer_s, "scaled-curve", parts.algorithm
+                )
+            if parts is not None:
+                return parts
+        formula = alpha_beta if level.tuner is None else tuner
+        return formula(op, num_bytes=num_bytes, num_ranks=num_ranks, level=level)
+
+
+def _error(level: LinkLevel, method: Method) -> float:
+    measured = level.curve_error_fraction
+    if measured is None or method not in ("curve", "scaled-curve"):
         return level.error_fraction
+    return measured if method == "curve" else max(measured, SCALED_ERROR_FRACTION)
 
 
 def _pipelined(stages: list[Parts], last: Parts) -> Parts:
@@ -111,6 +122,39 @@ def _pipelined(stages: list[Parts], last: Parts) -> Parts:
         max((part.method for part in parts), key=METHODS.index),
         "hierarchical",
     )
+
+
+def _from_curve(op: Op, *, num_bytes: float, num_ranks: int, curve: Curve) -> Parts | None:
+    groups = curve.groups(op)
+    if not groups or num_ranks < groups[0]:
+        return None
+    method: Method = "curve"
+    low = max(ranks for ranks in groups if ranks <= num_ranks)
+    series = curve.series(op, num_ranks=low)
+    floor_s, transfer_s = series.floor_s, series.seconds(num_bytes) - series.floor_s
+    above = [ranks for ranks in groups if ranks > num_ranks]
+    if low != num_ranks and above:
+        upper = curve.series(op, num_ranks=above[0])
+        floor, wire = _share(op, low=low, high=above[0], num_ranks=num_ranks)
+        floor_s += floor * (upper.floor_s - floor_s)
+        transfer_s += wire * (upper.seconds(num_bytes) - upper.floor_s - transfer_s)
+    elif low != num_ranks:
+        steps = [num_steps(op, num_ranks=ranks, algorithm="ring") for ranks in (low, num_ranks)]
+        sent = [transfer_factor(op, num_ranks=ranks) for ranks in (low, num_ranks)]
+        floor_s, transfer_s = floor_s * (steps[1] / steps[0]), transfer_s * (sent[1] / sent[0])
+        method = "scaled-curve"
+    base_s = min(floor_s, LAUNCH_S)
+    algorithm = "direct" if op == "all_to_all" else ""
+    return Parts(base_s, floor_s - base_s, transfer_s, method, algorithm)
+
+
+def _share(op: Op, *, low: int, high: int, num_ranks: int) -> tuple[float, float]:
+    """How far between two group sizes the floor and the time on the wire are."""
+    floor = (num_ranks - low) / (high - low)
+    at_low, at_high = (transfer_factor(op, num_ranks=ranks) for ranks in (low, high))
+    if at_high == at_low:
+        return floor, floor
+    return floor, (transfer_factor(op, num_ranks=num_ranks) - at_low) / (at_high - at_low)
 
 
 @cache

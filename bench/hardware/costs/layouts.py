@@ -1,9 +1,9 @@
-"""Communication of a training step by formula: what tensor, pipeline and data parallelism send.
+"""Communication of a training step by formula: what tensor and data parallelism send.
 
-For projecting and for checking claims where nothing was traced; `bench.emulate` measures the same.
-Transformer formulas: Shoeybi et al. 2019 (https://arxiv.org/abs/1909.08053), four all-reduces of
-activations a layer; Narayanan et al. 2021 (https://arxiv.org/abs/2104.04473), FLOP, and the
-bubble of (stages - 1) / (micro-batches x chunks). Optimizer, imbalance and recomputation are out.
+For checking claims where nothing was traced; `bench.emulate` measures the same, and simulates
+pipelines. Transformer formulas: Shoeybi et al. 2019 (https://arxiv.org/abs/1909.08053), four
+all-reduces of activations a layer; Narayanan et al. 2021 (https://arxiv.org/abs/2104.04473), FLOP.
+Optimizer, imbalance and recomputation are out.
 """
 
 from dataclasses import dataclass
@@ -39,10 +39,6 @@ class Transformer:
         per_token = 72.0 * self.num_layers * self.hidden**2
         return num_tokens * per_token * (1 + self.sequence_length / (6 * self.hidden))
 
-    def activation_bytes(self, num_tokens: int) -> int:
-        """What passes from one layer to the next."""
-        return num_tokens * self.hidden * self.value_bytes
-
 
 @dataclass(frozen=True, kw_only=True)
 class StepTime:
@@ -51,60 +47,37 @@ class StepTime:
     compute_s: float
     tensor_s: float = 0.0
     """All-reduces inside the layers, which compute waits for."""
-    pipeline_s: float = 0.0
-    """Sends between stages."""
-    bubble_s: float = 0.0
-    """Stages that wait for the pipeline to fill and drain."""
     data_s: float = 0.0
     """Exposed part of the gradients' all-reduce."""
 
     @property
     def seconds(self) -> float:
         """All parts together."""
-        return self.compute_s + self.tensor_s + self.pipeline_s + self.bubble_s + self.data_s
+        return self.compute_s + self.tensor_s + self.data_s
 
     @property
     def communication_fraction(self) -> float:
         """Share of the step in which devices wait for the link."""
-        return (self.tensor_s + self.pipeline_s + self.data_s) / self.seconds
+        return (self.tensor_s + self.data_s) / self.seconds
 
 
 def transformer_step(
-    net: Transformer,
-    *,
-    layout: Layout,
-    tokens_per_micro_batch: int,
-    num_micro_batches: int,
-    flops_per_s: float,
-    model: CostModel,
-    chunks: int = 1,
+    net: Transformer, *, layout: Layout, num_tokens: int, flops_per_s: float, model: CostModel
 ) -> StepTime:
-    """Time a step without overlap; `flops_per_s` is what one device achieves.
+    """Time one micro-batch without overlap; `flops_per_s` is what one device achieves.
 
-    Tensor ranks are neighbours, then data, then stages. `chunks` above 1 interleaves the stages.
+    Tensor ranks are neighbours, replicas lie apart by so many.
     """
-    stages, stride = layout.pipeline, layout.tensor * layout.data
-    activation_bytes = net.activation_bytes(tokens_per_micro_batch)
-    compute_s = net.step_flops(tokens_per_micro_batch) / (layout.tensor * stages * flops_per_s)
-    reduce_s = model.cost(
-        "all_reduce", num_bytes=activation_bytes, group=model.group_of(range(layout.tensor))
-    ).seconds
-    tensor_s = ALL_REDUCES_PER_LAYER * net.num_layers / stages * reduce_s
-    send_s = 0.0
-    if stages > 1:
-        neighbours = model.group_of((0, stride))
-        send_s = model.cost("send", num_bytes=activation_bytes, group=neighbours).seconds
-    pipeline_s = 2 * chunks * send_s  # forward and back, at every chunk's end
-    replicas = model.group_of(range(0, stride, layout.tensor))
-    shard_bytes = net.num_parameters * net.value_bytes // (layout.tensor * stages)
-    data_s = model.cost("all_reduce", num_bytes=shard_bytes, group=replicas).seconds
-    micro_batch_s = compute_s + tensor_s + pipeline_s
+    tensor, num_devices = layout.tensor, layout.tensor * layout.data
+    activation_bytes = num_tokens * net.hidden * net.value_bytes
+    inside = model.group_of(range(tensor))
+    reduce_s = model.cost("all_reduce", num_bytes=activation_bytes, group=inside).seconds
+    replicas = model.group_of(range(0, num_devices, tensor))
+    shard_bytes = net.num_parameters * net.value_bytes // tensor
     return StepTime(
-        compute_s=num_micro_batches * compute_s,
-        tensor_s=num_micro_batches * tensor_s,
-        pipeline_s=num_micro_batches * pipeline_s,
-        bubble_s=(stages - 1) / chunks * micro_batch_s,
-        data_s=data_s,
+        compute_s=net.step_flops(num_tokens) / (tensor * flops_per_s),
+        tensor_s=ALL_REDUCES_PER_LAYER * net.num_layers * reduce_s,
+        data_s=model.cost("all_reduce", num_bytes=shard_bytes, group=replicas).seconds,
     )
 
 
@@ -114,7 +87,6 @@ def data_parallel_step(
     gradient_bytes: int,
     num_devices: int,
     model: CostModel,
-    bucket_bytes: int = BUCKET_BYTES,
     is_overlapped: bool = True,
 ) -> StepTime:
     """Time a step of DDP whose compute takes `compute_s` on one device.
@@ -123,8 +95,8 @@ def data_parallel_step(
     last bucket always is, since nothing is left to hide it.
     """
     group = model.group_of(range(num_devices))
-    sizes = [bucket_bytes] * (gradient_bytes // bucket_bytes)
-    sizes += [gradient_bytes % bucket_bytes] if gradient_bytes % bucket_bytes else []
+    sizes = [BUCKET_BYTES] * (gradient_bytes // BUCKET_BYTES)
+    sizes += [rest_bytes] if (rest_bytes := gradient_bytes % BUCKET_BYTES) else []
     costs = [model.cost("all_reduce", num_bytes=size, group=group).seconds for size in sizes]
     total_s = sum(costs)
     if not is_overlapped or not costs:

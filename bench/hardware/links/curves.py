@@ -10,29 +10,32 @@ larger one, so slow outliers are cut down to the next larger size. Files are CSV
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from typing import Annotated
+
+from msgspec import Meta
 
 from bench.core.errors import DataError
 from bench.hardware.costs.collectives import OPS, Op
+from bench.hardware.loader import AboveZero, Declared
 
 FOLDER = Path(__file__).with_name("tables")
 COLUMNS = ("op", "num_gpus", "message_bytes", "latency_us")
 _NAMES: dict[str, Op] = {op.replace("_", ""): op for op in OPS}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Point:
+class Point(Declared, frozen=True, kw_only=True):
     """One measurement."""
 
     op: Op
-    num_ranks: int
-    message_bytes: int
-    latency_s: float
+    num_ranks: Annotated[int, Meta(ge=2, lt=10**18)]
+    message_bytes: Annotated[int, Meta(gt=0, lt=10**18)]
+    latency_s: AboveZero
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Series:
         points = list(zip(self.message_bytes, self.latency_s, strict=True))[-4:]
         slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(points)]
         if not slopes:  # one size only: as if it were all bandwidth
-            return self.latency_s[0] / max(self.message_bytes[0], 1)
+            return self.latency_s[0] / self.message_bytes[0]
         return median(slopes)
 
 
@@ -73,12 +76,21 @@ class Curve:
     """All measurements of one link."""
 
     points: tuple[Point, ...]
-    _series: dict[tuple[Op, int], Series] = field(
-        default_factory=dict, init=False, repr=False, compare=False, hash=False
-    )
 
-    def __post_init__(self) -> None:
-        self._series.update(_series_of(self.points))
+    @cached_property
+    def _series(self) -> dict[tuple[Op, int], Series]:
+        by_series: dict[tuple[Op, int], dict[int, list[float]]] = {}
+        for point in self.points:
+            sizes = by_series.setdefault((point.op, point.num_ranks), {})
+            sizes.setdefault(point.message_bytes, []).append(point.latency_s)
+        built = {}
+        for key, sizes in by_series.items():
+            ascending = sorted(sizes)
+            times = [median(sizes[size]) for size in ascending]
+            for index in range(len(times) - 2, -1, -1):
+                times[index] = min(times[index], times[index + 1])
+            built[key] = Series(tuple(ascending), tuple(times))
+        return built
 
     def groups(self, op: Op) -> list[int]:
         """Group sizes at which `op` was measured, ascending."""
@@ -91,26 +103,6 @@ class Curve:
     def without_size(self, message_bytes: int) -> "Curve":
         """Return the curve as if this size had never been measured."""
         return Curve(points=tuple(x for x in self.points if x.message_bytes != message_bytes))
-
-
-def _series_of(points: Sequence[Point]) -> dict[tuple[Op, int], Series]:
-    by_series: dict[tuple[Op, int], dict[int, list[float]]] = {}
-    for point in points:
-        sizes = by_series.setdefault((point.op, point.num_ranks), {})
-        sizes.setdefault(point.message_bytes, []).append(point.latency_s)
-    built = {}
-    for key, sizes in by_series.items():
-        ascending = sorted(sizes)
-        times = [median(sizes[size]) for size in ascending]
-        for index in range(len(times) - 2, -1, -1):
-            times[index] = min(times[index], times[index + 1])
-        built[key] = Series(tuple(ascending), tuple(times))
-    return built
-
-
-def op_named(text: str) -> Op | None:
-    """`all_to_all`, `alltoall` and `AllToAll` are one operation; None for no operation."""
-    return _NAMES.get(text.strip().lower().replace("_", "").replace("-", ""))
 
 
 def _number(text: str | None, *, column: str, where: str) -> float:
@@ -141,7 +133,8 @@ def read_points(lines: Iterable[str], *, what: str) -> tuple[Point, ...]:
     points = []
     for index, row in enumerate(rows, start=1):
         where = f"{what}: row {index}"
-        op = op_named(row["op"] or "")
+        # `all_to_all`, `alltoall` and `AllToAll` are one operation.
+        op = _NAMES.get((row["op"] or "").strip().lower().replace("_", "").replace("-", ""))
         if op is None:
             raise DataError(f"{where}: op: {row['op']!r} is not one of {', '.join(OPS)}")
         ranks, size, latency_us = (

@@ -1,10 +1,14 @@
-"""Link presets: rates, latencies and what is really reached, as data with sources.
+"""Link presets as data with sources, and what a cost model needs of any link.
 
-No cost model is here, only what one needs. Everything is per device and one direction; marketing
-adds both. `bytes_per_s` is what is specified, `effective_bytes_per_s` what large messages reach;
-using the first for the second misleads, up to tenfold on PCIe.
+Everything is per device and one direction; marketing adds both. `bytes_per_s` of a preset is what
+is specified, `effective_bytes_per_s` what large messages reach; using the first for the second
+misleads, up to tenfold on PCIe. A preset, a text such as `bw=25GB/s,latency=5us` and a link file
+become a `LinkLevel`. Where a preset does not say what it reaches or how long a step takes, the
+defaults here stand in; they are judgements and the error band of such a link is wide.
 """
 
+import math
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -12,9 +16,61 @@ from typing import Any, Literal
 from msgspec import field
 
 from bench.core.errors import one_of
+from bench.hardware.links.curves import Curve, load_curve
 from bench.hardware.loader import AboveZero, Citations, Count, Declared, Number, Text, read_document
 
-Topology = Literal["switch", "mesh", "host", "network", "wan"]
+DEFAULT_REACHED_FRACTION = 0.8
+"""Reached over specified where nobody measured: 0.74 on A100, 0.81 on H100, 0.8 on MI250."""
+DEFAULT_HOP_S, DEFAULT_BASE_S = 3.4e-6, 8.4e-6
+"""NCCL's ring with the Simple protocol on NVLink, for links whose latency is not public.
+https://github.com/NVIDIA/nccl/blob/master/src/graph/tuning.cc"""
+DEFAULT_ERROR_FRACTION = {"high": 0.2, "medium": 0.3, "low": 0.5}
+"""By the preset's confidence, where no formula was ever compared with a measurement: judgement."""
+GIVEN_ERROR_FRACTION = 0.1
+"""Band of a link that the user described and gave no error for: judgement, as of a good fit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkLevel:
+    """One link as a cost model sees it: per device, one direction, what large messages reach."""
+
+    text: str
+    """What `parse_topology` reads it back from."""
+    algorithm: str
+    """ring, tree, mesh (one link per pair, all used at once), or infinite."""
+    bytes_per_s: float
+    pair_bytes_per_s: float
+    """Between two devices; a mesh has less here than in all."""
+    hop_s: float
+    base_s: float = 0.0
+    has_ramp: bool = False
+    """Whether small chunks travel slower: presets; a described link is taken literally."""
+    tuner: str | None = None
+    """Which constants of NCCL's tuner apply; None: it does not know this link."""
+    nvls_bytes_per_s: float | None = None
+    alltoall_bytes_per_s: float | None = None
+    error_fraction: float = GIVEN_ERROR_FRACTION
+    contention_units: int | None = None
+    curve: Curve | None = None
+    curve_factor: float | None = None
+    """Time on the wire over that of the curve, where it is of a relative; None: of this link."""
+    curve_error_fraction: float | None = None
+
+    @property
+    def is_infinite(self) -> bool:
+        """Whether everything on it takes no time at all."""
+        return self.algorithm == "infinite"
+
+
+INFINITE = LinkLevel(
+    text="infinite",
+    algorithm="infinite",
+    bytes_per_s=math.inf,
+    pair_bytes_per_s=math.inf,
+    hop_s=0.0,
+    error_fraction=0.0,
+    contention_units=0,
+)
 
 
 class Link(Declared, frozen=True, kw_only=True):
@@ -22,7 +78,7 @@ class Link(Declared, frozen=True, kw_only=True):
 
     id: Text
     name: Text
-    topology: Topology
+    topology: Literal["switch", "mesh", "host", "network", "wan"]
     """switch: any pair gets the full rate; mesh: a pair gets one link; host: through PCIe roots;
     network: an adapter per device; wan: between sites."""
     algorithm: Literal["ring", "tree"]
@@ -61,6 +117,33 @@ class Link(Declared, frozen=True, kw_only=True):
             raise ValueError("pair_bytes_per_s: exceeds what all links of a device carry")
         if (self.effective_bytes_per_s or 0.0) > self.bytes_per_s:
             raise ValueError("effective_bytes_per_s: exceeds what is specified")
+
+    def level(self) -> LinkLevel:
+        """Build what a cost model needs; what is not stated takes the defaults of this module."""
+        reached = self.effective_bytes_per_s
+        if reached is None:
+            reached = DEFAULT_REACHED_FRACTION * self.bytes_per_s
+        pair = self.pair_effective_bytes_per_s
+        if pair is None:
+            pair = self.pair_bytes_per_s * reached / self.bytes_per_s
+        error = self.error_fraction
+        return LinkLevel(
+            text=self.id,
+            algorithm="mesh" if self.topology == "mesh" else self.algorithm,
+            bytes_per_s=reached,
+            pair_bytes_per_s=pair,
+            hop_s=DEFAULT_HOP_S if self.hop_latency_s is None else self.hop_latency_s,
+            base_s=DEFAULT_BASE_S if self.base_latency_s is None else self.base_latency_s,
+            has_ramp=True,
+            tuner=self.tuner,
+            nvls_bytes_per_s=self.nvls_bytes_per_s,
+            alltoall_bytes_per_s=self.alltoall_bytes_per_s,
+            error_fraction=DEFAULT_ERROR_FRACTION[self.confidence] if error is None else error,
+            contention_units=self.contention_units,
+            curve=None if self.curve is None else load_curve(self.curve),
+            curve_factor=self.curve_factor,
+            curve_error_fraction=self.curve_error_fraction,
+        )
 
 
 class LinkPresets(Declared, frozen=True, kw_only=True):

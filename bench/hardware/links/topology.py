@@ -9,18 +9,15 @@ import re
 from dataclasses import dataclass
 from math import isfinite
 
-from bench.core.errors import UsageError
+from bench.core.errors import UsageError, one_of
 from bench.core.units import parse_duration_s, parse_rate_bytes_per_s
-from bench.hardware.links.link_levels import GIVEN_ERROR_FRACTION, INFINITE, LinkLevel, preset_wire
-from bench.hardware.links.linkfile import is_link_file, read_link_wire
+from bench.hardware.links.linkfile import is_link_file, read_link_file
+from bench.hardware.links.presets import GIVEN_ERROR_FRACTION, INFINITE, LinkLevel, link
 
-ALGORITHMS = ("ring", "tree", "mesh")
 MAX_RANKS = 2**20
 """More than any machine has; a typing error otherwise."""
-HELP = (
-    "a preset (`bench list links`), infinite, bw=25GB/s,latency=5us, a link file, "
-    "or two levels such as h800-nvlink*8/ndr*4"
-)
+_RATES = (("GB/s", 1e9), ("MB/s", 1e6), ("KB/s", 1e3), ("B/s", 1.0))
+_TIMES = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6))
 _TWO_LEVELS = re.compile(r"(.+?)\*\s*(\d+)\s*/(.+)", re.DOTALL)
 _SIZED = re.compile(r"(.+?)\*\s*(\d+)\s*", re.DOTALL)
 
@@ -65,11 +62,6 @@ class Topology:
         """Whether communication takes no time at all."""
         return self.inner.is_infinite and (self.outer is None or self.outer.is_infinite)
 
-    @property
-    def contention_units(self) -> int | None:
-        """Compute units that communication keeps busy: those of the inner link."""
-        return self.inner.contention_units
-
     def check_devices(self, num_devices: int) -> None:
         """Raise `UsageError` when it cannot hold that many."""
         if self.max_devices is not None and num_devices > self.max_devices:
@@ -83,19 +75,20 @@ def parse_topology(text: str) -> Topology:
     """Read one link as the user wrote it; `BenchError` in one line for anything else."""
     text = text.strip()
     if not text:
-        raise UsageError(f"the link is empty; allowed: {HELP}")
-    if is_link_file(text):
-        return Topology(inner=read_link_wire(text))
-    two = _TWO_LEVELS.fullmatch(text)
-    if two is not None:
-        outer, num_nodes = _sized(two[3])
-        if _TWO_LEVELS.fullmatch(two[3]) is not None:
-            raise UsageError(f"link {text!r} has more than two levels; write node*8/network*4")
-        return Topology(
-            inner=_wire(two[1]), inner_size=_size(two[2]), outer=_wire(outer), num_nodes=num_nodes
+        raise UsageError(
+            "the link is empty; allowed: a preset (`bench list links`), infinite, "
+            "bw=25GB/s,latency=5us, a link file, or two levels such as h800-nvlink*8/ndr*4"
         )
-    inner, size = _sized(text)
-    return Topology(inner=_wire(inner), inner_size=size)
+    two = _TWO_LEVELS.fullmatch(text)
+    if two is None:
+        inner, size = _sized(text)
+        return Topology(inner=_level(inner), inner_size=size)
+    if _TWO_LEVELS.fullmatch(two[3]) is not None:
+        raise UsageError(f"link {text!r} has more than two levels; write node*8/network*4")
+    outer, num_nodes = _sized(two[3])
+    return Topology(
+        inner=_level(two[1]), inner_size=_size(two[2]), outer=_level(outer), num_nodes=num_nodes
+    )
 
 
 def _sized(text: str) -> tuple[str, int | None]:
@@ -110,12 +103,12 @@ def _size(text: str) -> int:
     return size
 
 
-def _wire(text: str) -> LinkLevel:
+def _level(text: str) -> LinkLevel:
     text = text.strip()
     if text == INFINITE.text:
         return INFINITE
     if is_link_file(text):
-        return read_link_wire(text)
+        return read_link_file(text)
     if "=" in text:
         return _described(text)
     if "/" in text:
@@ -123,7 +116,7 @@ def _wire(text: str) -> LinkLevel:
             f"link {text[:80]!r} is no preset and no file; two levels need the size of a node, "
             "such as h800-nvlink*8/ndr*4"
         )
-    return preset_wire(text)
+    return link(text).level()
 
 
 def _described(text: str) -> LinkLevel:
@@ -146,10 +139,8 @@ def _described(text: str) -> LinkLevel:
         if not 0 < number < 1e300:
             raise UsageError(f"{key} of the link is {values[key]!r}; it must be above zero")
     algorithm = values.get("algorithm", "ring")
-    if algorithm not in ALGORITHMS:
-        raise UsageError(
-            f"algorithm of the link {algorithm[:40]!r} is not one of {', '.join(ALGORITHMS)}"
-        )
+    if algorithm not in ("ring", "tree", "mesh"):
+        raise one_of("algorithm of the link", algorithm[:40], ["ring", "tree", "mesh"])
     error = _error_fraction(values.get("error"))
     return LinkLevel(
         text=_described_text(rate, latency_s, algorithm=algorithm, error=error),
@@ -179,10 +170,6 @@ def _described_text(rate: float, latency_s: float, *, algorithm: str, error: flo
     if error is not None:
         parts.append(f"error={error!r}")
     return ",".join(parts)
-
-
-_RATES = (("GB/s", 1e9), ("MB/s", 1e6), ("KB/s", 1e3), ("B/s", 1.0))
-_TIMES = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6))
 
 
 def _rounded(value: float) -> float:

@@ -121,7 +121,7 @@ class ModelledLink:
             return {}
         is_cpu, units = self._emulation.device.type == "cpu", None
         if not is_cpu:
-            units = int(asked) if asked.isdecimal() else self.model.topology.contention_units
+            units = int(asked) if asked.isdecimal() else self.model.topology.inner.contention_units
         amount = CPU_TAX_COPIES if is_cpu else units
         if not amount:
             return {}

@@ -10,8 +10,7 @@ from __future__ import annotations
 from math import isfinite
 
 from bench.core.errors import BenchError
-from bench.hardware.links.link_levels import LinkLevel
-from bench.hardware.links.presets import load_links
+from bench.hardware.links.presets import LinkLevel, load_links
 from bench.hardware.links.topology import parse_topology
 
 _MOST_CHARACTERS = 300

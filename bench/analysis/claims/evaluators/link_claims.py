@@ -20,8 +20,7 @@ from bench.hardware.costs.cost import CostModel
 from bench.hardware.costs.layouts import StepTime, Transformer, data_parallel_step, transformer_step
 from bench.hardware.links.topology import parse_topology
 from bench.hardware.loader import AboveZero, Count, Declared, Number, Text
-from bench.hardware.operator_mixes import load_mixes
-from bench.hardware.operators import total
+from bench.hardware.operators import load_mixes, total
 
 Step = partial[StepTime]
 """One step that only lacks `model`, the link."""
@@ -64,8 +63,7 @@ def split_step(net: Transformer, split: str, ranks: int, *, flops_per_s: float) 
         transformer_step,
         net,
         layout=layout,
-        tokens_per_micro_batch=SEQUENCE_LENGTH,
-        num_micro_batches=1,
+        num_tokens=SEQUENCE_LENGTH,
         flops_per_s=flops_per_s,
     )
 

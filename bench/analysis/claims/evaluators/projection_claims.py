@@ -15,7 +15,7 @@ from bench.analysis.projection.sampling import Estimate, draws, estimate
 from bench.analysis.projection.scaled_operators import scale
 from bench.core.nouns import Chip
 from bench.hardware.loader import Text
-from bench.hardware.operator_mixes import Mix, load_mixes
+from bench.hardware.operators import Mix, load_mixes
 
 
 def mix_named(name: str) -> Mix:

@@ -18,8 +18,7 @@ from bench.analysis.projection.sizing import usual_link
 from bench.core.nouns import Chip
 from bench.hardware.costs.layouts import data_parallel_step
 from bench.hardware.loader import Text
-from bench.hardware.operator_mixes import Mix
-from bench.hardware.operators import total
+from bench.hardware.operators import Mix, total
 
 GRADIENT_BYTES = 4
 COMPUTE_FRACTION = 0.4

@@ -15,7 +15,7 @@ from bench.core.errors import ExitCode, MeasurementError, UsageError
 from bench.core.paths import short_path
 
 if TYPE_CHECKING:
-    from bench.analysis.comparison.paired import PairedResult
+    from bench.analysis.comparison.verdicts import PairedResult
     from bench.report.tables.cells import AnyCell
     from bench.run.arms import ArmRuns
 
@@ -78,7 +78,7 @@ def _arm(name: str, flags: str, python: str | None) -> ArmRuns:
 
 def _measure(arms: tuple[ArmRuns, ArmRuns], *, blocks: int, smoke: bool, out: Path) -> list[Path]:
     """Run both arms and write a result file of each."""
-    from bench.analysis.comparison.paired import block_order
+    from bench.analysis.comparison.verdicts import block_order
     from bench.run.arms import run_blocks, write_arm
 
     profile = "smoke" if smoke else "quick"
@@ -89,17 +89,17 @@ def _measure(arms: tuple[ArmRuns, ArmRuns], *, blocks: int, smoke: bool, out: Pa
 def _judge(arms: tuple[ArmRuns, ArmRuns], *, threshold_frac: float | None) -> list[PairedResult]:
     """Compare each configuration of A with the one in the same place of B."""
     from bench.analysis.comparison.metrics import METRICS, default_threshold_frac
-    from bench.analysis.comparison.paired import ArmTrial, compare_arms
+    from bench.analysis.comparison.verdicts import compare_arms
     from bench.analysis.trials.configuration import time_per_item_s
     from bench.results.schema import USABLE
 
     results = []
     for place in range(len(arms[0].configurations)):
         trials = [
-            ArmTrial(
-                arm=arm.name,
-                block=block,
-                value=time_per_item_s(rows[place]) if rows[place]["status"] in USABLE else None,
+            (
+                arm.name,
+                block,
+                time_per_item_s(rows[place]) if rows[place]["status"] in USABLE else None,
             )
             for arm in arms
             for block, rows in zip(arm.blocks, arm.rows_by_trial, strict=True)

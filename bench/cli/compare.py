@@ -13,8 +13,7 @@ from bench.cli.output import print_grids, print_json, print_note
 from bench.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from bench.analysis.comparison.compare_files import Strictness
-    from bench.analysis.comparison.comparison import Comparison
+    from bench.analysis.comparison.comparison import Comparison, Strictness
 
 
 def compare(
@@ -39,18 +38,14 @@ def compare(
     Exit code: 0 no regression, 1 regression, 2 wrong use, 3 undecided under --strict, 4 invalid
     rows or incompatible files, 5 nothing matched.
     """
-    from bench.analysis.comparison.compare_files import Strictness
-    from bench.analysis.comparison.noise_floors import (
-        default_noise_path,
-        floors_by_key,
-        load_floors,
-    )
+    from bench.analysis.comparison.comparison import Strictness
+    from bench.analysis.comparison.noise_floors import floors_by_key
     from bench.analysis.comparison.verdicts import parse_threshold
 
     form = chosen_format(output_format, as_json=as_json, allowed=(*FORMATS, "github"))
     strictness = Strictness(
         threshold_frac=None if fail_on is None else parse_threshold(fail_on),
-        noise_floors=floors_by_key(load_floors(default_noise_path())),
+        noise_floors=floors_by_key(),
         force_gate=force_gate,
     )
     comparison = load_and_compare(files, metric=metric, strictness=strictness)
@@ -60,7 +55,7 @@ def compare(
 
 def load_and_compare(files: list[Path], *, metric: str, strictness: Strictness) -> Comparison:
     """Read result files and compare each with the first."""
-    from bench.analysis.comparison.compare_files import compare as compare_rows
+    from bench.analysis.comparison.comparison import compare as compare_rows
     from bench.analysis.comparison.metrics import find_metric
     from bench.results.reader import read_rows
 

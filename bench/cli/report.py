@@ -33,12 +33,8 @@ def report(
     """
     from datetime import UTC, datetime
 
-    from bench.analysis.comparison.compare_files import Strictness
-    from bench.analysis.comparison.noise_floors import (
-        default_noise_path,
-        floors_by_key,
-        load_floors,
-    )
+    from bench.analysis.comparison.comparison import Strictness
+    from bench.analysis.comparison.noise_floors import floors_by_key
     from bench.cli.compare import labels
     from bench.cli.gap import command
     from bench.report.page.assemble import assemble
@@ -50,7 +46,7 @@ def report(
     evidence = gather_evidence(named, note=print_note)
     made = assemble(
         evidence,
-        strictness=Strictness(noise_floors=floors_by_key(load_floors(default_noise_path()))),
+        strictness=Strictness(noise_floors=floors_by_key()),
         made_utc=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         command=command,
         extra=_claims(files) if claims else (),

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from bench.analysis.comparison.compare_files import Strictness, compare
-from bench.analysis.comparison.comparison import Compared, Comparison
+from bench.analysis.comparison.comparison import Compared, Comparison, Strictness, compare
 from bench.analysis.comparison.metrics import METRICS
 from bench.analysis.comparison.verdicts import parse_threshold
 from bench.core.errors import ExitCode, UsageError

@@ -8,9 +8,15 @@ import math
 
 import pytest
 
-from bench.analysis.scaling.efficiency import efficiency, families, single_runs
-from bench.analysis.scaling.mitigation_gains import find_mitigated
-from bench.analysis.scaling.slowdown import Slowdown, fastest_links, slowdown
+from bench.analysis.scaling import (
+    Slowdown,
+    efficiency,
+    families,
+    fastest_links,
+    find_mitigated,
+    single_runs,
+    slowdown,
+)
 from bench.analysis.trials.configuration import gather
 from bench.results.schema import Row
 from tests.report.link_rows import device_sweep, link_run, real_run, three_links

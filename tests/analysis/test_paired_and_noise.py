@@ -15,7 +15,7 @@ from bench.analysis.comparison.noise_floors import (
     measure_noise,
     save_floors,
 )
-from bench.analysis.comparison.paired import ArmTrial, block_order, compare_arms
+from bench.analysis.comparison.verdicts import block_order, compare_arms
 from bench.core.errors import DataError
 from tests.analysis.synthetic_rows import trials
 
@@ -24,13 +24,13 @@ NOW = "2026-01-02T03:04:05Z"
 
 def arm_trials(
     *, num_blocks: int, ratio: float, noise: float = 0.01, drift: float = 0.0, seed: int = 1
-) -> list[ArmTrial]:
+) -> list[tuple[str, int, float | None]]:
     source = np.random.default_rng(seed)
-    found = []
+    found: list[tuple[str, int, float | None]] = []
     for place, arm in enumerate(block_order(num_blocks)):
         log = noise * source.standard_normal() + drift * place
         log += math.log(ratio) if arm == "B" else 0.0
-        found.append(ArmTrial(arm=arm, block=place // 4, value=math.exp(log)))
+        found.append((arm, place // 4, math.exp(log)))
     return found
 
 
@@ -41,7 +41,7 @@ def test_blocks_alternate_which_arm_is_outside() -> None:
 def test_block_difference_by_hand() -> None:
     # Three blocks with B/A of e^.1, e^.2, e^.3: mean .2, error .1/sqrt(3), t(2) = 4.302653.
     found = [
-        ArmTrial(arm=arm, block=block, value=math.exp(0.1 * (block + 1)) if arm == "B" else 1.0)
+        (arm, block, math.exp(0.1 * (block + 1)) if arm == "B" else 1.0)
         for block in range(3)
         for arm in "ABBA"
     ]
@@ -70,7 +70,7 @@ def test_paired_interval_covers_the_truth_as_often_as_it_says() -> None:
 
 def test_a_block_that_lost_a_trial_is_left_out_and_counted() -> None:
     found = arm_trials(num_blocks=4, ratio=1.2)
-    found[5] = ArmTrial(arm=found[5].arm, block=1, value=None)
+    found[5] = (found[5][0], 1, None)
     result = compare_arms(found, threshold_frac=0.03)
     assert (result.num_blocks, result.num_left_out) == (3, 1)
     assert result.reason == "1 blocks lost a trial and are left out"
@@ -108,7 +108,7 @@ def test_floors_are_kept_and_the_newest_of_a_kind_wins(tmp_path: Path) -> None:
     assert load_floors(path) == []
     save_floors(path, floors=[a_floor(0.01), a_floor(0.02, config_hash="other")])
     save_floors(path, floors=[a_floor(0.05)])
-    assert floors_by_key(load_floors(path)) == {
+    assert floors_by_key(path) == {
         ("imaging-train", "c0ffee", "Test CPU"): 0.05,
         ("imaging-train", "other", "Test CPU"): 0.02,
     }

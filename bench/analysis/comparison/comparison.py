@@ -1,21 +1,39 @@
-"""What a comparison found, as facts: sides, compared pairs, unmatched groups, the exit code.
+"""Result files become verdicts: is it slower, by how much, and is that real?
 
-Made by `compare_files`, rendered by `report.tables.compare_tables`; `--json` prints every fact.
+The first file is the baseline, each other one is compared with it configuration by configuration. A
+trial enters with one figure (the median step time per item), trials with Welch's t on logarithms.
+On different devices the ratios are shown with what else differs, and gate nothing unless asked to.
+`report.tables.compare_tables` renders what is found; `--json` prints every fact.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
-from bench.analysis.comparison.matching import Unmatched
-from bench.analysis.comparison.metrics import Metric
-from bench.analysis.trials.configuration import Trials
+from bench.analysis.comparison.matching import Unmatched, confounders, is_cross_hardware, match
+from bench.analysis.comparison.metrics import Metric, default_threshold_frac, has_steady_clock
+from bench.analysis.comparison.verdicts import MIN_TRIALS, judge
+from bench.analysis.trials.configuration import Trials, gather
 from bench.analysis.trials.estimates import LogEstimate, geometric_mean
 from bench.analysis.trials.identity import LAYOUT
 from bench.core.errors import ExitCode
-from bench.results.schema import BY_NAME
+from bench.results.schema import BY_NAME, Row
 
 _SHOWN = ("workload", "workload_version", "config_hash", "size", "dtype", "batch", *LAYOUT)
+_SIDE = ("throughput_per_s", "energy_per_item_j", "roof_frac")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strictness:
+    """How strictly to compare."""
+
+    threshold_frac: float | None = None
+    """The user's; None takes the default of metric and device."""
+    noise_floors: Mapping[tuple[str, str, str], float] = field(default_factory=dict)
+    """Calibrated ones as fractions, by (workload, config_hash, device_name)."""
+    force_gate: bool = False
+    """Gate across different devices too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,32 +56,6 @@ class Side:
     energy_per_item_j: float | None
     roof_frac: float | None
     """Share of the measured roof of the device that was reached."""
-
-    @classmethod
-    def of(cls, trials: Trials, figure: LogEstimate | None) -> Side:
-        """Read a side off its trials; `figure` is the metric's."""
-        columns = ("throughput_per_s", "energy_per_item_j", "roof_frac")
-        return cls(
-            trials=trials,
-            file=trials.file,
-            device=trials.text("device_name"),
-            num=0 if figure is None else figure.num,
-            num_usable=len(trials.used),
-            num_lost=trials.num_lost,
-            lost_reasons=trials.lost_reasons,
-            value=value_of(figure),
-            **{name: value_of(trials.estimate(name)) for name in columns},
-        )
-
-    def over(self, other: Side, name: str) -> float | None:
-        """Ratio of a figure to that of another side."""
-        ours, theirs = getattr(self, name), getattr(other, name)
-        return None if ours is None or theirs is None else ours / theirs
-
-
-def value_of(found: LogEstimate | None) -> float | None:
-    """Value of an estimate, where there is one."""
-    return None if found is None else found.value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,20 +109,14 @@ class Comparison:
     unmatched: tuple[Unmatched, ...]
 
     @property
-    def is_cross_hardware(self) -> bool:
-        """Whether any pair is on two different devices."""
-        return any(row.is_cross_hardware for row in self.rows)
-
-    @property
     def means(self) -> tuple[Mean, ...]:
         """Geometric means over valid pairs: of each file, device pair and phase."""
         ratios: dict[tuple[str, str, str, str], list[float]] = {}
         for row in self.rows:
-            phase = row.workload.rpartition("-")[2] if row.is_cross_hardware else ""
-            of = (row.b.file, row.a.device, row.b.device, phase)
-            found = ratios.setdefault(of, [])
             if row.ratio is not None and row.verdict != "NOT COMPARED":
-                found.append(row.ratio)
+                phase = row.workload.rpartition("-")[2] if row.is_cross_hardware else ""
+                of = (row.b.file, row.a.device, row.b.device, phase)
+                ratios.setdefault(of, []).append(row.ratio)
         return tuple(
             Mean(
                 file=file,
@@ -141,26 +127,17 @@ class Comparison:
                 num=len(found),
             )
             for (file, device_a, device_b, phase), found in ratios.items()
-            if found
         )
-
-    @property
-    def num_gated(self) -> int:
-        """Rows that could have become a regression."""
-        return sum(row.verdict not in ("", "NOT COMPARED") for row in self.rows)
 
     def exit_code(self, *, is_strict: bool) -> ExitCode:
         """0, or what the process should end with."""
         verdicts = {row.verdict for row in self.rows}
-        compared = [row for row in self.rows if row.ratio is not None]
-        is_lost = any(
-            row.verdict == "NOT COMPARED" and row.a.num_lost + row.b.num_lost for row in self.rows
-        )
+        lost = [row for row in self.rows if row.verdict == "NOT COMPARED"]
         if "REGRESSION" in verdicts:
             return ExitCode.REGRESSION
-        if is_lost:
+        if any(row.a.num_lost + row.b.num_lost for row in lost):
             return ExitCode.INVALID
-        if not compared:
+        if all(row.ratio is None for row in self.rows):
             return ExitCode.NOTHING_MATCHED
         is_open = self.unmatched or verdicts & {"INCONCLUSIVE", "NOT COMPARED"}
         return ExitCode.INCONCLUSIVE if is_strict and is_open else ExitCode.OK
@@ -172,22 +149,143 @@ class Comparison:
             "unit": self.metric.unit,
             "files": self.labels,
             "exit_code": int(self.exit_code(is_strict=is_strict)),
-            "num_gated": self.num_gated,
-            "rows": [_row(row) for row in self.rows],
+            "num_gated": sum(row.verdict not in ("", "NOT COMPARED") for row in self.rows),
+            "rows": [_document(row) for row in self.rows],
             "geometric_means": [asdict(mean) for mean in self.means],
             "unmatched": [{**vars(entry), "verdict": "NOT COMPARED"} for entry in self.unmatched],
         }
 
 
-def _row(row: Compared) -> dict[str, object]:
+def _document(row: Compared) -> dict[str, object]:
     trials = row.a.trials
     shown = {
         name: trials.first.get(name) if BY_NAME[name].kind == "int" else trials.text(name)
         for name in _SHOWN
     }
+    sides = {"a": {**vars(row.a)}, "b": {**vars(row.b)}}
+    for side in sides.values():
+        del side["trials"]
     found = {name: value for name, value in vars(row).items() if name != "change"}
-    sides = {
-        name: {key: value for key, value in vars(side).items() if key != "trials"}
-        for name, side in (("a", row.a), ("b", row.b))
-    }
     return shown | sides | found | sides | {"verdict": row.verdict or None}
+
+
+def compare(
+    files: Sequence[tuple[str, Sequence[Row]]], *, metric: Metric, strictness: Strictness
+) -> Comparison:
+    """Compare each file with the first one; files are (label, rows)."""
+    labels = tuple(label for label, _ in files)
+    first, *others = (gather(rows, file=label) for label, rows in files)
+    rows: list[Compared] = []
+    unmatched: list[Unmatched] = []
+    for label, other in zip(labels[1:], others, strict=True):
+        pairs, alone = match(first, other, labels=(labels[0], label))
+        rows += [_compared(a, b, metric=metric, strictness=strictness) for a, b in pairs]
+        unmatched += alone
+    return Comparison(
+        metric=metric, labels=labels, rows=tuple(_judged(rows)), unmatched=tuple(unmatched)
+    )
+
+
+def _compared(before: Trials, after: Trials, *, metric: Metric, strictness: Strictness) -> Compared:
+    """Figures of both sides by the first source that both have; judged later, all together."""
+    found = [(one, one.of(before), one.of(after)) for one in metric.sources]
+    # Where the two sides have no source in common, the first is shown.
+    source, of_a, of_b = next((one for one in found if one[1] and one[2]), found[0])
+    a, b = _side(before, of_a), _side(after, of_b)
+    change = of_b.over(of_a) if of_a and of_b else None
+    low, high = change.interval if change and change.interval else (None, None)
+    reason = _why_not(a, b)
+    if not reason and any(before.word(name) != after.word(name) for name in source.must_agree):
+        reason = "measured in different ways (unit, scope or source differ)"
+    is_cross = is_cross_hardware(before, after)
+    is_ratio_only = is_cross and not strictness.force_gate and not reason
+    return Compared(
+        workload=before.text("workload"),
+        config_hash=before.text("config_hash"),
+        a=a,
+        b=b,
+        is_cross_hardware=is_cross,
+        source=source.name if change else "",
+        change=change,
+        ratio=value_of(change),
+        low=low,
+        high=high,
+        threshold_frac=_threshold(before, after, metric=metric, strictness=strictness),
+        reason="different devices: a ratio, not a verdict" if is_ratio_only else reason,
+        more_trials=None,
+        confounders=confounders(before, after),
+        verdict="" if is_ratio_only else "NOT COMPARED" if reason else "INCONCLUSIVE",
+        throughput_ratio=_over(b.throughput_per_s, a.throughput_per_s),
+        energy_ratio=_over(b.energy_per_item_j, a.energy_per_item_j),
+    )
+
+
+def _side(trials: Trials, figure: LogEstimate | None) -> Side:
+    return Side(
+        trials=trials,
+        file=trials.file,
+        device=trials.text("device_name"),
+        num=0 if figure is None else figure.num,
+        num_usable=len(trials.used),
+        num_lost=trials.num_lost,
+        lost_reasons=trials.lost_reasons,
+        value=value_of(figure),
+        **{name: value_of(trials.estimate(name)) for name in _SIDE},
+    )
+
+
+def value_of(found: LogEstimate | None) -> float | None:
+    """Value of an estimate, where there is one."""
+    return None if found is None else found.value
+
+
+def _over(above: float | None, below: float | None) -> float | None:
+    return None if above is None or below is None else above / below
+
+
+def _why_not(a: Side, b: Side) -> str:
+    """Why a pair cannot be judged; '' where it can."""
+    for side in (a, b):
+        if side.num_usable < MIN_TRIALS:
+            trials = "trial" if side.num_usable == 1 else "trials"
+            few = f"{side.file}: {side.num_usable} usable {trials}, needs {MIN_TRIALS}"
+            lost = f"{side.num_lost} invalid or failed: {side.lost_reasons or 'no reason stated'}"
+            return f"{few} ({lost})" if side.num_lost else few
+    for side in (a, b):
+        if not side.num:
+            return f"not measured in {side.file}"
+        if side.num < MIN_TRIALS:
+            return f"{side.file}: measured in {side.num} trials, needs {MIN_TRIALS}"
+    return ""
+
+
+def _judged(rows: list[Compared]) -> list[Compared]:
+    """Give verdicts to all rows that can have one, at once."""
+    changes = {
+        place: row.change
+        for place, row in enumerate(rows)
+        if row.verdict == "INCONCLUSIVE" and row.change
+    }
+    fractions = [rows[place].threshold_frac for place in changes]
+    found = judge(list(changes.values()), threshold_fracs=fractions)
+    demoted = "beyond the threshold alone, but not among so many comparisons"
+    for place, judged in zip(changes, found, strict=True):
+        rows[place] = replace(
+            rows[place],
+            verdict=judged.verdict,
+            more_trials=judged.more_trials,
+            reason=demoted if judged.is_demoted else "",
+        )
+    return rows
+
+
+def _threshold(before: Trials, after: Trials, *, metric: Metric, strictness: Strictness) -> float:
+    """Threshold of the side that needs the larger one, and no less than twice the noise."""
+    least = []
+    for one in (before, after):
+        key = (one.text("workload"), one.text("config_hash"), one.text("device_name"))
+        usual = default_threshold_frac(
+            metric, device_type=one.text("device_type"), is_clock_steady=has_steady_clock(one)
+        )
+        least += [strictness.threshold_frac or usual, 2.0 * strictness.noise_floors.get(key, 0.0)]
+    return max(least)

@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.analysis.trials.configuration import Trials, number, time_per_item_s
+from bench.analysis.trials.configuration import Trials, number
+from bench.analysis.trials.estimates import LogEstimate
 from bench.core.errors import one_of
-from bench.results.schema import Row
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """One way to read a metric off a row."""
+    """One way to read a metric off the trials of a configuration."""
 
     name: str
     """What the figure is, in words."""
-    of: Callable[[Row], float | None]
+    of: Callable[[Trials], LogEstimate | None]
     must_agree: tuple[str, ...] = ()
     """Columns whose values say what was measured: groups that differ there are not compared."""
 
@@ -37,29 +37,29 @@ class Metric:
     """Smallest change that matters; None: depends on the device, see `default_threshold_frac`."""
 
 
-def _column(name: str, *, scale: float = 1.0) -> Callable[[Row], float | None]:
-    def of(row: Row) -> float | None:
-        value = number(row, name)
-        return None if value is None else value * scale
-
-    return of
+def _column(name: str, column: str, *, scale: float = 1.0) -> Reading:
+    return Reading(name=name, of=lambda trials: trials.estimate(column, scale=scale))
 
 
-_TIME = Reading(name="median step time per item", of=time_per_item_s, must_agree=("items_unit",))
+_TIME = Reading(
+    name="median step time per item",
+    of=lambda trials: trials.time_per_item_s,
+    must_agree=("items_unit",),
+)
 _ENERGY = Reading(
     name="energy per item",
-    of=_column("energy_per_item_j"),
+    of=lambda trials: trials.estimate("energy_per_item_j"),
     must_agree=("items_unit", "energy_scope", "energy_source"),
 )
 _MEMORY = (
-    Reading(name="peak of tensors on the device", of=_column("mem_alloc_peak_bytes")),
-    Reading(name="peak resident memory of the process", of=_column("rss_peak_bytes")),
+    _column("peak of tensors on the device", "mem_alloc_peak_bytes"),
+    _column("peak resident memory of the process", "rss_peak_bytes"),
 )
 _LATENCY = tuple(
-    Reading(name=f"{percentile} latency", of=_column(f"lat_{percentile}_ms", scale=1e-3))
+    _column(f"{percentile} latency", f"lat_{percentile}_ms", scale=1e-3)
     for percentile in ("p99", "p90", "p50")
 )
-_TTFT = Reading(name="time to first token", of=_column("ttft_ms", scale=1e-3))
+_TTFT = _column("time to first token", "ttft_ms", scale=1e-3)
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
@@ -80,8 +80,8 @@ def find_metric(name: str) -> Metric:
     return METRICS[name]
 
 
-# Time on an accelerator whose clock held, on one whose clock moved, and on a processor that other
-# programs share: what repeated no-op comparisons call for.
+# What repeated no-op comparisons call for: time on an accelerator whose clock held, on one whose
+# clock moved, and on a processor that other programs share.
 TIME_STEADY_CLOCK_FRAC = 0.03
 TIME_MOVING_CLOCK_FRAC = 0.05
 TIME_SHARED_CPU_FRAC = 0.10
@@ -91,9 +91,8 @@ STEADY_CLOCK_RATIO = 0.99
 
 def has_steady_clock(trials: Trials) -> bool:
     """Whether the compute clock was sampled and held in every used trial."""
-    clocks = [
-        (number(row, "sm_clock_min_hz"), number(row, "sm_clock_mean_hz")) for row in trials.used
-    ]
+    columns = ("sm_clock_min_hz", "sm_clock_mean_hz")
+    clocks = [[number(row, name) for name in columns] for row in trials.used]
     return bool(clocks) and all(
         low is not None and mean is not None and low >= STEADY_CLOCK_RATIO * mean
         for low, mean in clocks

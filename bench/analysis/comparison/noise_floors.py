@@ -8,7 +8,6 @@ by workload, configuration and device, and `bench compare` takes them into accou
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,13 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from bench.analysis.comparison.compare_files import NoiseFloors, Strictness, compare
-from bench.analysis.comparison.comparison import Compared
+from bench.analysis.comparison.comparison import Compared, Strictness, compare
 from bench.analysis.comparison.metrics import METRICS
 from bench.core.errors import DataError
 from bench.core.paths import cache_folder
 from bench.core.statistics import t_quantile
 from bench.results.schema import Row
+from bench.results.sidecar import write_document
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,16 +97,12 @@ def save_floors(path: Path, *, floors: Sequence[NoiseFloor]) -> None:
     """Keep floors in `path`, replacing those of the same configuration and device."""
     kept = {_key(floor): floor for floor in (*load_floors(path), *floors)}
     text = msgspec.json.format(msgspec.json.encode(_Kept(version=1, floors=list(kept.values()))))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Written aside and renamed, so that a reader never meets half a file.
-    aside = path.with_suffix(f".{os.getpid()}.part")
-    aside.write_bytes(text + b"\n")
-    aside.replace(path)
+    write_document(path, f"{text.decode()}\n", with_folder=True)
 
 
-def floors_by_key(floors: Sequence[NoiseFloor]) -> NoiseFloors:
-    """As `Strictness.noise_floors` takes them."""
-    return {_key(floor): floor.floor_frac for floor in floors}
+def floors_by_key(path: Path | None = None) -> dict[tuple[str, str, str], float]:
+    """As `Strictness.noise_floors` takes them; those of this user where no file is named."""
+    return {_key(floor): floor.floor_frac for floor in load_floors(path or default_noise_path())}
 
 
 def _key(floor: NoiseFloor) -> tuple[str, str, str]:

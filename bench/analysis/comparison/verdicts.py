@@ -4,28 +4,26 @@ A change counts when the whole 95 % interval lies beyond a practical threshold, 
 significant trifle nor a large accident is called a regression. With many rows the share of false
 alarms is held by Benjamini-Hochberg. Whatever is in between is INCONCLUSIVE, said aloud together
 with how many more trials should settle it.
+
+Two arms of one job are measured in ABBA blocks: within a block they take the places 1, 4 and 2, 3,
+so a machine that slows down steadily slows both by the same amount. One block is one observation.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
-from bench.analysis.trials.estimates import LogEstimate
+from bench.analysis.trials.estimates import LogEstimate, mean_of_logs
 from bench.core.errors import UsageError
 from bench.core.statistics import t_cdf, t_quantile
 
 Verdict = Literal["REGRESSION", "IMPROVED", "SAME", "INCONCLUSIVE", "NOT COMPARED"]
-VERDICTS: tuple[Verdict, ...] = (
-    "REGRESSION",
-    "INCONCLUSIVE",
-    "NOT COMPARED",
-    "IMPROVED",
-    "SAME",
-)
+VERDICTS: tuple[Verdict, ...] = ("REGRESSION", "INCONCLUSIVE", "NOT COMPARED", "IMPROVED", "SAME")
 """In the order in which a reader wants to see them."""
 MIN_TRIALS = 3
 """Trials per side under which a spread is a guess and nothing is gated."""
@@ -126,3 +124,68 @@ def trials_to_settle(ratio: LogEstimate, *, margin: float) -> int | None:
         quantile, before = t_quantile(0.975, max(2.0 * needed - 2.0, 1.0)), needed
     more = max(math.ceil(needed - ratio.num), 1)
     return more if more <= 1000 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedResult:
+    """What two arms came to. The ratio is B / A."""
+
+    ratio: float | None
+    low: float | None
+    high: float | None
+    num_blocks: int
+    num_left_out: int
+    verdict: str
+    reason: str
+    more_blocks: int | None
+
+
+def block_order(num_blocks: int) -> list[str]:
+    """Arms in the order in which to run them: ABBA, then BAAB, in turn."""
+    return [arm for block in range(num_blocks) for arm in ("ABBA" if block % 2 == 0 else "BAAB")]
+
+
+def compare_arms(
+    trials: Iterable[tuple[str, int, float | None]], *, threshold_frac: float
+) -> PairedResult:
+    """Judge arm B against arm A by trials: (arm, block, metric or None where it is not usable)."""
+    differences, num_left_out = _block_differences(trials)
+    num = len(differences)
+    ratio = mean_of_logs(differences) if num else None
+    reason = f"{num_left_out} blocks lost a trial and are left out" if num_left_out else ""
+    low, high, judged = None, None, Judged(verdict="NOT COMPARED", more_trials=MIN_TRIALS - num)
+    if ratio is None or num < MIN_TRIALS:
+        reason = f"{num} whole blocks, needs {MIN_TRIALS}"
+    else:
+        # One difference a block: a paired t interval.
+        [judged] = judge([ratio], threshold_fracs=[threshold_frac])
+        low, high = ratio.interval or (None, None)
+    return PairedResult(
+        ratio=None if ratio is None else ratio.value,
+        low=low,
+        high=high,
+        num_blocks=num,
+        num_left_out=num_left_out,
+        verdict=judged.verdict,
+        reason=reason,
+        more_blocks=judged.more_trials,
+    )
+
+
+def _block_differences(
+    trials: Iterable[tuple[str, int, float | None]],
+) -> tuple[list[float], int]:
+    """Mean log(B) - mean log(A) of every whole block; how many blocks are not whole."""
+    blocks: dict[int, dict[str, list[float | None]]] = {}
+    for arm, block, value in trials:
+        blocks.setdefault(block, {"A": [], "B": []})[arm].append(value)
+    differences = []
+    for arms in blocks.values():
+        logs = [
+            [math.log(value) for value in arms[arm] if value is not None and value > 0.0]
+            for arm in "AB"
+        ]
+        lengths = {*map(len, arms.values()), *map(len, logs)}
+        if len(lengths) == 1 and 0 not in lengths:
+            differences.append(fmean(logs[1]) - fmean(logs[0]))
+    return differences, len(blocks) - len(differences)

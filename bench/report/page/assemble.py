@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from bench import __version__
-from bench.analysis.comparison.compare_files import Strictness
+from bench.analysis.comparison.comparison import Strictness
 from bench.analysis.gap.ratios import Missing
 from bench.report.page.content import Report, Section
 from bench.report.page.evidence import Evidence

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from bench.analysis.claims.claims_verdict import ClaimVerdict
-from bench.analysis.comparison.compare_files import Strictness, compare
+from bench.analysis.comparison.comparison import Strictness, compare
 from bench.analysis.comparison.metrics import METRICS
 from bench.analysis.gap.demand import Demand, is_several, setting_of
 from bench.analysis.gap.gap_result import GapResult, measure_gap

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bench.analysis.scaling.efficiency import families
-from bench.analysis.scaling.slowdown import fastest_links, slowdown
+from bench.analysis.scaling import families, fastest_links, slowdown
 from bench.analysis.trials.configuration import Trials
 from bench.analysis.trials.identity import LAYOUT
 from bench.analysis.trials.titles import mitigations_of

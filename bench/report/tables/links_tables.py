@@ -11,9 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from bench.analysis.scaling.efficiency import Efficiency, efficiency, families, single_runs
-from bench.analysis.scaling.mitigation_gains import Mitigated, find_mitigated
-from bench.analysis.scaling.slowdown import fastest_links, over_compute, slowdown
+from bench.analysis.scaling import (
+    Efficiency,
+    Mitigated,
+    efficiency,
+    families,
+    fastest_links,
+    find_mitigated,
+    over_compute,
+    single_runs,
+    slowdown,
+)
 from bench.analysis.trials.configuration import Trials
 from bench.analysis.trials.identity import LAYOUT
 from bench.analysis.trials.titles import PROGRAM, differing, mitigations_of, title_of

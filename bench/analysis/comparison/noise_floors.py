@@ -21,7 +21,7 @@ from bench.core.errors import DataError
 from bench.core.paths import cache_folder
 from bench.core.statistics import t_quantile
 from bench.results.schema import Row
-from bench.results.sidecar import write_document
+from bench.results.whole_files import write_document
 
 
 @dataclass(frozen=True, kw_only=True)

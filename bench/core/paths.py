@@ -1,4 +1,4 @@
-"""Paths that a user typed: checked once, so that nothing later fails on how they are written."""
+"""Paths that a user typed, checked once, and files that are written whole or not at all."""
 
 import os
 import sys
@@ -39,3 +39,16 @@ def short_path(path: Path) -> str:
         if path.is_absolute() and path.is_relative_to(folder) and path != folder:
             return str(prefix / path.relative_to(folder))
     return str(path)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write under another name, sync, and rename: a reader sees all of it or nothing."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

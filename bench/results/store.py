@@ -17,10 +17,11 @@ import msgspec
 
 from bench.core.errors import DataError, IncompatibleError
 from bench.core.nouns import Status
+from bench.core.paths import write_whole
 from bench.results.csvio import complete_length, format_cell, format_record, parse_cell
 from bench.results.reader import read_rows
 from bench.results.schema import COLUMNS, NAMES, REASONS, REQUIRED, SCHEMA_VERSION, Row
-from bench.results.whole_files import AppendFile, write_whole
+from bench.results.whole_files import AppendFile
 
 _LOG = logging.getLogger(__name__)
 

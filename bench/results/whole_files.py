@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.core.errors import DataError, MeasurementError
+from bench.core.paths import write_whole
 
 if sys.platform != "win32":
     import fcntl
@@ -113,16 +114,3 @@ def write_document(path: Path, text: str, *, with_folder: bool = False) -> None:
     except (OSError, ValueError) as error:  # ValueError: NUL in the path
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: cannot be written: {reason}") from error
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write under another name, sync, and rename: a reader sees all of it or nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

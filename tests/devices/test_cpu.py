@@ -14,9 +14,16 @@ from hypothesis import strategies as st
 
 from bench.devices.host import cpu
 from bench.devices.host.cgroup import cpu_quota, memory_limit_bytes
-from bench.devices.host.cpu_noise import CpuNoise, CpuSnapshot, cpu_noise, take_snapshot
-from bench.devices.host.cpu_topology import group_siblings, parse_cpu_list
-from bench.devices.host.processes import ProcessTimes, descendants, parse_stat
+from bench.devices.host.cpu import group_siblings, parse_cpu_list
+from bench.devices.host.cpu_noise import (
+    CpuNoise,
+    CpuSnapshot,
+    ProcessTimes,
+    cpu_noise,
+    descendants,
+    parse_stat,
+    take_snapshot,
+)
 
 GROUPS = "sys/fs/cgroup"
 
@@ -171,21 +178,17 @@ def test_descendants_are_found_at_every_depth() -> None:
     assert descendants(tree, pids=[99]) == set()
 
 
-def process(
-    own_s: float, *, reaped_s: float = 0.0, faults: int | None = None, switches: int | None = None
-) -> ProcessTimes:
-    return ProcessTimes(
-        parent_pid=0,
-        own_s=own_s,
-        reaped_s=reaped_s,
-        major_faults=faults,
-        switches_by_thread=None if switches is None else {1: switches},
-        is_trial=True,
-    )
+def process(own_s: float, *, reaped_s: float = 0.0) -> ProcessTimes:
+    return ProcessTimes(parent_pid=0, own_s=own_s, reaped_s=reaped_s)
 
 
 def snapshot(
-    time_s: float, busy_s: float, *processes: ProcessTimes, steal_s: float | None = 0.0
+    time_s: float,
+    busy_s: float,
+    *processes: ProcessTimes,
+    steal_s: float | None = 0.0,
+    faults: int | None = None,
+    switches: int | None = None,
 ) -> CpuSnapshot:
     return CpuSnapshot(
         time_s=time_s,
@@ -193,10 +196,9 @@ def snapshot(
         steal_s=steal_s,
         total_s=time_s * 2,
         processes={(pid, 0.0): times for pid, times in enumerate(processes)},
+        faults={} if faults is None else {(0, 0.0): faults},
+        switches={} if switches is None else {((0, 0.0), "0"): switches},
     )
-
-
-HARNESS = ProcessTimes(parent_pid=0, own_s=0.0, reaped_s=0.0)
 
 
 @pytest.mark.parametrize(
@@ -205,8 +207,8 @@ HARNESS = ProcessTimes(parent_pid=0, own_s=0.0, reaped_s=0.0)
         # One of two cores hogged. In 10 s they worked 16 s: 6 s for the trial, 10 s for others.
         (
             [
-                snapshot(0.0, 0.0, process(0.0, faults=3, switches=0)),
-                snapshot(10.0, 16.0, process(6.0, faults=13, switches=500), steal_s=1.0),
+                snapshot(0.0, 0.0, process(0.0), faults=3, switches=0),
+                snapshot(10.0, 16.0, process(6.0), faults=13, switches=500, steal_s=1.0),
             ],
             (0.0, 10.0),
             {
@@ -255,20 +257,11 @@ HARNESS = ProcessTimes(parent_pid=0, own_s=0.0, reaped_s=0.0)
             (0.0, 2.0),
             {"own_cpu_frac": 0.5, "foreign_cpu_frac": 0.5},
         ),
-        # Faults of the harness are not the trial's.
-        (
-            [
-                snapshot(0.0, 0.0, replace(HARNESS, major_faults=0)),
-                snapshot(1.0, 0.0, replace(HARNESS, major_faults=9)),
-            ],
-            (0.0, 1.0),
-            {"major_faults_per_s": None},
-        ),
         # 100 switches in 2 s; the trial ends after the window, before the third snapshot.
         (
             [
-                snapshot(0.0, 0.0, process(0.0, faults=0, switches=0)),
-                snapshot(2.0, 0.0, process(2.0, faults=4, switches=100)),
+                snapshot(0.0, 0.0, process(0.0), faults=0, switches=0),
+                snapshot(2.0, 0.0, process(2.0), faults=4, switches=100),
                 snapshot(3.0, 0.0),
             ],
             (1.0, 2.5),
@@ -342,6 +335,9 @@ def test_a_program_outside_the_tree_counts_as_foreign_and_one_inside_as_own() ->
     noise = cpu_noise([first, last], start_s=first.time_s, end_s=last.time_s, num_cores=1)
     assert noise.own_cpu_frac is not None and noise.own_cpu_frac > 0.1
     assert noise.involuntary_switches_per_s is not None
+    # Faults and switches are the trial's alone, not those of the harness around it.
+    assert {pid for pid, _ in last.faults} == {child.pid}
+    assert {process[0] for process, _ in last.switches} == {child.pid}
     pids = {pid for pid, _ in last.processes}
     assert {os.getpid(), child.pid} <= pids and 1 not in pids
     # The same counters, with the child left out of the tree, make it foreign.

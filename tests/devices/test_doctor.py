@@ -6,11 +6,9 @@ from typing import Any
 
 import pytest
 
-from bench.devices.doctor import all_findings, host_findings, load_findings
+from bench.devices.doctor import all_findings, gpu_findings, host_findings
 from bench.devices.doctor.finding import Finding
-from bench.devices.doctor.gpu_findings import gpu_findings
-from bench.devices.host.cpu_noise import CpuNoise
-from bench.devices.host.processes import ProcessTimes
+from bench.devices.host.cpu_noise import CpuNoise, ProcessTimes
 from bench.measure.ending import failure_of
 from tests.devices.recorded_drivers import RecordedAmdSmi, RecordedNvml
 
@@ -179,7 +177,7 @@ def test_three_busiest_foreign_processes_are_named_busiest_first() -> None:
         }
 
     after = times(2.0, 0.5, 1.5, 0.01, 0.2, 0.3)
-    busy = load_findings.busiest(times(*[0.0] * 6), after=after, elapsed_s=2.0, own={(0, 0.0)})
+    busy = host_findings.busiest(times(*[0.0] * 6), after=after, elapsed_s=2.0, own={(0, 0.0)})
     assert [(pid, round(cores, 3)) for pid, cores in busy] == [(2, 0.75), (1, 0.25), (5, 0.15)]
 
 
@@ -201,10 +199,11 @@ def test_three_busiest_foreign_processes_are_named_busiest_first() -> None:
     ],
 )
 def test_load_of_others_follows_the_limits_of_a_trial(
-    noise: dict[str, float], is_named: bool, found: str | None
+    monkeypatch: pytest.MonkeyPatch, noise: dict[str, float], is_named: bool, found: str | None
 ) -> None:
+    monkeypatch.setattr(host_findings, "_name", {42: "make"}.__getitem__)
     busy = [(42, 0.9)] if is_named else []
-    findings = load_findings.noise_findings(CpuNoise(**noise), busy=busy, names={42: "make"})
+    findings = host_findings.noise_findings(CpuNoise(**noise), busy=busy)
     got = words(findings)
     assert len(got) == (found is not None)
     assert all(one.startswith(str(found)) for one in got)
@@ -219,9 +218,15 @@ IDLE = {
 NO_AMD = {"amdsmi_get_processor_handles": []}
 
 
+def findings_of(nvml: RecordedNvml, smi: RecordedAmdSmi) -> list[Finding]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu_findings, "import_nvml", lambda: nvml)
+        patch.setattr(gpu_findings, "import_amdsmi", lambda: smi)
+        return gpu_findings.gpu_findings()
+
+
 def gpu_words(**readings: Any) -> list[str]:
-    nvml = RecordedNvml(**{**IDLE, **readings})
-    return words(gpu_findings(nvml=nvml, smi=RecordedAmdSmi(**NO_AMD)))
+    return words(findings_of(RecordedNvml(**{**IDLE, **readings}), RecordedAmdSmi(**NO_AMD)))
 
 
 def test_idle_device_with_held_clocks_gets_only_that_note() -> None:
@@ -267,7 +272,7 @@ def test_driver_that_refuses_everything_is_a_finding_and_not_a_crash() -> None:
 
 
 def test_amd_devices_with_a_lowered_limit_are_found() -> None:
-    found = gpu_findings(nvml=RecordedNvml(nvmlDeviceGetCount=0), smi=RecordedAmdSmi())
+    found = findings_of(RecordedNvml(nvmlDeviceGetCount=0), RecordedAmdSmi())
     assert [one.fix for one in found if "default is 750 W" in one.what] == [
         f"sudo amd-smi set -g {index} --power-cap 750" for index in (0, 1)
     ]
@@ -276,7 +281,7 @@ def test_amd_devices_with_a_lowered_limit_are_found() -> None:
 def test_findings_are_sorted_by_severity_and_the_machine_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def loaded(*, root: Path, watch_s: float) -> list[Finding]:
+    def loaded(root: Path) -> list[Finding]:
         return [Finding(severity="note", what="load", why="", fix="")]
 
     monkeypatch.setattr(all_findings, "load_findings", loaded)

@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 
 from bench.core.nouns import Device
-from bench.devices.telemetry import nvml_links
-from bench.devices.telemetry.amd_smi import import_amdsmi, open_amd
+from bench.devices.telemetry import amd_smi, nvml, nvml_links
+from bench.devices.telemetry.amd_smi import AmdTelemetry, import_amdsmi, open_amd
 from bench.devices.telemetry.common import Baseline, Sample
 from bench.devices.telemetry.nvml import NvmlTelemetry, open_nvml
-from bench.devices.telemetry.rapl import open_rapl
-from bench.devices.telemetry.readers import open_telemetry
+from bench.devices.telemetry.readers import open_rapl, open_telemetry
 from tests.devices import recorded_drivers as recorded
 from tests.devices.recorded_drivers import MISSING, RecordedAmdSmi, RecordedNvml
 
@@ -22,12 +21,23 @@ GPU = Device(
 AMD = replace(GPU, index=0, name="AMD Instinct MI300X", vendor="amd", pci_bus_id="0000:00:00.0")
 
 
+@pytest.fixture(autouse=True)
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.monotonic", lambda: 12.5)
+
+
 def nvml_reader(**readings: Any) -> NvmlTelemetry:
-    return NvmlTelemetry(RecordedNvml(**readings), handle="handle 0", clock=lambda: 12.5)
+    return NvmlTelemetry(RecordedNvml(**readings), handle="handle 0")
+
+
+def open_recorded_amd(device: Device = AMD, **readings: Any) -> AmdTelemetry | None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(amd_smi, "import_amdsmi", lambda: RecordedAmdSmi(**readings))
+        return open_amd(device)
 
 
 def amd_sample(**readings: Any) -> Sample:
-    telemetry = open_amd(AMD, smi=RecordedAmdSmi(**readings))
+    telemetry = open_recorded_amd(**readings)
     assert telemetry is not None
     return telemetry.sample()
 
@@ -40,7 +50,6 @@ def test_nvml_readings_are_in_base_units() -> None:
         temperature_c=55.0,
         sm_clock_hz=1.755e9,
         throttle_reasons=frozenset({"sw_power_cap", "sw_thermal"}),
-        power_limited=True,
         used_bytes=3 * 2**30,
         utilization_frac=0.4,
     )
@@ -75,7 +84,7 @@ def test_nvml_readings_are_in_base_units() -> None:
         # Idle is not a reason that limits clocks.
         (
             {"nvmlDeviceGetCurrentClocksEventReasons": 0x01},
-            {"throttle_reasons": set(), "power_limited": False},
+            {"throttle_reasons": set()},
         ),
         # A slice of a device has no energy of its own.
         (
@@ -115,7 +124,7 @@ def test_scope_is_the_module_where_the_counter_covers_it() -> None:
     assert nvml_reader().scope == "gpu"
     assert nvml_reader(nvmlDeviceGetName="NVIDIA GH200 480GB").scope == "module"
     for name, scope in (("AMD Instinct MI250X / MI250", "module"), (AMD.name, "gpu")):
-        telemetry = open_amd(replace(AMD, name=name), smi=RecordedAmdSmi())
+        telemetry = open_recorded_amd(replace(AMD, name=name))
         assert telemetry is not None and telemetry.scope == scope
 
 
@@ -131,19 +140,20 @@ def test_scope_is_the_module_where_the_counter_covers_it() -> None:
     ],
 )
 def test_an_nvidia_device_is_matched_by_uuid_then_address_then_being_the_only_one(
-    known: dict[str, str], is_found: bool
+    monkeypatch: pytest.MonkeyPatch, known: dict[str, str], is_found: bool
 ) -> None:
-    nvml = RecordedNvml()
-    telemetry = open_nvml(replace(GPU, **known), nvml=nvml)
+    driver = RecordedNvml()
+    monkeypatch.setattr(nvml, "import_nvml", lambda: driver)
+    telemetry = open_nvml(replace(GPU, **known))
     assert (telemetry is not None) == is_found
-    assert nvml.calls.count("nvmlShutdown") == (0 if is_found else 1)
+    assert driver.calls.count("nvmlShutdown") == (0 if is_found else 1)
     if telemetry is not None:
         telemetry.close()
-        assert nvml.calls.count("nvmlShutdown") == 1
+        assert driver.calls.count("nvmlShutdown") == 1
 
 
 def test_amd_readings_are_in_base_units() -> None:
-    telemetry = open_amd(AMD, smi=RecordedAmdSmi())
+    telemetry = open_recorded_amd()
     assert telemetry is not None
     sample, base = telemetry.sample(), telemetry.baseline()
     assert sample.energy_j == pytest.approx(30.6)
@@ -192,7 +202,7 @@ def test_an_amd_binding_that_does_not_fit_its_driver_leaves_blanks(error: Except
 
     calls = {name: fail for name in recorded.MI300X if name.startswith("amdsmi_get_p")}
     calls["amdsmi_get_processor_handles"] = recorded.MI300X["amdsmi_get_processor_handles"]
-    telemetry = open_amd(AMD, smi=RecordedAmdSmi(**calls))
+    telemetry = open_recorded_amd(**calls)
     assert telemetry is not None
     assert telemetry.sample().power_w is None
     assert telemetry.baseline().power_limit_w is None
@@ -209,7 +219,7 @@ def test_an_amd_binding_that_fails_at_import_is_as_good_as_none(
 
 @pytest.mark.parametrize("pci_bus_id", [None, "0000:07:00.0"])
 def test_an_amd_device_is_never_guessed_among_several(pci_bus_id: str | None) -> None:
-    assert open_amd(replace(AMD, pci_bus_id=pci_bus_id), smi=RecordedAmdSmi()) is None
+    assert open_recorded_amd(replace(AMD, pci_bus_id=pci_bus_id)) is None
 
 
 def package(root: Path, name: str, *, kind: str, energy_uj: int) -> Path:
@@ -226,10 +236,10 @@ def test_packages_are_added_up_and_their_parts_are_not(tmp_path: Path) -> None:
     second = package(tmp_path, "intel-rapl:1", kind="package-1", energy_uj=900)
     package(tmp_path, "intel-rapl:0:0", kind="core", energy_uj=50)
     package(tmp_path, "intel-rapl-mmio:0", kind="package-0", energy_uj=100)
-    telemetry = open_rapl(root=tmp_path, clock=lambda: 4.0)
+    telemetry = open_rapl(root=tmp_path)
     assert telemetry is not None
     assert (telemetry.scope, telemetry.available) == ("package", ("energy",))
-    assert telemetry.sample() == Sample(time_s=4.0, energy_j=0.0)
+    assert telemetry.sample() == Sample(time_s=12.5, energy_j=0.0)
     first.write_text("150")
     second.write_text("30")  # it wrapped
     assert telemetry.sample().energy_j == pytest.approx(180e-6)
@@ -273,8 +283,8 @@ def test_a_machine_or_device_without_a_reader_has_none(tmp_path: Path) -> None:
 def test_links_of_two_devices_are_those_that_nvml_states(
     monkeypatch: pytest.MonkeyPatch, readings: dict[str, Any], links: list[str]
 ) -> None:
-    nvml = RecordedNvml(**readings)
-    monkeypatch.setattr("bench.devices.telemetry.nvml.import_nvml", lambda: nvml)
+    driver = RecordedNvml(**readings)
+    monkeypatch.setattr(nvml, "import_nvml", lambda: driver)
     devices = [replace(GPU, index=index, uuid=f"uuid-{index}") for index in (0, 1)]
     found = [
         (link.first, link.second, f"{link.kind} {link.detail}")
@@ -286,11 +296,11 @@ def test_links_of_two_devices_are_those_that_nvml_states(
         *(("cuda:0", "cuda:1", link) for link in links),
     ]
     assert nvml_links.memory_free_bytes(devices[0]) == 5 * 2**30
-    assert nvml.calls.count("nvmlShutdown") == 2
+    assert driver.calls.count("nvmlShutdown") == 2
 
 
 def test_without_a_driver_nothing_is_stated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.devices.telemetry.nvml.import_nvml", lambda: None)
+    monkeypatch.setattr(nvml, "import_nvml", lambda: None)
     assert nvml_links.memory_free_bytes(GPU) is None
     assert nvml_links.device_links([GPU, GPU]) == []
     assert nvml_links.device_memories() == []

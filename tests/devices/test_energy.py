@@ -7,8 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.devices.telemetry.common import Baseline, Sample
-from bench.devices.telemetry.energy import Energy, window_energy
-from bench.devices.telemetry.window_conditions import Conditions, violations_s, window_conditions
+from bench.devices.telemetry.window_sums import (
+    Conditions,
+    Energy,
+    violations_s,
+    window_conditions,
+    window_energy,
+)
 
 Reading = Callable[[float], float | None]
 
@@ -151,7 +156,6 @@ def test_conditions_are_shares_of_the_samples_in_the_window() -> None:
             sm_clock_hz=clock,
             temperature_c=heat,
             throttle_reasons=frozenset(reasons),
-            power_limited="sw_power_cap" in reasons,
             used_bytes=int(time_s * 100),
         )
 

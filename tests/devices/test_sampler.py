@@ -12,7 +12,15 @@ from tests.devices.replay_telemetry import ReplayTelemetry
 
 
 def snapshot_at(pid: int) -> CpuSnapshot:
-    return CpuSnapshot(time_s=float(pid), busy_s=0.0, steal_s=None, total_s=0.0, processes={})
+    return CpuSnapshot(
+        time_s=float(pid),
+        busy_s=0.0,
+        steal_s=None,
+        total_s=0.0,
+        processes={},
+        switches={},
+        faults={},
+    )
 
 
 def test_a_failing_reading_is_left_out_and_stops_nothing() -> None:
@@ -20,17 +28,20 @@ def test_a_failing_reading_is_left_out_and_stops_nothing() -> None:
         raise ProcessLookupError(pid)
 
     readings = [Sample(time_s=1.0), OSError("gpu lost"), Sample(time_s=3.0)]
-    sampler = Sampler(ReplayTelemetry(readings), pid=7, clock=lambda: 9.0, snapshot=fail)
+    sampler = Sampler(ReplayTelemetry(readings), pid=7, snapshot=fail)
     for _ in range(4):
         sampler.collect()
     assert [one.time_s for one in sampler.samples] == [1.0, 3.0]
     assert sampler.snapshots == []
 
 
-def test_snapshots_and_memory_are_taken_less_often_than_power() -> None:
+def test_snapshots_and_memory_are_taken_less_often_than_power(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     now_s = iter(number / 10 for number in range(11))
+    monkeypatch.setattr(time, "monotonic", lambda: next(now_s))
     replay = ReplayTelemetry([Sample(time_s=float(number)) for number in range(11)])
-    sampler = Sampler(replay, pid=7, clock=lambda: next(now_s), snapshot=snapshot_at)
+    sampler = Sampler(replay, pid=7, snapshot=snapshot_at)
     for _ in range(11):
         sampler.collect()
     slow = [number for number, with_memory in enumerate(replay.asked) if with_memory]

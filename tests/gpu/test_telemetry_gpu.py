@@ -8,10 +8,9 @@ import pytest
 
 from bench.core.nouns import Device
 from bench.devices.doctor.gpu_findings import gpu_findings
-from bench.devices.telemetry.energy import window_energy
 from bench.devices.telemetry.nvml import NvmlTelemetry, import_nvml, open_nvml
 from bench.devices.telemetry.sampler import Sampler
-from bench.devices.telemetry.window_conditions import window_conditions
+from bench.devices.telemetry.window_sums import window_conditions, window_energy
 
 pytestmark = pytest.mark.gpu
 

@@ -12,11 +12,11 @@ from bench.devices.doctor.finding import SEVERITIES, Finding
 from bench.devices.doctor.gpu_findings import gpu_findings
 from bench.devices.doctor.host_findings import (
     disk_findings,
+    load_findings,
     processor_findings,
     share_findings,
     software_findings,
 )
-from bench.devices.doctor.load_findings import load_findings
 from bench.devices.host.cgroup import ROOT
 
 
@@ -25,11 +25,10 @@ def findings(
     results_dir: Path = Path("results"),
     root: Path = ROOT,
     environ: Mapping[str, str] = os.environ,
-    watch_s: float = 1.0,
 ) -> list[Finding]:
     """Return all findings, errors first; an empty list when nothing was found."""
     found = [
-        *load_findings(root=root, watch_s=watch_s),
+        *load_findings(root),
         *processor_findings(root=root),
         *share_findings(root=root, environ=environ),
         *disk_findings(results_dir),

@@ -147,9 +147,8 @@ def _amd_findings(smi: Any) -> Iterator[Finding]:
     smi.amdsmi_shut_down()
 
 
-def gpu_findings(*, nvml: Any = None, smi: Any = None) -> list[Finding]:
+def gpu_findings() -> list[Finding]:
     """Report on every device of the drivers present; an empty list without any."""
-    nvml = nvml if nvml is not None else import_nvml()
-    smi = smi if smi is not None else import_amdsmi()
-    nvidia = list(_nvidia_findings(nvml)) if nvml is not None else []
-    return nvidia + (list(_amd_findings(smi)) if smi is not None else [])
+    nvml, smi = import_nvml(), import_amdsmi()
+    nvidia = [] if nvml is None else list(_nvidia_findings(nvml))
+    return nvidia + ([] if smi is None else list(_amd_findings(smi)))

@@ -1,13 +1,13 @@
-"""Settings of the processor, kernel, container and shell that spoil measurements.
+"""Settings of the processor, kernel, container and shell, and other programs, that spoil trials.
 
 Each check reads a file or two and gives a finding or nothing; a file that is missing means that the
-question does not arise here. Who is busy right now is in `load_findings`, the devices are in
-`gpu_findings`.
+question does not arise here. Who else uses the processor right now takes a look of a second.
 """
 
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -19,11 +19,27 @@ from bench.devices.doctor.finding import Finding, Severity
 from bench.devices.host import machine
 from bench.devices.host.cgroup import cpu_quota, read_int, read_text
 from bench.devices.host.cpu import allowed_cpu_ids, free_memory_bytes
+from bench.devices.host.cpu_noise import (
+    FOREIGN_CPU_INVALID_FRAC,
+    FOREIGN_CPU_WARN_FRAC,
+    STEAL_WARN_FRAC,
+    CpuNoise,
+    ProcessKey,
+    ProcessTimes,
+    all_processes,
+    cpu_noise,
+    descendants,
+    take_snapshot,
+)
 
 _LOW_MEMORY_BYTES = 2 * 2**30
 _LOW_DISK_BYTES = 10**9
 _FULL_DISK_BYTES = 10**8
 _SWAP_BYTES = 64 * 2**20
+_BUSY_CORES = 0.05
+_NUM_NAMED = 3
+_LOAD_PER_CPU = 0.5
+_WATCH_S = 1.0
 
 _CPU = "sys/devices/system/cpu"
 _TURBO_SWITCHES = {f"{_CPU}/intel_pstate/no_turbo": (0, 1), f"{_CPU}/cpufreq/boost": (1, 0)}
@@ -178,3 +194,74 @@ def software_findings(environ: Mapping[str, str]) -> Iterator[Finding]:
         if environ.get(name) and (not values or environ[name] in values):
             what, fix = f"{name}={environ[name]} is set", f"unset {name}"
             yield Finding(severity=severity, what=what, why=why, fix=fix)
+
+
+def busiest(
+    before: Mapping[ProcessKey, ProcessTimes],
+    *,
+    after: Mapping[ProcessKey, ProcessTimes],
+    elapsed_s: float,
+    own: set[ProcessKey],
+) -> list[tuple[int, float]]:
+    """Process id and cores used, of the busiest foreign processes, busiest first."""
+    used = [
+        (key[0], (now.own_s - before[key].own_s) / elapsed_s)
+        for key, now in after.items()
+        if key in before and key not in own
+    ]
+    busy = [(pid, cores) for pid, cores in used if cores >= _BUSY_CORES]
+    return sorted(busy, key=lambda item: -item[1])[:_NUM_NAMED]
+
+
+def noise_findings(noise: CpuNoise, *, busy: list[tuple[int, float]]) -> Iterator[Finding]:
+    """Report processor time that others used, named as far as they can be seen, and stolen time."""
+    share = noise.foreign_cpu_frac
+    if busy or (share or 0.0) > FOREIGN_CPU_WARN_FRAC:
+        listed = ", ".join(f"{_name(pid)} (pid {pid}, {cores:.1f} cores)" for pid, cores in busy)
+        severity: Severity = "warning"
+        if share is not None and not FOREIGN_CPU_WARN_FRAC < share <= FOREIGN_CPU_INVALID_FRAC:
+            severity = "note" if share <= FOREIGN_CPU_WARN_FRAC else "error"
+        total = "" if share is None else f"other programs use {share:.0%} of the processor: "
+        pids = ",".join(str(pid) for pid, _ in busy)
+        yield Finding(
+            severity=severity,
+            what=total + (listed or "not visible from here"),
+            why=f"a trial with over {FOREIGN_CPU_WARN_FRAC:.0%} foreign use is marked, "
+            f"one with over {FOREIGN_CPU_INVALID_FRAC:.0%} is invalid",
+            fix=f"stop them or wait: top -p {pids}" if pids else "look on the host: top",
+        )
+    if (noise.steal_frac or 0.0) > STEAL_WARN_FRAC:
+        yield Finding(
+            severity="warning",
+            what=f"the hypervisor took {noise.steal_frac:.1%} of the processor's time",
+            why="other virtual machines share these cores",
+            fix="use an instance with dedicated cores",
+        )
+
+
+def _name(pid: int) -> str:
+    try:
+        return psutil.Process(pid).name()
+    except psutil.Error:
+        return "?"
+
+
+def load_findings(root: Path) -> Iterator[Finding]:
+    """Watch the machine for a second and report what was busy; then the one-minute load."""
+    first, before = take_snapshot(os.getpid(), root=root), all_processes(root=root)
+    time.sleep(_WATCH_S)
+    last, after = take_snapshot(os.getpid(), root=root), all_processes(root=root)
+    elapsed_s = last.time_s - first.time_s
+    noise = cpu_noise([first, last], start_s=first.time_s, end_s=last.time_s, num_cores=1)
+    own = descendants(after, pids=[os.getpid()])
+    busy = busiest(before, after=after, elapsed_s=elapsed_s, own=own)
+    yield from noise_findings(noise, busy=busy)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    num_cpus = psutil.cpu_count() or 1
+    if load > _LOAD_PER_CPU * num_cpus:
+        yield Finding(
+            severity="warning",
+            what=f"the load average is {load:.1f} on {num_cpus} processors",
+            why="trials would share the processor with what caused it",
+            fix="wait for it to fall: uptime",
+        )

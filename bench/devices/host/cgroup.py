@@ -6,6 +6,7 @@ and hybrids of both are read. CPU sets are left out: the kernel already folds th
 affinity mask.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,16 +63,12 @@ def _directories(controller: str, *, root: Path) -> Iterator[Path]:
 
 def _quota_of(directory: Path) -> float | None:
     text = read_text(directory / "cpu.max")
-    if text is not None:
-        quota, _, period = text.partition(" ")
-        if quota.isdigit() and period.isdigit() and int(period) > 0:
-            return int(quota) / int(period)
-        return None
-    quota_us = read_int(directory / "cpu.cfs_quota_us")
-    period_us = read_int(directory / "cpu.cfs_period_us")
-    if quota_us is None or period_us is None or quota_us <= 0 or period_us <= 0:
-        return None
-    return quota_us / period_us
+    if text is None:
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        text = " ".join(str(read_int(directory / name)) for name in names)
+    quota, _, period = text.partition(" ")
+    is_limit = quota.isdigit() and period.isdigit() and int(period) > 0
+    return int(quota) / int(period) if is_limit else None
 
 
 def cpu_quota(*, root: Path = ROOT) -> float | None:
@@ -81,36 +78,30 @@ def cpu_quota(*, root: Path = ROOT) -> float | None:
 
 
 def memory_limit_bytes(*, root: Path = ROOT) -> int | None:
-    """Smallest memory limit of the groups. Version 1 writes 'no limit' as a number near 2**63."""
-    limits = [limit for limit, _ in _memory_groups(root)]
-    return min(limits, default=None)
+    """Smallest memory limit of the groups."""
+    return min((limit for limit, _ in _memory_groups(root)), default=None)
 
 
 def memory_left_bytes(*, root: Path = ROOT) -> int | None:
     """Memory that the tightest group still allows; page cache that can be dropped is allowed."""
-    left = [max(0, limit - used) for limit, used in _memory_groups(root) if used is not None]
-    return min(left, default=None)
+    groups = _memory_groups(root)
+    return min((max(0, limit - used) for limit, used in groups if used is not None), default=None)
 
 
 def _memory_groups(root: Path) -> list[tuple[int, int | None]]:
+    """Limit and use of each group. Version 1 writes 'no limit' as a number near 2**63."""
     groups: list[tuple[int, int | None]] = []
     for directory in _directories("memory", root=root):
-        for limit_name, used_name in (
+        stat = read_text(directory / "memory.stat") or ""
+        cache = re.search(r"^(?:total_)?inactive_file (\d+)", stat, re.MULTILINE)
+        for names in (
             ("memory.max", "memory.current"),
             ("memory.limit_in_bytes", "memory.usage_in_bytes"),
         ):
-            limit = read_int(directory / limit_name)
+            limit, used = (read_int(directory / name) for name in names)
             if limit is None or limit >= 2**60:
                 continue
-            used = read_int(directory / used_name)
-            cache = _inactive_file_bytes(directory)
-            groups.append((limit, None if used is None else max(0, used - cache)))
+            if used is not None and cache is not None:
+                used = max(0, used - int(cache[1]))
+            groups.append((limit, used))
     return groups
-
-
-def _inactive_file_bytes(directory: Path) -> int:
-    for line in (read_text(directory / "memory.stat") or "").splitlines():
-        name, _, value = line.partition(" ")
-        if name in ("inactive_file", "total_inactive_file") and value.isdigit():
-            return int(value)
-    return 0

@@ -1,13 +1,16 @@
 """The part of the processor and its memory that this process may use.
 
 Affinity, SMT siblings, memory nodes and control groups are honoured, so that a trial in a container
-starts as many threads as it will really be given. Nothing is set here: the caller pins. What else
-used the processor meanwhile is in `noise`.
+starts as many threads as it will really be given. Benchmarks run one thread per physical core: a
+second one on the same core makes step times depend on the scheduler's luck. Without Linux's /sys
+every logical processor counts as a core of one node. Nothing is set here: the caller pins.
 """
 
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 import psutil
@@ -19,7 +22,6 @@ from bench.devices.host.cgroup import (
     memory_limit_bytes,
     read_text,
 )
-from bench.devices.host.cpu_topology import group_siblings, numa_nodes, pick_cpus
 
 
 def allowed_cpu_ids() -> tuple[int, ...]:
@@ -27,6 +29,40 @@ def allowed_cpu_ids() -> tuple[int, ...]:
     if hasattr(os, "sched_getaffinity"):
         return tuple(sorted(os.sched_getaffinity(0)))
     return tuple(range(psutil.cpu_count() or 1))
+
+
+def parse_cpu_list(text: str) -> tuple[int, ...]:
+    """`'0-2,8'` is (0, 1, 2, 8)."""
+    ids: list[int] = []
+    for part in text.replace(" ", "").split(","):
+        first, _, last = part.partition("-")
+        if first.isdigit():
+            ids.extend(range(int(first), int(last or first) + 1))
+    return tuple(sorted(set(ids)))
+
+
+def group_siblings(cpu_ids: Iterable[int], *, root: Path) -> tuple[tuple[int, ...], ...]:
+    """The given logical processors grouped by physical core, in order of their lowest id."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for cpu_id in sorted(cpu_ids):
+        topology = root / f"sys/devices/system/cpu/cpu{cpu_id}/topology"
+        # core_cpus_list is the newer name of the same list.
+        text = read_text(topology / "core_cpus_list") or read_text(
+            topology / "thread_siblings_list"
+        )
+        siblings = parse_cpu_list(text) if text else (cpu_id,)
+        groups.setdefault(siblings, []).append(cpu_id)
+    return tuple(tuple(group) for group in groups.values())
+
+
+def numa_nodes(*, root: Path) -> tuple[tuple[int, ...], ...]:
+    """Logical processors of each memory node that has any, in order of the nodes' numbers."""
+    nodes: list[tuple[int, tuple[int, ...]]] = []
+    for directory in (root / "sys/devices/system/node").glob("node[0-9]*"):
+        cpu_ids = parse_cpu_list(read_text(directory / "cpulist") or "")
+        if cpu_ids:
+            nodes.append((int(directory.name.removeprefix("node")), cpu_ids))
+    return tuple(cpu_ids for _, cpu_ids in sorted(nodes))
 
 
 def _allowed_cores(root: Path) -> tuple[tuple[int, ...], ...]:
@@ -47,10 +83,18 @@ def usable_cores(*, root: Path = ROOT) -> int:
 
 
 def usable_cpu_ids(*, num_cores: int | None = None, root: Path = ROOT) -> tuple[int, ...]:
-    """One logical id for each usable core (or for `num_cores`), in one memory node if it can."""
+    """One logical id for each usable core (or for `num_cores`), in one memory node if it can.
+
+    Of several sufficient nodes the one with the most of these cores is taken, then the first.
+    Where none suffices, whole nodes are used in that same order.
+    """
     usable = usable_cores(root=root)
     wanted = usable if num_cores is None else max(1, min(num_cores, usable))
-    return pick_cpus(_allowed_cores(root), nodes=numa_nodes(root=root), num_cores=wanted)
+    ids = [core[0] for core in _allowed_cores(root)]
+    by_node = [[cpu_id for cpu_id in ids if cpu_id in node] for node in numa_nodes(root=root)]
+    ordered = list(chain(*sorted(by_node, key=len, reverse=True)))
+    ordered += [cpu_id for cpu_id in ids if cpu_id not in ordered]
+    return tuple(sorted(ordered[:wanted]))
 
 
 def usable_memory_bytes(*, root: Path = ROOT) -> int:

@@ -2,34 +2,135 @@
 
 Snapshots of CPU time, taken in the parent about once a second, are turned into shares of a window:
 the trial's own, everybody else's, and the hypervisor's. Whether a trial is valid is judged from
-these, never from its step times. Left out: pressure-stall figures and per-core shares. A process
+these, never from its step times. The kernel adds an ended child's time to the parent that waited
+for it: own time plus waited-for time, summed over the tree, does not jump when a worker or compiler
+exits. Linux is read from /proc; elsewhere psutil gives what it can and the rest is None. A process
 that leaves the trial's tree, as daemons do, counts as foreign.
 """
 
 import os
+import platform
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from bench.devices.host.cgroup import ROOT, read_text
-from bench.devices.host.processes import (
-    ProcessKey,
-    ProcessTimes,
-    all_processes,
-    descendants,
-    involuntary_switches,
-)
 
-_STAT_FIELDS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 FOREIGN_CPU_WARN_FRAC = 0.05
 """Of the whole machine; a trial with more is marked."""
 FOREIGN_CPU_INVALID_FRAC = 0.20
 STEAL_WARN_FRAC = 0.01
 _BUSY_FIELDS = ("user", "nice", "system", "irq", "softirq")
+
+ProcessKey = tuple[int, float]
+"""Process id and start time: ids are used again, pairs are not."""
+ThreadKey = tuple[ProcessKey, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessTimes:
+    """Counters of one process since it began."""
+
+    parent_pid: int
+    own_s: float
+    """CPU seconds of its threads, ended ones included."""
+    reaped_s: float
+    """CPU seconds of ended children that it waited for."""
+    major_faults: int | None = None
+
+
+def parse_stat(text: str, *, ticks_per_s: float) -> tuple[ProcessKey, ProcessTimes] | None:
+    """Parse /proc/PID/stat (man 5 proc_pid_stat); the name in brackets may hold anything."""
+    head, _, tail = text.rpartition(")")
+    fields = tail.split()
+    pid = head.split("(", 1)[0].strip()
+    if not pid.isdigit() or len(fields) < 20:
+        return None
+    # Field n of the manual is fields[n - 3]: state is the third and the first after the name.
+    times = ProcessTimes(
+        parent_pid=int(fields[1]),
+        own_s=(int(fields[11]) + int(fields[12])) / ticks_per_s,
+        reaped_s=(int(fields[13]) + int(fields[14])) / ticks_per_s,
+        major_faults=int(fields[9]),
+    )
+    return (int(pid), int(fields[19]) / ticks_per_s), times
+
+
+def _linux_processes(root: Path) -> dict[ProcessKey, ProcessTimes]:
+    ticks_per_s = float(os.sysconf("SC_CLK_TCK"))
+    found: dict[ProcessKey, ProcessTimes] = {}
+    for directory in (root / "proc").iterdir():
+        if directory.name.isdigit():
+            text = read_text(directory / "stat")
+            parsed = parse_stat(text, ticks_per_s=ticks_per_s) if text else None
+            if parsed is not None:
+                found[parsed[0]] = parsed[1]
+    return found
+
+
+def _psutil_processes() -> dict[ProcessKey, ProcessTimes]:
+    found: dict[ProcessKey, ProcessTimes] = {}
+    for process in psutil.process_iter(("pid", "ppid", "create_time", "cpu_times")):
+        info = process.info
+        times = info["cpu_times"]
+        if times is None or info["create_time"] is None:
+            continue
+        found[(info["pid"], info["create_time"])] = ProcessTimes(
+            parent_pid=info["ppid"] or 0,
+            own_s=times.user + times.system,
+            # Systems other than Linux leave these zero: an ended child's time is then gone.
+            reaped_s=times.children_user + times.children_system
+            if hasattr(times, "children_user")
+            else 0.0,
+        )
+    return found
+
+
+def all_processes(*, root: Path) -> dict[ProcessKey, ProcessTimes]:
+    """Every process that can be read."""
+    return _linux_processes(root) if platform.system() == "Linux" else _psutil_processes()
+
+
+def _involuntary_switches(processes: Iterable[ProcessKey], *, root: Path) -> dict[ThreadKey, int]:
+    """Involuntary context switches by living thread; empty where the system does not count them.
+
+    /proc/PID/status alone counts the main thread only, hence one file for each thread.
+    """
+    counts: dict[ThreadKey, int] = {}
+    for key in processes:
+        with suppress(OSError):  # a process may end meanwhile
+            for thread in (root / "proc" / str(key[0]) / "task").iterdir():
+                status = read_text(thread / "status") or ""
+                if found := re.search(
+                    r"^nonvoluntary_ctxt_switches:\s*(\d+)", status, re.MULTILINE
+                ):
+                    counts[key, thread.name] = int(found[1])
+    return counts
+
+
+def descendants(
+    processes: Mapping[ProcessKey, ProcessTimes], *, pids: Iterable[int]
+) -> set[ProcessKey]:
+    """Keys of these processes and everything below them."""
+    children: dict[int, list[ProcessKey]] = {}
+    for key, times in processes.items():
+        children.setdefault(times.parent_pid, []).append(key)
+    wanted = set(pids)
+    pending = [key for key in processes if key[0] in wanted]
+    found: set[ProcessKey] = set()
+    while pending:
+        key = pending.pop()
+        if key not in found:
+            found.add(key)
+            pending.extend(children.get(key[0], ()))
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +146,10 @@ class CpuSnapshot:
     """CPU seconds that passed on all logical processors, idle included."""
     processes: Mapping[ProcessKey, ProcessTimes]
     """The trial's tree and the harness around it."""
+    switches: Mapping[ThreadKey, int]
+    """Involuntary context switches of each living thread of the trial."""
+    faults: Mapping[ProcessKey, int]
+    """Major page faults of each process of the trial."""
 
     @property
     def own_cpu_s(self) -> float:
@@ -65,21 +170,6 @@ class CpuNoise:
     major_faults_per_s: float | None = None
 
 
-def _system_times(root: Path) -> tuple[float, float | None, float]:
-    """Busy, stolen and total CPU seconds. Guest time is already part of user time."""
-    line = (read_text(root / "proc/stat") or "").partition("\n")[0].split()
-    if line[:1] == ["cpu"]:
-        ticks_per_s = float(os.sysconf("SC_CLK_TCK"))
-        counts = zip(_STAT_FIELDS, line[1:], strict=False)
-        times = {name: int(ticks) / ticks_per_s for name, ticks in counts}
-    else:
-        times = psutil.cpu_times()._asdict()
-    busy_s = sum(times.get(name, 0.0) for name in _BUSY_FIELDS)
-    steal_s = times.get("steal")
-    total_s = busy_s + (steal_s or 0.0) + times["idle"] + times.get("iowait", 0.0)
-    return busy_s, steal_s, total_s
-
-
 def take_snapshot(pid: int, *, siblings: Sequence[int] = (), root: Path = ROOT) -> CpuSnapshot:
     """Counters of the machine, of the trial `pid` with everything below it, and of this process.
 
@@ -89,24 +179,20 @@ def take_snapshot(pid: int, *, siblings: Sequence[int] = (), root: Path = ROOT) 
     """
     everything = all_processes(root=root)
     time_s = time.monotonic()
-    busy_s, steal_s, total_s = _system_times(root)
+    times = psutil.cpu_times()._asdict()  # guest time is already part of user time
+    busy_s = sum(times.get(name, 0.0) for name in _BUSY_FIELDS)
+    steal_s = times.get("steal")
     trial = descendants(everything, pids=[pid])
     harness = descendants(everything, pids=[os.getpid(), *siblings])
+    faults = {key: everything[key].major_faults for key in trial}
     return CpuSnapshot(
         time_s=time_s,
         busy_s=busy_s,
         steal_s=steal_s,
-        total_s=total_s,
-        processes={
-            key: replace(
-                everything[key],
-                is_trial=key in trial,
-                switches_by_thread=involuntary_switches(key[0], root=root)
-                if key in trial
-                else None,
-            )
-            for key in trial | harness
-        },
+        total_s=busy_s + (steal_s or 0.0) + times["idle"] + times.get("iowait", 0.0),
+        processes={key: everything[key] for key in trial | harness},
+        switches=_involuntary_switches(trial, root=root),
+        faults={key: count for key, count in faults.items() if count is not None},
     )
 
 
@@ -131,25 +217,10 @@ def _own_growths_s(snapshots: Sequence[CpuSnapshot]) -> list[float]:
     return growths_s
 
 
-def _trial_growth(
-    before: CpuSnapshot, after: CpuSnapshot, counters: Callable[[ProcessTimes], Mapping[int, int]]
-) -> float | None:
+def _trial_growth(before: Mapping[Any, int], *, after: Mapping[Any, int]) -> float | None:
     """Growth of counters of the trial; those of threads that ended in between are lost."""
-    growths = [
-        max(0, count - earlier.get(key, 0))
-        for process, now in after.processes.items()
-        for earlier in [counters(before.processes[process]) if process in before.processes else {}]
-        for key, count in counters(now).items()
-    ]
+    growths = [max(0, count - before.get(key, 0)) for key, count in after.items()]
     return float(sum(growths)) if growths else None
-
-
-def _switches(times: ProcessTimes) -> Mapping[int, int]:
-    return times.switches_by_thread or {}
-
-
-def _faults(times: ProcessTimes) -> Mapping[int, int]:
-    return {0: times.major_faults} if times.is_trial and times.major_faults is not None else {}
 
 
 def _rate_in_window(
@@ -194,12 +265,14 @@ def cpu_noise(
     passed = rate([after.total_s - before.total_s for before, after in pairs])
     busy = rate([after.busy_s - before.busy_s for before, after in pairs]) or 0.0
     own = rate(_own_growths_s(snapshots)) or 0.0
+    switches = [_trial_growth(before.switches, after=after.switches) for before, after in pairs]
+    faults = [_trial_growth(before.faults, after=after.faults) for before, after in pairs]
     stolen = [(before.steal_s, after.steal_s) for before, after in pairs]
     steal = rate([None if a is None or b is None else b - a for a, b in stolen])
     return CpuNoise(
         own_cpu_frac=min(1.0, own / num_cores),
         foreign_cpu_frac=min(1.0, max(0.0, busy - own) / passed) if passed else None,
         steal_frac=min(1.0, steal / passed) if passed and steal is not None else None,
-        involuntary_switches_per_s=rate([_trial_growth(*pair, _switches) for pair in pairs]),
-        major_faults_per_s=rate([_trial_growth(*pair, _faults) for pair in pairs]),
+        involuntary_switches_per_s=rate(switches),
+        major_faults_per_s=rate(faults),
     )

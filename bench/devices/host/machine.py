@@ -16,8 +16,7 @@ from pathlib import Path
 import psutil
 
 from bench.devices.host.cgroup import ROOT, cpu_quota, read_text
-from bench.devices.host.cpu import allowed_cpu_ids, cpu_model, cpuinfo
-from bench.devices.host.cpu_topology import numa_nodes
+from bench.devices.host.cpu import allowed_cpu_ids, cpu_model, cpuinfo, numa_nodes
 
 Facts = dict[str, object]
 

@@ -9,11 +9,11 @@ Source of calls and units: https://rocm.docs.amd.com/projects/amdsmi/en/latest/r
 
 import time
 from contextlib import suppress
-from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 from bench.core.nouns import Device
-from bench.devices.telemetry.common import Baseline, Clock, Sample, available_fields, scaled
+from bench.devices.telemetry.common import Baseline, Sample, Telemetry, scaled
 
 _MIB_BYTES = 2**20
 _EMPTY = (2**16 - 1, 2**32 - 1, 2**64 - 1)
@@ -36,107 +36,80 @@ def import_amdsmi() -> Any | None:
     return amdsmi
 
 
-def _number(answer: Any, *names: str) -> float | None:
-    """First of these fields that is a number; an empty reading is 'N/A', all ones or absent."""
-    if not isinstance(answer, dict):
-        return None
-    for name in names:
-        value = answer.get(name)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            continue
-        if value >= 0 and value not in _EMPTY:
-            return float(value)
-    return None
+def _number(value: Any) -> float | None:
+    """Return a reading as a number; 'N/A' and all ones are none."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and value >= 0 and value not in _EMPTY else None
 
 
-class AmdTelemetry:
+def _field(answer: Any, *names: str) -> float | None:
+    """First of these fields that is a number."""
+    found = [_number(answer.get(name)) for name in names] if isinstance(answer, dict) else []
+    return next((value for value in found if value is not None), None)
+
+
+class AmdTelemetry(Telemetry):
     """One AMD device. Its energy counter has been seen frozen, so it is always checked."""
 
-    def __init__(
-        self, smi: Any, *, handle: Any, name: str = "", clock: Clock = time.monotonic
-    ) -> None:
+    def __init__(self, smi: Any, *, handle: Any, name: str = "") -> None:
         self.scope = "module" if any(part in name for part in _TWO_DIES) else "gpu"
         self._smi = smi
         self._handle = handle
-        self._clock = clock
 
-    @cached_property
-    def available(self) -> tuple[str, ...]:
-        """What this device gives, tried once."""
-        return available_fields(self.sample(), baseline=self.baseline())
-
-    def _ask(self, function: str, *arguments: Any) -> Any | None:
-        call = getattr(self._smi, function, None)
-        if call is None:
-            return None
+    def _ask(self, function: str, *members: str) -> Any | None:
+        """One call; its arguments are members of the binding's enumerations."""
         try:
-            return call(self._handle, *arguments)
+            arguments = [attrgetter(member)(self._smi) for member in members]
+            return getattr(self._smi, function)(self._handle, *arguments)
         except (self._smi.AmdSmiException, *_UNFIT):
             return None
 
-    def _power_w(self) -> float | None:
-        answer = self._ask("amdsmi_get_power_info")
-        power_w = _number(answer, "current_socket_power", "socket_power", "average_socket_power")
-        # Older releases write 0 instead of 'N/A'; no powered device draws nothing.
-        return power_w or None
-
-    def _energy_j(self) -> float | None:
-        answer = self._ask("amdsmi_get_energy_count")
-        count = _number(answer, "energy_accumulator", "power")
-        resolution_uj = _number(answer, "counter_resolution")
-        return None if count is None or resolution_uj is None else count * resolution_uj / 1e6
-
     def _temperature_c(self) -> float | None:
-        kinds = getattr(self._smi, "AmdSmiTemperatureType", None)
-        metrics = getattr(self._smi, "AmdSmiTemperatureMetric", None)
-        current = getattr(metrics, "CURRENT", None)
-        for name in ("HOTSPOT", "EDGE"):
-            kind = getattr(kinds, name, None)
-            if kind is None or current is None:
-                continue
-            value = self._ask("amdsmi_get_temp_metric", kind, current)
-            celsius = _number({name: value}, name)
-            if celsius:
+        for kind in ("HOTSPOT", "EDGE"):
+            members = (f"AmdSmiTemperatureType.{kind}", "AmdSmiTemperatureMetric.CURRENT")
+            if celsius := _number(self._ask("amdsmi_get_temp_metric", *members)):
                 return celsius
         return None
 
-    def _clock_mhz(self, *names: str) -> float | None:
-        kind = getattr(getattr(self._smi, "AmdSmiClkType", None), "GFX", None)
-        answer = self._ask("amdsmi_get_clock_info", kind) if kind is not None else None
-        return _number(answer, *names)
+    def _clock_hz(self, *names: str) -> float | None:
+        return scaled(_field(self._ask("amdsmi_get_clock_info", "AmdSmiClkType.GFX"), *names), 1e6)
 
     def sample(self, *, with_memory: bool = True) -> Sample:
         """Read the device now."""
-        time_s = self._clock()
-        energy_j = self._energy_j()
-        power_w = self._power_w()
+        time_s = time.monotonic()
+        energy = self._ask("amdsmi_get_energy_count")
+        count = _field(energy, "energy_accumulator", "power")
+        resolution_uj = _field(energy, "counter_resolution")
+        power = self._ask("amdsmi_get_power_info")
+        power_w = _field(power, "current_socket_power", "socket_power", "average_socket_power")
         usage = self._ask("amdsmi_get_gpu_vram_usage") if with_memory else None
         activity = self._ask("amdsmi_get_gpu_activity") if with_memory else None
-        used = _number(usage, "vram_used")
+        used = _field(usage, "vram_used")
         return Sample(
             time_s=time_s,
-            power_w=power_w,
-            energy_j=energy_j,
+            # Older releases write 0 instead of 'N/A'; no powered device draws nothing.
+            power_w=power_w or None,
+            energy_j=None if resolution_uj is None else scaled(count, resolution_uj / 1e6),
             temperature_c=self._temperature_c(),
-            sm_clock_hz=scaled(self._clock_mhz("clk", "cur_clk"), 1e6),
+            sm_clock_hz=self._clock_hz("clk", "cur_clk"),
             used_bytes=None if used is None else int(used * _MIB_BYTES),
-            utilization_frac=scaled(_number(activity, "gfx_activity"), 0.01),
+            utilization_frac=scaled(_field(activity, "gfx_activity"), 0.01),
         )
 
     def baseline(self) -> Baseline:
         """Read limits and errors."""
         rest = self.sample()
         caps = self._ask("amdsmi_get_power_cap_info")
-        errors = _number(self._ask("amdsmi_get_gpu_total_ecc_count"), "uncorrectable_count")
+        errors = _field(self._ask("amdsmi_get_gpu_total_ecc_count"), "uncorrectable_count")
         driver = self._ask("amdsmi_get_gpu_driver_info")
         return Baseline(
             used_bytes=rest.used_bytes,
             utilization_frac=rest.utilization_frac,
-            power_limit_w=scaled(_number(caps, "power_cap"), 1e-6),
-            power_limit_default_w=scaled(_number(caps, "default_power_cap"), 1e-6),
+            power_limit_w=scaled(_field(caps, "power_cap"), 1e-6),
+            power_limit_default_w=scaled(_field(caps, "default_power_cap"), 1e-6),
             driver_version=driver.get("driver_version") if isinstance(driver, dict) else None,
             ecc_uncorrected=None if errors is None else int(errors),
-            sm_clock_max_hz=scaled(self._clock_mhz("max_clk"), 1e6),
+            sm_clock_max_hz=self._clock_hz("max_clk"),
         )
 
     def close(self) -> None:
@@ -145,20 +118,20 @@ class AmdTelemetry:
             self._smi.amdsmi_shut_down()
 
 
-def open_amd(device: Device, *, smi: Any = None) -> AmdTelemetry | None:
+def open_amd(device: Device) -> AmdTelemetry | None:
     """Return a reader for the device at this PCI address; by order only where there is but one."""
-    module = smi if smi is not None else import_amdsmi()
-    if module is None:
+    smi = import_amdsmi()
+    if smi is None:
         return None
     try:
-        handles = list(module.amdsmi_get_processor_handles())
-        addresses = [str(module.amdsmi_get_gpu_device_bdf(handle)).lower() for handle in handles]
-    except (module.AmdSmiException, *_UNFIT):
-        handles, addresses = [], []
+        handles = list(smi.amdsmi_get_processor_handles())
+        addresses = [str(smi.amdsmi_get_gpu_device_bdf(handle)).lower() for handle in handles]
+    except (smi.AmdSmiException, *_UNFIT):
+        return None
     wanted = (device.pci_bus_id or "").lower()
-    for handle, address in zip(handles, addresses, strict=True):
-        if wanted and wanted.endswith(address):
-            return AmdTelemetry(module, handle=handle, name=device.name)
-    if not wanted and len(handles) == 1:
-        return AmdTelemetry(module, handle=handles[0], name=device.name)
-    return None
+    found = [
+        handle
+        for handle, address in zip(handles, addresses, strict=True)
+        if (wanted.endswith(address) if wanted else len(handles) == 1)
+    ]
+    return AmdTelemetry(smi, handle=found[0], name=device.name) if found else None

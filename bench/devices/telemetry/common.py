@@ -5,12 +5,9 @@ device, driver or permission does not give it. Nothing here touches torch, so th
 trial can sample while the trial's own process computes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
-
-Clock = Callable[[], float]
-"""time.monotonic, or a test's stand-in."""
+from functools import cached_property
 
 FOREIGN_GPU_BYTES = 500 * 2**20
 FOREIGN_GPU_FRAC = 0.05
@@ -33,7 +30,6 @@ class Sample:
     sm_clock_hz: float | None = None
     throttle_reasons: frozenset[str] | None = None
     """Why clocks are limited: THROTTLE_REASONS, sw_power_cap, app_clocks, sync_boost, ..."""
-    power_limited: bool | None = None
     used_bytes: int | None = None
     """Memory in use on the device, by anyone."""
     utilization_frac: float | None = None
@@ -59,22 +55,34 @@ class Baseline:
     has_mig: bool | None = None
 
 
-class Telemetry(Protocol):
+class Telemetry:
     """A reader bound to one device."""
 
-    @property
-    def available(self) -> tuple[str, ...]:
-        """What this device gives: power, energy, temperature, sm_clock, throttle, memory, ecc."""
+    scope = "gpu"
+    """What power and energy cover: gpu, module, package or soc."""
 
-    @property
-    def scope(self) -> str:
-        """What power and energy cover: gpu, module, package or soc."""
+    @cached_property
+    def available(self) -> tuple[str, ...]:
+        """What this device gives, tried once, for `Device.telemetry`."""
+        sample = self.sample()
+        values = {
+            "power": sample.power_w,
+            "energy": sample.energy_j,
+            "temperature": sample.temperature_c,
+            "sm_clock": sample.sm_clock_hz,
+            "throttle": sample.throttle_reasons,
+            "memory": sample.used_bytes,
+            "ecc": self.baseline().ecc_uncorrected,
+        }
+        return tuple(name for name, value in values.items() if value is not None)
 
     def sample(self, *, with_memory: bool = True) -> Sample:
         """Read the device now; memory and utilisation cost a call each and can be left out."""
+        raise NotImplementedError
 
     def baseline(self) -> Baseline:
         """Read the slow-changing facts; tens of milliseconds, so never inside a window."""
+        return Baseline()
 
     def close(self) -> None:
         """Let go of the driver's library."""
@@ -89,17 +97,3 @@ def is_in_use(rest: Sample | Baseline) -> bool:
 def scaled(value: float | None, factor: float) -> float | None:
     """Convert a reading to base units; a missing one stays missing."""
     return None if value is None else value * factor
-
-
-def available_fields(sample: Sample, *, baseline: Baseline) -> tuple[str, ...]:
-    """Names of what a reader gave, for `Device.telemetry`."""
-    values = {
-        "power": sample.power_w,
-        "energy": sample.energy_j,
-        "temperature": sample.temperature_c,
-        "sm_clock": sample.sm_clock_hz,
-        "throttle": sample.throttle_reasons,
-        "memory": sample.used_bytes,
-        "ecc": baseline.ecc_uncorrected,
-    }
-    return tuple(name for name, value in values.items() if value is not None)

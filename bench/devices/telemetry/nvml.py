@@ -9,12 +9,10 @@ them. Source of calls, units and fields: https://docs.nvidia.com/deploy/nvml-api
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cached_property
-from types import ModuleType
 from typing import Any
 
 from bench.core.nouns import Device
-from bench.devices.telemetry.common import Baseline, Clock, Sample, available_fields, scaled
+from bench.devices.telemetry.common import Baseline, Sample, Telemetry, scaled
 
 # nvmlClocksEventReasons: https://docs.nvidia.com/deploy/nvml-api/group__nvmlClocksEventReasons.html
 # Bit 1 (idle) is left out: it limits nothing. Written as numbers because older bindings call them
@@ -44,18 +42,15 @@ _SUPERCHIPS = ("GH200", "GB200", "GB300")
 (https://github.com/ml-energy/zeus documents it for GH200)."""
 
 
-def import_nvml() -> ModuleType | None:
+def import_nvml() -> Any | None:
     """Return NVML's binding, started, or None without a driver. Each success needs a shutdown."""
-    try:
+    with suppress(ImportError):
         import pynvml
-    except ImportError:
-        return None
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    module: ModuleType = pynvml
-    return module
+
+        with suppress(pynvml.NVMLError):
+            pynvml.nvmlInit()
+            return pynvml
+    return None
 
 
 @contextmanager
@@ -70,7 +65,7 @@ def opened_nvml() -> Iterator[Any]:
 
 
 def ask_nvml(nvml: Any, function: str, *arguments: Any) -> Any | None:
-    """One call; None where this binding, driver or device refuses it. Text comes decoded."""
+    """One call; None without a binding or where it, driver or device refuses. Text is decoded."""
     call = getattr(nvml, function, None)
     if call is None:
         return None
@@ -96,13 +91,12 @@ def find_handle(nvml: Any, *, device: Device) -> Any | None:
     return None
 
 
-class NvmlTelemetry:
+class NvmlTelemetry(Telemetry):
     """One NVIDIA device. A MIG slice shares its power sensors, so power and energy are None."""
 
-    def __init__(self, nvml: Any, *, handle: Any, clock: Clock = time.monotonic) -> None:
+    def __init__(self, nvml: Any, *, handle: Any) -> None:
         self._nvml = nvml
         self._handle = handle
-        self._clock = clock
         self.name = str(self._ask("nvmlDeviceGetName") or "")
         mode = self._ask("nvmlDeviceGetMigMode")
         is_slice = bool(self._ask("nvmlDeviceIsMigDeviceHandle"))
@@ -112,11 +106,6 @@ class NvmlTelemetry:
         # Without a module-wide power reading a superchip's counter cannot be checked: not used.
         self._has_counter = not self._has_mig and (self._is_module or not is_superchip)
         self.scope = "module" if self._is_module else "gpu"
-
-    @cached_property
-    def available(self) -> tuple[str, ...]:
-        """What this device gives, tried once."""
-        return available_fields(self.sample(), baseline=self.baseline())
 
     def _ask(self, function: str, *arguments: Any) -> Any | None:
         return ask_nvml(self._nvml, function, self._handle, *arguments)
@@ -162,7 +151,7 @@ class NvmlTelemetry:
 
     def sample(self, *, with_memory: bool = True) -> Sample:
         """Read the device now. The counter comes first: its time matters most."""
-        time_s = self._clock()
+        time_s = time.monotonic()
         energy_j = self._energy_j()
         power_w = self._power_w()
         sm_clock_mhz = self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_SM)
@@ -176,7 +165,6 @@ class NvmlTelemetry:
             temperature_c=scaled(temperature_c, 1.0),
             sm_clock_hz=scaled(sm_clock_mhz, 1e6),
             throttle_reasons=reasons,
-            power_limited=None if reasons is None else "sw_power_cap" in reasons,
             used_bytes=self._used_bytes() if with_memory else None,
             utilization_frac=None if load is None else load.gpu / 100.0,
         )
@@ -221,13 +209,12 @@ class NvmlTelemetry:
             self._nvml.nvmlShutdown()
 
 
-def open_nvml(device: Device, *, nvml: Any = None) -> NvmlTelemetry | None:
+def open_nvml(device: Device) -> NvmlTelemetry | None:
     """Return a reader for this device, or None without a driver or a device that matches."""
-    module = nvml if nvml is not None else import_nvml()
-    if module is None:
-        return None
-    handle = find_handle(module, device=device)
-    if handle is None:
-        module.nvmlShutdown()
-        return None
-    return NvmlTelemetry(module, handle=handle)
+    nvml = import_nvml()
+    handle = find_handle(nvml, device=device)
+    if handle is not None:
+        return NvmlTelemetry(nvml, handle=handle)
+    if nvml is not None:
+        nvml.nvmlShutdown()
+    return None

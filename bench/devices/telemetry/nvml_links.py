@@ -63,22 +63,22 @@ def device_memories() -> list[tuple[str, int]]:
 def memory_free_bytes(device: Device) -> int | None:
     """Free memory of this device, or None where NVML does not know it."""
     with opened_nvml() as nvml:
-        handle = None if nvml is None else find_handle(nvml, device=device)
+        handle = find_handle(nvml, device=device)
         info = None if handle is None else ask_nvml(nvml, "nvmlDeviceGetMemoryInfo", handle)
         return None if info is None else int(info.free)
 
 
 def device_links(devices: Sequence[Device]) -> list[PhysicalLink]:
     """Links to the host and between each two of these devices, where NVML knows."""
-    candidates = [device for device in devices if device.type == "cuda"]
     with opened_nvml() as nvml:
-        if nvml is None:
-            return []
-        handles = {device.label: find_handle(nvml, device=device) for device in candidates}
-        known = [(label, handle) for label, handle in handles.items() if handle is not None]
+        handles = [
+            (device.label, find_handle(nvml, device=device))
+            for device in devices
+            if device.type == "cuda"
+        ]
+        known = [(label, handle) for label, handle in handles if handle is not None]
         found = [_host_link(nvml, label=label, handle=handle) for label, handle in known]
-        for one, other in combinations(known, 2):
-            found.append(_pair_link(nvml, one=one, other=other))
+        found += [_pair_link(nvml, one=one, other=two) for one, two in combinations(known, 2)]
     return [link for link in found if link is not None]
 
 
@@ -97,32 +97,32 @@ def _pair_link(nvml: Any, *, one: tuple[str, Any], other: tuple[str, Any]) -> Ph
     (first, handle), (second, peer) = one, other
     bus_id = _bus_id(ask_nvml(nvml, "nvmlDeviceGetPciInfo", peer))
     far_ends = _far_ends(nvml, handle=handle)
-    num_direct = sum(far_end is not None and far_end == bus_id for far_end in far_ends)
+    num_direct = 0 if bus_id is None else far_ends.count(bus_id)
     num_switched = far_ends.count(_SWITCH)
-    if num_direct:
-        return PhysicalLink(first=first, second=second, kind="nvlink", detail=f"{num_direct} links")
-    if num_switched and _SWITCH in _far_ends(nvml, handle=peer):
-        detail = f"{num_switched} links through NVSwitch"
-        return PhysicalLink(first=first, second=second, kind="nvlink", detail=detail)
     level = ask_nvml(nvml, "nvmlDeviceGetTopologyCommonAncestor", handle, peer)
-    if level is None:
+    kind = "nvlink"
+    if num_direct:
+        detail = f"{num_direct} links"
+    elif num_switched and _SWITCH in _far_ends(nvml, handle=peer):
+        detail = f"{num_switched} links through NVSwitch"
+    elif level is not None:
+        kind, detail = "pcie", _TOPOLOGY.get(int(level), f"topology level {level}")
+    else:
         return None
-    detail = _TOPOLOGY.get(int(level), f"topology level {level}")
-    return PhysicalLink(first=first, second=second, kind="pcie", detail=detail)
+    return PhysicalLink(first=first, second=second, kind=kind, detail=detail)
 
 
 def _far_ends(nvml: Any, *, handle: Any) -> list[str | None]:
     """Far end (a switch, a PCI bus id, None where it cannot be read) of each active NVLink."""
-    links = range(nvml.NVML_NVLINK_MAX_LINKS)
-    active = [link for link in links if ask_nvml(nvml, "nvmlDeviceGetNvLinkState", handle, link)]
-    return [_far_end(nvml, handle, link) for link in active]
-
-
-def _far_end(nvml: Any, handle: Any, link: int) -> str | None:
-    kind = ask_nvml(nvml, "nvmlDeviceGetNvLinkRemoteDeviceType", handle, link)
-    if kind == nvml.NVML_NVLINK_DEVICE_TYPE_SWITCH:
-        return _SWITCH
-    return _bus_id(ask_nvml(nvml, "nvmlDeviceGetNvLinkRemotePciInfo", handle, link))
+    far_ends: list[str | None] = []
+    for link in range(nvml.NVML_NVLINK_MAX_LINKS):
+        if not ask_nvml(nvml, "nvmlDeviceGetNvLinkState", handle, link):
+            continue
+        kind = ask_nvml(nvml, "nvmlDeviceGetNvLinkRemoteDeviceType", handle, link)
+        peer = ask_nvml(nvml, "nvmlDeviceGetNvLinkRemotePciInfo", handle, link)
+        is_switch = kind == nvml.NVML_NVLINK_DEVICE_TYPE_SWITCH
+        far_ends.append(_SWITCH if is_switch else _bus_id(peer))
+    return far_ends
 
 
 def _bus_id(info: Any) -> str | None:

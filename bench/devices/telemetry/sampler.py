@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from bench.devices.host.cpu_noise import CpuSnapshot, take_snapshot
-from bench.devices.telemetry.common import Clock, Sample, Telemetry
+from bench.devices.telemetry.common import Sample, Telemetry
 
 PERIOD_S = 0.1
 SLOW_PERIOD_S = 0.5
@@ -29,14 +29,12 @@ class Sampler:
         telemetry: Telemetry | None,
         *,
         pid: int,
-        clock: Clock = time.monotonic,
         snapshot: Callable[[int], CpuSnapshot] = take_snapshot,
     ) -> None:
         self.samples: list[Sample] = []
         self.snapshots: list[CpuSnapshot] = []
         self._pid = pid
         self._telemetry = telemetry
-        self._clock = clock
         self._snapshot = snapshot
         self._next_slow_s: float | None = None
         self._stopping = threading.Event()
@@ -44,7 +42,7 @@ class Sampler:
 
     def collect(self, *, is_last: bool = False) -> None:
         """Take one round of readings; the slow ones only when due, at first and at last."""
-        now_s = self._clock()
+        now_s = time.monotonic()
         is_slow_due = is_last or self._next_slow_s is None or now_s >= self._next_slow_s
         if is_slow_due:
             self._next_slow_s = now_s + SLOW_PERIOD_S
@@ -56,12 +54,12 @@ class Sampler:
                 self.snapshots.append(self._snapshot(self._pid))
 
     def _run(self) -> None:
-        next_s = self._clock()
+        next_s = time.monotonic()
         while not self._stopping.is_set():
             self.collect()
             # A late round is not made up for, and a slow driver gets a rest between two rounds.
-            next_s = max(next_s + PERIOD_S, self._clock() + PERIOD_S / 2)
-            self._stopping.wait(next_s - self._clock())
+            next_s = max(next_s + PERIOD_S, time.monotonic() + PERIOD_S / 2)
+            self._stopping.wait(next_s - time.monotonic())
         self.collect(is_last=True)
 
     def start(self) -> None:

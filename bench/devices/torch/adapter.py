@@ -5,23 +5,33 @@ it runs on. The base class is the adapter of the CPU: operations have finished w
 and torch counts no memory. What is missing gives None, never zero. torch is not imported here.
 """
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 
-class DeviceEvent(Protocol):
-    """A point in a device's stream."""
+class DeviceEvent:
+    """A timing event on the stream that its device uses now, whichever device is current."""
+
+    def __init__(self, event: Any, *, current_stream: Callable[[], Any] | None) -> None:
+        self._event = event
+        self._current_stream = current_stream
 
     def record(self) -> None:
         """Mark the current end of the stream."""
+        streams = () if self._current_stream is None else (self._current_stream(),)
+        self._event.record(*streams)
 
     def query(self) -> bool:
         """Whether the device has passed the mark; does not wait."""
+        return bool(self._event.query())
 
     def synchronize(self) -> None:
         """Wait on the host until the device has passed the mark."""
+        self._event.synchronize()
 
     def elapsed_ms(self, end: Any) -> float:
         """Milliseconds of device time from this mark to `end`; both must have been passed."""
+        return float(self._event.elapsed_time(end._event))
 
 
 class Adapter:

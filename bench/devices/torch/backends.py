@@ -16,12 +16,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 
 T = TypeVar("T")
-
 
 REFUSALS = (RuntimeError, AttributeError, AssertionError, TypeError, ValueError)
 """What backends raise for what they lack; NotImplementedError is a RuntimeError."""
@@ -52,8 +51,7 @@ ADDING_PACKAGES = ("torch_npu", "torch_mlu", "torch_musa", "torch_gcu", "torch_b
 PACKAGES = (*ADDING_PACKAGES, "torch_xmlir", "habana_frameworks.torch")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lookalike:
+class Lookalike(NamedTuple):
     """How to recognise one maker among all that answer to `cuda`."""
 
     platform: str
@@ -65,19 +63,11 @@ class Lookalike:
 
 # Tools and names: each vendor's manual; MetaX's early drivers call the C500 just "4000" or "4001".
 LOOKALIKES = {
-    "iluvatar": Lookalike(platform="CoreX", name_pattern=r"iluvatar|\b(BI|MR)-V\d+", tool="ixsmi"),
-    "metax": Lookalike(
-        platform="MACA", name_pattern=r"metax|\bMX[CN]\d{3}|^400[01]$", tool="mx-smi"
-    ),
-    "alibaba": Lookalike(platform="PPU", name_pattern=r"\bPPU\b|T-Head|ZW\d{3}|Zhenwu"),
-    "baidu": Lookalike(
-        platform="XPyTorch", name_pattern=r"kunlun|\bP800\b|\bR[23]00\b", module="torch_xmlir"
-    ),
-    "hygon": Lookalike(
-        platform="DTK",
-        name_pattern=r"hygon|\bDCU|\bK100(_|\b)|\bZ100|\bBW\d{3,4}\b",
-        tool="hy-smi",
-    ),
+    "iluvatar": Lookalike("CoreX", r"iluvatar|\b(BI|MR)-V\d+", tool="ixsmi"),
+    "metax": Lookalike("MACA", r"metax|\bMX[CN]\d{3}|^400[01]$", tool="mx-smi"),
+    "alibaba": Lookalike("PPU", r"\bPPU\b|T-Head|ZW\d{3}|Zhenwu"),
+    "baidu": Lookalike("XPyTorch", r"kunlun|\bP800\b|\bR[23]00\b", module="torch_xmlir"),
+    "hygon": Lookalike("DTK", r"hygon|\bDCU|\bK100(_|\b)|\bZ100|\bBW\d{3,4}\b", tool="hy-smi"),
 }
 
 _NVIDIA_NAME = r"nvidia|tesla|geforce|quadro|\bRTX\b|\bGRID\b"
@@ -103,11 +93,8 @@ def registered_type() -> str | None:
 @functools.cache
 def load_packages() -> tuple[PackageState, ...]:
     """Import every vendor package that is installed and not loaded yet, once per process."""
-    loaded = []
-    for module in PACKAGES:
-        state, reason = _load(module)
-        loaded.append(PackageState(module=module, state=state, reason=reason))
-    return tuple(loaded)
+    states = [(module, *_load(module)) for module in PACKAGES]
+    return tuple(PackageState(module=name, state=how, reason=why) for name, how, why in states)
 
 
 def _load(module: str) -> tuple[str, str]:
@@ -151,16 +138,15 @@ def identify(device_type: str, *, name: str) -> tuple[str | None, str]:
 
 
 def _identify_cuda(name: str) -> tuple[str | None, str]:
-    api = (
-        _join("HIP", torch.version.hip) if torch.version.hip else _join("CUDA", torch.version.cuda)
-    )
+    hip = torch.version.hip
+    api = _join("HIP", hip) if hip else _join("CUDA", torch.version.cuda)
     vendor = _lookalike(name)
     if vendor is not None:
         return vendor, f"{LOOKALIKES[vendor].platform} ({api})"
-    if torch.version.hip:
-        stack = _join("ROCm", getattr(torch.version, "rocm", None) or torch.version.hip)
+    if hip:
         is_amd = _matches(_AMD_NAME, name) or has_tool("rocm-smi", "amd-smi", "rocminfo")
-        return ("amd" if is_amd else None), stack
+        release = getattr(torch.version, "rocm", None) or hip
+        return ("amd" if is_amd else None), _join("ROCm", release)
     is_nvidia = _matches(_NVIDIA_NAME, name) or has_tool("nvidia-smi")
     return ("nvidia" if is_nvidia else None), api
 

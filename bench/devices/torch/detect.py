@@ -53,20 +53,16 @@ def survey() -> Survey:
         found, silent = _devices_of(device_type)
         devices += found
         problems += silent
-    devices.append(cpu_device())
-    return Survey(
-        devices=tuple(_with_telemetry(device) for device in devices), problems=tuple(problems)
-    )
+    known = (_with_telemetry(device) for device in (*devices, cpu_device()))
+    return Survey(devices=tuple(known), problems=tuple(problems))
 
 
 def find(label: str | None) -> Device:
     """Device with this label (`cuda` means `cuda:0`); None means the best accelerator, else CPU."""
-    device_type, index = (None, None) if label is None else parse_label(label)
+    wanted = None if label is None else parse_label(label)
     here = survey()
-    if label is None:
-        return here.devices[0]
     for device in here.devices:
-        if device.type == device_type and device.index == (index or 0):
+        if wanted in (None, (device.type, device.index)):
             return device
     labels = [device.label for device in here.devices]
     hint = f"({'; '.join(here.problems)})" if here.problems else ""
@@ -76,25 +72,23 @@ def find(label: str | None) -> Device:
 def locate(label: str) -> tuple[str, int]:
     """Type and index of a device that is here, without describing it or its neighbours."""
     device_type, index = parse_label(label)
-    index = index or 0
-    if device_type == "cpu" and index == 0:
+    if (device_type, index) == ("cpu", 0):
         return device_type, index
     load_packages()
-    if device_type in accelerator_types() and index < device_count(device_type):
-        return device_type, index
-    device = find(label)
-    return device.type, device.index
+    if device_type not in accelerator_types() or index >= device_count(device_type):
+        find(label)  # raises what is here instead
+    return device_type, index
 
 
-def parse_label(label: str) -> tuple[str, int | None]:
-    """Type and index of `cuda:1`; the index is None in `cuda`."""
+def parse_label(label: str) -> tuple[str, int]:
+    """Type and index of `cuda:1`; the index is 0 in `cuda`."""
     match = _LABEL.fullmatch(label.strip())
     if match is None:
         raise UsageError(
             f"device {label!r} is not a device type with an optional number; "
             "try cpu, cuda, cuda:1, xpu, mps, npu:0"
         )
-    return match[1], None if match[2] is None else int(match[2])
+    return match[1], int(match[2] or 0)
 
 
 def current_accelerator_type() -> str | None:
@@ -131,14 +125,13 @@ def device_count(device_type: str) -> int:
 
 
 def _devices_of(device_type: str) -> tuple[list[Device], list[str]]:
-    answers = [describe(device_type, index) for index in range(device_count(device_type))]
-    is_silent = [device.name == device.type and device.memory_bytes is None for device in answers]
-    if all(is_silent):
+    found = [describe(device_type, index) for index in range(device_count(device_type))]
+    silent = [one for one in found if one.name == one.type and one.memory_bytes is None]
+    if len(silent) == len(found):
         # A small backend that describes nothing at all may still compute.
-        return answers, []
-    pairs = list(zip(answers, is_silent, strict=True))
-    problems = [f"{device.label} does not answer" for device, silent in pairs if silent]
-    return [device for device, silent in pairs if not silent], problems
+        return found, []
+    problems = [f"{device.label} does not answer" for device in silent]
+    return [device for device in found if device not in silent], problems
 
 
 def describe(device_type: str, index: int) -> Device:

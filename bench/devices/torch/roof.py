@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
@@ -25,7 +24,7 @@ from msgspec import Meta, Struct, structs
 from msgspec.structs import replace
 
 from bench.core.nouns import Device
-from bench.core.paths import cache_folder
+from bench.core.paths import cache_folder, write_whole
 from bench.devices.host.cpu import usable_cores
 from bench.devices.host.cpu_noise import FOREIGN_CPU_WARN_FRAC, cpu_noise, take_snapshot
 from bench.devices.telemetry.common import Baseline
@@ -105,20 +104,15 @@ class Roof(RoofKey, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def roof_for(device: Device, *, dtypes: Sequence[str]) -> Roof:
     """Roof from the cache, with whatever dtypes are missing in it measured and added."""
     known = load_roof(device, torch_version=torch.__version__)
-    if known is None:
-        roof = measure_roof(device.label, dtypes=dtypes)
-    else:
-        missing = set(dtypes) - set(known.flops_per_s) - set(known.unsupported)
-        if not missing:
-            return known
-        added = measure_roof(device.label, dtypes=sorted(missing))
-        roof = replace(
-            added,
-            flops_per_s={**known.flops_per_s, **added.flops_per_s},
-            sustained_flops_per_s={**known.sustained_flops_per_s, **added.sustained_flops_per_s},
-            tried={**known.tried, **added.tried},
-            unsupported=(*known.unsupported, *added.unsupported),
-        )
+    tried = () if known is None else (*known.flops_per_s, *known.unsupported)
+    missing = [dtype for dtype in dtypes if dtype not in tried]
+    if known is not None and not missing:
+        return known
+    roof = measure_roof(device.label, dtypes=missing)
+    if known is not None:
+        rates = ("flops_per_s", "sustained_flops_per_s", "tried")
+        merged = {name: {**getattr(known, name), **getattr(roof, name)} for name in rates}
+        roof = replace(roof, **merged, unsupported=(*known.unsupported, *roof.unsupported))
     save_roof(roof)
     return roof
 
@@ -182,7 +176,7 @@ def load_roof(device: Device, *, torch_version: str, threads: int | None = None)
 
 
 def save_roof(roof: Roof) -> Path | None:
-    """Write the roof in one step, so that nobody reads half; None where it cannot be kept.
+    """Write the roof; None where it cannot be kept.
 
     A processor's roof that was measured beside other programs is too low, and would stay so: it is
     not kept.
@@ -196,10 +190,7 @@ def save_roof(roof: Roof) -> Path | None:
     path = roof.path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(roof), indent=2))
-        Path(temporary).replace(path)
+        write_whole(path, msgspec.json.format(msgspec.json.encode(roof), indent=2))
     except OSError as error:
         _LOG.warning("%s cannot be written (%s): the roof is measured each time", path, error)
         return None

@@ -52,33 +52,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(part in text for part in _OUT_OF_MEMORY_TEXTS)
 
 
-class TorchEvent:
-    """A timing event on the stream that its device uses now, whichever device is current."""
-
-    def __init__(self, event: Any, *, current_stream: Callable[[], Any] | None) -> None:
-        self._event = event
-        self._current_stream = current_stream
-
-    def record(self) -> None:
-        """Mark the current end of the stream."""
-        if self._current_stream is None:
-            self._event.record()
-        else:
-            self._event.record(self._current_stream())
-
-    def query(self) -> bool:
-        """Whether the device has passed the mark; does not wait."""
-        return bool(self._event.query())
-
-    def synchronize(self) -> None:
-        """Wait on the host until the device has passed the mark."""
-        self._event.synchronize()
-
-    def elapsed_ms(self, end: Any) -> float:
-        """Milliseconds of device time from this mark to `end`."""
-        return float(self._event.elapsed_time(end._event))
-
-
 class AcceleratorAdapter(Adapter):
     """Any device type that torch knows besides the CPU."""
 
@@ -134,29 +107,30 @@ class AcceleratorAdapter(Adapter):
         return None if self._event_factory is None else self._event_factory()
 
     @functools.cached_property
-    def _event_factory(self) -> Callable[[], TorchEvent] | None:
+    def _event_factory(self) -> Callable[[], DeviceEvent] | None:
         if self._type == "mps":
             return None  # elapsed times are wrong: https://github.com/pytorch/pytorch/issues/196395
-        for factory in (self._generic_event, self._module_event):
+        for source in (torch.accelerator, self._module):
+            factory = functools.partial(self._event_of, source)
             if attempt(functools.partial(self._keeps_time, factory)):
                 return factory
         return None
 
-    def _generic_event(self) -> TorchEvent:
-        event = torch.Event(device=self.label, enable_timing=True)
-        stream = functools.partial(torch.accelerator.current_stream, self._index)
-        has_stream = self._speaks_for_type and _answers(stream)
-        return TorchEvent(event, current_stream=stream if has_stream else None)
-
-    def _module_event(self) -> TorchEvent:
-        event = self._module.Event(enable_timing=True)
+    def _event_of(self, source: Any) -> DeviceEvent:
+        """Event of torch itself, or of the backend's own module."""
+        is_generic = source is torch.accelerator
+        make: Any = (
+            functools.partial(torch.Event, device=self.label) if is_generic else source.Event
+        )
 
         def stream() -> Any:
-            return self._module.current_stream(self._index)
+            return source.current_stream(self._index)
 
-        return TorchEvent(event, current_stream=stream if _answers(stream) else None)
+        has_stream = (self._speaks_for_type or not is_generic) and _answers(stream)
+        event = make(enable_timing=True)
+        return DeviceEvent(event, current_stream=stream if has_stream else None)
 
-    def _keeps_time(self, factory: Callable[[], TorchEvent]) -> bool:
+    def _keeps_time(self, factory: Callable[[], DeviceEvent]) -> bool:
         """Whether a pause between two marks comes out as neither less than half nor too long."""
         start, end = factory(), factory()
         begin_s = time.perf_counter()
@@ -173,19 +147,17 @@ class AcceleratorAdapter(Adapter):
         wall_s = time.perf_counter() - begin_s
         return math.isfinite(elapsed_s) and _CHECK_PAUSE_S / 2 <= elapsed_s <= wall_s * 1.01
 
-    def _stats(self) -> dict[str, Any]:
-        """Statistics of torch's allocator; a name that is missing was not measured."""
+    def _memory(self, stat: str, *, function: str) -> int | None:
+        """Statistic of torch's allocator; None where it was not measured or could not be reset."""
+        if stat.endswith(".peak") and not self._can_reset_peak:
+            return None
         stats: Any = None
         if self._speaks_for_type:
             stats = attempt(lambda: torch.accelerator.memory_stats(self._index))
-        if not stats:
-            stats = attempt(lambda: self._module.memory_stats(self._index))
-        return dict(stats or {})
-
-    def _memory(self, *, stat: str, function: str) -> int | None:
-        value = self._stats().get(stat)
+        stats = stats or attempt(lambda: self._module.memory_stats(self._index)) or {}
+        # The functions answer 0 for "not counted", so their 0 is not believed.
+        value = stats.get(stat)
         if value is None:
-            # These functions answer 0 for "not counted", so 0 is not believed here.
             value = attempt(lambda: getattr(self._module, function)(self._index)) or None
         return None if value is None else int(value)
 
@@ -195,27 +167,22 @@ class AcceleratorAdapter(Adapter):
 
     def peak_allocated_bytes(self) -> int | None:
         """Peak of what tensors occupied, or None."""
-        if not self._can_reset_peak:
-            return None
-        return self._memory(stat="allocated_bytes.all.peak", function="max_memory_allocated")
+        return self._memory("allocated_bytes.all.peak", function="max_memory_allocated")
 
     def peak_reserved_bytes(self) -> int | None:
         """Peak of what torch's allocator held, or None."""
-        if not self._can_reset_peak:
-            return None
-        return self._memory(stat="reserved_bytes.all.peak", function="max_memory_reserved")
+        return self._memory("reserved_bytes.all.peak", function="max_memory_reserved")
 
     def reserved_bytes(self) -> int | None:
         """What torch's allocator holds now, or None."""
         if self._type == "mps":
             return attempt(lambda: int(torch.mps.driver_allocated_memory()))
-        return self._memory(stat="reserved_bytes.all.current", function="memory_reserved")
+        return self._memory("reserved_bytes.all.current", function="memory_reserved")
 
     def compute_clock_hz(self) -> float | None:
         """Clock of the compute units now, or None."""
-        if self._telemetry is None:
-            return None
-        return self._telemetry.sample(with_memory=False).sm_clock_hz
+        telemetry = self._telemetry
+        return None if telemetry is None else telemetry.sample(with_memory=False).sm_clock_hz
 
     @functools.cached_property
     def _telemetry(self) -> Telemetry | None:

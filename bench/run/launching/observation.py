@@ -12,9 +12,14 @@ from dataclasses import asdict, dataclass, field
 
 from bench.devices.host.cpu_noise import cpu_noise
 from bench.devices.telemetry.common import Baseline, Sample, is_in_use
-from bench.devices.telemetry.energy import Energy, window_energy
 from bench.devices.telemetry.sampler import Sampler
-from bench.devices.telemetry.window_conditions import Conditions, violations_s, window_conditions
+from bench.devices.telemetry.window_sums import (
+    Conditions,
+    Energy,
+    violations_s,
+    window_conditions,
+    window_energy,
+)
 from bench.measure.messages import TrialResult
 from bench.measure.timing import validity
 from bench.results.schema import Row

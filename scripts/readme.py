@@ -20,10 +20,11 @@ GAP_COLUMNS = ("train/infer", "per", "time", "FLOPs", "memory")
 
 def run_block() -> str:
     """The table that `bench run` ends with, from the reference rows of a CPU."""
+    from bench.analysis.trials.configuration import gather
     from bench.report.tables.run_table import run_grid
     from bench.results.reader import read_rows
 
-    return _table(run_grid(read_rows(REFERENCE / "cpu-2core.csv")))
+    return _table(run_grid(gather(read_rows(REFERENCE / "cpu-2core.csv"))))
 
 
 def links_block() -> str:

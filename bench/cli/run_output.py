@@ -86,7 +86,13 @@ def show_result(ended: Ended, *, path: Path, quiet: bool) -> None:
         return
     from bench.analysis.trials.configuration import gather
     from bench.report.tables.links_tables import link_grids
-    from bench.report.tables.run_table import reason_lines, run_grid
+    from bench.report.tables.run_table import caption_of, reason_lines, run_grid
 
-    grids = [run_grid(ended.rows), *link_grids(gather(ended.rows), has_model=False)]
-    print_grids(grids, lines=[*reason_lines(ended.rows), f"rows: {short_path(path)}"])
+    found = gather(ended.rows)
+    # Modelled devices have tables of their own.
+    modelled = [one for one in found if one.is_wide and one.mode != "real"]
+    others = [one for one in found if one not in modelled]
+    grids = [*([run_grid(others)] if others else []), *link_grids(found, has_model=False)]
+    devices = {f"device: {caption_of(one.first)}" for one in modelled}
+    lines = [*sorted(devices), *reason_lines(ended.rows), f"rows: {short_path(path)}"]
+    print_grids(grids, lines=lines)

@@ -47,10 +47,9 @@ def test_simulation_that_disagrees_is_said_so(tmp_path: Path) -> None:
 
 def test_real_devices_scale_against_one_of_them(tmp_path: Path) -> None:
     text = markdown_of(tmp_path, [*real_run(), *real_run(25.0, devices=8)])
-    one, eight = table_of(text, "Scaling over devices")
-    assert (one["devices"], one["efficiency [95 %]"]) == ("1", "")
-    assert eight["efficiency [95 %]"].startswith("80 % [")
-    assert eight["efficiency of"] == "one device"
+    one, eight = table_of(text, "Speed and efficiency")
+    assert (one["devices"], one["of one device [95 %]"]) == ("1", "")
+    assert eight["of one device [95 %]"].startswith("80 % [")
     assert eight["all devices [95 %]"].startswith("128 patch/s [")
     assert "**Links" in text and "slower [95 %]" not in text
 
@@ -136,7 +135,7 @@ def test_an_old_file_without_the_new_columns_still_reads(tmp_path: Path) -> None
     assert main(["report", str(path), "-o", str(output)]) == 0
     reported = output.read_text(encoding="utf-8").replace("\\", "")
     assert len(table_of(reported, "Links: ")) == 3
-    assert "**Where a step goes" not in reported
+    assert "of compute [95 %]" not in reported
 
 
 _NEW = {

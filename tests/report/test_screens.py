@@ -85,7 +85,7 @@ def check(name: str, text: str, *, request: pytest.FixtureRequest) -> None:
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text(encoding="utf-8")
     lines = text.splitlines()
-    assert name in LONG or len(lines) <= MOST_LINES + (2 if name == "run-links" else 0)
+    assert name in LONG or len(lines) <= MOST_LINES
     assert not [line for line in lines if "—" in line or "<" in line]
     for table in tables_of(lines):
         wrapped = [line for line in table if re.match(r" +(?![0-9 ]|real )", line)]

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from bench.analysis.trials.configuration import Trials, gather
+from bench.analysis.trials.configuration import Trials
 from bench.analysis.trials.titles import LONG, differing
 from bench.core.units import format_bytes
 from bench.report.tables.cells import (
@@ -35,10 +35,10 @@ MAX_DETAILS = 5
 """Messages of trials below the table; the CSV has all."""
 
 
-def run_grid(trials: Sequence[Row]) -> Grid:
+def run_grid(lines: Sequence[Trials]) -> Grid:
     """One line per configuration; a column in which nothing was measured is left out."""
     columns = {"device": lambda line: caption_of(line.first), **COLUMNS}
-    grid = configuration_grid(gather(trials), columns=columns)
+    grid = configuration_grid(lines, columns=columns)
     return replace(grid, names=("device",), spare=SPARE)
 
 

@@ -42,16 +42,26 @@ def keep(args: Args, rank: int, size: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """One method of a process group; `size` and `rank` are those of the group."""
+    """One method of a process group."""
 
     op: Op
-    num_bytes: Callable[[Args, int], int]
-    """Bytes of the full tensor, from the arguments and the group's size."""
+    full: int | None = 0
+    """The argument that is the full tensor, or a rank's part of it; None: nothing is sent."""
+    is_part: bool = False
     fill: Callable[[Args, int, int], None] = keep
-    """Leave something in the outputs: arguments, this rank, size."""
-    outputs: Callable[[Args], list[Tensor]] = lambda args: flat(args[0])
+    """Leave something in the outputs: arguments, this rank, size of the group."""
     peer: Callable[[Args], int] | None = None
     """The other rank of the group, where there is only one."""
+
+    def num_bytes(self, args: Args, size: int) -> int:
+        """Bytes of the full tensor, from the arguments and the group's size."""
+        if self.full is None:
+            return 0
+        return _bytes(args[self.full]) * (size if self.is_part else 1)
+
+    def outputs(self, args: Args) -> list[Tensor]:
+        """Return the tensors that hold the result."""
+        return [] if self.full is None else flat(args[0])
 
 
 def _gather_lists(args: Args, rank: int, size: int) -> None:
@@ -110,46 +120,30 @@ def _copy(outputs: list[Tensor], inputs: list[Tensor]) -> None:
         output.view(-1).copy_(source.reshape(-1))
 
 
-def _of_first(args: Args, size: int) -> int:
-    return _bytes(args[0])
-
-
-def _of_second(args: Args, size: int) -> int:
-    return _bytes(args[1])
-
-
-def _of_first_everywhere(args: Args, size: int) -> int:
-    return size * _bytes(args[0])
-
-
-def _of_second_everywhere(args: Args, size: int) -> int:
-    return size * _bytes(args[1])
-
-
-_ALL_REDUCE = Operation(op="all_reduce", num_bytes=_of_first)
-_GATHER_FLAT = Operation(op="all_gather", num_bytes=_of_first, fill=_gather_flat)
-_SCATTER_FLAT = Operation(op="reduce_scatter", num_bytes=_of_second, fill=_scatter_flat)
-_GATHER_LISTS = Operation(op="all_gather", num_bytes=_of_second_everywhere, fill=_gather_lists)
-_GATHER_TO_ROOT = Operation(op="gather", num_bytes=_of_second_everywhere, fill=_gather_to_root)
-_EXCHANGE = Operation(op="all_to_all", num_bytes=_of_second, fill=_exchange)
-_BARRIER = Operation(op="barrier", num_bytes=lambda args, size: 0, outputs=lambda args: [])
+_ALL_REDUCE = Operation(op="all_reduce")
+_GATHER_FLAT = Operation(op="all_gather", fill=_gather_flat)
+_SCATTER_FLAT = Operation(op="reduce_scatter", full=1, fill=_scatter_flat)
+_GATHER_LISTS = Operation(op="all_gather", full=1, is_part=True, fill=_gather_lists)
+_GATHER_TO_ROOT = Operation(op="gather", full=1, is_part=True, fill=_gather_to_root)
+_EXCHANGE = Operation(op="all_to_all", full=1, fill=_exchange)
+_BARRIER = Operation(op="barrier", full=None)
 
 OPERATIONS: dict[str, Operation] = {
     "allreduce": _ALL_REDUCE,
     "allreduce_coalesced": _ALL_REDUCE,
-    "broadcast": Operation(op="broadcast", num_bytes=_of_first),
-    "reduce": Operation(op="reduce", num_bytes=_of_first),
+    "broadcast": Operation(op="broadcast"),
+    "reduce": Operation(op="reduce"),
     "allgather": _GATHER_LISTS,
     "allgather_coalesced": _GATHER_LISTS,
     "all_gather_single": _GATHER_FLAT,
     "_allgather_base": _GATHER_FLAT,
     "all_gather_single_coalesced": _GATHER_FLAT,
     "allgather_into_tensor_coalesced": _GATHER_FLAT,
-    "gather": Operation(op="gather", num_bytes=_of_second_everywhere, fill=_gather_lists),
+    "gather": Operation(op="gather", full=1, is_part=True, fill=_gather_lists),
     "gather_single": _GATHER_TO_ROOT,
     "gather_into_tensor": _GATHER_TO_ROOT,
-    "scatter": Operation(op="scatter", num_bytes=_of_first_everywhere, fill=_scatter_lists),
-    "reduce_scatter": Operation(op="reduce_scatter", num_bytes=_of_second, fill=_scatter_lists),
+    "scatter": Operation(op="scatter", is_part=True, fill=_scatter_lists),
+    "reduce_scatter": Operation(op="reduce_scatter", full=1, fill=_scatter_lists),
     "reduce_scatter_single": _SCATTER_FLAT,
     "_reduce_scatter_base": _SCATTER_FLAT,
     "reduce_scatter_single_coalesced": _SCATTER_FLAT,
@@ -157,9 +151,9 @@ OPERATIONS: dict[str, Operation] = {
     "all_to_all_single": _EXCHANGE,
     "alltoall_base": _EXCHANGE,
     "alltoall": _EXCHANGE,
-    "send": Operation(op="send", num_bytes=_of_first, peer=lambda args: args[1]),
-    "recv": Operation(op="send", num_bytes=_of_first, fill=_zero, peer=lambda args: args[1]),
-    "recv_anysource": Operation(op="send", num_bytes=_of_first, fill=_zero, peer=lambda args: -1),
+    "send": Operation(op="send", peer=lambda args: args[1]),
+    "recv": Operation(op="send", fill=_zero, peer=lambda args: args[1]),
+    "recv_anysource": Operation(op="send", fill=_zero, peer=lambda args: -1),
     "barrier": _BARRIER,
     "monitored_barrier": _BARRIER,
 }

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.emulate.replay.trace import Collective, Mark, StepTrace
+from bench.emulate.replay.recording import Collective, Mark, StepTrace
 from bench.hardware.costs.collectives import Cost, Group, Op
 
 Happening = tuple[Literal["issue", "wait", "drain"], int, float]

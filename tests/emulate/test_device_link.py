@@ -104,6 +104,7 @@ class Device:
             ),
             get_device_module=lambda device: module,
             device=torch.device,
+            Stream=torch.Stream,
             zeros=lambda size, device: torch.zeros(size),
             futures=SimpleNamespace(Future=Future),
         )
@@ -285,7 +286,7 @@ def test_a_recorded_step_is_that_of_the_timed_one_without_its_link(device, monke
 
 def test_where_events_keep_no_time_the_host_does_after_a_wait(device, monkeypatch):
     now_s = iter(range(100))
-    monkeypatch.setattr("bench.emulate.link.event_clock.perf_counter", lambda: float(next(now_s)))
+    monkeypatch.setattr("bench.emulate.link.device_clock.perf_counter", lambda: float(next(now_s)))
     with recorded(monkeypatch, make_event=lambda: None) as running:
         all_reduce()
         trace = running.end_step().trace

@@ -11,10 +11,10 @@ import torch
 
 from bench.core.errors import MeasurementError
 from bench.emulate import limited_device
-from bench.emulate.link import delay_kernel, gpu_kernel
+from bench.emulate.link import device_clock, gpu_kernel
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="NVRTC's wheel is for Linux")
-SOURCES = [delay_kernel.SOURCE, limited_device.COUNT_UNITS]
+SOURCES = [device_clock.SOURCE, limited_device.COUNT_UNITS]
 ARCHITECTURES = [70, 75, 80, 86, 87, 89, 90, 100, 103, 120]
 
 
@@ -102,7 +102,7 @@ def test_both_sources_compile_without_headers(architecture):
 
 def test_a_link_and_the_count_of_units_need_no_toolkit(driver, no_toolkit):
     gpu_kernel.load_nvrtc.cache_clear()
-    kernels = delay_kernel.DelayKernels(torch.device("cpu"), capacity=9)
+    kernels = device_clock.DelayKernels(torch.device("cpu"), capacity=9)
     stream = SimpleNamespace(cuda_stream=2**47)
     kernels.stamp(3, stream=stream)
     kernels.reserve(6, level=1, duration_s=2.5, stream=stream)
@@ -117,7 +117,7 @@ def test_a_link_and_the_count_of_units_need_no_toolkit(driver, no_toolkit):
 
 
 def test_contention_has_several_loads_under_way():
-    ptx = compiled_to_ptx(delay_kernel.SOURCE)
+    ptx = compiled_to_ptx(device_clock.SOURCE)
     loop = ptx[ptx.index(".entry hold(") :]
     first_store = loop.index("st.global.v4.f32")
     assert loop.count("ld.global.v4.f32", 0, first_store) >= 8
@@ -132,7 +132,7 @@ def compiled_to_ptx(source):
 
 
 def test_traffic_is_counted_where_it_was_moved(driver):
-    kernels = delay_kernel.DelayKernels(torch.device("cpu"), capacity=3)
+    kernels = device_clock.DelayKernels(torch.device("cpu"), capacity=3)
     stream = SimpleNamespace(cuda_stream=1)
     for units in (0, 16, 16):
         kernels.hold(0, units=units, traffic_bytes=1e6, stream=stream)

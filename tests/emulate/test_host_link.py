@@ -11,10 +11,9 @@ import torch.distributed as dist
 from bench.core.errors import UsageError
 from bench.emulate.emulation import Emulation
 from bench.emulate.group import start_emulation
-from bench.emulate.link.completions import Completions
-from bench.emulate.link.cpu_tax import CpuTax
+from bench.emulate.link.completions import Completions, measure_oversleep_s, sleep_until
+from bench.emulate.link.host_link import CpuTax
 from bench.emulate.link.serial_link import BETWEEN, INSIDE, SerialLinks
-from bench.emulate.link.waking import measure_oversleep_s, sleep_until
 from tests.emulate.fixed_model import FixedModel, emulated
 
 MODELLED_S = 0.02

@@ -9,8 +9,7 @@ from step_traces import RoundPrices
 
 from bench.core.errors import UsageError
 from bench.core.nouns import Layout
-from bench.emulate.pipeline.pipeline import simulate_step
-from bench.emulate.pipeline.pipeline_flow import PipelineStage
+from bench.emulate.pipeline.pipeline import PipelineStage, simulate_step
 from bench.emulate.pipeline.schedules import (
     Task,
     check_pipeline,
@@ -40,12 +39,8 @@ def ticked_s(stages: list[PipelineStage], laid_out: Layout, *, message_s: int) -
     Written apart from the simulation. Each second every free device begins its next pass if the
     input is there, and every free link its next message.
     """
-    schedule = parse_schedule(laid_out.schedule)
     count = laid_out.pipeline
-    queues = [
-        device_tasks(schedule, num_devices=count, device=d, num_micro_batches=laid_out.grad_accum)
-        for d in range(count)
-    ]
+    queues = [device_tasks(laid_out, device=device) for device in range(count)]
     last = len(stages) - 1
     here = {Task(True, micro_batch, 0) for micro_batch in range(laid_out.grad_accum)}
     running: list[tuple[Task, int] | None] = [None] * count
@@ -146,12 +141,7 @@ def test_every_schedule_runs_each_pass_once_and_forward_first(
 ) -> None:
     chunks = parse_schedule(schedule).chunks
     for device in range(devices):
-        tasks = device_tasks(
-            parse_schedule(schedule),
-            num_devices=devices,
-            device=device,
-            num_micro_batches=rounds * devices,
-        )
+        tasks = device_tasks(layout(devices, rounds * devices, schedule), device=device)
         stages = range(device, devices * chunks, devices)
         assert sorted(tasks) == sorted(
             Task(is_forward, micro_batch, stage)
@@ -167,9 +157,7 @@ def test_every_schedule_runs_each_pass_once_and_forward_first(
 def test_1f1b_holds_no_more_activations_than_stages_are_left() -> None:
     """GPipe holds all 16; device d of 4 holds 4 - d with 1F1B."""
     for device in range(4):
-        tasks = device_tasks(
-            parse_schedule("1f1b"), num_devices=4, device=device, num_micro_batches=16
-        )
+        tasks = device_tasks(layout(4, 16), device=device)
         held, most = 0, 0
         for task in tasks:
             held += 1 if task.is_forward else -1

@@ -1,6 +1,6 @@
 """Notes of a step put in order: by hand, with stamps, and as FSDP waits on a GPU."""
 
-from bench.emulate.link.stream_watch import StreamWatch
+from bench.emulate.link.device_link import StreamWatch
 from bench.emulate.replay.recording import Issued, Recorder
 from bench.hardware.costs.collectives import Group
 

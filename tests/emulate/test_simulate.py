@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from step_traces import Happening, RoundPrices, trace_of
 
+from bench.emulate.replay.recording import StepTrace
 from bench.emulate.replay.simulate import expected_step_s, replay, straggler_step_s
-from bench.emulate.replay.trace import StepTrace
 from bench.hardware.costs.collectives import Group
 
 Step = tuple[list[Happening], list[int], float, list[Group]]

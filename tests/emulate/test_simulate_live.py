@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from bench.emulate.emulation import Emulation
+from bench.emulate.replay.recording import StepTrace
 from bench.emulate.replay.simulate import replay
-from bench.emulate.replay.trace import StepTrace
 from tests.emulate.fixed_model import FixedModel, emulated
 
 NUM_STEPS = 12

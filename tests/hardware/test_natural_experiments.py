@@ -6,8 +6,7 @@ Compute is taken from the published rates, never fitted to the effect that is te
 import pytest
 
 from bench.core.nouns import Layout
-from bench.emulate.pipeline.pipeline import simulate_step
-from bench.emulate.pipeline.pipeline_flow import PipelineStage
+from bench.emulate.pipeline.pipeline import PipelineStage, simulate_step
 from bench.hardware.costs.cost import CostModel
 from bench.hardware.costs.layouts import StepTime, Transformer, data_parallel_step, transformer_step
 from bench.hardware.links.topology import parse_topology

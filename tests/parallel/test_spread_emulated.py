@@ -14,8 +14,8 @@ from torch.utils.data import default_collate
 from bench.core.errors import UsageError
 from bench.core.nouns import Dtype, Layout
 from bench.emulate.group import start_emulation
+from bench.emulate.replay.recording import StepTrace
 from bench.emulate.replay.simulate import replay
-from bench.emulate.replay.trace import StepTrace
 from bench.hardware.costs.cost import CostModel
 from bench.hardware.links.topology import parse_topology
 from bench.measure.engine.correctness import to_channels_last

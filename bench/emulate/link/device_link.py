@@ -21,11 +21,9 @@ from torch import Tensor
 
 from bench.core.errors import MeasurementError
 from bench.devices.torch.torch_adapter import adapter_for
-from bench.emulate.link.delay_kernel import DelayKernels
-from bench.emulate.link.event_clock import EventClock
+from bench.emulate.link.device_clock import DelayKernels, EventClock
 from bench.emulate.link.host_link import LinkWork, Move, note_drain
 from bench.emulate.link.serial_link import NUM_LINKS, level_of
-from bench.emulate.link.stream_watch import StreamWatch
 from bench.emulate.replay.recording import Issued, Moment, Recorder, Resolve
 
 RESOLUTION_S = 20e-6
@@ -217,3 +215,60 @@ class DeviceWork(LinkWork):
     def is_completed(self) -> bool:
         """Whether it is under way: as with NCCL's futures, streams keep the order."""
         return self._future.done()
+
+
+class StreamWatch:
+    """Notes waits of one stream for events behind collectives, between `begin` and `end`.
+
+    FSDP calls its collectives inside streams of its own, records an event behind each, and makes
+    the compute stream wait for that later; the process group hears nothing of it. While a step is
+    recorded, and only then, the two methods of torch's streams that do this are watched. A version
+    of FSDP that waits in another way leaves no waits in the trace, and its replay then differs from
+    its step.
+    """
+
+    def __init__(self, *, stamp: Callable[[Any], int], stream_class: Any) -> None:
+        self._stamp = stamp
+        # Methods of torch's own class cannot be replaced; a backend of one stream has no other.
+        self._class: Any = None if stream_class is torch.Stream else stream_class
+        self._originals: tuple[Any, Any] | None = None
+        self._last: dict[Any, Issued] = {}
+        self._behind: dict[int, tuple[Any, Issued]] = {}
+
+    def issued_on(self, stream: Any, issued: Issued) -> None:
+        """Say that an event recorded on `stream` from now on is behind this collective."""
+        self._last[stream] = issued
+
+    def begin(self, lane: Any) -> None:
+        """Watch what `lane` waits for."""
+        self.end()
+        if self._class is None:
+            return
+        record, wait = self._class.record_event, self._class.wait_event
+        self._originals = (record, wait)
+
+        def record_event(stream: Any, event: Any = None) -> Any:
+            recorded = record(stream, event)
+            if stream in self._last:
+                # The event is kept, so that its address is not given to another one.
+                self._behind[id(recorded)] = (recorded, self._last[stream])
+            return recorded
+
+        def wait_event(stream: Any, event: Any) -> None:
+            _, issued = self._behind.get(id(event), (None, None))
+            if issued is None or issued.waits or stream != lane:
+                wait(stream, event)
+                return
+            start = self._stamp(stream)
+            wait(stream, event)
+            issued.waits.append((start, self._stamp(stream)))
+
+        self._class.record_event, self._class.wait_event = record_event, wait_event
+
+    def end(self) -> None:
+        """Stop watching."""
+        if self._originals is not None:
+            self._class.record_event, self._class.wait_event = self._originals
+            self._originals = None
+        self._last.clear()
+        self._behind.clear()

@@ -7,24 +7,30 @@ for the real collective, and the link is then busy until that was through.
 
 from __future__ import annotations
 
+import queue
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 
-from bench.emulate.link.completions import Completions
-from bench.emulate.link.cpu_tax import CpuTax
+from bench.emulate.link.completions import Completions, measure_oversleep_s, sleep_until
 from bench.emulate.link.serial_link import SerialLinks, level_of
-from bench.emulate.link.waking import measure_oversleep_s, sleep_until
 from bench.emulate.replay.recording import Issued, Moment, Recorder, Resolve
 
 RESOLUTION_S = 1e-3
 """What a collective must take at least: a thread is woken 0.2 ms late, and 4 ms where another one
 holds the interpreter, so shorter ones would measure that."""
+_BLOCK_BYTES = 2**22
+"""Larger than a core's cache, so that copies go through memory as a socket's do."""
+_SLICES = 16
+"""Pauses within one transfer; between them the core is free, as between packets."""
 Move = Callable[[], Any]
 """Moves the data; returns the real work where there is one. None: nothing is to be moved."""
 
@@ -208,3 +214,50 @@ def note_drain(link: Any) -> None:
         queue(lambda: recorder.note_drained(start, link.now()))
 
     queue(before)
+
+
+class CpuTax:
+    """Takes processor time beside each transfer; nothing at 0 copies."""
+
+    def __init__(self) -> None:
+        self.copies = 0.0
+        self._jobs: queue.SimpleQueue[tuple[float, float, float, threading.Event] | None] = (
+            queue.SimpleQueue()
+        )
+        self._thread: threading.Thread | None = None
+
+    def charge(self, num_bytes: int, *, start_s: float, end_s: float) -> threading.Event | None:
+        """Copy beside the transfer from start to end; the event is set when that is through."""
+        if not self.copies or not num_bytes:
+            return None
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name="cpu-tax", daemon=True)
+            self._thread.start()
+        paid = threading.Event()
+        self._jobs.put((num_bytes * self.copies, start_s, end_s, paid))
+        return paid
+
+    def close(self) -> None:
+        """End the thread."""
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _serve(self) -> None:
+        source, target = np.zeros(_BLOCK_BYTES, np.uint8), np.zeros(_BLOCK_BYTES, np.uint8)
+        while (job := self._jobs.get()) is not None:
+            num_bytes, start_s, end_s, paid = job
+            for index in range(_SLICES):
+                begin_s = start_s + (end_s - start_s) * index / _SLICES
+                time.sleep(max(0.0, begin_s - perf_counter()))
+                _copy(round(num_bytes / _SLICES), source=source, target=target)
+            paid.set()
+
+
+def _copy(num_bytes: int, *, source: NDArray[np.uint8], target: NDArray[np.uint8]) -> None:
+    # numpy lets other threads have the interpreter while it copies, and uses one core.
+    while num_bytes > 0:
+        size = min(num_bytes, _BLOCK_BYTES)
+        np.copyto(target[:size], source[:size])
+        num_bytes -= size

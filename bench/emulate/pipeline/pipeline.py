@@ -1,5 +1,9 @@
 """A pipeline-parallel step, event by event, from the measured times of its stages.
 
+A pass starts when its device is free and its input has arrived. A message leaves when its pass
+ends, behind those that its device sent the same way before; the sender goes on computing. Since
+every device's order is fixed, so is the order on each link, and no event queue is needed.
+
 One rank cannot know when upstream finishes, so a pipeline is never emulated, only simulated. After
 a device's last backward its gradients are reduced over the replicas, beside nothing of its own, and
 its optimizer steps. Ranks are numbered as in Megatron-LM: tensor, then data, then pipeline. Left
@@ -7,16 +11,28 @@ out: contention, that pairs and replicas may share a wire, differences between r
 bytes of a gradient norm, for which all devices wait when `clips` is set.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.core.nouns import Layout
-from bench.emulate.pipeline.pipeline_flow import Flow, PipelineStage
-from bench.emulate.pipeline.schedules import device_tasks, parse_schedule
+from bench.emulate.pipeline.schedules import Task, device_tasks, parse_schedule
 from bench.emulate.replay.simulate import Bound, Prices
 from bench.hardware.costs.collectives import Method, Op
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PipelineStage:
+    """One stage for one micro-batch, in seconds, and what it hands on."""
+
+    forward_s: float
+    backward_s: float
+    optimizer_s: float = 0.0
+    """Its part of the optimizer step; once in a step."""
+    output_bytes: int = 0
+    """Activation handed to the next stage; a gradient of the same size comes back."""
+    gradient_bytes: int = 0
+    """Gradients of its parameters, reduced over replicas."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +56,76 @@ class PipelineStep:
     """Where the prices of messages and reductions come from; each once, in order."""
 
 
+class Flow:
+    """All passes, from 0 to each device's last; `end_s`, `busy_s` and `sent` are by device.
+
+    A pass is the stages as one micro-batch meets them; micro-batches take the passes in turn. Every
+    device runs its tasks in its order; stage s lies on device s modulo the devices. RuntimeError
+    when the orders wait for each other for ever: such a schedule is wrong.
+    """
+
+    def __init__(
+        self,
+        passes: Sequence[Sequence[PipelineStage]],
+        *,
+        orders: Sequence[Sequence[Task]],
+        send_s: Callable[[int, int, int], float],
+    ) -> None:
+        self._passes = passes
+        self._send_s = send_s
+        self._arrival_s: dict[Task, float] = {}
+        self._link_free_s: dict[tuple[int, int], float] = defaultdict(float)
+        self.end_s = [0.0] * len(orders)
+        self.busy_s = [0.0] * len(orders)
+        self.sent: list[list[tuple[float, int]]] = [[] for _ in orders]
+        """Seconds on the link, without queueing, and bytes of each message."""
+        left = [deque(tasks) for tasks in orders]
+        has_moved = True
+        while has_moved:
+            has_moved = False
+            for device, tasks in enumerate(left):
+                while tasks and self._run(tasks[0], device=device):
+                    tasks.popleft()
+                    has_moved = True
+        if any(left):
+            raise RuntimeError("the schedule's devices wait for each other for ever")
+
+    def _run(self, task: Task, *, device: int) -> bool:
+        """Run the device's next pass; False when its input has not even been sent."""
+        begins = task.is_forward and task.stage == 0
+        arrival_s = 0.0 if begins else self._arrival_s.pop(task, None)
+        if arrival_s is None:
+            return False
+        stage = self._stage_of(task)
+        seconds = stage.forward_s if task.is_forward else stage.backward_s
+        self.end_s[device] = max(self.end_s[device], arrival_s) + seconds
+        self.busy_s[device] += seconds
+        self._hand_on(task, device=device)
+        return True
+
+    def _stage_of(self, task: Task) -> PipelineStage:
+        return self._passes[task.micro_batch % len(self._passes)][task.stage]
+
+    def _hand_on(self, task: Task, *, device: int) -> None:
+        if task.is_forward and task.stage == len(self._passes[0]) - 1:
+            self._arrival_s[task._replace(is_forward=False)] = self.end_s[device]
+            return
+        to = task._replace(stage=task.stage + (1 if task.is_forward else -1))
+        if to.stage < 0:
+            return
+        # A gradient is as large as the activation that it belongs to.
+        num_bytes = self._stage_of(min(task, to, key=lambda one: one.stage)).output_bytes
+        to_device = to.stage % len(self.end_s)
+        arrival_s = self.end_s[device]
+        if to_device != device:
+            pair = (device, to_device)
+            seconds = self._send_s(device, to_device, num_bytes)
+            arrival_s = max(arrival_s, self._link_free_s[pair]) + seconds
+            self._link_free_s[pair] = arrival_s
+            self.sent[device].append((seconds, num_bytes))
+        self._arrival_s[to] = arrival_s
+
+
 def simulate_step(
     stages: Sequence[PipelineStage],
     *,
@@ -58,35 +144,48 @@ def simulate_step(
     share (tied embeddings), which their devices add up. Raises `UsageError` for an unknown schedule
     and ValueError for another number of stages.
     """
-    num_devices = layout.pipeline
-    schedule = parse_schedule(layout.schedule)
+    num_devices, schedule = layout.pipeline, parse_schedule(layout.schedule)
     if len(stages) != num_devices * schedule.chunks:
         raise ValueError(
             f"{layout.schedule} over {num_devices} devices has no {len(stages)} stages"
         )
-    orders = [
-        device_tasks(
-            schedule, num_devices=num_devices, device=device, num_micro_batches=layout.grad_accum
-        )
-        for device in range(num_devices)
-    ]
+    orders = [device_tasks(layout, device=device) for device in range(num_devices)]
     links = _Links(layout, model=model, bound=bound)
-    ending = _Ending(stages, links=links, shared_bytes=shared_bytes, clips=clips)
     passes = passes or [stages]
     free = Flow(passes, orders=orders, send_s=lambda _from, _to, _bytes: 0.0)
     sent = free if model is None else Flow(passes, orders=orders, send_s=links.send_s)
-    step_s, compute_step_s = ending.end_s(sent), ending.end_s(free, is_priced=False)
     # Until the last backward is done.
     idle_s = num_devices * max(sent.end_s) - sum(sent.busy_s)
-    comm_total_s, comm_ops, comm_bytes = ending.most_traffic(sent)
+    on_device = [stages[device::num_devices] for device in range(num_devices)]
+    reduced = [links.reduced(device, stages=some) for device, some in enumerate(on_device)]
+    shared = links.shared(shared_bytes if num_devices > 1 else 0)
+    optimizer_s = [sum(one.optimizer_s for one in some) for some in on_device]
+
+    def ended_s(flow: Flow, *, reduce_s: Sequence[float], share_s: float) -> float:
+        """When the last device has reduced its gradients, added up the shared matrix, stepped."""
+        ready_s = [end + own for end, own in zip(flow.end_s, reduce_s, strict=True)]
+        if shared[1]:
+            ready_s[0] = ready_s[-1] = max(ready_s[0], ready_s[-1]) + share_s
+        if clips:
+            ready_s = [max(ready_s)] * num_devices
+        return max(ready + own for ready, own in zip(ready_s, optimizer_s, strict=True))
+
+    step_s = ended_s(sent, reduce_s=[seconds for seconds, _ in reduced], share_s=shared[0])
+    compute_step_s = ended_s(free, reduce_s=[0.0] * num_devices, share_s=0.0)
+    for device, messages in enumerate(sent.sent):
+        if layout.data > 1:
+            messages.append(reduced[device])
+        if shared[1] and device in (0, num_devices - 1):
+            messages.append(shared)
+    most = max(reversed(sent.sent), key=lambda messages: sum(seconds for seconds, _ in messages))
     return PipelineStep(
         step_s=step_s,
         compute_step_s=compute_step_s,
         bubble_frac=idle_s / (num_devices * step_s) if step_s else 0.0,
-        comm_total_s=comm_total_s,
+        comm_total_s=sum(seconds for seconds, _ in most),
         comm_exposed_s=step_s - compute_step_s,
-        comm_ops=comm_ops,
-        comm_bytes=comm_bytes,
+        comm_ops=len(most),
+        comm_bytes=sum(num_bytes for _, num_bytes in most),
         methods=tuple(sorted(links.methods)),
     )
 
@@ -95,7 +194,7 @@ class _Links:
     """Prices of what the devices of one pipeline send to each other and to their replicas."""
 
     def __init__(self, layout: Layout, *, model: Prices | None, bound: Bound) -> None:
-        self.layout = layout
+        self._layout = layout
         self._model = model
         self._bound = bound
         self.methods: set[Method] = set()
@@ -104,14 +203,25 @@ class _Links:
     def send_s(self, device: int, to_device: int, num_bytes: int) -> float:
         key = (device, to_device, num_bytes)
         if key not in self._known_s:
-            ranks = [self.first_rank(device), self.first_rank(to_device)]
-            self._known_s[key] = self.price_s("send", num_bytes=num_bytes, ranks=ranks)
+            ranks = [self._first_rank(device), self._first_rank(to_device)]
+            self._known_s[key] = self._price_s("send", num_bytes=num_bytes, ranks=ranks)
         return self._known_s[key]
 
-    def first_rank(self, device: int) -> int:
-        return device * self.layout.tensor * self.layout.data
+    def reduced(self, device: int, *, stages: Sequence[PipelineStage]) -> tuple[float, int]:
+        """Seconds and bytes of a device's gradients over its replicas."""
+        num_bytes, first = sum(one.gradient_bytes for one in stages), self._first_rank(device)
+        ranks = range(first, self._first_rank(device + 1), self._layout.tensor)
+        return self._price_s("all_reduce", num_bytes=num_bytes, ranks=ranks), num_bytes
 
-    def price_s(self, op: Op, *, num_bytes: int, ranks: Sequence[int]) -> float:
+    def shared(self, num_bytes: int) -> tuple[float, int]:
+        """Seconds and bytes of what the first and the last device add up."""
+        ends = sorted({0, self._first_rank(self._layout.pipeline - 1)})
+        return self._price_s("all_reduce", num_bytes=num_bytes, ranks=ends), num_bytes
+
+    def _first_rank(self, device: int) -> int:
+        return device * self._layout.tensor * self._layout.data
+
+    def _price_s(self, op: Op, *, num_bytes: int, ranks: Sequence[int]) -> float:
         if self._model is None or num_bytes == 0 or len(ranks) == 1:
             return 0.0
         group = self._model.group_of(ranks)
@@ -119,53 +229,3 @@ class _Links:
         self.methods.add(cost.method)
         seconds: float = getattr(cost, self._bound)
         return seconds
-
-
-class _Ending:
-    """What follows a device's last backward: gradients reduced, a shared matrix, the optimizer."""
-
-    def __init__(
-        self, stages: Sequence[PipelineStage], *, links: _Links, shared_bytes: int, clips: bool
-    ) -> None:
-        layout, num_devices = links.layout, links.layout.pipeline
-        on_device = [stages[device::num_devices] for device in range(num_devices)]
-        self._gradient_bytes = [sum(one.gradient_bytes for one in some) for some in on_device]
-        self._optimizer_s = [sum(one.optimizer_s for one in some) for some in on_device]
-        first_ranks = [links.first_rank(device) for device in range(num_devices)]
-        self._reduce_s = [
-            links.price_s(
-                "all_reduce",
-                num_bytes=num_bytes,
-                ranks=range(first, first + layout.data * layout.tensor, layout.tensor),
-            )
-            for first, num_bytes in zip(first_ranks, self._gradient_bytes, strict=True)
-        ]
-        self._is_reduced = layout.data > 1
-        self._shared_bytes = shared_bytes if num_devices > 1 else 0
-        ends = sorted({first_ranks[0], first_ranks[-1]})
-        self._share_s = links.price_s("all_reduce", num_bytes=self._shared_bytes, ranks=ends)
-        self._clips = clips
-
-    def end_s(self, passes: Flow, *, is_priced: bool = True) -> float:
-        """When the last device has stepped its optimizer; without prices on an infinite link."""
-        ready_s = list(passes.end_s)
-        if is_priced:
-            ready_s = [end + own for end, own in zip(ready_s, self._reduce_s, strict=True)]
-        if self._shared_bytes:
-            both_s = max(ready_s[0], ready_s[-1]) + (self._share_s if is_priced else 0.0)
-            ready_s[0] = ready_s[-1] = both_s
-        if self._clips:
-            ready_s = [max(ready_s)] * len(ready_s)
-        return max(ready + own for ready, own in zip(ready_s, self._optimizer_s, strict=True))
-
-    def most_traffic(self, passes: Flow) -> tuple[float, int, int]:
-        """Seconds, number and bytes of the messages and reductions of the device with the most."""
-        totals = []
-        for device, sent in enumerate(passes.sent):
-            own = list(sent)
-            if self._is_reduced:
-                own.append((self._reduce_s[device], self._gradient_bytes[device]))
-            if self._shared_bytes and device in (0, len(passes.sent) - 1):
-                own.append((self._share_s, self._shared_bytes))
-            totals.append((sum(one[0] for one in own), len(own), sum(one[1] for one in own)))
-        return max(reversed(totals), key=lambda total: total[0])

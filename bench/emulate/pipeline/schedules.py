@@ -74,16 +74,21 @@ def num_stages(layout: Layout) -> int:
     return layout.pipeline * parse_schedule(layout.schedule).chunks
 
 
-def device_tasks(
-    schedule: Schedule, *, num_devices: int, device: int, num_micro_batches: int
-) -> list[Task]:
+def device_tasks(layout: Layout, *, device: int) -> list[Task]:
     """Return what one device runs, in order.
 
     ValueError for the interleaved schedule when the micro-batches are no multiple of the devices.
     """
-    if schedule.kind == "interleaved" and num_micro_batches % num_devices:
+    schedule, num_devices = parse_schedule(layout.schedule), layout.pipeline
+    if schedule.kind == "interleaved" and layout.grad_accum % num_devices:
         raise ValueError("interleaving needs a multiple of the devices as micro-batches")
-    total = num_micro_batches * schedule.chunks
+    total = layout.grad_accum * schedule.chunks
+    # Forwards before the first backward; interleaved as in Megatron-LM:
+    # https://github.com/NVIDIA/Megatron-LM/blob/main/megatron/core/pipeline_parallel/schedules.py
+    before = num_devices - device - 1
+    if schedule.kind == "interleaved":
+        before = 2 * before + (schedule.chunks - 1) * num_devices
+    before = total if schedule.kind == "gpipe" else min(before, total)
     forwards, backwards = (
         [
             _task(index, is_forward=is_forward, chunks=schedule.chunks, of=(device, num_devices))
@@ -91,24 +96,10 @@ def device_tasks(
         ]
         for is_forward in (True, False)
     )
-    before = _num_before_steady(schedule, num_devices=num_devices, device=device, total=total)
     tasks = forwards[:before]
     for forward, backward in zip(forwards[before:], backwards, strict=False):
         tasks += (forward, backward)
     return tasks + backwards[total - before :]
-
-
-def _num_before_steady(schedule: Schedule, *, num_devices: int, device: int, total: int) -> int:
-    """Forwards before the first backward; interleaved as in Megatron-LM's schedules.py.
-
-    https://github.com/NVIDIA/Megatron-LM/blob/main/megatron/core/pipeline_parallel/schedules.py
-    """
-    if schedule.kind == "gpipe":
-        return total
-    after = num_devices - device - 1
-    if schedule.kind == "interleaved":
-        after = 2 * after + (schedule.chunks - 1) * num_devices
-    return min(after, total)
 
 
 def _task(index: int, *, is_forward: bool, chunks: int, of: tuple[int, int]) -> Task:

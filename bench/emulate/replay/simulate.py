@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from bench.emulate.link.serial_link import SerialLinks, level_of
-from bench.emulate.replay.trace import Collective, StepTrace
+from bench.emulate.replay.recording import Collective, StepTrace
 from bench.hardware.costs.collectives import Cost, Group, Op
 
 

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 
 from bench.core.nouns import Layout
 from bench.core.statistics import median
-from bench.emulate.replay.recording import StepNotes
+from bench.emulate.replay.recording import StepNotes, StepTrace
 from bench.emulate.replay.simulate import Bound, Prices, replay, straggler_step_s
-from bench.emulate.replay.trace import StepTrace
 from bench.results.schema import Row
 
 AGREEMENT_FRAC = 0.03

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bench.core.errors import UsageError
 from bench.core.nouns import Layout
-from bench.emulate.replay.trace import Collective, Mark, StepTrace
+from bench.emulate.replay.recording import Collective, Mark, StepTrace
 from bench.hardware.costs.collectives import Op
 from bench.hardware.costs.cost import CostModel
 

@@ -17,8 +17,7 @@ from bench.core.errors import UnresolvedLinkError
 from bench.core.nouns import Config, Layout
 from bench.core.statistics import median
 from bench.core.units import format_duration
-from bench.emulate.replay.recording import StepNotes
-from bench.emulate.replay.trace import StepTrace
+from bench.emulate.replay.recording import StepNotes, StepTrace
 from bench.hardware.costs.collectives import Cost, Group, Op
 from bench.hardware.costs.cost import CostModel, model_of
 from bench.measure.communication.communication import Traces

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import MeasurementError
 from bench.core.nouns import Dtype
-from bench.emulate.pipeline.pipeline_flow import PipelineStage
+from bench.emulate.pipeline.pipeline import PipelineStage
 from bench.measure.engine.correctness import TOLERANCE_FRAC
 from bench.measure.engine.precision import autocast
 from bench.measure.engine.steps import TrainStep

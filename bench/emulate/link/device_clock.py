@@ -1,16 +1,25 @@
-"""CUDA kernels that hold a stream until a modelled link is through, on the device's own clock.
+"""The clocks of a link on an accelerator: CUDA kernels that hold streams, or events that record.
 
-`%globaltimer` counts nanoseconds at a constant rate on every multiprocessor; `clock64` follows
-the boost clock. The link's clock lives on the device too, so that transfers of all streams
-queue on it and no thread of the host is needed. Holding with `units` blocks of 512 threads and with
-memory traffic imitates a library that communicates with the compute units; one thread is an adapter
-that takes none. Launching takes some microseconds of the host, as launching anything does.
+Kernels hold a stream until the modelled link is through, on the device's own clock: `%globaltimer`
+counts nanoseconds at a constant rate on every multiprocessor, while `clock64` follows the boost
+clock. The link's clock lives on the device too, so that transfers of all streams queue on it and no
+thread of the host is needed. Holding with `units` blocks of 512 threads and with memory traffic
+imitates a library that communicates with the compute units; one thread is an adapter that takes
+none. Launching takes some microseconds of the host, as launching anything does.
+
+A link that is only recorded takes no time, so nothing has to be held and torch's events serve, on
+any accelerator. Where events keep no time (MPS) each moment waits for the device: its step has then
+no overlap left to record.
 """
 
-from __future__ import annotations
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from time import perf_counter
+from typing import Any
 
 import torch
 
+from bench.devices.torch.adapter import Adapter, DeviceEvent
 from bench.emulate.link.gpu_kernel import GpuKernels
 from bench.emulate.link.serial_link import NUM_LINKS
 from bench.emulate.replay.recording import Resolve
@@ -152,3 +161,52 @@ class DelayKernels:
         self._moved.zero_()
         torch.cuda.synchronize(self._device)  # other streams add to it
         return asked_bytes, moved_bytes
+
+
+class EventClock:
+    """Keeps an event, or a time of the host, for each slot of a step."""
+
+    def __init__(
+        self, adapter: Adapter, *, inside: Callable[[Any], AbstractContextManager[Any]]
+    ) -> None:
+        self._adapter = adapter
+        self._inside = inside
+        self._marks: dict[int, DeviceEvent | float] = {}
+
+    def stamp(self, slot: int, *, stream: Any) -> None:
+        """Note the time at which `stream` gets here."""
+        event = self._adapter.make_event()
+        if event is None:
+            self._adapter.synchronize()
+            self._marks[slot] = perf_counter()
+            return
+        with self._inside(stream):
+            event.record()
+        self._marks[slot] = event
+
+    def reserve(self, slot: int, *, level: int, duration_s: float, stream: Any) -> None:
+        """Note one time as asked, begin and end."""
+        assert duration_s == 0, "a recorded link takes no time"
+        self.stamp(slot, stream=stream)
+        self._marks[slot + 1] = self._marks[slot + 2] = self._marks[slot]
+
+    def hold(self, slot: int, *, units: int, traffic_bytes: float, stream: Any) -> None:
+        """Hold nothing: `reserve` took no time."""
+
+    def seconds(self, num_slots: int) -> Resolve:
+        """Return what resolves the moments of the step that has ended; the device is through."""
+        marks, self._marks = self._marks, {}
+        first = marks[0]
+        times_s = {slot: _between_s(first, mark) for slot, mark in marks.items()}
+        return lambda moment: times_s[int(moment)]
+
+    def take_traffic(self) -> tuple[int, int]:
+        """Nothing is moved."""
+        return 0, 0
+
+
+def _between_s(first: DeviceEvent | float, mark: DeviceEvent | float) -> float:
+    if isinstance(first, float) or isinstance(mark, float):
+        assert isinstance(first, float) and isinstance(mark, float)
+        return mark - first
+    return first.elapsed_ms(mark) * 1e-3

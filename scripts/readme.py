@@ -65,9 +65,8 @@ def project_block() -> str:
 
 def claims_block() -> str:
     """The verdicts on testable claims, from what is shipped alone."""
-    from bench.analysis.claims.claims_facts import reference_rows
     from bench.analysis.claims.claims_verdict import judge_all
-    from bench.analysis.claims.ledger import find_claims, read_ledger
+    from bench.analysis.claims.ledger import find_claims, read_ledger, reference_rows
     from bench.report.tables.claims_table import claims_grid, plain_sentence
     from bench.report.tables.grid import markdown_table
 

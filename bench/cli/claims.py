@@ -54,9 +54,8 @@ def claims(
     Exit codes: 0, whatever the verdicts; with --strict 1 where a claim is refuted and 3 where one
     is undecided; 2 for an unknown claim.
     """
-    from bench.analysis.claims.claims_facts import reference_rows
     from bench.analysis.claims.claims_verdict import judge_all
-    from bench.analysis.claims.ledger import find_claims, read_ledger
+    from bench.analysis.claims.ledger import find_claims, read_ledger, reference_rows
     from bench.results.reader import read_rows
 
     form = chosen_format(output_format, as_json=as_json)

@@ -61,9 +61,8 @@ def report(
 
 def _claims(files: Sequence[Path]) -> tuple[Section, ...]:
     """Section of the claims' verdicts, from the shipped rows and those of the report."""
-    from bench.analysis.claims.claims_facts import reference_rows
     from bench.analysis.claims.claims_verdict import judge_all
-    from bench.analysis.claims.ledger import find_claims, read_ledger
+    from bench.analysis.claims.ledger import find_claims, read_ledger, reference_rows
     from bench.report.page.sections_analysis import claims
     from bench.results.reader import read_rows
 

@@ -8,9 +8,9 @@ from functools import cache, partial
 import pytest
 from msgspec.structs import replace as copy
 
-from bench.analysis.claims.claims_facts import ClaimFacts, make_facts, reference_rows
+from bench.analysis.claims.claim_cases import ClaimFacts, make_facts
 from bench.analysis.claims.claims_verdict import DECIDED, ClaimVerdict, judge
-from bench.analysis.claims.ledger import Claim, find_claims, read_ledger
+from bench.analysis.claims.ledger import Claim, find_claims, read_ledger, reference_rows
 from bench.hardware.chips import load_chips
 from bench.hardware.published import load_published
 from bench.results.schema import Row, Value

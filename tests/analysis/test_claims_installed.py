@@ -3,13 +3,12 @@
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from bench.analysis.claims.claims_facts import shipped_folder
+from bench.analysis.claims.ledger import shipped_folder
 from bench.core.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,12 +27,20 @@ def test_packaging_names_every_file_of_the_ledger_and_every_reference_row() -> N
 def test_without_a_checkout_the_installed_folder_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
+    """The installer's list of files says where: the prefix is two folders above the packages."""
+    packages = tmp_path / "lib" / "packages"
+    information = packages / "gapbench-1.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text("Name: gapbench\nVersion: 1\n", encoding="utf-8")
+    listed = "../../share/gapbench/seeds/F0.yaml,,\n"
+    (information / "RECORD").write_text(listed, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(packages))
     with pytest.raises(DataError, match="install gapbench again"):
         shipped_folder("seeds", checkout="no-such-folder")
     installed = tmp_path / "share" / "gapbench" / "seeds"
     installed.mkdir(parents=True)
-    assert shipped_folder("seeds", checkout="no-such-folder") == installed
+    (installed / "F0.yaml").touch()
+    assert shipped_folder("seeds", checkout="no-such-folder").resolve() == installed
 
 
 @pytest.mark.slow

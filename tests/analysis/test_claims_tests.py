@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.analysis.claims.claim_cases import Bounds, ClaimCase
-from bench.analysis.claims.claims_facts import make_facts
+from bench.analysis.claims.claim_cases import Bounds, ClaimCase, make_facts
 from bench.analysis.claims.evaluators import AnyTest
 from bench.analysis.claims.ledger import read_ledger
 from bench.core.errors import BenchError

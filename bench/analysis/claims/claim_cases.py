@@ -1,20 +1,26 @@
-"""What a test of a claim computes: cases, each one figure under stated circumstances.
+"""What a test of a claim rests on, and what it computes: figures under stated circumstances.
 
-A test never knows which claim it serves. It yields figures and what they rest on; whether the claim
-is true there follows from bounds, in one place. No verdict is stored anywhere.
+A test reads nothing but its `ClaimFacts`, so that a changed row or figure changes what it says, and
+never knows which claim it serves. Whether the claim is true in a case follows from bounds, in one
+place. No verdict is stored anywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from bench.analysis.claims.claims_facts import ClaimFacts
+from bench.analysis.trials.configuration import Trials, gather
+from bench.analysis.trials.identity import TERMS
+from bench.core.nouns import Chip
+from bench.hardware.chips import load_chips
 from bench.hardware.loader import Declared, Number
+from bench.hardware.published import Published, load_published
+from bench.results.schema import USABLE, Row
 
 Basis = Literal["measured", "emulated", "published", "vendor", "specification", "modelled",
                 "projected", "arithmetic"]  # fmt: skip
@@ -84,13 +90,34 @@ class Bounds(Declared, frozen=True, kw_only=True):
         return "any" if self.high is None else f"at most {self.high:g}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClaimFacts:
+    """Everything that verdicts are computed from."""
+
+    chips: Mapping[str, Chip]
+    published: Published
+    configurations: Sequence[Trials]
+    """Those with a usable trial."""
+
+
+def make_facts(
+    rows: Sequence[Row], *, chips: Sequence[Chip] | None = None, published: Published | None = None
+) -> ClaimFacts:
+    """Gather facts; catalogue and published figures are those that ship unless given."""
+    return ClaimFacts(
+        chips={chip.id: chip for chip in (load_chips() if chips is None else chips)},
+        published=load_published() if published is None else published,
+        configurations=gather((row for row in rows if row["status"] in USABLE), by=TERMS),
+    )
+
+
 class ClaimTest(Bounds, frozen=True, kw_only=True, tag_field="by"):
     """One test of the ledger, by name, with what it needs.
 
     Its own bounds and unit, where it has some, stand in place of the claim's.
     """
 
-    def cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
+    def _cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
         """Figures by circumstance; a text is what would have to be measured or known."""
         raise NotImplementedError
 
@@ -102,5 +129,5 @@ class ClaimTest(Bounds, frozen=True, kw_only=True, tag_field="by"):
             one if isinstance(one, str) or one.value is None else
             replace(one, holds=asked.holds(one.value), how=one.how + words,
                     unit=one.unit or self.unit or bounds.unit)
-            for one in self.cases(facts)
+            for one in self._cases(facts)
         ]  # fmt: skip

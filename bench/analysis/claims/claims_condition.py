@@ -26,7 +26,7 @@ class _Comparison(NamedTuple):
     value: str | float
 
     def __str__(self) -> str:
-        return f"{self.factor} {self.sign} {_word(self.value)}"
+        return f"{self.factor} {self.sign} {value_words(self.value)}"
 
     def is_true(self, factors: Factors) -> bool:
         known = factors.get(self.factor)
@@ -42,10 +42,8 @@ _Rule = tuple[_Comparison, ...]
 
 
 def _comparisons(cases: Sequence[Factors]) -> list[_Comparison]:
-    found: list[_Comparison] = []
-    for name in dict.fromkeys(name for factors in cases for name in factors):
-        if name in common_names(cases):
-            continue
+    found, common = [], common_names(cases)
+    for name in dict.fromkeys(name for one in cases for name in one if name not in common):
         values = dict.fromkeys(factors[name] for factors in cases if name in factors)
         numbers = sorted(value for value in values if not isinstance(value, str))
         texts = [value for value in values if isinstance(value, str)]
@@ -56,36 +54,33 @@ def _comparisons(cases: Sequence[Factors]) -> list[_Comparison]:
     return found
 
 
-def _rules(cases: Sequence[Factors], *, yes: int, no: int) -> list[tuple[_Rule, int]]:
-    """Conjunctions that hold in some yes and in nothing else, with what they cover."""
-    masks = {
-        one: sum(1 << index for index, factors in enumerate(cases) if one.is_true(factors))
+def _rules(cases: Sequence[Factors], *, yes: frozenset[int]) -> list[tuple[_Rule, set[int]]]:
+    """Conjunctions that hold in some yes and in nothing else, with the cases that they cover."""
+    true_in = {
+        one: {index for index, factors in enumerate(cases) if one.is_true(factors)}
         for one in _comparisons(cases)
     }
-    valid: list[tuple[_Rule, int]] = []
-    for length in range(1, MOST_TERMS + 1):
-        for rule in combinations(masks, length):
-            if len({(one.factor, one.sign) for one in rule}) < length:
-                continue
-            mask = -1
-            for one in rule:
-                mask &= masks[one]
-            if mask & yes and not mask & no:
-                valid.append((rule, mask & yes))
-    return valid
+    return [
+        (rule, covered)
+        for length in range(1, MOST_TERMS + 1)
+        for rule in combinations(true_in, length)
+        if len({(one.factor, one.sign) for one in rule}) == length
+        and (covered := set.intersection(*(true_in[one] for one in rule)))
+        and covered <= yes
+    ]
 
 
-def _cover(rules: list[tuple[_Rule, int]], *, yes: int) -> list[_Rule]:
+def _cover(rules: list[tuple[_Rule, set[int]]], *, yes: frozenset[int]) -> list[_Rule]:
     """Choose rules greedily: most new cases, then fewest terms, then the plainest signs."""
 
-    def rank(found: tuple[_Rule, int]) -> tuple[int, int, int]:
+    def rank(found: tuple[_Rule, set[int]]) -> tuple[int, int, int]:
         rule, covered = found
-        return (covered & yes).bit_count(), -len(rule), sum(one.sign == "=" for one in rule)
+        return len(covered & yes), -len(rule), sum(one.sign == "=" for one in rule)
 
     chosen = []
     while rules and (best := max(rules, key=rank))[1] & yes:
         chosen.append(best[0])
-        yes &= ~best[1]
+        yes -= best[1]
     return chosen
 
 
@@ -95,23 +90,21 @@ def _merged(rules: list[_Rule]) -> list[str]:
     for rule in rules:
         head, *rest = sorted(rule, key=lambda one: one.sign != "=")
         tail = "".join(f" and {one}" for one in rest)
-        key = (f"{head.factor} {head.sign} ", tail)
-        if head.sign != "=":
-            key = (key[0] + _word(head.value), tail)
-        together.setdefault(key, []).append(_word(head.value) if head.sign == "=" else "")
+        start, value = str(head), ""
+        if head.sign == "=":
+            start, value = f"{head.factor} = ", value_words(head.value)
+        together.setdefault((start, tail), []).append(value)
     return [start + " or ".join(values) + tail for (start, tail), values in together.items()]
 
 
-def number_words(value: float) -> str:
-    """Print a number of any size: `4096`, `13 bn`, `31 M`, `0.25`."""
+def value_words(value: str | float) -> str:
+    """Print a circumstance, a number of any size: `4096`, `13 bn`, `31 M`, `0.25`."""
+    if isinstance(value, str):
+        return value
     for size, word in ((1e12, "tn"), (1e9, "bn"), (1e6, "M")):
         if abs(value) >= size:
             return f"{value / size:g} {word}"
     return f"{value:.12g}"
-
-
-def _word(value: str | float) -> str:
-    return value if isinstance(value, str) else number_words(value)
 
 
 def common_names(cases: Sequence[Factors]) -> frozenset[str]:
@@ -135,7 +128,7 @@ def condition_of(cases: Sequence[tuple[Factors, bool | None]]) -> str:
     for members in kinds.values():
         alike, first = [factors for factors, _ in members], members[0][0]
         names = [n for n in first if n in common_names(alike) - shared] if len(kinds) > 1 else []
-        heading = ", ".join(f"{name} {_word(first[name])}" for name in names)
+        heading = ", ".join(f"{name} {value_words(first[name])}" for name in names)
         if any(holds for _, holds in members):
             condition = _condition(alike, [holds for _, holds in members])
             texts.append(": ".join(part for part in (heading, condition) if part))
@@ -144,13 +137,12 @@ def condition_of(cases: Sequence[tuple[Factors, bool | None]]) -> str:
 
 def _condition(cases: Sequence[Factors], is_true: Sequence[bool]) -> str:
     """Condition within one kind; '' where every case holds."""
-    yes = sum(1 << index for index, holds in enumerate(is_true) if holds)
-    no = ((1 << len(cases)) - 1) & ~yes
-    if not no:
+    yes = frozenset(index for index, holds in enumerate(is_true) if holds)
+    if len(yes) == len(cases):
         return ""
-    texts = _merged(_cover(_rules(cases, yes=yes, no=no), yes=yes))
+    texts = _merged(_cover(_rules(cases, yes=yes), yes=yes))
     if not texts:
-        return f"{yes.bit_count()} of {len(cases)} cases, which nothing that was varied separates"
+        return f"{len(yes)} of {len(cases)} cases, which nothing that was varied separates"
     if len(texts) > 1:
         # Parentheses, because other kinds of cases follow after a semicolon.
         texts = [f"({text})" if " and " in text or " or " in text else text for text in texts]

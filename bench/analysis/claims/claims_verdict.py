@@ -14,9 +14,8 @@ from typing import Literal
 
 from msgspec import to_builtins
 
-from bench.analysis.claims.claim_cases import ClaimCase, Factors, Span
-from bench.analysis.claims.claims_condition import common_names, condition_of, number_words
-from bench.analysis.claims.claims_facts import ClaimFacts, make_facts
+from bench.analysis.claims.claim_cases import ClaimCase, ClaimFacts, Factors, Span, make_facts
+from bench.analysis.claims.claims_condition import common_names, condition_of, value_words
 from bench.analysis.claims.ledger import Claim
 from bench.results.schema import Row
 
@@ -152,7 +151,7 @@ def _range(cases: Sequence[ClaimCase]) -> str:
 
 def _label(factors: Factors, *, but: frozenset[str] = frozenset()) -> str:
     return " ".join(
-        value if isinstance(value, str) else f"{name} {number_words(value)}"
+        value if isinstance(value, str) else f"{name} {value_words(value)}"
         for name, value in factors.items()
         if name not in but
     )
@@ -172,4 +171,4 @@ def span_words(span: Span, unit: str | None) -> str:
 
 def _digits(value: float) -> str:
     """Three digits, large numbers in words."""
-    return number_words(float(f"{value:.3g}")) if abs(value) >= 1e6 else f"{value:.3g}"
+    return value_words(float(f"{value:.3g}")) if abs(value) >= 1e6 else f"{value:.3g}"

@@ -1,24 +1,30 @@
-"""Published claims as data: one YAML file per article, read strictly.
+"""Published claims as data: one YAML file per article, read strictly; and the rows that ship.
 
 A claim says what somebody printed, in our words, and which tests bear on it. A key that nobody
 reads, an unknown test, a wrong unit or an unknown kind is an error that names file and claim, when
-the ledger is loaded and not when a verdict is wanted.
+the ledger is loaded and not when a verdict is wanted. Ledger and reference rows come with a
+checkout and with an installed wheel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
 from msgspec import field, structs
 
 from bench.analysis.claims.claim_cases import Bounds
-from bench.analysis.claims.claims_facts import shipped_folder
 from bench.analysis.claims.evaluators import AnyTest
 from bench.core.errors import DataError, UsageError
 from bench.hardware.loader import Count, Declared, Number, Text, read_document
+from bench.results.reader import read_rows
+from bench.results.schema import Row
+
+_DISTRIBUTION = "gapbench"
+_INSTALLED = Path("share") / _DISTRIBUTION
 
 
 class Article(Declared, frozen=True, kw_only=True):
@@ -65,6 +71,32 @@ class Claim(_WrittenClaim, frozen=True, kw_only=True):
 class _LedgerFile(Declared, frozen=True, kw_only=True):
     article: Article
     claims: tuple[_WrittenClaim, ...]
+
+
+def shipped_folder(name: str, *, checkout: str) -> Path:
+    """Folder of shipped data: in a checkout `checkout`, else where the installer put `name`."""
+    root = Path(__file__).resolve().parents[3]
+    # `pip install --target` puts data beside the packages, which its own list of files denies.
+    for folder in (root / checkout, root / _INSTALLED / name, *_from_metadata(name)):
+        if folder.is_dir():
+            return folder
+    raise DataError(f"the folder {name} of this installation is missing; install gapbench again")
+
+
+def _from_metadata(name: str) -> list[Path]:
+    """Where the installer says it put the files: the prefix, --user and --prefix differ."""
+    try:
+        files = metadata.distribution(_DISTRIBUTION).files or []
+    except metadata.PackageNotFoundError:
+        return []
+    ending = (*_INSTALLED.parts, name)
+    return [Path(str(file.locate())).parent for file in files if file.parent.parts[-3:] == ending]
+
+
+def reference_rows(*, note: Callable[[str], None]) -> list[Row]:
+    """Rows measured on real hardware that ship with the harness."""
+    folder = shipped_folder("reference", checkout="results/reference")
+    return [row for path in sorted(folder.glob("*.csv")) for row in read_rows(path, note=note)]
 
 
 def read_ledger(folder: Path | None = None) -> list[Claim]:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from bench.analysis.claims.claim_cases import ClaimCase, span_of
-from bench.analysis.claims.claims_condition import number_words
+from bench.analysis.claims.claims_condition import value_words
 from bench.analysis.claims.claims_verdict import WORDS, ClaimVerdict, span_words
 from bench.report.tables.cells import AnyCell, count, verdict
 from bench.report.tables.grid import Grid
@@ -98,8 +98,7 @@ def case_grids(found: ClaimVerdict) -> list[Grid]:
 _CASE_COLUMNS: dict[str, Callable[[ClaimCase], AnyCell]] = {
     "holds": lambda case: _HOLDS[case.holds],
     "circumstances": lambda case: ", ".join(
-        f"{name} {value if isinstance(value, str) else number_words(value)}"
-        for name, value in case.factors.items()
+        f"{name} {value_words(value)}" for name, value in case.factors.items()
     ),
     "figure": lambda case: "" if case.value is None else span_words(case.value, case.unit),
     "basis": lambda case: case.basis,

@@ -3,20 +3,18 @@
 `over` varies figures; each combination is a case and its values are circumstances, so that the
 condition of a verdict is found and not written. `needs` states what nobody can compute here.
 
-A formula, `(before - after) / before`, is parsed as Python and walked by hand: numbers, names,
-+ - * / ** and min, max, ceil. Nothing is evaluated as code.
+A formula, `(before - after) / before`, is parsed as Python and walked by hand: numbers, names and
++ - * /. Nothing is evaluated as code.
 """
 
 from __future__ import annotations
 
 import ast
-import math
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 
-from bench.analysis.claims.claim_cases import Basis, ClaimCase, ClaimTest, span_of
-from bench.analysis.claims.claims_facts import ClaimFacts
+from bench.analysis.claims.claim_cases import Basis, ClaimCase, ClaimFacts, ClaimTest, span_of
 from bench.core.errors import DataError
 from bench.core.units import format_number
 from bench.hardware.loader import Declared, Number, Text
@@ -24,15 +22,12 @@ from bench.hardware.query import chip_fields
 
 _WEAKNESS: tuple[Basis, ...] = ("arithmetic", "specification", "published", "vendor")
 """A sum is as weak as the weakest of what goes into it."""
-_OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
+_SIGNS: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
-    ast.Pow: operator.pow,
 }
-_FUNCTIONS: dict[str, Callable[..., float]] = {"min": min, "max": max, "ceil": math.ceil}
-_MOST_CHARACTERS = 300
 
 
 class Needs(ClaimTest, tag="needs", frozen=True, kw_only=True):
@@ -40,8 +35,7 @@ class Needs(ClaimTest, tag="needs", frozen=True, kw_only=True):
 
     what: Text
 
-    def cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
-        """Name it."""
+    def _cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
         yield self.what
 
 
@@ -86,8 +80,7 @@ class Arithmetic(ClaimTest, tag="arithmetic", frozen=True, kw_only=True):
         if unknown:
             raise ValueError(f"formula: {sorted(unknown)[0]!r} is given nowhere")
 
-    def cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
-        """One case for each combination."""
+    def _cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
         known, sources = dict(self.given), []
         basis: Basis = "arithmetic"
         for name, figure in self.figures.items():
@@ -98,17 +91,17 @@ class Arithmetic(ClaimTest, tag="arithmetic", frozen=True, kw_only=True):
             known[name] = found[0]
             sources.append(found[1])
             basis = max(basis, found[2], key=_WEAKNESS.index)
+        names = names_in(self.formula)
         for values in product(*self.over.values()):
-            figures = known | dict(zip(self.over, values, strict=True))
+            varied = dict(zip(self.over, values, strict=True))
             used = ", ".join(
                 f"{name} {value:.6g}" if abs(value) < 1e6 else f"{name} {format_number(value)}"
-                for name, value in figures.items()
-                if name in names_in(self.formula)
+                for name, value in (known | varied).items()
+                if name in names
             )
             yield ClaimCase(
-                value=span_of(compute(self.formula, figures)),
-                factors=self.factors
-                | {name.replace("_", " "): figures[name] for name in self.over},
+                value=span_of(compute(self.formula, known | varied)),
+                factors=self.factors | {name.replace("_", " "): varied[name] for name in varied},
                 how=f"{self.formula} with {used}" if used else self.formula,
                 basis=basis,
                 source="; ".join(dict.fromkeys(sources)) or self.source,
@@ -117,37 +110,29 @@ class Arithmetic(ClaimTest, tag="arithmetic", frozen=True, kw_only=True):
 
 def names_in(formula: str) -> set[str]:
     """Names of figures that a formula uses."""
-    found = {node.id for node in ast.walk(_parsed(formula)) if isinstance(node, ast.Name)}
-    return found - set(_FUNCTIONS)
+    return {node.id for node in ast.walk(_parsed(formula)) if isinstance(node, ast.Name)}
 
 
 def compute(formula: str, figures: Mapping[str, float]) -> float:
     """Value of a formula; `DataError` for one that cannot be computed."""
     try:
-        return _value(_parsed(formula).body, figures)
-    except (ZeroDivisionError, OverflowError, KeyError) as error:
+        return _value(_parsed(formula), figures)
+    except (ArithmeticError, KeyError, RecursionError) as error:
         raise DataError(f"formula {formula!r} cannot be computed: {error!r}") from None
 
 
-def _parsed(formula: str) -> ast.Expression:
-    if len(formula) > _MOST_CHARACTERS:
-        raise DataError(f"formula longer than {_MOST_CHARACTERS} characters")
+def _parsed(formula: str) -> ast.expr:
     try:
-        return ast.parse(formula, mode="eval")
+        return ast.parse(formula, mode="eval").body
     except (SyntaxError, ValueError, RecursionError):
         raise DataError(f"formula {formula!r} cannot be read") from None
 
 
 def _value(node: ast.expr, figures: Mapping[str, float]) -> float:
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        return float(node.value)  # type: ignore[arg-type]
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        return float(node.value)
     if isinstance(node, ast.Name):
         return figures[node.id]
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        sides = _value(node.left, figures), _value(node.right, figures)
-        return float(_OPERATORS[type(node.op)](*sides))
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
-        name, values = node.func.id, [_value(argument, figures) for argument in node.args]
-        if name in _FUNCTIONS and (len(values) == 1) == (name == "ceil") and values:
-            return float(_FUNCTIONS[name](*values))
-    raise DataError(f"formulas have numbers, names, + - * / ** and {', '.join(_FUNCTIONS)} only")
+    if isinstance(node, ast.BinOp) and type(node.op) in _SIGNS:
+        return _SIGNS[type(node.op)](_value(node.left, figures), _value(node.right, figures))
+    raise DataError("formulas have numbers, names and + - * / only")

@@ -6,10 +6,9 @@ figure stands alone and says so. Rows that only differ in the link are never mix
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
-from bench.analysis.claims.claim_cases import ClaimCase, ClaimTest, span_of
-from bench.analysis.claims.claims_facts import ClaimFacts
+from bench.analysis.claims.claim_cases import ClaimCase, ClaimFacts, ClaimTest, span_of
 from bench.analysis.claims.evaluators.link_claims import check_links
 from bench.analysis.trials.configuration import Trials
 from bench.analysis.trials.estimates import LogEstimate
@@ -18,6 +17,9 @@ from bench.analysis.trials.titles import params_of
 from bench.hardware.links.topology import parse_topology
 from bench.hardware.loader import Number, Text
 from bench.results.schema import BY_NAME
+
+_Ratio = tuple[LogEstimate, Trials, Trials]
+"""One figure over another, and the configurations that have them."""
 
 
 class MeasuredRatio(ClaimTest, tag="measured-ratio", frozen=True, kw_only=True):
@@ -34,7 +36,6 @@ class MeasuredRatio(ClaimTest, tag="measured-ratio", frozen=True, kw_only=True):
     otherwise: Text
     device: Text | None = None
     over_device: Text | None = None
-    counts: bool = True
     label: Text | None = None
     times: Number = 1.0
     parameter: Text | None = None
@@ -43,28 +44,24 @@ class MeasuredRatio(ClaimTest, tag="measured-ratio", frozen=True, kw_only=True):
         if self.column not in BY_NAME or BY_NAME[self.column].kind not in ("float", "int"):
             raise ValueError(f"column: {self.column!r} is no column of numbers")
 
-    def cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
-        """One case for each configuration, or each pair of them."""
-        found: list[ClaimCase | str] = [
-            self._case(ratio.times(self.times), above, below)
-            for above, below in self._pairs(facts.configurations)
-            if (ratio := _ratio(above, below, column=self.column))
-        ]
-        yield from found or [self.otherwise]
+    def _cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
+        aboves = _real(facts.configurations, self.workload, on=self.device)
+        if self.over or self.over_device:
+            on = self.over_device or self.device
+            belows = _real(facts.configurations, self.over or self.workload, on=on)
+            # Two workloads are compared on one device, two devices at one setting.
+            apart = ("workload", "scenario", *(DEVICE if self.over_device else ()))
+            ratios = _ratios(aboves, belows, apart=apart, column=self.column)
+            cases = [self._case(*ratio) for ratio in ratios]
+        else:
+            estimates = [(one.estimate(self.column), one) for one in aboves]
+            cases = [self._case(found, one) for found, one in estimates if found]
+        yield from cases
+        if not cases:
+            yield self.otherwise
 
-    def _pairs(self, found: Sequence[Trials]) -> Iterator[tuple[Trials, Trials | None]]:
-        over, over_on = self.over or self.workload, self.over_device
-        is_ratio = over != self.workload or over_on is not None
-        # Two workloads are compared on one device, two devices at one setting.
-        apart = ("workload", "scenario", *(DEVICE if over_on is not None else ()))
-        belows = _real(found, over, on=over_on or self.device)
-        for above in _real(found, self.workload, on=self.device):
-            terms = above.terms(but=apart)
-            others = [one for one in belows if one.terms(but=apart) == terms]
-            yield from ((above, below) for below in (others if is_ratio else [None]))
-
-    def _case(self, ratio: LogEstimate, above: Trials, below: Trials | None) -> ClaimCase:
-        what = self.label or self.column
+    def _case(self, ratio: LogEstimate, above: Trials, below: Trials | None = None) -> ClaimCase:
+        what, ratio = self.label or self.column, ratio.times(self.times)
         factors: dict[str, str | float] = {
             "measured": what,
             "device": above.text("device_name"),
@@ -82,8 +79,21 @@ class MeasuredRatio(ClaimTest, tag="measured-ratio", frozen=True, kw_only=True):
             + ("" if ratio.interval else ", no interval"),
             basis="measured",
             source=_ids(above, below),
-            counts=self.counts,
         )
+
+
+def _ratios(
+    aboves: Sequence[Trials], belows: Sequence[Trials], *, apart: Collection[str], column: str
+) -> list[_Ratio]:
+    """A column of each of `aboves` over that of what differs from it in `apart` alone."""
+    return [
+        (one.over(two), above, below)
+        for above in aboves
+        for below in belows
+        if above.terms(but=apart) == below.terms(but=apart)
+        and (one := above.estimate(column))
+        and (two := below.estimate(column))
+    ]
 
 
 def _real(found: Sequence[Trials], workload: str, *, on: str | None) -> list[Trials]:
@@ -98,14 +108,6 @@ def _real(found: Sequence[Trials], workload: str, *, on: str | None) -> list[Tri
         and on in (None, one.text("chip"),
                    "cpu" if one.text("device_type") == "cpu" else "accelerator")
     ]  # fmt: skip
-
-
-def _ratio(above: Trials, below: Trials | None, *, column: str) -> LogEstimate | None:
-    one = above.estimate(column)
-    if below is None or one is None:
-        return one
-    two = below.estimate(column)
-    return None if two is None else one.over(two)
 
 
 def _ids(*several: Trials | None) -> str:
@@ -137,20 +139,14 @@ class EmulatedSlowdown(ClaimTest, tag="emulated-slowdown", frozen=True, kw_only=
     def __post_init__(self) -> None:
         check_links(self.wide, self.narrow)
 
-    def cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
-        """One case for each configuration that was run over both links."""
-        wide, narrow = (parse_topology(name).name for name in (self.wide, self.narrow))
-        groups: dict[tuple[str, ...], dict[str, Trials]] = {}
-        for one in facts.configurations:
-            if one.link in (wide, narrow) and one.text("device_type") != "fake":
-                groups.setdefault(one.terms(but=("link",)), {})[one.link] = one
-        found: list[ClaimCase | str] = [
-            _link_case(ratio, links[narrow], links[wide])
-            for links in groups.values()
-            if len(links) == 2
-            and (ratio := _ratio(links[narrow], links[wide], column="step_median_ms"))
-        ]
-        yield from found or [self.otherwise]
+    def _cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
+        links = (parse_topology(name).name for name in (self.narrow, self.wide))
+        found = [one for one in facts.configurations if one.text("device_type") != "fake"]
+        narrow, wide = ([one for one in found if one.link == link] for link in links)
+        ratios = _ratios(narrow, wide, apart=("link",), column="step_median_ms")
+        yield from (_link_case(*ratio) for ratio in ratios)
+        if not ratios:
+            yield self.otherwise
 
 
 def _link_case(ratio: LogEstimate, narrow: Trials, wide: Trials) -> ClaimCase:

@@ -1,4 +1,4 @@
-"""What the catalogue alone says: ratios of figures, conditions on rows, export rules replayed."""
+"""What catalogue and published figures say: ratios, conditions on chips, export rules replayed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
-from bench.analysis.claims.claim_cases import ClaimCase, ClaimTest, span_of
-from bench.analysis.claims.claims_facts import ClaimFacts
+from bench.analysis.claims.claim_cases import ClaimCase, ClaimFacts, ClaimTest, span_of
 from bench.core.nouns import Chip
 from bench.core.units import format_number
 from bench.hardware.export_rules import (
@@ -35,8 +34,7 @@ class CatalogueRatio(ClaimTest, tag="catalogue-ratio", frozen=True, kw_only=True
     fields: tuple[Text, ...]
     form: Literal["ratio", "drop"] = field(name="as", default="ratio")
 
-    def cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
-        """One case for each pair and field."""
+    def _cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
         is_drop = self.form == "drop"
         for pair, name in ((p, n) for p in (*self.pairs, *self.beside) for n in self.fields):
             name_a, name_b = pair.split()
@@ -68,8 +66,7 @@ class CatalogueWhere(ClaimTest, tag="catalogue-where", frozen=True, kw_only=True
     def __post_init__(self) -> None:
         parse_conditions(self.where)
 
-    def cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
-        """One case for each chip."""
+    def _cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
         conditions = parse_conditions(self.where)
         for name in self.chips:
             holds, unknown = test_conditions(chip_fields(facts.chips[name]), conditions=conditions)
@@ -97,25 +94,27 @@ class ExportOutcome(ClaimTest, tag="export-outcome", frozen=True, kw_only=True):
         if not self.caught and not self.passed:
             raise ValueError("caught: neither caught nor passed names a chip")
 
-    def cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
-        """One case for each chip."""
+    def _cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
         rule = export_rule(self.rule)
         for name in dict.fromkeys((*self.caught, *self.passed)):
-            chip = facts.chips[name]
+            chip, should = facts.chips[name], name not in self.passed
             outcome = is_caught(rule, chip=chip)
             if outcome is None:
                 yield f"{rule.id} turns on a figure of {name} that is not public"
                 continue
+            words = {True: "caught", False: "passed"}
+            agreed = "as said" if outcome == should else f"but said to be {words[should]}"
             yield ClaimCase(
                 factors={"chip": name, "rule": rule.id},
-                holds=outcome == (name not in self.passed),
-                how=_replay_words(chip, outcome=outcome, should=name not in self.passed),
+                holds=outcome == should,
+                how=f"{words[outcome]}, {agreed}: {_rated(chip)}",
                 basis="specification",
                 source=rule.sources[0],
             )
 
 
-def _replay_words(chip: Chip, *, outcome: bool, should: bool) -> str:
+def _rated(chip: Chip) -> str:
+    """The figures that export rules turn on, as far as they are known."""
     tpp, density = total_processing_performance(chip), performance_density(chip)
     link = chip.facts.get("link_bytes_per_s")
     figures = [
@@ -123,6 +122,62 @@ def _replay_words(chip: Chip, *, outcome: bool, should: bool) -> str:
         "" if density is None else f"density {density:.2f}",
         f"link {2 * link / 1e9:.0f} GB/s both ways" if isinstance(link, int | float) else "",
     ]
-    words = {True: "caught", False: "passed"}
-    agreed = "as said" if outcome == should else f"but said to be {words[should]}"
-    return f"{words[outcome]}, {agreed}: {', '.join(part for part in figures if part)}"
+    return ", ".join(part for part in figures if part)
+
+
+class PublishedRatioTest(ClaimTest, tag="published-ratio", frozen=True, kw_only=True):
+    """Take ratios of `a` and `b` (ids, several allowed), in `phases`, or those in `ids`."""
+
+    ids: tuple[Text, ...] = ()
+    phases: tuple[Text, ...] = ()
+    a: tuple[Text, ...] = ()
+    b: tuple[Text, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.ids and not (self.a and self.b):
+            raise ValueError("by: needs ids, or a and b")
+
+    def _cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
+        found = [
+            one
+            for one in facts.published.ratios
+            if one.id in self.ids
+            or (one.chip_a in self.a and one.chip_b in self.b
+                and (not self.phases or one.phase in self.phases))
+        ]  # fmt: skip
+        if set(self.ids) - {one.id for one in found} or not found:
+            yield f"published ratio of {', '.join(self.ids or self.b)}"
+            return
+        for one in found:
+            vendor = {"said by": "its vendor"} if one.basis == "vendor" else {}
+            yield ClaimCase(
+                value=span_of(one.ratio),
+                factors={"net": one.net, "phase": one.phase,
+                         "chips": f"{one.chip_b} over {one.chip_a}", **vendor},
+                how=f"speed of {one.num_devices} device{'s' * (one.num_devices > 1)}"
+                + (f"; {one.note}" if one.note else ""),
+                basis=one.basis,
+                source=f"{one.id}: {one.source}",
+            )  # fmt: skip
+
+
+class PublishedFigureTest(ClaimTest, tag="published-figure", frozen=True, kw_only=True):
+    """Hold published figures, by what they are of (`of: {name: id}`), against the bounds.
+
+    `factor` says what the names are: a device, a net.
+    """
+
+    factor: Text
+    of: dict[str, Text]
+
+    def _cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
+        for name, id in self.of.items():
+            figure = facts.published.figure(id)
+            yield ClaimCase(
+                value=span_of(figure.value),
+                factors={self.factor: name},
+                unit=figure.unit,
+                how=figure.what,
+                basis=figure.basis,
+                source=f"{figure.id}: {figure.source}",
+            )

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,24 @@ def run_block() -> str:
 
 def links_block() -> str:
     """The first table of a sweep of links, from rows of a CPU."""
+    return _table(_links_grid())
+
+
+def link_columns_block() -> str:
+    """The same table, cut to what the README has room for."""
+    from bench.report.tables.grid import markdown_table
+
+    short = _links_grid().without(["bracket", "its bracket", "devices", "trials"])
+    return markdown_table(replace(short, title="", notes=()))
+
+
+def _links_grid() -> Any:
     from bench.analysis.trials.configuration import gather
     from bench.report.tables.links_tables import link_grids
     from bench.results.reader import read_rows
 
     rows = read_rows(REFERENCE.parent / "validation" / "cpu-2core-links.csv")
-    return _table(link_grids(gather(rows), has_model=False)[0])
+    return link_grids(gather(rows), has_model=False)[0]
 
 
 def _table(grid: Any) -> str:
@@ -108,6 +121,7 @@ def _bench(*arguments: str) -> str:
 BLOCKS: Mapping[str, Callable[[], str]] = {
     "run": run_block,
     "links": links_block,
+    "link_columns": link_columns_block,
     "gap": gap_block,
     "project": project_block,
     "claims": claims_block,

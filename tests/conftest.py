@@ -1,6 +1,9 @@
 """For all tests: an interrupt reaches the programs they start, however pytest was started."""
 
+import shutil
 import signal
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -12,3 +15,16 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--update-screens writes the golden screens of tests/report anew."""
     parser.addoption("--update-screens", action="store_true", help="write golden screens anew")
+
+
+@pytest.fixture
+def shared_case(tmp_path: Path) -> Callable[[str], Path]:
+    """A copy of a folder of `../shared/cases`, inputs after what people reported; else skip."""
+
+    def copied(name: str) -> Path:
+        folder = Path(__file__).parents[2] / "shared" / "cases" / name
+        if not folder.is_dir():
+            pytest.skip(f"{folder} is not on this machine")
+        return Path(shutil.copytree(folder, tmp_path / name))
+
+    return copied

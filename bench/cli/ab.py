@@ -120,7 +120,7 @@ def _show(
     form: str,
 ) -> None:
     from bench.analysis.trials.titles import LONG, differing, title_of
-    from bench.report.tables.cells import verdict
+    from bench.report.tables.cells import Cell
     from bench.report.tables.grid import Grid
 
     titles = []
@@ -140,7 +140,7 @@ def _show(
         )
         return
     rows = [
-        (a, b, _ratio(result), verdict(result.verdict), _advice(result))
+        (a, b, _ratio(result), Cell(word=result.verdict), _advice(result))
         for (a, b), result in zip(titles, results, strict=True)
     ]
     heads = ("A", "B", "time B / A [95 %]", "verdict", "")

@@ -172,7 +172,7 @@ def _lines(
 def doctor(as_json: AsJson = False) -> None:
     """Look for what would spoil a measurement here; changes nothing."""
     from bench.devices.doctor.all_findings import findings
-    from bench.report.tables.cells import verdict
+    from bench.report.tables.cells import Cell
     from bench.report.tables.grid import Grid
 
     found = findings()
@@ -182,6 +182,6 @@ def doctor(as_json: AsJson = False) -> None:
     if not found:
         print("nothing found")
         return
-    rows = [(verdict(one.severity), one.what, one.why, one.fix) for one in found]
+    rows = [(Cell(word=one.severity), one.what, one.why, one.fix) for one in found]
     heads = ("severity", "what", "why it spoils a measurement", "what to do")
     print_grids([Grid(heads=heads, rows=rows)])

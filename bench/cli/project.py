@@ -168,7 +168,7 @@ def _size_for(
 ) -> None:
     from bench.analysis.projection import sizing
     from bench.analysis.projection.projection_document import sizing_document
-    from bench.report.tables.sizing_table import missed_lines, size_grid
+    from bench.report.tables.project_tables import missed_lines, size_grid
 
     target = sizing.parse_target(text)
     start = sizing.start_for(target, found)

@@ -22,7 +22,7 @@ from bench.report.plots.plots_gap import gap_plots, is_on_several, is_placeable,
 from bench.report.plots.plots_links import scaling_plots, slowdown_plots, swept
 from bench.report.tables import compare_tables, gap_tables
 from bench.report.tables.claims_table import claims_grid
-from bench.report.tables.demand_titles import apart, full_title
+from bench.report.tables.gap_tables import apart, full_title
 from bench.report.tables.links_tables import link_grids
 
 MAX_SETTINGS = 12

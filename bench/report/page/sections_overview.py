@@ -13,13 +13,12 @@ from bench.report.page.content import PageFacts, Part, Prose, Section
 from bench.report.page.evidence import Evidence, Source
 from bench.report.tables.cells import (
     AnyCell,
-    count,
+    Cell,
     num_bytes,
     plain_unit,
     quantity,
     share,
     title_cell,
-    verdict,
 )
 from bench.report.tables.grid import Grid
 from bench.results.schema import REASONS, STATUSES, USABLE, Row
@@ -47,8 +46,8 @@ def _files(evidence: Evidence) -> Grid:
             "started (UTC)": _started,
             "device": lambda source: _few(source.rows, "device_name", "device"),
             "workloads": lambda source: _few(source.rows, "workload", limit=8),
-            "trials": lambda source: count(len(source.rows)),
-            "usable": lambda source: count(sum(row["status"] in USABLE for row in source.rows)),
+            "trials": lambda source: quantity(len(source.rows)),
+            "usable": lambda source: quantity(sum(row["status"] in USABLE for row in source.rows)),
             "bench": lambda source: _few(source.rows, "bench_version"),
             "commit": lambda source: _few(source.rows, "git_commit", end=12),
         },
@@ -83,7 +82,7 @@ def _devices(found: Sequence[Row]) -> Grid:
         "power limit": lambda row: quantity(number(row, "power_limit_w"), plain_unit("W")),
         "driver": lambda row: _word(row, "driver_version"),
         "torch": lambda row: _word(row, "torch_version"),
-        "threads": lambda row: count(number(row, "threads")),
+        "threads": lambda row: quantity(number(row, "threads")),
         "processor": lambda row: _word(row, "cpu_model"),
         "system": lambda row: _word(row, "os_version"),
     }
@@ -106,8 +105,8 @@ def validity(evidence: Evidence) -> Section:
     found = evidence.rows
     counts = Counter(str(row["status"]) for row in found)
     columns: dict[str, Callable[[str], AnyCell]] = {
-        "status": verdict,
-        "trials": lambda status: count(counts[status]),
+        "status": lambda status: Cell(word=status),
+        "trials": lambda status: quantity(counts[status]),
         "share": lambda status: share(counts[status] / len(found)),
         "meaning": lambda status: STATUSES[status].replace("`", ""),
     }
@@ -126,7 +125,7 @@ def _reasons(found: Sequence[Row]) -> Grid:
             rows_of.setdefault(code, []).append(row)
     columns: dict[str, Callable[[str], AnyCell]] = {
         "reason": str,
-        "trials": lambda code: count(len(rows_of[code])),
+        "trials": lambda code: quantity(len(rows_of[code])),
         "what it means, and what to do": lambda code: REASONS.get(code, "unknown reason"),
         "workloads": lambda code: ", ".join(_distinct(rows_of[code], "workload")[:8]),
         "message of one": lambda code: next(iter(_distinct(rows_of[code], "detail")), ""),
@@ -158,7 +157,12 @@ def _unusable(evidence: Evidence) -> Grid:
 def provenance(evidence: Evidence) -> Section:
     """Files by content, environments and requests in full."""
     rows = [
-        (source.label, count(len(source.rows)), source.sha256, _few(source.rows, "env_id", end=16))
+        (
+            source.label,
+            quantity(len(source.rows)),
+            source.sha256,
+            _few(source.rows, "env_id", end=16),
+        )
         for source in evidence.sources
     ]
     heads = ("file", "rows", "SHA-256 of the file", "environment id")

@@ -8,23 +8,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.analysis.comparison.comparison import Compared, Comparison
-from bench.analysis.comparison.verdicts import VERDICTS
 from bench.analysis.trials.titles import title_of
 from bench.report.page.content import Plot, Plots
 from bench.report.plots.kinds import Axis, DrawnMark, interval, is_drawable, panels
 from bench.report.plots.panel import short
+from bench.report.tables.compare_tables import URGENCY
 from bench.report.tables.grid import grouped
 
 MAX_PANELS = 4
 MAX_LINES = 16
-_PLACES = {verdict: place for place, verdict in enumerate((*VERDICTS, ""))}
 
 
 def compare_plots(comparison: Comparison) -> Plots | None:
     """Ratio of each later file to the first, a panel per file, the most urgent lines first."""
     known = (row for row in comparison.rows if row.ratio is not None)
     drawable = (row for row in known if is_drawable(row.ratio, row.low, row.high))
-    urgent = sorted(drawable, key=lambda row: _PLACES[row.verdict])
+    urgent = sorted(drawable, key=lambda row: URGENCY[row.verdict])
     found = grouped(urgent, lambda row: row.b.file)
     return panels(
         {file: found[file] for file in comparison.labels if file in found},
@@ -42,7 +41,7 @@ def _panel(comparison: Comparison, *, file: str, rows: Sequence[Compared]) -> Pl
         DrawnMark(
             label=_label(row, has_devices=has_devices),
             value=(row.ratio or 1.0, row.low, row.high),
-            series=_PLACES[row.verdict],
+            series=URGENCY[row.verdict],
             is_hollow=row.a.trials.mode != "real",
             band=(1.0 / (1.0 + row.threshold_frac), 1.0 + row.threshold_frac)
             if row.verdict
@@ -61,7 +60,7 @@ def _panel(comparison: Comparison, *, file: str, rows: Sequence[Compared]) -> Pl
         marks=marks,
         axis=axis,
         reference=1.0,
-        legend=[(word or "ratio only", _PLACES[word]) for word in verdicts],
+        legend=[(word or "ratio only", URGENCY[word]) for word in verdicts],
     )
 
 

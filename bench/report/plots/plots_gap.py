@@ -23,7 +23,7 @@ from bench.report.plots.kinds import (
     panels,
 )
 from bench.report.plots.panel import Value, value_of
-from bench.report.tables.demand_titles import apart, full_title
+from bench.report.tables.gap_tables import apart, full_title, pair_of
 from bench.report.tables.grid import grouped
 
 MAX_GAPS = 6
@@ -52,7 +52,7 @@ def _aspects(gap: Gap) -> dict[str, Value]:
 
 def _gap_panel(gap: Gap, *, shown: Sequence[str]) -> Plot:
     per = f" per {gap.unit}" if gap.unit else ""
-    name = full_title(gap.train, name=f"{gap.train.name}/{gap.infer.phase}", shown=shown)
+    name = full_title(gap.train, name=pair_of(gap), shown=shown)
     marks = [
         DrawnMark(
             label="FLOPs" if aspect == "flops" else aspect,

@@ -121,13 +121,11 @@ def span(ends: Ends | None, scale: Scale) -> AnyCell:
     """'398 - 455 ms'."""
     if ends is None:
         return ""
-    if scale is seconds and not scale(ends[1])[1]:
-        return Cell(text=" - ".join(map(format_duration, ends)), key=ends[0])
     factor, unit = scale(ends[1])
-    return Cell(
-        text=f"{format_number(ends[0] / factor)} - {format_number(ends[1] / factor)} {unit}",
-        key=ends[0],
-    )
+    if scale is seconds and not unit:
+        return Cell(text=" - ".join(map(format_duration, ends)), key=ends[0])
+    low, high = (format_number(end / factor) for end in ends)
+    return Cell(text=f"{low} - {high} {unit}", key=ends[0])
 
 
 def change_span(ends: Ends | None, *, beside: float) -> AnyCell:
@@ -135,23 +133,10 @@ def change_span(ends: Ends | None, *, beside: float) -> AnyCell:
     if ends is None:
         return ""
     if 0.5 < beside < 2.0:
-        return Cell(text=f"{_percent(ends[0])} to {_percent(ends[1])} %", key=ends[0])
-    return Cell(text=f"x{format_number(ends[0])} to x{format_number(ends[1])}", key=ends[0])
-
-
-def count(value: float | None) -> AnyCell:
-    """A number of things."""
-    return "" if value is None else Cell(text=format_number(value), key=value)
-
-
-def verdict(word: str) -> AnyCell:
-    """A word with a colour."""
-    return Cell(word=word)
-
-
-def mode(name: str) -> AnyCell:
-    """A mode by itself: a badge unless it is real."""
-    return name if name in ("real", "") else Cell(mode=name)
+        text = f"{_percent(ends[0])} to {_percent(ends[1])} %"
+    else:
+        text = f"x{format_number(ends[0])} to x{format_number(ends[1])}"
+    return Cell(text=text, key=ends[0])
 
 
 def title_cell(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from bench.analysis.claims.claim_cases import ClaimCase, span_of
 from bench.analysis.claims.claims_condition import value_words
 from bench.analysis.claims.claims_verdict import WORDS, ClaimVerdict, span_words
-from bench.report.tables.cells import AnyCell, count, verdict
+from bench.report.tables.cells import AnyCell, Cell, quantity
 from bench.report.tables.grid import Grid
 
 _HOLDS = {True: "yes", False: "no", None: "too close"}
@@ -33,7 +33,7 @@ def claims_grid(
         "claim": lambda one: one.claim.id,
         "where": lambda one: one.claim.where,
         "what is claimed": lambda one: one.claim.text,
-        "verdict": lambda one: verdict(one.word),
+        "verdict": lambda one: Cell(word=one.word),
         reason_head: reason,
         "rests on": lambda one: one.rests_on,
     }
@@ -48,7 +48,7 @@ def screen_grid(verdicts: Sequence[ClaimVerdict]) -> Grid:
         chosen,
         {
             "no.": lambda one: _number(one) or one.claim.id,
-            "verdict": lambda one: verdict(one.word),
+            "verdict": lambda one: Cell(word=one.word),
             "what is claimed": lambda one: _cut(one.claim.text),
             "rests on": _short_bases,
         },
@@ -61,7 +61,7 @@ def screen_grid(verdicts: Sequence[ClaimVerdict]) -> Grid:
 
 
 def _number(one: ClaimVerdict) -> AnyCell:
-    return count(one.claim.number)
+    return quantity(one.claim.number)
 
 
 def _cut(text: str) -> str:

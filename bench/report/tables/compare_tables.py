@@ -7,11 +7,12 @@ come first. Emulated, throttled and simulated rows carry their mode and link in 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from bench.analysis.comparison.comparison import Compared, Comparison, Mean, Side
+from bench.analysis.comparison.comparison import Compared, Comparison, Mean
 from bench.analysis.comparison.verdicts import VERDICTS
+from bench.analysis.trials.configuration import Trials
 from bench.analysis.trials.titles import LAID_OUT, PROGRAM, differing
 from bench.report.tables.cells import (
     AnyCell,
@@ -26,19 +27,13 @@ from bench.report.tables.cells import (
     share,
     text_of,
     title_cell,
-    verdict,
 )
-from bench.report.tables.grid import Grid, markdown, markdown_cell
+from bench.report.tables.grid import Grid, grouped, markdown, markdown_cell
 
 MAX_SHOWN = 200
 """Rows of a terminal or GitHub table; further ones are counted, and are in --json."""
-_SCALES: dict[str, Scale] = {"s": seconds, "bytes": num_bytes}
-_ORDER = {verdict: place for place, verdict in enumerate((*VERDICTS, ""))}
-
-
-def value_cell(value: float | None, *, unit: str) -> AnyCell:
-    """A figure of a metric."""
-    return quantity(value, _SCALES.get(unit) or of(unit))
+URGENCY = {word: place for place, word in enumerate((*VERDICTS, ""))}
+"""Verdicts in the order in which they matter; '' is a ratio that gates nothing."""
 
 
 def _apart(rows: Iterable[Compared]) -> list[str]:
@@ -47,8 +42,9 @@ def _apart(rows: Iterable[Compared]) -> list[str]:
     return differing((row.a.trials.first for row in rows), columns=columns)
 
 
-def _title(row: Compared, *, shown: Sequence[str]) -> AnyCell:
-    return title_cell(row.a.trials.first, shown=shown)
+def _scale(comparison: Comparison) -> Scale:
+    unit = comparison.metric.unit
+    return {"s": seconds, "bytes": num_bytes}.get(unit) or of(unit)
 
 
 def _note(row: Compared) -> str:
@@ -61,11 +57,7 @@ def _note(row: Compared) -> str:
 
 
 def _sorted(rows: Iterable[Compared]) -> list[Compared]:
-    return sorted(rows, key=lambda row: (_ORDER[row.verdict], -abs((row.ratio or 1.0) - 1.0)))
-
-
-def _value(side: Side, *, unit: str) -> AnyCell:
-    return value_cell(side.value, unit=unit) or "not measured"
+    return sorted(rows, key=lambda row: (URGENCY[row.verdict], -abs((row.ratio or 1.0) - 1.0)))
 
 
 def _ratio(row: Compared) -> AnyCell:
@@ -78,33 +70,27 @@ def pair_grid(
     """One row per configuration of two files, which ran on the same or on different devices."""
     rows = [row for row in comparison.rows if row.is_cross_hardware == is_cross_hardware]
     rows = rows if is_cross_hardware else _sorted(rows)
-    shown, unit = _apart(rows), comparison.metric.unit
+    shown, scale = _apart(rows), _scale(comparison)
     device = "device A" if is_cross_hardware else "device"
-    beside: dict[str, Callable[[Compared], AnyCell]] = {
+    columns: dict[str, Callable[[Compared], AnyCell]] = {
+        "workload": lambda row: title_cell(row.a.trials.first, shown=shown),
+        device: lambda row: row.a.device,
+        "device B": lambda row: row.b.device,
+        "A": lambda row: quantity(row.a.value, scale) or "not measured",
+        "B": lambda row: quantity(row.b.value, scale) or "not measured",
+        f"{comparison.metric.name} B/A [95 %]": _ratio,
+        "throughput": lambda row: change(row.throughput_ratio),
         "items/J B/A": lambda row: quantity(
             row.energy_ratio and 1.0 / row.energy_ratio, prefix="x"
         ),
         "of roof A": lambda row: share(row.a.roof_frac),
         "of roof B": lambda row: share(row.b.roof_frac),
-    }
-    columns: dict[str, Callable[[Compared], AnyCell]] = {
-        "workload": lambda row: _title(row, shown=shown),
-        device: lambda row: row.a.device,
-        **({"device B": lambda row: row.b.device} if is_cross_hardware else {}),
-        "A": lambda row: _value(row.a, unit=unit),
-        "B": lambda row: _value(row.b, unit=unit),
-        f"{comparison.metric.name} B/A [95 %]": _ratio,
-        **(
-            beside
-            if is_cross_hardware
-            else {"throughput": lambda row: change(row.throughput_ratio)}
-        ),
         "trials": lambda row: f"{row.a.num}, {row.b.num}",
         "threshold": lambda row: share(row.threshold_frac),
-        "verdict": lambda row: verdict(row.verdict) if row.verdict else "ratio only",
+        "verdict": lambda row: Cell(word=row.verdict or "ratio only"),
         "note": lambda row: _note(row) if row.verdict else "",
     }
-    return Grid.of(
+    grid = Grid.of(
         rows[:limit],
         columns,
         title="Different devices" if is_cross_hardware else "",
@@ -115,32 +101,33 @@ def pair_grid(
         names=(device, "device B", "threshold", "trials"),
         spare=("throughput", "of roof A", "of roof B", "threshold", "items/J B/A", "trials"),
     )
+    beside = ("device B", "items/J B/A", "of roof A", "of roof B")
+    return grid.without(("throughput",) if is_cross_hardware else beside)
 
 
 def matrix_grid(comparison: Comparison, *, limit: int | None = MAX_SHOWN) -> Grid:
     """One row per configuration, one column per file after the first; cells are ratios to it."""
-    shown = _apart(comparison.rows)
-    lines: dict[tuple[AnyCell, str, str, float | None], dict[str, AnyCell]] = {}
+    shown, scale = _apart(comparison.rows), _scale(comparison)
+    lines: dict[Trials, dict[str, Compared]] = {}
     for row in comparison.rows:
-        title = _title(row, shown=shown)
-        line = lines.setdefault((title, row.a.device, row.config_hash, row.a.value), {})
-        device = f"{row.b.device}:" if row.is_cross_hardware else ""
-        found = _ratio(row)
-        aside = " ".join(part for part in (getattr(found, "aside", ""), device, _note(row)) if part)
-        word = row.verdict or "ratio only"
-        line[row.b.file] = (
-            replace(found, aside=aside, word=word)
-            if isinstance(found, Cell)
-            else Cell(text=aside, word=word)
-        )
-    files = comparison.labels[1:]
-    cells = [
-        (title, device, value_cell(value, unit=comparison.metric.unit),
-         *(line.get(file, "") for file in files))
-        for (title, device, _, value), line in list(lines.items())[:limit]
-    ]  # fmt: skip
-    heads = ("workload", "device", comparison.labels[0], *files)
+        lines.setdefault(row.a.trials, {})[row.b.file] = row
+    first, *files = comparison.labels
+    cells = []
+    for trials, line in list(lines.items())[:limit]:
+        a = next(iter(line.values())).a
+        title, value = title_cell(trials.first, shown=shown), quantity(a.value, scale)
+        ratios = (_matrix_cell(line[file]) if file in line else "" for file in files)
+        cells.append((title, a.device, value, *ratios))
+    heads = ("workload", "device", first, *files)
     return Grid(heads=heads, rows=cells, notes=_cut(len(lines), limit), names=("device",))
+
+
+def _matrix_cell(row: Compared) -> Cell:
+    found = _ratio(row) or Cell()
+    assert isinstance(found, Cell)
+    device = f"{row.b.device}:" if row.is_cross_hardware else ""
+    aside = " ".join(part for part in (found.aside, device, _note(row)) if part)
+    return replace(found, aside=aside, word=row.verdict or "ratio only")
 
 
 def _cut(num: int, limit: int | None) -> tuple[str, ...]:
@@ -153,22 +140,19 @@ def grids(comparison: Comparison, *, limit: int | None = MAX_SHOWN) -> list[Grid
     """Every table that this comparison needs."""
     if len(comparison.labels) > 2:
         return [matrix_grid(comparison, limit=limit)] if comparison.rows else []
-    kinds = [
-        kind for kind in (False, True) if kind in {r.is_cross_hardware for r in comparison.rows}
-    ]
+    kinds = sorted({row.is_cross_hardware for row in comparison.rows})
     return [pair_grid(comparison, is_cross_hardware=kind, limit=limit) for kind in kinds]
 
 
 def summary(comparison: Comparison) -> str:
     """One line: how many of which verdict."""
-    counts = Counter(row.verdict or "ratio only" for row in comparison.rows)
-    order = [*VERDICTS, "ratio only"]
-    reported = ", ".join(f"{counts[verdict]} {verdict}" for verdict in order if counts[verdict])
+    counts = Counter(row.verdict for row in comparison.rows)
+    words = (f"{counts[word]} {word or 'ratio only'}" for word in URGENCY if counts[word])
     unmatched = f"; {len(comparison.unmatched)} not matched" if comparison.unmatched else ""
-    return f"{reported or 'nothing compared'}{unmatched}"
+    return f"{', '.join(words) or 'nothing compared'}{unmatched}"
 
 
-def notes(comparison: Comparison) -> list[str]:
+def _beside(comparison: Comparison) -> list[str]:
     """What a reader must know beside the ratios."""
     lines = [
         f"geometric mean {_between(mean)}({mean.file}): {text_of(change(mean.ratio))} over "
@@ -176,9 +160,9 @@ def notes(comparison: Comparison) -> list[str]:
         for mean in comparison.means
         if mean.num > 1
     ]
-    differing = Counter(text for row in comparison.rows for text in row.confounders)
-    hosts = sum(num for text, num in differing.items() if text.startswith("host_hash "))
-    shown = [(text, num) for text, num in differing.items() if not text.startswith("host_hash ")]
+    found = Counter(text for row in comparison.rows for text in row.confounders)
+    hosts = sum(num for text, num in found.items() if text.startswith("host_hash "))
+    shown = [(text, num) for text, num in found.items() if not text.startswith("host_hash ")]
     lines += [f"also differs: {text} ({num} rows)" for text, num in shown[: MAX_SHOWN // 10]]
     if hosts:
         lines.append(
@@ -194,22 +178,20 @@ def _between(mean: Mean) -> str:
     return f"{mean.phase} {mean.device_a} -> {mean.device_b} ".lstrip()
 
 
-def _unmatched(comparison: Comparison, *, limit: int = MAX_SHOWN) -> list[str]:
+def _unmatched(comparison: Comparison) -> list[str]:
     """Groups without a counterpart: one line for each reason."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for one in comparison.unmatched:
-        found.setdefault((one.file, one.reason), []).append(one.name)
+    found = grouped(comparison.unmatched, lambda one: f"only in {one.file}: {one.reason}")
     lines = [
-        f"{', '.join(names[:limit])} only in {file}: {reason}"
-        for (file, reason), names in found.items()
+        f"not compared: {', '.join(one.name for one in those[:MAX_SHOWN])} {why}"
+        for why, those in found.items()
     ]
-    return lines[:limit] + [f"and {len(lines) - limit} more" for _ in [0] if len(lines) > limit]
+    hidden = len(lines) - MAX_SHOWN
+    return lines if hidden <= 0 else [*lines[:MAX_SHOWN], f"not compared: and {hidden} more"]
 
 
 def lines(comparison: Comparison) -> list[str]:
     """Everything that is said below the tables."""
-    lost = [f"not compared: {line}" for line in _unmatched(comparison)]
-    return [summary(comparison), *notes(comparison), *lost]
+    return [summary(comparison), *_beside(comparison), *_unmatched(comparison)]
 
 
 def github(comparison: Comparison) -> str:
@@ -217,7 +199,7 @@ def github(comparison: Comparison) -> str:
     urgent = [row for row in comparison.rows if row.verdict in ("REGRESSION", "INCONCLUSIVE")]
     reported = [f"## bench compare ({comparison.metric.name}): {summary(comparison)}", ""]
     for row in _sorted(urgent)[: MAX_SHOWN // 10]:
-        title = text_of(_title(row, shown=("size", "dtype")))
+        title = text_of(title_cell(row.a.trials.first, shown=("size", "dtype")))
         line = f"{row.verdict}: {title} {text_of(_ratio(row))} {_note(row)}"
         reported.append(markdown_cell(line.rstrip()) + "  ")
     details = markdown(grids(comparison), lines=lines(comparison))

@@ -1,16 +1,20 @@
-"""What `bench gap` shows: ratios of training to inference, rooflines, and a user's own figures."""
+"""What `bench gap` shows: ratios of training to inference, rooflines, and a user's own figures.
+
+A title has what is always named (size, precision, layout) and, of all else, only that in which two
+settings of the same table differ. The mode is a badge, and says the link.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from bench.analysis.gap.demand import Demand
 from bench.analysis.gap.gap_result import GapResult
 from bench.analysis.gap.needs import Share, Training, items_per_day
 from bench.analysis.gap.ratios import DeviceGap, Gap, Missing
+from bench.analysis.trials.titles import differing
 from bench.report.tables.cells import (
     AnyCell,
-    count,
     figure,
     num_bytes,
     of,
@@ -21,9 +25,34 @@ from bench.report.tables.cells import (
     seconds,
     share,
     text_of,
+    title_cell,
 )
-from bench.report.tables.demand_titles import apart, title
 from bench.report.tables.grid import Grid
+
+_ALWAYS = ("size", "dtype", "compile", "compile_mode",
+           "device_count", "parallel", "layout", "mitigation")  # fmt: skip
+_APART = ("channels_last", "data", "workload_version", "chip_limit")
+
+
+def title(demand: Demand, *, name: str | None = None, shown: Sequence[str] = ()) -> AnyCell:
+    """Workload with what it was run with; `shown` is what `apart` found for the table."""
+    return title_cell(demand.trials.first, shown=(*_ALWAYS, *shown), name=name)
+
+
+def full_title(demand: Demand, *, name: str | None = None, shown: Sequence[str] = ()) -> str:
+    """Title with the batch, in which many demands differ."""
+    return text_of(title(demand, name=name, shown=(*shown, "batch")))
+
+
+def apart(found: Iterable[Demand]) -> list[str]:
+    """Names of parameters and facts in which two settings of one net and size differ."""
+    rows = [{**demand.trials.first, "workload": demand.trials.net} for demand in found]
+    return differing(rows, columns=_APART)
+
+
+def pair_of(gap: Gap) -> str:
+    """'imaging-train/infer'."""
+    return f"{gap.train.name}/{gap.infer.phase}"
 
 
 def gap_grid(gaps: Sequence[Gap]) -> Grid:
@@ -32,7 +61,7 @@ def gap_grid(gaps: Sequence[Gap]) -> Grid:
     return Grid.of(
         gaps,
         {
-            "train/infer": lambda gap: title(gap.train, name=_pair(gap), shown=shown),
+            "train/infer": lambda gap: title(gap.train, name=pair_of(gap), shown=shown),
             "device": lambda gap: gap.train.device,
             "per": lambda gap: gap.unit or "",
             "time": lambda gap: ratio(gap.time),
@@ -49,10 +78,6 @@ def gap_grid(gaps: Sequence[Gap]) -> Grid:
     )
 
 
-def _pair(gap: Gap) -> str:
-    return f"{gap.train.name}/{gap.infer.phase}"
-
-
 def _gap_notes(gaps: Sequence[Gap]) -> list[str]:
     notes: dict[str, None] = {}
     no_energy: dict[str, dict[str, None]] = {}
@@ -66,16 +91,13 @@ def _gap_notes(gaps: Sequence[Gap]) -> list[str]:
             reported = f"have no unit in common ({', '.join(unit or 'blank' for unit in units)})"
             notes[f"{pair} {reported}: only memory and utilisation are compared"] = None
         if gap.energy is None:
-            no_energy.setdefault(_why_no_energy(gap), {})[_pair(gap)] = None
+            sides = [side.energy_per_item_j is not None for side in (gap.train, gap.infer)]
+            why = "measured in different ways"
+            if not all(sides):
+                why = "not measured" + (" in one of the two" if any(sides) else "")
+            no_energy.setdefault(why, {})[pair_of(gap)] = None
     lost = [f"no energy ratio of {', '.join(pairs)}: {why}" for why, pairs in no_energy.items()]
     return [*notes, *lost]
-
-
-def _why_no_energy(gap: Gap) -> str:
-    is_measured = [side.energy_per_item_j is not None for side in (gap.train, gap.infer)]
-    if all(is_measured):
-        return "measured in different ways"
-    return "not measured" + (" in one of the two" if any(is_measured) else "")
 
 
 ROOF_HEADS = ("FLOP/byte", "ridge", "lower roof", "of it")
@@ -96,9 +118,12 @@ def demand_grid(found: Sequence[Demand]) -> Grid:
             "memory": lambda demand: figure(demand.memory_bytes, num_bytes),
             "energy/item": lambda demand: figure(demand.energy_per_item_j, of("J")),
             "utilisation": lambda demand: figure(demand.utilisation, percent),
-            "items/day": _items_per_day,
-            "FLOP/byte": lambda demand: count(demand.flops_per_byte),
-            "ridge": lambda demand: count(demand.ridge_flops_per_byte),
+            # Its interval is that of the time beside it.
+            "items/day": lambda demand: quantity(
+                None if (a_day := items_per_day(demand)) is None else a_day.value
+            ),
+            "FLOP/byte": lambda demand: quantity(demand.flops_per_byte),
+            "ridge": lambda demand: quantity(demand.ridge_flops_per_byte),
             "lower roof": lambda demand: (
                 demand.roof or ("" if demand.flops_per_byte is None else "not measured")
             ),
@@ -109,12 +134,6 @@ def demand_grid(found: Sequence[Demand]) -> Grid:
         names=("device",),
         spare=("items/day", "ridge", "utilisation", "energy/item", "work/item"),
     )
-
-
-def _items_per_day(demand: Demand) -> AnyCell:
-    # Its interval is that of the time beside it.
-    a_day = items_per_day(demand)
-    return count(None if a_day is None else a_day.value)
 
 
 def _kinds(found: Sequence[Demand]) -> list[str]:
@@ -213,13 +232,10 @@ def missing_lines(missing: Sequence[Missing], *, commands: Sequence[str]) -> lis
     lines = []
     shown = apart(half.present for half in missing)
     for half, command in zip(missing, commands, strict=True):
-        lacks = "training" if half.lacks_training else "inference"
         there = f"{text_of(title(half.present, shown=shown))} on {half.present.device}"
-        lost = (
-            f" ({half.tried.name} was tried: {half.tried.trials.lost_reasons})"
-            if half.tried
-            else ""
-        )
+        lacks = "training" if half.lacks_training else "inference"
+        tried = half.tried
+        lost = f" ({tried.name} was tried: {tried.trials.lost_reasons})" if tried else ""
         how = half.why_never or f"measure it: {command}"
         lines.append(f"{there} has no {lacks} beside it{lost}; {how}")
     return lines

@@ -32,7 +32,6 @@ from bench.report.tables.cells import (
     change_span,
     ends_of,
     figure,
-    mode,
     num_bytes,
     of,
     percent,
@@ -53,7 +52,7 @@ _ENOUGH_MOVED = 0.95
 """Below this share of its memory traffic, contention slows less than it should."""
 _WHO: Columns = {
     "link": lambda run: run.link,
-    "mode": lambda run: mode(run.mode),
+    "mode": lambda run: run.mode if run.mode == "real" else Cell(mode=run.mode),
     "devices": lambda run: quantity(run.num_devices),
     "layout": lambda run: run.text("layout") if " x " in run.text("layout") else "",
     "with": lambda run: mitigations_of(run.first),

@@ -1,25 +1,29 @@
-"""What `bench project` shows: intervals on absent chips, and the score of the method.
+"""What `bench project` shows: intervals on absent chips, chips for a target, and the score.
 
-Every title says "projected"; what was measured stands beside it in columns that say so.
+Every title says "projected" and what it started from; what was measured stands beside it in columns
+that say so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from bench.analysis.projection.measured import BOUND
+from bench.analysis.projection.measured import BOUND, Start
 from bench.analysis.projection.projected import Projected
 from bench.analysis.projection.roofs import Unknown
 from bench.analysis.projection.sampling import Estimate
 from bench.analysis.projection.scoring import Scored, Summary
+from bench.analysis.projection.sizing import Choice, Target, undecided
+from bench.core.units import format_duration, format_number
+from bench.hardware.export_rules import VERDICT_WORDS
 from bench.report.tables.cells import (
     AnyCell,
     Cell,
     Scale,
     bare,
-    count,
     figure,
     of,
+    plain_unit,
     quantity,
     seconds,
     share,
@@ -43,12 +47,12 @@ def projected_grid(found: Sequence[Projected]) -> Grid:
         "from": lambda one: one.measured.device,
         "measured step": lambda one: quantity(one.measured.step_s, seconds),
         "measured speed": lambda one: quantity(one.measured.throughput_per_s, _rate(one)),
-        "trials": lambda one: count(one.measured.num_trials),
+        "trials": lambda one: quantity(one.measured.num_trials),
         "projected to": lambda one: (
             one.chip.id if one.devices == 1 else f"{one.devices} x {one.chip.id}"
         ),
         "dtype": lambda one: one.dtype,
-        "batch": lambda one: count(one.batch),
+        "batch": lambda one: quantity(one.batch),
         "step": lambda one: interval(one.time_s, seconds),
         "speed": lambda one: interval(one.throughput_per_s, _rate(one)),
         "binds": lambda one: one.binds,
@@ -116,6 +120,65 @@ def refusal_lines(refused: Sequence[Unknown], left_out: Sequence[Unknown]) -> li
     return [f"{', '.join(workloads)}: {reason}" for reason, workloads in reasons.items()]
 
 
+def size_grid(
+    target: Target, choices: Sequence[Choice], *, start: Start, others: Sequence[Start]
+) -> Grid:
+    """Chips that meet a target, fewest first; `others` are what it might have started from."""
+    unit = f"{start.items_unit or 'item'}/s"
+    speed: dict[str, Callable[[Choice], AnyCell]] = (
+        {unit: lambda one: interval(one.projected.throughput_per_s, of(""))}
+        if target.item_s is None
+        else {"step": lambda one: interval(one.projected.time_s, seconds)}
+    )
+    names = dict.fromkeys(
+        f"{one.size} {one.dtype} b{one.batch} on {one.device}".strip() for one in others
+    )
+    lead = "started from the fastest that was measured; the others"
+    return Grid.of(
+        choices,
+        {
+            "projected to": lambda one: one.projected.chip.id,
+            "devices": lambda one: quantity(one.num_devices),
+            "range": lambda one: (
+                f"{one.devices[0]} to {one.devices[2]}" if one.devices else "slow end misses it"
+            ),
+            "link": lambda one: one.projected.link or "",
+            **speed,
+            "nominal power": lambda one: quantity(one.watts, plain_unit("W")),
+            "export rules": _export,
+        },
+        title=f"Projected: what would meet {describe(target, start)}, from {start.device}",
+        notes=(
+            *([f"{lead}: {', '.join(names)}"] if names else []),
+            "sorted by devices in the middle of the interval, then nominal watts",
+            *undecided(choices),
+        ),
+        spare=("nominal power", "link"),
+    )
+
+
+def _export(one: Choice) -> str:
+    caught = one.restricted_by
+    reported = VERDICT_WORDS[None if caught is None else bool(caught)]
+    return f"{reported}: {', '.join(caught)}" if caught else reported
+
+
+def describe(target: Target, start: Start) -> str:
+    """Say the target in words, with the size and type that it is projected from."""
+    name = " ".join(part for part in (target.workload, start.size, start.dtype) if part)
+    if target.item_s is not None:
+        return f"{name} within {format_duration(target.item_s)}"
+    return f"{name} at {format_number(target.items_per_s or 0.0)} {target.unit or 'items'}/s"
+
+
+def missed_lines(missed: Sequence[Unknown]) -> list[str]:
+    """One line for each reason why chips would not do, or why it is not known."""
+    reasons: dict[str, list[str]] = {}
+    for one in missed:
+        reasons.setdefault(one.reason, []).append(one.chip)
+    return [f"{', '.join(chips)}: {reason}" for reason, chips in reasons.items()]
+
+
 def score_grids(scored: Sequence[Scored], summaries: Sequence[Summary]) -> list[Grid]:
     """Whole table of points, the misses with their reasons, and what they sum up to."""
     who: dict[str, Callable[[Scored], AnyCell]] = {
@@ -124,7 +187,7 @@ def score_grids(scored: Sequence[Scored], summaries: Sequence[Summary]) -> list[
     }
     points: dict[str, Callable[[Scored], AnyCell]] = {
         "kind": lambda one: one.point.kind,
-        "devices": lambda one: count(one.point.num_devices),
+        "devices": lambda one: quantity(one.point.num_devices),
         "by": lambda one: "mix" if one.by_mix else "roofs",
         "published b/a": lambda one: quantity(one.point.ratio),
         "projected b/a": lambda one: interval(one.projected, bare) if one.projected else "none",
@@ -153,7 +216,7 @@ def _summary_grid(summaries: Sequence[Summary]) -> Grid:
         summaries,
         {
             "projected": lambda one: one.name,
-            "points": lambda one: count(one.num_points),
+            "points": lambda one: quantity(one.num_points),
             "median error of the middle": lambda one: share(one.median_error_frac),
             "inside": lambda one: share(one.inside_frac),
             "median width": lambda one: quantity(one.median_width, prefix="x"),

@@ -62,7 +62,7 @@ def print_tables(console: Console, grids: Sequence[Grid], *, lines: Sequence[str
         notes[f"not shown, for want of room: {', '.join(left_out)}"] = None
     if grids and (notes or lines):
         console.print()
-    for line in dict.fromkeys((*notes, *lines)):
+    for line in (*notes, *lines):
         # Not wrapped by us: a command or an address in it is there to be copied.
         console.print(plain(line), markup=False, soft_wrap=True)
 

@@ -95,7 +95,7 @@ def _inspect(question: _Question) -> Inspection:
         wanted = tuple(name for name in question.dtypes if capabilities.get(name) == "ok")
         known: Roof | None = roof_for(device, dtypes=wanted)
     else:
-        known = load_roof(device, torch_version=inspection.torch_facts["torch"])
+        known = load_roof(device)
     # A roof measured while others used the processor would flatter every utilisation.
     if known is None or known.is_disturbed:
         return inspection

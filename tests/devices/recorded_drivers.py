@@ -62,7 +62,9 @@ H100: dict[str, Any] = {
     "nvmlDeviceGetMaxClockInfo": 1_980,
     "nvmlDeviceGetPersistenceMode": 1,
     "nvmlDeviceGetTotalEccErrors": 0,
-    "nvmlDeviceGetViolationStatus": SimpleNamespace(violationTime=2_500_000_000),
+    "nvmlDeviceGetViolationStatus": lambda handle, policy: SimpleNamespace(
+        violationTime=2_500_000_000 if policy == 1 else 9_000_000_000
+    ),
     "nvmlDeviceGetCurrPcieLinkWidth": 16,
     "nvmlDeviceGetMaxPcieLinkWidth": 16,
     "nvmlDeviceGetMaxPcieLinkGeneration": 5,

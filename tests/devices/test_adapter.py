@@ -13,7 +13,7 @@ from fake_torch import add_backend, choose_accelerator, refuse
 from bench.core.errors import UsageError
 from bench.devices.telemetry.common import Sample
 from bench.devices.torch import torch_adapter
-from bench.devices.torch.torch_adapter import AcceleratorAdapter, adapter_for, is_out_of_memory
+from bench.devices.torch.torch_adapter import _AcceleratorAdapter, adapter_for, is_out_of_memory
 from tests.devices.replay_telemetry import ReplayTelemetry
 
 
@@ -61,7 +61,7 @@ def _no_accelerator(monkeypatch):
 def pretend(monkeypatch, **functions):
     functions.setdefault("synchronize", lambda index: None)
     add_backend(monkeypatch, "meta", **functions)
-    return AcceleratorAdapter("meta", 0)
+    return _AcceleratorAdapter("meta", 0)
 
 
 def test_the_cpu_is_synchronous_and_counts_nothing():
@@ -130,19 +130,21 @@ def test_events_and_waits_are_those_of_their_own_device(monkeypatch):
 
     functions = {"synchronize": waited.append, "current_stream": lambda index: f"stream of {index}"}
     add_backend(monkeypatch, "meta", Event=StreamEvent, **functions)
-    adapter = AcceleratorAdapter("meta", 1)
+    adapter = _AcceleratorAdapter("meta", 1)
     assert (recorded, waited) == ([], [])
     adapter.make_event().record()
     assert (set(recorded), set(waited)) == ({"stream of 1"}, {1})
 
 
 def test_events_of_apple_s_gpu_are_not_used():
-    assert AcceleratorAdapter("mps", 0).make_event() is None
+    assert _AcceleratorAdapter("mps", 0).make_event() is None
 
 
 def test_a_backend_without_synchronize_waits_by_copying(monkeypatch):
     copies = []
-    monkeypatch.setattr(AcceleratorAdapter, "_wait_by_copy", lambda self: copies.append(self.label))
+    monkeypatch.setattr(
+        _AcceleratorAdapter, "_wait_by_copy", lambda self: copies.append(self.label)
+    )
     adapter = pretend(monkeypatch, synchronize=refuse)
     adapter.synchronize()
     adapter.synchronize()
@@ -153,7 +155,7 @@ def test_a_broken_device_is_not_taken_for_a_poor_backend(monkeypatch):
     def broken(self):
         raise RuntimeError("an illegal memory access was encountered")
 
-    monkeypatch.setattr(AcceleratorAdapter, "_wait_by_copy", broken)
+    monkeypatch.setattr(_AcceleratorAdapter, "_wait_by_copy", broken)
     with pytest.raises(RuntimeError, match="illegal memory access"):
         pretend(monkeypatch, synchronize=refuse).synchronize()
 

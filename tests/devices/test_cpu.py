@@ -19,9 +19,9 @@ from bench.devices.host.cpu_noise import (
     CpuNoise,
     CpuSnapshot,
     ProcessTimes,
+    all_processes,
     cpu_noise,
     descendants,
-    parse_stat,
     take_snapshot,
 )
 
@@ -160,12 +160,16 @@ def test_this_machine_has_at_least_one_core_and_some_memory() -> None:
     assert 0 < cpu.free_memory_bytes() <= cpu.usable_memory_bytes()
 
 
-def test_a_process_name_with_brackets_and_spaces_is_parsed() -> None:
+def test_processes_are_read_whatever_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(os, "sysconf", lambda name: 100)
     fields = "S 7 0 0 0 -1 0 0 0 42 0 150 50 300 100 20 0 1 0 900 0 0"
-    parsed = parse_stat(f"12 (odd ) name) {fields}", ticks_per_s=100.0)
+    files = {"12/stat": f"12 (odd ) name) {fields}", "13/stat": "", "13/status": "", "net/stat": ""}
+    make_machine(tmp_path, {f"proc/{name}": text for name, text in files.items()})
     times = ProcessTimes(parent_pid=7, own_s=2.0, reaped_s=4.0, major_faults=42)
-    assert parsed == ((12, 9.0), times)
-    assert parse_stat("", ticks_per_s=100.0) is None
+    assert all_processes(root=tmp_path) == {(12, 9.0): times}
 
 
 def test_descendants_are_found_at_every_depth() -> None:

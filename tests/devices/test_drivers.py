@@ -60,7 +60,7 @@ def test_nvml_readings_are_in_base_units() -> None:
         power_limit_default_w=700.0,
         driver_version="580.95",
         ecc_uncorrected=0,
-        violation_s={"power": 2.5, "thermal": 2.5, "board_limit": 2.5, "reliability": 2.5},
+        hot_s=2.5,
         sm_clock_max_hz=1.98e9,
         pcie_width=16,
         pcie_width_max=16,
@@ -116,7 +116,7 @@ def test_what_the_driver_refuses_is_blank_and_the_rest_is_read() -> None:
     )
     sample = telemetry.sample(with_memory=False)
     assert sample == Sample(time_s=12.5, power_w=250.0, temperature_c=55.0, sm_clock_hz=1.755e9)
-    assert telemetry.baseline().violation_s == {}
+    assert telemetry.baseline().hot_s is None
     assert telemetry.available == ("power", "temperature", "sm_clock", "memory")
 
 

@@ -10,10 +10,10 @@ from bench.devices.telemetry.common import Baseline, Sample
 from bench.devices.telemetry.window_sums import (
     Conditions,
     Energy,
-    violations_s,
     window_conditions,
     window_energy,
 )
+from bench.run.launching.observation import Observation, _throttle_reasons
 
 Reading = Callable[[float], float | None]
 
@@ -181,7 +181,17 @@ def test_conditions_are_shares_of_the_samples_in_the_window() -> None:
         assert window_conditions(silent, start_s=0.0, end_s=2.0) == Conditions()
 
 
-def test_violation_counters_are_compared_and_a_reset_one_is_left_out() -> None:
-    before = Baseline(violation_s={"thermal": 1.0, "power": 9.0, "board_limit": 2.0})
-    after = Baseline(violation_s={"thermal": 1.5, "power": 0.1})
-    assert violations_s(before, after=after) == {"thermal": 0.5}
+@pytest.mark.parametrize(
+    ("before_s", "after_s", "reasons"),
+    [
+        (1.0, 1.5, ["thermal_throttle"]),  # half a second of ten
+        (1.0, 1.05, []),
+        (9.0, 0.5, []),  # it was reset
+        (1.0, None, []),
+    ],
+)
+def test_heat_that_samples_missed_is_in_the_counter_of_the_driver(
+    before_s: float, after_s: float | None, reasons: list[str]
+) -> None:
+    watched = Observation(before=Baseline(hot_s=before_s), after=Baseline(hot_s=after_s))
+    assert _throttle_reasons(Conditions(), watched, window_s=10.0) == reasons

@@ -42,7 +42,7 @@ def make_roof(device, **changes):
         label=device.label,
         name=device.name,
         uuid_hash=roof.hashed_uuid(device),
-        torch_version="2.13.0",
+        torch_version=str(torch.__version__),
         threads=None,
         driver_version=None,
         power_limit_w=None,
@@ -78,7 +78,11 @@ class FakeTime:
 
 def call_s(clock, budget_s=8.0):
     return rates._call_s(
-        clock.call, adapter=clock, kind="cpu", budget_s=budget_s, warmup_s=rates._WARMUP_S["cpu"]
+        lambda: clock.call,
+        adapter=clock,
+        kind="cpu",
+        budget_s=budget_s,
+        warmup_s=rates._WARMUP_S["cpu"],
     )
 
 
@@ -255,20 +259,22 @@ def test_a_saved_roof_is_loaded_again_under_another_number_and_names_no_device(c
     assert path is not None
     assert list(cache.iterdir()) == [path]
     assert path.suffix == ".json"
-    assert roof.load_roof(GPU, torch_version="2.13.0") == saved
-    moved = roof.load_roof(replace(GPU, index=0), torch_version="2.13.0")
+    assert roof.load_roof(GPU) == saved
+    moved = roof.load_roof(replace(GPU, index=0))
     assert moved == structs.replace(saved, label="cuda:0")
     assert "secret" not in path.read_text() + path.name
 
 
-def test_a_roof_belongs_to_one_device_torch_and_thread_count(cache):
+def test_a_roof_belongs_to_one_device_torch_and_thread_count(cache, monkeypatch):
     roof.save_roof(make_roof(GPU))
     roof.save_roof(make_roof(CPU, threads=4))
-    assert roof.load_roof(GPU, torch_version="2.11.0") is None
-    assert roof.load_roof(replace(GPU, uuid="other"), torch_version="2.13.0") is None
-    assert roof.load_roof(replace(GPU, name="NVIDIA H20"), torch_version="2.13.0") is None
-    assert roof.load_roof(CPU, torch_version="2.13.0", threads=8) is None
-    assert roof.load_roof(CPU, torch_version="2.13.0", threads=4) is not None
+    for num_threads, is_kept in ((4, True), (8, False)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda count=num_threads: count)
+        assert (roof.load_roof(CPU) is not None) == is_kept
+    for other in ({"uuid": "other"}, {"name": "NVIDIA H20"}):
+        assert roof.load_roof(replace(GPU, **other)) is None
+    monkeypatch.setattr(torch, "__version__", "2.11.0")
+    assert roof.load_roof(GPU) is None
 
 
 @pytest.mark.parametrize(
@@ -279,9 +285,9 @@ def test_a_roof_belongs_to_one_driver_and_power_limit(cache, monkeypatch, change
     telemetry = ReplayTelemetry(baseline=now)
     monkeypatch.setattr(roof, "open_telemetry", lambda device: telemetry)
     roof.save_roof(make_roof(GPU, driver_version="580.65", power_limit_w=700.0))
-    assert roof.load_roof(GPU, torch_version="2.13.0") is not None
+    assert roof.load_roof(GPU) is not None
     telemetry.recorded_baseline = replace(now, **changed)
-    assert roof.load_roof(GPU, torch_version="2.13.0") is None
+    assert roof.load_roof(GPU) is None
 
 
 def damage(text, how):
@@ -309,7 +315,7 @@ def test_a_damaged_file_counts_as_missing_with_a_note(cache, caplog, how):
     assert path is not None
     path.write_text(damage(path.read_text(), how))
     with caplog.at_level(logging.WARNING):
-        assert roof.load_roof(GPU, torch_version="2.13.0") is None
+        assert roof.load_roof(GPU) is None
     assert "measured again" in caplog.text
 
 
@@ -342,7 +348,6 @@ def pretend_measuring(monkeypatch):
         asked.append(list(dtypes))
         return make_roof(
             GPU,
-            torch_version=str(torch.__version__),
             flops_per_s={dtype: 1e12 for dtype in dtypes if dtype != "tf32"},
             tried={dtype: {"8192 NN": 1e12} for dtype in dtypes if dtype != "tf32"},
             unsupported=("tf32",) if "tf32" in dtypes else (),

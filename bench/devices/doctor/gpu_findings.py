@@ -11,15 +11,18 @@ from typing import Any
 from bench.core.units import format_bytes
 from bench.devices.doctor.finding import Finding
 from bench.devices.telemetry.amd_smi import AmdTelemetry, import_amdsmi
-from bench.devices.telemetry.common import THROTTLE_REASONS, Baseline, Sample, is_in_use
+from bench.devices.telemetry.common import THROTTLE_REASONS, Telemetry, is_in_use
 from bench.devices.telemetry.nvml import NvmlTelemetry, import_nvml
 
 _HOT_C = 80.0
 _LIMIT_TOLERANCE_FRAC = 0.01
 
 
-def _use_and_heat(rest: Sample, *, label: str, tool: str) -> Iterator[Finding]:
-    """Report memory or time that something else uses, slow-downs in force, and early heat."""
+def _common_findings(
+    telemetry: Telemetry, *, label: str, tool: str, ecc_tool: str, limit_tool: str
+) -> Iterator[Finding]:
+    """Report use by others, slow-downs in force, early heat, memory errors, a lowered limit."""
+    rest, base = telemetry.sample(), telemetry.baseline()
     if is_in_use(rest):
         load_frac = rest.utilization_frac or 0.0
         used = "unknown memory" if rest.used_bytes is None else format_bytes(rest.used_bytes)
@@ -39,12 +42,6 @@ def _use_and_heat(rest: Sample, *, label: str, tool: str) -> Iterator[Finding]:
             why="clocks drop while it is too hot or short of power; such trials are invalid",
             fix="improve cooling and power, or wait until it has cooled down",
         )
-
-
-def _errors_and_limit(
-    base: Baseline, *, label: str, ecc_tool: str, limit_tool: str
-) -> Iterator[Finding]:
-    """Report uncorrected memory errors, and a power limit below the default."""
     if base.ecc_uncorrected:
         yield Finding(
             severity="error",
@@ -54,9 +51,8 @@ def _errors_and_limit(
             fix=f"{ecc_tool}; reset the device or have it replaced",
         )
     limit_w, default_w = base.power_limit_w, base.power_limit_default_w
-    if limit_w is None or default_w is None:
-        return
-    if limit_w < default_w * (1 - _LIMIT_TOLERANCE_FRAC):
+    least_w = (default_w or 0.0) * (1 - _LIMIT_TOLERANCE_FRAC)
+    if limit_w is not None and default_w is not None and limit_w < least_w:
         yield Finding(
             severity="warning",
             what=f"{label} is limited to {limit_w:.0f} W; its default is {default_w:.0f} W",
@@ -65,8 +61,9 @@ def _errors_and_limit(
         )
 
 
-def _nvidia_settings(rest: Sample, *, base: Baseline, label: str, smi: str) -> Iterator[Finding]:
+def _nvidia_settings(telemetry: Telemetry, *, label: str, smi: str) -> Iterator[Finding]:
     """Report a narrow link, MIG, persistence mode, and whether clocks are held."""
+    reasons, base = telemetry.sample().throttle_reasons, telemetry.baseline()
     if (base.pcie_width or 0) < (base.pcie_width_max or 0) and base.pcie_width is not None:
         yield Finding(
             severity="warning",
@@ -88,17 +85,15 @@ def _nvidia_settings(rest: Sample, *, base: Baseline, label: str, smi: str) -> I
             why="the driver unloads between trials: cold starts take seconds longer",
             fix=f"{smi} -pm 1",
         )
-    if rest.throttle_reasons is None:
-        return
     # NVML shows only that a setting limits the clocks, not which.
-    if "app_clocks" in rest.throttle_reasons:
+    if reasons is not None and "app_clocks" in reasons:
         yield Finding(
             severity="note",
             what=f"{label} has its clocks limited by a setting",
             why="steady, but slower than the same device without it: say so when comparing",
             fix=f"{smi} -rgc && {smi} -rac",
         )
-    else:
+    elif reasons is not None:
         clock = base.sm_clock_max_hz
         most = "" if clock is None else f" {clock * 0.75 / 1e6:.0f}"
         yield Finding(
@@ -113,13 +108,15 @@ def _nvidia_findings(nvml: Any) -> Iterator[Finding]:
     try:
         for index in range(nvml.nvmlDeviceGetCount()):
             telemetry = NvmlTelemetry(nvml, handle=nvml.nvmlDeviceGetHandleByIndex(index))
-            rest, base = telemetry.sample(), telemetry.baseline()
             label, smi = f"GPU {index} ({telemetry.name})", f"nvidia-smi -i {index}"
-            yield from _use_and_heat(rest, label=label, tool=smi)
-            yield from _errors_and_limit(
-                base, label=label, ecc_tool=f"{smi} -q -d ECC", limit_tool=f"sudo {smi} -pl"
+            yield from _common_findings(
+                telemetry,
+                label=label,
+                tool=smi,
+                ecc_tool=f"{smi} -q -d ECC",
+                limit_tool=f"sudo {smi} -pl",
             )
-            yield from _nvidia_settings(rest, base=base, label=label, smi=f"sudo {smi}")
+            yield from _nvidia_settings(telemetry, label=label, smi=f"sudo {smi}")
     except nvml.NVMLError as error:
         yield Finding(
             severity="warning",
@@ -136,11 +133,10 @@ def _amd_findings(smi: Any) -> Iterator[Finding]:
     except smi.AmdSmiException:
         return
     for index, handle in enumerate(handles):
-        telemetry, label = AmdTelemetry(smi, handle=handle), f"AMD GPU {index}"
-        yield from _use_and_heat(telemetry.sample(), label=label, tool="amd-smi process")
-        yield from _errors_and_limit(
-            telemetry.baseline(),
-            label=label,
+        yield from _common_findings(
+            AmdTelemetry(smi, handle=handle),
+            label=f"AMD GPU {index}",
+            tool="amd-smi process",
             ecc_tool=f"amd-smi metric -g {index} --ecc",
             limit_tool=f"sudo amd-smi set -g {index} --power-cap",
         )

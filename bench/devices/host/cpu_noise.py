@@ -10,7 +10,6 @@ that leaves the trial's tree, as daemons do, counts as foreign.
 
 import os
 import platform
-import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -46,32 +45,22 @@ class ProcessTimes:
     major_faults: int | None = None
 
 
-def parse_stat(text: str, *, ticks_per_s: float) -> tuple[ProcessKey, ProcessTimes] | None:
-    """Parse /proc/PID/stat (man 5 proc_pid_stat); the name in brackets may hold anything."""
-    head, _, tail = text.rpartition(")")
-    fields = tail.split()
-    pid = head.split("(", 1)[0].strip()
-    if not pid.isdigit() or len(fields) < 20:
-        return None
-    # Field n of the manual is fields[n - 3]: state is the third and the first after the name.
-    times = ProcessTimes(
-        parent_pid=int(fields[1]),
-        own_s=(int(fields[11]) + int(fields[12])) / ticks_per_s,
-        reaped_s=(int(fields[13]) + int(fields[14])) / ticks_per_s,
-        major_faults=int(fields[9]),
-    )
-    return (int(pid), int(fields[19]) / ticks_per_s), times
-
-
 def _linux_processes(root: Path) -> dict[ProcessKey, ProcessTimes]:
+    """Read /proc/PID/stat (man 5 proc_pid_stat); the name in brackets may hold anything."""
     ticks_per_s = float(os.sysconf("SC_CLK_TCK"))
     found: dict[ProcessKey, ProcessTimes] = {}
-    for directory in (root / "proc").iterdir():
-        if directory.name.isdigit():
-            text = read_text(directory / "stat")
-            parsed = parse_stat(text, ticks_per_s=ticks_per_s) if text else None
-            if parsed is not None:
-                found[parsed[0]] = parsed[1]
+    for folder in (root / "proc").iterdir():
+        text = read_text(folder / "stat") if folder.name.isdigit() else None
+        # Field n of the manual is fields[n - 3]: state is the third and the first after the name.
+        fields = (text or "").rpartition(")")[2].split()
+        if len(fields) < 20:
+            continue
+        found[int(folder.name), int(fields[19]) / ticks_per_s] = ProcessTimes(
+            parent_pid=int(fields[1]),
+            own_s=(int(fields[11]) + int(fields[12])) / ticks_per_s,
+            reaped_s=(int(fields[13]) + int(fields[14])) / ticks_per_s,
+            major_faults=int(fields[9]),
+        )
     return found
 
 
@@ -82,13 +71,11 @@ def _psutil_processes() -> dict[ProcessKey, ProcessTimes]:
         times = info["cpu_times"]
         if times is None or info["create_time"] is None:
             continue
-        found[(info["pid"], info["create_time"])] = ProcessTimes(
+        found[info["pid"], info["create_time"]] = ProcessTimes(
             parent_pid=info["ppid"] or 0,
             own_s=times.user + times.system,
             # Systems other than Linux leave these zero: an ended child's time is then gone.
-            reaped_s=times.children_user + times.children_system
-            if hasattr(times, "children_user")
-            else 0.0,
+            reaped_s=getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0),
         )
     return found
 
@@ -108,10 +95,9 @@ def _involuntary_switches(processes: Iterable[ProcessKey], *, root: Path) -> dic
         with suppress(OSError):  # a process may end meanwhile
             for thread in (root / "proc" / str(key[0]) / "task").iterdir():
                 status = read_text(thread / "status") or ""
-                if found := re.search(
-                    r"^nonvoluntary_ctxt_switches:\s*(\d+)", status, re.MULTILINE
-                ):
-                    counts[key, thread.name] = int(found[1])
+                _, is_counted, count = status.partition("nonvoluntary_ctxt_switches:")
+                if is_counted:
+                    counts[key, thread.name] = int(count.split()[0])
     return counts
 
 
@@ -223,27 +209,6 @@ def _trial_growth(before: Mapping[Any, int], *, after: Mapping[Any, int]) -> flo
     return float(sum(growths)) if growths else None
 
 
-def _rate_in_window(
-    growths: Sequence[float | None],
-    *,
-    times_s: Sequence[float],
-    start_s: float,
-    end_s: float,
-) -> float | None:
-    """Growth of a counter per second of the part of the window in which it is known.
-
-    An interval cut by the window's edge counts by its share inside. What only a living trial shows
-    is unknown in the last interval when the trial ended before the snapshot that closes it.
-    """
-    total = known_s = 0.0
-    for growth, (before_s, after_s) in zip(growths, pairwise(times_s), strict=True):
-        inside_s = min(end_s, after_s) - max(start_s, before_s)
-        if inside_s > 0 and growth is not None:
-            total += max(0.0, growth) * inside_s / (after_s - before_s)
-            known_s += inside_s
-    return total / known_s if known_s > 0 else None
-
-
 def cpu_noise(
     snapshots: Sequence[CpuSnapshot], *, start_s: float, end_s: float, num_cores: int
 ) -> CpuNoise:
@@ -257,10 +222,20 @@ def cpu_noise(
     if end_s <= start_s or num_cores < 1:
         return CpuNoise()
     pairs = list(pairwise(snapshots))
-    times_s = [snapshot.time_s for snapshot in snapshots]
 
     def rate(growths: Sequence[float | None]) -> float | None:
-        return _rate_in_window(growths, times_s=times_s, start_s=start_s, end_s=end_s)
+        """Growth of a counter per second of the part of the window in which it is known.
+
+        An interval cut by the window's edge counts by its share inside. What only a living trial
+        shows is unknown in the last interval when the trial ended before the snapshot closing it.
+        """
+        total = known_s = 0.0
+        for growth, (before, after) in zip(growths, pairs, strict=True):
+            inside_s = min(end_s, after.time_s) - max(start_s, before.time_s)
+            if inside_s > 0 and growth is not None:
+                total += max(0.0, growth) * inside_s / (after.time_s - before.time_s)
+                known_s += inside_s
+        return total / known_s if known_s > 0 else None
 
     passed = rate([after.total_s - before.total_s for before, after in pairs])
     busy = rate([after.busy_s - before.busy_s for before, after in pairs]) or 0.0

@@ -5,8 +5,7 @@ device, driver or permission does not give it. Nothing here touches torch, so th
 trial can sample while the trial's own process computes.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 FOREIGN_GPU_BYTES = 500 * 2**20
@@ -46,8 +45,8 @@ class Baseline:
     driver_version: str | None = None
     ecc_uncorrected: int | None = None
     """Uncorrected memory errors since the driver was loaded."""
-    violation_s: Mapping[str, float] = field(default_factory=dict)
-    """Time spent limited since the driver was loaded, by cause; catches what sampling misses."""
+    hot_s: float | None = None
+    """Time limited by heat since the driver was loaded; catches what sampling misses."""
     sm_clock_max_hz: float | None = None
     pcie_width: int | None = None
     pcie_width_max: int | None = None

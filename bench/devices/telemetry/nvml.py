@@ -28,9 +28,8 @@ _EVENT_REASONS: Mapping[int, str] = {
     0x100: "display_clocks",
 }
 
-# nvmlPerfPolicyType_t, same source.
-_VIOLATIONS: Mapping[str, int] = {"power": 0, "thermal": 1, "board_limit": 3, "reliability": 5}
-
+_THERMAL_POLICY = 1
+"""NVML_PERF_POLICY_THERMAL of nvmlPerfPolicyType_t, same source."""
 _POWER_INSTANT_FIELD = 186
 """NVML_FI_DEV_POWER_INSTANT. nvmlDeviceGetPowerUsage is a one-second mean from Ampere on."""
 _SCOPE_GPU, _SCOPE_MODULE = 0, 1
@@ -174,10 +173,7 @@ class NvmlTelemetry(Telemetry):
         nvml = self._nvml
         rest = self.sample()
         persistence = self._ask("nvmlDeviceGetPersistenceMode")
-        violations = {
-            cause: self._ask("nvmlDeviceGetViolationStatus", policy)
-            for cause, policy in _VIOLATIONS.items()
-        }
+        hot = self._ask("nvmlDeviceGetViolationStatus", _THERMAL_POLICY)
         return Baseline(
             used_bytes=rest.used_bytes,
             utilization_frac=rest.utilization_frac,
@@ -191,11 +187,7 @@ class NvmlTelemetry(Telemetry):
                 nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED,
                 nvml.NVML_VOLATILE_ECC,
             ),
-            violation_s={
-                cause: status.violationTime / 1e9
-                for cause, status in violations.items()
-                if status is not None
-            },
+            hot_s=None if hot is None else hot.violationTime / 1e9,
             sm_clock_max_hz=scaled(self._ask("nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_SM), 1e6),
             pcie_width=self._ask("nvmlDeviceGetCurrPcieLinkWidth"),
             pcie_width_max=self._ask("nvmlDeviceGetMaxPcieLinkWidth"),

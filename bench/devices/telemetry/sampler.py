@@ -38,7 +38,7 @@ class Sampler:
         self._snapshot = snapshot
         self._next_slow_s: float | None = None
         self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._run, name="bench-sampler", daemon=True)
 
     def collect(self, *, is_last: bool = False) -> None:
         """Take one round of readings; the slow ones only when due, at first and at last."""
@@ -64,13 +64,10 @@ class Sampler:
 
     def start(self) -> None:
         """Begin; a sampler runs once."""
-        if self._thread is not None:
-            raise RuntimeError("this sampler was started before")
-        self._thread = threading.Thread(target=self._run, name="bench-sampler", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Take a last round and end. A driver that hangs is given up on."""
-        if self._thread is not None:
-            self._stopping.set()
+        self._stopping.set()
+        if self._thread.is_alive():
             self._thread.join(_STOP_TIMEOUT_S)

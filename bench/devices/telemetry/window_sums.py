@@ -5,17 +5,17 @@ used only where it moved and agrees within 15 % with the integral of sampled pow
 the integral is used and marked. If neither can be had the energy is blank: a datasheet's watts
 times load never stand in for a measurement.
 
-Conditions are shares of samples. What sampling misses is in the driver's own violation counters,
-which `violations_s` compares before and after. Nothing here looks at how long the steps took.
+Conditions are shares of samples. What sampling misses is in the driver's own counters, before and
+after. Nothing here looks at how long the steps took.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
 
-from bench.devices.telemetry.common import THROTTLE_REASONS, Baseline, Sample
+from bench.devices.telemetry.common import THROTTLE_REASONS, Sample
 
 MIN_WINDOW_S = 2.0
 """Counters tick every 20 to 100 ms: below this their edges alone cost over 5 %."""
@@ -142,12 +142,3 @@ def window_conditions(samples: Sequence[Sample], *, start_s: float, end_s: float
         power_limited_frac=share(frozenset({"sw_power_cap"})),
         throttle_reasons=tuple(sorted(frozenset().union(*reasons))),
     )
-
-
-def violations_s(before: Baseline, *, after: Baseline) -> Mapping[str, float]:
-    """Seconds spent limited between two baselines, by cause; a cause that was reset is left out."""
-    return {
-        cause: after.violation_s[cause] - earlier_s
-        for cause, earlier_s in before.violation_s.items()
-        if after.violation_s.get(cause, -1.0) >= earlier_s
-    }

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -117,7 +117,7 @@ def _load(module: str) -> tuple[str, str]:
     return "loaded", "by the harness"
 
 
-def device_module(device_type: str) -> ModuleType | None:
+def device_module(device_type: str) -> Any:
     """`torch.cuda` for cuda, `torch.npu` for npu, ...; None where torch has none."""
     module = getattr(torch, device_type, None)
     return module if isinstance(module, ModuleType) else None

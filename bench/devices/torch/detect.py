@@ -9,6 +9,7 @@ device that does not answer while its neighbour does is a problem to print, not 
 import re
 from contextlib import closing
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -110,15 +111,13 @@ def accelerator_types() -> list[str]:
 
 
 def _is_available(device_type: str) -> bool:
-    module = device_module(device_type)
-    answer = attempt(lambda: module.is_available()) if module is not None else None
+    answer = attempt(lambda: device_module(device_type).is_available())
     return bool(answer) or device_type == current_accelerator_type()
 
 
 def device_count(device_type: str) -> int:
     """Number of devices of a type that is available."""
-    module: Any = device_module(device_type)
-    count = attempt(lambda: int(module.device_count()))
+    count = attempt(lambda: int(device_module(device_type).device_count()))
     if count is None and device_type == current_accelerator_type():
         count = attempt(torch.accelerator.device_count)
     return 1 if count is None else count
@@ -136,10 +135,11 @@ def _devices_of(device_type: str) -> tuple[list[Device], list[str]]:
 
 def describe(device_type: str, index: int) -> Device:
     """One accelerator as far as torch and NVML describe it, telemetry left out."""
+    module = device_module(device_type)
     if device_type == "mps":
-        return _mps_device()
-    module: Any = device_module(device_type)
-    properties: Any = attempt(lambda: module.get_device_properties(index))
+        properties: Any = _mps_properties()
+    else:
+        properties = attempt(lambda: module.get_device_properties(index))
     name = attempt(lambda: str(properties.name))
     name = name or attempt(lambda: str(module.get_device_name(index))) or device_type
     vendor, stack = identify(device_type, name=name)
@@ -170,8 +170,7 @@ def describe(device_type: str, index: int) -> Device:
 
 def memory_info(device_type: str, index: int) -> tuple[int, int] | None:
     """Free and total bytes of a whole device as torch shows them; may create a context on it."""
-    module: Any = device_module(device_type)
-    info: Any = attempt(lambda: module.mem_get_info(index))
+    info: Any = attempt(lambda: device_module(device_type).mem_get_info(index))
     if info is None and device_type == current_accelerator_type():
         info = attempt(lambda: torch.accelerator.get_memory_info(index))
     return None if info is None else (int(info[0]), int(info[1]))
@@ -187,21 +186,14 @@ def _pci_bus_id(properties: Any) -> str | None:
     return f"{domain:08X}:{bus:02X}:{slot:02X}.0"
 
 
-def _mps_device() -> Device:
-    """Apple's GPU, which shares the memory of the machine."""
-    mps: Any = torch.mps
-    vendor, stack = identify("mps", name="")
+def _mps_properties() -> SimpleNamespace:
+    """Apple's GPU, which shares the memory of the machine, described as the others are."""
     backend: Any = torch.backends.mps
-    total_bytes = attempt(lambda: int(mps.recommended_max_memory()))
-    return Device(
-        type="mps",
-        index=0,
+    recommended_bytes = attempt(lambda: int(torch.mps.recommended_max_memory()))
+    return SimpleNamespace(
         name=attempt(lambda: str(backend.get_name())) or cpu_model() or "Apple GPU",
-        vendor=vendor,
-        stack=stack,
-        memory_bytes=total_bytes or usable_memory_bytes(),
-        memory_free_bytes=None,
-        compute_units=attempt(lambda: int(backend.get_core_count())),
+        total_memory=recommended_bytes or usable_memory_bytes(),
+        multi_processor_count=attempt(lambda: int(backend.get_core_count())),
     )
 
 

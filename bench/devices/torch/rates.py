@@ -13,7 +13,6 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -76,20 +75,16 @@ def product_rates(
         )
         if not fits and (rates or side != min(sides)):  # the last hope is tried all the same
             continue
-        try:
-            with torch.inference_mode(), float32_precision(dtype):
-                measured_s = _call_s(
-                    _product(device, dtype=dtype, shape=(side, layout)),
-                    adapter=adapter,
-                    kind=kind,
-                    budget_s=deadline_s - time.perf_counter(),
-                    warmup_s=warmup_s,
-                )
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            continue
-        rates[side, layout] = 2.0 * side**3 / measured_s
+        with torch.inference_mode(), float32_precision(dtype):
+            measured_s = _call_s(
+                functools.partial(_product, device, dtype=dtype, shape=(side, layout)),
+                adapter=adapter,
+                kind=kind,
+                budget_s=deadline_s - time.perf_counter(),
+                warmup_s=warmup_s,
+            )
+        if measured_s is not None:
+            rates[side, layout] = 2.0 * side**3 / measured_s
     return rates
 
 
@@ -154,31 +149,23 @@ def copy_rate(device: Device, *, adapter: Adapter, budget_s: float) -> float | N
     free_bytes = _free_bytes(device)
     if free_bytes is not None:
         num_bytes = min(num_bytes, free_bytes // 8)
-    tile = torch.randn(2**18, generator=torch.Generator().manual_seed(0))
-    try:
+    num_tiles = max(1, num_bytes // 2**20)
+
+    def make() -> Callable[[], object]:
+        tile = torch.randn(2**18, generator=torch.Generator().manual_seed(0))
         # Both buffers are written first: reading pages never written costs nothing on Linux.
-        source = tile.to(device.label).repeat(max(1, num_bytes // 2**20))
-        target = source.clone()
-        call_s = _call_s(
-            lambda: target.copy_(source),
-            adapter=adapter,
-            kind=kind,
-            budget_s=budget_s,
-            warmup_s=_WARMUP_S[kind],
-        )
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        return None
-    return 2.0 * source.numel() * source.element_size() / call_s
+        source = tile.to(device.label).repeat(num_tiles)
+        return functools.partial(source.clone().copy_, source)
+
+    call_s = _call_s(make, adapter=adapter, kind=kind, budget_s=budget_s, warmup_s=_WARMUP_S[kind])
+    return None if call_s is None else 2.0 * num_tiles * 2**20 / call_s
 
 
 def largest_cache_bytes(device: Device, *, root: Path = _CPU_CACHES) -> int:
     """Bytes of the largest cache that the device states, or 0 where it states none."""
     if device.type == "cpu":
         return max((_size_bytes(path) for path in root.glob("index*/size")), default=0)
-    module: Any = device_module(device.type)
-    properties = attempt(lambda: module.get_device_properties(device.index))
+    properties = attempt(lambda: device_module(device.type).get_device_properties(device.index))
     return int(getattr(properties, "L2_cache_size", 0) or 0)
 
 
@@ -191,20 +178,34 @@ def _size_bytes(path: Path) -> int:
 
 
 def _call_s(
-    call: Callable[[], object], *, adapter: Adapter, kind: str, budget_s: float, warmup_s: float
-) -> float:
-    """Median over repeats of the seconds per call; warmed up until the clocks have risen."""
-    deadline_s = time.perf_counter() + budget_s
-    one_s = _timed_s(call, adapter=adapter, num_calls=1)
-    begin_s = time.perf_counter()
-    while time.perf_counter() - begin_s < min(warmup_s, budget_s / 4):
-        one_s = _timed_s(call, adapter=adapter, num_calls=max(1, math.ceil(0.01 / one_s)))
-    num_calls = max(1, math.ceil(_BATCH_S[kind] / one_s))
-    samples_s: list[float] = []
-    while len(samples_s) < _NUM_REPEATS and (
-        not samples_s or time.perf_counter() + num_calls * one_s <= deadline_s
-    ):
-        samples_s.append(_timed_s(call, adapter=adapter, num_calls=num_calls))
+    make: Callable[[], Callable[[], object]],
+    *,
+    adapter: Adapter,
+    kind: str,
+    budget_s: float,
+    warmup_s: float,
+) -> float | None:
+    """Median over repeats of the seconds per call; warmed up until the clocks have risen.
+
+    None where memory does not suffice for the call or for what `make` allocates for it.
+    """
+    try:
+        call = make()
+        deadline_s = time.perf_counter() + budget_s
+        one_s = _timed_s(call, adapter=adapter, num_calls=1)
+        begin_s = time.perf_counter()
+        while time.perf_counter() - begin_s < min(warmup_s, budget_s / 4):
+            one_s = _timed_s(call, adapter=adapter, num_calls=max(1, math.ceil(0.01 / one_s)))
+        num_calls = max(1, math.ceil(_BATCH_S[kind] / one_s))
+        samples_s: list[float] = []
+        while len(samples_s) < _NUM_REPEATS and (
+            not samples_s or time.perf_counter() + num_calls * one_s <= deadline_s
+        ):
+            samples_s.append(_timed_s(call, adapter=adapter, num_calls=num_calls))
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
     return statistics.median(samples_s)
 
 

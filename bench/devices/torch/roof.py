@@ -103,7 +103,7 @@ class Roof(RoofKey, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 def roof_for(device: Device, *, dtypes: Sequence[str]) -> Roof:
     """Roof from the cache, with whatever dtypes are missing in it measured and added."""
-    known = load_roof(device, torch_version=torch.__version__)
+    known = load_roof(device)
     tried = () if known is None else (*known.flops_per_s, *known.unsupported)
     missing = [dtype for dtype in dtypes if dtype not in tried]
     if known is not None and not missing:
@@ -149,7 +149,7 @@ def measure_roof(
         [before, after], start_s=before.time_s, end_s=after.time_s, num_cores=usable_cores()
     )
     return Roof(
-        **structs.asdict(_key_of(device, torch_version=torch.__version__)),
+        **structs.asdict(_key_of(device)),
         label=device.label,
         flops_per_s=flops_per_s,
         sustained_flops_per_s=sustained,
@@ -162,9 +162,9 @@ def measure_roof(
     )
 
 
-def load_roof(device: Device, *, torch_version: str, threads: int | None = None) -> Roof | None:
-    """Roof measured earlier, or None; on a CPU for `threads`, by default those torch uses now."""
-    path = _key_of(device, torch_version=torch_version, threads=threads).path()
+def load_roof(device: Device) -> Roof | None:
+    """Roof measured earlier with this torch, or None; on a CPU for the threads torch uses now."""
+    path = _key_of(device).path()
     try:
         roof = msgspec.json.decode(path.read_bytes(), type=Roof)
     except FileNotFoundError:
@@ -206,7 +206,7 @@ def hashed_uuid(device: Device) -> str | None:
     return None if device.uuid is None else _digest(device.uuid)
 
 
-def _key_of(device: Device, *, torch_version: str, threads: int | None = None) -> RoofKey:
+def _key_of(device: Device) -> RoofKey:
     """Key of a roof of this device now; an accelerator's driver and power limit are asked."""
     is_cpu = device.type == "cpu"
     telemetry = None if is_cpu else open_telemetry(device)
@@ -218,8 +218,8 @@ def _key_of(device: Device, *, torch_version: str, threads: int | None = None) -
         type=device.type,
         name=device.name,
         uuid_hash=hashed_uuid(device),
-        torch_version=str(torch_version),
-        threads=(threads or torch.get_num_threads()) if is_cpu else None,
+        torch_version=str(torch.__version__),
+        threads=torch.get_num_threads() if is_cpu else None,
         driver_version=limits.driver_version,
         power_limit_w=limits.power_limit_w,
     )

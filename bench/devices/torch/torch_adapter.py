@@ -39,7 +39,7 @@ _CHECK_PAUSE_S = 0.005
 def adapter_for(label: str) -> Adapter:
     """Return the adapter of a device that is here; another label raises `UsageError`."""
     device_type, index = locate(label)
-    return Adapter() if device_type == "cpu" else AcceleratorAdapter(device_type, index)
+    return Adapter() if device_type == "cpu" else _AcceleratorAdapter(device_type, index)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -52,7 +52,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(part in text for part in _OUT_OF_MEMORY_TEXTS)
 
 
-class AcceleratorAdapter(Adapter):
+class _AcceleratorAdapter(Adapter):
     """Any device type that torch knows besides the CPU."""
 
     is_asynchronous = True
@@ -61,11 +61,10 @@ class AcceleratorAdapter(Adapter):
         self.label = f"{device_type}:{index}"
         self._type = device_type
         self._index = index
-        self._module: Any = device_module(device_type)
+        self._module = device_module(device_type)
         self._can_reset_peak = True
 
     def make_current(self) -> None:
-        """Make the device this thread's default, where its backend has one."""
         self._call("set_device_index", self._index, own="set_device")
 
     def _call(self, function: str, *arguments: int, own: str = "") -> bool:
@@ -76,7 +75,6 @@ class AcceleratorAdapter(Adapter):
         ) or _answers(lambda: getattr(self._module, own or function)(*arguments))
 
     def synchronize(self) -> None:
-        """Wait until all queued work is done; errors of that work are raised here."""
         self._synchronize()
 
     @functools.cached_property
@@ -103,7 +101,6 @@ class AcceleratorAdapter(Adapter):
         return current_accelerator_type() == self._type
 
     def make_event(self) -> DeviceEvent | None:
-        """Return a timing event, or None where events failed the check against the host's clock."""
         return None if self._event_factory is None else self._event_factory()
 
     @functools.cached_property
@@ -166,21 +163,17 @@ class AcceleratorAdapter(Adapter):
         self._can_reset_peak = self._call("reset_peak_memory_stats", self._index)
 
     def peak_allocated_bytes(self) -> int | None:
-        """Peak of what tensors occupied, or None."""
         return self._memory("allocated_bytes.all.peak", function="max_memory_allocated")
 
     def peak_reserved_bytes(self) -> int | None:
-        """Peak of what torch's allocator held, or None."""
         return self._memory("reserved_bytes.all.peak", function="max_memory_reserved")
 
     def reserved_bytes(self) -> int | None:
-        """What torch's allocator holds now, or None."""
         if self._type == "mps":
             return attempt(lambda: int(torch.mps.driver_allocated_memory()))
         return self._memory("reserved_bytes.all.current", function="memory_reserved")
 
     def compute_clock_hz(self) -> float | None:
-        """Clock of the compute units now, or None."""
         telemetry = self._telemetry
         return None if telemetry is None else telemetry.sample(with_memory=False).sm_clock_hz
 
@@ -189,7 +182,6 @@ class AcceleratorAdapter(Adapter):
         return open_telemetry(describe(self._type, self._index))
 
     def empty_cache(self) -> None:
-        """Hand unused memory of torch's allocator back, where that can be asked for."""
         self._call("empty_cache")
 
 

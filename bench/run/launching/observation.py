@@ -7,7 +7,6 @@ alone, never from how long the steps took.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from bench.devices.host.cpu_noise import cpu_noise
@@ -16,7 +15,6 @@ from bench.devices.telemetry.sampler import Sampler
 from bench.devices.telemetry.window_sums import (
     Conditions,
     Energy,
-    violations_s,
     window_conditions,
     window_energy,
 )
@@ -85,14 +83,14 @@ def observed_columns(
 def _throttle_reasons(
     conditions: Conditions, observation: Observation, *, window_s: float
 ) -> list[str]:
-    """Judge slow-downs from the samples, and from the driver's counters of what they missed."""
+    """Judge slow-downs from the samples, and from the driver's counter of what they missed."""
     limit = validity.THROTTLE_INVALID_FRAC
     if (conditions.power_brake_frac or 0.0) > limit:
         return ["power_brake"]
-    limited_s: Mapping[str, float] = {}
-    if observation.before is not None and observation.after is not None:
-        limited_s = violations_s(observation.before, after=observation.after)
-    is_hot = limited_s.get("thermal", 0.0) > limit * window_s
+    bases = (observation.before, observation.after)
+    hot_s = [base.hot_s for base in bases if base is not None and base.hot_s is not None]
+    # A counter that was reset meanwhile has fallen.
+    is_hot = len(hot_s) == 2 and hot_s[1] - hot_s[0] > limit * window_s
     return ["thermal_throttle"] if is_hot or (conditions.throttle_frac or 0.0) > limit else []
 
 

@@ -100,10 +100,13 @@ def read_document(path: Path, *, into: type[_T]) -> _T:
     return parse_document(text, into=into, what=path.name)
 
 
-def decode(document: object, *, into: type[_T], what: str) -> _T:
-    """Turn plain values of YAML or JSON into `into`; `DataError` names row and key."""
+def decode(document: object, *, into: type[_T], what: str, is_text: bool = False) -> _T:
+    """Turn plain values of YAML or JSON into `into`; `DataError` names row and key.
+
+    `is_text` reads numbers out of texts, as the cells of a CSV are.
+    """
     try:
-        return convert(document, into)
+        return convert(document, into, strict=not is_text)
     except ValidationError as error:
         raise DataError(_told(str(error), document, into=into, what=what)) from None
 

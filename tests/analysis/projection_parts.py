@@ -26,7 +26,6 @@ CHIP = Chip(
 
 
 SOURCE = Roofs(
-    name="source",
     kind="gpu",
     vendor="nvidia",
     dtype="bf16",

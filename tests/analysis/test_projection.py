@@ -155,7 +155,7 @@ def test_relatives_are_told_from_strangers() -> None:
 
 def test_the_chip_that_was_measured_is_projected_to_itself() -> None:
     h200 = catalogue_chip("h200-sxm")
-    roofs = replace(SOURCE, chip=h200, name=h200.id)
+    roofs = replace(SOURCE, chip=h200)
     slow = operators("gemm", time_s=2.0, flops=100e12, bytes=1e6)
     one = reported(project(measured(roofs=roofs, operators=(slow,)), h200))
     assert [one.time_s.low, one.time_s.mid, one.time_s.high] == pytest.approx([2.0, 2.0, 2.0])

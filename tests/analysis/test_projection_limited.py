@@ -22,7 +22,7 @@ def limited(*, step_ms: float = 200.0, num: int = 1, **cells: object) -> list[Ro
 def test_trials_are_taken_together_on_the_logarithm() -> None:
     both = [*limited(step_ms=100.0), *limited(step_ms=400.0, run_id="run2")]
     start = only(measured_of([*rows(), *both], profiles={})[0])
-    reported = start.limited[0].throughput_per_s
+    reported = start.limited[0][1]
     # 20/s and 5/s; two trials have t = 12.7062 at 95 % and an error of log(4) / 2.
     assert reported.value == pytest.approx(10.0) and reported.num == 2
     assert (reported.interval or (0.0, 0.0))[1] == pytest.approx(
@@ -34,8 +34,8 @@ def test_every_limit_is_told_by_itself_and_changes_no_start() -> None:
     alone = only(measured_of(rows(), profiles={})[0])
     both = [*limited(), *limited(step_ms=400.0, chip_limit="one core", config_hash="1e551")]
     start = only(measured_of([*both, *rows()], profiles={})[0])
-    assert [one.throughput_per_s.value for one in start.limited] == pytest.approx([10.0, 5.0])
-    assert [one.throughput_per_s.interval for one in start.limited] == [None, None]
+    assert [rate.value for _, rate in start.limited] == pytest.approx([10.0, 5.0])
+    assert [rate.interval for _, rate in start.limited] == [None, None]
     assert start.step_s == alone.step_s and start.num_trials == alone.num_trials
 
 

@@ -44,7 +44,7 @@ def test_inference_takes_as_many_as_the_rate_needs() -> None:
     choices, missed = size(
         Target(workload="imaging-infer", items_per_s=21.4), start, [chip(), chip(peak_per_s={})]
     )
-    assert [one.num_devices for one in choices] == [5]
+    assert [one.projected.devices for one in choices] == [5]
     assert choices[0].watts == 5 * 500.0
     assert choices[0].devices is not None
     low, middle, high = choices[0].devices
@@ -66,8 +66,8 @@ def test_a_narrow_link_takes_more_of_them_for_training() -> None:
     target = Target(workload="imaging-train", items_per_s=30.0)
     wide, _ = size(target, measured(), [chip()], link="infinite")
     narrow, _ = size(target, measured(), [chip()], link="bw=20GB/s,latency=5us")
-    assert wide[0].num_devices == 6
-    assert narrow[0].num_devices > 6
+    assert wide[0].projected.devices == 6
+    assert narrow[0].projected.devices > 6
     hopeless, missed = size(target, measured(), [chip()], link="bw=1MB/s,latency=5us")
     assert not hopeless and "not met" in missed[0].reason
 

@@ -2,6 +2,8 @@
 
 Trials of a configuration are taken together by their median. Only one real device is a start: a row
 of several devices, or one that was throttled, emulated or simulated, already has a model in it.
+Where nobody recorded an operator profile the row's own FLOPs and least bytes stand for one
+operator, which says less and makes the interval wider.
 """
 
 from __future__ import annotations
@@ -11,19 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench.analysis.projection.roofs import Roofs, Unknown
-from bench.analysis.projection.source_figures import source_operators, source_roofs
+from bench.analysis.projection.roofs import Roofs, Unknown, band
 from bench.analysis.trials.configuration import Trials, gather, number
 from bench.analysis.trials.estimates import LogEstimate, exact
+from bench.core.errors import UsageError
+from bench.hardware.chips import chip
 from bench.hardware.operators import Operators
 from bench.results.operator_profiles import StoredProfile, read_profiles
 from bench.results.schema import Row
 
+_KINDS = {"cpu": "cpu", "cuda": "gpu", "xpu": "gpu", "mps": "gpu"}
+"""Kind of chip by torch device type; other accelerators are neural processors."""
 _ALONE = (
     "that stands beside a projection from the whole device, and the files hold no start of the "
     "same configuration on the whole of it"
 )
-
 _NO_ROOF = (
     "the device's roof was not measured (smoke profile?): run it again without --profile smoke"
 )
@@ -31,19 +35,6 @@ BOUND = (
     "less of a device is no other chip: what a limit does not name (bandwidth, caches, clocks) "
     "stays whole, so where memory holds the work it is an upper bound for a chip cut down alike"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limited:
-    """One configuration on part of the device (`--chip-limit`) that it was measured on whole.
-
-    It is no start, because no roof of the limited device is known; it brackets a projection.
-    """
-
-    limit: str
-    """As granted: `this device with 72 SMs (78 asked), 24.0 GB of memory`."""
-    throughput_per_s: LogEstimate
-    """Items per second, from each trial's median step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +59,15 @@ class Start:
     has_profile: bool
     overhead_s: float
     """Part of the step that no operator on the device accounts for; 0 where that is not known."""
-    num_parameters: int | None
+    num_parameters: int
+    """0 where that is not known."""
     memory_bytes: float | None
     """Peak of one step: measured on the device, else estimated."""
-    limited: tuple[Limited, ...] = ()
-    """The same on less of the same device, where that was measured."""
+    limited: tuple[tuple[str, LogEstimate], ...] = ()
+    """What was granted of the same device (`this device with 72 SMs`), and items per second there.
+
+    No start, because no roof of a limited device is known; it brackets a projection.
+    """
 
     @property
     def is_training(self) -> bool:
@@ -92,12 +87,12 @@ def measured_of(
 
     Rows of less of a device are no start: they stand beside that of the same configuration.
     """
-    left_out: dict[Unknown, None] = {}
+    left_out: list[Unknown] = []
     whole: list[Trials] = []
     limited: dict[tuple[str, ...], list[Trials]] = {}
     for trials in gather(rows):
         reasons = list(_why_not(trials))
-        left_out |= {Unknown(workload=trials.text("workload"), reason=r): None for r in reasons}
+        left_out += (_unknown(trials, reason) for reason in reasons)
         if not reasons and trials.text("chip_limit"):
             limited.setdefault(trials.terms(but=("chip_limit",)), []).append(trials)
         elif not reasons:
@@ -106,23 +101,19 @@ def measured_of(
     for trials in whole:
         terms = trials.terms(but=("chip_limit",))
         profile = profiles.get((trials.text("config_hash"), trials.text("device")))
-        less = tuple(map(_limited, limited.get(terms, ())))
-        start = _measured(trials, profile=profile, limited=less)
+        start = _start(trials, profile=profile, limited=limited.get(terms, ()))
         if isinstance(start, Unknown):
-            left_out[start] = None
+            left_out.append(start)
         else:
             found.append(start)
             limited.pop(terms, None)
     for trials in (one for alone in limited.values() for one in alone):
-        reason = f"measured on {trials.text('chip_limit')}: {_ALONE}"
-        left_out[Unknown(workload=trials.text("workload"), reason=reason)] = None
-    return found, list(left_out)
+        left_out.append(_unknown(trials, f"measured on {trials.text('chip_limit')}: {_ALONE}"))
+    return found, list(dict.fromkeys(left_out))
 
 
-def _limited(trials: Trials) -> Limited:
-    assert trials.time_per_item_s is not None
-    rate = exact(1.0).over(trials.time_per_item_s)
-    return Limited(limit=trials.text("chip_limit"), throughput_per_s=rate)
+def _unknown(trials: Trials, reason: str) -> Unknown:
+    return Unknown(workload=trials.text("workload"), reason=reason)
 
 
 def _why_not(trials: Trials) -> Iterator[str]:
@@ -143,21 +134,19 @@ def _why_not(trials: Trials) -> Iterator[str]:
         yield f"no step time was measured{where}"
 
 
-def _measured(
-    trials: Trials, *, profile: StoredProfile | None, limited: tuple[Limited, ...]
+def _start(
+    trials: Trials, *, profile: StoredProfile | None, limited: Sequence[Trials]
 ) -> Start | Unknown:
-    workload = trials.text("workload")
     steps_ms = trials.figures(lambda row: number(row, "step_median_ms"))
     items, steps = trials.median("items"), trials.median("steps")
-    roofs = source_roofs(trials)
+    roofs = _roofs(trials)
     if not steps_ms or items is None or steps is None:
-        return Unknown(workload=workload, reason="no step time was measured")
+        return _unknown(trials, "no step time was measured")
     if roofs is None:
-        return Unknown(workload=workload, reason=_NO_ROOF)
+        return _unknown(trials, _NO_ROOF)
     step_s, per_step = median(steps_ms) * 1e-3, items / steps
-    parameters = trials.median("num_parameters")
     return Start(
-        workload=workload,
+        workload=trials.text("workload"),
         size=trials.text("size"),
         config_hash=trials.text("config_hash"),
         dtype=trials.text("dtype"),
@@ -169,18 +158,58 @@ def _measured(
         items_per_step=per_step,
         items_unit=trials.text("items_unit") or "item",
         roofs=roofs,
-        operators=source_operators(trials, step_s=step_s, items=per_step, profile=profile),
+        operators=profile.scaled_to(step_s)
+        if profile is not None
+        else _row_operators(trials, step_s=step_s, items=per_step),
         has_profile=profile is not None,
         overhead_s=0.0 if profile is None else step_s * (1.0 - profile.covered_frac),
-        num_parameters=None if parameters is None else int(parameters),
+        num_parameters=int(trials.median("num_parameters") or 0),
         memory_bytes=trials.median("mem_alloc_peak_bytes") or trials.median("mem_estimate_bytes"),
-        limited=limited,
+        limited=tuple(
+            (less.text("chip_limit"), exact(1.0).over(less.time_per_item_s))
+            for less in limited
+            if less.time_per_item_s is not None
+        ),
     )
+
+
+def _roofs(trials: Trials) -> Roofs | None:
+    """The device's measured roofs; None where a run did not measure them."""
+    flops_per_s = trials.median("roof_flops_per_s")
+    bytes_per_s = trials.median("roof_bytes_per_s")
+    if flops_per_s is None or bytes_per_s is None:
+        return None
+    try:
+        found = chip(trials.text("chip")) if trials.text("chip") else None
+    except UsageError:  # a row of a newer catalogue
+        found = None
+    return Roofs(
+        kind=_KINDS.get(trials.text("device_type"), "npu"),
+        vendor=trials.text("device_vendor") or None,
+        dtype=trials.text("dtype"),
+        chip=found,
+        matrix=band(flops_per_s, basis="measured here"),
+        memory=band(bytes_per_s, basis="measured here"),
+    )
+
+
+def _row_operators(trials: Trials, *, step_s: float, items: float) -> tuple[Operators, ...]:
+    """The row's own work of `items` in one step as a single operator; none where not even that."""
+    flops, moved = trials.median("flops_per_item"), trials.median("bytes_per_item")
+    if flops is None and moved is None:
+        return ()
+    whole = Operators(
+        kind="gemm",
+        dtype=trials.text("dtype"),
+        calls=0,
+        flops=(flops or 0.0) * items,
+        bytes=(moved or 0.0) * items,
+        least_bytes=(moved or 0.0) * items,
+        time_s=step_s,
+    )
+    return (whole,)
 
 
 def profiles_beside(paths: Sequence[Path]) -> dict[tuple[str, str], StoredProfile]:
     """Profiles stored beside result files, by (config_hash, device label)."""
-    found: dict[tuple[str, str], StoredProfile] = {}
-    for path in paths:
-        found |= read_profiles(path)
-    return found
+    return {key: one for path in paths for key, one in read_profiles(path).items()}

@@ -1,9 +1,10 @@
 """A measured configuration on a chip that is absent: an interval with its reasons, or why none.
 
-Time is the measured step scaled class by class (`projection_model`), plus what does not scale: the
+Time is the measured step scaled class by class (`scaled_operators`), plus what does not scale: the
 gaps between operators that the host leaves, and the exchange of gradients over a modelled link.
-Never one number, and none at all where a peak is unknown or nothing fits into memory. Left out:
-input pipelines, thermal and power limits that the achieved fractions do not hold.
+Never one number, and none at all where a peak is unknown or nothing fits into memory. The peak of
+memory is split into what does not grow with the batch (weights, gradients, moments) and what does.
+Left out: input pipelines, thermal and power limits that the achieved fractions do not hold.
 """
 
 from __future__ import annotations
@@ -14,11 +15,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.analysis.projection.measured import Start
-from bench.analysis.projection.memory_fit import fit
 from bench.analysis.projection.roofs import Roofs, Unknown, band, catalogue_roofs
-from bench.analysis.projection.sampling import Draws, Estimate, between, draws, estimate
-from bench.analysis.projection.scaled_operators import ROOFS, Scaled, scale
+from bench.analysis.projection.scaled_operators import (
+    ROOFS,
+    Draws,
+    Estimate,
+    Scaled,
+    between,
+    draws,
+    estimate,
+    scale,
+)
 from bench.core.nouns import Chip
+from bench.core.units import format_bytes
 from bench.hardware.costs.cost import CostModel
 from bench.hardware.operators import total
 
@@ -34,6 +43,11 @@ GRADIENT_BYTES = 4
 BACKWARD_FRACTION = 2.0 / 3.0
 """Part of a training step beside which gradients can travel: the backward pass does two of three
 products (https://arxiv.org/abs/2006.15704)."""
+USABLE_FRACTION = 0.93
+"""Firmware, error correction and context take up to 7 %, as in `bench.hardware.chips`."""
+TRAINED_BYTES = 16
+"""fp32 weight, gradient and two moments of one parameter."""
+_DTYPE_BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2}
 NARROWING = {
     "shares": "an operator profile (--profile-operators), or kernels nearer to their roof",
     "explained": "an operator profile of the same net",
@@ -89,32 +103,31 @@ def project(
     target = catalogue_roofs(chip, dtype=measured.dtype, measured=measured.roofs)
     if isinstance(target, Unknown):
         return replace(target, workload=measured.workload)
-    batch, given_up = fit(measured, chip)
+    batch, given_up = _fit(measured, chip)
     if not batch:
         return Unknown(reason=given_up, workload=measured.workload, chip=chip.id)
     step = _Step(measured=measured, target=target, batch=batch, devices=devices, link=link)
     time_s, shares, scaled = step.time(draws())
-    items = measured.items_per_step * batch / measured.batch * devices
+    is_fed = measured.roofs.kind == "cpu"
     basis = {
         "matrix": target.matrix.basis,
         "memory": target.memory.basis,
         "on chip": scaled.on_chip_words,
-        "launch": "gaps between operators as measured, kept"
-        if measured.roofs.kind != "cpu"
-        else f"{LAUNCH_S.low * 1e6:g} to {LAUNCH_S.high * 1e6:g} us of host time per operator",
+        "launch": f"{LAUNCH_S.low * 1e6:g} to {LAUNCH_S.high * 1e6:g} us of host time per operator"
+        if is_fed
+        else "gaps between operators as measured, kept",
         "link": "" if link is None else f"gradients over {link.topology.name}",
     }
-    notes = [scaled.relatedness_words]
-    notes += [given_up] if given_up else []
-    parts = chip.facts.get("torch_devices")
-    if isinstance(parts, int) and parts > 1:
-        notes.append(f"one package, which torch sees as {parts} devices")
-    if not measured.has_profile:
-        notes.append("no operator profile: from the row's FLOPs and least bytes alone, so wider")
-        if measured.roofs.kind == "cpu" and target.kind != "cpu":
-            notes.append(
-                "without one the host's time per operator is left out: small steps flatter"
-            )
+    no_host = "without one the host's time per operator is left out: small steps flatter"
+    notes = {
+        scaled.relatedness_words: True,
+        given_up: given_up != "",
+        f"one package, which torch sees as {_parts(chip)} devices": _parts(chip) > 1,
+        "no operator profile: from the row's FLOPs and least bytes alone, so wider": (
+            not measured.has_profile
+        ),
+        no_host: not measured.has_profile and is_fed and target.kind != "cpu",
+    }
     return Projected(
         measured=measured,
         chip=chip,
@@ -123,13 +136,39 @@ def project(
         link=None if link is None else link.topology.name,
         batch=batch,
         time_s=time_s,
-        throughput_per_s=time_s.inverse(items),
+        throughput_per_s=time_s.inverse(measured.items_per_step * batch / measured.batch * devices),
         binds=max(shares, key=lambda name: shares[name]),
         shares=shares,
         basis={name: words for name, words in basis.items() if shares.get(name)},
-        notes=tuple(notes),
+        notes=tuple(note for note, is_true in notes.items() if is_true),
         narrowing=_narrowing(step, chip, width=time_s.width) if is_explained else (),
     )
+
+
+def _parts(chip: Chip) -> int:
+    """Devices that torch sees in one package."""
+    parts = chip.facts.get("torch_devices")
+    return max(parts, 1) if isinstance(parts, int) else 1
+
+
+def _fit(measured: Start, chip: Chip) -> tuple[int, str]:
+    """Largest batch up to the measured one that fits, 0 where none does, and what was given up."""
+    if chip.memory_bytes is None:
+        return measured.batch, "its memory size is not known: whether it fits, too"
+    if measured.memory_bytes is None:
+        return measured.batch, "the memory it needs was not measured"
+    usable = chip.memory_bytes / _parts(chip) * USABLE_FRACTION
+    need = measured.memory_bytes
+    if need <= usable:
+        return measured.batch, ""
+    per_parameter = TRAINED_BYTES if measured.is_training else _DTYPE_BYTES[measured.dtype]
+    fixed = min(need, per_parameter * float(measured.num_parameters))
+    each = (need - fixed) / measured.batch
+    batch = int((usable - fixed) / each) if each > 0.0 else 0
+    reported = f"{format_bytes(need)} at batch {measured.batch}, {format_bytes(usable)} usable"
+    if batch < 1:
+        return 0, f"not even batch 1 fits: {reported}"
+    return min(batch, measured.batch), f"batch {batch} fits: {reported}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,14 +196,11 @@ class _Step:
         trials = between(spread, unknown.trials)
         whole, launch, link = self._whole(device_s * scaled.ratio * trials, unknown)
         middle, _, _ = self._whole(device_s * scaled.ratio_alike, unknown)
-        step_s = estimate(whole, middle=middle)
         rest = {"launch": float((launch / whole).mean()), "link": float((link / whole).mean())}
-        on_device = 1.0 - sum(rest.values())
-        shares = {
-            name: on_device * float(share) for name, share in zip(ROOFS, scaled.shares, strict=True)
-        }
-        shares = {name: share for name, share in (shares | rest).items() if share > 0.0}
-        return step_s, shares, scaled
+        on_device = (1.0 - sum(rest.values())) * scaled.shares
+        shares = {**dict(zip(ROOFS, map(float, on_device), strict=True)), **rest}
+        shares = {name: share for name, share in shares.items() if share > 0.0}
+        return estimate(whole, middle=middle), shares, scaled
 
     def _whole(self, device_s: Array, unknown: Draws) -> tuple[Array, Array, Array]:
         """Whole step, and the parts of it that are the host's and the link's."""
@@ -184,7 +220,7 @@ class _Step:
             return np.zeros_like(device_s)
         cost = self.link.cost(
             "all_reduce",
-            num_bytes=GRADIENT_BYTES * (measured.num_parameters or 0),
+            num_bytes=GRADIENT_BYTES * measured.num_parameters,
             group=self.link.group_of(range(self.devices)),
         )
         whole = between(band(max(cost.low_s, 1e-12), max(cost.high_s, 1e-12)), unknown.link)
@@ -193,15 +229,12 @@ class _Step:
         return exposed
 
 
-def _narrowing(step: _Step, chip: Chip, *, width: float, most: int = 2) -> tuple[str, ...]:
-    """Name the unknowns without which the interval would be narrowest."""
-    gains = {}
-    for name in NARROWING:
-        held = draws().without(name)
-        gains[name] = width / step.time(held)[0].width
-    ranked = sorted(gains, key=lambda name: -gains[name])
+def _narrowing(step: _Step, chip: Chip, *, width: float) -> tuple[str, ...]:
+    """Name the two unknowns without which the interval would be narrowest."""
+    widths = {name: step.time(draws().without(name))[0].width for name in NARROWING}
+    ranked = sorted(widths, key=lambda name: widths[name])
     return tuple(
-        f"{NARROWING[name].format(chip=chip.id)} (x{width:.2f} to x{width / gains[name]:.2f})"
-        for name in ranked[:most]
-        if gains[name] > 1.01
+        f"{NARROWING[name].format(chip=chip.id)} (x{width:.2f} to x{widths[name]:.2f})"
+        for name in ranked[:2]
+        if width / widths[name] > 1.01
     )

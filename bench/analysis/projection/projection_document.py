@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.analysis.projection.measured import BOUND, Limited, Start
+from bench.analysis.projection.measured import BOUND, Start
 from bench.analysis.projection.projected import Projected
 from bench.analysis.projection.roofs import Unknown
 from bench.analysis.projection.scoring import Scored, summaries
 from bench.analysis.projection.sizing import Choice, Target, undecided
+from bench.analysis.trials.estimates import LogEstimate
 
 
 def _picked(one: object, *names: str) -> dict[str, object]:
@@ -24,7 +25,7 @@ def projection_document(
         "projections": [
             {
                 "from": _start(one.measured),
-                "limited": [_limited(less) for less in one.measured.limited],
+                "limited": [_limited(*less) for less in one.measured.limited],
                 "chip": one.chip.id,
                 **_picked(one, "dtype", "devices", "link", "batch"),
                 **_figures(one),
@@ -53,13 +54,12 @@ def _start(measured: Start) -> dict[str, object]:
     }
 
 
-def _limited(one: Limited) -> dict[str, object]:
+def _limited(limit: str, rate: LogEstimate) -> dict[str, object]:
     """What the same device did with less of it: measured, and beside the projection."""
-    rate = one.throughput_per_s
     low, high = rate.interval or (None, None)
     return {
         "kind": "measured",
-        "chip_limit": one.limit,
+        "chip_limit": limit,
         "num_trials": rate.num,
         "throughput_per_s": {"low": low, "mid": rate.value, "high": high},
         "note": BOUND,
@@ -77,7 +77,7 @@ def sizing_document(
         "choices": [
             {
                 "chip": one.projected.chip.id,
-                "devices": one.num_devices,
+                "devices": one.projected.devices,
                 "devices_range": one.devices,
                 "link": one.projected.link,
                 **_figures(one.projected),
@@ -94,16 +94,13 @@ def sizing_document(
 
 def score_document(scored: Sequence[Scored]) -> dict[str, object]:
     """One document: every published ratio, and what they sum up to."""
-    which = ("phase", "net", "kind", "num_devices")
     return {
         "kind": "projected",
         "summaries": [vars(one) for one in summaries(scored)],
         "points": [
             {
-                "chip_a": one.point.chip_a.id,
-                "chip_b": one.point.chip_b.id,
-                **_picked(one.point, *which),
-                "published_ratio": one.point.ratio,
+                **_picked(one.point, "chip_a", "chip_b", "phase", "net", "kind", "num_devices"),
+                "published_ratio": one.ratio,
                 "projected_ratio": one.projected and vars(one.projected),
                 "error_frac": one.error,
                 "is_inside": one.is_inside if one.projected is not None else None,

@@ -53,8 +53,7 @@ class RateSpan:
 
     def times(self, factor: float, *, what: str) -> RateSpan:
         """Scale both ends; `what` names the factor."""
-        basis = f"{what} x {self.basis}"
-        return RateSpan(low=self.low * factor, high=self.high * factor, basis=basis)
+        return band(self.low * factor, self.high * factor, basis=f"{what} x {self.basis}")
 
 
 def band(*ends: float, basis: str = "") -> RateSpan:
@@ -66,7 +65,6 @@ def band(*ends: float, basis: str = "") -> RateSpan:
 class Roofs:
     """One chip's roofs in one dtype, per second."""
 
-    name: str
     kind: str
     """gpu, npu, cpu, neuromorphic."""
     vendor: str | None
@@ -99,7 +97,6 @@ def catalogue_roofs(chip: Chip, *, dtype: str, measured: Roofs | None = None) ->
     matrix = _matrix_fraction(chip, dtype=used, relative=relative)
     memory = _memory_fraction(chip, relative=relative)
     return Roofs(
-        name=chip.id,
         kind=chip.kind,
         vendor=chip.vendor,
         dtype=used,
@@ -159,35 +156,37 @@ def on_chip(source: Roofs, target: Roofs) -> RateSpan | None:
     """
     if is_same_chip(source, target):
         return band(1.0, basis="the same chip")
-    if source.chip is not None and target.chip is not None:
-        issue = _issue(source.chip), _issue(target.chip)
-        if issue[0] and issue[1] and _unit_kind(source.chip) == _unit_kind(target.chip):
-            return band(issue[1] / issue[0], basis="compute units x clock")
+    issue = _issue_rates(source, target)
+    if issue is not None:
+        return band(issue[1] / issue[0], basis="compute units x clock")
     vector = _vector(source), _vector(target)
     if vector[0] and vector[1]:
         return band(vector[1] / vector[0], basis="vector fp32 peak")
     return None
 
 
-def _number(chip: Chip, name: str) -> float | None:
+def _number(chip: Chip, name: str) -> float:
     value = chip.facts.get(name)
-    return float(value) if isinstance(value, int | float) and value else None
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
-def _issue(chip: Chip) -> float | None:
-    units, clock_hz = _number(chip, "compute_units"), _number(chip, "clock_hz")
-    return None if units is None or clock_hz is None else units * clock_hz
+def _issue_rates(source: Roofs, target: Roofs) -> tuple[float, float] | None:
+    """Compute units x clock of two relatives; None where it is not known or not comparable."""
+    one, other = source.chip, target.chip
+    kind = "compute_unit_kind"
+    if one is None or other is None or one.vendor != other.vendor:
+        return None
+    if one.facts.get(kind) != other.facts.get(kind):
+        return None
+    rates = [_number(chip, "compute_units") * _number(chip, "clock_hz") for chip in (one, other)]
+    return (rates[0], rates[1]) if all(rates) else None
 
 
-def _unit_kind(chip: Chip) -> tuple[str, object]:
-    return chip.vendor, chip.facts.get("compute_unit_kind")
-
-
-def _vector(roofs: Roofs) -> float | None:
+def _vector(roofs: Roofs) -> float:
     if roofs.chip is not None:
         return _number(roofs.chip, "vector_fp32_flops_per_s")
     # A processor's fp32 products run on its vector units: its matrix roof is its vector roof.
-    return roofs.matrix.mid if roofs.kind == "cpu" and roofs.dtype == "fp32" else None
+    return roofs.matrix.mid if roofs.kind == "cpu" and roofs.dtype == "fp32" else 0.0
 
 
 def relatedness(source: Roofs, target: Roofs, *, dtype: str) -> tuple[float, str]:
@@ -201,27 +200,25 @@ def relatedness(source: Roofs, target: Roofs, *, dtype: str) -> tuple[float, str
 
 
 def _built_alike(source: Roofs, target: Roofs) -> tuple[float, str]:
-    one, other = source.chip, target.chip
     if is_same_chip(source, target):
         return 1.0, "the same chip"
     if source.kind != target.kind and "cpu" in (source.kind, target.kind):
         return OTHER_KIND, f"from a {source.kind} to a {target.kind}"
     if source.vendor is None or source.vendor != target.vendor:
         return OTHER_VENDOR, "another vendor's architecture and software"
-    if one is not None and other is not None and _is_same_architecture(one, other):
+    if _is_same_architecture(source, target):
         return SAME_ARCHITECTURE, "the same architecture"
     return SAME_VENDOR, "an architecture jump within one vendor"
 
 
-def _is_same_architecture(one: Chip, other: Chip) -> bool:
+def _is_same_architecture(source: Roofs, target: Roofs) -> bool:
     """Whether a compute unit does as much in a clock, in every dtype that both have."""
-    issue = _issue(one), _issue(other)
-    if not issue[0] or not issue[1] or _unit_kind(one) != _unit_kind(other):
+    issue = _issue_rates(source, target)
+    if issue is None or source.chip is None or target.chip is None:
         return False
-    if set(one.peak_per_s) != set(other.peak_per_s):
-        return False
-    return all(
-        abs(one.peak_per_s[dtype] / issue[0] / (other.peak_per_s[dtype] / issue[1]) - 1.0) < 0.1
+    one, other = source.chip.peak_per_s, target.chip.peak_per_s
+    return set(one) == set(other) and all(
+        abs(one[dtype] / issue[0] / (other[dtype] / issue[1]) - 1.0) < 0.1
         for dtype in ("bf16", "fp16")
-        if dtype in one.peak_per_s
+        if dtype in one
     )

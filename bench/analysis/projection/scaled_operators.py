@@ -5,12 +5,19 @@ bytes take at the measured roof) is carried over by that roof. The rest, which n
 shared between the roofs that could hold it, in every proportion. So a program that uses a roof well
 is projected sharply, and one that does not, widely. With nothing known of the operators the whole
 step is such a rest. Cache hits are not modelled: they are part of the rest.
+
+What is not known is drawn evenly between its ends, the same draws every time: how unexplained time
+is shared (uniform over all shares), how much an operator's own roof explains where no profile
+shows, how far a compiler fused it, where in its band an achieved fraction lies. Reported are the
+10th, 50th and 90th percentile, so an interval is meant to hold four times in five. Because draws do
+not depend on the chip, a chip that is faster in every roof is never projected slower.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,12 +25,14 @@ import numpy as np
 from bench.analysis.projection.roofs import (
     RateSpan,
     Roofs,
+    Unknown,
     band,
+    catalogue_roofs,
     is_same_chip,
     on_chip,
     relatedness,
 )
-from bench.analysis.projection.sampling import Draws, between
+from bench.core.nouns import Chip
 from bench.hardware.operators import Operators
 
 if TYPE_CHECKING:
@@ -31,11 +40,81 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
+NUM_DRAWS = 4001
+"""Odd, so that the median is one of them; the ends of an interval repeat to about 1 %."""
+LOW, MID, HIGH = 10.0, 50.0, 90.0
+"""Percentiles that are reported."""
 MATRIX, MEMORY = 0, 1
 ROOFS = ("matrix", "memory", "on chip")
 _UNKNOWN_ON_CHIP = 1.3
 """How far on-chip work may lie beyond the other two roofs where nothing shows; judgement."""
-_NOT_COMPARED = "neither units x clock nor a vector rate can be compared"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """One value of every unknown in each draw; evenly between 0 and 1 unless said otherwise."""
+
+    shares: Array
+    """(draws, 3): shares of matrix, memory and on-chip work in unexplained time, summing to 1."""
+    explained: Array
+    """Share that an operator's own roof explains, where no profile shows."""
+    fused: Array
+    """0: every operator by itself, 1: everything pointwise fused away."""
+    source_matrix: Array
+    source_memory: Array
+    target_matrix: Array
+    target_memory: Array
+    on_chip: Array
+    relatedness: Array
+    launch: Array
+    link: Array
+    trials: Array
+
+    def without(self, name: str) -> Draws:
+        """Return the draws with one unknown held at its middle."""
+        values = getattr(self, name)
+        middle = np.full_like(values, 1.0 / 3.0 if values.ndim == 2 else 0.5)
+        return replace(self, **{name: middle})
+
+
+@cache
+def draws() -> Draws:
+    """Return the draws that every projection uses."""
+    generator = np.random.default_rng(0)
+    shares = generator.dirichlet((1.0, 1.0, 1.0), NUM_DRAWS)
+    rest = [field.name for field in fields(Draws) if field.name != "shares"]
+    return Draws(shares=shares, **{name: generator.random(NUM_DRAWS) for name in rest})
+
+
+def between(band: RateSpan, at: Array) -> Array:
+    """Return figures between the ends of a band, evenly in their logarithm."""
+    return band.low * (band.high / band.low) ** at
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A projected figure: an interval that is meant to hold four times in five, and its middle."""
+
+    low: float
+    mid: float
+    high: float
+
+    @property
+    def width(self) -> float:
+        """High over low."""
+        return self.high / self.low
+
+    def inverse(self, numerator: float = 1.0) -> Estimate:
+        """Divide a positive number by it: a rate from a time."""
+        low, mid, high = (numerator / end for end in (self.high, self.mid, self.low))
+        return Estimate(low=low, mid=mid, high=high)
+
+
+def estimate(values: Array, *, middle: Array) -> Estimate:
+    """Percentiles of the draws; the median is that of `middle`, which has no symmetric doubt."""
+    low, high = np.percentile(values, [LOW, HIGH])
+    mid = float(np.percentile(middle, MID))
+    return Estimate(low=min(float(low), mid), mid=mid, high=max(float(high), mid))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +148,19 @@ class _Rates:
         return ideal
 
 
+def speed_ratio(
+    one: Chip, two: Chip, *, operators: Sequence[Operators], dtype: str
+) -> Estimate | Unknown:
+    """Speed of chip two over chip one on some operators, from the catalogue alone."""
+    source, target = (catalogue_roofs(chip, dtype=dtype) for chip in (one, two))
+    if isinstance(source, Unknown):
+        return source
+    if isinstance(target, Unknown):
+        return target
+    scaled = scale(operators, source=source, target=target, dtype=dtype, unknown=draws())
+    return estimate(scaled.ratio, middle=scaled.ratio_alike).inverse()
+
+
 def scale(
     operators: Sequence[Operators], *, source: Roofs, target: Roofs, dtype: str, unknown: Draws
 ) -> Scaled:
@@ -80,21 +172,22 @@ def scale(
     rates = _rates(source, target, how, unknown)
     factor, words = relatedness(source, target, dtype=dtype)
     if operators:
-        parts = np.zeros((3, len(unknown.explained)))
-        whole = np.zeros(len(unknown.explained))
+        parts = np.zeros((3, NUM_DRAWS))
+        whole = np.zeros(NUM_DRAWS)
         for one in operators:
             whole += _add(one, rates, unknown, parts=parts)
     else:
-        parts = np.stack([unknown.shares[:, one] * rates.slowdown[one] for one in range(3)])
-        whole = np.ones(len(unknown.explained))
+        parts = unknown.shares.T * np.stack(rates.slowdown)
+        whole = np.ones(NUM_DRAWS)
     alike = parts.sum(axis=0) / whole
     spread = between(band(1.0 / factor, factor), unknown.relatedness)
+    not_compared = "neither units x clock nor a vector rate can be compared"
     return Scaled(
         ratio=alike * spread,
         ratio_alike=alike,
         shares=(parts / parts.sum(axis=0)).mean(axis=1),
         relatedness_words=words,
-        on_chip_words=how.basis if how else _NOT_COMPARED,
+        on_chip_words=how.basis if how else not_compared,
     )
 
 
@@ -130,12 +223,9 @@ def _add(one: Operators, rates: _Rates, unknown: Draws, *, parts: Array) -> Arra
     by_matrix = one.is_matrix & (one.flops / rates.matrix[1] >= moved / rates.memory[1])
     parts[MATRIX] += np.where(by_matrix, held, 0.0)
     parts[MEMORY] += np.where(by_matrix, 0.0, held)
-    rest = time_s * (1.0 - explained)
-    weights = unknown.shares
+    weights = unknown.shares.T
     if not one.is_matrix:  # shares of work that never runs on matrix units
-        weights = weights.copy()
-        weights[:, MATRIX] = 0.0
-        weights = weights / weights.sum(axis=1, keepdims=True)
-    for roof in range(3):
-        parts[roof] += rest * weights[:, roof] * rates.slowdown[roof]
+        weights = weights * [[0.0], [1.0], [1.0]]
+        weights = weights / weights.sum(axis=0)
+    parts += time_s * (1.0 - explained) * weights * np.stack(rates.slowdown)
     return time_s

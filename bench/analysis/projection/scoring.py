@@ -9,17 +9,26 @@ does not say; ratios of several devices are projected as ratios of one.
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import median
+from typing import Annotated
+
+from msgspec import Meta
 
 from bench.analysis.projection.roofs import Roofs, Unknown, catalogue_roofs, on_chip
-from bench.analysis.projection.sampling import Estimate, draws, estimate
-from bench.analysis.projection.scaled_operators import scale
-from bench.analysis.projection.scoring_points import RatioPoint
+from bench.analysis.projection.scaled_operators import Estimate, speed_ratio
+from bench.core.errors import BenchError, DataError
+from bench.core.nouns import Chip
+from bench.hardware.chips import chip
+from bench.hardware.loader import Declared, Text, decode
 from bench.hardware.operators import Operators, load_mixes
 
+_MAX_BYTES = 10_000_000
 DTYPE = "fp16"
 _ANSWER = ("llm-prefill-large", "llm-decode-large")
 NEAREST: dict[tuple[str, str], tuple[str, ...]] = {
@@ -39,6 +48,57 @@ NEAREST: dict[tuple[str, str], tuple[str, ...]] = {
 """Mixes that stand for a kind of net in a phase; every other pair goes by the roofs."""
 
 
+class RatioPoint(Declared, frozen=True, kw_only=True):
+    """One published ratio; its fields are the columns of the file."""
+
+    chip_a: str
+    """A chip of the catalogue, by its id."""
+    chip_b: str
+    phase: Text
+    net: Text
+    kind: Text
+    num_devices: Annotated[int, Meta(gt=0, lt=10**7)]
+    throughput_ratio_b_over_a: Annotated[float, Meta(gt=1e-6, lt=1e6)]
+    note: str
+    point_id: str
+
+
+COLUMNS = RatioPoint.__struct_fields__
+
+
+def read_points(path: Path) -> list[RatioPoint]:
+    """Read a file of published ratios; `DataError` names the line that cannot be used."""
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise DataError(f"{path}: larger than {_MAX_BYTES:,} bytes, which no such file is")
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise DataError(f"{path}: cannot be read: {reason}") from None
+    lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = [cell.strip() for cell in next(lines, [])]
+        if tuple(header) != COLUMNS:
+            raise DataError(f"{path}: the first line must be {','.join(COLUMNS)}")
+        points = [_point(cells, where=f"{path}: line {lines.line_num}") for cells in lines if cells]
+    except csv.Error as error:
+        raise DataError(f"{path}: line {lines.line_num} is not valid CSV: {error}") from None
+    if not points:
+        raise DataError(f"{path}: holds no ratio below its first line")
+    return points
+
+
+def _point(cells: Sequence[str], *, where: str) -> RatioPoint:
+    if len(cells) != len(COLUMNS):
+        raise DataError(f"{where} has {len(cells)} cells where the header has {len(COLUMNS)}")
+    row = dict(zip(COLUMNS, (cell.strip() for cell in cells), strict=True))
+    try:
+        row |= {name: chip(row[name]).id for name in ("chip_a", "chip_b")}
+    except BenchError as error:
+        raise DataError(f"{where}: {error}") from None
+    return decode(row, into=RatioPoint, what=where, is_text=True)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scored:
     """A published ratio and what is projected for it."""
@@ -51,15 +111,20 @@ class Scored:
     """Why it lies outside the interval, or why there is none."""
 
     @property
+    def ratio(self) -> float:
+        """The published one."""
+        return self.point.throughput_ratio_b_over_a
+
+    @property
     def is_inside(self) -> bool:
         """Whether the interval holds the published ratio; rounding of equal figures is none."""
         one = self.projected
-        return one is not None and one.low * (1 - 1e-9) <= self.point.ratio <= one.high * (1 + 1e-9)
+        return one is not None and one.low * (1 - 1e-9) <= self.ratio <= one.high * (1 + 1e-9)
 
     @property
     def error(self) -> float | None:
         """Midpoint over the published ratio, minus 1."""
-        return None if self.projected is None else self.projected.mid / self.point.ratio - 1.0
+        return None if self.projected is None else self.projected.mid / self.ratio - 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,26 +149,25 @@ def operators_for(kind: str, phase: str) -> list[Operators]:
 def score_point(point: RatioPoint) -> Scored:
     """Project one ratio from the catalogue alone."""
     operators = operators_for(point.kind, point.phase)
-    source = catalogue_roofs(point.chip_a, dtype=DTYPE)
-    target = catalogue_roofs(point.chip_b, dtype=DTYPE)
+    one, two = chip(point.chip_a), chip(point.chip_b)
+    ratio = speed_ratio(one, two, operators=operators, dtype=DTYPE)
     scored = Scored(point=point, projected=None, by_mix=bool(operators))
-    if isinstance(source, Unknown):
-        return replace(scored, reason=f"chip_a: {source.reason}")
-    if isinstance(target, Unknown):
-        return replace(scored, reason=f"chip_b: {target.reason}")
-    scaled = scale(operators, source=source, target=target, dtype=DTYPE, unknown=draws())
-    projected = estimate(scaled.ratio, middle=scaled.ratio_alike).inverse()
-    scored = replace(scored, projected=projected)
+    if isinstance(ratio, Unknown):
+        side = "chip_a" if ratio.chip == one.id else "chip_b"
+        return replace(scored, reason=f"{side}: {ratio.reason}")
+    scored = replace(scored, projected=ratio)
     if scored.is_inside:
         return scored
-    reason = _why_missed(point, source, target, by_mix=scored.by_mix)
-    if point.ratio > projected.high and (causes := _beyond_roofs(point)):
+    reason = _why_missed(scored, one, two)
+    if scored.ratio > ratio.high and (causes := _beyond_roofs(one, two)):
         reason += f"; what may lift it: {causes}"
     return replace(scored, reason=reason)
 
 
-def _why_missed(point: RatioPoint, source: Roofs, target: Roofs, *, by_mix: bool) -> str:
+def _why_missed(scored: Scored, one: Chip, two: Chip) -> str:
     """Name what the roofs do not hold; every word follows from the row and the catalogue."""
+    source, target = (catalogue_roofs(chip, dtype=DTYPE) for chip in (one, two))
+    assert isinstance(source, Roofs) and isinstance(target, Roofs), "a ratio was projected"
     # What each roof alone would give, target over source, at the middle of its band.
     ratios = {
         "matrix": target.matrix.mid / source.matrix.mid,
@@ -113,18 +177,17 @@ def _why_missed(point: RatioPoint, source: Roofs, target: Roofs, *, by_mix: bool
     if chip_ratio is not None:
         ratios["on chip"] = chip_ratio.mid
     fastest, slowest = max(ratios.values()), min(ratios.values())
-    if point.ratio > 1.05 * fastest:
+    if scored.ratio > 1.05 * fastest:
         return f"above every roof (at most x{fastest:.2f})"
-    if point.ratio < slowest / 1.05:
+    if scored.ratio < slowest / 1.05:
         return f"below every roof (at least x{slowest:.2f}): power limit, clock or younger software"
-    nearest = min(ratios, key=lambda name: abs(math.log(ratios[name] / point.ratio)))
+    nearest = min(ratios, key=lambda name: abs(math.log(ratios[name] / scored.ratio)))
     held = f"behaves as if {nearest} alone (x{ratios[nearest]:.2f}) held it"
-    return f"{held}, more than {'its mix has it' if by_mix else 'an unknown mix would'}"
+    return f"{held}, more than {'its mix has it' if scored.by_mix else 'an unknown mix would'}"
 
 
-def _beyond_roofs(point: RatioPoint) -> str:
+def _beyond_roofs(one: Chip, two: Chip) -> str:
     causes = []
-    one, two = point.chip_a, point.chip_b
     gained = [name for name in ("fp8", "int8") if name in two.peak_per_s.keys() - one.peak_per_s]
     if gained:
         causes.append(f"a narrower dtype that {one.id} lacks ({', '.join(gained)})")
@@ -139,21 +202,20 @@ def _beyond_roofs(point: RatioPoint) -> str:
 
 def summaries(scored: Sequence[Scored]) -> list[Summary]:
     """Sum up: all points, those projected by a mix, those by the roofs alone."""
+    known = [(one, one.projected) for one in scored if one.projected is not None]
     groups = {
-        "all": list(scored),
-        "by operator mix": [one for one in scored if one.by_mix],
-        "by roofs": [one for one in scored if not one.by_mix],
+        "all": known,
+        "by operator mix": [pair for pair in known if pair[0].by_mix],
+        "by roofs": [pair for pair in known if not pair[0].by_mix],
     }
-    found = []
-    for name, members in groups.items():
-        known = [(one, one.projected) for one in members if one.projected is not None]
-        if known:
-            summary = Summary(
-                name=name,
-                num_points=len(known),
-                median_error_frac=median(abs(one.error or 0.0) for one, _ in known),
-                inside_frac=sum(one.is_inside for one, _ in known) / len(known),
-                median_width=median(projected.width for _, projected in known),
-            )
-            found.append(summary)
-    return found
+    return [
+        Summary(
+            name=name,
+            num_points=len(members),
+            median_error_frac=median(abs(one.error or 0.0) for one, _ in members),
+            inside_frac=sum(one.is_inside for one, _ in members) / len(members),
+            median_width=median(projected.width for _, projected in members),
+        )
+        for name, members in groups.items()
+        if members
+    ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,9 @@ from bench.hardware.links.topology import parse_topology
 
 MOST_DEVICES = 4096
 _WITHIN = re.compile(r"\s*([\w.-]+)\s*<\s*(\S.*)")
-_RATE = re.compile(r"\s*([\w.-]+)\s+([0-9.eE+]+)\s*([A-Za-z]+)\s*/\s*([A-Za-z]+)\s*")
+_RATE = re.compile(
+    r"\s*([\w.-]+)\s+([0-9]+\.?[0-9]*(?:[eE]\+?[0-9]+)?)\s*([A-Za-z]+)\s*/\s*([A-Za-z]+)\s*"
+)
 EXAMPLES = "'imaging-infer < 30s' or 'llm-train 1e9 tokens/day'"
 
 
@@ -54,11 +57,6 @@ class Choice:
     restricted_by: tuple[str, ...] | None
     """Export rules that catch the chip; None where that turns on an unpublished figure."""
 
-    @property
-    def num_devices(self) -> int:
-        """The middle number."""
-        return self.projected.devices
-
 
 def parse_target(text: str) -> Target:
     """Read a target; `UsageError` with examples otherwise."""
@@ -73,13 +71,9 @@ def parse_target(text: str) -> Target:
         raise UsageError(
             f"--size-for {text[:80]!r} is not like {EXAMPLES} (per {', '.join(PERIOD_S)})"
         )
-    try:
-        number = float(rate[2])
-    except ValueError:
-        number = math.nan
-    if not 0.0 < number < 1e30:
+    if not 0.0 < float(rate[2]) < 1e30:
         raise UsageError(f"--size-for {text[:80]!r}: {rate[2]!r} is no number over 0")
-    per_s = number / PERIOD_S[rate[4].lower()]
+    per_s = float(rate[2]) / PERIOD_S[rate[4].lower()]
     return Target(workload=rate[1], items_per_s=per_s, unit=rate[3].lower())
 
 
@@ -117,15 +111,12 @@ def size(
     target: Target, measured: Start, chips: Sequence[Chip], *, link: str | None = None
 ) -> tuple[list[Choice], list[Unknown]]:
     """Return what would meet the target, fewest devices and watts first, and what would not."""
-    choices, missed = [], []
-    for chip in chips:
-        answer = _choice(target, measured, chip, link=link)
-        if isinstance(answer, Unknown):
-            missed.append(answer)
-        else:
-            choices.append(answer)
-    choices.sort(key=lambda one: (one.num_devices, one.watts or math.inf, one.projected.chip.id))
-    return choices, missed
+    answers = [_choice(target, measured, chip, link=link) for chip in chips]
+    choices = [one for one in answers if isinstance(one, Choice)]
+    choices.sort(
+        key=lambda one: (one.projected.devices, one.watts or math.inf, one.projected.chip.id)
+    )
+    return choices, [one for one in answers if isinstance(one, Unknown)]
 
 
 def _choice(target: Target, measured: Start, chip: Chip, *, link: str | None) -> Choice | Unknown:
@@ -145,8 +136,7 @@ def _choice(target: Target, measured: Start, chip: Chip, *, link: str | None) ->
         for end in ("high", "mid", "low")
     )
     if middle is None:
-        reason = f"not met by {MOST_DEVICES} of them in the middle"
-        return Unknown(chip=chip.id, reason=reason)
+        return Unknown(chip=chip.id, reason=f"not met by {MOST_DEVICES} of them in the middle")
     several = _with(one, devices=middle, model=model, is_explained=True)
     return _chosen(several, devices=None if slow is None else (fast or middle, middle, slow))
 
@@ -171,17 +161,14 @@ def _devices_for(
         return rate >= items_per_s
 
     most = MOST_DEVICES
-    if model is not None and model.topology.max_devices is not None:
-        most = min(most, model.topology.max_devices)
+    if model is not None:
+        most = min(most, model.topology.max_devices or most)
     low, high = 0, 1
     while not is_enough(high):
         if high >= most:
             return None
         low, high = high, min(most, 2 * high)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if is_enough(middle) else (middle, high)
-    return high
+    return low + 1 + bisect_left(range(low + 1, high), True, key=is_enough)
 
 
 def _chosen(one: Projected, *, devices: tuple[int, int, int] | None) -> Choice:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from bench.analysis.projection.measured import BOUND, Start
 from bench.analysis.projection.projected import Projected
 from bench.analysis.projection.roofs import Unknown
-from bench.analysis.projection.sampling import Estimate
+from bench.analysis.projection.scaled_operators import Estimate
 from bench.analysis.projection.scoring import Scored, Summary
 from bench.analysis.projection.sizing import Choice, Target, undecided
 from bench.core.units import format_duration, format_number
@@ -78,11 +78,10 @@ def _limited_lines(found: Sequence[Projected]) -> list[str]:
     """What the same device did with less of it, and what that is good for; none without."""
     starts = {id(one.measured): one.measured for one in found}.values()
     lines = [
-        f"measured on {start.device}, {one.limit}: {start.workload} "
-        f"{text_of(figure(one.throughput_per_s, of(f'{start.items_unit}/s')))} "
-        f"({one.throughput_per_s.num} trials)"
+        f"measured on {start.device}, {limit}: {start.workload} "
+        f"{text_of(figure(rate, of(f'{start.items_unit}/s')))} ({rate.num} trials)"
         for start in starts
-        for one in start.limited
+        for limit, rate in start.limited
     ]
     return [*lines, BOUND] if lines else []
 
@@ -138,7 +137,7 @@ def size_grid(
         choices,
         {
             "projected to": lambda one: one.projected.chip.id,
-            "devices": lambda one: quantity(one.num_devices),
+            "devices": lambda one: quantity(one.projected.devices),
             "range": lambda one: (
                 f"{one.devices[0]} to {one.devices[2]}" if one.devices else "slow end misses it"
             ),
@@ -183,13 +182,13 @@ def score_grids(scored: Sequence[Scored], summaries: Sequence[Summary]) -> list[
     """Whole table of points, the misses with their reasons, and what they sum up to."""
     who: dict[str, Callable[[Scored], AnyCell]] = {
         "net": lambda one: f"{one.point.net} {one.point.phase}",
-        "a -> b": lambda one: f"{one.point.chip_a.id} -> {one.point.chip_b.id}",
+        "a -> b": lambda one: f"{one.point.chip_a} -> {one.point.chip_b}",
     }
     points: dict[str, Callable[[Scored], AnyCell]] = {
         "kind": lambda one: one.point.kind,
         "devices": lambda one: quantity(one.point.num_devices),
         "by": lambda one: "mix" if one.by_mix else "roofs",
-        "published b/a": lambda one: quantity(one.point.ratio),
+        "published b/a": lambda one: quantity(one.ratio),
         "projected b/a": lambda one: interval(one.projected, bare) if one.projected else "none",
         "error": _error,
         "": lambda one: "none" if one.projected is None else "inside" if one.is_inside else "MISS",

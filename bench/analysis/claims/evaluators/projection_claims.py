@@ -14,9 +14,8 @@ from statistics import median
 from bench.analysis.claims.claim_cases import ClaimCase, ClaimFacts, ClaimTest, span_of
 from bench.analysis.claims.evaluators.link_claims import EndModel
 from bench.analysis.projection.projected import LAUNCH_S
-from bench.analysis.projection.roofs import Unknown, catalogue_roofs
-from bench.analysis.projection.sampling import Estimate, draws, estimate
-from bench.analysis.projection.scaled_operators import scale
+from bench.analysis.projection.roofs import Unknown
+from bench.analysis.projection.scaled_operators import speed_ratio
 from bench.analysis.projection.sizing import usual_link
 from bench.core.nouns import Chip
 from bench.hardware.costs.layouts import data_parallel_step
@@ -35,17 +34,6 @@ def _mix_named(name: str) -> Mix:
     if name not in mixes:
         raise ValueError(f"mixes: {name!r} is not one of {', '.join(mixes)}")
     return mixes[name]
-
-
-def _speed_ratio(one: Chip, two: Chip, *, mix: Mix, dtype: str) -> Estimate | Unknown:
-    """Speed of chip two over chip one on the operators of a shipped workload."""
-    source, target = (catalogue_roofs(chip, dtype=dtype) for chip in (one, two))
-    if isinstance(source, Unknown):
-        return source
-    if isinstance(target, Unknown):
-        return target
-    scaled = scale(mix.operators, source=source, target=target, dtype=dtype, unknown=draws())
-    return estimate(scaled.ratio, middle=scaled.ratio_alike).inverse()
 
 
 class _OnMixes(ClaimTest, frozen=True, kw_only=True):
@@ -68,7 +56,12 @@ class ProjectedRatio(_OnMixes, tag="projected-ratio", frozen=True, kw_only=True)
 
     def _cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
         for name, mix in ((name, _mix_named(mix)) for name in self.b for mix in self.mixes):
-            speed = _speed_ratio(facts.chips[self.a], facts.chips[name], mix=mix, dtype=self.dtype)
+            speed = speed_ratio(
+                facts.chips[self.a],
+                facts.chips[name],
+                operators=mix.operators,
+                dtype=self.dtype,
+            )
             if isinstance(speed, Unknown):
                 yield f"{self.a} or {name}: {speed.reason}"
                 continue
@@ -103,7 +96,7 @@ class Stacking(_OnMixes, tag="stacking", frozen=True, kw_only=True):
             yield self._case(facts.chips[self.fast], facts.chips[name], mix=mix)
 
     def _case(self, fast: Chip, slow: Chip, *, mix: Mix) -> ClaimCase | str:
-        speed = _speed_ratio(fast, slow, mix=mix, dtype=self.dtype)
+        speed = speed_ratio(fast, slow, operators=mix.operators, dtype=self.dtype)
         if isinstance(speed, Unknown):
             return f"{slow.id}: {speed.reason}"
         if not fast.tdp_w or not slow.tdp_w:

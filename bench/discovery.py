@@ -9,14 +9,15 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import math
 import sys
 import tokenize
 from contextlib import redirect_stdout
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from types import ModuleType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from types import ModuleType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from bench.core.errors import IncompatibleError, UsageError, one_of
 from bench.core.nouns import Scalar
@@ -48,15 +49,12 @@ class Found:
         raise one_of("workload", f"{self.name}-{name}", allowed)
 
 
-def _package_folder() -> Path:
-    spec = importlib.util.find_spec("workloads")
-    assert spec is not None and spec.submodule_search_locations
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
 def names() -> list[str]:
     """Names of the workloads shipped with the harness."""
-    return sorted(p.stem for p in _package_folder().glob("*.py") if not p.stem.startswith("_"))
+    spec = importlib.util.find_spec("workloads")
+    assert spec is not None and spec.submodule_search_locations
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    return sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_"))
 
 
 @cache
@@ -64,12 +62,11 @@ def load(name_or_path: str) -> Found:
     """Load a shipped workload by name, or one from a file; `UsageError` says what is wrong."""
     if name_or_path.endswith(".py") or "/" in name_or_path:
         path = user_path(name_or_path, what="workload file").resolve()
-        module = _import_file(path)
-        return _found(module, name=path.stem.replace("-", "_"), path=path, source=str(path))
+        return _found(_import_file(path), name=path.stem.replace("-", "_"), source=str(path))
     if name_or_path not in names():
         raise one_of("workload", name_or_path, names(), hint="(or give a path such as ./mine.py)")
     module = importlib.import_module(f"workloads.{name_or_path}")
-    return _found(module, name=name_or_path, path=Path(str(module.__file__)), source="")
+    return _found(module, name=name_or_path, source="")
 
 
 def load_planned(name_or_path: str, *, version: str) -> Found:
@@ -106,8 +103,8 @@ def _import_file(path: Path) -> ModuleType:
     return module
 
 
-def _found(module: ModuleType, *, name: str, path: Path, source: str) -> Found:
-    cls = getattr(module, "Workload", None)
+def _found(module: ModuleType, *, name: str, source: str) -> Found:
+    cls, path = getattr(module, "Workload", None), Path(str(module.__file__))
     if not (isinstance(cls, type) and issubclass(cls, Workload)) or cls is Workload:
         raise UsageError(f"{path} has no class Workload derived from bench.workload.Workload")
     missing = sorted(getattr(cls, "__abstractmethods__", ()))
@@ -134,23 +131,19 @@ def source_hash(path: Path) -> str:
             text = file.read()
         tree = ast.parse(text)
         digest.update("\n".join(_code_lines(text, tree)).encode())
-        pending += _underscore_files(_imported_names(tree), folder=path.parent)
+        pending += _underscore_files(tree, folder=path.parent)
     return digest.hexdigest()[:8]
 
 
-def _imported_names(tree: ast.AST) -> set[str]:
-    found: set[str] = set()
+def _underscore_files(tree: ast.AST, *, folder: Path) -> list[Path]:
+    """`workloads._llm.llm_cost` and `_parts` are files of the workload's own folder."""
+    names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             module = node.module or ""
-            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
-    return found
-
-
-def _underscore_files(names: set[str], *, folder: Path) -> list[Path]:
-    """`workloads._llm.llm_cost` and `_parts` are files of the workload's own folder."""
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
     found = []
     for name in sorted(names):
         parts = name.split(".")
@@ -164,32 +157,20 @@ def _code_lines(text: str, tree: ast.Module) -> list[str]:
     """Lines of code alone. Not a syntax tree's dump: that differs between Python versions."""
     prose: set[int] = set()
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and _is_text(body[0]):
-            prose.update(range(body[0].lineno, (body[0].end_lineno or body[0].lineno) + 1))
+        match getattr(node, "body", None):
+            case [ast.Expr(value=ast.Constant(value=str())) as first, *_]:
+                prose.update(range(first.lineno, (first.end_lineno or first.lineno) + 1))
     numbered = enumerate(text.splitlines(), start=1)
-    stripped = ((number, line.rstrip()) for number, line in numbered if number not in prose)
-    return [line for _, line in stripped if line and not line.lstrip().startswith("#")]
-
-
-def _is_text(node: ast.AST) -> bool:
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
-
-
-# Parameters ---------------------------------------------------------------------------------------
+    stripped = (line.rstrip() for number, line in numbered if number not in prose)
+    return [line for line in stripped if line and not line.lstrip().startswith("#")]
 
 
 def instance(found: Found, *, size: str | None, overrides: dict[str, Any]) -> Workload:
     """Build the workload at a named size with overrides; values may be text from a flag."""
-    values: dict[str, Any] = {}
-    if size is not None:
-        if size not in found.cls.sizes:
-            raise one_of("size", size, list(found.cls.sizes), hint=f"for {found.name}")
-        values.update(found.cls.sizes[size])
+    sizes = found.cls.sizes
+    if size is not None and size not in sizes:
+        raise one_of("size", size, list(sizes), hint=f"for {found.name}")
+    values: dict[str, Any] = {} if size is None else dict(sizes[size])
     try:
         hints = get_type_hints(found.cls)
     except NameError as error:
@@ -216,33 +197,25 @@ def parameters(workload: Workload) -> dict[str, Scalar]:
 
 def _converted(value: Any, *, hint: Any, key: str) -> Any:
     if get_origin(hint) is tuple:
-        if isinstance(value, tuple):
-            return value
-        inner = get_args(hint)[0]
-        return tuple(_scalar(part, hint=inner, key=key) for part in str(value).split("x"))
-    return _scalar(value, hint=hint, key=key)
-
-
-def _scalar(value: Any, *, hint: Any, key: str) -> Any:
-    if get_origin(hint) in (UnionType, Union) and type(None) in get_args(hint):
+        parts = value if isinstance(value, tuple) else str(value).split("x")
+        return tuple(_converted(part, hint=get_args(hint)[0], key=key) for part in parts)
+    if type(None) in get_args(hint):
         if value is None or str(value).lower() == "none":
             return None
         hint = next(arg for arg in get_args(hint) if arg is not type(None))
     text = str(value)
+    kinds = {bool: "true or false", int: "a whole number", float: "a finite number"}
+    if hint not in kinds:
+        return text
     try:
         if hint is bool:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        if hint is int:
-            return _whole_number(text)
-        if hint is float:
-            number = float(text)
-            if number != number or number in (float("inf"), float("-inf")):
-                raise ValueError
-            return number
+        number = _whole_number(text) if hint is int else float(text)
+        if not math.isfinite(number):
+            raise ValueError
+        return number
     except (KeyError, ValueError, OverflowError):
-        kind = {bool: "true or false", int: "a whole number", float: "a finite number"}[hint]
-        raise UsageError(f"parameter {key} needs {kind}, not {text!r}") from None
-    return text
+        raise UsageError(f"parameter {key} needs {kinds[hint]}, not {text!r}") from None
 
 
 def _whole_number(text: str) -> int:

@@ -43,7 +43,7 @@ class WorkloadStep:
     def __call__(self) -> StepCount:
         """Run one step, wait for the device, and tell what the step processed."""
         count = self._engine.step()
-        self._engine.synchronize()
+        self._engine.adapter.synchronize()
         self._has_run = True
         return count
 
@@ -188,14 +188,13 @@ def _built(planned: Planned, *, opened: list[WorkloadStep]) -> WorkloadStep:
         workers=0,
         idle_s=0.0,
     )
-    engine = TorchEngine(request, on_stage=lambda _stage: None)
+    engine = TorchEngine(request)
     engine.build()
-    check = engine.check
-    if check is not None and (check.is_wrong or check.error_frac is None):
+    problem = None if engine.check is None else engine.check.problem
+    if problem is not None:
         raise MeasurementError(
-            f"{config.name} computes wrong results on {config.device} in {config.dtype}: at tiny "
-            f"its output is {check.error_frac} from the CPU's fp32 result, "
-            f"tolerance {check.tolerance_frac:.2g}"
+            f"{config.name} computes wrong results on {config.device} in {config.dtype}: "
+            f"{problem[1]}"
         )
     facts: dict[str, Scalar] = {
         "workload": config.name,

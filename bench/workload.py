@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from bench.core.errors import UsageError
+from bench.core.nouns import Dtype
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-from bench.core.errors import UsageError
-from bench.core.nouns import Dtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +86,6 @@ class Workload(ABC):
     """What `--data` may be, in words ('a Medical Segmentation Decathlon folder'); None: nothing."""
 
     batch: int = 1
-
-    # What is run ---------------------------------------------------------------------------------
 
     @abstractmethod
     def build_net(self) -> nn.Module:
@@ -158,8 +156,6 @@ class Workload(ABC):
         """
         raise NotImplementedError
 
-    # What it amounts to, analytically ------------------------------------------------------------
-
     def batch_size(self, phase: Phase) -> int:
         """Samples of `dataset` in one step's batch."""
         return self.batch
@@ -196,8 +192,6 @@ class Workload(ABC):
         """Step time on the fake device, where time is simulated; by default 1 TFLOP/s + 2 ms."""
         flops = self.flops_per_item(phase) or 0.0
         return 2e-3 + flops * self.items(phase, None) / 1e12
-
-    # Whether it is right -------------------------------------------------------------------------
 
     def check_data(self, data: Path) -> None:
         """Raise `bench.core.errors.DataError` naming the file --data cannot use; torch-free."""

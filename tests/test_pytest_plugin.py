@@ -205,7 +205,7 @@ def test_waits(bench_workload):
         "sleep-infer", device="simdev:0", settings={"seconds": 0.001}, warmup_steps=1
     )
     queued_s = min(elapsed_s(step._engine.step) for _ in range(5))
-    step._engine.synchronize()
+    step._engine.adapter.synchronize()
     assert queued_s < 0.05, "queueing alone does not wait"
     assert min(elapsed_s(step) for _ in range(5)) >= 0.1, "one operator takes 0.1 s there"
 """

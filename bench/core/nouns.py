@@ -11,6 +11,7 @@ from typing import Literal
 
 Dtype = Literal["fp32", "tf32", "bf16", "fp16"]
 DTYPES: tuple[Dtype, ...] = ("fp32", "tf32", "bf16", "fp16")
+DTYPE_BYTES: Mapping[str, int] = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2}
 COMPILE_MODES = ("reduce-overhead", "max-autotune")
 """Modes of torch.compile that replay CUDA graphs, so that the host launches once."""
 SIZES = ("tiny", "small", "base", "large")

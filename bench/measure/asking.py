@@ -1,26 +1,36 @@
-"""Ask a process of its own: one question on its standard input, one answer as its last line.
+"""Processes that measure: asked one question, pinned to cores, ended with their parent.
 
-For questions that need torch, asked by a process that must not import it. `ask` is the parent's
-side, `answer` the child's. What the child refuses is raised here as it was there; a child that died
-is described by the last line that it wrote. Trials, which report while they run, are
+`ask` puts one question that needs torch, from a process that must not import it: on the child's
+standard input, answered by its last line. `answer` is the child's side. What the child refuses is
+raised here as it was there; a child that died is described by the last line that it wrote.
+
+Each child has a standard input that stays open as long as its parent lives. It ends when that
+closes, leaves at once when it is done, and whatever a workload raised becomes a code that a row can
+carry. Starting, waiting for and killing trials, which report while they run, is
 `bench.run.launching.child`.
 """
 
 from __future__ import annotations
 
 import os
+import resource
+import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
 from bench.core.errors import BenchError, ExitCode, MeasurementError, UsageError
-from bench.measure.ending import leave
-from bench.measure.messages import decode, encode
+from bench.measure.messages import Failure, decode, encode
 
 LONGEST_S = 600.0
+LAST_WORDS_BYTES = 4096
+"""How much of the end of a log the last line is looked for in."""
 T = TypeVar("T")
 
 
@@ -92,3 +102,83 @@ def answer(work: Callable[[Any], object], kind: Any) -> NoReturn:
         reply = _Reply(refusal=str(error), exit_code=error.exit_code)
     print(msgspec.json.encode(reply).decode())
     leave(0)
+
+
+def pin(cpu_ids: Sequence[int]) -> None:
+    """Run on these cores only, where the system can; none leave the process where it is."""
+    if cpu_ids and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cpu_ids)
+
+
+def end_with_parent(folder: Path | None = None) -> None:
+    """From here on wait for standard input to close, then end this process and its own.
+
+    The folder goes with them.
+    """
+    threading.Thread(target=_exit_with_parent, args=(folder,), daemon=True).start()
+
+
+def _exit_with_parent(folder: Path | None) -> None:
+    # Not through sys.stdin: its lock would be held when a loader worker is forked, and the worker,
+    # which closes its copy of it, would wait for that lock for ever.
+    while os.read(0, 1024):
+        pass
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+    # The trial leads a process group of its own: its loader workers end with it.
+    if os.getpgid(0) == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(3)
+
+
+def leave(code: int) -> NoReturn:
+    """End at once: the interpreter's teardown waits for loader workers and device contexts."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def failure_of(error: Exception, *, device: str) -> Failure:
+    """Name the failure by code, with its type and the first line of its message."""
+    if isinstance(error, BenchError):
+        return Failure(code=error.reason, detail=str(error))
+    lines = str(error).strip().splitlines() or [""]
+    detail = f"{type(error).__name__}: {lines[0]}"[:500]
+    if isinstance(error, MemoryError):
+        return Failure(code="out_of_memory", detail=detail)
+    if device != "fake":
+        from bench.devices.torch.torch_adapter import is_out_of_memory
+
+        if is_out_of_memory(error):
+            return Failure(code="out_of_memory", detail=detail)
+    text = str(error)
+    if "torchvision" in text:
+        from bench.devices.doctor.host_findings import TORCHVISION_FIX, torchvision_mismatch
+
+        if (mismatch := torchvision_mismatch()) is not None:
+            return Failure(code="error", detail=f"{mismatch}; {TORCHVISION_FIX}")
+    lacks_operator = isinstance(error, NotImplementedError) or "not implemented for" in text
+    return Failure(code="unsupported_op" if lacks_operator else "error", detail=detail)
+
+
+def how_it_ended(code: int, *, last_words: str) -> str:
+    """Say how a process died: its exit code, or minus the signal, and the last line it wrote."""
+    how = f"exit code {code}"
+    if code < 0:
+        how = f"signal {signal.Signals(-code).name}"
+        if code == -signal.SIGKILL:
+            how += " (killed from outside; often the system was out of memory)"
+    return f"{how}; last line: {last_words}" if last_words else how
+
+
+def last_line(log: bytes) -> str:
+    """Return the last line near the end of a log that is not blank, cut short; '' for none."""
+    text = log[-LAST_WORDS_BYTES:].decode(errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else ""
+
+
+def peak_rss_bytes(usage: resource.struct_rusage) -> int:
+    """Peak resident memory that the system's account of a process gives."""
+    # Kilobytes on Linux, bytes on macOS: getrusage(2).
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,22 +1,22 @@
 """What the parent must know of a device before it plans, found out by a process of its own.
 
 The parent never imports torch: `python -m bench.measure.inspection` detects the device, probes
-its dtypes, and measures or loads its roof.
+its dtypes, lists torch's libraries, and measures or loads its roof.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from importlib import metadata
+from typing import Any
 
 import msgspec
 
 from bench.core.nouns import Capability, Device, Dtype
 from bench.measure.asking import answer, ask
-
-if TYPE_CHECKING:
-    from bench.devices.torch.roof import Roof
 
 FAKE = Device(
     type="fake",
@@ -26,6 +26,13 @@ FAKE = Device(
     stack="none",
     memory_bytes=None,
 )
+
+MIOPEN_FIND_MODE = "DYNAMIC_HYBRID"
+"""How trials let MIOpen search where the user sets nothing: without solvers that need compiling.
+
+The other modes that search compile for minutes, anew for each shape of a convolution
+(https://rocm.docs.amd.com/projects/MIOpen/en/latest/reference/env_variables.html).
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +84,6 @@ def _inspect(question: _Question) -> Inspection:
     from bench.devices.torch.probe import probe_dtypes
     from bench.devices.torch.roof import load_roof, roof_for
     from bench.devices.torch.torch_adapter import adapter_for
-    from bench.measure.engine.torch_facts import torch_facts
 
     if question.threads is not None:
         torch.set_num_threads(question.threads)
@@ -91,11 +97,8 @@ def _inspect(question: _Question) -> Inspection:
     inspection = Inspection(
         device=device, capabilities=capabilities, torch_facts=torch_facts(device)
     )
-    if question.with_roof:
-        wanted = tuple(name for name in question.dtypes if capabilities.get(name) == "ok")
-        known: Roof | None = roof_for(device, dtypes=wanted)
-    else:
-        known = load_roof(device)
+    wanted = tuple(name for name in question.dtypes if capabilities.get(name) == "ok")
+    known = roof_for(device, dtypes=wanted) if question.with_roof else load_roof(device)
     # A roof measured while others used the processor would flatter every utilisation.
     if known is None or known.is_disturbed:
         return inspection
@@ -106,6 +109,39 @@ def _inspect(question: _Question) -> Inspection:
         roof_bytes_per_s=known.bytes_per_s,
         roof_source={dtype: known.source(dtype) for dtype in capabilities},
     )
+
+
+def torch_facts(device: Device) -> dict[str, Any]:
+    """Return versions and switches; what is absent is None. Identifiers are hashed."""
+    import torch
+
+    backends: Any = torch.backends
+    cudnn = backends.cudnn.version() if backends.cudnn.is_available() else None
+    if cudnn and torch.version.hip:
+        mode = os.environ.get("MIOPEN_FIND_MODE", MIOPEN_FIND_MODE)
+        cudnn = f"MIOpen {cudnn}, find mode {mode}"
+    hashed = hashlib.sha256((device.uuid or "").encode())
+    onednn = backends.mkldnn.is_available() if device.type == "cpu" else None
+    return {
+        "torch": torch.__version__,
+        "torch_git": torch.version.git_version,
+        "cuda_runtime": torch.version.cuda,
+        "hip_runtime": torch.version.hip,
+        "cudnn": str(cudnn) if cudnn else None,
+        "onednn": "oneDNN of this torch" if onednn else None,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        **{name: _version(name) for name in ("triton", "monai", "transformers", "numpy")},
+        "device_name": device.name,
+        "device_stack": device.stack,
+        "device_uuid_hash": hashed.hexdigest()[:16] if device.uuid else None,
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 if __name__ == "__main__":

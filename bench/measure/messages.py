@@ -107,13 +107,12 @@ class LinkPoint(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def median_s(self) -> float:
         """Median over the repetitions."""
-        return median(list(self.seconds))
+        return median(self.seconds)
 
     @property
     def iqr_s(self) -> float:
         """Distance of the quartiles."""
-        values = list(self.seconds)
-        return percentile(values, 0.75) - percentile(values, 0.25)
+        return percentile(self.seconds, 0.75) - percentile(self.seconds, 0.25)
 
     @property
     def bus_bytes_per_s(self) -> float:
@@ -141,14 +140,9 @@ class RankFailure(msgspec.Struct, frozen=True, kw_only=True):
 
     rank: int
     failure: Failure
+    """As the trial's row has it."""
     is_lost_peer: bool
     time_s: float
-
-    @property
-    def public(self) -> Failure:
-        """As the trial's row has it."""
-        detail = f"rank {self.rank}: {self.failure.detail}"
-        return Failure(code=self.failure.code, detail=detail)
 
 
 class Post(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,15 +179,17 @@ def _plain(value: object) -> object:
 
 
 class Messages:
-    """The way to the parent."""
+    """The way to the parent; without a descriptor nothing is sent, as of ranks other than 0."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._stream = os.fdopen(descriptor, "wb", buffering=0)
+    def __init__(self, descriptor: int | None = None) -> None:
+        self._stream = None if descriptor is None else os.fdopen(descriptor, "wb", buffering=0)
         self.kept: Any = None
         """What must live as long as the process."""
 
     def send(self, message: Message) -> None:
         """Write one message at once."""
+        if self._stream is None:
+            return
         rest = memoryview(encode(message))
         while rest:
             rest = rest[self._stream.write(rest) :]
@@ -201,13 +197,3 @@ class Messages:
     def stage(self, name: str) -> None:
         """Report what is being done."""
         self.send(Stage(name=name))
-
-
-class Silence(Messages):
-    """For ranks other than 0, whose parent hears rank 0."""
-
-    def __init__(self) -> None:
-        """There is nothing to write to."""
-
-    def send(self, message: Message) -> None:
-        """Send nothing."""

@@ -9,32 +9,22 @@ A trial on several real devices is as many processes: `bench.measure.ranks.rank_
 
 from __future__ import annotations
 
-import os
+import resource
 import sys
-import threading
 import time
 import traceback
-from typing import TYPE_CHECKING
 
 from bench.core.errors import BenchError
-from bench.measure.ending import exit_with_parent, failure_of, leave
-from bench.measure.engine.engine import Engine
-from bench.measure.messages import Messages, StepsSoFar, TrialRequest, decode
-from bench.measure.timing import window
+from bench.measure.asking import end_with_parent, failure_of, leave, peak_rss_bytes, pin
+from bench.measure.engine.engine import Engine, FakeEngine
+from bench.measure.messages import Messages, Samples, StepsSoFar, TrialRequest, TrialResult, decode
+from bench.measure.timing import summary
 from bench.measure.timing.clock import Clock, FakeClock, HostClock
 from bench.measure.timing.warmup import warm_up
-from bench.measure.trial_result import (
-    Findings,
-    Measured,
-    fake_columns,
-    of_all_ranks,
-    rank_columns,
-    send_result,
-    torch_columns,
-)
-
-if TYPE_CHECKING:
-    from bench.parallel.ranks import Ranks
+from bench.measure.timing.window import measured_enough, run_window
+from bench.measure.trial_result import Measured, Problems, fake_columns, of_all_ranks, torch_columns
+from bench.parallel.ranks import Ranks, bind_device, start_group
+from bench.results.schema import Row
 
 PROGRESS_STEPS = 50
 """The running estimate rests on this many of the latest steps."""
@@ -44,9 +34,8 @@ def main() -> int:
     """Run the trial that standard input asks for."""
     messages = Messages(int(sys.argv[1]))
     request = decode(sys.stdin.readline(), TrialRequest)
-    threading.Thread(target=exit_with_parent, daemon=True).start()
-    if request.cpu_ids and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, request.cpu_ids)
+    end_with_parent()
+    pin(request.cpu_ids)
     try:
         run_request(request, messages)
     except Exception as error:  # the one place where anything a workload raises becomes a row
@@ -59,59 +48,41 @@ def main() -> int:
 def run_request(request: TrialRequest, messages: Messages, *, ranks: Ranks | None = None) -> None:
     """Run the trial in this process, as one of several ranks or alone."""
     if request.config.device == "fake":
-        _run_fake(request, messages)
+        clock = FakeClock()
+        engine = FakeEngine(request, clock=clock)
+        measured = _measure(engine, request, clock=clock, messages=messages)
+        row = fake_columns(engine, measured)
+        _send(messages, row, request=request, measured=measured, problems=[])
     else:
         _run_torch(request, messages, ranks=ranks)
-
-
-def _run_fake(request: TrialRequest, messages: Messages) -> None:
-    from bench.measure.engine.fake_engine import FakeEngine
-
-    clock = FakeClock()
-    engine = FakeEngine(request, clock=clock)
-    measured = _measure(engine, request, clock=clock, messages=messages)
-    row = fake_columns(engine, measured, config=request.config)
-    send_result(messages, row, request=request, measured=measured, findings=Findings())
 
 
 def _run_torch(request: TrialRequest, messages: Messages, *, ranks: Ranks | None) -> None:
     start_s = time.perf_counter()
     messages.stage("import")
-    data_seed = _join(ranks, request=request)
+    config = request.config
+    if ranks is not None:
+        bind_device(ranks, device=config.device)
+        if config.layout.mode == "real":  # a throttled group is made with its link
+            start_group(ranks, device=config.device)
     from bench.measure.engine.torch_engine import TorchEngine
     from bench.measure.pipeline.pipeline_engine import PipelineEngine
 
-    if request.config.layout.strategy == "pp":
-        engine: TorchEngine = PipelineEngine(request, on_stage=messages.stage)
-    else:
-        engine = TorchEngine(request, on_stage=messages.stage, data_seed=data_seed, ranks=ranks)
+    kind = PipelineEngine if config.layout.strategy == "pp" else TorchEngine
+    engine = kind(request, on_stage=messages.stage, ranks=ranks)
     # Destroying a DDP joins gloo's thread with the interpreter locked, and that thread wants it.
     messages.kept = engine
     import_s = time.perf_counter() - start_s
     engine.build()
-    engine.cold_s["import"] = engine.cold_s.get("import", 0.0) + import_s
-    init_peak_bytes = engine.adapter.peak_allocated_bytes()
+    engine.cold_s["import"] += import_s
     measured = _measure(engine, request, clock=HostClock(), messages=messages, ranks=ranks)
-    row, findings = torch_columns(
-        engine, measured, config=request.config, init_peak_bytes=init_peak_bytes
-    )
+    row, problems = torch_columns(engine, measured)
     if ranks is not None:
-        row |= rank_columns()
-        findings = of_all_ranks(findings, ranks=ranks)
-    send_result(messages, row, request=request, measured=measured, findings=findings)
-
-
-def _join(ranks: Ranks | None, *, request: TrialRequest) -> int:
-    """Bind a rank to its device and its group; return the seed of this process's data."""
-    config = request.config
-    if ranks is None:
-        return config.seed
-    from bench.parallel.ranks import bind_device, data_rank, start_group
-
-    bind_device(ranks, device=config.device)
-    if config.layout.mode == "real":  # a throttled group is made with its link
-        start_group(ranks, device=config.device)
-    return config.seed + data_rank(ranks.rank, layout=config.layout)
+        # Its own: its agent's would be the parent's to see.
+        row["rss_peak_bytes"] = peak_rss_bytes(resource.getrusage(resource.RUSAGE_SELF))
+        row["import_s"] = None  # torch was imported to find the other ranks, before any clock ran
+        problems = of_all_ranks(problems, ranks=ranks)
+    _send(messages, row, request=request, measured=measured, problems=problems)
 
 
 def _measure(
@@ -129,7 +100,7 @@ def _measure(
     engine.begin_window()
     messages.stage("window")
     graphs = engine.recompiles()
-    enough = window.measured_enough(request.limits)
+    enough = measured_enough(request.limits)
 
     def should_stop(elapsed_s: float, step_s: list[float]) -> bool:
         if step_s:
@@ -138,7 +109,7 @@ def _measure(
             messages.send(StepsSoFar(elapsed_s=elapsed_s, steps=len(step_s), step_s=mean_s))
         return enough(elapsed_s, step_s)
 
-    measured = window.run_window(
+    measured = run_window(
         engine,
         clock=clock,
         should_stop=should_stop,
@@ -146,6 +117,31 @@ def _measure(
         agree=agree,
     )
     return Measured(warmup=warmup, window=measured, has_recompiled=engine.recompiles() != graphs)
+
+
+def _send(
+    messages: Messages, row: Row, *, request: TrialRequest, measured: Measured, problems: Problems
+) -> None:
+    """Send the parent everything, with the reasons that the window itself gives."""
+    warmup, window = measured.warmup, measured.window
+    window_reasons = summary.trial_reasons(
+        window, warmup=warmup, limits=request.limits, recompiled=measured.has_recompiled
+    )
+    waits_s = [count.data_wait_s for count in window.counts]
+    result = TrialResult(
+        row=row,
+        reasons=[*dict.fromkeys(code for code, _ in problems), *window_reasons],
+        detail="; ".join(words for _, words in problems if words),
+        window_start_s=window.start_s,
+        window_end_s=window.end_s,
+        samples=Samples(
+            warmup_step_s=warmup.step_s,
+            step_s=window.step_s,
+            step_clock=window.step_clock,
+            data_wait_s=waits_s if "data_wait_s" in row else None,
+        ),
+    )
+    messages.send(result)
 
 
 if __name__ == "__main__":

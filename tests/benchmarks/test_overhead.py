@@ -38,7 +38,7 @@ def by_harness(request: TrialRequest) -> SecondsPerStep:
     """Time steps as a trial does: its engine, its window."""
     from bench.measure.engine.torch_engine import TorchEngine
 
-    engine = TorchEngine(request, on_stage=lambda _name: None)
+    engine = TorchEngine(request)
     engine.build()
 
     rule = measured_enough(request.limits)

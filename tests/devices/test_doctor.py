@@ -9,7 +9,7 @@ import pytest
 from bench.devices.doctor import all_findings, gpu_findings, host_findings
 from bench.devices.doctor.finding import Finding
 from bench.devices.host.cpu_noise import CpuNoise, ProcessTimes
-from bench.measure.ending import failure_of
+from bench.measure.asking import failure_of
 from tests.devices.recorded_drivers import RecordedAmdSmi, RecordedNvml
 
 CPU = "sys/devices/system/cpu"

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from bench.cli import main
-from bench.measure.engine.placing import place_net
+from bench.measure.engine.precision import place_net
 
 pytest_plugins = ["tests.simdev.fixture"]
 

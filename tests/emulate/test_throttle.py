@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from bench.emulate.group import start_throttle
-from bench.measure.ending import leave
+from bench.measure.asking import leave
 from tests.emulate.fixed_model import FixedModel
 
 store, rank, num_ranks = next(dist.rendezvous("env://"))

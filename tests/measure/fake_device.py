@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Iterator
 
+from bench.devices.torch.adapter import Adapter
 from bench.measure.engine.engine import Engine, StepCount
 from bench.measure.timing.clock import FakeClock
 
 ONE_ITEM = StepCount(items=2, elements=None, flops=None, data_wait_s=0.0)
 
 
-class SynchronousEngine(Engine):
-    """A CPU: a step has passed when it returns."""
+class SynchronousEngine(Engine, Adapter):
+    """A CPU, engine and adapter in one: a step has passed when it returns."""
 
     def __init__(self, clock: FakeClock, step_s: Callable[[int], float]) -> None:
+        self.adapter = self
         self.clock = clock
         self._step_s = step_s
         self.num_steps = 0

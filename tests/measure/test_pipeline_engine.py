@@ -15,8 +15,7 @@ from bench.core.nouns import Dtype, Layout
 from bench.measure.engine.steps import TrainStep
 from bench.measure.messages import TrialRequest
 from bench.measure.pipeline.pipeline_engine import PipelineEngine, simulate_window
-from bench.measure.pipeline.stage_clock import StageClock
-from bench.measure.pipeline.staged_step import StagedStep, StageFacts, stages_of
+from bench.measure.pipeline.staged_step import StageClock, StagedStep, StageFacts, stages_of
 from bench.measure.timing import summary
 from bench.measure.timing.clock import FakeClock, HostClock
 from bench.measure.timing.window import Window, run_window

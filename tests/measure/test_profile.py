@@ -167,6 +167,9 @@ def test_dtypes_of_a_class_share_its_time_by_bytes_and_no_time_is_lost() -> None
     assert timed[-1].kind == "other" and timed[-1].bytes == 0.0
 
 
+NO_CORES: Any = SimpleNamespace(cpu_ids=())
+
+
 class Multiplying:
     """An engine whose step is one product and takes 0.25 s by a clock of its own."""
 
@@ -175,6 +178,7 @@ class Multiplying:
 
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
+        self.adapter = self
 
     def build(self) -> None:
         pass
@@ -204,7 +208,7 @@ def test_the_start_of_the_profiler_is_no_part_of_a_step(monkeypatch: pytest.Monk
     monkeypatch.setattr(profile, "HostClock", lambda: clock)
     monkeypatch.setattr(profile, "device_activity", lambda _: torch.profiler.ProfilerActivity.CPU)
     monkeypatch.setattr(profile, "times_by_class", kernels)
-    found = profile_request(None)  # type: ignore[arg-type]
+    found = profile_request(NO_CORES)
     assert (found["clock"], found["step_s"], found["steps"]) == (profile.KERNELS, 0.25, 10)
     assert found["covered_frac"] == pytest.approx(0.2 / 0.25)
     gemm = next(one for one in found["operators"] if one["kind"] == "gemm")
@@ -220,7 +224,7 @@ def test_what_the_host_queues_is_not_called_time_of_kernels(
     engine.is_asynchronous = is_asynchronous
     monkeypatch.setattr(profile, "TorchEngine", lambda *_, **__: engine)
     # The profiler has no activity for this device, as on MPS.
-    found = profile_request(None)  # type: ignore[arg-type]
+    found = profile_request(NO_CORES)
     gemm = next(one for one in found["operators"] if one["kind"] == "gemm")
     assert gemm["flops"] == 2 * 2**3
     assert found["clock"] == (profile.UNTIMED if is_asynchronous else profile.OPERATORS)

@@ -105,7 +105,7 @@ def test_replicas_together_make_more_tokens_and_none_of_them_sooner() -> None:
 def test_cold_costs_are_columns_and_compiling_is_the_first_step_beyond_the_others() -> None:
     config = request_of("sleep-infer", compile=True).config
     warmup = Warmup(step_s=[9.0, 0.5, 0.5], wall_s=1.0, has_converged=True, recompiles=1)
-    row = cold_columns(warmup, cold_s={"import": 2.0, "build": 3.0}, config=config, median_s=0.5)
+    row = cold_columns(warmup, cold_s={"import": 2.0, "build": 3.0}, config=config, step_s=[0.5])
     assert (row["import_s"], row["build_s"], row["transfer_s"]) == (2.0, 3.0, None)
     assert (row["first_step_s"], row["compile_s"], row["recompiles"]) == (9.0, 8.5, 1)
     assert (row["warmup_steps"], row["warmup_s"], row["warmup_converged"]) == (3, 1.0, True)

@@ -30,15 +30,15 @@ def reasons(
     converged: bool = True,
     limits: Limits | None = None,
     recompiled: bool = False,
-    wait_frac: float | None = None,
+    wait_frac: float = 0.0,
 ) -> list[str]:
     warmup = Warmup(step_s=[1.0], wall_s=2.0, has_converged=converged, recompiles=None)
+    waited = replace(ONE_ITEM, data_wait_s=wait_frac * measured.wall_s)
     return trial_reasons(
-        measured,
+        replace(measured, counts=[waited, *measured.counts[1:]]),
         warmup=warmup,
         limits=limits or Limits(),
         recompiled=recompiled,
-        wait_frac=wait_frac,
     )
 
 

@@ -99,9 +99,7 @@ def measure_steps(order: dict[str, Any]) -> dict[str, Any]:
     is_alone = order["mode"] == "alone"
     group = None if is_alone else open_group(order)
     net = workload.build_net()
-    loader = feeds.make_loader(
-        workload, phase, data=None, seed=0, workers=0, pin_memory=False, start_method=None
-    )
+    loader = feeds.make_loader(workload, phase, data=None, seed=0)
     batches = list(itertools.islice(loader, feeds.RESIDENT_BATCHES))
     if is_alone:
         step = TrainStep(workload, net, device_type="cpu", dtype="fp32")

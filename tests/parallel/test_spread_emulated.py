@@ -18,7 +18,7 @@ from bench.emulate.replay.recording import StepTrace
 from bench.emulate.replay.simulate import replay
 from bench.hardware.costs.cost import CostModel
 from bench.hardware.links.topology import parse_topology
-from bench.measure.engine.correctness import to_channels_last
+from bench.measure.engine.precision import to_channels_last
 from bench.measure.engine.steps import InferStep, TrainStep
 from bench.parallel.laid_out import LaidOut
 from bench.parallel.sharded import default_units

@@ -19,7 +19,7 @@ class Died:
 
 
 def note(folder: Path, rank: int, detail: str, *, time_s: float, is_lost_peer: bool) -> None:
-    failure = Failure(code="error", detail=detail)
+    failure = Failure(code="error", detail=f"rank {rank}: {detail}")
     raised = RankFailure(rank=rank, failure=failure, is_lost_peer=is_lost_peer, time_s=time_s)
     (folder / f"{rank}.failure").write_bytes(encode(raised))
 

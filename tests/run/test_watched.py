@@ -12,8 +12,7 @@ from bench_process import environment
 
 from bench.core.nouns import Device
 from bench.devices.telemetry.common import Baseline
-from bench.measure.engine.torch_facts import torch_facts
-from bench.measure.inspection import Inspection
+from bench.measure.inspection import Inspection, torch_facts
 from bench.measure.messages import Samples, TrialResult
 from bench.run import session
 from bench.run.launching import watched

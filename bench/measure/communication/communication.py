@@ -8,16 +8,21 @@ nothing is modelled (mode `real`) nothing of this can be separated from compute,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
+from bench.core.errors import UsageError
 from bench.core.nouns import Layout
 from bench.core.statistics import median
-from bench.emulate.replay.recording import StepNotes, StepTrace
-from bench.emulate.replay.simulate import Bound, Prices, replay, straggler_step_s
+from bench.emulate.replay.recording import Collective, Mark, StepNotes, StepTrace
+from bench.emulate.replay.simulate import Bound, Prices, Replay, replay, straggler_step_s
+from bench.hardware.costs.collectives import Op
 from bench.results.schema import Row
 
 AGREEMENT_FRAC = 0.03
 """Emulated and simulated steps over one trace may differ by so much."""
 _BOUNDS: tuple[Bound, ...] = ("seconds", "low_s", "high_s")
+FSDP_UNITS = 8
+GRADIENT_BYTES = 4
 MOST_TRACES = 400
 """Traced steps that are kept; beyond it every second one is let go, then every fourth, ..."""
 
@@ -28,9 +33,8 @@ class Traces:
     `period` is the number of steps after which communication repeats itself.
     """
 
-    def __init__(self, *, period: int = 1, most: int = MOST_TRACES) -> None:
+    def __init__(self, *, period: int = 1) -> None:
         self._period = period
-        self._most = most
         self._stride = 1
         self.num_seen = 0
         self.kept: list[tuple[int, StepNotes]] = []
@@ -39,7 +43,7 @@ class Traces:
         """Keep a step's notes, or not."""
         if self._is_due(self.num_seen):
             self.kept.append((self.num_seen, notes))
-            if len(self.kept) > max(self._most, 4 * self._period):
+            if len(self.kept) > max(MOST_TRACES, 4 * self._period):
                 self._stride *= 2
                 self.kept = [one for one in self.kept if self._is_due(one[0])]
         self.num_seen += 1
@@ -52,16 +56,6 @@ class Traces:
         """Let go of a last period that is not whole, unless it is all there is."""
         whole = self.num_seen // self._period * self._period
         self.kept = [one for one in self.kept if one[0] < whole] or self.kept
-
-    @property
-    def steps(self) -> list[StepTrace]:
-        """The traces kept, in order."""
-        return [notes.trace for _, notes in self.kept]
-
-    @property
-    def places(self) -> list[int]:
-        """Numbers of the steps kept, from 0."""
-        return [number for number, _ in self.kept]
 
 
 def communication_columns(
@@ -80,76 +74,102 @@ def communication_columns(
     if not traces:
         return {}, [], []
     is_free = layout.mode == "simulated"
-    replays, low_s, high_s = (
+    hides = waits_hide or not is_free
+    replays, low, high = (
         [
-            replay(
-                trace,
-                model=model,
-                bound=bound,
-                is_free=is_free,
-                waits_hide=waits_hide or not is_free,
-            )
+            replay(trace, model=model, bound=bound, is_free=is_free, waits_hide=hides)
             for trace in traces
         ]
         for bound in _BOUNDS
     )
-    average = median if period == 1 else _mean
+    average = median if period == 1 else fmean
 
-    def average_ms(values_s: list[float]) -> float:
-        return average(values_s) * 1e3
+    def average_ms(replays: Sequence[Replay], figure: str) -> float:
+        return average([getattr(one, figure) for one in replays]) * 1e3
 
-    straggler_s = straggler_step_s(replays, num_ranks=layout.devices)
+    sent_bytes = [sum(one.num_bytes for one in trace.collectives) for trace in traces]
+    step_s = [one.step_s for one in replays]
     row: Row = {
         "comm_ops": round(average([len(trace.collectives) for trace in traces])),
-        "comm_bytes": round(
-            average([sum(one.num_bytes for one in trace.collectives) for trace in traces])
-        ),
-        "link_method": _methods(traces, model=model),
-        "comm_total_ms": average_ms([one.comm_total_s for one in replays]),
-        "comm_low_ms": average_ms([one.comm_total_s for one in low_s]),
-        "comm_high_ms": average_ms([one.comm_total_s for one in high_s]),
-        "comm_exposed_ms": average_ms([one.comm_exposed_s for one in replays]),
-        "compute_step_ms": average_ms([one.compute_s for one in replays]),
-        "step_low_ms": average_ms([one.step_s for one in low_s]),
-        "step_high_ms": average_ms([one.step_s for one in high_s]),
-        "straggler_step_ms": straggler_s * 1e3,
+        "comm_bytes": round(average(sent_bytes)),
+        "link_method": _methods(traces[-1], model=model),
+        "comm_total_ms": average_ms(replays, "comm_total_s"),
+        "comm_low_ms": average_ms(low, "comm_total_s"),
+        "comm_high_ms": average_ms(high, "comm_total_s"),
+        "comm_exposed_ms": average_ms(replays, "comm_exposed_s"),
+        "compute_step_ms": average_ms(replays, "compute_s"),
+        "step_low_ms": average_ms(low, "step_s"),
+        "step_high_ms": average_ms(high, "step_s"),
+        "straggler_step_ms": straggler_step_s(replays, num_ranks=layout.devices) * 1e3,
     }
-    step_s = [one.step_s for one in replays]
     if is_free:
         return row, [], step_s
-    agreement, reasons = _agreement(traces, step_s)
-    return row | agreement, reasons if layout.mode == "emulated" else [], step_s
-
-
-def _agreement(traces: Sequence[StepTrace], step_s: Sequence[float]) -> tuple[Row, list[str]]:
-    """Compare the simulation with what was measured over the same steps."""
-    simulated_s = _mean(step_s)
-    measured_s = _mean([trace.duration_s for trace in traces])
-    error_frac = simulated_s / measured_s - 1
-    row: Row = {
-        "simulated_step_ms": simulated_s * 1e3,
-        "simulated_error_frac": error_frac,
-    }
-    return row, ["simulation_disagrees"] if abs(error_frac) > AGREEMENT_FRAC else []
+    # The simulation against what was measured over the same steps.
+    error_frac = fmean(step_s) / fmean(trace.duration_s for trace in traces) - 1
+    row |= {"simulated_step_ms": fmean(step_s) * 1e3, "simulated_error_frac": error_frac}
+    disagrees = layout.mode == "emulated" and abs(error_frac) > AGREEMENT_FRAC
+    return row, ["simulation_disagrees"] if disagrees else [], step_s
 
 
 def widened(row: Row) -> Row:
     """Return the bracket's upper end with contention counted in: slow link, slowed compute."""
     high, simulated = row.get("step_high_ms"), row.get("simulated_step_ms")
-    contended_ms = row.get("contended_step_ms")
-    if not (isinstance(high, float) and isinstance(simulated, float)):
-        return row
-    if not isinstance(contended_ms, float):
-        return row
-    slowed_ms = contended_ms + max(0.0, high - simulated)
-    return row | {"step_high_ms": max(high, slowed_ms)}
+    contended = row.get("contended_step_ms")
+    if isinstance(contended, float) and isinstance(high, float) and isinstance(simulated, float):
+        return row | {"step_high_ms": max(high, contended + max(0.0, high - simulated))}
+    return row
 
 
-def _methods(traces: Sequence[StepTrace], *, model: Prices) -> str:
-    kinds = {(one.op, one.num_bytes, one.group) for one in traces[-1].collectives}
+def _methods(trace: StepTrace, *, model: Prices) -> str:
+    kinds = {(one.op, one.num_bytes, one.group) for one in trace.collectives}
     methods = {model.cost(op, num_bytes=size, group=group).method for op, size, group in kinds}
     return "+".join(sorted(methods))
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def fake_trace(step_s: float, *, layout: Layout, num_parameters: int, model: Prices) -> StepTrace:
+    """Return the trace of a step on the fake device that computes for `step_s`, on a free link.
+
+    Gradients of a backward pass come evenly over the last two thirds of a step, since backward
+    takes twice the time of forward (arXiv 2104.04473, section 2), and go out in buckets. FSDP
+    gathers eight units before their use, twice, and scatters their gradients, and waits each time,
+    as on a CPU. Raises UsageError for what only a real net knows: tensor-parallel and pipeline
+    messages.
+    """
+    num_bytes = GRADIENT_BYTES * num_parameters
+    issues: list[tuple[Op, int, float]]
+    if layout.strategy == "ddp":
+        bucket_bytes = layout.bucket_bytes
+        count = -(-num_bytes // bucket_bytes)
+        issues = [
+            (
+                "all_reduce",
+                min(bucket_bytes, num_bytes - index * bucket_bytes),
+                step_s * (1 + 2 * (index + 1) / count) / 3,
+            )
+            for index in range(count)
+        ]
+    elif layout.strategy == "fsdp":
+        count = 3 * FSDP_UNITS
+        issues = [
+            (
+                "all_gather" if index < 2 * FSDP_UNITS else "reduce_scatter",
+                num_bytes // FSDP_UNITS,
+                step_s * (index + 1) / (count + 1),
+            )
+            for index in range(count)
+        ]
+    else:
+        raise UsageError(
+            f"the fake device knows the messages of ddp and fsdp, not of {layout.strategy}; "
+            "use --device cpu"
+        )
+    group = model.group_of(range(layout.devices))
+    collectives, marks = [], []
+    for index, (op, size, at_s) in enumerate(issues):
+        at = {"issued_s": at_s, "start_s": at_s, "end_s": at_s}
+        collectives.append(Collective(op=op, num_bytes=size, group=group, modelled_s=0.0, **at))
+        marks.append(Mark(kind="issue", collective=index, start_s=at_s, end_s=at_s))
+        wait_s = step_s if layout.strategy == "ddp" else at_s
+        marks.append(Mark(kind="wait", collective=index, start_s=wait_s, end_s=wait_s))
+    marks.sort(key=lambda mark: mark.start_s)
+    return StepTrace(duration_s=step_s, collectives=tuple(collectives), marks=tuple(marks))

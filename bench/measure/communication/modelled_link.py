@@ -11,23 +11,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING
+
+import torch
 
 from bench.core.errors import UnresolvedLinkError
-from bench.core.nouns import Config, Layout
+from bench.core.nouns import Config
 from bench.core.statistics import median
 from bench.core.units import format_duration
-from bench.emulate.replay.recording import StepNotes, StepTrace
+from bench.emulate.emulation import Emulation
+from bench.emulate.group import start_emulation, start_throttle
+from bench.emulate.replay.recording import StepNotes
 from bench.hardware.costs.collectives import Cost, Group, Op
 from bench.hardware.costs.cost import CostModel, model_of
 from bench.measure.communication.communication import Traces
+from bench.parallel.ranks import Ranks, within
 from bench.results.schema import Row
-
-if TYPE_CHECKING:
-    import torch
-
-    from bench.emulate.emulation import Emulation
-    from bench.parallel.ranks import Ranks
 
 TRACED_STEPS = 30
 TRACED_S = 10.0
@@ -60,10 +58,10 @@ class ModelledLink:
 
     def run(self, step: Callable[[], None]) -> None:
         """Do one step, traced where that costs nothing."""
-        if not self._is_traced:
+        if self._is_traced:
+            self._trace(step)
+        else:
             step()
-            return
-        self._trace(step)
 
     def _trace(self, step: Callable[[], None]) -> StepNotes:
         self._emulation.begin_step()
@@ -74,16 +72,17 @@ class ModelledLink:
 
     def begin_window(self) -> None:
         """Forget the warm-up's traces; `UnresolvedLinkError` where they show nothing to emulate."""
-        kept = self.traces.kept
-        if kept and self._layout.mode in ("emulated", "throttled"):
-            self._refuse_unresolved(kept[-1][1].trace)
+        if self.traces.kept:
+            self._refuse_unresolved(self.traces.kept[-1][1])
         self.traces = Traces(period=self.period_steps)
 
-    def _refuse_unresolved(self, trace: StepTrace) -> None:
+    def _refuse_unresolved(self, notes: StepNotes) -> None:
         """Raise where every collective of a step is too short for the timer that keeps it."""
+        if self._layout.mode == "simulated" or self._layout.link == "infinite":
+            return
         resolution_s = self._emulation.link.resolution_s
-        longest_s = max((one.modelled_s for one in trace.collectives), default=0.0)
-        if self._layout.link == "infinite" or not 0.0 < longest_s < resolution_s:
+        longest_s = max((one.modelled_s for one in notes.trace.collectives), default=0.0)
+        if not 0.0 < longest_s < resolution_s:
             return
         raise UnresolvedLinkError(
             f"on {self._layout.link} the longest collective takes {format_duration(longest_s)}, "
@@ -100,8 +99,8 @@ class ModelledLink:
         start_s = time.monotonic()
         for index in range(max(most, self.period_steps)):
             notes = self._trace(step)
-            if index == 0 and self._layout.mode in ("emulated", "throttled"):
-                self._refuse_unresolved(notes.trace)
+            if index == 0:
+                self._refuse_unresolved(notes)
             is_late = time.monotonic() - start_s > TRACED_S
             if most > FEWEST_TRACED and index + 1 >= FEWEST_TRACED and is_late:
                 break
@@ -172,9 +171,6 @@ def open_link(config: Config, *, device: torch.device, ranks: Ranks | None) -> M
     model = model_of(layout.link)
     if layout.mode == "throttled":
         assert ranks is not None, "throttled ranks are real"
-        from bench.emulate.group import start_throttle
-        from bench.parallel.ranks import within
-
         emulation: Emulation = start_throttle(
             model=model,
             device=device,
@@ -182,16 +178,14 @@ def open_link(config: Config, *, device: torch.device, ranks: Ranks | None) -> M
             rank=ranks.rank,
             num_ranks=ranks.num_ranks,
         )
-        return ModelledLink(config, emulation=emulation, model=model)
-    from bench.emulate.group import start_emulation
-
-    is_timed = layout.mode == "emulated"
-    emulation = start_emulation(
-        num_ranks=layout.devices,
-        model=model if is_timed else _Free(model.topology),
-        device=device,
-        is_timed=is_timed,
-    )
+    else:
+        is_timed = layout.mode == "emulated"
+        emulation = start_emulation(
+            num_ranks=layout.devices,
+            model=model if is_timed else _Free(model.topology),
+            device=device,
+            is_timed=is_timed,
+        )
     return ModelledLink(config, emulation=emulation, model=model)
 
 
@@ -200,8 +194,3 @@ class _Free(CostModel):
 
     def cost(self, op: Op, *, num_bytes: int, group: Group) -> Cost:
         return Cost(0.0, 0.0, 0.0, "infinite", "")
-
-
-def is_of_virtual_ranks(layout: Layout) -> bool:
-    """Whether the other ranks are virtual: what they would compute is not known, only its time."""
-    return layout.devices > 1 and layout.mode in ("emulated", "simulated")

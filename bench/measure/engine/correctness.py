@@ -10,24 +10,15 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bench.core.nouns import Dtype
+import torch
+from torch import nn
+
+from bench.core.nouns import Config, Dtype
 from bench.measure.engine.feed import make_loader
-from bench.measure.engine.placing import place_net
-from bench.measure.engine.precision import (
-    autocast,
-    cast_net,
-    float_tensors,
-    half_type,
-    layout_of,
-    move,
-)
+from bench.measure.engine.precision import autocast, float_tensors, half_type, move, place_net
 from bench.workload import Phase, Workload
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
 
 # Tolerances for the relative L2 distance: the unit roundoff (bf16 2^-9, fp16 and tf32 2^-11, fp32
 # 2^-24) times a growth over some tens of layers; fp32 leaves room for other orders of summation
@@ -44,65 +35,36 @@ class Check:
     tolerance_frac: float
 
     @property
-    def is_wrong(self) -> bool:
-        """Whether the output differs by more than the tolerance."""
-        return self.error_frac is not None and self.error_frac > self.tolerance_frac
+    def problem(self) -> tuple[str, str] | None:
+        """Reason code and words for what is wrong, or None."""
+        if self.error_frac is None:
+            return "nonfinite", "the output at tiny is not finite"
+        if self.error_frac <= self.tolerance_frac:
+            return None
+        words = f"output at tiny is {self.error_frac:.2g} from the CPU's fp32 result"
+        return "wrong_output", f"{words}, tolerance {self.tolerance_frac:.2g}"
 
 
-def check_output(
-    tiny: Workload,
-    phase: Phase,
-    *,
-    device: torch.device,
-    dtype: Dtype,
-    is_compiled: bool,
-    compile_mode: str | None,
-    channels_last: bool,
-    seed: int,
-) -> Check:
-    """Run `tiny` once on the CPU in fp32 and once as configured, and compare."""
-    import torch
-
-    torch.manual_seed(seed)
+def check_output(tiny: Workload, phase: Phase, *, config: Config, device: torch.device) -> Check:
+    """Run `tiny` once on the CPU in fp32 and once on the device as configured, and compare."""
+    torch.manual_seed(config.seed)
     net = tiny.build_net()
-    loader = make_loader(
-        tiny, phase, data=None, seed=seed, workers=0, pin_memory=False, start_method=None
-    )
-    batch = next(iter(loader))
+    batch = next(iter(make_loader(tiny, phase, data=None, seed=config.seed)))
     cpu = torch.device("cpu")
     expected = _output(tiny, phase, copy.deepcopy(net), batch, device=cpu, dtype="fp32")
-    net = cast_net(place_net(net, device=device), dtype=dtype, is_training=phase.is_training)
-    if channels_last:
-        net = to_channels_last(net)
-    if is_compiled:
-        net = torch.compile(net, mode=compile_mode)  # type: ignore[assignment]
-    half = None if phase.is_training else half_type(dtype)
-    ready = move(batch, device=device, half=half, channels_last=channels_last)
-    actual = _output(tiny, phase, net, ready, device=device, dtype=dtype)
-    return compare(actual, expected, tolerance_frac=TOLERANCE_FRAC[dtype])
-
-
-def to_channels_last(net: nn.Module) -> nn.Module:
-    """Lay out convolution weights channels last, 2-D and 3-D each in its format."""
-    for parameter in net.parameters():
-        memory_format = layout_of(parameter.dim())
-        if memory_format is not None:
-            parameter.data = parameter.data.contiguous(memory_format=memory_format)
-    return net
+    half = None if phase.is_training else half_type(config.dtype)
+    net = place_net(net, device=device, half=half, channels_last=config.channels_last)
+    if config.compile:
+        net = torch.compile(net, mode=config.compile_mode)  # type: ignore[assignment]
+    ready = move(batch, device=device, half=half, channels_last=config.channels_last)
+    actual = _output(tiny, phase, net, ready, device=device, dtype=config.dtype)
+    return compare(actual, expected, tolerance_frac=TOLERANCE_FRAC[config.dtype])
 
 
 def _output(
-    tiny: Workload,
-    phase: Phase,
-    net: nn.Module,
-    batch: Any,
-    *,
-    device: torch.device,
-    dtype: Dtype,
+    tiny: Workload, phase: Phase, net: nn.Module, batch: Any, *, device: torch.device, dtype: Dtype
 ) -> torch.Tensor:
     """Return what is compared, flat in fp64 on the CPU."""
-    import torch
-
     # Random masks differ between devices even with one seed.
     torch.manual_seed(0)
     if phase.is_training:
@@ -125,8 +87,6 @@ def _output(
 
 def compare(actual: torch.Tensor, expected: torch.Tensor, *, tolerance_frac: float) -> Check:
     """Relative L2 distance of two flat tensors; the value is the mean magnitude of `actual`."""
-    import torch
-
     if actual.numel() == 0 or actual.shape != expected.shape:
         raise ValueError(f"outputs of shape {tuple(actual.shape)} and {tuple(expected.shape)}")
     if not bool(torch.isfinite(actual).all()):

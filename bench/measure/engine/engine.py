@@ -6,13 +6,22 @@
 
 from __future__ import annotations
 
+import math
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.devices.torch.adapter import DeviceEvent
+from bench import discovery
+from bench.devices.torch.adapter import Adapter
+from bench.measure.messages import TrialRequest
+from bench.measure.timing.clock import FakeClock
 from bench.workload import Phase, Workload
+
+BETWEEN_PROCESSES_SD = 0.02
+BETWEEN_STEPS_SD = 0.01
+"""On the fake device: log of the factors of a step's time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,13 +56,13 @@ def counted(workload: Workload, phase: Phase, collated: Any) -> StepCount:
 
 
 def summed(counts: Sequence[StepCount]) -> StepCount:
-    """Return what the micro-batches of one step hold together."""
-    elements = [count.elements for count in counts if count.elements is not None]
-    flops = [count.flops for count in counts if count.flops is not None]
+    """Return what several batches hold together; None where one does not say it."""
+    elements = [count.elements for count in counts]
+    flops = [count.flops for count in counts]
     return StepCount(
         items=sum(count.items for count in counts),
-        elements=sum(elements) if len(elements) == len(counts) else None,
-        flops=sum(flops) if len(flops) == len(counts) else None,
+        elements=None if None in elements else sum(filter(None, elements)),
+        flops=None if None in flops else sum(filter(None, flops)),
         data_wait_s=sum(count.data_wait_s for count in counts),
     )
 
@@ -61,10 +70,10 @@ def summed(counts: Sequence[StepCount]) -> StepCount:
 class Engine(ABC):
     """Does one step at a time on a device; by itself on one that is synchronous and shows nothing.
 
-    `is_asynchronous` is whether `step` may return before the device has finished.
+    Where `adapter.is_asynchronous`, `step` may return before the device has finished.
     """
 
-    is_asynchronous = False
+    adapter = Adapter()
 
     @abstractmethod
     def step(self) -> StepCount:
@@ -73,21 +82,32 @@ class Engine(ABC):
     def begin_window(self) -> None:  # noqa: B027  (most have nothing to forget)
         """Forget what was noted of the warm-up: from here on it counts. Raises `BenchError`."""
 
-    def synchronize(self) -> None:  # noqa: B027
-        """Wait until everything queued has finished."""
-
-    def make_event(self) -> DeviceEvent | None:
-        """Return a device timing event, or None where there are none to be trusted."""
-        return None
-
     def recompiles(self) -> int | None:
         """Graphs that torch.compile has made so far; None when it is off."""
         return None
 
-    def reserved_bytes(self) -> int | None:
-        """What the device allocator holds now."""
-        return None
 
-    def compute_clock_hz(self) -> float | None:
-        """Compute clock now, where it can be read."""
-        return None
+class FakeEngine(Engine):
+    """The fake device: a workload's steps take simulated time, so that no test has to wait.
+
+    A step takes `Workload.simulated_step_s`, times a factor drawn once for each trial and one drawn
+    for each step, from the seed and the trial's number. Nothing is computed, torch is not imported.
+    """
+
+    def __init__(self, request: TrialRequest, *, clock: FakeClock) -> None:
+        self.config = config = request.config
+        found = discovery.load_planned(config.origin, version=config.version)
+        self.phase = found.phase(config.phase)
+        self.workload = discovery.instance(found, size=None, overrides=dict(config.params))
+        self._clock = clock
+        self._random = random.Random(f"{config.seed}/{config.name}/{request.trial}")
+        self._process_factor = math.exp(self._random.gauss(0.0, BETWEEN_PROCESSES_SD))
+
+    def step(self) -> StepCount:
+        """Let one step's time pass."""
+        factor = self._process_factor * math.exp(self._random.gauss(0.0, BETWEEN_STEPS_SD))
+        step_s = self.workload.simulated_step_s(self.phase)
+        if not 0 < step_s < math.inf:
+            raise ValueError(f"simulated_step_s must be a time, not {step_s}")
+        self._clock.advance(step_s * factor)
+        return counted(self.workload, self.phase, None)

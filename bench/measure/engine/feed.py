@@ -6,10 +6,14 @@ time spent waiting for it is reported. Inference uses resident batches, prepared
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
 
 from bench.workload import Phase, Workload
 
@@ -20,8 +24,6 @@ FORK_SAFE = ("cpu", "cuda")
 """Types whose loader workers may be forked before the context is made; others want fresh ones
 (Enflame's documentation asks for it), and what is right for an unknown backend is the same."""
 
-_Move = Callable[[Any], Any]
-
 
 def make_loader(
     workload: Workload,
@@ -29,16 +31,14 @@ def make_loader(
     *,
     data: Path | None,
     seed: int,
-    workers: int,
-    pin_memory: bool,
-    start_method: str | None,
+    workers: int = 0,
+    feeds: str | None = None,
 ) -> Any:
-    """Return a DataLoader over the phase's samples, shuffled by `seed` for training."""
-    import torch
-    from torch.utils.data import DataLoader
+    """Return a DataLoader over the phase's samples, shuffled by `seed` for training.
 
+    `feeds` is the type of the device that takes its batches step by step, if one does.
+    """
     dataset = workload.dataset(phase, data=data, seed=seed)
-    generator = torch.Generator().manual_seed(seed)
     return DataLoader(
         dataset,  # type: ignore[arg-type]
         batch_size=min(workload.batch_size(phase), len(dataset)),
@@ -47,17 +47,17 @@ def make_loader(
         num_workers=workers,
         persistent_workers=workers > 0,
         prefetch_factor=2 if workers > 0 else None,
-        pin_memory=pin_memory,
+        pin_memory=feeds is not None and _can_pin(feeds),
         collate_fn=workload.collate(phase),
-        generator=generator,
-        multiprocessing_context=start_method if workers > 0 else None,
+        generator=torch.Generator().manual_seed(seed),
+        multiprocessing_context="spawn" if workers > 0 and feeds not in FORK_SAFE else None,
     )
 
 
 class LoaderFeed:
     """Endless batches from a loader; each with what waiting for it took."""
 
-    def __init__(self, loader: Any, *, move: _Move) -> None:
+    def __init__(self, loader: Any, *, move: Callable[[Any], Any]) -> None:
         self._loader = loader
         self._move = move
         self._batches: Iterator[Any] = iter(loader)
@@ -80,20 +80,15 @@ class ResidentFeed:
     def __init__(self, batches: list[tuple[Any, Any]]) -> None:
         if not batches:
             raise ValueError("a feed needs at least one batch")
-        self._batches = batches
-        self._index = 0
+        self._batches = itertools.cycle(batches)
 
     def next(self) -> tuple[Any, Any, float]:
         """Return (batch on the device, batch as collated, 0.0: nothing is waited for)."""
-        ready, collated = self._batches[self._index]
-        self._index = (self._index + 1) % len(self._batches)
-        return ready, collated, 0.0
+        return *next(self._batches), 0.0
 
 
-def can_pin(device_type: str) -> bool:
+def _can_pin(device_type: str) -> bool:
     """Return whether host memory can be pinned; asked only where it cannot upset a later fork."""
-    import torch
-
     if device_type in FORK_SAFE:
         return device_type == "cuda"
     try:

@@ -1,4 +1,4 @@
-"""What a dtype means while measuring.
+"""What a dtype means while measuring, and how a net and its batches get to the device in it.
 
 fp32 is IEEE everywhere (TF32 off, also in convolutions, where torch's default is on); tf32 turns
 TF32 on; bf16 and fp16 train under autocast with fp32 weights, fp16 with gradient scaling, and infer
@@ -7,23 +7,23 @@ with weights in that dtype, as they are served.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import nn
 
 from bench.core.nouns import Dtype
 
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-DTYPE_BYTES: dict[Dtype, int] = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2}
+_HALF_TYPES: dict[Dtype, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+"""Layout of images and of volumes, by the number of dimensions."""
 
 
 def half_type(dtype: Dtype) -> torch.dtype | None:
     """Return the 16-bit torch dtype, or None for fp32 and tf32."""
-    import torch
-
-    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(dtype)
+    return _HALF_TYPES.get(dtype)
 
 
 def set_matmul_precision(dtype: Dtype) -> None:
@@ -32,58 +32,77 @@ def set_matmul_precision(dtype: Dtype) -> None:
     Through torch's older switches first: inductor of torch 2.10 reads them, and raises where they
     and the newer ones disagree.
     """
-    import torch
-
+    backends: Any = torch.backends
     mode = "tf32" if dtype == "tf32" else "ieee"
     torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
-    torch.backends.mkldnn.matmul.fp32_precision = "ieee"  # type: ignore[attr-defined]
-    torch.backends.cudnn.allow_tf32 = dtype == "tf32"
-    torch.backends.cudnn.conv.fp32_precision = mode  # type: ignore[attr-defined]
-    torch.backends.cudnn.rnn.fp32_precision = mode  # type: ignore[attr-defined]
+    backends.mkldnn.matmul.fp32_precision = "ieee"
+    backends.cudnn.allow_tf32 = dtype == "tf32"
+    backends.cudnn.conv.fp32_precision = mode
+    backends.cudnn.rnn.fp32_precision = mode
 
 
 def autocast(device_type: str, dtype: Dtype) -> Any:
     """Return the context that a forward pass runs in."""
-    import contextlib
-
-    import torch
-
     half = half_type(dtype)
-    if half is None:
-        return contextlib.nullcontext()
-    return torch.autocast(device_type, dtype=half)
+    return contextlib.nullcontext() if half is None else torch.autocast(device_type, dtype=half)
 
 
-def cast_net(net: nn.Module, *, dtype: Dtype, is_training: bool) -> nn.Module:
-    """Put an inference net's weights in the 16-bit dtype; training keeps fp32 weights."""
-    half = half_type(dtype)
-    return net if is_training or half is None else net.to(half)
+def place_net(
+    net: nn.Module,
+    *,
+    device: torch.device,
+    half: torch.dtype | None = None,
+    channels_last: bool = False,
+) -> nn.Module:
+    """Move the net to its device, its weights in that dtype and layout.
+
+    `Module.to` keeps a parameter that two modules share (tied embeddings) shared only between the
+    backends that torch ships: elsewhere each module gets one of its own, and gradient, optimizer
+    state and memory are another net's. So what is shared is joined again by name.
+    """
+    names: dict[int, list[str]] = {}
+    for name, parameter in net.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    if half is not None:
+        net = net.to(half)
+    net = net.to(device)
+    for first, *others in names.values():
+        for name in others:
+            module, _, attribute = name.rpartition(".")
+            setattr(net.get_submodule(module), attribute, net.get_parameter(first))
+    return to_channels_last(net) if channels_last else net
+
+
+def to_channels_last(net: nn.Module) -> nn.Module:
+    """Lay out convolution weights channels last, 2-D and 3-D each in its format."""
+    for parameter in net.parameters():
+        parameter.data = _channels_last(parameter.data)
+    return net
+
+
+def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
+    memory_format = _CHANNELS_LAST.get(tensor.dim())
+    return tensor if memory_format is None else tensor.contiguous(memory_format=memory_format)
 
 
 def move(value: Any, *, device: torch.device, half: torch.dtype | None, channels_last: bool) -> Any:
     """Copy tensors in nested dicts, lists and tuples to the device, in its dtype and layout."""
-    import torch
 
     def moved(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
-            dtype = half if half is not None and value.is_floating_point() else None
-            there = value.to(device, dtype, non_blocking=True)
-            memory_format = layout_of(there.dim()) if channels_last else None
-            return there if memory_format is None else there.contiguous(memory_format=memory_format)
+            there = value.to(device, half if value.is_floating_point() else None, non_blocking=True)
+            return _channels_last(there) if channels_last else there
         if isinstance(value, dict):
             return {key: moved(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            items = [moved(item) for item in value]
-            return tuple(items) if isinstance(value, tuple) else items
-        return value
+        if isinstance(value, list):
+            return [moved(item) for item in value]
+        return tuple(map(moved, value)) if isinstance(value, tuple) else value
 
     return moved(value)
 
 
 def tensors(value: Any) -> Iterator[torch.Tensor]:
     """Yield the tensors in nested dicts, lists, tuples and dataclass outputs."""
-    import torch
-
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, dict):
@@ -96,11 +115,3 @@ def tensors(value: Any) -> Iterator[torch.Tensor]:
 def float_tensors(value: Any) -> list[torch.Tensor]:
     """Return the floating-point tensors among them."""
     return [tensor for tensor in tensors(value) if tensor.is_floating_point()]
-
-
-def layout_of(num_dims: int) -> torch.memory_format | None:
-    """Channels-last layout for images (4) and volumes (5 dimensions), else None."""
-    import torch
-
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    return formats.get(num_dims)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import nn
 
 from bench.core.nouns import Dtype
 from bench.measure.engine.precision import autocast
 from bench.parallel.laid_out import LaidOut
 from bench.workload import Phase, Workload
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
 
 
 class TrainStep:
@@ -24,16 +23,16 @@ class TrainStep:
         self, workload: Workload, net: nn.Module | LaidOut, *, device_type: str, dtype: Dtype
     ) -> None:
         self._workload = workload
-        self._spread = net if isinstance(net, LaidOut) else LaidOut(net)
+        self._laid_out = net if isinstance(net, LaidOut) else LaidOut(net)
         self._device_type = device_type
         self._dtype = dtype
-        module = self._spread.module
+        module = self._laid_out.module
         self._optimizer = fused(workload.optimizer(module))
         self.optimizer_label = label_of(self._optimizer)
-        self._spread.adopt(self._optimizer)
+        self._laid_out.adopt(self._optimizer)
         self._schedule = workload.schedule(self._optimizer)
         # fp16's smallest normal number is 6e-5: unscaled gradients vanish.
-        self._scaler = _gradient_scaler(self._spread) if dtype == "fp16" else None
+        self._scaler = _gradient_scaler(self._laid_out) if dtype == "fp16" else None
         self.first_loss: torch.Tensor | None = None
         self.last_loss: torch.Tensor | None = None
 
@@ -52,9 +51,9 @@ class TrainStep:
 
     def _backward(self, batch: Any, is_last: bool, *, share: float) -> torch.Tensor:
         """Add the gradients of one micro-batch; return its share of the loss."""
-        with self._spread.sync(is_last):
+        with self._laid_out.sync(is_last):
             with autocast(self._device_type, self._dtype):
-                loss = self._spread.local_loss(self._workload.loss(self._spread.net, batch))
+                loss = self._laid_out.local_loss(self._workload.loss(self._laid_out.net, batch))
             if share != 1:
                 loss = loss * share
             scaled = loss if self._scaler is None else self._scaler.scale(loss)
@@ -65,7 +64,7 @@ class TrainStep:
         if self._workload.max_grad_norm is not None:
             if self._scaler is not None:
                 self._scaler.unscale_(self._optimizer)
-            self._spread.clip(self._workload.max_grad_norm)
+            self._laid_out.clip(self._workload.max_grad_norm)
         if self._scaler is None:
             self._optimizer.step()
         else:
@@ -73,7 +72,7 @@ class TrainStep:
             self._scaler.update()
         if self._schedule is not None:
             self._schedule.step()
-        self._spread.after_step()
+        self._laid_out.after_step()
 
 
 def fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -82,8 +81,6 @@ def fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     Torch's own choice writes several temporaries of the net's size. What the author chose stays;
     so does the CPU's loop, and a mixture of cut and whole tensors, which the kernel does not take.
     """
-    import torch
-
     groups = optimizer.param_groups
     parameters = [one for group in groups for one in group["params"]]
     kind, device = type(optimizer), parameters[0].device
@@ -92,17 +89,11 @@ def fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
         return optimizer
     if len({type(one.data) for one in parameters}) > 1 or not _has_fused(kind, device):
         return optimizer
-    left_open = [
-        {name: value for name, value in group.items() if name not in ("fused", "foreach")}
-        for group in groups
-    ]
-    return kind(left_open, fused=True)
+    return kind([{**group, "foreach": None, "fused": True} for group in groups], fused=True)
 
 
 def _has_fused(kind: Any, device: torch.device) -> bool:
     """Whether one fused update runs; some backends claim the kernel and raise when it is called."""
-    import torch
-
     one = torch.nn.Parameter(torch.zeros(1, device=device))
     one.grad = torch.zeros_like(one)
     try:
@@ -120,8 +111,6 @@ def label_of(optimizer: torch.optim.Optimizer) -> str:
 
 def _gradient_scaler(laid_out: LaidOut) -> torch.amp.GradScaler:
     """Return torch's scaler; `NotImplementedError` where the device lacks what it computes with."""
-    import torch
-
     device = laid_out.parameters[0].device
     if device.type != "mps":  # the scaler avoids float64 there, and nowhere else
         try:
@@ -137,6 +126,8 @@ def _gradient_scaler(laid_out: LaidOut) -> torch.amp.GradScaler:
 class InferStep:
     """One call of the workload's method for the phase; keeps the last output."""
 
+    optimizer_label = first_loss = last_loss = None
+
     def __init__(
         self, workload: Workload, phase: Phase, net: nn.Module, *, device_type: str, dtype: Dtype
     ) -> None:
@@ -148,7 +139,5 @@ class InferStep:
 
     def __call__(self, batch: Any) -> None:
         """Queue one use of the net on a prepared batch."""
-        import torch
-
         with torch.inference_mode(), autocast(self._device_type, self._dtype):
             self.last_output = self._method(self._net, batch)

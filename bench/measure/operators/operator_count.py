@@ -8,6 +8,8 @@ Works the same on fake tensors, where nothing is computed, as on a device.
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -71,7 +73,7 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._sums: dict[tuple[str, str], list[float]] = {}
+        self._sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0] * 4)
         self._is_optimizer = False
         self._optimizer_least = 0.0
 
@@ -83,18 +85,19 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Run the operator and count it."""
+        kwargs = kwargs or {}
         space, _, name = str(func._schema.name).rpartition("::")
         if space != "aten":
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
         if func._overloadpacket not in flop_registry:
             # Inference mode hands composite operators over whole.
             with self:
-                result = func.decompose(*args, **(kwargs or {}))
+                result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        result = func(*args, **(kwargs or {}))
+        result = func(*args, **kwargs)
         if not (func.is_view or name.startswith(_MOVES_NOTHING)):
-            self._count(func, name, args, kwargs or {}, result)
+            self._count(func, name, args, kwargs, result)
         return result
 
     def _count(
@@ -106,7 +109,7 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not inputs and not outputs:
             return
         kind = "optimizer" if self._is_optimizer else class_of(name)
-        moved = sum(map(stored_bytes, inputs)) + sum(map(stored_bytes, outputs))
+        moved = _all_bytes([inputs, outputs])
         flops = _matrix_flops(func, args, kwargs, result) if kind in MATRIX else None
         if flops is None:
             kind = "vector" if kind in MATRIX else kind
@@ -114,9 +117,10 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if kind == "optimizer":
             flops = float(sum(map(torch.Tensor.numel, inputs)))
         least = float(moved) if kind in (*MATRIX, "norm") else 0.0
-        sums = self._sums.setdefault((kind, _dtype_of(inputs or outputs)), [0.0] * 4)
-        for index, figure in enumerate((1.0, flops, float(moved), least)):
-            sums[index] += figure
+        widest = max(inputs or outputs, key=stored_bytes)
+        key = kind, _DTYPES.get(widest.dtype, "int")
+        figures = (1.0, flops, float(moved), least)
+        self._sums[key] = [a + b for a, b in zip(self._sums[key], figures, strict=True)]
 
     @contextmanager
     def counting_optimizer(self) -> Iterator[None]:
@@ -165,10 +169,8 @@ def _matrix_flops(
     # torch's formulas know only some attention kernels, and until 2.12 refuse grouped heads.
     if "scaled_dot_product" in str(func._schema.name):
         return _attention_flops(str(func._schema.name), args)
-    packet = func._overloadpacket
-    if packet in flop_registry:
-        return float(flop_registry[packet](*args, **kwargs, out_val=result))
-    return None
+    formula = flop_registry.get(func._overloadpacket)
+    return None if formula is None else float(formula(*args, **kwargs, out_val=result))
 
 
 def _attention_flops(name: str, args: tuple[Any, ...]) -> float:
@@ -187,39 +189,31 @@ def _attention_flops(name: str, args: tuple[Any, ...]) -> float:
 def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
     """Return the tensors among the arguments that the operator writes."""
     schema = func._schema.arguments
-    given = [*zip(schema, args, strict=False)]
-    given += [(one, kwargs[one.name]) for one in schema if one.name in kwargs]
-    return [
-        tensor
-        for one, value in given
-        if one.alias_info is not None and one.alias_info.is_write
-        for tensor in tensors(value)
-    ]
+    given = kwargs | {one.name: value for one, value in zip(schema, args, strict=False)}
+    written = [one.name for one in schema if one.alias_info and one.alias_info.is_write]
+    return list(tensors([given.get(name) for name in written]))
 
 
 def stored_bytes(tensor: torch.Tensor) -> int:
     """Bytes of the tensor's elements, those of an expanded dimension once."""
-    count = 1
-    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
-        count *= 1 if stride == 0 else int(size)
-    return count * tensor.element_size() if tensor.numel() else 0
-
-
-def _dtype_of(operands: Sequence[torch.Tensor]) -> str:
-    widest = max(operands, key=stored_bytes)
-    return _DTYPES.get(widest.dtype, "int")
+    if not tensor.numel():
+        return 0
+    stored = zip(tensor.shape, tensor.stride(), strict=True)
+    return math.prod(int(size) for size, stride in stored if stride) * tensor.element_size()
 
 
 def _update_bytes(optimizer: torch.optim.Optimizer) -> float:
     """Bytes of one fused update: gradients read, parameters and moments read and written."""
     moved = 0
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if parameter.grad is None:
-                continue
-            state = sum(map(stored_bytes, tensors(dict(optimizer.state.get(parameter, {})))))
+    for parameter in tensors([group["params"] for group in optimizer.param_groups]):
+        if parameter.grad is not None:
+            state = _all_bytes(dict(optimizer.state.get(parameter, {})))
             moved += 2 * (stored_bytes(parameter) + state) + stored_bytes(parameter.grad)
     return float(moved)
+
+
+def _all_bytes(nested: Any) -> int:
+    return sum(map(stored_bytes, tensors(nested)))
 
 
 def count_step(step: Callable[[], object]) -> list[Operators]:

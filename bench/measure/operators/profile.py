@@ -10,7 +10,7 @@ slows the host nor takes seconds to start there.
 
 from __future__ import annotations
 
-import os
+from collections import defaultdict
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from bench.hardware.operators import Operators
-from bench.measure.asking import answer
+from bench.measure.asking import answer, pin
 from bench.measure.engine.torch_engine import TorchEngine
 from bench.measure.messages import TrialRequest
 from bench.measure.operators.operator_count import class_of, count_step
@@ -36,13 +36,14 @@ _OPTIMIZER = "Optimizer.step"
 
 def profile_request(request: TrialRequest) -> dict[str, Any]:
     """Build the configuration, profile some of its steps, count one; return the profile."""
-    engine = TorchEngine(request, on_stage=lambda _stage: None)
+    pin(request.cpu_ids)
+    engine = TorchEngine(request)
     engine.build()
     for _ in range(WARM_STEPS):
         engine.step()
-    engine.synchronize()
+    engine.adapter.synchronize()
     operators = count_step(engine.step)
-    engine.synchronize()
+    engine.adapter.synchronize()
     _, step_s = _steps(engine)
     clock, seconds, steps = _profiled(engine)
     covered_s = sum(seconds.values()) / steps
@@ -60,13 +61,13 @@ def profile_request(request: TrialRequest) -> dict[str, Any]:
 def _steps(engine: TorchEngine) -> tuple[int, float]:
     """Run some steps; return how many there were, and the wall time of one."""
     clock = HostClock()
-    engine.synchronize()
+    engine.adapter.synchronize()
     start_s = clock.now_s()
     steps = 0
     while steps < MAX_STEPS and (steps == 0 or clock.now_s() - start_s < ENOUGH_S):
         engine.step()
         steps += 1
-    engine.synchronize()
+    engine.adapter.synchronize()
     return steps, (clock.now_s() - start_s) / steps
 
 
@@ -82,7 +83,7 @@ def device_activity(device_type: str) -> Any:
 
 def _profiled(engine: TorchEngine) -> tuple[str, dict[str, float], int]:
     """Return what was timed, seconds by class over all profiled steps, and how many there were."""
-    activity = device_activity(engine.device.type) if engine.is_asynchronous else None
+    activity = device_activity(engine.device.type) if engine.adapter.is_asynchronous else None
     activities = {torch.profiler.ProfilerActivity.CPU, *([] if activity is None else [activity])}
     # The first step after the profiler's start carries its own set-up, and is discarded.
     schedule = torch.profiler.schedule(wait=0, warmup=1, active=1, repeat=1)
@@ -90,11 +91,11 @@ def _profiled(engine: TorchEngine) -> tuple[str, dict[str, float], int]:
         activities=activities, schedule=schedule, acc_events=True
     ) as profiler:
         engine.step()
-        engine.synchronize()
+        engine.adapter.synchronize()
         profiler.step()
         steps, _ = _steps(engine)
     events = profiler.events()
-    if not engine.is_asynchronous:
+    if not engine.adapter.is_asynchronous:
         return OPERATORS, times_by_class(events, on_device=False), steps
     kernels = {} if activity is None else times_by_class(events, on_device=True)
     return (KERNELS if sum(kernels.values()) > 0 else UNTIMED), kernels, steps
@@ -106,24 +107,21 @@ def times_by_class(events: Any, *, on_device: bool) -> dict[str, float]:
     A kernel's time belongs to the operator that launched it, an operator's own time leaves out the
     operators inside it.
     """
-    seconds: dict[str, float] = {}
+    seconds: dict[str, float] = defaultdict(float)
     for event in events:
         name = str(event.name)
         if not name.startswith("aten::"):
             continue
         micros = event.self_device_time_total if on_device else event.self_cpu_time_total
         kind = "optimizer" if _is_in_optimizer(event) else class_of(name)
-        seconds[kind] = seconds.get(kind, 0.0) + micros * 1e-6
+        seconds[kind] += micros * 1e-6
     return seconds
 
 
 def _is_in_optimizer(event: Any) -> bool:
-    parent: Any = event
-    while parent is not None:
-        if _OPTIMIZER in str(parent.name):
-            return True
-        parent = parent.cpu_parent
-    return False
+    while event is not None and _OPTIMIZER not in str(event.name):
+        event = event.cpu_parent
+    return event is not None
 
 
 def with_times(
@@ -133,26 +131,19 @@ def with_times(
 
     Time of classes that were not counted goes to `other`, with no work to explain it.
     """
+    moved: dict[str, float] = defaultdict(float)
+    for one in operators:
+        moved[one.kind] += one.bytes
     timed = []
     for one in operators:
-        alike = sum(other.bytes for other in operators if other.kind == one.kind)
-        share = one.bytes / alike if alike else 1.0
+        share = one.bytes / moved[one.kind] if moved[one.kind] else 1.0
         timed.append(replace(one, time_s=seconds.get(one.kind, 0.0) * share / per))
-    counted = {one.kind for one in operators}
-    uncounted_s = sum(time_s for kind, time_s in seconds.items() if kind not in counted)
+    uncounted_s = sum(time_s for kind, time_s in seconds.items() if kind not in moved)
     if uncounted_s:
-        timed.append(
-            Operators(kind="other", dtype="fp32", calls=0, flops=0.0, bytes=0.0, least_bytes=0.0,
-                      time_s=uncounted_s / per)
-        )  # fmt: skip
+        nothing: Any = dict.fromkeys(("calls", "flops", "bytes", "least_bytes"), 0)
+        timed.append(Operators(kind="other", dtype="fp32", time_s=uncounted_s / per, **nothing))
     return timed
 
 
-def _pinned(request: TrialRequest) -> dict[str, Any]:
-    if request.cpu_ids and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, request.cpu_ids)
-    return profile_request(request)
-
-
 if __name__ == "__main__":
-    answer(_pinned, TrialRequest)
+    answer(profile_request, TrialRequest)

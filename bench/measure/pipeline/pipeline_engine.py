@@ -8,9 +8,11 @@ and energy of the passes are those of one device that holds the whole net, not o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
+
+from torch import nn
 
 from bench.core.nouns import Layout
 from bench.core.statistics import median
@@ -20,15 +22,11 @@ from bench.emulate.replay.simulate import Bound, Prices
 from bench.measure.engine.steps import InferStep, TrainStep
 from bench.measure.engine.torch_engine import TorchEngine
 from bench.measure.messages import TrialRequest
-from bench.measure.pipeline.stage_clock import StageClock
-from bench.measure.pipeline.staged_step import StagedStep, StageFacts, stages_of
+from bench.measure.pipeline.staged_step import StageClock, StagedStep, StageFacts, stages_of
 from bench.measure.timing.clock import HostClock
 from bench.measure.timing.window import Window
 from bench.parallel.laid_out import LaidOut
 from bench.results.schema import Row
-
-if TYPE_CHECKING:
-    from torch import nn
 
 MOST_STEPS_SIMULATED = 400
 FEWEST_STEPS_SIMULATED = 20
@@ -39,31 +37,25 @@ MOST_TASKS_SIMULATED = 1_000_000
 class PipelineEngine(TorchEngine):
     """A `TorchEngine` whose step is one micro-batch through the stages."""
 
-    def __init__(self, request: TrialRequest, *, on_stage: Callable[[str], None]) -> None:
-        super().__init__(request, on_stage=on_stage)
+    def __init__(self, request: TrialRequest, **more: Any) -> None:
+        super().__init__(request, **more)
+        self._micro_batches = 1
         check_pipeline(self.layout)
         self.workload.check_stages(num_stages(self.layout))
 
-    @property
-    def _micro_batches(self) -> int:
-        return 1
-
-    def _open_link(self) -> None:
-        """Nothing is sent while measuring."""
-
-    def _lay_out(self, net: nn.Module) -> LaidOut:
-        """Leave the net whole and eager: its stages are compiled one by one."""
-        return LaidOut(net)
+    def _lay_out(self, net: nn.Module) -> None:
+        """Nothing is sent while measuring, and the stages are compiled one by one."""
+        self.laid_out = LaidOut(net)
 
     def _make_step(self, net: nn.Module) -> TrainStep | InferStep:
-        config = self._request.config
+        config = self.config
         self.staged = StagedStep(
             self.workload,
             net,
             device_type=self.device.type,
             dtype=config.dtype,
             num_stages=num_stages(self.layout),
-            clock=StageClock(self, clock=HostClock()),
+            clock=StageClock(self.adapter, clock=HostClock()),
             is_compiled=config.compile,
         )
         return self.staged
@@ -118,14 +110,9 @@ def simulate_window(
     step_s = [step.step_s for step in every["seconds"]]
     # All micro-batches of all replicas; what was waited for the loader is not simulated.
     times = layout.grad_accum * layout.data
-    window = Window(
-        step_clock=measured.step_clock,
-        start_s=0.0,
-        end_s=sum(step_s),
-        step_s=step_s,
-        counts=[replace(measured.counts[start], data_wait_s=0.0).times(times) for start in starts],
-        clock_went_backwards=measured.clock_went_backwards,
-    )
+    counts = [replace(measured.counts[start], data_wait_s=0.0).times(times) for start in starts]
+    changed: dict[str, Any] = {"step_s": step_s, "counts": counts, "host_bound_frac": None}
+    window = replace(measured, start_s=0.0, end_s=sum(step_s), **changed)
     return window, _columns(every["seconds"], low=every["low_s"], high=every["high_s"])
 
 

@@ -7,23 +7,71 @@ Differs from a real micro-batch: gradients are written, not added to those of th
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
 
 from bench.core.errors import MeasurementError
 from bench.core.nouns import Dtype
+from bench.devices.torch.adapter import Adapter, DeviceEvent
 from bench.emulate.pipeline.pipeline import PipelineStage
 from bench.measure.engine.correctness import TOLERANCE_FRAC
 from bench.measure.engine.precision import autocast
 from bench.measure.engine.steps import TrainStep
-from bench.measure.pipeline.stage_clock import StageClock
+from bench.measure.timing.clock import Clock
+from bench.measure.timing.window import step_clock_of
 from bench.workload import Workload
 
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
+
+class StageClock:
+    """Boundaries of passes: device events, or the host clock where nothing is queued.
+
+    A device that runs behind the host but has no events is synchronised at each boundary.
+    """
+
+    def __init__(self, adapter: Adapter, *, clock: Clock) -> None:
+        self._adapter = adapter
+        self._clock = clock
+        self._has_events = step_clock_of(adapter) == "event"
+        self._running_s: list[float] = []
+        self._running: list[DeviceEvent] = []
+        self._queued: deque[list[DeviceEvent]] = deque()
+        self._passes_s: list[list[float]] = []
+
+    def mark(self) -> None:
+        """Note a boundary of the running pass; where there are events the host does not wait."""
+        if self._has_events:
+            event = self._adapter.make_event()
+            assert event is not None, "the device had events a moment ago"
+            event.record()
+            self._running.append(event)
+            return
+        if self._adapter.is_asynchronous:
+            self._adapter.synchronize()
+        self._running_s.append(self._clock.now_s())
+
+    def end_pass(self) -> None:
+        """Close the pass at its latest boundary, and read those that the device has finished."""
+        if self._has_events:
+            self._queued.append(self._running)
+            self._running = []
+            self.passes_s()
+        else:
+            self._passes_s.append([b - a for a, b in pairwise(self._running_s)])
+            self._running_s = []
+
+    def passes_s(self) -> list[list[float]]:
+        """Return the intervals in seconds of every pass that the device has finished, in order."""
+        # An event that has been read is let go: many thousands would weigh on the driver.
+        while self._queued and self._queued[0][-1].query():
+            events = self._queued.popleft()
+            self._passes_s.append([a.elapsed_ms(b) / 1e3 for a, b in pairwise(events)])
+        return self._passes_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,65 +120,46 @@ class StagedStep(TrainStep):
         if self.last_loss is None:
             self._check(batch)
         self.clock.mark()
-        inputs, outputs = self._forward(batch)
+        outputs = self._there_and_back(batch)
         if self._output_bytes is None:
             self._output_bytes = tuple(o.numel() * o.element_size() for o in outputs[:-1])
-        loss = outputs[-1].detach()
-        self._go_back(inputs, outputs)
         self._update()
         self._optimizer.zero_grad(set_to_none=True)
         self.clock.mark()
         self.clock.end_pass()
-        self.last_loss = loss
+        self.last_loss = outputs[-1].detach()
         if self.first_loss is None:
-            self.first_loss = loss
+            self.first_loss = self.last_loss
 
-    def _forward(self, batch: Any) -> tuple[list[torch.Tensor | None], list[torch.Tensor]]:
-        """Return what each stage was given and what it returned."""
-        inputs: list[torch.Tensor | None] = []
+    def _there_and_back(self, batch: Any) -> list[torch.Tensor]:
+        """Go through every stage, forward and backward; return what each returned."""
+        inputs: list[Any] = []
         outputs: list[torch.Tensor] = []
-        value: torch.Tensor | None = None
-        last = len(self._stages) - 1
-        for index, stage in enumerate(self._stages):
+        for stage in self._stages:
+            inputs.append(outputs[-1].detach().requires_grad_() if outputs else None)
             # One context for each stage, so that each casts its own weights.
             with autocast(self._device_type, self._dtype):
-                output = stage(value, batch)
-            inputs.append(value)
-            outputs.append(output)
+                outputs.append(stage(inputs[-1], batch))
             self.clock.mark()
-            value = output.detach().requires_grad_() if index < last else None
-        return inputs, outputs
-
-    def _go_back(self, inputs: list[torch.Tensor | None], outputs: list[torch.Tensor]) -> None:
-        import torch
-
-        loss = outputs.pop()
+        loss = outputs[-1]
         torch.autograd.backward(loss if self._scaler is None else self._scaler.scale(loss))
         self.clock.mark()
-        while outputs:
-            value = inputs.pop()
-            assert value is not None and value.grad is not None
-            torch.autograd.backward(outputs.pop(), value.grad)
+        for index in reversed(range(1, len(inputs))):
+            torch.autograd.backward(outputs[index - 1], inputs[index].grad)
             self.clock.mark()
+        return outputs
 
     def _check(self, batch: Any) -> None:
         """Raise `MeasurementError` unless the stages make the net's loss."""
-        import torch
-
-        losses = []
-        for stages in ([], self._parts):
-            with (
-                torch.no_grad(),
-                torch.random.fork_rng(devices=[]),
-                autocast(self._device_type, self._dtype),
-            ):
-                torch.manual_seed(0)  # random masks must be the same ones
-                value = None if stages else self._workload.loss(self._whole, batch)
-                for stage in stages:
-                    value = stage(value, batch)
-            assert value is not None
-            losses.append(float(value))
-        whole, staged = losses
+        kept_state = torch.random.fork_rng(devices=[])
+        with torch.no_grad(), kept_state, autocast(self._device_type, self._dtype):
+            torch.manual_seed(0)  # random masks must be the same ones
+            whole = float(self._workload.loss(self._whole, batch))
+            torch.manual_seed(0)
+            value: Any = None
+            for stage in self._parts:
+                value = stage(value, batch)
+            staged = float(value)
         if not abs(staged - whole) <= TOLERANCE_FRAC[self._dtype] * abs(whole):
             raise MeasurementError(
                 f"the pipeline stages' loss {staged:.6g} is not the net's {whole:.6g}; "
@@ -173,8 +202,6 @@ def _num_bytes(parameters: Any) -> int:
 
 def _compiled(stages: Sequence[nn.Module]) -> list[Any]:
     """Compile each stage; they share their code, and torch counts graphs by code."""
-    import torch
-
     config = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, 2 * len(stages))
     return [torch.compile(stage) for stage in stages]

@@ -9,21 +9,20 @@ What is left out: several collectives at once, and a host that is busy meanwhile
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+
+import torch
+from torch import distributed
 
 from bench.core.errors import MeasurementError
 from bench.devices.host import cpu
+from bench.devices.torch.detect import find
 from bench.hardware.costs.collectives import Op
-from bench.measure.asking import answer
+from bench.measure.asking import answer, pin
 from bench.measure.messages import Devices, LinkPoint, LinkRequest, LinkResult, Messages
 from bench.measure.timing.clock import HostClock
 from bench.parallel import ranks as rank_context
 from bench.parallel.ranks import Ranks
-
-if TYPE_CHECKING:
-    import torch
 
 MIN_REPETITION_S = 2e-3
 """So long that a clock of a microsecond and the end of the barrier count for little."""
@@ -35,10 +34,6 @@ Call = Callable[[int], object]
 
 def describe_device(label: str | None) -> Devices:
     """Return the kind of device that is meant, and how many there are."""
-    import torch
-
-    from bench.devices.torch.detect import find
-
     device = find(label)
     count = 1 if device.type == "cpu" else torch.accelerator.device_count()
     return Devices(label=device.label, name=device.name, count=count)
@@ -46,46 +41,34 @@ def describe_device(label: str | None) -> Devices:
 
 def run(request: LinkRequest, *, ranks: Ranks, messages: Messages) -> None:
     """Measure what the request names; rank 0 sends the points as it goes and all in the end."""
-    import torch
-
     cpu_ids = ranks.share(cpu.usable_cpu_ids())
-    if cpu_ids and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cpu_ids)
+    pin(cpu_ids)
     torch.set_num_threads(max(1, len(cpu_ids)))
-    device = rank_context.local_label(request.device, ranks=ranks)
-    rank_context.bind_device(ranks, device=device)
-    rank_context.start_group(ranks, device=device)
+    label = rank_context.local_label(request.device, ranks=ranks)
+    rank_context.bind_device(ranks, device=label)
+    rank_context.start_group(ranks, device=label)
+    device = torch.device(label)
     points: list[LinkPoint] = []
     missing: dict[str, str] = {}
     for op in request.ops:
         messages.stage(op)
         for num_bytes in request.sizes:
             try:
-                points.append(
-                    _point(
-                        op,
-                        num_bytes,
-                        ranks=ranks,
-                        device=torch.device(device),
-                        repetitions=request.repetitions,
-                    )
-                )
+                points.append(_point(op, num_bytes, ranks=ranks, device=device, request=request))
             except RuntimeError as error:
                 if points and points[-1].op == op or rank_context.is_lost_peer(error):
                     raise  # it worked at another size
                 # The backend has no such operation, in all ranks alike.
                 missing[op] = str(error).strip().splitlines()[0][:200]
                 break
-    backend = torch.distributed.get_default_backend_for_device(device)
+    backend = distributed.get_default_backend_for_device(device)
     messages.send(LinkResult(points=points, missing=missing, backend=backend))
 
 
 def _point(
-    op: Op, num_bytes: int, *, ranks: Ranks, device: torch.device, repetitions: int
+    op: Op, num_bytes: int, *, ranks: Ranks, device: torch.device, request: LinkRequest
 ) -> LinkPoint:
     """Return the times of one operation at one size, the slowest rank's of each repetition."""
-    import torch
-
     elements = max(1, num_bytes // ELEMENT_BYTES // ranks.num_ranks)
     whole = torch.ones(elements * ranks.num_ranks, device=device)
     part = torch.ones(elements, device=device)
@@ -94,7 +77,7 @@ def _point(
     _time(call, num_calls=2, device=device)
     once_s = _time(call, num_calls=2, device=device)
     num_calls = ranks.agree(max(2, min(MAX_CALLS, int(MIN_REPETITION_S / once_s) + 1)))
-    seconds = [_time(call, num_calls=num_calls, device=device) for _ in range(repetitions)]
+    seconds = [_time(call, num_calls=num_calls, device=device) for _ in range(request.repetitions)]
     every = ranks.gather(seconds)
     slowest = [max(values) for values in zip(*every, strict=True)] or seconds
     return LinkPoint(
@@ -108,11 +91,9 @@ def _point(
 
 def _time(call: Call, *, num_calls: int, device: torch.device) -> float:
     """Seconds of one call, from a barrier to the device's end."""
-    import torch
-
     clock = HostClock()
     is_accelerator = device.type != "cpu"
-    torch.distributed.all_reduce(torch.zeros(1, device=device))
+    distributed.all_reduce(torch.zeros(1, device=device))
     if is_accelerator:
         torch.accelerator.synchronize()
     start_s = clock.now_s()
@@ -126,9 +107,6 @@ def _time(call: Call, *, num_calls: int, device: torch.device) -> float:
 
 def _calls(whole: torch.Tensor, part: torch.Tensor, *, ranks: Ranks) -> dict[str, Call]:
     """One call of each operation; in elements `whole` is as many parts as there are ranks."""
-    import torch
-    from torch import distributed
-
     other = torch.empty_like(whole)
 
     def send(number: int) -> None:

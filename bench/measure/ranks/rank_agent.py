@@ -7,30 +7,23 @@ started anew: another attempt is another row.
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import sys
-import threading
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from bench.measure.ending import how_it_ended, last_line, leave
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from bench.measure.asking import end_with_parent, how_it_ended, last_line, leave
 from bench.measure.messages import Failure, Messages, RankFailure, decode
-
-if TYPE_CHECKING:
-    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 LOOPBACK = "127.0.0.1"
 
 
 def launch(folder: Path, *, num_ranks: int) -> dict[int, ProcessFailure]:
     """Run the ranks to their end; returns those that failed, by number."""
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -60,20 +53,15 @@ def first_failure(failures: dict[int, ProcessFailure], *, folder: Path, num_rank
     ]
     raised.sort(key=lambda one: (one.is_lost_peer, one.time_s))
     if raised and not raised[0].is_lost_peer:
-        return raised[0].public
+        return raised[0].failure
     reported = {one.rank for one in raised}
-    # SIGTERM is what the agent ends the others with.
-    died = [
-        (rank, failure)
-        for rank, failure in sorted(failures.items())
-        if rank not in reported and failure.exitcode != -signal.SIGTERM
-    ]
-    if died:
-        rank, failure = died[0]
-        how = how_it_ended(failure.exitcode, last_words=last_words(folder, rank=rank))
-        return Failure(code="crashed", detail=f"rank {rank} died: {how}")
+    for rank, failure in sorted(failures.items()):
+        # SIGTERM is what the agent ends the others with.
+        if rank not in reported and failure.exitcode != -signal.SIGTERM:
+            how = how_it_ended(failure.exitcode, last_words=last_words(folder, rank=rank))
+            return Failure(code="crashed", detail=f"rank {rank} died: {how}")
     if raised:
-        return raised[0].public
+        return raised[0].failure
     return Failure(code="crashed", detail="the ranks were ended from outside")
 
 
@@ -88,19 +76,12 @@ def last_words(folder: Path, *, rank: int) -> str:
     return ""
 
 
-def _clean_up_with_parent(folder: Path) -> None:
-    # The ranks, in sessions of their own, read the same standard input and end themselves.
-    while os.read(0, 1024):
-        pass
-    shutil.rmtree(folder, ignore_errors=True)
-    os.killpg(0, signal.SIGKILL)
-
-
 def main() -> int:
     """Launch what the arguments say; a failure is reported to the parent."""
     messages = Messages(int(sys.argv[1]))
     folder, num_ranks = Path(sys.argv[2]), int(sys.argv[3])
-    threading.Thread(target=_clean_up_with_parent, args=(folder,), daemon=True).start()
+    # The ranks, in sessions of their own, read the same standard input and end themselves.
+    end_with_parent(folder)
     failures = launch(folder, num_ranks=num_ranks)
     if failures:
         messages.send(first_failure(failures, folder=folder, num_ranks=num_ranks))

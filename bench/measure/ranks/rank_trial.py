@@ -26,8 +26,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bench.devices.host import cpu
-from bench.measure.asking import answer
-from bench.measure.ending import exit_with_parent, failure_of, leave
+from bench.measure.asking import answer, end_with_parent, failure_of, leave, pin
 from bench.measure.messages import (
     Failure,
     LinkRequest,
@@ -37,8 +36,6 @@ from bench.measure.messages import (
     RankRequest,
     Request,
     RunEnd,
-    Silence,
-    TrialRequest,
     decode,
     encode,
 )
@@ -51,12 +48,12 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_S = 0.5
 """How often a rank looks whether another one has failed, or rank 0 has gone on."""
-CAUSE_WAIT_S = 3.0
-"""How long a rank that lost another one waits for the reason."""
+CAUSE_WAIT_S = 4.0
+"""How long rank 0, when it lost another one, waits for the reason."""
 FAILURE_KEY = "failure"
 
 
-def perform(request: TrialRequest | LinkRequest, ranks: Ranks, *, messages: Messages) -> None:
+def perform(request: RankRequest, ranks: Ranks, *, messages: Messages) -> None:
     """Take part in what is asked for; raises whatever goes wrong."""
     if isinstance(request, LinkRequest):
         from bench.measure.ranks import link_probe
@@ -64,37 +61,32 @@ def perform(request: TrialRequest | LinkRequest, ranks: Ranks, *, messages: Mess
         link_probe.run(request, ranks=ranks, messages=messages)
         return
     cpu_ids = ranks.share(cpu.usable_cpu_ids()) if request.cpu_ids else ()
-    if cpu_ids and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cpu_ids)
+    pin(cpu_ids)
     label = rank_context.local_label(request.config.device, ranks=ranks)
     config = dataclasses.replace(request.config, device=label)
     request = msgspec.structs.replace(request, config=config, cpu_ids=cpu_ids)
     run_request(request, messages, ranks=ranks)
 
 
-def describe(request: TrialRequest | LinkRequest, error: Exception, *, rank: int) -> RankFailure:
+def describe(request: RankRequest, error: Exception, *, rank: int) -> RankFailure:
     """Describe what a rank raised, as a row can carry it."""
     device = request.device if isinstance(request, LinkRequest) else request.config.device
+    failure = failure_of(error, device=device)
     return RankFailure(
         rank=rank,
-        failure=failure_of(error, device=device),
+        failure=Failure(code=failure.code, detail=f"rank {rank}: {failure.detail}"),
         is_lost_peer=rank_context.is_lost_peer(error),
         time_s=time.time(),
     )
 
 
-# On one machine ----------------------------------------------------------------------------------
-
-
 def run_local(folder: Path) -> int:
-    """Be the rank that the environment says; code 1 after a failure."""
+    """Be the rank on this machine that the environment says; code 1 after a failure."""
     rank = int(os.environ["RANK"])
     (folder / f"{rank}.pid").write_text(str(os.getpid()))
-    threading.Thread(target=exit_with_parent, daemon=True).start()
-    request: TrialRequest | LinkRequest = decode(
-        (folder / "request.json").read_bytes(), RankRequest
-    )
-    messages = Messages(os.open(folder / "messages", os.O_WRONLY)) if rank == 0 else Silence()
+    end_with_parent()
+    request: RankRequest = decode((folder / "request.json").read_bytes(), RankRequest)
+    messages = Messages(os.open(folder / "messages", os.O_WRONLY) if rank == 0 else None)
     try:
         messages.stage("import")
         store = rank_context.within(rank_context.connect(), number=1)
@@ -106,11 +98,8 @@ def run_local(folder: Path) -> int:
     return 0
 
 
-# Under torchrun ----------------------------------------------------------------------------------
-
-
-def lead(request: TrialRequest | LinkRequest, messages: Messages) -> None:
-    """Rank 0: tell the others what is next and take part; a failure of any rank is reported."""
+def lead(request: RankRequest, messages: Messages) -> None:
+    """Rank 0 under torchrun: hand out what is next, take part, report a failure of any rank."""
     messages.stage("import")
     root = rank_context.connect()
     number = root.add("count", 1)
@@ -123,8 +112,9 @@ def lead(request: TrialRequest | LinkRequest, messages: Messages) -> None:
     except Exception as error:  # as above
         traceback.print_exc()
         failure = describe(request, error, rank=0)
-        cause = _cause(store) if failure.is_lost_peer else None
-        messages.send(cause or failure.public)
+        if failure.is_lost_peer:
+            time.sleep(CAUSE_WAIT_S)  # for the rank that knows the reason, which the watch reports
+        messages.send(failure.failure)
 
 
 def _fail_with_others(store: Store, messages: Messages) -> None:
@@ -137,20 +127,11 @@ def _fail_with_others(store: Store, messages: Messages) -> None:
     os._exit(0)
 
 
-def _cause(store: Store) -> Failure | None:
-    deadline_s = time.monotonic() + CAUSE_WAIT_S
-    while time.monotonic() < deadline_s:
-        if store.check([FAILURE_KEY]):
-            return msgspec.json.decode(store.get(FAILURE_KEY), type=Failure)
-        time.sleep(0.05)
-    return None
-
-
 def follow(messages: Messages, *, number: int) -> None:
     """Another rank: wait for what is next and take part; its parent learns when the run ends."""
     root = rank_context.connect()
     store = rank_context.within(root, number=number)
-    request: TrialRequest | LinkRequest | RunEnd = decode(store.get("request"), Request)
+    request: RankRequest | RunEnd = decode(store.get("request"), Request)
     if isinstance(request, RunEnd):
         messages.send(request)
         return
@@ -159,11 +140,11 @@ def follow(messages: Messages, *, number: int) -> None:
     ranks = rank_context.join(store)
     messages.stage("begun")
     try:
-        perform(request, ranks, messages=Silence())
+        perform(request, ranks, messages=Messages())
     except Exception as error:  # as above
         failure = describe(request, error, rank=ranks.rank)
         if not failure.is_lost_peer:
-            store.set(FAILURE_KEY, encode(failure.public).decode())
+            store.set(FAILURE_KEY, encode(failure.failure).decode())
 
 
 def _end_with_trial(store: Store) -> None:
@@ -187,7 +168,7 @@ def main() -> int:
         return run_local(Path(first))
     messages = Messages(int(first))
     request: Any = decode(sys.stdin.readline(), RankRequest) if rest == ["lead"] else None
-    threading.Thread(target=exit_with_parent, daemon=True).start()
+    end_with_parent()
     if request is not None:
         lead(request, messages)
     else:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bench.core import statistics
 from bench.core.nouns import Config
+from bench.measure.engine.engine import summed
 from bench.measure.timing import validity
 from bench.measure.timing.limits import Limits
 from bench.measure.timing.warmup import Warmup
@@ -15,16 +18,15 @@ from bench.workload import Phase, Workload
 def speed_columns(window: Window) -> Row:
     """Throughput and the distribution of steps."""
     steps_ms = [value_s * 1e3 for value_s in window.step_s]
-    items = sum(count.items for count in window.counts)
+    total = summed(window.counts)
     row: Row = {
         "step_clock": window.step_clock,
-        "items": items,
+        "items": total.items,
         "steps": len(window.counts),
         "window_s": window.wall_s,
         "drift_frac": validity.drift_frac(window.step_s),
+        "host_bound_frac": window.host_bound_frac,
     }
-    if window.wall_s > 0:
-        row["throughput_per_s"] = items / window.wall_s
     if steps_ms:
         row |= {
             "step_median_ms": statistics.median(steps_ms),
@@ -36,17 +38,16 @@ def speed_columns(window: Window) -> Row:
             "rel_ci95_frac": statistics.batch_means_half_width_frac(steps_ms),
             "ess": statistics.effective_sample_size(steps_ms),
         }
-    if window.step_clock == "event" and window.wall_s > 0:
-        row["host_gap_frac"] = 1.0 - sum(window.step_s) / window.wall_s
-    row["host_bound_frac"] = window.host_bound_frac
-    elements = [count.elements for count in window.counts]
-    if items and None not in elements:
-        total = sum(value for value in elements if value is not None)
-        row["elements_per_item"] = total / items
-        row["elements_per_s"] = total / window.wall_s if window.wall_s > 0 else None
-    flops = [count.flops for count in window.counts]
-    if items and None not in flops:
-        row["flops_per_item"] = sum(value for value in flops if value is not None) / items
+    if window.wall_s > 0:
+        row["throughput_per_s"] = total.items / window.wall_s
+        if window.step_clock == "event":
+            row["host_gap_frac"] = 1.0 - sum(window.step_s) / window.wall_s
+        if total.items and total.elements is not None:
+            row["elements_per_s"] = total.elements / window.wall_s
+    if total.items and total.elements is not None:
+        row["elements_per_item"] = total.elements / total.items
+    if total.items and total.flops is not None:
+        row["flops_per_item"] = total.flops / total.items
         row["flops_method"] = "analytic"
     return row
 
@@ -55,7 +56,7 @@ def wait_columns(window: Window, *, uses_loader: bool) -> Row:
     """Time spent waiting for the loader; blank where there is none."""
     if not uses_loader or window.wall_s <= 0:
         return {}
-    waited_s = sum(count.data_wait_s for count in window.counts)
+    waited_s = summed(window.counts).data_wait_s
     return {"data_wait_s": waited_s, "data_wait_frac": waited_s / window.wall_s}
 
 
@@ -75,7 +76,7 @@ def latency_columns(
         "lat_p90_ms": statistics.percentile_bound(steps_ms, 0.9),
         "lat_p99_ms": statistics.percentile_bound(steps_ms, 0.99),
     }
-    items = sum(count.items for count in window.counts)
+    items = summed(window.counts).items
     if phase.latency == "ttft":
         row["ttft_ms"] = row["lat_p50_ms"]
         row["prefill_tok_per_s"] = items / window.wall_s
@@ -88,10 +89,11 @@ def latency_columns(
 
 
 def cold_columns(
-    warmup: Warmup, *, cold_s: dict[str, float], config: Config, median_s: float | None
+    warmup: Warmup, *, config: Config, cold_s: dict[str, float], step_s: Sequence[float]
 ) -> Row:
-    """Warm-up and the costs of starting."""
+    """Warm-up and the costs of starting; `step_s` are the steps of the window."""
     first_s = warmup.step_s[0]
+    is_compiled = config.compile and step_s
     return {
         "warmup_steps": len(warmup.step_s),
         "warmup_s": warmup.wall_s,
@@ -100,14 +102,12 @@ def cold_columns(
         "build_s": cold_s.get("build"),
         "transfer_s": cold_s.get("transfer"),
         "first_step_s": first_s,
-        "compile_s": first_s - median_s if config.compile and median_s is not None else None,
+        "compile_s": first_s - statistics.median(step_s) if is_compiled else None,
         "recompiles": warmup.recompiles,
     }
 
 
-def trial_reasons(
-    window: Window, *, warmup: Warmup, limits: Limits, recompiled: bool, wait_frac: float | None
-) -> list[str]:
+def trial_reasons(window: Window, *, warmup: Warmup, limits: Limits, recompiled: bool) -> list[str]:
     """Reason codes that follow from the window itself, never from how fast it was."""
     reasons = []
     drift = validity.drift_frac(window.step_s)
@@ -126,7 +126,7 @@ def trial_reasons(
         reasons.append("clock_backwards")
     if recompiled:
         reasons.append("recompiled")
-    if wait_frac is not None and wait_frac > validity.INPUT_BOUND_FRAC:
+    if summed(window.counts).data_wait_s > validity.INPUT_BOUND_FRAC * window.wall_s:
         reasons.append("input_bound")
     elif (window.host_bound_frac or 0.0) > validity.HOST_BOUND_FRAC:
         reasons.append("host_bound")

@@ -106,7 +106,8 @@ def _tail_count(step_s: list[float]) -> int:
 
 
 def _state(engine: Engine) -> _State:
-    return engine.recompiles(), engine.reserved_bytes(), engine.compute_clock_hz()
+    adapter = engine.adapter
+    return engine.recompiles(), adapter.reserved_bytes(), adapter.compute_clock_hz()
 
 
 def _is_state_steady(history: list[_State]) -> bool:

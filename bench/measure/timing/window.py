@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bench.core import statistics
-from bench.devices.torch.adapter import DeviceEvent
+from bench.devices.torch.adapter import Adapter, DeviceEvent
 from bench.measure.engine.engine import Engine, StepCount
 from bench.measure.timing.clock import Clock
 from bench.measure.timing.limits import Limits
@@ -58,8 +58,8 @@ class Window:
 class _HostMarks:
     """Step boundaries on the host clock, of a device that is synchronous or made so."""
 
-    def __init__(self, engine: Engine, *, clock: Clock) -> None:
-        self._synchronize = engine.synchronize if engine.is_asynchronous else None
+    def __init__(self, adapter: Adapter, *, clock: Clock) -> None:
+        self._synchronize = adapter.synchronize if adapter.is_asynchronous else None
         self._clock = clock
         self.times_s = [clock.now_s()]
 
@@ -77,8 +77,8 @@ class _HostMarks:
 class _EventMarks:
     """Step boundaries as events on the device's stream; the host stays a bounded way ahead."""
 
-    def __init__(self, engine: Engine, *, clock: Clock, depth: int) -> None:
-        self._engine = engine
+    def __init__(self, adapter: Adapter, *, clock: Clock, depth: int) -> None:
+        self._adapter = adapter
         self._clock = clock
         self._depth = depth
         self._events: deque[DeviceEvent] = deque()
@@ -88,7 +88,7 @@ class _EventMarks:
         self.times_s = [clock.now_s()]
 
     def _record(self) -> None:
-        event = self._engine.make_event()
+        event = self._adapter.make_event()
         assert event is not None, "the device had events a moment ago"
         event.record()
         self._events.append(event)
@@ -123,11 +123,11 @@ class _EventMarks:
         return list(self._elapsed_s)
 
 
-def step_clock_of(engine: Engine) -> StepClock:
+def step_clock_of(adapter: Adapter) -> StepClock:
     """Return the finest honest clock for steps on this device."""
-    if not engine.is_asynchronous:
+    if not adapter.is_asynchronous:
         return "host"
-    return "event" if engine.make_event() is not None else "host_sync"
+    return "event" if adapter.make_event() is not None else "host_sync"
 
 
 def run_window(
@@ -142,14 +142,15 @@ def run_window(
 
     With `agree` all ranks take rank 0's answer, after the same steps.
     """
-    step_clock = step_clock_of(engine)
+    adapter = engine.adapter
+    step_clock = step_clock_of(adapter)
     counts: list[StepCount] = []
-    engine.synchronize()
+    adapter.synchronize()
     marks: _HostMarks | _EventMarks
     if step_clock == "event":
-        marks = _EventMarks(engine, clock=clock, depth=_queue_depth(expected_step_s))
+        marks = _EventMarks(adapter, clock=clock, depth=_queue_depth(expected_step_s))
     else:
-        marks = _HostMarks(engine, clock=clock)
+        marks = _HostMarks(adapter, clock=clock)
     start_s = next_check_s = marks.times_s[0]
     next_check = 1
     while True:
@@ -165,7 +166,7 @@ def run_window(
             if is_enough:
                 break
             next_check_s = now_s + min(CHECK_EVERY_S, elapsed_s)
-    engine.synchronize()
+    adapter.synchronize()
     end_s = clock.now_s()
     times_s = [*marks.times_s, end_s]
     return Window(

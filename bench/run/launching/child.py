@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO
 
-from bench.measure.ending import LAST_WORDS_BYTES, how_it_ended, last_line, peak_rss_bytes
+from bench.measure.asking import LAST_WORDS_BYTES, how_it_ended, last_line, peak_rss_bytes
 from bench.measure.messages import Answer, Failure, Result, Stage, StepsSoFar, decode
 
 OnMessage = Callable[[Stage | StepsSoFar], None]

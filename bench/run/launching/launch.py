@@ -24,7 +24,7 @@ from bench.core.nouns import Config
 from bench.devices.host import cpu
 from bench.hardware.chip_limit import parse_chip_limit
 from bench.measure.asking import ask, same_modules
-from bench.measure.engine.torch_facts import MIOPEN_FIND_MODE
+from bench.measure.inspection import MIOPEN_FIND_MODE
 from bench.measure.messages import Failure, LinkRequest, Post, RunEnd, TrialRequest, encode
 from bench.measure.timing.limits import Limits
 from bench.run.launching.child import OnMessage, Outcome, run_child

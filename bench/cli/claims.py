@@ -59,15 +59,15 @@ def claims(
     from bench.results.reader import read_rows
 
     form = chosen_format(output_format, as_json=as_json)
-    is_file = {name: name.lower().endswith(".csv") for name in names or []}
-    files = [user_path(name, what="result file") for name in is_file if is_file[name]]
-    chosen = find_claims([name for name in is_file if not is_file[name]], ledger=read_ledger())
+    ids = [name for name in names or [] if not name.lower().endswith(".csv")]
+    files = [user_path(name, what="result file") for name in names or [] if name not in ids]
+    chosen = find_claims(ids, ledger=read_ledger())
     if run:
         files += _measured(chosen, budget=budget, out=out)
     rows = reference_rows(note=print_note) if reference else []
     rows += [row for path in files for row in read_rows(path, note=print_note)]
     verdicts = judge_all(chosen, rows)
-    _show(verdicts, form=form, why=why)
+    _show(verdicts, form=form, why=why, is_overview=not ids)
     words = {verdict.word for verdict in verdicts}
     if strict and "REFUTED" in words:
         raise typer.Exit(ExitCode.REGRESSION)
@@ -114,20 +114,21 @@ def command_for(claim: Claim) -> str | None:
     return None if claim.experiment is None else recipe(claim.experiment).command
 
 
-def _show(verdicts: Sequence[ClaimVerdict], *, form: str, why: bool) -> None:
+def _show(verdicts: Sequence[ClaimVerdict], *, form: str, why: bool, is_overview: bool) -> None:
     from bench.analysis.claims.claims_verdict import claims_document
-    from bench.report.tables.claims_table import case_grids, claims_grid, screen_grid, why_lines
+    from bench.report.tables import claims_table as tables
 
     is_markdown = form == "markdown"
     if form == "json":
         print_json(claims_document(verdicts))
     elif not why:
-        grid = (claims_grid if is_markdown else screen_grid)(verdicts)
+        screen = tables.overview if is_overview else tables.listed
+        grid = (tables.claims_grid if is_markdown else screen)(verdicts)
         print_grids([grid], is_markdown=is_markdown)
     else:
         for verdict in verdicts:
-            head, tail = why_lines(verdict, command=command_for(verdict.claim))
+            head, tail = tables.why_lines(verdict, command=command_for(verdict.claim))
             print_grids([], lines=head, is_markdown=is_markdown)
             typer.echo()
-            print_grids(case_grids(verdict), lines=tail, is_markdown=is_markdown)
+            print_grids(tables.case_grids(verdict), lines=tail, is_markdown=is_markdown)
             typer.echo()

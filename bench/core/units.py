@@ -3,7 +3,9 @@
 Inside the harness everything is seconds, bytes, FLOP, joules, watts. GB is 1e9, GiB is 2**30.
 """
 
+import itertools
 import re
+from collections.abc import Sequence
 
 from bench.core.errors import UsageError
 
@@ -107,6 +109,13 @@ def format_number(value: float) -> str:
     if magnitude >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def format_ranges(numbers: Sequence[int]) -> str:
+    """Write (0, 1, 2, 8) as '0-2,8'."""
+    runs = itertools.groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0])
+    ends = [[number for _, number in run] for _, run in runs]
+    return ",".join(f"{a[0]}" if len(a) == 1 else f"{a[0]}-{a[-1]}" for a in ends)
 
 
 def duration_scale(value_s: float) -> tuple[float, str]:

@@ -1,7 +1,9 @@
 """`bench claims`: table, reasons, documents, more rows, and what --run would measure."""
 
 import json
+import re
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,27 @@ def document(capsys: Captured, *words: str) -> dict[str, Any]:
 
 
 def test_the_table_has_every_claim_and_counts_the_verdicts(capsys: Captured) -> None:
+    """The golden screen holds the form; here the numbers are those of the document."""
+    claims = document(capsys)["claims"]
     assert main(["claims"]) == 0
+    table, _, words = capsys.readouterr().out.partition("\n\n")
+    _, heads, _, *rows = table.splitlines()
+    shown: dict[str, set[int]] = {}
+    places = [match.start() for match in re.finditer(r"\S+(?: \S+)*", heads)]
+    for row in rows:
+        for start, end in pairwise((*places[1:], len(heads))):
+            for part in filter(None, row[start:end].strip().split(", ")):
+                first, _, last = part.partition("-")
+                numbers = range(int(first), int(last or first) + 1)
+                shown.setdefault(heads[start:end].strip(), set()).update(numbers)
+    assert {n: word for word, numbers in shown.items() for n in numbers} == {
+        claim["number"]: claim["verdict"] for claim in claims if claim["number"]
+    }
+    assert main(["claims", "F0", "F1", "F2", "F3", "F4"]) == 0
     out = capsys.readouterr().out
     for name in (" 42 ", "An H20 has 41 % fewer cores", "share-price", "HOLDS WHEN", "REFUTED"):
         assert name in out
-    assert "of 42 testable claims decided" in out
+    assert "of 42 testable claims decided" in out and "of 42 testable claims decided" in words
     assert "modelled" in out and "projected" in out, "what is not measured is said"
 
 

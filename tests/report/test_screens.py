@@ -66,7 +66,7 @@ VERBS = {
     "claims": ["claims"],
     "claims-one-article": ["claims", "F2"],
 }
-LONG = {"run-sweep", "claims", "claims-one-article"}
+LONG = {"run-sweep"}
 """Screens with a row for each of many things."""
 
 

@@ -5,7 +5,6 @@ Facts only, each by itself: what a system does not tell is None. Linux shows mos
 cores) is decided in `cpu`; GPUs are seen by the trial's process.
 """
 
-import itertools
 import os
 import platform
 import re
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from bench.core.units import format_ranges
 from bench.devices.host.cgroup import ROOT, cpu_quota, read_text
 from bench.devices.host.cpu import allowed_cpu_ids, cpu_model, cpuinfo, numa_nodes
 
@@ -79,19 +79,12 @@ def _processor(root: Path) -> Facts:
         "sockets": len(sockets - {None}) or None,
         "numa_nodes": len(numa_nodes(root=root)) or None,
         "smt_active": read_text(settings / "smt/active"),
-        "affinity": _ranges(allowed_cpu_ids()) if hasattr(os, "sched_getaffinity") else None,
+        "affinity": format_ranges(allowed_cpu_ids()) if hasattr(os, "sched_getaffinity") else None,
         "cgroup_cpus": cpu_quota(root=root),
         "governor": ",".join(governors(root)) or None,
         "turbo": _turbo(settings),
         "cpu_flags_simd": " ".join(simd) or None,
     }
-
-
-def _ranges(cpu_ids: tuple[int, ...]) -> str:
-    """Write (0, 1, 2, 8) as '0-2,8'."""
-    runs = itertools.groupby(enumerate(cpu_ids), key=lambda pair: pair[1] - pair[0])
-    ends = [[cpu_id for _, cpu_id in run] for _, run in runs]
-    return ",".join(f"{a[0]}" if len(a) == 1 else f"{a[0]}-{a[-1]}" for a in ends)
 
 
 def _turbo(settings: Path) -> str | None:

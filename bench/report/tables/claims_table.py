@@ -12,12 +12,14 @@ from collections.abc import Callable, Sequence
 from bench.analysis.claims.claim_cases import ClaimCase, span_of
 from bench.analysis.claims.claims_condition import value_words
 from bench.analysis.claims.claims_verdict import WORDS, ClaimVerdict, span_words
+from bench.core.units import format_ranges
 from bench.report.tables.cells import AnyCell, Cell, quantity
 from bench.report.tables.grid import Grid
 
 _HOLDS = {True: "yes", False: "no", None: "too close"}
 _MOST_CHARACTERS = 62
 _MOST_BASES = 17
+_MORE = "bench claims F1 lists an article's claims, bench claims 1 --why explains one"
 
 
 def claims_grid(
@@ -29,7 +31,7 @@ def claims_grid(
 ) -> Grid:
     """One line a claim: number, place, what is claimed, verdict, when or why, what it rests on."""
     columns: dict[str, Callable[[ClaimVerdict], AnyCell]] = {
-        "no.": _number,
+        "no.": lambda one: quantity(one.claim.number),
         "claim": lambda one: one.claim.id,
         "where": lambda one: one.claim.where,
         "what is claimed": lambda one: one.claim.text,
@@ -40,14 +42,14 @@ def claims_grid(
     return Grid.of(verdicts, columns, title=title, notes=(summary(verdicts),))
 
 
-def screen_grid(verdicts: Sequence[ClaimVerdict]) -> Grid:
+def listed(verdicts: Sequence[ClaimVerdict]) -> Grid:
     """One short line a claim; conditions are behind --why, claims only noted in a line of names."""
     chosen = [one for one in verdicts if one.claim.number is not None] or verdicts
     noted = ", ".join(one.claim.id for one in verdicts if one not in chosen)
     return Grid.of(
         chosen,
         {
-            "no.": lambda one: _number(one) or one.claim.id,
+            "no.": lambda one: quantity(one.claim.number) or one.claim.id,
             "verdict": lambda one: Cell(word=one.word),
             "what is claimed": lambda one: _cut(one.claim.text),
             "rests on": _short_bases,
@@ -58,10 +60,6 @@ def screen_grid(verdicts: Sequence[ClaimVerdict]) -> Grid:
             "bench claims NUMBER --why shows when a claim holds, its cases and sources",
         ),
     )
-
-
-def _number(one: ClaimVerdict) -> AnyCell:
-    return quantity(one.claim.number)
 
 
 def _cut(text: str) -> str:
@@ -75,15 +73,41 @@ def _short_bases(one: ClaimVerdict) -> str:
     return reported if len(reported) <= _MOST_BASES else f"{one.bases[0]} +{len(one.bases) - 1}"
 
 
+def overview(verdicts: Sequence[ClaimVerdict]) -> Grid:
+    """Numbers of claims by article and verdict; below, in words, what is refuted or undecided."""
+    articles = {one.claim.article.id: one.claim.article for one in verdicts}
+
+    def numbers(name: str, word: str) -> str:
+        chosen = [one.claim for one in verdicts if one.word == word and one.claim.number]
+        found = [claim.number or 0 for claim in chosen if claim.article.id == name]
+        return format_ranges(found).replace(",", ", ")
+
+    notes = [
+        f"{name}: {one.title} ({one.publisher}, {one.date})"
+        for name, one in sorted(articles.items())
+    ]
+    notes.append(summary(verdicts))
+    for one in sorted(verdicts, key=lambda one: WORDS.index(one.word)):
+        if one.word in ("REFUTED", "UNDECIDED") and one.claim.number:
+            notes.append(f"{one.claim.number} {one.word}: {one.claim.text}")
+            notes.append(f"  {plain_sentence(one)}")
+    num_noted = sum(one.claim.number is None for one in verdicts)
+    notes.append(f"{num_noted} more are only noted; {_MORE}")
+    return Grid(
+        heads=("article", *WORDS),
+        rows=[(name, *(numbers(name, word) for word in WORDS)) for name in sorted(articles)],
+        title="Published claims by number",
+        notes=tuple(notes),
+    )
+
+
 def summary(verdicts: Sequence[ClaimVerdict]) -> str:
-    """`38 of 42 testable claims decided: 25 HOLDS WHEN, ...`; the rest counted apart."""
+    """`38 of 42 testable claims decided: 25 HOLDS WHEN, ...`."""
     testable = [one for one in verdicts if one.claim.number is not None]
     counted = Counter(one.word for one in testable)
     words = ", ".join(f"{counted[word]} {word}" for word in WORDS if counted[word])
     decided = sum(one.is_decided for one in testable)
-    others = len(verdicts) - len(testable)
-    noted = f"; {others} more only noted" if others else ""
-    return f"{decided} of {len(testable)} testable claims decided: {words}{noted}"
+    return f"{decided} of {len(testable)} testable claims decided: {words}"
 
 
 def case_grids(found: ClaimVerdict) -> list[Grid]:
@@ -140,10 +164,9 @@ def plain_sentence(one: ClaimVerdict) -> str:
     if one.word == "HOLDS":
         return f"True in {_of_all(len(counted))}{unclear}{figures}."
     if one.word == "REFUTED":
-        return f"Not true in {_of_all(holds[False], of=len(counted))}{unclear}{figures}."
-    return (
-        f"True in {holds[True]} of {len(counted)} cases, not in {holds[False]}{unclear}{figures}."
-    )
+        return f"False in {_of_all(holds[False], of=len(counted))}{unclear}{figures}."
+    parts = f"{holds[True]} of {len(counted)} cases, false in {holds[False]}"
+    return f"True in {parts}{unclear}{figures}."
 
 
 def _of_all(number: int, *, of: int | None = None) -> str:

@@ -1,18 +1,15 @@
 """What holds an emulated link together: model, link, recorder; and what the harness asks of it."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import PrefixStore
 
 from bench.core.errors import UsageError
 from bench.emulate.link.host_link import HostLink
 from bench.emulate.replay.recording import Recorder, StepNotes
-from bench.emulate.replay.simulate import Prices
+from bench.hardware.costs.cost import CostModel
 
 _LARGE_BYTES = 2**28
 """A message whose time is all bandwidth."""
@@ -25,7 +22,7 @@ class Emulation:
     """
 
     def __init__(
-        self, *, num_ranks: int, model: Prices, device: torch.device, is_timed: bool = True
+        self, *, num_ranks: int, model: CostModel, device: torch.device, is_timed: bool = True
     ) -> None:
         self.num_ranks = num_ranks
         self.model = model
@@ -43,10 +40,6 @@ class Emulation:
         """Stop recording and return the step's notes; waits for an accelerator."""
         now = self.link.now()
         return self.recorder.end(now, resolve=self.link.end_step())
-
-    def make_real(self, options: Any) -> dist.ProcessGroup | None:
-        """Return the real group to hold back; None: the other ranks are virtual."""
-        return None
 
     def tune_compiler(self) -> None:
         """Tell inductor the modelled bandwidths: it orders collectives by what they take."""
@@ -83,34 +76,6 @@ class Emulation:
             self._compiler_bandwidths = {}
         dist.destroy_process_group()
         self.link.close()
-
-
-class Throttle(Emulation):
-    """Real ranks held back: each collective runs for real, and completes no earlier than modelled.
-
-    Its numerics are those of real training, so this is the mode for losses and for compression. It
-    can only slow down: a link that is faster than what is really there stays as slow as that is,
-    and the trace then shows collectives longer than modelled. Ranks do not agree on when a
-    collective begins; each holds back from when it issued it, and the real one waits for the last.
-    """
-
-    def make_real(self, options: Any) -> dist.ProcessGroup:
-        """Make the group that torch would have made: gloo, and NCCL on CUDA."""
-        rank, size = options.group_rank, options.group_size
-        real = dist.ProcessGroup(options.store, rank, size)
-        kinds = dist.ProcessGroup.BackendType
-        gloo = dist.ProcessGroupGloo(
-            PrefixStore("cpu/", options.store), rank, size, timeout=options.timeout
-        )
-        real._register_backend(torch.device("cpu"), kinds.GLOO, gloo)
-        real._set_default_backend(kinds.GLOO)
-        if self.device.type == "cuda":
-            settings = dist.ProcessGroupNCCL.Options()
-            settings._timeout = options.timeout
-            nccl = dist.ProcessGroupNCCL(PrefixStore("cuda/", options.store), rank, size, settings)
-            real._register_backend(torch.device("cuda"), kinds.NCCL, nccl)
-            real._set_default_backend(kinds.NCCL)
-        return real
 
 
 def _link_for(device: torch.device, *, recorder: Recorder, is_timed: bool) -> Any:

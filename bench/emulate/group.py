@@ -3,23 +3,27 @@
 Torch sees an ordinary backend, so DDP, FSDP, tensor parallelism and communication hooks run
 unchanged. Every operation in `OPERATIONS` takes the time of the cost model; any other one
 raises, because what an inherited method would do takes no time and nobody would notice.
+
+Real ranks are held back: each collective runs for real, and completes no earlier than modelled. Its
+numerics are those of real training, so this is the mode for losses and for compression. It can only
+slow down: a link that is faster than what is really there stays as slow as that is, and the trace
+then shows collectives longer than modelled. Ranks do not agree on when a collective begins; each
+holds back from when it issued it, and the real one waits for the last.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import FakeProcessGroup, HashStore, Store
+from torch._C._distributed_c10d import FakeProcessGroup, HashStore, PrefixStore, Store
 
-from bench.emulate.emulation import Emulation, Throttle
+from bench.emulate.emulation import Emulation
 from bench.emulate.operations import OPERATIONS, Operation, flat, keep
 from bench.emulate.replay.recording import Issued
-from bench.emulate.replay.simulate import Prices
 from bench.hardware.costs.collectives import Group, Op
+from bench.hardware.costs.cost import CostModel
 
 EMULATED, THROTTLED = "emulated", "throttled"
 """Names of the backends: other ranks are virtual, or real and held back."""
@@ -161,26 +165,42 @@ def register_backends(device_type: str) -> None:
     for name in (EMULATED, THROTTLED):
         dist.Backend.register_backend(
             name,
-            _create_group,
+            partial(_create_group, is_real=name == THROTTLED),
             extended_api=True,
             devices=sorted({"cpu", device_type}),  # a text here is taken apart into letters
         )
 
 
-def _create_group(options: Any, emulation: Emulation | None) -> dist.ProcessGroup:
+def _create_group(options: Any, emulation: Emulation | None, *, is_real: bool) -> dist.ProcessGroup:
     """Make a group for torch; only the default one is made with its emulation as option."""
     if emulation is None:
         world = dist.group.WORLD
         assert isinstance(world, ModelledGroup)
         emulation = world.emulation
     ranks = options.global_ranks_in_group or range(options.group_size)
-    return group_class()(
-        emulation, rank=options.group_rank, ranks=ranks, real=emulation.make_real(options)
-    )
+    real = _real_group(options, device_type=emulation.device.type) if is_real else None
+    return group_class()(emulation, rank=options.group_rank, ranks=ranks, real=real)
+
+
+def _real_group(options: Any, *, device_type: str) -> dist.ProcessGroup:
+    """Make the group that torch would have made: gloo, and NCCL on CUDA."""
+    rank, size, store = options.group_rank, options.group_size, options.store
+    real = dist.ProcessGroup(store, rank, size)
+    kinds = dist.ProcessGroup.BackendType
+    gloo = dist.ProcessGroupGloo(PrefixStore("cpu/", store), rank, size, timeout=options.timeout)
+    real._register_backend(torch.device("cpu"), kinds.GLOO, gloo)
+    real._set_default_backend(kinds.GLOO)
+    if device_type == "cuda":
+        settings = dist.ProcessGroupNCCL.Options()
+        settings._timeout = options.timeout
+        nccl = dist.ProcessGroupNCCL(PrefixStore("cuda/", store), rank, size, settings)
+        real._register_backend(torch.device("cuda"), kinds.NCCL, nccl)
+        real._set_default_backend(kinds.NCCL)
+    return real
 
 
 def start_emulation(
-    *, num_ranks: int, model: Prices, device: torch.device, is_timed: bool = True
+    *, num_ranks: int, model: CostModel, device: torch.device, is_timed: bool = True
 ) -> Emulation:
     """Make torch's default group in this process: rank 0 is real, the others are virtual.
 
@@ -188,26 +208,24 @@ def start_emulation(
     link cannot be emulated on `device`.
     """
     emulation = Emulation(num_ranks=num_ranks, model=model, device=device, is_timed=is_timed)
-    start_group(emulation, EMULATED, store=HashStore(), rank=0)
-    return emulation
+    return _started(emulation, EMULATED, store=HashStore(), rank=0)
 
 
 def start_throttle(
-    *, model: Prices, device: torch.device, store: Store, rank: int, num_ranks: int
-) -> Throttle:
+    *, model: CostModel, device: torch.device, store: Store, rank: int, num_ranks: int
+) -> Emulation:
     """Make torch's default group of real ranks that share `store`; it ends with `close`.
 
     Raises UsageError where a link cannot be emulated on `device`.
     """
-    throttle = Throttle(num_ranks=num_ranks, model=model, device=device)
-    start_group(throttle, THROTTLED, store=store, rank=rank)
-    return throttle
+    emulation = Emulation(num_ranks=num_ranks, model=model, device=device)
+    return _started(emulation, THROTTLED, store=store, rank=rank)
 
 
-def start_group(emulation: Emulation, backend: str, *, store: Store, rank: int) -> None:
-    """Make torch's default group of this backend."""
+def _started(emulation: Emulation, backend: str, *, store: Store, rank: int) -> Emulation:
     register_backends(emulation.device.type)
     dist.init_process_group(
         backend, store=store, rank=rank, world_size=emulation.num_ranks, pg_options=emulation
     )
     emulation.tune_compiler()
+    return emulation

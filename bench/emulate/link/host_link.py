@@ -7,10 +7,10 @@ for the real collective, and the link is then busy until that was through.
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from time import perf_counter
 from typing import Any
@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 
 from bench.emulate.link.completions import Completions, measure_oversleep_s, sleep_until
 from bench.emulate.link.serial_link import SerialLinks, level_of
@@ -137,7 +136,7 @@ class HostWork(LinkWork):
         outputs: list[torch.Tensor],
         end_s: float,
         real: Any,
-        paid: threading.Event | None,
+        paid: Future[None] | None,
     ) -> None:
         super().__init__(link, issued, outputs=outputs)
         self._end_s = end_s
@@ -171,7 +170,7 @@ class HostWork(LinkWork):
 
     @property
     def _is_over(self) -> bool:
-        is_paid = self._paid is None or self._paid.is_set()
+        is_paid = self._paid is None or self._paid.done()
         return is_paid and perf_counter() >= self._end_s
 
     def _finish(self) -> None:
@@ -184,7 +183,7 @@ class HostWork(LinkWork):
                 self._link.was_later(self._issued, until_s=through_s)
         sleep_until(self._end_s, early_s=self._link.early_s)
         if self._paid is not None:
-            self._paid.wait()
+            self._paid.result()
 
     def _complete(self) -> None:
         assert self._future is not None
@@ -221,43 +220,29 @@ class CpuTax:
 
     def __init__(self) -> None:
         self.copies = 0.0
-        self._jobs: queue.SimpleQueue[tuple[float, float, float, threading.Event] | None] = (
-            queue.SimpleQueue()
-        )
-        self._thread: threading.Thread | None = None
+        self._thread = ThreadPoolExecutor(1, "cpu-tax")  # which starts when it is first needed
+        self._source = np.zeros(_BLOCK_BYTES, np.uint8)
+        self._target = np.zeros(_BLOCK_BYTES, np.uint8)
 
-    def charge(self, num_bytes: int, *, start_s: float, end_s: float) -> threading.Event | None:
-        """Copy beside the transfer from start to end; the event is set when that is through."""
+    def charge(self, num_bytes: int, *, start_s: float, end_s: float) -> Future[None] | None:
+        """Copy beside the transfer from start to end; complete when that is through."""
         if not self.copies or not num_bytes:
             return None
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._serve, name="cpu-tax", daemon=True)
-            self._thread.start()
-        paid = threading.Event()
-        self._jobs.put((num_bytes * self.copies, start_s, end_s, paid))
-        return paid
+        return self._thread.submit(
+            self._copy, num_bytes * self.copies, start_s=start_s, end_s=end_s
+        )
 
     def close(self) -> None:
         """End the thread."""
-        if self._thread is not None:
-            self._jobs.put(None)
-            self._thread.join()
-            self._thread = None
+        self._thread.shutdown()
 
-    def _serve(self) -> None:
-        source, target = np.zeros(_BLOCK_BYTES, np.uint8), np.zeros(_BLOCK_BYTES, np.uint8)
-        while (job := self._jobs.get()) is not None:
-            num_bytes, start_s, end_s, paid = job
-            for index in range(_SLICES):
-                begin_s = start_s + (end_s - start_s) * index / _SLICES
-                time.sleep(max(0.0, begin_s - perf_counter()))
-                _copy(round(num_bytes / _SLICES), source=source, target=target)
-            paid.set()
-
-
-def _copy(num_bytes: int, *, source: NDArray[np.uint8], target: NDArray[np.uint8]) -> None:
-    # numpy lets other threads have the interpreter while it copies, and uses one core.
-    while num_bytes > 0:
-        size = min(num_bytes, _BLOCK_BYTES)
-        np.copyto(target[:size], source[:size])
-        num_bytes -= size
+    def _copy(self, num_bytes: float, *, start_s: float, end_s: float) -> None:
+        for index in range(_SLICES):
+            begin_s = start_s + (end_s - start_s) * index / _SLICES
+            time.sleep(max(0.0, begin_s - perf_counter()))
+            left_bytes = round(num_bytes / _SLICES)
+            while left_bytes > 0:
+                size = min(left_bytes, _BLOCK_BYTES)
+                # numpy lets other threads have the interpreter while it copies; it uses one core.
+                np.copyto(self._target[:size], self._source[:size])
+                left_bytes -= size

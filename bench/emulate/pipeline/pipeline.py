@@ -17,8 +17,9 @@ from dataclasses import dataclass
 
 from bench.core.nouns import Layout
 from bench.emulate.pipeline.schedules import Task, device_tasks, parse_schedule
-from bench.emulate.replay.simulate import Bound, Prices
+from bench.emulate.replay.simulate import Bound
 from bench.hardware.costs.collectives import Method, Op
+from bench.hardware.costs.cost import CostModel
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,7 +131,7 @@ def simulate_step(
     stages: Sequence[PipelineStage],
     *,
     layout: Layout,
-    model: Prices | None,
+    model: CostModel | None,
     bound: Bound = "seconds",
     passes: Sequence[Sequence[PipelineStage]] = (),
     shared_bytes: int = 0,
@@ -193,7 +194,7 @@ def simulate_step(
 class _Links:
     """Prices of what the devices of one pipeline send to each other and to their replicas."""
 
-    def __init__(self, layout: Layout, *, model: Prices | None, bound: Bound) -> None:
+    def __init__(self, layout: Layout, *, model: CostModel | None, bound: Bound) -> None:
         self._layout = layout
         self._model = model
         self._bound = bound

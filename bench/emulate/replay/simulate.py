@@ -12,28 +12,15 @@ sample. Left out: ranks that differ for good (a slow card), and that draws of se
 correlated (a job that slows all of them), which would make the effect smaller.
 """
 
-from __future__ import annotations
-
 import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from bench.emulate.link.serial_link import SerialLinks, level_of
 from bench.emulate.replay.recording import Collective, StepTrace
-from bench.hardware.costs.collectives import Cost, Group, Op
-
-
-class Prices(Protocol):
-    """What is asked of a cost model; `bench.hardware.costs.cost.CostModel` is one."""
-
-    def cost(self, op: Op, *, num_bytes: int, group: Group) -> Cost:
-        """Return the time of one collective."""
-
-    def group_of(self, ranks: Sequence[int]) -> Group:
-        """Return how global ranks lie on the nodes of this model's topology."""
-
+from bench.hardware.costs.cost import CostModel
 
 Bound = Literal["seconds", "low_s", "high_s"]
 """Which of a modelled cost's times is used: the model's, or an end of its error band."""
@@ -55,7 +42,7 @@ class Replay:
 def replay(
     trace: StepTrace,
     *,
-    model: Prices | None = None,
+    model: CostModel | None = None,
     bound: Bound = "seconds",
     is_free: bool = False,
     waits_hide: bool = True,
@@ -112,7 +99,7 @@ def replay(
     )
 
 
-def _price_s(one: Collective, *, model: Prices | None, bound: Bound) -> float:
+def _price_s(one: Collective, *, model: CostModel | None, bound: Bound) -> float:
     if model is None:
         return one.modelled_s
     if one.group.num_ranks == 1:

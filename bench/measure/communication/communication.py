@@ -14,8 +14,9 @@ from bench.core.errors import UsageError
 from bench.core.nouns import Layout
 from bench.core.statistics import median
 from bench.emulate.replay.recording import Collective, Mark, StepNotes, StepTrace
-from bench.emulate.replay.simulate import Bound, Prices, Replay, replay, straggler_step_s
+from bench.emulate.replay.simulate import Bound, Replay, replay, straggler_step_s
 from bench.hardware.costs.collectives import Op
+from bench.hardware.costs.cost import CostModel
 from bench.results.schema import Row
 
 AGREEMENT_FRAC = 0.03
@@ -62,7 +63,7 @@ def communication_columns(
     traces: Sequence[StepTrace],
     *,
     layout: Layout,
-    model: Prices,
+    model: CostModel,
     period: int = 1,
     waits_hide: bool = True,
 ) -> tuple[Row, list[str], list[float]]:
@@ -120,13 +121,13 @@ def widened(row: Row) -> Row:
     return row
 
 
-def _methods(trace: StepTrace, *, model: Prices) -> str:
+def _methods(trace: StepTrace, *, model: CostModel) -> str:
     kinds = {(one.op, one.num_bytes, one.group) for one in trace.collectives}
     methods = {model.cost(op, num_bytes=size, group=group).method for op, size, group in kinds}
     return "+".join(sorted(methods))
 
 
-def fake_trace(step_s: float, *, layout: Layout, num_parameters: int, model: Prices) -> StepTrace:
+def fake_trace(step_s: float, *, layout: Layout, num_parameters: int, model: CostModel) -> StepTrace:
     """Return the trace of a step on the fake device that computes for `step_s`, on a free link.
 
     Gradients of a backward pass come evenly over the last two thirds of a step, since backward

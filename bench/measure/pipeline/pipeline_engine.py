@@ -18,7 +18,8 @@ from bench.core.nouns import Layout
 from bench.core.statistics import median
 from bench.emulate.pipeline.pipeline import PipelineStep, simulate_step
 from bench.emulate.pipeline.schedules import check_pipeline, num_stages
-from bench.emulate.replay.simulate import Bound, Prices
+from bench.emulate.replay.simulate import Bound
+from bench.hardware.costs.cost import CostModel
 from bench.measure.engine.steps import InferStep, TrainStep
 from bench.measure.engine.torch_engine import TorchEngine
 from bench.measure.messages import TrialRequest
@@ -60,7 +61,7 @@ class PipelineEngine(TorchEngine):
         )
         return self.staged
 
-    def simulated(self, measured: Window, *, model: Prices) -> tuple[Window, Row]:
+    def simulated(self, measured: Window, *, model: CostModel) -> tuple[Window, Row]:
         """Return the window as simulated steps, and the columns of communication.
 
         `model` is the link's cost model. The returned window goes to `summary.speed_columns`; its
@@ -83,7 +84,7 @@ def simulate_window(
     passes_s: Sequence[Sequence[float]],
     facts: StageFacts,
     layout: Layout,
-    model: Prices,
+    model: CostModel,
     clips: bool,
 ) -> tuple[Window, Row]:
     """Simulate steps whose micro-batches are passes measured one after the other.

@@ -22,7 +22,7 @@ from torch._C._distributed_c10d import FakeProcessGroup, HashStore, PrefixStore,
 from bench.emulate.emulation import Emulation
 from bench.emulate.operations import OPERATIONS, Operation, flat, keep
 from bench.emulate.replay.recording import Issued
-from bench.hardware.costs.collectives import Group, Op
+from bench.hardware.costs.collectives import Group
 from bench.hardware.costs.cost import CostModel
 
 EMULATED, THROTTLED = "emulated", "throttled"
@@ -46,9 +46,7 @@ class ModelledGroup(dist.ProcessGroup):
         self._ranks = ranks
         self._real = real
         self._group = emulation.model.group_of(ranks)
-        self._pairs: dict[int, Group] = {}
         self._last: dist.Work | None = None
-        self._known_s: dict[tuple[Op, int, int, int], float] = {}
         # Names, meshes and devices come from a backend inside; its operations raise.
         fake: Any = FakeProcessGroup  # of which torch's stub knows little
         options = fake.Options()
@@ -68,18 +66,21 @@ class ModelledGroup(dist.ProcessGroup):
         operation = OPERATIONS[name]
         recorder, link = self.emulation.recorder, self.emulation.link
         group = self._group if operation.peer is None else self._group_with(operation.peer(args))
-        num_bytes = operation.num_bytes(args, len(self._ranks))
+        num_bytes, modelled_s = operation.num_bytes(args, len(self._ranks)), 0.0
+        if group.num_ranks > 1:
+            cost = self.emulation.model.cost(operation.op, num_bytes=num_bytes, group=group)
+            modelled_s = cost.seconds
         issued = Issued(
             op=operation.op,
             num_bytes=num_bytes,
             group=group,
-            modelled_s=self._modelled_s(operation.op, num_bytes=num_bytes, group=group),
+            modelled_s=modelled_s,
             mark_start=link.now() if recorder.is_on else 0.0,
             is_on_lane=link.is_on_lane,
             step=recorder.step,
         )
         if recorder.is_on:
-            recorder.note(issued)
+            recorder.notes.issued.append(issued)
         is_free_to_move = self._real is None and operation.fill is keep
         work: dist.Work = link.carry(
             issued,
@@ -90,18 +91,6 @@ class ModelledGroup(dist.ProcessGroup):
         )
         self._last = work
         return work
-
-    def _modelled_s(self, op: Op, *, num_bytes: int, group: Group) -> float:
-        # Kept here: what is asked in the middle of a step finds the processor's caches cold.
-        key = (op, num_bytes, group.num_ranks, group.num_nodes)
-        modelled_s = self._known_s.get(key)
-        if modelled_s is None:
-            modelled_s = 0.0
-            if group.num_ranks > 1:
-                cost = self.emulation.model.cost(op, num_bytes=num_bytes, group=group)
-                modelled_s = cost.seconds
-            self._known_s[key] = modelled_s
-        return modelled_s
 
     def _move(self, name: str, operation: Operation, args: Sequence[Any]) -> dist.Work | None:
         if self._real is not None:
@@ -115,10 +104,7 @@ class ModelledGroup(dist.ProcessGroup):
     def _group_with(self, peer: int) -> Group:
         if peer < 0:  # from whom is not known: the neighbour
             peer = (self._rank + 1) % len(self._ranks)
-        if peer not in self._pairs:
-            pair = [self._ranks[self._rank], self._ranks[peer]]
-            self._pairs[peer] = self.emulation.model.group_of(pair)
-        return self._pairs[peer]
+        return self.emulation.model.group_of([self._ranks[self._rank], self._ranks[peer]])
 
     def _start_coalescing(self, device: torch.device) -> None:
         self._last = None

@@ -6,8 +6,6 @@ kernel that reports where it runs counts them. Memory bandwidth, L2 and clocks s
 libraries still choose their tiles for the whole chip.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -7,8 +7,6 @@ That is finite and costs one operation whatever the number of ranks; it is not w
 so nothing is said about losses of emulated ranks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -30,16 +30,16 @@ def recorded(*collectives, drains=(), end=20.0, resolve=float):
     recorder = Recorder()
     recorder.begin(0.0)
     for one in collectives:
-        recorder.note(one)
+        recorder.notes.issued.append(one)
     for drain in drains:
-        recorder.note_drained(*drain)
+        recorder.notes.drained.append(drain)
     return recorder.end(end, resolve=resolve).trace
 
 
 def test_times_count_from_the_begin_of_the_step():
     recorder = Recorder()
     recorder.begin(100.0)
-    recorder.note(issued(101.0, start=101.0, end=103.0, waits=[(102.0, 103.5)]))
+    recorder.notes.issued.append(issued(101.0, start=101.0, end=103.0, waits=[(102.0, 103.5)]))
     trace = recorder.end(105.0, resolve=float).trace
     assert trace.duration_s == 5.0
     (one,) = trace.collectives

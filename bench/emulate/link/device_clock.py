@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from bench.devices.torch.adapter import Adapter, DeviceEvent
+from bench.devices.torch.adapter import Adapter
 from bench.emulate.link.gpu_kernel import GpuKernels
 from bench.emulate.link.serial_link import NUM_LINKS
 from bench.emulate.replay.recording import Resolve
@@ -171,7 +171,7 @@ class EventClock:
     ) -> None:
         self._adapter = adapter
         self._inside = inside
-        self._marks: dict[int, DeviceEvent | float] = {}
+        self._marks: dict[int, Any] = {}
 
     def stamp(self, slot: int, *, stream: Any) -> None:
         """Note the time at which `stream` gets here."""
@@ -197,16 +197,12 @@ class EventClock:
         """Return what resolves the moments of the step that has ended; the device is through."""
         marks, self._marks = self._marks, {}
         first = marks[0]
-        times_s = {slot: _between_s(first, mark) for slot, mark in marks.items()}
+        times_s = {
+            slot: mark - first if isinstance(mark, float) else first.elapsed_ms(mark) * 1e-3
+            for slot, mark in marks.items()
+        }
         return lambda moment: times_s[int(moment)]
 
     def take_traffic(self) -> tuple[int, int]:
         """Nothing is moved."""
         return 0, 0
-
-
-def _between_s(first: DeviceEvent | float, mark: DeviceEvent | float) -> float:
-    if isinstance(first, float) or isinstance(mark, float):
-        assert isinstance(first, float) and isinstance(mark, float)
-        return mark - first
-    return first.elapsed_ms(mark) * 1e-3

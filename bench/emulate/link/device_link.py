@@ -8,8 +8,6 @@ holds the stream until its end, with the moving of data between, inside the mode
 that is only recorded takes no time, and events serve, on any accelerator.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -121,7 +119,7 @@ class DeviceLink:
         touched: Callable[[], list[Tensor]],
         move: Move | None,
         is_async: bool,
-    ) -> DeviceWork:
+    ) -> LinkWork:
         """Take the link behind the current stream, and move the data."""
         current, is_recording = self.current(), self.recorder.is_on
         level = level_of(issued.group)
@@ -161,14 +159,6 @@ class DeviceLink:
             self._watch.issued_on(stream, issued)
         return DeviceWork(self, issued, outputs=outputs, future=future)
 
-    def wait_noted(self, issued: Issued, *, wait: Callable[[], Any]) -> None:
-        """Make the current stream wait, and note it where that is the one that computes."""
-        is_noted = self.recorder.is_noting(issued) and not issued.waits and self.is_on_lane
-        start = self.stamp(self._lane) if is_noted else 0
-        wait()
-        if is_noted:
-            issued.waits.append((start, self.stamp(self._lane)))
-
     def close(self) -> None:
         """Wait for what is under way."""
         self._watch.end()
@@ -201,9 +191,15 @@ class DeviceWork(LinkWork):
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Make the current stream wait; the host goes on."""
-        self._link.wait_noted(self._issued, wait=self._future.wait)
-        if self._issued.op == "barrier":  # the one for which NCCL blocks the host
-            self._link.current().synchronize()
+        link, issued = self._link, self._issued
+        # What compute waits for is noted.
+        is_noted = link.recorder.is_noting(issued) and not issued.waits and link.is_on_lane
+        start = link.now() if is_noted else 0
+        self._future.wait()
+        if is_noted:
+            issued.waits.append((start, link.now()))
+        if issued.op == "barrier":  # the one for which NCCL blocks the host
+            link.current().synchronize()
         return True
 
     def get_future(self) -> torch.futures.Future[list[Tensor]]:

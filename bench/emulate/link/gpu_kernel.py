@@ -5,8 +5,6 @@ is not set: with torch from pip and in `-runtime` images. The sources here inclu
 toolkit is needed. Each argument of a kernel is a pointer or an integer of 64 bits.
 """
 
-from __future__ import annotations
-
 import ctypes
 import importlib.util
 from collections.abc import Iterator

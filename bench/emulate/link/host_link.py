@@ -5,8 +5,6 @@ futures (DDP, communication hooks) need a thread that completes them. A throttle
 for the real collective, and the link is then busy until that was through.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable
@@ -79,7 +77,7 @@ class HostLink:
         touched: Callable[[], list[torch.Tensor]],
         move: Move | None,
         is_async: bool,
-    ) -> HostWork:
+    ) -> "HostWork":
         """Take the link for a collective whose input is ready now, and move its data."""
         now_s = perf_counter()
         level = level_of(issued.group)
@@ -210,7 +208,7 @@ def note_drain(link: Any) -> None:
 
     def before() -> None:
         start = link.now()
-        queue(lambda: recorder.note_drained(start, link.now()))
+        queue(lambda: recorder.notes.drained.append((start, link.now())))
 
     queue(before)
 

@@ -90,16 +90,17 @@ class Issued:
     """Number of the recorded step that it was issued in."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class StepNotes:
     """The notes of one step, put in order when its trace is first asked for."""
 
     begin: Moment
-    end: Moment
-    issued: list[Issued]
-    drained: list[tuple[Moment, Moment]]
+    end: Moment = 0.0
+    issued: list[Issued] = field(default_factory=list)
+    """Collectives; their moments are filled in later."""
+    drained: list[tuple[Moment, Moment]] = field(default_factory=list)
     """From when to when compute stood until every future that it had taken was complete."""
-    resolve: Resolve
+    resolve: Resolve = float
 
     @cached_property
     def trace(self) -> StepTrace:
@@ -130,15 +131,12 @@ class Recorder:
     def __init__(self) -> None:
         self.is_on = False
         self.step = 0
-        self._begin: Moment = 0.0
-        self._issued: list[Issued] = []
-        self._drained: list[tuple[Moment, Moment]] = []
+        self.notes = StepNotes(begin=0.0)
         self._task = -1
 
     def begin(self, now: Moment) -> None:
         """Start noting."""
-        self._begin = now
-        self._issued, self._drained, self._task = [], [], -1
+        self.notes, self._task = StepNotes(begin=now), -1
         self.step += 1
         self.is_on = True
 
@@ -151,24 +149,11 @@ class Recorder:
         is_first, self._task = task != self._task, task
         return is_first
 
-    def note(self, issued: Issued) -> None:
-        """Take a collective; its moments are filled in later."""
-        self._issued.append(issued)
-
-    def note_drained(self, start: Moment, end: Moment) -> None:
-        """Note that compute waited for whatever it had taken the future of."""
-        self._drained.append((start, end))
-
     def end(self, now: Moment, *, resolve: Resolve) -> StepNotes:
         """Stop noting and return the notes; `resolve` must stay right for their moments."""
         self.is_on = False
-        return StepNotes(
-            begin=self._begin,
-            end=now,
-            issued=self._issued,
-            drained=self._drained,
-            resolve=resolve,
-        )
+        self.notes.end, self.notes.resolve = now, resolve
+        return self.notes
 
 
 def _drain_marks(

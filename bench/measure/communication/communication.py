@@ -127,7 +127,9 @@ def _methods(trace: StepTrace, *, model: CostModel) -> str:
     return "+".join(sorted(methods))
 
 
-def fake_trace(step_s: float, *, layout: Layout, num_parameters: int, model: CostModel) -> StepTrace:
+def fake_trace(
+    step_s: float, *, layout: Layout, num_parameters: int, model: CostModel
+) -> StepTrace:
     """Return the trace of a step on the fake device that computes for `step_s`, on a free link.
 
     Gradients of a backward pass come evenly over the last two thirds of a step, since backward

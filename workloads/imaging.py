@@ -17,15 +17,14 @@ import bench.workload
 from bench.core.errors import UsageError
 from bench.core.nouns import Dtype
 from bench.workload import Phase
-from workloads._imaging.imaging_cost import UNet, num_windows
-from workloads._imaging.imaging_memory import infer_bytes, train_bytes
+from workloads._imaging.imaging_cost import UNet, infer_bytes, num_windows, train_bytes
 
 TRAIN = Phase(name="train", item="patch", element="voxel", is_training=True)
 INFER = Phase(name="infer", item="volume", element="voxel")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workload(bench.workload.Workload):
+class Workload(UNet, bench.workload.Workload):
     """The defaults are nnU-Net's 3d_fullres."""
 
     summary = "3-D medical image segmentation as nnU-Net does it (MONAI DynUNet)"
@@ -59,9 +58,7 @@ class Workload(bench.workload.Workload):
 
     patch: tuple[int, ...] = (128, 128, 128)
     channels: int = 1
-    """Modalities of an image."""
     classes: int = 3
-    """Background, organs, lesion."""
     volume: tuple[int, ...] = (256, 256, 192)
     """Voxels of a generated volume; those of a --data folder have their own shapes."""
     sw_batch_size: int = 2
@@ -90,25 +87,13 @@ class Workload(bench.workload.Workload):
         if len(self.window_hu) != 2 or self.window_hu[0] >= self.window_hu[1]:
             raise ValueError(f"window_hu needs LOWxHIGH such as -160x240, not {self.window_hu}")
         self.target_spacing_mm()
-        self.unet.check()
-
-    @property
-    def unet(self) -> UNet:
-        """What fixes the net's cost; heads as nnU-Net: none at the two lowest resolutions."""
-        heads = max(len(self.filters) - 3, 1) if self.deep_supervision else 0
-        return UNet(
-            channels=self.channels,
-            classes=self.classes,
-            filters=self.filters,
-            heads=heads,
-            patch=self.patch,
-        )
+        self.check_shape()
 
     def build_net(self) -> Any:
         """Return a DynUNet with instance norm and leaky ReLU."""
         from workloads._imaging.imaging_net import build
 
-        return build(self.unet)
+        return build(self)
 
     def loss(self, net: Any, batch: Any) -> Any:
         """Return DiceCE, averaged over the heads."""
@@ -150,21 +135,24 @@ class Workload(bench.workload.Workload):
 
     def dataset(self, phase: Phase, *, data: Path | None, seed: int) -> Sequence[Any]:
         """Return random patches, or whole volumes of cases that are not trained on."""
-        from workloads._imaging.imaging_data import HELD_OUT, Patches, Volumes, generated, read
+        from workloads._imaging import imaging_data
 
-        is_training, window_hu = phase.is_training, self.window_hu
-        pad_to = self.patch if is_training else None
+        is_training = phase.is_training
+        made = imaging_data.Preparation(
+            is_ct=True,
+            window_hu=self.window_hu,
+            pad_to=self.patch if is_training else None,
+            spacing_mm=self.target_spacing_mm(),
+        )
         if data is None:
-            first, count = (0, self.cases) if is_training else (HELD_OUT, max(self.cases // 4, 2))
-            cases = generated(range(first, first + count), shape=self.volume, seed=seed,
-                              classes=self.classes, channels=self.channels,
-                              window_hu=window_hu, pad_to=pad_to)  # fmt: skip
+            first = 0 if is_training else imaging_data.HELD_OUT
+            indices = range(first, first + (self.cases if is_training else max(self.cases // 4, 2)))
+            cases = imaging_data.generated(made, indices, unet=self, volume=self.volume, seed=seed)
         else:
-            cases = read(data, cases=self.cases, is_training=is_training, pad_to=pad_to,
-                         spacing_mm=self.target_spacing_mm(), window_hu=window_hu)  # fmt: skip
+            cases = imaging_data.read(made, data, num_trained=self.cases)
         if is_training:
-            return Patches(cases, patch=self.patch, batch=self.batch, seed=seed)
-        return Volumes(cases)
+            return imaging_data.Patches(cases, patch=self.patch, batch=self.batch, seed=seed)
+        return imaging_data.Volumes(cases)
 
     def infer(self, net: Any, batch: Any) -> Any:
         """Return the logits of a whole volume."""
@@ -188,16 +176,12 @@ class Workload(bench.workload.Workload):
         shape = batch["image"].shape
         return int(shape[0]) * math.prod(int(size) for size in shape[2:])
 
-    def num_parameters(self) -> int:
-        """Return the sum over layers."""
-        return self.unet.num_parameters()
-
     def flops_per_item(self, phase: Phase, batch: Any = None) -> float:
         """Return a patch's forward and backward, or the forward of a volume's windows."""
         if phase.is_training:
-            return self.unet.train_flops()
+            return self.train_flops()
         shape = self.volume if batch is None else tuple(map(int, batch["image"].shape[2:]))
-        return num_windows(shape, patch=self.patch) * self.unet.forward_flops()
+        return num_windows(shape, patch=self.patch) * self.forward_flops()
 
     def bytes_per_item(self, phase: Phase, *, dtype_bytes: int) -> float:
         """Return the least traffic: activations of each pass once, weights once a batch of patches.
@@ -206,8 +190,8 @@ class Workload(bench.workload.Workload):
         in, gradients out), and SGD with momentum reads weight, gradient and momentum and writes
         weight and momentum, in fp32, beside one read for each pass and one gradient written.
         """
-        activations = self.unet.activation_traffic() * dtype_bytes
-        weights = self.unet.num_parameters()
+        activations = self.activation_traffic() * dtype_bytes
+        weights = self.num_parameters()
         if phase.is_training:
             return 3 * activations + 8 * 4 * weights / self.batch
         windows = num_windows(self.volume, patch=self.patch)
@@ -215,12 +199,10 @@ class Workload(bench.workload.Workload):
         return windows * activations + passes * weights * dtype_bytes
 
     def memory_bytes(self, phase: Phase, *, dtype: Dtype) -> int:
-        """Return the estimate derived in `_imaging.memory`."""
+        """Return the estimate derived in `imaging_cost`."""
         if phase.is_training:
-            return train_bytes(self.unet, batch=self.batch, dtype=dtype)
-        return infer_bytes(
-            self.unet, volume=self.volume, sw_batch_size=self.sw_batch_size, dtype=dtype
-        )
+            return train_bytes(self, batch=self.batch, dtype=dtype)
+        return infer_bytes(self, volume=self.volume, windows=self.sw_batch_size, dtype=dtype)
 
     def check_data(self, data: Path) -> None:
         """Read every file that would be used."""
@@ -232,7 +214,7 @@ class Workload(bench.workload.Workload):
         """Refuse a loss or logits that are not finite, and logits of another number of classes."""
         if not bool(output.isfinite().all()):
             what = "loss" if phase.is_training else "logits"
-            raise ValueError(f"{what} of {self.unet.num_parameters()} parameters is not finite")
+            raise ValueError(f"{what} of {self.num_parameters()} parameters is not finite")
         if not phase.is_training and (output.dim() != 5 or output.shape[1] != self.classes):
             raise ValueError(
                 f"logits have shape {tuple(output.shape)}, not 1 x {self.classes} x volume"

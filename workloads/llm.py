@@ -17,13 +17,25 @@ import bench.workload
 from bench.core.errors import UsageError, one_of
 from bench.core.nouns import Dtype
 from bench.workload import Phase, TensorPlan
-from workloads._llm import llm_cost, llm_memory
+from workloads._llm import llm_cost
 
 NUM_BYTES = 256
 
 TRAIN = Phase(name="train", item="token", is_training=True)
 PREFILL = Phase(name="prefill", item="token", latency="ttft")
 DECODE = Phase(name="decode", item="token", latency="tpot")
+
+LAYER_STYLES = {
+    "self_attn": "shared_input",
+    "self_attn.q_proj": "colwise",
+    "self_attn.k_proj": "colwise",
+    "self_attn.v_proj": "colwise",
+    "self_attn.o_proj": "rowwise",
+    "mlp": "shared_input",
+    "mlp.gate_proj": "colwise",
+    "mlp.up_proj": "colwise",
+    "mlp.down_proj": "rowwise",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,10 +115,18 @@ class Workload(llm_cost.LlamaShape, bench.workload.Workload):
         return AdamW([matrices, norms], lr=self.learning_rate, betas=(0.9, 0.95))
 
     def tensor_parallel_plan(self, phase: Phase) -> TensorPlan:
-        """Cut heads, the width of the MLP and the vocabulary, as Megatron-LM does."""
-        from workloads._llm.parallel import tensor_plan
+        """Cut heads, the MLP's width and the vocabulary: two all-reduces a layer and direction.
 
-        return tensor_plan(self, is_training=phase.is_training)
+        As Megatron-LM (https://arxiv.org/abs/1909.08053 section 3). The plan of transformers
+        gathers the logits, in training a far larger message than all the rest; here the loss is
+        computed on the cut logits, but generation needs those of all tokens on every device. Left
+        out: sequence parallelism, whose bytes are equal.
+        """
+        head = "colwise_logits" if phase.is_training else "colwise_gather_output"
+        styles = {"model.embed_tokens": "embedding_rowwise", "lm_head": head}
+        styles |= {f"model.layers.*.{name}": style for name, style in LAYER_STYLES.items()}
+        names = ("heads", "kv_heads", "intermediate", "vocab")
+        return TensorPlan(styles=styles, divides={name: getattr(self, name) for name in names})
 
     def check_stages(self, num_stages: int) -> None:
         """Refuse more pipeline stages than layers."""
@@ -118,7 +138,7 @@ class Workload(llm_cost.LlamaShape, bench.workload.Workload):
 
     def pipeline_stages(self, net: Any, *, num_stages: int) -> Any:
         """Return runs of layers; embedding in the first, norm, head and loss in the last."""
-        from workloads._llm.stages import stages
+        from workloads._llm.llm_net import stages
 
         return stages(self, net, num_stages=num_stages)
 
@@ -149,11 +169,13 @@ class Workload(llm_cost.LlamaShape, bench.workload.Workload):
 
         Training shifts it into inputs and targets, decode starts from it; prefill has no use of it.
         """
-        from workloads._llm.text import windows
+        from workloads._llm.text import FileWindows, MarkovWindows
 
         counted = self.sequence_tokens if phase.is_training else self.prompt_tokens
         length = counted if phase.name == PREFILL.name else counted + 1
-        return windows(data, length=length, seed=seed)
+        if data is None:
+            return MarkovWindows(length=length, seed=seed)
+        return FileWindows(data, length=length, seed=seed)
 
     def check_data(self, data: Path) -> None:
         """Refuse a file that cannot fill a batch with different windows."""
@@ -188,7 +210,7 @@ class Workload(llm_cost.LlamaShape, bench.workload.Workload):
 
     def memory_bytes(self, phase: Phase, *, dtype: Dtype) -> int:
         """Return the estimated peak."""
-        return llm_memory.peak_bytes(self, phase=phase.name, dtype=dtype)
+        return llm_cost.peak_bytes(self, phase=phase.name, dtype=dtype)
 
     # Whether it is right -------------------------------------------------------------------------
 
@@ -198,6 +220,11 @@ class Workload(llm_cost.LlamaShape, bench.workload.Workload):
 
     def check(self, phase: Phase, output: Any) -> None:
         """Refuse values that are not finite and ids outside the vocabulary."""
-        from workloads._llm.llm_net import check
+        import torch
 
-        check(output, vocab=self.vocab)
+        parts = output if isinstance(output, dict) else {"output": torch.as_tensor(output)}
+        for name, tensor in parts.items():
+            if not tensor.isfinite().all():
+                raise ValueError(f"{name} is not finite")
+            if name == "ids" and not ((tensor >= 0) & (tensor < self.vocab)).all():
+                raise ValueError(f"{name} holds token ids outside 0 to {self.vocab - 1}")

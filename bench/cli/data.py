@@ -29,7 +29,7 @@ def phantom(
     as_json: AsJson = False,
 ) -> None:
     """Write CT-like phantoms as a Medical Segmentation Decathlon folder (real NIfTI files)."""
-    from workloads._imaging.phantom_folder import write
+    from workloads._imaging.phantom import write
 
     try:
         voxels = tuple(int(part) for part in shape.split("x"))

@@ -1,7 +1,7 @@
-"""A net over the ranks of torch's default process group, as a training step needs it.
+"""A net over the ranks of torch's default process group, as a layout says and a step needs it.
 
 The group exists already and may be real, throttled or emulated: nothing here knows which. By itself
-a `LaidOut` is a net on one device.
+a `LaidOut` is a net on one device. Torch is imported late: its import is timed.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import contextlib
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from bench.core.nouns import Dtype, Layout
+from bench.workload import Phase, Workload
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
     from torch.nn.parallel import DistributedDataParallel
 
-    from bench.parallel.averaging import WeightAveraging
+    from bench.parallel.replicas import WeightAveraging
 
 DDP_OVERLAP = "yes"
 TENSOR_OVERLAP = "none: tensor-parallel results are needed at once"
@@ -90,3 +93,47 @@ class Replicas(LaidOut):
         """Average weights where that is asked for."""
         if self.averaging is not None:
             self.averaging.after_step()
+
+
+def lay_out(
+    net: nn.Module,
+    *,
+    workload: Workload,
+    phase: Phase,
+    layout: Layout,
+    device: torch.device,
+    dtype: Dtype,
+    is_compiled: bool = False,
+    compile_mode: str | None = None,
+) -> LaidOut:
+    """Lay the net, already on `device`, over the ranks of the default process group.
+
+    torch.compile is applied here, because its place depends on the strategy: outside DDP, which
+    lets torch cut the graph at the buckets so that they overlap; inside FSDP, unit by unit. Its
+    `compile_mode` is for one device alone. Raises ValueError when the group's size is not
+    `layout.devices` or a plan does not fit the net, and for pipelines, which are not run.
+    """
+    import torch
+    import torch.distributed as dist
+
+    if layout.strategy is None or (layout.devices == 1 and not dist.is_initialized()):
+        laid_out = LaidOut(net)
+        if is_compiled:
+            laid_out.net = torch.compile(net, mode=compile_mode)  # type: ignore[assignment]
+        return laid_out
+    if dist.get_world_size() != layout.devices:
+        raise ValueError(f"{dist.get_world_size()} ranks, but the layout has {layout.devices}")
+    if layout.strategy == "pp":
+        raise ValueError("stages are simulated from single-device measurements, not run")
+    if layout.strategy == "fsdp":
+        from bench.parallel.sharded import shard
+
+        units = workload.shard_units(net)
+        return shard(
+            net, units=units, phase=phase, device=device, dtype=dtype, is_compiled=is_compiled
+        )
+    from bench.parallel.replicas import replicate
+
+    return replicate(
+        net, workload=workload, phase=phase, layout=layout, device=device, is_compiled=is_compiled
+    )

@@ -70,18 +70,14 @@ def _parse_one(part: str) -> dict[str, Any]:
     kind, _, number = part.partition("-")
     if part in get_args(Half):
         return {"half": part}
-    if kind == "powersgd":
-        return {"powersgd_rank": _number(part, number, least=1, letter="R")}
-    if kind in get_args(Averaging):
-        return {"averaging": kind, "period_steps": _number(part, number, least=2, letter="H")}
-    raise one_of("--mitigate", part, NAMES, hint="(R a rank, H a period in steps)")
-
-
-def _number(part: str, number: str, *, least: int, letter: str) -> int:
+    if kind not in ("powersgd", *get_args(Averaging)):
+        raise one_of("--mitigate", part, NAMES, hint="(R a rank, H a period in steps)")
+    letter, least = ("R", 1) if kind == "powersgd" else ("H", 2)
     if not (number.isascii() and number.isdigit() and least <= int(number) <= LARGEST):
-        kind = part.partition("-")[0]
         raise UsageError(
             f"--mitigate {part}: {letter} in {kind}-{letter} is a whole number from {least} "
-            f"to {LARGEST}, such as {kind}-{max(least, 4)}"
+            f"to {LARGEST}, such as {kind}-4"
         )
-    return int(number)
+    if kind == "powersgd":
+        return {"powersgd_rank": int(number)}
+    return {"averaging": kind, "period_steps": int(number)}

@@ -1,13 +1,26 @@
-"""Copies of a net, each on one device or cut over a few: DDP, and tensor parallelism inside it.
+"""Copies of a net, each on one device or cut over a few: what they exchange, and when.
 
-The gradients of copies are averaged by DDP, in buckets that overlap with the backward pass, or the
-copies step alone and meet every H steps. What a copy's devices share among them is in `tensor.py`.
+The gradients of copies are averaged by DDP, in buckets that overlap with the backward pass; torch's
+hooks send them in fp16, bf16 or as PowerSGD's factors. Or the copies step alone and meet every H
+steps: post-local SGD and DiLoCo. torch's own averager is not used: it waits for the device, and it
+replaces each weight by a slice of one buffer, which undoes channels-last. Left out: the synchronous
+first phase of post-local SGD, which lasts for a share of a whole training, and an outer step beside
+the next inner ones. What a copy's devices share among them is in `tensor.py`.
+
+No annotations are postponed here: DDP compares a hook's annotations with its own classes.
 """
 
-from __future__ import annotations
-
 import inspect
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch._C._distributed_c10d import GradBucket
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
+from torch.nn.parallel import DistributedDataParallel
 
 from bench.core.nouns import Layout
 from bench.parallel.laid_out import (
@@ -21,13 +34,16 @@ from bench.parallel.laid_out import (
 from bench.parallel.mitigations import Mitigation, parse_mitigation
 from bench.workload import Phase, Workload
 
-if TYPE_CHECKING:
-    import torch
-    import torch.distributed as dist
-    from torch import nn
-    from torch.nn.parallel import DistributedDataParallel
+# DDP makes new buckets after the first step, and what PowerSGD keeps belongs to a bucket; this is
+# the least that torch accepts.
+FIRST_POWERSGD_STEP = 2
+OUTER_LEARNING_RATE = 0.7
+OUTER_MOMENTUM = 0.9
+# Both: https://arxiv.org/abs/2311.08105, section 3.1 (Nesterov was the best outer optimizer).
+HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
-    from bench.parallel.averaging import WeightAveraging
+_Future = torch.futures.Future[torch.Tensor]
+_Hook = Callable[[Any, GradBucket], _Future]
 
 
 def replicate(
@@ -40,9 +56,6 @@ def replicate(
     is_compiled: bool,
 ) -> LaidOut:
     """Cut the net as the workload plans, if it shall be, and make copies of it."""
-    import torch
-    import torch.distributed as dist
-
     group = dist.group.WORLD
     assert group is not None
     laid_out = Replicas(net)
@@ -70,10 +83,6 @@ def replicate(
 def _ddp(
     net: nn.Module, *, layout: Layout, mitigation: Mitigation, group: dist.ProcessGroup
 ) -> DistributedDataParallel:
-    from torch.nn.parallel import DistributedDataParallel
-
-    from bench.parallel.hooks import register_hook
-
     # Buffers here are constants or statistics of the copy; sending them in every step is no part
     # of data parallelism. The flag has another name from torch 2.13 on.
     known = inspect.signature(DistributedDataParallel.__init__).parameters
@@ -89,19 +98,127 @@ def _ddp(
         gradient_as_bucket_view=True,
         **quiet,
     )
-    register_hook(ddp, mitigation, group=group)
+    _register_hook(ddp, mitigation, group=group)
     return ddp
+
+
+def _register_hook(
+    ddp: DistributedDataParallel, mitigation: Mitigation, *, group: dist.ProcessGroup
+) -> None:
+    """Make `ddp` send what the mitigation says; for none nothing is registered."""
+    half = mitigation.half
+    state: Any = group
+    if mitigation.powersgd_rank is not None:
+        state = PowerSGDState(
+            process_group=group,
+            matrix_approximation_rank=mitigation.powersgd_rank,
+            start_powerSGD_iter=FIRST_POWERSGD_STEP,
+        )
+        hook: _Hook = _send_low_rank
+        if half is not None:
+            hook = getattr(default_hooks, f"{half}_compress_wrapper")(hook)
+    elif half is not None:
+        hook = getattr(default_hooks, f"{half}_compress_hook")
+    else:
+        return
+
+    def send(state: Any, bucket: GradBucket) -> _Future:
+        # Without NCCL, DDP refuses torch's bf16 hooks, by their names.
+        return hook(state, bucket)
+
+    ddp.register_comm_hook(state, send)
+
+
+def _send_low_rank(state: PowerSGDState, bucket: GradBucket) -> _Future:
+    """Run torch's PowerSGD hook; on a CPU bucket by bucket.
+
+    Its second and third message are sent by what runs when the one before is complete. A device's
+    stream keeps those in order; a CPU's threads do not, and then ranks add up different messages.
+    """
+    future: _Future = powerSGD_hook(state, bucket)
+    if bucket.buffer().device.type == "cpu":
+        future.wait()
+    return future
+
+
+class WeightAveraging:
+    """Every H steps the replicas' weights become their mean (https://arxiv.org/abs/1808.07217)."""
+
+    def __init__(
+        self, parameters: Sequence[torch.Tensor], *, period_steps: int, group: dist.ProcessGroup
+    ) -> None:
+        self._parameters = list(parameters)
+        self._period_steps = period_steps
+        self._group = group
+        self._steps = 0
+        # Every replica begins with the weights of the group's first.
+        first = dist.get_global_rank(group, 0)
+        for one in self._parameters:
+            dist.broadcast(one.detach(), src=first, group=group)
+
+    def after_step(self) -> None:
+        """Count one optimizer step, and average when the period is over."""
+        self._steps += 1
+        if self._steps % self._period_steps == 0:
+            with torch.no_grad():
+                self._meet()
+
+    def _meet(self) -> None:
+        means = mean_over_ranks(self._parameters, group=self._group, dtype=None)
+        for parameter, mean in zip(self._parameters, means, strict=True):
+            parameter.copy_(mean)
+
+
+class OuterStep(WeightAveraging):
+    """DiLoCo: every H steps the mean change of the replicas is one Nesterov step of all."""
+
+    def __init__(
+        self,
+        parameters: Sequence[torch.Tensor],
+        *,
+        period_steps: int,
+        group: dist.ProcessGroup,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(parameters, period_steps=period_steps, group=group)
+        self._dtype = dtype
+        self._common = [one.detach().clone() for one in self._parameters]
+        self._outer = torch.optim.SGD(
+            self._common, lr=OUTER_LEARNING_RATE, momentum=OUTER_MOMENTUM, nesterov=True
+        )
+
+    def _meet(self) -> None:
+        changes = [
+            common - parameter.detach()
+            for common, parameter in zip(self._common, self._parameters, strict=True)
+        ]
+        means = mean_over_ranks(changes, group=self._group, dtype=self._dtype)
+        for common, mean in zip(self._common, means, strict=True):
+            common.grad = mean
+        self._outer.step()
+        self._outer.zero_grad(set_to_none=True)
+        for common, parameter in zip(self._common, self._parameters, strict=True):
+            parameter.copy_(common)
 
 
 def _averaging(
     net: nn.Module, *, mitigation: Mitigation, group: dist.ProcessGroup
 ) -> WeightAveraging:
-    import torch
-
-    from bench.parallel.averaging import OuterStep, WeightAveraging
-
+    period_steps = mitigation.period_steps
     parameters = [one for one in net.parameters() if one.requires_grad]
     if mitigation.averaging == "postlocalsgd":
-        return WeightAveraging(parameters, period_steps=mitigation.period_steps, group=group)
-    half = {"fp16": torch.float16, "bf16": torch.bfloat16, None: None}[mitigation.half]
-    return OuterStep(parameters, period_steps=mitigation.period_steps, group=group, dtype=half)
+        return WeightAveraging(parameters, period_steps=period_steps, group=group)
+    half = None if mitigation.half is None else HALF[mitigation.half]
+    return OuterStep(parameters, period_steps=period_steps, group=group, dtype=half)
+
+
+def mean_over_ranks(
+    tensors: Sequence[torch.Tensor], *, group: dist.ProcessGroup, dtype: torch.dtype | None
+) -> list[torch.Tensor]:
+    """Return each tensor's mean over the ranks, sent as one message, in `dtype` unless None."""
+    flat = torch.cat([one.reshape(-1) for one in tensors])
+    # Divided first: a sum over ranks may not fit in fp16.
+    sent = (flat / group.size()).to(dtype or flat.dtype)
+    dist.all_reduce(sent, group=group)
+    parts = torch.split(sent.to(flat.dtype), [one.numel() for one in tensors])
+    return [part.view(one.shape) for part, one in zip(parts, tensors, strict=True)]

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from bench.core.errors import UsageError
 from bench.core.nouns import Dtype
 from bench.parallel.laid_out import CPU_FSDP_OVERLAP, DDP_OVERLAP, LaidOut
 from bench.workload import Phase
 
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-HALF_NAMES = {"bf16": "bfloat16", "fp16": "float16"}
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def shard(
@@ -35,21 +38,14 @@ def shard(
 
     Raises UsageError for weights that are not contiguous.
     """
-    import torch
-    import torch.distributed as dist
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-
     if not all(one.is_contiguous() for one in net.parameters()):
         raise UsageError(
             "torch's FSDP takes no channels-last weights; leave --channels-last out, or use "
             "--parallel ddp"
         )
     mesh = init_device_mesh(device.type, (dist.get_world_size(),), mesh_dim_names=("dp",))
-    policy = MixedPrecisionPolicy()
-    if phase.is_training and dtype in HALF_NAMES:
-        half = getattr(torch, HALF_NAMES[dtype])
-        policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
+    half = HALF.get(dtype) if phase.is_training else None
+    policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=half and torch.float32)
     for unit in units or default_units(net):
         if is_compiled:
             unit.compile()
@@ -61,8 +57,6 @@ def shard(
 
 def default_units(net: nn.Module) -> list[nn.Module]:
     """Return the outermost members of ModuleLists that have weights, else the direct children."""
-    from torch import nn
-
     chosen: list[nn.Module] = []
     inside: set[nn.Module] = set()
     for module in net.modules():
@@ -84,8 +78,6 @@ class _Sharded(LaidOut):
 
     @contextlib.contextmanager
     def sync(self, is_last_micro_batch: bool) -> Iterator[None]:
-        from torch.distributed.fsdp import FSDPModule
-
         assert isinstance(self.net, FSDPModule)
         self.net.set_requires_gradient_sync(is_last_micro_batch)
         self.net.set_is_last_backward(is_last_micro_batch)
@@ -98,9 +90,6 @@ class _Sharded(LaidOut):
                 group["foreach"] = next(iter(group["params"])).device.type != "cpu"
 
     def clip(self, max_norm: float) -> None:
-        from torch.distributed.tensor import DTensor
-        from torch.nn.utils import clip_grads_with_norm_, get_total_norm
-
         norm = get_total_norm([one.grad for one in self.parameters if one.grad is not None])
         if isinstance(norm, DTensor):
             norm = norm.full_tensor()

@@ -6,6 +6,9 @@ that names a module it does not have) is found when the net is built.
 
 from __future__ import annotations
 
+import bisect
+import math
+
 from bench.core.errors import UsageError, one_of
 from bench.core.nouns import STRATEGIES, Layout
 from bench.emulate.pipeline.schedules import check_pipeline, num_stages
@@ -22,8 +25,14 @@ def check_layout(
     """Raise UsageError if `layout` cannot be meant for this phase of the workload."""
     _check_counts(layout)
     _check_strategy(layout)
-    if not phase.is_training:
-        _check_inference(phase, layout)
+    if not phase.is_training and layout.data > 1 and layout.strategy != "fsdp":
+        raise UsageError(
+            f"copies of the net communicate nothing in {phase.name}: their throughput is that of "
+            "one device, times their number; run one device, or --parallel tp or fsdp"
+        )
+    for flag, is_set in (("--grad-accum", layout.grad_accum > 1), ("--mitigate", layout.mitigate)):
+        if is_set and not phase.is_training:
+            raise UsageError(f"{flag} is for training; {phase.name} has no gradients")
     if layout.strategy == "pp":
         _check_pipeline(workload, phase, layout)
     elif layout.tensor > 1:
@@ -53,14 +62,12 @@ def _check_counts(layout: Layout) -> None:
 
 def _check_strategy(layout: Layout) -> None:
     strategy = layout.strategy
-    if strategy is None:
-        if layout.devices > 1:
-            raise UsageError(
-                f"{layout.devices} devices need --parallel to say what divides the work: "
-                + ", ".join(STRATEGIES)
-            )
-        return
-    if strategy not in STRATEGIES:
+    if strategy is None and layout.devices > 1:
+        raise UsageError(
+            f"{layout.devices} devices need --parallel to say what divides the work: "
+            + ", ".join(STRATEGIES)
+        )
+    if strategy not in (None, *STRATEGIES):
         raise one_of("--parallel", strategy, list(STRATEGIES))
     if strategy in ("ddp", "fsdp") and (layout.tensor > 1 or layout.pipeline > 1):
         raise UsageError(
@@ -69,18 +76,6 @@ def _check_strategy(layout: Layout) -> None:
         )
     if strategy == "tp" and layout.pipeline > 1:
         raise UsageError("--parallel tp has no stages; with --pp give --parallel pp")
-
-
-def _check_inference(phase: Phase, layout: Layout) -> None:
-    if layout.data > 1 and layout.strategy != "fsdp":
-        raise UsageError(
-            f"copies of the net communicate nothing in {phase.name}: their throughput is that of "
-            "one device, times their number; run one device, or --parallel tp or fsdp"
-        )
-    if layout.grad_accum > 1:
-        raise UsageError(f"--grad-accum is for training; {phase.name} has no gradients")
-    if layout.mitigate:
-        raise UsageError(f"--mitigate is for training; {phase.name} has no gradients")
 
 
 def _check_tensor(workload: Workload, phase: Phase, layout: Layout) -> None:
@@ -101,15 +96,10 @@ def _check_tensor(workload: Workload, phase: Phase, layout: Layout) -> None:
 
 def _nearest(plan: TensorPlan, wanted: int) -> str:
     """Name the allowed numbers around the wanted one."""
-    largest = min(plan.divides.values())
-    allowed = [
-        count
-        for count in range(1, largest + 1)
-        if not any(size % count for size in plan.divides.values())
-    ]
-    below = [count for count in allowed if count < wanted][-1:]
-    above = [count for count in allowed if count > wanted][:1]
-    return " or ".join(str(count) for count in below + above)
+    common = math.gcd(*plan.divides.values())
+    allowed = [count for count in range(1, common + 1) if common % count == 0]
+    place = bisect.bisect(allowed, wanted)
+    return " or ".join(map(str, allowed[max(place - 1, 0) : place + 1]))
 
 
 def _check_pipeline(workload: Workload, phase: Phase, layout: Layout) -> None:

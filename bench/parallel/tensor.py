@@ -10,23 +10,26 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import functools
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
-from torch.distributed.tensor.parallel import loss_parallel, parallelize_module
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    ParallelStyle,
+    RowwiseParallel,
+    loss_parallel,
+    parallelize_module,
+)
 from torch.nn.utils import parametrize
 
 from bench.core.nouns import Layout
 from bench.parallel.laid_out import TENSOR_OVERLAP, Replicas
-from bench.parallel.styles import style_of
 from bench.workload import Phase, TensorPlan, Workload
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
 
 
 def cut(
@@ -43,8 +46,7 @@ def cut(
         raise ValueError("the workload has no plan for tensor parallelism")
     tied = _tied_weights(net)
     _teach_detach()
-    styles = {path: style_of(name) for path, name in _styles(net, plan).items()}
-    _check_paths(net, styles)
+    styles = {path: _style(name) for path, name in _named_styles(net, plan).items()}
     parallelize_module(net, mesh["tp"], styles, src_data_rank=None)
     parts = _localize(net)
     _tie(net, tied)
@@ -69,22 +71,63 @@ def _teach_detach() -> None:
     register_sharding(operator)(anywhere)
 
 
-def _styles(net: nn.Module, plan: TensorPlan) -> Mapping[str, str]:
-    if plan.styles is not None:
-        return plan.styles
-    own = getattr(net, "tp_plan", None)
-    if not own:
+def _named_styles(net: nn.Module, plan: TensorPlan) -> Mapping[str, str]:
+    """Return the plan's styles; ValueError for a path that no module has: torch only warns."""
+    styles = (getattr(net, "tp_plan", None) or None) if plan.styles is None else plan.styles
+    if styles is None:
         raise ValueError(f"{type(net).__name__} brings no tensor-parallel plan of its own")
-    return dict(own)
-
-
-def _check_paths(net: nn.Module, styles: Mapping[str, Any]) -> None:
-    """Raise ValueError for a path that no module has: torch only warns."""
     names = [name for name, _ in net.named_modules()]
     for path in styles:
         depth = path.count(".")
         if not any(fnmatch.fnmatch(name, path) and name.count(".") == depth for name in names):
             raise ValueError(f"the tensor-parallel plan names {path!r}, which the net lacks")
+    return styles
+
+
+# The styles of a plan -----------------------------------------------------------------------------
+
+
+class SharedInput(ParallelStyle):
+    """Makes a layer's input distributed before its column-wise children read it.
+
+    Else each of them would sum the gradient of the same input over the ranks by itself: three
+    all-reduces for an attention's q, k and v instead of one. Under autocast the input is cast here,
+    so that its gradient travels in the dtype of the products.
+    """
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        def share(_module: nn.Module, args: Any, kwargs: Any) -> Any:
+            if args:
+                return (_shared(args[0], device_mesh), *args[1:]), kwargs
+            name = next(key for key, value in kwargs.items() if torch.is_tensor(value))
+            return args, {**kwargs, name: _shared(kwargs[name], device_mesh)}
+
+        module.register_forward_pre_hook(share, with_kwargs=True)
+        return module
+
+
+def _shared(x: torch.Tensor, mesh: DeviceMesh) -> torch.Tensor:
+    if isinstance(x, DTensor):
+        return x
+    if torch.is_autocast_enabled(x.device.type):
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    return DTensor.from_local(x, mesh, [Replicate()], run_check=False)
+
+
+STYLES: dict[str, Callable[[], ParallelStyle]] = {
+    "colwise": ColwiseParallel,
+    "rowwise": RowwiseParallel,
+    "colwise_gather_output": lambda: ColwiseParallel(output_layouts=Replicate()),
+    "colwise_logits": lambda: ColwiseParallel(output_layouts=Shard(-1), use_local_output=False),
+    "embedding_rowwise": lambda: RowwiseParallel(input_layouts=Replicate()),
+    "shared_input": SharedInput,
+}
+
+
+def _style(name: str) -> ParallelStyle:
+    if name not in STYLES:
+        raise ValueError(f"tensor-parallel style {name!r} is not one of {', '.join(STYLES)}")
+    return STYLES[name]()
 
 
 # Weights that are parts ---------------------------------------------------------------------------

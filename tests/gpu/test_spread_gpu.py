@@ -12,7 +12,7 @@ from bench.hardware.costs.cost import CostModel
 from bench.hardware.links.topology import parse_topology
 from bench.measure.engine.precision import move
 from bench.measure.engine.steps import TrainStep
-from bench.parallel.strategies import lay_out
+from bench.parallel.laid_out import lay_out
 from workloads.llm import Workload
 
 pytestmark = [

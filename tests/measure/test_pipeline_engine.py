@@ -172,7 +172,7 @@ def test_a_queue_is_timed_by_events_without_waiting_for_it() -> None:
 
 
 def test_layers_are_dealt_so_that_the_head_does_not_make_the_last_stage_slow() -> None:
-    from workloads._llm.stages import layer_ends
+    from workloads._llm.llm_net import layer_ends
 
     module = importlib.import_module("workloads.llm")
     large = module.Workload()

@@ -28,7 +28,7 @@ from bench.hardware.costs.cost import CostModel
 from bench.hardware.links.topology import parse_topology
 from bench.measure.engine import feed as feeds
 from bench.measure.engine.steps import TrainStep
-from bench.parallel.strategies import lay_out
+from bench.parallel.laid_out import lay_out
 
 CPU = torch.device("cpu")
 LIBRARIES = (

@@ -14,9 +14,8 @@ from torch.utils.data import default_collate
 
 from bench.core.nouns import Dtype, Layout
 from bench.measure.engine.steps import TrainStep
-from bench.parallel.averaging import OuterStep, WeightAveraging
-from bench.parallel.laid_out import LaidOut
-from bench.parallel.strategies import lay_out
+from bench.parallel.laid_out import LaidOut, lay_out
+from bench.parallel.replicas import OuterStep, WeightAveraging
 from bench.workload import Workload
 from workloads import imaging, llm
 

@@ -20,9 +20,8 @@ from bench.hardware.costs.cost import CostModel
 from bench.hardware.links.topology import parse_topology
 from bench.measure.engine.precision import to_channels_last
 from bench.measure.engine.steps import InferStep, TrainStep
-from bench.parallel.laid_out import LaidOut
+from bench.parallel.laid_out import LaidOut, lay_out
 from bench.parallel.sharded import default_units
-from bench.parallel.strategies import lay_out
 from bench.workload import Phase, TensorPlan
 from workloads import imaging
 from workloads.llm import Workload

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bench.core.errors import DataError, UsageError
 from workloads._imaging.decathlon import check_folder, median_spacing_mm, read_folder
-from workloads._imaging.phantom_folder import write
+from workloads._imaging.phantom import write
 
 SHAPE = (16, 14, 12)
 Damage = Callable[[Path], object]
@@ -84,13 +84,13 @@ DAMAGES: list[tuple[str, Damage]] = [
      lambda folder: (folder / "dataset.json").unlink()),
     (r"dataset\.json is not readable JSON",
      lambda folder: (folder / "dataset.json").write_bytes(b"\xff\xfe\x00\x80")),
-    *[(r"dataset\.json (is not readable JSON|must hold an object)",
+    *[(r"dataset\.json(: Expected| is not readable JSON)",
        lambda folder, text=text: (folder / "dataset.json").write_text(text))
       for text in ("{", "", "[]", "3", '"a"', "\x00", "{'a': 1}")],
-    *[(f'dataset.json lacks "{key}"', set_key(key, value))
+    *[(rf"dataset\.json: Expected .*`\$\.{key}`", set_key(key, value))
       for key in ("labels", "modality", "training") for value in (None, {}, [], 7, "text")],
     ('"labels" must be numbered 0 to 2', set_key("labels", {"0": "a", "1": "b", "3": "c"})),
-    *[("training case 1 lacks", add_case(entry))
+    *[(r"dataset\.json: .*`\$\.training\[1\]", add_case(entry))
       for entry in ({}, 1, "x", {"image": "a"}, {"label": "a", "image": 3})],
     ("the classes a, b .*--set classes=2$", set_key("labels", {"0": "a", "1": "b"})),
     ("--set channels=2$", set_key("modality", {"0": "T1", "1": "T2"})),
@@ -208,7 +208,7 @@ def test_a_valid_folder_passes_in_every_form(folder: Path, change: Damage) -> No
 
 def test_median_spacing_is_in_patient_order(tmp_path: Path) -> None:
     write(tmp_path / "data", cases=3, seed=0, shape=SHAPE)
-    cases = read_folder(tmp_path / "data").cases
+    cases = read_folder(tmp_path / "data").training
     for case, across in zip(cases, (1.0, 2.0, 9.0), strict=True):
         # Array axes are superior, right, anterior.
         affine = np.array([[0, 3.0, 0, 0], [0, 0, 4.0, 0], [across, 0, 0, 0], [0, 0, 0, 1]])

@@ -19,7 +19,7 @@ from bench.core.errors import UsageError
 from bench.workload import Phase, Workload
 from tests.workloads.steps_of_workloads import counted_flops, generated_batch
 from workloads import align, imaging, llm, sleep, tabular
-from workloads._imaging.phantom_folder import write
+from workloads._imaging.phantom import write
 
 MODULES = {"align": align, "imaging": imaging, "llm": llm, "sleep": sleep, "tabular": tabular}
 SIZES = [(name, size) for name, module in MODULES.items() for size in module.Workload.sizes]

@@ -21,7 +21,7 @@ def test_large_is_nnunets_full_resolution_plan() -> None:
     workload = Workload(**Workload.sizes["large"])
     assert workload.filters == (32, 64, 128, 256, 320, 320)
     assert workload.patch == (128, 128, 128)
-    assert workload.batch == 2 and workload.deep_supervision and workload.unet.heads == 3
+    assert workload.batch == 2 and workload.deep_supervision and workload.heads == 3
 
 
 def test_optimizer_and_schedule_are_nnunets() -> None:

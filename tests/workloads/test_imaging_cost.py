@@ -10,8 +10,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.workloads.steps_of_workloads import autocast, bytes_kept_for_backward, random_volumes
-from workloads._imaging.imaging_cost import UNet, num_windows
-from workloads._imaging.imaging_memory import saved_bytes
+from workloads._imaging.imaging_cost import UNet, num_windows, saved_bytes
 from workloads.imaging import Workload
 
 TINY = dict(Workload.sizes["tiny"])
@@ -43,7 +42,7 @@ def test_windows_of_a_hand_worked_volume() -> None:
 
 
 def test_traffic_counts_each_activation_where_it_is_written_and_read() -> None:
-    unet = UNet(channels=1, classes=3, filters=(2, 4, 8), heads=0, patch=(8, 8, 8))
+    unet = UNet(channels=1, classes=3, filters=(2, 4, 8), patch=(8, 8, 8), deep_supervision=False)
     v0, v1, v2 = 512, 64, 8
     encoder = 2 * (2 * v0 + 4 * v1 + 8 * v2)  # two convolutions a stage
     decoder = (4 * v1) * 3 + (2 * v0) * 3  # one transposed and two plain convolutions a stage
@@ -61,9 +60,7 @@ def workload(request: pytest.FixtureRequest) -> Workload:
 def test_memory_kept_for_backward_is_within_a_third(workload: Workload, dtype: str) -> None:
     batch = random_volumes(workload, shape=workload.patch, count=workload.batch)
     measured = bytes_kept_for_backward(workload, batch, dtype=dtype)
-    estimate = workload.batch * saved_bytes(
-        workload.unet, element_bytes=2 if dtype == "bf16" else 4
-    )
+    estimate = workload.batch * saved_bytes(workload, element_bytes=2 if dtype == "bf16" else 4)
     assert 0.75 < estimate / measured < 1.33
 
 

@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from bench.core.errors import UsageError
-from workloads._imaging.phantom_folder import write
-from workloads._imaging.prepare import places
+from workloads._imaging.imaging_data import places
+from workloads._imaging.phantom import write
 from workloads.imaging import Workload
 
 TINY = dict(Workload.sizes["tiny"])

@@ -12,7 +12,7 @@ from tests.workloads import learning
 from tests.workloads.learning import dice_of, text_quality
 from tests.workloads.steps_of_workloads import train
 from workloads import imaging, llm, tabular
-from workloads._imaging.phantom_folder import write
+from workloads._imaging.phantom import write
 
 TINY = llm.Workload(**llm.Workload.sizes["tiny"])
 TRAIN = TINY.phases[0]
@@ -34,7 +34,8 @@ def trained_quality(data: Path | None) -> dict[str, float]:
     held_out = min(32, len(windows) // 8)
     seen = Subset(windows, range(len(windows) - held_out))  # type: ignore[arg-type]
     train(TINY, net=net, samples=seen, steps=60)  # type: ignore[arg-type]
-    return text_quality(net, windows[-held_out:], batch=TINY.batch)
+    unseen = [windows[-index] for index in range(1, held_out + 1)]
+    return text_quality(net, unseen, batch=TINY.batch)
 
 
 def test_training_learns_the_order_of_generated_text() -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from bench.core.errors import DataError
+from tests.workloads.steps_of_workloads import generated_batch
 from workloads._llm import llm_net as llama
 from workloads._llm.llm_net import has_grouped_kernel
 from workloads.llm import Workload
@@ -29,7 +30,7 @@ def test_items_are_tokens_predicted_read_or_generated(phase: Any, tokens: int) -
 def test_training_predicts_every_token_of_its_window_after_the_first() -> None:
     torch.manual_seed(0)
     net = TINY.build_net()
-    batch = torch.stack(TINY.dataset(TRAIN, data=None, seed=0)[:2])
+    batch = generated_batch(TINY, TRAIN)[:2]
     with torch.no_grad():
         loss = TINY.loss(net, batch)
         log_p = net(input_ids=batch).logits.log_softmax(-1)
@@ -65,7 +66,7 @@ def test_heads_stay_grouped_only_where_a_kernel_takes_them_so(
 
     torch.manual_seed(0)
     net = TINY.build_net()
-    ids = torch.stack(TINY.dataset(TRAIN, data=None, seed=0)[:2])
+    ids = generated_batch(TINY, TRAIN)[:2]
     expected = TINY.loss(net, ids).item()
     monkeypatch.setattr(llama, "has_grouped_kernel", lambda value: is_grouped(value.to("meta")))
     monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", note)

@@ -11,7 +11,7 @@ from tests.workloads.steps_of_workloads import (
     counted_flops,
     generated_batch,
 )
-from workloads._llm import llm_cost, llm_memory
+from workloads._llm import llm_cost
 from workloads._llm import llm_net as llama
 from workloads.llm import Workload
 
@@ -96,7 +96,7 @@ def test_activation_estimate_holds_what_autograd_saves(
     if dtype == "bf16":
         saved -= 4 * 2 * llm_cost.layer_matrix_parameters(llm)  # autocast's copies of weights
     tokens = llm.batch * llm.sequence_tokens
-    estimate = 4 * tokens * llm_memory.layer_token_bytes(llm, dtype=dtype)
+    estimate = 4 * tokens * llm_cost.layer_token_bytes(llm, dtype=dtype)
     assert estimate == pytest.approx(saved, rel=0.03)
 
 

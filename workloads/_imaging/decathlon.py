@@ -9,20 +9,25 @@ wrong. Test images, which have no labels, are not used.
 from __future__ import annotations
 
 import gzip
-import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.errors import DataError
 
+DAMAGE = (OSError, EOFError, ValueError, MemoryError, OverflowError, zlib.error)
+"""What reading a damaged file raises, beside nibabel's own errors."""
 SHORTEST_NIFTI_BYTES = 352
 """Header and extension flag of NIfTI-1: https://nifti.nimh.nih.gov/nifti-1"""
+
+
+_Names = Annotated[dict[str, Any], msgspec.Meta(min_length=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,28 +40,27 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Folder:
-    """What dataset.json says."""
+    """What dataset.json says: names of the classes and of the modalities by number, and cases."""
 
-    cases: tuple[Case, ...]
-    labels: tuple[str, ...]
-    """Names of the classes, background first."""
-    modalities: tuple[str, ...]
+    labels: _Names
+    modality: _Names
+    training: Annotated[tuple[Case, ...], msgspec.Meta(min_length=1)]
 
     @property
     def is_ct(self) -> bool:
         """Whether intensities are Hounsfield units."""
-        return self.modalities[0].upper().startswith("CT")
+        return str(self.modality["0"]).upper().startswith("CT")
 
     def split(self, cases: int) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
         """Return at most `cases` for training and a quarter as many, others, for validation.
 
         A folder of one case serves as both.
         """
-        if len(self.cases) == 1:
-            return self.cases, self.cases
+        if len(self.training) == 1:
+            return self.training, self.training
         # Every fifth case is held out, as in nnU-Net's five-fold split.
-        held_out = self.cases[::5]
-        rest = tuple(case for index, case in enumerate(self.cases) if index % 5)
+        held_out = self.training[::5]
+        rest = tuple(case for index, case in enumerate(self.training) if index % 5)
         return rest[:cases], held_out[: max(cases // 4, 1)]
 
 
@@ -68,46 +72,27 @@ def read_folder(root: Path) -> Folder:
     if not path.is_file():
         raise DataError(f"{path} is missing; `bench data phantom OUT` writes a valid folder")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+        folder = msgspec.json.decode(
+            path.read_bytes(), type=Folder, dec_hook=lambda _, name: root / name
+        )
+    except msgspec.ValidationError as error:
+        raise DataError(
+            f'{path}: {error}; it needs "labels" and "modality", such as {{"0": "background"}}, '
+            'and "training", a list of {"image": ..., "label": ...}'
+        ) from error
+    except (msgspec.DecodeError, OSError) as error:
         raise DataError(f"{path} is not readable JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} must hold an object, not {type(content).__name__}")
-    return Folder(
-        cases=_cases(content, path=path),
-        labels=_numbered(content, key="labels", path=path),
-        modalities=_numbered(content, key="modality", path=path),
-    )
-
-
-def _numbered(content: Mapping[str, Any], *, key: str, path: Path) -> tuple[str, ...]:
-    names = content.get(key)
-    if not isinstance(names, dict) or not names:
-        raise DataError(f'{path} lacks "{key}", an object such as {{"0": "background"}}')
-    expected = [str(index) for index in range(len(names))]
-    if sorted(names) != sorted(expected):
-        raise DataError(f'{path}: "{key}" must be numbered 0 to {len(names) - 1} without gaps')
-    return tuple(str(names[index]) for index in expected)
-
-
-def _cases(content: Mapping[str, Any], *, path: Path) -> tuple[Case, ...]:
-    entries = content.get("training")
-    if not isinstance(entries, list) or not entries:
-        raise DataError(f'{path} lacks "training", a list of {{"image": ..., "label": ...}}')
-    cases = []
-    for number, entry in enumerate(entries):
-        for key in ("image", "label"):
-            if not isinstance(entry, dict) or not isinstance(entry.get(key), str):
-                raise DataError(f'{path}: training case {number} lacks "{key}", a file name')
-        cases.append(Case(image=path.parent / entry["image"], label=path.parent / entry["label"]))
-    return tuple(cases)
+    for key, names in (("labels", folder.labels), ("modality", folder.modality)):
+        if names.keys() != set(map(str, range(len(names)))):
+            raise DataError(f'{path}: "{key}" must be numbered 0 to {len(names) - 1} without gaps')
+    return folder
 
 
 def check_folder(root: Path, *, classes: int, channels: int, cases: int) -> None:
     """Raise `DataError` for the first file that training or inference could not use."""
     folder = read_folder(root)
     _check_parameters(folder, root=root, classes=classes, channels=channels)
-    for case in folder.cases:
+    for case in folder.training:
         for path in (case.image, case.label):
             if not path.is_file():
                 raise DataError(f"{path} is missing, though {root / 'dataset.json'} lists it")
@@ -117,21 +102,21 @@ def check_folder(root: Path, *, classes: int, channels: int, cases: int) -> None
 
 
 def _check_parameters(folder: Folder, *, root: Path, classes: int, channels: int) -> None:
-    found = {"classes": len(folder.labels), "channels": len(folder.modalities)}
-    wrong = {
-        key: value
-        for key, value in found.items()
-        if value != {"classes": classes, "channels": channels}[key]
-    }
+    found = {"classes": len(folder.labels), "channels": len(folder.modality)}
     if found["classes"] < 2:
         raise DataError(f"{root / 'dataset.json'} names no class beside the background")
+    wrong = found.items() - {"classes": classes, "channels": channels}.items()
     if wrong:
-        flags = " ".join(f"--set {key}={value}" for key, value in wrong.items())
+        flags = " ".join(f"--set {key}={value}" for key, value in sorted(wrong, reverse=True))
         raise DataError(
-            f"{root / 'dataset.json'} names the classes {', '.join(folder.labels)} and the"
-            f" modalities {', '.join(folder.modalities)}, but the workload has classes={classes}"
+            f"{root / 'dataset.json'} names the classes {_listed(folder.labels)} and the"
+            f" modalities {_listed(folder.modality)}, but the workload has classes={classes}"
             f" and channels={channels}; add {flags}"
         )
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    return ", ".join(map(str, names.values()))
 
 
 def check_case(case: Case, *, classes: int, channels: int) -> None:
@@ -184,21 +169,11 @@ def _load(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
         if len(raw) < SHORTEST_NIFTI_BYTES:
             raise ValueError(f"it holds {len(raw)} bytes")
         # NIfTI-1 and NIfTI-2 start with the length of their header, in either byte order.
-        kind = Nifti2Image if b"\x1c" in raw[:4] and 540 in _lengths(raw) else Nifti1Image
-        volume = kind.from_bytes(raw)
+        is_second = 540 in (int.from_bytes(raw[:4], "little"), int.from_bytes(raw[:4], "big"))
+        volume = (Nifti2Image if is_second else Nifti1Image).from_bytes(raw)
         array = np.asanyarray(volume.dataobj)
         affine = np.asarray(volume.affine, dtype=np.float64)
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        MemoryError,
-        OverflowError,
-        zlib.error,
-        ImageFileError,
-        HeaderDataError,
-        WrapStructError,
-    ) as error:
+    except (*DAMAGE, ImageFileError, HeaderDataError, WrapStructError) as error:
         detail = str(error) or type(error).__name__
         raise DataError(f"{path} cannot be read as NIfTI: {detail}") from error
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-9:
@@ -206,22 +181,15 @@ def _load(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
     return array, affine
 
 
-def _lengths(raw: bytes) -> set[int]:
-    return {int.from_bytes(raw[:4], "little"), int.from_bytes(raw[:4], "big")}
-
-
 def median_spacing_mm(cases: tuple[Case, ...]) -> tuple[float, float, float]:
     """Return the median voxel size along the right, anterior and superior axes; reads headers."""
     import nibabel
     from nibabel.affines import voxel_sizes
 
-    sizes = []
-    for case in cases:
+    sizes = np.empty((len(cases), 3))
+    for row, case in zip(sizes, cases, strict=True):
         affine = nibabel.load(case.image).affine
         # Row of the patient axis (0 right, 1 anterior, 2 superior) of each array axis.
-        axes = nibabel.io_orientation(affine)[:, 0].astype(int)
-        in_patient_order = np.empty(3)
-        in_patient_order[axes] = voxel_sizes(affine)
-        sizes.append(in_patient_order)
+        row[nibabel.io_orientation(affine)[:, 0].astype(int)] = voxel_sizes(affine)
     x, y, z = np.median(sizes, axis=0)
     return float(x), float(y), float(z)

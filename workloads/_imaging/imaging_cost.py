@@ -1,10 +1,23 @@
-"""What a DynUNet amounts to, by formula: layers, parameters, FLOPs, windows. Plain Python.
+"""What a DynUNet amounts to, by formula: parameters, FLOPs, windows, memory. Plain Python.
 
 The net is the U-Net of nnU-Net (Isensee et al., Nature Methods 2021,
 doi:10.1038/s41592-020-01008-z) as MONAI builds it: two 3x3x3 convolutions per stage, stride 2
 between stages, a 2x2x2 transposed convolution on the way up, the skip joined by concatenation,
 1x1x1 heads. Convolutions are all that is counted as FLOPs, with 2 per multiply-add, as torch's
 FlopCounterMode does; normalisation, activation and loss are left out.
+
+Training keeps weights, gradients and momentum in fp32 (autocast adds a half-precision copy of the
+weights), and for each patch what backward needs. Derived from the operators' rules of what they
+save, and held to torch's saved-tensor hooks by a test:
+
+- a 3x3x3 convolution saves its input, the instance norm behind it saves the convolution's output;
+  leaky ReLU works in place, so that its result is the next layer's input and is stored once;
+- a concatenation is a new tensor, saved as its convolution's input;
+- DiceCE works in fp32 on logits of classes x voxels, for each head at its own resolution.
+
+Peaks of live storages (counted on a CPU, both phases, fp32 and bf16) are 1.05 to 1.3 times below
+the estimate, which leaves room for the allocator's rounding and cuDNN's workspaces; the CUDA
+context is left out.
 """
 
 from __future__ import annotations
@@ -13,38 +26,43 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bench.core.nouns import Dtype
+
 OVERLAP = 0.5
 """Of neighbouring windows; nnU-Net's tile_step_size 0.5."""
+LOSS_TENSORS = 5
+"""fp32 tensors of classes x voxels that DiceCE keeps per head, counted with saved-tensor hooks."""
+BLEND_TENSORS = 2
+"""fp32 tensors of classes x voxels in inference: the blended logits and their normalised copy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One convolution, for one patch."""
+    """One convolution, for one patch: with a norm (kernel 3), transposed (2), or a head (1)."""
 
     channels_in: int
     channels_out: int
     kernel: int
     voxels: int
     """Positions where the kernel is applied: outputs, or inputs if transposed."""
-    voxels_out: int
-    has_norm: bool = False
-    has_bias: bool = False
     is_concatenated: bool = False
     """Its input was joined from two tensors and is stored once more."""
 
     @property
     def num_weights(self) -> int:
-        """Parameters of the convolution and of the instance norm (scale, shift) behind it."""
-        extra = 2 * self.has_norm + self.has_bias
-        return (
-            self.channels_in * self.channels_out * math.prod([self.kernel] * 3)
-            + extra * self.channels_out
-        )
+        """Parameters of the convolution, of a head's bias or of a norm's scale and shift."""
+        others = {3: 2, 2: 0, 1: 1}[self.kernel] * self.channels_out
+        return self.channels_in * self.channels_out * self.kernel**3 + others
 
     @property
     def flops(self) -> int:
         """Forward FLOPs."""
-        return 2 * self.channels_in * self.channels_out * math.prod([self.kernel] * 3) * self.voxels
+        return 2 * self.channels_in * self.channels_out * self.kernel**3 * self.voxels
+
+    @property
+    def num_outputs(self) -> int:
+        """Elements of the output; a transposed convolution makes eight voxels of one."""
+        return self.channels_out * self.voxels * (8 if self.kernel == 2 else 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +70,19 @@ class UNet:
     """The parameters that fix the net's cost."""
 
     channels: int
+    """Modalities of an image."""
     classes: int
+    """Background, organs, lesion."""
     filters: tuple[int, ...]
-    heads: int
-    """Deep-supervision heads besides the output."""
     patch: tuple[int, ...]
+    deep_supervision: bool
 
-    def check(self) -> None:
+    @property
+    def heads(self) -> int:
+        """Deep-supervision heads besides the output: none at the two lowest resolutions."""
+        return max(len(self.filters) - 3, 1) if self.deep_supervision else 0
+
+    def check_shape(self) -> None:
         """Raise ValueError if no such net exists."""
         stages = len(self.filters)
         if stages < 3:
@@ -74,32 +98,26 @@ class UNet:
     def layers(self) -> Iterator[Layer]:
         """Yield every convolution in order of execution; the first sees the image."""
         voxels = [math.prod(self.patch) // 8**stage for stage in range(len(self.filters))]
+
+        def layer(before: int, after: int, kernel: int, stage: int, **flags: bool) -> Layer:
+            kept = {"channels_in": before, "channels_out": after, "voxels": voxels[stage]}
+            return Layer(kernel=kernel, **kept, **flags)
+
         before = self.channels
         for stage, width in enumerate(self.filters):
-            yield from _block(before, width, voxels=voxels[stage])
+            yield layer(before, width, 3, stage)
+            yield layer(width, width, 3, stage)
             before = width
         for stage in reversed(range(len(self.filters) - 1)):
-            width, below = self.filters[stage], self.filters[stage + 1]
-            yield Layer(
-                channels_in=below,
-                channels_out=width,
-                kernel=2,
-                voxels=voxels[stage + 1],
-                voxels_out=voxels[stage],
-            )
-            yield from _block(2 * width, width, voxels=voxels[stage], is_concatenated=True)
+            width = self.filters[stage]
+            yield layer(self.filters[stage + 1], width, 2, stage + 1)
+            yield layer(2 * width, width, 3, stage, is_concatenated=True)
+            yield layer(width, width, 3, stage)
             if stage <= self.heads:
-                yield Layer(
-                    channels_in=width,
-                    channels_out=self.classes,
-                    kernel=1,
-                    voxels=voxels[stage],
-                    voxels_out=voxels[stage],
-                    has_bias=True,
-                )
+                yield layer(width, self.classes, 1, stage)
 
     def num_parameters(self) -> int:
-        """Parameters of the net."""
+        """Return the sum over layers."""
         return sum(layer.num_weights for layer in self.layers())
 
     def forward_flops(self) -> int:
@@ -114,29 +132,9 @@ class UNet:
     def activation_traffic(self) -> int:
         """Elements that one forward pass moves at least: each output written once, and read once
         by whatever uses it (a skip twice); norm and activation ride along with the convolution."""
-        outputs = [layer.channels_out * layer.voxels_out for layer in self.layers()]
-        skips = [
-            layer.channels_in // 2 * layer.voxels
-            for layer in self.layers()
-            if layer.is_concatenated
-        ]
-        image = self.channels * math.prod(self.patch)
-        return image + 2 * sum(outputs) + sum(skips)
-
-
-def _block(
-    before: int, width: int, *, voxels: int, is_concatenated: bool = False
-) -> Iterator[Layer]:
-    for channels_in, is_first in ((before, True), (width, False)):
-        yield Layer(
-            channels_in=channels_in,
-            channels_out=width,
-            kernel=3,
-            voxels=voxels,
-            voxels_out=voxels,
-            has_norm=True,
-            is_concatenated=is_first and is_concatenated,
-        )
+        outputs = sum(layer.num_outputs for layer in self.layers())
+        skips = sum(layer.channels_in // 2 * layer.voxels for layer in _joined(self))
+        return self.channels * math.prod(self.patch) + 2 * outputs + skips
 
 
 def num_windows(volume: tuple[int, ...], *, patch: tuple[int, ...]) -> int:
@@ -150,3 +148,53 @@ def num_windows(volume: tuple[int, ...], *, patch: tuple[int, ...]) -> int:
         step = max(int(window * (1 - OVERLAP)), 1)
         count *= math.ceil(max(size - window, 0) / step) + 1
     return count
+
+
+# Memory ----------------------------------------------------------------------------------------
+
+
+def train_bytes(unet: UNet, *, batch: int, dtype: Dtype) -> int:
+    """Return the peak of a training step: state, what backward needs, the largest block at work."""
+    element_bytes = _element_bytes(dtype)
+    state = unet.num_parameters() * (3 * 4 + (element_bytes if element_bytes < 4 else 0))
+    per_patch = saved_bytes(unet, element_bytes=element_bytes)
+    per_patch += _block_bytes(unet, element_bytes=element_bytes)
+    return state + batch * per_patch
+
+
+def infer_bytes(unet: UNet, *, volume: tuple[int, ...], windows: int, dtype: Dtype) -> int:
+    """Return the peak of one volume's inference: weights, volume, logits, one batch of windows."""
+    element_bytes = _element_bytes(dtype)
+    state = unet.num_parameters() * (4 + (element_bytes if element_bytes < 4 else 0))
+    voxels = math.prod(max(v, p) for v, p in zip(volume, unet.patch, strict=True))
+    # The volume itself, how often each voxel was covered, and the logits.
+    whole = voxels * 4 * (unet.channels + 1 + BLEND_TENSORS * unet.classes)
+    # Skips of every stage wait while the block of the first stage runs.
+    skips = sum(layer.channels_in // 2 * layer.voxels for layer in _joined(unet))
+    window = skips * element_bytes + _block_bytes(unet, element_bytes=element_bytes)
+    return state + whole + windows * window
+
+
+def saved_bytes(unet: UNet, *, element_bytes: int) -> int:
+    """Return what one patch keeps for backward, the loss included."""
+    kept = unet.channels * math.prod(unet.patch)
+    kept += sum(2 * layer.num_outputs for layer in unet.layers() if layer.kernel == 3)
+    kept += sum(layer.channels_in * layer.voxels for layer in _joined(unet))
+    head_voxels = sum(math.prod(unet.patch) >> (3 * head) for head in range(unet.heads + 1))
+    return kept * element_bytes + LOSS_TENSORS * unet.classes * head_voxels * 4
+
+
+def _block_bytes(unet: UNet, *, element_bytes: int) -> int:
+    """Return the working set of the first stage's last block for one patch.
+
+    The two parts, their concatenation and the convolution's output are alive together: 5 widths.
+    """
+    return 5 * unet.filters[0] * math.prod(unet.patch) * element_bytes
+
+
+def _joined(unet: UNet) -> list[Layer]:
+    return [layer for layer in unet.layers() if layer.is_concatenated]
+
+
+def _element_bytes(dtype: Dtype) -> int:
+    return 2 if dtype in ("bf16", "fp16") else 4

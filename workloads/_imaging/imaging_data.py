@@ -1,5 +1,13 @@
 """Patches to train on and volumes to infer, from phantoms or a Decathlon folder, alike.
 
+Preprocessing that is the same each time is done once per case. MONAI's dictionary transforms read a
+NIfTI pair, turn it to RAS, resample it to the target spacing and normalise it: CT is clipped to a
+Hounsfield window and scaled to [-1, 1], anything else is z-scored, as nnU-Net does. Places of
+foreground are stored too, so that drawing a balanced patch costs no search. Generated phantoms go
+through the same normalisation in memory. Cache entries are folders of .npy, named by a hash of the
+files and all parameters, written beside and renamed, so that parallel runs see whole entries or
+none.
+
 Sampling follows nnU-Net: a third of the patches is centred on a foreground voxel of a random class,
 the others anywhere in the background; an epoch is 250 batches. Augmentation is mirroring along the
 three axes; nnU-Net's rotations, scalings and intensity changes are left out. A sample depends on
@@ -9,18 +17,41 @@ three axes; nnU-Net's rotations, scalings and intensity changes are left out. A 
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import Compose, RandCropByPosNegLabeld, RandFlipd
+from monai.transforms import (
+    Compose,
+    EnsureChannelFirstd,
+    LoadImaged,
+    NormalizeIntensityd,
+    Orientationd,
+    RandCropByPosNegLabeld,
+    RandFlipd,
+    ScaleIntensityRanged,
+    Spacingd,
+    SpatialPadd,
+)
 
-from workloads._imaging import decathlon
+from bench.core.errors import UsageError
+from bench.core.paths import cache_folder
+from workloads._imaging.decathlon import Case, median_spacing_mm, read_folder
+from workloads._imaging.imaging_cost import UNet
 from workloads._imaging.phantom import phantom
-from workloads._imaging.prepare import KEYS, Preparation, open_prepared
 
+KEYS = ("image", "label")
+PAD_VALUE = -1.0
+"""Air, after windowing to [-1, 1]; fills a volume smaller than the patch."""
+CACHE_FORMAT = 1
+MAX_PLACES = 20_000
+"""Foreground (and background) voxels stored per case; nnU-Net stores 10,000 per class."""
 BATCHES_PER_EPOCH = 250
 """nnU-Net's; https://github.com/MIC-DKFZ/nnUNet nnUNetTrainer.num_iterations_per_epoch."""
 HELD_OUT = 1_000_000
@@ -28,6 +59,104 @@ HELD_OUT = 1_000_000
 
 Prepared = Path | dict[str, torch.Tensor]
 """A cache entry, or the arrays themselves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """Everything that decides what a prepared case holds; its repr is part of the cache key."""
+
+    is_ct: bool
+    window_hu: tuple[int, ...]
+    pad_to: tuple[int, ...] | None
+    """The patch, for training; None leaves small volumes as they are."""
+    spacing_mm: tuple[float, ...] | None
+    """To which files are resampled; None: the median of the training cases."""
+
+    def prepare(self, sample: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """Normalise and pad a CXYZ image with its label; add places to sample from."""
+        low, high = self.window_hu
+        steps: list[Any] = [NormalizeIntensityd("image", channel_wise=True)]
+        if self.is_ct:
+            steps = [ScaleIntensityRanged("image", low, high, b_min=-1, b_max=1, clip=True)]
+        if self.pad_to is not None:
+            steps += [
+                SpatialPadd("image", self.pad_to, value=PAD_VALUE),
+                SpatialPadd("label", self.pad_to, value=0),
+            ]
+        result = Compose(steps)(sample)
+        image, label = (result[key].as_subclass(torch.Tensor).contiguous() for key in KEYS)
+        label = label.to(torch.uint8)
+        return {"image": image.float(), "label": label, **places(label)}
+
+    def load(self, case: Case) -> dict[str, Any]:
+        """Read a NIfTI pair in RAS at the target spacing."""
+        read = Compose([LoadImaged(KEYS, reader="NibabelReader"), EnsureChannelFirstd(KEYS)])
+        turn = Orientationd(KEYS, axcodes="RAS", labels=None)
+        resample = Spacingd(KEYS, pixdim=self.spacing_mm, mode=("bilinear", "nearest"))
+        sample: dict[str, Any] = read({"image": case.image, "label": case.label})
+        # Equal within rounding (checked before); resampling must not see a difference.
+        sample["label"].affine = sample["image"].affine
+        sample = resample(turn(sample))
+        return sample
+
+    def cached(self, case: Case) -> Path:
+        """Return the folder of the prepared case, made first where there is none."""
+        folder = cache_folder() / "imaging" / self._key(case)
+        if folder.is_dir():
+            return folder
+        arrays = self.prepare(self.load(case))
+        try:
+            _write(folder, arrays=arrays)
+        except OSError as error:
+            raise UsageError(
+                f"prepared volumes cannot be kept in {folder.parent}: {error};"
+                " set XDG_CACHE_HOME to a folder with room"
+            ) from error
+        return folder
+
+    def _key(self, case: Case) -> str:
+        parts = [f"{CACHE_FORMAT} {self!r}"]
+        for path in (case.image, case.label):
+            status = path.stat()
+            parts.append(f"{path.resolve()} {status.st_size} {status.st_mtime_ns}")
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def places(label: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return flat indices of foreground and background voxels, a bounded number of each.
+
+    Every foreground class has the same number of entries, so that a uniform draw is a draw of a
+    class and then of a voxel, as in nnU-Net. A case without one of the two offers the other.
+    """
+    flat = label.numpy().ravel()
+    rng = np.random.default_rng(0)
+    classes = [value for value in np.unique(flat) if value > 0]
+    each = [
+        rng.choice(np.flatnonzero(flat == value), MAX_PLACES // len(classes)) for value in classes
+    ]
+    background = np.flatnonzero(flat == 0)
+    outside = rng.choice(background, MAX_PLACES) if background.size else np.concatenate(each)
+    inside = np.concatenate(each) if each else outside
+    return {"foreground": torch.from_numpy(inside), "background": torch.from_numpy(outside)}
+
+
+def _write(folder: Path, *, arrays: dict[str, torch.Tensor]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
+    try:
+        for name, tensor in arrays.items():
+            np.save(beside / f"{name}.npy", tensor.numpy())
+        try:
+            beside.rename(folder)
+        except OSError:
+            # Another process was faster; its entry is the same.
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+# Samples ---------------------------------------------------------------------------------------
 
 
 class Patches(Sequence[dict[str, torch.Tensor]]):
@@ -85,45 +214,33 @@ class Volumes(Sequence[dict[str, torch.Tensor]]):
 
 
 def generated(
-    indices: Iterable[int],
-    *,
-    shape: tuple[int, ...],
-    classes: int,
-    channels: int,
-    seed: int,
-    window_hu: tuple[int, ...],
-    pad_to: tuple[int, ...] | None,
+    made: Preparation, indices: Iterable[int], *, unet: UNet, volume: tuple[int, ...], seed: int
 ) -> list[Prepared]:
     """Return prepared phantoms; every channel is another scan of the same patient."""
-    made = Preparation(is_ct=True, window_hu=window_hu, pad_to=pad_to)
     cases: list[Prepared] = []
     for index in indices:
         image, label = phantom(
-            shape=shape, classes=classes, seed=seed, index=index, channels=channels
+            shape=volume, classes=unet.classes, seed=seed, index=index, channels=unet.channels
         )
         sample = {"image": torch.from_numpy(image), "label": torch.from_numpy(label[None])}
         cases.append(made.prepare(sample))
     return cases
 
 
-def read(
-    data: Path,
-    *,
-    cases: int,
-    is_training: bool,
-    spacing_mm: tuple[float, ...] | None,
-    window_hu: tuple[int, ...],
-    pad_to: tuple[int, ...] | None,
-) -> list[Prepared]:
-    """Return the prepared cases of a Decathlon folder: at most `cases` to train on, or the rest."""
-    folder = decathlon.read_folder(data)
-    training, validation = folder.split(cases)
-    spacing_mm = spacing_mm or decathlon.median_spacing_mm(training)
-    read = Preparation(
-        is_ct=folder.is_ct, window_hu=window_hu, pad_to=pad_to, spacing_mm=spacing_mm
-    )
-    return [read.cached(case) for case in (training if is_training else validation)]
+def read(made: Preparation, data: Path, *, num_trained: int) -> list[Prepared]:
+    """Return the prepared cases of a Decathlon folder: those to train on if padded, else others."""
+    folder = read_folder(data)
+    training, validation = folder.split(num_trained)
+    spacing_mm = made.spacing_mm or median_spacing_mm(training)
+    made = replace(made, is_ct=folder.is_ct, spacing_mm=spacing_mm)
+    return [made.cached(case) for case in (training if made.pad_to else validation)]
 
 
 def _opened(case: Prepared) -> dict[str, torch.Tensor]:
-    return open_prepared(case) if isinstance(case, Path) else case
+    """Map the arrays of a cache entry; pages are read when touched and shared by workers."""
+    if not isinstance(case, Path):
+        return case
+    # Copy-on-write, because torch warns about read-only memory; nothing writes to it.
+    return {
+        path.stem: torch.from_numpy(np.load(path, mmap_mode="c")) for path in case.glob("*.npy")
+    }

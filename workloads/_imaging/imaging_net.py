@@ -19,7 +19,7 @@ from monai.networks.nets.dynunet import DynUNet
 from torch import nn
 
 from workloads._imaging.imaging_cost import OVERLAP, UNet
-from workloads._imaging.prepare import PAD_VALUE
+from workloads._imaging.imaging_data import PAD_VALUE
 
 _LOSS = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
 
@@ -56,21 +56,10 @@ def loss(output: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
 
 
 def segment(
-    net: Any,
-    image: torch.Tensor,
-    *,
-    patch: tuple[int, ...],
-    sw_batch_size: int,
+    net: Any, image: torch.Tensor, *, patch: tuple[int, ...], sw_batch_size: int
 ) -> torch.Tensor:
     """Return BKXYZ logits of BCXYZ volumes: half-overlapping windows, blended by a Gaussian."""
     logits: torch.Tensor = sliding_window_inference(
-        image,
-        patch,
-        sw_batch_size,
-        net,
-        overlap=OVERLAP,
-        mode="gaussian",
-        padding_mode="constant",
-        cval=PAD_VALUE,
+        image, patch, sw_batch_size, net, overlap=OVERLAP, mode="gaussian", cval=PAD_VALUE
     )
     return logits

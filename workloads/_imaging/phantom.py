@@ -3,16 +3,25 @@
 Every structure is an ellipsoid, so its true volume is known, and a net that learns must raise its
 Dice. The scanner is a blur of about two voxels and white noise. Coordinates run from -1 to 1 across
 the field of view, so that a phantom looks alike at every resolution. Not a model of anatomy: no
-texture, no partial volume beyond the blur, no beam hardening. numpy only.
+texture, no partial volume beyond the blur, no beam hardening.
+
+`write` makes a Medical Segmentation Decathlon folder of real NIfTI files of them, to try and test
+the path of real data offline. Spacing is anisotropic and differs by case, and every second case is
+stored left-posterior-superior as converted DICOM is, so that resampling and reorientation have
+something to do.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bench.core.errors import UsageError
 
 # Typical values at 120 kV: https://radiopaedia.org/articles/hounsfield-unit
 AIR_HU, GAS_HU, FAT_HU, SOFT_TISSUE_HU, BONE_HU = -1000.0, -900.0, -100.0, 60.0, 600.0
@@ -22,6 +31,10 @@ LESION_HU = 220.0
 """Enhancing, as in the arterial phase: within the soft-tissue window and brighter than organs."""
 NOISE_HU = 20.0
 """Standard deviation in a soft-tissue reconstruction at diagnostic dose."""
+FIELD_OF_VIEW_MM = 360.0
+"""Across a body, as in abdominal CT."""
+SLICE_MM = 1.6
+"""How much longer a voxel is along the body than across it, as a factor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,24 +121,18 @@ def paint(
     image = np.full(shape, AIR_HU, dtype=np.float32)
     label = np.zeros(shape, dtype=np.uint8)
     for part in parts:
-        _paint(part, image=image, label=label)
+        box, terms = [], []
+        for size, centre, radius in zip(shape, part.centre, part.radii, strict=True):
+            first = max(int((centre - radius + 1) / 2 * size) - 1, 0)
+            last = min(int((centre + radius + 1) / 2 * size) + 2, size)
+            middles = (np.arange(first, last, dtype=np.float32) + 0.5) * (2 / size) - 1
+            terms.append(((middles - centre) / radius) ** 2)
+            box.append(slice(first, last))
+        x, y, z = np.ix_(*terms)
+        inside = x + y + z <= 1
+        image[tuple(box)][inside] = part.hu
+        label[tuple(box)][inside] = part.label
     return image, label
-
-
-def _paint(part: Ellipsoid, *, image: NDArray[np.float32], label: NDArray[np.uint8]) -> None:
-    box, terms = [], []
-    for axis, (size, centre, radius) in enumerate(
-        zip(image.shape, part.centre, part.radii, strict=True)
-    ):
-        first = max(int((centre - radius + 1) / 2 * size) - 1, 0)
-        last = min(int((centre + radius + 1) / 2 * size) + 2, size)
-        middles = (np.arange(first, last, dtype=np.float32) + 0.5) * (2 / size) - 1
-        outward = [-1 if other == axis else 1 for other in range(3)]
-        terms.append((((middles - centre) / radius) ** 2).reshape(outward))
-        box.append(slice(first, last))
-    inside = (terms[0] + terms[1] + terms[2]) <= 1
-    image[tuple(box)][inside] = part.hu
-    label[tuple(box)][inside] = part.label
 
 
 def _blurred(image: NDArray[np.float32], *, axis: int) -> NDArray[np.float32]:
@@ -137,3 +144,65 @@ def _blurred(image: NDArray[np.float32], *, axis: int) -> NDArray[np.float32]:
     result[0] += 0.25 * moved[0]
     result[-1] += 0.25 * moved[-1]
     return np.ascontiguousarray(np.moveaxis(result, 0, axis))
+
+
+# A folder of them ------------------------------------------------------------------------------
+
+
+def write(out: Path, *, cases: int, seed: int, shape: tuple[int, ...], classes: int = 3) -> None:
+    """Write `cases` labelled phantoms into `out`, which must be new or empty."""
+    if cases < 1:
+        raise UsageError(f"--cases must be at least 1, not {cases}")
+    if len(shape) != 3 or min(shape) < 8:
+        raise UsageError(f"--shape needs three sizes of at least 8, such as 64x64x40, not {shape}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} exists and is not an empty folder; name a new one")
+    try:
+        for name in ("imagesTr", "labelsTr", "imagesTs"):
+            (out / name).mkdir(parents=True, exist_ok=True)
+        names = [_write_case(out, i, seed=seed, shape=shape, classes=classes) for i in range(cases)]
+        # Last, so that an interrupted run leaves no folder that looks complete.
+        content = _dataset_json(names, classes=classes)
+        (out / "dataset.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written: {error}") from error
+
+
+def _write_case(out: Path, index: int, *, seed: int, shape: tuple[int, ...], classes: int) -> str:
+    import nibabel
+
+    image, label = phantom(shape=shape, classes=classes, seed=seed, index=index)
+    rng = np.random.default_rng([seed, index, 1])
+    across_mm = FIELD_OF_VIEW_MM / shape[0]
+    spacing_mm = np.array([across_mm, across_mm, SLICE_MM * across_mm]) * rng.uniform(0.9, 1.1)
+    towards = np.array([-1, -1, 1]) if index % 2 else np.array([1, 1, 1])
+    affine = np.diag([*(spacing_mm * towards), 1.0])
+    affine[:3, 3] = -towards * spacing_mm * np.array(shape) / 2
+    name = f"phantom_{index:03d}.nii.gz"
+    volumes = {"imagesTr": np.round(image[0]).astype(np.int16), "labelsTr": label}
+    for folder, array in volumes.items():
+        nifti = nibabel.Nifti1Image(array[:: towards[0], :: towards[1]], affine)
+        nifti.header.set_xyzt_units("mm")
+        nibabel.save(nifti, out / folder / name)
+    return name
+
+
+def _dataset_json(names: list[str], *, classes: int) -> dict[str, object]:
+    organs = [f"organ {number}" for number in range(1, max(classes - 1, 2))]
+    labels = ["background", *organs, "lesion"][:classes]
+    return {
+        "name": "Phantoms",
+        "description": "Generated CT-like phantoms with known labels",
+        "reference": "gapbench",
+        "licence": "CC0-1.0",
+        "release": "1.0",
+        "tensorImageSize": "3D",
+        "modality": {"0": "CT"},
+        "labels": {str(value): name for value, name in enumerate(labels)},
+        "numTraining": len(names),
+        "numTest": 0,
+        "training": [
+            {"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names
+        ],
+        "test": [],
+    }

@@ -60,17 +60,15 @@ class _Windows(Sequence[Any]):
     length: int
 
     @abstractmethod
-    def read(self, index: int) -> bytes:
+    def _read(self, index: int) -> bytes:
         """Return the bytes of one window."""
 
     def __getitem__(self, index: Any) -> Any:
         import torch
 
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        window = bytearray(self.read(index % len(self)))
+        window = bytearray(self._read(index % len(self)))
         return torch.frombuffer(window, dtype=torch.uint8).long()
 
 
@@ -86,8 +84,7 @@ class MarkovWindows(_Windows):
     def __len__(self) -> int:
         return NUM_GENERATED_WINDOWS
 
-    def read(self, index: int) -> bytes:
-        """Return the window's bytes."""
+    def _read(self, index: int) -> bytes:
         cumulative = self._first
         window = bytearray()
         for draw in np.random.default_rng((self.seed, index)).random(self.length).tolist():
@@ -112,28 +109,18 @@ class FileWindows(_Windows):
     def __len__(self) -> int:
         return len(self._starts)
 
-    def read(self, index: int) -> bytes:
-        """Return the window's bytes."""
+    def _read(self, index: int) -> bytes:
         with self.path.open("rb") as file:
             file.seek(int(self._starts[index]))
             return file.read(self.length)
 
 
-def windows(data: Path | None, *, length: int, seed: int) -> Sequence[Any]:
-    """Windows of `length` tokens from the file, or from the generated language without one."""
-    if data is None:
-        return MarkovWindows(length=length, seed=seed)
-    return FileWindows(data, length=length, seed=seed)
-
-
 def check_file(path: Path, *, fewest_bytes: int) -> None:
     """Raise `DataError` unless the path is a readable text file of at least that many bytes."""
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; the LLM workload reads one text file: --data FILE")
-    if not path.exists():
-        raise DataError(f"{path} does not exist; give --data a text file")
     if not path.is_file():
-        raise DataError(f"{path} is not a regular file; give --data a text file")
+        problem = "is not a regular file" if path.exists() else "does not exist"
+        problem = "is a folder" if path.is_dir() else problem
+        raise DataError(f"{path} {problem}; the LLM workload reads one text file: --data FILE")
     try:
         with path.open("rb") as file:
             head = file.read(SNIFFED_BYTES)

@@ -38,9 +38,8 @@ from bench.measure.engine.precision import (
 )
 from bench.measure.engine.steps import InferStep, TrainStep
 from bench.measure.messages import TrialRequest
-from bench.parallel.laid_out import DDP_OVERLAP
+from bench.parallel.laid_out import DDP_OVERLAP, lay_out
 from bench.parallel.ranks import Ranks, data_rank
-from bench.parallel.strategies import lay_out
 
 
 class TorchEngine(Engine):

@@ -1,7 +1,7 @@
 """A net over the ranks of torch's default process group, as a layout says and a step needs it.
 
 The group exists already and may be real, throttled or emulated: nothing here knows which. By itself
-a `LaidOut` is a net on one device. Torch is imported late: its import is timed.
+a `LaidOut` is a net on one device.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ import contextlib
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
 from bench.core.nouns import Dtype, Layout
 from bench.workload import Phase, Workload
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
-    from torch.nn.parallel import DistributedDataParallel
-
     from bench.parallel.replicas import WeightAveraging
 
 DDP_OVERLAP = "yes"
@@ -63,14 +64,10 @@ class LaidOut:
 
     def gradient_scaler(self) -> torch.amp.GradScaler:
         """Return the scaler for fp16 whose ranks agree on when to skip a step."""
-        import torch
-
         return torch.amp.GradScaler(self.parameters[0].device.type)
 
     def clip(self, max_norm: float) -> None:
         """Scale gradients down to a total norm over all ranks."""
-        import torch
-
         torch.nn.utils.clip_grad_norm_(self.parameters, max_norm)
 
     def after_step(self) -> None:
@@ -113,9 +110,6 @@ def lay_out(
     `compile_mode` is for one device alone. Raises ValueError when the group's size is not
     `layout.devices` or a plan does not fit the net, and for pipelines, which are not run.
     """
-    import torch
-    import torch.distributed as dist
-
     if layout.strategy is None or (layout.devices == 1 and not dist.is_initialized()):
         laid_out = LaidOut(net)
         if is_compiled:

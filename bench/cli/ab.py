@@ -10,13 +10,12 @@ import typer
 from typer import Argument, Option
 
 from bench.cli.options import AsJson, FailOn, Out, OutputFormat, Strict, chosen_format
-from bench.cli.output import print_grids, print_json, print_note
+from bench.cli.output import print_answer, print_json, print_note
 from bench.core.errors import ExitCode, MeasurementError, UsageError
 from bench.core.paths import short_path
 
 if TYPE_CHECKING:
     from bench.analysis.comparison.verdicts import PairedResult
-    from bench.report.tables.cells import AnyCell
     from bench.run.arms import ArmRuns
 
 Blocks = Annotated[int, Option(help="ABBA blocks: two trials of each arm in each")]
@@ -53,13 +52,12 @@ def ab(
     paths = _measure(arms, blocks=blocks, smoke=smoke, out=out)
     results = _judge(arms, threshold_frac=threshold)
     _show(arms, results, paths=paths, form=form)
+    codes = {"REGRESSION": ExitCode.REGRESSION, "NOT COMPARED": ExitCode.INVALID}
+    codes |= {"INCONCLUSIVE": ExitCode.INCONCLUSIVE} if strict else {}
     verdicts = {result.verdict for result in results}
-    if "REGRESSION" in verdicts:
-        raise typer.Exit(int(ExitCode.REGRESSION))
-    if "NOT COMPARED" in verdicts:
-        raise typer.Exit(int(ExitCode.INVALID))
-    if strict and "INCONCLUSIVE" in verdicts:
-        raise typer.Exit(int(ExitCode.INCONCLUSIVE))
+    for verdict, code in codes.items():
+        if verdict in verdicts:
+            raise typer.Exit(int(code))
 
 
 def _arm(name: str, flags: str, python: str | None) -> ArmRuns:
@@ -113,48 +111,27 @@ def _judge(arms: tuple[ArmRuns, ArmRuns], *, threshold_frac: float | None) -> li
 
 
 def _show(
-    arms: tuple[ArmRuns, ArmRuns],
-    results: list[PairedResult],
-    *,
-    paths: list[Path],
-    form: str,
+    arms: tuple[ArmRuns, ArmRuns], results: list[PairedResult], *, paths: list[Path], form: str
 ) -> None:
     from bench.analysis.trials.titles import LONG, differing, title_of
-    from bench.report.tables.cells import Cell
+    from bench.report.tables.cells import Cell, change, ends_of
     from bench.report.tables.grid import Grid
 
-    titles = []
-    for place in range(len(results)):
+    rows, documents = [], []
+    for place, result in enumerate(results):
         pair = [arm.rows_by_trial[0][place] for arm in arms]
-        shown = (*LONG, *differing(pair))
-        titles.append(tuple(title_of(row, shown=shown) for row in pair))
-    if form == "json":
-        print_json(
-            {
-                "paths": list(map(str, paths)),
-                "results": [
-                    {"a": a, "b": b, **asdict(result)}
-                    for (a, b), result in zip(titles, results, strict=True)
-                ],
-            }
-        )
-        return
-    rows = [
-        (a, b, _ratio(result), Cell(word=result.verdict), _advice(result))
-        for (a, b), result in zip(titles, results, strict=True)
-    ]
-    heads = ("A", "B", "time B / A [95 %]", "verdict", "")
-    lines = [
-        f"rows of {arm.name}: {short_path(path)}" for arm, path in zip(arms, paths, strict=True)
-    ]
-    print_grids([Grid(heads=heads, rows=rows)], lines=lines, is_markdown=form == "markdown")
-
-
-def _ratio(result: PairedResult) -> AnyCell:
-    from bench.report.tables.cells import change
-
-    ends = None if result.low is None or result.high is None else (result.low, result.high)
-    return change(result.ratio, ends=ends)
+        a, b = (title_of(row, shown=(*LONG, *differing(pair))) for row in pair)
+        ratio = change(result.ratio, ends=ends_of(result.low, result.high))
+        rows.append((a, b, ratio, Cell(word=result.verdict), _advice(result)))
+        documents.append({"a": a, "b": b, **asdict(result)})
+    print_answer(
+        form,
+        [Grid(heads=("A", "B", "time B / A [95 %]", "verdict", ""), rows=rows)],
+        lines=[
+            f"rows of {arm.name}: {short_path(path)}" for arm, path in zip(arms, paths, strict=True)
+        ],
+        document=lambda: {"paths": list(map(str, paths)), "results": documents},
+    )
 
 
 def _advice(result: PairedResult) -> str:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from typer import Argument, Option
 
 from bench.cli.options import FORMATS, AsJson, FailOn, Strict, chosen_format
-from bench.cli.output import print_grids, print_json, print_note
+from bench.cli.output import print_answer, print_note
 from bench.core.errors import UsageError
-
-if TYPE_CHECKING:
-    from bench.analysis.comparison.comparison import Comparison, Strictness
 
 
 def compare(
@@ -39,8 +36,12 @@ def compare(
     rows or incompatible files, 5 nothing matched.
     """
     from bench.analysis.comparison.comparison import Strictness
+    from bench.analysis.comparison.comparison import compare as compare_rows
+    from bench.analysis.comparison.metrics import find_metric
     from bench.analysis.comparison.noise_floors import floors_by_key
     from bench.analysis.comparison.verdicts import parse_threshold
+    from bench.report.tables.compare_tables import MAX_SHOWN, github, grids, lines
+    from bench.results.reader import read_rows
 
     form = chosen_format(output_format, as_json=as_json, allowed=(*FORMATS, "github"))
     strictness = Strictness(
@@ -48,26 +49,24 @@ def compare(
         noise_floors=floors_by_key(),
         force_gate=force_gate,
     )
-    comparison = load_and_compare(files, metric=metric, strictness=strictness)
-    show(comparison, form=form, is_strict=strict)
-    raise typer.Exit(int(comparison.exit_code(is_strict=strict)))
-
-
-def load_and_compare(files: list[Path], *, metric: str, strictness: Strictness) -> Comparison:
-    """Read result files and compare each with the first."""
-    from bench.analysis.comparison.comparison import compare as compare_rows
-    from bench.analysis.comparison.metrics import find_metric
-    from bench.results.reader import read_rows
-
     chosen = find_metric(metric)
     if len(files) < 2:
         raise UsageError(
             "compare needs two result files or more: bench compare before.csv after.csv"
         )
     rows = [read_rows(path, note=print_note) for path in files]
-    return compare_rows(
-        list(zip(labels(files), rows, strict=True)), metric=chosen, strictness=strictness
-    )
+    named = list(zip(labels(files), rows, strict=True))
+    comparison = compare_rows(named, metric=chosen, strictness=strictness)
+    if form == "github":
+        typer.echo(github(comparison), nl=False)
+    else:
+        print_answer(
+            form,
+            grids(comparison, limit=None if form == "markdown" else MAX_SHOWN),
+            document=lambda: comparison.document(is_strict=strict),
+            lines=lines(comparison),
+        )
+    raise typer.Exit(int(comparison.exit_code(is_strict=strict)))
 
 
 def labels(files: list[Path]) -> list[str]:
@@ -78,21 +77,3 @@ def labels(files: list[Path]) -> list[str]:
     if len(set(names)) < len(names):
         names = [f"{name} ({number})" for number, name in enumerate(names, start=1)]
     return names
-
-
-def show(comparison: Comparison, *, form: str, is_strict: bool) -> None:
-    """Print a comparison in the format asked for."""
-    from bench.report.tables import compare_tables
-
-    if form == "json":
-        print_json(comparison.document(is_strict=is_strict))
-        return
-    if form == "github":
-        typer.echo(compare_tables.github(comparison), nl=False)
-        return
-    is_markdown = form == "markdown"
-    print_grids(
-        compare_tables.grids(comparison, limit=None if is_markdown else compare_tables.MAX_SHOWN),
-        lines=compare_tables.lines(comparison),
-        is_markdown=is_markdown,
-    )

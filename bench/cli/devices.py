@@ -7,6 +7,7 @@ its row in the catalogue; then how devices are joined, and which vendor packages
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,7 @@ from bench.core.units import format_bytes
 if TYPE_CHECKING:
     from bench.devices.telemetry.nvml_links import PhysicalLink
     from bench.devices.torch.backends import PackageState
+    from bench.report.tables.cells import AnyCell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,26 +54,36 @@ def devices(
     packages = load_packages()
     links = device_links(here.devices)
     if as_json:
-        document = {
-            "torch": _versions(),
-            "devices": [_as_document(entry) for entry in entries],
-            "links": [asdict(link) for link in links],
-            "packages": [asdict(package) for package in packages],
-            "problems": problems,
-        }
-        print_json(document)
+        print_json(
+            {
+                "torch": _versions(),
+                "devices": [_as_document(entry) for entry in entries],
+                "links": [asdict(link) for link in links],
+                "packages": [asdict(package) for package in packages],
+                "problems": problems,
+            }
+        )
         return
-    grid = Grid(
-        heads=("device", "name", "vendor", "stack", "memory", "dtypes", "telemetry", "catalogue"),
-        rows=[_cells(entry) for entry in entries],
-        spare=("telemetry",),
-    )
+    columns: dict[str, Callable[[_Entry], AnyCell]] = {
+        "device": lambda one: one.device.label,
+        "name": lambda one: one.device.name,
+        "vendor": lambda one: one.device.vendor or "unknown",
+        "stack": lambda one: (
+            f"{one.device.stack}, driver {one.driver}" if one.driver else one.device.stack
+        ),
+        "memory": _memory_text,
+        "dtypes": _dtypes_text,
+        "telemetry": lambda one: " ".join(one.device.telemetry) or "none",
+        "catalogue": _catalogue_text,
+    }
+    grid = Grid.of(entries, columns, spare=("telemetry",))
     print_grids([grid], lines=_lines(links, packages=packages, problems=problems))
 
 
 def _entry(device: Device, *, with_probe: bool, problems: list[str]) -> _Entry:
     """Ask the driver, the catalogue and the device; what goes wrong is added to `problems`."""
     from bench.devices.telemetry.readers import open_telemetry
+    from bench.devices.torch.probe import probe_dtypes
     from bench.hardware.chips import match_device
 
     telemetry = open_telemetry(device)
@@ -81,16 +93,13 @@ def _entry(device: Device, *, with_probe: bool, problems: list[str]) -> _Entry:
         telemetry.close()
     dtypes = None
     if with_probe:
-        from bench.devices.torch.probe import probe_dtypes
-
         try:
             dtypes = probe_dtypes(device.label)
         except BenchError as error:
             problems.append(str(error))
-    chips = match_device(device.name, device.memory_bytes, compute_units=device.compute_units)
-    return _Entry(
-        device=device, driver=driver, dtypes=dtypes, chips=tuple(chip.id for chip in chips)
-    )
+    found = match_device(device.name, device.memory_bytes, compute_units=device.compute_units)
+    chips = tuple(chip.id for chip in found)
+    return _Entry(device=device, driver=driver, dtypes=dtypes, chips=chips)
 
 
 def _versions() -> dict[str, str | None]:
@@ -108,48 +117,33 @@ def _versions() -> dict[str, str | None]:
 def _as_document(entry: _Entry) -> dict[str, Any]:
     from bench.devices.torch.roof import hashed_uuid
 
-    document = {"label": entry.device.label, **asdict(entry.device)}
-    document["uuid_hash"] = hashed_uuid(entry.device)
-    del document["uuid"]
-    return document | {"driver": entry.driver, "dtypes": entry.dtypes, "chips": entry.chips}
+    facts = asdict(entry)
+    device = facts.pop("device")
+    del device["uuid"]
+    return {"label": entry.device.label, **device, "uuid_hash": hashed_uuid(entry.device), **facts}
 
 
-def _cells(entry: _Entry) -> tuple[str, ...]:
-    device = entry.device
-    return (
-        device.label,
-        device.name,
-        device.vendor or "unknown",
-        f"{device.stack}, driver {entry.driver}" if entry.driver else device.stack,
-        _memory_text(device),
-        _dtypes_text(entry.dtypes),
-        " ".join(device.telemetry) or "none",
-        _catalogue_text(entry.chips),
-    )
-
-
-def _memory_text(device: Device) -> str:
-    if device.memory_bytes is None:
+def _memory_text(entry: _Entry) -> str:
+    total, free = entry.device.memory_bytes, entry.device.memory_free_bytes
+    if total is None:
         return "unknown"
-    total = format_bytes(device.memory_bytes)
-    if device.memory_free_bytes is None:
-        return total
-    return f"{total} ({format_bytes(device.memory_free_bytes)} free)"
+    return format_bytes(total) + ("" if free is None else f" ({format_bytes(free)} free)")
 
 
-def _dtypes_text(dtypes: dict[str, Capability] | None) -> str:
+def _dtypes_text(entry: _Entry) -> str:
     """Names of those that work, then those that compute wrong numbers."""
-    if dtypes is None:
+    if entry.dtypes is None:
         return "not tried"
-    right = " ".join(name for name, state in dtypes.items() if state == "ok") or "none"
-    wrong = " ".join(name for name, state in dtypes.items() if state == "wrong")
-    return f"{right}; WRONG RESULTS: {wrong}" if wrong else right
+    right, wrong = (
+        " ".join(name for name, state in entry.dtypes.items() if state == sought)
+        for sought in ("ok", "wrong")
+    )
+    return (right or "none") + (f"; WRONG RESULTS: {wrong}" if wrong else "")
 
 
-def _catalogue_text(chips: tuple[str, ...]) -> str:
-    if not chips:
-        return "not in the catalogue"
-    return chips[0] if len(chips) == 1 else f"ambiguous: {', '.join(chips)}"
+def _catalogue_text(entry: _Entry) -> str:
+    chips = ", ".join(entry.chips)
+    return f"ambiguous: {chips}" if len(entry.chips) > 1 else chips or "not in the catalogue"
 
 
 def _lines(
@@ -158,14 +152,10 @@ def _lines(
     """What does not fit in a row: versions, links, packages that matter, problems."""
     lines = [" ".join(f"{name} {value}" for name, value in _versions().items() if value)]
     lines += [f"link {link.first} - {link.second}: {link.kind} {link.detail}" for link in links]
-    lines += [
-        f"{package.module} {package.state}: {package.reason}"
-        for package in packages
-        if package.state != "missing"
-    ]
+    found = [package for package in packages if package.state != "missing"]
+    lines += [f"{package.module} {package.state}: {package.reason}" for package in found]
     missing = [package.module for package in packages if package.state == "missing"]
-    if missing:
-        lines.append(f"vendor packages not installed: {', '.join(missing)}")
+    lines += [f"vendor packages not installed: {', '.join(missing)}"] if missing else []
     return lines + [f"problem: {problem}" for problem in problems]
 
 

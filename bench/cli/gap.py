@@ -44,7 +44,8 @@ def gap(
     as_json: AsJson = False,
 ) -> None:
     """Show what training asks of a device over what inference asks, like for like."""
-    from bench.analysis.gap.gap_result import measure_gap
+    from bench.analysis.gap.gap_result import gap_document, measure_gap
+    from bench.report.tables import gap_tables
     from bench.results.reader import read_rows
 
     form = chosen_format(output_format, as_json=as_json)
@@ -70,7 +71,13 @@ def gap(
         )
     if not any(demand.num_trials for demand in result.demands):
         raise NothingMatchedError("no usable trial (OK or WARN) in the files given")
-    show(result, form=form, asked=(load, latency))
+    commands = [command(missing) for missing in result.missing]
+    print_answer(
+        form,
+        gap_tables.grids(result, load=load or "", latency=latency),
+        document=lambda: gap_document(result, commands=commands),
+        lines=gap_tables.missing_lines(result.missing, commands=commands),
+    )
     if not (result.gaps or result.trainings or result.shares):
         raise typer.Exit(int(ExitCode.NOTHING_MATCHED))
 
@@ -204,17 +211,3 @@ def _parameters(workload: str, *, size: str, text: str) -> dict[str, Any]:
         if name not in usual or usual[name] != value
     }
     return {"batches": differing.pop("batch", ()), "settings": differing}
-
-
-def show(result: GapResult, *, form: str, asked: tuple[str | None, str | None]) -> None:
-    """Print the answers in the format asked for; `asked` is --load and --latency."""
-    from bench.analysis.gap.gap_result import gap_document
-    from bench.report.tables import gap_tables
-
-    commands = [command(missing) for missing in result.missing]
-    print_answer(
-        form,
-        gap_tables.grids(result, load=asked[0] or "", latency=asked[1]),
-        document=lambda: gap_document(result, commands=commands),
-        lines=gap_tables.missing_lines(result.missing, commands=commands),
-    )

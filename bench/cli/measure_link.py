@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
 from bench.cli.options import AsJson
-from bench.cli.output import print_json, print_note, text_table
+from bench.cli.output import print_answer, print_note
 from bench.core.errors import UsageError, one_of
-from bench.core.units import format_bytes, format_duration, format_si, parse_bytes, parse_duration_s
+from bench.core.units import format_duration, format_si, parse_bytes, parse_duration_s
 
 if TYPE_CHECKING:
     from bench.hardware.costs.collectives import Op
+    from bench.measure.messages import LinkPoint
     from bench.run.link_measure import MeasuredLink
 
 NOISY_FRAC = 0.25
@@ -93,25 +95,27 @@ def _check(most_bytes: int | None, *, out: Path | None) -> None:
 
 
 def _show(measured: MeasuredLink, *, out: Path | None, as_json: bool) -> None:
-    if as_json:
-        print_json(_document(measured, out=out))
-        return
-    rows = [
-        [
-            point.op,
-            format_bytes(point.num_bytes),
-            format_duration(point.median_s),
-            f"{point.iqr_s / point.median_s:.1%}",
-            format_si(point.bus_bytes_per_s, "B/s"),
-        ]
-        for point in measured.result.points
-    ]
-    header = ["operation", "message", "median", "IQR", "bus bandwidth"]
-    print(text_table(header, rows, left=("operation",)))
-    print(
+    from bench.report.tables import cells
+    from bench.report.tables.grid import Grid
+
+    columns: dict[str, Callable[[LinkPoint], cells.AnyCell]] = {
+        "operation": lambda one: one.op,
+        "message": lambda one: cells.quantity(one.num_bytes, cells.num_bytes),
+        "median": lambda one: cells.quantity(one.median_s, cells.seconds),
+        "IQR": lambda one: cells.share(one.iqr_s / one.median_s),
+        "bus bandwidth": lambda one: cells.quantity(one.bus_bytes_per_s, cells.of("B/s")),
+    }
+    lines = [
         f"{measured.num_ranks} x {measured.device.name}, {measured.result.backend}: "
         f"{format_si(measured.bytes_per_s, 'B/s')}, {format_duration(measured.latency_s)} a step "
-        f"(fitted; {measured.misfit_frac:.0%} from the points on average)"
+        f"(fitted; {measured.misfit_frac:.0%} from the points on average)",
+        *([] if out is None else [f"link file: {out}; use it with --link {out}"]),
+    ]
+    print_answer(
+        "json" if as_json else "table",
+        [Grid.of(measured.result.points, columns)],
+        lines=lines,
+        document=lambda: _document(measured, out=out),
     )
     if measured.spread_frac > NOISY_FRAC:
         print_note(
@@ -120,8 +124,6 @@ def _show(measured: MeasuredLink, *, out: Path | None, as_json: bool) -> None:
         )
     for op, words in measured.result.missing.items():
         print_note(f"{op}: the backend has none ({words})")
-    if out is not None:
-        print(f"link file: {out}; use it with --link {out}")
 
 
 def _document(measured: MeasuredLink, *, out: Path | None) -> dict[str, object]:

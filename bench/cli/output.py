@@ -94,17 +94,11 @@ def text_table(
     A head may have several lines. For verbs that must start at once: rich takes longer to import
     than they take to run.
     """
-    heads = [head.split("\n") for head in header]
-    height = max(map(len, heads))
-    above = zip(*([""] * (height - len(head)) + head for head in heads), strict=True)
-    lines = [*map(list, above), *map(list, rows)]
-    widths = [max(len(line[index]) for line in lines) for index in range(len(header))]
-    lines.insert(height, ["-" * width for width in widths])
-    texts = []
-    for line in lines:
-        cells = zip(line, widths, header, strict=True)
-        aligned = (
-            cell.ljust(width) if name in left else cell.rjust(width) for cell, width, name in cells
-        )
-        texts.append("  ".join(aligned).rstrip())
-    return "\n".join(texts)
+    height = max(head.count("\n") for head in header)
+    columns = []
+    for head, *cells in zip(header, *rows, strict=True):
+        heads = [*[""] * (height - head.count("\n")), *head.split("\n")]
+        width = max(map(len, (*heads, *cells)))
+        adjust = str.ljust if head in left else str.rjust
+        columns.append([adjust(text, width) for text in (*heads, "-" * width, *cells)])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))

@@ -1,10 +1,14 @@
-"""`bench run`: measure workloads on a device."""
+"""`bench run`: measure workloads on a device, and show their rows as tables.
+
+Whatever was chosen automatically is given before anything is measured, and how work is spread with
+the mode in words. Progress meanwhile is `bench.run.progress`.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,14 +16,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from bench.cli.output import is_interactive, print_note, progress_console
+from bench.cli.output import (
+    is_interactive,
+    print_grids,
+    print_json,
+    print_note,
+    progress_console,
+)
 from bench.core.errors import UsageError
+from bench.core.paths import short_path
+from bench.core.units import format_duration
 from bench.run.planning.request import FLAGS
 
 if TYPE_CHECKING:
+    from bench.results.schema import Row
+    from bench.run.planning.plan import Plan
     from bench.run.planning.request import RunRequest
     from bench.run.runner import Runner
 
+MODE_WORDS = {
+    "real": "real ranks on the link that is there",
+    "throttled": "real ranks, held to the modelled link",
+    "emulated": "one real rank, the others and the link modelled",
+    "simulated": "one real rank's compute, replayed on the modelled link",
+}
 _shown = partial(Option, rich_help_panel="Rows, and what is printed")
 
 
@@ -39,7 +59,6 @@ def run(
     **flags: Any,
 ) -> None:
     """Measure workloads on a device; rows go to a CSV file, a table to stdout."""
-    from bench.cli.run_output import show_plan
     from bench.run import session
 
     note = (lambda _text: None) if quiet else print_note
@@ -49,7 +68,7 @@ def run(
     else:
         plan, inspection = session.prepare(_request(flags), note=note)
         if dry_run:
-            show_plan(plan, as_json=as_json)
+            _show_plan(plan, as_json=as_json)
             return
         begun = session.begin(plan, inspection, folder=out)
     code = _measured(begun, note=note, quiet=quiet, as_json=as_json)
@@ -108,7 +127,6 @@ def _refuse_other_flags(context: typer.Context) -> None:
 
 def _measured(begun: Runner, *, note: Callable[[str], None], quiet: bool, as_json: bool) -> int:
     """Run what is left, print its rows, and return the exit code."""
-    from bench.cli.run_output import choices_of, print_result, show_result
     from bench.run.profiling import record_profiles
     from bench.run.progress import BarProgress, PlainProgress, Progress
     from bench.run.session import exit_code
@@ -116,14 +134,24 @@ def _measured(begun: Runner, *, note: Callable[[str], None], quiet: bool, as_jso
     progress = Progress()
     if not quiet:
         progress = BarProgress(progress_console()) if is_interactive() else PlainProgress()
-        for text in choices_of(begun.plan):
+        for text in _choices_of(begun.plan):
             progress.note(text)
     ended = begun.run(progress)
     code, path = int(exit_code(ended, begun.plan)), begun.store.path
     if as_json:
-        print_result(ended, path=path, code=code)
+        print_json(
+            {
+                "path": str(path),
+                "exit_code": code,
+                "interrupted": ended.was_interrupted,
+                "problem": ended.problem,
+                "rows": ended.rows,
+            }
+        )
+    elif quiet:
+        print(path)
     else:
-        show_result(ended, path=path, quiet=quiet)
+        show_result(ended.rows, path=path)
     if ended.problem is not None:
         print_note(f"bench: {ended.problem}")
     if ended.was_interrupted:
@@ -131,3 +159,61 @@ def _measured(begun: Runner, *, note: Callable[[str], None], quiet: bool, as_jso
     if not (ended.was_interrupted or ended.problem) and begun.plan.wants_profiles:
         record_profiles(begun, note=note)
     return code
+
+
+def _choices_of(plan: Plan) -> list[str]:
+    """Say what was chosen automatically, one line per distinct choice."""
+    lines = [
+        f"{planned.config.name}: {planned.config.device}, size {planned.config.size or '-'} "
+        f"({planned.size_choice}), {planned.config.dtype}, batch {planned.batch}"
+        for planned in plan.planned
+    ]
+    return [*dict.fromkeys(lines), *_spread_lines(plan)]
+
+
+def _spread_lines(plan: Plan) -> list[str]:
+    """Say how work is spread: one line for each strategy and mode, and what is odd about it."""
+    from bench.emulate.pipeline.schedules import pipeline_note
+
+    layouts = list(dict.fromkeys(planned.config.layout for planned in plan.planned))
+    spread = [layout for layout in layouts if not layout.is_single]
+    lines = []
+    for strategy, mode in dict.fromkeys((one.strategy, one.mode) for one in spread):
+        alike = [one for one in spread if (one.strategy, one.mode) == (strategy, mode)]
+        devices = ", ".join(dict.fromkeys(str(one.devices) for one in alike))
+        links = ", ".join(dict.fromkeys(one.link for one in alike if one.link))
+        over = f" over {links}" if links else ""
+        lines.append(f"{strategy} on {devices} devices{over} [{mode}: {MODE_WORDS[mode]}]")
+    notes = [pipeline_note(layout) for layout in spread if layout.strategy == "pp"]
+    return [*lines, *dict.fromkeys(note for note in notes if note is not None)]
+
+
+def _show_plan(plan: Plan, *, as_json: bool) -> None:
+    """Print what would run; nothing has."""
+    if as_json:
+        print_json(asdict(plan))
+        return
+    for line in _choices_of(plan):
+        print(line)
+    print(
+        f"{len(plan.planned)} configurations, {plan.min_trials} to {plan.max_trials} trials each, "
+        f"profile {plan.profile}, budget {format_duration(plan.budget_s)}"
+    )
+
+
+def show_result(rows: Sequence[Row], *, path: Path) -> None:
+    """Print the tables of a run, what is odd about it, and its file."""
+    from bench.analysis.trials.configuration import gather
+    from bench.report.tables.links_tables import link_grids
+    from bench.report.tables.run_table import caption_of, reason_lines, run_grid
+
+    found = gather(rows)
+    # Modelled devices have tables of their own.
+    modelled = [one for one in found if one.is_wide and one.mode != "real"]
+    others = [one for one in found if one not in modelled]
+    grids = [*([run_grid(others)] if others else []), *link_grids(found, has_model=False)]
+    known = {caption_of(one.first) for one in others}
+    devices = dict.fromkeys(caption_of(one.first) for one in modelled)
+    lines = [f"device: {device}" for device in devices if device not in known]
+    lines += [*reason_lines(rows), f"rows: {short_path(path)}"]
+    print_grids(grids, lines=lines)

@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from bench.cli import main
-from bench.cli.run_output import show_result
+from bench.cli.run import show_result
 from bench.results.reader import read_rows
 from bench.results.schema import Row
-from bench.run.runner import Ended
 from tests.report.link_rows import device_sweep, three_links
 from tests.report.report_rows import configuration
 
@@ -107,8 +106,7 @@ def tables_of(lines: list[str]) -> list[list[str]]:
 def test_the_screen_after_a_run(
     name: str, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
 ) -> None:
-    ended = Ended(rows=RUNS[name](), was_interrupted=False)
-    show_result(ended, path=ROOT / "results" / "run.csv", quiet=False)
+    show_result(RUNS[name](), path=ROOT / "results" / "run.csv")
     check(name, capsys.readouterr().out, request=request)
 
 

@@ -83,24 +83,19 @@ def _chip_facts(row: Chip) -> dict[str, str]:
     return facts
 
 
-def _chip_document(row: Chip) -> dict[str, object]:
-    return {
-        **chip_fields(row),
-        "export": export_status(row),
-        "note": row.facts.get("note"),
-        "sources": list(row.sources),
-    }
+def _document(row: Chip) -> dict[str, object]:
+    rest = {"export": export_status(row), "note": row.facts.get("note")}
+    return {**chip_fields(row), **rest, "sources": list(row.sources)}
 
 
 def _system_facts(system: System) -> dict[str, str]:
+    num_chips, node_rate = system.num_chips, system.network_bytes_per_s_per_node
     facts: dict[str, Scalar] = {
         "chips": " or ".join(system.chips) or None,
-        "num_chips": None if system.num_chips is None else str(system.num_chips),
+        "num_chips": None if num_chips is None else str(num_chips),
         f"{system.peak_dtype}_per_s": system.peak_per_s,
         "network": system.network,
-        "network_bytes_per_s_per_node": None
-        if system.network_bytes_per_s_per_node is None
-        else format_si(system.network_bytes_per_s_per_node, "B/s"),
+        "network_bytes_per_s_per_node": node_rate and format_si(node_rate, "B/s"),
         "named_in": " ".join(system.named_in) or None,
         "note": system.note,
     }
@@ -111,7 +106,7 @@ def _render_one(name: str, *, as_json: bool) -> None:
     system = next((row for row in load_systems() if row.id == name), None)
     row = system or chip(name)
     if as_json:
-        print_json(_chip_document(row) if isinstance(row, Chip) else asdict(row))
+        print_json(_document(row) if isinstance(row, Chip) else asdict(row))
     elif isinstance(row, Chip):
         print_card(f"{row.name}  ({row.id})", _chip_facts(row), sources=row.sources)
     else:
@@ -129,7 +124,7 @@ def render_chips(*, where: str | None, sort: str | None, name: str | None, as_js
     if as_json:
         print_json(
             {
-                "chips": [_chip_document(row) for row in selection.chips],
+                "chips": [_document(row) for row in selection.chips],
                 "num_left_out": selection.num_left_out,
                 "unknown_fields": selection.unknown,
                 "systems": [asdict(row) for row in load_systems()] if not where else [],

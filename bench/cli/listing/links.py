@@ -1,10 +1,16 @@
-"""What `bench list links` prints: the presets as a table, or one of them as a card."""
+"""What `bench list links` prints: the presets as a table, one as a card, or a link's score.
+
+A score says how far the model of a link is from a measured table (`--check`).
+"""
 
 from __future__ import annotations
+
+import dataclasses
 
 from msgspec.structs import asdict
 
 from bench.cli.output import print_card, print_json, print_note, text_table
+from bench.core.paths import user_path
 from bench.hardware.links.presets import Link, link, load_links
 
 _WORDS = ("link", "topology", "method", "trust")
@@ -34,7 +40,6 @@ def method_of(row: Link) -> str:
 
 
 def _cells(row: Link) -> list[str]:
-    units = row.contention_units
     return [
         row.id,
         row.topology,
@@ -45,7 +50,7 @@ def _cells(row: Link) -> list[str]:
         _micro(row.hop_latency_s),
         method_of(row),
         _percent(row.error_fraction if row.curve is None else row.curve_error_fraction),
-        "" if units is None else str(units),
+        "" if row.contention_units is None else str(row.contention_units),
         row.confidence,
     ]
 
@@ -79,3 +84,50 @@ def render_links(*, name: str | None, as_json: bool) -> None:
             if value is not None and fact not in ("id", "name", "sources")
         }
         print_card(f"{chosen[0].name}  ({name})", facts, sources=chosen[0].sources)
+
+
+def render_check(*, name: str, table: str, use_curves: bool, as_json: bool) -> None:
+    """Score the link `name` against the CSV at `table` and print the errors."""
+    from bench.hardware.links import link_check
+    from bench.hardware.links.curves import read_table
+    from bench.hardware.links.topology import parse_topology
+
+    topology = parse_topology(name)
+    points = read_table(user_path(table, what="table"))
+    check = link_check.check_link(points, topology=topology, use_curves=use_curves)
+    left_out = any("curve" in method for method in check.methods)
+    if as_json:
+        print_json(
+            {
+                "link": check.link,
+                "table": table,
+                "methods": list(check.methods),
+                "leave_one_size_out": left_out,
+                "is_rated": check.is_rated,
+                "small_to_bytes": link_check.SMALL_BYTES,
+                "medium_to_bytes": link_check.MEDIUM_BYTES,
+                "num_points": check.overall.num_points,
+                "mean_abs_error": check.overall.mean_abs_error,
+                "scores": [dataclasses.asdict(score) for score in check.scores],
+            }
+        )
+        return
+    scores = {(score.op, score.size_class): score for score in check.scores}
+    rows = []
+    for op in dict.fromkeys(score.op for score in check.scores):
+        sized = [scores.get((op, size)) for size in (*link_check.SIZE_CLASSES, "all")]
+        errors = ("" if score is None else f"{score.mean_abs_error:.1%}" for score in sized)
+        whole = scores[op, "all"]
+        rows.append([op, *errors, f"{whole.mean_error:+.1%}", str(whole.num_points)])
+    head = ("op", "<=64 KiB", "<=8 MiB", "larger", "all", "bias", "points")
+    print(text_table(head, rows, left=("op",)))
+    print(
+        f"{check.link}: mean absolute error {check.overall.mean_abs_error:.1%} by "
+        f"{', '.join(check.methods)}"
+        + ("; each size predicted without its own measurements" if left_out else "")
+    )
+    if not check.is_rated:
+        print(
+            "unrated: a formula cannot know what PCI Express reaches on a given board; measure it"
+        )
+    print_note("mean of |predicted / measured - 1|; bias below zero: the model is too fast")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
 from bench.cli.options import AsJson
 from bench.cli.output import print_json, text_table
 from bench.core.errors import UsageError, one_of
-from bench.core.nouns import Scalar
 from bench.core.units import format_bytes, format_number, format_si
 
 if TYPE_CHECKING:
@@ -51,14 +49,13 @@ def list_(
         from bench.cli.listing.chip_list import render_chips
 
         render_chips(where=where, sort=sort, name=name, as_json=as_json)
-    elif name is not None and check is not None:
-        from bench.cli.listing.link_scores import render_check
-
-        render_check(name=name, table=check, use_curves=not formula, as_json=as_json)
     elif kind == "links":
-        from bench.cli.listing.links import render_links
+        from bench.cli.listing.links import render_check, render_links
 
-        render_links(name=name, as_json=as_json)
+        if name is not None and check is not None:
+            render_check(name=name, table=check, use_curves=not formula, as_json=as_json)
+        else:
+            render_links(name=name, as_json=as_json)
     elif kind == "recipes":
         _list_recipes(name, as_json=as_json)
     else:
@@ -93,23 +90,26 @@ def _list_workloads(name: str | None, *, path: Path | None, as_json: bool) -> No
 
     names = (str(path),) if path else (name,) if name else tuple(discovery.names())
     selected = select(names)
-    entries = [entry for found, phase in selected for entry in describe(found, phase)]
+    entries = [
+        _entry(found, phase, size=size)
+        for found, phase in selected
+        for size in found.cls.sizes or ("",)
+    ]
     if as_json:
-        print_json([asdict(entry) for entry in entries])
+        print_json(entries)
         return
-
     rows = [
         (
-            entry.workload,
-            entry.size or "-",
-            str(entry.batch),
-            entry.item,
-            format_number(entry.num_parameters),
-            "" if entry.flops_per_item is None else format_si(entry.flops_per_item, "FLOP"),
-            format_bytes(entry.memory_bytes),
-            entry.runs_here,
+            one["workload"],
+            one["size"] or "-",
+            str(one["batch"]),
+            one["item"],
+            format_number(one["num_parameters"]),
+            "" if one["flops_per_item"] is None else format_si(one["flops_per_item"], "FLOP"),
+            format_bytes(one["memory_bytes"]),
+            one["runs_here"],
         )
-        for entry in entries
+        for one in entries
     ]
     header = ("workload", "size", "batch", "item", "parameters", "FLOP/item", "memory", "runs here")
     print(text_table(header, rows, left=("workload", "size", "item", "runs here")))
@@ -118,45 +118,24 @@ def _list_workloads(name: str | None, *, path: Path | None, as_json: bool) -> No
         print(f"{found.name}: {found.cls.summary}{takes}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One phase at one size, by formula; memory in fp32."""
-
-    workload: str
-    size: str
-    batch: int
-    item: str
-    num_parameters: int
-    flops_per_item: float | None
-    memory_bytes: int
-    runs_here: str
-    is_selftest: bool
-    params: dict[str, Scalar]
-
-
-def describe(found: Found, phase: Phase) -> list[Entry]:
-    """Describe a phase at every size."""
+def _entry(found: Found, phase: Phase, *, size: str) -> dict[str, Any]:
+    """Describe a phase at one size, by formula; memory in fp32."""
     from bench import discovery
 
-    entries = []
-    for size in found.cls.sizes or ("",):
-        workload = discovery.instance(found, size=size or None, overrides={})
-        memory_bytes = workload.memory_bytes(phase, dtype="fp32")
-        entries.append(
-            Entry(
-                workload=f"{found.name}-{phase.name}",
-                size=size,
-                batch=workload.batch_size(phase),
-                item=phase.item,
-                num_parameters=workload.num_parameters(),
-                flops_per_item=workload.flops_per_item(phase),
-                memory_bytes=memory_bytes,
-                runs_here=_runs_here(size, memory_bytes),
-                is_selftest=found.cls.is_selftest,
-                params=discovery.parameters(workload),
-            )
-        )
-    return entries
+    workload = discovery.instance(found, size=size or None, overrides={})
+    memory_bytes = workload.memory_bytes(phase, dtype="fp32")
+    return {
+        "workload": f"{found.name}-{phase.name}",
+        "size": size,
+        "batch": workload.batch_size(phase),
+        "item": phase.item,
+        "num_parameters": workload.num_parameters(),
+        "flops_per_item": workload.flops_per_item(phase),
+        "memory_bytes": memory_bytes,
+        "runs_here": _runs_here(size, memory_bytes),
+        "is_selftest": found.cls.is_selftest,
+        "params": discovery.parameters(workload),
+    }
 
 
 def _runs_here(size: str, memory_bytes: int) -> str:

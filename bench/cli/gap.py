@@ -16,9 +16,8 @@ from bench.core.errors import ExitCode, MeasurementError, NothingMatchedError, U
 from bench.core.units import parse_duration_s
 
 if TYPE_CHECKING:
-    from bench.analysis.gap.gap_result import GapResult
-    from bench.analysis.gap.needs import Load
-    from bench.analysis.gap.ratios import Missing
+    from bench.analysis.gap.demand import Load
+    from bench.analysis.gap.gap_result import GapResult, Missing
     from bench.analysis.trials.configuration import Trials
 
 
@@ -99,7 +98,7 @@ def _measured(missing: Sequence[Missing], *, out: Path) -> list[Path]:
 
 
 def _load(text: str | None, *, latency: str | None) -> Load | None:
-    from bench.analysis.gap.needs import Load, parse_load
+    from bench.analysis.gap.demand import Load, parse_load
 
     if text is None:
         if latency is not None:

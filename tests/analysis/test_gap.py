@@ -4,10 +4,8 @@ from typing import Any
 
 import pytest
 
-from bench.analysis.gap.demand import demands
-from bench.analysis.gap.gap_result import GapResult, gap_document, measure_gap
-from bench.analysis.gap.needs import Load, parse_load
-from bench.analysis.gap.ratios import Gap
+from bench.analysis.gap.demand import Load, demands, parse_load
+from bench.analysis.gap.gap_result import Gap, GapResult, gap_document, measure_gap
 from bench.analysis.trials.estimates import LogEstimate
 from bench.core.errors import UsageError
 from bench.results.schema import Row, Value

@@ -1,42 +1,30 @@
 """What one phase of a workload asks of one device: time, work, traffic, memory, energy per item.
 
 Read off the usable trials of a setting; time, energy and memory carry their spread, work and
-traffic are formulas. From them follows where the phase lies under the device's measured roofline.
-Blank stays None: nothing is borrowed from another device or guessed.
+traffic are formulas. From them follows where the phase lies under the device's measured roofline,
+and what a user needs: a whole training, one clinic's share of a device. A share assumes that a
+slice of a device is as much slower as it is smaller. Blank stays None: nothing is borrowed from
+another device or guessed.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.analysis.trials.configuration import Trials, gather
 from bench.analysis.trials.estimates import LogEstimate, exact
-from bench.analysis.trials.identity import DEVICE, LAYOUT
+from bench.analysis.trials.identity import DEVICE, TERMS
+from bench.core.errors import UsageError
+from bench.core.units import PERIOD_S
 from bench.results.schema import Row
 
-SETTING = (
-    "workload_version",
-    "size",
-    "params_json",
-    "dtype",
-    "compile",
-    "compile_mode",
-    "channels_last",
-    "chip_limit",
-    "data",
-    *LAYOUT,
-)
+TRAIN = "train"
+SETTING = tuple(name for name in TERMS if name not in ("workload", "scenario", *DEVICE))
 """What two phases share when their ratio compares like with like, beside the workload's net."""
 _MEMORY = {"mem_alloc_peak_bytes": "tensors on the device", "rss_peak_bytes": "process"}
 _UTILISATION = {"roof_frac": "of measured roof", "mfu_frac": "of datasheet peak"}
-_FORMULAS = (
-    "elements_per_item",
-    "flops_per_item",
-    "bytes_per_item",
-    "roof_flops_per_s",
-    "roof_bytes_per_s",
-)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,13 +32,24 @@ class Demand:
     """One phase of one setting on one device."""
 
     trials: Trials
+    name: str
+    """`imaging-train`."""
+    phase: str
+    """`train`."""
+    device: str
+    """Device's name."""
+    num_trials: int
+    """Trials that count."""
     setting: tuple[str, ...]
     items_unit: str
     elements_unit: str
     """What an item is made of."""
     elements_per_item: float | None
+    time_per_item_s: LogEstimate | None
+    """Median step time per item."""
     throughput_per_s: LogEstimate | None
     """Items over the whole window."""
+    items_per_day: LogEstimate | None
     energy_per_item_j: LogEstimate | None
     energy_scope: str
     """What the energy covers, and who counted it."""
@@ -66,73 +65,17 @@ class Demand:
     """Model FLOPs, by formula."""
     bytes_per_item: float | None
     """Least memory traffic, by formula."""
+    flops_per_byte: float | None
+    """Arithmetic intensity: model FLOPs over least memory traffic."""
     roof_flops_per_s: float | None
     """Measured on the device, as the next."""
     roof_bytes_per_s: float | None
-
-    @property
-    def name(self) -> str:
-        """`imaging-train`."""
-        return self.trials.text("workload")
-
-    @property
-    def phase(self) -> str:
-        """`train`."""
-        return self.trials.phase
-
-    @property
-    def device(self) -> str:
-        """Device's name."""
-        return self.trials.text("device_name")
-
-    @property
-    def num_trials(self) -> int:
-        """Trials that count."""
-        return len(self.trials.used)
-
-    @property
-    def time_per_item_s(self) -> LogEstimate | None:
-        """Median step time per item."""
-        return self.trials.time_per_item_s
-
-    @property
-    def flops_per_byte(self) -> float | None:
-        """Arithmetic intensity: model FLOPs over least memory traffic."""
-        return _over(self.flops_per_item, self.bytes_per_item)
-
-    @property
-    def ridge_flops_per_byte(self) -> float | None:
-        """Intensity at which this device's measured roofs meet."""
-        return _over(self.roof_flops_per_s, self.roof_bytes_per_s)
-
-    @property
-    def roof(self) -> str | None:
-        """Which measured roof is the lower one at this intensity: compute or bandwidth."""
-        intensity, ridge = self.flops_per_byte, self.ridge_flops_per_byte
-        if intensity is None or ridge is None:
-            return None
-        return "compute" if intensity >= ridge else "bandwidth"
-
-    @property
-    def reached_frac(self) -> float | None:
-        """Speed as a share of what the lower roof allows at this intensity."""
-        intensity, flops_per_s = self.flops_per_byte, self.roof_flops_per_s
-        if not intensity or not flops_per_s or not self.roof_bytes_per_s:
-            return None
-        if self.throughput_per_s is None:
-            return None
-        allowed = min(flops_per_s, intensity * self.roof_bytes_per_s)
-        return self.throughput_per_s.value * (self.flops_per_item or 0.0) / allowed
-
-
-def _over(above: float | None, below: float | None) -> float | None:
-    return above / below if above and below else None
-
-
-def is_several(row: Row) -> bool:
-    """Whether a row is of several devices or over a modelled link."""
-    count = row.get("device_count")
-    return bool(row.get("link")) or (isinstance(count, int) and count > 1)
+    ridge_flops_per_byte: float | None
+    """Intensity at which these roofs meet."""
+    roof: str | None
+    """Which of them is the lower one at this intensity: compute or bandwidth."""
+    reached_frac: float | None
+    """Speed as a share of what the lower roof allows at this intensity."""
 
 
 def demands(rows: Sequence[Row]) -> list[Demand]:
@@ -145,22 +88,50 @@ def setting_of(trials: Trials) -> tuple[str, ...]:
     return trials.net, *map(trials.text, SETTING)
 
 
+def is_several(trials: Trials) -> bool:
+    """Whether several devices or a modelled link took part."""
+    return bool(trials.link) or trials.num_devices > 1
+
+
 def _demand(trials: Trials) -> Demand:
     memory_bytes, memory_kind = _first_of(trials, _MEMORY)
     utilisation, utilisation_kind = _first_of(trials, _UTILISATION)
+    speed = trials.estimate("throughput_per_s")
+    work, traffic = trials.median("flops_per_item"), trials.median("bytes_per_item")
+    peak, rate = trials.median("roof_flops_per_s"), trials.median("roof_bytes_per_s")
+    intensity = work / traffic if work and traffic else None
+    ridge = peak / rate if peak and rate else None
+    roof, reached = None, None
+    if work and intensity and peak and rate and ridge:
+        roof = "compute" if intensity >= ridge else "bandwidth"
+        reached = speed.value * work / min(peak, intensity * rate) if speed else None
     return Demand(
         trials=trials,
+        name=trials.text("workload"),
+        phase=trials.phase,
+        device=trials.text("device_name"),
+        num_trials=len(trials.used),
         setting=setting_of(trials),
-        items_unit=trials.agreed("items_unit"),
-        elements_unit=trials.agreed("elements_unit"),
-        throughput_per_s=trials.estimate("throughput_per_s"),
+        items_unit=trials.word("items_unit"),
+        elements_unit=trials.word("elements_unit"),
+        elements_per_item=trials.median("elements_per_item"),
+        time_per_item_s=trials.time_per_item_s,
+        throughput_per_s=speed,
+        items_per_day=None if speed is None else speed.times(PERIOD_S["day"]),
         energy_per_item_j=trials.estimate("energy_per_item_j"),
-        energy_scope=" ".join(map(trials.agreed, ("energy_scope", "energy_source"))).strip(),
+        energy_scope=f"{trials.word('energy_scope')} {trials.word('energy_source')}".strip(),
         memory_bytes=memory_bytes,
         memory_kind=memory_kind,
         utilisation=utilisation,
         utilisation_kind=utilisation_kind,
-        **{name: trials.median(name) for name in _FORMULAS},
+        flops_per_item=work,
+        bytes_per_item=traffic,
+        flops_per_byte=intensity,
+        roof_flops_per_s=peak,
+        roof_bytes_per_s=rate,
+        ridge_flops_per_byte=ridge,
+        roof=roof,
+        reached_frac=reached,
     )
 
 
@@ -177,3 +148,75 @@ def per(demand: Demand, unit: str, *, quantity: LogEstimate | None) -> LogEstima
     if unit != demand.elements_unit or not demand.elements_per_item:
         return None
     return quantity.over(exact(demand.elements_per_item))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """Requests that arrive, one item each, and how soon each must be done."""
+
+    items_per_s: float
+    latency_s: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Part of one device that a load needs; over 1 is more than one device."""
+
+    for_rate: LogEstimate
+    """Items have to be done as fast as they come."""
+    for_latency: float | None
+    """One step has to be done in time; None when no latency was asked for or measured."""
+    needed: float
+    """The larger of the two."""
+    because: str
+    """Which of the two decides: rate or latency."""
+    is_p90: bool
+    """Whether the step's time is its 90th percentile; else its median, for want of steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A training of stated length."""
+
+    num_items: float
+    time_s: LogEstimate
+    energy_j: LogEstimate | None
+
+
+def parse_load(text: str) -> float:
+    """Items per second in '200/day', '5/h', '2/s'; `UsageError` for anything else."""
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*/\s*([a-z]+)\s*", text.lower())
+    if match is None or match[2] not in PERIOD_S or float(match[1]) <= 0.0:
+        raise UsageError(
+            f"--load {text!r} is not a number over 0 per {', '.join(PERIOD_S)}, such as 200/day"
+        )
+    return float(match[1]) / PERIOD_S[match[2]]
+
+
+def training(demand: Demand, *, num_items: float | None) -> Training | None:
+    """Time and energy of a training that takes in `num_items` items; None where it is none."""
+    if demand.throughput_per_s is None or demand.phase != TRAIN or not num_items:
+        return None
+    energy = demand.energy_per_item_j
+    return Training(
+        num_items=num_items,
+        time_s=exact(num_items).over(demand.throughput_per_s),
+        energy_j=None if energy is None else energy.times(num_items),
+    )
+
+
+def share(demand: Demand, *, load: Load | None) -> Share | None:
+    """Part of the device that `load` needs in this phase; None for a training."""
+    if demand.throughput_per_s is None or demand.phase == TRAIN or load is None:
+        return None
+    p90 = demand.trials.estimate("lat_p90_ms", scale=1e-3)
+    step = p90 or demand.trials.estimate("step_median_ms", scale=1e-3)
+    for_rate = exact(load.items_per_s).over(demand.throughput_per_s)
+    for_latency = step.value / load.latency_s if step and load.latency_s else None
+    return Share(
+        for_rate=for_rate,
+        for_latency=for_latency,
+        needed=max(for_rate.value, for_latency or 0.0),
+        because="latency" if (for_latency or 0.0) > for_rate.value else "rate",
+        is_p90=p90 is not None,
+    )

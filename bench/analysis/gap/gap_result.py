@@ -1,17 +1,95 @@
-"""Everything `bench gap` answers, gathered from one frame of rows, and its JSON document."""
+"""Everything `bench gap` answers: how different the demands of training and inference are.
+
+Phases of one workload share net, precision and parameters, so their ratio is like for like. Where
+their items are not the same thing (a patch, a volume) the ratio is per element (a voxel), and says
+so. Ratios between devices are taken phase by phase, and so is how far those ratios lie apart.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
-from bench.analysis.gap.demand import SETTING, Demand, demands, is_several
-from bench.analysis.gap.needs import Load, Share, Training, items_per_day, share, training
-from bench.analysis.gap.ratios import TRAIN, DeviceGap, Gap, Missing, device_gaps, find_gaps
-from bench.analysis.trials.estimates import LogEstimate
-from bench.results.schema import USABLE, Row
+from bench.analysis.gap.demand import (
+    SETTING,
+    TRAIN,
+    Demand,
+    Load,
+    Share,
+    Training,
+    demands,
+    is_several,
+    per,
+    share,
+    training,
+)
+from bench.analysis.trials.estimates import LogEstimate, exact
+from bench.analysis.trials.identity import DEVICE
+from bench.results.schema import Row
 
-_RATIOS = ("time", "flops", "memory", "energy", "utilisation")
+_IN_DOCUMENT = (
+    "items_unit", "elements_unit", "elements_per_item", "time_per_item_s", "items_per_day",
+    "memory_bytes", "memory_kind", "energy_per_item_j", "utilisation", "utilisation_kind",
+    "flops_per_item", "bytes_per_item", "flops_per_byte", "ridge_flops_per_byte", "roof",
+    "reached_frac",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """Training over one inference phase on one device."""
+
+    train: Demand
+    infer: Demand
+    unit: str | None
+    """What time, FLOPs and energy are per; None when the phases count different things."""
+    is_per_element: bool
+    time: LogEstimate | None
+    flops: LogEstimate | None
+    memory: LogEstimate | None
+    energy: LogEstimate | None
+    utilisation: LogEstimate | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missing:
+    """A half that is not there, so that a gap cannot be shown."""
+
+    present: Demand
+    lacks_training: bool
+    tried: Demand | None
+    """The half's own demand when it ran without a usable trial."""
+
+    @property
+    def why_never(self) -> str:
+        """Why this half cannot be measured on such terms; '' where it can."""
+        fact = self.present.trials.text
+        if self.lacks_training:
+            return ""
+        if "dp" in fact("layout") and fact("parallel") != "fsdp":
+            return "copies of a net send nothing in inference: take one device, times their number"
+        if fact("mitigation") or fact("grad_accum") not in ("", "1"):
+            return "inference has no gradients to send less of, or less often"
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceGap:
+    """Two devices: time per item in training and in an inference phase, B over A."""
+
+    demand: Demand
+    """One of the phases, to name what was run."""
+    infer_phase: str
+    device_a: str
+    device_b: str
+    train: LogEstimate
+    infer: LogEstimate
+
+    @property
+    def train_over_infer(self) -> LogEstimate:
+        """Over 1: going from A to B costs training more than it costs inference."""
+        return self.train.over(self.infer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,22 +118,112 @@ def measure_gap(
     One device is the question, so rows of several devices or over a modelled link are left out
     where one device has usable rows, unless `has_all_layouts`. Layouts are never mixed.
     """
-    alone = [row for row in rows if not is_several(row)]
-    is_left_out = not has_all_layouts and any(row["status"] in USABLE for row in alone)
-    left_out = {row["config_hash"] for row in rows if is_several(row)} if is_left_out else ()
-    found = demands(alone if is_left_out else rows)
-    gaps, missing = find_gaps(found)
-    plans = [(d, training(d, num_items=num_items)) for d in found if d.phase == TRAIN and num_items]
-    needs = [(d, share(d, load=load)) for d in found if d.phase != TRAIN and load]
+    found = demands(rows)
+    alone = [demand for demand in found if not is_several(demand.trials)]
+    left_out = set()
+    if not has_all_layouts and any(demand.num_trials for demand in alone):
+        wide = (demand.trials for demand in found if is_several(demand.trials))
+        left_out = {row["config_hash"] for trials in wide for row in trials.rows}
+        found = alone
+    gaps, missing = _find_gaps(found)
+    plans = [(demand, training(demand, num_items=num_items)) for demand in found]
+    needs = [(demand, share(demand, load=load)) for demand in found]
     return GapResult(
         demands=tuple(found),
         gaps=tuple(gaps),
         missing=tuple(missing),
-        device_gaps=tuple(device_gaps(found)),
+        device_gaps=tuple(_device_gaps(found)),
         trainings=tuple((demand, plan) for demand, plan in plans if plan is not None),
         shares=tuple((demand, need) for demand, need in needs if need is not None),
         num_wide=len(left_out),
     )
+
+
+def _find_gaps(found: Sequence[Demand]) -> tuple[list[Gap], list[Missing]]:
+    """Pair the phases of each setting on each device."""
+    gaps, missing = [], []
+    together: dict[tuple[str, ...], list[Demand]] = {}
+    for demand in found:
+        key = (*demand.setting, *map(demand.trials.text, DEVICE))
+        together.setdefault(key, []).append(demand)
+    for phases in together.values():
+        trains = [demand for demand in phases if demand.phase == TRAIN]
+        others = [demand for demand in phases if demand.phase != TRAIN]
+        done = [[demand for demand in half if demand.num_trials] for half in (trains, others)]
+        gaps += [_gap(train, infer) for train in done[0] for infer in done[1]]
+        if bool(done[0]) != bool(done[1]):
+            lost = others if done[0] else trains
+            half = Missing(
+                present=(done[0] or done[1])[0],
+                lacks_training=not done[0],
+                tried=lost[0] if lost else None,
+            )
+            missing.append(half)
+    return gaps, missing
+
+
+def _shared_unit(train: Demand, infer: Demand) -> tuple[str | None, bool]:
+    if train.items_unit and train.items_unit == infer.items_unit:
+        return train.items_unit, False
+    counted = train.elements_per_item and infer.elements_per_item
+    if counted and train.elements_unit and train.elements_unit == infer.elements_unit:
+        return train.elements_unit, True
+    return None, False
+
+
+def _ratio(above: LogEstimate | None, below: LogEstimate | None) -> LogEstimate | None:
+    return None if above is None or below is None else above.over(below)
+
+
+def _gap(train: Demand, infer: Demand) -> Gap:
+    unit, is_per_element = _shared_unit(train, infer)
+
+    def both(above: LogEstimate | None, below: LogEstimate | None) -> LogEstimate | None:
+        if unit is None:
+            return None
+        return _ratio(per(train, unit, quantity=above), per(infer, unit, quantity=below))
+
+    energy = both(train.energy_per_item_j, infer.energy_per_item_j)
+    is_same_memory = train.memory_kind == infer.memory_kind
+    is_same_utilisation = train.utilisation_kind == infer.utilisation_kind
+    flops = [exact(d.flops_per_item) if d.flops_per_item else None for d in (train, infer)]
+    return Gap(
+        train=train,
+        infer=infer,
+        unit=unit,
+        is_per_element=is_per_element,
+        time=both(train.time_per_item_s, infer.time_per_item_s),
+        flops=both(*flops),
+        memory=_ratio(train.memory_bytes, infer.memory_bytes) if is_same_memory else None,
+        energy=energy if train.energy_scope == infer.energy_scope else None,
+        utilisation=_ratio(train.utilisation, infer.utilisation) if is_same_utilisation else None,
+    )
+
+
+def _device_gaps(found: Sequence[Demand]) -> list[DeviceGap]:
+    """For each setting and each two devices: how the training and inference ratios differ."""
+    settings: dict[tuple[str, ...], dict[str, dict[str, LogEstimate]]] = {}
+    named: dict[tuple[str, ...], Demand] = {}
+    for demand in found:
+        if demand.time_per_item_s is not None:
+            named.setdefault(demand.setting, demand)
+            devices = settings.setdefault(demand.setting, {})
+            devices.setdefault(demand.device, {})[demand.phase] = demand.time_per_item_s
+    return [
+        DeviceGap(
+            demand=named[setting],
+            infer_phase=phase,
+            device_a=a,
+            device_b=b,
+            train=devices[b][TRAIN].over(devices[a][TRAIN]),
+            infer=devices[b][phase].over(devices[a][phase]),
+        )
+        for setting, devices in settings.items()
+        for a, b in combinations(devices, 2)
+        if TRAIN in devices[a] and TRAIN in devices[b]
+        for phase in devices[a]
+        if phase != TRAIN and phase in devices[b]
+    ]
 
 
 def gap_document(result: GapResult, *, commands: Sequence[str]) -> dict[str, object]:
@@ -66,13 +234,7 @@ def gap_document(result: GapResult, *, commands: Sequence[str]) -> dict[str, obj
                 **_which(demand),
                 "num_trials": demand.num_trials,
                 "num_lost": demand.trials.num_lost,
-                **_picked(demand, "items_unit", "elements_unit", "elements_per_item"),
-                **_picked(demand, "time_per_item_s"),
-                "items_per_day": _plain(items_per_day(demand)),
-                **_picked(demand, "memory_bytes", "memory_kind", "energy_per_item_j"),
-                **_picked(demand, "utilisation", "utilisation_kind"),
-                **_picked(demand, "flops_per_item", "bytes_per_item", "flops_per_byte"),
-                **_picked(demand, "ridge_flops_per_byte", "roof", "reached_frac"),
+                **_picked(demand, *_IN_DOCUMENT),
             }
             for demand in result.demands
         ],
@@ -83,7 +245,11 @@ def gap_document(result: GapResult, *, commands: Sequence[str]) -> dict[str, obj
                 "infer": gap.infer.name,
                 "per": gap.unit,
                 "is_per_element": gap.is_per_element,
-                **{f"{name}_ratio": _plain(getattr(gap, name)) for name in _RATIOS},
+                "time_ratio": _plain(gap.time),
+                "flops_ratio": _plain(gap.flops),
+                "memory_ratio": _plain(gap.memory),
+                "energy_ratio": _plain(gap.energy),
+                "utilisation_ratio": _plain(gap.utilisation),
             }
             for gap in result.gaps
         ],
@@ -91,9 +257,7 @@ def gap_document(result: GapResult, *, commands: Sequence[str]) -> dict[str, obj
             {
                 "workload": gap.demand.trials.net,
                 **_setting(gap.demand),
-                "infer_phase": gap.infer_phase,
-                "device_a": gap.device_a,
-                "device_b": gap.device_b,
+                **_picked(gap, "infer_phase", "device_a", "device_b"),
                 "train_ratio": _plain(gap.train),
                 "infer_ratio": _plain(gap.infer),
                 "train_over_infer": _plain(gap.train_over_infer),

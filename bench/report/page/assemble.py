@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from bench import __version__
 from bench.analysis.comparison.comparison import Strictness
-from bench.analysis.gap.ratios import Missing
+from bench.analysis.gap.gap_result import Missing
 from bench.report.page.content import Report, Section
 from bench.report.page.evidence import Evidence
 from bench.report.page.sections_analysis import (

@@ -13,8 +13,7 @@ from bench.analysis.claims.claims_verdict import ClaimVerdict
 from bench.analysis.comparison.comparison import Strictness, compare
 from bench.analysis.comparison.metrics import METRICS
 from bench.analysis.gap.demand import Demand, is_several, setting_of
-from bench.analysis.gap.gap_result import GapResult, measure_gap
-from bench.analysis.gap.ratios import Missing
+from bench.analysis.gap.gap_result import GapResult, Missing, measure_gap
 from bench.report.page.content import Part, Prose, Section
 from bench.report.page.evidence import Evidence, taking_turns
 from bench.report.plots.plots_compare import compare_plots
@@ -33,7 +32,7 @@ MAX_LINES = 50
 def settings_gap(evidence: Evidence) -> tuple[GapResult, int]:
     """Demands and gaps of a readable number of settings, and how many settings are left out."""
     # Several devices take no room where `measure_gap` would leave them out.
-    alone = [one for one in evidence.configurations if not is_several(one.first)]
+    alone = [one for one in evidence.configurations if not is_several(one)]
     pool = alone if any(one.used for one in alone) else evidence.configurations
     settings = list(dict.fromkeys(map(setting_of, pool)))
     chosen = taking_turns(settings, place=lambda setting: setting[0], limit=MAX_SETTINGS)

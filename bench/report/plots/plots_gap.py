@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.analysis.gap.demand import Demand
-from bench.analysis.gap.ratios import Gap
+from bench.analysis.gap.gap_result import Gap
 from bench.core.units import format_number, format_si
 from bench.report.page.content import Plot, Plots
 from bench.report.plots.kinds import (

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bench.analysis.gap.demand import Demand
-from bench.analysis.gap.gap_result import GapResult
-from bench.analysis.gap.needs import Share, Training, items_per_day
-from bench.analysis.gap.ratios import DeviceGap, Gap, Missing
+from bench.analysis.gap.demand import Demand, Share, Training
+from bench.analysis.gap.gap_result import DeviceGap, Gap, GapResult, Missing
 from bench.analysis.trials.titles import differing
 from bench.report.tables.cells import (
     AnyCell,
@@ -120,7 +118,7 @@ def demand_grid(found: Sequence[Demand]) -> Grid:
             "utilisation": lambda demand: figure(demand.utilisation, percent),
             # Its interval is that of the time beside it.
             "items/day": lambda demand: quantity(
-                None if (a_day := items_per_day(demand)) is None else a_day.value
+                None if demand.items_per_day is None else demand.items_per_day.value
             ),
             "FLOP/byte": lambda demand: quantity(demand.flops_per_byte),
             "ridge": lambda demand: quantity(demand.ridge_flops_per_byte),

@@ -14,6 +14,7 @@ import sys
 import tokenize
 from contextlib import redirect_stdout
 from dataclasses import dataclass, fields
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -210,20 +211,12 @@ def _converted(value: Any, *, hint: Any, key: str) -> Any:
     try:
         if hint is bool:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        number = _whole_number(text) if hint is int else float(text)
-        if not math.isfinite(number):
-            raise ValueError
-        return number
-    except (KeyError, ValueError, OverflowError):
+        number = Decimal(text)  # exact, and reads '1e3'
+        # No tensor could have a whole number of more than 63 bits.
+        if hint is int and abs(number) < 2**63 and number % 1 == 0:
+            return int(number)
+        if hint is float and math.isfinite(float(number)):
+            return float(text)
+        raise ValueError
+    except (KeyError, ValueError, ArithmeticError):
         raise UsageError(f"parameter {key} needs {kinds[hint]}, not {text!r}") from None
-
-
-def _whole_number(text: str) -> int:
-    """Whole number such as '12' or '1e3'; `ValueError` for one that no tensor could have."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = int(float(text)) if float(text).is_integer() else int(text)
-    if abs(number) >= 2**63:
-        raise ValueError(text)
-    return number

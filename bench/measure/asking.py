@@ -2,12 +2,9 @@
 
 `ask` puts one question that needs torch, from a process that must not import it: on the child's
 standard input, answered by its last line. `answer` is the child's side. What the child refuses is
-raised here as it was there; a child that died is described by the last line that it wrote.
-
-Each child has a standard input that stays open as long as its parent lives. It ends when that
-closes, leaves at once when it is done, and whatever a workload raised becomes a code that a row can
-carry. Starting, waiting for and killing trials, which report while they run, is
-`bench.run.launching.child`.
+raised here as it was there; a child that died is described by the last line that it wrote. Trials,
+which report while they run, are started, heard and killed by `bench.run.launching.child`: each ends
+when its standard input closes, and what its workload raised becomes a code that a row can carry.
 """
 
 from __future__ import annotations
@@ -142,16 +139,16 @@ def failure_of(error: Exception, *, device: str) -> Failure:
     """Name the failure by code, with its type and the first line of its message."""
     if isinstance(error, BenchError):
         return Failure(code=error.reason, detail=str(error))
-    lines = str(error).strip().splitlines() or [""]
+    text = str(error)
+    lines = text.strip().splitlines() or [""]
     detail = f"{type(error).__name__}: {lines[0]}"[:500]
-    if isinstance(error, MemoryError):
-        return Failure(code="out_of_memory", detail=detail)
+    is_full = isinstance(error, MemoryError)
     if device != "fake":
         from bench.devices.torch.torch_adapter import is_out_of_memory
 
-        if is_out_of_memory(error):
-            return Failure(code="out_of_memory", detail=detail)
-    text = str(error)
+        is_full = is_full or is_out_of_memory(error)
+    if is_full:
+        return Failure(code="out_of_memory", detail=detail)
     if "torchvision" in text:
         from bench.devices.doctor.host_findings import TORCHVISION_FIX, torchvision_mismatch
 

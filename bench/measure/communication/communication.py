@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean
+from typing import get_args
 
 from bench.core.errors import UsageError
 from bench.core.nouns import Layout
@@ -21,7 +22,6 @@ from bench.results.schema import Row
 
 AGREEMENT_FRAC = 0.03
 """Emulated and simulated steps over one trace may differ by so much."""
-_BOUNDS: tuple[Bound, ...] = ("seconds", "low_s", "high_s")
 FSDP_UNITS = 8
 GRADIENT_BYTES = 4
 MOST_TRACES = 400
@@ -81,7 +81,7 @@ def communication_columns(
             replay(trace, model=model, bound=bound, is_free=is_free, waits_hide=hides)
             for trace in traces
         ]
-        for bound in _BOUNDS
+        for bound in get_args(Bound)
     )
     average = median if period == 1 else fmean
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +58,15 @@ class LoaderFeed:
     """Endless batches from a loader; each with what waiting for it took."""
 
     def __init__(self, loader: Any, *, move: Callable[[Any], Any]) -> None:
-        self._loader = loader
         self._move = move
-        self._batches: Iterator[Any] = iter(loader)
+        self._batches = itertools.chain(
+            iter(loader), itertools.chain.from_iterable(itertools.repeat(loader))
+        )
 
     def next(self) -> tuple[Any, Any, float]:
         """Return (batch on the device, batch as collated, seconds waited)."""
         start_s = time.perf_counter()
-        try:
-            batch = next(self._batches)
-        except StopIteration:
-            self._batches = iter(self._loader)
-            batch = next(self._batches)
+        batch = next(self._batches)
         waited_s = time.perf_counter() - start_s
         return self._move(batch), batch, waited_s
 

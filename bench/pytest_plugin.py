@@ -155,7 +155,8 @@ def _planned(asked: RunRequest, *, device: str | None) -> Planned:
     from bench.core.errors import UsageError
     from bench.devices.torch.detect import find
     from bench.measure.inspection import Inspection
-    from bench.run.planning.planner import check_request, make_plan
+    from bench.run.planning.checks import check_request
+    from bench.run.planning.plan import make_plan
 
     plan = make_plan(
         asked,

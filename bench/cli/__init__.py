@@ -105,8 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
     words = _with_quoted_flags(sys.argv[1:] if arguments is None else arguments)
     if "TORCHELASTIC_USE_AGENT_STORE" not in os.environ or words[:1] not in _SPREAD_VERBS:
         return _main(words)
-    from bench.run.launching.cluster import world_of
-    from bench.run.launching.launch import end, follow
+    from bench.run.launching.launch import end, follow, world_of
 
     world = world_of(os.environ)
     if world is None:

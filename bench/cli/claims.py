@@ -81,7 +81,7 @@ def _measured(chosen: Sequence[Claim], *, budget: str, out: Path) -> list[Path]:
 
     from bench.results.reader import read_rows
     from bench.results.schema import USABLE
-    from bench.run.nested import run_bench
+    from bench.run.arms import run_bench
     from bench.run.recipes import RECIPES
 
     recipes = [one for one in RECIPES if one.name in {claim.experiment for claim in chosen}]

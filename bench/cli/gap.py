@@ -85,7 +85,7 @@ def _measured(missing: Sequence[Missing], *, out: Path) -> list[Path]:
     """Run the commands that the missing halves name; returns their result files."""
     import shlex
 
-    from bench.run.nested import run_bench
+    from bench.run.arms import run_bench
 
     paths = []
     for line in dict.fromkeys(command(one) for one in missing if not one.why_never):
@@ -148,8 +148,7 @@ def _given(text: str) -> tuple[str, ...]:
 
 def _as_given(trials: Trials) -> dict[str, Any]:
     """Flags that a row repeats as they were given, but for those of the machine."""
-    from bench.run.planning.flags import SWITCH
-    from bench.run.planning.request import FLAGS, TO_TRIAL
+    from bench.run.planning.request import FLAGS, SWITCH, TO_TRIAL
 
     values: dict[str, Any] = {}
     for name in TO_TRIAL:

@@ -47,14 +47,14 @@ def measure_link(
     import os
 
     from bench.run import link_measure
-    from bench.run.launching.cluster import devices_under, world_of
+    from bench.run.launching.launch import check_devices, world_of
 
     chosen = _ops(ops)
     most_bytes = None if max_size is None else parse_bytes(max_size, what="--max-size")
     timeout_s = parse_duration_s(timeout, what="--timeout")
     _check(most_bytes, out=out)
     world = world_of(os.environ)
-    devices_under(world, devices=() if devices is None else (devices,))
+    check_devices(world, devices=() if devices is None else (devices,))
     found = link_measure.describe_device(device)
     num_ranks = link_measure.num_ranks_for(found, devices=devices, world=world)
     measured = link_measure.measure_link(
@@ -73,7 +73,7 @@ def measure_link(
 
 def _ops(text: str | None) -> tuple[Op, ...]:
     from bench.run.link_measure import OPS
-    from bench.run.planning.flags import parts
+    from bench.run.planning.request import parts
 
     names = parts(text or "")
     for name in names:

@@ -68,7 +68,7 @@ def project(
 def _profile(files: Sequence[Path]) -> None:
     """Record operator profiles beside result files; refuses when workload or device changed."""
     from bench.run import session
-    from bench.run.profiling import record_profiles
+    from bench.run.session import record_profiles
 
     for path in files:
         begun = session.resume(str(path), folder=path.parent, note=print_note)

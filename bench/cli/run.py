@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -103,14 +103,10 @@ def _request(flags: dict[str, Any]) -> RunRequest:
     """Read the flags; under torchrun the ranks are those that it started, and real."""
     import os
 
-    from bench.run.launching.cluster import devices_under, mode_under, world_of
+    from bench.run.launching.launch import as_ranks, world_of
     from bench.run.planning.request import read_flags
 
-    world = world_of(os.environ)
-    request = read_flags(flags)
-    request = replace(request, devices=devices_under(world, devices=request.devices))
-    mode = mode_under(world, mode=request.mode, has_link=bool(request.links))
-    return replace(request, mode=mode)
+    return as_ranks(read_flags(flags), world=world_of(os.environ))
 
 
 def _refuse_other_flags(context: typer.Context) -> None:
@@ -127,9 +123,8 @@ def _refuse_other_flags(context: typer.Context) -> None:
 
 def _measured(begun: Runner, *, note: Callable[[str], None], quiet: bool, as_json: bool) -> int:
     """Run what is left, print its rows, and return the exit code."""
-    from bench.run.profiling import record_profiles
     from bench.run.progress import BarProgress, PlainProgress, Progress
-    from bench.run.session import exit_code
+    from bench.run.session import exit_code, record_profiles
 
     progress = Progress()
     if not quiet:

@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import bench
 from bench.results.schema import Row
@@ -98,11 +99,11 @@ def host_hash() -> str:
     return hashlib.sha256(f"gapbench host {platform.node()}".encode()).hexdigest()[:16]
 
 
-def row_columns(environment: Mapping[str, object]) -> Row:
+def row_columns(environment: Mapping[str, Any]) -> Row:
     """Cells that every row of the run repeats."""
-    torch, cpu = _part(environment, "torch"), _part(environment, "cpu")
-    system, package = _part(environment, "system"), _part(environment, "bench")
-    drivers = _part(system, "drivers")
+    parts = ("torch", "cpu", "system", "bench", "python")
+    torch, cpu, system, package, python = (environment.get(name, {}) for name in parts)
+    drivers = system.get("drivers", {})
     driver = drivers.get("nvidia") if torch.get("cuda_runtime") else None
     driver = drivers.get("amdgpu") if torch.get("hip_runtime") else driver
     cells: dict[str, object] = {
@@ -111,7 +112,7 @@ def row_columns(environment: Mapping[str, object]) -> Row:
         "runtime_version": torch.get("cuda_runtime") or torch.get("hip_runtime"),
         "torch_version": torch.get("torch"),
         "dnn_version": torch.get("cudnn") or torch.get("onednn"),
-        "python_version": _part(environment, "python").get("version"),
+        "python_version": python.get("version"),
         "bench_version": package.get("version"),
         "git_commit": package.get("git_commit"),
         "cpu_model": cpu.get("model"),
@@ -127,11 +128,6 @@ def _variables(environ: Mapping[str, str]) -> dict[str, str]:
         # Which allocator it is matters, where it lies does not and may name someone.
         kept["LD_PRELOAD"] = " ".join(Path(one).name for one in re.split(r"[\s:]+", preloaded))
     return kept
-
-
-def _part(environment: Mapping[str, object], name: str) -> Mapping[str, object]:
-    part = environment.get(name)
-    return part if isinstance(part, Mapping) else {}
 
 
 def _stable(value: object) -> object:

@@ -78,22 +78,10 @@ class Store:
         self._file = AppendFile(path, complete_length=self._whole, note=note, must_exist=True)
 
     @classmethod
-    def create(
-        cls,
-        directory: Path,
-        *,
-        run_id: str,
-        started_utc: str,
-        host_hash: str,
-        environment: Mapping[str, Any],
-        request: Mapping[str, Any],
-    ) -> Self:
+    def create(cls, directory: Path, *, sidecar: Sidecar, host_hash: str) -> Self:
         """Begin a run: make the folder if needed, the sidecar, and a file with only its header."""
-        moment = datetime.fromisoformat(started_utc).strftime("%Y%m%dT%H%M%SZ")
-        path = directory / f"{moment}_{host_hash[:8]}_{run_id}.csv"
-        sidecar = Sidecar(
-            run_id=run_id, started_utc=started_utc, environment=environment, request=request
-        )
+        moment = datetime.fromisoformat(sidecar.started_utc).strftime("%Y%m%dT%H%M%SZ")
+        path = directory / f"{moment}_{host_hash[:8]}_{sidecar.run_id}.csv"
         if path.exists():
             raise DataError(f"{path}: exists already; a run never writes into another run's file")
         try:

@@ -1,14 +1,16 @@
-"""Two arms in one job: `bench run` with each one's flags, in ABBA blocks, a run for each trial.
+"""`bench run` in a process of its own, and two arms in one job: such runs in ABBA blocks.
 
-An arm may use another Python (another checkout or environment), so that two revisions are measured
-side by side. Rows of an arm end up in one file: its configurations in the order of its plan, the
-trial number counting on, so that the n-th trial of A and of B belong to the same block.
+Each trial of an arm is a run with its flags. An arm may use another Python (another checkout or
+environment), so that two revisions are measured side by side. Rows of an arm end up in one file:
+its configurations in the order of its plan, the trial number counting on, so that the n-th trial of
+A and of B belong to the same block.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,11 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.core.errors import MeasurementError, UsageError
+from msgspec import structs
+
+from bench.core.errors import ExitCode, MeasurementError, UsageError
+from bench.measure.asking import last_line_of
 from bench.results.reader import read_rows
 from bench.results.schema import USABLE, Row
 from bench.results.store import Sidecar, Store, read_sidecar
-from bench.run.nested import run_bench
 from bench.run.runner import utc_now
 
 RESERVED_FLAGS = {"--trials", "--profile", "--out", "--resume", "--quiet", "-q", "--json"}
@@ -47,6 +51,28 @@ class ArmRuns:
         if not self.rows_by_trial:
             return []
         return [(str(row["workload"]), str(row["config_hash"])) for row in self.rows_by_trial[0]]
+
+
+def run_bench(
+    flags: Sequence[str], *, out: Path, python: str = sys.executable, shows_progress: bool = True
+) -> Path:
+    """Return the result file of a run; `MeasurementError` with its words where there is none.
+
+    A configuration that cannot be measured is a row all the same.
+    """
+    done = subprocess.run(
+        [python, "-m", "bench", "run", *flags, "--quiet", "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=None if shows_progress else subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode == ExitCode.INTERRUPTED:
+        raise KeyboardInterrupt
+    lines = done.stdout.strip().splitlines()
+    if not lines or not Path(lines[-1]).is_file():
+        raise MeasurementError(last_line_of(done).removeprefix("bench: "))
+    return Path(lines[-1])
 
 
 def check_flags(flags: Sequence[str]) -> None:
@@ -121,16 +147,13 @@ def _last_attempts(rows: list[Row], sidecar: Sidecar) -> list[Row]:
 def write_arm(arm: ArmRuns, *, folder: Path) -> Path:
     """Write an arm's rows into one result file and return its path."""
     assert arm.sidecar is not None and arm.rows_by_trial
-    first = arm.rows_by_trial[0][0]
-    store = Store.create(
-        folder,
+    sidecar = structs.replace(
+        arm.sidecar,
         run_id=f"{secrets.token_hex(3)}{arm.name.lower()}",
         started_utc=utc_now(),
-        host_hash=str(first.get("host_hash") or "unknown0"),
-        environment=arm.sidecar.environment,
-        request=arm.sidecar.request,
     )
-    with store:
+    host_hash = str(arm.rows_by_trial[0][0].get("host_hash") or "unknown0")
+    with Store.create(folder, sidecar=sidecar, host_hash=host_hash) as store:
         for trial, rows in enumerate(arm.rows_by_trial):
             for row in rows:
                 store.append({**row, "run_id": store.run_id, "trial": trial, "attempt": 1})

@@ -21,8 +21,7 @@ from bench.hardware.links.curves import Point
 from bench.hardware.links.linkfile import LinkFile
 from bench.measure.asking import ask
 from bench.measure.messages import Answer, Devices, LinkPoint, LinkRequest, LinkResult, Stage
-from bench.run.launching.cluster import World
-from bench.run.launching.launch import run_ranks
+from bench.run.launching.launch import World, run_ranks
 
 OPS: tuple[Op, ...]
 OPS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send")
@@ -110,12 +109,9 @@ def measure_link(
         timeout_s=timeout_s,
         on_message=hear,
     )
-    if not isinstance(outcome.result, LinkResult):
+    result = outcome.result
+    if not isinstance(result, LinkResult):
         raise MeasurementError(f"the link could not be measured: {outcome.detail}")
-    return _measured(outcome.result, device=device, num_ranks=num_ranks)
-
-
-def _measured(result: LinkResult, *, device: Devices, num_ranks: int) -> MeasuredLink:
     if not result.points:
         missing = "; ".join(f"{op}: {words}" for op, words in result.missing.items())
         raise MeasurementError(f"the backend has none of these operations ({missing})")
@@ -137,26 +133,24 @@ def fit(points: Sequence[LinkPoint]) -> tuple[float, float, float]:
     Time is steps x latency + bytes sent / rate: linear in latency and in 1/rate. Least squares of
     the relative error, so that small messages count as much as large ones.
     """
-    rows = [
+    import numpy as np
+
+    shares = [
         (
             num_steps(point.op, num_ranks=point.num_ranks, algorithm="ring") / point.median_s,
             transfer_factor(point.op, num_ranks=point.num_ranks) * point.num_bytes / point.median_s,
         )
         for point in points
     ]
-    aa, bb = sum(a * a for a, _ in rows), sum(b * b for _, b in rows)
-    ab = sum(a * b for a, b in rows)
-    a_1, b_1 = sum(a for a, _ in rows), sum(b for _, b in rows)
-    determinant = aa * bb - ab * ab
-    latency_s = (a_1 * bb - b_1 * ab) / determinant if determinant > 0 else 0.0
-    per_byte_s = (b_1 * aa - a_1 * ab) / determinant if determinant > 0 else 0.0
+    rows, ones = np.array(shares), np.ones(len(shares))
+    (latency_s, per_byte_s), _, rank, _ = np.linalg.lstsq(rows, ones)
     # One size alone, or noise, can want a negative one: then the other carries all.
-    if latency_s <= 0:
-        latency_s, per_byte_s = 1e-9, b_1 / bb
+    if rank < 2 or latency_s <= 0:
+        latency_s, per_byte_s = 1e-9, np.linalg.lstsq(rows[:, 1:], ones)[0][0]
     elif per_byte_s <= 0:
-        latency_s, per_byte_s = a_1 / aa, 1e-15
-    misfits = [abs(a * latency_s + b * per_byte_s - 1) for a, b in rows]
-    return 1 / per_byte_s, latency_s, sum(misfits) / len(misfits)
+        latency_s, per_byte_s = np.linalg.lstsq(rows[:, :1], ones)[0][0], 1e-15
+    misfits = np.abs(rows @ (latency_s, per_byte_s) - 1)
+    return float(1 / per_byte_s), float(latency_s), float(misfits.mean())
 
 
 def write(measured: MeasuredLink, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""From an outcome and what was observed beside it to one row.
+"""What a trial's process is asked, and from its outcome and what was observed beside it to one row.
 
 What ran and where is put down here, and how much of the device's peak and roof was reached. The
 trial's own columns come with the outcome, those of heat, power and noise from
@@ -9,18 +9,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from bench import discovery
 from bench.core.nouns import Chip, Layout
+from bench.devices.host import cpu
 from bench.hardware.chip_limit import parse_chip_limit
 from bench.measure.inspection import Inspection
 from bench.measure.messages import TrialRequest, TrialResult
 from bench.measure.timing import validity
+from bench.measure.timing.limits import Limits
+from bench.results.environment import row_columns
 from bench.results.schema import BY_NAME, Row
 from bench.run.launching.child import Outcome
+from bench.run.launching.launch import num_local_ranks
 from bench.run.launching.observation import Observation, observed_columns
 from bench.run.planning.plan import Planned
 from bench.run.planning.request import TO_TRIAL
+
+IDLE_S = 5.0
+"""Rest with the context open, to know the idle power."""
+_OF_DEVICE = ("type", "name", "vendor", "stack", "memory_bytes")
+_OF_PLANNED = ("size_choice", "batch", "items_unit", "elements_unit", "mem_estimate_bytes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +41,50 @@ class RunFacts:
     inspection: Inspection
     chips: tuple[Chip, ...]
     """Catalogue rows that the device may be."""
-    environment_columns: Row
+    environment: Mapping[str, object]
     usable_cores: int
 
     @property
     def chip(self) -> Chip | None:
         """The catalogue row, when exactly one matches."""
         return self.chips[0] if len(self.chips) == 1 else None
+
+
+def make_request(planned: Planned, *, trial: int, limits: Limits, facts: RunFacts) -> TrialRequest:
+    """Turn a planned configuration into what the trial's process is asked to do."""
+    config, device = planned.config, facts.inspection.device
+    workers = num_workers(planned, facts=facts)
+    cores = facts.usable_cores
+    if config.chip_limit:
+        cores = min(cores, parse_chip_limit(config.chip_limit).cores or cores)
+    is_fake = device.type == "fake"
+    gives_power = bool({"power", "energy"} & set(device.telemetry))
+    return TrialRequest(
+        config=config,
+        limits=limits,
+        trial=trial,
+        cpu_ids=() if is_fake else cpu.usable_cpu_ids(),
+        threads=config.threads or max(1, cores // num_local_ranks(planned.config) - workers),
+        workers=workers,
+        idle_s=IDLE_S if gives_power and not limits.is_smoke else 0.0,
+    )
+
+
+def num_workers(planned: Planned, *, facts: RunFacts) -> int:
+    """Loader processes of a rank: a quarter of its cores at an accelerator, one beside a CPU.
+
+    Generated data is cut from memory in microseconds, so on a CPU it needs no process.
+    """
+    config = planned.config
+    found = discovery.load(config.origin)
+    if not found.phase(config.phase).is_training or config.data == "resident":
+        return 0
+    if config.workers is not None:
+        return config.workers
+    cores = facts.usable_cores // num_local_ranks(config)
+    if facts.inspection.is_accelerator:
+        return max(1, min(8, cores // 4))
+    return 1 if config.data != "generated" and cores > 1 else 0
 
 
 def make_row(
@@ -92,34 +140,26 @@ def _identity(planned: Planned, *, facts: RunFacts) -> Row:
     config, device = planned.config, facts.inspection.device
     uuid_hash = hashlib.sha256(device.uuid.encode()).hexdigest()[:16] if device.uuid else None
     return {
-        **facts.environment_columns,
+        **row_columns(facts.environment),
         **{name: getattr(config, name) for name in TO_TRIAL if name in BY_NAME},
         "workload": config.name,
         "workload_version": config.version,
         "scenario": "closed_loop",
         "size": config.size or None,
-        "size_choice": planned.size_choice,
         "config_hash": planned.config_hash,
         "params_json": json.dumps(dict(config.params), sort_keys=True, separators=(",", ":")),
         "dtype": config.dtype,
         "data": planned.data_digest,
         "mode": "simulated" if device.type == "fake" else config.layout.mode,
         **layout_columns(config.layout),
-        "batch": planned.batch,
         "device": device.label,
-        "device_type": device.type,
-        "device_name": device.name,
-        "device_vendor": device.vendor,
-        "device_stack": device.stack,
+        **{f"device_{name}": getattr(device, name) for name in _OF_DEVICE},
         "device_uuid_hash": uuid_hash,
         "device_count": config.layout.devices,
-        "device_memory_bytes": device.memory_bytes,
         "chip_limit": parse_chip_limit(config.chip_limit).label() if config.chip_limit else None,
         "chip": facts.chip.id if facts.chip else None,
         "cpu_cores_usable": facts.usable_cores,
-        "items_unit": planned.items_unit,
-        "elements_unit": planned.elements_unit,
-        "mem_estimate_bytes": planned.mem_estimate_bytes,
+        **{name: getattr(planned, name) for name in _OF_PLANNED},
     }
 
 

@@ -7,6 +7,7 @@ is narrow enough (never because of what it shows), its time is used up, or it ca
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from dataclasses import dataclass, field
@@ -19,12 +20,10 @@ from bench.measure.timing import validity
 from bench.results.schema import USABLE, Row
 from bench.results.store import Store, samples_path
 from bench.run.launching.child import Outcome
-from bench.run.launching.launch import make_request
-from bench.run.launching.observation import Observation
-from bench.run.launching.watched import keep_samples, run_watched
+from bench.run.launching.observation import Observation, keep_samples, run_watched
 from bench.run.planning.plan import Plan, Planned, shrunk
 from bench.run.progress import Progress
-from bench.run.record import RunFacts, make_row
+from bench.run.record import RunFacts, make_request, make_row
 
 
 @dataclass(kw_only=True)
@@ -40,10 +39,7 @@ class Arm:
     @property
     def next_trial(self) -> int:
         """Lowest trial number without a usable row."""
-        trial = 0
-        while trial in self.done:
-            trial += 1
-        return trial
+        return next(trial for trial in itertools.count() if trial not in self.done)
 
     def count(self, row: Row) -> None:
         """Take in a usable row."""
@@ -168,50 +164,47 @@ class Runner:
 
     def _attempt(self, arm: Arm, *, trial: int, refused: Failure | None = None) -> Row:
         """Run the trial, or only say why it is not begun; either way it has a row."""
-        planned = arm.planned
+        planned, facts, started_utc = arm.planned, self.facts, utc_now()
         key = (planned.config_hash, trial)
         attempt = self._attempts[key] = self._attempts.get(key, 0) + 1
-        started_utc = utc_now()
-        request = make_request(planned, trial=trial, limits=self.plan.limits, facts=self.facts)
-        observation = Observation()
-
-        def finish(outcome: Outcome) -> Row:
-            row = make_row(
-                planned,
-                facts=self.facts,
-                request=request,
-                attempt=attempt,
-                started_utc=started_utc,
-                outcome=outcome,
-                observation=observation,
-            )
-            self.rows.append(self.store.append(row))
-            keep_samples(samples_path(self.store.path), row, outcome, observation)
-            if refused is None:
-                self._progress.trial_ended(row, duration_s=outcome.duration_s)
-            return row
-
-        if refused is not None:
-            return finish(Outcome(failure=refused))
-        done = sum(len(other.done) for other in self.arms)
-        left = sum(
-            max(0, self.plan.max_trials - len(other.done))
-            for other in self.arms
-            if not other.is_ended
+        request = make_request(planned, trial=trial, limits=self.plan.limits, facts=facts)
+        observation, outcome = Observation(), Outcome(failure=refused)
+        was_interrupted = False
+        if refused is None:
+            self._announce(planned, trial=trial)
+            try:
+                outcome = run_watched(
+                    request,
+                    device=facts.inspection.device,
+                    timeout_s=self.plan.timeout_s,
+                    observation=observation,
+                    on_message=self._progress.message,
+                )
+            except KeyboardInterrupt:
+                was_interrupted = True
+                outcome = Outcome(failure=Failure("interrupted", "stopped by the user"))
+        row = make_row(
+            planned,
+            facts=facts,
+            request=request,
+            attempt=attempt,
+            started_utc=started_utc,
+            outcome=outcome,
+            observation=observation,
         )
+        self.rows.append(self.store.append(row))
+        keep_samples(samples_path(self.store.path), row, outcome, observation)
+        if refused is None:
+            self._progress.trial_ended(row, duration_s=outcome.duration_s)
+        if was_interrupted:
+            raise KeyboardInterrupt
+        return row
+
+    def _announce(self, planned: Planned, *, trial: int) -> None:
+        done = sum(len(arm.done) for arm in self.arms)
+        going_on = [arm for arm in self.arms if not arm.is_ended]
+        left = sum(max(0, self.plan.max_trials - len(arm.done)) for arm in going_on)
         self._progress.trial_started(planned, trial=trial, done=done, total=done + left)
-        try:
-            outcome = run_watched(
-                request,
-                device=self.facts.inspection.device,
-                timeout_s=self.plan.timeout_s,
-                observation=observation,
-                on_message=self._progress.message,
-            )
-        except KeyboardInterrupt:
-            finish(Outcome(failure=Failure(code="interrupted", detail="stopped by the user")))
-            raise
-        return finish(outcome)
 
     def _skip(self, arm: Arm, refusal: tuple[str, str]) -> None:
         """Write the row of a configuration that is not begun."""

@@ -1,4 +1,4 @@
-"""From a request to an ended run: inspect the device, plan, open the store, run, judge."""
+"""From a request to an ended run: inspect the device, plan, open the store, judge, profile."""
 
 from __future__ import annotations
 
@@ -7,22 +7,28 @@ import secrets
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from bench import discovery
-from bench.core.errors import DataError, ExitCode, IncompatibleError, UsageError
+from bench.core.errors import BenchError, DataError, ExitCode, IncompatibleError, UsageError
 from bench.core.paths import user_path
 from bench.devices.host import cpu
 from bench.devices.host.machine import machine_facts
 from bench.hardware.chips import match_device
+from bench.measure.asking import ask
 from bench.measure.inspection import Inspection, inspect_device
 from bench.measure.timing.limits import PROFILES
 from bench.results import environment
+from bench.results.operator_profiles import read_profiles, write_profile
 from bench.results.schema import USABLE
-from bench.results.store import Store
-from bench.run.planning.plan import Plan, Planned, digest_of, shrunk
-from bench.run.planning.planner import check_request, make_plan
+from bench.results.store import Sidecar, Store
+from bench.run.launching.launch import child_environment
+from bench.run.planning.checks import check_request
+from bench.run.planning.plan import Plan, Planned, digest_of, make_plan, shrunk
 from bench.run.planning.request import RunRequest
-from bench.run.record import RunFacts
+from bench.run.record import RunFacts, make_request
 from bench.run.runner import Ended, Runner, utc_now
 
 
@@ -49,33 +55,28 @@ def prepare(request: RunRequest, *, note: Callable[[str], None]) -> tuple[Plan, 
 
 def begin(plan: Plan, inspection: Inspection, *, folder: Path) -> Runner:
     """Create the result file of a planned run."""
-    fingerprint = _fingerprint(inspection)
-    store = Store.create(
-        folder,
+    facts = _facts(inspection)
+    sidecar = Sidecar(
         run_id=secrets.token_hex(4),
         started_utc=utc_now(),
-        host_hash=environment.host_hash(),
-        environment=fingerprint,
+        environment=facts.environment,
         request={"plan": asdict(plan)},
     )
-    return Runner(plan, facts=_facts(inspection, fingerprint), store=store)
+    store = Store.create(folder, sidecar=sidecar, host_hash=environment.host_hash())
+    return Runner(plan, facts=facts, store=store)
 
 
-def _fingerprint(inspection: Inspection) -> dict[str, object]:
-    return environment.fingerprint(
-        torch_facts=dict(inspection.torch_facts),
-        machine=machine_facts(environ=os.environ),
-        environ=os.environ,
-    )
-
-
-def _facts(inspection: Inspection, fingerprint: dict[str, object]) -> RunFacts:
+def _facts(inspection: Inspection) -> RunFacts:
     device = inspection.device
     chips = match_device(device.name, device.memory_bytes, compute_units=device.compute_units)
     return RunFacts(
         inspection=inspection,
         chips=tuple(chips),
-        environment_columns=environment.row_columns(fingerprint),
+        environment=environment.fingerprint(
+            torch_facts=inspection.torch_facts,
+            machine=machine_facts(environ=os.environ),
+            environ=os.environ,
+        ),
         usable_cores=cpu.usable_cores(),
     )
 
@@ -84,7 +85,9 @@ def resume(name: str, *, folder: Path, note: Callable[[str], None]) -> Runner:
     """Take up a run by its id, file name or path; refuses when workload or device changed."""
     store = Store.open(_find_run(name, folder=folder), note=note)
     try:
-        plan = Plan.from_dict(store.sidecar.request["plan"])
+        plan = msgspec.convert(store.sidecar.request["plan"], Plan)
+        if not plan.planned:
+            raise ValueError("no configurations")
     except (KeyError, ValueError) as error:
         raise DataError(
             f"{store.path}: its plan cannot be read ({error}); start a new run"
@@ -103,7 +106,7 @@ def resume(name: str, *, folder: Path, note: Callable[[str], None]) -> Runner:
         raise IncompatibleError(
             f"the run began on {before}, this is {inspection.device.name}; start a new run"
         )
-    return Runner(plan, facts=_facts(inspection, _fingerprint(inspection)), store=store)
+    return Runner(plan, facts=_facts(inspection), store=store)
 
 
 def _find_run(name: str, *, folder: Path) -> Path:
@@ -134,3 +137,37 @@ def exit_code(ended: Ended, plan: Plan) -> ExitCode:
         if tried is None:
             return ExitCode.INVALID
     return ExitCode.OK
+
+
+def record_profiles(run: Runner, *, note: Callable[[str], None]) -> None:
+    """Profile the operators of each configuration that has usable rows and no profile yet.
+
+    Each is made in a process of its own and times nothing. A profile that cannot be made is a line
+    of advice and no failure: the rows stand without it.
+    """
+    path = run.store.path
+    known = read_profiles(path)
+    usable = {str(row["config_hash"]) for row in run.rows if row["status"] in USABLE}
+    for planned in run.plan.planned:
+        config = planned.config
+        can_profile = config.layout.is_single and config.device != "fake"
+        if not can_profile or planned.config_hash not in usable:
+            continue
+        if (planned.config_hash, config.device) in known:
+            continue
+        note(f"{config.name}: profiling operators (not timed)")
+        request = make_request(planned, trial=0, limits=run.plan.limits, facts=run.facts)
+        try:
+            profile = ask(
+                "bench.measure.operators.profile",
+                msgspec.structs.replace(request, idle_s=0.0),
+                kind=dict[str, Any],
+                what="profiling ended",
+                environment=child_environment(threads=request.threads),
+                timeout_s=run.plan.timeout_s,
+            )
+        except BenchError as error:
+            note(f"{config.name}: no operator profile: {error}")
+            continue
+        key = {"config_hash": planned.config_hash, "device": config.device}
+        write_profile(path, **key, profile=profile)

@@ -15,8 +15,9 @@ from bench.core.statistics import batch_means_half_width_frac, mean_interval_log
 from bench.measure.inspection import FAKE, Inspection
 from bench.results.reader import read_rows
 from bench.results.schema import Row
-from bench.results.store import Store
-from bench.run.planning.planner import check_request, make_plan
+from bench.results.store import Sidecar, Store
+from bench.run.planning.checks import check_request
+from bench.run.planning.plan import make_plan
 from bench.run.planning.request import RunRequest
 from tests.analysis.synthetic_rows import trials, write_csv
 
@@ -28,14 +29,8 @@ def is_timed(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.create(
-        tmp_path,
-        run_id="run1",
-        started_utc="2026-01-02T03:04:05Z",
-        host_hash="0123456789abcdef",
-        environment={},
-        request={},
-    ) as store:
+    sidecar = Sidecar(run_id="run1", started_utc="2026-01-02T03:04:05Z", environment={}, request={})
+    with Store.create(tmp_path, sidecar=sidecar, host_hash="0123456789abcdef") as store:
         yield store
 
 

@@ -11,9 +11,8 @@ from bench.cli import main
 from bench.core.nouns import Layout
 from bench.results.reader import read_rows
 from bench.results.schema import Row
-from bench.run.planning.flags import split_links
 from bench.run.planning.layout_flags import make_layouts, settle_mode
-from bench.run.planning.request import RunRequest
+from bench.run.planning.request import RunRequest, split_links
 
 Call = Callable[..., tuple[int, str, str]]
 

@@ -1,11 +1,10 @@
 """A small valid row, files of rows, and a store to put them in."""
 
-import math
 from pathlib import Path
 
 from bench.results.csvio import format_cell, format_record
 from bench.results.schema import COLUMNS, NAMES, SCHEMA_VERSION, Row
-from bench.results.store import Store
+from bench.results.store import Sidecar, Store
 
 UTC = "2030-01-31T12:00:00Z"
 
@@ -40,28 +39,11 @@ def write_file(path: Path, rows: list[Row]) -> Path:
     return path
 
 
-def create_store(directory: Path, **changes: object) -> Store:
-    arguments = {
-        "run_id": "r1",
-        "started_utc": UTC,
-        "host_hash": "0123456789abcdef",
-        "environment": {"cpu": {"model": "made up"}},
-        "request": {"size": "tiny"},
-    }
-    return Store.create(directory, **(arguments | changes))  # type: ignore[arg-type]
-
-
-def same(left: Row, right: Row) -> bool:
-    """Equal in value and type, negative zero included."""
-    return left.keys() == right.keys() and all(
-        type(left[name]) is type(right[name])
-        and (
-            left[name] == right[name]
-            and (not isinstance(left[name], float) or _sign(left[name]) == _sign(right[name]))
-        )
-        for name in left
+def create_store(directory: Path) -> Store:
+    sidecar = Sidecar(
+        run_id="r1",
+        started_utc=UTC,
+        environment={"cpu": {"model": "made up"}},
+        request={"size": "tiny"},
     )
-
-
-def _sign(value: object) -> float:
-    return math.copysign(1.0, float(value))  # type: ignore[arg-type]
+    return Store.create(directory, sidecar=sidecar, host_hash="0123456789abcdef")

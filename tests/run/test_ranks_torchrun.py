@@ -8,7 +8,8 @@ import pytest
 from bench_process import WORKLOADS, environment, only_file, processes_with, rows_in
 
 from bench.core.errors import UsageError
-from bench.run.launching.cluster import World, devices_under, world_of
+from bench.run.launching.launch import World, as_ranks, world_of
+from bench.run.planning.request import RunRequest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -117,8 +118,13 @@ def test_only_torchrun_makes_a_process_one_of_many() -> None:
 
 def test_devices_are_those_that_torchrun_started() -> None:
     world = World(rank=0, num_ranks=4, num_local_ranks=2)
-    assert devices_under(None, devices=(1, 2)) == (1, 2)
-    assert devices_under(world, devices=()) == (4,)
-    assert devices_under(world, devices=(4,)) == (4,)
+    alone = RunRequest(devices=(1, 2), links=("pcie4",))
+    assert as_ranks(alone, world=None) == alone
+    found = as_ranks(RunRequest(links=("pcie4",)), world=world)
+    assert (found.devices, found.mode) == ((4,), "throttled")
+    found = as_ranks(RunRequest(devices=(4,)), world=world)
+    assert (found.devices, found.mode) == ((4,), None)
     with pytest.raises(UsageError, match="--devices 2,4 does not go with torchrun"):
-        devices_under(world, devices=(2, 4))
+        as_ranks(RunRequest(devices=(2, 4)), world=world)
+    with pytest.raises(UsageError, match="--mode emulated takes one process"):
+        as_ranks(RunRequest(mode="emulated", links=("pcie4",)), world=world)

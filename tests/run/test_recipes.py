@@ -9,7 +9,7 @@ import pytest
 from bench import discovery
 from bench.cli import main
 from bench.core.errors import BenchError
-from bench.run.planning.workload_selection import select
+from bench.run.planning.checks import select
 from bench.run.recipes import RECIPES, Recipe, recipe
 
 Captured = pytest.CaptureFixture[str]

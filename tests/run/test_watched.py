@@ -15,7 +15,7 @@ from bench.devices.telemetry.common import Baseline
 from bench.measure.inspection import Inspection, torch_facts
 from bench.measure.messages import Samples, TrialResult
 from bench.run import session
-from bench.run.launching import watched
+from bench.run.launching import observation as watched
 from bench.run.launching.child import Outcome
 from bench.run.launching.launch import child_environment
 from bench.run.launching.observation import Observation, observed_columns
@@ -70,15 +70,14 @@ def test_the_load_of_the_last_trial_is_not_foreign(monkeypatch, settles_s, reaso
 WATCH = """
 import os, sys, time, types
 from bench.devices.torch.detect import cpu_device
-from bench.run.launching import watched
-from bench.run.launching.observation import Observation
+from bench.run.launching import observation as watched
 
 def run_trial(request, *, on_start, **_):
     on_start(os.getpid())
     time.sleep(0.2)
 
 watched.run_trial = run_trial
-seen = Observation()
+seen = watched.Observation()
 watched.run_watched(
     None, device=cpu_device(), timeout_s=1.0, observation=seen, on_message=lambda message: None
 )

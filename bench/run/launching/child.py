@@ -74,82 +74,59 @@ def run_child(
             start_new_session=True,
         )
         os.close(send)
-        listener = _Listener(receive, on_message=on_message)
+        assert process.stdin is not None
         try:
             on_start(process.pid)
-            _hand_over(process, request)
-            in_time = listener.listen(deadline_s=start_s + timeout_s)
+            with contextlib.suppress(BrokenPipeError):  # it died: its status says how
+                process.stdin.write(request)
+                process.stdin.flush()
+            last, stage, in_time = _listen(
+                receive, deadline_s=start_s + timeout_s, on_message=on_message
+            )
             rss_peak_bytes = _reap(process, in_time=in_time)
         except BaseException:
             _end_group(process)
             raise
         finally:
             os.close(receive)
-            if process.stdin is not None:
-                _close_quietly(process.stdin)
-        last = listener.last
+            with contextlib.suppress(BrokenPipeError):  # the child is gone
+                process.stdin.close()
         if last is None:
-            late_s = None if in_time else timeout_s
-            last = _failure(process, listener.last_stage, log, late_s=late_s)
+            last = _failure(process, stage, log, late_s=None if in_time else timeout_s)
         return Outcome(
             result=None if isinstance(last, Failure) else last,
             failure=last if isinstance(last, Failure) else None,
             duration_s=time.monotonic() - start_s,
             rss_peak_bytes=rss_peak_bytes,
-            last_stage=listener.last_stage,
+            last_stage=stage,
             exit_code=process.returncode,
         )
 
 
-class _Listener:
-    """Reads JSON lines from the child until it closes the pipe or time is up."""
+def _listen(
+    descriptor: int, *, deadline_s: float, on_message: OnMessage
+) -> tuple[Result | Failure | None, str, bool]:
+    """Read JSON lines until the last one, the pipe's end or the deadline.
 
-    def __init__(self, descriptor: int, *, on_message: OnMessage) -> None:
-        self._descriptor = descriptor
-        self._on_message = on_message
-        self._pending = b""
-        self.last: Result | Failure | None = None
-        self.last_stage = "start"
-
-    def listen(self, *, deadline_s: float) -> bool:
-        """Return False when the deadline passed first."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._descriptor, selectors.EVENT_READ)
-            while True:
-                remaining_s = deadline_s - time.monotonic()
-                if remaining_s <= 0:
-                    return False
-                if not selector.select(min(remaining_s, MAX_WAIT_S)):
-                    continue
-                chunk = os.read(self._descriptor, 1 << 16)
-                if not chunk:
-                    return True
-                self._take(chunk)
-                if self.last is not None:
-                    return True
-
-    def _take(self, chunk: bytes) -> None:
-        *lines, self._pending = (self._pending + chunk).split(b"\n")
-        for line in lines:
-            message: Answer = decode(line, Answer)
-            if isinstance(message, Stage):
-                self.last_stage = message.name
-            if isinstance(message, Stage | StepsSoFar):
-                self._on_message(message)
-            else:
-                self.last = message
-
-
-def _hand_over(process: subprocess.Popen[bytes], request: bytes) -> None:
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # it died before reading; its status says how
-        process.stdin.write(request)
-        process.stdin.flush()
-
-
-def _close_quietly(stream: IO[bytes]) -> None:
-    with contextlib.suppress(BrokenPipeError):  # the child is gone
-        stream.close()
+    Returns the last one if it came, the stage, and whether it ended in time.
+    """
+    stage, pending = "start", b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            if not selector.select(min(left_s, MAX_WAIT_S)):
+                continue
+            chunk = os.read(descriptor, 1 << 16)
+            if not chunk:
+                return None, stage, True
+            *lines, pending = (pending + chunk).split(b"\n")
+            for line in lines:
+                message: Answer = decode(line, Answer)
+                if not isinstance(message, Stage | StepsSoFar):
+                    return message, stage, True
+                stage = message.name if isinstance(message, Stage) else stage
+                on_message(message)
+    return None, stage, False
 
 
 def _reap(process: subprocess.Popen[bytes], *, in_time: bool) -> int | None:

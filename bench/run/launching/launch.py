@@ -1,7 +1,9 @@
 """What a trial's processes are and get: one for a single device, an agent and ranks for several.
 
-A trial on several devices of this machine is an agent's process with its ranks below; under
-torchrun the ranks are there already. How a process is started, heard and ended is `child`.
+A trial on several devices of this machine is an agent's process with its ranks below. Under
+torchrun the ranks are there already, each started with the same command line: rank 0 runs the
+command and writes rows, the others take part in its trials (`follow`). How a process is started,
+heard and ended is `child`.
 """
 
 from __future__ import annotations
@@ -14,48 +16,21 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench import discovery
 from bench.core.errors import ExitCode, MeasurementError, UsageError
 from bench.core.nouns import Config
-from bench.devices.host import cpu
-from bench.hardware.chip_limit import parse_chip_limit
 from bench.measure.asking import ask, same_modules
 from bench.measure.inspection import MIOPEN_FIND_MODE
 from bench.measure.messages import Failure, LinkRequest, Post, RunEnd, TrialRequest, encode
-from bench.measure.timing.limits import Limits
 from bench.run.launching.child import OnMessage, Outcome, run_child
-from bench.run.launching.cluster import world_of
-from bench.run.planning.plan import Planned
-from bench.run.record import RunFacts
+from bench.run.planning.request import RunRequest
 
 RANK = "bench.measure.ranks.rank_trial"
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
-IDLE_S = 5.0
-"""Rest with the context open, to know the idle power."""
-
-
-def make_request(planned: Planned, *, trial: int, limits: Limits, facts: RunFacts) -> TrialRequest:
-    """Turn a planned configuration into what the trial's process is asked to do."""
-    config, device = planned.config, facts.inspection.device
-    workers = num_workers(planned, facts=facts)
-    cores = facts.usable_cores
-    if config.chip_limit:
-        cores = min(cores, parse_chip_limit(config.chip_limit).cores or cores)
-    is_fake = device.type == "fake"
-    gives_power = bool({"power", "energy"} & set(device.telemetry))
-    return TrialRequest(
-        config=config,
-        limits=limits,
-        trial=trial,
-        cpu_ids=() if is_fake else cpu.usable_cpu_ids(),
-        threads=config.threads or max(1, cores // num_local_ranks(planned.config) - workers),
-        workers=workers,
-        idle_s=IDLE_S if gives_power and not limits.is_smoke else 0.0,
-    )
+_JOB_VARIABLES = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")
 
 
 def num_local_ranks(config: Config) -> int:
@@ -64,23 +39,6 @@ def num_local_ranks(config: Config) -> int:
         return 1
     world = world_of(os.environ)
     return config.layout.devices if world is None else world.num_local_ranks
-
-
-def num_workers(planned: Planned, *, facts: RunFacts) -> int:
-    """Loader processes of a rank: a quarter of its cores at an accelerator, one beside a CPU.
-
-    Generated data is cut from memory in microseconds, so on a CPU it needs no process.
-    """
-    config = planned.config
-    found = discovery.load(config.origin)
-    if not found.phase(config.phase).is_training or config.data == "resident":
-        return 0
-    if config.workers is not None:
-        return config.workers
-    cores = facts.usable_cores // num_local_ranks(config)
-    if facts.inspection.is_accelerator:
-        return max(1, min(8, cores // 4))
-    return 1 if config.data != "generated" and cores > 1 else 0
 
 
 def child_environment(*, threads: int) -> dict[str, str]:
@@ -183,6 +141,74 @@ def _rank_folder(request: bytes) -> Iterator[Path]:
 
 
 # Under torchrun ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """The ranks that torchrun started, as one of them sees it."""
+
+    rank: int
+    num_ranks: int
+    num_local_ranks: int
+
+
+def world_of(environment: Mapping[str, str]) -> World | None:
+    """Return the world that torchrun put this process into; None for one process alone.
+
+    RANK and WORLD_SIZE by themselves say nothing: schedulers set them for other purposes.
+    """
+    if environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    world = World(
+        rank=int(environment["RANK"]),
+        num_ranks=int(environment["WORLD_SIZE"]),
+        num_local_ranks=int(environment["LOCAL_WORLD_SIZE"]),
+    )
+    return world if world.num_ranks > 1 else None
+
+
+def sibling_pids(environment: Mapping[str, str]) -> list[int]:
+    """Return the processes of this machine that belong to the same torchrun job; [] without one.
+
+    They are not below this process: each is a child of its agent, and agents may be several.
+    """
+    if world_of(environment) is None:
+        return []
+    import psutil
+
+    job = {name: environment.get(name) for name in _JOB_VARIABLES}
+    return [
+        process.pid
+        for process in psutil.process_iter(["environ"])
+        if job.items() <= (process.info["environ"] or {}).items()
+    ]
+
+
+def check_devices(world: World | None, *, devices: tuple[int, ...]) -> None:
+    """Refuse --devices where torchrun started another number of ranks."""
+    if world is not None and devices not in ((), (world.num_ranks,)):
+        asked = ",".join(map(str, devices))
+        raise UsageError(
+            f"--devices {asked} does not go with torchrun, which started {world.num_ranks} ranks; "
+            "leave --devices out, or start as many ranks"
+        )
+
+
+def as_ranks(request: RunRequest, *, world: World | None) -> RunRequest:
+    """Return what is asked of torchrun's ranks: all of them, real, so that a link throttles them.
+
+    Raises `UsageError` where one rank would work and the others only wait.
+    """
+    if world is None:
+        return request
+    check_devices(world, devices=request.devices)
+    if request.mode in ("emulated", "simulated"):
+        raise UsageError(
+            f"--mode {request.mode} takes one process, and torchrun started {world.num_ranks}; "
+            "leave torchrun out, or use --mode throttled"
+        )
+    mode = request.mode or ("throttled" if request.links else None)
+    return replace(request, devices=(world.num_ranks,), mode=mode)
 
 
 def follow() -> int:

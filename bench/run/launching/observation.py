@@ -1,16 +1,24 @@
-"""What the parent sees of a trial from outside, and the columns and reasons that follow from it.
+"""Run one trial with somebody watching: telemetry and processor, before, during and after.
 
 Energy, heat, clocks, memory on the device and what else used the processor, all of the measured
-window; the trial itself shows the rest (`bench.measure`). A reason comes from these conditions
-alone, never from how long the steps took.
+window, become columns and reasons here; the trial itself shows the rest (`bench.measure`). A reason
+comes from these conditions alone, never from how long the steps took.
 """
 
 from __future__ import annotations
 
+import functools
+import os
+import time
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
-from bench.devices.host.cpu_noise import cpu_noise
-from bench.devices.telemetry.common import Baseline, Sample, is_in_use
+import msgspec
+
+from bench.core.nouns import Device
+from bench.devices.host.cpu_noise import cpu_noise, take_snapshot
+from bench.devices.telemetry.common import Baseline, Sample, Telemetry, is_in_use
+from bench.devices.telemetry.readers import open_telemetry
 from bench.devices.telemetry.sampler import Sampler
 from bench.devices.telemetry.window_sums import (
     Conditions,
@@ -18,9 +26,15 @@ from bench.devices.telemetry.window_sums import (
     window_conditions,
     window_energy,
 )
-from bench.measure.messages import TrialResult
+from bench.measure.messages import Stage, StepsSoFar, TrialRequest, TrialResult
 from bench.measure.timing import validity
+from bench.results.samples import KEYS, append_samples
 from bench.results.schema import Row
+from bench.run.launching.child import OnMessage, Outcome
+from bench.run.launching.launch import run_trial, sibling_pids
+
+_SETTLE_S = 2.0
+_SETTLE_PAUSE_S = 0.2
 
 
 @dataclass(kw_only=True)
@@ -33,6 +47,87 @@ class Observation:
     after: Baseline | None = None
     stage_times_s: dict[str, float] = field(default_factory=dict)
     """Monotonic time at which each stage began."""
+
+
+def run_watched(
+    request: TrialRequest,
+    *,
+    device: Device,
+    timeout_s: float,
+    observation: Observation,
+    on_message: OnMessage,
+) -> Outcome:
+    """Run the trial and fill the observation; nothing is watched on the fake device."""
+    is_fake = device.type == "fake"
+    telemetry = None if is_fake else open_telemetry(device)
+
+    def on_start(pid: int) -> None:
+        if not is_fake:
+            # Other ranks of a torchrun job compute here too, and are not foreign.
+            snapshot = functools.partial(take_snapshot, siblings=sibling_pids(os.environ))
+            observation.sampler = Sampler(telemetry, pid=pid, snapshot=snapshot)
+            observation.sampler.start()
+
+    def note_stage(message: Stage | StepsSoFar) -> None:
+        if isinstance(message, Stage):
+            observation.stage_times_s[message.name] = time.monotonic()
+        on_message(message)
+
+    try:
+        if telemetry is not None:
+            observation.scope, observation.before = telemetry.scope, _rest_of(telemetry)
+        try:
+            outcome = run_trial(
+                request, timeout_s=timeout_s, on_start=on_start, on_message=note_stage
+            )
+        finally:
+            if observation.sampler is not None:
+                observation.sampler.stop()
+        if telemetry is not None:
+            observation.after = telemetry.baseline()
+        return outcome
+    finally:
+        if telemetry is not None:
+            telemetry.close()
+
+
+def _rest_of(telemetry: Telemetry) -> Baseline:
+    """Read the device before a trial; once more, for up to `_SETTLE_S`, while it looks in use.
+
+    The trial before shows for a while: drivers tell the load of the last second, and a process's
+    memory is given back after it has ended.
+    """
+    deadline_s = time.monotonic() + _SETTLE_S
+    rest = telemetry.baseline()
+    while is_in_use(rest) and time.monotonic() < deadline_s:
+        time.sleep(_SETTLE_PAUSE_S)
+        rest = telemetry.baseline()
+    return rest
+
+
+def keep_samples(path: Path, row: Row, outcome: Outcome, observation: Observation) -> None:
+    """Add a measured trial's steps and telemetry to the run's samples."""
+    result, sampler = outcome.result, observation.sampler
+    if not isinstance(result, TrialResult):
+        return
+    series = None if sampler is None else [_kept(one) for one in sampler.samples]
+    append_samples(
+        path,
+        {
+            **{key: row[key] for key in KEYS},
+            "window_start_s": result.window_start_s,
+            "window_end_s": result.window_end_s,
+            "stage_times_s": observation.stage_times_s,
+            **msgspec.to_builtins(result.samples),
+            "telemetry": series,
+        },
+    )
+
+
+def _kept(sample: Sample) -> dict[str, object]:
+    kept = asdict(sample) | {"throttle_reasons": sorted(sample.throttle_reasons or ())}
+    del kept["utilization_frac"]
+    return kept
 
 
 def observed_columns(
@@ -96,16 +191,12 @@ def _throttle_reasons(
 
 def _energy_columns(row: Row, energy: Energy) -> Row:
     items = row.get("items")
-    # What was sampled is one device; the items of several are not its own.
-    is_single = row.get("parallel") is None
-    per_item = (
-        energy.energy_j / items
-        if is_single and energy.energy_j is not None and isinstance(items, int) and items
-        else None
-    )
     columns: Row = asdict(energy)
     del columns["is_unvalidated"]
-    return columns | {"energy_per_item_j": per_item}
+    # What was sampled is one device; the items of several are not its own.
+    if row.get("parallel") is None and energy.energy_j is not None and isinstance(items, int):
+        columns["energy_per_item_j"] = energy.energy_j / items if items else None
+    return columns
 
 
 def idle_power_w(samples: list[Sample], stage_times_s: dict[str, float]) -> float | None:

@@ -11,13 +11,12 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bench.core.errors import UsageError, one_of
-from bench.core.nouns import MODES, STRATEGIES, Layout, Mode, Strategy
+from bench.core.errors import UsageError
+from bench.core.nouns import Layout, Mode, Strategy
 from bench.hardware.costs.cost import model_of
 from bench.hardware.links.topology import Topology, parse_topology
 from bench.run.planning.request import FLAGS, LAYOUT, MIB, RunRequest, is_given
 
-MOST_DEVICES = 1 << 20
 LAYOUT_FLAGS = [
     name for name, flag in FLAGS.items() if flag.group == LAYOUT and name != "grad_accum"
 ]
@@ -32,7 +31,6 @@ def make_layouts(request: RunRequest) -> tuple[Layout, ...]:
 
     A link without --mode is emulated, for now: see `settle_mode`.
     """
-    _check_values(request)
     if not any(is_given(request, name) for name in LAYOUT_FLAGS):
         return (Layout(grad_accum=request.grad_accum),)
     layouts = [
@@ -47,37 +45,11 @@ def make_layouts(request: RunRequest) -> tuple[Layout, ...]:
     return tuple(dict.fromkeys(layouts))
 
 
-def _check_values(request: RunRequest) -> None:
-    for name in request.parallel:
-        if name not in STRATEGIES:
-            raise one_of("--parallel", name, list(STRATEGIES))
-    if request.mode is not None and request.mode not in MODES:
-        raise one_of("--mode", request.mode, list(MODES))
-    counts = [("--devices", count) for count in request.devices]
-    counts += [("--tp", request.tp), ("--dp", request.dp), ("--pp", request.pp)]  # type: ignore[list-item]
-    for flag, count in counts:
-        if count is not None and not 1 <= count <= MOST_DEVICES:
-            raise UsageError(f"{flag} {count} must be from 1 to {MOST_DEVICES}")
-    if not 1 <= request.grad_accum <= 65_536:
-        raise UsageError(f"--grad-accum {request.grad_accum} must be from 1 to 65536")
-    if request.bucket_mib is not None and not 0 < request.bucket_mib <= 1e6:
-        raise UsageError(f"--bucket-mib {request.bucket_mib} must be more than 0, such as 25")
-    if request.mode in ("throttled", "emulated", "simulated") and not request.links:
-        raise UsageError(f"--mode {request.mode} needs a --link; `bench list links` shows presets")
-    if request.mode == "real" and request.links:
-        raise UsageError("--mode real uses the link that is there; leave --link out")
-    if request.contention not in ("bracket", "none") and not request.contention.isdecimal():
-        raise UsageError(
-            f"--contention {request.contention!r}: allowed are bracket, none, or compute units as "
-            "a whole number"
-        )
-
-
 def _layout(
     request: RunRequest,
     *,
     devices: int | None,
-    strategy: str | None,
+    strategy: Strategy | None,
     topology: Topology | None,
     mitigate: str,
 ) -> Layout:
@@ -92,7 +64,7 @@ def _layout(
             "for; raise the count after the last *"
         )
     return Layout(
-        mode=_mode(request, strategy=chosen, topology=topology),
+        mode=_mode(request.mode, strategy=chosen, topology=topology),
         strategy=chosen,
         data=data,
         tensor=tensor,
@@ -107,7 +79,7 @@ def _layout(
 
 
 def _ranks(
-    request: RunRequest, *, devices: int | None, strategy: str | None
+    request: RunRequest, *, devices: int | None, strategy: Strategy | None
 ) -> tuple[int, int, int]:
     """Return data, tensor and pipeline ranks; what is not given takes what is left of devices."""
     data, tensor, pipeline = request.dp, request.tp, request.pp
@@ -132,33 +104,27 @@ def _ranks(
     return data, tensor, pipeline
 
 
-def _strategy(name: str | None, *, tensor: int, pipeline: int) -> Strategy:
+def _strategy(asked: Strategy | None, *, tensor: int, pipeline: int) -> Strategy:
     """Return what was asked for, else what the ranks imply."""
     implied: Strategy = "pp" if pipeline > 1 else "tp" if tensor > 1 else "ddp"
-    for strategy in STRATEGIES:
-        if strategy == name:
-            if implied == "pp" and strategy != "pp":
-                raise UsageError(f"--parallel {name} does not go with --pp; leave one out")
-            if strategy == "ddp" and implied == "tp":
-                return "tp"  # tensor-parallel replicas
-            return strategy
-    return implied
+    if asked is None or (asked, implied) == ("ddp", "tp"):  # tensor-parallel replicas
+        return implied
+    if implied == "pp" and asked != "pp":
+        raise UsageError(f"--parallel {asked} does not go with --pp; leave one out")
+    return asked
 
 
-def _mode(request: RunRequest, *, strategy: Strategy, topology: Topology | None) -> Mode:
-    for mode in MODES:
-        if mode == request.mode:
-            if strategy == "pp" and mode != "simulated":
-                raise UsageError(
-                    f"--parallel pp is simulated from measured stages, not {mode}; "
-                    "use --mode simulated with a --link"
-                )
-            return mode
+def _mode(asked: Mode | None, *, strategy: Strategy, topology: Topology | None) -> Mode:
+    if strategy != "pp":
+        return asked or ("real" if topology is None else "emulated")
+    if asked not in (None, "simulated"):
+        raise UsageError(
+            f"--parallel pp is simulated from measured stages, not {asked}; "
+            "use --mode simulated with a --link"
+        )
     if topology is None:
-        if strategy == "pp":
-            raise UsageError("--parallel pp is simulated and needs a --link, such as pcie4")
-        return "real"
-    return "simulated" if strategy == "pp" else "emulated"
+        raise UsageError("--parallel pp is simulated and needs a --link, such as pcie4")
+    return "simulated"
 
 
 def settle_mode(

@@ -1,23 +1,34 @@
 """All that a run will do: its configurations, with everything that was chosen automatically.
 
-It is stored beside the rows, so that `--resume` goes on with exactly what was begun.
+It is stored beside the rows, so that `--resume` goes on with exactly what was begun. Nothing runs
+here and torch is not imported: the device's memory and dtypes were inspected before.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-
-import msgspec
+from functools import partial
+from typing import Any
 
 from bench import discovery
 from bench.core.errors import DataError
-from bench.core.nouns import Config
+from bench.core.nouns import DTYPES, Config, Dtype, Layout
 from bench.core.paths import user_path
-from bench.measure.timing.limits import Limits
+from bench.hardware.chip_limit import ChipLimit, check_device, parse_chip_limit
+from bench.measure.inspection import Inspection
+from bench.measure.timing.limits import PROFILES, Limits, for_device, within_budget
+from bench.run.planning.checks import Selected, check_layouts, choose_size, overrides_of
+from bench.run.planning.layout_flags import make_layouts, settle_mode
+from bench.run.planning.request import TO_TRIAL, RunRequest
+
+STARTUP_S = 15.0
+"""What a trial takes besides its limits, for planning only: imports, building, first step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,16 +98,124 @@ class Plan:
         """Whether it ends with operators profiled unasked: in no firm budget."""
         return self.profile in ("default", "rigorous") and not self.is_budget_firm
 
-    @staticmethod
-    def from_dict(values: object) -> Plan:
-        """Read a plan's plain values; `ValueError` for anything else."""
-        try:
-            plan = msgspec.convert(values, Plan)
-        except msgspec.ValidationError as error:
-            raise ValueError(str(error)) from None
-        if not plan.planned:
-            raise ValueError("no configurations")
-        return plan
+
+def make_plan(request: RunRequest, *, selected: Sequence[Selected], inspection: Inspection) -> Plan:
+    """Expand the checked request on the inspected device; `UsageError` on what it cannot do."""
+    limit = None if request.chip_limit is None else parse_chip_limit(request.chip_limit)
+    if limit is not None:
+        check_device(limit, device_type=inspection.device.type)
+    layouts = make_layouts(request)
+    every = [
+        _planned(request, inspection, selected=one, choice=choice, layouts=layouts, limit=limit)
+        for one in selected
+        for choice in itertools.product(
+            request.sizes or (None,),
+            request.dtypes or (inspection.default_dtype,),
+            overrides_of(request),
+            layouts,
+        )
+    ]
+    # A value given twice, or two sizes made equal by --set, are one configuration.
+    planned = list({one.config_hash: one for one in reversed(every)}.values())[::-1]
+    profile = PROFILES[request.profile]
+    if request.trials is not None:
+        profile = replace(profile, min_trials=request.trials, max_trials=request.trials)
+    limits = for_device(profile.limits, is_accelerator=inspection.is_accelerator)
+    budget_s = request.budget_s or profile.budget_s * len(planned)
+    if request.budget_s is not None:
+        trials = profile.min_trials * len(planned)
+        limits = within_budget(limits, trial_s=max(0.0, budget_s / trials - STARTUP_S))
+    return Plan(
+        planned=tuple(planned),
+        profile=profile.name,
+        min_trials=profile.min_trials,
+        max_trials=profile.max_trials,
+        limits=limits,
+        target_half_width_frac=profile.target_half_width_frac,
+        budget_s=budget_s,
+        is_budget_firm=request.budget_s is not None,
+        timeout_s=request.timeout_s,
+        seed=request.seed,
+        oom_shrink=request.oom_shrink,
+    )
+
+
+def _planned(
+    request: RunRequest,
+    inspection: Inspection,
+    *,
+    selected: Selected,
+    choice: tuple[str | None, Dtype, dict[str, Any], Layout],
+    layouts: Sequence[Layout],
+    limit: ChipLimit | None,
+) -> Planned:
+    size, dtype, overrides, layout = choice
+    found, phase = selected
+    data = request.data or "generated"
+    if data not in ("generated", "resident"):
+        data = str(user_path(data, what="--data").resolve())
+    chosen = choose_size(
+        found,
+        phase,
+        asked=size,
+        dtype=dtype,
+        overrides=overrides,
+        free_bytes=_free_bytes(inspection, limit=limit),
+        is_cpu=not inspection.is_accelerator,
+        check=partial(check_layouts, request=request, phase=phase, layouts=layouts),
+    )
+    workload = chosen.workload
+    layout = settle_mode(
+        layout,
+        request,
+        sweep=layouts,
+        num_parameters=workload.num_parameters(),
+        is_accelerator=inspection.is_accelerator,
+    )
+    return Planned(
+        config=Config(
+            workload=found.name,
+            source=found.source,
+            phase=phase.name,
+            version=found.version,
+            size=chosen.name,
+            params=discovery.parameters(workload),
+            dtype=dtype,
+            data=data,
+            device=inspection.device.label,
+            layout=layout,
+            chip_limit=limit.name if limit else "",
+            **{name: getattr(request, name) for name in TO_TRIAL},
+        ),
+        size_choice=chosen.reason,
+        mem_estimate_bytes=chosen.estimate_bytes or None,
+        batch=workload.batch_size(phase),
+        items_unit=phase.item,
+        elements_unit=phase.element,
+        data_digest=digest_of(data),
+        refusal=chosen.refusal or _refusal(dtype, inspection),
+    )
+
+
+def _free_bytes(inspection: Inspection, *, limit: ChipLimit | None) -> int | None:
+    """Free memory of the device, or all of it where nothing shows what is free."""
+    device = inspection.device
+    is_known = device.memory_free_bytes is not None
+    free_bytes = device.memory_free_bytes if is_known else device.memory_bytes
+    known = [free_bytes, None if limit is None else limit.memory_bytes]
+    return min((size for size in known if size is not None), default=None)
+
+
+def _refusal(dtype: Dtype, inspection: Inspection) -> tuple[str, str] | None:
+    capability = inspection.capabilities.get(dtype)
+    if capability in (None, "ok"):
+        return None
+    works = ", ".join(name for name in DTYPES if inspection.capabilities.get(name) == "ok")
+    how = "refuses" if capability == "raises" else "computes wrong results in"
+    return (
+        "unsupported_dtype",
+        f"{inspection.device.label} {how} {dtype}; it works in {works or 'none of the dtypes'}",
+    )
 
 
 def shrunk(planned: Planned) -> Planned | None:

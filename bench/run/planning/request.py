@@ -1,150 +1,232 @@
 """The flags of `bench run`: each declared once, with its help, its group and how it is read.
 
-The command line makes its options from these fields, recipes fill them in, and `command_words`
-prints them back. A field that `Config` has under the same name reaches the trial as it is.
-Lists are sweeps; None and empty are not given.
+The command line makes its options from the fields of `RunRequest`, recipes fill them in, and
+`command_words` prints them back. A field that `Config` has under the same name reaches the trial as
+it is. Lists are sweeps, their values separated by commas or given several times; None and empty are
+not given. Only the form is read here; whether a size or a device is known is for others to say.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from bench.core.nouns import Config
-from bench.run.planning.flags import (
-    DURATION,
-    INTEGER,
-    INTEGERS,
-    LINKS,
-    NAMES,
-    NUMBER,
-    SETTINGS,
-    SWITCH,
-    TEXT,
-    TEXTS,
-    Flag,
-    flag,
-)
+from bench.core.errors import UsageError
+from bench.core.nouns import Config, Mode, Strategy
+from bench.core.units import parse_duration_s
 
 MIB = 2**20
-WORK = "What is run"
-DEVICE = "On which device"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """How a flag's value is typed, read from what was typed, and written again."""
+
+    given: Any
+    """What the command line hands over: str, int, float, bool or list[str]."""
+    read: Callable[[Any, str], Any] = lambda value, _flag: value
+    """From the given value and the flag's name; `UsageError` where the form is wrong."""
+    write: Callable[[Any], Sequence[str]] = lambda value: (str(value),)
+    """Values of the flag, which is repeated for each."""
+    absent: Any = None
+    """What a request has where nothing was given, unless the flag says otherwise."""
+
+
+def parts(text: str) -> tuple[str, ...]:
+    """Return what the commas separate, blanks left out."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def whole_numbers(text: str, flag: str) -> tuple[int, ...]:
+    """Return the numbers that the commas separate; `UsageError` where one is none."""
+    try:
+        return tuple(int(part) for part in parts(text))
+    except ValueError:
+        raise UsageError(f"{flag} {text!r} needs whole numbers, such as 2 or 1,2,4") from None
+
+
+def settings_of(texts: Sequence[str], _flag: str) -> dict[str, tuple[str, ...]]:
+    """Return the values of each key of --set; `UsageError` where a text is not key=value."""
+    settings: dict[str, tuple[str, ...]] = {}
+    for text in texts:
+        key, equals, values = text.partition("=")
+        if not equals or not key.strip() or not parts(values):
+            raise UsageError(f"--set {text!r} needs key=value, such as --set filters=16x32x64")
+        settings[key.strip()] = parts(values)
+    return settings
+
+
+def split_links(texts: Sequence[str], _flag: str = "--link") -> tuple[str, ...]:
+    """Split lists at commas, but keep 'bw=25GB/s,latency=5us' together: a new bw= begins a link."""
+    links: list[str] = []
+    for part in (part for text in texts for part in parts(text)):
+        key = part.partition("=")[0].strip()
+        if "=" in part and key != "bw" and links and "=" in links[-1].partition("/")[0]:
+            links[-1] += f",{part}"
+        else:
+            links.append(part)
+    return tuple(links)
+
+
+TEXT, INTEGER = Kind(given=str), Kind(given=int)
+NUMBER = Kind(given=float, write=lambda value: (f"{value:.12g}",))
+SWITCH = Kind(given=bool, write=lambda _value: (), absent=False)
+TEXTS = Kind(
+    given=str,
+    read=lambda text, _flag: parts(text),
+    write=lambda values: (",".join(map(str, values)),),
+    absent=(),
+)
+INTEGERS = dataclasses.replace(TEXTS, read=whole_numbers)
+NAMES = Kind(
+    given=list[str],
+    read=lambda texts, _flag: tuple(part for text in texts for part in text.split(",") if part),
+    write=tuple,
+    absent=(),
+)
+LINKS = Kind(given=list[str], read=split_links, write=tuple, absent=())
+SETTINGS = Kind(
+    given=list[str],
+    read=settings_of,
+    write=lambda settings: [f"{key}={','.join(values)}" for key, values in settings.items()],
+    absent={},
+)
+DURATION = Kind(
+    given=str,
+    read=lambda text, flag: parse_duration_s(text, what=flag),
+    write=lambda seconds: (f"{seconds:.12g}s",),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flag:
+    """One flag as the command line shows it."""
+
+    names: tuple[str, ...]
+    kind: Kind
+    group: str
+    help: str
+
+    @property
+    def parameter(self) -> str:
+        """Name of the command's parameter, from which that of its environment variable follows."""
+        return self.names[0].removeprefix("--").replace("-", "_")
+
+
+def _flag(group: str, names: str, kind: Kind, text: str, *, default: Any = None) -> Any:
+    """Declare a field that is a flag."""
+    declared = Flag(names=tuple(names.split()), kind=kind, group=group, help=text)
+    absent = kind.absent if default is None else default
+    if isinstance(absent, dict):
+        return field(default_factory=absent.copy, metadata={"flag": declared})
+    return field(default=absent, metadata={"flag": declared})
+
+
 LAYOUT = "Several devices, and the link between them"
-EFFORT = "How often and how long"
+_work = partial(_flag, "What is run")
+_device = partial(_flag, "On which device")
+_layout = partial(_flag, LAYOUT)
+_effort = partial(_flag, "How often and how long")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
     """What `bench run` is asked to do."""
 
-    workloads: tuple[str, ...] = flag(
+    workloads: tuple[str, ...] = _work(
         "--workload -w",
         NAMES,
-        WORK,
         "all, a name such as imaging-train or imaging, a pattern, or a file ./mine.py",
     )
-    sizes: tuple[str, ...] = flag(
-        "--size",
-        TEXTS,
-        WORK,
-        "tiny, small, base, large; a comma sweeps; default: largest that fits",
+    sizes: tuple[str, ...] = _work(
+        "--size", TEXTS, "tiny, small, base, large; a comma sweeps; default: largest that fits"
     )
-    batches: tuple[int, ...] = flag("--batch", INTEGERS, WORK, "samples per step; a comma sweeps")
-    dtypes: tuple[str, ...] = flag(
-        "--dtype", TEXTS, WORK, "fp32, tf32, bf16, fp16; a comma sweeps; default: device's"
+    batches: tuple[int, ...] = _work("--batch", INTEGERS, "samples per step; a comma sweeps")
+    dtypes: tuple[str, ...] = _work(
+        "--dtype", TEXTS, "fp32, tf32, bf16, fp16; a comma sweeps; default: device's"
     )
-    compile: bool = flag("--compile", SWITCH, WORK, "use torch.compile")
-    compile_mode: str | None = flag(
+    compile: bool = _work("--compile", SWITCH, "use torch.compile")
+    compile_mode: str | None = _work(
         "--compile-mode",
         TEXT,
-        WORK,
         "with --compile: reduce-overhead or max-autotune, which use CUDA graphs",
     )
-    channels_last: bool = flag("--channels-last", SWITCH, WORK, "lay tensors out channels last")
-    settings: Mapping[str, tuple[str, ...]] = flag(
-        "--set", SETTINGS, WORK, "parameter key=value; a comma in the value sweeps"
+    channels_last: bool = _work("--channels-last", SWITCH, "lay tensors out channels last")
+    settings: Mapping[str, tuple[str, ...]] = _work(
+        "--set", SETTINGS, "parameter key=value; a comma in the value sweeps"
     )
-    data: str | None = flag(
-        "--data", TEXT, WORK, "real input: a folder or file; or 'resident' to leave the loader out"
+    data: str | None = _work(
+        "--data", TEXT, "real input: a folder or file; or 'resident' to leave the loader out"
     )
-    device: str | None = flag(
-        "--device", TEXT, DEVICE, "cpu, cuda, cuda:1, npu, ...; default: best there is"
+    device: str | None = _device(
+        "--device", TEXT, "cpu, cuda, cuda:1, npu, ...; default: best there is"
     )
-    chip_limit: str | None = flag(
+    chip_limit: str | None = _device(
         "--chip-limit",
         TEXT,
-        DEVICE,
         "use less of the device: sms=78,memory=24GB on a GPU, cores=2,memory=8GB on a CPU",
     )
-    threads: int | None = flag("--threads", INTEGER, DEVICE, "CPU compute threads")
-    workers: int | None = flag("--workers", INTEGER, DEVICE, "loader processes")
-    devices: tuple[int, ...] = flag(
+    threads: int | None = _device("--threads", INTEGER, "CPU compute threads")
+    workers: int | None = _device("--workers", INTEGER, "loader processes")
+    devices: tuple[int, ...] = _layout(
         "--devices",
         INTEGERS,
-        LAYOUT,
         "how many, such as 8 or 1,2,8; real ones, or with --link one and the rest virtual",
     )
-    parallel: tuple[str, ...] = flag(
-        "--parallel", TEXTS, LAYOUT, "ddp, fsdp, tp or pp; a comma sweeps"
+    parallel: tuple[Strategy, ...] = _layout(
+        "--parallel", TEXTS, "ddp, fsdp, tp or pp; a comma sweeps"
     )
-    tp: int | None = flag("--tp", INTEGER, LAYOUT, "tensor-parallel ranks")
-    dp: int | None = flag("--dp", INTEGER, LAYOUT, "data-parallel ranks")
-    pp: int | None = flag("--pp", INTEGER, LAYOUT, "pipeline stages")
-    links: tuple[str, ...] = flag(
+    tp: int | None = _layout("--tp", INTEGER, "tensor-parallel ranks")
+    dp: int | None = _layout("--dp", INTEGER, "data-parallel ranks")
+    pp: int | None = _layout("--pp", INTEGER, "pipeline stages")
+    links: tuple[str, ...] = _layout(
         "--link",
         LINKS,
-        LAYOUT,
         "modelled link: a preset, bw=25GB/s,latency=5us, a file, or a*8/b*4; a comma sweeps; "
         "`bench list links`",
     )
-    mode: str | None = flag(
+    mode: Mode | None = _layout(
         "--mode",
         TEXT,
-        LAYOUT,
         "real, throttled, emulated or simulated; default: emulated with --link, else real",
     )
-    bucket_mib: float | None = flag(
-        "--bucket-mib", NUMBER, LAYOUT, "MiB of gradients that ddp sends together; default: 25"
+    bucket_mib: float | None = _layout(
+        "--bucket-mib", NUMBER, "MiB of gradients that ddp sends together; default: 25"
     )
-    grad_accum: int = flag(
-        "--grad-accum", INTEGER, LAYOUT, "micro-batches in one optimizer step", default=1
+    grad_accum: int = _layout(
+        "--grad-accum", INTEGER, "micro-batches in one optimizer step", default=1
     )
-    schedule: str = flag(
-        "--schedule", TEXT, LAYOUT, "pipeline: 1f1b or interleaved-2; default: 1f1b", default="1f1b"
+    schedule: str = _layout(
+        "--schedule", TEXT, "pipeline: 1f1b or interleaved-2; default: 1f1b", default="1f1b"
     )
-    mitigate: tuple[str, ...] = flag(
-        "--mitigate", TEXTS, LAYOUT, "none, bf16, powersgd-2, diloco-64, ...; a comma sweeps"
+    mitigate: tuple[str, ...] = _layout(
+        "--mitigate", TEXTS, "none, bf16, powersgd-2, diloco-64, ...; a comma sweeps"
     )
-    contention: str = flag(
+    contention: str = _layout(
         "--contention",
         TEXT,
-        LAYOUT,
         "compute units that communication takes: bracket (none and the link's; the default), none, "
         "or a number",
         default="bracket",
     )
-    profile: str = flag(
+    profile: str = _effort(
         "--profile",
         TEXT,
-        EFFORT,
         "smoke, quick, default or rigorous: 1, 1, 3-5 or 6-10 trials",
         default="default",
     )
-    trials: int | None = flag(
-        "--trials", INTEGER, EFFORT, "exactly this many trials of each configuration"
+    trials: int | None = _effort(
+        "--trials", INTEGER, "exactly this many trials of each configuration"
     )
-    budget_s: float | None = flag(
-        "--budget", DURATION, EFFORT, "time for the whole run, such as 10m"
+    budget_s: float | None = _effort("--budget", DURATION, "time for the whole run, such as 10m")
+    timeout_s: float = _effort(
+        "--timeout", DURATION, "longest time for one trial; default: 15m", default=900.0
     )
-    timeout_s: float = flag(
-        "--timeout", DURATION, EFFORT, "longest time for one trial; default: 15m", default=900.0
-    )
-    seed: int = flag(
-        "--seed", INTEGER, EFFORT, "seed of data, weights and order; default: 0", default=0
-    )
-    oom_shrink: bool = flag("--oom-shrink", SWITCH, EFFORT, "halve the batch when memory runs out")
+    seed: int = _effort("--seed", INTEGER, "seed of data, weights and order; default: 0", default=0)
+    oom_shrink: bool = _effort("--oom-shrink", SWITCH, "halve the batch when memory runs out")
 
 
 FLAGS: Mapping[str, Flag] = {

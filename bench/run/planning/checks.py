@@ -1,0 +1,253 @@
+"""What can be refused before the device is looked at, and which workloads and sizes are meant.
+
+A CPU is offered no more than `small`: `base` and `large` fit in a server's memory, but a step of
+theirs takes minutes there, and a benchmark that does not end has measured nothing. Nor is a device
+whose memory nobody knows, because `large` would run out of it on most.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any
+
+from bench import discovery
+from bench.core.errors import DataError, UsageError, one_of
+from bench.core.nouns import COMPILE_MODES, DTYPES, MODES, SIZES, STRATEGIES, Dtype, Layout
+from bench.core.paths import user_path
+from bench.core.units import format_bytes
+from bench.hardware.chip_limit import parse_chip_limit
+from bench.measure.timing.limits import PROFILES
+from bench.parallel.support import check_layout
+from bench.run.planning.layout_flags import make_layouts
+from bench.run.planning.request import RunRequest
+from bench.workload import Phase, Workload
+
+Selected = tuple[discovery.Found, Phase]
+LONGEST_S = 365 * 86400.0
+MOST_DEVICES = 1 << 20
+CPU_SIZES = ("tiny", "small")
+MARGIN_FRAC = 0.85
+"""Share of the free memory that an estimate may take: estimates are rough, allocators fragment."""
+
+
+def check_request(request: RunRequest) -> list[Selected]:
+    """Check everything that can be checked without the device; return the phases to run."""
+    selected = select(request.workloads)
+    _check_values(request)
+    layouts = make_layouts(request)
+    for found, phase in selected:
+        check = partial(check_layouts, request=request, phase=phase, layouts=layouts)
+        for overrides in overrides_of(request):
+            # Flags are checked before the device, on which it depends what size is chosen.
+            for size in request.sizes or (() if found.cls.sizes else (None,)):
+                check(discovery.instance(found, size=size, overrides=overrides))
+            if not request.sizes:
+                possible_sizes(found, list(found.cls.sizes), overrides=overrides, check=check)
+        _check_data(request, found, phase_name=phase.name)
+    return selected
+
+
+def select(texts: tuple[str, ...]) -> list[Selected]:
+    """Return the phases that --workload names, in order, each once: all, imaging, ./mine.py:train.
+
+    `UsageError` lists what there is.
+    """
+    if not texts:
+        raise UsageError("--workload is missing; `bench list` shows what there is")
+    selected: list[Selected] = []
+    for one in itertools.chain.from_iterable(map(_select_one, texts)):
+        if one not in selected:
+            selected.append(one)
+    return selected
+
+
+def _select_one(text: str) -> list[Selected]:
+    if ".py" in text or "/" in text:
+        path, _, phase_name = text.partition(":")
+        found = discovery.load(path)
+        if phase_name:
+            return [(found, found.phase(phase_name))]
+        return [(found, phase) for phase in found.cls.phases]
+    everything = [discovery.load(name) for name in discovery.names()]
+    pairs = [(found, phase) for found in everything for phase in found.cls.phases]
+    if text == "all":
+        return [(found, phase) for found, phase in pairs if not found.cls.is_selftest]
+    named = {f"{found.name}-{phase.name}": (found, phase) for found, phase in pairs}
+    matched = [one for name, one in named.items() if fnmatchcase(name, text) or one[0].name == text]
+    if not matched:
+        raise one_of("workload", text, [*named, "all"], hint="(or a file such as ./mine.py)")
+    return matched
+
+
+def _check_values(request: RunRequest) -> None:
+    known: dict[str, tuple[Sequence[str | None], Sequence[str]]] = {
+        "--profile": ([request.profile], list(PROFILES)),
+        "--dtype": (request.dtypes, DTYPES),
+        "--size": (request.sizes, SIZES),
+        "--compile-mode": ([request.compile_mode], COMPILE_MODES),
+        "--parallel": (request.parallel, STRATEGIES),
+        "--mode": ([request.mode], MODES),
+    }
+    for flag, (texts, allowed) in known.items():
+        for text in texts:
+            if text is not None and text not in allowed:
+                raise one_of(flag, text, list(allowed))
+    numbers: list[tuple[str, Sequence[int | None], int, int]] = [
+        ("--threads", [request.threads], 1, 4096),
+        ("--workers", [request.workers], 0, 4096),
+        ("--trials", [request.trials], 1, 10_000),
+        ("--seed", [request.seed], 0, 2**63 - 1),
+        ("--devices", request.devices, 1, MOST_DEVICES),
+        ("--tp", [request.tp], 1, MOST_DEVICES),
+        ("--dp", [request.dp], 1, MOST_DEVICES),
+        ("--pp", [request.pp], 1, MOST_DEVICES),
+        ("--grad-accum", [request.grad_accum], 1, 65_536),
+    ]
+    for flag, values, least, most in numbers:
+        for value in values:
+            if value is not None and not least <= value <= most:
+                raise UsageError(f"{flag} {value} must be from {least} to {most}")
+    for batch in request.batches:
+        if batch < 1:
+            raise UsageError(f"--batch {batch} must be at least 1")
+    if request.bucket_mib is not None and not 0 < request.bucket_mib <= 1e6:
+        raise UsageError(f"--bucket-mib {request.bucket_mib} must be more than 0, such as 25")
+    for flag, value_s in (("--budget", request.budget_s), ("--timeout", request.timeout_s)):
+        if value_s is not None and not 0 < value_s <= LONGEST_S:
+            raise UsageError(f"{flag} must be more than nothing and at most 365d, such as 10m")
+    _check_together(request)
+
+
+def _check_together(request: RunRequest) -> None:
+    """Refuse flags that do not go together, or whose text means nothing."""
+    if request.compile_mode and not request.compile:
+        raise UsageError(f"--compile-mode {request.compile_mode} needs --compile")
+    if request.mode in ("throttled", "emulated", "simulated") and not request.links:
+        raise UsageError(f"--mode {request.mode} needs a --link; `bench list links` shows presets")
+    if request.mode == "real" and request.links:
+        raise UsageError("--mode real uses the link that is there; leave --link out")
+    if request.contention not in ("bracket", "none") and not request.contention.isdecimal():
+        raise UsageError(
+            f"--contention {request.contention!r}: allowed are bracket, none, or compute units as "
+            "a whole number"
+        )
+    if request.chip_limit is not None:
+        parse_chip_limit(request.chip_limit)
+
+
+def _check_data(request: RunRequest, found: discovery.Found, *, phase_name: str) -> None:
+    if request.data in (None, "resident"):
+        return
+    if found.cls.accepts_data is None:
+        raise UsageError(f"{found.name}-{phase_name} takes no --data; it makes its own")
+    path = user_path(str(request.data), what="--data")
+    if not path.exists():
+        raise DataError(
+            f"--data {path} does not exist; {found.name} takes {found.cls.accepts_data}"
+        )
+    sizes: Sequence[str | None] = request.sizes or tuple(found.cls.sizes)[:1] or (None,)
+    for overrides, size in itertools.product(overrides_of(request), sizes):
+        discovery.instance(found, size=size, overrides=overrides).check_data(path)
+
+
+def check_layouts(
+    workload: Workload, *, request: RunRequest, phase: Phase, layouts: Sequence[Layout]
+) -> None:
+    """Refuse a workload that one of the layouts cannot spread: a sweep is of one."""
+    for layout in layouts:
+        if layout == Layout():
+            continue  # one device carries any workload
+        check_layout(workload, phase, layout, is_compiled=request.compile)
+        if request.compile_mode and not layout.is_single:
+            raise UsageError(
+                f"--compile-mode {request.compile_mode} is for one device alone: collectives "
+                "and modelled links are no part of a CUDA graph; leave it out"
+            )
+
+
+def overrides_of(request: RunRequest) -> list[dict[str, Any]]:
+    """Return every combination of --set and --batch values."""
+    swept: dict[str, Sequence[Any]] = dict(request.settings)
+    if request.batches:
+        swept["batch"] = request.batches
+    return [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
+
+
+def possible_sizes(
+    found: discovery.Found,
+    names: Sequence[str],
+    *,
+    overrides: dict[str, Any],
+    check: Callable[[Workload], None],
+) -> list[str]:
+    """Return the sizes that `check` lets pass; when it refuses all, raise why of the last."""
+    possible, refused = [], None
+    for name in names:
+        try:
+            check(discovery.instance(found, size=name, overrides=overrides))
+        except UsageError as error:
+            refused = error
+        else:
+            possible.append(name)
+    if refused is not None and not possible:
+        raise refused
+    return possible
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeChoice:
+    """A size and why; `name` is '' for a workload without named sizes."""
+
+    name: str
+    reason: str
+    workload: Workload
+    estimate_bytes: int
+    refusal: tuple[str, str] | None = None
+
+
+def choose_size(
+    found: discovery.Found,
+    phase: Phase,
+    *,
+    asked: str | None,
+    dtype: Dtype,
+    overrides: dict[str, Any],
+    free_bytes: int | None,
+    is_cpu: bool,
+    check: Callable[[Workload], None],
+) -> SizeChoice:
+    """Return the size asked for, else the largest that fits and that `check` lets pass.
+
+    The smallest is refused where not even that fits; `UsageError` where `check` lets none pass.
+    """
+
+    def chosen(name: str, reason: str) -> SizeChoice:
+        workload = discovery.instance(found, size=name or None, overrides=overrides)
+        estimate = workload.memory_bytes(phase, dtype=dtype)
+        return SizeChoice(name=name, reason=reason, workload=workload, estimate_bytes=estimate)
+
+    if asked is not None:
+        return chosen(asked, "user")
+    every = [name for name in SIZES if name in found.cls.sizes]
+    if is_cpu or free_bytes is None:
+        every = [name for name in every if name in CPU_SIZES] or every[:1]
+    candidates = possible_sizes(found, every, overrides=overrides, check=check)
+    if not candidates:
+        return chosen("", "the workload has one size")
+    for name in reversed(candidates):
+        kind = "largest for a CPU" if is_cpu and name == every[-1] else "largest that fits"
+        one = chosen(name, f"auto: {kind}")
+        needed = format_bytes(one.estimate_bytes)
+        if free_bytes is None or one.estimate_bytes <= MARGIN_FRAC * free_bytes:
+            free = "unknown memory" if free_bytes is None else f"{format_bytes(free_bytes)} free"
+            return replace(one, reason=f"{one.reason} (about {needed} of {free})")
+    why = (
+        f"{found.name}-{phase.name} needs about {needed} even at {one.name}, "
+        f"{format_bytes(free_bytes or 0)} are free; use a smaller --batch or free memory"
+    )
+    refusal = ("out_of_memory", why)
+    return replace(one, reason="auto: nothing fits", estimate_bytes=0, refusal=refusal)

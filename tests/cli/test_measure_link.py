@@ -14,12 +14,8 @@ from bench.hardware.costs.cost import CostModel
 from bench.hardware.costs.formulas import num_steps, transfer_factor
 from bench.hardware.links.topology import parse_topology
 from bench.measure.messages import Devices, LinkPoint
-<<<<<<< HEAD
 from bench.run import link_measure
-from bench.run.launching.cluster import World
-=======
 from bench.run.launching.launch import World
->>>>>>> 78cda3a (Carry a run in seven files fewer)
 from bench.run.link_measure import OPS, fit, num_ranks_for, sizes_up_to
 
 ranks_are_local = pytest.mark.skipif(sys.platform == "win32", reason="ranks need named pipes")

@@ -1,23 +1,42 @@
+import random
+import time
 from pathlib import Path
 
 import pytest
 from result_rows import file_bytes, small_row, stored_row, write_file
 
 from bench.core.errors import BenchError, DataError, IncompatibleError
-from bench.results.reader import read_rows
+from bench.results.reader import parse_rows, read_rows
 from bench.results.schema import NAMES, SCHEMA_VERSION, Row
 
-FIRST = {"window_s": 12.5, "started_utc": "2030-01-31T12:00:00Z", "params_json": "{}"}
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    first = _row(0, **FIRST)
-    return write_file(tmp_path / "run.csv", [first, _row(1, detail='said "no",\nand died')])
+FIRST = {
+    "window_s": 12.5,
+    "started_utc": "2030-01-31T12:00:00Z",
+    "params_json": "{}",
+    "seed": 2**53 + 1,
+}
+"""The seed is a whole number that no float holds."""
 
 
 def _row(trial: int, **cells: object) -> Row:
     return {"schema_version": "1.0", "run_id": "r1", **small_row(trial=trial, **cells)}
+
+
+ROWS = [_row(0, **FIRST), _row(1, detail='said "no",\nand died')]
+
+
+PIECES = [
+    *(bytes([value]) for value in b"\n\r,\"';\t=\0\xff\x80 -+.e0"),
+    *b'"" \r\n nan inf 1e999 \xef\xbb\xbf \xed\xa0\x80 2.0, 1.0,r1, NULL True'.split(b" "),
+    b"9" * 400,
+    b"[" * 3000,
+]
+"""What damage puts into a file."""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return write_file(tmp_path / "run.csv", ROWS)
 
 
 def older_row(**cells: object) -> Row:
@@ -33,31 +52,21 @@ def _refusal(path: Path) -> str:
     return message
 
 
-def _change(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-
-
 def test_rows_come_back_typed_with_every_column(path: Path) -> None:
     read = read_rows(path)
     died = 'said "no",\nand died'
     assert read == [older_row(trial=0, **FIRST), older_row(trial=1, detail=died)]
     assert list(read[0]) == list(NAMES)
     assert type(read[0]["trial"]) is int
+    assert read_rows(write_file(path, [])) == []
 
 
-def test_a_header_alone_is_no_rows(tmp_path: Path) -> None:
-    assert read_rows(write_file(tmp_path / "run.csv", [])) == []
-
-
-def test_columns_of_a_newer_minor_version_are_ignored(path: Path) -> None:
+def test_newer_columns_are_ignored_and_those_that_an_older_file_lacks_are_blank(
+    path: Path,
+) -> None:
     lines = path.read_text().splitlines()[:2]
     path.write_text(f"{lines[0]},novelty\n{lines[1].replace('1.0', '1.7', 1)},42\n")
     assert read_rows(path) == [stored_row(trial=0, schema_version="1.7", **FIRST)]
-
-
-def test_columns_that_an_older_file_lacks_are_blank(path: Path) -> None:
     path.write_text(
         "schema_version,run_id,trial,status,workload,config_hash,device\n"
         "1.0,r1,0,OK,imaging-train,c0ffee,cpu\n"
@@ -65,18 +74,12 @@ def test_columns_that_an_older_file_lacks_are_blank(path: Path) -> None:
     assert read_rows(path) == [older_row(attempt=None)]
 
 
-@pytest.mark.parametrize("version", ["2.0", "10.3", "0.9"])
-def test_another_major_schema_is_refused(path: Path, version: str) -> None:
-    _change(path, "\n1.0,", f"\n{version},")
-    with pytest.raises(IncompatibleError, match=f"line 2: schema {version} cannot be read"):
-        read_rows(path)
-
-
-def test_a_last_line_cut_short_is_ignored_with_a_note(path: Path) -> None:
-    path.write_bytes(path.read_bytes() + b'1.0,r1,2,1,OK,"\xc3')
-    notes: list[str] = []
-    assert [row["trial"] for row in read_rows(path, note=notes.append)] == [0, 1]
-    assert notes == [f"{path}: line 5 was cut short and is ignored"]
+def test_another_major_schema_is_refused(path: Path) -> None:
+    text = path.read_text()
+    for version in ("2.0", "10.3", "0.9"):
+        path.write_text(text.replace("\n1.0,", f"\n{version},", 1))
+        with pytest.raises(IncompatibleError, match=f"line 2: schema {version} cannot be read"):
+            read_rows(path)
 
 
 def test_a_cut_at_any_byte_leaves_the_rows_before_it(path: Path) -> None:
@@ -85,6 +88,10 @@ def test_a_cut_at_any_byte_leaves_the_rows_before_it(path: Path) -> None:
     for cut in range(header, len(data)):
         path.write_bytes(data[:cut])
         assert len(read_rows(path, note=lambda _: None)) == (cut >= first)
+    path.write_bytes(data + b'1.0,r1,2,1,OK,"\xc3')
+    notes: list[str] = []
+    assert [row["trial"] for row in read_rows(path, note=notes.append)] == [0, 1]
+    assert notes == [f"{path}: line 5 was cut short and is ignored"]
 
 
 def test_what_spreadsheets_save_is_read(path: Path) -> None:
@@ -96,58 +103,49 @@ def test_what_spreadsheets_save_is_read(path: Path) -> None:
     assert read[1]["detail"] == 'said "no", and died'
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("12.5", "nan", "line 2, column window_s: 'nan': expected a finite number"),
-        ("12.5", "-Infinity", "column window_s: '-Infinity': expected a finite number"),
-        ("12.5", "NULL", "column window_s: 'NULL': expected a finite number"),
-        (",r1,0,", ",r1,zero,", "line 2, column trial: 'zero': expected a whole number"),
-        (",r1,0,", ",r1,0.5,", "column trial: '0.5': expected a whole number"),
-        (",r1,0,", ",r1,True,", "column trial: 'True': expected a whole number"),
-        (",r1,0,", ",r1,,", "column trial: '': must not be blank"),
-        (",r1,0,", ",r1,0,0,", "line 2 has"),
-        (",r1,0,", ",r10,", "cells where the header has"),
-        (",OK,", ",GOOD,", "line 2, column status: 'GOOD': expected one of OK, WARN"),
-        (",c0ffee,", ",,", "column config_hash: '': must not be blank"),
-        ("T12:00:00Z", "", "column started_utc"),
-        ("{}", "{", "column params_json"),
-        ("1.0,r1,1", "one,r1,1", f"line 3: schema_version 'one' is not like {SCHEMA_VERSION}"),
-        ('""no""', '"no"', "line 3 is not valid CSV"),
-        ("run_id", "trial", "its first line has no column run_id"),
-        ("detail", "trial", "line 1 has column 'trial' more than once"),
-        ("schema_version,", "schema_version;", "no column schema_version"),
-        ("c0ffee", "\0", "NUL"),
-    ],
-)
-def test_damage_is_named_with_its_place_and_nothing_is_forgiven(
-    path: Path, old: str, new: str, message: str
-) -> None:
-    _change(path, old, new)
-    assert message in _refusal(path)
+DAMAGE = [
+    ("12.5", "nan", "line 2, column window_s: 'nan': expected a finite number"),
+    ("12.5", "-Infinity", "column window_s: '-Infinity': expected a finite number"),
+    ("12.5", "NULL", "column window_s: 'NULL': expected a finite number"),
+    (",r1,0,", ",r1,zero,", "line 2, column trial: 'zero': expected a whole number"),
+    (",r1,0,", ",r1,0.5,", "column trial: '0.5': expected a whole number"),
+    (",r1,0,", ",r1,True,", "column trial: 'True': expected a whole number"),
+    (",r1,0,", ",r1,,", "column trial: '': must not be blank"),
+    (",r1,0,", ",r1,0,0,", "line 2 has"),
+    (",r1,0,", ",r10,", "cells where the header has"),
+    (",OK,", ",GOOD,", "line 2, column status: 'GOOD': expected one of OK, WARN"),
+    (",c0ffee,", ",,", "column config_hash: '': must not be blank"),
+    ("T12:00:00Z", "", "column started_utc"),
+    ("{}", "{", "column params_json"),
+    ("1.0,r1,1", "one,r1,1", f"line 3: schema_version 'one' is not like {SCHEMA_VERSION}"),
+    ('""no""', '"no"', "line 3 is not valid CSV"),
+    ("run_id", "trial", "its first line has no column run_id"),
+    ("detail", "trial", "line 1 has column 'trial' more than once"),
+    ("schema_version,", "schema_version;", "no column schema_version"),
+    ("c0ffee", "\0", "NUL"),
+]
+NO_RESULT_FILE = [
+    (b"", "is empty"),
+    (b"\n\n", "is no result file of bench"),
+    (b"a,b\n1,2\n", "has no column schema_version, run_id"),
+    (b"PK\x03\x04\x00\x00", "NUL"),
+    (b"\x89PNG\r\n\x1a\n\xff\xff", "line 1 is not UTF-8"),
+    (file_bytes(ROWS).replace(b"died", b"caf\xe9"), "line 4 is not UTF-8 text"),
+    (b"no line end", "no complete header line"),
+    ("schema_version\n".encode("utf-16"), "NUL"),
+    (b"[" * 200_000 + b"\n", "field larger than field limit"),
+]
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "is empty"),
-        (b"\n\n", "is no result file of bench"),
-        (b"a,b\n1,2\n", "has no column schema_version, run_id"),
-        (b"PK\x03\x04\x00\x00", "NUL"),
-        (b"\x89PNG\r\n\x1a\n\xff\xff", "line 1 is not UTF-8"),
-        (b"no line end", "no complete header line"),
-        ("schema_version\n".encode("utf-16"), "NUL"),
-        (b"[" * 200_000 + b"\n", "field larger than field limit"),
-    ],
-)
-def test_what_is_no_result_file_is_named(path: Path, content: bytes, message: str) -> None:
-    path.write_bytes(content)
-    assert message in _refusal(path)
-
-
-def test_text_that_is_not_utf8_is_named_with_its_line(path: Path) -> None:
-    path.write_bytes(file_bytes([_row(0), _row(1, detail="caf")]).replace(b"caf", b"caf\xe9"))
-    assert "line 3 is not UTF-8 text" in _refusal(path)
+def test_damage_is_named_with_its_place_and_nothing_is_forgiven(path: Path) -> None:
+    text = path.read_text()
+    for old, new, message in DAMAGE:
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+        assert message in _refusal(path), (old, new)
+    for content, message in NO_RESULT_FILE:
+        path.write_bytes(content)
+        assert message in _refusal(path), content[:20]
 
 
 def test_missing_files_folders_and_devices_are_named(tmp_path: Path) -> None:
@@ -159,18 +157,53 @@ def test_missing_files_folders_and_devices_are_named(tmp_path: Path) -> None:
         read_rows(Path("a\0b"))
 
 
-@pytest.mark.parametrize("digits", [2**53 + 1, -(2**63) + 1, 2**63 - 1])
-def test_whole_numbers_that_no_float_holds_are_exact_beside_blanks(
-    tmp_path: Path, digits: int
-) -> None:
-    rows = [stored_row(seed=digits), stored_row(trial=1)]
-    found = read_rows(write_file(tmp_path / "a.csv", rows))
-    assert [row["seed"] for row in found] == [digits, None]
-
-
 def test_a_wrong_cell_far_down_is_found(tmp_path: Path) -> None:
     rows = [stored_row(trial=trial, seed=4) for trial in range(300)]
     path = write_file(tmp_path / "a.csv", [*rows, stored_row(trial=300, seed=987654)])
     path.write_text(path.read_text().replace("987654", "7.5"))
     with pytest.raises(DataError, match="line 302, column seed: '7.5'"):
         read_rows(path)
+
+
+def mutated(choose: random.Random, data: bytes) -> bytes:
+    changed = bytearray(data)
+    for _ in range(choose.randint(1, 4)):
+        # Most damage goes to the rows: a damaged header hides whatever comes after.
+        start = 0 if choose.random() < 0.2 else data.find(b"\n")
+        at = choose.randint(min(start, len(changed)), len(changed))
+        match choose.randrange(5):
+            case 0:
+                changed[at : at + 1] = bytes([choose.randrange(256)])
+            case 1:
+                changed[at:at] = choose.choice(PIECES)
+            case 2:
+                del changed[at : at + choose.randint(1, 60)]
+            case 3:
+                del changed[at:]
+            case 4:
+                changed[at:at] = changed[at : at + choose.randint(1, 400)]
+    return bytes(changed)
+
+
+def _is_read(data: bytes) -> bool:
+    try:
+        parse_rows(data, path=Path("run.csv"), note=lambda _: None)
+    except BenchError as error:
+        message = str(error)
+        assert message.startswith("run.csv: ") and "\n" not in message and len(message) < 500
+        return False
+    return True
+
+
+def test_ten_thousand_damaged_files_are_read_or_refused_in_one_line() -> None:
+    choose, valid, began_s = random.Random(2030), file_bytes(ROWS), time.perf_counter()
+    num_read = sum(
+        _is_read(mutated(choose, valid) if number % 5 else choose.randbytes(choose.randrange(300)))
+        for number in range(10_000)
+    )
+    # Both ways are met: else the damage is too slight or too heavy to show anything.
+    assert 500 < num_read < 8_000
+    size = 3_000_000
+    for content in (b'"' * size, b"\n" * size, b"," * size + b"\n", b'\n"' * (size // 2)):
+        assert not _is_read(content)
+    assert time.perf_counter() - began_s < 60.0, "junk is refused quickly"

@@ -17,9 +17,6 @@ def test_every_column_reason_status_and_kind_has_a_line() -> None:
         assert sum(line.startswith(f"| `{name}` | ") for line in lines) == 1, name
     assert set(STATUSES) == set(get_args(Status))
     assert set(KINDS) == set(get_args(Kind))
-
-
-def test_column_names_are_unique_and_the_version_comes_first() -> None:
     assert len(BY_NAME) == len(COLUMNS)
     assert COLUMNS[0].name == "schema_version"
     assert set(REQUIRED) <= set(BY_NAME)

@@ -1,4 +1,7 @@
-"""What many processes and sudden deaths do to result files: nothing."""
+"""What many processes and sudden deaths do to result files: nothing.
+
+As a program it appends numbered rows until it is given or killed, and prints each finished number.
+"""
 
 import fcntl
 import os
@@ -20,7 +23,7 @@ ROOT = HERE.parent.parent
 def _start_writer(path: Path, *, first: int, count: int) -> subprocess.Popen[str]:
     search = os.pathsep.join([str(ROOT), str(HERE), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
-        [sys.executable, str(HERE / "store_writer.py"), str(path), str(first), str(count)],
+        [sys.executable, __file__, str(path), str(first), str(count)],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": search},
@@ -77,3 +80,14 @@ def test_a_writer_waits_while_another_holds_the_lock(tmp_path: Path) -> None:
         fcntl.flock(held, fcntl.LOCK_UN)
     assert _finish(writer) == [0]
     assert len(read_rows(path)) == 1
+
+
+def _write(path: Path, *, first: int, count: int) -> None:
+    with Store.open(path, note=lambda _: None) as store:
+        for trial in range(first, first + count):
+            store.append(small_row(trial=trial, detail='"quoted",\nand long ' * 200))
+            print(trial, flush=True)
+
+
+if __name__ == "__main__":
+    _write(Path(sys.argv[1]), first=int(sys.argv[2]), count=int(sys.argv[3]))

@@ -11,7 +11,9 @@ then shows collectives longer than modelled. Ranks do not agree on when a collec
 holds back from when it issued it, and the real one waits for the last.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import cache, partial
 from typing import Any
 
@@ -19,14 +21,89 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import FakeProcessGroup, HashStore, PrefixStore, Store
 
-from bench.emulate.emulation import Emulation
-from bench.emulate.operations import OPERATIONS, Operation, flat, keep
-from bench.emulate.replay.recording import Issued
+from bench.core.errors import UsageError
+from bench.emulate.link.host_link import HostLink
+from bench.emulate.operations import OPERATIONS, Operation, flat
+from bench.emulate.replay.recording import Issued, Recorder, StepNotes
 from bench.hardware.costs.collectives import Group
 from bench.hardware.costs.cost import CostModel
 
 EMULATED, THROTTLED = "emulated", "throttled"
 """Names of the backends: other ranks are virtual, or real and held back."""
+_LARGE_BYTES = 2**28
+"""A message whose time is all bandwidth."""
+
+
+class Emulation:
+    """A running process group over a modelled link, until `close`.
+
+    Without `is_timed` an accelerator's steps are only recorded, and the model must take no time.
+    """
+
+    def __init__(
+        self, *, num_ranks: int, model: CostModel, device: torch.device, is_timed: bool = True
+    ) -> None:
+        self.num_ranks = num_ranks
+        self.model = model
+        self.device = device
+        self.recorder = Recorder()
+        self.link = _link_for(device, recorder=self.recorder, is_timed=is_timed)
+        self._compiler_settings = ExitStack()
+
+    def begin_step(self) -> None:
+        """Record from here; on an accelerator the caller has synchronised before."""
+        self.link.begin_step()
+        self.recorder.begin(self.link.now())
+
+    def end_step(self) -> StepNotes:
+        """Stop recording and return the step's notes; waits for an accelerator."""
+        now = self.link.now()
+        return self.recorder.end(now, resolve=self.link.end_step())
+
+    def tune_compiler(self) -> None:
+        """Tell inductor the modelled bandwidths: it orders collectives by what they take."""
+        from torch._inductor import config
+
+        node_size = self._node_size()
+        ends = {
+            "intra_node_bw": (range(min(node_size, self.num_ranks)), 1),
+            # One rank of each node; a node has the adapters of all its ranks.
+            "inter_node_bw": (range(0, self.num_ranks, node_size), node_size),
+        }
+        for name, (ranks, num_beside) in ends.items():
+            if not hasattr(config, name) or len(ranks) < 2:
+                continue
+            group = self.model.group_of(ranks)
+            time_s = self.model.cost("all_gather", num_bytes=_LARGE_BYTES, group=group).seconds
+            if time_s > 0:
+                moved_bytes = num_beside * _LARGE_BYTES * (len(ranks) - 1) / len(ranks)
+                setting = config.patch({name: max(1, round(moved_bytes / time_s / 1e9))})
+                self._compiler_settings.enter_context(setting)
+
+    def _node_size(self) -> int:
+        """How many ranks from 0 on are on one node."""
+        others = range(1, self.num_ranks)
+        return 1 + bisect_left(others, 2, key=lambda rank: self.model.group_of((0, rank)).num_nodes)
+
+    def close(self) -> None:
+        """Destroy the process group, end the threads, give the compiler its settings back."""
+        self._compiler_settings.close()
+        dist.destroy_process_group()
+        self.link.close()
+
+
+def _link_for(device: torch.device, *, recorder: Recorder, is_timed: bool) -> Any:
+    if device.type == "cpu":
+        return HostLink(recorder)
+    if is_timed and not (device.type == "cuda" and torch.version.cuda):
+        named = "ROCm" if device.type == "cuda" else device.type
+        raise UsageError(
+            f"a link cannot be emulated on {named}: it takes a CPU or an NVIDIA GPU, whose clock a "
+            "kernel can read; use --mode simulated"
+        )
+    from bench.emulate.link.device_link import DeviceLink
+
+    return DeviceLink(device, recorder=recorder, is_timed=is_timed)
 
 
 class ModelledGroup(dist.ProcessGroup):
@@ -81,13 +158,14 @@ class ModelledGroup(dist.ProcessGroup):
         )
         if recorder.is_on:
             recorder.notes.issued.append(issued)
-        is_free_to_move = self._real is None and operation.fill is keep
+        is_free_to_move = self._real is None and operation.fill is None
         work: dist.Work = link.carry(
             issued,
             outputs=operation.outputs(args),
             touched=lambda: [] if is_free_to_move else _tensors(args),
             move=None if is_free_to_move else lambda: self._move(name, operation, args),
-            is_async=_is_async(args),
+            # Methods without options are always waited for later.
+            is_async=bool(getattr(args[-1], "asyncOp", True)) if args else True,
         )
         self._last = work
         return work
@@ -98,7 +176,8 @@ class ModelledGroup(dist.ProcessGroup):
             return work
         # As a communication library does: beside autograd, which neither sees nor refuses it.
         with torch._C._AutoDispatchBelowAutograd():
-            operation.fill(args, self._rank, len(self._ranks))
+            if operation.fill is not None:
+                operation.fill(args, self._rank, len(self._ranks))
         return None
 
     def _group_with(self, peer: int) -> Group:
@@ -119,11 +198,6 @@ def _tensors(args: Sequence[Any]) -> list[torch.Tensor]:
     """Tensors that are read or written: outputs and inputs come first."""
     kinds = (torch.Tensor, list, tuple)
     return [tensor for one in args[:2] if isinstance(one, kinds) for tensor in flat(one)]
-
-
-def _is_async(args: Sequence[Any]) -> bool:
-    """Whether the caller will wait later; methods without options are always waited for later."""
-    return bool(getattr(args[-1], "asyncOp", True)) if args else True
 
 
 def _method(name: str) -> Callable[..., dist.Work]:

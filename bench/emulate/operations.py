@@ -34,10 +34,6 @@ def _bytes(value: Any) -> int:
     return tensors[0].nbytes if len(tensors) == 1 else sum(tensor.nbytes for tensor in tensors)
 
 
-def keep(args: Args, rank: int, size: int) -> None:
-    """The local values are the result."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Operation:
     """One method of a process group."""
@@ -46,8 +42,9 @@ class Operation:
     full: int | None = 0
     """The argument that is the full tensor, or a rank's part of it; None: nothing is sent."""
     is_part: bool = False
-    fill: Callable[[Args, int, int], None] = keep
-    """Leave something in the outputs: arguments, this rank, size of the group."""
+    fill: Callable[[Args, int, int], None] | None = None
+    """Leave something in the outputs: arguments, this rank, size of the group; None: what is there
+    is the result."""
     peer: Callable[[Args], int] | None = None
     """The other rank of the group, where there is only one."""
 

@@ -27,11 +27,9 @@ class ChipLimit:
     @property
     def name(self) -> str:
         """Text that `parse_chip_limit` reads back to an equal limit."""
-        parts = {"sms": self.sms, "cores": self.cores}
-        reported = [f"{key}={count}" for key, count in parts.items() if count is not None]
-        if self.memory_bytes is not None:
-            reported.append(f"memory={self.memory_bytes}B")
-        return ",".join(reported)
+        memory = self.memory_bytes and f"{self.memory_bytes}B"
+        parts = {"sms": self.sms, "cores": self.cores, "memory": memory}
+        return ",".join(f"{key}={value}" for key, value in parts.items() if value)
 
     def label(self, *, sms_granted: int | None = None) -> str:
         """What rows and tables call the device: 'this device with 72 SMs (78 asked), 24.0 GB'."""

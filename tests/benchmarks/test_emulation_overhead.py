@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import default_collate
 
 from bench import discovery
-from bench.emulate.emulation import Emulation
+from bench.emulate.group import Emulation
 from tests.benchmarks.conftest import Report, interleaved_ratios
 from tests.emulate.fixed_model import FixedModel, emulated
 

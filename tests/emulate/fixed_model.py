@@ -5,8 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from bench.emulate.emulation import Emulation
-from bench.emulate.group import start_emulation
+from bench.emulate.group import Emulation, start_emulation
 from bench.hardware.costs.collectives import Cost, Group, Op, group_of
 
 

@@ -9,8 +9,7 @@ import torch
 import torch.distributed as dist
 
 from bench.core.errors import UsageError
-from bench.emulate.emulation import Emulation
-from bench.emulate.group import start_emulation
+from bench.emulate.group import Emulation, start_emulation
 from bench.emulate.link.completions import Completions, measure_oversleep_s, sleep_until
 from bench.emulate.link.host_link import CpuTax
 from bench.emulate.link.serial_link import BETWEEN, INSIDE, SerialLinks

@@ -8,8 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from bench.emulate.emulation import Emulation
-from bench.emulate.group import group_class
+from bench.emulate.group import Emulation, group_class
 from bench.emulate.operations import OPERATIONS
 from bench.hardware.costs.collectives import Group
 from tests.emulate.fixed_model import FixedModel, emulated

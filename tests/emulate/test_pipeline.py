@@ -139,7 +139,7 @@ def test_micro_batches_take_their_own_times_in_turn() -> None:
 def test_every_schedule_runs_each_pass_once_and_forward_first(
     devices: int, rounds: int, schedule: str
 ) -> None:
-    chunks = parse_schedule(schedule).chunks
+    _, chunks = parse_schedule(schedule)
     for device in range(devices):
         tasks = device_tasks(layout(devices, rounds * devices, schedule), device=device)
         stages = range(device, devices * chunks, devices)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from bench.emulate.emulation import Emulation
+from bench.emulate.group import Emulation
 from bench.emulate.replay.recording import StepTrace
 from bench.emulate.replay.simulate import replay
 from tests.emulate.fixed_model import FixedModel, emulated

@@ -13,8 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from bench.emulate.emulation import Emulation
-from bench.emulate.group import start_emulation
+from bench.emulate.group import Emulation, start_emulation
 from bench.emulate.replay.simulate import replay
 from tests.emulate.fixed_model import FixedModel
 from tests.emulate.test_training import assert_consistent

@@ -42,25 +42,18 @@ class GpuKernels:
         block: int = 1,
     ) -> None:
         """Launch the kernel called `name` on `stream`, with so many blocks and threads of each."""
-        function = self._functions.get(name)
-        if function is None:
+        driver = self._driver
+        if name not in self._functions:
             function = self._functions[name] = ctypes.c_void_p()
-            self._check(
-                self._driver.cuModuleGetFunction(
-                    ctypes.byref(function), self._module, name.encode()
-                )
-            )
+            code = driver.cuModuleGetFunction(ctypes.byref(function), self._module, name.encode())
+            self._check(code)
         values = [one.data_ptr() if isinstance(one, Tensor) else one for one in args]
         cells = (ctypes.c_uint64 * len(args))(*values)
-        first = ctypes.addressof(cells)
-        cell_bytes = ctypes.sizeof(ctypes.c_uint64)
+        first, cell_bytes = ctypes.addressof(cells), ctypes.sizeof(ctypes.c_uint64)
         places = (ctypes.c_void_p * len(args))(*(first + cell_bytes * i for i in range(len(args))))
-        shape = (grid, 1, 1, block, 1, 1)
-        self._check(
-            self._driver.cuLaunchKernel(
-                function, *shape, 0, ctypes.c_void_p(stream.cuda_stream), places, None
-            )
-        )
+        shape, queue = (grid, 1, 1, block, 1, 1), ctypes.c_void_p(stream.cuda_stream)
+        code = driver.cuLaunchKernel(self._functions[name], *shape, 0, queue, places, None)
+        self._check(code)
 
     def _check(self, code: int) -> None:
         if code:

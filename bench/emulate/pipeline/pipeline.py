@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.core.nouns import Layout
-from bench.emulate.pipeline.schedules import Task, device_tasks, parse_schedule
+from bench.emulate.pipeline.schedules import Task, device_tasks, num_stages
 from bench.emulate.replay.simulate import Bound
 from bench.hardware.costs.collectives import Method, Op
 from bench.hardware.costs.cost import CostModel
@@ -145,8 +145,8 @@ def simulate_step(
     share (tied embeddings), which their devices add up. Raises `UsageError` for an unknown schedule
     and ValueError for another number of stages.
     """
-    num_devices, schedule = layout.pipeline, parse_schedule(layout.schedule)
-    if len(stages) != num_devices * schedule.chunks:
+    num_devices = layout.pipeline
+    if len(stages) != num_stages(layout):
         raise ValueError(
             f"{layout.schedule} over {num_devices} devices has no {len(stages)} stages"
         )

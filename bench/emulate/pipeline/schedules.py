@@ -7,19 +7,10 @@ chunks of the net and divides the bubble by V, for V times the messages.
 """
 
 import re
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from bench.core.errors import UsageError
 from bench.core.nouns import Layout
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Schedule:
-    """gpipe, 1f1b or interleaved, and how many chunks of the net lie on one device."""
-
-    kind: str
-    chunks: int = 1
 
 
 class Task(NamedTuple):
@@ -30,28 +21,31 @@ class Task(NamedTuple):
     stage: int
 
 
-def parse_schedule(text: str) -> Schedule:
-    """Read 'gpipe', '1f1b' or 'interleaved-V' with V chunks on each device; else `UsageError`."""
+def parse_schedule(text: str) -> tuple[str, int]:
+    """Return kind and chunks of the net on one device: of 'gpipe', '1f1b' or 'interleaved-V'.
+
+    Raises `UsageError` for anything else.
+    """
     if text in ("gpipe", "1f1b"):
-        return Schedule(kind=text)
+        return text, 1
     match = re.fullmatch(r"interleaved-([0-9]{1,3})", text)
     if match is None or int(match[1]) < 2:
         raise UsageError(
             f"schedule {text!r} is not one of gpipe, 1f1b, interleaved-V with V from 2 on, "
             "such as interleaved-2"
         )
-    return Schedule(kind="interleaved", chunks=int(match[1]))
+    return "interleaved", int(match[1])
 
 
 def check_pipeline(layout: Layout) -> None:
     """Raise `UsageError` in one line when this pipeline cannot be simulated from whole stages."""
-    schedule = parse_schedule(layout.schedule)
+    kind, _ = parse_schedule(layout.schedule)
     if layout.tensor > 1:
         raise UsageError(
             f"--tp {layout.tensor} inside --pp is not simulated: stages are measured whole on one "
             "device, and a part of one would be guessed; use --tp 1"
         )
-    if schedule.kind == "interleaved" and layout.grad_accum % layout.pipeline:
+    if kind == "interleaved" and layout.grad_accum % layout.pipeline:
         nearest = max(1, round(layout.grad_accum / layout.pipeline)) * layout.pipeline
         raise UsageError(
             f"the interleaved schedule needs micro-batches in multiples of the {layout.pipeline} "
@@ -71,7 +65,7 @@ def pipeline_note(layout: Layout) -> str | None:
 
 def num_stages(layout: Layout) -> int:
     """Return into how many stages the net is cut: devices times chunks."""
-    return layout.pipeline * parse_schedule(layout.schedule).chunks
+    return layout.pipeline * parse_schedule(layout.schedule)[1]
 
 
 def device_tasks(layout: Layout, *, device: int) -> list[Task]:
@@ -79,19 +73,20 @@ def device_tasks(layout: Layout, *, device: int) -> list[Task]:
 
     ValueError for the interleaved schedule when the micro-batches are no multiple of the devices.
     """
-    schedule, num_devices = parse_schedule(layout.schedule), layout.pipeline
-    if schedule.kind == "interleaved" and layout.grad_accum % num_devices:
+    num_devices = layout.pipeline
+    kind, chunks = parse_schedule(layout.schedule)
+    if kind == "interleaved" and layout.grad_accum % num_devices:
         raise ValueError("interleaving needs a multiple of the devices as micro-batches")
-    total = layout.grad_accum * schedule.chunks
+    total = layout.grad_accum * chunks
     # Forwards before the first backward; interleaved as in Megatron-LM:
     # https://github.com/NVIDIA/Megatron-LM/blob/main/megatron/core/pipeline_parallel/schedules.py
     before = num_devices - device - 1
-    if schedule.kind == "interleaved":
-        before = 2 * before + (schedule.chunks - 1) * num_devices
-    before = total if schedule.kind == "gpipe" else min(before, total)
+    if kind == "interleaved":
+        before = 2 * before + (chunks - 1) * num_devices
+    before = total if kind == "gpipe" else min(before, total)
     forwards, backwards = (
         [
-            _task(index, is_forward=is_forward, chunks=schedule.chunks, of=(device, num_devices))
+            _task(index, is_forward=is_forward, chunks=chunks, of=(device, num_devices))
             for index in range(total)
         ]
         for is_forward in (True, False)

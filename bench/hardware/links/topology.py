@@ -66,8 +66,8 @@ class Topology:
         """Raise `UsageError` when it cannot hold that many."""
         if self.max_devices is not None and num_devices > self.max_devices:
             raise UsageError(
-                f"link {self.name!r} holds {self.max_devices} devices and {num_devices} are asked "
-                "for; leave the last size out for any number"
+                f"--link {self.name} holds {self.max_devices} devices and {num_devices} are asked "
+                "for; raise the count after the last * or leave it out for any number"
             )
 
 

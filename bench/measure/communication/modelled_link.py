@@ -18,8 +18,7 @@ from bench.core.errors import UnresolvedLinkError
 from bench.core.nouns import Config
 from bench.core.statistics import median
 from bench.core.units import format_duration
-from bench.emulate.emulation import Emulation
-from bench.emulate.group import start_emulation, start_throttle
+from bench.emulate.group import Emulation, start_emulation, start_throttle
 from bench.emulate.replay.recording import StepNotes
 from bench.hardware.costs.collectives import Cost, Group, Op
 from bench.hardware.costs.cost import CostModel, model_of

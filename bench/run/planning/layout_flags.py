@@ -57,12 +57,8 @@ def _layout(
     if data * tensor * pipeline == 1 and (topology is None or devices == 1):
         return Layout(grad_accum=request.grad_accum)
     chosen = _strategy(strategy, tensor=tensor, pipeline=pipeline)
-    most = topology.max_devices if topology else None
-    if topology and most is not None and data * tensor * pipeline > most:
-        raise UsageError(
-            f"--link {topology.name} joins {most} devices, {data * tensor * pipeline} were asked "
-            "for; raise the count after the last *"
-        )
+    if topology:
+        topology.check_devices(data * tensor * pipeline)
     return Layout(
         mode=_mode(request.mode, strategy=chosen, topology=topology),
         strategy=chosen,

@@ -9,11 +9,12 @@ Quantiles and probabilities are fractions: 0.9, not 90.
 
 import math
 import sys
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 from operator import mul
+from statistics import fmean
 
-_CONFIDENCE = 0.95
 _LARGEST_LOG = math.log(sys.float_info.max)
 _MIN_BATCHES = 10
 _MAX_BATCHES = 32
@@ -123,7 +124,7 @@ def percentile(values: Sequence[float], q: float) -> float:
 
 def _deviations(values: Sequence[float]) -> tuple[list[float], float]:
     """Deviations from the mean, and their mean square."""
-    mean = math.fsum(values) / len(values)
+    mean = fmean(values)
     deviations = [value - mean for value in values]
     mean_square: float = sum(map(mul, deviations, deviations)) / len(deviations)
     return deviations, mean_square
@@ -183,27 +184,9 @@ def batch_means_half_width_frac(values: Sequence[float]) -> float | None:
         return None
     length = len(values) // num_batches
     used = values[len(values) - num_batches * length :]
-    means = [math.fsum(used[i : i + length]) / length for i in range(0, len(used), length)]
-    mean = math.fsum(means) / num_batches
-    if mean <= 0.0:
-        return None
-    _, mean_square = _deviations(means)
-    error = math.sqrt(mean_square / (num_batches - 1))
-    return t_quantile(0.5 + _CONFIDENCE / 2, num_batches - 1) * error / mean
-
-
-def _num_discardable(n: int, *, q: float, confidence: float) -> int:
-    """Largest t with P(Binomial(n, 1 - q) <= t) <= 1 - confidence; -1 when there is none."""
-    mean = n * (1.0 - q)
-    # Ten standard deviations under the mean, what is left out is below 1e-20.
-    first = max(0, math.floor(mean - 10.0 * math.sqrt(mean * q)))
-    total = 0.0
-    for t in range(first, n + 1):
-        log_choose = math.lgamma(n + 1) - math.lgamma(t + 1) - math.lgamma(n - t + 1)
-        total += math.exp(log_choose + t * math.log1p(-q) + (n - t) * math.log(q))
-        if total > 1.0 - confidence:
-            return t - 1
-    return n
+    means = [fmean(used[i : i + length]) for i in range(0, len(used), length)]
+    mean, half_width = _mean_interval(means)
+    return half_width / mean if mean > 0.0 else None
 
 
 def percentile_bound(values: Sequence[float], q: float, confidence: float = 0.99) -> float | None:
@@ -216,10 +199,14 @@ def percentile_bound(values: Sequence[float], q: float, confidence: float = 0.99
     """
     if not 0.0 < q < 1.0 or not 0.0 < confidence < 1.0:
         raise ValueError(f"q and confidence are fractions inside (0, 1), not {q} and {confidence}")
-    num_discarded = _num_discardable(len(values), q=q, confidence=confidence) if values else -1
-    if num_discarded < 1:
-        return None
-    return sorted(values)[len(values) - 1 - num_discarded]
+    num = len(values)
+
+    def chance(discarded: int) -> float:
+        """P(Binomial(num, 1 - q) <= discarded)."""
+        return _incomplete_beta(q, a=num - discarded, b=discarded + 1)
+
+    num_discarded = bisect_right(range(num), 1.0 - confidence, key=chance) - 1
+    return None if num_discarded < 1 else sorted(values)[num - 1 - num_discarded]
 
 
 def mean_interval_log(values: Sequence[float]) -> tuple[float, float, float] | None:
@@ -231,10 +218,14 @@ def mean_interval_log(values: Sequence[float]) -> tuple[float, float, float] | N
     if len(values) < 2:
         return None
     logs = [math.log(value) for value in values]
-    mean = math.fsum(logs) / len(logs)
-    _, mean_square = _deviations(logs)
-    error = math.sqrt(mean_square / (len(logs) - 1))
-    half_width = t_quantile(0.5 + _CONFIDENCE / 2, len(logs) - 1) * error
+    mean, half_width = _mean_interval(logs)
     if mean + half_width > _LARGEST_LOG:
         return None
     return math.exp(mean), math.exp(mean - half_width), math.exp(mean + half_width)
+
+
+def _mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean of independent values, and the half width of its 95 % t interval."""
+    _, mean_square = _deviations(values)
+    error = math.sqrt(mean_square / (len(values) - 1))
+    return fmean(values), t_quantile(0.975, len(values) - 1) * error

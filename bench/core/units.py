@@ -60,39 +60,31 @@ def parse_rate_bytes_per_s(text: str, *, what: str = "rate") -> float:
     return float(match[1]) * (factor / 8 if match[4] in ("b", "bit") else factor)
 
 
-def _scaled(value: float, *, base: float, prefixes: str, unit: str) -> str:
-    index = 0
+def _rounded(value: float) -> str:
+    """Three significant digits up to a thousand; small is not zero."""
     magnitude = abs(value)
-    while magnitude >= base and index < len(prefixes) - 1:
-        magnitude /= base
-        value /= base
-        index += 1
     if 0.0 < magnitude < 1.0:
-        return f"{value:.3g} {unit}"  # small is not zero
-    digits = 0 if magnitude >= 100 else 1 if magnitude >= 10 else 2
-    return f"{value:.{digits}f} {prefixes[index].strip()}{unit}"
+        return f"{value:.3g}"
+    return f"{value:.{0 if magnitude >= 100 else 1 if magnitude >= 10 else 2}f}"
 
 
 def format_si(value: float, unit: str) -> str:
     """`format_si(9.89e14, 'FLOP/s')` is '989 TFLOP/s'."""
-    return _scaled(value, base=1000.0, prefixes=" kMGTPE", unit=unit)
+    size, prefix = _prefixed(value)
+    return f"{_rounded(value / size)} {prefix}{unit}"
 
 
 def format_bytes(value: float) -> str:
     """Binary prefixes, as memory is sold and reported: '3.20 GiB'."""
-    text = _scaled(value, base=1024.0, prefixes=" KMGT", unit="")
-    number, _, prefix = text.partition(" ")
-    return f"{number} {prefix}iB" if prefix else f"{value:.0f} B"
+    size, unit = bytes_scale(value)
+    return f"{value:.0f} B" if unit == "B" else f"{_rounded(value / size)} {unit}"
 
 
 def format_duration(value_s: float) -> str:
     """'850 us', '12.3 ms', '4.56 s', '3 min 20 s', '2 h 05 min'."""
-    if value_s < 1e-3:
-        return f"{value_s * 1e6:.3g} us"
-    if value_s < 1:
-        return f"{value_s * 1e3:.3g} ms"
     if value_s < 60:
-        return f"{value_s:.3g} s"
+        size_s, unit = duration_scale(value_s)
+        return f"{value_s / size_s:.3g} {unit}"
     minutes, seconds = divmod(round(value_s), 60)
     if minutes < 60:
         return f"{minutes} min {seconds:02d} s"
@@ -128,12 +120,15 @@ def duration_scale(value_s: float) -> tuple[float, str]:
 def bytes_scale(value: float) -> tuple[float, str]:
     """Bytes in a binary unit that suits a size, and its name."""
     sizes = ((2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"))
-    return next((size for size in sizes if value >= size[0]), (1.0, "B"))
+    return next((size for size in sizes if abs(value) >= size[0]), (1.0, "B"))
+
+
+def _prefixed(value: float) -> tuple[float, str]:
+    sizes = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+    return next((size for size in sizes if abs(value) >= size[0]), (1.0, ""))
 
 
 def si_scale(value: float, unit: str) -> tuple[float, str]:
     """Base units in a unit with an SI prefix, from ten thousand on, and its name."""
-    for exponent, prefix in ((18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
-        if abs(value) >= 10.0 ** (4 if exponent == 3 else exponent):
-            return 10.0**exponent, f"{prefix}{unit}"
-    return 1.0, unit
+    size, prefix = _prefixed(value) if abs(value) >= 1e4 else (1.0, "")
+    return size, f"{prefix}{unit}"

@@ -16,7 +16,6 @@ from bench.analysis.trials.estimates import (
     LogEstimate,
     estimate,
     exact,
-    geometric_mean,
     mean_of_logs,
 )
 from bench.core.statistics import t_quantile
@@ -78,10 +77,6 @@ def test_more_trials_are_asked_for_the_closer_the_ratio_is_to_the_threshold() ->
     assert more == pytest.approx(9, abs=1)
     assert (trials_to_settle(far, margin=0.0296) or 0) < (more or 0)
     assert trials_to_settle(near, margin=near.log) is None
-
-
-def test_geometric_mean_by_hand() -> None:
-    assert geometric_mean([1.0, 2.0, 4.0]) == pytest.approx(2.0)
 
 
 def test_a_formula_adds_no_error_and_has_no_interval() -> None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from statistics import geometric_mean
 
 from bench.analysis.comparison.matching import Unmatched, confounders, is_cross_hardware, match
 from bench.analysis.comparison.metrics import Metric, default_threshold_frac, has_steady_clock
 from bench.analysis.comparison.verdicts import MIN_TRIALS, judge
 from bench.analysis.trials.configuration import Trials, gather
-from bench.analysis.trials.estimates import LogEstimate, geometric_mean
+from bench.analysis.trials.estimates import LogEstimate
 from bench.analysis.trials.identity import LAYOUT
 from bench.core.errors import ExitCode
 from bench.results.schema import BY_NAME, Row

@@ -137,7 +137,7 @@ def _why_not(trials: Trials) -> Iterator[str]:
 def _start(
     trials: Trials, *, profile: StoredProfile | None, limited: Sequence[Trials]
 ) -> Start | Unknown:
-    steps_ms = trials.figures(lambda row: number(row, "step_median_ms"))
+    steps_ms = trials.figures("step_median_ms")
     items, steps = trials.median("items"), trials.median("steps")
     roofs = _roofs(trials)
     if not steps_ms or items is None or steps is None:

@@ -26,7 +26,7 @@ from bench.analysis.projection.scaled_operators import (
     estimate,
     scale,
 )
-from bench.core.nouns import Chip
+from bench.core.nouns import DTYPE_BYTES, Chip
 from bench.core.units import format_bytes
 from bench.hardware.costs.cost import CostModel
 from bench.hardware.operators import total
@@ -47,7 +47,6 @@ USABLE_FRACTION = 0.93
 """Firmware, error correction and context take up to 7 %, as in `bench.hardware.chips`."""
 TRAINED_BYTES = 16
 """fp32 weight, gradient and two moments of one parameter."""
-_DTYPE_BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2}
 NARROWING = {
     "shares": "an operator profile (--profile-operators), or kernels nearer to their roof",
     "explained": "an operator profile of the same net",
@@ -161,7 +160,7 @@ def _fit(measured: Start, chip: Chip) -> tuple[int, str]:
     need = measured.memory_bytes
     if need <= usable:
         return measured.batch, ""
-    per_parameter = TRAINED_BYTES if measured.is_training else _DTYPE_BYTES[measured.dtype]
+    per_parameter = TRAINED_BYTES if measured.is_training else DTYPE_BYTES[measured.dtype]
     fixed = min(need, per_parameter * float(measured.num_parameters))
     each = (need - fixed) / measured.batch
     batch = int((usable - fixed) / each) if each > 0.0 else 0

@@ -8,13 +8,13 @@ library only, so that the table at the end of a run costs no import.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
 
 from bench.analysis.trials.estimates import LogEstimate, estimate, exact
-from bench.analysis.trials.identity import IDENTITY, LEAST, MITIGATION, MOST, TERMS
+from bench.analysis.trials.identity import DEVICE, IDENTITY, LEAST, MOST, TERMS
 from bench.core.nouns import Layout
 from bench.results.schema import USABLE, Row, Value
 
@@ -27,7 +27,6 @@ _USUAL: dict[str, tuple[Value, ...]] = {
     "schedule": (None, "", Layout().schedule),
 }
 _LOST = ("INVALID", "FAILED")
-
 Ends = tuple[float, float]
 """Fast and slow end: the link's error band, without and with contention."""
 
@@ -66,31 +65,27 @@ class Trials:
     def used(self) -> list[Row]:
         """Rows that count: of each trial the first usable attempt."""
         places: dict[tuple[Value, ...], int] = {}
-        by_attempt = sorted(
-            enumerate(self.rows), key=lambda entry: number(entry[1], "attempt") or 1
-        )
-        for place, row in by_attempt:
-            if row["status"] in USABLE:
-                places.setdefault(_trial(row), place)
+        for place in sorted(
+            range(len(self.rows)), key=lambda place: number(self.rows[place], "attempt") or 1
+        ):
+            if self.rows[place]["status"] in USABLE:
+                places.setdefault(_trial(self.rows[place]), place)
         return [self.rows[place] for place in sorted(places.values())]
 
     @cached_property
+    def _lost(self) -> list[Row]:
+        return [row for row in self.rows if row["status"] in _LOST]
+
+    @property
     def num_lost(self) -> int:
         """Trials that were invalid or failed, and have no usable attempt."""
-        done = {_trial(row) for row in self.used}
-        return len({_trial(row) for row in self.rows if row["status"] in _LOST} - done)
+        return len({*map(_trial, self._lost)} - {*map(_trial, self.used)})
 
-    @cached_property
+    @property
     def lost_reasons(self) -> str:
         """Reason codes of attempts that were invalid or failed, each once."""
-        codes = (
-            code
-            for row in self.rows
-            if row["status"] in _LOST
-            for code in str(row.get("reasons") or "").split(";")
-            if code
-        )
-        return ", ".join(dict.fromkeys(codes))
+        codes = (code for row in self._lost for code in str(row.get("reasons") or "").split(";"))
+        return ", ".join(dict.fromkeys(code for code in codes if code))
 
     @cached_property
     def first(self) -> Row:
@@ -139,16 +134,6 @@ class Trials:
         """Whether several devices or a modelled link took part."""
         return bool(self.link or self.first.get("parallel") or self.num_devices > 1)
 
-    @property
-    def is_virtual(self) -> bool:
-        """Whether devices took part that are not there: their energy and loss were not measured."""
-        return is_virtual(self.first)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether nothing was done about the link: defaults throughout."""
-        return not any(self.facts(MITIGATION))
-
     def facts(self, names: Iterable[str]) -> tuple[str, ...]:
         """Values of some columns as text; blank and the default are the same."""
         return tuple(
@@ -163,22 +148,18 @@ class Trials:
         """
         return self.file, *self.facts(name for name in TERMS if name not in but)
 
-    def figures(self, of: Callable[[Row], float | None]) -> list[float]:
-        """A figure of each used trial that has it, over 0 and of this world."""
-        return [value for row in self.used if (value := of(row)) and LEAST < value < MOST]
-
-    def estimate_of(self, of: Callable[[Row], float | None]) -> LogEstimate | None:
-        """Geometric mean of a figure over trials."""
-        return estimate(self.figures(of))
+    def figures(self, column: str, *, over: str = "", scale: float = 1.0) -> list[float]:
+        """A column, or its ratio to another, of each used trial; over 0 and of this world."""
+        found = []
+        for row in self.used:
+            value, divisor = number(row, column), number(row, over) if over else 1.0
+            if value and divisor and LEAST < scale * value / divisor < MOST:
+                found.append(scale * value / divisor)
+        return found
 
     def estimate(self, column: str, *, over: str = "", scale: float = 1.0) -> LogEstimate | None:
-        """Geometric mean of a column, or of its ratio to another, over trials."""
-
-        def of(row: Row) -> float | None:
-            value, divisor = number(row, column), number(row, over) if over else 1.0
-            return None if value is None or not divisor else scale * value / divisor
-
-        return self.estimate_of(of)
+        """Geometric mean of such figures over trials."""
+        return estimate(self.figures(column, over=over, scale=scale))
 
     def values(self, column: str) -> list[float]:
         """Figures of the used trials, zero allowed."""
@@ -191,20 +172,12 @@ class Trials:
 
     def median(self, column: str) -> float | None:
         """Middle of a column over 0: what formulas gave, and what a damaged cell must not move."""
-        values = self.figures(lambda row: number(row, column))
+        values = self.figures(column)
         return median(values) if values else None
 
     def word(self, column: str) -> str:
         """Texts of a column, each once."""
-        return ", ".join(self._words(column))
-
-    def agreed(self, column: str) -> str:
-        """Text of a column; 'mixed' where trials disagree."""
-        words = self._words(column)
-        return "mixed" if len(words) > 1 else "".join(words)
-
-    def _words(self, column: str) -> list[str]:
-        return list(dict.fromkeys(str(row[column]) for row in self.used if row.get(column)))
+        return ", ".join(dict.fromkeys(str(row[column]) for row in self.used if row.get(column)))
 
     @property
     def shows_mean(self) -> bool:
@@ -240,7 +213,8 @@ class Trials:
     @cached_property
     def time_per_item_s(self) -> LogEstimate | None:
         """Median step of each trial, per item."""
-        return self.estimate_of(time_per_item_s)
+        times_s = (time_per_item_s(row) or 0.0 for row in self.used)
+        return estimate([value for value in times_s if LEAST < value < MOST])
 
 
 def _trial(row: Row) -> tuple[Value, ...]:
@@ -248,22 +222,20 @@ def _trial(row: Row) -> tuple[Value, ...]:
 
 
 def gather(rows: Iterable[Row], *, file: str = "", by: Collection[str] = IDENTITY) -> list[Trials]:
-    """Gather the rows of one file into configurations, in order of appearance."""
+    """Gather the rows of one file into configurations, in order of appearance.
+
+    A trial that died before it knew its device has the device of its run's other trials.
+    """
+    rows = list(rows)
+    devices: dict[tuple[Value, Value], Row] = {
+        (row["run_id"], row["device"]): {name: row.get(name) for name in DEVICE}
+        for row in rows
+        if row.get("device_name")
+    }
     groups: dict[tuple[Value, ...], list[Row]] = {}
-    for row in _with_devices(list(rows)):
+    for row in rows:
+        if not row.get("device_name"):
+            row = {**row, **devices.get((row["run_id"], row["device"]), {})}
         key = tuple("" if (cell := row.get(name)) is None else cell for name in by)
         groups.setdefault(key, []).append(row)
     return [Trials(rows=group, file=file) for group in groups.values()]
-
-
-def _with_devices(rows: list[Row]) -> list[Row]:
-    """Give a trial that died before it knew its device the device of its run's other trials."""
-    known = {(row["run_id"], row["device"]): row for row in rows if row.get("device_name")}
-
-    def complete(row: Row) -> Row:
-        other = known.get((row["run_id"], row["device"]))
-        if row.get("device_name") or other is None:
-            return row
-        return {**row, **{name: other.get(name) for name in ("device_type", "device_name")}}
-
-    return [complete(row) for row in rows]

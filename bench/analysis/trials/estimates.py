@@ -8,15 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from bench.core.statistics import t_quantile
-
-
-def geometric_mean(values: Sequence[float]) -> float:
-    """Geometric mean of positive values."""
-    return math.exp(math.fsum(math.log(value) for value in values) / len(values))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,31 +65,22 @@ class LogEstimate:
 
     def over(self, other: LogEstimate) -> LogEstimate:
         """Ratio self / other, errors independent."""
-        known = (self, other)
-        is_told = all(side.is_exact or side.parts for side in known)
-        counted = [side.num for side in known if not side.is_exact]
+        is_told = all(side.is_exact or side.parts for side in (self, other))
         return LogEstimate(
             log=self.log - other.log,
             parts=self.parts + other.parts if is_told else (),
-            num=min(counted, default=0),
+            num=min((side.num for side in (self, other) if not side.is_exact), default=0),
             is_exact=self.is_exact and other.is_exact,
         )
 
     def times(self, factor: float) -> LogEstimate:
         """Multiply by an exact positive factor."""
-        return LogEstimate(
-            log=self.log + math.log(factor),
-            parts=self.parts,
-            num=self.num,
-            is_exact=self.is_exact,
-        )
+        return replace(self, log=self.log + math.log(factor))
 
 
 def estimate(values: Sequence[float]) -> LogEstimate | None:
     """Geometric mean of one value per trial; None when there is none."""
-    if len(values) == 0:
-        return None
-    return mean_of_logs([math.log(value) for value in values])
+    return mean_of_logs([math.log(value) for value in values]) if values else None
 
 
 def mean_of_logs(logs: Sequence[float]) -> LogEstimate:

@@ -36,16 +36,6 @@ def mitigations_of(row: Mapping[str, Value]) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _mode(row: Mapping[str, Value]) -> str:
-    mode = _text(row.get("mode")) or "real"
-    return "" if mode == "real" else f"[{mode}]"
-
-
-def _count(row: Mapping[str, Value]) -> str:
-    count = row.get("device_count")
-    return f"x{count}" if isinstance(count, int) and count > 1 else ""
-
-
 def _layout(row: Mapping[str, Value]) -> str:
     layout = _text(row.get("layout"))
     return layout if " x " in layout else ""
@@ -57,29 +47,30 @@ def _with(row: Mapping[str, Value]) -> str:
 
 
 def _word(
-    column: str, form: str = "{}", *, most: int | None = None
+    column: str, form: str = "{}", *, but: str = "", most: int | None = None
 ) -> Callable[[Mapping[str, Value]], str]:
-    """Word of a column that is reported by its value; '' where it is blank."""
-    return lambda row: form.format(_text(row[column])[:most]) if _text(row.get(column)) else ""
+    """Word of a column by its value; '' where it is blank or `but`, which goes without saying."""
 
+    def word(row: Mapping[str, Value]) -> str:
+        text = _text(row.get(column))
+        return "" if text in ("", but) else form.format(text[:most])
 
-def _claim(column: str, word: str) -> Callable[[Mapping[str, Value]], str]:
-    return lambda row: word if row.get(column) in (True, "True") else ""
+    return word
 
 
 _RUN_WITH: dict[str, Callable[[Mapping[str, Value]], str]] = {
     "size": _word("size"),
     "dtype": _word("dtype"),
     "batch": _word("batch", "b{}"),
-    "compile": _claim("compile", "compiled"),
+    "compile": _word("compile", "compiled", but="False"),
     "compile_mode": _word("compile_mode"),
-    "channels_last": _claim("channels_last", "channels-last"),
+    "channels_last": _word("channels_last", "channels-last", but="False"),
     "data": _word("data", "data {}", most=_MAX_VALUE),
     "workload_version": _word("workload_version", "version {}", most=_MAX_VALUE),
 }
 LAID_OUT: dict[str, Callable[[Mapping[str, Value]], str]] = {
-    "mode": _mode,
-    "device_count": _count,
+    "mode": _word("mode", "[{}]", but="real"),
+    "device_count": _word("device_count", "x{}", but="1"),
     "parallel": _word("parallel"),
     "layout": _layout,
     "link": _word("link", "over {}"),

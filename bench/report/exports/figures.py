@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.analysis.trials.configuration import Trials, gather, number
+from bench.analysis.trials.configuration import Trials, gather
 from bench.analysis.trials.estimates import estimate
 from bench.analysis.trials.identity import IDENTITY
 from bench.analysis.trials.titles import LAID_OUT, PROGRAM, title_of
@@ -138,7 +138,7 @@ def _item_of(row: Row) -> str:
 
 def trial_values(trials: Trials, column: str) -> list[float]:
     """Figures of single trials that can be figures: over zero, and of this world."""
-    return trials.figures(lambda row: number(row, column))
+    return trials.figures(column)
 
 
 def _figure(column: str, *, trials: Trials) -> Figure | None:

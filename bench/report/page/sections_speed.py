@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from bench.analysis.trials.configuration import Trials
+from bench.analysis.trials.configuration import Trials, is_virtual
 from bench.report.page.content import Part, Prose, Section
 from bench.report.page.evidence import Evidence
 from bench.report.plots.plots_samples import spread_plots, steps_of, trace_plots
@@ -128,7 +128,7 @@ def steps(evidence: Evidence) -> Section | None:
 
 def energy(evidence: Evidence) -> Section | None:
     """Energy per item; absent where nothing measured it."""
-    plots = energy_plots([one for one in evidence.shown if not one.is_virtual])
+    plots = energy_plots([one for one in evidence.shown if not is_virtual(one.first)])
     if plots is None:
         return None
     columns: Columns = {
@@ -147,4 +147,4 @@ def energy(evidence: Evidence) -> Section | None:
 
 
 def _energy(one: Trials) -> AnyCell:
-    return "" if one.is_virtual else figure(one.estimate("energy_per_item_j"), of("J"))
+    return "" if is_virtual(one.first) else figure(one.estimate("energy_per_item_j"), of("J"))

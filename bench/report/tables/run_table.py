@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from bench.analysis.trials.configuration import Trials
+from bench.analysis.trials.configuration import Trials, is_virtual
 from bench.analysis.trials.titles import LONG, differing
 from bench.core.units import format_bytes
 from bench.report.tables.cells import (
@@ -94,7 +94,7 @@ def _peak(column: str) -> Callable[[Trials], AnyCell]:
 
 
 def _energy(line: Trials) -> AnyCell:
-    if line.is_virtual:
+    if is_virtual(line.first):
         return ""
     return quantity(line.mean("energy_per_item_j"), of(f"J/{line.first.get('items_unit')}"))
 

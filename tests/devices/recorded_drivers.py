@@ -1,13 +1,20 @@
-"""Drivers that play a table of readings, for what reads NVML and AMD SMI.
+"""Machines that play a table of readings: NVML, AMD SMI, and files of /proc and /sys.
 
 A reading is what each call of that name answers, or a function of the call's arguments. None is
 refused, as drivers do; MISSING is a call that this release of the binding does not have.
 """
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 MISSING = object()
+
+
+def make_tree(root: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
 
 
 class DriverError(Exception):

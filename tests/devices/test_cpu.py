@@ -1,10 +1,11 @@
-"""Usable cores and memory on made-up machines, and the arithmetic of processor noise."""
+"""Usable cores and memory, facts of made-up machines, and the arithmetic of processor noise."""
 
 import os
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,6 @@ from hypothesis import strategies as st
 
 from bench.devices.host import cpu
 from bench.devices.host.cgroup import cpu_quota, memory_limit_bytes
-from bench.devices.host.cpu import group_siblings, parse_cpu_list
 from bench.devices.host.cpu_noise import (
     CpuNoise,
     CpuSnapshot,
@@ -24,76 +24,67 @@ from bench.devices.host.cpu_noise import (
     descendants,
     take_snapshot,
 )
+from bench.devices.host.machine import machine_facts
+from tests.devices.recorded_drivers import make_tree
 
 GROUPS = "sys/fs/cgroup"
 
 
-def make_machine(
-    root: Path,
-    files: dict[str, str],
-    *,
-    siblings: tuple[str, ...] = (),
-    nodes: tuple[str, ...] = (),
-) -> None:
-    for cpu_ids in siblings:
-        for cpu_id in parse_cpu_list(cpu_ids):
-            folder = f"sys/devices/system/cpu/cpu{cpu_id}/topology"
-            files = files | {f"{folder}/thread_siblings_list": f"{cpu_ids}\n"}
-    for number, cpu_ids in enumerate(nodes):
-        files = files | {f"sys/devices/system/node/node{number}/cpulist": f"{cpu_ids}\n"}
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Make a machine of these files, cores (by their ids), memory nodes and allowed ids."""
+    monkeypatch.setattr(cpu.platform, "system", lambda: "Linux")
+
+    def make(
+        files: dict[str, str] | None = None, *, cores: str = "", nodes: str = "", allowed: str = ""
+    ) -> Path:
+        made = dict(files or {})
+        for cpu_ids in cores.split():
+            for cpu_id in cpu.parse_cpu_list(cpu_ids):
+                made[f"sys/devices/system/cpu/cpu{cpu_id}/topology/thread_siblings_list"] = cpu_ids
+        for number, cpu_ids in enumerate(nodes.split()):
+            made[f"sys/devices/system/node/node{number}/cpulist"] = f"{cpu_ids}\n"
+        if allowed:
+            monkeypatch.setattr(cpu, "allowed_cpu_ids", lambda: cpu.parse_cpu_list(allowed))
+        make_tree(tmp_path, made)
+        return tmp_path
+
+    return make
 
 
 def test_cpu_list_with_ranges_and_single_ids_is_expanded() -> None:
-    assert parse_cpu_list("0-2,8, 10-11\n") == (0, 1, 2, 8, 10, 11)
-    assert parse_cpu_list("") == ()
+    assert cpu.parse_cpu_list("0-2,8, 10-11\n") == (0, 1, 2, 8, 10, 11)
+    assert cpu.parse_cpu_list("") == ()
 
 
 @pytest.mark.parametrize(
-    ("siblings", "allowed", "cores"),
+    ("cores", "nodes", "allowed", "wanted", "cpu_ids"),
     [
-        (("0,4", "1,5"), [0, 1, 4, 5], ((0, 4), (1, 5))),
-        # Affinity that cuts a core in half still counts it.
-        (("0,4", "1,5"), [4, 5], ((4,), (5,))),
-        ((), [0, 1], ((0,), (1,))),
-    ],
-)
-def test_siblings_of_one_core_count_once(
-    tmp_path: Path, siblings: tuple[str, ...], allowed: list[int], cores: tuple[tuple[int, ...]]
-) -> None:
-    make_machine(tmp_path, {}, siblings=siblings)
-    assert group_siblings(allowed, root=tmp_path) == cores
-
-
-@pytest.mark.parametrize(
-    ("allowed", "nodes", "wanted", "cpu_ids"),
-    [
-        ((1, 2, 3), ("0-1", "2-3"), 2, (2, 3)),  # one memory node where it suffices
-        ((1, 2, 3), ("0-1", "2-3"), 3, (1, 2, 3)),
-        ((0, 1, 2, 3), ("0-3",), 1, (0,)),
-        ((0, 1), ("0-3",), 9, (0, 1)),
+        ("0,4 1,5", "", "0,1,4,5", None, (0, 1)),  # siblings of one core count once
+        ("0,4 1,5", "", "4-5", None, (4, 5)),  # affinity that cuts a core in half still counts it
+        ("", "", "0-1", None, (0, 1)),
+        ("0 1 2 3", "0-1 2-3", "1-3", 2, (2, 3)),  # one memory node where it suffices
+        ("0 1 2 3", "0-1 2-3", "1-3", 3, (1, 2, 3)),
+        ("0 1 2 3", "0-3", "0-3", 1, (0,)),
+        ("0 1 2 3", "0-3", "0-1", 9, (0, 1)),
     ],
 )
 def test_cores_are_picked_from_as_few_memory_nodes_as_can_be(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    allowed: tuple[int, ...],
-    nodes: tuple[str, ...],
-    wanted: int,
+    machine: Callable[..., Path],
+    cores: str,
+    nodes: str,
+    allowed: str,
+    wanted: int | None,
     cpu_ids: tuple[int, ...],
 ) -> None:
-    monkeypatch.setattr(cpu, "allowed_cpu_ids", lambda: allowed)
-    monkeypatch.setattr(cpu.platform, "system", lambda: "Linux")
-    make_machine(tmp_path, {}, siblings=("0", "1", "2", "3"), nodes=nodes)
-    assert cpu.usable_cpu_ids(num_cores=wanted, root=tmp_path) == cpu_ids
+    root = machine(cores=cores, nodes=nodes, allowed=allowed)
+    assert cpu.usable_cpu_ids(num_cores=wanted, root=root) == cpu_ids
 
 
 @pytest.mark.parametrize(
-    ("membership", "files", "quota"),
+    ("membership", "files", "quota", "num_cores"),
     [
-        # Version 2: the smallest of all ancestors.
+        # Version 2: the smallest of all ancestors. It is rounded down but never to zero.
         (
             "0::/slice/job",
             {
@@ -102,7 +93,12 @@ def test_cores_are_picked_from_as_few_memory_nodes_as_can_be(
                 "cpu.max": "800000 100000\n",
             },
             2.5,
+            2,
         ),
+        ("0::/", {"cpu.max": "40000 100000"}, 0.4, 1),
+        ("0::/", {"cpu.max": "max 100000"}, None, 4),
+        ("0::/", {"cpu.max": ""}, None, 4),
+        ("0::/", {"cpu.max": "1 2 3"}, None, 4),
         # Version 1, by the joint controller, and without a quota.
         (
             "4:cpu,cpuacct:/docker/abc",
@@ -111,46 +107,41 @@ def test_cores_are_picked_from_as_few_memory_nodes_as_can_be(
                 "cpu,cpuacct/cpu.cfs_period_us": "100000\n",
             },
             1.5,
+            1,
         ),
-        ("4:cpu:/", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ("4:cpu:/", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000"}, None, 4),
     ],
 )
 def test_a_quota_is_read_in_both_versions(
-    tmp_path: Path, membership: str, files: dict[str, str], quota: float | None
+    machine: Callable[..., Path],
+    membership: str,
+    files: dict[str, str],
+    quota: float | None,
+    num_cores: int,
 ) -> None:
     groups = {f"{GROUPS}/{name}": text for name, text in files.items()}
-    make_machine(tmp_path, {"proc/self/cgroup": membership + "\n", **groups})
-    assert cpu_quota(root=tmp_path) == quota
+    files = {"proc/self/cgroup": membership + "\n", **groups}
+    root = machine(files, cores="0 1 2 3", allowed="0-3")
+    assert cpu_quota(root=root) == quota
+    assert cpu.usable_cores(root=root) == num_cores
 
 
-def test_quota_is_rounded_down_but_never_to_zero(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_memory_limit_of_a_group_is_honoured_in_both_versions(
+    machine: Callable[..., Path],
 ) -> None:
-    monkeypatch.setattr(cpu, "allowed_cpu_ids", lambda: (0, 1, 2, 3))
-    monkeypatch.setattr(cpu.platform, "system", lambda: "Linux")
-    make_machine(tmp_path, {"proc/self/cgroup": "0::/\n"}, siblings=("0", "1", "2", "3"))
-    found = []
-    for quota in ("max", "290000", "40000"):
-        make_machine(tmp_path, {f"{GROUPS}/cpu.max": f"{quota} 100000\n"})
-        found.append(cpu.usable_cores(root=tmp_path))
-    assert found == [4, 2, 1]
-
-
-def test_memory_limit_of_a_group_is_honoured_in_both_versions(tmp_path: Path) -> None:
     files = {
         "proc/self/cgroup": "0::/\n",
         f"{GROUPS}/memory.max": f"{2**20}\n",
         f"{GROUPS}/memory.current": f"{3 * 2**18}\n",
         f"{GROUPS}/memory.stat": f"anon 5\ninactive_file {2**18}\n",
     }
-    make_machine(tmp_path, files)
-    assert cpu.usable_memory_bytes(root=tmp_path) == 2**20
-    assert cpu.free_memory_bytes(root=tmp_path) == 2**19
-    old = tmp_path / "old"
-    for limit, found in ((2**21, 2**21), (9223372036854771712, None)):  # the second: no limit
+    root = machine(files)
+    assert cpu.usable_memory_bytes(root=root) == 2**20
+    assert cpu.free_memory_bytes(root=root) == 2**19
+    for limit, found in ((2**19, 2**19), (9223372036854771712, 2**20)):  # the second: no limit
         name = f"{GROUPS}/memory/job/memory.limit_in_bytes"
-        make_machine(old, {"proc/self/cgroup": "3:memory:/job\n", name: f"{limit}\n"})
-        assert memory_limit_bytes(root=old) == found
+        machine({"proc/self/cgroup": "3:memory:/job\n", name: f"{limit}\n"})
+        assert memory_limit_bytes(root=root) == found
 
 
 def test_this_machine_has_at_least_one_core_and_some_memory() -> None:
@@ -161,47 +152,45 @@ def test_this_machine_has_at_least_one_core_and_some_memory() -> None:
 
 
 def test_processes_are_read_whatever_their_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    machine: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpu.platform, "system", lambda: "Linux")
     monkeypatch.setattr(os, "sysconf", lambda name: 100)
     fields = "S 7 0 0 0 -1 0 0 0 42 0 150 50 300 100 20 0 1 0 900 0 0"
-    files = {"12/stat": f"12 (odd ) name) {fields}", "13/stat": "", "13/status": "", "net/stat": ""}
-    make_machine(tmp_path, {f"proc/{name}": text for name, text in files.items()})
+    files = {"12/stat": f"12 (odd ) name) {fields}", "13/stat": "", "14/status": "", "net/stat": ""}
+    root = machine({f"proc/{name}": text for name, text in files.items()})
     times = ProcessTimes(parent_pid=7, own_s=2.0, reaped_s=4.0, major_faults=42)
-    assert all_processes(root=tmp_path) == {(12, 9.0): times}
+    assert all_processes(root=root) == {(12, 9.0): times}
 
 
 def test_descendants_are_found_at_every_depth() -> None:
-    parents = {1: 0, 2: 1, 3: 2, 4: 1}
     tree = {
         (pid, 0.0): ProcessTimes(parent_pid=parent, own_s=0.0, reaped_s=0.0)
-        for pid, parent in parents.items()
+        for pid, parent in {1: 0, 2: 1, 3: 2, 4: 1}.items()
     }
     assert descendants(tree, pids=[2]) == {(2, 0.0), (3, 0.0)}
     assert descendants(tree, pids=[99]) == set()
 
 
-def process(own_s: float, *, reaped_s: float = 0.0) -> ProcessTimes:
-    return ProcessTimes(parent_pid=0, own_s=own_s, reaped_s=reaped_s)
-
-
-def snapshot(
+def shot(
     time_s: float,
     busy_s: float,
-    *processes: ProcessTimes,
+    *used_s: float | tuple[float, float],
     steal_s: float | None = 0.0,
-    faults: int | None = None,
-    switches: int | None = None,
+    counts: tuple[int, int] | None = None,
 ) -> CpuSnapshot:
+    """`used_s` is each process's own time, or own and waited-for; `counts` faults and switches."""
+    pairs = [one if isinstance(one, tuple) else (one, 0.0) for one in used_s]
     return CpuSnapshot(
         time_s=time_s,
         busy_s=busy_s,
         steal_s=steal_s,
         total_s=time_s * 2,
-        processes={(pid, 0.0): times for pid, times in enumerate(processes)},
-        faults={} if faults is None else {(0, 0.0): faults},
-        switches={} if switches is None else {((0, 0.0), "0"): switches},
+        processes={
+            (pid, 0.0): ProcessTimes(parent_pid=0, own_s=own_s, reaped_s=reaped_s)
+            for pid, (own_s, reaped_s) in enumerate(pairs)
+        },
+        faults={} if counts is None else {(0, 0.0): counts[0]},
+        switches={} if counts is None else {((0, 0.0), "0"): counts[1]},
     )
 
 
@@ -211,94 +200,76 @@ def snapshot(
         # One of two cores hogged. In 10 s they worked 16 s: 6 s for the trial, 10 s for others.
         (
             [
-                snapshot(0.0, 0.0, process(0.0), faults=3, switches=0),
-                snapshot(10.0, 16.0, process(6.0), faults=13, switches=500, steal_s=1.0),
+                shot(0, 0, 0.0, counts=(3, 0)),
+                shot(10, 16, 6.0, counts=(13, 500), steal_s=1),
             ],
-            (0.0, 10.0),
-            {
-                "own_cpu_frac": 0.3,
-                "foreign_cpu_frac": 0.5,
-                "steal_frac": 0.05,
-                "involuntary_switches_per_s": 50.0,
-                "major_faults_per_s": 1.0,
-            },
+            (0, 10),
+            CpuNoise(
+                own_cpu_frac=0.3,
+                foreign_cpu_frac=0.5,
+                steal_frac=0.05,
+                involuntary_switches_per_s=50.0,
+                major_faults_per_s=1.0,
+            ),
         ),
         # 1 s of foreign work in the first 2 s, none later: interpolated at the window's edges.
         (
-            [
-                snapshot(0.0, 0.0, process(0.0)),
-                snapshot(2.0, 3.0, process(2.0)),
-                snapshot(4.0, 5.0, process(4.0)),
-            ],
-            (1.0, 3.0),
-            {"own_cpu_frac": 0.5, "foreign_cpu_frac": 0.5 / 4.0},
+            [shot(0, 0, 0.0), shot(2, 3, 2.0), shot(4, 5, 4.0)],
+            (1, 3),
+            CpuNoise(own_cpu_frac=0.5, foreign_cpu_frac=0.5 / 4.0, steal_frac=0.0),
         ),
         # A worker used 3 s, 1 s of it after the first snapshot, and was then waited for.
         (
-            [
-                snapshot(0.0, 0.0, process(1.0), process(2.0)),
-                snapshot(4.0, 4.0, process(4.0, reaped_s=3.0)),
-            ],
-            (0.0, 4.0),
-            {"own_cpu_frac": 0.5, "foreign_cpu_frac": 0.0},
+            [shot(0, 0, 1.0, 2.0), shot(4, 4, (4.0, 3.0))],
+            (0, 4),
+            CpuNoise(own_cpu_frac=0.5, foreign_cpu_frac=0.0, steal_frac=0.0),
         ),
         # A child that nobody waited for does not make own time negative.
         (
-            [
-                snapshot(0.0, 0.0, process(0.0), process(50.0)),
-                snapshot(4.0, 4.0, process(4.0)),
-            ],
-            (0.0, 4.0),
-            {"own_cpu_frac": 0.5},
+            [shot(0, 0, 0.0, 50.0), shot(4, 4, 4.0)],
+            (0, 4),
+            CpuNoise(own_cpu_frac=0.5, foreign_cpu_frac=0.0, steal_frac=0.0),
         ),
         # A child ended while /proc was being read: gone at first, in its parent's sum later.
         (
-            [
-                snapshot(0.0, 0.0, process(0.0), process(90.0)),
-                snapshot(1.0, 2.0, process(1.0)),
-                snapshot(2.0, 4.0, process(2.0, reaped_s=90.0)),
-            ],
-            (0.0, 2.0),
-            {"own_cpu_frac": 0.5, "foreign_cpu_frac": 0.5},
+            [shot(0, 0, 0.0, 90.0), shot(1, 2, 1.0), shot(2, 4, (2.0, 90.0))],
+            (0, 2),
+            CpuNoise(own_cpu_frac=0.5, foreign_cpu_frac=0.5, steal_frac=0.0),
         ),
         # 100 switches in 2 s; the trial ends after the window, before the third snapshot.
         (
             [
-                snapshot(0.0, 0.0, process(0.0), faults=0, switches=0),
-                snapshot(2.0, 0.0, process(2.0), faults=4, switches=100),
-                snapshot(3.0, 0.0),
+                shot(0, 0, 0.0, counts=(0, 0)),
+                shot(2, 0, 2.0, counts=(4, 100)),
+                shot(3, 0),
             ],
-            (1.0, 2.5),
-            {"involuntary_switches_per_s": 50.0, "major_faults_per_s": 2.0},
+            (1, 2.5),
+            CpuNoise(
+                own_cpu_frac=1 / 3,
+                foreign_cpu_frac=0.0,
+                steal_frac=0.0,
+                involuntary_switches_per_s=50.0,
+                major_faults_per_s=2.0,
+            ),
         ),
         # What the system does not count stays blank.
         (
-            [
-                snapshot(0.0, 0.0, process(0.0), steal_s=None),
-                snapshot(1.0, 1.0, process(1.0), steal_s=None),
-            ],
-            (0.0, 1.0),
-            {
-                "own_cpu_frac": 0.5,
-                "steal_frac": None,
-                "involuntary_switches_per_s": None,
-                "major_faults_per_s": None,
-            },
+            [shot(0, 0, 0.0, steal_s=None), shot(1, 1, 1.0, steal_s=None)],
+            (0, 1),
+            CpuNoise(own_cpu_frac=0.5, foreign_cpu_frac=0.0),
         ),
+        # Snapshots that do not cover the window show nothing.
+        ([shot(1, 0), shot(2, 1)], (0.5, 2), CpuNoise()),
+        ([shot(1, 0), shot(2, 1)], (1, 2.5), CpuNoise()),
+        ([shot(1, 0), shot(2, 1)], (1.5, 1.5), CpuNoise()),
+        ([], (0, 1), CpuNoise()),
     ],
 )
 def test_use_of_the_processor_in_a_window(
-    taken: list[CpuSnapshot], window_s: tuple[float, float], expected: dict[str, float | None]
+    taken: list[CpuSnapshot], window_s: tuple[float, float], expected: CpuNoise
 ) -> None:
     noise = cpu_noise(taken, start_s=window_s[0], end_s=window_s[1], num_cores=2)
-    assert {name: getattr(noise, name) for name in expected} == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("window_s", [(0.5, 2.0), (1.0, 2.5), (1.5, 1.5)])
-def test_window_that_snapshots_do_not_cover_is_blank(window_s: tuple[float, float]) -> None:
-    for taken in ([snapshot(1.0, 0.0), snapshot(2.0, 1.0)], []):
-        noise = cpu_noise(taken, start_s=window_s[0], end_s=window_s[1], num_cores=2)
-        assert noise == CpuNoise()
+    assert asdict(noise) == pytest.approx(asdict(expected))
 
 
 growths = st.tuples(*[st.floats(0.0, 5.0) for _ in range(4)], st.floats(0.1, 2.0))
@@ -312,11 +283,11 @@ def test_shares_lie_between_zero_and_one(
     growths: list[tuple[float, float, float, float, float]], edges: tuple[float, float]
 ) -> None:
     sums = [0.0] * 5
-    taken = [snapshot(0.0, 0.0, process(0.0))]
+    taken = [shot(0, 0, 0.0)]
     for growth in growths:
         sums = [total + one for total, one in zip(sums, growth, strict=True)]
         busy_s, steal_s, own_s, reaped_s, now_s = sums
-        taken.append(snapshot(now_s, busy_s, process(own_s, reaped_s=reaped_s), steal_s=steal_s))
+        taken.append(shot(now_s, busy_s, (own_s, reaped_s), steal_s=steal_s))
     start_s, end_s = sorted(edge * sums[-1] for edge in edges)
     noise = cpu_noise(taken, start_s=start_s, end_s=end_s, num_cores=2)
     for share in (noise.own_cpu_frac, noise.foreign_cpu_frac, noise.steal_frac):
@@ -353,3 +324,39 @@ def test_a_program_outside_the_tree_counts_as_foreign_and_one_inside_as_own() ->
     assert outside.foreign_cpu_frac is not None and noise.foreign_cpu_frac is not None
     assert outside.foreign_cpu_frac > noise.foreign_cpu_frac
     assert outside.foreign_cpu_frac > 0.1 / (psutil.cpu_count() or 1)
+
+
+def test_a_machine_is_read_from_its_files(machine: Callable[..., Path]) -> None:
+    files = {
+        "proc/cpuinfo": "processor : 0\nmodel name\t: Made Up 9000\nflags\t: fpu avx2 hypervisor\n",
+        "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave\n",
+        "sys/devices/system/cpu/cpu1/cpufreq/scaling_governor": "performance\n",
+        "sys/devices/system/cpu/cpu0/topology/physical_package_id": "0\n",
+        "sys/devices/system/cpu/cpu1/topology/physical_package_id": "1\n",
+        "sys/devices/system/cpu/intel_pstate/no_turbo": "1\n",
+        "sys/devices/system/cpu/smt/active": "1\n",
+        "sys/devices/system/node/node0/cpulist": "0\n",
+        "sys/kernel/mm/transparent_hugepage/enabled": "always [madvise] never\n",
+        "sys/fs/cgroup/cpu.max": "150000 100000\n",
+        "etc/os-release": 'ID=x\nPRETTY_NAME="Made Up Linux 1"\n',
+        "sys/module/nvidia/version": "580.65\n",
+        ".dockerenv": "",
+    }
+    facts = machine_facts(root=machine(files), environ={})
+    processor, system = facts["cpu"], facts["system"]
+    assert processor["model"] == "Made Up 9000"
+    assert (processor["governor"], processor["turbo"]) == ("performance,powersave", "off")
+    assert (processor["sockets"], processor["numa_nodes"], processor["smt_active"]) == (2, 1, "1")
+    assert processor["cgroup_cpus"] == 1.5
+    assert facts["memory"]["transparent_huge_pages"] == "madvise"
+    assert (system["name"], system["container"]) == ("Made Up Linux 1", "docker")
+    assert (system["is_virtual"], system["drivers"]) == (True, {"nvidia": "580.65"})
+
+
+def test_a_machine_without_proc_and_sys_leaves_blanks(machine: Callable[..., Path]) -> None:
+    facts = machine_facts(root=machine(), environ={})
+    processor, system = facts["cpu"], facts["system"]
+    for name in ("sockets", "numa_nodes", "smt_active", "cgroup_cpus", "governor", "turbo"):
+        assert processor[name] is None
+    assert system["container"] is None
+    assert facts["memory"]["transparent_huge_pages"] is None

@@ -10,38 +10,15 @@ from bench.devices.doctor import all_findings, gpu_findings, host_findings
 from bench.devices.doctor.finding import Finding
 from bench.devices.host.cpu_noise import CpuNoise, ProcessTimes
 from bench.measure.asking import failure_of
-from tests.devices.recorded_drivers import RecordedAmdSmi, RecordedNvml
+from tests.devices.recorded_drivers import RecordedAmdSmi, RecordedNvml, make_tree
 
 CPU = "sys/devices/system/cpu"
-GROUP = {"proc/self/cgroup": "0::/\n"}
-
-
-def make_tree(root: Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
+GROUP = "sys/fs/cgroup"
+HUGE = "sys/kernel/mm/transparent_hugepage/enabled"
 
 
 def words(found: Any) -> list[str]:
     return [f"{one.severity}: {one.what} -> {one.fix}" for one in found]
-
-
-@pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Findings about a machine with these files, which is fine otherwise."""
-    monkeypatch.setattr(host_findings, "allowed_cpu_ids", lambda: tuple(range(8)))
-    swap, memory = SimpleNamespace(used=0), SimpleNamespace(available=2**40, total=2**40)
-    monkeypatch.setattr(host_findings.psutil, "swap_memory", lambda: swap)
-    monkeypatch.setattr(host_findings.psutil, "virtual_memory", lambda: memory)
-
-    def look(files: dict[str, str], *, swapped_bytes: int = 0) -> list[str]:
-        swap.used = swapped_bytes
-        make_tree(tmp_path, files)
-        processor = host_findings.processor_findings(root=tmp_path)
-        share = host_findings.share_findings(root=tmp_path, environ={})
-        return words([*processor, *share])
-
-    return look
 
 
 @pytest.mark.parametrize(
@@ -63,19 +40,19 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             f"note: turbo clocks are on -> echo 0 | sudo tee /{CPU}/cpufreq/boost",
         ),
         (
-            {"sys/kernel/mm/transparent_hugepage/enabled": "always [madvise] never\n"},
-            {"sys/kernel/mm/transparent_hugepage/enabled": "[always] madvise never\n"},
+            {HUGE: "always [madvise] never\n"},
+            {HUGE: "[always] madvise never\n"},
             "note: transparent huge pages are set to always -> echo madvise",
         ),
         ({f"{CPU}/smt/active": "0\n"}, {f"{CPU}/smt/active": "1\n"}, "note: SMT is on"),
         (
-            {**GROUP, "sys/fs/cgroup/cpu.max": "800000 100000\n"},
-            {"sys/fs/cgroup/cpu.max": "250000 100000\n"},
+            {"proc/self/cgroup": "0::/\n", f"{GROUP}/cpu.max": "800000 100000\n"},
+            {f"{GROUP}/cpu.max": "250000 100000\n"},
             "warning: a quota allows 2.5 of 8 processors -> docker run --cpuset-cpus=0-1",
         ),
         (
-            {**GROUP, "sys/fs/cgroup/memory.max": f"{2**33}", "sys/fs/cgroup/memory.current": "0"},
-            {"sys/fs/cgroup/memory.max": f"{2**30}", "sys/fs/cgroup/memory.current": f"{2**29}"},
+            {f"{GROUP}/memory.max": f"{2**33}", f"{GROUP}/memory.current": "0"},
+            {f"{GROUP}/memory.max": f"{2**30}", f"{GROUP}/memory.current": f"{2**29}"},
             "warning: only 512 MiB of memory are free -> ps aux",
         ),
         (
@@ -88,19 +65,31 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             {"proc/1/cgroup": "0::/kubepods/pod1\n"},
             "note: this container does not see the host's processes",
         ),
+        ({}, {}, "warning: 1.00 GiB of swap are in use"),
     ],
 )
 def test_each_setting_is_found_where_it_spoils(
-    settings: Any, harmless: dict[str, str], files: dict[str, str], found: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    harmless: dict[str, str],
+    files: dict[str, str],
+    found: str,
 ) -> None:
-    assert settings({}) == settings(harmless) == []
-    (finding,) = settings(files)
+    monkeypatch.setattr(host_findings, "allowed_cpu_ids", lambda: tuple(range(8)))
+    swap, memory = SimpleNamespace(used=0), SimpleNamespace(available=2**40, total=2**40)
+    monkeypatch.setattr(host_findings.psutil, "swap_memory", lambda: swap)
+    monkeypatch.setattr(host_findings.psutil, "virtual_memory", lambda: memory)
+
+    def look(more: dict[str, str]) -> list[str]:
+        make_tree(tmp_path, more)
+        processor = host_findings.processor_findings(root=tmp_path)
+        share = host_findings.share_findings(root=tmp_path, environ={})
+        return words([*processor, *share])
+
+    assert look({}) == look(harmless) == []
+    swap.used = 0 if files else 2**30
+    (finding,) = look(files)
     assert finding.startswith(found)
-
-
-def test_swap_in_use_is_found(settings: Any) -> None:
-    (finding,) = settings({}, swapped_bytes=2**30)
-    assert finding.startswith("warning: 1.00 GiB of swap are in use")
 
 
 @pytest.mark.parametrize(
@@ -121,10 +110,8 @@ def test_a_torchvision_of_another_torch_is_found_and_is_the_reason_on_the_row(
     pin: str,
     found: str | None,
 ) -> None:
-    for name, version, more in (
-        ("torch", torch, ""),
-        ("torchvision", vision, f"Requires-Dist: numpy\nRequires-Dist: {pin}\n"),
-    ):
+    needs = f"Requires-Dist: numpy\nRequires-Dist: {pin}\n"
+    for name, version, more in (("torch", torch, ""), ("torchvision", vision, needs)):
         text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{more}"
         make_tree(tmp_path, {f"{name}-{version}.dist-info/METADATA": text})
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -132,8 +119,7 @@ def test_a_torchvision_of_another_torch_is_found_and_is_the_reason_on_the_row(
     error = RuntimeError("Failed to import Llama:\noperator torchvision::nms does not exist")
     detail = failure_of(error, device="cpu").detail
     if found is None:
-        assert findings == []
-        assert detail == "RuntimeError: Failed to import Llama:"
+        assert (findings, detail) == ([], "RuntimeError: Failed to import Llama:")
     else:
         assert [one.severity for one in findings] == ["error"]
         assert findings[0].what == f"torchvision {vision} was built for {found}"
@@ -141,16 +127,14 @@ def test_a_torchvision_of_another_torch_is_found_and_is_the_reason_on_the_row(
         assert "uninstall" in detail
 
 
-@pytest.mark.parametrize(
-    ("free_bytes", "severities"), [(5 * 10**7, ["error"]), (5 * 10**8, ["warning"]), (10**10, [])]
-)
 def test_full_disk_is_found_at_the_nearest_directory_that_exists(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_bytes: int, severities: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = {tmp_path: SimpleNamespace(free=free_bytes)}
-    monkeypatch.setattr(host_findings.shutil, "disk_usage", usage.__getitem__)
-    found = host_findings.disk_findings(tmp_path / "results" / "deep")
-    assert [one.severity for one in found] == severities
+    for free_bytes, severities in ((5 * 10**7, ["error"]), (5 * 10**8, ["warning"]), (10**10, [])):
+        usage = {tmp_path: SimpleNamespace(free=free_bytes)}
+        monkeypatch.setattr(host_findings.shutil, "disk_usage", usage.__getitem__)
+        found = host_findings.disk_findings(tmp_path / "results" / "deep")
+        assert [one.severity for one in found] == severities
 
 
 def test_variables_that_change_what_is_measured_are_found() -> None:
@@ -182,29 +166,27 @@ def test_three_busiest_foreign_processes_are_named_busiest_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("noise", "is_named", "found"),
+    ("noise", "busy", "found"),
     [
-        ({"foreign_cpu_frac": 0.01}, True, "note: other programs use 1% of the processor: make"),
-        ({"foreign_cpu_frac": 0.06}, True, "warning: other programs use 6%"),
-        ({"foreign_cpu_frac": 0.5}, True, "error: other programs use 50%"),
-        ({}, True, "warning: make (pid 42, 0.9 cores) -> stop them or wait: top -p 42"),
+        ({"foreign_cpu_frac": 0.01}, [(42, 0.9)], "note: other programs use 1% of the processor: "),
+        ({"foreign_cpu_frac": 0.06}, [(42, 0.9)], "warning: other programs use 6%"),
+        ({"foreign_cpu_frac": 0.5}, [(42, 0.9)], "error: other programs use 50%"),
+        ({}, [(42, 0.9)], "warning: make (pid 42, 0.9 cores) -> stop them or wait: top -p 42"),
         (
             {"foreign_cpu_frac": 0.3},
-            False,
+            [],
             "error: other programs use 30% of the processor: not visible from here -> look on",
         ),
-        ({"foreign_cpu_frac": 0.04, "steal_frac": 0.002}, False, None),
-        ({}, False, None),
-        ({"steal_frac": 0.05}, False, "warning: the hypervisor took 5.0%"),
+        ({"foreign_cpu_frac": 0.04, "steal_frac": 0.002}, [], None),
+        ({}, [], None),
+        ({"steal_frac": 0.05}, [], "warning: the hypervisor took 5.0%"),
     ],
 )
 def test_load_of_others_follows_the_limits_of_a_trial(
-    monkeypatch: pytest.MonkeyPatch, noise: dict[str, float], is_named: bool, found: str | None
+    monkeypatch: pytest.MonkeyPatch, noise: dict[str, float], busy: Any, found: str | None
 ) -> None:
     monkeypatch.setattr(host_findings, "_name", {42: "make"}.__getitem__)
-    busy = [(42, 0.9)] if is_named else []
-    findings = host_findings.noise_findings(CpuNoise(**noise), busy=busy)
-    got = words(findings)
+    got = words(host_findings.noise_findings(CpuNoise(**noise), busy=busy))
     assert len(got) == (found is not None)
     assert all(one.startswith(str(found)) for one in got)
 
@@ -215,25 +197,13 @@ IDLE = {
     "nvmlDeviceGetEnforcedPowerLimit": 700_000,
     "nvmlDeviceGetCurrentClocksEventReasons": 0x02,
 }
-NO_AMD = {"amdsmi_get_processor_handles": []}
 
 
-def findings_of(nvml: RecordedNvml, smi: RecordedAmdSmi) -> list[Finding]:
+def gpu_words(*, smi: RecordedAmdSmi | None = None, **readings: Any) -> list[str]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gpu_findings, "import_nvml", lambda: nvml)
+        patch.setattr(gpu_findings, "import_nvml", lambda: RecordedNvml(**{**IDLE, **readings}))
         patch.setattr(gpu_findings, "import_amdsmi", lambda: smi)
-        return gpu_findings.gpu_findings()
-
-
-def gpu_words(**readings: Any) -> list[str]:
-    return words(findings_of(RecordedNvml(**{**IDLE, **readings}), RecordedAmdSmi(**NO_AMD)))
-
-
-def test_idle_device_with_held_clocks_gets_only_that_note() -> None:
-    assert gpu_words() == [
-        "note: GPU 0 (Fake H100) has its clocks limited by a setting"
-        " -> sudo nvidia-smi -i 0 -rgc && sudo nvidia-smi -i 0 -rac"
-    ]
+        return words(gpu_findings.gpu_findings())
 
 
 @pytest.mark.parametrize(
@@ -258,22 +228,21 @@ def test_idle_device_with_held_clocks_gets_only_that_note() -> None:
             "note: {} has free clocks -> sudo nvidia-smi -i 0 -lgc 1485"
             " (undo: sudo nvidia-smi -i 0 -rgc)",
         ),
+        ("Count", None, "warning: NVIDIA's driver refuses to list its devices: Not Supported"),
     ],
 )
 def test_each_state_of_a_device_is_found(call: str, reading: Any, found: str) -> None:
     text = found.format("GPU 0 (Fake H100)")
     assert any(one.startswith(text) for one in gpu_words(**{f"nvmlDeviceGet{call}": reading}))
-    assert not any(one.startswith(text) for one in gpu_words())
-
-
-def test_driver_that_refuses_everything_is_a_finding_and_not_a_crash() -> None:
-    (finding,) = gpu_words(nvmlDeviceGetCount=None)
-    assert finding.startswith("warning: NVIDIA's driver refuses to list its devices: Not Supported")
+    assert gpu_words() == [
+        "note: GPU 0 (Fake H100) has its clocks limited by a setting"
+        " -> sudo nvidia-smi -i 0 -rgc && sudo nvidia-smi -i 0 -rac"
+    ]
 
 
 def test_amd_devices_with_a_lowered_limit_are_found() -> None:
-    found = findings_of(RecordedNvml(nvmlDeviceGetCount=0), RecordedAmdSmi())
-    assert [one.fix for one in found if "default is 750 W" in one.what] == [
+    found = gpu_words(smi=RecordedAmdSmi(), nvmlDeviceGetCount=0)
+    assert [one.partition("-> ")[2] for one in found if "default is 750 W" in one] == [
         f"sudo amd-smi set -g {index} --power-cap 750" for index in (0, 1)
     ]
 
@@ -281,10 +250,8 @@ def test_amd_devices_with_a_lowered_limit_are_found() -> None:
 def test_findings_are_sorted_by_severity_and_the_machine_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def loaded(root: Path) -> list[Finding]:
-        return [Finding(severity="note", what="load", why="", fix="")]
-
-    monkeypatch.setattr(all_findings, "load_findings", loaded)
+    loaded = Finding(severity="note", what="load", why="", fix="")
+    monkeypatch.setattr(all_findings, "load_findings", lambda root: [loaded])
     monkeypatch.setattr(all_findings, "gpu_findings", list)
     make_tree(tmp_path, {f"{CPU}/cpu0/cpufreq/scaling_governor": "powersave"})
     files = {file: file.read_text() for file in tmp_path.rglob("*") if file.is_file()}

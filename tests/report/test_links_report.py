@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from bench.cli import main
-from bench.report.plots.link_rates import bytes_per_s_of
+from bench.report.plots.plots_links import bytes_per_s_of
 from bench.results.schema import NAMES, Row
 from tests.report.conftest import MakePage
 from tests.report.link_rows import device_sweep, link_run, odd_links, real_run, three_links

@@ -16,9 +16,9 @@ from bench.analysis.gap.demand import Demand, is_several, setting_of
 from bench.analysis.gap.gap_result import GapResult, Missing, measure_gap
 from bench.report.page.content import Part, Prose, Section
 from bench.report.page.evidence import Evidence, taking_turns
-from bench.report.plots.plots_compare import compare_plots
 from bench.report.plots.plots_gap import gap_plots, is_on_several, is_placeable, roofline_plots
 from bench.report.plots.plots_links import scaling_plots, slowdown_plots, swept
+from bench.report.plots.plots_speed import compare_plots
 from bench.report.tables import compare_tables, gap_tables
 from bench.report.tables.claims_table import claims_grid
 from bench.report.tables.gap_tables import apart, full_title

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from bench.core.units import format_number, si_scale
@@ -160,13 +161,15 @@ def interval(
         axes.grid(visible=False, axis="y")
         axes.set_ylim(len(labels) - 0.5, -0.5)
 
-    reported = "; ".join(
-        f"{mark.label}: {_words(mark.value)} {mark.remark}".strip() for mark in marks
-    )
+    words = []
+    for mark in marks:
+        middle, low, high = mark.value
+        figure = text_of(quantity(middle, ends=ends_of(low, high)))
+        words.append(f"{mark.label}: {figure} {mark.remark}".strip())
     return draw(
         name,
         title=title,
-        description=f"{what}. {reported}.",
+        description=f"{what}. {'; '.join(words)}.",
         plot_inches=ROW_INCHES * len(marks) + 0.1,
         left_inches=label_inches(labels),
         num_legend_lines=-(-len(legend) // 2),
@@ -200,14 +203,6 @@ class DrawnCurve:
     """A dotted line at this height, as far as the curve goes."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Guide:
-    """A line that points lie under, through these places, with its name at the right end."""
-
-    label: str
-    points: Sequence[tuple[float, float]]
-
-
 def line(
     name: str,
     *,
@@ -220,21 +215,24 @@ def line(
     legend_columns: int = 1,
     reference: float | None = None,
     band: ShadedBand | None = None,
-    guides: Sequence[Guide] = (),
+    guides: Mapping[str, Sequence[tuple[float, float]]] = MappingProxyType({}),
     names: Sequence[tuple[float, str]] = (),
 ) -> Plot:
-    """Curves that differ in colour and line; `names` stand upright over places of the axis."""
-    corners = [corner for guide in guides for corner in guide.points]
+    """Curves that differ in colour and line; `names` stand upright over places of the axis.
+
+    Points lie under `guides`, lines through some corners with their names at the right end.
+    """
+    corners = [corner for points in guides.values() for corner in points]
 
     def paint(axes: Axes) -> None:
         places = [place for curve in curves for place, _ in curve.points]
         ends = [end for curve in curves for _, value in curve.points for end in value if end]
         x.lay_out(axes, "x", values=[*places, *(place for place, _ in corners)])
         y.lay_out(axes, "y", values=[*ends, *(top for _, top in corners)])
-        for guide in guides:
-            axes.plot(*zip(*guide.points, strict=True), color=INK, linewidth=1.4)
+        for name, points in guides.items():
+            axes.plot(*zip(*points, strict=True), color=INK, linewidth=1.4)
             style = {"xytext": (-2, 3), "textcoords": "offset points", "fontsize": 8.0}
-            axes.annotate(guide.label, guide.points[-1], ha="right", va="bottom", **style)  # type: ignore[arg-type]
+            axes.annotate(name, points[-1], ha="right", va="bottom", **style)  # type: ignore[arg-type]
         for number, curve in enumerate(curves):
             _curve(axes, curve, number=number)
         if reference is not None:
@@ -294,26 +292,13 @@ def _look(color: str, *, is_hollow: bool) -> dict[str, object]:
 def _name_places(axes: Axes, names: Sequence[tuple[float, str]]) -> None:
     """Names from the right to the left, those left out that would lie on another."""
     to_axes = axes.transData + axes.transAxes.inverted()
-    last = None
+    style = {"rotation": 90, "ha": "center", "va": "top", "fontsize": 7.5}
+    last = 2.0
     for value, name in names:
         place = float(to_axes.transform((value, axes.get_ylim()[1]))[0])
-        if last is None or last - place >= _LEAST_GAP:
+        if last - place >= _LEAST_GAP:
             last = place
-            axes.text(
-                place,
-                0.98,
-                short(name, length=20),
-                transform=axes.transAxes,
-                rotation=90,
-                ha="center",
-                va="top",
-                fontsize=7.5,
-            )
-
-
-def _words(value: Value) -> str:
-    middle, low, high = value
-    return text_of(quantity(middle, ends=ends_of(low, high)))
+            axes.text(place, 0.98, short(name, length=20), transform=axes.transAxes, **style)  # type: ignore[arg-type]
 
 
 def panels(

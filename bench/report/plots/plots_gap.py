@@ -16,7 +16,6 @@ from bench.report.plots.kinds import (
     Axis,
     DrawnCurve,
     DrawnMark,
-    Guide,
     interval,
     is_drawable,
     line,
@@ -35,13 +34,12 @@ _ASPECTS = ("time", "flops", "memory", "energy", "utilisation")
 def gap_plots(gaps: Sequence[Gap]) -> Plots | None:
     """Ratios of training to inference, a panel per pair of phases and device."""
     found = [gap for gap in gaps if _aspects(gap)]
-    if not found:
-        return None
     shown = apart(gap.train for gap in found)
-    panels = [_gap_panel(gap, shown=shown) for gap in found[:MAX_GAPS]]
-    hidden = len(found) - len(panels)
-    note = f"{hidden} further pairs are in the table only." if hidden else ""
-    return Plots(panels=tuple(panels), note=note)
+    by_number = {str(number): [gap] for number, gap in enumerate(found)}
+    most = (MAX_GAPS, 1)
+    return panels(
+        by_number, lambda _, one: _gap_panel(one[0], shown=shown), most=most, what="pairs"
+    )
 
 
 def _aspects(gap: Gap) -> dict[str, Value]:
@@ -105,41 +103,38 @@ def _speed(demand: Demand) -> float:
     return demand.throughput_per_s.value * demand.flops_per_item
 
 
-def _roofs(demands: Sequence[Demand]) -> list[tuple[float, float, str]]:
-    """Distinct (FLOP/s, bytes/s, dtype) of one device."""
-    roofs = {
-        (one.roof_flops_per_s or 0.0, one.roof_bytes_per_s or 0.0): one.trials.text("dtype")
-        for one in demands
-    }
-    return [(flops, rate, dtype) for (flops, rate), dtype in sorted(roofs.items())]
-
-
 def _roofline(device: str, demands: Sequence[Demand]) -> Plot:
-    roofs = _roofs(demands)
     shown = apart(demands)
     curves = []
     for number, demand in enumerate(demands):
         name, x, y = full_title(demand, shown=shown), demand.flops_per_byte or 1.0, _speed(demand)
         place = f"{format_number(x)} FLOP per byte, {format_si(y, 'FLOP/s')}"
+        reached = f"{(demand.reached_frac or 0.0) * 100:.3g} % of the {demand.roof} roof"
         curves.append(
             DrawnCurve(
-                label=f"{name}: {_reached(demand)}",
+                label=f"{name}: {reached}",
                 points=[(x, (y, None, None))],
-                words=f"{name}: {place}, {_reached(demand)}",
+                words=f"{name}: {place}, {reached}",
                 shape=number,
                 is_hollow=demand.trials.mode != "real",
             )
         )
+    # Of one dtype and device: FLOP/s and bytes/s.
+    roofs = {
+        (one.roof_flops_per_s or 0.0, one.roof_bytes_per_s or 0.0): one.trials.text("dtype")
+        for one in demands
+    }
     places = [demand.flops_per_byte or 1.0 for demand in demands]
-    places += [flops / rate for flops, rate, _ in roofs]
+    places += [flops / rate for flops, rate in roofs]
     left, right = min(places) / 4.0, max(places) * 4.0
-    guides = [
-        Guide(
-            label=f"{dtype} roof {format_si(flops, 'FLOP/s')}",
-            points=[(left, left * rate), (flops / rate, flops), (right, flops)],
-        )
-        for flops, rate, dtype in roofs
-    ]
+    guides = {
+        f"{dtype} roof {format_si(flops, 'FLOP/s')}": [
+            (left, left * rate),
+            (flops / rate, flops),
+            (right, flops),
+        ]
+        for (flops, rate), dtype in sorted(roofs.items())
+    }
     return line(
         f"roofline {device}",
         title=device,
@@ -148,10 +143,5 @@ def _roofline(device: str, demands: Sequence[Demand]) -> Plot:
         guides=guides,
         plot_inches=2.5,
         x=Axis(label="FLOP per byte of least memory traffic", scale="log"),
-        y=Axis(label="FLOP/s", scale="log", high=max(flops for flops, _, _ in roofs) * 1.8),
+        y=Axis(label="FLOP/s", scale="log", high=max(flops for flops, _ in roofs) * 1.8),
     )
-
-
-def _reached(demand: Demand) -> str:
-    assert demand.reached_frac is not None
-    return f"{demand.reached_frac * 100:.3g} % of the {demand.roof} roof"

@@ -4,34 +4,36 @@ A panel per workload, a curve per layout and mode; the shape of a mark is the mo
 ones are filled: no curve mixes modes, and each is against its own fastest link. Bars are the
 bracket (link's error band, contention), not the scatter of trials, which the tables have. What was
 published about the H800 is drawn in.
+
+A link stands at its specified rate (bytes per second, one direction, per device), because that is
+what links are known by; of two levels at the slower one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from math import isfinite
 
 from bench.analysis.scaling import families, fastest_links, slowdown
 from bench.analysis.trials.configuration import Trials
 from bench.analysis.trials.identity import LAYOUT
 from bench.analysis.trials.titles import mitigations_of
+from bench.core.errors import BenchError
 from bench.core.nouns import MODES
 from bench.core.units import format_number
+from bench.hardware.links.presets import LinkLevel, load_links
+from bench.hardware.links.topology import parse_topology
 from bench.report.page.content import Plot, Plots
-from bench.report.plots.kinds import (
-    Axis,
-    DrawnCurve,
-    ShadedBand,
-    is_drawable,
-    line,
-    tick,
-)
-from bench.report.plots.link_rates import bytes_per_s_of
+from bench.report.plots.kinds import Axis, DrawnCurve, ShadedBand, is_drawable, line, tick
 from bench.report.plots.panel import Value, short
 from bench.report.tables.cells import change_span, text_of
 from bench.report.tables.links_tables import swept_among, workload_title
 
 MAX_PANELS = 6
 MAX_CURVES = 8
+_MOST_NAMES = 8
+_MOST_CHARACTERS = 300
+_FILES = (".yaml", ".yml")
 
 # H800 against the fastest chips, on some AI tasks (Cryptopolitan after Reuters, May 2023); reprint:
 # https://www.btimesonline.com/articles/158539/20230503/chinas-ai-sector-progresses-despite-us-chip-export-limitations.htm
@@ -46,10 +48,11 @@ _CLAIM_NOTE = (
     f"({CLAIM.source}), whatever links are drawn."
 )
 _BAR_NOTE = "Bars: bracket, from fast link without contention to slow link with full contention."
-_MOST_NAMES = 8
 
 Drawn = tuple[Trials, float, Value]
 """A run with its place on the axis and its figure."""
+Curves = Mapping[str, Sequence[Drawn]]
+"""Curves of a panel by name."""
 
 
 def swept(shown: Sequence[Trials]) -> list[Trials]:
@@ -61,92 +64,113 @@ def swept(shown: Sequence[Trials]) -> list[Trials]:
     return [run for run in shown if run.terms(but=LAYOUT) in terms]
 
 
-def _kind_of(run: Trials, *, with_link: bool) -> str:
-    """How a curve is called: over devices (`with_link`) or over links, and what it shares."""
-    row = run.first
-    layout = str(row.get("layout") or "")
+def bytes_per_s_of(name: str) -> float | None:
+    """Rate of a link as a row names it: 'h800-nvlink', 'bw=25GB/s,...', 'h800-nvlink*8/ndr*4'.
+
+    None for a link without a finite rate, and for one that only its own file describes: a name out
+    of a result file is never opened as a path.
+    """
+    if len(name) > _MOST_CHARACTERS or any(ending in name.lower() for ending in _FILES):
+        return None
+    try:
+        topology = parse_topology(name)
+    except BenchError:
+        return None
+    rates = [_rate(level) for level in (topology.inner, topology.outer) if level is not None]
+    return min((rate for rate in rates if isfinite(rate) and rate > 0.0), default=None)
+
+
+def _rate(level: LinkLevel) -> float:
+    # A level's own rate is what large messages reach.
+    specified = {link.id: link.bytes_per_s for link in load_links()}.get(level.text)
+    if specified is not None:
+        return specified
+    # A mesh that was described by one of its links has no rate of the whole device.
+    return level.bytes_per_s if isfinite(level.bytes_per_s) else level.pair_bytes_per_s
+
+
+def _panels(
+    curves: Iterable[Sequence[Drawn]],
+    *,
+    params: Sequence[str],
+    with_link: bool,
+    panel: Callable[[str, Curves], Plot],
+    notes: Sequence[str],
+) -> Plots | None:
+    """A panel a workload, where any of its curves or all together are at two places or more."""
+    found: dict[str, dict[str, Sequence[Drawn]]] = {}
+    for points in curves:
+        run = points[-1][0]
+        named = found.setdefault(workload_title(run, params), {})
+        named[_curve_name(run, with_link=with_link, taken=named)] = points
+    drawn = {title: named for title, named in found.items() if _num_places(*named.values()) > 1}
+    if not drawn:
+        return None
+    left = f"{MAX_PANELS} of {len(drawn)} panels are drawn." if len(drawn) > MAX_PANELS else ""
+    plots = [
+        panel(title, dict(list(named.items())[:MAX_CURVES]))
+        for title, named in list(drawn.items())[:MAX_PANELS]
+    ]
+    return Plots(panels=tuple(plots), note=" ".join(note for note in (*notes, left) if note))
+
+
+def _num_places(*curves: Sequence[Drawn]) -> int:
+    return len({place for points in curves for _, place, _ in points})
+
+
+def _curve_name(run: Trials, *, with_link: bool, taken: Collection[str]) -> str:
+    """How a curve is called: over devices (`with_link`) or over links, numbered if it is taken."""
+    layout = run.text("layout")
     parts = [
         "" if with_link else f"x{run.num_devices}",
-        str(row.get("parallel") or ""),
+        run.text("parallel"),
         run.link if with_link else layout if " x " in layout else "",
-        mitigations_of(row),
-        str(row.get("device_name") or row["device"]),
+        mitigations_of(run.first),
+        run.text("device_name") or run.text("device"),
         run.file,
         "" if run.mode == "real" else f"[{run.mode}]",
     ]
-    return " ".join(part for part in parts if part)
-
-
-def curve_name(name: str, *, taken: Iterable[str]) -> str:
-    """The name, numbered where another curve of the panel has it already."""
-    found = [other for other in taken if other == name or other.startswith(f"{name} (")]
-    return f"{name} ({len(found) + 1})" if found else name
-
-
-def _shape_of(mode: str) -> int:
-    """Number whose shape stands for a mode in every panel."""
-    return MODES.index(mode) if mode in MODES else 0
+    name = " ".join(part for part in parts if part)
+    alike = [other for other in taken if other == name or other.startswith(f"{name} (")]
+    return f"{name} ({len(alike) + 1})" if alike else name
 
 
 def slowdown_plots(runs: Sequence[Trials]) -> Plots | None:
     """Slowdown over bandwidth; None where no layout was run over two links of known bandwidth."""
     fastest = fastest_links(runs)
-    leaders = {id(run) for run in fastest.values()}
-    params = swept_among(runs)
-    panels: dict[str, dict[str, list[Drawn]]] = {}
-    names: dict[tuple[str, ...], str] = {}
+    curves: dict[tuple[str, ...], list[Drawn]] = {}
     unplaced: dict[str, None] = {}
     for run in runs:
         found = slowdown(run, fastest=fastest)
-        if found is None and id(run) not in leaders:
+        if found is None and run not in fastest.values():
             continue
         rate = bytes_per_s_of(run.link)
         if rate is None:
-            unplaced[run.link] = None
+            unplaced[short(run.link, length=24)] = None
             continue
         ends = (None if found is None else found.ends) or (None, None)
         value = (1.0 if found is None else found.ratio.value, *ends)
         if is_drawable(rate / 1e9, *value):
-            curves = panels.setdefault(workload_title(run, params), {})
-            key = run.terms(but=("link",))
-            if key not in names:
-                names[key] = curve_name(_kind_of(run, with_link=False), taken=curves)
-            curves.setdefault(names[key], []).append((run, rate / 1e9, value))
-    drawn = {title: curves for title, curves in panels.items() if _num_places(curves) > 1}
-    if not drawn:
-        return None
-    plots = [_slowdown(title, curves) for title, curves in list(drawn.items())[:MAX_PANELS]]
-    return Plots(panels=tuple(plots), note=_slowdown_note(len(drawn), unplaced=list(unplaced)))
-
-
-def _num_places(curves: dict[str, list[Drawn]]) -> int:
-    return len({place for points in curves.values() for _, place, _ in points})
-
-
-def _slowdown_note(num_panels: int, *, unplaced: Sequence[str]) -> str:
-    words = ["Each curve is against its own fastest link.", _BAR_NOTE, _CLAIM_NOTE]
+            curves.setdefault(run.terms(but=("link",)), []).append((run, rate / 1e9, value))
+    notes = ["Each curve is against its own fastest link.", _BAR_NOTE, _CLAIM_NOTE]
     if unplaced:
-        names = ", ".join(short(name, length=24) for name in unplaced[:2])
         more = f" and {len(unplaced) - 2} more" if len(unplaced) > 2 else ""
-        words.append(f"Not drawn, for want of a finite bandwidth known here: {names}{more}.")
-    words.append(_panels_left(num_panels))
-    return " ".join(word for word in words if word)
+        names = ", ".join(list(unplaced)[:2])
+        notes.append(f"Not drawn, for want of a finite bandwidth known here: {names}{more}.")
+    by_rate = (sorted(points, key=lambda point: point[1]) for points in curves.values())
+    params = swept_among(runs)
+    return _panels(by_rate, params=params, with_link=False, panel=_slowdown, notes=notes)
 
 
-def _panels_left(num_panels: int) -> str:
-    return f"{MAX_PANELS} of {num_panels} panels are drawn." if num_panels > MAX_PANELS else ""
-
-
-def _slowdown(title: str, curves: dict[str, list[Drawn]]) -> Plot:
-    chosen = []
-    for number, (kind, points) in enumerate(list(curves.items())[:MAX_CURVES]):
-        points.sort(key=lambda point: point[1])
+def _slowdown(title: str, curves: Curves) -> Plot:
+    drawn = []
+    for number, (name, points) in enumerate(curves.items()):
         # A little apart, so that bars of several curves at one link can be separated from each
         # other.
         apart = 1.025 ** (number % 4 - 1)
         words = ", ".join(_slower(*point) for point in reversed(points))
-        chosen.append(_curve(kind, points, words=f"{kind}: {words}", apart=apart))
-    high = max(end for curve in chosen for _, value in curve.points for end in value if end)
+        drawn.append(_curve(name, points, words=words, apart=apart))
+    high = max(end for curve in drawn for _, value in curve.points for end in value if end)
     is_far = high > 4.0
     y = Axis(
         label="against the fastest link",
@@ -162,7 +186,7 @@ def _slowdown(title: str, curves: dict[str, list[Drawn]]) -> Plot:
         f"slowdown {title}",
         title=title,
         what="Time against the fastest link over bandwidth",
-        curves=chosen,
+        curves=drawn,
         x=Axis(label="GB/s of one device in one direction, specified", scale="log"),
         y=y,
         plot_inches=2.6,
@@ -180,7 +204,7 @@ def _slower(run: Trials, gb_per_s: float, value: Value) -> str:
 
 
 def _curve(
-    kind: str,
+    name: str,
     points: Sequence[Drawn],
     *,
     words: str,
@@ -189,10 +213,11 @@ def _curve(
 ) -> DrawnCurve:
     mode = points[-1][0].mode
     return DrawnCurve(
-        label=kind,
+        label=name,
         points=[(place * apart, value) for _, place, value in points],
-        words=words,
-        shape=_shape_of(mode),
+        words=f"{name}: {words}",
+        # A shape stands for a mode in every panel.
+        shape=MODES.index(mode) if mode in MODES else 0,
         is_hollow=mode != "real",
         level=level,
     )
@@ -204,8 +229,7 @@ def _link_names(points: Sequence[Drawn]) -> list[tuple[float, str]]:
     for run, place, _ in sorted(points, key=lambda point: -point[1]):
         names.setdefault(place, {})[run.link] = None
     named = []
-    for place, links in list(names.items())[:_MOST_NAMES]:
-        first, *others = links
+    for place, (first, *others) in list(names.items())[:_MOST_NAMES]:
         more = f" +{len(others)}" if others else ""
         named.append((place, short(first, length=16) + more))
     return named
@@ -213,25 +237,18 @@ def _link_names(points: Sequence[Drawn]) -> list[tuple[float, str]]:
 
 def scaling_plots(runs: Sequence[Trials]) -> Plots | None:
     """Items per second and device over the number of devices, a panel per workload."""
-    params = swept_among(runs)
-    panels: dict[str, dict[str, list[Drawn]]] = {}
+    curves = []
     for family in families(runs):
-        points = [
-            (run, float(run.num_devices), value)
-            for run in family
-            if (value := _speed_of(run)) is not None
-        ]
-        if len({place for _, place, _ in points}) > 1:
-            curves = panels.setdefault(workload_title(family[-1], params), {})
-            curves[curve_name(_kind_of(family[-1], with_link=True), taken=curves)] = points
-    if not panels:
-        return None
-    drawn = [_scaling(title, found) for title, found in list(panels.items())[:MAX_PANELS]]
+        speeds = [(run, float(run.num_devices), _speed_of(run)) for run in family]
+        points = [(run, place, value) for run, place, value in speeds if value is not None]
+        if _num_places(points) > 1:
+            curves.append(points)
     note = (
         "Level is perfect scaling; dotted: one device in the same mode. Bars: speed at both ends "
         "of the step's bracket."
     )
-    return Plots(panels=tuple(drawn), note=f"{note} {_panels_left(len(panels))}".rstrip())
+    params = swept_among(runs)
+    return _panels(curves, params=params, with_link=True, panel=_scaling, notes=[note])
 
 
 def _speed_of(run: Trials) -> Value | None:
@@ -246,18 +263,18 @@ def _speed_of(run: Trials) -> Value | None:
     return (speed.value, *ends) if is_drawable(*ends) else (speed.value, None, None)
 
 
-def _scaling(title: str, curves: dict[str, list[Drawn]]) -> Plot:
-    chosen = []
-    for kind, points in list(curves.items())[:MAX_CURVES]:
+def _scaling(title: str, curves: Curves) -> Plot:
+    drawn = []
+    for name, points in curves.items():
         words = ", ".join(f"{place:.0f} devices {format_number(v[0])}" for _, place, v in points)
         level = points[0][2][0] if points[0][1] == 1.0 else None
-        chosen.append(_curve(kind, points, words=f"{kind}: {words}", level=level))
-    first = next(iter(curves.values()))[-1][0].first
+        drawn.append(_curve(name, points, words=words, level=level))
+    unit = next(iter(curves.values()))[-1][0].first.get("items_unit") or "item"
     return line(
         f"scaling {title}",
         title=title,
         what="Items per second and device over number of devices",
-        curves=chosen,
+        curves=drawn,
         x=Axis(label="devices", scale="counts", form=lambda value: f"{value:.0f}"),
-        y=Axis(label=f"{first.get('items_unit') or 'item'}/s of one device", scale="zero"),
+        y=Axis(label=f"{unit}/s of one device", scale="zero"),
     )

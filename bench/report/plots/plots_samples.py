@@ -16,6 +16,7 @@ from bench.core.units import format_duration
 from bench.report.page.content import Plot, Plots
 from bench.report.page.evidence import taking_turns
 from bench.report.plots.kinds import Axis, DrawnCurve, line, panels
+from bench.report.plots.panel import Value
 from bench.report.plots.plots_speed import labels_of
 from bench.report.tables.grid import grouped
 
@@ -70,10 +71,9 @@ def trace_plots(found: Sequence[tuple[Trials, list[tuple[Array, Array]]]]) -> Pl
     chosen = taking_turns(
         found, place=lambda entry: entry[0].text("workload"), limit=MAX_CONFIGURATIONS
     )
-    labels = labels_of([one for one, _ in chosen])
     drawn = [
         _trace(f"{one.first['workload']} {label}", series[:MAX_TRIALS])
-        for (one, series), label in zip(chosen, labels, strict=True)
+        for (one, series), label in zip(chosen, labels_of([one for one, _ in chosen]), strict=True)
     ]
     notes = [f"Up to {MAX_TRIALS} trials of each configuration are drawn."]
     if len(found) > len(chosen):
@@ -101,12 +101,14 @@ def _trace(name: str, series: Sequence[tuple[Array, Array]]) -> Plot:
     curves = []
     for number, (warmup, steps) in enumerate(series, start=1):
         before, after = thinned(warmup), thinned(steps)
-        places = np.concatenate([before[0] - len(warmup), after[0]]).tolist()
-        values = (np.concatenate([before[1], after[1]]) * 1e3).tolist()
-        points = [(x, (y, None, None)) for x, y in zip(places, values, strict=True)]
-        curves.append(
-            DrawnCurve(label=f"trial {number}", points=points, words=_told(warmup, steps))
+        places = np.concatenate([before[0] - len(warmup), after[0]])
+        points = _points(places, np.concatenate([before[1], after[1]]) * 1e3)
+        first = f"first step {format_duration(float(warmup[0]))}, " if len(warmup) else ""
+        words = (
+            f"{len(warmup)} warm-up steps, {first}then {len(steps)} steps around "
+            f"{_at(steps, 0.5)}, slowest {_at(steps, 1.0)}"
         )
+        curves.append(DrawnCurve(label=f"trial {number}", points=points, words=words))
     has_warmup = any(len(warmup) for warmup, _ in series)
     return line(
         f"trace {name}",
@@ -121,12 +123,9 @@ def _trace(name: str, series: Sequence[tuple[Array, Array]]) -> Plot:
     )
 
 
-def _told(warmup: Array, steps: Array) -> str:
-    first = f"first step {format_duration(float(warmup[0]))}, " if len(warmup) else ""
-    return (
-        f"{len(warmup)} warm-up steps, {first}then {len(steps)} steps around "
-        f"{format_duration(float(np.median(steps)))}, slowest {format_duration(float(steps.max()))}"
-    )
+def _points(places: Array, values: Array) -> list[tuple[float, Value]]:
+    pairs = zip(places.tolist(), values.tolist(), strict=True)
+    return [(place, (value, None, None)) for place, value in pairs]
 
 
 def spread_plots(found: Sequence[tuple[Trials, list[tuple[Array, Array]]]]) -> Plots | None:
@@ -140,12 +139,11 @@ def _spread(workload: str, curves: Sequence[tuple[Trials, Array]]) -> Plot:
     shares = np.concatenate([np.linspace(0.0, 0.98, 99), np.linspace(0.98, 1.0, 41)])
     drawn = []
     for label, (_, steps) in zip(labels_of([one for one, _ in curves]), curves, strict=True):
-        values = (np.quantile(steps, shares) * 1e3).tolist()
         words = (
             f"{label}: half within {_at(steps, 0.5)}, 99 % within {_at(steps, 0.99)}, all within "
             f"{_at(steps, 1.0)} ({len(steps)} steps)"
         )
-        points = [(x, (y, None, None)) for x, y in zip(values, shares.tolist(), strict=True)]
+        points = _points(np.quantile(steps, shares) * 1e3, shares)
         drawn.append(DrawnCurve(label=label, points=points, words=words))
     return line(
         f"spread {workload}",

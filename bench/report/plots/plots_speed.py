@@ -1,23 +1,28 @@
-"""Panels of throughput, latency and energy: one per workload, one line per configuration.
+"""Panels of intervals, one line per configuration: throughput, latency, energy, and ratios.
 
-Dots are geometric means over usable trials with their 95 % interval over trials; a configuration
-with one trial has a dot alone. Hollow dots are not real measurements of that device (simulated,
-emulated, throttled), and their labels say which.
+Throughput, latency and energy have a panel per workload, a comparison one per file. Dots are
+geometric means over usable trials with their 95 % interval over trials; a configuration with one
+trial has a dot alone. Hollow dots are not real measurements of that device (simulated, emulated,
+throttled), and their labels say which.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from bench.analysis.comparison.comparison import Compared, Comparison
 from bench.analysis.trials.configuration import Trials
 from bench.analysis.trials.titles import LONG, differing, title_of
 from bench.report.page.content import Plot, Plots
 from bench.report.plots.kinds import Axis, DrawnMark, interval, is_drawable, panels
 from bench.report.plots.panel import Value, short, value_of
+from bench.report.tables.compare_tables import URGENCY
 from bench.report.tables.grid import grouped
 
 MAX_PANELS = 6
 MAX_LINES = 12
+MAX_FILES = 4
+MAX_RATIOS = 16
 
 
 def throughput_plots(shown: Sequence[Trials]) -> Plots | None:
@@ -92,3 +97,50 @@ def labels_of(shown: Sequence[Trials]) -> list[str]:
         parts = [device, *(word for word in kept if word != mode), one.file, mode]
         labels.append(" ".join(part for part in parts if part))
     return labels
+
+
+def compare_plots(comparison: Comparison) -> Plots | None:
+    """Ratio of each later file to the first, a panel per file, the most urgent lines first."""
+    known = (row for row in comparison.rows if row.ratio is not None)
+    drawable = (row for row in known if is_drawable(row.ratio, row.low, row.high))
+    urgent = sorted(drawable, key=lambda row: URGENCY[row.verdict])
+    found = grouped(urgent, lambda row: row.b.file)
+    return panels(
+        {file: found[file] for file in comparison.labels if file in found},
+        lambda file, rows: _ratios(comparison, file=file, rows=rows),
+        most=(MAX_FILES, MAX_RATIOS),
+        what="ratios",
+    )
+
+
+def _ratios(comparison: Comparison, *, file: str, rows: Sequence[Compared]) -> Plot:
+    metric = comparison.metric.name
+    shown = ("size", "dtype", "batch", "mode", "device_count", "link")
+    has_devices = len({row.b.device for row in rows}) > 1
+    verdicts = dict.fromkeys(row.verdict for row in rows)
+    marks = [
+        DrawnMark(
+            label=title_of(row.a.trials.first, shown=shown)
+            + (f" {short(row.b.device, length=14)}" if has_devices else ""),
+            value=(row.ratio or 1.0, row.low, row.high),
+            series=URGENCY[row.verdict],
+            is_hollow=row.a.trials.mode != "real",
+            band=(1.0 / (1.0 + row.threshold_frac), 1.0 + row.threshold_frac)
+            if row.verdict
+            else None,
+            remark=row.verdict or "ratio only",
+        )
+        for row in rows
+    ]
+    axis = Axis(
+        label=f"{metric} over the first file's; under 1 is better", scale="near", low=0.9, high=1.1
+    )
+    return interval(
+        f"compare {file}",
+        title=f"{file} over {comparison.labels[0]}",
+        what=f"Ratio of {metric} with 95 % interval; the grey bar is the threshold",
+        marks=marks,
+        axis=axis,
+        reference=1.0,
+        legend=[(word or "ratio only", URGENCY[word]) for word in verdicts],
+    )

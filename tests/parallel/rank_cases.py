@@ -1,14 +1,19 @@
-"""What the tests run on each real rank. A name has parts: `loss:imaging:powersgd-2`.
+"""What the tests run on each real gloo rank. A name has parts: `losses:llm:ddp:fp32:1`.
 
 Every rank also runs the same training by itself on the joined batch; a case returns numbers of both
 or the largest difference, which the tests judge.
 """
 
 import dataclasses
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.multiprocessing
 from torch.distributed.tensor import DTensor
 from torch.utils.data import default_collate
 
@@ -29,11 +34,26 @@ LAYOUTS = {
 DEEP = {"deep_supervision": True, "filters": (8, 16, 16, 32)}
 
 
-def run(name: str, *, rank: int) -> Any:
-    """Run one case on this rank."""
-    kind, *parts = name.split(":")
-    cases = (losses, gradients, learn, meet, outer)
-    return {case.__name__: case for case in cases}[kind](*parts, rank=rank)
+def results_of(names: Sequence[str], *, num_ranks: int = 2) -> dict[str, list[Any]]:
+    """Return what each case returned on each rank; a rank that fails raises with its traceback."""
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(_rank, (folder, list(names), num_ranks), nprocs=num_ranks)
+        ranks = [json.loads((Path(folder) / str(rank)).read_text()) for rank in range(num_ranks)]
+    return {name: [rank[name] for rank in ranks] for name in names}
+
+
+def _rank(rank: int, folder: str, names: list[str], num_ranks: int) -> None:
+    torch.set_num_threads(1)
+    store = f"file://{folder}/store"
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=num_ranks)
+    cases = {case.__name__: case for case in (losses, gradients, learn, meet, outer)}
+    results = {}
+    for name in names:
+        kind, *parts = name.split(":")
+        results[name] = cases[kind](*parts, rank=rank)
+    (Path(folder) / str(rank)).write_text(json.dumps(results))
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 def workload_of(name: str) -> Workload:
@@ -43,16 +63,14 @@ def workload_of(name: str) -> Workload:
     return imaging.Workload(**{**tiny, "cases": 4, **(DEEP if name == "deep" else {})})
 
 
-def layout_of(strategy: str, *, grad_accum: int = 1, mitigate: str = "") -> Layout:
-    layout = LAYOUTS[strategy]
-    return dataclasses.replace(layout, grad_accum=grad_accum, mitigate=mitigate)
-
-
 def laid_out(workload: Workload, layout: Layout, *, dtype: Dtype) -> LaidOut:
-    torch.manual_seed(0)
-    net = workload.build_net().train()
-    phase = workload.phases[0]
+    phase, net = workload.phases[0], net_of(workload)
     return lay_out(net, workload=workload, phase=phase, layout=layout, device=CPU, dtype=dtype)
+
+
+def net_of(workload: Workload) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return workload.build_net().train()
 
 
 class Batches:
@@ -80,13 +98,11 @@ class Batches:
 def losses(name: str, strategy: str, dtype: Dtype, accum: str, *, rank: int) -> Any:
     """Losses of three steps, averaged over the ranks: (spread, one device on the joined batch)."""
     workload = workload_of(name)
-    layout = layout_of(strategy, grad_accum=int(accum))
+    layout = dataclasses.replace(LAYOUTS[strategy], grad_accum=int(accum))
     batches = Batches(workload, layout, rank=rank)
-    laid = TrainStep(
-        workload, laid_out(workload, layout, dtype=dtype), device_type="cpu", dtype=dtype
-    )
-    torch.manual_seed(0)
-    alone = TrainStep(workload, workload.build_net().train(), device_type="cpu", dtype="fp32")
+    net = laid_out(workload, layout, dtype=dtype)
+    laid = TrainStep(workload, net, device_type="cpu", dtype=dtype)
+    alone = TrainStep(workload, net_of(workload), device_type="cpu", dtype="fp32")
     found = []
     for step in range(3):
         laid(*batches.of_copy(step))
@@ -101,7 +117,7 @@ def losses(name: str, strategy: str, dtype: Dtype, accum: str, *, rank: int) -> 
 def gradients(name: str, strategy: str, accum: str, *, rank: int) -> Any:
     """Largest difference of a clipped gradient from one device's, over the largest value."""
     workload = workload_of(name)
-    layout = layout_of(strategy, grad_accum=int(accum))
+    layout = dataclasses.replace(LAYOUTS[strategy], grad_accum=int(accum))
     batches = Batches(workload, layout, rank=rank)
     laid = laid_out(workload, layout, dtype="fp32")
     micro_batches = batches.of_copy(0)
@@ -110,8 +126,7 @@ def gradients(name: str, strategy: str, accum: str, *, rank: int) -> Any:
             loss = laid.local_loss(workload.loss(laid.net, batch)) / len(micro_batches)
             loss.backward()
     laid.clip(0.05)
-    torch.manual_seed(0)
-    alone = workload.build_net().train()
+    alone = net_of(workload)
     workload.loss(alone, batches.joined(0)).backward()
     norm = float(torch.nn.utils.clip_grad_norm_(alone.parameters(), 0.05))
     assert norm > 0.1, "or nothing was clipped"
@@ -137,11 +152,10 @@ def _part(full: torch.Tensor, *, shape: torch.Size, index: int) -> torch.Tensor:
 def learn(name: str, mitigate: str, steps: str, *, rank: int) -> Any:
     """Mean loss of the first and of the last steps of a training with a mitigation."""
     workload = workload_of(name)
-    layout = layout_of("ddp", mitigate=mitigate)
+    layout = dataclasses.replace(LAYOUTS["ddp"], mitigate=mitigate)
     batches = Batches(workload, layout, rank=rank)
-    step = TrainStep(
-        workload, laid_out(workload, layout, dtype="fp32"), device_type="cpu", dtype="fp32"
-    )
+    net = laid_out(workload, layout, dtype="fp32")
+    step = TrainStep(workload, net, device_type="cpu", dtype="fp32")
     found = []
     for index in range(int(steps)):
         step(*batches.of_copy(index))
@@ -150,24 +164,20 @@ def learn(name: str, mitigate: str, steps: str, *, rank: int) -> Any:
 
 
 def meet(*, rank: int) -> Any:
-    """Whether the ranks' weights are equal after each of four steps, averaged every second one."""
+    """Weight after each of four steps that add 1 on rank 0 and 2 on rank 1."""
     weight = torch.full((3,), float(rank))
     averaging = WeightAveraging([weight], period_steps=2, group=dist.group.WORLD)  # type: ignore[arg-type]
-    values = []
-    for _ in range(4):
-        weight += rank + 1
-        averaging.after_step()
-        values.append(weight.tolist()[0])
-    return values
+    return [stepped(weight, by=rank + 1, averaging=averaging) for _ in range(4)]
 
 
 def outer(*, rank: int) -> Any:
     """Weight after each of two outer steps; locally it falls by 1 on rank 0 and by 2 on rank 1."""
     weight = torch.zeros(2)
     diloco = OuterStep([weight], period_steps=1, group=dist.group.WORLD)  # type: ignore[arg-type]
-    values = []
-    for _ in range(2):
-        weight -= rank + 1
-        diloco.after_step()
-        values.append(weight.tolist()[0])
-    return values
+    return [stepped(weight, by=-rank - 1, averaging=diloco) for _ in range(2)]
+
+
+def stepped(weight: torch.Tensor, *, by: int, averaging: WeightAveraging) -> Any:
+    weight += by
+    averaging.after_step()
+    return weight.tolist()[0]

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import default_collate
 
 from bench.core.errors import UsageError
 from bench.core.nouns import Dtype, Layout
@@ -23,6 +22,7 @@ from bench.measure.engine.steps import InferStep, TrainStep
 from bench.parallel.laid_out import LaidOut, lay_out
 from bench.parallel.sharded import default_units
 from bench.workload import Phase, TensorPlan
+from tests.workloads.steps_of_workloads import generated_batch
 from workloads import imaging
 from workloads.llm import Workload
 
@@ -33,25 +33,11 @@ GRADIENT_BYTES = 4 * TINY.num_parameters()
 ACTIVATION_BYTES = 4 * TINY.batch * TINY.sequence_tokens * TINY.hidden
 
 
-class PlannedByTransformers(Workload):
-    """The plan that the library has for its Llama."""
-
-    def tensor_parallel_plan(self, phase: Phase) -> TensorPlan:
-        return TensorPlan(styles=None, divides={})
-
-
-class Misplanned(Workload):
-    """Cuts the head but not the embedding, with which it shares its matrix."""
-
-    def tensor_parallel_plan(self, phase: Phase) -> TensorPlan:
-        return TensorPlan(styles={"lm_head": "colwise_gather_output"}, divides={})
-
-
-class Misspelt(Workload):
-    """Names a layer that is not there."""
-
-    def tensor_parallel_plan(self, phase: Phase) -> TensorPlan:
-        return TensorPlan(styles={"model.layers.*.mlp.up": "colwise"}, divides={})
+def planned(styles: dict[str, str] | None) -> Workload:
+    """The tiny Llama with another plan; None is the one that transformers has for it."""
+    plan = TensorPlan(styles=styles, divides={})
+    cls = type("Planned", (Workload,), {"tensor_parallel_plan": lambda *_: plan})
+    return cls(**Workload.sizes["tiny"])  # type: ignore[no-any-return]
 
 
 def gathered_bytes(trace: StepTrace) -> list[int]:
@@ -82,8 +68,7 @@ def emulated(
 
 def traces(layout: Layout, *, dtype: Dtype = "fp32", steps: int = 4) -> list[StepTrace]:
     """Trace training steps after two that are not: DDP begins its second by ordering buckets."""
-    samples = TINY.dataset(TRAIN, data=None, seed=0)
-    batch = default_collate([samples[index] for index in range(TINY.batch)])
+    batch = generated_batch(TINY, TRAIN)
     with emulated(layout, dtype=dtype) as (emulation, laid):
         step = TrainStep(TINY, laid, device_type="cpu", dtype=dtype)
         micro_batches = [batch] * layout.grad_accum
@@ -106,6 +91,7 @@ def ops(trace: StepTrace) -> Counter[tuple[str, int]]:
 
 
 DDP = Layout(mode="emulated", strategy="ddp", data=8)
+FSDP = Layout(mode="emulated", strategy="fsdp", data=2)
 TP = Layout(mode="emulated", strategy="tp", tensor=2)
 
 
@@ -127,33 +113,26 @@ def test_smaller_buckets_make_more_messages() -> None:
 
 
 def test_powersgd_sends_two_factors_of_each_matrix() -> None:
-    rank = 2
-    trace = traces(dataclasses.replace(DDP, mitigate=f"powersgd-{rank}"), steps=3)[-1]
-    expected = 0
-    for parameter in TINY.build_net().parameters():
-        if parameter.ndim == 2:
-            expected += 4 * rank * (parameter.shape[0] + parameter.shape[1])
-        else:
-            expected += 4 * parameter.numel()
-    assert sent_bytes(trace) == expected
+    trace = traces(dataclasses.replace(DDP, mitigate="powersgd-3"), steps=3)[-1]
+    assert sent_bytes(trace) == sum(
+        4 * (3 * sum(one.shape) if one.ndim == 2 else one.numel())
+        for one in TINY.build_net().parameters()
+    )
 
 
-@pytest.mark.parametrize("name", ["postlocalsgd-3", "diloco-3"])
-def test_averaging_sends_all_weights_once_a_period(name: str) -> None:
-    found = traces(dataclasses.replace(DDP, mitigate=name), steps=6)
-    assert [sent_bytes(trace) for trace in found] == [GRADIENT_BYTES, 0, 0, GRADIENT_BYTES, 0, 0]
-
-
-def test_averaging_tells_its_period() -> None:
-    with emulated(dataclasses.replace(DDP, mitigate="diloco-3+fp16")) as (_, laid):
+@pytest.mark.parametrize(("name", "share"), [("postlocalsgd-3", 1), ("diloco-3+fp16", 0.5)])
+def test_averaging_sends_all_weights_once_a_period(name: str, share: float) -> None:
+    layout = dataclasses.replace(DDP, mitigate=name)
+    period = [share * GRADIENT_BYTES, 0, 0]
+    assert [sent_bytes(trace) for trace in traces(layout, steps=6)] == period * 2
+    with emulated(layout) as (_, laid):
         assert laid.period_steps == 3
         assert laid.overlap.startswith("none")
 
 
 @pytest.mark.parametrize("grad_accum", [1, 2])
 def test_fsdp_gathers_every_unit_and_reduces_gradients_once(grad_accum: int) -> None:
-    layout = Layout(mode="emulated", strategy="fsdp", data=2, grad_accum=grad_accum)
-    trace = traces(layout, steps=1)[0]
+    trace = traces(dataclasses.replace(FSDP, grad_accum=grad_accum), steps=1)[0]
     units = TINY.layers + 1
     # The root keeps its weights from forward to backward.
     gathers = grad_accum * (2 * units - 1)
@@ -168,9 +147,8 @@ def test_fsdp_gathers_every_unit_and_reduces_gradients_once(grad_accum: int) -> 
 
 
 def test_fsdp_gathers_half_precision_weights() -> None:
-    layout = Layout(mode="emulated", strategy="fsdp", data=2)
     full, half = (
-        sum(gathered_bytes(traces(layout, dtype=dtype, steps=1)[0])) for dtype in ("fp32", "bf16")
+        sum(gathered_bytes(traces(FSDP, dtype=dtype, steps=1)[0])) for dtype in ("fp32", "bf16")
     )
     assert half == full / 2
 
@@ -216,31 +194,32 @@ def test_prefill_gathers_only_the_last_logits() -> None:
 
 
 def test_the_plan_of_transformers_can_be_used() -> None:
-    workload = PlannedByTransformers(**Workload.sizes["tiny"])
-    with emulated(TP, workload=workload) as (emulation, laid):
+    with emulated(TP, workload=planned(None)) as (emulation, laid):
         emulation.begin_step()
         ids = torch.zeros(2, TINY.sequence_tokens + 1, dtype=torch.long)
-        workload.loss(laid.net, ids).backward()
+        TINY.loss(laid.net, ids).backward()
         trace = emulation.end_step().trace
     assert 4 * 2 * TINY.sequence_tokens * TINY.vocab in gathered_bytes(trace)
 
 
 @pytest.mark.parametrize(
-    ("cls", "words"), [(Misplanned, "cuts only one"), (Misspelt, "names 'model.layers")]
+    ("styles", "words"),
+    [
+        ({"lm_head": "colwise_gather_output"}, "cuts only one"),  # it shares the embedding's matrix
+        ({"model.layers.*.mlp.up": "colwise"}, "names 'model.layers"),
+        ({"lm_head": "diagonal"}, "style 'diagonal' is not one of"),
+    ],
 )
-def test_a_plan_that_does_not_fit_the_net_is_refused(cls: type[Workload], words: str) -> None:
-    workload = cls(**Workload.sizes["tiny"])
-    with pytest.raises(ValueError, match=words), emulated(TP, workload=workload):
+def test_a_plan_that_does_not_fit_the_net_is_refused(styles: dict[str, str], words: str) -> None:
+    with pytest.raises(ValueError, match=words), emulated(TP, workload=planned(styles)):
         pass
 
 
 def test_fsdp_refuses_channels_last_weights() -> None:
     workload = imaging.Workload(**imaging.Workload.sizes["tiny"])
-    layout = Layout(mode="emulated", strategy="fsdp", data=2)
-    with (
-        pytest.raises(UsageError, match="leave --channels-last out"),
-        emulated(layout, workload=workload, phase=workload.phases[0], place=to_channels_last),
-    ):
+    words = "leave --channels-last out"
+    more = {"workload": workload, "phase": workload.phases[0], "place": to_channels_last}
+    with pytest.raises(UsageError, match=words), emulated(FSDP, **more):
         pass
 
 
@@ -251,14 +230,11 @@ def test_units_are_the_repeated_blocks() -> None:
     assert default_units(plain) == [plain[0], plain[2]]
 
 
-def test_a_single_device_is_left_alone() -> None:
+def test_a_single_device_is_left_alone_and_a_group_of_another_size_refused() -> None:
     net = TINY.build_net()
     laid = lay_out(net, workload=TINY, phase=TRAIN, layout=Layout(), device=CPU, dtype="fp32")
     assert laid.net is net
     assert laid.overlap == ""
-
-
-def test_a_group_of_another_size_is_refused() -> None:
     words = "4 ranks, but the layout has 8"
     with pytest.raises(ValueError, match=words), emulated(DDP, num_ranks=4):
         pass

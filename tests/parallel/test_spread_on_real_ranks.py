@@ -6,7 +6,7 @@ Two ranks run all cases of one speed at once; four run the copies of a cut net.
 from typing import Any
 
 import pytest
-from gloo_ranks import results_of
+from rank_cases import results_of
 
 SLOW = pytest.mark.slow
 LOSSES = {
@@ -25,8 +25,6 @@ GRADIENTS = ["gradients:llm:ddp:2", "gradients:llm:fsdp:2", "gradients:llm:tp:1"
 LEARN = ["learn:llm:powersgd-2:24", "learn:llm:diloco-4:24"]
 MITIGATIONS = ["fp16", "bf16", "powersgd-2", "powersgd-4+fp16", "powersgd-4+bf16",
                "postlocalsgd-4", "diloco-4", "diloco-4+fp16", "diloco-4+bf16"]  # fmt: skip
-LLM = [f"learn:llm:{name}:40" for name in MITIGATIONS]
-IMAGING = [f"learn:imaging:{name}:24" for name in MITIGATIONS]
 MESH = ["losses:llm:tp x dp:fp32:1", "losses:llm:tp x dp:fp16:2", "gradients:llm:tp x dp:2"]
 
 Results = dict[str, list[Any]]
@@ -39,7 +37,9 @@ def results() -> Results:
 
 @pytest.fixture(scope="module")
 def slow_results() -> Results:
-    return results_of([*LLM, *IMAGING, "learn:llm::40", "learn:imaging::24", *SLOW_LOSSES])
+    learn = [f"learn:llm:{name}:40" for name in ("", *MITIGATIONS)]
+    learn += [f"learn:imaging:{name}:24" for name in ("", *MITIGATIONS)]
+    return results_of([*learn, *SLOW_LOSSES])
 
 
 def assert_near(found: list[Any], *, rel: float) -> None:
@@ -55,13 +55,9 @@ def test_losses_equal_those_of_one_device(case: str, results: Results) -> None:
 
 
 @SLOW
-@pytest.mark.parametrize("case", SLOW_LOSSES)
-def test_further_losses_equal_those_of_one_device(case: str, slow_results: Results) -> None:
-    assert_near(slow_results[case], rel=2e-4)
-
-
-@SLOW
-def test_copies_of_a_cut_net_equal_one_device() -> None:
+def test_copies_of_a_cut_net_equal_one_device(slow_results: Results) -> None:
+    for case in SLOW_LOSSES:
+        assert_near(slow_results[case], rel=2e-4)
     found = results_of(MESH, num_ranks=4)
     assert_near(found[MESH[0]], rel=2e-4)
     assert_near(found[MESH[1]], rel=5e-3)
@@ -73,22 +69,21 @@ def test_clipped_gradients_equal_those_of_one_device(case: str, results: Results
     assert max(results[case]) < 1e-4
 
 
-@pytest.mark.parametrize("case", LEARN)
-def test_loss_still_falls_with_a_mitigation(case: str, results: Results) -> None:
-    for first, last in results[case]:
+def test_loss_still_falls_with_a_mitigation(results: Results) -> None:
+    for first, last in (rank for case in LEARN for rank in results[case]):
         assert last < first - 1.0
 
 
 @SLOW
-@pytest.mark.parametrize("case", [*LLM, *IMAGING])
-def test_a_net_learns_nearly_as_without_mitigation(case: str, slow_results: Results) -> None:
-    is_llm = case in LLM
-    plain = slow_results["learn:llm::40" if is_llm else "learn:imaging::24"]
+@pytest.mark.parametrize("name", MITIGATIONS)
+def test_a_net_learns_nearly_as_without_mitigation(name: str, slow_results: Results) -> None:
     # DiLoCo was made for AdamW; over nnU-Net's momentum of .99 it lags by more.
-    lag = 1.0 if is_llm else 0.5 if "diloco" in case else 0.15
-    for (first, last), (_, exact) in zip(slow_results[case], plain, strict=True):
-        assert last < (first - 2.0 if is_llm else 0.65 * first)
-        assert last < exact + lag
+    for kind, steps, lag in (("llm", 40, 1.0), ("imaging", 24, 0.5 if "diloco" in name else 0.15)):
+        plain = slow_results[f"learn:{kind}::{steps}"]
+        found = slow_results[f"learn:{kind}:{name}:{steps}"]
+        for (first, last), (_, exact) in zip(found, plain, strict=True):
+            assert last < (first - 2.0 if kind == "llm" else 0.65 * first)
+            assert last < exact + lag
 
 
 def test_weights_are_averaged_when_the_period_is_over(results: Results) -> None:

@@ -98,22 +98,16 @@ def _ends_over_compute(trials: Trials) -> Ends | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recovered:
-    """Share of a slowdown that is gone, with its 95 % interval where trials allow one."""
-
-    share: float
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Mitigated:
     """A run with a mitigation, beside the run without."""
 
     run: Trials
     change: LogEstimate
     """Time per item with it over that without, on the same link."""
-    recovered: Recovered | None
+    recovered: float | None
+    """Share of the slowdown that is gone."""
+    ends: Ends | None
+    """Its 95 % interval, where trials allow one."""
     why_not: str
     """Why nothing is said to be recovered; '' when something is."""
 
@@ -138,7 +132,7 @@ def _mitigated(run: Trials, *, plain: Trials, fastest: Trials | None) -> Mitigat
     with_s, without_s = run.window_per_item_s, plain.window_per_item_s
     if with_s is None or without_s is None:
         return None
-    recovered, why_not = None, ""
+    recovered, ends, why_not = None, None, ""
     fastest_s = None if fastest is None else fastest.window_per_item_s
     lost = None if fastest_s is None else without_s.over(fastest_s)
     if fastest_s is None or lost is None:
@@ -148,12 +142,14 @@ def _mitigated(run: Trials, *, plain: Trials, fastest: Trials | None) -> Mitigat
     elif lost.value <= 1.0 or (lost.interval is not None and lost.interval[0] <= 1.0):
         why_not = "no clear slowdown to recover"
     else:
-        recovered = _recovered(with_s, without_s=without_s, fastest_s=fastest_s)
+        recovered, ends = _recovered(with_s, without_s=without_s, fastest_s=fastest_s)
     change = with_s.over(without_s)
-    return Mitigated(run=run, change=change, recovered=recovered, why_not=why_not)
+    return Mitigated(run=run, change=change, recovered=recovered, ends=ends, why_not=why_not)
 
 
-def _recovered(with_s: LogEstimate, *, without_s: LogEstimate, fastest_s: LogEstimate) -> Recovered:
+def _recovered(
+    with_s: LogEstimate, *, without_s: LogEstimate, fastest_s: LogEstimate
+) -> tuple[float, Ends | None]:
     """(b - m) / (b - f), errors carried to first order; `without_s` must exceed `fastest_s`.
 
     b is the time per item without the mitigation, m with it, f without it over the fastest link.
@@ -162,7 +158,7 @@ def _recovered(with_s: LogEstimate, *, without_s: LogEstimate, fastest_s: LogEst
     lost_s = b - f
     share = (b - m) / lost_s
     if not (with_s.parts and without_s.parts and fastest_s.parts):
-        return Recovered(share=share, low=None, high=None)
+        return share, None
     # Derivatives by the logarithm of each time, whose squared errors are in `parts`.
     slopes = (
         (without_s, b * (m - f) / lost_s**2),
@@ -173,7 +169,7 @@ def _recovered(with_s: LogEstimate, *, without_s: LogEstimate, fastest_s: LogEst
         (slope**2 * part, degrees) for one, slope in slopes for part, degrees in one.parts
     )
     half_width = LogEstimate(log=0.0, parts=parts).half_width or 0.0
-    return Recovered(share=share, low=share - half_width, high=share + half_width)
+    return share, (share - half_width, share + half_width)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -108,14 +108,13 @@ def test_a_remedy_recovers_a_share_of_the_slowdown_with_its_interval() -> None:
     rows = [*three_links(), *link_run("pcie5", 20.0, cells={"mitigation": "powersgd-2"})]
     (remedy,) = find_mitigated(gather(rows))
     assert remedy.change.value == pytest.approx(120.0 / 160.0)
-    recovered = remedy.recovered
-    assert recovered is not None and remedy.why_not == ""
+    assert remedy.ends is not None and remedy.why_not == ""
     # (160 - 120) / (160 - 104); by logarithms of b, m and f the slopes are 160 x 16 / 56^2,
     # -120 / 56 and 104 x 40 / 56^2, the root of their squares sum is 2.6491; t(4.00) = 2.7764.
-    assert recovered.share == pytest.approx(40.0 / 56.0, rel=1e-9)
+    assert remedy.recovered == pytest.approx(40.0 / 56.0, rel=1e-9)
     half_width = 2.776445 * 2.64913 * math.sqrt(1.000075e-4 / 3)
-    assert recovered.low == pytest.approx(40.0 / 56.0 - half_width, abs=1e-4)
-    assert recovered.high == pytest.approx(40.0 / 56.0 + half_width, abs=1e-4)
+    expected = (40.0 / 56.0 - half_width, 40.0 / 56.0 + half_width)
+    assert remedy.ends == pytest.approx(expected, abs=1e-4)
 
 
 def test_recovery_looks_at_the_mean_because_a_median_hides_rare_steps() -> None:
@@ -126,7 +125,7 @@ def test_recovery_looks_at_the_mean_because_a_median_hides_rare_steps() -> None:
     assert remedy.run.step_s is not None and remedy.run.step_s.value == pytest.approx(
         0.120, rel=1e-3
     )
-    assert remedy.recovered is not None and remedy.recovered.share == pytest.approx(40.0 / 56.0)
+    assert remedy.recovered == pytest.approx(40.0 / 56.0)
 
 
 @pytest.mark.parametrize(
@@ -149,5 +148,4 @@ def test_accumulated_batches_are_a_remedy_by_time_per_item() -> None:
         row |= {"items": 4 * int(str(row["items"])), "window_s": float(str(row["window_s"])) * 4.6}
     (remedy,) = find_mitigated(gather([*three_links(), *rows]))
     assert remedy.change.value == pytest.approx(115.0 / 160.0)
-    assert remedy.recovered is not None
-    assert remedy.recovered.share == pytest.approx((160.0 - 115.0) / (160.0 - 104.0))
+    assert remedy.recovered == pytest.approx((160.0 - 115.0) / (160.0 - 104.0))

@@ -37,8 +37,11 @@ class Metric:
     """Smallest change that matters; None: depends on the device, see `default_threshold_frac`."""
 
 
-def _column(name: str, column: str, *, scale: float = 1.0) -> Reading:
-    return Reading(name=name, of=lambda trials: trials.estimate(column, scale=scale))
+def _column(name: str, column: str, *, must_agree: tuple[str, ...] = ()) -> Reading:
+    scale = 1e-3 if column.endswith("_ms") else 1.0
+    return Reading(
+        name=name, of=lambda trials: trials.estimate(column, scale=scale), must_agree=must_agree
+    )
 
 
 _TIME = Reading(
@@ -46,9 +49,9 @@ _TIME = Reading(
     of=lambda trials: trials.time_per_item_s,
     must_agree=("items_unit",),
 )
-_ENERGY = Reading(
-    name="energy per item",
-    of=lambda trials: trials.estimate("energy_per_item_j"),
+_ENERGY = _column(
+    "energy per item",
+    "energy_per_item_j",
     must_agree=("items_unit", "energy_scope", "energy_source"),
 )
 _MEMORY = (
@@ -56,11 +59,9 @@ _MEMORY = (
     _column("peak resident memory of the process", "rss_peak_bytes"),
 )
 _LATENCY = tuple(
-    _column(f"{percentile} latency", f"lat_{percentile}_ms", scale=1e-3)
-    for percentile in ("p99", "p90", "p50")
+    _column(f"{quantile} latency", f"lat_{quantile}_ms") for quantile in ("p99", "p90", "p50")
 )
-_TTFT = _column("time to first token", "ttft_ms", scale=1e-3)
-
+_TTFT = _column("time to first token", "ttft_ms")
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -82,10 +83,8 @@ def find_metric(name: str) -> Metric:
 
 # What repeated no-op comparisons call for: time on an accelerator whose clock held, on one whose
 # clock moved, and on a processor that other programs share.
-TIME_STEADY_CLOCK_FRAC = 0.03
-TIME_MOVING_CLOCK_FRAC = 0.05
-TIME_SHARED_CPU_FRAC = 0.10
-STEADY_CLOCK_RATIO = 0.99
+_STEADY_CLOCK_FRAC, _MOVING_CLOCK_FRAC, _SHARED_CPU_FRAC = 0.03, 0.05, 0.10
+_STEADY_CLOCK_RATIO = 0.99
 """Lowest over mean clock in the window from which a clock counts as held."""
 
 
@@ -94,7 +93,7 @@ def has_steady_clock(trials: Trials) -> bool:
     columns = ("sm_clock_min_hz", "sm_clock_mean_hz")
     clocks = [[number(row, name) for name in columns] for row in trials.used]
     return bool(clocks) and all(
-        low is not None and mean is not None and low >= STEADY_CLOCK_RATIO * mean
+        low is not None and mean is not None and low >= _STEADY_CLOCK_RATIO * mean
         for low, mean in clocks
     )
 
@@ -104,6 +103,6 @@ def default_threshold_frac(metric: Metric, *, device_type: str, is_clock_steady:
     if metric.threshold_frac is not None:
         return metric.threshold_frac
     if device_type == "cpu":
-        return TIME_SHARED_CPU_FRAC
+        return _SHARED_CPU_FRAC
     is_steady = is_clock_steady or device_type == "fake"
-    return TIME_STEADY_CLOCK_FRAC if is_steady else TIME_MOVING_CLOCK_FRAC
+    return _STEADY_CLOCK_FRAC if is_steady else _MOVING_CLOCK_FRAC

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from bench.analysis.comparison.comparison import Compared, Strictness, compare
+from bench.analysis.comparison.comparison import Strictness, compare
 from bench.analysis.comparison.metrics import METRICS
 from bench.core.errors import DataError
 from bench.core.paths import cache_folder
@@ -50,28 +50,25 @@ def measure_noise(
     """Floors of every configuration that both arms have with three trials or more."""
     arms = [("A", arm_a), ("B", arm_b)]
     comparison = compare(arms, metric=METRICS["time"], strictness=Strictness())
-    return [
-        _floor(row, measured_utc=measured_utc)
-        for row in comparison.rows
-        if row.verdict not in ("", "NOT COMPARED")
-    ]
-
-
-def _floor(row: Compared, *, measured_utc: str) -> NoiseFloor:
-    change = row.change
-    assert change is not None and change.half_width is not None, "judged by its interval"
-    num = min(row.a.num, row.b.num)
-    # The arms are alike, so their pooled degrees of freedom stand for Welch's.
-    error = change.half_width / t_quantile(0.975, 2.0 * num - 2.0)
-    return NoiseFloor(
-        workload=row.workload,
-        config_hash=row.config_hash,
-        device_name=row.b.device,
-        floor_frac=math.expm1(max(error, abs(change.log))),
-        ratio=change.value,
-        num_trials=num,
-        measured_utc=measured_utc,
-    )
+    floors = []
+    for row in comparison.rows:
+        if row.verdict in ("", "NOT COMPARED"):
+            continue
+        assert row.change is not None and row.change.half_width is not None, "judged by it"
+        num = min(row.a.num, row.b.num)
+        # The arms are alike, so their pooled degrees of freedom stand for Welch's.
+        error = row.change.half_width / t_quantile(0.975, 2.0 * num - 2.0)
+        floor = NoiseFloor(
+            workload=row.workload,
+            config_hash=row.config_hash,
+            device_name=row.b.device,
+            floor_frac=math.expm1(max(error, abs(row.change.log))),
+            ratio=row.change.value,
+            num_trials=num,
+            measured_utc=measured_utc,
+        )
+        floors.append(floor)
+    return floors
 
 
 class _Kept(msgspec.Struct):

@@ -51,19 +51,16 @@ def parse_threshold(text: str, *, flag: str = "--fail-on") -> float:
 
 def judge(ratios: Sequence[LogEstimate], *, threshold_fracs: Sequence[float]) -> list[Judged]:
     """Judge ratios B/A of something that should be small, a table at once; all have intervals."""
-    margins = [math.log1p(fraction) for fraction in threshold_fracs]
-    p_values = [
-        p_beyond(ratio, margin=margin) for ratio, margin in zip(ratios, margins, strict=True)
-    ]
-    is_kept = benjamini_hochberg(p_values)
+    pairs = list(zip(ratios, map(math.log1p, threshold_fracs), strict=True))
+    kept = benjamini_hochberg([p_beyond(ratio, margin=margin) for ratio, margin in pairs])
     return [
-        _judged(ratio, margin=margin, is_kept=kept)
-        for ratio, margin, kept in zip(ratios, margins, is_kept, strict=True)
+        _judged(ratio, margin=margin, is_kept=is_kept)
+        for (ratio, margin), is_kept in zip(pairs, kept, strict=True)
     ]
 
 
 def _judged(ratio: LogEstimate, *, margin: float, is_kept: bool) -> Judged:
-    low, high = _ends(ratio)
+    low, high = ratio.log_ends
     if -margin < low and high < margin:
         return Judged(verdict="SAME")
     is_slower, is_faster = low > margin, high < -margin
@@ -76,19 +73,12 @@ def _judged(ratio: LogEstimate, *, margin: float, is_kept: bool) -> Judged:
     )
 
 
-def _ends(ratio: LogEstimate) -> tuple[float, float]:
-    """Ends of the 95 % interval of the logarithm."""
-    if ratio.half_width is None:
-        raise ValueError("too few trials for an interval")
-    return ratio.log - ratio.half_width, ratio.log + ratio.half_width
-
-
 def p_beyond(ratio: LogEstimate, *, margin: float) -> float:
     """Two-sided p of "the difference is no larger than the margin"; 1 where that is not in doubt.
 
     Below .05 exactly where the 95 % interval lies wholly beyond the margin on one side.
     """
-    low, high = _ends(ratio)
+    low, high = ratio.log_ends
     if max(low - margin, -margin - high) <= 0.0:
         return 1.0
     distance = abs(ratio.log) - margin

@@ -28,6 +28,7 @@ from bench.analysis.trials.estimates import LogEstimate, exact
 from bench.analysis.trials.identity import DEVICE
 from bench.results.schema import Row
 
+_RATIOS = ("time", "flops", "memory", "energy", "utilisation")
 _IN_DOCUMENT = (
     "items_unit", "elements_unit", "elements_per_item", "time_per_item_s", "items_per_day",
     "memory_bytes", "memory_kind", "energy_per_item_j", "utilisation", "utilisation_kind",
@@ -245,11 +246,7 @@ def gap_document(result: GapResult, *, commands: Sequence[str]) -> dict[str, obj
                 "infer": gap.infer.name,
                 "per": gap.unit,
                 "is_per_element": gap.is_per_element,
-                "time_ratio": _plain(gap.time),
-                "flops_ratio": _plain(gap.flops),
-                "memory_ratio": _plain(gap.memory),
-                "energy_ratio": _plain(gap.energy),
-                "utilisation_ratio": _plain(gap.utilisation),
+                **{f"{name}_ratio": _plain(getattr(gap, name)) for name in _RATIOS},
             }
             for gap in result.gaps
         ],

@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 NUM_DRAWS = 4001
 """Odd, so that the median is one of them; the ends of an interval repeat to about 1 %."""
-LOW, MID, HIGH = 10.0, 50.0, 90.0
-"""Percentiles that are reported."""
 MATRIX, MEMORY = 0, 1
 ROOFS = ("matrix", "memory", "on chip")
 _UNKNOWN_ON_CHIP = 1.3
@@ -112,9 +110,9 @@ class Estimate:
 
 def estimate(values: Array, *, middle: Array) -> Estimate:
     """Percentiles of the draws; the median is that of `middle`, which has no symmetric doubt."""
-    low, high = np.percentile(values, [LOW, HIGH])
-    mid = float(np.percentile(middle, MID))
-    return Estimate(low=min(float(low), mid), mid=mid, high=max(float(high), mid))
+    low, high = map(float, np.percentile(values, [10.0, 90.0]))
+    mid = float(np.median(middle))
+    return Estimate(low=min(low, mid), mid=mid, high=max(high, mid))
 
 
 @dataclass(frozen=True, kw_only=True)

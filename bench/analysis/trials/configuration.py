@@ -72,19 +72,17 @@ class Trials:
                 places.setdefault(_trial(self.rows[place]), place)
         return [self.rows[place] for place in sorted(places.values())]
 
-    @cached_property
-    def _lost(self) -> list[Row]:
-        return [row for row in self.rows if row["status"] in _LOST]
-
     @property
     def num_lost(self) -> int:
         """Trials that were invalid or failed, and have no usable attempt."""
-        return len({*map(_trial, self._lost)} - {*map(_trial, self.used)})
+        lost = {_trial(row) for row in self.rows if row["status"] in _LOST}
+        return len(lost - {*map(_trial, self.used)})
 
     @property
     def lost_reasons(self) -> str:
         """Reason codes of attempts that were invalid or failed, each once."""
-        codes = (code for row in self._lost for code in str(row.get("reasons") or "").split(";"))
+        lost = (row.get("reasons") for row in self.rows if row["status"] in _LOST)
+        codes = (code for reasons in lost for code in str(reasons or "").split(";"))
         return ", ".join(dict.fromkeys(code for code in codes if code))
 
     @cached_property
@@ -182,17 +180,13 @@ class Trials:
     @property
     def shows_mean(self) -> bool:
         """Whether the step shown is a mean: with a mitigation some steps may send nothing."""
-        return bool(self.first.get("mitigation")) and self._mean_step_s is not None
-
-    @cached_property
-    def _mean_step_s(self) -> LogEstimate | None:
-        return self.estimate("window_s", over="steps")
+        return bool(self.first.get("mitigation") and self.figures("window_s", over="steps"))
 
     @cached_property
     def step_s(self) -> LogEstimate | None:
         """Median step of each trial, or its mean (`shows_mean`)."""
         if self.shows_mean:
-            return self._mean_step_s
+            return self.estimate("window_s", over="steps")
         return self.estimate("step_median_ms", scale=1e-3)
 
     @cached_property
@@ -206,9 +200,9 @@ class Trials:
     @cached_property
     def window_per_item_s(self) -> LogEstimate | None:
         """Time per item over the whole window; items count those of all devices."""
-        found = self.estimate("window_s", over="items")
-        speed = self.estimate("throughput_per_s") if found is None else None
-        return found if speed is None else exact(1.0).over(speed)
+        speed = self.estimate("throughput_per_s")
+        known = None if speed is None else exact(1.0).over(speed)
+        return self.estimate("window_s", over="items") or known
 
     @cached_property
     def time_per_item_s(self) -> LogEstimate | None:

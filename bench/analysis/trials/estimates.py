@@ -32,13 +32,20 @@ class LogEstimate:
         return math.exp(self.log)
 
     @property
+    def log_ends(self) -> tuple[float, float]:
+        """95 % interval of the logarithm; `ValueError` when trials are too few."""
+        if self.half_width is None:
+            raise ValueError("too few trials for an interval")
+        return self.log - self.half_width, self.log + self.half_width
+
+    @property
     def interval(self) -> tuple[float, float] | None:
         """95 % interval by the Welch-Satterthwaite formula; None when trials are too few."""
-        half_width = self.half_width
         # What no float holds is as good as unknown.
-        if half_width is None or abs(self.log) + half_width > 700.0:
+        if self.half_width is None or abs(self.log) + self.half_width > 700.0:
             return None
-        return math.exp(self.log - half_width), math.exp(self.log + half_width)
+        low, high = self.log_ends
+        return math.exp(low), math.exp(high)
 
     @property
     def error(self) -> float:

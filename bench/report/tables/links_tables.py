@@ -30,7 +30,6 @@ from bench.report.tables.cells import (
     Cell,
     change,
     change_span,
-    ends_of,
     figure,
     num_bytes,
     of,
@@ -256,10 +255,7 @@ def _mitigation_grid(found: Sequence[Mitigated], *, name: str) -> Grid:
 
     def recovered(run: Trials) -> AnyCell:
         one = mitigated[run]
-        if one.recovered is None:
-            return one.why_not
-        ends = ends_of(one.recovered.low, one.recovered.high)
-        return quantity(one.recovered.share, percent, ends=ends)
+        return one.why_not or quantity(one.recovered, percent, ends=one.ends)
 
     columns: Columns = {
         "time/item over without [95 %]": lambda run: change(

@@ -13,7 +13,7 @@ from bench.cli.options import AsJson, ResultFiles
 from bench.cli.output import print_json, print_note
 
 if TYPE_CHECKING:
-    from bench.report.page.content import Section
+    from bench.analysis.claims.claims_verdict import ClaimVerdict
 
 
 def report(
@@ -37,35 +37,33 @@ def report(
     from bench.analysis.comparison.noise_floors import floors_by_key
     from bench.cli.compare import labels
     from bench.cli.gap import command
-    from bench.report.page.assemble import assemble
     from bench.report.page.evidence import gather_evidence
-    from bench.report.page.page_output import check_output, write_report
+    from bench.report.page.report_page import check_output, sections_of, write_report
 
     check_output(output)
     named = list(zip(labels(files), files, strict=True))
     evidence = gather_evidence(named, note=print_note)
-    made = assemble(
+    sections = sections_of(
         evidence,
         strictness=Strictness(noise_floors=floors_by_key()),
-        made_utc=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         command=command,
-        extra=_claims(files) if claims else (),
+        verdicts=_verdicts(files) if claims else (),
     )
-    write_report(output, made)
+    made_utc = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    write_report(output, evidence, sections, made_utc=made_utc)
     if as_json:
-        names = [section.name for section in made.sections]
-        print_json({"path": str(output), "sections": names, "rows": made.num_rows})
+        names = [section.name for section in sections]
+        print_json({"path": str(output), "sections": names, "rows": len(evidence.rows)})
     else:
         typer.echo(str(output))
 
 
-def _claims(files: Sequence[Path]) -> tuple[Section, ...]:
-    """Section of the claims' verdicts, from the shipped rows and those of the report."""
+def _verdicts(files: Sequence[Path]) -> Sequence[ClaimVerdict]:
+    """Of all claims, from the shipped rows and those of the report."""
     from bench.analysis.claims.claims_verdict import judge_all
     from bench.analysis.claims.ledger import find_claims, read_ledger, reference_rows
-    from bench.report.page.sections_analysis import claims
     from bench.results.reader import read_rows
 
     rows = reference_rows(note=print_note)
     rows += [row for path in files for row in read_rows(path, note=print_note)]
-    return (claims(judge_all(find_claims(ledger=read_ledger()), rows)),)
+    return judge_all(find_claims(ledger=read_ledger()), rows)

@@ -142,7 +142,7 @@ def test_configurations_take_turns_so_that_each_workload_is_seen(
     ]
     rows += configuration("imaging-infer", CARD)
     monkeypatch.setattr(module, "MAX_SHOWN", 4)
-    evidence = gather_evidence([("a", write_run(tmp_path / "a.csv", rows))])
+    evidence = gather_evidence([("a", write_run(tmp_path / "a.csv", rows))], note=print)
     workloads = [one.first["workload"] for one in evidence.shown]
     assert workloads == ["llm-train"] * 3 + ["imaging-infer"]
     assert evidence.num_hidden == 16
@@ -153,7 +153,7 @@ def test_samples_too_large_to_open_are_named(
 ) -> None:
     path = write_run(tmp_path / "a.csv", configuration("llm-train", CARD), steps=50)
     monkeypatch.setattr(module, "MAX_SAMPLES_BYTES", 10)
-    samples, notes = gather_evidence([("a", path)]).samples()
+    samples, notes = gather_evidence([("a", path)], note=print).samples()
     assert samples == [] and "more than a report opens" in notes[0]
     assert MAX_SAMPLES_BYTES > 2**20
 

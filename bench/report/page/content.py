@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from bench.report.tables.grid import Grid
 
@@ -58,15 +59,12 @@ class Section:
     parts: tuple[Part, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """Everything that is rendered."""
+def section(name: str, title: str, *parts: Part | None) -> Section:
+    """A section of those parts that have something to show."""
+    return Section(name=name, title=title, parts=tuple(part for part in parts if _is_filled(part)))
 
-    title: str
-    summary: tuple[str, ...]
-    """A few lines before the first section."""
-    modes: tuple[str, ...]
-    """Modes other than real that any row has."""
-    sections: tuple[Section, ...]
-    num_rows: int
-    made_by: str
+
+def _is_filled(part: Part | None) -> TypeGuard[Part]:
+    if isinstance(part, Grid):
+        return bool(part.rows)
+    return bool(part.lines) if isinstance(part, Prose) else part is not None

@@ -8,7 +8,6 @@ seen. Sidecars are optional: a result file that was sent alone is reported witho
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -31,8 +30,6 @@ MAX_SHOWN = 300
 MAX_SAMPLES_BYTES = 32 * 2**20
 """Largest samples sidecar that is opened: some 2,500 trials of a thousand steps."""
 
-_LOG = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
@@ -50,7 +47,6 @@ class Evidence:
     """Rows, configurations and sidecars of all files."""
 
     sources: tuple[Source, ...]
-    configurations: tuple[Trials, ...]
     notes: tuple[str, ...]
     """What was odd about the files."""
 
@@ -59,10 +55,12 @@ class Evidence:
         """Every row of every file."""
         return [row for source in self.sources for row in source.rows]
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names that tell the files apart."""
-        return tuple(source.label for source in self.sources)
+    @cached_property
+    def configurations(self) -> list[Trials]:
+        """Configurations of each file by itself."""
+        has_several = len(self.sources) > 1
+        files = [(source.rows, source.label if has_several else "") for source in self.sources]
+        return [trials for rows, label in files for trials in gather(rows, file=label)]
 
     @cached_property
     def shown(self) -> list[Trials]:
@@ -84,20 +82,20 @@ class Evidence:
         notes: list[str] = []
         for number, source in enumerate(self.sources):
             path = samples_path(source.path)
-            if not path.exists():
+            size_bytes = path.stat().st_size if path.exists() else 0
+            if not size_bytes:
                 notes.append(f"{source.label}: no samples beside it, so no steps are shown")
-                continue
-            size_bytes = path.stat().st_size
-            if size_bytes > MAX_SAMPLES_BYTES:
+            elif size_bytes > MAX_SAMPLES_BYTES:
                 notes.append(
                     f"{source.label}: its samples ({size_bytes / 2**20:.0f} MiB) are more than a "
                     f"report opens ({MAX_SAMPLES_BYTES / 2**20:.0f} MiB), so no steps are shown"
                 )
-                continue
-            try:
-                found += [{**one, "file": number} for one in read_samples(path, note=notes.append)]
-            except DataError as error:
-                notes.append(f"samples are left out: {error}")
+            else:
+                try:
+                    samples = read_samples(path, note=notes.append)
+                    found += [{**one, "file": number} for one in samples]
+                except DataError as error:
+                    notes.append(f"samples are left out: {error}")
         return found, notes
 
 
@@ -112,7 +110,7 @@ def taking_turns(found: Iterable[T], *, place: Callable[[T], object], limit: int
     return [one for _, _, one in sorted(kept, key=lambda entry: entry[1])]
 
 
-def gather_evidence(files: Sequence[tuple[str, Path]], *, note: Note = _LOG.warning) -> Evidence:
+def gather_evidence(files: Sequence[tuple[str, Path]], *, note: Note) -> Evidence:
     """Read labelled result files; `NothingMatchedError` when none of them has a row."""
     notes: list[str] = []
 
@@ -120,35 +118,20 @@ def gather_evidence(files: Sequence[tuple[str, Path]], *, note: Note = _LOG.warn
         notes.append(text)
         note(text)
 
-    read = [(label, path, read_rows(path, note=keep)) for label, path in files]
-    if not any(rows for _, _, rows in read):
-        names = ", ".join(str(path) for _, path in files)
-        raise NothingMatchedError(f"{names}: no rows to report; was the run interrupted at once?")
     sources = [
         Source(
             label=label,
             path=path,
-            rows=rows,
-            sha256=_sha256(path),
+            rows=read_rows(path, note=keep),
+            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
             sidecar=_sidecar(path, note=keep),
         )
-        for label, path, rows in read
+        for label, path in files
     ]
-    has_several = len(sources) > 1
-    return Evidence(
-        sources=tuple(sources),
-        configurations=tuple(
-            trials
-            for source in sources
-            for trials in gather(source.rows, file=source.label if has_several else "")
-        ),
-        notes=tuple(notes),
-    )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if not any(source.rows for source in sources):
+        names = ", ".join(str(path) for _, path in files)
+        raise NothingMatchedError(f"{names}: no rows to report; was the run interrupted at once?")
+    return Evidence(sources=tuple(sources), notes=tuple(notes))
 
 
 def _sidecar(path: Path, *, note: Note) -> Sidecar | None:

@@ -14,7 +14,7 @@ from bench.analysis.comparison.comparison import Strictness, compare
 from bench.analysis.comparison.metrics import METRICS
 from bench.analysis.gap.demand import Demand, is_several, setting_of
 from bench.analysis.gap.gap_result import GapResult, Missing, measure_gap
-from bench.report.page.content import Part, Prose, Section
+from bench.report.page.content import Prose, Section, section
 from bench.report.page.evidence import Evidence, taking_turns
 from bench.report.plots.plots_gap import gap_plots, is_on_several, is_placeable, roofline_plots
 from bench.report.plots.plots_links import scaling_plots, slowdown_plots, swept
@@ -41,36 +41,27 @@ def settings_gap(evidence: Evidence) -> tuple[GapResult, int]:
 
 
 def gap(
-    result: GapResult,
-    *,
-    num_hidden: int,
-    num_files: int,
-    command: Callable[[Missing], str] | None,
+    result: GapResult, *, num_hidden: int, num_files: int, command: Callable[[Missing], str]
 ) -> Section | None:
     """Training over inference; absent where no row is usable."""
     grids = gap_tables.grids(result, load="", latency=None)
     if not grids:
         return None
-    plots = gap_plots(result.gaps)
-    parts: list[Part] = [plots] if plots else []
-    if not result.gaps:
-        parts.append(Prose(lines=("No phase has both its halves, so there is no ratio to show.",)))
-    if num_files > 1:
-        parts.append(Prose(lines=("Trials of all files are taken together here.",)))
-    # What lies under the roofline has a section of its own.
-    parts += [grid.without(gap_tables.ROOF_HEADS) for grid in grids]
-    commands = ["" if command is None else command(missing) for missing in result.missing]
-    lines = list(dict.fromkeys(gap_tables.missing_lines(result.missing, commands=commands)))
-    if lines:
-        parts.append(Prose(lines=tuple(lines[:MAX_LINES]), is_list=True))
-    parts += _hidden(num_hidden)
-    return Section(name="gap", title="Training against inference", parts=tuple(parts))
-
-
-def _hidden(num_hidden: int) -> list[Part]:
-    if not num_hidden:
-        return []
-    return [Prose(lines=(f"{num_hidden} further settings are left out; bench gap has them all.",))]
+    lines = [] if result.gaps else ["No phase has both its halves, so there is no ratio to show."]
+    lines += ["Trials of all files are taken together here."] if num_files > 1 else []
+    commands = list(map(command, result.missing))
+    missing = list(dict.fromkeys(gap_tables.missing_lines(result.missing, commands=commands)))
+    left_out = f"{num_hidden} further settings are left out; bench gap has them all."
+    return section(
+        "gap",
+        "Training against inference",
+        gap_plots(result.gaps),
+        Prose(lines=tuple(lines)),
+        # What lies under the roofline has a section of its own.
+        *(grid.without(gap_tables.ROOF_HEADS) for grid in grids),
+        Prose(lines=tuple(missing[:MAX_LINES]), is_list=True),
+        Prose(lines=(left_out,)) if num_hidden else None,
+    )
 
 
 def roofline(result: GapResult) -> Section | None:
@@ -78,25 +69,20 @@ def roofline(result: GapResult) -> Section | None:
     used = [demand for demand in result.demands if demand.num_trials]
     if not used:
         return None
-    plots = roofline_plots(used)
-    parts: list[Part] = [plots] if plots else []
     single = gap_tables.demand_grid([demand for demand in used if not is_on_several(demand)])
     beside = [head for head in single.heads[2:] if head not in gap_tables.ROOF_HEADS]
     known = [row for row in single.rows if row[single.heads.index("FLOP/byte")]]
-    if known:
-        parts.append(replace(single, rows=known, title="", notes=single.notes[-1:]).without(beside))
+    placed = replace(single, rows=known, title="", notes=single.notes[-1:]).without(beside)
     shown = apart(used)
-    lost = [
+    lost = dict.fromkeys(
         f"{full_title(demand, shown=shown)} on {demand.device}: {_why(demand)}"
         for demand in used
         if not is_placeable(demand)
-    ]
-    lost = list(dict.fromkeys(lost))
-    if lost:
-        lines = ["Not placed:", *lost[:MAX_LINES]]
-        lines += [f"and {len(lost) - MAX_LINES} more"] if len(lost) > MAX_LINES else []
-        parts.append(Prose(lines=tuple(lines), is_list=True))
-    return Section(name="roofline", title="Under the roofline", parts=tuple(parts))
+    )
+    lines = ["Not placed:", *list(lost)[:MAX_LINES]] if lost else []
+    lines += [f"and {len(lost) - MAX_LINES} more"] if len(lost) > MAX_LINES else []
+    not_placed = Prose(lines=tuple(lines), is_list=True)
+    return section("roofline", "Under the roofline", roofline_plots(used), placed, not_placed)
 
 
 def _why(demand: Demand) -> str:
@@ -118,12 +104,8 @@ def _why(demand: Demand) -> str:
 def sweeps(evidence: Evidence) -> Section | None:
     """Slowdown over bandwidth, scaling over devices, and the tables of all that."""
     runs = swept(evidence.shown)
-    if not runs:
-        return None
-    drawn = (slowdown_plots(runs), scaling_plots(runs))
-    parts: list[Part] = [plots for plots in drawn if plots is not None]
-    parts += link_grids(runs)
-    return Section(name="sweeps", title="Several devices and links", parts=tuple(parts))
+    parts = (slowdown_plots(runs), scaling_plots(runs), *link_grids(runs)) if runs else ()
+    return section("sweeps", "Several devices and links", *parts)
 
 
 def comparison(evidence: Evidence, *, strictness: Strictness) -> Section | None:
@@ -133,26 +115,21 @@ def comparison(evidence: Evidence, *, strictness: Strictness) -> Section | None:
     files = [(source.label, source.rows) for source in evidence.sources]
     found = compare(files, metric=METRICS["time"], strictness=strictness)
     first, *others = compare_tables.lines(found)
-    plots = compare_plots(found)
-    summary = f"{found.labels[0]} is the baseline: {first}."
-    parts: list[Part] = [Prose(lines=(summary,)), *([plots] if plots else [])]
-    parts += compare_tables.grids(found)
-    parts += [Prose(lines=tuple(others), is_list=True)] if others else []
-    return Section(name="comparison", title="Compared with the first file", parts=tuple(parts))
+    return section(
+        "comparison",
+        "Compared with the first file",
+        Prose(lines=(f"{found.labels[0]} is the baseline: {first}.",)),
+        compare_plots(found),
+        *compare_tables.grids(found),
+        Prose(lines=tuple(others), is_list=True),
+    )
 
 
 def claims(verdicts: Sequence[ClaimVerdict]) -> Section:
-    """Section of a report: the table, with a line on what the words mean."""
-    meaning = Prose(
-        lines=(
-            "Computed from measured rows, the catalogue, the link model and published figures; "
-            "HOLDS WHEN names the circumstances found among the cases computed. "
-            "What a verdict rests on is in the last column.",
-        )
+    """The table of published claims, with a line on what the words mean."""
+    meaning = (
+        "Computed from measured rows, the catalogue, the link model and published figures; "
+        "HOLDS WHEN names the circumstances found among the cases computed. "
+        "What a verdict rests on is in the last column."
     )
-    return Section(name="claims", title="Published claims", parts=(meaning, claims_grid(verdicts)))
-
-
-def present(sections: Sequence[Section | None]) -> tuple[Section, ...]:
-    """Those that have something to show."""
-    return tuple(section for section in sections if section is not None)
+    return section("claims", "Published claims", Prose(lines=(meaning,)), claims_grid(verdicts))

@@ -19,7 +19,7 @@ class SynchronousEngine(Engine, Adapter):
         self.num_steps = 0
         self.graphs: int | None = None
         self.reserved: int | None = None
-        self.clock_hz: Callable[[], float | None] = lambda: None
+        self.clock_hz: float | None = None
 
     def step(self) -> StepCount:
         self.clock.advance(self._step_s(self.num_steps))
@@ -33,7 +33,7 @@ class SynchronousEngine(Engine, Adapter):
         return self.reserved
 
     def compute_clock_hz(self) -> float | None:
-        return self.clock_hz()
+        return self.clock_hz
 
 
 class QueueEngine(SynchronousEngine):

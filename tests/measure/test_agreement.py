@@ -1,11 +1,11 @@
 """Ranks that step together stop together: rank 0's clock and verdict count, for all alike."""
 
+import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
-import pytest
 from fake_device import SynchronousEngine, drawn_from, in_turn
 
 from bench.core.nouns import Layout
@@ -21,16 +21,11 @@ def ranks_of(num_ranks: int) -> list[Ranks]:
 
     store = HashStore()
     store.set_timeout(timedelta(seconds=20))
-    environments = [
-        {
-            "RANK": str(rank),
-            "WORLD_SIZE": str(num_ranks),
-            "LOCAL_RANK": str(rank),
-            "LOCAL_WORLD_SIZE": str(num_ranks),
-        }
+    sizes = dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(num_ranks))
+    return [
+        join(store, environment=sizes | dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank)))
         for rank in range(num_ranks)
     ]
-    return [join(store, environment=environment) for environment in environments]
 
 
 def together(work: Callable[[Ranks], Any], *, num_ranks: int = 3) -> list[Any]:
@@ -40,30 +35,12 @@ def together(work: Callable[[Ranks], Any], *, num_ranks: int = 3) -> list[Any]:
 
 
 def noisy(rank: int) -> Callable[[int], float]:
-    import random
-
     source = random.Random(rank)
     mean_s = 0.02 * (1 + rank)
     return drawn_from(iter(lambda: mean_s * (1 + source.gauss(0, 0.05)), None))
 
 
-def test_window_ends_after_the_same_step_in_every_rank() -> None:
-    def measure(ranks: Ranks) -> tuple[int, float]:
-        engine = SynchronousEngine(FakeClock(), noisy(ranks.rank))
-        window = run_window(
-            engine,
-            clock=engine.clock,
-            should_stop=measured_enough(Limits(window_max_s=30.0)),
-            agree=ranks.agree,
-        )
-        return len(window.counts), window.wall_s
-
-    (steps, wall_s), *others = together(measure)
-    assert {count for count, _ in others} == {steps}
-    assert 10 <= wall_s < 12, "rank 0's own clock, though the others are slower"
-
-
-def test_warm_up_ends_after_the_same_step_in_every_rank() -> None:
+def test_warm_up_and_window_end_after_the_same_step_in_every_rank() -> None:
     def warm(ranks: Ranks) -> tuple[int, bool]:
         # Only rank 0 is steady; by themselves the others would warm up to the limit.
         steady, unsteady = in_turn(0.5, 0.05), lambda index: 0.05 * (1 + index % 7)
@@ -71,9 +48,18 @@ def test_warm_up_ends_after_the_same_step_in_every_rank() -> None:
         warmup = warm_up(engine, clock=engine.clock, limits=Limits(), agree=ranks.agree)
         return len(warmup.step_s), warmup.has_converged
 
-    (steps, has_converged), *others = together(warm)
+    def measure(ranks: Ranks) -> tuple[int, float]:
+        engine = SynchronousEngine(FakeClock(), noisy(ranks.rank))
+        enough = measured_enough(Limits(window_max_s=30.0))
+        window = run_window(engine, clock=engine.clock, should_stop=enough, agree=ranks.agree)
+        return len(window.counts), window.wall_s
+
+    (warm_steps, has_converged), *others = together(warm)
     assert has_converged
+    assert {count for count, _ in others} == {warm_steps}
+    (steps, wall_s), *others = together(measure)
     assert {count for count, _ in others} == {steps}
+    assert 10 <= wall_s < 12, "rank 0's own clock, though the others are slower"
 
 
 def test_looks_are_as_many_steps_apart_as_a_second_takes() -> None:
@@ -85,10 +71,7 @@ def test_looks_are_as_many_steps_apart_as_a_second_takes() -> None:
 
     engine = SynchronousEngine(FakeClock(), in_turn(0.125))
     window = run_window(
-        engine,
-        clock=engine.clock,
-        should_stop=lambda elapsed_s, _: elapsed_s >= 4,
-        agree=agree,
+        engine, clock=engine.clock, should_stop=lambda elapsed_s, _: elapsed_s >= 4, agree=agree
     )
     assert asked == [1, 2, 4, 8, 8, 8, 0]
     assert len(window.counts) == 32
@@ -103,30 +86,18 @@ def test_values_are_gathered_at_rank_0_in_order() -> None:
     assert all(one == [[], [], []] for one in others)
 
 
-@pytest.mark.parametrize(
-    ("cpu_ids", "num_ranks", "shares"),
-    [
-        ((0, 2, 4, 6), 2, [(0, 2), (4, 6)]),
-        ((0, 1, 2), 2, [(0,), (1,)]),
-        ((5,), 2, [(5,), (5,)]),
-        ((), 2, [(), ()]),
-    ],
-)
-def test_cores_are_shared_out_without_overlap_while_they_suffice(
-    cpu_ids: tuple[int, ...], num_ranks: int, shares: list[tuple[int, ...]]
-) -> None:
-    assert [ranks.share(cpu_ids) for ranks in ranks_of(num_ranks)] == shares
-
-
-def test_tensor_parallel_neighbours_belong_to_one_replica() -> None:
-    layout = Layout(strategy="tp", tensor=2, data=3)
-    assert [data_rank(rank, layout=layout) for rank in range(6)] == [0, 0, 1, 1, 2, 2]
-
-
-def test_each_rank_has_the_device_of_its_local_number() -> None:
-    first, second = ranks_of(2)
-    assert (local_label("cuda:0", ranks=first), local_label("npu", ranks=second)) == (
-        "cuda:0",
-        "npu:1",
-    )
+def test_each_rank_has_its_cores_its_device_and_its_replica() -> None:
+    first, second = both = ranks_of(2)
+    for cpu_ids, shares in (
+        ((0, 2, 4, 6), [(0, 2), (4, 6)]),
+        ((0, 1, 2), [(0,), (1,)]),
+        ((5,), [(5,), (5,)]),  # shared where they do not suffice
+        ((), [(), ()]),
+    ):
+        assert [ranks.share(cpu_ids) for ranks in both] == shares
+    assert local_label("cuda:0", ranks=first) == "cuda:0"
+    assert local_label("npu", ranks=second) == "npu:1"
     assert local_label("cpu", ranks=second) == "cpu"
+    layout = Layout(strategy="tp", tensor=2, data=3)
+    neighbours = [data_rank(rank, layout=layout) for rank in range(6)]
+    assert neighbours == [0, 0, 1, 1, 2, 2], "tensor-parallel neighbours are one replica"

@@ -6,26 +6,26 @@ import pytest
 
 from bench.measure.communication import modelled_link
 from bench.measure.communication.communication import widened
-from bench.measure.communication.modelled_link import ModelledLink
 
-STEP_S, CONTENDED_S, WAIT_S = 0.010, 0.002, 0.003
+STEP_S, WAIT_S = 0.010, 0.003
 
 
 class Device:
-    """Takes `STEP_S` a step, `WAIT_S` more where it is waited for, `CONTENDED_S` with units."""
+    """Takes `STEP_S` a step, `WAIT_S` more where it is waited for, `contended_s` with units."""
 
     def __init__(self):
         self.device = SimpleNamespace(type="cuda")
         self.link = self
         self.now_s = 0.0
         self.units = 0
+        self.contended_s = 0.002
         self.asked = []
 
     def monotonic(self):
         return self.now_s
 
     def step(self):
-        self.now_s += STEP_S + (CONTENDED_S if self.units else 0.0)
+        self.now_s += STEP_S + (self.contended_s if self.units else 0.0)
         self.asked.append(self.units)
 
     def synchronize(self):
@@ -45,44 +45,35 @@ def device(monkeypatch):
     return made
 
 
-def link_on(device, *, contention="16", mode="emulated", period_steps=1):
+def columns(device, *, contention="16", mode="emulated", period_steps=1):
     layout = SimpleNamespace(contention=contention, mode=mode)
-    made = ModelledLink(SimpleNamespace(layout=layout), emulation=device, model=None)
-    made.period_steps = period_steps
-    return made
-
-
-def columns(link, device):
+    config = SimpleNamespace(layout=layout)
+    link = modelled_link.ModelledLink(config, emulation=device, model=None)
+    link.period_steps = period_steps
     return link.contended_columns(
         device.step, synchronize=device.synchronize, step_s=[STEP_S, STEP_S, 0.020]
     )
 
 
 def test_waiting_for_the_device_is_not_taken_for_contention(device):
-    row = columns(link_on(device), device)
-    assert row == {
+    assert columns(device) == {
         "contended_step_ms": pytest.approx(12.0),
         "contention_units": 16,
         "contention_moved_frac": 0.75,
     }
     assert device.asked[:4] == [0, 16, 0, 16] and device.units == 0
+    device.contended_s = -0.001  # a busy machine makes contention no gain
+    assert columns(device)["contended_step_ms"] == pytest.approx(10.0)
 
 
 def test_a_mitigation_that_communicates_rarely_is_seen_whole(device):
-    row = columns(link_on(device, period_steps=3), device)
+    row = columns(device, period_steps=3)
     assert row["contended_step_ms"] == pytest.approx(40 / 3 + 2)
     assert device.asked[:6] == [0, 0, 0, 16, 16, 16]
 
 
-def test_a_busy_machine_makes_contention_no_gain(device, monkeypatch):
-    monkeypatch.setattr(f"{__name__}.CONTENDED_S", -0.001)
-    row = columns(link_on(device), device)
-    assert row["contended_step_ms"] == pytest.approx(10.0)
-
-
-@pytest.mark.parametrize("given", [{"contention": "none"}, {"mode": "throttled"}])
-def test_nothing_is_said_where_nothing_is_asked(device, given):
-    assert columns(link_on(device, **given), device) == {}
+def test_nothing_is_said_where_nothing_is_asked(device):
+    assert columns(device, contention="none") == columns(device, mode="throttled") == {}
     assert device.asked == []
 
 

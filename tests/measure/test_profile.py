@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from bench import discovery
+from bench.devices.torch.adapter import Adapter
 from bench.hardware.operators import Operators, total
 from bench.measure.operators import operator_count, profile
 from bench.measure.operators.operator_count import class_of, count_step, stored_bytes
@@ -21,45 +22,33 @@ def by_kind(found: list[Operators]) -> dict[str, Operators]:
     return {one.kind: one for one in found}
 
 
-@pytest.mark.parametrize(
-    ("kind", "names"),
-    [
-        ("gemm", "addmm mm bmm"),
-        ("conv", "convolution_backward cudnn_convolution mkldnn_convolution"),
-        (
-            "attention",
-            "_scaled_dot_product_flash_attention_backward _efficient_attention_forward",
-        ),
-        ("norm", "native_layer_norm_backward _softmax sum"),
-        ("copy", "copy_ _to_copy cat embedding"),
-        ("vector", "add silu mul_ _foreach_add_ leaky_relu_backward"),
-    ],
-)
-def test_operators_fall_into_their_class(kind: str, names: str) -> None:
-    assert {class_of(f"aten::{name}") for name in names.split()} == {kind}
+def test_operators_fall_into_their_class() -> None:
+    for kind, names in {
+        "gemm": "addmm mm bmm",
+        "conv": "convolution_backward cudnn_convolution mkldnn_convolution",
+        "attention": "_scaled_dot_product_flash_attention_backward _efficient_attention_forward",
+        "norm": "native_layer_norm_backward _softmax sum",
+        "copy": "copy_ _to_copy cat embedding",
+        "vector": "add silu mul_ _foreach_add_ leaky_relu_backward",
+    }.items():
+        assert {class_of(f"aten::{name}") for name in names.split()} == {kind}
 
 
-def test_a_product_is_counted_by_hand() -> None:
+def test_small_programs_are_counted_by_hand() -> None:
     a, b = torch.ones(8, 16), torch.ones(16, 32)
     gemm = by_kind(count_step(lambda: a @ b))["gemm"]
     assert gemm.flops == 2 * 8 * 16 * 32
     assert gemm.bytes == gemm.least_bytes == 4 * (8 * 16 + 16 * 32 + 8 * 32)
     assert (gemm.calls, gemm.dtype) == (1, "fp32")
-
-
-def test_a_pointwise_operator_reads_and_writes_and_can_be_fused() -> None:
     x = torch.ones(100)
     vector = by_kind(count_step(lambda: x + 1.0))["vector"]
-    assert (vector.bytes, vector.least_bytes, vector.flops) == (800.0, 0.0, 100.0)
+    assert (vector.bytes, vector.least_bytes, vector.flops) == (800.0, 0.0, 100.0), "can be fused"
 
 
-def test_views_and_allocations_move_nothing() -> None:
+def test_views_and_allocations_move_nothing_and_expanded_tensors_are_stored_once() -> None:
     x = torch.ones(4, 4)
     assert count_step(lambda: x.t()[0:1].view(4).detach()) == []
     assert count_step(lambda: torch.empty(1000)) == []
-
-
-def test_an_expanded_tensor_is_stored_once() -> None:
     assert stored_bytes(torch.ones(1, 10).expand(1000, 10)) == 40
     assert stored_bytes(torch.empty(0, 7)) == 0
 
@@ -106,9 +95,10 @@ def test_attention_with_grouped_heads_needs_no_formula_of_torch(
     # As torch 2.11 does for a query that has more heads than keys.
     for kernel in kernels:
         monkeypatch.setitem(operator_count.flop_registry, kernel, refuse)
-    meta = {"device": "meta", "dtype": torch.bfloat16}
-    query, key = torch.empty(2, 8, 32, 16, **meta), torch.empty(2, 2, 48, 16, **meta)
-    value = torch.empty(2, 2, 48, 16, **meta)
+    query, key, value = (
+        torch.empty(2, *shape, 16, device="meta", dtype=torch.bfloat16)
+        for shape in ((8, 32), (2, 48), (2, 48))
+    )
     forward = by_kind(count_step(lambda: kernels[0](query, key, value)))["attention"]
     product = 2 * (2 * 8 * 32 * 48 * 16)
     assert (forward.flops, forward.dtype) == (2 * product, "bf16")
@@ -144,7 +134,7 @@ def event(name: str, *, cpu: float, device: float = 0.0, parent: Any = None) -> 
     )
 
 
-def test_times_go_to_the_class_and_the_optimizer_keeps_its_own() -> None:
+def test_times_go_to_the_class_and_none_is_lost() -> None:
     update = event("Optimizer.step#SGD.step", cpu=5.0)
     events = [
         event("aten::mm", cpu=1e6, device=3e6),
@@ -155,13 +145,11 @@ def test_times_go_to_the_class_and_the_optimizer_keeps_its_own() -> None:
     ]
     assert times_by_class(events, on_device=False) == {"gemm": 1.0, "vector": 2.0, "optimizer": 1.0}
     assert times_by_class(events, on_device=True) == {"gemm": 3.0, "vector": 4.0, "optimizer": 1.0}
-
-
-def test_dtypes_of_a_class_share_its_time_by_bytes_and_no_time_is_lost() -> None:
-    def counted(kind: str, dtype: str, moved: float) -> Operators:
-        return Operators(kind=kind, dtype=dtype, calls=1, flops=1.0, bytes=moved, least_bytes=moved)
-
-    counts = [counted("gemm", "bf16", 30.0), counted("gemm", "fp32", 10.0)]
+    # Dtypes of a class share its time by bytes.
+    counts = [
+        Operators(kind="gemm", dtype=dtype, calls=1, flops=1.0, bytes=moved, least_bytes=moved)
+        for dtype, moved in (("bf16", 30.0), ("fp32", 10.0))
+    ]
     timed = with_times(counts, {"gemm": 8.0, "norm": 2.0}, per=2.0)
     assert [one.time_s for one in timed] == [3.0, 1.0, 1.0]
     assert timed[-1].kind == "other" and timed[-1].bytes == 0.0
@@ -174,16 +162,13 @@ class Multiplying:
     """An engine whose step is one product and takes 0.25 s by a clock of its own."""
 
     device = torch.device("cpu")
-    is_asynchronous = True
 
-    def __init__(self, clock: FakeClock) -> None:
+    def __init__(self, clock: FakeClock, *, is_asynchronous: bool = True) -> None:
         self._clock = clock
-        self.adapter = self
+        self.adapter = Adapter()
+        self.adapter.is_asynchronous = is_asynchronous
 
     def build(self) -> None:
-        pass
-
-    def synchronize(self) -> None:
         pass
 
     def step(self) -> None:
@@ -220,8 +205,7 @@ def test_the_start_of_the_profiler_is_no_part_of_a_step(monkeypatch: pytest.Monk
 def test_what_the_host_queues_is_not_called_time_of_kernels(
     is_asynchronous: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Multiplying(FakeClock())
-    engine.is_asynchronous = is_asynchronous
+    engine = Multiplying(FakeClock(), is_asynchronous=is_asynchronous)
     monkeypatch.setattr(profile, "TorchEngine", lambda *_, **__: engine)
     # The profiler has no activity for this device, as on MPS.
     found = profile_request(NO_CORES)

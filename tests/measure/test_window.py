@@ -1,22 +1,26 @@
 """The measured window on simulated devices: every figure is worked out by hand."""
 
 import random
+import time
+from typing import Any
 
 import pytest
 from fake_device import ONE_ITEM, QueueEngine, SynchronousEngine, drawn_from, in_turn
 
 from bench.measure.timing.clock import FakeClock
 from bench.measure.timing.limits import Limits
-from bench.measure.timing.window import MAX_QUEUED_STEPS, measured_enough, run_window, step_clock_of
+from bench.measure.timing.window import MAX_QUEUED_STEPS, Window, measured_enough, run_window
 
 
-def after_steps(num_steps: int):  # type: ignore[no-untyped-def]
-    return lambda _elapsed_s, step_s: len(step_s) >= num_steps
+def ran(engine: SynchronousEngine, num_steps: int, **more: Any) -> Window:
+    """Run the window until the rule has seen so many steps."""
+    return run_window(
+        engine, clock=engine.clock, should_stop=lambda _, step_s: len(step_s) >= num_steps, **more
+    )
 
 
 def test_synchronous_steps_are_the_differences_of_the_host_clock() -> None:
-    engine = SynchronousEngine(FakeClock(), in_turn(0.5, 0.25, 1.0, 0.25))
-    window = run_window(engine, clock=engine.clock, should_stop=after_steps(3))
+    window = ran(SynchronousEngine(FakeClock(), in_turn(0.5, 0.25, 1.0, 0.25)), 3)
     assert (window.step_clock, window.host_bound_frac) == ("host", None)
     # Asked after step 1 (0.5 s), then half a second later: 0.5 + 0.25 < 1.0 <= 0.5 + 0.25 + 1.0.
     assert window.step_s == pytest.approx([0.5, 0.25, 1.0])
@@ -40,7 +44,7 @@ def test_rule_is_asked_after_1_2_4_8_steps_and_then_every_second() -> None:
 
 def test_asynchronous_steps_come_from_events_without_a_synchronisation_each() -> None:
     engine = QueueEngine(FakeClock(), in_turn(0.3, 0.1, 0.2), host_s=0.001)
-    window = run_window(engine, clock=engine.clock, should_stop=after_steps(8), expected_step_s=0.1)
+    window = ran(engine, 8, expected_step_s=0.1)
     assert window.step_clock == "event"
     assert len(window.step_s) == len(window.counts) == engine.num_steps
     assert window.step_s[:3] == pytest.approx([0.3, 0.1, 0.2])
@@ -48,51 +52,26 @@ def test_asynchronous_steps_come_from_events_without_a_synchronisation_each() ->
     assert engine.num_synchronizations == 2, "one at each end"
 
 
-def test_host_that_is_slower_than_the_device_shows_in_the_steps() -> None:
-    engine = QueueEngine(FakeClock(), in_turn(0.01), host_s=0.05)
-    window = run_window(
-        engine, clock=engine.clock, should_stop=after_steps(20), expected_step_s=0.05
-    )
-    assert window.step_s == pytest.approx([0.05] * len(window.step_s))
+@pytest.mark.parametrize("blocks", [False, True])
+def test_steps_at_the_pace_of_the_host_are_counted_though_events_add_up(blocks: bool) -> None:
+    for host_s, expected_frac in ((0.05, 1.0), (0.011, 1.0), (0.005, 0.0)):
+        engine = QueueEngine(FakeClock(), in_turn(0.01), host_s=host_s, blocks=blocks)
+        window = ran(engine, 200, expected_step_s=host_s)
+        assert sum(window.step_s) == pytest.approx(window.wall_s, rel=0.01)
+        assert window.host_bound_frac == expected_frac
+        if host_s == 0.05 and not blocks:
+            assert window.step_s == pytest.approx([host_s] * len(window.step_s))
 
 
-@pytest.mark.parametrize(
-    ("host_s", "device_s", "blocks", "expected_frac"),
-    [
-        (0.05, 0.01, False, 1.0),
-        (0.011, 0.01, False, 1.0),
-        (0.005, 0.01, False, 0.0),
-        (0.011, 0.01, True, 1.0),
-        (0.005, 0.01, True, 0.0),
-    ],
-)
-def test_steps_at_the_pace_of_the_host_are_counted_though_events_add_up(
-    host_s: float, device_s: float, blocks: bool, expected_frac: float
-) -> None:
-    engine = QueueEngine(FakeClock(), in_turn(device_s), host_s=host_s, blocks=blocks)
-    window = run_window(
-        engine, clock=engine.clock, should_stop=after_steps(200), expected_step_s=host_s
-    )
-    assert sum(window.step_s) == pytest.approx(window.wall_s, rel=0.01)
-    assert window.host_bound_frac == expected_frac
-
-
-@pytest.mark.parametrize(
-    ("step_s", "deepest"),
-    [(0.001, MAX_QUEUED_STEPS), (0.1, 10), (0.4, 2), (30.0, 2)],
-)
-def test_host_runs_a_bounded_way_ahead(step_s: float, deepest: int) -> None:
-    engine = QueueEngine(FakeClock(), in_turn(step_s), host_s=1e-5)
-    run_window(engine, clock=engine.clock, should_stop=after_steps(150), expected_step_s=step_s)
-    assert deepest - 1 <= engine.deepest_queue <= deepest + 1
+def test_host_runs_a_bounded_way_ahead() -> None:
+    for step_s, deepest in ((0.001, MAX_QUEUED_STEPS), (0.1, 10), (0.4, 2), (30.0, 2)):
+        engine = QueueEngine(FakeClock(), in_turn(step_s), host_s=1e-5)
+        ran(engine, 150, expected_step_s=step_s)
+        assert deepest - 1 <= engine.deepest_queue <= deepest + 1
 
 
 def test_passed_events_are_let_go() -> None:
     engine = QueueEngine(FakeClock(), in_turn(0.001), host_s=1e-5)
-    run_window(engine, clock=engine.clock, should_stop=after_steps(20_000), expected_step_s=0.001)
-    assert engine.num_steps >= 20_000
-    assert engine.num_live_events == 0
-
     live: list[int] = []
 
     def stop(elapsed_s: float, step_s: list[float]) -> bool:
@@ -100,13 +79,14 @@ def test_passed_events_are_let_go() -> None:
         return elapsed_s >= 8
 
     run_window(engine, clock=engine.clock, should_stop=stop, expected_step_s=0.001)
+    assert engine.num_steps >= 8000
     assert max(live) <= MAX_QUEUED_STEPS + 2
+    assert engine.num_live_events == 0
 
 
 def test_device_without_events_is_synchronised_at_every_step() -> None:
     engine = QueueEngine(FakeClock(), in_turn(0.3, 0.1, 0.2), host_s=0.05, has_events=False)
-    assert step_clock_of(engine) == "host_sync"
-    window = run_window(engine, clock=engine.clock, should_stop=after_steps(3))
+    window = ran(engine, 3)
     assert window.step_clock == "host_sync"
     assert window.step_s[:3] == pytest.approx([0.3, 0.1, 0.2])
     assert engine.deepest_queue == 1
@@ -120,53 +100,40 @@ def test_clock_that_goes_backwards_is_noticed() -> None:
 
     engine = SynchronousEngine(Broken(), in_turn(1.0))
     count = iter(range(100))
-    window = run_window(
-        engine, clock=engine.clock, should_stop=lambda _elapsed, _steps: next(count) > 1
-    )
+    window = run_window(engine, clock=engine.clock, should_stop=lambda *_: next(count) > 1)
     assert window.clock_went_backwards
 
 
-@pytest.mark.parametrize(
-    ("elapsed_s", "num_steps", "is_enough"),
-    [
+def test_window_has_both_minima_and_a_hard_end() -> None:
+    rule = measured_enough(Limits())
+    for elapsed_s, num_steps, is_enough in (
         (9.9, 1000, False),  # too short a time
         (10.0, 19, False),  # too few steps
         (10.0, 40, True),  # both minima, and steps that do not vary
         (30.0, 20, True),
         (119.0, 19, False),  # slow steps may take up to the hard limit
         (120.0, 1, True),
-    ],
-)
-def test_window_has_both_minima_and_a_hard_end(
-    elapsed_s: float, num_steps: int, is_enough: bool
-) -> None:
-    rule = measured_enough(Limits())
-    assert rule(elapsed_s, [elapsed_s / num_steps] * num_steps) is is_enough
+    ):
+        assert rule(elapsed_s, [elapsed_s / num_steps] * num_steps) is is_enough
 
 
-def noisy_window(sd_frac: float) -> float:
+def noisy_window_s(sd_frac: float) -> float:
     source = random.Random(1)
     times_s = iter(lambda: 0.05 * (1 + source.gauss(0, sd_frac)), None)
     engine = SynchronousEngine(FakeClock(), drawn_from(times_s))
-    window = run_window(
-        engine, clock=engine.clock, should_stop=measured_enough(Limits(window_max_s=30.0))
-    )
-    return window.wall_s
+    enough = measured_enough(Limits(window_max_s=30.0))
+    return run_window(engine, clock=engine.clock, should_stop=enough).wall_s
 
 
 def test_window_is_extended_until_the_mean_is_known_and_no_longer_than_its_limit() -> None:
     # 200 steps in 10 s: a spread of 2 % leaves the mean known to 0.3 %, one of 10 % to 1.5 %
     # (and to 1 % after some 20 s), one of 30 % never.
-    assert noisy_window(0.02) == pytest.approx(10, abs=1.2)
-    assert 12 < noisy_window(0.10) < 30
-    assert noisy_window(0.25) == pytest.approx(30, abs=1.2)
+    assert noisy_window_s(0.02) == pytest.approx(10, abs=1.2)
+    assert 12 < noisy_window_s(0.10) < 30
+    assert noisy_window_s(0.25) == pytest.approx(30, abs=1.2)
 
 
 def test_rule_costs_little_on_a_million_steps() -> None:
-    import time
-
-    rule = measured_enough(Limits())
-    step_s = [1e-5] * 1_000_000
     started_s = time.perf_counter()
-    assert rule(10.0, step_s)
+    assert measured_enough(Limits())(10.0, [1e-5] * 1_000_000)
     assert time.perf_counter() - started_s < 1.0

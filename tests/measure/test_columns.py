@@ -1,0 +1,182 @@
+"""From a window to columns, reasons and a status, against figures worked out by hand.
+
+Reasons come from the environment and from correctness, never from the speed.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bench.measure.engine.engine import StepCount
+from bench.measure.timing import summary, validity
+from bench.measure.timing.limits import PROFILES, Limits
+from bench.measure.timing.warmup import Warmup
+from bench.measure.timing.window import Window
+from bench.results.schema import REASONS
+from bench.workload import TRAIN, Phase
+from tests.measure.trial_requests import request_of
+
+
+class FourRows:
+    def batch_size(self, phase: Phase) -> int:
+        return 4
+
+
+FOUR: Any = FourRows()
+
+
+def window(step_s: list[float], *, wall_s: float | None = None, **count: Any) -> Window:
+    whole = {"items": 4, "elements": None, "flops": None, "data_wait_s": 0.0, **count}
+    return Window(
+        step_clock="host",
+        start_s=50.0,
+        end_s=50.0 + (sum(step_s) if wall_s is None else wall_s),
+        step_s=step_s,
+        counts=[StepCount(**whole)] * len(step_s),
+    )
+
+
+def test_speed_is_items_over_the_whole_window() -> None:
+    row = summary.speed_columns(window([0.1, 0.2, 0.3, 0.4], wall_s=1.25))
+    assert (row["items"], row["steps"], row["window_s"]) == (16, 4, 1.25)
+    assert row["throughput_per_s"] == pytest.approx(12.8)
+    assert row["step_median_ms"] == row["step_mean_ms"] == pytest.approx(250.0)
+    # Linear interpolation between order statistics, at 0.05 x 3 and 0.95 x 3.
+    assert row["step_p05_ms"] == pytest.approx(115.0)
+    assert row["step_p95_ms"] == pytest.approx(385.0)
+    assert row["step_iqr_ms"] == pytest.approx(150.0)
+    assert row["rel_ci95_frac"] is None, "four steps does not know how well their mean is known"
+    assert row["drift_frac"] is None
+    assert "host_gap_frac" not in row, "the host clock has no gaps"
+    assert "elements_per_s" not in row and "flops_per_item" not in row
+    counted = summary.speed_columns(window([0.5] * 4, wall_s=2.0, elements=400, flops=8e9))
+    assert (counted["elements_per_item"], counted["elements_per_s"]) == (100.0, 800.0)
+    assert (counted["flops_per_item"], counted["flops_method"]) == (2e9, "analytic")
+    by_events = replace(window([0.5] * 4, wall_s=2.5), step_clock="event")
+    assert summary.speed_columns(by_events)["host_gap_frac"] == pytest.approx(0.2)
+
+
+def test_waiting_is_blank_without_a_loader() -> None:
+    measured = window([0.5] * 4, data_wait_s=0.125)
+    assert summary.wait_columns(measured, uses_loader=False) == {}
+    waited = summary.wait_columns(measured, uses_loader=True)
+    assert waited == {"data_wait_s": 0.5, "data_wait_frac": 0.25}
+
+
+def test_latency_percentiles_are_blank_under_their_least_count() -> None:
+    infer = Phase(name="infer", item="sample")
+    steps = [0.001 * (index + 1) for index in range(100)]
+    row = summary.latency_columns(window(steps), workload=FOUR, phase=infer)
+    assert (row["lat_n"], row["lat_p50_ms"]) == (100, pytest.approx(50.5))
+    # 100 samples at 0.9: P(Binomial(100, 0.1) <= 3) = 0.0078, <= 4: 0.024; so 3 are discarded.
+    assert row["lat_p90_ms"] == pytest.approx(97.0)
+    assert row["lat_p99_ms"] is None
+    few = summary.latency_columns(window(steps[:63]), workload=FOUR, phase=infer)
+    assert few["lat_p90_ms"] is None
+    assert summary.latency_columns(window(steps), workload=FOUR, phase=TRAIN) == {}
+
+
+def test_first_token_and_each_token_have_their_columns() -> None:
+    def columns(latency: str, items: int, **more: int) -> dict[str, Any]:
+        phase = Phase(name="any", item="token", latency=latency)
+        measured = window([0.2] * 10, wall_s=2.5, items=items)
+        return dict(summary.latency_columns(measured, workload=FOUR, phase=phase, **more))
+
+    prefill = columns("ttft", 2048)
+    assert (prefill["ttft_ms"], prefill["prefill_tok_per_s"]) == pytest.approx((200.0, 8192.0))
+    # 64 tokens a step for 4 sequences: 16 tokens one after the other in 200 ms. Two replicas make
+    # more tokens together, and none of them sooner.
+    for decode, rate in ((columns("tpot", 64), 256.0), (columns("tpot", 128, num_replicas=2), 512)):
+        assert (decode["tpot_ms"], decode["decode_tok_per_s"]) == pytest.approx((12.5, rate))
+        assert "prefill_tok_per_s" not in decode
+
+
+def test_cold_costs_are_columns_and_compiling_is_the_first_step_beyond_the_others() -> None:
+    config = request_of("sleep-infer", compile=True).config
+    warmup = Warmup(step_s=[9.0, 0.5, 0.5], wall_s=1.0, has_converged=True, recompiles=1)
+    cold_s = {"import": 2.0, "build": 3.0}
+    row = summary.cold_columns(warmup, cold_s=cold_s, config=config, step_s=[0.5])
+    assert (row["import_s"], row["build_s"], row["transfer_s"]) == (2.0, 3.0, None)
+    assert (row["first_step_s"], row["compile_s"], row["recompiles"]) == (9.0, 8.5, 1)
+    assert (row["warmup_steps"], row["warmup_s"], row["warmup_converged"]) == (3, 1.0, True)
+
+
+def reasons(
+    measured: Window, *, converged: bool = True, recompiled: bool = False, profile: str = "default"
+) -> list[str]:
+    warmup = Warmup(step_s=[1.0], wall_s=2.0, has_converged=converged, recompiles=None)
+    limits = PROFILES[profile].limits
+    return summary.trial_reasons(measured, warmup=warmup, limits=limits, recompiled=recompiled)
+
+
+GOOD = window([0.5] * 20)
+
+
+def test_windows_that_are_no_measurement_say_why() -> None:
+    assert Limits() == PROFILES["default"].limits
+    starved = replace(GOOD, host_bound_frac=0.51)
+    late = window([0.5] * 20, data_wait_s=0.055)
+    for found, expected in (
+        (reasons(GOOD), []),
+        (reasons(window([0.5] * 19, wall_s=10.0)), ["window_short"]),
+        (reasons(window([0.4] * 20)), ["window_short"]),
+        (reasons(window([60.0] * 2)), ["window_short", "few_samples"]),
+        (reasons(window([0.5] * 10 + [0.516] * 10)), ["drift"]),
+        (reasons(window([0.516] * 10 + [0.5] * 10)), ["drift"]),
+        (reasons(window([0.5] * 10 + [0.514] * 10)), []),
+        (reasons(replace(GOOD, clock_went_backwards=True)), ["clock_backwards"]),
+        (reasons(GOOD, converged=False), ["not_steady"]),
+        (reasons(GOOD, recompiled=True), ["recompiled"]),
+        (reasons(late), ["input_bound"]),
+        (reasons(window([0.625] * 20, data_wait_s=0.0625)), []),
+        (reasons(starved), ["host_bound"]),
+        (reasons(replace(late, host_bound_frac=0.51)), ["input_bound"]),  # the loader is why
+        (reasons(replace(GOOD, host_bound_frac=0.5)), []),
+        # Smoke is never a measurement.
+        (reasons(window([0.5] * 4), converged=False, profile="smoke"), ["smoke"]),
+        (reasons(window([30.0]), profile="smoke"), ["smoke", "few_samples"]),
+    ):
+        assert found == expected
+
+
+def test_every_reason_of_the_schema_has_one_status_and_the_gravest_decides() -> None:
+    sets = (validity.INVALIDATING, validity.FAILING, validity.SKIPPING)
+    assert frozenset.union(*sets) <= REASONS.keys()
+    assert sum(map(len, sets)) == len(frozenset.union(*sets))
+    assert validity.status_of([]) == "OK"
+    for code in REASONS:
+        expected = "WARN"
+        for status, codes in zip(("INVALID", "FAILED", "SKIPPED"), sets, strict=True):
+            expected = status if code in codes else expected
+        assert validity.status_of([code]) == expected
+    assert validity.status_of(["smoke", "drift"]) == "WARN"
+    assert validity.status_of(["drift", "nonfinite"]) == "INVALID"
+    assert validity.status_of(["nonfinite", "interrupted"]) == "SKIPPED"
+    assert validity.status_of(["interrupted", "crashed", "nonfinite"]) == "FAILED"
+
+
+def test_wrong_results_are_not_tried_again_and_spoilt_ones_are() -> None:
+    refused = {"nonfinite", "wrong_output", "out_of_memory", "unsupported_op", "error"}
+    assert not refused & validity.RETRYABLE
+    spoilt = {"thermal_throttle", "foreign_cpu_heavy", "crashed", "timeout"}
+    assert spoilt <= validity.RETRYABLE <= REASONS.keys()
+
+
+def test_other_programs_are_judged_by_their_share() -> None:
+    for foreign, steal, expected in (
+        (None, None, []),
+        (0.05, 0.01, []),
+        (0.051, None, ["foreign_cpu"]),
+        (0.20, None, ["foreign_cpu"]),
+        (0.201, 0.011, ["foreign_cpu_heavy", "steal"]),
+    ):
+        assert validity.cpu_reasons(foreign_frac=foreign, steal_frac=steal) == expected
+
+
+def test_drift_compares_the_halves_and_needs_eight_steps() -> None:
+    assert validity.drift_frac([1.0] * 7) is None
+    assert validity.drift_frac([1.0] * 4 + [1.5] * 4) == pytest.approx(0.5)
+    # Nine steps: four before, five after, of which 2.0 is the median.
+    assert validity.drift_frac([1.0] * 4 + [9.0, 2.0, 2.0, 2.0, 1.0]) == pytest.approx(1.0)
+    assert validity.drift_frac([0.0] * 8) is None

@@ -12,8 +12,6 @@ from bench.devices.telemetry.nvml import NvmlTelemetry, import_nvml, open_nvml
 from bench.devices.telemetry.sampler import Sampler
 from bench.devices.telemetry.window_sums import window_conditions, window_energy
 
-pytestmark = pytest.mark.gpu
-
 
 def real_device() -> Device:
     nvml = import_nvml()
@@ -41,7 +39,7 @@ def telemetry() -> Iterator[NvmlTelemetry]:
     opened.close()
 
 
-def test_readings_of_a_real_device_are_plausible(telemetry: NvmlTelemetry) -> None:
+def test_readings_of_a_real_device_are_plausible_and_quick(telemetry: NvmlTelemetry) -> None:
     sample = telemetry.sample()
     assert sample.temperature_c is not None and 0 < sample.temperature_c < 120
     assert sample.sm_clock_hz is not None and 1e8 <= sample.sm_clock_hz < 1e10
@@ -51,14 +49,10 @@ def test_readings_of_a_real_device_are_plausible(telemetry: NvmlTelemetry) -> No
     base = telemetry.baseline()
     assert base.driver_version
     assert base.ecc_uncorrected is None or base.ecc_uncorrected >= 0
-
-
-def test_one_sample_takes_far_less_than_its_period(telemetry: NvmlTelemetry) -> None:
-    telemetry.sample()
     start_s = time.perf_counter()
     for _ in range(10):
         telemetry.sample()
-    assert (time.perf_counter() - start_s) / 10 < 0.05
+    assert (time.perf_counter() - start_s) / 10 < 0.05, "far less than the period"
 
 
 def test_energy_of_an_idle_device_over_three_seconds_is_near_its_power(
@@ -85,7 +79,6 @@ def test_energy_of_an_idle_device_over_three_seconds_is_near_its_power(
     assert conditions.temp_max_c is not None
 
 
-def test_doctor_reads_a_real_device_without_failing() -> None:
-    real_device()
+def test_doctor_reads_a_real_device_without_failing(telemetry: NvmlTelemetry) -> None:
     for finding in gpu_findings():
         assert finding.what and finding.fix

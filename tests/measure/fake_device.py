@@ -12,9 +12,9 @@ ONE_ITEM = StepCount(items=2, elements=None, flops=None, data_wait_s=0.0)
 class SynchronousEngine(Engine, Adapter):
     """A CPU, engine and adapter in one: a step has passed when it returns."""
 
-    def __init__(self, clock: FakeClock, step_s: Callable[[int], float]) -> None:
+    def __init__(self, step_s: Callable[[int], float], *, clock: FakeClock | None = None) -> None:
         self.adapter = self
-        self.clock = clock
+        self.clock = clock or FakeClock()
         self._step_s = step_s
         self.num_steps = 0
         self.graphs: int | None = None
@@ -41,28 +41,21 @@ class QueueEngine(SynchronousEngine):
 
     is_asynchronous = True
 
-    def __init__(
-        self,
-        clock: FakeClock,
-        step_s: Callable[[int], float],
-        *,
-        host_s: float,
-        has_events: bool = True,
-        blocks: bool = False,
-    ) -> None:
-        """`blocks`: a step begins with a wait for the one before, as a blocking copy does."""
-        super().__init__(clock, step_s)
-        self._blocks = blocks
+    has_events = True
+    blocks = False
+    """A step begins with a wait for the one before, as a blocking copy does."""
+
+    def __init__(self, step_s: Callable[[int], float], *, host_s: float) -> None:
+        super().__init__(step_s)
         self._host_s = host_s
-        self._has_events = has_events
-        self.device_free_at_s = clock.now_s()
+        self.device_free_at_s = self.clock.now_s()
         self.ends_s: list[float] = []
         self.deepest_queue = 0
         self.num_synchronizations = 0
         self.num_live_events = 0
 
     def step(self) -> StepCount:
-        if self._blocks:
+        if self.blocks:
             self.wait_until(self.device_free_at_s)
         start_s = max(self.device_free_at_s, self.clock.now_s())
         self.clock.advance(self._host_s)
@@ -82,7 +75,7 @@ class QueueEngine(SynchronousEngine):
         self.wait_until(self.device_free_at_s)
 
     def make_event(self) -> "Event | None":  # type: ignore[override]
-        return Event(self) if self._has_events else None
+        return Event(self) if self.has_events else None
 
 
 class Event:

@@ -9,7 +9,6 @@ from typing import Any
 from fake_device import SynchronousEngine, drawn_from, in_turn
 
 from bench.core.nouns import Layout
-from bench.measure.timing.clock import FakeClock
 from bench.measure.timing.limits import Limits
 from bench.measure.timing.warmup import warm_up
 from bench.measure.timing.window import measured_enough, run_window
@@ -44,12 +43,12 @@ def test_warm_up_and_window_end_after_the_same_step_in_every_rank() -> None:
     def warm(ranks: Ranks) -> tuple[int, bool]:
         # Only rank 0 is steady; by themselves the others would warm up to the limit.
         steady, unsteady = in_turn(0.5, 0.05), lambda index: 0.05 * (1 + index % 7)
-        engine = SynchronousEngine(FakeClock(), steady if ranks.is_first else unsteady)
+        engine = SynchronousEngine(steady if ranks.is_first else unsteady)
         warmup = warm_up(engine, clock=engine.clock, limits=Limits(), agree=ranks.agree)
         return len(warmup.step_s), warmup.has_converged
 
     def measure(ranks: Ranks) -> tuple[int, float]:
-        engine = SynchronousEngine(FakeClock(), noisy(ranks.rank))
+        engine = SynchronousEngine(noisy(ranks.rank))
         enough = measured_enough(Limits(window_max_s=30.0))
         window = run_window(engine, clock=engine.clock, should_stop=enough, agree=ranks.agree)
         return len(window.counts), window.wall_s
@@ -69,7 +68,7 @@ def test_looks_are_as_many_steps_apart_as_a_second_takes() -> None:
         asked.append(steps)
         return steps
 
-    engine = SynchronousEngine(FakeClock(), in_turn(0.125))
+    engine = SynchronousEngine(in_turn(0.125))
     window = run_window(
         engine, clock=engine.clock, should_stop=lambda elapsed_s, _: elapsed_s >= 4, agree=agree
     )

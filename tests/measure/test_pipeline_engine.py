@@ -23,31 +23,20 @@ from bench.parallel.support import check_layout
 from tests.emulate.step_traces import RoundPrices
 from tests.measure.trial_requests import request_of
 
-TWO_LAYERS: dict[str, Any] = {
-    "batch": 2,
-    "layers": 4,
-    "hidden": 16,
-    "heads": 2,
-    "kv_heads": 1,
-    "intermediate": 24,
-    "vocab": 256,
-    "sequence_tokens": 8,
-    "prompt_tokens": 8,
-    "new_tokens": 2,
-}
 PP2 = Layout(mode="simulated", strategy="pp", pipeline=2, grad_accum=4, link="infinite")
 LLM = importlib.import_module("workloads.llm").Workload
 
 
 def llm(**overrides: Any) -> Any:
-    return LLM(**{**TWO_LAYERS, **overrides})
+    """Return the workload at tiny, with four layers."""
+    return LLM(**{**LLM.sizes["tiny"], "layers": 4, **overrides})
 
 
 def built(workload: Any) -> tuple[nn.Module, torch.Tensor]:
     """Return the workload's net, each time alike, and token ids."""
     torch.manual_seed(0)
     net = workload.build_net()
-    return net.train(), torch.randint(0, workload.vocab, (workload.batch, 9))
+    return net.train(), torch.randint(0, workload.vocab, (workload.batch, 65))
 
 
 class SecondClock(FakeClock):
@@ -103,8 +92,8 @@ def test_sixteen_bits_train_through_stages(dtype: Dtype) -> None:
 def test_facts_say_what_is_handed_on_and_what_is_reduced() -> None:
     parts, net = passed(llm(is_tied=True), num_stages=2)
     facts = parts.facts()
-    embedding_bytes = 4 * 256 * 16
-    assert facts.output_bytes == (2 * 8 * 16 * 4,), "B x T x H in fp32"
+    embedding_bytes = 4 * 256 * 64
+    assert facts.output_bytes == (8 * 64 * 64 * 4,), "B x T x H in fp32"
     assert facts.shared_bytes == embedding_bytes
     every_bytes = 4 * sum(p.numel() for p in net.parameters())
     assert sum(facts.gradient_bytes) == every_bytes + embedding_bytes
@@ -136,13 +125,12 @@ def test_stages_that_make_another_loss_are_refused() -> None:
             return [first, last]
 
     with pytest.raises(MeasurementError, match="pipeline_stages"):
-        passed(Wrong(**TWO_LAYERS), num_stages=2)
+        passed(Wrong(**{**LLM.sizes["tiny"], "layers": 4}), num_stages=2)
 
 
 def test_a_queue_is_timed_by_events_without_waiting_for_it() -> None:
-    clock = FakeClock()
-    device = QueueEngine(clock, in_turn(1.0, 2.0, 3.0, 4.0), host_s=0.001)
-    marks = StageClock(device, clock=clock)
+    device = QueueEngine(in_turn(1.0, 2.0, 3.0, 4.0), host_s=0.001)
+    marks = StageClock(device, clock=device.clock)
     for _ in range(2):
         marks.mark()
         for _ in range(2):
@@ -274,7 +262,7 @@ def test_few_passes_still_give_a_distribution_and_very_many_are_thinned() -> Non
 
 
 def engine_for(layout: Layout) -> PipelineEngine:
-    return PipelineEngine(request_of("llm-train", overrides=TWO_LAYERS, layout=layout))
+    return PipelineEngine(request_of("llm-train", overrides={"layers": 4}, layout=layout))
 
 
 def test_an_engine_measures_passes_and_simulates_steps() -> None:

@@ -6,7 +6,6 @@ import random
 import pytest
 from fake_device import QueueEngine, SynchronousEngine, drawn_from, in_turn
 
-from bench.measure.timing.clock import FakeClock
 from bench.measure.timing.limits import PROFILES, Limits, for_device, within_budget
 from bench.measure.timing.warmup import Warmup, is_steady, warm_up
 
@@ -18,7 +17,7 @@ def warmed(engine: SynchronousEngine, limits: Limits | None = None) -> Warmup:
 
 
 def test_steady_steps_need_little_more_than_the_minimum() -> None:
-    warmup = warmed(SynchronousEngine(FakeClock(), in_turn(3.0, 0.1)))
+    warmup = warmed(SynchronousEngine(in_turn(3.0, 0.1)))
     assert warmup.has_converged
     assert warmup.step_s[0] == pytest.approx(3.0), "the first step is kept"
     # At least 2 s after the first step, and two windows of a second to compare.
@@ -29,21 +28,21 @@ def test_steady_steps_need_little_more_than_the_minimum() -> None:
 
 def test_steps_that_become_faster_are_waited_for() -> None:
     faster = [0.2 * 0.97**index for index in range(30)]
-    warmup = warmed(SynchronousEngine(FakeClock(), in_turn(1.0, *faster)))
+    warmup = warmed(SynchronousEngine(in_turn(1.0, *faster)))
     assert warmup.has_converged
     # 4 s in which steps get faster by 3 % each, then two windows of at least a second each.
     assert sum(faster) + 1.5 <= warmup.wall_s <= sum(faster) + 3.0
 
 
 def test_steps_that_never_settle_end_at_a_limit_unsteady() -> None:
-    warmup = warmed(SynchronousEngine(FakeClock(), drawn_from(itertools.cycle((0.05, 0.2)))))
+    warmup = warmed(SynchronousEngine(drawn_from(itertools.cycle((0.05, 0.2)))))
     assert not warmup.has_converged
     # Two hundred steps, once ten seconds have passed: whatever is later.
     assert 10.0 <= warmup.wall_s <= 20.6
-    slow = warmed(SynchronousEngine(FakeClock(), in_turn(9.0)), Limits(warmup_max_s=20.0))
+    slow = warmed(SynchronousEngine(in_turn(9.0)), Limits(warmup_max_s=20.0))
     assert not slow.has_converged
     assert (len(slow.step_s), slow.wall_s) == (4, pytest.approx(27.0))
-    smoke = warmed(SynchronousEngine(FakeClock(), in_turn(2.0, 0.1)), SMOKE)
+    smoke = warmed(SynchronousEngine(in_turn(2.0, 0.1)), SMOKE)
     assert smoke.step_s == pytest.approx([2.0, 0.1])
     assert not smoke.has_converged
 
@@ -51,7 +50,7 @@ def test_steps_that_never_settle_end_at_a_limit_unsteady() -> None:
 def test_fast_steps_are_not_cut_into_windows_of_one_step() -> None:
     source = random.Random(3)
     times_s = iter(lambda: source.choice((0.001, 0.004)), None)
-    engine = QueueEngine(FakeClock(), drawn_from(times_s), host_s=1e-5)
+    engine = QueueEngine(drawn_from(times_s), host_s=1e-5)
     warmup = warmed(engine)
     assert not warmup.has_converged
     assert 10.0 <= warmup.wall_s <= 11.0
@@ -70,7 +69,7 @@ def test_compiling_clock_or_allocator_keep_it_from_being_steady(disturbed: str) 
             engine.clock_hz = 1e9 + min(index, 60) * 1e7
         return 0.1
 
-    engine = SynchronousEngine(FakeClock(), step_s)
+    engine = SynchronousEngine(step_s)
     warmup = warmed(engine)
     assert warmup.has_converged
     assert 6.0 <= warmup.wall_s <= 8.1

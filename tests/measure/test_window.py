@@ -20,7 +20,7 @@ def ran(engine: SynchronousEngine, num_steps: int, **more: Any) -> Window:
 
 
 def test_synchronous_steps_are_the_differences_of_the_host_clock() -> None:
-    window = ran(SynchronousEngine(FakeClock(), in_turn(0.5, 0.25, 1.0, 0.25)), 3)
+    window = ran(SynchronousEngine(in_turn(0.5, 0.25, 1.0, 0.25)), 3)
     assert (window.step_clock, window.host_bound_frac) == ("host", None)
     # Asked after step 1 (0.5 s), then half a second later: 0.5 + 0.25 < 1.0 <= 0.5 + 0.25 + 1.0.
     assert window.step_s == pytest.approx([0.5, 0.25, 1.0])
@@ -30,7 +30,7 @@ def test_synchronous_steps_are_the_differences_of_the_host_clock() -> None:
 
 
 def test_rule_is_asked_after_1_2_4_8_steps_and_then_every_second() -> None:
-    engine = SynchronousEngine(FakeClock(), in_turn(0.125))
+    engine = SynchronousEngine(in_turn(0.125))
     asked_at_s: list[float] = []
 
     def stop(elapsed_s: float, step_s: list[float]) -> bool:
@@ -43,7 +43,7 @@ def test_rule_is_asked_after_1_2_4_8_steps_and_then_every_second() -> None:
 
 
 def test_asynchronous_steps_come_from_events_without_a_synchronisation_each() -> None:
-    engine = QueueEngine(FakeClock(), in_turn(0.3, 0.1, 0.2), host_s=0.001)
+    engine = QueueEngine(in_turn(0.3, 0.1, 0.2), host_s=0.001)
     window = ran(engine, 8, expected_step_s=0.1)
     assert window.step_clock == "event"
     assert len(window.step_s) == len(window.counts) == engine.num_steps
@@ -55,7 +55,8 @@ def test_asynchronous_steps_come_from_events_without_a_synchronisation_each() ->
 @pytest.mark.parametrize("blocks", [False, True])
 def test_steps_at_the_pace_of_the_host_are_counted_though_events_add_up(blocks: bool) -> None:
     for host_s, expected_frac in ((0.05, 1.0), (0.011, 1.0), (0.005, 0.0)):
-        engine = QueueEngine(FakeClock(), in_turn(0.01), host_s=host_s, blocks=blocks)
+        engine = QueueEngine(in_turn(0.01), host_s=host_s)
+        engine.blocks = blocks
         window = ran(engine, 200, expected_step_s=host_s)
         assert sum(window.step_s) == pytest.approx(window.wall_s, rel=0.01)
         assert window.host_bound_frac == expected_frac
@@ -65,13 +66,13 @@ def test_steps_at_the_pace_of_the_host_are_counted_though_events_add_up(blocks: 
 
 def test_host_runs_a_bounded_way_ahead() -> None:
     for step_s, deepest in ((0.001, MAX_QUEUED_STEPS), (0.1, 10), (0.4, 2), (30.0, 2)):
-        engine = QueueEngine(FakeClock(), in_turn(step_s), host_s=1e-5)
+        engine = QueueEngine(in_turn(step_s), host_s=1e-5)
         ran(engine, 150, expected_step_s=step_s)
         assert deepest - 1 <= engine.deepest_queue <= deepest + 1
 
 
 def test_passed_events_are_let_go() -> None:
-    engine = QueueEngine(FakeClock(), in_turn(0.001), host_s=1e-5)
+    engine = QueueEngine(in_turn(0.001), host_s=1e-5)
     live: list[int] = []
 
     def stop(elapsed_s: float, step_s: list[float]) -> bool:
@@ -85,7 +86,8 @@ def test_passed_events_are_let_go() -> None:
 
 
 def test_device_without_events_is_synchronised_at_every_step() -> None:
-    engine = QueueEngine(FakeClock(), in_turn(0.3, 0.1, 0.2), host_s=0.05, has_events=False)
+    engine = QueueEngine(in_turn(0.3, 0.1, 0.2), host_s=0.05)
+    engine.has_events = False
     window = ran(engine, 3)
     assert window.step_clock == "host_sync"
     assert window.step_s[:3] == pytest.approx([0.3, 0.1, 0.2])
@@ -98,7 +100,7 @@ def test_clock_that_goes_backwards_is_noticed() -> None:
             now_s = super().now_s()
             return now_s - 5.0 if now_s >= 1003.0 else now_s
 
-    engine = SynchronousEngine(Broken(), in_turn(1.0))
+    engine = SynchronousEngine(in_turn(1.0), clock=Broken())
     count = iter(range(100))
     window = run_window(engine, clock=engine.clock, should_stop=lambda *_: next(count) > 1)
     assert window.clock_went_backwards
@@ -120,7 +122,7 @@ def test_window_has_both_minima_and_a_hard_end() -> None:
 def noisy_window_s(sd_frac: float) -> float:
     source = random.Random(1)
     times_s = iter(lambda: 0.05 * (1 + source.gauss(0, sd_frac)), None)
-    engine = SynchronousEngine(FakeClock(), drawn_from(times_s))
+    engine = SynchronousEngine(drawn_from(times_s))
     enough = measured_enough(Limits(window_max_s=30.0))
     return run_window(engine, clock=engine.clock, should_stop=enough).wall_s
 

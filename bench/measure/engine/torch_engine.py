@@ -52,14 +52,13 @@ class TorchEngine(Engine):
         on_stage: Callable[[str], None] = lambda _stage: None,
         ranks: Ranks | None = None,
     ) -> None:
-        config = request.config
+        self.config = config = request.config
         self._ranks = ranks
         self.layout = config.layout
         self._micro_batches = config.layout.grad_accum
         self.link: ModelledLink | None = None
         self.granted: Granted | None = None
         self._request = request
-        self.config = config
         self._on_stage = on_stage
         self._found = discovery.load_planned(config.origin, version=config.version)
         self.phase = self._found.phase(config.phase)

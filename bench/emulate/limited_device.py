@@ -79,10 +79,8 @@ def _limit_cuda(limit: ChipLimit, device: torch.device) -> Granted:
 
 
 def _green_context(sms: int, device: torch.device) -> Any:
-    try:
-        from torch.cuda.green_contexts import GreenContext
-    except ImportError:
-        GreenContext = None  # type: ignore[assignment,misc]  # noqa: N806
+    from torch.cuda.green_contexts import GreenContext
+
     # 2.10 can only make the context current in one thread, and backward runs in another.
     if not hasattr(GreenContext, "Stream"):
         raise MeasurementError(

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, field
 from msgspec.structs import asdict
 
 from bench.core.errors import UsageError
@@ -65,26 +65,9 @@ class _Units(Declared, frozen=True, kw_only=True):
     tensor_cores: Count | None = None
 
 
-class _Peaks(Declared, frozen=True, kw_only=True):
-    fp64: Number | None = None
-    fp32: Number | None = None
-    tf32: Number | None = None
-    bf16: Number | None = None
-    fp16: Number | None = None
-    fp8: Number | None = None
-    int8: Number | None = None
-
-
 class _Derate(Declared, frozen=True, kw_only=True):
     fraction: Annotated[float, Meta(gt=0, le=1)]
     source: Text
-
-
-class _Derates(Declared, frozen=True, kw_only=True):
-    gemm: _Derate | None = None
-    memory: _Derate | None = None
-    p2p: _Derate | None = None
-    all_reduce: _Derate | None = None
 
 
 class _Facts(Declared, frozen=True, kw_only=True):
@@ -119,8 +102,8 @@ class ChipRow(_Facts, frozen=True, kw_only=True):
     device_names: tuple[Text, ...] = ()
     named_in: tuple[Text, ...] = ()
     tdp_w: Number | None = None
-    dense_per_s: _Peaks = _Peaks()
-    derates: _Derates = _Derates()
+    dense_per_s: dict[Literal["fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8"], Number] = {}
+    derates: dict[Literal["gemm", "memory", "p2p", "all_reduce"], _Derate] = {}
     memory: _Memory = _Memory()
     torch: _Torch = _Torch()
     link: _ChipLink
@@ -129,13 +112,12 @@ class ChipRow(_Facts, frozen=True, kw_only=True):
 
     def chip(self) -> Chip:
         """Build the noun; absent figures stay absent."""
-        derates: dict[str, _Derate] = _known(self.derates)
         blocks = (self.torch, self.memory, self.link, self.host_link, self.units)
         facts: dict[str, Scalar] = {
             **{name: getattr(self, name) for name in _Facts.__struct_fields__},
             **{name: value for block in blocks for name, value in asdict(block).items()},
             "named_in": " ".join(self.named_in) or None,
-            **{f"derate_{kind}_source": derate.source for kind, derate in derates.items()},
+            **{f"derate_{kind}_source": derate.source for kind, derate in self.derates.items()},
         }
         own = {"memory_bytes", "memory_bytes_per_s"}
         return Chip(
@@ -143,19 +125,15 @@ class ChipRow(_Facts, frozen=True, kw_only=True):
             name=self.name,
             vendor=self.vendor,
             kind=self.kind,
-            peak_per_s=_known(self.dense_per_s),
+            peak_per_s={str(dtype): rate for dtype, rate in self.dense_per_s.items()},
             memory_bytes=self.memory.memory_bytes,
             memory_bytes_per_s=self.memory.memory_bytes_per_s,
             tdp_w=self.tdp_w,
             confidence=self.confidence,
             sources=self.sources,
             facts={x: fact for x, fact in facts.items() if fact is not None and x not in own},
-            derates={kind: derate.fraction for kind, derate in derates.items()},
+            derates={kind: derate.fraction for kind, derate in self.derates.items()},
         )
-
-
-def _known(block: Struct) -> dict[str, Any]:
-    return {name: value for name, value in asdict(block).items() if value is not None}
 
 
 class System(Declared, frozen=True, kw_only=True):

@@ -113,26 +113,22 @@ def performance_density(chip: Chip) -> float | None:
 
 def _all(claims: list[bool | None]) -> bool | None:
     """Three-valued and: one False decides."""
-    if False in claims:
-        return False
-    return None if None in claims else True
+    return False if False in claims else None if None in claims else True
 
 
 def _within(value: float | None, *, low: float | None, below: float | None) -> bool | None:
-    if low is None and below is None:
-        return True
     if value is None:
-        return None
+        return True if low is None and below is None else None
     return (low is None or value >= low) and (below is None or value < below)
 
 
 def _clause_catches(clause: Clause, *, chip: Chip) -> bool | None:
     if clause.is_data_centre_only and chip.facts["form_factor"] == "consumer":
         return False
-    link_one_way = chip.facts.get("link_bytes_per_s")
+    one_way = chip.facts.get("link_bytes_per_s")
     if chip.facts["link_topology"] == "none":
-        link_one_way = 0.0
-    link = 2 * link_one_way if isinstance(link_one_way, int | float) else None
+        one_way = 0.0
+    link = 2 * one_way if isinstance(one_way, int | float) else None
     tpp, density = total_processing_performance(chip), performance_density(chip)
     return _all(
         [

@@ -165,7 +165,7 @@ def _row(where: str, row: object, index: int) -> str:
 def _told(problem: str, document: Any, *, into: Any, what: str) -> str:
     """Say msgspec's complaint about `$.chips[0].tdp_w` in our words, with the row's id."""
     problem, _, path = problem.partition(" - at `")
-    if path.startswith("key`"):
+    if path.startswith("key`") and not problem.startswith("Invalid"):
         problem = "a key is not text"
     where, value, kind = what, document, into
     for key, index in re.findall(r"\.([^.\[`]+)|\[(\d+|\.\.\.)\]", path):
@@ -217,6 +217,8 @@ def _reworded(problem: str, value: object, *, kind: Any) -> str:
         return f"{found[1]}: missing"
     if found := re.fullmatch(r"Object contains unknown field `(.+)`", problem):
         return f"unknown key {found[1]!r}; known: {', '.join(sorted(_keys(kind)))}"
+    if (found := re.match("Invalid enum value (.+)", problem)) and get_origin(kind) is dict:
+        return f"unknown key {found[1]}; known: {', '.join(get_args(get_args(kind)[0]))}"
     if problem.startswith("Invalid"):
         return f"{value!r} is not one of {', '.join(map(str, get_args(kind)))}"
     if not (found := re.match(r"Expected `(\w+)[^`]*`( [<>]=? \S+)?", problem)):

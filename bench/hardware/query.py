@@ -32,11 +32,8 @@ _SIGNS: dict[str, Callable[[Any, Any], bool]] = {
 _COMPARISON = re.compile(rf"\s*(\w+)\s*({'|'.join(_SIGNS)})\s*([^<>=!]+?)\s*")
 _EXAMPLE = "such as 'memory_bytes>=48e9 and tdp_w<=350'"
 
-Fields = dict[str, Scalar]
-"""What a chip can be asked for, by name."""
 
-
-def chip_fields(chip: Chip) -> Fields:
+def chip_fields(chip: Chip) -> dict[str, Scalar]:
     """Everything a row can be asked for, flat; None where unknown."""
     return {
         "id": chip.id,
@@ -78,7 +75,7 @@ class Condition:
     sign: str
     value: float | str
 
-    def holds(self, fields: Fields) -> bool | None:
+    def holds(self, fields: dict[str, Scalar]) -> bool | None:
         """None where the row does not know the field."""
         known = fields.get(self.field)
         if known is None:
@@ -116,7 +113,7 @@ def _condition(text: str) -> Condition:
 
 
 def test_conditions(
-    fields: Fields, *, conditions: Sequence[Condition]
+    fields: dict[str, Scalar], *, conditions: Sequence[Condition]
 ) -> tuple[bool | None, tuple[str, ...]]:
     """Whether all of them hold; None with the fields that are unknown where these decide."""
     held = {condition: condition.holds(fields) for condition in conditions}
@@ -150,11 +147,10 @@ def _sorted(chips: list[Chip], *, by: str) -> list[Chip]:
     field, types = by.removeprefix("-"), _field_types()
     if field not in types:
         raise one_of("sort field", field, sorted(types), hint="(a '-' before it: highest first)")
-    values = {chip.id: chip_fields(chip).get(field) for chip in chips}
+    values = {chip.id: _plain(chip_fields(chip).get(field)) for chip in chips}
     known = [chip for chip in chips if values[chip.id] is not None]
-    unknown = [chip for chip in chips if values[chip.id] is None]
-    known.sort(key=lambda chip: _plain(values[chip.id]), reverse=by.startswith("-"))
-    return known + unknown
+    known.sort(key=lambda chip: values[chip.id], reverse=by.startswith("-"))
+    return known + [chip for chip in chips if values[chip.id] is None]
 
 
 def select(where: str | None = None, *, sort: str | None = None) -> Selection:

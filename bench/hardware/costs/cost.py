@@ -12,6 +12,7 @@ is left out; the serial link of the emulation adds it within one group.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 from bench.hardware.costs.collectives import METHODS, Cost, Group, Method, Op, Parts, group_of
@@ -96,9 +97,7 @@ class CostModel:
             parts = _from_curve(asked, num_bytes=size, num_ranks=num_ranks, curve=level.curve)
             if parts is not None and level.curve_factor is not None:
                 transfer_s = parts.transfer_s * level.curve_factor
-                return Parts(
-                    parts.base_s, parts.hops_s, transfer_s, "scaled-curve", parts.algorithm
-                )
+                return replace(parts, transfer_s=transfer_s, method="scaled-curve")
             if parts is not None:
                 return parts
         formula = alpha_beta if level.tuner is None else tuner

@@ -97,11 +97,8 @@ def rate_bytes_per_s(level: LinkLevel, *, op: Op, num_ranks: int) -> float:
 
 def ramp_fraction(chunk_bytes: float) -> float:
     """Rate at this chunk over the full rate: rises with the logarithm of the size."""
-    if chunk_bytes <= RAMP_LOW_BYTES:
-        return RAMP_LOW_FRACTION
-    if chunk_bytes >= RAMP_HIGH_BYTES:
-        return 1.0
-    share = log2(chunk_bytes / RAMP_LOW_BYTES) / log2(RAMP_HIGH_BYTES / RAMP_LOW_BYTES)
+    within_bytes = min(max(chunk_bytes, RAMP_LOW_BYTES), RAMP_HIGH_BYTES)
+    share = log2(within_bytes / RAMP_LOW_BYTES) / log2(RAMP_HIGH_BYTES / RAMP_LOW_BYTES)
     return RAMP_LOW_FRACTION + (1 - RAMP_LOW_FRACTION) * share
 
 

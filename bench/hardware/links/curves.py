@@ -22,7 +22,7 @@ from msgspec import Meta
 
 from bench.core.errors import DataError
 from bench.hardware.costs.collectives import OPS, Op
-from bench.hardware.loader import AboveZero, Declared
+from bench.hardware.loader import AboveZero, Declared, decode
 
 FOLDER = Path(__file__).with_name("tables")
 COLUMNS = ("op", "num_gpus", "message_bytes", "latency_us")
@@ -105,14 +105,11 @@ class Curve:
         return Curve(points=tuple(x for x in self.points if x.message_bytes != message_bytes))
 
 
-def _number(text: str | None, *, column: str, where: str) -> float:
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 1e18:
-        raise DataError(f"{where}: {column}: expected a number above zero, found {text!r}")
-    return value
+class _TableRow(Declared, frozen=True, kw_only=True):
+    op: str
+    num_gpus: Annotated[float, Meta(ge=2, lt=1e18, multiple_of=1)]
+    message_bytes: Annotated[float, Meta(gt=0, lt=1e18, multiple_of=1)]
+    latency_us: AboveZero
 
 
 def read_points(lines: Iterable[str], *, what: str) -> tuple[Point, ...]:
@@ -133,18 +130,19 @@ def read_points(lines: Iterable[str], *, what: str) -> tuple[Point, ...]:
     points = []
     for index, row in enumerate(rows, start=1):
         where = f"{what}: row {index}"
+        cells = {name: row[name] or "" for name in COLUMNS}
+        one = decode(cells, into=_TableRow, what=where, is_text=True)
         # `all_to_all`, `alltoall` and `AllToAll` are one operation.
-        op = _NAMES.get((row["op"] or "").strip().lower().replace("_", "").replace("-", ""))
+        op = _NAMES.get(one.op.strip().lower().replace("_", "").replace("-", ""))
         if op is None:
-            raise DataError(f"{where}: op: {row['op']!r} is not one of {', '.join(OPS)}")
-        ranks, size, latency_us = (
-            _number(row[name], column=name, where=where) for name in COLUMNS[1:]
+            raise DataError(f"{where}: op: {one.op!r} is not one of {', '.join(OPS)}")
+        point = Point(
+            op=op,
+            num_ranks=int(one.num_gpus),
+            message_bytes=int(one.message_bytes),
+            latency_s=one.latency_us * 1e-6,
         )
-        if ranks < 2 or ranks != int(ranks) or size != int(size):
-            raise DataError(f"{where}: num_gpus (from 2) and message_bytes are whole numbers")
-        points.append(
-            Point(op=op, num_ranks=int(ranks), message_bytes=int(size), latency_s=latency_us * 1e-6)
-        )
+        points.append(point)
     return tuple(points)
 
 

@@ -142,8 +142,13 @@ def _described(text: str) -> LinkLevel:
     if algorithm not in ("ring", "tree", "mesh"):
         raise one_of("algorithm of the link", algorithm[:40], ["ring", "tree", "mesh"])
     error = _error_fraction(values.get("error"))
+    parts = [f"bw={_exact(rate, _RATES)}", f"latency={_exact(latency_s, _TIMES)}"]
+    if algorithm != "ring":
+        parts.append(f"algorithm={algorithm}")
+    if error is not None:
+        parts.append(f"error={error!r}")
     return LinkLevel(
-        text=_described_text(rate, latency_s, algorithm=algorithm, error=error),
+        text=",".join(parts),
         algorithm=algorithm,
         # A described mesh is described by one of its links; nothing else bounds a device.
         bytes_per_s=float("inf") if algorithm == "mesh" else rate,
@@ -161,15 +166,6 @@ def _error_fraction(text: str | None) -> float | None:
     if not (isfinite(value) and 0 <= value <= 100):
         raise UsageError(f"error of the link {text[:40]!r} is a share such as 20%")
     return value
-
-
-def _described_text(rate: float, latency_s: float, *, algorithm: str, error: float | None) -> str:
-    parts = [f"bw={_exact(rate, _RATES)}", f"latency={_exact(latency_s, _TIMES)}"]
-    if algorithm != "ring":
-        parts.append(f"algorithm={algorithm}")
-    if error is not None:
-        parts.append(f"error={error!r}")
-    return ",".join(parts)
 
 
 def _rounded(value: float) -> float:

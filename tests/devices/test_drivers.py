@@ -1,5 +1,6 @@
 """Readers over recorded drivers and made-up /sys trees."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,18 +8,16 @@ from typing import Any
 import pytest
 
 from bench.core.nouns import Device
-from bench.devices.telemetry import amd_smi, nvml, nvml_links
-from bench.devices.telemetry.amd_smi import AmdTelemetry, import_amdsmi, open_amd
-from bench.devices.telemetry.common import Baseline, Sample
-from bench.devices.telemetry.nvml import NvmlTelemetry, open_nvml
-from bench.devices.telemetry.readers import open_rapl, open_telemetry
+from bench.devices.telemetry import amd_smi, nvml, nvml_links, readers
+from bench.devices.telemetry.common import Baseline, Sample, Telemetry
 from tests.devices import recorded_drivers as recorded
-from tests.devices.recorded_drivers import MISSING, RecordedAmdSmi, RecordedNvml
+from tests.devices.recorded_drivers import MISSING, RecordedAmdSmi, RecordedNvml, make_tree
 
 GPU = Device(
     type="cuda", index=3, name="H100", vendor="nvidia", stack="CUDA 13.0", memory_bytes=None
 )
 AMD = replace(GPU, index=0, name="AMD Instinct MI300X", vendor="amd", pci_bus_id="0000:00:00.0")
+GH200 = {"nvmlDeviceGetName": "NVIDIA GH200 480GB"}
 
 
 @pytest.fixture(autouse=True)
@@ -26,24 +25,24 @@ def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.monotonic", lambda: 12.5)
 
 
-def nvml_reader(**readings: Any) -> NvmlTelemetry:
-    return NvmlTelemetry(RecordedNvml(**readings), handle="handle 0")
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Telemetry | None]:
+    """Open a device's reader on drivers that play these readings."""
+
+    def open_on(device: Device, **readings: Any) -> Telemetry | None:
+        monkeypatch.setattr(nvml, "import_nvml", lambda: RecordedNvml(**readings))
+        monkeypatch.setattr(amd_smi, "import_amdsmi", lambda: RecordedAmdSmi(**readings))
+        return readers.open_telemetry(device)
+
+    return open_on
 
 
-def open_recorded_amd(device: Device = AMD, **readings: Any) -> AmdTelemetry | None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(amd_smi, "import_amdsmi", lambda: RecordedAmdSmi(**readings))
-        return open_amd(device)
+Opened = Callable[..., Telemetry]
 
 
-def amd_sample(**readings: Any) -> Sample:
-    telemetry = open_recorded_amd(**readings)
-    assert telemetry is not None
-    return telemetry.sample()
-
-
-def test_nvml_readings_are_in_base_units() -> None:
-    assert nvml_reader().sample() == Sample(
+def test_nvml_readings_are_in_base_units(opened: Opened) -> None:
+    telemetry = opened(GPU)
+    assert telemetry.sample() == Sample(
         time_s=12.5,
         power_w=250.0,
         energy_j=7.0,
@@ -53,7 +52,7 @@ def test_nvml_readings_are_in_base_units() -> None:
         used_bytes=3 * 2**30,
         utilization_frac=0.4,
     )
-    assert nvml_reader().baseline() == Baseline(
+    assert telemetry.baseline() == Baseline(
         used_bytes=3 * 2**30,
         utilization_frac=0.4,
         power_limit_w=600.0,
@@ -69,12 +68,31 @@ def test_nvml_readings_are_in_base_units() -> None:
     )
 
 
+def test_amd_readings_are_in_base_units(opened: Opened) -> None:
+    telemetry = opened(AMD)
+    assert telemetry.sample() == Sample(
+        time_s=12.5,
+        power_w=300.0,
+        energy_j=pytest.approx(30.6),
+        temperature_c=60.0,
+        sm_clock_hz=1.3e9,
+        used_bytes=512 * 2**20,
+    )
+    assert telemetry.baseline() == Baseline(
+        used_bytes=512 * 2**20,
+        power_limit_w=500.0,
+        power_limit_default_w=750.0,
+        sm_clock_max_hz=2.1e9,
+    )
+
+
 @pytest.mark.parametrize(
-    ("readings", "expected"),
+    ("device", "readings", "expected"),
     [
-        ({"nvmlDeviceGetFieldValues": None}, {"power_w": 111.0}),
-        ({"nvmlDeviceGetFieldValues": recorded.instant_power(0, error=3)}, {"power_w": 111.0}),
+        (GPU, {"nvmlDeviceGetFieldValues": None}, {"power_w": 111.0}),
+        (GPU, {"nvmlDeviceGetFieldValues": recorded.instant_power(0, error=3)}, {"power_w": 111.0}),
         (
+            GPU,
             {
                 "nvmlDeviceGetCurrentClocksEventReasons": MISSING,
                 "nvmlDeviceGetCurrentClocksThrottleReasons": 0x80,
@@ -82,33 +100,56 @@ def test_nvml_readings_are_in_base_units() -> None:
             {"throttle_reasons": {"power_brake"}},
         ),
         # Idle is not a reason that limits clocks.
-        (
-            {"nvmlDeviceGetCurrentClocksEventReasons": 0x01},
-            {"throttle_reasons": set()},
-        ),
+        (GPU, {"nvmlDeviceGetCurrentClocksEventReasons": 0x01}, {"throttle_reasons": set()}),
         # A slice of a device has no energy of its own.
         (
+            GPU,
             {"nvmlDeviceIsMigDeviceHandle": 1},
             {"power_w": None, "energy_j": None, "temperature_c": 55.0},
         ),
-        ({"nvmlDeviceGetMigMode": [1, 1]}, {"power_w": None, "energy_j": None}),
+        (GPU, {"nvmlDeviceGetMigMode": [1, 1]}, {"power_w": None, "energy_j": None}),
         # A superchip's counter covers the module: used where its power can be checked.
-        ({"nvmlDeviceGetName": "NVIDIA GH200 480GB"}, {"energy_j": 7.0, "power_w": 250.0}),
+        (GPU, GH200, {"energy_j": 7.0, "power_w": 250.0}),
         (
-            {"nvmlDeviceGetName": "NVIDIA GH200 480GB", "nvmlDeviceGetFieldValues": None},
+            GPU,
+            {**GH200, "nvmlDeviceGetFieldValues": None},
             {"energy_j": None, "power_w": 111.0},
+        ),
+        # Releases 6 and 7 of AMD SMI call the same field by other names.
+        (
+            AMD,
+            {"amdsmi_get_power_info": {"current_socket_power": "N/A", "average_socket_power": 90}},
+            {"power_w": 90},
+        ),
+        (AMD, {"amdsmi_get_power_info": {"socket_power": 410}}, {"power_w": 410}),
+        (AMD, {"amdsmi_get_power_info": {"socket_power": 2**32 - 1}}, {"power_w": None}),
+        (AMD, {"amdsmi_get_power_info": {"average_socket_power": 65_535}}, {"power_w": None}),
+        (AMD, {"amdsmi_get_power_info": {"average_socket_power": 0}}, {"power_w": None}),
+        (
+            AMD,
+            {"amdsmi_get_energy_count": {"energy_accumulator": 2**64 - 1, "counter_resolution": 1}},
+            {"energy_j": None},
+        ),
+        (AMD, {"amdsmi_get_energy_count": None}, {"energy_j": None}),
+        (AMD, {"amdsmi_get_clock_info": {"cur_clk": 1_200}}, {"sm_clock_hz": 1.2e9}),
+        (AMD, {"amdsmi_get_clock_info": MISSING}, {"sm_clock_hz": None, "power_w": 300}),
+        (
+            AMD,
+            {"amdsmi_get_temp_metric": lambda h, kind, m: None if kind == "hotspot" else 61},
+            {"temperature_c": 61},
         ),
     ],
 )
-def test_what_nvml_offers_instead_is_read(
-    readings: dict[str, Any], expected: dict[str, Any]
+def test_what_a_driver_offers_instead_is_read_and_what_is_none_stays_blank(
+    opened: Opened, device: Device, readings: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    sample = nvml_reader(**readings).sample()
+    sample = opened(device, **readings).sample()
     assert {name: getattr(sample, name) for name in expected} == expected
 
 
-def test_what_the_driver_refuses_is_blank_and_the_rest_is_read() -> None:
-    telemetry = nvml_reader(
+def test_what_the_driver_refuses_is_blank_and_the_rest_is_read(opened: Opened) -> None:
+    telemetry = opened(
+        GPU,
         nvmlDeviceGetTotalEnergyConsumption=None,
         nvmlDeviceGetTotalEccErrors=None,
         nvmlDeviceGetViolationStatus=None,
@@ -120,90 +161,56 @@ def test_what_the_driver_refuses_is_blank_and_the_rest_is_read() -> None:
     assert telemetry.available == ("power", "temperature", "sm_clock", "memory")
 
 
-def test_scope_is_the_module_where_the_counter_covers_it() -> None:
-    assert nvml_reader().scope == "gpu"
-    assert nvml_reader(nvmlDeviceGetName="NVIDIA GH200 480GB").scope == "module"
-    for name, scope in (("AMD Instinct MI250X / MI250", "module"), (AMD.name, "gpu")):
-        telemetry = open_recorded_amd(replace(AMD, name=name))
-        assert telemetry is not None and telemetry.scope == scope
+def test_scope_is_the_module_where_the_counter_covers_it(opened: Opened) -> None:
+    assert (opened(GPU).scope, opened(GPU, **GH200).scope) == ("gpu", "module")
+    mi250 = replace(AMD, name="AMD Instinct MI250X / MI250")
+    assert (opened(AMD).scope, opened(mi250).scope) == ("gpu", "module")
 
 
 @pytest.mark.parametrize(
-    ("known", "is_found"),
+    ("device", "is_found"),
     [
-        ({"uuid": "1234"}, True),
-        ({"uuid": "GPU-1234"}, True),
-        ({"uuid": "9", "pci_bus_id": "0000:17:00.0"}, True),
-        ({}, True),
-        ({"uuid": "9"}, False),
-        ({"pci_bus_id": "0000:99:00.0"}, False),
+        (replace(GPU, uuid="1234"), True),
+        (replace(GPU, uuid="GPU-1234"), True),
+        (replace(GPU, uuid="9", pci_bus_id="0000:17:00.0"), True),
+        (replace(GPU, vendor=None), True),
+        (replace(GPU, uuid="9"), False),
+        (replace(GPU, pci_bus_id="0000:99:00.0"), False),
+        # An AMD device is never guessed among several.
+        (replace(AMD, pci_bus_id=None), False),
+        (replace(AMD, pci_bus_id="0000:07:00.0"), False),
+        # No reader knows these.
+        (replace(GPU, type="xpu", vendor="intel"), False),
+        (replace(GPU, type="npu", vendor=None), False),
+        (replace(GPU, vendor="metax"), False),
+        (replace(AMD, type="xpu"), False),
     ],
 )
-def test_an_nvidia_device_is_matched_by_uuid_then_address_then_being_the_only_one(
-    monkeypatch: pytest.MonkeyPatch, known: dict[str, str], is_found: bool
+def test_a_device_is_matched_by_identity_then_address_then_being_the_only_one(
+    opened: Opened, device: Device, is_found: bool
 ) -> None:
+    assert (opened(device) is not None) == is_found
+
+
+def test_every_start_of_nvml_has_its_shutdown(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = RecordedNvml()
     monkeypatch.setattr(nvml, "import_nvml", lambda: driver)
-    telemetry = open_nvml(replace(GPU, **known))
-    assert (telemetry is not None) == is_found
-    assert driver.calls.count("nvmlShutdown") == (0 if is_found else 1)
-    if telemetry is not None:
-        telemetry.close()
-        assert driver.calls.count("nvmlShutdown") == 1
-
-
-def test_amd_readings_are_in_base_units() -> None:
-    telemetry = open_recorded_amd()
-    assert telemetry is not None
-    sample, base = telemetry.sample(), telemetry.baseline()
-    assert sample.energy_j == pytest.approx(30.6)
-    assert (sample.power_w, sample.temperature_c, sample.sm_clock_hz) == (300.0, 60.0, 1.3e9)
-    assert (sample.used_bytes, sample.utilization_frac) == (512 * 2**20, None)
-    assert (base.power_limit_w, base.power_limit_default_w) == (500.0, 750.0)
-    assert (base.ecc_uncorrected, base.sm_clock_max_hz) == (None, 2.1e9)
-
-
-@pytest.mark.parametrize(
-    ("readings", "expected"),
-    [
-        # Releases 6 and 7 call the same field by other names.
-        (
-            {"amdsmi_get_power_info": {"current_socket_power": "N/A", "average_socket_power": 90}},
-            {"power_w": 90},
-        ),
-        ({"amdsmi_get_power_info": {"socket_power": 410}}, {"power_w": 410}),
-        ({"amdsmi_get_power_info": {"socket_power": 2**32 - 1}}, {"power_w": None}),
-        ({"amdsmi_get_power_info": {"average_socket_power": 65_535}}, {"power_w": None}),
-        ({"amdsmi_get_power_info": {"average_socket_power": 0}}, {"power_w": None}),
-        (
-            {"amdsmi_get_energy_count": {"energy_accumulator": 2**64 - 1, "counter_resolution": 1}},
-            {"energy_j": None},
-        ),
-        ({"amdsmi_get_energy_count": None}, {"energy_j": None}),
-        ({"amdsmi_get_clock_info": {"cur_clk": 1_200}}, {"sm_clock_hz": 1.2e9}),
-        ({"amdsmi_get_clock_info": MISSING}, {"sm_clock_hz": None, "power_w": 300}),
-        (
-            {"amdsmi_get_temp_metric": lambda h, kind, m: None if kind == "hotspot" else 61},
-            {"temperature_c": 61},
-        ),
-    ],
-)
-def test_amd_readings_that_are_none_stay_blank_and_old_names_are_read(
-    readings: dict[str, Any], expected: dict[str, Any]
-) -> None:
-    sample = amd_sample(**readings)
-    assert {name: getattr(sample, name) for name in expected} == expected
+    telemetry = nvml.open_nvml(GPU)
+    assert telemetry is not None and driver.calls.count("nvmlShutdown") == 0
+    telemetry.close()
+    assert nvml.open_nvml(replace(GPU, uuid="9")) is None
+    assert driver.calls.count("nvmlShutdown") == 2
 
 
 @pytest.mark.parametrize("error", [KeyError("power_cap"), AttributeError("undefined symbol")])
-def test_an_amd_binding_that_does_not_fit_its_driver_leaves_blanks(error: Exception) -> None:
+def test_an_amd_binding_that_does_not_fit_its_driver_leaves_blanks(
+    opened: Opened, error: Exception
+) -> None:
     def fail(handle: int, *_: object) -> None:
         raise error
 
-    calls = {name: fail for name in recorded.MI300X if name.startswith("amdsmi_get_p")}
-    calls["amdsmi_get_processor_handles"] = recorded.MI300X["amdsmi_get_processor_handles"]
-    telemetry = open_recorded_amd(**calls)
-    assert telemetry is not None
+    calls = {name: fail for name in recorded.MI300X if name.startswith("amdsmi_get_po")}
+    telemetry = opened(AMD, **calls)
     assert telemetry.sample().power_w is None
     assert telemetry.baseline().power_limit_w is None
 
@@ -214,32 +221,25 @@ def test_an_amd_binding_that_fails_at_import_is_as_good_as_none(
 ) -> None:
     (tmp_path / "amdsmi.py").write_text(f"raise {error}")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert import_amdsmi() is None
-
-
-@pytest.mark.parametrize("pci_bus_id", [None, "0000:07:00.0"])
-def test_an_amd_device_is_never_guessed_among_several(pci_bus_id: str | None) -> None:
-    assert open_recorded_amd(replace(AMD, pci_bus_id=pci_bus_id)) is None
-
-
-def package(root: Path, name: str, *, kind: str, energy_uj: int) -> Path:
-    directory = root / "sys/class/powercap" / name
-    directory.mkdir(parents=True)
-    (directory / "name").write_text(kind + "\n")
-    (directory / "energy_uj").write_text(f"{energy_uj}\n")
-    (directory / "max_energy_range_uj").write_text("1000\n")
-    return directory / "energy_uj"
+    assert amd_smi.import_amdsmi() is None
 
 
 def test_packages_are_added_up_and_their_parts_are_not(tmp_path: Path) -> None:
-    first = package(tmp_path, "intel-rapl:0", kind="package-0", energy_uj=100)
-    second = package(tmp_path, "intel-rapl:1", kind="package-1", energy_uj=900)
-    package(tmp_path, "intel-rapl:0:0", kind="core", energy_uj=50)
-    package(tmp_path, "intel-rapl-mmio:0", kind="package-0", energy_uj=100)
-    telemetry = open_rapl(root=tmp_path)
+    assert readers.open_rapl(root=tmp_path) is None
+    folder = tmp_path / "sys/class/powercap"
+    for name, kind, energy_uj in (
+        ("intel-rapl:0", "package-0", 100),
+        ("intel-rapl:1", "package-1", 900),
+        ("intel-rapl:0:0", "core", 50),
+        ("intel-rapl-mmio:0", "package-0", 100),
+    ):
+        files = {"name": kind, "energy_uj": f"{energy_uj}\n", "max_energy_range_uj": "1000"}
+        make_tree(folder / name, files)
+    telemetry = readers.open_rapl(root=tmp_path)
     assert telemetry is not None
     assert (telemetry.scope, telemetry.available) == ("package", ("energy",))
     assert telemetry.sample() == Sample(time_s=12.5, energy_j=0.0)
+    first, second = (folder / f"intel-rapl:{number}/energy_uj" for number in (0, 1))
     first.write_text("150")
     second.write_text("30")  # it wrapped
     assert telemetry.sample().energy_j == pytest.approx(180e-6)
@@ -247,43 +247,25 @@ def test_packages_are_added_up_and_their_parts_are_not(tmp_path: Path) -> None:
     assert telemetry.sample().energy_j == pytest.approx(190e-6)
     second.unlink()
     assert telemetry.sample().energy_j is None
-
-
-def test_a_machine_or_device_without_a_reader_has_none(tmp_path: Path) -> None:
-    assert open_rapl(root=tmp_path) is None
-    package(tmp_path, "intel-rapl:0", kind="package-0", energy_uj=900)
-    package(tmp_path, "intel-rapl:1", kind="package-1", energy_uj=900).unlink()
-    assert open_rapl(root=tmp_path) is None
-    assert open_telemetry(replace(GPU, type="xpu", vendor="intel")) is None
+    assert readers.open_rapl(root=tmp_path) is None
 
 
 @pytest.mark.parametrize(
-    ("readings", "links"),
+    ("ends", "ancestor", "links"),
     [
-        (
-            recorded.linked(handle0=["bus-1", "bus-1", "bus-2"], handle1=["bus-0"]),
-            ["nvlink 2 links"],
-        ),
-        (
-            recorded.linked(handle0=["switch"] * 4, handle1=["switch"] * 4),
-            ["nvlink 4 links through NVSwitch"],
-        ),
+        ([["bus-1", "bus-1", "bus-2"], ["bus-0"]], MISSING, ["nvlink 2 links"]),
+        ([["switch"] * 4, ["switch"] * 4], 10, ["nvlink 4 links through NVSwitch"]),
         # A switch that only one of them has joins nothing.
-        (
-            recorded.linked(handle0=["switch"] * 4) | {"nvmlDeviceGetTopologyCommonAncestor": 20},
-            ["pcie several PCIe switches"],
-        ),
-        (
-            recorded.linked() | {"nvmlDeviceGetTopologyCommonAncestor": 50},
-            ["pcie across processor sockets"],
-        ),
-        (recorded.linked() | {"nvmlDeviceGetTopologyCommonAncestor": None}, []),
+        ([["switch"] * 4, []], 20, ["pcie several PCIe switches"]),
+        ([[], []], 50, ["pcie across processor sockets"]),
+        ([[], []], None, []),
     ],
 )
 def test_links_of_two_devices_are_those_that_nvml_states(
-    monkeypatch: pytest.MonkeyPatch, readings: dict[str, Any], links: list[str]
+    monkeypatch: pytest.MonkeyPatch, ends: list[list[str]], ancestor: Any, links: list[str]
 ) -> None:
-    driver = RecordedNvml(**readings)
+    far_ends = recorded.linked(handle0=ends[0], handle1=ends[1])
+    driver = RecordedNvml(**far_ends, nvmlDeviceGetTopologyCommonAncestor=ancestor)
     monkeypatch.setattr(nvml, "import_nvml", lambda: driver)
     devices = [replace(GPU, index=index, uuid=f"uuid-{index}") for index in (0, 1)]
     found = [
@@ -301,6 +283,7 @@ def test_links_of_two_devices_are_those_that_nvml_states(
 
 def test_without_a_driver_nothing_is_stated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvml, "import_nvml", lambda: None)
+    assert nvml.open_nvml(GPU) is None
     assert nvml_links.memory_free_bytes(GPU) is None
     assert nvml_links.device_links([GPU, GPU]) == []
     assert nvml_links.device_memories() == []

@@ -4,60 +4,12 @@ import copy
 import io
 import json
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
-
-
-def report_runtime() -> dict[str, Any]:
-    accelerator = torch.accelerator.current_accelerator()
-    with torch.simdev.device(1):
-        second = torch.ones(1, device="simdev").device
-    torch.accelerator.synchronize()
-    return {
-        "accelerator": str(accelerator),
-        "count": torch.accelerator.device_count(),
-        "available": torch.accelerator.is_available(),
-        "inside_device_1": str(second),
-        "stream": str(torch.accelerator.current_stream()),
-    }
-
-
-def report_event_ms() -> float:
-    start = torch.Event(device="simdev", enable_timing=True)
-    end = torch.Event(device="simdev", enable_timing=True)
-    start.record()
-    time.sleep(0.05)
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end)
-
-
-def report_memory() -> dict[str, int]:
-    torch.accelerator.reset_peak_memory_stats()
-    before_bytes = torch.accelerator.memory_allocated()
-    block = torch.empty(1_000_000, dtype=torch.uint8, device="simdev")
-    held_bytes = torch.accelerator.memory_allocated() - before_bytes
-    peak_bytes = torch.accelerator.max_memory_allocated() - before_bytes
-    del block
-    facts = {
-        "held_bytes": held_bytes,
-        "peak_bytes": peak_bytes,
-        "after_release_bytes": torch.accelerator.memory_allocated() - before_bytes,
-        "reserved_bytes": torch.accelerator.memory_reserved(),
-    }
-    torch.accelerator.empty_cache()
-    free_bytes, total_bytes = torch.accelerator.get_memory_info()
-    return facts | {
-        "reserved_after_empty_cache_bytes": torch.accelerator.memory_reserved(),
-        "free_bytes": free_bytes,
-        "total_bytes": total_bytes,
-        "properties_total_bytes": torch.simdev.get_device_properties().total_memory,
-    }
 
 
 def train(device: str, *, net: nn.Module, shape: tuple[int, ...]) -> list[torch.Tensor]:
@@ -142,38 +94,6 @@ def report_attention() -> dict[str, float]:
     }
 
 
-def report_autocast() -> dict[str, Any]:
-    values = torch.randn(8, 8, generator=torch.Generator().manual_seed(2))
-    expected = values.bfloat16() @ values.bfloat16()
-    on_device = values.to("simdev")
-    with torch.autocast("simdev", dtype=torch.bfloat16):
-        product = on_device @ on_device
-        total = product.softmax(-1)
-    scaler = torch.amp.GradScaler("simdev")
-    weight = nn.Parameter(torch.ones(3, device="simdev"))
-    optimizer = torch.optim.SGD([weight], lr=0.5)
-    scaler.scale((weight * 2).sum()).backward()
-    scaler.step(optimizer)
-    scaler.update()
-    return {
-        "matmul_dtype": str(product.dtype),
-        "softmax_dtype": str(total.dtype),
-        "difference": (product.cpu() - expected).abs().max().item(),
-        "scaled_step": weight.tolist(),
-    }
-
-
-def report_loader() -> dict[str, Any]:
-    dataset = torch.utils.data.TensorDataset(torch.arange(12.0).reshape(6, 2))
-    loader = torch.utils.data.DataLoader(dataset, batch_size=3, num_workers=1, pin_memory=True)
-    batches = [batch for (batch,) in loader]
-    moved = [batch.to("simdev", non_blocking=True) for batch in batches]
-    return {
-        "pinned": all(batch.is_pinned() for batch in batches),
-        "sum": sum(batch.sum().item() for batch in moved),
-    }
-
-
 def report_operators() -> dict[str, Any]:
     """Corners of the fallback: views, resized outputs, lazy conjugation, saving, indices."""
     grid = torch.arange(12.0, device="simdev").reshape(3, 4)
@@ -226,13 +146,8 @@ def report_refusals() -> dict[str, str]:
 if __name__ == "__main__":
     json.dump(
         {
-            "runtime": report_runtime(),
-            "event_ms": report_event_ms(),
-            "memory": report_memory(),
             "training": report_training(),
             "attention": report_attention(),
-            "autocast": report_autocast(),
-            "loader": report_loader(),
             "operators": report_operators(),
             "refusals": report_refusals(),
         },

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bench.devices.host import cpu
 from bench.devices.host.cgroup import cpu_quota, memory_limit_bytes
@@ -52,11 +50,6 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
     return make
 
 
-def test_cpu_list_with_ranges_and_single_ids_is_expanded() -> None:
-    assert cpu.parse_cpu_list("0-2,8, 10-11\n") == (0, 1, 2, 8, 10, 11)
-    assert cpu.parse_cpu_list("") == ()
-
-
 @pytest.mark.parametrize(
     ("cores", "nodes", "allowed", "wanted", "cpu_ids"),
     [
@@ -66,7 +59,7 @@ def test_cpu_list_with_ranges_and_single_ids_is_expanded() -> None:
         ("0 1 2 3", "0-1 2-3", "1-3", 2, (2, 3)),  # one memory node where it suffices
         ("0 1 2 3", "0-1 2-3", "1-3", 3, (1, 2, 3)),
         ("0 1 2 3", "0-3", "0-3", 1, (0,)),
-        ("0 1 2 3", "0-3", "0-1", 9, (0, 1)),
+        ("0 1 2 3", "0-1,3", "0-1,3", 9, (0, 1, 3)),
     ],
 )
 def test_cores_are_picked_from_as_few_memory_nodes_as_can_be(
@@ -258,6 +251,17 @@ def shot(
             (0, 1),
             CpuNoise(own_cpu_frac=0.5, foreign_cpu_frac=0.0),
         ),
+        # Counters that disagree do not make more than the whole.
+        (
+            [shot(0, 0, 0.0), shot(1, 1, 9.0, steal_s=9)],
+            (0, 1),
+            CpuNoise(own_cpu_frac=1.0, foreign_cpu_frac=0.0, steal_frac=1.0),
+        ),
+        (
+            [shot(0, 0), shot(1, 9)],
+            (0, 1),
+            CpuNoise(own_cpu_frac=0.0, foreign_cpu_frac=1.0, steal_frac=0.0),
+        ),
         # Snapshots that do not cover the window show nothing.
         ([shot(1, 0), shot(2, 1)], (0.5, 2), CpuNoise()),
         ([shot(1, 0), shot(2, 1)], (1, 2.5), CpuNoise()),
@@ -270,28 +274,6 @@ def test_use_of_the_processor_in_a_window(
 ) -> None:
     noise = cpu_noise(taken, start_s=window_s[0], end_s=window_s[1], num_cores=2)
     assert asdict(noise) == pytest.approx(asdict(expected))
-
-
-growths = st.tuples(*[st.floats(0.0, 5.0) for _ in range(4)], st.floats(0.1, 2.0))
-
-
-@given(
-    growths=st.lists(growths, min_size=1, max_size=6),
-    edges=st.tuples(st.floats(0.0, 1.0), st.floats(0.0, 1.0)),
-)
-def test_shares_lie_between_zero_and_one(
-    growths: list[tuple[float, float, float, float, float]], edges: tuple[float, float]
-) -> None:
-    sums = [0.0] * 5
-    taken = [shot(0, 0, 0.0)]
-    for growth in growths:
-        sums = [total + one for total, one in zip(sums, growth, strict=True)]
-        busy_s, steal_s, own_s, reaped_s, now_s = sums
-        taken.append(shot(now_s, busy_s, (own_s, reaped_s), steal_s=steal_s))
-    start_s, end_s = sorted(edge * sums[-1] for edge in edges)
-    noise = cpu_noise(taken, start_s=start_s, end_s=end_s, num_cores=2)
-    for share in (noise.own_cpu_frac, noise.foreign_cpu_frac, noise.steal_frac):
-        assert share is None or 0.0 <= share <= 1.0
 
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="snapshots of threads need Linux /proc")

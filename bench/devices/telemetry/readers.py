@@ -7,7 +7,7 @@ Source: https://docs.kernel.org/power/powercap/powercap.html
 """
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 from bench.core.nouns import Device
@@ -28,57 +28,41 @@ def open_telemetry(device: Device) -> Telemetry | None:
     return None
 
 
-@dataclass
-class _Domain:
-    """One package's counter, unwrapped."""
-
-    file: Path
-    range_uj: int
-    last_uj: int
-    total_uj: int = 0
-
-    def read_uj(self) -> int | None:
-        """Microjoules since this reader was opened, or None when the counter cannot be read.
-
-        At most one wrap between two reads can be undone: sampling at 10 Hz is far inside that.
-        """
-        now_uj = read_int(self.file)
-        if now_uj is None:
-            return None
-        change_uj = now_uj - self.last_uj
-        self.total_uj += change_uj if change_uj >= 0 else change_uj + self.range_uj
-        self.last_uj = now_uj
-        return self.total_uj
-
-
 class RaplTelemetry(Telemetry):
     """Energy of all processor packages. It has no power reading to check the counter against."""
 
     scope = "package"
 
-    def __init__(self, domains: list[_Domain]) -> None:
-        self._domains = domains
+    def __init__(self, ranges_uj: Mapping[Path, int]) -> None:
+        self._ranges_uj = ranges_uj
+        self._last_uj: dict[Path, int] = {}
+        self._total_uj = 0
 
     def sample(self, *, with_memory: bool = True) -> Sample:
-        """Read every package; the energy is None as soon as one of them cannot be read."""
+        """Read every package; the energy is None as soon as one of them cannot be read.
+
+        At most one wrap between two reads can be undone: sampling at 10 Hz is far inside that.
+        """
         time_s = time.monotonic()
-        readings_uj = [domain.read_uj() for domain in self._domains]
-        known_uj = [reading for reading in readings_uj if reading is not None]
-        is_whole = len(known_uj) == len(readings_uj)
-        return Sample(time_s=time_s, energy_j=sum(known_uj) / 1e6 if is_whole else None)
+        for file, range_uj in self._ranges_uj.items():
+            now_uj = read_int(file)
+            if now_uj is None:
+                return Sample(time_s=time_s)
+            self._total_uj += (now_uj - self._last_uj.get(file, now_uj)) % range_uj
+            self._last_uj[file] = now_uj
+        return Sample(time_s=time_s, energy_j=self._total_uj / 1e6)
 
 
 def open_rapl(*, root: Path = ROOT) -> RaplTelemetry | None:
     """Return a reader of all packages; None where one cannot be read, for half a sum is wrong."""
-    domains: list[_Domain] = []
-    for directory in sorted((root / "sys/class/powercap").glob("*-rapl:*")):
+    ranges_uj: dict[Path, int] = {}
+    for directory in (root / "sys/class/powercap").glob("*-rapl:*"):
         # intel-rapl is also the name on AMD; intel-rapl-mmio shows the same package again.
         is_top = directory.name.count(":") == 1 and not directory.name.startswith("intel-rapl-mmio")
         if not is_top or not (read_text(directory / "name") or "").startswith("package"):
             continue
-        now_uj = read_int(directory / "energy_uj")
-        range_uj = read_int(directory / "max_energy_range_uj")
-        if now_uj is None or range_uj is None:
+        file, range_uj = directory / "energy_uj", read_int(directory / "max_energy_range_uj")
+        if read_int(file) is None or not range_uj:
             return None
-        domains.append(_Domain(file=directory / "energy_uj", range_uj=range_uj, last_uj=now_uj))
-    return RaplTelemetry(domains) if domains else None
+        ranges_uj[file] = range_uj
+    return RaplTelemetry(ranges_uj) if ranges_uj else None

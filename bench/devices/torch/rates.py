@@ -64,7 +64,7 @@ def product_rates(
     for side, layout in itertools.product(sides, LAYOUTS[kind]):
         if layout != "NN" and (side, "NN") not in rates:
             continue
-        if layout == "NN" and rates and list(rates)[-1][0] < best_shape(rates)[0]:
+        if layout == "NN" and rates and list(rates)[-1][0] < max(rates, key=rates.__getitem__)[0]:
             break
         warmup_s = _NEXT_WARMUP_S if rates else _WARMUP_S[kind]
         call_s = 2.0 * side**3 / (rates.get((side, "NN")) or max(rates.values(), default=guess))
@@ -86,11 +86,6 @@ def product_rates(
         if measured_s is not None:
             rates[side, layout] = 2.0 * side**3 / measured_s
     return rates
-
-
-def best_shape(rates: dict[Shape, float]) -> Shape:
-    """Shape of the highest rate."""
-    return max(rates, key=lambda shape: rates[shape])
 
 
 def _first_rate(device: Device, *, adapter: Adapter, dtype: str, side: int) -> float:

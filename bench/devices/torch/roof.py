@@ -33,7 +33,6 @@ from bench.devices.torch.detect import find
 from bench.devices.torch.rates import (
     SIDES,
     SUSTAINED_S,
-    best_shape,
     copy_rate,
     product_rates,
     sustained_rate,
@@ -96,7 +95,7 @@ class Roof(RoofKey, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def source(self, dtype: str) -> str:
         """Where the rates of a row come from: method, best shape of those tried, and when."""
         tried = self.tried.get(dtype, {})
-        best = max(tried, key=lambda shape: tried[shape], default=None)
+        best = max(tried, key=tried.__getitem__, default=None)
         shapes = f"; {best} of {', '.join(tried)}" if best else ""
         return f"{self.method}{shapes}; {self.measured_utc}"
 
@@ -136,7 +135,7 @@ def measure_roof(
         rates = product_rates(device, adapter=adapter, dtype=dtype, budget_s=budget_s)
         if not rates:
             continue
-        shape = best_shape(rates)
+        shape = max(rates, key=rates.__getitem__)
         tried[dtype] = {f"{side} {layout}": rate for (side, layout), rate in rates.items()}
         flops_per_s[dtype] = rates[shape]
         if reserved_s:

@@ -11,7 +11,20 @@ ROOT = Path(__file__).resolve().parents[1]
 TIMED = str(ROOT / "tests" / "workload_files" / "timed.py")
 ROWS = str(ROOT / "results" / "reference" / "cpu-2core.csv")
 MEASURING = {"torch", "monai", "transformers"}
+STUDYING = MEASURING | {"pandas", "matplotlib"}
 HEAVY = MEASURING | {"pandas", "matplotlib", "scipy", "numpy"}
+
+
+def python(program: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
 
 
 def modules_after(*arguments: str, cwd: Path) -> set[str]:
@@ -23,57 +36,32 @@ def modules_after(*arguments: str, cwd: Path) -> set[str]:
         "names = {name.partition('.')[0] for name in sys.modules}\n"
         "print('MODULES', code, *sorted(names), file=sys.stderr)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        check=True,
-    )
+    done = python(program, *arguments, cwd=cwd)
     line = done.stderr.splitlines()[-1].split()
     assert line[:2] == ["MODULES", "0"], done.stderr
     return set(line[2:])
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["run", "--help"], ["--version"], ["list"], ["list", "--json"]]
+    ("words", "kept_out"),
+    [
+        *[(words, HEAVY) for words in ("--help", "run --help", "--version", "list", "list --json")],
+        *[(words, HEAVY) for words in ("compare ROWS ROWS", "gap ROWS", "export ROWS --to json")],
+        *[(words, STUDYING) for words in ("claims h20-cores", "project ROWS --to h20-96g")],
+        ("list chips", MEASURING),
+        ("run -w TIMED --device fake --dry-run", STUDYING | {"scipy"}),
+        ("run -w TIMED --device fake --trials 2", STUDYING | {"scipy"}),
+        # The parent of a real run.
+        ("run -w sleep-infer --size tiny --device cpu --profile smoke --quiet", MEASURING),
+    ],
 )
-def test_reading_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
-    modules = modules_after(*arguments, cwd=tmp_path)
+def test_nothing_heavy_is_imported_before_it_is_needed(
+    words: str, kept_out: set[str], tmp_path: Path
+) -> None:
+    paths = {"ROWS": ROWS, "TIMED": TIMED}
+    modules = modules_after(*(paths.get(one, one) for one in words.split()), cwd=tmp_path)
     assert "bench" in modules
-    assert not modules & HEAVY
-
-
-@pytest.mark.parametrize(
-    "arguments", [["compare", ROWS, ROWS], ["gap", ROWS], ["export", ROWS, "--to", "json"]]
-)
-def test_judging_rows_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
-    assert not modules_after(*arguments, cwd=tmp_path) & HEAVY
-
-
-@pytest.mark.parametrize(
-    "arguments", [["claims", "h20-cores"], ["project", ROWS, "--to", "h20-96g"]]
-)
-def test_studying_rows_imports_no_torch(arguments: list[str], tmp_path: Path) -> None:
-    assert not modules_after(*arguments, cwd=tmp_path) & (MEASURING | {"pandas", "matplotlib"})
-
-
-def test_list_of_chips_imports_no_torch(tmp_path: Path) -> None:
-    assert not modules_after("list", "chips", cwd=tmp_path) & MEASURING
-
-
-@pytest.mark.parametrize("more", [["--dry-run"], ["--trials", "2"]])
-def test_run_on_the_fake_device_imports_no_torch(more: list[str], tmp_path: Path) -> None:
-    modules = modules_after("run", "-w", TIMED, "--device", "fake", *more, cwd=tmp_path)
-    assert not modules & (MEASURING | {"pandas", "matplotlib", "scipy"})
-
-
-def test_parent_of_a_real_run_imports_no_torch(tmp_path: Path) -> None:
-    arguments = ["run", "-w", "sleep-infer", "--size", "tiny", "--device", "cpu"]
-    modules = modules_after(*arguments, "--profile", "smoke", "--quiet", cwd=tmp_path)
-    assert not modules & MEASURING
+    assert not modules & kept_out
 
 
 def test_importing_has_no_side_effects(tmp_path: Path) -> None:
@@ -85,14 +73,6 @@ def test_importing_has_no_side_effects(tmp_path: Path) -> None:
         "assert before == after\n"
         "assert 'torch' not in sys.modules\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        check=False,
-    )
+    done = python(program, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []

@@ -22,27 +22,11 @@ from bench.run.planning.request import RunRequest
 from tests.analysis.synthetic_rows import trials, write_csv
 
 
-@pytest.fixture(scope="module")
-def is_timed(request: pytest.FixtureRequest) -> bool:
-    return bool(request.config.getoption("--benchmark-enable", default=False))
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     sidecar = Sidecar(run_id="run1", started_utc="2026-01-02T03:04:05Z", environment={}, request={})
     with Store.create(tmp_path, sidecar=sidecar, host_hash="0123456789abcdef") as store:
         yield store
-
-
-@pytest.fixture(scope="module")
-def num_rows(is_timed: bool) -> int:
-    return 10_000 if is_timed else 20
-
-
-@pytest.fixture(scope="module")
-def large_file(tmp_path_factory: pytest.TempPathFactory, num_rows: int) -> Path:
-    rows = trials(num=num_rows, energy_per_item_j=1.5, device_name='A "quoted", name')
-    return write_csv(tmp_path_factory.mktemp("rows") / "large.csv", rows)
 
 
 def test_append_a_row_and_wait_for_the_disk(benchmark: Any, store: Store) -> None:
@@ -51,9 +35,12 @@ def test_append_a_row_and_wait_for_the_disk(benchmark: Any, store: Store) -> Non
     assert store.rows()[0]["step_median_ms"] == row["step_median_ms"]
 
 
-def test_read_rows_exactly(benchmark: Any, large_file: Path, num_rows: int) -> None:
-    rows: list[Row] = benchmark.pedantic(read_rows, args=(large_file,), rounds=3)
-    assert len(rows) == num_rows
+def test_read_rows_exactly(benchmark: Any, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    num = 10_000 if request.config.getoption("--benchmark-enable", default=False) else 20
+    made = trials(num=num, energy_per_item_j=1.5, device_name='A "quoted", name')
+    file = write_csv(tmp_path / "large.csv", made)
+    rows: list[Row] = benchmark.pedantic(read_rows, args=(file,), rounds=3)
+    assert len(rows) == num
 
 
 def test_half_width_of_twenty_thousand_correlated_steps(benchmark: Any) -> None:

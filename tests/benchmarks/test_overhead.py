@@ -5,12 +5,13 @@ nothing else; without the flag they are skipped. Both sides run in one process a
 that whatever the machine does meanwhile falls on both.
 """
 
+import itertools
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ BLOCK_S = 0.1
 """Short, so that on a busy machine most blocks are undisturbed and the median is of those."""
 
 SecondsPerStep = Callable[[int], float]
+MakeStep = Callable[[Any, Any, Any], Callable[[], None]]
 
 
 def by_harness(request: TrialRequest) -> SecondsPerStep:
@@ -54,7 +56,7 @@ def by_harness(request: TrialRequest) -> SecondsPerStep:
     return seconds_per_step
 
 
-def by_hand(config: Config, make_step: Callable[[Any, Any], Callable[[], None]]) -> SecondsPerStep:
+def by_hand(config: Config, make_step: MakeStep) -> SecondsPerStep:
     """Time steps as one does without a harness: a loop between two readings of the clock."""
     import torch
 
@@ -70,7 +72,7 @@ def by_hand(config: Config, make_step: Callable[[Any, Any], Callable[[], None]])
         drop_last=phase.is_training,
         collate_fn=workload.collate(phase),
     )
-    step = make_step(workload, (net, loader))
+    step = make_step(workload, net, loader)
 
     def seconds_per_step(num_steps: int) -> float:
         start_s = time.perf_counter()
@@ -81,25 +83,18 @@ def by_hand(config: Config, make_step: Callable[[Any, Any], Callable[[], None]])
     return seconds_per_step
 
 
-def endless(loader: Any) -> Iterator[Any]:
-    while True:
-        yield from loader
-
-
-def training_step(workload: Any, made: Any) -> Callable[[], None]:
+def training_step(workload: Any, net: Any, loader: Any) -> Callable[[], None]:
     import torch
 
-    net, loader = made
     net.train()
     optimizer = workload.optimizer(net)
     schedule = workload.schedule(optimizer)
-    batches = endless(loader)
+    batches = itertools.chain.from_iterable(itertools.repeat(loader))
 
     def step() -> None:
         batch = next(batches)
         optimizer.zero_grad(set_to_none=True)
-        loss = workload.loss(net, batch)
-        loss.backward()
+        workload.loss(net, batch).backward()
         if workload.max_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(net.parameters(), workload.max_grad_norm)
         optimizer.step()
@@ -109,10 +104,9 @@ def training_step(workload: Any, made: Any) -> Callable[[], None]:
     return step
 
 
-def inference_step(workload: Any, made: Any) -> Callable[[], None]:
+def inference_step(workload: Any, net: Any, loader: Any) -> Callable[[], None]:
     import torch
 
-    net, loader = made
     net.eval()
     batch = next(iter(loader))
 
@@ -132,7 +126,7 @@ def test_harness_adds_next_to_nothing(
     benchmark: Any,
     report: Report,
     name: str,
-    make_step: Callable[[Any, Any], Callable[[], None]],
+    make_step: MakeStep,
     limit_frac: float,
 ) -> None:
     import torch

@@ -11,7 +11,7 @@ import pytest
 from bench.results.reader import read_rows
 
 ROOT = Path(__file__).parent.parent.parent
-WORKLOAD = ROOT / "tests" / "workload_files" / "paced.py"
+WORKLOAD = ROOT / "tests" / "workload_files" / "timed.py"
 Done = subprocess.CompletedProcess[str]
 
 
@@ -34,7 +34,7 @@ def gate(tmp_path: Path, *, slowdown: float) -> Done:
             ROOT / "scripts" / "performance_gate.sh",
             tmp_path / "base",
             tmp_path / "head",
-            *("--workload", f"{WORKLOAD}:infer", "--device", "fake"),
+            *("--workload", f"{WORKLOAD}:infer", "--set", "pace=slowdown", "--device", "fake"),
         ],
         cwd=tmp_path,
         env={
@@ -58,7 +58,7 @@ def test_an_injected_slowdown_fails_the_gate(tmp_path: Path) -> None:
 def test_an_unchanged_workload_passes_the_gate(tmp_path: Path) -> None:
     done = gate(tmp_path, slowdown=1.0)
     assert done.returncode == 0, done.stderr
-    assert "REGRESSION" not in done.stdout and "paced-infer" in done.stdout
+    assert "REGRESSION" not in done.stdout and "timed-infer" in done.stdout
 
 
 def test_the_workflow_calls_the_script_that_is_tested() -> None:

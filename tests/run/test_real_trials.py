@@ -79,11 +79,8 @@ def test_faults_of_inference_are_told_apart(tmp_path: Path) -> None:
 
 def test_output_that_differs_from_the_reference_makes_the_row_invalid(tmp_path: Path) -> None:
     wrong = str(WORKLOADS / "wrong_net.py:infer")
-    right, halved = sorted(
-        cpu_rows("--dtype", "fp32,bf16", workload=wrong, out=tmp_path),
-        key=lambda row: str(row["dtype"]),
-        reverse=True,
-    )
+    rows = cpu_rows("--dtype", "fp32,bf16", workload=wrong, out=tmp_path)
+    right, halved = sorted(rows, key=lambda row: str(row["dtype"]), reverse=True)
     assert (right["status"], right["reasons"]) == ("WARN", "smoke")
     assert (halved["status"], halved["reasons"]) == ("INVALID", "wrong_output;smoke")
     assert float(halved["check_error_frac"] or 0) == pytest.approx(0.5, abs=0.05)

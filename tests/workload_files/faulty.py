@@ -16,27 +16,15 @@ from timed import Workload as Timed
 from bench.workload import Phase
 
 
-def _hang() -> None:
-    time.sleep(1000)
-
-
 def _hang_stubbornly() -> None:
-    """Hang with a child process, both deaf to a polite request to end."""
+    """Hang with a child process, where neither ends when politely asked to."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
     time.sleep(1000)
 
 
-def _out_of_memory() -> None:
-    raise MemoryError("no room for the batch")
-
-
-def _unsupported() -> None:
-    raise NotImplementedError("operator frobnicate is missing")
-
-
-def _error() -> None:
-    raise KeyError("first line\nsecond line")
+def _fail(error: Exception) -> None:
+    raise error
 
 
 def _die_talking() -> None:
@@ -46,11 +34,11 @@ def _die_talking() -> None:
 
 FAULTS: dict[str, Callable[[], Any]] = {
     "none": lambda: None,
-    "hang": _hang,
+    "hang": lambda: time.sleep(1000),
     "hang_stubbornly": _hang_stubbornly,
-    "memory": _out_of_memory,
-    "unsupported": _unsupported,
-    "error": _error,
+    "memory": lambda: _fail(MemoryError("no room for the batch")),
+    "unsupported": lambda: _fail(NotImplementedError("operator frobnicate is missing")),
+    "error": lambda: _fail(KeyError("first line\nsecond line")),
     "kill": _die_talking,
     "segfault": lambda: ctypes.string_at(0),
     "exit": lambda: sys.exit(0),
@@ -71,14 +59,9 @@ class Workload(Timed):
     """Path of a file that the first step makes: the fault shows only where there is none yet."""
 
     def simulated_step_s(self, phase: Phase) -> float:
-        if self.batch > self.above_batch and self._is_due():
+        is_due = not (self.once and Path(self.once).exists())
+        if self.batch > self.above_batch and is_due:
+            if self.once:
+                Path(self.once).touch()
             FAULTS[self.fault]()
         return 0.1 * self.batch
-
-    def _is_due(self) -> bool:
-        if not self.once:
-            return True
-        marker = Path(self.once)
-        is_first = not marker.exists()
-        marker.touch()
-        return is_first

@@ -38,16 +38,13 @@ class Workload(SmallNet):
 
     def _note(self, rank: int, *, net: Any, batch: Any) -> int:
         path = Path(self.folder) / f"rank{rank}.json"
-        seen = json.loads(path.read_text()) if path.exists() else None
-        if seen is None:
-            weight = next(net.parameters())
-            seen = {
-                "pid": os.getpid(),
-                "cpu_ids": sorted(os.sched_getaffinity(0)),
-                "batch": float(batch.double().sum()),
-                "weight": float(weight.detach().double().sum()),
-                "steps": 0,
-            }
-        seen["steps"] += 1
-        path.write_text(json.dumps(seen))
-        return int(seen["steps"])
+        seen = {
+            "pid": os.getpid(),
+            "cpu_ids": sorted(os.sched_getaffinity(0)),
+            "batch": float(batch.double().sum()),
+            "weight": float(next(net.parameters()).detach().double().sum()),
+            "steps": 0,
+        }
+        seen |= json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps({**seen, "steps": seen["steps"] + 1}))
+        return int(seen["steps"]) + 1

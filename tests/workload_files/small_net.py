@@ -13,22 +13,14 @@ STEP_S = 0.02
 """So long that a step hides what the loader takes."""
 
 
-class Rows:
-    """Random rows; a slow one takes its time."""
+class Rows(list[Any]):
+    """Rows that take their time."""
 
-    def __init__(self, *, seed: int, delay_s: float) -> None:
-        import torch
+    delay_s = 0.0
 
-        generator = torch.Generator().manual_seed(seed)
-        self._rows = torch.randn(64, FEATURES, generator=generator)
-        self._delay_s = delay_s
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> Any:
-        time.sleep(self._delay_s)
-        return self._rows[index]
+    def __getitem__(self, index: Any) -> Any:
+        time.sleep(self.delay_s)
+        return super().__getitem__(index)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +39,11 @@ class Workload(bench.workload.Workload):
         return nn.Linear(FEATURES, FEATURES)
 
     def dataset(self, phase: Phase, *, data: Path | None, seed: int) -> Any:
-        return Rows(seed=seed, delay_s=self.delay_s)
+        import torch
+
+        rows = Rows(torch.randn(64, FEATURES, generator=torch.Generator().manual_seed(seed)))
+        rows.delay_s = self.delay_s
+        return rows
 
     def optimizer(self, net: Any) -> Any:
         from torch.optim import SGD
@@ -73,9 +69,7 @@ class Workload(bench.workload.Workload):
         if self.fault == "unsupported":
             # What torch itself raises where a backend has no kernel for a type.
             torch.ones(2, dtype=torch.long).softmax(0)
-        if self.fault == "nan_output":
-            return value * float("nan")
-        return value
+        return value * float("nan") if self.fault == "nan_output" else value
 
     def check(self, phase: Phase, output: Any) -> None:
         if self.fault == "check":

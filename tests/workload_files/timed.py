@@ -22,6 +22,8 @@ class Workload(bench.workload.Workload):
     shape: tuple[int, ...] = (1, 2)
     note: str | None = None
     is_wide: bool = False
+    pace: str = ""
+    """Name of a file in the working folder, with the number that times are multiplied by."""
 
     def __post_init__(self) -> None:
         if not self.seconds > 0 or not math.isfinite(self.seconds):
@@ -52,4 +54,5 @@ class Workload(bench.workload.Workload):
         return 1000 * self.batch
 
     def simulated_step_s(self, phase: Phase) -> float:
-        return self.seconds * (3 if phase.is_training else 1)
+        factor = float(Path(self.pace).read_text()) if self.pace else 1.0
+        return self.seconds * factor * (3 if phase.is_training else 1)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +19,8 @@ from workloads._imaging.decathlon import check_folder, median_spacing_mm, read_f
 from workloads._imaging.phantom import write
 
 SHAPE = (16, 14, 12)
+IMAGE, LABEL = "imagesTr/phantom_001.nii.gz", "labelsTr/phantom_001.nii.gz"
 Damage = Callable[[Path], object]
-Find = Callable[[Path], Path]
 Change = Callable[[np.ndarray], np.ndarray]
 
 
@@ -31,14 +32,6 @@ def folder(tmp_path: Path) -> Path:
 
 def check(folder: Path, **changed: int) -> None:
     check_folder(folder, **{"classes": 3, "channels": 1, "cases": 8, **changed})
-
-
-def image_file(folder: Path) -> Path:
-    return folder / "imagesTr" / "phantom_001.nii.gz"
-
-
-def label_file(folder: Path) -> Path:
-    return folder / "labelsTr" / "phantom_001.nii.gz"
 
 
 def rewrite(path: Path, change: Change, *, affine: Any = None) -> None:
@@ -70,59 +63,70 @@ def add_case(entry: object) -> Damage:
     return lambda folder: edit_json(folder, lambda content: content["training"].insert(1, entry))
 
 
-def voxels(find: Find, change: Change, **more: Any) -> Damage:
-    return lambda folder: rewrite(find(folder), change, **more)
+def voxels(name: str, change: Change, **more: Any) -> Damage:
+    return lambda folder: rewrite(folder / name, change, **more)
 
 
 def same(array: np.ndarray) -> np.ndarray:
     return array
 
 
-DAMAGES: list[tuple[str, Damage]] = [
-    ("data is not a folder", lambda folder: folder.rename(folder.parent / "elsewhere")),
-    (r"dataset\.json is missing.*bench data phantom",
-     lambda folder: (folder / "dataset.json").unlink()),
-    (r"dataset\.json is not readable JSON",
-     lambda folder: (folder / "dataset.json").write_bytes(b"\xff\xfe\x00\x80")),
-    *[(r"dataset\.json(: Expected| is not readable JSON)",
-       lambda folder, text=text: (folder / "dataset.json").write_text(text))
-      for text in ("{", "", "[]", "3", '"a"', "\x00", "{'a': 1}")],
-    *[(rf"dataset\.json: Expected .*`\$\.{key}`", set_key(key, value))
-      for key in ("labels", "modality", "training") for value in (None, {}, [], 7, "text")],
-    ('"labels" must be numbered 0 to 2', set_key("labels", {"0": "a", "1": "b", "3": "c"})),
-    *[(r"dataset\.json: .*`\$\.training\[1\]", add_case(entry))
-      for entry in ({}, 1, "x", {"image": "a"}, {"label": "a", "image": 3})],
-    ("the classes a, b .*--set classes=2$", set_key("labels", {"0": "a", "1": "b"})),
-    ("--set channels=2$", set_key("modality", {"0": "T1", "1": "T2"})),
-    ("imagesTr/phantom_001.nii.gz is missing", lambda folder: image_file(folder).unlink()),
-    ("labelsTr/phantom_001.nii.gz is missing", lambda folder: label_file(folder).unlink()),
-    ("phantom_001.nii.gz cannot be read as NIfTI",
-     lambda folder: image_file(folder).write_text("not an image")),
-    ("imagesTr.*phantom_001.*16 x 14: a 2-D image", voxels(image_file, lambda a: a[:, :, 0])),
-    ("phantom_001.*16 x 14 x 1: a 2-D image", voxels(image_file, lambda a: a[:, :, :1])),
-    ("phantom_001.*16 x 14 x 12 x 2, not a volume of 1 channel",
-     voxels(image_file, lambda a: np.stack([a, a], axis=-1))),
-    ("labelsTr.*shape 15 x 14 x 12 but its image 16 x 14 x 12",
-     voxels(label_file, lambda a: a[:-1])),
-    *[(f"labelsTr.*phantom_001.*holds label {value}; .* 0 to 2",
-       voxels(label_file, with_voxel(value))) for value in (3, 255, -1)],
-    *[("labelsTr.*phantom_001.*not whole numbers", voxels(label_file, with_voxel(value)))
-      for value in (0.5, np.nan, np.inf)],
-    *[("imagesTr.*phantom_001.*not finite", voxels(image_file, with_voxel(value)))
-      for value in (np.nan, np.inf, -np.inf)],
-    ("phantom_001.*is empty: every voxel is 0", voxels(image_file, np.zeros_like)),
-    ("labelsTr.*phantom_001.*affines differ",
-     voxels(label_file, same, affine=np.diag([2.0, 2.0, 2.0, 1.0]))),
-]  # fmt: skip
+def text(content: str) -> Damage:
+    return lambda folder: (folder / "dataset.json").write_text(content)
 
 
-@pytest.mark.parametrize(("said", "damage"), DAMAGES)
+JSON_DAMAGES: dict[str, list[Damage]] = {
+    "data is not a folder": [lambda folder: folder.rename(folder.parent / "elsewhere")],
+    r"dataset\.json is missing.*bench data phantom":
+        [lambda folder: (folder / "dataset.json").unlink()],
+    r"dataset\.json is not readable JSON":
+        [lambda folder: (folder / "dataset.json").write_bytes(b"\xff\xfe\x00\x80"),
+         *map(text, ("{", "", "\x00", "{'a': 1}"))],
+    r"dataset\.json: Expected `object`.*needs": [text("[]"), text("3"), text('"a"')],
+    **{rf"dataset\.json: Expected .*`\$\.{key}`":
+        [set_key(key, value) for value in (None, {}, [], 7, "text")]
+       for key in ("labels", "modality", "training")},
+    '"labels" must be numbered 0 to 2': [set_key("labels", {"0": "a", "1": "b", "3": "c"})],
+    r"dataset\.json: .*`\$\.training\[1\]":
+        [add_case(entry) for entry in ({}, 1, "x", {"image": "a"}, {"label": "a", "image": 3})],
+    "names no class beside": [set_key("labels", {"0": "background"})],
+    "the classes a, b and the modalities CT, but .*--set classes=2$":
+        [set_key("labels", {"0": "a", "1": "b"})],
+    "--set channels=2$": [set_key("modality", {"0": "T1", "1": "T2"})],
+}  # fmt: skip
+FILE_DAMAGES: dict[str, list[Damage]] = {
+    "imagesTr/phantom_001.nii.gz is missing": [lambda folder: (folder / IMAGE).unlink()],
+    "labelsTr/phantom_001.nii.gz is missing": [lambda folder: (folder / LABEL).unlink()],
+    "phantom_001.nii.gz cannot be read as NIfTI":
+        [lambda folder: (folder / IMAGE).write_text("not an image")],
+    "imagesTr.*phantom_001.*16 x 14.*: a 2-D image":
+        [voxels(IMAGE, lambda a: a[:, :, 0]), voxels(IMAGE, lambda a: a[:, :, :1])],
+    "phantom_001.*16 x 14 x 12 x 2, not a volume of 1 channel":
+        [voxels(IMAGE, lambda a: np.stack([a, a], axis=-1))],
+    "labelsTr.*shape 15 x 14 x 12 but its image 16 x 14 x 12":
+        [voxels(LABEL, lambda a: a[:-1])],
+    **{f"labelsTr.*phantom_001.*holds label {value}; .* 0 to 2":
+        [voxels(LABEL, with_voxel(value))] for value in (3, 255, -1)},
+    "labelsTr.*phantom_001.*not whole numbers":
+        [voxels(LABEL, with_voxel(value)) for value in (0.5, np.nan, np.inf)],
+    "imagesTr.*phantom_001.*not finite":
+        [voxels(IMAGE, with_voxel(value)) for value in (np.nan, np.inf, -np.inf)],
+    "phantom_001.*is empty: every voxel is 0": [voxels(IMAGE, np.zeros_like)],
+    "labelsTr.*phantom_001.*affines differ":
+        [voxels(LABEL, same, affine=np.diag([2.0, 2.0, 2.0, 1.0]))],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damages", [JSON_DAMAGES, FILE_DAMAGES], ids=["json", "files"])
 def test_the_file_and_what_is_wrong_with_it_are_named(
-    folder: Path, said: str, damage: Damage
+    folder: Path, tmp_path: Path, damages: dict[str, list[Damage]]
 ) -> None:
-    damage(folder)
-    with pytest.raises(DataError, match=said):
-        check(folder)
+    pairs = [(words, damage) for words, several in damages.items() for damage in several]
+    for number, (words, damage) in enumerate(pairs):
+        copy = shutil.copytree(folder, tmp_path / str(number) / "data")
+        damage(copy)
+        with pytest.raises(DataError, match=words):
+            check(copy)
 
 
 @contextmanager
@@ -141,16 +145,14 @@ def many(count: int) -> Any:
     return settings(max_examples=count, deadline=None, suppress_health_check=shared)
 
 
-@pytest.mark.parametrize("find", [image_file, label_file])
+@pytest.mark.parametrize("name", [IMAGE, LABEL])
 @many(12)
 @given(kept=st.floats(min_value=0, max_value=0.99))
-def test_truncated_file_is_named(folder: Path, find: Find, kept: float) -> None:
-    path = find(folder)
+def test_truncated_file_is_named(folder: Path, name: str, kept: float) -> None:
+    path = folder / name
     whole = path.read_bytes()
-    with (
-        replaced(path, whole[: int(len(whole) * kept)]),
-        pytest.raises(DataError, match=f"{path} cannot be read as NIfTI"),
-    ):
+    words = f"{path} cannot be read as NIfTI"
+    with replaced(path, whole[: int(len(whole) * kept)]), pytest.raises(DataError, match=words):
         check(folder)
 
 
@@ -159,7 +161,7 @@ def test_truncated_file_is_named(folder: Path, find: Find, kept: float) -> None:
 def test_flipped_bit_in_a_gzip_is_found_or_harmless(
     folder: Path, position: float, bit: int
 ) -> None:
-    path = image_file(folder)
+    path = folder / IMAGE
     whole = path.read_bytes()
     damaged = bytearray(whole)
     damaged[int(position * len(whole))] ^= 1 << bit
@@ -178,9 +180,9 @@ def test_flipped_bit_in_a_gzip_is_found_or_harmless(
 def test_odd_byte_in_the_nifti_header_never_escapes_as_another_error(
     folder: Path, position: int, value: int
 ) -> None:
-    content = bytearray(gzip.decompress(image_file(folder).read_bytes()))
+    content = bytearray(gzip.decompress((folder / IMAGE).read_bytes()))
     content[position] = value
-    with replaced(image_file(folder), gzip.compress(bytes(content), compresslevel=1)):
+    with replaced(folder / IMAGE, gzip.compress(bytes(content), compresslevel=1)):
         try:
             check(folder)
         except DataError as error:
@@ -188,27 +190,24 @@ def test_odd_byte_in_the_nifti_header_never_escapes_as_another_error(
 
 
 def move_out(folder: Path) -> None:
-    nibabel.save(nibabel.load(image_file(folder)), folder.parent / "elsewhere.nii")
+    nibabel.save(nibabel.load(folder / IMAGE), folder.parent / "elsewhere.nii")
     edit_json(folder, lambda content: content["training"][1].update(image="../elsewhere.nii"))
 
 
 def as_nifti2(folder: Path) -> None:
-    old = nibabel.load(image_file(folder))
+    old = nibabel.load(folder / IMAGE)
     new = nibabel.Nifti2Image(np.asarray(old.dataobj), old.affine)
-    nibabel.save(new, image_file(folder))
+    nibabel.save(new, folder / IMAGE)
 
 
-@pytest.mark.parametrize(
-    "change", [lambda folder: None, move_out, as_nifti2, voxels(label_file, same)]
-)
-def test_a_valid_folder_passes_in_every_form(folder: Path, change: Damage) -> None:
-    change(folder)
-    check(folder)
+def test_a_valid_folder_passes_in_every_form(folder: Path) -> None:
+    for change in (lambda folder: None, voxels(LABEL, same), as_nifti2, move_out):
+        change(folder)
+        check(folder)
 
 
-def test_median_spacing_is_in_patient_order(tmp_path: Path) -> None:
-    write(tmp_path / "data", cases=3, seed=0, shape=SHAPE)
-    cases = read_folder(tmp_path / "data").training
+def test_median_spacing_is_in_patient_order(folder: Path) -> None:
+    cases = read_folder(folder).training
     for case, across in zip(cases, (1.0, 2.0, 9.0), strict=True):
         # Array axes are superior, right, anterior.
         affine = np.array([[0, 3.0, 0, 0], [0, 0, 4.0, 0], [across, 0, 0, 0], [0, 0, 0, 1]])
@@ -223,19 +222,12 @@ def test_split_never_trains_on_held_out_cases(tmp_path: Path) -> None:
     assert not set(training) & set(validation)
 
 
-def test_a_folder_that_is_not_empty_is_not_overwritten(folder: Path) -> None:
-    before = image_file(folder).read_bytes()
+def test_phantoms_overwrite_nothing_and_have_a_size(folder: Path) -> None:
+    before = (folder / IMAGE).read_bytes()
     with pytest.raises(UsageError, match="not an empty folder"):
         write(folder, cases=2, seed=1, shape=SHAPE)
-    assert image_file(folder).read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("cases", "shape", "what"),
-    [(0, SHAPE, "--cases"), (1, (16, 16), "--shape"), (1, (4, 16, 16), "--shape")],
-)
-def test_odd_sizes_of_a_phantom_folder_are_refused(
-    tmp_path: Path, cases: int, shape: tuple[int, ...], what: str
-) -> None:
-    with pytest.raises(UsageError, match=what):
-        write(tmp_path / "data", cases=cases, seed=0, shape=shape)
+    assert (folder / IMAGE).read_bytes() == before
+    for cases, shape, words in [(0, SHAPE, "--cases"), (1, (16, 16), "--shape"),
+                                (1, (7, 16, 16), "--shape")]:  # fmt: skip
+        with pytest.raises(UsageError, match=words):
+            write(folder.parent / "other", cases=cases, seed=0, shape=shape)

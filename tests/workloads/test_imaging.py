@@ -1,30 +1,33 @@
-"""The imaging workload as the harness uses it: parameters, loss, inference, checks, precision."""
+"""Imaging as the harness uses it: loss, inference, precision, and its formulas against counts."""
 
 import json
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from monai.losses.dice import DiceCELoss
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from bench.cli import main
-from tests.workloads.steps_of_workloads import random_volumes
+from tests.workloads.steps_of_workloads import autocast, bytes_kept_for_backward, random_volumes
 from workloads._imaging.decathlon import check_folder
+from workloads._imaging.imaging_cost import UNet, num_windows, saved_bytes
 from workloads._imaging.imaging_net import loss as loss_of
 from workloads.imaging import Workload
 
 TINY = dict(Workload.sizes["tiny"])
 TRAIN, INFER = Workload.phases
+DEEP = {"filters": (4, 8, 8, 12, 16), "patch": (32, 16, 32), "volume": (32, 40, 20), "batch": 1}
 
 
-def test_large_is_nnunets_full_resolution_plan() -> None:
-    workload = Workload(**Workload.sizes["large"])
-    assert workload.filters == (32, 64, 128, 256, 320, 320)
-    assert workload.patch == (128, 128, 128)
-    assert workload.batch == 2 and workload.deep_supervision and workload.heads == 3
-
-
-def test_optimizer_and_schedule_are_nnunets() -> None:
+def test_plan_optimizer_and_schedule_are_nnunets() -> None:
+    large = Workload(**Workload.sizes["large"])
+    assert large.filters == (32, 64, 128, 256, 320, 320) and large.patch == (128, 128, 128)
+    assert large.batch == 2 and large.deep_supervision and large.heads == 3
     workload = Workload(**TINY)
     optimizer = workload.optimizer(workload.build_net())
     (group,) = optimizer.param_groups
@@ -40,26 +43,13 @@ def test_optimizer_and_schedule_are_nnunets() -> None:
 def test_loss_weighs_each_head_at_its_own_resolution() -> None:
     native = [torch.randn(2, 3, 8 // 2**head, 8 // 2**head, 8 // 2**head) for head in range(3)]
     label = torch.randint(0, 3, (2, 1, 8, 8, 8)).to(torch.uint8)
-    stretched = torch.stack(
-        [torch.nn.functional.interpolate(head, (8, 8, 8)) for head in native], dim=1
-    )
+    interpolate = torch.nn.functional.interpolate
+    stretched = torch.stack([interpolate(head, (8, 8, 8)) for head in native], dim=1)
     dice_ce = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
-    by_hand = [
-        dice_ce(native[0], label),
-        dice_ce(native[1], label[..., ::2, ::2, ::2]),
-        dice_ce(native[2], label[..., ::4, ::4, ::4]),
-    ]
+    by_hand = [dice_ce(native[i], label[..., :: 2**i, :: 2**i, :: 2**i]) for i in range(3)]
     expected = (4 * by_hand[0] + 2 * by_hand[1] + by_hand[2]) / 7
     assert loss_of(stretched, label).item() == pytest.approx(expected.item(), rel=1e-6)
     assert loss_of(native[0], label).item() == pytest.approx(by_hand[0].item(), rel=1e-6)
-
-
-@pytest.mark.parametrize("deep_supervision", [False, True])
-def test_every_parameter_gets_a_gradient(deep_supervision: bool) -> None:
-    workload = Workload(**{**TINY, "deep_supervision": deep_supervision})
-    net = workload.build_net().train()
-    workload.loss(net, random_volumes(workload, shape=workload.patch, count=2)).backward()
-    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in net.parameters())
 
 
 def test_inference_gives_each_voxel_its_window_blend() -> None:
@@ -101,6 +91,7 @@ def test_bf16_and_channels_last_agree_with_fp32(deep_supervision: bool) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = workload.loss(net, batch)
     found.backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in net.parameters())
     assert found.dtype == torch.float32
     assert found.item() == pytest.approx(expected.item(), rel=0.02)
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
@@ -140,3 +131,98 @@ def test_bench_data_phantom_writes_a_folder_that_passes(
     assert "not an empty folder" in capsys.readouterr().err
     assert main(["data", "phantom", str(tmp_path / "new"), "--shape", "big"]) == 2
     assert "--shape needs three sizes" in capsys.readouterr().err
+
+
+# What it amounts to ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sw_batch_size", [1, 3])
+def test_inference_flops_follow_the_volume(sw_batch_size: int) -> None:
+    workload = Workload(**{**TINY, "filters": (2, 2, 2), "sw_batch_size": sw_batch_size})
+    net = workload.build_net().eval()
+    # Smaller than the patch, as large, one voxel larger, larger, and so along one axis.
+    for shape in [(10, 12, 7), (24, 24, 16), (25, 24, 17), (50, 36, 40), (9, 61, 16)]:
+        batch = random_volumes(workload, shape=shape, count=1)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            output = workload.infer(net, batch)
+        assert output.shape == (1, 3, *shape)
+        assert workload.flops_per_item(INFER, batch) == counter.get_total_flops()
+    # 100 with a window of 40 and a step of 20: starts 0 20 40 60; 41: starts 0 and 1.
+    assert num_windows((100, 41, 40), patch=(40, 40, 40)) == 4 * 2 * 1
+
+
+def test_traffic_counts_each_activation_where_it_is_written_and_read() -> None:
+    unet = UNet(channels=1, classes=3, filters=(2, 4, 8), patch=(8, 8, 8), deep_supervision=False)
+    v0, v1, v2 = 512, 64, 8
+    encoder = 2 * (2 * v0 + 4 * v1 + 8 * v2)  # two convolutions a stage
+    decoder = (4 * v1) * 3 + (2 * v0) * 3  # one transposed and two plain convolutions a stage
+    head = 3 * v0
+    skips = 4 * v1 + 2 * v0
+    assert unet.activation_traffic() == v0 + 2 * (encoder + decoder + head) + skips
+
+
+@pytest.fixture(params=[TINY, DEEP], ids=["tiny", "deep supervision"])
+def workload(request: pytest.FixtureRequest) -> Workload:
+    return Workload(**request.param)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_memory_kept_for_backward_is_within_a_third(workload: Workload, dtype: str) -> None:
+    batch = random_volumes(workload, shape=workload.patch, count=workload.batch)
+    measured = bytes_kept_for_backward(workload, batch, dtype=dtype)
+    estimate = workload.batch * saved_bytes(workload, element_bytes=2 if dtype == "bf16" else 4)
+    assert 0.75 < estimate / measured < 1.33
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts a net's and the operators' storages while they live, and keeps the peak."""
+
+    def __init__(self, net: torch.nn.Module) -> None:
+        super().__init__()
+        self._live: dict[int, int] = {}
+        self.peak_bytes = 0
+        for parameter in net.parameters():
+            self._add(parameter)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self._add(leaf)
+        return result
+
+    def _add(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self._live:
+            self._live[key] = storage.nbytes()
+            self.peak_bytes = max(self.peak_bytes, sum(self._live.values()))
+            weakref.finalize(storage, self._live.pop, key)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_estimates_cover_the_measured_peak(workload: Workload, dtype: str) -> None:
+    net = workload.build_net().train()
+    optimizer = workload.optimizer(net)
+    with LiveBytes(net) as live, autocast(dtype):
+        for _ in range(2):  # the second has momentum
+            batch = random_volumes(workload, shape=workload.patch, count=workload.batch)
+            workload.loss(net, batch).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert 1.0 < workload.memory_bytes(TRAIN, dtype=dtype) / live.peak_bytes < 1.5
+    net = workload.build_net().eval()
+    with LiveBytes(net) as live, torch.no_grad(), autocast(dtype):
+        workload.infer(net, random_volumes(workload, shape=workload.volume, count=1))
+    assert 1.0 < workload.memory_bytes(INFER, dtype=dtype) / live.peak_bytes < 1.5
+
+
+def test_memory_grows_with_batch_and_shrinks_with_half_precision() -> None:
+    one, two = Workload(batch=1), Workload(batch=2)
+    for phase in (TRAIN, INFER):
+        full = two.memory_bytes(phase, dtype="fp32")
+        assert two.memory_bytes(phase, dtype="tf32") == full
+        assert two.memory_bytes(phase, dtype="bf16") < full
+    assert one.memory_bytes(TRAIN, dtype="fp32") < two.memory_bytes(TRAIN, dtype="fp32")
+    assert one.memory_bytes(INFER, dtype="fp32") == two.memory_bytes(INFER, dtype="fp32")
+    assert two.memory_bytes(INFER, dtype="fp32") < two.memory_bytes(TRAIN, dtype="fp32")

@@ -1,5 +1,7 @@
-"""Patches and volumes: repeatable, balanced, from phantoms and from NIfTI files alike."""
+"""Phantoms of known volume; patches and volumes of them and of NIfTI files, repeatable."""
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,17 @@ from torch.utils.data import DataLoader
 
 from bench.core.errors import UsageError
 from workloads._imaging.imaging_data import places
-from workloads._imaging.phantom import write
+from workloads._imaging.phantom import (
+    AIR_HU,
+    LESION_HU,
+    NOISE_HU,
+    ORGAN_HU,
+    Ellipsoid,
+    anatomy,
+    paint,
+    phantom,
+    write,
+)
 from workloads.imaging import Workload
 
 TINY = dict(Workload.sizes["tiny"])
@@ -30,42 +42,25 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-@pytest.fixture(params=["generated", "files"])
-def data(request: pytest.FixtureRequest) -> Path | None:
-    folder: Path = request.getfixturevalue("folder")
-    return folder if request.param == "files" else None
-
-
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(first[key], second[key]) for key in ("image", "label"))
 
 
-def test_patch_has_its_shape_range_and_types(data: Path | None) -> None:
-    workload = Workload(**TINY)
-    samples = workload.dataset(TRAIN, data=data, seed=0)
-    assert len(samples) == 250 * workload.batch
-    sample = samples[0]
-    assert type(sample["image"]) is torch.Tensor and type(sample["label"]) is torch.Tensor
-    assert sample["image"].shape == sample["label"].shape == (1, 24, 24, 16)
-    assert sample["image"].dtype == torch.float32 and sample["label"].dtype == torch.uint8
-    assert sample["image"].min() >= -1 and sample["image"].max() <= 1
-    assert sample["label"].max() < workload.classes
-    with pytest.raises(IndexError):
-        samples[len(samples)]
-
-
-def test_sample_depends_on_seed_and_index_alone(data: Path | None) -> None:
-    workload = Workload(**TINY)
+@pytest.mark.parametrize("source", ["generated", "files"])
+def test_patches_depend_on_seed_and_index_alone_also_in_workers(source: str, folder: Path) -> None:
+    workload, data = Workload(**TINY), folder if source == "files" else None
     first, again, other = (workload.dataset(TRAIN, data=data, seed=seed) for seed in (3, 3, 4))
-    assert same(first[7], again[7])
-    assert same(first[2], again[2])
-    assert not same(first[7], first[8])
-    assert not same(first[7], other[7])
-
-
-def test_worker_processes_give_the_same_samples(data: Path | None) -> None:
-    samples = Workload(**TINY).dataset(TRAIN, data=data, seed=0)
-    few = torch.utils.data.Subset(samples, range(6))
+    assert len(first) == 250 * workload.batch
+    image, label = first[0]["image"], first[0]["label"]
+    assert type(image) is torch.Tensor and type(label) is torch.Tensor
+    assert image.shape == label.shape == (1, 24, 24, 16)
+    assert image.dtype == torch.float32 and label.dtype == torch.uint8
+    assert image.min() >= -1 and image.max() <= 1 and label.max() < workload.classes
+    assert same(first[7], again[7]) and same(first[2], again[2])
+    assert not same(first[7], first[8]) and not same(first[7], other[7])
+    with pytest.raises(IndexError):
+        first[len(first)]
+    few = torch.utils.data.Subset(first, range(6))
     alone = list(DataLoader(few, batch_size=2))
     # forkserver: samples are pickled, and forking a process with threads may hang.
     workers = DataLoader(few, batch_size=2, num_workers=2, multiprocessing_context="forkserver")
@@ -108,12 +103,9 @@ def test_places_hold_every_foreground_class_equally_often() -> None:
     values = label.ravel()[found["foreground"]]
     assert (values == 1).sum() == (values == 2).sum() > 0
     assert (label.ravel()[found["background"]] == 0).all()
-
-
-@pytest.mark.parametrize("value", [0, 1])
-def test_places_of_a_case_without_foreground_or_background_are_its_voxels(value: int) -> None:
-    found = places(torch.full((1, 4, 4, 4), value, dtype=torch.uint8))
-    assert len(found["foreground"]) > 0 and len(found["background"]) > 0
+    for value in (0, 1):  # a case without foreground or background
+        found = places(torch.full((1, 4, 4, 4), value, dtype=torch.uint8))
+        assert len(found["foreground"]) > 0 and len(found["background"]) > 0
 
 
 def test_files_are_resampled_to_the_median_spacing_in_patient_order(folder: Path) -> None:
@@ -141,41 +133,29 @@ def test_orientation_of_the_file_does_not_matter(folder: Path) -> None:
         assert (expected - found["image"]).abs().mean() < 0.02
 
 
-def test_prepared_cases_are_kept_and_used_again(folder: Path, cache: Path) -> None:
+def test_prepared_cases_are_kept_until_a_file_or_parameter_changes(
+    folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     workload = Workload(**TINY)
     first = workload.dataset(TRAIN, data=folder, seed=0)[0]
     stamps = {path: path.stat().st_mtime_ns for path in cache.rglob("*.npy")}
     assert len(list(cache.iterdir())) == 4
     assert same(first, workload.dataset(TRAIN, data=folder, seed=0)[0])
     assert stamps == {path: path.stat().st_mtime_ns for path in cache.rglob("*.npy")}
-
-
-def test_changed_file_or_parameter_is_prepared_anew(folder: Path, cache: Path) -> None:
-    Workload(**TINY).dataset(INFER, data=folder, seed=0)
-    before = len(list(cache.iterdir()))
-    Workload(**{**TINY, "window_hu": (-100, 200)}).dataset(INFER, data=folder, seed=0)
-    assert len(list(cache.iterdir())) == 2 * before
-    label = folder / "labelsTr" / "phantom_000.nii.gz"
-    nifti = nibabel.load(label)
-    empty = nibabel.Nifti1Image(np.zeros(nifti.shape, dtype=np.uint8), nifti.affine)
-    nibabel.save(empty, label)
-    assert not Workload(**TINY).dataset(INFER, data=folder, seed=0)[0]["label"].any()
-
-
-def test_cache_that_cannot_be_written_says_what_to_set(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    Workload(**{**TINY, "window_hu": (-100, 200)}).dataset(TRAIN, data=folder, seed=0)
+    assert len(list(cache.iterdir())) == 8
+    for label in (folder / "labelsTr").iterdir():
+        nifti = nibabel.load(label)
+        empty = nibabel.Nifti1Image(np.zeros(nifti.shape, dtype=np.uint8), nifti.affine)
+        nibabel.save(empty, label)
+    assert not workload.dataset(TRAIN, data=folder, seed=0)[0]["label"].any()
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(UsageError, match="set XDG_CACHE_HOME"):
-        Workload(**TINY).dataset(INFER, data=folder, seed=0)
+        workload.dataset(INFER, data=folder, seed=0)
 
 
-def test_several_modalities_become_channels(tmp_path: Path) -> None:
-    import json
-
-    folder = tmp_path / "data"
-    write(folder, cases=2, seed=0, shape=(24, 24, 16))
+def test_several_modalities_become_channels(folder: Path) -> None:
     for path in folder.glob("imagesTr/*.nii.gz"):
         old = nibabel.load(path)
         array: Any = np.asarray(old.dataobj)
@@ -191,3 +171,67 @@ def test_several_modalities_become_channels(tmp_path: Path) -> None:
     assert image.mean(dim=(1, 2, 3)).tolist() == pytest.approx([0, 0], abs=1e-4)
     assert image.std(dim=(1, 2, 3)).tolist() == pytest.approx([1, 1], abs=1e-2)
     assert workload.dataset(TRAIN, data=folder, seed=0)[0]["image"].shape == (2, 24, 24, 16)
+
+
+# Phantoms --------------------------------------------------------------------------------------
+
+
+def parts_of(*, seed: int, classes: int) -> list[Ellipsoid]:
+    return anatomy(np.random.default_rng(seed), classes=classes)
+
+
+def volume_fraction(part: Ellipsoid) -> float:
+    """Share of the field of view, if it lies inside."""
+    return math.pi / 6 * math.prod(part.radii)
+
+
+def test_painted_ellipsoid_has_its_analytic_volume() -> None:
+    part = Ellipsoid(centre=(0.1, -0.2, 0.05), radii=(0.5, 0.4, 0.6), hu=70.0, label=1)
+    _, label = paint([part], shape=(80, 96, 64))
+    assert label.mean() == pytest.approx(volume_fraction(part), rel=0.01)
+
+
+def test_organ_with_its_lesions_has_the_organs_volume() -> None:
+    for seed in range(3):
+        parts = parts_of(seed=seed, classes=3)
+        (organ,) = [part for part in parts if part.label == 1]
+        _, label = paint(parts, shape=(72, 72, 60))
+        assert (label > 0).mean() == pytest.approx(volume_fraction(organ), rel=0.02)
+
+
+def test_every_class_is_present_and_organs_do_not_touch() -> None:
+    for classes in (2, 3, 4, 6, 10):
+        for index in range(4):
+            _, label = phantom(shape=(64, 64, 48), classes=classes, seed=1, index=index)
+            assert set(np.unique(label)) == set(range(classes))
+    for classes in (4, 6, 10):
+        parts = parts_of(seed=3, classes=classes)
+        organs = [part for part in parts if 0 < part.label < classes - 1]
+        _, together = paint(organs, shape=(96, 96, 64))
+        for organ in organs:
+            _, alone = paint([organ], shape=(96, 96, 64))
+            assert (together == organ.label).sum() == (alone > 0).sum()
+
+
+def test_tissues_have_their_hounsfield_units_and_noise() -> None:
+    image, label = phantom(shape=(64, 64, 48), classes=3, seed=0, index=0)
+    assert image.dtype == np.float32 and image.shape == (1, 64, 64, 48)
+    corner = image[0, :6, :6]
+    assert corner.mean() == pytest.approx(AIR_HU, abs=15)
+    assert np.median(image[0][label == 1]) == pytest.approx(ORGAN_HU[0], abs=5)
+    assert np.percentile(image[0][label == 2], 75) == pytest.approx(LESION_HU, abs=NOISE_HU)
+    assert image.min() >= -1024
+    first, second = phantom(shape=(48, 48, 32), classes=3, seed=0, index=0, channels=2)[0]
+    spread = (first - second)[first > -500].std() / np.sqrt(2)
+    assert spread == pytest.approx(NOISE_HU, rel=0.05)
+
+
+def test_same_seed_and_index_give_the_same_patient_and_others_differ() -> None:
+    first, again, other, elsewhere = (
+        phantom(shape=(24, 24, 16), classes=3, seed=seed, index=index)[0]
+        for seed, index in [(5, 2), (5, 2), (5, 3), (6, 2)]
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other) and not np.array_equal(first, elsewhere)
+    with pytest.raises(ValueError, match="classes >= 2"):
+        parts_of(seed=0, classes=1)

@@ -15,16 +15,11 @@ TRAIN, PREFILL, DECODE = Workload.phases
 TINY = Workload(**Workload.sizes["tiny"])
 
 
-def test_prefill_is_timed_to_the_first_token_and_decode_for_each() -> None:
+def test_items_are_tokens_predicted_read_or_generated() -> None:
+    for phase, tokens in [(TRAIN, 64), (PREFILL, 64), (DECODE, 8)]:
+        assert TINY.items(phase, generated_batch(TINY, phase)[:3]) == 3 * tokens
+        assert TINY.items(phase, None) == TINY.batch * tokens
     assert [phase.latency for phase in Workload.phases] == [None, "ttft", "tpot"]
-
-
-@pytest.mark.parametrize(("phase", "tokens"), [(TRAIN, 64), (PREFILL, 64), (DECODE, 8)])
-def test_items_are_tokens_predicted_read_or_generated(phase: Any, tokens: int) -> None:
-    windows = TINY.dataset(phase, data=None, seed=0)
-    batch = torch.stack([windows[index] for index in range(3)])
-    assert TINY.items(phase, batch) == 3 * tokens
-    assert TINY.items(phase, None) == TINY.batch * tokens
 
 
 def test_training_predicts_every_token_of_its_window_after_the_first() -> None:

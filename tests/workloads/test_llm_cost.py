@@ -1,3 +1,5 @@
+"""The formulas of the Llama against counts of its net, hand-worked cases and published sizes."""
+
 from dataclasses import replace
 
 import pytest
@@ -16,7 +18,7 @@ from workloads._llm import llm_net as llama
 from workloads.llm import Workload
 
 TRAIN, PREFILL, DECODE = Workload.phases
-TINY = Workload(**Workload.sizes["tiny"])
+TINY, LARGE = (Workload(**Workload.sizes[size]) for size in ("tiny", "large"))
 GROUPED = replace(
     TINY, batch=2, layers=3, hidden=96, heads=6, kv_heads=3, intermediate=160, vocab=300,
     is_tied=False, sequence_tokens=48, prompt_tokens=40, new_tokens=5,
@@ -24,11 +26,11 @@ GROUPED = replace(
 
 
 def test_named_sizes_are_as_large_as_they_say() -> None:
-    sizes = Workload.sizes.items()
-    parameters = {name: Workload(**values).num_parameters() for name, values in sizes}
-    assert parameters["base"] == pytest.approx(125e6, rel=0.02)
+    assert Workload(**Workload.sizes["base"]).num_parameters() == pytest.approx(125e6, rel=0.02)
     # https://huggingface.co/meta-llama/Llama-3.2-1B: 1.23 B
-    assert parameters["large"] == 1_235_814_400
+    assert LARGE.num_parameters() == 1_235_814_400
+    assert LARGE.memory_bytes(TRAIN, dtype="bf16") < 80e9  # trains on an 80 GB accelerator
+    assert LARGE.memory_bytes(DECODE, dtype="bf16") < 12e9
 
 
 @pytest.mark.parametrize("llm", [TINY, GROUPED])
@@ -48,11 +50,10 @@ def test_decode_flops_leave_out_the_padding_of_a_static_cache(llm: Workload) -> 
     assert counted_flops(counter) == by_formula + padding
 
 
-def test_training_flops_of_large_are_near_six_for_each_parameter() -> None:
-    llm = Workload(**Workload.sizes["large"])
-    attention = 3 * 4 * llm.layers * llm.hidden * llm.sequence_tokens
-    norms = (2 * llm.layers + 1) * llm.hidden
-    assert llm.flops_per_item(TRAIN) == 6 * (llm.num_parameters() - norms) + attention
+def test_training_flops_of_large_are_six_for_each_parameter_and_attention() -> None:
+    attention = 3 * 4 * LARGE.layers * LARGE.hidden * LARGE.sequence_tokens
+    norms = (2 * LARGE.layers + 1) * LARGE.hidden
+    assert LARGE.flops_per_item(TRAIN) == 6 * (LARGE.num_parameters() - norms) + attention
 
 
 def test_least_traffic_of_a_hand_worked_model() -> None:
@@ -73,15 +74,12 @@ def test_least_traffic_of_a_hand_worked_model() -> None:
 
 
 def test_decode_of_large_is_bound_by_memory_and_training_by_compute() -> None:
-    llm = Workload(**Workload.sizes["large"])
-    intensity = {
-        phase.name: llm.flops_per_item(phase) / llm.bytes_per_item(phase, dtype_bytes=2)
+    train, prefill, decode = (
+        LARGE.flops_per_item(phase) / LARGE.bytes_per_item(phase, dtype_bytes=2)
         for phase in Workload.phases
-    }
+    )
     # The ridge of accelerators lies between 100 and 400 FLOP for each byte in 16 bits.
-    assert intensity["decode"] < 20
-    assert intensity["train"] > 500
-    assert intensity["prefill"] > 500
+    assert decode < 20 and train > 500 and prefill > 500
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -111,20 +109,14 @@ def saved_bytes(llm: Workload, *, dtype: Dtype) -> int:
     return bytes_kept_for_backward(llm, generated_batch(llm, TRAIN), dtype=dtype)
 
 
-@pytest.mark.parametrize("size", ["tiny", "small", "base", "large"])
-@pytest.mark.parametrize("dtype", ["fp32", "tf32", "bf16", "fp16"])
-def test_inference_estimate_holds_weights_and_caches(size: str, dtype: Dtype) -> None:
-    llm = Workload(**Workload.sizes[size])
-    width = 4 if dtype in ("fp32", "tf32") else 2
-    weights = width * llm.num_parameters()
-    tokens = llm.batch * (llm.prompt_tokens + llm.new_tokens)
-    caches = 5 * tokens * llm_cost.kv_bytes_per_token(llm, dtype_bytes=width)
-    assert llm.memory_bytes(DECODE, dtype=dtype) > weights + caches
-    assert weights < llm.memory_bytes(PREFILL, dtype=dtype) < llm.memory_bytes(DECODE, dtype=dtype)
-    assert llm.memory_bytes(TRAIN, dtype=dtype) > 16 * llm.num_parameters()
-
-
-def test_large_trains_on_an_80_gb_accelerator_and_decodes_on_a_12_gb_one() -> None:
-    llm = Workload(**Workload.sizes["large"])
-    assert llm.memory_bytes(TRAIN, dtype="bf16") < 80e9
-    assert llm.memory_bytes(DECODE, dtype="bf16") < 12e9
+@pytest.mark.parametrize(("dtype", "width"), [("fp32", 4), ("tf32", 4), ("bf16", 2), ("fp16", 2)])
+def test_inference_estimate_holds_weights_and_caches(dtype: Dtype, width: int) -> None:
+    for values in Workload.sizes.values():
+        llm = Workload(**values)
+        weights = width * llm.num_parameters()
+        tokens = llm.batch * (llm.prompt_tokens + llm.new_tokens)
+        caches = 5 * tokens * llm_cost.kv_bytes_per_token(llm, dtype_bytes=width)
+        train, prefill, decode = (llm.memory_bytes(one, dtype=dtype) for one in llm.phases)
+        assert decode > weights + caches
+        assert weights < prefill < decode
+        assert train > 16 * llm.num_parameters()

@@ -6,7 +6,6 @@ import torch
 from torch._dynamo.utils import counters
 
 from tests.workloads.steps_of_workloads import generated_batch
-from workloads._llm.decode import Prompt
 from workloads.llm import Workload
 
 _, PREFILL, DECODE = Workload.phases
@@ -24,68 +23,47 @@ def decoded(llm: Workload, net: Any, *, seed: int = 0) -> dict[str, torch.Tensor
 
 
 @torch.inference_mode()
-def without_cache(net: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Generated ids and last logits, with everything computed anew for every token."""
-    ids = generated_batch(TINY, DECODE)
+def without_cache(net: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Generated ids, first and last logits, with everything computed anew for every token."""
+    ids, logits = generated_batch(TINY, DECODE), []
     for _ in range(TINY.new_tokens):
-        logits = net(input_ids=ids, use_cache=False).logits[:, -1]
-        ids = torch.cat([ids, logits.argmax(-1, keepdim=True)], dim=1)
-    return ids[:, TINY.prompt_tokens + 1 :], logits
-
-
-@pytest.mark.parametrize("cache", ["static", "dynamic"])
-def test_decode_gives_what_recomputing_everything_gives(cache: str) -> None:
-    net = make_net()
-    output = decoded(replace(TINY, cache=cache), net)
-    ids, logits = without_cache(net)
-    assert output["ids"].shape == (TINY.batch, TINY.new_tokens)
-    assert torch.equal(output["ids"], ids)
-    torch.testing.assert_close(output["logits"], logits, rtol=1e-4, atol=1e-5)
-
-
-def test_first_logits_follow_the_prompt_and_its_last_token() -> None:
-    net = make_net()
-    with torch.inference_mode():
-        expected = net(input_ids=generated_batch(TINY, DECODE), use_cache=False).logits[:, -1]
-    actual = TINY.comparable(DECODE, decoded(TINY, net))
-    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+        logits.append(net(input_ids=ids, use_cache=False).logits[:, -1])
+        ids = torch.cat([ids, logits[-1].argmax(-1, keepdim=True)], dim=1)
+    return ids[:, TINY.prompt_tokens + 1 :], logits[0], logits[-1]
 
 
 @pytest.mark.parametrize("cache", ["static", "dynamic"])
 @torch.inference_mode()
-def test_every_step_starts_from_the_same_context(cache: str) -> None:
+def test_every_step_gives_what_recomputing_everything_gives(cache: str) -> None:
     net, llm = make_net(), replace(TINY, cache=cache)
     prompt = llm.prepare(DECODE, net, generated_batch(TINY, DECODE))
-    outputs = [llm.decode(net, prompt) for _ in range(3)]
-    for output in outputs[1:]:
-        for name, tensor in outputs[0].items():
-            assert torch.equal(tensor, output[name])
-    lengths = {int(layer.get_seq_length()) for layer in prompt.cache.layers}
-    assert lengths == {TINY.prompt_tokens + TINY.new_tokens}
-
-
-@torch.inference_mode()
-def test_a_fixed_cache_is_written_in_place() -> None:
-    net, llm = make_net(), replace(TINY, cache="static")
-    prompt = llm.prepare(DECODE, net, generated_batch(TINY, DECODE))
     before = [layer.keys.data_ptr() for layer in prompt.cache.layers]
-    llm.decode(net, prompt)
-    assert [layer.keys.data_ptr() for layer in prompt.cache.layers] == before
-    assert prompt.cache.layers[0].keys.shape[2] == TINY.prompt_tokens + TINY.new_tokens
-
-
-def is_fixed(prompt: Prompt) -> bool:
-    return prompt.masks[0] is not None
+    outputs = [llm.decode(net, prompt) for _ in range(3)]
+    ids, first, last = without_cache(net)
+    for output in outputs:
+        assert output["ids"].shape == (TINY.batch, TINY.new_tokens)
+        assert torch.equal(output["ids"], ids)
+        torch.testing.assert_close(llm.comparable(DECODE, output), first, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(output["logits"], last, rtol=1e-4, atol=1e-5)
+        assert all(torch.equal(output[name], outputs[0][name]) for name in output)
+    num_tokens = TINY.prompt_tokens + TINY.new_tokens
+    assert {int(layer.get_seq_length()) for layer in prompt.cache.layers} == {num_tokens}
+    if cache == "static":  # written in place
+        assert [layer.keys.data_ptr() for layer in prompt.cache.layers] == before
+        assert prompt.cache.layers[0].keys.shape[2] == num_tokens
 
 
 @torch.inference_mode()
 def test_auto_grows_the_cache_on_an_eager_cpu_and_fixes_it_when_compiled() -> None:
-    net, batch = make_net(), generated_batch(TINY, DECODE)
-    assert not is_fixed(TINY.prepare(DECODE, net, batch))
-    assert is_fixed(TINY.prepare(DECODE, torch.compile(net, backend="eager"), batch))
+    def is_fixed(net: Any, llm: Workload = TINY) -> bool:
+        return llm.prepare(DECODE, net, generated_batch(TINY, DECODE)).masks[0] is not None
+
+    net = make_net()
+    assert not is_fixed(net)
+    assert is_fixed(torch.compile(net, backend="eager"))
     net.compile(backend="eager")
-    assert is_fixed(TINY.prepare(DECODE, net, batch))
-    assert not is_fixed(replace(TINY, cache="dynamic").prepare(DECODE, net, batch))
+    assert is_fixed(net)
+    assert not is_fixed(net, replace(TINY, cache="dynamic"))
 
 
 @pytest.mark.parametrize("cache", ["static", "dynamic"])
@@ -111,12 +89,15 @@ def test_casting_the_net_keeps_rotary_frequencies_in_fp32() -> None:
     assert net.model.layers[0].self_attn.q_proj.weight.dtype == torch.bfloat16
 
 
-def test_compiled_decode_is_one_graph_for_all_prompts_and_positions() -> None:
-    net = make_net()
-    expected = decoded(replace(TINY, cache="static"), net)
+@pytest.fixture
+def compiled() -> Any:
     torch._dynamo.reset()
     counters.clear()
-    compiled = torch.compile(net, backend="eager")
+    return torch.compile(make_net(), backend="eager")
+
+
+def test_compiled_decode_is_one_graph_for_all_prompts_and_positions(compiled: Any) -> None:
+    expected = decoded(replace(TINY, cache="static"), make_net())
     actual = decoded(TINY, compiled)
     decoded(TINY, compiled, seed=1)
     assert counters["stats"]["unique_graphs"] == 1
@@ -124,11 +105,7 @@ def test_compiled_decode_is_one_graph_for_all_prompts_and_positions() -> None:
     assert torch.equal(actual["ids"], expected["ids"])
 
 
-def test_compiled_prefill_and_training_are_one_graph_each_without_a_mask() -> None:
-    net = make_net()
-    torch._dynamo.reset()
-    counters.clear()
-    compiled = torch.compile(net, backend="eager")
+def test_compiled_prefill_and_training_are_one_graph_each_without_a_mask(compiled: Any) -> None:
     with torch.inference_mode():
         TINY.prefill(compiled, generated_batch(TINY, PREFILL))
     assert counters["stats"]["unique_graphs"] == 1

@@ -1,12 +1,15 @@
-"""Time and memory of `bench compare` on 10,000 rows and `bench report` on 2,000, start included.
+"""How long whole `bench` processes take: on large files, and to start.
 
-Run with `pytest tests/benchmarks/test_large_files.py --benchmark-enable -s`; limits 3 s and 400 MB,
-8 s. In the normal suite each runs once on few rows, untimed.
+Run with `pytest tests/benchmarks/test_processes.py --benchmark-enable -s`. `compare` of 10,000 rows
+may take 3 s and 400 MB, `report` of 2,000 8 s, start included; `--help` and `list` 10 and 15 times
+as long as a bare interpreter; all take turns, so that what the machine does meanwhile falls on all.
+In the normal suite each runs once on few rows, untimed.
 """
 
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
 import time
@@ -63,10 +66,10 @@ def reported_rows(num: int) -> Iterator[Row]:
             yield {**row, "config_hash": f"{number:08x}", "params_json": params}
 
 
-def measured(arguments: list[str], *, folder: Path) -> tuple[float, int]:
-    """Seconds and the largest resident bytes of one `bench` process."""
+def measured(*arguments: str, folder: Path) -> tuple[float, int]:
+    """Seconds and the largest resident bytes of one Python process."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    words = [sys.executable, "-m", "bench", *arguments]
+    words = [sys.executable, *arguments]
     started_s = time.perf_counter()
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, env=environment, cwd=folder)
     _, status, usage = os.wait4(process.pid, 0)
@@ -96,9 +99,29 @@ def test_many_rows_are_read_soon(
     else:
         files = [write_csv(tmp_path / "a.csv", reported_rows(num))]
     elapsed_s, peak_bytes = benchmark.pedantic(
-        lambda: measured([verb, *map(str, files)], folder=tmp_path), rounds=1
+        lambda: measured("-m", "bench", verb, *map(str, files), folder=tmp_path), rounds=1
     )
     if is_timed:
         print(f"\nbench {verb} of {num} rows: {elapsed_s:.1f} s, {peak_bytes / 1e6:.0f} MB")
         assert elapsed_s < limit_s
         assert limit_bytes is None or peak_bytes < limit_bytes
+
+
+def test_start_of_help_and_list(
+    benchmark: Any, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    commands = {"bare": ["-c", "pass"], "--help": ["-m", "bench", "--help"],
+                "list": ["-m", "bench", "list"]}  # fmt: skip
+    is_timed = request.config.getoption("--benchmark-enable")
+
+    def rounds_s() -> list[dict[str, float]]:
+        return [
+            {name: measured(*words, folder=tmp_path)[0] for name, words in commands.items()}
+            for _ in range(25 if is_timed else 1)
+        ]
+
+    found = benchmark.pedantic(rounds_s, rounds=1)
+    for name, limit in (("--help", 10.0), ("list", 15.0)):
+        ratio = statistics.median(one[name] / one["bare"] for one in found)
+        print(f"\nbench {name}: {ratio:.1f} times a bare interpreter (limit {limit:g})")
+        assert ratio <= limit or not is_timed

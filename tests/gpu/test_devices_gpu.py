@@ -1,13 +1,22 @@
-"""Detection, adapter, probe, roof, links and chip limits on a real CUDA device."""
+"""Detection, adapter, probe, roof, chip limits and NVML on a real CUDA device.
 
+NVML's readings are plausible, and its counter agrees with sampled power.
+"""
+
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 import torch
 
+from bench.devices.doctor.gpu_findings import gpu_findings
+from bench.devices.telemetry.nvml import NvmlTelemetry, open_nvml
 from bench.devices.telemetry.nvml_links import device_links
+from bench.devices.telemetry.sampler import Sampler
+from bench.devices.telemetry.window_sums import window_conditions, window_energy
 from bench.devices.torch import detect, probe, roof
 from bench.devices.torch.torch_adapter import adapter_for, is_out_of_memory
 
@@ -121,3 +130,59 @@ def test_granted_units_are_counted_and_memory_is_capped() -> None:
         pytest.skip(done.stderr.strip().splitlines()[-1])
     assert done.returncode == 0, done.stderr
     assert "capped" in done.stdout
+
+
+@pytest.fixture
+def telemetry() -> Iterator[NvmlTelemetry]:
+    device = detect.find("cuda")
+    if device.vendor != "nvidia":
+        pytest.skip("NVML reads NVIDIA devices only")
+    opened = open_nvml(device)
+    assert opened is not None
+    yield opened
+    opened.close()
+
+
+def test_readings_of_a_real_device_are_plausible_and_quick(telemetry: NvmlTelemetry) -> None:
+    sample = telemetry.sample()
+    assert sample.temperature_c is not None and 0 < sample.temperature_c < 120
+    assert sample.sm_clock_hz is not None and 1e8 <= sample.sm_clock_hz < 1e10
+    assert sample.used_bytes is not None and sample.used_bytes >= 0
+    if sample.power_w is not None:
+        assert 1 < sample.power_w < 3000
+    base = telemetry.baseline()
+    assert base.driver_version
+    assert base.ecc_uncorrected is None or base.ecc_uncorrected >= 0
+    start_s = time.perf_counter()
+    for _ in range(10):
+        telemetry.sample()
+    assert (time.perf_counter() - start_s) / 10 < 0.05, "far less than the period"
+
+
+def test_energy_of_an_idle_device_over_three_seconds_is_near_its_power(
+    telemetry: NvmlTelemetry,
+) -> None:
+    if "power" not in telemetry.available:
+        pytest.skip("this device gives no power (a MIG slice, or an old driver)")
+    sampler = Sampler(telemetry, pid=os.getpid())
+    sampler.start()
+    time.sleep(0.3)
+    start_s = time.monotonic()
+    time.sleep(3.0)
+    end_s = time.monotonic()
+    time.sleep(0.3)
+    sampler.stop()
+    assert len(sampler.samples) > 30
+    energy = window_energy(
+        sampler.samples, start_s=start_s, end_s=end_s, idle_power_w=None, scope=telemetry.scope
+    )
+    assert energy.energy_j is not None
+    assert energy.power_mean_w is not None and 1 < energy.power_mean_w < 3000
+    assert energy.energy_source in ("counter", "integrated")
+    conditions = window_conditions(sampler.samples, start_s=start_s, end_s=end_s)
+    assert conditions.temp_max_c is not None
+
+
+def test_doctor_reads_a_real_device_without_failing(telemetry: NvmlTelemetry) -> None:
+    for finding in gpu_findings():
+        assert finding.what and finding.fix

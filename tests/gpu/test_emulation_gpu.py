@@ -117,10 +117,10 @@ def test_collectives_queue_on_one_link_whatever_their_stream(emulation):
         assert one.end_s - one.start_s == pytest.approx(MODELLED_S, abs=2e-9)
     assert trace.duration_s >= 2 * MODELLED_S
     # Links inside and between nodes do not hold each other up.
-    groups = dist.new_group([0, 1]), dist.new_group([0, 2])
+    groups = {dist.new_group([0, 1]): side, dist.new_group([0, 2]): torch.cuda.Stream()}
     emulation.begin_step()
-    for group in groups:
-        with torch.cuda.stream(torch.cuda.Stream()):
+    for group, stream in groups.items():
+        with torch.cuda.stream(stream):
             dist.all_reduce(tensor, group=group)
     inside, between = emulation.end_step().trace.collectives
     assert between.start_s < inside.end_s
@@ -143,8 +143,7 @@ def test_ddp_trains_and_its_replay_agrees(emulation):
 
 def test_fsdp_trains_overlaps_and_its_waits_are_seen(emulation):
     trace = traced(emulation, sharded_net())
-    kinds = {mark.kind for mark in trace.marks}
-    assert kinds == {"issue", "wait"}
+    assert {mark.kind for mark in trace.marks} == {"issue", "wait"}
     waited = {mark.collective for mark in trace.marks if mark.kind == "wait"}
     gathers = {i for i, one in enumerate(trace.collectives) if one.op == "all_gather"}
     assert gathers <= waited

@@ -1,6 +1,6 @@
 """Engines for tests of the timing loops: simulated time, one synchronous and one with a queue."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from bench.devices.torch.adapter import Adapter
 from bench.measure.engine.engine import Engine, StepCount
@@ -106,8 +106,3 @@ class Event:
 def in_turn(*times_s: float) -> Callable[[int], float]:
     """Step times one after the other, the last one for ever."""
     return lambda index: times_s[min(index, len(times_s) - 1)]
-
-
-def drawn_from(times_s: Iterator[float]) -> Callable[[int], float]:
-    """Step times from an iterator."""
-    return lambda _index: next(times_s)

@@ -223,12 +223,10 @@ def test_simulated_steps_by_hand() -> None:
     assert speed["throughput_per_s"] == pytest.approx(8 / 0.151)
     assert speed["step_median_ms"] == pytest.approx(151.0)
     assert speed["flops_per_item"] == pytest.approx(3.0)
-
-
-def test_replicas_multiply_the_work_and_reduce_their_gradients() -> None:
+    # Replicas multiply the work and reduce their gradients: 2 KiB at a millisecond each.
     passes_s = [[0.01, 0.01, 0.02, 0.02, 0.0]]
     window, row = simulated(passes_s, facts=NO_MESSAGES, clips=True, data=3)
-    assert window.step_s == pytest.approx([0.152]), "2 KiB at a millisecond each"
+    assert window.step_s == pytest.approx([0.152])
     assert sum(count.items for count in window.counts) == 2 * 4 * 3
     assert (row["step_low_ms"], row["step_high_ms"]) == pytest.approx((151.0, 154.0))
     assert row["compute_step_ms"] == pytest.approx(150.0)

@@ -1,20 +1,25 @@
 """Warm-up and window on simulated devices: every figure is worked out by hand.
 
-Steady is what two adjacent windows show, and the limit is a limit.
+Steady is what two adjacent windows show, and the limit is a limit. Ranks that step together stop
+together: rank 0's clock and verdict count, for all alike.
 """
 
-import itertools
 import random
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from fake_device import ONE_ITEM, QueueEngine, SynchronousEngine, drawn_from, in_turn
+from fake_device import ONE_ITEM, QueueEngine, SynchronousEngine, in_turn
 
+from bench.core.nouns import Layout
 from bench.measure.timing.clock import FakeClock
 from bench.measure.timing.limits import PROFILES, Limits, for_device, within_budget
 from bench.measure.timing.warmup import Warmup, is_steady, warm_up
 from bench.measure.timing.window import MAX_QUEUED_STEPS, Window, measured_enough, run_window
+from bench.parallel.ranks import Ranks, data_rank, join, local_label
 
 SMOKE = PROFILES["smoke"].limits
 
@@ -34,7 +39,7 @@ def test_steady_steps_need_little_more_than_the_minimum() -> None:
 
 
 def test_steps_that_never_settle_end_at_a_limit_unsteady() -> None:
-    warmup = warmed(SynchronousEngine(drawn_from(itertools.cycle((0.05, 0.2)))))
+    warmup = warmed(SynchronousEngine(lambda index: (0.05, 0.2)[index % 2]))
     assert not warmup.has_converged
     # Two hundred steps, once ten seconds have passed: whatever is later.
     assert 10.0 <= warmup.wall_s <= 20.6
@@ -48,8 +53,7 @@ def test_steps_that_never_settle_end_at_a_limit_unsteady() -> None:
 
 def test_fast_steps_are_not_cut_into_windows_of_one_step() -> None:
     source = random.Random(3)
-    times_s = iter(lambda: source.choice((0.001, 0.004)), None)
-    engine = QueueEngine(drawn_from(times_s), host_s=1e-5)
+    engine = QueueEngine(lambda _index: source.choice((0.001, 0.004)), host_s=1e-5)
     warmup = warmed(engine)
     assert not warmup.has_converged
     assert 10.0 <= warmup.wall_s <= 11.0
@@ -215,23 +219,102 @@ def test_window_has_both_minima_and_a_hard_end() -> None:
         assert rule(elapsed_s, [elapsed_s / num_steps] * num_steps) is is_enough
 
 
-def noisy_window_s(sd_frac: float) -> float:
-    source = random.Random(1)
-    times_s = iter(lambda: 0.05 * (1 + source.gauss(0, sd_frac)), None)
-    engine = SynchronousEngine(drawn_from(times_s))
+def noisy_window(*, sd_frac: float, mean_s: float = 0.05, seed: int = 1, **more: Any) -> Window:
+    source = random.Random(seed)
+    engine = SynchronousEngine(lambda _index: mean_s * (1 + source.gauss(0, sd_frac)))
     enough = measured_enough(Limits(window_max_s=30.0))
-    return run_window(engine, clock=engine.clock, should_stop=enough).wall_s
+    return run_window(engine, clock=engine.clock, should_stop=enough, **more)
 
 
 def test_window_is_extended_until_the_mean_is_known_and_no_longer_than_its_limit() -> None:
     # 200 steps in 10 s: a spread of 2 % leaves the mean known to 0.3 %, one of 10 % to 1.5 %
     # (and to 1 % after some 20 s), one of 30 % never.
-    assert noisy_window_s(0.02) == pytest.approx(10, abs=1.2)
-    assert 12 < noisy_window_s(0.10) < 30
-    assert noisy_window_s(0.25) == pytest.approx(30, abs=1.2)
+    assert noisy_window(sd_frac=0.02).wall_s == pytest.approx(10, abs=1.2)
+    assert 12 < noisy_window(sd_frac=0.10).wall_s < 30
+    assert noisy_window(sd_frac=0.25).wall_s == pytest.approx(30, abs=1.2)
 
 
 def test_rule_costs_little_on_a_million_steps() -> None:
     started_s = time.perf_counter()
     assert measured_enough(Limits())(10.0, [1e-5] * 1_000_000)
     assert time.perf_counter() - started_s < 1.0
+
+
+def ranks_of(num_ranks: int) -> list[Ranks]:
+    from torch.distributed import HashStore
+
+    store = HashStore()
+    store.set_timeout(timedelta(seconds=20))
+    sizes = dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(num_ranks))
+    return [
+        join(store, environment=sizes | dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank)))
+        for rank in range(num_ranks)
+    ]
+
+
+def together(work: Callable[[Ranks], Any], *, num_ranks: int = 3) -> list[Any]:
+    """Do the work of every rank at once; a rank that waits for ever fails the test."""
+    with ThreadPoolExecutor(max_workers=num_ranks) as pool:
+        return list(pool.map(work, ranks_of(num_ranks), timeout=30))
+
+
+def test_warm_up_and_window_end_after_the_same_step_in_every_rank() -> None:
+    def warm(ranks: Ranks) -> tuple[int, bool]:
+        # Only rank 0 is steady; by themselves the others would warm up to the limit.
+        steady, unsteady = in_turn(0.5, 0.05), lambda index: 0.05 * (1 + index % 7)
+        engine = SynchronousEngine(steady if ranks.is_first else unsteady)
+        warmup = warm_up(engine, clock=engine.clock, limits=Limits(), agree=ranks.agree)
+        return len(warmup.step_s), warmup.has_converged
+
+    def measure(ranks: Ranks) -> tuple[int, float]:
+        mean_s = 0.02 * (1 + ranks.rank)
+        window = noisy_window(sd_frac=0.05, mean_s=mean_s, seed=ranks.rank, agree=ranks.agree)
+        return len(window.counts), window.wall_s
+
+    (warm_steps, has_converged), *others = together(warm)
+    assert has_converged
+    assert {count for count, _ in others} == {warm_steps}
+    (steps, wall_s), *others = together(measure)
+    assert {count for count, _ in others} == {steps}
+    assert 10 <= wall_s < 12, "rank 0's own clock, though the others are slower"
+
+
+def test_looks_are_as_many_steps_apart_as_a_second_takes() -> None:
+    asked: list[int] = []
+
+    def agree(steps: int) -> int:
+        asked.append(steps)
+        return steps
+
+    engine = SynchronousEngine(in_turn(0.125))
+    window = run_window(
+        engine, clock=engine.clock, should_stop=lambda elapsed_s, _: elapsed_s >= 4, agree=agree
+    )
+    assert asked == [1, 2, 4, 8, 8, 8, 0]
+    assert len(window.counts) == 32
+
+
+def test_values_are_gathered_at_rank_0_in_order() -> None:
+    def give(ranks: Ranks) -> list[list[Any]]:
+        return [ranks.gather(["round", number, ranks.rank]) for number in range(3)]
+
+    first, *others = together(give, num_ranks=4)
+    assert first == [[["round", number, rank] for rank in range(4)] for number in range(3)]
+    assert all(one == [[], [], []] for one in others)
+
+
+def test_each_rank_has_its_cores_its_device_and_its_replica() -> None:
+    first, second = both = ranks_of(2)
+    for cpu_ids, shares in (
+        ((0, 2, 4, 6), [(0, 2), (4, 6)]),
+        ((0, 1, 2), [(0,), (1,)]),
+        ((5,), [(5,), (5,)]),  # shared where they do not suffice
+        ((), [(), ()]),
+    ):
+        assert [ranks.share(cpu_ids) for ranks in both] == shares
+    assert local_label("cuda:0", ranks=first) == "cuda:0"
+    assert local_label("npu", ranks=second) == "npu:1"
+    assert local_label("cpu", ranks=second) == "cpu"
+    layout = Layout(strategy="tp", tensor=2, data=3)
+    neighbours = [data_rank(rank, layout=layout) for rank in range(6)]
+    assert neighbours == [0, 0, 1, 1, 2, 2], "tensor-parallel neighbours are one replica"

@@ -1,10 +1,12 @@
-"""Run `bench` as a user does, in a process of its own, and read what it left."""
+"""Run `bench` as a user does, in this process or in one of its own, and read what it left."""
 
 import os
-import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
+from bench.cli import main
 from bench.results.reader import read_rows
 from bench.results.schema import Row
 
@@ -13,34 +15,29 @@ WORKLOADS = ROOT / "tests" / "workload_files"
 TIMED = str(WORKLOADS / "timed.py")
 FAULTY = str(WORKLOADS / "faulty.py")
 NET = str(WORKLOADS / "small_net.py")
-
-Done = subprocess.CompletedProcess[str]
-
-
-def environment() -> dict[str, str]:
-    """Return an environment in which `bench` can be imported from any folder."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+RANKS_NET = str(WORKLOADS / "ranks_net.py")
 
 
-def command(*arguments: str) -> list[str]:
-    """Return the command line of `bench run` on the fake device."""
-    return [sys.executable, "-m", "bench", "run", *arguments]
+def environment(folder: Path | None = None) -> dict[str, str]:
+    """Return an environment in which `bench` can be imported; `processes_with` finds the folder."""
+    own = {} if folder is None else {"GAPBENCH_TEST_FOLDER": str(folder)}
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **own}
 
 
-def bench_run(*arguments: str, out: Path, timeout_s: float = 60) -> Done:
-    """Run to the end; nobody is asked anything."""
-    return subprocess.run(
-        command(*arguments, "--out", str(out)),
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        stdin=subprocess.DEVNULL,
-        env=environment(),
-        check=False,
-    )
+def command(*arguments: str, out: Path) -> list[str]:
+    """Return the command line of `bench run` with its rows in a folder."""
+    return [sys.executable, "-m", "bench", "run", *arguments, "--out", str(out)]
 
 
-def fake_run(*arguments: str, out: Path) -> Done:
+def bench_run(*arguments: str, out: Path) -> tuple[int, str, str]:
+    """Run to the end in this process; returns the exit code and what was printed."""
+    with redirect_stdout(StringIO()) as stdout, redirect_stderr(StringIO()) as stderr:
+        code = main(["run", *arguments, "--out", str(out)])
+    assert "Traceback" not in stderr.getvalue()
+    return code, stdout.getvalue(), stderr.getvalue()
+
+
+def fake_run(*arguments: str, out: Path) -> tuple[int, str, str]:
     """Run on the fake device."""
     return bench_run("--device", "fake", *arguments, out=out)
 

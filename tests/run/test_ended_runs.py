@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bench_process import (
@@ -17,6 +19,7 @@ from bench_process import (
     command,
     environment,
     fake_run,
+    only_file,
     processes_with,
     rows_in,
 )
@@ -24,51 +27,45 @@ from bench_process import (
 from bench.results.reader import read_rows
 from bench.results.samples import read_samples
 from bench.results.store import samples_path
+from bench.run import runner
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and limits")
 
-HANG_AT_BATCH_TWO = ("-w", FAULTY, "--set", "fault=hang", "--set", "above_batch=1")
+FAKE = ("--device", "fake")
 
 
-def start(*arguments: str, out: Path) -> subprocess.Popen[str]:
+def start(*arguments: str, out: Path, **settings: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*command(*arguments), "--out", str(out)],
+        command(*arguments, out=out),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**environment(), "GAPBENCH_TEST_FOLDER": str(out)},
+        env=environment(out),
+        **settings,
     )
 
 
-def wait_until_hanging(out: Path) -> None:
-    """Wait for the first row, and then for the trial after it to have begun."""
+def wait_until(is_so: Callable[[], bool]) -> None:
     deadline_s = time.monotonic() + 30
-    while time.monotonic() < deadline_s:
-        files = list(out.glob("*.csv"))
-        if files and len(read_rows(files[0])) == 1:
-            time.sleep(0.7)
-            return
+    while not is_so():
+        assert time.monotonic() < deadline_s
         time.sleep(0.02)
-    raise AssertionError("no row appeared")
 
 
-def interrupted(out: Path, *arguments: str) -> tuple[int, str, str]:
-    # With this seed the configuration that works comes first.
-    process = start(
-        *("--device", "fake", *HANG_AT_BATCH_TWO, "--batch", "2,1", "--seed", "0"),
-        *arguments,
-        out=out,
-    )
-    wait_until_hanging(out)
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=20)
-    return process.returncode, stdout, stderr
+def num_rows(out: Path) -> int:
+    return sum(len(read_rows(path)) for path in out.glob("*.csv"))
 
 
 def test_interrupt_leaves_a_skipped_row_a_summary_and_no_process(tmp_path: Path) -> None:
-    code, stdout, stderr = interrupted(tmp_path, "--json")
-    assert code == 130
+    # With this seed the configuration that works comes first.
+    hang_at_two = ("-w", FAULTY, "--set", "fault=hang", "--set", "above_batch=1", "--batch", "2,1")
+    process = start(*FAKE, *hang_at_two, "--seed", "0", "--json", out=tmp_path)
+    wait_until(lambda: num_rows(tmp_path) == 1)
+    time.sleep(0.7)  # until the trial after it has begun
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
     assert "Traceback" not in stderr
     first, second = rows_in(tmp_path)
     assert (first["status"], first["batch"]) == ("OK", 1)
@@ -82,8 +79,18 @@ def test_interrupt_leaves_a_skipped_row_a_summary_and_no_process(tmp_path: Path)
         assert processes_with(str(tmp_path)) == []
 
 
-def test_an_interrupted_run_still_prints_its_table(tmp_path: Path) -> None:
-    code, stdout, _ = interrupted(tmp_path)
+def test_an_interrupted_run_still_prints_its_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_watched = runner.run_watched
+
+    def interrupted(request: Any, **settings: Any) -> Any:
+        if num_rows(tmp_path):
+            raise KeyboardInterrupt
+        return run_watched(request, **settings)
+
+    monkeypatch.setattr(runner, "run_watched", interrupted)
+    code, stdout, _ = fake_run("-w", TIMED, out=tmp_path)
     assert code == 130
     assert "1 OK" in stdout and "1 SKIPPED" in stdout
 
@@ -101,68 +108,55 @@ def test_interrupt_while_the_device_is_looked_at_ends_quietly(tmp_path: Path) ->
 
 
 def test_terminated_run_is_resumed_to_its_end(tmp_path: Path) -> None:
-    process = start("--device", "fake", "-w", TIMED, "--trials", "8", out=tmp_path)
-    wait_until_hanging(tmp_path)
+    process = start(*FAKE, "-w", TIMED, "--trials", "4", out=tmp_path)
+    wait_until(lambda: num_rows(tmp_path) > 0)
     process.terminate()
     process.communicate(timeout=20)
     before = rows_in(tmp_path)
-    assert 0 < len(before) < 16
-    run_id = str(before[0]["run_id"])
-    done = bench_run("--resume", run_id, "--quiet", out=tmp_path)
-    assert done.returncode == 0
+    assert 0 < len(before) < 8
+    code, _, _ = bench_run("--resume", str(before[0]["run_id"]), "--quiet", out=tmp_path)
+    assert code == 0
     rows = rows_in(tmp_path)
     assert rows[: len(before)] == before, "finished rows are left as they are"
     keys = [(row["config_hash"], row["trial"]) for row in rows]
-    assert len(set(keys)) == len(keys) == 16
-
-
-def limit_file_size() -> None:
-    """Room for the header, the sidecar and some rows: what follows fails as on a full disk."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (7000, 7000))
+    assert len(set(keys)) == len(keys) == 8
 
 
 def test_full_disk_keeps_finished_rows_and_says_so_in_one_line(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*command("--device", "fake", "-w", f"{TIMED}:infer", "--trials", "40", "--quiet")]
-        + ["--out", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=environment(),
-        preexec_fn=limit_file_size,
-        check=False,
-    )
-    assert done.returncode == 4
-    (line,) = done.stderr.splitlines()
+    def limit_file_size() -> None:
+        """Room for the header, the sidecar and some rows: what follows fails as on a full disk."""
+        resource.setrlimit(resource.RLIMIT_FSIZE, (7000, 7000))
+
+    trials = ("-w", f"{TIMED}:infer", "--trials", "12", "--quiet")
+    process = start(*FAKE, *trials, out=tmp_path, preexec_fn=limit_file_size)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 4
+    (line,) = stderr.splitlines()
     assert line.startswith("bench: ") and "could not be written: File too large" in line
-    rows = rows_in(tmp_path)
-    assert 2 < len(rows) < 40
+    rows, path = rows_in(tmp_path), only_file(tmp_path)
+    assert 2 < len(rows) < 12
     assert {row["status"] for row in rows} == {"OK"}
-    (path,) = tmp_path.glob("*.csv")
     assert 0 < len(read_samples(samples_path(path))) <= len(rows)
-    done = bench_run("--resume", str(path), "--quiet", out=tmp_path)
-    assert done.returncode == 0
-    assert sorted(int(row["trial"] or 0) for row in rows_in(tmp_path)) == list(range(40))
+    code, _, _ = bench_run("--resume", str(path), "--quiet", out=tmp_path)
+    assert code == 0
+    assert sorted(int(row["trial"] or 0) for row in rows_in(tmp_path)) == list(range(12))
 
 
 def test_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("here already")
-    done = fake_run("-w", TIMED, out=tmp_path / "results")
-    assert done.returncode == 2
-    assert "choose another folder with --out" in done.stderr
-    assert "Traceback" not in done.stderr
+    code, _, stderr = fake_run("-w", TIMED, out=tmp_path / "results")
+    assert code == 2
+    assert "choose another folder with --out" in stderr
 
 
-def test_sixteen_runs_into_one_folder_lose_nothing(tmp_path: Path) -> None:
-    processes = [
-        start("--device", "fake", "-w", TIMED, "--trials", "2", "--seed", str(seed), out=tmp_path)
-        for seed in range(16)
-    ]
+def test_eight_runs_into_one_folder_lose_nothing(tmp_path: Path) -> None:
+    timed = (*FAKE, "-w", TIMED, "--trials", "2")
+    processes = [start(*timed, "--seed", str(seed), out=tmp_path) for seed in range(8)]
     for process in processes:
         _, stderr = process.communicate(timeout=120)
         assert process.returncode == 0, stderr
     files = sorted(tmp_path.glob("*.csv"))
-    assert len(files) == 16
+    assert len(files) == 8
     seeds = set()
     for path in files:
         rows = read_rows(path)
@@ -170,14 +164,15 @@ def test_sixteen_runs_into_one_folder_lose_nothing(tmp_path: Path) -> None:
         assert len({row["run_id"] for row in rows}) == 1
         assert len(read_samples(samples_path(path))) == 4
         seeds |= {row["seed"] for row in rows}
-    assert seeds == set(range(16))
+    assert seeds == set(range(8))
     assert not [one for one in tmp_path.iterdir() if one.name.startswith(".")], "nothing half made"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes there")
 def test_name_that_is_no_text_is_told_in_one_line(tmp_path: Path) -> None:
+    words: list[str | bytes] = [*command(*FAKE, out=tmp_path), "-w", b"\xff\xfe.py"]
     done = subprocess.run(
-        [os.fsencode(part) for part in command("--device", "fake", "-w")] + [b"\xff\xfe.py"],
+        [os.fsencode(word) for word in words],
         capture_output=True,
         timeout=60,
         cwd=tmp_path,
@@ -190,7 +185,7 @@ def test_name_that_is_no_text_is_told_in_one_line(tmp_path: Path) -> None:
 
 
 def test_reader_that_has_seen_enough_does_not_upset_the_run(tmp_path: Path) -> None:
-    process = start("--device", "fake", "-w", TIMED, "--trials", "1", out=tmp_path)
+    process = start(*FAKE, "-w", TIMED, "--trials", "1", out=tmp_path)
     assert process.stdout is not None and process.stderr is not None
     with process:
         process.stdout.close()

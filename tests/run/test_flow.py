@@ -10,6 +10,7 @@ import typer
 
 from bench.cli import app
 from bench.run.planning.request import FLAGS, RunRequest, command_words, read_flags
+from bench.run.session import prepare
 
 CARRIES = """
 import os, sys, threading
@@ -88,3 +89,18 @@ def test_few_files_carry_a_run_from_its_flags_to_its_row(tmp_path: Path) -> None
     files = set((tmp_path / "found").read_text().splitlines())
     assert {"bench/cli/run.py", "bench/measure/trial.py", "bench/results/store.py"} <= files
     assert len(files) <= 20, " ".join(sorted(files))
+
+
+def test_long_runs_without_a_firm_budget_end_with_profiles() -> None:
+    for profile, budget_s, is_wanted in [
+        ("smoke", None, False),
+        ("quick", None, False),
+        ("default", None, True),
+        ("default", 60.0, False),
+        ("rigorous", None, True),
+    ]:
+        request = RunRequest(
+            workloads=("sleep-infer",), device="fake", profile=profile, budget_s=budget_s
+        )
+        plan, _ = prepare(request, note=lambda _: None)
+        assert plan.wants_profiles is is_wanted, profile

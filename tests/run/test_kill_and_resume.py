@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from bench_process import TIMED, bench_run, command, environment, processes_with
+from bench_process import TIMED, command, environment, processes_with
 
 from bench.results.reader import read_rows
 from bench.results.samples import read_samples
@@ -29,11 +29,11 @@ LONGEST_S = 1.2
 def kill_during(out: Path, *, kills_parent: bool, after_s: float) -> None:
     """Start a run and kill it, or the trial that runs then."""
     process = subprocess.Popen(
-        [*command("--device", "fake", "-w", TIMED, "--trials", str(TRIALS)), "--out", str(out)],
+        command("--device", "fake", "-w", TIMED, "--trials", str(TRIALS), out=out),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={**environment(), "GAPBENCH_TEST_FOLDER": str(out)},
+        env=environment(out),
     )
     time.sleep(after_s)
     if kills_parent:
@@ -73,7 +73,8 @@ def kill_and_resume(out: Path, *, seed: int) -> bool:
         return False
     before = read_rows(files[0], note=lambda _: None)
     check_rows(before)
-    done = bench_run("--resume", str(files[0]), "--quiet", out=out)
+    resume = command("--resume", str(files[0]), "--quiet", out=out)
+    done = subprocess.run(resume, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows = read_rows(files[0])
     assert rows[: len(before)] == before
@@ -94,7 +95,7 @@ def kill_at_moments(seeds: range, folder: Path) -> int:
 
 
 def test_killed_runs_are_completed_without_loss_or_doubles(tmp_path: Path) -> None:
-    assert kill_at_moments(range(20), tmp_path) >= 5
+    assert kill_at_moments(range(14), tmp_path) >= 4
 
 
 @pytest.mark.slow

@@ -1,11 +1,12 @@
 """The same command under torchrun: rank 0 plans, decides and writes; the others follow silently."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from bench_process import WORKLOADS, environment, only_file, processes_with, rows_in
+from bench_process import RANKS_NET, environment, only_file, processes_with, rows_in
 
 from bench.core.errors import UsageError
 from bench.run.launching.launch import World, as_ranks, world_of
@@ -13,12 +14,12 @@ from bench.run.planning.request import RunRequest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
-RANKS_NET = str(WORKLOADS / "ranks_net.py")
-
 
 def torchrun(*arguments: str, out: Path, agents: int = 1) -> list[tuple[int, str, str]]:
     """Run `bench` in two ranks, under one agent or under one each; returns what each agent said."""
-    port = free_port()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     started = [
         subprocess.Popen(
             [sys.executable, "-m", "torch.distributed.run", f"--nnodes={agents}"]
@@ -29,25 +30,12 @@ def torchrun(*arguments: str, out: Path, agents: int = 1) -> list[tuple[int, str
             stderr=subprocess.PIPE,
             text=True,
             cwd=out,
-            env={
-                **environment(),
-                "GAPBENCH_TEST_FOLDER": str(out),
-                "GLOO_SOCKET_IFNAME": "lo",
-                "PYTHONWARNINGS": "ignore",
-            },
+            env={**environment(out), "GLOO_SOCKET_IFNAME": "lo", "PYTHONWARNINGS": "ignore"},
         )
         for node in range(agents)
     ]
     texts = [process.communicate(timeout=110) for process in started]
     return [(process.returncode, *text) for process, text in zip(started, texts, strict=True)]
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def net_arguments(folder: Path, *settings: str) -> list[str]:
@@ -108,16 +96,13 @@ def test_other_number_of_devices_is_one_line_and_ends_every_rank(tmp_path: Path)
     assert not (tmp_path / "results").exists()
 
 
-def test_only_torchrun_makes_a_process_one_of_many() -> None:
+def test_devices_are_those_that_torchrun_started_and_nothing_else_makes_ranks() -> None:
     kubernetes = {"RANK": "0", "WORLD_SIZE": "4", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
     assert world_of(kubernetes) is None, "set for each node, before torchrun is started there"
     agent = {"TORCHELASTIC_USE_AGENT_STORE": "True", "LOCAL_WORLD_SIZE": "2"}
-    assert world_of({**kubernetes, **agent}) == World(rank=0, num_ranks=4, num_local_ranks=2)
     assert world_of({**kubernetes, **agent, "WORLD_SIZE": "1"}) is None
-
-
-def test_devices_are_those_that_torchrun_started() -> None:
-    world = World(rank=0, num_ranks=4, num_local_ranks=2)
+    world = world_of({**kubernetes, **agent})
+    assert world == World(rank=0, num_ranks=4, num_local_ranks=2)
     alone = RunRequest(devices=(1, 2), links=("pcie4",))
     assert as_ranks(alone, world=None) == alone
     found = as_ranks(RunRequest(links=("pcie4",)), world=world)

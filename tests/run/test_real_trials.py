@@ -1,34 +1,39 @@
 """Trials on the real CPU: what is measured, and how a torch workload's failures are reported."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from bench_process import NET, ROOT, WORKLOADS, bench_run, rows_in
+from bench_process import NET, WORKLOADS, bench_run, environment, only_file, rows_in
 
+from bench.cli import main
+from bench.results.operator_profiles import profiles_path, read_profiles
 from bench.results.schema import Row
 
 
 def cpu_rows(
     *arguments: str, out: Path, workload: str = f"{NET}:train", code: int = 4
 ) -> list[Row]:
-    done = bench_run(
+    found, _, stderr = bench_run(
         *("-w", workload, "--device", "cpu", "--threads", "1", "--profile", "smoke"),
         *arguments,
         out=out,
     )
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
+    assert found == code, stderr
     return rows_in(out)
 
 
+def by_fault(rows: list[Row]) -> dict[str, Row]:
+    return {json.loads(str(row["params_json"]))["fault"]: row for row in rows}
+
+
 def test_both_phases_of_a_healthy_net_fill_their_rows(tmp_path: Path) -> None:
-    train, infer = sorted(
-        cpu_rows("--seed", "3", workload=NET, out=tmp_path, code=0),
-        key=lambda row: str(row["workload"]),
-        reverse=True,
-    )
-    for row in (train, infer):
+    rows = cpu_rows("--seed", "3", workload=NET, out=tmp_path, code=0)
+    infer, train = sorted(rows, key=lambda row: str(row["workload"]))
+    for row in rows:
         assert (row["status"], row["reasons"]) == ("WARN", "smoke")
         assert (row["mode"], row["device_type"], row["step_clock"]) == ("real", "cpu", "host")
         assert (row["batch"], row["items_unit"], row["threads"]) == (4, "sample", 1)
@@ -44,10 +49,26 @@ def test_both_phases_of_a_healthy_net_fill_their_rows(tmp_path: Path) -> None:
     assert infer["loss_last"] is None
     assert float(train["loss_first"] or 0) > 0 and float(train["loss_last"] or 0) > 0
     assert train["lat_n"] is None
+    assert not profiles_path(only_file(tmp_path)).exists(), "a smoke run ends without"
 
 
-def by_fault(rows: list[Row]) -> dict[str, Row]:
-    return {json.loads(str(row["params_json"]))["fault"]: row for row in rows}
+def test_operators_are_profiled_on_request_and_only_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cpu_rows(out=tmp_path, code=0)
+    path = only_file(tmp_path)
+    words = ["project", str(path), "--to", "h20", "--profile-operators"]
+    # A smoke run measures no roof, so there is a profile and nothing to project from.
+    assert main(words) == 5
+    reported = capsys.readouterr().err
+    assert "profiling operators" in reported and "roof was not measured" in reported
+    (one,) = read_profiles(path).values()
+    assert sum(operators.time_s or 0.0 for operators in one.operators) > 0.0
+    assert any(operators.is_matrix and operators.flops > 0.0 for operators in one.operators)
+    before = profiles_path(path).read_bytes()
+    assert main(words) == 5
+    assert "profiling operators" not in capsys.readouterr().err
+    assert profiles_path(path).read_bytes() == before
 
 
 def test_faults_of_training_are_told_apart(tmp_path: Path) -> None:
@@ -80,39 +101,36 @@ def test_faults_of_inference_are_told_apart(tmp_path: Path) -> None:
 def test_output_that_differs_from_the_reference_makes_the_row_invalid(tmp_path: Path) -> None:
     wrong = str(WORKLOADS / "wrong_net.py:infer")
     rows = cpu_rows("--dtype", "fp32,bf16", workload=wrong, out=tmp_path)
-    right, halved = sorted(rows, key=lambda row: str(row["dtype"]), reverse=True)
+    halved, right = sorted(rows, key=lambda row: str(row["dtype"]))
     assert (right["status"], right["reasons"]) == ("WARN", "smoke")
     assert (halved["status"], halved["reasons"]) == ("INVALID", "wrong_output;smoke")
     assert float(halved["check_error_frac"] or 0) == pytest.approx(0.5, abs=0.05)
     assert halved["detail"] == "output at tiny is 0.5 from the CPU's fp32 result, tolerance 0.06"
 
 
-def test_slow_loader_is_told_from_a_slow_device(tmp_path: Path) -> None:
-    (row,) = cpu_rows("--set", "delay_s=0.01", out=tmp_path, code=0)
-    assert set(str(row["reasons"]).split(";")) == {"smoke", "input_bound"}
+def test_slow_loader_is_told_from_a_slow_device_and_a_process_takes_the_wait_away(
+    tmp_path: Path,
+) -> None:
+    def loaded(name: str, delay_s: float, *flags: str) -> Any:
+        (row,) = cpu_rows("--set", f"delay_s={delay_s}", *flags, out=tmp_path / name, code=0)
+        return row
+
+    row = loaded("generated", 0.01)
+    assert set(row["reasons"].split(";")) == {"smoke", "input_bound"}
     # Four samples of 10 ms each, before a step of 20 ms.
-    assert float(row["data_wait_frac"] or 0) == pytest.approx(2 / 3, abs=0.15)
-    assert float(row["step_median_ms"] or 0) > 60
-    resident = tmp_path / "resident"
-    (row,) = cpu_rows("--set", "delay_s=0.01", "--data", "resident", out=resident, code=0)
+    assert row["data_wait_frac"] == pytest.approx(2 / 3, abs=0.15)
+    assert row["step_median_ms"] > 60
+    row = loaded("resident", 0.01, "--data", "resident")
     assert row["reasons"] == "smoke"
     assert (row["data"], row["data_wait_frac"]) == ("resident", None)
-    assert 20 <= float(row["step_median_ms"] or 0) < 60
-
-
-def test_loader_process_takes_the_wait_away(tmp_path: Path) -> None:
-    (row,) = cpu_rows("--set", "delay_s=0.004", "--workers", "1", out=tmp_path, code=0)
+    assert 20 <= row["step_median_ms"] < 60
+    row = loaded("process", 0.004, "--workers", "1")
     assert (row["workers"], row["status"]) == (1, "WARN")
     # Loading takes 16 of 36 ms where it is not done meanwhile, as 20 ms are computed.
-    assert 0 < float(row["data_wait_frac"] or 0) < 0.3
+    assert 0 < row["data_wait_frac"] < 0.3
 
 
 def test_folder_of_the_user_cannot_stand_in_for_our_modules(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    from bench_process import environment
-
     for name in ("workloads", "bench"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("")
@@ -128,13 +146,12 @@ def test_folder_of_the_user_cannot_stand_in_for_our_modules(tmp_path: Path) -> N
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    assert ROOT not in (tmp_path / "results").resolve().parents
     assert rows_in(tmp_path / "results")[0]["status"] == "WARN"
 
 
 def test_tokens_of_several_devices_are_counted_once(tmp_path: Path) -> None:
-    spread = ("--devices", "2", "--parallel", "fsdp", "--link", "bw=10GB/s,latency=2ms")
-    (row,) = cpu_rows("--size", "tiny", *spread, workload="llm-decode", out=tmp_path, code=0)
+    laid_out = ("--devices", "2", "--parallel", "fsdp", "--link", "bw=10GB/s,latency=2ms")
+    (row,) = cpu_rows("--size", "tiny", *laid_out, workload="llm-decode", out=tmp_path, code=0)
     parameters = json.loads(str(row["params_json"]))
     assert row["device_count"] == 2
     tokens = 2 * parameters["batch"] * parameters["new_tokens"] * int(row["steps"] or 0)

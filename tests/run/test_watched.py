@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from bench_process import environment
 
 from bench.core.nouns import Device
 from bench.devices.telemetry.common import Baseline
@@ -31,6 +30,17 @@ RESULT = TrialResult(
 )
 
 
+def watch(monkeypatch, **replaced):
+    """Watch a trial with parts of the watching replaced; returns what was observed."""
+    for name, value in replaced.items():
+        monkeypatch.setattr(watched, name, value)
+    observation = Observation()
+    watched.run_watched(
+        None, device=GPU, timeout_s=1.0, observation=observation, on_message=lambda message: None
+    )
+    return observation
+
+
 @pytest.mark.parametrize(
     ("settles_s", "reasons"), [(1.2, []), (60.0, ["foreign_gpu"])], ids=["ours", "foreign"]
 )
@@ -46,18 +56,11 @@ def test_the_load_of_the_last_trial_is_not_foreign(monkeypatch, settles_s, reaso
         return Baseline(utilization_frac=0.9 if now_s < settles_s else 0.0, used_bytes=2**20)
 
     telemetry = SimpleNamespace(baseline=baseline, scope="gpu", close=lambda: None)
-    monkeypatch.setattr(watched, "open_telemetry", lambda device: telemetry)
-    monkeypatch.setattr(watched, "run_trial", lambda request, **_: Outcome())
-    monkeypatch.setattr(
-        watched, "time", SimpleNamespace(monotonic=lambda: now_s, sleep=sleep), raising=True
-    )
-    observation = Observation()
-    watched.run_watched(
-        SimpleNamespace(),
-        device=GPU,
-        timeout_s=1.0,
-        observation=observation,
-        on_message=lambda message: None,
+    observation = watch(
+        monkeypatch,
+        open_telemetry=lambda device: telemetry,
+        run_trial=lambda request, **_: Outcome(),
+        time=SimpleNamespace(monotonic=lambda: now_s, sleep=sleep),
     )
     observation.sampler = SimpleNamespace(samples=[], snapshots=[])
     _, found = observed_columns(
@@ -67,45 +70,29 @@ def test_the_load_of_the_last_trial_is_not_foreign(monkeypatch, settles_s, reaso
     assert now_s < 3
 
 
-WATCH = """
-import os, sys, time, types
-from bench.devices.torch.detect import cpu_device
-from bench.run.launching import observation as watched
-
-def run_trial(request, *, on_start, **_):
-    on_start(os.getpid())
-    time.sleep(0.2)
-
-watched.run_trial = run_trial
-seen = watched.Observation()
-watched.run_watched(
-    None, device=cpu_device(), timeout_s=1.0, observation=seen, on_message=lambda message: None
-)
-print(*(pid for pid, _ in seen.sampler.snapshots[-1].processes))
-"""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_other_ranks_of_a_torchrun_job_on_this_machine_are_not_foreign():
+def test_other_ranks_of_a_torchrun_job_on_this_machine_are_not_foreign(monkeypatch):
     """Under torchrun the ranks are siblings: no one of them is below another."""
     job = {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RUN_ID": "none", "RANK": "0"}
     job |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    job = {**environment(), **job, "MASTER_PORT": str(50000 + os.getpid() % 10000)}
-    wait = [sys.executable, "-c", "import time; time.sleep(60)"]
-    sibling = subprocess.Popen(wait, env=job)
-    other = subprocess.Popen(wait, env={**job, "MASTER_PORT": "1"})
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", WATCH], env=job, capture_output=True, text=True, check=True
+    job["MASTER_PORT"] = str(50000 + os.getpid() % 10000)
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    wait, own = [sys.executable, "-c", "import time; time.sleep(60)"], []
+    with (
+        subprocess.Popen(wait) as sibling,
+        subprocess.Popen(wait, env={**os.environ, "MASTER_PORT": "1"}) as other,
+    ):
+        watch(
+            monkeypatch,
+            open_telemetry=lambda device: None,
+            run_trial=lambda request, *, on_start, **_: on_start(os.getpid()),
+            take_snapshot=lambda pid, *, siblings: own.extend(siblings),
         )
-    finally:
         sibling.kill()
         other.kill()
-        sibling.wait()
-        other.wait()
-    pids = set(map(int, done.stdout.split()))
-    assert sibling.pid in pids
-    assert not {other.pid, os.getpid()} & pids
+    assert sibling.pid in own
+    assert other.pid not in own
 
 
 @pytest.mark.parametrize("chosen", [None, "FAST"])

@@ -201,7 +201,8 @@ def as_nifti2(folder: Path) -> None:
 
 
 def test_a_valid_folder_passes_in_every_form(folder: Path) -> None:
-    for change in (lambda folder: None, voxels(LABEL, same), as_nifti2, move_out):
+    in_4d = voxels(IMAGE, lambda array: array[..., None])
+    for change in (lambda folder: None, voxels(LABEL, same), in_4d, as_nifti2, move_out):
         change(folder)
         check(folder)
 
@@ -215,11 +216,14 @@ def test_median_spacing_is_in_patient_order(folder: Path) -> None:
     assert median_spacing_mm(cases) == (3.0, 4.0, 2.0)
 
 
-def test_split_never_trains_on_held_out_cases(tmp_path: Path) -> None:
+def test_split_trains_on_held_out_cases_only_where_there_is_one(tmp_path: Path) -> None:
     write(tmp_path / "data", cases=11, seed=0, shape=(8, 8, 8))
     training, validation = read_folder(tmp_path / "data").split(8)
     assert len(training) == 8 and len(validation) == 2
     assert not set(training) & set(validation)
+    write(tmp_path / "one", cases=1, seed=0, shape=(8, 8, 8))
+    training, validation = read_folder(tmp_path / "one").split(8)
+    assert len(training) == 1 and training == validation
 
 
 def test_phantoms_overwrite_nothing_and_have_a_size(folder: Path) -> None:

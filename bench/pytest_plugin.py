@@ -8,7 +8,7 @@ pytest-benchmark reads the host's clock around a call, which on an accelerator t
 queueing of work. Each call of `step` therefore runs one step and waits for the device before it
 returns; the step before it waited too, so both ends are synchronised. Building, the correctness
 check and some warm-up steps are over when `bench_workload` returns. What one process cannot give is
-the laid_out between processes: gates belong to `bench run` and `bench compare`.
+the spread between processes: gates belong to `bench run` and `bench compare`.
 
 This module loads in every pytest run of its environment, so nothing heavy is imported until the
 fixture is used. It works without pytest-benchmark; only a test that asks for `benchmark` needs it.
@@ -102,13 +102,7 @@ class Workloads:
         try:
             step = _built(_planned(asked, device=device), opened=self._steps)
         except BenchError as error:
-            mistake = str(error)
-        else:
-            self._keep(step, warmup_steps=warmup_steps)
-            return step
-        pytest.fail(f"bench_workload: {mistake}", pytrace=False)
-
-    def _keep(self, step: WorkloadStep, *, warmup_steps: int) -> None:
+            raise pytest.fail.Exception(f"bench_workload: {error}", pytrace=False) from None
         self._steps.append(step)
         if "benchmark" in self._request.fixturenames:
             info = getattr(self._request.getfixturevalue("benchmark"), "extra_info", None)
@@ -116,6 +110,7 @@ class Workloads:
                 info.update(step.facts)
         for _ in range(warmup_steps):
             step()
+        return step
 
     def close(self) -> list[str]:
         """Free everything; return a line for each workload whose last output is wrong."""
@@ -127,27 +122,21 @@ class Workloads:
 @pytest.fixture
 def bench_workload(request: pytest.FixtureRequest) -> Iterator[Workloads]:
     """Build workloads of `bench` whose steps wait for the device; all are freed after the test."""
-    _require_benchmark(request)
+    if "benchmark" in request.fixturenames:
+        try:
+            request.getfixturevalue("benchmark")
+        except pytest.FixtureLookupError:
+            pytest.fail(
+                "this test asks for the fixture 'benchmark', which nothing provides: "
+                "pip install pytest-benchmark",
+                pytrace=False,
+            )
     workloads = Workloads(request)
     with _restored_settings():
         yield workloads
         wrong = workloads.close()
     if wrong:
         pytest.fail(f"bench_workload: wrong output of {'; '.join(wrong)}", pytrace=False)
-
-
-def _require_benchmark(request: pytest.FixtureRequest) -> None:
-    """Fail in one line when the test asks for `benchmark` and no plugin provides it."""
-    if "benchmark" not in request.fixturenames:
-        return
-    try:
-        request.getfixturevalue("benchmark")
-    except pytest.FixtureLookupError:
-        pytest.fail(
-            "this test asks for the fixture 'benchmark', which nothing provides: "
-            "pip install pytest-benchmark",
-            pytrace=False,
-        )
 
 
 def _planned(asked: RunRequest, *, device: str | None) -> Planned:
@@ -158,11 +147,8 @@ def _planned(asked: RunRequest, *, device: str | None) -> Planned:
     from bench.run.planning.checks import check_request
     from bench.run.planning.plan import make_plan
 
-    plan = make_plan(
-        asked,
-        selected=check_request(asked),
-        inspection=Inspection(device=find(device), capabilities={}),
-    )
+    found = Inspection(device=find(device), capabilities={})
+    plan = make_plan(asked, selected=check_request(asked), inspection=found)
     if len(plan.planned) != 1:
         names = ", ".join(one.config.name for one in plan.planned)
         raise UsageError(f"workload {asked.workloads[0]!r} has several phases: name one of {names}")

@@ -54,6 +54,7 @@ run --resume '' => no such file, and no run of that id
 run --resume '**' => no such file, and no run of that id
 run --resume ~nobodyhere/run.csv => cannot be looked up
 run -w TRAIN --devices 8 --link nvlink-9 => nvlink-9
+run -w TRAIN --devices 2 --link mine.yaml => mine.yaml
 run -w TRAIN --devices 8 --link bw=25GB/s,latency=5 => latency
 run -w TRAIN --link 10gbe => need --devices
 run -w TRAIN --devices 0 --link 10gbe => --devices 0 must be from 1
@@ -123,6 +124,7 @@ def test_a_mistake_ends_with_two_and_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("name: mine\n")
     line, _, reported = mistake.partition(" => ")
     for name, word in WORDS.items():
         line = line.replace(name, word)

@@ -65,15 +65,14 @@ BROKEN_FILES = {
 }
 
 
-@pytest.mark.parametrize("kind", BROKEN_FILES)
-def test_broken_workload_file_is_told_in_one_line(run: Run, tmp_path: Path, kind: str) -> None:
-    content, words = BROKEN_FILES[kind]
-    path = tmp_path / f"{kind}.py"
-    path.write_text(content, encoding="latin-1")
-    ended = run("-w", str(path), "--out", str(tmp_path / "results"))
-    assert (ended.code, ended.out) == (2, "")
-    (line,) = ended.err.splitlines()
-    assert str(path) in line and words in line
+def test_broken_workload_files_are_one_line_each(run: Run, tmp_path: Path) -> None:
+    for kind, (content, words) in BROKEN_FILES.items():
+        path = tmp_path / f"{kind}.py"
+        path.write_text(content, encoding="latin-1")
+        ended = run("-w", str(path), "--out", str(tmp_path / "results"))
+        assert (ended.code, ended.out) == (2, "")
+        (line,) = ended.err.splitlines()
+        assert str(path) in line and words in line
 
 
 def test_file_in_another_encoding_and_one_that_prints_can_be_run(run: Run, tmp_path: Path) -> None:
@@ -82,8 +81,7 @@ def test_file_in_another_encoding_and_one_that_prints_can_be_run(run: Run, tmp_p
     content = f"# coding: latin-1\n# caf\xe9\nprint('hello')\n{text}"
     path.write_text(content, encoding="latin-1")
     ended = run("-w", str(path), "--profile", "smoke", "--json", "--out", str(tmp_path))
-    assert ended.code == 0
-    assert len(json.loads(ended.out)["rows"]) == 2
+    assert (ended.code, len(json.loads(ended.out)["rows"])) == (0, 2)
 
 
 # Planned ------------------------------------------------------------------------------------------
@@ -114,47 +112,38 @@ def test_dry_run_shows_the_plan_and_runs_nothing(run: Run, tmp_path: Path) -> No
     assert not (tmp_path / "results").exists()
 
 
-def test_commas_sweep_in_every_combination(run: Run) -> None:
+def test_commas_sweep_in_every_combination_and_each_once(run: Run) -> None:
     swept = configs(dry(run, "--batch", "1,2", "--dtype", "fp32,bf16", "--set", "width=1,2,3"))
     seen = {
         (one["phase"], one["dtype"], one["params"]["batch"], one["params"]["width"])  # type: ignore[index]
         for one in swept
     }
     assert len(seen) == len(swept) == 2 * 2 * 2 * 3
-
-
-def test_sizes_sweep(run: Run) -> None:
     ended = run("-w", "sleep-infer", "--dry-run", "--json", "--size", "tiny,base")
     sizes = [(one["size"], one["params"]["seconds"]) for one in configs(json.loads(ended.out))]  # type: ignore[index]
     assert sizes == [("tiny", 0.02), ("base", 0.1)]
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
+    repeated = (
         ["--batch", "2,2"],
         ["--dtype", "fp32,fp32"],
         ["--set", "width=2,2.0"],
         ["--set", "batch=2", "--batch", "2"],
         ["-w", TIMED],
-    ],
-)
-def test_what_is_given_twice_is_run_once(run: Run, arguments: list[str]) -> None:
-    assert len(configs(dry(run, *arguments))) == 2
+    )
+    for arguments in repeated:
+        assert len(configs(dry(run, *arguments))) == 2, arguments
 
 
 def test_data_set_is_named_by_its_files_not_its_place(run: Run, tmp_path: Path) -> None:
+    def digest(name: str) -> object:
+        return dry(run, "--data", str(tmp_path / name))["planned"][0]["data_digest"]  # type: ignore[index]
+
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.txt").write_text("12345")
-    digests = set()
-    for name in ("one", "two"):
-        plan = dry(run, "--data", str(tmp_path / name))
-        digests |= {one["data_digest"] for one in plan["planned"]}  # type: ignore[attr-defined]
-    assert len(digests) == 1
+    before = digest("two")
+    assert digest("one") == before
     (tmp_path / "two" / "b.txt").write_text("")
-    plan = dry(run, "--data", str(tmp_path / "two"))
-    assert plan["planned"][0]["data_digest"] not in digests  # type: ignore[index]
+    assert digest("two") != before
 
 
 def test_budget_shrinks_the_limits_and_is_firm(run: Run) -> None:
@@ -189,19 +178,14 @@ def test_table_ends_with_the_place_of_the_rows(run: Run, tmp_path: Path) -> None
         assert float(row["throughput_per_s"] or 0) == pytest.approx(1e3 / expected_ms, rel=0.08)
 
 
-def test_quiet_prints_only_the_path(run: Run, tmp_path: Path) -> None:
-    ended = run("-w", TIMED, "--profile", "smoke", "--quiet", "--out", str(tmp_path))
-    (path,) = tmp_path.glob("*.csv")
+def test_quiet_prints_only_the_path_and_json_one_document(run: Run, tmp_path: Path) -> None:
+    ended = run("-w", TIMED, "--profile", "smoke", "--quiet", "--out", str(tmp_path / "quiet"))
+    (path,) = tmp_path.glob("quiet/*.csv")
     assert (ended.code, ended.out, ended.err) == (0, f"{path}\n", "")
-
-
-def test_json_is_one_document_with_all_rows(run: Run, tmp_path: Path) -> None:
-    ended = run("-w", TIMED, "--profile", "smoke", "--json", "--out", str(tmp_path))
+    ended = run("-w", TIMED, "--profile", "smoke", "--json", "--out", str(tmp_path / "json"))
     document = json.loads(ended.out)
     assert (document["exit_code"], document["interrupted"]) == (0, False)
-    assert document["rows"] == [
-        {name: value for name, value in row.items()} for row in rows_in(tmp_path)
-    ]
+    assert document["rows"] == [dict(row) for row in rows_in(tmp_path / "json")]
     assert Path(document["path"]).is_file()
 
 
@@ -215,15 +199,14 @@ def test_spent_budget_leaves_skipped_rows_and_ends_with_four(run: Run, tmp_path:
     assert {row["detail"] for row in skipped} == {"the time budget was used up"}
 
 
-def order_of(out: Path) -> list[tuple[object, object, object]]:
-    return [(row["workload"], row["batch"], row["trial"]) for row in rows_in(out)]
-
-
 def test_order_is_interleaved_and_follows_from_the_seed(run: Run, tmp_path: Path) -> None:
-    sweep = ("-w", TIMED, "--batch", "1,2", "--trials", "3", "--quiet")
-    for name, seed in (("first", "5"), ("again", "5"), ("other", "6")):
-        assert run(*sweep, "--seed", seed, "--out", str(tmp_path / name)).code == 0
-    first, again, other = (order_of(tmp_path / name) for name in ("first", "again", "other"))
+    def order(name: str, seed: str) -> list[tuple[object, object, object]]:
+        sweep = ("-w", TIMED, "--batch", "1,2", "--trials", "3", "--quiet", "--seed", seed)
+        assert run(*sweep, "--out", str(tmp_path / name)).code == 0
+        rows = rows_in(tmp_path / name)
+        return [(row["workload"], row["batch"], row["trial"]) for row in rows]
+
+    first, again, other = order("first", "5"), order("again", "5"), order("other", "6")
     assert first == again != other
     for start in (0, 4, 8):
         in_round = first[start : start + 4]
@@ -261,31 +244,43 @@ def test_resume_finishes_what_is_missing_and_nothing_else(run: Run, tmp_path: Pa
     assert read_rows(path) == rows, "a finished run has nothing to do"
 
 
-@pytest.mark.parametrize(
-    "flag", [["-w", TIMED], ["--trials", "3"], ["--dry-run"], ["--seed", "0"], ["--device", "cpu"]]
-)
-def test_resume_takes_no_other_flags(run: Run, tmp_path: Path, flag: list[str]) -> None:
-    path = begun(run, tmp_path)
-    ended = run("--resume", str(path), *flag)
-    assert ended.code == 2
-    (line,) = ended.err.splitlines()
-    assert "--resume goes on with the stored plan and takes no --" in line
-    assert len(read_rows(path)) == 2
-
-
-def test_resume_refuses_a_changed_workload(run: Run, tmp_path: Path) -> None:
+def test_resume_goes_on_only_with_what_was_begun(run: Run, tmp_path: Path) -> None:
     from bench import discovery
 
-    mine = tmp_path / "mine.py"
+    mine, data = tmp_path / "mine.py", tmp_path / "data" / "a.txt"
     shutil.copy(TIMED, mine)
-    path = begun(run, tmp_path / "results", workload=str(mine))
+    data.parent.mkdir()
+    data.write_text("1")
+    more = ("--data", str(data.parent))
+    path = begun(run, tmp_path / "results", workload=str(mine), more=more)
+    rows, sidecar = read_rows(path), path.with_name(path.stem + ".env.json")
+    stored = sidecar.read_text()
+
+    def refused(*flags: str, code: int = 4) -> str:
+        ended = run("--resume", str(path), *flags)
+        assert (ended.code, read_rows(path)) == (code, rows)
+        assert len(ended.err.splitlines()) == 1
+        return ended.err
+
+    flags = (["-w", TIMED], ["--trials", "3"], ["--dry-run"], ["--seed", "0"], ["--device", "cpu"])
+    for flag in flags:
+        said = refused(*flag, code=2)
+        assert "--resume goes on with the stored plan and takes no --" in said
+    content = json.loads(stored)
+    content["environment"]["torch"]["device_name"] = "Some Accelerator 80GB"
+    sidecar.write_text(json.dumps(content))
+    assert "the run began on Some Accelerator 80GB, this is fake device" in refused()
+    for plan in ({}, {"planned": [{}]}, {"planned": [3]}, [], {"planned": "abc"}):
+        sidecar.write_text(json.dumps({**content, "request": {"plan": plan}}))
+        assert "its plan cannot be read" in refused(code=2)
+    sidecar.write_text(stored)
+    data.write_text("12")
+    assert f"--data {data.parent} changed since the run began" in refused()
+    data.write_text("1")
     mine.write_text(mine.read_text().replace("3 if phase.is_training", "4 if phase.is_training"))
     discovery.load.cache_clear()  # as in the new process that resumes
     discovery.source_hash.cache_clear()
-    ended = run("--resume", str(path))
-    assert ended.code == 4
-    assert "workload mine changed since the run began" in ended.err
-    assert len(read_rows(path)) == 2
+    assert "workload mine changed since the run began" in refused()
 
 
 def test_workload_that_changes_while_it_runs_is_not_measured(run: Run, tmp_path: Path) -> None:
@@ -303,28 +298,6 @@ def test_workload_that_changes_while_it_runs_is_not_measured(run: Run, tmp_path:
     assert "workload changing changed since the run began" in str(row["detail"])
 
 
-def test_resume_refuses_changed_data(run: Run, tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
-    (data / "a.txt").write_text("1")
-    path = begun(run, tmp_path / "results", more=("--data", str(data)))
-    (data / "a.txt").write_text("12")
-    ended = run("--resume", str(path))
-    assert ended.code == 4
-    assert f"--data {data} changed since the run began" in ended.err
-
-
-def test_resume_refuses_another_device(run: Run, tmp_path: Path) -> None:
-    path = begun(run, tmp_path)
-    sidecar = path.with_name(path.stem + ".env.json")
-    content = json.loads(sidecar.read_text())
-    content["environment"]["torch"]["device_name"] = "Some Accelerator 80GB"
-    sidecar.write_text(json.dumps(content))
-    ended = run("--resume", str(path))
-    assert ended.code == 4
-    assert "the run began on Some Accelerator 80GB, this is fake device" in ended.err
-
-
 def test_resume_of_a_shrunk_batch_counts_its_rows(run: Run, tmp_path: Path) -> None:
     arguments = ("-w", FAULTY, "--set", "fault=memory", "--set", "above_batch=3", "--batch", "4")
     ended = run(*arguments, "--oom-shrink", "--trials", "2", "--quiet", "--out", str(tmp_path))
@@ -338,18 +311,6 @@ def test_resume_of_a_shrunk_batch_counts_its_rows(run: Run, tmp_path: Path) -> N
     assert len(set(keys)) == len(keys)
     usable = [(row["batch"], row["trial"]) for row in rows if row["status"] == "WARN"]
     assert usable == [(2, 0), (2, 1)]
-
-
-def test_damaged_plan_is_told_in_one_line(run: Run, tmp_path: Path) -> None:
-    path = begun(run, tmp_path)
-    sidecar = path.with_name(path.stem + ".env.json")
-    content = json.loads(sidecar.read_text())
-    for plan in ({}, {"planned": [{}]}, {"planned": [3]}, [], {"planned": "abc"}):
-        content["request"] = {"plan": plan}
-        sidecar.write_text(json.dumps(content))
-        ended = run("--resume", str(path))
-        assert ended.code == 2
-        assert len(ended.err.splitlines()) == 1 and "its plan cannot be read" in ended.err
 
 
 # Fuzzed -------------------------------------------------------------------------------------------

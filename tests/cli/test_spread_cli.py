@@ -4,13 +4,13 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench.cli import main
 from bench.core.nouns import Layout
 from bench.results.reader import read_rows
-from bench.results.schema import Row
 from bench.run.planning.layout_flags import make_layouts, settle_mode
 from bench.run.planning.request import RunRequest, split_links
 
@@ -32,20 +32,22 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
 TRAIN = ("run", "--device", "fake", "-w", "imaging-train", "--size", "tiny")
 
 
-@pytest.mark.parametrize("device", ["fake", "cpu"])
-def test_without_a_size_one_is_chosen_that_every_layout_of_the_sweep_divides(
-    call: Call, device: str
-) -> None:
-    code, out, err = call(
-        *("run", "-w", "llm-train", "--device", device, "--devices", "2,8", "--parallel", "tp"),
-        *("--link", "h100-nvlink,h800-nvlink", "--dry-run", "--json"),
-    )
+def planned(call: Call, *arguments: str) -> list[dict[str, Any]]:
+    code, out, err = call(*arguments, "--dry-run", "--json")
     assert code == 0, err
-    configs = [planned["config"] for planned in json.loads(out)["planned"]]
-    assert len(configs) == 4
-    assert len({config["size"] for config in configs}) == 1
-    assert configs[0]["size"] != "tiny", "its two key/value heads are too few for eight devices"
-    assert all(config["params"]["kv_heads"] % 8 == 0 for config in configs)
+    return [one["config"] for one in json.loads(out)["planned"]]
+
+
+def test_without_a_size_one_is_chosen_that_every_layout_of_the_sweep_divides(call: Call) -> None:
+    for device in ("fake", "cpu"):
+        configs = planned(
+            *(call, "run", "-w", "llm-train", "--device", device, "--devices", "2,8"),
+            *("--parallel", "tp", "--link", "h100-nvlink,h800-nvlink"),
+        )
+        assert len(configs) == 4
+        assert len({config["size"] for config in configs}) == 1
+        assert configs[0]["size"] != "tiny", "its two key/value heads are too few for eight devices"
+        assert all(config["params"]["kv_heads"] % 8 == 0 for config in configs)
 
 
 def test_a_world_that_only_a_size_too_large_for_a_cpu_divides_is_refused(call: Call) -> None:
@@ -62,101 +64,74 @@ def test_a_world_that_only_a_size_too_large_for_a_cpu_divides_is_refused(call: C
     assert "heads 8 of llm cannot be divided by 3 devices; possible here: 2 or 4" in err
 
 
-def test_a_link_file_with_a_missing_field_is_named(call: Call, tmp_path: Path) -> None:
-    path = tmp_path / "mine.yaml"
-    path.write_text("name: mine\n")
-    code, _, err = call(*TRAIN, "--devices", "2", "--link", str(path))
-    assert code == 2
-    assert "mine.yaml" in err
-    assert len(err.strip().splitlines()) == 1
-
-
 def test_commas_inside_a_described_link_do_not_split_it() -> None:
     links = split_links(("h100-nvlink,bw=25GB/s,latency=5us,10gbe", "bw=1GB/s,latency=1ms"))
-    assert links == (
-        "h100-nvlink",
-        "bw=25GB/s,latency=5us",
-        "10gbe",
-        "bw=1GB/s,latency=1ms",
-    )
-
-
-def layout(**flags: object) -> Layout:
-    (found,) = make_layouts(RunRequest(**flags))  # type: ignore[arg-type]
-    return found
+    assert links == ("h100-nvlink", "bw=25GB/s,latency=5us", "10gbe", "bw=1GB/s,latency=1ms")
 
 
 def test_ranks_that_are_not_given_take_what_is_left() -> None:
+    def layout(**flags: object) -> Layout:
+        (found,) = make_layouts(RunRequest(**flags))  # type: ignore[arg-type]
+        return found
+
     found = layout(devices=(8,), tp=4, links=("pcie4",))
     assert (found.strategy, found.data, found.tensor, found.pipeline) == ("tp", 2, 4, 1)
     found = layout(tp=4, dp=2, pp=2, links=("pcie4",))
     assert (found.strategy, found.devices, found.mode) == ("pp", 16, "simulated")
     assert layout(devices=(8,), parallel=("tp",), links=("pcie4",)).tensor == 8
     assert layout(devices=(8,), parallel=("fsdp",)).mode == "real"
-
-
-def test_one_device_of_a_sweep_is_plain() -> None:
-    found = make_layouts(RunRequest(devices=(1, 2), links=("pcie4", "ndr")))
-    assert [one.is_single for one in found] == [True, False, False]
+    swept = make_layouts(RunRequest(devices=(1, 2), links=("pcie4", "ndr")))
+    assert [one.is_single for one in swept] == [True, False, False]
 
 
 def test_a_cpu_simulates_what_its_timer_cannot_keep() -> None:
-    flags = RunRequest(devices=(2,), links=("h100-nvlink",))
-    (found,) = make_layouts(flags)
-    settled = settle_mode(found, flags, sweep=[], num_parameters=10**6, is_accelerator=False)
-    assert (found.mode, settled.mode) == ("emulated", "simulated")
-    kept = settle_mode(found, flags, sweep=[], num_parameters=10**6, is_accelerator=True)
-    assert kept == found
-    asked = RunRequest(devices=(2,), links=("h100-nvlink",), mode="emulated")
-    (found,) = make_layouts(asked)
-    kept = settle_mode(found, asked, sweep=[], num_parameters=10**6, is_accelerator=False)
-    assert kept.mode == "emulated"
-    slow = RunRequest(devices=(2,), links=("10gbe",))
-    (found,) = make_layouts(slow)
-    kept = settle_mode(found, slow, sweep=[], num_parameters=10**8, is_accelerator=False)
-    assert kept.mode == "emulated"
+    def settled(*, link: str, num: int = 10**6, is_accelerator: bool = False, **more: str) -> str:
+        flags = RunRequest(devices=(2,), links=(link,), **more)  # type: ignore[arg-type]
+        (found,) = make_layouts(flags)
+        assert found.mode == "emulated"
+        return settle_mode(
+            found, flags, sweep=[], num_parameters=num, is_accelerator=is_accelerator
+        ).mode
+
+    assert settled(link="h100-nvlink") == "simulated"
+    assert settled(link="h100-nvlink", is_accelerator=True) == "emulated"
+    assert settled(link="h100-nvlink", mode="emulated") == "emulated"
+    assert settled(link="10gbe", num=10**8) == "emulated"
 
 
-@pytest.mark.parametrize(
-    ("links", "modes"),
-    [
-        ("10gbe,25gbe", {"emulated"}),
+def test_a_sweep_on_a_cpu_is_of_one_mode(call: Call) -> None:
+    modes = {
+        "10gbe,25gbe": "emulated",
         # Modes are never compared: the fast link takes the slow one along.
-        ("h100-nvlink,10gbe", {"simulated"}),
-        ("infinite,10gbe", {"emulated"}),
-    ],
-)
-def test_a_sweep_on_a_cpu_is_of_one_mode(call: Call, links: str, modes: set[str]) -> None:
-    code, out, err = call(
-        *("run", "--device", "cpu", "-w", "imaging-train", "--size", "small"),
-        *("--devices", "1,8", "--link", links, "--dry-run", "--json"),
-    )
-    assert code == 0, err
-    layouts = [planned["config"]["layout"] for planned in json.loads(out)["planned"]]
-    assert {one["mode"] for one in layouts if one["data"] == 8} == modes
-    assert {one["mode"] for one in layouts if one["data"] == 1} == {"real"}
-
-
-def rows_of(call: Call, out: Path, *arguments: str) -> list[Row]:
-    code, _, err = call(*TRAIN, "--out", str(out), *arguments)
-    assert code == 0, err
-    (path,) = out.glob("*.csv")
-    return read_rows(path)
+        "h100-nvlink,10gbe": "simulated",
+        "infinite,10gbe": "emulated",
+    }
+    for links, mode in modes.items():
+        configs = planned(
+            *(call, "run", "--device", "cpu", "-w", "imaging-train", "--size", "small"),
+            *("--devices", "1,8", "--link", links),
+        )
+        found = {(one["layout"]["data"], one["layout"]["mode"]) for one in configs}
+        assert found == {(8, mode), (1, "real")}, links
 
 
 def test_a_sweep_over_devices_and_links_says_what_each_row_is(call: Call, tmp_path: Path) -> None:
     link = "bw=1MB/s,latency=1ms"
-    rows = rows_of(call, tmp_path, "--devices", "1,2,64", "--link", f"{link},pcie4")
+    sweep = ("--devices", "1,2,64", "--link", f"{link},infinite", "--trials", "3")
+    code, printed, err = call(*TRAIN, "--out", str(tmp_path), *sweep)
+    assert code == 0, err
+    assert "[simulated]" in printed and "fastest" in printed
+    (path,) = tmp_path.glob("*.csv")
+    rows = read_rows(path)
     singles = [row for row in rows if row["device_count"] == 1]
-    assert singles
+    assert len(singles) == 3
     assert all(row.get("link") is None and row.get("parallel") is None for row in singles)
     slow = [row for row in rows if row.get("link") == link and row["device_count"] == 2]
-    assert slow
+    assert len(slow) == 3
     for row in slow:
         assert (row["mode"], row["parallel"], row["layout"]) == ("simulated", "ddp", "dp2")
-        parameters = row["comm_bytes"]
         # Two ranks' ring: 2 alpha + S / B.
-        expected_ms = 2 * 1.0 + float(str(parameters)) / 1e6 * 1e3
+        expected_ms = 2 * 1.0 + float(str(row["comm_bytes"])) / 1e6 * 1e3
         assert math.isclose(float(str(row["comm_total_ms"])), expected_ms, rel_tol=1e-3)
         step, compute = float(str(row["step_mean_ms"])), float(str(row["compute_step_ms"]))
         assert math.isclose(step - compute, float(str(row["comm_exposed_ms"])), rel_tol=0.02)
@@ -164,28 +139,12 @@ def test_a_sweep_over_devices_and_links_says_what_each_row_is(call: Call, tmp_pa
         assert row.get("energy_per_item_j") is None
         assert row.get("loss_last") is None
     assert len({row["config_hash"] for row in rows}) == 5
+    fast = [row for row in rows if row.get("link") == "infinite" and row["device_count"] == 64]
+    speeds = (sum(float(str(row["throughput_per_s"])) for row in some) for some in (fast, singles))
+    many, one = speeds
+    assert math.isclose(many / one, 64.0, rel_tol=0.1), "every replica counts"
 
 
-def test_throughput_counts_every_replica_and_says_so(call: Call, tmp_path: Path) -> None:
-    rows = rows_of(call, tmp_path, "--devices", "1,4", "--link", "infinite", "--trials", "3")
-    speed = {
-        count: [float(str(row["throughput_per_s"])) for row in rows if row["device_count"] == count]
-        for count in (1, 4)
-    }
-    ratio = sum(speed[4]) / sum(speed[1])
-    assert math.isclose(ratio, 4.0, rel_tol=0.1)
-
-
-def test_the_table_badges_what_was_not_real(call: Call, tmp_path: Path) -> None:
-    code, out, _ = call(*TRAIN, "--devices", "2", "--link", "10gbe,ndr", "--out", str(tmp_path))
-    assert code == 0
-    assert "[simulated]" in out
-    assert "fastest" in out
-
-
-def test_gradient_accumulation_alone_is_still_one_device(call: Call, tmp_path: Path) -> None:
-    code, out, _ = call(*TRAIN, "--grad-accum", "4", "--dry-run", "--json")
-    assert code == 0
-    (planned,) = json.loads(out)["planned"]
-    assert planned["config"]["layout"]["grad_accum"] == 4
-    assert planned["config"]["layout"]["data"] == 1
+def test_gradient_accumulation_alone_is_still_one_device(call: Call) -> None:
+    (config,) = planned(call, *TRAIN, "--grad-accum", "4")
+    assert (config["layout"]["grad_accum"], config["layout"]["data"]) == (4, 1)

@@ -1,12 +1,15 @@
-"""Machines that play a table of readings: NVML, AMD SMI, and files of /proc and /sys.
+"""Machines that play recorded readings: NVML, AMD SMI, files of /proc and /sys, and a reader.
 
 A reading is what each call of that name answers, or a function of the call's arguments. None is
 refused, as drivers do; MISSING is a call that this release of the binding does not have.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from bench.devices.telemetry.common import Baseline, Sample
 
 MISSING = object()
 
@@ -137,3 +140,35 @@ class RecordedAmdSmi(RecordedDriver):
 
     def __init__(self, **readings: Any) -> None:
         super().__init__({**MI300X, **readings})
+
+
+class ReplayTelemetry:
+    """One recorded sample for each call; an exception is raised, a function called instead.
+
+    After the last item the reader fails, as a device that was lost does.
+    """
+
+    scope = "gpu"
+    available: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        samples: Sequence[Sample | Exception | Callable[[], Sample]] = (),
+        *,
+        baseline: Baseline | None = None,
+    ) -> None:
+        self.samples = iter(samples)
+        self.recorded_baseline = baseline or Baseline()
+        self.asked: list[bool] = []
+
+    def sample(self, *, with_memory: bool = True) -> Sample:
+        self.asked.append(with_memory)
+        item = next(self.samples, OSError("the recording has ended"))
+        if isinstance(item, Exception):
+            raise item
+        return item if isinstance(item, Sample) else item()
+
+    def baseline(self) -> Baseline:
+        return self.recorded_baseline
+
+    def close(self) -> None: ...

@@ -14,7 +14,7 @@ from bench.core.errors import UsageError
 from bench.devices.telemetry.common import Sample
 from bench.devices.torch import torch_adapter
 from bench.devices.torch.torch_adapter import _AcceleratorAdapter, adapter_for, is_out_of_memory
-from tests.devices.replay_telemetry import ReplayTelemetry
+from tests.devices.recorded_drivers import ReplayTelemetry
 
 
 class Event:

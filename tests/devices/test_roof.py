@@ -13,7 +13,7 @@ from bench.core.nouns import Device
 from bench.devices.telemetry.common import Baseline
 from bench.devices.torch import rates, roof
 from bench.devices.torch.adapter import Adapter
-from tests.devices.replay_telemetry import ReplayTelemetry
+from tests.devices.recorded_drivers import ReplayTelemetry
 
 MIB = 2**20
 CPU = Device(
@@ -213,7 +213,7 @@ def test_a_small_roof_of_this_cpu_is_plausible(monkeypatch):
     monkeypatch.setattr(rates, "_COPY_BYTES", {"cpu": 2**24})
     monkeypatch.setattr(rates, "largest_cache_bytes", lambda device: 0)
     made = roof.measure_roof("cpu", dtypes=["fp32", "tf32"], dtype_budget_s=0.3)
-    assert 1e8 < made.flops_per_s["fp32"] < 1e14
+    assert 1e7 < made.flops_per_s["fp32"] < 1e14  # beside other programs, too
     assert made.bytes_per_s is not None
     assert 1e8 < made.bytes_per_s < 1e13
     assert made.foreign_cpu_frac is None or 0 <= made.foreign_cpu_frac <= 1

@@ -8,7 +8,7 @@ import pytest
 from bench.devices.host.cpu_noise import CpuSnapshot
 from bench.devices.telemetry.common import Sample
 from bench.devices.telemetry.sampler import Sampler
-from tests.devices.replay_telemetry import ReplayTelemetry
+from tests.devices.recorded_drivers import ReplayTelemetry
 
 
 def snapshot_at(pid: int) -> CpuSnapshot:

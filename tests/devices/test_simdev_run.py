@@ -13,11 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import nn
 
 from bench.cli import main
-from bench.measure.engine.precision import place_net
 
 pytest_plugins = ["tests.simdev.fixture"]
 
@@ -280,26 +277,3 @@ def test_the_window_holds_the_device_time_that_was_only_queued(
         found.append(num_operators)
     assert found[0] > 60
     assert found[1] == pytest.approx(found[0], rel=0.1)
-
-
-class Tied(nn.Module):
-    """A tied language model's two uses of one matrix."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(5, 3)
-        self.head = nn.Linear(3, 5, bias=False)
-        self.head.weight = self.embedding.weight
-
-
-def test_tied_weights_are_tied_on_any_backend() -> None:
-    was_overwriting = torch.__future__.get_overwrite_module_params_on_conversion()
-    torch.__future__.set_overwrite_module_params_on_conversion(True)  # as between unlike backends
-    try:
-        moved = Tied().to("cpu")
-        placed = place_net(Tied(), device=torch.device("cpu"))
-    finally:
-        torch.__future__.set_overwrite_module_params_on_conversion(was_overwriting)
-    assert moved.head.weight is not moved.embedding.weight
-    assert placed.head.weight is placed.embedding.weight
-    assert len(list(placed.parameters())) == 1

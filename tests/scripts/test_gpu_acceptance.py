@@ -65,75 +65,65 @@ def step(name: str) -> Step:
     return next(one for one in STEPS if one.name == name)
 
 
-@pytest.mark.parametrize("name", [one.name for one in STEPS])
-def test_a_good_document_passes(name: str) -> None:
-    assert judge(step(name), GOOD[name], is_cuda=True) == ()
-
-
-@pytest.mark.parametrize("name", [one.name for one in STEPS])
-def test_an_empty_document_passes_nowhere(name: str) -> None:
-    assert judge(step(name), {}, is_cuda=True)
-    blank = {key: [] for key in GOOD[name] if key != "findings"}
-    assert not blank or judge(step(name), blank, is_cuda=True)
-
-
-@pytest.mark.parametrize(
-    ("name", "fault", "said"),
-    [
-        ("phases", {"status": "INVALID", "reasons": "check_failed"}, "INVALID check_failed"),
-        ("phases", {"status": "WARN", "reasons": "smoke;thermal"}, "smoke;thermal"),
-        ("phases", {"workload": "other"}, "phases are"),
-        ("phases", {"step_clock": "host"}, "step_clock is host"),
-        ("phases", {"check_error_frac": 0.02}, "0.02 off"),
-        ("phases", {"check_error_frac": float("nan")}, "nan off"),
-        ("phases", {"check_error_frac": None}, "None off"),
-        ("compiled", {"compile_s": None}, "compile_s is None"),
-        ("train", {"mem_estimate_bytes": 7e9}, "is 0.7, not 0.8 to 1.5"),
-        ("train", {"mem_alloc_peak_bytes": 7e9}, "not 0.8 to 1.5"),
-        ("train", {"energy_integrated_j": 5000.0}, "is 1.4, not 0.85 to 1.15"),
-        ("train", {"energy_source": "integrated"}, "energy_source is integrated"),
-        ("train", {"energy_j": None}, "energy_j over energy_integrated_j is None"),
-        ("train", {"roof_frac": 1.2}, "roof_frac is 1.2"),
-        ("train", {"mfu_frac": None}, "mfu_frac is None"),
-        ("links", {"mode": "simulated"}, "mode is simulated"),
-        ("links", {"simulated_error_frac": -0.05}, "simulated_error_frac is -0.05"),
-        ("links", {"step_mean_ms": 20.0, "link": "10gbe"}, "ms over infinite"),
-        ("links", {"step_mean_ms": 53.0, "link": "10gbe"}, "10gbe costs nothing"),
-        ("links", {"link": "pcie4"}, "only"),
-    ],
-)
-def test_a_fault_in_one_row_fails(name: str, fault: dict[str, Any], said: str) -> None:
-    rows = [*GOOD[name]["rows"][:-1], {**GOOD[name]["rows"][-1], **fault}]
-    reasons = judge(step(name), {**GOOD[name], "rows": rows}, is_cuda=True)
-    assert any(said in reason for reason in reasons), reasons
-
-
-@pytest.mark.parametrize(
-    ("name", "document", "said"),
-    [
-        ("devices", {"devices": [{**DEVICE, "dtypes": {"fp32": "wrong"}}]}, "wrong"),
-        ("devices", {"devices": [{**DEVICE, "chips": []}]}, "catalogue"),
-        ("devices", {"devices": [{**DEVICE, "telemetry": []}]}, "telemetry is []"),
-        ("doctor", {"findings": None}, "no list"),
-        ("roof", {"roof_flops_per_s": 570e12, "product_flops_per_s": 690e12}, "0.826"),
-        ("roof", {"roof_flops_per_s": None, "product_flops_per_s": 690e12}, "rates"),
-        ("delays", {"delays": [{**DELAYS[0], "held_s": 9e-5}]}, "9e-05 s held"),
-        ("delays", {"delays": [{**DELAYS[0], "held_s": 2e-4}]}, "0.0002 s held"),
-        ("attention", {"attention": [gpu_checks.MATH_ATTENTION]}, "math kernel"),
-        ("train", {"rows": [ROW], "profiles": [{"covered_frac": 0.4}]}, "cover [0.4]"),
-        ("train", {"rows": [ROW]}, "0 operator profiles"),
-        ("tests-links", {"passed": 9, "failed": 1, "skipped": 0}, "1 tests failed"),
-        ("tests-links", {"passed": 0, "failed": 0, "skipped": 9}, "no test passed"),
-    ],
-)
-def test_a_faulty_document_fails(name: str, document: dict[str, Any], said: str) -> None:
-    reasons = judge(step(name), document, is_cuda=True)
-    assert any(said in reason for reason in reasons), reasons
-
-
-def test_what_only_a_gpu_can_hold_is_not_asked_of_a_cpu() -> None:
+def test_a_good_document_passes_and_an_empty_one_nowhere() -> None:
+    for one in STEPS:
+        good = GOOD[one.name]
+        assert judge(one, good, is_cuda=True) == (), one.name
+        assert judge(one, {}, is_cuda=True), one.name
+        blank = {key: [] for key in good if key != "findings"}
+        assert not blank or judge(one, blank, is_cuda=True), one.name
+    # What only a GPU can hold is not asked of a CPU.
     rows = [{**row, "step_clock": "host"} for row in GOOD["phases"]["rows"]]
     assert judge(step("phases"), {"rows": rows}, is_cuda=False) == ()
+
+
+ROW_FAULTS: list[tuple[str, dict[str, Any], str]] = [
+    ("phases", {"status": "INVALID", "reasons": "check_failed"}, "INVALID check_failed"),
+    ("phases", {"status": "WARN", "reasons": "smoke;thermal"}, "smoke;thermal"),
+    ("phases", {"workload": "other"}, "phases are"),
+    ("phases", {"step_clock": "host"}, "step_clock is host"),
+    ("phases", {"check_error_frac": 0.02}, "0.02 off"),
+    ("phases", {"check_error_frac": float("nan")}, "nan off"),
+    ("phases", {"check_error_frac": None}, "None off"),
+    ("compiled", {"compile_s": None}, "compile_s is None"),
+    ("train", {"mem_estimate_bytes": 7e9}, "is 0.7, not 0.8 to 1.5"),
+    ("train", {"mem_alloc_peak_bytes": 7e9}, "not 0.8 to 1.5"),
+    ("train", {"energy_integrated_j": 5000.0}, "is 1.4, not 0.85 to 1.15"),
+    ("train", {"energy_source": "integrated"}, "energy_source is integrated"),
+    ("train", {"energy_j": None}, "energy_j over energy_integrated_j is None"),
+    ("train", {"roof_frac": 1.2}, "roof_frac is 1.2"),
+    ("train", {"mfu_frac": None}, "mfu_frac is None"),
+    ("links", {"mode": "simulated"}, "mode is simulated"),
+    ("links", {"simulated_error_frac": -0.05}, "simulated_error_frac is -0.05"),
+    ("links", {"step_mean_ms": 20.0, "link": "10gbe"}, "ms over infinite"),
+    ("links", {"step_mean_ms": 53.0, "link": "10gbe"}, "10gbe costs nothing"),
+    ("links", {"link": "pcie4"}, "only"),
+]
+FAULTY_DOCUMENTS: list[tuple[str, dict[str, Any], str]] = [
+    ("devices", {"devices": [{**DEVICE, "dtypes": {"fp32": "wrong"}}]}, "wrong"),
+    ("devices", {"devices": [{**DEVICE, "chips": []}]}, "catalogue"),
+    ("devices", {"devices": [{**DEVICE, "telemetry": []}]}, "telemetry is []"),
+    ("doctor", {"findings": None}, "no list"),
+    ("roof", {"roof_flops_per_s": 570e12, "product_flops_per_s": 690e12}, "0.826"),
+    ("roof", {"roof_flops_per_s": None, "product_flops_per_s": 690e12}, "rates"),
+    ("delays", {"delays": [{**DELAYS[0], "held_s": 9e-5}]}, "9e-05 s held"),
+    ("delays", {"delays": [{**DELAYS[0], "held_s": 2e-4}]}, "0.0002 s held"),
+    ("attention", {"attention": [gpu_checks.MATH_ATTENTION]}, "math kernel"),
+    ("train", {"rows": [ROW], "profiles": [{"covered_frac": 0.4}]}, "cover [0.4]"),
+    ("train", {"rows": [ROW]}, "0 operator profiles"),
+    ("tests-links", {"passed": 9, "failed": 1, "skipped": 0}, "1 tests failed"),
+    ("tests-links", {"passed": 0, "failed": 0, "skipped": 9}, "no test passed"),
+]
+
+
+def test_a_fault_in_one_row_or_document_fails_with_its_reason() -> None:
+    faulty = list(FAULTY_DOCUMENTS)
+    for name, fault, said in ROW_FAULTS:
+        rows = [*GOOD[name]["rows"][:-1], {**GOOD[name]["rows"][-1], **fault}]
+        faulty.append((name, {**GOOD[name], "rows": rows}, said))
+    for name, document, said in faulty:
+        reasons = judge(step(name), document, is_cuda=True)
+        assert any(said in reason for reason in reasons), (name, said, reasons)
 
 
 def test_limits_fit_eight_minutes_and_the_plan_says_so() -> None:

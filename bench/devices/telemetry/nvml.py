@@ -127,11 +127,6 @@ class NvmlTelemetry(Telemetry):
             return instant_w
         return scaled(self._ask("nvmlDeviceGetPowerUsage"), 1e-3)
 
-    def _energy_j(self) -> float | None:
-        if not self._has_counter:
-            return None
-        return scaled(self._ask("nvmlDeviceGetTotalEnergyConsumption"), 1e-3)
-
     def _reasons(self) -> frozenset[str] | None:
         mask = self._ask("nvmlDeviceGetCurrentClocksEventReasons")
         if mask is None:
@@ -151,7 +146,7 @@ class NvmlTelemetry(Telemetry):
     def sample(self, *, with_memory: bool = True) -> Sample:
         """Read the device now. The counter comes first: its time matters most."""
         time_s = time.monotonic()
-        energy_j = self._energy_j()
+        counted_mj = self._ask("nvmlDeviceGetTotalEnergyConsumption") if self._has_counter else None
         power_w = self._power_w()
         sm_clock_mhz = self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_SM)
         temperature_c = self._ask("nvmlDeviceGetTemperature", self._nvml.NVML_TEMPERATURE_GPU)
@@ -160,7 +155,7 @@ class NvmlTelemetry(Telemetry):
         return Sample(
             time_s=time_s,
             power_w=power_w,
-            energy_j=energy_j,
+            energy_j=scaled(counted_mj, 1e-3),
             temperature_c=scaled(temperature_c, 1.0),
             sm_clock_hz=scaled(sm_clock_mhz, 1e6),
             throttle_reasons=reasons,

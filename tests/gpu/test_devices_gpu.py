@@ -1,7 +1,4 @@
-"""Detection, adapter, probe, roof, chip limits and NVML on a real CUDA device.
-
-NVML's readings are plausible, and its counter agrees with sampled power.
-"""
+"""Detection, adapter, probe, roof, chip limits and NVML's readings on a real CUDA device."""
 
 import os
 import subprocess

@@ -50,8 +50,7 @@ def sent_bytes(layout: Layout, *, dtype: Dtype, is_compiled: bool = False) -> di
         emulation.begin_step()
         step(batch)
         trace = emulation.end_step().trace
-        assert step.last_loss is not None
-        assert math.isfinite(float(step.last_loss))
+        assert step.last_loss is not None and math.isfinite(float(step.last_loss))
     finally:
         emulation.close()
     found: dict[str, int] = {}

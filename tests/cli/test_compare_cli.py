@@ -34,18 +34,16 @@ def test_fail_on_and_the_noise_floor_in_the_cache_set_the_threshold(
     assert main(["compare", a, b]) == 0
 
 
-def test_undecided_exits_3_only_under_strict(write: Any, capsys: Captured) -> None:
+def test_undecided_exits_3_only_under_strict_invalid_4_and_nothing_in_common_5(
+    write: Any, capsys: Captured
+) -> None:
     a, b = write(
         before=trials(seed=1, noise_frac=0.03), after=trials(seed=2, noise_frac=0.03, step_ms=107.0)
     )
     assert main(["compare", a, b, "--fail-on", "3%"]) == 0
     assert "INCONCLUSIVE" in capsys.readouterr().out
     assert main(["compare", a, b, "--fail-on", "3%", "--strict"]) == 3
-
-
-def test_invalid_rows_exit_4_and_nothing_in_common_exits_5(write: Any) -> None:
-    a, bad, other = write(
-        a=trials(),
+    bad, other = write(
         bad=trials(status="INVALID", reasons="drift"),
         other=trials(workload="llm-train", config_hash="x"),
     )
@@ -82,14 +80,13 @@ def test_markdown_and_github_carry_the_verdict(write: Any, capsys: Captured) -> 
     assert "<details><summary>All rows</summary>" in out
 
 
-def test_different_devices_are_shown_as_ratios(write: Any, capsys: Captured) -> None:
+def test_different_devices_are_ratios_and_three_files_a_matrix(
+    write: Any, capsys: Captured
+) -> None:
     a, b = write(a=trials(), b=trials(step_ms=5.0, device_type="cuda", device_name="GPU X"))
     assert main(["compare", a, b]) == 0
     out = capsys.readouterr().out
     assert all(words in out for words in ("Different devices", "x0.05", "ratio only"))
-
-
-def test_three_files_are_a_matrix(write: Any, capsys: Captured) -> None:
     files = write(a=trials(), b=trials(seed=2, step_ms=130.0), c=trials(seed=3, step_ms=70.0))
     assert main(["compare", *files, "--format", "markdown"]) == 1
     out = capsys.readouterr().out
@@ -108,25 +105,23 @@ def test_hostile_cells_are_shown_and_not_obeyed(write: Any, capsys: Captured) ->
     assert "\\|\\`x\\`\\[red\\]&lt;script&gt;" in out
 
 
-@pytest.mark.parametrize(
-    ("words", "reported", "code"),
-    [
-        (["A", "B", "--metric", "speed"], "--metric 'speed' is not one of time", 2),
-        (["A", "B", "--format", "html"], "--format 'html' is not one of table", 2),
-        (["A", "B", "--fail-on", "5"], "such as 5%", 2),
-        (["A"], "two result files", 2),
-        (["A", "none.csv"], "none.csv", 2),
-        (["A", "NEW"], "99.0", 4),
-    ],
-)
-def test_mistakes_are_one_line(
-    write: Any, capsys: Captured, words: list[str], reported: str, code: int
-) -> None:
+MISTAKES = {
+    "A B --metric speed": (2, "--metric 'speed' is not one of time"),
+    "A B --format html": (2, "--format 'html' is not one of table"),
+    "A B --fail-on 5": (2, "such as 5%"),
+    "A": (2, "two result files"),
+    "A none.csv": (2, "none.csv"),
+    "A NEW": (4, "99.0"),
+}
+
+
+def test_mistakes_are_one_line(write: Any, capsys: Captured) -> None:
     a, b, new = write(a=trials(), b=trials(seed=2), new=trials(schema_version="99.0"))
     files = {"A": a, "B": b, "NEW": new}
-    assert main(["compare", *(files.get(word, word) for word in words)]) == code
-    err = capsys.readouterr().err
-    assert reported in err and err.count("\n") == 1
+    for words, (code, reported) in MISTAKES.items():
+        assert main(["compare", *(files.get(word, word) for word in words.split())]) == code
+        err = capsys.readouterr().err
+        assert reported in err and err.count("\n") == 1
 
 
 def test_files_of_one_name_are_told_apart(tmp_path: Path, capsys: Captured) -> None:

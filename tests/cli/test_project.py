@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -100,20 +101,17 @@ def test_a_size_that_was_passed_over_is_named(tmp_path: Path, capsys: Captured) 
     assert "the fastest that was measured; the others: base fp32 b4 on Test CPU" in out
 
 
-@pytest.mark.parametrize(
-    ("chip", "said"),
-    [("h100-sxm-80g", "restricted"), ("t4", "not restricted"), ("cloudblazer-t20", "not known")],
-)
-def test_export_rules_read_as_on_the_card_of_a_chip(
-    csv: Path, capsys: Captured, chip: str, said: str
-) -> None:
-    words = ["project", str(csv), "--to", chip, "--format", "markdown"]
-    assert main([*words, "--size-for", "imaging-infer < 30s"]) == 0
-    line = next(one for one in capsys.readouterr().out.splitlines() if one.startswith(f"| {chip}"))
-    assert line.split("|")[-2].strip().partition(":")[0] == said
-    assert main(["list", "chips", chip]) == 0
-    lines = [one for one in capsys.readouterr().out.splitlines() if "export: " in one]
-    assert any(f"  {said}" in one for one in lines)
+def test_export_rules_read_as_on_the_card_of_a_chip(csv: Path, capsys: Captured) -> None:
+    chips = {"h100-sxm-80g": "restricted", "t4": "not restricted", "cloudblazer-t20": "not known"}
+    for chip, said in chips.items():
+        words = ["project", str(csv), "--to", chip, "--format", "markdown"]
+        assert main([*words, "--size-for", "imaging-infer < 30s"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        line = next(one for one in lines if one.startswith(f"| {chip}"))
+        assert line.split("|")[-2].strip().partition(":")[0] == said
+        assert main(["list", "chips", chip]) == 0
+        lines = [one for one in capsys.readouterr().out.splitlines() if "export: " in one]
+        assert any(f"  {said}" in one for one in lines)
 
 
 def test_a_file_of_ratios_is_scored_and_printed_whole(tmp_path: Path, capsys: Captured) -> None:
@@ -129,32 +127,31 @@ def test_a_file_of_ratios_is_scored_and_printed_whole(tmp_path: Path, capsys: Ca
     assert found["summaries"][0]["inside_frac"] == 0.5
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["{csv}"], "say where to"),
-        (["{csv}", "--to", ","], "--to needs chips"),
-        (["{csv}", "--to", "h2000"], "not in the catalogue"),
-        (["{csv}", "--to", "h20", "--devices", "0"], "--devices 0"),
-        (["{csv}", "--to", "h20", "--link", "ndr"], "give --devices"),
-        (["{csv}", "--to", "h20", "--devices", "2", "--link", "rope"], "rope"),
-        (["{csv}", "--to", "h20", "--format", "xml"], "--format"),
-        (["{csv}", "--size-for", "soon"], "--size-for"),
-        (["{csv}", "--size-for", "llm-train < 3s"], "the files hold"),
-        (["{csv}", "--size-for", "imaging-infer < 3s", "--devices", "3"], "leave --devices out"),
-        (["{csv}", "--score"], "first line must be"),
-        (["{csv}", "--score", "--to", "h20"], "no other choice"),
-        (["none.csv", "--to", "h20"], "cannot be read"),
-        (["none.csv", "--score"], "cannot be read"),
-    ],
-)
-def test_a_mistake_is_one_line_and_exit_2(
-    csv: Path, capsys: Captured, words: list[str], said: str
-) -> None:
-    assert main(["project", *(word.replace("{csv}", str(csv)) for word in words)]) == 2
-    captured = capsys.readouterr()
-    assert said in captured.err
-    assert captured.err.count("\n") == 1 and captured.out == ""
+MISTAKES = """
+CSV => say where to
+CSV --to , => --to needs chips
+CSV --to h2000 => not in the catalogue
+CSV --to h20 --devices 0 => --devices 0
+CSV --to h20 --link ndr => give --devices
+CSV --to h20 --devices 2 --link rope => rope
+CSV --to h20 --format xml => --format
+CSV --size-for soon => --size-for
+CSV --size-for 'llm-train < 3s' => the files hold
+CSV --size-for 'imaging-infer < 3s' --devices 3 => leave --devices out
+CSV --score => first line must be
+CSV --score --to h20 => no other choice
+none.csv --to h20 => cannot be read
+none.csv --score => cannot be read
+"""
+
+
+def test_a_mistake_is_one_line_and_exit_2(csv: Path, capsys: Captured) -> None:
+    for mistake in MISTAKES.strip().splitlines():
+        words, said = mistake.split(" => ")
+        assert main(["project", *shlex.split(words.replace("CSV", str(csv)))]) == 2, mistake
+        captured = capsys.readouterr()
+        assert said in captured.err
+        assert captured.err.count("\n") == 1 and captured.out == ""
 
 
 LESS = "this device with 72 SMs (78 asked)"

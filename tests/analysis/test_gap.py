@@ -43,11 +43,6 @@ def value(found: LogEstimate | None) -> float:
     return found.value
 
 
-def ends(found: LogEstimate | None) -> tuple[float, float]:
-    assert found is not None and found.interval is not None
-    return found.interval
-
-
 def test_different_items_are_compared_per_element() -> None:
     # 300 ms for 2 patches of 32^3 against 100 ms for one volume of 8 x 32^3, without noise:
     # 150 ms / 1 against 100 ms / 8 per 32^3 voxels is a factor of 12.
@@ -68,21 +63,19 @@ def test_equal_items_are_compared_per_item_and_intervals_cover_as_often_as_they_
             trials(seed=2 * seed + 1, workload="llm-decode", config_hash="b", **LLM),
         )
         assert (gap.unit, gap.is_per_element) == ("token", False)
-        low, high = ends(gap.time)
+        low, high = (gap.time.interval if gap.time else None) or (9.0, 0.0)
         covered += low <= 3.0 <= high
         widths.append(high / low)
     assert 0.90 <= covered / 100 <= 0.99
     assert sorted(widths)[50] < 1.15
 
 
-def test_items_without_a_common_unit_have_no_time_ratio() -> None:
+def test_what_is_missing_or_of_two_kinds_is_not_divided() -> None:
     odd = {**INFER, "elements_unit": None, "elements_per_item": None}
     gap = only_gap(trials(rss_peak_bytes=2 * 10**9), trials(rss_peak_bytes=10**9, **odd))
     assert (gap.unit, gap.time, gap.flops, gap.energy) == (None, None, None, None)
     assert value(gap.memory) == pytest.approx(2.0)
 
-
-def test_what_is_missing_or_of_two_kinds_is_not_divided() -> None:
     train = trials(num=1, energy_per_item_j=1.0, mem_alloc_peak_bytes=2 * 10**9)
     gap = only_gap(train, trials(num=1, rss_peak_bytes=10**9, **INFER))
     assert (gap.energy, gap.memory) == (None, None)
@@ -91,10 +84,7 @@ def test_what_is_missing_or_of_two_kinds_is_not_divided() -> None:
     assert only_gap(train, trials(num=1, **INFER, **board)).energy is None
 
 
-@pytest.mark.parametrize(
-    "cells",
-    [{"dtype": "bf16"}, {"params_json": '{"batch": 4}'}, {"compile": True}, {"mode": "emulated"}],
-)
+@pytest.mark.parametrize("cells", [{"dtype": "bf16"}, {"compile": True}, {"mode": "emulated"}])
 def test_phases_run_differently_are_not_paired(cells: dict[str, Value]) -> None:
     result = measured(trials(), trials(**{**INFER, **cells}))
     assert result.gaps == ()
@@ -111,18 +101,20 @@ def test_a_half_without_a_usable_trial_is_named() -> None:
 def test_prefill_and_decode_lie_under_opposite_roofs() -> None:
     prefill = trials(workload="llm-prefill", flops_per_item=2e8, bytes_per_item=1e5, **LLM)
     decode = trials(workload="llm-decode", flops_per_item=2e8, bytes_per_item=4e8, **LLM)
-    by_phase = {demand.phase: demand for demand in demands([*prefill, *decode])}
-    assert by_phase["prefill"].ridge_flops_per_byte == pytest.approx(20.0)
-    assert [by_phase[name].flops_per_byte for name in ("prefill", "decode")] == [2000.0, 0.5]
-    assert [by_phase[name].roof for name in ("prefill", "decode")] == ["compute", "bandwidth"]
+    found = demands([*prefill, *decode])
+    assert found[0].ridge_flops_per_byte == pytest.approx(20.0)
+    assert [(one.phase, one.flops_per_byte, one.roof) for one in found] == [
+        ("prefill", 2000.0, "compute"),
+        ("decode", 0.5, "bandwidth"),
+    ]
     # 20 items a second of 2e8 FLOP are 4e9 FLOP/s; bandwidth allows 0.5 x 2e10 = 1e10.
-    assert by_phase["decode"].reached_frac == pytest.approx(0.4, rel=0.05)
+    assert found[1].reached_frac == pytest.approx(0.4, rel=0.05)
     (demand,) = demands(trials(flops_per_item=2e8, bytes_per_item=1e5))
     assert demand.flops_per_byte == pytest.approx(2000.0)
     assert (demand.roof, demand.reached_frac) == (None, None), "without measured roofs"
 
 
-def test_whole_training_takes_items_over_throughput() -> None:
+def test_a_users_terms_a_training_and_a_share_of_a_device() -> None:
     # 2 patches in 100 ms are 20 a second: 7,200 patches take 6 minutes, at 5 J each 36 kJ.
     result = measured(trials(noise_frac=0.0, energy_per_item_j=5.0), num_items=7200.0)
     ((_, plan),) = result.trainings
@@ -131,19 +123,15 @@ def test_whole_training_takes_items_over_throughput() -> None:
     ((_, plan),) = measured(trials(), num_items=10.0).trainings
     assert plan.energy_j is None
 
-
-def test_share_is_the_larger_of_rate_and_latency() -> None:
     # One volume in 100 ms: 5 a second need half of the device, 10 s of latency 1 %.
     rows = trials(noise_frac=0.0, **INFER)
     ((_, need),) = measured(rows, load=Load(items_per_s=5.0, latency_s=10.0)).shares
-    assert need.for_rate.value == pytest.approx(0.5)
-    assert need.for_latency == pytest.approx(0.01)
+    assert (need.for_rate.value, need.for_latency) == pytest.approx((0.5, 0.01))
     assert (need.needed, need.because) == (pytest.approx(0.5), "rate")
     ((_, need),) = measured(rows, load=Load(items_per_s=1e-3, latency_s=0.05)).shares
     assert (need.needed, need.because) == (pytest.approx(2.0), "latency")
-    ((_, need),) = measured(
-        trials(lat_p90_ms=200.0, **INFER), load=Load(items_per_s=1e-3, latency_s=2.0)
-    ).shares
+    slow, load = trials(lat_p90_ms=200.0, **INFER), Load(items_per_s=1e-3, latency_s=2.0)
+    ((_, need),) = measured(slow, load=load).shares
     assert (need.is_p90, need.for_latency) == (True, pytest.approx(0.1))
 
 
@@ -155,15 +143,13 @@ def test_two_devices_differ_more_in_training_than_in_inference() -> None:
         trials(noise_frac=0.0, step_ms=40.0, **{**INFER, **GPU}),
     )
     (between,) = result.device_gaps
-    assert between.train.value == pytest.approx(1 / 20)
-    assert between.infer.value == pytest.approx(1 / 5)
-    assert between.train_over_infer.value == pytest.approx(1 / 4)
+    ratios = (between.train, between.infer, between.train_over_infer)
+    assert [one.value for one in ratios] == pytest.approx([1 / 20, 1 / 5, 1 / 4])
 
 
 def test_load_is_items_per_second_inside() -> None:
-    for text, expected in (("200/day", 200 / 86400), ("5/h", 5 / 3600), ("2/s", 2.0)):
+    for text, expected in (("200/day", 200 / 86400), ("5/h", 5 / 3600), (" 6 / MIN ", 0.1)):
         assert parse_load(text) == pytest.approx(expected)
-    assert parse_load(" 6 / MIN ") == pytest.approx(0.1)
     for text in ("200", "200/fortnight", "0/day", "-1/day", "many/day", ""):
         with pytest.raises(UsageError, match="such as 200/day"):
             parse_load(text)

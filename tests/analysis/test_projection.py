@@ -1,5 +1,6 @@
-"""Projection against figures worked by hand, and what must hold for every chip."""
+"""Projection and sizing against figures worked by hand, and what must hold for every chip."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -7,121 +8,181 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.analysis.projection.measured import Start
 from bench.analysis.projection.projected import Projected, project
 from bench.analysis.projection.roofs import (
     SAME_VENDOR,
+    Roofs,
     Unknown,
+    band,
     catalogue_roofs,
     on_chip,
     relatedness,
 )
+from bench.analysis.projection.sizing import (
+    Choice,
+    Target,
+    parse_target,
+    size,
+    start_for,
+    undecided,
+    usual_link,
+)
+from bench.core.errors import UsageError
 from bench.core.nouns import Chip
 from bench.hardware.chips import chip as catalogue_chip
 from bench.hardware.chips import load_chips
 from bench.hardware.costs.cost import CostModel
+from bench.hardware.links.presets import load_links
 from bench.hardware.links.topology import parse_topology
-from tests.analysis.projection_parts import COPY, GEMM, SOURCE, chip, measured, operators
+from bench.hardware.operators import Operators
+
+CHIP = Chip(
+    id="round",
+    name="Round",
+    vendor="nvidia",
+    kind="gpu",
+    peak_per_s={"bf16": 400e12, "fp32": 50e12},
+    memory_bytes=80e9,
+    memory_bytes_per_s=2e12,
+    tdp_w=500.0,
+    confidence="high",
+    sources=(),
+    facts={"vector_fp32_flops_per_s": 50e12, "torch_devices": 1, "form_factor": "sxm5",
+           "link_topology": "none"},
+    derates={"gemm": 1.0, "memory": 1.0},
+)  # fmt: skip
+SOURCE = Roofs(
+    kind="gpu",
+    vendor="nvidia",
+    dtype="bf16",
+    chip=None,
+    matrix=band(100e12, basis="measured here"),
+    memory=band(1e12, basis="measured here"),
+)
 
 
-def reported(answer: Projected | Unknown) -> Projected:
+def operators(kind: str, *, time_s: float | None, **figures: float) -> Operators:
+    moved = figures.get("bytes", 0.0)
+    whole: Any = {"calls": 1, "flops": 0.0, "bytes": 0.0, "least_bytes": moved, **figures}
+    return Operators(kind=kind, dtype="bf16", time_s=time_s, **whole)  # type: ignore[arg-type]
+
+
+GEMM = operators("gemm", time_s=1.0, flops=100e12, bytes=1e6)
+"""One second at the source's matrix roof."""
+COPY = operators("copy", time_s=1.0, bytes=1e12)
+"""One second at the source's memory roof."""
+SLOW = operators("gemm", time_s=2.0, flops=100e12, bytes=1e6)
+"""Two seconds, of which the roof explains one."""
+MEASURED = Start(
+    workload="imaging-train",
+    size="base",
+    config_hash="c0ffee",
+    dtype="bf16",
+    device="Source",
+    num_trials=3,
+    batch=4,
+    step_s=2.0,
+    step_spread=1.0,
+    items_per_step=4.0,
+    items_unit="patch",
+    roofs=SOURCE,
+    operators=(GEMM, COPY),
+    has_profile=True,
+    overhead_s=0.0,
+    num_parameters=10**9,
+    memory_bytes=40e9,
+)
+INFER = replace(MEASURED, workload="imaging-infer")
+
+
+def chip(**changes: Any) -> Chip:
+    facts = {**CHIP.facts, **changes.pop("facts", {})}
+    return replace(CHIP, facts=facts, **changes)
+
+
+def projected(start: Start = MEASURED, to: Chip = CHIP, **how: Any) -> Projected:
+    answer = project(start, to, **how)
     assert isinstance(answer, Projected), answer
     return answer
 
 
+def measured(**changes: Any) -> Start:
+    return replace(MEASURED, **changes)
+
+
 def test_work_at_its_roof_moves_by_that_roof_and_the_doubt_is_about_architecture() -> None:
     # 1 s of products on 4 x the matrix rate and 1 s of copies on 2 x the bandwidth.
-    one = reported(project(measured(), chip()))
+    one = projected()
     assert one.time_s.mid == pytest.approx(0.25 + 0.5, rel=1e-6)
     assert one.throughput_per_s.mid == pytest.approx(4 / 0.75, rel=1e-6)
-    assert one.shares == {
-        "matrix": pytest.approx(1 / 3, rel=1e-6),
-        "memory": pytest.approx(2 / 3, rel=1e-6),
-    }
+    assert one.shares == pytest.approx({"matrix": 1 / 3, "memory": 2 / 3}, rel=1e-6)
     assert one.binds == "memory"
     # The doubt about architecture is even in the logarithm between 1/k and k: the 10th percentile
     # is k to the power -0.8.
     assert one.time_s.low == pytest.approx(0.75 * SAME_VENDOR**-0.8, rel=0.01)
     assert one.time_s.high == pytest.approx(0.75 * SAME_VENDOR**0.8, rel=0.01)
     assert any("chip built like round" in words for words in one.narrowing)
-
-
-def test_work_that_crosses_the_ridge_is_bound_by_the_other_roof() -> None:
     # 1 s at the matrix roof, 0.8 s of bytes: on 4 x the rate and 2 x the bandwidth, 0.4 s.
     ridge = operators("gemm", time_s=1.0, flops=100e12, bytes=0.8e12)
-    one = reported(project(measured(operators=(ridge,), step_s=1.0), chip()))
-    assert one.time_s.mid == pytest.approx(0.4, rel=1e-6)
-    assert one.binds == "memory"
+    one = projected(measured(operators=(ridge,), step_s=1.0))
+    assert (one.time_s.mid, one.binds) == (pytest.approx(0.4, rel=1e-6), "memory")
 
 
 def test_time_that_no_roof_explains_is_wider() -> None:
-    slow = operators("gemm", time_s=2.0, flops=100e12, bytes=1e6)
-    sharp = reported(project(measured(operators=(GEMM,), step_s=1.0), chip()))
-    wide = reported(project(measured(operators=(slow,), step_s=2.0), chip()))
+    sharp = projected(measured(operators=(GEMM,), step_s=1.0))
+    wide = projected(measured(operators=(SLOW,), step_s=2.0))
     assert wide.time_s.width > sharp.time_s.width
     # Half is explained (0.25 s); the rest of 1 s lies between the fastest and slowest roof.
     assert 0.25 + 1 / 4 < wide.time_s.mid < 0.25 + 1 / 1
     assert any("operator profile" in words for words in wide.narrowing)
 
+    whole = operators("gemm", time_s=2.0, flops=100e12, bytes=0.1e12)
+    one = projected(measured(operators=(whole,), has_profile=False))
+    assert any("no operator profile" in note for note in one.notes)
+    assert one.time_s.width > projected().time_s.width
+    one = projected(measured(operators=(), has_profile=False))
+    assert set(one.shares) == {"matrix", "memory", "on chip"}
 
-def test_gaps_between_operators_are_kept() -> None:
-    one = reported(project(measured(step_s=2.5, overhead_s=0.5), chip()))
+
+def test_the_hosts_time_is_kept_and_one_that_cannot_feed_an_accelerator_is_charged() -> None:
+    one = projected(measured(step_s=2.5, overhead_s=0.5))
     assert one.time_s.mid == pytest.approx(0.75 + 0.5, rel=1e-6)
     assert one.shares["launch"] == pytest.approx(0.5 / 1.25, rel=0.03)
-
-
-def test_a_host_that_cannot_feed_an_accelerator_is_charged() -> None:
     many = operators("vector", time_s=1.0, bytes=1e12, calls=10**6)
     cpu = replace(SOURCE, kind="cpu", vendor="amd")
-    one = reported(project(measured(roofs=cpu, operators=(many,), step_s=1.0), chip()))
+    one = projected(measured(roofs=cpu, operators=(many,), step_s=1.0))
     assert one.time_s.low > 3.0, "a million operators of at least 3 us each"
     assert one.binds == "launch"
 
 
-def test_without_a_profile_it_says_so_and_is_wider() -> None:
-    whole = operators("gemm", time_s=2.0, flops=100e12, bytes=0.1e12)
-    one = reported(project(measured(operators=(whole,), has_profile=False), chip()))
-    assert any("no operator profile" in note for note in one.notes)
-    assert one.time_s.width > reported(project(measured(), chip())).time_s.width
-    one = reported(project(measured(operators=(), has_profile=False), chip()))
-    assert set(one.shares) == {"matrix", "memory", "on chip"}
-
-
-# Memory -------------------------------------------------------------------------------------------
-
-
-def test_a_smaller_memory_takes_a_smaller_batch() -> None:
+def test_a_smaller_memory_takes_a_smaller_batch_or_none() -> None:
     # 16 GB do not grow, 6 GB a sample do; 30e9 x 0.93 holds (27.9 - 16) / 6 = 1 sample.
-    one = reported(project(measured(), chip(memory_bytes=30e9)))
+    one = projected(to=chip(memory_bytes=30e9))
     assert one.batch == 1
     assert one.time_s.mid == pytest.approx(0.75 / 4, rel=1e-6)
     assert one.throughput_per_s.mid == pytest.approx(4 / 0.75, rel=1e-6)
     assert any("batch 1 fits" in note for note in one.notes)
-
-
-def test_nothing_is_told_where_not_even_one_sample_fits() -> None:
-    answer = project(measured(), chip(memory_bytes=16e9))
+    answer = project(MEASURED, chip(memory_bytes=16e9))
     assert isinstance(answer, Unknown) and "not even batch 1 fits" in answer.reason
     # The memory of one of two dies counts.
     two = chip(memory_bytes=30e9, facts={"torch_devices": 2})
-    assert isinstance(project(measured(), two), Unknown)
-
-
-# What is not known --------------------------------------------------------------------------------
+    assert isinstance(project(MEASURED, two), Unknown)
 
 
 @pytest.mark.parametrize(
-    "unknown",
-    [chip(peak_per_s={}), chip(peak_per_s={"int8": 1e15}), chip(memory_bytes_per_s=None),
-     chip(memory_bytes_per_s=0.0)],
+    "cells",
+    [{"peak_per_s": {}}, {"peak_per_s": {"int8": 1e15}}, {"memory_bytes_per_s": None},
+     {"memory_bytes_per_s": 0.0}],
 )  # fmt: skip
-def test_unknown_peaks_give_no_number(unknown: Chip) -> None:
-    answer = project(measured(), unknown)
+def test_unknown_peaks_give_no_number(cells: dict[str, Any]) -> None:
+    answer = project(MEASURED, chip(**cells))
     assert isinstance(answer, Unknown)
     assert "not known" in answer.reason and "\n" not in answer.reason
 
 
 def test_every_catalogue_chip_gives_an_interval_or_a_reason() -> None:
-    answers = {one.id: project(measured(), one) for one in load_chips()}
+    answers = {one.id: project(MEASURED, one) for one in load_chips()}
     for name in ("hanguang800", "tianjic", "xuantie-910", "kunlun3-p800"):
         assert isinstance(answers[name], Unknown), name
     for answer in answers.values():
@@ -130,20 +191,17 @@ def test_every_catalogue_chip_gives_an_interval_or_a_reason() -> None:
             assert answer.time_s.width > 1.05, "never one number"
 
 
-@pytest.mark.parametrize(
-    ("cells", "said"),
-    [
+def test_a_missing_dtype_or_derate_widens() -> None:
+    for cells, said in (
         ({"peak_per_s": {"fp16": 400e12}}, "fp16 stands in for bf16"),
         ({"derates": {}}, "its own is not known"),
-    ],
-)
-def test_a_missing_dtype_or_derate_widens(cells: dict[str, Any], said: str) -> None:
-    other = reported(project(measured(), chip(**cells)))
-    assert other.time_s.width > reported(project(measured(), chip())).time_s.width
-    assert any(said in words for words in (*other.notes, *other.basis.values()))
+    ):
+        other = projected(to=chip(**cells))
+        assert other.time_s.width > projected().time_s.width
+        assert any(said in words for words in (*other.notes, *other.basis.values()))
 
 
-def test_relatives_are_told_from_strangers() -> None:
+def test_relatives_are_told_from_strangers_and_a_chip_is_projected_to_itself() -> None:
     h100, h200, a100, mi300 = (
         catalogue_roofs(catalogue_chip(name), dtype="bf16")
         for name in ("h100-sxm-80g", "h200-sxm", "a100-sxm-80g", "mi300x")
@@ -151,37 +209,23 @@ def test_relatives_are_told_from_strangers() -> None:
     factors = [relatedness(h200, other, dtype="bf16")[0] for other in (h200, h100, a100, mi300)]  # type: ignore[arg-type]
     assert factors == sorted(factors) and len(set(factors)) == 4
     assert on_chip(h200, h100).mid == pytest.approx(1.0)  # type: ignore[arg-type, union-attr]
-
-
-def test_the_chip_that_was_measured_is_projected_to_itself() -> None:
-    h200 = catalogue_chip("h200-sxm")
-    roofs = replace(SOURCE, chip=h200)
-    slow = operators("gemm", time_s=2.0, flops=100e12, bytes=1e6)
-    one = reported(project(measured(roofs=roofs, operators=(slow,)), h200))
+    own = catalogue_chip("h200-sxm")
+    one = projected(measured(roofs=replace(SOURCE, chip=own), operators=(SLOW,)), own)
     assert [one.time_s.low, one.time_s.mid, one.time_s.high] == pytest.approx([2.0, 2.0, 2.0])
-
-
-# Several devices ----------------------------------------------------------------------------------
 
 
 def test_an_infinite_link_costs_nothing_and_a_narrow_one_does() -> None:
     infinite = CostModel(parse_topology("infinite"))
     narrow = CostModel(parse_topology("bw=1GB/s,latency=5us"))
-    alone = reported(project(measured(), chip()))
-    free = reported(project(measured(), chip(), devices=8, link=infinite))
-    slow = reported(project(measured(), chip(), devices=8, link=narrow))
-    assert free.time_s.mid == pytest.approx(alone.time_s.mid, rel=1e-6)
-    assert free.throughput_per_s.mid == pytest.approx(8 * alone.throughput_per_s.mid, rel=1e-6)
+    free, slow = (projected(devices=8, link=link) for link in (infinite, narrow))
+    assert free.time_s.mid == pytest.approx(0.75, rel=1e-6)
+    assert free.throughput_per_s.mid == pytest.approx(8 * 4 / 0.75, rel=1e-6)
     # 4 GB of gradients, 7/4 of them over 1 GB/s: 7 s, of which backward hides at most 0.5 s.
     assert slow.time_s.low > 6.0
     assert slow.binds == "link"
-
-    infer = measured(workload="imaging-infer")
-    one = reported(project(infer, chip(), devices=8, link=narrow))
+    one = projected(INFER, devices=8, link=narrow)
     assert one.time_s.mid == pytest.approx(0.75, rel=1e-6) and "link" not in one.shares
 
-
-# Properties ---------------------------------------------------------------------------------------
 
 rates = st.floats(0.1, 10.0)
 times = st.floats(0.01, 10.0)
@@ -194,13 +238,9 @@ times = st.floats(0.01, 10.0)
 def test_a_chip_faster_in_every_roof_is_never_projected_slower(
     matrix: float, memory: float, vector: float, faster: float, gemm_s: float, copy_s: float
 ) -> None:
-    start = measured(
-        operators=(
-            operators("gemm", time_s=gemm_s, flops=60e12, bytes=1e11),
-            operators("norm", time_s=copy_s, bytes=0.4e12),
-        ),
-        step_s=gemm_s + copy_s,
-    )
+    gemm = operators("gemm", time_s=gemm_s, flops=60e12, bytes=1e11)
+    norm = operators("norm", time_s=copy_s, bytes=0.4e12)
+    start = measured(operators=(gemm, norm), step_s=gemm_s + copy_s)
 
     def made(factor: float) -> Chip:
         return chip(
@@ -209,9 +249,7 @@ def test_a_chip_faster_in_every_roof_is_never_projected_slower(
             facts={"vector_fp32_flops_per_s": 20e12 * vector * factor},
         )
 
-    slow, fast = (
-        reported(project(start, made(factor), is_explained=False)) for factor in (1.0, faster)
-    )
+    slow, fast = (projected(start, made(factor), is_explained=False) for factor in (1.0, faster))
     assert fast.time_s.mid <= slow.time_s.mid * (1 + 1e-9)
     for one in (slow, fast):
         assert one.time_s.low <= one.time_s.mid <= one.time_s.high
@@ -222,5 +260,82 @@ def test_a_chip_faster_in_every_roof_is_never_projected_slower(
 @given(factor=st.floats(0.1, 10.0))
 def test_a_uniformly_faster_chip_scales_the_middle_exactly(factor: float) -> None:
     faster = chip(peak_per_s={"bf16": 100e12 * factor}, memory_bytes_per_s=1e12 * factor)
-    one = reported(project(measured(operators=(GEMM, COPY)), faster, is_explained=False))
-    assert one.time_s.mid == pytest.approx(2.0 / factor, rel=1e-6)
+    assert projected(to=faster).time_s.mid == pytest.approx(2.0 / factor, rel=1e-6)
+
+
+# Sizing -------------------------------------------------------------------------------------------
+
+
+def sized(
+    start: Start, *chips: Chip, link: str | None = None, **target: float
+) -> tuple[Sequence[Choice], Sequence[Unknown]]:
+    asked: Any = {"workload": start.workload, **target}
+    return size(Target(**asked), start, chips or [CHIP], link=link)
+
+
+def test_targets_are_read_or_refused_in_one_line() -> None:
+    assert parse_target("imaging-infer < 30s") == Target(workload="imaging-infer", item_s=30.0)
+    rate = parse_target("llm-train 8.64e9 tokens/day")
+    assert rate.items_per_s == pytest.approx(1e5) and rate.unit == "tokens"
+    for text in ("", "imaging-infer", "imaging-infer < 30", "imaging-infer < 0s",
+                 "llm-train 0 tokens/s", "llm-train 1e9 tokens/week", "llm-train 1e999 tokens/s",
+                 "llm-train x tokens/s"):  # fmt: skip
+        with pytest.raises(UsageError) as raised:
+            parse_target(text)
+        assert "\n" not in str(raised.value), text
+    with pytest.raises(UsageError, match="imaging-train"):
+        start_for(parse_target("llm-train 5 tokens/s"), [MEASURED])
+    with pytest.raises(UsageError, match="is a patch"):
+        start_for(parse_target("imaging-train 5 tokens/s"), [MEASURED])
+    # The fastest start is taken.
+    fast, other = measured(step_s=0.1), measured(workload="llm-train", step_s=0.01)
+    assert start_for(parse_target("imaging-train 5 patches/s"), [MEASURED, fast, other]) is fast
+
+
+def test_inference_takes_as_many_as_the_rate_needs() -> None:
+    # One projects to 4 items in 0.75 s in the middle, 5.33/s: 21.4/s need five.
+    ((choice,), missed) = sized(INFER, CHIP, chip(peak_per_s={}), items_per_s=21.4)
+    assert (choice.projected.devices, choice.watts) == (5, 5 * 500.0)
+    low, middle, high = choice.devices or (0, 0, 0)
+    assert low <= middle <= high and low < high
+    assert ["not known" in one.reason for one in missed] == [True]
+
+
+def test_a_time_is_met_by_one_or_not_at_all() -> None:
+    for item_s, devices in ((2.0, (1, 1, 1)), (0.75, None)):
+        ((choice,), _) = sized(INFER, item_s=item_s)
+        assert choice.devices == devices, "None: only a part of the interval meets it"
+    none, missed = sized(INFER, item_s=0.1)
+    assert not none and "even at the fast end" in missed[0].reason
+
+
+def test_a_narrow_link_takes_more_of_them_for_training() -> None:
+    ((wide,), _) = sized(MEASURED, link="infinite", items_per_s=30.0)
+    ((narrow,), _) = sized(MEASURED, link="bw=20GB/s,latency=5us", items_per_s=30.0)
+    assert wide.projected.devices == 6 < narrow.projected.devices
+    hopeless, missed = sized(MEASURED, link="bw=1MB/s,latency=5us", items_per_s=30.0)
+    assert not hopeless and "not met" in missed[0].reason
+
+
+def test_the_order_is_devices_then_watts_and_what_leaves_it_open_is_said() -> None:
+    near = chip(id="near", peak_per_s={"bf16": 300e12}, memory_bytes_per_s=1.8e12)
+    chips = (chip(id="hot", tdp_w=900.0), chip(id="cool", tdp_w=100.0), near)
+    choices, _ = sized(INFER, *chips, items_per_s=50.0)
+    assert [one.projected.chip.id for one in choices] == ["cool", "hot", "near"]
+    (line,) = undecided(choices)
+    assert line.startswith("hot before near is not decided")
+
+
+def test_every_usual_link_is_a_preset_of_its_own_chip() -> None:
+    expected = {
+        "h20-96g": "h20-nvlink",
+        "a800-sxm-80g": "a800-nvlink",
+        "ascend-910": "ascend910-hccs",
+        "ascend-910b3": "ascend910b-hccs",
+        "ascend-910c": "pcie5",
+        "mi250x": "mi250-if",
+        "l4": "pcie4",
+        "h100-pcie-80g": "pcie5",
+    }
+    assert {name: usual_link(catalogue_chip(name)) for name in expected} == expected
+    assert set(expected.values()) <= {row.id for row in load_links()}

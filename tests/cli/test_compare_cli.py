@@ -10,7 +10,7 @@ from bench.analysis.comparison.noise_floors import default_noise_path, save_floo
 from bench.cli import main
 from bench.results.schema import Row
 from tests.analysis.synthetic_rows import trials, write_csv
-from tests.analysis.test_paired_and_noise import a_floor
+from tests.analysis.test_compare import a_floor
 
 Captured = pytest.CaptureFixture[str]
 

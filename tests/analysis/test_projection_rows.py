@@ -1,6 +1,7 @@
-"""From rows and profiles to what a projection starts from."""
+"""From rows and profiles to what a projection starts from, and less of a device beside it."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -65,13 +66,23 @@ def test_a_profile_is_laid_over_the_measured_step(tmp_path: Path) -> None:
     assert not only(measured_of(rows(), profiles=profiles_beside([other]))[0]).has_profile
 
 
-def test_writing_a_profile_again_replaces_it(tmp_path: Path) -> None:
+def test_writing_a_profile_again_replaces_it_and_a_damaged_one_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "run.csv"
     for name, covered in (("c", 0.5), ("c", 0.9), ("d", 0.8)):
         profile = {**PROFILE, "covered_frac": covered}
         write_profile(path, config_hash=name, device="cpu", profile=profile)
     found = {key: one.covered_frac for key, one in read_profiles(path).items()}
     assert found == {("c", "cpu"): 0.9, ("d", "cpu"): 0.8}
+    for text in (
+        "", "[]", "{}", '{"version": 2, "profiles": []}', '{"version": 1, "profiles": [3]}',
+        '{"version": 1, "profiles": [{}]}', damaged(covered_frac=7),
+        damaged(operators=[{"kind": "gemm"}]),
+        damaged(operators=[{**PROFILE["operators"][0], "flops": -1}]),  # type: ignore
+    ):  # fmt: skip
+        profiles_path(path).write_text(text)
+        with pytest.raises(DataError) as raised:
+            read_profiles(path)
+        assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -96,23 +107,59 @@ def damaged(**changes: object) -> str:
     return json.dumps({"version": 1, "profiles": [{**whole, **changes}]})
 
 
+# Less of a device ---------------------------------------------------------------------------------
+
+LESS = "this device with 2 cores"
+
+
+def limited(*, step_ms: float = 200.0, num: int = 1, **cells: object) -> list[Row]:
+    """Rows of less of the device that `rows` are of, under a hash of their own."""
+    blank = {"roof_flops_per_s": None, "roof_bytes_per_s": None}
+    own = {**ROOFS, **blank, "config_hash": "1e55", "chip_limit": LESS, **cells}
+    return trials(step_ms=step_ms, num=num, noise_frac=0.0, **own)  # type: ignore[arg-type]
+
+
+def test_every_limit_stands_beside_the_start_by_itself_and_changes_none() -> None:
+    alone = only(measured_of(rows(), profiles={})[0])
+    both = [*limited(), *limited(step_ms=400.0, chip_limit="one core", config_hash="1e551")]
+    start = only(measured_of([*both, *rows()], profiles={})[0])
+    assert [rate.value for _, rate in start.limited] == pytest.approx([10.0, 5.0])
+    assert [rate.interval for _, rate in start.limited] == [None, None]
+    assert start.step_s == alone.step_s and start.num_trials == alone.num_trials
+    both = [*limited(step_ms=100.0), *limited(step_ms=400.0, run_id="run2")]
+    ((limit, rate),) = only(measured_of([*rows(), *both], profiles={})[0]).limited
+    # 20/s and 5/s; two trials have t = 12.7062 at 95 % and an error of log(4) / 2.
+    assert (limit, rate.value, rate.num) == (LESS, pytest.approx(10.0), 2)
+    assert (rate.interval or (0.0, 0.0))[1] == pytest.approx(
+        10.0 * math.exp(12.7062 * math.log(4) / 2), rel=1e-3
+    )
+
+
 @pytest.mark.parametrize(
-    "text",
+    "cells",
     [
-        "",
-        "[]",
-        "{}",
-        '{"version": 2, "profiles": []}',
-        '{"version": 1, "profiles": [3]}',
-        '{"version": 1, "profiles": [{}]}',
-        damaged(covered_frac=7),
-        damaged(operators=[{"kind": "gemm"}]),
-        damaged(operators=[{**PROFILE["operators"][0], "flops": -1}]),  # type: ignore
+        {"workload_version": "2-abc"},
+        {"params_json": '{"batch": 4, "patch": 32}'},
+        {"dtype": "bf16"},
+        {"compile": True},
+        {"grad_accum": 4},
+        {"device_name": "Another CPU"},
     ],
 )
-def test_a_damaged_profile_is_one_line(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "run.csv"
-    profiles_path(path).write_text(text)
-    with pytest.raises(DataError) as raised:
-        read_profiles(path)
-    assert "\n" not in str(raised.value)
+def test_another_configuration_or_device_is_not_beside_it(cells: dict[str, object]) -> None:
+    found, left_out = measured_of([*rows(), *limited(**cells)], profiles={})
+    assert only(found).limited == ()
+    assert len(left_out) == 1
+    assert LESS in left_out[0].reason and "on the whole of it" in left_out[0].reason
+
+
+def test_a_limited_row_without_a_start_or_a_step_time_is_named() -> None:
+    found, left_out = measured_of([*rows(roof_flops_per_s=None), *limited()], profiles={})
+    assert not found
+    assert ["roof" in one.reason for one in left_out] == [True, False]
+    steps_ms = (None, 0.0, -1.0, 1e-300, 1e300, math.nan, True)
+    for cells in ({"items": None}, {"steps": 0}, *({"step_median_ms": one} for one in steps_ms)):
+        damaged_rows = [{**row, **cells} for row in limited()]
+        found, left_out = measured_of([*rows(), *damaged_rows], profiles={})
+        assert only(found).limited == (), cells
+        assert [one.reason for one in left_out] == [f"no step time was measured on {LESS}"]

@@ -28,42 +28,31 @@ def score(a: str, b: str, *, ratio: float = 1.0, **kind: str) -> scoring.Scored:
     return scoring.score_point(RatioPoint(chip_a=a, chip_b=b, **figures, **words))
 
 
-def test_a_good_file_is_read_whole(tmp_path: Path) -> None:
+def test_a_good_file_is_read_whole_and_a_bad_line_is_one_line_with_its_number(
+    tmp_path: Path,
+) -> None:
     found = read_points(write(tmp_path, HEADER, GOOD, '"t4",l4,infer,X,rnn,1,1.5,"a, b",p'))
     assert [one.chip_b for one in found] == ["h100-sxm-80g", "l4"]
     assert found[0].num_devices == 8 and found[1].note == "a, b"
-
-
-@pytest.mark.parametrize(
-    ("lines", "said"),
-    [
-        ([""], "first line must be"),
-        (["a,b,c"], "first line must be"),
-        ([HEADER], "no ratio"),
-        ([HEADER, "a100-sxm-80g,h100-sxm-80g,train"], "line 2 has 3 cells"),
-        ([HEADER, GOOD, GOOD.replace("2.0", "fast")], "line 3: throughput_ratio"),
-        *(
-            ([HEADER, GOOD.replace(old, new)], said)
-            for old, new, said in (
-                ("a100-sxm-80g", "z9000", "line 2: chip 'z9000'"),
-                ("2.0", "nan", "throughput_ratio_b_over_a: expected a number"),
-                ("2.0", "-2", "throughput_ratio_b_over_a: expected a number"),
-                ("2.0", "inf", "throughput_ratio_b_over_a: expected a number"),
-                (",8,", ",0,", "num_devices"),
-                (",8,", ",²,", "num_devices"),
-                ("transformer", "", "kind: expected text"),
-                ("a note", '"a note', "line 2"),
-            )
-        ),
-    ],
-)
-def test_a_bad_line_is_one_line_with_its_number(
-    tmp_path: Path, lines: list[str], said: str
-) -> None:
-    with pytest.raises(DataError, match=said) as raised:
-        read_points(write(tmp_path, *lines))
-    assert "\n" not in str(raised.value)
-    assert raised.value.exit_code == ExitCode.USAGE
+    bad = {
+        ("a100-sxm-80g", "z9000"): "line 2: chip 'z9000'",
+        ("2.0", "fast"): "line 2: throughput_ratio_b_over_a: expected a number",
+        ("2.0", "nan"): "throughput_ratio_b_over_a: expected a number",
+        ("2.0", "-2"): "throughput_ratio_b_over_a: expected a number",
+        ("2.0", "inf"): "throughput_ratio_b_over_a: expected a number",
+        (",8,", ",0,"): "num_devices",
+        (",8,", ",²,"): "num_devices",
+        ("transformer", ""): "kind: expected text",
+        ("a note", '"a note'): "line 2",
+        (",8,2.0,a note,somewhere", ""): "line 2 has 5 cells",
+    }
+    files = {(HEADER, GOOD.replace(*change)): said for change, said in bad.items()}
+    files |= {("a,b,c",): "first line must be", (HEADER,): "no ratio"}
+    for lines, said in files.items():
+        with pytest.raises(DataError, match=said) as raised:
+            read_points(write(tmp_path, *lines))
+        assert "\n" not in str(raised.value)
+        assert raised.value.exit_code == ExitCode.USAGE
 
 
 @settings(max_examples=60, deadline=None)

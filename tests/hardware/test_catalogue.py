@@ -1,9 +1,11 @@
-"""The shipped catalogue: complete, sourced, consistent with itself."""
+"""The shipped catalogue: complete, sourced, consistent with itself; and devices found in it."""
 
 import pytest
 
 from bench.core.errors import UsageError
-from bench.hardware.chips import chip, load_chips, load_systems
+from bench.hardware.chips import chip, load_catalogue, load_chips, load_systems, match_device
+
+GIB = 2**30
 
 NAMED_IN_THE_ARTICLES = set(
     """
@@ -35,10 +37,6 @@ def test_every_figure_is_in_base_units() -> None:
         assert size_bytes in (None, 0) or 1e9 <= size_bytes <= 1e13, row.id
         assert row.memory_bytes_per_s is None or 1e10 < row.memory_bytes_per_s < 1e14, row.id
         assert 1e8 < float(row.facts.get("clock_hz", 1e9) or 0) < 1e10, row.id
-
-
-def test_pair_bandwidth_never_exceeds_that_of_all_links() -> None:
-    for row in load_chips():
         pair, total = (row.facts.get(f"link{x}_bytes_per_s") for x in ("_pair", ""))
         if isinstance(pair, float) and isinstance(total, float):
             assert pair <= total, row.id
@@ -84,12 +82,9 @@ def test_the_cut_parts_differ_from_their_models_only_where_they_were_cut() -> No
     )
 
 
-def test_a_vector_rate_is_absent_where_fp32_is_a_matrix_rate() -> None:
+def test_rows_say_what_their_rates_and_packages_are() -> None:
     assert "vector_fp32_flops_per_s" not in chip("ascend-910b3").facts
     assert number("mi250", "vector_fp32_flops_per_s") < number("mi250", "fp32_matrix_flops_per_s")
-
-
-def test_packages_say_how_many_devices_torch_sees() -> None:
     several = {row.id for row in load_chips() if row.facts["torch_devices"] != 1}
     assert several == {"mi250", "mi250x", "ascend-910c"}
 
@@ -98,17 +93,70 @@ def test_a_chip_is_found_by_id_or_by_an_unambiguous_start() -> None:
     assert chip("h20-96g") is chip("h20")
     assert chip("l2").id == "l2"
     assert chip("ascend-910").id == "ascend-910"
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
+    for name, words in [
         ("h100", ["ambiguous", "h100-sxm-80g", "h100-pcie-80g"]),
         ("h2O", ["not in the catalogue", "h20-96g", "bench list chips"]),
         ("", ["not in the catalogue"]),
-    ],
-)
-def test_a_wrong_chip_name_is_answered_with_what_was_meant(name: str, words: list[str]) -> None:
-    with pytest.raises(UsageError) as caught:
-        chip(name)
-    assert all(word in str(caught.value) for word in words)
+    ]:
+        with pytest.raises(UsageError) as caught:
+            chip(name)
+        assert all(word in str(caught.value) for word in words)
+
+
+def matched(name: str, memory_bytes: int | None, compute_units: int | None = None) -> list[str]:
+    return [row.id for row in match_device(name, memory_bytes, compute_units=compute_units)]
+
+
+DETECTED = [
+    # Bytes as drivers report them on these parts.
+    ("NVIDIA H200", 150_120_000_000, "h200-sxm"),
+    ("NVIDIA H100 80GB HBM3", 84_990_000_000, "h100-sxm-80g"),
+    ("NVIDIA H100 PCIe", 85_020_000_000, "h100-pcie-80g"),
+    ("NVIDIA A100-SXM4-40GB", 42_400_000_000, "a100-sxm-40g"),
+    ("NVIDIA A100-SXM4-80GB", 85_100_000_000, "a100-sxm-80g"),
+    ("NVIDIA A100 80GB PCIe", 85_100_000_000, "a100-pcie-80g"),
+    ("NVIDIA H20", 102_600_000_000, "h20-96g"),
+    ("NVIDIA GeForce RTX 4090", 25_393_692_672, "rtx4090"),
+    ("NVIDIA GeForce RTX 4090 D", 25_393_692_672, "rtx4090d"),
+    ("NVIDIA L4", 23_600_000_000, "l4"),
+    ("Tesla T4", 15_830_000_000, "t4"),
+    ("Tesla V100-SXM2-32GB", 34_079_000_000, "v100-sxm2-32g"),
+    ("AMD Instinct MI300X", 192 * GIB, "mi300x"),
+    ("AMD Instinct MI250X", 64 * GIB, "mi250x"),
+    ("Ascend910B3", 65_500_000_000, "ascend-910b3"),
+    ("ascend910_9392", 65_500_000_000, "ascend-910c"),
+    ("  nvidia   l40s ", None, "l40s"),
+    ("NVIDIA H200 NVL", 150_000_000_000, ""),
+    ("NVIDIA A10G", 24_000_000_000, ""),
+    ("NVIDIA H20", 150_000_000_000, ""),
+    ("NVIDIA H200", 18 * GIB, ""),
+    ("Tesla V100-SXM2-16GB", 16 * GIB, ""),
+    ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", 10 * GIB, ""),
+    ("Intel(R) Xeon(R) Processor", 64 * GIB, ""),
+    ("", 1, ""),
+    ("*", 1, ""),
+]
+
+
+def test_a_device_is_matched_to_its_row_or_to_none() -> None:
+    for name, memory_bytes, expected in DETECTED:
+        assert matched(name, memory_bytes) == ([expected] if expected else []), name
+
+
+def test_a_name_shared_by_two_parts_is_ambiguous_until_units_are_counted() -> None:
+    name = "AMD Instinct MI250X / MI250"
+    assert matched(name, 64 * GIB) == ["mi250", "mi250x"]
+    assert matched(name, 64 * GIB, 104) == ["mi250"], "a device is one die of two"
+    assert matched(name, 64 * GIB, 110) == ["mi250x"]
+    assert matched(name, 64 * GIB, 55) == ["mi250", "mi250x"]
+    for row in load_catalogue().chips:
+        for device in row.device_names:
+            found = matched(device.replace("*", "92"), None, 112)
+            assert found in ([row.id], ["mi250", "mi250x"], []) and (found or row.kind == "cpu")
+
+
+def test_a_processor_matches_only_when_all_its_cores_are_here() -> None:
+    name = "Intel(R) Xeon(R) Platinum 8480+"
+    assert matched(name, 64 * GIB) == []
+    assert matched(name, 64 * GIB, 2) == []
+    assert matched(name, 64 * GIB, 112) == ["cpu-2s-xeon-8480"]

@@ -37,21 +37,21 @@ def changed(old: str, new: str) -> str:
     return HEAD + CHIP.replace(old, new)
 
 
-def test_a_minimal_row_loads_and_leaves_the_rest_unknown() -> None:
+def test_a_minimal_row_loads_once_and_leaves_the_rest_unknown() -> None:
     chip = parse_document(HEAD + CHIP, into=Catalogue, what="chips.yaml").chips[0].chip()
     assert (chip.memory_bytes, chip.tdp_w, dict(chip.peak_per_s)) == (None, None, {})
     assert "process_nm" not in chip.facts
+    row = CHIP[CHIP.index("- id") : CHIP.index("systems")]
+    with pytest.raises(DataError, match="'one' stands twice"):
+        load(HEAD + CHIP.replace("systems", f"{row}systems"))
 
 
 ADDED_KEYS = [
     ("colour: red", "one|'colour'; known: "),
     ("tdp_w: -5", "tdp_w: expected a number >= 0"),
-    ("tdp_w: .inf", "one|tdp_w|found inf"),
     ("tdp_w: .nan", "one|tdp_w|found nan"),
-    ("tdp_w: 3e2x", "one|tdp_w|number"),
     ("tdp_w: true", "one|tdp_w|number"),
     ("dense_per_s: {fp12: 1}", "fp12"),
-    ("memory: {gigabytes: 1}", "gigabytes"),
     ("memory: [1]", "one|memory: expected a mapping"),
     ("vendor: b", "vendor|twice"),
     ("derates: {gemm: {fraction: 1.2, source: here}}", "one|fraction"),
@@ -63,10 +63,8 @@ CHANGED_ROWS = [
     ("vendor: someone", "vendor:", "one|vendor|empty"),
     ("release_year: 2020", "release_year: 2020.5", "release_year|whole"),
     ("kind: gpu", "kind: toaster", "one|kind: 'toaster' is not one of|gpu"),
-    ("confidence: high", "confidence: sure", "one|confidence|sure"),
     ("[here]", "[there]", "one|sources|there"),
     ("[here]", "[]", "one|sources|a list"),
-    ("systems: []", "systems: []\nextra: 1", "extra"),
     ("systems: []", "systems:\n- {id: s, name: S, chips: [two], sources: [here]}", "s|chips|two"),
     *[("[here]", f"[here]\n  {added}", words) for added, words in ADDED_KEYS],
 ]
@@ -82,24 +80,15 @@ def test_a_wrong_row_is_refused_with_its_name_and_key(old: str, new: str, words:
         assert word in message
 
 
-def test_an_id_that_stands_twice_is_refused() -> None:
-    first = CHIP[CHIP.index("- id") : CHIP.index("systems")]
-    with pytest.raises(DataError, match="'one' stands twice"):
-        load(HEAD + CHIP.replace("systems", f"{first}systems"))
-
-
 @pytest.mark.parametrize(
     "text",
     [
         "a: &x [1, 1]\nb: [*x, *x]",
-        "a: &x 1",
         "a: !!python/object/apply:os.getcwd []",
-        "a: !!float ''",
         "a: " + "[" * 50 + "]" * 50,
         "[" * 100_000,
         "a: " + "9" * 5000,
         "a: 2001-13-45",
-        "a: 0x_",
         "? [1, 2]\n: 3",
         "a: 1\na: 2",
         "- 1",

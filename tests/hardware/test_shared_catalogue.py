@@ -38,58 +38,48 @@ def handed_over() -> dict[str, Any]:
     return dict(yaml.safe_load(PATH.read_text(encoding="utf-8")))
 
 
-def same(row: Chip, name: str, ours: object, theirs: float | None, *, scale: float) -> None:
-    if theirs is None:
-        assert ours is None, (row.id, name)
-        return
-    # The handed-over figures are rounded to three digits.
-    expected = theirs * scale * CORRECTED.get((row.id, name), 1.0)
-    assert ours == pytest.approx(expected, rel=2e-3), (row.id, name)
+def figures(row: Chip, theirs: dict[str, Any]) -> dict[str, tuple[object, float | None, float]]:
+    """Ours, theirs, and what theirs is multiplied with to be in base units."""
+    facts, memory, units = row.facts, theirs["memory"], theirs["compute_units"]
+    rates = row.peak_per_s | {"fp64_tensor": facts.get("fp64_matrix_flops_per_s")}
+    peaks = theirs["peak_dense_tflops_or_tops"]
+    host = theirs["host_link"]["bidirectional_gb_per_s"]
+    kind = str(facts.get("compute_unit_kind"))
+    found = {
+        **{dtype: (rates.get(dtype), rate, 1e12) for dtype, rate in peaks.items()},
+        "memory": (row.memory_bytes, memory["capacity_gb"], 1e9),
+        "bandwidth": (row.memory_bytes_per_s, memory["bandwidth_gb_per_s"], 1e9),
+        "host": (facts.get("host_bytes_per_s"), host, 0.5e9),
+        "tdp_w": (row.tdp_w, theirs["tdp_w"], 1),
+        "clock": (facts.get("clock_hz"), theirs["boost_clock_mhz"], 1e6),
+        "die": (facts.get("die_area_mm2"), theirs["die_area_mm2"], 1),
+        "process": (facts.get("process_nm"), theirs["process_nm"], 1),
+        "year": (facts["release_year"], theirs["release_year"], 1),
+        "torch": (facts["torch_devices"], theirs.get("torch_devices_per_card", 1), 1),
+        "units": (facts.get("compute_units"), units.get(kind), 1),
+        **{name: (facts.get(name), units.get(name), 1) for name in ("cuda_cores", "tensor_cores")},
+    }
+    link = theirs["chip_to_chip"]
+    if facts["link_topology"] == "none":
+        assert link["aggregate_bidirectional_gb_per_s"] == 0
+        return found
+    for name, fact in [("aggregate", "link_bytes_per_s"), ("pair", "link_pair_bytes_per_s")]:
+        found[name] = (facts.get(fact), link[f"{name}_bidirectional_gb_per_s"], 0.5e9)
+    return found
 
 
-def test_both_catalogues_have_the_same_rows() -> None:
+def test_every_figure_is_equal() -> None:
     assert [row.id for row in load_chips()] == [row["id"] for row in handed_over()["devices"]]
     assert {row.id for row in load_systems()} == {row["id"] for row in handed_over()["systems"]}
-
-
-def test_every_rate_is_equal() -> None:
     for theirs in handed_over()["devices"]:
         row = chip(theirs["id"])
-        for dtype, rate in theirs["peak_dense_tflops_or_tops"].items():
-            matrix = row.facts.get("fp64_matrix_flops_per_s")
-            ours = matrix if dtype == "fp64_tensor" else row.peak_per_s.get(dtype)
-            same(row, dtype, ours, rate, scale=1e12)
-
-
-def test_every_size_bandwidth_and_link_is_equal() -> None:
-    for theirs in handed_over()["devices"]:
-        row, memory, link = chip(theirs["id"]), theirs["memory"], theirs["chip_to_chip"]
-        host = theirs["host_link"]["bidirectional_gb_per_s"]
-        same(row, "memory", row.memory_bytes, memory["capacity_gb"], scale=1e9)
-        same(row, "bandwidth", row.memory_bytes_per_s, memory["bandwidth_gb_per_s"], scale=1e9)
-        same(row, "host", row.facts.get("host_bytes_per_s"), host, scale=0.5e9)
-        if row.facts["link_topology"] == "none":
-            assert link["aggregate_bidirectional_gb_per_s"] == 0
-            continue
-        for name, fact in [("aggregate", "link_bytes_per_s"), ("pair", "link_pair_bytes_per_s")]:
-            both_ways = link[f"{name}_bidirectional_gb_per_s"]
-            same(row, name, row.facts.get(fact), both_ways, scale=0.5e9)
-
-
-def test_every_other_figure_is_equal() -> None:
-    for theirs in handed_over()["devices"]:
-        row, units = chip(theirs["id"]), dict(theirs["compute_units"])
-        same(row, "tdp_w", row.tdp_w, theirs["tdp_w"], scale=1)
-        same(row, "clock", row.facts.get("clock_hz"), theirs["boost_clock_mhz"], scale=1e6)
-        same(row, "die", row.facts.get("die_area_mm2"), theirs["die_area_mm2"], scale=1)
-        same(row, "process", row.facts.get("process_nm"), theirs["process_nm"], scale=1)
-        same(row, "year", row.facts["release_year"], theirs["release_year"], scale=1)
-        devices = theirs.get("torch_devices_per_card", 1)
-        same(row, "torch", row.facts["torch_devices"], devices, scale=1)
-        kind = str(row.facts.get("compute_unit_kind"))
-        same(row, "units", row.facts.get("compute_units"), units.get(kind), scale=1)
-        for name in ("cuda_cores", "tensor_cores"):
-            same(row, name, row.facts.get(name), units.get(name), scale=1)
+        for name, (ours, figure, scale) in figures(row, theirs).items():
+            if figure is None:
+                assert ours is None, (row.id, name)
+                continue
+            # The handed-over figures are rounded to three digits.
+            expected = figure * scale * CORRECTED.get((row.id, name), 1.0)
+            assert ours == pytest.approx(expected, rel=2e-3), (row.id, name)
         assert row.confidence == theirs["confidence"], row.id
         assert str(row.facts.get("named_in", "")).split() == (theirs.get("named_in") or [])
 
@@ -101,17 +91,15 @@ def test_the_replayed_export_rules_agree_with_the_computed_ones() -> None:
         if row.id == "cpu-2s-xeon-8480":  # its rates are corrected, see above
             continue
         tpp, density = total_processing_performance(row), performance_density(row)
-        if computed["tpp"] is None:
-            assert tpp is None, row.id
-        else:
-            assert tpp == pytest.approx(computed["tpp"], rel=0.005, abs=0.5), row.id
-        if computed["performance_density"] is None:
-            assert density is None, row.id
-        else:
-            assert density == pytest.approx(computed["performance_density"], abs=0.011), row.id
-        for rule, ours in export_status(row).items():
-            verdict = computed[f"{rule.replace('-', '_')}_caught"]
-            if ours is None:
-                assert density is None and not verdict, (row.id, rule)
+        for ours, name, rel, within in [
+            (tpp, "tpp", 0.005, 0.5), (density, "performance_density", 0.0, 0.011)
+        ]:  # fmt: skip
+            expected = computed[name]
+            same = None if expected is None else pytest.approx(expected, rel=rel, abs=within)
+            assert ours == same, (row.id, name)
+        for rule, verdict in export_status(row).items():
+            told = computed[f"{rule.replace('-', '_')}_caught"]
+            if verdict is None:
+                assert density is None and not told, (row.id, rule)
             else:
-                assert ours == verdict, (row.id, rule)
+                assert verdict == told, (row.id, rule)

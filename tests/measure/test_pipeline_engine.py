@@ -230,6 +230,7 @@ def test_simulated_steps_by_hand() -> None:
     assert sum(count.items for count in window.counts) == 2 * 4 * 3
     assert (row["step_low_ms"], row["step_high_ms"]) == pytest.approx((151.0, 154.0))
     assert row["compute_step_ms"] == pytest.approx(150.0)
+    assert row["comm_total_ms"] == pytest.approx(2.0)
     assert row["link_method"] == "alpha-beta"
 
 

@@ -116,30 +116,21 @@ def test_the_error_band_is_replayed_at_either_end() -> None:
         replay(executed, model=RoundPrices(), bound=bound).step_s for bound in ("low_s", "high_s")
     )
     assert (low, high) == (pytest.approx(0.2), pytest.approx(0.5))
-
-
-def test_error_bands_need_a_model() -> None:
-    executed = trace_of([("issue", 0, 0.1)], sizes_bytes=[20])
     with pytest.raises(ValueError, match="cost model"):
         replay(executed, bound="low_s")
 
 
-def test_two_ranks_by_hand() -> None:
+def test_the_expected_largest_is_the_mean_of_every_possible_draw() -> None:
     """Of 1 and 3 drawn twice, three of four draws have a 3: 3 * 3/4 + 1 * 1/4."""
     assert expected_step_s([3.0, 1.0], num_ranks=2) == pytest.approx(2.5)
-
-
-@pytest.mark.parametrize("num_ranks", [1, 2, 3, 4])
-def test_the_mean_is_that_of_every_possible_draw(num_ranks: int) -> None:
     times_s = [0.7, 1.0, 1.1, 1.1, 2.5]
-    every = [max(draw) for draw in itertools.product(times_s, repeat=num_ranks)]
-    estimate = expected_step_s(times_s, num_ranks=num_ranks)
-    assert estimate == pytest.approx(statistics.fmean(every))
-
-
-def test_thousands_of_ranks_see_the_slowest_step() -> None:
-    estimate = expected_step_s([1.0, 1.1, 1.5], num_ranks=65_536)
-    assert estimate == pytest.approx(1.5)
+    for num_ranks in (1, 2, 3, 4):
+        every = [max(draw) for draw in itertools.product(times_s, repeat=num_ranks)]
+        estimate = expected_step_s(times_s, num_ranks=num_ranks)
+        assert estimate == pytest.approx(statistics.fmean(every))
+    assert expected_step_s([1.0, 1.1, 1.5], num_ranks=65_536) == pytest.approx(1.5)
+    with pytest.raises(ValueError, match="at least one"):
+        expected_step_s([], num_ranks=2)
 
 
 def test_what_the_link_adds_is_not_drawn() -> None:
@@ -149,8 +140,3 @@ def test_what_the_link_adds_is_not_drawn() -> None:
         for work_s in (0.1, 0.3)
     ]
     assert straggler_step_s(replays, num_ranks=2) == pytest.approx(0.45)
-
-
-def test_nothing_measured_is_our_mistake() -> None:
-    with pytest.raises(ValueError, match="at least one"):
-        expected_step_s([], num_ranks=2)

@@ -28,31 +28,21 @@ def at(curve: Curve, size: float) -> float:
     return curve.series("all_reduce", num_ranks=2).seconds(size)
 
 
-def test_a_curve_is_exact_where_it_was_measured_and_straight_between() -> None:
+def test_a_curve_is_exact_where_measured_straight_between_and_bandwidth_above() -> None:
     curve = curve_of((1000, 1.0), (2000, 1.5), (4000, 2.5))
     assert [at(curve, size) for size in (1000, 2000, 4000)] == [1.0, 1.5, 2.5]
     assert at(curve, 3000) == pytest.approx(2.0)
-
-
-def test_below_the_smallest_it_is_latency_and_above_the_largest_bandwidth() -> None:
-    curve = curve_of((1000, 1.0), (2000, 1.5), (4000, 2.5))
     assert at(curve, 1) == 1.0
     assert at(curve, 8000) == pytest.approx(4.5)
 
 
-def test_one_outlier_at_the_end_does_not_set_the_slope() -> None:
+def test_outliers_set_neither_the_slope_nor_a_point() -> None:
     clean = curve_of((1000, 1.0), (2000, 2.0), (4000, 4.0), (8000, 8.0))
     noisy = curve_of((1000, 1.0), (2000, 2.0), (4000, 4.0), (8000, 4.1))
     assert at(clean, 16000) == pytest.approx(16.0)
     assert at(noisy, 16000) == pytest.approx(4.1 + 8.0)
-
-
-def test_a_slow_outlier_is_cut_down_to_the_next_larger_message() -> None:
-    curve = curve_of((1000, 1.0), (2000, 9.0), (4000, 1.2))
-    assert at(curve, 2000) == pytest.approx(1.2)
-
-
-def test_repeated_measurements_count_by_their_median() -> None:
+    slow = curve_of((1000, 1.0), (2000, 9.0), (4000, 1.2))
+    assert at(slow, 2000) == pytest.approx(1.2), "no slower than the next larger message"
     assert at(curve_of((1000, 1.0), (1000, 7.0), (1000, 2.0)), 1000) == 2.0
 
 

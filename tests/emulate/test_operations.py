@@ -151,9 +151,13 @@ def test_an_input_that_is_part_of_the_output_is_repeated_too() -> None:
     assert torch.equal(output, REPEATED)
 
 
-def test_a_barrier_is_charged(model: FixedModel) -> None:
+def test_what_sends_or_leaves_nothing_here_is_charged_by_its_group(model: FixedModel) -> None:
     dist.barrier()
-    assert model.asked == [("barrier", 0, ALL)]
+    world().gather_single(torch.empty(0), LOCAL).wait()  # not the root
+    assert model.asked == [("barrier", 0, ALL), ("gather", 128, ALL)]
+    model.asked.clear()
+    dist.all_reduce(LOCAL.clone(), group=dist.new_group([0]))
+    assert model.asked == [], "a group of one rank costs nothing"
 
 
 def test_an_exchange_of_unequal_parts_leaves_nothing_undefined() -> None:
@@ -208,28 +212,12 @@ def test_functional_collectives_wait_and_leave_local_data(model: FixedModel) -> 
 
 
 def test_a_subgroup_is_charged_by_where_its_ranks_are(model: FixedModel) -> None:
-    inside, across = dist.new_group([0, 1]), dist.new_group([0, 2])
-    dist.all_reduce(LOCAL.clone(), group=inside)
-    dist.all_reduce(LOCAL.clone(), group=across)
-    assert [asked[2] for asked in model.asked] == [Group(2, 1), Group(2, 2)]
-
-
-def test_a_mesh_has_groups_for_its_axes(model: FixedModel) -> None:
     mesh = dist.init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
-    dist.all_reduce(LOCAL.clone(), group=mesh.get_group("tp"))
-    dist.all_reduce(LOCAL.clone(), group=mesh.get_group("dp"))
-    assert [asked[2] for asked in model.asked][-2:] == [Group(2, 1), Group(2, 2)]
-
-
-def test_a_group_of_one_rank_costs_nothing(model: FixedModel) -> None:
-    alone = dist.new_group([0])
-    dist.all_reduce(LOCAL.clone(), group=alone)
-    assert model.asked == []
-
-
-def test_a_rank_that_is_not_the_root_hands_in_nothing(model: FixedModel) -> None:
-    world().gather_single(torch.empty(0), LOCAL).wait()
-    assert model.asked == [("gather", 128, ALL)]
+    model.asked.clear()
+    inside, across = dist.new_group([0, 1]), dist.new_group([0, 2])
+    for group in (inside, across, mesh.get_group("tp"), mesh.get_group("dp")):
+        dist.all_reduce(LOCAL.clone(), group=group)
+    assert [asked[2] for asked in model.asked] == [Group(2, 1), Group(2, 2)] * 2
 
 
 def test_an_operation_of_the_base_class_is_never_free(model: FixedModel) -> None:

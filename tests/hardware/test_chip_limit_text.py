@@ -8,9 +8,12 @@ from bench.core.errors import UsageError
 from bench.hardware.chip_limit import ChipLimit, check_device, parse_chip_limit
 
 
-def test_units_and_memory_are_read() -> None:
+def test_units_and_memory_are_read_and_the_label_never_names_another_chip() -> None:
     assert parse_chip_limit("sms=78,memory=24GB") == ChipLimit(sms=78, memory_bytes=24 * 10**9)
     assert parse_chip_limit(" cores = 2 ") == ChipLimit(cores=2)
+    limit = ChipLimit(sms=78, memory_bytes=24 * 10**9)
+    assert limit.label() == "this device with 78 SMs, 24.0 GB of memory"
+    assert limit.label(sms_granted=72).startswith("this device with 72 SMs (78 asked)")
 
 
 @given(
@@ -44,12 +47,6 @@ def test_a_mistake_is_one_line(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said) as raised:
         parse_chip_limit(text)
     assert "\n" not in str(raised.value)
-
-
-def test_the_label_never_names_another_chip_and_tells_what_was_granted() -> None:
-    limit = ChipLimit(sms=78, memory_bytes=24 * 10**9)
-    assert limit.label() == "this device with 78 SMs, 24.0 GB of memory"
-    assert limit.label(sms_granted=72).startswith("this device with 72 SMs (78 asked)")
 
 
 def test_each_type_of_device_refuses_what_it_has_not() -> None:

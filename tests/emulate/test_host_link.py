@@ -43,13 +43,10 @@ def test_a_sleep_never_ends_early(early_s):
     assert 0 <= measure_oversleep_s() <= 5e-4
 
 
-def test_a_collective_never_completes_early(emulation):
+def test_neither_a_collective_nor_its_future_completes_early(emulation):
     start_s = perf_counter()
     dist.all_reduce(torch.ones(4))
     assert perf_counter() - start_s >= MODELLED_S
-
-
-def test_a_future_never_completes_early(emulation):
     start_s = perf_counter()
     work = dist.all_reduce(torch.ones(4), async_op=True)
     assert work.get_future() is work.get_future()
@@ -76,14 +73,11 @@ def test_two_collectives_follow_one_another(emulation):
     assert trace.marks[-1].end_s >= second.end_s
 
 
-def test_nothing_is_noted_outside_a_step(emulation):
+def test_what_happens_outside_of_a_step_is_noted_in_none(emulation):
     dist.all_reduce(torch.ones(4))
     emulation.begin_step()
     trace = emulation.end_step().trace
     assert trace.collectives == () and trace.marks == ()
-
-
-def test_a_wait_in_the_next_step_is_noted_in_neither(emulation):
     emulation.begin_step()
     work = dist.all_reduce(torch.ones(4), async_op=True)
     first = emulation.end_step()

@@ -111,35 +111,28 @@ def test_the_shipped_curves_are_the_published_tables(link: str, table: str) -> N
 @pytest.mark.parametrize(
     ("link", "most"), [("a100-nvlink", 0.05), ("h100-nvlink", 0.05), ("l40s-pcie", 0.08)]
 )
-def test_a_curve_predicts_sizes_it_never_saw(link: str, most: float) -> None:
-    """The goal is 5 %; the L40S server falls short of it at 8 devices, where its table is noise."""
-    check = check_link(load_curve(link).points, topology=parse_topology(link), use_curves=True)
-    assert check.methods == ("curve",)
-    assert check.is_rated
+def test_a_curve_predicts_sizes_it_never_saw_as_well_as_stated(link: str, most: float) -> None:
+    """The goal is 5 %; the L40S server falls short of it at 8 devices, where its table is noise.
+
+    The formula alone stays within a quarter on NVLink. What the preset states is what the check
+    finds, so the band is no promise.
+    """
+    stated = next(row for row in load_links() if row.id == link)
+    topology, points = parse_topology(link), load_curve(link).points
+    check = check_link(points, topology=topology, use_curves=True)
+    assert (check.methods, check.is_rated) == (("curve",), True)
     assert check.overall.num_points == 252
     assert 0.01 < check.overall.mean_abs_error < most
-
-
-@pytest.mark.parametrize("link", ["a100-nvlink", "h100-nvlink"])
-def test_the_formula_alone_stays_within_a_quarter_on_nvlink(link: str) -> None:
-    check = check_link(load_curve(link).points, topology=parse_topology(link), use_curves=False)
-    assert check.methods == ("tuner",)
-    assert check.is_rated
+    found = check.overall.mean_abs_error
+    assert stated.curve_error_fraction == pytest.approx(found, abs=0.005)
+    if stated.tuner == "pci":
+        return
+    check = check_link(points, topology=topology, use_curves=False)
+    assert (check.methods, check.is_rated) == (("tuner",), True)
     wholes = {score.op: score.mean_abs_error for score in check.scores if score.size_class == "all"}
     assert set(wholes) == {"all_reduce", "all_gather", "reduce_scatter", "all_to_all", "all"}
     assert all(error < 0.25 for error in wholes.values()), wholes
-
-
-@pytest.mark.parametrize("link", ["a100-nvlink", "h100-nvlink", "l40s-pcie"])
-def test_the_stated_errors_are_those_of_the_tables(link: str) -> None:
-    """What the preset states is what the check finds, so the band is no promise."""
-    stated = next(row for row in load_links() if row.id == link)
-    topology, points = parse_topology(link), load_curve(link).points
-    found = check_link(points, topology=topology, use_curves=True).overall.mean_abs_error
-    assert stated.curve_error_fraction == pytest.approx(found, abs=0.005)
-    if stated.tuner != "pci":
-        found = check_link(points, topology=topology, use_curves=False).overall.mean_abs_error
-        assert stated.error_fraction == pytest.approx(found, abs=0.02)
+    assert stated.error_fraction == pytest.approx(check.overall.mean_abs_error, abs=0.02)
 
 
 def test_a_formula_on_pci_express_is_not_rated() -> None:

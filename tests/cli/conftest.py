@@ -1,14 +1,30 @@
-"""Result files to call verbs with, and a cache of their own."""
+"""Verbs as typed, in this process: result files for them, a cache of their own, their answers."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
+from bench.cli import main
 from bench.results.schema import Row
 from tests.analysis.synthetic_rows import write_csv
 
+
+class Answer(NamedTuple):
+    """What a verb printed."""
+
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+
 Write = Callable[..., list[str]]
+Ask = Callable[..., Answer]
 
 
 @pytest.fixture(autouse=True)
@@ -24,3 +40,16 @@ def write(tmp_path: Path) -> Write:
         return [str(write_csv(tmp_path / f"{name}.csv", rows)) for name, rows in files.items()]
 
     return write
+
+
+@pytest.fixture
+def ask(capsys: pytest.CaptureFixture[str]) -> Ask:
+    """Run a verb, which has to end with `code`."""
+
+    def run(*words: object, code: int = 0) -> Answer:
+        found = main([str(word) for word in words])
+        answer = Answer(*capsys.readouterr())
+        assert found == code, f"{words} ended with {found}: {answer.err or answer.out}"
+        return answer
+
+    return run

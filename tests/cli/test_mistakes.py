@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli import main
+from tests.analysis.synthetic_rows import trials
+from tests.analysis.test_projection_rows import ROOFS
+from tests.cli.conftest import Ask, Write
 
 TIMED = str(Path(__file__).resolve().parents[1] / "workload_files" / "timed.py")
 WORDS = {
@@ -14,6 +16,7 @@ WORDS = {
     "FAKE": "--workload sleep --device fake",
     "LONG": "x" * 5000 + ".py",
     "NINES": "9" * 30,
+    "CSV": "run.csv",
 }
 
 MISTAKES = """
@@ -113,6 +116,32 @@ measure-link --out /no/such/folder/link.yaml => there is no folder
 data phantom OUT --shape 8x8 => --shape
 data phantom OUT --shape tiny => --shape needs three sizes
 data phantom OUT --seed -1 => --seed must not be negative
+compare CSV CSV --metric speed => --metric 'speed' is not one of time
+compare CSV CSV --format html => --format 'html' is not one of table
+compare CSV CSV --fail-on 5 => such as 5%
+compare CSV => two result files
+compare CSV none.csv => none.csv
+gap CSV --load 200 => such as 200/day
+gap CSV --latency 30s => give both
+gap CSV --load 200/day --latency 30 => needs a number with a unit
+gap CSV --load 200/day --latency 0s => must be over 0
+gap CSV --items 0 => --items 0 is not a number over 0
+gap CSV --epochs 3 => --epochs needs --items
+gap CSV --format html => --format 'html' is not one of table
+project CSV => say where to
+project CSV --to , => --to needs chips
+project CSV --to h2000 => not in the catalogue
+project CSV --to h20 --devices 0 => --devices 0
+project CSV --to h20 --link ndr => give --devices
+project CSV --to h20 --devices 2 --link rope => rope
+project CSV --to h20 --format xml => --format
+project CSV --size-for soon => --size-for
+project CSV --size-for 'llm-train < 3s' => the files hold
+project CSV --size-for 'imaging-infer < 3s' --devices 3 => leave --devices out
+project CSV --score => first line must be
+project CSV --score --to h20 => no other choice
+project none.csv --to h20 => cannot be read
+project none.csv --score => cannot be read
 """
 
 
@@ -121,13 +150,11 @@ VERBS = dict.fromkeys(mistake.split()[0] for mistake in MISTAKES.strip().splitli
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_mistake_ends_with_two_and_one_line(
-    verb: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    verb: str, tmp_path: Path, write: Write, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("name: mine\n")
+    (file,) = write(run=trials(num=3, **ROOFS))  # type: ignore[arg-type]
     for mistake in MISTAKES.strip().splitlines():
         line, _, reported = mistake.partition(" => ")
         for name, word in WORDS.items():
@@ -137,10 +164,9 @@ def test_a_mistake_ends_with_two_and_one_line(
             continue
         if verb == "run" and not {"--device", "--resume"} & set(words):
             words += ["--device", "fake"]
-        assert main(words) == 2, mistake
-        printed = capsys.readouterr()
+        printed = ask(*words, code=2)
         *notes, said = printed.err.splitlines()
         assert said.startswith("bench: ") and reported in said, mistake
         assert not notes or verb == "ab", "only ab has run something before"
-        assert printed.out == ""
-        assert list(tmp_path.glob("**/*.csv")) == []
+        assert printed.out == "", mistake
+        assert list(tmp_path.glob("**/*.csv")) == [Path(file)], mistake

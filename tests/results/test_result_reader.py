@@ -1,3 +1,8 @@
+"""Result files and their samples are read back, or refused in one line that names the place."""
+
+import gzip
+import json
+import math
 import random
 import time
 from pathlib import Path
@@ -7,7 +12,9 @@ from result_rows import file_bytes, small_row, stored_row, write_file
 
 from bench.core.errors import BenchError, DataError, IncompatibleError
 from bench.results.reader import parse_rows, read_rows
+from bench.results.samples import append_samples, read_samples
 from bench.results.schema import NAMES, SCHEMA_VERSION, Row
+from bench.results.store import samples_path
 
 FIRST = {
     "window_s": 12.5,
@@ -23,8 +30,6 @@ def _row(trial: int, **cells: object) -> Row:
 
 
 ROWS = [_row(0, **FIRST), _row(1, detail='said "no",\nand died')]
-
-
 PIECES = [
     *(bytes([value]) for value in b"\n\r,\"';\t=\0\xff\x80 -+.e0"),
     *b'"" \r\n nan inf 1e999 \xef\xbb\xbf \xed\xa0\x80 2.0, 1.0,r1, NULL True'.split(b" "),
@@ -207,3 +212,78 @@ def test_ten_thousand_damaged_files_are_read_or_refused_in_one_line() -> None:
     for content in (b'"' * size, b"\n" * size, b"," * size + b"\n", b'\n"' * (size // 2)):
         assert not _is_read(content)
     assert time.perf_counter() - began_s < 60.0, "junk is refused quickly"
+
+
+STEPS = {"warmup_step_s": [0.3, 0.2], "step_s": [0.1 + 0.2] * 5}
+
+
+def of_trial(trial: int, **samples: object) -> dict[str, object]:
+    return {"config_hash": "c", "device": "cpu", "trial": trial, "attempt": 1, **samples}
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Path:
+    path = samples_path(tmp_path / "run.csv")
+    for trial in range(3):
+        append_samples(path, of_trial(trial, **STEPS))
+    return path
+
+
+def test_every_step_comes_back_exactly_and_by_any_gzip_tool(samples: Path) -> None:
+    assert samples.name == "run.samples.jsonl.gz"
+    assert read_samples(samples) == [of_trial(trial, **STEPS) for trial in range(3)]
+    lines = gzip.decompress(samples.read_bytes()).decode().splitlines()
+    assert [json.loads(line)["trial"] for line in lines] == [0, 1, 2]
+    # A trial that spans many pieces, and a loss that diverged, which is kept as text.
+    steps = [number / 7 for number in range(60_000)]
+    append_samples(samples, of_trial(3, step_s=steps))
+    append_samples(samples, of_trial(4, loss=[1.5, math.nan, math.inf], note={"low": -math.inf}))
+    *_, long, last = read_samples(samples)
+    assert (long["trial"], long["step_s"]) == (3, steps)
+    assert (last["loss"], last["note"]) == ([1.5, "nan", "inf"], {"low": "-inf"})
+    with pytest.raises(ValueError, match="without device"):
+        append_samples(samples, {**of_trial(5), "device": None})
+
+
+def test_a_last_trial_cut_at_any_byte_is_ignored_and_then_removed(samples: Path) -> None:
+    whole = samples.read_bytes()
+    append_samples(samples, of_trial(3, step_s=[0.5]))
+    longer = samples.read_bytes()
+    for cut in range(len(whole) + 1, len(longer)):
+        samples.write_bytes(longer[:cut])
+        notes: list[str] = []
+        assert len(read_samples(samples, note=notes.append)) == 3
+        assert len(notes) == 1 and "cut short" in notes[0]
+    append_samples(samples, of_trial(7))
+    assert [record["trial"] for record in read_samples(samples)] == [0, 1, 2, 7]
+
+
+def test_damage_is_named_and_not_taken_for_a_crash(samples: Path) -> None:
+    data = bytearray(samples.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    for content, message in [
+        (b"trial,step\n1,2\n", "is not gzip, or is damaged"),
+        (gzip.compress(b"no json"), "is not JSON"),
+        (gzip.compress(b"[" * 100_000), "is not JSON"),
+        (gzip.compress(b'{"trial": 1}\n'), "lacks one of"),
+        (gzip.compress(b"\xff\xfe"), "is not JSON"),
+        (bytes(data), r"byte \d+"),
+    ]:
+        samples.write_bytes(content)
+        with pytest.raises(DataError, match=message) as caught:
+            read_samples(samples)
+        assert str(samples) in str(caught.value)
+    with pytest.raises(DataError, match="No such file"):
+        read_samples(samples.with_name("none.gz"))
+
+
+def test_damaged_samples_are_read_or_refused_in_one_line(samples: Path) -> None:
+    choose, valid, refused = random.Random(11), samples.read_bytes(), 0
+    for number in range(400):
+        samples.write_bytes(mutated(choose, valid) if number % 10 else choose.randbytes(40))
+        try:
+            read_samples(samples, note=lambda _: None)
+        except BenchError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 40

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from result_rows import create_store, small_row
-from row_strategies import rows
+from test_schema import rows
 
 from bench.core.errors import DataError, IncompatibleError, MeasurementError
 from bench.results.schema import NAMES, Row
@@ -70,7 +70,7 @@ def test_a_row_outside_the_schema_is_our_mistake(store: Store) -> None:
 
 def test_a_row_cut_short_by_a_crash_is_removed_and_noted(store: Store) -> None:
     for trial, torn in enumerate((b"1.0,r1,3", b'1.0,r1,"a text\nover two lines\n', b"\xff\x00")):
-        store.append(small_row(trial=trial))
+        store.append(small_row(trial=trial, params_json='{"batch":2}'))
         whole = store.path.read_bytes()
         store.path.write_bytes(whole + torn)
         notes: list[str] = []
@@ -80,11 +80,7 @@ def test_a_row_cut_short_by_a_crash_is_removed_and_noted(store: Store) -> None:
         assert len(notes) == 1 and "cut short" in notes[0]
     store.append(small_row(trial=3))
     assert [row["trial"] for row in store.rows()] == [0, 1, 2, 3]
-
-
-def test_rows_behind_a_stray_quote_are_never_removed(store: Store) -> None:
-    for trial in range(3):
-        store.append(small_row(trial=trial, params_json='{"batch":2}'))
+    # Behind a stray quote nothing is removed.
     damaged = store.path.read_bytes().replace(b",imaging", b',"imaging', 1)
     store.path.write_bytes(damaged)
     with pytest.raises(DataError, match="quote"):
@@ -136,16 +132,16 @@ def test_a_run_writes_a_file_of_its_own_or_names_the_folder(tmp_path: Path) -> N
         create_store(tmp_path / "results")
 
 
-def test_a_damaged_sidecar_is_one_line(store: Store) -> None:
-    sidecar = sidecar_path(store.path)
+def test_a_damaged_sidecar_is_one_line_and_no_other_run_or_schema_is_continued(
+    store: Store,
+) -> None:
+    sidecar, whole = sidecar_path(store.path), sidecar_path(store.path).read_text()
     for content in ("", "{", "[]", '{"run_id": "r1"}', "[" * 100_000, "\udcff"):
         sidecar.write_text(content, errors="surrogateescape")
         with pytest.raises(DataError, match=r"\.env\.json: is damaged") as caught:
             Store.open(store.path)
-        assert "\n" not in str(caught.value)
-
-
-def test_what_belongs_to_another_run_or_schema_is_never_continued(store: Store) -> None:
+        assert "\n" not in str(caught.value), content
+    sidecar.write_text(whole)
     header = store.path.read_text()
     store.path.write_text(header.replace("detail,", "detail,a_newer_column,"))
     with pytest.raises(IncompatibleError, match="start a new run"):
@@ -156,7 +152,7 @@ def test_what_belongs_to_another_run_or_schema_is_never_continued(store: Store) 
     store.path.write_text(text.replace(",r1,", ",r2,"))
     with pytest.raises(DataError, match="holds run r2"):
         Store.open(store.path)
-    sidecar_path(store.path).unlink()
+    sidecar.unlink()
     store.path.write_text(text)
     with pytest.raises(DataError, match="--resume needs it"):
         Store.open(store.path)

@@ -2,6 +2,8 @@
 
 import os
 import sys
+import time
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -66,3 +68,10 @@ def processes_with(text: str) -> list[int]:
         if text.encode() in content:
             found.append(int(folder.name))
     return found
+
+
+def wait_until(is_so: Callable[[], bool], *, timeout_s: float = 30.0) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)

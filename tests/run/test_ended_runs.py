@@ -1,16 +1,21 @@
-"""A run that is ended from outside keeps its finished rows and can be taken up again."""
+"""A run that is ended from outside keeps its finished rows and can be taken up again.
+
+A kill of the parent or of a trial, at random moments: nothing finished is lost or doubled.
+"""
 
 import json
 import os
+import random
 import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from bench_process import (
     FAULTY,
@@ -22,10 +27,12 @@ from bench_process import (
     only_file,
     processes_with,
     rows_in,
+    wait_until,
 )
 
 from bench.results.reader import read_rows
 from bench.results.samples import read_samples
+from bench.results.schema import USABLE, Row
 from bench.results.store import samples_path
 from bench.run import runner
 
@@ -44,13 +51,6 @@ def start(*arguments: str, out: Path, **settings: Any) -> subprocess.Popen[str]:
         env=environment(out),
         **settings,
     )
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 30
-    while not is_so():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
 
 
 def num_rows(out: Path) -> int:
@@ -107,21 +107,6 @@ def test_interrupt_while_the_device_is_looked_at_ends_quietly(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
-def test_terminated_run_is_resumed_to_its_end(tmp_path: Path) -> None:
-    process = start(*FAKE, "-w", TIMED, "--trials", "4", out=tmp_path)
-    wait_until(lambda: num_rows(tmp_path) > 0)
-    process.terminate()
-    process.communicate(timeout=20)
-    before = rows_in(tmp_path)
-    assert 0 < len(before) < 8
-    code, _, _ = bench_run("--resume", str(before[0]["run_id"]), "--quiet", out=tmp_path)
-    assert code == 0
-    rows = rows_in(tmp_path)
-    assert rows[: len(before)] == before, "finished rows are left as they are"
-    keys = [(row["config_hash"], row["trial"]) for row in rows]
-    assert len(set(keys)) == len(keys) == 8
-
-
 def test_full_disk_keeps_finished_rows_and_says_so_in_one_line(tmp_path: Path) -> None:
     def limit_file_size() -> None:
         """Room for the header, the sidecar and some rows: what follows fails as on a full disk."""
@@ -142,13 +127,6 @@ def test_full_disk_keeps_finished_rows_and_says_so_in_one_line(tmp_path: Path) -
     assert sorted(int(row["trial"] or 0) for row in rows_in(tmp_path)) == list(range(12))
 
 
-def test_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
-    (tmp_path / "results").write_text("here already")
-    code, _, stderr = fake_run("-w", TIMED, out=tmp_path / "results")
-    assert code == 2
-    assert "choose another folder with --out" in stderr
-
-
 def test_eight_runs_into_one_folder_lose_nothing(tmp_path: Path) -> None:
     timed = (*FAKE, "-w", TIMED, "--trials", "2")
     processes = [start(*timed, "--seed", str(seed), out=tmp_path) for seed in range(8)]
@@ -166,6 +144,8 @@ def test_eight_runs_into_one_folder_lose_nothing(tmp_path: Path) -> None:
         seeds |= {row["seed"] for row in rows}
     assert seeds == set(range(8))
     assert not [one for one in tmp_path.iterdir() if one.name.startswith(".")], "nothing half made"
+    code, _, stderr = fake_run("-w", TIMED, out=files[0])
+    assert code == 2 and "choose another folder with --out" in stderr, "a file in a folder's place"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes there")
@@ -192,3 +172,61 @@ def test_reader_that_has_seen_enough_does_not_upset_the_run(tmp_path: Path) -> N
         stderr = process.stderr.read()
     assert "Traceback" not in stderr
     assert len(rows_in(tmp_path)) == 2
+
+
+def check_rows(rows: list[Row]) -> None:
+    keys = [(row["config_hash"], row["device"], row["trial"], row["attempt"]) for row in rows]
+    assert len(set(keys)) == len(keys), "a row is there twice"
+    for row in rows:
+        assert row["status"] in USABLE or row["reasons"] in ("crashed", "interrupted")
+
+
+def kill_and_resume(out: Path, *, seed: int) -> bool:
+    """End a run or its trial, resume it; return whether there was anything to resume."""
+    out.mkdir()
+    moment = random.Random(seed)
+    with start(*FAKE, "-w", TIMED, "--trials", "2", out=out) as process:
+        ends = moment.choice((process.kill, process.terminate, None))
+        time.sleep(moment.uniform(0.0, 1.2))  # the whole run takes about as long
+        if ends is not None:
+            ends()
+        else:
+            # A trial may have ended in between.
+            for child in filter(psutil.Process.is_running, psutil.Process(process.pid).children()):
+                os.kill(child.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
+    assert ends or process.returncode == 0, "a killed trial is tried again"
+    wait_until(lambda: not processes_with(str(out)))
+    if not list(out.glob("*.csv")):
+        return False
+    path = only_file(out)
+    before = read_rows(path, note=lambda _: None)
+    check_rows(before)
+    resumed = str(before[0]["run_id"]) if before and seed % 2 else str(path)
+    with start("--resume", resumed, "--quiet", out=out) as process:
+        _, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    rows = read_rows(path)
+    assert rows[: len(before)] == before, "finished rows are left as they are"
+    check_rows(rows)
+    finished = {(row["config_hash"], row["trial"]) for row in rows if row["status"] in USABLE}
+    assert len(finished) == 4
+    kept = [record["trial"] for record in read_samples(samples_path(path))]
+    assert len(kept) >= len(finished) - 1, "at most the killed moment's samples are missing"
+    return True
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("seeds", "least"),
+    [
+        (range(15), 4),
+        pytest.param(range(100, 200), 40, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
+    ],
+)
+def test_killed_runs_are_completed_without_loss_or_doubles(
+    seeds: range, least: int, tmp_path: Path
+) -> None:
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        resumed = pool.map(lambda seed: kill_and_resume(tmp_path / str(seed), seed=seed), seeds)
+        assert sum(resumed) >= least

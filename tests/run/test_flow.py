@@ -1,15 +1,21 @@
 """The flow of a run: flags are declared once, and few files carry a run from flags to its row."""
 
+import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import typer
 
-from bench.cli import app
+from bench import discovery
+from bench.cli import app, main
+from bench.run.planning.checks import select
 from bench.run.planning.request import FLAGS, RunRequest, command_words, read_flags
+from bench.run.recipes import RECIPES
 from bench.run.session import prepare
 
 CARRIES = """
@@ -104,3 +110,34 @@ def test_long_runs_without_a_firm_budget_end_with_profiles() -> None:
         )
         plan, _ = prepare(request, note=lambda _: None)
         assert plan.wants_profiles is is_wanted, profile
+
+
+def test_every_recipe_plans_what_it_says_and_is_listed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = ("--size", "tiny", "--device", "fake", "--dry-run", "--json")
+    for one in RECIPES:
+        assert main([*shlex.split(one.command)[1:], *flags]) == 0, one.name
+        plan = json.loads(capsys.readouterr().out)
+        names = {f"{c['config']['workload']}-{c['config']['phase']}" for c in plan["planned"]}
+        assert names == set(one.request.workloads), one.name
+        assert len(plan["planned"]) == one.num_configurations
+        assert all(entry["refusal"] is None for entry in plan["planned"])
+        if one.name == "tabular":
+            batches = [entry["config"]["params"]["batch"] for entry in plan["planned"]]
+            assert batches == [100, 1_000, 10_000]
+    assert main(["list", "recipes"]) == 0
+    out = capsys.readouterr().out
+    assert "does not use DPX" in out
+    assert "bench run --workload tabular-train --batch 100,1000,10000\n" in out
+    assert main(["list", "recipes", "tabular", "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert entry["command"] == "bench run --workload tabular-train --batch 100,1000,10000"
+    assert main(["list", "recipes", "limited-lnk"]) == 2
+    assert "did you mean 'limited-link'" in capsys.readouterr().err
+
+
+def test_probes_for_one_claim_stay_out_of_all_workloads() -> None:
+    names = {found.name for found, _ in select(("all",))}
+    assert names == {"imaging", "llm"}
+    assert {"align", "tabular"} <= set(discovery.names())

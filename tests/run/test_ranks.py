@@ -1,33 +1,51 @@
-"""Trials on several real ranks of one machine: what they share, and how each failure is given."""
+"""Trials on several real ranks of one machine: what they share, and how each failure is given.
+
+Under torchrun rank 0 plans, decides and writes; the others follow silently.
+"""
 
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bench_process import RANKS_NET, bench_run, command, environment, processes_with, rows_in
+from bench_process import (
+    RANKS_NET,
+    bench_run,
+    command,
+    environment,
+    only_file,
+    processes_with,
+    rows_in,
+    wait_until,
+)
 from torch.distributed import DistNetworkError
 
+from bench.core.errors import UsageError
 from bench.devices.host import cpu
 from bench.measure.messages import Failure, RankFailure, encode
 from bench.measure.ranks.rank_agent import first_failure
 from bench.parallel.ranks import is_lost_peer
 from bench.run import runner
+from bench.run.launching.launch import World, as_ranks, world_of
+from bench.run.planning.request import RunRequest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and pins cores")
 
 
+def net(folder: Path, fault: str = "none") -> list[str]:
+    words = ["-w", RANKS_NET, "--size", "small", "--device", "cpu", "--profile", "smoke", "--quiet"]
+    return [*words, "--set", f"folder={folder}", "--set", f"fault={fault}"]
+
+
 def flags(folder: Path, fault: str = "none") -> list[str]:
     """One smoke trial of two ranks; the budget leaves no time for a second attempt."""
-    words = ["-w", RANKS_NET, "--size", "small", "--device", "cpu", "--devices", "2"]
-    words += ["--threads", "1", "--seed", "7", "--profile", "smoke", "--budget", "1s", "--quiet"]
-    return [*words, "--set", f"folder={folder}", "--set", f"fault={fault}"]
+    words = ["--devices", "2", "--threads", "1", "--seed", "7", "--budget", "1s"]
+    return [*net(folder, fault), *words]
 
 
 def row_of(folder: Path, *more: str, fault: str = "none", code: int = 4) -> Any:
@@ -39,13 +57,6 @@ def row_of(folder: Path, *more: str, fault: str = "none", code: int = 4) -> Any:
 
 def seen_by(folder: Path) -> list[dict[str, Any]]:
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
-
-
-def wait_until(is_so: Callable[[], bool], *, timeout_s: float = 10.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
 
 
 def is_alive(pid: int) -> bool:
@@ -155,3 +166,101 @@ def test_what_one_raised_or_how_one_died_is_told_before_who_lost_a_peer(tmp_path
     assert is_lost_peer(DistNetworkError("connection reset"))
     assert not is_lost_peer(RuntimeError("shape mismatch"))
     assert not is_lost_peer(ValueError("gloo::"))
+
+
+def torchrun_words(folder: Path, fault: str = "none") -> list[str]:
+    words = ["run", *net(folder, fault), "--parallel", "ddp"]
+    return [*words, "--out", str(folder / "results")]
+
+
+def torchrun(*arguments: str, out: Path, agents: int = 1) -> list[tuple[int, str, str]]:
+    """Run `bench` in two ranks, under one agent or under one each; returns what each agent said."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", f"--nnodes={agents}"]
+            + [f"--nproc-per-node={2 // agents}", f"--node-rank={node}"]
+            + ["--master-addr=127.0.0.1", f"--master-port={port}", "-m", "bench", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=out,
+            env={**environment(out), "GLOO_SOCKET_IFNAME": "lo", "PYTHONWARNINGS": "ignore"},
+        )
+        for node in range(agents)
+    ]
+    texts = [process.communicate(timeout=110) for process in started]
+    return [(process.returncode, *text) for process, text in zip(started, texts, strict=True)]
+
+
+@pytest.mark.timeout(120)
+def test_two_agents_make_one_result_file_of_rank_0(tmp_path: Path) -> None:
+    arguments = [*torchrun_words(tmp_path), "--trials", "2"]
+    first, second = torchrun(*arguments, out=tmp_path, agents=2)
+    assert (first[0], second[0]) == (0, 0), first[2] + second[2]
+    rows = rows_in(tmp_path / "results")
+    assert [(row["device_count"], row["mode"], row["parallel"]) for row in rows] == [
+        (2, "real", "ddp")
+    ] * 2
+    assert [row["trial"] for row in rows] == [0, 1]
+    assert {row["status"] for row in rows} == {"WARN"}
+    assert first[1].split() == [str(only_file(tmp_path / "results"))]
+    assert second[1] == "", "other ranks print nothing"
+    assert processes_with(str(tmp_path)) == []
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("fault", "reason", "words"),
+    [
+        ("error", "error", "rank 1: KeyError: 'first line\\nsecond line'"),
+        ("kill", "crashed", "rank 1: the trial's process died in stage begun: signal SIGKILL"),
+    ],
+)
+def test_failure_of_another_rank_is_in_rank_0s_row(
+    fault: str, reason: str, words: str, tmp_path: Path
+) -> None:
+    arguments = [*torchrun_words(tmp_path, fault), "--set", "faulty=1"]
+    ((code, _, stderr),) = torchrun(*arguments, out=tmp_path)
+    rows = rows_in(tmp_path / "results")
+    assert {(row["status"], row["reasons"]) for row in rows} == {("FAILED", reason)}
+    assert words in str(rows[0]["detail"]), stderr
+    assert code == 1, "torchrun's own code: its ranks ended with bench's 4"
+    assert "exitcode  : 4" in stderr
+    assert processes_with(str(tmp_path)) == []
+
+
+@pytest.mark.timeout(120)
+def test_other_number_of_devices_is_one_line_and_ends_every_rank(tmp_path: Path) -> None:
+    arguments = [*torchrun_words(tmp_path), "--devices", "4"]
+    ((_, stdout, stderr),) = torchrun(*arguments, out=tmp_path)
+    assert stdout == ""
+    lines = [line for line in stderr.splitlines() if line.startswith("bench: ")]
+    assert lines == [
+        "bench: --devices 4 does not go with torchrun, which started 2 ranks; "
+        "leave --devices out, or start as many ranks"
+    ]
+    assert "exitcode  : 2" in stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_devices_are_those_that_torchrun_started_and_nothing_else_makes_ranks() -> None:
+    kubernetes = {"RANK": "0", "WORLD_SIZE": "4", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    assert world_of(kubernetes) is None, "set for each node, before torchrun is started there"
+    agent = {"TORCHELASTIC_USE_AGENT_STORE": "True", "LOCAL_WORLD_SIZE": "2"}
+    assert world_of({**kubernetes, **agent, "WORLD_SIZE": "1"}) is None
+    world = world_of({**kubernetes, **agent})
+    assert world == World(rank=0, num_ranks=4, num_local_ranks=2)
+    alone = RunRequest(devices=(1, 2), links=("pcie4",))
+    assert as_ranks(alone, world=None) == alone
+    found = as_ranks(RunRequest(links=("pcie4",)), world=world)
+    assert (found.devices, found.mode) == ((4,), "throttled")
+    found = as_ranks(RunRequest(devices=(4,)), world=world)
+    assert (found.devices, found.mode) == ((4,), None)
+    with pytest.raises(UsageError, match="--devices 2,4 does not go with torchrun"):
+        as_ranks(RunRequest(devices=(2, 4)), world=world)
+    with pytest.raises(UsageError, match="--mode emulated takes one process"):
+        as_ranks(RunRequest(mode="emulated", links=("pcie4",)), world=world)

@@ -114,9 +114,7 @@ def test_a_user_of_rocm_is_told_of_the_search_before_it(monkeypatch):
     monkeypatch.setattr(session, "inspect_device", lambda *_, **__: inspection)
     monkeypatch.setattr(session, "make_plan", lambda *_, **__: None)
     monkeypatch.setattr(session, "check_request", lambda request: None)
+    request = SimpleNamespace(profile="smoke", device="cuda", dtypes=(), threads=None)
     reported = []
-    session.prepare(SimpleNamespace(**REQUEST), note=reported.append)
+    session.prepare(request, note=reported.append)
     assert any("MIOPEN_FIND_MODE=FAST" in line for line in reported)
-
-
-REQUEST = {"profile": "smoke", "device": "cuda", "dtypes": (), "threads": None}

@@ -1,21 +1,70 @@
+"""What the schema's columns look like as cells, as any row of them, and on the page."""
+
 import csv
 import io
+import json
 import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from row_strategies import CELLS, storable, texts
 
+from bench.core.nouns import Status
 from bench.results.csvio import (
     MAX_CELL_CHARACTERS,
+    canonical_json,
     complete_length,
     format_cell,
     format_record,
     parse_cell,
 )
-from bench.results.schema import BY_NAME
+from bench.results.schema import (
+    BY_NAME,
+    COLUMNS,
+    NAMES,
+    REASONS,
+    REQUIRED,
+    SCHEMA_VERSION,
+    STATUSES,
+    Kind,
+)
+from scripts.results_readme import KINDS, README, results_readme
+
+
+def storable(text: str) -> str:
+    """What becomes of a text that a UTF-8 file cannot hold."""
+    return "".join("\ufffd" if c == "\0" or "\ud800" <= c <= "\udfff" else c for c in text)
+
+
+texts = st.one_of(st.text(alphabet="=+-@\t\r\n'\",; \0a\ud800é", max_size=12), st.text(max_size=40))
+json_texts = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+).map(lambda value: canonical_json(json.dumps(value)))
+
+CELLS = {
+    "str": texts.map(lambda text: storable(text) or None),
+    "utc": st.datetimes().map(lambda moment: moment.isoformat(timespec="seconds") + "Z"),
+    "json": json_texts,
+    "bool": st.booleans(),
+    "int": st.integers(-(2**63) + 1, 2**63 - 1),
+    "float": st.floats(allow_nan=False, allow_infinity=False),
+}
+GIVEN = {
+    "schema_version": st.just(SCHEMA_VERSION),
+    "run_id": st.just("r1"),
+    "trial": st.integers(0, 99),
+    "status": st.sampled_from(["OK", "WARN", "INVALID", "FAILED", "SKIPPED"]),
+    "reasons": st.sampled_from([None, "drift", "drift;steal"]),
+    **dict.fromkeys(("workload", "config_hash", "device"), st.text("ab,'=", min_size=1)),
+}
+# A dozen columns of every kind vary; hundreds of draws per row would only slow hypothesis down.
+VARIED = ("detail", "started_utc", "params_json", "compile", "seed", "window_s", "lat_p50_ms")
+rows = st.fixed_dictionaries(
+    GIVEN | {name: st.none() | CELLS[BY_NAME[name].kind] for name in VARIED}
+).map(lambda cells: {name: cells.get(name) for name in NAMES})
 
 WRONG_VALUES: dict[str, list[Any]] = {
     "window_s": [math.nan, math.inf, "1.0", True],
@@ -91,3 +140,17 @@ def test_a_cut_file_ends_at_its_last_whole_record(
     assert complete_length(whole[:cut]) == max(end for end in ends if end <= cut)
     with pytest.raises(ValueError, match="line 2: a quote"):  # no torn row
         complete_length(b'h,i\n1.0,"x\n1.0,y\n1.0,z\n')
+
+
+def test_the_committed_page_is_the_schemas_and_has_a_line_for_each_name() -> None:
+    assert README.read_text() == results_readme(), (
+        "run python -m scripts.results_readme and commit results/README.md"
+    )
+    lines = results_readme().partition("## Files")[2].splitlines()
+    for name in [*BY_NAME, *REASONS, *STATUSES, *KINDS]:
+        assert sum(line.startswith(f"| `{name}` | ") for line in lines) == 1, name
+    assert set(STATUSES) == set(get_args(Status))
+    assert set(KINDS) == set(get_args(Kind))
+    assert len(BY_NAME) == len(COLUMNS)
+    assert COLUMNS[0].name == "schema_version"
+    assert set(REQUIRED) <= set(BY_NAME)

@@ -4,8 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -14,7 +13,6 @@ import pytest
 from bench.devices.host import cpu
 from bench.devices.host.cgroup import cpu_quota, memory_limit_bytes
 from bench.devices.host.cpu_noise import (
-    CpuNoise,
     CpuSnapshot,
     ProcessTimes,
     all_processes,
@@ -29,13 +27,11 @@ GROUPS = "sys/fs/cgroup"
 
 
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+def machine(tmp_path, monkeypatch):
     """Make a machine of these files, cores (by their ids), memory nodes and allowed ids."""
     monkeypatch.setattr(cpu.platform, "system", lambda: "Linux")
 
-    def make(
-        files: dict[str, str] | None = None, *, cores: str = "", nodes: str = "", allowed: str = ""
-    ) -> Path:
+    def make(files=None, *, cores="", nodes="", allowed=""):
         made = dict(files or {})
         for cpu_ids in cores.split():
             for cpu_id in cpu.parse_cpu_list(cpu_ids):
@@ -63,15 +59,15 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
     ],
 )
 def test_cores_are_picked_from_as_few_memory_nodes_as_can_be(
-    machine: Callable[..., Path],
-    cores: str,
-    nodes: str,
-    allowed: str,
-    wanted: int | None,
-    cpu_ids: tuple[int, ...],
-) -> None:
+    machine, cores, nodes, allowed, wanted, cpu_ids
+):
     root = machine(cores=cores, nodes=nodes, allowed=allowed)
     assert cpu.usable_cpu_ids(num_cores=wanted, root=root) == cpu_ids
+
+
+def version_1(controller, quota_us):
+    folder = f"{controller}/cpu.cfs_"
+    return {f"{folder}quota_us": quota_us, f"{folder}period_us": "100000\n"}
 
 
 @pytest.mark.parametrize(
@@ -89,39 +85,22 @@ def test_cores_are_picked_from_as_few_memory_nodes_as_can_be(
             2,
         ),
         ("0::/", {"cpu.max": "40000 100000"}, 0.4, 1),
-        ("0::/", {"cpu.max": "max 100000"}, None, 4),
-        ("0::/", {"cpu.max": ""}, None, 4),
-        ("0::/", {"cpu.max": "1 2 3"}, None, 4),
+        *(("0::/", {"cpu.max": text}, None, 4) for text in ("max 100000", "", "1 2 3")),
         # Version 1, by the joint controller, and without a quota.
-        (
-            "4:cpu,cpuacct:/docker/abc",
-            {
-                "cpu,cpuacct/cpu.cfs_quota_us": "150000\n",
-                "cpu,cpuacct/cpu.cfs_period_us": "100000\n",
-            },
-            1.5,
-            1,
-        ),
-        ("4:cpu:/", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000"}, None, 4),
+        ("4:cpu,cpuacct:/docker/abc", version_1("cpu,cpuacct", "150000\n"), 1.5, 1),
+        ("4:cpu:/", version_1("cpu", "-1\n"), None, 4),
     ],
 )
-def test_a_quota_is_read_in_both_versions(
-    machine: Callable[..., Path],
-    membership: str,
-    files: dict[str, str],
-    quota: float | None,
-    num_cores: int,
-) -> None:
+def test_a_quota_is_read_in_both_versions(machine, membership, files, quota, num_cores):
     groups = {f"{GROUPS}/{name}": text for name, text in files.items()}
-    files = {"proc/self/cgroup": membership + "\n", **groups}
-    root = machine(files, cores="0 1 2 3", allowed="0-3")
+    root = machine(
+        {"proc/self/cgroup": f"{membership}\n", **groups}, cores="0 1 2 3", allowed="0-3"
+    )
     assert cpu_quota(root=root) == quota
     assert cpu.usable_cores(root=root) == num_cores
 
 
-def test_memory_limit_of_a_group_is_honoured_in_both_versions(
-    machine: Callable[..., Path],
-) -> None:
+def test_memory_limit_of_a_group_is_honoured_in_both_versions(machine):
     files = {
         "proc/self/cgroup": "0::/\n",
         f"{GROUPS}/memory.max": f"{2**20}\n",
@@ -138,27 +117,22 @@ def test_memory_limit_of_a_group_is_honoured_in_both_versions(
         assert memory_limit_bytes(root=root) == found
 
 
-def test_this_machine_has_at_least_one_core_and_some_memory() -> None:
+def test_this_machine_has_at_least_one_core_and_some_memory():
     cpu_ids = cpu.usable_cpu_ids()
     assert len(cpu_ids) == cpu.usable_cores() >= 1
     assert set(cpu_ids) <= set(cpu.allowed_cpu_ids())
     assert 0 < cpu.free_memory_bytes() <= cpu.usable_memory_bytes()
 
 
-def test_processes_are_read_whatever_their_name(
-    machine: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processes_are_read_whatever_their_name_and_found_at_every_depth(machine, monkeypatch):
     monkeypatch.setattr(os, "sysconf", lambda name: 100)
     fields = "S 7 0 0 0 -1 0 0 0 42 0 150 50 300 100 20 0 1 0 900 0 0"
     files = {"12/stat": f"12 (odd ) name) {fields}", "13/stat": "", "14/status": "", "net/stat": ""}
     root = machine({f"proc/{name}": text for name, text in files.items()})
     times = ProcessTimes(parent_pid=7, own_s=2.0, reaped_s=4.0, major_faults=42)
     assert all_processes(root=root) == {(12, 9.0): times}
-
-
-def test_descendants_are_found_at_every_depth() -> None:
     tree = {
-        (pid, 0.0): ProcessTimes(parent_pid=parent, own_s=0.0, reaped_s=0.0)
+        (pid, 0.0): replace(times, parent_pid=parent)
         for pid, parent in {1: 0, 2: 1, 3: 2, 4: 1}.items()
     }
     assert descendants(tree, pids=[2]) == {(2, 0.0), (3, 0.0)}
@@ -188,97 +162,64 @@ def shot(
     )
 
 
+NOISE = (
+    "own_cpu_frac",
+    "foreign_cpu_frac",
+    "steal_frac",
+    "involuntary_switches_per_s",
+    "major_faults_per_s",
+)
+
+
 @pytest.mark.parametrize(
     ("taken", "window_s", "expected"),
     [
         # One of two cores hogged. In 10 s they worked 16 s: 6 s for the trial, 10 s for others.
         (
-            [
-                shot(0, 0, 0.0, counts=(3, 0)),
-                shot(10, 16, 6.0, counts=(13, 500), steal_s=1),
-            ],
+            [shot(0, 0, 0.0, counts=(3, 0)), shot(10, 16, 6.0, counts=(13, 500), steal_s=1)],
             (0, 10),
-            CpuNoise(
-                own_cpu_frac=0.3,
-                foreign_cpu_frac=0.5,
-                steal_frac=0.05,
-                involuntary_switches_per_s=50.0,
-                major_faults_per_s=1.0,
-            ),
+            (0.3, 0.5, 0.05, 50.0, 1.0),
         ),
         # 1 s of foreign work in the first 2 s, none later: interpolated at the window's edges.
-        (
-            [shot(0, 0, 0.0), shot(2, 3, 2.0), shot(4, 5, 4.0)],
-            (1, 3),
-            CpuNoise(own_cpu_frac=0.5, foreign_cpu_frac=0.5 / 4.0, steal_frac=0.0),
-        ),
+        ([shot(0, 0, 0.0), shot(2, 3, 2.0), shot(4, 5, 4.0)], (1, 3), (0.5, 0.125, 0)),
         # A worker used 3 s, 1 s of it after the first snapshot, and was then waited for.
-        (
-            [shot(0, 0, 1.0, 2.0), shot(4, 4, (4.0, 3.0))],
-            (0, 4),
-            CpuNoise(own_cpu_frac=0.5, foreign_cpu_frac=0.0, steal_frac=0.0),
-        ),
+        ([shot(0, 0, 1.0, 2.0), shot(4, 4, (4.0, 3.0))], (0, 4), (0.5, 0, 0)),
         # A child that nobody waited for does not make own time negative.
-        (
-            [shot(0, 0, 0.0, 50.0), shot(4, 4, 4.0)],
-            (0, 4),
-            CpuNoise(own_cpu_frac=0.5, foreign_cpu_frac=0.0, steal_frac=0.0),
-        ),
+        ([shot(0, 0, 0.0, 50.0), shot(4, 4, 4.0)], (0, 4), (0.5, 0, 0)),
         # A child ended while /proc was being read: gone at first, in its parent's sum later.
         (
             [shot(0, 0, 0.0, 90.0), shot(1, 2, 1.0), shot(2, 4, (2.0, 90.0))],
             (0, 2),
-            CpuNoise(own_cpu_frac=0.5, foreign_cpu_frac=0.5, steal_frac=0.0),
+            (0.5, 0.5, 0),
         ),
         # 100 switches in 2 s; the trial ends after the window, before the third snapshot.
         (
-            [
-                shot(0, 0, 0.0, counts=(0, 0)),
-                shot(2, 0, 2.0, counts=(4, 100)),
-                shot(3, 0),
-            ],
+            [shot(0, 0, 0.0, counts=(0, 0)), shot(2, 0, 2.0, counts=(4, 100)), shot(3, 0)],
             (1, 2.5),
-            CpuNoise(
-                own_cpu_frac=1 / 3,
-                foreign_cpu_frac=0.0,
-                steal_frac=0.0,
-                involuntary_switches_per_s=50.0,
-                major_faults_per_s=2.0,
-            ),
+            (1 / 3, 0, 0, 50.0, 2.0),
         ),
         # What the system does not count stays blank.
-        (
-            [shot(0, 0, 0.0, steal_s=None), shot(1, 1, 1.0, steal_s=None)],
-            (0, 1),
-            CpuNoise(own_cpu_frac=0.5, foreign_cpu_frac=0.0),
-        ),
+        ([shot(0, 0, 0.0, steal_s=None), shot(1, 1, 1.0, steal_s=None)], (0, 1), (0.5, 0)),
         # Counters that disagree do not make more than the whole.
-        (
-            [shot(0, 0, 0.0), shot(1, 1, 9.0, steal_s=9)],
-            (0, 1),
-            CpuNoise(own_cpu_frac=1.0, foreign_cpu_frac=0.0, steal_frac=1.0),
-        ),
-        (
-            [shot(0, 0), shot(1, 9)],
-            (0, 1),
-            CpuNoise(own_cpu_frac=0.0, foreign_cpu_frac=1.0, steal_frac=0.0),
-        ),
+        ([shot(0, 0, 0.0), shot(1, 1, 9.0, steal_s=9)], (0, 1), (1, 0, 1)),
+        ([shot(0, 0), shot(1, 9)], (0, 1), (0, 1, 0)),
         # Snapshots that do not cover the window show nothing.
-        ([shot(1, 0), shot(2, 1)], (0.5, 2), CpuNoise()),
-        ([shot(1, 0), shot(2, 1)], (1, 2.5), CpuNoise()),
-        ([shot(1, 0), shot(2, 1)], (1.5, 1.5), CpuNoise()),
-        ([], (0, 1), CpuNoise()),
+        *(
+            ([shot(1, 0), shot(2, 1)], window_s, ())
+            for window_s in ((0.5, 2), (1, 2.5), (1.5, 1.5))
+        ),
+        ([], (0, 1), ()),
     ],
 )
-def test_use_of_the_processor_in_a_window(
-    taken: list[CpuSnapshot], window_s: tuple[float, float], expected: CpuNoise
-) -> None:
+def test_use_of_the_processor_in_a_window(taken, window_s, expected):
+    """Expected: own, foreign and stolen shares, switches and faults per second; then blanks."""
     noise = cpu_noise(taken, start_s=window_s[0], end_s=window_s[1], num_cores=2)
-    assert asdict(noise) == pytest.approx(asdict(expected))
+    found = [getattr(noise, name) for name in NOISE]
+    assert found == pytest.approx([*expected, *[None] * (len(NOISE) - len(expected))])
 
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="snapshots of threads need Linux /proc")
-def test_a_program_outside_the_tree_counts_as_foreign_and_one_inside_as_own() -> None:
+def test_a_program_outside_the_tree_counts_as_foreign_and_one_inside_as_own():
     """Loose bounds only: other programs may be busy here too."""
     spin = "import time\nend = time.monotonic() + 1.5\nwhile time.monotonic() < end: pass"
     child = subprocess.Popen([sys.executable, "-c", spin])
@@ -309,7 +250,7 @@ def test_a_program_outside_the_tree_counts_as_foreign_and_one_inside_as_own() ->
     assert outside.foreign_cpu_frac > 0.1 / (psutil.cpu_count() or 1)
 
 
-def test_a_machine_is_read_from_its_files(machine: Callable[..., Path]) -> None:
+def test_a_machine_is_read_from_its_files(machine, tmp_path):
     files = {
         "proc/cpuinfo": "processor : 0\nmodel name\t: Made Up 9000\nflags\t: fpu avx2 hypervisor\n",
         "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave\n",
@@ -334,10 +275,8 @@ def test_a_machine_is_read_from_its_files(machine: Callable[..., Path]) -> None:
     assert facts["memory"]["transparent_huge_pages"] == "madvise"
     assert (system["name"], system["container"]) == ("Made Up Linux 1", "docker")
     assert (system["is_virtual"], system["drivers"]) == (True, {"nvidia": "580.65"})
-
-
-def test_a_machine_without_proc_and_sys_leaves_blanks(machine: Callable[..., Path]) -> None:
-    facts = machine_facts(root=machine(), environ={})
+    # A machine without /proc and /sys leaves blanks.
+    facts = machine_facts(root=tmp_path / "bare", environ={})
     processor, system = facts["cpu"], facts["system"]
     for name in ("sockets", "numa_nodes", "smt_active", "cgroup_cpus", "governor", "turbo"):
         assert processor[name] is None

@@ -1,6 +1,5 @@
 """Each finding appears where its cause is there, and stays away where it is not."""
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -68,19 +67,13 @@ def words(found: Any) -> list[str]:
         ({}, {}, "warning: 1.00 GiB of swap are in use"),
     ],
 )
-def test_each_setting_is_found_where_it_spoils(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    harmless: dict[str, str],
-    files: dict[str, str],
-    found: str,
-) -> None:
+def test_each_setting_is_found_where_it_spoils(tmp_path, monkeypatch, harmless, files, found):
     monkeypatch.setattr(host_findings, "allowed_cpu_ids", lambda: tuple(range(8)))
     swap, memory = SimpleNamespace(used=0), SimpleNamespace(available=2**40, total=2**40)
     monkeypatch.setattr(host_findings.psutil, "swap_memory", lambda: swap)
     monkeypatch.setattr(host_findings.psutil, "virtual_memory", lambda: memory)
 
-    def look(more: dict[str, str]) -> list[str]:
+    def look(more):
         make_tree(tmp_path, more)
         processor = host_findings.processor_findings(root=tmp_path)
         share = host_findings.share_findings(root=tmp_path, environ={})
@@ -103,13 +96,8 @@ def test_each_setting_is_found_where_it_spoils(
     ],
 )
 def test_a_torchvision_of_another_torch_is_found_and_is_the_reason_on_the_row(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    torch: str,
-    vision: str,
-    pin: str,
-    found: str | None,
-) -> None:
+    tmp_path, monkeypatch, torch, vision, pin, found
+):
     needs = f"Requires-Dist: numpy\nRequires-Dist: {pin}\n"
     for name, version, more in (("torch", torch, ""), ("torchvision", vision, needs)):
         text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{more}"
@@ -127,9 +115,7 @@ def test_a_torchvision_of_another_torch_is_found_and_is_the_reason_on_the_row(
         assert "uninstall" in detail
 
 
-def test_full_disk_is_found_at_the_nearest_directory_that_exists(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_is_found_at_the_nearest_directory_that_exists(tmp_path, monkeypatch):
     for free_bytes, severities in ((5 * 10**7, ["error"]), (5 * 10**8, ["warning"]), (10**10, [])):
         usage = {tmp_path: SimpleNamespace(free=free_bytes)}
         monkeypatch.setattr(host_findings.shutil, "disk_usage", usage.__getitem__)
@@ -137,7 +123,7 @@ def test_full_disk_is_found_at_the_nearest_directory_that_exists(
         assert [one.severity for one in found] == severities
 
 
-def test_variables_that_change_what_is_measured_are_found() -> None:
+def test_variables_that_change_what_is_measured_are_found():
     environ = {
         "TORCH_DEVICE_BACKEND_AUTOLOAD": "0",
         "OMP_NUM_THREADS": "3",
@@ -153,8 +139,8 @@ def test_variables_that_change_what_is_measured_are_found() -> None:
     ]
 
 
-def test_three_busiest_foreign_processes_are_named_busiest_first() -> None:
-    def times(*used_s: float) -> dict[tuple[int, float], ProcessTimes]:
+def test_three_busiest_foreign_processes_are_named_busiest_first():
+    def times(*used_s):
         return {
             (pid, 0.0): ProcessTimes(parent_pid=0, own_s=10.0 + one_s, reaped_s=0.0)
             for pid, one_s in enumerate(used_s)
@@ -182,9 +168,7 @@ def test_three_busiest_foreign_processes_are_named_busiest_first() -> None:
         ({"steal_frac": 0.05}, [], "warning: the hypervisor took 5.0%"),
     ],
 )
-def test_load_of_others_follows_the_limits_of_a_trial(
-    monkeypatch: pytest.MonkeyPatch, noise: dict[str, float], busy: Any, found: str | None
-) -> None:
+def test_load_of_others_follows_the_limits_of_a_trial(monkeypatch, noise, busy, found):
     monkeypatch.setattr(host_findings, "_name", {42: "make"}.__getitem__)
     got = words(host_findings.noise_findings(CpuNoise(**noise), busy=busy))
     assert len(got) == (found is not None)
@@ -231,7 +215,7 @@ def gpu_words(*, smi: RecordedAmdSmi | None = None, **readings: Any) -> list[str
         ("Count", None, "warning: NVIDIA's driver refuses to list its devices: Not Supported"),
     ],
 )
-def test_each_state_of_a_device_is_found(call: str, reading: Any, found: str) -> None:
+def test_each_state_of_a_device_is_found(call, reading, found):
     text = found.format("GPU 0 (Fake H100)")
     assert any(one.startswith(text) for one in gpu_words(**{f"nvmlDeviceGet{call}": reading}))
     assert gpu_words() == [
@@ -240,16 +224,14 @@ def test_each_state_of_a_device_is_found(call: str, reading: Any, found: str) ->
     ]
 
 
-def test_amd_devices_with_a_lowered_limit_are_found() -> None:
+def test_amd_devices_with_a_lowered_limit_are_found():
     found = gpu_words(smi=RecordedAmdSmi(), nvmlDeviceGetCount=0)
     assert [one.partition("-> ")[2] for one in found if "default is 750 W" in one] == [
         f"sudo amd-smi set -g {index} --power-cap 750" for index in (0, 1)
     ]
 
 
-def test_findings_are_sorted_by_severity_and_the_machine_is_left_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_findings_are_sorted_by_severity_and_the_machine_is_left_alone(tmp_path, monkeypatch):
     loaded = Finding(severity="note", what="load", why="", fix="")
     monkeypatch.setattr(all_findings, "load_findings", lambda root: [loaded])
     monkeypatch.setattr(all_findings, "gpu_findings", list)

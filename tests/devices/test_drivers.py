@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,19 +15,20 @@ GPU = Device(
     type="cuda", index=3, name="H100", vendor="nvidia", stack="CUDA 13.0", memory_bytes=None
 )
 AMD = replace(GPU, index=0, name="AMD Instinct MI300X", vendor="amd", pci_bus_id="0000:00:00.0")
-GH200 = {"nvmlDeviceGetName": "NVIDIA GH200 480GB"}
+SUPERCHIP = "NVIDIA GH200 480GB"
+NO_ENERGY = {"power_w": None, "energy_j": None}
 
 
 @pytest.fixture(autouse=True)
-def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def _clock(monkeypatch):
     monkeypatch.setattr("time.monotonic", lambda: 12.5)
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Telemetry | None]:
+def opened(monkeypatch):
     """Open a device's reader on drivers that play these readings."""
 
-    def open_on(device: Device, **readings: Any) -> Telemetry | None:
+    def open_on(device, **readings):
         monkeypatch.setattr(nvml, "import_nvml", lambda: RecordedNvml(**readings))
         monkeypatch.setattr(amd_smi, "import_amdsmi", lambda: RecordedAmdSmi(**readings))
         return readers.open_telemetry(device)
@@ -40,7 +39,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Telemetry | None]:
 Opened = Callable[..., Telemetry]
 
 
-def test_nvml_readings_are_in_base_units(opened: Opened) -> None:
+def test_nvml_readings_are_in_base_units(opened):
     telemetry = opened(GPU)
     assert telemetry.sample() == Sample(
         time_s=12.5,
@@ -68,7 +67,7 @@ def test_nvml_readings_are_in_base_units(opened: Opened) -> None:
     )
 
 
-def test_amd_readings_are_in_base_units(opened: Opened) -> None:
+def test_amd_readings_are_in_base_units(opened):
     telemetry = opened(AMD)
     assert telemetry.sample() == Sample(
         time_s=12.5,
@@ -87,67 +86,66 @@ def test_amd_readings_are_in_base_units(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "readings", "expected"),
+    ("call", "reading", "expected"),
     [
-        (GPU, {"nvmlDeviceGetFieldValues": None}, {"power_w": 111.0}),
-        (GPU, {"nvmlDeviceGetFieldValues": recorded.instant_power(0, error=3)}, {"power_w": 111.0}),
-        (
-            GPU,
-            {
-                "nvmlDeviceGetCurrentClocksEventReasons": MISSING,
-                "nvmlDeviceGetCurrentClocksThrottleReasons": 0x80,
-            },
-            {"throttle_reasons": {"power_brake"}},
-        ),
+        ("nvmlDeviceGetFieldValues", None, {"power_w": 111.0}),
+        ("nvmlDeviceGetFieldValues", recorded.instant_power(0, error=3), {"power_w": 111.0}),
         # Idle is not a reason that limits clocks.
-        (GPU, {"nvmlDeviceGetCurrentClocksEventReasons": 0x01}, {"throttle_reasons": set()}),
+        ("nvmlDeviceGetCurrentClocksEventReasons", 0x01, {"throttle_reasons": set()}),
         # A slice of a device has no energy of its own.
-        (
-            GPU,
-            {"nvmlDeviceIsMigDeviceHandle": 1},
-            {"power_w": None, "energy_j": None, "temperature_c": 55.0},
-        ),
-        (GPU, {"nvmlDeviceGetMigMode": [1, 1]}, {"power_w": None, "energy_j": None}),
+        ("nvmlDeviceIsMigDeviceHandle", 1, {**NO_ENERGY, "temperature_c": 55.0}),
+        ("nvmlDeviceGetMigMode", [1, 1], NO_ENERGY),
         # A superchip's counter covers the module: used where its power can be checked.
-        (GPU, GH200, {"energy_j": 7.0, "power_w": 250.0}),
-        (
-            GPU,
-            {**GH200, "nvmlDeviceGetFieldValues": None},
-            {"energy_j": None, "power_w": 111.0},
-        ),
+        ("nvmlDeviceGetName", SUPERCHIP, {"energy_j": 7.0, "power_w": 250.0}),
         # Releases 6 and 7 of AMD SMI call the same field by other names.
         (
-            AMD,
-            {"amdsmi_get_power_info": {"current_socket_power": "N/A", "average_socket_power": 90}},
+            "amdsmi_get_power_info",
+            {"current_socket_power": "N/A", "average_socket_power": 90},
             {"power_w": 90},
         ),
-        (AMD, {"amdsmi_get_power_info": {"socket_power": 410}}, {"power_w": 410}),
-        (AMD, {"amdsmi_get_power_info": {"socket_power": 2**32 - 1}}, {"power_w": None}),
-        (AMD, {"amdsmi_get_power_info": {"average_socket_power": 65_535}}, {"power_w": None}),
-        (AMD, {"amdsmi_get_power_info": {"average_socket_power": 0}}, {"power_w": None}),
+        ("amdsmi_get_power_info", {"socket_power": 410}, {"power_w": 410}),
+        ("amdsmi_get_power_info", {"socket_power": 2**32 - 1}, {"power_w": None}),
+        ("amdsmi_get_power_info", {"average_socket_power": 65_535}, {"power_w": None}),
+        ("amdsmi_get_power_info", {"average_socket_power": 0}, {"power_w": None}),
         (
-            AMD,
-            {"amdsmi_get_energy_count": {"energy_accumulator": 2**64 - 1, "counter_resolution": 1}},
+            "amdsmi_get_energy_count",
+            {"energy_accumulator": 2**64 - 1, "counter_resolution": 1},
             {"energy_j": None},
         ),
-        (AMD, {"amdsmi_get_energy_count": None}, {"energy_j": None}),
-        (AMD, {"amdsmi_get_clock_info": {"cur_clk": 1_200}}, {"sm_clock_hz": 1.2e9}),
-        (AMD, {"amdsmi_get_clock_info": MISSING}, {"sm_clock_hz": None, "power_w": 300}),
+        ("amdsmi_get_energy_count", None, {"energy_j": None}),
+        ("amdsmi_get_clock_info", {"cur_clk": 1_200}, {"sm_clock_hz": 1.2e9}),
+        ("amdsmi_get_clock_info", MISSING, {"sm_clock_hz": None, "power_w": 300}),
         (
-            AMD,
-            {"amdsmi_get_temp_metric": lambda h, kind, m: None if kind == "hotspot" else 61},
+            "amdsmi_get_temp_metric",
+            lambda handle, kind, metric: None if kind == "hotspot" else 61,
             {"temperature_c": 61},
         ),
     ],
 )
 def test_what_a_driver_offers_instead_is_read_and_what_is_none_stays_blank(
-    opened: Opened, device: Device, readings: dict[str, Any], expected: dict[str, Any]
-) -> None:
-    sample = opened(device, **readings).sample()
+    opened, call, reading, expected
+):
+    sample = opened(GPU if call.startswith("nvml") else AMD, **{call: reading}).sample()
     assert {name: getattr(sample, name) for name in expected} == expected
 
 
-def test_what_the_driver_refuses_is_blank_and_the_rest_is_read(opened: Opened) -> None:
+def test_a_superchip_and_an_older_release_are_read_by_what_they_have(opened):
+    """The scope is the module where the counter covers it."""
+    sample = opened(GPU, nvmlDeviceGetName=SUPERCHIP, nvmlDeviceGetFieldValues=None).sample()
+    superchip = opened(GPU, nvmlDeviceGetName=SUPERCHIP)
+    assert (sample.energy_j, sample.power_w) == (None, 111.0)
+    mi250 = replace(AMD, name="AMD Instinct MI250X / MI250")
+    scopes = [superchip.scope, *(opened(device).scope for device in (GPU, AMD, mi250))]
+    assert scopes == ["module", "gpu", "gpu", "module"]
+    older = opened(
+        GPU,
+        nvmlDeviceGetCurrentClocksEventReasons=MISSING,
+        nvmlDeviceGetCurrentClocksThrottleReasons=0x80,
+    )
+    assert older.sample().throttle_reasons == {"power_brake"}
+
+
+def test_what_the_driver_refuses_is_blank_and_the_rest_is_read(opened):
     telemetry = opened(
         GPU,
         nvmlDeviceGetTotalEnergyConsumption=None,
@@ -159,12 +157,6 @@ def test_what_the_driver_refuses_is_blank_and_the_rest_is_read(opened: Opened) -
     assert sample == Sample(time_s=12.5, power_w=250.0, temperature_c=55.0, sm_clock_hz=1.755e9)
     assert telemetry.baseline().hot_s is None
     assert telemetry.available == ("power", "temperature", "sm_clock", "memory")
-
-
-def test_scope_is_the_module_where_the_counter_covers_it(opened: Opened) -> None:
-    assert (opened(GPU).scope, opened(GPU, **GH200).scope) == ("gpu", "module")
-    mi250 = replace(AMD, name="AMD Instinct MI250X / MI250")
-    assert (opened(AMD).scope, opened(mi250).scope) == ("gpu", "module")
 
 
 @pytest.mark.parametrize(
@@ -187,12 +179,12 @@ def test_scope_is_the_module_where_the_counter_covers_it(opened: Opened) -> None
     ],
 )
 def test_a_device_is_matched_by_identity_then_address_then_being_the_only_one(
-    opened: Opened, device: Device, is_found: bool
-) -> None:
+    opened, device, is_found
+):
     assert (opened(device) is not None) == is_found
 
 
-def test_every_start_of_nvml_has_its_shutdown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_start_of_nvml_has_its_shutdown(monkeypatch):
     driver = RecordedNvml()
     monkeypatch.setattr(nvml, "import_nvml", lambda: driver)
     telemetry = nvml.open_nvml(GPU)
@@ -202,29 +194,26 @@ def test_every_start_of_nvml_has_its_shutdown(monkeypatch: pytest.MonkeyPatch) -
     assert driver.calls.count("nvmlShutdown") == 2
 
 
-@pytest.mark.parametrize("error", [KeyError("power_cap"), AttributeError("undefined symbol")])
-def test_an_amd_binding_that_does_not_fit_its_driver_leaves_blanks(
-    opened: Opened, error: Exception
-) -> None:
-    def fail(handle: int, *_: object) -> None:
-        raise error
+def test_an_amd_binding_that_fails_leaves_blanks_and_is_as_good_as_none_at_import(
+    opened, tmp_path, monkeypatch
+):
+    calls = [name for name in recorded.MI300X if name.startswith("amdsmi_get_po")]
+    for error in (KeyError("power_cap"), AttributeError("undefined symbol")):
 
-    calls = {name: fail for name in recorded.MI300X if name.startswith("amdsmi_get_po")}
-    telemetry = opened(AMD, **calls)
-    assert telemetry.sample().power_w is None
-    assert telemetry.baseline().power_limit_w is None
+        def fail(handle, *_, error=error):
+            raise error
 
-
-@pytest.mark.parametrize("error", ["AttributeError('symbol')", "KeyError('x')", "RuntimeError()"])
-def test_an_amd_binding_that_fails_at_import_is_as_good_as_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str
-) -> None:
-    (tmp_path / "amdsmi.py").write_text(f"raise {error}")
+        telemetry = opened(AMD, **dict.fromkeys(calls, fail))
+        assert telemetry.sample().power_w is None, error
+        assert telemetry.baseline().power_limit_w is None, error
+    monkeypatch.undo()
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert amd_smi.import_amdsmi() is None
+    for error in ("AttributeError('symbol')", "KeyError('x')", "RuntimeError()"):
+        (tmp_path / "amdsmi.py").write_text(f"raise {error}")
+        assert amd_smi.import_amdsmi() is None, error
 
 
-def test_packages_are_added_up_and_their_parts_are_not(tmp_path: Path) -> None:
+def test_packages_are_added_up_and_their_parts_are_not(tmp_path):
     assert readers.open_rapl(root=tmp_path) is None
     folder = tmp_path / "sys/class/powercap"
     for name, kind, energy_uj in (
@@ -261,9 +250,7 @@ def test_packages_are_added_up_and_their_parts_are_not(tmp_path: Path) -> None:
         ([[], []], None, []),
     ],
 )
-def test_links_of_two_devices_are_those_that_nvml_states(
-    monkeypatch: pytest.MonkeyPatch, ends: list[list[str]], ancestor: Any, links: list[str]
-) -> None:
+def test_links_of_two_devices_are_those_that_nvml_states(monkeypatch, ends, ancestor, links):
     far_ends = recorded.linked(handle0=ends[0], handle1=ends[1])
     driver = RecordedNvml(**far_ends, nvmlDeviceGetTopologyCommonAncestor=ancestor)
     monkeypatch.setattr(nvml, "import_nvml", lambda: driver)
@@ -281,7 +268,7 @@ def test_links_of_two_devices_are_those_that_nvml_states(
     assert driver.calls.count("nvmlShutdown") == 2
 
 
-def test_without_a_driver_nothing_is_stated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_driver_nothing_is_stated(monkeypatch):
     monkeypatch.setattr(nvml, "import_nvml", lambda: None)
     assert nvml.open_nvml(GPU) is None
     assert nvml_links.memory_free_bytes(GPU) is None

@@ -49,7 +49,7 @@ def energy(
     )
 
 
-def test_steady_hundred_watts_give_a_thousand_joules_in_ten_seconds() -> None:
+def test_steady_hundred_watts_give_a_thousand_joules_in_ten_seconds():
     samples = sampled(power_w=hundred_watts, energy_j=lambda t: 5000.0 + 100.0 * t)
     answer = energy(samples, start_s=1.03, end_s=11.03, idle_power_w=30.0)
     assert asdict(answer) == pytest.approx(
@@ -66,7 +66,7 @@ def test_steady_hundred_watts_give_a_thousand_joules_in_ten_seconds() -> None:
     )
 
 
-def test_readings_are_interpolated_at_the_edges_of_the_window() -> None:
+def test_readings_are_interpolated_at_the_edges_of_the_window():
     # Power is 10 W per second of time: from 1.25 s to 3.75 s that is 5 x (3.75^2 - 1.25^2) J.
     answer = energy(sampled(power_w=lambda t: 10.0 * t), start_s=1.25, end_s=3.75)
     assert answer.energy_j == pytest.approx(62.5)
@@ -90,16 +90,14 @@ def test_readings_are_interpolated_at_the_edges_of_the_window() -> None:
         (lambda t: 9e9 if t < 0.45 else 100.0 * t, 1000.0, "counter"),  # reset before the window
     ],
 )
-def test_a_counter_is_used_where_sampled_power_confirms_it(
-    counter: Reading, energy_j: float, source: str
-) -> None:
+def test_a_counter_is_used_where_sampled_power_confirms_it(counter, energy_j, source):
     answer = energy(sampled(power_w=hundred_watts, energy_j=counter))
     assert answer.energy_j == pytest.approx(energy_j)
     assert answer.energy_integrated_j == pytest.approx(1000.0)
     assert (answer.energy_source, answer.is_unvalidated) == (source, source == "integrated")
 
 
-def test_counter_without_power_beside_it_is_used_if_it_rises() -> None:
+def test_counter_without_power_beside_it_is_used_if_it_rises():
     answer = energy(sampled(energy_j=lambda t: 40.0 * t))
     assert answer.energy_j == pytest.approx(400.0)
     assert (answer.energy_source, answer.energy_integrated_j) == ("counter", None)
@@ -124,9 +122,7 @@ def without(first_s: float, last_s: float) -> list[Sample]:
         (without(0, 0), 1.0, 12.05),
     ],
 )
-def test_energy_that_cannot_be_measured_stays_blank(
-    samples: list[Sample], start_s: float, end_s: float
-) -> None:
+def test_energy_that_cannot_be_measured_stays_blank(samples, start_s, end_s):
     answer = energy(samples, start_s=start_s, end_s=end_s, idle_power_w=30.0)
     assert answer == Energy(idle_power_w=30.0)
 
@@ -136,9 +132,7 @@ def test_energy_that_cannot_be_measured_stays_blank(
     middle_s=st.floats(2.5, 5.5),
     is_counted=st.booleans(),
 )
-def test_energy_is_additive_over_adjacent_windows(
-    powers_w: list[float], middle_s: float, is_counted: bool
-) -> None:
+def test_energy_is_additive_over_adjacent_windows(powers_w, middle_s, is_counted):
     samples = [
         Sample(time_s=number / 10, energy_j=sum(powers_w[: number + 1]) / 10)
         if is_counted
@@ -152,8 +146,8 @@ def test_energy_is_additive_over_adjacent_windows(
     assert whole_j == pytest.approx(first_j + second_j)
 
 
-def test_conditions_are_shares_of_the_samples_in_the_window() -> None:
-    def sample(time_s: float, *, clock: float, heat: float, reasons: set[str]) -> Sample:
+def test_conditions_are_shares_of_the_samples_in_the_window():
+    def sample(time_s, *, clock, heat, reasons):
         return Sample(
             time_s=time_s,
             sm_clock_hz=clock,
@@ -193,8 +187,6 @@ def test_conditions_are_shares_of_the_samples_in_the_window() -> None:
         (1.0, None, []),
     ],
 )
-def test_heat_that_samples_missed_is_in_the_counter_of_the_driver(
-    before_s: float, after_s: float | None, reasons: list[str]
-) -> None:
+def test_heat_that_samples_missed_is_in_the_counter_of_the_driver(before_s, after_s, reasons):
     watched = Observation(before=Baseline(hot_s=before_s), after=Baseline(hot_s=after_s))
     assert _throttle_reasons(Conditions(), watched, window_s=10.0) == reasons

@@ -16,8 +16,8 @@ def snapshot_at(pid: int) -> CpuSnapshot:
     return CpuSnapshot(time_s=float(pid), **counters, processes={}, switches={}, faults={})
 
 
-def test_a_failing_reading_is_left_out_and_stops_nothing() -> None:
-    def fail(pid: int) -> CpuSnapshot:
+def test_a_failing_reading_is_left_out_and_stops_nothing():
+    def fail(pid):
         raise ProcessLookupError(pid)
 
     readings = [Sample(time_s=1.0), OSError("gpu lost"), Sample(time_s=3.0)]
@@ -28,9 +28,7 @@ def test_a_failing_reading_is_left_out_and_stops_nothing() -> None:
     assert sampler.snapshots == []
 
 
-def test_snapshots_and_memory_are_taken_less_often_than_power(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_snapshots_and_memory_are_taken_less_often_than_power(monkeypatch):
     now_s = iter(number / 10 for number in range(11))
     monkeypatch.setattr(time, "monotonic", lambda: next(now_s))
     replay = ReplayTelemetry([Sample(time_s=float(number)) for number in range(11)])
@@ -41,7 +39,7 @@ def test_snapshots_and_memory_are_taken_less_often_than_power(
     assert (slow, len(sampler.snapshots)) == ([0, 5, 10], 3)
 
 
-def test_the_thread_brackets_the_time_between_start_and_stop() -> None:
+def test_the_thread_brackets_the_time_between_start_and_stop():
     num_threads = threading.active_count()
     live = ReplayTelemetry([lambda: Sample(time_s=time.monotonic())] * 100)
     # A device without telemetry still gets snapshots of the processor.

@@ -25,9 +25,7 @@ def run_child(*arguments: str, env: dict[str, str], **more: str) -> str:
     return done.stdout
 
 
-def test_it_is_loaded_with_torch_in_child_processes_that_may_switch_it_off(
-    simdev_env: dict[str, str],
-) -> None:
+def test_it_is_loaded_with_torch_in_child_processes_that_may_switch_it_off(simdev_env):
     code = "import torch; print(torch.accelerator.device_count(), hasattr(torch, 'simdev'))"
     assert run_child("-c", code, env=simdev_env).split() == ["2", "True"]
     off = run_child("-c", code, env=simdev_env, TORCH_DEVICE_BACKEND_AUTOLOAD="0")
@@ -35,9 +33,7 @@ def test_it_is_loaded_with_torch_in_child_processes_that_may_switch_it_off(
     assert not hasattr(torch, "simdev")
 
 
-def test_it_computes_as_the_cpu_does_and_refuses_what_real_devices_refuse(
-    simdev_env: dict[str, str],
-) -> None:
+def test_it_computes_as_the_cpu_does_and_refuses_what_real_devices_refuse(simdev_env):
     basics = json.loads(run_child(str(BASICS), env=simdev_env))
     assert set(basics["training"]) == {"convolutions", "linear", "attention", "lstm", "gru"}
     assert max(basics["training"].values()) <= 1e-5

@@ -80,9 +80,7 @@ def assert_right(row: Row) -> None:
     assert row["throughput_per_s"] > 0
 
 
-def test_all_five_phases_run_on_a_backend_that_nobody_told_us_of(
-    simdev_env: dict[str, str], tmp_path: Path
-) -> None:
+def test_all_five_phases_run_on_a_backend_that_nobody_told_us_of(simdev_env, tmp_path):
     ran = run("all", env=simdev_env, out=tmp_path)
     assert (ran.code, {row["workload"] for row in ran.rows}) == (0, PHASES)
     for row in ran.rows:
@@ -109,9 +107,7 @@ def test_all_five_phases_run_on_a_backend_that_nobody_told_us_of(
     assert found == {name: trained.get(name) for name in PHASES}
 
 
-def test_devices_are_described_and_what_is_wrong_with_them_is_found(
-    simdev_env: dict[str, str],
-) -> None:
+def test_devices_are_described_and_what_is_wrong_with_them_is_found(simdev_env):
     shown = {}
     for quirks in ("", MISSING, "oom_above=1000"):
         done = in_python("bench", "devices", "--json", env=simdev_env, quirks=quirks)
@@ -135,16 +131,14 @@ def test_devices_are_described_and_what_is_wrong_with_them_is_found(
     assert problems[0].startswith("no memory is free on simdev:0")
 
 
-def test_no_line_of_the_harness_knows_this_device() -> None:
+def test_no_line_of_the_harness_knows_this_device():
     files = [path for folder in ("bench", "workloads") for path in (ROOT / folder).rglob("*")]
     texts = {path: path.read_bytes() for path in files if path.suffix in (".py", ".yaml", ".md")}
     assert len(texts) > 100
     assert [path for path, text in texts.items() if b"simdev" in text.lower()] == []
 
 
-def test_real_files_pass_through_a_loader_process_in_channels_last(
-    simdev_env: dict[str, str], tmp_path: Path
-) -> None:
+def test_real_files_pass_through_a_loader_process_in_channels_last(simdev_env, tmp_path):
     """In fp16, which scales gradients."""
     data = tmp_path / "Task"
     assert main(["data", "phantom", str(data), "--cases", "4"]) == 0
@@ -157,9 +151,7 @@ def test_real_files_pass_through_a_loader_process_in_channels_last(
     assert row["data_wait_frac"] >= 0
 
 
-def test_steps_of_several_devices_are_simulated_on_any_accelerator(
-    simdev_env: dict[str, str], tmp_path: Path
-) -> None:
+def test_steps_of_several_devices_are_simulated_on_any_accelerator(simdev_env, tmp_path):
     flags = ("--devices", "2", "--parallel", "ddp,fsdp", "--link", "10gbe", "--mode", "simulated")
     ran = run(NET, *flags, env=simdev_env, out=tmp_path)
     assert (ran.code, len(ran.rows)) == (0, 2)
@@ -188,9 +180,7 @@ def test_phase(bench_workload, phase):
 """
 
 
-def test_without_float64_every_phase_computes_right_in_fp32(
-    simdev_env: dict[str, str], tmp_path: Path
-) -> None:
+def test_without_float64_every_phase_computes_right_in_fp32(simdev_env, tmp_path):
     """All five in one process, whose outputs the fixture compares with the CPU's."""
     (tmp_path / "test_suite.py").write_text(SUITE)
     # Named here, since not every checkout is installed; an installed one must not name it again.
@@ -200,9 +190,7 @@ def test_without_float64_every_phase_computes_right_in_fp32(
     assert f"{len(PHASES)} passed" in done.stdout
 
 
-def test_what_a_device_lacks_is_replaced_or_blank_and_the_row_says_so(
-    simdev_env: dict[str, str], tmp_path: Path
-) -> None:
+def test_what_a_device_lacks_is_replaced_or_blank_and_the_row_says_so(simdev_env, tmp_path):
     """Memory too: the first trial runs out of it, and half the batch is another row."""
     flags = ("--batch", "16", "--oom-shrink")
     quirks = f"{MISSING},oom_above=12000000"
@@ -218,9 +206,7 @@ def test_what_a_device_lacks_is_replaced_or_blank_and_the_row_says_so(
     assert {row.get(name) for row in ran.rows for name in MEMORY} == {None}
 
 
-def test_the_size_fits_in_memory_that_only_the_backend_tells_of(
-    simdev_env: dict[str, str],
-) -> None:
+def test_the_size_fits_in_memory_that_only_the_backend_tells_of(simdev_env):
     chosen = ("run", "--device", "simdev", "--workload", "llm-decode", "--profile", "smoke")
     # Without statistics the total, which the device states, is all that is known.
     limits = {"oom_above=300000000": "small", "oom_above=60000000,no_memory_stats": "tiny"}
@@ -240,17 +226,15 @@ def test_the_size_fits_in_memory_that_only_the_backend_tells_of(
     ],
 )
 def test_a_dtype_that_a_device_refuses_or_gets_wrong_is_not_measured(
-    simdev_env: dict[str, str], tmp_path: Path, dtype: str, quirk: str, reasons: str, detail: str
-) -> None:
+    simdev_env, tmp_path, dtype, quirk, reasons, detail
+):
     ran = run(NET, "--dtype", dtype, env=simdev_env, out=tmp_path, quirks=quirk)
     assert (ran.code, ran.row["status"], ran.row["reasons"]) == (4, "FAILED", reasons)
     assert ran.row["dtype"] == dtype
     assert detail in ran.row["detail"]
 
 
-def test_the_device_that_was_asked_for_is_the_current_one_unless_it_fails(
-    simdev_env: dict[str, str], tmp_path: Path
-) -> None:
+def test_the_device_that_was_asked_for_is_the_current_one_unless_it_fails(simdev_env, tmp_path):
     row = run(NET, env=simdev_env, out=tmp_path, at="simdev:1").row
     assert (row["status"], row["device"]) == ("WARN", "simdev:1"), row
     ran = run(NET, env=simdev_env, out=tmp_path, quirks="fail_device_1", at="simdev:1")
@@ -260,9 +244,7 @@ def test_the_device_that_was_asked_for_is_the_current_one_unless_it_fails(
     )
 
 
-def test_the_window_holds_the_device_time_that_was_only_queued(
-    simdev_env: dict[str, str], tmp_path: Path
-) -> None:
+def test_the_window_holds_the_device_time_that_was_only_queued(simdev_env, tmp_path):
     """An operator returns at once and takes QUEUE_US on the device: a step is a multiple of it."""
     found = []
     for queue_us, quirk, clock in (

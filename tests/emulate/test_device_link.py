@@ -153,46 +153,17 @@ def marks(trace):
     return [(m.kind, m.collective, round(m.start_s, 9), round(m.end_s, 9)) for m in trace.marks]
 
 
-def test_compute_goes_on_beside_an_asynchronous_collective(emulation, device):
-    emulation.begin_step()
+def gather_beside(device):
     device.current.compute()
     work = all_reduce(async_op=True)
     device.current.compute()
     work.wait()
-    trace = emulation.end_step().trace
-    assert spans(trace) == [(0.004, 0.014)]
-    assert marks(trace) == [("issue", 0, 0.004, 0.004), ("wait", 0, 0.008, 0.014)]
-    assert trace.duration_s == pytest.approx(0.014)
-    assert replay(trace).step_s == pytest.approx(trace.duration_s)
 
 
-def test_a_synchronous_collective_stops_compute_and_that_is_no_compute(emulation, device):
-    emulation.begin_step()
+def gather_in_line(device):
     device.current.compute()
     all_reduce()
     device.current.compute()
-    trace = emulation.end_step().trace
-    assert marks(trace) == [("issue", 0, 0.004, 0.004), ("wait", 0, 0.004, 0.014)]
-    assert trace.duration_s == pytest.approx(0.018)
-    assert replay(trace).compute_s == pytest.approx(0.008)
-
-
-def test_collectives_of_several_streams_queue(emulation, device):
-    side = Stream()
-    emulation.begin_step()
-    work = all_reduce(async_op=True)
-    with device.inside(side):
-        all_reduce()
-    work.wait()
-    assert spans(emulation.end_step().trace) == [(0.0, 0.01), (0.01, 0.02)]
-
-
-def test_links_of_both_levels_run_beside_each_other(emulation, device):
-    inside, between = dist.new_group([0, 1]), dist.new_group([0, 2])
-    emulation.begin_step()
-    works = [all_reduce(group=group, async_op=True) for group in (inside, between)]
-    del works
-    assert spans(emulation.end_step().trace) == [(0.0, 0.01), (0.0, 0.01)]
 
 
 def gather_as_fsdp(device):
@@ -207,12 +178,44 @@ def gather_as_fsdp(device):
     device.current.wait_event(event)
 
 
-def test_fsdps_way_of_waiting_is_seen(emulation, device):
+ISSUE = ("issue", 0, 0.004, 0.004)
+
+
+@pytest.mark.parametrize(
+    ("step", "wait", "compute_s", "step_s"),
+    [
+        (gather_beside, ("wait", 0, 0.008, 0.014), 0.008, 0.014),
+        (gather_in_line, ("wait", 0, 0.004, 0.014), 0.008, 0.018),
+        (gather_as_fsdp, ("wait", 0, 0.008, 0.014), 0.008, 0.014),
+    ],
+)
+def test_compute_waits_where_it_needs_a_collective(
+    step, wait, compute_s, step_s, emulation, device
+):
     emulation.begin_step()
-    gather_as_fsdp(device)
+    step(device)
     trace = emulation.end_step().trace
-    assert marks(trace) == [("issue", 0, 0.004, 0.004), ("wait", 0, 0.008, 0.014)]
-    assert replay(trace).step_s == pytest.approx(trace.duration_s)
+    assert spans(trace) == [(0.004, 0.014)]
+    assert marks(trace) == [ISSUE, wait]
+    assert trace.duration_s == pytest.approx(step_s)
+    again = replay(trace)
+    assert (again.step_s, again.compute_s) == pytest.approx((step_s, compute_s))
+
+
+def test_collectives_of_several_streams_queue_and_links_of_both_levels_do_not(emulation, device):
+    side = Stream()
+    emulation.begin_step()
+    work = all_reduce(async_op=True)
+    with device.inside(side):
+        all_reduce()
+    work.wait()
+    assert spans(emulation.end_step().trace) == [(0.0, 0.01), (0.01, 0.02)]
+    device.current.wait_stream(side)  # until the links are free
+    inside, between = dist.new_group([0, 1]), dist.new_group([0, 2])
+    emulation.begin_step()
+    works = [all_reduce(group=group, async_op=True) for group in (inside, between)]
+    del works
+    assert spans(emulation.end_step().trace) == [(0.0, 0.01), (0.0, 0.01)]
 
 
 def test_units_and_traffic_are_asked_of_the_kernel(emulation, device):
@@ -269,10 +272,7 @@ def recorded(monkeypatch, *, make_event):
 def test_a_recorded_step_is_that_of_the_timed_one_without_its_link(device, monkeypatch):
     with recorded(monkeypatch, make_event=lambda: Event(device)) as running:
         gather_as_fsdp(device)
-        device.current.compute()
-        work = all_reduce(async_op=True)
-        device.current.compute()
-        work.wait()
+        gather_beside(device)
         trace = running.end_step().trace
     assert marks(trace) == [
         ("issue", 0, 0.004, 0.004),

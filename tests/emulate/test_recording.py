@@ -26,62 +26,45 @@ def in_order(trace):
     return [(mark.kind, mark.collective, mark.start_s, mark.end_s) for mark in trace.marks]
 
 
-def recorded(*collectives, drains=(), end=20.0, resolve=float):
+def recorded(*collectives, drains=(), begin=0.0, end=20.0, resolve=float):
     recorder = Recorder()
-    recorder.begin(0.0)
-    for one in collectives:
-        recorder.notes.issued.append(one)
-    for drain in drains:
-        recorder.notes.drained.append(drain)
+    recorder.begin(begin)
+    recorder.notes.issued.extend(collectives)
+    recorder.notes.drained.extend(drains)
     return recorder.end(end, resolve=resolve).trace
 
 
+def future(at, *, end, start=None, **given):
+    """One whose future is taken, so that a drain waits for it."""
+    return issued(at, start=at if start is None else start, end=end, is_future_taken=True, **given)
+
+
 def test_times_count_from_the_begin_of_the_step():
-    recorder = Recorder()
-    recorder.begin(100.0)
-    recorder.notes.issued.append(issued(101.0, start=101.0, end=103.0, waits=[(102.0, 103.5)]))
-    trace = recorder.end(105.0, resolve=float).trace
+    one = issued(101.0, start=101.0, end=103.0, waits=[(102.0, 103.5)])
+    trace = recorded(one, begin=100.0, end=105.0)
     assert trace.duration_s == 5.0
     (one,) = trace.collectives
     assert (one.issued_s, one.start_s, one.end_s) == (1.0, 1.0, 3.0)
-    assert in_order(trace) == [
-        ("issue", 0, 1.0, trace.marks[0].end_s),
-        ("wait", 0, 2.0, 3.5),
-    ]
+    assert in_order(trace) == [("issue", 0, 1.0, trace.marks[0].end_s), ("wait", 0, 2.0, 3.5)]
 
 
-def test_a_drain_is_told_for_each_future_in_the_order_they_were_complete():
-    trace = recorded(
-        issued(1.0, start=1.0, end=4.0, is_future_taken=True),
-        issued(2.0, start=4.0, end=9.0, is_future_taken=True, seen=9.5),
+def test_a_drain_waits_for_each_future_in_order_and_for_none_that_was_waited_for():
+    two = recorded(
+        future(1.0, end=4.0),
+        future(2.0, start=4.0, end=9.0, seen=9.5),
         issued(2.5, start=0.0, end=9.0),  # nobody waits for it
         drains=[(3.0, 10.0)],
     )
-    waits = [mark for mark in in_order(trace) if mark[0] != "issue"]
+    waits = [mark for mark in in_order(two) if mark[0] != "issue"]
     assert waits == [("drain", 0, 3.0, 4.0), ("drain", 1, 4.0, 9.5)]
-
-
-def test_what_a_callback_issues_while_compute_waits_is_issued_before_its_wait():
-    trace = recorded(
-        issued(1.0, start=1.0, end=4.0, is_future_taken=True),
-        issued(4.2, start=4.2, end=6.0, is_future_taken=True, is_on_lane=False),
-        drains=[(3.0, 7.0)],
+    # What a callback issues while compute waits is issued before its wait.
+    nested = recorded(
+        future(1.0, end=4.0), future(4.2, end=6.0, is_on_lane=False), drains=[(3.0, 7.0)]
     )
-    assert [mark[:2] for mark in in_order(trace)] == [
-        ("issue", 0),
-        ("drain", 0),
-        ("issue", 1),
-        ("drain", 1),
-    ]
-    assert in_order(trace)[2:] == [("issue", 1, 4.0, 4.0), ("drain", 1, 4.0, 6.0)]
-
-
-def test_an_explicit_wait_is_not_repeated_by_a_drain():
-    trace = recorded(
-        issued(1.0, start=1.0, end=4.0, is_future_taken=True, waits=[(2.0, 4.0), (5.0, 5.0)]),
-        drains=[(6.0, 7.0)],
-    )
-    assert [mark[:2] for mark in in_order(trace)] == [("issue", 0), ("wait", 0)]
+    assert [mark[:2] for mark in in_order(nested)[:2]] == [("issue", 0), ("drain", 0)]
+    assert in_order(nested)[2:] == [("issue", 1, 4.0, 4.0), ("drain", 1, 4.0, 6.0)]
+    explicit = recorded(future(1.0, end=4.0, waits=[(2.0, 4.0), (5.0, 5.0)]), drains=[(6.0, 7.0)])
+    assert [mark[:2] for mark in in_order(explicit)] == [("issue", 0), ("wait", 0)]
 
 
 def test_the_input_was_ready_at_the_earliest_of_its_moments():

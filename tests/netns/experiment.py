@@ -42,7 +42,7 @@ class Ranks:
         program = str(Path(__file__).with_name("rank.py"))
         self._pair = pair
         self._port = 29_500
-        self._processes = [
+        self.processes = [
             subprocess.Popen(
                 pair.command(index, sys.executable, program),
                 stdin=subprocess.PIPE,
@@ -61,27 +61,16 @@ class Ranks:
             "port": self._port,
             "interface": self._pair.interface,
         }
-        for process in self._processes:
-            assert process.stdin is not None
+        for process in self.processes:
             process.stdin.write(json.dumps(order) + "\n")
             process.stdin.flush()
         answers = []
-        for process in self._processes:
-            assert process.stdout is not None
+        for process in self.processes:
             line = process.stdout.readline()
             if not line:
                 raise RuntimeError(f"a rank died at {order}")
             answers.append(json.loads(line))
         return answers
-
-    def close(self) -> None:
-        """End both processes."""
-        for process in self._processes:
-            process.kill()
-            process.wait()
-            for stream in (process.stdin, process.stdout):
-                assert stream is not None
-                stream.close()
 
 
 @contextmanager
@@ -91,7 +80,9 @@ def rank_processes(pair: ShapedPair) -> Iterator[Ranks]:
     try:
         yield ranks
     finally:
-        ranks.close()
+        for process in ranks.processes:
+            process.kill()
+            process.communicate()
 
 
 def fit_line(times_s: dict[int, float]) -> tuple[float, float]:

@@ -8,15 +8,110 @@ from __future__ import annotations
 
 import datetime
 import math
+import platform
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.netns import document
-from tests.netns.experiment import Experiment, fit_line, median_error, rank_processes
+from tests.netns.experiment import (
+    FITTED_POINT,
+    Experiment,
+    Found,
+    Point,
+    fit_line,
+    median_error,
+    rank_processes,
+)
 from tests.netns.shaped import missing, shaped_pair
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "results" / "validation" / "real-link.md"
+COMMAND = "python -m pytest -m slow tests/netns -s --write-document"
+
+
+def table(points: list[Point]) -> str:
+    """One row a point, times in milliseconds, errors against the real step."""
+    lines = [
+        "| link Gb/s | workload | bucket KiB | real ms | alone ms | emulated | with tax "
+        "| throttled | communication |",
+        "|---:|---|---:|---:|---:|---:|---:|---:|---|",
+    ]
+    for point in points:
+        errors = [f"{point.error(mode):+.1%}" for mode in ("emulated", "taxed", "throttled")]
+        if point.is_fitted:
+            errors[1] += " (fitted here)"
+        lines.append(
+            f"| {point.bits_per_s / 1e9:g} | {point.workload}-train tiny "
+            f"| {point.bucket_bytes // 1024} "
+            f"| {point.step_s('real') * 1e3:.1f} | {point.step_s('alone') * 1e3:.1f} "
+            f"| {' | '.join(errors)} | {'dominates' if point.is_dominated else 'minor'} |"
+        )
+    return "\n".join(lines)
+
+
+def by_share(found: Found) -> dict[str, list[Point]]:
+    """Scored points, by whether communication takes longer than compute."""
+    scored = [point for point in found.points if not point.is_fitted]
+    return {
+        "communication dominates": [point for point in scored if point.is_dominated],
+        "elsewhere": [point for point in scored if not point.is_dominated],
+    }
+
+
+def summary(found: Found) -> list[str]:
+    """Median errors, where communication dominates and elsewhere."""
+    lines = []
+    for name, chosen in by_share(found).items():
+        for mode, words in (
+            ("emulated", "emulated, no tax"),
+            ("taxed", "emulated with tax"),
+            ("throttled", "throttled"),
+        ):
+            error = median_error(chosen, mode=mode)
+            value = "no such point" if error is None else f"{error:.1%}"
+            lines.append(f"| {name} | {len(chosen)} | {words} | {value} |")
+    return ["| where | points | mode | median absolute error |", "|---|---:|---|---:|", *lines]
+
+
+def document(found: Found, *, date: str) -> str:
+    """Return the whole document in Markdown."""
+    links = [
+        f"- {rate / 1e9:g} Gb/s shaped: alpha {alpha_s * 1e6:.0f} us, "
+        f"{bytes_per_s * 8 / 1e9:.3f} Gb/s reached"
+        for rate, (alpha_s, bytes_per_s) in found.links.items()
+    ]
+    rate, workload, bucket = FITTED_POINT
+    return "\n".join(
+        [
+            "# Emulation against a real link",
+            "",
+            "Two real gloo ranks in two network namespaces over a veth pair shaped with tc's",
+            "token bucket filter, one core each, against the same training steps emulated (one",
+            "real rank, one virtual, on both cores at once, so that the machine carries the same",
+            "load) and throttled (real ranks over the unshaped pair, held to the modelled time).",
+            "DDP, fp32, tiny sizes. Each link's alpha and beta are fitted on all-reduces alone,",
+            f"before any step. The processor's tax ({found.tax:.1f} copies of each byte) is fitted",
+            f"on one point ({workload} at {rate / 1e9:g} Gb/s, bucket {bucket // 1024} KiB), which",
+            "is not scored.",
+            "",
+            f"Made with `{COMMAND}` on {date}: {platform.processor() or platform.machine()}, "
+            f"Linux {platform.release()}, torch {torch.__version__}, TCP congestion control "
+            f"{found.congestion_control}. Latency is not shaped.",
+            "",
+            *links,
+            "",
+            *summary(found),
+            "",
+            table(found.points),
+            "",
+            "'alone' is the step without any group while the other core does the same;",
+            "communication 'dominates' where the link alone takes longer than that for the",
+            "gradients. A step is that of the slower rank, as real ranks wait for each other in",
+            "every step and emulated ones do not. A mode's error is against the real step of the",
+            "same round, each a median of its steps; reported is the median over the rounds.",
+            "",
+        ]
+    )
 
 
 def test_a_line_is_fitted_from_collectives_alone() -> None:
@@ -34,15 +129,12 @@ def test_emulated_steps_take_as_long_as_real_ones(request: pytest.FixtureRequest
         pytest.skip(reason)
     with shaped_pair() as pair, rank_processes(pair) as ranks:
         found = Experiment(pair, ranks, rounds=5, steps=8).measure()
-    text = document.document(found, date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"))
+    text = document(found, date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"))
     print("\n" + text)
     if request.config.getoption("write_document", default=False):
         DOCUMENT.parent.mkdir(parents=True, exist_ok=True)
         DOCUMENT.write_text(text, encoding="utf-8")
-    scored = [point for point in found.points if not point.is_fitted]
-    dominated = median_error([point for point in scored if point.is_dominated], mode="taxed")
-    elsewhere = median_error([point for point in scored if not point.is_dominated], mode="taxed")
-    assert dominated is not None
-    assert dominated <= 0.05
-    assert elsewhere is not None
-    assert elsewhere <= 0.10
+    for points, most in zip(by_share(found).values(), (0.05, 0.10), strict=True):
+        error = median_error(points, mode="taxed")
+        assert error is not None
+        assert error <= most, f"{most:.0%} at most"

@@ -5,15 +5,27 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from torch.utils.data import default_collate
+from torch.utils.flop_counter import FlopCounterMode
 
+from bench import discovery
 from bench.cli import app
+from bench.measure.communication.modelled_link import CPU_TAX_COPIES
+from scripts import readme
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SOURCES = [*ROOT.glob("bench/**/*.py"), *ROOT.glob("workloads/**/*.py")]
+GIVEN_UP = re.compile(
+    r"\b(told|tells|kinship|burns?|burnt|deaf|lived|workarounds?|remed(?:y|ies)|wirings?|Wires?"
+    r"|Spread|is no whole number|bucket[-_]mb)\b"
+)
 
 
 def commands_of(path: Path) -> list[str]:
@@ -23,45 +35,33 @@ def commands_of(path: Path) -> list[str]:
 
 
 SETUP = [line for line in commands_of(DOCUMENTS[0]) if line.startswith("python3 -m venv")]
-EXAMPLE = re.search(r"<!-- file: mine.py -->\n```python\n(.*?)```", README, flags=re.DOTALL)
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+INSTALLS = re.findall(r"^RUN (.*)$", DOCKERFILE, flags=re.MULTILINE)
 
 
-def bench(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bench", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
+def output_of(*words: str | Path, cwd: Path = ROOT, returncode: int = 0) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        words, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=240
     )
+    assert done.returncode == returncode, f"{words}: {done.stderr}"
+    return done.stdout
 
 
-def test_there_are_exactly_two_set_up_lines_one_to_run_and_one_to_test() -> None:
+def test_ci_and_the_dockerfile_set_up_as_the_first_screen_does() -> None:
     assert len(SETUP) == 2
     assert SETUP[0].endswith("bench run --workload imaging-train")
     assert SETUP[1].endswith(".venv/bin/pytest -n 2 --dist loadfile")
     assert all("-c constraints.txt" in line for line in SETUP)
     assert README.index(SETUP[1]) < README.index("## "), "both stand on the first screen"
-
-
-def test_ci_calls_the_test_line_of_the_readme() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     pattern = re.search(r"sed -n '(.*?)' README.md", script)
     assert pattern is not None
-    found = subprocess.run(
-        ["sed", "-n", pattern[1], "README.md"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert found.stdout.splitlines()[0] == SETUP[1]
+    assert output_of("sed", "-n", pattern[1], "README.md").splitlines()[0] == SETUP[1]
     workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
     assert "bash .ci/run" in workflow
-
-
-def test_the_first_page_is_short_and_names_every_document() -> None:
-    assert len(README.encode()) <= 9000
-    for path in DOCUMENTS[1:]:
-        assert f"(docs/{path.name})" in README
+    (step,) = INSTALLS
+    assert SETUP[0].startswith(step.replace("${VENV_OPTIONS} ", ""))
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
@@ -73,10 +73,7 @@ def test_every_command_runs(path: Path, tmp_path: Path) -> None:
             continue
         words = shlex.split(command.replace("/tmp/phantoms", str(tmp_path / "phantoms")))
         if words[:2] == ["python", "-m"]:
-            done = subprocess.run(
-                [sys.executable, *words[1:]], cwd=ROOT, capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, f"{command}: {done.stderr}"
+            output_of(sys.executable, *words[1:])
             continue
         assert words.pop(0) == "bench", command
         if "--resume" in words:
@@ -90,43 +87,33 @@ def test_every_command_runs(path: Path, tmp_path: Path) -> None:
             words = [f"{w} --device fake --size tiny" if " " in w else w for w in words]
         if words[0] in ("run", "ab", "calibrate"):
             words += ["--out", str(out)]
-        done = bench(*words)
         # The two arms of the example differ on purpose.
         is_slower = "seconds=0.03" in command or "one-thread" in command
-        assert done.returncode == int(is_slower), f"{command}: {done.stderr}"
+        output_of(sys.executable, "-m", "bench", *words, returncode=int(is_slower))
         if words[0] == "run" and "--dry-run" not in words:
             newest = max(out.glob("*.csv"), key=lambda path: path.stat().st_mtime_ns)
             run_id = newest.stem.rpartition("_")[2]
 
 
-def test_every_verb_is_in_the_readme() -> None:
+def test_the_first_page_is_short_and_names_every_document_and_verb() -> None:
+    assert len(README.encode()) <= 9000
+    for path in DOCUMENTS[1:]:
+        assert f"(docs/{path.name})" in README
     documented = set(re.findall(r"^\| .*\| `bench ([\w-]+)` \|", README, flags=re.MULTILINE))
     verbs = {str(command.name) for command in app.registered_commands}
     verbs |= {str(group.name) for group in app.registered_groups}
     assert documented == verbs
 
 
-def test_the_example_workload_is_short_and_runs_from_outside(tmp_path: Path) -> None:
-    assert EXAMPLE is not None
-    assert len(EXAMPLE[1].splitlines()) < 50
-    (tmp_path / "mine.py").write_text(EXAMPLE[1], encoding="utf-8")
-    done = bench(
-        "run", "--workload", "./mine.py", "--size", "tiny", "--profile", "smoke", cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    assert "mine-train" in done.stdout
-    assert "mine-infer" in done.stdout
-
-
-def test_the_example_counts_its_flops_and_parameters_right(tmp_path: Path) -> None:
-    from torch.utils.data import default_collate
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from bench import discovery
-
-    assert EXAMPLE is not None
+def test_the_example_is_short_runs_from_outside_and_counts_right(tmp_path: Path) -> None:
+    example = re.search(r"<!-- file: mine.py -->\n```python\n(.*?)```", README, flags=re.DOTALL)
+    assert example is not None
+    assert len(example[1].splitlines()) < 50
     path = tmp_path / "mine.py"
-    path.write_text(EXAMPLE[1], encoding="utf-8")
+    path.write_text(example[1], encoding="utf-8")
+    words = ["run", "--workload", "./mine.py", "--size", "tiny", "--profile", "smoke"]
+    printed = output_of(sys.executable, "-m", "bench", *words, cwd=tmp_path)
+    assert "mine-train" in printed and "mine-infer" in printed
     found = discovery.load(str(path))
     workload = discovery.instance(found, size="tiny", overrides={})
     net = workload.build_net()
@@ -139,21 +126,15 @@ def test_the_example_counts_its_flops_and_parameters_right(tmp_path: Path) -> No
                 workload.loss(net, batch).backward()
             else:
                 workload.infer(net, batch)  # type: ignore[attr-defined]
-        items = workload.items(phase, batch)
         per_item = workload.flops_per_item(phase)
         assert per_item is not None
-        assert counter.get_total_flops() == per_item * items
+        assert counter.get_total_flops() == per_item * workload.items(phase, batch)
 
 
-def test_the_generated_tables_are_what_the_reference_rows_give() -> None:
-    from scripts.readme import DOCUMENTS, with_blocks
-
-    for name in DOCUMENTS:
+def test_tables_are_those_of_the_reference_rows_and_named_paths_exist() -> None:
+    for name in readme.DOCUMENTS:
         text = (ROOT / name).read_text(encoding="utf-8")
-        assert with_blocks(text) == text, f"{name}: python -m scripts.readme"
-
-
-def test_paths_named_in_the_documents_exist() -> None:
+        assert readme.with_blocks(text) == text, f"{name}: python -m scripts.readme"
     for path in [*DOCUMENTS, ROOT / "CONTRIBUTING.md"]:
         name, text = path.name, path.read_text(encoding="utf-8")
         for target in re.findall(r"\]\(([^)#:]+)\)", text):
@@ -162,9 +143,17 @@ def test_paths_named_in_the_documents_exist() -> None:
             assert (ROOT / named).exists(), f"{name} names {named}"
 
 
-def test_every_pin_is_exact_and_covers_every_dependency() -> None:
-    import tomllib
+def test_the_processors_tax_is_the_largest_that_was_fitted_on_real_ranks() -> None:
+    reported = [
+        re.search(r"tax \(([\d.]+) copies of each byte\)", document.read_text())
+        for document in (ROOT / "results" / "validation").glob("real-link*.md")
+    ]
+    fitted = [float(found[1]) for found in reported if found is not None]
+    assert len(fitted) == len(reported) >= 2
+    assert round(max(fitted)) == CPU_TAX_COPIES
 
+
+def test_every_pin_is_exact_and_covers_every_dependency() -> None:
     pins = {}
     for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
@@ -180,40 +169,39 @@ def test_every_pin_is_exact_and_covers_every_dependency() -> None:
         assert "<" in requirement, f"{requirement} has no upper bound"
 
 
-def dockerfile_steps() -> list[str]:
-    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-    return re.findall(r"^RUN (.*)$", text, flags=re.MULTILINE)
+def test_one_concept_has_one_word_and_one_name_means_one_thing() -> None:
+    """Words given up do not come back, and no two files or classes share a name.
 
-
-def test_the_dockerfile_installs_as_the_readme_does() -> None:
-    (step,) = dockerfile_steps()
-    assert SETUP[0].startswith(step.replace("${VENV_OPTIONS} ", ""))
+    `Workload` is each author's.
+    """
+    pages = [*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {match[0]}"
+        for path in [*SOURCES, *pages]
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if (match := GIVEN_UP.search(line))
+    ]
+    assert len(SOURCES) > 100
+    assert not found, "\n".join(found)
+    names = Counter(path.name for path in SOURCES if path.stem not in ("__init__", "__main__"))
+    for path in SOURCES:
+        names.update(re.findall(r"^class (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+    assert [name for name, count in names.items() if count > 1 and name != "Workload"] == []
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_dockerfile_s_steps_work_in_a_clean_environment(tmp_path: Path) -> None:
     checkout = tmp_path / "bench"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
+    listed = output_of("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
             target = checkout / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((ROOT / name).read_bytes())
-    for step in dockerfile_steps():
+    for step in INSTALLS:
         subprocess.run(["sh", "-ec", f"VENV_OPTIONS=; {step}"], cwd=checkout, check=True)
-    done = subprocess.run(
-        [checkout / ".venv" / "bin" / "bench", "run", "--workload", "sleep", "--device", "fake"],
-        cwd=checkout,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    command = [checkout / ".venv" / "bin" / "bench", "run", "--workload", "sleep"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run([*command, "--device", "fake"], cwd=checkout, env=environment, check=True)
     assert list((checkout / "results").glob("*.csv"))

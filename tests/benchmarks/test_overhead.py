@@ -50,7 +50,6 @@ MANY_RANKS = 65_536
 
 SecondsPerStep = Callable[[int], float]
 MakeStep = Callable[[Any, Any, Any], Callable[[], None]]
-Report = Callable[[str, list[float]], float]
 
 
 @pytest.fixture
@@ -60,18 +59,12 @@ def only_when_timed(request: pytest.FixtureRequest) -> None:
         pytest.skip("a measurement of minutes; run it with --benchmark-enable")
 
 
-@pytest.fixture
-def report(capsys: pytest.CaptureFixture[str]) -> Report:
+def reported(name: str, ratios: list[float]) -> float:
     """Print the median of ratios with its error and return it."""
-
-    def reported(name: str, ratios: list[float]) -> float:
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        likely = 1.25 * (high - low) / 1.35 / len(ratios) ** 0.5
-        with capsys.disabled():
-            print(f"\n{name} {middle:.4f} +- {likely:.4f}, {len(ratios)} pairs")
-        return middle
-
-    return reported
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    likely = 1.25 * (high - low) / 1.35 / len(ratios) ** 0.5
+    print(f"\n{name} {middle:.4f} +- {likely:.4f}, {len(ratios)} pairs")
+    return middle
 
 
 def interleaved_ratios(
@@ -173,9 +166,7 @@ def inference_step(workload: Any, net: Any, loader: Any) -> Callable[[], None]:
     ("name", "make_step", "limit_frac"),
     [("sleep-infer", inference_step, 0.01), ("imaging-train", training_step, 0.03)],
 )
-def test_harness_adds_next_to_nothing(
-    report: Report, name: str, make_step: MakeStep, limit_frac: float
-) -> None:
+def test_harness_adds_next_to_nothing(name: str, make_step: MakeStep, limit_frac: float) -> None:
     torch.set_num_threads(1)
     request = request_of(name, data="generated", limits=PROFILES["default"].limits)
     harness, hand = by_harness(request), by_hand(request.config, make_step)
@@ -183,12 +174,10 @@ def test_harness_adds_next_to_nothing(
     hand(num_steps)
     sides = (lambda: harness(num_steps)), (lambda: hand(num_steps))
     ratios = interleaved_ratios(*sides, fewest=200, measured_s=0.0)
-    assert abs(report(f"{name} tiny: harness / hand-written", ratios) - 1) <= limit_frac
+    assert abs(reported(f"{name} tiny: harness / hand-written", ratios) - 1) <= limit_frac
 
 
-def test_known_time_is_reported_within_half_a_percent(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_known_time_is_reported_within_half_a_percent(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench", "run", "--workload", "sleep-infer", "--size", "base"]
     command += ["--device", "cpu", "--threads", "1", "--trials", "1", "--json"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -197,11 +186,10 @@ def test_known_time_is_reported_within_half_a_percent(
         capture_output=True, text=True, env=environment, check=False,
     )  # fmt: skip
     row = json.loads(done.stdout)["rows"][-1]
-    with capsys.disabled():
-        print(
-            f"\nsleep-infer base, 100 ms a step: median {row['step_median_ms']:.4f} ms, "
-            f"throughput {row['throughput_per_s']:.5f}/s, {row['status']} {row['reasons'] or ''}"
-        )
+    print(
+        f"\nsleep-infer base, 100 ms a step: median {row['step_median_ms']:.4f} ms, "
+        f"throughput {row['throughput_per_s']:.5f}/s, {row['status']} {row['reasons'] or ''}"
+    )
     assert row["step_median_ms"] == pytest.approx(100.0, rel=0.005)
     if row["status"] == "OK":
         # Where other programs took the processor away, steps really were longer, and it says so.
@@ -313,14 +301,14 @@ class LaidOutNet:
     ],
 )
 def test_the_backend_adds_next_to_nothing_to_a_workload(
-    report: Report, emulation: Emulation, name: str, size: str, against: str, limit: float
+    emulation: Emulation, name: str, size: str, against: str, limit: float
 ) -> None:
     laid_out = LaidOutNet(name, size=size)
     linked = recorded(laid_out.step(is_linked=True), emulation)
     is_plain = against == "plain net"
     other = laid_out.plain_step() if is_plain else laid_out.step(is_linked=False)
-    reported = f"{name} {size}: DDP over the infinite link, recorded / {against}"
-    assert report(reported, interleaved_ratios(linked, other)) <= limit
+    sides = f"{name} {size}: DDP over the infinite link, recorded / {against}"
+    assert reported(sides, interleaved_ratios(linked, other)) <= limit
 
 
 def linked_step(net: nn.Module, **flags: Any) -> Callable[[], float]:
@@ -329,12 +317,12 @@ def linked_step(net: nn.Module, **flags: Any) -> Callable[[], float]:
 
 
 def test_an_infinite_link_its_recording_and_its_ranks_add_next_to_nothing(
-    report: Report, emulation: Emulation
+    emulation: Emulation,
 ) -> None:
     net = make_net()
     plain, linked = stepping_on(net), linked_step(net)
-    assert report("infinite link / plain model", interleaved_ratios(linked, plain)) <= 1.01
+    assert reported("infinite link / plain model", interleaved_ratios(linked, plain)) <= 1.01
     ratios = interleaved_ratios(recorded(linked, emulation), linked)
-    assert report("recorded / not recorded", ratios) <= 1.01
+    assert reported("recorded / not recorded", ratios) <= 1.01
     ratios = interleaved_ratios(linked, linked_step(net, process_group=dist.new_group([0, 1])))
-    assert abs(report(f"{MANY_RANKS:,} ranks / 2 ranks", ratios) - 1) <= 0.02
+    assert abs(reported(f"{MANY_RANKS:,} ranks / 2 ranks", ratios) - 1) <= 0.02

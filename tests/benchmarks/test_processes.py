@@ -79,40 +79,31 @@ def measured(*arguments: str, folder: Path) -> tuple[float, int]:
     return elapsed_s, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-@pytest.mark.parametrize(
-    ("verb", "num_rows", "limit_s", "limit_bytes"),
-    [("compare", 10_000, 3.0, 400e6), ("report", 2_000, 8.0, None)],
-)
-def test_many_rows_are_read_soon(
-    benchmark: Any,
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    verb: str,
-    num_rows: int,
-    limit_s: float,
-    limit_bytes: float | None,
-) -> None:
-    is_timed = request.config.getoption("--benchmark-enable")
-    num = num_rows if is_timed else 100
-    if verb == "compare":
-        files = [write_csv(tmp_path / f"{i}.csv", compared_rows(num // 2, arm=i)) for i in (0, 1)]
-    else:
-        files = [write_csv(tmp_path / "a.csv", reported_rows(num))]
-    elapsed_s, peak_bytes = benchmark.pedantic(
-        lambda: measured("-m", "bench", verb, *map(str, files), folder=tmp_path), rounds=1
+@pytest.fixture
+def is_timed(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--benchmark-enable"))
+
+
+def test_many_rows_are_read_soon(benchmark: Any, is_timed: bool, tmp_path: Path) -> None:
+    num_compared, num_reported = (10_000, 2_000) if is_timed else (100, 100)
+    arms = [compared_rows(num_compared // 2, arm=arm) for arm in (0, 1)]
+    rows = [*arms, reported_rows(num_reported)]
+    before, after, many = (write_csv(tmp_path / f"{i}.csv", one) for i, one in enumerate(rows))
+    commands = [("compare", before, after), ("report", many)]
+    found = benchmark.pedantic(
+        lambda: [measured("-m", "bench", *map(str, one), folder=tmp_path) for one in commands],
+        rounds=1,
     )
+    (compare_s, compare_bytes), (report_s, _) = found
     if is_timed:
-        print(f"\nbench {verb} of {num} rows: {elapsed_s:.1f} s, {peak_bytes / 1e6:.0f} MB")
-        assert elapsed_s < limit_s
-        assert limit_bytes is None or peak_bytes < limit_bytes
+        print(f"\ncompare {compare_s:.1f} s, {compare_bytes / 1e6:.0f} MB; report {report_s:.1f} s")
+        assert compare_s < 3.0 and compare_bytes < 400e6
+        assert report_s < 8.0
 
 
-def test_start_of_help_and_list(
-    benchmark: Any, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+def test_start_of_help_and_list(benchmark: Any, is_timed: bool, tmp_path: Path) -> None:
     commands = {"bare": ["-c", "pass"], "--help": ["-m", "bench", "--help"],
                 "list": ["-m", "bench", "list"]}  # fmt: skip
-    is_timed = request.config.getoption("--benchmark-enable")
 
     def rounds_s() -> list[dict[str, float]]:
         return [

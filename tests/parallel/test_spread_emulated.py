@@ -1,9 +1,9 @@
-"""What each layout sends, counted on an emulated link and compared with what it must send."""
+"""What each layout sends, counted on an emulated link, and what may be asked of a layout."""
 
-import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,14 +20,19 @@ from bench.hardware.links.topology import parse_topology
 from bench.measure.engine.precision import to_channels_last
 from bench.measure.engine.steps import InferStep, TrainStep
 from bench.parallel.laid_out import LaidOut, lay_out
+from bench.parallel.mitigations import COMBINED, NAMES, Mitigation, parse_mitigation
 from bench.parallel.sharded import default_units
+from bench.parallel.support import check_layout
 from bench.workload import Phase, TensorPlan
 from tests.workloads.steps_of_workloads import generated_batch
 from workloads import imaging
 from workloads.llm import Workload
 
 TINY = Workload(**Workload.sizes["tiny"])
-TRAIN, PREFILL, _ = TINY.phases
+LARGE = Workload()
+IMAGING = imaging.Workload(**imaging.Workload.sizes["tiny"])
+TRAIN, PREFILL, DECODE = TINY.phases
+PATCHES, VOLUMES = IMAGING.phases
 CPU = torch.device("cpu")
 GRADIENT_BYTES = 4 * TINY.num_parameters()
 ACTIVATION_BYTES = 4 * TINY.batch * TINY.sequence_tokens * TINY.hidden
@@ -93,60 +98,51 @@ def ops(trace: StepTrace) -> Counter[tuple[str, int]]:
 DDP = Layout(mode="emulated", strategy="ddp", data=8)
 FSDP = Layout(mode="emulated", strategy="fsdp", data=2)
 TP = Layout(mode="emulated", strategy="tp", tensor=2)
+PP = Layout(mode="simulated", strategy="pp", pipeline=2)
 
 
-@pytest.mark.parametrize(("mitigate", "share"), [("", 1), ("fp16", 0.5), ("bf16", 0.5)])
-@pytest.mark.parametrize("grad_accum", [1, 3])
-def test_ddp_sends_each_gradient_once_a_step(mitigate: str, share: float, grad_accum: int) -> None:
-    layout = dataclasses.replace(DDP, mitigate=mitigate, grad_accum=grad_accum)
-    trace = traces(layout, steps=1)[0]
-    assert sent_bytes(trace) == share * GRADIENT_BYTES
-    assert set(ops(trace)) == {("all_reduce", 8)}
-
-
-def test_smaller_buckets_make_more_messages() -> None:
+def test_ddp_sends_each_gradient_once_a_step_in_buckets() -> None:
+    for mitigate, share in (("", 1), ("fp16", 0.5), ("bf16", 0.5)):
+        for grad_accum in (1, 3):
+            layout = replace(DDP, mitigate=mitigate, grad_accum=grad_accum)
+            (trace,) = traces(layout, steps=1)
+            assert sent_bytes(trace) == share * GRADIENT_BYTES
+            assert set(ops(trace)) == {("all_reduce", 8)}
     few, many = (
-        len(traces(dataclasses.replace(DDP, bucket_bytes=size), steps=1)[0].collectives)
+        len(traces(replace(DDP, bucket_bytes=size), steps=1)[0].collectives)
         for size in (2**20, 50_000)
     )
     assert few == 1 < many
 
 
-def test_powersgd_sends_two_factors_of_each_matrix() -> None:
-    trace = traces(dataclasses.replace(DDP, mitigate="powersgd-3"), steps=3)[-1]
+def test_powersgd_sends_two_factors_of_each_matrix_and_averaging_all_weights_once_a_period() -> (
+    None
+):
+    trace = traces(replace(DDP, mitigate="powersgd-3"), steps=3)[-1]
     assert sent_bytes(trace) == sum(
         4 * (3 * sum(one.shape) if one.ndim == 2 else one.numel())
         for one in TINY.build_net().parameters()
     )
+    for name, share in (("postlocalsgd-3", 1), ("diloco-3+fp16", 0.5)):
+        layout = replace(DDP, mitigate=name)
+        period = [share * GRADIENT_BYTES, 0, 0]
+        assert [sent_bytes(trace) for trace in traces(layout, steps=6)] == period * 2
+        with emulated(layout) as (_, laid):
+            assert laid.period_steps == 3
+            assert laid.overlap.startswith("none")
 
 
-@pytest.mark.parametrize(("name", "share"), [("postlocalsgd-3", 1), ("diloco-3+fp16", 0.5)])
-def test_averaging_sends_all_weights_once_a_period(name: str, share: float) -> None:
-    layout = dataclasses.replace(DDP, mitigate=name)
-    period = [share * GRADIENT_BYTES, 0, 0]
-    assert [sent_bytes(trace) for trace in traces(layout, steps=6)] == period * 2
-    with emulated(layout) as (_, laid):
-        assert laid.period_steps == 3
-        assert laid.overlap.startswith("none")
-
-
-@pytest.mark.parametrize("grad_accum", [1, 2])
-def test_fsdp_gathers_every_unit_and_reduces_gradients_once(grad_accum: int) -> None:
-    trace = traces(dataclasses.replace(FSDP, grad_accum=grad_accum), steps=1)[0]
+def test_fsdp_gathers_every_unit_and_reduces_gradients_once() -> None:
     units = TINY.layers + 1
-    # The root keeps its weights from forward to backward.
-    gathers = grad_accum * (2 * units - 1)
-    # One more sum is the gradients' norm.
-    assert ops(trace) == {
-        ("all_gather", 2): gathers,
-        ("reduce_scatter", 2): units,
-        ("all_reduce", 2): 1,
-    }
-    reduced = [one.num_bytes for one in trace.collectives if one.op == "reduce_scatter"]
-    assert sum(reduced) == GRADIENT_BYTES
-
-
-def test_fsdp_gathers_half_precision_weights() -> None:
+    for grad_accum in (1, 2):
+        (trace,) = traces(replace(FSDP, grad_accum=grad_accum), steps=1)
+        # The root keeps its weights from forward to backward; one more sum is the gradients' norm.
+        gathers = grad_accum * (2 * units - 1)
+        assert ops(trace) == {
+            ("all_gather", 2): gathers, ("reduce_scatter", 2): units, ("all_reduce", 2): 1
+        }  # fmt: skip
+        reduced = [one.num_bytes for one in trace.collectives if one.op == "reduce_scatter"]
+        assert sum(reduced) == GRADIENT_BYTES
     full, half = (
         sum(gathered_bytes(traces(FSDP, dtype=dtype, steps=1)[0])) for dtype in ("fp32", "bf16")
     )
@@ -163,26 +159,25 @@ def test_tensor_parallelism_sums_activations_twice_a_layer_and_direction() -> No
     tokens = TINY.batch * TINY.sequence_tokens
     rest = sorted(one.num_bytes for one in trace.collectives if one not in activations)
     assert rest == [4, 4 * tokens, 4 * tokens, 4 * tokens]
+    # It hides behind nothing where a step is simulated.
+    model = CostModel(parse_topology("bw=100GB/s,latency=5us"))
+    again = replay(trace, model=model, is_free=True, waits_hide=False)
+    assert again.comm_exposed_s == pytest.approx(again.comm_total_s)
+    assert again.step_s == pytest.approx(again.compute_s + again.comm_total_s)
 
 
-def test_copies_of_a_cut_net_send_their_parts_across() -> None:
-    layout = Layout(mode="emulated", strategy="tp", tensor=2, data=4)
-    trace = traces(layout, steps=1)[0]
+def test_copies_of_a_cut_net_send_their_parts_across_and_tied_weights_stay_one() -> None:
+    (trace,) = traces(replace(TP, data=4), steps=1)
     across = [one for one in trace.collectives if one.group.num_ranks == 4]
     parts = sum(
         4 * one.numel() // (2 if one.ndim == 2 else 1) for one in TINY.build_net().parameters()
     )
     assert sum(one.num_bytes for one in across) == parts
-
-
-def test_tied_weights_stay_one_parameter() -> None:
     with emulated(TP) as (_, laid):
-        whole = TINY.num_parameters()
-        norms = (2 * TINY.layers + 1) * TINY.hidden
-        assert sum(one.numel() for one in laid.module.parameters()) == (whole - norms) // 2 + norms
+        assert 4 * sum(one.numel() for one in laid.module.parameters()) == parts
 
 
-def test_prefill_gathers_only_the_last_logits() -> None:
+def test_prefill_gathers_only_the_last_logits_by_our_plan() -> None:
     with emulated(TP, phase=PREFILL, place=nn.Module.eval) as (emulation, laid):
         step = InferStep(TINY, PREFILL, laid.net, device_type="cpu", dtype="fp32")
         emulation.begin_step()
@@ -191,9 +186,7 @@ def test_prefill_gathers_only_the_last_logits() -> None:
     assert step.last_output.shape == (TINY.batch, TINY.vocab)
     assert gathered_bytes(trace) == [4 * TINY.batch * TINY.vocab]
     assert ops(trace)[("all_reduce", 2)] == 2 * TINY.layers + 1
-
-
-def test_the_plan_of_transformers_can_be_used() -> None:
+    # The plan that transformers has gathers all of them.
     with emulated(TP, workload=planned(None)) as (emulation, laid):
         emulation.begin_step()
         ids = torch.zeros(2, TINY.sequence_tokens + 1, dtype=torch.long)
@@ -202,47 +195,125 @@ def test_the_plan_of_transformers_can_be_used() -> None:
     assert 4 * 2 * TINY.sequence_tokens * TINY.vocab in gathered_bytes(trace)
 
 
-@pytest.mark.parametrize(
-    ("styles", "words"),
-    [
-        ({"lm_head": "colwise_gather_output"}, "cuts only one"),  # it shares the embedding's matrix
-        ({"model.layers.*.mlp.up": "colwise"}, "names 'model.layers"),
-        ({"lm_head": "diagonal"}, "style 'diagonal' is not one of"),
-    ],
-)
-def test_a_plan_that_does_not_fit_the_net_is_refused(styles: dict[str, str], words: str) -> None:
-    with pytest.raises(ValueError, match=words), emulated(TP, workload=planned(styles)):
-        pass
+def test_what_does_not_fit_the_net_or_the_group_is_refused() -> None:
+    channels_last = {"workload": IMAGING, "phase": PATCHES, "place": to_channels_last}
+    # The head shares the embedding's matrix.
+    tied, unknown, misspelt = (
+        {"workload": planned(styles)}
+        for styles in (
+            {"lm_head": "colwise_gather_output"},
+            {"model.layers.*.mlp.up": "colwise"},
+            {"lm_head": "diagonal"},
+        )
+    )
+    cases: list[tuple[Layout, dict[str, Any], type[Exception], str]] = [
+        (TP, tied, ValueError, "cuts only one"),
+        (TP, unknown, ValueError, "names 'model.layers"),
+        (TP, misspelt, ValueError, "style 'diagonal' is not one of"),
+        (FSDP, channels_last, UsageError, "leave --channels-last out"),
+        (DDP, {"num_ranks": 4}, ValueError, "4 ranks, but the layout has 8"),
+    ]
+    for layout, more, error, words in cases:
+        with pytest.raises(error, match=words), emulated(layout, **more):
+            pass
 
 
-def test_fsdp_refuses_channels_last_weights() -> None:
-    workload = imaging.Workload(**imaging.Workload.sizes["tiny"])
-    words = "leave --channels-last out"
-    more = {"workload": workload, "phase": workload.phases[0], "place": to_channels_last}
-    with pytest.raises(UsageError, match=words), emulated(FSDP, **more):
-        pass
-
-
-def test_units_are_the_repeated_blocks() -> None:
+def test_units_are_the_repeated_blocks_and_a_single_device_is_left_alone() -> None:
     llama = TINY.build_net()
+    laid = lay_out(llama, workload=TINY, phase=TRAIN, layout=Layout(), device=CPU, dtype="fp32")
+    assert laid.net is llama
+    assert laid.overlap == ""
     assert default_units(llama) == list(llama.model.layers)
     plain = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.ReLU(), torch.nn.Linear(1, 1))
     assert default_units(plain) == [plain[0], plain[2]]
 
 
-def test_a_single_device_is_left_alone_and_a_group_of_another_size_refused() -> None:
-    net = TINY.build_net()
-    laid = lay_out(net, workload=TINY, phase=TRAIN, layout=Layout(), device=CPU, dtype="fp32")
-    assert laid.net is net
-    assert laid.overlap == ""
-    words = "4 ranks, but the layout has 8"
-    with pytest.raises(ValueError, match=words), emulated(DDP, num_ranks=4):
-        pass
+# What may be asked ------------------------------------------------------------------------------
 
 
-def test_tensor_parallel_traffic_hides_behind_nothing_where_a_step_is_simulated() -> None:
-    model = CostModel(parse_topology("bw=100GB/s,latency=5us"))
-    (trace,) = traces(TP, steps=1)
-    again = replay(trace, model=model, is_free=True, waits_hide=False)
-    assert again.comm_exposed_s == pytest.approx(again.comm_total_s)
-    assert again.step_s == pytest.approx(again.compute_s + again.comm_total_s)
+def test_what_can_be_run_is_let_through() -> None:
+    for layout in (Layout(), Layout(grad_accum=4), DDP, FSDP, TP, replace(TP, data=4), PP,
+                   replace(DDP, mitigate="diloco-4", grad_accum=2),
+                   replace(TP, data=2, mitigate="powersgd-4")):  # fmt: skip
+        check_layout(TINY, TRAIN, layout)
+    check_layout(TINY, PREFILL, TP)
+    check_layout(TINY, DECODE, FSDP)
+    check_layout(LARGE, TRAIN, replace(TP, tensor=8))
+    check_layout(IMAGING, PATCHES, DDP)
+    check_layout(IMAGING, VOLUMES, FSDP)
+    check_layout(TINY, TRAIN, replace(DDP, bucket_bytes=2**20), is_compiled=True)
+    small = replace(DDP, bucket_bytes=2**19)
+    check_layout(TINY, TRAIN, small)
+    with pytest.raises(UsageError, match="at least 1 MiB"):
+        check_layout(TINY, TRAIN, small, is_compiled=True)
+
+
+@pytest.mark.parametrize(
+    ("workload", "phase", "layout", "words"),
+    [
+        (TINY, TRAIN, replace(TP, tensor=4), "kv_heads 2 of llm .* possible here: 2$"),
+        (LARGE, TRAIN, replace(TP, tensor=6), "possible here: 4 or 8$"),
+        (LARGE, TRAIN, replace(TP, tensor=64), "possible here: 8$"),
+        (IMAGING, PATCHES, TP, "workload imaging has no plan for tensor parallelism"),
+        (TINY, PREFILL, DDP, "communicate nothing in prefill"),
+        (TINY, PREFILL, replace(TP, data=2), "communicate nothing"),
+        (TINY, PREFILL, Layout(grad_accum=2), "--grad-accum is for training"),
+        (TINY, DECODE, replace(TP, mitigate="fp16"), "--mitigate is for training"),
+        (TINY, PREFILL, PP, "for training steps"),
+        (TINY, TRAIN, replace(PP, mode="real"), "--mode simulated"),
+        (TINY, TRAIN, replace(PP, pipeline=64), "layers"),
+        (IMAGING, PATCHES, PP, "pipeline"),
+        (TINY, TRAIN, Layout(data=2), "need --parallel"),
+        (TINY, TRAIN, Layout(strategy="ddp", tensor=2), "divides the batch alone"),
+        (TINY, TRAIN, replace(TP, pipeline=2), "has no stages"),
+        (TINY, TRAIN, replace(FSDP, mitigate="fp16"), "fsdp has shards"),
+        (TINY, TRAIN, replace(TP, mitigate="fp16"), "with --dp 2"),
+        (TINY, TRAIN, Layout(mitigate="fp16"), "use --parallel ddp"),
+        (TINY, TRAIN, replace(PP, mitigate="fp16"), "not simulated for stages"),
+        (TINY, TRAIN, replace(DDP, mitigate="magic"), "'magic' is not one of"),
+        (TINY, TRAIN, replace(DDP, grad_accum=0), "--grad-accum 0"),
+        (TINY, TRAIN, replace(DDP, bucket_bytes=0), "--bucket-mib"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_clear_line(
+    workload: Any, phase: Phase, layout: Layout, words: str
+) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        check_layout(workload, phase, layout)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_of_mitigations_are_read_or_refused_in_one_clear_line() -> None:
+    meanings = {
+        "": Mitigation(),
+        "fp16": Mitigation(half="fp16"),
+        "BF16": Mitigation(half="bf16"),
+        "powersgd-4": Mitigation(powersgd_rank=4),
+        "powersgd-1+fp16": Mitigation(powersgd_rank=1, half="fp16"),
+        "bf16 + powersgd-1": Mitigation(powersgd_rank=1, half="bf16"),
+        "postlocalsgd-2": Mitigation(averaging="postlocalsgd", period_steps=2),
+        "diloco-500+bf16": Mitigation(averaging="diloco", period_steps=500, half="bf16"),
+        "powersgd-1000000": Mitigation(powersgd_rank=1_000_000),
+    }
+    for text, meaning in meanings.items():
+        assert parse_mitigation(text) == meaning
+    for name in [*NAMES, *COMBINED]:
+        filled = name.replace("-R", "-4").replace("-H", "-8")
+        assert not parse_mitigation(filled).is_none
+    refused = {
+        "powersgd-4": ["powersgd"],
+        "from 1": ["powersgd-0"],
+        "from 2": ["diloco-1"],
+        "whole number": ["diloco-x", "diloco-²"],
+        "to 1000000": ["powersgd-1000001"],
+        "did you mean 'diloco-H'": ["dilocco-4"],
+        "do not go together":
+            ["fp16+bf16", "fp16+fp16", "powersgd-2+diloco-4", "powersgd-2+fp16+diloco-4"],
+        "round": ["postlocalsgd-4+fp16"],
+        "not one of": ["fp16+"],
+    }  # fmt: skip
+    for words, texts in refused.items():
+        for text in texts:
+            with pytest.raises(UsageError, match=words) as caught:
+                parse_mitigation(text)
+            assert "\n" not in str(caught.value)

@@ -1,14 +1,31 @@
 """Real gloo ranks compute what one device computes on the joined batch; what is long is slow.
 
-Two ranks run all cases of one speed at once; four run the copies of a cut net.
+Two ranks run all cases of one speed at once; four run the copies of a cut net. A case has a name of
+parts: `losses:llm:ddp:fp32:1`. Every rank also runs the same training by itself on the joined
+batch; a case returns numbers of both or the largest difference, which the tests judge.
 """
 
+import dataclasses
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
-from rank_cases import results_of
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from torch.distributed.tensor import DTensor
+from torch.utils.data import default_collate
 
-SLOW = pytest.mark.slow
+from bench.core.nouns import Dtype, Layout
+from bench.measure.engine.steps import TrainStep
+from bench.parallel.laid_out import LaidOut, lay_out
+from bench.parallel.replicas import OuterStep, WeightAveraging
+from bench.workload import Workload
+from workloads import imaging, llm
+
 LOSSES = {
     "losses:llm:ddp:fp32:1": 2e-4,
     "losses:llm:ddp:fp32:2": 2e-4,
@@ -26,6 +43,166 @@ LEARN = ["learn:llm:powersgd-2:24", "learn:llm:diloco-4:24"]
 MITIGATIONS = ["fp16", "bf16", "powersgd-2", "powersgd-4+fp16", "powersgd-4+bf16",
                "postlocalsgd-4", "diloco-4", "diloco-4+fp16", "diloco-4+bf16"]  # fmt: skip
 MESH = ["losses:llm:tp x dp:fp32:1", "losses:llm:tp x dp:fp16:2", "gradients:llm:tp x dp:2"]
+CPU = torch.device("cpu")
+LAYOUTS = {
+    "ddp": Layout(strategy="ddp", data=2, bucket_bytes=40_000),
+    "fsdp": Layout(strategy="fsdp", data=2),
+    "tp": Layout(strategy="tp", tensor=2),
+    "tp x dp": Layout(strategy="tp", tensor=2, data=2, bucket_bytes=40_000),
+}
+DEEP = {"deep_supervision": True, "filters": (8, 16, 16, 32)}
+
+
+def results_of(names: Sequence[str], *, num_ranks: int = 2) -> dict[str, list[Any]]:
+    """Return what each case returned on each rank; a rank that fails raises with its traceback."""
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(_rank, (folder, list(names), num_ranks), nprocs=num_ranks)
+        ranks = [json.loads((Path(folder) / str(rank)).read_text()) for rank in range(num_ranks)]
+    return {name: [rank[name] for rank in ranks] for name in names}
+
+
+def _rank(rank: int, folder: str, names: list[str], num_ranks: int) -> None:
+    torch.set_num_threads(1)
+    store = f"file://{folder}/store"
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=num_ranks)
+    cases = {case.__name__: case for case in (losses, gradients, learn, meet, outer)}
+    results = {}
+    for name in names:
+        kind, *parts = name.split(":")
+        results[name] = cases[kind](*parts, rank=rank)
+    (Path(folder) / str(rank)).write_text(json.dumps(results))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def workload_of(name: str) -> Workload:
+    if name == "llm":
+        return llm.Workload(**llm.Workload.sizes["tiny"])
+    tiny: dict[str, Any] = dict(imaging.Workload.sizes["tiny"])
+    return imaging.Workload(**{**tiny, "cases": 4, **(DEEP if name == "deep" else {})})
+
+
+def laid_out(workload: Workload, layout: Layout, *, dtype: Dtype) -> LaidOut:
+    phase, net = workload.phases[0], net_of(workload)
+    return lay_out(net, workload=workload, phase=phase, layout=layout, device=CPU, dtype=dtype)
+
+
+def net_of(workload: Workload) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return workload.build_net().train()
+
+
+class Batches:
+    """Micro-batches of a step: those of one copy of the net, or of all copies joined."""
+
+    def __init__(self, workload: Workload, layout: Layout, *, rank: int) -> None:
+        self._samples = workload.dataset(workload.phases[0], data=None, seed=0)
+        self._batch, self._layout = workload.batch, layout
+        self._copy = rank // layout.tensor
+
+    def of_copy(self, step: int) -> list[Any]:
+        accum = self._layout.grad_accum
+        return [self._take((step * accum + index) * self._layout.data + self._copy)
+                for index in range(accum)]  # fmt: skip
+
+    def joined(self, step: int) -> Any:
+        count = self._layout.grad_accum * self._layout.data
+        return self._take(step * count, count=count)
+
+    def _take(self, first: int, *, count: int = 1) -> Any:
+        places = range(first * self._batch, (first + count) * self._batch)
+        return default_collate([self._samples[place % len(self._samples)] for place in places])
+
+
+def losses(name: str, strategy: str, dtype: Dtype, accum: str, *, rank: int) -> Any:
+    """Losses of three steps, averaged over the ranks: (spread, one device on the joined batch)."""
+    workload = workload_of(name)
+    layout = dataclasses.replace(LAYOUTS[strategy], grad_accum=int(accum))
+    batches = Batches(workload, layout, rank=rank)
+    net = laid_out(workload, layout, dtype=dtype)
+    laid = TrainStep(workload, net, device_type="cpu", dtype=dtype)
+    alone = TrainStep(workload, net_of(workload), device_type="cpu", dtype="fp32")
+    found = []
+    for step in range(3):
+        laid(*batches.of_copy(step))
+        alone(batches.joined(step))
+        assert laid.last_loss is not None and alone.last_loss is not None
+        mean = laid.last_loss.clone()
+        dist.all_reduce(mean)
+        found.append((float(mean) / dist.get_world_size(), float(alone.last_loss)))
+    return found
+
+
+def gradients(name: str, strategy: str, accum: str, *, rank: int) -> Any:
+    """Largest difference of a clipped gradient from one device's, over the largest value."""
+    workload = workload_of(name)
+    layout = dataclasses.replace(LAYOUTS[strategy], grad_accum=int(accum))
+    batches = Batches(workload, layout, rank=rank)
+    laid = laid_out(workload, layout, dtype="fp32")
+    micro_batches = batches.of_copy(0)
+    for index, batch in enumerate(micro_batches):
+        with laid.sync(index == len(micro_batches) - 1):
+            loss = laid.local_loss(workload.loss(laid.net, batch)) / len(micro_batches)
+            loss.backward()
+    laid.clip(0.05)
+    alone = net_of(workload)
+    workload.loss(alone, batches.joined(0)).backward()
+    norm = float(torch.nn.utils.clip_grad_norm_(alone.parameters(), 0.05))
+    assert norm > 0.1, "or nothing was clipped"
+    wanted = {name: one.grad for name, one in alone.named_parameters()}
+    worst = 0.0
+    for name, one in laid.module.named_parameters():
+        full = wanted[name.replace("parametrizations.", "").replace(".original", "")]
+        assert full is not None and one.grad is not None
+        got = one.grad.full_tensor() if isinstance(one.grad, DTensor) else one.grad
+        part = _part(full, shape=got.shape, index=rank % layout.tensor)
+        worst = max(worst, float((got - part).abs().max() / full.abs().max()))
+    return worst
+
+
+def _part(full: torch.Tensor, *, shape: torch.Size, index: int) -> torch.Tensor:
+    """This rank's part of a tensor, along the dimension in which the part is smaller."""
+    for dim, size in enumerate(shape):
+        if size != full.shape[dim]:
+            return full.narrow(dim, index * size, size)
+    return full
+
+
+def learn(name: str, mitigate: str, steps: str, *, rank: int) -> Any:
+    """Mean loss of the first and of the last steps of a training with a mitigation."""
+    workload = workload_of(name)
+    layout = dataclasses.replace(LAYOUTS["ddp"], mitigate=mitigate)
+    batches = Batches(workload, layout, rank=rank)
+    net = laid_out(workload, layout, dtype="fp32")
+    step = TrainStep(workload, net, device_type="cpu", dtype="fp32")
+    found = []
+    for index in range(int(steps)):
+        step(*batches.of_copy(index))
+        found.append(float(step.last_loss))  # type: ignore[arg-type]
+    return sum(found[:3]) / 3, sum(found[-3:]) / 3
+
+
+def meet(*, rank: int) -> Any:
+    """Weight after each of four steps that add 1 on rank 0 and 2 on rank 1."""
+    weight = torch.full((3,), float(rank))
+    averaging = WeightAveraging([weight], period_steps=2, group=dist.group.WORLD)  # type: ignore[arg-type]
+    return [stepped(weight, by=rank + 1, averaging=averaging) for _ in range(4)]
+
+
+def outer(*, rank: int) -> Any:
+    """Weight after each of two outer steps; locally it falls by 1 on rank 0 and by 2 on rank 1."""
+    weight = torch.zeros(2)
+    diloco = OuterStep([weight], period_steps=1, group=dist.group.WORLD)  # type: ignore[arg-type]
+    return [stepped(weight, by=-rank - 1, averaging=diloco) for _ in range(2)]
+
+
+def stepped(weight: torch.Tensor, *, by: int, averaging: WeightAveraging) -> Any:
+    weight += by
+    averaging.after_step()
+    return weight.tolist()[0]
+
+
+# What is judged ----------------------------------------------------------------------------------
 
 Results = dict[str, list[Any]]
 
@@ -35,65 +212,48 @@ def results() -> Results:
     return results_of([*LOSSES, *GRADIENTS, *LEARN, "meet", "outer"])
 
 
-@pytest.fixture(scope="module")
-def slow_results() -> Results:
-    learn = [f"learn:llm:{name}:40" for name in ("", *MITIGATIONS)]
-    learn += [f"learn:imaging:{name}:24" for name in ("", *MITIGATIONS)]
-    return results_of([*learn, *SLOW_LOSSES])
-
-
 def assert_near(found: list[Any], *, rel: float) -> None:
     for laid_out, alone in found[0]:
         assert laid_out == pytest.approx(alone, rel=rel)
 
 
-@pytest.mark.parametrize("case", LOSSES)
-def test_losses_equal_those_of_one_device(case: str, results: Results) -> None:
-    assert_near(results[case], rel=LOSSES[case])
-    first, *_, last = results[case][0]
-    assert last[0] < first[0]
+def test_losses_and_clipped_gradients_equal_those_of_one_device(results: Results) -> None:
+    for case, rel in LOSSES.items():
+        assert_near(results[case], rel=rel)
+        first, *_, last = results[case][0]
+        assert last[0] < first[0], case
+    for case in GRADIENTS:
+        assert max(results[case]) < 1e-4, case
 
 
-@SLOW
-def test_copies_of_a_cut_net_equal_one_device(slow_results: Results) -> None:
-    for case in SLOW_LOSSES:
-        assert_near(slow_results[case], rel=2e-4)
-    found = results_of(MESH, num_ranks=4)
-    assert_near(found[MESH[0]], rel=2e-4)
-    assert_near(found[MESH[1]], rel=5e-3)
-    assert max(found[MESH[2]]) < 1e-4
-
-
-@pytest.mark.parametrize("case", GRADIENTS)
-def test_clipped_gradients_equal_those_of_one_device(case: str, results: Results) -> None:
-    assert max(results[case]) < 1e-4
-
-
-def test_loss_still_falls_with_a_mitigation(results: Results) -> None:
+def test_loss_falls_with_a_mitigation_and_weights_move_as_worked_by_hand(results: Results) -> None:
     for first, last in (rank for case in LEARN for rank in results[case]):
         assert last < first - 1.0
-
-
-@SLOW
-@pytest.mark.parametrize("name", MITIGATIONS)
-def test_a_net_learns_nearly_as_without_mitigation(name: str, slow_results: Results) -> None:
-    # DiLoCo was made for AdamW; over nnU-Net's momentum of .99 it lags by more.
-    for kind, steps, lag in (("llm", 40, 1.0), ("imaging", 24, 0.5 if "diloco" in name else 0.15)):
-        plain = slow_results[f"learn:{kind}::{steps}"]
-        found = slow_results[f"learn:{kind}:{name}:{steps}"]
-        for (first, last), (_, exact) in zip(found, plain, strict=True):
-            assert last < (first - 2.0 if kind == "llm" else 0.65 * first)
-            assert last < exact + lag
-
-
-def test_weights_are_averaged_when_the_period_is_over(results: Results) -> None:
     # Both begin at rank 0's 0.0, add 1 or 2 a step, and average after the second and the fourth.
     assert results["meet"] == [[1.0, 3.0, 4.0, 6.0], [2.0, 3.0, 5.0, 6.0]]
-
-
-def test_an_outer_step_is_nesterov_with_the_mean_change(results: Results) -> None:
-    # Mean change 1.5. Momentum 1.5: 0 - .7 (1.5 + .9 * 1.5); then momentum .9 * 1.5 + 1.5 = 2.85.
+    # Nesterov with the mean change 1.5: momentum is 1.5, then .9 * 1.5 + 1.5 = 2.85.
     first = -0.7 * (1.5 + 0.9 * 1.5)
     second = first - 0.7 * (1.5 + 0.9 * 2.85)
     for rank in results["outer"]:
         assert rank == pytest.approx([first, second])
+
+
+@pytest.mark.slow
+def test_a_net_learns_nearly_as_without_mitigation_and_copies_of_a_cut_net_equal_one() -> None:
+    learn = [f"learn:llm:{name}:40" for name in ("", *MITIGATIONS)]
+    learn += [f"learn:imaging:{name}:24" for name in ("", *MITIGATIONS)]
+    results = results_of([*learn, *SLOW_LOSSES])
+    for case in (case for case in learn if "::" not in case):
+        _, kind, name, steps = case.split(":")
+        # DiLoCo was made for AdamW; over nnU-Net's momentum of .99 it lags by more.
+        lag = 1.0 if kind == "llm" else 0.5 if "diloco" in name else 0.15
+        plain = results[f"learn:{kind}::{steps}"]
+        for (first, last), (_, exact) in zip(results[case], plain, strict=True):
+            assert last < (first - 2.0 if kind == "llm" else 0.65 * first), case
+            assert last < exact + lag, case
+    for case in SLOW_LOSSES:
+        assert_near(results[case], rel=2e-4)
+    found = results_of(MESH, num_ranks=4)
+    assert_near(found[MESH[0]], rel=2e-4)
+    assert_near(found[MESH[1]], rel=5e-3)
+    assert max(found[MESH[2]]) < 1e-4

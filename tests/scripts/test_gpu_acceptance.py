@@ -126,33 +126,34 @@ def test_a_fault_in_one_row_or_document_fails_with_its_reason() -> None:
         assert any(said in reason for reason in reasons), (name, said, reasons)
 
 
-def test_limits_fit_eight_minutes_and_the_plan_says_so() -> None:
+def test_limits_fit_eight_minutes_the_plan_says_so_and_an_unknown_step_is_named() -> None:
     assert sum(one.seconds for one in STEPS) <= gpu_acceptance.MOST_S
     done = acceptance("--plan")
     assert all(one.name in done.stdout for one in STEPS)
     assert done.stdout.splitlines()[-1].split()[0] == f"{sum(one.seconds for one in STEPS):.0f}"
+    done = acceptance("--only", "rof")
+    assert done.returncode == 1
+    assert "no step 'rof'; there are devices, doctor" in done.stderr
 
 
 def test_a_step_past_its_limit_or_without_a_document_fails(tmp_path: Path) -> None:
-    slow = Step(name="slow", command=("-c", "import time; time.sleep(60)"), seconds=0.3)
-    outcome = run_step(slow, device="cuda", out=tmp_path)
-    assert (outcome.verdict, outcome.reasons) == ("FAIL", ("not finished after 0.3 s",))
-    broken = Step(name="broken", command=("-c", "raise SystemExit('no')"), seconds=30)
-    outcome = run_step(broken, device="cuda", out=tmp_path)
-    assert (outcome.verdict, outcome.reasons) == ("FAIL", ("exit code 1",))
+    for name, program, seconds, reason in [
+        ("slow", "import time; time.sleep(60)", 0.3, "not finished after 0.3 s"),
+        ("broken", "raise SystemExit('no')", 30, "exit code 1"),
+    ]:
+        bad = Step(name=name, command=("-c", program), seconds=seconds)
+        outcome = run_step(bad, device="cuda", out=tmp_path)
+        assert (outcome.verdict, outcome.reasons) == ("FAIL", (reason,))
     assert "no" in (tmp_path / "broken.err").read_text()
 
 
-def test_the_toolkit_is_hidden(tmp_path: Path) -> None:
+def test_the_toolkit_is_hidden_and_profiles_are_read_from_beside_the_rows(tmp_path: Path) -> None:
     (tmp_path / "nvcc").touch()
     base = {"PATH": f"{tmp_path}{os.pathsep}/usr/bin", "CUDA_HOME": str(tmp_path)}
     hidden = environment_for(step("no-toolkit"), base)
     assert hidden["PATH"] == "/usr/bin"
     assert not Path(hidden["CUDA_HOME"]).exists()
     assert environment_for(step("phases"), base)["PATH"] == base["PATH"]
-
-
-def test_profiles_are_read_from_beside_the_rows(tmp_path: Path) -> None:
     path = tmp_path / "run.csv"
     (tmp_path / "run.operators.json").write_text('{"profiles": [{"covered_frac": 0.9}]}')
     document = read_document(json.dumps({"path": str(path), "rows": []}))
@@ -160,12 +161,6 @@ def test_profiles_are_read_from_beside_the_rows(tmp_path: Path) -> None:
     assert read_document("....\n3 passed, 1 error in 2.1s")["failed"] == 1
     with pytest.raises(ValueError, match="neither"):
         read_document("Segmentation fault")
-
-
-def test_an_unknown_step_is_named() -> None:
-    done = acceptance("--only", "rof")
-    assert done.returncode == 1
-    assert "no step 'rof'; there are devices, doctor" in done.stderr
 
 
 @pytest.mark.slow

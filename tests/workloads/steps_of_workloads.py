@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, default_collate
-from torch.utils.flop_counter import FlopCounterMode
 
 from bench.workload import Workload
 
@@ -23,13 +22,6 @@ def random_volumes(workload: Any, *, shape: tuple[int, ...], count: int) -> dict
     labels = torch.randint(0, workload.classes, (count, 1, *shape), generator=generator)
     image = torch.randn(count, workload.channels, *shape, generator=generator)
     return {"image": image, "label": labels.to(torch.uint8)}
-
-
-def counted_flops(counter: FlopCounterMode) -> int:
-    """Everything but the rotary table, which older transformers make by a matrix product."""
-    by_module = counter.get_flop_counts()
-    rotary = sum(by_module.get("LlamaForCausalLM.model.rotary_emb", {}).values())
-    return counter.get_total_flops() - rotary
 
 
 def autocast(dtype: str) -> torch.autocast:

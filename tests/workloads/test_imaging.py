@@ -1,7 +1,9 @@
 """Imaging as the harness uses it: loss, inference, precision, and its formulas against counts."""
 
 import json
+import math
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.cli import main
+from bench.core.nouns import Dtype
 from tests.workloads.steps_of_workloads import autocast, bytes_kept_for_backward, random_volumes
 from workloads._imaging.decathlon import check_folder
 from workloads._imaging.imaging_cost import UNet, num_windows, saved_bytes
@@ -21,6 +24,7 @@ from workloads.imaging import Workload
 
 TINY = dict(Workload.sizes["tiny"])
 TRAIN, INFER = Workload.phases
+DTYPES: tuple[Dtype, ...] = ("fp32", "tf32", "bf16")
 DEEP = {"filters": (4, 8, 8, 12, 16), "patch": (32, 16, 32), "volume": (32, 40, 20), "batch": 1}
 
 
@@ -67,17 +71,14 @@ def test_inference_gives_each_voxel_its_window_blend() -> None:
 
 def test_items_are_patches_or_volumes_and_elements_are_voxels() -> None:
     workload = Workload(**{**TINY, "channels": 2})
-    train = random_volumes(workload, shape=workload.patch, count=2)
-    assert workload.batch_size(TRAIN) == 2 and workload.batch_size(INFER) == 1
-    assert workload.items(TRAIN, train) == 2
-    assert workload.elements(TRAIN, train) == 2 * 24 * 24 * 16
-    infer = random_volumes(workload, shape=(9, 10, 11), count=1)
-    assert workload.items(INFER, infer) == 1
-    assert workload.elements(INFER, infer) == 990
+    for phase, shape, count in ((TRAIN, workload.patch, 2), (INFER, (9, 10, 11), 1)):
+        batch = random_volumes(workload, shape=shape, count=count)
+        assert workload.batch_size(phase) == workload.items(phase, batch) == count
+        assert workload.elements(phase, batch) == count * math.prod(shape)
 
 
 @pytest.mark.parametrize("deep_supervision", [False, True])
-def test_bf16_and_channels_last_agree_with_fp32(deep_supervision: bool) -> None:
+def test_bf16_channels_last_and_a_compiled_graph_agree_with_fp32(deep_supervision: bool) -> None:
     workload = Workload(**{**TINY, "deep_supervision": deep_supervision})
     torch.manual_seed(0)
     net = workload.build_net().train()
@@ -86,6 +87,14 @@ def test_bf16_and_channels_last_agree_with_fp32(deep_supervision: bool) -> None:
     volume = random_volumes(workload, shape=workload.volume, count=1)
     with torch.inference_mode():
         logits = workload.infer(net.eval(), volume)
+    # aot_eager traces forward and backward without needing a C++ compiler.
+    compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
+    found = workload.loss(compiled.train(), batch)
+    found.backward()
+    torch.testing.assert_close(found, expected)
+    with torch.inference_mode():
+        torch.testing.assert_close(workload.infer(compiled.eval(), volume), logits)
+    net.zero_grad()
     net = net.to(memory_format=torch.channels_last_3d).train()
     batch["image"] = batch["image"].to(memory_format=torch.channels_last_3d)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -100,24 +109,6 @@ def test_bf16_and_channels_last_agree_with_fp32(deep_supervision: bool) -> None:
     assert (rough - logits).abs().mean() < 0.02 * logits.abs().mean()
 
 
-def test_compiled_graph_agrees_with_eager() -> None:
-    # aot_eager traces forward and backward without needing a C++ compiler.
-    workload = Workload(**{**TINY, "deep_supervision": True})
-    torch.manual_seed(0)
-    net = workload.build_net().train()
-    batch = random_volumes(workload, shape=workload.patch, count=2)
-    expected = workload.loss(net, batch)
-    compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
-    found = workload.loss(compiled, batch)
-    found.backward()
-    torch.testing.assert_close(found, expected)
-    volume = random_volumes(workload, shape=workload.volume, count=1)
-    with torch.inference_mode():
-        torch.testing.assert_close(
-            workload.infer(compiled.eval(), volume), workload.infer(net.eval(), volume)
-        )
-
-
 def test_bench_data_phantom_writes_a_folder_that_passes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,10 +118,17 @@ def test_bench_data_phantom_writes_a_folder_that_passes(
     document = json.loads(capsys.readouterr().out)
     assert document == {"folder": str(out), "cases": 2, "seed": 0, "shape": [16, 16, 12]}
     check_folder(out, classes=3, channels=1, cases=8)
-    assert main(command) == 2
-    assert "not an empty folder" in capsys.readouterr().err
-    assert main(["data", "phantom", str(tmp_path / "new"), "--shape", "big"]) == 2
-    assert "--shape needs three sizes" in capsys.readouterr().err
+    content = {path: path.read_bytes() for path in out.rglob("*.*")}
+    for folder, option, value, words in [
+        (out, "--seed", "1", "not an empty folder"),
+        (tmp_path / "new", "--shape", "big", "--shape needs three sizes"),
+        (tmp_path / "new", "--shape", "16x16", "--shape"),
+        (tmp_path / "new", "--shape", "7x16x16", "--shape"),
+        (tmp_path / "new", "--cases", "0", "--cases"),
+    ]:
+        assert main(["data", "phantom", str(folder), option, value]) == 2
+        assert words in capsys.readouterr().err
+    assert content == {path: path.read_bytes() for path in out.rglob("*.*")}
 
 
 # What it amounts to ----------------------------------------------------------------------------
@@ -161,19 +159,6 @@ def test_traffic_counts_each_activation_where_it_is_written_and_read() -> None:
     assert unet.activation_traffic() == v0 + 2 * (encoder + decoder + head) + skips
 
 
-@pytest.fixture(params=[TINY, DEEP], ids=["tiny", "deep supervision"])
-def workload(request: pytest.FixtureRequest) -> Workload:
-    return Workload(**request.param)
-
-
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-def test_memory_kept_for_backward_is_within_a_third(workload: Workload, dtype: str) -> None:
-    batch = random_volumes(workload, shape=workload.patch, count=workload.batch)
-    measured = bytes_kept_for_backward(workload, batch, dtype=dtype)
-    estimate = workload.batch * saved_bytes(workload, element_bytes=2 if dtype == "bf16" else 4)
-    assert 0.75 < estimate / measured < 1.33
-
-
 class LiveBytes(TorchDispatchMode):
     """Counts a net's and the operators' storages while they live, and keeps the peak."""
 
@@ -201,12 +186,19 @@ class LiveBytes(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-def test_estimates_cover_the_measured_peak(workload: Workload, dtype: str) -> None:
+@pytest.mark.parametrize("values", [TINY, DEEP], ids=["tiny", "deep supervision"])
+def test_estimates_cover_the_measured_peak_and_what_is_kept_for_backward(
+    values: dict[str, Any], dtype: Dtype
+) -> None:
+    workload = Workload(**values)
+    batch = random_volumes(workload, shape=workload.patch, count=workload.batch)
+    kept = bytes_kept_for_backward(workload, batch, dtype=dtype)
+    estimate = workload.batch * saved_bytes(workload, element_bytes=2 if dtype == "bf16" else 4)
+    assert 0.75 < estimate / kept < 1.33
     net = workload.build_net().train()
     optimizer = workload.optimizer(net)
     with LiveBytes(net) as live, autocast(dtype):
         for _ in range(2):  # the second has momentum
-            batch = random_volumes(workload, shape=workload.patch, count=workload.batch)
             workload.loss(net, batch).backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -215,14 +207,10 @@ def test_estimates_cover_the_measured_peak(workload: Workload, dtype: str) -> No
     with LiveBytes(net) as live, torch.no_grad(), autocast(dtype):
         workload.infer(net, random_volumes(workload, shape=workload.volume, count=1))
     assert 1.0 < workload.memory_bytes(INFER, dtype=dtype) / live.peak_bytes < 1.5
-
-
-def test_memory_grows_with_batch_and_shrinks_with_half_precision() -> None:
-    one, two = Workload(batch=1), Workload(batch=2)
-    for phase in (TRAIN, INFER):
-        full = two.memory_bytes(phase, dtype="fp32")
-        assert two.memory_bytes(phase, dtype="tf32") == full
-        assert two.memory_bytes(phase, dtype="bf16") < full
-    assert one.memory_bytes(TRAIN, dtype="fp32") < two.memory_bytes(TRAIN, dtype="fp32")
-    assert one.memory_bytes(INFER, dtype="fp32") == two.memory_bytes(INFER, dtype="fp32")
-    assert two.memory_bytes(INFER, dtype="fp32") < two.memory_bytes(TRAIN, dtype="fp32")
+    larger = replace(workload, batch=3)
+    assert larger.memory_bytes(TRAIN, dtype=dtype) > workload.memory_bytes(TRAIN, dtype=dtype)
+    for phase in Workload.phases:
+        full, tf32, half = (larger.memory_bytes(phase, dtype=one) for one in DTYPES)
+        assert half < full == tf32
+    # A volume is one at any batch.
+    assert larger.memory_bytes(INFER, dtype=dtype) == workload.memory_bytes(INFER, dtype=dtype)

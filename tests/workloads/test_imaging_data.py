@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from bench.core.errors import UsageError
+from workloads._imaging import phantom as phantoms
 from workloads._imaging.imaging_data import places
-from workloads._imaging.phantom import (
-    AIR_HU,
-    LESION_HU,
-    NOISE_HU,
-    ORGAN_HU,
-    Ellipsoid,
-    anatomy,
-    paint,
-    phantom,
-    write,
-)
+from workloads._imaging.phantom import Ellipsoid, anatomy, paint, phantom, write
 from workloads.imaging import Workload
 
 TINY = dict(Workload.sizes["tiny"])
@@ -86,9 +78,7 @@ def test_volumes_are_not_those_trained_on_and_patches_are_mirrored() -> None:
     whole = [trained[index]["image"] for index in range(40)]
     assert len({tuple(image[0, 14:22, 18, 12].tolist()) for image in whole}) > 4
     assert not any(same(trained[index], held_out[0]) for index in range(40))
-
-
-def test_volume_smaller_than_the_patch_is_padded_with_air() -> None:
+    # A volume smaller than the patch is padded with air.
     workload = Workload(**{**TINY, "volume": (16, 30, 16)})
     sample = workload.dataset(TRAIN, data=None, seed=0)[0]
     assert sample["image"].shape == (1, 24, 24, 16)
@@ -108,29 +98,37 @@ def test_places_hold_every_foreground_class_equally_often() -> None:
         assert len(found["foreground"]) > 0 and len(found["background"]) > 0
 
 
-def test_files_are_resampled_to_the_median_spacing_in_patient_order(folder: Path) -> None:
+def rewrite(path: Path, change: Callable[[Any], Any]) -> None:
+    nibabel.save(change(nibabel.load(path)), path)
+
+
+def reoriented(nifti: Any) -> Any:
+    return nibabel.as_closest_canonical(nifti).as_reoriented([[1, 1], [2, 1], [0, -1]])
+
+
+def test_files_are_resampled_to_the_median_spacing_in_whatever_orientation(folder: Path) -> None:
     workload = Workload(**TINY)
-    volumes = workload.dataset(INFER, data=folder, seed=0)
-    shapes = {tuple(volume["image"].shape) for volume in volumes}
-    assert all(abs(size - 36) <= 4 for shape in shapes for size in shape[1:3])
+    before = [volume["image"].clone() for volume in workload.dataset(INFER, data=folder, seed=0)]
+    assert all(abs(size - 36) <= 4 for image in before for size in image.shape[1:3])
     sizes = nibabel.load(folder / "imagesTr" / "phantom_000.nii.gz").header.get_zooms()
     double = "x".join(str(2 * float(size)) for size in sizes)
     halved = Workload(**{**TINY, "spacing_mm": double}).dataset(INFER, data=folder, seed=0)
     assert tuple(halved[0]["image"].shape) == pytest.approx((1, 18, 18, 12), abs=1)
-
-
-def test_orientation_of_the_file_does_not_matter(folder: Path) -> None:
-    workload = Workload(**TINY)
-    before = [volume["image"].clone() for volume in workload.dataset(INFER, data=folder, seed=0)]
     for path in folder.glob("*Tr/*.nii.gz"):
-        old = nibabel.load(path)
-        nibabel.save(
-            nibabel.as_closest_canonical(old).as_reoriented([[1, 1], [2, 1], [0, -1]]), path
-        )
+        rewrite(path, reoriented)
     after = workload.dataset(INFER, data=folder, seed=0)
     for expected, found in zip(before, after, strict=True):
         assert expected.shape == found["image"].shape
         assert (expected - found["image"]).abs().mean() < 0.02
+
+
+def emptied(nifti: Any) -> Any:
+    return nibabel.Nifti1Image(np.zeros(nifti.shape, dtype=np.uint8), nifti.affine)
+
+
+def with_two_channels(nifti: Any) -> Any:
+    array = np.asarray(nifti.dataobj)
+    return nibabel.Nifti1Image(np.stack([array, array // 2], axis=-1), nifti.affine)
 
 
 def test_prepared_cases_are_kept_until_a_file_or_parameter_changes(
@@ -145,9 +143,7 @@ def test_prepared_cases_are_kept_until_a_file_or_parameter_changes(
     Workload(**{**TINY, "window_hu": (-100, 200)}).dataset(TRAIN, data=folder, seed=0)
     assert len(list(cache.iterdir())) == 8
     for label in (folder / "labelsTr").iterdir():
-        nifti = nibabel.load(label)
-        empty = nibabel.Nifti1Image(np.zeros(nifti.shape, dtype=np.uint8), nifti.affine)
-        nibabel.save(empty, label)
+        rewrite(label, emptied)
     assert not workload.dataset(TRAIN, data=folder, seed=0)[0]["label"].any()
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
@@ -157,9 +153,7 @@ def test_prepared_cases_are_kept_until_a_file_or_parameter_changes(
 
 def test_several_modalities_become_channels(folder: Path) -> None:
     for path in folder.glob("imagesTr/*.nii.gz"):
-        old = nibabel.load(path)
-        array: Any = np.asarray(old.dataobj)
-        nibabel.save(nibabel.Nifti1Image(np.stack([array, array // 2], axis=-1), old.affine), path)
+        rewrite(path, with_two_channels)
     content = json.loads((folder / "dataset.json").read_text())
     content["modality"] = {"0": "T1", "1": "T2"}
     (folder / "dataset.json").write_text(json.dumps(content))
@@ -185,13 +179,10 @@ def volume_fraction(part: Ellipsoid) -> float:
     return math.pi / 6 * math.prod(part.radii)
 
 
-def test_painted_ellipsoid_has_its_analytic_volume() -> None:
+def test_painted_ellipsoid_and_organ_with_lesions_have_the_analytic_volume() -> None:
     part = Ellipsoid(centre=(0.1, -0.2, 0.05), radii=(0.5, 0.4, 0.6), hu=70.0, label=1)
     _, label = paint([part], shape=(80, 96, 64))
     assert label.mean() == pytest.approx(volume_fraction(part), rel=0.01)
-
-
-def test_organ_with_its_lesions_has_the_organs_volume() -> None:
     for seed in range(3):
         parts = parts_of(seed=seed, classes=3)
         (organ,) = [part for part in parts if part.label == 1]
@@ -213,20 +204,19 @@ def test_every_class_is_present_and_organs_do_not_touch() -> None:
             assert (together == organ.label).sum() == (alone > 0).sum()
 
 
-def test_tissues_have_their_hounsfield_units_and_noise() -> None:
+def test_tissues_have_their_hounsfield_units_and_a_seed_and_index_their_patient() -> None:
     image, label = phantom(shape=(64, 64, 48), classes=3, seed=0, index=0)
     assert image.dtype == np.float32 and image.shape == (1, 64, 64, 48)
     corner = image[0, :6, :6]
-    assert corner.mean() == pytest.approx(AIR_HU, abs=15)
-    assert np.median(image[0][label == 1]) == pytest.approx(ORGAN_HU[0], abs=5)
-    assert np.percentile(image[0][label == 2], 75) == pytest.approx(LESION_HU, abs=NOISE_HU)
+    assert corner.mean() == pytest.approx(phantoms.AIR_HU, abs=15)
+    assert np.median(image[0][label == 1]) == pytest.approx(phantoms.ORGAN_HU[0], abs=5)
+    assert np.percentile(image[0][label == 2], 75) == pytest.approx(
+        phantoms.LESION_HU, abs=phantoms.NOISE_HU
+    )
     assert image.min() >= -1024
     first, second = phantom(shape=(48, 48, 32), classes=3, seed=0, index=0, channels=2)[0]
     spread = (first - second)[first > -500].std() / np.sqrt(2)
-    assert spread == pytest.approx(NOISE_HU, rel=0.05)
-
-
-def test_same_seed_and_index_give_the_same_patient_and_others_differ() -> None:
+    assert spread == pytest.approx(phantoms.NOISE_HU, rel=0.05)
     first, again, other, elsewhere = (
         phantom(shape=(24, 24, 16), classes=3, seed=seed, index=index)[0]
         for seed, index in [(5, 2), (5, 2), (5, 3), (6, 2)]

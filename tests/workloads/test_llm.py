@@ -1,14 +1,21 @@
+"""The Llama and the text that it reads: what is predicted, what is seen, and windows of bytes."""
+
+import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 
 from bench.core.errors import DataError
 from tests.workloads.steps_of_workloads import generated_batch
 from workloads._llm import llm_net as llama
-from workloads._llm.llm_net import has_grouped_kernel
+from workloads._llm import text as texts
 from workloads.llm import Workload
 
 TRAIN, PREFILL, DECODE = Workload.phases
@@ -22,7 +29,7 @@ def test_items_are_tokens_predicted_read_or_generated() -> None:
     assert [phase.latency for phase in Workload.phases] == [None, "ttft", "tpot"]
 
 
-def test_training_predicts_every_token_of_its_window_after_the_first() -> None:
+def test_training_predicts_every_token_after_the_first_and_sees_none_before_its_time() -> None:
     torch.manual_seed(0)
     net = TINY.build_net()
     batch = generated_batch(TINY, TRAIN)[:2]
@@ -31,11 +38,6 @@ def test_training_predicts_every_token_of_its_window_after_the_first() -> None:
         log_p = net(input_ids=batch).logits.log_softmax(-1)
     picked = [float(log_p[b, t, batch[b, t + 1]]) for b in range(2) for t in range(64)]
     assert float(loss) == pytest.approx(-sum(picked) / len(picked), rel=1e-5)
-
-
-def test_a_token_is_not_seen_before_its_time() -> None:
-    torch.manual_seed(0)
-    net = TINY.build_net()
     ids = TINY.dataset(PREFILL, data=None, seed=0)[0][None]
     changed = ids.clone()
     changed[0, 40] = 7
@@ -53,7 +55,7 @@ def test_heads_stay_grouped_only_where_a_kernel_takes_them_so(
     dtype: torch.dtype, heads: int, error_frac: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, bool]] = []
-    is_grouped, product = has_grouped_kernel, nn.functional.scaled_dot_product_attention
+    is_grouped, product = llama.has_grouped_kernel, nn.functional.scaled_dot_product_attention
 
     def note(query: Any, key: Any, value: Any, **flags: Any) -> Any:
         seen.append((value.shape[1], flags.get("enable_gqa", False)))
@@ -89,3 +91,194 @@ def test_a_text_must_fill_a_batch_with_different_windows(tmp_path: Path) -> None
     path.write_text("x" * (65 + TINY.batch - 2))
     with pytest.raises(DataError, match="needs 72 or more"):
         TINY.check_data(path)
+
+
+# Decoding ---------------------------------------------------------------------------------------
+
+SHORT = replace(TINY, batch=3, new_tokens=5)
+
+
+def make_net() -> Any:
+    torch.manual_seed(0)
+    return SHORT.build_net().eval()
+
+
+@torch.inference_mode()
+def decoded(llm: Workload, net: Any, *, seed: int = 0) -> dict[str, torch.Tensor]:
+    return llm.decode(net, llm.prepare(DECODE, net, generated_batch(SHORT, DECODE, seed=seed)))
+
+
+@torch.inference_mode()
+def without_cache(net: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Generated ids, first and last logits, with everything computed anew for every token."""
+    ids, logits = generated_batch(SHORT, DECODE), []
+    for _ in range(SHORT.new_tokens):
+        logits.append(net(input_ids=ids, use_cache=False).logits[:, -1])
+        ids = torch.cat([ids, logits[-1].argmax(-1, keepdim=True)], dim=1)
+    return ids[:, SHORT.prompt_tokens + 1 :], logits[0], logits[-1]
+
+
+@pytest.mark.parametrize("cache", ["static", "dynamic"])
+@torch.inference_mode()
+def test_every_step_gives_what_recomputing_everything_gives(cache: str) -> None:
+    net, llm = make_net(), replace(SHORT, cache=cache)
+    prompt = llm.prepare(DECODE, net, generated_batch(SHORT, DECODE))
+    before = [layer.keys.data_ptr() for layer in prompt.cache.layers]
+    outputs = [llm.decode(net, prompt) for _ in range(3)]
+    ids, first, last = without_cache(net)
+    for output in outputs:
+        assert output["ids"].shape == (SHORT.batch, SHORT.new_tokens)
+        assert torch.equal(output["ids"], ids)
+        torch.testing.assert_close(llm.comparable(DECODE, output), first, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(output["logits"], last, rtol=1e-4, atol=1e-5)
+        assert all(torch.equal(output[name], outputs[0][name]) for name in output)
+    num_tokens = SHORT.prompt_tokens + SHORT.new_tokens
+    assert {int(layer.get_seq_length()) for layer in prompt.cache.layers} == {num_tokens}
+    if cache == "static":  # written in place
+        assert [layer.keys.data_ptr() for layer in prompt.cache.layers] == before
+        assert prompt.cache.layers[0].keys.shape[2] == num_tokens
+
+
+@torch.inference_mode()
+def test_auto_grows_the_cache_on_an_eager_cpu_and_fixes_it_when_compiled() -> None:
+    def is_fixed(net: Any, llm: Workload = SHORT) -> bool:
+        return llm.prepare(DECODE, net, generated_batch(SHORT, DECODE)).masks[0] is not None
+
+    net = make_net()
+    assert not is_fixed(net)
+    assert is_fixed(torch.compile(net, backend="eager"))
+    net.compile(backend="eager")
+    assert is_fixed(net)
+    assert not is_fixed(net, replace(SHORT, cache="dynamic"))
+
+
+@pytest.mark.parametrize("cache", ["static", "dynamic"])
+@pytest.mark.parametrize("is_cast", [True, False])
+def test_16_bit_decode_keeps_a_16_bit_cache_and_agrees_with_fp32(cache: str, is_cast: bool) -> None:
+    llm, net = replace(SHORT, cache=cache), make_net()
+    expected = decoded(llm, net)["first_logits"]
+    net = net.to(torch.bfloat16) if is_cast else net
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        prompt = llm.prepare(DECODE, net, generated_batch(SHORT, DECODE))
+        actual = llm.decode(net, prompt)["first_logits"].float()
+    layer = prompt.cache.layers[0]
+    assert layer.keys.dtype == layer.values.dtype == torch.bfloat16
+    assert float((actual - expected).norm() / expected.norm()) < 0.02
+    # Casting leaves the rotary frequencies as they were.
+    assert torch.equal(net.model.rotary_emb.inv_freq, make_net().model.rotary_emb.inv_freq)
+    assert net.model.rotary_emb.inv_freq.dtype == torch.float32
+    weight = net.model.layers[0].self_attn.q_proj.weight
+    assert weight.dtype == (torch.bfloat16 if is_cast else torch.float32)
+
+
+def test_each_phase_is_one_compiled_graph_for_all_prompts_and_positions() -> None:
+    torch._dynamo.reset()
+    counters.clear()
+    compiled = torch.compile(make_net(), backend="eager")
+    expected = decoded(replace(SHORT, cache="static"), make_net())
+    actual = decoded(SHORT, compiled)
+    decoded(SHORT, compiled, seed=1)
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
+    assert torch.equal(actual["ids"], expected["ids"])
+    torch._dynamo.reset()
+    counters.clear()
+    with torch.inference_mode():
+        SHORT.prefill(compiled, generated_batch(SHORT, PREFILL))
+    assert counters["stats"]["unique_graphs"] == 1
+    SHORT.loss(compiled, generated_batch(SHORT, Workload.phases[0])).backward()
+    assert counters["stats"]["unique_graphs"] == 2
+    assert not counters["graph_break"]
+
+
+@pytest.mark.parametrize("phase", Workload.phases)
+def test_attention_gets_no_mask_but_for_a_fixed_cache(
+    phase: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks = []
+    plain = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(*args: Any, **kwargs: Any) -> torch.Tensor:
+        masks.append(kwargs.get("attn_mask"))
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    net, batch = make_net(), generated_batch(SHORT, phase)
+    if phase.is_training:
+        SHORT.loss(net, batch)
+    else:
+        with torch.no_grad():
+            getattr(SHORT, phase.name)(net, SHORT.prepare(phase, net, batch))
+    assert masks
+    assert all(mask is None for mask in masks)
+
+
+# The text --------------------------------------------------------------------------------------
+
+
+def test_stationary_distribution_does_not_move_under_the_transition_matrix() -> None:
+    stationary = texts.stationary_distribution()
+    assert stationary.sum() == pytest.approx(1.0)
+    assert (stationary > 0).all()
+    np.testing.assert_allclose(stationary @ texts.transition_matrix(), stationary, atol=1e-12)
+
+
+def test_generated_windows_depend_on_seed_and_index_only() -> None:
+    first, again = (texts.MarkovWindows(length=40, seed=5) for _ in range(2))
+    other_seed = texts.MarkovWindows(length=40, seed=6)
+    assert torch.equal(first[12], again[12])
+    assert not torch.equal(first[12], first[13])
+    assert not torch.equal(first[12], other_seed[12])
+    assert torch.equal(pickle.loads(pickle.dumps(first))[12], first[12])
+    assert first[3].dtype == torch.int64 and first[3].shape == (40,)
+    assert torch.equal(first[-1], first[len(first) - 1])
+    with pytest.raises(IndexError):
+        first[len(first)]
+
+
+def test_windows_tile_a_long_file_in_the_seeds_order_and_overlap_in_a_short_one(
+    tmp_path: Path,
+) -> None:
+    text = bytes(np.random.default_rng(0).integers(32, 127, size=300 * 50, dtype=np.uint8))
+    path = tmp_path / "long.txt"
+    path.write_bytes(text)
+    first, again, other = (
+        [bytes(window.tolist()) for window in texts.FileWindows(path, length=50, seed=seed)]
+        for seed in (1, 1, 2)
+    )
+    assert len(first) == 300
+    assert set(first) == {text[i : i + 50] for i in range(0, 15_000, 50)}
+    assert first == again != other
+    for size, expected in [(20, 1), (29, 10), (20 + 255 * 3, 256)]:
+        path.write_bytes((bytes(range(32, 127)) * 20)[:size])
+        windows = texts.FileWindows(path, length=20, seed=0)
+        assert len(windows) == expected
+        assert all(len(window) == 20 for window in windows)
+    path.write_text("Ünïcødé – ≈ 3 µs", encoding="utf-8")
+    window = texts.FileWindows(path, length=path.stat().st_size, seed=0)[0]
+    assert bytes(window.tolist()).decode("utf-8") == "Ünïcødé – ≈ 3 µs"
+
+
+def test_a_good_file_passes_and_an_unusable_one_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = tmp_path / "good"
+    good.write_text("a" * 100)
+    texts.check_file(good, fewest_bytes=100)
+    (tmp_path / "folder").mkdir()
+    for name, content, problem in [
+        ("empty", b"", "is empty"),
+        ("short", b"a" * 99, "has 99 bytes"),
+        ("nul", b"a\0b" * 100, "holds NUL bytes"),
+        ("none", None, "does not exist"),
+        ("folder", None, "is a folder"),
+        ("good", None, "cannot be read: Permission denied"),
+    ]:
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        if name == "good":
+            error = PermissionError(13, "Permission denied")
+            monkeypatch.setattr(Path, "open", Mock(side_effect=error))
+        with pytest.raises(DataError, match=f"{tmp_path / name} {problem}") as caught:
+            texts.check_file(tmp_path / name, fewest_bytes=100)
+        assert "\n" not in str(caught.value)

@@ -6,10 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-
-import pytest
 
 pytest_plugins = ["tests.simdev.fixture"]
 
@@ -31,6 +28,7 @@ SUITE = """
 import gc
 import time
 
+import pytest
 import torch
 
 STATE = {}
@@ -72,43 +70,30 @@ def test_train(bench_workload, benchmark):
     assert benchmark.pedantic(step, rounds=2).flops > 0
 
 
-def test_wrong_typo(bench_workload):
-    bench_workload("imagin-train", device="cpu")
-
-
-def test_wrong_phases(bench_workload):
-    bench_workload("imaging", device="cpu")
-
-
-def test_wrong_size(bench_workload):
-    bench_workload("sleep-infer", device="cpu", size="huge")
-
-
-def test_wrong_device(bench_workload):
-    bench_workload("sleep-infer", device="abacus:0")
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("imagin-train", {}),
+        ("imaging", {}),
+        ("sleep-infer", {"size": "huge"}),
+        ("sleep-infer", {"device": "abacus:0"}),
+        ("./faulty.py:infer", {"settings": {"seconds": 0.01}}),
+    ],
+)
+def test_wrong(bench_workload, name, asked):
+    bench_workload(name, **{"device": "cpu", **asked})
 
 
 def test_wrong_dtypes(bench_workload):
     bench_workload("sleep-infer", device="cpu")
     bench_workload("sleep-infer", device="cpu", dtype="tf32")
-
-
-def test_wrong_output(bench_workload):
-    bench_workload("./faulty.py:infer", device="cpu", settings={"seconds": 0.01})
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ran:
-    folder: Path
-    code: int
-    output: str
 
 
 def run_suite(
     folder: Path, suite: str, *arguments: str, env: Mapping[str, str] = os.environ
-) -> Ran:
-    """Run pytest on a suite where the plugin is found as an installed one is."""
+) -> tuple[int, str]:
+    """Run pytest on a suite where the plugin is found as an installed one is: code and output."""
     (folder / "test_suite.py").write_text(suite)
     (folder / "faulty.py").write_text(FAULTY)
     installed = folder / "site" / "gapbench_entry-0.dist-info"
@@ -127,40 +112,30 @@ def run_suite(
             "PYTHONPATH": os.pathsep.join([str(installed.parent), str(ROOT), *paths]),
             "OMP_NUM_THREADS": "1",
         },
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         check=False,
         timeout=250,
     )
-    return Ran(folder=folder, code=done.returncode, output=done.stdout + done.stderr)
+    return done.returncode, done.stdout
 
 
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """One run of the suite, which several tests look at: it takes torch some seconds to start."""
-    return run_suite(tmp_path_factory.mktemp("suite"), SUITE, "--benchmark-json=out.json")
-
-
-def test_only_what_is_wrong_fails(ran: Ran) -> None:
+def test_workloads_are_benchmarked_and_mistakes_fail_in_one_line(tmp_path: Path) -> None:
+    _, output = run_suite(tmp_path, SUITE, "--benchmark-json=out.json")
     # The wrong output is found when the test is over.
-    assert "5 failed, 6 passed, 1 error" in ran.output
-    failed = [line for line in ran.output.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    assert "5 failed, 6 passed, 1 error" in output
+    failed = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
     assert len(failed) == 6
-    assert all("::test_wrong_" in line for line in failed)
-
-
-def test_benchmarks_a_workload_and_says_what_was_run(ran: Ran) -> None:
-    infer, train = json.loads((ran.folder / "out.json").read_text())["benchmarks"]
+    assert all("::test_wrong" in line for line in failed)
+    infer, train = json.loads((tmp_path / "out.json").read_text())["benchmarks"]
     assert 0.03 <= infer["stats"]["min"] < 0.06
     assert infer["extra_info"]["workload"] == "sleep-infer"
     assert infer["extra_info"]["batch"] == 3
     assert train["extra_info"]["workload"] == "llm-train"
     assert train["extra_info"]["mode"] == "real"
     assert train["stats"]["rounds"] == 2
-
-
-def test_mistakes_are_one_line(ran: Ran) -> None:
-    lines = {line for line in ran.output.splitlines() if line.startswith("bench_workload: ")}
+    lines = {line for line in output.splitlines() if line.startswith("bench_workload: ")}
     for reported in (
         "workload 'imagin-train' is not one of",
         "workload 'imaging' has several phases: name one of imaging-train, ",
@@ -170,26 +145,12 @@ def test_mistakes_are_one_line(ran: Ran) -> None:
         "wrong output of faulty-infer: two and two make five",
     ):
         (line,) = (line for line in lines if reported in line)
-        assert line.count("bench_workload") == 1
-    assert "Traceback" not in ran.output
-    assert "During handling" not in ran.output
+        assert line.count("bench_workload") == 1, reported
+    assert "Traceback" not in output
+    assert "During handling" not in output
 
 
-def test_without_pytest_benchmark_only_the_test_that_needs_it_fails(tmp_path: Path) -> None:
-    suite = """
-def test_own_clock(bench_workload):
-    assert bench_workload("sleep-infer", device="cpu")().items == 1
-
-def test_needs_it(bench_workload, benchmark):
-    benchmark(bench_workload("sleep-infer", device="cpu"))
-"""
-    ran = run_suite(tmp_path, suite, "-p", "no:benchmark")
-    assert ran.code == 1
-    assert "which nothing provides: pip install pytest-benchmark" in ran.output
-    assert "1 passed, 1 error" in ran.output
-
-
-def test_a_call_waits_for_a_device_that_works_asynchronously(
+def test_a_call_waits_for_its_device_with_no_pytest_benchmark_too(
     tmp_path: Path, simdev_env: dict[str, str]
 ) -> None:
     suite = """
@@ -200,7 +161,10 @@ def elapsed_s(call):
     call()
     return time.perf_counter() - start_s
 
-def test_waits(bench_workload):
+def test_needs_it(bench_workload, benchmark):
+    benchmark(bench_workload("sleep-infer", device="cpu"))
+
+def test_own_clock(bench_workload):
     step = bench_workload(
         "sleep-infer", device="simdev:0", settings={"seconds": 0.001}, warmup_steps=1
     )
@@ -208,9 +172,13 @@ def test_waits(bench_workload):
     step._engine.adapter.synchronize()
     assert queued_s < 0.05, "queueing alone does not wait"
     assert min(elapsed_s(step) for _ in range(5)) >= 0.1, "one operator takes 0.1 s there"
+    assert step().items == 1
 """
-    ran = run_suite(tmp_path, suite, env={**simdev_env, "SIMDEV_QUIRKS": "queue_us=100000"})
-    assert ran.code == 0, ran.output
+    env = {**simdev_env, "SIMDEV_QUIRKS": "queue_us=100000"}
+    code, output = run_suite(tmp_path, suite, "-p", "no:benchmark", env=env)
+    assert code == 1
+    assert "which nothing provides: pip install pytest-benchmark" in output
+    assert "1 passed, 1 error" in output
 
 
 def test_loading_the_plugin_imports_nothing_heavy() -> None:
@@ -218,12 +186,6 @@ def test_loading_the_plugin_imports_nothing_heavy() -> None:
         "import sys, pytest; before = set(sys.modules); import bench.pytest_plugin; "
         "print(sorted(set(sys.modules) - before))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert done.stdout.strip() == "['bench', 'bench.pytest_plugin']"
+    command = [sys.executable, "-c", code]
+    printed = subprocess.check_output(command, cwd=ROOT, text=True, timeout=60)
+    assert printed.strip() == "['bench', 'bench.pytest_plugin']"

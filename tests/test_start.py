@@ -48,7 +48,7 @@ def modules_after(*arguments: str, cwd: Path) -> set[str]:
         *[(words, HEAVY) for words in ("--help", "run --help", "--version", "list", "list --json")],
         *[(words, HEAVY) for words in ("compare ROWS ROWS", "gap ROWS", "export ROWS --to json")],
         *[(words, STUDYING) for words in ("claims h20-cores", "project ROWS --to h20-96g")],
-        ("list chips", MEASURING),
+        *[(words, MEASURING) for words in ("list chips", "doctor --json")],
         ("run -w TIMED --device fake --dry-run", STUDYING | {"scipy"}),
         ("run -w TIMED --device fake --trials 2", STUDYING | {"scipy"}),
         # The parent of a real run.

@@ -57,13 +57,21 @@ def test_undecided_exits_3_only_under_strict_and_nothing_to_compare_4_or_5(
     assert "99.0" in err and err.count("\n") == 1
 
 
-def test_different_devices_are_ratios_and_three_files_a_matrix(write: Write, ask: Ask) -> None:
+def test_different_devices_are_ratios_and_three_files_a_matrix(
+    tmp_path: Path, write: Write, ask: Ask
+) -> None:
     a, b = write(a=trials(), b=trials(step_ms=5.0, device_type="cuda", device_name="GPU X"))
     out = ask("compare", a, b).out
     assert all(words in out for words in ("Different devices", "x0.05", "ratio only"))
     files = write(a=trials(), b=trials(seed=2, step_ms=130.0), c=trials(seed=3, step_ms=70.0))
     out = ask("compare", *files, "--format", "markdown", code=1).out
     assert all(words in out for words in ("| a.csv | b.csv | c.csv |", "IMPROVED", "REGRESSION"))
+    # Files of one name are told apart.
+    (tmp_path / "y").mkdir()
+    files = [files[0], str(write_csv(tmp_path / "y" / "a.csv", trials()))]
+    assert ask("compare", *files, "--json").document["files"] == files
+    labels = ask("compare", files[0], files[0], "--json").document["files"]
+    assert labels == [f"{files[0]} (1)", f"{files[0]} (2)"]
 
 
 def test_hostile_cells_are_shown_and_not_obeyed(write: Write, ask: Ask) -> None:
@@ -73,16 +81,6 @@ def test_hostile_cells_are_shown_and_not_obeyed(write: Write, ask: Ask) -> None:
     out = ask("compare", a, b, "--format", "github").out
     assert "<script>" not in out and "\x1b" not in out
     assert "\\|\\`x\\`\\[red\\]&lt;script&gt;" in out
-
-
-def test_files_of_one_name_are_told_apart(tmp_path: Path, ask: Ask) -> None:
-    files = []
-    for folder in ("x", "y"):
-        (tmp_path / folder).mkdir()
-        files.append(str(write_csv(tmp_path / folder / "run.csv", trials())))
-    assert ask("compare", *files, "--json").document["files"] == files
-    labels = ask("compare", files[0], files[0], "--json").document["files"]
-    assert labels == [f"{files[0]} (1)", f"{files[0]} (2)"]
 
 
 def test_thousands_of_rows_are_cut_on_screen_and_whole_in_json(write: Write, ask: Ask) -> None:

@@ -6,7 +6,10 @@ import shlex
 import pytest
 
 from bench import discovery
-from bench.results.schema import Value
+from bench.analysis.gap.gap_result import measure_gap
+from bench.report.plots.plots_gap import gap_plots
+from bench.report.tables import gap_tables
+from bench.results.schema import Row, Value
 from tests.analysis.synthetic_rows import trials
 from tests.analysis.test_gap import INFER
 from tests.cli.conftest import Ask, Write
@@ -65,3 +68,57 @@ def test_lost_rows_are_said_and_hostile_cells_not_obeyed(write: Write, ask: Ask)
     (file,) = write(a=trials(workload="<script>[red]\x1b[31m|-train", params_json="{}"))
     out = ask("gap", file, "--format", "markdown", code=5).out
     assert "<script>" not in out and "\x1b" not in out
+
+
+def both_phases(number: int, params: dict[str, object], **cells: Value) -> list[Row]:
+    return [
+        row
+        for phase in ("train", "infer")
+        for row in trials(
+            num=3,
+            workload=f"imaging-{phase}",
+            config_hash=f"{phase}{number}",
+            params_json=json.dumps(params),
+            **cells,
+        )
+    ]
+
+
+DIFFER: list[tuple[list[dict[str, Value]], list[str]]] = [
+    ([{}], [""]),
+    ([{"batch": 2, "patch": 32}, {"batch": 4, "patch": 64}], [" b2 patch=32", " b4 patch=64"]),
+    ([{"channels_last": False}, {"channels_last": True}], ["", " channels-last"]),
+    ([{"data": "generated"}, {"data": "resident"}], [" data generated", " data resident"]),
+    ([{"workload_version": "1-a"}, {"workload_version": "2-b"}], [" version 1-a", " version 2-b"]),
+    # Other sizes have other parameters without telling them.
+    ([{"patch": 32}, {"patch": 64, "size": "small"}], ["", ""]),
+]
+
+
+def test_settings_say_that_in_which_they_differ() -> None:
+    for settings, words in DIFFER:
+        rows, names = [], []
+        for number, (cells, word) in enumerate(zip(settings, words, strict=True)):
+            params = {"patch": cells.get("patch", 32), "filters": 8, "batch": cells.get("batch", 2)}
+            stored = {name: value for name, value in cells.items() if name != "patch"}
+            rows += both_phases(number, params, **stored)
+            names.append(f"imaging-train/infer {cells.get('size', 'tiny')} fp32{word}")
+        gaps = measure_gap(rows, load=None, num_items=None).gaps
+        assert [row[0] for row in gap_tables.gap_grid(gaps).rows] == names
+
+
+def test_no_two_lines_of_any_table_and_no_two_panels_look_alike() -> None:
+    rows = [
+        row
+        for number, device in ((10, "Test CPU"), (20, "Other CPU"))
+        for batch in (2, 4)
+        for row in both_phases(number + batch, {"batch": batch}, batch=batch, device_name=device)
+    ]
+    result = measure_gap(rows, load=None, num_items=None)
+    for grid in gap_tables.grids(result, load="", latency=None):
+        named = [row[:3] for row in grid.rows]
+        assert len(set(named)) == len(named), grid.title
+    plots = gap_plots(result.gaps)
+    assert plots is not None
+    titles = [panel.title for panel in plots.panels]
+    assert len(set(titles)) == len(titles) == 4

@@ -1,21 +1,19 @@
-"""`bench list`: the workloads with their sizes and costs, by formula."""
+"""`bench list` and `bench doctor`: workloads by formula, a link scored by a table, findings."""
 
-import json
 from pathlib import Path
 
 import pytest
 
-from bench.cli import main
+from bench.devices.doctor import all_findings as checks
+from bench.devices.doctor.finding import Finding
+from tests.cli.conftest import Ask
 
-WORKLOADS = Path(__file__).resolve().parents[1] / "workload_files"
+TIMED = Path(__file__).resolve().parents[1] / "workload_files" / "timed.py"
 
 
-def test_help_shows_the_verbs_in_four_groups(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert main(["--help"]) == 0
+def test_help_shows_the_verbs_in_four_groups(ask: Ask) -> None:
     groups: dict[str, list[str]] = {}
-    for line in capsys.readouterr().out.splitlines():
+    for line in ask("--help").out.splitlines():
         if line and not line.startswith(" "):
             verbs = groups.setdefault(line.rstrip(":"), [])
         elif line.startswith("  ") and line[2] not in " -":
@@ -28,68 +26,99 @@ def test_help_shows_the_verbs_in_four_groups(
     }
 
 
-def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, object]]:
-    assert main(["list", *arguments, "--json"]) == 0
-    entries = json.loads(capsys.readouterr().out)
-    assert isinstance(entries, list)
-    return entries
-
-
-def test_every_shipped_phase_and_size_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    entries = listed(capsys)
-    names = {str(entry["workload"]) for entry in entries}
+def test_every_shipped_phase_and_size_is_listed_and_sizes_grow(ask: Ask) -> None:
+    entries = ask("list", "--json").document
+    names = {entry["workload"] for entry in entries}
     assert names == {
         *("imaging-train", "imaging-infer", "llm-train", "llm-prefill", "llm-decode"),
         *("sleep-train", "sleep-infer"),
         *("align-infer", "tabular-train", "tabular-infer"),
     }
+    costs = ("num_parameters", "flops_per_item", "memory_bytes")
     for name in names:
-        sizes = [entry["size"] for entry in entries if entry["workload"] == name]
-        assert sizes == ["tiny", "small", "base", "large"]
-    for entry in entries:
-        assert int(str(entry["num_parameters"])) > 0
-        assert float(str(entry["flops_per_item"])) > 0
-        assert int(str(entry["memory_bytes"])) > 0
-        assert str(entry["runs_here"]).partition(":")[0] in ("yes", "no", "CPU")
-
-
-def test_sizes_grow(capsys: pytest.CaptureFixture[str]) -> None:
-    entries = listed(capsys)
-    for name in ("imaging-train", "llm-train"):
         of_name = [entry for entry in entries if entry["workload"] == name]
-        for column in ("num_parameters", "flops_per_item", "memory_bytes"):
-            values = [float(str(entry[column])) for entry in of_name]
-            assert values == sorted(values) and values[0] < values[-1], column
-
-
-def test_table_names_items_and_data(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["list"]) == 0
-    captured = capsys.readouterr()
-    assert captured.err == ""
+        assert [entry["size"] for entry in of_name] == ["tiny", "small", "base", "large"]
+        for column in costs:
+            values = [entry[column] for entry in of_name]
+            assert min(values) > 0, (name, column)
+            if name in ("imaging-train", "llm-train"):
+                assert values == sorted(values) and values[0] < values[-1], (name, column)
+    assert {entry["runs_here"].partition(":")[0] for entry in entries} <= {"yes", "no", "CPU"}
+    table = ask("list")
+    assert table.err == ""
     for word in ("imaging-infer", "volume", "token", "parameters", "FLOP/item", "runs here"):
-        assert word in captured.out
-    assert "--data: a Medical Segmentation Decathlon folder" in captured.out
+        assert word in table.out
+    assert "--data: a Medical Segmentation Decathlon folder" in table.out
 
 
-def test_one_workload_or_phase_is_listed_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    assert {entry["workload"] for entry in listed(capsys, "workloads", "sleep")} == {
-        "sleep-train",
-        "sleep-infer",
-    }
-    assert {entry["workload"] for entry in listed(capsys, "workloads", "llm-decode")} == {
-        "llm-decode"
-    }
-
-
-def test_workload_file_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    entries = listed(capsys, "-w", str(WORKLOADS / "timed.py"))
-    assert [entry["workload"] for entry in entries] == ["timed-train", "timed-infer"]
+def test_one_workload_or_phase_or_file_is_listed_alone(ask: Ask) -> None:
+    for words, names in (
+        (("workloads", "sleep"), ["sleep-train", "sleep-infer"]),
+        (("workloads", "llm-decode"), ["llm-decode"]),
+        (("-w", TIMED), ["timed-train", "timed-infer"]),
+    ):
+        entries = ask("list", *words, "--json").document
+        assert list(dict.fromkeys(entry["workload"] for entry in entries)) == names
     assert entries[0]["size"] == ""
-    assert entries[0]["params"] == {
-        "batch": 1,
-        "seconds": 0.1,
-        "width": 1,
-        "shape": "1x2",
-        "note": None,
-        "is_wide": False,
-    }
+    params = {"batch": 1, "seconds": 0.1, "width": 1, "shape": "1x2", "note": None}
+    assert entries[0]["params"] == {**params, "is_wide": False, "pace": ""}
+
+
+HEAD = "op,num_gpus,message_bytes,latency_us\n"
+# bw=1GB/s,latency=10us: 2 * 10 us + 1 ns a byte; the second row is twice that, the third half.
+TABLE = HEAD + "alltoall,2,2000,11\nall_reduce,2,1000000,2040\nall_reduce,2,16000000,8010\n"
+DAMAGED = {
+    "op,num_gpus,latency_us\nsend,2,1\n": "no column 'message_bytes'",
+    HEAD + "send,2,8,soon\n": "latency_us",
+    HEAD + "fly,2,8,1\n": "'fly' is not one of",
+    HEAD: "no rows",
+    "": "no column",
+}
+
+
+def test_a_link_is_scored_by_a_table(tmp_path: Path, ask: Ask) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(TABLE, encoding="utf-8")
+    words = ("list", "links", "bw=1GB/s,latency=10us", "--check", path)
+    document = ask(*words, "--json").document
+    scores = {(row["op"], row["size_class"]): row for row in document["scores"]}
+    assert scores["all_to_all", "small"]["mean_abs_error"] == pytest.approx(0.0)
+    assert scores["all_reduce", "medium"]["mean_error"] == pytest.approx(-0.5)
+    assert scores["all_reduce", "large"]["mean_error"] == pytest.approx(1.0)
+    assert scores["all_reduce", "all"]["mean_abs_error"] == pytest.approx(0.75)
+    assert document["mean_abs_error"] == pytest.approx(0.5)
+    assert document["methods"] == ["alpha-beta"]
+    assert not document["leave_one_size_out"]
+    assert "mean absolute error 50.0% by alpha-beta" in ask(*words).out
+    assert "unrated" in ask("list", "links", "pcie4", "--check", path).out
+    words = ("list", "links", "h100-nvlink", "--check", path)
+    # A point of the curve itself: it is scored without the size in question.
+    path.write_text(HEAD + "all_gather,2,1048576,11.29\n", encoding="utf-8")
+    for method, more in {"curve": [], "tuner": ["--formula"]}.items():
+        document = ask(*words, "--json", *more).document
+        assert document["methods"] == [method]
+        assert document["mean_abs_error"] > 0.01, method
+    for content, said in DAMAGED.items():
+        path.write_text(content, encoding="utf-8")
+        refused = ask(*words, code=2)
+        assert refused.out == "" and said in refused.err
+        assert "Traceback" not in refused.err and len(refused.err.strip().splitlines()) == 1
+
+
+def test_findings_are_told_in_order_with_what_to_do(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for finding in ask("doctor", "--json").document["findings"]:  # of this machine
+        assert finding["severity"] in ("error", "warning", "note")
+        assert finding["what"] and finding["why"] and finding["fix"]
+    monkeypatch.setattr(checks, "findings", list)
+    assert ask("doctor").out == "nothing found\n"
+    error = {"severity": "error", "what": "CUDA_LAUNCH_BLOCKING=1 is set"}
+    error |= {"why": "[serial]", "fix": "unset it"}
+    note = {"severity": "note", "what": "turbo is on", "why": "heat", "fix": "echo 1"}
+    found = [Finding(**error), Finding(**note)]  # type: ignore[arg-type]
+    monkeypatch.setattr(checks, "findings", lambda: found)
+    table = ask("doctor").out
+    assert "[serial]" in table and "unset it" in table
+    assert table.index("error") < table.index("note")
+    assert ask("doctor", "--json").document["findings"] == [error, note]

@@ -1,13 +1,11 @@
 """`bench measure-link`: real ranks on the loopback, the fit, the file that --link accepts."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.cli import main
 from bench.core.errors import UsageError
 from bench.hardware.costs.collectives import Group
 from bench.hardware.costs.cost import CostModel
@@ -17,6 +15,7 @@ from bench.measure.messages import Devices, LinkPoint
 from bench.run import link_measure
 from bench.run.launching.launch import World
 from bench.run.link_measure import OPS, fit, num_ranks_for, sizes_up_to
+from tests.cli.conftest import Ask
 
 ranks_are_local = pytest.mark.skipif(sys.platform == "win32", reason="ranks need named pipes")
 
@@ -24,7 +23,7 @@ ranks_are_local = pytest.mark.skipif(sys.platform == "win32", reason="ranks need
 @ranks_are_local
 @pytest.mark.timeout(120)
 def test_every_operation_is_measured_and_the_file_is_a_link(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: list[link_measure.MeasuredLink] = []
     asked: list[object] = []
@@ -38,8 +37,7 @@ def test_every_operation_is_measured_and_the_file_is_a_link(
     monkeypatch.setattr(link_measure, "measure_link", measured)
     out = tmp_path / "link.yaml"
     arguments = ["measure-link", "--devices", "2", "--device", "cpu", "--max-size", "16KiB"]
-    assert main([*arguments, "--out", str(out), "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
+    document = ask(*arguments, "--out", out, "--json").document
     assert (document["num_ranks"], document["backend"], document["missing"]) == (2, "gloo", {})
     points = document["points"]
     assert {point["op"] for point in points} == set(OPS)
@@ -59,9 +57,8 @@ def test_every_operation_is_measured_and_the_file_is_a_link(
     assert cost.seconds == pytest.approx(point["latency_s"])
     assert cost.high_s > cost.seconds
 
-    assert main([*arguments, "--ops", "send,broadcast"]) == 0
+    header, _, *lines = ask(*arguments, "--ops", "send,broadcast").out.splitlines()
     assert asked == [OPS, ("broadcast", "send")]
-    header, _, *lines = capsys.readouterr().out.splitlines()
     assert header.split() == ["operation", "message", "median", "IQR", "bus", "bandwidth"]
     assert [line.split()[0] for line in lines[:-2]] == [op for op in OPS for _ in range(3)]
     assert "gloo" in lines[-1] and "fitted" in lines[-1]
@@ -86,21 +83,15 @@ def test_fit_finds_the_ring_that_made_the_points() -> None:
     bytes_per_s, step_s, misfit_frac = fit(points)
     assert (bytes_per_s, step_s) == (pytest.approx(rate), pytest.approx(latency_s))
     assert misfit_frac == pytest.approx(0, abs=1e-9)
-
-
-def test_fit_of_one_size_is_all_latency_or_all_rate() -> None:
     point = LinkPoint(op="send", num_ranks=2, num_bytes=1000, seconds=(1e-3, 1e-3, 1e-3))
-    bytes_per_s, latency_s, _ = fit([point])
-    assert bytes_per_s == pytest.approx(1e6)
-    assert 0 < latency_s < 1e-6
+    bytes_per_s, step_s, _ = fit([point])
+    assert bytes_per_s == pytest.approx(1e6), "one size is all latency or all rate"
+    assert 0 < step_s < 1e-6
 
 
-def test_sizes_end_at_the_largest() -> None:
+def test_sizes_end_at_the_largest_and_ranks_are_the_devices_here() -> None:
     assert sizes_up_to(1024) == (1024,)
     assert sizes_up_to(100_000) == (1562, 6250, 25_000, 100_000)
-
-
-def test_number_of_ranks_is_that_of_the_devices_here() -> None:
     gpus = Devices(label="cuda:0", name="one", count=4)
     assert num_ranks_for(gpus, devices=None, world=None) == 4
     assert num_ranks_for(gpus, devices=2, world=None) == 2

@@ -6,41 +6,35 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 
 import bench.cli
+from bench import discovery
 from bench.cli import main
 from bench.results.reader import read_rows
 from bench.results.schema import Row
+from bench.run.runner import Runner
+from tests.cli.conftest import Answer, Ask
 
 WORKLOADS = Path(__file__).resolve().parents[1] / "workload_files"
 TIMED = str(WORKLOADS / "timed.py")
 FAULTY = str(WORKLOADS / "faulty.py")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ended:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Ended]
+Run = Callable[..., Answer]
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
+def run(ask: Ask) -> Run:
     """Run `bench run` in this process, on the fake device."""
 
-    def call(*arguments: str) -> Ended:
-        device = [] if "--resume" in arguments else ["--device", "fake"]
-        code = main(["run", *device, *arguments])
-        captured = capsys.readouterr()
-        return Ended(code=code, out=captured.out, err=captured.err)
+    def call(*words: object, code: int = 0) -> Answer:
+        device = [] if "--resume" in words else ["--device", "fake"]
+        return ask("run", *device, *words, code=code)
 
     return call
 
@@ -65,63 +59,68 @@ BROKEN_FILES = {
 }
 
 
-def test_broken_workload_files_are_one_line_each(run: Run, tmp_path: Path) -> None:
+def test_broken_workload_files_are_one_line_each_and_odd_ones_run(run: Run, tmp_path: Path) -> None:
     for kind, (content, words) in BROKEN_FILES.items():
         path = tmp_path / f"{kind}.py"
         path.write_text(content, encoding="latin-1")
-        ended = run("-w", str(path), "--out", str(tmp_path / "results"))
-        assert (ended.code, ended.out) == (2, "")
+        ended = run("-w", path, "--out", tmp_path / "results", code=2)
+        assert ended.out == "", kind
         (line,) = ended.err.splitlines()
         assert str(path) in line and words in line
-
-
-def test_file_in_another_encoding_and_one_that_prints_can_be_run(run: Run, tmp_path: Path) -> None:
-    text = Path(TIMED).read_text()
     path = tmp_path / "talking.py"
-    content = f"# coding: latin-1\n# caf\xe9\nprint('hello')\n{text}"
+    content = f"# coding: latin-1\n# caf\xe9\nprint('hello')\n{Path(TIMED).read_text()}"
     path.write_text(content, encoding="latin-1")
-    ended = run("-w", str(path), "--profile", "smoke", "--json", "--out", str(tmp_path))
-    assert (ended.code, len(json.loads(ended.out)["rows"])) == (0, 2)
+    ended = run("-w", path, "--profile", "smoke", "--json", "--out", tmp_path)
+    assert len(ended.document["rows"]) == 2
 
 
 # Planned ------------------------------------------------------------------------------------------
 
 
-def dry(run: Run, *arguments: str) -> dict[str, object]:
-    ended = run("-w", TIMED, "--dry-run", "--json", *arguments)
-    assert ended.code == 0, ended.err
-    document = json.loads(ended.out)
-    assert isinstance(document, dict)
-    return document
-
-
-def configs(document: dict[str, object]) -> list[dict[str, object]]:
-    planned = document["planned"]
-    assert isinstance(planned, list)
-    return [one["config"] for one in planned]
+def dry(run: Run, *words: object) -> Any:
+    return run("-w", TIMED, "--dry-run", "--json", *words).document
 
 
 def test_dry_run_shows_the_plan_and_runs_nothing(run: Run, tmp_path: Path) -> None:
-    ended = run("-w", TIMED, "--dry-run", "--trials", "4", "--out", str(tmp_path / "results"))
-    assert ended.code == 0
+    ended = run("-w", TIMED, "--dry-run", "--trials", "4", "--out", tmp_path / "results")
     assert ended.out.splitlines() == [
         "timed-train: fake, size - (the workload has one size), fp32, batch 1",
         "timed-infer: fake, size - (the workload has one size), fp32, batch 1",
         "2 configurations, 4 to 4 trials each, profile default, budget 6 min 00 s",
     ]
     assert not (tmp_path / "results").exists()
+    plan = dry(run, "--budget", "80s", "--trials", "1")
+    assert (plan["budget_s"], plan["is_budget_firm"]) == (80.0, True)
+    # Two trials share it: 40 s each, 15 of them to start up; half of the rest is the window's.
+    limits = plan["limits"]
+    assert limits["window_max_s"] == pytest.approx(12.5)
+    assert limits["warmup_max_s"] == pytest.approx(7.5)
+    assert limits["window_min_s"] == 10.0
+    assert dry(run)["is_budget_firm"] is False
+    # Data are named by their files, not by their place.
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+        (folder / "a.txt").write_text("12345")
+    first, same = (dry(run, "--data", place)["planned"][0]["data_digest"] for place in (one, two))
+    (two / "b.txt").write_text("")
+    other = dry(run, "--data", two)["planned"][0]["data_digest"]
+    assert first == same != other
 
 
 def test_commas_sweep_in_every_combination_and_each_once(run: Run) -> None:
-    swept = configs(dry(run, "--batch", "1,2", "--dtype", "fp32,bf16", "--set", "width=1,2,3"))
+    def configs(*words: str) -> list[dict[str, Any]]:
+        return [one["config"] for one in dry(run, *words)["planned"]]
+
+    swept = configs("--batch", "1,2", "--dtype", "fp32,bf16", "--set", "width=1,2,3")
     seen = {
-        (one["phase"], one["dtype"], one["params"]["batch"], one["params"]["width"])  # type: ignore[index]
+        (one["phase"], one["dtype"], one["params"]["batch"], one["params"]["width"])
         for one in swept
     }
     assert len(seen) == len(swept) == 2 * 2 * 2 * 3
-    ended = run("-w", "sleep-infer", "--dry-run", "--json", "--size", "tiny,base")
-    sizes = [(one["size"], one["params"]["seconds"]) for one in configs(json.loads(ended.out))]  # type: ignore[index]
-    assert sizes == [("tiny", 0.02), ("base", 0.1)]
+    sleep = run("-w", "sleep-infer", "--dry-run", "--json", "--size", "tiny,base").document
+    sizes = [(one["config"]["size"], one["config"]["params"]) for one in sleep["planned"]]
+    assert [(size, params["seconds"]) for size, params in sizes] == [("tiny", 0.02), ("base", 0.1)]
     repeated = (
         ["--batch", "2,2"],
         ["--dtype", "fp32,fp32"],
@@ -130,40 +129,14 @@ def test_commas_sweep_in_every_combination_and_each_once(run: Run) -> None:
         ["-w", TIMED],
     )
     for arguments in repeated:
-        assert len(configs(dry(run, *arguments))) == 2, arguments
-
-
-def test_data_set_is_named_by_its_files_not_its_place(run: Run, tmp_path: Path) -> None:
-    def digest(name: str) -> object:
-        return dry(run, "--data", str(tmp_path / name))["planned"][0]["data_digest"]  # type: ignore[index]
-
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "a.txt").write_text("12345")
-    before = digest("two")
-    assert digest("one") == before
-    (tmp_path / "two" / "b.txt").write_text("")
-    assert digest("two") != before
-
-
-def test_budget_shrinks_the_limits_and_is_firm(run: Run) -> None:
-    plan = dry(run, "--budget", "80s", "--trials", "1")
-    assert (plan["budget_s"], plan["is_budget_firm"]) == (80.0, True)
-    # Two trials share it: 40 s each, 15 of them to start up; half of the rest is the window's.
-    limits = plan["limits"]
-    assert isinstance(limits, dict)
-    assert limits["window_max_s"] == pytest.approx(12.5)
-    assert limits["warmup_max_s"] == pytest.approx(7.5)
-    assert limits["window_min_s"] == 10.0
-    assert dry(run)["is_budget_firm"] is False
+        assert len(configs(*arguments)) == 2, arguments
 
 
 # Run ----------------------------------------------------------------------------------------------
 
 
-def test_table_ends_with_the_place_of_the_rows(run: Run, tmp_path: Path) -> None:
-    ended = run("-w", TIMED, "--trials", "2", "--out", str(tmp_path))
-    assert ended.code == 0
+def test_a_table_only_the_path_or_one_document_is_printed(run: Run, tmp_path: Path) -> None:
+    ended = run("-w", TIMED, "--trials", "2", "--out", tmp_path)
     assert re.search(r"timed-train.* \[simulated\]", ended.out), "simulated is always said"
     assert re.search(r"\[[\d.]+, [\d.]+\]", ended.out), "two trials have an interval"
     (path,) = tmp_path.glob("*.csv")
@@ -176,33 +149,42 @@ def test_table_ends_with_the_place_of_the_rows(run: Run, tmp_path: Path) -> None
         expected_ms = 300 if row["workload"] == "timed-train" else 100
         assert float(row["step_median_ms"] or 0) == pytest.approx(expected_ms, rel=0.08)
         assert float(row["throughput_per_s"] or 0) == pytest.approx(1e3 / expected_ms, rel=0.08)
-
-
-def test_quiet_prints_only_the_path_and_json_one_document(run: Run, tmp_path: Path) -> None:
-    ended = run("-w", TIMED, "--profile", "smoke", "--quiet", "--out", str(tmp_path / "quiet"))
+    smoke = ("-w", TIMED, "--profile", "smoke", "--out")
+    quiet = run(*smoke, tmp_path / "quiet", "--quiet")
     (path,) = tmp_path.glob("quiet/*.csv")
-    assert (ended.code, ended.out, ended.err) == (0, f"{path}\n", "")
-    ended = run("-w", TIMED, "--profile", "smoke", "--json", "--out", str(tmp_path / "json"))
-    document = json.loads(ended.out)
+    assert quiet == (f"{path}\n", "")
+    document = run(*smoke, tmp_path / "json", "--json").document
     assert (document["exit_code"], document["interrupted"]) == (0, False)
     assert document["rows"] == [dict(row) for row in rows_in(tmp_path / "json")]
     assert Path(document["path"]).is_file()
 
 
-def test_spent_budget_leaves_skipped_rows_and_ends_with_four(run: Run, tmp_path: Path) -> None:
-    ended = run("-w", TIMED, "--budget", "0.01s", "--trials", "3", "--out", str(tmp_path))
-    assert ended.code == 4
-    rows = rows_in(tmp_path)
+def test_spent_budget_skips_only_what_lacks_its_minimum(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spent = tmp_path / "spent"
+    run("-w", TIMED, "--budget", "0.01s", "--trials", "3", "--out", spent, code=4)
+    rows = rows_in(spent)
     skipped = [row for row in rows if row["status"] == "SKIPPED"]
     assert {row["reasons"] for row in skipped} == {"budget"}
     assert len(skipped) == 2 and len(rows) <= 3
     assert {row["detail"] for row in skipped} == {"the time budget was used up"}
+    run("-w", f"{TIMED}:infer", "--out", tmp_path / "precise", "--quiet")
+    assert 3 <= len(rows_in(tmp_path / "precise")) <= 5, "precise ones need only three trials"
+    monkeypatch.setattr(Runner, "_is_precise", lambda self, arm: False)
+    monkeypatch.setattr(
+        Runner, "_is_spent", lambda self: sum(len(arm.done) for arm in self.arms) >= 7
+    )
+    run("-w", "sleep-infer", "--batch", "1,2", "--budget", "1h", "--out", tmp_path)
+    rows = rows_in(tmp_path)
+    assert sorted(Counter(row["batch"] for row in rows).values()) == [3, 4]
+    assert "SKIPPED" not in {row["status"] for row in rows}
 
 
 def test_order_is_interleaved_and_follows_from_the_seed(run: Run, tmp_path: Path) -> None:
     def order(name: str, seed: str) -> list[tuple[object, object, object]]:
         sweep = ("-w", TIMED, "--batch", "1,2", "--trials", "3", "--quiet", "--seed", seed)
-        assert run(*sweep, "--out", str(tmp_path / name)).code == 0
+        run(*sweep, "--out", tmp_path / name)
         rows = rows_in(tmp_path / name)
         return [(row["workload"], row["batch"], row["trial"]) for row in rows]
 
@@ -214,53 +196,50 @@ def test_order_is_interleaved_and_follows_from_the_seed(run: Run, tmp_path: Path
         assert {trial for _, _, trial in in_round} == {start // 4}
 
 
-def test_precise_configurations_need_only_three_trials(run: Run, tmp_path: Path) -> None:
-    assert run("-w", f"{TIMED}:infer", "--out", str(tmp_path), "--quiet").code == 0
-    assert 3 <= len(rows_in(tmp_path)) <= 5
-
-
 # Resumed ------------------------------------------------------------------------------------------
 
 
-def begun(run: Run, out: Path, *, workload: str = TIMED, more: tuple[str, ...] = ()) -> Path:
-    ended = run("-w", workload, "--trials", "2", "--quiet", "--out", str(out), *more)
-    path = Path(ended.out.strip())
+def keep_two(path: Path) -> list[str]:
+    """Keep two rows of a file, as if the run was cut off; returns all its lines."""
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:3]))
+    return lines
+
+
+def begun(run: Run, out: Path, *more: object) -> Path:
+    path = Path(run("--trials", "2", "--quiet", "--out", out, *more).out.strip())
+    keep_two(path)
     return path
 
 
 def test_resume_finishes_what_is_missing_and_nothing_else(run: Run, tmp_path: Path) -> None:
-    path = begun(run, tmp_path)
-    run_id = path.stem.rpartition("_")[2]
+    path = begun(run, tmp_path, "-w", TIMED)
     before = read_rows(path)
-    ended = run("--resume", run_id, "--out", str(tmp_path), "--quiet")
-    assert (ended.code, ended.out.strip()) == (0, str(path))
+    ended = run("--resume", path.stem.rpartition("_")[2], "--out", tmp_path, "--quiet")
+    assert ended.out.strip() == str(path)
     rows = read_rows(path)
     assert rows[:2] == before
     assert len(rows) == len({(row["config_hash"], row["trial"]) for row in rows}) == 4
-    ended = run("--resume", str(path), "--quiet")
-    assert ended.code == 0
+    run("--resume", path, "--quiet")
     assert read_rows(path) == rows, "a finished run has nothing to do"
 
 
-def test_resume_goes_on_only_with_what_was_begun(run: Run, tmp_path: Path) -> None:
-    from bench import discovery
-
+def test_what_changed_since_the_run_began_is_refused_or_not_measured(
+    run: Run, tmp_path: Path
+) -> None:
     mine, data = tmp_path / "mine.py", tmp_path / "data" / "a.txt"
     shutil.copy(TIMED, mine)
     data.parent.mkdir()
     data.write_text("1")
-    more = ("--data", str(data.parent))
-    path = begun(run, tmp_path / "results", workload=str(mine), more=more)
+    path = begun(run, tmp_path / "results", "-w", mine, "--data", data.parent)
     rows, sidecar = read_rows(path), path.with_name(path.stem + ".env.json")
     stored = sidecar.read_text()
 
     def refused(*flags: str, code: int = 4) -> str:
-        ended = run("--resume", str(path), *flags)
-        assert (ended.code, read_rows(path)) == (code, rows)
-        assert len(ended.err.splitlines()) == 1
-        return ended.err
+        said = run("--resume", path, *flags, code=code).err
+        assert read_rows(path) == rows
+        assert len(said.splitlines()) == 1
+        return said
 
     flags = (["-w", TIMED], ["--trials", "3"], ["--dry-run"], ["--seed", "0"], ["--device", "cpu"])
     for flag in flags:
@@ -281,31 +260,20 @@ def test_resume_goes_on_only_with_what_was_begun(run: Run, tmp_path: Path) -> No
     discovery.load.cache_clear()  # as in the new process that resumes
     discovery.source_hash.cache_clear()
     assert "workload mine changed since the run began" in refused()
-
-
-def test_workload_that_changes_while_it_runs_is_not_measured(run: Run, tmp_path: Path) -> None:
-    mine = tmp_path / "changing.py"
-    text = Path(TIMED).read_text()
-    mine.write_text(text)
-    plan_first = run("-w", str(mine), "--dry-run")
-    assert plan_first.code == 0
-    # The parent has it loaded; what the trial's process will find is another file.
-    mine.write_text(text.replace("return self.batch", "return 2 * self.batch"))
-    ended = run("-w", f"{mine}:infer", "--trials", "1", "--out", str(tmp_path / "results"))
-    assert ended.code == 4
-    (row,) = rows_in(tmp_path / "results")
+    # Now the parent has it loaded; what the trial's process will find is another file.
+    mine.write_text(mine.read_text().replace("return self.batch", "return 2 * self.batch"))
+    run("-w", f"{mine}:infer", "--trials", "1", "--out", tmp_path / "changed", code=4)
+    (row,) = rows_in(tmp_path / "changed")
     assert (row["status"], row["reasons"]) == ("FAILED", "error")
-    assert "workload changing changed since the run began" in str(row["detail"])
+    assert "workload mine changed since the run began" in str(row["detail"])
 
 
 def test_resume_of_a_shrunk_batch_counts_its_rows(run: Run, tmp_path: Path) -> None:
     arguments = ("-w", FAULTY, "--set", "fault=memory", "--set", "above_batch=3", "--batch", "4")
-    ended = run(*arguments, "--oom-shrink", "--trials", "2", "--quiet", "--out", str(tmp_path))
+    ended = run(*arguments, "--oom-shrink", "--trials", "2", "--quiet", "--out", tmp_path)
     path = Path(ended.out.strip())
-    lines = path.read_text().splitlines(keepends=True)
-    assert len(lines) == 4, "header, out of memory, two trials at half the batch"
-    path.write_text("".join(lines[:3]))
-    assert run("--resume", str(path), "--quiet").code == 0
+    assert len(keep_two(path)) == 4, "header, out of memory, two trials at half the batch"
+    run("--resume", path, "--quiet")
     rows = read_rows(path)
     keys = [(row["config_hash"], row["trial"], row["attempt"]) for row in rows]
     assert len(set(keys)) == len(keys)
@@ -332,6 +300,7 @@ CHOICES = {
     "--profile": ["smoke", "quick", "default", "rigorous"],
     **dict.fromkeys(["--batch", "--threads", "--workers", "--trials", "--seed"], NUMBERS),
     **dict.fromkeys(["--budget", "--timeout"], DURATIONS),
+    "--set": [f"{key}={value}" for key in KEYS for value in VALUES],
 }
 SWITCHES = ["--compile", "--channels-last", "--oom-shrink", "--quiet", "--json", "-q", "--", "-z"]
 
@@ -343,31 +312,21 @@ def strange_text(source: random.Random) -> str:
 def strange_arguments(source: random.Random) -> list[str]:
     arguments = ["-w", source.choice(NAMES)]
     for _ in range(source.randrange(5)):
-        kind = source.random()
-        if kind < 0.15:
-            arguments.append(source.choice(SWITCHES))
-        elif kind < 0.20:
-            arguments.append(strange_text(source))
-        elif kind < 0.45:
-            value = source.choice(VALUES) if source.random() < 0.7 else strange_text(source)
-            arguments += ["--set", f"{source.choice(KEYS)}={value}"]
+        flag = source.choice([*CHOICES, *["--set"] * 6, *SWITCHES])
+        strange = source.choice(["", f"{source.choice(KEYS)}="]) + strange_text(source)
+        is_known = source.random() < 0.85
+        if flag in CHOICES:
+            arguments += [flag, source.choice(CHOICES[flag]) if is_known else strange]
         else:
-            flag = source.choice(list(CHOICES))
-            is_known = source.random() < 0.85
-            arguments += [flag, source.choice(CHOICES[flag]) if is_known else strange_text(source)]
+            arguments.append(flag if is_known else strange)
     return arguments
 
 
-@pytest.fixture
-def parser_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare each of thousands of calls the 20 ms in which typer builds its parser."""
-    monkeypatch.setattr("bench.cli.app", typer.main.get_command(bench.cli.app))
-
-
-@pytest.mark.usefixtures("parser_made_once")
 def test_thousands_of_command_lines_never_end_in_a_traceback(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Spare each of thousands of calls the 20 ms in which typer builds its parser.
+    monkeypatch.setattr("bench.cli.app", typer.main.get_command(bench.cli.app))
     source = random.Random(20)
     codes = Counter[int]()
     for _ in range(10_000):
@@ -382,19 +341,3 @@ def test_thousands_of_command_lines_never_end_in_a_traceback(
         assert "Traceback" not in captured.err, arguments
         codes[code] += 1
     assert codes[0] > 200, "enough get through to be planned"
-
-
-def test_a_configuration_with_its_minimum_is_not_called_skipped_when_the_budget_ends(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from bench.run.runner import Runner
-
-    monkeypatch.setattr(Runner, "_is_precise", lambda self, arm: False)
-    monkeypatch.setattr(
-        Runner, "_is_spent", lambda self: sum(len(arm.done) for arm in self.arms) >= 7
-    )
-    ended = run("-w", "sleep-infer", "--batch", "1,2", "--budget", "1h", "--out", str(tmp_path))
-    assert ended.code == 0, ended.err
-    rows = rows_in(tmp_path)
-    assert sorted(Counter(row["batch"] for row in rows).values()) == [3, 4]
-    assert "SKIPPED" not in {row["status"] for row in rows}

@@ -1,79 +1,57 @@
-"""Several devices and links as typed: what is refused, what it is planned as, what the rows say."""
+"""Several devices and links: what is planned, what the rows say, what other verbs make of them."""
 
-import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.cli import main
 from bench.core.nouns import Layout
 from bench.results.reader import read_rows
+from bench.results.schema import Row, Value
 from bench.run.planning.layout_flags import make_layouts, settle_mode
 from bench.run.planning.request import RunRequest, split_links
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run a verb in this process."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = main(list(arguments))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
+from tests.cli.conftest import Ask, Write
+from tests.report.link_rows import link_run, real_run, three_links
 
 TRAIN = ("run", "--device", "fake", "-w", "imaging-train", "--size", "tiny")
 
 
-def planned(call: Call, *arguments: str) -> list[dict[str, Any]]:
-    code, out, err = call(*arguments, "--dry-run", "--json")
-    assert code == 0, err
-    return [one["config"] for one in json.loads(out)["planned"]]
+# Planned ------------------------------------------------------------------------------------------
 
 
-def test_without_a_size_one_is_chosen_that_every_layout_of_the_sweep_divides(call: Call) -> None:
+def planned(ask: Ask, *words: str) -> list[dict[str, Any]]:
+    return [one["config"] for one in ask(*words, "--dry-run", "--json").document["planned"]]
+
+
+def test_without_a_size_one_is_chosen_that_every_layout_of_the_sweep_divides(ask: Ask) -> None:
+    sweep = ("--devices", "2,8", "--parallel", "tp", "--link", "h100-nvlink,h800-nvlink")
     for device in ("fake", "cpu"):
-        configs = planned(
-            *(call, "run", "-w", "llm-train", "--device", device, "--devices", "2,8"),
-            *("--parallel", "tp", "--link", "h100-nvlink,h800-nvlink"),
-        )
+        configs = planned(ask, "run", "-w", "llm-train", "--device", device, *sweep)
         assert len(configs) == 4
         assert len({config["size"] for config in configs}) == 1
         assert configs[0]["size"] != "tiny", "its two key/value heads are too few for eight devices"
         assert all(config["params"]["kv_heads"] % 8 == 0 for config in configs)
-
-
-def test_a_world_that_only_a_size_too_large_for_a_cpu_divides_is_refused(call: Call) -> None:
-    # Three ranks divide the 12 heads of base, and here its vocabulary.
-    arguments = (
+    # Three ranks divide the 12 heads of base, which is too large for a CPU, and its vocabulary.
+    words = (
         *("run", "-w", "llm-train", "--device", "cpu", "--devices", "3", "--parallel", "tp"),
         *("--link", "ndr", "--set", "vocab=49152", "--set", "intermediate=1536", "--dry-run"),
     )
-    code, out, _ = call(*arguments, "--size", "base")
-    assert code == 0
-    assert "size base" in out
-    code, out, err = call(*arguments)
-    assert (code, out) == (2, "")
-    assert "heads 8 of llm cannot be divided by 3 devices; possible here: 2 or 4" in err
+    assert "size base" in ask(*words, "--size", "base").out
+    refused = ask(*words, code=2)
+    assert refused.out == ""
+    assert "heads 8 of llm cannot be divided by 3 devices; possible here: 2 or 4" in refused.err
 
 
-def test_commas_inside_a_described_link_do_not_split_it() -> None:
+def test_flags_make_links_and_layouts() -> None:
     links = split_links(("h100-nvlink,bw=25GB/s,latency=5us,10gbe", "bw=1GB/s,latency=1ms"))
     assert links == ("h100-nvlink", "bw=25GB/s,latency=5us", "10gbe", "bw=1GB/s,latency=1ms")
 
-
-def test_ranks_that_are_not_given_take_what_is_left() -> None:
     def layout(**flags: object) -> Layout:
         (found,) = make_layouts(RunRequest(**flags))  # type: ignore[arg-type]
         return found
 
+    # Ranks that are not given take what is left.
     found = layout(devices=(8,), tp=4, links=("pcie4",))
     assert (found.strategy, found.data, found.tensor, found.pipeline) == ("tp", 2, 4, 1)
     found = layout(tp=4, dp=2, pp=2, links=("pcie4",))
@@ -84,8 +62,8 @@ def test_ranks_that_are_not_given_take_what_is_left() -> None:
     assert [one.is_single for one in swept] == [True, False, False]
 
 
-def test_a_cpu_simulates_what_its_timer_cannot_keep() -> None:
-    def settled(*, link: str, num: int = 10**6, is_accelerator: bool = False, **more: str) -> str:
+def test_a_cpu_simulates_what_its_timer_cannot_keep_and_a_sweep_is_of_one_mode(ask: Ask) -> None:
+    def settled(link: str, *, num: int = 10**6, is_accelerator: bool = False, **more: str) -> str:
         flags = RunRequest(devices=(2,), links=(link,), **more)  # type: ignore[arg-type]
         (found,) = make_layouts(flags)
         assert found.mode == "emulated"
@@ -93,33 +71,27 @@ def test_a_cpu_simulates_what_its_timer_cannot_keep() -> None:
             found, flags, sweep=[], num_parameters=num, is_accelerator=is_accelerator
         ).mode
 
-    assert settled(link="h100-nvlink") == "simulated"
-    assert settled(link="h100-nvlink", is_accelerator=True) == "emulated"
-    assert settled(link="h100-nvlink", mode="emulated") == "emulated"
-    assert settled(link="10gbe", num=10**8) == "emulated"
-
-
-def test_a_sweep_on_a_cpu_is_of_one_mode(call: Call) -> None:
+    assert settled("h100-nvlink") == "simulated"
+    assert settled("h100-nvlink", is_accelerator=True) == "emulated"
+    assert settled("h100-nvlink", mode="emulated") == "emulated"
+    assert settled("10gbe", num=10**8) == "emulated"
     modes = {
         "10gbe,25gbe": "emulated",
         # Modes are never compared: the fast link takes the slow one along.
         "h100-nvlink,10gbe": "simulated",
         "infinite,10gbe": "emulated",
     }
+    words = ("run", "--device", "cpu", "-w", "imaging-train", "--size", "small")
     for links, mode in modes.items():
-        configs = planned(
-            *(call, "run", "--device", "cpu", "-w", "imaging-train", "--size", "small"),
-            *("--devices", "1,8", "--link", links),
-        )
+        configs = planned(ask, *words, "--devices", "1,8", "--link", links)
         found = {(one["layout"]["data"], one["layout"]["mode"]) for one in configs}
         assert found == {(8, mode), (1, "real")}, links
 
 
-def test_a_sweep_over_devices_and_links_says_what_each_row_is(call: Call, tmp_path: Path) -> None:
+def test_a_sweep_over_devices_and_links_says_what_each_row_is(ask: Ask, tmp_path: Path) -> None:
     link = "bw=1MB/s,latency=1ms"
     sweep = ("--devices", "1,2,64", "--link", f"{link},infinite", "--trials", "3")
-    code, printed, err = call(*TRAIN, "--out", str(tmp_path), *sweep)
-    assert code == 0, err
+    printed = ask(*TRAIN, "--out", tmp_path, *sweep).out
     assert "[simulated]" in printed and "fastest" in printed
     (path,) = tmp_path.glob("*.csv")
     rows = read_rows(path)
@@ -143,8 +115,117 @@ def test_a_sweep_over_devices_and_links_says_what_each_row_is(call: Call, tmp_pa
     speeds = (sum(float(str(row["throughput_per_s"])) for row in some) for some in (fast, singles))
     many, one = speeds
     assert math.isclose(many / one, 64.0, rel_tol=0.1), "every replica counts"
+    (config,) = planned(ask, *TRAIN, "--grad-accum", "4")
+    found = (config["layout"]["grad_accum"], config["layout"]["data"])
+    assert found == (4, 1), "accumulation alone is still one device"
 
 
-def test_gradient_accumulation_alone_is_still_one_device(call: Call) -> None:
-    (config,) = planned(call, *TRAIN, "--grad-accum", "4")
-    assert (config["layout"]["grad_accum"], config["layout"]["data"]) == (4, 1)
+# Compared and exported ----------------------------------------------------------------------------
+
+UNLIKE: dict[str, dict[str, Value]] = {
+    "mode is emulated, in after.csv throttled": {"mode": "throttled"},
+    "link is pcie5, in after.csv h800-nvlink": {"link": "h800-nvlink"},
+    "layout is dp8, in after.csv tp4 x dp2": {"layout": "tp4 x dp2"},
+    "mitigation is blank, in after.csv fp16": {"mitigation": "fp16"},
+    "grad_accum is 1, in after.csv 4": {"grad_accum": 4},
+    "bucket_bytes is 26214400, in after.csv 1048576": {"bucket_bytes": 2**20},
+}
+
+
+def test_like_rows_are_compared_and_unlike_ones_listed_with_the_reason(
+    write: Write, ask: Ask
+) -> None:
+    def compared(before: list[Row], after: list[Row], *, code: int = 0) -> Any:
+        files = write(before=before, after=after)
+        return ask("compare", *files, "--json", code=code).document
+
+    same: dict[str, Value] = {"config_hash": "c0ffee"}
+    for reason, changed in UNLIKE.items():
+        after = link_run("pcie5", 60.0, cells=changed | same)
+        document = compared(link_run("pcie5", 60.0, cells=same), after, code=5)
+        assert document["rows"] == [] and document["exit_code"] == 5, reason
+        assert reason in [one["reason"] for one in document["unmatched"]]
+        assert "[emulated]" in document["unmatched"][0]["name"]
+    document = compared(three_links(), three_links())
+    assert len(document["rows"]) == 3 and document["unmatched"] == []
+    row = next(row for row in document["rows"] if row["link"] == "pcie5")
+    assert (row["layout"], row["grad_accum"], row["mitigation"]) == ("dp8", 1, "")
+    assert row["ratio"] == pytest.approx(1.0)
+    document = compared(real_run(cells={"schema_version": "1.0"}), real_run())
+    assert [row["verdict"] for row in document["rows"]] == ["SAME"], "an old file"
+
+
+def test_exports_name_layouts_apart_and_leave_out_losses_of_virtual_ranks(
+    write: Write, ask: Ask
+) -> None:
+    cells: dict[str, Value] = {"loss_last": 0.123456789, "loss_first": 0.987654321}
+    rows = [
+        *link_run("pcie5", 60.0, cells=cells),
+        *link_run("pcie5", 60.0, cells={"mitigation": "fp16"}),
+        *link_run("pcie5", 60.0, cells={"parallel": "tp", "layout": "tp4 x dp2"}),
+        *real_run(cells={"loss_last": 0.5}),
+    ]
+    answer = ask("export", *write(rows=rows), "--to", "json")
+    assert "0.123456789" not in answer.out and "0.987654321" not in answer.out
+    assert "loss_last" in answer.out and "comm_exposed_ms" in answer.out
+    *names, _ = [one["name"] for one in answer.document["configurations"]]
+    assert [name.split("[emulated] ")[1].split(" on ")[0] for name in names] == [
+        "x8 ddp over pcie5",
+        "x8 ddp over pcie5 with fp16",
+        "x8 tp tp4 x dp2 over pcie5",
+    ]
+
+
+# Gaps ---------------------------------------------------------------------------------------------
+
+INFER: dict[str, Value] = {"workload": "imaging-infer"}
+FSDP: dict[str, Value] = {"parallel": "fsdp"}
+
+
+def test_the_gap_is_of_one_device_unless_asked(write: Write, ask: Ask) -> None:
+    links = [
+        *link_run("pcie5", 60.0, cells=FSDP),
+        *link_run("pcie5", 10.0, cells=FSDP | INFER),
+    ]
+    (file,) = write(rows=[*real_run(100.0), *real_run(cells=INFER), *links])
+    answer = ask("gap", file, "--json")
+    gaps = answer.document["gaps"]
+    assert [gap["time_ratio"]["value"] for gap in gaps] == [pytest.approx(2.0)]
+    assert answer.document["num_other_layouts"] == 2
+    assert "2 configurations over several devices or modelled links are left out" in answer.err
+    gaps = ask("gap", file, "--json", "--all-layouts").document["gaps"]
+    ratios = {gap["link"]: gap["time_ratio"]["value"] for gap in gaps}
+    assert ratios == {None: pytest.approx(2.0), "pcie5": pytest.approx(160.0 / 110.0)}
+    # Links alone are not empty and mix nothing.
+    apart = [*links[:3], *link_run("pcie4", 60.0, cells=FSDP | INFER)]
+    document = ask("gap", *write(rows=apart), "--json", code=5).document
+    assert document["gaps"] == [] and len(document["missing"]) == 2
+
+
+def test_the_command_for_a_missing_half_names_link_layout_and_mitigation(
+    write: Write, ask: Ask
+) -> None:
+    prefill: dict[str, Value] = {"workload": "llm-prefill", "parallel": "tp"}
+    layout: dict[str, Value] = {"layout": "tp4 x dp2", "bucket_bytes": None}
+    mitigated: dict[str, Value] = {"mitigation": "powersgd-2", "grad_accum": 4}
+    for rows, command in (
+        (
+            link_run("bw=25GB/s,latency=5us", 9.0, cells=prefill | layout),
+            "--device cpu --devices 8 --parallel tp --tp 4 --dp 2 "
+            "--link bw=25GB/s,latency=5us --mode emulated",
+        ),
+        (
+            link_run(
+                *("pcie5", 9.0),
+                devices=65536,
+                cells=INFER | mitigated | {"bucket_bytes": 5 * 2**20},
+            ),
+            "--devices 65536 --parallel ddp --link pcie5 --mode emulated --bucket-mib 5 "
+            "--grad-accum 4 --mitigate powersgd-2",
+        ),
+    ):
+        (missing,) = ask("gap", *write(rows=rows), "--json", code=5).document["missing"]
+        assert missing["command"].endswith(command)
+    out = ask("gap", *write(rows=link_run("pcie5", 60.0)), code=5).out
+    assert "copies of a net send nothing in inference" in out
+    assert "bench run" not in out

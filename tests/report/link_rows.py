@@ -4,25 +4,45 @@ A step is compute and exposed communication: compute is 100 ms, communication is
 says. Trials differ by stated factors, so that intervals are known exactly.
 """
 
+from typing import Any
+
 from bench.core.nouns import Layout
 from bench.results.schema import Row, Value
-from tests.analysis.synthetic_rows import BASE
+from tests.analysis.synthetic_rows import trials
 
 FACTORS = (0.99, 1.0, 1.01)
 STEPS = 50
 COMPUTE_MS = 100.0
 
 
-def link_run(
-    link: str,
-    exposed_ms: float,
+def real_run(
+    exposed_ms: float = 0.0,
     *,
-    devices: int = 8,
+    devices: int = 1,
     factors: tuple[float, ...] = FACTORS,
     cells: dict[str, Value] | None = None,
 ) -> list[Row]:
-    """Trials of one configuration, one for each factor on its step."""
-    step_ms = COMPUTE_MS + exposed_ms
+    """Trials on devices over the link that is there, one for each factor on the step."""
+    spread: Row = {"mode": "real", "device_count": devices, "steps": STEPS}
+    spread["items"] = 2 * STEPS * devices
+    if devices > 1:
+        spread |= {"parallel": "ddp", "layout": f"dp{devices}", "grad_accum": 1}
+    spread |= cells or {}
+    names = ("link", "mode", "mitigation", "grad_accum", "parallel", "layout", "size", "workload")
+    spread.setdefault("config_hash", "-".join(str(spread.get(name)) for name in names))
+    rows: list[Row] = []
+    for trial, factor in enumerate(factors):
+        step_ms = (COMPUTE_MS + exposed_ms) * factor
+        quantiles: Row = {"step_p05_ms": step_ms * 0.98, "step_p95_ms": step_ms * 1.03}
+        of_trial = {"trial": trial, **quantiles, **spread}
+        rows += trials(step_ms=step_ms, num=1, noise_frac=0.0, **of_trial)  # type: ignore[arg-type]
+    return rows
+
+
+def link_run(
+    link: str, exposed_ms: float, *, cells: dict[str, Value] | None = None, **spread: Any
+) -> list[Row]:
+    """Trials of one configuration over a modelled link, by default of eight devices."""
     modelled: Row = {
         "mode": "emulated",
         "link": link,
@@ -38,48 +58,9 @@ def link_run(
         "overlap": "yes",
         "link_method": "curve",
         "simulated_error_frac": 0.004,
-        "straggler_step_ms": 1.02 * step_ms,
+        "straggler_step_ms": 1.02 * (COMPUTE_MS + exposed_ms),
     }
-    return _trials(step_ms, devices=devices, factors=factors, cells={**modelled, **(cells or {})})
-
-
-def real_run(
-    exposed_ms: float = 0.0, *, devices: int = 1, cells: dict[str, Value] | None = None
-) -> list[Row]:
-    """Trials on real devices over the link that is there."""
-    real: Row = {"mode": "real", **(cells or {})}
-    return _trials(COMPUTE_MS + exposed_ms, devices=devices, factors=FACTORS, cells=real)
-
-
-def _trials(
-    step_ms: float, *, devices: int, factors: tuple[float, ...], cells: dict[str, Value]
-) -> list[Row]:
-    spread: Row = {"device_count": devices}
-    if devices > 1:
-        spread |= {"parallel": "ddp", "layout": f"dp{devices}", "grad_accum": 1}
-    spread |= cells
-    names = ("link", "mode", "mitigation", "grad_accum", "parallel", "layout", "size", "workload")
-    config_hash = "-".join(str(spread.get(name)) for name in names)
-    items = 2 * STEPS * devices
-    rows: list[Row] = []
-    for trial, factor in enumerate(factors):
-        window_s = STEPS * step_ms * factor * 1e-3
-        rows.append(
-            {
-                **BASE,
-                "config_hash": config_hash,
-                "trial": trial,
-                "steps": STEPS,
-                "items": items,
-                "step_median_ms": step_ms * factor,
-                "step_p05_ms": step_ms * factor * 0.98,
-                "step_p95_ms": step_ms * factor * 1.03,
-                "window_s": window_s,
-                "throughput_per_s": items / window_s,
-                **spread,
-            }
-        )
-    return rows
+    return real_run(exposed_ms, **{"devices": 8, **spread}, cells=modelled | (cells or {}))
 
 
 def three_links(**cells: Value) -> list[Row]:

@@ -76,22 +76,6 @@ def _screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
 
 
-def check(name: str, text: str, *, request: pytest.FixtureRequest) -> None:
-    """Compare a screen with the golden one, and hold it to the rules of every screen."""
-    path = SCREENS / f"{name}.txt"
-    text = "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
-    if request.config.getoption("--update-screens"):
-        path.write_text(text, encoding="utf-8")
-    assert text == path.read_text(encoding="utf-8")
-    lines = text.splitlines()
-    assert name in LONG or len(lines) <= MOST_LINES
-    assert not [line for line in lines if "—" in line or "<" in line]
-    for table in tables_of(lines):
-        wrapped = [line for line in table if re.match(r" +(?![0-9 ]|real )", line)]
-        assert wrapped == []
-        assert max(map(len, table)) <= WIDTH
-
-
 def tables_of(lines: list[str]) -> list[list[str]]:
     """Rows of each table: from its rule to the next blank line."""
     found = []
@@ -102,31 +86,31 @@ def tables_of(lines: list[str]) -> list[list[str]]:
     return found
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_the_screen_after_a_run(
+@pytest.mark.parametrize("name", [*RUNS, *VERBS])
+def test_a_screen_is_the_golden_one_and_keeps_the_rules_of_every_screen(
     name: str, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
 ) -> None:
-    show_result(RUNS[name](), path=ROOT / "results" / "run.csv")
-    check(name, capsys.readouterr().out, request=request)
-
-
-@pytest.mark.parametrize("name", VERBS)
-def test_the_screen_of_a_verb(
-    name: str, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
-) -> None:
-    main(VERBS[name])
-    check(name, capsys.readouterr().out, request=request)
+    if name in RUNS:
+        show_result(RUNS[name](), path=ROOT / "results" / "run.csv")
+    else:
+        main(VERBS[name])
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    path = SCREENS / f"{name}.txt"
+    if request.config.getoption("--update-screens"):
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert "\n".join(lines) + "\n" == path.read_text(encoding="utf-8")
+    assert name in LONG or len(lines) <= MOST_LINES
+    assert not [line for line in lines if "—" in line or "<" in line]
+    for table in tables_of(lines):
+        wrapped = [line for line in table if re.match(r" +(?![0-9 ]|real )", line)]
+        assert wrapped == []
+        assert max(map(len, table)) <= WIDTH
 
 
 def test_without_a_terminal_a_screen_has_a_hundred_columns() -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", *VERBS["gap"]],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-        env={**environment, "PYTHONPATH": str(ROOT)},
-    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    del environment["COLUMNS"]
+    command = [sys.executable, "-m", "bench", *VERBS["gap"]]
+    printed = subprocess.check_output(command, cwd=ROOT, env=environment, text=True)
     golden = (SCREENS / "gap.txt").read_text(encoding="utf-8")
-    assert [line.rstrip() for line in done.stdout.splitlines()] == golden.splitlines()
+    assert [line.rstrip() for line in printed.splitlines()] == golden.splitlines()

@@ -1,12 +1,21 @@
-"""`bench compare` through the command line: exit codes, formats, and files nobody should trust."""
+"""Verbs that judge, compare and gap: exit codes, formats, and files nobody should trust."""
 
+import json
 import re
+import shlex
 from pathlib import Path
 
+import pytest
+
+from bench import discovery
 from bench.analysis.comparison.noise_floors import default_noise_path, save_floors
-from bench.results.schema import Row
+from bench.analysis.gap.gap_result import measure_gap
+from bench.report.plots.plots_gap import gap_plots
+from bench.report.tables import gap_tables
+from bench.results.schema import Row, Value
 from tests.analysis.synthetic_rows import trials, write_csv
 from tests.analysis.test_compare import a_floor
+from tests.analysis.test_gap import INFER
 from tests.cli.conftest import Ask, Write
 
 
@@ -92,3 +101,117 @@ def test_thousands_of_rows_are_cut_on_screen_and_whole_in_json(write: Write, ask
     files = write(a=many(0), b=many(1000))
     assert "10 further rows are not shown" in ask("compare", *files).out
     assert len(ask("compare", *files, "--json").document["rows"]) == 210
+
+
+# Gaps ---------------------------------------------------------------------------------------------
+
+
+def test_halves_in_one_file_or_two_make_one_gap_with_every_table(write: Write, ask: Ask) -> None:
+    train, infer = trials(seed=1, step_ms=300.0), trials(seed=2, **INFER)
+    both, *files = write(both=[*train, *infer], train=train, infer=infer)
+    asked = ["--items", "1000", "--epochs", "5", "--load", "200/day", "--latency", "30s"]
+    document = ask("gap", both, "--json", *asked).document
+    (gap,) = document["gaps"]
+    assert gap["time_ratio"]["value"] == pytest.approx(12.0, rel=0.1)
+    assert document["trainings"][0]["items"] == 5000.0
+    assert document["shares"][0]["needed"] == pytest.approx(0.1 / 30.0, rel=0.1)
+    out = ask("gap", *files).out
+    assert "Training over inference" in out and "compared per voxel" in out
+    out = ask("gap", *files, "--format", "markdown", "--load", "5/h").out
+    assert out.count("| --- |") >= 3 and "**Share of one device for 5/h**" in out
+
+
+def parameters(name: str, **overrides: object) -> str:
+    asked = discovery.instance(discovery.load(name), size="tiny", overrides=overrides)
+    return json.dumps(discovery.parameters(asked))
+
+
+def test_missing_half_is_named_with_a_command_that_measures_it(write: Write, ask: Ask) -> None:
+    cells: dict[str, Value] = {
+        "params_json": parameters("imaging", batch=3, schedule_steps=99),
+        "compile": True,
+        "compile_mode": "max-autotune",
+        "dtype": "bf16",
+        "workload_version": discovery.load("imaging").version,
+    }
+    reported = ask("gap", *write(train=trials(**cells)), code=5).out
+    command = shlex.split(reported[reported.index("bench run") :].splitlines()[0])
+    expected = "bench run --workload imaging-infer --size tiny --batch 3 --dtype bf16 --compile"
+    flags = ["--compile-mode", "max-autotune", "--set", "schedule_steps=99", "--device", "cpu"]
+    assert command == [*expected.split(), *flags]
+
+    llm = trials(workload="llm-train", params_json=parameters("llm"))
+    mine = trials(workload="mine-infer", params_json='{"batch": 2, "width": 7}', size=None)
+    for half, lacks, command in (
+        (llm, "inference", "--workload llm-prefill --workload llm-decode"),
+        # All parameters of a workload that is not at hand.
+        (mine, "training", "bench run --workload mine-train --batch 2 --dtype fp32 --set width=7"),
+    ):
+        (missing,) = ask("gap", *write(half=half), "--json", code=5).document["missing"]
+        assert missing["lacks"] == lacks and command in missing["command"]
+    assert missing["command"].endswith("--set width=7 --device cpu")
+
+
+def test_a_gap_of_lost_rows_is_said_and_its_hostile_cells_not_obeyed(
+    write: Write, ask: Ask
+) -> None:
+    (lost,) = write(lost=trials(status="FAILED", reasons="crashed"))
+    said = "bench: no usable trial (OK or WARN) in the files given\n"
+    assert ask("gap", lost, code=5).err == said
+    (file,) = write(a=trials(workload="<script>[red]\x1b[31m|-train", params_json="{}"))
+    out = ask("gap", file, "--format", "markdown", code=5).out
+    assert "<script>" not in out and "\x1b" not in out
+
+
+def both_phases(number: int, params: dict[str, object], **cells: Value) -> list[Row]:
+    return [
+        row
+        for phase in ("train", "infer")
+        for row in trials(
+            num=3,
+            workload=f"imaging-{phase}",
+            config_hash=f"{phase}{number}",
+            params_json=json.dumps(params),
+            **cells,
+        )
+    ]
+
+
+DIFFER: list[tuple[list[dict[str, Value]], list[str]]] = [
+    ([{}], [""]),
+    ([{"batch": 2, "patch": 32}, {"batch": 4, "patch": 64}], [" b2 patch=32", " b4 patch=64"]),
+    ([{"channels_last": False}, {"channels_last": True}], ["", " channels-last"]),
+    ([{"data": "generated"}, {"data": "resident"}], [" data generated", " data resident"]),
+    ([{"workload_version": "1-a"}, {"workload_version": "2-b"}], [" version 1-a", " version 2-b"]),
+    # Other sizes have other parameters without telling them.
+    ([{"patch": 32}, {"patch": 64, "size": "small"}], ["", ""]),
+]
+
+
+def test_settings_say_that_in_which_they_differ() -> None:
+    for settings, words in DIFFER:
+        rows, names = [], []
+        for number, (cells, word) in enumerate(zip(settings, words, strict=True)):
+            params = {"patch": cells.get("patch", 32), "filters": 8, "batch": cells.get("batch", 2)}
+            stored = {name: value for name, value in cells.items() if name != "patch"}
+            rows += both_phases(number, params, **stored)
+            names.append(f"imaging-train/infer {cells.get('size', 'tiny')} fp32{word}")
+        gaps = measure_gap(rows, load=None, num_items=None).gaps
+        assert [row[0] for row in gap_tables.gap_grid(gaps).rows] == names
+
+
+def test_no_two_lines_of_any_table_and_no_two_panels_look_alike() -> None:
+    rows = [
+        row
+        for number, device in ((10, "Test CPU"), (20, "Other CPU"))
+        for batch in (2, 4)
+        for row in both_phases(number + batch, {"batch": batch}, batch=batch, device_name=device)
+    ]
+    result = measure_gap(rows, load=None, num_items=None)
+    for grid in gap_tables.grids(result, load="", latency=None):
+        named = [row[:3] for row in grid.rows]
+        assert len(set(named)) == len(named), grid.title
+    plots = gap_plots(result.gaps)
+    assert plots is not None
+    titles = [panel.title for panel in plots.panels]
+    assert len(set(titles)) == len(titles) == 4

@@ -53,36 +53,33 @@ def configuration(
         "roof_bytes_per_s": roof_bytes_per_s,
         "mem_alloc_peak_bytes": int(4.2e9 * (1.0 + share)),
         "first_step_s": step_ms * 12e-3,
-        **_MEASURED,
+        "device_memory_bytes": 80 * 10**9,
+        "energy_source": "counter",
+        "lat_n": 700,
+        "warmup_steps": 12,
+        "warmup_s": 2.2,
+        "warmup_converged": True,
+        "build_s": 1.25,
+        "import_s": 2.5,
         **cells,
     }
     rows = trials(step_ms=step_ms, num=num, seed=len(phase_hash) + batch, **facts)
     for row in rows:
-        _derive(row, power_w=power_w)
+        step, speed = float(str(row["step_median_ms"])), float(str(row["throughput_per_s"]))
+        row |= {
+            "step_p05_ms": step * 0.97,
+            "step_p95_ms": step * 1.08,
+            "step_mean_ms": step * 1.01,
+            "lat_p50_ms": step,
+            "lat_p90_ms": step * 1.06,
+            "lat_p99_ms": step * 1.3,
+            "achieved_flops_per_s": flops * speed,
+            "roof_frac": flops * speed / roof_flops_per_s,
+            "power_mean_w": power_w,
+            "idle_power_w": power_w * 0.2,
+            "energy_per_item_j": power_w / speed,
+        }
     return rows
-
-
-_MEASURED: Row = {"device_memory_bytes": 80 * 10**9, "energy_source": "counter", "lat_n": 700,
-                  "warmup_steps": 12, "warmup_s": 2.2, "warmup_converged": True, "build_s": 1.25,
-                  "import_s": 2.5}  # fmt: skip
-
-
-def _derive(row: Row, *, power_w: float) -> None:
-    step, speed = float(str(row["step_median_ms"])), float(str(row["throughput_per_s"]))
-    achieved = float(str(row["flops_per_item"])) * speed
-    row |= {
-        "step_p05_ms": step * 0.97,
-        "step_p95_ms": step * 1.08,
-        "step_mean_ms": step * 1.01,
-        "lat_p50_ms": step,
-        "lat_p90_ms": step * 1.06,
-        "lat_p99_ms": step * 1.3,
-        "achieved_flops_per_s": achieved,
-        "roof_frac": achieved / float(str(row["roof_flops_per_s"])),
-        "power_mean_w": power_w,
-        "idle_power_w": power_w * 0.2,
-        "energy_per_item_j": power_w / speed,
-    }
 
 
 def full_rows(*, speed: float = 1.0, run_id: str = "run1") -> list[Row]:

@@ -56,8 +56,7 @@ def print_grids(
     grids: Sequence[Grid], *, lines: Sequence[str] = (), is_markdown: bool = False
 ) -> None:
     """Print tables with their notes, and lines below them, for a terminal or as Markdown."""
-    from bench.report.tables.grid import markdown
-    from bench.report.tables.screen import print_tables
+    from bench.report.tables.grid import markdown, print_tables
 
     if is_markdown:
         sys.stdout.write(markdown(grids, lines=lines) + "\n")

@@ -17,7 +17,7 @@ from bench.report.page import evidence as module
 from bench.report.page.evidence import MAX_SAMPLES_BYTES, gather_evidence
 from bench.report.plots.kinds import Axis, DrawnMark, interval, tick
 from bench.report.plots.panel import draw, short
-from bench.report.plots.plots_samples import thinned
+from bench.report.plots.plots_speed import thinned
 from bench.report.tables import cells
 from bench.results.store import samples_path
 from tests.report.report_rows import configuration, write_run

@@ -1,1 +1,1 @@
-"""`bench list`: workloads, chips, links and recipes, each kind in a file of its own."""
+"""`bench list`: workloads, chips, links and recipes; the catalogue in a file of its own."""

@@ -46,11 +46,11 @@ def list_(
     if (where or sort) and kind != "chips":
         raise UsageError("--where and --sort are for `bench list chips`")
     if kind == "chips":
-        from bench.cli.listing.chip_list import render_chips
+        from bench.cli.listing.catalogue import render_chips
 
         render_chips(where=where, sort=sort, name=name, as_json=as_json)
     elif kind == "links":
-        from bench.cli.listing.links import render_check, render_links
+        from bench.cli.listing.catalogue import render_check, render_links
 
         if name is not None and check is not None:
             render_check(name=name, table=check, use_curves=not formula, as_json=as_json)

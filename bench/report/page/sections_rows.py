@@ -14,8 +14,14 @@ from dataclasses import replace
 from bench.analysis.trials.configuration import Trials, is_virtual, number
 from bench.report.page.content import PageFacts, Part, Prose, Section, section
 from bench.report.page.evidence import Evidence, Source
-from bench.report.plots.plots_samples import spread_plots, steps_of, trace_plots
-from bench.report.plots.plots_speed import energy_plots, step_plots, throughput_plots
+from bench.report.plots.plots_speed import (
+    energy_plots,
+    spread_plots,
+    step_plots,
+    steps_of,
+    throughput_plots,
+    trace_plots,
+)
 from bench.report.tables.cells import (
     AnyCell,
     Cell,

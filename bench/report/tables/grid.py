@@ -1,18 +1,47 @@
-"""A table of typed cells, and its form in Markdown; the terminal's is `screen`, the page's `html`.
+"""A table of typed cells, and its forms for a terminal and in Markdown; the page's is `html`.
 
 Cells may come out of a file that anybody wrote, so nothing in them is markup: control characters
 are replaced, Markdown's and HTML's special characters are escaped.
+
+A terminal gets one line a row, names once in a legend, notes of all tables at the end. A table too
+wide for the screen first loses its spare columns, which is said below it; a cell is folded only
+where that does not suffice. What a row shares with all others of its table (size, precision,
+device) is reported once below it. Modes stay in every row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from bench.report.tables.cells import AnyCell, Cell, text_of
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
 Line = TypeVar("Line")
+STYLES = {
+    "REGRESSION": "bold red",
+    "IMPROVED": "green",
+    "SAME": "dim",
+    "INCONCLUSIVE": "yellow",
+    "NOT COMPARED": "magenta",
+    "HOLDS": "green",
+    "HOLDS WHEN": "yellow",
+    "REFUTED": "bold red",
+    "UNDECIDED": "magenta",
+    "OUT OF SCOPE": "dim",
+    "error": "bold red",
+    "warning": "yellow",
+    "note": "dim",
+}
+_GAP = 2
+_PREPOSITIONS = ("over", "with")
+_LONG_NAME = 16
+"""Different names longer than this are numbered in the rows and written out in the legend."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,3 +144,115 @@ def grouped(lines: Iterable[Line], name: Callable[[Line], str]) -> dict[str, lis
     for line in lines:
         groups.setdefault(name(line), []).append(line)
     return groups
+
+
+def print_tables(console: Console, grids: Sequence[Grid], *, lines: Sequence[str] = ()) -> None:
+    """Print tables, then the notes of all of them, each once, then further lines."""
+    notes: dict[str, None] = {}
+    left_out: dict[str, None] = {}
+    for number, grid in enumerate(map(Grid.filled, grids)):
+        narrow, legend = fitted(grid, width=console.width)
+        if number:
+            console.print()
+        if grid.title:
+            reported = f"{grid.title} ({'; '.join(legend)})" if legend else grid.title
+            console.print(plain(reported), markup=False, style="bold")
+        elif legend:
+            notes["; ".join(legend)] = None
+        console.print(_table(narrow))
+        gone = [head for head in grid.heads if head not in (*narrow.heads, *grid.names)]
+        # "with contention: what that is" says nothing where that column is not shown.
+        notes |= {note: None for note in grid.notes if note.partition(":")[0] not in gone}
+        left_out |= dict.fromkeys(gone)
+    if left_out:
+        notes[f"not shown, for want of room: {', '.join(left_out)}"] = None
+    if grids and (notes or lines):
+        console.print()
+    for line in (*notes, *lines):
+        # Not wrapped by us: a command or an address in it is there to be copied.
+        console.print(plain(line), markup=False, soft_wrap=True)
+
+
+def fitted(grid: Grid, *, width: int) -> tuple[Grid, list[str]]:
+    """The table as a screen of this width shows it, and the lines that it leaves to a legend."""
+    legend: list[str] = []
+    if len(grid.rows) > 1 and grid.heads:
+        grid, common = _without_common_words(grid)
+        legend += [f"all: {common}"] if common else []
+    for name in grid.names:
+        grid, lines = _named_once(grid, name=name)
+        legend += lines
+    for head in grid.spare:
+        if _width(grid) > width:
+            grid = grid.without([head])
+    return grid, legend
+
+
+def _width(grid: Grid) -> int:
+    from rich.cells import cell_len
+
+    columns = zip(grid.heads, *(map(text_of, row) for row in grid.rows), strict=True)
+    return sum(max(map(cell_len, map(plain, column))) + _GAP for column in columns) - _GAP
+
+
+def _without_common_words(grid: Grid) -> tuple[Grid, str]:
+    """Take out of the first column, which says what was run, the words that all rows share."""
+    titles = [_title(row[0]).split(" ") for row in grid.rows]
+    common = []
+    for words in zip(*(title[1:] for title in titles), strict=False):
+        if len(set(words)) > 1:
+            break
+        common.append(words[0])
+    while common and common[-1] in _PREPOSITIONS:
+        common.pop()
+    rows = []
+    for (first, *others), title in zip(grid.rows, titles, strict=True):
+        kept = " ".join([title[0], *title[1 + len(common) :]])
+        named = replace(first, text=kept) if isinstance(first, Cell) else kept
+        rows.append((named, *others))
+    return replace(grid, rows=rows), " ".join(common)
+
+
+def _title(cell: AnyCell) -> str:
+    return cell.text if isinstance(cell, Cell) else cell
+
+
+def _named_once(grid: Grid, *, name: str) -> tuple[Grid, list[str]]:
+    if name not in grid.heads:
+        return grid, []
+    place = grid.heads.index(name)
+    values = list(dict.fromkeys(text_of(row[place]) for row in grid.rows))
+    if len(values) == 1:
+        return grid.without([name]), [f"{name}: {values[0]}"]
+    if max(map(len, values)) <= _LONG_NAME:
+        return grid, []
+    numbers = {value: str(number) for number, value in enumerate(values, start=1)}
+    rows = [
+        tuple(numbers[text_of(cell)] if i == place else cell for i, cell in enumerate(row))
+        for row in grid.rows
+    ]
+    legend = [f"{name} {number}: {value}" for value, number in numbers.items()]
+    return replace(grid, rows=rows), legend
+
+
+def _table(grid: Grid) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, _GAP - 1, 0, 0), pad_edge=False, show_edge=False)
+    for head, is_right in zip(grid.heads, grid.is_right, strict=True):
+        table.add_column(
+            Text(plain(head)), justify="right" if is_right else "left", overflow="fold"
+        )
+    for row in grid.rows:
+        table.add_row(*map(_text, row))
+    return table
+
+
+def _text(cell: AnyCell) -> Text:
+    from rich.text import Text
+
+    if isinstance(cell, Cell):
+        return Text(plain(cell.plain), style=STYLES.get(cell.word, ""))
+    return Text(plain(cell))

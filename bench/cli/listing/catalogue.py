@@ -1,19 +1,24 @@
-"""What `bench list chips` prints: the catalogue as a table, or one chip or system as a card.
+"""What `bench list chips` and `bench list links` print: a table, or one chip, system or link.
 
 Blank is unknown. Rates are dense and links are one direction; the column heads say so. A card ends
-with the sources, because a figure without one is a rumour.
+with the sources, because a figure without one is a rumour. A link's score says how far its model is
+from a measured table (`--check`).
 """
 
 from __future__ import annotations
+
+import dataclasses
 
 from msgspec.structs import asdict
 
 from bench.cli.output import print_card, print_json, print_note, text_table
 from bench.core.errors import NothingMatchedError, UsageError
 from bench.core.nouns import Chip, Scalar
+from bench.core.paths import user_path
 from bench.core.units import format_bytes, format_number, format_si
 from bench.hardware.chips import System, chip, load_systems
 from bench.hardware.export_rules import VERDICT_WORDS, export_status, load_rules
+from bench.hardware.links.presets import Link, link, load_links
 from bench.hardware.query import chip_fields, select
 
 _UNITS = {
@@ -26,11 +31,15 @@ _UNITS = {
     "_hz": "Hz",
 }
 _INTEGERS = ("release_year", "torch_devices", "dies", "host_pcie_gen", "host_lanes")
-_HEADER = (
+_CHIP_HEADER = (
     "chip",
     "year",
     *("bf16\nTF/s", "fp16\nTF/s", "fp32\nTF/s", "int8\nTO/s"),
     *("mem\nGB", "mem\nGB/s", "link\nGB/s", "pair\nGB/s", "W", "trust"),
+)
+_LINK_HEADER = (
+    *("link", "topology", "spec\nGB/s", "pair\nGB/s", "ring\nGB/s", "in-\nswitch\nGB/s"),
+    *("hop\nus", "method", "error\nof it", "SMs", "trust"),
 )
 
 
@@ -134,7 +143,7 @@ def render_chips(*, where: str | None, sort: str | None, name: str | None, as_js
     if not selection.chips:
         left_out = f" ({selection.note})" if selection.note else ""
         raise NothingMatchedError(f"no chip matches {where!r}{left_out}")
-    print(text_table(_HEADER, [*map(_cells, selection.chips)], left=("chip", "trust")))
+    print(text_table(_CHIP_HEADER, [*map(_cells, selection.chips)], left=("chip", "trust")))
     if selection.note:
         print_note(selection.note)
     if where is None:
@@ -144,3 +153,114 @@ def render_chips(*, where: str | None, sort: str | None, name: str | None, as_js
         "chip, pair: between two chips, both one way; "
         "`bench list chips NAME` shows a card with sources"
     )
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.0%}"
+
+
+def method_of(row: Link) -> str:
+    """How its times come about: own curve, a relative's curve, NCCL's formula, alpha-beta."""
+    if row.curve is not None:
+        return "curve" if row.curve_factor is None else "scaled-curve"
+    return "alpha-beta" if row.tuner is None else "tuner"
+
+
+def _link_cells(row: Link) -> list[str]:
+    return [
+        row.id,
+        row.topology,
+        _scaled(row.bytes_per_s, by=1e9),
+        _scaled(row.pair_bytes_per_s, by=1e9),
+        _scaled(row.effective_bytes_per_s, by=1e9) + ("*" if row.is_derived else ""),
+        _scaled(row.nvls_bytes_per_s, by=1e9),
+        _scaled(row.hop_latency_s, by=1e-6),
+        method_of(row),
+        _percent(row.error_fraction if row.curve is None else row.curve_error_fraction),
+        "" if row.contention_units is None else str(row.contention_units),
+        row.confidence,
+    ]
+
+
+def _text(name: str, value: object) -> str:
+    if isinstance(value, float):
+        if name.endswith("bytes_per_s"):
+            return f"{_scaled(value, by=1e9)} GB/s"
+        if name.endswith("latency_s"):
+            return f"{_scaled(value, by=1e-6)} us"
+        if name.endswith("error_fraction"):
+            return _percent(value)
+    return str(value)
+
+
+def render_links(*, name: str | None, as_json: bool) -> None:
+    """Print all link presets, or one of them with its sources."""
+    chosen = load_links() if name is None else [link(name)]
+    documents = [{"method": method_of(row), **asdict(row)} for row in chosen]
+    if as_json:
+        print_json(documents if name is None else documents[0])
+    elif name is None:
+        print(
+            text_table(
+                _LINK_HEADER,
+                [*map(_link_cells, chosen)],
+                left=("link", "topology", "method", "trust"),
+            )
+        )
+        print_note(
+            "per device, one direction; ring: reached, * derived; SMs: busy; blank: not published"
+        )
+    else:
+        facts = {
+            fact: _text(fact, value)
+            for fact, value in documents[0].items()
+            if value is not None and fact not in ("id", "name", "sources")
+        }
+        print_card(f"{chosen[0].name}  ({name})", facts, sources=chosen[0].sources)
+
+
+def render_check(*, name: str, table: str, use_curves: bool, as_json: bool) -> None:
+    """Score the link `name` against the CSV at `table` and print the errors."""
+    from bench.hardware.links import link_check
+    from bench.hardware.links.curves import read_table
+    from bench.hardware.links.topology import parse_topology
+
+    topology = parse_topology(name)
+    points = read_table(user_path(table, what="table"))
+    check = link_check.check_link(points, topology=topology, use_curves=use_curves)
+    left_out = any("curve" in method for method in check.methods)
+    if as_json:
+        print_json(
+            {
+                "link": check.link,
+                "table": table,
+                "methods": list(check.methods),
+                "leave_one_size_out": left_out,
+                "is_rated": check.is_rated,
+                "small_to_bytes": link_check.SMALL_BYTES,
+                "medium_to_bytes": link_check.MEDIUM_BYTES,
+                "num_points": check.overall.num_points,
+                "mean_abs_error": check.overall.mean_abs_error,
+                "scores": [dataclasses.asdict(score) for score in check.scores],
+            }
+        )
+        return
+    scores = {(score.op, score.size_class): score for score in check.scores}
+    rows = []
+    for op in dict.fromkeys(score.op for score in check.scores):
+        sized = [scores.get((op, size)) for size in (*link_check.SIZE_CLASSES, "all")]
+        errors = ("" if score is None else f"{score.mean_abs_error:.1%}" for score in sized)
+        whole = scores[op, "all"]
+        rows.append([op, *errors, f"{whole.mean_error:+.1%}", str(whole.num_points)])
+    head = ("op", "<=64 KiB", "<=8 MiB", "larger", "all", "bias", "points")
+    print(text_table(head, rows, left=("op",)))
+    print(
+        f"{check.link}: mean absolute error {check.overall.mean_abs_error:.1%} by "
+        f"{', '.join(check.methods)}"
+        + ("; each size predicted without its own measurements" if left_out else "")
+    )
+    if not check.is_rated:
+        print(
+            "unrated: a formula cannot know what PCI Express reaches on a given board; measure it"
+        )
+    print_note("mean of |predicted / measured - 1|; bias below zero: the model is too fast")

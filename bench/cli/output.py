@@ -12,34 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from bench.report.tables.grid import Grid
-
-
-DEFAULT_COLUMNS = 100
-"""Where there is no terminal that says how wide it is."""
 
 
 def is_interactive() -> bool:
     """Whether stderr is a terminal that may be animated."""
     return sys.stderr.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
-
-
-def result_console() -> Console:
-    """Console for results (stdout): as wide as the terminal or COLUMNS, else 100 columns."""
-    from rich.console import Console
-
-    is_known = sys.stdout.isatty() or "COLUMNS" in os.environ
-    width = None if is_known else DEFAULT_COLUMNS
-    return Console(file=sys.stdout, width=width, highlight=False, soft_wrap=False)
-
-
-def progress_console() -> Console:
-    """Console for progress and advice (stderr)."""
-    from rich.console import Console
-
-    return Console(file=sys.stderr, highlight=False, force_terminal=is_interactive())
 
 
 def print_json(document: Mapping[str, object] | Sequence[object]) -> None:
@@ -55,13 +33,19 @@ def print_note(text: str) -> None:
 def print_grids(
     grids: Sequence[Grid], *, lines: Sequence[str] = (), is_markdown: bool = False
 ) -> None:
-    """Print tables with their notes, and lines below them, for a terminal or as Markdown."""
+    """Print tables with their notes, and lines below them, for a terminal or as Markdown.
+
+    As wide as the terminal or COLUMNS; 100 columns where neither says how wide that is.
+    """
     from bench.report.tables.grid import markdown, print_tables
 
     if is_markdown:
         sys.stdout.write(markdown(grids, lines=lines) + "\n")
-    else:
-        print_tables(result_console(), grids, lines=lines)
+        return
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100
+    print_tables(Console(file=sys.stdout, width=width, highlight=False), grids, lines=lines)
 
 
 def print_answer(

@@ -16,13 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from bench.cli.output import (
-    is_interactive,
-    print_grids,
-    print_json,
-    print_note,
-    progress_console,
-)
+from bench.cli.output import is_interactive, print_grids, print_json, print_note
 from bench.core.errors import UsageError
 from bench.core.paths import short_path
 from bench.core.units import format_duration
@@ -128,7 +122,7 @@ def _measured(begun: Runner, *, note: Callable[[str], None], quiet: bool, as_jso
 
     progress = Progress()
     if not quiet:
-        progress = BarProgress(progress_console()) if is_interactive() else PlainProgress()
+        progress = BarProgress() if is_interactive() else PlainProgress()
         for text in _choices_of(begun.plan):
             progress.note(text)
     ended = begun.run(progress)

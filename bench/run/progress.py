@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from typing import Any
 
 from bench.core.units import format_duration, format_number
 from bench.measure.messages import Stage, StepsSoFar
@@ -94,7 +91,8 @@ class BarProgress(PlainProgress):
 
     indent = ""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self) -> None:
+        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as RichProgress
 
@@ -106,7 +104,7 @@ class BarProgress(PlainProgress):
             TimeElapsedColumn(),
             TextColumn("{task.fields[eta]}"),
             TextColumn("[dim]{task.fields[stage]}"),
-            console=console,
+            console=Console(file=sys.stderr, highlight=False, force_terminal=True),
             transient=True,
         )
         self._task = self._progress.add_task("", total=1, name="", eta="", stage="")

@@ -80,7 +80,7 @@ class Axis:
         else:
             margin = 0.06 * (high - low) or 0.05 * high or 1.0
             low, high = low - margin, high + margin
-        (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
+        axes.set(**{f"{which}lim": (low, high)})
         axis = axes.xaxis if which == "x" else axes.yaxis
         if self.scale == "counts":
             ticks = sorted(set(values))
@@ -99,8 +99,8 @@ def _logarithmic(axes: Axes, which: Literal["x", "y"], *, low: float, high: floa
     """Few, plain ticks."""
     from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
+    axes.set(**{f"{which}scale": "log"})
     axis = axes.xaxis if which == "x" else axes.yaxis
-    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     span = high / low
     steps: tuple[float, ...] = (1.0,)
     if span < 4.0:

@@ -17,7 +17,7 @@ from math import isfinite
 from bench.analysis.scaling import families, fastest_links, slowdown
 from bench.analysis.trials.configuration import Trials
 from bench.analysis.trials.identity import LAYOUT
-from bench.analysis.trials.titles import mitigations_of
+from bench.analysis.trials.titles import differing, mitigations_of
 from bench.core.errors import BenchError
 from bench.core.nouns import MODES
 from bench.core.units import format_number
@@ -27,7 +27,7 @@ from bench.report.page.content import Plot, Plots
 from bench.report.plots.kinds import Axis, DrawnCurve, ShadedBand, is_drawable, line, tick
 from bench.report.plots.panel import Value, short
 from bench.report.tables.cells import change_span, text_of
-from bench.report.tables.links_tables import swept_among, workload_title
+from bench.report.tables.links_tables import workload_title
 
 MAX_PANELS = 6
 MAX_CURVES = 8
@@ -92,12 +92,13 @@ def _rate(level: LinkLevel) -> float:
 def _panels(
     curves: Iterable[Sequence[Drawn]],
     *,
-    params: Sequence[str],
+    runs: Sequence[Trials],
     with_link: bool,
     panel: Callable[[str, Curves], Plot],
     notes: Sequence[str],
 ) -> Plots | None:
     """A panel a workload, where any of its curves or all together are at two places or more."""
+    params = differing(run.first for run in runs)
     found: dict[str, dict[str, Sequence[Drawn]]] = {}
     for points in curves:
         run = points[-1][0]
@@ -158,8 +159,7 @@ def slowdown_plots(runs: Sequence[Trials]) -> Plots | None:
         names = ", ".join(list(unplaced)[:2])
         notes.append(f"Not drawn, for want of a finite bandwidth known here: {names}{more}.")
     by_rate = (sorted(points, key=lambda point: point[1]) for points in curves.values())
-    params = swept_among(runs)
-    return _panels(by_rate, params=params, with_link=False, panel=_slowdown, notes=notes)
+    return _panels(by_rate, runs=runs, with_link=False, panel=_slowdown, notes=notes)
 
 
 def _slowdown(title: str, curves: Curves) -> Plot:
@@ -247,8 +247,7 @@ def scaling_plots(runs: Sequence[Trials]) -> Plots | None:
         "Level is perfect scaling; dotted: one device in the same mode. Bars: speed at both ends "
         "of the step's bracket."
     )
-    params = swept_among(runs)
-    return _panels(curves, params=params, with_link=True, panel=_scaling, notes=[note])
+    return _panels(curves, runs=runs, with_link=True, panel=_scaling, notes=[note])
 
 
 def _speed_of(run: Trials) -> Value | None:

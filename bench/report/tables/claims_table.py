@@ -25,7 +25,6 @@ _MORE = "bench claims F1 lists an article's claims, bench claims 1 --why explain
 def claims_grid(
     verdicts: Sequence[ClaimVerdict],
     *,
-    title: str = "",
     reason: Callable[[ClaimVerdict], str] = lambda one: one.reason,
     reason_head: str = "when, or why",
 ) -> Grid:
@@ -39,7 +38,7 @@ def claims_grid(
         reason_head: reason,
         "rests on": lambda one: one.rests_on,
     }
-    return Grid.of(verdicts, columns, title=title, notes=(summary(verdicts),))
+    return Grid.of(verdicts, columns, notes=(summary(verdicts),))
 
 
 def listed(verdicts: Sequence[ClaimVerdict]) -> Grid:

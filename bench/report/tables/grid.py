@@ -197,7 +197,8 @@ def _width(grid: Grid) -> int:
 
 def _without_common_words(grid: Grid) -> tuple[Grid, str]:
     """Take out of the first column, which says what was run, the words that all rows share."""
-    titles = [_title(row[0]).split(" ") for row in grid.rows]
+    firsts = (row[0] for row in grid.rows)
+    titles = [(one.text if isinstance(one, Cell) else one).split(" ") for one in firsts]
     common = []
     for words in zip(*(title[1:] for title in titles), strict=False):
         if len(set(words)) > 1:
@@ -211,10 +212,6 @@ def _without_common_words(grid: Grid) -> tuple[Grid, str]:
         named = replace(first, text=kept) if isinstance(first, Cell) else kept
         rows.append((named, *others))
     return replace(grid, rows=rows), " ".join(common)
-
-
-def _title(cell: AnyCell) -> str:
-    return cell.text if isinstance(cell, Cell) else cell
 
 
 def _named_once(grid: Grid, *, name: str) -> tuple[Grid, list[str]]:

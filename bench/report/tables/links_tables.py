@@ -99,7 +99,7 @@ def link_grids(runs: Sequence[Trials], *, has_model: bool = True) -> list[Grid]:
 
     `has_model` adds what stands behind the modelled times.
     """
-    params = swept_among(runs)
+    params = differing(run.first for run in runs)
     tables = (
         grid for group in _groups(runs) for grid in _tables(group, params, has_model=has_model)
     )
@@ -114,11 +114,6 @@ def link_grids(runs: Sequence[Trials], *, has_model: bool = True) -> list[Grid]:
         note = f"{hidden} further tables are not shown; the CSV has all rows"
         grids[-1] = replace(grids[-1], notes=(*grids[-1].notes, note))
     return grids
-
-
-def swept_among(runs: Sequence[Trials]) -> list[str]:
-    """Parameters that tell runs of one workload apart."""
-    return differing(run.first for run in runs)
 
 
 def workload_title(run: Trials, params: Sequence[str]) -> str:

@@ -110,13 +110,9 @@ def _lines(found: Sequence[Projected]) -> list[str]:
 
 def refusal_lines(refused: Sequence[Unknown], left_out: Sequence[Unknown]) -> list[str]:
     """One line for each reason why there is no figure."""
-    reasons: dict[str, dict[str, None]] = {}
-    for one in refused:
-        because = f"not projected to {one.chip}: {one.reason}"
-        reasons.setdefault(because, {})[one.workload] = None
-    for lost in left_out:
-        reasons.setdefault(f"no start for a projection: {lost.reason}", {})[lost.workload] = None
-    return [f"{', '.join(workloads)}: {reason}" for reason, workloads in reasons.items()]
+    pairs = [(f"not projected to {one.chip}: {one.reason}", one.workload) for one in refused]
+    pairs += [(f"no start for a projection: {one.reason}", one.workload) for one in left_out]
+    return _by_reason(pairs)
 
 
 def size_grid(
@@ -172,10 +168,14 @@ def describe(target: Target, start: Start) -> str:
 
 def missed_lines(missed: Sequence[Unknown]) -> list[str]:
     """One line for each reason why chips would not do, or why it is not known."""
-    reasons: dict[str, list[str]] = {}
-    for one in missed:
-        reasons.setdefault(one.reason, []).append(one.chip)
-    return [f"{', '.join(chips)}: {reason}" for reason, chips in reasons.items()]
+    return _by_reason([(one.reason, one.chip) for one in missed])
+
+
+def _by_reason(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    reasons: dict[str, dict[str, None]] = {}
+    for reason, name in pairs:
+        reasons.setdefault(reason, {})[name] = None
+    return [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
 
 
 def score_grids(scored: Sequence[Scored], summaries: Sequence[Summary]) -> list[Grid]:

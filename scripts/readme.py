@@ -53,7 +53,7 @@ def _links_grid() -> Any:
 def _table(grid: Any) -> str:
     from rich.console import Console
 
-    from bench.report.tables.screen import print_tables
+    from bench.report.tables.grid import print_tables
 
     stream = io.StringIO()
     print_tables(Console(file=stream, width=100, highlight=False), [grid])

@@ -22,6 +22,13 @@ class Answer(NamedTuple):
     def document(self) -> Any:
         return json.loads(self.out)
 
+    @property
+    def one_line(self) -> str:
+        """All that a refused verb says."""
+        assert self.out == ""
+        (line,) = self.err.splitlines()
+        return line
+
 
 Write = Callable[..., list[str]]
 Ask = Callable[..., Answer]

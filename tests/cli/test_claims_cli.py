@@ -1,35 +1,25 @@
 """`bench claims`: table, reasons, documents, more rows, and what --run would measure."""
 
-import json
 import re
 import subprocess
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from bench.cli import main
 from bench.results.reader import read_rows
 from bench.run.recipes import RECIPES
 from scripts.readme import claims_block
 from tests.analysis.synthetic_rows import trials, write_csv
+from tests.cli.conftest import Ask, Write
 
-Captured = pytest.CaptureFixture[str]
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 
 
-def document(capsys: Captured, *words: str) -> dict[str, Any]:
-    assert main(["claims", *words, "--json"]) == 0
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
-
-
-def test_the_table_has_every_claim_and_counts_the_verdicts(capsys: Captured) -> None:
+def test_the_table_has_every_claim_and_counts_the_verdicts(ask: Ask) -> None:
     """The golden screen holds the form; here the numbers are those of the document."""
-    claims = document(capsys)["claims"]
-    assert main(["claims"]) == 0
-    table, _, words = capsys.readouterr().out.partition("\n\n")
+    claims = ask("claims", "--json").document["claims"]
+    table, _, words = ask("claims").out.partition("\n\n")
     _, heads, _, *rows = table.splitlines()
     shown: dict[str, set[int]] = {}
     places = [match.start() for match in re.finditer(r"\S+(?: \S+)*", heads)]
@@ -42,25 +32,19 @@ def test_the_table_has_every_claim_and_counts_the_verdicts(capsys: Captured) -> 
     assert {n: word for word, numbers in shown.items() for n in numbers} == {
         claim["number"]: claim["verdict"] for claim in claims if claim["number"]
     }
-    assert main(["claims", "F0", "F1", "F2", "F3", "F4"]) == 0
-    out = capsys.readouterr().out
+    out = ask("claims", "F0", "F1", "F2", "F3", "F4").out
     for name in (" 42 ", "An H20 has 41 % fewer cores", "share-price", "HOLDS WHEN", "REFUTED"):
         assert name in out
     assert "of 42 testable claims decided" in out and "of 42 testable claims decided" in words
     assert "modelled" in out and "projected" in out, "what is not measured is said"
 
 
-def test_why_shows_cases_figures_and_sources(capsys: Captured) -> None:
-    assert main(["claims", "9", "--why"]) == 0
-    out = capsys.readouterr().out
-    for text in ("compute_units: 78", "40.9 %", "source: ", "https://", "TrendForce", "31.6 %"):
-        assert text in out
-    assert "Beside, without a say" in out
-
-
-def test_why_names_the_rows_that_were_measured(capsys: Captured) -> None:
-    assert main(["claims", "cpu-and-gpu", "--why"]) == 0
-    out = capsys.readouterr().out
+def test_why_shows_cases_figures_sources_and_the_rows_that_were_measured(ask: Ask) -> None:
+    why = ("compute_units: 78", "40.9 %", "source: ", "https://", "TrendForce", "31.6 %",
+           "Beside, without a say")  # fmt: skip
+    out = ask("claims", "9", "--why").out
+    assert [text for text in why if text not in out] == []
+    out = ask("claims", "cpu-and-gpu", "--why").out
     rows = read_rows(REFERENCE / "cpu-2core.csv")
     trials = [row for row in rows if row["workload"] == "imaging-train"]
     numbers = ", ".join(str(row["trial"]) for row in trials)
@@ -69,59 +53,35 @@ def test_why_names_the_rows_that_were_measured(capsys: Captured) -> None:
     assert "not tested: " in out
 
 
-def test_the_document_has_every_case_unrounded(capsys: Captured) -> None:
-    found = document(capsys, "h20-cores", "1")
+def test_the_document_is_unrounded_and_markdown_has_tables_of_escaped_cells(ask: Ask) -> None:
+    found = ask("claims", "h20-cores", "1", "--json").document
     assert [claim["id"] for claim in found["claims"]] == ["h20-cores", "h800-slower"]
     first = found["claims"][0]
     assert first["verdict"] == "HOLDS" and first["article"]["publisher"] == "TrendForce"
     assert first["cases"][0]["figure"]["mid"] == 1 - 78 / 132
     assert found["num_testable"] == 2
     assert all(case["source"] for claim in found["claims"] for case in claim["cases"])
-
-
-def test_markdown_is_one_table_with_escaped_cells(capsys: Captured) -> None:
-    assert main(["claims", "F1", "--format", "markdown"]) == 0
-    lines = capsys.readouterr().out.strip().splitlines()
+    lines = ask("claims", "F1", "--format", "markdown").out.strip().splitlines()
     assert lines[0].startswith("| no. | claim |") and lines[1].startswith("| ---: |")
     table = [line for line in lines if line.startswith("|")]
     assert len({line.replace("\\|", "").count("|") for line in table}) == 1
-    assert main(["claims", "9", "--why", "--format", "markdown"]) == 0
-    assert "| holds |" in capsys.readouterr().out
+    assert "| holds |" in ask("claims", "9", "--why", "--format", "markdown").out
 
 
-def test_rows_that_are_given_count(tmp_path: Path, capsys: Captured) -> None:
-    before = document(capsys, "cpu-and-gpu", "--no-reference")
-    assert before["claims"][0]["verdict"] == "UNDECIDED"
+def test_rows_that_are_given_count(write: Write, ask: Ask) -> None:
+    words = ("claims", "cpu-and-gpu", "--no-reference", "--json")
+    assert ask(*words).document["claims"][0]["verdict"] == "UNDECIDED"
     rows = trials(data_wait_frac=0.4, device_type="cuda", device_name="Test GPU")
-    path = write_csv(tmp_path / "mine.csv", rows)
-    after = document(capsys, "cpu-and-gpu", str(path), "--no-reference")
-    assert after["claims"][0]["verdict"] == "HOLDS"
-    assert after["claims"][0]["cases"][0]["circumstances"]["device"] == "Test GPU"
+    (claim,) = ask(*words, *write(mine=rows)).document["claims"]
+    assert claim["verdict"] == "HOLDS"
+    assert claim["cases"][0]["circumstances"]["device"] == "Test GPU"
 
 
-@pytest.mark.parametrize(
-    ("words", "part"),
-    [
-        (["h20-core"], "did you mean 'h20-cores'?"),
-        (["99"], "a number from 1 to 42, or an article (F0, F1, F2, F3, F4)"),
-        (["--format", "yaml"], "--format 'yaml' is not one of table, markdown, json"),
-        (["missing.csv"], "missing.csv: cannot be read"),
-        (["1", "--run", "--budget", "10"], "--budget '10' needs a number with a unit"),
-    ],
-)
-def test_mistakes_are_one_line(words: list[str], part: str, capsys: Captured) -> None:
-    assert main(["claims", *words]) == 2
-    err = capsys.readouterr().err
-    assert part in err and len(err.strip().splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("name", "code"),
-    [("h20-cores", 0), ("h800-slower", 0), ("h20-28-percent", 1), ("event-driven", 3), ("fpga", 0)],
-)
-def test_strict_ends_with_the_worst_verdict(name: str, code: int, capsys: Captured) -> None:
-    assert main(["claims", name]) == 0
-    assert main(["claims", name, "--strict"]) == code
+def test_strict_ends_with_the_worst_verdict(ask: Ask) -> None:
+    codes = {"h20-cores": 0, "h800-slower": 0, "h20-28-percent": 1, "event-driven": 3, "fpga": 0}
+    for name, code in codes.items():
+        ask("claims", name)
+        ask("claims", name, "--strict", code=code)
 
 
 class Recorded:
@@ -150,10 +110,10 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
 
 
 def test_run_measures_each_recipe_once_and_divides_the_budget(
-    recorded: Recorded, tmp_path: Path, capsys: Captured
+    recorded: Recorded, tmp_path: Path, ask: Ask
 ) -> None:
-    words = ["cpu-and-gpu", "h800-slower", "small-handicap", "thresholds", "--run"]
-    found = document(capsys, *words, "--budget", "4m", "--out", str(tmp_path))
+    words = ["cpu-and-gpu", "h800-slower", "small-handicap", "thresholds", "--run", "--json"]
+    found = ask("claims", *words, "--budget", "4m", "--out", tmp_path).document
     assert ["--link" in line for line in recorded.lines] == [False, True]
     assert all("--budget 120s" in line and "--quiet" in line for line in recorded.lines)
     assert "--size tiny" in recorded.lines[1], "four configurations in two minutes"
@@ -162,41 +122,31 @@ def test_run_measures_each_recipe_once_and_divides_the_budget(
     assert any(case["circumstances"].get("device") == "by train" for case in cases)
 
 
-def test_run_goes_on_when_a_recipe_cannot_run_here(
-    recorded: Recorded, tmp_path: Path, capsys: Captured
+def test_run_names_the_recipes_that_fail_have_no_time_or_are_not_needed(
+    recorded: Recorded, tmp_path: Path, ask: Ask
 ) -> None:
-    recorded.fails = ("limited-link",)
-    assert main(["claims", "cpu-and-gpu", "h800-slower", "--run", "--out", str(tmp_path)]) == 0
-    err = capsys.readouterr().err
-    assert "not measured here: bench run --workload llm-train" in err
-    assert "train: 5 of 5 trials can be used" in err
-
-
-def test_recipes_that_have_no_time_are_named(
-    recorded: Recorded, tmp_path: Path, capsys: Captured
-) -> None:
-    words = ["cpu-and-gpu", "h800-slower", "--run", "--budget", "30s", "--out", str(tmp_path)]
-    assert main(["claims", *words]) == 0
+    ask("claims", "thresholds", "h20-200k", "--run")
+    assert recorded.lines == [], "claims that need no run start none"
+    words = ("claims", "cpu-and-gpu", "h800-slower", "--run", "--out", tmp_path)
+    said = ask(*words, "--budget", "30s").err
     assert len(recorded.lines) == 1 and "--budget 30s" in recorded.lines[0]
-    assert "left out, no time in --budget 30s" in capsys.readouterr().err
+    assert "left out, no time in --budget 30s" in said
+    recorded.fails = ("limited-link",)
+    said = ask(*words).err
+    assert "not measured here: bench run --workload llm-train" in said
+    assert "train: 5 of 5 trials can be used" in said, "it goes on with the others"
 
 
-def test_claims_that_need_no_run_start_none(recorded: Recorded) -> None:
-    assert main(["claims", "thresholds", "h20-200k", "--run"]) == 0
-    assert recorded.lines == []
-
-
-def test_a_report_has_the_claims_when_asked(tmp_path: Path, capsys: Captured) -> None:
-    rows = write_csv(tmp_path / "rows.csv", trials())
+def test_a_report_has_the_claims_when_asked_and_the_readme_the_testable_ones(
+    write: Write, ask: Ask, tmp_path: Path
+) -> None:
+    (rows,) = write(rows=trials())
     page = tmp_path / "page.md"
-    assert main(["report", str(rows), "-o", str(page)]) == 0
+    ask("report", rows, "-o", page)
     assert "Published claims" not in page.read_text(encoding="utf-8")
-    assert main(["report", str(rows), "-o", str(page), "--claims"]) == 0
+    ask("report", rows, "-o", page, "--claims")
     text = page.read_text(encoding="utf-8")
     assert "## Published claims" in text and "h800-slower" in text
-
-
-def test_the_block_for_the_readme_has_the_testable_claims() -> None:
     lines = claims_block().splitlines()
     numbers = [line.split("|")[1].strip() for line in lines[2:] if line.startswith("|")]
     assert numbers == [str(number) for number in range(1, 43)]

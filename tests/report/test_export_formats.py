@@ -14,13 +14,13 @@ from pytest_benchmark.stats import Stats
 from bench.core import statistics
 from bench.report.exports import history, pytest_benchmark
 from bench.report.exports.exported_rows import ExportedRows, select
-from bench.results.schema import Row, Value
+from bench.results.schema import Row
 from tests.analysis.synthetic_rows import trials
 
 
 def sample_rows() -> list[Row]:
-    eight: dict[str, Value] = {"mode": "emulated", "link": "h800-nvlink", "device_count": 8}
-    failed: dict[str, Value] = {"throughput_per_s": None, "step_median_ms": None, "trial": 9}
+    eight: Row = {"mode": "emulated", "link": "h800-nvlink", "device_count": 8}
+    failed: Row = {"throughput_per_s": None, "step_median_ms": None, "trial": 9}
     (failure,) = trials(num=1, status="FAILED", reasons="out_of_memory", **failed)
     (invalid,) = trials(num=1, status="INVALID", reasons="ecc", step_ms=1e-3)
     return [
@@ -54,7 +54,7 @@ def run_compare(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_pytest_benchmark_compare_shows_our_trials_as_rounds(
+def test_pytest_benchmark_compare_shows_our_trials_as_rounds_and_compares_two_files(
     selection: ExportedRows, tmp_path: Path
 ) -> None:
     (tmp_path / "ours.json").write_text(pytest_benchmark.document(selection))
@@ -67,50 +67,40 @@ def test_pytest_benchmark_compare_shows_our_trials_as_rounds(
     assert line.split()[-1] == "5"
     assert "llm-decode tiny fp32 b2 [emulated] x8 over h800-nvlink" in table
     assert "0.0010" not in table, "the INVALID trial's time"
-
-
-def test_pytest_benchmark_compares_two_of_our_files(tmp_path: Path) -> None:
     for name, step_ms in (("before", 100.0), ("later", 150.0)):
         rows = trials(num=3, step_ms=step_ms, noise_frac=0.0)
         (tmp_path / f"{name}.json").write_text(pytest_benchmark.document(select(rows)))
     table = run_compare(tmp_path, "before.json", "later.json", "--between=median")
-    assert "1 tests, 2 sources" in table
-    assert "+50.0%" in table
+    assert "1 tests, 2 sources" in table and "+50.0%" in table
 
 
-@pytest.mark.parametrize("num", range(1, 14))
-def test_statistics_are_those_pytest_benchmark_computes_itself(num: int) -> None:
-    source = random.Random(num)
-    data_s = [source.lognormvariate(-3.0, 0.5) for _ in range(num)]
-    theirs = Stats()
-    for value in data_s:
-        theirs.update(value)
-    ours = pytest_benchmark.stats_of(data_s)
-    assert set(theirs.fields) <= ours.keys()
-    for name, expected in theirs.as_dict().items():
-        assert ours[name] == (expected if isinstance(expected, str) else pytest.approx(expected))
+def test_statistics_are_those_pytest_benchmark_computes_itself() -> None:
+    for num in range(1, 14):
+        source = random.Random(num)
+        data_s = [source.lognormvariate(-3.0, 0.5) for _ in range(num)]
+        theirs = Stats()
+        for value in data_s:
+            theirs.update(value)
+        ours = pytest_benchmark.stats_of(data_s)
+        assert set(theirs.fields) <= ours.keys()
+        for name, value in theirs.as_dict().items():
+            expected = value if isinstance(value, str) else pytest.approx(value)
+            assert ours[name] == expected, f"{name} of {num}"
 
 
-def test_configuration_without_step_times_is_named(tmp_path: Path) -> None:
-    rows = [{**row, "step_median_ms": None} for row in trials(num=1)] + trials(
-        num=2, config_hash="beef"
-    )
-    selection = select(rows)
+def test_pytest_benchmark_names_what_has_no_step_times_and_tells_what_all_rows_share() -> None:
+    timeless: list[Row] = [{**row, "step_median_ms": None} for row in trials(num=1)]
+    selection = select(timeless + trials(num=2, config_hash="beef"))
     assert len(strict_json(pytest_benchmark.document(selection))["benchmarks"]) == 1
     (note,) = pytest_benchmark.notes(selection)
-    assert note.startswith("imaging-train")
-    assert "left out" in note
-
-
-def test_machine_and_commit_are_told_only_where_all_rows_agree() -> None:
+    assert note.startswith("imaging-train") and "left out" in note
     same = trials(num=2, git_commit="abc-dirty", cpu_model="One CPU")
     content = strict_json(pytest_benchmark.document(select(same)))
     assert content["machine_info"]["processor"] == "One CPU"
     assert (content["commit_info"]["id"], content["commit_info"]["dirty"]) == ("abc", True)
     mixed = same + trials(num=1, run_id="r2", git_commit="def", cpu_model="Other CPU")
     content = strict_json(pytest_benchmark.document(select(mixed)))
-    assert "processor" not in content["machine_info"]
-    assert content["commit_info"] == {}
+    assert "processor" not in content["machine_info"] and content["commit_info"] == {}
 
 
 # https://bencher.dev/docs/reference/bencher-metric-format
@@ -131,15 +121,11 @@ def test_bmf_fits_the_schema_and_bounds_are_our_interval(selection: ExportedRows
     # One trial has no bounds.
     (name,) = (name for name in content if "[emulated]" in name)
     assert set(content[name]["throughput_token_per_s"]) == {"value"}
-
-
-def test_bmf_names_keep_to_the_lengths_that_bencher_takes() -> None:
-    long: dict[str, Value] = {"workload": "w" * 5000, "device_name": "d" * 5000, "link": "l" * 5000}
+    long: Row = {"workload": "w" * 5000, "device_name": "d" * 5000, "link": "l" * 5000}
     rows = trials(num=2, items_unit="i" * 500, mode="emulated", **long)
     ((name, measures),) = strict_json(history.bmf_document(select(rows))).items()
-    assert len(name) <= MAX_BENCHMARK_NAME
+    assert len(name) <= MAX_BENCHMARK_NAME and "[emulated]" in name
     assert max(map(len, measures)) <= MAX_MEASURE_NAME
-    assert "[emulated]" in name
 
 
 # https://github.com/benchmark-action/github-action-benchmark#examples (customBiggerIsBetter: name,
@@ -148,27 +134,22 @@ def test_bmf_names_keep_to_the_lengths_that_bencher_takes() -> None:
 GITHUB_ACTION = {"name": str, "unit": str, "value": (int, float), "range": str, "extra": str}
 
 
-@pytest.mark.parametrize(
-    ("direction", "units"), [("bigger", {"patch/s", "token/s"}), ("smaller", {"ms", "J", "bytes"})]
-)
-def test_github_action_file_fits_its_schema_and_has_one_direction(
-    selection: ExportedRows, direction: str, units: set[str]
+def test_github_action_files_fit_their_schema_and_have_one_direction(
+    selection: ExportedRows,
 ) -> None:
-    content = strict_json(history.github_document(selection, direction=direction))
-    assert {entry["unit"] for entry in content} == units
-    for entry in content:
-        assert {"name", "unit", "value"} <= entry.keys() <= GITHUB_ACTION.keys()
-        assert all(isinstance(value, GITHUB_ACTION[name]) for name, value in entry.items())
-    assert len({entry["name"] for entry in content}) == len(content)
-    assert all(f"({entry['unit']})" in entry["name"] for entry in content)
-
-
-def test_github_action_range_is_our_interval_and_absent_for_one_trial() -> None:
+    directions = {"bigger": {"patch/s", "token/s"}, "smaller": {"ms", "J", "bytes"}}
+    for direction, units in directions.items():
+        content = strict_json(history.github_document(selection, direction=direction))
+        assert {entry["unit"] for entry in content} == units, direction
+        for entry in content:
+            assert {"name", "unit", "value"} <= entry.keys() <= GITHUB_ACTION.keys()
+            assert all(isinstance(value, GITHUB_ACTION[name]) for name, value in entry.items())
+        assert len({entry["name"] for entry in content}) == len(content)
+        assert all(f"({entry['unit']})" in entry["name"] for entry in content)
     rows = trials(num=3, noise_frac=0.0) + trials(num=1, config_hash="beef")
     three, one = strict_json(history.github_document(select(rows), direction="smaller"))
     assert three["range"] == "95 % interval 100 - 100, 3 trials"
-    assert "range" not in one
-    assert "trials: 1" in one["extra"]
+    assert "range" not in one and "trials: 1" in one["extra"]
 
 
 def test_json_has_figures_trials_and_unusable_rows_with_reasons(selection: ExportedRows) -> None:

@@ -26,23 +26,16 @@ def table_of(text: str, title: str) -> list[dict[str, str]]:
     return [dict(zip(heads, row, strict=True)) for row in rows]
 
 
-def test_a_table_with_host_bound_steps_says_that_they_hide_what_a_link_costs(
-    tmp_path: Path,
-) -> None:
-    rows = [*link_run("pcie5", 9.0), *link_run("pcie4", 9.0, cells={"status": "WARN"})]
+def test_host_bound_steps_and_a_simulation_that_disagrees_are_said_so(tmp_path: Path) -> None:
+    off: Row = {"status": "WARN", "simulated_error_frac": -0.05}
+    rows = [*link_run("pcie5", 9.0), *link_run("pcie4", 9.0, cells=off)]
     said = "where the device waits for the host, a link costs nothing until"
-    assert said not in markdown_of(tmp_path, rows)
+    text = markdown_of(tmp_path, rows)
+    assert said not in text
+    told = {row["link"]: row["simulation off by"] for row in table_of(text, "Behind the model")}
+    assert told == {"pcie5": "+0.4 %", "pcie4": "-5.0 % disagrees"}
     rows[-1]["reasons"] = "drift;host_bound"
     assert markdown_of(tmp_path, rows).count(said) == 1
-
-
-def test_simulation_that_disagrees_is_said_so(tmp_path: Path) -> None:
-    rows = [*link_run("pcie5", 9.0), *link_run("pcie4", 9.0, cells={"simulated_error_frac": -0.05})]
-    reported = {
-        row["link"]: row["simulation off by"]
-        for row in table_of(markdown_of(tmp_path, rows), "Behind the model")
-    }
-    assert reported == {"pcie5": "+0.4 %", "pcie4": "-5.0 % disagrees"}
 
 
 def test_real_devices_scale_against_one_of_them(tmp_path: Path) -> None:
@@ -97,25 +90,19 @@ def test_links_without_a_known_rate_are_named_and_not_drawn(make_page: MakePage)
     assert "x501" in page.text
 
 
-def test_a_link_stands_at_its_specified_rate() -> None:
+def test_a_link_stands_at_its_specified_rate_and_a_file_it_names_is_never_opened(
+    tmp_path: Path,
+) -> None:
     names = ("h800-nvlink", "bw=25GB/s,latency=5us", "h800-nvlink*8/ndr*4")
     assert [bytes_per_s_of(name) for name in names] == [200e9, 25e9, 50e9]
-    unknown = ("infinite", "no such link", "", "9" * 5000)
-    assert [bytes_per_s_of(name) for name in unknown] == [None] * 4
-
-
-def test_a_name_out_of_a_file_is_never_opened(tmp_path: Path) -> None:
     secret = tmp_path / "secret.yaml"
     secret.write_text("not: {a link")
-    assert bytes_per_s_of(str(secret)) is None
-    assert bytes_per_s_of(f"{secret}*8/ndr*4") is None
+    for name in ("infinite", "no such link", "", "9" * 5000, str(secret), f"{secret}*8/ndr*4"):
+        assert bytes_per_s_of(name) is None, name
 
 
 def test_two_settings_of_one_workload_are_two_tables(tmp_path: Path) -> None:
-    rows = [
-        *three_links(),
-        *three_links(params_json='{"batch": 2, "patch": 64}', config_hash="other"),
-    ]
+    rows = [*three_links(), *three_links(params_json='{"batch": 2, "patch": 64}', config_hash="x")]
     for row in rows:
         row["config_hash"] = f"{row['config_hash']}{row['link']}"
     text = markdown_of(tmp_path, rows)

@@ -4,6 +4,7 @@ Skipped where no Chromium is installed. The browser loads a copy with a probe sc
 a policy that lets it run; the page itself is as it was written.
 """
 
+import html
 import json
 import re
 import shutil
@@ -15,13 +16,7 @@ import pytest
 from bench.cli import main
 from bench.results.schema import Row
 from tests.report.link_rows import device_sweep, odd_links
-from tests.report.report_rows import (
-    configuration,
-    failed_rows,
-    full_rows,
-    hostile_rows,
-    write_run,
-)
+from tests.report.report_rows import configuration, failed_rows, full_rows, hostile_rows, write_run
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -103,8 +98,6 @@ def look(folder: Path, rows: list[Row], *, width: int, steps: int = 0) -> dict[s
     )
     body = re.search(r"<body>(\{.*\})</body>", answer.stdout, re.DOTALL)
     assert body is not None, answer.stdout[:500] + answer.stderr[-500:]
-    import html
-
     found = json.loads(html.unescape(body[1]))
     assert isinstance(found, dict)
     return found
@@ -120,19 +113,12 @@ CASES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 @pytest.mark.parametrize("width", [PHONE, DESKTOP])
 @pytest.mark.parametrize("case", CASES)
 def test_nothing_sticks_out_and_no_label_is_cut(case: str, width: int, tmp_path: Path) -> None:
     found = look(tmp_path, CASES[case](), width=width, steps=40)
-    assert found["width"] == width
-    assert found["scroll"] == width
-    assert found["out"] == []
-    assert found["cut"] == []
+    assert found["width"] == found["scroll"] == width
+    assert found["out"] == found["cut"] == []
     assert found["broken"] is None
 
 

@@ -123,16 +123,15 @@ def test_ten_thousand_rows_are_counted_and_a_readable_part_is_shown(make_page: M
     assert len(page.all("tr")) < 2500
 
 
-def test_rows_that_are_not_real_are_badged_wherever_they_stand(make_page: MakePage) -> None:
+def test_rows_that_are_not_real_are_badged_and_phases_without_traffic_are_named(
+    make_page: MakePage,
+) -> None:
     rows = configuration("imaging-train", CARD, mode="simulated")
     page = make_page(rows)
     badges = [a for a in page.all("span") if a.get("class") == "badge simulated"]
     tables = [data for tag, data in page.texts if tag == "caption"]
     assert len(badges) >= len(tables) // 2 + 2
     assert "[simulated]" in " ".join(data for tag, data in page.texts if tag == "text")
-
-
-def test_phases_without_traffic_are_named_under_the_roofline(make_page: MakePage) -> None:
     rows = configuration("imaging-train", CARD)
     assert "no formula for its memory traffic" not in make_page(rows).text
     page = make_page([{**row, "bytes_per_item": None} for row in rows])

@@ -25,9 +25,8 @@ from tests.report.report_rows import configuration, write_run
 CARD = "Graphics card 24 GB"
 
 
-@pytest.mark.parametrize(
-    ("key", "reported", "scale", "ends"),
-    [
+def test_a_figure_says_its_unit_once_and_sorts_by_its_value() -> None:
+    for key, reported, scale, ends in (
         (850e-6, "850 us", cells.seconds, None),
         (12.3e-3, "12.3 ms [12.1, 12.5]", cells.seconds, (12.1e-3, 0.0125)),
         (200.0, "3 min 20 s [3 min 10 s, 2 h 05 min]", cells.seconds, (190.0, 7500.0)),
@@ -38,16 +37,9 @@ CARD = "Graphics card 24 GB"
         (3.34, "3.34 [3.23, 3.45]", cells.bare, (3.23, 3.45)),
         (0.123, "12.3 %", cells.percent, None),
         (5.0, "5", cells.bare, (5.0, 5.0)),
-    ],
-)
-def test_a_figure_says_its_unit_once_and_sorts_by_its_value(
-    key: float, reported: str, scale: cells.Scale, ends: cells.Ends | None
-) -> None:
-    cell = cells.quantity(key, scale, ends=ends)
-    assert isinstance(cell, cells.Cell) and (cell.plain, cell.key) == (reported, key)
-
-
-def test_ratios_and_spans_are_worded_by_their_size() -> None:
+    ):
+        cell = cells.quantity(key, scale, ends=ends)
+        assert isinstance(cell, cells.Cell) and (cell.plain, cell.key) == (reported, key)
     made = (
         cells.change(1.176, ends=(1.141, 1.213)),
         cells.change(3.21, ends=(3.1, 3.33)),
@@ -57,10 +49,7 @@ def test_ratios_and_spans_are_worded_by_their_size() -> None:
     words = ["+17.6 % [+14.1, +21.3]", "x3.21 [3.1, 3.33]", "398 - 455 ms", "+3.1 to +9.8 %"]
     assert [cells.text_of(cell) for cell in made] == words
     assert [getattr(cell, "key", None) for cell in made] == [1.176, 3.21, 0.398, 1.031]
-
-
-def test_what_is_not_measured_is_blank() -> None:
-    assert {cells.quantity(None), cells.figure(None), cells.change(None)} == {""}
+    assert {cells.quantity(None), cells.figure(None), cells.change(None)} == {""}, "not measured"
 
 
 def test_thinning_keeps_the_slowest_and_the_fastest_step() -> None:
@@ -74,12 +63,9 @@ def test_thinning_keeps_the_slowest_and_the_fastest_step() -> None:
     assert thinned(steps[:3])[1].tolist() == [1.0, 1.0, 1.0]
 
 
-def test_long_names_keep_both_ends() -> None:
+def test_long_names_keep_both_ends_and_ticks_are_short() -> None:
     cut = short("Some Accelerator With A Very Long Name 80 GB", length=20)
     assert len(cut) <= 20 and cut.startswith("Some") and cut.endswith("80 GB")
-
-
-def test_ticks_are_short() -> None:
     assert [tick(value) for value in (0.0, 0.02, 2e4, 3e6)] == ["0", "0.02", "20 k", "3 M"]
 
 
@@ -91,7 +77,11 @@ def drawn(name: str, text: str) -> str:
     return draw(name, title=text, description=text, plot_inches=1.0, paint=paint).svg
 
 
-def test_text_in_a_plot_is_neither_mathematics_nor_markup() -> None:
+def test_plots_share_no_identifier_and_text_in_them_is_neither_formula_nor_markup() -> None:
+    first, second = (
+        set(part.split('"')[0] for part in drawn(n, "t").split('id="')[1:]) for n in "ab"
+    )
+    assert first and not first & second
     text = "$\\frac{1}{0}$ <b> & --> ]]> 昇腾"
     svg = drawn("one", text)
     assert "<b>" not in svg and "&lt;b&gt; &amp; --&gt; ]]&gt; 昇腾" in svg
@@ -127,13 +117,6 @@ def test_a_plot_is_ours_whatever_matplotlib_is_told(tmp_path: Path) -> None:
     assert made() == made(MPLBACKEND="no_such_backend", MATPLOTLIBRC=str(rc))
 
 
-def test_two_plots_share_no_identifier() -> None:
-    first, second = (
-        set(part.split('"')[0] for part in drawn(n, "t").split('id="')[1:]) for n in "ab"
-    )
-    assert first and not first & second
-
-
 def test_configurations_take_turns_so_that_each_workload_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,18 +131,15 @@ def test_configurations_take_turns_so_that_each_workload_is_seen(
     assert evidence.num_hidden == 16
 
 
-def test_samples_too_large_to_open_are_named(
+def test_samples_too_large_to_open_and_damaged_sidecars_are_left_out_with_a_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_run(tmp_path / "a.csv", configuration("llm-train", CARD), steps=50)
-    monkeypatch.setattr(module, "MAX_SAMPLES_BYTES", 10)
-    samples, notes = gather_evidence([("a", path)], note=print).samples()
-    assert samples == [] and "more than a report opens" in notes[0]
     assert MAX_SAMPLES_BYTES > 2**20
-
-
-def test_damaged_sidecars_are_left_out_with_a_note(tmp_path: Path) -> None:
-    path = write_run(tmp_path / "a.csv", configuration("llm-train", CARD))
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "MAX_SAMPLES_BYTES", 10)
+        samples, notes = gather_evidence([("a", path)], note=print).samples()
+    assert samples == [] and "more than a report opens" in notes[0]
     path.with_name("a.env.json").write_text("{")
     samples_path(path).write_bytes(gzip.compress(json.dumps({"no": "keys"}).encode()))
     reported: list[str] = []

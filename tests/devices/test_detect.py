@@ -5,19 +5,25 @@ import types
 
 import pytest
 import torch
-from fake_torch import (
-    add_backend,
-    build_torch_with,
-    choose_accelerator,
-    install_tools,
-    properties,
-    refuse,
-)
+from fake_torch import add_backend, choose_accelerator, refuse
 
 from bench.core.errors import UsageError
 from bench.devices.torch import backends, detect
 
 GIB = 2**30
+
+
+def build_torch_with(monkeypatch, *, cuda=None, hip=None):
+    """Pretend that torch was built for CUDA or HIP."""
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch.version, "rocm", hip and "7.1.0", raising=False)
+
+
+def install_tools(monkeypatch, *names):
+    """Pretend that exactly these programs are on the path."""
+    paths = {name: f"/usr/bin/{name}" for name in names}
+    monkeypatch.setattr(backends.shutil, "which", paths.get)
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +48,7 @@ def add_cuda(monkeypatch, *names, broken=(), **functions):
     def get_device_properties(index):
         if index in broken:
             raise RuntimeError("CUDA error: unknown error")
-        return properties(names[index], total_memory=32 * GIB)
+        return types.SimpleNamespace(name=names[index], total_memory=32 * GIB)
 
     functions = {"get_device_properties": get_device_properties, **functions}
     add_backend(monkeypatch, "cuda", num_devices=len(names), **functions)
@@ -55,7 +61,10 @@ def add_type(monkeypatch, device_type, package=None, **functions):
         module.__version__ = "2.10.0"
         monkeypatch.setitem(sys.modules, package, module)
     if functions or package:
-        functions = {"get_device_properties": lambda index: properties("chip"), **functions}
+        functions = {
+            "get_device_properties": lambda index: types.SimpleNamespace(name="chip"),
+            **functions,
+        }
         add_backend(monkeypatch, device_type, **functions)
     monkeypatch.setattr(detect, "registered_type", lambda: device_type)
 
@@ -183,8 +192,8 @@ def test_a_failing_device_does_not_hide_its_neighbour(monkeypatch):
 
 
 def test_what_properties_state_is_kept(monkeypatch):
-    stated = properties(
-        "NVIDIA H200",
+    stated = types.SimpleNamespace(
+        name="NVIDIA H200",
         total_memory=140 * GIB,
         multi_processor_count=132,
         uuid="aa-bb",
@@ -228,40 +237,27 @@ def test_a_device_that_is_not_here_names_those_that_are():
 
 
 CDLL = "libascendcl.so: cannot open shared object file"
+ONE_ALREADY = "torch has one added device type already: npu"
+NO_ACL = "No module named 'acl'"
 
 
 @pytest.mark.parametrize(
     ("module", "error", "taken", "expected"),
     [
-        ("torch_npu", ImportError(CDLL), None, ("failed", f"ImportError: {CDLL}")),
+        ("torch_npu", ImportError(CDLL), None, f"failed ImportError: {CDLL}"),
         (
             "torch_npu",
-            ModuleNotFoundError("No module named 'acl'", name="acl"),
+            ModuleNotFoundError(NO_ACL, name="acl"),
             None,
-            ("failed", "ModuleNotFoundError: No module named 'acl'"),
+            f"failed ModuleNotFoundError: {NO_ACL}",
         ),
-        (
-            "torch_npu",
-            RuntimeError("torch_npu needs torch 2.7\nsee the table"),
-            None,
-            ("failed", "RuntimeError: torch_npu needs torch 2.7 see the table"),
-        ),
-        ("torch_npu", OSError("undefined symbol"), None, ("failed", "OSError: undefined symbol")),
-        ("nothing", ImportError(), None, ("missing", "not installed")),
+        ("torch_npu", RuntimeError("it needs\n2.7"), None, "failed RuntimeError: it needs 2.7"),
+        ("torch_npu", OSError("undefined symbol"), None, "failed OSError: undefined symbol"),
+        ("nothing", ImportError(), None, "missing not installed"),
         # What torch has loaded is not imported again, and a second added type is not tried.
-        ("torch_npu", None, None, ("loaded", "with torch")),
-        (
-            "torch_mlu",
-            RuntimeError("already registered"),
-            "npu",
-            ("skipped", "torch has one added device type already: npu"),
-        ),
-        (
-            "torch_npu",
-            RuntimeError("breaks torch"),
-            "off",
-            ("skipped", "TORCH_DEVICE_BACKEND_AUTOLOAD=0"),
-        ),
+        ("torch_npu", None, None, "loaded with torch"),
+        ("torch_mlu", RuntimeError("already registered"), "npu", f"skipped {ONE_ALREADY}"),
+        ("torch_npu", RuntimeError("broken"), "off", "skipped TORCH_DEVICE_BACKEND_AUTOLOAD=0"),
     ],
 )
 def test_vendor_packages_are_imported_once_and_none_stops_the_harness(
@@ -278,7 +274,7 @@ def test_vendor_packages_are_imported_once_and_none_stops_the_harness(
     if error is None:
         monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
     backends.load_packages.cache_clear()
-    states = {item.module: (item.state, item.reason) for item in backends.load_packages()}
+    states = {item.module: f"{item.state} {item.reason}" for item in backends.load_packages()}
     backends.load_packages.cache_clear()
     assert list(states) == list(backends.PACKAGES)
     assert states.get(module, states["torch_npu"]) == expected

@@ -20,54 +20,45 @@ def words(found: Any) -> list[str]:
     return [f"{one.severity}: {one.what} -> {one.fix}" for one in found]
 
 
+NO_TURBO, BOOST = f"{CPU}/intel_pstate/no_turbo", f"{CPU}/cpufreq/boost"
+CALM = {
+    f"{CPU}/cpu0/cpufreq/scaling_governor": "performance\n",
+    f"{GROUP}/memory.current": f"{2**29}",
+    "proc/self/cgroup": "0::/\n",
+}
+HIDDEN = "note: this container does not see the host's processes -> docker run --pid=host"
+GOVERNOR = "warning: the frequency governor is powersave -> sudo cpupower"
+QUOTA = "warning: a quota allows 2.5 of 8 processors -> docker run --cpuset-cpus=0-1"
+
+
 @pytest.mark.parametrize(
-    ("harmless", "files", "found"),
+    ("file", "harmless", "spoiling", "found"),
     [
+        (f"{CPU}/cpu1/cpufreq/scaling_governor", "performance\n", "powersave\n", GOVERNOR),
+        (NO_TURBO, "1", "0", f"note: turbo clocks are on -> echo 1 | sudo tee /{NO_TURBO}"),
+        (BOOST, "0", "1", f"note: turbo clocks are on -> echo 0 | sudo tee /{BOOST}"),
         (
-            {f"{CPU}/cpu0/cpufreq/scaling_governor": "performance\n"},
-            {f"{CPU}/cpu1/cpufreq/scaling_governor": "powersave\n"},
-            "warning: the frequency governor is powersave -> sudo cpupower",
-        ),
-        (
-            {f"{CPU}/intel_pstate/no_turbo": "1"},
-            {f"{CPU}/intel_pstate/no_turbo": "0"},
-            f"note: turbo clocks are on -> echo 1 | sudo tee /{CPU}/intel_pstate/no_turbo",
-        ),
-        (
-            {f"{CPU}/cpufreq/boost": "0"},
-            {f"{CPU}/cpufreq/boost": "1"},
-            f"note: turbo clocks are on -> echo 0 | sudo tee /{CPU}/cpufreq/boost",
-        ),
-        (
-            {HUGE: "always [madvise] never\n"},
-            {HUGE: "[always] madvise never\n"},
+            HUGE,
+            "always [madvise] never\n",
+            "[always] madvise never\n",
             "note: transparent huge pages are set to always -> echo madvise",
         ),
-        ({f"{CPU}/smt/active": "0\n"}, {f"{CPU}/smt/active": "1\n"}, "note: SMT is on"),
+        (f"{CPU}/smt/active", "0\n", "1\n", "note: SMT is on"),
+        (f"{GROUP}/cpu.max", "800000 100000\n", "250000 100000\n", QUOTA),
         (
-            {"proc/self/cgroup": "0::/\n", f"{GROUP}/cpu.max": "800000 100000\n"},
-            {f"{GROUP}/cpu.max": "250000 100000\n"},
-            "warning: a quota allows 2.5 of 8 processors -> docker run --cpuset-cpus=0-1",
-        ),
-        (
-            {f"{GROUP}/memory.max": f"{2**33}", f"{GROUP}/memory.current": "0"},
-            {f"{GROUP}/memory.max": f"{2**30}", f"{GROUP}/memory.current": f"{2**29}"},
+            f"{GROUP}/memory.max",
+            f"{2**33}",
+            f"{2**30}",
             "warning: only 512 MiB of memory are free -> ps aux",
         ),
-        (
-            {".dockerenv": "", "proc/2/comm": "kthreadd\n"},
-            {"proc/2/comm": "python\n"},
-            "note: this container does not see the host's processes -> docker run --pid=host",
-        ),
-        (
-            {"proc/1/cgroup": "0::/init.scope\n"},
-            {"proc/1/cgroup": "0::/kubepods/pod1\n"},
-            "note: this container does not see the host's processes",
-        ),
-        ({}, {}, "warning: 1.00 GiB of swap are in use"),
+        ("proc/2/comm", "kthreadd\n", "python\n", HIDDEN),
+        ("proc/1/cgroup", "0::/init.scope\n", "0::/kubepods/pod1\n", HIDDEN),
+        ("swap", "", "", "warning: 1.00 GiB of swap are in use"),
     ],
 )
-def test_each_setting_is_found_where_it_spoils(tmp_path, monkeypatch, harmless, files, found):
+def test_each_setting_is_found_where_it_spoils(
+    tmp_path, monkeypatch, file, harmless, spoiling, found
+):
     monkeypatch.setattr(host_findings, "allowed_cpu_ids", lambda: tuple(range(8)))
     swap, memory = SimpleNamespace(used=0), SimpleNamespace(available=2**40, total=2**40)
     monkeypatch.setattr(host_findings.psutil, "swap_memory", lambda: swap)
@@ -79,9 +70,10 @@ def test_each_setting_is_found_where_it_spoils(tmp_path, monkeypatch, harmless, 
         share = host_findings.share_findings(root=tmp_path, environ={})
         return words([*processor, *share])
 
-    assert look({}) == look(harmless) == []
-    swap.used = 0 if files else 2**30
-    (finding,) = look(files)
+    in_docker = {".dockerenv": ""} if file == "proc/2/comm" else {}
+    assert look({}) == look(CALM) == look({file: harmless, **in_docker}) == []
+    swap.used = 2**30 if file == "swap" else 0
+    (finding,) = look({file: spoiling})
     assert finding.startswith(found)
 
 

@@ -1,5 +1,7 @@
-"""Energy and conditions of a window against hand-worked numbers."""
+"""The thread that watches a device, and energy and conditions of a window worked by hand."""
 
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 
@@ -7,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.devices.host.cpu_noise import CpuSnapshot
 from bench.devices.telemetry.common import Baseline, Sample
+from bench.devices.telemetry.sampler import Sampler
 from bench.devices.telemetry.window_sums import (
     Conditions,
     Energy,
@@ -15,6 +19,7 @@ from bench.devices.telemetry.window_sums import (
     window_energy,
 )
 from bench.run.launching.observation import Observation, _throttle_reasons
+from tests.devices.recorded_drivers import ReplayTelemetry
 
 Reading = Callable[[float], float | None]
 
@@ -37,13 +42,7 @@ def sampled(*, power_w: Reading = blank, energy_j: Reading = blank) -> list[Samp
     return [Sample(time_s=t, power_w=power_w(t), energy_j=energy_j(t)) for t in times_s]
 
 
-def energy(
-    samples: list[Sample],
-    *,
-    start_s: float = 1.0,
-    end_s: float = 11.0,
-    idle_power_w: float | None = None,
-) -> Energy:
+def energy(samples, *, start_s=1.0, end_s=11.0, idle_power_w=None) -> Energy:
     return window_energy(
         samples, start_s=start_s, end_s=end_s, idle_power_w=idle_power_w, scope="gpu"
     )
@@ -190,3 +189,49 @@ def test_conditions_are_shares_of_the_samples_in_the_window():
 def test_heat_that_samples_missed_is_in_the_counter_of_the_driver(before_s, after_s, reasons):
     watched = Observation(before=Baseline(hot_s=before_s), after=Baseline(hot_s=after_s))
     assert _throttle_reasons(Conditions(), watched, window_s=10.0) == reasons
+
+
+def snapshot_at(pid: int) -> CpuSnapshot:
+    counters = {"busy_s": 0.0, "steal_s": None, "total_s": 0.0}
+    return CpuSnapshot(time_s=float(pid), **counters, processes={}, switches={}, faults={})
+
+
+def test_a_failing_reading_is_left_out_and_stops_nothing():
+    def fail(pid):
+        raise ProcessLookupError(pid)
+
+    readings = [Sample(time_s=1.0), OSError("gpu lost"), Sample(time_s=3.0)]
+    sampler = Sampler(ReplayTelemetry(readings), pid=7, snapshot=fail)
+    for _ in range(4):
+        sampler.collect()
+    assert [one.time_s for one in sampler.samples] == [1.0, 3.0]
+    assert sampler.snapshots == []
+
+
+def test_snapshots_and_memory_are_taken_less_often_than_power(monkeypatch):
+    now_s = iter(number / 10 for number in range(11))
+    monkeypatch.setattr(time, "monotonic", lambda: next(now_s))
+    replay = ReplayTelemetry([Sample(time_s=float(number)) for number in range(11)])
+    sampler = Sampler(replay, pid=7, snapshot=snapshot_at)
+    for _ in range(11):
+        sampler.collect()
+    slow = [number for number, with_memory in enumerate(replay.asked) if with_memory]
+    assert (slow, len(sampler.snapshots)) == ([0, 5, 10], 3)
+
+
+def test_the_thread_brackets_the_time_between_start_and_stop():
+    num_threads = threading.active_count()
+    live = ReplayTelemetry([lambda: Sample(time_s=time.monotonic())] * 100)
+    # A device without telemetry still gets snapshots of the processor.
+    for telemetry, least in ((live, 2), (None, 0)):
+        sampler = Sampler(telemetry, pid=7, snapshot=snapshot_at)
+        sampler.start()
+        time.sleep(0.25)
+        stop_s = time.monotonic()
+        sampler.stop()
+        assert len(sampler.snapshots) >= 2
+        assert len(sampler.samples) >= least
+        assert all(one.time_s >= stop_s for one in sampler.samples[-1:])
+        assert threading.active_count() == num_threads
+    with pytest.raises(RuntimeError):
+        sampler.start()

@@ -54,14 +54,13 @@ def test_fp32_that_is_secretly_tf32_is_wrong(monkeypatch):
     def drop_bits(result):
         return (result.view(torch.int32) & ~0x1FFF).view(torch.float32)
 
+    def forward_only(inputs, *, label, dtype, is_autocast=False):
+        image, kernel = (inputs[name].to(dtype) for name in ("image", "kernel"))
+        return {"convolution": functional.conv2d(image, kernel).double()}
+
     replace_conv(monkeypatch, torch.float32, drop_bits)
     monkeypatch.setattr(probe, "_forward_and_backward", forward_only)
     assert probe._check_float("cpu", dtype="fp32") == "wrong"
-
-
-def forward_only(inputs, *, label, dtype, is_autocast=False):
-    image, kernel = (inputs[name].to(dtype) for name in ("image", "kernel"))
-    return {"convolution": functional.conv2d(image, kernel).double()}
 
 
 def test_a_dtype_that_raises_or_is_ignored_does_not_stop_the_others(monkeypatch):

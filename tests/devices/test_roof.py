@@ -270,7 +270,7 @@ def test_a_damaged_file_counts_as_missing_with_a_note(cache, caplog):
         assert "measured again" in caplog.text
 
 
-def test_a_roof_that_cannot_or_must_not_be_kept_is_told(cache, caplog):
+def test_a_roof_that_cannot_or_must_not_be_kept_is_told(cache, caplog, monkeypatch):
     """A processor's roof from a busy machine is too low, and would stay so."""
     assert roof.save_roof(make_roof(CPU, foreign_cpu_frac=0.31)) is None
     assert "31 %" in caplog.text
@@ -283,9 +283,7 @@ def test_a_roof_that_cannot_or_must_not_be_kept_is_told(cache, caplog):
     cache.write_text("a file where the folder should be")
     assert roof.save_roof(make_roof(GPU)) is None
     assert "measured each time" in caplog.text
-
-
-def test_a_relative_cache_folder_is_ignored(monkeypatch):
+    # A relative folder is ignored.
     monkeypatch.setenv("XDG_CACHE_HOME", "somewhere")
     assert roof.cache_folder() == Path.home() / ".cache" / "gapbench"
 

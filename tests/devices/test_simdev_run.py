@@ -1,8 +1,9 @@
-"""`bench run` on the simulated device: every phase, and what each vendor's quirk makes of it.
+"""The simulated device is good and strict, and `bench` runs on it, whatever a vendor's quirk is.
 
 It goes through the command line, in as few processes as show it: each takes seconds to import
 torch and MONAI, so that a small net stands for the workloads where any would do. Nothing in the
 harness knows the name `simdev`: what works here works on a backend that nobody has seen yet.
+All of it runs in child processes: the backend would change what torch calls the accelerator here.
 """
 
 import json
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bench.cli import main
 
 pytest_plugins = ["tests.simdev.fixture"]
 
 ROOT = Path(__file__).parents[2]
+BASICS = ROOT / "tests" / "simdev" / "scripts" / "basics.py"
 NET = str(ROOT / "tests" / "workload_files" / "device_net.py")
 PHASES = {"imaging-train", "imaging-infer", "llm-train", "llm-prefill", "llm-decode"}
 MEMORY = ("mem_alloc_peak_bytes", "mem_reserved_peak_bytes", "mem_init_peak_bytes")
@@ -43,13 +46,11 @@ class Ran:
         return row
 
 
-def in_python(
-    *arguments: str, env: dict[str, str], quirks: str, cwd: Path = ROOT
-) -> subprocess.CompletedProcess[str]:
+def in_python(*arguments, env, quirks="", cwd=ROOT, **more) -> subprocess.CompletedProcess[str]:
     paths = f"{env['PYTHONPATH']}:{ROOT}"
-    more = {"PYTHONPATH": paths, "SIMDEV_QUIRKS": quirks, "OMP_NUM_THREADS": "1"}
+    more = {**more, "PYTHONPATH": paths, "SIMDEV_QUIRKS": quirks, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, "-m", *arguments],
+        [sys.executable, *arguments],
         cwd=cwd,
         env={**env, **more, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
@@ -58,14 +59,18 @@ def in_python(
     )
 
 
-def run(
-    workload: str, *flags: str, env: dict[str, str], out: Path, quirks: str = "", at: str = "simdev"
-) -> Ran:
+def read_json(*arguments, **options):
+    done = in_python(*arguments, **options)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout)
+
+
+def run(workload, *flags, env, out, quirks="", at="simdev") -> Ran:
     fixed = ("--size", "tiny", "--profile", "smoke", "--threads", "1", "--out", str(out), "--json")
     chosen = ("--device", at, "--workload", workload)
     # A loader's processes are tested once; they too import everything.
     loader = () if "--workers" in flags else ("--workers", "0")
-    done = in_python("bench", "run", *chosen, *fixed, *loader, *flags, env=env, quirks=quirks)
+    done = in_python("-m", "bench", "run", *chosen, *fixed, *loader, *flags, env=env, quirks=quirks)
     assert "Traceback" not in done.stderr, done.stderr[-4000:]
     rows = json.loads(done.stdout)["rows"] if done.stdout else []
     return Ran(code=done.returncode, stderr=done.stderr, rows=rows)
@@ -78,6 +83,37 @@ def assert_right(row: Row) -> None:
     assert set(row["reasons"].split(";")) <= harmless, row
     assert row["check_value"] is not None
     assert row["throughput_per_s"] > 0
+
+
+def test_it_is_loaded_with_torch_in_child_processes_that_may_switch_it_off(simdev_env):
+    shown = "[torch.accelerator.device_count(), hasattr(torch, 'simdev')]"
+    code = f"import json, torch; print(json.dumps({shown}))"
+    for autoload, found in (("1", [2, True]), ("0", [0, False])):
+        options = {"env": simdev_env, "TORCH_DEVICE_BACKEND_AUTOLOAD": autoload}
+        assert read_json("-c", code, **options) == found, autoload
+    assert not hasattr(torch, "simdev")
+
+
+def test_it_computes_as_the_cpu_does_and_refuses_what_real_devices_refuse(simdev_env):
+    basics = read_json(str(BASICS), env=simdev_env)
+    assert set(basics["training"]) == {"convolutions", "linear", "attention", "lstm", "gru"}
+    assert max(basics["training"].values()) <= 1e-5
+    attention = basics["attention"]
+    assert attention.pop("half") <= 0.1
+    assert set(attention) == {"plain", "causal", "masked"}
+    assert max(attention.values()) <= 1e-5
+    # The fallback writes where the CPU would.
+    operators = basics["operators"]
+    assert operators["conjugated"] == pytest.approx(operators["expected_conjugated"])
+    assert operators["running_mean"] == pytest.approx([0.2, 0.4])
+    assert (operators["loaded"], operators["channels_last"]) == ("simdev:0", True)
+    assert (operators["written_through_view"], operators["resized"]) == (0, [2, 3])
+    assert operators["index_add"] == [0.0, 2.0, 0.0, 1.0]
+    refusals = basics["refusals"]
+    assert "same device" in refusals["host_and_device"]
+    assert "same device" in refusals["two_devices"]
+    assert "numpy" in refusals["numpy"]
+    assert {"capability", "generator"} <= refusals.keys()
 
 
 def test_all_five_phases_run_on_a_backend_that_nobody_told_us_of(simdev_env, tmp_path):
@@ -110,9 +146,8 @@ def test_all_five_phases_run_on_a_backend_that_nobody_told_us_of(simdev_env, tmp
 def test_devices_are_described_and_what_is_wrong_with_them_is_found(simdev_env):
     shown = {}
     for quirks in ("", MISSING, "oom_above=1000"):
-        done = in_python("bench", "devices", "--json", env=simdev_env, quirks=quirks)
-        assert done.returncode == 0, done.stderr[-4000:]
-        shown[quirks] = json.loads(done.stdout)
+        arguments = ("-m", "bench", "devices", "--json")
+        shown[quirks] = read_json(*arguments, env=simdev_env, quirks=quirks)
         labels = [device["label"] for device in shown[quirks]["devices"]]
         assert labels == ["simdev:0", "simdev:1", "cpu"]
     first = shown[""]["devices"][0]
@@ -185,7 +220,7 @@ def test_without_float64_every_phase_computes_right_in_fp32(simdev_env, tmp_path
     (tmp_path / "test_suite.py").write_text(SUITE)
     # Named here, since not every checkout is installed; an installed one must not name it again.
     plugin = ("-p", "bench.pytest_plugin", "-p", "no:cacheprovider")
-    done = in_python("pytest", "-q", *plugin, env=simdev_env, quirks=MISSING, cwd=tmp_path)
+    done = in_python("-m", "pytest", "-q", *plugin, env=simdev_env, quirks=MISSING, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-4000:]
     assert f"{len(PHASES)} passed" in done.stdout
 
@@ -211,7 +246,7 @@ def test_the_size_fits_in_memory_that_only_the_backend_tells_of(simdev_env):
     # Without statistics the total, which the device states, is all that is known.
     limits = {"oom_above=300000000": "small", "oom_above=60000000,no_memory_stats": "tiny"}
     for quirks, size in limits.items():
-        done = in_python("bench", *chosen, "--dry-run", env=simdev_env, quirks=quirks)
+        done = in_python("-m", "bench", *chosen, "--dry-run", env=simdev_env, quirks=quirks)
         assert done.returncode == 0, done.stderr[-2000:]
         assert size in done.stdout
         assert "large" not in done.stdout.replace("largest", "")

@@ -1,13 +1,17 @@
 """From a window to columns, reasons and a status, against figures worked out by hand.
 
-Reasons come from the environment and from correctness, never from the speed.
+Reasons come from the environment and from correctness, never from the speed. What contention adds
+to a step is seen on a clock that steps, waits and contention move.
 """
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from bench.measure.communication import modelled_link
+from bench.measure.communication.communication import widened
 from bench.measure.engine.engine import StepCount
 from bench.measure.timing import summary, validity
 from bench.measure.timing.limits import PROFILES, Limits
@@ -137,7 +141,7 @@ def test_windows_that_are_no_measurement_say_why() -> None:
         (reasons(window([0.5] * 4), converged=False, profile="smoke"), ["smoke"]),
         (reasons(window([30.0]), profile="smoke"), ["smoke", "few_samples"]),
     ):
-        assert found == expected
+        assert found == expected, expected
 
 
 def test_every_reason_of_the_schema_has_one_status_and_the_gravest_decides() -> None:
@@ -154,9 +158,7 @@ def test_every_reason_of_the_schema_has_one_status_and_the_gravest_decides() -> 
     assert validity.status_of(["drift", "nonfinite"]) == "INVALID"
     assert validity.status_of(["nonfinite", "interrupted"]) == "SKIPPED"
     assert validity.status_of(["interrupted", "crashed", "nonfinite"]) == "FAILED"
-
-
-def test_wrong_results_are_not_tried_again_and_spoilt_ones_are() -> None:
+    # Wrong results are not tried again and spoilt ones are.
     refused = {"nonfinite", "wrong_output", "out_of_memory", "unsupported_op", "error"}
     assert not refused & validity.RETRYABLE
     spoilt = {"thermal_throttle", "foreign_cpu_heavy", "crashed", "timeout"}
@@ -171,7 +173,7 @@ def test_other_programs_are_judged_by_their_share() -> None:
         (0.20, None, ["foreign_cpu"]),
         (0.201, 0.011, ["foreign_cpu_heavy", "steal"]),
     ):
-        assert validity.cpu_reasons(foreign_frac=foreign, steal_frac=steal) == expected
+        assert validity.cpu_reasons(foreign_frac=foreign, steal_frac=steal) == expected, foreign
 
 
 def test_drift_compares_the_halves_and_needs_eight_steps() -> None:
@@ -180,3 +182,78 @@ def test_drift_compares_the_halves_and_needs_eight_steps() -> None:
     # Nine steps: four before, five after, of which 2.0 is the median.
     assert validity.drift_frac([1.0] * 4 + [9.0, 2.0, 2.0, 2.0, 1.0]) == pytest.approx(1.0)
     assert validity.drift_frac([0.0] * 8) is None
+
+
+STEP_S, WAIT_S = 0.010, 0.003
+
+
+class Device:
+    """Takes `STEP_S` a step, `WAIT_S` more where it is waited for, `contended_s` with units."""
+
+    def __init__(self):
+        self.device = SimpleNamespace(type="cuda")
+        self.link = self
+        self.now_s = 0.0
+        self.units = 0
+        self.contended_s = 0.002
+        self.asked = []
+
+    def monotonic(self):
+        return self.now_s
+
+    def step(self):
+        self.now_s += STEP_S + (self.contended_s if self.units else 0.0)
+        self.asked.append(self.units)
+
+    def synchronize(self):
+        self.now_s += WAIT_S
+
+    def set_contention(self, units):
+        self.units = units
+
+    def take_traffic(self):
+        return 4000, 3000
+
+
+@pytest.fixture
+def device(monkeypatch):
+    made = Device()
+    monkeypatch.setattr(modelled_link, "time", made)
+    return made
+
+
+def contended(device, *, contention="16", mode="emulated", period_steps=1):
+    layout = SimpleNamespace(contention=contention, mode=mode)
+    config = SimpleNamespace(layout=layout)
+    link = modelled_link.ModelledLink(config, emulation=device, model=None)
+    link.period_steps = period_steps
+    return link.contended_columns(
+        device.step, synchronize=device.synchronize, step_s=[STEP_S, STEP_S, 0.020]
+    )
+
+
+def test_waiting_for_the_device_is_not_taken_for_contention(device):
+    assert contended(device) == {
+        "contended_step_ms": pytest.approx(12.0),
+        "contention_units": 16,
+        "contention_moved_frac": 0.75,
+    }
+    assert device.asked[:4] == [0, 16, 0, 16] and device.units == 0
+    device.contended_s = -0.001  # a busy machine makes contention no gain
+    assert contended(device)["contended_step_ms"] == pytest.approx(10.0)
+
+
+def test_a_mitigation_that_communicates_rarely_is_seen_whole(device):
+    row = contended(device, period_steps=3)
+    assert row["contended_step_ms"] == pytest.approx(40 / 3 + 2)
+    assert device.asked[:6] == [0, 0, 0, 16, 16, 16]
+    device.asked.clear()
+    assert contended(device, contention="none") == contended(device, mode="throttled") == {}
+    assert device.asked == [], "nothing is said where nothing is asked"
+
+
+def test_the_upper_end_of_the_bracket_has_the_slow_link_and_contention():
+    row = {"step_high_ms": 15.0, "simulated_step_ms": 11.0, "contended_step_ms": 13.0}
+    assert widened(row)["step_high_ms"] == 17.0
+    assert widened(row | {"contended_step_ms": 8.0})["step_high_ms"] == 15.0
+    assert widened({"step_high_ms": 15.0}) == {"step_high_ms": 15.0}

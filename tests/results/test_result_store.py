@@ -21,7 +21,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-def test_a_new_run_is_a_header_and_a_sidecar(store: Store) -> None:
+def test_a_new_run_is_a_file_of_its_own_and_a_sidecar(store: Store, tmp_path: Path) -> None:
     assert store.path.name == "20300131T120000Z_01234567_r1.csv"
     assert store.path.read_text() == ",".join(NAMES) + "\n"
     sidecar = json.loads(sidecar_path(store.path).read_text())
@@ -29,6 +29,11 @@ def test_a_new_run_is_a_header_and_a_sidecar(store: Store) -> None:
     assert sidecar["request"] == {"size": "tiny"}
     with Store.open(store.path) as again:
         assert again.sidecar.request == {"size": "tiny"}
+    with pytest.raises(DataError, match="exists already"):
+        create_store(tmp_path)
+    (tmp_path / "results").write_text("a file")
+    with pytest.raises(DataError, match=r"results: .*choose another folder"):
+        create_store(tmp_path / "results")
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -121,15 +126,6 @@ def test_a_full_disk_leaves_whole_rows_and_one_clear_line(
     assert store.path.read_bytes() == whole
     store.append(small_row(trial=1))
     assert len(store.rows()) == 2
-
-
-def test_a_run_writes_a_file_of_its_own_or_names_the_folder(tmp_path: Path) -> None:
-    create_store(tmp_path).append(small_row())
-    with pytest.raises(DataError, match="exists already"):
-        create_store(tmp_path)
-    (tmp_path / "results").write_text("a file")
-    with pytest.raises(DataError, match=r"results: .*choose another folder"):
-        create_store(tmp_path / "results")
 
 
 def test_a_damaged_sidecar_is_one_line_and_no_other_run_or_schema_is_continued(

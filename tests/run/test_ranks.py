@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -132,13 +133,6 @@ def test_killed_parent_leaves_no_rank_behind(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("bench-ranks-*")), "their folder is cleaned up"
 
 
-class Died:
-    """As torch's agent shows of a process that ended badly."""
-
-    def __init__(self, exitcode: int) -> None:
-        self.exitcode = exitcode
-
-
 def test_what_one_raised_or_how_one_died_is_told_before_who_lost_a_peer(tmp_path: Path) -> None:
     def note(rank: int, detail: str, *, time_s: float, is_lost_peer: bool) -> None:
         failure = Failure(code="error", detail=f"rank {rank}: {detail}")
@@ -146,7 +140,8 @@ def test_what_one_raised_or_how_one_died_is_told_before_who_lost_a_peer(tmp_path
         (tmp_path / f"{rank}.failure").write_bytes(encode(raised))
 
     def detail_of(exits: dict[int, int]) -> str:
-        died: Any = {rank: Died(code) for rank, code in exits.items()}
+        # As torch's agent shows of processes that ended badly.
+        died: Any = {rank: SimpleNamespace(exitcode=code) for rank, code in exits.items()}
         return first_failure(died, folder=tmp_path, num_ranks=3).detail
 
     assert detail_of({0: -signal.SIGTERM}) == "the ranks were ended from outside"

@@ -71,8 +71,8 @@ def test_operators_are_profiled_on_request_and_only_once(
     assert profiles_path(path).read_bytes() == before
 
 
-def test_faults_of_training_are_told_apart(tmp_path: Path) -> None:
-    rows = by_fault(cpu_rows("--set", "fault=nan,inf,memory,unsupported", out=tmp_path))
+def test_faults_of_training_and_of_inference_are_told_apart(tmp_path: Path) -> None:
+    rows = by_fault(cpu_rows("--set", "fault=nan,inf,memory,unsupported", out=tmp_path / "train"))
     for fault in ("nan", "inf"):
         row = rows[fault]
         assert row["status"] == "INVALID"
@@ -86,11 +86,8 @@ def test_faults_of_training_are_told_apart(tmp_path: Path) -> None:
     assert (unsupported["status"], unsupported["reasons"]) == ("FAILED", "unsupported_op")
     assert "not implemented for 'Long'" in str(unsupported["detail"])
     assert all(row["attempt"] == 1 for row in rows.values()), "a second attempt could not differ"
-
-
-def test_faults_of_inference_are_told_apart(tmp_path: Path) -> None:
-    infer = f"{NET}:infer"
-    rows = by_fault(cpu_rows("--set", "fault=nan_output,check", workload=infer, out=tmp_path))
+    faults = ("--set", "fault=nan_output,check")
+    rows = by_fault(cpu_rows(*faults, workload=f"{NET}:infer", out=tmp_path / "infer"))
     assert {row["status"] for row in rows.values()} == {"INVALID"}
     assert rows["nan_output"]["reasons"] == "nonfinite;smoke"
     assert rows["nan_output"]["detail"] == "the output has values that are not finite"

@@ -10,7 +10,10 @@ from bench.hardware.costs.collectives import Cost, Group, Op, group_of
 
 
 class FixedModel:
-    """Takes `seconds`, or what `seconds(op, num_bytes, group)` says; notes what was asked."""
+    """Takes `seconds`, or what `seconds(op, num_bytes, group)` says; notes what was asked.
+
+    The band is half and double.
+    """
 
     def __init__(
         self,
@@ -26,10 +29,20 @@ class FixedModel:
         self.asked.append((op, num_bytes, group))
         seconds = self._seconds
         time_s = seconds(op, num_bytes, group) if callable(seconds) else seconds
-        return Cost(time_s, time_s, time_s, "alpha-beta", "")
+        return Cost(time_s, time_s / 2, time_s * 2, "alpha-beta", "ring")
 
     def group_of(self, ranks: Sequence[int]) -> Group:
         return group_of(ranks, node_size=self._node_size)
+
+
+def round_prices(s_per_100_bytes: float = 1.0, *, node_size: int | None = None) -> FixedModel:
+    """Price a second for each 100 bytes, whoever takes part."""
+
+    def seconds(op: Op, num_bytes: int, group: Group) -> float:
+        assert group.num_ranks > 1, "one rank has nobody to talk to"
+        return s_per_100_bytes * num_bytes / 100
+
+    return FixedModel(seconds, node_size=node_size)
 
 
 @contextmanager

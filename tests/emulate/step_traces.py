@@ -1,31 +1,13 @@
-"""Synthetic steps and a link with round prices, for tests of the simulation."""
+"""Synthetic steps, for tests of the simulation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from bench.emulate.replay.recording import Collective, Mark, StepTrace
-from bench.hardware.costs.collectives import Cost, Group, Op
+from bench.hardware.costs.collectives import Group
 
 Happening = tuple[Literal["issue", "wait", "drain"], int, float]
 """What happens after some seconds of compute, and to which collective."""
-
-
-@dataclass(frozen=True)
-class RoundPrices:
-    """A second for each 100 bytes, whoever takes part; the band is half and double."""
-
-    s_per_100_bytes: float = 1.0
-    node_size: int | None = None
-
-    def cost(self, op: Op, *, num_bytes: int, group: Group) -> Cost:
-        assert group.num_ranks > 1, "one rank has nobody to talk to"
-        seconds = self.s_per_100_bytes * num_bytes / 100
-        return Cost(seconds, seconds / 2, seconds * 2, "alpha-beta", "ring")
-
-    def group_of(self, ranks: Sequence[int]) -> Group:
-        nodes = {rank // self.node_size for rank in ranks} if self.node_size else {0}
-        return Group(len(ranks), len(nodes))
 
 
 def trace_of(

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import sys
+from collections import UserDict
 from types import SimpleNamespace
 
 import pytest
@@ -55,17 +56,16 @@ def driver(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", load_library)
     zeros = torch.zeros
     monkeypatch.setattr(torch, "zeros", lambda *size, device=None, **given: zeros(*size, **given))
-    cuda = torch.cuda
-    monkeypatch.setattr(cuda, "get_device_capability", lambda device=None: (9, 0))
-    monkeypatch.setattr(
-        cuda,
-        "get_device_properties",
-        lambda device: SimpleNamespace(major=9, minor=0, multi_processor_count=132),
-    )
-    monkeypatch.setattr(cuda, "device", lambda device: contextlib.nullcontext())
-    monkeypatch.setattr(cuda, "synchronize", lambda device=None: None)
-    monkeypatch.setattr(cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(cuda, "current_stream", lambda device=None: SimpleNamespace(cuda_stream=7))
+    unit = SimpleNamespace(major=9, minor=0, multi_processor_count=132)
+    for name, value in {
+        "get_device_capability": (9, 0),
+        "get_device_properties": unit,
+        "device": contextlib.nullcontext(),
+        "synchronize": None,
+        "current_device": 0,
+        "current_stream": SimpleNamespace(cuda_stream=7),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *device, value=value: value)
     return made
 
 
@@ -73,14 +73,10 @@ def driver(monkeypatch):
 def no_toolkit(monkeypatch):
     """No nvcc on PATH, and whoever asks for the toolkit's folder fails the test."""
 
-    class Environment(dict):
+    class Environment(UserDict):
         def __getitem__(self, name):
             assert name not in ("CUDA_HOME", "CUDA_PATH"), f"{name} is read"
             return super().__getitem__(name)
-
-        def get(self, name, default=None):
-            assert name not in ("CUDA_HOME", "CUDA_PATH"), f"{name} is read"
-            return super().get(name, default)
 
     def fail(*args, **given):
         raise AssertionError("torch's paths of the toolkit are asked for")
@@ -117,18 +113,14 @@ def test_a_link_and_the_count_of_units_need_no_toolkit(driver, no_toolkit):
 
 
 def test_contention_has_several_loads_under_way():
-    ptx = compiled_to_ptx(device_clock.SOURCE)
+    program, options = ctypes.c_void_p(), (ctypes.c_char_p * 1)(b"--gpu-architecture=compute_90")
+    nvrtc, source = gpu_kernel.load_nvrtc(), device_clock.SOURCE.encode()
+    nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"bench.cu", 0, None, None)
+    assert nvrtc.nvrtcCompileProgram(program, 1, options) == 0
+    ptx = gpu_kernel._read(program, what="PTX").decode()
     loop = ptx[ptx.index(".entry hold(") :]
     first_store = loop.index("st.global.v4.f32")
     assert loop.count("ld.global.v4.f32", 0, first_store) >= 8
-
-
-def compiled_to_ptx(source):
-    program, options = ctypes.c_void_p(), (ctypes.c_char_p * 1)(b"--gpu-architecture=compute_90")
-    nvrtc = gpu_kernel.load_nvrtc()
-    nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"bench.cu", 0, None, None)
-    assert nvrtc.nvrtcCompileProgram(program, 1, options) == 0
-    return gpu_kernel._read(program, what="PTX").decode()
 
 
 def test_traffic_is_counted_where_it_was_moved(driver):

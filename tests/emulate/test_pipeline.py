@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from step_traces import RoundPrices
 
 from bench.core.errors import UsageError
 from bench.core.nouns import Layout
@@ -18,6 +17,7 @@ from bench.emulate.pipeline.schedules import (
     parse_schedule,
     pipeline_note,
 )
+from tests.emulate.fixed_model import round_prices
 
 EVEN = PipelineStage(forward_s=1.0, backward_s=2.0)
 
@@ -43,25 +43,20 @@ def ticked_s(stages: list[PipelineStage], laid_out: Layout, *, message_s: int) -
     queues = [device_tasks(laid_out, device=device) for device in range(count)]
     last = len(stages) - 1
     here = {Task(True, micro_batch, 0) for micro_batch in range(laid_out.grad_accum)}
-    running: list[tuple[Task, int] | None] = [None] * count
+    running: dict[int, tuple[Task, int]] = {}
     links: dict[tuple[int, int], list[tuple[Task, int | None]]] = {}
     for now in range(10_000):
-        for device in range(count):
-            entry = running[device]
-            if entry is not None and entry[1] == now:
-                running[device] = None
-                task = entry[0]
-                if task.is_forward and task.stage == last:
-                    here.add(Task(False, task.micro_batch, last))
-                    continue
-                stage = task.stage + (1 if task.is_forward else -1)
-                if stage >= 0:
-                    pair = (device, stage % count)
-                    to = Task(task.is_forward, task.micro_batch, stage)
-                    if pair[0] == pair[1]:
-                        here.add(to)
-                    else:
-                        links.setdefault(pair, []).append((to, None))
+        for device in [each for each, (_, end) in running.items() if end == now]:
+            task, _ = running.pop(device)
+            if task.is_forward and task.stage == last:
+                here.add(Task(False, task.micro_batch, last))
+                continue
+            stage = task.stage + (1 if task.is_forward else -1)
+            to = Task(task.is_forward, task.micro_batch, stage)
+            if stage >= 0 and stage % count == device:
+                here.add(to)
+            elif stage >= 0:
+                links.setdefault((device, stage % count), []).append((to, None))
         for waiting in links.values():
             while waiting:
                 to, end = waiting[0]
@@ -73,12 +68,12 @@ def ticked_s(stages: list[PipelineStage], laid_out: Layout, *, message_s: int) -
                 here.add(to)
                 waiting.pop(0)
         for device in range(count):
-            if running[device] is None and queues[device] and queues[device][0] in here:
+            if device not in running and queues[device] and queues[device][0] in here:
                 task = queues[device].pop(0)
-                stage = stages[task.stage]
-                seconds = stage.forward_s if task.is_forward else stage.backward_s
+                passing = stages[task.stage]
+                seconds = passing.forward_s if task.is_forward else passing.backward_s
                 running[device] = (task, now + int(seconds))
-        if not any(queues) and not any(running):
+        if not any(queues) and not running:
             return now
     raise AssertionError("the reference did not end")
 
@@ -117,18 +112,11 @@ def test_any_stages_run_as_the_ticking_reference_does(data: st.DataObject) -> No
         )
         for _ in range(num_stages(laid_out))
     ]
-    step = simulate_step(stages, layout=laid_out, model=RoundPrices())
+    step = simulate_step(stages, layout=laid_out, model=round_prices())
     assert step.step_s == pytest.approx(ticked_s(stages, laid_out, message_s=message_s))
     free = simulate_step(stages, layout=laid_out, model=None)
     assert step.compute_step_s == pytest.approx(free.step_s)
     assert step.comm_exposed_s == pytest.approx(step.step_s - free.step_s)
-
-
-def test_micro_batches_take_their_own_times_in_turn() -> None:
-    """Two micro-batches of 3 and 6 on one device, then the first times again: 3 + 6 + 3."""
-    slow = PipelineStage(forward_s=2.0, backward_s=4.0)
-    step = simulate_step([EVEN], layout=layout(1, 3), model=None, passes=[[EVEN], [slow]])
-    assert step.step_s == pytest.approx(12.0)
 
 
 @given(
@@ -165,20 +153,24 @@ def test_1f1b_holds_no_more_activations_than_stages_are_left() -> None:
         assert most == 4 - device
 
 
-def test_one_stage_is_its_micro_batches_and_an_optimizer_step() -> None:
-    one = PipelineStage(forward_s=1.0, backward_s=2.0, optimizer_s=0.5, output_bytes=100)
-    step = simulate_step([one], layout=layout(1, 4), model=RoundPrices())
+def test_steps_by_hand() -> None:
+    # Four micro-batches on one stage, and an optimizer step.
+    one = replace(EVEN, optimizer_s=0.5, output_bytes=100)
+    step = simulate_step([one], layout=layout(1, 4), model=round_prices())
     assert step.step_s == pytest.approx(12.5)
     assert (step.bubble_frac, step.comm_ops, step.comm_exposed_s) == (0.0, 0, 0.0)
-
-
-def test_two_stages_with_messages_by_hand() -> None:
-    """One micro-batch: forward 1, message 1, forward 1, backward 2, message 1, backward 2."""
+    # Two micro-batches of 3 and 6 on one device, then the first times again: 3 + 6 + 3.
+    slow = PipelineStage(forward_s=2.0, backward_s=4.0)
+    step = simulate_step([EVEN], layout=layout(1, 3), model=None, passes=[[EVEN], [slow]])
+    assert step.step_s == pytest.approx(12.0)
+    # One micro-batch: forward 1, message 1, forward 1, backward 2, message 1, backward 2.
     stage = replace(EVEN, output_bytes=100)
-    step = simulate_step([stage, stage], layout=layout(2, 1), model=RoundPrices())
-    assert step.step_s == pytest.approx(8.0)
-    assert step.comm_exposed_s == pytest.approx(2.0)
+    step = simulate_step([stage, stage], layout=layout(2, 1), model=round_prices())
+    assert (step.step_s, step.comm_exposed_s) == pytest.approx((8.0, 2.0))
     assert (step.comm_ops, step.comm_bytes, step.comm_total_s) == (1, 100, pytest.approx(1.0))
+    # Embeddings that the first and the last stage share are added up at the end.
+    step = simulate_step([EVEN] * 2, layout=layout(2, 1), model=round_prices(), shared_bytes=300)
+    assert (step.step_s, step.compute_step_s) == pytest.approx((6 + 3, 6))
 
 
 def test_gradients_are_reduced_after_a_devices_last_backward() -> None:
@@ -186,32 +178,21 @@ def test_gradients_are_reduced_after_a_devices_last_backward() -> None:
     first = replace(EVEN, gradient_bytes=100, optimizer_s=0.25)
     second = replace(EVEN, gradient_bytes=250, optimizer_s=0.5)
     laid_out = layout(2, 1, data=2)
-    step = simulate_step([first, second], layout=laid_out, model=RoundPrices())
+    step = simulate_step([first, second], layout=laid_out, model=round_prices())
     assert step.step_s == pytest.approx(max(6 + 1 + 0.25, 4 + 2.5 + 0.5))
-    clipped = simulate_step([first, second], layout=laid_out, model=RoundPrices(), clips=True)
+    clipped = simulate_step([first, second], layout=laid_out, model=round_prices(), clips=True)
     assert clipped.step_s == pytest.approx(7.5), "both wait for the norm, then the slower steps"
     assert step.comm_exposed_s == pytest.approx(1.0)
     assert (step.comm_bytes, step.comm_total_s) == (250, pytest.approx(2.5))
 
 
-def test_tied_embeddings_are_added_up_by_the_first_and_the_last_stage() -> None:
-    step = simulate_step([EVEN] * 2, layout=layout(2, 1), model=RoundPrices(), shared_bytes=300)
-    assert step.step_s == pytest.approx(6 + 3)
-    assert step.compute_step_s == pytest.approx(6)
-
-
 def test_messages_between_nodes_are_priced_as_such() -> None:
     """Four stages on nodes of two: only the middle message leaves its node."""
-    asked = []
-
-    class Watched(RoundPrices):
-        def cost(self, op, *, num_bytes, group):  # type: ignore[no-untyped-def]
-            asked.append((op, group.num_nodes))
-            return super().cost(op, num_bytes=num_bytes, group=group)
-
+    model = round_prices(node_size=2)
     stages = [replace(EVEN, output_bytes=100)] * 4
-    simulate_step(stages, layout=layout(4, 2), model=Watched(node_size=2))
-    assert sorted(asked) == [("send", 1)] * 4 + [("send", 2)] * 2, "each pair both ways, once"
+    simulate_step(stages, layout=layout(4, 2), model=model)
+    asked = sorted((op, group.num_nodes) for op, _, group in model.asked)
+    assert asked == [("send", 1)] * 4 + [("send", 2)] * 2, "each pair both ways, once"
 
 
 def test_what_cannot_be_simulated_is_refused_in_one_line() -> None:

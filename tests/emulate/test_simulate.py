@@ -2,14 +2,13 @@
 
 import itertools
 import statistics
-from collections.abc import Iterator
 from typing import Literal
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from step_traces import Happening, RoundPrices, trace_of
+from step_traces import Happening, trace_of
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -17,7 +16,7 @@ from bench.emulate.group import Emulation
 from bench.emulate.replay.recording import StepTrace
 from bench.emulate.replay.simulate import expected_step_s, replay, straggler_step_s
 from bench.hardware.costs.collectives import Group
-from tests.emulate.fixed_model import FixedModel, emulated
+from tests.emulate.fixed_model import FixedModel, emulated, round_prices
 
 Step = tuple[list[Happening], list[int], float, list[Group]]
 
@@ -69,19 +68,15 @@ def test_a_recorded_step_is_reproduced_exactly(step: Step) -> None:
 
 
 @given(steps(), st.integers(1, 4))
-def test_another_link_gives_what_would_have_been_lived_on_it(step: Step, slower: int) -> None:
+def test_another_link_gives_what_would_have_been_lived_and_an_infinite_one_compute(
+    step: Step, slower: int
+) -> None:
     happenings, sizes, last_s, groups = step
     on_slow = trace((happenings, [size * slower for size in sizes], last_s, groups))
-    again = replay(trace(step), model=RoundPrices(s_per_100_bytes=slower))
+    again = replay(trace(step), model=round_prices(s_per_100_bytes=slower))
     assert again.step_s == pytest.approx(lived_s(on_slow), abs=1e-9)
-
-
-@given(steps())
-def test_an_infinite_link_leaves_the_sum_of_compute(step: Step) -> None:
-    executed = trace(step)
-    free = replay(executed, model=RoundPrices(s_per_100_bytes=0.0))
-    assert free.step_s == pytest.approx(work_s(step), abs=1e-9)
-    assert free.comm_exposed_s == pytest.approx(0.0, abs=1e-9)
+    free = replay(trace(step), model=round_prices(s_per_100_bytes=0.0))
+    assert (free.step_s, free.comm_exposed_s) == pytest.approx((work_s(step), 0.0), abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -110,18 +105,13 @@ def test_hiding_nothing_before_a_wait_never_makes_a_step_shorter(step: Step) -> 
         assert bare.step_s >= hidden.step_s - 1e-9
 
 
-def test_a_collective_that_nobody_waits_for_still_costs_its_time() -> None:
+def test_what_nobody_waits_for_costs_its_time_and_the_band_is_replayed_at_either_end() -> None:
     again = replay(trace_of([("issue", 0, 0.1)], sizes_bytes=[50]))
-    assert again.step_s == pytest.approx(0.6)
-    assert again.comm_exposed_s == pytest.approx(0.5)
-
-
-def test_the_error_band_is_replayed_at_either_end() -> None:
+    assert (again.step_s, again.comm_exposed_s) == pytest.approx((0.6, 0.5))
     executed = trace_of([("issue", 0, 0.1), ("wait", 0, 0.0)], sizes_bytes=[20])
-    low, high = (
-        replay(executed, model=RoundPrices(), bound=bound).step_s for bound in ("low_s", "high_s")
-    )
-    assert (low, high) == (pytest.approx(0.2), pytest.approx(0.5))
+    for bound, step_s in (("low_s", 0.2), ("high_s", 0.5)):
+        found = replay(executed, model=round_prices(), bound=bound)
+        assert found.step_s == pytest.approx(step_s), bound
     with pytest.raises(ValueError, match="cost model"):
         replay(executed, bound="low_s")
 
@@ -151,15 +141,13 @@ def test_what_the_link_adds_is_not_drawn() -> None:
 NUM_STEPS = 12
 
 
-@pytest.fixture
-def emulation(request: pytest.FixtureRequest) -> Iterator[Emulation]:
-    seconds: float = request.param
-    with emulated(FixedModel(seconds), num_ranks=8) as running:
-        yield running
-
-
-def trained(emulation: Emulation) -> list[StepTrace]:
+def trained(*, link_s: float) -> list[StepTrace]:
     """Return steps of a DDP net with four buckets or so."""
+    with emulated(FixedModel(link_s), num_ranks=8) as emulation:
+        return steps_of(emulation)
+
+
+def steps_of(emulation: Emulation) -> list[StepTrace]:
     torch.manual_seed(0)
     layers = [nn.Sequential(nn.Linear(256, 256), nn.ReLU()) for _ in range(8)]
     net = DistributedDataParallel(nn.Sequential(*layers), bucket_cap_mb=0.5)
@@ -177,10 +165,10 @@ def trained(emulation: Emulation) -> list[StepTrace]:
     return traces
 
 
-@pytest.mark.parametrize("emulation", [0.02], indirect=True)
-def test_recorded_and_simulated_steps_agree(emulation: Emulation) -> None:
+def test_recorded_and_simulated_steps_agree() -> None:
+    """How late a thread wakes is not tested: it only makes a recorded step longer."""
     errors_frac = []
-    for trace in trained(emulation):
+    for trace in trained(link_s=0.02):
         assert len(trace.collectives) >= 3
         simulated = replay(trace)
         assert simulated.comm_total_s == pytest.approx(0.02 * len(trace.collectives))
@@ -191,9 +179,8 @@ def test_recorded_and_simulated_steps_agree(emulation: Emulation) -> None:
     assert min(errors_frac) < 0.03
 
 
-@pytest.mark.parametrize("emulation", [0.0], indirect=True)
-def test_a_step_recorded_without_a_link_is_simulated_on_one(emulation: Emulation) -> None:
-    for trace in trained(emulation):
+def test_a_step_recorded_without_a_link_is_simulated_on_one() -> None:
+    for trace in trained(link_s=0.0):
         slow = replay(trace, model=FixedModel(0.02))
         in_line_s = 0.02 * len(trace.collectives)
         assert in_line_s < slow.step_s <= slow.compute_s + in_line_s + 1e-9

@@ -6,9 +6,6 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELLED_S = 0.05
@@ -83,20 +80,15 @@ leave(0)  # as trials do: a DDP's end may wait for gloo's threads
 """
 
 
-def free_port() -> int:
+def test_sums_are_those_of_all_ranks_and_nothing_is_earlier_than_modelled():
+    code = RANK.replace("MODELLED_S", repr(MODELLED_S))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@pytest.fixture(scope="module")
-def ranks() -> list[dict[str, Any]]:
-    code = RANK.replace("MODELLED_S", repr(MODELLED_S))
+        port = probe.getsockname()[1]
     shared = {
         **os.environ,
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
+        "MASTER_PORT": str(port),
         "WORLD_SIZE": "2",
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
@@ -115,10 +107,7 @@ def ranks() -> list[dict[str, Any]]:
     reported = [process.communicate(timeout=120) for process in started]
     for process, (_, errors) in zip(started, reported, strict=True):
         assert process.returncode == 0, errors
-    return [json.loads(output.splitlines()[-1]) for output, _ in reported]
-
-
-def test_sums_are_those_of_all_ranks_and_nothing_is_earlier_than_modelled(ranks):
+    ranks = [json.loads(output.splitlines()[-1]) for output, _ in reported]
     for rank in ranks:
         assert rank["sums"] == [[3.0] * 4] * 2
         assert rank["gathered"] == [0.0, 1.0]

@@ -82,19 +82,16 @@ def test_processing_performance_and_density_of_known_parts() -> None:
     assert performance_density(chip("l20")) == pytest.approx(3.14, abs=0.005)
 
 
-def test_an_unknown_figure_leaves_a_verdict_open() -> None:
+def test_an_unknown_figure_leaves_a_verdict_open_and_consumers_are_exempt_from_density() -> None:
     without_die, without_rates = chip("mlu370-x8"), chip("xuantie-910")
     assert performance_density(without_die) is None
     assert is_caught(export_rule("oct2023-3a090a"), chip=without_die) is None
     assert is_caught(export_rule("oct2022-3a090"), chip=without_die) is False
     assert set(export_status(without_rates).values()) <= {None, False}
     assert is_caught(export_rule("oct2023-3a090a"), chip=without_rates) is None
-
-
-def test_consumer_parts_are_exempt_from_density_only() -> None:
-    row = chip("rtx3090")
-    assert replayed(row)[1] is False
-    assert replayed(with_facts(row, form_factor="pcie"))[1] is True
+    consumer = chip("rtx3090")
+    assert replayed(consumer)[1] is False
+    assert replayed(with_facts(consumer, form_factor="pcie"))[1] is True
 
 
 def test_an_unknown_rule_is_refused_by_name_and_in_a_file() -> None:

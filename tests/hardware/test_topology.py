@@ -219,11 +219,6 @@ def test_a_mesh_pair_has_one_link_and_nothing_reached_exceeds_what_is_specified(
             assert low * row.bytes_per_s < row.effective_bytes_per_s < row.bytes_per_s, row.id
 
 
-def test_a_wrong_name_is_answered_with_the_nearest() -> None:
-    with pytest.raises(UsageError, match="did you mean 'h800-nvlink'"):
-        link("h800nvlink")
-
-
 @pytest.mark.parametrize(
     ("extra", "word"),
     [

@@ -20,7 +20,7 @@ from bench.measure.timing import summary
 from bench.measure.timing.clock import FakeClock, HostClock
 from bench.measure.timing.window import Window, run_window
 from bench.parallel.support import check_layout
-from tests.emulate.step_traces import RoundPrices
+from tests.emulate.fixed_model import round_prices
 from tests.measure.trial_requests import request_of
 
 PP2 = Layout(mode="simulated", strategy="pp", pipeline=2, grad_accum=4, link="infinite")
@@ -61,7 +61,7 @@ def passed(
     return parts, net
 
 
-MILLISECONDS = RoundPrices(s_per_100_bytes=1e-3 / 10.24)
+MILLISECONDS = round_prices(s_per_100_bytes=1e-3 / 10.24)
 """A millisecond for each KiB."""
 
 

@@ -3,6 +3,10 @@
 The link's alpha and beta come from all-reduces alone; the processor's tax (gloo and TCP take the
 core that also computes) from one training point, which is then not scored. Modes take turns within
 each round, so that what the machine does meanwhile falls on all of them.
+
+The link is a veth pair between two network namespaces, its rate set with tc's token bucket filter.
+Needs root, `ip` and `tc`. Everything made here is named after the process and removed at the end.
+Latency is not shaped: netem is not to be counted on in containers' kernels.
 """
 
 from __future__ import annotations
@@ -10,18 +14,17 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from tests.netns.shaped import ShapedPair, congestion_control
 
 RATES_BITS_PER_S = (0.2e9, 0.5e9, 1e9, 2e9)
 WORKLOADS = ("imaging", "llm")
@@ -33,6 +36,89 @@ LEAST_ALPHA_S = 1e-6
 """A link without any latency is refused; where bursts hide it, it is next to nothing."""
 FITTED_POINT = (0.5e9, "imaging", 256 * 2**10)
 """Where the processor's tax is fitted; left out of the score."""
+NETWORK = "10.231.77"
+
+
+def missing() -> str | None:
+    """Say why namespaces cannot be made here; None when they can."""
+    if os.geteuid() != 0:
+        return "network namespaces need root"
+    for tool in ("ip", "tc", "taskset"):
+        if shutil.which(tool) is None:
+            return f"{tool} is not installed"
+    if (os.cpu_count() or 1) < 2:
+        return "two ranks need a core each"
+    name = f"gapbench-probe-{os.getpid()}"
+    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
+    if made.returncode:
+        return f"a network namespace cannot be made: {made.stderr.strip()}"
+    subprocess.run(["ip", "netns", "del", name], check=True)
+    return None
+
+
+@dataclass(frozen=True)
+class ShapedPair:
+    """Namespaces 0 and 1, each with one end of the pair."""
+
+    names: tuple[str, str]
+    addresses: tuple[str, str] = (f"{NETWORK}.1", f"{NETWORK}.2")
+    interface: str = "gb0"
+
+    def shape(self, bits_per_s: float) -> None:
+        """Limit both directions, with bursts shorter than the messages that are measured."""
+        burst_bytes = 32_768
+        for name in self.names:
+            run(
+                "ip", "netns", "exec", name,
+                "tc", "qdisc", "replace", "dev", self.interface, "root", "tbf",
+                "rate", f"{bits_per_s:.0f}bit", "burst", str(burst_bytes), "latency", "100ms",
+            )  # fmt: skip
+
+    def unshape(self) -> None:
+        """Let the pair run as fast as it can."""
+        for name in self.names:
+            subprocess.run(
+                ["ip", "netns", "exec", name, "tc", "qdisc", "del", "dev", self.interface, "root"],
+                capture_output=True,
+                timeout=30,
+            )
+
+    def command(self, index: int, *arguments: str) -> list[str]:
+        """Return the command line that runs in a namespace, on a core of its own."""
+        return ["ip", "netns", "exec", self.names[index], "taskset", "-c", str(index), *arguments]
+
+
+def run(*arguments: str) -> str:
+    done = subprocess.run(arguments, check=True, capture_output=True, text=True, timeout=30)
+    return done.stdout
+
+
+def congestion_control(pair: ShapedPair) -> str:
+    """TCP's congestion control inside the namespaces: it is part of the result."""
+    path = "/proc/sys/net/ipv4/tcp_congestion_control"
+    return run("ip", "netns", "exec", pair.names[0], "cat", path).strip()
+
+
+@contextmanager
+def shaped_pair() -> Iterator[ShapedPair]:
+    """Make the pair, unshaped, and remove it whatever happens."""
+    names = (f"gapbench-{os.getpid()}-0", f"gapbench-{os.getpid()}-1")
+    pair = ShapedPair(names)
+    try:
+        for name in names:
+            run("ip", "netns", "add", name)
+            run("ip", "-n", name, "link", "set", "lo", "up")
+        run(
+            "ip", "-n", names[0], "link", "add", pair.interface,
+            "type", "veth", "peer", "name", pair.interface, "netns", names[1],
+        )  # fmt: skip
+        for name, address in zip(names, pair.addresses, strict=True):
+            run("ip", "-n", name, "addr", "add", f"{address}/24", "dev", pair.interface)
+            run("ip", "-n", name, "link", "set", pair.interface, "up")
+        yield pair
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=30)
 
 
 class Ranks:
@@ -148,31 +234,31 @@ def link_text(link: tuple[float, float]) -> str:
 Key = tuple[float, str, int]
 
 
+@dataclass(kw_only=True)
 class Experiment:
     """Both ranks over the pair; `rounds` of so many `steps` at each point."""
 
-    def __init__(self, pair: ShapedPair, ranks: Ranks, *, rounds: int, steps: int) -> None:
-        self._pair = pair
-        self._ranks = ranks
-        self._rounds = rounds
-        self._num_steps = steps
-        self._links: dict[float, tuple[float, float]] = {}
+    pair: ShapedPair
+    ranks: Ranks
+    rounds: int
+    steps: int
+    links: dict[float, tuple[float, float]] = field(default_factory=dict)
 
     def measure(self) -> Found:
         """Run the whole of it."""
-        self._links = {rate: self._fit_link(rate) for rate in RATES_BITS_PER_S}
+        self.links = {rate: self._fit_link(rate) for rate in RATES_BITS_PER_S}
         tax = self._fit_tax()
         keys = itertools.product(RATES_BITS_PER_S, WORKLOADS, BUCKETS_BYTES)
         points = [self._point(key, tax=tax) for key in keys]
-        control = congestion_control(self._pair)
-        return Found(points=points, links=self._links, tax=tax, congestion_control=control)
+        control = congestion_control(self.pair)
+        return Found(points=points, links=self.links, tax=tax, congestion_control=control)
 
     def _fit_link(self, rate: float) -> tuple[float, float]:
-        self._pair.shape(rate)
+        self.pair.shape(rate)
         found: dict[int, list[float]] = {size: [] for size in SIZES_BYTES}
         order: dict[str, Any] = {"do": "collectives", "mode": "real", "repeats": 9}
         for _ in range(FIT_ROUNDS):
-            answers = self._ranks.order(**order, sizes_bytes=SIZES_BYTES)
+            answers = self.ranks.order(**order, sizes_bytes=SIZES_BYTES)
             for size in SIZES_BYTES:
                 found[size].append(max(answer["median_s"][str(size)] for answer in answers))
         return fit_line({size: statistics.median(times_s) for size, times_s in found.items()})
@@ -184,12 +270,12 @@ class Experiment:
         ones do not know of each other.
         """
         rate, workload, bucket_bytes = key
-        self._pair.shape(rate) if mode == "real" else self._pair.unshape()
+        self.pair.shape(rate) if mode == "real" else self.pair.unshape()
         order: dict[str, Any] = {"do": "steps", "mode": mode, "workload": workload}
-        order |= {"bucket_bytes": bucket_bytes, "warmup": 4, "steps": self._num_steps}
+        order |= {"bucket_bytes": bucket_bytes, "warmup": 4, "steps": self.steps}
         if mode in ("emulated", "throttled"):
-            order |= {"link": link_text(self._links[rate]), "cpu_tax": tax}
-        answers = self._ranks.order(**order)
+            order |= {"link": link_text(self.links[rate]), "cpu_tax": tax}
+        answers = self.ranks.order(**order)
         step_s = [max(both) for both in zip(*(one["step_s"] for one in answers), strict=True)]
         return statistics.median(step_s), answers[0]["gradient_bytes"]
 
@@ -198,7 +284,7 @@ class Experiment:
         trial_tax = 8.0
         arms = (("real", 0.0), ("emulated", 0.0), ("emulated", trial_tax))
         found = []
-        for _ in range(self._rounds):
+        for _ in range(self.rounds):
             real_s, bare_s, taxed_s = (
                 self._step(FITTED_POINT, mode=mode, tax=tax)[0] for mode, tax in arms
             )
@@ -209,7 +295,7 @@ class Experiment:
     def _point(self, key: Key, *, tax: float) -> Point:
         medians_s: dict[str, list[float]] = {}
         gradient_bytes = 0
-        for _ in range(self._rounds):
+        for _ in range(self.rounds):
             for name in ("real", "alone", "emulated", "taxed", "throttled"):
                 mode = "emulated" if name == "taxed" else name
                 arm_tax = tax if name == "taxed" else 0.0
@@ -220,7 +306,7 @@ class Experiment:
             bits_per_s=rate,
             workload=workload,
             bucket_bytes=bucket_bytes,
-            link_s=gradient_bytes / self._links[rate][1],
+            link_s=gradient_bytes / self.links[rate][1],
             rounds=medians_s,
         )
 

@@ -21,9 +21,10 @@ from tests.netns.experiment import (
     Point,
     fit_line,
     median_error,
+    missing,
     rank_processes,
+    shaped_pair,
 )
-from tests.netns.shaped import missing, shaped_pair
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "results" / "validation" / "real-link.md"
 COMMAND = "python -m pytest -m slow tests/netns -s --write-document"
@@ -128,7 +129,7 @@ def test_emulated_steps_take_as_long_as_real_ones(request: pytest.FixtureRequest
     if reason is not None:
         pytest.skip(reason)
     with shaped_pair() as pair, rank_processes(pair) as ranks:
-        found = Experiment(pair, ranks, rounds=5, steps=8).measure()
+        found = Experiment(pair=pair, ranks=ranks, rounds=5, steps=8).measure()
     text = document(found, date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"))
     print("\n" + text)
     if request.config.getoption("write_document", default=False):

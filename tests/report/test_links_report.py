@@ -72,7 +72,9 @@ def test_the_published_claim_is_drawn_in_and_named(make_page: MakePage) -> None:
     assert "Cryptopolitan after Reuters, 2023" in words
 
 
-def test_no_curve_joins_two_modes(make_page: MakePage) -> None:
+def test_no_curve_joins_two_modes_and_links_without_a_rate_are_named(
+    make_page: MakePage,
+) -> None:
     page = make_page(device_sweep())
     (words,) = [data for tag, data in page.texts if tag == "desc" and "over bandwidth" in data]
     curves = words.removeprefix("Time against the fastest link over bandwidth. ").split("; ")
@@ -81,9 +83,6 @@ def test_no_curve_joins_two_modes(make_page: MakePage) -> None:
     assert sum("x8 ddp Test CPU [throttled]" in curve for curve in curves) == 1
     scaling = [data for tag, data in page.texts if tag == "desc" and "over number of" in data]
     assert all("1 devices" not in words for words in scaling)
-
-
-def test_links_without_a_known_rate_are_named_and_not_drawn(make_page: MakePage) -> None:
     page = make_page(odd_links())
     notes = " ".join(data for tag, data in page.texts if tag == "p")
     assert "Not drawn, for want of a finite bandwidth known here: infinite" in notes

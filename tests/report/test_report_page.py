@@ -6,8 +6,7 @@ import random
 import re
 
 from tests.cli.test_hostile_results import absurd
-from tests.report.conftest import MakePage
-from tests.report.page_reader import PageReader
+from tests.report.conftest import MakePage, PageReader
 from tests.report.report_rows import (
     HOSTILE,
     configuration,

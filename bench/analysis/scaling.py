@@ -17,9 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.analysis.trials.configuration import Ends, Trials
-from bench.analysis.trials.estimates import LogEstimate
-from bench.analysis.trials.identity import LAYOUT, MITIGATION
+from bench.analysis.trials.configuration import LAYOUT, MITIGATION, Ends, LogEstimate, Trials
 
 _DEVICES = tuple(name for name in LAYOUT if name != "mode")
 _LINK = ("link", *MITIGATION)

@@ -86,8 +86,7 @@ def _measure(arms: tuple[ArmRuns, ArmRuns], *, blocks: int, smoke: bool, out: Pa
 
 def _judge(arms: tuple[ArmRuns, ArmRuns], *, threshold_frac: float | None) -> list[PairedResult]:
     """Compare each configuration of A with the one in the same place of B."""
-    from bench.analysis.comparison.metrics import METRICS, default_threshold_frac
-    from bench.analysis.comparison.verdicts import compare_arms
+    from bench.analysis.comparison.verdicts import METRICS, compare_arms, default_threshold_frac
     from bench.analysis.trials.configuration import time_per_item_s
     from bench.results.schema import USABLE
 
@@ -103,9 +102,7 @@ def _judge(arms: tuple[ArmRuns, ArmRuns], *, threshold_frac: float | None) -> li
             for block, rows in zip(arm.blocks, arm.rows_by_trial, strict=True)
         ]
         row = arms[0].rows_by_trial[0][place]
-        default = default_threshold_frac(
-            METRICS["time"], device_type=str(row.get("device_type")), is_clock_steady=False
-        )
+        default = default_threshold_frac(METRICS["time"], device_type=str(row.get("device_type")))
         results.append(compare_arms(trials, threshold_frac=threshold_frac or default))
     return results
 

@@ -37,9 +37,8 @@ def compare(
     """
     from bench.analysis.comparison.comparison import Strictness
     from bench.analysis.comparison.comparison import compare as compare_rows
-    from bench.analysis.comparison.metrics import find_metric
     from bench.analysis.comparison.noise_floors import floors_by_key
-    from bench.analysis.comparison.verdicts import parse_threshold
+    from bench.analysis.comparison.verdicts import find_metric, parse_threshold
     from bench.report.tables.compare_tables import MAX_SHOWN, github, grids, lines
     from bench.results.reader import read_rows
 

@@ -9,8 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.analysis.claims.claim_cases import Bounds, ClaimCase, Factors, make_facts, span_of
-from bench.analysis.claims.claims_condition import _cover, _rules, condition_of, value_words
-from bench.analysis.claims.claims_verdict import span_words
+from bench.analysis.claims.claims_verdict import (
+    _cover,
+    _rules,
+    condition_of,
+    span_words,
+    value_words,
+)
 from bench.analysis.claims.evaluators import AnyTest
 from bench.analysis.claims.evaluators.arithmetic_claims import compute, names_in
 from bench.analysis.claims.ledger import read_ledger

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from bench.analysis.comparison.comparison import Compared, Comparison, Strictness, compare
-from bench.analysis.comparison.metrics import METRICS
 from bench.analysis.comparison.noise_floors import (
     NoiseFloor,
     floors_by_key,
@@ -17,7 +16,7 @@ from bench.analysis.comparison.noise_floors import (
     measure_noise,
     save_floors,
 )
-from bench.analysis.comparison.verdicts import parse_threshold
+from bench.analysis.comparison.verdicts import METRICS, parse_threshold
 from bench.core.errors import DataError, ExitCode, UsageError
 from bench.results.schema import Row, Value
 from tests.analysis.synthetic_rows import trials

@@ -6,7 +6,7 @@ import pytest
 
 from bench.analysis.gap.demand import Load, demands, parse_load
 from bench.analysis.gap.gap_result import Gap, GapResult, gap_document, measure_gap
-from bench.analysis.trials.estimates import LogEstimate
+from bench.analysis.trials.configuration import LogEstimate
 from bench.core.errors import UsageError
 from bench.results.schema import Row, Value
 from tests.analysis.synthetic_rows import trials

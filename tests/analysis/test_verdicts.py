@@ -16,7 +16,7 @@ from bench.analysis.comparison.verdicts import (
     p_beyond,
     trials_to_settle,
 )
-from bench.analysis.trials.estimates import LogEstimate, estimate, exact, mean_of_logs
+from bench.analysis.trials.configuration import LogEstimate, estimate, exact, mean_of_logs
 from bench.core.statistics import t_quantile
 
 A = [0.02, -0.01, 0.03, 0.00, -0.02]

@@ -14,8 +14,7 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from bench.analysis.trials.configuration import Trials, gather
-from bench.analysis.trials.identity import TERMS
+from bench.analysis.trials.configuration import TERMS, Trials, gather
 from bench.core.nouns import Chip
 from bench.hardware.chips import load_chips
 from bench.hardware.loader import Declared, Number

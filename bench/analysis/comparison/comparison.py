@@ -13,11 +13,13 @@ from dataclasses import asdict, dataclass, field, replace
 from statistics import geometric_mean
 
 from bench.analysis.comparison.matching import Unmatched, confounders, is_cross_hardware, match
-from bench.analysis.comparison.metrics import Metric, default_threshold_frac, has_steady_clock
-from bench.analysis.comparison.verdicts import MIN_TRIALS, judge
-from bench.analysis.trials.configuration import Trials, gather
-from bench.analysis.trials.estimates import LogEstimate
-from bench.analysis.trials.identity import LAYOUT
+from bench.analysis.comparison.verdicts import (
+    MIN_TRIALS,
+    Metric,
+    default_threshold_frac,
+    judge,
+)
+from bench.analysis.trials.configuration import LAYOUT, LogEstimate, Trials, gather
 from bench.core.errors import ExitCode
 from bench.results.schema import BY_NAME, Row
 
@@ -285,8 +287,7 @@ def _threshold(before: Trials, after: Trials, *, metric: Metric, strictness: Str
     least = []
     for one in (before, after):
         key = (one.text("workload"), one.text("config_hash"), one.text("device_name"))
-        usual = default_threshold_frac(
-            metric, device_type=one.text("device_type"), is_clock_steady=has_steady_clock(one)
-        )
+        device_type = one.text("device_type")
+        usual = default_threshold_frac(metric, device_type=device_type, rows=one.used)
         least += [strictness.threshold_frac or usual, 2.0 * strictness.noise_floors.get(key, 0.0)]
     return max(least)

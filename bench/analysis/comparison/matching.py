@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.analysis.trials.configuration import Trials
-from bench.analysis.trials.identity import DEVICE, IDENTITY, TERMS
+from bench.analysis.trials.configuration import DEVICE, IDENTITY, TERMS, Trials
 from bench.analysis.trials.titles import params_of, title_of
 
 _KEY = tuple(name for name in IDENTITY if name not in DEVICE)

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from bench.analysis.comparison.comparison import Strictness, compare
-from bench.analysis.comparison.metrics import METRICS
+from bench.analysis.comparison.verdicts import METRICS
 from bench.core.errors import DataError
 from bench.core.paths import cache_folder
 from bench.core.statistics import t_quantile

@@ -5,6 +5,9 @@ significant trifle nor a large accident is called a regression. With many rows t
 alarms is held by Benjamini-Hochberg. Whatever is in between is INCONCLUSIVE, said aloud together
 with how many more trials should settle it.
 
+Every metric is "smaller is better" and positive. A metric has sources in order of preference; two
+groups are compared by the first source that both of them have, never by two different ones.
+
 Two arms of one job are measured in ABBA blocks: within a block they take the places 1, 4 and 2, 3,
 so a machine that slows down steadily slows both by the same amount. One block is one observation.
 """
@@ -13,14 +16,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from bench.analysis.trials.estimates import LogEstimate, mean_of_logs
-from bench.core.errors import UsageError
+from bench.analysis.trials.configuration import LogEstimate, Trials, mean_of_logs, number
+from bench.core.errors import UsageError, one_of
 from bench.core.statistics import t_cdf, t_quantile
+from bench.results.schema import Row
 
 Verdict = Literal["REGRESSION", "IMPROVED", "SAME", "INCONCLUSIVE", "NOT COMPARED"]
 VERDICTS: tuple[Verdict, ...] = ("REGRESSION", "INCONCLUSIVE", "NOT COMPARED", "IMPROVED", "SAME")
@@ -38,6 +42,95 @@ class Judged:
     """Trials per side that should settle an INCONCLUSIVE one; None: not one, or over 1000."""
     is_demoted: bool = False
     """Beyond the threshold by itself, but not among so many rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """One way to read a metric off the trials of a configuration."""
+
+    name: str
+    """What the figure is, in words."""
+    of: Callable[[Trials], LogEstimate | None]
+    must_agree: tuple[str, ...] = ()
+    """Columns whose values say what was measured: groups that differ there are not compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """Something to compare files by."""
+
+    name: str
+    unit: str
+    """Base unit of the figure: s, J or bytes."""
+    sources: tuple[Reading, ...]
+    threshold_frac: float | None
+    """Smallest change that matters; None: depends on the device, see `default_threshold_frac`."""
+
+
+def _column(name: str, column: str, *, must_agree: tuple[str, ...] = ()) -> Reading:
+    scale = 1e-3 if column.endswith("_ms") else 1.0
+    return Reading(
+        name=name, of=lambda trials: trials.estimate(column, scale=scale), must_agree=must_agree
+    )
+
+
+_TIME = Reading(
+    name="median step time per item",
+    of=lambda trials: trials.time_per_item_s,
+    must_agree=("items_unit",),
+)
+_ENERGY = _column(
+    "energy per item",
+    "energy_per_item_j",
+    must_agree=("items_unit", "energy_scope", "energy_source"),
+)
+_MEMORY = (
+    _column("peak of tensors on the device", "mem_alloc_peak_bytes"),
+    _column("peak resident memory of the process", "rss_peak_bytes"),
+)
+_LATENCY = tuple(
+    _column(f"{quantile} latency", f"lat_{quantile}_ms") for quantile in ("p99", "p90", "p50")
+)
+_TTFT = _column("time to first token", "ttft_ms")
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(name="time", unit="s", sources=(_TIME,), threshold_frac=None),
+        Metric(name="energy", unit="J", sources=(_ENERGY,), threshold_frac=0.05),
+        Metric(name="memory", unit="bytes", sources=_MEMORY, threshold_frac=0.02),
+        Metric(name="ttft", unit="s", sources=(_TTFT,), threshold_frac=0.10),
+        Metric(name="latency", unit="s", sources=_LATENCY, threshold_frac=0.10),
+    )
+}
+
+
+def find_metric(name: str) -> Metric:
+    """Return the metric called `name`; `UsageError` lists what there is."""
+    if name not in METRICS:
+        raise one_of("--metric", name, list(METRICS))
+    return METRICS[name]
+
+
+# What repeated no-op comparisons call for: time on an accelerator whose clock held, on one whose
+# clock moved, and on a processor that other programs share.
+_STEADY_CLOCK_FRAC, _MOVING_CLOCK_FRAC, _SHARED_CPU_FRAC = 0.03, 0.05, 0.10
+_STEADY_CLOCK_RATIO = 0.99
+"""Lowest over mean clock in the window from which a clock counts as held."""
+
+
+def default_threshold_frac(metric: Metric, *, device_type: str, rows: Iterable[Row] = ()) -> float:
+    """Smallest change that matters when the user names none; `rows` may show a clock that held."""
+    if metric.threshold_frac is not None:
+        return metric.threshold_frac
+    if device_type == "cpu":
+        return _SHARED_CPU_FRAC
+    columns = ("sm_clock_min_hz", "sm_clock_mean_hz")
+    clocks = [[number(row, name) for name in columns] for row in rows]
+    is_steady = bool(clocks) and all(
+        low is not None and mean is not None and low >= _STEADY_CLOCK_RATIO * mean
+        for low, mean in clocks
+    )
+    return _STEADY_CLOCK_FRAC if is_steady or device_type == "fake" else _MOVING_CLOCK_FRAC
 
 
 def parse_threshold(text: str, *, flag: str = "--fail-on") -> float:

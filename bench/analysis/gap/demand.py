@@ -13,9 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.analysis.trials.configuration import Trials, gather
-from bench.analysis.trials.estimates import LogEstimate, exact
-from bench.analysis.trials.identity import DEVICE, TERMS
+from bench.analysis.trials.configuration import DEVICE, TERMS, LogEstimate, Trials, exact, gather
 from bench.core.errors import UsageError
 from bench.core.units import PERIOD_S
 from bench.results.schema import Row

@@ -24,8 +24,7 @@ from bench.analysis.gap.demand import (
     share,
     training,
 )
-from bench.analysis.trials.estimates import LogEstimate, exact
-from bench.analysis.trials.identity import DEVICE
+from bench.analysis.trials.configuration import DEVICE, LogEstimate, exact
 from bench.results.schema import Row
 
 _RATIOS = ("time", "flops", "memory", "energy", "utilisation")

@@ -14,8 +14,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.analysis.projection.roofs import Roofs, Unknown, band
-from bench.analysis.trials.configuration import Trials, gather, number
-from bench.analysis.trials.estimates import LogEstimate, exact
+from bench.analysis.trials.configuration import LogEstimate, Trials, exact, gather, number
 from bench.core.errors import UsageError
 from bench.hardware.chips import chip
 from bench.hardware.operators import Operators

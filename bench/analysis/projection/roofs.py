@@ -191,24 +191,22 @@ def _vector(roofs: Roofs) -> float:
 
 def relatedness(source: Roofs, target: Roofs, *, dtype: str) -> tuple[float, str]:
     """Return the factor by which the roofs may mislead between the two, and why that much."""
-    factor, words = _built_alike(source, target)
+    is_kin = source.vendor is not None and source.vendor == target.vendor
+    if is_same_chip(source, target):
+        factor, words = 1.0, "the same chip"
+    elif source.kind != target.kind and "cpu" in (source.kind, target.kind):
+        factor, words = OTHER_KIND, f"from a {source.kind} to a {target.kind}"
+    elif not is_kin:
+        factor, words = OTHER_VENDOR, "another vendor's architecture and software"
+    elif _is_same_architecture(source, target):
+        factor, words = SAME_ARCHITECTURE, "the same architecture"
+    else:
+        factor, words = SAME_VENDOR, "an architecture jump within one vendor"
     if target.dtype != dtype:
         is_narrower = _WIDTH_BITS[target.dtype] < _WIDTH_BITS[dtype]
         factor *= NARROWER_DTYPE if is_narrower else OTHER_DTYPE
         words += f"; {target.dtype} stands in for {dtype}, whose peak there is not known"
     return factor, words
-
-
-def _built_alike(source: Roofs, target: Roofs) -> tuple[float, str]:
-    if is_same_chip(source, target):
-        return 1.0, "the same chip"
-    if source.kind != target.kind and "cpu" in (source.kind, target.kind):
-        return OTHER_KIND, f"from a {source.kind} to a {target.kind}"
-    if source.vendor is None or source.vendor != target.vendor:
-        return OTHER_VENDOR, "another vendor's architecture and software"
-    if _is_same_architecture(source, target):
-        return SAME_ARCHITECTURE, "the same architecture"
-    return SAME_VENDOR, "an architecture jump within one vendor"
 
 
 def _is_same_architecture(source: Roofs, target: Roofs) -> bool:

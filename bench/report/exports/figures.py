@@ -13,9 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.analysis.trials.configuration import Trials, gather
-from bench.analysis.trials.estimates import estimate
-from bench.analysis.trials.identity import IDENTITY
+from bench.analysis.trials.configuration import IDENTITY, Trials, estimate, gather
 from bench.analysis.trials.titles import LAID_OUT, PROGRAM, title_of
 from bench.report.tables.grid import grouped, plain
 from bench.results.schema import Row

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from bench.analysis.claims.claims_verdict import ClaimVerdict
 from bench.analysis.comparison.comparison import Strictness, compare
-from bench.analysis.comparison.metrics import METRICS
+from bench.analysis.comparison.verdicts import METRICS
 from bench.analysis.gap.demand import Demand, is_several, setting_of
 from bench.analysis.gap.gap_result import GapResult, Missing, measure_gap
 from bench.report.page.content import Prose, Section, section

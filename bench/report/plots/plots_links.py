@@ -15,8 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from math import isfinite
 
 from bench.analysis.scaling import families, fastest_links, slowdown
-from bench.analysis.trials.configuration import Trials
-from bench.analysis.trials.identity import LAYOUT
+from bench.analysis.trials.configuration import LAYOUT, Trials
 from bench.analysis.trials.titles import differing, mitigations_of
 from bench.core.errors import BenchError
 from bench.core.nouns import MODES

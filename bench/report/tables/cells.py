@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from bench.analysis.trials.estimates import LogEstimate
+from bench.analysis.trials.configuration import LogEstimate
 from bench.analysis.trials.titles import LONG, title_of
 from bench.core.units import bytes_scale, duration_scale, format_duration, format_number, si_scale
 from bench.results.schema import Value

@@ -10,8 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from bench.analysis.claims.claim_cases import ClaimCase, span_of
-from bench.analysis.claims.claims_condition import value_words
-from bench.analysis.claims.claims_verdict import WORDS, ClaimVerdict, span_words
+from bench.analysis.claims.claims_verdict import WORDS, ClaimVerdict, span_words, value_words
 from bench.core.units import format_ranges
 from bench.report.tables.cells import AnyCell, Cell, quantity
 from bench.report.tables.grid import Grid

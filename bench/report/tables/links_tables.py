@@ -21,8 +21,7 @@ from bench.analysis.scaling import (
     single_runs,
     slowdown,
 )
-from bench.analysis.trials.configuration import Trials
-from bench.analysis.trials.identity import LAYOUT
+from bench.analysis.trials.configuration import LAYOUT, Trials
 from bench.analysis.trials.titles import PROGRAM, differing, mitigations_of, title_of
 from bench.core.nouns import MODES
 from bench.report.tables.cells import (

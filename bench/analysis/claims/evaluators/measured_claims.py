@@ -10,9 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from bench.analysis.claims.claim_cases import ClaimCase, ClaimFacts, ClaimTest, span_of
 from bench.analysis.claims.evaluators.link_claims import check_links
-from bench.analysis.trials.configuration import Trials
-from bench.analysis.trials.estimates import LogEstimate
-from bench.analysis.trials.identity import DEVICE
+from bench.analysis.trials.configuration import DEVICE, LogEstimate, Trials
 from bench.analysis.trials.titles import params_of
 from bench.hardware.links.topology import parse_topology
 from bench.hardware.loader import Number, Text

@@ -68,13 +68,6 @@ def write_csv(path: Path, rows: Iterable[Row]) -> Path:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(NAMES)
         for row in rows:
-            writer.writerow([_cell(row.get(name)) for name in NAMES])
+            cells = [row.get(name) for name in NAMES]
+            writer.writerow([str(one).lower() if type(one) is bool else one for one in cells])
     return path
-
-
-def _cell(value: Value) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return repr(value) if isinstance(value, float) else str(value)

@@ -82,7 +82,7 @@ def test_too_few_trials_are_not_compared_and_invalid_ones_exit_4(
     assert exits(found) == codes
 
 
-def test_each_trial_counts_once_by_its_first_usable_attempt() -> None:
+def test_each_trial_counts_once_and_one_that_died_early_belongs_to_its_run() -> None:
     first = trials(seed=2)
     first[0] |= {"status": "INVALID", "step_median_ms": 900.0}
     again = {**first[0], "status": "OK", "attempt": 2, "step_median_ms": 100.0}
@@ -90,9 +90,6 @@ def test_each_trial_counts_once_by_its_first_usable_attempt() -> None:
     row = only_row(trials(), [*first, third, again, *first])
     assert (row.b.num, row.b.num_lost, row.ratio) == (5, 0, pytest.approx(1.0, abs=0.05))
     assert only_row(trials(), trials(seed=2, status="WARN")).b.num == 5
-
-
-def test_a_trial_that_died_before_it_knew_its_device_belongs_to_its_run() -> None:
     gone: Row = {"device_name": None, "device_type": None, "throughput_per_s": None}
     lost: Row = {"status": "FAILED", "reasons": "crashed", "step_median_ms": None}
     dead = [{**row, **gone} for row in trials(num=1, trial=9, **lost)]
@@ -125,27 +122,6 @@ def test_unlike_rows_are_listed_with_the_reason(cells: dict[str, Value], reason:
     assert len(found.unmatched) == 2
 
 
-@pytest.mark.parametrize(
-    ("cells", "num", "reason"),
-    [
-        ({"energy_per_item_j": None}, 5, "not measured in B.csv"),
-        # One trial that was measured in another way makes the group mixed.
-        ({"energy_source": "integrated"}, 1, "measured in different ways"),
-    ],
-)
-def test_energy_of_another_kind_is_not_compared(
-    cells: dict[str, Value], num: int, reason: str
-) -> None:
-    own: Row = {"energy_per_item_j": 1.0, "energy_source": "counter", "energy_scope": "gpu"}
-    after = trials(seed=2, **own)
-    after[:num] = [{**row, **cells} for row in after[:num]]
-    found = compared(trials(**own), after, metric="energy")
-    assert found.rows[0].verdict == "NOT COMPARED"
-    assert found.rows[0].reason.startswith(reason)
-    is_known = found.rows[0].ratio is not None
-    assert exits(found)[0] == (ExitCode.OK if is_known else ExitCode.NOTHING_MATCHED)
-
-
 def test_the_first_source_that_both_have_is_compared() -> None:
     memory = [trials(seed=one, rss_peak_bytes=one * 10**9) for one in (1, 2)]
     row = only_row(*memory, metric="memory")
@@ -155,20 +131,17 @@ def test_the_first_source_that_both_have_is_compared() -> None:
     before = trials(lat_p99_ms=20.0, lat_p90_ms=10.0, lat_p50_ms=5.0)
     row = only_row(before, trials(lat_p90_ms=10.0, lat_p50_ms=5.0), metric="latency")
     assert (row.source, row.a.value) == ("p90 latency", pytest.approx(0.01))
-
-
-@pytest.mark.parametrize(
-    ("cells", "expected"),
-    [
-        ({}, 0.10),
-        (GPU, 0.05),
-        ({**GPU, "sm_clock_min_hz": 1.49e9, "sm_clock_mean_hz": 1.5e9}, 0.03),
-        ({**GPU, "sm_clock_min_hz": 1.2e9, "sm_clock_mean_hz": 1.5e9}, 0.05),
-    ],
-)
-def test_default_threshold_depends_on_the_device(cells: dict[str, Value], expected: float) -> None:
-    row = only_row(trials(**cells), trials(seed=2, **cells), strictness=Strictness())
-    assert row.threshold_frac == expected
+    # Energy of another kind is not; one trial that was measured in another way makes it mixed.
+    own: Row = {"energy_per_item_j": 1.0, "energy_source": "counter", "energy_scope": "gpu"}
+    for cells, num, reason, code in (
+        ({"energy_per_item_j": None}, 5, "not measured in B.csv", ExitCode.NOTHING_MATCHED),
+        ({"energy_source": "integrated"}, 1, "measured in different ways", ExitCode.OK),
+    ):
+        after = trials(seed=2, **own)
+        after[:num] = [{**row, **cells} for row in after[:num]]
+        found = compared(trials(**own), after, metric="energy")
+        assert found.rows[0].verdict == "NOT COMPARED" and exits(found)[0] == code
+        assert found.rows[0].reason.startswith(reason)
 
 
 def test_threshold_is_a_percentage_and_no_less_than_twice_the_noise() -> None:
@@ -180,9 +153,15 @@ def test_threshold_is_a_percentage_and_no_less_than_twice_the_noise() -> None:
     strictness = Strictness(threshold_frac=0.03, noise_floors=floors)
     row = only_row(trials(seed=1), trials(seed=2, step_ms=112.0), strictness=strictness)
     assert (row.threshold_frac, row.verdict) == (pytest.approx(0.16), "SAME")
+    # The default depends on the device, and on whether its clock held.
+    clock = {**GPU, "sm_clock_mean_hz": 1.5e9}
+    held, moved = ({**clock, "sm_clock_min_hz": low} for low in (1.49e9, 1.2e9))
+    for cells, expected in (({}, 0.10), (GPU, 0.05), (held, 0.03), (moved, 0.05)):
+        row = only_row(trials(**cells), trials(seed=2, **cells), strictness=Strictness())
+        assert row.threshold_frac == expected
 
 
-def test_different_devices_give_a_ratio_and_no_verdict_unless_forced() -> None:
+def test_different_devices_give_a_ratio_alone_and_emulated_rows_never_meet_real_ones() -> None:
     cells = {**GPU, "energy_per_item_j": 1.0, "roof_frac": 0.5, "torch_version": "2.14"}
     files = trials(energy_per_item_j=4.0), trials(seed=2, step_ms=10.0, **cells)
     row = only_row(*files)
@@ -196,9 +175,6 @@ def test_different_devices_give_a_ratio_and_no_verdict_unless_forced() -> None:
     found = compared(trials(), [*trials(seed=2), *trials(seed=3, **GPU)])
     assert [row.is_cross_hardware for row in found.rows] == [False]
     assert [entry.reason for entry in found.unmatched] == ["A.csv has it, but not on GPU X"]
-
-
-def test_emulated_rows_never_meet_real_ones() -> None:
     emulated: dict[str, Value] = {"mode": "emulated", "link": "pcie4"}
     found = compared([*trials(), *trials(seed=3, **emulated)], trials(seed=2, **emulated))
     assert [row.a.trials.mode for row in found.rows] == ["emulated"]
@@ -228,9 +204,6 @@ def test_a_lone_small_excess_among_many_rows_is_not_an_alarm() -> None:
     lone = compared(file(1, 1.0), file(2, 1.18)).rows[0]
     assert (lone.config_hash, lone.verdict) == ("lone", "INCONCLUSIVE")
     assert lone.reason == "beyond the threshold alone, but not among so many comparisons"
-
-
-# Noise floors -------------------------------------------------------------------------------------
 
 
 def test_noise_floor_is_the_larger_of_standard_error_and_difference() -> None:

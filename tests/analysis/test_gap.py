@@ -84,18 +84,16 @@ def test_what_is_missing_or_of_two_kinds_is_not_divided() -> None:
     assert only_gap(train, trials(num=1, **INFER, **board)).energy is None
 
 
-@pytest.mark.parametrize("cells", [{"dtype": "bf16"}, {"compile": True}, {"mode": "emulated"}])
-def test_phases_run_differently_are_not_paired(cells: dict[str, Value]) -> None:
-    result = measured(trials(), trials(**{**INFER, **cells}))
-    assert result.gaps == ()
-    assert [missing.lacks_training for missing in result.missing] == [False, True]
-
-
 def test_a_half_without_a_usable_trial_is_named() -> None:
     lost = trials(status="FAILED", reasons="out_of_memory", step_median_ms=None, **INFER)
     (missing,) = measured(trials(), lost).missing
     assert missing.tried is not None and missing.tried.name == "imaging-infer"
     assert missing.tried.trials.lost_reasons == "out_of_memory"
+    # Nor are phases paired that were run differently.
+    for cells in ({"dtype": "bf16"}, {"compile": True}, {"mode": "emulated"}):
+        result = measured(trials(), trials(**{**INFER, **cells}))
+        assert result.gaps == ()
+        assert [missing.lacks_training for missing in result.missing] == [False, True]
 
 
 def test_prefill_and_decode_lie_under_opposite_roofs() -> None:
@@ -133,9 +131,14 @@ def test_a_users_terms_a_training_and_a_share_of_a_device() -> None:
     slow, load = trials(lat_p90_ms=200.0, **INFER), Load(items_per_s=1e-3, latency_s=2.0)
     ((_, need),) = measured(slow, load=load).shares
     assert (need.is_p90, need.for_latency) == (True, pytest.approx(0.1))
+    for text, expected in (("200/day", 200 / 86400), ("5/h", 5 / 3600), (" 6 / MIN ", 0.1)):
+        assert parse_load(text) == pytest.approx(expected)
+    for text in ("200", "200/fortnight", "0/day", "-1/day", "many/day", ""):
+        with pytest.raises(UsageError, match="such as 200/day"):
+            parse_load(text)
 
 
-def test_two_devices_differ_more_in_training_than_in_inference() -> None:
+def test_two_devices_and_the_document_state_ratios() -> None:
     result = measured(
         trials(noise_frac=0.0, step_ms=1000.0),
         trials(noise_frac=0.0, step_ms=200.0, **INFER),
@@ -145,17 +148,6 @@ def test_two_devices_differ_more_in_training_than_in_inference() -> None:
     (between,) = result.device_gaps
     ratios = (between.train, between.infer, between.train_over_infer)
     assert [one.value for one in ratios] == pytest.approx([1 / 20, 1 / 5, 1 / 4])
-
-
-def test_load_is_items_per_second_inside() -> None:
-    for text, expected in (("200/day", 200 / 86400), ("5/h", 5 / 3600), (" 6 / MIN ", 0.1)):
-        assert parse_load(text) == pytest.approx(expected)
-    for text in ("200", "200/fortnight", "0/day", "-1/day", "many/day", ""):
-        with pytest.raises(UsageError, match="such as 200/day"):
-            parse_load(text)
-
-
-def test_document_states_ratios_with_low_and_high() -> None:
     result = measured(trials(seed=1), trials(seed=2, **INFER))
     gaps = gap_document(result, commands=[])["gaps"]
     assert isinstance(gaps, list)

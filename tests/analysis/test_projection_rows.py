@@ -35,12 +35,17 @@ def rows(**cells: object) -> list[Row]:
     return trials(noise_frac=0.0, num=3, **{**ROOFS, **cells})  # type: ignore[arg-type]
 
 
+def damaged(**changes: object) -> str:
+    whole = {"config_hash": "c", "device": "cpu", "covered_frac": 1, "operators": []}
+    return json.dumps({"version": 1, "profiles": [{**whole, **changes}]})
+
+
 def only(found: list[Start]) -> Start:
     assert len(found) == 1
     return found[0]
 
 
-def test_trials_of_a_configuration_are_one_start() -> None:
+def test_trials_are_one_start_and_a_profile_is_laid_over_its_step(tmp_path: Path) -> None:
     found, left_out = measured_of(rows(), profiles={})
     one = only(found)
     assert not left_out and not one.has_profile
@@ -50,9 +55,17 @@ def test_trials_of_a_configuration_are_one_start() -> None:
     # Two items of 40 GFLOP a step.
     assert one.operators[0].flops == pytest.approx(8e10)
     assert one.operators[0].time_s == pytest.approx(0.1)
-
-
-def test_a_profile_is_laid_over_the_measured_step(tmp_path: Path) -> None:
+    no_start = (
+        ({"status": "FAILED"}, "no usable trial"),
+        ({"mode": "emulated"}, "emulated"),
+        ({"device_count": 8}, "several devices"),
+        ({"device_type": "fake"}, "fake"),
+        ({"roof_flops_per_s": None}, "roof was not measured"),
+        ({"step_median_ms": None}, "no step time"),
+    )
+    for cells, said in no_start:
+        found, left_out = measured_of(rows(**cells), profiles={})
+        assert not found and said in left_out[0].reason, said
     path, other = tmp_path / "run.csv", tmp_path / "other.csv"
     write_profile(path, config_hash="c0ffee", device="cpu", profile=PROFILE)
     one = only(measured_of(rows(), profiles=profiles_beside([path]))[0])
@@ -85,30 +98,6 @@ def test_writing_a_profile_again_replaces_it_and_a_damaged_one_is_one_line(tmp_p
         assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    ("cells", "said"),
-    [
-        ({"status": "FAILED"}, "no usable trial"),
-        ({"mode": "emulated"}, "emulated"),
-        ({"device_count": 8}, "several devices"),
-        ({"device_type": "fake"}, "fake"),
-        ({"roof_flops_per_s": None}, "roof was not measured"),
-        ({"step_median_ms": None}, "no step time"),
-    ],
-)
-def test_what_is_no_start_is_named(cells: dict[str, object], said: str) -> None:
-    found, left_out = measured_of(rows(**cells), profiles={})
-    assert not found
-    assert said in left_out[0].reason
-
-
-def damaged(**changes: object) -> str:
-    whole = {"config_hash": "c", "device": "cpu", "covered_frac": 1, "operators": []}
-    return json.dumps({"version": 1, "profiles": [{**whole, **changes}]})
-
-
-# Less of a device ---------------------------------------------------------------------------------
-
 LESS = "this device with 2 cores"
 
 
@@ -135,24 +124,6 @@ def test_every_limit_stands_beside_the_start_by_itself_and_changes_none() -> Non
     )
 
 
-@pytest.mark.parametrize(
-    "cells",
-    [
-        {"workload_version": "2-abc"},
-        {"params_json": '{"batch": 4, "patch": 32}'},
-        {"dtype": "bf16"},
-        {"compile": True},
-        {"grad_accum": 4},
-        {"device_name": "Another CPU"},
-    ],
-)
-def test_another_configuration_or_device_is_not_beside_it(cells: dict[str, object]) -> None:
-    found, left_out = measured_of([*rows(), *limited(**cells)], profiles={})
-    assert only(found).limited == ()
-    assert len(left_out) == 1
-    assert LESS in left_out[0].reason and "on the whole of it" in left_out[0].reason
-
-
 def test_a_limited_row_without_a_start_or_a_step_time_is_named() -> None:
     found, left_out = measured_of([*rows(roof_flops_per_s=None), *limited()], profiles={})
     assert not found
@@ -163,3 +134,10 @@ def test_a_limited_row_without_a_start_or_a_step_time_is_named() -> None:
         found, left_out = measured_of([*rows(), *damaged_rows], profiles={})
         assert only(found).limited == (), cells
         assert [one.reason for one in left_out] == [f"no step time was measured on {LESS}"]
+    # Another configuration or device is not beside it.
+    for cells in ({"workload_version": "2-abc"}, {"params_json": '{"batch": 4, "patch": 32}'},
+                  {"dtype": "bf16"}, {"compile": True}, {"grad_accum": 4},
+                  {"device_name": "Another CPU"}):  # fmt: skip
+        found, left_out = measured_of([*rows(), *limited(**cells)], profiles={})
+        assert only(found).limited == () and len(left_out) == 1, cells
+        assert LESS in left_out[0].reason and "on the whole of it" in left_out[0].reason

@@ -57,9 +57,6 @@ def test_slowdown_is_against_the_fastest_link_with_its_interval() -> None:
     blank = {"comm_total_ms": None, "step_low_ms": None}
     h800 = over("h800-nvlink", [{**row, **blank} for row in three_links()])
     assert h800.fastest.link == "h100-nvlink" and h800.ends is None
-
-
-def test_one_trial_has_no_interval_and_an_invalid_one_does_not_count() -> None:
     pcie = over("pcie5", [row for row in three_links() if row["trial"] == 1])
     assert pcie.ratio.value == pytest.approx(160.0 / 104.0)
     assert pcie.ratio.interval is None
@@ -68,7 +65,7 @@ def test_one_trial_has_no_interval_and_an_invalid_one_does_not_count() -> None:
     assert over("h800-nvlink", rows).ratio.value == pytest.approx(109.0 / 104.0, rel=0.01)
 
 
-def test_modes_devices_and_layouts_are_never_in_one_ratio() -> None:
+def test_modes_devices_and_layouts_are_never_in_one_ratio_or_family() -> None:
     rows = [
         *link_run("h100-nvlink", 4.0),
         *link_run("pcie5", 60.0, cells={"mode": "throttled"}),
@@ -78,6 +75,11 @@ def test_modes_devices_and_layouts_are_never_in_one_ratio() -> None:
         *real_run(2.0, devices=8),
     ]
     assert set(slowdowns(rows).values()) == {None}
+    found = scaling.families(gather(device_sweep()))
+    assert [[run.num_devices for run in family] for family in found] == [[2, 8, 64, 512]] * 3
+    assert all(len({run.link for run in family}) == 1 for family in found)
+    real = scaling.families(gather([*real_run(), *real_run(9.0, devices=4)]))
+    assert [[run.num_devices for run in family] for family in real] == [[1, 4]]
 
 
 def test_efficiency_is_against_one_device_of_the_same_mode_or_against_compute() -> None:
@@ -89,14 +91,6 @@ def test_efficiency_is_against_one_device_of_the_same_mode_or_against_compute() 
     assert reached(mixed, 1) == ("compute", pytest.approx(100.0 / 160.0, rel=1e-4))
     rows = [{**row, "compute_step_ms": None} for row in link_run("pcie5", 60.0)]
     assert reached(rows, 0) is None, "nothing shows"
-
-
-def test_families_differ_in_the_number_of_devices_alone() -> None:
-    found = scaling.families(gather(device_sweep()))
-    assert [[run.num_devices for run in family] for family in found] == [[2, 8, 64, 512]] * 3
-    assert all(len({run.link for run in family}) == 1 for family in found)
-    real = scaling.families(gather([*real_run(), *real_run(9.0, devices=4)]))
-    assert [[run.num_devices for run in family] for family in real] == [[1, 4]]
 
 
 def test_a_mitigation_recovers_a_share_of_the_slowdown_with_its_interval() -> None:
@@ -123,16 +117,13 @@ def test_a_mitigation_recovers_a_share_of_the_slowdown_with_its_interval() -> No
     found = mitigated([*three_links(), *rows])
     assert found.change.value == pytest.approx(115.0 / 160.0)
     assert found.recovered == pytest.approx((160.0 - 115.0) / (160.0 - 104.0))
-
-
-@pytest.mark.parametrize(
-    ("rows", "why"),
-    [
-        (link_run("pcie5", 60.0), "no other link to compare with"),
-        ([*link_run("pcie5", 0.4), *link_run("h100-nvlink", 0.2)], "no clear slowdown to recover"),
-        ([*link_run("pcie5", 60.0), *link_run("10gbe", 400.0)], "this is the fastest link"),
-    ],
-)
-def test_nothing_is_recovered_where_nothing_was_lost(rows: list[Row], why: str) -> None:
-    found = mitigated([*rows, *link_run("pcie5", 0.2, cells={"mitigation": "fp16"})])
-    assert (found.recovered, found.why_not) == (None, why)
+    # Nothing is recovered where nothing was lost.
+    fp16 = link_run("pcie5", 0.2, cells={"mitigation": "fp16"})
+    for others, why in (
+        ([], "no other link to compare with"),
+        (link_run("10gbe", 400.0), "this is the fastest link"),
+    ):
+        found = mitigated([*link_run("pcie5", 60.0), *others, *fp16])
+        assert (found.recovered, found.why_not) == (None, why)
+    found = mitigated([*link_run("pcie5", 0.4), *link_run("h100-nvlink", 0.2), *fp16])
+    assert (found.recovered, found.why_not) == (None, "no clear slowdown to recover")

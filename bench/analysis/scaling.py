@@ -87,7 +87,6 @@ def over_compute(trials: Trials) -> LogEstimate | None:
 
 
 def _ends_over_compute(trials: Trials) -> Ends | None:
-    """Both ends of the step over the step without communication."""
     compute_ms = trials.mean("compute_step_ms")
     if trials.step_ends_s is None or not compute_ms:
         return None

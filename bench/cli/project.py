@@ -77,11 +77,13 @@ def _profile(files: Sequence[Path]) -> None:
 
 
 def _measured(files: Sequence[Path]) -> tuple[list[Start], list[Unknown]]:
-    from bench.analysis.projection.measured import measured_of, profiles_beside
+    from bench.analysis.projection.measured import measured_of
+    from bench.results.operator_profiles import read_profiles
     from bench.results.reader import read_rows
 
     rows = [row for path in files for row in read_rows(path, note=print_note)]
-    found, left_out = measured_of(rows, profiles=profiles_beside(files))
+    profiles = {key: one for path in files for key, one in read_profiles(path).items()}
+    found, left_out = measured_of(rows, profiles=profiles)
     if not found:
         why = "; ".join(f"{one.workload}: {one.reason}" for one in left_out[:3]) or "no row"
         raise NothingMatchedError(f"nothing to project from in the files given: {why}")
@@ -124,8 +126,8 @@ def _project(
     form: str,
 ) -> None:
     from bench.analysis.projection import projected as projection
-    from bench.analysis.projection.projection_document import projection_document
     from bench.analysis.projection.roofs import Unknown
+    from bench.analysis.projection.sizing import projection_document
     from bench.report.tables.project_tables import projected_grid, refusal_lines
 
     if not 1 <= devices <= 1 << 20:
@@ -152,8 +154,8 @@ def _project(
 
 
 def _score(files: Sequence[Path], *, form: str) -> None:
-    from bench.analysis.projection.projection_document import score_document
     from bench.analysis.projection.scoring import read_points, score_point, summaries
+    from bench.analysis.projection.sizing import score_document
     from bench.report.tables.project_tables import score_grids
 
     scored = [score_point(point) for path in files for point in read_points(path)]
@@ -166,7 +168,6 @@ def _size_for(
     text: str, found: Sequence[Start], *, to: str | None, link: str | None, form: str
 ) -> None:
     from bench.analysis.projection import sizing
-    from bench.analysis.projection.projection_document import sizing_document
     from bench.report.tables.project_tables import missed_lines, size_grid
 
     target = sizing.parse_target(text)
@@ -177,7 +178,7 @@ def _size_for(
         form,
         [size_grid(target, choices, start=start, others=others)],
         lines=missed_lines(missed),
-        document=lambda: sizing_document(target, start, choices, missed),
+        document=lambda: sizing.sizing_document(target, start, choices, missed),
     )
     if not choices:
         raise typer.Exit(int(ExitCode.NOTHING_MATCHED))

@@ -52,7 +52,6 @@ def _beta_fraction(x: float, *, a: float, b: float) -> float:
 
 
 def _incomplete_beta(x: float, *, a: float, b: float) -> float:
-    """Regularised incomplete beta function I_x(a, b)."""
     if x <= 0.0:
         return 0.0
     if x >= 1.0:
@@ -123,7 +122,6 @@ def percentile(values: Sequence[float], q: float) -> float:
 
 
 def _deviations(values: Sequence[float]) -> tuple[list[float], float]:
-    """Deviations from the mean, and their mean square."""
     mean = fmean(values)
     deviations = [value - mean for value in values]
     mean_square: float = sum(map(mul, deviations, deviations)) / len(deviations)

@@ -17,7 +17,7 @@ from bench.analysis.claims.claims_verdict import (
     value_words,
 )
 from bench.analysis.claims.evaluators import AnyTest
-from bench.analysis.claims.evaluators.arithmetic_claims import compute, names_in
+from bench.analysis.claims.evaluators.catalogue_claims import compute, names_in
 from bench.analysis.claims.ledger import read_ledger
 from bench.core.errors import BenchError, DataError
 from bench.hardware.loader import decode

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.analysis.projection.measured import Start, measured_of, profiles_beside
+from bench.analysis.projection.measured import Start, measured_of
 from bench.core.errors import DataError
 from bench.hardware.operators import total
 from bench.results.operator_profiles import profiles_path, read_profiles, write_profile
@@ -68,7 +68,7 @@ def test_trials_are_one_start_and_a_profile_is_laid_over_its_step(tmp_path: Path
         assert not found and said in left_out[0].reason, said
     path, other = tmp_path / "run.csv", tmp_path / "other.csv"
     write_profile(path, config_hash="c0ffee", device="cpu", profile=PROFILE)
-    one = only(measured_of(rows(), profiles=profiles_beside([path]))[0])
+    one = only(measured_of(rows(), profiles=read_profiles(path))[0])
     assert one.has_profile
     # 0.1 s a step, of which 0.8 is covered, three quarters of it by products.
     assert one.operators[0].time_s == pytest.approx(0.06)
@@ -76,7 +76,7 @@ def test_trials_are_one_start_and_a_profile_is_laid_over_its_step(tmp_path: Path
     assert one.overhead_s == pytest.approx(0.02)
     # One of another configuration is not used.
     write_profile(other, config_hash="0ther", device="cpu", profile=PROFILE)
-    assert not only(measured_of(rows(), profiles=profiles_beside([other]))[0]).has_profile
+    assert not only(measured_of(rows(), profiles=read_profiles(other))[0]).has_profile
 
 
 def test_writing_a_profile_again_replaces_it_and_a_damaged_one_is_one_line(tmp_path: Path) -> None:

@@ -177,13 +177,10 @@ def span_words(span: Span, unit: str | None) -> str:
 
 
 def _digits(value: float) -> str:
-    """Three digits, large numbers in words."""
     return value_words(float(f"{value:.3g}")) if abs(value) >= 1e6 else f"{value:.3g}"
 
 
 class _Comparison(NamedTuple):
-    """A factor against a value."""
-
     factor: str
     sign: str
     value: str | float

@@ -247,7 +247,6 @@ def _over(above: float | None, below: float | None) -> float | None:
 
 
 def _why_not(a: Side, b: Side) -> str:
-    """Why a pair cannot be judged; '' where it can."""
     for side in (a, b):
         if side.num_usable < MIN_TRIALS:
             trials = "trial" if side.num_usable == 1 else "trials"
@@ -263,7 +262,6 @@ def _why_not(a: Side, b: Side) -> str:
 
 
 def _judged(rows: list[Compared]) -> list[Compared]:
-    """Give verdicts to all rows that can have one, at once."""
     changes = {
         place: row.change
         for place, row in enumerate(rows)

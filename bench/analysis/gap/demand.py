@@ -134,7 +134,6 @@ def _demand(trials: Trials) -> Demand:
 
 
 def _first_of(trials: Trials, columns: dict[str, str]) -> tuple[LogEstimate | None, str]:
-    """Estimate by the first column that is measured, and what to call it."""
     found = ((trials.estimate(column), name) for column, name in columns.items())
     return next((pair for pair in found if pair[0] is not None), (None, ""))
 

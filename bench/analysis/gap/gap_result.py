@@ -140,7 +140,6 @@ def measure_gap(
 
 
 def _find_gaps(found: Sequence[Demand]) -> tuple[list[Gap], list[Missing]]:
-    """Pair the phases of each setting on each device."""
     gaps, missing = [], []
     together: dict[tuple[str, ...], list[Demand]] = {}
     for demand in found:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
 from bench.analysis.projection.roofs import Roofs, Unknown, band
@@ -18,7 +17,7 @@ from bench.analysis.trials.configuration import LogEstimate, Trials, exact, gath
 from bench.core.errors import UsageError
 from bench.hardware.chips import chip
 from bench.hardware.operators import Operators
-from bench.results.operator_profiles import StoredProfile, read_profiles
+from bench.results.operator_profiles import StoredProfile
 from bench.results.schema import Row
 
 _KINDS = {"cpu": "cpu", "cuda": "gpu", "xpu": "gpu", "mps": "gpu"}
@@ -173,7 +172,6 @@ def _start(
 
 
 def _roofs(trials: Trials) -> Roofs | None:
-    """The device's measured roofs; None where a run did not measure them."""
     flops_per_s = trials.median("roof_flops_per_s")
     bytes_per_s = trials.median("roof_bytes_per_s")
     if flops_per_s is None or bytes_per_s is None:
@@ -207,8 +205,3 @@ def _row_operators(trials: Trials, *, step_s: float, items: float) -> tuple[Oper
         time_s=step_s,
     )
     return (whole,)
-
-
-def profiles_beside(paths: Sequence[Path]) -> dict[tuple[str, str], StoredProfile]:
-    """Profiles stored beside result files, by (config_hash, device label)."""
-    return {key: one for path in paths for key, one in read_profiles(path).items()}

@@ -145,7 +145,6 @@ def project(
 
 
 def _parts(chip: Chip) -> int:
-    """Devices that torch sees in one package."""
     parts = chip.facts.get("torch_devices")
     return max(parts, 1) if isinstance(parts, int) else 1
 

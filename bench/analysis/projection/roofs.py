@@ -139,7 +139,6 @@ def _memory_fraction(chip: Chip, *, relative: Roofs | None) -> RateSpan:
 
 
 def _source_of(chip: Chip, kind: str) -> str:
-    """Title of whoever measured a derate, without its address."""
     title = str(chip.facts.get(f"derate_{kind}_source", "catalogue"))
     return title.partition(", http")[0].partition(":")[0]
 

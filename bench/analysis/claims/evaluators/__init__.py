@@ -1,7 +1,6 @@
 """Tests that claims can name, by name: each declares what it needs and computes cases."""
 
 from bench.analysis.claims.evaluators import (
-    arithmetic_claims,
     catalogue_claims,
     link_claims,
     measured_claims,
@@ -9,8 +8,8 @@ from bench.analysis.claims.evaluators import (
 )
 
 AnyTest = (
-    arithmetic_claims.Arithmetic
-    | arithmetic_claims.Needs
+    catalogue_claims.Arithmetic
+    | catalogue_claims.Needs
     | catalogue_claims.CatalogueRatio
     | catalogue_claims.CatalogueWhere
     | catalogue_claims.ExportOutcome

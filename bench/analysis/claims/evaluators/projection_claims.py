@@ -29,7 +29,6 @@ MOST_CHIPS = 1024
 
 
 def _mix_named(name: str) -> Mix:
-    """Operators of a shipped workload; `ValueError` where they do not ship."""
     mixes = {mix.id: mix for mix in load_mixes()}
     if name not in mixes:
         raise ValueError(f"mixes: {name!r} is not one of {', '.join(mixes)}")
@@ -67,17 +66,15 @@ class ProjectedRatio(_OnMixes, tag="projected-ratio", frozen=True, kw_only=True)
                 continue
             yield ClaimCase(
                 value=span_of(speed.mid, speed.low, speed.high),
-                factors={"workload": _workload(mix), "chips": f"{name} over {self.a}"},
+                factors={
+                    "workload": f"{mix.workload}-{mix.phase}",
+                    "chips": f"{name} over {self.a}",
+                },
                 how=f"speed on the operators of {mix.id} in {self.dtype}",
                 basis="projected",
                 source="catalogue peaks, achieved shares and counted operators",
                 counts=self.counts,
             )
-
-
-def _workload(mix: Mix) -> str:
-    """`llm-train` of `llm-train-large`."""
-    return mix.id.rpartition("-")[0]
 
 
 class Stacking(_OnMixes, tag="stacking", frozen=True, kw_only=True):
@@ -113,7 +110,10 @@ class Stacking(_OnMixes, tag="stacking", frozen=True, kw_only=True):
         over = f" over {link}" if link else ""
         return ClaimCase(
             value=span_of(*(number * (slow.tdp_w / fast.tdp_w) for number in (mid, low, high))),
-            factors={"workload": _workload(mix), "chips": f"{slow.id} for one {fast.id}"},
+            factors={
+                "workload": f"{mix.workload}-{mix.phase}",
+                "chips": f"{slow.id} for one {fast.id}",
+            },
             unit="ratio",
             how=f"{low} to {high} (middle {mid}) of {slow.tdp_w:g} W{over} for one of "
             f"{fast.tdp_w:g} W at {speed.low:.2g} to {speed.high:.2g} of its speed each; nominal "

@@ -206,7 +206,12 @@ def test_a_lone_small_excess_among_many_rows_is_not_an_alarm() -> None:
     assert lone.reason == "beyond the threshold alone, but not among so many comparisons"
 
 
-def test_noise_floor_is_the_larger_of_standard_error_and_difference() -> None:
+def a_floor(value: float, *, config_hash: str = "c0ffee") -> NoiseFloor:
+    where = {"workload": "imaging-train", "config_hash": config_hash, "device_name": "Test CPU"}
+    return NoiseFloor(**where, floor_frac=value, ratio=1.0, num_trials=5, measured_utc=NOW)
+
+
+def test_a_noise_floor_by_hand_and_the_newest_of_a_kind_is_kept(tmp_path: Path) -> None:
     a = at(99.0, 100.0, 101.0)
     (floor,) = measure_noise(a, a, measured_utc=NOW)
     # Spread of the logs is .01, so the error of their difference is .01 sqrt(2 / 3).
@@ -216,14 +221,6 @@ def test_noise_floor_is_the_larger_of_standard_error_and_difference() -> None:
     (floor,) = measure_noise(a, b, measured_utc=NOW)
     assert floor.floor_frac == pytest.approx(0.08, abs=0.005)
     assert measure_noise(a[:2], a[:2], measured_utc=NOW) == [], "too few trials"
-
-
-def a_floor(value: float, *, config_hash: str = "c0ffee") -> NoiseFloor:
-    where = {"workload": "imaging-train", "config_hash": config_hash, "device_name": "Test CPU"}
-    return NoiseFloor(**where, floor_frac=value, ratio=1.0, num_trials=5, measured_utc=NOW)
-
-
-def test_floors_are_kept_and_the_newest_of_a_kind_wins(tmp_path: Path) -> None:
     path = tmp_path / "new" / "noise.json"
     assert load_floors(path) == []
     save_floors(path, floors=[a_floor(0.01), a_floor(0.02, config_hash="other")])

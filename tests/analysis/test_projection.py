@@ -156,7 +156,7 @@ def test_time_that_no_roof_explains_is_wider_and_the_hosts_time_is_kept_or_charg
     assert one.binds == "launch"
 
 
-def test_a_smaller_memory_takes_a_smaller_batch_or_none() -> None:
+def test_a_smaller_memory_takes_a_smaller_batch_and_every_chip_an_interval_or_a_reason() -> None:
     # 16 GB do not grow, 6 GB a sample do; 30e9 x 0.93 holds (27.9 - 16) / 6 = 1 sample.
     one = projected(to=chip(memory_bytes=30e9))
     assert one.batch == 1
@@ -168,9 +168,6 @@ def test_a_smaller_memory_takes_a_smaller_batch_or_none() -> None:
     # The memory of one of two dies counts.
     two = chip(memory_bytes=30e9, facts={"torch_devices": 2})
     assert isinstance(project(MEASURED, two), Unknown)
-
-
-def test_every_catalogue_chip_gives_an_interval_or_a_reason() -> None:
     answers = {one.id: project(MEASURED, one) for one in load_chips()}
     for name in ("hanguang800", "tianjic", "xuantie-910", "kunlun3-p800"):
         assert isinstance(answers[name], Unknown), name
@@ -299,15 +296,9 @@ def test_as_many_are_taken_as_the_target_needs_in_an_order_that_says_what_is_ope
 
 
 def test_every_usual_link_is_a_preset_of_its_own_chip() -> None:
-    expected = {
-        "h20-96g": "h20-nvlink",
-        "a800-sxm-80g": "a800-nvlink",
-        "ascend-910": "ascend910-hccs",
-        "ascend-910b3": "ascend910b-hccs",
-        "ascend-910c": "pcie5",
-        "mi250x": "mi250-if",
-        "l4": "pcie4",
-        "h100-pcie-80g": "pcie5",
-    }
+    expected = {"h20-96g": "h20-nvlink", "a800-sxm-80g": "a800-nvlink",
+                "ascend-910": "ascend910-hccs", "ascend-910b3": "ascend910b-hccs",
+                "ascend-910c": "pcie5", "mi250x": "mi250-if", "l4": "pcie4",
+                "h100-pcie-80g": "pcie5"}  # fmt: skip
     assert {name: usual_link(catalogue_chip(name)) for name in expected} == expected
     assert set(expected.values()) <= {row.id for row in load_links()}

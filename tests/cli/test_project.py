@@ -8,8 +8,7 @@ import pytest
 from bench.results.operator_profiles import write_profile
 from bench.results.schema import Row
 from tests.analysis.synthetic_rows import trials
-from tests.analysis.test_projection_rows import PROFILE, ROOFS
-from tests.analysis.test_projection_score import GOOD, HEADER
+from tests.analysis.test_projection_rows import GOOD, HEADER, PROFILE, ROOFS
 from tests.cli.conftest import Ask, Write
 
 

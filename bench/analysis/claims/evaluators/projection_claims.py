@@ -64,10 +64,11 @@ class ProjectedRatio(_OnMixes, tag="projected-ratio", frozen=True, kw_only=True)
             if isinstance(speed, Unknown):
                 yield f"{self.a} or {name}: {speed.reason}"
                 continue
+            workload = f"{mix.workload}-{mix.phase}"
             yield ClaimCase(
                 value=span_of(speed.mid, speed.low, speed.high),
                 factors={
-                    "workload": f"{mix.workload}-{mix.phase}",
+                    "workload": workload,
                     "chips": f"{name} over {self.a}",
                 },
                 how=f"speed on the operators of {mix.id} in {self.dtype}",
@@ -107,11 +108,11 @@ class Stacking(_OnMixes, tag="stacking", frozen=True, kw_only=True):
         )
         if low is None or mid is None or high is None:
             return f"{slow.id}: {MOST_CHIPS} of them over {link} do not reach it on {mix.id}"
-        over = f" over {link}" if link else ""
+        over, workload = f" over {link}" if link else "", f"{mix.workload}-{mix.phase}"
         return ClaimCase(
             value=span_of(*(number * (slow.tdp_w / fast.tdp_w) for number in (mid, low, high))),
             factors={
-                "workload": f"{mix.workload}-{mix.phase}",
+                "workload": workload,
                 "chips": f"{slow.id} for one {fast.id}",
             },
             unit="ratio",

@@ -20,9 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench import discovery
 from bench.core.nouns import Dtype
 from bench.hardware.operators import Operators
-from bench.measure.engine.precision import autocast, half_type, move
+from bench.measure.engine.precision import HALF_TYPES, autocast, move
 from bench.measure.engine.steps import InferStep, TrainStep
-from bench.measure.operators.operator_count import OperatorCounter
+from bench.measure.operator_profile import OperatorCounter
 from bench.workload import Phase, Workload
 
 COUNTED = ("imaging", "llm")
@@ -45,7 +45,7 @@ def count_phase(workload: Workload, phase: Phase, *, dtype: Dtype = DTYPE) -> li
         collate_fn=workload.collate(phase),
     )
     batch = next(iter(loader))
-    half = None if phase.is_training else half_type(dtype)
+    half = None if phase.is_training else HALF_TYPES.get(dtype)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         net = workload.build_net()
         if half is not None:

@@ -32,8 +32,6 @@ T = TypeVar("T")
 
 
 class _Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """What the child prints."""
-
     answer: msgspec.Raw = msgspec.Raw(b"null")
     refusal: str | None = None
     exit_code: int = ExitCode.OK

@@ -171,7 +171,6 @@ def decode(line: bytes | str, kind: Any) -> Any:
 
 
 def _plain(value: object) -> object:
-    """Return a number or text of another library's type as Python's own."""
     for kind in (int, float, str):
         if isinstance(value, kind):
             return kind(value)

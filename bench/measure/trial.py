@@ -5,26 +5,186 @@ is gone and so is the trial. Messages go to the file descriptor as JSON lines: t
 the running estimate once a second, and at the end the columns of the row, or what went wrong in a
 code that a row can carry. Exit code 0: a result or a failure was given; anything else is a crash.
 A trial on several real devices is as many processes: `bench.measure.ranks.rank_trial`.
+
+Columns are made when the window is over: reading memory's peaks, tracing a modelled link's steps
+and looking at the output disturb no step that counts. In mode `simulated` the measured steps are
+only compute: the row's steps are replays of them on the link. Everything else was measured in the
+window; what comes after it (traced steps on an accelerator, the contended end of the bracket) never
+enters the speed. What was seen from outside the process is its parent's.
 """
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import time
 import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from bench.core.errors import BenchError
+from bench.core.nouns import DTYPE_BYTES, Layout
+from bench.hardware.costs.cost import model_of
 from bench.measure.asking import end_with_parent, failure_of, leave, peak_rss_bytes, pin
-from bench.measure.engine.engine import Engine, FakeEngine
+from bench.measure.communication.communication import (
+    MOST_TRACES,
+    communication_columns,
+    fake_trace,
+    widened,
+)
+from bench.measure.engine.engine import Engine, FakeEngine, StepCount
 from bench.measure.messages import Messages, Samples, StepsSoFar, TrialRequest, TrialResult, decode
 from bench.measure.timing import summary
 from bench.measure.timing.clock import Clock, FakeClock, HostClock
-from bench.measure.timing.warmup import warm_up
-from bench.measure.timing.window import measured_enough, run_window
-from bench.measure.trial_result import Measured, Problems, fake_columns, of_all_ranks, torch_columns
+from bench.measure.timing.warmup import Warmup, warm_up
+from bench.measure.timing.window import Window, measured_enough, run_window
 from bench.parallel.ranks import Ranks, bind_device, start_group
 from bench.results.schema import Row
+
+if TYPE_CHECKING:
+    from bench.measure.communication.modelled_link import ModelledLink
+    from bench.measure.engine.torch_engine import TorchEngine
+
+Problems = list[tuple[str, str]]
+"""Reason codes of a trial, each with a line in words or ''."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Steps of one trial, as the clock saw them."""
+
+    warmup: Warmup
+    window: Window
+    has_recompiled: bool
+    """Whether torch.compile made graphs in the window."""
+
+
+def fake_columns(engine: FakeEngine, measured: Measured) -> Row:
+    """Return the columns of a trial in simulated time."""
+    layout, reported = engine.config.layout, measured.window
+    row: Row = {}
+    if layout.link:
+        model = model_of(layout.link)
+        num_parameters = engine.workload.num_parameters()
+        traces = [
+            fake_trace(step_s, layout=layout, num_parameters=num_parameters, model=model)
+            for step_s in reported.step_s[-MOST_TRACES:]
+        ]
+        simulated = replace(layout, mode="simulated")
+        row, _, step_s = communication_columns(traces, layout=simulated, model=model)
+        row["overlap"] = "yes" if layout.strategy == "ddp" else "none: waited for at once"
+        reported = _replayed(reported, step_s=step_s, counts=reported.counts[-len(step_s) :])
+    reported = _of_all_replicas(reported, layout=layout)
+    row |= _step_columns(reported, engine=engine)
+    return row | summary.cold_columns(measured.warmup, config=engine.config, cold_s={}, step_s=())
+
+
+def torch_columns(engine: TorchEngine, measured: Measured) -> tuple[Row, Problems]:
+    """Return the columns of a trial on a device, and what is wrong with it."""
+    config, step_s = engine.config, measured.window.step_s
+    reported, layout_columns, reasons = _layout_columns(engine, measured.window)
+    row = _step_columns(reported, engine=engine)
+    row |= summary.wait_columns(measured.window, uses_loader=engine.uses_loader)
+    row |= summary.cold_columns(measured.warmup, config=config, cold_s=engine.cold_s, step_s=step_s)
+    row |= layout_columns
+    row["num_parameters"] = engine.num_parameters
+    row["optimizer"] = engine.optimizer_label
+    if engine.granted is not None:
+        row["chip_limit"] = engine.granted.label
+    if config.layout.strategy != "pp":  # there one device held every stage
+        row |= {
+            "mem_alloc_peak_bytes": engine.adapter.peak_allocated_bytes(),
+            "mem_reserved_peak_bytes": engine.adapter.peak_reserved_bytes(),
+            "mem_init_peak_bytes": engine.init_peak_bytes,
+        }
+    # A loss that is not finite has no place in the file: its row says so in words.
+    # Of virtual ranks' gradients there are none, so that theirs would be no training's loss.
+    if config.layout.devices == 1 or config.layout.mode in ("real", "throttled"):
+        for name, loss in zip(("loss_first", "loss_last"), engine.losses(), strict=True):
+            row[name] = loss if loss is not None and math.isfinite(loss) else None
+    found = [engine.output_problem()]
+    if engine.check is not None:
+        row["check_value"] = engine.check.value
+        row["check_error_frac"] = engine.check.error_frac
+        row["check_tolerance_frac"] = engine.check.tolerance_frac
+        found.append(engine.check.problem)
+    if engine.lacks_graphs():
+        reasons.append("no_cuda_graphs")
+    return row, [*filter(None, found), *((code, "") for code in reasons)]
+
+
+def _step_columns(reported: Window, *, engine: FakeEngine | TorchEngine) -> Row:
+    workload, phase, config = engine.workload, engine.phase, engine.config
+    row = summary.speed_columns(reported)
+    row |= summary.latency_columns(
+        reported, workload=workload, phase=phase, num_replicas=config.layout.data
+    )
+    # Least traffic of one item of the generated data, by the workload's formula.
+    least_bytes = workload.bytes_per_item(phase, dtype_bytes=DTYPE_BYTES[config.dtype])
+    return row | {"bytes_per_item": least_bytes}
+
+
+def _layout_columns(engine: TorchEngine, measured: Window) -> tuple[Window, Row, list[str]]:
+    """Return the window that the row's speed comes from, all devices counted; columns; reasons."""
+    layout = engine.layout
+    if layout.is_single and layout.grad_accum == 1:
+        return measured, {}, []
+    if layout.strategy == "pp":
+        from bench.measure.engine.pipeline_engine import PipelineEngine
+
+        assert isinstance(engine, PipelineEngine)
+        return *engine.simulated(measured, model=model_of(layout.link)), []
+    row: Row = {"overlap": engine.laid_out.overlap or None}
+    reasons: list[str] = []
+    if engine.link is not None:
+        measured, linked, reasons = _linked(engine, engine.link, measured)
+        row |= linked
+    return _of_all_replicas(measured, layout=layout), row, reasons
+
+
+def _linked(
+    engine: TorchEngine, link: ModelledLink, measured: Window
+) -> tuple[Window, Row, list[str]]:
+    # On an accelerator: traced after the window, where that cannot disturb it.
+    link.trace_afterwards(engine.untraced_step)
+    link.traces.end()
+    row, reasons, step_s = communication_columns(
+        [notes.trace for _, notes in link.traces.kept],
+        layout=engine.layout,
+        model=link.model,
+        period=link.period_steps,
+        waits_hide=link.waits_hide,
+    )
+    if engine.layout.mode == "simulated":
+        first = len(measured.counts) - link.traces.num_seen
+        counts = [measured.counts[first + number] for number, _ in link.traces.kept]
+        return _replayed(measured, step_s=step_s, counts=counts), row, reasons
+    row |= link.contended_columns(
+        engine.untraced_step, synchronize=engine.adapter.synchronize, step_s=measured.step_s
+    )
+    return measured, widened(row), reasons
+
+
+def _replayed(measured: Window, *, step_s: list[float], counts: Sequence[StepCount]) -> Window:
+    """Return the window whose steps are the traced ones as they would be on the link."""
+    return replace(measured, step_s=step_s, counts=list(counts), start_s=0.0, end_s=sum(step_s))
+
+
+def _of_all_replicas(measured: Window, *, layout: Layout) -> Window:
+    """Count what the data replicas processed together: each does what this one did."""
+    return replace(measured, counts=[count.times(layout.data) for count in measured.counts])
+
+
+def of_all_ranks(problems: Problems, *, ranks: Ranks) -> Problems:
+    """Return, at rank 0, what any rank found wrong with its output; each is waited for."""
+    return [
+        (code, words and f"rank {rank}: {words}")
+        for rank, found in enumerate(ranks.gather(problems))
+        for code, words in found
+    ]
+
 
 PROGRESS_STEPS = 50
 """The running estimate rests on this many of the latest steps."""
@@ -65,8 +225,8 @@ def _run_torch(request: TrialRequest, messages: Messages, *, ranks: Ranks | None
         bind_device(ranks, device=config.device)
         if config.layout.mode == "real":  # a throttled group is made with its link
             start_group(ranks, device=config.device)
+    from bench.measure.engine.pipeline_engine import PipelineEngine
     from bench.measure.engine.torch_engine import TorchEngine
-    from bench.measure.pipeline.pipeline_engine import PipelineEngine
 
     kind = PipelineEngine if config.layout.strategy == "pp" else TorchEngine
     engine = kind(request, on_stage=messages.stage, ranks=ranks)
@@ -93,7 +253,6 @@ def _measure(
     messages: Messages,
     ranks: Ranks | None = None,
 ) -> Measured:
-    """Warm up, then measure."""
     agree = None if ranks is None else ranks.agree
     messages.stage("warmup")
     warmup = warm_up(engine, clock=clock, limits=request.limits, agree=agree)
@@ -122,7 +281,6 @@ def _measure(
 def _send(
     messages: Messages, row: Row, *, request: TrialRequest, measured: Measured, problems: Problems
 ) -> None:
-    """Send the parent everything, with the reasons that the window itself gives."""
     warmup, window = measured.warmup, measured.window
     window_reasons = summary.trial_reasons(
         window, warmup=warmup, limits=request.limits, recompiled=measured.has_recompiled

@@ -18,8 +18,7 @@ import msgspec
 from bench.core.errors import DataError, IncompatibleError
 from bench.core.nouns import Status
 from bench.core.paths import write_whole
-from bench.results.csvio import complete_length, format_cell, format_record, parse_cell
-from bench.results.reader import read_rows
+from bench.results.reader import complete_length, format_cell, format_record, parse_cell, read_rows
 from bench.results.schema import COLUMNS, NAMES, REASONS, REQUIRED, SCHEMA_VERSION, Row
 from bench.results.whole_files import AppendFile
 
@@ -70,7 +69,6 @@ class Store:
     """One result file, open for appending; several processes may have the same one open."""
 
     def __init__(self, path: Path, *, note: Callable[[str], None] = _LOG.warning) -> None:
-        """Use `Store.create` or `Store.open`."""
         self.path = path
         self._note = note
         self.sidecar = read_sidecar(path)

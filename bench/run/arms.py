@@ -112,7 +112,6 @@ def run_blocks(
 
 
 def _run_once(arm: ArmRuns, *, profile: str, seed: int) -> tuple[list[Row], Sidecar]:
-    """Run one trial of every configuration of the arm; a failed one is a row all the same."""
     flags = [*arm.flags, "--profile", profile, "--trials", "1"]
     if not any(flag.partition("=")[0] == "--seed" for flag in arm.flags):
         flags += ["--seed", str(seed)]

@@ -180,7 +180,6 @@ def layout_columns(layout: Layout) -> Row:
 
 
 def _work_columns(row: Row, planned: Planned, *, facts: RunFacts) -> Row:
-    """Achieved FLOP/s, and its share of the datasheet peak and of the measured roof."""
     inspection, dtype = facts.inspection, planned.config.dtype
     per_item, throughput = row.get("flops_per_item"), row.get("throughput_per_s")
     achieved = None

@@ -110,7 +110,6 @@ def resume(name: str, *, folder: Path, note: Callable[[str], None]) -> Runner:
 
 
 def _find_run(name: str, *, folder: Path) -> Path:
-    """Return the result file that a path, a file name or a run id means."""
     path = user_path(name, what="--resume")
     if path.suffix == ".csv" and path.is_file():
         return path
@@ -159,7 +158,7 @@ def record_profiles(run: Runner, *, note: Callable[[str], None]) -> None:
         request = make_request(planned, trial=0, limits=run.plan.limits, facts=run.facts)
         try:
             profile = ask(
-                "bench.measure.operators.profile",
+                "bench.measure.operator_profile",
                 msgspec.structs.replace(request, idle_s=0.0),
                 kind=dict[str, Any],
                 what="profiling ended",

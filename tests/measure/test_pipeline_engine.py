@@ -13,9 +13,15 @@ from torch import nn
 from bench.core.errors import MeasurementError, UsageError
 from bench.core.nouns import Dtype, Layout
 from bench.devices.torch.adapter import Adapter
+from bench.measure.engine.pipeline_engine import (
+    PipelineEngine,
+    StageClock,
+    StagedStep,
+    StageFacts,
+    simulate_window,
+    stages_of,
+)
 from bench.measure.engine.steps import TrainStep
-from bench.measure.pipeline.pipeline_engine import PipelineEngine, simulate_window
-from bench.measure.pipeline.staged_step import StageClock, StagedStep, StageFacts, stages_of
 from bench.measure.timing import summary
 from bench.measure.timing.clock import FakeClock, HostClock
 from bench.measure.timing.window import Window, run_window

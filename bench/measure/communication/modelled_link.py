@@ -76,7 +76,6 @@ class ModelledLink:
         self.traces = Traces(period=self.period_steps)
 
     def _refuse_unresolved(self, notes: StepNotes) -> None:
-        """Raise where every collective of a step is too short for the timer that keeps it."""
         if self._layout.mode == "simulated" or self._layout.link == "infinite":
             return
         resolution_s = self._emulation.link.resolution_s

@@ -17,7 +17,7 @@ from torch import nn
 
 from bench.core.nouns import Config, Dtype
 from bench.measure.engine.feed import make_loader
-from bench.measure.engine.precision import autocast, float_tensors, half_type, move, place_net
+from bench.measure.engine.precision import HALF_TYPES, autocast, float_tensors, move, place_net
 from bench.workload import Phase, Workload
 
 # Tolerances for the relative L2 distance: the unit roundoff (bf16 2^-9, fp16 and tf32 2^-11, fp32
@@ -52,7 +52,7 @@ def check_output(tiny: Workload, phase: Phase, *, config: Config, device: torch.
     batch = next(iter(make_loader(tiny, phase, data=None, seed=config.seed)))
     cpu = torch.device("cpu")
     expected = _output(tiny, phase, copy.deepcopy(net), batch, device=cpu, dtype="fp32")
-    half = None if phase.is_training else half_type(config.dtype)
+    half = None if phase.is_training else HALF_TYPES.get(config.dtype)
     net = place_net(net, device=device, half=half, channels_last=config.channels_last)
     if config.compile:
         net = torch.compile(net, mode=config.compile_mode)  # type: ignore[assignment]
@@ -64,7 +64,6 @@ def check_output(tiny: Workload, phase: Phase, *, config: Config, device: torch.
 def _output(
     tiny: Workload, phase: Phase, net: nn.Module, batch: Any, *, device: torch.device, dtype: Dtype
 ) -> torch.Tensor:
-    """Return what is compared, flat in fp64 on the CPU."""
     # Random masks differ between devices even with one seed.
     torch.manual_seed(0)
     if phase.is_training:

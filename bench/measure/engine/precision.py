@@ -16,14 +16,9 @@ from torch import nn
 
 from bench.core.nouns import Dtype
 
-_HALF_TYPES: dict[Dtype, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+HALF_TYPES: dict[Dtype, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 """Layout of images and of volumes, by the number of dimensions."""
-
-
-def half_type(dtype: Dtype) -> torch.dtype | None:
-    """Return the 16-bit torch dtype, or None for fp32 and tf32."""
-    return _HALF_TYPES.get(dtype)
 
 
 def set_matmul_precision(dtype: Dtype) -> None:
@@ -43,7 +38,7 @@ def set_matmul_precision(dtype: Dtype) -> None:
 
 def autocast(device_type: str, dtype: Dtype) -> Any:
     """Return the context that a forward pass runs in."""
-    half = half_type(dtype)
+    half = HALF_TYPES.get(dtype)
     return contextlib.nullcontext() if half is None else torch.autocast(device_type, dtype=half)
 
 

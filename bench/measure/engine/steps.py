@@ -50,7 +50,6 @@ class TrainStep:
             self.first_loss = self.last_loss.clone()
 
     def _backward(self, batch: Any, is_last: bool, *, share: float) -> torch.Tensor:
-        """Add the gradients of one micro-batch; return its share of the loss."""
         with self._laid_out.sync(is_last):
             with autocast(self._device_type, self._dtype):
                 loss = self._laid_out.local_loss(self._workload.loss(self._laid_out.net, batch))

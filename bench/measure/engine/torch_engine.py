@@ -29,9 +29,9 @@ from bench.measure.engine.correctness import Check, check_output
 from bench.measure.engine.engine import Engine, StepCount, counted, summed
 from bench.measure.engine.feed import RESIDENT_BATCHES, LoaderFeed, ResidentFeed, make_loader
 from bench.measure.engine.precision import (
+    HALF_TYPES,
     autocast,
     float_tensors,
-    half_type,
     move,
     place_net,
     set_matmul_precision,
@@ -65,7 +65,7 @@ class TorchEngine(Engine):
         self.workload = discovery.instance(self._found, size=None, overrides=dict(config.params))
         self.adapter = adapter_for(config.device)
         self.device = torch.device(config.device)
-        self._half = None if self.phase.is_training else half_type(config.dtype)
+        self._half = None if self.phase.is_training else HALF_TYPES.get(config.dtype)
         self.uses_loader = self.phase.is_training and config.data != "resident"
         """Whether batches come through the loader rather than lying on the device."""
         self.cold_s: dict[str, float] = {}
@@ -179,7 +179,6 @@ class TorchEngine(Engine):
         return self.workload.build_net()
 
     def _lay_out(self, net: nn.Module) -> None:
-        """Lay the net over its ranks and open its link; compiled where that is asked for."""
         config = self.config
         self.link = open_link(config, device=self.device, ranks=self._ranks)
         self.laid_out = lay_out(

@@ -68,7 +68,6 @@ def run(request: LinkRequest, *, ranks: Ranks, messages: Messages) -> None:
 def _point(
     op: Op, num_bytes: int, *, ranks: Ranks, device: torch.device, request: LinkRequest
 ) -> LinkPoint:
-    """Return the times of one operation at one size, the slowest rank's of each repetition."""
     elements = max(1, num_bytes // ELEMENT_BYTES // ranks.num_ranks)
     whole = torch.ones(elements * ranks.num_ranks, device=device)
     part = torch.ones(elements, device=device)

@@ -115,7 +115,6 @@ class _EventMarks:
         return num_bound / len(self._elapsed_s) if self._elapsed_s else None
 
     def step_s(self) -> list[float]:
-        """Steps that the device has passed."""
         # An event that has been read is let go: millions would weigh on the driver.
         while len(self._events) > 1 and self._events[1].query():
             start = self._events.popleft()

@@ -106,10 +106,7 @@ def run_child(
 def _listen(
     descriptor: int, *, deadline_s: float, on_message: OnMessage
 ) -> tuple[Result | Failure | None, str, bool]:
-    """Read JSON lines until the last one, the pipe's end or the deadline.
-
-    Returns the last one if it came, the stage, and whether it ended in time.
-    """
+    """Return the last message if it came, the stage, and whether it ended in time."""
     stage, pending = "start", b""
     with selectors.DefaultSelector() as selector:
         selector.register(descriptor, selectors.EVENT_READ)
@@ -130,7 +127,6 @@ def _listen(
 
 
 def _reap(process: subprocess.Popen[bytes], *, in_time: bool) -> int | None:
-    """Wait for the child, ending it if it does not; return its peak resident memory."""
     deadline_s = time.monotonic() + (GRACE_S if in_time else 0.0)
     while True:
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
@@ -145,7 +141,6 @@ def _reap(process: subprocess.Popen[bytes], *, in_time: bool) -> int | None:
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Ask the child and its workers to end, then make them."""
     _kill_group(process.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):  # then SIGKILL
         process.wait(GRACE_S)
@@ -161,7 +156,6 @@ def _kill_group(group: int, number: int) -> None:
 def _failure(
     process: subprocess.Popen[bytes], stage: str, log: IO[bytes], *, late_s: float | None
 ) -> Failure:
-    """Say how a child ended that did not: too late, or how it died and its last line."""
     if late_s is not None:
         detail = f"not finished after {late_s:g} s, in stage {stage}"
         return Failure(code="timeout", detail=detail)

@@ -211,7 +211,6 @@ def idle_power_w(samples: list[Sample], stage_times_s: dict[str, float]) -> floa
 
 
 def _device_columns(samples: list[Sample], observation: Observation) -> tuple[Row, list[str]]:
-    """What changed on the device between before and after, and whether others used it."""
     before, after = observation.before, observation.after
     if before is None:
         return {}, []

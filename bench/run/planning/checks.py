@@ -123,7 +123,6 @@ def _check_values(request: RunRequest) -> None:
 
 
 def _check_together(request: RunRequest) -> None:
-    """Refuse flags that do not go together, or whose text means nothing."""
     if request.compile_mode and not request.compile:
         raise UsageError(f"--compile-mode {request.compile_mode} needs --compile")
     if request.mode in ("throttled", "emulated", "simulated") and not request.links:

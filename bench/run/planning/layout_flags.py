@@ -101,7 +101,6 @@ def _ranks(
 
 
 def _strategy(asked: Strategy | None, *, tensor: int, pipeline: int) -> Strategy:
-    """Return what was asked for, else what the ranks imply."""
     implied: Strategy = "pp" if pipeline > 1 else "tp" if tensor > 1 else "ddp"
     if asked is None or (asked, implied) == ("ddp", "tp"):  # tensor-parallel replicas
         return implied
@@ -145,7 +144,6 @@ def settle_mode(
 
 
 def _is_too_short(layout: Layout, *, num_parameters: int) -> bool:
-    """Return whether an emulated layout's longest message is less than a CPU's timer keeps."""
     if layout.mode != "emulated":
         return False
     model = model_of(layout.link)

@@ -117,7 +117,6 @@ class Flag:
 
 
 def _flag(group: str, names: str, kind: Kind, text: str, *, default: Any = None) -> Any:
-    """Declare a field that is a flag."""
     declared = Flag(names=tuple(names.split()), kind=kind, group=group, help=text)
     absent = kind.absent if default is None else default
     if isinstance(absent, dict):

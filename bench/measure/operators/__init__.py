@@ -1,1 +1,0 @@
-"""What a step consists of: operators counted and timed."""

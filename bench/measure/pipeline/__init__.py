@@ -1,1 +1,0 @@
-"""Stages of a pipeline, measured one by one on one device."""

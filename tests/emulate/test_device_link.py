@@ -5,6 +5,7 @@ The kernels themselves run in tests/gpu; here each does to its stream's time wha
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -153,31 +154,34 @@ def marks(trace):
     return [(m.kind, m.collective, round(m.start_s, 9), round(m.end_s, 9)) for m in trace.marks]
 
 
-def gather_beside(device):
+def gather(device, *, async_op):
     device.current.compute()
-    work = all_reduce(async_op=True)
+    work = all_reduce(async_op=async_op)
     device.current.compute()
-    work.wait()
-
-
-def gather_in_line(device):
-    device.current.compute()
-    all_reduce()
-    device.current.compute()
+    if async_op:
+        work.wait()
 
 
 def gather_as_fsdp(device):
-    """Communicate on a stream beside compute, which then waits for an event behind it."""
+    """Communicate on a stream beside compute, which then waits for an event behind it.
+
+    That is its one wait: other events, other streams and a second time leave none.
+    """
     side = Stream()
     device.current.compute()
     side.wait_stream(device.current)
+    before = side.record_event()
     with device.inside(side):
         all_reduce()
         event = side.record_event()
+    device.current.wait_event(before)
+    Stream().wait_event(event)
     device.current.compute()
-    device.current.wait_event(event)
+    for _ in range(2):
+        device.current.wait_event(event)
 
 
+gather_beside, gather_in_line = partial(gather, async_op=True), partial(gather, async_op=False)
 ISSUE = ("issue", 0, 0.004, 0.004)
 
 
@@ -192,9 +196,11 @@ ISSUE = ("issue", 0, 0.004, 0.004)
 def test_compute_waits_where_it_needs_a_collective(
     step, wait, compute_s, step_s, emulation, device
 ):
+    wait_event = Stream.wait_event
     emulation.begin_step()
     step(device)
     trace = emulation.end_step().trace
+    assert Stream.wait_event is wait_event
     assert spans(trace) == [(0.004, 0.014)]
     assert marks(trace) == [ISSUE, wait]
     assert trace.duration_s == pytest.approx(step_s)
@@ -246,17 +252,11 @@ def test_a_free_collective_launches_nothing(device):
         assert running.link._clock.held == []
 
 
-class Event:
-    """An event of torch's, as an adapter makes it."""
-
-    def __init__(self, device):
-        self._device = device
-
-    def record(self):
-        self.ns = self._device.current.ns
-
-    def elapsed_ms(self, end):
-        return (end.ns - self.ns) / 1e6
+def event_of(device):
+    """Return an event of torch's, as an adapter makes it."""
+    event = SimpleNamespace(elapsed_ms=lambda end: (end.ns - event.ns) / 1e6)
+    event.record = lambda: setattr(event, "ns", device.current.ns)
+    return event
 
 
 @contextmanager
@@ -270,7 +270,7 @@ def recorded(monkeypatch, *, make_event):
 
 
 def test_a_recorded_step_is_that_of_the_timed_one_without_its_link(device, monkeypatch):
-    with recorded(monkeypatch, make_event=lambda: Event(device)) as running:
+    with recorded(monkeypatch, make_event=lambda: event_of(device)) as running:
         gather_as_fsdp(device)
         gather_beside(device)
         trace = running.end_step().trace

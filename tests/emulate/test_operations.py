@@ -1,6 +1,6 @@
 """Each operation of an emulated group: what it leaves, what it costs, and that none is free."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -43,30 +43,14 @@ def parts(tensor: Tensor) -> list[Tensor]:
     return list(tensor.chunk(NUM_RANKS))
 
 
-def in_place(call: Callable[[Tensor], Any]) -> Callable[[], Tensor]:
-    """Give the call the local values and return what it leaves there."""
-
-    def run() -> Tensor:
-        tensor = LOCAL.clone()
-        call(tensor)
-        return tensor
-
-    return run
-
-
-def into(shape: Sequence[int], call: Callable[[Tensor], Any]) -> Callable[[], Tensor]:
-    """Give the call an output of that shape and return it filled."""
-
-    def run() -> Tensor:
-        output = torch.empty(*shape)
-        work = call(output)
-        if work is not None:
-            work.wait()
-        return output
-
-    return run
-
-
+IN_PLACE: list[tuple[str, Tensor, Group, Callable[[Tensor], Any]]] = [
+    ("all_reduce", LOCAL, ALL, dist.all_reduce),
+    ("broadcast", LOCAL, ALL, lambda t: dist.broadcast(t, src=2)),
+    ("reduce", LOCAL, ALL, lambda t: dist.reduce(t, dst=1)),
+    ("send", LOCAL, Group(2, 2), lambda t: dist.send(t, dst=3)),
+    ("send", torch.zeros(8), Group(2, 1), lambda t: dist.recv(t, 1)),
+]
+"""What each leaves in a tensor that holds the local values."""
 FULL, PART, SAME = (NUM_RANKS, 8), (2,), (8,)
 LEFT = {FULL: REPEATED, PART: LOCAL[:2], SAME: LOCAL}
 """What an operation leaves in an output of that shape."""
@@ -81,32 +65,29 @@ INTO: list[tuple[str, tuple[int, ...], Callable[[Tensor], Any]]] = [
     ("all_to_all", SAME, lambda out: dist.all_to_all_single(out, LOCAL)),
     ("all_to_all", SAME, lambda out: dist.all_to_all(parts(out), parts(LOCAL))),
 ]
-CASES: list[tuple[Callable[[], Tensor], Tensor, tuple[str, int, Group]]] = [
-    (in_place(dist.all_reduce), LOCAL, ("all_reduce", 32, ALL)),
-    (in_place(lambda t: dist.broadcast(t, src=2)), LOCAL, ("broadcast", 32, ALL)),
-    (in_place(lambda t: dist.reduce(t, dst=1)), LOCAL, ("reduce", 32, ALL)),
-    (in_place(lambda t: dist.send(t, dst=3)), LOCAL, ("send", 32, Group(2, 2))),
-    (in_place(lambda t: dist.recv(t, 1)), torch.zeros(8), ("send", 32, Group(2, 1))),
-    *[
-        (into(shape, call), LEFT[shape], (op, 128 if shape == FULL else 32, ALL))
-        for op, shape, call in INTO
-    ],
-]
 
 
-@pytest.mark.parametrize(("run", "left", "asked"), CASES)
 def test_each_operation_leaves_local_data_and_is_charged_for_the_full_tensor(
-    model: FixedModel, run: Callable[[], Tensor], left: Tensor, asked: tuple[str, int, Group]
+    model: FixedModel,
 ) -> None:
-    assert torch.equal(run(), left)
-    assert model.asked == [asked]
-
-
-def test_an_input_that_is_part_of_the_output_is_repeated_too() -> None:
-    output = torch.zeros(NUM_RANKS, 8)
-    output[0] = LOCAL
-    world()._allgather_base(output.view(-1), output[0]).wait()
-    assert torch.equal(output, REPEATED)
+    for op, left, group, call in IN_PLACE:
+        tensor = LOCAL.clone()
+        call(tensor)
+        assert torch.equal(tensor, left), op
+        assert model.asked == [(op, 32, group)]
+        model.asked.clear()
+    for op, shape, call in INTO:
+        output = torch.full(shape, float("nan"))
+        work = call(output)
+        if work is not None:
+            work.wait()
+        assert torch.equal(output, LEFT[shape]), op
+        assert model.asked == [(op, 128 if shape == FULL else 32, ALL)]
+        model.asked.clear()
+    gathered = torch.zeros(NUM_RANKS, 8)  # an input that is part of it is repeated too
+    gathered[0] = LOCAL
+    world()._allgather_base(gathered.view(-1), gathered[0]).wait()
+    assert torch.equal(gathered, REPEATED)
 
 
 def test_what_sends_or_leaves_nothing_here_is_charged_by_its_group(model: FixedModel) -> None:

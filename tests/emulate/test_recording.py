@@ -1,6 +1,5 @@
-"""Notes of a step put in order: by hand, with stamps, and as FSDP waits on a GPU."""
+"""Notes of a step put in order, by hand; stamps and FSDP's waits are in test_device_link."""
 
-from bench.emulate.link.device_link import StreamWatch
 from bench.emulate.replay.recording import Issued, Recorder
 from bench.hardware.costs.collectives import Group
 
@@ -26,12 +25,12 @@ def in_order(trace):
     return [(mark.kind, mark.collective, mark.start_s, mark.end_s) for mark in trace.marks]
 
 
-def recorded(*collectives, drains=(), begin=0.0, end=20.0, resolve=float):
+def recorded(*collectives, drains=(), begin=0.0, end=20.0):
     recorder = Recorder()
     recorder.begin(begin)
     recorder.notes.issued.extend(collectives)
     recorder.notes.drained.extend(drains)
-    return recorder.end(end, resolve=resolve).trace
+    return recorder.end(end, resolve=float).trace
 
 
 def future(at, *, end, start=None, **given):
@@ -73,48 +72,3 @@ def test_the_input_was_ready_at_the_earliest_of_its_moments():
     trace = recorded(one)
     assert trace.collectives[0].issued_s == 2.5
     assert in_order(trace) == [("issue", 0, 2.5, 2.5)]
-
-
-def test_moments_may_be_numbers_of_stamps():
-    stamps = {0: 10.0, 3: 11.0, 4: 11.0, 5: 13.0, 6: 14.0}
-    one = issued(3, start=4, end=5)
-    one.modelled_s, one.mark_end = 2.0, 3
-    trace = recorded(one, end=6, resolve=lambda moment: stamps[int(moment)])
-    assert trace.duration_s == 4.0
-    assert in_order(trace) == [("issue", 0, 1.0, 1.0)]
-    assert trace.collectives[0].end_s == 3.0
-
-
-class Stream:
-    """As torch's: it compares by what it is, and waits for events of others."""
-
-    def __init__(self, name):
-        self.name = name
-        self.waited = []
-
-    def record_event(self, event=None):
-        return object() if event is None else event
-
-    def wait_event(self, event):
-        self.waited.append(event)
-
-
-def test_a_wait_for_an_event_behind_a_collective_is_noted_once_and_only_on_the_lane():
-    clock = iter(range(100))
-    watch = StreamWatch(stamp=lambda stream: next(clock), stream_class=Stream)
-    lane, side = Stream("lane"), Stream("side")
-    one = issued(0.0, start=1.0, end=2.0, is_on_lane=False)
-    original = Stream.wait_event
-    watch.begin(lane)
-    unrelated = side.record_event()
-    watch.issued_on(side, one)
-    event = side.record_event()
-    lane.wait_event(unrelated)
-    side.wait_event(event)
-    assert one.waits == []
-    lane.wait_event(event)
-    lane.wait_event(event)
-    assert one.waits == [(0, 1)]
-    assert lane.waited == [unrelated, event, event]
-    watch.end()
-    assert Stream.wait_event is original

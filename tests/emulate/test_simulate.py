@@ -12,7 +12,6 @@ from step_traces import Happening, trace_of
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from bench.emulate.group import Emulation
 from bench.emulate.replay.recording import StepTrace
 from bench.emulate.replay.simulate import expected_step_s, replay, straggler_step_s
 from bench.hardware.costs.collectives import Group
@@ -138,31 +137,22 @@ def test_what_the_link_adds_is_not_drawn() -> None:
     assert straggler_step_s(replays, num_ranks=2) == pytest.approx(0.45)
 
 
-NUM_STEPS = 12
-
-
 def trained(*, link_s: float) -> list[StepTrace]:
     """Return steps of a DDP net with four buckets or so."""
-    with emulated(FixedModel(link_s), num_ranks=8) as emulation:
-        return steps_of(emulation)
-
-
-def steps_of(emulation: Emulation) -> list[StepTrace]:
     torch.manual_seed(0)
     layers = [nn.Sequential(nn.Linear(256, 256), nn.ReLU()) for _ in range(8)]
-    net = DistributedDataParallel(nn.Sequential(*layers), bucket_cap_mb=0.5)
-    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
     batch = torch.randn(64, 256)
     traces = []
-    for index in range(NUM_STEPS + 2):
-        emulation.begin_step()
-        optimizer.zero_grad()
-        net(batch).square().mean().backward()
-        optimizer.step()
-        trace = emulation.end_step().trace
-        if index >= 2:  # DDP settles its buckets in the first
-            traces.append(trace)
-    return traces
+    with emulated(FixedModel(link_s), num_ranks=8) as emulation:
+        net = DistributedDataParallel(nn.Sequential(*layers), bucket_cap_mb=0.5)
+        optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
+        for _ in range(14):
+            emulation.begin_step()
+            optimizer.zero_grad()
+            net(batch).square().mean().backward()
+            optimizer.step()
+            traces.append(emulation.end_step().trace)
+    return traces[2:]  # DDP settles its buckets in the first
 
 
 def test_recorded_and_simulated_steps_agree() -> None:

@@ -136,18 +136,15 @@ def test_two_levels_have_the_right_limits(name: str, op: Op, size: int, g: int, 
         )
 
 
-@given(ops, num_bytes, ranks)
-def test_nothing_costs_nothing(op: Op, size: int, n: int) -> None:
+@given(st.sampled_from(IDS), ops, num_bytes, ranks)
+def test_nothing_costs_nothing_and_a_link_lies_within_its_band(
+    name: str, op: Op, size: int, n: int
+) -> None:
     assert seconds("infinite", op, size, Group(n)) == 0.0
     assert seconds("infinite*8/infinite", op, size, Group(8 * n, n)) == 0.0
     assert seconds("bw=1GB/s,latency=1ms", op, size, Group(1)) == 0.0
-
-
-@given(st.sampled_from(IDS), ops, num_bytes, ranks)
-def test_the_band_holds_the_value(name: str, op: Op, size: int, n: int) -> None:
     cost = CostModel(parse_topology(name)).cost(op, num_bytes=size, group=Group(n))
-    assert 0 < cost.low_s < cost.seconds < cost.high_s
-    assert math.isfinite(cost.high_s)
+    assert 0 < cost.low_s < cost.seconds < cost.high_s < math.inf
 
 
 @given(st.integers(3, 8), num_bytes)
@@ -160,18 +157,17 @@ def test_a_group_between_two_measured_ones_costs_between_them(n: int, size: int)
 
 
 def test_in_switch_reduction_enters_only_where_it_was_seen_to_gain() -> None:
-    model = CostModel(parse_topology("h100-nvlink"), use_curves=False)
-    for op, size, n, algorithm in (
-        ("all_reduce", 2**29, 8, "nvls"),
-        ("all_reduce", 2**12, 8, "ring"),
-        ("all_reduce", 2**29, 4, "ring"),
-        ("all_gather", 2**29, 8, "ring"),
+    for op, size, group, algorithm in (
+        ("all_reduce", 2**29, Group(8), "nvls"),
+        ("all_reduce", 2**12, Group(8), "ring"),
+        ("all_reduce", 2**29, Group(4), "ring"),
+        ("all_gather", 2**29, Group(8), "ring"),
+        ("all_reduce", 2**29, Group(16, 2), "hierarchical"),
     ):
-        cost = model.cost(op, num_bytes=size, group=Group(n))
-        assert cost.algorithm == algorithm, (op, size, n)
-    across = CostModel(parse_topology("h100-nvlink*8/ndr"), use_curves=False)
-    cost = across.cost("all_reduce", num_bytes=2**29, group=Group(16, 2))
-    assert cost.algorithm == "hierarchical"
+        link = "h100-nvlink" if group.num_nodes == 1 else "h100-nvlink*8/ndr"
+        model = CostModel(parse_topology(link), use_curves=False)
+        cost = model.cost(op, num_bytes=size, group=group)
+        assert cost.algorithm == algorithm, (op, size, group)
 
 
 def test_published_bus_bandwidths_are_reached() -> None:
@@ -204,9 +200,5 @@ def test_a_measured_group_is_a_curve_and_a_larger_one_a_scaled_curve() -> None:
 def test_a_known_answer_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     model = CostModel(parse_topology("h100-nvlink*8/ndr"))
     first = model.cost("all_reduce", num_bytes=2**20, group=Group(16, 2))
-
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise AssertionError("computed twice")
-
-    monkeypatch.setattr(model, "parts", refuse)
+    monkeypatch.setattr(model, "parts", None)  # whoever calls it fails
     assert model.cost("all_reduce", num_bytes=2**20, group=Group(16, 2)) is first

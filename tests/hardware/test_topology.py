@@ -123,10 +123,8 @@ def test_a_wrong_link_is_one_line_that_says_what_to_write(text: str, words: str)
     ("content", "words"),
     [
         ("latency_s: 3.0e-5\n", "link.yaml: bytes_per_s: missing"),
-        ("bytes_per_s: 2.0e+9\n", "link.yaml: latency_s: missing"),
         (FILE + "speed: 1\n", "link.yaml: unknown key 'speed'"),
         ("bytes_per_s: 0\nlatency_s: 3.0e-5\n", "link.yaml: bytes_per_s: expected a number > 0.0"),
-        ("bytes_per_s: -2.0\nlatency_s: 3.0e-5\n", "link.yaml: bytes_per_s"),
         ("bytes_per_s: fast\nlatency_s: 3.0e-5\n", "link.yaml: bytes_per_s: expected a number"),
         (FILE + "curve: 7\n", "link.yaml: curve"),
         (FILE + "curve: [{op: all_reduce}]\n", "link.yaml: curve row 1: num_ranks: missing"),

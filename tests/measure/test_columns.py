@@ -21,13 +21,7 @@ from bench.results.schema import REASONS
 from bench.workload import TRAIN, Phase
 from tests.measure.trial_requests import request_of
 
-
-class FourRows:
-    def batch_size(self, phase: Phase) -> int:
-        return 4
-
-
-FOUR: Any = FourRows()
+FOUR: Any = SimpleNamespace(batch_size=lambda phase: 4)
 
 
 def window(step_s: list[float], *, wall_s: float | None = None, **count: Any) -> Window:
@@ -59,9 +53,6 @@ def test_speed_is_items_over_the_whole_window() -> None:
     assert (counted["flops_per_item"], counted["flops_method"]) == (2e9, "analytic")
     by_events = replace(window([0.5] * 4, wall_s=2.5), step_clock="event")
     assert summary.speed_columns(by_events)["host_gap_frac"] == pytest.approx(0.2)
-
-
-def test_waiting_is_blank_without_a_loader() -> None:
     measured = window([0.5] * 4, data_wait_s=0.125)
     assert summary.wait_columns(measured, uses_loader=False) == {}
     waited = summary.wait_columns(measured, uses_loader=True)

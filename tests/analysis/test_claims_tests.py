@@ -16,9 +16,8 @@ from bench.analysis.claims.claims_verdict import (
     span_words,
     value_words,
 )
-from bench.analysis.claims.evaluators import AnyTest
 from bench.analysis.claims.evaluators.catalogue_claims import compute, names_in
-from bench.analysis.claims.ledger import read_ledger
+from bench.analysis.claims.ledger import AnyTest, read_ledger
 from bench.core.errors import BenchError, DataError
 from bench.hardware.loader import decode
 from bench.results.schema import NAMES, Row

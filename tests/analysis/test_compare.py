@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
-from bench.analysis.comparison.comparison import Compared, Comparison, Strictness, compare
-from bench.analysis.comparison.noise_floors import (
+from bench.analysis.comparison.comparison import (
+    Compared,
+    Comparison,
     NoiseFloor,
+    Strictness,
+    compare,
     floors_by_key,
     load_floors,
     measure_noise,
@@ -65,23 +68,6 @@ def test_a_ratio_is_the_same_or_open_and_strict_exits_3_where_it_is_open() -> No
     assert (row.b.num, row.verdict) == (5, "INCONCLUSIVE")
 
 
-@pytest.mark.parametrize(
-    ("cells", "reason", "codes"),
-    [
-        ({"num": 2}, "2 usable trials, needs 3", (ExitCode.OK, ExitCode.INCONCLUSIVE)),
-        ({"num": 4, "status": "INVALID", "reasons": "foreign_cpu_heavy;drift"},
-         "0 usable trials, needs 3 (4 invalid or failed: foreign_cpu_heavy, drift)",
-         (ExitCode.INVALID, ExitCode.INVALID)),
-    ],
-)  # fmt: skip
-def test_too_few_trials_are_not_compared_and_invalid_ones_exit_4(
-    cells: dict[str, Any], reason: str, codes: tuple[int, int]
-) -> None:
-    found = compared(trials(), trials(seed=2, step_ms=200.0, **cells))
-    assert (found.rows[0].verdict, found.rows[0].reason) == ("NOT COMPARED", f"B.csv: {reason}")
-    assert exits(found) == codes
-
-
 def test_each_trial_counts_once_and_one_that_died_early_belongs_to_its_run() -> None:
     first = trials(seed=2)
     first[0] |= {"status": "INVALID", "step_median_ms": 900.0}
@@ -100,6 +86,16 @@ def test_each_trial_counts_once_and_one_that_died_early_belongs_to_its_run() -> 
     found = compared(trials(), dead)
     assert found.rows[0].is_cross_hardware is False
     assert exits(found)[0] == ExitCode.INVALID
+    # Too few are not compared, and invalid ones exit 4.
+    invalid = {"num": 4, "status": "INVALID", "reasons": "foreign_cpu_heavy;drift"}
+    for cells, said, codes in (
+        ({"num": 2}, "2 usable trials, needs 3", (ExitCode.OK, ExitCode.INCONCLUSIVE)),
+        (invalid, "0 usable trials, needs 3 (4 invalid or failed: foreign_cpu_heavy, drift)",
+         (ExitCode.INVALID, ExitCode.INVALID)),
+    ):  # fmt: skip
+        found = compared(trials(), trials(seed=2, step_ms=200.0, **cells))
+        assert (found.rows[0].verdict, found.rows[0].reason) == ("NOT COMPARED", f"B.csv: {said}")
+        assert exits(found) == codes
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def value(found: LogEstimate | None) -> float:
     return found.value
 
 
-def test_different_items_are_compared_per_element() -> None:
+def test_different_items_are_compared_per_element_and_two_kinds_not_at_all() -> None:
     # 300 ms for 2 patches of 32^3 against 100 ms for one volume of 8 x 32^3, without noise:
     # 150 ms / 1 against 100 ms / 8 per 32^3 voxels is a factor of 12.
     gap = only_gap(
@@ -53,6 +53,17 @@ def test_different_items_are_compared_per_element() -> None:
     assert (gap.unit, gap.is_per_element) == ("voxel", True)
     assert [value(one) for one in (gap.time, gap.flops, gap.energy)] == pytest.approx([12, 3, 4])
     assert gap.flops is not None and gap.flops.interval is None
+    odd = {**INFER, "elements_unit": None, "elements_per_item": None}
+    gap = only_gap(trials(rss_peak_bytes=2 * 10**9), trials(rss_peak_bytes=10**9, **odd))
+    assert (gap.unit, gap.time, gap.flops, gap.energy) == (None, None, None, None)
+    assert value(gap.memory) == pytest.approx(2.0)
+
+    train = trials(num=1, energy_per_item_j=1.0, mem_alloc_peak_bytes=2 * 10**9)
+    gap = only_gap(train, trials(num=1, rss_peak_bytes=10**9, **INFER))
+    assert (gap.energy, gap.memory) == (None, None)
+    assert gap.time is not None and gap.time.interval is None, "one trial"
+    board: dict[str, Value] = {"energy_per_item_j": 1.0, "energy_scope": "module"}
+    assert only_gap(train, trials(num=1, **INFER, **board)).energy is None
 
 
 def test_equal_items_are_compared_per_item_and_intervals_cover_as_often_as_they_say() -> None:
@@ -68,20 +79,6 @@ def test_equal_items_are_compared_per_item_and_intervals_cover_as_often_as_they_
         widths.append(high / low)
     assert 0.90 <= covered / 100 <= 0.99
     assert sorted(widths)[50] < 1.15
-
-
-def test_what_is_missing_or_of_two_kinds_is_not_divided() -> None:
-    odd = {**INFER, "elements_unit": None, "elements_per_item": None}
-    gap = only_gap(trials(rss_peak_bytes=2 * 10**9), trials(rss_peak_bytes=10**9, **odd))
-    assert (gap.unit, gap.time, gap.flops, gap.energy) == (None, None, None, None)
-    assert value(gap.memory) == pytest.approx(2.0)
-
-    train = trials(num=1, energy_per_item_j=1.0, mem_alloc_peak_bytes=2 * 10**9)
-    gap = only_gap(train, trials(num=1, rss_peak_bytes=10**9, **INFER))
-    assert (gap.energy, gap.memory) == (None, None)
-    assert gap.time is not None and gap.time.interval is None, "one trial"
-    board: dict[str, Value] = {"energy_per_item_j": 1.0, "energy_scope": "module"}
-    assert only_gap(train, trials(num=1, **INFER, **board)).energy is None
 
 
 def test_a_half_without_a_usable_trial_is_named() -> None:

@@ -251,7 +251,7 @@ def sized(
     return size(Target(**asked), start, chips or [CHIP], link=link)
 
 
-def test_targets_are_read_or_refused_in_one_line() -> None:
+def test_targets_are_read_or_refused_and_every_usual_link_is_a_preset() -> None:
     assert parse_target("imaging-infer < 30s") == Target(workload="imaging-infer", item_s=30.0)
     rate = parse_target("llm-train 8.64e9 tokens/day")
     assert rate.items_per_s == pytest.approx(1e5) and rate.unit == "tokens"
@@ -268,6 +268,12 @@ def test_targets_are_read_or_refused_in_one_line() -> None:
     # The fastest start is taken.
     fast, other = measured(step_s=0.1), measured(workload="llm-train", step_s=0.01)
     assert start_for(parse_target("imaging-train 5 patches/s"), [MEASURED, fast, other]) is fast
+    expected = {"h20-96g": "h20-nvlink", "a800-sxm-80g": "a800-nvlink",
+                "ascend-910": "ascend910-hccs", "ascend-910b3": "ascend910b-hccs",
+                "ascend-910c": "pcie5", "mi250x": "mi250-if", "l4": "pcie4",
+                "h100-pcie-80g": "pcie5"}  # fmt: skip
+    assert {name: usual_link(catalogue_chip(name)) for name in expected} == expected
+    assert set(expected.values()) <= {row.id for row in load_links()}
 
 
 def test_as_many_are_taken_as_the_target_needs_in_an_order_that_says_what_is_open() -> None:
@@ -293,12 +299,3 @@ def test_as_many_are_taken_as_the_target_needs_in_an_order_that_says_what_is_ope
     assert [one.projected.chip.id for one in choices] == ["cool", "hot", "near"]
     (line,) = undecided(choices)
     assert line.startswith("hot before near is not decided")
-
-
-def test_every_usual_link_is_a_preset_of_its_own_chip() -> None:
-    expected = {"h20-96g": "h20-nvlink", "a800-sxm-80g": "a800-nvlink",
-                "ascend-910": "ascend910-hccs", "ascend-910b3": "ascend910b-hccs",
-                "ascend-910c": "pcie5", "mi250x": "mi250-if", "l4": "pcie4",
-                "h100-pcie-80g": "pcie5"}  # fmt: skip
-    assert {name: usual_link(catalogue_chip(name)) for name in expected} == expected
-    assert set(expected.values()) <= {row.id for row in load_links()}

@@ -113,7 +113,7 @@ def limited(*, step_ms: float = 200.0, num: int = 1, **cells: object) -> list[Ro
     return trials(step_ms=step_ms, num=num, noise_frac=0.0, **own)  # type: ignore[arg-type]
 
 
-def test_every_limit_stands_beside_the_start_by_itself_and_changes_none() -> None:
+def test_every_limit_stands_beside_its_start_by_itself_or_is_named() -> None:
     alone = only(measured_of(rows(), profiles={})[0])
     both = [*limited(), *limited(step_ms=400.0, chip_limit="one core", config_hash="1e551")]
     start = only(measured_of([*both, *rows()], profiles={})[0])
@@ -127,9 +127,6 @@ def test_every_limit_stands_beside_the_start_by_itself_and_changes_none() -> Non
     assert (rate.interval or (0.0, 0.0))[1] == pytest.approx(
         10.0 * math.exp(12.7062 * math.log(4) / 2), rel=1e-3
     )
-
-
-def test_a_limited_row_without_a_start_or_a_step_time_is_named() -> None:
     found, left_out = measured_of([*rows(roof_flops_per_s=None), *limited()], profiles={})
     assert not found
     assert ["roof" in one.reason for one in left_out] == [True, False]

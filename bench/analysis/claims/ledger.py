@@ -17,7 +17,12 @@ from typing import Literal
 from msgspec import field, structs
 
 from bench.analysis.claims.claim_cases import Bounds
-from bench.analysis.claims.evaluators import AnyTest
+from bench.analysis.claims.evaluators import (
+    catalogue_claims,
+    link_claims,
+    measured_claims,
+    projection_claims,
+)
 from bench.core.errors import DataError, UsageError
 from bench.hardware.loader import Count, Declared, Number, Text, read_document
 from bench.results.reader import read_rows
@@ -25,6 +30,24 @@ from bench.results.schema import Row
 
 _DISTRIBUTION = "gapbench"
 _INSTALLED = Path("share") / _DISTRIBUTION
+AnyTest = (
+    catalogue_claims.Arithmetic
+    | catalogue_claims.Needs
+    | catalogue_claims.CatalogueRatio
+    | catalogue_claims.CatalogueWhere
+    | catalogue_claims.ExportOutcome
+    | catalogue_claims.PublishedFigureTest
+    | catalogue_claims.PublishedRatioTest
+    | link_claims.CommunicationShare
+    | link_claims.LinkSlowdown
+    | link_claims.MitigationShare
+    | link_claims.Region
+    | measured_claims.EmulatedSlowdown
+    | measured_claims.MeasuredRatio
+    | projection_claims.Crossover
+    | projection_claims.ProjectedRatio
+    | projection_claims.Stacking
+)
 
 
 class Article(Declared, frozen=True, kw_only=True):

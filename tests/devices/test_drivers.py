@@ -1,13 +1,12 @@
 """Readers over recorded drivers and made-up /sys trees."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from bench.core.nouns import Device
 from bench.devices.telemetry import amd_smi, nvml, nvml_links, readers
-from bench.devices.telemetry.common import Baseline, Sample, Telemetry
+from bench.devices.telemetry.common import Baseline, Sample
 from tests.devices import recorded_drivers as recorded
 from tests.devices.recorded_drivers import MISSING, RecordedAmdSmi, RecordedNvml, make_tree
 
@@ -16,6 +15,8 @@ GPU = Device(
 )
 AMD = replace(GPU, index=0, name="AMD Instinct MI300X", vendor="amd", pci_bus_id="0000:00:00.0")
 SUPERCHIP = "NVIDIA GH200 480GB"
+NO_CURRENT = {"current_socket_power": "N/A"}
+FULL_COUNTER = {"energy_accumulator": 2**64 - 1, "counter_resolution": 1}
 NO_ENERGY = {"power_w": None, "energy_j": None}
 
 
@@ -36,10 +37,7 @@ def opened(monkeypatch):
     return open_on
 
 
-Opened = Callable[..., Telemetry]
-
-
-def test_nvml_readings_are_in_base_units(opened):
+def test_readings_are_in_base_units(opened):
     telemetry = opened(GPU)
     assert telemetry.sample() == Sample(
         time_s=12.5,
@@ -65,9 +63,6 @@ def test_nvml_readings_are_in_base_units(opened):
         has_persistence=True,
         has_mig=False,
     )
-
-
-def test_amd_readings_are_in_base_units(opened):
     telemetry = opened(AMD)
     assert telemetry.sample() == Sample(
         time_s=12.5,
@@ -98,28 +93,16 @@ def test_amd_readings_are_in_base_units(opened):
         # A superchip's counter covers the module: used where its power can be checked.
         ("nvmlDeviceGetName", SUPERCHIP, {"energy_j": 7.0, "power_w": 250.0}),
         # Releases 6 and 7 of AMD SMI call the same field by other names.
-        (
-            "amdsmi_get_power_info",
-            {"current_socket_power": "N/A", "average_socket_power": 90},
-            {"power_w": 90},
-        ),
+        ("amdsmi_get_power_info", {"average_socket_power": 90, **NO_CURRENT}, {"power_w": 90}),
         ("amdsmi_get_power_info", {"socket_power": 410}, {"power_w": 410}),
         ("amdsmi_get_power_info", {"socket_power": 2**32 - 1}, {"power_w": None}),
         ("amdsmi_get_power_info", {"average_socket_power": 65_535}, {"power_w": None}),
         ("amdsmi_get_power_info", {"average_socket_power": 0}, {"power_w": None}),
-        (
-            "amdsmi_get_energy_count",
-            {"energy_accumulator": 2**64 - 1, "counter_resolution": 1},
-            {"energy_j": None},
-        ),
+        ("amdsmi_get_energy_count", FULL_COUNTER, {"energy_j": None}),
         ("amdsmi_get_energy_count", None, {"energy_j": None}),
         ("amdsmi_get_clock_info", {"cur_clk": 1_200}, {"sm_clock_hz": 1.2e9}),
         ("amdsmi_get_clock_info", MISSING, {"sm_clock_hz": None, "power_w": 300}),
-        (
-            "amdsmi_get_temp_metric",
-            lambda handle, kind, metric: None if kind == "hotspot" else 61,
-            {"temperature_c": 61},
-        ),
+        ("amdsmi_get_temp_metric", lambda _, kind, __: {"edge": 61}.get(kind), {"temperature_c": 61}),
     ],
 )
 def test_what_a_driver_offers_instead_is_read_and_what_is_none_stays_blank(
@@ -184,14 +167,18 @@ def test_a_device_is_matched_by_identity_then_address_then_being_the_only_one(
     assert (opened(device) is not None) == is_found
 
 
-def test_every_start_of_nvml_has_its_shutdown(monkeypatch):
-    driver = RecordedNvml()
+def test_every_start_of_nvml_has_its_shutdown_and_without_a_driver_nothing_is_stated(monkeypatch):
+    driver: RecordedNvml | None = RecordedNvml()
     monkeypatch.setattr(nvml, "import_nvml", lambda: driver)
     telemetry = nvml.open_nvml(GPU)
     assert telemetry is not None and driver.calls.count("nvmlShutdown") == 0
     telemetry.close()
     assert nvml.open_nvml(replace(GPU, uuid="9")) is None
     assert driver.calls.count("nvmlShutdown") == 2
+    driver = None
+    assert nvml.open_nvml(GPU) is None
+    assert nvml_links.memory_free_bytes(GPU) is None
+    assert nvml_links.device_links([GPU, GPU]) == nvml_links.device_memories() == []
 
 
 def test_an_amd_binding_that_fails_leaves_blanks_and_is_as_good_as_none_at_import(
@@ -266,11 +253,3 @@ def test_links_of_two_devices_are_those_that_nvml_states(monkeypatch, ends, ance
     ]
     assert nvml_links.memory_free_bytes(devices[0]) == 5 * 2**30
     assert driver.calls.count("nvmlShutdown") == 2
-
-
-def test_without_a_driver_nothing_is_stated(monkeypatch):
-    monkeypatch.setattr(nvml, "import_nvml", lambda: None)
-    assert nvml.open_nvml(GPU) is None
-    assert nvml_links.memory_free_bytes(GPU) is None
-    assert nvml_links.device_links([GPU, GPU]) == []
-    assert nvml_links.device_memories() == []

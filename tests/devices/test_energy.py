@@ -24,32 +24,28 @@ from tests.devices.recorded_drivers import ReplayTelemetry
 Reading = Callable[[float], float | None]
 
 
-def blank(_: float) -> None:
-    return None
-
-
-def hundred_watts(_: float) -> float:
-    return 100.0
-
-
 def reset_at(moment_s: float) -> Reading:
     return lambda t: 100.0 * (t if t < moment_s else t - moment_s)
 
 
-def sampled(*, power_w: Reading = blank, energy_j: Reading = blank) -> list[Sample]:
+def sampled(*, power_w: float | None = None, energy_j: Reading = lambda _: None) -> list[Sample]:
     """Twelve seconds, ten samples in each."""
     times_s = [number / 10 for number in range(121)]
-    return [Sample(time_s=t, power_w=power_w(t), energy_j=energy_j(t)) for t in times_s]
+    return [Sample(time_s=t, power_w=power_w, energy_j=energy_j(t)) for t in times_s]
 
 
-def energy(samples, *, start_s=1.0, end_s=11.0, idle_power_w=None) -> Energy:
-    return window_energy(
-        samples, start_s=start_s, end_s=end_s, idle_power_w=idle_power_w, scope="gpu"
-    )
+def without(first_s: float, last_s: float) -> list[Sample]:
+    samples = sampled(power_w=100.0, energy_j=lambda t: 100.0 * t)
+    return [one for one in samples if not first_s < one.time_s < last_s]
+
+
+def energy(samples, **window) -> Energy:
+    window = {"start_s": 1.0, "end_s": 11.0, "idle_power_w": None, **window}
+    return window_energy(samples, **window, scope="gpu")
 
 
 def test_steady_hundred_watts_give_a_thousand_joules_in_ten_seconds():
-    samples = sampled(power_w=hundred_watts, energy_j=lambda t: 5000.0 + 100.0 * t)
+    samples = sampled(power_w=100.0, energy_j=lambda t: 5000.0 + 100.0 * t)
     answer = energy(samples, start_s=1.03, end_s=11.03, idle_power_w=30.0)
     assert asdict(answer) == pytest.approx(
         {
@@ -67,7 +63,8 @@ def test_steady_hundred_watts_give_a_thousand_joules_in_ten_seconds():
 
 def test_readings_are_interpolated_at_the_edges_of_the_window():
     # Power is 10 W per second of time: from 1.25 s to 3.75 s that is 5 x (3.75^2 - 1.25^2) J.
-    answer = energy(sampled(power_w=lambda t: 10.0 * t), start_s=1.25, end_s=3.75)
+    rising = [Sample(time_s=number / 10, power_w=float(number)) for number in range(121)]
+    answer = energy(rising, start_s=1.25, end_s=3.75)
     assert answer.energy_j == pytest.approx(62.5)
     assert (answer.energy_source, answer.energy_net_j) == ("integrated", None)
     assert not answer.is_unvalidated
@@ -79,33 +76,25 @@ def test_readings_are_interpolated_at_the_edges_of_the_window():
 
 
 @pytest.mark.parametrize(
-    ("counter", "energy_j", "source"),
+    ("power_w", "counter", "energy_j", "source"),
     [
-        (lambda t: 777.0, 1000.0, "integrated"),  # frozen
-        (lambda t: 80.0 * t, 1000.0, "integrated"),  # 20 % off
-        (lambda t: 120.0 * t, 1000.0, "integrated"),
-        (lambda t: 90.0 * t, 900.0, "counter"),  # 10 % off
-        (reset_at(5.0), 1000.0, "integrated"),
-        (lambda t: 9e9 if t < 0.45 else 100.0 * t, 1000.0, "counter"),  # reset before the window
+        (100.0, lambda t: 777.0, 1000.0, "integrated"),  # frozen
+        (100.0, lambda t: 80.0 * t, 1000.0, "integrated"),  # 20 % off
+        (100.0, lambda t: 120.0 * t, 1000.0, "integrated"),
+        (100.0, lambda t: 90.0 * t, 900.0, "counter"),  # 10 % off
+        (100.0, reset_at(5.0), 1000.0, "integrated"),
+        (100.0, lambda t: 9e9 if t < 0.45 else 100.0 * t, 1000.0, "counter"),  # reset earlier
+        # Without power beside it, a counter is used if it rises.
+        (None, lambda t: 40.0 * t, 400.0, "counter"),
+        (None, reset_at(5.0), None, None),
     ],
 )
-def test_a_counter_is_used_where_sampled_power_confirms_it(counter, energy_j, source):
-    answer = energy(sampled(power_w=hundred_watts, energy_j=counter))
-    assert answer.energy_j == pytest.approx(energy_j)
-    assert answer.energy_integrated_j == pytest.approx(1000.0)
+def test_a_counter_is_used_where_sampled_power_confirms_it(power_w, counter, energy_j, source):
+    answer = energy(sampled(power_w=power_w, energy_j=counter))
+    integrated_j = power_w and pytest.approx(10 * power_w)
+    assert answer.energy_j == (energy_j and pytest.approx(energy_j))
+    assert answer.energy_integrated_j == integrated_j
     assert (answer.energy_source, answer.is_unvalidated) == (source, source == "integrated")
-
-
-def test_counter_without_power_beside_it_is_used_if_it_rises():
-    answer = energy(sampled(energy_j=lambda t: 40.0 * t))
-    assert answer.energy_j == pytest.approx(400.0)
-    assert (answer.energy_source, answer.energy_integrated_j) == ("counter", None)
-    assert energy(sampled(energy_j=reset_at(5.0))) == Energy()
-
-
-def without(first_s: float, last_s: float) -> list[Sample]:
-    samples = sampled(power_w=hundred_watts, energy_j=lambda t: 100.0 * t)
-    return [one for one in samples if not first_s < one.time_s < last_s]
 
 
 @pytest.mark.parametrize(
@@ -146,22 +135,17 @@ def test_energy_is_additive_over_adjacent_windows(powers_w, middle_s, is_counted
 
 
 def test_conditions_are_shares_of_the_samples_in_the_window():
-    def sample(time_s, *, clock, heat, reasons):
-        return Sample(
-            time_s=time_s,
-            sm_clock_hz=clock,
-            temperature_c=heat,
-            throttle_reasons=frozenset(reasons),
-            used_bytes=int(time_s * 100),
-        )
-
+    readings = [
+        (9e9, 40.0, {"hw_slowdown"}),
+        (2e9, 50.0, set()),
+        (1e9, 60.0, {"sw_power_cap"}),
+        (1e9, 55.0, {"sw_power_cap", "hw_thermal"}),
+        (2e9, 52.0, {"power_brake", "hw_slowdown"}),
+        (9e9, 99.0, {"sync_boost"}),
+    ]
     samples = [
-        sample(0.0, clock=9e9, heat=40.0, reasons={"hw_slowdown"}),
-        sample(1.0, clock=2e9, heat=50.0, reasons=set()),
-        sample(2.0, clock=1e9, heat=60.0, reasons={"sw_power_cap"}),
-        sample(3.0, clock=1e9, heat=55.0, reasons={"sw_power_cap", "hw_thermal"}),
-        sample(4.0, clock=2e9, heat=52.0, reasons={"power_brake", "hw_slowdown"}),
-        sample(5.0, clock=9e9, heat=99.0, reasons={"sync_boost"}),
+        Sample(time_s=t, sm_clock_hz=clock, temperature_c=heat, throttle_reasons=frozenset(reasons))
+        for t, (clock, heat, reasons) in enumerate(readings)
     ]
     assert window_conditions(samples, start_s=0.5, end_s=4.0) == Conditions(
         temp_start_c=40.0,
@@ -196,27 +180,24 @@ def snapshot_at(pid: int) -> CpuSnapshot:
     return CpuSnapshot(time_s=float(pid), **counters, processes={}, switches={}, faults={})
 
 
-def test_a_failing_reading_is_left_out_and_stops_nothing():
-    def fail(pid):
-        raise ProcessLookupError(pid)
+def test_a_failing_reading_is_left_out_and_the_slow_ones_are_taken_less_often(monkeypatch):
+    def fail_once(pid):
+        asked.append(pid)
+        if len(asked) == 1:
+            raise ProcessLookupError(pid)
+        return snapshot_at(pid)
 
-    readings = [Sample(time_s=1.0), OSError("gpu lost"), Sample(time_s=3.0)]
-    sampler = Sampler(ReplayTelemetry(readings), pid=7, snapshot=fail)
-    for _ in range(4):
-        sampler.collect()
-    assert [one.time_s for one in sampler.samples] == [1.0, 3.0]
-    assert sampler.snapshots == []
-
-
-def test_snapshots_and_memory_are_taken_less_often_than_power(monkeypatch):
+    asked: list[int] = []
     now_s = iter(number / 10 for number in range(11))
     monkeypatch.setattr(time, "monotonic", lambda: next(now_s))
-    replay = ReplayTelemetry([Sample(time_s=float(number)) for number in range(11)])
-    sampler = Sampler(replay, pid=7, snapshot=snapshot_at)
+    readings = [Sample(time_s=1.0), OSError("gpu lost"), Sample(time_s=3.0)]
+    replay = ReplayTelemetry(readings)
+    sampler = Sampler(replay, pid=7, snapshot=fail_once)
     for _ in range(11):
         sampler.collect()
+    assert [one.time_s for one in sampler.samples] == [1.0, 3.0]
     slow = [number for number, with_memory in enumerate(replay.asked) if with_memory]
-    assert (slow, len(sampler.snapshots)) == ([0, 5, 10], 3)
+    assert (slow, asked, len(sampler.snapshots)) == ([0, 5, 10], [7] * 3, 2)
 
 
 def test_the_thread_brackets_the_time_between_start_and_stop():

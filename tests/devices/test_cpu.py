@@ -65,6 +65,13 @@ def test_cores_are_picked_from_as_few_memory_nodes_as_can_be(
     assert cpu.usable_cpu_ids(num_cores=wanted, root=root) == cpu_ids
 
 
+NESTED = {
+    "slice/job/cpu.max": "max 100000\n",
+    "slice/cpu.max": "250000 100000\n",
+    "cpu.max": "800000 100000\n",
+}
+
+
 def version_1(controller, quota_us):
     folder = f"{controller}/cpu.cfs_"
     return {f"{folder}quota_us": quota_us, f"{folder}period_us": "100000\n"}
@@ -74,16 +81,7 @@ def version_1(controller, quota_us):
     ("membership", "files", "quota", "num_cores"),
     [
         # Version 2: the smallest of all ancestors. It is rounded down but never to zero.
-        (
-            "0::/slice/job",
-            {
-                "slice/job/cpu.max": "max 100000\n",
-                "slice/cpu.max": "250000 100000\n",
-                "cpu.max": "800000 100000\n",
-            },
-            2.5,
-            2,
-        ),
+        ("0::/slice/job", NESTED, 2.5, 2),
         ("0::/", {"cpu.max": "40000 100000"}, 0.4, 1),
         *(("0::/", {"cpu.max": text}, None, 4) for text in ("max 100000", "", "1 2 3")),
         # Version 1, by the joint controller, and without a quota.
@@ -93,9 +91,8 @@ def version_1(controller, quota_us):
 )
 def test_a_quota_is_read_in_both_versions(machine, membership, files, quota, num_cores):
     groups = {f"{GROUPS}/{name}": text for name, text in files.items()}
-    root = machine(
-        {"proc/self/cgroup": f"{membership}\n", **groups}, cores="0 1 2 3", allowed="0-3"
-    )
+    groups["proc/self/cgroup"] = f"{membership}\n"
+    root = machine(groups, cores="0 1 2 3", allowed="0-3")
     assert cpu_quota(root=root) == quota
     assert cpu.usable_cores(root=root) == num_cores
 
@@ -156,15 +153,15 @@ def shot(time_s, busy_s, *used_s, steal_s=0.0, counts=None) -> CpuSnapshot:
     )
 
 
+HOGGED = [shot(0, 0, 0.0, counts=(3, 0)), shot(10, 16, 6.0, counts=(13, 500), steal_s=1)]
+COUNTED = [shot(0, 0, 0.0, counts=(0, 0)), shot(2, 0, 2.0, counts=(4, 100))]
+
+
 @pytest.mark.parametrize(
     ("taken", "window_s", "expected"),
     [
         # One of two cores hogged. In 10 s they worked 16 s: 6 s for the trial, 10 s for others.
-        (
-            [shot(0, 0, 0.0, counts=(3, 0)), shot(10, 16, 6.0, counts=(13, 500), steal_s=1)],
-            (0, 10),
-            (0.3, 0.5, 0.05, 50.0, 1.0),
-        ),
+        (HOGGED, (0, 10), (0.3, 0.5, 0.05, 50.0, 1.0)),
         # 1 s of foreign work in the first 2 s, none later: interpolated at the window's edges.
         ([shot(0, 0, 0.0), shot(2, 3, 2.0), shot(4, 5, 4.0)], (1, 3), (0.5, 0.125, 0)),
         # A worker used 3 s, 1 s of it after the first snapshot, and was then waited for.
@@ -172,27 +169,18 @@ def shot(time_s, busy_s, *used_s, steal_s=0.0, counts=None) -> CpuSnapshot:
         # A child that nobody waited for does not make own time negative.
         ([shot(0, 0, 0.0, 50.0), shot(4, 4, 4.0)], (0, 4), (0.5, 0, 0)),
         # A child ended while /proc was being read: gone at first, in its parent's sum later.
-        (
-            [shot(0, 0, 0.0, 90.0), shot(1, 2, 1.0), shot(2, 4, (2.0, 90.0))],
-            (0, 2),
-            (0.5, 0.5, 0),
-        ),
+        ([shot(0, 0, 0.0, 90.0), shot(1, 2, 1.0), shot(2, 4, (2.0, 90.0))], (0, 2), (0.5, 0.5, 0)),
         # 100 switches in 2 s; the trial ends after the window, before the third snapshot.
-        (
-            [shot(0, 0, 0.0, counts=(0, 0)), shot(2, 0, 2.0, counts=(4, 100)), shot(3, 0)],
-            (1, 2.5),
-            (1 / 3, 0, 0, 50.0, 2.0),
-        ),
+        ([*COUNTED, shot(3, 0)], (1, 2.5), (1 / 3, 0, 0, 50.0, 2.0)),
         # What the system does not count stays blank.
         ([shot(0, 0, 0.0, steal_s=None), shot(1, 1, 1.0, steal_s=None)], (0, 1), (0.5, 0)),
         # Counters that disagree do not make more than the whole.
         ([shot(0, 0, 0.0), shot(1, 1, 9.0, steal_s=9)], (0, 1), (1, 0, 1)),
         ([shot(0, 0), shot(1, 9)], (0, 1), (0, 1, 0)),
         # Snapshots that do not cover the window show nothing.
-        *(
-            ([shot(1, 0), shot(2, 1)], window_s, ())
-            for window_s in ((0.5, 2), (1, 2.5), (1.5, 1.5))
-        ),
+        ([shot(1, 0), shot(2, 1)], (0.5, 2), ()),
+        ([shot(1, 0), shot(2, 1)], (1, 2.5), ()),
+        ([shot(1, 0), shot(2, 1)], (1.5, 1.5), ()),
         ([], (0, 1), ()),
     ],
 )
@@ -207,15 +195,11 @@ def test_use_of_the_processor_in_a_window(taken, window_s, expected):
 def test_a_program_outside_the_tree_counts_as_foreign_and_one_inside_as_own():
     """Loose bounds only: other programs may be busy here too."""
     spin = "import time\nend = time.monotonic() + 1.5\nwhile time.monotonic() < end: pass"
-    child = subprocess.Popen([sys.executable, "-c", spin])
-    try:
+    with subprocess.Popen([sys.executable, "-c", spin]) as child:
         time.sleep(0.3)
         first = take_snapshot(child.pid)
         time.sleep(0.8)
         last = take_snapshot(child.pid)
-    finally:
-        child.kill()
-        child.wait()
     noise = cpu_noise([first, last], start_s=first.time_s, end_s=last.time_s, num_cores=1)
     assert noise.own_cpu_frac is not None and noise.own_cpu_frac > 0.1
     assert noise.involuntary_switches_per_s is not None
@@ -262,8 +246,7 @@ def test_a_machine_is_read_from_its_files(machine, tmp_path):
     assert (system["is_virtual"], system["drivers"]) == (True, {"nvidia": "580.65"})
     # A machine without /proc and /sys leaves blanks.
     facts = machine_facts(root=tmp_path / "bare", environ={})
-    processor, system = facts["cpu"], facts["system"]
     for name in ("sockets", "numa_nodes", "smt_active", "cgroup_cpus", "governor", "turbo"):
-        assert processor[name] is None
-    assert system["container"] is None
+        assert facts["cpu"][name] is None
+    assert facts["system"]["container"] is None
     assert facts["memory"]["transparent_huge_pages"] is None

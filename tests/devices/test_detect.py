@@ -2,6 +2,7 @@
 
 import sys
 import types
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -15,9 +16,8 @@ GIB = 2**30
 
 def build_torch_with(monkeypatch, *, cuda=None, hip=None):
     """Pretend that torch was built for CUDA or HIP."""
-    monkeypatch.setattr(torch.version, "cuda", cuda)
-    monkeypatch.setattr(torch.version, "hip", hip)
-    monkeypatch.setattr(torch.version, "rocm", hip and "7.1.0", raising=False)
+    for name, version in {"cuda": cuda, "hip": hip, "rocm": hip and "7.1.0"}.items():
+        monkeypatch.setattr(torch.version, name, version, raising=False)
 
 
 def install_tools(monkeypatch, *names):
@@ -35,9 +35,8 @@ def _bare_machine(monkeypatch):
     build_torch_with(monkeypatch)
     install_tools(monkeypatch)
     monkeypatch.setattr(detect, "load_packages", tuple)
-    monkeypatch.setattr(detect, "registered_type", lambda: None)
-    monkeypatch.setattr(detect, "memory_free_bytes", lambda device: None)
-    monkeypatch.setattr(detect, "open_telemetry", lambda device: None)
+    for name in ("registered_type", "memory_free_bytes", "open_telemetry"):
+        monkeypatch.setattr(detect, name, lambda *_: None)
 
 
 def labels():
@@ -47,7 +46,7 @@ def labels():
 def add_cuda(monkeypatch, *names, broken=(), **functions):
     def get_device_properties(index):
         if index in broken:
-            raise RuntimeError("CUDA error: unknown error")
+            refuse()
         return types.SimpleNamespace(name=names[index], total_memory=32 * GIB)
 
     functions = {"get_device_properties": get_device_properties, **functions}
@@ -61,10 +60,8 @@ def add_type(monkeypatch, device_type, package=None, **functions):
         module.__version__ = "2.10.0"
         monkeypatch.setitem(sys.modules, package, module)
     if functions or package:
-        functions = {
-            "get_device_properties": lambda index: types.SimpleNamespace(name="chip"),
-            **functions,
-        }
+        chip = types.SimpleNamespace(name="chip")
+        functions.setdefault("get_device_properties", lambda index: chip)
         add_backend(monkeypatch, device_type, **functions)
     monkeypatch.setattr(detect, "registered_type", lambda: device_type)
 
@@ -105,13 +102,9 @@ def test_a_type_that_is_not_available_is_asked_nothing_more(monkeypatch):
     traps = dict.fromkeys(("device_count", "get_device_properties", "mem_get_info"), asked.append)
     build_torch_with(monkeypatch, cuda="13.0")
     add_backend(monkeypatch, "cuda", is_available=False, **traps)
+    add_backend(monkeypatch, "xpu")
     for error in (RuntimeError, TypeError, ValueError):
-
-        def refuse_so(*_, error=error):
-            raise error("not here")
-
-        add_backend(monkeypatch, "xpu")
-        monkeypatch.setattr(torch.xpu, "is_available", refuse_so)
+        monkeypatch.setattr(torch.xpu, "is_available", Mock(side_effect=error("not here")))
         assert (labels(), asked) == (["cpu"], [])
 
 
@@ -204,8 +197,8 @@ def test_what_properties_state_is_kept(monkeypatch):
     add_cuda(monkeypatch, "NVIDIA H200", get_device_properties=lambda index: stated)
     monkeypatch.setattr(detect, "memory_free_bytes", lambda device: 100 * GIB)
     device = detect.find("cuda")
-    assert device.pci_bus_id == "00000000:3B:00.0"
     assert (device.uuid, device.compute_units) == ("aa-bb", 132)
+    assert device.pci_bus_id == "00000000:3B:00.0"
     assert (device.memory_bytes, device.memory_free_bytes) == (140 * GIB, 100 * GIB)
     # The question for free memory makes a context, whose memory a trial would take for another's.
     asked = []
@@ -236,21 +229,16 @@ def test_a_device_that_is_not_here_names_those_that_are():
     assert [detect.parse_label(text) for text in ("npu", " xpu:12 ")] == [("npu", 0), ("xpu", 12)]
 
 
-CDLL = "libascendcl.so: cannot open shared object file"
+NO_FILE = ImportError("libascendcl.so: cannot open shared object file")
+NO_ACL = ModuleNotFoundError("No module named 'acl'", name="acl")
 ONE_ALREADY = "torch has one added device type already: npu"
-NO_ACL = "No module named 'acl'"
 
 
 @pytest.mark.parametrize(
     ("module", "error", "taken", "expected"),
     [
-        ("torch_npu", ImportError(CDLL), None, f"failed ImportError: {CDLL}"),
-        (
-            "torch_npu",
-            ModuleNotFoundError(NO_ACL, name="acl"),
-            None,
-            f"failed ModuleNotFoundError: {NO_ACL}",
-        ),
+        ("torch_npu", NO_FILE, None, f"failed ImportError: {NO_FILE}"),
+        ("torch_npu", NO_ACL, None, f"failed ModuleNotFoundError: {NO_ACL}"),
         ("torch_npu", RuntimeError("it needs\n2.7"), None, "failed RuntimeError: it needs 2.7"),
         ("torch_npu", OSError("undefined symbol"), None, "failed OSError: undefined symbol"),
         ("nothing", ImportError(), None, "missing not installed"),

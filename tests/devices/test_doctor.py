@@ -28,6 +28,8 @@ CALM = {
 }
 HIDDEN = "note: this container does not see the host's processes -> docker run --pid=host"
 GOVERNOR = "warning: the frequency governor is powersave -> sudo cpupower"
+HUGE_PAGES = "note: transparent huge pages are set to always -> echo madvise"
+FULL_MEMORY = "warning: only 512 MiB of memory are free -> ps aux"
 QUOTA = "warning: a quota allows 2.5 of 8 processors -> docker run --cpuset-cpus=0-1"
 
 
@@ -37,20 +39,10 @@ QUOTA = "warning: a quota allows 2.5 of 8 processors -> docker run --cpuset-cpus
         (f"{CPU}/cpu1/cpufreq/scaling_governor", "performance\n", "powersave\n", GOVERNOR),
         (NO_TURBO, "1", "0", f"note: turbo clocks are on -> echo 1 | sudo tee /{NO_TURBO}"),
         (BOOST, "0", "1", f"note: turbo clocks are on -> echo 0 | sudo tee /{BOOST}"),
-        (
-            HUGE,
-            "always [madvise] never\n",
-            "[always] madvise never\n",
-            "note: transparent huge pages are set to always -> echo madvise",
-        ),
+        (HUGE, "always [madvise] never\n", "[always] madvise never\n", HUGE_PAGES),
         (f"{CPU}/smt/active", "0\n", "1\n", "note: SMT is on"),
         (f"{GROUP}/cpu.max", "800000 100000\n", "250000 100000\n", QUOTA),
-        (
-            f"{GROUP}/memory.max",
-            f"{2**33}",
-            f"{2**30}",
-            "warning: only 512 MiB of memory are free -> ps aux",
-        ),
+        (f"{GROUP}/memory.max", f"{2**33}", f"{2**30}", FULL_MEMORY),
         ("proc/2/comm", "kthreadd\n", "python\n", HIDDEN),
         ("proc/1/cgroup", "0::/init.scope\n", "0::/kubepods/pod1\n", HIDDEN),
         ("swap", "", "", "warning: 1.00 GiB of swap are in use"),
@@ -100,11 +92,11 @@ def test_a_torchvision_of_another_torch_is_found_and_is_the_reason_on_the_row(
     detail = failure_of(error, device="cpu").detail
     if found is None:
         assert (findings, detail) == ([], "RuntimeError: Failed to import Llama:")
-    else:
-        assert [one.severity for one in findings] == ["error"]
-        assert findings[0].what == f"torchvision {vision} was built for {found}"
-        assert detail.startswith(findings[0].what)
-        assert "uninstall" in detail
+        return
+    (finding,) = findings
+    what = f"torchvision {vision} was built for {found}"
+    assert (finding.severity, finding.what) == ("error", what)
+    assert detail.startswith(what) and "uninstall" in detail
 
 
 def test_full_disk_is_found_at_the_nearest_directory_that_exists(tmp_path, monkeypatch):
@@ -143,6 +135,9 @@ def test_three_busiest_foreign_processes_are_named_busiest_first():
     assert [(pid, round(cores, 3)) for pid, cores in busy] == [(2, 0.75), (1, 0.25), (5, 0.15)]
 
 
+UNSEEN = "other programs use 30% of the processor: not visible from here"
+
+
 @pytest.mark.parametrize(
     ("noise", "busy", "found"),
     [
@@ -150,11 +145,7 @@ def test_three_busiest_foreign_processes_are_named_busiest_first():
         ({"foreign_cpu_frac": 0.06}, [(42, 0.9)], "warning: other programs use 6%"),
         ({"foreign_cpu_frac": 0.5}, [(42, 0.9)], "error: other programs use 50%"),
         ({}, [(42, 0.9)], "warning: make (pid 42, 0.9 cores) -> stop them or wait: top -p 42"),
-        (
-            {"foreign_cpu_frac": 0.3},
-            [],
-            "error: other programs use 30% of the processor: not visible from here -> look on",
-        ),
+        ({"foreign_cpu_frac": 0.3}, [], f"error: {UNSEEN} -> look on"),
         ({"foreign_cpu_frac": 0.04, "steal_frac": 0.002}, [], None),
         ({}, [], None),
         ({"steal_frac": 0.05}, [], "warning: the hypervisor took 5.0%"),
@@ -167,6 +158,8 @@ def test_load_of_others_follows_the_limits_of_a_trial(monkeypatch, noise, busy, 
     assert all(one.startswith(str(found)) for one in got)
 
 
+LIMITED = "{} is limited to 400 W; its default is 700 W"
+FREE = "{} has free clocks -> sudo nvidia-smi -i 0 -lgc 1485"
 IDLE = {
     "nvmlDeviceGetMemoryInfo": SimpleNamespace(used=2**20),
     "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=0),
@@ -190,20 +183,11 @@ def gpu_words(*, smi: RecordedAmdSmi | None = None, **readings: Any) -> list[str
         ("CurrentClocksEventReasons", 0x42, "error: {} slows itself down (hw_thermal) at 55 C"),
         ("Temperature", 85, "warning: {} is hot before any work at 85 C"),
         ("TotalEccErrors", 2, "error: {}: 2 uncorrected memory errors since the driver started"),
-        (
-            "EnforcedPowerLimit",
-            400_000,
-            "warning: {} is limited to 400 W; its default is 700 W -> sudo nvidia-smi -i 0 -pl 700",
-        ),
+        ("EnforcedPowerLimit", 400_000, f"warning: {LIMITED} -> sudo nvidia-smi -i 0 -pl 700"),
         ("CurrPcieLinkWidth", 8, "warning: {} has 8 of 16 PCIe lanes"),
         ("MigMode", [1, 1], "warning: {} is split by MIG -> sudo nvidia-smi -i 0 -mig 0"),
         ("PersistenceMode", 0, "note: {} has persistence mode off -> sudo nvidia-smi -i 0 -pm 1"),
-        (
-            "CurrentClocksEventReasons",
-            0,
-            "note: {} has free clocks -> sudo nvidia-smi -i 0 -lgc 1485"
-            " (undo: sudo nvidia-smi -i 0 -rgc)",
-        ),
+        ("CurrentClocksEventReasons", 0, f"note: {FREE} (undo: sudo nvidia-smi -i 0 -rgc)"),
         ("Count", None, "warning: NVIDIA's driver refuses to list its devices: Not Supported"),
     ],
 )
@@ -214,9 +198,6 @@ def test_each_state_of_a_device_is_found(call, reading, found):
         "note: GPU 0 (Fake H100) has its clocks limited by a setting"
         " -> sudo nvidia-smi -i 0 -rgc && sudo nvidia-smi -i 0 -rac"
     ]
-
-
-def test_amd_devices_with_a_lowered_limit_are_found():
     found = gpu_words(smi=RecordedAmdSmi(), nvmlDeviceGetCount=0)
     assert [one.partition("-> ")[2] for one in found if "default is 750 W" in one] == [
         f"sudo amd-smi set -g {index} --power-cap 750" for index in (0, 1)

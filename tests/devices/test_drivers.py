@@ -102,7 +102,11 @@ def test_readings_are_in_base_units(opened):
         ("amdsmi_get_energy_count", None, {"energy_j": None}),
         ("amdsmi_get_clock_info", {"cur_clk": 1_200}, {"sm_clock_hz": 1.2e9}),
         ("amdsmi_get_clock_info", MISSING, {"sm_clock_hz": None, "power_w": 300}),
-        ("amdsmi_get_temp_metric", lambda _, kind, __: {"edge": 61}.get(kind), {"temperature_c": 61}),
+        (
+            "amdsmi_get_temp_metric",
+            lambda _, kind, __: {"edge": 61}.get(kind),
+            {"temperature_c": 61},
+        ),
     ],
 )
 def test_what_a_driver_offers_instead_is_read_and_what_is_none_stays_blank(

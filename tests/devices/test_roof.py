@@ -4,6 +4,7 @@ import json
 import logging
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -13,22 +14,15 @@ from bench.core.nouns import Device
 from bench.devices.telemetry.common import Baseline
 from bench.devices.torch import rates, roof
 from bench.devices.torch.adapter import Adapter
-from tests.devices.recorded_drivers import ReplayTelemetry
+from tests.devices.recorded_drivers import ReplayTelemetry, make_tree
 
 MIB = 2**20
-CPU = Device(
-    type="cpu", index=0, name="AMD EPYC 9654", vendor="amd", stack="CPU", memory_bytes=64 * 2**30
-)
 GPU = Device(
-    type="cuda",
-    index=1,
-    name="NVIDIA H200",
-    vendor="nvidia",
-    stack="CUDA 13.0",
-    memory_bytes=140 * 2**30,
-    uuid="1234-secret",
+    type="cuda", index=1, name="H200", vendor="nvidia", stack="CUDA 13.0", memory_bytes=140 * 2**30
 )
-H100 = replace(GPU, type="meta", index=0, name="NVIDIA H100 80GB HBM3", memory_bytes=80 * 2**30)
+GPU = replace(GPU, uuid="1234-secret")
+CPU = replace(GPU, type="cpu", index=0, vendor="amd", memory_bytes=64 * 2**30, uuid=None)
+H100 = replace(GPU, type="meta", index=0, memory_bytes=80 * 2**30)
 
 
 @pytest.fixture
@@ -39,15 +33,12 @@ def cache(monkeypatch, tmp_path, caplog):
 
 
 def make_roof(device, **changes):
+    identity = {name: getattr(device, name) for name in ("type", "label", "name")}
     made = roof.Roof(
-        type=device.type,
-        label=device.label,
-        name=device.name,
+        **identity,
         uuid_hash=roof.hashed_uuid(device),
         torch_version=str(torch.__version__),
-        threads=None,
-        driver_version=None,
-        power_limit_w=None,
+        **dict.fromkeys(("threads", "driver_version", "power_limit_w")),
         flops_per_s={"fp32": 5e13, "bf16": 7e14},
         sustained_flops_per_s={"fp32": 5e13, "bf16": 6.8e14},
         tried={"fp32": {"4096 NN": 5e13}, "bf16": {"8192 NN": 6.9e14, "8192 NT": 7e14}},
@@ -58,23 +49,6 @@ def make_roof(device, **changes):
         measured_utc="2026-01-01T00:00:00Z",
     )
     return structs.replace(made, **changes)
-
-
-class FakeTime:
-    """A clock that only work moves, and an adapter that counts synchronisations."""
-
-    def __init__(self, monkeypatch, duration_s, odd_s=()):
-        self.now_s = 0.0
-        self.duration_s, self.odd_s = duration_s, dict(odd_s)
-        self.num_calls = self.num_synchronised = 0
-        monkeypatch.setattr(rates.time, "perf_counter", lambda: self.now_s)
-
-    def call(self):
-        self.now_s += self.odd_s.get(self.num_calls, self.duration_s)
-        self.num_calls += 1
-
-    def synchronize(self):
-        self.num_synchronised += 1
 
 
 # Each batch is 25 calls of 2 ms after 30 or so of warm-up.
@@ -90,18 +64,24 @@ class FakeTime:
 def test_neither_a_slow_first_call_nor_odd_repeats_count(
     monkeypatch, duration_s, odd_s, budget_s, most_calls
 ):
-    clock = FakeTime(monkeypatch, duration_s, odd_s)
-    found_s = rates._call_s(
-        lambda: clock.call, adapter=clock, kind="cpu", budget_s=budget_s, warmup_s=0.05
-    )
+    """A clock that only work moves. A batch is synchronised at both ends and not between."""
+    times_s, adapter = [0.0], Mock()
+    monkeypatch.setattr(rates.time, "perf_counter", lambda: times_s[-1])
+
+    def call():
+        times_s.append(times_s[-1] + odd_s.get(len(times_s) - 1, duration_s))
+
+    limits = {"budget_s": budget_s, "warmup_s": 0.05}
+    found_s = rates._call_s(lambda: call, adapter=adapter, kind="cpu", **limits)
     assert found_s == pytest.approx(duration_s, rel=1e-9)
-    assert clock.num_calls <= most_calls
-
-
-def test_a_batch_is_synchronised_at_both_ends_and_not_between(monkeypatch):
-    clock = FakeTime(monkeypatch, 0.001)
-    assert rates._timed_s(clock.call, adapter=clock, num_calls=40) == pytest.approx(0.001)
-    assert (clock.num_calls, clock.num_synchronised) == (40, 2)
+    num_calls = len(times_s) - 1
+    assert num_calls <= most_calls
+    adapter.reset_mock()
+    assert rates._timed_s(call, adapter=adapter, num_calls=40) == pytest.approx(
+        (times_s[-1] - times_s[num_calls]) / 40
+    )
+    assert len(times_s) - 1 == num_calls + 40
+    assert adapter.synchronize.call_count == 2
 
 
 class FakeProducts:
@@ -129,11 +109,11 @@ class FakeProducts:
             self.now_s += 0.03
         if shape != self.last:
             self.last, self.busy_s = shape, 0.0
-        speed *= (1.02 if shape[1] == "NT" else 1.0) * (
-            self.limited_frac if self.busy_s > 1.0 else 1.0
-        )
-        self.now_s += 2.0 * shape[0] ** 3 / speed
-        self.busy_s += 2.0 * shape[0] ** 3 / speed
+        speed *= 1.02 if shape[1] == "NT" else 1.0
+        duration_s = 2.0 * shape[0] ** 3 / speed
+        duration_s /= self.limited_frac if self.busy_s > 1.0 else 1.0
+        self.now_s += duration_s
+        self.busy_s += duration_s
 
     def synchronize(self):
         self.now_s += 2e-5
@@ -171,24 +151,23 @@ def test_the_roof_of_an_h100_is_that_of_its_large_products(monkeypatch, limited_
         ({"any": 3e10}, H100, {"budget_s": 1.5}, 3e10, 1),
         ({"any": 1e10}, CPU, {"budget_s": 3.0}, 1e10, 2),
         ({"any": 1e13}, replace(CPU, memory_free_bytes=110 * MIB), {}, 1e13, 2),
-        # What has no memory or no kernel.
+        # What has no memory or no kernel. A failure after the first shape is not hidden.
         ({"any": 1e12, 4096: torch.OutOfMemoryError("out of memory")}, CPU, {}, 1e12, 3),
         ({512: NotImplementedError("addmm for 'Half'")}, CPU, {"dtype": "fp16"}, None, 0),
+        ({"any": 1e12, 1024: RuntimeError("device-side assert")}, CPU, {}, "device-side assert", 1),
     ],
 )
 def test_shapes_that_do_not_fit_are_left_out(monkeypatch, speeds, device, options, best, sides):
     clock = FakeProducts(monkeypatch, speeds)
     options = {"dtype": "fp32", "budget_s": 100.0, **options}
+    if isinstance(best, str):
+        with pytest.raises(RuntimeError, match=best):
+            rates.product_rates(device, adapter=clock, **options)
+        return
     found = rates.product_rates(device, adapter=clock, **options)
     assert max(found.values(), default=None) == (best and pytest.approx(best, rel=0.03))
     assert len({side for side, _ in clock.shapes}) == sides
     assert clock.now_s < options["budget_s"] + 0.4  # the first calls come before the budget
-
-
-def test_a_failure_after_the_first_shape_is_not_hidden(monkeypatch):
-    clock = FakeProducts(monkeypatch, {"any": 1e12, 1024: RuntimeError("device-side assert")})
-    with pytest.raises(RuntimeError, match="device-side assert"):
-        rates.product_rates(CPU, adapter=clock, dtype="fp32", budget_s=100.0)
 
 
 @pytest.mark.parametrize(("least_mib", "cache_mib", "copied_mib"), [(8, 1, 8), (1, 4, 32)])
@@ -253,13 +232,8 @@ def test_a_damaged_file_counts_as_missing_with_a_note(cache, caplog):
     path = roof.save_roof(make_roof(GPU))
     text = path.read_text()
     document = json.loads(text)
-    changes = [
-        {"bytes_per_s": 0},
-        {"flops_per_s": {"fp32": "fast"}},
-        {"flops_per_s": {"fp32": float("inf")}},
-        {"flops_per_s": {"fp32": True}},
-        {"name": 5},
-    ]
+    rates_of = ({"fp32": value} for value in ("fast", float("inf"), True))
+    changes = [{"bytes_per_s": 0}, {"name": 5}, *({"flops_per_s": found} for found in rates_of)]
     damaged = ["", text[: len(text) // 2], "[]", "\x00\x01"]
     damaged += [json.dumps({**document, **change}) for change in changes]
     damaged.append(json.dumps({k: v for k, v in document.items() if k != "method"}))
@@ -311,9 +285,7 @@ def test_only_missing_dtypes_are_measured(cache, monkeypatch):
 
 
 def test_the_largest_cache_is_read_in_binary_kilobytes(tmp_path):
-    for number, text in enumerate(("32K\n", "32768K\n", "broken\n")):
-        folder = tmp_path / f"index{number}"
-        folder.mkdir()
-        (folder / "size").write_text(text)
+    sizes = ("32K\n", "32768K\n", "broken\n")
+    make_tree(tmp_path, {f"index{number}/size": text for number, text in enumerate(sizes)})
     assert rates.largest_cache_bytes(CPU, root=tmp_path) == 32 * MIB
     assert rates.largest_cache_bytes(CPU, root=tmp_path / "nowhere") == 0

@@ -1,4 +1,4 @@
-"""Machines that play recorded readings: NVML, AMD SMI, files of /proc and /sys, and a reader.
+"""Machines that play recorded readings: NVML, AMD SMI, files of /proc and /sys, a reader, torch.
 
 A reading is what each call of that name answers, or a function of the call's arguments. None is
 refused, as drivers do; MISSING is a call that this release of the binding does not have.
@@ -6,8 +6,11 @@ refused, as drivers do; MISSING is a call that this release of the binding does 
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
+
+import pytest
+import torch
 
 from bench.devices.telemetry.common import Baseline, Sample
 
@@ -172,3 +175,30 @@ class ReplayTelemetry:
         return self.recorded_baseline
 
     def close(self) -> None: ...
+
+
+def refuse(*_: Any, **__: Any) -> Any:
+    raise RuntimeError("not implemented by this vendor")
+
+
+def add_backend(
+    monkeypatch: pytest.MonkeyPatch,
+    device_type: str,
+    *,
+    num_devices: int = 1,
+    is_available: bool = True,
+    **functions: Any,
+) -> ModuleType:
+    """Give torch a module for a device type, with only the functions named."""
+    module = ModuleType(f"torch.{device_type}")
+    counts = {"is_available": lambda: is_available, "device_count": lambda: num_devices}
+    vars(module).update({**counts, **functions})
+    monkeypatch.setattr(torch, device_type, module, raising=False)
+    return module
+
+
+def choose_accelerator(monkeypatch: pytest.MonkeyPatch, device_type: str | None) -> None:
+    """Let `torch.accelerator` speak for this device type, or for none."""
+    device = None if device_type is None else SimpleNamespace(type=device_type)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: device is not None)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: device)

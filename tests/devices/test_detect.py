@@ -6,10 +6,10 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from fake_torch import add_backend, choose_accelerator, refuse
 
 from bench.core.errors import UsageError
 from bench.devices.torch import backends, detect
+from tests.devices.recorded_drivers import add_backend, choose_accelerator, refuse
 
 GIB = 2**30
 

@@ -15,6 +15,7 @@ GPU = Device(
 )
 AMD = replace(GPU, index=0, name="AMD Instinct MI300X", vendor="amd", pci_bus_id="0000:00:00.0")
 SUPERCHIP = "NVIDIA GH200 480GB"
+EDGE = {"edge": 61}
 NO_CURRENT = {"current_socket_power": "N/A"}
 FULL_COUNTER = {"energy_accumulator": 2**64 - 1, "counter_resolution": 1}
 NO_ENERGY = {"power_w": None, "energy_j": None}
@@ -102,11 +103,7 @@ def test_readings_are_in_base_units(opened):
         ("amdsmi_get_energy_count", None, {"energy_j": None}),
         ("amdsmi_get_clock_info", {"cur_clk": 1_200}, {"sm_clock_hz": 1.2e9}),
         ("amdsmi_get_clock_info", MISSING, {"sm_clock_hz": None, "power_w": 300}),
-        (
-            "amdsmi_get_temp_metric",
-            lambda _, kind, __: {"edge": 61}.get(kind),
-            {"temperature_c": 61},
-        ),
+        ("amdsmi_get_temp_metric", lambda _, kind, __: EDGE.get(kind), {"temperature_c": 61}),
     ],
 )
 def test_what_a_driver_offers_instead_is_read_and_what_is_none_stays_blank(

@@ -78,7 +78,7 @@ def _profile(files: Sequence[Path]) -> None:
 
 def _measured(files: Sequence[Path]) -> tuple[list[Start], list[Unknown]]:
     from bench.analysis.projection.measured import measured_of
-    from bench.results.operator_profiles import read_profiles
+    from bench.results.beside_rows import read_profiles
     from bench.results.reader import read_rows
 
     rows = [row for path in files for row in read_rows(path, note=print_note)]

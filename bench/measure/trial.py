@@ -177,15 +177,6 @@ def _of_all_replicas(measured: Window, *, layout: Layout) -> Window:
     return replace(measured, counts=[count.times(layout.data) for count in measured.counts])
 
 
-def of_all_ranks(problems: Problems, *, ranks: Ranks) -> Problems:
-    """Return, at rank 0, what any rank found wrong with its output; each is waited for."""
-    return [
-        (code, words and f"rank {rank}: {words}")
-        for rank, found in enumerate(ranks.gather(problems))
-        for code, words in found
-    ]
-
-
 PROGRESS_STEPS = 50
 """The running estimate rests on this many of the latest steps."""
 
@@ -241,7 +232,11 @@ def _run_torch(request: TrialRequest, messages: Messages, *, ranks: Ranks | None
         # Its own: its agent's would be the parent's to see.
         row["rss_peak_bytes"] = peak_rss_bytes(resource.getrusage(resource.RUSAGE_SELF))
         row["import_s"] = None  # torch was imported to find the other ranks, before any clock ran
-        problems = of_all_ranks(problems, ranks=ranks)
+        problems = [  # any rank's; each is waited for
+            (code, words and f"rank {rank}: {words}")
+            for rank, found in enumerate(ranks.gather(problems))
+            for code, words in found
+        ]
     _send(messages, row, request=request, measured=measured, problems=problems)
 
 

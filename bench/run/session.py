@@ -21,7 +21,7 @@ from bench.measure.asking import ask
 from bench.measure.inspection import Inspection, inspect_device
 from bench.measure.timing.limits import PROFILES
 from bench.results import environment
-from bench.results.operator_profiles import read_profiles, write_profile
+from bench.results.beside_rows import read_profiles, write_profile
 from bench.results.schema import USABLE
 from bench.results.store import Sidecar, Store
 from bench.run.launching.launch import child_environment

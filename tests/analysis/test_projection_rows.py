@@ -14,7 +14,7 @@ from bench.analysis.projection.scoring import COLUMNS, RatioPoint, read_points
 from bench.core.errors import BenchError, DataError, ExitCode
 from bench.hardware.chips import load_chips
 from bench.hardware.operators import total
-from bench.results.operator_profiles import profiles_path, read_profiles, write_profile
+from bench.results.beside_rows import profiles_path, read_profiles, write_profile
 from bench.results.schema import Row
 from tests.analysis.synthetic_rows import trials
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.results.operator_profiles import write_profile
+from bench.results.beside_rows import write_profile
 from bench.results.schema import Row
 from tests.analysis.synthetic_rows import trials
 from tests.analysis.test_projection_rows import GOOD, HEADER, PROFILE, ROOFS

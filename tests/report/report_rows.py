@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.results.samples import append_samples
+from bench.results.beside_rows import append_samples
 from bench.results.schema import Row, Value
 from bench.results.store import Sidecar, samples_path, write_sidecar
 from tests.analysis.synthetic_rows import trials, write_csv

@@ -11,8 +11,8 @@ import pytest
 from result_rows import file_bytes, small_row, stored_row, write_file
 
 from bench.core.errors import BenchError, DataError, IncompatibleError
+from bench.results.beside_rows import append_samples, read_samples
 from bench.results.reader import parse_rows, read_rows
-from bench.results.samples import append_samples, read_samples
 from bench.results.schema import NAMES, SCHEMA_VERSION, Row
 from bench.results.store import samples_path
 

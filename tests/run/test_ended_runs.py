@@ -30,8 +30,8 @@ from bench_process import (
     wait_until,
 )
 
+from bench.results.beside_rows import read_samples
 from bench.results.reader import read_rows
-from bench.results.samples import read_samples
 from bench.results.schema import USABLE, Row
 from bench.results.store import samples_path
 from bench.run import runner

@@ -10,7 +10,7 @@ import pytest
 from bench_process import NET, WORKLOADS, bench_run, environment, only_file, rows_in
 
 from bench.cli import main
-from bench.results.operator_profiles import profiles_path, read_profiles
+from bench.results.beside_rows import profiles_path, read_profiles
 from bench.results.schema import Row
 
 

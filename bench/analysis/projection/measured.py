@@ -17,7 +17,7 @@ from bench.analysis.trials.configuration import LogEstimate, Trials, exact, gath
 from bench.core.errors import UsageError
 from bench.hardware.chips import chip
 from bench.hardware.operators import Operators
-from bench.results.operator_profiles import StoredProfile
+from bench.results.beside_rows import StoredProfile
 from bench.results.schema import Row
 
 _KINDS = {"cpu": "cpu", "cuda": "gpu", "xpu": "gpu", "mps": "gpu"}

@@ -17,8 +17,8 @@ from typing import TypeVar
 
 from bench.analysis.trials.configuration import Trials, gather
 from bench.core.errors import DataError, NothingMatchedError
+from bench.results.beside_rows import read_samples
 from bench.results.reader import read_rows
-from bench.results.samples import read_samples
 from bench.results.schema import Row
 from bench.results.store import Sidecar, read_sidecar, samples_path, sidecar_path
 

@@ -28,7 +28,7 @@ from bench.devices.telemetry.window_sums import (
 )
 from bench.measure.messages import Stage, StepsSoFar, TrialRequest, TrialResult
 from bench.measure.timing import validity
-from bench.results.samples import KEYS, append_samples
+from bench.results.beside_rows import KEYS, append_samples
 from bench.results.schema import Row
 from bench.run.launching.child import OnMessage, Outcome
 from bench.run.launching.launch import run_trial, sibling_pids

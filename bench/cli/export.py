@@ -13,7 +13,7 @@ from bench.cli.output import print_note
 from bench.core.errors import NothingMatchedError, UsageError, one_of
 
 if TYPE_CHECKING:
-    from bench.report.exports.exported_rows import ExportedRows
+    from bench.report.exports.figures import ExportedRows
 
 FORMATS = ("pytest-benchmark", "bmf", "github-action-benchmark", "json")
 
@@ -49,7 +49,7 @@ def export(
     for it. What gives no figure is counted on stderr. json keeps unusable rows with their status;
     the other formats have no place for them.
     """
-    from bench.report.exports.exported_rows import select
+    from bench.report.exports.figures import select
     from bench.results.reader import read_rows
     from bench.results.whole_files import write_document
 
@@ -60,7 +60,7 @@ def export(
     selection = select([row for path in files for row in read_rows(path, note=print_note)])
     for note in selection.notes():
         print_note(note)
-    if not selection.rows or (chosen != "json" and not selection.usable):
+    if not selection.num_rows or (chosen != "json" and not selection.configurations):
         raise NothingMatchedError("no usable trial (OK or WARN) in the files given")
     for name, text in _documents(selection, to=chosen, direction=direction).items():
         if output is None:

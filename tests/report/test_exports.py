@@ -14,8 +14,7 @@ from pytest_benchmark.stats import Stats
 
 from bench.core import statistics
 from bench.report.exports import history, pytest_benchmark
-from bench.report.exports.exported_rows import ExportedRows, select
-from bench.report.exports.figures import configurations, name_of
+from bench.report.exports.figures import ExportedRows, Named, name_of, select
 from bench.results.schema import Row, Value
 from tests.analysis.synthetic_rows import trials
 
@@ -32,6 +31,10 @@ def sample_rows() -> list[Row]:
         {**failure, "step_median_ms": None, "throughput_per_s": None},
         {**invalid, "trial": 8},
     ]
+
+
+def configurations(rows: list[Row]) -> tuple[Named, ...]:
+    return select(rows).configurations
 
 
 @pytest.fixture

@@ -1,4 +1,8 @@
-"""Configurations with names, and their figures with intervals: what all exports are made of.
+"""Which rows of some files give figures, and the figures: what all exports are made of.
+
+Only usable trials (OK, WARN) become figures. A trial counts once, by its first usable attempt,
+however often its row was given (a file named twice would otherwise look twice as certain); what
+gives no figure is kept beside, to be counted and explained.
 
 Tools that keep a history know a benchmark by its name alone, so a name holds all that must be equal
 for two points of a series to be compared: workload, size, dtype, batch, mode (also when it is
@@ -10,16 +14,19 @@ one configuration: then what distinguishes them is added.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.analysis.trials.configuration import IDENTITY, Trials, estimate, gather
+from bench.analysis.trials.configuration import IDENTITY, Trials, estimate, gather, is_virtual
 from bench.analysis.trials.titles import LAID_OUT, PROGRAM, title_of
 from bench.report.tables.grid import grouped, plain
-from bench.results.schema import Row
+from bench.results.schema import USABLE, Row
 
 KEY = (*IDENTITY, "device", "env_id")
 """What trials share that repeat one another: files of other machines may be among those given."""
+_ATTEMPT = ("run_id", "trial", "attempt", "started_utc", "status", "config_hash", *KEY)
+_MADE_UP = ("loss_first", "loss_last", "energy_per_item_j")
 HOW_AND_WHERE = ("mode", "link", "parallel", "layout", "schedule", "mitigation", "bucket_bytes",
                  "grad_accum", "device", "device_name", "device_count")  # fmt: skip
 """What every format shows of a row beside the workload and its parameters."""
@@ -76,22 +83,65 @@ class Named:
     name: str
     trials: Trials
 
-    @property
-    def first(self) -> Row:
-        """Row that says what ran where."""
-        return self.trials.first
-
     def figures(self) -> list[Figure]:
         """What any trial measured."""
         found = (_figure(column, trials=self.trials) for column in _MEASURES)
         return [figure for figure in found if figure is not None]
 
 
-def configurations(rows: Sequence[Row]) -> list[Named]:
-    """Group usable rows into configurations with distinct names, in order of appearance."""
-    found = gather(rows, by=KEY)
+@dataclass(frozen=True, kw_only=True)
+class ExportedRows:
+    """Rows of all files, each once, by what may be done with them."""
+
+    configurations: tuple[Named, ...]
+    """Usable trials, under distinct names, in order of appearance."""
+    unusable: tuple[Row, ...]
+    num_rows: int
+    num_repeated: int
+    """Rows left out because the same trial was given before."""
+
+    @property
+    def usable(self) -> list[Row]:
+        """One row per usable trial."""
+        return [row for one in self.configurations for row in one.trials.used]
+
+    def notes(self) -> list[str]:
+        """Lines for stderr about what gives no figure; none when every row does."""
+        lines = []
+        if self.unusable:
+            kinds = Counter(map(_kind, self.unusable))
+            reported = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+            lines.append(
+                f"{len(self.unusable)} of {self.num_rows} rows are not usable "
+                f"and give no figures: {reported}"
+            )
+        if self.num_repeated:
+            lines.append(f"{self.num_repeated} rows were given more than once and count once")
+        return lines
+
+
+def _kind(row: Row) -> str:
+    reasons = plain(str(row.get("reasons") or "")).replace(";", ", ")
+    return f"{row['status']} ({reasons})" if reasons else str(row["status"])
+
+
+def select(rows: Sequence[Row]) -> ExportedRows:
+    """Sort the rows of one or more files; cells that virtual ranks make meaningless are blank."""
+    once: dict[tuple[object, ...], Row] = {}
+    for row in rows:
+        # One real device cannot show the loss of several, nor their energy per item.
+        blank = dict.fromkeys(_MADE_UP) if is_virtual(row) else {}
+        once.setdefault(tuple(row.get(name) for name in _ATTEMPT), {**row, **blank})
+    found = gather((row for row in once.values() if row["status"] in USABLE), by=KEY)
     names = _distinct([trials.first for trials in found])
-    return [Named(name=name, trials=trials) for name, trials in zip(names, found, strict=True)]
+    num_usable = sum(len(trials.used) for trials in found)
+    unusable = tuple(row for row in once.values() if row["status"] not in USABLE)
+    return ExportedRows(
+        configurations=tuple(Named(name=n, trials=t) for n, t in zip(names, found, strict=True)),
+        unusable=unusable,
+        num_rows=len(once),
+        num_repeated=len(rows) - num_usable - len(unusable),
+    )
 
 
 def name_of(row: Row) -> str:
@@ -99,9 +149,8 @@ def name_of(row: Row) -> str:
     # Cut cell by cell, so that a damaged one cannot push the mode off the end.
     cut = {column: _short(row.get(column)) for column in _IN_TITLE}
     whole = {**row, **cut}
-    plain_title = title_of(whole, shown=(*PROGRAM, "chip_limit"))
     parts = [
-        plain_title,
+        title_of(whole, shown=(*PROGRAM, "chip_limit")),
         f"[{cut['mode'] or 'real'}]",
         title_of(whole, shown=[name for name in LAID_OUT if name != "mode"], name=""),
         f"on {_short(row.get('device_name') or row['device'])}",
@@ -134,13 +183,8 @@ def _item_of(row: Row) -> str:
     return word[:24] or "item"
 
 
-def trial_values(trials: Trials, column: str) -> list[float]:
-    """Figures of single trials that can be figures: over zero, and of this world."""
-    return trials.figures(column)
-
-
 def _figure(column: str, *, trials: Trials) -> Figure | None:
-    values = trial_values(trials, column)
+    values = trials.figures(column)
     if not values:
         return None
     value, ends = _interval(values)

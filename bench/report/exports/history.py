@@ -18,8 +18,7 @@ import json
 
 from bench import __version__
 from bench.core.units import format_number
-from bench.report.exports.exported_rows import ExportedRows
-from bench.report.exports.figures import HOW_AND_WHERE, Figure, Named, configurations
+from bench.report.exports.figures import HOW_AND_WHERE, ExportedRows, Figure, Named
 from bench.results.schema import SCHEMA_VERSION, Row
 
 GITHUB_FILES = {"bigger": "bigger_is_better.json", "smaller": "smaller_is_better.json"}
@@ -40,23 +39,22 @@ _GITHUB_FACTS = {
 def bmf_document(selection: ExportedRows) -> str:
     """Bencher Metric Format."""
     content = {
-        one.name: {figure.key: _metric(figure) for figure in figures}
-        for one in configurations(selection.usable)
+        one.name: {
+            figure.key: {"value": figure.value}
+            | dict(zip(("lower_value", "upper_value"), figure.ends or (), strict=False))
+            for figure in figures
+        }
+        for one in selection.configurations
         if (figures := one.figures())
     }
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
-
-
-def _metric(figure: Figure) -> dict[str, float]:
-    ends = zip(("lower_value", "upper_value"), figure.ends or (), strict=False)
-    return {"value": figure.value, **dict(ends)}
 
 
 def github_document(selection: ExportedRows, *, direction: str) -> str:
     """Custom JSON of github-action-benchmark for one direction."""
     content = [
         _entry(figure, one=one)
-        for one in configurations(selection.usable)
+        for one in selection.configurations
         for figure in one.figures()
         if figure.is_bigger_better == (direction == "bigger")
     ]
@@ -64,7 +62,7 @@ def github_document(selection: ExportedRows, *, direction: str) -> str:
 
 
 def _entry(figure: Figure, *, one: Named) -> dict[str, object]:
-    facts = {name: one.first.get(column) for name, column in _GITHUB_FACTS.items()}
+    facts = {name: one.trials.first.get(column) for name, column in _GITHUB_FACTS.items()}
     reported = {"trials": figure.num_trials, **facts}
     entry: dict[str, object] = {
         "name": f"{one.name}: {figure.label} ({figure.unit})",
@@ -85,7 +83,7 @@ def json_document(selection: ExportedRows) -> str:
     content = {
         "made_by": f"gapbench {__version__}",
         "schema_version": SCHEMA_VERSION,
-        "configurations": [_configuration(one) for one in configurations(selection.usable)],
+        "configurations": [_configuration(one) for one in selection.configurations],
         "unusable_rows": [_cells(row) for row in selection.unusable],
     }
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
@@ -94,8 +92,8 @@ def json_document(selection: ExportedRows) -> str:
 def _configuration(one: Named) -> dict[str, object]:
     return {
         "name": one.name,
-        **{name: one.first.get(name) for name in _FACTS},
-        "params": json.loads(str(one.first.get("params_json") or "{}")),
+        **{name: one.trials.first.get(name) for name in _FACTS},
+        "params": json.loads(str(one.trials.first.get("params_json") or "{}")),
         "figures": {figure.key: _told(figure) for figure in one.figures()},
         "trials": [_cells(row) for row in one.trials.used],
     }

@@ -12,11 +12,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from statistics import median
+
+import numpy as np
 
 from bench import __version__
-from bench.core import statistics
-from bench.report.exports.exported_rows import ExportedRows
-from bench.report.exports.figures import HOW_AND_WHERE, Named, configurations, trial_values
+from bench.report.exports.figures import HOW_AND_WHERE, ExportedRows, Named
 from bench.results.schema import Row
 
 FORMAT_VERSION = "5.3.1"
@@ -30,13 +31,7 @@ _MACHINE = {
     "torch_version": "torch_version",
     "driver_version": "driver_version",
 }
-_EXTRA = (
-    *HOW_AND_WHERE,
-    "workload_version",
-    "config_hash",
-    "torch_version",
-    "items_unit",
-)
+_EXTRA = (*HOW_AND_WHERE, "workload_version", "config_hash", "torch_version", "items_unit")
 
 
 def document(selection: ExportedRows) -> str:
@@ -44,12 +39,10 @@ def document(selection: ExportedRows) -> str:
     rows = selection.usable
     content = {
         "machine_info": {
-            name: value
-            for name, column in _MACHINE.items()
-            if (value := _shared(rows, column)) is not None
+            name: value for name, column in _MACHINE.items() if (value := _shared(rows, column))
         },
         "commit_info": _commit_info(rows),
-        "benchmarks": [entry for one in configurations(rows) if (entry := _entry(one)) is not None],
+        "benchmarks": [_entry(one) for one in selection.configurations if _steps_ms(one)],
         # When the last trial began, so that the same rows always give the same file.
         "datetime": max((str(row.get("started_utc") or "") for row in rows), default=""),
         "version": FORMAT_VERSION,
@@ -57,24 +50,19 @@ def document(selection: ExportedRows) -> str:
     return json.dumps(content, indent=4, allow_nan=False) + "\n"
 
 
+def _steps_ms(one: Named) -> list[float]:
+    return one.trials.figures("step_median_ms")
+
+
 def notes(selection: ExportedRows) -> list[str]:
     """Lines for stderr about configurations that have no step time."""
-    untimed = [
-        one.name
-        for one in configurations(selection.usable)
-        if not trial_values(one.trials, "step_median_ms")
-    ]
+    untimed = [one.name for one in selection.configurations if not _steps_ms(one)]
     return [f"{name}: has no step time and is left out" for name in untimed]
 
 
-def _entry(one: Named) -> dict[str, object] | None:
-    data_s = [value / 1e3 for value in trial_values(one.trials, "step_median_ms")]
-    if not data_s:
-        return None
-    row = one.first
-    params = json.loads(str(row.get("params_json") or "{}"))
+def _entry(one: Named) -> dict[str, object]:
+    row = one.trials.first
     facts = {name: row[name] for name in _EXTRA if row.get(name) is not None}
-    figures = {figure.key: figure.value for figure in one.figures()}
     return {
         "group": None,
         "name": one.name,
@@ -85,11 +73,11 @@ def _entry(one: Named) -> dict[str, object] | None:
             "made_by": f"gapbench {__version__}",
             "round": "one trial: a fresh process; its time is the trial's median step",
             **facts,
-            "params": params,
-            "figures": figures,
+            "params": json.loads(str(row.get("params_json") or "{}")),
+            "figures": {figure.key: figure.value for figure in one.figures()},
         },
         "options": {"timer": "perf_counter", "warmup": True},
-        "stats": stats_of(data_s),
+        "stats": stats_of([value / 1e3 for value in _steps_ms(one)]),
     }
 
 
@@ -101,7 +89,7 @@ def stats_of(data_s: Sequence[float]) -> dict[str, object]:
     stddev_s = math.sqrt(square / (num - 1)) if num > 1 else 0.0
     # Quartiles at n/4 - 1/2 and 3n/4 - 1/2 of the sorted rounds: Wikipedia's method 2 for an even
     # number and method 3 for an odd one, https://en.wikipedia.org/wiki/Quartile#Computing_methods
-    q1_s, q3_s = (_at(ordered, position=part * num / 4 - 0.5) for part in (1, 3))
+    q1_s, q3_s = map(float, np.percentile(data_s, (25, 75), method="hazen"))
     iqr_s = q3_s - q1_s
     low_s, high_s = q1_s - 1.5 * iqr_s, q3_s + 1.5 * iqr_s
     num_far = sum(not mean_s - stddev_s <= value <= mean_s + stddev_s for value in data_s)
@@ -112,7 +100,7 @@ def stats_of(data_s: Sequence[float]) -> dict[str, object]:
         "mean": mean_s,
         "stddev": stddev_s,
         "rounds": num,
-        "median": statistics.median(data_s),
+        "median": median(data_s),
         "iqr": iqr_s,
         "q1": q1_s,
         "q3": q3_s,
@@ -128,21 +116,15 @@ def stats_of(data_s: Sequence[float]) -> dict[str, object]:
     }
 
 
-def _at(ordered: list[float], *, position: float) -> float:
-    index = min(max(position, 0.0), len(ordered) - 1.0)
-    return statistics.percentile(ordered, index / (len(ordered) - 1)) if index else ordered[0]
-
-
-def _shared(rows: Sequence[Row], column: str) -> str | None:
-    """Return the value of a column in which all rows agree."""
+def _shared(rows: Sequence[Row], column: str) -> str:
+    """Return the value of a column in which all rows agree; '' where they do not."""
     values = {row.get(column) for row in rows}
-    value = values.pop() if len(values) == 1 else None
-    return None if value is None else str(value)
+    return str(values.pop() or "") if len(values) == 1 else ""
 
 
 def _commit_info(rows: Sequence[Row]) -> dict[str, object]:
     commit = _shared(rows, "git_commit")
-    if commit is None:
+    if not commit:
         return {}
     return {
         "id": commit.removesuffix("-dirty"),

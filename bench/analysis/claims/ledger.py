@@ -21,7 +21,6 @@ from bench.analysis.claims.evaluators import (
     catalogue_claims,
     link_claims,
     measured_claims,
-    projection_claims,
 )
 from bench.core.errors import DataError, UsageError
 from bench.hardware.loader import Count, Declared, Number, Text, read_document
@@ -44,9 +43,9 @@ AnyTest = (
     | link_claims.Region
     | measured_claims.EmulatedSlowdown
     | measured_claims.MeasuredRatio
-    | projection_claims.Crossover
-    | projection_claims.ProjectedRatio
-    | projection_claims.Stacking
+    | measured_claims.Crossover
+    | measured_claims.ProjectedRatio
+    | measured_claims.Stacking
 )
 
 

@@ -12,7 +12,6 @@ any backend; and DDP over the backend with the plain net, where gradients are fe
 leaves room for copies.
 """
 
-import itertools
 import json
 import os
 import random
@@ -40,7 +39,7 @@ from bench.measure.timing.limits import PROFILES
 from bench.measure.timing.window import measured_enough, run_window
 from tests.emulate.fixed_model import FixedModel, emulated
 from tests.measure.trial_requests import request_of
-from tests.workloads.steps_of_workloads import generated_batch
+from tests.workloads.steps_of_workloads import generated_batch, training_steps
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("only_when_timed")]
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,7 +48,7 @@ BLOCK_S = 0.1
 MANY_RANKS = 65_536
 
 SecondsPerStep = Callable[[int], float]
-MakeStep = Callable[[Any, Any, Any], Callable[[], None]]
+MakeSteps = Callable[[Any, Any, Any], Iterator[Any]]
 
 
 @pytest.fixture
@@ -107,7 +106,7 @@ def by_harness(request: TrialRequest) -> SecondsPerStep:
     return seconds_per_step
 
 
-def by_hand(config: Config, make_step: MakeStep) -> SecondsPerStep:
+def by_hand(config: Config, make_steps: MakeSteps) -> SecondsPerStep:
     """Time steps as one does without a harness: a loop between two readings of the clock."""
     found = discovery.load(config.workload)
     workload = discovery.instance(found, size=config.size, overrides={})
@@ -121,55 +120,34 @@ def by_hand(config: Config, make_step: MakeStep) -> SecondsPerStep:
         drop_last=phase.is_training,
         collate_fn=workload.collate(phase),
     )
-    step = make_step(workload, net, loader)
+    steps = make_steps(workload, net, loader)
 
     def seconds_per_step(num_steps: int) -> float:
         start_s = time.perf_counter()
         for _ in range(num_steps):
-            step()
+            next(steps)
         return (time.perf_counter() - start_s) / num_steps
 
     return seconds_per_step
 
 
-def training_step(workload: Any, net: Any, loader: Any) -> Callable[[], None]:
-    net.train()
-    optimizer = workload.optimizer(net)
-    schedule = workload.schedule(optimizer)
-    batches = itertools.chain.from_iterable(itertools.repeat(loader))
-
-    def step() -> None:
-        batch = next(batches)
-        optimizer.zero_grad(set_to_none=True)
-        workload.loss(net, batch).backward()
-        if workload.max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(net.parameters(), workload.max_grad_norm)
-        optimizer.step()
-        if schedule is not None:
-            schedule.step()
-
-    return step
-
-
-def inference_step(workload: Any, net: Any, loader: Any) -> Callable[[], None]:
+def inference_steps(workload: Any, net: Any, loader: Any) -> Iterator[Any]:
     net.eval()
     batch = next(iter(loader))
-
-    def step() -> None:
+    while True:
         with torch.inference_mode():
-            workload.infer(net, batch)
-
-    return step
+            output = workload.infer(net, batch)
+        yield output
 
 
 @pytest.mark.parametrize(
-    ("name", "make_step", "limit_frac"),
-    [("sleep-infer", inference_step, 0.01), ("imaging-train", training_step, 0.03)],
+    ("name", "make_steps", "limit_frac"),
+    [("sleep-infer", inference_steps, 0.01), ("imaging-train", training_steps, 0.03)],
 )
-def test_harness_adds_next_to_nothing(name: str, make_step: MakeStep, limit_frac: float) -> None:
+def test_harness_adds_next_to_nothing(name: str, make_steps: MakeSteps, limit_frac: float) -> None:
     torch.set_num_threads(1)
     request = request_of(name, data="generated", limits=PROFILES["default"].limits)
-    harness, hand = by_harness(request), by_hand(request.config, make_step)
+    harness, hand = by_harness(request), by_hand(request.config, make_steps)
     num_steps = max(3, round(BLOCK_S / harness(8)))
     hand(num_steps)
     sides = (lambda: harness(num_steps)), (lambda: hand(num_steps))

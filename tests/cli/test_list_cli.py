@@ -131,8 +131,6 @@ def test_findings_are_told_in_order_with_what_to_do(
     assert ask("doctor", "--json").document["findings"] == [error, note]
 
 
-# Devices ------------------------------------------------------------------------------------------
-
 H800 = Device(
     type="cuda",
     index=0,

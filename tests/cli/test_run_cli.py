@@ -74,9 +74,6 @@ def test_broken_workload_files_are_one_line_each_and_odd_ones_run(run: Run, tmp_
     assert len(ended.document["rows"]) == 2
 
 
-# Planned ------------------------------------------------------------------------------------------
-
-
 def dry(run: Run, *words: object) -> Any:
     return run("-w", TIMED, "--dry-run", "--json", *words).document
 
@@ -130,9 +127,6 @@ def test_commas_sweep_in_every_combination_and_each_once(run: Run) -> None:
     )
     for arguments in repeated:
         assert len(configs(*arguments)) == 2, arguments
-
-
-# Run ----------------------------------------------------------------------------------------------
 
 
 def test_a_table_only_the_path_or_one_document_is_printed(run: Run, tmp_path: Path) -> None:
@@ -194,9 +188,6 @@ def test_order_is_interleaved_and_follows_from_the_seed(run: Run, tmp_path: Path
         in_round = first[start : start + 4]
         assert len({(workload, batch) for workload, batch, _ in in_round}) == 4
         assert {trial for _, _, trial in in_round} == {start // 4}
-
-
-# Resumed ------------------------------------------------------------------------------------------
 
 
 def keep_two(path: Path) -> list[str]:
@@ -280,8 +271,6 @@ def test_resume_of_a_shrunk_batch_counts_its_rows(run: Run, tmp_path: Path) -> N
     usable = [(row["batch"], row["trial"]) for row in rows if row["status"] == "WARN"]
     assert usable == [(2, 0), (2, 1)]
 
-
-# Fuzzed -------------------------------------------------------------------------------------------
 
 CHARACTERS = "abcxyz019-=,.:;/\\~*[]{}()'\"%$&|<>?!@#^`+ \t\n\r\x1b\u00e9\u0663\u4e2d\U0001f600"
 NUMBER_TEXT = "0 1 2,4 1e3 -0 -1 1_0 \u0663 0x10 1,,2 , nan inf 1e400 1e-400 0.5 3.0 +5"

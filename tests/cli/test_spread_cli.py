@@ -17,9 +17,6 @@ from tests.report.link_rows import link_run, real_run, three_links
 TRAIN = ("run", "--device", "fake", "-w", "imaging-train", "--size", "tiny")
 
 
-# Planned ------------------------------------------------------------------------------------------
-
-
 def planned(ask: Ask, *words: str) -> list[dict[str, Any]]:
     return [one["config"] for one in ask(*words, "--dry-run", "--json").document["planned"]]
 
@@ -120,8 +117,6 @@ def test_a_sweep_over_devices_and_links_says_what_each_row_is(ask: Ask, tmp_path
     assert found == (4, 1), "accumulation alone is still one device"
 
 
-# Compared and exported ----------------------------------------------------------------------------
-
 UNLIKE: dict[str, dict[str, Value]] = {
     "mode is emulated, in after.csv throttled": {"mode": "throttled"},
     "link is pcie5, in after.csv h800-nvlink": {"link": "h800-nvlink"},
@@ -175,8 +170,6 @@ def test_exports_name_layouts_apart_and_leave_out_losses_of_virtual_ranks(
         "x8 tp tp4 x dp2 over pcie5",
     ]
 
-
-# Gaps ---------------------------------------------------------------------------------------------
 
 INFER: dict[str, Value] = {"workload": "imaging-infer"}
 FSDP: dict[str, Value] = {"parallel": "fsdp"}

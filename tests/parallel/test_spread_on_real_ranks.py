@@ -202,8 +202,6 @@ def stepped(weight: torch.Tensor, *, by: int, averaging: WeightAveraging) -> Any
     return weight.tolist()[0]
 
 
-# What is judged ----------------------------------------------------------------------------------
-
 Results = dict[str, list[Any]]
 
 

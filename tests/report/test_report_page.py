@@ -5,7 +5,7 @@ import hashlib
 import random
 import re
 
-from tests.cli.test_hostile_results import absurd
+from tests.cli.test_compare_cli import absurd
 from tests.report.conftest import MakePage, PageReader
 from tests.report.report_rows import (
     HOSTILE,

@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 import typer
 
-from bench import discovery
 from bench.cli import app, main
-from bench.run.planning.checks import select
 from bench.run.planning.request import FLAGS, RunRequest, command_words, read_flags
 from bench.run.recipes import RECIPES
 from bench.run.session import prepare
@@ -133,11 +131,3 @@ def test_every_recipe_plans_what_it_says_and_is_listed(
     assert main(["list", "recipes", "tabular", "--json"]) == 0
     (entry,) = json.loads(capsys.readouterr().out)
     assert entry["command"] == "bench run --workload tabular-train --batch 100,1000,10000"
-    assert main(["list", "recipes", "limited-lnk"]) == 2
-    assert "did you mean 'limited-link'" in capsys.readouterr().err
-
-
-def test_probes_for_one_claim_stay_out_of_all_workloads() -> None:
-    names = {found.name for found, _ in select(("all",))}
-    assert names == {"imaging", "llm"}
-    assert {"align", "tabular"} <= set(discovery.names())

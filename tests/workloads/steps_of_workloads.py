@@ -1,7 +1,7 @@
 """Batches of the shipped workloads, what backward keeps of them, and a short training."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -49,25 +49,30 @@ def bytes_kept_for_backward(workload: Workload, batch: Any, *, dtype: str) -> in
 def train(
     workload: Workload, *, net: torch.nn.Module, samples: Sequence[Any], steps: int
 ) -> list[torch.Tensor]:
-    """Train as the harness does; return the losses."""
-    optimizer = workload.optimizer(net)
-    schedule = workload.schedule(optimizer)
+    """Train for so many steps; return the losses."""
     loader = DataLoader(
         samples,  # type: ignore[arg-type]
         batch_size=workload.batch_size(workload.phases[0]),
         drop_last=True,
         shuffle=True,
     )
-    losses: list[torch.Tensor] = []
-    epochs = itertools.chain.from_iterable(itertools.repeat(loader))
-    for batch in itertools.islice(epochs, steps):
-        loss = workload.loss(net, batch)
+    return list(itertools.islice(training_steps(workload, net, loader), steps))
+
+
+def training_steps(
+    workload: Workload, net: torch.nn.Module, loader: Iterable[Any]
+) -> Iterator[torch.Tensor]:
+    """Train as the harness does, without it: a step and its loss for each value."""
+    net.train()
+    optimizer = workload.optimizer(net)
+    schedule = workload.schedule(optimizer)
+    for batch in itertools.chain.from_iterable(itertools.repeat(loader)):
         optimizer.zero_grad()
+        loss = workload.loss(net, batch)
         loss.backward()
         if workload.max_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(net.parameters(), workload.max_grad_norm)
         optimizer.step()
         if schedule is not None:
             schedule.step()
-        losses.append(loss.detach())
-    return losses
+        yield loss.detach()

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench import discovery
 from bench.core.errors import UsageError
+from bench.run.planning.checks import select
 from bench.workload import Phase
 from tests.workloads.steps_of_workloads import generated_batch, train
 from workloads import align, imaging, llm, sleep, tabular
@@ -56,7 +57,8 @@ STEPS = [(name, phase) for name, case in CASES.items() for phase in case.phases 
 def test_every_shipped_workload_is_here() -> None:
     assert set(MODULES) == set(discovery.names())
     probes = {name for name in MODULES if discovery.load(name).cls.is_selftest}
-    assert probes == {"align", "sleep", "tabular"}, "they are kept out of all workloads"
+    assert probes == {"align", "sleep", "tabular"}
+    assert {found.name for found, _ in select(("all",))} == {"imaging", "llm"}
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -198,8 +200,6 @@ def test_the_version_follows_the_parts_that_are_imported(tmp_path: Path) -> None
             hashes.append(discovery.source_hash(tmp_path / "mine.py"))
         assert hashes[0] != hashes[1] == hashes[2]
 
-
-# Probes -----------------------------------------------------------------------------------------
 
 (ALIGN,) = align.Workload.phases
 TRAIN, INFER = sleep.Workload.phases

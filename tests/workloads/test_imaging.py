@@ -119,19 +119,9 @@ def test_bench_data_phantom_writes_a_folder_that_passes(
     assert document == {"folder": str(out), "cases": 2, "seed": 0, "shape": [16, 16, 12]}
     check_folder(out, classes=3, channels=1, cases=8)
     content = {path: path.read_bytes() for path in out.rglob("*.*")}
-    for folder, option, value, words in [
-        (out, "--seed", "1", "not an empty folder"),
-        (tmp_path / "new", "--shape", "big", "--shape needs three sizes"),
-        (tmp_path / "new", "--shape", "16x16", "--shape"),
-        (tmp_path / "new", "--shape", "7x16x16", "--shape"),
-        (tmp_path / "new", "--cases", "0", "--cases"),
-    ]:
-        assert main(["data", "phantom", str(folder), option, value]) == 2
-        assert words in capsys.readouterr().err
+    assert main(["data", "phantom", str(out), "--seed", "1"]) == 2
+    assert "not an empty folder" in capsys.readouterr().err
     assert content == {path: path.read_bytes() for path in out.rglob("*.*")}
-
-
-# What it amounts to ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sw_batch_size", [1, 3])

@@ -2,9 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
@@ -98,14 +96,6 @@ def test_places_hold_every_foreground_class_equally_often() -> None:
         assert len(found["foreground"]) > 0 and len(found["background"]) > 0
 
 
-def rewrite(path: Path, change: Callable[[Any], Any]) -> None:
-    nibabel.save(change(nibabel.load(path)), path)
-
-
-def reoriented(nifti: Any) -> Any:
-    return nibabel.as_closest_canonical(nifti).as_reoriented([[1, 1], [2, 1], [0, -1]])
-
-
 def test_files_are_resampled_to_the_median_spacing_in_whatever_orientation(folder: Path) -> None:
     workload = Workload(**TINY)
     before = [volume["image"].clone() for volume in workload.dataset(INFER, data=folder, seed=0)]
@@ -115,20 +105,12 @@ def test_files_are_resampled_to_the_median_spacing_in_whatever_orientation(folde
     halved = Workload(**{**TINY, "spacing_mm": double}).dataset(INFER, data=folder, seed=0)
     assert tuple(halved[0]["image"].shape) == pytest.approx((1, 18, 18, 12), abs=1)
     for path in folder.glob("*Tr/*.nii.gz"):
-        rewrite(path, reoriented)
+        nifti = nibabel.as_closest_canonical(nibabel.load(path))
+        nibabel.save(nifti.as_reoriented([[1, 1], [2, 1], [0, -1]]), path)
     after = workload.dataset(INFER, data=folder, seed=0)
     for expected, found in zip(before, after, strict=True):
         assert expected.shape == found["image"].shape
         assert (expected - found["image"]).abs().mean() < 0.02
-
-
-def emptied(nifti: Any) -> Any:
-    return nibabel.Nifti1Image(np.zeros(nifti.shape, dtype=np.uint8), nifti.affine)
-
-
-def with_two_channels(nifti: Any) -> Any:
-    array = np.asarray(nifti.dataobj)
-    return nibabel.Nifti1Image(np.stack([array, array // 2], axis=-1), nifti.affine)
 
 
 def test_prepared_cases_are_kept_until_a_file_or_parameter_changes(
@@ -143,7 +125,9 @@ def test_prepared_cases_are_kept_until_a_file_or_parameter_changes(
     Workload(**{**TINY, "window_hu": (-100, 200)}).dataset(TRAIN, data=folder, seed=0)
     assert len(list(cache.iterdir())) == 8
     for label in (folder / "labelsTr").iterdir():
-        rewrite(label, emptied)
+        nifti = nibabel.load(label)
+        empty = np.zeros(nifti.shape, dtype=np.uint8)
+        nibabel.save(nibabel.Nifti1Image(empty, nifti.affine), label)
     assert not workload.dataset(TRAIN, data=folder, seed=0)[0]["label"].any()
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
@@ -153,7 +137,10 @@ def test_prepared_cases_are_kept_until_a_file_or_parameter_changes(
 
 def test_several_modalities_become_channels(folder: Path) -> None:
     for path in folder.glob("imagesTr/*.nii.gz"):
-        rewrite(path, with_two_channels)
+        nifti = nibabel.load(path)
+        array = np.asarray(nifti.dataobj)
+        both = np.stack([array, array // 2], axis=-1)
+        nibabel.save(nibabel.Nifti1Image(both, nifti.affine), path)
     content = json.loads((folder / "dataset.json").read_text())
     content["modality"] = {"0": "T1", "1": "T2"}
     (folder / "dataset.json").write_text(json.dumps(content))
@@ -165,9 +152,6 @@ def test_several_modalities_become_channels(folder: Path) -> None:
     assert image.mean(dim=(1, 2, 3)).tolist() == pytest.approx([0, 0], abs=1e-4)
     assert image.std(dim=(1, 2, 3)).tolist() == pytest.approx([1, 1], abs=1e-2)
     assert workload.dataset(TRAIN, data=folder, seed=0)[0]["image"].shape == (2, 24, 24, 16)
-
-
-# Phantoms --------------------------------------------------------------------------------------
 
 
 def parts_of(*, seed: int, classes: int) -> list[Ellipsoid]:

@@ -1,4 +1,4 @@
-"""The Llama and the text that it reads: what is predicted, what is seen, and windows of bytes."""
+"""The Llama and the text that it reads: what is predicted and seen, windows, and what it costs."""
 
 import pickle
 from dataclasses import replace
@@ -13,7 +13,10 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from bench.core.errors import DataError
-from tests.workloads.steps_of_workloads import generated_batch
+from bench.core.nouns import Dtype
+from tests.workloads.steps_of_workloads import bytes_kept_for_backward, generated_batch
+from tests.workloads.test_every_workload import UNTIED
+from workloads._llm import llm_cost
 from workloads._llm import llm_net as llama
 from workloads._llm import text as texts
 from workloads.llm import Workload
@@ -92,8 +95,6 @@ def test_a_text_must_fill_a_batch_with_different_windows(tmp_path: Path) -> None
     with pytest.raises(DataError, match="needs 72 or more"):
         TINY.check_data(path)
 
-
-# Decoding ---------------------------------------------------------------------------------------
 
 SHORT = replace(TINY, batch=3, new_tokens=5)
 
@@ -213,9 +214,6 @@ def test_attention_gets_no_mask_but_for_a_fixed_cache(
     assert all(mask is None for mask in masks)
 
 
-# The text --------------------------------------------------------------------------------------
-
-
 def test_stationary_distribution_does_not_move_under_the_transition_matrix() -> None:
     stationary = texts.stationary_distribution()
     assert stationary.sum() == pytest.approx(1.0)
@@ -282,3 +280,67 @@ def test_a_good_file_passes_and_an_unusable_one_is_named(
         with pytest.raises(DataError, match=f"{tmp_path / name} {problem}") as caught:
             texts.check_file(tmp_path / name, fewest_bytes=100)
         assert "\n" not in str(caught.value)
+
+
+def test_named_sizes_are_as_large_as_they_say() -> None:
+    assert Workload(**Workload.sizes["base"]).num_parameters() == pytest.approx(125e6, rel=0.02)
+    large = Workload(**Workload.sizes["large"])
+    # https://huggingface.co/meta-llama/Llama-3.2-1B: 1.23 B
+    assert large.num_parameters() == 1_235_814_400
+    assert large.memory_bytes(TRAIN, dtype="bf16") < 80e9  # trains on an 80 GB accelerator
+    assert large.memory_bytes(DECODE, dtype="bf16") < 12e9
+
+
+def test_least_traffic_of_a_hand_worked_model() -> None:
+    llm = Workload(
+        batch=2, layers=1, hidden=4, heads=2, kv_heads=1, intermediate=6, vocab=256, is_tied=False,
+        sequence_tokens=8, prompt_tokens=10, new_tokens=3,
+    )  # fmt: skip
+    # Matrices 2*16 + 2*8 + 3*24 = 120, norms 3*4, head 1024; the untied embedding is not read.
+    read, cache_entry = 120 + 12 + 1024, 2 * 2
+    assert llm_cost.kv_bytes_per_token(llm, dtype_bytes=2) == cache_entry * 2
+    prefill = llm.bytes_per_item(PREFILL, dtype_bytes=2)
+    assert prefill == pytest.approx(read * 2 / 20 + cache_entry * 2)
+    # Reads 10, 11, 12 entries and writes one.
+    decode = llm.bytes_per_item(DECODE, dtype_bytes=2)
+    assert decode == pytest.approx(read * 2 / 2 + (11 + 1) * cache_entry * 2)
+    train = llm.bytes_per_item(TRAIN, dtype_bytes=2)
+    assert train == pytest.approx((2 * read * 2 + 32 * (read + 1024)) / 16)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("llm", [replace(TINY, hidden=128, intermediate=352), UNTIED])
+def test_activation_estimate_holds_what_autograd_saves(
+    llm: Workload, dtype: Dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grouped_kernel = llama.has_grouped_kernel
+    monkeypatch.setattr(llama, "has_grouped_kernel", lambda value: grouped_kernel(value.to("meta")))
+    saved = saved_bytes(replace(llm, layers=5), dtype=dtype)
+    saved -= saved_bytes(replace(llm, layers=1), dtype=dtype)
+    if dtype == "bf16":
+        saved -= 4 * 2 * llm_cost.layer_matrix_parameters(llm)  # autocast's copies of weights
+    tokens = llm.batch * llm.sequence_tokens
+    estimate = 4 * tokens * llm_cost.layer_token_bytes(llm, dtype=dtype)
+    assert estimate == pytest.approx(saved, rel=0.03)
+    # A training's estimate is above what is surely held, but not by half.
+    monkeypatch.undo()
+    llm = replace(TINY, layers=6)
+    held = 16 * llm.num_parameters() + saved_bytes(llm, dtype=dtype)
+    assert held < llm.memory_bytes(TRAIN, dtype=dtype) < 1.5 * held
+
+
+def saved_bytes(llm: Workload, *, dtype: Dtype) -> int:
+    return bytes_kept_for_backward(llm, generated_batch(llm, TRAIN), dtype=dtype)
+
+
+@pytest.mark.parametrize(("dtype", "width"), [("fp32", 4), ("tf32", 4), ("bf16", 2), ("fp16", 2)])
+def test_inference_estimate_holds_weights_and_caches(dtype: Dtype, width: int) -> None:
+    for values in Workload.sizes.values():
+        llm = Workload(**values)
+        weights = width * llm.num_parameters()
+        tokens = llm.batch * (llm.prompt_tokens + llm.new_tokens)
+        caches = 5 * tokens * llm_cost.kv_bytes_per_token(llm, dtype_bytes=width)
+        train, prefill, decode = (llm.memory_bytes(one, dtype=dtype) for one in llm.phases)
+        assert decode > weights + caches
+        assert weights < prefill < decode
+        assert train > 16 * llm.num_parameters()

@@ -37,7 +37,6 @@ class Workload(bench.workload.Workload):
     length: int = 512
 
     def __post_init__(self) -> None:
-        """Refuse sequences without a letter, and more than a device holds."""
         if not (1 <= self.length <= 100_000 and 1 <= self.batch <= 10**7):
             raise UsageError("length must be from 1 to 100000 and batch from 1 to 10000000")
 

@@ -76,7 +76,6 @@ class Workload(UNet, bench.workload.Workload):
     """Steps until the learning rate is 0; nnU-Net: 1000 epochs of 250."""
 
     def __post_init__(self) -> None:
-        """Refuse parameters that cannot be built."""
         for name, value in vars(self).items():
             if type(value) is int and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")

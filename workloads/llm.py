@@ -75,7 +75,6 @@ class Workload(llm_cost.LlamaShape, bench.workload.Workload):
     learning_rate: float = 3e-4
 
     def __post_init__(self) -> None:
-        """Refuse parameters that cannot be built."""
         sizes = ("batch", "layers", "hidden", "heads", "kv_heads", "intermediate")
         for name in (*sizes, "sequence_tokens", "prompt_tokens", "new_tokens"):
             if getattr(self, name) < 1:
@@ -144,13 +143,13 @@ class Workload(llm_cost.LlamaShape, bench.workload.Workload):
 
     def prefill(self, net: Any, batch: Any) -> Any:
         """Read the prompts into a fresh cache; logits after their last position, (B, V)."""
-        from workloads._llm.decode import growing_cache, prefill
+        from workloads._llm.llm_net import growing_cache, prefill
 
         return prefill(net, batch, cache=growing_cache(layers=self.layers))
 
     def prepare(self, phase: Phase, net: Any, batch: Any) -> Any:
         """Fill the cache for decode."""
-        from workloads._llm.decode import read_prompt
+        from workloads._llm.llm_net import read_prompt
 
         if phase.name != DECODE.name:
             return batch
@@ -158,7 +157,7 @@ class Workload(llm_cost.LlamaShape, bench.workload.Workload):
 
     def decode(self, net: Any, batch: Any) -> dict[str, Any]:
         """Generate tokens one after the other: ids (B, N), first and last logits (B, V)."""
-        from workloads._llm.decode import generate
+        from workloads._llm.llm_net import generate
 
         return generate(net, batch)
 

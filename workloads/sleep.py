@@ -49,7 +49,6 @@ class Workload(bench.workload.Workload):
     """A training step takes this many times as long."""
 
     def __post_init__(self) -> None:
-        """Refuse times that cannot be waited for."""
         for name in ("seconds", "train_factor", "batch"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} must be greater than 0, not {getattr(self, name)}")

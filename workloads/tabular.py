@@ -37,7 +37,6 @@ class Workload(bench.workload.Workload):
     hidden: int = 64
 
     def __post_init__(self) -> None:
-        """Refuse tables without rows or columns, and more than a device holds."""
         if not (1 <= self.batch <= 10**8 and 1 <= min(self.features, self.hidden) <= 10**4):
             raise UsageError("batch must be from 1 to 1e8, features and hidden from 1 to 1e4")
 

@@ -20,7 +20,7 @@ from bench.core.nouns import Capability, Device
 from bench.core.units import format_bytes
 
 if TYPE_CHECKING:
-    from bench.devices.telemetry.nvml_links import PhysicalLink
+    from bench.devices.telemetry.nvml import PhysicalLink
     from bench.devices.torch.backends import PackageState
     from bench.report.tables.cells import AnyCell
 
@@ -43,7 +43,7 @@ def devices(
     ] = True,
 ) -> None:
     """Show every device, what works on it and how devices are joined."""
-    from bench.devices.telemetry.nvml_links import device_links
+    from bench.devices.telemetry.nvml import device_links
     from bench.devices.torch.backends import load_packages
     from bench.devices.torch.detect import survey
     from bench.report.tables.grid import Grid

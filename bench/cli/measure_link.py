@@ -83,7 +83,7 @@ def _ops(text: str | None) -> tuple[Op, ...]:
 
 
 def _check(most_bytes: int | None, *, out: Path | None) -> None:
-    from bench.hardware.links.linkfile import is_link_file
+    from bench.hardware.links.topology import is_link_file
     from bench.run.link_measure import LEAST_BYTES
 
     if most_bytes is not None and not LEAST_BYTES <= most_bytes <= 2**40:

@@ -162,7 +162,7 @@ def _choices_of(plan: Plan) -> list[str]:
 
 def _spread_lines(plan: Plan) -> list[str]:
     """Say how work is spread: one line for each strategy and mode, and what is odd about it."""
-    from bench.emulate.pipeline.schedules import pipeline_note
+    from bench.emulate.pipeline import pipeline_note
 
     layouts = list(dict.fromkeys(planned.config.layout for planned in plan.planned))
     spread = [layout for layout in layouts if not layout.is_single]

@@ -99,7 +99,7 @@ class Layout:
     schedule: str = "1f1b"
     """Pipeline: 1f1b, or interleaved-V with V chunks of the net on each device."""
     mitigate: str = ""
-    """Algorithmic mitigation, such as powersgd-2 or diloco-64; see `bench.parallel.mitigations`."""
+    """Algorithmic mitigation, such as powersgd-2 or diloco-64; see `bench.parallel.support`."""
     contention: str = "bracket"
     """Compute units that communication takes at the bracket's upper end, where mode is emulated.
 

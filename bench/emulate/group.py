@@ -24,7 +24,7 @@ from torch._C._distributed_c10d import FakeProcessGroup, HashStore, PrefixStore,
 from bench.core.errors import UsageError
 from bench.emulate.link.host_link import HostLink
 from bench.emulate.operations import OPERATIONS, Operation, flat
-from bench.emulate.replay.recording import Issued, Recorder, StepNotes
+from bench.emulate.replay import Issued, Recorder, StepNotes
 from bench.hardware.costs.collectives import Group
 from bench.hardware.costs.cost import CostModel
 

@@ -5,6 +5,9 @@ two sources dispute are noted in the row, not averaged. What a chip would achiev
 derates are only those that somebody measured. No match of a device means that it is not in the
 catalogue, several mean that name and memory do not tell it apart; neither is ever resolved by
 guessing, because a wrong row lends wrong peaks.
+
+`published.yaml` holds ratios (two chips in one party's measurement) and single figures that claims
+are held against: facts only, in our own words. Nothing in the harness is fitted to them.
 """
 
 import re
@@ -17,7 +20,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, field
 from msgspec.structs import asdict
 
-from bench.core.errors import UsageError
+from bench.core.errors import DataError, UsageError
 from bench.core.nouns import Chip, Scalar
 from bench.hardware.loader import Citations, Count, Declared, Number, Text, read_document
 
@@ -181,11 +184,6 @@ def load_chips() -> tuple[Chip, ...]:
     return tuple(row.chip() for row in load_catalogue().chips)
 
 
-def load_systems() -> tuple[System, ...]:
-    """All named systems, in the order of the file."""
-    return load_catalogue().systems
-
-
 def chip(name: str) -> Chip:
     """Return one row by id, or by the start of an id that only one row has ('h20': h20-96g)."""
     rows = {row.id: row for row in load_chips()}
@@ -205,7 +203,6 @@ def chip(name: str) -> Chip:
 
 
 def _plain(name: str) -> str:
-    """Lower case, without trademark signs and doubled blanks."""
     return " ".join(re.sub(r"\((r|tm|c)\)|[®™]", "", name.lower()).split())
 
 
@@ -240,3 +237,59 @@ def _has_memory(row: ChipRow, *, memory_bytes: int | None) -> bool:
         return True
     nominal_bytes = row.memory.memory_bytes / row.torch_devices
     return _LEAST * nominal_bytes <= memory_bytes <= _MOST * nominal_bytes
+
+
+Basis = Literal["published", "vendor"]
+"""published: measured, and open to a check by others; vendor: said by whom it is to sell."""
+
+
+class PublishedRatio(Declared, frozen=True, kw_only=True):
+    """Speed of chip b over that of chip a on one net, by one party or in one round."""
+
+    id: Text
+    chip_a: Text = field(name="a")
+    chip_b: Text = field(name="b")
+    phase: Text
+    net: Text
+    num_devices: Count = field(name="devices")
+    ratio: Number
+    basis: Basis = "published"
+    note: Text | None = None
+    source: Text
+
+    def __post_init__(self) -> None:
+        for name in (self.chip_a, self.chip_b):
+            if name not in {chip.id for chip in load_chips()}:
+                raise ValueError(f"chip {name!r} is not in the catalogue")
+
+
+class PublishedFigure(Declared, frozen=True, kw_only=True):
+    """One value."""
+
+    id: Text
+    what: Text
+    value: Number
+    unit: Text
+    basis: Basis = "published"
+    source: Text
+
+
+class Published(Declared, frozen=True, kw_only=True):
+    """Everything in `published.yaml`."""
+
+    sources: dict[str, Any]
+    ratios: tuple[PublishedRatio, ...]
+    figures: tuple[PublishedFigure, ...]
+
+    def figure(self, id: str) -> PublishedFigure:
+        """Return one figure; `DataError` where a ledger names one that is not there."""
+        for figure in self.figures:
+            if figure.id == id:
+                return figure
+        raise DataError(f"published figure {id!r} is not in published.yaml")
+
+
+@cache
+def load_published() -> Published:
+    """Return what ships with the harness, read once per process."""
+    return read_document(Path(__file__).with_name("published.yaml"), into=Published)

@@ -206,7 +206,6 @@ def _plain(kind: Any, value: Any) -> Any:
 
 
 def _keys(kind: Any) -> dict[str, Any]:
-    """Types by key."""
     if isinstance(kind, dict):
         return kind
     return {field.encode_name: field.type for field in structs.fields(kind)}

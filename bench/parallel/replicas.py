@@ -31,7 +31,7 @@ from bench.parallel.laid_out import (
     LaidOut,
     Replicas,
 )
-from bench.parallel.mitigations import Mitigation, parse_mitigation
+from bench.parallel.support import Mitigation, parse_mitigation
 from bench.workload import Phase, Workload
 
 # DDP makes new buckets after the first step, and what PowerSGD keeps belongs to a bucket; this is

@@ -181,7 +181,6 @@ _Places = list[tuple[nn.Module, str]]
 
 
 def _tied_weights(net: nn.Module) -> list[_Places]:
-    """Return the places of each parameter that the net has in several."""
     places: dict[nn.Parameter, _Places] = {}
     for module in net.modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -190,7 +189,6 @@ def _tied_weights(net: nn.Module) -> list[_Places]:
 
 
 def _tie(net: nn.Module, tied: list[_Places]) -> None:
-    """Make one parameter again of what was one before."""
     for (first, first_name), *others in tied:
         kept = _original(first, first_name)
         for module, name in others:

@@ -18,7 +18,7 @@ from bench.devices.host import cpu
 from bench.hardware.costs.collectives import Op
 from bench.hardware.costs.formulas import num_steps, transfer_factor
 from bench.hardware.links.curves import Point
-from bench.hardware.links.linkfile import LinkFile
+from bench.hardware.links.topology import LinkFile
 from bench.measure.asking import ask
 from bench.measure.messages import Answer, Devices, LinkPoint, LinkRequest, LinkResult, Stage
 from bench.run.launching.launch import World, run_ranks

@@ -15,7 +15,7 @@ from bench import discovery
 from bench.core.errors import BenchError, DataError, ExitCode, IncompatibleError, UsageError
 from bench.core.paths import user_path
 from bench.devices.host import cpu
-from bench.devices.host.machine import machine_facts
+from bench.devices.host.cpu import machine_facts
 from bench.hardware.chips import match_device
 from bench.measure.asking import ask
 from bench.measure.inspection import Inspection, inspect_device

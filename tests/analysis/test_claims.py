@@ -17,8 +17,7 @@ from bench.analysis.claims.claim_cases import ClaimFacts, make_facts
 from bench.analysis.claims.claims_verdict import DECIDED, ClaimVerdict, judge
 from bench.analysis.claims.ledger import find_claims, read_ledger, reference_rows, shipped_folder
 from bench.core.errors import DataError
-from bench.hardware.chips import load_chips
-from bench.hardware.published import load_published
+from bench.hardware.chips import load_chips, load_published
 from bench.results.schema import Row, Value
 from bench.run.recipes import RECIPES
 

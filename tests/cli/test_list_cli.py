@@ -9,8 +9,8 @@ import pytest
 from bench.core.errors import MeasurementError
 from bench.core.nouns import Device
 from bench.devices.doctor import all_findings as checks
-from bench.devices.doctor.finding import Finding
-from bench.devices.telemetry import nvml_links
+from bench.devices.doctor.host_findings import Finding
+from bench.devices.telemetry import nvml
 from bench.devices.torch import backends, detect, probe
 from bench.hardware import chips
 from tests.cli.conftest import Ask
@@ -194,8 +194,8 @@ def test_problems_links_and_failed_packages_are_printed(
     ask: Ask, install: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(H800, problems=("cuda:1 does not answer",))
-    link = nvml_links.PhysicalLink(first="cuda:0", second="cuda:1", kind="nvlink", detail="8 links")
-    monkeypatch.setattr(nvml_links, "device_links", lambda found: [link])
+    link = nvml.PhysicalLink(first="cuda:0", second="cuda:1", kind="nvlink", detail="8 links")
+    monkeypatch.setattr(nvml, "device_links", lambda found: [link])
     failed = backends.PackageState(
         module="torch_npu", state="failed", reason="OSError: libascendcl.so"
     )

@@ -12,6 +12,7 @@ import pytest
 
 from bench.devices.host import cpu
 from bench.devices.host.cgroup import cpu_quota, memory_limit_bytes
+from bench.devices.host.cpu import machine_facts
 from bench.devices.host.cpu_noise import (
     CpuSnapshot,
     ProcessTimes,
@@ -20,7 +21,6 @@ from bench.devices.host.cpu_noise import (
     descendants,
     take_snapshot,
 )
-from bench.devices.host.machine import machine_facts
 from tests.devices.recorded_drivers import make_tree
 
 GROUPS = "sys/fs/cgroup"

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from bench.devices.doctor import all_findings, gpu_findings, host_findings
-from bench.devices.doctor.finding import Finding
+from bench.devices.doctor import all_findings, host_findings
+from bench.devices.doctor.host_findings import Finding
 from bench.devices.host.cpu_noise import CpuNoise, ProcessTimes
 from bench.measure.asking import failure_of
 from tests.devices.recorded_drivers import RecordedAmdSmi, RecordedNvml, make_tree
@@ -170,9 +170,9 @@ IDLE = {
 
 def gpu_words(*, smi: RecordedAmdSmi | None = None, **readings: Any) -> list[str]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gpu_findings, "import_nvml", lambda: RecordedNvml(**{**IDLE, **readings}))
-        patch.setattr(gpu_findings, "import_amdsmi", lambda: smi)
-        return words(gpu_findings.gpu_findings())
+        patch.setattr(all_findings, "import_nvml", lambda: RecordedNvml(**{**IDLE, **readings}))
+        patch.setattr(all_findings, "import_amdsmi", lambda: smi)
+        return words(all_findings.gpu_findings())
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from bench.core.nouns import Device
-from bench.devices.telemetry import amd_smi, nvml, nvml_links, readers
+from bench.devices.telemetry import nvml, readers
 from bench.devices.telemetry.common import Baseline, Sample
 from tests.devices import recorded_drivers as recorded
 from tests.devices.recorded_drivers import MISSING, RecordedAmdSmi, RecordedNvml, make_tree
@@ -32,7 +32,7 @@ def opened(monkeypatch):
 
     def open_on(device, **readings):
         monkeypatch.setattr(nvml, "import_nvml", lambda: RecordedNvml(**readings))
-        monkeypatch.setattr(amd_smi, "import_amdsmi", lambda: RecordedAmdSmi(**readings))
+        monkeypatch.setattr(readers, "import_amdsmi", lambda: RecordedAmdSmi(**readings))
         return readers.open_telemetry(device)
 
     return open_on
@@ -178,8 +178,8 @@ def test_every_start_of_nvml_has_its_shutdown_and_without_a_driver_nothing_is_st
     assert driver.calls.count("nvmlShutdown") == 2
     driver = None
     assert nvml.open_nvml(GPU) is None
-    assert nvml_links.memory_free_bytes(GPU) is None
-    assert nvml_links.device_links([GPU, GPU]) == nvml_links.device_memories() == []
+    assert nvml.memory_free_bytes(GPU) is None
+    assert nvml.device_links([GPU, GPU]) == nvml.device_memories() == []
 
 
 def test_an_amd_binding_that_fails_leaves_blanks_and_is_as_good_as_none_at_import(
@@ -198,7 +198,7 @@ def test_an_amd_binding_that_fails_leaves_blanks_and_is_as_good_as_none_at_impor
     monkeypatch.syspath_prepend(str(tmp_path))
     for error in ("AttributeError('symbol')", "KeyError('x')", "RuntimeError()"):
         (tmp_path / "amdsmi.py").write_text(f"raise {error}")
-        assert amd_smi.import_amdsmi() is None, error
+        assert readers.import_amdsmi() is None, error
 
 
 def test_packages_are_added_up_and_their_parts_are_not(tmp_path):
@@ -245,12 +245,12 @@ def test_links_of_two_devices_are_those_that_nvml_states(monkeypatch, ends, ance
     devices = [replace(GPU, index=index, uuid=f"uuid-{index}") for index in (0, 1)]
     found = [
         (link.first, link.second, f"{link.kind} {link.detail}")
-        for link in nvml_links.device_links(devices)
+        for link in nvml.device_links(devices)
     ]
     assert found == [
         ("cuda:0", "host", "pcie gen 5 x16"),
         ("cuda:1", "host", "pcie gen 5 x16"),
         *(("cuda:0", "cuda:1", link) for link in links),
     ]
-    assert nvml_links.memory_free_bytes(devices[0]) == 5 * 2**30
+    assert nvml.memory_free_bytes(devices[0]) == 5 * 2**30
     assert driver.calls.count("nvmlShutdown") == 2

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from bench.emulate.replay.recording import Collective, Mark, StepTrace
+from bench.emulate.replay import Collective, Mark, StepTrace
 from bench.hardware.costs.collectives import Group
 
 Happening = tuple[Literal["issue", "wait", "drain"], int, float]

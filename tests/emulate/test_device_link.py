@@ -15,7 +15,7 @@ import torch.distributed as dist
 from bench.core.errors import MeasurementError
 from bench.emulate.link import device_link
 from bench.emulate.link.serial_link import NUM_LINKS
-from bench.emulate.replay.simulate import replay
+from bench.emulate.replay import replay
 from tests.emulate.fixed_model import FixedModel, emulated
 
 MODELLED_S = 0.010

@@ -8,14 +8,15 @@ from hypothesis import strategies as st
 
 from bench.core.errors import UsageError
 from bench.core.nouns import Layout
-from bench.emulate.pipeline.pipeline import PipelineStage, simulate_step
-from bench.emulate.pipeline.schedules import (
+from bench.emulate.pipeline import (
+    PipelineStage,
     Task,
     check_pipeline,
     device_tasks,
     num_stages,
     parse_schedule,
     pipeline_note,
+    simulate_step,
 )
 from tests.emulate.fixed_model import round_prices
 

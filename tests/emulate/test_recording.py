@@ -1,6 +1,6 @@
 """Notes of a step put in order, by hand; stamps and FSDP's waits are in test_device_link."""
 
-from bench.emulate.replay.recording import Issued, Recorder
+from bench.emulate.replay import Issued, Recorder
 from bench.hardware.costs.collectives import Group
 
 

@@ -12,8 +12,7 @@ from step_traces import Happening, trace_of
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from bench.emulate.replay.recording import StepTrace
-from bench.emulate.replay.simulate import expected_step_s, replay, straggler_step_s
+from bench.emulate.replay import StepTrace, expected_step_s, replay, straggler_step_s
 from bench.hardware.costs.collectives import Group
 from tests.emulate.fixed_model import FixedModel, emulated, round_prices
 

@@ -16,8 +16,7 @@ from torch.distributed.tensor.parallel import (
 from torch.nn.parallel import DistributedDataParallel
 
 from bench.emulate.group import Emulation
-from bench.emulate.replay.recording import StepTrace
-from bench.emulate.replay.simulate import replay
+from bench.emulate.replay import StepTrace, replay
 from tests.emulate.fixed_model import FixedModel, emulated
 
 NUM_RANKS = 4

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from bench.devices.doctor.gpu_findings import gpu_findings
-from bench.devices.telemetry.nvml import NvmlTelemetry, open_nvml
-from bench.devices.telemetry.nvml_links import device_links
+from bench.devices.doctor.all_findings import gpu_findings
+from bench.devices.telemetry.nvml import NvmlTelemetry, device_links, open_nvml
 from bench.devices.telemetry.sampler import Sampler
 from bench.devices.telemetry.window_sums import window_conditions, window_energy
 from bench.devices.torch import detect, probe, roof

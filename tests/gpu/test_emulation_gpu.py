@@ -16,7 +16,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import parallel
 
 from bench.emulate.group import Emulation, start_emulation
-from bench.emulate.replay.simulate import replay
+from bench.emulate.replay import replay
 from tests.emulate.fixed_model import FixedModel
 from tests.emulate.test_training import assert_consistent, fp16, power_sgd
 

@@ -10,13 +10,14 @@ import yaml
 from bench.cli import main
 from bench.core.errors import UsageError
 from bench.core.nouns import Chip
-from bench.hardware.chips import chip, load_catalogue, load_chips, load_systems, match_device
-from bench.hardware.export_rules import (
+from bench.hardware.chips import chip, load_catalogue, load_chips, match_device
+from bench.hardware.query import (
+    chip_fields,
     export_status,
     performance_density,
+    select,
     total_processing_performance,
 )
-from bench.hardware.query import chip_fields, select
 
 GIB = 2**30
 
@@ -39,7 +40,7 @@ def number(id: str, name: str) -> float:
 def test_every_part_that_an_article_names_has_a_row() -> None:
     assert len(load_chips()) == 51
     assert {row.id for row in load_chips()} >= NAMED_IN_THE_ARTICLES
-    systems = {row.id for row in load_systems()}
+    systems = {row.id for row in load_catalogue().systems}
     assert systems >= {"dgx-a100", "atlas-900-2019", "kuae-1000", "shennong-1"}
 
 
@@ -312,7 +313,9 @@ def test_figures_and_export_verdicts_are_those_handed_over() -> None:
         pytest.skip("no ../shared/data/catalogue.yaml beside this checkout")
     document = yaml.safe_load(HANDED_OVER.read_text(encoding="utf-8"))
     assert [row.id for row in load_chips()] == [row["id"] for row in document["devices"]]
-    assert {row.id for row in load_systems()} == {row["id"] for row in document["systems"]}
+    assert {row.id for row in load_catalogue().systems} == {
+        row["id"] for row in document["systems"]
+    }
     for theirs in document["devices"]:
         row = chip(theirs["id"])
         for name, (ours, figure, scale) in figures(row, theirs).items():

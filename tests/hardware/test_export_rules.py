@@ -7,7 +7,8 @@ import pytest
 from bench.core.errors import DataError, UsageError
 from bench.core.nouns import Chip
 from bench.hardware.chips import chip
-from bench.hardware.export_rules import (
+from bench.hardware.loader import parse_document
+from bench.hardware.query import (
     ExportRules,
     export_rule,
     export_status,
@@ -15,7 +16,6 @@ from bench.hardware.export_rules import (
     performance_density,
     total_processing_performance,
 )
-from bench.hardware.loader import parse_document
 
 # What is on record, by part: restricted in October 2022, in October 2023.
 # NVIDIA on A100 and H100, August 2022:

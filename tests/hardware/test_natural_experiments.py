@@ -6,9 +6,14 @@ Compute is taken from the published rates, never fitted to the effect that is te
 import pytest
 
 from bench.core.nouns import Layout
-from bench.emulate.pipeline.pipeline import PipelineStage, simulate_step
-from bench.hardware.costs.cost import CostModel
-from bench.hardware.costs.layouts import StepTime, Transformer, data_parallel_step, transformer_step
+from bench.emulate.pipeline import PipelineStage, simulate_step
+from bench.hardware.costs.cost import (
+    CostModel,
+    StepTime,
+    Transformer,
+    data_parallel_step,
+    transformer_step,
+)
 from bench.hardware.links.topology import parse_topology
 
 # MLPerf Training v3.1, 3-D U-Net on KiTS19: samples/s by system, global batch 7 a device.

@@ -13,9 +13,8 @@ from bench.hardware.chips import chip
 from bench.hardware.costs.collectives import Group
 from bench.hardware.costs.cost import CostModel
 from bench.hardware.links.curves import Point
-from bench.hardware.links.linkfile import LinkFile
 from bench.hardware.links.presets import LinkPresets, link, load_links
-from bench.hardware.links.topology import parse_topology
+from bench.hardware.links.topology import LinkFile, parse_topology
 from bench.hardware.loader import parse_document
 
 IDS = [row.id for row in load_links()]

@@ -13,16 +13,14 @@ from torch import nn
 from bench.core.errors import UsageError
 from bench.core.nouns import Dtype, Layout
 from bench.emulate.group import start_emulation
-from bench.emulate.replay.recording import StepTrace
-from bench.emulate.replay.simulate import replay
+from bench.emulate.replay import StepTrace, replay
 from bench.hardware.costs.cost import CostModel
 from bench.hardware.links.topology import parse_topology
 from bench.measure.engine.precision import to_channels_last
 from bench.measure.engine.steps import InferStep, TrainStep
 from bench.parallel.laid_out import LaidOut, lay_out
-from bench.parallel.mitigations import COMBINED, NAMES, Mitigation, parse_mitigation
 from bench.parallel.sharded import default_units
-from bench.parallel.support import check_layout
+from bench.parallel.support import COMBINED, NAMES, Mitigation, check_layout, parse_mitigation
 from bench.workload import Phase, TensorPlan
 from tests.workloads.steps_of_workloads import generated_batch
 from workloads import imaging

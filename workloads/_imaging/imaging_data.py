@@ -188,7 +188,6 @@ class Patches(Sequence[dict[str, torch.Tensor]]):
         return self._length
 
     def __getitem__(self, index: Any) -> Any:
-        """Return sample `index`, the same in every process."""
         if not 0 <= index < self._length:
             raise IndexError(index)
         case_draw, transform_seed = np.random.SeedSequence([self._seed, index]).generate_state(2)
@@ -208,7 +207,6 @@ class Volumes(Sequence[dict[str, torch.Tensor]]):
         return len(self._cases)
 
     def __getitem__(self, index: Any) -> Any:
-        """Return volume `index`."""
         opened = _opened(self._cases[index])
         return {key: opened[key] for key in KEYS}
 

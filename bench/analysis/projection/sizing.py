@@ -23,9 +23,9 @@ from bench.core.errors import UsageError
 from bench.core.nouns import Chip
 from bench.core.units import PERIOD_S, parse_duration_s
 from bench.hardware.costs.cost import CostModel
-from bench.hardware.export_rules import export_status
 from bench.hardware.links.presets import load_links
 from bench.hardware.links.topology import parse_topology
+from bench.hardware.query import export_status
 
 MOST_DEVICES = 4096
 _WITHIN = re.compile(r"\s*([\w.-]+)\s*<\s*(\S.*)")

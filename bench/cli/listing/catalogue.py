@@ -16,10 +16,9 @@ from bench.core.errors import NothingMatchedError, UsageError
 from bench.core.nouns import Chip, Scalar
 from bench.core.paths import user_path
 from bench.core.units import format_bytes, format_number, format_si
-from bench.hardware.chips import System, chip, load_systems
-from bench.hardware.export_rules import VERDICT_WORDS, export_status, load_rules
+from bench.hardware.chips import System, chip, load_catalogue
 from bench.hardware.links.presets import Link, link, load_links
-from bench.hardware.query import chip_fields, select
+from bench.hardware.query import VERDICT_WORDS, chip_fields, export_status, load_rules, select
 
 _UNITS = {
     "_flops_per_s": "FLOP/s",
@@ -112,7 +111,7 @@ def _system_facts(system: System) -> dict[str, str]:
 
 
 def _render_one(name: str, *, as_json: bool) -> None:
-    system = next((row for row in load_systems() if row.id == name), None)
+    system = next((row for row in load_catalogue().systems if row.id == name), None)
     row = system or chip(name)
     if as_json:
         print_json(_document(row) if isinstance(row, Chip) else asdict(row))
@@ -136,7 +135,7 @@ def render_chips(*, where: str | None, sort: str | None, name: str | None, as_js
                 "chips": [_document(row) for row in selection.chips],
                 "num_left_out": selection.num_left_out,
                 "unknown_fields": selection.unknown,
-                "systems": [asdict(row) for row in load_systems()] if not where else [],
+                "systems": [asdict(row) for row in load_catalogue().systems] if not where else [],
             }
         )
         return
@@ -147,7 +146,7 @@ def render_chips(*, where: str | None, sort: str | None, name: str | None, as_js
     if selection.note:
         print_note(selection.note)
     if where is None:
-        print_note(f"systems: {', '.join(row.id for row in load_systems())}")
+        print_note(f"systems: {', '.join(row.id for row in load_catalogue().systems)}")
     print_note(
         "blank: unknown; rates are dense, in tera-operations per second; link: all links of a "
         "chip, pair: between two chips, both one way; "

@@ -155,6 +155,6 @@ def _runs_here(size: str, memory_bytes: int) -> str:
 def _memories() -> tuple[list[tuple[str, int]], int]:
     """Free memory of each accelerator by name, and of the host."""
     from bench.devices.host import cpu
-    from bench.devices.telemetry.nvml_links import device_memories
+    from bench.devices.telemetry.nvml import device_memories
 
     return device_memories(), cpu.free_memory_bytes()

@@ -9,14 +9,15 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 import psutil
 
 from bench.core.units import format_bytes
-from bench.devices.doctor.finding import Finding, Severity
-from bench.devices.host import machine
+from bench.devices.host import cpu
 from bench.devices.host.cgroup import cpu_quota, read_int, read_text
 from bench.devices.host.cpu import allowed_cpu_ids, free_memory_bytes
 from bench.devices.host.cpu_noise import (
@@ -31,6 +32,22 @@ from bench.devices.host.cpu_noise import (
     descendants,
     take_snapshot,
 )
+
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+"""error: figures would be invalid; warning: noisier or slower; note: worth knowing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One observation. The harness changes nothing: `fix` is a command for the reader."""
+
+    severity: Severity
+    what: str
+    why: str
+    """How it spoils a measurement."""
+    fix: str
+
 
 _LOW_MEMORY_BYTES = 2 * 2**30
 _LOW_DISK_BYTES = 10**9
@@ -48,7 +65,7 @@ _TURBO_SWITCHES = {f"{_CPU}/intel_pstate/no_turbo": (0, 1), f"{_CPU}/cpufreq/boo
 
 def processor_findings(*, root: Path) -> Iterator[Finding]:
     """Report governors other than performance, turbo clocks, huge pages and SMT."""
-    governors = [name for name in machine.governors(root) if name != "performance"]
+    governors = [name for name in cpu.governors(root) if name != "performance"]
     if governors:
         yield Finding(
             severity="warning",
@@ -65,7 +82,7 @@ def processor_findings(*, root: Path) -> Iterator[Finding]:
                 fix=f"echo {off} | sudo tee /{name}",
             )
             break
-    if machine.huge_pages(root) == "always":
+    if cpu.huge_pages(root) == "always":
         yield Finding(
             severity="note",
             what="transparent huge pages are set to always",
@@ -108,7 +125,7 @@ def share_findings(*, root: Path, environ: Mapping[str, str]) -> Iterator[Findin
             fix="ps aux --sort=-rss | head",
         )
     words = ("docker", "kubepods", "containerd", "lxc")
-    is_container = machine.container(root, environ=environ) is not None or any(
+    is_container = cpu.container(root, environ=environ) is not None or any(
         word in (read_text(root / "proc/1/cgroup") or "") for word in words
     )
     # Process 2 of a host is kthreadd.

@@ -17,7 +17,7 @@ import torch
 from bench.core.errors import UsageError, one_of
 from bench.core.nouns import Device
 from bench.devices.host.cpu import cpu_model, free_memory_bytes, usable_cores, usable_memory_bytes
-from bench.devices.telemetry.nvml_links import memory_free_bytes
+from bench.devices.telemetry.nvml import memory_free_bytes
 from bench.devices.telemetry.readers import open_telemetry
 from bench.devices.torch.backends import (
     attempt,
@@ -214,7 +214,6 @@ def cpu_device() -> Device:
 
 
 def _with_telemetry(device: Device) -> Device:
-    """Return the same device with what can be sampled on it filled in."""
     telemetry = open_telemetry(device)
     if telemetry is None:
         return device

@@ -105,7 +105,6 @@ def _free_bytes(device: Device) -> int | None:
 
 
 def _product(device: Device, *, dtype: str, shape: Shape) -> Callable[[], object]:
-    """The product of two square matrices in this layout."""
     # A tile, repeated: 16384 squared random numbers would take the CPU longer than the products.
     side, layout = shape
     tile_side = min(side, 1024)
@@ -205,7 +204,6 @@ def _call_s(
 
 
 def _timed_s(call: Callable[[], object], *, adapter: Adapter, num_calls: int) -> float:
-    """Seconds per call of a batch, synchronised at both ends."""
     adapter.synchronize()
     begin_s = time.perf_counter()
     for _ in range(num_calls):

@@ -114,7 +114,6 @@ class _AcceleratorAdapter(Adapter):
         return None
 
     def _event_of(self, source: Any) -> DeviceEvent:
-        """Event of torch itself, or of the backend's own module."""
         is_generic = source is torch.accelerator
         make: Any = (
             functools.partial(torch.Event, device=self.label) if is_generic else source.Event

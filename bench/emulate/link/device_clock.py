@@ -22,7 +22,7 @@ import torch
 from bench.devices.torch.adapter import Adapter
 from bench.emulate.link.gpu_kernel import GpuKernels
 from bench.emulate.link.serial_link import NUM_LINKS
-from bench.emulate.replay.recording import Resolve
+from bench.emulate.replay import Resolve
 
 THREADS = 512
 """Of each block that holds; NCCL uses 512 to 640 (https://github.com/NVIDIA/nccl, common.h)."""

@@ -22,7 +22,7 @@ from bench.devices.torch.torch_adapter import adapter_for
 from bench.emulate.link.device_clock import DelayKernels, EventClock
 from bench.emulate.link.host_link import LinkWork, Move, note_drain
 from bench.emulate.link.serial_link import NUM_LINKS, level_of
-from bench.emulate.replay.recording import Issued, Moment, Recorder, Resolve
+from bench.emulate.replay import Issued, Moment, Recorder, Resolve
 
 RESOLUTION_S = 20e-6
 """Two launches and what the device's timer resolves (1 us on some); not measured further."""

@@ -176,7 +176,6 @@ def _tree(num_bytes: float, *, num_ranks: int, level: LinkLevel, protocol: int) 
 
 
 def _latencies_s(level: LinkLevel, algorithm: str, protocol: int) -> tuple[float, float]:
-    """Latency of a call and of a hop."""
     hardware = level.tuner if level.tuner in ("pci", "net") else "nvlink"
     base_s = _BASE_S[algorithm][protocol] + _SLOWER_CALL_S.get(level.tuner, 0.0)
     return base_s, _HOP_S[hardware][algorithm][protocol]

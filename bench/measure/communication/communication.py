@@ -14,8 +14,16 @@ from typing import get_args
 from bench.core.errors import UsageError
 from bench.core.nouns import Layout
 from bench.core.statistics import median
-from bench.emulate.replay.recording import Collective, Mark, StepNotes, StepTrace
-from bench.emulate.replay.simulate import Bound, Replay, replay, straggler_step_s
+from bench.emulate.replay import (
+    Bound,
+    Collective,
+    Mark,
+    Replay,
+    StepNotes,
+    StepTrace,
+    replay,
+    straggler_step_s,
+)
 from bench.hardware.costs.collectives import Op
 from bench.hardware.costs.cost import CostModel
 from bench.results.schema import Row

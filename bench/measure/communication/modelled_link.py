@@ -19,7 +19,7 @@ from bench.core.nouns import Config
 from bench.core.statistics import median
 from bench.core.units import format_duration
 from bench.emulate.group import Emulation, start_emulation, start_throttle
-from bench.emulate.replay.recording import StepNotes
+from bench.emulate.replay import StepNotes
 from bench.hardware.costs.collectives import Cost, Group, Op
 from bench.hardware.costs.cost import CostModel, model_of
 from bench.measure.communication.communication import Traces

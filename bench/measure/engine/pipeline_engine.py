@@ -23,9 +23,14 @@ from bench.core.errors import MeasurementError
 from bench.core.nouns import Dtype, Layout
 from bench.core.statistics import median
 from bench.devices.torch.adapter import Adapter, DeviceEvent
-from bench.emulate.pipeline.pipeline import PipelineStage, PipelineStep, simulate_step
-from bench.emulate.pipeline.schedules import check_pipeline, num_stages
-from bench.emulate.replay.simulate import Bound
+from bench.emulate.pipeline import (
+    PipelineStage,
+    PipelineStep,
+    check_pipeline,
+    num_stages,
+    simulate_step,
+)
+from bench.emulate.replay import Bound
 from bench.hardware.costs.cost import CostModel
 from bench.measure.engine.correctness import TOLERANCE_FRAC
 from bench.measure.engine.precision import autocast

@@ -15,7 +15,7 @@ from bench.analysis.projection.scaled_operators import Estimate
 from bench.analysis.projection.scoring import Scored, Summary
 from bench.analysis.projection.sizing import Choice, Target, undecided
 from bench.core.units import format_duration, format_number
-from bench.hardware.export_rules import VERDICT_WORDS
+from bench.hardware.query import VERDICT_WORDS
 from bench.report.tables.cells import (
     AnyCell,
     Cell,

@@ -20,14 +20,16 @@ from bench.analysis.claims.claim_cases import Basis, ClaimCase, ClaimFacts, Clai
 from bench.core.errors import DataError
 from bench.core.nouns import Chip
 from bench.core.units import format_number
-from bench.hardware.export_rules import (
+from bench.hardware.loader import Declared, Number, Text
+from bench.hardware.query import (
+    chip_fields,
     export_rule,
     is_caught,
+    parse_conditions,
     performance_density,
+    test_conditions,
     total_processing_performance,
 )
-from bench.hardware.loader import Declared, Number, Text
-from bench.hardware.query import chip_fields, parse_conditions, test_conditions
 
 Pair = Annotated[str, Meta(pattern=r"^\S+ +\S+$")]
 """Two ids."""

@@ -24,8 +24,13 @@ from bench.analysis.claims.claim_cases import (
 from bench.core.errors import BenchError
 from bench.core.nouns import Chip, Layout
 from bench.hardware.costs.collectives import Cost, Group, Op
-from bench.hardware.costs.cost import CostModel
-from bench.hardware.costs.layouts import StepTime, Transformer, data_parallel_step, transformer_step
+from bench.hardware.costs.cost import (
+    CostModel,
+    StepTime,
+    Transformer,
+    data_parallel_step,
+    transformer_step,
+)
 from bench.hardware.links.topology import parse_topology
 from bench.hardware.loader import AboveZero, Count, Declared, Number, Text
 from bench.hardware.operators import load_mixes, total

@@ -23,7 +23,7 @@ from bench.analysis.projection.sizing import usual_link
 from bench.analysis.trials.configuration import DEVICE, LogEstimate, Trials
 from bench.analysis.trials.titles import params_of
 from bench.core.nouns import Chip
-from bench.hardware.costs.layouts import data_parallel_step
+from bench.hardware.costs.cost import data_parallel_step
 from bench.hardware.links.topology import parse_topology
 from bench.hardware.loader import Number, Text
 from bench.hardware.operators import Mix, load_mixes, total

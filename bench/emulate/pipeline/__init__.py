@@ -1,1 +1,0 @@
-"""Pipeline-parallel steps, simulated from their stages."""

@@ -1,1 +1,0 @@
-"""What a step did on the link, and what it would take on another."""

@@ -61,16 +61,10 @@ def build(library: Path) -> None:
     """Compile into a folder of our own and move the result: two sessions may build at once."""
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        done = subprocess.run(
-            [sys.executable, str(HERE / "build.py"), folder],
-            env=build_environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
+        command, env = [sys.executable, str(HERE / "build.py"), folder], build_environment()
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise RuntimeError(f"simdev does not build:\n{done.stdout[-8000:]}")
+            raise RuntimeError(f"simdev does not build:\n{(done.stdout + done.stderr)[-8000:]}")
         (Path(folder) / LIBRARY).replace(library)
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -54,9 +55,7 @@ def report_training() -> dict[str, float]:
         "gru": (nn.GRU(4, 8), (5, 3, 4)),
     }
     return {
-        name: largest_difference(
-            lambda device, net=net, shape=shape: train(device, net=net, shape=shape)
-        )
+        name: largest_difference(partial(train, net=net, shape=shape))
         for name, (net, shape) in cases.items()
     }
 
@@ -70,28 +69,26 @@ def report_attention() -> dict[str, float]:
     variants: dict[str, dict[str, Any]] = {
         "plain": {},
         "causal": {"is_causal": True},
-        "masked": {"attn_mask": mask},
+        "masked": {"mask": mask},
         "half": {"is_causal": True, "dtype": torch.bfloat16},
     }
 
-    def attend(device: str, knobs: dict[str, Any]) -> list[torch.Tensor]:
-        dtype = knobs.get("dtype", torch.float32)
-        rest = {
-            name: value.to(device) if isinstance(value, torch.Tensor) else value
-            for name, value in knobs.items()
-            if name != "dtype"
-        }
+    def attend(
+        device: str,
+        *,
+        dtype: torch.dtype = torch.float32,
+        mask: torch.Tensor | None = None,
+        is_causal: bool = False,
+    ) -> list[torch.Tensor]:
+        knobs = {"attn_mask": None if mask is None else mask.to(device), "is_causal": is_causal}
         leaves = [each.clone().to(device, dtype).requires_grad_() for each in (query, key)]
         out = functional.scaled_dot_product_attention(
-            leaves[0], leaves[1], leaves[1], enable_gqa=True, **rest
+            leaves[0], leaves[1], leaves[1], enable_gqa=True, **knobs
         )
         out.square().sum().backward()
         return [each.detach().cpu().float() for each in (out, leaves[0].grad, leaves[1].grad)]
 
-    return {
-        name: largest_difference(lambda device, knobs=knobs: attend(device, knobs))
-        for name, knobs in variants.items()
-    }
+    return {name: largest_difference(partial(attend, **knobs)) for name, knobs in variants.items()}
 
 
 def report_operators() -> dict[str, Any]:
@@ -144,12 +141,6 @@ def report_refusals() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    json.dump(
-        {
-            "training": report_training(),
-            "attention": report_attention(),
-            "operators": report_operators(),
-            "refusals": report_refusals(),
-        },
-        sys.stdout,
-    )
+    reports = (report_training, report_attention, report_operators, report_refusals)
+    shown = {report.__name__.removeprefix("report_"): report() for report in reports}
+    json.dump(shown, sys.stdout)

@@ -264,6 +264,11 @@ def test_a_dtype_that_raises_or_is_ignored_does_not_stop_the_others(monkeypatch)
             replace_conv(patch, torch.float16, Mock(side_effect=error))
             states = probe.probe_dtypes("cpu")
         assert (states["fp16"], states["bf16"]) == ("raises", "ok")
+    # A full device is not one without a dtype.
+    full = Mock(side_effect=torch.OutOfMemoryError("out of memory"))
+    with monkeypatch.context() as patch, pytest.raises(MeasurementError, match="no memory is free"):
+        replace_conv(patch, torch.float32, full)
+        probe.probe_dtypes("cpu")
     # Autocast that does nothing is not support, and neither is a TF32 switch that changes nothing.
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     monkeypatch.setattr(probe, "has_tf32_switch", lambda label: True)
@@ -288,13 +293,6 @@ def test_float32_precision_comes_back_after_an_error():
         assert torch.backends.cuda.matmul.fp32_precision == "tf32"
         raise KeyError
     assert [switch.fp32_precision for switch in switches] == before
-
-
-def test_a_full_device_is_not_taken_for_a_missing_dtype(monkeypatch):
-    full = Mock(side_effect=torch.OutOfMemoryError("out of memory"))
-    replace_conv(monkeypatch, torch.float32, full)
-    with pytest.raises(MeasurementError, match="no memory is free on cpu"):
-        probe.probe_dtypes("cpu")
 
 
 @pytest.mark.parametrize("error", [RuntimeError, TypeError, ValueError])

@@ -1,5 +1,6 @@
 """Each finding appears where its cause is there, and stays away where it is not."""
 
+from itertools import groupby
 from types import SimpleNamespace
 from typing import Any
 
@@ -215,7 +216,6 @@ def test_findings_are_sorted_by_severity_and_the_machine_is_left_alone(tmp_path,
         root=tmp_path,
         environ={"CUDA_LAUNCH_BLOCKING": "1", "OMP_NUM_THREADS": "1"},
     )
-    severities = [one.severity for one in found]
-    assert severities == sorted(severities, key=["error", "warning", "note"].index)
-    assert {"error", "warning", "note"} == set(severities)
+    kinds = [kind for kind, _ in groupby(one.severity for one in found)]
+    assert kinds == ["error", "warning", "note"]
     assert files == {file: file.read_text() for file in tmp_path.rglob("*") if file.is_file()}

@@ -1,6 +1,7 @@
 """Readers over recorded drivers and made-up /sys trees."""
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 
@@ -187,11 +188,7 @@ def test_an_amd_binding_that_fails_leaves_blanks_and_is_as_good_as_none_at_impor
 ):
     calls = [name for name in recorded.MI300X if name.startswith("amdsmi_get_po")]
     for error in (KeyError("power_cap"), AttributeError("undefined symbol")):
-
-        def fail(handle, *_, error=error):
-            raise error
-
-        telemetry = opened(AMD, **dict.fromkeys(calls, fail))
+        telemetry = opened(AMD, **dict.fromkeys(calls, Mock(side_effect=error)))
         assert telemetry.sample().power_w is None, error
         assert telemetry.baseline().power_limit_w is None, error
     monkeypatch.undo()

@@ -37,6 +37,7 @@ Ask = Callable[..., Answer]
 @pytest.fixture(autouse=True)
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("COLUMNS", raising=False)  # as without a terminal: 100 columns
 
 
 @pytest.fixture

@@ -23,9 +23,8 @@ def csv(write: Write) -> str:
 
 
 def test_a_table_says_projected_on_every_title_and_a_document_has_intervals(
-    csv: str, ask: Ask, monkeypatch: pytest.MonkeyPatch
+    csv: str, ask: Ask
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "100")
     out = ask("project", csv, "--to", "h20,l4,ascend-910b3").out
     assert out.startswith("Projected (") and "projected to" in out
     assert re.search(r"h20-96g +[0-9.]+ [um]s \[[0-9.]+, [0-9.]+\]", out)

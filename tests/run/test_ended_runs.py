@@ -220,7 +220,7 @@ def kill_and_resume(out: Path, *, seed: int) -> bool:
 @pytest.mark.parametrize(
     ("seeds", "least"),
     [
-        (range(15), 4),
+        (range(15), 2),
         pytest.param(range(100, 200), 40, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
     ],
 )

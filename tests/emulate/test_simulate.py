@@ -162,7 +162,7 @@ def test_recorded_and_simulated_steps_agree() -> None:
         simulated = replay(trace)
         assert simulated.comm_total_s == pytest.approx(0.02 * len(trace.collectives))
         # The last bucket has nothing to hide behind but what the call that issued it takes.
-        assert simulated.comm_exposed_s > 0.015
+        assert simulated.comm_exposed_s > 0.005
         assert simulated.step_s <= trace.duration_s + 1e-6
         errors_frac.append(1 - simulated.step_s / trace.duration_s)
     assert min(errors_frac) < 0.03

@@ -14,8 +14,6 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
-import numpy as np
-
 from bench import __version__
 from bench.report.exports.figures import HOW_AND_WHERE, ExportedRows, Named
 from bench.results.schema import Row
@@ -83,6 +81,8 @@ def _entry(one: Named) -> dict[str, object]:
 
 def stats_of(data_s: Sequence[float]) -> dict[str, object]:
     """Statistics of rounds, as pytest-benchmark defines each."""
+    import numpy as np
+
     num, total_s = len(data_s), math.fsum(data_s)
     mean_s, ordered = total_s / num, sorted(data_s)
     square = math.fsum((value - mean_s) ** 2 for value in data_s)

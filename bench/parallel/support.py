@@ -18,7 +18,6 @@ from typing import Any, Literal, get_args
 
 from bench.core.errors import UsageError, one_of
 from bench.core.nouns import STRATEGIES, Layout
-from bench.emulate.pipeline import check_pipeline, num_stages
 from bench.workload import Phase, TensorPlan, Workload
 
 Half = Literal["fp16", "bf16"]
@@ -178,6 +177,8 @@ def _nearest(plan: TensorPlan, wanted: int) -> str:
 
 
 def _check_pipeline(workload: Workload, phase: Phase, layout: Layout) -> None:
+    from bench.emulate.pipeline import check_pipeline, num_stages
+
     if not phase.is_training:
         raise UsageError(
             f"--parallel pp is simulated for training steps, not for {phase.name}; use tp or fsdp"

@@ -12,19 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench import discovery
 from bench.core.errors import DataError, UsageError, one_of
 from bench.core.nouns import COMPILE_MODES, DTYPES, MODES, SIZES, STRATEGIES, Dtype, Layout
 from bench.core.paths import user_path
 from bench.core.units import format_bytes
-from bench.hardware.chip_limit import parse_chip_limit
 from bench.measure.timing.limits import PROFILES
-from bench.parallel.support import check_layout
-from bench.run.planning.layout_flags import make_layouts
-from bench.run.planning.request import RunRequest
 from bench.workload import Phase, Workload
+
+if TYPE_CHECKING:
+    from bench.run.planning.request import RunRequest
 
 Selected = tuple[discovery.Found, Phase]
 LONGEST_S = 365 * 86400.0
@@ -36,6 +35,8 @@ MARGIN_FRAC = 0.85
 
 def check_request(request: RunRequest) -> list[Selected]:
     """Check everything that can be checked without the device; return the phases to run."""
+    from bench.run.planning.layout_flags import make_layouts
+
     selected = select(request.workloads)
     _check_values(request)
     layouts = make_layouts(request)
@@ -135,6 +136,8 @@ def _check_together(request: RunRequest) -> None:
             "a whole number"
         )
     if request.chip_limit is not None:
+        from bench.hardware.chip_limit import parse_chip_limit
+
         parse_chip_limit(request.chip_limit)
 
 
@@ -157,6 +160,8 @@ def check_layouts(
     workload: Workload, *, request: RunRequest, phase: Phase, layouts: Sequence[Layout]
 ) -> None:
     """Refuse a workload that one of the layouts cannot spread: a sweep is of one."""
+    from bench.parallel.support import check_layout
+
     for layout in layouts:
         if layout == Layout():
             continue  # one device carries any workload

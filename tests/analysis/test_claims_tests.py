@@ -25,6 +25,7 @@ from tests.analysis.synthetic_rows import trials
 
 ARTICLE = "article: {id: F9, publisher: p, title: t, date: '2024', found: f}\n"
 NO_BOUNDS = Bounds()
+MEASURED: dict[str, object] = {"workload": "imaging-train", "otherwise": "x"}
 
 
 def cases(
@@ -44,7 +45,7 @@ def values(by: str, rows: Sequence[Row] = (), /, **block: object) -> list[float]
     return [case.value.mid for case in cases(by, rows, **block)[0] if case.value is not None]
 
 
-def test_arithmetic_over_a_grid_with_figures_bounds_and_units_of_its_own() -> None:
+def test_formulas_are_arithmetic_alone_with_a_grid_figures_bounds_and_units_of_their_own() -> None:
     over = {"price": [1, 2], "extra": [0.0, 0.5]}
     found, _ = cases("arithmetic", over=over, formula="price * (1 + extra)", bounds=Bounds(low=2.0))
     assert [case.value and case.value.mid for case in found] == [1.0, 1.5, 2.0, 3.0]
@@ -61,6 +62,15 @@ def test_arithmetic_over_a_grid_with_figures_bounds_and_units_of_its_own() -> No
     asked = Bounds(low=1.0, unit="ratio")
     ((case,), _) = cases("arithmetic", formula="3", high=2, unit="days", bounds=asked)
     assert case.holds is False and case.unit == "days", "in place of the claim's"
+    assert compute("(a - b) / a * 100", {"a": 179.13, "b": 162.6}) == pytest.approx(9.228, abs=1e-3)
+    assert compute("2 * 3 + a", {"a": 5.0}) == 11.0
+    assert names_in("(a - b) / c") == {"a", "b", "c"}
+    for formula in (
+        "__import__('os')", "a.b", "[1]", "a if a else b", "lambda: 1", "(", "a ** b", "min(a, b)",
+        "-a", "'x'", "a < b", "a / zero", "unknown",
+    ):  # fmt: skip
+        with pytest.raises(DataError, match="formula"):
+            pytest.fail(f"{formula} gave {compute(formula, {'a': 1.0, 'b': 2.0, 'zero': 0.0})}")
 
 
 def linked(*steps_ms: float, device: str = "cuda") -> tuple[list[ClaimCase], list[str]]:
@@ -85,9 +95,6 @@ def test_emulated_rows_need_both_links_and_give_a_slowdown() -> None:
     ((of_cpu,), _) = linked(100.0, 120.0, device="cpu")
     assert not of_cpu.counts, "a processor's compute has no say"
     assert linked(100.0) == ([], ["bench run --workload llm-train"]), "the other link is missing"
-
-
-MEASURED: dict[str, object] = {"workload": "imaging-train", "otherwise": "x"}
 
 
 def test_what_is_measured_is_the_ratio_of_usable_rows_of_one_real_device() -> None:
@@ -148,8 +155,6 @@ def ledger(tmp_path: Path, claims: str, *, name: str = "F9") -> Path:
 GOOD = (
     "- {id: a, where: '1', claim: c, kind: arithmetic, tests: [{by: arithmetic, formula: '1'}]}\n"
 )
-
-
 REGION = "by: region, links: [pciex], parameters: [1], steps_per_exchange: [1], step_s: 1"
 LEDGER_MISTAKES = (
     ("where: '1', ", "", "where: missing"),
@@ -187,13 +192,11 @@ def test_a_mistake_in_the_ledger_is_one_line(tmp_path: Path) -> None:
         read_ledger(tmp_path)
 
 
-RANKS = (2.0, 4.0, 8.0)
-
-
 def grid(**factors: tuple[str | float, ...]) -> list[Factors]:
     return [dict(zip(factors, values, strict=True)) for values in product(*factors.values())]
 
 
+RANKS = (2.0, 4.0, 8.0)
 RANKS_AND_OVERLAP = grid(ranks=RANKS, overlap=("yes", "no"))
 CONDITIONS: tuple[tuple[list[Factors], Callable[[Factors], bool | None], str], ...] = (
     (RANKS_AND_OVERLAP, lambda c: c["ranks"] >= 4, "ranks >= 4"),
@@ -246,15 +249,3 @@ def test_an_interval_over_a_bound_is_too_close_to_tell_and_figures_print_theirs(
     assert span_words(span_of(0.0923), "share") == "9.23 %"
     assert span_words(span_of(2.0, 1.0, 3.0), "ratio") == "2 (1 to 3) x"
     assert [value_words(n) for n in (8.0, 1.3e10, 3.1e7, 0.25)] == ["8", "13 bn", "31 M", "0.25"]
-
-
-def test_formulas_are_arithmetic_by_the_usual_rules_and_nothing_else() -> None:
-    assert compute("(a - b) / a * 100", {"a": 179.13, "b": 162.6}) == pytest.approx(9.228, abs=1e-3)
-    assert compute("2 * 3 + a", {"a": 5.0}) == 11.0
-    assert names_in("(a - b) / c") == {"a", "b", "c"}
-    for formula in (
-        "__import__('os')", "a.b", "[1]", "a if a else b", "lambda: 1", "(", "a ** b", "min(a, b)",
-        "-a", "'x'", "a < b", "a / zero", "unknown",
-    ):  # fmt: skip
-        with pytest.raises(DataError, match="formula"):
-            pytest.fail(f"{formula} gave {compute(formula, {'a': 1.0, 'b': 2.0, 'zero': 0.0})}")

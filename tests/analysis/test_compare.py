@@ -118,7 +118,7 @@ def test_unlike_rows_are_listed_with_the_reason(cells: dict[str, Value], reason:
     assert len(found.unmatched) == 2
 
 
-def test_the_first_source_that_both_have_is_compared() -> None:
+def test_the_first_source_of_both_counts_and_a_threshold_is_no_less_than_twice_the_noise() -> None:
     memory = [trials(seed=one, rss_peak_bytes=one * 10**9) for one in (1, 2)]
     row = only_row(*memory, metric="memory")
     assert row.source == "peak resident memory of the process"
@@ -138,9 +138,6 @@ def test_the_first_source_that_both_have_is_compared() -> None:
         found = compared(trials(**own), after, metric="energy")
         assert found.rows[0].verdict == "NOT COMPARED" and exits(found)[0] == code
         assert found.rows[0].reason.startswith(reason)
-
-
-def test_threshold_is_a_percentage_and_no_less_than_twice_the_noise() -> None:
     assert parse_threshold("2.5 %") == pytest.approx(0.025)
     for text in ("5", "0.05", "x%", "0%", "-3%", "5000%", ""):
         with pytest.raises(UsageError, match="percentage"):
@@ -177,7 +174,7 @@ def test_different_devices_give_a_ratio_alone_and_emulated_rows_never_meet_real_
     assert len(found.unmatched) == 1
 
 
-def test_geometric_mean_counts_valid_pairs_only() -> None:
+def test_the_mean_counts_valid_pairs_only_and_a_lone_small_excess_is_not_an_alarm() -> None:
     def file(seed: int, factor: float) -> list[Row]:
         return [
             *trials(seed=seed, noise_frac=0.0, step_ms=10.0 * factor, config_hash="one"),
@@ -188,16 +185,14 @@ def test_geometric_mean_counts_valid_pairs_only() -> None:
     (mean,) = compared(file(1, 1.0), file(2, 2.0)).means
     assert (mean.num, mean.ratio) == (2, pytest.approx(2.0**1.5))
 
-
-def test_a_lone_small_excess_among_many_rows_is_not_an_alarm() -> None:
-    def file(seed: int, ratio: float) -> list[Row]:
+    def many(seed: int, ratio: float) -> list[Row]:
         rows = at(*(ms * ratio for ms in (95.0, 100.0, 105.0)), config_hash="lone")
         for i in range(60):
             rows += trials(seed=seed + 2 * i, noise_frac=0.005, config_hash=f"h{i}")
         return rows
 
-    assert only_row(file(1, 1.0)[:3], file(2, 1.18)[:3]).verdict == "REGRESSION"
-    lone = compared(file(1, 1.0), file(2, 1.18)).rows[0]
+    assert only_row(many(1, 1.0)[:3], many(2, 1.18)[:3]).verdict == "REGRESSION"
+    lone = compared(many(1, 1.0), many(2, 1.18)).rows[0]
     assert (lone.config_hash, lone.verdict) == ("lone", "INCONCLUSIVE")
     assert lone.reason == "beyond the threshold alone, but not among so many comparisons"
 

@@ -43,7 +43,7 @@ def value(found: LogEstimate | None) -> float:
     return found.value
 
 
-def test_different_items_are_compared_per_element_and_two_kinds_not_at_all() -> None:
+def test_different_items_are_compared_per_element_equal_ones_per_item_two_kinds_not() -> None:
     # 300 ms for 2 patches of 32^3 against 100 ms for one volume of 8 x 32^3, without noise:
     # 150 ms / 1 against 100 ms / 8 per 32^3 voxels is a factor of 12.
     gap = only_gap(
@@ -57,16 +57,12 @@ def test_different_items_are_compared_per_element_and_two_kinds_not_at_all() -> 
     gap = only_gap(trials(rss_peak_bytes=2 * 10**9), trials(rss_peak_bytes=10**9, **odd))
     assert (gap.unit, gap.time, gap.flops, gap.energy) == (None, None, None, None)
     assert value(gap.memory) == pytest.approx(2.0)
-
     train = trials(num=1, energy_per_item_j=1.0, mem_alloc_peak_bytes=2 * 10**9)
     gap = only_gap(train, trials(num=1, rss_peak_bytes=10**9, **INFER))
     assert (gap.energy, gap.memory) == (None, None)
     assert gap.time is not None and gap.time.interval is None, "one trial"
     board: dict[str, Value] = {"energy_per_item_j": 1.0, "energy_scope": "module"}
     assert only_gap(train, trials(num=1, **INFER, **board)).energy is None
-
-
-def test_equal_items_are_compared_per_item_and_intervals_cover_as_often_as_they_say() -> None:
     covered, widths = 0, []
     for seed in range(100):
         gap = only_gap(
@@ -109,7 +105,7 @@ def test_prefill_and_decode_lie_under_opposite_roofs() -> None:
     assert (demand.roof, demand.reached_frac) == (None, None), "without measured roofs"
 
 
-def test_a_users_terms_a_training_and_a_share_of_a_device() -> None:
+def test_a_users_terms_and_the_ratios_of_two_devices_and_of_the_document() -> None:
     # 2 patches in 100 ms are 20 a second: 7,200 patches take 6 minutes, at 5 J each 36 kJ.
     result = measured(trials(noise_frac=0.0, energy_per_item_j=5.0), num_items=7200.0)
     ((_, plan),) = result.trainings
@@ -117,7 +113,6 @@ def test_a_users_terms_a_training_and_a_share_of_a_device() -> None:
     assert value(plan.energy_j) == pytest.approx(36_000.0)
     ((_, plan),) = measured(trials(), num_items=10.0).trainings
     assert plan.energy_j is None
-
     # One volume in 100 ms: 5 a second need half of the device, 10 s of latency 1 %.
     rows = trials(noise_frac=0.0, **INFER)
     ((_, need),) = measured(rows, load=Load(items_per_s=5.0, latency_s=10.0)).shares
@@ -133,9 +128,6 @@ def test_a_users_terms_a_training_and_a_share_of_a_device() -> None:
     for text in ("200", "200/fortnight", "0/day", "-1/day", "many/day", ""):
         with pytest.raises(UsageError, match="such as 200/day"):
             parse_load(text)
-
-
-def test_two_devices_and_the_document_state_ratios() -> None:
     result = measured(
         trials(noise_frac=0.0, step_ms=1000.0),
         trials(noise_frac=0.0, step_ms=200.0, **INFER),

@@ -68,12 +68,9 @@ def operators(kind: str, *, time_s: float | None, **figures: float) -> Operators
     return Operators(kind=kind, dtype="bf16", time_s=time_s, **whole)  # type: ignore[arg-type]
 
 
-GEMM = operators("gemm", time_s=1.0, flops=100e12, bytes=1e6)
-"""One second at the source's matrix roof."""
-COPY = operators("copy", time_s=1.0, bytes=1e12)
-"""One second at the source's memory roof."""
-SLOW = operators("gemm", time_s=2.0, flops=100e12, bytes=1e6)
-"""Two seconds, of which the roof explains one."""
+GEMM = operators("gemm", time_s=1.0, flops=100e12, bytes=1e6)  # one second at the matrix roof
+COPY = operators("copy", time_s=1.0, bytes=1e12)  # one second at the memory roof
+SLOW = operators("gemm", time_s=2.0, flops=100e12, bytes=1e6)  # a roof explains half
 MEASURED = Start(
     workload="imaging-train",
     size="base",
@@ -107,10 +104,6 @@ def projected(start: Start = MEASURED, to: Chip = CHIP, **how: Any) -> Projected
     return answer
 
 
-def measured(**changes: Any) -> Start:
-    return replace(MEASURED, **changes)
-
-
 def test_work_at_its_roof_moves_by_that_roof_and_the_doubt_is_about_architecture() -> None:
     # 1 s of products on 4 x the matrix rate and 1 s of copies on 2 x the bandwidth.
     one = projected()
@@ -125,35 +118,44 @@ def test_work_at_its_roof_moves_by_that_roof_and_the_doubt_is_about_architecture
     assert any("chip built like round" in words for words in one.narrowing)
     # 1 s at the matrix roof, 0.8 s of bytes: on 4 x the rate and 2 x the bandwidth, 0.4 s.
     ridge = operators("gemm", time_s=1.0, flops=100e12, bytes=0.8e12)
-    one = projected(measured(operators=(ridge,), step_s=1.0))
+    one = projected(replace(MEASURED, operators=(ridge,), step_s=1.0))
     assert (one.time_s.mid, one.binds) == (pytest.approx(0.4, rel=1e-6), "memory")
     for factor in (0.1, 0.7, 3.0, 10.0):
         faster = chip(peak_per_s={"bf16": 100e12 * factor}, memory_bytes_per_s=1e12 * factor)
         assert projected(to=faster).time_s.mid == pytest.approx(2.0 / factor, rel=1e-6)
 
 
-def test_time_that_no_roof_explains_is_wider_and_the_hosts_time_is_kept_or_charged() -> None:
-    sharp = projected(measured(operators=(GEMM,), step_s=1.0))
-    wide = projected(measured(operators=(SLOW,), step_s=2.0))
+def test_time_that_no_roof_explains_is_wider_and_the_host_and_a_narrow_link_are_charged() -> None:
+    sharp = projected(replace(MEASURED, operators=(GEMM,), step_s=1.0))
+    wide = projected(replace(MEASURED, operators=(SLOW,), step_s=2.0))
     assert wide.time_s.width > sharp.time_s.width
     # Half is explained (0.25 s); the rest of 1 s lies between the fastest and slowest roof.
     assert 0.25 + 1 / 4 < wide.time_s.mid < 0.25 + 1 / 1
     assert any("operator profile" in words for words in wide.narrowing)
-
     whole = operators("gemm", time_s=2.0, flops=100e12, bytes=0.1e12)
-    one = projected(measured(operators=(whole,), has_profile=False))
+    one = projected(replace(MEASURED, operators=(whole,), has_profile=False))
     assert any("no operator profile" in note for note in one.notes)
     assert one.time_s.width > projected().time_s.width
-    one = projected(measured(operators=(), has_profile=False))
+    one = projected(replace(MEASURED, operators=(), has_profile=False))
     assert set(one.shares) == {"matrix", "memory", "on chip"}
-    one = projected(measured(step_s=2.5, overhead_s=0.5))
+    one = projected(replace(MEASURED, step_s=2.5, overhead_s=0.5))
     assert one.time_s.mid == pytest.approx(0.75 + 0.5, rel=1e-6)
     assert one.shares["launch"] == pytest.approx(0.5 / 1.25, rel=0.03)
     many = operators("vector", time_s=1.0, bytes=1e12, calls=10**6)
     cpu = replace(SOURCE, kind="cpu", vendor="amd")
-    one = projected(measured(roofs=cpu, operators=(many,), step_s=1.0))
+    one = projected(replace(MEASURED, roofs=cpu, operators=(many,), step_s=1.0))
     assert one.time_s.low > 3.0, "a million operators of at least 3 us each"
     assert one.binds == "launch"
+    infinite = CostModel(parse_topology("infinite"))
+    narrow = CostModel(parse_topology("bw=1GB/s,latency=5us"))
+    free, slow = (projected(devices=8, link=link) for link in (infinite, narrow))
+    assert free.time_s.mid == pytest.approx(0.75, rel=1e-6)
+    assert free.throughput_per_s.mid == pytest.approx(8 * 4 / 0.75, rel=1e-6)
+    # 4 GB of gradients, 7/4 of them over 1 GB/s: 7 s, of which backward hides at most 0.5 s.
+    assert slow.time_s.low > 6.0
+    assert slow.binds == "link"
+    one = projected(INFER, devices=8, link=narrow)
+    assert one.time_s.mid == pytest.approx(0.75, rel=1e-6) and "link" not in one.shares
 
 
 def test_a_smaller_memory_takes_a_smaller_batch_and_every_chip_an_interval_or_a_reason() -> None:
@@ -198,21 +200,8 @@ def test_what_is_missing_or_a_stranger_widens_and_a_chip_is_projected_to_itself(
     assert factors == sorted(factors) and len(set(factors)) == 4
     assert on_chip(h200, h100).mid == pytest.approx(1.0)  # type: ignore[arg-type, union-attr]
     own = catalogue_chip("h200-sxm")
-    one = projected(measured(roofs=replace(SOURCE, chip=own), operators=(SLOW,)), own)
+    one = projected(replace(MEASURED, roofs=replace(SOURCE, chip=own), operators=(SLOW,)), own)
     assert [one.time_s.low, one.time_s.mid, one.time_s.high] == pytest.approx([2.0, 2.0, 2.0])
-
-
-def test_an_infinite_link_costs_nothing_and_a_narrow_one_does() -> None:
-    infinite = CostModel(parse_topology("infinite"))
-    narrow = CostModel(parse_topology("bw=1GB/s,latency=5us"))
-    free, slow = (projected(devices=8, link=link) for link in (infinite, narrow))
-    assert free.time_s.mid == pytest.approx(0.75, rel=1e-6)
-    assert free.throughput_per_s.mid == pytest.approx(8 * 4 / 0.75, rel=1e-6)
-    # 4 GB of gradients, 7/4 of them over 1 GB/s: 7 s, of which backward hides at most 0.5 s.
-    assert slow.time_s.low > 6.0
-    assert slow.binds == "link"
-    one = projected(INFER, devices=8, link=narrow)
-    assert one.time_s.mid == pytest.approx(0.75, rel=1e-6) and "link" not in one.shares
 
 
 rates = st.floats(0.1, 10.0)
@@ -228,7 +217,7 @@ def test_a_chip_faster_in_every_roof_is_never_projected_slower(
 ) -> None:
     gemm = operators("gemm", time_s=gemm_s, flops=60e12, bytes=1e11)
     norm = operators("norm", time_s=copy_s, bytes=0.4e12)
-    start = measured(operators=(gemm, norm), step_s=gemm_s + copy_s)
+    start = replace(MEASURED, operators=(gemm, norm), step_s=gemm_s + copy_s)
 
     def made(factor: float) -> Chip:
         return chip(
@@ -266,7 +255,8 @@ def test_targets_are_read_or_refused_and_every_usual_link_is_a_preset() -> None:
     with pytest.raises(UsageError, match="is a patch"):
         start_for(parse_target("imaging-train 5 tokens/s"), [MEASURED])
     # The fastest start is taken.
-    fast, other = measured(step_s=0.1), measured(workload="llm-train", step_s=0.01)
+    fast = replace(MEASURED, step_s=0.1)
+    other = replace(MEASURED, workload="llm-train", step_s=0.01)
     assert start_for(parse_target("imaging-train 5 patches/s"), [MEASURED, fast, other]) is fast
     expected = {"h20-96g": "h20-nvlink", "a800-sxm-80g": "a800-nvlink",
                 "ascend-910": "ascend910-hccs", "ascend-910b3": "ascend910b-hccs",

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.analysis.projection import scoring
-from bench.analysis.projection.measured import Start, measured_of
+from bench.analysis.projection.measured import measured_of
 from bench.analysis.projection.scoring import COLUMNS, RatioPoint, read_points
 from bench.core.errors import BenchError, DataError, ExitCode
 from bench.hardware.chips import load_chips
@@ -18,6 +18,7 @@ from bench.results.beside_rows import profiles_path, read_profiles, write_profil
 from bench.results.schema import Row
 from tests.analysis.synthetic_rows import trials
 
+LESS = "this device with 2 cores"
 ROOFS = {
     "roof_flops_per_s": 1e12,
     "roof_bytes_per_s": 1e11,
@@ -45,14 +46,10 @@ def damaged(**changes: object) -> str:
     return json.dumps({"version": 1, "profiles": [{**whole, **changes}]})
 
 
-def only(found: list[Start]) -> Start:
-    assert len(found) == 1
-    return found[0]
-
-
-def test_trials_are_one_start_and_a_profile_is_laid_over_its_step(tmp_path: Path) -> None:
-    found, left_out = measured_of(rows(), profiles={})
-    one = only(found)
+def test_trials_are_one_start_and_a_profile_lies_over_its_step_or_is_refused(
+    tmp_path: Path,
+) -> None:
+    (one,), left_out = measured_of(rows(), profiles={})
     assert not left_out and not one.has_profile
     assert one.num_trials == 3
     assert one.step_s == pytest.approx(0.1)
@@ -73,7 +70,7 @@ def test_trials_are_one_start_and_a_profile_is_laid_over_its_step(tmp_path: Path
         assert not found and said in left_out[0].reason, said
     path, other = tmp_path / "run.csv", tmp_path / "other.csv"
     write_profile(path, config_hash="c0ffee", device="cpu", profile=PROFILE)
-    one = only(measured_of(rows(), profiles=read_profiles(path))[0])
+    ((one,), _) = measured_of(rows(), profiles=read_profiles(path))
     assert one.has_profile
     # 0.1 s a step, of which 0.8 is covered, three quarters of it by products.
     assert one.operators[0].time_s == pytest.approx(0.06)
@@ -81,11 +78,9 @@ def test_trials_are_one_start_and_a_profile_is_laid_over_its_step(tmp_path: Path
     assert one.overhead_s == pytest.approx(0.02)
     # One of another configuration is not used.
     write_profile(other, config_hash="0ther", device="cpu", profile=PROFILE)
-    assert not only(measured_of(rows(), profiles=read_profiles(other))[0]).has_profile
-
-
-def test_writing_a_profile_again_replaces_it_and_a_damaged_one_is_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "run.csv"
+    ((one,), _) = measured_of(rows(), profiles=read_profiles(other))
+    assert not one.has_profile
+    path = tmp_path / "twice.csv"
     for name, covered in (("c", 0.5), ("c", 0.9), ("d", 0.8)):
         profile = {**PROFILE, "covered_frac": covered}
         write_profile(path, config_hash=name, device="cpu", profile=profile)
@@ -103,9 +98,6 @@ def test_writing_a_profile_again_replaces_it_and_a_damaged_one_is_one_line(tmp_p
         assert "\n" not in str(raised.value)
 
 
-LESS = "this device with 2 cores"
-
-
 def limited(*, step_ms: float = 200.0, num: int = 1, **cells: object) -> list[Row]:
     """Rows of less of the device that `rows` are of, under a hash of their own."""
     blank = {"roof_flops_per_s": None, "roof_bytes_per_s": None}
@@ -114,14 +106,15 @@ def limited(*, step_ms: float = 200.0, num: int = 1, **cells: object) -> list[Ro
 
 
 def test_every_limit_stands_beside_its_start_by_itself_or_is_named() -> None:
-    alone = only(measured_of(rows(), profiles={})[0])
+    ((alone,), _) = measured_of(rows(), profiles={})
     both = [*limited(), *limited(step_ms=400.0, chip_limit="one core", config_hash="1e551")]
-    start = only(measured_of([*both, *rows()], profiles={})[0])
+    ((start,), _) = measured_of([*both, *rows()], profiles={})
     assert [rate.value for _, rate in start.limited] == pytest.approx([10.0, 5.0])
     assert [rate.interval for _, rate in start.limited] == [None, None]
     assert start.step_s == alone.step_s and start.num_trials == alone.num_trials
     both = [*limited(step_ms=100.0), *limited(step_ms=400.0, run_id="run2")]
-    ((limit, rate),) = only(measured_of([*rows(), *both], profiles={})[0]).limited
+    ((start,), _) = measured_of([*rows(), *both], profiles={})
+    ((limit, rate),) = start.limited
     # 20/s and 5/s; two trials have t = 12.7062 at 95 % and an error of log(4) / 2.
     assert (limit, rate.value, rate.num) == (LESS, pytest.approx(10.0), 2)
     assert (rate.interval or (0.0, 0.0))[1] == pytest.approx(
@@ -133,15 +126,15 @@ def test_every_limit_stands_beside_its_start_by_itself_or_is_named() -> None:
     steps_ms = (None, 0.0, -1.0, 1e-300, 1e300, math.nan, True)
     for cells in ({"items": None}, {"steps": 0}, *({"step_median_ms": one} for one in steps_ms)):
         damaged_rows = [{**row, **cells} for row in limited()]
-        found, left_out = measured_of([*rows(), *damaged_rows], profiles={})
-        assert only(found).limited == (), cells
+        (start,), left_out = measured_of([*rows(), *damaged_rows], profiles={})
+        assert start.limited == (), cells
         assert [one.reason for one in left_out] == [f"no step time was measured on {LESS}"]
     # Another configuration or device is not beside it.
     for cells in ({"workload_version": "2-abc"}, {"params_json": '{"batch": 4, "patch": 32}'},
                   {"dtype": "bf16"}, {"compile": True}, {"grad_accum": 4},
                   {"device_name": "Another CPU"}):  # fmt: skip
-        found, left_out = measured_of([*rows(), *limited(**cells)], profiles={})
-        assert only(found).limited == () and len(left_out) == 1, cells
+        (start,), left_out = measured_of([*rows(), *limited(**cells)], profiles={})
+        assert start.limited == () and len(left_out) == 1, cells
         assert LESS in left_out[0].reason and "on the whole of it" in left_out[0].reason
 
 
@@ -163,9 +156,7 @@ def score(a: str, b: str, *, ratio: float = 1.0, **kind: str) -> scoring.Scored:
     return scoring.score_point(RatioPoint(chip_a=a, chip_b=b, **figures, **words))
 
 
-def test_a_good_file_is_read_whole_and_a_bad_line_is_one_line_with_its_number(
-    tmp_path: Path,
-) -> None:
+def test_a_good_file_is_read_whole_and_a_bad_line_is_one_with_its_number(tmp_path: Path) -> None:
     found = read_points(write(tmp_path, HEADER, GOOD, '"t4",l4,infer,X,rnn,1,1.5,"a, b",p'))
     assert [one.chip_b for one in found] == ["h100-sxm-80g", "l4"]
     assert found[0].num_devices == 8 and found[1].note == "a, b"
@@ -192,16 +183,14 @@ def test_a_good_file_is_read_whole_and_a_bad_line_is_one_line_with_its_number(
 
 @settings(max_examples=60, deadline=None)
 @given(content=st.binary(max_size=300))
-def test_no_file_makes_a_traceback(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes
-) -> None:
+def test_no_file_is_a_traceback(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.mktemp("fuzz") / "ratios.csv"
     path.write_bytes(content)
     with pytest.raises(BenchError):
         read_points(path)
 
 
-def test_the_same_chip_gives_one_and_turning_a_pair_round_turns_the_ratio_round() -> None:
+def test_the_same_chip_gives_one_a_turned_pair_the_inverse_and_every_miss_has_a_reason() -> None:
     for name in ("a100-sxm-80g", "l4", "mi300x"):
         for kind in ("transformer", "cnn2d"):
             one = score(name, name, kind=kind)
@@ -220,9 +209,6 @@ def test_the_same_chip_gives_one_and_turning_a_pair_round_turns_the_ratio_round(
     )
     assert "optimizer" in train and "optimizer" not in infer
     assert scoring.operators_for("llm", "decode") != scoring.operators_for("llm", "prefill")
-
-
-def test_summary_is_the_median_of_what_is_told_and_every_miss_has_a_reason() -> None:
     scored = [score("a100-sxm-80g", "h100-sxm-80g", ratio=ratio) for ratio in (1.0, 1.9, 100.0)]
     middle = scored[0].projected
     assert middle is not None

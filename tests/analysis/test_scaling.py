@@ -40,7 +40,7 @@ def reached(rows: list[Row], place: int) -> tuple[str, float] | None:
     return None if found is None else (found.against, found.share.value)
 
 
-def test_slowdown_is_against_the_fastest_link_with_its_interval() -> None:
+def test_slowdown_is_against_the_fastest_link_of_one_mode_device_count_and_layout() -> None:
     assert slowdowns(three_links())["emulated", "h100-nvlink"] is None
     h800 = over("h800-nvlink", three_links())
     assert h800.fastest.link == "h100-nvlink"
@@ -63,9 +63,6 @@ def test_slowdown_is_against_the_fastest_link_with_its_interval() -> None:
     rows = three_links()
     rows[3] |= {"status": "INVALID", "step_median_ms": 9e9}
     assert over("h800-nvlink", rows).ratio.value == pytest.approx(109.0 / 104.0, rel=0.01)
-
-
-def test_modes_devices_and_layouts_are_never_in_one_ratio_or_family() -> None:
     rows = [
         *link_run("h100-nvlink", 4.0),
         *link_run("pcie5", 60.0, cells={"mode": "throttled"}),

@@ -89,10 +89,8 @@ def test_ratios_by_hand_and_what_has_no_interval() -> None:
     assert judged.verdict == "REGRESSION"
 
 
-# Simulated: 2 % spread between processes, threshold 3 %, each draw judged alone -------------------
-
-
 def draw(ratio: float, *, num_trials: int = 5, seed: int = 1) -> list[LogEstimate]:
+    """Simulated ratios, with 2 % spread between processes."""
     source = random.Random(seed)
 
     def side(shift: float) -> LogEstimate:
@@ -186,7 +184,7 @@ def test_t_quantile_and_cdf_agree_with_scipy(degrees: float) -> None:
     assert t_quantile(0.5, degrees) == 0.0
 
 
-def test_percentile_interpolates_and_what_has_no_answer_is_refused() -> None:
+def test_percentiles_interpolate_and_bounds_need_the_mlperf_minimum_and_hold_as_promised() -> None:
     assert percentile([4.0, 1.0, 3.0, 2.0], 0.5) == 2.5
     assert percentile([1.0, 2.0, 3.0, 4.0, 5.0], 0.9) == pytest.approx(4.6)
     assert percentile([7.0], 0.99) == 7.0
@@ -200,6 +198,13 @@ def test_percentile_interpolates_and_what_has_no_answer_is_refused() -> None:
         percentile([], 0.5)
     with pytest.raises(ValueError, match="fractions"):
         percentile_bound([1.0] * 100, 90)
+    for q, least in ((0.9, 64), (0.95, 130), (0.99, 662)):
+        values = [float(i) for i in range(least)]
+        assert percentile_bound(values[1:], q) is None
+        assert percentile_bound(values, q) == least - 2  # one slower value is discarded
+    source = random.Random(5)
+    series = ([source.random() for _ in range(200)] for _ in range(1000))
+    assert sum((percentile_bound(one, 0.9) or 0.0) >= 0.9 for one in series) / 1000 >= 0.985
 
 
 def test_series_whose_worth_or_interval_is_known() -> None:
@@ -225,24 +230,11 @@ def test_series_whose_worth_or_interval_is_known() -> None:
     assert mean_interval_log([3.0]) is None
 
 
-def test_twenty_thousand_samples_take_well_under_a_second() -> None:
+def test_autocorrelation_time_and_interval_of_known_series_in_well_under_a_second() -> None:
     series = correlated(0.95, num=20_000, seed=1)
     started = time.perf_counter()
     batch_means_half_width_frac(series)
     assert time.perf_counter() - started < 0.5  # some 30 ms on a quiet core
-
-
-def test_percentile_bound_needs_the_mlperf_minimum_and_lies_above_as_often_as_promised() -> None:
-    for q, least in ((0.9, 64), (0.95, 130), (0.99, 662)):
-        values = [float(i) for i in range(least)]
-        assert percentile_bound(values[1:], q) is None
-        assert percentile_bound(values, q) == least - 2  # one slower value is discarded
-    source = random.Random(5)
-    series = ([source.random() for _ in range(200)] for _ in range(1000))
-    assert sum((percentile_bound(one, 0.9) or 0.0) >= 0.9 for one in series) / 1000 >= 0.985
-
-
-def test_autocorrelation_time_and_interval_of_known_series() -> None:
     for phi, truth in ((0.0, 1.0), (0.5, 3.0), (0.9, 19.0), (0.96, 49.0)):
         estimates = [autocorrelation_time(correlated(phi, num=20_000, seed=s)) for s in range(8)]
         assert fmean(estimates) == pytest.approx(truth, rel=0.2), phi

@@ -15,7 +15,7 @@ from pytest_benchmark.stats import Stats
 from bench.core import statistics
 from bench.report.exports import history, pytest_benchmark
 from bench.report.exports.figures import ExportedRows, Named, name_of, select
-from bench.results.schema import Row, Value
+from bench.results.schema import Row
 from tests.analysis.synthetic_rows import trials
 
 
@@ -23,13 +23,13 @@ def sample_rows() -> list[Row]:
     eight: Row = {"mode": "emulated", "link": "h800-nvlink", "device_count": 8}
     failed: Row = {"throughput_per_s": None, "step_median_ms": None, "trial": 9}
     (failure,) = trials(num=1, status="FAILED", reasons="out_of_memory", **failed)
-    (invalid,) = trials(num=1, status="INVALID", reasons="ecc", step_ms=1e-3)
+    (invalid,) = trials(num=1, status="INVALID", reasons="ecc", step_ms=1e-3, trial=8)
     return [
         *trials(num=5, energy_per_item_j=1.5, rss_peak_bytes=10**9, seed=1),
         *trials(num=4, workload="imaging-infer", config_hash="f00d", step_ms=20.0, lat_p90_ms=25.0),
         *trials(num=1, workload="llm-decode", config_hash="beef", items_unit="token", **eight),
-        {**failure, "step_median_ms": None, "throughput_per_s": None},
-        {**invalid, "trial": 8},
+        failure,
+        invalid,
     ]
 
 
@@ -79,7 +79,7 @@ def test_pytest_benchmark_compare_shows_our_trials_as_rounds_and_compares_two_fi
     assert "1 tests, 2 sources" in table and "+50.0%" in table
 
 
-def test_statistics_are_those_pytest_benchmark_computes_itself() -> None:
+def test_pytest_benchmark_has_its_own_statistics_and_a_note_of_what_has_no_step_times() -> None:
     for num in range(1, 14):
         source = random.Random(num)
         data_s = [source.lognormvariate(-3.0, 0.5) for _ in range(num)]
@@ -91,9 +91,6 @@ def test_statistics_are_those_pytest_benchmark_computes_itself() -> None:
         for name, value in theirs.as_dict().items():
             expected = value if isinstance(value, str) else pytest.approx(value)
             assert ours[name] == expected, f"{name} of {num}"
-
-
-def test_pytest_benchmark_names_what_has_no_step_times_and_tells_what_all_rows_share() -> None:
     timeless: list[Row] = [{**row, "step_median_ms": None} for row in trials(num=1)]
     selection = select(timeless + trials(num=2, config_hash="beef"))
     assert len(strict_json(pytest_benchmark.document(selection))["benchmarks"]) == 1
@@ -113,7 +110,7 @@ BMF = {"value", "lower_value", "upper_value"}
 MAX_BENCHMARK_NAME, MAX_MEASURE_NAME = 1024, 64
 
 
-def test_bmf_fits_the_schema_and_bounds_are_our_interval(selection: ExportedRows) -> None:
+def test_bmf_fits_its_schema_and_json_has_trials_and_unusable_rows(selection: ExportedRows) -> None:
     content = strict_json(history.bmf_document(selection))
     metrics = [metric for measures in content.values() for metric in measures.values()]
     assert all({"value"} <= metric.keys() <= BMF for metric in metrics)
@@ -131,6 +128,14 @@ def test_bmf_fits_the_schema_and_bounds_are_our_interval(selection: ExportedRows
     ((name, measures),) = strict_json(history.bmf_document(select(rows))).items()
     assert len(name) <= MAX_BENCHMARK_NAME and "[emulated]" in name
     assert max(map(len, measures)) <= MAX_MEASURE_NAME
+    content = strict_json(history.json_document(selection))
+    train, infer, decode = content["configurations"]
+    assert [len(one["trials"]) for one in (train, infer, decode)] == [5, 4, 1]
+    assert train["figures"]["energy_per_patch_j"]["value"] == 1.5
+    assert infer["figures"]["lat_p90_ms"]["num_trials"] == 4
+    assert decode["mode"] == "emulated"
+    assert decode["figures"]["step_median_ms"]["low95"] is None
+    assert [row["reasons"] for row in content["unusable_rows"]] == ["out_of_memory", "ecc"]
 
 
 # https://github.com/benchmark-action/github-action-benchmark#examples (customBiggerIsBetter: name,
@@ -139,9 +144,7 @@ def test_bmf_fits_the_schema_and_bounds_are_our_interval(selection: ExportedRows
 GITHUB_ACTION = {"name": str, "unit": str, "value": (int, float), "range": str, "extra": str}
 
 
-def test_github_action_files_fit_their_schema_and_have_one_direction(
-    selection: ExportedRows,
-) -> None:
+def test_github_files_fit_their_schema_and_have_one_direction(selection: ExportedRows) -> None:
     directions = {"bigger": {"patch/s", "token/s"}, "smaller": {"ms", "J", "bytes"}}
     for direction, units in directions.items():
         content = strict_json(history.github_document(selection, direction=direction))
@@ -157,36 +160,18 @@ def test_github_action_files_fit_their_schema_and_have_one_direction(
     assert "range" not in one and "trials: 1" in one["extra"]
 
 
-def test_json_has_figures_trials_and_unusable_rows_with_reasons(selection: ExportedRows) -> None:
-    content = strict_json(history.json_document(selection))
-    train, infer, decode = content["configurations"]
-    assert [len(one["trials"]) for one in (train, infer, decode)] == [5, 4, 1]
-    assert train["figures"]["energy_per_patch_j"]["value"] == 1.5
-    assert infer["figures"]["lat_p90_ms"]["num_trials"] == 4
-    assert decode["mode"] == "emulated"
-    assert decode["figures"]["step_median_ms"]["low95"] is None
-    assert [row["reasons"] for row in content["unusable_rows"]] == ["out_of_memory", "ecc"]
+def rows_at(*throughputs: float) -> list[Row]:
+    rows = trials(num=len(throughputs))
+    return [{**row, "throughput_per_s": one} for row, one in zip(rows, throughputs, strict=True)]
 
 
-def rows_at(*throughputs: float, **cells: Value) -> list[Row]:
-    return [
-        {**row, "throughput_per_s": value, "trial": trial, **cells}
-        for trial, (row, value) in enumerate(
-            zip(trials(num=len(throughputs)), throughputs, strict=True)
-        )
-    ]
-
-
-def test_every_mode_is_part_of_the_name_with_its_link_and_a_name_is_printable() -> None:
+def test_every_mode_is_part_of_a_printable_name_and_what_differs_has_its_own() -> None:
     for mode in ("real", "throttled", "emulated", "simulated"):
         (row,) = trials(num=1, mode=mode, link="h800-nvlink", device_count=8, parallel="ddp")
         name = f"imaging-train tiny fp32 b2 [{mode}] x8 ddp over h800-nvlink on Test CPU #c0ffee"
         assert name_of(row) == name
     (row,) = trials(num=1, device_name="Evil\x1b[31m\nCPU")
     assert name_of(row).isprintable()
-
-
-def test_what_differs_is_never_averaged_and_has_its_own_name_whatever_stands_beside() -> None:
     pairs: tuple[tuple[Row, Row], ...] = (
         ({"config_hash": "a"}, {"config_hash": "b"}),
         ({"link": "pcie4"}, {"link": "pcie5"}),
@@ -206,7 +191,7 @@ def test_what_differs_is_never_averaged_and_has_its_own_name_whatever_stands_bes
     assert names == ["ffee", " (2)"], "names that nothing tells apart are numbered"
 
 
-def test_figure_is_the_geometric_mean_with_its_t_interval() -> None:
+def test_figure_is_the_geometric_mean_with_its_t_interval_and_has_a_usable_key() -> None:
     (one,) = configurations(rows_at(8.0, 2.0))
     figure = one.figures()[0]
     # log mean: ln 4; sd of logs: sqrt(2) ln 2; error: ln 2; t(0.975, 1) = 12.7062
@@ -224,9 +209,6 @@ def test_figure_is_the_geometric_mean_with_its_t_interval() -> None:
         rows[1]["throughput_per_s"] = value
         figure = configurations(rows)[0].figures()[0]
         assert (figure.value, figure.num_trials) == (5.0, 1), value
-
-
-def test_a_measure_is_left_out_where_no_trial_has_it_and_has_a_usable_key() -> None:
     keys = {figure.key for figure in configurations(trials())[0].figures()}
     assert keys == {"throughput_patch_per_s", "step_median_ms"}
     (one, *_) = configurations(trials(num=1, items_unit="a b/§" * 20))[0].figures()
@@ -235,7 +217,7 @@ def test_a_measure_is_left_out_where_no_trial_has_it_and_has_a_usable_key() -> N
     assert one.key == "throughput_item_per_s"
 
 
-def test_only_ok_and_warn_are_used_and_the_others_are_told_with_reasons() -> None:
+def test_only_the_last_attempt_of_ok_and_warn_is_used_once_and_the_others_are_told() -> None:
     rows = [
         *trials(num=2),
         *trials(num=1, status="WARN", reasons="drift", run_id="run2"),
@@ -249,9 +231,6 @@ def test_only_ok_and_warn_are_used_and_the_others_are_told_with_reasons() -> Non
         "3 of 6 rows are not usable and give no figures: 1 INVALID (ecc, thermal_throttle), "
         "1 FAILED (out_of_memory), 1 SKIPPED"
     ]
-
-
-def test_second_attempt_stands_for_the_first_and_a_file_given_twice_counts_once() -> None:
     first, *rest = trials(num=3)
     rows = [{**first, "status": "INVALID"}, *rest, {**first, "attempt": 2}]
     selection = select(rows)

@@ -26,7 +26,7 @@ def table_of(text: str, title: str) -> list[dict[str, str]]:
     return [dict(zip(heads, row, strict=True)) for row in rows]
 
 
-def test_host_bound_steps_and_a_simulation_that_disagrees_are_said_so(tmp_path: Path) -> None:
+def test_host_bound_steps_odd_simulations_and_two_settings_are_told(tmp_path: Path) -> None:
     off: Row = {"status": "WARN", "simulated_error_frac": -0.05}
     rows = [*link_run("pcie5", 9.0), *link_run("pcie4", 9.0, cells=off)]
     said = "where the device waits for the host, a link costs nothing until"
@@ -36,18 +36,21 @@ def test_host_bound_steps_and_a_simulation_that_disagrees_are_said_so(tmp_path: 
     assert told == {"pcie5": "+0.4 %", "pcie4": "-5.0 % disagrees"}
     rows[-1]["reasons"] = "drift;host_bound"
     assert markdown_of(tmp_path, rows).count(said) == 1
+    rows = [*three_links(), *three_links(params_json='{"batch": 2, "patch": 64}', config_hash="x")]
+    for row in rows:
+        row["config_hash"] = f"{row['config_hash']}{row['link']}"
+    text = markdown_of(tmp_path, rows)
+    for patch in (32, 64):
+        assert len(table_of(text, f"Links: imaging-train tiny fp32 b2 patch={patch}, ddp")) == 3
 
 
-def test_real_devices_scale_against_one_of_them(tmp_path: Path) -> None:
+def test_real_devices_scale_against_one_and_virtual_ones_have_no_energy(tmp_path: Path) -> None:
     text = markdown_of(tmp_path, [*real_run(), *real_run(25.0, devices=8)])
     one, eight = table_of(text, "Speed and efficiency")
     assert (one["devices"], one["of one device [95 %]"]) == ("1", "")
     assert eight["of one device [95 %]"].startswith("80 % [")
     assert eight["all devices [95 %]"].startswith("128 patch/s [")
     assert "**Links" in text and "slower [95 %]" not in text
-
-
-def test_memory_is_of_one_rank_and_energy_of_virtual_devices_is_not_told(tmp_path: Path) -> None:
     cells = {"mem_alloc_peak_bytes": 2**30, "energy_per_item_j": 5.0, "loss_last": 0.123456}
     rows = [
         *link_run("pcie5", 9.0, cells=dict(cells)),
@@ -62,7 +65,7 @@ def test_memory_is_of_one_rank_and_energy_of_virtual_devices_is_not_told(tmp_pat
     assert "0.123" not in text
 
 
-def test_the_published_claim_is_drawn_in_and_named(make_page: MakePage) -> None:
+def test_the_published_claim_is_drawn_and_no_curve_joins_two_modes(make_page: MakePage) -> None:
     page = make_page(three_links())
     drawn = [data for tag, data in page.texts if tag == "text"]
     assert "published for H800: 10-30 % longer" in drawn
@@ -70,11 +73,6 @@ def test_the_published_claim_is_drawn_in_and_named(make_page: MakePage) -> None:
     (words,) = [data for tag, data in page.texts if tag == "desc" and "over bandwidth" in data]
     assert "h800-nvlink at 200 GB/s +4.8 % (+3.9 to +5.7 %)" in words
     assert "Cryptopolitan after Reuters, 2023" in words
-
-
-def test_no_curve_joins_two_modes_and_links_without_a_rate_are_named(
-    make_page: MakePage,
-) -> None:
     page = make_page(device_sweep())
     (words,) = [data for tag, data in page.texts if tag == "desc" and "over bandwidth" in data]
     curves = words.removeprefix("Time against the fastest link over bandwidth. ").split("; ")
@@ -89,24 +87,13 @@ def test_no_curve_joins_two_modes_and_links_without_a_rate_are_named(
     assert "x501" in page.text
 
 
-def test_a_link_stands_at_its_specified_rate_and_a_file_it_names_is_never_opened(
-    tmp_path: Path,
-) -> None:
+def test_a_link_has_its_specified_rate_and_a_file_it_names_is_not_opened(tmp_path: Path) -> None:
     names = ("h800-nvlink", "bw=25GB/s,latency=5us", "h800-nvlink*8/ndr*4")
     assert [bytes_per_s_of(name) for name in names] == [200e9, 25e9, 50e9]
     secret = tmp_path / "secret.yaml"
     secret.write_text("not: {a link")
     for name in ("infinite", "no such link", "", "9" * 5000, str(secret), f"{secret}*8/ndr*4"):
         assert bytes_per_s_of(name) is None, name
-
-
-def test_two_settings_of_one_workload_are_two_tables(tmp_path: Path) -> None:
-    rows = [*three_links(), *three_links(params_json='{"batch": 2, "patch": 64}', config_hash="x")]
-    for row in rows:
-        row["config_hash"] = f"{row['config_hash']}{row['link']}"
-    text = markdown_of(tmp_path, rows)
-    for patch in (32, 64):
-        assert len(table_of(text, f"Links: imaging-train tiny fp32 b2 patch={patch}, ddp")) == 3
 
 
 def test_an_old_file_without_the_new_columns_still_reads(tmp_path: Path) -> None:

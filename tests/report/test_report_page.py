@@ -71,7 +71,7 @@ def test_every_section_is_there_when_there_is_something_to_show(make_page: MakeP
     assert "ddp pcie4 Accelerator 80 GB before.csv [emulated]" in page.text
 
 
-def test_a_single_row_has_no_interval_and_no_empty_section(make_page: MakePage) -> None:
+def test_a_single_row_has_no_interval_and_failed_ones_no_plots(make_page: MakePage) -> None:
     page = make_page(configuration("imaging-train", CARD, num=1))
     check_whole(page)
     assert "Compared with the first file" not in headings(page)
@@ -79,9 +79,6 @@ def test_a_single_row_has_no_interval_and_no_empty_section(make_page: MakePage) 
     assert "no inference beside it" in page.text
     throughput = re.search(r"[0-9.]+ patch/s( \[)?", page.text)
     assert throughput is not None and throughput[1] is None
-
-
-def test_only_failed_rows_make_a_page_without_plots(make_page: MakePage) -> None:
     page = make_page(failed_rows())
     check_whole(page)
     assert page.all("svg") == []
@@ -122,9 +119,7 @@ def test_ten_thousand_rows_are_counted_and_a_readable_part_is_shown(make_page: M
     assert len(page.all("tr")) < 2500
 
 
-def test_rows_that_are_not_real_are_badged_and_phases_without_traffic_are_named(
-    make_page: MakePage,
-) -> None:
+def test_rows_not_real_are_badged_and_phases_without_traffic_named(make_page: MakePage) -> None:
     rows = configuration("imaging-train", CARD, mode="simulated")
     page = make_page(rows)
     badges = [a for a in page.all("span") if a.get("class") == "badge simulated"]

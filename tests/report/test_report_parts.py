@@ -52,7 +52,7 @@ def test_a_figure_says_its_unit_once_and_sorts_by_its_value() -> None:
     assert {cells.quantity(None), cells.figure(None), cells.change(None)} == {""}, "not measured"
 
 
-def test_thinning_keeps_the_slowest_and_the_fastest_step() -> None:
+def test_thinning_keeps_the_extremes_long_names_both_ends_and_ticks_are_short() -> None:
     steps = np.ones(10_000)
     steps[4321], steps[77] = 9.0, 0.1
     places, values = thinned(steps, limit=100)
@@ -61,9 +61,6 @@ def test_thinning_keeps_the_slowest_and_the_fastest_step() -> None:
     assert places[np.argmin(values)] == 77 and values.min() == 0.1
     assert np.all(np.diff(places) > 0)
     assert thinned(steps[:3])[1].tolist() == [1.0, 1.0, 1.0]
-
-
-def test_long_names_keep_both_ends_and_ticks_are_short() -> None:
     cut = short("Some Accelerator With A Very Long Name 80 GB", length=20)
     assert len(cut) <= 20 and cut.startswith("Some") and cut.endswith("80 GB")
     assert [tick(value) for value in (0.0, 0.02, 2e4, 3e6)] == ["0", "0.02", "20 k", "3 M"]

@@ -62,8 +62,7 @@ VERBS = {
     "claims": ["claims"],
     "claims-one-article": ["claims", "F2"],
 }
-LONG = {"run-sweep"}
-"""Screens with a row for each of many things."""
+LONG = {"run-sweep"}  # a row for each of many things
 
 
 @pytest.fixture(autouse=True)

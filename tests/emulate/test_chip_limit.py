@@ -34,13 +34,22 @@ def test_a_limited_process_keeps_its_cores_and_its_memory() -> None:
     assert json.loads(done.stdout) == [1, 1, label], "3 GB are refused"
 
 
-def test_more_than_there_is_is_refused() -> None:
+def test_more_than_there_is_and_what_a_type_of_device_has_not_is_refused() -> None:
     with pytest.raises(UsageError, match="this process may use"):
         apply_chip_limit(ChipLimit(cores=100_000), CPU)
     with pytest.raises(UsageError, match="there are"):
         apply_chip_limit(ChipLimit(memory_bytes=10**18), CPU)
     with pytest.raises(UsageError, match="CUDA"):
         apply_chip_limit(ChipLimit(sms=8), CPU)
+    check_device(ChipLimit(sms=8), device_type="cuda")
+    check_device(ChipLimit(cores=1, memory_bytes=10**9), device_type="cpu")
+    for limit, device_type in (
+        (ChipLimit(sms=8), "cpu"),
+        (ChipLimit(cores=1), "cuda"),
+        (ChipLimit(memory_bytes=10**9), "npu"),
+    ):
+        with pytest.raises(UsageError, match="--chip-limit"):
+            check_device(limit, device_type=device_type)
 
 
 def test_units_and_memory_are_read_and_the_label_never_names_another_chip() -> None:
@@ -82,15 +91,3 @@ def test_a_mistake_is_one_line(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said) as raised:
         parse_chip_limit(text)
     assert "\n" not in str(raised.value)
-
-
-def test_each_type_of_device_refuses_what_it_has_not() -> None:
-    check_device(ChipLimit(sms=8), device_type="cuda")
-    check_device(ChipLimit(cores=1, memory_bytes=10**9), device_type="cpu")
-    for limit, device_type in (
-        (ChipLimit(sms=8), "cpu"),
-        (ChipLimit(cores=1), "cuda"),
-        (ChipLimit(memory_bytes=10**9), "npu"),
-    ):
-        with pytest.raises(UsageError, match="--chip-limit"):
-            check_device(limit, device_type=device_type)

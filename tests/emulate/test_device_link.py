@@ -224,16 +224,15 @@ def test_collectives_of_several_streams_queue_and_links_of_both_levels_do_not(em
     assert spans(emulation.end_step().trace) == [(0.0, 0.01), (0.0, 0.01)]
 
 
-def test_units_and_traffic_are_asked_of_the_kernel(emulation, device):
+def test_the_kernel_is_asked_for_traffic_and_a_barrier_without_tensors_is_waited_for(
+    emulation, device
+):
     all_reduce()
     emulation.link.set_contention(16)
     all_reduce()
     held = emulation.link._clock.held
     assert [units for units, _ in held] == [0, 16]
     assert held[1][1] == 16 * 3.5
-
-
-def test_a_barrier_is_waited_for_though_it_has_no_tensors(emulation, device):
     begin_ns = device.current.ns
     work = dist.barrier(async_op=True)
     assert device.current.ns == begin_ns

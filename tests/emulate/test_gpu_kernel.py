@@ -88,12 +88,20 @@ def no_toolkit(monkeypatch):
     monkeypatch.setattr(os, "environ", Environment(os.environ, PATH="/nowhere"))
 
 
-def test_both_sources_compile_without_headers():
+def test_sources_need_no_headers_and_contention_has_several_loads_under_way():
     for source in SOURCES:
         assert "#include" not in source
         for architecture in ARCHITECTURES:
             binary = gpu_kernel.compile_source(source, architecture=f"sm_{architecture}")
             assert binary.startswith(b"\x7fELF")
+    program, options = ctypes.c_void_p(), (ctypes.c_char_p * 1)(b"--gpu-architecture=compute_90")
+    nvrtc, source = gpu_kernel.load_nvrtc(), device_clock.SOURCE.encode()
+    nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"bench.cu", 0, None, None)
+    assert nvrtc.nvrtcCompileProgram(program, 1, options) == 0
+    ptx = gpu_kernel._read(program, what="PTX").decode()
+    loop = ptx[ptx.index(".entry hold(") :]
+    first_store = loop.index("st.global.v4.f32")
+    assert loop.count("ld.global.v4.f32", 0, first_store) >= 8
 
 
 def test_a_link_and_the_count_of_units_need_no_toolkit(driver, no_toolkit):
@@ -112,18 +120,7 @@ def test_a_link_and_the_count_of_units_need_no_toolkit(driver, no_toolkit):
     assert driver.launched[3][:3] == (132 * 64, 32, 7)
 
 
-def test_contention_has_several_loads_under_way():
-    program, options = ctypes.c_void_p(), (ctypes.c_char_p * 1)(b"--gpu-architecture=compute_90")
-    nvrtc, source = gpu_kernel.load_nvrtc(), device_clock.SOURCE.encode()
-    nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"bench.cu", 0, None, None)
-    assert nvrtc.nvrtcCompileProgram(program, 1, options) == 0
-    ptx = gpu_kernel._read(program, what="PTX").decode()
-    loop = ptx[ptx.index(".entry hold(") :]
-    first_store = loop.index("st.global.v4.f32")
-    assert loop.count("ld.global.v4.f32", 0, first_store) >= 8
-
-
-def test_traffic_is_counted_where_it_was_moved(driver):
+def test_traffic_is_counted_where_it_was_moved_and_a_driver_that_refuses_is_named(driver):
     kernels = device_clock.DelayKernels(torch.device("cpu"), capacity=3)
     stream = SimpleNamespace(cuda_stream=1)
     for units in (0, 16, 16):
@@ -133,11 +130,7 @@ def test_traffic_is_counted_where_it_was_moved(driver):
     ctypes.c_int64.from_address(*counters).value = 1_500_000
     assert kernels.take_traffic() == (2_000_000, 1_500_000)
     assert kernels.take_traffic() == (0, 0)
-
-
-def test_a_driver_that_refuses_is_named(driver):
     kernels = gpu_kernel.GpuKernels(limited_device.COUNT_UNITS, device=torch.device("cpu"))
-    stream = SimpleNamespace(cuda_stream=0)
     with pytest.raises(MeasurementError, match=r"INVALID_CONTEXT \(500\)"):
         kernels.launch("no_such_kernel", stream=stream)
     driver.code = 201

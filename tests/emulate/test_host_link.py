@@ -70,7 +70,7 @@ def test_neither_a_collective_nor_its_future_completes_early(emulation):
     assert perf_counter() - start_s >= 2 * MODELLED_S
 
 
-def test_two_collectives_follow_one_another(emulation):
+def test_collectives_of_a_step_follow_one_another_and_others_are_not_noted(emulation):
     emulation.begin_step()
     works = [dist.all_reduce(torch.ones(4), async_op=True) for _ in range(2)]
     for work in works:
@@ -84,9 +84,6 @@ def test_two_collectives_follow_one_another(emulation):
     assert [mark.kind for mark in trace.marks] == ["issue", "issue", "wait", "wait"]
     assert trace.duration_s >= 2 * MODELLED_S
     assert trace.marks[-1].end_s >= second.end_s
-
-
-def test_what_happens_outside_of_a_step_is_noted_in_none(emulation):
     dist.all_reduce(torch.ones(4))
     emulation.begin_step()
     trace = emulation.end_step().trace
@@ -194,13 +191,18 @@ def future(at, *, end, start=None, **given):
     return issued(at, start=at if start is None else start, end=end, is_future_taken=True, **given)
 
 
-def test_times_count_from_the_begin_of_the_step():
+def test_times_count_from_the_begin_of_the_step_and_an_input_is_ready_at_its_earliest():
     one = issued(101.0, start=101.0, end=103.0, waits=[(102.0, 103.5)])
     trace = recorded(one, begin=100.0, end=105.0)
     assert trace.duration_s == 5.0
     (one,) = trace.collectives
     assert (one.issued_s, one.start_s, one.end_s) == (1.0, 1.0, 3.0)
     assert in_order(trace) == [("issue", 0, 1.0, trace.marks[0].end_s), ("wait", 0, 2.0, 3.5)]
+    one = issued(3.0, start=4.0, end=5.0, is_on_lane=False)
+    one.ready = (3.0, 2.5)
+    trace = recorded(one)
+    assert trace.collectives[0].issued_s == 2.5
+    assert in_order(trace) == [("issue", 0, 2.5, 2.5)]
 
 
 def test_a_drain_waits_for_each_future_in_order_and_for_none_that_was_waited_for():
@@ -220,11 +222,3 @@ def test_a_drain_waits_for_each_future_in_order_and_for_none_that_was_waited_for
     assert in_order(nested)[2:] == [("issue", 1, 4.0, 4.0), ("drain", 1, 4.0, 6.0)]
     explicit = recorded(future(1.0, end=4.0, waits=[(2.0, 4.0), (5.0, 5.0)]), drains=[(6.0, 7.0)])
     assert [mark[:2] for mark in in_order(explicit)] == [("issue", 0), ("wait", 0)]
-
-
-def test_the_input_was_ready_at_the_earliest_of_its_moments():
-    one = issued(3.0, start=4.0, end=5.0, is_on_lane=False)
-    one.ready = (3.0, 2.5)
-    trace = recorded(one)
-    assert trace.collectives[0].issued_s == 2.5
-    assert in_order(trace) == [("issue", 0, 2.5, 2.5)]

@@ -90,22 +90,27 @@ def test_each_operation_leaves_local_data_and_is_charged_for_the_full_tensor(
     assert torch.equal(gathered, REPEATED)
 
 
-def test_what_sends_or_leaves_nothing_here_is_charged_by_its_group(model: FixedModel) -> None:
+def test_a_group_is_charged_by_where_its_ranks_are_though_nothing_is_left_here(
+    model: FixedModel,
+) -> None:
     dist.barrier()
     world().gather_single(torch.empty(0), LOCAL).wait()  # not the root
     assert model.asked == [("barrier", 0, ALL), ("gather", 128, ALL)]
     model.asked.clear()
     dist.all_reduce(LOCAL.clone(), group=dist.new_group([0]))
     assert model.asked == [], "a group of one rank costs nothing"
+    mesh = dist.init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
+    model.asked.clear()
+    inside, across = dist.new_group([0, 1]), dist.new_group([0, 2])
+    for group in (inside, across, mesh.get_group("tp"), mesh.get_group("dp")):
+        dist.all_reduce(LOCAL.clone(), group=group)
+    assert [asked[2] for asked in model.asked] == [Group(2, 1), Group(2, 2)] * 2
 
 
-def test_an_exchange_of_unequal_parts_leaves_nothing_undefined() -> None:
+def test_unequal_parts_leave_nothing_undefined_and_objects_are_gathered() -> None:
     output = torch.full((12,), float("nan"))
     dist.all_to_all_single(output, LOCAL, [3, 3, 3, 3], [2, 2, 2, 2])
     assert output.tolist() == [*LOCAL.tolist(), 0, 0, 0, 0]
-
-
-def test_objects_are_gathered() -> None:
     gathered: list[object] = [None] * NUM_RANKS
     dist.all_gather_object(gathered, {"step": 3})
     assert gathered == [{"step": 3}] * NUM_RANKS
@@ -148,15 +153,6 @@ def test_functional_collectives_wait_and_leave_local_data(model: FixedModel) -> 
         ("reduce_scatter", 32),
         ("all_to_all", 32),
     ]
-
-
-def test_a_subgroup_is_charged_by_where_its_ranks_are(model: FixedModel) -> None:
-    mesh = dist.init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
-    model.asked.clear()
-    inside, across = dist.new_group([0, 1]), dist.new_group([0, 2])
-    for group in (inside, across, mesh.get_group("tp"), mesh.get_group("dp")):
-        dist.all_reduce(LOCAL.clone(), group=group)
-    assert [asked[2] for asked in model.asked] == [Group(2, 1), Group(2, 2)] * 2
 
 
 def test_an_operation_of_the_base_class_is_never_free(model: FixedModel) -> None:

@@ -168,10 +168,13 @@ def test_steps_by_hand() -> None:
     # Embeddings that the first and the last stage share are added up at the end.
     step = simulate_step([EVEN] * 2, layout=layout(2, 1), model=round_prices(), shared_bytes=300)
     assert (step.step_s, step.compute_step_s) == pytest.approx((6 + 3, 6))
-
-
-def test_gradients_are_reduced_after_a_devices_last_backward() -> None:
-    """Two stages, one micro-batch, two replicas; device 1 is through at 4, device 0 at 6."""
+    # Four stages on nodes of two: only the middle message leaves its node.
+    model = round_prices(node_size=2)
+    stages = [replace(EVEN, output_bytes=100)] * 4
+    simulate_step(stages, layout=layout(4, 2), model=model)
+    asked = sorted((op, group.num_nodes) for op, _, group in model.asked)
+    assert asked == [("send", 1)] * 4 + [("send", 2)] * 2, "each pair both ways, once"
+    # Two stages, one micro-batch, two replicas; device 1 is through at 4, device 0 at 6.
     first = replace(EVEN, gradient_bytes=100, optimizer_s=0.25)
     second = replace(EVEN, gradient_bytes=250, optimizer_s=0.5)
     laid_out = layout(2, 1, data=2)
@@ -181,15 +184,6 @@ def test_gradients_are_reduced_after_a_devices_last_backward() -> None:
     assert clipped.step_s == pytest.approx(7.5), "both wait for the norm, then the slower steps"
     assert step.comm_exposed_s == pytest.approx(1.0)
     assert (step.comm_bytes, step.comm_total_s) == (250, pytest.approx(2.5))
-
-
-def test_messages_between_nodes_are_priced_as_such() -> None:
-    """Four stages on nodes of two: only the middle message leaves its node."""
-    model = round_prices(node_size=2)
-    stages = [replace(EVEN, output_bytes=100)] * 4
-    simulate_step(stages, layout=layout(4, 2), model=model)
-    asked = sorted((op, group.num_nodes) for op, _, group in model.asked)
-    assert asked == [("send", 1)] * 4 + [("send", 2)] * 2, "each pair both ways, once"
 
 
 def test_what_cannot_be_simulated_is_refused_in_one_line() -> None:

@@ -74,7 +74,9 @@ def ops(trace: StepTrace) -> list[str]:
     return [one.op for one in trace.collectives]
 
 
-def test_ddp_waits_at_the_end_of_its_backward_pass(emulation: Emulation) -> None:
+def test_ddp_waits_at_the_end_of_its_backward_pass_and_leaves_this_ranks_share(
+    emulation: Emulation,
+) -> None:
     net = wrap_ddp(make_net())
     trace = traced_step(emulation, net)
     assert_consistent(trace)
@@ -91,9 +93,6 @@ def test_ddp_waits_at_the_end_of_its_backward_pass(emulation: Emulation) -> None
     trace = traced_step(emulation, compiled)
     assert_consistent(trace)
     assert set(ops(trace)) == {"all_reduce"}, "compiled"
-
-
-def test_ddp_leaves_this_ranks_share_of_the_gradients(emulation: Emulation) -> None:
     alone, laid_out = make_net(), wrap_ddp(make_net())
     for net in (alone, laid_out):
         net(torch.ones(2, 8)).sum().backward()
@@ -101,7 +100,9 @@ def test_ddp_leaves_this_ranks_share_of_the_gradients(emulation: Emulation) -> N
         assert torch.allclose(mine.grad / NUM_RANKS, theirs.grad)  # type: ignore[arg-type]
 
 
-def test_fsdp_gathers_and_scatters(emulation: Emulation) -> None:
+def test_fsdp_gathers_and_scatters_and_with_tensor_parallel_uses_both_links(
+    emulation: Emulation,
+) -> None:
     net = make_net()
     for layer in net:
         if isinstance(layer, nn.Linear):
@@ -112,9 +113,6 @@ def test_fsdp_gathers_and_scatters(emulation: Emulation) -> None:
     assert ops(trace).count("reduce_scatter") == 2
     assert ops(trace).count("all_gather") >= 2
     assert all(torch.isfinite(p.grad.to_local()).all() for p in net.parameters())  # type: ignore[union-attr]
-
-
-def test_a_net_over_both_axes_communicates_on_both_links(emulation: Emulation) -> None:
     mesh = dist.init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
     plan = {"0": ColwiseParallel(), "2": RowwiseParallel()}
     # Ends in something else than a layer that communicates, whose output would be a view.

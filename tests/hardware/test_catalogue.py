@@ -37,11 +37,15 @@ def number(id: str, name: str) -> float:
     return value
 
 
-def test_every_part_that_an_article_names_has_a_row() -> None:
+def test_every_part_that_an_article_names_has_a_row_that_says_what_it_is() -> None:
     assert len(load_chips()) == 51
     assert {row.id for row in load_chips()} >= NAMED_IN_THE_ARTICLES
     systems = {row.id for row in load_catalogue().systems}
     assert systems >= {"dgx-a100", "atlas-900-2019", "kuae-1000", "shennong-1"}
+    assert "vector_fp32_flops_per_s" not in chip("ascend-910b3").facts
+    assert number("mi250", "vector_fp32_flops_per_s") < number("mi250", "fp32_matrix_flops_per_s")
+    several = {row.id for row in load_chips() if row.facts["torch_devices"] != 1}
+    assert several == {"mi250", "mi250x", "ascend-910c"}
 
 
 def test_every_figure_is_in_base_units() -> None:
@@ -71,10 +75,7 @@ def test_rates_keep_the_steps_of_matrix_units_and_follow_from_cores_and_clock() 
         if isinstance(cores, int) and isinstance(clock_hz, float):
             # Two operations per core and cycle; H100 is rated above its matrix clock.
             assert rates["fp32"] == pytest.approx(2 * cores * clock_hz, rel=0.12), row.id
-
-
-def test_intel_matrix_rate_follows_from_the_published_operations_per_cycle() -> None:
-    """1024 bf16 and 2048 int8 operations per cycle and core, at the clock of the row."""
+    # Xeon: 1024 bf16 and 2048 int8 operations per cycle and core, at the clock of the row.
     row = chip("cpu-2s-xeon-8480")
     cycles_per_s = number(row.id, "compute_units") * number(row.id, "clock_hz")
     assert row.peak_per_s["bf16"] == pytest.approx(1024 * cycles_per_s, rel=1e-3)
@@ -90,13 +91,6 @@ def test_the_cut_parts_differ_from_their_models_only_where_they_were_cut() -> No
     assert 1 - number("h20-96g", "compute_units") / number("h100-sxm-80g", "compute_units") == (
         pytest.approx(0.41, abs=0.005)
     )
-
-
-def test_rows_say_what_their_rates_and_packages_are() -> None:
-    assert "vector_fp32_flops_per_s" not in chip("ascend-910b3").facts
-    assert number("mi250", "vector_fp32_flops_per_s") < number("mi250", "fp32_matrix_flops_per_s")
-    several = {row.id for row in load_chips() if row.facts["torch_devices"] != 1}
-    assert several == {"mi250", "mi250x", "ascend-910c"}
 
 
 def test_a_chip_is_found_by_id_or_by_an_unambiguous_start() -> None:
@@ -171,7 +165,7 @@ def ids(where: str, sort: str | None = None) -> list[str]:
     return [row.id for row in select(where, sort=sort).chips]
 
 
-def test_numbers_are_compared_in_base_units_and_texts_whole_and_in_any_case() -> None:
+def test_numbers_are_compared_in_base_units_texts_whole_and_unknown_is_sorted_last() -> None:
     chosen = select("memory_bytes>=48e9 and tdp_w<=350").chips
     assert chosen and {row.id for row in chosen} >= {"l20", "l40s", "h100-pcie-80g"}
     for row in load_chips():
@@ -182,6 +176,13 @@ def test_numbers_are_compared_in_base_units_and_texts_whole_and_in_any_case() ->
     assert ids("vendor=moore threads") == ["mtt-s4000"]
     assert ids("id = l2") == ["l2"]
     assert "a800-sxm-80g" in ids("caught_oct2022_3a090=no and caught_oct2023_3a090a=yes")
+    upwards, downwards = ids("kind=npu", "tdp_w"), ids("kind=npu", "-tdp_w")
+    assert upwards[-1] == downwards[-1] == "ascend-910c"
+    chips = select("kind=npu", sort="-tdp_w").chips
+    watts = [row.tdp_w for row in chips if row.tdp_w is not None]
+    assert watts == sorted(watts, reverse=True)
+    with pytest.raises(UsageError, match=r"'price'.*memory_bytes"):
+        select("tdp_w<5", sort="price")
 
 
 def test_rows_that_hang_on_an_unknown_figure_never_match_and_are_counted() -> None:
@@ -193,16 +194,6 @@ def test_rows_that_hang_on_an_unknown_figure_never_match_and_are_counted() -> No
     assert select("tdp_w<=350 and id=l4").num_left_out == 0, "it cannot change the answer"
     fields = {name for row in load_chips() for name in chip_fields(row)}
     assert {"memory_bytes", "bf16_per_s", "die_area_mm2", "tpp", "torch_device"} <= fields
-
-
-def test_sorting_puts_unknown_last_in_both_directions() -> None:
-    upwards, downwards = ids("kind=npu", "tdp_w"), ids("kind=npu", "-tdp_w")
-    assert upwards[-1] == downwards[-1] == "ascend-910c"
-    chips = select("kind=npu", sort="-tdp_w").chips
-    watts = [row.tdp_w for row in chips if row.tdp_w is not None]
-    assert watts == sorted(watts, reverse=True)
-    with pytest.raises(UsageError, match=r"'price'.*memory_bytes"):
-        select("tdp_w<5", sort="price")
 
 
 @pytest.mark.parametrize(

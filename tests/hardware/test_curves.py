@@ -28,15 +28,12 @@ def at(curve: Curve, size: float) -> float:
     return curve.series("all_reduce", num_ranks=2).seconds(size)
 
 
-def test_a_curve_is_exact_where_measured_straight_between_and_bandwidth_above() -> None:
+def test_a_curve_is_exact_where_measured_straight_between_and_outliers_do_not_set_it() -> None:
     curve = curve_of((1000, 1.0), (2000, 1.5), (4000, 2.5))
     assert [at(curve, size) for size in (1000, 2000, 4000)] == [1.0, 1.5, 2.5]
     assert at(curve, 3000) == pytest.approx(2.0)
     assert at(curve, 1) == 1.0
     assert at(curve, 8000) == pytest.approx(4.5)
-
-
-def test_outliers_set_neither_the_slope_nor_a_point() -> None:
     clean = curve_of((1000, 1.0), (2000, 2.0), (4000, 4.0), (8000, 8.0))
     noisy = curve_of((1000, 1.0), (2000, 2.0), (4000, 4.0), (8000, 4.1))
     assert at(clean, 16000) == pytest.approx(16.0)

@@ -61,7 +61,7 @@ def described(bytes_per_s: float) -> str:
     return f"bw={0.8 * bytes_per_s / 1e9!r}GB/s,latency=0.001us"
 
 
-def test_a_unet_hardly_cares_whether_nvlink_or_pci_express_carries_its_gradients() -> None:
+def test_a_unet_hardly_cares_for_its_link_for_eight_devices_or_for_two_nodes() -> None:
     """Four A100 with and without NVLink bridge: 3-D U-Net -0.7 %, within noise (ASUS, MLPerf)."""
     compute_s = 8 * UNET_BATCH / UNET_SAMPLES_PER_S["8 x A100"]
     nvlink, pcie = (
@@ -69,10 +69,7 @@ def test_a_unet_hardly_cares_whether_nvlink_or_pci_express_carries_its_gradients
         for link in ("a100-nvlink", "pcie4")
     )
     assert 0.0 < pcie / nvlink - 1 < 0.015
-
-
-def test_a_unet_loses_next_to_nothing_from_four_devices_to_eight_and_over_two_nodes() -> None:
-    """Measured 101 % on H100, and 99.7 % of it on two nodes of four; the cut link alike."""
+    # Measured 101 % on H100, and 99.7 % of it on two nodes of four; the cut link alike.
     measured = UNET_SAMPLES_PER_S
     compute_s = 4 * UNET_BATCH / measured["4 x H100"]
     for link in ("h100-nvlink", "h800-nvlink"):

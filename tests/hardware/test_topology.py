@@ -143,7 +143,7 @@ def test_a_damaged_link_file_is_named_with_its_field(
     assert "\n" not in str(raised.value)
 
 
-def test_a_link_file_is_named_with_the_digest_of_its_content(tmp_path: Path) -> None:
+def test_a_link_file_is_named_with_its_digest_and_brings_its_curve_with_it(tmp_path: Path) -> None:
     path = tmp_path / "link.yaml"
     path.write_text(FILE, encoding="utf-8")
     topology = parse_topology(str(path))
@@ -152,9 +152,6 @@ def test_a_link_file_is_named_with_the_digest_of_its_content(tmp_path: Path) -> 
     path.write_text(FILE.replace("2.0", "3.0"), encoding="utf-8")
     with pytest.raises(DataError, match="changed since"):
         parse_topology(topology.name)
-
-
-def test_a_written_link_file_brings_its_curve_with_it(tmp_path: Path) -> None:
     path = tmp_path / "measured.yaml"
     points = [
         Point(op="all_reduce", num_ranks=2, message_bytes=size, latency_s=size * 1e-9 + 1e-4)

@@ -59,7 +59,7 @@ def test_speed_is_items_over_the_whole_window() -> None:
     assert waited == {"data_wait_s": 0.5, "data_wait_frac": 0.25}
 
 
-def test_latency_percentiles_are_blank_under_their_least_count() -> None:
+def test_latency_percentiles_need_their_count_and_tokens_have_their_columns() -> None:
     infer = Phase(name="infer", item="sample")
     steps = [0.001 * (index + 1) for index in range(100)]
     row = summary.latency_columns(window(steps), workload=FOUR, phase=infer)
@@ -71,8 +71,6 @@ def test_latency_percentiles_are_blank_under_their_least_count() -> None:
     assert few["lat_p90_ms"] is None
     assert summary.latency_columns(window(steps), workload=FOUR, phase=TRAIN) == {}
 
-
-def test_first_token_and_each_token_have_their_columns() -> None:
     def columns(latency: str, items: int, **more: int) -> dict[str, Any]:
         phase = Phase(name="any", item="token", latency=latency)
         measured = window([0.2] * 10, wall_s=2.5, items=items)
@@ -156,7 +154,7 @@ def test_every_reason_of_the_schema_has_one_status_and_the_gravest_decides() -> 
     assert spoilt <= validity.RETRYABLE <= REASONS.keys()
 
 
-def test_other_programs_are_judged_by_their_share() -> None:
+def test_other_programs_are_judged_by_their_share_and_drift_by_halves_of_eight_steps() -> None:
     for foreign, steal, expected in (
         (None, None, []),
         (0.05, 0.01, []),
@@ -165,9 +163,6 @@ def test_other_programs_are_judged_by_their_share() -> None:
         (0.201, 0.011, ["foreign_cpu_heavy", "steal"]),
     ):
         assert validity.cpu_reasons(foreign_frac=foreign, steal_frac=steal) == expected, foreign
-
-
-def test_drift_compares_the_halves_and_needs_eight_steps() -> None:
     assert validity.drift_frac([1.0] * 7) is None
     assert validity.drift_frac([1.0] * 4 + [1.5] * 4) == pytest.approx(0.5)
     # Nine steps: four before, five after, of which 2.0 is the median.

@@ -179,7 +179,7 @@ def test_adamw_is_fused_on_an_accelerator_and_keeps_what_its_author_chose(
     assert steps.fused(made) is made
 
 
-def test_tf32_is_on_for_tf32_alone_in_older_and_newer_switches() -> None:
+def test_tf32_is_on_for_tf32_alone_and_only_a_warning_of_ours_fails_a_test() -> None:
     backends: Any = torch.backends
     for dtype in ("tf32", "bf16", "tf32", "fp32"):
         set_matmul_precision(dtype)  # type: ignore[arg-type]
@@ -191,9 +191,6 @@ def test_tf32_is_on_for_tf32_alone_in_older_and_newer_switches() -> None:
         assert backends.cudnn.allow_tf32 is is_tf32
         assert backends.cuda.matmul.fp32_precision == backends.cudnn.conv.fp32_precision == mode
         assert backends.mkldnn.matmul.fp32_precision == "ieee"
-
-
-def test_advice_of_torch_to_turn_tf32_on_fails_no_test_and_a_warning_of_ours_does() -> None:
     for module in ("torch._inductor.compile_fx", "torch"):
         with warnings.catch_warnings(record=True) as seen:
             warnings.warn_explicit("use TF32", UserWarning, "compile_fx.py", 1, module=module)

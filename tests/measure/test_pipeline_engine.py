@@ -236,7 +236,7 @@ def test_simulated_steps_by_hand() -> None:
     assert row["link_method"] == "alpha-beta"
 
 
-def test_micro_batches_of_a_step_are_passes_that_followed_one_another() -> None:
+def test_micro_batches_are_passes_that_followed_one_another_and_very_many_are_thinned() -> None:
     """One stage: a step is the sum of its micro-batches' passes, here 4 of 0.1, 0.2, ... 2.0 s."""
     passes_s = [[0.05 * (index + 1), 0.05 * (index + 1), 0.0] for index in range(160)]
     facts = StageFacts(output_bytes=(), gradient_bytes=(0,), parameter_fracs=(1.0,), shared_bytes=0)
@@ -249,9 +249,6 @@ def test_micro_batches_of_a_step_are_passes_that_followed_one_another() -> None:
     facts = replace(NO_MESSAGES, gradient_bytes=(0, 0))
     window, _ = simulated([slow_first, slow_last] * 200, facts=facts, grad_accum=20)
     assert max(window.step_s) < 20 * 0.03 * 0.8, "0.63 if a pass stood for all"
-
-
-def test_few_passes_still_give_a_distribution_and_very_many_are_thinned() -> None:
     for num_passes, grad_accum, least, most in (
         (5, 8, 5, 5),
         (100, 64, 20, 20),

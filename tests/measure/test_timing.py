@@ -28,7 +28,7 @@ def warmed(engine: SynchronousEngine, limits: Limits | None = None) -> Warmup:
     return warm_up(engine, clock=engine.clock, limits=limits or Limits())
 
 
-def test_steady_steps_need_little_more_than_the_minimum() -> None:
+def test_steady_steps_need_little_more_than_the_minimum_and_others_end_at_a_limit() -> None:
     warmup = warmed(SynchronousEngine(in_turn(3.0, 0.1)))
     assert warmup.has_converged
     assert warmup.step_s[0] == pytest.approx(3.0), "the first step is kept"
@@ -36,9 +36,6 @@ def test_steady_steps_need_little_more_than_the_minimum() -> None:
     assert 2.0 <= warmup.wall_s <= 3.0
     assert warmup.wall_s == pytest.approx(sum(warmup.step_s[1:]))
     assert warmup.recompiles is None
-
-
-def test_steps_that_never_settle_end_at_a_limit_unsteady() -> None:
     warmup = warmed(SynchronousEngine(lambda index: (0.05, 0.2)[index % 2]))
     assert not warmup.has_converged
     # Two hundred steps, once ten seconds have passed: whatever is later.
@@ -49,9 +46,7 @@ def test_steps_that_never_settle_end_at_a_limit_unsteady() -> None:
     smoke = warmed(SynchronousEngine(in_turn(2.0, 0.1)), SMOKE)
     assert smoke.step_s == pytest.approx([2.0, 0.1])
     assert not smoke.has_converged
-
-
-def test_fast_steps_are_not_cut_into_windows_of_one_step() -> None:
+    # Fast steps are not cut into windows of one step.
     source = random.Random(3)
     engine = QueueEngine(lambda _index: source.choice((0.001, 0.004)), host_s=1e-5)
     warmup = warmed(engine)
@@ -203,7 +198,7 @@ def test_host_runs_a_bounded_way_ahead_and_passed_events_are_let_go() -> None:
     assert engine.num_live_events == 0
 
 
-def test_window_has_both_minima_and_a_hard_end() -> None:
+def test_window_has_both_minima_and_is_extended_until_the_mean_is_known_or_its_limit() -> None:
     rule = measured_enough(Limits())
     for elapsed_s, num_steps, is_enough in (
         (9.9, 1000, False),  # too short a time
@@ -217,6 +212,11 @@ def test_window_has_both_minima_and_a_hard_end() -> None:
     started_s = time.perf_counter()
     assert measured_enough(Limits())(10.0, [1e-5] * 1_000_000)
     assert time.perf_counter() - started_s < 1.0, "it costs little on a million steps"
+    # 200 steps in 10 s: a spread of 2 % leaves the mean known to 0.3 %, one of 10 % to 1.5 %
+    # (and to 1 % after some 20 s), one of 30 % never.
+    assert noisy_window(sd_frac=0.02).wall_s == pytest.approx(10, abs=1.2)
+    assert 12 < noisy_window(sd_frac=0.10).wall_s < 30
+    assert noisy_window(sd_frac=0.25).wall_s == pytest.approx(30, abs=1.2)
 
 
 def noisy_window(*, sd_frac: float, mean_s: float = 0.05, seed: int = 1, **more: Any) -> Window:
@@ -224,14 +224,6 @@ def noisy_window(*, sd_frac: float, mean_s: float = 0.05, seed: int = 1, **more:
     engine = SynchronousEngine(lambda _index: mean_s * (1 + source.gauss(0, sd_frac)))
     enough = measured_enough(Limits(window_max_s=30.0))
     return run_window(engine, clock=engine.clock, should_stop=enough, **more)
-
-
-def test_window_is_extended_until_the_mean_is_known_and_no_longer_than_its_limit() -> None:
-    # 200 steps in 10 s: a spread of 2 % leaves the mean known to 0.3 %, one of 10 % to 1.5 %
-    # (and to 1 % after some 20 s), one of 30 % never.
-    assert noisy_window(sd_frac=0.02).wall_s == pytest.approx(10, abs=1.2)
-    assert 12 < noisy_window(sd_frac=0.10).wall_s < 30
-    assert noisy_window(sd_frac=0.25).wall_s == pytest.approx(30, abs=1.2)
 
 
 def ranks_of(num_ranks: int) -> list[Ranks]:

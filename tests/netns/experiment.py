@@ -93,12 +93,6 @@ def run(*arguments: str) -> str:
     return done.stdout
 
 
-def congestion_control(pair: ShapedPair) -> str:
-    """TCP's congestion control inside the namespaces: it is part of the result."""
-    path = "/proc/sys/net/ipv4/tcp_congestion_control"
-    return run("ip", "netns", "exec", pair.names[0], "cat", path).strip()
-
-
 @contextmanager
 def shaped_pair() -> Iterator[ShapedPair]:
     """Make the pair, unshaped, and remove it whatever happens."""
@@ -225,12 +219,6 @@ class Found:
     congestion_control: str
 
 
-def link_text(link: tuple[float, float]) -> str:
-    """Write a fitted link as --link takes it."""
-    alpha_s, bytes_per_s = link
-    return f"bw={bytes_per_s / 1e6:.6f}MB/s,latency={alpha_s * 1e6:.3f}us"
-
-
 Key = tuple[float, str, int]
 
 
@@ -250,7 +238,8 @@ class Experiment:
         tax = self._fit_tax()
         keys = itertools.product(RATES_BITS_PER_S, WORKLOADS, BUCKETS_BYTES)
         points = [self._point(key, tax=tax) for key in keys]
-        control = congestion_control(self.pair)
+        path = "/proc/sys/net/ipv4/tcp_congestion_control"
+        control = run("ip", "netns", "exec", self.pair.names[0], "cat", path).strip()
         return Found(points=points, links=self.links, tax=tax, congestion_control=control)
 
     def _fit_link(self, rate: float) -> tuple[float, float]:
@@ -274,7 +263,9 @@ class Experiment:
         order: dict[str, Any] = {"do": "steps", "mode": mode, "workload": workload}
         order |= {"bucket_bytes": bucket_bytes, "warmup": 4, "steps": self.steps}
         if mode in ("emulated", "throttled"):
-            order |= {"link": link_text(self.links[rate]), "cpu_tax": tax}
+            alpha_s, bytes_per_s = self.links[rate]
+            link = f"bw={bytes_per_s / 1e6:.6f}MB/s,latency={alpha_s * 1e6:.3f}us"
+            order |= {"link": link, "cpu_tax": tax}
         answers = self.ranks.order(**order)
         step_s = [max(both) for both in zip(*(one["step_s"] for one in answers), strict=True)]
         return statistics.median(step_s), answers[0]["gradient_bytes"]

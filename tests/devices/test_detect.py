@@ -79,22 +79,19 @@ def test_the_best_device_comes_first_and_the_cpu_is_always_last(monkeypatch):
     assert detect.find(None).label == "npu:0"
 
 
-@pytest.mark.parametrize(
-    ("name", "vendor"),
-    [
+def test_cpu_states_cores_and_memory_it_may_use(monkeypatch):
+    monkeypatch.setattr(detect, "usable_cores", lambda: 3)
+    monkeypatch.setattr(detect, "usable_memory_bytes", lambda: 5 * GIB)
+    for name, vendor in (
         ("AMD EPYC 9654 96-Core Processor", "amd"),
         ("Intel(R) Xeon(R) Gold 6338", "intel"),
         ("Kunpeng-920", "huawei"),
         (None, None),
-    ],
-)
-def test_cpu_states_cores_and_memory_it_may_use(monkeypatch, name, vendor):
-    monkeypatch.setattr(detect, "usable_cores", lambda: 3)
-    monkeypatch.setattr(detect, "usable_memory_bytes", lambda: 5 * GIB)
-    monkeypatch.setattr(detect, "cpu_model", lambda: name)
-    cpu = detect.find("cpu")
-    assert (cpu.name, cpu.vendor) == (name or "CPU", vendor)
-    assert (cpu.compute_units, cpu.memory_bytes) == (3, 5 * GIB)
+    ):
+        monkeypatch.setattr(detect, "cpu_model", Mock(return_value=name))
+        cpu = detect.find("cpu")
+        assert (cpu.name, cpu.vendor) == (name or "CPU", vendor)
+        assert (cpu.compute_units, cpu.memory_bytes) == (3, 5 * GIB)
 
 
 def test_a_type_that_is_not_available_is_asked_nothing_more(monkeypatch):
@@ -142,25 +139,17 @@ def test_cuda_does_not_mean_nvidia(monkeypatch, name, shown, vendor, stack):
     assert (device.vendor, stack or device.stack) == (vendor, device.stack)
 
 
-@pytest.mark.parametrize(
-    ("device_type", "package", "vendor"),
-    [
+def test_added_types_have_their_vendor_and_package_or_torch_accelerator_alone(monkeypatch):
+    for device_type, package, vendor in (
         ("npu", "torch_npu", "huawei"),
         ("mlu", "torch_mlu", "cambricon"),
         ("musa", "torch_musa", "moore threads"),
         ("gcu", "torch_gcu", "enflame"),
         ("supa", "torch_br", "biren"),
-    ],
-)
-def test_added_device_types_have_their_vendor_and_package(
-    monkeypatch, device_type, package, vendor
-):
-    add_type(monkeypatch, device_type, package)
-    device = detect.find(f"{device_type}:0")
-    assert (device.vendor, device.stack) == (vendor, f"{package} 2.10.0")
-
-
-def test_unknown_backend_works_through_torch_accelerator_alone(monkeypatch):
+    ):
+        add_type(monkeypatch, device_type, package)
+        device = detect.find(f"{device_type}:0")
+        assert (device.vendor, device.stack) == (vendor, f"{package} 2.10.0")
     choose_accelerator(monkeypatch, "novel")
     add_type(monkeypatch, "novel")
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
@@ -248,9 +237,7 @@ ONE_ALREADY = "torch has one added device type already: npu"
         ("torch_npu", RuntimeError("broken"), "off", "skipped TORCH_DEVICE_BACKEND_AUTOLOAD=0"),
     ],
 )
-def test_vendor_packages_are_imported_once_and_none_stops_the_harness(
-    monkeypatch, module, error, taken, expected
-):
+def test_packages_are_imported_once_and_none_stops_us(monkeypatch, module, error, taken, expected):
     def import_module(name):
         if name == module:
             raise error

@@ -49,9 +49,7 @@ QUOTA = "warning: a quota allows 2.5 of 8 processors -> docker run --cpuset-cpus
         ("swap", "", "", "warning: 1.00 GiB of swap are in use"),
     ],
 )
-def test_each_setting_is_found_where_it_spoils(
-    tmp_path, monkeypatch, file, harmless, spoiling, found
-):
+def test_a_setting_is_found_where_it_spoils(tmp_path, monkeypatch, file, harmless, spoiling, found):
     monkeypatch.setattr(host_findings, "allowed_cpu_ids", lambda: tuple(range(8)))
     swap, memory = SimpleNamespace(used=0), SimpleNamespace(available=2**40, total=2**40)
     monkeypatch.setattr(host_findings.psutil, "swap_memory", lambda: swap)

@@ -139,13 +139,12 @@ def telemetry() -> Iterator[NvmlTelemetry]:
     opened.close()
 
 
-def test_readings_of_a_real_device_are_plausible_and_quick(telemetry: NvmlTelemetry) -> None:
+def test_readings_are_plausible_and_quick_and_doctor_takes_them(telemetry: NvmlTelemetry) -> None:
     sample = telemetry.sample()
     assert sample.temperature_c is not None and 0 < sample.temperature_c < 120
     assert sample.sm_clock_hz is not None and 1e8 <= sample.sm_clock_hz < 1e10
     assert sample.used_bytes is not None and sample.used_bytes >= 0
-    if sample.power_w is not None:
-        assert 1 < sample.power_w < 3000
+    assert sample.power_w is None or 1 < sample.power_w < 3000
     base = telemetry.baseline()
     assert base.driver_version
     assert base.ecc_uncorrected is None or base.ecc_uncorrected >= 0
@@ -153,11 +152,11 @@ def test_readings_of_a_real_device_are_plausible_and_quick(telemetry: NvmlTeleme
     for _ in range(10):
         telemetry.sample()
     assert (time.perf_counter() - start_s) / 10 < 0.05, "far less than the period"
+    for finding in gpu_findings():
+        assert finding.what and finding.fix
 
 
-def test_energy_of_an_idle_device_over_three_seconds_is_near_its_power(
-    telemetry: NvmlTelemetry,
-) -> None:
+def test_energy_of_an_idle_device_over_three_seconds_is_measured(telemetry: NvmlTelemetry) -> None:
     if "power" not in telemetry.available:
         pytest.skip("this device gives no power (a MIG slice, or an old driver)")
     sampler = Sampler(telemetry, pid=os.getpid())
@@ -177,8 +176,3 @@ def test_energy_of_an_idle_device_over_three_seconds_is_near_its_power(
     assert energy.energy_source in ("counter", "integrated")
     conditions = window_conditions(sampler.samples, start_s=start_s, end_s=end_s)
     assert conditions.temp_max_c is not None
-
-
-def test_doctor_reads_a_real_device_without_failing(telemetry: NvmlTelemetry) -> None:
-    for finding in gpu_findings():
-        assert finding.what and finding.fix

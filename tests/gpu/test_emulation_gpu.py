@@ -46,9 +46,8 @@ def make_net(width: int = 512, depth: int = 4) -> nn.Sequential:
 
 def sharded_net() -> nn.Sequential:
     net = make_net()
-    for block in net:
-        fully_shard(block)
-    fully_shard(net)
+    for part in (*net, net):
+        fully_shard(part)
     return net
 
 

@@ -25,7 +25,6 @@ ROOT = Path(__file__).parents[2]
 PHASES = {"imaging-train", "imaging-infer", "llm-train", "llm-prefill", "llm-decode"}
 HARMLESS = {"smoke", "input_bound", "host_bound", "foreign_gpu", "foreign_cpu", "drift",
             "not_steady", "steal"}  # fmt: skip
-MEASURED = ("imaging-train", "llm-train", "llm-prefill")
 
 Row = dict[str, Any]
 
@@ -92,7 +91,7 @@ def measured(states: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
         pytest.skip(f"bf16 {states['bf16']} on this device")
     out = tmp_path_factory.mktemp("measured")
     flags = ("--size", "base", "--dtype", "bf16", "--profile", "quick")
-    rows = run("--workload", ",".join(MEASURED), *flags, out=out)
+    rows = run("--workload", "imaging-train,llm-train,llm-prefill", *flags, out=out)
     for row in rows:
         assert_usable(row)
     return {row["workload"]: row for row in rows}
@@ -123,9 +122,7 @@ def test_energy_agrees_with_power_and_with_the_counter(measured: dict[str, Row])
             assert row["power_mean_w"] <= 1.1 * row["power_limit_w"]
 
 
-def test_utilisation_roof_and_a_known_product_are_under_the_datasheet(
-    measured: dict[str, Row],
-) -> None:
+def test_utilisation_roof_and_a_product_are_under_the_datasheet(measured: dict[str, Row]) -> None:
     device = detect.find("cuda")
     chips = match_device(device.name, device.memory_bytes, compute_units=device.compute_units)
     if len(chips) != 1:
@@ -155,7 +152,6 @@ def test_utilisation_roof_and_a_known_product_are_under_the_datasheet(
 
 
 TWO_RANKS = ("-w", "llm-train", "--size", "tiny", "--devices", "2", "--profile", "smoke")
-needs_two = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 
 
 @pytest.mark.skipif(torch.cuda.device_count() != 1, reason="needs exactly one CUDA device")
@@ -170,16 +166,12 @@ def test_one_device_has_no_link_and_no_second_rank(tmp_path: Path) -> None:
     assert "rank 1 needs cuda:1, but this machine has 1 of them" in row["detail"]
 
 
-@needs_two
-def test_two_devices_train_over_nccl(tmp_path: Path) -> None:
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_two_devices_train_over_nccl_and_their_link_gains_with_size(tmp_path: Path) -> None:
     for strategy in ("ddp", "fsdp", "tp"):
         (row,) = run(*TWO_RANKS, "--parallel", strategy, out=tmp_path)
         assert (row["device_count"], row["mode"], row["parallel"]) == (2, "real", strategy)
         assert row["step_clock"] == "event"
-
-
-@needs_two
-def test_link_between_two_devices_reaches_more_at_larger_sizes(tmp_path: Path) -> None:
     out = str(tmp_path / "link.yaml")
     done = bench("measure-link", "--device", "cuda", "--devices", "2", "--json", "--out", out)
     assert done.returncode == 0, done.stderr

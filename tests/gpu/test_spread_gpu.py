@@ -60,9 +60,7 @@ def sent_bytes(layout: Layout, *, dtype: Dtype, is_compiled: bool = False) -> di
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
-def test_replicas_and_shards_exchange_fp32_gradients_and_a_cut_net_activations(
-    dtype: Dtype,
-) -> None:
+def test_replicas_and_shards_send_fp32_gradients_and_a_cut_net_activations(dtype: Dtype) -> None:
     assert sent_bytes(DDP, dtype=dtype) == {"all_reduce": GRADIENT_BYTES}
     sharded = sent_bytes(Layout(mode="emulated", strategy="fsdp", data=2), dtype=dtype)
     assert sharded["reduce_scatter"] == GRADIENT_BYTES

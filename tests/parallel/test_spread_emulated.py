@@ -106,16 +106,11 @@ def test_ddp_sends_each_gradient_once_a_step_in_buckets() -> None:
             (trace,) = traces(layout, steps=1)
             assert sent_bytes(trace) == share * GRADIENT_BYTES
             assert set(ops(trace)) == {("all_reduce", 8)}
-    few, many = (
-        len(traces(replace(DDP, bucket_bytes=size), steps=1)[0].collectives)
-        for size in (2**20, 50_000)
-    )
-    assert few == 1 < many
+    few, many = (traces(replace(DDP, bucket_bytes=size), steps=1)[0] for size in (2**20, 50_000))
+    assert len(few.collectives) == 1 < len(many.collectives)
 
 
-def test_powersgd_sends_two_factors_of_each_matrix_and_averaging_all_weights_once_a_period() -> (
-    None
-):
+def test_powersgd_sends_two_factors_of_a_matrix_and_averaging_all_weights_once_a_period() -> None:
     trace = traces(replace(DDP, mitigate="powersgd-3"), steps=3)[-1]
     assert sent_bytes(trace) == sum(
         4 * (3 * sum(one.shape) if one.ndim == 2 else one.numel())
@@ -195,19 +190,13 @@ def test_prefill_gathers_only_the_last_logits_by_our_plan() -> None:
 
 def test_what_does_not_fit_the_net_or_the_group_is_refused() -> None:
     channels_last = {"workload": IMAGING, "phase": PATCHES, "place": to_channels_last}
-    # The head shares the embedding's matrix.
-    tied, unknown, misspelt = (
-        {"workload": planned(styles)}
-        for styles in (
-            {"lm_head": "colwise_gather_output"},
-            {"model.layers.*.mlp.up": "colwise"},
-            {"lm_head": "diagonal"},
-        )
-    )
+    plans = {
+        "cuts only one": {"lm_head": "colwise_gather_output"},  # it shares the embedding's matrix
+        "names 'model.layers": {"model.layers.*.mlp.up": "colwise"},
+        "style 'diagonal' is not one of": {"lm_head": "diagonal"},
+    }
     cases: list[tuple[Layout, dict[str, Any], type[Exception], str]] = [
-        (TP, tied, ValueError, "cuts only one"),
-        (TP, unknown, ValueError, "names 'model.layers"),
-        (TP, misspelt, ValueError, "style 'diagonal' is not one of"),
+        *((TP, {"workload": planned(plans[words])}, ValueError, words) for words in plans),
         (FSDP, channels_last, UsageError, "leave --channels-last out"),
         (DDP, {"num_ranks": 4}, ValueError, "4 ranks, but the layout has 8"),
     ]
@@ -219,8 +208,7 @@ def test_what_does_not_fit_the_net_or_the_group_is_refused() -> None:
 def test_units_are_the_repeated_blocks_and_a_single_device_is_left_alone() -> None:
     llama = TINY.build_net()
     laid = lay_out(llama, workload=TINY, phase=TRAIN, layout=Layout(), device=CPU, dtype="fp32")
-    assert laid.net is llama
-    assert laid.overlap == ""
+    assert (laid.net, laid.overlap) == (llama, "")
     assert default_units(llama) == list(llama.model.layers)
     plain = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.ReLU(), torch.nn.Linear(1, 1))
     assert default_units(plain) == [plain[0], plain[2]]

@@ -215,7 +215,7 @@ def plain_score(first: list[int], second: list[int]) -> float:
     return max(map(max, table))
 
 
-def test_every_score_equals_the_plain_recurrence() -> None:
+def test_every_score_equals_the_plain_recurrence_also_when_the_net_is_cast() -> None:
     for length in (1, 2, 7, 32):
         workload = align.Workload(batch=12, length=length)
         pairs = torch.stack(list(workload.dataset(ALIGN, data=None, seed=3)))
@@ -225,9 +225,7 @@ def test_every_score_equals_the_plain_recurrence() -> None:
         assert scores.tolist() == [plain_score(*pair.tolist()) for pair in pairs]
         assert scores[0] == MATCH * length and scores[1] == 0.0
         workload.check(ALIGN, scores)
-
-
-def test_scores_stay_exact_when_the_net_is_cast_and_second_sequences_are_noisy() -> None:
+    # They stay exact when the net is cast. Second sequences are noisy copies of the first.
     workload = align.Workload(batch=2, length=300)
     pairs = torch.stack(list(workload.dataset(ALIGN, data=None, seed=1))[:2])
     pairs[0, 1] = pairs[0, 0]
@@ -262,7 +260,7 @@ def test_a_step_takes_its_time_to_a_thousandth() -> None:
 
 def test_the_loss_of_the_tabular_probe_falls() -> None:
     torch.manual_seed(0)
-    probe = tabular.Workload(**tabular.Workload.sizes["tiny"])
+    probe = tiny("tabular")
     samples = probe.dataset(probe.phases[0], data=None, seed=0)
     losses = train(probe, net=probe.build_net(), samples=[samples[0]], steps=100)
     assert losses[-1] < 0.8 * losses[0]

@@ -77,11 +77,8 @@ def trained_loss_nats(data: Path | None, *, unigram_nats: float) -> float:
         return float(TINY.loss(net, unseen))
 
 
-def test_training_learns_the_order_of_generated_text() -> None:
+def test_training_learns_the_order_of_generated_text_and_of_a_file(tmp_path: Path) -> None:
     assert RATE_NATS < trained_loss_nats(None, unigram_nats=UNIGRAM_NATS) < UNIGRAM_NATS - 1.0
-
-
-def test_training_learns_the_order_of_a_text_file(tmp_path: Path) -> None:
     nouns = ["scan", "lesion", "liver", "lobe", "sign", "vessel", "margin", "change"]
     words = [*nouns, "the", "shows", "a", "small", "near", "left", "right", "and", "no", "of"]
     chooser = random.Random(0)

@@ -130,10 +130,9 @@ def test_workloads_are_benchmarked_and_mistakes_fail_in_one_line(tmp_path: Path)
     assert all("::test_wrong" in line for line in failed)
     infer, train = json.loads((tmp_path / "out.json").read_text())["benchmarks"]
     assert 0.03 <= infer["stats"]["min"] < 0.06
-    assert infer["extra_info"]["workload"] == "sleep-infer"
-    assert infer["extra_info"]["batch"] == 3
-    assert train["extra_info"]["workload"] == "llm-train"
-    assert train["extra_info"]["mode"] == "real"
+    of_infer, of_train = infer["extra_info"], train["extra_info"]
+    assert (of_infer["workload"], of_infer["batch"]) == ("sleep-infer", 3)
+    assert (of_train["workload"], of_train["mode"]) == ("llm-train", "real")
     assert train["stats"]["rounds"] == 2
     lines = {line for line in output.splitlines() if line.startswith("bench_workload: ")}
     for reported in (

@@ -13,8 +13,6 @@ from scripts.readme import claims_block
 from tests.analysis.synthetic_rows import trials, write_csv
 from tests.cli.conftest import Ask, Write
 
-REFERENCE = Path(__file__).parents[2] / "results" / "reference"
-
 
 def test_the_table_has_every_claim_and_counts_the_verdicts(ask: Ask) -> None:
     """The golden screen holds the form; here the numbers are those of the document."""
@@ -45,7 +43,7 @@ def test_why_shows_cases_figures_sources_and_the_rows_that_were_measured(ask: As
     out = ask("claims", "9", "--why").out
     assert [text for text in why if text not in out] == []
     out = ask("claims", "cpu-and-gpu", "--why").out
-    rows = read_rows(REFERENCE / "cpu-2core.csv")
+    rows = read_rows(Path(__file__).parents[2] / "results" / "reference" / "cpu-2core.csv")
     trials = [row for row in rows if row["workload"] == "imaging-train"]
     numbers = ", ".join(str(row["trial"]) for row in trials)
     assert f"run {trials[0]['run_id']} imaging-train trials {numbers}" in out
@@ -102,31 +100,22 @@ class Recorded:
         return subprocess.CompletedProcess(words, 0, stdout=f"{path}\n")
 
 
-@pytest.fixture
-def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
+def test_run_measures_each_recipe_once_divides_the_budget_and_names_what_it_leaves_out(
+    tmp_path: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recorded = Recorded(tmp_path)
     monkeypatch.setattr(subprocess, "run", recorded.run)
-    return recorded
-
-
-def test_run_measures_each_recipe_once_and_divides_the_budget(
-    recorded: Recorded, tmp_path: Path, ask: Ask
-) -> None:
-    words = ["cpu-and-gpu", "h800-slower", "small-handicap", "thresholds", "--run", "--json"]
-    found = ask("claims", *words, "--budget", "4m", "--out", tmp_path).document
+    ask("claims", "thresholds", "h20-200k", "--run")
+    assert recorded.lines == [], "claims that need no run start none"
+    asked = ["cpu-and-gpu", "h800-slower", "small-handicap", "thresholds", "--run", "--json"]
+    found = ask("claims", *asked, "--budget", "4m", "--out", tmp_path).document
     assert ["--link" in line for line in recorded.lines] == [False, True]
     assert all("--budget 120s" in line and "--quiet" in line for line in recorded.lines)
     assert "--size tiny" in recorded.lines[1], "four configurations in two minutes"
     assert "--size" not in recorded.lines[0], "two configurations in two minutes"
     cases = [case for claim in found["claims"] for case in claim["cases"]]
     assert any(case["circumstances"].get("device") == "by train" for case in cases)
-
-
-def test_run_names_the_recipes_that_fail_have_no_time_or_are_not_needed(
-    recorded: Recorded, tmp_path: Path, ask: Ask
-) -> None:
-    ask("claims", "thresholds", "h20-200k", "--run")
-    assert recorded.lines == [], "claims that need no run start none"
+    recorded.lines.clear()
     words = ("claims", "cpu-and-gpu", "h800-slower", "--run", "--out", tmp_path)
     said = ask(*words, "--budget", "30s").err
     assert len(recorded.lines) == 1 and "--budget 30s" in recorded.lines[0]

@@ -21,9 +21,11 @@ from tests.analysis.test_gap import INFER
 from tests.cli.conftest import Ask, Write
 
 
-def test_every_format_carries_the_verdict(write: Write, ask: Ask) -> None:
+def test_every_format_carries_the_verdict_and_flag_or_noise_floor_set_the_threshold(
+    write: Write, ask: Ask
+) -> None:
     before = [*trials(seed=1), *trials(config_hash="gone", batch=9)]
-    a, b = write(before=before, after=trials(seed=2, step_ms=130.0))
+    a, b = write(before=before, after=trials(seed=2, step_ms=120.0))
     assert "REGRESSION" in ask("compare", a, b, code=1).out
     assert "IMPROVED" in ask("compare", b, a).out
     document = ask("compare", a, b, "--json", code=1).document
@@ -39,12 +41,7 @@ def test_every_format_carries_the_verdict(write: Write, ask: Ask) -> None:
     out = ask("compare", a, b, "--format", "github", code=1).out
     assert out.startswith("## bench compare (time): 1 REGRESSION")
     assert "<details><summary>All rows</summary>" in out
-
-
-def test_fail_on_and_the_noise_floor_in_the_cache_set_the_threshold(write: Write, ask: Ask) -> None:
-    a, b = write(before=trials(seed=1), after=trials(seed=2, step_ms=120.0))
     assert "SAME" in ask("compare", a, b, "--fail-on", "50%").out
-    ask("compare", a, b, code=1)
     save_floors(default_noise_path(), floors=[a_floor(0.2)])
     ask("compare", a, b)
 
@@ -52,10 +49,11 @@ def test_fail_on_and_the_noise_floor_in_the_cache_set_the_threshold(write: Write
 def test_undecided_exits_3_only_under_strict_and_nothing_to_compare_4_or_5(
     write: Write, ask: Ask
 ) -> None:
-    a, b, bad, other, new = write(
+    a, b, bad, lost, other, new = write(
         before=trials(seed=1, noise_frac=0.03),
         after=trials(seed=2, noise_frac=0.03, step_ms=107.0),
         bad=trials(status="INVALID", reasons="drift"),
+        lost=trials(status="FAILED", reasons="crashed"),
         other=trials(workload="llm-train", config_hash="x"),
         new=trials(schema_version="99.0"),
     )
@@ -66,6 +64,8 @@ def test_undecided_exits_3_only_under_strict_and_nothing_to_compare_4_or_5(
     ask("compare", a, other, code=5)
     err = ask("compare", a, new, code=4).err
     assert "99.0" in err and err.count("\n") == 1
+    said = "bench: no usable trial (OK or WARN) in the files given\n"
+    assert ask("gap", lost, code=5).err == said
 
 
 def test_different_devices_are_ratios_and_three_files_a_matrix(
@@ -92,6 +92,9 @@ def test_hostile_cells_are_shown_and_not_obeyed(write: Write, ask: Ask) -> None:
     out = ask("compare", a, b, "--format", "github").out
     assert "<script>" not in out and "\x1b" not in out
     assert "\\|\\`x\\`\\[red\\]&lt;script&gt;" in out
+    (file,) = write(a=trials(workload="<script>[red]\x1b[31m|-train", params_json="{}"))
+    out = ask("gap", file, "--format", "markdown", code=5).out
+    assert "<script>" not in out and "\x1b" not in out
 
 
 def test_thousands_of_rows_are_cut_on_screen_and_whole_in_json(write: Write, ask: Ask) -> None:
@@ -149,17 +152,6 @@ def test_missing_half_is_named_with_a_command_that_measures_it(write: Write, ask
         (missing,) = ask("gap", *write(half=half), "--json", code=5).document["missing"]
         assert missing["lacks"] == lacks and command in missing["command"]
     assert missing["command"].endswith("--set width=7 --device cpu")
-
-
-def test_a_gap_of_lost_rows_is_said_and_its_hostile_cells_not_obeyed(
-    write: Write, ask: Ask
-) -> None:
-    (lost,) = write(lost=trials(status="FAILED", reasons="crashed"))
-    said = "bench: no usable trial (OK or WARN) in the files given\n"
-    assert ask("gap", lost, code=5).err == said
-    (file,) = write(a=trials(workload="<script>[red]\x1b[31m|-train", params_json="{}"))
-    out = ask("gap", file, "--format", "markdown", code=5).out
-    assert "<script>" not in out and "\x1b" not in out
 
 
 def both_phases(number: int, params: dict[str, object], **cells: Value) -> list[Row]:
@@ -224,7 +216,6 @@ CELLS: dict[str, list[Value]] = {
     "utc": ["2026-01-02T03:04:05Z"],
     "str": [None, "x", "=1+1", "a-b-c", "-", "|", "\u202e", "ünï", "a;b", "[bold]", "-train"],
 }
-WHAT_RAN = ("identity", "what ran")
 
 
 def absurd(source: random.Random) -> list[Row]:
@@ -234,7 +225,7 @@ def absurd(source: random.Random) -> list[Row]:
         num = source.choice([1, 3, 5])
         for row in trials(seed=len(rows), num=num, config_hash=config, workload=workload):
             for column in source.sample(COLUMNS, source.choice([0, 3, 20, 60])):
-                is_kept = column.group in WHAT_RAN and source.random() < 0.9
+                is_kept = column.group in ("identity", "what ran") and source.random() < 0.9
                 if column.name not in REQUIRED and not is_kept:
                     row[column.name] = source.choice(CELLS[column.kind])
             row["status"] = source.choice(["OK", "OK", "WARN", "INVALID", "FAILED", "SKIPPED"])

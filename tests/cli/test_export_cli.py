@@ -17,12 +17,6 @@ def good(write: Write) -> str:
     return write(good=trials())[0]
 
 
-@pytest.fixture
-def failed(write: Write) -> str:
-    lost: Row = {"status": "FAILED", "reasons": "error", "step_median_ms": None}
-    return write(failed=[{**row, **lost} for row in trials()])[0]
-
-
 def test_text_formats_go_to_stdout_and_equal_the_file(good: str, tmp_path: Path, ask: Ask) -> None:
     for to in TEXT_FORMATS:
         printed = ask("export", good, "--to", to).out
@@ -49,11 +43,13 @@ def test_github_action_benchmark_has_a_document_for_each_direction(
 
 
 def test_rows_that_are_not_usable_are_counted_and_give_no_figures(
-    good: str, failed: str, tmp_path: Path, write: Write, ask: Ask
+    good: str, tmp_path: Path, write: Write, ask: Ask
 ) -> None:
     (one,) = write(one=[{**trials(num=1)[0], "status": "FAILED", "run_id": "r2"}])
     said = ask("export", good, one, "--to", "bmf").err
     assert "1 of 6 rows are not usable and give no figures: 1 FAILED" in said
+    lost: Row = {"status": "FAILED", "reasons": "error", "step_median_ms": None}
+    (failed,) = write(failed=[{**row, **lost} for row in trials()])
     for to in ("pytest-benchmark", "bmf"):
         streams = ask("export", failed, "--to", to, code=5)
         assert streams.out == "", to

@@ -17,10 +17,8 @@ from bench.run.launching.launch import World
 from bench.run.link_measure import OPS, fit, num_ranks_for, sizes_up_to
 from tests.cli.conftest import Ask
 
-ranks_are_local = pytest.mark.skipif(sys.platform == "win32", reason="ranks need named pipes")
 
-
-@ranks_are_local
+@pytest.mark.skipif(sys.platform == "win32", reason="ranks need named pipes")
 @pytest.mark.timeout(120)
 def test_every_operation_is_measured_and_the_file_is_a_link(
     tmp_path: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch

@@ -9,9 +9,8 @@ from tests.analysis.synthetic_rows import trials
 from tests.analysis.test_projection_rows import ROOFS
 from tests.cli.conftest import Ask, Write
 
-TIMED = str(Path(__file__).resolve().parents[1] / "workload_files" / "timed.py")
 WORDS = {
-    "TIMED": TIMED,
+    "TIMED": str(Path(__file__).resolve().parents[1] / "workload_files" / "timed.py"),
     "TRAIN": "imaging-train --size tiny",
     "FAKE": "--workload sleep --device fake",
     "LONG": "x" * 5000 + ".py",
@@ -151,7 +150,6 @@ project CSV --score --to h20 => no other choice
 project none.csv --to h20 => cannot be read
 project none.csv --score => cannot be read
 """
-
 
 VERBS = dict.fromkeys(mistake.split()[0] for mistake in MISTAKES.strip().splitlines())
 

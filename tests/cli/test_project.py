@@ -22,7 +22,7 @@ def csv(write: Write) -> str:
     return write(run=[*measured(), *measured(**infer, items=100)])[0]
 
 
-def test_a_table_says_projected_on_every_title_and_a_document_has_intervals(
+def test_titles_say_projected_documents_have_intervals_and_a_profile_and_a_link_are_used(
     csv: str, ask: Ask
 ) -> None:
     out = ask("project", csv, "--to", "h20,l4,ascend-910b3").out
@@ -39,9 +39,6 @@ def test_a_table_says_projected_on_every_title_and_a_document_has_intervals(
         time_s = one["projected_time_s"]
         assert time_s["low"] < time_s["mid"] < time_s["high"]
         assert sum(one["shares"].values()) == pytest.approx(1.0)
-
-
-def test_a_profile_and_a_link_are_used(csv: str, ask: Ask) -> None:
     write_profile(Path(csv), config_hash="c0ffee", device="cpu", profile=PROFILE)
     words = ["project", csv, "--to", "h20"]
     starts = [one["from"] for one in ask(*words, "--json").document["projections"]]
@@ -53,7 +50,9 @@ def test_a_profile_and_a_link_are_used(csv: str, ask: Ask) -> None:
     assert "8 x h20-96g" in ask(*words, "--link", "infinite", "--format", "markdown").out
 
 
-def test_a_target_is_sized_over_the_catalogue(csv: str, write: Write, ask: Ask) -> None:
+def test_a_target_is_sized_over_the_catalogue_with_its_export_rules(
+    csv: str, write: Write, ask: Ask
+) -> None:
     out = ask("project", csv, "--size-for", "imaging-infer < 30s").out
     assert "Projected: what would meet imaging-infer tiny fp32 within 30 s, from Test CPU" in out
     assert "nominal" in out and "restricted" in out
@@ -63,16 +62,13 @@ def test_a_target_is_sized_over_the_catalogue(csv: str, write: Write, ask: Ask) 
     assert devices == sorted(devices)
     assert [one["nominal_w"] for one in choices["choices"]] == [400 * num for num in devices]
     cells = {"step_ms": 900.0, "size": "base", "config_hash": "ba5e", "batch": 4}
-    (file,) = write(run=[*measured(**cells, params_json='{"batch": 4}'), *measured()])
+    (file,) = write(two=[*measured(**cells, params_json='{"batch": 4}'), *measured()])
     out = ask("project", file, "--to", "l4", "--size-for", "imaging-train 20 patches/s").out
     out = " ".join(out.split())
     assert "meet imaging-train tiny fp32 at 20 patches/s" in out
     assert "the fastest that was measured; the others: base fp32 b4 on Test CPU" in out
-
-
-def test_export_rules_read_as_on_the_card_of_a_chip(csv: str, ask: Ask) -> None:
-    chips = {"h100-sxm-80g": "restricted", "t4": "not restricted", "cloudblazer-t20": "not known"}
-    for chip, said in chips.items():
+    rules = {"h100-sxm-80g": "restricted", "t4": "not restricted", "cloudblazer-t20": "not known"}
+    for chip, said in rules.items():
         words = ["project", csv, "--to", chip, "--format", "markdown"]
         lines = ask(*words, "--size-for", "imaging-infer < 30s").out.splitlines()
         line = next(one for one in lines if one.startswith(f"| {chip}"))

@@ -11,12 +11,11 @@ from bench.results.schema import NAMES
 from tests.cli.conftest import Ask
 from tests.report.report_rows import HOSTILE, configuration, full_rows, hostile_rows, write_run
 
-CARD = "Graphics card 24 GB"
-
 
 @pytest.fixture
 def result(tmp_path: Path) -> str:
-    return str(write_run(tmp_path / "run.csv", configuration("imaging-train", CARD)))
+    rows = configuration("imaging-train", "Graphics card 24 GB")
+    return str(write_run(tmp_path / "run.csv", rows))
 
 
 def test_a_report_replaces_a_report_and_nothing_else(
@@ -61,11 +60,13 @@ def test_a_file_without_rows_is_one_line(tmp_path: Path, ask: Ask) -> None:
         assert not output.exists(), reported
 
 
-def test_markdown_has_the_tables_and_escapes_what_cells_hold(tmp_path: Path, ask: Ask) -> None:
+def test_both_formats_have_the_same_tables_and_markdown_escapes_what_cells_hold(
+    tmp_path: Path, ask: Ask
+) -> None:
     path = str(write_run(tmp_path / "run.csv", [*full_rows(), *hostile_rows()]))
-    output = tmp_path / "report.md"
-    ask("report", path, "-o", output)
-    text = output.read_text(encoding="utf-8")
+    for name in ("report.html", "report.md"):
+        ask("report", path, "-o", tmp_path / name)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
     for title in ("Status of trials", "Reasons", "Training over inference", "Where it comes from"):
         assert title in text
     rest = [line for line in text.splitlines() if not line.startswith("    ")]
@@ -74,16 +75,9 @@ def test_markdown_has_the_tables_and_escapes_what_cells_hold(tmp_path: Path, ask
     for line in rest:
         if line.startswith("|"):
             assert line.replace("\\|", "").count("|") >= 3
-
-
-def test_html_and_markdown_have_the_same_tables(tmp_path: Path, ask: Ask) -> None:
-    path = str(write_run(tmp_path / "run.csv", full_rows()))
-    for name in ("report.html", "report.md"):
-        ask("report", path, "-o", tmp_path / name)
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
-    lines = (tmp_path / "report.md").read_text(encoding="utf-8").splitlines()
-    rules = sum(line.startswith("| ---") for line in lines)
-    cells = sum(line.startswith("|") for line in lines) - 2 * rules
+    rules = sum(line.startswith("| ---") for line in rest)
+    cells = sum(line.startswith("|") for line in rest) - 2 * rules
     assert html.count("<table>") == rules > 8
     assert html.count("<tr>") == cells + rules
 

@@ -57,19 +57,29 @@ def _refusal(path: Path) -> str:
     return message
 
 
-def test_rows_come_back_typed_with_every_column(path: Path) -> None:
+def test_rows_come_back_typed_with_every_column_from_spreadsheets_too(path: Path) -> None:
     read = read_rows(path)
     died = 'said "no",\nand died'
     assert read == [older_row(trial=0, **FIRST), older_row(trial=1, detail=died)]
     assert list(read[0]) == list(NAMES)
     assert type(read[0]["trial"]) is int
+    data = path.read_bytes().replace(b"\nand", b" and").replace(b"\n", b"\r\n")
+    path.write_bytes(b"\xef\xbb\xbf" + data)
+    saved = read_rows(path)
+    assert saved[0] == read[0]
+    assert saved[1]["detail"] == 'said "no", and died'
     assert read_rows(write_file(path, [])) == []
 
 
-def test_newer_columns_are_ignored_and_those_that_an_older_file_lacks_are_blank(
+def test_another_major_schema_is_refused_and_columns_of_a_minor_one_ignored_or_blank(
     path: Path,
 ) -> None:
-    lines = path.read_text().splitlines()[:2]
+    text = path.read_text()
+    for version in ("2.0", "10.3", "0.9"):
+        path.write_text(text.replace("\n1.0,", f"\n{version},", 1))
+        with pytest.raises(IncompatibleError, match=f"line 2: schema {version} cannot be read"):
+            read_rows(path)
+    lines = text.splitlines()[:2]
     path.write_text(f"{lines[0]},novelty\n{lines[1].replace('1.0', '1.7', 1)},42\n")
     assert read_rows(path) == [stored_row(trial=0, schema_version="1.7", **FIRST)]
     path.write_text(
@@ -77,14 +87,6 @@ def test_newer_columns_are_ignored_and_those_that_an_older_file_lacks_are_blank(
         "1.0,r1,0,OK,imaging-train,c0ffee,cpu\n"
     )
     assert read_rows(path) == [older_row(attempt=None)]
-
-
-def test_another_major_schema_is_refused(path: Path) -> None:
-    text = path.read_text()
-    for version in ("2.0", "10.3", "0.9"):
-        path.write_text(text.replace("\n1.0,", f"\n{version},", 1))
-        with pytest.raises(IncompatibleError, match=f"line 2: schema {version} cannot be read"):
-            read_rows(path)
 
 
 def test_a_cut_at_any_byte_leaves_the_rows_before_it(path: Path) -> None:
@@ -97,15 +99,6 @@ def test_a_cut_at_any_byte_leaves_the_rows_before_it(path: Path) -> None:
     notes: list[str] = []
     assert [row["trial"] for row in read_rows(path, note=notes.append)] == [0, 1]
     assert notes == [f"{path}: line 5 was cut short and is ignored"]
-
-
-def test_what_spreadsheets_save_is_read(path: Path) -> None:
-    whole = read_rows(path)
-    data = path.read_bytes().replace(b"\nand", b" and").replace(b"\n", b"\r\n")
-    path.write_bytes(b"\xef\xbb\xbf" + data)
-    read = read_rows(path)
-    assert read[0] == whole[0]
-    assert read[1]["detail"] == 'said "no", and died'
 
 
 DAMAGE = [
@@ -142,7 +135,7 @@ NO_RESULT_FILE = [
 ]
 
 
-def test_damage_is_named_with_its_place_and_nothing_is_forgiven(path: Path) -> None:
+def test_damage_and_what_is_no_file_are_named_with_the_place(path: Path, tmp_path: Path) -> None:
     text = path.read_text()
     for old, new, message in DAMAGE:
         assert old in text
@@ -151,9 +144,6 @@ def test_damage_is_named_with_its_place_and_nothing_is_forgiven(path: Path) -> N
     for content, message in NO_RESULT_FILE:
         path.write_bytes(content)
         assert message in _refusal(path), content[:20]
-
-
-def test_missing_files_folders_and_devices_are_named(tmp_path: Path) -> None:
     assert "cannot be read: No such file" in _refusal(tmp_path / "none.csv")
     assert "is a folder" in _refusal(tmp_path)
     assert "not an ordinary file" in _refusal(Path("/dev/null"))
@@ -258,8 +248,11 @@ def test_a_last_trial_cut_at_any_byte_is_ignored_and_then_removed(samples: Path)
     assert [record["trial"] for record in read_samples(samples)] == [0, 1, 2, 7]
 
 
-def test_damage_is_named_and_not_taken_for_a_crash(samples: Path) -> None:
-    data = bytearray(samples.read_bytes())
+def test_damaged_samples_are_read_or_refused_in_one_line_and_not_taken_for_a_crash(
+    samples: Path,
+) -> None:
+    choose, valid, refused = random.Random(11), samples.read_bytes(), 0
+    data = bytearray(valid)
     data[len(data) // 2] ^= 0xFF
     for content, message in [
         (b"trial,step\n1,2\n", "is not gzip, or is damaged"),
@@ -275,10 +268,6 @@ def test_damage_is_named_and_not_taken_for_a_crash(samples: Path) -> None:
         assert str(samples) in str(caught.value)
     with pytest.raises(DataError, match="No such file"):
         read_samples(samples.with_name("none.gz"))
-
-
-def test_damaged_samples_are_read_or_refused_in_one_line(samples: Path) -> None:
-    choose, valid, refused = random.Random(11), samples.read_bytes(), 0
     for number in range(400):
         samples.write_bytes(mutated(choose, valid) if number % 10 else choose.randbytes(40))
         try:

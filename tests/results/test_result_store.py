@@ -56,23 +56,6 @@ def test_what_is_appended_over_several_sessions_is_what_is_read(
     assert repr(read) == repr([row for appended in sessions for row in appended])
 
 
-def test_a_row_outside_the_schema_is_our_mistake(store: Store) -> None:
-    before = store.path.read_bytes()
-    wrong: list[tuple[dict[str, object], str]] = [
-        ({"speed": 1.0}, "columns not in the schema: speed"),
-        ({"status": "GOOD"}, "status 'GOOD'"),
-        ({"reasons": "drift;haunted"}, "reasons not in the schema: haunted"),
-        ({"device": None}, "row without device"),
-        ({"run_id": "other"}, "run other"),
-        ({"schema_version": "0.9"}, "schema 0.9"),
-        ({"window_s": float("nan")}, "window_s"),
-    ]
-    for cells, message in wrong:
-        with pytest.raises(ValueError, match=message):
-            store.append(small_row(**cells))
-    assert store.path.read_bytes() == before
-
-
 def test_a_row_cut_short_by_a_crash_is_removed_and_noted(store: Store) -> None:
     for trial, torn in enumerate((b"1.0,r1,3", b'1.0,r1,"a text\nover two lines\n', b"\xff\x00")):
         store.append(small_row(trial=trial, params_json='{"batch":2}'))
@@ -93,6 +76,17 @@ def test_a_row_cut_short_by_a_crash_is_removed_and_noted(store: Store) -> None:
     assert store.path.read_bytes() == damaged
 
 
+OUTSIDE: list[tuple[dict[str, object], str]] = [
+    ({"speed": 1.0}, "columns not in the schema: speed"),
+    ({"status": "GOOD"}, "status 'GOOD'"),
+    ({"reasons": "drift;haunted"}, "reasons not in the schema: haunted"),
+    ({"device": None}, "row without device"),
+    ({"run_id": "other"}, "run other"),
+    ({"schema_version": "0.9"}, "schema 0.9"),
+    ({"window_s": float("nan")}, "window_s"),
+]
+
+
 def _fail_from(monkeypatch: pytest.MonkeyPatch, *, taken_bytes: int, code: int) -> None:
     """A disk with room for a part: it takes that part, and fails the next write."""
     write, calls = os.write, []
@@ -106,11 +100,15 @@ def _fail_from(monkeypatch: pytest.MonkeyPatch, *, taken_bytes: int, code: int) 
     monkeypatch.setattr(os, "write", short_write)
 
 
-def test_a_full_disk_leaves_whole_rows_and_one_clear_line(
+def test_a_row_outside_the_schema_or_for_a_full_disk_leaves_the_whole_rows(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.append(small_row())
     whole = store.path.read_bytes()
+    for cells, message in OUTSIDE:
+        with pytest.raises(ValueError, match=message):
+            store.append(small_row(**cells))
+        assert store.path.read_bytes() == whole
     for taken_bytes, code in [(0, errno.ENOSPC), (1, errno.EDQUOT), (40, errno.EIO)]:
         with monkeypatch.context() as patch:
             _fail_from(patch, taken_bytes=taken_bytes, code=code)

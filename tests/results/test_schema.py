@@ -97,7 +97,7 @@ def test_other_csv_readers_see_the_same_cells(cells: list[str]) -> None:
     assert list(csv.reader(io.StringIO(line.decode(), newline=""), strict=True)) == [cells]
 
 
-def test_a_cell_is_written_and_read_as() -> None:
+def test_cells_are_written_and_read_as_here_and_wrong_ones_refused() -> None:
     written: list[tuple[str, Any, str]] = [
         ("params_json", '{"b": 1, "a": [1, 2]}', '{"a":[1,2],"b":1}'),
         ("energy_j", None, ""),
@@ -110,14 +110,11 @@ def test_a_cell_is_written_and_read_as() -> None:
     read = [("items", "5.0", 5), ("compile", "TRUE", True), ("energy_j", "", None)]
     for name, cell, value in read:
         assert parse_cell(cell, BY_NAME[name]) == value
-
-
-def test_a_value_of_the_wrong_kind_is_our_mistake_and_a_malformed_cell_is_refused() -> None:
     for function, wrong in ((format_cell, WRONG_VALUES), (parse_cell, WRONG_TEXTS)):
         for name, cells in wrong.items():
-            for cell in cells:
+            for wrong_cell in cells:
                 with pytest.raises(ValueError):
-                    pytest.fail(f"{name}: {function(cell, BY_NAME[name])!r}")
+                    pytest.fail(f"{name}: {function(wrong_cell, BY_NAME[name])!r}")
 
 
 @given(st.lists(st.lists(texts.map(storable), min_size=2, max_size=3), max_size=4), st.data())

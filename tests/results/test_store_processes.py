@@ -74,12 +74,9 @@ def test_a_killed_writer_leaves_every_finished_row_readable(tmp_path: Path) -> N
         assert store.rows()[-1]["trial"] == 999_999
 
 
-def _write(path: Path, *, first: int, count: int) -> None:
-    with Store.open(path, note=lambda _: None) as store:
+if __name__ == "__main__":
+    first, count = int(sys.argv[2]), int(sys.argv[3])
+    with Store.open(Path(sys.argv[1]), note=lambda _: None) as store:
         for trial in range(first, first + count):
             store.append(small_row(trial=trial, detail='"quoted",\nand long ' * 200))
             print(trial, flush=True)
-
-
-if __name__ == "__main__":
-    _write(Path(sys.argv[1]), first=int(sys.argv[2]), count=int(sys.argv[3]))

@@ -27,7 +27,6 @@ def environment(folder: Path | None = None) -> dict[str, str]:
 
 
 def command(*arguments: str, out: Path) -> list[str]:
-    """Return the command line of `bench run` with its rows in a folder."""
     return [sys.executable, "-m", "bench", "run", *arguments, "--out", str(out)]
 
 
@@ -40,18 +39,15 @@ def bench_run(*arguments: str, out: Path) -> tuple[int, str, str]:
 
 
 def fake_run(*arguments: str, out: Path) -> tuple[int, str, str]:
-    """Run on the fake device."""
     return bench_run("--device", "fake", *arguments, out=out)
 
 
 def only_file(out: Path) -> Path:
-    """Return the only result file in a folder."""
     (path,) = out.glob("*.csv")
     return path
 
 
 def rows_in(out: Path) -> list[Row]:
-    """Return the rows of the only result file in a folder."""
     return read_rows(only_file(out))
 
 

@@ -1,7 +1,4 @@
-"""A run that is ended from outside keeps its finished rows and can be taken up again.
-
-A kill of the parent or of a trial, at random moments: nothing finished is lost or doubled.
-"""
+"""A run that is ended from outside loses and doubles no finished row and can be taken up again."""
 
 import json
 import os

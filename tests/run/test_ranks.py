@@ -1,7 +1,4 @@
-"""Trials on several real ranks of one machine: what they share, and how each failure is given.
-
-Under torchrun rank 0 plans, decides and writes; the others follow silently.
-"""
+"""Trials on several real ranks of one machine: what they share, and how each failure is given."""
 
 import json
 import os
@@ -163,13 +160,12 @@ def test_what_one_raised_or_how_one_died_is_told_before_who_lost_a_peer(tmp_path
     assert not is_lost_peer(ValueError("gloo::"))
 
 
-def torchrun_words(folder: Path, fault: str = "none") -> list[str]:
-    words = ["run", *net(folder, fault), "--parallel", "ddp"]
-    return [*words, "--out", str(folder / "results")]
-
-
-def torchrun(*arguments: str, out: Path, agents: int = 1) -> list[tuple[int, str, str]]:
+def torchrun(
+    folder: Path, *more: str, fault: str = "none", agents: int = 1
+) -> list[tuple[int, str, str]]:
     """Run `bench` in two ranks, under one agent or under one each; returns what each agent said."""
+    words = ["-m", "bench", "run", *net(folder, fault), "--parallel", "ddp", *more]
+    words += ["--out", str(folder / "results")]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -177,13 +173,13 @@ def torchrun(*arguments: str, out: Path, agents: int = 1) -> list[tuple[int, str
         subprocess.Popen(
             [sys.executable, "-m", "torch.distributed.run", f"--nnodes={agents}"]
             + [f"--nproc-per-node={2 // agents}", f"--node-rank={node}"]
-            + ["--master-addr=127.0.0.1", f"--master-port={port}", "-m", "bench", *arguments],
+            + ["--master-addr=127.0.0.1", f"--master-port={port}", *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=out,
-            env={**environment(out), "GLOO_SOCKET_IFNAME": "lo", "PYTHONWARNINGS": "ignore"},
+            cwd=folder,
+            env={**environment(folder), "GLOO_SOCKET_IFNAME": "lo", "PYTHONWARNINGS": "ignore"},
         )
         for node in range(agents)
     ]
@@ -193,8 +189,7 @@ def torchrun(*arguments: str, out: Path, agents: int = 1) -> list[tuple[int, str
 
 @pytest.mark.timeout(120)
 def test_two_agents_make_one_result_file_of_rank_0(tmp_path: Path) -> None:
-    arguments = [*torchrun_words(tmp_path), "--trials", "2"]
-    first, second = torchrun(*arguments, out=tmp_path, agents=2)
+    first, second = torchrun(tmp_path, "--trials", "2", agents=2)
     assert (first[0], second[0]) == (0, 0), first[2] + second[2]
     rows = rows_in(tmp_path / "results")
     assert [(row["device_count"], row["mode"], row["parallel"]) for row in rows] == [
@@ -218,8 +213,7 @@ def test_two_agents_make_one_result_file_of_rank_0(tmp_path: Path) -> None:
 def test_failure_of_another_rank_is_in_rank_0s_row(
     fault: str, reason: str, words: str, tmp_path: Path
 ) -> None:
-    arguments = [*torchrun_words(tmp_path, fault), "--set", "faulty=1"]
-    ((code, _, stderr),) = torchrun(*arguments, out=tmp_path)
+    ((code, _, stderr),) = torchrun(tmp_path, "--set", "faulty=1", fault=fault)
     rows = rows_in(tmp_path / "results")
     assert {(row["status"], row["reasons"]) for row in rows} == {("FAILED", reason)}
     assert words in str(rows[0]["detail"]), stderr
@@ -230,8 +224,7 @@ def test_failure_of_another_rank_is_in_rank_0s_row(
 
 @pytest.mark.timeout(120)
 def test_other_number_of_devices_is_one_line_and_ends_every_rank(tmp_path: Path) -> None:
-    arguments = [*torchrun_words(tmp_path), "--devices", "4"]
-    ((_, stdout, stderr),) = torchrun(*arguments, out=tmp_path)
+    ((_, stdout, stderr),) = torchrun(tmp_path, "--devices", "4")
     assert stdout == ""
     lines = [line for line in stderr.splitlines() if line.startswith("bench: ")]
     assert lines == [

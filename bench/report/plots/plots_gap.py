@@ -12,15 +12,8 @@ from bench.analysis.gap.demand import Demand
 from bench.analysis.gap.gap_result import Gap
 from bench.core.units import format_number, format_si
 from bench.report.page.content import Plot, Plots
-from bench.report.plots.kinds import (
-    Axis,
-    DrawnCurve,
-    DrawnMark,
-    interval,
-    is_drawable,
-    line,
-    panels,
-)
+from bench.report.plots import kinds
+from bench.report.plots.kinds import Axis, DrawnCurve, DrawnMark
 from bench.report.plots.panel import Value, value_of
 from bench.report.tables.gap_tables import apart, full_title, pair_of
 from bench.report.tables.grid import grouped
@@ -37,7 +30,7 @@ def gap_plots(gaps: Sequence[Gap]) -> Plots | None:
     shown = apart(gap.train for gap in found)
     by_number = {str(number): [gap] for number, gap in enumerate(found)}
     most = (MAX_GAPS, 1)
-    return panels(
+    return kinds.panels(
         by_number, lambda _, one: _gap_panel(one[0], shown=shown), most=most, what="pairs"
     )
 
@@ -45,7 +38,7 @@ def gap_plots(gaps: Sequence[Gap]) -> Plots | None:
 def _aspects(gap: Gap) -> dict[str, Value]:
     """Ratios that are known, by what they are of."""
     known = {name: value_of(getattr(gap, name)) for name in _ASPECTS}
-    return {name: value for name, value in known.items() if value and is_drawable(*value)}
+    return {name: value for name, value in known.items() if value and kinds.is_drawable(*value)}
 
 
 def _gap_panel(gap: Gap, *, shown: Sequence[str]) -> Plot:
@@ -61,7 +54,7 @@ def _gap_panel(gap: Gap, *, shown: Sequence[str]) -> Plot:
         )
         for number, (aspect, value) in enumerate(_aspects(gap).items())
     ]
-    return interval(
+    return kinds.interval(
         f"gap {name} {gap.train.device} {gap.train.setting}",
         title=f"{name} on {gap.train.device}",
         what=f"What training asks over what inference asks{per}",
@@ -75,7 +68,7 @@ def roofline_plots(found: Sequence[Demand]) -> Plots | None:
     """Each device's measured roofs with the phases that have work and traffic on it."""
     placed = (demand for demand in found if is_placeable(demand))
     by_device = grouped(placed, lambda demand: demand.device)
-    return panels(by_device, _roofline, most=(MAX_ROOFLINES, MAX_POINTS), what="phases")
+    return kinds.panels(by_device, _roofline, most=(MAX_ROOFLINES, MAX_POINTS), what="phases")
 
 
 def is_placeable(demand: Demand) -> bool:
@@ -84,7 +77,7 @@ def is_placeable(demand: Demand) -> bool:
         return False
     if demand.flops_per_byte is None or demand.ridge_flops_per_byte is None:
         return False
-    return is_drawable(
+    return kinds.is_drawable(
         _speed(demand),
         demand.flops_per_byte,
         demand.ridge_flops_per_byte,
@@ -135,7 +128,7 @@ def _roofline(device: str, demands: Sequence[Demand]) -> Plot:
         ]
         for (flops, rate), dtype in sorted(roofs.items())
     }
-    return line(
+    return kinds.line(
         f"roofline {device}",
         title=device,
         what="Speed over arithmetic intensity, logarithmic, under measured roofs",

@@ -149,7 +149,7 @@ def calibrate(
 
     The noise floor is kept, and `bench compare` takes no threshold below twice it.
     """
-    from bench.analysis.comparison.comparison import (
+    from bench.analysis.comparison.noise_floors import (
         default_noise_path,
         measure_noise,
         save_floors,

@@ -35,8 +35,9 @@ def compare(
     Exit code: 0 no regression, 1 regression, 2 wrong use, 3 undecided under --strict, 4 invalid
     rows or incompatible files, 5 nothing matched.
     """
-    from bench.analysis.comparison.comparison import Strictness, floors_by_key
+    from bench.analysis.comparison.comparison import Strictness
     from bench.analysis.comparison.comparison import compare as compare_rows
+    from bench.analysis.comparison.noise_floors import floors_by_key
     from bench.analysis.comparison.verdicts import find_metric, parse_threshold
     from bench.report.tables.compare_tables import MAX_SHOWN, github, grids, lines
     from bench.results.reader import read_rows

@@ -33,7 +33,8 @@ def report(
     """
     from datetime import UTC, datetime
 
-    from bench.analysis.comparison.comparison import Strictness, floors_by_key
+    from bench.analysis.comparison.comparison import Strictness
+    from bench.analysis.comparison.noise_floors import floors_by_key
     from bench.cli.compare import labels
     from bench.cli.gap import command
     from bench.report.page.evidence import gather_evidence

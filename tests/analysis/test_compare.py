@@ -8,12 +8,9 @@ from typing import Any
 
 import pytest
 
-from bench.analysis.comparison.comparison import (
-    Compared,
-    Comparison,
+from bench.analysis.comparison.comparison import Compared, Comparison, Strictness, compare
+from bench.analysis.comparison.noise_floors import (
     NoiseFloor,
-    Strictness,
-    compare,
     floors_by_key,
     load_floors,
     measure_noise,
@@ -102,6 +99,7 @@ def test_each_trial_counts_once_and_one_that_died_early_belongs_to_its_run() -> 
     ("cells", "reason"),
     [
         ({"workload_version": "2-def"}, "workload_version is 1-abc, in B.csv 2-def"),
+        ({"dtype": "bf16"}, "dtype is fp32, in B.csv bf16"),
         ({"mode": "emulated", "link": "pcie4"}, "mode is real, in B.csv emulated; "
          "link is blank, in B.csv pcie4"),
         ({"params_json": '{"batch": 2, "patch": 64}', "config_hash": "x"},
@@ -132,6 +130,8 @@ def test_the_first_source_of_both_counts_and_a_threshold_is_no_less_than_twice_t
     for cells, num, reason, code in (
         ({"energy_per_item_j": None}, 5, "not measured in B.csv", ExitCode.NOTHING_MATCHED),
         ({"energy_source": "integrated"}, 1, "measured in different ways", ExitCode.OK),
+        ({"energy_scope": "module"}, 5, "measured in different ways", ExitCode.OK),
+        ({"items_unit": "volume"}, 5, "measured in different ways", ExitCode.OK),
     ):
         after = trials(seed=2, **own)
         after[:num] = [{**row, **cells} for row in after[:num]]

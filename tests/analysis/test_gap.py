@@ -83,7 +83,8 @@ def test_a_half_without_a_usable_trial_is_named() -> None:
     assert missing.tried is not None and missing.tried.name == "imaging-infer"
     assert missing.tried.trials.lost_reasons == "out_of_memory"
     # Nor are phases paired that were run differently.
-    for cells in ({"dtype": "bf16"}, {"compile": True}, {"mode": "emulated"}):
+    for cells in ({"dtype": "bf16"}, {"params_json": '{"batch": 4}'}, {"compile": True},
+                  {"mode": "emulated"}):  # fmt: skip
         result = measured(trials(), trials(**{**INFER, **cells}))
         assert result.gaps == ()
         assert [missing.lacks_training for missing in result.missing] == [False, True]

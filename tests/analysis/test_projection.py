@@ -244,6 +244,7 @@ def test_targets_are_read_or_refused_and_every_usual_link_is_a_preset() -> None:
     assert parse_target("imaging-infer < 30s") == Target(workload="imaging-infer", item_s=30.0)
     rate = parse_target("llm-train 8.64e9 tokens/day")
     assert rate.items_per_s == pytest.approx(1e5) and rate.unit == "tokens"
+    assert parse_target("llm-train .5 tokens/s").items_per_s == 0.5
     for text in ("", "imaging-infer", "imaging-infer < 30", "imaging-infer < 0s",
                  "llm-train 0 tokens/s", "llm-train 1e9 tokens/week", "llm-train 1e999 tokens/s",
                  "llm-train x tokens/s"):  # fmt: skip

@@ -131,7 +131,8 @@ def test_every_limit_stands_beside_its_start_by_itself_or_is_named() -> None:
         assert [one.reason for one in left_out] == [f"no step time was measured on {LESS}"]
     # Another configuration or device is not beside it.
     for cells in ({"workload_version": "2-abc"}, {"params_json": '{"batch": 4, "patch": 32}'},
-                  {"dtype": "bf16"}, {"compile": True}, {"grad_accum": 4},
+                  {"dtype": "bf16"}, {"compile": True}, {"grad_accum": 4}, {"size": "small"},
+                  {"data": "resident"}, {"channels_last": True},
                   {"device_name": "Another CPU"}):  # fmt: skip
         (start,), left_out = measured_of([*rows(), *limited(**cells)], profiles={})
         assert start.limited == () and len(left_out) == 1, cells
@@ -173,7 +174,8 @@ def test_a_good_file_is_read_whole_and_a_bad_line_is_one_with_its_number(tmp_pat
         (",8,2.0,a note,somewhere", ""): "line 2 has 5 cells",
     }
     files = {(HEADER, GOOD.replace(*change)): said for change, said in bad.items()}
-    files |= {("a,b,c",): "first line must be", (HEADER,): "no ratio"}
+    files |= {("a,b,c",): "first line must be", (HEADER,): "no ratio", ("",): "first line must be"}
+    files |= {(HEADER, GOOD, GOOD.replace("2.0", "fast")): "line 3: throughput_ratio"}
     for lines, said in files.items():
         with pytest.raises(DataError, match=said) as raised:
             read_points(write(tmp_path, *lines))

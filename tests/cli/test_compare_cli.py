@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench import discovery
-from bench.analysis.comparison.comparison import default_noise_path, save_floors
+from bench.analysis.comparison.noise_floors import default_noise_path, save_floors
 from bench.analysis.gap.gap_result import measure_gap
 from bench.cli import main
 from bench.report.plots.plots_gap import gap_plots

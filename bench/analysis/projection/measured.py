@@ -57,8 +57,7 @@ class Start:
     has_profile: bool
     overhead_s: float
     """Part of the step that no operator on the device accounts for; 0 where that is not known."""
-    num_parameters: int
-    """0 where that is not known."""
+    num_parameters: float | None
     memory_bytes: float | None
     """Peak of one step: measured on the device, else estimated."""
     limited: tuple[tuple[str, LogEstimate], ...] = ()
@@ -161,7 +160,7 @@ def _start(
         else _row_operators(trials, step_s=step_s, items=per_step),
         has_profile=profile is not None,
         overhead_s=0.0 if profile is None else step_s * (1.0 - profile.covered_frac),
-        num_parameters=int(trials.median("num_parameters") or 0),
+        num_parameters=trials.median("num_parameters"),
         memory_bytes=trials.median("mem_alloc_peak_bytes") or trials.median("mem_estimate_bytes"),
         limited=tuple(
             (less.text("chip_limit"), exact(1.0).over(less.time_per_item_s))

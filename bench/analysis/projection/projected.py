@@ -160,7 +160,7 @@ def _fit(measured: Start, chip: Chip) -> tuple[int, str]:
     if need <= usable:
         return measured.batch, ""
     per_parameter = TRAINED_BYTES if measured.is_training else DTYPE_BYTES[measured.dtype]
-    fixed = min(need, per_parameter * float(measured.num_parameters))
+    fixed = min(need, per_parameter * (measured.num_parameters or 0.0))
     each = (need - fixed) / measured.batch
     batch = int((usable - fixed) / each) if each > 0.0 else 0
     reported = f"{format_bytes(need)} at batch {measured.batch}, {format_bytes(usable)} usable"
@@ -218,7 +218,7 @@ class _Step:
             return np.zeros_like(device_s)
         cost = self.link.cost(
             "all_reduce",
-            num_bytes=GRADIENT_BYTES * measured.num_parameters,
+            num_bytes=GRADIENT_BYTES * int(measured.num_parameters or 0),
             group=self.link.group_of(range(self.devices)),
         )
         whole = between(band(max(cost.low_s, 1e-12), max(cost.high_s, 1e-12)), unknown.link)

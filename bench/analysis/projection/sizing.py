@@ -30,7 +30,7 @@ from bench.hardware.query import export_status
 MOST_DEVICES = 4096
 _WITHIN = re.compile(r"\s*([\w.-]+)\s*<\s*(\S.*)")
 _RATE = re.compile(
-    r"\s*([\w.-]+)\s+([0-9]+\.?[0-9]*(?:[eE]\+?[0-9]+)?)\s*([A-Za-z]+)\s*/\s*([A-Za-z]+)\s*"
+    r"\s*([\w.-]+)\s+((?:[0-9]+\.?|\.[0-9])[0-9]*(?:[eE]\+?[0-9]+)?)\s*([A-Za-z]+)\s*/\s*([A-Za-z]+)\s*"
 )
 EXAMPLES = "'imaging-infer < 30s' or 'llm-train 1e9 tokens/day'"
 

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Sequence
 from statistics import median
 
 from bench.analysis.claims.claim_cases import ClaimCase, ClaimFacts, ClaimTest, span_of
-from bench.analysis.claims.evaluators.link_claims import EndModel, check_links
+from bench.analysis.claims.evaluators.link_claims import GRADIENT_BYTES, EndModel, check_links
 from bench.analysis.projection.projected import LAUNCH_S
 from bench.analysis.projection.roofs import Unknown
 from bench.analysis.projection.scaled_operators import speed_ratio
@@ -179,7 +179,6 @@ def _link_case(ratio: LogEstimate, narrow: Trials, wide: Trials) -> ClaimCase:
     )
 
 
-GRADIENT_BYTES = 4
 COMPUTE_FRACTION = 0.4
 """Share of its peak that the fast chip is assumed to reach; sets the share of the exchange."""
 MOST_CHIPS = 1024

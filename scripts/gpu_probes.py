@@ -45,7 +45,7 @@ def probe_roof(device: torch.device) -> dict[str, Any]:
 
     is_cpu = device.type == "cpu"
     name, dtype = ("fp32", torch.float32) if is_cpu else ("bf16", torch.bfloat16)
-    side = 8192 if device.type == "cuda" else 1024
+    side = 1024 if device.type in ("cpu", "simdev") else 8192
     before = measure_product(device, side=side, dtype=dtype)
     roof = measure_roof(str(device), dtypes=[name])
     after = measure_product(device, side=side, dtype=dtype)

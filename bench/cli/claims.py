@@ -59,8 +59,9 @@ def claims(
     from bench.results.reader import read_rows
 
     form = chosen_format(output_format, as_json=as_json)
-    ids = [name for name in names or [] if not name.lower().endswith(".csv")]
-    files = [user_path(name, what="result file") for name in names or [] if name not in ids]
+    given = dict.fromkeys(names or [])
+    ids = [name for name in given if not name.lower().endswith(".csv")]
+    files = [user_path(name, what="result file") for name in given if name not in ids]
     chosen = find_claims(ids, ledger=read_ledger())
     if run:
         files += _measured(chosen, budget=budget, out=out)

@@ -217,7 +217,7 @@ def test_figure_is_the_geometric_mean_with_its_t_interval_and_has_a_usable_key()
     assert one.key == "throughput_item_per_s"
 
 
-def test_only_the_last_attempt_of_ok_and_warn_is_used_once_and_the_others_are_told() -> None:
+def test_only_the_first_usable_attempt_is_used_once_and_the_others_are_told() -> None:
     rows = [
         *trials(num=2),
         *trials(num=1, status="WARN", reasons="drift", run_id="run2"),

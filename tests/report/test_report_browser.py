@@ -74,7 +74,7 @@ def look(folder: Path, rows: list[Row], *, width: int, steps: int = 0) -> dict[s
     assert main(["report", str(path), "-o", str(page)]) == 0
     text = page.read_text(encoding="utf-8")
     text = re.sub(r"script-src 'sha256-[^']*'", "script-src 'unsafe-inline'", text)
-    # A headless window is at least 500 pixels wide, a frame in it is as wide as it is reported.
+    # A headless window is at least 500 pixels wide, a frame in it is as wide as it is told.
     (folder / "probed.html").write_text(text.replace("</body>", PROBE), encoding="utf-8")
     frame = f'<iframe src="probed.html" width="{width}" height="900" style="border:0"></iframe>'
     collect = (

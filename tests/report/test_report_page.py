@@ -130,3 +130,6 @@ def test_rows_not_real_are_badged_and_phases_without_traffic_named(make_page: Ma
     assert "no formula for its memory traffic" not in make_page(rows).text
     page = make_page([{**row, "bytes_per_item": None} for row in rows])
     assert "no formula for its memory traffic" in page.text
+    other = configuration("imaging-infer", CARD, roof_bytes_per_s=5e11)
+    roofs = [data for _, data in make_page([*rows, *other]).texts if re.match(r"\S+ roof ", data)]
+    assert len(roofs) == 2 == 2 * len(set(roofs)), "of one peak and two bandwidths"

@@ -1,6 +1,6 @@
 """From evidence to a page on the disk: which sections there are, the lines on top, the template.
 
-Written whole or not at all, and never over something that is no report: what a report is, is given
+Written whole or not at all, and never over something that is no report: a report is known
 by the line that each format begins with. The page allows its one script by its hash and nothing
 else, so that even a cell that slipped through unescaped could not run.
 """

@@ -22,21 +22,8 @@ from bench.report.plots.plots_speed import (
     throughput_plots,
     trace_plots,
 )
-from bench.report.tables.cells import (
-    AnyCell,
-    Cell,
-    Scale,
-    bare,
-    figure,
-    num_bytes,
-    of,
-    percent,
-    plain_unit,
-    quantity,
-    seconds,
-    share,
-    title_cell,
-)
+from bench.report.tables import cells
+from bench.report.tables.cells import AnyCell, Cell
 from bench.report.tables.grid import Grid
 from bench.report.tables.run_table import COLUMNS, Columns, configuration_grid
 from bench.results.schema import REASONS, STATUSES, USABLE, Row
@@ -64,8 +51,10 @@ def _files(evidence: Evidence) -> Grid:
             "started (UTC)": started,
             "device": lambda source: _few(source.rows, "device_name", "device"),
             "workloads": lambda source: _few(source.rows, "workload", limit=8),
-            "trials": lambda source: quantity(len(source.rows)),
-            "usable": lambda source: quantity(sum(row["status"] in USABLE for row in source.rows)),
+            "trials": lambda source: cells.quantity(len(source.rows)),
+            "usable": lambda source: cells.quantity(
+                sum(row["status"] in USABLE for row in source.rows)
+            ),
             "bench": lambda source: _few(source.rows, "bench_version"),
             "commit": lambda source: _few(source.rows, "git_commit", end=12),
         },
@@ -93,12 +82,14 @@ def _devices(found: Sequence[Row]) -> Grid:
     columns: dict[str, Callable[[Row], AnyCell]] = {
         "device": _text("device_name"),
         "stack": _text("device_stack", "device_type"),
-        "memory": lambda row: quantity(number(row, "device_memory_bytes"), num_bytes),
+        "memory": lambda row: cells.quantity(number(row, "device_memory_bytes"), cells.num_bytes),
         "chip": _text("chip"),
-        "power limit": lambda row: quantity(number(row, "power_limit_w"), plain_unit("W")),
+        "power limit": lambda row: cells.quantity(
+            number(row, "power_limit_w"), cells.plain_unit("W")
+        ),
         "driver": _text("driver_version"),
         "torch": _text("torch_version"),
-        "threads": lambda row: quantity(number(row, "threads")),
+        "threads": lambda row: cells.quantity(number(row, "threads")),
         "processor": _text("cpu_model"),
         "system": _text("os_version"),
     }
@@ -118,8 +109,8 @@ def validity(evidence: Evidence) -> Section:
     counts = Counter(str(row["status"]) for row in found)
     columns: dict[str, Callable[[str], AnyCell]] = {
         "status": lambda status: Cell(word=status),
-        "trials": lambda status: quantity(counts[status]),
-        "share": lambda status: share(counts[status] / len(found)),
+        "trials": lambda status: cells.quantity(counts[status]),
+        "share": lambda status: cells.share(counts[status] / len(found)),
         "meaning": lambda status: STATUSES[status].replace("`", ""),
     }
     statuses = [status for status in STATUSES if status in counts]
@@ -136,7 +127,7 @@ def _reasons(found: Sequence[Row]) -> Grid:
             rows_of.setdefault(code, []).append(row)
     columns: dict[str, Callable[[str], AnyCell]] = {
         "reason": str,
-        "trials": lambda code: quantity(len(rows_of[code])),
+        "trials": lambda code: cells.quantity(len(rows_of[code])),
         "what it means, and what to do": lambda code: REASONS.get(code, "unknown reason"),
         "workloads": lambda code: ", ".join(_distinct(rows_of[code], "workload")[:8]),
         "message of one": lambda code: next(iter(_distinct(rows_of[code], "detail")), ""),
@@ -150,7 +141,7 @@ def _unusable(evidence: Evidence) -> Grid:
     return Grid.of(
         lost[:MAX_UNUSABLE],
         {
-            "configuration": lambda one: title_cell(one.first),
+            "configuration": lambda one: cells.title_cell(one.first),
             "device": lambda one: one.text("device_name") or one.text("device"),
             "status": lambda one: ", ".join(_distinct(one.rows, "status")),
             "reasons": lambda one: ", ".join(_distinct(one.rows, "reasons")),
@@ -185,12 +176,14 @@ def _grid(
     return replace(grid, title=title, notes=tuple(filter(None, notes)))
 
 
-def _mean(column: str, scale: Scale = bare, *, factor: float = 1.0) -> Callable[[Trials], AnyCell]:
+def _mean(
+    column: str, scale: cells.Scale = cells.bare, *, factor: float = 1.0
+) -> Callable[[Trials], AnyCell]:
     """Mean over usable trials; `factor` makes base units of it."""
 
     def cell(one: Trials) -> AnyCell:
         value = one.mean(column)
-        return quantity(None if value is None else value * factor, scale)
+        return cells.quantity(None if value is None else value * factor, scale)
 
     return cell
 
@@ -204,14 +197,14 @@ def _is_steady(one: Trials) -> str:
 def latency(evidence: Evidence) -> Section | None:
     """Latency percentiles, and how step times are spread."""
     columns: Columns = {
-        "p50": _mean("lat_p50_ms", seconds, factor=1e-3),
-        "p90": _mean("lat_p90_ms", seconds, factor=1e-3),
-        "p99": _mean("lat_p99_ms", seconds, factor=1e-3),
-        "first token": _mean("ttft_ms", seconds, factor=1e-3),
-        "per token": _mean("tpot_ms", seconds, factor=1e-3),
-        "prefill": _mean("prefill_tok_per_s", of("token/s")),
-        "decode": _mean("decode_tok_per_s", of("token/s")),
-        "data wait": _mean("data_wait_frac", percent),
+        "p50": _mean("lat_p50_ms", cells.seconds, factor=1e-3),
+        "p90": _mean("lat_p90_ms", cells.seconds, factor=1e-3),
+        "p99": _mean("lat_p99_ms", cells.seconds, factor=1e-3),
+        "first token": _mean("ttft_ms", cells.seconds, factor=1e-3),
+        "per token": _mean("tpot_ms", cells.seconds, factor=1e-3),
+        "prefill": _mean("prefill_tok_per_s", cells.of("token/s")),
+        "decode": _mean("decode_tok_per_s", cells.of("token/s")),
+        "data wait": _mean("data_wait_frac", cells.percent),
     }
     note = "p90 and p99 are upper bounds with 99 % confidence, blank where too few steps ran"
     wanted = ("lat_p50_ms", "ttft_ms", "tpot_ms", "step_median_ms")
@@ -226,12 +219,12 @@ def steps(evidence: Evidence) -> Section | None:
     labels = [source.label for source in evidence.sources]
     found = steps_of(evidence.shown, samples, labels=labels)
     columns: Columns = {
-        "import": _mean("import_s", seconds),
-        "build": _mean("build_s", seconds),
-        "to device": _mean("transfer_s", seconds),
-        "first step": _mean("first_step_s", seconds),
-        "compile": _mean("compile_s", seconds),
-        "warm-up": _mean("warmup_s", seconds),
+        "import": _mean("import_s", cells.seconds),
+        "build": _mean("build_s", cells.seconds),
+        "to device": _mean("transfer_s", cells.seconds),
+        "first step": _mean("first_step_s", cells.seconds),
+        "compile": _mean("compile_s", cells.seconds),
+        "warm-up": _mean("warmup_s", cells.seconds),
         "warm-up steps": _mean("warmup_steps"),
         "steady": _is_steady,
     }
@@ -251,11 +244,11 @@ def energy(evidence: Evidence) -> Section | None:
         return None
     columns: Columns = {
         "energy/item [95 %]": _energy,
-        "mean power": _mean("power_mean_w", plain_unit("W")),
-        "idle power": _mean("idle_power_w", plain_unit("W")),
-        "power limit": _mean("power_limit_w", plain_unit("W")),
-        "hottest": _mean("temp_max_c", plain_unit("C")),
-        "throttled": _mean("throttle_frac", percent),
+        "mean power": _mean("power_mean_w", cells.plain_unit("W")),
+        "idle power": _mean("idle_power_w", cells.plain_unit("W")),
+        "power limit": _mean("power_limit_w", cells.plain_unit("W")),
+        "hottest": _mean("temp_max_c", cells.plain_unit("C")),
+        "throttled": _mean("throttle_frac", cells.percent),
         "covers": lambda one: one.word("energy_scope"),
         "source": lambda one: one.word("energy_source"),
     }
@@ -265,14 +258,15 @@ def energy(evidence: Evidence) -> Section | None:
 
 
 def _energy(one: Trials) -> AnyCell:
-    return "" if is_virtual(one.first) else figure(one.estimate("energy_per_item_j"), of("J"))
+    joules = None if is_virtual(one.first) else one.estimate("energy_per_item_j")
+    return cells.figure(joules, cells.of("J"))
 
 
 def provenance(evidence: Evidence) -> Section:
     """Files by content, environments and requests in full."""
     columns: dict[str, Callable[[Source], AnyCell]] = {
         "file": lambda source: source.label,
-        "rows": lambda source: quantity(len(source.rows)),
+        "rows": lambda source: cells.quantity(len(source.rows)),
         "SHA-256 of the file": lambda source: source.sha256,
         "environment id": lambda source: _few(source.rows, "env_id", end=16),
     }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from bench.core.units import format_number, si_scale
@@ -215,21 +214,21 @@ def line(
     legend_columns: int = 1,
     reference: float | None = None,
     band: ShadedBand | None = None,
-    guides: Mapping[str, Sequence[tuple[float, float]]] = MappingProxyType({}),
+    guides: Sequence[tuple[str, Sequence[tuple[float, float]]]] = (),
     names: Sequence[tuple[float, str]] = (),
 ) -> Plot:
     """Curves that differ in colour and line; `names` stand upright over places of the axis.
 
     Points lie under `guides`, lines through some corners with their names at the right end.
     """
-    corners = [corner for points in guides.values() for corner in points]
+    corners = [corner for _, points in guides for corner in points]
 
     def paint(axes: Axes) -> None:
         places = [place for curve in curves for place, _ in curve.points]
         ends = [end for curve in curves for _, value in curve.points for end in value if end]
         x.lay_out(axes, "x", values=[*places, *(place for place, _ in corners)])
         y.lay_out(axes, "y", values=[*ends, *(top for _, top in corners)])
-        for name, points in guides.items():
+        for name, points in guides:
             axes.plot(*zip(*points, strict=True), color=INK, linewidth=1.4)
             style = {"xytext": (-2, 3), "textcoords": "offset points", "fontsize": 8.0}
             axes.annotate(name, points[-1], ha="right", va="bottom", **style)  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 matplotlib draws with stand-in colours, which become CSS variables afterwards: the same picture then
 works in light, in dark and on paper. Panels are narrow (one fits a phone), text stays text, and
 what a file says is never taken for mathematics or markup. The style is ours alone, whatever
-matplotlib was reported by files or variables of the user.
+files or variables of the user tell matplotlib.
 """
 
 from __future__ import annotations
@@ -138,11 +138,11 @@ def draw(
 @contextmanager
 def _own_style(*, svg_name: str) -> Iterator[None]:
     """matplotlib with our settings alone; a backend named by the user is never looked up."""
-    reported = {name: os.environ.pop(name, None) for name in ("MPLBACKEND", "MATPLOTLIBRC")}
+    set_by_user = {name: os.environ.pop(name, None) for name in ("MPLBACKEND", "MATPLOTLIBRC")}
     try:
         import matplotlib
     finally:
-        os.environ.update({name: value for name, value in reported.items() if value is not None})
+        os.environ.update({name: value for name, value in set_by_user.items() if value is not None})
     with matplotlib.rc_context(), warnings.catch_warnings():
         # The reader's own fonts show the text; that ours lack a glyph does not matter.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")

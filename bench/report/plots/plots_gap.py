@@ -102,7 +102,8 @@ def _roofline(device: str, demands: Sequence[Demand]) -> Plot:
     for number, demand in enumerate(demands):
         name, x, y = full_title(demand, shown=shown), demand.flops_per_byte or 1.0, _speed(demand)
         place = f"{format_number(x)} FLOP per byte, {format_si(y, 'FLOP/s')}"
-        reached = f"{(demand.reached_frac or 0.0) * 100:.3g} % of the {demand.roof} roof"
+        assert demand.reached_frac is not None
+        reached = f"{demand.reached_frac * 100:.3g} % of the {demand.roof} roof"
         curves.append(
             DrawnCurve(
                 label=f"{name}: {reached}",
@@ -120,14 +121,13 @@ def _roofline(device: str, demands: Sequence[Demand]) -> Plot:
     places = [demand.flops_per_byte or 1.0 for demand in demands]
     places += [flops / rate for flops, rate in roofs]
     left, right = min(places) / 4.0, max(places) * 4.0
-    guides = {
-        f"{dtype} roof {format_si(flops, 'FLOP/s')}": [
-            (left, left * rate),
-            (flops / rate, flops),
-            (right, flops),
-        ]
+    guides = [
+        (
+            f"{dtype} roof {format_si(flops, 'FLOP/s')}",
+            [(left, left * rate), (flops / rate, flops), (right, flops)],
+        )
         for (flops, rate), dtype in sorted(roofs.items())
-    }
+    ]
     return kinds.line(
         f"roofline {device}",
         title=device,

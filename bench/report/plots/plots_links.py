@@ -164,8 +164,7 @@ def slowdown_plots(runs: Sequence[Trials]) -> Plots | None:
 def _slowdown(title: str, curves: Curves) -> Plot:
     drawn = []
     for number, (name, points) in enumerate(curves.items()):
-        # A little apart, so that bars of several curves at one link can be separated from each
-        # other.
+        # A little apart, so that bars of several curves at one link do not hide each other.
         apart = 1.025 ** (number % 4 - 1)
         words = ", ".join(_slower(*point) for point in reversed(points))
         drawn.append(_curve(name, points, words=words, apart=apart))

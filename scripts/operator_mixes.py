@@ -22,7 +22,7 @@ from bench.core.nouns import Dtype
 from bench.hardware.operators import Operators
 from bench.measure.engine.precision import HALF_TYPES, autocast, move
 from bench.measure.engine.steps import InferStep, TrainStep
-from bench.measure.operator_profile import OperatorCounter
+from bench.measure.operator_count import OperatorCounter
 from bench.workload import Phase, Workload
 
 COUNTED = ("imaging", "llm")

@@ -4,236 +4,25 @@
 a trial; the last line of standard output is the profile as JSON. Nothing here is a measurement of
 speed: the profiler slows what it watches, so only the shares of time between classes of operators
 are kept and laid over the step that trials measured. How much of a step its kernels cover is judged
-by steps without the profiler, which neither slows the host nor takes seconds to start there.
-
-Calls, FLOPs and bytes come from one more step, from shapes: a dispatch mode sees every operator
-below autograd, so backward and optimizer are in it. FLOPs are torch's own formulas, but for
-attention; bytes are every operand read and every result written once, which is what eager execution
-moves at least outside the caches. Views and allocations move nothing. It counts the same on fake
-tensors, where nothing is computed, as on a device.
+by steps without the profiler, which neither slows the host nor takes seconds to start there. Calls,
+FLOPs and bytes come from one more step, from shapes: `operator_count`.
 """
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 from msgspec import to_builtins
 from msgspec.structs import replace
-from torch.optim import optimizer as optimizers
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
-from bench.hardware.operators import MATRIX, Kind, Operators
+from bench.hardware.operators import Operators
 from bench.measure.asking import answer, pin
-from bench.measure.engine.precision import tensors
 from bench.measure.engine.torch_engine import TorchEngine
 from bench.measure.messages import TrialRequest
+from bench.measure.operator_count import class_of, count_step
 from bench.measure.timing.clock import HostClock
-
-_DTYPES = {
-    torch.float64: "fp64",
-    torch.float32: "fp32",
-    torch.bfloat16: "bf16",
-    torch.float16: "fp16",
-}
-_MOVES_NOTHING = (
-    "empty",
-    "new_empty",
-    "detach",
-    "_local_scalar_dense",
-    "set_",
-    "resize_",
-    "lift_fresh",
-    "_unsafe_view",
-    "sym_",
-)
-# Whole words or beginnings of aten names; the first class that fits is taken.
-_NAMES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("attention", ("scaled_dot_product", "flash_attention", "efficient_attention", "flex_att")),
-    ("conv", ("convolution", "conv1d", "conv2d", "conv3d", "conv_transpose", "slow_conv",
-              "thnn_conv", "miopen_conv", "mkldnn_conv")),
-    ("gemm", ("addmm", "baddbmm", "addbmm", "addmv", "matmul", "linear", "einsum", "scaled_mm",
-              "int_mm", "bmm", "mm", "mv", "dot")),
-    ("copy", ("copy", "_to_copy", "clone", "cat", "contiguous", "index", "gather", "scatter",
-              "embedding", "pad", "stack", "fill", "zero", "ones", "arange", "repeat", "roll",
-              "flip", "constant_pad", "select_backward", "slice_backward", "to", "memcpy",
-              "memset", "masked_fill", "where", "tril", "triu", "one_hot", "full")),
-    ("norm", ("norm", "softmax", "sum", "mean", "var", "std", "max", "min", "amax", "amin",
-              "logsumexp", "cross_entropy", "nll_loss", "argmax", "argmin", "any", "all", "prod",
-              "cumsum", "topk", "sort", "pool")),
-)  # fmt: skip
-
-
-def class_of(name: str) -> str:
-    """Return the operator class of an aten name such as `aten::native_layer_norm_backward`."""
-    word = name.rpartition("::")[2].partition(".")[0].removeprefix("_foreach").lower()
-    plain = word.strip("_")
-    for kind, starts in _NAMES:
-        for start in starts:
-            stripped = start.strip("_")
-            if plain == stripped or (len(stripped) > 3 and stripped in plain):
-                return kind
-    return "vector"
-
-
-class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the operators run inside it; `operators` has the sums."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0] * 4)
-        self._is_optimizer = False
-        self._optimizer_least = 0.0
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        space, _, name = str(func._schema.name).rpartition("::")
-        if space != "aten":
-            return func(*args, **kwargs)
-        if func._overloadpacket not in flop_registry:
-            # Inference mode hands composite operators over whole.
-            with self:
-                result = func.decompose(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
-        result = func(*args, **kwargs)
-        if not (func.is_view or name.startswith(_MOVES_NOTHING)):
-            self._count(func, name, args, kwargs, result)
-        return result
-
-    def _count(
-        self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
-    ) -> None:
-        inputs = list(tensors((args, kwargs)))
-        # Fused and foreach updates write their operands and return nothing.
-        outputs = list(tensors(result)) or _written(func, args, kwargs)
-        if not inputs and not outputs:
-            return
-        kind = "optimizer" if self._is_optimizer else class_of(name)
-        moved = _all_bytes([inputs, outputs])
-        flops = _matrix_flops(func, args, kwargs, result) if kind in MATRIX else None
-        if flops is None:
-            kind = "vector" if kind in MATRIX else kind
-            flops = float(max(map(torch.Tensor.numel, (*inputs, *outputs))))
-        if kind == "optimizer":
-            flops = float(sum(map(torch.Tensor.numel, inputs)))
-        least = float(moved) if kind in (*MATRIX, "norm") else 0.0
-        widest = max(inputs or outputs, key=stored_bytes)
-        key = kind, _DTYPES.get(widest.dtype, "int")
-        figures = (1.0, flops, float(moved), least)
-        self._sums[key] = [a + b for a, b in zip(self._sums[key], figures, strict=True)]
-
-    @contextmanager
-    def counting_optimizer(self) -> Iterator[None]:
-        """Tell the optimizer's operators from the net's, whatever optimizer it is."""
-
-        def begin(*_: object) -> None:
-            self._is_optimizer = True
-
-        def end(optimizer: torch.optim.Optimizer, *_: object) -> None:
-            self._is_optimizer = False
-            self._optimizer_least += _update_bytes(optimizer)
-
-        handles = (
-            optimizers.register_optimizer_step_pre_hook(begin),
-            optimizers.register_optimizer_step_post_hook(end),
-        )
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    @property
-    def operators(self) -> list[Operators]:
-        """Sums so far, largest traffic first."""
-        found = []
-        for (kind, dtype), (calls, flops, moved, least) in self._sums.items():
-            if kind == "optimizer":
-                least = min(moved, self._optimizer_least)
-            found.append(
-                Operators(
-                    kind=cast(Kind, kind),
-                    dtype=dtype,
-                    calls=int(calls),
-                    flops=flops,
-                    bytes=moved,
-                    least_bytes=least,
-                )
-            )
-        return sorted(found, key=lambda one: -one.bytes)
-
-
-def _matrix_flops(
-    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
-) -> float | None:
-    # torch's formulas know only some attention kernels, and until 2.12 refuse grouped heads.
-    if "scaled_dot_product" in str(func._schema.name):
-        return _attention_flops(str(func._schema.name), args)
-    formula = flop_registry.get(func._overloadpacket)
-    return None if formula is None else float(formula(*args, **kwargs, out_val=result))
-
-
-def _attention_flops(name: str, args: tuple[Any, ...]) -> float:
-    """FLOPs of a fused kernel: two products forward, five backward.
-
-    Key and value may have fewer heads than the query: the products are the query's. Backward
-    computes one of the forward ones again.
-    """
-    is_backward = "backward" in name
-    query, key, value = args[1:4] if is_backward else args[:3]
-    width = int(query.shape[-1]), int(value.shape[-1])
-    columns = 3 * width[0] + 2 * width[1] if is_backward else sum(width)
-    return 2.0 * int(query.numel() // width[0]) * int(key.shape[-2]) * columns
-
-
-def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
-    schema = func._schema.arguments
-    given = kwargs | {one.name: value for one, value in zip(schema, args, strict=False)}
-    written = [one.name for one in schema if one.alias_info and one.alias_info.is_write]
-    return list(tensors([given.get(name) for name in written]))
-
-
-def stored_bytes(tensor: torch.Tensor) -> int:
-    """Bytes of the tensor's elements, those of an expanded dimension once."""
-    if not tensor.numel():
-        return 0
-    stored = zip(tensor.shape, tensor.stride(), strict=True)
-    return math.prod(int(size) for size, stride in stored if stride) * tensor.element_size()
-
-
-def _update_bytes(optimizer: torch.optim.Optimizer) -> float:
-    """Bytes of one fused update: gradients read, parameters and moments read and written."""
-    moved = 0
-    for parameter in tensors([group["params"] for group in optimizer.param_groups]):
-        if parameter.grad is not None:
-            state = _all_bytes(dict(optimizer.state.get(parameter, {})))
-            moved += 2 * (stored_bytes(parameter) + state) + stored_bytes(parameter.grad)
-    return float(moved)
-
-
-def _all_bytes(nested: Any) -> int:
-    return sum(map(stored_bytes, tensors(nested)))
-
-
-def count_step(step: Callable[[], object]) -> list[Operators]:
-    """Run one step and count its operators."""
-    counter = OperatorCounter()
-    with counter.counting_optimizer(), counter:
-        step()
-    return counter.operators
-
 
 WARM_STEPS = 3
 MAX_STEPS = 10

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from bench.measure.communication.modelled_link import ModelledLink
     from bench.measure.engine.torch_engine import TorchEngine
 
+PROGRESS_STEPS = 50
+"""The running estimate rests on this many of the latest steps."""
 Problems = list[tuple[str, str]]
 """Reason codes of a trial, each with a line in words or ''."""
 
@@ -175,10 +177,6 @@ def _replayed(measured: Window, *, step_s: list[float], counts: Sequence[StepCou
 def _of_all_replicas(measured: Window, *, layout: Layout) -> Window:
     """Count what the data replicas processed together: each does what this one did."""
     return replace(measured, counts=[count.times(layout.data) for count in measured.counts])
-
-
-PROGRESS_STEPS = 50
-"""The running estimate rests on this many of the latest steps."""
 
 
 def main() -> int:

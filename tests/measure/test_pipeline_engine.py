@@ -71,7 +71,7 @@ MILLISECONDS = round_prices(s_per_100_bytes=1e-3 / 10.24)
 """A millisecond for each KiB."""
 
 
-@pytest.mark.parametrize(("num_stages", "is_tied"), [(1, True), (2, False), (3, True)])
+@pytest.mark.parametrize(("num_stages", "is_tied"), [(1, True), (2, False), (3, True), (4, False)])
 def test_two_steps_through_stages_are_two_steps_of_the_net(num_stages: int, is_tied: bool) -> None:
     workload = llm(is_tied=is_tied)
     whole_net, ids = built(workload)

@@ -10,15 +10,10 @@ from torch import nn
 from bench import discovery
 from bench.devices.torch.adapter import Adapter
 from bench.hardware.operators import Operators, total
+from bench.measure import operator_count
 from bench.measure import operator_profile as profile
-from bench.measure.operator_profile import (
-    class_of,
-    count_step,
-    profile_request,
-    stored_bytes,
-    times_by_class,
-    with_times,
-)
+from bench.measure.operator_count import class_of, count_step, stored_bytes
+from bench.measure.operator_profile import profile_request, times_by_class, with_times
 from bench.measure.timing.clock import FakeClock
 from scripts.operator_mixes import count_phase
 
@@ -84,7 +79,7 @@ def test_attention_with_grouped_heads_needs_no_formula_of_torch(
     attend_backward = torch.ops.aten._scaled_dot_product_flash_attention_backward
     # As torch 2.11 does for a query that has more heads than keys.
     for kernel in (attend, attend_backward):
-        monkeypatch.setitem(profile.flop_registry, kernel, refuse)
+        monkeypatch.setitem(operator_count.flop_registry, kernel, refuse)
     query, key, value = (
         torch.empty(2, *shape, 16, device="meta", dtype=torch.bfloat16)
         for shape in ((8, 32), (2, 48), (2, 48))

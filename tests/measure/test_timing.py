@@ -36,6 +36,11 @@ def test_steady_steps_need_little_more_than_the_minimum_and_others_end_at_a_limi
     assert 2.0 <= warmup.wall_s <= 3.0
     assert warmup.wall_s == pytest.approx(sum(warmup.step_s[1:]))
     assert warmup.recompiles is None
+    # 4 s in which steps get faster by 3 % each, then two windows of at least a second each.
+    faster = [0.2 * 0.97**index for index in range(30)]
+    warmup = warmed(SynchronousEngine(in_turn(1.0, *faster)))
+    assert warmup.has_converged
+    assert sum(faster) + 1.5 <= warmup.wall_s <= sum(faster) + 3.0
     warmup = warmed(SynchronousEngine(lambda index: (0.05, 0.2)[index % 2]))
     assert not warmup.has_converged
     # Two hundred steps, once ten seconds have passed: whatever is later.

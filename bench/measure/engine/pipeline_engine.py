@@ -43,6 +43,11 @@ from bench.parallel.laid_out import LaidOut
 from bench.results.schema import Row
 from bench.workload import Workload
 
+MOST_STEPS_SIMULATED = 400
+FEWEST_STEPS_SIMULATED = 20
+MOST_TASKS_SIMULATED = 1_000_000
+"""A task takes some microseconds; with many stages and micro-batches fewer steps are simulated."""
+
 
 class StageClock:
     """Boundaries of passes: device events, or the host clock where nothing is queued.
@@ -219,12 +224,6 @@ def _compiled(stages: Sequence[nn.Module]) -> list[Any]:
     config = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, 2 * len(stages))
     return [torch.compile(stage) for stage in stages]
-
-
-MOST_STEPS_SIMULATED = 400
-FEWEST_STEPS_SIMULATED = 20
-MOST_TASKS_SIMULATED = 1_000_000
-"""A task takes some microseconds; with many stages and micro-batches fewer steps are simulated."""
 
 
 class PipelineEngine(TorchEngine):

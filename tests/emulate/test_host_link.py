@@ -13,7 +13,8 @@ import torch.distributed as dist
 
 from bench.core.errors import UsageError
 from bench.emulate.group import Emulation, start_emulation
-from bench.emulate.link.host_link import Completions, CpuTax, measure_oversleep_s, sleep_until
+from bench.emulate.link.completions import Completions, measure_oversleep_s, sleep_until
+from bench.emulate.link.host_link import CpuTax
 from bench.emulate.link.serial_link import BETWEEN, INSIDE, SerialLinks
 from bench.emulate.replay import Issued, Recorder
 from bench.hardware.costs.collectives import Group

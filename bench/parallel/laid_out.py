@@ -21,6 +21,7 @@ from bench.workload import Phase, Workload
 if TYPE_CHECKING:
     from bench.parallel.replicas import WeightAveraging
 
+HALF_TYPES: dict[Dtype, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 DDP_OVERLAP = "yes"
 TENSOR_OVERLAP = "none: tensor-parallel results are needed at once"
 MIXED_OVERLAP = "data-parallel part only: tensor-parallel results are needed at once"

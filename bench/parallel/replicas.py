@@ -27,6 +27,7 @@ from bench.parallel.laid_out import (
     AVERAGING_OVERLAP,
     CPU_POWERSGD_OVERLAP,
     DDP_OVERLAP,
+    HALF_TYPES,
     MIXED_OVERLAP,
     LaidOut,
     Replicas,
@@ -40,7 +41,6 @@ FIRST_POWERSGD_STEP = 2
 OUTER_LEARNING_RATE = 0.7
 OUTER_MOMENTUM = 0.9
 # Both: https://arxiv.org/abs/2311.08105, section 3.1 (Nesterov was the best outer optimizer).
-HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 _Future = torch.futures.Future[torch.Tensor]
 _Hook = Callable[[Any, GradBucket], _Future]
@@ -208,7 +208,7 @@ def _averaging(
     parameters = [one for one in net.parameters() if one.requires_grad]
     if mitigation.averaging == "postlocalsgd":
         return WeightAveraging(parameters, period_steps=period_steps, group=group)
-    half = None if mitigation.half is None else HALF[mitigation.half]
+    half = None if mitigation.half is None else HALF_TYPES[mitigation.half]
     return OuterStep(parameters, period_steps=period_steps, group=group, dtype=half)
 
 

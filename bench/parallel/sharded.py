@@ -19,10 +19,8 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from bench.core.errors import UsageError
 from bench.core.nouns import Dtype
-from bench.parallel.laid_out import CPU_FSDP_OVERLAP, DDP_OVERLAP, LaidOut
+from bench.parallel.laid_out import CPU_FSDP_OVERLAP, DDP_OVERLAP, HALF_TYPES, LaidOut
 from bench.workload import Phase
-
-HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def shard(
@@ -44,7 +42,7 @@ def shard(
             "--parallel ddp"
         )
     mesh = init_device_mesh(device.type, (dist.get_world_size(),), mesh_dim_names=("dp",))
-    half = HALF.get(dtype) if phase.is_training else None
+    half = HALF_TYPES.get(dtype) if phase.is_training else None
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=half and torch.float32)
     for unit in units or default_units(net):
         if is_compiled:

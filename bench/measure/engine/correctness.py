@@ -17,7 +17,8 @@ from torch import nn
 
 from bench.core.nouns import Config, Dtype
 from bench.measure.engine.feed import make_loader
-from bench.measure.engine.precision import HALF_TYPES, autocast, float_tensors, move, place_net
+from bench.measure.engine.precision import autocast, float_tensors, move, place_net
+from bench.parallel.laid_out import HALF_TYPES
 from bench.workload import Phase, Workload
 
 # Tolerances for the relative L2 distance: the unit roundoff (bf16 2^-9, fp16 and tf32 2^-11, fp32

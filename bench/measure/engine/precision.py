@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from bench.core.nouns import Dtype
+from bench.parallel.laid_out import HALF_TYPES
 
-HALF_TYPES: dict[Dtype, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 """Layout of images and of volumes, by the number of dimensions."""
 

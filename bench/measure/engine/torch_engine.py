@@ -29,7 +29,6 @@ from bench.measure.engine.correctness import Check, check_output
 from bench.measure.engine.engine import Engine, StepCount, counted, summed
 from bench.measure.engine.feed import RESIDENT_BATCHES, LoaderFeed, ResidentFeed, make_loader
 from bench.measure.engine.precision import (
-    HALF_TYPES,
     autocast,
     float_tensors,
     move,
@@ -38,7 +37,7 @@ from bench.measure.engine.precision import (
 )
 from bench.measure.engine.steps import InferStep, TrainStep
 from bench.measure.messages import TrialRequest
-from bench.parallel.laid_out import DDP_OVERLAP, lay_out
+from bench.parallel.laid_out import DDP_OVERLAP, HALF_TYPES, lay_out
 from bench.parallel.ranks import Ranks, data_rank
 
 

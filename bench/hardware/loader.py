@@ -222,4 +222,5 @@ def _reworded(problem: str, value: object, *, kind: Any) -> str:
         return f"{value!r} is not one of {', '.join(map(str, get_args(kind)))}"
     if not (found := re.match(r"Expected `(\w+)[^`]*`( [<>]=? \S+)?", problem)):
         return problem
-    return f"expected {_WORDS.get(found[1], found[1])}{found[2] or ''}, found {value!r:.80}"
+    kind_name = "int" if "multiple of 1" in problem else found[1]
+    return f"expected {_WORDS.get(kind_name, kind_name)}{found[2] or ''}, found {value!r:.80}"

@@ -71,10 +71,14 @@ def read_folder(root: Path) -> Folder:
         raise DataError(f"--data {root} is not a folder; a Decathlon folder holds dataset.json")
     if not path.is_file():
         raise DataError(f"{path} is missing; `bench data phantom OUT` writes a valid folder")
+
+    def in_root(_: type, name: object) -> Path:
+        if not isinstance(name, str):
+            raise TypeError(f"Expected a file name, got {name!r}")
+        return root / name
+
     try:
-        folder = msgspec.json.decode(
-            path.read_bytes(), type=Folder, dec_hook=lambda _, name: root / name
-        )
+        folder = msgspec.json.decode(path.read_bytes(), type=Folder, dec_hook=in_root)
     except msgspec.ValidationError as error:
         raise DataError(
             f'{path}: {error}; it needs "labels" and "modality", such as {{"0": "background"}}, '

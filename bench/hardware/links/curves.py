@@ -130,10 +130,10 @@ def read_points(lines: Iterable[str], *, what: str) -> tuple[Point, ...]:
     points = []
     for index, row in enumerate(rows, start=1):
         where = f"{what}: row {index}"
-        cells = {name: row[name] or "" for name in COLUMNS}
+        cells = {name: (row[name] or "").strip() for name in COLUMNS}
         one = decode(cells, into=_TableRow, what=where, is_text=True)
         # `all_to_all`, `alltoall` and `AllToAll` are one operation.
-        op = _NAMES.get(one.op.strip().lower().replace("_", "").replace("-", ""))
+        op = _NAMES.get(one.op.lower().replace("_", "").replace("-", ""))
         if op is None:
             raise DataError(f"{where}: op: {one.op!r} is not one of {', '.join(OPS)}")
         point = Point(

@@ -200,7 +200,8 @@ def test_rows_that_hang_on_an_unknown_figure_never_match_and_are_counted() -> No
     ("where", "words"),
     [
         ("watts<5", ["field", "'watts'", "tdp_w"]),
-        ("tdp_w<", ["not a comparison"]),
+        ("tdp_w<", ["'tdp_w<' is not a comparison"]),
+        ("tdp_w<5 tdp_w>3", ["not a comparison"]),
         ("tdp_w<=abc", ["tdp_w", "number", "abc"]),
         ("vendor>nvidia", ["vendor", "text"]),
         ("tdp_w<5 or id=l2", ["not a comparison"]),

@@ -88,6 +88,9 @@ def test_a_wrong_row_is_refused_with_its_name_and_key(old: str, new: str, words:
     "text",
     [
         "a: &x [1, 1]\nb: [*x, *x]",
+        "a: &x 1",
+        "a: !!float ''",
+        "a: 0x_",
         "a: !!python/object/apply:os.getcwd []",
         "a: " + "[" * 50 + "]" * 50,
         "[" * 100_000,

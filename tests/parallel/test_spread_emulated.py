@@ -235,6 +235,7 @@ def test_what_can_be_run_is_let_through() -> None:
     ("workload", "phase", "layout", "words"),
     [
         (TINY, TRAIN, replace(TP, tensor=4), "kv_heads 2 of llm .* possible here: 2$"),
+        (LARGE, TRAIN, replace(TP, tensor=6), "possible here: 4 or 8$"),
         (LARGE, TRAIN, replace(TP, tensor=64), "possible here: 8$"),
         (TINY, PREFILL, DDP, "communicate nothing in prefill"),
         (TINY, PREFILL, replace(TP, data=2), "communicate nothing"),

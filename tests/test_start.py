@@ -49,8 +49,8 @@ def modules_after(*arguments: str, cwd: Path) -> set[str]:
         *[(words, HEAVY) for words in ("compare ROWS ROWS", "gap ROWS", "export ROWS --to json")],
         *[(words, STUDYING) for words in ("claims h20-cores", "project ROWS --to h20-96g")],
         *[(words, MEASURING) for words in ("list chips", "doctor --json")],
-        ("run -w TIMED --device fake --dry-run", STUDYING | {"scipy"}),
-        ("run -w TIMED --device fake --trials 2", STUDYING | {"scipy"}),
+        ("run -w TIMED --device fake --dry-run", HEAVY),
+        ("run -w TIMED --device fake --trials 2", HEAVY),
         # The parent of a real run.
         ("run -w sleep-infer --size tiny --device cpu --profile smoke --quiet", MEASURING),
     ],

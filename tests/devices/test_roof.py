@@ -76,6 +76,15 @@ def test_neither_a_slow_first_call_nor_odd_repeats_count(
     assert found_s == pytest.approx(duration_s, rel=1e-9)
     num_calls = len(times_s) - 1
     assert num_calls <= most_calls
+
+    def make_slowly():
+        times_s.append(times_s[-1] + budget_s)
+        return call
+
+    # What is allocated for the call is paid from the budget.
+    rates._call_s(make_slowly, adapter=adapter, kind="cpu", **limits)
+    assert len(times_s) - 1 - num_calls < 80
+    num_calls = len(times_s) - 1
     adapter.reset_mock()
     batch_s = 40 * rates._timed_s(call, adapter=adapter, num_calls=40)
     assert batch_s == pytest.approx(times_s[-1] - times_s[num_calls])
@@ -164,9 +173,9 @@ def test_shapes_that_do_not_fit_are_left_out(monkeypatch, speeds, device, option
             rates.product_rates(device, adapter=clock, **options)
         return
     found = rates.product_rates(device, adapter=clock, **options)
-    assert max(found.values(), default=None) == (best and pytest.approx(best, rel=0.03))
+    assert max(found.values(), default=None) == (best and pytest.approx(best, rel=0.02))
     assert len({side for side, _ in clock.shapes}) == sides
-    assert clock.now_s < options["budget_s"] + 0.4  # the first calls come before the budget
+    assert clock.now_s < options["budget_s"] + 0.32  # the first calls come before the budget
 
 
 def test_a_copy_of_eight_caches_counts_what_it_reads_and_what_it_writes(monkeypatch, tmp_path):

@@ -115,7 +115,7 @@ def free_memory_bytes(*, root: Path = ROOT) -> int:
 
 
 def cpu_model(*, root: Path = ROOT) -> str | None:
-    """Marketing name of the processor, or None where nothing shows."""
+    """Marketing name of the processor, or None where nothing shows it."""
     fields = cpuinfo(root)
     for name in ("model name", "cpu model", "Processor", "Model", "Hardware"):
         if fields.get(name):

@@ -2,8 +2,8 @@
 
 The device is found by UUID or PCI address, because NVML's order is not torch's. Every call is
 wrapped by itself: drivers refuse them one by one, and a refusal is None. Process lists are not
-read: inside a container NVML gives the host's process ids, so "not mine" cannot be separated from
-them. Source of calls, units and fields: https://docs.nvidia.com/deploy/nvml-api/
+read: inside a container NVML gives the host's process ids, so "not mine" cannot be seen in them.
+Source of calls, units and fields: https://docs.nvidia.com/deploy/nvml-api/
 
 How devices are linked is read as well: NVML answers without making a context on a device, which
 torch's own calls do. Bandwidths are left out (they are measured or in the catalogue), and the links

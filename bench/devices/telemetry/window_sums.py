@@ -12,8 +12,7 @@ after. Nothing here looks at how long the steps took.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-
-import numpy as np
+from typing import Any
 
 from bench.devices.telemetry.common import THROTTLE_REASONS, Sample
 
@@ -22,9 +21,6 @@ MIN_WINDOW_S = 2.0
 MAX_GAP_S = 1.0
 """Ten missed samples in a row: power may have done anything meanwhile."""
 MAX_DISAGREEMENT_FRAC = 0.15
-
-_Series = tuple[np.ndarray, np.ndarray]
-"""Times in seconds, and values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +40,12 @@ class Energy:
     """Whether a counter exists but was not used, because it disagreed with sampled power."""
 
 
-def _series(samples: Sequence[Sample], name: str, *, start_s: float, end_s: float) -> _Series:
-    """The window's part of a reading, interpolated at both edges; empty unless all is covered."""
+def _series(
+    samples: Sequence[Sample], name: str, *, start_s: float, end_s: float
+) -> tuple[Any, Any]:
+    """Times and values of a reading in the window, with both edges; empty unless all is covered."""
+    import numpy as np  # not when a run starts: it takes longer than all the rest of this file
+
     known = [one for one in samples if getattr(one, name) is not None]
     times_s = np.array([one.time_s for one in known])
     values = np.array([getattr(one, name) for one in known])
@@ -74,6 +74,8 @@ def window_energy(
     `samples` must be in order of time and begin before and end after the window. A counter without
     any sampled power beside it (RAPL) is used if it moves.
     """
+    import numpy as np
+
     window_s = end_s - start_s
     if window_s < MIN_WINDOW_S:
         return Energy(idle_power_w=idle_power_w)

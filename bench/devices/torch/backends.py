@@ -3,8 +3,8 @@
 Most vendors outside torch ship a package that adds a device type (`npu`, `mlu`, ...) or imitates
 `cuda`. Autoload imports most of them with torch, not all, so a short list is tried once; what
 fails is kept as a reason, never raised. "cuda" says nothing about the maker: five vendors imitate
-it, so the maker is separated from the device's name, loaded packages, torch's build and vendor
-tools. Left out: drivers and collectives; which calls a backend answers is found by `attempt`.
+it, so the maker is found from the device's name, loaded packages, torch's build and vendor tools.
+Left out: drivers and collectives; which calls a backend really answers is found by `attempt`.
 """
 
 import functools
@@ -124,7 +124,7 @@ def device_module(device_type: str) -> Any:
 
 
 def identify(device_type: str, *, name: str) -> tuple[str | None, str]:
-    """Vendor and software stack behind a device; the vendor is None where nothing shows."""
+    """Vendor and software stack behind a device; the vendor is None where nothing shows it."""
     if device_type == "cuda":
         return _identify_cuda(name)
     vendor, module = _TYPES.get(device_type, (None, None))

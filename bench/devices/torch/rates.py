@@ -183,9 +183,9 @@ def _call_s(
 
     None where memory does not suffice for the call or for what `make` allocates for it.
     """
+    deadline_s = time.perf_counter() + budget_s
     try:
         call = make()
-        deadline_s = time.perf_counter() + budget_s
         one_s = _timed_s(call, adapter=adapter, num_calls=1)
         begin_s = time.perf_counter()
         while time.perf_counter() - begin_s < min(warmup_s, budget_s / 4):

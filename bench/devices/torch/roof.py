@@ -83,7 +83,7 @@ class Roof(RoofKey, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bytes_per_s: Rate | None
     """Best copy, bytes read plus bytes written."""
     foreign_cpu_frac: float | None
-    """Share of the machine that other programs used meanwhile; None where nothing shows."""
+    """Share of the machine that other programs used meanwhile; None where nothing shows it."""
     method: str
     measured_utc: str
 

@@ -202,9 +202,9 @@ STEPS = (
             checks.column_within("simulated_error_frac", -0.03, 0.03),
         ),
     ),
-    _tests("tests-devices", "test_devices_gpu.py", seconds=30),
+    _tests("tests-devices", "test_devices_gpu.py", seconds=35),
     _tests("tests-links", "test_emulation_gpu.py", "test_spread_gpu.py", seconds=50),
-    _tests("tests-ranks", "test_run_gpu.py", "-k", "one_device or two_devices", seconds=20),
+    _tests("tests-ranks", "test_run_gpu.py", "-k", "one_device or two_devices", seconds=15),
     _tests(
         "no-toolkit",
         "test_emulation_gpu.py",

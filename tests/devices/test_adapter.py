@@ -104,6 +104,7 @@ def test_an_event_that_agrees_with_the_host_is_used_and_checked_once(monkeypatch
 def test_an_event_that_does_not_keep_time_is_not_used(monkeypatch, event):
     assert pretend(monkeypatch, Event=type("OtherEvent", (Event,), event)).make_event() is None
     assert _AcceleratorAdapter("mps", 0).make_event() is None
+    assert pretend(monkeypatch).make_event() is None  # a backend without events
 
 
 def test_a_backend_without_synchronize_waits_by_copying_and_errors_of_work_are_raised(monkeypatch):

@@ -55,7 +55,7 @@ def machine(tmp_path, monkeypatch):
         ("0 1 2 3", "0-1 2-3", "1-3", 2, (2, 3)),  # one memory node where it suffices
         ("0 1 2 3", "0-1 2-3", "1-3", 3, (1, 2, 3)),
         ("0 1 2 3", "0-3", "0-3", 1, (0,)),
-        ("0 1 2 3", "0-1,3", "0-1,3", 9, (0, 1, 3)),
+        ("0 1 2 3", "0-1,3", "0-1, 3", 9, (0, 1, 3)),
     ],
 )
 def test_cores_come_from_as_few_nodes_as_can_be(machine, cores, nodes, allowed, wanted, cpu_ids):

@@ -87,6 +87,9 @@ def test_it_is_loaded_with_torch_in_child_processes_that_may_switch_it_off(simde
         options = {"env": simdev_env, "TORCH_DEVICE_BACKEND_AUTOLOAD": autoload}
         assert read_json("-c", code, **options) == found, autoload
     assert not hasattr(torch, "simdev")
+    # A quirk that is misspelt below would imitate nothing.
+    bad = in_python("-c", "import torch", env=simdev_env, quirks="no_flaot64")
+    assert bad.returncode != 0 and "no_flaot64" in bad.stderr
 
 
 def test_it_computes_as_the_cpu_does_and_refuses_what_real_devices_refuse(simdev_env):
@@ -250,7 +253,7 @@ def test_the_size_fits_in_memory_that_only_the_backend_tells_of(simdev_env):
     [
         ("bf16", "no_bf16", "unsupported_dtype", "simdev:0 refuses bf16; it works in fp32"),
         ("fp16", "wrong_fp16", "unsupported_dtype", "simdev:0 computes wrong results in fp16; it "),
-        ("fp16", "no_float64", "unsupported_op", "use --dtype bf16 or fp32"),
+        ("fp16", "no_float64", "unsupported_op", "does not have; use --dtype bf16 or fp32"),
     ],
 )
 def test_a_dtype_that_a_device_refuses_or_gets_wrong_is_not_measured(

@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import os
 import sys
-from collections import UserDict
 from types import SimpleNamespace
 
 import pytest
@@ -73,10 +72,13 @@ def driver(monkeypatch):
 def no_toolkit(monkeypatch):
     """No nvcc on PATH, and whoever asks for the toolkit's folder fails the test."""
 
-    class Environment(UserDict):
+    class Environment(dict):
         def __getitem__(self, name):
             assert name not in ("CUDA_HOME", "CUDA_PATH"), f"{name} is read"
             return super().__getitem__(name)
+
+        def get(self, name, default=None):
+            return self[name] if name in (*self, "CUDA_HOME", "CUDA_PATH") else default
 
     def fail(*args, **given):
         raise AssertionError("torch's paths of the toolkit are asked for")

@@ -1,4 +1,4 @@
-"""One rank of the experiment against a real link: does what it is reported, on one core.
+"""One rank of the experiment against a real link: does as ordered, on one core.
 
 Started as `python rank.py` with RANK in the environment, inside a network namespace. Each line on
 standard input is one order as JSON; each answer is one line on standard output. The nets, the

@@ -1,4 +1,4 @@
-"""A workload that only the fake device can run: a step of it takes the time that it is reported."""
+"""A workload that only the fake device can run: a step of it takes the time that it is given."""
 
 import math
 from dataclasses import dataclass

@@ -13,7 +13,7 @@ from bench.cli import main
 from bench.cli.run import show_result
 from bench.results.reader import read_rows
 from bench.results.schema import Row
-from tests.report.link_rows import device_sweep, three_links
+from tests.report.link_rows import device_sweep, link_run, three_links
 from tests.report.report_rows import configuration
 
 ROOT = Path(__file__).parents[2]
@@ -101,3 +101,12 @@ def test_a_screen_is_the_golden_one_and_keeps_the_rules_of_every_screen(
         wrapped = [line for line in table if re.match(r" +(?![0-9 ]|real )", line)]
         assert wrapped == []
         assert max(map(len, table)) <= WIDTH
+
+
+def test_a_modelled_configuration_that_failed_is_on_the_screen(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lost: Row = {"status": "FAILED", "reasons": "out_of_memory", "step_median_ms": None}
+    show_result(link_run("pcie5", 9.0, cells=lost), path=ROOT / "run.csv")
+    out = capsys.readouterr().out
+    assert "trials: 3 FAILED" in out and "out_of_memory: 3 of 3 trials" in out

@@ -1,4 +1,4 @@
-"""Verdicts as tables: all claims in a line each, and one claim with every case it rests on.
+"""Verdicts as tables: by article, a claim in a line each, and one claim with all its cases.
 
 The words of a verdict come from the analysis; here they are only laid out. What a verdict rests on
 stands beside it, so that what is projected, modelled or emulated is never taken for measured.

@@ -1,4 +1,4 @@
-"""A table of typed cells, and its forms for a terminal and in Markdown; the page's is `html`.
+"""A table of typed cells, and its forms for a terminal and in Markdown; the page has its template.
 
 Cells may come out of a file that anybody wrote, so nothing in them is markup: control characters
 are replaced, Markdown's and HTML's special characters are escaped.

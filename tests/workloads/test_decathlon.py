@@ -96,7 +96,7 @@ DAMAGES: dict[str, list[Damage]] = {
     "labelsTr/phantom_001.nii.gz is missing": [lambda folder: (folder / LABEL).unlink()],
     "phantom_001.nii.gz cannot be read as NIfTI":
         [lambda folder: (folder / IMAGE).write_text("not an image")],
-    "imagesTr.*phantom_001.*16 x 14.*: a 2-D image":
+    "imagesTr.*phantom_001.*16 x 14( x 1)?: a 2-D image":
         [voxels(IMAGE, lambda a: a[:, :, 0]), voxels(IMAGE, lambda a: a[:, :, :1])],
     "phantom_001.*16 x 14 x 12 x 2, not a volume of 1 channel":
         [voxels(IMAGE, lambda a: np.stack([a, a], axis=-1))],

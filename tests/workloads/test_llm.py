@@ -125,6 +125,8 @@ def test_every_step_gives_what_recomputing_everything_gives(cache: str) -> None:
         torch.testing.assert_close(output["logits"], logits[-1], rtol=1e-4, atol=1e-5)
         assert all(torch.equal(output[name], outputs[0][name]) for name in output)
     num_tokens = SHORT.prompt_tokens + SHORT.new_tokens
+    by_formula = replace(llm, cache="dynamic").flops_per_item(DECODE)
+    assert llm.flops_per_item(DECODE) == by_formula, "the padding of a fixed cache is no work"
     assert {int(layer.get_seq_length()) for layer in prompt.cache.layers} == {num_tokens}
     if cache == "static":  # written in place
         assert [layer.keys.data_ptr() for layer in prompt.cache.layers] == before

@@ -20,6 +20,7 @@ FIRST = {
     "window_s": 12.5,
     "started_utc": "2030-01-31T12:00:00Z",
     "params_json": "{}",
+    "compile": True,
     "seed": 2**63 - 1,
 }
 """The seed is a whole number that no float holds."""

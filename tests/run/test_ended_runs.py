@@ -195,7 +195,7 @@ def kill_and_resume(out: Path, *, seed: int) -> bool:
                 os.kill(child.pid, signal.SIGKILL)
         process.communicate(timeout=60)
     assert ends or process.returncode == 0, "a killed trial is tried again"
-    wait_until(lambda: not processes_with(str(out)))
+    wait_until(lambda: not processes_with(str(out)), timeout_s=10)
     if seed % 5 == 0 and not list(out.glob("*.csv")):
         return False  # four of five have a file to resume
     path = only_file(out)

@@ -102,7 +102,7 @@ def test_failure_of_a_rank_is_the_trials_and_names_it(
     fault: str, reason: str, words: str, tmp_path: Path
 ) -> None:
     row = row_of(tmp_path, fault=fault)
-    assert row["reasons"] == reason
+    assert row["reasons"].removesuffix(";input_bound") == reason  # a machine that is busy
     assert words in row["detail"]
     assert row["detail"].endswith("; last line: the last words") == (fault == "kill")
     assert not [one for one in seen_by(tmp_path) if is_alive(one["pid"])]
@@ -113,7 +113,7 @@ def test_rank_that_hangs_and_ignores_sigterm_is_ended_at_the_timeout(tmp_path: P
     assert row["reasons"] == "timeout"
     assert len(seen_by(tmp_path)) == 2, "both were under way"
     # A killed process is gone when the kernel has freed what it held, some milliseconds later.
-    wait_until(lambda: not any(is_alive(one["pid"]) for one in seen_by(tmp_path)))
+    wait_until(lambda: not any(is_alive(one["pid"]) for one in seen_by(tmp_path)), timeout_s=2)
 
 
 def test_killed_parent_leaves_no_rank_behind(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_killed_parent_leaves_no_rank_behind(tmp_path: Path) -> None:
     assert len(processes_with(str(tmp_path))) >= 4, "parent, agent and two ranks"
     os.kill(process.pid, signal.SIGKILL)
     process.wait(10)
-    wait_until(lambda: not processes_with(str(tmp_path)))
+    wait_until(lambda: not processes_with(str(tmp_path)), timeout_s=10)
     assert not list(tmp_path.glob("bench-ranks-*")), "their folder is cleaned up"
 
 

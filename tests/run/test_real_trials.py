@@ -46,8 +46,8 @@ def test_both_phases_of_a_healthy_net_fill_their_rows(tmp_path: Path) -> None:
     rows = cpu_rows("--seed", "3", workload=NET, out=tmp_path, code=0)
     infer, train = sorted(rows, key=lambda row: str(row["workload"]))
     for row in rows:
-        # A loader that a busy machine holds up is no fault of the net.
-        assert set(str(row["reasons"]).split(";")) <= {"smoke", "input_bound"}
+        # A loader that a busy machine holds up is no fault of the net; inference has none.
+        assert set(str(row["reasons"]).split(";")) - {"input_bound"} == {"smoke"}
         assert row["status"] == "WARN"
         assert (row["mode"], row["device_type"], row["step_clock"]) == ("real", "cpu", "host")
         assert (row["batch"], row["items_unit"], row["threads"]) == (4, "sample", 1)
@@ -58,7 +58,8 @@ def test_both_phases_of_a_healthy_net_fill_their_rows(tmp_path: Path) -> None:
             assert float(row[column] or 0) > 0, column
     assert train["flops_per_item"] == 1024.0
     assert infer["flops_per_item"] == 512.0
-    assert float(infer["lat_p50_ms"] or 0) >= 20
+    assert infer["reasons"] == "smoke"
+    assert 20 <= float(infer["lat_p50_ms"] or 0) < 60
     assert infer["data_wait_frac"] is None, "resident batches are not waited for"
     assert infer["loss_last"] is None
     assert float(train["loss_first"] or 0) > 0 and float(train["loss_last"] or 0) > 0

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bench.core.nouns import Device
+from bench.devices.host.cpu_noise import take_snapshot
 from bench.devices.telemetry.common import Baseline
 from bench.measure.inspection import Inspection, torch_facts
 from bench.measure.messages import Samples, TrialResult
@@ -93,6 +94,9 @@ def test_other_ranks_of_a_torchrun_job_on_this_machine_are_not_foreign(monkeypat
         other.kill()
     assert sibling.pid in own
     assert other.pid not in own
+    for siblings in ((), (os.getppid(),)):
+        seen = [pid for pid, _ in take_snapshot(os.getpid(), siblings=siblings).processes]
+        assert (os.getppid() in seen) == bool(siblings)
 
 
 @pytest.mark.parametrize("chosen", [None, "FAST"])

@@ -150,9 +150,9 @@ def test_block_differences_by_hand_with_a_lost_trial_and_under_steady_drift() ->
     result = compare_arms(lost, threshold_frac=0.03)
     assert (result.num_blocks, result.num_left_out) == (3, 1)
     assert result.reason == "1 blocks lost a trial and are left out"
-    result = compare_arms(lost[8:], threshold_frac=0.03)
-    assert (result.verdict, result.low, result.more_blocks) == ("NOT COMPARED", None, 2)
-    assert result.ratio is not None and result.reason == "1 whole blocks, needs 3"
+    result = compare_arms(lost[4:], threshold_frac=0.03)
+    assert (result.verdict, result.low, result.more_blocks) == ("NOT COMPARED", None, 1)
+    assert result.ratio is not None and result.reason == "2 whole blocks, needs 3"
     # Every trial is 5 % slower than the one before it; the arms are the same.
     drifting = arm_trials(6, ratio=1.0, drift=0.05, noise=0.002)
     result = compare_arms(drifting, threshold_frac=0.03)
@@ -238,7 +238,7 @@ def test_autocorrelation_time_and_interval_of_known_series_in_well_under_a_secon
     for phi, truth in ((0.0, 1.0), (0.5, 3.0), (0.9, 19.0), (0.96, 49.0)):
         estimates = [autocorrelation_time(correlated(phi, num=20_000, seed=s)) for s in range(8)]
         assert fmean(estimates) == pytest.approx(truth, rel=0.2), phi
-    for phi in (0.0, 0.9):
+    for phi in (0.0, 0.6, 0.9):
         covered = 0
         for series in (correlated(phi, num=2000, seed=seed) for seed in range(200)):
             half_width = batch_means_half_width_frac(series)

@@ -200,7 +200,8 @@ def simulated(
         start_s=0.0,
         end_s=1.0,
         step_s=[0.1] * len(passes_s),
-        counts=[replace(ONE_ITEM, flops=6.0, elements=None)] * len(passes_s),
+        counts=[replace(ONE_ITEM, flops=6.0, elements=None, data_wait_s=0.5)] * len(passes_s),
+        host_bound_frac=0.5,
     )
     window, row = simulate_window(
         measured,
@@ -218,6 +219,8 @@ def test_simulated_steps_by_hand() -> None:
     passes_s = [[0.01, 0.01, 0.02, 0.02, 0.002]] * 3
     window, row = simulated(passes_s, facts=NO_MESSAGES, clips=True)
     assert window.step_s == pytest.approx([0.151] * 3)
+    assert (window.wall_s, window.host_bound_frac) == (pytest.approx(0.453), None)
+    assert {count.data_wait_s for count in window.counts} == {0.0}, "nothing waits in simulation"
     assert row["bubble_frac"] == pytest.approx(0.03 / 0.151)
     assert row["comm_exposed_ms"] == pytest.approx(0.0)
     speed = summary.speed_columns(window)

@@ -240,7 +240,8 @@ def test_what_changed_since_the_run_began_is_refused_or_not_measured(
     content["environment"]["torch"]["device_name"] = "Some Accelerator 80GB"
     sidecar.write_text(json.dumps(content))
     assert "the run began on Some Accelerator 80GB, this is fake device" in refused()
-    for plan in ({}, {"planned": [{}]}, {"planned": [3]}, [], {"planned": "abc"}):
+    empty = {**content["request"]["plan"], "planned": []}
+    for plan in ({}, empty, {"planned": [{}]}, {"planned": [3]}, [], {"planned": "abc"}):
         sidecar.write_text(json.dumps({**content, "request": {"plan": plan}}))
         assert "its plan cannot be read" in refused(code=2)
     sidecar.write_text(stored)

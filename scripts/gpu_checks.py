@@ -133,9 +133,20 @@ def profiles_cover(least_frac: float) -> Check:
 
 
 def roof_is_reached(document: Document) -> str | None:
-    """The roof is within 3 % of a product measured beside it."""
-    ratio = document["roof_flops_per_s"] / document["product_flops_per_s"]
-    return None if 0.97 <= ratio <= 1.03 else f"the roof is {ratio:.3f} of an own product"
+    """The roof is within 3 % of an own product at its side, and is the best rate tried.
+
+    Another side may be faster: on an H100 16384 is 4 % above 8192.
+    """
+    side, own = document["side"], document["product_flops_per_s"]
+    tried = dict(document["roof_tried_flops_per_s"])
+    same_side = [rate for shape, rate in tried.items() if shape.split()[0] == str(side)]
+    if not same_side:
+        return f"the roof tried no side of {side}: {', '.join(tried)}"
+    ratio = max(same_side) / own
+    if not 0.97 <= ratio <= 1.03:
+        return f"at side {side} the roof is {ratio:.3f} of an own product"
+    best, kept = max(tried.values()), document["roof_flops_per_s"]
+    return None if kept >= best else f"the roof is {kept:g} FLOP/s, the best tried {best:g}"
 
 
 def roof_is_there(document: Document) -> str | None:

@@ -11,10 +11,11 @@ compute is the mean of the largest of N draws, exactly, from the order statistic
 sample. Left out: ranks that differ for good (a slow card), and that draws of several ranks may be
 correlated (a job that slows all of them), which would make the effect smaller.
 
-A trace says when compute issued a collective and when it waited for one. Its times are seconds on
-one clock (the host's on a CPU, the device's on an accelerator) from the start of the step. A moment
-is noted as the link knows it: seconds on a CPU, the number of a stamp on an accelerator, which is
-read when the step is over. Noting takes a list append; everything else runs when somebody asks for
+A trace begins before the step waits for its first batch: that wait is compute's, on any link. It
+says when compute issued a collective and when it waited for one. Its times are seconds on one clock
+(the host's on a CPU, the device's on an accelerator) from the start of the step. A moment is noted
+as the link knows it: seconds on a CPU, the number of a stamp on an accelerator, which is read when
+the step is over. Noting takes a list append; everything else runs when somebody asks for
 the trace: a step is timed, and what follows it is too.
 
 Who waits is not always seen. DDP waits inside C++ for the futures that it took, when the backward

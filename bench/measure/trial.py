@@ -7,10 +7,10 @@ code that a row can carry. Exit code 0: a result or a failure was given; anythin
 A trial on several real devices is as many processes: `bench.measure.ranks.rank_trial`.
 
 Columns are made when the window is over: reading memory's peaks, tracing a modelled link's steps
-and looking at the output disturb no step that counts. In mode `simulated` the measured steps are
-only compute: the row's steps are replays of them on the link. Everything else was measured in the
-window; what comes after it (traced steps on an accelerator, the contended end of the bracket) never
-enters the speed. What was seen from outside the process is its parent's.
+and looking at the output disturb no step that counts. In mode `simulated` steps are measured on a
+link that takes no time: the row's are replays of them on the link. Everything else was measured in
+the window; what comes after it (traced steps on an accelerator, the contended end of the bracket)
+never enters the speed. What was seen from outside the process is its parent's.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def torch_columns(engine: TorchEngine, measured: Measured) -> tuple[Row, Problem
     config, step_s = engine.config, measured.window.step_s
     reported, layout_columns, reasons = _layout_columns(engine, measured.window)
     row = _step_columns(reported, engine=engine)
-    row |= summary.wait_columns(measured.window, uses_loader=engine.uses_loader)
+    row |= summary.wait_columns(reported, uses_loader=engine.uses_loader)
     row |= summary.cold_columns(measured.warmup, config=config, cold_s=engine.cold_s, step_s=step_s)
     row |= layout_columns
     row["num_parameters"] = engine.num_parameters

@@ -1,6 +1,7 @@
 """Stages on one device: the net's own arithmetic, timed stage by stage, simulated as a pipeline."""
 
 import importlib
+import time
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -63,10 +64,13 @@ def passed(
         workload, net, device_type="cpu", dtype=dtype, num_stages=num_stages, clock=clock
     )
     for _ in range(num_passes):
+        clock.mark()
         parts(ids)
     return parts, net
 
 
+WAIT_S = 0.125
+"""Longer than a pass, and exact in binary."""
 MILLISECONDS = round_prices(s_per_100_bytes=1e-3 / 10.24)
 """A millisecond for each KiB."""
 
@@ -220,7 +224,7 @@ def test_simulated_steps_by_hand() -> None:
     window, row = simulated(passes_s, facts=NO_MESSAGES, clips=True)
     assert window.step_s == pytest.approx([0.151] * 3)
     assert (window.wall_s, window.host_bound_frac) == (pytest.approx(0.453), None)
-    assert {count.data_wait_s for count in window.counts} == {0.0}, "nothing waits in simulation"
+    assert {count.data_wait_s for count in window.counts} == {2.0}, "of 4 micro-batches"
     assert row["bubble_frac"] == pytest.approx(0.03 / 0.151)
     assert row["comm_exposed_ms"] == pytest.approx(0.0)
     speed = summary.speed_columns(window)
@@ -270,6 +274,8 @@ def test_an_engine_measures_passes_and_simulates_steps() -> None:
     engine = engine_for(PP2)
     engine.build()
     engine.step()
+    take = engine._feed.next
+    engine._feed.next = lambda: [time.sleep(WAIT_S), (*take()[:2], WAIT_S)][1]  # type: ignore
     measured = run_window(
         engine, clock=HostClock(), should_stop=lambda elapsed_s, step_s: len(step_s) >= 3
     )
@@ -277,6 +283,8 @@ def test_an_engine_measures_passes_and_simulates_steps() -> None:
     assert len(window.step_s) == len(measured.counts) >= 3
     assert sum(c.items for c in window.counts) == 4 * sum(c.items for c in measured.counts)
     passes_s = engine.staged.clock.passes_s()
+    assert min(window.step_s) > 4 * WAIT_S, "the first stage waits for each of its micro-batches"
+    assert {count.data_wait_s for count in window.counts} == {4 * WAIT_S}
     assert len(passes_s) == len(measured.counts) + 1, "the one before the window is not simulated"
     for pass_s, intervals_s in zip(measured.step_s, passes_s[1:], strict=True):
         assert sum(intervals_s) <= pass_s, "what is timed lies inside the engine's step"

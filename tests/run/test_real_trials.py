@@ -120,6 +120,28 @@ def test_output_that_differs_from_the_reference_makes_the_row_invalid(tmp_path: 
     assert halved["detail"] == "output at tiny is 0.5 from the CPU's fp32 result, tolerance 0.06"
 
 
+def test_a_simulated_step_waits_for_its_loader_as_the_step_alone_does(tmp_path: Path) -> None:
+    rows = cpu_rows(
+        *("--set", "delay_s=0.01", "--workers", "0", "--devices", "1,8", "--parallel", "ddp,fsdp"),
+        *("--link", "infinite,h100-nvlink", "--mode", "simulated"),
+        out=tmp_path,
+        code=0,
+    )
+    (alone,) = (row for row in rows if row["device_count"] == 1)
+    assert len(rows) == 5
+    for row in rows:
+        # Four samples of 10 ms each, before a step of 20 ms.
+        assert float(row["step_median_ms"] or 0) > 60
+        assert float(row["data_wait_frac"] or 0) == pytest.approx(2 / 3, abs=0.1)
+        assert "input_bound" in str(row["reasons"]).split(";")
+        each = float(row["throughput_per_s"] or 0) / int(row["device_count"] or 1)
+        assert each < 1.1 * float(alone["throughput_per_s"] or 0), "none gains by company"
+        waited_s = float(row["data_wait_s"] or 0)
+        assert waited_s == pytest.approx(0.04 * int(row["steps"] or 0), rel=0.3)
+        if row is not alone:
+            assert float(row["compute_step_ms"] or 0) > 60, "a link takes no wait away"
+
+
 def test_slow_loader_is_told_from_a_slow_device_and_a_process_takes_the_wait_away(
     tmp_path: Path,
 ) -> None:

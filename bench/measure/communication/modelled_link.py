@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from statistics import fmean
+from typing import TypeVar
 
 import torch
 
@@ -26,6 +27,7 @@ from bench.measure.communication.communication import Traces
 from bench.parallel.ranks import Ranks, within
 from bench.results.schema import Row
 
+Done = TypeVar("Done")
 TRACED_STEPS = 30
 TRACED_S = 10.0
 FEWEST_TRACED = 5
@@ -55,19 +57,17 @@ class ModelledLink:
         self.traces = Traces()
         self._is_traced = config.layout.mode == "simulated" or emulation.device.type == "cpu"
 
-    def run(self, step: Callable[[], None]) -> None:
+    def run(self, step: Callable[[], Done]) -> Done:
         """Do one step, traced where that costs nothing."""
-        if self._is_traced:
-            self._trace(step)
-        else:
-            step()
+        return self._trace(step)[0] if self._is_traced else step()
 
-    def _trace(self, step: Callable[[], None]) -> StepNotes:
+    def _trace(self, step: Callable[[], Done]) -> tuple[Done, StepNotes]:
+        """Trace one step with all that it waits for: a loader is waited for on any link."""
         self._emulation.begin_step()
-        step()
+        done = step()
         notes = self._emulation.end_step()
         self.traces.add(notes)
-        return notes
+        return done, notes
 
     def begin_window(self) -> None:
         """Forget the warm-up's traces; `UnresolvedLinkError` where they show nothing to emulate."""
@@ -88,7 +88,7 @@ class ModelledLink:
             "use --mode simulated, a slower --link or larger messages"
         )
 
-    def trace_afterwards(self, step: Callable[[], None]) -> None:
+    def trace_afterwards(self, step: Callable[[], object]) -> None:
         """Trace some steps where the window was not traced."""
         if self._is_traced:
             return
@@ -96,7 +96,7 @@ class ModelledLink:
         most = FEWEST_TRACED if self._layout.mode == "throttled" else TRACED_STEPS
         start_s = time.monotonic()
         for index in range(max(most, self.period_steps)):
-            notes = self._trace(step)
+            _, notes = self._trace(step)
             if index == 0:
                 self._refuse_unresolved(notes)
             is_late = time.monotonic() - start_s > TRACED_S
@@ -104,7 +104,11 @@ class ModelledLink:
                 break
 
     def contended_columns(
-        self, step: Callable[[], None], *, synchronize: Callable[[], None], step_s: Sequence[float]
+        self,
+        step: Callable[[], object],
+        *,
+        synchronize: Callable[[], None],
+        step_s: Sequence[float],
     ) -> Row:
         """Columns of the step while communication also takes resources; `step_s` are those without.
 
@@ -131,7 +135,7 @@ class ModelledLink:
         }
 
     def _added_s(
-        self, step: Callable[[], None], *, synchronize: Callable[[], None], amount: float
+        self, step: Callable[[], object], *, synchronize: Callable[[], None], amount: float
     ) -> float:
         """Median of what contention adds to a step; the first pair is not counted.
 

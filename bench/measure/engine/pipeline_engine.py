@@ -14,7 +14,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -33,6 +33,7 @@ from bench.emulate.pipeline import (
 from bench.emulate.replay import Bound
 from bench.hardware.costs.cost import CostModel
 from bench.measure.engine.correctness import TOLERANCE_FRAC
+from bench.measure.engine.engine import StepCount
 from bench.measure.engine.precision import autocast
 from bench.measure.engine.steps import InferStep, TrainStep
 from bench.measure.engine.torch_engine import TorchEngine
@@ -43,6 +44,7 @@ from bench.parallel.laid_out import LaidOut
 from bench.results.schema import Row
 from bench.workload import Workload
 
+T = TypeVar("T")
 MOST_STEPS_SIMULATED = 400
 FEWEST_STEPS_SIMULATED = 20
 MOST_TASKS_SIMULATED = 1_000_000
@@ -112,6 +114,7 @@ class StagedStep(TrainStep):
     """A training step over stages; `clock` has the intervals of every pass.
 
     A pass with S stages has 2 S + 1 intervals: forwards in order, backwards in reverse, optimizer.
+    It begins with a mark of the caller's, before it waits for the batch: so does the first stage.
     """
 
     def __init__(
@@ -140,7 +143,6 @@ class StagedStep(TrainStep):
         (batch,) = micro_batches
         if self.last_loss is None:
             self._check(batch)
-        self.clock.mark()
         outputs = self._there_and_back(batch)
         if self._output_bytes is None:
             self._output_bytes = tuple(o.numel() * o.element_size() for o in outputs[:-1])
@@ -252,6 +254,11 @@ class PipelineEngine(TorchEngine):
         )
         return self.staged
 
+    def untraced_step(self) -> StepCount:
+        """Queue one pass, from the wait for its batch on: the first stage's device waits for it."""
+        self.staged.clock.mark()
+        return super().untraced_step()
+
     def simulated(self, measured: Window, *, model: CostModel) -> tuple[Window, Row]:
         """Return the window as simulated steps, and the columns of communication.
 
@@ -284,9 +291,10 @@ def simulate_window(
     overlap, and the last ones go on with the first pass.
     """
     starts = _starts(len(passes_s), layout=layout)
+    waits_s = [count.data_wait_s for count in measured.counts]
     every: dict[Bound, list[PipelineStep]] = {"seconds": [], "low_s": [], "high_s": []}
     for start in starts:
-        taken_s = [passes_s[(start + index) % len(passes_s)] for index in range(layout.grad_accum)]
+        taken_s = _taken(passes_s, start, layout)
         mean_s = [sum(column) / len(taken_s) for column in zip(*taken_s, strict=True)]
         for bound, steps in every.items():
             step = simulate_step(
@@ -300,12 +308,22 @@ def simulate_window(
             )
             steps.append(step)
     step_s = [step.step_s for step in every["seconds"]]
-    # All micro-batches of all replicas; what was waited for the loader is not simulated.
+    # All micro-batches of all replicas, whose first stages wait for their loaders side by side.
     times = layout.grad_accum * layout.data
-    counts = [replace(measured.counts[start], data_wait_s=0.0).times(times) for start in starts]
+    step_waits_s = [sum(_taken(waits_s, start, layout)) for start in starts]
+    counts = [
+        replace(measured.counts[start], data_wait_s=waited_s).times(times)
+        for start, waited_s in zip(starts, step_waits_s, strict=True)
+    ]
     changed: dict[str, Any] = {"step_s": step_s, "counts": counts, "host_bound_frac": None}
     window = replace(measured, start_s=0.0, end_s=sum(step_s), **changed)
     return window, _columns(every["seconds"], low=every["low_s"], high=every["high_s"])
+
+
+def _taken(of_passes: Sequence[T], start: int, layout: Layout) -> list[T]:
+    """Return what belongs to the micro-batches of the step that begins with pass `start`."""
+    indices = range(start, start + layout.grad_accum)
+    return [of_passes[index % len(of_passes)] for index in indices]
 
 
 def _starts(num_passes: int, *, layout: Layout) -> list[int]:

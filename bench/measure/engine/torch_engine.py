@@ -215,22 +215,19 @@ class TorchEngine(Engine):
         return ResidentFeed(ready)
 
     def step(self) -> StepCount:
-        """Queue one step, all its micro-batches."""
+        """Queue one step, all its micro-batches; on a modelled link it may be traced."""
+        return self.untraced_step() if self.link is None else self.link.run(self.untraced_step)
+
+    def untraced_step(self) -> StepCount:
+        """Queue one step, from the wait for its first batch on."""
         taken = [self._feed.next() for _ in range(self._micro_batches)]
         batches = [batch for batch, _, _ in taken]
         if self.config.compile_mode:
             # What the step before left in the memory of a graph may be written over from here on.
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        if self.link is None:
-            self._step(*batches)
-        else:
-            self.link.run(lambda: self._step(*batches))
+        self._step(*batches)
         counts = [self._count(collated, waited_s) for _, collated, waited_s in taken]
         return counts[0] if len(counts) == 1 else summed(counts)
-
-    def untraced_step(self) -> None:
-        """Queue one step that counts for nothing."""
-        self._step(*[self._feed.next()[0] for _ in range(self._micro_batches)])
 
     def begin_window(self) -> None:
         """Count memory peaks and traces from here; refuses a link that shows nothing."""

@@ -12,7 +12,7 @@ from typer import Argument, Option
 from bench.cli.options import AsJson, FailOn, Out, OutputFormat, Strict, chosen_format
 from bench.cli.output import print_answer, print_json, print_note
 from bench.core.errors import ExitCode, MeasurementError, UsageError
-from bench.core.paths import short_path
+from bench.core.paths import short_path, user_path
 
 if TYPE_CHECKING:
     from bench.analysis.comparison.verdicts import PairedResult
@@ -69,6 +69,7 @@ def _arm(name: str, flags: str, python: str | None) -> ArmRuns:
 
     words = shlex.split(flags)
     check_flags(words)
+    python = python and str(user_path(python, what=f"--python-{name.lower()}"))
     if python is not None and shutil.which(python) is None:
         raise UsageError(f"--python-{name.lower()} {python} is not a program")
     return ArmRuns(name=name, flags=tuple(words), python=python or sys.executable)

@@ -51,7 +51,33 @@ class Verbs(TyperGroup):
         _write_groups(formatter, groups)
 
 
-class Verb(TyperCommand):
+class PathsCommand(TyperCommand):
+    """A command that expands ~ in each of its paths.
+
+    A shell leaves it as it is in --out=~/results, and so does what sets a variable for a job.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        for parameter in self.params:
+            value = ctx.params.get(parameter.name)
+            if parameter.type.name == "path" and value:
+                flag = parameter.human_readable_name
+                if parameter.param_type_name == "option":
+                    flag = max(parameter.opts, key=len)
+                ctx.params[parameter.name] = _expanded(value, what=flag)
+        return super().invoke(ctx)
+
+
+def _expanded(value: Any, *, what: str) -> Any:
+    from bench.core.paths import user_path
+
+    if isinstance(value, list | tuple):
+        return [_expanded(one, what=what) for one in value]
+    return user_path(str(value), what=what)
+
+
+class Verb(PathsCommand):
     """A verb whose help lists flags by subject, and names the environment's rule in one line."""
 
     def __init__(self, name: str | None, **settings: Any) -> None:

@@ -62,7 +62,7 @@ class PathsCommand(TyperCommand):
         for parameter in self.params:
             value = ctx.params.get(parameter.name)
             if parameter.type.name == "path" and value:
-                flag = parameter.human_readable_name
+                flag = parameter.human_readable_name.removesuffix("...")
                 if parameter.param_type_name == "option":
                     flag = max(parameter.opts, key=len)
                 ctx.params[parameter.name] = _expanded(value, what=flag)

@@ -20,7 +20,7 @@ from bench.core.nouns import Status
 from bench.core.paths import write_whole
 from bench.results.reader import complete_length, format_cell, format_record, parse_cell, read_rows
 from bench.results.schema import COLUMNS, NAMES, REASONS, REQUIRED, SCHEMA_VERSION, Row
-from bench.results.whole_files import AppendFile
+from bench.results.whole_files import AppendFile, RunLock
 
 _LOG = logging.getLogger(__name__)
 
@@ -71,6 +71,7 @@ class Store:
     def __init__(self, path: Path, *, note: Callable[[str], None] = _LOG.warning) -> None:
         self.path = path
         self._note = note
+        self._lock: RunLock | None = None
         self.sidecar = read_sidecar(path)
         self._check_header()
         self._file = AppendFile(path, complete_length=self._whole, note=note, must_exist=True)
@@ -105,6 +106,10 @@ class Store:
                 raise DataError(f"{path}: holds run {row['run_id']}, not only {store.run_id}")
         return store
 
+    def hold(self, *, holder: str) -> None:
+        """Keep others from measuring this run until `close`; `UsageError` names who does."""
+        self._lock = RunLock(self.path, holder=holder)
+
     @property
     def run_id(self) -> str:
         """Identifier of the run, as in every row."""
@@ -130,8 +135,10 @@ class Store:
         return read_rows(self.path, note=self._note)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file, and of the run."""
         self._file.close()
+        if self._lock is not None:
+            self._lock.release()
 
     def __enter__(self) -> Self:
         return self

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.core.errors import DataError, MeasurementError
+from bench.core.errors import DataError, MeasurementError, UsageError
 from bench.core.paths import write_whole
 
 if sys.platform != "win32":
@@ -103,6 +103,56 @@ class AppendFile:
         while part := os.read(self._descriptor, 1 << 24):
             parts.append(part)
         return b"".join(parts)
+
+
+class RunLock:
+    """The right to add to a run, for one process until it ends or lets go.
+
+    The file beside the rows names its holder. What counts is the lock on the file, which goes with
+    the process, however that ends. A file system without locks gives the right to everyone.
+    """
+
+    def __init__(self, path: Path, *, holder: str) -> None:
+        self._path = path.with_name(path.stem + ".lock")
+        while True:
+            try:
+                self._descriptor = os.open(self._path, _FLAGS | os.O_CREAT, 0o666)
+            except OSError as error:
+                raise DataError(f"{self._path}: cannot be written: {error.strerror}") from error
+            self._take()
+            if self._is_there():
+                break
+            os.close(self._descriptor)  # its holder let go of it meanwhile, with the file
+        os.ftruncate(self._descriptor, 0)
+        os.write(self._descriptor, holder.encode())
+
+    def _take(self) -> None:
+        if sys.platform == "win32":
+            return
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._descriptor, 200, 0).decode(errors="replace")
+            os.close(self._descriptor)
+            raise UsageError(
+                f"{self._path.stem} is being measured by {holder or 'another process'}; "
+                "wait until it has ended, or end it"
+            ) from None
+        except OSError:
+            pass
+
+    def _is_there(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self._path.stat())
+        except FileNotFoundError:
+            return False
+
+    def release(self) -> None:
+        """Give the right up; a second time does nothing."""
+        if self._descriptor >= 0:
+            self._path.unlink(missing_ok=True)
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def write_document(path: Path, text: str, *, with_folder: bool = False) -> None:

@@ -63,7 +63,14 @@ def begin(plan: Plan, inspection: Inspection, *, folder: Path) -> Runner:
         request={"plan": asdict(plan)},
     )
     store = Store.create(folder, sidecar=sidecar, host_hash=environment.host_hash())
+    store.hold(holder=_holder())
     return Runner(plan, facts=facts, store=store)
+
+
+def _holder() -> str:
+    """Name this process to a user of the same folder, perhaps from another machine."""
+    host = environment.host_hash()[:8]  # as in the file's name
+    return f"process {os.getpid()} of machine {host}, since {utc_now()[11:19]} UTC"
 
 
 def _facts(inspection: Inspection) -> RunFacts:
@@ -84,6 +91,15 @@ def _facts(inspection: Inspection) -> RunFacts:
 def resume(name: str, *, folder: Path, note: Callable[[str], None]) -> Runner:
     """Take up a run by its id, file name or path; refuses when workload or device changed."""
     store = Store.open(_find_run(name, folder=folder), note=note)
+    try:
+        store.hold(holder=_holder())
+        return _taken_up(store)
+    except BaseException:
+        store.close()
+        raise
+
+
+def _taken_up(store: Store) -> Runner:
     try:
         plan = msgspec.convert(store.sidecar.request["plan"], Plan)
         if not plan.planned:

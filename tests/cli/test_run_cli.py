@@ -15,6 +15,7 @@ import typer
 import bench.cli
 from bench import discovery
 from bench.cli import main
+from bench.cli.options import PathsCommand
 from bench.results.reader import read_rows
 from bench.results.schema import Row
 from bench.run.runner import Runner
@@ -331,3 +332,34 @@ def test_thousands_of_command_lines_never_end_in_a_traceback(
         assert "Traceback" not in captured.err, arguments
         codes[code] += 1
     assert codes[0] > 500, "enough get through to be planned"
+
+
+def test_home_is_expanded_in_each_path_and_in_variables(
+    run: Run, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BENCH_RUN_OUT", "~/by variable")
+    run("-w", f"{TIMED}:infer", "--trials", "1")
+    run("-w", f"{TIMED}:infer", "--trials", "1", "--out=~/typed")
+    rows_in(home / "by variable")
+    (path,) = (home / "typed").glob("*.csv")
+    monkeypatch.setenv("BENCH_EXPORT_OUTPUT", "~/rows.json")
+    ask("export", f"~/typed/{path.name}", "--to", "json")
+    assert json.loads((home / "rows.json").read_text())
+    assert [one.name for one in tmp_path.iterdir()] == ["home"], "no folder is called ~"
+    refused = ask("export", "~nobody here/x.csv", "--to", "json", code=2)
+    assert refused.err.startswith("bench: CSV '~nobody here/x.csv' cannot be looked up")
+
+
+def test_every_command_expands_its_paths() -> None:
+    def leaves(command: Any) -> list[Any]:
+        below = getattr(command, "commands", {})
+        return [leaf for one in below.values() for leaf in leaves(one)] if below else [command]
+
+    commands = leaves(typer.main.get_command(bench.cli.app))
+    with_paths = [one for one in commands if any(p.type.name == "path" for p in one.params)]
+    assert len(with_paths) > 8
+    assert all(isinstance(one, PathsCommand) for one in with_paths)

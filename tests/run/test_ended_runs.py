@@ -30,7 +30,7 @@ from bench_process import (
 from bench.results.beside_rows import read_samples
 from bench.results.reader import read_rows
 from bench.results.schema import USABLE, Row
-from bench.results.store import samples_path
+from bench.results.store import samples_path, sidecar_path
 from bench.run import runner
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and limits")
@@ -143,6 +143,28 @@ def test_eight_runs_into_one_folder_lose_nothing(tmp_path: Path) -> None:
     assert not [one for one in tmp_path.iterdir() if one.name.startswith(".")], "nothing half made"
     code, _, stderr = fake_run("-w", TIMED, out=files[0])
     assert code == 2 and "choose another folder with --out" in stderr, "a file in a folder's place"
+
+
+def test_a_run_is_measured_by_one_process_at_a_time_and_a_killed_one_holds_nothing(
+    tmp_path: Path,
+) -> None:
+    with start(*FAKE, "-w", f"{TIMED}:infer", "--trials", "400", out=tmp_path) as process:
+        wait_until(lambda: num_rows(tmp_path) > 0)
+        path = only_file(tmp_path)
+        for named in (str(path), path.stem.rpartition("_")[2]):
+            code, stdout, stderr = bench_run("--resume", named, out=tmp_path)
+            assert (code, stdout) == (2, "")
+            (line,) = stderr.splitlines()
+            assert f"{path.stem} is being measured by process {process.pid} of machine" in line
+        process.kill()
+    plan = sidecar_path(path)
+    plan.write_text(plan.read_text().replace('"max_trials": 400', '"max_trials": 3'))
+    left = [start("--resume", str(path), "--quiet", out=tmp_path) for _ in range(2)]
+    codes = sorted((process.communicate(timeout=60), process.returncode)[1] for process in left)
+    assert codes in ([0, 0], [0, 2]), "one after the other, or one is refused"
+    trials = [row["trial"] for row in rows_in(tmp_path)]
+    assert len(set(trials)) == len(trials) >= 3, "no trial is repeated"
+    assert not list(tmp_path.glob("*.lock")), "the last one has cleaned up"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes there")

@@ -17,9 +17,10 @@ from bench.cli.options import AsJson
 from bench.cli.output import print_grids, print_json
 from bench.core.errors import BenchError
 from bench.core.nouns import Capability, Device
-from bench.core.units import format_bytes
+from bench.core.units import format_bytes, format_ranges
 
 if TYPE_CHECKING:
+    from bench.devices.host.cpu import CoreKinds
     from bench.devices.telemetry.nvml import PhysicalLink
     from bench.devices.torch.backends import PackageState
     from bench.report.tables.cells import AnyCell
@@ -43,6 +44,7 @@ def devices(
     ] = True,
 ) -> None:
     """Show every device, what works on it and how devices are joined."""
+    from bench.devices.host.cpu import allowed_cpu_ids, core_kinds
     from bench.devices.telemetry.nvml import device_links
     from bench.devices.torch.backends import load_packages
     from bench.devices.torch.detect import survey
@@ -53,12 +55,14 @@ def devices(
     entries = [_entry(device, with_probe=probe, problems=problems) for device in here.devices]
     packages = load_packages()
     links = device_links(here.devices)
+    kinds = core_kinds(allowed_cpu_ids())
     if as_json:
         print_json(
             {
                 "torch": _versions(),
                 "devices": [_as_document(entry) for entry in entries],
                 "links": [asdict(link) for link in links],
+                "cores": asdict(kinds),
                 "packages": [asdict(package) for package in packages],
                 "problems": problems,
             }
@@ -77,7 +81,7 @@ def devices(
         "catalogue": _catalogue_text,
     }
     grid = Grid.of(entries, columns, spare=("telemetry",))
-    print_grids([grid], lines=_lines(links, packages=packages, problems=problems))
+    print_grids([grid], lines=_lines(links, kinds=kinds, packages=packages, problems=problems))
 
 
 def _entry(device: Device, *, with_probe: bool, problems: list[str]) -> _Entry:
@@ -147,10 +151,20 @@ def _catalogue_text(entry: _Entry) -> str:
 
 
 def _lines(
-    links: list[PhysicalLink], *, packages: tuple[PackageState, ...], problems: list[str]
+    links: list[PhysicalLink],
+    *,
+    kinds: CoreKinds,
+    packages: tuple[PackageState, ...],
+    problems: list[str],
 ) -> list[str]:
-    """What does not fit in a row: versions, links, packages that matter, problems."""
+    """What does not fit in a row: versions, kinds of cores, links, packages, problems."""
+    from bench.devices.host.cpu import usable_cpu_ids
+
     lines = [" ".join(f"{name} {value}" for name, value in _versions().items() if value)]
+    if kinds.slow:
+        fast, slow = format_ranges(kinds.fast), format_ranges(kinds.slow)
+        pinned = format_ranges(usable_cpu_ids())
+        lines.append(f"cpu: fast cores {fast}, slow {slow}; trials are pinned to {pinned}")
     lines += [f"link {link.first} - {link.second}: {link.kind} {link.detail}" for link in links]
     found = [package for package in packages if package.state != "missing"]
     lines += [f"{package.module} {package.state}: {package.reason}" for package in found]

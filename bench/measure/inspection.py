@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from bench.core.nouns import Capability, Device, Dtype
-from bench.measure.asking import answer, ask
+from bench.measure.asking import answer, ask, pin
 
 FAKE = Device(
     type="fake",
@@ -80,14 +80,18 @@ def inspect_device(
 def _inspect(question: _Question) -> Inspection:
     import torch
 
+    from bench.devices.host.cpu import usable_cores, usable_cpu_ids
     from bench.devices.torch.detect import find, memory_info
     from bench.devices.torch.probe import probe_dtypes
     from bench.devices.torch.roof import load_roof, roof_for
     from bench.devices.torch.torch_adapter import adapter_for
 
-    if question.threads is not None:
-        torch.set_num_threads(question.threads)
     device = find(question.label)
+    if device.type == "cpu":
+        # The roof of the cores and threads that trials have.
+        cpu_ids = usable_cpu_ids(num_cores=max(usable_cores(), question.threads or 0))
+        pin(cpu_ids)
+        torch.set_num_threads(question.threads or len(cpu_ids))
     adapter_for(device.label).make_current()
     capabilities = probe_dtypes(device.label)
     if device.type != "cpu" and device.memory_free_bytes is None:

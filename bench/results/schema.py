@@ -120,7 +120,7 @@ COLUMNS: tuple[Column, ...] = (
         cpu_model="Processor",
         os_version="Operating system and kernel",
         host_hash="Hash of the host name",
-        cpu_cores_usable="Physical cores this process may use, after affinity and cgroup quota",
+        cpu_cores_usable="Physical cores this process may use, after affinity and cgroup quota; fast ones only, where kinds differ",
         threads="CPU compute threads used",
         workers="Loader processes used",
     ),

@@ -63,11 +63,16 @@ def make_request(planned: Planned, *, trial: int, limits: Limits, facts: RunFact
         config=config,
         limits=limits,
         trial=trial,
-        cpu_ids=() if is_fake else cpu.usable_cpu_ids(),
+        cpu_ids=() if is_fake else _cpu_ids(config.threads),
         threads=config.threads or max(1, cores // num_local_ranks(planned.config) - workers),
         workers=workers,
         idle_s=IDLE_S if gives_power and not limits.is_smoke else 0.0,
     )
+
+
+def _cpu_ids(threads: int | None) -> tuple[int, ...]:
+    """Cores of a trial; more threads than fast cores, where the user wants that, take slow ones."""
+    return cpu.usable_cpu_ids(num_cores=max(cpu.usable_cores(), threads or 0))
 
 
 def num_workers(planned: Planned, *, facts: RunFacts) -> int:

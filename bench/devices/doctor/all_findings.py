@@ -23,6 +23,7 @@ from bench.devices.doctor.host_findings import (
     share_findings,
     software_findings,
 )
+from bench.devices.doctor.kernel_findings import core_findings, shared_memory_findings
 from bench.devices.host.cgroup import ROOT
 from bench.devices.telemetry.common import THROTTLE_REASONS, Telemetry, is_in_use
 from bench.devices.telemetry.nvml import NvmlTelemetry, import_nvml
@@ -173,6 +174,8 @@ def findings(
         *load_findings(root),
         *processor_findings(root=root),
         *share_findings(root=root, environ=environ),
+        *core_findings(root=root),
+        *shared_memory_findings(root=root),
         *disk_findings(results_dir),
         *software_findings(environ),
         *gpu_findings(),

@@ -2,8 +2,10 @@
 
 Affinity, SMT siblings, memory nodes and control groups are honoured, so that a trial in a container
 starts as many threads as it will really be given. Benchmarks run one thread per physical core: a
-second one on the same core makes step times depend on the scheduler's luck. Without Linux's /sys
-every logical processor counts as a core of one node. Nothing is set here: the caller pins.
+second one on the same core makes step times depend on the scheduler's luck. Of a hybrid processor
+the fast cores are used: a thread on a slow one holds up all others in each parallel part.
+Without Linux's /sys every logical processor counts as a core of one node and one kind. Nothing is
+set here: the caller pins.
 """
 
 import os
@@ -12,6 +14,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -23,8 +26,26 @@ from bench.devices.host.cgroup import (
     cpu_quota,
     memory_left_bytes,
     memory_limit_bytes,
+    read_int,
     read_text,
 )
+
+FAST_FRAC = 0.8
+"""Cores from this share of the fastest one's speed on count as fast ones.
+
+Favoured cores of one kind differ by a few percent. Of small kinds the clock alone is less: 3.9 of
+5.2 GHz (Core i9-12900K), 3.5 of 4.9 GHz (Zen 4c in the Ryzen 5 7545U), by their data sheets.
+"""
+_SPEEDS = ("cpu_capacity", "cpufreq/cpuinfo_max_freq", "acpi_cppc/nominal_perf")
+"""What shows a core's speed next to others', in order of trust; the first that differs counts.
+
+Not CPPC's highest_perf: on AMD it ranks cores of one kind. x86 kernels write one capacity for all
+while SMT is on. Sources: https://docs.kernel.org/admin-guide/pm/amd-pstate.html,
+https://docs.kernel.org/scheduler/sched-capacity.html
+"""
+_PERFORMANCE_CORES = "sys/devices/cpu_core/cpus"
+"""Intel's list of its fast cores, which clocks alone do not always show; there on hybrids only
+(https://github.com/torvalds/linux/blob/master/tools/perf/Documentation/intel-hybrid.txt)."""
 
 
 def allowed_cpu_ids() -> tuple[int, ...]:
@@ -68,36 +89,79 @@ def numa_nodes(*, root: Path) -> tuple[tuple[int, ...], ...]:
     return tuple(cpu_ids for _, cpu_ids in sorted(nodes))
 
 
+@dataclass(frozen=True, kw_only=True)
+class CoreKinds:
+    """Logical processors by the kind of their core."""
+
+    fast: tuple[int, ...]
+    slow: tuple[int, ...] = ()
+    """Empty where all are alike."""
+
+
+def core_kinds(cpu_ids: Iterable[int], *, root: Path = ROOT) -> CoreKinds:
+    """Part the fast ones of these logical processors from the slow ones."""
+    ids = tuple(sorted(cpu_ids))
+    performance = parse_cpu_list(read_text(root / _PERFORMANCE_CORES) or "")
+    listed = {cpu_id for cpu_id in ids if cpu_id in performance}
+    candidates = chain([listed], (_fastest(ids, name=name, root=root) for name in _SPEEDS))
+    found = next((fast for fast in candidates if 0 < len(fast) < len(ids)), set(ids))
+    return CoreKinds(
+        fast=tuple(cpu_id for cpu_id in ids if cpu_id in found),
+        slow=tuple(cpu_id for cpu_id in ids if cpu_id not in found),
+    )
+
+
+def _fastest(cpu_ids: tuple[int, ...], *, name: str, root: Path) -> set[int]:
+    """Those near the highest figure in this file; none where one of them has no figure."""
+    folder = root / "sys/devices/system/cpu"
+    speeds = {cpu_id: read_int(folder / f"cpu{cpu_id}" / name) or 0 for cpu_id in cpu_ids}
+    if min(speeds.values(), default=0) <= 0:
+        return set()
+    least = FAST_FRAC * max(speeds.values())
+    return {cpu_id for cpu_id, speed in speeds.items() if speed >= least}
+
+
 def _allowed_cores(root: Path) -> tuple[tuple[int, ...], ...]:
+    """Cores this process may use, fast ones first."""
     cores = group_siblings(allowed_cpu_ids(), root=root)
     num_physical = psutil.cpu_count(logical=False)
     if platform.system() != "Linux" and num_physical:
         # Nothing reports which ids are siblings: let the first of each run of ids stand for a core.
         stride = max(1, len(cores) // num_physical)
         return cores[::stride][:num_physical]
-    return cores
+    slow = core_kinds(allowed_cpu_ids(), root=root).slow
+    return tuple(sorted(cores, key=lambda core: core[0] in slow))
+
+
+def _within_quota(num_cores: int, *, root: Path) -> int:
+    quota = cpu_quota(root=root)
+    return max(1, num_cores if quota is None else min(num_cores, int(quota)))
 
 
 def usable_cores(*, root: Path = ROOT) -> int:
-    """Physical cores this process may use: affinity without SMT siblings, quota rounded down."""
-    num_cores = len(_allowed_cores(root))
-    quota = cpu_quota(root=root)
-    return max(1, num_cores if quota is None else min(num_cores, int(quota)))
+    """Physical cores this process should use: those allowed, without SMT siblings and slow kinds.
+
+    A quota is rounded down.
+    """
+    slow = core_kinds(allowed_cpu_ids(), root=root).slow
+    fast = [core for core in _allowed_cores(root) if core[0] not in slow]
+    return _within_quota(len(fast), root=root)
 
 
 def usable_cpu_ids(*, num_cores: int | None = None, root: Path = ROOT) -> tuple[int, ...]:
     """One logical id for each usable core (or for `num_cores`), in one memory node if it can.
 
     Of several sufficient nodes the one with the most of these cores is taken, then the first.
-    Where none suffices, whole nodes are used in that same order.
+    Where none suffices, whole nodes are used in that same order. Slow cores come last.
     """
-    usable = usable_cores(root=root)
-    wanted = usable if num_cores is None else max(1, min(num_cores, usable))
     ids = [core[0] for core in _allowed_cores(root)]
-    by_node = [[cpu_id for cpu_id in ids if cpu_id in node] for node in numa_nodes(root=root)]
+    wanted = usable_cores(root=root) if num_cores is None else max(1, num_cores)
+    slow = core_kinds(ids, root=root).slow
+    fast = [cpu_id for cpu_id in ids if cpu_id not in slow]
+    by_node = [[cpu_id for cpu_id in fast if cpu_id in node] for node in numa_nodes(root=root)]
     ordered = list(chain(*sorted(by_node, key=len, reverse=True)))
     ordered += [cpu_id for cpu_id in ids if cpu_id not in ordered]
-    return tuple(sorted(ordered[:wanted]))
+    return tuple(sorted(ordered[: _within_quota(min(wanted, len(ids)), root=root)]))
 
 
 def usable_memory_bytes(*, root: Path = ROOT) -> int:
@@ -191,7 +255,14 @@ def _processor(root: Path) -> Facts:
     flags = (fields.get("flags") or fields.get("Features") or "").split()
     # Vector instructions that torch's kernels are chosen by.
     simd = sorted(flag for flag in flags if re.match(r"avx|amx|sve|asimd$|fma$", flag))
+    kinds = core_kinds(allowed_cpu_ids(), root=root)
+    hybrid: Facts = {
+        "fast_cpus": format_ranges(kinds.fast),
+        "slow_cpus": format_ranges(kinds.slow),
+        "pinned_cpus": format_ranges(usable_cpu_ids(root=root)),
+    }
     return {
+        **(hybrid if kinds.slow else {}),
         "model": cpu_model(root=root) or platform.machine() or None,
         "architecture": platform.machine() or None,
         "cores": psutil.cpu_count(logical=False),

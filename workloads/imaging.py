@@ -54,7 +54,11 @@ class Workload(UNet, bench.workload.Workload):
     phases = (TRAIN, INFER)
     accepts_data = "a Medical Segmentation Decathlon folder (dataset.json, imagesTr, labelsTr)"
     max_grad_norm = 12.0  # nnU-Net's
-    libraries = ("workloads._imaging.imaging_net", "workloads._imaging.imaging_data")
+    libraries = (
+        "workloads._imaging.monai_alone",
+        "workloads._imaging.imaging_net",
+        "workloads._imaging.imaging_data",
+    )
 
     patch: tuple[int, ...] = (128, 128, 128)
     channels: int = 1

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -204,3 +206,16 @@ def test_estimates_cover_the_measured_peak_and_what_is_kept_for_backward(
         assert half < full == tf32
     # A volume is one at any batch.
     assert larger.memory_bytes(INFER, dtype=dtype) == workload.memory_bytes(INFER, dtype=dtype)
+
+
+def test_a_trial_imports_no_transformers_that_its_net_has_no_use_for() -> None:
+    words = """
+import importlib, sys
+from workloads.imaging import Workload
+for library in Workload.libraries:
+    importlib.import_module(library)
+assert "transformers" not in sys.modules
+from transformers.models.llama import LlamaConfig  # whoever wants it afterwards gets it
+"""
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

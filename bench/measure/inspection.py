@@ -54,6 +54,11 @@ class Inspection:
         return self.device.type not in ("cpu", "fake")
 
     @property
+    def gives_power(self) -> bool:
+        """Whether anything here shows what the device takes."""
+        return bool({"power", "energy"} & set(self.device.telemetry))
+
+    @property
     def default_dtype(self) -> Dtype:
         """bf16 on an accelerator that computes it right, fp32 elsewhere."""
         return "bf16" if self.is_accelerator and self.capabilities.get("bf16") == "ok" else "fp32"

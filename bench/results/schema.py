@@ -226,7 +226,7 @@ COLUMNS: tuple[Column, ...] = (
         energy_source="counter (hardware, validated), integrated (10 Hz power), or blank",
         energy_scope="What it covers: gpu, module, package, soc",
         power_mean_w="energy_j / window_s",
-        idle_power_w="Power with the context open before the first step",
+        idle_power_w="Power with the context open before the first step, measured once in a run",
     ),
     *_columns(
         "conditions",

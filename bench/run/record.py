@@ -50,15 +50,25 @@ class RunFacts:
         return self.chips[0] if len(self.chips) == 1 else None
 
 
-def make_request(planned: Planned, *, trial: int, limits: Limits, facts: RunFacts) -> TrialRequest:
-    """Turn a planned configuration into what the trial's process is asked to do."""
+def make_request(
+    planned: Planned,
+    *,
+    trial: int,
+    limits: Limits,
+    facts: RunFacts,
+    idle_power_w: float | None = None,
+) -> TrialRequest:
+    """Turn a planned configuration into what the trial's process is asked to do.
+
+    Where the idle power is known, or would have no use, the trial does not rest for it.
+    """
     config, device = planned.config, facts.inspection.device
     workers = num_workers(planned, facts=facts)
     cores = facts.usable_cores
     if config.chip_limit:
         cores = min(cores, parse_chip_limit(config.chip_limit).cores or cores)
     is_fake = device.type == "fake"
-    gives_power = bool({"power", "energy"} & set(device.telemetry))
+    rests = idle_power_w is None and not limits.is_smoke and facts.inspection.gives_power
     return TrialRequest(
         config=config,
         limits=limits,
@@ -66,7 +76,7 @@ def make_request(planned: Planned, *, trial: int, limits: Limits, facts: RunFact
         cpu_ids=() if is_fake else _cpu_ids(config.threads),
         threads=config.threads or max(1, cores // num_local_ranks(planned.config) - workers),
         workers=workers,
-        idle_s=IDLE_S if gives_power and not limits.is_smoke else 0.0,
+        idle_s=IDLE_S if rests and _has_energy(config.layout, facts.inspection) else 0.0,
     )
 
 

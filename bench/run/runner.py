@@ -70,6 +70,7 @@ class Runner:
         self._order = random.Random(plan.seed)
         self._started_s = time.monotonic()
         self._attempts: dict[tuple[str, int], int] = {}
+        self._idle_power_w: float | None = None
         self.rows = store.rows()
         for row in self.rows:
             key = (str(row["config_hash"]), int(row["trial"] or 0))
@@ -145,6 +146,9 @@ class Runner:
             codes = _codes(row)
         if row["status"] in USABLE:
             arm.count(row)
+            idle_power_w = row.get("idle_power_w")
+            if isinstance(idle_power_w, float):
+                self._idle_power_w = idle_power_w
         elif not codes & validity.RETRYABLE:
             self._cannot_work(arm, codes)
         else:
@@ -167,8 +171,15 @@ class Runner:
         planned, facts, started_utc = arm.planned, self.facts, utc_now()
         key = (planned.config_hash, trial)
         attempt = self._attempts[key] = self._attempts.get(key, 0) + 1
-        request = make_request(planned, trial=trial, limits=self.plan.limits, facts=facts)
-        observation, outcome = Observation(), Outcome(failure=refused)
+        request = make_request(
+            planned,
+            trial=trial,
+            limits=self.plan.limits,
+            facts=facts,
+            idle_power_w=self._idle_power_w,
+        )
+        observation = Observation(idle_power_w=self._idle_power_w)
+        outcome = Outcome(failure=refused)
         was_interrupted = False
         if refused is None:
             self._announce(planned, trial=trial)

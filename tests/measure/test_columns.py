@@ -182,14 +182,21 @@ class Device:
         self.now_s = 0.0
         self.units = 0
         self.contended_s = 0.002
+        self.step_s = STEP_S
         self.asked = []
 
     def monotonic(self):
         return self.now_s
 
     def step(self):
-        self.now_s += STEP_S + (self.contended_s if self.units else 0.0)
+        self.now_s += self.step_s + (self.contended_s if self.units else 0.0)
         self.asked.append(self.units)
+
+    def begin_step(self):
+        pass
+
+    def end_step(self):
+        return SimpleNamespace(trace=None)
 
     def synchronize(self):
         self.now_s += WAIT_S
@@ -208,12 +215,16 @@ def device(monkeypatch):
     return made
 
 
-def contended(device, *, contention="16", mode="emulated", period_steps=1):
-    layout = SimpleNamespace(contention=contention, mode=mode)
+def linked(device, *, contention="16", mode="emulated", period_steps=1):
+    layout = SimpleNamespace(contention=contention, mode=mode, link="infinite")
     config = SimpleNamespace(layout=layout)
     link = modelled_link.ModelledLink(config, emulation=device, model=None)
     link.period_steps = period_steps
-    return link.contended_columns(
+    return link
+
+
+def contended(device, **kind):
+    return linked(device, **kind).contended_columns(
         device.step, synchronize=device.synchronize, step_s=[STEP_S, STEP_S, 0.020]
     )
 
@@ -236,6 +247,23 @@ def test_a_mitigation_that_communicates_rarely_is_seen_whole(device):
     device.asked.clear()
     assert contended(device, contention="none") == contended(device, mode="throttled") == {}
     assert device.asked == [], "nothing is said where nothing is asked"
+
+
+@pytest.mark.parametrize(
+    ("step_s", "is_smoke", "traced", "pairs", "most_s"),
+    [(0.7, False, 5, 4, 9.5), (0.056, False, 30, 24, 5.0), (0.7, True, 1, 2, 4.0)],
+)
+def test_what_follows_a_window_is_bounded(device, step_s, is_smoke, traced, pairs, most_s):
+    """A step of 0.7 s took 20 s after its window, however short that was."""
+    device.step_s = step_s
+    link = linked(device)
+    link.is_smoke = is_smoke
+    link.trace_afterwards(device.step)
+    assert len(link.traces.kept) == traced == len(device.asked)
+    added = link.contended_columns(device.step, synchronize=device.synchronize, step_s=[step_s])
+    assert added["contended_step_ms"] == pytest.approx((step_s + device.contended_s) * 1e3)
+    assert len(device.asked) == traced + 2 * pairs
+    assert device.now_s < most_s
 
 
 def test_the_upper_end_of_the_bracket_has_the_slow_link_and_contention():

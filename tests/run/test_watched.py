@@ -6,19 +6,23 @@ import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 import torch
 
-from bench.core.nouns import Device
+from bench.core.nouns import Device, Layout
 from bench.devices.host.cpu_noise import take_snapshot
-from bench.devices.telemetry.common import Baseline
+from bench.devices.telemetry.common import Baseline, Sample
 from bench.measure.inspection import Inspection, torch_facts
 from bench.measure.messages import Samples, TrialResult
-from bench.run import session
+from bench.run import runner, session
 from bench.run.launching import observation as watched
 from bench.run.launching.child import Outcome
 from bench.run.launching.launch import child_environment
 from bench.run.launching.observation import Observation, observed_columns
+from bench.run.planning.request import RunRequest
+from bench.run.progress import Progress
+from bench.run.record import IDLE_S
 
 GPU = Device(type="cuda", index=0, name="GPU", vendor="nvidia", stack="CUDA", memory_bytes=2**34)
 RESULT = TrialResult(
@@ -122,3 +126,44 @@ def test_a_user_of_rocm_is_told_of_the_search_before_it(monkeypatch):
     reported = []
     session.prepare(request, note=reported.append)
     assert any("MIOPEN_FIND_MODE=FAST" in line for line in reported)
+
+
+def test_a_run_rests_once_for_the_idle_power_of_all_its_rows(monkeypatch, tmp_path):
+    def run_watched(request, *, observation, **_):
+        """40 W at rest for as long as was asked, 100 W afterwards, window included."""
+        times_s = [number / 10 for number in range(301)]
+        powers_w = [(at_s, 40.0 if at_s < request.idle_s else 100.0) for at_s in times_s]
+        samples = [Sample(time_s=at_s, power_w=power_w) for at_s, power_w in powers_w]
+        observation.sampler = SimpleNamespace(samples=samples, snapshots=[])
+        observation.stage_times_s |= {"idle": 0.0, "check": request.idle_s} if rests() else {}
+        observation.stage_times_s |= {"warmup": 6.0}
+        result = msgspec.structs.replace(RESULT, window_start_s=10.0, window_end_s=20.0)
+        return Outcome(result=msgspec.structs.replace(result, row={"step_median_ms": 20.0}))
+
+    def rests():
+        return asked[-1] > 0
+
+    def asked_for(*arguments, **more):
+        request = make_request(*arguments, **more)
+        asked.append(request.idle_s)
+        return request
+
+    asked, make_request = [], runner.make_request
+    monkeypatch.setattr(runner, "make_request", asked_for)
+    monkeypatch.setattr(runner, "run_watched", run_watched)
+    request = RunRequest(
+        workloads=("sleep-infer",), sizes=("tiny", "base"), device="fake", trials=2
+    )
+    plan, inspection = session.prepare(request, note=lambda _: None)
+    device = replace(inspection.device, telemetry=("power",))
+    run = session.begin(plan, replace(inspection, device=device), folder=tmp_path)
+    rows = run.run(Progress()).rows
+    assert asked == [IDLE_S, 0.0, 0.0, 0.0]
+    assert [row["idle_power_w"] for row in rows] == pytest.approx([40.0] * 4, rel=0.02)
+    assert [row["energy_net_j"] for row in rows] == pytest.approx([600.0] * 4, rel=0.02)
+    # What is not the power of the row's window is not rested for.
+    layout = Layout(strategy="ddp", data=2, link="10gbe", mode="simulated")
+    planned = replace(plan.planned[0], config=replace(plan.planned[0].config, layout=layout))
+    more = {"trial": 0, "limits": plan.limits, "facts": run.facts}
+    assert make_request(plan.planned[0], **more).idle_s == IDLE_S
+    assert make_request(planned, **more).idle_s == 0.0

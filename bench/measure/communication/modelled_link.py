@@ -29,13 +29,14 @@ from bench.results.schema import Row
 
 Done = TypeVar("Done")
 TRACED_STEPS = 30
-TRACED_S = 10.0
+TRACED_S = 3.0
 FEWEST_TRACED = 5
 """What is traced after a window on an accelerator: so many steps, or so long, but the fewest."""
 CONTENDED_PAIRS = 100
-CONTENDED_S = 5.0
-FEWEST_PAIRS = 5
-"""Pairs of steps without and with contention: so many, or so long, but the fewest."""
+CONTENDED_S = 3.0
+FEWEST_PAIRS = 4
+"""Pairs of steps without and with contention, the first not counted: so many, or so long, but the
+fewest."""
 CPU_TAX_COPIES = 48.0
 """Copies of each byte at the upper end of the bracket on a CPU: what gloo and TCP take for a byte,
 in copies of one. Fitted on one point of real ranks, one core each, where it shows little: two
@@ -54,6 +55,8 @@ class ModelledLink:
         """Steps after which communication repeats itself; set when the net is laid out."""
         self.waits_hide = True
         """Whether compute goes on beside a collective until it is waited for; set as well."""
+        self.is_smoke = False
+        """Whether the fewest steps that have all columns will do; set as well."""
         self.traces = Traces()
         self._is_traced = config.layout.mode == "simulated" or emulation.device.type == "cpu"
 
@@ -94,6 +97,7 @@ class ModelledLink:
             return
         # Real ranks trace a fixed number: each by its own clock would leave one waiting.
         most = FEWEST_TRACED if self._layout.mode == "throttled" else TRACED_STEPS
+        most = 1 if self.is_smoke else most
         start_s = time.monotonic()
         for index in range(max(most, self.period_steps)):
             _, notes = self._trace(step)
@@ -142,8 +146,11 @@ class ModelledLink:
         It only takes: where a busy machine makes that less than nothing, it is nothing.
         """
         added_s: list[float] = []
+        # A period of a mitigation that communicates rarely may be hundreds of steps.
+        fewest = FEWEST_PAIRS if self.period_steps == 1 else 1
+        most = min(fewest, 2) if self.is_smoke else CONTENDED_PAIRS
         start_s = time.monotonic()
-        while len(added_s) < CONTENDED_PAIRS:
+        while len(added_s) < most:
             took_s = []
             for wanted in (0, amount):
                 self._emulation.link.set_contention(wanted)
@@ -155,9 +162,7 @@ class ModelledLink:
                 took_s.append(time.monotonic() - begin_s)
             self._emulation.link.set_contention(0)
             added_s.append((took_s[1] - took_s[0]) / self.period_steps)
-            is_late = time.monotonic() - start_s > CONTENDED_S
-            # A period of a mitigation that communicates rarely may be hundreds of steps.
-            if is_late and len(added_s) >= (FEWEST_PAIRS if self.period_steps == 1 else 1):
+            if time.monotonic() - start_s > CONTENDED_S and len(added_s) >= fewest:
                 break
         return max(0.0, median(added_s[1:] or added_s))
 

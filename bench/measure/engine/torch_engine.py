@@ -193,6 +193,7 @@ class TorchEngine(Engine):
         if self.link is not None:
             self.link.period_steps = self.laid_out.period_steps
             self.link.waits_hide = self.laid_out.overlap == DDP_OVERLAP
+            self.link.is_smoke = self._request.limits.is_smoke
 
     def _move(self, batch: Any) -> Any:
         layout = self.config.channels_last

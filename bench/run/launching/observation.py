@@ -47,6 +47,8 @@ class Observation:
     after: Baseline | None = None
     stage_times_s: dict[str, float] = field(default_factory=dict)
     """Monotonic time at which each stage began."""
+    idle_power_w: float | None = None
+    """As an earlier trial of the run found it; such a trial does not rest for it again."""
 
 
 def run_watched(
@@ -157,11 +159,12 @@ def observed_columns(
         )
     if samples:
         if has_energy:
+            idle_w = idle_power_w(samples, observation.stage_times_s)
             energy = window_energy(
                 samples,
                 start_s=start_s,
                 end_s=end_s,
-                idle_power_w=idle_power_w(samples, observation.stage_times_s),
+                idle_power_w=observation.idle_power_w if idle_w is None else idle_w,
                 scope=observation.scope,
             )
             columns |= _energy_columns(row, energy)

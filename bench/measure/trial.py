@@ -38,6 +38,7 @@ from bench.measure.engine.engine import Engine, FakeEngine, StepCount
 from bench.measure.messages import Messages, Samples, StepsSoFar, TrialRequest, TrialResult, decode
 from bench.measure.timing import summary
 from bench.measure.timing.clock import Clock, FakeClock, HostClock
+from bench.measure.timing.validity import Problems
 from bench.measure.timing.warmup import Warmup, warm_up
 from bench.measure.timing.window import Window, measured_enough, run_window
 from bench.parallel.ranks import Ranks, bind_device, start_group
@@ -49,8 +50,6 @@ if TYPE_CHECKING:
 
 PROGRESS_STEPS = 50
 """The running estimate rests on this many of the latest steps."""
-Problems = list[tuple[str, str]]
-"""Reason codes of a trial, each with a line in words or ''."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,13 +274,13 @@ def _send(
     messages: Messages, row: Row, *, request: TrialRequest, measured: Measured, problems: Problems
 ) -> None:
     warmup, window = measured.warmup, measured.window
-    window_reasons = summary.trial_reasons(
+    problems = problems + summary.trial_problems(
         window, warmup=warmup, limits=request.limits, recompiled=measured.has_recompiled
     )
     waits_s = [count.data_wait_s for count in window.counts]
     result = TrialResult(
         row=row,
-        reasons=[*dict.fromkeys(code for code, _ in problems), *window_reasons],
+        reasons=list(dict.fromkeys(code for code, _ in problems)),
         detail="; ".join(words for _, words in problems if words),
         window_start_s=window.start_s,
         window_end_s=window.end_s,

@@ -5,14 +5,15 @@ a column means. Names end in their unit. A blank cell means "not measured", neve
 the single source of the reader, the writer and `results/README.md`.
 
 History: 1.0 first version; 1.1 layout over several devices and its communication; 1.2 sustained roof,
-optimizer, host-bound steps, compile mode, memory traffic of contention.
+optimizer, host-bound steps, compile mode, memory traffic of contention; 1.3 rise of the steps over the
+window with its interval, in place of drift_frac.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 
 Kind = Literal["str", "int", "float", "bool", "json", "utc"]
 Value = str | int | float | bool | None
@@ -142,7 +143,9 @@ COLUMNS: tuple[Column, ...] = (
         step_iqr_ms="Interquartile range of steps",
         rel_ci95_frac="Half width of the 95 % interval of the mean step within this trial, by batch means, as a fraction",
         ess="Effective sample size of the window's steps",
-        drift_frac="Second half's median step over the first half's, minus 1",
+        drift_frac="Second half's median step over the first half's, minus 1; of files up to schema 1.2, and blank since",
+        drift_rise_frac="Rise of the steps over the window as a share of their median: a line through the medians of batches; blank with too few independent steps",
+        drift_half_width_frac="Half width of the 95 % interval of drift_rise_frac",
         host_gap_frac="Share of the window's wall time that device events do not cover",
         host_bound_frac="Share of steps that the device had all but done (under 5 % left) when the host had queued them; blank without device events",
         lat_p50_ms="Median latency of a step; blank under the minimum count",
@@ -270,8 +273,9 @@ STATUSES = {
 
 REASONS: Mapping[str, str] = {
     # code: what it means and what to do
-    "not_steady": "steps were not steady when the warm-up limit was reached",
-    "drift": "the second half of the window was over 3 % slower or faster than the first",
+    "not_steady": "steps were not steady when the warm-up limit was reached (up to schema 1.2: or only varied)",
+    "drift": "steps became over 3 % slower or faster during the window (up to schema 1.2: whatever their noise)",
+    "noisy": "steps vary so much that a change of 5 % could not be seen in the window; the detail has how well it is known",
     "foreign_cpu": "other programs used the processor during the window; stop them and run again",
     "foreign_cpu_heavy": "other programs used over 20 % of the processor during the window",
     "steal": "the hypervisor took processor time away during the window",

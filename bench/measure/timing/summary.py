@@ -8,7 +8,9 @@ from bench.core import statistics
 from bench.core.nouns import Config
 from bench.measure.engine.engine import summed
 from bench.measure.timing import validity
+from bench.measure.timing.drift import NOISY_FRAC, change_over
 from bench.measure.timing.limits import Limits
+from bench.measure.timing.validity import Problems
 from bench.measure.timing.warmup import Warmup
 from bench.measure.timing.window import Window
 from bench.results.schema import Row
@@ -24,9 +26,14 @@ def speed_columns(window: Window) -> Row:
         "items": total.items,
         "steps": len(window.counts),
         "window_s": window.wall_s,
-        "drift_frac": validity.drift_frac(window.step_s),
         "host_bound_frac": window.host_bound_frac,
     }
+    change = change_over(window.step_s)
+    if change is not None:
+        row |= {
+            "drift_rise_frac": change.frac,
+            "drift_half_width_frac": change.half_width_frac,
+        }
     if steps_ms:
         row |= {
             "step_median_ms": statistics.median(steps_ms),
@@ -107,27 +114,41 @@ def cold_columns(
     }
 
 
-def trial_reasons(window: Window, *, warmup: Warmup, limits: Limits, recompiled: bool) -> list[str]:
-    """Reason codes that follow from the window itself, never from how fast it was."""
-    reasons = []
-    drift = validity.drift_frac(window.step_s)
+def trial_problems(
+    window: Window, *, warmup: Warmup, limits: Limits, recompiled: bool
+) -> Problems:
+    """What is wrong with the window, judged by itself, never by how fast it was."""
+    codes, drift = [], []
     if limits.is_smoke:
-        reasons.append("smoke")
+        codes.append("smoke")
     else:
         if not warmup.has_converged:
-            reasons.append("not_steady")
+            codes.append("not_steady")
         if len(window.counts) < limits.window_min_steps or window.wall_s < limits.window_min_s:
-            reasons.append("window_short")
-        if drift is not None and abs(drift) > validity.DRIFT_WARN_FRAC:
-            reasons.append("drift")
+            codes.append("window_short")
+        drift = _drift_problems(window.step_s)
     if len(window.step_s) < validity.MIN_SAMPLES:
-        reasons.append("few_samples")
+        codes.append("few_samples")
     if window.clock_went_backwards:
-        reasons.append("clock_backwards")
+        codes.append("clock_backwards")
     if recompiled:
-        reasons.append("recompiled")
+        codes.append("recompiled")
     if summed(window.counts).data_wait_s > validity.INPUT_BOUND_FRAC * window.wall_s:
-        reasons.append("input_bound")
+        codes.append("input_bound")
     elif (window.host_bound_frac or 0.0) > validity.HOST_BOUND_FRAC:
-        reasons.append("host_bound")
-    return reasons
+        codes.append("host_bound")
+    return [*((code, "") for code in codes), *drift]
+
+
+def _drift_problems(step_s: Sequence[float]) -> Problems:
+    """Whether the steps drifted, or vary too much to tell, and how well that is known."""
+    change = change_over(step_s)
+    if change is None:
+        return []
+    known = f"+- {100 * change.half_width_frac:.2g} %"
+    if change.is_drift:
+        how = "slower" if change.frac > 0 else "faster"
+        return [("drift", f"steps became {100 * abs(change.frac):.2g} {known} {how}")]
+    if change.half_width_frac > NOISY_FRAC:
+        return [("noisy", f"a change of the steps is known only to {known}")]
+    return []

@@ -35,10 +35,12 @@ RETRYABLE = INVALIDATING - {"nonfinite", "wrong_output"} | {"crashed", "timeout"
 """Reasons that another attempt may not have; a wrong or refused computation would only repeat."""
 
 THROTTLE_INVALID_FRAC = 0.01
-DRIFT_WARN_FRAC = 0.03
 INPUT_BOUND_FRAC = 0.10
 HOST_BOUND_FRAC = 0.5
 MIN_SAMPLES = 3
+
+Problems = list[tuple[str, str]]
+"""Reason codes of a trial, each with a line in words or ''."""
 
 
 def status_of(reasons: Iterable[str]) -> Status:
@@ -63,14 +65,3 @@ def cpu_reasons(*, foreign_frac: float | None, steal_frac: float | None) -> list
     if steal_frac is not None and steal_frac > STEAL_WARN_FRAC:
         reasons.append("steal")
     return reasons
-
-
-def drift_frac(step_s: list[float]) -> float | None:
-    """Median of the second half over the first half's, minus 1; None under 8 steps."""
-    from bench.core.statistics import median
-
-    if len(step_s) < 8:
-        return None
-    half = len(step_s) // 2
-    first = median(step_s[:half])
-    return median(step_s[half:]) / first - 1 if first > 0 else None

@@ -1,16 +1,17 @@
 """Warm-up until the steps are steady, or until its limit; never assumed.
 
-Steady: over the last two windows of w = max(5 steps, 1 s), medians within 2 %,
-interquartile ranges within 5 % of the median, no step above three medians, no new compiled graph,
-no growth of the allocator, compute clock within 2 %. Barrett et al. (OOPSLA 2017, "Virtual machine
-warmup blows hot and cold") is why this is detected: many programs never become steady.
+Steady: the medians of the last two windows of w = max(5 steps, 1 s) differ by at most 2 % or two
+standard errors, with no new compiled graph, no growth of the allocator and a compute clock within
+2 %. How far steps spread is no part of it: that is in the interval. Barrett et al. (OOPSLA 2017,
+"Virtual machine warmup blows hot and cold") is why this is detected: many programs never become
+steady.
 """
 
 from dataclasses import dataclass
 
-from bench.core.statistics import median, percentile
 from bench.measure.engine.engine import Engine
 from bench.measure.timing.clock import Clock
+from bench.measure.timing.drift import is_level
 from bench.measure.timing.limits import Limits
 from bench.measure.timing.window import Agree, run_window
 
@@ -83,16 +84,7 @@ def is_steady(step_s: list[float]) -> bool:
     before = _tail_count(step_s[: len(step_s) - last]) if last else 0
     if not last or not before:
         return False
-    second = step_s[-last:]
-    first = step_s[-last - before : -last]
-    middle_s = median(first + second)
-    return (
-        abs(median(first) - median(second)) <= 0.02 * middle_s
-        and all(
-            percentile(w, 0.75) - percentile(w, 0.25) <= 0.05 * middle_s for w in (first, second)
-        )
-        and max(first + second) <= 3 * middle_s
-    )
+    return is_level(step_s[-last - before : -last], step_s[-last:])
 
 
 def _tail_count(step_s: list[float]) -> int:

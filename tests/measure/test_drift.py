@@ -1,0 +1,130 @@
+"""Drift: known power on simulated steps, and what the committed series say."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from fake_device import SynchronousEngine
+
+from bench.measure.timing.drift import Change, change_over, is_level
+from bench.measure.timing.limits import Limits
+from bench.measure.timing.warmup import warm_up
+
+Steps = npt.NDArray[np.float64]
+
+
+def noisy_steps(
+    random: np.random.Generator, *, num: int, noise_frac: float, correlation: float, bursts: bool
+) -> Steps:
+    """AR(1) around 1 s; with bursts a neighbour takes up to as much again, an eighth of the time."""
+    steps = np.empty(num)
+    value = random.normal()
+    for index, shock in enumerate(random.normal(size=num)):
+        value = correlation * value + np.sqrt(1 - correlation**2) * shock
+        steps[index] = 1 + noise_frac * value
+    start = random.exponential(num / 8)
+    while bursts and start < num:
+        length = 1 + random.exponential(num / 100)
+        steps[int(start) : int(start + length)] += random.random()
+        start += length + random.exponential(num / 8)
+    return np.maximum(steps, 0.3)
+
+
+def changed(steps: Steps, how: str) -> Steps:
+    place = np.linspace(0, 1, len(steps))
+    shapes = {"ramp": place, "early step": place > 0.3, "step": place > 0.5, "late step": place > 0.8}
+    return steps * (1 + 0.05 * shapes[how])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bursts", [False, True])
+@pytest.mark.parametrize("num", [60, 200, 1000])
+def test_drift_is_rarely_false_and_seldom_missed_where_it_can_be_told(
+    num: int, bursts: bool
+) -> None:
+    random = np.random.default_rng(num)
+    false: list[bool] = []
+    caught: dict[str, list[bool]] = {}
+    for noise_frac in (0.01, 0.02, 0.05, 0.1):
+        for correlation in (0.0, 0.3, 0.6, 0.9):
+            for _ in range(30):
+                steps = noisy_steps(
+                    random, num=num, noise_frac=noise_frac, correlation=correlation, bursts=bursts
+                )
+                change = change_over(steps)
+                false.append(change is not None and change.is_drift)
+                for how in ("ramp", "early step", "step", "late step"):
+                    change = change_over(changed(steps, how))
+                    if change is not None and change.half_width_frac < 0.015:
+                        caught.setdefault(how, []).append(change.is_drift)
+    assert np.mean(false) <= 0.05
+    assert len(caught) == 4
+    for how, seen in caught.items():
+        assert np.mean(seen) >= 0.95, how
+
+
+@pytest.mark.slow
+def test_noise_alone_does_not_keep_a_warm_up_from_being_steady() -> None:
+    random = np.random.default_rng(7)
+    converged = []
+    for noise_frac in (0.02, 0.05, 0.1):
+        for correlation in (0.0, 0.6, 0.9):
+            for step_s in (0.01, 0.1, 0.5):
+                for _ in range(5):
+                    steps = step_s * noisy_steps(
+                        random, num=2000, noise_frac=noise_frac, correlation=correlation, bursts=False
+                    )
+                    engine = SynchronousEngine(lambda index, steps=steps: float(steps[index]))
+                    warmup = warm_up(engine, clock=engine.clock, limits=Limits())
+                    converged.append(warmup.has_converged)
+    assert np.mean(converged) >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("second_s", "level"),
+    [(1.0, True), (1.019, True), (1.021, False), (0.979, False)],
+)
+def test_level_windows_differ_by_two_percent_or_two_standard_errors(
+    second_s: float, level: bool
+) -> None:
+    assert is_level([1.0] * 50, [second_s] * 50) is level
+    noise = 0.2 * np.random.default_rng(5).normal(size=100)
+    assert is_level((1 + noise[:50]).tolist(), (second_s + noise[50:]).tolist())
+
+
+def test_the_rise_of_a_line_over_the_window_is_the_drift() -> None:
+    change = change_over([1.0 + 0.0005 * index for index in range(128)])
+    assert change is not None
+    # 32 batches of 4 steps rise by 0.002 each, around a median of 1 + 0.0005 x 63.5.
+    assert change.frac == pytest.approx(32 * 0.002 / 1.03175)
+    assert change.half_width_frac == pytest.approx(0.0, abs=1e-12)
+    assert change.is_drift
+
+
+def test_half_width_is_that_of_a_least_squares_slope() -> None:
+    from scipy import stats
+
+    steps = np.random.default_rng(2).normal(1.0, 0.1, size=32)
+    change = change_over(steps.tolist())
+    assert change is not None
+    medians = np.median(steps.reshape(8, 4), axis=1)
+    fit = stats.linregress(np.arange(8.0), medians)
+    assert change.frac == pytest.approx(8 * fit.slope / np.median(medians))
+    expected = stats.t.ppf(0.975, 6) * fit.stderr * 8 / np.median(medians)
+    assert change.half_width_frac == pytest.approx(expected)
+    assert not change.is_drift
+
+
+def test_too_few_independent_steps_tell_nothing() -> None:
+    assert change_over([1.0] * 9) is None
+    assert change_over([0.0] * 40) is None
+    waves = [1.0 + 0.1 * np.sin(index / 8) for index in range(60)]
+    assert change_over(waves) is None, "a slow wave is not twenty independent steps"
+
+
+def test_a_stall_in_a_quiet_window_is_no_drift() -> None:
+    steps = np.random.default_rng(3).normal(1.0, 0.01, size=400)
+    steps[-3:] = 40.0
+    change = change_over(steps.tolist())
+    assert isinstance(change, Change)
+    assert not change.is_drift and change.half_width_frac < 0.015

@@ -47,15 +47,13 @@ class Change:
 
 
 def change_over(step_s: Sequence[float]) -> Change | None:
-    """Return how much the steps changed; None with too few independent ones to tell."""
+    """Return how much the steps changed; None under ten of them."""
     if len(step_s) < 2 * _MIN_BATCHES:
         return None
     steps = _thinned(step_s, size=-(-len(step_s) // _MOST_STEPS))
     _, rest, num_parameters = _fit(_without_tails(steps), jump=True)
-    length = math.floor(3.0 * correlated_steps(rest, num_parameters=num_parameters)) + 1
-    num_batches = min(len(steps) // length, _MAX_BATCHES)
-    if num_batches < _MIN_BATCHES:
-        return None
+    asked = math.floor(3.0 * correlated_steps(rest, num_parameters=num_parameters)) + 1
+    num_batches = max(_MIN_BATCHES, min(len(steps) // asked, _MAX_BATCHES))
     length = len(steps) // num_batches
     medians = np.median(steps[-num_batches * length :].reshape(num_batches, length), axis=1)
     middle_s = float(np.median(medians))
@@ -64,7 +62,8 @@ def change_over(step_s: Sequence[float]) -> Change | None:
     slope, rest, num_parameters = _fit(medians, jump=num_batches >= _JUMP_BATCHES)
     freedom = num_batches - num_parameters
     # The variance of a least-squares slope over 0, 1, ..., n - 1 is 12 s^2 / (n (n^2 - 1)).
-    variance = float(rest @ rest) / freedom
+    # Batches that had to be shorter than asked are worth fewer.
+    variance = float(rest @ rest) / freedom * max(1.0, asked / length)
     error = math.sqrt(variance * 12.0 * num_batches / (num_batches**2 - 1.0)) / middle_s
     frac = slope * num_batches / middle_s
     surely = statistics.t_quantile(_THREE_SIGMA, freedom) * error

@@ -114,9 +114,7 @@ def cold_columns(
     }
 
 
-def trial_problems(
-    window: Window, *, warmup: Warmup, limits: Limits, recompiled: bool
-) -> Problems:
+def trial_problems(window: Window, *, warmup: Warmup, limits: Limits, recompiled: bool) -> Problems:
     """What is wrong with the window, judged by itself, never by how fast it was."""
     codes, drift = [], []
     if limits.is_smoke:

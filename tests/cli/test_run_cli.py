@@ -17,7 +17,7 @@ from bench import discovery
 from bench.cli import main
 from bench.cli.options import PathsCommand
 from bench.results.reader import read_rows
-from bench.results.schema import Row
+from bench.results.schema import REASONS, Row
 from bench.run.runner import Runner
 from tests.cli.conftest import Answer, Ask
 
@@ -152,6 +152,39 @@ def test_a_table_only_the_path_or_one_document_is_printed(run: Run, tmp_path: Pa
     assert (document["exit_code"], document["interrupted"]) == (0, False)
     assert document["rows"] == [dict(row) for row in rows_in(tmp_path / "json")]
     assert Path(document["path"]).is_file()
+
+
+def test_a_run_says_how_far_its_steps_changed_and_which_cannot_tell(
+    run: Run, tmp_path: Path
+) -> None:
+    text = Path(TIMED).read_text()
+    start = text.index("        return self.seconds * factor")
+    steps = {  # of about 0.1 s: the number of the step is `self.num`
+        "slower": "0.1 * 1.001**self.num",
+        "varied": "0.1 + 0.08 * random.Random(self.num).random()",
+        "spiky": "2.0 if self.num % 40 == 0 else 0.1",
+    }
+    for name, step_s in steps.items():
+        counted = "object.__setattr__(self, 'num', getattr(self, 'num', 0) + 1)"
+        found = f"        import random\n        {counted}\n        return {step_s}\n"
+        (tmp_path / f"{name}.py").write_text(text[:start] + found)
+    files = [word for name in steps for word in ("-w", f"{tmp_path / name}.py:infer")]
+    answer = run(*files, "--profile", "quick", "--out", tmp_path / "out")
+    slower, varied, spiky = (
+        next(row for row in rows_in(tmp_path / "out") if str(row["workload"]).startswith(name))
+        for name in steps
+    )
+    # Within a second by 1 %, which is steady; over the window by a tenth.
+    assert (slower["status"], slower["reasons"]) == ("WARN", "drift")
+    assert 0.1 < float(slower["drift_rise_frac"] or 0) < 0.2
+    assert slower["drift_frac"] is None, "a column of older files, with another meaning"
+    assert (varied["status"], varied["reasons"]) == ("WARN", "noisy")
+    known = float(varied["drift_half_width_frac"] or 0)
+    assert known > 0.05
+    assert f"noisy: 1 of 3 trials, varied-infer: {REASONS['noisy']}" in answer.out
+    assert f"  change of the steps known to {100 * known:.2g} % only" in answer.out.splitlines()
+    assert "  steps became 1" in answer.out and " % slower, known to 0" in answer.out
+    assert (spiky["status"], spiky["reasons"]) == ("OK", None), "single slow steps are no change"
 
 
 def test_spent_budget_skips_only_what_lacks_its_minimum(

@@ -129,6 +129,7 @@ def test_windows_that_are_no_measurement_say_why() -> None:
         (reasons(starved), ["host_bound"]),
         (reasons(replace(late, host_bound_frac=0.51)), ["input_bound"]),  # the loader is why
         (reasons(replace(GOOD, host_bound_frac=0.5)), []),
+        (reasons(NOISY, profile="smoke"), ["smoke"]),
         # Smoke is never a measurement.
         (reasons(window([0.5] * 4), converged=False, profile="smoke"), ["smoke"]),
         (reasons(window([30.0]), profile="smoke"), ["smoke", "few_samples"]),

@@ -31,7 +31,6 @@ _MIN_BATCHES, _MAX_BATCHES = 5, 32
 _JUMP_BATCHES = 10
 """With fewer medians there is a line only: the jump would leave nothing to judge it by."""
 _MOST_STEPS = 2000
-_THREE_SIGMA = 0.99865
 Seconds = npt.NDArray[np.float64]
 
 
@@ -66,7 +65,8 @@ def change_over(step_s: Sequence[float]) -> Change | None:
     variance = float(rest @ rest) / freedom * max(1.0, asked / length)
     error = math.sqrt(variance * 12.0 * num_batches / (num_batches**2 - 1.0)) / middle_s
     frac = slope * num_batches / middle_s
-    surely = statistics.t_quantile(_THREE_SIGMA, freedom) * error
+    # Few batches have long tails: there three errors would be too few.
+    surely = max(3.0, statistics.t_quantile(0.995, freedom)) * error
     return Change(
         frac=frac,
         half_width_frac=statistics.t_quantile(0.975, freedom) * error,

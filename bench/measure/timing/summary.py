@@ -143,10 +143,10 @@ def _drift_problems(step_s: Sequence[float]) -> Problems:
     change = change_over(step_s)
     if change is None:
         return []
-    known = f"+- {100 * change.half_width_frac:.2g} %"
+    known = f"known to {100 * change.half_width_frac:.2g} %"
     if change.is_drift:
         how = "slower" if change.frac > 0 else "faster"
-        return [("drift", f"steps became {100 * abs(change.frac):.2g} {known} {how}")]
+        return [("drift", f"steps became {100 * abs(change.frac):.2g} % {how}, {known}")]
     if change.half_width_frac > NOISY_FRAC:
-        return [("noisy", f"a change of the steps is known only to {known}")]
+        return [("noisy", f"change of the steps {known} only")]
     return []

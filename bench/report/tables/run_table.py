@@ -26,7 +26,7 @@ from bench.report.tables.cells import (
     title_cell,
 )
 from bench.report.tables.grid import Grid
-from bench.results.schema import REASONS, Row
+from bench.results.schema import REASONS, USABLE, Row
 
 Columns = Mapping[str, Callable[[Trials], AnyCell]]
 """Cells of a configuration by head."""
@@ -129,7 +129,8 @@ def reason_lines(rows: Sequence[Row]) -> list[str]:
         f"{REASONS.get(code, 'unknown reason')}"
         for code, those in sorted(found.items(), key=lambda item: -len(item[1]))
     ]
-    details = Counter(str(row["detail"]) for row in rows if row.get("detail"))
+    unusable_first = sorted(rows, key=lambda row: row["status"] in USABLE)
+    details = Counter(str(row["detail"]) for row in unusable_first if row.get("detail"))
     lines += [
         f"  {detail}" + (f" ({num} trials)" if num > 1 else "")
         for detail, num in details.most_common(MAX_DETAILS)

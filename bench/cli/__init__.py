@@ -26,6 +26,7 @@ from bench.cli import (
 from bench.cli.listing.verb import list_
 from bench.cli.options import Verb, Verbs
 from bench.core.errors import BenchError, ExitCode
+from bench.core.interrupts import as_interrupts
 
 app = typer.Typer(
     name="bench",
@@ -102,6 +103,11 @@ def main(arguments: list[str] | None = None) -> int:
 
     Under torchrun rank 0 runs it, and the other ranks take part in what rank 0 measures.
     """
+    with as_interrupts():
+        return _run(arguments)
+
+
+def _run(arguments: list[str] | None) -> int:
     words = _with_quoted_flags(sys.argv[1:] if arguments is None else arguments)
     if "TORCHELASTIC_USE_AGENT_STORE" not in os.environ or words[:1] not in _SPREAD_VERBS:
         return _main(words)

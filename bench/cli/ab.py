@@ -78,8 +78,10 @@ def _arm(name: str, flags: str, python: str | None) -> ArmRuns:
 def _measure(arms: tuple[ArmRuns, ArmRuns], *, blocks: int, smoke: bool, out: Path) -> list[Path]:
     """Run both arms and write a result file of each."""
     from bench.analysis.comparison.verdicts import block_order
+    from bench.results.whole_files import check_folder
     from bench.run.arms import run_blocks, write_arm
 
+    check_folder(out)
     profile = "smoke" if smoke else "quick"
     run_blocks(arms, order=block_order(blocks), profile=profile, note=print_note)
     return [write_arm(arm, folder=out) for arm in arms]

@@ -84,6 +84,7 @@ def _ops(text: str | None) -> tuple[Op, ...]:
 
 def _check(most_bytes: int | None, *, out: Path | None) -> None:
     from bench.hardware.links.topology import is_link_file
+    from bench.results.whole_files import check_folder
     from bench.run.link_measure import LEAST_BYTES
 
     if most_bytes is not None and not LEAST_BYTES <= most_bytes <= 2**40:
@@ -92,6 +93,8 @@ def _check(most_bytes: int | None, *, out: Path | None) -> None:
         raise UsageError(f"--out {out} must end in .yaml, as --link knows a file by its ending")
     if out is not None and not out.parent.is_dir():
         raise UsageError(f"--out {out}: there is no folder {out.parent}")
+    if out is not None:
+        check_folder(out.parent)
 
 
 def _show(measured: MeasuredLink, *, out: Path | None, as_json: bool) -> None:

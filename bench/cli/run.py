@@ -7,6 +7,7 @@ the mode in words. Progress meanwhile is `bench.run.progress`.
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -17,7 +18,7 @@ import typer
 from typer import Option
 
 from bench.cli.output import is_interactive, print_grids, print_json, print_note
-from bench.core.errors import UsageError
+from bench.core.errors import ExitCode, UsageError
 from bench.core.paths import short_path
 from bench.core.units import format_duration
 from bench.run.planning.request import FLAGS
@@ -53,6 +54,7 @@ def run(
     **flags: Any,
 ) -> None:
     """Measure workloads on a device; rows go to a CSV file, a table to stdout."""
+    from bench.results.whole_files import check_folder
     from bench.run import session
 
     note = (lambda _text: None) if quiet else print_note
@@ -60,12 +62,22 @@ def run(
         _refuse_other_flags(context)
         begun = session.resume(resume, folder=out, note=print_note)
     else:
+        if not dry_run:
+            check_folder(out)
         plan, inspection = session.prepare(_request(flags), note=note)
         if dry_run:
             _show_plan(plan, as_json=as_json)
             return
         begun = session.begin(plan, inspection, folder=out)
-    code = _measured(begun, note=note, quiet=quiet, as_json=as_json)
+    try:
+        code = _measured(begun, note=note, quiet=quiet, as_json=as_json)
+    except KeyboardInterrupt:
+        code = int(ExitCode.INTERRUPTED)
+    finally:
+        begun.store.close()
+    if code == ExitCode.INTERRUPTED:
+        path = begun.store.path
+        print_note(f"bench: interrupted; go on with: bench run --resume {shlex.quote(str(path))}")
     if code:
         raise typer.Exit(code)
 
@@ -143,8 +155,6 @@ def _measured(begun: Runner, *, note: Callable[[str], None], quiet: bool, as_jso
         show_result(ended.rows, path=path)
     if ended.problem is not None:
         print_note(f"bench: {ended.problem}")
-    if ended.was_interrupted:
-        print_note(f"bench: interrupted; go on with: bench run --resume {path}")
     if not (ended.was_interrupted or ended.problem) and begun.plan.wants_profiles:
         record_profiles(begun, note=note)
     return code

@@ -15,12 +15,12 @@ from typing import Any, Self, get_args
 
 import msgspec
 
-from bench.core.errors import DataError, IncompatibleError
+from bench.core.errors import DataError, IncompatibleError, MeasurementError
 from bench.core.nouns import Status
 from bench.core.paths import write_whole
 from bench.results.reader import complete_length, format_cell, format_record, parse_cell, read_rows
 from bench.results.schema import COLUMNS, NAMES, REASONS, REQUIRED, SCHEMA_VERSION, Row
-from bench.results.whole_files import AppendFile, RunLock
+from bench.results.whole_files import AppendFile, RunLock, unwritable
 
 _LOG = logging.getLogger(__name__)
 
@@ -89,10 +89,7 @@ class Store:
             write_sidecar(path, sidecar)
             write_whole(path, format_record(list(NAMES)))
         except OSError as error:
-            raise DataError(
-                f"{directory}: results cannot be written here: {error.strerror}; "
-                "choose another folder with --out"
-            ) from error
+            raise unwritable(directory, error) from error
         return cls(path)
 
     @classmethod
@@ -124,7 +121,12 @@ class Store:
         whole = {"schema_version": SCHEMA_VERSION, "run_id": self.run_id, **row}
         self._validate(whole)
         cells = [format_cell(whole.get(column.name), column) for column in COLUMNS]
-        self._file.append(format_record(cells))
+        try:
+            self._file.append(format_record(cells))
+        except MeasurementError as error:
+            raise MeasurementError(
+                f"{error}; earlier rows are safe; make room, then continue with --resume"
+            ) from error
         return {
             column.name: parse_cell(cell, column)
             for cell, column in zip(cells, COLUMNS, strict=True)

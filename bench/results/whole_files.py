@@ -8,8 +8,9 @@ function. On Windows there is no `flock`, so there only one process may append t
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bench.core.errors import DataError, MeasurementError, UsageError
@@ -70,10 +71,10 @@ class AppendFile:
                     os.write(self._descriptor, record[written:])
                 os.fsync(self._descriptor)
             except OSError as error:
-                os.ftruncate(self._descriptor, start)
+                with suppress(OSError):  # what stays torn is cut off before the next record
+                    os.ftruncate(self._descriptor, start)
                 raise MeasurementError(
-                    f"{self.path}: the row could not be written: {error.strerror}; "
-                    "earlier rows are safe; make room, then continue with --resume"
+                    f"{self.path}: could not be written: {error.strerror}"
                 ) from error
             self._clean_bytes = start + len(record)
 
@@ -153,6 +154,26 @@ class RunLock:
             self._path.unlink(missing_ok=True)
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that takes no file, before anything is measured for it; makes nothing."""
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    try:
+        with tempfile.TemporaryFile(dir=existing) as trial:
+            trial.write(bytes(4096))  # a full disk may still take an empty file
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def unwritable(folder: Path, error: OSError) -> DataError:
+    """Build the error for a folder that takes no results."""
+    return DataError(
+        f"{folder}: results cannot be written here: {error.strerror}; "
+        "choose another folder with --out"
+    )
 
 
 def write_document(path: Path, text: str, *, with_folder: bool = False) -> None:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from bench.core import statistics
-from bench.core.errors import MeasurementError
+from bench.core.errors import BenchError, MeasurementError
+from bench.core.interrupts import held_back
 from bench.measure.messages import Failure
 from bench.measure.timing import validity
 from bench.results.schema import USABLE, Row
@@ -67,6 +68,7 @@ class Runner:
         self.facts = facts
         self.store = store
         self._progress = Progress()
+        self._lacks_samples = False
         self._order = random.Random(plan.seed)
         self._started_s = time.monotonic()
         self._attempts: dict[tuple[str, int], int] = {}
@@ -191,25 +193,36 @@ class Runner:
                     observation=observation,
                     on_message=self._progress.message,
                 )
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as interrupt:
                 was_interrupted = True
-                outcome = Outcome(failure=Failure("interrupted", "stopped by the user"))
-        row = make_row(
-            planned,
-            facts=facts,
-            request=request,
-            attempt=attempt,
-            started_utc=started_utc,
-            outcome=outcome,
-            observation=observation,
-        )
-        self.rows.append(self.store.append(row))
-        keep_samples(samples_path(self.store.path), row, outcome, observation)
+                cause = str(interrupt) or "the user"
+                outcome = Outcome(failure=Failure("interrupted", f"stopped by {cause}"))
+        with held_back():
+            row = make_row(
+                planned,
+                facts=facts,
+                request=request,
+                attempt=attempt,
+                started_utc=started_utc,
+                outcome=outcome,
+                observation=observation,
+            )
+            self.rows.append(self.store.append(row))
+            self._keep_samples(row, outcome, observation)
         if refused is None:
             self._progress.trial_ended(row, duration_s=outcome.duration_s)
         if was_interrupted:
             raise KeyboardInterrupt
         return row
+
+    def _keep_samples(self, row: Row, outcome: Outcome, observation: Observation) -> None:
+        """Keep the samples; a row without them is a row all the same."""
+        try:
+            keep_samples(samples_path(self.store.path), row, outcome, observation)
+        except BenchError as error:
+            if not self._lacks_samples:
+                self._progress.note(f"rows are kept without their samples: {error}")
+            self._lacks_samples = True
 
     def _announce(self, planned: Planned, *, trial: int) -> None:
         done = sum(len(arm.done) for arm in self.arms)

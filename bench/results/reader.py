@@ -9,23 +9,45 @@ our own mistake, hence `ValueError`; what is found in a user's file becomes a `D
 Columns that a newer minor version added are ignored, those that an older one lacked are blank; a
 higher major version is refused, because there a column means something else. Nothing is repaired or
 skipped in silence: the only thing passed over is a last line that a crash cut short, and `note`
-gets a line about it.
+gets a line about it. What a spreadsheet saves is read where it leaves one reading
+(`bench.core.separated`); a hash or a time that it rewrote is refused.
 """
 
-import csv
-import io
 import json
 import logging
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import get_args
 
 from bench.core.errors import DataError, IncompatibleError
 from bench.core.nouns import Status
-from bench.results.schema import BY_NAME, NAMES, REQUIRED, SCHEMA_VERSION, Column, Row, Value
+from bench.core.separated import (
+    HOW_TO_SAVE,
+    NUMBER,
+    SEPARATORS,
+    SHORTENED,
+    Separated,
+    decimal_mark,
+    decoded,
+    plain_number,
+    separated,
+    unmarked,
+)
+from bench.results.schema import (
+    BY_NAME,
+    COLUMNS,
+    NAMES,
+    REQUIRED,
+    SCHEMA_VERSION,
+    SIGNED,
+    USABLE,
+    Column,
+    Row,
+    Value,
+)
 
 MAX_CELL_CHARACTERS = 32_767
 """Longest cell that Excel keeps: https://support.microsoft.com/office/1672b34d-7043-467e-8e27-269d656771c3"""
@@ -38,8 +60,7 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _NEEDS_QUOTES = re.compile(r'[",\r\n]|\A\s|\s\Z')
 _UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
 _INT = re.compile(r"[-+]?[0-9]{1,19}")
-_FLOAT = re.compile(r"\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*", re.ASCII)
-_ROW_START = re.compile(rb"\n[0-9]+\.[0-9]+,")
+_ROW_START = re.compile(rb"\n[0-9]+[.,][0-9]+[,;\t]")
 _BOOLS = {"1": True, "0": False, "1.0": True, "0.0": False, "true": True, "false": False}
 
 
@@ -83,7 +104,8 @@ def parse_cell(text: str, column: Column) -> Value:
         case "str":
             return unguard(text)
         case "utc":
-            return _checked_utc(text)
+            # A spreadsheet saves a time that it knows with a space, and without the Z.
+            return _checked_utc(text.strip().replace(" ", "T").removesuffix("Z") + "Z")
         case "json":
             return canonical_json(text)
         case "bool":
@@ -93,7 +115,7 @@ def parse_cell(text: str, column: Column) -> Value:
         case "int":
             return _parse_int(text)
         case "float":
-            if _FLOAT.fullmatch(text) is None or not math.isfinite(number := float(text)):
+            if NUMBER.fullmatch(text.strip()) is None or not math.isfinite(number := float(text)):
                 raise ValueError("expected a finite number")
             return number
 
@@ -163,7 +185,7 @@ def _checked_utc(text: str) -> str:
 def _parse_int(text: str) -> int:
     if _INT.fullmatch(text) is not None:
         number = int(text)
-    elif _FLOAT.fullmatch(text) is not None and float(text).is_integer():
+    elif NUMBER.fullmatch(text.strip()) is not None and float(text).is_integer():
         number = int(float(text))
     else:
         raise ValueError("expected a whole number")
@@ -173,10 +195,22 @@ def _parse_int(text: str) -> int:
 
 
 _LOG = logging.getLogger(__name__)
-_VERSION = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})")
+_VERSION = re.compile(r"([0-9]{1,6})(\.[0-9]{1,6})?")
+"""A spreadsheet saves 1.0 as 1."""
 _MAJOR = int(SCHEMA_VERSION.partition(".")[0])
 _STATUSES = get_args(Status)
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_HASHES = ("run_id", "config_hash", "env_id", "device_uuid_hash", "git_commit", "host_hash")
+_REWRITTEN = re.compile(
+    r"[0-9][./-][0-9]+[./-][0-9]|[0-9]\.? ?[A-Z][a-z]{2}|[A-Z][a-z]{2}[- ][0-9]|###"
+)
+"""A date of some country, or a cell too narrow for what it holds."""
+_UNSIGNED = {
+    column.name: column
+    for column in COLUMNS
+    if column.kind in ("int", "float") and column.name not in SIGNED
+}
+Place = tuple[Separated, int]
+"""A file, and a line in it."""
 
 
 def read_rows(path: Path, *, note: Callable[[str], None] = _LOG.warning) -> list[Row]:
@@ -191,7 +225,7 @@ def read_bytes(path: Path) -> bytes:
             raise DataError(f"{path}: is a folder; give the CSV file of one run")
         if path.exists() and not path.is_file():
             raise DataError(f"{path}: is not an ordinary file")
-        return path.read_bytes().removeprefix(_BYTE_ORDER_MARK)
+        return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: NUL in the path
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: cannot be read: {reason}") from error
@@ -199,46 +233,75 @@ def read_bytes(path: Path) -> bytes:
 
 def parse_rows(data: bytes, *, path: Path, note: Callable[[str], None]) -> list[Row]:
     """Rows in the bytes of a result file; `path` is for messages."""
-    records = _records(_text(data, path=path, note=note), path=path)
-    _, header = next(records, (1, []))
-    columns = _columns_of(header, path=path)
+    table = separated(_text(data, path=path, note=note), what=str(path))
+    columns = _columns_of(table.header, path=path)
+    try:
+        return list(_rows(table, columns=columns, mark=None))
+    except DataError:
+        # Numbers as a spreadsheet spells them; where there are none the same is found wrong again.
+        numbers = (
+            cell
+            for _, cells in table.records
+            for column, cell in zip(columns, cells, strict=True)
+            if cell and column is not None and _is_number(column)
+        )
+        mark = decimal_mark(table, numbers=numbers)
+        return list(_rows(table, columns=columns, mark=mark))
+
+
+def _rows(table: Separated, *, columns: list[Column | None], mark: str | None) -> Iterator[Row]:
+    """Each record as a row; `mark` is the decimal sign where numbers are not as written here."""
     blank: Row = dict.fromkeys(NAMES)
     # A text that comes again in a column is not parsed again; figures hardly ever do.
     known: list[dict[str, Value]] = [
         {} if column is None or column.name in REQUIRED else {"": None} for column in columns
     ]
-    rows = []
-    for line, cells in records:
-        if len(cells) != len(header):
-            raise DataError(
-                f"{path}: line {line} has {len(cells)} cells where the header has {len(header)}"
-            )
-        row = blank.copy()
+    for line, cells in table.records:
+        row, may_be_negative = blank.copy(), False
         for column, values, cell in zip(columns, known, cells, strict=True):
             if column is None:
                 continue
             if cell in values:
                 row[column.name] = values[cell]
                 continue
-            value = row[column.name] = _value(cell, column=column, line=line, path=path)
-            if column.kind not in ("float", "utc"):
+            value = row[column.name] = _value(cell, column=column, where=(table, line), mark=mark)
+            if "-" in cell and column.name in _UNSIGNED:
+                may_be_negative = True
+            elif column.kind not in ("float", "utc"):
                 values[cell] = value
-        rows.append(row)
-    return rows
+        if may_be_negative and (column := negative_column(row)):
+            raise _damaged(str(row[column.name]), column, (table, line), "expected 0 or more")
+        yield row
 
 
-def _columns_of(header: list[str], *, path: Path) -> list[Column | None]:
+def negative_column(row: Row) -> Column | None:
+    """Column of a usable row that is below zero where nothing can be.
+
+    A clock that went backwards makes a row INVALID, and its figures stay in it.
+    """
+    if row["status"] not in USABLE:
+        return None
+    for name, column in _UNSIGNED.items():
+        value = row.get(name)
+        if isinstance(value, int | float) and value < 0:
+            return column
+    return None
+
+
+def _is_number(column: Column) -> bool:
+    return column.kind in ("int", "float") or column.name == "schema_version"
+
+
+def _columns_of(header: Sequence[str], *, path: Path) -> list[Column | None]:
     """Column of the schema for each cell of the header; None for one to ignore."""
     if missing := [name for name in REQUIRED if name not in header]:
         raise DataError(
             f"{path}: is no result file of bench: its first line has no column {', '.join(missing)}"
         )
-    if twice := sorted({name for name in header if header.count(name) > 1}):
-        raise DataError(f"{path}: line 1 has column {twice[0][:40]!r} more than once")
     return [BY_NAME.get(name) for name in header]
 
 
-def _check_version(version: object, *, path: Path, line: int) -> None:
+def _check_version(version: object, *, path: str, line: int) -> None:
     match = _VERSION.fullmatch(str(version))
     if match is None:
         raise DataError(
@@ -253,52 +316,51 @@ def _check_version(version: object, *, path: Path, line: int) -> None:
 
 
 def _text(data: bytes, *, path: Path, note: Callable[[str], None]) -> str:
+    data = unmarked(data, what=str(path))
     if not data:
         raise DataError(f"{path}: is empty")
+    if data.find(b"\r\n") + 1 == data.find(b"\n") > 0:
+        # Not as we write it, so no crash cut the last line: some programs end it with nothing.
+        data = data.rstrip(b"\r\n") + b"\r\n"
     try:
         whole = complete_length(data)
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
-    if b"\0" in data[: whole or len(data)]:
-        raise DataError(f"{path}: is not a CSV in UTF-8: it has NUL bytes")
+    text = decoded(data[: whole or len(data)], what=str(path))
     if whole == 0:
         raise DataError(f"{path}: is no result file of bench: it has no complete header line")
     if whole < len(data):
         line = data.count(b"\n", 0, whole) + 1
         note(f"{path}: line {line} was cut short and is ignored")
+    return text
+
+
+def _value(cell: str, *, column: Column, where: Place, mark: str | None) -> Value:
+    table, line = where
+    text = plain_number(cell, mark=mark) if mark is not None and _is_number(column) else cell
     try:
-        return data[:whole].decode()
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}: line {line} is not UTF-8 text") from error
-
-
-def _records(text: str, *, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of each record that is not an empty line."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise DataError(f"{path}: line {line} is not valid CSV: {error}") from error
-        if cells:
-            yield line, cells
-
-
-def _value(cell: str, *, column: Column, line: int, path: Path) -> Value:
-    try:
-        value = parse_cell(cell, column)
+        if column.name in _HASHES and SHORTENED.fullmatch(text):
+            raise ValueError(
+                "a spreadsheet made a number of this text, and what it was cannot be known; "
+                "give the file as it was before"
+            )
+        value = parse_cell(text, column)
         if value is None and column.name in REQUIRED:
             raise ValueError("must not be blank")
         if column.name == "status" and value not in _STATUSES:
             raise ValueError(f"expected one of {', '.join(_STATUSES)}")
     except ValueError as error:
-        raise DataError(
-            f"{path}: line {line}, column {column.name}: {cell[:40]!r}: {error}"
-        ) from error
+        raise _damaged(cell, column, where, str(error)) from error
     if column.name == "schema_version":
-        _check_version(value, path=path, line=line)
+        _check_version(value, path=table.what, line=line)
     return value
+
+
+def _damaged(cell: str, column: Column, where: Place, why: str) -> DataError:
+    table, line = where
+    if column.kind in ("int", "float", "utc"):
+        if table.separator != ",":
+            why += f"; separated by {SEPARATORS[table.separator]}: {HOW_TO_SAVE}"
+        elif _REWRITTEN.search(cell):
+            why += f"; rewritten by a spreadsheet? {HOW_TO_SAVE}"
+    return DataError(f"{table.what}: line {line}, column {column.name}: {cell[:40]!r}: {why}")

@@ -308,5 +308,10 @@ REASONS: Mapping[str, str] = {
     "smoke": "smoke profile: shows that it runs, too short to measure",
 }
 
+SIGNED = (
+    *(column.name for column in COLUMNS if column.name.endswith(("_frac", "_c"))),
+    *("loss_first", "loss_last", "check_value", "energy_net_j", "compile_s", "seed"),
+)
+"""Columns that may be below zero: shares and differences, temperatures, losses."""
 USABLE = ("OK", "WARN")
 """Statuses whose figures may be used."""

@@ -18,7 +18,14 @@ import msgspec
 from bench.core.errors import DataError, IncompatibleError, MeasurementError
 from bench.core.nouns import Status
 from bench.core.paths import write_whole
-from bench.results.reader import complete_length, format_cell, format_record, parse_cell, read_rows
+from bench.results.reader import (
+    complete_length,
+    format_cell,
+    format_record,
+    negative_column,
+    parse_cell,
+    read_rows,
+)
 from bench.results.schema import COLUMNS, NAMES, REASONS, REQUIRED, SCHEMA_VERSION, Row
 from bench.results.whole_files import AppendFile, RunLock, unwritable
 
@@ -157,6 +164,8 @@ class Store:
             raise ValueError(f"row of schema {row['schema_version']}, run {row['run_id']}")
         if row["status"] not in get_args(Status):
             raise ValueError(f"status {row['status']!r}")
+        if column := negative_column(row):
+            raise ValueError(f"column {column.name}: {row[column.name]} is below zero")
         codes = str(row.get("reasons") or "")
         if strange := [code for code in codes.split(";") if code and code not in REASONS]:
             raise ValueError(f"reasons not in the schema: {', '.join(strange)}")

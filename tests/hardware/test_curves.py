@@ -62,20 +62,20 @@ def test_no_curve_lets_a_larger_message_be_faster(
         ("", "no column 'op'"),
         (HEAD, "no rows"),
         ("op,num_gpus,message_bytes\nall_reduce,2,8\n", "no column 'latency_us'"),
-        (HEAD + "all_reduce,2,8,fast\n", "row 1: latency_us: .*'fast'"),
-        (HEAD + "all_reduce,2,8,-1\n", "row 1: latency_us"),
-        (HEAD + "all_reduce,2,8,nan\n", "row 1: latency_us"),
-        (HEAD + "all_reduce,2,8\n", "row 1: latency_us"),
-        (HEAD + "all_reduce,1,8,1\n", "row 1: num_gpus"),
-        (HEAD + "all_reduce,2.5,8,1\n", "row 1: num_gpus: expected a whole number"),
-        (HEAD + "all_reduce,2,8,1\nfly,2,8,1\n", "row 2: op: 'fly' is not one of all_reduce"),
+        (HEAD + "all_reduce,2,8,fast\n", "line 2: latency_us: .*'fast'"),
+        (HEAD + "all_reduce,2,8,-1\n", "line 2: latency_us"),
+        (HEAD + "all_reduce,2,8,nan\n", "line 2: latency_us"),
+        (HEAD + "all_reduce,2,8\n", "line 2 has 3 cells"),
+        (HEAD + "all_reduce,1,8,1\n", "line 2: num_gpus"),
+        (HEAD + "all_reduce,2.5,8,1\n", "line 2: num_gpus: expected a whole number"),
+        (HEAD + "all_reduce,2,8,1\nfly,2,8,1\n", "line 3: op: 'fly' is not one of all_reduce"),
     ],
 )
 def test_a_damaged_table_is_one_line_with_row_and_column(text: str, words: str) -> None:
-    (spaced,) = read_points([HEAD, "All-Reduce , 2, 8.0, 1e6 "], what="by hand")
+    (spaced,) = read_points(HEAD + "All-Reduce , 2, 8.0, 1e6 ", what="by hand")
     assert spaced == Point(op="all_reduce", num_ranks=2, message_bytes=8, latency_s=1.0)
     with pytest.raises(DataError, match=words) as raised:
-        read_points(text.splitlines(), what="table.csv")
+        read_points(text, what="table.csv")
     assert "\n" not in str(raised.value)
 
 
@@ -83,7 +83,7 @@ def test_a_damaged_table_is_one_line_with_row_and_column(text: str, words: str) 
 def test_no_table_ends_in_a_traceback(text: str) -> None:
     for head in ("", HEAD):
         try:
-            assert read_points((head + text).splitlines(), what="table.csv")
+            assert read_points(head + text, what="table.csv")
         except DataError as error:
             assert str(error).startswith("table.csv")
 

@@ -118,7 +118,7 @@ DAMAGE = [
     ("{}", "{", "column params_json"),
     ("1.0,r1,1", "one,r1,1", f"line 3: schema_version 'one' is not like {SCHEMA_VERSION}"),
     ('""no""', '"no"', "line 3 is not valid CSV"),
-    ("run_id", "trial", "its first line has no column run_id"),
+    ("run_id", "trail", "its first line has no column run_id"),
     ("detail", "trial", "line 1 has column 'trial' more than once"),
     ("schema_version,", "schema_version;", "no column schema_version"),
     ("c0ffee", "\0", "NUL"),
@@ -131,7 +131,7 @@ NO_RESULT_FILE = [
     (b"\x89PNG\r\n\x1a\n\xff\xff", "line 1 is not UTF-8"),
     (file_bytes(ROWS).replace(b"died", b"caf\xe9"), "line 4 is not UTF-8 text"),
     (b"no line end", "no complete header line"),
-    ("schema_version\n".encode("utf-16"), "NUL"),
+    ("schema_version\n".encode("utf-16"), "has no column run_id"),
     (b"[" * 200_000 + b"\n", "field larger than field limit"),
 ]
 

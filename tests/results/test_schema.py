@@ -62,8 +62,9 @@ GIVEN = {
 }
 # A dozen columns of every kind vary; hundreds of draws per row would only slow hypothesis down.
 VARIED = ("detail", "started_utc", "params_json", "compile", "seed", "window_s", "lat_p50_ms")
+TIMES = dict.fromkeys(("window_s", "lat_p50_ms"), st.none() | st.floats(0, allow_infinity=False))
 rows = st.fixed_dictionaries(
-    GIVEN | {name: st.none() | CELLS[BY_NAME[name].kind] for name in VARIED}
+    GIVEN | {name: st.none() | CELLS[BY_NAME[name].kind] for name in VARIED} | TIMES
 ).map(lambda cells: {name: cells.get(name) for name in NAMES})
 
 WRONG_VALUES: dict[str, list[Any]] = {

@@ -9,8 +9,6 @@ does not say; ratios of several devices are projected as ratios of one.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +22,7 @@ from bench.analysis.projection.roofs import Roofs, Unknown, catalogue_roofs, on_
 from bench.analysis.projection.scaled_operators import Estimate, speed_ratio
 from bench.core.errors import BenchError, DataError
 from bench.core.nouns import Chip
+from bench.core.separated import decimal_mark, decoded, plain_number, separated, unmarked
 from bench.hardware.chips import chip
 from bench.hardware.loader import Declared, Text, decode
 from bench.hardware.operators import Operators, load_mixes
@@ -64,6 +63,7 @@ class RatioPoint(Declared, frozen=True, kw_only=True):
 
 
 COLUMNS = RatioPoint.__struct_fields__
+_NUMBERS = ("num_devices", "throughput_ratio_b_over_a")
 
 
 def read_points(path: Path) -> list[RatioPoint]:
@@ -71,27 +71,23 @@ def read_points(path: Path) -> list[RatioPoint]:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise DataError(f"{path}: larger than {_MAX_BYTES:,} bytes, which no such file is")
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: cannot be read: {reason}") from None
-    lines = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = [cell.strip() for cell in next(lines, [])]
-        if tuple(header) != COLUMNS:
-            raise DataError(f"{path}: the first line must be {','.join(COLUMNS)}")
-        points = [_point(cells, where=f"{path}: line {lines.line_num}") for cells in lines if cells]
-    except csv.Error as error:
-        raise DataError(f"{path}: line {lines.line_num} is not valid CSV: {error}") from None
-    if not points:
+    what = str(path)
+    table = separated(decoded(unmarked(data, what=what), what=what), what=what)
+    if table.header != COLUMNS:
+        raise DataError(f"{path}: the first line must be {','.join(COLUMNS)}")
+    rows = [(n, dict(zip(COLUMNS, map(str.strip, row), strict=True))) for n, row in table.records]
+    if not rows:
         raise DataError(f"{path}: holds no ratio below its first line")
-    return points
+    mark = decimal_mark(table, numbers=(row[name] for _, row in rows for name in _NUMBERS))
+    return [_point(row, where=f"{path}: line {line}", mark=mark) for line, row in rows]
 
 
-def _point(cells: Sequence[str], *, where: str) -> RatioPoint:
-    if len(cells) != len(COLUMNS):
-        raise DataError(f"{where} has {len(cells)} cells where the header has {len(COLUMNS)}")
-    row = dict(zip(COLUMNS, (cell.strip() for cell in cells), strict=True))
+def _point(row: dict[str, str], *, where: str, mark: str) -> RatioPoint:
+    row = row | {name: plain_number(row[name], mark=mark) for name in _NUMBERS}
     try:
         row |= {name: chip(row[name]).id for name in ("chip_a", "chip_b")}
     except BenchError as error:

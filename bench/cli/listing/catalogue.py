@@ -220,6 +220,8 @@ def render_links(*, name: str | None, as_json: bool) -> None:
 
 def render_check(*, name: str, table: str, use_curves: bool, as_json: bool) -> None:
     """Score the link `name` against the CSV at `table` and print the errors."""
+    from msgspec import structs
+
     from bench.hardware.links import link_check
     from bench.hardware.links.curves import read_table
     from bench.hardware.links.topology import parse_topology
@@ -241,6 +243,10 @@ def render_check(*, name: str, table: str, use_curves: bool, as_json: bool) -> N
                 "num_points": check.overall.num_points,
                 "mean_abs_error": check.overall.mean_abs_error,
                 "scores": [dataclasses.asdict(score) for score in check.scores],
+                "worst": {
+                    **structs.asdict(check.worst),
+                    "predicted_s": check.worst_predicted_s,
+                },
             }
         )
         return
@@ -257,6 +263,10 @@ def render_check(*, name: str, table: str, use_curves: bool, as_json: bool) -> N
         f"{check.link}: mean absolute error {check.overall.mean_abs_error:.1%} by "
         f"{', '.join(check.methods)}"
         + ("; each size predicted without its own measurements" if left_out else "")
+    )
+    print(
+        f"furthest off: {link_check.described(check.worst)} measured, "
+        f"{check.worst_predicted_s * 1e6:.6g} us predicted"
     )
     if not check.is_rated:
         print(

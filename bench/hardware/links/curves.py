@@ -9,8 +9,9 @@ larger one, so slow outliers are cut down to the next larger size. Files are CSV
 `op,num_gpus,message_bytes,latency_us`.
 """
 
+import re
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import pairwise
@@ -21,11 +22,22 @@ from typing import Annotated
 from msgspec import Meta
 
 from bench.core.errors import DataError
+from bench.core.separated import (
+    SHORTENED,
+    decimal_mark,
+    decoded,
+    plain_number,
+    separated,
+    unmarked,
+)
 from bench.hardware.costs.collectives import OPS, Op
 from bench.hardware.loader import AboveZero, Declared, decode
 
 FOLDER = Path(__file__).with_name("tables")
 COLUMNS = ("op", "num_gpus", "message_bytes", "latency_us")
+_MAX_RANKS, _MAX_BYTES = 10**7, 2**50
+"""More is a damaged cell: no job has as many devices, nor a message of a pebibyte."""
+_COMMENT = re.compile(r'^[ \t]*"?#.*$', re.MULTILINE)
 _NAMES: dict[str, Op] = {op.replace("_", ""): op for op in OPS}
 
 
@@ -33,8 +45,8 @@ class Point(Declared, frozen=True, kw_only=True):
     """One measurement."""
 
     op: Op
-    num_ranks: Annotated[int, Meta(ge=2, lt=10**18)]
-    message_bytes: Annotated[int, Meta(gt=0, lt=10**18)]
+    num_ranks: Annotated[int, Meta(ge=2, le=_MAX_RANKS)]
+    message_bytes: Annotated[int, Meta(gt=0, le=_MAX_BYTES)]
     latency_s: AboveZero
 
 
@@ -107,52 +119,60 @@ class Curve:
 
 class _TableRow(Declared, frozen=True, kw_only=True):
     op: str
-    num_gpus: Annotated[float, Meta(ge=2, lt=1e18, multiple_of=1)]
-    message_bytes: Annotated[float, Meta(gt=0, lt=1e18, multiple_of=1)]
-    latency_us: AboveZero
+    num_gpus: Annotated[float, Meta(ge=2, le=_MAX_RANKS, multiple_of=1)]
+    message_bytes: Annotated[float, Meta(gt=0, le=_MAX_BYTES, multiple_of=1)]
+    latency_us: Annotated[float, Meta(gt=0, lt=1e12)]
 
 
-def read_points(lines: Iterable[str], *, what: str) -> tuple[Point, ...]:
-    """Read a table of measured collectives; `DataError` names `what`, line and column."""
-    import csv
+def read_points(text: str, *, what: str) -> tuple[Point, ...]:
+    """Read a table of measured collectives; `DataError` names `what`, line and column.
 
-    reader = csv.DictReader(line for line in lines if not line.startswith("#"))
-    try:
-        header = reader.fieldnames or []
-        rows = list(reader)
-    except csv.Error as error:
-        raise DataError(f"{what}: not readable as CSV: {error}") from None
-    missing = [name for name in COLUMNS if name not in header]
+    Several rows of one size are measurements repeated; their order is of no account.
+    """
+    table = separated(_COMMENT.sub("", text), what=what)
+    names = [name.lower() for name in table.header]
+    missing = [name for name in COLUMNS if name not in names]
     if missing:
-        raise DataError(f"{what}: no column {missing[0]!r}; needed: {', '.join(COLUMNS)}")
+        found = f"; found: {', '.join(table.header)[:80]}" if names else ""
+        needed = f"needed: {', '.join(COLUMNS)}{found}"
+        raise DataError(f"{what}: no column {missing[0]!r}; {needed}")
+    rows = [
+        (line, dict(zip(names, map(str.strip, cells), strict=True)))
+        for line, cells in table.records
+    ]
     if not rows:
         raise DataError(f"{what}: no rows below the header")
-    points = []
-    for index, row in enumerate(rows, start=1):
-        where = f"{what}: row {index}"
-        cells = {name: (row[name] or "").strip() for name in COLUMNS}
-        one = decode(cells, into=_TableRow, what=where, is_text=True)
-        # `all_to_all`, `alltoall` and `AllToAll` are one operation.
-        op = _NAMES.get(one.op.lower().replace("_", "").replace("-", ""))
-        if op is None:
-            raise DataError(f"{where}: op: {one.op!r} is not one of {', '.join(OPS)}")
-        point = Point(
-            op=op,
-            num_ranks=int(one.num_gpus),
-            message_bytes=int(one.message_bytes),
-            latency_s=one.latency_us * 1e-6,
+    mark = decimal_mark(table, numbers=(row[name] for _, row in rows for name in COLUMNS[1:]))
+    return tuple(_point(row, where=f"{what}: line {line}", mark=mark) for line, row in rows)
+
+
+def _point(row: Mapping[str, str], *, where: str, mark: str) -> Point:
+    if SHORTENED.fullmatch(row["message_bytes"]):
+        raise DataError(
+            f"{where}: message_bytes: {row['message_bytes']} is a whole number that a spreadsheet "
+            "cut down; give all its digits"
         )
-        points.append(point)
-    return tuple(points)
+    cells = {name: plain_number(row[name], mark=mark) for name in COLUMNS}
+    one = decode(cells, into=_TableRow, what=where, is_text=True)
+    # `all_to_all`, `alltoall` and `AllToAll` are one operation.
+    op = _NAMES.get(one.op.lower().replace("_", "").replace("-", ""))
+    if op is None:
+        raise DataError(f"{where}: op: {one.op!r} is not one of {', '.join(OPS)}")
+    return Point(
+        op=op,
+        num_ranks=int(one.num_gpus),
+        message_bytes=int(one.message_bytes),
+        latency_s=one.latency_us * 1e-6,
+    )
 
 
 def read_table(path: Path) -> tuple[Point, ...]:
     """Read a CSV that a user named."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
-    return read_points(text.splitlines(), what=path.name)
+    return read_points(decoded(unmarked(data, what=path.name), what=path.name), what=path.name)
 
 
 @cache

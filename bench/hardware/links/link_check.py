@@ -3,15 +3,18 @@
 With a curve every point is predicted with its size left out of the curve, for all operations and
 groups: a curve scored on its own points says nothing. What is reported is the mean of
 |predicted / measured - 1| by operation and size class. A formula on PCI Express is printed but not
-rated: what such a host reaches depends on its board, not on the standard.
+rated: what such a host reaches depends on its board, not on the standard. A table whose median
+point is off by a thousand or a million is in another unit, and is not scored.
 """
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from statistics import mean
+from math import log10
+from statistics import mean, median
 
+from bench.core.errors import DataError
 from bench.hardware.costs.collectives import OPS, Cost, Method
 from bench.hardware.costs.cost import CostModel
 from bench.hardware.links.curves import Point
@@ -20,6 +23,8 @@ from bench.hardware.links.topology import Topology
 
 SMALL_BYTES, MEDIUM_BYTES = 2**16, 2**23
 """Largest message still called small or medium: 64 KiB, 8 MiB."""
+_UNITS = {"ns": -3.0, "ms": 3.0, "s": 6.0}
+"""Decimal logarithm of the factor by which a table in this unit is off."""
 SIZE_CLASSES = ("small", "medium", "large")
 
 
@@ -45,6 +50,9 @@ class LinkCheck:
     is_rated: bool
     scores: tuple[Score, ...]
     """By operation and size class, each operation, each size class, and last everything."""
+    worst: Point
+    """The point that is furthest off by a factor."""
+    worst_predicted_s: float
 
     @property
     def overall(self) -> Score:
@@ -53,8 +61,13 @@ class LinkCheck:
 
 
 def check_link(points: Sequence[Point], *, topology: Topology, use_curves: bool) -> LinkCheck:
-    """Score `topology` on measured points, of which there is at least one."""
+    """Score `topology` on measured points, of which there is at least one.
+
+    `DataError` for a table whose unit is not the one it should have.
+    """
     found = list(_predicted(points, topology=topology, use_curves=use_curves))
+    worst, cost = max(found, key=lambda one: abs(_log_factor(*one)))
+    _refuse_other_unit(median(_log_factor(*one) for one in found), link=topology.name, worst=worst)
     methods = tuple(sorted({cost.method for _, cost in found}))
     is_formula = bool({"tuner", "alpha-beta"} & set(methods))
     on_pci = "pci" in (topology.inner.tuner, topology.outer and topology.outer.tuner)
@@ -80,7 +93,33 @@ def check_link(points: Sequence[Point], *, topology: Topology, use_curves: bool)
         methods=methods,
         is_rated=not (is_formula and on_pci),
         scores=tuple(scores),
+        worst=worst,
+        worst_predicted_s=cost.seconds,
     )
+
+
+def _log_factor(point: Point, cost: Cost) -> float:
+    """Decimal logarithm of predicted over measured; a prediction of nothing is one of 1 ns."""
+    return log10(max(cost.seconds, 1e-9) / point.latency_s)
+
+
+def _refuse_other_unit(log_off: float, *, link: str, worst: Point) -> None:
+    """A table that is thirty times off as a whole says nothing of the model."""
+    if abs(log_off) < 1.5:
+        return
+    unit = next((unit for unit, log in _UNITS.items() if abs(log_off - log) < 0.7), None)
+    guess = f"its latency_us seems to be in {unit}, not us, or it" if unit else "it"
+    side = "faster" if log_off > 0.0 else "slower"
+    raise DataError(
+        f"the table's median point is {10.0 ** abs(log_off):,.0f} times {side} than {link}: "
+        f"{guess} is of another link; furthest off: {described(worst)}"
+    )
+
+
+def described(point: Point) -> str:
+    """A point in words: 'all_reduce over 8, 1024 bytes: 15.01 us'."""
+    where = f"{point.op} over {point.num_ranks}, {point.message_bytes} bytes"
+    return f"{where}: {point.latency_s * 1e6:.6g} us"
 
 
 def _predicted(

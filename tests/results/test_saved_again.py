@@ -19,7 +19,7 @@ from bench.core.separated import decimal_mark, plain_number, separated
 from bench.hardware.links.curves import COLUMNS as LINK_COLUMNS
 from bench.hardware.links.curves import read_points, read_table
 from bench.results.reader import parse_rows, read_rows
-from bench.results.schema import COLUMNS, Row
+from bench.results.schema import COLUMNS, SCHEMA_VERSION, Row
 
 NUMBERS = {"schema_version", *(one.name for one in COLUMNS if one.kind in ("int", "float"))}
 LINK_NUMBERS = set(LINK_COLUMNS[1:])
@@ -193,10 +193,10 @@ def test_what_a_spreadsheet_rewrote_or_nothing_can_be_is_named(
         "started_utc": "2030-01-31T12:00:00Z",
     }
     path = write_file(tmp_path / "a.csv", [stored_row(trial=n, **cells) for n in range(2)])
-    first, second = path.read_text().rsplit("\n1.2", 1)
+    first, second = path.read_text().rsplit(f"\n{SCHEMA_VERSION}", 1)
     assert f",{old}," in second
     damaged = second.replace(f",{old},", f',"{new}",')
-    path.write_text(f"{first}\n1.2{damaged}")
+    path.write_text(f"{first}\n{SCHEMA_VERSION}{damaged}")
     result = CliRunner().invoke(app, ["gap", str(path)], standalone_mode=False)
     message = str(result.exception)
     assert f"a.csv: line 3, column {column}: '{new}': " in message and words in message

@@ -142,6 +142,7 @@ def make_row(
             if planned.config.layout.strategy == "pp":
                 # One device held every stage: no device of the layout would need as much.
                 observed.pop("mem_device_peak_bytes", None)
+            detail = "; ".join(str(one) for one in (detail, observed.pop("detail")) if one)
             row |= observed
             reasons += observed_reasons
     unique = list(dict.fromkeys(reasons))

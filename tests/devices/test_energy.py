@@ -56,6 +56,7 @@ def test_energy_of_steady_and_of_rising_power_is_as_worked_by_hand():
         "power_mean_w": 100.0,
         "idle_power_w": 30.0,
         "is_unvalidated": False,
+        "counter_problem": None,
     }
     assert asdict(answer) == pytest.approx(expected)
     # Readings are interpolated at the edges of the window.

@@ -25,6 +25,7 @@ from bench.devices.doctor.host_findings import (
 )
 from bench.devices.doctor.kernel_findings import core_findings, shared_memory_findings
 from bench.devices.host.cgroup import ROOT
+from bench.devices.telemetry.bounds import refused_words
 from bench.devices.telemetry.common import THROTTLE_REASONS, Telemetry, is_in_use
 from bench.devices.telemetry.nvml import NvmlTelemetry, import_nvml
 from bench.devices.telemetry.readers import AmdTelemetry, import_amdsmi
@@ -63,6 +64,13 @@ def _common_findings(
             "started",
             why="results may be wrong and kernels may be repeated; the device may be faulty",
             fix=f"{ecc_tool}; reset the device or have it replaced",
+        )
+    if refused := {**base.refused, **rest.refused}:
+        yield Finding(
+            severity="note",
+            what=f"{label}: the driver gives {refused_words(refused)}",
+            why="no device has that, so it counts as not measured and its cells stay blank",
+            fix=f"update the driver, or measure on the host of a virtual machine: {tool}",
         )
     limit_w, default_w = base.power_limit_w, base.power_limit_default_w
     least_w = (default_w or 0.0) * (1 - _LIMIT_TOLERANCE_FRAC)

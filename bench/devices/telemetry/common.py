@@ -5,7 +5,8 @@ device, driver or permission does not give it. Nothing here touches torch, so th
 trial can sample while the trial's own process computes.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 FOREIGN_GPU_BYTES = 500 * 2**20
@@ -32,6 +33,8 @@ class Sample:
     used_bytes: int | None = None
     """Memory in use on the device, by anyone."""
     utilization_frac: float | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Fields for which the driver gave what no device can have, and that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,7 @@ class Baseline:
     pcie_width_max: int | None = None
     has_persistence: bool | None = None
     has_mig: bool | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 class Telemetry:

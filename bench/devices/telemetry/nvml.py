@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.nouns import Device
+from bench.devices.telemetry.bounds import bounded, is_possible
 from bench.devices.telemetry.common import Baseline, Sample, Telemetry, scaled
 
 # nvmlClocksEventReasons: https://docs.nvidia.com/deploy/nvml-api/group__nvmlClocksEventReasons.html
@@ -124,8 +125,8 @@ class NvmlTelemetry(Telemetry):
         kind = int(values[0].valueType)
         if not 0 <= kind < len(_FIELD_ATTRIBUTES):
             return None
-        power_mw = float(getattr(values[0].value, _FIELD_ATTRIBUTES[kind]))
-        return power_mw / 1e3 if power_mw > 0 else None
+        power_w = float(getattr(values[0].value, _FIELD_ATTRIBUTES[kind])) / 1e3
+        return power_w if is_possible("power_w", power_w) else None
 
     def _power_w(self) -> float | None:
         if self._has_mig:
@@ -160,7 +161,8 @@ class NvmlTelemetry(Telemetry):
         temperature_c = self._ask("nvmlDeviceGetTemperature", self._nvml.NVML_TEMPERATURE_GPU)
         reasons = self._reasons()
         load = self._ask("nvmlDeviceGetUtilizationRates") if with_memory else None
-        return Sample(
+        return bounded(
+            Sample,
             time_s=time_s,
             power_w=power_w,
             energy_j=scaled(counted_mj, 1e-3),
@@ -177,7 +179,8 @@ class NvmlTelemetry(Telemetry):
         rest = self.sample()
         persistence = self._ask("nvmlDeviceGetPersistenceMode")
         hot = self._ask("nvmlDeviceGetViolationStatus", _THERMAL_POLICY)
-        return Baseline(
+        return bounded(
+            Baseline,
             used_bytes=rest.used_bytes,
             utilization_frac=rest.utilization_frac,
             power_limit_w=scaled(self._ask("nvmlDeviceGetEnforcedPowerLimit"), 1e-3),

@@ -6,12 +6,13 @@ only root read them; what cannot be read is not available, never estimated.
 Source: https://docs.kernel.org/power/powercap/powercap.html
 
 AMD SMI's binding is optional and not on every machine with a working torch, so a missing one is no
-error; nor is one that does not fit its driver. It writes 'N/A' or all ones for what a device does
-not give, and renames its fields now and then; all end as None here. Left out: throttle reasons,
-which it only gives as percentages on some devices. Source of calls and units:
+error; nor is one that does not fit its driver. It writes 'N/A', 0 or all ones for what a device
+does not give, and renames its fields now and then; all end as None here. Left out: throttle
+reasons, which it only gives as percentages on some devices. Source of calls and units:
 https://rocm.docs.amd.com/projects/amdsmi/en/latest/reference/amdsmi-py-api.html
 """
 
+import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,6 +22,7 @@ from typing import Any
 
 from bench.core.nouns import Device
 from bench.devices.host.cgroup import ROOT, read_int, read_text
+from bench.devices.telemetry.bounds import bounded
 from bench.devices.telemetry.common import Baseline, Sample, Telemetry, scaled
 from bench.devices.telemetry.nvml import open_nvml
 
@@ -46,14 +48,16 @@ def import_amdsmi() -> Any | None:
 
 
 def _number(value: Any) -> float | None:
-    """Return a reading as a number; 'N/A' and all ones are none."""
+    """Return a reading as a number, 'N/A' as None; all ones are infinite, which nothing can be."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and value >= 0 and value not in _EMPTY else None
+    return None if not is_number else math.inf if value in _EMPTY else float(value)
 
 
 def _field(answer: Any, *names: str) -> float | None:
+    """Return the first field with a figure, else what one of them has in its place."""
     found = [_number(answer.get(name)) for name in names] if isinstance(answer, dict) else []
-    return next((value for value in found if value is not None), None)
+    given = [value for value in found if value is not None]
+    return next((value for value in given if 0 < value < math.inf), next(iter(given), None))
 
 
 class AmdTelemetry(Telemetry):
@@ -73,11 +77,12 @@ class AmdTelemetry(Telemetry):
             return None
 
     def _temperature_c(self) -> float | None:
-        for kind in ("HOTSPOT", "EDGE"):
-            members = (f"AmdSmiTemperatureType.{kind}", "AmdSmiTemperatureMetric.CURRENT")
-            if celsius := _number(self._ask("amdsmi_get_temp_metric", *members)):
-                return celsius
-        return None
+        now, kinds = "AmdSmiTemperatureMetric.CURRENT", ("HOTSPOT", "EDGE")
+        found = {
+            kind: self._ask("amdsmi_get_temp_metric", f"AmdSmiTemperatureType.{kind}", now)
+            for kind in kinds
+        }
+        return _field(found, *kinds)
 
     def _clock_hz(self, *names: str) -> float | None:
         return scaled(_field(self._ask("amdsmi_get_clock_info", "AmdSmiClkType.GFX"), *names), 1e6)
@@ -92,15 +97,14 @@ class AmdTelemetry(Telemetry):
         power_w = _field(power, "current_socket_power", "socket_power", "average_socket_power")
         usage = self._ask("amdsmi_get_gpu_vram_usage") if with_memory else None
         activity = self._ask("amdsmi_get_gpu_activity") if with_memory else None
-        used = _field(usage, "vram_used")
-        return Sample(
+        return bounded(
+            Sample,
             time_s=time_s,
-            # Older releases write 0 instead of 'N/A'; no powered device draws nothing.
-            power_w=power_w or None,
+            power_w=power_w,
             energy_j=None if resolution_uj is None else scaled(count, resolution_uj / 1e6),
             temperature_c=self._temperature_c(),
             sm_clock_hz=self._clock_hz("clk", "cur_clk"),
-            used_bytes=None if used is None else int(used * _MIB_BYTES),
+            used_bytes=scaled(_field(usage, "vram_used"), _MIB_BYTES),
             utilization_frac=scaled(_field(activity, "gfx_activity"), 0.01),
         )
 
@@ -110,13 +114,14 @@ class AmdTelemetry(Telemetry):
         caps = self._ask("amdsmi_get_power_cap_info")
         errors = _field(self._ask("amdsmi_get_gpu_total_ecc_count"), "uncorrectable_count")
         driver = self._ask("amdsmi_get_gpu_driver_info")
-        return Baseline(
+        return bounded(
+            Baseline,
             used_bytes=rest.used_bytes,
             utilization_frac=rest.utilization_frac,
             power_limit_w=scaled(_field(caps, "power_cap"), 1e-6),
             power_limit_default_w=scaled(_field(caps, "default_power_cap"), 1e-6),
             driver_version=driver.get("driver_version") if isinstance(driver, dict) else None,
-            ecc_uncorrected=None if errors is None else int(errors),
+            ecc_uncorrected=errors,
             sm_clock_max_hz=self._clock_hz("max_clk"),
         )
 

@@ -1,9 +1,9 @@
 """What was sampled during a measured window: its energy, and the heat and clocks it is judged by.
 
 Counters beat sampling but sometimes lie (frozen in one process, far off at idle), so a counter is
-used only where it moved and agrees within 15 % with the integral of sampled power. If it does not,
-the integral is used and marked. If neither can be had the energy is blank: a datasheet's watts
-times load never stand in for a measurement.
+used only where it moved, never went back or jumped, and agrees within 15 % with the integral of
+sampled power. If it does not, the integral is used and marked. If neither can be had the energy is
+blank, with the reason: a datasheet's watts times load never stand in for a measurement.
 
 Conditions are shares of samples. What sampling misses is in the driver's own counters, before and
 after. Nothing here looks at how long the steps took.
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from bench.devices.telemetry.bounds import is_jump
 from bench.devices.telemetry.common import THROTTLE_REASONS, Sample
 
 MIN_WINDOW_S = 2.0
@@ -38,6 +39,8 @@ class Energy:
     idle_power_w: float | None = None
     is_unvalidated: bool = False
     """Whether a counter exists but was not used, because it disagreed with sampled power."""
+    counter_problem: str | None = None
+    """What is wrong with the counter's own course, whatever power says."""
 
 
 def _series(
@@ -61,6 +64,20 @@ def _series(
     return points_s, np.interp(points_s, times_s, values)
 
 
+def _counter_problem(times_s: Any, counts_j: Any) -> str | None:
+    """Say what no counter of energy does: stand still, go back, gain more than a device draws."""
+    import numpy as np  # as above
+
+    gains_j = np.diff(counts_j)
+    if counts_j.size and not gains_j.any():
+        return "the energy counter stood still"
+    for gained_j, elapsed_s in zip(gains_j, np.diff(times_s), strict=True):
+        if is_jump(gained_j, elapsed_s=elapsed_s):
+            how = "went back by" if gained_j < 0 else "jumped by"
+            return f"the energy counter {how} {abs(gained_j):,.6g} J within {elapsed_s:.2g} s"
+    return None
+
+
 def window_energy(
     samples: Sequence[Sample],
     *,
@@ -80,11 +97,10 @@ def window_energy(
     if window_s < MIN_WINDOW_S:
         return Energy(idle_power_w=idle_power_w)
     points_s, powers_w = _series(samples, "power_w", start_s=start_s, end_s=end_s)
-    _, counts_j = _series(samples, "energy_j", start_s=start_s, end_s=end_s)
+    counted_s, counts_j = _series(samples, "energy_j", start_s=start_s, end_s=end_s)
     integrated_j = float(np.trapezoid(powers_w, points_s)) if powers_w.size else None
-    counted_j = None
-    if counts_j.size and (np.diff(counts_j) >= 0).all():
-        counted_j = float(counts_j[-1] - counts_j[0]) or None
+    problem = _counter_problem(counted_s, counts_j)
+    counted_j = float(counts_j[-1] - counts_j[0]) if counts_j.size and not problem else None
     if counted_j is not None and any(one.power_w is not None for one in samples):
         # A counter that cannot be checked, or failed the check, is not used.
         most_j = MAX_DISAGREEMENT_FRAC * (integrated_j or 0.0)
@@ -92,7 +108,7 @@ def window_energy(
         counted_j = counted_j if is_confirmed else None
     energy_j = counted_j if counted_j is not None else integrated_j
     if energy_j is None:
-        return Energy(idle_power_w=idle_power_w)
+        return Energy(idle_power_w=idle_power_w, counter_problem=problem)
     has_counter = any(one.energy_j is not None for one in samples)
     return Energy(
         energy_j=energy_j,
@@ -103,6 +119,7 @@ def window_energy(
         power_mean_w=energy_j / window_s,
         idle_power_w=idle_power_w,
         is_unvalidated=has_counter and counted_j is None,
+        counter_problem=problem,
     )
 
 

@@ -17,6 +17,7 @@ import msgspec
 
 from bench.core.nouns import Device
 from bench.devices.host.cpu_noise import cpu_noise, take_snapshot
+from bench.devices.telemetry.bounds import refusals
 from bench.devices.telemetry.common import Baseline, Sample, Telemetry, is_in_use
 from bench.devices.telemetry.readers import open_telemetry
 from bench.devices.telemetry.sampler import Sampler
@@ -128,7 +129,7 @@ def keep_samples(path: Path, row: Row, outcome: Outcome, observation: Observatio
 
 def _kept(sample: Sample) -> dict[str, object]:
     kept = asdict(sample) | {"throttle_reasons": sorted(sample.throttle_reasons or ())}
-    del kept["utilization_frac"]
+    del kept["utilization_frac"], kept["refused"]
     return kept
 
 
@@ -142,6 +143,7 @@ def observed_columns(
 ) -> tuple[Row, list[str]]:
     """Return energy, conditions and noise of the window, and the reasons that follow from them.
 
+    `detail` among them says what the driver gave that cannot be.
     `result` is what the trial reported, `row` what of it is known so far. Without `has_energy` the
     power that was sampled is not that of the row's window, and has no columns.
     """
@@ -153,6 +155,7 @@ def observed_columns(
     )
     columns: Row = asdict(noise)
     reasons: list[str] = []
+    notes = refusals([observation.before] if observation.before else []) + refusals(samples)
     if "smoke" not in result.reasons:
         reasons += validity.cpu_reasons(
             foreign_frac=noise.foreign_cpu_frac, steal_frac=noise.steal_frac
@@ -169,12 +172,14 @@ def observed_columns(
             )
             columns |= _energy_columns(row, energy)
             reasons += ["energy_unvalidated"] if energy.is_unvalidated else []
+            notes += [energy.counter_problem] if energy.counter_problem else []
         conditions = window_conditions(samples, start_s=start_s, end_s=end_s)
         columns |= asdict(conditions)
         del columns["power_brake_frac"]
         columns["throttle_reasons"] = ";".join(conditions.throttle_reasons) or None
         reasons += _throttle_reasons(conditions, observation, window_s=end_s - start_s)
     device_columns, device_reasons = _device_columns(samples, observation)
+    columns["detail"] = "; ".join(notes) or None
     return columns | device_columns, reasons + device_reasons
 
 
@@ -195,7 +200,7 @@ def _throttle_reasons(
 def _energy_columns(row: Row, energy: Energy) -> Row:
     items = row.get("items")
     columns: Row = asdict(energy)
-    del columns["is_unvalidated"]
+    del columns["is_unvalidated"], columns["counter_problem"]
     # What was sampled is one device; the items of several are not its own.
     if row.get("parallel") is None and energy.energy_j is not None and isinstance(items, int):
         columns["energy_per_item_j"] = energy.energy_j / items if items else None

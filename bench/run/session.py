@@ -26,7 +26,8 @@ from bench.results.schema import USABLE
 from bench.results.store import Sidecar, Store
 from bench.run.launching.launch import child_environment
 from bench.run.planning.checks import check_request
-from bench.run.planning.plan import Plan, Planned, digest_of, make_plan, shrunk
+from bench.run.planning.data_digest import BY_SIZES, digest_of
+from bench.run.planning.plan import Plan, Planned, make_plan, shrunk
 from bench.run.planning.request import RunRequest
 from bench.run.record import RunFacts, make_request
 from bench.run.runner import Ended, Runner, utc_now
@@ -111,6 +112,11 @@ def _taken_up(store: Store) -> Runner:
     for planned in plan.planned:
         config = planned.config
         discovery.load_planned(config.origin, version=config.version)
+        if planned.data_digest.startswith(BY_SIZES):
+            raise IncompatibleError(
+                f"the run names --data {config.data} by its files' sizes, as an older bench did;"
+                " start a new run"
+            )
         if digest_of(config.data) != planned.data_digest:
             raise IncompatibleError(
                 f"--data {config.data} changed since the run began; start a new run"

@@ -100,10 +100,16 @@ def test_dry_run_shows_the_plan_and_runs_nothing(run: Run, tmp_path: Path) -> No
     for folder in (one, two):
         folder.mkdir()
         (folder / "a.txt").write_text("12345")
-    first, same = (dry(run, "--data", place)["planned"][0]["data_digest"] for place in (one, two))
+    (two / "._a.txt").write_text("of a file manager")
+
+    def digest(place: Path) -> str:
+        return str(dry(run, "--data", place)["planned"][0]["data_digest"])
+
+    first, same = digest(one), digest(two)
+    (two / "a.txt").write_text("54321")
+    changed = digest(two)
     (two / "b.txt").write_text("")
-    other = dry(run, "--data", two)["planned"][0]["data_digest"]
-    assert first == same != other
+    assert first == same and len({same, changed, digest(two)}) == 3
 
 
 def test_commas_sweep_in_every_combination_and_each_once(run: Run) -> None:
@@ -279,8 +285,14 @@ def test_what_changed_since_the_run_began_is_refused_or_not_measured(
         sidecar.write_text(json.dumps({**content, "request": {"plan": plan}}))
         assert "its plan cannot be read" in refused(code=2)
     sidecar.write_text(stored)
-    data.write_text("12")
+    data.write_text("2")
     assert f"--data {data.parent} changed since the run began" in refused()
+    plan = content["request"]["plan"]
+    older = [{**plan["planned"][0], "data_digest": "files-0123456789ab"}]
+    request = {**content["request"], "plan": {**plan, "planned": older}}
+    sidecar.write_text(json.dumps({**json.loads(stored), "request": request}))
+    assert f"names --data {data.parent} by its files' sizes, as an older bench did" in refused()
+    sidecar.write_text(stored)
     data.write_text("1")
     mine.write_text(mine.read_text().replace("3 if phase.is_training", "4 if phase.is_training"))
     discovery.load.cache_clear()  # as in the new process that resumes

@@ -179,7 +179,7 @@ def test_real_files_pass_through_a_loader_process_in_channels_last(simdev_env, t
     assert_right(row)
     assert (row["dtype"], row["workers"], row["channels_last"]) == ("fp16", 1, True)
     assert row["check_error_frac"] < 0.03
-    assert row["data"].startswith("files-")
+    assert row["data"].startswith("content-")
     assert row["data_wait_frac"] >= 0
 
 

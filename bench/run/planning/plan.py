@@ -10,20 +10,19 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from bench import discovery
-from bench.core.errors import DataError
 from bench.core.nouns import DTYPES, Config, Dtype, Layout
 from bench.core.paths import user_path
 from bench.hardware.chip_limit import ChipLimit, check_device, parse_chip_limit
 from bench.measure.inspection import Inspection
 from bench.measure.timing.limits import PROFILES, Limits, for_device, within_budget
 from bench.run.planning.checks import Selected, check_layouts, choose_size, overrides_of
+from bench.run.planning.data_digest import digest_of
 from bench.run.planning.layout_flags import make_layouts, settle_mode
 from bench.run.planning.request import TO_TRIAL, RunRequest
 
@@ -105,8 +104,20 @@ def make_plan(request: RunRequest, *, selected: Sequence[Selected], inspection: 
     if limit is not None:
         check_device(limit, device_type=inspection.device.type)
     layouts = make_layouts(request)
+    data = request.data or "generated"
+    if data not in ("generated", "resident"):
+        data = str(user_path(data, what="--data").resolve())
+    named = (data, digest_of(data))
     every = [
-        _planned(request, inspection, selected=one, choice=choice, layouts=layouts, limit=limit)
+        _planned(
+            request,
+            inspection,
+            selected=one,
+            choice=choice,
+            layouts=layouts,
+            limit=limit,
+            data=named,
+        )
         for one in selected
         for choice in itertools.product(
             request.sizes or (None,),
@@ -148,12 +159,10 @@ def _planned(
     choice: tuple[str | None, Dtype, dict[str, Any], Layout],
     layouts: Sequence[Layout],
     limit: ChipLimit | None,
+    data: tuple[str, str],
 ) -> Planned:
     size, dtype, overrides, layout = choice
     found, phase = selected
-    data = request.data or "generated"
-    if data not in ("generated", "resident"):
-        data = str(user_path(data, what="--data").resolve())
     chosen = choose_size(
         found,
         phase,
@@ -181,7 +190,7 @@ def _planned(
             size=chosen.name,
             params=discovery.parameters(workload),
             dtype=dtype,
-            data=data,
+            data=data[0],
             device=inspection.device.label,
             layout=layout,
             chip_limit=limit.name if limit else "",
@@ -192,7 +201,7 @@ def _planned(
         batch=workload.batch_size(phase),
         items_unit=phase.item,
         elements_unit=phase.element,
-        data_digest=digest_of(data),
+        data_digest=data[1],
         refusal=chosen.refusal or _refusal(dtype, inspection),
     )
 
@@ -236,19 +245,3 @@ def shrunk(planned: Planned) -> Planned | None:
         batch=workload.batch_size(phase),
         extra_reasons=tuple(dict.fromkeys((*planned.extra_reasons, "oom_shrunk"))),
     )
-
-
-def digest_of(data: str | None) -> str:
-    """Name the data without its place: a digest of names and sizes of the files."""
-    if data in (None, "resident", "generated"):
-        return data or "generated"
-    root = user_path(str(data), what="--data")
-    digest = hashlib.sha256()
-    try:
-        files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
-        for path in files:
-            name = path.name if root.is_file() else path.relative_to(root).as_posix()
-            digest.update(os.fsencode(f"{name}\0{path.stat().st_size}\0"))
-    except OSError as error:
-        raise DataError(f"--data {error.filename}: cannot be read: {error.strerror}") from error
-    return f"files-{digest.hexdigest()[:12]}"

@@ -1,0 +1,136 @@
+"""What a row calls its data: content, not place, time or what a system leaves in a folder."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bench.core.errors import DataError
+from bench.run.planning.data_digest import PART_BYTES, digest_of
+
+HOUR_S = 3600
+
+
+def write(path: Path, content: bytes, *, ago_s: int = HOUR_S) -> Path:
+    """Write a file as one that was left alone for a while."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    then = path.stat().st_mtime - ago_s
+    os.utime(path, (then, then))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, content in {"a.txt": b"12345", "b/c.bin": b"\0" * 10, "b/empty": b""}.items():
+        write(tmp_path / "data" / name, content)
+    return tmp_path / "data"
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    content=st.binary(max_size=40),
+    at=st.integers(0, 39),
+    value=st.integers(0, 255),
+    ago=st.booleans(),
+)
+def test_equal_content_and_only_that_is_equal(
+    tmp_path: Path, content: bytes, at: int, value: int, ago: bool
+) -> None:
+    one = write(tmp_path / "one" / "a", content)
+    other = bytearray(content)
+    if content:
+        other[at % len(content)] = value
+    before = digest_of(str(one.parent))
+    write(tmp_path / "two" / "a", bytes(other), ago_s=HOUR_S * 2 if ago else 0)
+    assert (digest_of(str(tmp_path / "two")) == before) == (other == content)
+    assert before.startswith("content-") and digest_of(str(one.parent)) == before
+
+
+def test_names_count_and_what_systems_add_does_not(folder: Path) -> None:
+    before = digest_of(str(folder))
+    for name in ("._a.txt", ".DS_Store", "b/.DS_Store", "b/Thumbs.db", ".git/HEAD", "__MACOSX/x"):
+        write(folder / name, b"1")
+    assert digest_of(str(folder)) == before
+    (folder / "a.txt").rename(folder / "z.txt")
+    assert digest_of(str(folder)) != before
+
+
+@pytest.mark.parametrize("at", [0, 5 * PART_BYTES // 2, 5 * PART_BYTES - 1])
+def test_parts_of_a_large_file_are_read(tmp_path: Path, at: int) -> None:
+    content = bytearray(5 * PART_BYTES)
+    path = write(tmp_path / "volume.nii", content)
+    before = digest_of(str(path))
+    content[at] = 1
+    write(path, content, ago_s=2 * HOUR_S)
+    changed = digest_of(str(path))
+    assert changed != before
+    write(path, content + b"\0", ago_s=3 * HOUR_S)
+    assert digest_of(str(path)) not in (before, changed)
+
+
+def test_files_are_read_again_only_when_they_changed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    opened: list[Path] = []
+    open_of = Path.open
+
+    def counted(path: Path, *words: str, **more: str) -> object:
+        if path.is_relative_to(folder):
+            opened.append(path)
+        return open_of(path, *words, **more)
+
+    monkeypatch.setattr(Path, "open", counted)
+    before = digest_of(str(folder))
+    assert len(opened) == 3
+    assert digest_of(str(folder)) == before and len(opened) == 3
+    # The same size and time, by another file.
+    stamp = (folder / "a.txt").stat()
+    write(folder / "new", b"54321").replace(folder / "a.txt")
+    os.utime(folder / "a.txt", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    opened.clear()
+    assert digest_of(str(folder)) != before and opened == [folder / "a.txt"]
+    # Just written: the next change could have the same time.
+    write(folder / "a.txt", b"12345", ago_s=0)
+    assert digest_of(str(folder)) == before
+    opened.clear()
+    assert digest_of(str(folder)) == before and opened == [folder / "a.txt"]
+
+
+def test_a_cache_that_is_damaged_or_cannot_be_written_costs_time_alone(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    before = digest_of(str(folder))
+    (kept,) = cache.rglob("*.json")
+    for content in (b"", b"[]", b'{"a.txt": 3}', b"\xff"):
+        kept.write_bytes(content)
+        assert digest_of(str(folder)) == before
+    monkeypatch.setenv("XDG_CACHE_HOME", str(write(tmp_path / "file", b"")))
+    assert digest_of(str(folder)) == before
+    write(folder / os.fsdecode(b"\xff.txt"), b"")
+    assert digest_of(str(folder)) != before
+
+
+def test_linked_folders_are_followed_once(folder: Path, tmp_path: Path) -> None:
+    before = digest_of(str(folder))
+    (folder / "b").rename(tmp_path / "elsewhere")
+    (folder / "b").symlink_to(tmp_path / "elsewhere")
+    assert digest_of(str(folder)) == before
+    (tmp_path / "elsewhere" / "loop").symlink_to(folder)
+    assert digest_of(str(folder)) == before
+    write(tmp_path / "elsewhere" / "c.bin", b"\1" * 10, ago_s=2 * HOUR_S)
+    assert digest_of(str(folder)) != before
+
+
+def test_a_file_that_cannot_be_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path, *words: str, **more: str) -> object:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(DataError, match=r"--data .*a.txt: cannot be read: Permission denied"):
+        digest_of(str(folder))

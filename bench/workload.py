@@ -83,7 +83,7 @@ class Workload(ABC):
     max_grad_norm: ClassVar[float | None] = None
     """Gradients are clipped to this norm before the optimizer step; None: they are not."""
     accepts_data: ClassVar[str | None] = None
-    """What `--data` may be, in words ('a Medical Segmentation Decathlon folder'); None: nothing."""
+    """What `--data` may be, in words ('a text file'); None: nothing."""
 
     batch: int = 1
 

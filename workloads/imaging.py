@@ -1,6 +1,7 @@
 """3-D segmentation of CT or MRI as nnU-Net does it: DynUNet, DiceCE, SGD; sliding-window inference.
 
-Without --data: generated CT-like phantoms. With --data: a Medical Segmentation Decathlon folder.
+Without --data: generated CT-like phantoms. With --data: a folder of the Medical Segmentation
+Decathlon or of nnU-Net v2.
 Trained on random patches, inferred on whole volumes. Differences from nnU-Net are written in
 `_imaging.imaging_net` (net, loss, inference) and `_imaging.imaging_data` (cases, sampling).
 """
@@ -52,7 +53,7 @@ class Workload(UNet, bench.workload.Workload):
     }
 
     phases = (TRAIN, INFER)
-    accepts_data = "a Medical Segmentation Decathlon folder (dataset.json, imagesTr, labelsTr)"
+    accepts_data = "a Decathlon or nnU-Net v2 folder (dataset.json, imagesTr, labelsTr)"
     max_grad_norm = 12.0  # nnU-Net's
     libraries = (
         "workloads._imaging.monai_alone",
@@ -142,7 +143,7 @@ class Workload(UNet, bench.workload.Workload):
 
         is_training = phase.is_training
         made = imaging_data.Preparation(
-            is_ct=True,
+            channel_names=("CT",) * self.channels,
             window_hu=self.window_hu,
             pad_to=self.patch if is_training else None,
             spacing_mm=self.target_spacing_mm(),

@@ -54,7 +54,7 @@ def test_every_shipped_phase_and_size_is_listed_and_sizes_grow(ask: Ask) -> None
     assert table.err == ""
     for word in ("imaging-infer", "volume", "token", "parameters", "FLOP/item", "runs here"):
         assert word in table.out
-    assert "--data: a Medical Segmentation Decathlon folder" in table.out
+    assert "--data: a Decathlon or nnU-Net v2 folder" in table.out
 
 
 def test_one_workload_or_phase_or_file_is_listed_alone(ask: Ask) -> None:

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.core.errors import DataError
-from workloads._imaging.decathlon import check_folder, median_spacing_mm, read_folder
+from workloads._imaging.dataset_json import read_folder
+from workloads._imaging.decathlon import check_folder, median_spacing_mm
 from workloads._imaging.phantom import write
 
 SHAPE = (16, 14, 12)
@@ -178,7 +179,7 @@ def test_median_spacing_is_in_patient_order(folder: Path) -> None:
     for case, across in zip(cases, (1.0, 2.0, 9.0), strict=True):
         # Array axes are superior, right, anterior.
         affine = np.array([[0, 3.0, 0, 0], [0, 0, 4.0, 0], [across, 0, 0, 0], [0, 0, 0, 1]])
-        rewrite(case.image, same, affine=affine)
+        rewrite(case.images[0], same, affine=affine)
     assert median_spacing_mm(cases) == (3.0, 4.0, 2.0)
 
 

@@ -1,7 +1,10 @@
 """Phantoms of known volume; patches and volumes of them and of NIfTI files, repeatable."""
 
+import itertools
 import json
 import math
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
@@ -12,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from bench.core.errors import UsageError
 from workloads._imaging import phantom as phantoms
-from workloads._imaging.imaging_data import places
+from workloads._imaging.imaging_data import Preparation, places
 from workloads._imaging.phantom import Ellipsoid, anatomy, paint, phantom, write
 from workloads.imaging import Workload
 
@@ -152,6 +155,68 @@ def test_several_modalities_become_channels(folder: Path) -> None:
     assert image.mean(dim=(1, 2, 3)).tolist() == pytest.approx([0, 0], abs=1e-4)
     assert image.std(dim=(1, 2, 3)).tolist() == pytest.approx([1, 1], abs=1e-2)
     assert workload.dataset(TRAIN, data=folder, seed=0)[0]["image"].shape == (2, 24, 24, 16)
+
+
+def test_each_channel_is_normalised_by_its_name_whatever_the_order() -> None:
+    values = torch.linspace(-1000, 3000, 24**3).reshape(1, 24, 24, 24)
+    label = torch.zeros(1, 24, 24, 24)
+    expected = {
+        "CT": (-1.0, 1.0, None),
+        "ct": (-1.0, 1.0, None),
+        "PET": (-np.sqrt(3), np.sqrt(3), 1.0),  # a uniform distribution, z-scored
+        "CTA": (-np.sqrt(3), np.sqrt(3), 1.0),
+        "noNorm": (-1000.0, 3000.0, None),
+        "rescale_to_0_1": (0.0, 1.0, None),
+        "rgb_to_0_1": (-1000 / 255, 3000 / 255, None),
+    }
+    for names in itertools.permutations(expected, 3):
+        made = Preparation(channel_names=names, window_hu=(-160, 240), pad_to=None, spacing_mm=None)
+        image = made.prepare({"image": values.repeat(3, 1, 1, 1), "label": label})["image"]
+        for name, channel in zip(names, image, strict=True):
+            low, high, spread = expected[name]
+            assert channel.min() == pytest.approx(low, rel=1e-3)
+            assert channel.max() == pytest.approx(high, rel=1e-3)
+            assert spread is None or channel.std() == pytest.approx(spread, rel=1e-3)
+
+
+def test_a_folder_of_nnunet_and_of_the_decathlon_give_the_same_patches(
+    folder: Path, tmp_path: Path
+) -> None:
+    workload = Workload(**{**TINY, "channels": 2})
+    nnunet = tmp_path / "nnunet"
+    for name in ("imagesTr", "labelsTr"):
+        shutil.copytree(folder / name, nnunet / name)
+    for path in (folder / "imagesTr").iterdir():
+        nifti = nibabel.load(path)
+        array = np.asarray(nifti.dataobj)
+        both = np.stack([array, array // 2], axis=-1)
+        nibabel.save(nibabel.Nifti1Image(both, nifti.affine), path)
+        copy, stem = nnunet / "imagesTr" / path.name, path.name.removesuffix(".nii.gz")
+        half = nibabel.Nifti1Image(array // 2, nifti.affine)
+        nibabel.save(half, copy.with_name(f"{stem}_0001.nii.gz"))
+        copy.rename(copy.with_name(f"{stem}_0000.nii.gz"))
+    content = json.loads((folder / "dataset.json").read_text())
+    content["modality"] = {"0": "CT", "1": "PET"}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    content["channel_names"] = content.pop("modality")
+    content["labels"] = {name: int(number) for number, name in content["labels"].items()}
+    del content["training"]
+    (nnunet / "dataset.json").write_text(json.dumps(content))
+    for data in (folder, nnunet):
+        workload.check_data(data)
+    for phase in (TRAIN, INFER):
+        one, other = (workload.dataset(phase, data=data, seed=0) for data in (folder, nnunet))
+        assert len(one) == len(other)
+        assert all(same(one[index], other[index]) for index in range(min(len(one), 3)))
+
+
+def test_two_modalities_of_a_scanner_are_kept_apart(shared_case: Callable[[str], Path]) -> None:
+    case = shared_case("05-petct")
+    workload = Workload(**{**TINY, "channels": 2})
+    for name, ct, pet in (("ct-first", 0, 1), ("pet-first", 1, 0)):
+        image = workload.dataset(INFER, data=case / name, seed=0)[0]["image"]
+        assert (image[ct].min(), image[ct].max()) == (-1, 1)
+        assert image[pet].max() > 5 and image[pet].std() == pytest.approx(1, abs=1e-3)
 
 
 def parts_of(*, seed: int, classes: int) -> list[Ellipsoid]:

@@ -1,9 +1,9 @@
 """Patches to train on and volumes to infer, from phantoms or a Decathlon folder, alike.
 
-Preprocessing that is the same each time is done once per case. MONAI's dictionary transforms read a
-NIfTI pair, turn it to RAS, resample it to the target spacing and normalise it: CT is clipped to a
-Hounsfield window and scaled to [-1, 1], anything else is z-scored, as nnU-Net does. Places of
-foreground are stored too, so that drawing a balanced patch costs no search. Generated phantoms go
+Preprocessing that is the same each time is done once per case. Images and labels are turned to RAS
+and resampled to the target spacing by MONAI's dictionary transforms, and each channel is normalised
+by its name, as nnU-Net does: CT alone is clipped to a Hounsfield window. Places of foreground are
+stored too, so that drawing a balanced patch costs no search. Generated phantoms go
 through the same normalisation in memory. Cache entries are folders of .npy, named by a hash of the
 files and all parameters, written beside and renamed, so that parallel runs see whole entries or
 none.
@@ -27,29 +27,31 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from monai.transforms import (
     Compose,
-    EnsureChannelFirstd,
-    LoadImaged,
-    NormalizeIntensityd,
+    NormalizeIntensity,
     Orientationd,
     RandCropByPosNegLabeld,
     RandFlipd,
-    ScaleIntensityRanged,
+    ScaleIntensity,
+    ScaleIntensityRange,
     Spacingd,
     SpatialPadd,
 )
 
 from bench.core.errors import UsageError
 from bench.core.paths import cache_folder
-from workloads._imaging.decathlon import Case, median_spacing_mm, read_folder
+from workloads._imaging.dataset_json import Case, read_folder
+from workloads._imaging.decathlon import median_spacing_mm
 from workloads._imaging.imaging_cost import UNet
 from workloads._imaging.phantom import phantom
+from workloads._imaging.volume import read_channels
 
 KEYS = ("image", "label")
 PAD_VALUE = -1.0
 """Air, after windowing to [-1, 1]; fills a volume smaller than the patch."""
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 MAX_PLACES = 20_000
 """Foreground (and background) voxels stored per case; nnU-Net stores 10,000 per class."""
 BATCHES_PER_EPOCH = 250
@@ -65,7 +67,8 @@ Prepared = Path | dict[str, torch.Tensor]
 class Preparation:
     """Everything that decides what a prepared case holds; its repr is part of the cache key."""
 
-    is_ct: bool
+    channel_names: tuple[str, ...]
+    """As in dataset.json; each decides how its channel is normalised."""
     window_hu: tuple[int, ...]
     pad_to: tuple[int, ...] | None
     """The patch, for training; None leaves small volumes as they are."""
@@ -74,12 +77,12 @@ class Preparation:
 
     def prepare(self, sample: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Normalise and pad a CXYZ image with its label; add places to sample from."""
-        low, high = self.window_hu
-        steps: list[Any] = [NormalizeIntensityd("image", channel_wise=True)]
-        if self.is_ct:
-            steps = [ScaleIntensityRanged("image", low, high, b_min=-1, b_max=1, clip=True)]
+        named = zip(sample["image"].split(1), self.channel_names, strict=True)
+        channels = [normalised(part, name=name, window_hu=self.window_hu) for part, name in named]
+        sample = {**sample, "image": torch.cat(channels)}
+        steps: list[Any] = []
         if self.pad_to is not None:
-            steps += [
+            steps = [
                 SpatialPadd("image", self.pad_to, value=PAD_VALUE),
                 SpatialPadd("label", self.pad_to, value=0),
             ]
@@ -89,13 +92,16 @@ class Preparation:
         return {"image": image.float(), "label": label, **places(label)}
 
     def load(self, case: Case) -> dict[str, Any]:
-        """Read a NIfTI pair in RAS at the target spacing."""
-        read = Compose([LoadImaged(KEYS, reader="NibabelReader"), EnsureChannelFirstd(KEYS)])
+        """Read image and label in RAS at the target spacing."""
         turn = Orientationd(KEYS, axcodes="RAS", labels=None)
         resample = Spacingd(KEYS, pixdim=self.spacing_mm, mode=("bilinear", "nearest"))
-        sample: dict[str, Any] = read({"image": case.image, "label": case.label})
-        # Equal within rounding (checked before); resampling must not see a difference.
-        sample["label"].affine = sample["image"].affine
+        image, affine = read_channels(case.images)
+        # Both lie at the same place (checked before); resampling must not see rounding.
+        label, _ = read_channels((case.label,))
+        sample: dict[str, Any] = {
+            key: MetaTensor(torch.from_numpy(array), affine=torch.from_numpy(affine))
+            for key, array in zip(KEYS, (image, label), strict=True)
+        }
         sample = resample(turn(sample))
         return sample
 
@@ -116,10 +122,26 @@ class Preparation:
 
     def _key(self, case: Case) -> str:
         parts = [f"{CACHE_FORMAT} {self!r}"]
-        for path in (case.image, case.label):
+        for path in case.paths:
             status = path.stat()
-            parts.append(f"{path.resolve()} {status.st_size} {status.st_mtime_ns}")
+            parts.append(f"{path.resolve()} {status.st_ino} {status.st_size} {status.st_mtime_ns}")
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def normalised(channel: torch.Tensor, *, name: str, window_hu: tuple[int, ...]) -> torch.Tensor:
+    """Normalise one channel by its name, with the names of nnU-Net v2.
+
+    https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/explanation_normalization.md
+    """
+    low, high = window_hu
+    known: dict[str, Any] = {
+        "ct": ScaleIntensityRange(low, high, b_min=-1, b_max=1, clip=True),
+        "nonorm": lambda values: values,
+        "rescale_to_0_1": ScaleIntensity(0, 1),
+        "rgb_to_0_1": lambda values: values / 255,
+    }
+    result: torch.Tensor = known.get(name.casefold(), NormalizeIntensity())(channel)
+    return result
 
 
 def places(label: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -226,11 +248,11 @@ def generated(
 
 
 def read(made: Preparation, data: Path, *, num_trained: int) -> list[Prepared]:
-    """Return the prepared cases of a Decathlon folder: those to train on if padded, else others."""
+    """Return the prepared cases of a folder: those to train on if padded, else others."""
     folder = read_folder(data)
     training, validation = folder.split(num_trained)
     spacing_mm = made.spacing_mm or median_spacing_mm(training)
-    made = replace(made, is_ct=folder.is_ct, spacing_mm=spacing_mm)
+    made = replace(made, channel_names=folder.channels, spacing_mm=spacing_mm)
     return [made.cached(case) for case in (training if made.pad_to else validation)]
 
 

@@ -1,0 +1,106 @@
+"""Folders for imaging as `bench run --data` takes them, or refuses them for the true cause."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from tests.cli.conftest import Ask
+
+SharedCase = Callable[[str], Path]
+RUN = ("run", "--workload", "imaging-infer", "--size", "tiny", "--profile", "smoke")
+FAKE = (*RUN, "--device", "fake", "--dry-run")
+
+
+@pytest.fixture
+def folder(ask: Ask, tmp_path: Path) -> Path:
+    out = tmp_path / "data"
+    ask("data", "phantom", out, "--cases", 2, "--shape", "16x14x12")
+    return out
+
+
+def as_nnunet(folder: Path) -> dict[str, object]:
+    """Rename what `bench data phantom` wrote; return nnU-Net v2's dataset.json of it."""
+    for path in (folder / "imagesTr").iterdir():
+        path.rename(path.with_name(path.name.replace(".nii", "_0000.nii")))
+    return {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "organ": 1, "lesion": 2},
+        "numTraining": 2,
+        "file_ending": ".nii.gz",
+    }
+
+
+def test_nnunet_folders_run_and_the_rest_is_named(ask: Ask, folder: Path, tmp_path: Path) -> None:
+    content = as_nnunet(folder)
+    path = folder / "dataset.json"
+    for encoding in ("utf-8-sig", "utf-16"):
+        path.write_text(json.dumps(content), encoding=encoding)
+        ask(*RUN, "--device", "fake", "--out", tmp_path / "out", "--data", folder)
+    for change, words in (
+        ({"file_ending": ".mha"}, "this is nnU-Net v2 with \"file_ending\" '.mha'"),
+        ({"channel_names": {"0": "CT", "1": "PET"}}, "modalities CT, PET, but"),
+        ({"labels": {"background": 0, "organ": 1}}, "add --set classes=2"),
+    ):
+        path.write_text(json.dumps({**content, **change}))
+        assert words in ask(*FAKE, "--data", folder, code=2).one_line
+    path.write_text(json.dumps({**content, "channel_names": {"0": "CT", "1": "PET"}}))
+    said = ask(*FAKE, "--data", folder, "--set", "channels=2", code=2).one_line
+    assert "imagesTr/phantom_000_0001.nii.gz is missing" in said
+    path.write_text('{\n "labels": {"0": "background"},\n}')
+    assert "line 3" in ask(*FAKE, "--data", folder, code=2).one_line
+
+
+def test_volumes_that_contradict_themselves_or_hold_no_numbers_are_named(
+    ask: Ask, folder: Path
+) -> None:
+    image = folder / "imagesTr" / "phantom_001.nii.gz"
+    nifti = nibabel.load(image)
+    voxels = np.asarray(nifti.dataobj)
+    nibabel.save(nibabel.Nifti1Image(voxels.astype("complex64"), nifti.affine), image)
+    assert f"{image}: its voxels are" in ask(*FAKE, "--data", folder, code=2).one_line
+    wrong = nibabel.Nifti1Image(voxels, nifti.affine)
+    wrong.header["pixdim"][3] *= 1.02
+    image.write_bytes(gzip.compress(wrong.to_bytes()))
+    assert f"{image} contradicts itself" in ask(*FAKE, "--data", folder, code=2).one_line
+    # Zipped, though the name does not say so; as big numbers as there are.
+    plain = nibabel.Nifti1Image(voxels.astype("u8"), nifti.affine, dtype="u8")
+    image.unlink()
+    image.with_suffix("").write_bytes(gzip.compress(plain.to_bytes()))
+    path = folder / "dataset.json"
+    path.write_text(
+        path.read_text().replace("imagesTr/phantom_001.nii.gz", "imagesTr/phantom_001.nii")
+    )
+    ask(*FAKE, "--data", folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "words"),
+    [
+        ("01-nnunet-v2-json", "data", None),
+        ("01-nnunet-v2-json", "half", None),
+        ("07-qform-sform", "data", "contradicts itself: a voxel is 1.316 x 1.316 x 10 mm by its"),
+        ("13-rgb-complex", "rgb", "imagesTr/case_001.nii.gz: its voxels are colours (R, G, B)"),
+        ("13-rgb-complex", "rgb-label", "labelsTr/case_001.nii.gz: its voxels are colours"),
+        ("13-rgb-complex", "complex", "its voxels are of type complex64"),
+        ("13-rgb-complex", "uint64", None),
+        ("13-rgb-complex", "5d", "40 x 36 x 24 x 1 x 1, not a volume"),
+        ("14-json-by-hand", "comments", "line 2, column 17: "),
+        ("14-json-by-hand", "comma", "comma at the end of line 6"),
+        ("14-json-by-hand", "bom", None),
+        ("14-json-by-hand", "utf16", None),
+        ("14-json-by-hand", "backslash", None),
+        ("14-json-by-hand", "int-labels", "Expected `object`, got `array` - at `$.labels`"),
+        ("14-json-by-hand", "test-as-training", "got `str` - at `$.training[0]`"),
+        ("14-json-by-hand", "dup", "lists case_000.nii.gz twice"),
+    ],
+)
+def test_reported_folders_run_or_are_refused_for_the_true_cause(
+    ask: Ask, shared_case: SharedCase, name: str, part: str, words: str | None
+) -> None:
+    answer = ask(*FAKE, "--data", shared_case(name) / part, code=2 if words else 0)
+    assert words is None or words in answer.one_line

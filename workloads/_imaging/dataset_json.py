@@ -1,0 +1,250 @@
+"""dataset.json of the Medical Segmentation Decathlon and of nnU-Net v2, read into one form.
+
+Decathlon (http://medicaldecathlon.com, arXiv:1902.09063): "modality" and "labels" are names by
+number, and "training" lists pairs of files. nnU-Net v2
+(https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md): "channel_names",
+numbers by name in "labels" (a region is a list of numbers), and, where there is no list, the files
+of imagesTr and labelsTr, an image a channel. A file may be of both kinds, as converted ones are.
+A region's numbers are learnt as classes of their own. Images and labels are not opened here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from bench.core.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One volume with its label."""
+
+    images: tuple[Path, ...]
+    """One file with all channels, or one a channel."""
+    label: Path
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every file of it."""
+        return (*self.images, self.label)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """What dataset.json says: names of the classes and of the channels in order, and cases."""
+
+    classes: tuple[str, ...]
+    channels: tuple[str, ...]
+    training: tuple[Case, ...]
+
+    def split(self, cases: int) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+        """Return at most `cases` for training and a quarter as many, others, for validation.
+
+        A folder of one case serves as both.
+        """
+        if len(self.training) == 1:
+            return self.training, self.training
+        # Every fifth case is held out, as in nnU-Net's five-fold split.
+        held_out = self.training[::5]
+        rest = tuple(case for index, case in enumerate(self.training) if index % 5)
+        return rest[:cases], held_out[: max(cases // 4, 1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pair:
+    image: str
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Channels:
+    images: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    label: str
+
+
+_Names = Annotated[dict[str, str], msgspec.Meta(min_length=1)]
+_Labels = Annotated[dict[str, str | int | tuple[int, ...]], msgspec.Meta(min_length=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Content:
+    """The keys of dataset.json that are read, of either kind."""
+
+    labels: _Labels
+    modality: _Names | UnsetType = UNSET
+    channel_names: _Names | UnsetType = UNSET
+    training: Annotated[tuple[_Pair, ...], msgspec.Meta(min_length=1)] | UnsetType = UNSET
+    dataset: Annotated[dict[str, _Channels], msgspec.Meta(min_length=1)] | UnsetType = UNSET
+    file_ending: str = ".nii.gz"
+
+
+def read_folder(root: Path) -> Folder:
+    """Read dataset.json; `DataError` says what is missing or wrong in it."""
+    path = root / "dataset.json"
+    if not root.is_dir():
+        raise DataError(f"--data {root} is not a folder; a Decathlon folder holds dataset.json")
+    if not path.is_file():
+        raise DataError(f"{path} is missing; `bench data phantom OUT` writes a valid folder")
+    document = _document(path)
+    try:
+        content = msgspec.convert(document, type=_Content)
+    except msgspec.ValidationError as error:
+        raise DataError(
+            f'{path}: {error}; it needs "labels" and "modality", such as {{"0": "background"}}, '
+            'and "training", a list of {"image": ..., "label": ...}; or the keys of nnU-Net v2'
+        ) from error
+    try:
+        channels = _in_order(_channel_names(content))
+        classes = _class_names(content.labels)
+        training = _cases(content, root=root, num_channels=len(channels))
+        num_training = document.get("numTraining") if isinstance(document, dict) else None
+        if _is_by_files(content) and num_training not in (None, len(training)):
+            raise ValueError(
+                f'this is nnU-Net v2 and says "numTraining" {num_training}, but imagesTr holds'
+                f" {len(training)} cases; files are missing, or the number is to be changed"
+            )
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+    return Folder(classes=classes, channels=channels, training=training)
+
+
+def _document(path: Path) -> Any:
+    """Parse the file in whichever of JSON's encodings it is, with or without a BOM."""
+    try:
+        return json.loads(path.read_bytes())
+    except json.JSONDecodeError as error:
+        line = error.doc.split("\n")[error.lineno - 1].strip()
+        before, rest = error.doc[: error.pos].rstrip(), error.doc[error.pos :]
+        hint = ""
+        if before.endswith(",") and rest.startswith(("}", "]")):
+            comma = before.count("\n") + 1
+            hint = f"; take out the comma at the end of line {comma}"
+        elif rest.startswith(("#", "//", "/*")):
+            hint = "; JSON has no comments"
+        reason = f"line {error.lineno}, column {error.colno}: {error.msg}: {line[:60]!r}{hint}"
+    except UnicodeDecodeError as error:
+        line_number = error.object[: error.start].count(b"\n") + 1
+        reason = f"line {line_number}: not {error.encoding} text; save the file as UTF-8"
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+    raise DataError(f"{path} is not readable JSON: {reason}")
+
+
+def _channel_names(content: _Content) -> Mapping[str, str]:
+    if content.channel_names is not UNSET:
+        return content.channel_names
+    if content.modality is not UNSET:
+        return content.modality
+    raise ValueError('it has no "modality" (Decathlon) and no "channel_names" (nnU-Net v2)')
+
+
+def _in_order(names: Mapping[str, str], *, key: str = "channels") -> tuple[str, ...]:
+    """Return the names by number; `ValueError` where a number is missing."""
+    numbers = list(map(str, range(len(names))))
+    if names.keys() != set(numbers):
+        raise ValueError(
+            f'"{key}" must be numbered 0 to {len(names) - 1} without gaps; it has'
+            f" {', '.join(names)}"
+        )
+    return tuple(names[number] for number in numbers)
+
+
+def _class_names(labels: Mapping[str, str | int | tuple[int, ...]]) -> tuple[str, ...]:
+    names = {number: name for number, name in labels.items() if isinstance(name, str)}
+    if len(names) == len(labels):
+        return _in_order(names, key="labels")
+    if names:
+        raise ValueError(
+            '"labels" mixes names by number (Decathlon: {"1": "organ"}) and numbers by name'
+            ' (nnU-Net v2: {"organ": 1})'
+        )
+    if "ignore" in labels:
+        raise ValueError(
+            'this is nnU-Net v2 with a label "ignore", which is not supported: leave out the cases'
+            " with such voxels and the label, or give them a class of their own"
+        )
+    by_size = {
+        name: value if isinstance(value, tuple) else (value,)
+        for name, value in labels.items()
+        if not isinstance(value, str)
+    }
+    # The smallest region that a number is in names it; a label of its own is the smallest.
+    for name in sorted(by_size, key=lambda name: -len(by_size[name])):
+        names |= dict.fromkeys(map(str, by_size[name]), name)
+    single = [value for value in labels.values() if isinstance(value, int)]
+    if len(set(single)) < len(single):
+        raise ValueError('nnU-Net v2\'s "labels" gives two names one number')
+    return _in_order(names, key="labels")
+
+
+# Cases -----------------------------------------------------------------------------------------
+
+
+def _is_by_files(content: _Content) -> bool:
+    return content.dataset is UNSET and content.training is UNSET
+
+
+def _cases(content: _Content, *, root: Path, num_channels: int) -> tuple[Case, ...]:
+    """Return the cases that are listed, or those whose files are there."""
+    if content.dataset is not UNSET:
+        listed = [(entry.images, entry.label) for entry in content.dataset.values()]
+    elif content.training is not UNSET:
+        listed = [((entry.image,), entry.label) for entry in content.training]
+    else:
+        return _found(root, ending=content.file_ending, num_channels=num_channels)
+    cases = []
+    for names, label in listed:
+        # Written on Windows.
+        images = tuple(root / name.replace("\\", "/") for name in names)
+        if len(images) == 1:
+            images = _with_channels(images[0], num_channels=num_channels)
+        cases.append(Case(images=images, label=root / label.replace("\\", "/")))
+    images_of = [case.images for case in cases]
+    if len(set(images_of)) < len(cases):
+        twice = next(names for number, names in enumerate(images_of) if names in images_of[:number])
+        raise ValueError(f"it lists {twice[0].name} twice, so that no case could be held out")
+    return tuple(cases)
+
+
+def _with_channels(image: Path, *, num_channels: int) -> tuple[Path, ...]:
+    """Return the listed file, or where only nnU-Net's files are there, CASE_0000 and further."""
+    stem, dot, ending = image.name.partition(".nii")
+    apart = tuple(
+        image.with_name(f"{stem}_{number:04d}{dot}{ending}") for number in range(num_channels)
+    )
+    return apart if not os.path.isfile(image) and os.path.isfile(apart[0]) else (image,)
+
+
+def _found(root: Path, *, ending: str, num_channels: int) -> tuple[Case, ...]:
+    if ending not in (".nii.gz", ".nii"):
+        raise ValueError(
+            f'this is nnU-Net v2 with "file_ending" {ending!r}, which is not read; convert images'
+            ' and labels to .nii.gz, and change "file_ending"'
+        )
+    last = f"_0000{ending}"
+    images = root / "imagesTr"
+    names = sorted(
+        path.name.removesuffix(last)
+        for path in images.glob(f"*{last}")
+        if not path.name.startswith(".")
+    )
+    if not names:
+        raise ValueError(
+            f'it has no "training" list, so this is nnU-Net v2, whose images are called'
+            f" CASE{last} (0000 is the channel); {images} holds none"
+        )
+    return tuple(
+        Case(
+            images=tuple(images / f"{name}_{number:04d}{ending}" for number in range(num_channels)),
+            label=root / "labelsTr" / f"{name}{ending}",
+        )
+        for name in names
+    )

@@ -90,6 +90,15 @@ def test_another_major_schema_is_refused_and_columns_of_a_minor_one_ignored_or_b
     assert read_rows(path) == [older_row(attempt=None)]
 
 
+def test_drift_of_older_files_keeps_its_own_column() -> None:
+    results = Path(__file__).parents[2] / "results"
+    rows = [row for found in results.glob("*/*.csv") for row in read_rows(found)]
+    older = [row for row in rows if row["schema_version"] in ("1.0", "1.1", "1.2")]
+    assert sum(row["drift_frac"] is not None for row in older) > 40
+    assert {row["drift_rise_frac"] for row in older} == {None}
+    assert {row["drift_half_width_frac"] for row in older} == {None}
+
+
 def test_a_cut_at_any_byte_leaves_the_rows_before_it(path: Path) -> None:
     data = path.read_bytes()
     header, first = data.index(b"\n") + 1, data.index(b"\n1.0,r1,1") + 1

@@ -25,7 +25,8 @@ from bench.cli import (
 )
 from bench.cli.listing.verb import list_
 from bench.cli.options import Verb, Verbs
-from bench.core.errors import BenchError, ExitCode
+from bench.cli.outermost import TRACEBACK_FLAG, exit_code_of, supply_surroundings
+from bench.core.errors import ExitCode, UsageError
 from bench.core.interrupts import as_interrupts
 
 app = typer.Typer(
@@ -50,6 +51,10 @@ def _common(
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="print version"),
+    ] = False,
+    traceback: Annotated[
+        bool,
+        typer.Option(TRACEBACK_FLAG, help="print the traceback of a fault of bench's own"),
     ] = False,
 ) -> None:
     pass
@@ -109,42 +114,42 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(arguments: list[str] | None) -> int:
     words = _with_quoted_flags(sys.argv[1:] if arguments is None else arguments)
-    if "TORCHELASTIC_USE_AGENT_STORE" not in os.environ or words[:1] not in _SPREAD_VERBS:
-        return _main(words)
-    from bench.run.launching.launch import end, follow, world_of
+    shows_traceback = TRACEBACK_FLAG in words or bool(os.environ.get("BENCH_DEBUG"))
+    words = [word for word in words if word != TRACEBACK_FLAG]  # it may stand anywhere
 
-    world = world_of(os.environ)
-    if world is None:
-        return _main(words)
-    if world.rank > 0:
-        return follow()
-    code = int(ExitCode.INVALID)
-    try:
-        code = _main(words)
-    finally:
-        end(code)
-    return code
+    def run_verb() -> int:
+        return exit_code_of(lambda: _ended(words), shows_traceback=shows_traceback)
+
+    def take_part() -> int:
+        supply_surroundings()
+        if "TORCHELASTIC_USE_AGENT_STORE" not in os.environ or words[:1] not in _SPREAD_VERBS:
+            return run_verb()
+        from bench.run.launching.launch import end, follow, world_of
+
+        world = world_of(os.environ)
+        if world is None:
+            return run_verb()
+        if world.rank > 0:
+            return follow()
+        code = int(ExitCode.INVALID)
+        try:
+            code = run_verb()
+        finally:
+            end(code)
+        return code
+
+    return exit_code_of(take_part, shows_traceback=shows_traceback)
 
 
 _SPREAD_VERBS = (["run"], ["measure-link"])
 """Verbs that every rank under torchrun takes part in."""
 
 
-def _main(words: list[str]) -> int:
+def _ended(words: list[str]) -> int:
     try:
         result = app(args=words, standalone_mode=False)
-    except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return int(error.exit_code)
-    except KeyboardInterrupt:
-        return int(ExitCode.INTERRUPTED)
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough; what is buffered must not raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
         if not isinstance(error, _FLAG_ERROR):
             raise
-        print(f"bench: {error.format_message()}", file=sys.stderr)  # type: ignore[attr-defined]
-        return int(ExitCode.USAGE)
+        raise UsageError(error.format_message()) from error  # type: ignore[attr-defined]
     return result if isinstance(result, int) else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,10 +12,11 @@ from typer import Argument, Option
 
 from bench.cli.options import AsJson, FailOn, Out, OutputFormat, Strict, chosen_format
 from bench.cli.output import print_answer, print_json, print_note
-from bench.core.errors import ExitCode, MeasurementError, UsageError
-from bench.core.paths import short_path, user_path
+from bench.core.errors import DataError, ExitCode, MeasurementError, UsageError
+from bench.core.paths import cache_note, short_path, user_path
 
 if TYPE_CHECKING:
+    from bench.analysis.comparison.noise_floors import NoiseFloor
     from bench.analysis.comparison.verdicts import PairedResult
     from bench.run.arms import ArmRuns
 
@@ -152,11 +154,7 @@ def calibrate(
 
     The noise floor is kept, and `bench compare` takes no threshold below twice it.
     """
-    from bench.analysis.comparison.noise_floors import (
-        default_noise_path,
-        measure_noise,
-        save_floors,
-    )
+    from bench.analysis.comparison.noise_floors import measure_noise
     from bench.results.reader import read_rows
     from bench.run.runner import utc_now
 
@@ -166,8 +164,6 @@ def calibrate(
     paths = _measure(arms, blocks=blocks, smoke=smoke, out=out)
     arm_a, arm_b = (read_rows(path) for path in paths)
     floors = measure_noise(arm_a, arm_b, measured_utc=utc_now())
-    if floors:
-        save_floors(default_noise_path(), floors=floors)
     if as_json:
         print_json({"paths": list(map(str, paths)), "floors": [asdict(one) for one in floors]})
     for floor in floors if not as_json else ():
@@ -175,8 +171,22 @@ def calibrate(
             f"{floor.workload} on {floor.device_name}: noise floor {100 * floor.floor_frac:.2f} % "
             f"(A/A ratio {floor.ratio:.4f}, {floor.num_trials} trials of each arm)"
         )
-    if not floors:
+    if floors:
+        _keep(floors)
+    else:
         raise MeasurementError(
             "no noise floor: no configuration has 3 usable trials of each arm; "
             f"the rows with their reasons are in {paths[0]} and {paths[1]}"
         )
+
+
+def _keep(floors: Sequence[NoiseFloor]) -> None:
+    """Keep floors for `bench compare`; what cannot be kept has been shown, and a note says why."""
+    from bench.analysis.comparison.noise_floors import default_noise_path, save_floors
+
+    if (elsewhere := cache_note()) is not None:
+        print_note(elsewhere)
+    try:
+        save_floors(default_noise_path(), floors=floors)
+    except DataError as error:
+        print_note(f"not kept, so that bench compare does not know it: {error}")

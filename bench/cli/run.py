@@ -73,6 +73,9 @@ def run(
         code = _measured(begun, note=note, quiet=quiet, as_json=as_json)
     except KeyboardInterrupt:
         code = int(ExitCode.INTERRUPTED)
+    except Exception as error:
+        error.add_note(f"rows so far are in {begun.store.path}; --resume goes on with them")
+        raise
     finally:
         begun.store.close()
     if code == ExitCode.INTERRUPTED:

@@ -17,6 +17,7 @@ class ExitCode(IntEnum):
     INCONCLUSIVE = 3
     INVALID = 4
     NOTHING_MATCHED = 5
+    FAULT = 70
     INTERRUPTED = 130
 
 

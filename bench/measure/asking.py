@@ -44,7 +44,14 @@ def same_modules() -> dict[str, str]:
     called random.py there would stand in for ours.
     """
     folders = [os.path.abspath(folder) for folder in sys.path]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "PYTHONSAFEPATH": "1"}
+    # MONAI imports matplotlib's pyplot: a notebook's backend is not there in a process of ours.
+    inherited = {name: value for name, value in os.environ.items() if name != "MATPLOTLIBRC"}
+    return {
+        **inherited,
+        "MPLBACKEND": "Agg",
+        "PYTHONPATH": os.pathsep.join(folders),
+        "PYTHONSAFEPATH": "1",
+    }
 
 
 def last_line_of(done: subprocess.CompletedProcess[str]) -> str:

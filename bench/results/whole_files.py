@@ -3,35 +3,52 @@
 To append is one `write` on an O_APPEND descriptor under an advisory lock, then `fsync`. Whatever a
 crash left behind the last whole record is cut off before the next record, and a record that could
 not be written whole (a full disk) is taken back. What a whole record is, the owner says with a
-function. On Windows there is no `flock`, so there only one process may append to a file.
+function. On Windows and on file systems without `flock` only one process may append to a file.
 """
 
+import logging
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from bench.core.errors import DataError, MeasurementError, UsageError
-from bench.core.paths import write_whole
+from bench.core.paths import sync, write_whole
 
 if sys.platform != "win32":
     import fcntl
 
+_LOG = logging.getLogger(__name__)
 _FLAGS = os.O_RDWR | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 @contextmanager
-def _locked(descriptor: int) -> Iterator[None]:
-    if sys.platform == "win32":
-        yield
-    else:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+def _locked(descriptor: int, *, path: Path) -> Iterator[None]:
+    """Hold the file's lock; on a file system without locks nothing is held, and a line says so."""
+    is_locked = False
+    if sys.platform != "win32":
         try:
-            yield
-        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            is_locked = True
+        except OSError as error:
+            _warn_of_no_locks(path.parent, str(error.strerror))
+    try:
+        yield
+    finally:
+        if is_locked:
             fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+@cache
+def _warn_of_no_locks(folder: Path, reason: str) -> None:
+    _LOG.warning(
+        "%s: files here cannot be locked (%s): only one run at a time may write to one",
+        folder,
+        reason,
+    )
 
 
 class AppendFile:
@@ -54,7 +71,7 @@ class AppendFile:
         except OSError as error:
             raise DataError(f"{path}: cannot be opened for writing: {error.strerror}") from error
         try:
-            with _locked(self._descriptor):
+            with _locked(self._descriptor, path=self.path):
                 self._repair()
         except BaseException:
             self.close()
@@ -62,14 +79,14 @@ class AppendFile:
 
     def append(self, record: bytes) -> None:
         """Write one whole record and wait for the disk; `MeasurementError` when it has no room."""
-        with _locked(self._descriptor):
+        with _locked(self._descriptor, path=self.path):
             start = self._repair()
             try:
                 written = os.write(self._descriptor, record)
                 if written < len(record):
                     # A disk or quota that fills up takes a part and fails only the next time.
                     os.write(self._descriptor, record[written:])
-                os.fsync(self._descriptor)
+                sync(self._descriptor)
             except OSError as error:
                 with suppress(OSError):  # what stays torn is cut off before the next record
                     os.ftruncate(self._descriptor, start)
@@ -139,8 +156,8 @@ class RunLock:
                 f"{self._path.stem} is being measured by {holder or 'another process'}; "
                 "wait until it has ended, or end it"
             ) from None
-        except OSError:
-            pass
+        except OSError as error:
+            _warn_of_no_locks(self._path.parent, str(error.strerror))
 
     def _is_there(self) -> bool:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from typing import Any
@@ -28,7 +29,8 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Print a line that stays."""
-        print(text, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a full disk under a log must not cost the run
+            print(text, file=sys.stderr, flush=True)
 
     def trial_started(self, planned: Planned, *, trial: int, done: int, total: int) -> None:
         """Begin a trial; `total` is the most that may still come."""

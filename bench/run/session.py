@@ -13,7 +13,7 @@ import msgspec
 
 from bench import discovery
 from bench.core.errors import BenchError, DataError, ExitCode, IncompatibleError, UsageError
-from bench.core.paths import user_path
+from bench.core.paths import cache_note, user_path
 from bench.devices.host import cpu
 from bench.devices.host.cpu import machine_facts
 from bench.hardware.chips import match_device
@@ -38,6 +38,8 @@ def prepare(request: RunRequest, *, note: Callable[[str], None]) -> tuple[Plan, 
     selected = check_request(request)
     is_smoke = request.profile in PROFILES and PROFILES[request.profile].limits.is_smoke
     if request.device != "fake":
+        if (elsewhere := cache_note()) is not None:
+            note(elsewhere)
         note("looking at the device" + ("" if is_smoke else " (its roof is measured once)"))
     inspection = inspect_device(
         request.device,

@@ -19,7 +19,12 @@ from typing import TextIO
 from bench.core.errors import BenchError, ExitCode
 
 TRACEBACK_FLAG = "--traceback"
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSALS = frozenset(
+    [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EROFS, errno.EACCES]
+    + [errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG]
+    + [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN]
+)
+"""What a system says of its files and limits: no fault of ours, and a traceback would not help."""
 _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
 
@@ -73,13 +78,13 @@ def exit_code_of(verb: Callable[[], int], *, shows_traceback: bool) -> int:
         if not isinstance(error, OSError) and not isinstance(error.__context__, BrokenPipeError):
             raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            code = int(ExitCode.USAGE)
-            name = error.filename or "what was to be printed"
-            _say(_in_one_line([f"{name} could not be written: {error.strerror}", *_notes(error)]))
-        else:
-            code = int(ExitCode.FAULT)
-            _say(_fault_line(error, shows_traceback=shows_traceback))
+        refusal = _refusal(error)
+        code = int(ExitCode.FAULT if refusal is None else ExitCode.USAGE)
+        parts = [refusal or f"internal error: {type(error).__name__}: {error}"]
+        parts += getattr(error, "__notes__", [])
+        if shows_traceback or refusal is None:
+            parts += _traceback_place(error, is_shown=shows_traceback)
+        _say("; ".join(" ".join(part.split())[:500] for part in parts))
     for stream in (sys.stdout, sys.stderr):
         if not _can_flush(stream):
             # What is buffered must not raise again when the interpreter ends.
@@ -100,29 +105,27 @@ def _say(text: str) -> None:
         print(f"bench: {text}", file=sys.stderr)
 
 
-def _fault_line(error: Exception, *, shows_traceback: bool) -> str:
-    """Say what happened, what was kept, and where the traceback is."""
+def _refusal(error: Exception) -> str | None:
+    """Say what the system refuses, and for which file; None for any other exception."""
+    if not isinstance(error, OSError) or error.errno not in _REFUSALS:
+        return None
+    if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"what was to be printed could not be written: {error.strerror}"
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+
+
+def _traceback_place(error: Exception, *, is_shown: bool) -> list[str]:
+    """Show the traceback, or keep it in a file and say where that is."""
     import tempfile
     import traceback
 
     text = "".join(traceback.format_exception(error))
-    parts = [f"internal error: {type(error).__name__}: {error}", *_notes(error)]
-    if shows_traceback:
-        with contextlib.suppress(OSError):
-            sys.stderr.write(text)
-        return _in_one_line(parts)
-    where = f"{TRACEBACK_FLAG} or BENCH_DEBUG=1 shows its traceback"
     with contextlib.suppress(OSError):  # no temporary folder, or it is full
+        if is_shown:
+            sys.stderr.write(text)
+            return []
         descriptor, path = tempfile.mkstemp(prefix="bench-traceback-", suffix=".txt")
         with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
-        where = f"its traceback is in {path}"
-    return _in_one_line([*parts, where])
-
-
-def _notes(error: Exception) -> list[str]:
-    return getattr(error, "__notes__", [])
-
-
-def _in_one_line(parts: list[str]) -> str:
-    return "; ".join(" ".join(part.split())[:500] for part in parts)
+        return [f"its traceback is in {path}"]
+    return [f"{TRACEBACK_FLAG} or BENCH_DEBUG=1 shows its traceback"]

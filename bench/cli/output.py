@@ -46,7 +46,10 @@ def print_grids(
         return
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100
+    columns = os.environ.get("COLUMNS", "")
+    width = int(columns) if columns.isdecimal() and int(columns) else None
+    if width is None and not sys.stdout.isatty():
+        width = 100
     print_tables(Console(file=sys.stdout, width=width, highlight=False), grids, lines=lines)
 
 

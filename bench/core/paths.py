@@ -80,7 +80,13 @@ def short_path(path: Path) -> str:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write under another name, sync, and rename: a reader sees all of it or nothing."""
+    """Write under another name, sync, and rename: a reader sees all of it or nothing.
+
+    A pipe or a device, such as /dev/stdout, is written to and not replaced.
+    """
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:

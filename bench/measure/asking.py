@@ -43,7 +43,8 @@ def same_modules() -> dict[str, str]:
     `python -m` would look into the user's folder first, and a folder called workloads or a file
     called random.py there would stand in for ours.
     """
-    folders = [os.path.abspath(folder) for folder in sys.path]
+    # '' is the folder we are in, which may be gone.
+    folders = [os.path.abspath(folder) for folder in sys.path if os.path.exists(folder or ".")]
     # MONAI imports matplotlib's pyplot: a notebook's backend is not there in a process of ours.
     inherited = {name: value for name, value in os.environ.items() if name != "MATPLOTLIBRC"}
     return {

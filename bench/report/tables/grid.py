@@ -159,7 +159,7 @@ def print_tables(console: Console, grids: Sequence[Grid], *, lines: Sequence[str
             console.print(plain(reported), markup=False, style="bold")
         elif legend:
             notes["; ".join(legend)] = None
-        console.print(_table(narrow))
+        console.print(_table(narrow, width=console.width))
         gone = [head for head in grid.heads if head not in (*narrow.heads, *grid.names)]
         # "with contention: what that is" says nothing where that column is not shown.
         notes |= {note: None for note in grid.notes if note.partition(":")[0] not in gone}
@@ -188,11 +188,16 @@ def fitted(grid: Grid, *, width: int) -> tuple[Grid, list[str]]:
     return grid, legend
 
 
+def _columns(grid: Grid) -> list[list[str]]:
+    """Texts of each column, its head first."""
+    columns = zip(grid.heads, *(map(text_of, row) for row in grid.rows), strict=True)
+    return [[plain(text) for text in column] for column in columns]
+
+
 def _width(grid: Grid) -> int:
     from rich.cells import cell_len
 
-    columns = zip(grid.heads, *(map(text_of, row) for row in grid.rows), strict=True)
-    return sum(max(map(cell_len, map(plain, column))) + _GAP for column in columns) - _GAP
+    return sum(max(map(cell_len, column)) + _GAP for column in _columns(grid)) - _GAP
 
 
 def _without_common_words(grid: Grid) -> tuple[Grid, str]:
@@ -232,15 +237,34 @@ def _named_once(grid: Grid, *, name: str) -> tuple[Grid, list[str]]:
     return replace(grid, rows=rows), legend
 
 
-def _table(grid: Grid) -> Table:
+def _column_widths(grid: Grid, *, width: int) -> list[int]:
+    """Widths that fit the screen, taken from the widest columns, as long as no word is broken."""
+    from rich.cells import cell_len
+
+    columns = _columns(grid)
+    widths = [max(map(cell_len, column)) for column in columns]
+    longest = [max(map(cell_len, " ".join(column).split()), default=0) for column in columns]
+    while sum(widths) + _GAP * (len(widths) - 1) > width:
+        wide = [place for place, least in enumerate(longest) if widths[place] > least]
+        if not wide:
+            break
+        widths[max(wide, key=widths.__getitem__)] -= 1
+    return widths
+
+
+def _table(grid: Grid, *, width: int) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, _GAP - 1, 0, 0), pad_edge=False, show_edge=False)
-    for head, is_right in zip(grid.heads, grid.is_right, strict=True):
+    widths = _column_widths(grid, width=width)
+    for head, is_right, columns in zip(grid.heads, grid.is_right, widths, strict=True):
         table.add_column(
-            Text(plain(head)), justify="right" if is_right else "left", overflow="fold"
+            Text(plain(head)),
+            justify="right" if is_right else "left",
+            overflow="fold",
+            width=columns,
         )
     for row in grid.rows:
         table.add_row(*map(_text, row))

@@ -30,6 +30,7 @@ from bench.run.planning.request import RunRequest
 
 RANK = "bench.measure.ranks.rank_trial"
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
+_WORLD_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 _JOB_VARIABLES = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -159,11 +160,15 @@ def world_of(environment: Mapping[str, str]) -> World | None:
     """
     if environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
-    world = World(
-        rank=int(environment["RANK"]),
-        num_ranks=int(environment["WORLD_SIZE"]),
-        num_local_ranks=int(environment["LOCAL_WORLD_SIZE"]),
-    )
+    numbers = [environment.get(name, "") for name in _WORLD_VARIABLES]
+    if not all(number.isdecimal() for number in numbers):
+        found = ", ".join(map("=".join, zip(_WORLD_VARIABLES, numbers, strict=True)))
+        raise UsageError(
+            f"half of torchrun's variables are set ({found}): unset TORCHELASTIC_USE_AGENT_STORE, "
+            "or start it with torchrun"
+        )
+    rank, num_ranks, num_local_ranks = map(int, numbers)
+    world = World(rank=rank, num_ranks=num_ranks, num_local_ranks=num_local_ranks)
     return world if world.num_ranks > 1 else None
 
 

@@ -108,14 +108,10 @@ def main(arguments: list[str] | None = None) -> int:
 
     Under torchrun rank 0 runs it, and the other ranks take part in what rank 0 measures.
     """
-    with as_interrupts():
-        return _run(arguments)
-
-
-def _run(arguments: list[str] | None) -> int:
-    words = _with_quoted_flags(sys.argv[1:] if arguments is None else arguments)
-    shows_traceback = TRACEBACK_FLAG in words or bool(os.environ.get("BENCH_DEBUG"))
-    words = [word for word in words if word != TRACEBACK_FLAG]  # it may stand anywhere
+    given = sys.argv[1:] if arguments is None else arguments
+    shows_traceback = TRACEBACK_FLAG in given or bool(os.environ.get("BENCH_DEBUG"))
+    # It may stand anywhere.
+    words = _with_quoted_flags([word for word in given if word != TRACEBACK_FLAG])
 
     def run_verb() -> int:
         return exit_code_of(lambda: _ended(words), shows_traceback=shows_traceback)
@@ -138,7 +134,8 @@ def _run(arguments: list[str] | None) -> int:
             end(code)
         return code
 
-    return exit_code_of(take_part, shows_traceback=shows_traceback)
+    with as_interrupts():
+        return exit_code_of(take_part, shows_traceback=shows_traceback)
 
 
 _SPREAD_VERBS = (["run"], ["measure-link"])

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -255,9 +256,9 @@ def test_a_roof_that_cannot_or_must_not_be_kept_is_told(cache, caplog, monkeypat
     assert not cache.exists()
     assert roof.save_roof(make_roof(GPU, foreign_cpu_frac=0.31)) is not None
     assert roof.save_roof(make_roof(CPU, foreign_cpu_frac=None)) is not None
-    (cache / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache / "file"))
-    assert roof.save_roof(make_roof(GPU)) is None
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
+        assert roof.save_roof(make_roof(GPU)) is None
     assert "measured each time" in caplog.text
     # A relative folder is ignored.
     monkeypatch.setenv("XDG_CACHE_HOME", "somewhere")

@@ -1,0 +1,512 @@
+"""What is around a command (streams, home, user, locks, folders) never ends in a traceback."""
+
+import errno
+import functools
+import json
+import os
+import random
+import re
+import shlex
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.cli import ab, main, outermost
+from bench.results import reader
+from bench.results.reader import read_rows
+from bench.run import runner
+from tests.analysis.synthetic_rows import trials
+from tests.analysis.test_projection_rows import ROOFS
+from tests.cli.conftest import Ask, Write
+from tests.cli.test_mistakes import MISTAKES, WORDS
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCH = f"{sys.executable} -m bench"
+FAKE_RUN = f"{BENCH} run -w sleep-infer --size tiny --device fake --trials 1 --out OUT"
+NAMELESS = "unshare -U --map-user=4242 --map-group=4242"
+"""A user id without a name, and without root's way past permissions."""
+
+
+@pytest.fixture
+def csv(write: Write) -> str:
+    train = trials(num=3, **ROOFS)  # type: ignore[arg-type]
+    infer = [{**row, "workload": "imaging-infer", "config_hash": "infer"} for row in train]
+    (path,) = write(run=[*train, *infer])
+    return path
+
+
+def shell(
+    line: str, *, folder: Path, descriptor: int | None = None, **variables: str | None
+) -> subprocess.CompletedProcess[str]:
+    """Run a line in bash; a variable that is None is taken out of the environment."""
+    settings = {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder), "OMP_NUM_THREADS": "1", **variables}
+    environment = {**os.environ, **{n: v for n, v in settings.items() if v is not None}}
+    for name in (name for name, value in settings.items() if value is None):
+        environment.pop(name, None)
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line],
+        cwd=folder,
+        env=environment,
+        pass_fds=() if descriptor is None else (descriptor,),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@functools.cache
+def can_be_nameless() -> bool:
+    words = [*NAMELESS.split(), "true"]
+    return (
+        shutil.which("unshare") is not None and subprocess.run(words, check=False).returncode == 0
+    )
+
+
+@pytest.fixture
+def nameless() -> str:
+    if not can_be_nameless():
+        pytest.skip("this system lets no one take another user id")
+    return NAMELESS
+
+
+# Faults of ours ----------------------------------------------------------------------------------
+
+
+def broken(*_: object, **__: object) -> None:
+    raise KeyError("first line\nsecond line")
+
+
+def test_a_fault_of_ours_is_one_line_and_70_with_its_traceback_in_a_file_or_shown(
+    csv: str, ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(reader, "read_rows", broken)
+    line = ask("gap", csv, code=70).one_line
+    assert "internal error: KeyError" in line and "second line" in line
+    place = re.search(r"its traceback is in (\S+)$", line)
+    assert place is not None and "in broken" in Path(place[1]).read_text()
+    for words in (["--traceback", "gap", csv], ["gap", csv, "--traceback"]):
+        shown = ask(*words, code=70)
+        assert "in broken" in shown.err and "its traceback" not in shown.err
+    monkeypatch.setenv("BENCH_DEBUG", "1")
+    assert "in broken" in ask("gap", csv, code=70).err
+    monkeypatch.delenv("BENCH_DEBUG")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    assert ask("gap", csv, code=70).one_line.endswith("BENCH_DEBUG=1 shows its traceback")
+
+
+def test_a_fault_of_ours_keeps_the_rows_and_names_their_file(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    made, calls = runner.make_row, []
+
+    def make_row(*given: object, **facts: object) -> object:
+        calls.append(given)
+        return broken() if len(calls) == 2 else made(*given, **facts)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(runner, "make_row", make_row)
+    words = ("run", "-w", "sleep-infer", "--device", "fake", "--trials", "3", "-q")
+    line = ask(*words, "--out", tmp_path / "out", code=70).one_line
+    (path,) = (tmp_path / "out").glob("*.csv")
+    assert f"rows so far are in {path}" in line
+    assert len(read_rows(path)) == 1
+    monkeypatch.setattr(runner, "make_row", made)
+    ask("run", "--resume", path, "-q")
+    assert len(read_rows(path)) == 3
+
+
+# Streams -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("verb", "unbuffered"),
+    [
+        ("compare CSV CSV", ""),
+        ("compare CSV CSV", "1"),
+        ("export --to json CSV", ""),
+        ("list workloads", "1"),
+        ("run --help", ""),
+    ],
+)
+def test_a_reader_that_is_gone_is_no_failure(
+    verb: str, unbuffered: str, csv: str, tmp_path: Path
+) -> None:
+    read, write = os.pipe()
+    os.close(read)  # before anything is printed
+    line = f"{BENCH} {verb.replace('CSV', csv)} >&{write}"
+    done = shell(line, folder=tmp_path, PYTHONUNBUFFERED=unbuffered, descriptor=write)
+    os.close(write)
+    assert done.returncode == 0 and "bench: " not in done.stderr and "rror" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_under_the_answer_is_one_line_and_no_verdict(
+    unbuffered: str, csv: str, tmp_path: Path
+) -> None:
+    for verb in (f"compare {csv} {csv}", "--version"):
+        done = shell(f"{BENCH} {verb} > /dev/full", folder=tmp_path, PYTHONUNBUFFERED=unbuffered)
+        (line,) = done.stderr.splitlines()
+        assert (done.returncode, line) == (
+            2,
+            "bench: what was to be printed could not be written: No space left on device",
+        )
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full")
+def test_a_full_disk_under_the_answer_or_the_log_costs_no_row(tmp_path: Path) -> None:
+    done = shell(f"{FAKE_RUN} > /dev/full", folder=tmp_path)
+    (path,) = (tmp_path / "OUT").glob("*.csv")
+    assert f"rows so far are in OUT/{path.name}" in done.stderr.splitlines()[-1]
+    assert len(read_rows(path)) == 1
+    done = shell(f"{FAKE_RUN} 2> /dev/full", folder=tmp_path)
+    assert done.returncode == 0 and "1 OK" in done.stdout
+    assert shell(f"{BENCH} gap none.csv 2> /dev/full", folder=tmp_path).returncode == 2
+
+
+def test_closed_streams_never_become_a_result_file(csv: str, tmp_path: Path) -> None:
+    for closed in (">&-", "<&- >&- 2>&-"):
+        done = shell(f"{BENCH} gap {csv} {closed}", folder=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        done = shell(f"{FAKE_RUN} -q {closed}", folder=tmp_path)
+        assert done.returncode == 0
+        (path,) = (tmp_path / "OUT").glob("*.csv")
+        assert len(read_rows(path)) == 1
+        shutil.rmtree(tmp_path / "OUT")
+    assert shell(f"{BENCH} gap none.csv 2>&-", folder=tmp_path).returncode == 2
+
+
+def test_a_terminal_without_umlauts_gets_every_answer(csv: str, tmp_path: Path) -> None:
+    shutil.copy(csv, tmp_path / "Läufe.csv")
+    for verb in ("compare CSV CSV", "gap CSV", "project CSV --to h20-96g"):
+        line = f"{BENCH} {verb.replace('CSV', 'Läufe.csv')}"
+        done = shell(line, folder=tmp_path, PYTHONIOENCODING="ascii", TERM=None, LC_ALL="C")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.isascii() and done.stdout
+
+
+VERBS_WITH_JSON = """
+run -w sleep-infer --device fake --trials 1 --out OUT
+run -w sleep-infer --device fake --dry-run
+list workloads
+list chips
+list chips h20-96g
+list links h100-nvlink
+list recipes
+compare CSV CSV
+gap CSV
+report CSV -o OUT.html
+export CSV
+project CSV --to h20-96g
+claims
+claims 1
+data phantom OUT/phantom
+"""
+
+
+def test_json_is_one_document_on_the_narrowest_screen(
+    csv: str, ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.chdir(tmp_path)
+    for line in VERBS_WITH_JSON.strip().splitlines():
+        assert ask(*shlex.split(line.replace("CSV", csv)), "--json").document is not None, line
+
+
+def test_columns_that_are_no_width_are_as_if_there_were_none(
+    csv: str, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = ask("compare", csv, csv).out
+    for odd in ("0", "-5", "wide", ""):
+        monkeypatch.setenv("COLUMNS", odd)
+        assert ask("compare", csv, csv).out == usual
+
+
+def test_no_word_is_broken_at_80_columns(
+    write: Write, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    nets = ("imaging", "segmentation", "llm")
+    phases = [f"{net}-{phase}" for net in nets for phase in ("train", "infer")]
+    rows = [
+        row
+        for number, name in enumerate(phases)
+        for row in trials(
+            workload=name,
+            phase=name.partition("-")[2],
+            config_hash=name,
+            seed=number,
+            **ROOFS,  # type: ignore[arg-type]
+        )
+    ]
+    (path,) = write(rows=rows)
+    shown = ask("gap", path).out
+    for name in (*phases, *(f"{net}-train/infer" for net in nets)):
+        assert name in shown
+
+
+# Home, user, folders -----------------------------------------------------------------------------
+
+
+def test_no_home_and_no_name_of_the_user_change_nothing(
+    csv: str, nameless: str, tmp_path: Path
+) -> None:
+    unset = dict.fromkeys(("HOME", "USER", "LOGNAME", "USERNAME", "LNAME", "XDG_CACHE_HOME"))
+    for home in (None, "/no/such/folder", ""):
+        settings = {**unset, "HOME": home}
+        for verb in (f"compare {csv} {csv}", f"report {csv} -o a.html"):
+            done = shell(f"{nameless} {BENCH} {verb}", folder=tmp_path, **settings)
+            assert done.returncode == 0, done.stderr
+    done = shell(f"{nameless} {FAKE_RUN}", folder=tmp_path, **unset)
+    assert done.returncode == 0 and "1 OK" in done.stdout, done.stderr
+
+
+def test_a_noise_floor_is_shown_where_the_home_cannot_be_written(
+    nameless: str, tmp_path: Path
+) -> None:
+    (tmp_path / "home").mkdir(mode=0o555)
+    settings = {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": None}
+    flags = "'--workload sleep-infer --device fake --size tiny'"
+    line = f"{nameless} {BENCH} calibrate {flags} --blocks 2 --out OUT"
+    done = shell(line, folder=tmp_path, **settings)
+    assert done.returncode == 0 and "noise floor" in done.stdout, done.stderr
+    said = done.stderr.splitlines()[-1]
+    kept = re.search(r"cannot be written; .* goes to (\S+) instead", said)
+    assert kept is not None and (Path(kept[1]) / "noise.json").is_file()
+
+
+def test_a_noise_floor_that_cannot_be_kept_is_shown_all_the_same(
+    ask: Ask, write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    paths = write(a=trials(seed=1), b=trials(seed=2))
+    monkeypatch.setattr(ab, "_measure", lambda *_, **__: [Path(path) for path in paths])
+    words = ("calibrate", "--workload sleep-infer --device fake")
+    in_the_way = tmp_path / "cache" / "gapbench" / "noise.json"
+    in_the_way.mkdir(parents=True)
+    answer = ask(*words)
+    assert "noise floor" in answer.out
+    (note,) = answer.err.splitlines()
+    assert "not kept" in note and str(in_the_way) in note
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", paths[0])
+    (note,) = ask(*words).err.splitlines()
+    assert note.startswith(f"{paths[0]}/gapbench cannot be written")
+    assert len(list(tmp_path.glob("gapbench-*/.cache/gapbench/noise.json"))) == 1
+
+
+def test_a_folder_that_is_gone_or_may_not_be_entered_is_told_in_one_line(
+    csv: str, nameless: str, tmp_path: Path
+) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "closed").chmod(0)
+    for verb in (
+        "gap closed/a.csv",
+        f"report {csv} -o closed/a.html",
+        f"export {csv} --to json -o closed/a.json",
+        "run -w sleep-infer --device fake --out closed/a/b",
+        "data phantom closed/a",
+    ):
+        done = shell(f"{nameless} {BENCH} {verb}", folder=tmp_path)
+        (line,) = done.stderr.splitlines()
+        assert done.returncode == 2 and line.startswith("bench: ") and "closed" in line
+    gone = "mkdir gone && cd gone && rmdir ../gone && "
+    assert shell(f"{gone}{BENCH} gap {csv}", folder=tmp_path).returncode == 0
+    run = f"{gone}{FAKE_RUN.replace('OUT', str(tmp_path / 'OUT'))}"
+    assert "1 OK" in shell(run, folder=tmp_path).stdout
+    done = shell(f"{gone}{FAKE_RUN}", folder=tmp_path)
+    assert done.returncode == 2 and "choose another folder" in done.stderr
+
+
+def test_what_is_no_ordinary_file_is_written_to_and_stays(csv: str, tmp_path: Path) -> None:
+    """As root a rename would have put a file in the place of /dev/stdout."""
+    (tmp_path / "printed").symlink_to("/proc/self/fd/1")
+    os.mkfifo(tmp_path / "fifo")
+    done = shell(f"{BENCH} export {csv} --to json -o printed | cat", folder=tmp_path)
+    assert json.loads(done.stdout) and (tmp_path / "printed").is_symlink()
+    done = shell(f"{BENCH} export {csv} --to json -o fifo & cat fifo; wait", folder=tmp_path)
+    assert json.loads(done.stdout) and stat.S_ISFIFO((tmp_path / "fifo").stat().st_mode)
+
+
+NO_LOCKS = """
+#include <errno.h>
+int flock(int descriptor, int operation) { errno = EOPNOTSUPP; return -1; }
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_a_file_system_without_locks_is_told_once_and_takes_every_row(tmp_path: Path) -> None:
+    (tmp_path / "locks.c").write_text(NO_LOCKS)
+    shell("cc -shared -fPIC -o locks.so locks.c", folder=tmp_path)
+    done = shell(FAKE_RUN, folder=tmp_path, LD_PRELOAD=str(tmp_path / "locks.so"))
+    assert done.returncode == 0 and "1 OK" in done.stdout, done.stderr
+    assert done.stderr.count("cannot be locked") == 1
+    (path,) = (tmp_path / "OUT").glob("*.csv")
+    done = shell(f"{BENCH} run --resume {path} -q", folder=tmp_path)
+    assert done.returncode == 0 and len(read_rows(path)) == 1
+
+
+@pytest.mark.parametrize(
+    "found", [{}, {"RANK": "0", "WORLD_SIZE": "2"}, {"RANK": "x", "LOCAL_WORLD_SIZE": "1"}]
+)
+def test_half_of_torchruns_variables_are_named(
+    found: dict[str, str], ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"TORCHELASTIC_USE_AGENT_STORE": "True", **found}.items():
+        monkeypatch.setenv(name, value)
+    for verb in ("run -w sleep-infer --device fake", "measure-link --device cpu"):
+        line = ask(*verb.split(), code=2).one_line
+        assert all(f"{name}={value}" in line for name, value in found.items())
+        assert "torchrun" in line
+
+
+def test_every_refusal_of_the_system_is_2_and_every_other_exception_70(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for error, code in (
+        (PermissionError(errno.EACCES, "Permission denied", "a/b"), 2),
+        (OSError(errno.EMFILE, "Too many open files"), 2),
+        (OSError(errno.ECONNRESET, "Connection reset by peer"), 70),
+        (RecursionError("too deep"), 70),
+        (MemoryError(), 70),
+    ):
+
+        def verb(error: Exception = error) -> int:
+            raise error
+
+        assert outermost.exit_code_of(verb, shows_traceback=True) == code
+        assert capsys.readouterr().err.splitlines()[-1].startswith("bench: ")
+
+
+# Cases that people reported ----------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+@pytest.mark.parametrize("flag", ["", "-DSYS"])
+def test_the_reported_file_system_without_locks_keeps_its_rows(
+    flag: str, shared_case: Callable[[str], Path]
+) -> None:
+    folder = shared_case("41-nfs-locks")
+    folder.chmod(0o755)
+    shell(f"cc {flag} -shared -fPIC -o nolock.so nolock.c -ldl", folder=folder)
+    done = shell(
+        FAKE_RUN.replace("--trials 1", "--trials 3"),
+        folder=folder,
+        LD_PRELOAD=str(folder / "nolock.so"),
+    )
+    assert done.returncode == 0 and "3 OK" in done.stdout
+    assert done.stderr.count("cannot be locked") == 1
+
+
+def test_the_reported_notebook_and_the_reported_rc_change_no_page(
+    shared_case: Callable[[str], Path], csv: str
+) -> None:
+    folder = shared_case("49-matplotlib")
+    folder.chmod(0o755)
+    backend = "module://matplotlib_inline.backend_inline"
+    pages = []
+    for settings in ({}, {"MPLBACKEND": backend}, {"MATPLOTLIBRC": str(folder / "mine.rc")}):
+        done = shell(f"{BENCH} report {csv} -o a.html", folder=folder, **settings)  # type: ignore[arg-type]
+        assert (done.returncode, done.stderr) == (0, "")
+        pages.append(re.findall(r"<svg.*?</svg>", (folder / "a.html").read_text(), re.DOTALL))
+    assert pages[0] == pages[1] == pages[2] != []
+
+
+def test_the_reported_trial_without_a_user_and_with_a_notebooks_backend_runs(
+    shared_case: Callable[[str], Path], nameless: str
+) -> None:
+    folder = shared_case("49-matplotlib")
+    folder.chmod(0o755)
+    unset = dict.fromkeys(("HOME", "USER", "LOGNAME", "XDG_CACHE_HOME"))
+    run = "run -w imaging-train --size tiny --profile smoke --out OUT"
+    done = shell(
+        f"{nameless} {BENCH} {run}",
+        folder=folder,
+        MPLBACKEND="module://matplotlib_inline.backend_inline",
+        MATPLOTLIBRC=str(folder / "mine.rc"),
+        **unset,
+    )
+    assert done.returncode == 0 and "1 WARN" in done.stdout, done.stdout + done.stderr
+    (path,) = (folder / "OUT").glob("*.csv")
+    settings = {**unset, "HOME": "/no/such/folder"}
+    for verb in (f"compare {path} {path}", f"report {path}"):
+        done = shell(f"{nameless} {BENCH} {verb}", folder=folder, **settings)
+        assert done.returncode == 0, done.stderr
+
+
+# Any line at all ---------------------------------------------------------------------------------
+
+
+def fuzzed_line(choose: random.Random, *, lines: list[list[str]], pieces: list[str]) -> list[str]:
+    """A mistake of the list with more mistakes: words gone, doubled, swapped, foreign or cut."""
+    words = list(choose.choice(lines))
+    for _ in range(choose.randint(1, 3)):
+        at = choose.randint(1, len(words))
+        match choose.randrange(4):
+            case 0:
+                words[at:at] = [choose.choice(pieces)]
+            case 1:
+                del words[at : at + 1]
+            case 2:
+                words[at:at] = words[choose.randrange(len(words)) :][:2]
+            case 3 if at < len(words):
+                word = words[at]
+                cut = choose.randint(0, len(word))
+                words[at] = word[:cut] + choose.choice(pieces)[:4] + word[cut + 1 :]
+    return words
+
+
+@pytest.mark.parametrize("num", [150, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_no_command_line_at_all_is_a_fault_of_ours(
+    num: int,
+    csv: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "no process in this test")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    named = {**WORDS, "CSV": csv, "LONG": "x" * 300}
+    lines = []
+    for mistake in MISTAKES.strip().splitlines():
+        words = shlex.split(mistake.partition(" => ")[0])
+        words = [functools.reduce(lambda w, n: w.replace(n, named[n]), named, w) for w in words]
+        lines.append([*words, "--device", "fake"] if words[0] == "run" else words)
+    pieces = [word for line in lines for word in line[1:]]
+    pieces += [
+        "",
+        " ",
+        "\n",
+        "--",
+        "-",
+        "=",
+        "''",
+        "\x00",
+        "é",
+        "\udc80",
+        "昇腾",
+        "1e999",
+        "nan",
+        "-1",
+    ]
+    choose, codes = random.Random(num), set()
+    for _ in range(num):
+        line = fuzzed_line(choose, lines=lines, pieces=pieces)
+        codes.add(code := main(line))
+        said = capsys.readouterr().err
+        assert code != 70 and "Traceback" not in said, (line, said)
+    assert {0, 2} <= codes

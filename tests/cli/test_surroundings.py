@@ -261,7 +261,7 @@ def test_no_home_and_no_name_of_the_user_change_nothing(
     csv: str, nameless: str, tmp_path: Path
 ) -> None:
     unset = dict.fromkeys(("HOME", "USER", "LOGNAME", "USERNAME", "LNAME", "XDG_CACHE_HOME"))
-    for home in (None, "/no/such/folder", ""):
+    for home in (None, str(tmp_path / "none"), ""):
         settings = {**unset, "HOME": home}
         for verb in (f"compare {csv} {csv}", f"report {csv} -o a.html"):
             done = shell(f"{nameless} {BENCH} {verb}", folder=tmp_path, **settings)
@@ -438,7 +438,7 @@ def test_the_reported_trial_without_a_user_and_with_a_notebooks_backend_runs(
     )
     assert done.returncode == 0 and "1 WARN" in done.stdout, done.stdout + done.stderr
     (path,) = (folder / "OUT").glob("*.csv")
-    settings = {**unset, "HOME": "/no/such/folder"}
+    settings = {**unset, "HOME": str(folder / "none")}
     for verb in (f"compare {path} {path}", f"report {path}"):
         done = shell(f"{nameless} {BENCH} {verb}", folder=folder, **settings)
         assert done.returncode == 0, done.stderr

@@ -214,8 +214,8 @@ def show_result(rows: Sequence[Row], *, path: Path) -> None:
     modelled = [one for one in found if one.is_wide and one.mode != "real"]
     others = [one for one in found if one not in modelled]
     grids = [*([run_grid(others)] if others else []), *link_grids(found, has_model=False)]
-    known = {caption_of(one.first) for one in others}
-    devices = dict.fromkeys(caption_of(one.first) for one in modelled)
+    known = {caption_of(one) for one in others}
+    devices = dict.fromkeys(caption_of(one) for one in modelled)
     lines = [f"device: {device}" for device in devices if device not in known]
     lines += [*reason_lines(rows), f"rows: {short_path(path)}"]
     print_grids(grids, lines=lines)

@@ -14,7 +14,7 @@ from bench.analysis.gap.gap_result import measure_gap
 from bench.cli import main
 from bench.report.plots.plots_gap import gap_plots
 from bench.report.tables import gap_tables
-from bench.results.schema import COLUMNS, REQUIRED, Row, Value
+from bench.results.schema import COLUMNS, REQUIRED, SIGNED, Row, Value
 from tests.analysis.synthetic_rows import trials, write_csv
 from tests.analysis.test_compare import a_floor
 from tests.analysis.test_gap import INFER
@@ -227,7 +227,10 @@ def absurd(source: random.Random) -> list[Row]:
             for column in source.sample(COLUMNS, source.choice([0, 3, 20, 60])):
                 is_kept = column.group in ("identity", "what ran") and source.random() < 0.9
                 if column.name not in REQUIRED and not is_kept:
-                    row[column.name] = source.choice(CELLS[column.kind])
+                    cell = source.choice(CELLS[column.kind])
+                    # Below zero where nothing can be, the reader refuses the file.
+                    is_size = column.kind in ("int", "float") and column.name not in SIGNED
+                    row[column.name] = abs(cell) if is_size and cell else cell  # type: ignore[arg-type]
             row["status"] = source.choice(["OK", "OK", "WARN", "INVALID", "FAILED", "SKIPPED"])
             rows.append(row)
     return rows

@@ -104,7 +104,7 @@ def test_absurd_cells_never_raise(make_page: MakePage) -> None:
         files = [absurd(source) for _ in range(1 + seed % 3)]
         for row in (row for rows in files for row in rows if source.random() < 0.2):
             row["params_json"] = source.choice(odd_json)
-            row["device_count"] = source.choice([0, -5, 2, 8, 2**62])
+            row["device_count"] = source.choice([0, 2, 8, 2**62])
         check_whole(make_page(*files))
 
 

@@ -42,6 +42,8 @@ class Side:
     file: str
     """Its label."""
     device: str
+    machine: str
+    """Host and software, where the file has several machines with such a device."""
     num: int
     """Trials used: usable ones that have the figure."""
     num_usable: int
@@ -113,7 +115,7 @@ class Comparison:
         for row in self.rows:
             if row.ratio is not None and row.verdict != "NOT COMPARED":
                 phase = row.workload.rpartition("-")[2] if row.is_cross_hardware else ""
-                of = (row.b.file, row.a.device, row.b.device, phase)
+                of = (row.b.file, row.a.trials.one_device, row.b.trials.one_device, phase)
                 ratios.setdefault(of, []).append(row.ratio)
         return tuple(
             Mean(
@@ -223,6 +225,7 @@ def _side(trials: Trials, figure: LogEstimate | None) -> Side:
         trials=trials,
         file=trials.file,
         device=trials.text("device_name"),
+        machine=trials.machine,
         num=0 if figure is None else figure.num,
         num_usable=len(trials.used),
         num_lost=trials.num_lost,

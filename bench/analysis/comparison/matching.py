@@ -1,7 +1,8 @@
 """Which configuration of one file is compared with which of another, and why one is with none.
 
-Configurations match when everything in `IDENTITY` is equal. The same device comes first; only those
-that have no counterpart on their own device are set against other devices (cross-hardware). What is
+Configurations match when everything in `IDENTITY` is equal. The same machine comes first; what has
+no counterpart there is set against the same device of another host or under other software, and
+only what is still left against other devices (cross-hardware). What is
 left over is explained by the columns in which it differs from its nearest relative.
 """
 
@@ -10,11 +11,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.analysis.trials.configuration import DEVICE, IDENTITY, TERMS, Trials
+from bench.analysis.trials.configuration import DEVICE, IDENTITY, MACHINE, PLACE, TERMS, Trials
 from bench.analysis.trials.titles import params_of, title_of
 
-_KEY = tuple(name for name in IDENTITY if name not in DEVICE)
-_EXPLAINING = (*(name for name in TERMS if name not in ("workload", *DEVICE)), "batch", "seed")
+_ON_DEVICE = tuple(name for name in IDENTITY if name not in MACHINE)
+_KEY = tuple(name for name in _ON_DEVICE if name not in DEVICE)
+_EXPLAINING = (
+    *(name for name in TERMS if name not in ("workload", *PLACE)),
+    *("batch", "seed"),
+)
 _CONFOUNDERS = ("torch_version", "driver_version", "runtime_version", "dnn_version",
                 "python_version", "bench_version", "git_commit", "cpu_model", "os_version",
                 "threads", "workers", "power_limit_w", "host_hash")  # fmt: skip
@@ -41,9 +46,12 @@ def match(
     before: Sequence[Trials], after: Sequence[Trials], *, labels: tuple[str, str]
 ) -> tuple[Pairs, list[Unmatched]]:
     """Pair the configurations of one file with those of another; `labels` name the files."""
-    same, rest = _paired(before, after, columns=IDENTITY)
-    others, alone = _paired(*rest, columns=_KEY)
-    return same + others, [
+    pairs: Pairs = []
+    alone = list(before), list(after)
+    for columns in (IDENTITY, _ON_DEVICE, _KEY):
+        found, alone = _paired(*alone, columns=columns)
+        pairs += found
+    return pairs, [
         *_explain(alone[0], elsewhere=after, labels=labels),
         *_explain(alone[1], elsewhere=before, labels=labels[::-1]),
     ]
@@ -99,7 +107,7 @@ def _explain(
     result = []
     for one in alone:
         if _named(one, _KEY) in known:
-            reason = f"{missing_from} has it, but not on {one.text('device_name')}"
+            reason = f"{missing_from} has it, but not on {one.one_device}"
         else:
             near = by_workload.get((one.text("workload"),), [])[:_MAX_RELATIVES]
             reason = _difference(one, near, missing_from=missing_from)

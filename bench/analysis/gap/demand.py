@@ -13,13 +13,20 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.analysis.trials.configuration import DEVICE, TERMS, LogEstimate, Trials, exact, gather
+from bench.analysis.trials.configuration import (
+    PLACE,
+    TERMS,
+    LogEstimate,
+    Trials,
+    exact,
+    gather,
+)
 from bench.core.errors import UsageError
 from bench.core.units import PERIOD_S
 from bench.results.schema import Row
 
 TRAIN = "train"
-SETTING = tuple(name for name in TERMS if name not in ("workload", "scenario", *DEVICE))
+SETTING = tuple(name for name in TERMS if name not in ("workload", "scenario", *PLACE))
 """What two phases share when their ratio compares like with like, beside the workload's net."""
 _MEMORY = {"mem_alloc_peak_bytes": "tensors on the device", "rss_peak_bytes": "process"}
 _UTILISATION = {"roof_frac": "of measured roof", "mfu_frac": "of datasheet peak"}
@@ -35,7 +42,7 @@ class Demand:
     phase: str
     """`train`."""
     device: str
-    """Device's name."""
+    """Device's name, with the machine where several have such a one."""
     num_trials: int
     """Trials that count."""
     setting: tuple[str, ...]
@@ -78,7 +85,7 @@ class Demand:
 
 def demands(rows: Sequence[Row]) -> list[Demand]:
     """Every phase on every device, also those without a usable trial."""
-    return [_demand(trials) for trials in gather(rows, by=("workload", *SETTING, *DEVICE))]
+    return [_demand(trials) for trials in gather(rows, by=("workload", *SETTING, *PLACE))]
 
 
 def setting_of(trials: Trials) -> tuple[str, ...]:
@@ -107,7 +114,7 @@ def _demand(trials: Trials) -> Demand:
         trials=trials,
         name=trials.text("workload"),
         phase=trials.phase,
-        device=trials.text("device_name"),
+        device=trials.one_device,
         num_trials=len(trials.used),
         setting=setting_of(trials),
         items_unit=trials.word("items_unit"),

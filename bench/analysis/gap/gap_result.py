@@ -24,7 +24,7 @@ from bench.analysis.gap.demand import (
     share,
     training,
 )
-from bench.analysis.trials.configuration import DEVICE, LogEstimate, exact
+from bench.analysis.trials.configuration import PLACE, LogEstimate, exact
 from bench.results.schema import Row
 
 _RATIOS = ("time", "flops", "memory", "energy", "utilisation")
@@ -143,7 +143,7 @@ def _find_gaps(found: Sequence[Demand]) -> tuple[list[Gap], list[Missing]]:
     gaps, missing = [], []
     together: dict[tuple[str, ...], list[Demand]] = {}
     for demand in found:
-        key = (*demand.setting, *map(demand.trials.text, DEVICE))
+        key = (*demand.setting, *map(demand.trials.text, PLACE))
         together.setdefault(key, []).append(demand)
     for phases in together.values():
         trains = [demand for demand in phases if demand.phase == TRAIN]
@@ -304,7 +304,8 @@ def _which(demand: Demand) -> dict[str, object]:
     return {
         "workload": demand.name,
         "device_type": demand.trials.text("device_type"),
-        "device_name": demand.device,
+        "device_name": demand.trials.text("device_name"),
+        "machine": demand.trials.machine or None,
         **_setting(demand),
     }
 

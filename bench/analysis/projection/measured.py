@@ -147,7 +147,7 @@ def _start(
         size=trials.text("size"),
         config_hash=trials.text("config_hash"),
         dtype=trials.text("dtype"),
-        device=trials.text("device_name"),
+        device=trials.one_device,
         num_trials=len(steps_ms),
         batch=int(number(trials.first, "batch") or 1),
         step_s=step_s,

@@ -41,9 +41,20 @@ MITIGATION = ("mitigation", "grad_accum", "bucket_bytes", "schedule")
 LAYOUT = ("mode", "link", "parallel", "layout", "device_count", *MITIGATION)
 """How the work was laid out over devices, over what, and how much of that is a model."""
 DEVICE = ("device_type", "device_name")
-TERMS = (*WORKLOAD, "chip_limit", *LAYOUT, *DEVICE)
+_MACHINE_WORDS = {
+    "host_hash": "host {:.8}",
+    "torch_version": "torch {}",
+    "driver_version": "driver {}",
+    "runtime_version": "runtime {}",
+    "dnn_version": "dnn {}",
+    "python_version": "python {}",
+}
+MACHINE = tuple(_MACHINE_WORDS)
+"""Host and software below the device; Python too, since it paces the steps of a small net."""
+PLACE = (*DEVICE, *MACHINE)
+TERMS = (*WORKLOAD, "chip_limit", *LAYOUT, *PLACE)
 """What may be distinguished or left out when configurations are set against each other."""
-IDENTITY = ("workload", "workload_version", "config_hash", "dtype", *LAYOUT, *DEVICE)
+IDENTITY = ("workload", "workload_version", "config_hash", "dtype", *LAYOUT, *PLACE)
 """What trials that repeat one another have in common; the hash covers every flag."""
 LEAST, MOST = 1e-60, 1e60
 """Figures outside are damaged cells: nothing measured here is that small or large."""
@@ -179,6 +190,8 @@ class Trials:
     """Every row, also of lost trials and of attempts that came to nothing; one at least."""
     file: str = ""
     """Label of the file; '' where there is only one."""
+    machine: str = ""
+    """Host and software, where rows of one device differ there: 'host 1a2b3c4d, torch 2.13.0'."""
 
     @cached_property
     def used(self) -> list[Row]:
@@ -241,9 +254,15 @@ class Trials:
         return count if isinstance(count, int) and count > 0 else 1
 
     @property
-    def device(self) -> str:
-        """Name of the device, with its count when several took part."""
+    def one_device(self) -> str:
+        """Name of the device, with the machine where several have one of that name."""
         name = self.text("device_name") or self.text("device")
+        return f"{name} ({self.machine})" if self.machine else name
+
+    @property
+    def device(self) -> str:
+        """The same, with its count when several took part."""
+        name = self.one_device
         return f"{self.num_devices} x {name}" if self.num_devices > 1 else name
 
     @property
@@ -349,6 +368,29 @@ def gather(rows: Iterable[Row], *, file: str = "", by: Collection[str] = IDENTIT
     for row in rows:
         if not row.get("device_name"):
             row = {**row, **devices.get((row["run_id"], row["device"]), {})}
-        key = tuple("" if (cell := row.get(name)) is None else cell for name in by)
-        groups.setdefault(key, []).append(row)
-    return [Trials(rows=group, file=file) for group in groups.values()]
+        groups.setdefault(_cells(row, by), []).append(row)
+    machines = _machines(_cells(group[0], PLACE) for group in groups.values())
+    return [
+        Trials(rows=group, file=file, machine=machines[_cells(group[0], PLACE)])
+        for group in groups.values()
+    ]
+
+
+def _machines(found: Iterable[tuple[Value, ...]]) -> dict[tuple[Value, ...], str]:
+    """What distinguishes each machine from the others with a device of its name."""
+    places = dict.fromkeys(found)
+    words: dict[tuple[Value, ...], str] = {}
+    for place in places:
+        alike = [other for other in places if other[: len(DEVICE)] == place[: len(DEVICE)]]
+        facts = zip(_MACHINE_WORDS.values(), place[len(DEVICE) :], strict=True)
+        parts = [
+            word.format(cell or "unknown")
+            for index, (word, cell) in enumerate(facts, start=len(DEVICE))
+            if len({other[index] for other in alike}) > 1
+        ]
+        words[place] = ", ".join(parts)
+    return words
+
+
+def _cells(row: Row, names: Iterable[str]) -> tuple[Value, ...]:
+    return tuple("" if (cell := row.get(name)) is None else cell for name in names)

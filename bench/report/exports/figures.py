@@ -31,7 +31,8 @@ HOW_AND_WHERE = ("mode", "link", "parallel", "layout", "schedule", "mitigation",
                  "grad_accum", "device", "device_name", "device_count")  # fmt: skip
 """What every format shows of a row beside the workload and its parameters."""
 _APART = {"device": "", "workload_version": "version ", "torch_version": "torch ",
-          "driver_version": "driver ", "host_hash": "host ", "env_id": "env "}  # fmt: skip
+          "driver_version": "driver ", "runtime_version": "runtime ", "dnn_version": "dnn ",
+          "python_version": "python ", "host_hash": "host ", "env_id": "env "}  # fmt: skip
 """What may tell two configurations of one name apart, in order."""
 _IN_TITLE = ("workload", "size", "dtype", "mode", "parallel", "layout", "link", "mitigation",
              "schedule")  # fmt: skip

@@ -67,7 +67,7 @@ class Evidence:
         """The configurations to show, in their order of appearance."""
         return taking_turns(
             self.configurations,
-            place=lambda one: (one.text("workload"), one.text("device_name"), one.file),
+            place=lambda one: (one.text("workload"), one.one_device, one.file),
             limit=MAX_SHOWN,
         )
 

@@ -133,7 +133,7 @@ def write_report(
 def _summary(evidence: Evidence, modes: Counter[str]) -> list[str]:
     rows, configurations = evidence.rows, evidence.configurations
     usable = sum(row["status"] in USABLE for row in rows)
-    devices = len({one.text("device_name") for one in configurations})
+    devices = len({one.one_device for one in configurations})
     lines = [
         f"{_count(len(rows), 'trial')} of {_count(len(configurations), 'configuration')} on "
         f"{_count(devices, 'device')}, from {_count(len(evidence.sources), 'file')}.",

@@ -142,7 +142,7 @@ def _unusable(evidence: Evidence) -> Grid:
         lost[:MAX_UNUSABLE],
         {
             "configuration": lambda one: cells.title_cell(one.first),
-            "device": lambda one: one.text("device_name") or one.text("device"),
+            "device": lambda one: one.one_device,
             "status": lambda one: ", ".join(_distinct(one.rows, "status")),
             "reasons": lambda one: ", ".join(_distinct(one.rows, "reasons")),
             "message": lambda one: next(iter(_distinct(one.rows, "detail")), ""),

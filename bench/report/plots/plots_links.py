@@ -126,7 +126,7 @@ def _curve_name(run: Trials, *, with_link: bool, taken: Collection[str]) -> str:
         run.text("parallel"),
         run.link if with_link else layout if " x " in layout else "",
         mitigations_of(run.first),
-        run.text("device_name") or run.text("device"),
+        run.one_device,
         run.file,
         "" if run.mode == "real" else f"[{run.mode}]",
     ]

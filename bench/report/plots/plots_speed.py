@@ -138,12 +138,12 @@ def compare_plots(comparison: Comparison) -> Plots | None:
 def _ratios(comparison: Comparison, *, file: str, rows: Sequence[Compared]) -> Plot:
     metric = comparison.metric.name
     shown = ("size", "dtype", "batch", "mode", "device_count", "link")
-    has_devices = len({row.b.device for row in rows}) > 1
+    has_devices = len({row.b.trials.one_device for row in rows}) > 1
     verdicts = dict.fromkeys(row.verdict for row in rows)
     marks = [
         DrawnMark(
             label=title_of(row.a.trials.first, shown=shown)
-            + (f" {short(row.b.device, length=14)}" if has_devices else ""),
+            + (f" {short(row.b.trials.one_device, length=14)}" if has_devices else ""),
             value=(row.ratio or 1.0, row.low, row.high),
             series=URGENCY[row.verdict],
             is_hollow=row.a.trials.mode != "real",

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import count
 
 from bench.analysis.comparison.comparison import Compared, Comparison, Mean
 from bench.analysis.comparison.verdicts import VERDICTS
-from bench.analysis.trials.configuration import Trials
+from bench.analysis.trials.configuration import PLACE, Trials
 from bench.analysis.trials.titles import LAID_OUT, PROGRAM, differing
 from bench.report.tables.cells import (
     AnyCell,
@@ -74,8 +75,8 @@ def pair_grid(
     device = "device A" if is_cross_hardware else "device"
     columns: dict[str, Callable[[Compared], AnyCell]] = {
         "workload": lambda row: title_cell(row.a.trials.first, shown=shown),
-        device: lambda row: row.a.device,
-        "device B": lambda row: row.b.device,
+        device: lambda row: row.a.trials.one_device if is_cross_hardware else _machines(row),
+        "device B": lambda row: row.b.trials.one_device,
         "A": lambda row: quantity(row.a.value, scale) or "not measured",
         "B": lambda row: quantity(row.b.value, scale) or "not measured",
         f"{comparison.metric.name} B/A [95 %]": _ratio,
@@ -108,16 +109,19 @@ def pair_grid(
 def matrix_grid(comparison: Comparison, *, limit: int | None = MAX_SHOWN) -> Grid:
     """One row per configuration, one column per file after the first; cells are ratios to it."""
     shown, scale = _apart(comparison.rows), _scale(comparison)
-    lines: dict[Trials, dict[str, Compared]] = {}
+    lines: dict[tuple[Trials, int], dict[str, Compared]] = {}
     for row in comparison.rows:
-        lines.setdefault(row.a.trials, {})[row.b.file] = row
+        # Several machines of one file take a line each.
+        places = ((row.a.trials, number) for number in count())
+        place = next(place for place in places if row.b.file not in lines.get(place, ()))
+        lines.setdefault(place, {})[row.b.file] = row
     first, *files = comparison.labels
     cells = []
-    for trials, line in list(lines.items())[:limit]:
+    for (trials, _), line in list(lines.items())[:limit]:
         a = next(iter(line.values())).a
         title, value = title_cell(trials.first, shown=shown), quantity(a.value, scale)
         ratios = (_matrix_cell(line[file]) if file in line else "" for file in files)
-        cells.append((title, a.device, value, *ratios))
+        cells.append((title, trials.one_device, value, *ratios))
     heads = ("workload", "device", first, *files)
     return Grid(heads=heads, rows=cells, notes=_cut(len(lines), limit), names=("device",))
 
@@ -125,9 +129,18 @@ def matrix_grid(comparison: Comparison, *, limit: int | None = MAX_SHOWN) -> Gri
 def _matrix_cell(row: Compared) -> Cell:
     found = _ratio(row) or Cell()
     assert isinstance(found, Cell)
-    device = f"{row.b.device}:" if row.is_cross_hardware else ""
+    named = row.is_cross_hardware or row.b.machine
+    device = f"{row.b.trials.one_device}:" if named else ""
     aside = " ".join(part for part in (found.aside, device, _note(row)) if part)
     return replace(found, aside=aside, word=row.verdict or "ratio only")
+
+
+def _machines(row: Compared) -> str:
+    """The device of both sides, with their machines where a file has several."""
+    a, b = row.a.trials, row.b.trials
+    if all(a.text(name) == b.text(name) for name in PLACE):
+        return (a if a.machine else b).one_device
+    return f"{a.one_device} -> {b.machine}" if b.machine else a.one_device
 
 
 def _cut(num: int, limit: int | None) -> tuple[str, ...]:

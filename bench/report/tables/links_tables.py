@@ -140,8 +140,7 @@ def _groups(runs: Sequence[Trials]) -> list[list[Trials]]:
 def _tables(group: Sequence[Trials], params: Sequence[str], *, has_model: bool) -> list[Grid]:
     wide = sorted((run for run in group if run.is_wide), key=_place)
     first = wide[0]
-    device = first.text("device_name") or first.text("device")
-    parts = (workload_title(first, params), first.text("parallel"), device, first.file)
+    parts = (workload_title(first, params), first.text("parallel"), first.one_device, first.file)
     name = ", ".join(part for part in parts if part)
     return [
         _step_grid(wide, name=name),

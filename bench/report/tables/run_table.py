@@ -37,7 +37,7 @@ MAX_DETAILS = 5
 
 def run_grid(lines: Sequence[Trials]) -> Grid:
     """One line per configuration; a column in which nothing was measured is left out."""
-    columns = {"device": lambda line: caption_of(line.first), **COLUMNS}
+    columns = {"device": lambda line: caption_of(line), **COLUMNS}
     grid = configuration_grid(lines, columns=columns)
     return replace(grid, names=("device",), spare=SPARE)
 
@@ -49,9 +49,10 @@ def configuration_grid(lines: Sequence[Trials], *, columns: Columns) -> Grid:
     return Grid.of(lines, {**named, **columns, "trials": lambda line: trials_text(line.rows)})
 
 
-def caption_of(row: Row) -> str:
+def caption_of(line: Trials) -> str:
     """Device, memory, torch and threads on one line."""
-    parts = [str(row.get("device_name") or row["device"]), str(row.get("device_stack") or "")]
+    row = line.first
+    parts = [line.one_device, str(row.get("device_stack") or "")]
     memory = row.get("device_memory_bytes")
     parts.append(format_bytes(memory) if isinstance(memory, int) else "")
     parts.append(f"torch {row['torch_version']}" if row.get("torch_version") else "")

@@ -20,7 +20,7 @@ from bench.analysis.projection.projected import LAUNCH_S
 from bench.analysis.projection.roofs import Unknown
 from bench.analysis.projection.scaled_operators import speed_ratio
 from bench.analysis.projection.sizing import usual_link
-from bench.analysis.trials.configuration import DEVICE, LogEstimate, Trials
+from bench.analysis.trials.configuration import PLACE, LogEstimate, Trials
 from bench.analysis.trials.titles import params_of
 from bench.core.nouns import Chip
 from bench.hardware.costs.cost import data_parallel_step
@@ -61,7 +61,7 @@ class MeasuredRatio(ClaimTest, tag="measured-ratio", frozen=True, kw_only=True):
             on = self.over_device or self.device
             belows = _real(facts.configurations, self.over or self.workload, on=on)
             # Two workloads are compared on one device, two devices at one setting.
-            apart = ("workload", "scenario", *(DEVICE if self.over_device else ()))
+            apart = ("workload", "scenario", *(PLACE if self.over_device else ()))
             ratios = _ratios(aboves, belows, apart=apart, column=self.column)
             cases = [self._case(*ratio) for ratio in ratios]
         else:
@@ -75,7 +75,7 @@ class MeasuredRatio(ClaimTest, tag="measured-ratio", frozen=True, kw_only=True):
         what, ratio = self.label or self.column, ratio.times(self.times)
         factors: dict[str, str | float] = {
             "measured": what,
-            "device": above.text("device_name"),
+            "device": above.one_device,
             "size": above.text("size"),
         }
         if self.parameter is not None:

@@ -257,20 +257,20 @@ def _rows(table: Separated, *, columns: list[Column | None], mark: str | None) -
         {} if column is None or column.name in REQUIRED else {"": None} for column in columns
     ]
     for line, cells in table.records:
-        row, may_be_negative = blank.copy(), False
+        row, where, may_be_negative = blank.copy(), (table, line), False
         for column, values, cell in zip(columns, known, cells, strict=True):
             if column is None:
                 continue
             if cell in values:
                 row[column.name] = values[cell]
                 continue
-            value = row[column.name] = _value(cell, column=column, where=(table, line), mark=mark)
+            value = row[column.name] = _value(cell, column, where, mark)
             if "-" in cell and column.name in _UNSIGNED:
                 may_be_negative = True
             elif column.kind not in ("float", "utc"):
                 values[cell] = value
         if may_be_negative and (column := negative_column(row)):
-            raise _damaged(str(row[column.name]), column, (table, line), "expected 0 or more")
+            raise _damaged(str(row[column.name]), column, where, "expected 0 or more")
         yield row
 
 
@@ -335,11 +335,11 @@ def _text(data: bytes, *, path: Path, note: Callable[[str], None]) -> str:
     return text
 
 
-def _value(cell: str, *, column: Column, where: Place, mark: str | None) -> Value:
+def _value(cell: str, column: Column, where: Place, mark: str | None) -> Value:
     table, line = where
     text = plain_number(cell, mark=mark) if mark is not None and _is_number(column) else cell
     try:
-        if column.name in _HASHES and SHORTENED.fullmatch(text):
+        if column.kind == "str" and column.name in _HASHES and SHORTENED.fullmatch(text):
             raise ValueError(
                 "a spreadsheet made a number of this text, and what it was cannot be known; "
                 "give the file as it was before"

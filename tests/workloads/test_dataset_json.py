@@ -26,7 +26,7 @@ NNUNET: dict[str, Any] = {
 def folder_of(root: Path, content: object, *, encoding: str = "utf-8", **files: list[str]) -> Path:
     """Write dataset.json and empty files."""
     text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
-    (root / "dataset.json").write_bytes(text.encode(encoding))
+    (root / "dataset.json").write_bytes(text.encode(encoding, "surrogatepass"))
     for folder, names in files.items():
         (root / folder).mkdir()
         for name in names:
@@ -144,6 +144,7 @@ def test_what_is_not_read_of_nnunet_is_named_as_that(tmp_path: Path) -> None:
         ({"labels": {"background": 0, "a": 1.5}}, r"Expected `int \| str \| array`.*labels"),
         ({"labels": ["background", "a"]}, "Expected `object`, got `array`.*labels"),
         ({"channel_names": {"0": "CT", "2": "PET"}}, "must be numbered 0 to 1.*has 0, 2"),
+        ({"labels": {"background": 0, "\ud800": 1}}, "surrogates not allowed"),
         ({"numTraining": 7}, 'nnU-Net v2 and says "numTraining" 7, but imagesTr holds 2 cases'),
         ({"training": [pair, pair]}, "lists a.nii.gz twice"),
         ({"training": ["a.nii.gz"]}, r"Expected `object`, got `str`.*training\[0\]"),
@@ -154,6 +155,7 @@ def test_what_is_not_read_of_nnunet_is_named_as_that(tmp_path: Path) -> None:
             (images / name).touch()
         with pytest.raises(DataError, match=words):
             read_folder(folder_of(tmp_path, {**NNUNET, **change}))
+    assert read_folder(folder_of(tmp_path, {**NNUNET, "numTraining": "2"})).channels
     for path in images.iterdir():
         path.rename(images / path.name.replace("_0000", ""))
     assert "this is nnU-Net v2, whose images are called CASE_0000.nii.gz" in reason_for(

@@ -132,6 +132,7 @@ def reason_of(folder: Path, name: str, content: bytes) -> str | None:
     try:
         check(folder)
     except DataError as error:
+        assert "\n" not in str(error)
         return str(error)
     finally:
         path.write_bytes(whole)

@@ -102,6 +102,25 @@ def test_geometry_of_a_qform_or_of_pixdim_alone_is_no_contradiction(tmp_path: Pa
         assert voxel_sizes(read_affine(path)) == pytest.approx([2, 3, 4])
 
 
+def test_a_size_that_is_not_set_is_named_as_it_is(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refused(pixdim: float, *, code: int) -> str:
+        raw = nibabel.Nifti1Image(VOXELS.astype("i2"), np.diag([1, 2, 3, 1])).to_bytes()
+        header = nibabel.Nifti1Header(raw[:348])
+        header["pixdim"][3] = pixdim
+        header["sform_code"] = code
+        path = tmp_path / "a.nii"
+        path.write_bytes(header.binaryblock + raw[348:])
+        return refusal(path)
+
+    assert "a voxel is 1 x 2 x 0 mm by its pixdim and 1 x 2 x 3 mm" in refused(0, code=1)
+    assert "a voxel is 1 x 2 x nan mm by its pixdim" in refused(np.nan, code=1)
+    assert "has no valid affine" in refused(0, code=0)
+    assert "has no valid affine" in refused(np.inf, code=0)
+    assert capfd.readouterr().err == ""
+
+
 def test_only_plain_numbers_are_voxels(tmp_path: Path) -> None:
     path = tmp_path / "a.nii.gz"
     assert "of type complex64, not one plain number" in refusal(

@@ -96,22 +96,22 @@ def read_folder(root: Path) -> Folder:
     document = _document(path)
     try:
         content = msgspec.convert(document, type=_Content)
+        channels = _in_order(_channel_names(content))
+        classes = _class_names(content.labels)
+        training = _cases(content, root=root, num_channels=len(channels))
+        num_training = document.get("numTraining") if isinstance(document, dict) else None
+        is_counted = _is_by_files(content) and isinstance(num_training, int)
+        if is_counted and num_training != len(training):
+            raise ValueError(
+                f'this is nnU-Net v2 and says "numTraining" {num_training}, but imagesTr holds'
+                f" {len(training)} cases; files are missing, or the number is to be changed"
+            )
     except msgspec.ValidationError as error:
         raise DataError(
             f'{path}: {error}; it needs "labels" and "modality", such as {{"0": "background"}}, '
             'and "training", a list of {"image": ..., "label": ...}; or the keys of nnU-Net v2'
         ) from error
-    try:
-        channels = _in_order(_channel_names(content))
-        classes = _class_names(content.labels)
-        training = _cases(content, root=root, num_channels=len(channels))
-        num_training = document.get("numTraining") if isinstance(document, dict) else None
-        if _is_by_files(content) and num_training not in (None, len(training)):
-            raise ValueError(
-                f'this is nnU-Net v2 and says "numTraining" {num_training}, but imagesTr holds'
-                f" {len(training)} cases; files are missing, or the number is to be changed"
-            )
-    except ValueError as error:
+    except ValueError as error:  # a surrogate in a name as well
         raise DataError(f"{path}: {error}") from error
     return Folder(classes=classes, channels=channels, training=training)
 

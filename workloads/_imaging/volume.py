@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +53,13 @@ def is_same_place(first: NDArray[np.float64], second: NDArray[np.float64]) -> bo
 
 def read_affine(path: Path) -> NDArray[np.float64]:
     """Return where the voxels lie, from the header alone."""
-    try:
-        header = _image_class(start := _bytes(path, most=LONGEST_HEADER_BYTES)).header_class
-        return _affine(header(start[: header.sizeof_hdr]), path=path)
-    except _nifti_errors() as error:
-        raise _unreadable(path, error) from error
+    with _reading(path):
+        return _affine(_bytes(path, most=LONGEST_HEADER_BYTES), path=path)
 
 
 def _read(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Return voxels and affine, after reading the whole file (nibabel skips gzip's checksum)."""
-    try:
+    with _reading(path):
         raw = _bytes(path)
         if len(raw) < SHORTEST_NIFTI_BYTES:
             raise ValueError(f"it holds {len(raw)} bytes")
@@ -74,11 +73,8 @@ def _read(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
                 f"{path} has shape {shape_text(shape)}, not a volume: channels are the fourth axis,"
                 " and there is no fifth"
             )
-        affine = _affine(volume.header, path=path)
-        with np.errstate(over="ignore", invalid="ignore"):
-            return np.asanyarray(volume.dataobj).astype(np.float32), affine
-    except _nifti_errors() as error:
-        raise _unreadable(path, error) from error
+        affine = _affine(raw, path=path)
+        return np.asanyarray(volume.dataobj).astype(np.float32), affine
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
@@ -96,14 +92,21 @@ def _check_type(dtype: np.dtype[Any], *, path: Path) -> None:
     )
 
 
-def _affine(header: Any, *, path: Path) -> NDArray[np.float64]:
+def _affine(raw: bytes, *, path: Path) -> NDArray[np.float64]:
     from nibabel.affines import voxel_sizes
 
+    header_class = _image_class(raw).header_class
+    header = header_class(raw[: header_class.sizeof_hdr])
+    # As it is in the file: nibabel's own check puts 1 in place of 0.
+    stored = header_class(raw[: header_class.sizeof_hdr], check=False)
+    pixdim_mm = np.abs(stored["pixdim"][1:4].astype(float))
     affine = np.asarray(header.get_best_affine(), dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-9:
+    has_sform = header["sform_code"] > 0
+    is_valid = np.isfinite(affine).all() and abs(np.linalg.det(affine)) > 1e-9
+    if not is_valid or not (has_sform or pixdim_mm.all()):
         raise DataError(f"{path} has no valid affine (position and spacing of the voxels)")
-    sizes_mm, pixdim_mm = voxel_sizes(affine), np.asarray(header["pixdim"][1:4], dtype=float)
-    if not np.allclose(sizes_mm, pixdim_mm, rtol=MAX_SIZE_DIFFERENCE_FRAC, atol=0):
+    sizes_mm = voxel_sizes(affine)
+    if has_sform and not np.allclose(sizes_mm, pixdim_mm, rtol=MAX_SIZE_DIFFERENCE_FRAC, atol=0):
         texts = [" x ".join(f"{size:.4g}" for size in sizes) for sizes in (pixdim_mm, sizes_mm)]
         raise DataError(
             f"{path} contradicts itself: a voxel is {texts[0]} mm by its pixdim and {texts[1]} mm"
@@ -132,13 +135,21 @@ def _image_class(raw: bytes) -> Any:
     return Nifti2Image if is_second else Nifti1Image
 
 
-def _nifti_errors() -> tuple[type[Exception], ...]:
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Name the file in what damage raises; nibabel prints nothing of its own."""
     from nibabel.filebasedimages import ImageFileError
+    from nibabel.imageglobals import logger
     from nibabel.spatialimages import HeaderDataError
     from nibabel.wrapstruct import WrapStructError
 
-    return (*DAMAGE, ImageFileError, HeaderDataError, WrapStructError)
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path} cannot be read as NIfTI: {str(error) or type(error).__name__}")
+    level = logger.level
+    logger.setLevel("CRITICAL")
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    except (*DAMAGE, ImageFileError, HeaderDataError, WrapStructError) as error:
+        detail = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path} cannot be read as NIfTI: {detail}") from error
+    finally:
+        logger.setLevel(level)

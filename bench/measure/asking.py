@@ -23,11 +23,10 @@ from typing import Any, NoReturn, TypeVar
 import msgspec
 
 from bench.core.errors import BenchError, ExitCode, MeasurementError, UsageError
+from bench.measure.causes import cause_of, last_words
 from bench.measure.messages import Failure, decode, encode
 
 LONGEST_S = 600.0
-LAST_WORDS_BYTES = 4096
-"""How much of the end of a log the last line is looked for in."""
 T = TypeVar("T")
 
 
@@ -56,8 +55,8 @@ def same_modules() -> dict[str, str]:
 
 
 def last_line_of(done: subprocess.CompletedProcess[str]) -> str:
-    """Return the last line that a process wrote to its standard error."""
-    return ((done.stderr or "").strip().splitlines() or ["it printed nothing"])[-1][:300]
+    """Return what a process ended with, by what it wrote to its standard error."""
+    return last_words((done.stderr or "").encode()) or "it printed nothing"
 
 
 def ask(
@@ -142,12 +141,10 @@ def leave(code: int) -> NoReturn:
 
 
 def failure_of(error: Exception, *, device: str) -> Failure:
-    """Name the failure by code, with its type and the first line of its message."""
+    """Name the failure by code, with what was raised and what began it."""
     if isinstance(error, BenchError):
         return Failure(code=error.reason, detail=str(error))
-    text = str(error)
-    lines = text.strip().splitlines() or [""]
-    detail = f"{type(error).__name__}: {lines[0]}"[:500]
+    text, detail = str(error), cause_of(error)
     is_full = isinstance(error, MemoryError)
     if device != "fake":
         from bench.devices.torch.torch_adapter import is_out_of_memory
@@ -162,23 +159,6 @@ def failure_of(error: Exception, *, device: str) -> Failure:
             return Failure(code="error", detail=f"{mismatch}; {TORCHVISION_FIX}")
     lacks_operator = isinstance(error, NotImplementedError) or "not implemented for" in text
     return Failure(code="unsupported_op" if lacks_operator else "error", detail=detail)
-
-
-def how_it_ended(code: int, *, last_words: str) -> str:
-    """Say how a process died: its exit code, or minus the signal, and the last line it wrote."""
-    how = f"exit code {code}"
-    if code < 0:
-        how = f"signal {signal.Signals(-code).name}"
-        if code == -signal.SIGKILL:
-            how += " (killed from outside; often the system was out of memory)"
-    return f"{how}; last line: {last_words}" if last_words else how
-
-
-def last_line(log: bytes) -> str:
-    """Return the last line near the end of a log that is not blank, cut short; '' for none."""
-    text = log[-LAST_WORDS_BYTES:].decode(errors="replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""
 
 
 def peak_rss_bytes(usage: resource.struct_rusage) -> int:

@@ -300,7 +300,7 @@ REASONS: Mapping[str, str] = {
     "unsupported_dtype": "the device does not compute in this dtype; choose another --dtype",
     "timeout": "the trial did not finish within --timeout",
     "crashed": "the trial's process died; the message has its signal or last line",
-    "error": "the workload raised; the message has its last line",
+    "error": "the workload raised; the message has what, and what began it",
     "interrupted": "the run was interrupted before this trial finished",
     "budget": "the time budget was used up before this trial",
     "link_unresolved": "the link's times are below what can be resolved here, so nothing would be emulated; use a slower link or larger messages",

@@ -16,7 +16,8 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from bench.measure.asking import end_with_parent, how_it_ended, last_line, leave
+from bench.measure.asking import end_with_parent, leave
+from bench.measure.causes import how_it_ended
 from bench.measure.messages import Failure, Messages, RankFailure, decode
 
 LOOPBACK = "127.0.0.1"
@@ -58,22 +59,21 @@ def first_failure(failures: dict[int, ProcessFailure], *, folder: Path, num_rank
     for rank, failure in sorted(failures.items()):
         # SIGTERM is what the agent ends the others with.
         if rank not in reported and failure.exitcode != -signal.SIGTERM:
-            how = how_it_ended(failure.exitcode, last_words=last_words(folder, rank=rank))
+            how = how_it_ended(failure.exitcode, log=log_of(folder, rank=rank))
             return Failure(code="crashed", detail=f"rank {rank} died: {how}")
     if raised:
         return raised[0].failure
     return Failure(code="crashed", detail="the ranks were ended from outside")
 
 
-def last_words(folder: Path, *, rank: int) -> str:
-    """Return the last line that a rank wrote, on stderr if it wrote there."""
+def log_of(folder: Path, *, rank: int) -> bytes:
+    """Return what a rank wrote, on stderr if it wrote there."""
     for name in ("stderr.log", "stdout.log"):
         # The agent makes a folder of its own for the run, and one for each rank in it.
-        texts = [log.read_bytes() for log in folder.glob(f"**/{rank}/{name}")]
-        words = last_line(b"".join(texts))
-        if words:
-            return words
-    return ""
+        log = b"".join(one.read_bytes() for one in folder.glob(f"**/{rank}/{name}"))
+        if log.strip():
+            return log
+    return b""
 
 
 def main() -> int:

@@ -19,7 +19,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO
 
-from bench.measure.asking import LAST_WORDS_BYTES, how_it_ended, last_line, peak_rss_bytes
+from bench.measure.asking import peak_rss_bytes
+from bench.measure.causes import LOG_BYTES, how_it_ended
 from bench.measure.messages import Answer, Failure, Result, Stage, StepsSoFar, decode
 
 OnMessage = Callable[[Stage | StepsSoFar], None]
@@ -160,7 +161,7 @@ def _failure(
         detail = f"not finished after {late_s:g} s, in stage {stage}"
         return Failure(code="timeout", detail=detail)
     size = log.seek(0, os.SEEK_END)
-    log.seek(max(0, size - LAST_WORDS_BYTES))
-    how = how_it_ended(process.returncode, last_words=last_line(log.read()))
+    log.seek(max(0, size - LOG_BYTES))
+    how = how_it_ended(process.returncode, log=log.read())
     detail = f"the trial's process died in stage {stage}: {how}"
     return Failure(code="crashed", detail=detail)

@@ -16,6 +16,7 @@ import bench.cli
 from bench import discovery
 from bench.cli import main
 from bench.cli.options import PathsCommand
+from bench.core.units import format_number
 from bench.results.reader import read_rows
 from bench.results.schema import REASONS, Row
 from bench.run.runner import Runner
@@ -188,7 +189,10 @@ def test_a_run_says_how_far_its_steps_changed_and_which_cannot_tell(
     known = float(varied["drift_half_width_frac"] or 0)
     assert known > 0.05
     assert f"noisy: 1 of 3 trials, varied-infer: {REASONS['noisy']}" in answer.out
-    assert f"  change of the steps known to {100 * known:.2g} % only" in answer.out.splitlines()
+    assert (
+        f"  change of the steps known to {format_number(100 * known)} % only"
+        in answer.out.splitlines()
+    )
     assert "  steps became 1" in answer.out and " % slower, known to 0" in answer.out
     assert (spiky["status"], spiky["reasons"]) == ("OK", None), "single slow steps are no change"
 

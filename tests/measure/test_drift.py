@@ -25,8 +25,8 @@ def noisy_steps(
     random: np.random.Generator, *, num: int, noise_frac: float, correlation: float, bursts: bool
 ) -> Steps:
     """AR(1) around 1 s; with bursts a neighbour takes up to as much again, 8 % of the time."""
-    shocks = np.sqrt(1 - correlation**2) * random.normal(size=num + 200)
-    steps = 1 + noise_frac * np.asarray(signal.lfilter([1], [1, -correlation], shocks))[200:]
+    shocks = np.sqrt(1 - correlation**2) * random.normal(size=num + 600)
+    steps = 1 + noise_frac * np.asarray(signal.lfilter([1], [1, -correlation], shocks))[600:]
     start = random.exponential(num / 8)
     while bursts and start < num:
         length = 1 + random.exponential(num / 100)
@@ -97,6 +97,17 @@ def test_drift_has_this_power_in_short_and_long_windows(nums: Sequence[int], tim
 @pytest.mark.slow
 def test_drift_has_this_power_on_the_noise_of_committed_trials() -> None:
     share_found(committed(np.random.default_rng(9), times=40), what="committed")
+
+
+def test_a_slow_wander_is_seldom_taken_for_drift() -> None:
+    random = np.random.default_rng(5)
+    found = []
+    for _ in range(150):  # correlated over a tenth of the window: longer than any batch
+        wander = noisy_steps(random, num=2000, noise_frac=0.02, correlation=0.99, bursts=False)
+        noise = noisy_steps(random, num=2000, noise_frac=0.02, correlation=0.0, bursts=False)
+        change = change_over((wander * noise).tolist())
+        found.append(change is not None and change.is_drift)
+    assert np.mean(found) <= 0.08
 
 
 @pytest.mark.slow

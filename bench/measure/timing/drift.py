@@ -30,6 +30,8 @@ NOISY_FRAC = 0.05
 _MIN_BATCHES, _MAX_BATCHES = 5, 32
 _JUMP_BATCHES = 10
 """With fewer medians there is a line only: the jump would leave nothing to judge it by."""
+_DEPENDENT_BATCHES = 24
+"""As many medians show whether they still depend on each other, as where steps wander slowly."""
 _MOST_STEPS = 2000
 Seconds = npt.NDArray[np.float64]
 
@@ -63,6 +65,8 @@ def change_over(step_s: Sequence[float]) -> Change | None:
     # The variance of a least-squares slope over 0, 1, ..., n - 1 is 12 s^2 / (n (n^2 - 1)).
     # Batches that had to be shorter than asked are worth fewer.
     variance = float(rest @ rest) / freedom * max(1.0, asked / length)
+    if num_batches >= _DEPENDENT_BATCHES:
+        variance *= correlated_steps(rest, num_parameters=num_parameters)
     error = math.sqrt(variance * 12.0 * num_batches / (num_batches**2 - 1.0)) / middle_s
     frac = slope * num_batches / middle_s
     # Few batches have long tails: there three errors would be too few.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from bench.core import statistics
 from bench.core.nouns import Config
+from bench.core.units import format_number
 from bench.measure.engine.engine import summed
 from bench.measure.timing import validity
 from bench.measure.timing.drift import NOISY_FRAC, change_over
@@ -143,10 +144,10 @@ def _drift_problems(step_s: Sequence[float]) -> Problems:
     change = change_over(step_s)
     if change is None:
         return []
-    known = f"known to {100 * change.half_width_frac:.2g} %"
+    known = f"known to {format_number(100 * change.half_width_frac)} %"
     if change.is_drift:
         how = "slower" if change.frac > 0 else "faster"
-        return [("drift", f"steps became {100 * abs(change.frac):.2g} % {how}, {known}")]
+        return [("drift", f"steps became {format_number(100 * abs(change.frac))} % {how}, {known}")]
     if change.half_width_frac > NOISY_FRAC:
         return [("noisy", f"change of the steps {known} only")]
     return []

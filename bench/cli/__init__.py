@@ -120,19 +120,9 @@ def main(arguments: list[str] | None = None) -> int:
         supply_surroundings()
         if "TORCHELASTIC_USE_AGENT_STORE" not in os.environ or words[:1] not in _SPREAD_VERBS:
             return run_verb()
-        from bench.run.launching.launch import end, follow, world_of
+        from bench.run.launching.launch import as_rank
 
-        world = world_of(os.environ)
-        if world is None:
-            return run_verb()
-        if world.rank > 0:
-            return follow()
-        code = int(ExitCode.INVALID)
-        try:
-            code = run_verb()
-        finally:
-            end(code)
-        return code
+        return as_rank(run_verb)
 
     with as_interrupts():
         return exit_code_of(take_part, shows_traceback=shows_traceback)

@@ -47,7 +47,7 @@ def measure_link(
     import os
 
     from bench.run import link_measure
-    from bench.run.launching.launch import check_devices, world_of
+    from bench.run.launching.torchrun import check_devices, world_of
 
     chosen = _ops(ops)
     most_bytes = None if max_size is None else parse_bytes(max_size, what="--max-size")

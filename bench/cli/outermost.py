@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from typing import TextIO
 
+from bench.cli.output import print_reason
 from bench.core.errors import BenchError, ExitCode
 
 TRACEBACK_FLAG = "--traceback"
@@ -102,7 +103,7 @@ def _can_flush(stream: TextIO) -> bool:
 
 def _say(text: str) -> None:
     with contextlib.suppress(OSError):  # the exit code is left
-        print(f"bench: {text}", file=sys.stderr)
+        print_reason(text)
 
 
 def _refusal(error: Exception) -> str | None:

@@ -9,7 +9,10 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,6 +33,16 @@ def print_note(text: str) -> None:
     """Print one line of advice to stderr."""
     with contextlib.suppress(OSError):  # a full disk under a log must not cost the answer
         sys.stderr.write(text.rstrip("\n") + "\n")
+
+
+def print_reason(text: str) -> None:
+    """Print why the verb ends without its answer, and leave it where torchrun, if any, looks."""
+    print_note(f"bench: {text}")
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path:
+        extra = {"py_callstack": text, "timestamp": str(int(time.time()))}
+        with suppress(OSError):  # of a job that is gone
+            Path(path).write_text(json.dumps({"message": {"message": text, "extraInfo": extra}}))
 
 
 def print_grids(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from bench.cli.output import is_interactive, print_grids, print_json, print_note
+from bench.cli.output import is_interactive, print_grids, print_json, print_note, print_reason
 from bench.core.errors import ExitCode, UsageError
 from bench.core.paths import short_path
 from bench.core.units import format_duration
@@ -112,7 +112,7 @@ def _request(flags: dict[str, Any]) -> RunRequest:
     """Read the flags; under torchrun the ranks are those that it started, and real."""
     import os
 
-    from bench.run.launching.launch import as_ranks, world_of
+    from bench.run.launching.torchrun import as_ranks, world_of
     from bench.run.planning.request import read_flags
 
     return as_ranks(read_flags(flags), world=world_of(os.environ))
@@ -132,8 +132,11 @@ def _refuse_other_flags(context: typer.Context) -> None:
 
 def _measured(begun: Runner, *, note: Callable[[str], None], quiet: bool, as_json: bool) -> int:
     """Run what is left, print its rows, and return the exit code."""
+    import os
+
+    from bench.run.launching.torchrun import world_of
     from bench.run.progress import BarProgress, PlainProgress, Progress
-    from bench.run.session import exit_code, record_profiles
+    from bench.run.session import exit_code, record_profiles, why_invalid
 
     progress = Progress()
     if not quiet:
@@ -156,10 +159,12 @@ def _measured(begun: Runner, *, note: Callable[[str], None], quiet: bool, as_jso
         print(path)
     else:
         show_result(ended.rows, path=path)
-    if ended.problem is not None:
-        print_note(f"bench: {ended.problem}")
     if not (ended.was_interrupted or ended.problem) and begun.plan.wants_profiles:
         record_profiles(begun, note=note)
+    if ended.problem is not None:
+        print_reason(ended.problem)
+    elif code == ExitCode.INVALID and world_of(os.environ) is not None:
+        print_reason(why_invalid(ended))  # torchrun prints a failure of a rank below it
     return code
 
 

@@ -27,6 +27,12 @@ from bench.measure.causes import cause_of, last_words
 from bench.measure.messages import Failure, decode, encode
 
 LONGEST_S = 600.0
+_OF_JOB = frozenset(
+    f"{group}{what}"
+    for group in ("", "LOCAL_", "GROUP_", "ROLE_")
+    for what in ("RANK", "WORLD_SIZE")
+) | {"ROLE_NAME", "MASTER_ADDR", "MASTER_PORT"}
+"""https://docs.pytorch.org/docs/stable/elastic/run.html#environment-variables"""
 T = TypeVar("T")
 
 
@@ -40,18 +46,28 @@ def same_modules() -> dict[str, str]:
     """Environment in which a child process finds the modules that this process finds.
 
     `python -m` would look into the user's folder first, and a folder called workloads or a file
-    called random.py there would stand in for ours.
+    called random.py there would stand in for ours. Of torchrun's variables, perhaps left over from
+    a job that has ended, it has none: what reads them would wait for the other ranks.
     """
     # '' is the folder we are in, which may be gone.
     folders = [os.path.abspath(folder) for folder in sys.path if os.path.exists(folder or ".")]
     # MONAI imports matplotlib's pyplot: a notebook's backend is not there in a process of ours.
-    inherited = {name: value for name, value in os.environ.items() if name != "MATPLOTLIBRC"}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "MATPLOTLIBRC" and not is_of_job(name)
+    }
     return {
         **inherited,
         "MPLBACKEND": "Agg",
         "PYTHONPATH": os.pathsep.join(folders),
         "PYTHONSAFEPATH": "1",
     }
+
+
+def is_of_job(name: str) -> bool:
+    """Whether torchrun gives its ranks a variable of this name."""
+    return name in _OF_JOB or name.startswith("TORCHELASTIC_")
 
 
 def last_line_of(done: subprocess.CompletedProcess[str]) -> str:

@@ -57,9 +57,7 @@ class LinkRequest(Message, frozen=True, tag="measure_link"):
 
 
 class RunEnd(Message, frozen=True, tag="end"):
-    """Under torchrun: the run is over, with this exit code."""
-
-    code: int
+    """Under torchrun: the run is over."""
 
 
 class Stage(Message, frozen=True, tag="stage"):

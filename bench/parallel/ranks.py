@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 PATIENCE = timedelta(days=1)
 """Of stores and collectives: what ends a trial that hangs is its --timeout, which its row shows."""
+JOIN_LIMIT = timedelta(seconds=30)
+"""Of finding the store: the agent has it before it starts a rank."""
 _PREFIX = "gapbench"
 
 
@@ -93,16 +96,34 @@ def join(store: Store, *, environment: Mapping[str, str] | None = None) -> Ranks
     )
 
 
-def connect() -> Store:
-    """Return a client of the agent's store; a client waits in one call at a time."""
+def connect(*, limit: timedelta = JOIN_LIMIT) -> Store:
+    """Return a client of the agent's store; a client waits in one call at a time.
+
+    `MeasurementError` names host and port where no store answers.
+    """
     from torch._C._distributed_c10d import PrefixStore, TCPStore
 
-    store = TCPStore(
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
-        is_master=False,
-        timeout=PATIENCE,
-    )
+    host, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    found: list[Store | Exception] = []
+
+    def find() -> None:
+        try:
+            found.append(TCPStore(host, int(port), is_master=False, timeout=limit))
+        except Exception as error:
+            found.append(error)
+
+    # In a thread: something that is no store keeps the constructor waiting beyond its limit.
+    thread = threading.Thread(target=find, daemon=True)
+    thread.start()
+    thread.join(limit.total_seconds())
+    store = found[0] if found else f"no word in {limit.total_seconds():g} s"
+    if isinstance(store, str | Exception):
+        reason = (str(store).splitlines() or [""])[0]
+        raise MeasurementError(
+            f"the store of the ranks at {host}:{port} (MASTER_ADDR, MASTER_PORT) does not "
+            f"answer: {reason}"
+        )
+    store.set_timeout(PATIENCE)
     # The agent's store outlives the ranks that it starts anew.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return PrefixStore(f"{_PREFIX}/{attempt}", store)

@@ -21,7 +21,8 @@ from bench.hardware.links.curves import Point
 from bench.hardware.links.topology import LinkFile
 from bench.measure.asking import ask
 from bench.measure.messages import Answer, Devices, LinkPoint, LinkRequest, LinkResult, Stage
-from bench.run.launching.launch import World, run_ranks
+from bench.run.launching.launch import run_ranks
+from bench.run.launching.torchrun import World
 
 OPS: tuple[Op, ...]
 OPS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send")

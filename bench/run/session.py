@@ -29,6 +29,7 @@ from bench.run.planning.checks import check_request
 from bench.run.planning.data_digest import BY_SIZES, digest_of
 from bench.run.planning.plan import Plan, Planned, make_plan, shrunk
 from bench.run.planning.request import RunRequest
+from bench.run.progress import describe_row
 from bench.run.record import RunFacts, make_request
 from bench.run.runner import Ended, Runner, utc_now
 
@@ -160,6 +161,13 @@ def exit_code(ended: Ended, plan: Plan) -> ExitCode:
         if tried is None:
             return ExitCode.INVALID
     return ExitCode.OK
+
+
+def why_invalid(ended: Ended) -> str:
+    """Name the last configuration without a usable row, and what became of it."""
+    usable = {row["config_hash"] for row in ended.rows if row["status"] in USABLE}
+    row = [row for row in ended.rows if row["config_hash"] not in usable][-1]
+    return f"no usable row of {row['workload']}: {describe_row(row)}"
 
 
 def record_profiles(run: Runner, *, note: Callable[[str], None]) -> None:

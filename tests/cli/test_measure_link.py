@@ -13,7 +13,7 @@ from bench.hardware.costs.formulas import num_steps, transfer_factor
 from bench.hardware.links.topology import parse_topology
 from bench.measure.messages import Devices, LinkPoint
 from bench.run import link_measure
-from bench.run.launching.launch import World
+from bench.run.launching.torchrun import World
 from bench.run.link_measure import OPS, fit, num_ranks_for, sizes_up_to
 from tests.cli.conftest import Ask
 

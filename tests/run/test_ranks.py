@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from bench_process import (
     bench_run,
     command,
     environment,
+    fake_run,
     only_file,
     processes_with,
     rows_in,
@@ -23,13 +25,13 @@ from bench_process import (
 )
 from torch.distributed import DistNetworkError
 
-from bench.core.errors import UsageError
+from bench.core.errors import MeasurementError, UsageError
 from bench.devices.host import cpu
 from bench.measure.messages import Failure, RankFailure, encode
 from bench.measure.ranks.rank_agent import first_failure
-from bench.parallel.ranks import is_lost_peer
+from bench.parallel.ranks import connect, is_lost_peer
 from bench.run import runner
-from bench.run.launching.launch import World, as_ranks, world_of
+from bench.run.launching.torchrun import World, as_ranks, world_of
 from bench.run.planning.request import RunRequest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and pins cores")
@@ -166,9 +168,7 @@ def torchrun(
     """Run `bench` in two ranks, under one agent or under one each; returns what each agent said."""
     words = ["-m", "bench", "run", *net(folder, fault), "--parallel", "ddp", *more]
     words += ["--out", str(folder / "results")]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     started = [
         subprocess.Popen(
             [sys.executable, "-m", "torch.distributed.run", f"--nnodes={agents}"]
@@ -217,8 +217,15 @@ def test_failure_of_another_rank_is_in_rank_0s_row(
     rows = rows_in(tmp_path / "results")
     assert {(row["status"], row["reasons"]) for row in rows} == {("FAILED", reason)}
     assert words in str(rows[0]["detail"]), stderr
-    assert code == 1, "torchrun's own code: its ranks ended with bench's 4"
+    assert code == 1, "torchrun's own code: rank 0 ended with bench's 4"
+    assert stderr.count("exitcode  : ") == 1, "the other rank ended well"
     assert "exitcode  : 4" in stderr
+    ours = f"no usable row of ranks_net-train: FAILED ({reason}) {words}"
+    assert [line for line in stderr.splitlines() if line[:6] == "bench:"][-1].startswith(
+        f"bench: {ours}"
+    )
+    *_, cause, _rule = stderr.strip().splitlines()
+    assert cause.startswith(f"  traceback : {ours}"), "torchrun shows it as the cause"
     assert processes_with(str(tmp_path)) == []
 
 
@@ -231,14 +238,90 @@ def test_other_number_of_devices_is_one_line_and_ends_every_rank(tmp_path: Path)
         "bench: --devices 4 does not go with torchrun, which started 2 ranks; "
         "leave --devices out, or start as many ranks"
     ]
-    assert "exitcode  : 2" in stderr
+    assert "exitcode  : 2" in stderr and stderr.count("exitcode  : ") == 1
     assert not (tmp_path / "results").exists()
+
+
+def job_left_over(port: int) -> dict[str, str]:
+    """What torchrun gave a rank of a job whose store was at that port of this machine."""
+    numbers = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    numbers |= {"GROUP_RANK": "0", "ROLE_RANK": "0", "ROLE_NAME": "default"}
+    agents = {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RUN_ID": "none"}
+    return {**numbers, **agents, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_job_that_has_ended_is_named_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    for name, value in job_left_over(port).items():
+        monkeypatch.setenv(name, value)
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        code, stdout, stderr = bench_run(*net(tmp_path), out=tmp_path / "results")
+        assert (code, stdout) == (2, "")
+        (line,) = stderr.splitlines()
+        assert f"does not answer at 127.0.0.1:{port} (Connection refused)" in line
+        assert "unset TORCHELASTIC_USE_AGENT_STORE" in line
+    assert not (tmp_path / "results").exists()
+
+
+ENVIRON = """
+import json, os, sys
+from dataclasses import dataclass
+from pathlib import Path
+sys.path.append({folder!r})
+from timed import Workload as Timed
+
+@dataclass(frozen=True, kw_only=True)
+class Workload(Timed):
+    def simulated_step_s(self, phase):
+        Path({seen!r}).write_text(json.dumps(dict(os.environ)))
+        return 0.1
+"""
+
+
+def test_a_trial_alone_gets_no_variable_of_a_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, seen = tmp_path / "mine.py", tmp_path / "seen"
+    folder = str(Path(__file__).parents[1] / "workload_files")
+    mine.write_text(ENVIRON.format(folder=folder, seen=str(seen)))
+    left = job_left_over(free_port())
+    del left["TORCHELASTIC_USE_AGENT_STORE"]  # else it would be a rank, and refused
+    for name, value in {**left, "MASTER_OF_ARTS": "kept"}.items():
+        monkeypatch.setenv(name, value)
+    code, _, stderr = fake_run("-w", f"{mine}:infer", "--trials", "1", "--quiet", out=tmp_path)
+    assert (code, stderr) == (0, "")
+    found = json.loads(seen.read_text())
+    assert sorted(left.keys() & found.keys()) == []
+    assert found["MASTER_OF_ARTS"] == "kept"
+
+
+def test_a_store_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        port = silent.getsockname()[1]
+        for name, value in job_left_over(port).items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(MeasurementError, match=f"at 127.0.0.1:{port} .* no word in 0.5 s"):
+            connect(limit=timedelta(seconds=0.5))
 
 
 def test_devices_are_those_that_torchrun_started_and_nothing_else_makes_ranks() -> None:
     kubernetes = {"RANK": "0", "WORLD_SIZE": "4", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
     assert world_of(kubernetes) is None, "set for each node, before torchrun is started there"
     agent = {"TORCHELASTIC_USE_AGENT_STORE": "True", "LOCAL_WORLD_SIZE": "2"}
+    with pytest.raises(UsageError, match="without LOCAL_RANK: unset TORCHELASTIC"):
+        world_of({**kubernetes, **agent})
+    agent["LOCAL_RANK"] = "0"
     assert world_of({**kubernetes, **agent, "WORLD_SIZE": "1"}) is None
     world = world_of({**kubernetes, **agent})
     assert world == World(rank=0, num_ranks=4, num_local_ranks=2)

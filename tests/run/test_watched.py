@@ -79,7 +79,8 @@ def test_the_load_of_the_last_trial_is_not_foreign(monkeypatch, settles_s, reaso
 def test_other_ranks_of_a_torchrun_job_on_this_machine_are_not_foreign(monkeypatch):
     """Under torchrun the ranks are siblings: no one of them is below another."""
     job = {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RUN_ID": "none", "RANK": "0"}
-    job |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    job |= {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    job["MASTER_ADDR"] = "127.0.0.1"
     job["MASTER_PORT"] = str(50000 + os.getpid() % 10000)
     for name, value in job.items():
         monkeypatch.setenv(name, value)

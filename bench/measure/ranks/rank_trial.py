@@ -101,13 +101,13 @@ def run_local(folder: Path) -> int:
 def lead(request: RankRequest, messages: Messages) -> None:
     """Rank 0 under torchrun: hand out what is next, take part, report a failure of any rank."""
     messages.stage("import")
-    root = rank_context.connect()
-    number = root.add("count", 1)
-    store = rank_context.within(root, number=number)
-    store.set("request", encode(request).decode())
-    watch = rank_context.within(rank_context.connect(), number=number)
-    threading.Thread(target=_fail_with_others, args=(watch, messages), daemon=True).start()
     try:
+        root = rank_context.connect()
+        number = root.add("count", 1)
+        store = rank_context.within(root, number=number)
+        store.set("request", encode(request).decode())
+        watch = rank_context.within(rank_context.connect(), number=number)
+        threading.Thread(target=_fail_with_others, args=(watch, messages), daemon=True).start()
         perform(request, rank_context.join(store), messages=messages)
     except Exception as error:  # as above
         traceback.print_exc()

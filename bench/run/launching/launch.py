@@ -16,22 +16,20 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from bench.core.errors import ExitCode, MeasurementError, UsageError
 from bench.core.nouns import Config
-from bench.measure.asking import ask, same_modules
+from bench.measure.asking import ask, is_of_job, same_modules
 from bench.measure.inspection import MIOPEN_FIND_MODE
 from bench.measure.messages import Failure, LinkRequest, Post, RunEnd, TrialRequest, encode
 from bench.run.launching.child import OnMessage, Outcome, run_child
-from bench.run.planning.request import RunRequest
+from bench.run.launching.torchrun import check_job, world_of
 
 RANK = "bench.measure.ranks.rank_trial"
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
-_WORLD_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
-_JOB_VARIABLES = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")
 
 
 def num_local_ranks(config: Config) -> int:
@@ -99,14 +97,14 @@ def run_ranks(
     run = functools.partial(
         run_child, timeout_s=timeout_s, on_start=on_start, on_message=on_message
     )
-    environment, sent = child_environment(threads=threads), encode(request)
+    sent = encode(request)
     if world is not None:
         if world.num_ranks != num_ranks:
             raise UsageError(
                 f"this is for {num_ranks} ranks and torchrun started {world.num_ranks}; "
                 "start as many, or run it without torchrun"
             )
-        return run(RANK, "lead", environment=environment, request=sent)
+        return run(RANK, "lead", environment=job_environment(threads=threads), request=sent)
     with _rank_folder(sent) as folder:
         receive = os.open(folder / "messages", os.O_RDONLY | os.O_NONBLOCK)
         outcome = run(
@@ -115,7 +113,7 @@ def run_ranks(
             str(num_ranks),
             pipe=(receive, os.open(folder / "messages", os.O_WRONLY)),
             # gloo talks over the loopback, whatever the host's name, unless the user chose.
-            environment={"GLOO_SOCKET_IFNAME": LOOPBACK, **environment},
+            environment={"GLOO_SOCKET_IFNAME": LOOPBACK, **child_environment(threads=threads)},
         )
     # The largest process of all, agent included: rank 0 shows its own in its row.
     return replace(outcome, rss_peak_bytes=None)
@@ -144,89 +142,42 @@ def _rank_folder(request: bytes) -> Iterator[Path]:
 # Under torchrun ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class World:
-    """The ranks that torchrun started, as one of them sees it."""
+def as_rank(work: Callable[[], int]) -> int:
+    """Run the command in rank 0 of the job that torchrun's variables name; others take part in it.
 
-    rank: int
-    num_ranks: int
-    num_local_ranks: int
-
-
-def world_of(environment: Mapping[str, str]) -> World | None:
-    """Return the world that torchrun put this process into; None for one process alone.
-
-    RANK and WORLD_SIZE by themselves say nothing: schedulers set them for other purposes.
+    Without such a job it runs here alone. Only rank 0 shows how it ended: torchrun gives the first
+    rank that fails as the cause.
     """
-    if environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return None
-    numbers = [environment.get(name, "") for name in _WORLD_VARIABLES]
-    if not all(number.isdecimal() for number in numbers):
-        found = ", ".join(map("=".join, zip(_WORLD_VARIABLES, numbers, strict=True)))
-        raise UsageError(
-            f"half of torchrun's variables are set ({found}): unset TORCHELASTIC_USE_AGENT_STORE, "
-            "or start it with torchrun"
-        )
-    rank, num_ranks, num_local_ranks = map(int, numbers)
-    world = World(rank=rank, num_ranks=num_ranks, num_local_ranks=num_local_ranks)
-    return world if world.num_ranks > 1 else None
-
-
-def sibling_pids(environment: Mapping[str, str]) -> list[int]:
-    """Return the processes of this machine that belong to the same torchrun job; [] without one.
-
-    They are not below this process: each is a child of its agent, and agents may be several.
-    """
-    if world_of(environment) is None:
-        return []
-    import psutil
-
-    job = {name: environment.get(name) for name in _JOB_VARIABLES}
-    return [
-        process.pid
-        for process in psutil.process_iter(["environ"])
-        if job.items() <= (process.info["environ"] or {}).items()
-    ]
-
-
-def check_devices(world: World | None, *, devices: tuple[int, ...]) -> None:
-    """Refuse --devices where torchrun started another number of ranks."""
-    if world is not None and devices not in ((), (world.num_ranks,)):
-        asked = ",".join(map(str, devices))
-        raise UsageError(
-            f"--devices {asked} does not go with torchrun, which started {world.num_ranks} ranks; "
-            "leave --devices out, or start as many ranks"
-        )
-
-
-def as_ranks(request: RunRequest, *, world: World | None) -> RunRequest:
-    """Return what is asked of torchrun's ranks: all of them, real, so that a link throttles them.
-
-    Raises `UsageError` where one rank would work and the others only wait.
-    """
+    world = world_of(os.environ)
     if world is None:
-        return request
-    check_devices(world, devices=request.devices)
-    if request.mode in ("emulated", "simulated"):
-        raise UsageError(
-            f"--mode {request.mode} takes one process, and torchrun started {world.num_ranks}; "
-            "leave torchrun out, or use --mode throttled"
-        )
-    mode = request.mode or ("throttled" if request.links else None)
-    return replace(request, devices=(world.num_ranks,), mode=mode)
+        return work()
+    check_job(os.environ)
+    if world.rank > 0:
+        return follow()
+    try:
+        return work()
+    finally:
+        with contextlib.suppress(KeyboardInterrupt):
+            end()
+
+
+def job_environment(*, threads: int) -> dict[str, str]:
+    """Environment of a process that is this rank."""
+    of_job = {name: value for name, value in os.environ.items() if is_of_job(name)}
+    return of_job | child_environment(threads=threads)
 
 
 def follow() -> int:
-    """Another rank under torchrun: take part in all that rank 0 does, end with its exit code.
+    """Another rank under torchrun: take part in all that rank 0 does; what that gave, it shows.
 
     Rank 0's trials write into the agent's store what is next. This process prints nothing.
     """
-    environment = child_environment(threads=int(os.environ.get("OMP_NUM_THREADS", "1")))
+    environment = job_environment(threads=int(os.environ.get("OMP_NUM_THREADS", "1")))
     try:
         for number in itertools.count(1):
             outcome = run_child(RANK, str(number), environment=environment)
             if isinstance(outcome.result, RunEnd):
-                return outcome.result.code
+                return int(ExitCode.OK)
             if outcome.last_stage == "start":
                 break  # it had no word from rank 0: the store is gone, and with it the run
             if outcome.exit_code != 0:
@@ -234,15 +185,21 @@ def follow() -> int:
                 failure = Failure(code="crashed", detail=detail)
                 _post(Post(number=number, key="failure", message=failure))
     except KeyboardInterrupt:
-        return int(ExitCode.INTERRUPTED)
+        return int(ExitCode.OK)  # by its agent, because rank 0 has failed or is interrupted too
     return int(ExitCode.INVALID)
 
 
-def end(code: int) -> None:
-    """Rank 0: tell the others that the run is over, and with which exit code."""
-    _post(Post(number=None, key="request", message=RunEnd(code=code)))
+def end() -> None:
+    """Rank 0: tell the others that the run is over."""
+    _post(Post(number=None, key="request", message=RunEnd()))
 
 
 def _post(letter: Post) -> None:
     with contextlib.suppress(MeasurementError):  # without a store there is nobody left to tell
-        ask(RANK, letter, kind=type(None), what="the store")
+        ask(
+            RANK,
+            letter,
+            kind=type(None),
+            what="the store",
+            environment=job_environment(threads=1),
+        )

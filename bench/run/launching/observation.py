@@ -32,7 +32,8 @@ from bench.measure.timing import validity
 from bench.results.beside_rows import KEYS, append_samples
 from bench.results.schema import Row
 from bench.run.launching.child import OnMessage, Outcome
-from bench.run.launching.launch import run_trial, sibling_pids
+from bench.run.launching.launch import run_trial
+from bench.run.launching.torchrun import sibling_pids
 
 _SETTLE_S = 2.0
 _SETTLE_PAUSE_S = 0.2

@@ -26,7 +26,7 @@ from bench.cli import (
 from bench.cli.listing.verb import list_
 from bench.cli.options import Verb, Verbs
 from bench.cli.outermost import TRACEBACK_FLAG, exit_code_of, supply_surroundings
-from bench.core.errors import ExitCode, UsageError
+from bench.core.errors import UsageError
 from bench.core.interrupts import as_interrupts
 
 app = typer.Typer(

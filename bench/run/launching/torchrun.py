@@ -36,12 +36,12 @@ def world_of(environment: Mapping[str, str]) -> World | None:
     """
     if environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
-    missing = [name for name in _NUMBERS if not environment.get(name, "").isdecimal()]
-    missing += [] if environment.get("MASTER_ADDR") else ["MASTER_ADDR"]
-    if missing:
+    given = {name: environment.get(name, "") for name in (*_NUMBERS, "MASTER_ADDR")}
+    if not all(given[name].isdecimal() for name in _NUMBERS) or not given["MASTER_ADDR"]:
+        found = ", ".join(f"{name}={value}" for name, value in given.items())
         raise UsageError(
-            f"half of torchrun's variables are set, without {', '.join(missing)}: "
-            "unset TORCHELASTIC_USE_AGENT_STORE, or start it with torchrun"
+            f"half of torchrun's variables are set ({found}): unset TORCHELASTIC_USE_AGENT_STORE, "
+            "or start it with torchrun"
         )
     world = World(
         rank=int(environment["RANK"]),

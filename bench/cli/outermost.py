@@ -102,6 +102,8 @@ def _can_flush(stream: TextIO) -> bool:
 
 
 def _say(text: str) -> None:
+    """Print one line; what would break it or move the cursor, out of a file's name, is replaced."""
+    text = "".join(one if one.isprintable() else "?" for one in text)
     with contextlib.suppress(OSError):  # the exit code is left
         print_reason(text)
 

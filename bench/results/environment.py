@@ -145,7 +145,8 @@ def _anonymous(value: object) -> object:
     match value:
         case str():
             home = str(Path.home())
-            text = value.replace(home, "~") if len(home) > 1 else value
+            text = value.encode(errors="replace").decode()  # a variable may hold any bytes
+            text = text.replace(home, "~") if len(home) > 1 else text
             return _IDENTIFIER.sub(_hashed_identifier, _HOME.sub("~", text))
         case Mapping():
             return {str(name): _anonymous(item) for name, item in value.items()}

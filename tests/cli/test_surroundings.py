@@ -4,7 +4,6 @@ import errno
 import functools
 import json
 import os
-import random
 import re
 import shlex
 import shutil
@@ -17,14 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli import ab, main, outermost
+from bench.cli import ab, outermost
 from bench.results import reader
 from bench.results.reader import read_rows
 from bench.run import runner
 from tests.analysis.synthetic_rows import trials
 from tests.analysis.test_projection_rows import ROOFS
 from tests.cli.conftest import Ask, Write
-from tests.cli.test_mistakes import MISTAKES, WORDS
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCH = f"{sys.executable} -m bench"
@@ -354,6 +352,20 @@ def test_a_file_system_without_locks_is_told_once_and_takes_every_row(tmp_path: 
     assert done.returncode == 0 and len(read_rows(path)) == 1
 
 
+def test_a_name_that_is_no_text_or_would_move_the_cursor_is_told_in_one_line(
+    csv: str, ask: Ask, tmp_path: Path
+) -> None:
+    odd = tmp_path / "\udcff\x1b[31m\n.csv"
+    shutil.copy(csv, odd)
+    ask("compare", csv, odd)
+    run = ("run", "-w", "sleep-infer", "--device", "fake", "--trials", "1")
+    ask(*run, "--out", tmp_path / "\udcff")
+    line = ask(*run, "--data", odd, code=2).one_line
+    assert "--data" in line and "not UTF-8" in line
+    odd.unlink()
+    assert ask("gap", odd, code=2).one_line.isprintable()
+
+
 @pytest.mark.parametrize(
     "found", [{}, {"RANK": "0", "WORLD_SIZE": "2"}, {"RANK": "x", "LOCAL_WORLD_SIZE": "1"}]
 )
@@ -442,71 +454,3 @@ def test_the_reported_trial_without_a_user_and_with_a_notebooks_backend_runs(
     for verb in (f"compare {path} {path}", f"report {path}"):
         done = shell(f"{nameless} {BENCH} {verb}", folder=folder, **settings)
         assert done.returncode == 0, done.stderr
-
-
-# Any line at all ---------------------------------------------------------------------------------
-
-
-def fuzzed_line(choose: random.Random, *, lines: list[list[str]], pieces: list[str]) -> list[str]:
-    """A mistake of the list with more mistakes: words gone, doubled, swapped, foreign or cut."""
-    words = list(choose.choice(lines))
-    for _ in range(choose.randint(1, 3)):
-        at = choose.randint(1, len(words))
-        match choose.randrange(4):
-            case 0:
-                words[at:at] = [choose.choice(pieces)]
-            case 1:
-                del words[at : at + 1]
-            case 2:
-                words[at:at] = words[choose.randrange(len(words)) :][:2]
-            case 3 if at < len(words):
-                word = words[at]
-                cut = choose.randint(0, len(word))
-                words[at] = word[:cut] + choose.choice(pieces)[:4] + word[cut + 1 :]
-    return words
-
-
-@pytest.mark.parametrize("num", [150, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_no_command_line_at_all_is_a_fault_of_ours(
-    num: int,
-    csv: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(errno.EACCES, "no process in this test")
-
-    monkeypatch.setattr(subprocess, "Popen", refuse)
-    named = {**WORDS, "CSV": csv, "LONG": "x" * 300}
-    lines = []
-    for mistake in MISTAKES.strip().splitlines():
-        words = shlex.split(mistake.partition(" => ")[0])
-        words = [functools.reduce(lambda w, n: w.replace(n, named[n]), named, w) for w in words]
-        lines.append([*words, "--device", "fake"] if words[0] == "run" else words)
-    pieces = [word for line in lines for word in line[1:]]
-    pieces += [
-        "",
-        " ",
-        "\n",
-        "--",
-        "-",
-        "=",
-        "''",
-        "\x00",
-        "é",
-        "\udc80",
-        "昇腾",
-        "1e999",
-        "nan",
-        "-1",
-    ]
-    choose, codes = random.Random(num), set()
-    for _ in range(num):
-        line = fuzzed_line(choose, lines=lines, pieces=pieces)
-        codes.add(code := main(line))
-        said = capsys.readouterr().err
-        assert code != 70 and "Traceback" not in said, (line, said)
-    assert {0, 2} <= codes

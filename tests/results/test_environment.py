@@ -67,9 +67,11 @@ def test_nobody_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         CUDA_VISIBLE_DEVICES=uuid,
         LD_PRELOAD="/opt/joan/libjemalloc.so:/x/libomp.so",
         MALLOC_CONF=r"C:\Users\joan\conf",
+        OMP_PROC_BIND="\udcff",  # a byte that is no text
         API_TOKEN="secret",
     )
     text = json.dumps(record)
+    assert record["variables"]["OMP_PROC_BIND"] == "?"
     assert "joan" not in text and uuid not in text and "API_TOKEN" not in text
     assert record["torch"] == {"path": "~/torch", "all": [{"deep": "~/x"}]}
     assert record["variables"]["LD_PRELOAD"] == "libjemalloc.so libomp.so"

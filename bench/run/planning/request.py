@@ -246,8 +246,18 @@ def read_flags(given: Mapping[str, Any]) -> RunRequest:
     for name, one in FLAGS.items():
         value = given[one.parameter]
         if not (value is None or value is False or value == []):
+            for text in value if isinstance(value, list) else [value]:
+                _check_text(str(text), flag=one.names[0])
             values[name] = one.kind.read(value, one.names[0])
     return RunRequest(**values)
+
+
+def _check_text(text: str, *, flag: str) -> None:
+    """Refuse bytes that are no text, as in a file's name: the plan is kept as JSON."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{flag} {text!r} is not UTF-8 text; rename what it names") from error
 
 
 def is_given(request: RunRequest, name: str) -> bool:

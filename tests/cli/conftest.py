@@ -9,7 +9,8 @@ import pytest
 
 from bench.cli import main
 from bench.results.schema import Row
-from tests.analysis.synthetic_rows import write_csv
+from tests.analysis.synthetic_rows import trials, write_csv
+from tests.analysis.test_projection_rows import ROOFS
 
 
 class Answer(NamedTuple):
@@ -48,6 +49,15 @@ def write(tmp_path: Path) -> Write:
         return [str(write_csv(tmp_path / f"{name}.csv", rows)) for name, rows in files.items()]
 
     return write
+
+
+@pytest.fixture
+def csv(write: Write) -> str:
+    """A result file with training and inference."""
+    train = trials(num=3, **ROOFS)  # type: ignore[arg-type]
+    infer = [{**row, "workload": "imaging-infer", "config_hash": "infer"} for row in train]
+    (path,) = write(run=[*train, *infer])
+    return path
 
 
 @pytest.fixture

@@ -10,9 +10,6 @@ from pathlib import Path
 import pytest
 
 from bench.cli import main
-from tests.analysis.synthetic_rows import trials
-from tests.analysis.test_projection_rows import ROOFS
-from tests.cli.conftest import Write
 from tests.cli.test_mistakes import MISTAKES, WORDS
 
 SLOW = (pytest.mark.slow, pytest.mark.timeout(1800))
@@ -40,7 +37,7 @@ def fuzzed_line(choose: random.Random, *, lines: list[list[str]], pieces: list[s
 @pytest.mark.parametrize("num", [150, pytest.param(10_000, marks=SLOW)])
 def test_no_command_line_at_all_is_a_fault_of_ours(
     num: int,
-    write: Write,
+    csv: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -51,7 +48,6 @@ def test_no_command_line_at_all_is_a_fault_of_ours(
         raise PermissionError(errno.EACCES, "no process in this test")
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
-    (csv,) = write(run=trials(num=3, **ROOFS))  # type: ignore[arg-type]
     named = {**WORDS, "CSV": csv, "LONG": "x" * 300}
     lines = []
     for mistake in MISTAKES.strip().splitlines():

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from bench.analysis.projection.measured import Start
     from bench.analysis.projection.roofs import Unknown
     from bench.hardware.costs.cost import CostModel
+    from bench.results.beside_rows import StoredProfile
+    from bench.results.schema import Row
 
 
 def project(
@@ -81,8 +83,13 @@ def _measured(files: Sequence[Path]) -> tuple[list[Start], list[Unknown]]:
     from bench.results.beside_rows import read_profiles
     from bench.results.reader import read_rows
 
-    rows = [row for path in files for row in read_rows(path, note=print_note)]
-    profiles = {key: one for path in files for key, one in read_profiles(path).items()}
+    rows: list[Row] = []
+    profiles: dict[tuple[str, str, str], StoredProfile] = {}
+    for path in files:
+        read = read_rows(path, note=print_note)
+        for run_id in {str(row["run_id"]) for row in read}:
+            profiles |= {(run_id, *key): one for key, one in read_profiles(path).items()}
+        rows += read
     found, left_out = measured_of(rows, profiles=profiles)
     if not found:
         why = "; ".join(f"{one.workload}: {one.reason}" for one in left_out[:3]) or "no row"

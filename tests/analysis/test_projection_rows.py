@@ -14,7 +14,7 @@ from bench.analysis.projection.scoring import COLUMNS, RatioPoint, read_points
 from bench.core.errors import BenchError, DataError, ExitCode
 from bench.hardware.chips import load_chips
 from bench.hardware.operators import total
-from bench.results.beside_rows import profiles_path, read_profiles, write_profile
+from bench.results.beside_rows import StoredProfile, profiles_path, read_profiles, write_profile
 from bench.results.schema import Row
 from tests.analysis.synthetic_rows import trials
 
@@ -39,6 +39,10 @@ PROFILE = {
 
 def rows(**cells: object) -> list[Row]:
     return trials(noise_frac=0.0, num=3, **{**ROOFS, **cells})  # type: ignore[arg-type]
+
+
+def of_run(path: Path) -> dict[tuple[str, str, str], StoredProfile]:
+    return {("run1", *key): one for key, one in read_profiles(path).items()}
 
 
 def damaged(**changes: object) -> str:
@@ -70,15 +74,20 @@ def test_trials_are_one_start_and_a_profile_lies_over_its_step_or_is_refused(
         assert not found and said in left_out[0].reason, said
     path, other = tmp_path / "run.csv", tmp_path / "other.csv"
     write_profile(path, config_hash="c0ffee", device="cpu", profile=PROFILE)
-    ((one,), _) = measured_of(rows(), profiles=read_profiles(path))
+    ((one,), _) = measured_of(rows(), profiles=of_run(path))
     assert one.has_profile
     # 0.1 s a step, of which 0.8 is covered, three quarters of it by products.
     assert one.operators[0].time_s == pytest.approx(0.06)
     assert total(one.operators, "time_s") == pytest.approx(0.08)
     assert one.overhead_s == pytest.approx(0.02)
+    # The run of another machine has a mix of its own.
+    there = rows(run_id="run2", host_hash="bbbb", step_median_ms=300.0)
+    (here, elsewhere), _ = measured_of([*rows(host_hash="aaaa"), *there], profiles=of_run(path))
+    assert (here.has_profile, elsewhere.has_profile) == (True, False)
+    assert elsewhere.device == "Test CPU (host bbbb)"
     # One of another configuration is not used.
     write_profile(other, config_hash="0ther", device="cpu", profile=PROFILE)
-    ((one,), _) = measured_of(rows(), profiles=read_profiles(other))
+    ((one,), _) = measured_of(rows(), profiles=of_run(other))
     assert not one.has_profile
     path = tmp_path / "twice.csv"
     for name, covered in (("c", 0.5), ("c", 0.9), ("d", 0.8)):

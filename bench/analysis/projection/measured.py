@@ -78,9 +78,9 @@ class Start:
 
 
 def measured_of(
-    rows: Sequence[Row], *, profiles: Mapping[tuple[str, str], StoredProfile]
+    rows: Sequence[Row], *, profiles: Mapping[tuple[str, str, str], StoredProfile]
 ) -> tuple[list[Start], list[Unknown]]:
-    """Gather usable rows into configurations; `profiles` by (config_hash, device label).
+    """Gather usable rows into configurations; `profiles` by (run_id, config_hash, device label).
 
     Rows of less of a device are no start: they stand beside that of the same configuration.
     """
@@ -97,7 +97,11 @@ def measured_of(
     found = []
     for trials in whole:
         terms = trials.terms(but=("chip_limit",))
-        profile = profiles.get((trials.text("config_hash"), trials.text("device")))
+        config, device = trials.text("config_hash"), trials.text("device")
+        # Another machine's profile would be of another mix: only those of its own runs.
+        runs = dict.fromkeys(str(row["run_id"]) for row in trials.used)
+        found_profiles = (profiles.get((run, config, device)) for run in runs)
+        profile = next(filter(None, found_profiles), None)
         start = _start(trials, profile=profile, limited=limited.get(terms, ()))
         if isinstance(start, Unknown):
             left_out.append(start)

@@ -133,9 +133,8 @@ def read_points(text: str, *, what: str) -> tuple[Point, ...]:
     names = [name.lower() for name in table.header]
     missing = [name for name in COLUMNS if name not in names]
     if missing:
-        found = f"; found: {', '.join(table.header)[:80]}" if names else ""
-        needed = f"needed: {', '.join(COLUMNS)}{found}"
-        raise DataError(f"{what}: no column {missing[0]!r}; {needed}")
+        found = f"; found: {' '.join(', '.join(table.header).split())[:80]}" if names else ""
+        raise DataError(f"{what}: no column {missing[0]!r}; needed: {', '.join(COLUMNS)}{found}")
     rows = [
         (line, dict(zip(names, map(str.strip, cells), strict=True)))
         for line, cells in table.records
@@ -157,7 +156,7 @@ def _point(row: Mapping[str, str], *, where: str, mark: str) -> Point:
     # `all_to_all`, `alltoall` and `AllToAll` are one operation.
     op = _NAMES.get(one.op.lower().replace("_", "").replace("-", ""))
     if op is None:
-        raise DataError(f"{where}: op: {one.op!r} is not one of {', '.join(OPS)}")
+        raise DataError(f"{where}: op: {one.op[:40]!r} is not one of {', '.join(OPS)}")
     return Point(
         op=op,
         num_ranks=int(one.num_gpus),

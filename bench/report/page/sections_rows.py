@@ -92,6 +92,7 @@ def _devices(found: Sequence[Row]) -> Grid:
         "threads": lambda row: cells.quantity(number(row, "threads")),
         "processor": _text("cpu_model"),
         "system": _text("os_version"),
+        "host": lambda row: str(row.get("host_hash") or "")[:8],
     }
     grid = Grid.of([row for row in found if row.get("device_name")], columns, title="Devices")
     kinds = list(dict.fromkeys(map(tuple, grid.rows)))

@@ -190,10 +190,10 @@ def test_a_run_says_how_far_its_steps_changed_and_which_cannot_tell(
     assert known > 0.05
     assert f"noisy: 1 of 3 trials, varied-infer: {REASONS['noisy']}" in answer.out
     assert (
-        f"  change of the steps known to {format_number(100 * known)} % only"
+        f"  noisy: change of the steps known to {format_number(100 * known)} % only"
         in answer.out.splitlines()
     )
-    assert "  steps became 1" in answer.out and " % slower, known to 0" in answer.out
+    assert "  drift: steps became 1" in answer.out and " % slower, known to 0" in answer.out
     assert (spiky["status"], spiky["reasons"]) == ("OK", None), "single slow steps are no change"
 
 

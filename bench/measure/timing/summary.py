@@ -147,7 +147,12 @@ def _drift_problems(step_s: Sequence[float]) -> Problems:
     known = f"known to {format_number(100 * change.half_width_frac)} %"
     if change.is_drift:
         how = "slower" if change.frac > 0 else "faster"
-        return [("drift", f"steps became {format_number(100 * abs(change.frac))} % {how}, {known}")]
+        return [
+            (
+                "drift",
+                f"drift: steps became {format_number(100 * abs(change.frac))} % {how}, {known}",
+            )
+        ]
     if change.half_width_frac > NOISY_FRAC:
-        return [("noisy", f"change of the steps {known} only")]
+        return [("noisy", f"noisy: change of the steps {known} only")]
     return []

@@ -147,7 +147,7 @@ def fit(points: Sequence[LinkPoint]) -> tuple[float, float, float]:
     (latency_s, per_byte_s), _, rank, _ = np.linalg.lstsq(rows, ones)
     # One size alone, or noise, can want a negative one: then the other carries all.
     if rank < 2 or latency_s <= 0:
-        latency_s, per_byte_s = 1e-9, np.linalg.lstsq(rows[:, 1:], ones)[0][0]
+        latency_s, per_byte_s = 0.0, np.linalg.lstsq(rows[:, 1:], ones)[0][0]
     elif per_byte_s <= 0:
         latency_s, per_byte_s = np.linalg.lstsq(rows[:, :1], ones)[0][0], 1e-15
     misfits = np.abs(rows @ (latency_s, per_byte_s) - 1)

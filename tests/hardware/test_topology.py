@@ -24,6 +24,7 @@ rates = st.floats(1e-3, 1e6).map(lambda value: f"bw={value!r}GB/s")
 latencies = st.one_of(
     st.floats(1e-3, 1e6).map(lambda value: f"latency={value!r}us"),
     st.floats(1e-6, 1e3).map(lambda value: f"latency={value!r}ms"),
+    st.sampled_from(["latency=0", "latency=0us", "latency=0.0ms", "latency=0s"]),
 )
 extras = st.lists(
     st.sampled_from(["algorithm=ring", "algorithm=tree", "algorithm=mesh", "error=20%"]),
@@ -97,7 +98,8 @@ def test_two_levels_know_nodes_and_capacity() -> None:
         ("bw=25GB/s", "no latency"),
         ("latency=5us", "no bw"),
         ("bw=0GB/s,latency=5us", "above zero"),
-        ("bw=25GB/s,latency=0us", "above zero"),
+        ("bw=25GB/s,latency=-5us", "latency of the link is '-5us'; it must be 0 or more"),
+        ("bw=25GB/s,latency=-0", "unit"),
         ("bw=-1GB/s,latency=5us", "unit per second"),
         ("bw=25GB/s,latency=5us,speed=3", "speed=3"),
         ("bw=25GB/s,bw=25GB/s,latency=5us", "each once"),
@@ -122,6 +124,8 @@ def test_a_wrong_link_is_one_line_that_says_what_to_write(text: str, words: str)
         ("latency_s: 3.0e-5\n", "link.yaml: bytes_per_s: missing"),
         (FILE + "speed: 1\n", "link.yaml: unknown key 'speed'"),
         ("bytes_per_s: 0\nlatency_s: 3.0e-5\n", "link.yaml: bytes_per_s: expected a number > 0.0"),
+        ("bytes_per_s: 1.0e+9\nlatency_s: -1.0e-6\n",
+         "link.yaml: latency_s: expected a number >= 0.0"),
         ("bytes_per_s: fast\nlatency_s: 3.0e-5\n", "link.yaml: bytes_per_s: expected a number"),
         (FILE + "curve: 7\n", "link.yaml: curve"),
         (FILE + "curve: [{op: all_reduce}]\n", "link.yaml: curve row 1: num_ranks: missing"),
@@ -171,6 +175,19 @@ def test_a_link_file_is_named_with_its_digest_and_brings_its_curve_with_it(tmp_p
     assert cost.high_s == pytest.approx(1.07 * cost.seconds)
     without = model.cost("broadcast", num_bytes=10**6, group=Group(2))
     assert (without.method, without.seconds) == ("alpha-beta", pytest.approx(1e-3 + 5e-5))
+
+
+def test_a_latency_of_zero_is_all_rate_in_a_text_and_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "link.yaml"
+    LinkFile(bytes_per_s=2e9, latency_s=0.0).write(path)
+    for text in ("bw=2GB/s,latency=0", "bw=2GB/s,latency=0us", str(path)):
+        topology = parse_topology(text)
+        assert parse_topology(topology.name) == topology
+        cost = CostModel(topology).cost("all_reduce", num_bytes=10**6, group=Group(4))
+        assert cost.seconds == pytest.approx(2 * 3 / 4 * 1e6 / 2e9)
+        assert CostModel(topology).cost("barrier", num_bytes=0, group=Group(4)).seconds == 0.0
+    assert parse_topology("bw=2GB/s,latency=0").name == "bw=2GB/s,latency=0us"
+    assert not topology.is_infinite
 
 
 PRESETS = (

@@ -35,7 +35,8 @@ class LinkFile(Declared, frozen=True, kw_only=True, omit_defaults=True):
     algorithm: Literal["ring", "tree", "mesh"] = "ring"
     bytes_per_s: AboveZero
     pair_bytes_per_s: AboveZero | None = None
-    latency_s: AboveZero
+    latency_s: Number
+    """Of one step; 0: all of its time is rate."""
     error_fraction: Number = GIVEN_ERROR_FRACTION
     """The misfit or the spread of the measurement."""
     contention_units: Count | None = None
@@ -214,10 +215,9 @@ def _described(text: str) -> LinkLevel:
         if key not in values:
             raise UsageError(f"link {text[:80]!r} has no {key}; add {example}")
     rate = _rounded(parse_rate_bytes_per_s(values["bw"], what="bw of the link"))
-    latency_s = _rounded(parse_duration_s(values["latency"], what="latency of the link"))
-    for key, number in (("bw", rate), ("latency", latency_s)):
-        if not 0 < number < 1e300:
-            raise UsageError(f"{key} of the link is {values[key]!r}; it must be above zero")
+    if not 0 < rate < 1e300:
+        raise UsageError(f"bw of the link is {values['bw']!r}; it must be above zero")
+    latency_s = _latency_s(values["latency"])
     algorithm = values.get("algorithm", "ring")
     if algorithm not in ("ring", "tree", "mesh"):
         raise one_of("algorithm of the link", algorithm[:40], ["ring", "tree", "mesh"])
@@ -236,6 +236,15 @@ def _described(text: str) -> LinkLevel:
         hop_s=latency_s,
         error_fraction=GIVEN_ERROR_FRACTION if error is None else error,
     )
+
+
+def _latency_s(text: str) -> float:
+    if text == "0":  # which is nothing in every unit
+        return 0.0
+    latency_s = _rounded(parse_duration_s(text.removeprefix("-"), what="latency of the link"))
+    if text.startswith("-") or not latency_s < 1e300:
+        raise UsageError(f"latency of the link is {text!r}; it must be 0 or more, such as 5us")
+    return latency_s
 
 
 def _error_fraction(text: str | None) -> float | None:

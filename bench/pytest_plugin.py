@@ -148,7 +148,7 @@ def _planned(asked: RunRequest, *, device: str | None) -> Planned:
     from bench.run.planning.plan import make_plan
 
     found = Inspection(device=find(device), capabilities={})
-    plan = make_plan(asked, selected=check_request(asked), inspection=found)
+    plan = make_plan(asked, joined=check_request(asked), inspection=found)
     if len(plan.planned) != 1:
         names = ", ".join(one.config.name for one in plan.planned)
         raise UsageError(f"workload {asked.workloads[0]!r} has several phases: name one of {names}")

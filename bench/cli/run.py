@@ -68,7 +68,7 @@ def run(
         if dry_run:
             _show_plan(plan, as_json=as_json)
             return
-        begun = session.begin(plan, inspection, folder=out)
+        begun = session.begin(plan, inspection, folder=out, note=note)
     try:
         code = _measured(begun, note=note, quiet=quiet, as_json=as_json)
     except KeyboardInterrupt:
@@ -152,13 +152,14 @@ def _measured(begun: Runner, *, note: Callable[[str], None], quiet: bool, as_jso
                 "exit_code": code,
                 "interrupted": ended.was_interrupted,
                 "problem": ended.problem,
+                "notes": begun.plan.notes,
                 "rows": ended.rows,
             }
         )
     elif quiet:
         print(path)
     else:
-        show_result(ended.rows, path=path)
+        show_result(ended.rows, path=path, notes=begun.plan.notes)
     if not (ended.was_interrupted or ended.problem) and begun.plan.wants_profiles:
         record_profiles(begun, note=note)
     if ended.problem is not None:
@@ -175,7 +176,7 @@ def _choices_of(plan: Plan) -> list[str]:
         f"({planned.size_choice}), {planned.config.dtype}, batch {planned.batch}"
         for planned in plan.planned
     ]
-    return [*dict.fromkeys(lines), *_spread_lines(plan)]
+    return [*dict.fromkeys(lines), *_spread_lines(plan), *plan.notes]
 
 
 def _spread_lines(plan: Plan) -> list[str]:
@@ -208,8 +209,8 @@ def _show_plan(plan: Plan, *, as_json: bool) -> None:
     )
 
 
-def show_result(rows: Sequence[Row], *, path: Path) -> None:
-    """Print the tables of a run, what is odd about it, and its file."""
+def show_result(rows: Sequence[Row], *, path: Path, notes: Sequence[str] = ()) -> None:
+    """Print the tables of a run, what is odd about it or left out of it, and its file."""
     from bench.analysis.trials.configuration import gather
     from bench.report.tables.links_tables import link_grids
     from bench.report.tables.run_table import caption_of, reason_lines, run_grid
@@ -222,5 +223,5 @@ def show_result(rows: Sequence[Row], *, path: Path) -> None:
     known = {caption_of(one) for one in others}
     devices = dict.fromkeys(caption_of(one) for one in modelled)
     lines = [f"device: {device}" for device in devices if device not in known]
-    lines += [*reason_lines(rows), f"rows: {short_path(path)}"]
+    lines += [*reason_lines(rows), *notes, f"rows: {short_path(path)}"]
     print_grids(grids, lines=lines)

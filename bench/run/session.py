@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -27,16 +27,19 @@ from bench.results.store import Sidecar, Store
 from bench.run.launching.launch import child_environment
 from bench.run.planning.checks import check_request
 from bench.run.planning.data_digest import BY_SIZES, digest_of
-from bench.run.planning.plan import Plan, Planned, make_plan, shrunk
+from bench.run.planning.modes import is_sure, sender_of
+from bench.run.planning.plan import Plan, Planned, make_plan, shrunk, workload_of
 from bench.run.planning.request import RunRequest
 from bench.run.progress import describe_row
 from bench.run.record import RunFacts, make_request
 from bench.run.runner import Ended, Runner, utc_now
 
+T = TypeVar("T")
+
 
 def prepare(request: RunRequest, *, note: Callable[[str], None]) -> tuple[Plan, Inspection]:
     """Check the request and plan it on the device; raises `BenchError` before anything runs."""
-    selected = check_request(request)
+    joined = check_request(request)
     is_smoke = request.profile in PROFILES and PROFILES[request.profile].limits.is_smoke
     if request.device != "fake":
         if (elsewhere := cache_note()) is not None:
@@ -53,13 +56,16 @@ def prepare(request: RunRequest, *, note: Callable[[str], None]) -> tuple[Plan, 
             "MIOpen searches kernels for new convolutions: the first trial may take minutes longer"
         )
         note("MIOPEN_FIND_MODE=FAST leaves the search out; the row's dnn_version has the mode")
-    plan = make_plan(request, selected=selected, inspection=inspection)
+    plan = make_plan(request, joined=joined, inspection=inspection)
     return plan, inspection
 
 
-def begin(plan: Plan, inspection: Inspection, *, folder: Path) -> Runner:
-    """Create the result file of a planned run."""
+def begin(
+    plan: Plan, inspection: Inspection, *, folder: Path, note: Callable[[str], None]
+) -> Runner:
+    """Create the result file of a planned run; `UsageError` where its mode would show no link."""
     facts = _facts(inspection)
+    _refuse_unresolved(plan, facts=facts, note=note)
     sidecar = Sidecar(
         run_id=secrets.token_hex(4),
         started_utc=utc_now(),
@@ -75,6 +81,37 @@ def _holder() -> str:
     """Name this process to a user of the same folder, perhaps from another machine."""
     host = environment.host_hash()[:8]  # as in the file's name
     return f"process {os.getpid()} of machine {host}, since {utc_now()[11:19]} UTC"
+
+
+def _refuse_unresolved(plan: Plan, *, facts: RunFacts, note: Callable[[str], None]) -> None:
+    """Look at what is sent where arithmetic cannot show that the mode asked for keeps it."""
+    for planned in plan.planned:
+        config, device = planned.config, facts.inspection.device
+        layout, num_parameters = config.layout, workload_of(config).num_parameters()
+        if is_sure(layout, num_parameters=num_parameters, device=device) or planned.refusal:
+            continue
+        sender = sender_of(layout)
+        note(f"{config.name}: looking at what {sender} sends over {layout.link} (not timed)")
+        try:
+            why = _asked(planned, "communication.resolving", plan=plan, facts=facts, kind=str)
+        except BenchError:  # its trials will say what is wrong with it
+            continue
+        if why:
+            raise UsageError(f"{config.name} by {sender}, --mode {layout.mode}: {why}")
+
+
+def _asked(planned: Planned, module: str, *, plan: Plan, facts: RunFacts, kind: type[T]) -> T:
+    """Return what a process with the configuration's net answers; it times nothing."""
+    limits = PROFILES["smoke"].limits
+    request = make_request(planned, trial=0, limits=limits, facts=facts)
+    return ask(
+        f"bench.measure.{module}",
+        request,
+        kind=kind,
+        what=f"{module.rpartition('.')[-1]} ended",
+        environment=child_environment(threads=request.threads),
+        timeout_s=plan.timeout_s,
+    )
 
 
 def _facts(inspection: Inspection) -> RunFacts:
@@ -187,15 +224,9 @@ def record_profiles(run: Runner, *, note: Callable[[str], None]) -> None:
         if (planned.config_hash, config.device) in known:
             continue
         note(f"{config.name}: profiling operators (not timed)")
-        request = make_request(planned, trial=0, limits=run.plan.limits, facts=run.facts)
         try:
-            profile = ask(
-                "bench.measure.operator_profile",
-                msgspec.structs.replace(request, idle_s=0.0),
-                kind=dict[str, Any],
-                what="profiling ended",
-                environment=child_environment(threads=request.threads),
-                timeout_s=run.plan.timeout_s,
+            profile = _asked(
+                planned, "operator_profile", plan=run.plan, facts=run.facts, kind=dict[str, Any]
             )
         except BenchError as error:
             note(f"{config.name}: no operator profile: {error}")

@@ -18,11 +18,17 @@ WORDS = {
     "CSV": "run.csv",
 }
 
-MISTAKES = """
+MISTAKES = r"""
 run => --workload is missing; `bench list` shows what there is
 run -w imagin-train => did you mean 'imaging-train'?
 run -w nosuch.py => does not exist
-run -w TIMED:decode => not one of timed-train, timed-infer
+run -w TIMED:decode => timed.py 'decode' is not one of train, infer
+run -w TIMED: => timed.py '' is not one of train, infer (or leave the colon out for both)
+run -w llm: => phase of llm '' is not one of train, prefill, decode (or leave the colon out for all)
+run -w imaging:trian => phase of imaging 'trian' is not one of train, infer; did you mean 'train'?
+run -w imagin:train => workload 'imagin' is not one of
+run -w 'C:\work\mine.py:train' => mine.py does not exist
+run -w 'C:\work\mine.py' => mine.py does not exist
 run -w ~nobodyhere/mine.py => cannot be looked up
 run -w LONG => File name too long
 run -w TIMED --dtype fp8 => --dtype 'fp8' is not one of fp32, tf32, bf16, fp16
@@ -77,6 +83,7 @@ run -w llm-train --size tiny --devices 3 --parallel tp --link ndr => by 3 device
 run -w llm-train --device no-such --devices 7 --parallel tp --link ndr => possible here: 4 or 8
 list workload => did you mean 'workloads'?
 list workloads imagin => did you mean
+list workloads imaging:trian => phase of imaging 'trian' is not one of train, infer
 list workloads imaging-trian => did you mean 'imaging-train'?
 list -w nosuch.py => does not exist
 list --where tdp_w<300 => --where and --sort are for `bench list chips`
@@ -109,6 +116,8 @@ ab "FAKE" '--workload llm-train --device fake' => do not run the same workloads
 ab 'FAKE --trials 3' "FAKE" => --trials cannot be part
 ab '--workload nothing --device fake' "FAKE" => workload 'nothing'
 ab "FAKE" "FAKE" --python-b /no/python => is not a program
+ab '--workload sleep:trian --device fake' "FAKE" => phase of sleep 'trian' is not one of
+calibrate '--workload sleep: --device fake' --blocks 2 => phase of sleep '' is not one of
 ab "FAKE" "FAKE" --blocks 0 => must be at least 1
 calibrate "FAKE" --blocks 1 => must be at least 2
 measure-link --device cpu => a link needs two devices and here is one CPU

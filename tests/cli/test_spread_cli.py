@@ -1,19 +1,24 @@
 """Several devices and links: what is planned, what the rows say, what other verbs make of them."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.core.nouns import Layout
+from bench.core.errors import UsageError
+from bench.core.nouns import Device, Layout
+from bench.measure.inspection import FAKE
 from bench.results.reader import read_rows
 from bench.results.schema import Row, Value
-from bench.run.planning.layout_flags import make_layouts, settle_mode
+from bench.run.planning.layout_flags import make_layouts
+from bench.run.planning.modes import choose_mode, is_sure, longest_s
 from bench.run.planning.request import RunRequest, split_links
 from tests.cli.conftest import Ask, Write
 from tests.report.link_rows import link_run, real_run, three_links
 
+NET = str(Path(__file__).resolve().parents[1] / "workload_files" / "small_net.py")
 TRAIN = ("run", "--device", "fake", "-w", "imaging-train", "--size", "tiny")
 
 
@@ -59,30 +64,144 @@ def test_flags_make_links_and_layouts() -> None:
     assert [one.is_single for one in swept] == [True, False, False]
 
 
-def test_a_cpu_simulates_what_its_timer_cannot_keep_and_a_sweep_is_of_one_mode(ask: Ask) -> None:
-    def settled(link: str, *, num: int = 10**6, is_accelerator: bool = False, **more: str) -> str:
-        flags = RunRequest(devices=(2,), links=(link,), **more)  # type: ignore[arg-type]
-        (found,) = make_layouts(flags)
-        assert found.mode == "emulated"
-        return settle_mode(
-            found, flags, sweep=[], num_parameters=num, is_accelerator=is_accelerator
-        ).mode
+CPU, GPU = (replace(FAKE, type=one, stack=stack) for one, stack in (("cpu", ""), ("cuda", "CUDA")))
+ROCM = replace(GPU, stack="ROCm 7.1")
 
-    assert settled("h100-nvlink") == "simulated"
-    assert settled("h100-nvlink", is_accelerator=True) == "emulated"
-    assert settled("h100-nvlink", mode="emulated") == "emulated"
-    assert settled("10gbe", num=10**8) == "emulated"
-    modes = {
-        "10gbe,25gbe": "emulated",
-        # Modes are never compared: the fast link takes the slow one along.
-        "h100-nvlink,10gbe": "simulated",
-        "infinite,10gbe": "emulated",
-    }
-    words = ("run", "--device", "cpu", "-w", "imaging-train", "--size", "small")
-    for links, mode in modes.items():
-        configs = planned(ask, *words, "--devices", "1,8", "--link", links)
-        found = {(one["layout"]["data"], one["layout"]["mode"]) for one in configs}
-        assert found == {(8, mode), (1, "real")}, links
+
+def sent(link: str, *, devices: int = 8, num: int = 10**8, **more: Any) -> tuple[Layout, int]:
+    flags: dict[str, Any] = {"mode": "emulated", "strategy": "ddp", "data": devices, "link": link}
+    return Layout(**(flags | more)), num
+
+
+def test_a_sweep_is_emulated_where_the_timer_keeps_each_row_and_else_simulated() -> None:
+    nvlink, slow = sent("h100-nvlink"), sent("10gbe")
+    for sweep, device, mode in (
+        ([slow], CPU, "emulated"),
+        ([nvlink], CPU, "simulated"),
+        ([slow, nvlink], CPU, "simulated"),
+        ([slow, nvlink, sent("infinite")], GPU, "emulated"),
+        ([slow, sent("infinite")], CPU, "emulated"),
+        ([sent("10gbe", mitigate="bf16")], CPU, "emulated"),
+        ([slow, sent("10gbe", mitigate="powersgd-2")], CPU, "simulated"),
+        ([sent("wan-hub", mitigate="powersgd-2")], CPU, "emulated"),  # for its latency
+        ([slow, sent("10gbe", mitigate="diloco-8+bf16")], CPU, "emulated"),
+        ([slow, sent("10gbe", strategy="fsdp")], CPU, "simulated"),
+        ([nvlink, sent("h100-nvlink", strategy="fsdp")], GPU, "emulated"),
+        ([nvlink, sent("h100-nvlink", mitigate="powersgd-2")], GPU, "simulated"),
+        ([sent("10gbe", data=1, tensor=8, strategy="tp")], CPU, "simulated"),
+        ([sent("h100-nvlink", num=1000)], GPU, "simulated"),
+        ([slow, sent("10gbe", strategy="pp", mode="simulated")], GPU, "simulated"),
+        ([slow], ROCM, "simulated"),
+    ):
+        found, why = choose_mode(sweep, device=device)
+        assert found == mode and "\n" not in why, (sweep, device)
+
+
+def test_the_longest_message_is_known_as_far_as_arithmetic_goes() -> None:
+    """Between two devices a mebibyte takes a millisecond here; 2**18 parameters are one."""
+    for mebibytes, more, sure, most in (
+        (0.5, {}, 0.5, 0.5),
+        (1.5, {}, 1.0, 1.5),  # DDP closes its first bucket at a mebibyte
+        (8.0, {}, 4.0, 8.0),
+        (8.0, {"bucket_bytes": 2**20}, 1.0, 8.0),
+        (80.0, {}, 12.5, 80.0),
+        (8.0, {"mitigate": "bf16"}, 2.0, 4.0),
+        (8.0, {"mitigate": "diloco-4+fp16"}, 4.0, 4.0),
+        (8.0, {"mitigate": "powersgd-2"}, 0.0, 8.0),
+        (8.0, {"strategy": "fsdp"}, 0.0, 8.0),
+        (8.0, {"strategy": "tp", "tensor": 2, "data": 1}, 0.0, None),
+    ):
+        link = f"bw={2**20 * 1e3!r}B/s,latency=0"
+        layout, num = sent(link, devices=2, num=int(mebibytes * 2**18), **more)
+        found = longest_s(layout, num_parameters=num, device=CPU)
+        assert found[0] == pytest.approx(sure * 1e-3, abs=2e-9), more
+        assert found[1] == (most and pytest.approx(most * 1e-3)), more
+
+
+def test_a_mode_asked_for_is_refused_where_it_shows_no_link_and_checked_where_it_may_not() -> None:
+    def checked(device: Device, layout: Layout, num: int) -> bool:
+        return is_sure(layout, num_parameters=num, device=device)
+
+    assert checked(CPU, *sent("10gbe")) and checked(GPU, *sent("h100-nvlink"))
+    assert checked(CPU, *sent("h100-nvlink", mode="simulated"))
+    assert not checked(CPU, *sent("10gbe", mitigate="powersgd-2"))
+    assert not checked(CPU, *sent("10gbe", mode="throttled", strategy="fsdp"))
+    for device, layout, words in (
+        (CPU, sent("h100-nvlink", num=10**6), "would show nothing of h100-nvlink: no collective"),
+        (CPU, sent("10gbe", num=9, strategy="fsdp", mode="throttled"), "--mode throttled"),
+        (ROCM, sent("10gbe"), "cannot be emulated on cuda:0"),
+    ):
+        with pytest.raises(UsageError, match=words) as caught:
+            checked(device, *layout)
+        assert "use --mode simulated" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_cpu_plans_all_rows_in_one_mode_and_says_which_and_why(ask: Ask) -> None:
+    words = ("run", "--device", "cpu", "-w", "imaging:train", "--size", "small", "--devices", "1,8")
+    for more, mode, why in (
+        (("--link", "10gbe,25gbe"), "emulated", "as long as the 1 ms"),
+        (("--link", "h100-nvlink,10gbe"), "simulated", "on h100-nvlink the longest collective"),
+        (
+            ("--link", "10gbe", "--mitigate", "none,bf16,powersgd-2"),
+            "simulated",
+            "of ddp with powersgd-2 may take 204 us, and the timer here keeps 1 ms",
+        ),
+        # Whole weights of the one, little of the other: a sweep has one mode over workloads too.
+        (("-w", "tabular:train", "--link", "10gbe"), "simulated", "on 10gbe"),
+    ):
+        document = ask(*words, *more, "--profile", "smoke", "--dry-run", "--json").document
+        layouts = [one["config"]["layout"] for one in document["planned"]]
+        assert {one["mode"] for one in layouts if one["link"]} == {mode}, more
+        assert {one["mode"] for one in layouts if not one["link"]} == {"real"}
+        (said,) = document["notes"]
+        assert said.startswith(f"every row over a link is {mode}: ") and why in said
+    assert (
+        ask(*words, "--link", "10gbe", "--mode", "simulated", "--dry-run").out.count("every") == 0
+    )
+
+
+def test_what_only_the_net_knows_is_looked_at_before_a_mode_asked_for_is_measured(
+    ask: Ask, tmp_path: Path
+) -> None:
+    words = ("run", "--device", "cpu", "-w", f"{NET}:train", "--size", "tiny", "--profile", "smoke")
+    words += ("--devices", "8", "--mode", "emulated", "--out", str(tmp_path))
+    link = "bw=500KB/s,latency=0us"  # of which the latency, which alone is sure, shows nothing
+    refused = ask(*words, "--link", link, "--mitigate", "none,powersgd-1", code=2)
+    assert refused.out == "" and not list(tmp_path.iterdir())
+    note, said = refused.err.splitlines()[-2:]
+    looked = f"small_net-train: looking at what ddp with powersgd-1 sends over {link} (not timed)"
+    assert note == looked
+    start = "bench: small_net-train by ddp with powersgd-1, --mode emulated: on bw=500KB/s"
+    assert said.startswith(start) and "use --mode simulated" in said
+    printed = ask(*words, "--link", link, "--parallel", "fsdp")
+    assert "sends over" in printed.err and "[emulated]" in printed.out
+    (path,) = tmp_path.glob("*.csv")
+    assert [row["status"] for row in read_rows(path)] == ["WARN"], "its unit of 1 KiB takes 2 ms"
+
+
+def test_a_phase_that_cannot_join_is_left_out_of_the_sweep_and_named(
+    ask: Ask, tmp_path: Path
+) -> None:
+    sweep = ("run", "--device", "fake", "-w", "imaging", "--size", "tiny", "--profile", "smoke")
+    link = ("--link", "10gbe", "--out", str(tmp_path))
+    left_out = "left out: imaging-infer by ddp on 8 devices: copies of the net communicate nothing"
+    printed = ask(*sweep, *link, "--devices", "8", "--parallel", "ddp")
+    assert left_out in printed.err and printed.out.count(left_out) == 1
+    (path,) = tmp_path.glob("*.csv")
+    assert [row["workload"] for row in read_rows(path)] == ["imaging-train"]
+    assert left_out in ask("run", "--resume", path).out, "a run that goes on has left out the same"
+    document = ask(*sweep, *link, "--devices", "1,8", "--parallel", "ddp,fsdp", "--json").document
+    assert left_out in document["notes"][0]
+    found = {(one["workload"], one["device_count"], one["parallel"]) for one in document["rows"]}
+    both = {(f"imaging-{one}", count, by) for one in ("train", "infer")
+            for count, by in ((1, None), (8, "fsdp"))}  # fmt: skip
+    assert found == both | {("imaging-train", 8, "ddp")}
+    refused = ask("run", "--device", "fake", "-w", "imaging:infer", *link, "--devices", "8", code=2)
+    assert "copies of the net communicate nothing in infer" in refused.err
+    # A slip of the pen is no group that one cannot join.
+    for slip in (("--mitigate", "none,powersgd"), ("--schedule", "2f2b"), ("--set", "filter=8")):
+        refused = ask(*sweep, *link, "--devices", "1,8", "--parallel", "ddp", *slip, code=2)
+        assert slip[1].rpartition(",")[2].partition("=")[0] in refused.err.splitlines()[-1]
 
 
 def test_a_sweep_over_devices_and_links_says_what_each_row_is(ask: Ask, tmp_path: Path) -> None:

@@ -21,11 +21,9 @@ from bench.core.errors import MeasurementError
 from bench.devices.torch.torch_adapter import adapter_for
 from bench.emulate.link.device_clock import DelayKernels, EventClock
 from bench.emulate.link.host_link import LinkWork, Move, note_drain
-from bench.emulate.link.serial_link import NUM_LINKS, level_of
+from bench.emulate.link.serial_link import DEVICE_RESOLUTION_S, NUM_LINKS, level_of
 from bench.emulate.replay import Issued, Moment, Recorder, Resolve
 
-RESOLUTION_S = 20e-6
-"""Two launches and what the device's timer resolves (1 us on some); not measured further."""
 _CAPACITY = 2**16
 """Moments of one step, and far more than the host can launch ahead of the device."""
 _TRAFFIC_PER_BYTE = {"all_reduce": 3.5}
@@ -40,7 +38,7 @@ class DeviceLink:
     `is_timed` holds streams as long as collectives take; else steps are only recorded.
     """
 
-    resolution_s = RESOLUTION_S
+    resolution_s = DEVICE_RESOLUTION_S
 
     def __init__(self, device: torch.device, *, recorder: Recorder, is_timed: bool = True) -> None:
         index = torch.accelerator.current_device_index() if device.index is None else device.index

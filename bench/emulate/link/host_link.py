@@ -18,12 +18,9 @@ import torch
 import torch.distributed as dist
 
 from bench.emulate.link.completions import Completions, measure_oversleep_s, sleep_until
-from bench.emulate.link.serial_link import SerialLinks, level_of
+from bench.emulate.link.serial_link import HOST_RESOLUTION_S, SerialLinks, level_of
 from bench.emulate.replay import Issued, Moment, Recorder, Resolve
 
-RESOLUTION_S = 1e-3
-"""What a collective must take at least: a thread is woken 0.2 ms late, and 4 ms where another one
-holds the interpreter, so shorter ones would measure that."""
 _BLOCK_BYTES = 2**22
 """Larger than a core's cache, so that copies go through memory as a socket's do."""
 _SLICES = 16
@@ -35,7 +32,7 @@ Move = Callable[[], Any]
 class HostLink:
     """Carries collectives over modelled links, on this process's clock."""
 
-    resolution_s = RESOLUTION_S
+    resolution_s = HOST_RESOLUTION_S
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder

@@ -10,6 +10,12 @@ from bench.hardware.costs.collectives import Group
 INSIDE, BETWEEN = 0, 1
 """Which clock; the replay of a trace uses the same two."""
 NUM_LINKS = 2
+HOST_RESOLUTION_S = 1e-3
+"""What a collective must take at least on a CPU: a thread is woken 0.2 ms late, and 4 ms where
+another one holds the interpreter, so shorter ones would measure that."""
+DEVICE_RESOLUTION_S = 20e-6
+"""On an accelerator: two launches and what the device's timer resolves (1 us on some); not measured
+further."""
 
 
 def level_of(group: Group) -> int:

@@ -8,7 +8,7 @@ whose memory nobody knows, because `large` would run out of it on most.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -33,27 +33,102 @@ MARGIN_FRAC = 0.85
 """Share of the free memory that an estimate may take: estimates are rough, allocators fragment."""
 
 
-def check_request(request: RunRequest) -> list[Selected]:
-    """Check everything that can be checked without the device; return the phases to run."""
+@dataclass(frozen=True, kw_only=True)
+class Joined:
+    """A phase with the layouts of the sweep that it can join."""
+
+    found: discovery.Found
+    phase: Phase
+    layouts: tuple[Layout, ...]
+    left_out: tuple[str, ...] = ()
+    """A line for each reason why it cannot join the others."""
+
+
+def check_request(request: RunRequest) -> list[Joined]:
+    """Check everything that can be checked without the device; return the phases to run.
+
+    `UsageError` where nothing is left to run, with why the first phase cannot be.
+    """
     from bench.run.planning.layout_flags import make_layouts
 
     selected = select(request.workloads)
     _check_values(request)
     layouts = make_layouts(request)
-    for found, phase in selected:
-        check = partial(check_layouts, request=request, phase=phase, layouts=layouts)
-        for overrides in overrides_of(request):
-            # Flags are checked before the device, on which it depends what size is chosen.
-            for size in request.sizes or (() if found.cls.sizes else (None,)):
-                check(discovery.instance(found, size=size, overrides=overrides))
-            if not request.sizes:
-                possible_sizes(found, list(found.cls.sizes), overrides=overrides, check=check)
-        _check_data(request, found, phase_name=phase.name)
-    return selected
+    refused: list[UsageError] = []
+    every = [_joined(request, one, layouts=layouts, refused=refused) for one in selected]
+    if not any(one.layouts for one in every):
+        raise refused[0]
+    for one in every:
+        check = partial(check_layouts, request=request, phase=one.phase, layouts=one.layouts)
+        for workloads in _instances(request, one.found):
+            _check_any(workloads, check=check, is_each=bool(request.sizes))
+        _check_data(request, one.found, phase_name=one.phase.name)
+    return every
+
+
+def _joined(
+    request: RunRequest,
+    selected: Selected,
+    *,
+    layouts: Sequence[Layout],
+    refused: list[UsageError],
+) -> Joined:
+    """Join the layouts that some size of the phase can be spread by; adds why not to `refused`."""
+    found, phase = selected
+    kept: list[Layout] = []
+    others: dict[str, list[Layout]] = {}
+    workloads = list(itertools.chain.from_iterable(_instances(request, found)))
+    for layout in layouts:
+        check = partial(check_layouts, request=request, phase=phase, layouts=(layout,))
+        try:
+            _check_any(workloads, check=check)
+        except UsageError as error:
+            refused.append(error)
+            others.setdefault(str(error), []).append(layout)
+        else:
+            kept.append(layout)
+    name = f"{found.name}-{phase.name}"
+    lines = (f"left out: {name} {_how(some)}: {why}" for why, some in others.items())
+    return Joined(found=found, phase=phase, layouts=tuple(kept), left_out=tuple(lines))
+
+
+def _how(layouts: Sequence[Layout]) -> str:
+    """`by ddp on 2, 8 devices`."""
+    strategies = ", ".join(dict.fromkeys(one.strategy for one in layouts if one.strategy))
+    counts = ", ".join(dict.fromkeys(str(one.devices) for one in layouts))
+    by = f"by {strategies} " if strategies else ""
+    return f"{by}on {counts} device{'' if counts == '1' else 's'}"
+
+
+def _instances(request: RunRequest, found: discovery.Found) -> Iterator[list[Workload]]:
+    """Yield, for each combination of --set and --batch, the workload at the sizes that may run.
+
+    Flags are checked before the device, on which it depends what size is chosen.
+    """
+    for overrides in overrides_of(request):
+        sizes: Sequence[str | None] = request.sizes or (() if found.cls.sizes else (None,))
+        if not sizes:
+            every = list(found.cls.sizes)
+            sizes = possible_sizes(found, every, overrides=overrides, check=lambda _one: None)
+        yield [discovery.instance(found, size=size, overrides=overrides) for size in sizes]
+
+
+def _check_any(
+    workloads: Sequence[Workload], *, check: Callable[[Workload], None], is_each: bool = False
+) -> None:
+    """Raise why `check` refuses the last, unless it lets one pass, or all with `is_each`."""
+    refused: list[UsageError] = []
+    for workload in workloads:
+        try:
+            check(workload)
+        except UsageError as error:
+            refused.append(error)
+    if refused and (is_each or len(refused) == len(workloads)):
+        raise refused[-1]
 
 
 def select(texts: tuple[str, ...]) -> list[Selected]:
-    """Return the phases that --workload names, in order, each once: all, imaging, ./mine.py:train.
+    """Return the phases that --workload names, each once: all, imaging, imaging:train, ./mine.py.
 
     `UsageError` lists what there is.
     """
@@ -67,11 +142,21 @@ def select(texts: tuple[str, ...]) -> list[Selected]:
 
 
 def _select_one(text: str) -> list[Selected]:
+    name, colon, phase_name = text.rpartition(":")
+    if not colon or any(mark in phase_name for mark in (".py", "/", "\\")):
+        return _phases_of(text)  # no colon but that of a path
+    every = _phases_of(name)
+    chosen = [one for one in every if one[1].name == phase_name]
+    if not chosen:
+        phases = list(dict.fromkeys(phase.name for _, phase in every))
+        hint = f"(or leave the colon out for {'both' if len(phases) == 2 else 'all'})"
+        raise one_of(f"phase of {name}", phase_name, phases, hint="" if phase_name else hint)
+    return chosen
+
+
+def _phases_of(text: str) -> list[Selected]:
     if ".py" in text or "/" in text:
-        path, _, phase_name = text.partition(":")
-        found = discovery.load(path)
-        if phase_name:
-            return [(found, found.phase(phase_name))]
+        found = discovery.load(text)
         return [(found, phase) for phase in found.cls.phases]
     everything = [discovery.load(name) for name in discovery.names()]
     pairs = [(found, phase) for found in everything for phase in found.cls.phases]
@@ -135,6 +220,12 @@ def _check_together(request: RunRequest) -> None:
             f"--contention {request.contention!r}: allowed are bracket, none, or compute units as "
             "a whole number"
         )
+    from bench.emulate.pipeline import parse_schedule
+    from bench.parallel.support import parse_mitigation
+
+    parse_schedule(request.schedule)
+    for mitigation in request.mitigate:
+        parse_mitigation("" if mitigation == "none" else mitigation)
     if request.chip_limit is not None:
         from bench.hardware.chip_limit import parse_chip_limit
 
@@ -159,7 +250,7 @@ def _check_data(request: RunRequest, found: discovery.Found, *, phase_name: str)
 def check_layouts(
     workload: Workload, *, request: RunRequest, phase: Phase, layouts: Sequence[Layout]
 ) -> None:
-    """Refuse a workload that one of the layouts cannot spread: a sweep is of one."""
+    """Refuse a workload that one of the layouts cannot spread."""
     from bench.parallel.support import check_layout
 
     for layout in layouts:

@@ -1,19 +1,15 @@
 """From --devices, --parallel, --link and their like to layouts: every combination, checked.
 
 What is here is arithmetic of flags. Whether a workload can be spread so is asked of
-`bench.parallel.support` when its parameters are known, and a link too fast for the timer is refused
-by the trial, which knows the messages.
+`bench.parallel.support` when its parameters are known, and the mode of all of `modes`.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import replace
 
 from bench.core.errors import UsageError
 from bench.core.nouns import Layout, Mode, Strategy
-from bench.hardware.costs.cost import model_of
 from bench.hardware.links.topology import Topology, parse_topology
 from bench.run.planning.request import FLAGS, LAYOUT, MIB, RunRequest, is_given
 
@@ -21,15 +17,12 @@ LAYOUT_FLAGS = [
     name for name, flag in FLAGS.items() if flag.group == LAYOUT and name != "grad_accum"
 ]
 """Each of them asks for more than one device; micro-batches alone do not."""
-CPU_RESOLUTION_S = 1e-3
-"""What a timer thread keeps on a CPU: late by .2 ms in the median and 4 ms at the 99th percentile,
-so that shorter collectives would be noise."""
 
 
 def make_layouts(request: RunRequest) -> tuple[Layout, ...]:
     """Return every layout that the flags mean, each once; `UsageError` on what cannot be meant.
 
-    A link without --mode is emulated, for now: see `settle_mode`.
+    A link without --mode is emulated, until `choose_mode` has seen the whole sweep.
     """
     if not any(is_given(request, name) for name in LAYOUT_FLAGS):
         return (Layout(grad_accum=request.grad_accum),)
@@ -120,36 +113,3 @@ def _mode(asked: Mode | None, *, strategy: Strategy, topology: Topology | None) 
     if topology is None:
         raise UsageError("--parallel pp is simulated and needs a --link, such as pcie4")
     return "simulated"
-
-
-def settle_mode(
-    layout: Layout,
-    request: RunRequest,
-    *,
-    sweep: Sequence[Layout],
-    num_parameters: int,
-    is_accelerator: bool,
-) -> Layout:
-    """Simulate instead of emulating what a CPU's timer cannot keep, unless a mode was asked for.
-
-    Modes are never compared, so a `sweep` with one such layout is simulated throughout. The longest
-    message is taken for a bucket of fp32 gradients; where the real ones are shorter, the trial sees
-    it and refuses.
-    """
-    if is_accelerator or request.mode is not None or layout.mode != "emulated":
-        return layout
-    if any(_is_too_short(one, num_parameters=num_parameters) for one in (layout, *sweep)):
-        return replace(layout, mode="simulated")
-    return layout
-
-
-def _is_too_short(layout: Layout, *, num_parameters: int) -> bool:
-    if layout.mode != "emulated":
-        return False
-    model = model_of(layout.link)
-    if model.topology.is_infinite:
-        return False  # nothing to keep: it shows what the emulation itself costs
-    group = model.group_of(range(layout.devices))
-    longest_bytes = min(layout.bucket_bytes, 4 * num_parameters)
-    cost = model.cost("all_reduce", num_bytes=longest_bytes, group=group)
-    return cost.seconds < CPU_RESOLUTION_S

@@ -16,15 +16,16 @@ from functools import partial
 from typing import Any
 
 from bench import discovery
-from bench.core.nouns import DTYPES, Config, Dtype, Layout
+from bench.core.nouns import DTYPES, Config, Device, Dtype, Layout, Mode
 from bench.core.paths import user_path
 from bench.hardware.chip_limit import ChipLimit, check_device, parse_chip_limit
 from bench.measure.inspection import Inspection
 from bench.measure.timing.limits import PROFILES, Limits, for_device, within_budget
-from bench.run.planning.checks import Selected, check_layouts, choose_size, overrides_of
+from bench.run.planning.checks import Joined, check_layouts, choose_size, overrides_of
 from bench.run.planning.data_digest import digest_of
-from bench.run.planning.layout_flags import make_layouts, settle_mode
+from bench.run.planning.modes import choose_mode, is_sure
 from bench.run.planning.request import TO_TRIAL, RunRequest
+from bench.workload import Workload
 
 STARTUP_S = 15.0
 """What a trial takes besides its limits, for planning only: imports, building, first step."""
@@ -91,6 +92,8 @@ class Plan:
     timeout_s: float
     seed: int
     oom_shrink: bool
+    notes: tuple[str, ...] = ()
+    """Lines on the mode of modelled rows, and on what of the sweep is left out."""
 
     @property
     def wants_profiles(self) -> bool:
@@ -98,34 +101,26 @@ class Plan:
         return self.profile in ("default", "rigorous") and not self.is_budget_firm
 
 
-def make_plan(request: RunRequest, *, selected: Sequence[Selected], inspection: Inspection) -> Plan:
+def make_plan(request: RunRequest, *, joined: Sequence[Joined], inspection: Inspection) -> Plan:
     """Expand the checked request on the inspected device; `UsageError` on what it cannot do."""
     limit = None if request.chip_limit is None else parse_chip_limit(request.chip_limit)
     if limit is not None:
         check_device(limit, device_type=inspection.device.type)
-    layouts = make_layouts(request)
     data = request.data or "generated"
     if data not in ("generated", "resident"):
         data = str(user_path(data, what="--data").resolve())
     named = (data, digest_of(data))
     every = [
-        _planned(
-            request,
-            inspection,
-            selected=one,
-            choice=choice,
-            layouts=layouts,
-            limit=limit,
-            data=named,
-        )
-        for one in selected
+        _planned(request, inspection, joined=one, choice=choice, limit=limit, data=named)
+        for one in joined
         for choice in itertools.product(
             request.sizes or (None,),
             request.dtypes or (inspection.default_dtype,),
             overrides_of(request),
-            layouts,
+            one.layouts,
         )
     ]
+    every, why = _in_one_mode(every, asked=request.mode, device=inspection.device)
     # A value given twice, or two sizes made equal by --set, are one configuration.
     planned = list({one.config_hash: one for one in reversed(every)}.values())[::-1]
     profile = PROFILES[request.profile]
@@ -148,6 +143,36 @@ def make_plan(request: RunRequest, *, selected: Sequence[Selected], inspection: 
         timeout_s=request.timeout_s,
         seed=request.seed,
         oom_shrink=request.oom_shrink,
+        notes=(*why, *(line for one in joined for line in one.left_out)),
+    )
+
+
+def _in_one_mode(
+    every: list[Planned], *, asked: Mode | None, device: Device
+) -> tuple[list[Planned], list[str]]:
+    """Give all rows over a modelled link one mode, and say why; refuse one that shows no link."""
+    modelled = [one for one in every if one.config.layout.link]
+    sweep = [(one.config.layout, workload_of(one.config).num_parameters()) for one in modelled]
+    if asked is not None:
+        for layout, num_parameters in sweep:
+            is_sure(layout, num_parameters=num_parameters, device=device)
+    if asked is not None or not sweep:
+        return every, []
+    mode, why = choose_mode(sweep, device=device)
+    settled = [
+        replace(one, config=replace(one.config, layout=replace(one.config.layout, mode=mode)))
+        if one.config.layout.link
+        else one
+        for one in every
+    ]
+    is_said = device.type == "cpu" or (mode == "simulated" and device.type != "fake")
+    return settled, [f"every row over a link is {mode}: {why}"] if is_said else []
+
+
+def workload_of(config: Config) -> Workload:
+    """Return the workload with the configuration's parameters."""
+    return discovery.instance(
+        discovery.load(config.origin), size=None, overrides=dict(config.params)
     )
 
 
@@ -155,14 +180,13 @@ def _planned(
     request: RunRequest,
     inspection: Inspection,
     *,
-    selected: Selected,
+    joined: Joined,
     choice: tuple[str | None, Dtype, dict[str, Any], Layout],
-    layouts: Sequence[Layout],
     limit: ChipLimit | None,
     data: tuple[str, str],
 ) -> Planned:
     size, dtype, overrides, layout = choice
-    found, phase = selected
+    found, phase = joined.found, joined.phase
     chosen = choose_size(
         found,
         phase,
@@ -171,16 +195,9 @@ def _planned(
         overrides=overrides,
         free_bytes=_free_bytes(inspection, limit=limit),
         is_cpu=not inspection.is_accelerator,
-        check=partial(check_layouts, request=request, phase=phase, layouts=layouts),
+        check=partial(check_layouts, request=request, phase=phase, layouts=joined.layouts),
     )
     workload = chosen.workload
-    layout = settle_mode(
-        layout,
-        request,
-        sweep=layouts,
-        num_parameters=workload.num_parameters(),
-        is_accelerator=inspection.is_accelerator,
-    )
     return Planned(
         config=Config(
             workload=found.name,

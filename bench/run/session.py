@@ -87,8 +87,11 @@ def _refuse_unresolved(plan: Plan, *, facts: RunFacts, note: Callable[[str], Non
     """Look at what is sent where arithmetic cannot show that the mode asked for keeps it."""
     for planned in plan.planned:
         config, device = planned.config, facts.inspection.device
-        layout, num_parameters = config.layout, workload_of(config).num_parameters()
-        if is_sure(layout, num_parameters=num_parameters, device=device) or planned.refusal:
+        layout = config.layout
+        if not layout.link or planned.refusal:
+            continue
+        num_parameters = workload_of(config).num_parameters()
+        if is_sure(layout, num_parameters=num_parameters, device=device):
             continue
         sender = sender_of(layout)
         note(f"{config.name}: looking at what {sender} sends over {layout.link} (not timed)")

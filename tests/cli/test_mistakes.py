@@ -117,7 +117,6 @@ ab 'FAKE --trials 3' "FAKE" => --trials cannot be part
 ab '--workload nothing --device fake' "FAKE" => workload 'nothing'
 ab "FAKE" "FAKE" --python-b /no/python => is not a program
 ab '--workload sleep:trian --device fake' "FAKE" => phase of sleep 'trian' is not one of
-calibrate '--workload sleep: --device fake' --blocks 2 => phase of sleep '' is not one of
 ab "FAKE" "FAKE" --blocks 0 => must be at least 1
 calibrate "FAKE" --blocks 1 => must be at least 2
 measure-link --device cpu => a link needs two devices and here is one CPU

@@ -2,8 +2,9 @@
 
 A workload is one file with one class called `Workload`, a frozen keyword-only dataclass whose
 fields are its parameters. File `workloads/imaging.py` gives `imaging-train` and `imaging-infer`,
-one for each of its `phases`; `bench run --workload ./mine.py` runs a file from anywhere. Phases of
-one object share the net, the precision and the batch, so that their ratio compares like with like.
+one for each of its `phases`; `bench run --workload ./mine.py` runs a file from anywhere,
+`./mine.py:train` one phase of it. Phases of one object share the net, the precision and the batch,
+so that their ratio compares like with like.
 
 The author never times, prints, synchronises or moves anything: seeds, device transfer, autocast,
 gradient scaling, optimizer steps, compilation, timing, memory, energy and validity belong to the

@@ -5,14 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bench.core.errors import MeasurementError
+from bench.core.errors import BenchError, MeasurementError
 from bench.core.nouns import Device
 from bench.devices.doctor import all_findings as checks
 from bench.devices.doctor.host_findings import Finding
 from bench.devices.telemetry import nvml
 from bench.devices.torch import backends, detect, probe
 from bench.hardware import chips
+from bench.run.planning.checks import select
 from tests.cli.conftest import Ask
 
 TIMED = Path(__file__).resolve().parents[1] / "workload_files" / "timed.py"
@@ -68,6 +71,48 @@ def test_one_workload_or_phase_or_file_is_listed_alone(ask: Ask) -> None:
     assert entries[0]["size"] == ""
     params = {"batch": 1, "seconds": 0.1, "width": 1, "shape": "1x2", "note": None}
     assert entries[0]["params"] == {**params, "is_wide": False, "pace": ""}
+
+
+def test_a_colon_chooses_a_phase_of_a_name_a_pattern_or_a_file_whatever_its_path(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def listed(name: str) -> set[str]:
+        return {one["workload"] for one in ask("list", "-w", name, "--json").document}
+
+    assert listed("imaging:train") == {"imaging-train"}
+    assert listed("imaging-train:train") == {"imaging-train"}
+    assert listed("all:train") == {"imaging-train", "llm-train"}, "no self-test"
+    monkeypatch.chdir(tmp_path)
+    for path in (
+        "phased.py",
+        "C:\\work\\phased.py",
+        "a:b/phased.py",
+        "a:train/phased.py",
+        "my:train.py",
+    ):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(TIMED.read_text())
+        both = listed(path)
+        assert {name.rpartition("-")[2] for name in both} == {"train", "infer"}, path
+        (train,) = listed(f"{path}:train")
+        assert train in both and train.endswith("-train")
+
+    def hashes(name: str) -> list[str]:
+        words = ("run", "--device", "fake", "-w", name, "--trials", "1", "--size", "tiny")
+        return [row["config_hash"] for row in ask(*words, "--json").document["rows"]]
+
+    assert hashes("imaging:train") == hashes("imaging-train"), "one configuration"
+    assert len(hashes("imaging:train,imaging-train,imaging")) == 2
+
+
+@given(st.text(alphabet="ab:/\\.py-*[]é ", max_size=12))
+def test_any_name_selects_phases_or_is_refused_in_one_line(text: str) -> None:
+    try:
+        found = select((text,))
+    except BenchError as error:
+        assert "\n" not in str(error)
+    else:
+        assert found
 
 
 HEAD = "op,num_gpus,message_bytes,latency_us\n"

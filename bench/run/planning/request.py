@@ -138,7 +138,7 @@ class RunRequest:
     workloads: tuple[str, ...] = _work(
         "--workload -w",
         NAMES,
-        "all, a name such as imaging-train or imaging, a pattern, or a file ./mine.py",
+        "all, a name such as imaging or imaging:train, a pattern, or a file ./mine.py:train",
     )
     sizes: tuple[str, ...] = _work(
         "--size", TEXTS, "tiny, small, base, large; a comma sweeps; default: largest that fits"
@@ -190,7 +190,8 @@ class RunRequest:
     mode: Mode | None = _layout(
         "--mode",
         TEXT,
-        "real, throttled, emulated or simulated; default: emulated with --link, else real",
+        "real, throttled, emulated or simulated; default: real without --link, else emulated where "
+        "the device's timer keeps every row of the sweep, and simulated where it does not",
     )
     bucket_mib: float | None = _layout(
         "--bucket-mib", NUMBER, "MiB of gradients that ddp sends together; default: 25"

@@ -82,6 +82,10 @@ so that a spreadsheet and `pandas.read_csv` open it as it is. Each row is one wr
 sync. A last line that a crash cut short is ignored by the reader and removed by the next write.
 Several processes may append to one file, except on Windows, which lacks the lock.
 
+A file that a spreadsheet saved again is read where it leaves one reading: semicolons or tabs,
+decimal commas, `sep=`, UTF-16. A hash that it made a number of, NaN, infinity, and a figure below
+zero where nothing can be are refused with line and column.
+
 Text longer than 32,767 characters is cut, as a spreadsheet would cut it. NUL and lone surrogates,
 which a text file cannot hold, become U+FFFD.
 

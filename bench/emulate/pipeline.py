@@ -290,7 +290,7 @@ def simulate_step(
         compute_step_s=compute_step_s,
         bubble_frac=idle_s / (num_devices * step_s) if step_s else 0.0,
         comm_total_s=sum(seconds for seconds, _ in most),
-        comm_exposed_s=step_s - compute_step_s,
+        comm_exposed_s=max(0.0, step_s - compute_step_s),
         comm_ops=len(most),
         comm_bytes=sum(num_bytes for _, num_bytes in most),
         methods=tuple(sorted(links.methods)),

@@ -305,3 +305,19 @@ def test_published_ratios_saved_by_a_spreadsheet_are_scored(tmp_path: Path) -> N
     assert "german.csv: line 3: throughput_ratio_b_over_a" in _ends(
         "project", "--score", str(german)
     )
+
+
+@pytest.mark.parametrize(
+    ("whole", "cut"),
+    [("0012345678901234", "12345678901234"), ("1234567890123456", "1234567890123450")],
+)
+def test_a_hash_of_digits_that_a_spreadsheet_cut_down_is_named(
+    tmp_path: Path, whole: str, cut: str
+) -> None:
+    rows = [stored_row(trial=n, config_hash=whole, step_median_ms=1.0) for n in range(3)]
+    before = write_file(tmp_path / "before.csv", rows)
+    after = write_file(tmp_path / "after.csv", [row | {"config_hash": cut} for row in rows])
+    answer = _ends("compare", str(before), str(after))
+    assert answer.count("a spreadsheet cut its config_hash down") == 2
+    write_file(after, [row | {"config_hash": "9" + cut} for row in rows])
+    assert "something that has no column (config_hash)" in _ends("compare", str(before), str(after))

@@ -128,6 +128,8 @@ def _difference(one: Trials, relatives: Sequence[Trials], *, missing_from: str) 
     names = differing(nearest)
     ours: Mapping[str, object] = one.first
     theirs: Mapping[str, object] = nearest.first
+    if not names and any(_is_cut_down(one, other) for other in relatives if not differing(other)):
+        return "a spreadsheet cut its config_hash down; give the file as it was before"
     if not names:
         return "the configuration differs in something that has no column (config_hash)"
     if names == ["params_json"]:
@@ -139,6 +141,12 @@ def _difference(one: Trials, relatives: Sequence[Trials], *, missing_from: str) 
         if name != "params_json"
     ]
     return "; ".join(reasons) or "params_json differs"
+
+
+def _is_cut_down(one: Trials, other: Trials) -> bool:
+    """Whether two hashes are one that is all digits, without its first zeros or its last digits."""
+    hashes = [trials.text("config_hash").lstrip("0") for trials in (one, other)]
+    return hashes[0][:15] == hashes[1][:15] and all(text.isdigit() for text in hashes)
 
 
 def _shown(value: object) -> str:

@@ -236,7 +236,8 @@ def _device_columns(samples: list[Sample], observation: Observation) -> tuple[Ro
         return columns, reasons
     if before.ecc_uncorrected is not None and after.ecc_uncorrected is not None:
         errors = after.ecc_uncorrected - before.ecc_uncorrected
-        columns["ecc_uncorrected"] = errors
+        # A counter that a reset of the driver set back counted nothing.
+        columns["ecc_uncorrected"] = errors if errors >= 0 else None
         reasons += ["ecc"] if errors > 0 else []
     if before.power_limit_w != after.power_limit_w:
         reasons.append("device_changed")

@@ -74,7 +74,10 @@ class _Question(msgspec.Struct, frozen=True, kw_only=True):
 def inspect_device(
     label: str | None, *, dtypes: tuple[str, ...], with_roof: bool, threads: int | None = None
 ) -> Inspection:
-    """Inspect in a child process; raises `BenchError` with the child's line when it cannot."""
+    """Inspect in a child process; raises `BenchError` with the child's line when it cannot.
+
+    The roof is that of these dtypes, or of those that run unasked.
+    """
     if label == "fake":
         return Inspection(device=FAKE, capabilities={})
     question = _Question(label=label, dtypes=dtypes, with_roof=with_roof, threads=threads)
@@ -106,7 +109,8 @@ def _inspect(question: _Question) -> Inspection:
     inspection = Inspection(
         device=device, capabilities=capabilities, torch_facts=torch_facts(device)
     )
-    wanted = tuple(name for name in question.dtypes if capabilities.get(name) == "ok")
+    dtypes = question.dtypes or (("fp32",) if device.type == "cpu" else ("fp32", "bf16"))
+    wanted = tuple(name for name in dtypes if capabilities.get(name) == "ok")
     known = roof_for(device, dtypes=wanted) if question.with_roof else load_roof(device)
     # A roof measured while others used the processor would flatter every utilisation.
     if known is None or known.is_disturbed:

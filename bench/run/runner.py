@@ -13,7 +13,6 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from bench.core import statistics
 from bench.core.errors import BenchError, MeasurementError
 from bench.core.interrupts import held_back
 from bench.measure.messages import Failure
@@ -25,6 +24,7 @@ from bench.run.launching.observation import Observation, keep_samples, run_watch
 from bench.run.planning.plan import Plan, Planned, shrunk
 from bench.run.progress import Progress
 from bench.run.record import RunFacts, make_request, make_row
+from bench.run.stopping import is_precise, next_limits
 
 
 @dataclass(kw_only=True)
@@ -34,7 +34,7 @@ class Arm:
     planned: Planned
     done: set[int] = field(default_factory=set)
     """Trials that have a usable row."""
-    step_medians_ms: list[float] = field(default_factory=list)
+    usable: list[Row] = field(default_factory=list)
     is_ended: bool = False
 
     @property
@@ -45,9 +45,7 @@ class Arm:
     def count(self, row: Row) -> None:
         """Take in a usable row."""
         self.done.add(int(row["trial"] or 0))
-        median_ms = row.get("step_median_ms")
-        if isinstance(median_ms, float) and median_ms > 0:
-            self.step_medians_ms.append(median_ms)
+        self.usable.append(row)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,15 +114,9 @@ class Runner:
         done = len(arm.done)
         if arm.is_ended or done >= self.plan.max_trials:
             return True
-        return done >= self.plan.min_trials and (self._is_precise(arm) or self._is_spent())
-
-    def _is_precise(self, arm: Arm) -> bool:
-        values = arm.step_medians_ms
-        interval = statistics.mean_interval_log(values) if len(values) >= 3 else None
-        if interval is None:
-            return False
-        middle, low, high = interval
-        return (high - low) / 2 / middle <= self.plan.target_half_width_frac
+        target_frac = self.plan.target_half_width_frac
+        has_enough = is_precise(arm.usable, target_half_width_frac=target_frac) or self._is_spent()
+        return done >= self.plan.min_trials and has_enough
 
     def _is_spent(self) -> bool:
         return time.monotonic() - self._started_s >= self.plan.budget_s
@@ -176,7 +168,13 @@ class Runner:
         request = make_request(
             planned,
             trial=trial,
-            limits=self.plan.limits,
+            limits=next_limits(
+                arm.usable,
+                limits=self.plan.limits,
+                min_trials=self.plan.min_trials,
+                max_trials=self.plan.max_trials,
+                target_half_width_frac=self.plan.target_half_width_frac,
+            ),
             facts=facts,
             idle_power_w=self._idle_power_w,
         )

@@ -47,7 +47,7 @@ def prepare(request: RunRequest, *, note: Callable[[str], None]) -> tuple[Plan, 
         note("looking at the device" + ("" if is_smoke else " (its roof is measured once)"))
     inspection = inspect_device(
         request.device,
-        dtypes=request.dtypes or ("fp32", "bf16"),
+        dtypes=request.dtypes,
         with_roof=not is_smoke,
         threads=request.threads,
     )

@@ -115,7 +115,7 @@ def test_windows_that_are_no_measurement_say_why() -> None:
     for found, expected in (
         (reasons(GOOD), []),
         (reasons(window([0.5] * 19, wall_s=10.0)), ["window_short"]),
-        (reasons(window([0.4] * 20)), ["window_short"]),
+        (reasons(window([0.14] * 20)), ["window_short"]),
         (reasons(window([60.0] * 2)), ["window_short", "few_samples"]),
         (reasons(window([0.5] * 20 + [0.516] * 20)), ["drift"]),
         (reasons(window([0.516] * 20 + [0.5] * 20)), ["drift"]),

@@ -9,9 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 
 from bench.cli import app, main
+from bench.devices.torch import roof
+from bench.measure import inspection
+from bench.measure.inspection import FAKE, Inspection
+from bench.results.reader import read_rows
+from bench.run import session
 from bench.run.planning.request import FLAGS, RunRequest, command_words, read_flags
 from bench.run.recipes import RECIPES
 from bench.run.session import prepare
@@ -131,3 +137,34 @@ def test_every_recipe_plans_what_it_says_and_is_listed(
     assert main(["list", "recipes", "tabular", "--json"]) == 0
     (entry,) = json.loads(capsys.readouterr().out)
     assert entry["command"] == "bench run --workload tabular-train --batch 100,1000,10000"
+
+
+def test_a_sweep_looks_at_the_device_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    looked_at = []
+
+    def look(label: str | None, **flags: Any) -> Inspection:
+        looked_at.append(label)
+        return Inspection(device=FAKE, capabilities={})
+
+    monkeypatch.setattr(session, "inspect_device", look)
+    sweep = ("--workload", "sleep-infer", "--set", "seconds=0.01,0.02,0.03", "--trials", "2")
+    assert main(["run", *sweep, "--out", str(tmp_path)]) == 0
+    (path,) = tmp_path.glob("*.csv")
+    assert len(read_rows(path)) == 6
+    assert looked_at == [None]
+
+
+@pytest.mark.parametrize(
+    ("asked", "measured"), [((), ("fp32",)), (("bf16", "fp32"), ("bf16", "fp32"))]
+)
+def test_the_roof_of_a_processor_is_that_of_what_runs_unasked(
+    monkeypatch: pytest.MonkeyPatch, asked: tuple[str, ...], measured: tuple[str, ...]
+) -> None:
+    """Nothing runs in bf16 unasked there, and its roof would take seconds of the first run."""
+    seen = []
+    monkeypatch.setattr(roof, "roof_for", lambda _, *, dtypes: seen.append(dtypes))
+    monkeypatch.setattr(inspection, "pin", lambda cpu_ids: None)
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    question = inspection._Question(label="cpu", dtypes=asked, with_roof=True, threads=None)
+    inspection._inspect(question)
+    assert seen == [measured]

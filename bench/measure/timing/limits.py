@@ -1,9 +1,10 @@
 """How long a trial warms up and measures, and the named profiles.
 
-A window has at least 20 steps and 10 s (so that an energy counter that ticks every 100 ms is read
-to 1-2 %) and is extended until the mean is known to 1 %, at most to 30 s; a warm-up has at least 5
-steps and 2 s (5 s on an accelerator) and ends within 60 s. On a CPU, where steps settle sooner and
-a default run must end within minutes, these caps are 15 s and 12 s unless the profile is rigorous.
+Processes differ by more than a long window of one of them removes, so windows are short and trials
+many: a window has at least 20 steps and 3 s, and is extended until the mean is known to 1 %, to 6 s
+at most. Where an energy counter that ticks every 100 ms is to be read to 1-2 %, it has at least
+10 s, and at most 15 s or, on an accelerator, 30 s. A warm-up has at least 5 steps and 2 s, and ends
+within 12 s; on an accelerator 5 s and 60 s.
 """
 
 from collections.abc import Mapping
@@ -21,8 +22,8 @@ class Limits:
     """The cap on steps holds only after this time."""
     warmup_max_s: float = 12.0
     window_min_steps: int = 20
-    window_min_s: float = 10.0
-    window_max_s: float = 15.0
+    window_min_s: float = 3.0
+    window_max_s: float = 6.0
     """The window is not extended for precision beyond this."""
     window_hard_s: float = 120.0
     """The window ends here even with fewer than the minimum of steps."""
@@ -45,6 +46,7 @@ class Profile:
     target_half_width_frac: float = 0.02
 
 
+ENERGY_WINDOW_S = 10.0
 _SMOKE = Limits(
     warmup_min_steps=1,
     warmup_min_s=0.0,
@@ -62,7 +64,13 @@ PROFILES: Mapping[str, Profile] = {
     profile.name: profile
     for profile in (
         Profile(name="smoke", min_trials=1, max_trials=1, budget_s=60, limits=_SMOKE),
-        Profile(name="quick", min_trials=1, max_trials=1, budget_s=90, limits=Limits()),
+        Profile(
+            name="quick",
+            min_trials=1,
+            max_trials=1,
+            budget_s=90,
+            limits=Limits(warmup_max_s=3.0, window_min_s=2.5, window_max_s=3.0),
+        ),
         Profile(name="default", min_trials=3, max_trials=5, budget_s=180, limits=Limits()),
         Profile(
             name="rigorous",
@@ -75,11 +83,20 @@ PROFILES: Mapping[str, Profile] = {
 }
 
 
-def for_device(limits: Limits, *, is_accelerator: bool) -> Limits:
-    """Accelerators warm up longer: clocks and caches of kernels settle within seconds."""
-    if limits.is_smoke or not is_accelerator:
+def for_device(limits: Limits, *, is_accelerator: bool, has_energy: bool) -> Limits:
+    """Return the limits with what the device needs.
+
+    Clocks and caches of kernels of an accelerator settle within seconds, and where energy can be
+    read the window is long enough for it.
+    """
+    if limits.is_smoke:
         return limits
-    return replace(limits, warmup_min_s=5.0, warmup_max_s=60.0, window_max_s=30.0)
+    if is_accelerator:
+        limits = replace(limits, warmup_min_s=5.0, warmup_max_s=60.0)
+    if has_energy:
+        most_s = max(limits.window_max_s, 30.0 if is_accelerator else 15.0)
+        limits = replace(limits, window_min_s=ENERGY_WINDOW_S, window_max_s=most_s)
+    return limits
 
 
 def within_budget(limits: Limits, *, trial_s: float) -> Limits:

@@ -3,7 +3,7 @@
 Throughput comes from the host clock around the whole window. Steps are separated by device events
 recorded at their boundaries, without a synchronisation per step: one costs tens of microseconds and
 breaks the overlap of host and device. Where a device has no usable events each step is synchronised
-and `step_clock` has it. Once a second the stop rule looks at the steps finished so far. Ranks that
+and `step_clock` has it. Twice a second the stop rule looks at the steps finished so far. Ranks that
 step together must stop together, so with several the next look is a number of steps, fixed by
 rank 0 at the look before, and its verdict is everyone's.
 """
@@ -22,7 +22,7 @@ from bench.measure.timing.limits import Limits
 MAX_QUEUED_STEPS = 64
 MAX_QUEUED_S = 1.0
 """How far the host may run ahead: a deeper queue hides stalls, holds memory and stops late."""
-CHECK_EVERY_S = 1.0
+CHECK_EVERY_S = 0.5
 LEFT_FRAC = 0.05
 """A device with less than this part of a step left when the host has queued it keeps up with it."""
 
@@ -137,7 +137,7 @@ def run_window(
     expected_step_s: float | None = None,
     agree: Agree | None = None,
 ) -> Window:
-    """Run steps until the rule says stop; it is asked after step 1, 2, 4, ... then every second.
+    """Run steps until the rule says stop; it is asked after step 1, 2, 4, ... then twice a second.
 
     With `agree` all ranks take rank 0's answer, after the same steps.
     """

@@ -126,7 +126,11 @@ def make_plan(request: RunRequest, *, joined: Sequence[Joined], inspection: Insp
     profile = PROFILES[request.profile]
     if request.trials is not None:
         profile = replace(profile, min_trials=request.trials, max_trials=request.trials)
-    limits = for_device(profile.limits, is_accelerator=inspection.is_accelerator)
+    limits = for_device(
+        profile.limits,
+        is_accelerator=inspection.is_accelerator,
+        has_energy=inspection.gives_power,
+    )
     budget_s = request.budget_s or profile.budget_s * len(planned)
     if request.budget_s is not None:
         trials = profile.min_trials * len(planned)

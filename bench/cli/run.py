@@ -115,7 +115,8 @@ def _request(flags: dict[str, Any]) -> RunRequest:
     from bench.run.launching.torchrun import as_ranks, world_of
     from bench.run.planning.request import read_flags
 
-    return as_ranks(read_flags(flags), world=world_of(os.environ))
+    request, world = read_flags(flags), world_of(os.environ)
+    return request if world is None else as_ranks(request, world=world)
 
 
 def _refuse_other_flags(context: typer.Context) -> None:

@@ -325,8 +325,6 @@ def test_devices_are_those_that_torchrun_started_and_nothing_else_makes_ranks() 
     assert world_of({**kubernetes, **agent, "WORLD_SIZE": "1"}) is None
     world = world_of({**kubernetes, **agent})
     assert world == World(rank=0, num_ranks=4, num_local_ranks=2)
-    alone = RunRequest(devices=(1, 2), links=("pcie4",))
-    assert as_ranks(alone, world=None) == alone
     found = as_ranks(RunRequest(links=("pcie4",)), world=world)
     assert (found.devices, found.mode) == ((4,), "throttled")
     found = as_ranks(RunRequest(devices=(4,)), world=world)

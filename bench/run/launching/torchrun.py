@@ -91,13 +91,11 @@ def check_devices(world: World | None, *, devices: tuple[int, ...]) -> None:
         )
 
 
-def as_ranks(request: RunRequest, *, world: World | None) -> RunRequest:
+def as_ranks(request: RunRequest, *, world: World) -> RunRequest:
     """Return what is asked of torchrun's ranks: all of them, real, so that a link throttles them.
 
     Raises `UsageError` where one rank would work and the others only wait.
     """
-    if world is None:
-        return request
     check_devices(world, devices=request.devices)
     if request.mode in ("emulated", "simulated"):
         raise UsageError(

@@ -110,6 +110,7 @@ def test_a_cache_that_is_damaged_or_cannot_be_written_costs_time_alone(
     for content in (b"", b"[]", b'{"a.txt": 3}', b"\xff"):
         kept.write_bytes(content)
         assert digest_of(str(folder)) == before
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(write(tmp_path / "file", b"")))
     assert digest_of(str(folder)) == before
     write(folder / os.fsdecode(b"\xff.txt"), b"")

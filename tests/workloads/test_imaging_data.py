@@ -1,5 +1,6 @@
 """Phantoms of known volume; patches and volumes of them and of NIfTI files, repeatable."""
 
+import errno
 import itertools
 import json
 import math
@@ -132,10 +133,18 @@ def test_prepared_cases_are_kept_until_a_file_or_parameter_changes(
         empty = np.zeros(nifti.shape, dtype=np.uint8)
         nibabel.save(nibabel.Nifti1Image(empty, nifti.affine), label)
     assert not workload.dataset(TRAIN, data=folder, seed=0)[0]["label"].any()
+    # Elsewhere where that cannot be written; refused where there is no room at all.
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(UsageError, match="set XDG_CACHE_HOME"):
-        workload.dataset(INFER, data=folder, seed=0)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert len(workload.dataset(INFER, data=folder, seed=0)) == 2
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(UsageError, match="No space left on device; set XDG_CACHE_HOME"):
+        workload.dataset(TRAIN, data=folder, seed=0)
 
 
 def test_several_modalities_become_channels(folder: Path) -> None:

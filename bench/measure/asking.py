@@ -23,7 +23,7 @@ from typing import Any, NoReturn, TypeVar
 import msgspec
 
 from bench.core.errors import BenchError, ExitCode, MeasurementError, UsageError
-from bench.measure.causes import cause_of, last_words
+from bench.measure.causes import cause_of, causes_of, last_words
 from bench.measure.messages import Failure, decode, encode
 
 LONGEST_S = 600.0
@@ -158,14 +158,16 @@ def leave(code: int) -> NoReturn:
 
 def failure_of(error: Exception, *, device: str) -> Failure:
     """Name the failure by code, with what was raised and what began it."""
-    if isinstance(error, BenchError):
-        return Failure(code=error.reason, detail=str(error))
     text, detail = str(error), cause_of(error)
-    is_full = isinstance(error, MemoryError)
+    if isinstance(error, BenchError):
+        is_whole = len(text.splitlines()) == 1  # a loader's worker puts its traceback into it
+        return Failure(code=error.reason, detail=text if is_whole else detail)
+    causes = causes_of(error)
+    is_full = any(isinstance(one, MemoryError) for one in causes)
     if device != "fake":
         from bench.devices.torch.torch_adapter import is_out_of_memory
 
-        is_full = is_full or is_out_of_memory(error)
+        is_full = is_full or any(is_out_of_memory(one) for one in causes)
     if is_full:
         return Failure(code="out_of_memory", detail=detail)
     if "torchvision" in text:
@@ -173,7 +175,8 @@ def failure_of(error: Exception, *, device: str) -> Failure:
 
         if (mismatch := torchvision_mismatch()) is not None:
             return Failure(code="error", detail=f"{mismatch}; {TORCHVISION_FIX}")
-    lacks_operator = isinstance(error, NotImplementedError) or "not implemented for" in text
+    is_lacking = any(isinstance(one, NotImplementedError) for one in causes)
+    lacks_operator = is_lacking or "not implemented for" in text
     return Failure(code="unsupported_op" if lacks_operator else "error", detail=detail)
 
 

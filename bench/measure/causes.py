@@ -64,6 +64,21 @@ class Raised:
         return f"{self.kind}: {self.message}"[:_MOST_WORDS].rstrip(": ")
 
 
+def _below(error: BaseException, *, with_context: bool) -> BaseException | None:
+    """What this was raised from; else, where that is wanted, what was being handled meanwhile."""
+    cause = getattr(error, "inner_exception", None) or error.__cause__
+    has_context = with_context and not error.__suppress_context__
+    return cause or (error.__context__ if has_context else None)
+
+
+def causes_of(error: BaseException) -> list[BaseException]:
+    """Return this exception and those that it was raised from, to what began it."""
+    found = [error]
+    while len(found) < _MOST_LINKS and (inner := _below(found[-1], with_context=False)):
+        found.append(inner)
+    return found
+
+
 def cause_of(error: BaseException) -> str:
     """Name what was raised and what began it, in one line."""
     links: list[Raised] = []
@@ -73,9 +88,8 @@ def cause_of(error: BaseException) -> str:
         text = str(one)
         links.append(Raised(kind=type(one).__name__, message=_gist(text), join=join))
         links += _chain_in(text)
-        inner = getattr(one, "inner_exception", None) or one.__cause__
-        join = "caused by" if inner else "while handling"
-        one = inner or (None if one.__suppress_context__ else one.__context__)
+        join = "caused by" if _below(one, with_context=False) else "while handling"
+        one = _below(one, with_context=True)
     return _one_line(links) + hint_for(f"{error} {links[-1].message}")
 
 

@@ -8,12 +8,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from bench import discovery
 from bench.cli import main
 from bench.devices.doctor import kernel_findings
 from bench.devices.host import cpu
 from bench.devices.host.cpu import machine_facts, parse_cpu_list, usable_cores, usable_cpu_ids
+from bench.measure import inspection
 from bench.measure.engine.feed import make_loader
 from bench.run import record
 from tests.devices.recorded_drivers import make_tree
@@ -140,6 +142,22 @@ def test_threads_that_the_user_asks_for_may_take_slow_cores(
     assert record._cpu_ids(None) == record._cpu_ids(3) == fast
     assert record._cpu_ids(10) == (*fast, 16, 17)
     assert len(record._cpu_ids(99)) == 24, "all cores"
+
+
+def test_the_roof_is_that_of_the_cores_that_trials_have(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = machine(LITTLE_FIRST, "0-7")
+    for name in ("usable_cores", "usable_cpu_ids"):
+        real = getattr(cpu, name)
+        monkeypatch.setattr(cpu, name, lambda real=real, **more: real(root=root, **more))
+    asked: list[Any] = []
+    monkeypatch.setattr(inspection, "pin", asked.append)
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    for threads in (None, 2, 6):
+        question = inspection._Question(label="cpu", dtypes=(), with_roof=False, threads=threads)
+        inspection._inspect(question)
+    assert asked == [(4, 5, 6, 7), 4, (4, 5, 6, 7), 2, (0, 1, 4, 5, 6, 7), 6]
 
 
 def test_the_record_names_the_kinds_of_a_hybrid_and_leaves_others_alone(machine: Machine) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch._dynamo.exc import BackendCompilerFailed
@@ -16,10 +17,12 @@ from torch._inductor.exc import CppCompileError
 from torch._utils import ExceptionWrapper
 
 from bench.cli import main
+from bench.core.errors import DataError
 from bench.measure import causes
 from bench.measure.asking import failure_of
 from bench.measure.causes import cause_of, how_it_ended, last_words
 
+OOM = "out_of_memory"
 LOADING = Path(__file__).parents[1] / "workload_files" / "loading.py"
 
 
@@ -148,6 +151,30 @@ def test_what_was_raised_and_what_began_it_are_told_in_one_line(
 ) -> None:
     assert cause_of(error) == told
     assert failure_of(error, device="cpu").detail == told
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (raised(RuntimeError("step 7 failed"), torch.OutOfMemoryError("CUDA out of memory")), OOM),
+        (raised(RuntimeError("batch"), ValueError("collate"), MemoryError("no room")), OOM),
+        (BackendCompilerFailed(None, MemoryError("no room"), None), OOM),
+        (raised(RuntimeError("step"), NotImplementedError("aten::foo")), "unsupported_op"),
+        # One that was caught, and had nothing to do with it.
+        (raised(RuntimeError("step"), MemoryError("no room"), explicit=False), "error"),
+    ],
+)
+def test_the_reason_of_a_row_is_that_of_the_cause(error: Exception, code: str) -> None:
+    assert failure_of(error, device="cpu").code == code
+
+
+def test_a_user_s_mistake_that_a_worker_met_is_one_line_too() -> None:
+    error = DataError("case 7: no label; see dataset.json")
+    assert failure_of(error, device="cpu").detail == "case 7: no label; see dataset.json"
+    again = wrapped(raised(error), "in DataLoader worker process 2")
+    assert failure_of(again, device="cpu").detail == (
+        "DataError: case 7: no label; see dataset.json (in DataLoader worker process 2)"
+    )
 
 
 def test_a_long_message_does_not_hide_the_cause() -> None:

@@ -28,7 +28,6 @@ from bench.core.separated import (
     HOW_TO_SAVE,
     NUMBER,
     SEPARATORS,
-    SHORTENED,
     Separated,
     decimal_mark,
     decoded,
@@ -200,6 +199,7 @@ _VERSION = re.compile(r"([0-9]{1,6})(\.[0-9]{1,6})?")
 _MAJOR = int(SCHEMA_VERSION.partition(".")[0])
 _STATUSES = get_args(Status)
 _HASHES = ("run_id", "config_hash", "env_id", "device_uuid_hash", "git_commit", "host_hash")
+_NUMBER_OF_HASH = re.compile(r"[0-9]([.,][0-9]+)?[eE][+-][0-9]+|-?inf")
 _REWRITTEN = re.compile(
     r"[0-9][./-][0-9]+[./-][0-9]|[0-9]\.? ?[A-Z][a-z]{2}|[A-Z][a-z]{2}[- ][0-9]|###"
 )
@@ -339,9 +339,9 @@ def _value(cell: str, column: Column, where: Place, mark: str | None) -> Value:
     table, line = where
     text = plain_number(cell, mark=mark) if mark is not None and _is_number(column) else cell
     try:
-        if column.kind == "str" and column.name in _HASHES and SHORTENED.fullmatch(text):
+        if column.kind == "str" and column.name in _HASHES and _NUMBER_OF_HASH.fullmatch(text):
             raise ValueError(
-                "a spreadsheet made a number of this text, and what it was cannot be known; "
+                "a spreadsheet or a script made a number of this hash, which cannot be undone; "
                 "give the file as it was before"
             )
         value = parse_cell(text, column)

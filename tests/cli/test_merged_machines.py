@@ -48,6 +48,15 @@ def test_gap_and_report_show_each_machine_and_the_ratio_between_them(
     assert "Test CPU (host bbbb0000)" in page.read_text()
 
 
+def test_halves_of_two_machines_are_no_gap_and_each_names_what_it_lacks(
+    write: Write, ask: Ask
+) -> None:
+    (apart,) = write(apart=[*trials(**HOST), *trials(**{**INFER, **OTHER})])
+    out = ask("gap", apart, code=5).out
+    assert "on Test CPU (host aaaa0000) has no inference beside it" in out
+    assert "on Test CPU (host bbbb0000) has no training beside it" in out
+
+
 def test_compare_takes_the_same_machine_and_else_the_device_elsewhere(
     write: Write, ask: Ask
 ) -> None:

@@ -35,6 +35,9 @@ class Progress:
     def trial_started(self, planned: Planned, *, trial: int, done: int, total: int) -> None:
         """Begin a trial; `total` is the most that may still come."""
 
+    def waiting(self, text: str) -> None:
+        """Show what the trial waits for before it starts; called again while it does."""
+
     def message(self, message: Stage | StepsSoFar) -> None:
         """Take a message of the running trial."""
 
@@ -57,7 +60,8 @@ def describe_row(row: Row) -> str:
     unit = f"{row.get('items_unit')}/s"
     step = row.get("step_median_ms")
     step_text = f", step {format_duration(step / 1e3)}" if isinstance(step, float) else ""
-    return f"{format_number(throughput)} {unit}{step_text}, {status}"
+    why = f" {row['detail']}" if row.get("detail") and row["status"] not in USABLE else ""
+    return f"{format_number(throughput)} {unit}{step_text}, {status}{why}"
 
 
 class PlainProgress(Progress):
@@ -68,13 +72,20 @@ class PlainProgress(Progress):
     def __init__(self) -> None:
         self._durations_s: list[float] = []
         self._name = ""
+        self._is_waiting = False
 
     def trial_started(self, planned: Planned, *, trial: int, done: int, total: int) -> None:
         """Print which trial starts, and how long the rest will take."""
-        self._name = _label(planned)
+        self._name, self._is_waiting = _label(planned), False
         left_s = self.left_s(total - done)
         eta = "" if left_s is None else f", at most {format_duration(left_s)} left"
         self.note(f"[{done + 1}/{total}] {self._name} trial {trial + 1}{eta}")
+
+    def waiting(self, text: str) -> None:
+        """Print what is waited for, once."""
+        if not self._is_waiting:
+            self.note(self.indent + text)
+        self._is_waiting = True
 
     def left_s(self, trials: int) -> float | None:
         """Return the time that so many trials will take; None before the first has ended."""
@@ -123,6 +134,10 @@ class BarProgress(PlainProgress):
         self._name, self._trials_left = _label(planned), total - done
         self._trial_started_s = time.monotonic()
         self._update(completed=done, total=total, name=self._name, stage="starting")
+
+    def waiting(self, text: str) -> None:
+        """Show what is waited for."""
+        self._update(stage=text)
 
     def message(self, message: Stage | StepsSoFar) -> None:
         """Show the stage, or the running estimate."""

@@ -8,6 +8,7 @@ is narrow enough (never because of what it shows), its time is used up, or it ca
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import time
 from dataclasses import dataclass, field
@@ -15,12 +16,14 @@ from datetime import UTC, datetime
 
 from bench.core.errors import BenchError, MeasurementError
 from bench.core.interrupts import held_back
+from bench.devices.host.foreign_load import QUIET_LIMIT_S, wait_for_quiet
 from bench.measure.messages import Failure
 from bench.measure.timing import validity
 from bench.results.schema import USABLE, Row
 from bench.results.store import Store, samples_path
 from bench.run.launching.child import Outcome
 from bench.run.launching.observation import Observation, keep_samples, run_watched
+from bench.run.launching.torchrun import sibling_pids
 from bench.run.planning.plan import Plan, Planned, shrunk
 from bench.run.progress import Progress
 from bench.run.record import RunFacts, make_request, make_row
@@ -135,7 +138,10 @@ class Runner:
         took_s = time.monotonic() - started_s
         # A retry must fit into the budget.
         has_time = time.monotonic() - self._started_s + took_s <= self.plan.budget_s
-        if codes & validity.RETRYABLE and row["status"] not in USABLE and has_time:
+        # Nor is it begun in the same noise.
+        is_quiet = "foreign_cpu_heavy" not in codes or self._wait_for_quiet()
+        is_spoilt = codes & validity.RETRYABLE and row["status"] not in USABLE
+        if is_spoilt and has_time and is_quiet:
             row = self._attempt(arm, trial=trial)
             codes = _codes(row)
         if row["status"] in USABLE:
@@ -184,6 +190,8 @@ class Runner:
         if refused is None:
             self._announce(planned, trial=trial)
             try:
+                self._wait_for_quiet()
+                started_utc = utc_now()
                 outcome = run_watched(
                     request,
                     device=facts.inspection.device,
@@ -212,6 +220,18 @@ class Runner:
         if was_interrupted:
             raise KeyboardInterrupt
         return row
+
+    def _wait_for_quiet(self) -> bool:
+        """Wait until others leave a trial its processors; False where they did not."""
+        if self.facts.inspection.device.type == "fake" or self.plan.limits.is_smoke:
+            return True  # no load of others is judged there
+        limit_s = QUIET_LIMIT_S
+        if self.plan.is_budget_firm:
+            left_s = self.plan.budget_s - (time.monotonic() - self._started_s)
+            limit_s = min(limit_s, max(0.0, left_s))
+        return wait_for_quiet(
+            limit_s=limit_s, siblings=sibling_pids(os.environ), report=self._progress.waiting
+        )
 
     def _keep_samples(self, row: Row, outcome: Outcome, observation: Observation) -> None:
         """Keep the samples; a row without them is a row all the same."""

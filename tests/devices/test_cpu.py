@@ -124,7 +124,7 @@ def test_processes_are_read_whatever_their_name_and_found_at_every_depth(machine
     fields = "S 7 0 0 0 -1 0 0 0 42 0 150 50 300 100 20 0 1 0 900 0 0"
     files = {"12/stat": f"12 (odd ) name) {fields}", "13/stat": "", "14/status": "", "net/stat": ""}
     root = machine({f"proc/{name}": text for name, text in files.items()})
-    times = ProcessTimes(parent_pid=7, own_s=2.0, reaped_s=4.0, major_faults=42)
+    times = ProcessTimes(parent_pid=7, own_s=2.0, reaped_s=4.0, major_faults=42, name="odd ) name")
     assert all_processes(root=root) == {(12, 9.0): times}
     tree = {
         (pid, 0.0): replace(times, parent_pid=parent)

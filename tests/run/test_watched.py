@@ -3,25 +3,29 @@
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr
 from dataclasses import replace
+from io import StringIO
 from types import SimpleNamespace
 
 import msgspec
+import psutil
 import pytest
 import torch
 
 from bench.core.nouns import Device, Layout
-from bench.devices.host.cpu_noise import take_snapshot
+from bench.devices.host.cpu_noise import CpuSnapshot, ProcessTimes, take_snapshot
+from bench.devices.host.foreign_load import Look
 from bench.devices.telemetry.common import Baseline, Sample
 from bench.measure.inspection import Inspection, torch_facts
-from bench.measure.messages import Samples, TrialResult
+from bench.measure.messages import Samples, Stage, TrialResult
 from bench.run import runner, session
 from bench.run.launching import observation as watched
 from bench.run.launching.child import Outcome
 from bench.run.launching.launch import child_environment
 from bench.run.launching.observation import Observation, observed_columns
 from bench.run.planning.request import RunRequest
-from bench.run.progress import Progress
+from bench.run.progress import PlainProgress, Progress
 from bench.run.record import IDLE_S
 
 GPU = Device(type="cuda", index=0, name="GPU", vendor="nvidia", stack="CUDA", memory_bytes=2**34)
@@ -168,3 +172,92 @@ def test_a_run_rests_once_for_the_idle_power_of_all_its_rows(monkeypatch, tmp_pa
     more = {"trial": 0, "limits": plan.limits, "facts": run.facts}
     assert make_request(plan.planned[0], **more).idle_s == IDLE_S
     assert make_request(planned, **more).idle_s == 0.0
+
+
+@pytest.mark.parametrize(
+    ("quiet", "expected"),
+    [
+        # Busy before it and quiet for the second attempt, which looks once more by itself.
+        ([False, True, True], ["wait", "trial 1", "wait", "wait", "trial 2"]),
+        # In the same noise there is no second attempt.
+        ([True, False], ["wait", "trial 1", "wait"]),
+    ],
+)
+def test_a_trial_waits_for_quiet_and_is_not_repeated_in_the_same_noise(
+    monkeypatch, tmp_path, quiet, expected
+):
+    def wait_for_quiet(*, limit_s, siblings, report):
+        done.append("wait")
+        assert (limit_s, siblings) == (30.0, [])
+        report("waiting for quiet: make")
+        report("waiting for quiet: make")
+        return left.pop(0)
+
+    def run_watched(request, **_):
+        trials = sum(one.startswith("trial") for one in done)
+        done.append(f"trial {trials + 1}")
+        reasons = ["foreign_cpu_heavy"] if trials == 0 else []
+        return Outcome(result=msgspec.structs.replace(RESULT, reasons=reasons))
+
+    done, left = [], list(quiet)
+    monkeypatch.setattr(runner, "wait_for_quiet", wait_for_quiet)
+    monkeypatch.setattr(runner, "run_watched", run_watched)
+    request = RunRequest(workloads=("sleep-infer",), device="fake", trials=1)
+    plan, inspection = session.prepare(request, note=lambda _: None)
+    device = replace(inspection.device, type="cpu")
+    run = session.begin(plan, replace(inspection, device=device), folder=tmp_path)
+    with redirect_stderr(StringIO()) as stderr:
+        rows = run.run(PlainProgress()).rows
+    assert done == expected and not left
+    assert [row["status"] for row in rows] == ["INVALID", "OK"][: len(rows)]
+    assert stderr.getvalue().count("waiting for quiet: make") == len(rows), "once for each attempt"
+
+
+def test_a_row_that_others_disturbed_names_the_busiest_program():
+    def counted(time_s, hog_s):
+        processes = {
+            (7, 0.0): ProcessTimes(parent_pid=1, own_s=hog_s, reaped_s=0.0, name="make"),
+            (8, 0.0): ProcessTimes(parent_pid=1, own_s=hog_s / 9, reaped_s=0.0, name="sshd"),
+        }
+        snapshot = CpuSnapshot(
+            time_s=time_s,
+            busy_s=hog_s,
+            steal_s=None,
+            total_s=time_s * (psutil.cpu_count() or 1),
+            processes={},
+            switches={},
+            faults={},
+        )
+        return Look(snapshot=snapshot, everything=processes)
+
+    looks = [counted(-1.0, 0.0), counted(1.0, 0.45 * 2 * (psutil.cpu_count() or 1))]
+    observation = Observation(looks=looks)
+    snapshots = [one.snapshot for one in looks]
+    observation.sampler = SimpleNamespace(samples=[], snapshots=snapshots)
+    facts = {"row": {}, "result": RESULT, "usable_cores": 1, "has_energy": False}
+    columns, reasons = observed_columns(observation, **facts)
+    assert reasons == ["foreign_cpu_heavy"]
+    assert columns["foreign_cpu_frac"] == pytest.approx(0.45)
+    assert columns["detail"] == "busiest other program: make, 45% of the processors"
+    calm = [counted(-1.0, 0.0), counted(1.0, 0.0)]
+    observation = Observation(looks=calm)
+    observation.sampler = SimpleNamespace(samples=[], snapshots=[one.snapshot for one in calm])
+    columns, reasons = observed_columns(observation, **facts)
+    assert (columns["detail"], reasons) == (None, [])
+
+
+def test_processes_are_looked_at_before_the_warm_up_and_after_the_trial(monkeypatch):
+    def run_trial(request, *, on_message, **_):
+        for stage in ("import", "warmup", "window"):
+            on_message(Stage(name=stage))
+            done.append(stage)
+        return Outcome()
+
+    done = []
+    watch(
+        monkeypatch,
+        open_telemetry=lambda device: None,
+        run_trial=run_trial,
+        look=lambda *, siblings: done.append("look"),
+    )
+    assert done == ["import", "look", "warmup", "window", "look"], "never in the window"

@@ -43,6 +43,8 @@ class ProcessTimes:
     reaped_s: float
     """CPU seconds of ended children that it waited for."""
     major_faults: int | None = None
+    name: str = ""
+    """Of its command, without arguments."""
 
 
 def _linux_processes(root: Path) -> dict[ProcessKey, ProcessTimes]:
@@ -52,7 +54,8 @@ def _linux_processes(root: Path) -> dict[ProcessKey, ProcessTimes]:
     for folder in (root / "proc").iterdir():
         text = read_text(folder / "stat") if folder.name.isdigit() else None
         # Field n of the manual is fields[n - 3]: state is the third and the first after the name.
-        fields = (text or "").rpartition(")")[2].split()
+        named, _, rest = (text or "").rpartition(")")
+        fields = rest.split()
         if len(fields) < 20:
             continue
         found[int(folder.name), int(fields[19]) / ticks_per_s] = ProcessTimes(
@@ -60,19 +63,21 @@ def _linux_processes(root: Path) -> dict[ProcessKey, ProcessTimes]:
             own_s=(int(fields[11]) + int(fields[12])) / ticks_per_s,
             reaped_s=(int(fields[13]) + int(fields[14])) / ticks_per_s,
             major_faults=int(fields[9]),
+            name="".join(one for one in named.partition("(")[2] if one.isprintable()),
         )
     return found
 
 
 def _psutil_processes() -> dict[ProcessKey, ProcessTimes]:
     found: dict[ProcessKey, ProcessTimes] = {}
-    for process in psutil.process_iter(("pid", "ppid", "create_time", "cpu_times")):
+    for process in psutil.process_iter(("pid", "ppid", "name", "create_time", "cpu_times")):
         info = process.info
         times = info["cpu_times"]
         if times is None or info["create_time"] is None:
             continue
         found[info["pid"], info["create_time"]] = ProcessTimes(
             parent_pid=info["ppid"] or 0,
+            name=info["name"] or "",
             own_s=times.user + times.system,
             # Systems other than Linux leave these zero: an ended child's time is then gone.
             reaped_s=getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0),

@@ -17,6 +17,7 @@ import msgspec
 
 from bench.core.nouns import Device
 from bench.devices.host.cpu_noise import cpu_noise, take_snapshot
+from bench.devices.host.foreign_load import Look, load_between, look
 from bench.devices.telemetry.bounds import refusals
 from bench.devices.telemetry.common import Baseline, Sample, Telemetry, is_in_use
 from bench.devices.telemetry.readers import open_telemetry
@@ -49,6 +50,8 @@ class Observation:
     after: Baseline | None = None
     stage_times_s: dict[str, float] = field(default_factory=dict)
     """Monotonic time at which each stage began."""
+    looks: list[Look] = field(default_factory=list)
+    """At the processes of the machine: before the warm-up, and when the trial has ended."""
     idle_power_w: float | None = None
     """As an earlier trial of the run found it; such a trial does not rest for it again."""
 
@@ -64,17 +67,20 @@ def run_watched(
     """Run the trial and fill the observation; nothing is watched on the fake device."""
     is_fake = device.type == "fake"
     telemetry = None if is_fake else open_telemetry(device)
+    # Other ranks of a torchrun job compute here too, and are not foreign.
+    siblings = [] if is_fake else sibling_pids(os.environ)
 
     def on_start(pid: int) -> None:
         if not is_fake:
-            # Other ranks of a torchrun job compute here too, and are not foreign.
-            snapshot = functools.partial(take_snapshot, siblings=sibling_pids(os.environ))
+            snapshot = functools.partial(take_snapshot, siblings=siblings)
             observation.sampler = Sampler(telemetry, pid=pid, snapshot=snapshot)
             observation.sampler.start()
 
     def note_stage(message: Stage | StepsSoFar) -> None:
         if isinstance(message, Stage):
             observation.stage_times_s[message.name] = time.monotonic()
+            if message.name == "warmup" and not is_fake:  # the window is still to come
+                observation.looks.append(look(siblings=siblings))
         on_message(message)
 
     try:
@@ -87,6 +93,8 @@ def run_watched(
         finally:
             if observation.sampler is not None:
                 observation.sampler.stop()
+        if observation.looks:
+            observation.looks.append(look(siblings=siblings))
         if telemetry is not None:
             observation.after = telemetry.baseline()
         return outcome
@@ -144,7 +152,7 @@ def observed_columns(
 ) -> tuple[Row, list[str]]:
     """Return energy, conditions and noise of the window, and the reasons that follow from them.
 
-    `detail` among them says what the driver gave that cannot be.
+    `detail` among them names who else used the processor, and what the driver gave that cannot be.
     `result` is what the trial reported, `row` what of it is known so far. Without `has_energy` the
     power that was sampled is not that of the row's window, and has no columns.
     """
@@ -161,6 +169,9 @@ def observed_columns(
         reasons += validity.cpu_reasons(
             foreign_frac=noise.foreign_cpu_frac, steal_frac=noise.steal_frac
         )
+    if len(observation.looks) > 1 and any(one.startswith("foreign_cpu") for one in reasons):
+        words = load_between(*observation.looks).words
+        notes.append(f"busiest other program: {words}")
     if samples:
         if has_energy:
             idle_w = idle_power_w(samples, observation.stage_times_s)

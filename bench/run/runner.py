@@ -138,10 +138,8 @@ class Runner:
         took_s = time.monotonic() - started_s
         # A retry must fit into the budget.
         has_time = time.monotonic() - self._started_s + took_s <= self.plan.budget_s
-        # Nor is it begun in the same noise.
-        is_quiet = "foreign_cpu_heavy" not in codes or self._wait_for_quiet()
         is_spoilt = codes & validity.RETRYABLE and row["status"] not in USABLE
-        if is_spoilt and has_time and is_quiet:
+        if is_spoilt and has_time and self._has_calmed(codes):
             row = self._attempt(arm, trial=trial)
             codes = _codes(row)
         if row["status"] in USABLE:
@@ -232,6 +230,10 @@ class Runner:
         return wait_for_quiet(
             limit_s=limit_s, siblings=sibling_pids(os.environ), report=self._progress.waiting
         )
+
+    def _has_calmed(self, codes: set[str]) -> bool:
+        """Whether a second attempt would not begin in the noise that spoilt the first."""
+        return "foreign_cpu_heavy" not in codes or self._wait_for_quiet()
 
     def _keep_samples(self, row: Row, outcome: Outcome, observation: Observation) -> None:
         """Keep the samples; a row without them is a row all the same."""

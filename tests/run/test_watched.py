@@ -161,7 +161,7 @@ def test_a_run_rests_once_for_the_idle_power_of_all_its_rows(monkeypatch, tmp_pa
     )
     plan, inspection = session.prepare(request, note=lambda _: None)
     device = replace(inspection.device, telemetry=("power",))
-    run = session.begin(plan, replace(inspection, device=device), folder=tmp_path)
+    run = session.begin(plan, replace(inspection, device=device), folder=tmp_path, note=print)
     rows = run.run(Progress()).rows
     assert asked == [IDLE_S, 0.0, 0.0, 0.0]
     assert [row["idle_power_w"] for row in rows] == pytest.approx([40.0] * 4, rel=0.02)
@@ -205,7 +205,7 @@ def test_a_trial_waits_for_quiet_and_is_not_repeated_in_the_same_noise(
     request = RunRequest(workloads=("sleep-infer",), device="fake", trials=1)
     plan, inspection = session.prepare(request, note=lambda _: None)
     device = replace(inspection.device, type="cpu")
-    run = session.begin(plan, replace(inspection, device=device), folder=tmp_path)
+    run = session.begin(plan, replace(inspection, device=device), folder=tmp_path, note=print)
     with redirect_stderr(StringIO()) as stderr:
         rows = run.run(PlainProgress()).rows
     assert done == expected and not left

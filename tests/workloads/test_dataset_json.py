@@ -143,7 +143,7 @@ def test_what_is_not_read_of_nnunet_is_named_as_that(tmp_path: Path) -> None:
         ({"labels": {"background": 0, "1": "a"}}, "mixes names by number"),
         ({"labels": {"background": 0, "a": 1.5}}, r"Expected `int \| str \| array`.*labels"),
         ({"labels": ["background", "a"]}, "Expected `object`, got `array`.*labels"),
-        ({"channel_names": {"0": "CT", "2": "PET"}}, "must be numbered 0 to 1.*has 0, 2"),
+        ({"channel_names": {"0": "CT", "2": "PET"}}, '"channel_names" must be numbered.*has 0, 2'),
         ({"\ud800": 1}, "surrogates not allowed"),
         ({"numTraining": 7}, 'nnU-Net v2 and says "numTraining" 7, but imagesTr holds 2 cases'),
         ({"training": [pair, pair]}, "lists a.nii.gz twice"),
@@ -163,3 +163,6 @@ def test_what_is_not_read_of_nnunet_is_named_as_that(tmp_path: Path) -> None:
     )
     nameless = {key: value for key, value in NNUNET.items() if key != "channel_names"}
     assert 'no "modality" (Decathlon) and no "channel_names"' in reason_for(tmp_path, nameless)
+    assert '"modality" must be numbered 0 to 0' in reason_for(
+        tmp_path, {**nameless, "modality": {"1": "CT"}}
+    )

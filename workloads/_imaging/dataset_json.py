@@ -96,7 +96,7 @@ def read_folder(root: Path) -> Folder:
     document = _document(path)
     try:
         content = msgspec.convert(document, type=_Content)
-        channels = _in_order(_channel_names(content))
+        channels = _channel_names(content)
         classes = _class_names(content.labels)
         training = _cases(content, root=root, num_channels=len(channels))
         num_training = document.get("numTraining") if isinstance(document, dict) else None
@@ -138,15 +138,15 @@ def _document(path: Path) -> Any:
     raise DataError(f"{path} is not readable JSON: {reason}")
 
 
-def _channel_names(content: _Content) -> Mapping[str, str]:
+def _channel_names(content: _Content) -> tuple[str, ...]:
     if content.channel_names is not UNSET:
-        return content.channel_names
+        return _in_order(content.channel_names, key="channel_names")
     if content.modality is not UNSET:
-        return content.modality
+        return _in_order(content.modality, key="modality")
     raise ValueError('it has no "modality" (Decathlon) and no "channel_names" (nnU-Net v2)')
 
 
-def _in_order(names: Mapping[str, str], *, key: str = "channels") -> tuple[str, ...]:
+def _in_order(names: Mapping[str, str], *, key: str) -> tuple[str, ...]:
     """Return the names by number; `ValueError` where a number is missing."""
     numbers = list(map(str, range(len(names))))
     if names.keys() != set(numbers):
@@ -210,7 +210,9 @@ def _cases(content: _Content, *, root: Path, num_channels: int) -> tuple[Case, .
     images_of = [case.images for case in cases]
     if len(set(images_of)) < len(cases):
         twice = next(names for number, names in enumerate(images_of) if names in images_of[:number])
-        raise ValueError(f"it lists {twice[0].name} twice, so that no case could be held out")
+        raise ValueError(
+            f"it lists {twice[0].name} twice, so that a case could be trained on and held out"
+        )
     return tuple(cases)
 
 

@@ -109,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     Under torchrun rank 0 runs it, and the other ranks take part in what rank 0 measures.
     """
     given = sys.argv[1:] if arguments is None else arguments
-    shows_traceback = TRACEBACK_FLAG in given or bool(os.environ.get("BENCH_DEBUG"))
+    shows_traceback = TRACEBACK_FLAG in given or os.environ.get("BENCH_DEBUG", "0") not in ("", "0")
     # It may stand anywhere.
     words = _with_quoted_flags([word for word in given if word != TRACEBACK_FLAG])
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from bench.cli.output import print_reason
-from bench.core.errors import BenchError, ExitCode
+from bench.core.errors import BenchError, ExitCode, UsageError
 
 TRACEBACK_FLAG = "--traceback"
 _REFUSALS = frozenset(
@@ -30,7 +30,10 @@ _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
 
 def supply_surroundings() -> None:
-    """Open the streams that are closed, and name a home and a user where the system knows none."""
+    """Open the streams that are closed, and name a home and a user where the system knows none.
+
+    `UsageError` for what cannot be supplied: a folder to be in.
+    """
     for descriptor, (name, mode) in enumerate(_STREAMS):
         try:
             os.fstat(descriptor)
@@ -42,6 +45,11 @@ def supply_surroundings() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # such as under LANG=C
+    try:
+        os.getcwd()
+    except OSError as error:
+        # torch cannot load its libraries from such a place, and says something else.
+        raise UsageError("the current folder is gone; change to one that is there") from error
     if sys.platform != "win32":
         _name_home_and_user()
 

@@ -49,8 +49,7 @@ def same_modules() -> dict[str, str]:
     called random.py there would stand in for ours. Of torchrun's variables, perhaps left over from
     a job that has ended, it has none: what reads them would wait for the other ranks.
     """
-    # '' is the folder we are in, which may be gone.
-    folders = [os.path.abspath(folder) for folder in sys.path if os.path.exists(folder or ".")]
+    folders = [os.path.abspath(folder) for folder in sys.path]
     # MONAI imports matplotlib's pyplot: a notebook's backend is not there in a process of ours.
     inherited = {
         name: value

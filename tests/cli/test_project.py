@@ -119,6 +119,7 @@ def test_what_is_no_start_is_named_with_its_reason(write: Write, ask: Ask) -> No
     failed = [*gpu(), *gpu(**small, status="FAILED", reasons="oom")]
     for rows, code, reason in (
         (gpu(mode="emulated"), 5, "emulated"),
+        (gpu(dtype="fp4"), 5, "its dtype 'fp4' is none of fp32"),
         (gpu(chip_limit=LESS), 5, "no start of the same configuration on the whole"),
         (failed, 0, f"no usable trial on {small['chip_limit']} (FAILED: oom)"),
     ):

@@ -15,6 +15,7 @@ from statistics import median
 from bench.analysis.projection.roofs import Roofs, Unknown, band
 from bench.analysis.trials.configuration import LogEstimate, Trials, exact, gather, number
 from bench.core.errors import UsageError
+from bench.core.nouns import DTYPE_BYTES
 from bench.hardware.chips import chip
 from bench.hardware.operators import Operators
 from bench.results.beside_rows import StoredProfile
@@ -131,6 +132,8 @@ def _why_not(trials: Trials) -> Iterator[str]:
         yield "measured on several devices: a projection starts from one"
     elif trials.text("device_type") == "fake":
         yield "the fake device has no roofs"
+    elif (dtype := trials.text("dtype")) not in DTYPE_BYTES:
+        yield f"its dtype {dtype!r} is none of {', '.join(DTYPE_BYTES)}"
     elif where and trials.time_per_item_s is None:
         yield f"no step time was measured{where}"
 

@@ -95,6 +95,63 @@ def test_a_quota_is_read_in_both_versions(machine, membership, files, quota, num
     assert cpu.usable_cores(root=root) == num_cores
 
 
+OLD, NEW = "cgroup cgroup rw,{}", "cgroup2 cgroup rw,nsdelegate"
+
+
+@pytest.mark.parametrize(
+    ("membership", "mounted", "files", "quota"),
+    [
+        # A container of version 1 that sees its own group as the top, with one more in it.
+        (
+            "4:cpuacct,cpu:/docker/abc/job/step",
+            "/docker/abc /sys/fs/cgroup/cpuacct,cpu - " + OLD.format("cpuacct,cpu"),
+            version_1("sys/fs/cgroup/cpuacct,cpu", "400000\n")
+            | version_1("sys/fs/cgroup/cpuacct,cpu/job", "150000\n")
+            | version_1("sys/fs/cgroup/cpuacct,cpu/job/step", "-1\n"),
+            1.5,
+        ),
+        # The same in version 2, with the names of the host.
+        (
+            "0::/kubepods/pod1/ctr/inner",
+            f"/kubepods/pod1/ctr /sys/fs/cgroup - {NEW}",
+            {"sys/fs/cgroup/inner/cpu.max": "50000 100000", "sys/fs/cgroup/cpu.max": "max 100000"},
+            0.5,
+        ),
+        # Mounted elsewhere, with a space in the name; a joint mount that is named the other way.
+        (
+            "3:cpu:/job",
+            "/ /my\\040groups/cpu - " + OLD.format("cpu"),
+            version_1("my groups/cpu/job", "220000\n"),
+            2.2,
+        ),
+        # A hybrid: version 2 is there and has no controller.
+        (
+            "0::/user\n3:cpu:/a/b",
+            f"/ /sys/fs/cgroup/unified - {NEW}\n31 23 0:28 / /sys/fs/cgroup/cpu rw - "
+            + OLD.format("cpu"),
+            version_1("sys/fs/cgroup/cpu/a", "70000\n")
+            | version_1("sys/fs/cgroup/cpu/a/b", "90000\n"),
+            0.7,
+        ),
+        # A group of the host that is not mounted here: only the top is looked at.
+        (
+            "0::/system.slice/x",
+            f"/other /sys/fs/cgroup - {NEW}",
+            {"sys/fs/cgroup/cpu.max": "300000 100000", "sys/fs/cgroup/x/cpu.max": "1 100000"},
+            3.0,
+        ),
+    ],
+)
+def test_the_smallest_quota_on_the_way_up_counts_and_is_recorded(
+    machine, membership, mounted, files, quota
+):
+    place, _, kind = mounted.partition(" - ")
+    facts = {"proc/self/cgroup": membership, "proc/self/mountinfo": f"1 0 0:1 {place} rw - {kind}"}
+    root = machine({**files, **facts})
+    assert cpu_quota(root=root) == quota
+    assert machine_facts(root=root, environ={})["cpu"]["cgroup_cpus"] == quota
+
+
 def test_memory_limit_of_a_group_is_honoured_in_both_versions(machine):
     files = {
         "proc/self/cgroup": "0::/\n",

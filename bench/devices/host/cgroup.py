@@ -41,6 +41,24 @@ def _memberships(root: Path) -> dict[str, str]:
     return paths
 
 
+def _mounts(controller: str, *, root: Path) -> Iterator[tuple[str, Path, str]]:
+    """Key of the membership, folder, and group at its top, of each hierarchy that may limit it.
+
+    man 5 proc_pid_mountinfo: a container sees a part of a hierarchy, whose top is its own group.
+    """
+    for line in (read_text(root / "proc/self/mountinfo") or "").splitlines():
+        left, _, right = line.partition(" - ")
+        fields, (kind, _, options) = left.split(), (right.split() + [""] * 3)[:3]
+        is_old = kind == "cgroup" and controller in options.split(",")
+        if len(fields) > 4 and (is_old or kind == "cgroup2"):
+            top, folder = (re.sub(r"\\(\d{3})", _unescaped, one) for one in fields[3:5])
+            yield controller if is_old else "", root / folder.lstrip("/"), top
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    return chr(int(match[1], 8))
+
+
 def _directories(controller: str, *, root: Path) -> Iterator[Path]:
     """Group directories of this process, innermost first, in every hierarchy that may limit it.
 
@@ -49,12 +67,12 @@ def _directories(controller: str, *, root: Path) -> Iterator[Path]:
     """
     paths = _memberships(root)
     mount = root / "sys/fs/cgroup"
-    folders = {"": "", "unified": "", controller: controller}
+    usual = [("", mount, "/"), (controller, mount / controller, "/")]
     if controller == "cpu":
-        folders["cpu,cpuacct"] = "cpu"
-    for folder, key in folders.items():
-        base = mount / folder
-        directory = base / paths.get(key, "")
+        usual.append((controller, mount / "cpu,cpuacct", "/"))
+    for key, base, top in list(_mounts(controller, root=root)) or usual:
+        path = Path("/", paths.get(key, ""))
+        directory = base / (path.relative_to(top) if path.is_relative_to(top) else "")
         while directory.is_relative_to(base):
             if directory.is_dir():
                 yield directory

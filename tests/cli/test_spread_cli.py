@@ -140,6 +140,7 @@ def test_a_cpu_plans_all_rows_in_one_mode_and_says_which_and_why(ask: Ask) -> No
     words = ("run", "--device", "cpu", "-w", "imaging:train", "--size", "small", "--devices", "1,8")
     for more, mode, why in (
         (("--link", "10gbe,25gbe"), "emulated", "as long as the 1 ms"),
+        (("--link", "infinite"), "emulated", "takes no time that a timer would have to keep"),
         (("--link", "h100-nvlink,10gbe"), "simulated", "on h100-nvlink the longest collective"),
         (
             ("--link", "10gbe", "--mitigate", "none,bf16,powersgd-2"),

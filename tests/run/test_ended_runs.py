@@ -262,7 +262,7 @@ def test_name_that_is_no_text_is_told_in_one_line(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.endswith(b"does not exist")
+    assert line.endswith(b"is not UTF-8 text; rename what it names")
 
 
 def test_reader_that_has_seen_enough_does_not_upset_the_run(tmp_path: Path) -> None:

@@ -141,8 +141,9 @@ class RunLock:
             if self._is_there():
                 break
             os.close(self._descriptor)  # its holder let go of it meanwhile, with the file
-        os.ftruncate(self._descriptor, 0)
-        os.write(self._descriptor, holder.encode())
+        with suppress(OSError):  # a full disk: the lock counts, not the name
+            os.ftruncate(self._descriptor, 0)
+            os.write(self._descriptor, holder.encode())
 
     def _take(self) -> None:
         if sys.platform == "win32":

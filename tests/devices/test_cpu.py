@@ -6,9 +6,12 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bench.devices.host import cpu
 from bench.devices.host.cgroup import cpu_quota, memory_limit_bytes
@@ -150,6 +153,25 @@ def test_the_smallest_quota_on_the_way_up_counts_and_is_recorded(
     root = machine({**files, **facts})
     assert cpu_quota(root=root) == quota
     assert machine_facts(root=root, environ={})["cpu"]["cgroup_cpus"] == quota
+
+
+LINES = st.lists(
+    st.text(st.sampled_from("0:/ -.cpu,group2\\0412\t\x00é"), max_size=40)
+    | st.sampled_from(
+        ["0::/../x", "4:cpu:/a", f"1 0 0:1 /a /sys - {NEW}", "1 0 0:1 / / rw - cgroup"]
+    ),
+    max_size=5,
+).map("\n".join)
+
+
+@given(membership=LINES, mounts=LINES, quota=LINES)
+def test_no_text_of_the_kernel_upsets_the_reader(membership, mounts, quota):
+    with TemporaryDirectory() as folder:
+        files = {"proc/self/cgroup": membership, "proc/self/mountinfo": mounts}
+        make_tree(Path(folder), {**files, "sys/cpu.max": quota, "sys/fs/cgroup/cpu.max": quota})
+        found = cpu_quota(root=Path(folder))
+        assert found is None or found >= 0
+        assert memory_limit_bytes(root=Path(folder)) is None
 
 
 def test_memory_limit_of_a_group_is_honoured_in_both_versions(machine):

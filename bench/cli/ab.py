@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,15 +44,22 @@ def ab(
     as_json: AsJson = False,
 ) -> None:
     """Run two arms side by side and say whether B is slower than A (paired, drift cancels)."""
-    from bench.analysis.comparison.verdicts import parse_threshold
+    from bench.analysis.comparison.verdicts import MIN_TRIALS, parse_threshold
 
-    if blocks < 1:
-        raise UsageError(f"--blocks {blocks} must be at least 1; a verdict needs 3")
+    if blocks < MIN_TRIALS:
+        raise UsageError(
+            f"--blocks {blocks} cannot decide: a verdict needs {MIN_TRIALS} blocks or more, of two "
+            "trials of each arm"
+        )
+    if smoke and (fail_on is not None or strict):
+        raise UsageError("--smoke measures nothing: it has no place for --fail-on or --strict")
     form = chosen_format(output_format, as_json=as_json)
     threshold = None if fail_on is None else parse_threshold(fail_on)
     arms = (_arm("A", flags_a, python_a), _arm("B", flags_b, python_b))
     paths = _measure(arms, blocks=blocks, smoke=smoke, out=out)
     results = _judge(arms, threshold_frac=threshold)
+    if smoke:
+        results = [replace(one, verdict="", reason="smoke: measures nothing") for one in results]
     _show(arms, results, paths=paths, form=form)
     codes = {"REGRESSION": ExitCode.REGRESSION, "NOT COMPARED": ExitCode.INVALID}
     codes |= {"INCONCLUSIVE": ExitCode.INCONCLUSIVE} if strict else {}
@@ -97,6 +104,7 @@ def _judge(arms: tuple[ArmRuns, ArmRuns], *, threshold_frac: float | None) -> li
 
     results = []
     for place in range(len(arms[0].configurations)):
+        both = [rows[place] for arm in arms for rows in arm.rows_by_trial]
         trials = [
             (
                 arm.name,
@@ -108,7 +116,13 @@ def _judge(arms: tuple[ArmRuns, ArmRuns], *, threshold_frac: float | None) -> li
         ]
         row = arms[0].rows_by_trial[0][place]
         default = default_threshold_frac(METRICS["time"], device_type=str(row.get("device_type")))
-        results.append(compare_arms(trials, threshold_frac=threshold_frac or default))
+        result = compare_arms(trials, threshold_frac=threshold_frac or default)
+        lost = [str(one.get("reasons")) for one in both if one["status"] not in USABLE]
+        if lost:
+            why = ", ".join(dict.fromkeys(code for codes in lost for code in codes.split(";")))
+            words = f"{len(lost)} of {len(both)} trials were lost ({why})"
+            result = replace(result, reason="; ".join(filter(None, (result.reason, words))))
+        results.append(result)
     return results
 
 
@@ -139,7 +153,8 @@ def _show(
 def _advice(result: PairedResult) -> str:
     parts = [f"{result.num_blocks} blocks", result.reason]
     if result.verdict in ("INCONCLUSIVE", "NOT COMPARED") and result.more_blocks:
-        parts.append(f"about {result.more_blocks} more blocks would decide")
+        blocks = "block" if result.more_blocks == 1 else "blocks"
+        parts.append(f"about {result.more_blocks} more {blocks} would decide")
     return "; ".join(part for part in parts if part)
 
 
@@ -171,7 +186,9 @@ def calibrate(
             f"{floor.workload} on {floor.device_name}: noise floor {100 * floor.floor_frac:.2f} % "
             f"(A/A ratio {floor.ratio:.4f}, {floor.num_trials} trials of each arm)"
         )
-    if floors:
+    if floors and smoke:
+        print_note("not kept: smoke trials are too short to say how noisy this machine is")
+    elif floors:
         _keep(floors)
     else:
         raise MeasurementError(

@@ -56,7 +56,7 @@ def claims(
     """
     from bench.analysis.claims.claims_verdict import judge_all
     from bench.analysis.claims.ledger import find_claims, read_ledger, reference_rows
-    from bench.results.reader import read_rows
+    from bench.results.reader import read_rows, set_aside_smoke
 
     form = chosen_format(output_format, as_json=as_json)
     given = dict.fromkeys(names or [])
@@ -67,6 +67,7 @@ def claims(
         files += _measured(chosen, budget=budget, out=out)
     rows = reference_rows(note=print_note) if reference else []
     rows += [row for path in files for row in read_rows(path, note=print_note)]
+    [rows] = set_aside_smoke([rows], note=print_note)
     verdicts = judge_all(chosen, rows)
     _show(verdicts, form=form, why=why, is_overview=not ids)
     words = {verdict.word for verdict in verdicts}

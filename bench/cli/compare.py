@@ -32,15 +32,16 @@ def compare(
 ) -> None:
     """Say whether B is slower than A, by how much, and whether that is real.
 
-    Exit code: 0 no regression, 1 regression, 2 wrong use, 3 undecided under --strict, 4 invalid
-    rows or incompatible files, 5 nothing matched.
+    Exit code: 0 no regression, 1 regression, 2 wrong use, 3 undecided (with --fail-on: a row has no
+    verdict; with --strict: also INCONCLUSIVE or unmatched), 4 invalid rows or incompatible files, 5
+    nothing matched.
     """
     from bench.analysis.comparison.comparison import Strictness
     from bench.analysis.comparison.comparison import compare as compare_rows
     from bench.analysis.comparison.noise_floors import floors_by_key
     from bench.analysis.comparison.verdicts import find_metric, parse_threshold
     from bench.report.tables.compare_tables import MAX_SHOWN, github, grids, lines
-    from bench.results.reader import read_rows
+    from bench.results.reader import read_rows, set_aside_smoke
 
     form = chosen_format(output_format, as_json=as_json, allowed=(*FORMATS, "github"))
     strictness = Strictness(
@@ -54,18 +55,20 @@ def compare(
             "compare needs two result files or more: bench compare before.csv after.csv"
         )
     rows = [read_rows(path, note=print_note) for path in files]
+    rows = set_aside_smoke(rows, note=print_note)
     named = list(zip(labels(files), rows, strict=True))
     comparison = compare_rows(named, metric=chosen, strictness=strictness)
+    gate = {"is_strict": strict, "is_gate": fail_on is not None}
     if form == "github":
         typer.echo(github(comparison), nl=False)
     else:
         print_answer(
             form,
             grids(comparison, limit=None if form == "markdown" else MAX_SHOWN),
-            document=lambda: comparison.document(is_strict=strict),
+            document=lambda: comparison.document(**gate),
             lines=lines(comparison),
         )
-    raise typer.Exit(int(comparison.exit_code(is_strict=strict)))
+    raise typer.Exit(int(comparison.exit_code(**gate)))
 
 
 def labels(files: list[Path]) -> list[str]:

@@ -81,7 +81,7 @@ def _profile(files: Sequence[Path]) -> None:
 def _measured(files: Sequence[Path]) -> tuple[list[Start], list[Unknown]]:
     from bench.analysis.projection.measured import measured_of
     from bench.results.beside_rows import read_profiles
-    from bench.results.reader import read_rows
+    from bench.results.reader import read_rows, set_aside_smoke
 
     rows: list[Row] = []
     profiles: dict[tuple[str, str, str], StoredProfile] = {}
@@ -90,6 +90,7 @@ def _measured(files: Sequence[Path]) -> tuple[list[Start], list[Unknown]]:
         for run_id in {str(row["run_id"]) for row in read}:
             profiles |= {(run_id, *key): one for key, one in read_profiles(path).items()}
         rows += read
+    [rows] = set_aside_smoke([rows], note=print_note)
     found, left_out = measured_of(rows, profiles=profiles)
     if not found:
         why = "; ".join(f"{one.workload}: {one.reason}" for one in left_out[:3]) or "no row"

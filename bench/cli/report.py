@@ -62,8 +62,9 @@ def _verdicts(files: Sequence[Path]) -> Sequence[ClaimVerdict]:
     """Of all claims, from the shipped rows and those of the report."""
     from bench.analysis.claims.claims_verdict import judge_all
     from bench.analysis.claims.ledger import find_claims, read_ledger, reference_rows
-    from bench.results.reader import read_rows
+    from bench.results.reader import read_rows, set_aside_smoke
 
     rows = reference_rows(note=print_note)
     rows += [row for path in files for row in read_rows(path, note=print_note)]
+    [rows] = set_aside_smoke([rows], note=print_note)
     return judge_all(find_claims(ledger=read_ledger()), rows)

@@ -218,6 +218,36 @@ def read_rows(path: Path, *, note: Callable[[str], None] = _LOG.warning) -> list
     return parse_rows(read_bytes(path), path=path, note=note)
 
 
+def set_aside_smoke(
+    files: Sequence[Sequence[Row]], *, note: Callable[[str], None]
+) -> list[list[Row]]:
+    """Rows of files that are looked at together: beside measured ones smoke rows are INVALID.
+
+    They show that something runs, and no statistic may take them for measurements. Where there is
+    nothing else they stay, with a note.
+    """
+    usable = [row for rows in files for row in rows if row["status"] in USABLE]
+    smoke = [row for row in usable if _is_smoke(row)]
+    if not smoke:
+        return [list(rows) for rows in files]
+    if len(smoke) == len(usable):
+        note("only smoke rows: they show that it runs, and measure nothing")
+        return [list(rows) for rows in files]
+    names = ", ".join(dict.fromkeys(str(row["workload"]) for row in smoke))
+    note(
+        f"left out: {len(smoke)} smoke {'row' if len(smoke) == 1 else 'rows'} ({names}), too short "
+        "to stand beside measured ones"
+    )
+    return [
+        [{**row, "status": "INVALID"} if _is_smoke(row) else row for row in rows] for rows in files
+    ]
+
+
+def _is_smoke(row: Row) -> bool:
+    is_usable = row["status"] in USABLE
+    return is_usable and "smoke" in str(row.get("reasons") or "").split(";")
+
+
 def read_bytes(path: Path) -> bytes:
     """Content of a file that must be an ordinary one."""
     try:

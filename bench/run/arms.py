@@ -13,6 +13,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +22,12 @@ from typing import Any
 from msgspec import structs
 
 from bench.core.errors import ExitCode, MeasurementError, UsageError
+from bench.core.units import format_duration
 from bench.measure.asking import last_line_of
 from bench.results.reader import read_rows
 from bench.results.schema import USABLE, Row
 from bench.results.store import Sidecar, Store, read_sidecar
+from bench.run.progress import describe_row
 from bench.run.runner import utc_now
 
 RESERVED_FLAGS = {"--trials", "--profile", "--out", "--resume", "--quiet", "-q", "--json"}
@@ -94,10 +97,15 @@ def run_blocks(
 ) -> None:
     """Run the arms in the order given, four trials a block; fills their rows."""
     by_name = {arm.name: arm for arm in arms}
+    started_s = time.monotonic()
     for index, name in enumerate(order):
         arm = by_name[name]
-        note(f"[{index + 1}/{len(order)}] block {index // 4 + 1}, arm {name}")
+        left_s = (time.monotonic() - started_s) / max(index, 1) * (len(order) - index)
+        left = f", about {format_duration(left_s)} left" if index else ""
+        note(f"[{index + 1}/{len(order)}] block {index // 4 + 1}, arm {name}{left}")
         rows, sidecar = _run_once(arm, profile=profile, seed=index)
+        for row in rows:
+            note(f"      {row['workload']}: {describe_row(row)}")
         arm.sidecar = arm.sidecar or sidecar
         arm.rows_by_trial.append(rows)
         arm.blocks.append(index // 4)

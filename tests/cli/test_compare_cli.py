@@ -18,6 +18,7 @@ from bench.results.schema import COLUMNS, REQUIRED, SIGNED, Row, Value
 from tests.analysis.synthetic_rows import trials, write_csv
 from tests.analysis.test_compare import a_floor
 from tests.analysis.test_gap import INFER
+from tests.analysis.test_projection_rows import ROOFS
 from tests.cli.conftest import Ask, Write
 
 
@@ -66,6 +67,48 @@ def test_undecided_exits_3_only_under_strict_and_nothing_to_compare_4_or_5(
     assert "99.0" in err and err.count("\n") == 1
     said = "bench: no usable trial (OK or WARN) in the files given\n"
     assert ask("gap", lost, code=5).err == said
+
+
+def test_a_gate_does_not_pass_what_was_not_judged(write: Write, ask: Ask) -> None:
+    a, few, many, other = write(
+        a=trials(seed=1),
+        few=trials(seed=2, num=2),
+        many=trials(seed=3),
+        other=trials(seed=4, device_name="Another CPU"),
+    )
+    ask("compare", a, few)
+    answer = ask("compare", a, few, "--fail-on", "5%", "--json", code=3).document
+    assert (answer["rows"][0]["verdict"], answer["exit_code"]) == ("NOT COMPARED", 3)
+    ask("compare", a, many, "--fail-on", "50%")
+    ask("compare", a, other)
+    ask("compare", a, other, "--fail-on", "50%", code=3)
+    ask("compare", a, other, "--fail-on", "50%", "--force-gate")
+
+
+def test_smoke_rows_stand_beside_no_measured_ones(tmp_path: Path, write: Write, ask: Ask) -> None:
+    smoke: dict[str, Value] = {"status": "WARN", "reasons": "smoke;input_bound", "run_id": "run2"}
+    slow = trials(num=3, step_ms=900.0, **smoke)
+    measured, quick, both = write(
+        measured=trials(seed=1, **ROOFS),  # type: ignore[arg-type]
+        quick=slow,
+        both=[*trials(seed=1, **ROOFS), *slow, *trials(seed=2, **INFER)],  # type: ignore[arg-type]
+    )
+    note = "left out: 3 smoke rows (imaging-train), too short to stand beside measured ones"
+    answer = ask("compare", measured, quick, "--json", code=4)
+    (row,) = answer.document["rows"]
+    assert (row["verdict"], row["b"]["num_usable"]) == ("NOT COMPARED", 0)
+    assert "quick.csv: 0 usable trials, needs 3 (3 invalid or failed: smoke)" in row["reason"]
+    assert answer.err.splitlines() == [note]
+    (row,) = ask("compare", measured, both, "--json").document["rows"]
+    assert (row["verdict"], row["b"]["num"], row["ratio"]) == ("SAME", 5, pytest.approx(1.0))
+    for words in (("gap",), ("project", "--to", "l4"), ("export", "--to", "json"), ("claims",)):
+        assert note in ask(*words, both).err.splitlines(), words
+    ask("report", both, "-o", tmp_path / "page.md")
+    assert note in (tmp_path / "page.md").read_text(encoding="utf-8")
+    (gap,) = ask("gap", both, "--json").document["gaps"]
+    assert gap["time_ratio"]["value"] == pytest.approx(4.0, rel=0.1)
+    only = "only smoke rows: they show that it runs, and measure nothing"
+    assert ask("compare", quick, quick).err.splitlines() == [only]
 
 
 def test_different_devices_are_ratios_and_three_files_a_matrix(

@@ -129,8 +129,8 @@ class Comparison:
             for (file, device_a, device_b, phase), found in ratios.items()
         )
 
-    def exit_code(self, *, is_strict: bool) -> ExitCode:
-        """0, or what the process should end with."""
+    def exit_code(self, *, is_strict: bool, is_gate: bool = False) -> ExitCode:
+        """0, or what the process should end with; a gate does not pass what was not judged."""
         verdicts = {row.verdict for row in self.rows}
         lost = [row for row in self.rows if row.verdict == "NOT COMPARED"]
         if "REGRESSION" in verdicts:
@@ -139,16 +139,18 @@ class Comparison:
             return ExitCode.INVALID
         if all(row.ratio is None for row in self.rows):
             return ExitCode.NOTHING_MATCHED
-        is_open = self.unmatched or verdicts & {"INCONCLUSIVE", "NOT COMPARED"}
-        return ExitCode.INCONCLUSIVE if is_strict and is_open else ExitCode.OK
+        is_unjudged = bool(verdicts & {"NOT COMPARED", ""})
+        is_open = is_unjudged or self.unmatched or "INCONCLUSIVE" in verdicts
+        is_undecided = (is_gate and is_unjudged) or (is_strict and is_open)
+        return ExitCode.INCONCLUSIVE if is_undecided else ExitCode.OK
 
-    def document(self, *, is_strict: bool) -> dict[str, object]:
+    def document(self, *, is_strict: bool, is_gate: bool = False) -> dict[str, object]:
         """One JSON document: verdicts, ratios, sides, and what could not be matched."""
         return {
             "metric": self.metric.name,
             "unit": self.metric.unit,
             "files": self.labels,
-            "exit_code": int(self.exit_code(is_strict=is_strict)),
+            "exit_code": int(self.exit_code(is_strict=is_strict, is_gate=is_gate)),
             "num_gated": sum(row.verdict not in ("", "NOT COMPARED") for row in self.rows),
             "rows": [_document(row) for row in self.rows],
             "geometric_means": [asdict(mean) for mean in self.means],

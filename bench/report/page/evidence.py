@@ -18,7 +18,7 @@ from typing import TypeVar
 from bench.analysis.trials.configuration import Trials, gather
 from bench.core.errors import DataError, NothingMatchedError
 from bench.results.beside_rows import read_samples
-from bench.results.reader import read_rows
+from bench.results.reader import read_rows, set_aside_smoke
 from bench.results.schema import Row
 from bench.results.store import Sidecar, read_sidecar, samples_path, sidecar_path
 
@@ -118,15 +118,16 @@ def gather_evidence(files: Sequence[tuple[str, Path]], *, note: Note) -> Evidenc
         notes.append(text)
         note(text)
 
+    read = set_aside_smoke([read_rows(path, note=keep) for _, path in files], note=keep)
     sources = [
         Source(
             label=label,
             path=path,
-            rows=read_rows(path, note=keep),
+            rows=rows,
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
             sidecar=_sidecar(path, note=keep),
         )
-        for label, path in files
+        for (label, path), rows in zip(files, read, strict=True)
     ]
     if not any(source.rows for source in sources):
         names = ", ".join(str(path) for _, path in files)

@@ -15,17 +15,21 @@ shift 2
 base_python=${BASE_PYTHON:-$base/.venv/bin/python}
 head_python=${HEAD_PYTHON:-$head/.venv/bin/python}
 
-own=(--format markdown --out "$head/results")
+out=$head/results
+own=(--format markdown)
 flags=()
 while (($#)); do
   case $1 in
-    --fail-on | --blocks | --format | --out) own+=("$1" "${@:2:1}"); shift $(($# > 1 ? 2 : 1)) ;;
-    --fail-on=* | --blocks=* | --format=* | --out=* | --strict) own+=("$1"); shift ;;
+    --out) out=${2:?--out needs a folder}; shift 2 ;;
+    --out=*) out=${1#*=}; shift ;;
+    --fail-on | --blocks | --format) own+=("$1" "${@:2:1}"); shift $(($# > 1 ? 2 : 1)) ;;
+    --fail-on=* | --blocks=* | --format=* | --strict) own+=("$1"); shift ;;
     *) flags+=("$1"); shift ;;
   esac
 done
+[[ $out == /* ]] || out=$PWD/$out
 
 # In a checkout's folder Python would take that checkout's code for both revisions.
 export PYTHONSAFEPATH=1
 "$head_python" -m bench ab "${flags[*]@Q}" "${flags[*]@Q}" --python-a "$base_python" \
-  --python-b "$head_python" "${own[@]}"
+  --python-b "$head_python" --out "$out" "${own[@]}"

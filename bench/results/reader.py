@@ -239,7 +239,8 @@ def set_aside_smoke(
         "to stand beside measured ones"
     )
     return [
-        [{**row, "status": "INVALID"} if _is_smoke(row) else row for row in rows] for rows in files
+        [row | {"status": "INVALID", "reasons": "smoke"} if _is_smoke(row) else row for row in rows]
+        for rows in files
     ]
 
 

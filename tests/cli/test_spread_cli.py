@@ -64,6 +64,22 @@ def test_flags_make_links_and_layouts() -> None:
     assert [one.is_single for one in swept] == [True, False, False]
 
 
+def test_a_layout_that_no_machine_has_is_refused_before_anything_runs(ask: Ask) -> None:
+    for devices, link, words in (
+        ("512", "h100-nvlink", "joins at most 8 devices, not 512; name nodes and the network "
+         "between them, such as --link h100-nvlink*8/ndr"),
+        ("8", "h100-nvlink*3/ndr", "8 devices do not fill nodes of 3; ask for 6 or 9 of them, or "
+         "for nodes of 8"),
+    ):  # fmt: skip
+        refused = ask(*TRAIN, "--devices", devices, "--link", link, "--dry-run", code=2)
+        assert refused.out == ""
+        assert refused.err.splitlines()[-1] == f"bench: --link {link}: {words}".replace(
+            f"{link}: joins", f"{link}: {link} joins"
+        )
+    (config,) = planned(ask, *TRAIN, "--devices", "512", "--link", "h100-nvlink*8/ndr")
+    assert config["layout"]["link"] == "h100-nvlink*8/ndr"
+
+
 CPU, GPU = (replace(FAKE, type=one, stack=stack) for one, stack in (("cpu", ""), ("cuda", "CUDA")))
 ROCM = replace(GPU, stack="ROCm 7.1")
 
@@ -145,7 +161,7 @@ def test_a_cpu_plans_all_rows_in_one_mode_and_says_which_and_why(ask: Ask) -> No
         (
             ("--link", "10gbe", "--mitigate", "none,bf16,powersgd-2"),
             "simulated",
-            "of ddp with powersgd-2 may take 204 us, and the timer here keeps 1 ms",
+            "of ddp with powersgd-2 may take 92.4 us, and the timer here keeps 1 ms",
         ),
         # Whole weights of the one, little of the other: a sweep has one mode over workloads too.
         (("-w", "tabular:train", "--link", "10gbe"), "simulated", "on 10gbe"),

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import assume, given
@@ -9,10 +10,12 @@ from hypothesis import strategies as st
 
 from bench.hardware.costs.collectives import OPS, Group, Op
 from bench.hardware.costs.cost import CostModel
+from bench.hardware.costs.formulas import PEER_TO_PEER
 from bench.hardware.links.presets import load_links
 from bench.hardware.links.topology import Topology, parse_topology
 
-IDS = [row.id for row in load_links()]
+LINKS = {row.id: row for row in load_links()}
+IDS = list(LINKS)
 ops = st.sampled_from(OPS)
 num_bytes = st.integers(0, 2**36)
 ranks = st.integers(2, 512)
@@ -119,6 +122,103 @@ def test_more_bandwidth_is_never_slower(
     ]
     narrow, wide = (model.cost(op, num_bytes=size, group=Group(n)).seconds for model in models)
     assert wide <= narrow * (1 + 1e-9)
+
+
+SLOWER = (
+    "wan-hub wan-metro 100gbe",
+    "10gbe 25gbe 100gbe hdr ndr",
+    "pcie3-cross-socket pcie3 pcie4 pcie5",
+    "pcie4-cross-socket pcie4",
+    "h800-nvlink h20-nvlink h200-nvlink",
+    "a800-nvlink a100-nvlink",
+)
+"""Chains of presets, each slower than the next in latency and rate; a curve beside a curve."""
+
+
+@given(st.sampled_from(SLOWER), ops, num_bytes, st.integers(2, 8), st.booleans())
+def test_a_slower_link_is_never_faster(
+    chain: str, op: Op, size: int, n: int, use_curves: bool
+) -> None:
+    times = [seconds(name, op, size, Group(n), use_curves=use_curves) for name in chain.split()]
+    assert all(fast <= slow * (1 + 1e-9) for slow, fast in pairwise(times))
+
+
+@given(st.sampled_from(IDS), num_bytes, st.integers(2, 512), st.integers(2, 512))
+def test_more_devices_never_reduce_the_same_bytes_sooner(
+    name: str, size: int, one: int, other: int
+) -> None:
+    """By formula. A mesh gains links with devices, a switch that adds works from five on.
+
+    Measured: two Ascend 910B reach 18 GB/s and eight 72; 1 GiB takes four H100 4562 us and eight
+    4149, which the curve keeps.
+    """
+    row = LINKS[name]
+    assume(row.topology != "mesh" and row.nvls_bytes_per_s is None)
+    few, many = sorted(min(n, row.largest_domain or n) for n in (one, other))
+    times = [seconds(name, "all_reduce", size, Group(n), use_curves=False) for n in (few, many)]
+    assert times[0] <= times[1] * (1 + 1e-9)
+
+
+def test_measured_gains_with_devices_are_kept() -> None:
+    four, eight = (seconds("h100-nvlink", "all_reduce", 2**30, Group(n)) for n in (4, 8))
+    assert (round(four * 1e6), round(eight * 1e6)) == (4562, 4149)
+
+
+FAST = [row.id for row in LINKS.values() if row.id.endswith("-nvlink")]
+NETWORKS = [row.id for row in LINKS.values() if row.largest_domain is None]
+
+
+@given(
+    st.sampled_from(FAST), st.sampled_from(NETWORKS), ops, num_bytes,
+    st.sampled_from([(2, 2), (2, 4), (4, 2), (8, 2), (8, 64)]), st.booleans(),
+)  # fmt: skip
+def test_two_levels_are_never_faster_than_one_node(
+    fast: str, slow: str, op: Op, size: int, nodes: tuple[int, int], use_curves: bool
+) -> None:
+    """Against as many devices on one node, else the largest node."""
+    g, k = nodes
+    assume(op not in PEER_TO_PEER)
+    one = Group(min(g * k, LINKS[fast].largest_domain or 0))
+    alone = seconds(fast, op, size, one, use_curves=use_curves)
+    both = seconds(f"{fast}*{g}/{slow}", op, size, Group(g * k, k), use_curves=use_curves)
+    assert alone <= both * (1 + 1e-9)
+
+
+def test_eight_h100_on_two_nodes_are_no_faster_than_on_one_for_any_small_message() -> None:
+    """Worked from the measured table: 8 B on one node take 15.6 us.
+
+    In nodes of four, 7.0 us to reduce and scatter, 7.1 to gather, less one launch of 6.6, and two
+    steps of 2.7 over the network made 12.9.
+    """
+    for power in range(3, 31):
+        one = seconds("h100-nvlink", "all_reduce", 2**power, Group(8))
+        two = seconds("h100-nvlink*4/ndr", "all_reduce", 2**power, Group(8, 2))
+        assert one <= two * (1 + 1e-9), power
+    small = seconds("h100-nvlink*4/ndr", "all_reduce", 8, Group(8, 2))
+    assert small == pytest.approx(15.6e-6, rel=0.01)
+
+
+def test_512_devices_on_ethernet_reduce_small_messages_by_a_tree() -> None:
+    """2 x 9 levels of 14 us and 8.4 us once, where a ring takes 2 x 511 steps: 14.3 ms.
+
+    64 KiB travel up and down at half of 2.8125 GB/s, since they are cut small: 93.2 us more.
+    1 GiB: a tree sends 2 GiB, a ring 2 x 511/512 of it and its 1022 steps; at full rate.
+    """
+    model, group = CostModel(parse_topology("25gbe")), Group(512)
+    for size, expected_s, algorithm in (
+        (0, 260.4e-6, "tree"),
+        (2**16, 260.4e-6 + 2 * 2**16 / (2.8125e9 / 2), "tree"),
+        (2**30, 260.4e-6 + 2 * 2**30 / 2.8125e9, "tree"),
+        (2**36, 8.4e-6 + 1022 * (14e-6 + 2**36 / 512 / 2.8125e9), "ring"),
+    ):
+        cost = model.cost("all_reduce", num_bytes=size, group=group)
+        assert (cost.algorithm, cost.seconds) == (algorithm, pytest.approx(expected_s)), size
+    assert model.cost("all_gather", num_bytes=0, group=group).algorithm == "ring"
+    # Gloo, and so a described link, takes a ring.
+    cost = CostModel(parse_topology("bw=2.5GB/s,latency=14us")).cost(
+        "all_reduce", num_bytes=0, group=group
+    )
+    assert (cost.algorithm, cost.seconds) == ("ring", pytest.approx(1022 * 14e-6))
 
 
 @given(st.sampled_from(IDS), ops, num_bytes, st.integers(2, 8), st.integers(2, 64))

@@ -13,8 +13,8 @@ from bench.hardware.chips import chip
 from bench.hardware.costs.collectives import Group
 from bench.hardware.costs.cost import CostModel
 from bench.hardware.links.curves import Point
-from bench.hardware.links.presets import LinkPresets, link, load_links
-from bench.hardware.links.topology import LinkFile, parse_topology
+from bench.hardware.links.presets import Link, LinkPresets, link, load_links
+from bench.hardware.links.topology import LinkFile, in_nodes, parse_topology, usual_node
 from bench.hardware.loader import parse_document
 
 IDS = [row.id for row in load_links()]
@@ -84,6 +84,48 @@ def test_two_levels_know_nodes_and_capacity() -> None:
     assert parse_topology("bw=200Gb/s,latency=5us") == parse_topology("bw=25GB/s,latency=5us")
     assert parse_topology("bw=200Gbps,latency=0.005ms").name == "bw=25GB/s,latency=5us"
     assert parse_topology("bw=0.2GB/s,latency=20ms").name == "bw=200MB/s,latency=20ms"
+
+
+@pytest.mark.parametrize(
+    ("text", "devices", "words"),
+    [
+        ("h20-nvlink", 111, "joins at most 8 devices, not 111;.*h20-nvlink\\*8/ndr"),
+        ("ascend910b-hccs", 172, "joins at most 8 devices, not 172;.*ascend910b-hccs\\*8/hdr"),
+        ("ascend910-hccs", 8, "joins at most 4 devices, not 8;.*ascend910-hccs\\*4/100gbe"),
+        ("h100-nvlink", 512, "joins at most 8 devices, not 512;.*h100-nvlink\\*8/ndr"),
+        ("h100-nvlink*16/ndr", 32, "joins at most 8 devices, not 16;"),
+        ("h100-nvlink*12", 12, "joins at most 8 devices, not 12;"),
+        ("ndr*8/h100-nvlink", 64, "between nodes, h100-nvlink joins at most 8"),
+        ("h100-nvlink*3/ndr", 8, "8 devices do not fill nodes of 3; ask for 6 or 9.*nodes of 8$"),
+        ("h100-nvlink*8/ndr", 13, "do not fill nodes of 8; ask for 8 or 16 of them$"),
+        ("h100-nvlink*2", 4, "holds 2 devices and 4 are asked"),
+    ],
+)
+def test_a_layout_that_no_machine_has_is_one_line_that_says_what_to_write(
+    text: str, devices: int, words: str
+) -> None:
+    with pytest.raises(UsageError, match=words) as raised:
+        parse_topology(text).check_devices(devices)
+    assert "\n" not in str(raised.value)
+
+
+@given(st.sampled_from(load_links()), st.integers(1, 2**20))
+def test_a_link_joins_its_domain_and_beyond_it_as_many_nodes_as_one_likes(
+    row: Link, devices: int
+) -> None:
+    """A mesh joins one more than a device has links; a network is the only one without an end."""
+    level, most = row.level(), row.largest_domain
+    assert (most is None) == (row.topology in ("network", "wan"))
+    if row.topology == "mesh":
+        assert most == row.bytes_per_s / row.pair_bytes_per_s + 1
+    if most is None or devices <= most:
+        parse_topology(row.id).check_devices(devices)
+        return
+    with pytest.raises(UsageError):
+        parse_topology(row.id).check_devices(devices)
+    nodes = parse_topology(in_nodes(level))
+    assert nodes.outer is not None and nodes.outer.largest_domain is None
+    nodes.check_devices(devices * usual_node(level))
 
 
 @pytest.mark.parametrize(
@@ -231,13 +273,14 @@ def test_a_mesh_pair_has_one_link_and_nothing_reached_exceeds_what_is_specified(
         ("pair_bytes_per_s: 3.0", "pair_bytes_per_s: exceeds"),
         ("pair_bytes_per_s: 2.0, effective_bytes_per_s: 3.0", "effective_bytes_per_s: exceeds"),
         ("pair_bytes_per_s: 2.0, curve_factor: 2.0", "curve: missing"),
+        ("pair_bytes_per_s: 1.0, largest_domain: 8", "largest_domain and network: one"),
         ("x: 1", "unknown key 'x'"),
     ],
 )
 def test_an_impossible_preset_is_refused(extra: str, word: str) -> None:
     text = (
         "sources: {here: {title: A page}}\nlinks:\n- {id: one, name: One, topology: mesh, "
-        f"algorithm: ring, bytes_per_s: 2.0, {extra}, confidence: low, sources: [here]}}\n"
+        f"bytes_per_s: 2.0, {extra}, confidence: low, sources: [here]}}\n"
     )
     with pytest.raises(DataError, match=f"one.*{word}"):
         parse_document(text, into=LinkPresets, what="links.yaml")
@@ -247,7 +290,7 @@ def test_tables_cards_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "links"]) == 0
     printed = capsys.readouterr()
     line = next(x for x in printed.out.splitlines() if "ascend910-hccs" in x)
-    assert line.split() == ["ascend910-hccs", "mesh", "45", "15", "alpha-beta", "low"]
+    assert line.split() == ["ascend910-hccs", "mesh", "4", "45", "15", "alpha-beta", "low"]
     assert "one direction" in printed.err
     assert main(["list", "links", "h800-nvlink"]) == 0
     out = capsys.readouterr().out

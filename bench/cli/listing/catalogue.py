@@ -37,8 +37,8 @@ _CHIP_HEADER = (
     *("mem\nGB", "mem\nGB/s", "link\nGB/s", "pair\nGB/s", "W", "trust"),
 )
 _LINK_HEADER = (
-    *("link", "topology", "spec\nGB/s", "pair\nGB/s", "ring\nGB/s", "in-\nswitch\nGB/s"),
-    *("hop\nus", "method", "error\nof it", "SMs", "trust"),
+    *("link", "topology", "joins\nmost", "spec\nGB/s", "pair\nGB/s", "ring\nGB/s"),
+    *("in-\nswitch\nGB/s", "hop\nus", "method", "error\nof it", "SMs", "trust"),
 )
 
 
@@ -169,6 +169,7 @@ def _link_cells(row: Link) -> list[str]:
     return [
         row.id,
         row.topology,
+        "" if row.largest_domain is None else str(row.largest_domain),
         _scaled(row.bytes_per_s, by=1e9),
         _scaled(row.pair_bytes_per_s, by=1e9),
         _scaled(row.effective_bytes_per_s, by=1e9) + ("*" if row.is_derived else ""),
@@ -207,7 +208,8 @@ def render_links(*, name: str | None, as_json: bool) -> None:
             )
         )
         print_note(
-            "per device, one direction; ring: reached, * derived; SMs: busy; blank: not published"
+            "per device, one direction; joins most: so many devices, blank: any number; "
+            "ring: reached, * derived; SMs: busy; blank: not published"
         )
     else:
         facts = {

@@ -5,12 +5,18 @@ the ranks, B what one device sends in one direction, alpha a step's latency. For
 bandwidth factors: https://github.com/NVIDIA/nccl-tests/blob/master/doc/PERFORMANCE.md
 A described link has no base and no ramp, so these are exact for it. Congestion is left out.
 
-NCCL picks ring or tree, and one of three protocols (LL, LL128, Simple), by the formula repeated
-here from its constants; the rate is the preset's. In-switch reduction (NVLS) enters only with a
-measured bus bandwidth, from five devices on and where it gains: its formula is 30 % too fast.
-Constants: https://github.com/NVIDIA/nccl/blob/master/src/graph/tuning.cc, in microseconds there.
+NCCL picks ring or tree, and one of three protocols (LL, LL128, Simple), by predicted time; only
+its all-reduce has both. `tuner` repeats its formula from its constants, at the preset's rate; for a
+preset that it does not know, `alpha_beta` picks the faster in the same way. Constants:
+https://github.com/NVIDIA/nccl/blob/master/src/graph/tuning.cc, in microseconds there. In-switch
+reduction (NVLS) enters only with a measured bus bandwidth, from five devices on and where it gains:
+its formula is 30 % too fast.
+
+Gloo takes a ring whatever the size, so that a described or measured link is one unless it says
+otherwise: https://github.com/pytorch/gloo/blob/main/gloo/allreduce.cc, UNSPECIFIED.
 """
 
+from dataclasses import replace
 from math import log2
 
 from bench.hardware.costs.collectives import Op, Parts
@@ -104,6 +110,20 @@ def ramp_fraction(chunk_bytes: float) -> float:
 
 def alpha_beta(op: Op, *, num_bytes: float, num_ranks: int, level: LinkLevel) -> Parts:
     """Time on one level; `num_ranks` is at least 2. A tree moves 2 S in an all-reduce."""
+    if level.algorithm == "fastest":
+        chosen = ("ring", "tree") if op in ("all_reduce", "barrier") else ("ring",)
+        return min(
+            (
+                alpha_beta(
+                    op,
+                    num_bytes=num_bytes,
+                    num_ranks=num_ranks,
+                    level=replace(level, algorithm=algorithm),
+                )
+                for algorithm in chosen
+            ),
+            key=lambda parts: parts.seconds,
+        )
     is_tree = level.algorithm == "tree" and op in ("all_reduce", "broadcast", "reduce")
     factor = 2.0 if is_tree and op == "all_reduce" else transfer_factor(op, num_ranks=num_ranks)
     rate = rate_bytes_per_s(level, op=op, num_ranks=num_ranks)

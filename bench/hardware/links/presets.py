@@ -11,9 +11,9 @@ import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from msgspec import field
+from msgspec import Meta, field
 
 from bench.core.errors import one_of
 from bench.hardware.links.curves import Curve, load_curve
@@ -37,7 +37,7 @@ class LinkLevel:
     text: str
     """What `parse_topology` reads it back from."""
     algorithm: str
-    """ring, tree, mesh (one link per pair, all used at once), or infinite."""
+    """ring, tree, fastest (of the two), mesh (one link per pair, all used at once), or infinite."""
     bytes_per_s: float
     pair_bytes_per_s: float
     """Between two devices; a mesh has less here than in all."""
@@ -55,6 +55,10 @@ class LinkLevel:
     curve_factor: float | None = None
     """Time on the wire over that of the curve, where it is of a relative; None: of this link."""
     curve_error_fraction: float | None = None
+    largest_domain: int | None = None
+    """Most devices that it joins; None: any number, or not known."""
+    network: str | None = None
+    """What joins such nodes as a rule, an adapter per device."""
 
     @property
     def is_infinite(self) -> bool:
@@ -81,7 +85,10 @@ class Link(Declared, frozen=True, kw_only=True):
     topology: Literal["switch", "mesh", "host", "network", "wan"]
     """switch: any pair gets the full rate; mesh: a pair gets one link; host: through PCIe roots;
     network: an adapter per device; wan: between sites."""
-    algorithm: Literal["ring", "tree"]
+    largest_domain: Annotated[int, Meta(ge=2)] | None = None
+    """Most devices that it joins in any system sold; None: any number."""
+    network: Text | None = None
+    """Preset that joins such nodes as a rule."""
     bytes_per_s: AboveZero
     pair_bytes_per_s: Number
     """What two devices alone can use."""
@@ -115,6 +122,8 @@ class Link(Declared, frozen=True, kw_only=True):
             raise ValueError("curve: missing, but its factor or error is given")
         if self.pair_bytes_per_s > self.bytes_per_s:
             raise ValueError("pair_bytes_per_s: exceeds what all links of a device carry")
+        if (self.largest_domain is None) != (self.network is None):
+            raise ValueError("largest_domain and network: one is given without the other")
         if (self.effective_bytes_per_s or 0.0) > self.bytes_per_s:
             raise ValueError("effective_bytes_per_s: exceeds what is specified")
 
@@ -129,7 +138,7 @@ class Link(Declared, frozen=True, kw_only=True):
         error = self.error_fraction
         return LinkLevel(
             text=self.id,
-            algorithm="mesh" if self.topology == "mesh" else self.algorithm,
+            algorithm="mesh" if self.topology == "mesh" else "fastest",
             bytes_per_s=reached,
             pair_bytes_per_s=pair,
             hop_s=DEFAULT_HOP_S if self.hop_latency_s is None else self.hop_latency_s,
@@ -143,6 +152,8 @@ class Link(Declared, frozen=True, kw_only=True):
             curve=None if self.curve is None else load_curve(self.curve),
             curve_factor=self.curve_factor,
             curve_error_fraction=self.curve_error_fraction,
+            largest_domain=self.largest_domain,
+            network=self.network,
         )
 
 

@@ -144,12 +144,54 @@ class Topology:
         return self.inner.is_infinite and (self.outer is None or self.outer.is_infinite)
 
     def check_devices(self, num_devices: int) -> None:
-        """Raise `UsageError` when it cannot hold that many."""
+        """Raise `UsageError` when it cannot hold that many, or no machine is built so."""
+        inner, size = self.inner, self.inner_size
+        joined, most = inner.largest_domain, size or num_devices
+        if joined is not None and most > joined:
+            raise UsageError(
+                f"--link {self.name}: {inner.text} joins at most {joined} devices, not {most}; "
+                f"name nodes and the network between them, such as --link {in_nodes(inner)}"
+            )
         if self.max_devices is not None and num_devices > self.max_devices:
             raise UsageError(
                 f"--link {self.name} holds {self.max_devices} devices and {num_devices} are asked "
                 "for; raise the count after the last * or leave it out for any number"
             )
+        if self.outer is None or size is None or num_devices <= size:
+            return
+        joined = self.outer.largest_domain
+        if joined is not None and num_devices > joined:
+            raise UsageError(
+                f"--link {self.name}: between nodes, {self.outer.text} joins at most {joined} "
+                f"devices, not {num_devices}; name a network, such as ndr or 100gbe"
+            )
+        self._check_full(num_devices, size=size)
+
+    def _check_full(self, num_devices: int, *, size: int) -> None:
+        """All nodes alike: what the exchange across them is modelled for."""
+        rest = num_devices % size
+        if rest:
+            most = self.inner.largest_domain or size
+            fits = next(one for one in range(most, 0, -1) if num_devices % one == 0)
+            nodes = f", or for nodes of {fits}" if fits > 1 else ""
+            raise UsageError(
+                f"--link {self.name}: {num_devices} devices do not fill nodes of {size}; ask for "
+                f"{num_devices - rest} or {num_devices - rest + size} of them{nodes}"
+            )
+
+
+USUAL_NODE = 8
+"""Devices of a usual server: the boards, and what PCI Express servers mostly hold."""
+
+
+def usual_node(level: LinkLevel) -> int:
+    """Devices that a link joins in a usual server."""
+    return min(USUAL_NODE, level.largest_domain or USUAL_NODE)
+
+
+def in_nodes(level: LinkLevel) -> str:
+    """A preset in usual servers, and the network that usually joins them, which it names."""
+    return f"{level.text}*{usual_node(level)}/{level.network}"
 
 
 def parse_topology(text: str) -> Topology:

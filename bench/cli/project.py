@@ -116,7 +116,7 @@ def _cost_model(link: str | None, chip: Chip, *, devices: int) -> CostModel | No
 
     if devices == 1:
         return None
-    text = link or usual_link(chip)
+    text = link or usual_link(chip, devices=devices)
     if text is None:
         raise UsageError(f"no link of {chip.id} is known: name one with --link")
     topology = parse_topology(text)

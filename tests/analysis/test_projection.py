@@ -262,9 +262,16 @@ def test_targets_are_read_or_refused_and_every_usual_link_is_a_preset() -> None:
     expected = {"h20-96g": "h20-nvlink", "a800-sxm-80g": "a800-nvlink",
                 "ascend-910": "ascend910-hccs", "ascend-910b3": "ascend910b-hccs",
                 "ascend-910c": "pcie5", "mi250x": "mi250-if", "l4": "pcie4",
-                "h100-pcie-80g": "pcie5"}  # fmt: skip
-    assert {name: usual_link(catalogue_chip(name)) for name in expected} == expected
+                "h100-pcie-80g": "pcie5", "l40s": "l40s-pcie"}  # fmt: skip
+    assert {name: usual_link(catalogue_chip(name), devices=4) for name in expected} == expected
     assert set(expected.values()) <= {row.id for row in load_links()}
+    beyond = {("h20-96g", 8): "h20-nvlink", ("h20-96g", 112): "h20-nvlink*8/ndr",
+              ("ascend-910", 8): "ascend910-hccs*4/100gbe", ("l40s", 8): "l40s-pcie",
+              ("a100-sxm-80g", 16): "a100-nvlink*8/hdr", ("l4", 8): "pcie4-cross-socket",
+              ("l4", 16): "pcie4-cross-socket*8/100gbe"}  # fmt: skip
+    for (name, devices), text in beyond.items():
+        assert usual_link(catalogue_chip(name), devices=devices) == text
+        parse_topology(text).check_devices(devices)
 
 
 def test_as_many_are_taken_as_the_target_needs_in_an_order_that_says_what_is_open() -> None:

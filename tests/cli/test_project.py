@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,6 +76,47 @@ def test_a_target_is_sized_over_the_catalogue_with_its_export_rules(
         assert line.split("|")[-2].strip().partition(":")[0] == said
         lines = ask("list", "chips", chip).out.splitlines()
         assert any(f"  {said}" in one for one in lines if "export: " in one), chip
+
+
+REFERENCE = str(Path(__file__).parents[2] / "results" / "reference" / "cpu-2core-small.csv")
+
+
+def test_eight_l40s_train_over_their_measured_link(ask: Ask) -> None:
+    """By hand: 1.3 M tokens/s of compute, and gradients that wait for 2 GB/s."""
+    words = ("project", REFERENCE, "--to", "l40s", "--devices", "8", "--json")
+
+    def train(*more: str) -> dict[str, Any]:
+        found = ask(*words, *more).document["projections"]
+        return next(one for one in found if one["from"]["workload"] == "llm-train")
+
+    usual, named, root = train(), train("--link", "l40s-pcie"), train("--link", "pcie4")
+    assert usual == named and usual["link"] == "l40s-pcie"
+    speed = usual["projected_throughput_per_s"]
+    assert speed["mid"] == pytest.approx(274e3, rel=0.02)
+    assert speed["high"] < root["projected_throughput_per_s"]["low"]
+
+
+def test_more_than_a_server_holds_is_projected_in_full_nodes_and_each_row_says_so(
+    ask: Ask,
+) -> None:
+    words = ("project", REFERENCE, "--to", "h20-96g,ascend-910b3")
+    links = {
+        one["link"] for one in ask(*words, "--devices", "176", "--json").document["projections"]
+    }
+    assert links == {"h20-nvlink*8/ndr", "ascend910b-hccs*8/hdr"}
+    refused = ask(*words, "--devices", "111", code=2)
+    assert "111 devices do not fill nodes of 8; ask for 104 or 112" in refused.err
+    refused = ask(*words, "--devices", "172", "--link", "ascend910b-hccs", code=2)
+    assert "joins at most 8 devices, not 172" in refused.err
+    words += ("--size-for", "llm-train 5e7 tokens/s")
+    out = ask(*words).out
+    assert "h20-nvlink*8/ndr" in out and "ascend910b-hccs*8/hdr" in out
+    for one in ask(*words, "--json").document["choices"]:
+        assert all(count % 8 == 0 for count in one["devices_range"]), one["chip"]
+    found = ask(*words, "--link", "h20-nvlink", "--json", code=5).document["not_met"]
+    assert {one["reason"] for one in found} == {
+        "not met by 8 of them in the middle over h20-nvlink"
+    }
 
 
 def test_a_file_of_ratios_is_scored_and_printed_whole(tmp_path: Path, ask: Ask) -> None:

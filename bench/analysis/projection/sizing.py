@@ -22,9 +22,9 @@ from bench.analysis.trials.configuration import LogEstimate
 from bench.core.errors import UsageError
 from bench.core.nouns import Chip
 from bench.core.units import PERIOD_S, parse_duration_s
-from bench.hardware.costs.cost import CostModel
-from bench.hardware.links.presets import load_links
-from bench.hardware.links.topology import parse_topology
+from bench.hardware.costs.cost import CostModel, model_of
+from bench.hardware.links.presets import link, load_links
+from bench.hardware.links.topology import USUAL_NODE, Topology, in_nodes, usual_node
 from bench.hardware.query import export_status
 
 MOST_DEVICES = 4096
@@ -95,8 +95,22 @@ def start_for(target: Target, found: Sequence[Start]) -> Start:
     return best
 
 
-def usual_link(chip: Chip) -> str | None:
-    """Preset of the link that a chip comes with, else of its host bus; None where none is known."""
+def usual_link(chip: Chip, *, devices: int) -> str | None:
+    """Link that so many of a chip have: in usual servers, beyond one of them with a network.
+
+    It is the one measured with the chip, else the preset of what it comes with, else its host bus,
+    whose cards hang on two processors beyond half a server. None where none is known.
+    """
+    name = _usual_preset(chip)
+    if name is None:
+        return None
+    if name.startswith("pcie") and devices > USUAL_NODE // 2:
+        name += "-cross-socket"
+    level = link(name).level()
+    return name if devices <= usual_node(level) else in_nodes(level)
+
+
+def _usual_preset(chip: Chip) -> str | None:
     presets = {row.id for row in load_links()}
     stem = re.sub(r"^ascend-", "ascend", chip.id).split("-")[0]
     # Variants of one part (910B3, MI250X) have the link of the part.
@@ -105,8 +119,8 @@ def usual_link(chip: Chip) -> str | None:
         for name in (f"{stem}-nvlink", f"{stem}-hccs", f"{family}-hccs", f"{family}-if"):
             if name in presets:
                 return name
-    host = f"pcie{chip.facts.get('host_pcie_gen')}"
-    return host if host in presets else None
+    buses = (f"{stem}-pcie", f"pcie{chip.facts.get('host_pcie_gen')}")
+    return next((name for name in buses if name in presets), None)
 
 
 def size(
@@ -131,46 +145,68 @@ def _choice(target: Target, measured: Start, chip: Chip, *, link: str | None) ->
             return Unknown(chip=chip.id, reason="a step takes longer, even at the fast end")
         return _chosen(one, devices=(1, 1, 1) if one.time_s.high <= target.item_s else None)
     assert target.items_per_s is not None
-    text = link or usual_link(chip)
-    model = CostModel(parse_topology(text)) if text is not None and measured.is_training else None
+    model = _model(one, link=link, devices=MOST_DEVICES)
+    counts = device_counts(None if model is None else model.topology, most=MOST_DEVICES)
     fast, middle, slow = (
-        _devices_for(one, items_per_s=target.items_per_s, model=model, end=end)
+        _devices_for(one, counts, items_per_s=target.items_per_s, link=link, end=end)
         for end in ("high", "mid", "low")
     )
     if middle is None:
-        return Unknown(chip=chip.id, reason=f"not met by {MOST_DEVICES} of them in the middle")
-    several = _with(one, devices=middle, model=model, is_explained=True)
+        most = counts[-1]
+        over = f" over {link}" if link and most < MOST_DEVICES else ""
+        return Unknown(chip=chip.id, reason=f"not met by {most} of them in the middle{over}")
+    several = _with(one, devices=middle, link=link, is_explained=True)
     return _chosen(several, devices=None if slow is None else (fast or middle, middle, slow))
 
 
 def _with(
-    one: Projected, *, devices: int, model: CostModel | None, is_explained: bool = False
+    one: Projected, *, devices: int, link: str | None, is_explained: bool = False
 ) -> Projected:
     if devices == 1:
         return one
+    model = _model(one, link=link, devices=devices)
     answer = project(one.measured, one.chip, devices=devices, link=model, is_explained=is_explained)
     assert isinstance(answer, Projected), "what runs on one runs on several"
     return answer
 
 
+def _model(one: Projected, *, link: str | None, devices: int) -> CostModel | None:
+    """What training of so many spends on the exchange; None: nothing is exchanged, or not known."""
+    text = link or usual_link(one.chip, devices=devices)
+    return model_of(text) if text is not None and one.measured.is_training else None
+
+
+def device_counts(topology: Topology | None, *, most: int) -> Sequence[int]:
+    """How many there can be: within one node any number, beyond it full nodes."""
+    if topology is None:
+        return range(1, most + 1)
+    most = min(most, topology.max_devices or most)
+    if topology.node_size is None:
+        return range(1, min(most, topology.inner.largest_domain or most) + 1)
+    node = min(most, topology.node_size)
+    return [*range(1, node + 1), *range(2 * node, most + 1, node)]
+
+
 def _devices_for(
-    one: Projected, *, items_per_s: float, model: CostModel | None, end: str
+    one: Projected,
+    counts: Sequence[int],
+    *,
+    items_per_s: float,
+    link: str | None,
+    end: str,
 ) -> int | None:
     """Fewest devices whose rate at this end of the interval is enough, by bisection."""
 
     def is_enough(devices: int) -> bool:
-        rate: float = getattr(_with(one, devices=devices, model=model).throughput_per_s, end)
+        rate: float = getattr(_with(one, devices=devices, link=link).throughput_per_s, end)
         return rate >= items_per_s
 
-    most = MOST_DEVICES
-    if model is not None:
-        most = min(most, model.topology.max_devices or most)
-    low, high = 0, 1
-    while not is_enough(high):
-        if high >= most:
+    last, high = len(counts) - 1, 0
+    while not is_enough(counts[high]):
+        if high == last:
             return None
-        low, high = high, min(most, 2 * high)
-    return low + 1 + bisect_left(range(low + 1, high), True, key=is_enough)
+        high = min(last, 2 * high + 1)
+    return counts[bisect_left(counts, True, hi=high, key=is_enough)]
 
 
 def _chosen(one: Projected, *, devices: tuple[int, int, int] | None) -> Choice:

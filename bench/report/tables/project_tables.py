@@ -148,7 +148,7 @@ def size_grid(
             "sorted by devices in the middle of the interval, then nominal watts",
             *undecided(choices),
         ),
-        spare=("nominal power", "link"),
+        spare=("nominal power",),
     )
 
 

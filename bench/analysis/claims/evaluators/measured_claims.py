@@ -15,15 +15,15 @@ from collections.abc import Collection, Iterator, Sequence
 from statistics import median
 
 from bench.analysis.claims.claim_cases import ClaimCase, ClaimFacts, ClaimTest, span_of
-from bench.analysis.claims.evaluators.link_claims import GRADIENT_BYTES, EndModel, check_links
+from bench.analysis.claims.evaluators.link_claims import GRADIENT_BYTES, check_links
 from bench.analysis.projection.projected import LAUNCH_S
 from bench.analysis.projection.roofs import Unknown
 from bench.analysis.projection.scaled_operators import speed_ratio
-from bench.analysis.projection.sizing import usual_link
+from bench.analysis.projection.sizing import device_counts, usual_link
 from bench.analysis.trials.configuration import PLACE, LogEstimate, Trials
 from bench.analysis.trials.titles import params_of
 from bench.core.nouns import Chip
-from bench.hardware.costs.cost import data_parallel_step
+from bench.hardware.costs.cost import data_parallel_step, model_of
 from bench.hardware.links.topology import parse_topology
 from bench.hardware.loader import Number, Text
 from bench.hardware.operators import Mix, load_mixes, total
@@ -238,12 +238,11 @@ class Stacking(_OnMixes, tag="stacking", frozen=True, kw_only=True):
     """Nominal power of the `slow` chips that do the work of one `fast`, over the fast one's.
 
     For every pair and each of `mixes`. Training also pays for the exchange of gradients, over the
-    link in `links`, else the slow chip's usual one.
+    slow chip's usual link.
     """
 
     fast: Text
     slow: tuple[Text, ...]
-    links: dict[str, Text] = {}
 
     def _cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
         for name, mix in ((name, _mix_named(mix)) for name in self.slow for mix in self.mixes):
@@ -255,15 +254,15 @@ class Stacking(_OnMixes, tag="stacking", frozen=True, kw_only=True):
             return f"{slow.id}: {speed.reason}"
         if not fast.tdp_w or not slow.tdp_w:
             return f"{slow.id}: its power is not known"
-        link = (self.links.get(slow.id) or usual_link(slow)) if mix.phase == "train" else None
         peak = fast.peak_per_s.get(self.dtype) or math.inf
         step_s = total(mix.operators, "flops") / (COMPUTE_FRACTION * peak)
         low, mid, high = (
-            _needed(ratio, mix, link=link, step_s=step_s)
+            _needed(ratio, mix, slow=slow, step_s=step_s)
             for ratio in (speed.high, speed.mid, speed.low)
         )
         if low is None or mid is None or high is None:
-            return f"{slow.id}: {MOST_CHIPS} of them over {link} do not reach it on {mix.id}"
+            return f"{slow.id}: {MOST_CHIPS} of them do not reach it on {mix.id}"
+        link = usual_link(slow, devices=mid) if mix.phase == "train" else None
         over, workload = f" over {link}" if link else "", f"{mix.workload}-{mix.phase}"
         return ClaimCase(
             value=span_of(*(number * (slow.tdp_w / fast.tdp_w) for number in (mid, low, high))),
@@ -280,15 +279,19 @@ class Stacking(_OnMixes, tag="stacking", frozen=True, kw_only=True):
         )
 
 
-def _needed(speed: float, mix: Mix, *, link: str | None, step_s: float) -> int | None:
+def _needed(speed: float, mix: Mix, *, slow: Chip, step_s: float) -> int | None:
     """Fewest chips, each `speed` times the fast one, that reach its rate with their exchange."""
     fewest = math.ceil(1.0 / speed - 1e-9)
-    if link is None:
+    most = usual_link(slow, devices=MOST_CHIPS) if mix.phase == "train" else None
+    if most is None:
         return fewest
-    model, size_bytes = EndModel(link), GRADIENT_BYTES * mix.parameters
-    for chips in range(fewest, MOST_CHIPS + 1):
+    size_bytes = GRADIENT_BYTES * mix.parameters
+    for chips in device_counts(parse_topology(most), most=MOST_CHIPS):
+        link = usual_link(slow, devices=chips)
+        if chips < fewest or link is None:
+            continue
         step = data_parallel_step(
-            step_s / speed, gradient_bytes=size_bytes, num_devices=chips, model=model
+            step_s / speed, gradient_bytes=size_bytes, num_devices=chips, model=model_of(link)
         )
         if step.seconds <= chips * step_s:
             return chips

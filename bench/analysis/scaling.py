@@ -113,7 +113,7 @@ def find_mitigated(runs: Sequence[Trials]) -> list[Mitigated]:
     """Every run with a mitigation that has a run without it on the same link and layout."""
     plains: ByTerms = {}
     for run in runs:
-        if not any(run.facts(MITIGATION)) and run.window_per_item_s is not None:
+        if not any(run.facts(MITIGATION)) and run.time_per_item_s is not None:
             plains.setdefault(run.terms(but=MITIGATION), run)
     fastest = {run.terms(but=_LINK): run for run in fastest_links(plains.values()).values()}
     found = []
@@ -126,11 +126,11 @@ def find_mitigated(runs: Sequence[Trials]) -> list[Mitigated]:
 
 
 def _mitigated(run: Trials, *, plain: Trials, fastest: Trials | None) -> Mitigated | None:
-    with_s, without_s = run.window_per_item_s, plain.window_per_item_s
+    with_s, without_s = run.time_per_item_s, plain.time_per_item_s
     if with_s is None or without_s is None:
         return None
     recovered, ends, why_not = None, None, ""
-    fastest_s = None if fastest is None else fastest.window_per_item_s
+    fastest_s = None if fastest is None else fastest.time_per_item_s
     lost = None if fastest_s is None else without_s.over(fastest_s)
     if fastest_s is None or lost is None:
         why_not = "no other link to compare with"
@@ -185,7 +185,7 @@ def single_runs(runs: Iterable[Trials]) -> Singles:
     """One-device runs by their terms."""
     found: Singles = {}
     for run in runs:
-        if run.num_devices == 1 and run.window_per_item_s is not None:
+        if run.num_devices == 1 and run.time_per_item_s is not None:
             found.setdefault(run.terms(but=_DEVICES), []).append(run)
     return found
 
@@ -206,8 +206,8 @@ def efficiency(run: Trials, *, singles: Singles) -> Efficiency | None:
     if run.num_devices == 1:
         return None
     alone = _one_device(run, singles=singles)
-    single_s = None if alone is None else alone.window_per_item_s
-    item_s = run.window_per_item_s
+    single_s = None if alone is None else alone.time_per_item_s
+    item_s = run.time_per_item_s
     if single_s is not None and item_s is not None:
         share = single_s.over(item_s).times(1.0 / run.num_devices)
         return Efficiency(share=share, against="one device")

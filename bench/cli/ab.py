@@ -99,17 +99,19 @@ def _measure(arms: tuple[ArmRuns, ArmRuns], *, blocks: int, smoke: bool, out: Pa
 def _judge(arms: tuple[ArmRuns, ArmRuns], *, threshold_frac: float | None) -> list[PairedResult]:
     """Compare each configuration of A with the one in the same place of B."""
     from bench.analysis.comparison.verdicts import METRICS, compare_arms, default_threshold_frac
-    from bench.analysis.trials.configuration import time_per_item_s
+    from bench.analysis.trials.configuration import step_per_item_s, time_per_item_s
     from bench.results.schema import USABLE
 
     results = []
     for place in range(len(arms[0].configurations)):
         both = [rows[place] for arm in arms for rows in arm.rows_by_trial]
+        is_mixed = any(row.get("item_sizes") for row in both)
+        figure = time_per_item_s if is_mixed else step_per_item_s
         trials = [
             (
                 arm.name,
                 block,
-                time_per_item_s(rows[place]) if rows[place]["status"] in USABLE else None,
+                figure(rows[place]) if rows[place]["status"] in USABLE else None,
             )
             for arm in arms
             for block, rows in zip(arm.blocks, arm.rows_by_trial, strict=True)

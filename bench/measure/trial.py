@@ -266,6 +266,7 @@ def _measure(
         should_stop=should_stop,
         expected_step_s=warmup.step_s[-1],
         agree=agree,
+        ends_round=True,
     )
     return Measured(warmup=warmup, window=measured, has_recompiled=engine.recompiles() != graphs)
 

@@ -6,14 +6,14 @@ the single source of the reader, the writer and `results/README.md`.
 
 History: 1.0 first version; 1.1 layout over several devices and its communication; 1.2 sustained roof,
 optimizer, host-bound steps, compile mode, memory traffic of contention; 1.3 rise of the steps over the
-window with its interval, in place of drift_frac.
+window with its interval, in place of drift_frac; 1.4 sizes of items that differ.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-SCHEMA_VERSION = "1.3"
+SCHEMA_VERSION = "1.4"
 
 Kind = Literal["str", "int", "float", "bool", "json", "utc"]
 Value = str | int | float | bool | None
@@ -132,7 +132,8 @@ COLUMNS: tuple[Column, ...] = (
         step_clock="Where step times come from: event (device), host (synchronous device), host_sync (a synchronisation each step)",
         items="Items in the measured window",
         steps="Steps in the measured window",
-        elements_per_item="Elements in one item",
+        elements_per_item="Elements in one item; their mean where items differ",
+        item_sizes="Where items differ in size: how many of the window had so many elements; blank where all are alike",
         window_s="Wall time of the measured window, device synchronised at both ends",
         throughput_per_s="items / window_s",
         elements_per_s="Elements / window_s",

@@ -25,7 +25,7 @@ _FEW_TRIALS = 3
 
 def is_precise(rows: Sequence[Row], *, target_half_width_frac: float) -> bool:
     """Whether the interval of the mean over these usable rows is as narrow as was asked for."""
-    medians_ms = _floats(rows, "step_median_ms")
+    medians_ms = _steps_ms(rows)
     interval = mean_interval_log(medians_ms) if len(medians_ms) >= _FEW_TRIALS else None
     if interval is None:
         return False
@@ -50,7 +50,7 @@ def next_limits(
 
     All later trials are assumed to have it; it stays within the bounds of the limits.
     """
-    medians_ms, windows_s = _floats(rows, "step_median_ms"), _floats(rows, "window_s")
+    medians_ms, windows_s = _steps_ms(rows), _floats(rows, "window_s")
     half_widths = _floats(rows, "rel_ci95_frac")
     num = len(medians_ms)
     if num < 2 or len(half_widths) != num or len(windows_s) != num:
@@ -74,6 +74,12 @@ def next_limits(
         window_s = math.sqrt(fixed_s * within_s / between) if between else limits.window_max_s
         window_s = min(max(limits.window_min_s, window_s), limits.window_max_s)
     return replace(limits, window_min_s=window_s, window_max_s=window_s)
+
+
+def _steps_ms(rows: Sequence[Row]) -> list[float]:
+    """What trials are compared by: the median step, or the mean where items differ in size."""
+    is_mixed = any(row.get("item_sizes") for row in rows)
+    return _floats(rows, "step_mean_ms" if is_mixed else "step_median_ms")
 
 
 def _floats(rows: Sequence[Row], name: str) -> list[float]:

@@ -67,7 +67,7 @@ def test_trials_are_one_start_and_a_profile_lies_over_its_step_or_is_refused(
         ({"device_count": 8}, "several devices"),
         ({"device_type": "fake"}, "fake"),
         ({"roof_flops_per_s": None}, "roof was not measured"),
-        ({"step_median_ms": None}, "no step time"),
+        ({"throughput_per_s": None, "window_s": None}, "no step time"),
     )
     for cells, said in no_start:
         found, left_out = measured_of(rows(**cells), profiles={})
@@ -132,8 +132,9 @@ def test_every_limit_stands_beside_its_start_by_itself_or_is_named() -> None:
     found, left_out = measured_of([*rows(roof_flops_per_s=None), *limited()], profiles={})
     assert not found
     assert ["roof" in one.reason for one in left_out] == [True, False]
-    steps_ms = (None, 0.0, -1.0, 1e-300, 1e300, math.nan, True)
-    for cells in ({"items": None}, {"steps": 0}, *({"step_median_ms": one} for one in steps_ms)):
+    figures = (None, 0.0, -1.0, 1e-300, 1e300, math.nan, True)
+    for figure in figures:
+        cells = {"window_s": figure, "throughput_per_s": figure}
         damaged_rows = [{**row, **cells} for row in limited()]
         (start,), left_out = measured_of([*rows(), *damaged_rows], profiles={})
         assert start.limited == (), cells

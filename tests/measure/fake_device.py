@@ -36,6 +36,22 @@ class SynchronousEngine(Engine, Adapter):
         return self.clock_hz
 
 
+class MixedEngine(SynchronousEngine):
+    """Volumes of several sizes in turn, each taking its own time."""
+
+    def __init__(self, round_s: list[float]) -> None:
+        super().__init__(lambda index: round_s[index % len(round_s)])
+        self._counts = [
+            StepCount(items=1, elements=round(1000 * step_s), flops=None) for step_s in round_s
+        ]
+        self.round_steps = len(round_s)
+
+    def step(self) -> StepCount:
+        count = self._counts[self.num_steps % self.round_steps]
+        super().step()
+        return count
+
+
 class QueueEngine(SynchronousEngine):
     """An accelerator: the host queues a step in `host_s`, the device works it off in its time."""
 

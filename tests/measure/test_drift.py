@@ -12,7 +12,8 @@ import pytest
 from fake_device import SynchronousEngine
 from scipy import signal
 
-from bench.measure.timing.drift import NOISY_FRAC, Change, change_over, is_level
+from bench.measure.engine.engine import StepCount
+from bench.measure.timing.drift import NOISY_FRAC, Change, change_over, is_level, levelled
 from bench.measure.timing.limits import Limits
 from bench.measure.timing.warmup import warm_up
 
@@ -180,3 +181,28 @@ def test_a_stall_in_a_quiet_window_is_no_drift() -> None:
     change = change_over(steps.tolist())
     assert isinstance(change, Change)
     assert not change.is_drift and change.half_width_frac < 0.015
+
+
+def volumes(*sizes: int) -> list[StepCount]:
+    return [StepCount(items=1, elements=size, flops=None) for size in sizes]
+
+
+def test_steps_of_mixed_sizes_are_judged_by_size_or_by_their_work() -> None:
+    # By their medians 1 and 4 all are equal; their mean, 2.5, stays.
+    assert levelled([1, 4, 1, 4, 1, 4], volumes(10, 70, 10, 70, 10, 70)) == pytest.approx([2.5] * 6)
+    # The last is a tenth slower than others of its size: x 15.1 / 6.1.
+    level = levelled([1, 4, 1, 4, 1, 4.4, 1, 4, 1.1], volumes(*[10, 70] * 4, 10))
+    assert level[-1] / level[0] == pytest.approx(1.1) == level[5] / level[1]
+    # Seen once each: by their work, of which each second does 10.
+    assert levelled([1, 2, 7], volumes(10, 20, 70)) == pytest.approx([10 / 3] * 3)
+    assert levelled([1.0, 2.0], volumes(5, 5, 9)[:2]) == [1.0, 2.0], "one size stays as it is"
+    # A window of two small volumes and a large one in turn: no drift, and one where there is.
+    random = np.random.default_rng(7)
+    counts = volumes(*[10, 10, 300] * 60)
+    for growth, is_drift in ((0.0, False), (0.1, True)):
+        steps = np.tile([0.05, 0.05, 1.5], 60) * (1 + growth * np.arange(180) / 180)
+        steps *= 1 + 0.01 * random.normal(size=180)
+        found = change_over(levelled(steps.tolist(), counts))
+        assert found is not None and found.is_drift is is_drift
+        assert found.frac == pytest.approx(growth, abs=0.015)
+        assert found.half_width_frac < NOISY_FRAC

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from fake_device import ONE_ITEM, QueueEngine, SynchronousEngine, in_turn
+from fake_device import ONE_ITEM, MixedEngine, QueueEngine, SynchronousEngine, in_turn
 
 from bench.core.nouns import Layout
 from bench.measure.timing.clock import FakeClock
@@ -304,3 +304,18 @@ def test_each_rank_has_its_cores_its_device_and_its_replica() -> None:
     layout = Layout(strategy="tp", tensor=2, data=3)
     neighbours = [data_rank(rank, layout=layout) for rank in range(6)]
     assert neighbours == [0, 0, 1, 1, 2, 2], "tensor-parallel neighbours are one replica"
+
+
+def test_volumes_of_mixed_size_become_steady_and_their_window_ends_with_a_round() -> None:
+    # One in eleven is large, so that of adjacent windows of a second one may hold it alone.
+    engine = MixedEngine([0.05] * 10 + [2.0])
+    assert warmed(engine).has_converged
+    measured = run_window(
+        engine, clock=engine.clock, should_stop=lambda _s, done: len(done) >= 30, ends_round=True
+    )
+    assert len(measured.counts) % 11 == 0 and len(measured.counts) >= 30
+    assert measured.level_s == pytest.approx([2.5 / 11] * len(measured.counts))
+    # Not where the round would take longer than what there is.
+    engine = MixedEngine([0.05] * 10 + [2.0])
+    first = run_window(engine, clock=engine.clock, should_stop=lambda *_: True, ends_round=True)
+    assert len(first.counts) == 1

@@ -1,7 +1,8 @@
 """Result files become verdicts: is it slower, by how much, and is that real?
 
 The first file is the baseline, each other one is compared with it configuration by configuration. A
-trial enters with one figure (the median step time per item), trials with Welch's t on logarithms.
+trial enters with one figure (the median step time per item, or the window's time per item where
+items differ in size), trials with Welch's t on logarithms.
 On different devices the ratios are shown with what else differs, and gate nothing unless asked to.
 `report.tables.compare_tables` renders what is found; `--json` prints every fact.
 """

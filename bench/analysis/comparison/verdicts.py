@@ -21,7 +21,12 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from bench.analysis.trials.configuration import LogEstimate, Trials, mean_of_logs, number
+from bench.analysis.trials.configuration import (
+    LogEstimate,
+    Trials,
+    mean_of_logs,
+    number,
+)
 from bench.core.errors import UsageError, one_of
 from bench.core.statistics import t_cdf, t_quantile
 from bench.results.schema import Row
@@ -74,11 +79,16 @@ def _column(name: str, column: str, *, must_agree: tuple[str, ...] = ()) -> Read
     )
 
 
-_TIME = Reading(
-    name="median step time per item",
-    of=lambda trials: trials.time_per_item_s,
-    must_agree=("items_unit",),
+WINDOW_TIME = "time per item over the window"
+_TIMES = (
+    Reading(
+        name="median step time per item",
+        of=lambda trials: trials.step_per_item_s,
+        must_agree=("items_unit",),
+    ),
+    Reading(name=WINDOW_TIME, of=lambda trials: trials.time_per_item_s, must_agree=("items_unit",)),
 )
+"""The second where items differ in size, and the middle step is that of one size."""
 _ENERGY = _column(
     "energy per item",
     "energy_per_item_j",
@@ -95,7 +105,7 @@ _TTFT = _column("time to first token", "ttft_ms")
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric(name="time", unit="s", sources=(_TIME,), threshold_frac=None),
+        Metric(name="time", unit="s", sources=_TIMES, threshold_frac=None),
         Metric(name="energy", unit="J", sources=(_ENERGY,), threshold_frac=0.05),
         Metric(name="memory", unit="bytes", sources=_MEMORY, threshold_frac=0.02),
         Metric(name="ttft", unit="s", sources=(_TTFT,), threshold_frac=0.10),

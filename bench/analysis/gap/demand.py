@@ -101,7 +101,8 @@ def is_several(trials: Trials) -> bool:
 def _demand(trials: Trials) -> Demand:
     memory_bytes, memory_kind = _first_of(trials, _MEMORY)
     utilisation, utilisation_kind = _first_of(trials, _UTILISATION)
-    speed = trials.estimate("throughput_per_s")
+    time_s = trials.time_per_item_s
+    speed = None if time_s is None else exact(1.0).over(time_s)
     work, traffic = trials.median("flops_per_item"), trials.median("bytes_per_item")
     peak, rate = trials.median("roof_flops_per_s"), trials.median("roof_bytes_per_s")
     intensity = work / traffic if work and traffic else None
@@ -120,7 +121,7 @@ def _demand(trials: Trials) -> Demand:
         items_unit=trials.word("items_unit"),
         elements_unit=trials.word("elements_unit"),
         elements_per_item=trials.median("elements_per_item"),
-        time_per_item_s=trials.time_per_item_s,
+        time_per_item_s=time_s,
         throughput_per_s=speed,
         items_per_day=None if speed is None else speed.times(PERIOD_S["day"]),
         energy_per_item_j=trials.estimate("energy_per_item_j"),

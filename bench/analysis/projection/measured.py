@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from statistics import median
 
 from bench.analysis.projection.roofs import Roofs, Unknown, band
-from bench.analysis.trials.configuration import LogEstimate, Trials, exact, gather, number
+from bench.analysis.trials.configuration import (
+    LogEstimate,
+    Trials,
+    exact,
+    gather,
+    number,
+    time_per_item_s,
+)
 from bench.core.errors import UsageError
 from bench.core.nouns import DTYPE_BYTES
 from bench.hardware.chips import chip
@@ -48,8 +55,9 @@ class Start:
     num_trials: int
     batch: int
     step_s: float
+    """Mean step: the time per item times the items of a step, which may differ in size."""
     step_spread: float
-    """Slowest trial's median step over the fastest's."""
+    """Slowest trial's time per item over the fastest's."""
     items_per_step: float
     items_unit: str
     roofs: Roofs
@@ -141,24 +149,25 @@ def _why_not(trials: Trials) -> Iterator[str]:
 def _start(
     trials: Trials, *, profile: StoredProfile | None, limited: Sequence[Trials]
 ) -> Start | Unknown:
-    steps_ms = trials.figures("step_median_ms")
+    times_s = trials.of_each(time_per_item_s)
     items, steps = trials.median("items"), trials.median("steps")
     roofs = _roofs(trials)
-    if not steps_ms or items is None or steps is None:
+    if not times_s or items is None or steps is None:
         return _unknown(trials, "no step time was measured")
     if roofs is None:
         return _unknown(trials, _NO_ROOF)
-    step_s, per_step = median(steps_ms) * 1e-3, items / steps
+    per_step = items / steps
+    step_s = median(times_s) * per_step
     return Start(
         workload=trials.text("workload"),
         size=trials.text("size"),
         config_hash=trials.text("config_hash"),
         dtype=trials.text("dtype"),
         device=trials.one_device,
-        num_trials=len(steps_ms),
+        num_trials=len(times_s),
         batch=int(number(trials.first, "batch") or 1),
         step_s=step_s,
-        step_spread=max(steps_ms) / min(steps_ms),
+        step_spread=max(times_s) / min(times_s),
         items_per_step=per_step,
         items_unit=trials.text("items_unit") or "item",
         roofs=roofs,

@@ -7,14 +7,13 @@ configuration without a usable trial is still there, to be named. None is not me
 Trials repeat one another when `IDENTITY` is equal. Configurations are set against each other when
 `TERMS` are equal but for what is compared: the link, the phase, the number of devices, the device.
 Estimates are on the logarithmic scale, so a ratio of ratios (how far the training gap between two
-devices differs from the inference gap) is still a sum with one error. Standard library only, so
-that the table at the end of a run costs no import.
+devices differs from the inference gap) is still a sum with one error. Standard library only.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
@@ -169,11 +168,15 @@ def number(row: Row, name: str) -> float | None:
 
 
 def time_per_item_s(row: Row) -> float | None:
-    """Median step of a trial per item."""
+    """Time of the window per item, all devices' items counted: the inverse of the throughput."""
+    window_s, items, speed = (number(row, one) for one in ("window_s", "items", "throughput_per_s"))
+    return window_s / items if window_s and items else 1.0 / speed if speed else None
+
+
+def step_per_item_s(row: Row) -> float | None:
+    """Median step per item, which delays of single steps leave alone."""
     step_ms, items, steps = (number(row, name) for name in ("step_median_ms", "items", "steps"))
-    if step_ms is None or not items or not steps:
-        return None
-    return step_ms * 1e-3 * steps / items
+    return step_ms * 1e-3 * steps / items if step_ms and items and steps else None
 
 
 def is_virtual(row: Row) -> bool:
@@ -286,12 +289,12 @@ class Trials:
 
     def figures(self, column: str, *, over: str = "", scale: float = 1.0) -> list[float]:
         """A column, or its ratio to another, of each used trial; over 0 and of this world."""
-        found = []
-        for row in self.used:
+
+        def figure(row: Row) -> float | None:
             value, divisor = number(row, column), number(row, over) if over else 1.0
-            if value and divisor and LEAST < scale * value / divisor < MOST:
-                found.append(scale * value / divisor)
-        return found
+            return scale * value / divisor if value and divisor else None
+
+        return self.of_each(figure)
 
     def estimate(self, column: str, *, over: str = "", scale: float = 1.0) -> LogEstimate | None:
         """Geometric mean of such figures over trials."""
@@ -335,18 +338,19 @@ class Trials:
             return None
         return low * 1e-3, high * 1e-3
 
+    def of_each(self, figure: Callable[[Row], float | None]) -> list[float]:
+        """A figure worked out of each used trial; over 0 and of this world."""
+        return [value for row in self.used if LEAST < (value := figure(row) or 0.0) < MOST]
+
     @cached_property
-    def window_per_item_s(self) -> LogEstimate | None:
-        """Time per item over the whole window; items count those of all devices."""
-        speed = self.estimate("throughput_per_s")
-        known = None if speed is None else exact(1.0).over(speed)
-        return self.estimate("window_s", over="items") or known
+    def step_per_item_s(self) -> LogEstimate | None:
+        """Median step per item; None where items differ in size: it is a step of one size."""
+        return None if self.word("item_sizes") else estimate(self.of_each(step_per_item_s))
 
     @cached_property
     def time_per_item_s(self) -> LogEstimate | None:
-        """Median step of each trial, per item."""
-        times_s = (time_per_item_s(row) or 0.0 for row in self.used)
-        return estimate([value for value in times_s if LEAST < value < MOST])
+        """Time of each trial's window per item: times its items a day it is a day."""
+        return estimate(self.of_each(time_per_item_s))
 
 
 def _trial(row: Row) -> tuple[Value, ...]:

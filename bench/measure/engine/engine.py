@@ -74,6 +74,8 @@ class Engine(ABC):
     """
 
     adapter = Adapter()
+    round_steps = 1
+    """Steps that go once through data whose items differ in size."""
 
     @abstractmethod
     def step(self) -> StepCount:

@@ -213,6 +213,9 @@ class TorchEngine(Engine):
                 with torch.inference_mode(), autocast(self.device.type, self.config.dtype):
                     moved = self.workload.prepare(self.phase, self.laid_out.net, moved)
             ready.append((moved, batch))
+            self._counts[id(batch)] = counted(self.workload, self.phase, batch)
+        if len(set(self._counts.values())) > 1:
+            self.round_steps = len(ready)
         return ResidentFeed(ready)
 
     def step(self) -> StepCount:

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.core import statistics
+from bench.measure.engine.engine import StepCount
 
 LEVEL_FRAC = 0.02
 DRIFT_FRAC = 0.03
@@ -33,6 +34,10 @@ _JUMP_BATCHES = 10
 _DEPENDENT_BATCHES = 24
 """As many medians show whether they still depend on each other, as where steps wander slowly."""
 _MOST_STEPS = 2000
+_OFTEN = 3
+"""Steps of one size whose median is that size's."""
+StepSize = tuple[int, int | None, float | None]
+"""Items, elements and FLOPs of a step."""
 Seconds = npt.NDArray[np.float64]
 
 
@@ -76,6 +81,37 @@ def change_over(step_s: Sequence[float]) -> Change | None:
         half_width_frac=statistics.t_quantile(0.975, freedom) * error,
         is_drift=abs(frac) > max(DRIFT_FRAC, surely),
     )
+
+
+def levelled(step_s: Sequence[float], counts: Sequence[StepCount]) -> list[float]:
+    """Steps as if all had been of one size, their mean kept; `counts` may hold later ones too.
+
+    A size that was seen often enough is judged by its own median, others by the work in them.
+    """
+    kinds = {_size(count) for count in {id(count): count for count in counts}.values()}
+    if len(kinds) < 2:
+        return list(step_s)
+    pairs = list(zip(step_s, counts, strict=False))
+    groups: dict[StepSize, list[float]] = {}
+    for one_s, count in pairs:
+        groups.setdefault(_size(count), []).append(one_s)
+    by_work_s = statistics.median([one_s / _work(count) for one_s, count in pairs])
+    often_s = {
+        size: statistics.median(group) for size, group in groups.items() if len(group) >= _OFTEN
+    }
+    level = [
+        one_s / (often_s.get(_size(count)) or by_work_s * _work(count)) for one_s, count in pairs
+    ]
+    scale_s = sum(step_s) / sum(level)
+    return [scale_s * one for one in level]
+
+
+def _size(count: StepCount) -> StepSize:
+    return count.items, count.elements, count.flops
+
+
+def _work(count: StepCount) -> float:
+    return count.flops or count.elements or count.items or 1.0
 
 
 def is_level(first_s: Sequence[float], second_s: Sequence[float]) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from bench.core import statistics
 from bench.core.nouns import Config
 from bench.core.units import format_number
-from bench.measure.engine.engine import summed
+from bench.measure.engine.engine import StepCount, summed
 from bench.measure.timing import validity
 from bench.measure.timing.drift import NOISY_FRAC, change_over
 from bench.measure.timing.limits import Limits
@@ -21,6 +22,7 @@ from bench.workload import Phase, Workload
 def speed_columns(window: Window) -> Row:
     """Throughput and the distribution of steps."""
     steps_ms = [value_s * 1e3 for value_s in window.step_s]
+    level_s = window.level_s
     total = summed(window.counts)
     row: Row = {
         "step_clock": window.step_clock,
@@ -29,7 +31,7 @@ def speed_columns(window: Window) -> Row:
         "window_s": window.wall_s,
         "host_bound_frac": window.host_bound_frac,
     }
-    change = change_over(window.step_s)
+    change = change_over(level_s)
     if change is not None:
         row |= {
             "drift_rise_frac": change.frac,
@@ -43,8 +45,8 @@ def speed_columns(window: Window) -> Row:
             "step_p95_ms": statistics.percentile(steps_ms, 0.95),
             "step_iqr_ms": statistics.percentile(steps_ms, 0.75)
             - statistics.percentile(steps_ms, 0.25),
-            "rel_ci95_frac": statistics.batch_means_half_width_frac(steps_ms),
-            "ess": statistics.effective_sample_size(steps_ms),
+            "rel_ci95_frac": statistics.batch_means_half_width_frac(level_s),
+            "ess": statistics.effective_sample_size(level_s),
         }
     if window.wall_s > 0:
         row["throughput_per_s"] = total.items / window.wall_s
@@ -54,10 +56,22 @@ def speed_columns(window: Window) -> Row:
             row["elements_per_s"] = total.elements / window.wall_s
     if total.items and total.elements is not None:
         row["elements_per_item"] = total.elements / total.items
+        row["item_sizes"] = _item_sizes(window.counts)
     if total.items and total.flops is not None:
         row["flops_per_item"] = total.flops / total.items
         row["flops_method"] = "analytic"
     return row
+
+
+def _item_sizes(counts: Sequence[StepCount]) -> str | None:
+    """'2 of 41472; 1 of 884736': items by their elements; None where all are alike."""
+    found: Counter[int] = Counter()
+    for count in counts:
+        if count.items and count.elements is not None:
+            found[round(count.elements / count.items)] += count.items
+    if len(found) < 2:
+        return None
+    return "; ".join(f"{num} of {elements}" for elements, num in sorted(found.items()))
 
 
 def wait_columns(window: Window, *, uses_loader: bool) -> Row:
@@ -125,7 +139,7 @@ def trial_problems(window: Window, *, warmup: Warmup, limits: Limits, recompiled
             codes.append("not_steady")
         if len(window.counts) < limits.window_min_steps or window.wall_s < limits.window_min_s:
             codes.append("window_short")
-        drift = _drift_problems(window.step_s)
+        drift = _drift_problems(window.level_s)
     if len(window.step_s) < validity.MIN_SAMPLES:
         codes.append("few_samples")
     if window.clock_went_backwards:

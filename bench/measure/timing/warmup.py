@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bench.measure.engine.engine import Engine
 from bench.measure.timing.clock import Clock
-from bench.measure.timing.drift import is_level
+from bench.measure.timing.drift import is_level, levelled
 from bench.measure.timing.limits import Limits
 from bench.measure.timing.window import Agree, run_window
 
@@ -39,7 +39,7 @@ def warm_up(engine: Engine, *, clock: Clock, limits: Limits, agree: Agree | None
     """Run steps until they are steady or the limit is reached, all ranks as rank 0 finds."""
     first = run_window(engine, clock=clock, should_stop=lambda _elapsed, _steps: True)
     graphs_at_first = engine.recompiles()
-    step_s = list(first.step_s)
+    step_s, counts = list(first.step_s), list(first.counts)
     start_s = clock.now_s()
     history: list[_State] = [_state(engine)]
 
@@ -52,10 +52,12 @@ def warm_up(engine: Engine, *, clock: Clock, limits: Limits, agree: Agree | None
             engine, clock=clock, should_stop=should_stop, expected_step_s=step_s[-1], agree=agree
         )
         step_s.extend(chunk.step_s)
+        counts.extend(chunk.counts)
         history.append(_state(engine))
         elapsed_s = clock.now_s() - start_s
         enough = len(step_s) > limits.warmup_min_steps and elapsed_s >= limits.warmup_min_s
-        steady = enough and is_steady(step_s[1:]) and _is_state_steady(history)
+        level_s = levelled(step_s[1:], counts[1:])
+        steady = enough and is_steady(level_s) and _is_state_steady(history)
         is_over = _is_over(limits, len(step_s), elapsed_s)
         is_ended = (enough and limits.is_smoke) or steady or is_over
         if agree is not None:

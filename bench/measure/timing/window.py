@@ -17,6 +17,7 @@ from bench.core import statistics
 from bench.devices.torch.adapter import Adapter, DeviceEvent
 from bench.measure.engine.engine import Engine, StepCount
 from bench.measure.timing.clock import Clock
+from bench.measure.timing.drift import levelled
 from bench.measure.timing.limits import Limits
 
 MAX_QUEUED_STEPS = 64
@@ -28,7 +29,7 @@ LEFT_FRAC = 0.05
 
 StepClock = Literal["event", "host", "host_sync"]
 StopRule = Callable[[float, list[float]], bool]
-"""`rule(elapsed_s, step_s)`: whether to stop, from the time and the steps so far."""
+"""`rule(elapsed_s, step_s)`: whether to stop, from the time and the steps so far, `levelled`."""
 Agree = Callable[[int], int]
 """`agree(steps)`: rank 0's number of steps to the next look, in every rank; 0 is to stop."""
 
@@ -53,6 +54,11 @@ class Window:
     def wall_s(self) -> float:
         """Length of the window."""
         return self.end_s - self.start_s
+
+    @property
+    def level_s(self) -> list[float]:
+        """Steps as if all had been of one size: what steadiness is judged by."""
+        return levelled(self.step_s, self.counts)
 
 
 class _HostMarks:
@@ -136,10 +142,13 @@ def run_window(
     should_stop: StopRule,
     expected_step_s: float | None = None,
     agree: Agree | None = None,
+    ends_round: bool = False,
 ) -> Window:
     """Run steps until the rule says stop; it is asked after step 1, 2, 4, ... then twice a second.
 
-    With `agree` all ranks take rank 0's answer, after the same steps.
+    With `agree` all ranks take rank 0's answer, after the same steps. `ends_round`: one process
+    goes on to the end of a round of items that differ, so that each counts alike; unless that
+    would take longer than the steps before.
     """
     adapter = engine.adapter
     step_clock = step_clock_of(adapter)
@@ -157,7 +166,7 @@ def run_window(
         now_s = marks.mark()
         if len(counts) >= next_check if agree is not None else now_s >= next_check_s:
             elapsed_s = now_s - start_s
-            is_enough = should_stop(elapsed_s, marks.step_s())
+            is_enough = should_stop(elapsed_s, levelled(marks.step_s(), counts))
             if agree is not None:
                 ahead = agree(0 if is_enough else _steps_ahead(len(counts), elapsed_s))
                 is_enough = ahead == 0
@@ -165,6 +174,11 @@ def run_window(
             if is_enough:
                 break
             next_check_s = now_s + min(CHECK_EVERY_S, elapsed_s)
+    num_left = -len(counts) % engine.round_steps
+    if ends_round and agree is None and num_left <= len(counts):
+        for _ in range(num_left):
+            counts.append(engine.step())
+            marks.mark()
     adapter.synchronize()
     end_s = clock.now_s()
     times_s = [*marks.times_s, end_s]

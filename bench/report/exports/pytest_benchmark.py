@@ -49,7 +49,12 @@ def document(selection: ExportedRows) -> str:
 
 
 def _steps_ms(one: Named) -> list[float]:
-    return one.trials.figures("step_median_ms")
+    return one.trials.figures(f"step_{_kind(one)}_ms")
+
+
+def _kind(one: Named) -> str:
+    """Mean where items differ in size: their median step is that of one size."""
+    return "mean" if one.trials.word("item_sizes") else "median"
 
 
 def notes(selection: ExportedRows) -> list[str]:
@@ -69,7 +74,7 @@ def _entry(one: Named) -> dict[str, object]:
         "param": None,
         "extra_info": {
             "made_by": f"gapbench {__version__}",
-            "round": "one trial: a fresh process; its time is the trial's median step",
+            "round": f"one trial: a fresh process; its time is the trial's {_kind(one)} step",
             **facts,
             "params": json.loads(str(row.get("params_json") or "{}")),
             "figures": {figure.key: figure.value for figure in one.figures()},

@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import count
 
 from bench.analysis.comparison.comparison import Compared, Comparison, Mean
-from bench.analysis.comparison.verdicts import VERDICTS
+from bench.analysis.comparison.verdicts import VERDICTS, WINDOW_TIME
 from bench.analysis.trials.configuration import PLACE, Trials
 from bench.analysis.trials.titles import LAID_OUT, PROGRAM, differing
 from bench.report.tables.cells import (
@@ -49,12 +49,13 @@ def _scale(comparison: Comparison) -> Scale:
 
 
 def _note(row: Compared) -> str:
-    if row.verdict != "INCONCLUSIVE":
-        return row.reason
-    more = "the ratio lies at the threshold"
-    if row.more_trials is not None:
-        more = f"about {row.more_trials} more trial" + ("" if row.more_trials == 1 else "s")
-    return "; ".join(text for text in (row.reason, more) if text)
+    source = row.source if row.source == WINDOW_TIME else ""
+    more = ""
+    if row.verdict == "INCONCLUSIVE":
+        more = "the ratio lies at the threshold"
+        if row.more_trials is not None:
+            more = f"about {row.more_trials} more trial" + ("" if row.more_trials == 1 else "s")
+    return "; ".join(text for text in (row.reason, more, source) if text)
 
 
 def _sorted(rows: Iterable[Compared]) -> list[Compared]:

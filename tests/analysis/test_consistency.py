@@ -1,0 +1,189 @@
+"""Figures of a row and of every table over it agree: reference rows, volumes of mixed size."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.analysis.comparison.comparison import compare
+from bench.analysis.comparison.verdicts import METRICS, WINDOW_TIME
+from bench.analysis.gap.demand import Demand, Load, demands, share, training
+from bench.analysis.gap.gap_result import Gap, measure_gap
+from bench.analysis.projection.measured import measured_of
+from bench.analysis.projection.projected import Projected, project
+from bench.analysis.trials.configuration import LogEstimate, number
+from bench.hardware.chips import chip
+from bench.measure.engine.engine import StepCount
+from bench.measure.timing.summary import speed_columns
+from bench.measure.timing.window import Window
+from bench.results.reader import read_rows
+from bench.results.schema import USABLE, Row
+from tests.analysis.synthetic_rows import BASE
+from tests.analysis.test_compare import THREE_PERCENT
+
+REFERENCE = sorted((Path(__file__).parents[2] / "results" / "reference").glob("*.csv"))
+DAY_S = 86_400.0
+ROOFS: Row = {"roof_flops_per_s": 1e11, "roof_bytes_per_s": 1e10, "bytes_per_item": 1e6}
+Sizes = Sequence[tuple[int, float]]
+"""Elements of each volume of a round, and the seconds it takes."""
+
+
+def value(found: LogEstimate | None) -> float:
+    assert found is not None
+    return found.value
+
+
+def trial(sizes: Sizes, *, rounds: int = 5, trial: int = 0, **cells: object) -> Row:
+    """A row as a run would write it of so many rounds of volumes; 2,000 FLOP a voxel."""
+    counts = [StepCount(items=1, elements=one, flops=2e3 * one) for one, _ in sizes] * rounds
+    step_s = [one_s for _, one_s in sizes] * rounds
+    window = Window(step_clock="host", start_s=0.0, end_s=sum(step_s), step_s=step_s, counts=counts)
+    of_infer = {"workload": "imaging-infer", "config_hash": "1nfe7", "items_unit": "volume"}
+    row: Row = {**BASE, **of_infer, **ROOFS, "trial": trial, "batch": 1, **speed_columns(window)}
+    return worked(row | cells)  # type: ignore[operator]
+
+
+def worked(row: Row) -> Row:
+    """Add the share of the roof, as the record of a trial does."""
+    work, speed, roof = (
+        number(row, name) or 0.0
+        for name in ("flops_per_item", "throughput_per_s", "roof_flops_per_s")
+    )
+    return row | {"achieved_flops_per_s": work * speed, "roof_frac": work * speed / roof}
+
+
+def patches(*, step_s: float = 0.36) -> Row:
+    """A training trial: two patches of 32,768 voxels a step."""
+    count = StepCount(items=2, elements=2 * 32768, flops=2 * 4e8)
+    window = Window(
+        step_clock="host", start_s=0.0, end_s=50 * step_s, step_s=[step_s] * 50, counts=[count] * 50
+    )
+    return worked({**BASE, **ROOFS, "trial": 0, **speed_columns(window)})
+
+
+def check_row(row: Row) -> None:
+    """Throughput, work and shares of one row follow from one another."""
+    items, window_s, speed, work, done, roof, share_of_roof, devices = (
+        number(row, name)
+        for name in (
+            "items",
+            "window_s",
+            "throughput_per_s",
+            "flops_per_item",
+            "achieved_flops_per_s",
+            "roof_flops_per_s",
+            "roof_frac",
+            "device_count",
+        )
+    )
+    if items and window_s and speed:
+        assert speed * window_s == pytest.approx(items)
+    if done and work and speed:
+        assert done == pytest.approx(work * speed)
+    if share_of_roof and roof and done:
+        # Real ranks on a CPU share one device.
+        assert share_of_roof * roof == pytest.approx(done / (devices or 1.0)) or (
+            share_of_roof * roof == pytest.approx(done)
+        )
+    if number(row, "elements_per_s") and speed:
+        elements = (number(row, "elements_per_item") or 0.0) * speed
+        assert number(row, "elements_per_s") == pytest.approx(elements)
+
+
+def check_demand(demand: Demand) -> None:
+    """Time per item times items a day is a day, and what a user asks for follows from both."""
+    time_s, speed = value(demand.time_per_item_s), value(demand.throughput_per_s)
+    assert time_s * value(demand.items_per_day) == pytest.approx(DAY_S)
+    assert time_s * speed == pytest.approx(1.0)
+    day = training(demand, num_items=value(demand.items_per_day))
+    assert day is None or day.time_s.value == pytest.approx(DAY_S)
+    need = share(demand, load=Load(items_per_s=speed, latency_s=None))
+    assert need is None or need.needed == pytest.approx(1.0)
+    if demand.flops_per_item and demand.bytes_per_item:
+        intensity = demand.flops_per_item / demand.bytes_per_item
+        assert demand.flops_per_byte == pytest.approx(intensity)
+
+
+def check_gap(gap: Gap) -> None:
+    """Utilisation goes with work over time, where both phases have one roof."""
+    if gap.time is None or gap.flops is None or gap.utilisation is None:
+        return
+    roofs = [side.roof_flops_per_s for side in (gap.train, gap.infer)]
+    if roofs[0] == roofs[1] and gap.train.utilisation_kind == "of measured roof":
+        assert gap.utilisation.value == pytest.approx(gap.flops.value / gap.time.value, rel=2e-3)
+
+
+def check_tables(rows: Sequence[Row]) -> None:
+    """Gap and projection of these rows agree with each other and with themselves."""
+    found = {}
+    for demand in demands(rows):
+        if demand.num_trials:
+            check_demand(demand)
+            found[demand.trials.text("config_hash"), demand.device] = demand
+    for gap in measure_gap(rows, load=None, num_items=None).gaps:
+        check_gap(gap)
+    starts, _ = measured_of(rows, profiles={})
+    for start in starts:
+        demand = found[start.config_hash, start.device]
+        # Middle of trials against their mean.
+        assert start.throughput_per_s == pytest.approx(value(demand.throughput_per_s), rel=0.05)
+        projected = project(start, chip("h20-96g"), is_explained=False)
+        if isinstance(projected, Projected):
+            assert sum(projected.shares.values()) == pytest.approx(1.0)
+            time_s, speed = projected.time_s, projected.throughput_per_s
+            per_step = start.items_per_step * projected.batch / start.batch
+            assert time_s.mid * speed.mid == pytest.approx(per_step)
+
+
+@pytest.mark.parametrize("path", REFERENCE, ids=lambda path: path.stem)
+def test_reference_rows_agree_with_themselves_and_in_every_table(path: Path) -> None:
+    rows = read_rows(path)
+    for row in rows:
+        if row["status"] in USABLE:
+            check_row(row)
+    check_tables(rows)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    sizes=st.lists(
+        st.tuples(st.integers(1000, 10**7), st.floats(1e-3, 10.0)), min_size=1, max_size=6
+    ),
+    rounds=st.integers(2, 6),
+)
+def test_volumes_of_any_sizes_agree_in_every_table(sizes: Sizes, rounds: int) -> None:
+    rows = [trial(sizes, rounds=rounds, trial=number) for number in range(3)]
+    for row in rows:
+        check_row(row)
+    check_tables([patches(), *rows])
+    (demand,) = demands(rows)
+    mean_s = sum(one_s for _, one_s in sizes) / len(sizes)
+    assert value(demand.time_per_item_s) == pytest.approx(mean_s)
+
+
+ISSUE: Sizes = [(9216, 0.0487), (9216, 0.0487), (248832, 0.3648)]
+"""Two small volumes and a large one: 462.2 ms for three, 154.07 ms a volume, 6.491 a second."""
+
+
+def test_two_small_volumes_and_a_large_one_have_one_time_per_item_everywhere() -> None:
+    rows = [trial(ISSUE, trial=number) for number in range(3)]
+    assert rows[0]["step_median_ms"] == pytest.approx(48.7)
+    (demand,) = demands(rows)
+    assert value(demand.time_per_item_s) == pytest.approx(0.462200 / 3)
+    assert value(demand.items_per_day) == pytest.approx(3 * 86_400 / 0.4622)  # 560,796
+    ((start,), _) = measured_of(rows, profiles={})
+    assert start.throughput_per_s == pytest.approx(3 / 0.4622)  # 6.491, not 20.5
+    # 89,088 voxels a volume in 154.07 ms are 1.7294 us each, against 0.18 s / 32,768 = 5.4932 us.
+    (gap,) = measure_gap([patches(), *rows], load=None, num_items=None).gaps
+    assert value(gap.time) == pytest.approx((0.18 / 32768) / (0.4622 / 3 / 89088))
+
+
+def test_a_slower_large_volume_is_found_though_the_middle_step_is_the_same() -> None:
+    slower = [*ISSUE[:2], (248832, 0.4648)]
+    before, after = ([trial(one, trial=number) for number in range(3)] for one in (ISSUE, slower))
+    files = [("a.csv", before), ("b.csv", after)]
+    (row,) = compare(files, metric=METRICS["time"], strictness=THREE_PERCENT).rows
+    assert (row.source, row.verdict) == (WINDOW_TIME, "REGRESSION")
+    assert row.ratio == pytest.approx(0.5622 / 0.4622)

@@ -109,12 +109,14 @@ def _chips(text: str) -> list[Chip]:
     return list({one.id: one for one in chips}.values())
 
 
-def _cost_model(link: str | None, chip: Chip, *, devices: int) -> CostModel | None:
+def _cost_model(
+    link: str | None, chip: Chip, *, devices: int, is_training: bool
+) -> CostModel | None:
     from bench.analysis.projection.sizing import usual_link
     from bench.hardware.costs.cost import CostModel
     from bench.hardware.links.topology import parse_topology
 
-    if devices == 1:
+    if devices == 1 or (link is None and not is_training):  # inference exchanges nothing
         return None
     text = link or usual_link(chip, devices=devices)
     if text is None:
@@ -144,7 +146,10 @@ def _project(
         raise UsageError("--link joins several devices: give --devices as well")
     answers = [
         projection.project(
-            one, chip, devices=devices, link=_cost_model(link, chip, devices=devices)
+            one,
+            chip,
+            devices=devices,
+            link=_cost_model(link, chip, devices=devices, is_training=one.is_training),
         )
         for one in found
         for chip in chips

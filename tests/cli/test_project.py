@@ -47,7 +47,7 @@ def test_titles_say_projected_documents_have_intervals_and_a_profile_and_a_link_
     assert found == {"imaging-train": True, "imaging-infer": False}
     words += ["--devices", "8"]
     projections = ask(*words, "--json").document["projections"]
-    assert {one["link"] for one in projections} == {"h20-nvlink"}
+    assert [one["link"] for one in projections] == ["h20-nvlink", None], "inference sends nothing"
     assert "8 x h20-96g" in ask(*words, "--link", "infinite", "--format", "markdown").out
 
 
@@ -82,7 +82,10 @@ REFERENCE = str(Path(__file__).parents[2] / "results" / "reference" / "cpu-2core
 
 
 def test_eight_l40s_train_over_their_measured_link(ask: Ask) -> None:
-    """By hand: 1.3 M tokens/s of compute, and gradients that wait for 2 GB/s."""
+    """5.8 M gradients of 4 bytes take eight 26.8 ms, on the line between the measured 16 MiB (19.4)
+    and 32 MiB (38.9). One alone steps in 4.83 ms, of which two thirds may hide a part: 23.6 to 26.8
+    ms stay, 25.2 in the middle. 8 x 1024 tokens in 30 ms are 273 thousand a second.
+    """
     words = ("project", REFERENCE, "--to", "l40s", "--devices", "8", "--json")
 
     def train(*more: str) -> dict[str, Any]:
@@ -100,9 +103,8 @@ def test_more_than_a_server_holds_is_projected_in_full_nodes_and_each_row_says_s
     ask: Ask,
 ) -> None:
     words = ("project", REFERENCE, "--to", "h20-96g,ascend-910b3")
-    links = {
-        one["link"] for one in ask(*words, "--devices", "176", "--json").document["projections"]
-    }
+    found = ask(*words, "--devices", "176", "--json").document["projections"]
+    links = {one["link"] for one in found if one["from"]["workload"].endswith("-train")}
     assert links == {"h20-nvlink*8/ndr", "ascend910b-hccs*8/hdr"}
     refused = ask(*words, "--devices", "111", code=2)
     assert "111 devices do not fill nodes of 8; ask for 104 or 112" in refused.err

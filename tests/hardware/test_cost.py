@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from bench.hardware.costs.collectives import OPS, Group, Op
 from bench.hardware.costs.cost import CostModel
 from bench.hardware.costs.formulas import PEER_TO_PEER
-from bench.hardware.links.presets import load_links
-from bench.hardware.links.topology import Topology, parse_topology
+from bench.hardware.links.presets import Link, load_links
+from bench.hardware.links.topology import Topology, parse_topology, usual_node
 
 LINKS = {row.id: row for row in load_links()}
 IDS = list(LINKS)
@@ -182,6 +182,21 @@ def test_two_levels_are_never_faster_than_one_node(
     alone = seconds(fast, op, size, one, use_curves=use_curves)
     both = seconds(f"{fast}*{g}/{slow}", op, size, Group(g * k, k), use_curves=use_curves)
     assert alone <= both * (1 + 1e-9)
+
+
+@given(
+    st.sampled_from([row for row in LINKS.values() if row.largest_domain]),
+    st.sampled_from(NETWORKS), num_bytes, st.integers(1, 256), st.integers(1, 256),
+)  # fmt: skip
+def test_more_nodes_never_reduce_the_same_bytes_sooner(
+    row: Link, network: str, size: int, one: int, other: int
+) -> None:
+    g = usual_node(row.level())
+    few, many = (
+        seconds(f"{row.id}*{g}/{network}", "all_reduce", size, Group(g * k, k))
+        for k in sorted((one, other))
+    )
+    assert few <= many * (1 + 1e-9)
 
 
 def test_eight_h100_on_two_nodes_are_no_faster_than_on_one_for_any_small_message() -> None:

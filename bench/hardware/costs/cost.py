@@ -84,32 +84,33 @@ class CostModel:
                 self._on(inner, "reduce_scatter", size, num_ranks=inside),
                 self._on(inner, "all_gather", size, num_ranks=inside),
             ]
-            last = self._on(outer, op, size / inside, num_ranks=across)
+            last = self._ways(outer, op, size / inside, num_ranks=across)
         elif op in ("all_to_all", "gather", "scatter"):
             # Whoever is in the same node gets its part inside, everybody else through the adapter.
             stages = [self._on(inner, op, num_bytes / across, num_ranks=inside)]
-            last = self._on(outer, op, num_bytes, num_ranks=across)
+            last = self._ways(outer, op, num_bytes, num_ranks=across)
         else:
             stages = [self._on(inner, op, num_bytes, num_ranks=inside)]
-            last = self._on(outer, op, num_bytes / inside, num_ranks=across)
-        whole = _pipelined(stages, last)
+            last = self._ways(outer, op, num_bytes / inside, num_ranks=across)
+        whole = min((_pipelined(stages, way) for way in last), key=lambda parts: parts.seconds)
         if op in PEER_TO_PEER:  # both levels carry a part of it
             return whole
         return replace(whole, hops_s=whole.hops_s + self._missing_s(whole, op, num_bytes, group))
 
     def _missing_s(self, whole: Parts, op: Op, num_bytes: float, group: Group) -> float:
-        """What keeps two levels from being faster than the faster of them alone.
+        """What keeps two levels from being faster than the faster of them alone, or than one node.
 
         Stages were measured one by one, without what it takes to follow one on the other: eight
         H100 in nodes of four came out faster than on one node.
         """
         inner, outer = self._levels(group)
         joined = min(group.num_ranks, max(group.ranks_per_node, inner.largest_domain or 0))
-        alone = [
-            self._on(inner, op, num_bytes, num_ranks=joined),
-            self._on(outer, op, num_bytes, num_ranks=group.num_ranks),
-        ]
-        return max(0.0, min(parts.seconds for parts in alone) - whole.seconds)
+        least_s = self._on(inner, op, num_bytes, num_ranks=joined).seconds
+        if outer.bytes_per_s > inner.bytes_per_s:
+            flat = self._on(outer, op, num_bytes, num_ranks=group.num_ranks)
+            node = self._on(inner, op, num_bytes, num_ranks=group.ranks_per_node)
+            least_s = max(node.seconds, min(least_s, flat.seconds))
+        return max(0.0, least_s - whole.seconds)
 
     def _levels(self, group: Group) -> list[LinkLevel]:
         inner, outer = self.topology.inner, self.topology.outer
@@ -119,17 +120,22 @@ class CostModel:
 
     def _on(self, level: LinkLevel, op: Op, num_bytes: float, *, num_ranks: int) -> Parts:
         """Time of `num_bytes` (the full tensor) over one level with `num_ranks` devices on it."""
+        ways = self._ways(level, op, num_bytes, num_ranks=num_ranks)
+        return min(ways, key=lambda parts: parts.seconds)
+
+    def _ways(self, level: LinkLevel, op: Op, num_bytes: float, *, num_ranks: int) -> list[Parts]:
+        """What each algorithm would take; one alone where it was measured."""
         if num_ranks < 2 or level.is_infinite:
-            return NOTHING
+            return [NOTHING]
         if self.use_curves and level.curve is not None:
             asked: Op = "all_reduce" if op == "barrier" else op
             size = 0.0 if op == "barrier" else num_bytes
             parts = _from_curve(asked, num_bytes=size, num_ranks=num_ranks, curve=level.curve)
             if parts is not None and level.curve_factor is not None:
                 transfer_s = parts.transfer_s * level.curve_factor
-                return replace(parts, transfer_s=transfer_s, method="scaled-curve")
+                return [replace(parts, transfer_s=transfer_s, method="scaled-curve")]
             if parts is not None:
-                return parts
+                return [parts]
         formula = alpha_beta if level.tuner is None else tuner
         return formula(op, num_bytes=num_bytes, num_ranks=num_ranks, level=level)
 

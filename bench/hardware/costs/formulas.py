@@ -16,7 +16,6 @@ Gloo takes a ring whatever the size, so that a described or measured link is one
 otherwise: https://github.com/pytorch/gloo/blob/main/gloo/allreduce.cc, UNSPECIFIED.
 """
 
-from dataclasses import replace
 from math import log2
 
 from bench.hardware.costs.collectives import Op, Parts
@@ -108,38 +107,36 @@ def ramp_fraction(chunk_bytes: float) -> float:
     return RAMP_LOW_FRACTION + (1 - RAMP_LOW_FRACTION) * share
 
 
-def alpha_beta(op: Op, *, num_bytes: float, num_ranks: int, level: LinkLevel) -> Parts:
-    """Time on one level; `num_ranks` is at least 2. A tree moves 2 S in an all-reduce."""
+def alpha_beta(op: Op, *, num_bytes: float, num_ranks: int, level: LinkLevel) -> list[Parts]:
+    """Times on one level, one for each algorithm it may take; `num_ranks` is at least 2."""
+    names = [level.algorithm]
     if level.algorithm == "fastest":
-        chosen = ("ring", "tree") if op in ("all_reduce", "barrier") else ("ring",)
-        return min(
-            (
-                alpha_beta(
-                    op,
-                    num_bytes=num_bytes,
-                    num_ranks=num_ranks,
-                    level=replace(level, algorithm=algorithm),
-                )
-                for algorithm in chosen
-            ),
-            key=lambda parts: parts.seconds,
-        )
-    is_tree = level.algorithm == "tree" and op in ("all_reduce", "broadcast", "reduce")
+        names = ["ring", "tree"] if op in ("all_reduce", "barrier") else ["ring"]
+    return [
+        _alpha_beta(op, name, num_bytes=num_bytes, num_ranks=num_ranks, level=level)
+        for name in names
+    ]
+
+
+def _alpha_beta(
+    op: Op, algorithm: str, *, num_bytes: float, num_ranks: int, level: LinkLevel
+) -> Parts:
+    """A tree moves 2 S in an all-reduce."""
+    hops_s = num_steps(op, num_ranks=num_ranks, algorithm=algorithm) * level.hop_s
+    is_tree = algorithm == "tree" and op in ("all_reduce", "broadcast", "reduce")
     factor = 2.0 if is_tree and op == "all_reduce" else transfer_factor(op, num_ranks=num_ranks)
     rate = rate_bytes_per_s(level, op=op, num_ranks=num_ranks)
     if level.has_ramp:
         rate *= ramp_fraction(num_bytes / num_ranks)
-    algorithm = level.algorithm
     if op in PEER_TO_PEER and algorithm != "mesh":
         algorithm = "direct"
     elif algorithm == "tree" and not is_tree and op != "barrier":
         algorithm = "ring"
-    hops_s = num_steps(op, num_ranks=num_ranks, algorithm=level.algorithm) * level.hop_s
     return Parts(level.base_s, hops_s, factor * num_bytes / rate, "alpha-beta", algorithm)
 
 
-def tuner(op: Op, *, num_bytes: float, num_ranks: int, level: LinkLevel) -> Parts:
-    """Time on one level by NCCL's estimate; `level.tuner` is set and `num_ranks` at least 2."""
+def tuner(op: Op, *, num_bytes: float, num_ranks: int, level: LinkLevel) -> list[Parts]:
+    """Times on one level by NCCL's estimate, one for each way it may take; `level.tuner` is set."""
     if op == "barrier":
         op, num_bytes = "all_reduce", 0
     # LL128 needs stores of 128 bytes to stay whole, which PCI Express does not promise.
@@ -160,7 +157,7 @@ def tuner(op: Op, *, num_bytes: float, num_ranks: int, level: LinkLevel) -> Part
             sent_bytes = transfer_factor(op, num_ranks=num_ranks) * num_bytes
             transfer_s = sent_bytes / level.nvls_bytes_per_s
             choices.append(Parts(0.0, _NVLS_S, transfer_s, "tuner", "nvls"))
-    return min(choices, key=lambda parts: parts.seconds)
+    return choices
 
 
 def _ring(op: Op, *, num_bytes: float, num_ranks: int, level: LinkLevel, protocol: int) -> Parts:

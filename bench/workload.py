@@ -181,6 +181,20 @@ class Workload(ABC):
         folder); None asks for the generated data's cost, without torch.
         """
 
+    def sized_as(self, phase: Phase, batch: Any) -> Workload:
+        """Return this workload with generated data of the collated batch's size.
+
+        Override it where that depends on --data: bytes and memory are asked of what is returned.
+        """
+        return self
+
+    def resident_batches(self, phase: Phase) -> int:
+        """Different batches that may lie on the device at most, to be used in turn.
+
+        Four: no batch's values stay in a cache between its uses, and they fit.
+        """
+        return 4
+
     def bytes_per_item(self, phase: Phase, *, dtype_bytes: int) -> float | None:
         """Least memory traffic of one item (weights, caches, activations once), or None."""
         return None

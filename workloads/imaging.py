@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ class Workload(UNet, bench.workload.Workload):
     sw_batch_size: int = 2
     """Windows that inference runs at once."""
     cases: int = 8
-    """Training cases used at most: each is prepared once, before the measurement."""
+    """Cases trained on at most, and held out at most; each is prepared once, before measuring."""
     spacing_mm: str = "median"
     """To what --data is resampled: 'median' of the training cases, or such as '1.5x0.8x0.8'."""
     window_hu: tuple[int, ...] = (-160, 240)
@@ -186,6 +186,16 @@ class Workload(UNet, bench.workload.Workload):
             return self.train_flops()
         shape = self.volume if batch is None else tuple(map(int, batch["image"].shape[2:]))
         return num_windows(shape, patch=self.patch) * self.forward_flops()
+
+    def sized_as(self, phase: Phase, batch: Any) -> Workload:
+        """Return this net for a generated volume of the shape of the batch's."""
+        if phase.is_training:
+            return self
+        return replace(self, volume=tuple(map(int, batch["image"].shape[2:])))
+
+    def resident_batches(self, phase: Phase) -> int:
+        """Return every volume that `cases` allows: they differ."""
+        return max(self.cases, super().resident_batches(phase))
 
     def bytes_per_item(self, phase: Phase, *, dtype_bytes: int) -> float:
         """Return the least traffic: activations of each pass once, weights once a batch of patches.

@@ -214,7 +214,7 @@ def show_result(rows: Sequence[Row], *, path: Path, notes: Sequence[str] = ()) -
     """Print the tables of a run, what is odd about it or left out of it, and its file."""
     from bench.analysis.trials.configuration import gather
     from bench.report.tables.links_tables import link_grids
-    from bench.report.tables.run_table import caption_of, reason_lines, run_grid
+    from bench.report.tables.run_table import caption_of, data_lines, reason_lines, run_grid
 
     found = gather(rows)
     # Modelled devices have tables of their own.
@@ -224,5 +224,5 @@ def show_result(rows: Sequence[Row], *, path: Path, notes: Sequence[str] = ()) -
     known = {caption_of(one) for one in others}
     devices = dict.fromkeys(caption_of(one) for one in modelled)
     lines = [f"device: {device}" for device in devices if device not in known]
-    lines += [*reason_lines(rows), *notes, f"rows: {short_path(path)}"]
+    lines += [*data_lines(found), *reason_lines(rows), *notes, f"rows: {short_path(path)}"]
     print_grids(grids, lines=lines)

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bench.core.errors import BenchError
-from bench.core.nouns import DTYPE_BYTES, Layout
+from bench.core.nouns import Layout
 from bench.hardware.costs.cost import model_of
 from bench.measure.asking import end_with_parent, failure_of, leave, peak_rss_bytes, pin
 from bench.measure.communication.communication import (
@@ -122,9 +122,7 @@ def _step_columns(reported: Window, *, engine: FakeEngine | TorchEngine) -> Row:
     row |= summary.latency_columns(
         reported, workload=workload, phase=phase, num_replicas=config.layout.data
     )
-    # Least traffic of one item of the generated data, by the workload's formula.
-    least_bytes = workload.bytes_per_item(phase, dtype_bytes=DTYPE_BYTES[config.dtype])
-    return row | {"bytes_per_item": least_bytes}
+    return row | summary.item_columns(engine.resident)
 
 
 def _layout_columns(engine: TorchEngine, measured: Window) -> tuple[Window, Row, list[str]]:

@@ -16,7 +16,7 @@ from bench.analysis.projection.projected import Projected, project
 from bench.analysis.trials.configuration import LogEstimate, number
 from bench.hardware.chips import chip
 from bench.measure.engine.engine import StepCount
-from bench.measure.timing.summary import speed_columns
+from bench.measure.timing.summary import item_columns, speed_columns
 from bench.measure.timing.window import Window
 from bench.results.reader import read_rows
 from bench.results.schema import USABLE, Row
@@ -25,7 +25,7 @@ from tests.analysis.test_compare import THREE_PERCENT
 
 REFERENCE = sorted((Path(__file__).parents[2] / "results" / "reference").glob("*.csv"))
 DAY_S = 86_400.0
-ROOFS: Row = {"roof_flops_per_s": 1e11, "roof_bytes_per_s": 1e10, "bytes_per_item": 1e6}
+ROOFS: Row = {"roof_flops_per_s": 1e11, "roof_bytes_per_s": 1e10}
 Sizes = Sequence[tuple[int, float]]
 """Elements of each volume of a round, and the seconds it takes."""
 
@@ -37,12 +37,16 @@ def value(found: LogEstimate | None) -> float:
 
 def trial(sizes: Sizes, *, rounds: int = 5, trial: int = 0, **cells: object) -> Row:
     """A row as a run would write it of so many rounds of volumes; 2,000 FLOP a voxel."""
-    counts = [StepCount(items=1, elements=one, flops=2e3 * one) for one, _ in sizes] * rounds
+    each = [
+        StepCount(items=1, elements=one, flops=2e3 * one, least_bytes=40.0 * one)
+        for one, _ in sizes
+    ]
+    counts = each * rounds
     step_s = [one_s for _, one_s in sizes] * rounds
     window = Window(step_clock="host", start_s=0.0, end_s=sum(step_s), step_s=step_s, counts=counts)
     of_infer = {"workload": "imaging-infer", "config_hash": "1nfe7", "items_unit": "volume"}
     row: Row = {**BASE, **of_infer, **ROOFS, "trial": trial, "batch": 1, **speed_columns(window)}
-    return worked(row | cells)  # type: ignore[operator]
+    return worked(row | item_columns(counts[: len(sizes)]) | cells)  # type: ignore[operator]
 
 
 def worked(row: Row) -> Row:
@@ -161,6 +165,8 @@ def test_volumes_of_any_sizes_agree_in_every_table(sizes: Sizes, rounds: int) ->
     (demand,) = demands(rows)
     mean_s = sum(one_s for _, one_s in sizes) / len(sizes)
     assert value(demand.time_per_item_s) == pytest.approx(mean_s)
+    # 2,000 FLOP and 40 bytes a voxel, of the same volumes.
+    assert demand.flops_per_byte == pytest.approx(50.0)
 
 
 ISSUE: Sizes = [(9216, 0.0487), (9216, 0.0487), (248832, 0.3648)]

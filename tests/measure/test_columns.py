@@ -63,14 +63,16 @@ def test_volumes_of_mixed_size_are_named_and_judged_by_size() -> None:
     small, large = (StepCount(items=1, elements=size, flops=None) for size in (9216, 248832))
     whole = replace(window([0.05, 0.05, 0.5] * 20), counts=[small, small, large] * 20)
     row = summary.speed_columns(whole)
-    assert row["item_sizes"] == "40 of 9216; 20 of 248832"
+    items = summary.item_columns([small, small, large])
+    assert items == {"distinct_items": 3, "item_sizes": "2 of 9216; 1 of 248832"}
+    assert summary.item_columns([small] * 4) == {"distinct_items": 4, "item_sizes": None}
+    assert summary.item_columns([]) == {"distinct_items": None, "item_sizes": None}
     assert row["step_median_ms"] == pytest.approx(50.0)
     # 60 volumes in 12 s.
     assert row["throughput_per_s"] == pytest.approx(5.0)
     assert row["elements_per_item"] == pytest.approx((2 * 9216 + 248832) / 3)
     assert row["rel_ci95_frac"] == pytest.approx(0.0, abs=1e-9)
     assert row["drift_half_width_frac"] == pytest.approx(0.0, abs=1e-9)
-    assert summary.speed_columns(window([0.1] * 4, elements=8))["item_sizes"] is None
 
 
 def test_latency_percentiles_need_their_count_and_tokens_have_their_columns() -> None:

@@ -100,7 +100,7 @@ def measure_steps(order: dict[str, Any]) -> dict[str, Any]:
     group = None if is_alone else open_group(order)
     net = workload.build_net()
     loader = feeds.make_loader(workload, phase, data=None, seed=0)
-    batches = list(itertools.islice(loader, feeds.RESIDENT_BATCHES))
+    batches = list(itertools.islice(loader, workload.resident_batches(phase)))
     if is_alone:
         step = TrainStep(workload, net, device_type="cpu", dtype="fp32")
     else:

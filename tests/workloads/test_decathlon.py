@@ -187,8 +187,11 @@ def test_median_spacing_is_in_patient_order(folder: Path) -> None:
 def test_split_trains_on_held_out_cases_only_where_there_is_one(tmp_path: Path) -> None:
     write(tmp_path / "many", cases=11, seed=0, shape=(8, 8, 8))
     training, validation = read_folder(tmp_path / "many").split(8)
-    assert len(training) == 8 and len(validation) == 2
+    # Of eleven the 1st, 6th and 11th are held out, all of them inferred where `cases` allows it.
+    assert (len(training), len(validation)) == (8, 3)
     assert not set(training) & set(validation)
+    training, validation = read_folder(tmp_path / "many").split(2)
+    assert (len(training), len(validation)) == (2, 2)
     write(tmp_path / "one", cases=1, seed=0, shape=(8, 8, 8))
     training, validation = read_folder(tmp_path / "one").split(8)
     assert len(training) == 1 and training == validation

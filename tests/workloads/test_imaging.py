@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.cli import main
 from bench.core.nouns import Dtype
+from bench.measure.engine.engine import counted, summed
 from tests.workloads.steps_of_workloads import autocast, bytes_kept_for_backward, random_volumes
 from workloads._imaging.decathlon import check_folder
 from workloads._imaging.imaging_cost import UNet, num_windows, saved_bytes
@@ -139,6 +140,26 @@ def test_inference_flops_follow_the_volume(sw_batch_size: int) -> None:
         assert workload.flops_per_item(INFER, batch) == counter.get_total_flops()
     # 100 with a window of 40 and a step of 20: starts 0 20 40 60; 41: starts 0 and 1.
     assert num_windows((100, 41, 40), patch=(40, 40, 40)) == 4 * 2 * 1
+
+
+def test_bytes_and_memory_follow_the_volume_as_flops_do() -> None:
+    workload = Workload(**Workload.sizes["tiny"])
+    volume = random_volumes(workload, shape=(96, 96, 40), count=1)
+    sized = workload.sized_as(INFER, volume)
+    # Windows of 24 x 24 x 16 in steps of half that: 7 x 7 x 4 instead of 2 x 2 x 2.
+    for dtype in (2, 4):
+        own, generated = (one.bytes_per_item(INFER, dtype_bytes=dtype) for one in (sized, workload))
+        assert own / generated == pytest.approx(196 / 8)
+    flops = workload.flops_per_item(INFER, volume)
+    assert flops / sized.bytes_per_item(INFER, dtype_bytes=4) == pytest.approx(48.05, abs=0.05)
+    # One fp32 value a voxel of image, cover, and twice each of three classes.
+    more = sized.memory_bytes(INFER, dtype="fp32") - workload.memory_bytes(INFER, dtype="fp32")
+    assert more == (96 * 96 * 40 - 36 * 36 * 24) * 4 * (1 + 1 + 2 * 3)
+    assert workload.sized_as(TRAIN, volume) == workload, "a patch is a patch"
+    counts = [counted(workload, INFER, one, dtype="fp32") for one in (None, volume)]
+    total = summed(counts)
+    assert total.least_bytes == pytest.approx((8 + 196) / 196 * counts[1].least_bytes)
+    assert total.memory_bytes == counts[1].memory_bytes == sized.memory_bytes(INFER, dtype="fp32")
 
 
 def test_traffic_counts_each_activation_where_it_is_written_and_read() -> None:

@@ -46,7 +46,7 @@ class Folder:
     training: tuple[Case, ...]
 
     def split(self, cases: int) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
-        """Return at most `cases` for training and a quarter as many, others, for validation.
+        """Return at most `cases` for training and as many, others, for validation.
 
         A folder of one case serves as both.
         """
@@ -55,7 +55,7 @@ class Folder:
         # Every fifth case is held out, as in nnU-Net's five-fold split.
         held_out = self.training[::5]
         rest = tuple(case for index, case in enumerate(self.training) if index % 5)
-        return rest[:cases], held_out[: max(cases // 4, 1)]
+        return rest[:cases], held_out[:cases]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench import discovery
+from bench.core.nouns import DTYPE_BYTES, Dtype
 from bench.devices.torch.adapter import Adapter
 from bench.measure.messages import TrialRequest
 from bench.measure.timing.clock import FakeClock
@@ -31,6 +32,10 @@ class StepCount:
     items: int
     elements: int | None
     flops: float | None
+    least_bytes: float | None = None
+    """Least memory traffic by the workload's formula."""
+    memory_bytes: int | None = None
+    """Estimate of the peak memory by the workload's formula."""
     data_wait_s: float = 0.0
     """Host time spent waiting for the loader."""
 
@@ -41,17 +46,22 @@ class StepCount:
             items=self.items * number,
             elements=None if self.elements is None else self.elements * number,
             flops=None if self.flops is None else self.flops * number,
+            least_bytes=None if self.least_bytes is None else self.least_bytes * number,
         )
 
 
-def counted(workload: Workload, phase: Phase, collated: Any) -> StepCount:
-    """Return what a collated batch holds."""
+def counted(workload: Workload, phase: Phase, collated: Any, *, dtype: Dtype) -> StepCount:
+    """Return what a collated batch holds, and by formula comes to; None is a generated one."""
     items = workload.items(phase, collated)
     per_item = workload.flops_per_item(phase, collated)
+    sized = workload if collated is None else workload.sized_as(phase, collated)
+    least_bytes = sized.bytes_per_item(phase, dtype_bytes=DTYPE_BYTES[dtype])
     return StepCount(
         items=items,
         elements=workload.elements(phase, collated),
         flops=None if per_item is None else per_item * items,
+        least_bytes=None if least_bytes is None else least_bytes * items,
+        memory_bytes=sized.memory_bytes(phase, dtype=dtype) or None,
     )
 
 
@@ -59,10 +69,13 @@ def summed(counts: Sequence[StepCount]) -> StepCount:
     """Return what several batches hold together; None where one does not say it."""
     elements = [count.elements for count in counts]
     flops = [count.flops for count in counts]
+    least_bytes = [count.least_bytes for count in counts]
     return StepCount(
         items=sum(count.items for count in counts),
         elements=None if None in elements else sum(filter(None, elements)),
         flops=None if None in flops else sum(filter(None, flops)),
+        least_bytes=None if None in least_bytes else sum(filter(None, least_bytes)),
+        memory_bytes=max((count.memory_bytes or 0 for count in counts), default=0) or None,
         data_wait_s=sum(count.data_wait_s for count in counts),
     )
 
@@ -76,6 +89,8 @@ class Engine(ABC):
     adapter = Adapter()
     round_steps = 1
     """Steps that go once through data whose items differ in size."""
+    resident: Sequence[StepCount] = ()
+    """What each batch holds that lies on the device; none where a loader brings them."""
 
     @abstractmethod
     def step(self) -> StepCount:
@@ -112,4 +127,4 @@ class FakeEngine(Engine):
         if not 0 < step_s < math.inf:
             raise ValueError(f"simulated_step_s must be a time, not {step_s}")
         self._clock.advance(step_s * factor)
-        return counted(self.workload, self.phase, None)
+        return counted(self.workload, self.phase, None, dtype=self.config.dtype)

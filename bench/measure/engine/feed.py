@@ -17,9 +17,6 @@ from torch.utils.data import DataLoader
 
 from bench.workload import Phase, Workload
 
-RESIDENT_BATCHES = 4
-"""Enough that no batch's values stay in a cache between its uses; few enough to fit."""
-
 FORK_SAFE = ("cpu", "cuda")
 """Types whose loader workers may be forked before the context is made; others want fresh ones
 (Enflame's documentation asks for it), and what is right for an unknown backend is the same."""

@@ -27,7 +27,7 @@ from bench.hardware.chip_limit import parse_chip_limit
 from bench.measure.communication.modelled_link import ModelledLink, open_link
 from bench.measure.engine.correctness import Check, check_output
 from bench.measure.engine.engine import Engine, StepCount, counted, summed
-from bench.measure.engine.feed import RESIDENT_BATCHES, LoaderFeed, ResidentFeed, make_loader
+from bench.measure.engine.feed import LoaderFeed, ResidentFeed, make_loader
 from bench.measure.engine.precision import (
     autocast,
     float_tensors,
@@ -208,15 +208,15 @@ class TorchEngine(Engine):
 
     def _resident_feed(self, loader: Any) -> ResidentFeed:
         ready = []
-        for batch in itertools.islice(loader, RESIDENT_BATCHES):
+        for batch in itertools.islice(loader, self.workload.resident_batches(self.phase)):
             moved = self._move(batch)
             if not self.phase.is_training:
                 with torch.inference_mode(), autocast(self.device.type, self.config.dtype):
                     moved = self.workload.prepare(self.phase, self.laid_out.net, moved)
             ready.append((moved, batch))
-            self._counts[id(batch)] = counted(self.workload, self.phase, batch)
-        if len(set(self._counts.values())) > 1:
-            self.round_steps = len(ready)
+            self._counts[id(batch)] = self._counted(batch)
+        self.resident = list(self._counts.values())
+        self.round_steps = len(ready) if len(set(self.resident)) > 1 else 1
         return ResidentFeed(ready)
 
     def step(self) -> StepCount:
@@ -245,9 +245,12 @@ class TorchEngine(Engine):
         # Batches of a loader are alike: fixed batch size, last incomplete one dropped.
         key = id(collated) if isinstance(self._feed, ResidentFeed) else 0
         if key not in self._counts:
-            self._counts[key] = counted(self.workload, self.phase, collated)
+            self._counts[key] = self._counted(collated)
         count = self._counts[key]
         return replace(count, data_wait_s=waited_s) if waited_s else count
+
+    def _counted(self, batch: Any) -> StepCount:
+        return counted(self.workload, self.phase, batch, dtype=self.config.dtype)
 
     def recompiles(self) -> int | None:
         """Graphs that torch.compile made, or None when it is off."""

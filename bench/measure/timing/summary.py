@@ -56,22 +56,30 @@ def speed_columns(window: Window) -> Row:
             row["elements_per_s"] = total.elements / window.wall_s
     if total.items and total.elements is not None:
         row["elements_per_item"] = total.elements / total.items
-        row["item_sizes"] = _item_sizes(window.counts)
+    if total.items and total.least_bytes is not None:
+        row["bytes_per_item"] = total.least_bytes / total.items
+    if total.memory_bytes is not None:
+        row["mem_estimate_bytes"] = total.memory_bytes
     if total.items and total.flops is not None:
         row["flops_per_item"] = total.flops / total.items
         row["flops_method"] = "analytic"
     return row
 
 
-def _item_sizes(counts: Sequence[StepCount]) -> str | None:
-    """'2 of 41472; 1 of 884736': items by their elements; None where all are alike."""
-    found: Counter[int] = Counter()
-    for count in counts:
+def item_columns(resident: Sequence[StepCount]) -> Row:
+    """How many items lay on the device, and their sizes ('2 of 9216; 1 of 248832') if they differ.
+
+    Blank where a loader brings ever new ones.
+    """
+    sizes: Counter[int] = Counter()
+    for count in resident:
         if count.items and count.elements is not None:
-            found[round(count.elements / count.items)] += count.items
-    if len(found) < 2:
-        return None
-    return "; ".join(f"{num} of {elements}" for elements, num in sorted(found.items()))
+            sizes[round(count.elements / count.items)] += count.items
+    names = "; ".join(f"{num} of {elements}" for elements, num in sorted(sizes.items()))
+    return {
+        "distinct_items": sum(count.items for count in resident) or None,
+        "item_sizes": names if len(sizes) > 1 else None,
+    }
 
 
 def wait_columns(window: Window, *, uses_loader: bool) -> Row:

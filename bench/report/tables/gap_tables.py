@@ -26,6 +26,7 @@ from bench.report.tables.cells import (
     title_cell,
 )
 from bench.report.tables.grid import Grid
+from bench.report.tables.run_table import data_lines
 
 _ALWAYS = ("size", "dtype", "compile", "compile_mode",
            "device_count", "parallel", "layout", "mitigation")  # fmt: skip
@@ -128,7 +129,7 @@ def demand_grid(found: Sequence[Demand]) -> Grid:
             "of it": lambda demand: share(demand.reached_frac),
         },
         title="Each phase by itself [95 %]",
-        notes=_kinds(found),
+        notes=[*_kinds(found), *data_lines(demand.trials for demand in found)],
         names=("device",),
         spare=("items/day", "ridge", "utilisation", "energy/item", "work/item"),
     )

@@ -8,7 +8,7 @@ reason. Figures of trials that must not be used are not shown.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from bench.analysis.trials.configuration import Trials, is_virtual
@@ -110,6 +110,24 @@ COLUMNS: Columns = {
     "host memory": _peak("rss_peak_bytes"),
     "energy": _energy,
 }
+
+
+def data_lines(lines: Iterable[Trials]) -> list[str]:
+    """How many items of --data were used, and their sizes where they differ."""
+    found: dict[str, None] = {}
+    for line in lines:
+        num = line.median("distinct_items")
+        if num is None or line.text("data") in ("generated", "resident"):
+            continue
+        elements = f"{line.text('elements_unit') or 'element'}s"
+        sizes = [part.split(" of ") for part in line.text("item_sizes").split("; ") if part]
+        parts = [f"{count} of {int(size):,} {elements}" for count, size in sizes]
+        if not sizes and (each := line.median("elements_per_item")):
+            parts = [f"{each:,.0f} {elements} each"]
+        items = f"{line.text('items_unit') or 'item'}{'s' * (num != 1)}"
+        used = f"{line.text('workload')} used {num:.0f} {items} of its data"
+        found[": ".join([used, ", ".join(parts)]) if parts else used] = None
+    return list(found)
 
 
 def trials_text(rows: Sequence[Row]) -> str:

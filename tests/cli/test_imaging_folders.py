@@ -9,7 +9,9 @@ import nibabel
 import numpy as np
 import pytest
 
+from bench.results.reader import read_rows
 from tests.cli.conftest import Ask
+from workloads._imaging.phantom import phantom
 
 SharedCase = Callable[[str], Path]
 RUN = ("run", "--workload", "imaging-infer", "--size", "tiny", "--profile", "smoke")
@@ -104,3 +106,41 @@ def test_reported_folders_run_or_are_refused_for_the_true_cause(
 ) -> None:
     answer = ask(*FAKE, "--data", shared_case(name) / part, code=2 if words else 0)
     assert words is None or words in answer.one_line
+
+
+def test_every_held_out_volume_is_inferred_and_counted_by_its_own_size(
+    ask: Ask, tmp_path: Path
+) -> None:
+    # Every fifth is held out: two of one window of 24 x 24 x 16 and one of 2 x 2 x 1.
+    shapes = {0: (24, 24, 16), 5: (20, 24, 16), 10: (36, 36, 16)}
+    folder = tmp_path / "mixed"
+    names = [f"case_{number:02d}.nii.gz" for number in range(11)]
+    for number, name in enumerate(names):
+        shape = shapes.get(number, (24, 24, 16))
+        image, label = phantom(shape=shape, classes=3, seed=0, index=number)
+        for kind, array in (("imagesTr", image[0].astype(np.int16)), ("labelsTr", label)):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), folder / kind / name)
+    content = {
+        "modality": {"0": "CT"},
+        "labels": {"0": "background", "1": "organ", "2": "lesion"},
+        "training": [{"image": f"imagesTr/{one}", "label": f"labelsTr/{one}"} for one in names],
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+    ask(*RUN, "--device", "cpu", "--threads", 1, "--out", tmp_path / "usual")
+    out = tmp_path / "rows"
+    said = ask(*RUN, "--device", "cpu", "--threads", 1, "--data", folder, "--out", out)
+    sizes = "1 of 7,680 voxels, 1 of 9,216 voxels, 1 of 20,736 voxels"
+    assert f"used 3 volumes of its data: {sizes}" in said.out
+    (path,) = out.glob("*.csv")
+    (row,) = read_rows(path)
+    assert (row["distinct_items"], row["items"]) == (3, row["steps"])
+    assert int(str(row["items"])) % 3 == 0, "whole rounds"
+    assert row["item_sizes"] == "1 of 7680; 1 of 9216; 1 of 20736"
+    assert row["elements_per_item"] == pytest.approx((7680 + 9216 + 20736) / 3)
+    # A mean of 2 windows where the generated volume has 8, in FLOPs and bytes alike (48 FLOP/byte);
+    # four in turn need two passes of two, and a single one reads the weights for itself.
+    (generated,) = read_rows(next((tmp_path / "usual").glob("*.csv")))
+    assert row["flops_per_item"] == pytest.approx(float(str(generated["flops_per_item"])) * 2 / 8)
+    least = [float(str(one["bytes_per_item"])) for one in (row, generated)]
+    assert least[0] / least[1] == pytest.approx(2 / 8, rel=0.1)

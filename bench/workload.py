@@ -188,6 +188,13 @@ class Workload(ABC):
         """
         return self
 
+    def sized_for(self, phase: Phase, data: Path) -> Workload:
+        """Return this workload with generated data as large as the largest of --data; torch-free.
+
+        What is returned is asked for the memory by which a size is chosen.
+        """
+        return self
+
     def resident_batches(self, phase: Phase) -> int:
         """Different batches that may lie on the device at most, to be used in turn.
 

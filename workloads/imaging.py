@@ -193,6 +193,15 @@ class Workload(UNet, bench.workload.Workload):
             return self
         return replace(self, volume=tuple(map(int, batch["image"].shape[2:])))
 
+    def sized_for(self, phase: Phase, data: Path) -> Workload:
+        """Return this net for a generated volume of the shape of the folder's largest."""
+        from workloads._imaging.decathlon import largest_volume
+
+        if phase.is_training:
+            return self
+        spacing_mm = self.target_spacing_mm()
+        return replace(self, volume=largest_volume(data, cases=self.cases, spacing_mm=spacing_mm))
+
     def resident_batches(self, phase: Phase) -> int:
         """Return every volume that `cases` allows: they differ."""
         return max(self.cases, super().resident_batches(phase))

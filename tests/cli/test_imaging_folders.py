@@ -128,6 +128,9 @@ def test_every_held_out_volume_is_inferred_and_counted_by_its_own_size(
     }
     (folder / "dataset.json").write_text(json.dumps(content))
     ask(*RUN, "--device", "cpu", "--threads", 1, "--out", tmp_path / "usual")
+    # Chosen by the largest held-out volume's headers, on the fake device too.
+    ask(*RUN, "--device", "fake", "--data", folder, "--out", tmp_path / "fake")
+    (planned,) = read_rows(next((tmp_path / "fake").glob("*.csv")))
     out = tmp_path / "rows"
     said = ask(*RUN, "--device", "cpu", "--threads", 1, "--data", folder, "--out", out)
     sizes = "1 of 7,680 voxels, 1 of 9,216 voxels, 1 of 20,736 voxels"
@@ -136,6 +139,7 @@ def test_every_held_out_volume_is_inferred_and_counted_by_its_own_size(
     (row,) = read_rows(path)
     assert (row["distinct_items"], row["items"]) == (3, row["steps"])
     assert int(str(row["items"])) % 3 == 0, "whole rounds"
+    assert row["mem_estimate_bytes"] == planned["mem_estimate_bytes"]
     assert row["item_sizes"] == "1 of 7680; 1 of 9216; 1 of 20736"
     assert row["elements_per_item"] == pytest.approx((7680 + 9216 + 20736) / 3)
     # A mean of 2 windows where the generated volume has 8, in FLOPs and bytes alike (48 FLOP/byte);

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bench.core.errors import DataError
 from workloads._imaging.dataset_json import read_folder
-from workloads._imaging.decathlon import check_folder, median_spacing_mm
+from workloads._imaging.decathlon import check_folder, largest_volume, median_spacing_mm
 from workloads._imaging.phantom import write
 
 SHAPE = (16, 14, 12)
@@ -182,6 +182,16 @@ def test_median_spacing_is_in_patient_order(folder: Path) -> None:
         affine = np.array([[0, 3.0, 0, 0], [0, 0, 4.0, 0], [across, 0, 0, 0], [0, 0, 0, 1]])
         rewrite(case.images[0], same, affine=affine)
     assert median_spacing_mm(cases) == (3.0, 4.0, 2.0)
+
+
+def test_the_largest_held_out_volume_is_known_by_headers(folder: Path) -> None:
+    case = read_folder(folder).training[0]
+    # 20 x 10 x 12 voxels of 2 x 1 x 4 mm, stored as anterior, right, superior.
+    image = nibabel.Nifti1Image(np.ones((10, 20, 12), "int16"), np.eye(4)[[1, 0, 2, 3]])
+    affine = image.affine @ np.diag([1.0, 2.0, 4.0, 1.0])
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), affine), case.images[0])
+    found = largest_volume(folder, cases=8, spacing_mm=(1.0, 1.0, 2.0))
+    assert found == (40, 10, 24)
 
 
 def test_split_trains_on_held_out_cases_only_where_there_is_one(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ byte and names the first one that is wrong. Test images, which have no labels, a
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,13 @@ from numpy.typing import NDArray
 
 from bench.core.errors import DataError
 from workloads._imaging.dataset_json import Case, Folder, read_folder
-from workloads._imaging.volume import is_same_place, read_affine, read_channels, shape_text
+from workloads._imaging.volume import (
+    is_same_place,
+    read_affine,
+    read_channels,
+    read_shape,
+    shape_text,
+)
 
 
 def check_folder(root: Path, *, classes: int, channels: int, cases: int) -> None:
@@ -88,15 +95,36 @@ def _text(image: NDArray[Any]) -> str:
     return shape_text((*space, channels) if channels > 1 else tuple(space))
 
 
-def median_spacing_mm(cases: tuple[Case, ...]) -> tuple[float, float, float]:
+def median_spacing_mm(cases: tuple[Case, ...]) -> tuple[float, ...]:
     """Return the median voxel size along the right, anterior and superior axes; reads headers."""
     from nibabel.affines import voxel_sizes
+
+    sizes = [_turned(case, voxel_sizes(read_affine(case.images[0]))) for case in cases]
+    return tuple(map(float, np.median(sizes, axis=0)))
+
+
+def largest_volume(
+    root: Path, *, cases: int, spacing_mm: tuple[float, ...] | None
+) -> tuple[int, ...]:
+    """Return about the resampled shape of the largest held-out volume; reads headers."""
+    from nibabel.affines import voxel_sizes
+
+    training, validation = read_folder(root).split(cases)
+    target_mm = np.asarray(spacing_mm or median_spacing_mm(training))
+    shapes = [
+        _turned(case, read_shape(case.images[0]))
+        * _turned(case, voxel_sizes(read_affine(case.images[0])))
+        / target_mm
+        for case in validation
+    ]
+    return tuple(max(round(float(size)), 1) for size in max(shapes, key=np.prod))
+
+
+def _turned(case: Case, values: Sequence[float]) -> NDArray[Any]:
+    """Values along the array's axes, in the order right, anterior, superior."""
     from nibabel.orientations import io_orientation
 
-    sizes = np.empty((len(cases), 3))
-    for row, case in zip(sizes, cases, strict=True):
-        affine = read_affine(case.images[0])
-        # Row of the patient axis (0 right, 1 anterior, 2 superior) of each array axis.
-        row[io_orientation(affine)[:, 0].astype(int)] = voxel_sizes(affine)
-    x, y, z = np.median(sizes, axis=0)
-    return float(x), float(y), float(z)
+    turned = np.empty(3)
+    # Row of the patient axis (0 right, 1 anterior, 2 superior) of each array axis.
+    turned[io_orientation(read_affine(case.images[0]))[:, 0].astype(int)] = values
+    return turned

@@ -57,6 +57,15 @@ def read_affine(path: Path) -> NDArray[np.float64]:
         return _affine(_bytes(path, most=LONGEST_HEADER_BYTES), path=path)
 
 
+def read_shape(path: Path) -> tuple[int, ...]:
+    """Return the voxels along the array's first three axes, from the header alone."""
+    with _reading(path):
+        raw = _bytes(path, most=LONGEST_HEADER_BYTES)
+        header_class = _image_class(raw).header_class
+        header = header_class(raw[: header_class.sizeof_hdr])
+        return tuple(map(int, header.get_data_shape()[:3]))
+
+
 def _read(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Return voxels and affine, after reading the whole file (nibabel skips gzip's checksum)."""
     with _reading(path):

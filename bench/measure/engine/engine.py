@@ -61,7 +61,7 @@ def counted(workload: Workload, phase: Phase, collated: Any, *, dtype: Dtype) ->
         elements=workload.elements(phase, collated),
         flops=None if per_item is None else per_item * items,
         least_bytes=None if least_bytes is None else least_bytes * items,
-        memory_bytes=sized.memory_bytes(phase, dtype=dtype) or None,
+        memory_bytes=None if collated is None else sized.memory_bytes(phase, dtype=dtype) or None,
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import discovery
@@ -314,6 +315,7 @@ def choose_size(
     free_bytes: int | None,
     is_cpu: bool,
     check: Callable[[Workload], None],
+    data: Path | None = None,
 ) -> SizeChoice:
     """Return the size asked for, else the largest that fits and that `check` lets pass.
 
@@ -322,7 +324,8 @@ def choose_size(
 
     def chosen(name: str, reason: str) -> SizeChoice:
         workload = discovery.instance(found, size=name or None, overrides=overrides)
-        estimate = workload.memory_bytes(phase, dtype=dtype)
+        sized = workload if data is None else workload.sized_for(phase, data)
+        estimate = sized.memory_bytes(phase, dtype=dtype)
         return SizeChoice(name=name, reason=reason, workload=workload, estimate_bytes=estimate)
 
     if asked is not None:

@@ -13,6 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from bench import discovery
@@ -199,6 +200,7 @@ def _planned(
         overrides=overrides,
         free_bytes=_free_bytes(inspection, limit=limit),
         is_cpu=not inspection.is_accelerator,
+        data=data_path(data[0]),
         check=partial(check_layouts, request=request, phase=phase, layouts=joined.layouts),
     )
     workload = chosen.workload
@@ -225,6 +227,11 @@ def _planned(
         data_digest=data[1],
         refusal=chosen.refusal or _refusal(dtype, inspection),
     )
+
+
+def data_path(data: str) -> Path | None:
+    """Return the path of --data; None where data is generated."""
+    return None if data in ("generated", "resident") else Path(data)
 
 
 def _free_bytes(inspection: Inspection, *, limit: ChipLimit | None) -> int | None:
@@ -259,10 +266,12 @@ def shrunk(planned: Planned) -> Planned | None:
     workload = discovery.instance(found, size=None, overrides={**config.params, "batch": batch})
     if workload.batch_size(phase) >= planned.batch:
         return None
+    path = data_path(config.data)
+    sized = workload if path is None else workload.sized_for(phase, path)
     return replace(
         planned,
         config=replace(config, params=discovery.parameters(workload)),
-        mem_estimate_bytes=workload.memory_bytes(phase, dtype=config.dtype),
+        mem_estimate_bytes=sized.memory_bytes(phase, dtype=config.dtype),
         batch=workload.batch_size(phase),
         extra_reasons=tuple(dict.fromkeys((*planned.extra_reasons, "oom_shrunk"))),
     )

@@ -171,11 +171,11 @@ class Workload(ABC):
 
     @abstractmethod
     def num_parameters(self) -> int:
-        """Parameters of the net, by formula."""
+        """Parameters of the net, by formula; each trial checks them against the net."""
 
     @abstractmethod
     def flops_per_item(self, phase: Phase, batch: Any = None) -> float | None:
-        """Model FLOPs of one item by formula (a multiply-add is 2); tests count them too.
+        """Model FLOPs of one item by formula (a multiply-add is 2); each trial counts a step's.
 
         `batch` is the collated batch where an item's cost depends on it (volumes of a --data
         folder); None asks for the generated data's cost, without torch.

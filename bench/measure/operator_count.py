@@ -39,6 +39,11 @@ _MOVES_NOTHING = (
     "_unsafe_view",
     "sym_",
 )
+_ALLOCATES = ("empty", "new_empty")
+_ONLY_SENDS = ("c10d", "_c10d_functional", "prim", "profiler")
+"""Namespaces of torch beside aten whose operators compute nothing."""
+_HOLDS_PRODUCTS = ("lstm", "gru", "rnn", "fft", "multi_head", "transformer", "linalg", "cdist")
+"""In names of aten operators that multiply matrices inside, whose FLOPs torch does not know."""
 # Whole words or beginnings of aten names; the first class that fits is taken.
 _NAMES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("attention", ("scaled_dot_product", "flash_attention", "efficient_attention", "flex_att")),
@@ -71,8 +76,13 @@ def class_of(name: str) -> str:
 class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the operators run inside it; `operators` has the sums."""
 
+    supports_higher_order_operators = True
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._uncounted: dict[str, None] = {}
+        self._unwritten: set[int] = set()
+        """Memory that was allocated, and that no operator has written."""
         self._sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0] * 4)
         self._is_optimizer = False
         self._optimizer_least = 0.0
@@ -85,8 +95,13 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if not isinstance(func, torch._ops.OpOverload):  # such as flex_attention
+            self._uncounted[str(func)] = None
+            return func(*args, **kwargs)
         space, _, name = str(func._schema.name).rpartition("::")
         if space != "aten":
+            if space not in _ONLY_SENDS:
+                self._uncounted[f"{space}::{name}"] = None
             return func(*args, **kwargs)
         if func._overloadpacket not in flop_registry:
             # Inference mode hands composite operators over whole.
@@ -95,6 +110,8 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if result is not NotImplemented:
                 return result
         result = func(*args, **kwargs)
+        if name.startswith(_ALLOCATES):
+            self._unwritten |= _storages(result)
         if not (func.is_view or name.startswith(_MOVES_NOTHING)):
             self._count(func, name, args, kwargs, result)
         return result
@@ -107,9 +124,14 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         outputs = list(tensors(result)) or _written(func, args, kwargs)
         if not inputs and not outputs:
             return
+        self._unwritten -= _storages((result, _written(func, args, kwargs)))
+        if self._unwritten & _storages(inputs):
+            self._uncounted["a kernel beside torch"] = None
         kind = "optimizer" if self._is_optimizer else class_of(name)
         moved = _all_bytes([inputs, outputs])
         flops = _matrix_flops(func, args, kwargs, result) if kind in MATRIX else None
+        if flops is None and (kind in MATRIX or any(word in name for word in _HOLDS_PRODUCTS)):
+            self._uncounted[f"aten::{name}"] = None
         if flops is None:
             kind = "vector" if kind in MATRIX else kind
             flops = float(max(map(torch.Tensor.numel, (*inputs, *outputs))))
@@ -120,6 +142,11 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         key = kind, _DTYPES.get(widest.dtype, "int")
         figures = (1.0, flops, float(moved), least)
         self._sums[key] = [a + b for a, b in zip(self._sums[key], figures, strict=True)]
+
+    @property
+    def uncounted(self) -> list[str]:
+        """What ran that may multiply matrices and has no formula here."""
+        return list(self._uncounted)
 
     @contextmanager
     def counting_optimizer(self) -> Iterator[None]:
@@ -190,6 +217,14 @@ def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[t
     given = kwargs | {one.name: value for one, value in zip(schema, args, strict=False)}
     written = [one.name for one in schema if one.alias_info and one.alias_info.is_write]
     return list(tensors([given.get(name) for name in written]))
+
+
+def _storages(nested: Any) -> set[int]:
+    return {
+        one.untyped_storage()._cdata
+        for one in tensors(nested)
+        if one.layout == torch.strided and one.numel()
+    }
 
 
 def stored_bytes(tensor: torch.Tensor) -> int:

@@ -34,6 +34,7 @@ from bench.measure.communication.communication import (
     fake_trace,
     widened,
 )
+from bench.measure.declarations import declaration_problems
 from bench.measure.engine.engine import Engine, FakeEngine, StepCount
 from bench.measure.messages import Messages, Samples, StepsSoFar, TrialRequest, TrialResult, decode
 from bench.measure.timing import summary
@@ -113,7 +114,8 @@ def torch_columns(engine: TorchEngine, measured: Measured) -> tuple[Row, Problem
         found.append(engine.check.problem)
     if engine.lacks_graphs():
         reasons.append("no_cuda_graphs")
-    return row, [*filter(None, found), *((code, "") for code in reasons)]
+    problems = [*filter(None, found), *((code, "") for code in reasons)]
+    return row, problems + declaration_problems(engine)
 
 
 def _step_columns(reported: Window, *, engine: FakeEngine | TorchEngine) -> Row:

@@ -131,6 +131,14 @@ def make_row(
         reasons += outcome.result.reasons
         detail = outcome.result.detail
         row |= _work_columns(row, planned, facts=facts)
+        reached = row.get("roof_frac")
+        over = validity.roof_problems(
+            reached if isinstance(reached, float) else None,
+            is_accelerator=facts.inspection.is_accelerator,
+            dtype=planned.config.dtype,
+        )
+        reasons += [code for code, _ in over]
+        detail = "; ".join(filter(None, (detail, *(words for _, words in over))))
         if observation.sampler is not None:
             observed, observed_reasons = observed_columns(
                 observation,

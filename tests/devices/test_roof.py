@@ -179,6 +179,38 @@ def test_shapes_that_do_not_fit_are_left_out(monkeypatch, speeds, device, option
     assert clock.now_s < options["budget_s"] + 0.32  # the first calls come before the budget
 
 
+@pytest.mark.parametrize(
+    ("convolution", "best"),
+    [
+        (339e9, 339e9),
+        (150e9, 205e9),
+        # A dtype without kernels of its own is not waited for, and one that is refused not missed.
+        (2e8, 205e9),
+        (NotImplementedError("conv3d for 'Half'"), 205e9),
+    ],
+)
+def test_a_processors_roof_is_the_faster_of_products_and_convolutions(
+    monkeypatch, convolution, best
+):
+    clock = FakeProducts(monkeypatch, {"any": 205e9})
+
+    def conv3d(values, weights, *, padding):
+        if isinstance(convolution, Exception):
+            raise convolution
+        assert (padding, weights.shape[2:]) == (1, (3, 3, 3))
+        clock.now_s += 2.0 * values.numel() * weights[0].numel() / convolution
+
+    monkeypatch.setattr(rates.torch, "conv3d", conv3d)
+    monkeypatch.setattr(roof, "find", lambda label: CPU)
+    monkeypatch.setattr(roof, "adapter_for", lambda label: clock)
+    monkeypatch.setattr(roof, "copy_rate", lambda *_, **__: 3e10)
+    made = roof.measure_roof("cpu", dtypes=["fp32"])
+    assert made.flops_per_s["fp32"] == pytest.approx(best, rel=0.01)
+    assert clock.now_s < 5.0
+    shapes = "32 3x3x3 of 512 NN, 1024 NN, 2048 NN, 16 3x3x3, 32 3x3x3;"
+    assert (shapes in made.source("fp32")) == (best == convolution)
+
+
 def test_a_copy_of_eight_caches_counts_what_it_reads_and_what_it_writes(monkeypatch, tmp_path):
     sizes = ("32K\n", "32768K\n", "broken\n")
     make_tree(tmp_path, {f"index{number}/size": text for number, text in enumerate(sizes)})

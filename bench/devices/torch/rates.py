@@ -1,4 +1,4 @@
-"""How fast a device multiplies matrices and copies memory: the timing behind `roof`.
+"""How fast a device multiplies matrices, convolves and copies memory: the timing behind `roof`.
 
 Host wall clock over a batch of calls between two synchronisations, after a warm-up that lets the
 clocks rise; a shape counts with the median of its repeats, never its best. An accelerator's largest
@@ -29,6 +29,13 @@ SIDES = {"cpu": (512, 1024, 2048, 4096), "accelerator": (8192, 16384, 4096, 2048
 """Sides of the square products, in the order in which they are measured."""
 LAYOUTS = {"cpu": ("NN",), "accelerator": ("NN", "NT")}
 """NT: the right matrix is stored transposed, as the weights of `nn.Linear` are."""
+CONVOLUTION_SIDES = {"cpu": (16, 32), "accelerator": ()}
+"""Sides of the volumes of 3x3x3 convolutions, channels last, smallest first.
+
+A processor's library may convolve much faster than it multiplies: oneDNN reaches 1.3 to 2 times
+what MKL does on AMD's. An accelerator's convolutions run on the products' units.
+"""
+_CHANNELS = 128
 SUSTAINED_S = 2.0
 _NUM_REPEATS = 5
 _WARMUP_S = {"cpu": 0.05, "accelerator": 0.3}
@@ -86,6 +93,66 @@ def product_rates(
         if measured_s is not None:
             rates[side, layout] = 2.0 * side**3 / measured_s
     return rates
+
+
+def convolution_rates(
+    device: Device, *, adapter: Adapter, dtype: str, budget_s: float
+) -> dict[Shape, float]:
+    """FLOP/s of each 3x3x3 convolution that the budget allows; empty where there is none."""
+    deadline_s = time.perf_counter() + budget_s
+    rates = dict[Shape, float]()
+    with torch.inference_mode(), float32_precision(dtype):
+        for side in CONVOLUTION_SIDES[kind_of(device)]:
+            shape = (side, "3x3x3")
+            try:
+                guess = rates or {shape: _trial_rate(device, adapter=adapter, dtype=dtype)}
+                call_s = convolution_flops(side) / max(guess.values())
+                left_s = deadline_s - time.perf_counter()
+                # Called once, warmed up, timed; a large one is several times as fast as small ones.
+                if (3 if rates else 1) * call_s > left_s:
+                    break
+                measured_s = _call_s(
+                    functools.partial(_convolution, device, dtype=dtype, side=side),
+                    adapter=adapter,
+                    kind=kind_of(device),
+                    budget_s=left_s,
+                    warmup_s=_NEXT_WARMUP_S,
+                )
+            except REFUSALS:
+                break
+            if measured_s is not None:
+                rates[shape] = convolution_flops(side) / measured_s
+    return rates
+
+
+def convolution_flops(side: int, *, channels: int = _CHANNELS, batch: int = 1) -> float:
+    """FLOPs of a 3x3x3 convolution that keeps side and channels, by its formula."""
+    return 2.0 * batch * side**3 * channels**2 * 3**3
+
+
+def _trial_rate(device: Device, *, adapter: Adapter, dtype: str) -> float:
+    """FLOP/s of small convolutions, since a dtype without kernels of its own takes forever.
+
+    Two at once, because torch runs a single small one by other kernels than a large one.
+    """
+    small = {"side": 8, "channels": 32, "batch": 2}
+    call = _convolution(device, dtype=dtype, **small)
+    # The best, since other programs cost a call so short many times its own time.
+    best_s = min(_timed_s(call, adapter=adapter, num_calls=1) for _ in range(6))
+    return convolution_flops(**small) / best_s
+
+
+def _convolution(
+    device: Device, *, dtype: str, side: int, channels: int = _CHANNELS, batch: int = 1
+) -> Callable[[], object]:
+    generator = torch.Generator().manual_seed(side)
+    values, weights = (
+        torch.randn(shape, generator=generator)
+        .to(device.label, TORCH_DTYPES[dtype])
+        .contiguous(memory_format=torch.channels_last_3d)
+        for shape in ((batch, channels, side, side, side), (channels, channels, 3, 3, 3))
+    )
+    return functools.partial(torch.conv3d, values, weights, padding=1)
 
 
 def _first_rate(device: Device, *, adapter: Adapter, dtype: str, side: int) -> float:

@@ -1,10 +1,10 @@
 """What a device can do at best, measured, and kept between runs.
 
 Datasheet peaks are not reached by any program, so utilisation is also reported against a roof: the
-fastest of a few square products of random numbers, and a copy much larger than the caches. Each
-device, driver, power limit, torch version and thread count has one JSON file in the user's cache,
-because measuring takes seconds. A file that cannot be read counts as missing, with a warning, and
-is written anew.
+fastest of a few square products of random numbers, on a processor of a few convolutions too, and a
+copy much larger than the caches. Each device, driver, power limit, torch version and thread count
+has one JSON file in the user's cache, because measuring takes seconds. A file that cannot be read
+counts as missing, with a warning, and is written anew.
 """
 
 import hashlib
@@ -31,8 +31,10 @@ from bench.devices.telemetry.common import Baseline
 from bench.devices.telemetry.readers import open_telemetry
 from bench.devices.torch.detect import find
 from bench.devices.torch.rates import (
+    CONVOLUTION_SIDES,
     SIDES,
     SUSTAINED_S,
+    convolution_rates,
     copy_rate,
     product_rates,
     sustained_rate,
@@ -40,10 +42,13 @@ from bench.devices.torch.rates import (
 from bench.devices.torch.torch_adapter import adapter_for
 
 METHOD = (
-    "median of 5 batches of host wall clock between synchronisations; best square product of "
-    "normal random numbers; copy counts bytes read plus written"
+    "median of 5 batches of host wall clock between synchronisations; best square product, or "
+    "on a CPU 3x3x3 convolution of 128 channels, of normal random numbers; copy counts bytes read "
+    "plus written"
 )
 _LOG = logging.getLogger(__name__)
+_CONVOLUTIONS_FRAC = 0.4
+"""Of a dtype's time on a processor."""
 Rate = Annotated[float, Meta(gt=0, le=1e300)]
 
 
@@ -63,7 +68,8 @@ class RoofKey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def path(self) -> Path:
         """File of the roof: readable at the front, unique at the end."""
         readable = re.sub(r"[^A-Za-z0-9]+", "-", self.name).strip("-").lower()[:40]
-        sides = SIDES["cpu" if self.type == "cpu" else "accelerator"]
+        kind = "cpu" if self.type == "cpu" else "accelerator"
+        sides = (*SIDES[kind], *CONVOLUTION_SIDES[kind])
         own = [getattr(self, name) for name in RoofKey.__struct_fields__]
         return cache_folder() / f"roof-{readable}-{_digest(json.dumps([*own, *sides]))}.json"
 
@@ -73,9 +79,9 @@ class Roof(RoofKey, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     label: str
     flops_per_s: Mapping[str, Rate]
-    """Best product by dtype."""
+    """Best product or convolution by dtype."""
     sustained_flops_per_s: Mapping[str, Rate]
-    """The same product over the last second of two, by dtype; empty on a CPU."""
+    """The best product over the last second of two, by dtype; empty on a CPU."""
     tried: Mapping[str, Mapping[str, Rate]]
     """FLOP/s of each shape, such as `8192 NT`, by dtype."""
     unsupported: tuple[str, ...]
@@ -127,7 +133,8 @@ def measure_roof(
     device = find(label)
     adapter = adapter_for(label)
     # An accelerator's best shape runs once more, to see what the power limit leaves of it.
-    reserved_s = 0.0 if device.type == "cpu" else SUSTAINED_S
+    # A processor's convolutions come after its products.
+    reserved_s = _CONVOLUTIONS_FRAC * dtype_budget_s if device.type == "cpu" else SUSTAINED_S
     before = take_snapshot(os.getpid())
     flops_per_s, sustained, tried = {}, {}, {}
     for dtype in dtypes:
@@ -135,10 +142,12 @@ def measure_roof(
         rates = product_rates(device, adapter=adapter, dtype=dtype, budget_s=budget_s)
         if not rates:
             continue
+        if device.type == "cpu":
+            rates |= convolution_rates(device, adapter=adapter, dtype=dtype, budget_s=reserved_s)
         shape = max(rates, key=rates.__getitem__)
         tried[dtype] = {f"{side} {layout}": rate for (side, layout), rate in rates.items()}
         flops_per_s[dtype] = rates[shape]
-        if reserved_s:
+        if device.type != "cpu":
             rate = sustained_rate(device, adapter=adapter, dtype=dtype, shape=shape)
             sustained[dtype] = rate
             flops_per_s[dtype] = max(rate, flops_per_s[dtype])

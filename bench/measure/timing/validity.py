@@ -21,6 +21,8 @@ INVALIDATING = frozenset(
         "foreign_cpu_heavy",
         "nonfinite",
         "wrong_output",
+        "flops_disagree",
+        "over_roof",
         "window_short",
         "few_samples",
         "clock_backwards",
@@ -31,9 +33,14 @@ FAILING = frozenset(
     {"out_of_memory", "unsupported_op", "unsupported_dtype", "timeout", "crashed", "error"}
 )
 SKIPPING = frozenset({"interrupted", "budget", "link_unresolved"})
-RETRYABLE = INVALIDATING - {"nonfinite", "wrong_output"} | {"crashed", "timeout"}
+_REPEATING = {"nonfinite", "wrong_output", "flops_disagree", "over_roof"}
+RETRYABLE = INVALIDATING - _REPEATING | {"crashed", "timeout"}
 """Reasons that another attempt may not have; a wrong or refused computation would only repeat."""
 
+OVER_ROOF_FRAC = 1.05
+WINOGRAD = 2.25
+"""Multiplications that a convolution by Winograd's algorithm F(2x2, 3x3) saves, which libraries of
+accelerators use in fp32 (Lavin and Gray, https://arxiv.org/abs/1509.09308)."""
 THROTTLE_INVALID_FRAC = 0.01
 INPUT_BOUND_FRAC = 0.10
 HOST_BOUND_FRAC = 0.5
@@ -53,6 +60,18 @@ def status_of(reasons: Iterable[str]) -> Status:
     if codes & INVALIDATING:
         return "INVALID"
     return "WARN" if codes else "OK"
+
+
+def roof_problems(roof_frac: float | None, *, is_accelerator: bool, dtype: str) -> Problems:
+    """Whether more was reached than the device can do: then a figure is wrong.
+
+    A processor's roof has a convolution in it, an accelerator's has none.
+    """
+    most = OVER_ROOF_FRAC * (WINOGRAD if is_accelerator and dtype == "fp32" else 1.0)
+    if roof_frac is None or roof_frac <= most:
+        return []
+    words = f"{100 * roof_frac:,.0f} % of the measured roof: flops_per_item is too high, or the"
+    return [("over_roof", f"{words} roof was measured on a busy machine")]
 
 
 def cpu_reasons(*, foreign_frac: float | None, steal_frac: float | None) -> list[str]:

@@ -58,8 +58,12 @@ def _flops_problems(engine: TorchEngine) -> Problems:
         with _eagerly(), counter.counting_optimizer(), counter:
             count = engine.untraced_step()
         engine.adapter.synchronize()
-    except Exception:  # of the counter, or memory that the step without compilation lacks
-        return []
+    except Exception as error:  # the figures of the window stand, whatever a counted step lacks
+        if engine.workload.flops_per_item(engine.phase) is None:
+            return []
+        why = (str(error).splitlines() or [""])[0][:100]
+        words = f"flops_per_item could not be checked: {type(error).__name__}: {why}"
+        return [("flops_unconfirmed", words)]
     if count.flops is None or not count.items:
         return []
     return flops_problems(count.flops / count.items, counter=counter, items=count.items)

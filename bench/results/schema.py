@@ -289,7 +289,7 @@ REASONS: Mapping[str, str] = {
     "nonfinite": "the loss or output was not finite",
     "wrong_output": "the output differs from the fp32 CPU reference by more than the tolerance",
     "flops_disagree": "flops_per_item is far from the FLOPs of the operators that a step runs; the detail has both",
-    "flops_unconfirmed": "flops_per_item and the operators of a step differ by over 10 %: another convention, or kernels that cannot be counted; the detail has both",
+    "flops_unconfirmed": "flops_per_item and the operators of a step differ by over 10 %: another convention, or kernels that cannot be counted; or no step could be counted; the detail has more",
     "parameters_disagree": "num_parameters of the workload is not that of its net; the detail has both",
     "over_roof": "over 105 % of the roof was reached: flops_per_item is too high, or the roof was measured on a busy machine",
     "window_short": "the measured window had too few steps or too little time; raise --budget or shrink the workload",

@@ -82,6 +82,14 @@ def test_parameters_beside_the_nets_and_a_share_beyond_the_roof_have_reasons(
     assert f"{100 * float(row['roof_frac'] or 0):,.0f} % of the measured roof" in str(row["detail"])
 
 
+def test_a_step_that_cannot_be_counted_is_a_reservation_and_costs_no_row(tmp_path: Path) -> None:
+    words = (f"{DECLARED}:infer", "--set", "refuses=true")
+    (row,) = rows_of(*words, out=tmp_path / "out", code=0).values()
+    assert "flops_unconfirmed" in str(row["reasons"]).split(";")
+    said = "flops_per_item could not be checked: RuntimeError: found no compiled frames"
+    assert (row["status"], row["detail"]) == ("WARN", said)
+
+
 @pytest.mark.parametrize(
     ("frac", "is_accelerator", "dtype", "is_over"),
     [

@@ -17,6 +17,8 @@ class Workload(bench.workload.Workload):
     batch: int = 32
     times: float = 1.0
     more: int = 0
+    refuses: bool = False
+    """The net cannot run under a dispatch mode, as flex_attention cannot."""
 
     def build_net(self) -> Any:
         from torch import nn
@@ -32,6 +34,10 @@ class Workload(bench.workload.Workload):
         return net(batch).square().mean()
 
     def infer(self, net: Any, batch: Any) -> Any:
+        from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+        if self.refuses and _get_current_dispatch_mode() is not None:
+            raise RuntimeError("found no compiled frames")
         return net(batch)
 
     def items(self, phase: Phase, batch: Any) -> int:

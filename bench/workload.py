@@ -14,6 +14,7 @@ libraries in inside the methods, so that `bench list` stays fast.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -228,3 +229,25 @@ class Workload(ABC):
 
     def check(self, phase: Phase, output: Any) -> None:
         """Raise ValueError if the output of one step (or the loss) cannot be right."""
+
+
+def number_of(workload: Workload, method: str, *values: Any, least: int = 0, **named: Any) -> Any:
+    """Return the number that a method of the author's answers, or None where it says None.
+
+    Raises:
+        UsageError: it answers something else, a number that is not finite, or one below `least`.
+    """
+    found = getattr(workload, method)(*values, **named)
+    if found is None:
+        return None
+    is_number = isinstance(found, int | float) or hasattr(found, "dtype") and found.ndim == 0
+    if not is_number or not math.isfinite(found) or found < least:
+        shown = f"{found:g}" if is_number else type(found).__name__
+        allowed = f"a finite number of {least} or more"
+        raise UsageError(f"the workload's {method}() answers {shown}; it must be {allowed}")
+    return float(found) if isinstance(found, float) or hasattr(found, "dtype") else found
+
+
+def memory_bytes_of(workload: Workload, phase: Phase, *, dtype: Dtype) -> int:
+    """Return the author's estimate in whole bytes; UsageError as in `number_of`."""
+    return int(number_of(workload, "memory_bytes", phase, dtype=dtype) or 0)

@@ -68,4 +68,6 @@ def one_of(name: str, value: object, allowed: list[str], *, hint: str = "") -> U
     near = difflib.get_close_matches(str(value), allowed, n=1)
     guess = f"; did you mean {near[0]!r}?" if near else ""
     tail = f" {hint}" if hint else ""
+    if not allowed:
+        return UsageError(f"{name} {value!r}{tail}: there is none to choose from; leave it out")
     return UsageError(f"{name} {value!r} is not one of {', '.join(allowed)}{guess}{tail}")

@@ -81,6 +81,36 @@ def dry(run: Run, *words: object) -> Any:
     return run("-w", TIMED, "--dry-run", "--json", *words).document
 
 
+def test_an_authors_answer_that_is_no_number_is_named_and_the_other_phase_runs(
+    run: Run, tmp_path: Path
+) -> None:
+    timed = Path(TIMED).read_text()
+    only_in_training = "return {} if phase.is_training else 1"
+    for method, answer, said in (
+        ("flops_per_item", "-5", "flops_per_item() answers -5; it must be a finite number of 0"),
+        ("flops_per_item", "float('nan')", "flops_per_item() answers nan"),
+        ("flops_per_item", "[1]", "flops_per_item() answers list"),
+        ("items", "0", "items() answers 0; it must be a finite number of 1 or more"),
+    ):
+        body = only_in_training.format(answer)
+        text = re.sub(rf"(def {method}\(.*\n +)return .*", rf"\g<1>{body}", timed)
+        out = tmp_path / f"{method}-{answer}"
+        out.mkdir()
+        (out / "mine.py").write_text(text)
+        run("-w", out / "mine.py", "--out", out, code=4)
+        rows = rows_in(out)
+        failed = [row for row in rows if row["status"] == "FAILED"]
+        assert {row["workload"] for row in failed} == {"mine-train"}, (method, answer)
+        assert all(said in str(row["detail"]) for row in failed), failed
+        assert {row["status"] for row in rows if row["workload"] == "mine-infer"} == {"OK"}
+    text = timed.replace("return 1000 * self.batch", "return 1000.5 if self.batch == 1 else 'lots'")
+    (tmp_path / "mine.py").write_text(text)
+    phase = f"{tmp_path / 'mine.py'}:infer"
+    run("-w", phase, "--out", tmp_path / "half")
+    ended = run("-w", phase, "--batch", 2, "--out", tmp_path / "lots", code=2)
+    assert "memory_bytes() answers str" in ended.err
+
+
 def test_dry_run_shows_the_plan_and_runs_nothing(run: Run, tmp_path: Path) -> None:
     ended = run("-w", TIMED, "--dry-run", "--trials", "4", "--out", tmp_path / "results")
     assert ended.out.splitlines() == [

@@ -86,6 +86,16 @@ class _Content:
     file_ending: str = ".nii.gz"
 
 
+_DECATHLON = (
+    'it needs "labels" and "modality", such as {"0": "background"}, and "training", a list of'
+    ' {"image": ..., "label": ...}; or the keys of nnU-Net v2'
+)
+_NNUNET = (
+    'this is nnU-Net v2: it needs "channel_names", such as {"0": "CT"}, "labels", such as'
+    ' {"background": 0, "tumour": 1}, and "file_ending"'
+)
+
+
 def read_folder(root: Path) -> Folder:
     """Read dataset.json; `DataError` says what is missing or wrong in it."""
     path = root / "dataset.json"
@@ -107,10 +117,8 @@ def read_folder(root: Path) -> Folder:
                 f" {len(training)} cases; files are missing, or the number is to be changed"
             )
     except msgspec.ValidationError as error:
-        raise DataError(
-            f'{path}: {error}; it needs "labels" and "modality", such as {{"0": "background"}}, '
-            'and "training", a list of {"image": ..., "label": ...}; or the keys of nnU-Net v2'
-        ) from error
+        is_nnunet = isinstance(document, dict) and "channel_names" in document
+        raise DataError(f"{path}: {error}; {_NNUNET if is_nnunet else _DECATHLON}") from error
     except ValueError as error:  # a surrogate in a name as well
         raise DataError(f"{path}: {error}") from error
     return Folder(classes=classes, channels=channels, training=training)
@@ -150,9 +158,10 @@ def _in_order(names: Mapping[str, str], *, key: str) -> tuple[str, ...]:
     """Return the names by number; `ValueError` where a number is missing."""
     numbers = list(map(str, range(len(names))))
     if names.keys() != set(numbers):
+        missing = next(number for number in numbers if number not in names)
+        what = "the background, 0, is missing" if missing == "0" else f"{missing} is missing"
         raise ValueError(
-            f'"{key}" must be numbered 0 to {len(names) - 1} without gaps; it has'
-            f" {', '.join(names)}"
+            f'"{key}" must be numbered from 0 without gaps; it has {", ".join(names)}: {what}'
         )
     return tuple(names[number] for number in numbers)
 
@@ -226,6 +235,8 @@ def _with_channels(image: Path, *, num_channels: int) -> tuple[Path, ...]:
 
 
 def _found(root: Path, *, ending: str, num_channels: int) -> tuple[Case, ...]:
+    if f".{ending}" in (".nii.gz", ".nii"):
+        raise ValueError(f'"file_ending" {ending!r} lacks its dot; write ".{ending}"')
     if ending not in (".nii.gz", ".nii"):
         raise ValueError(
             f'this is nnU-Net v2 with "file_ending" {ending!r}, which is not read; convert images'

@@ -110,7 +110,9 @@ def _demand(trials: Trials) -> Demand:
     roof, reached = None, None
     if work and intensity and peak and rate and ridge:
         roof = "compute" if intensity >= ridge else "bandwidth"
-        reached = speed.value * work / min(peak, intensity * rate) if speed else None
+        # The roof is one device's: what several did together is no share of it.
+        if speed and trials.text("device_count") in ("", "1"):
+            reached = speed.value * work / min(peak, intensity * rate)
     return Demand(
         trials=trials,
         name=trials.text("workload"),

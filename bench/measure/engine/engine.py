@@ -18,7 +18,7 @@ from bench.core.nouns import DTYPE_BYTES, Dtype
 from bench.devices.torch.adapter import Adapter
 from bench.measure.messages import TrialRequest
 from bench.measure.timing.clock import FakeClock
-from bench.workload import Phase, Workload
+from bench.workload import Phase, Workload, memory_bytes_of, number_of
 
 BETWEEN_PROCESSES_SD = 0.02
 BETWEEN_STEPS_SD = 0.01
@@ -52,16 +52,17 @@ class StepCount:
 
 def counted(workload: Workload, phase: Phase, collated: Any, *, dtype: Dtype) -> StepCount:
     """Return what a collated batch holds, and by formula comes to; None is a generated one."""
-    items = workload.items(phase, collated)
-    per_item = workload.flops_per_item(phase, collated)
+    items = int(number_of(workload, "items", phase, collated, least=1))
+    per_item = number_of(workload, "flops_per_item", phase, collated)
     sized = workload if collated is None else workload.sized_as(phase, collated)
-    least_bytes = sized.bytes_per_item(phase, dtype_bytes=DTYPE_BYTES[dtype])
+    least_bytes = number_of(sized, "bytes_per_item", phase, dtype_bytes=DTYPE_BYTES[dtype])
+    memory_bytes = None if collated is None else memory_bytes_of(sized, phase, dtype=dtype)
     return StepCount(
         items=items,
         elements=workload.elements(phase, collated),
         flops=None if per_item is None else per_item * items,
         least_bytes=None if least_bytes is None else least_bytes * items,
-        memory_bytes=None if collated is None else sized.memory_bytes(phase, dtype=dtype) or None,
+        memory_bytes=memory_bytes or None,
     )
 
 

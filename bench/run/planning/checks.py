@@ -21,7 +21,7 @@ from bench.core.nouns import COMPILE_MODES, DTYPES, MODES, SIZES, STRATEGIES, Dt
 from bench.core.paths import user_path
 from bench.core.units import format_bytes
 from bench.measure.timing.limits import PROFILES
-from bench.workload import Phase, Workload
+from bench.workload import Phase, Workload, memory_bytes_of
 
 if TYPE_CHECKING:
     from bench.run.planning.request import RunRequest
@@ -325,7 +325,7 @@ def choose_size(
     def chosen(name: str, reason: str) -> SizeChoice:
         workload = discovery.instance(found, size=name or None, overrides=overrides)
         sized = workload if data is None else workload.sized_for(phase, data)
-        estimate = sized.memory_bytes(phase, dtype=dtype)
+        estimate = memory_bytes_of(sized, phase, dtype=dtype)
         return SizeChoice(name=name, reason=reason, workload=workload, estimate_bytes=estimate)
 
     if asked is not None:

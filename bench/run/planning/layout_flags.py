@@ -75,7 +75,8 @@ def _ranks(
     if devices is None:
         if (data, tensor, pipeline) == (None, None, None):
             raise UsageError(
-                "--link and --parallel need --devices, such as --devices 8, or --tp, --dp, --pp"
+                "flags of a layout (--link, --parallel, --mitigate, ...) need --devices, such as"
+                " --devices 8, or --tp, --dp, --pp"
             )
         return data or 1, tensor or 1, pipeline or 1
     if strategy == "tp" and tensor is None:

@@ -26,7 +26,7 @@ from bench.run.planning.checks import Joined, check_layouts, choose_size, overri
 from bench.run.planning.data_digest import digest_of
 from bench.run.planning.modes import choose_mode, is_sure
 from bench.run.planning.request import TO_TRIAL, RunRequest
-from bench.workload import Workload
+from bench.workload import Workload, memory_bytes_of
 
 STARTUP_S = 15.0
 """What a trial takes besides its limits, for planning only: imports, building, first step."""
@@ -271,7 +271,7 @@ def shrunk(planned: Planned) -> Planned | None:
     return replace(
         planned,
         config=replace(config, params=discovery.parameters(workload)),
-        mem_estimate_bytes=sized.memory_bytes(phase, dtype=config.dtype),
+        mem_estimate_bytes=memory_bytes_of(sized, phase, dtype=config.dtype),
         batch=workload.batch_size(phase),
         extra_reasons=tuple(dict.fromkeys((*planned.extra_reasons, "oom_shrunk"))),
     )

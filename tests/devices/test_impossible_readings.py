@@ -298,7 +298,8 @@ def test_a_run_beside_a_driver_that_knows_nothing_keeps_its_row_and_says_so(
     assert row["status"] == "WARN" and "energy_unvalidated" not in row["reasons"]
     for name in ("energy_j", "power_mean_w", "idle_power_w", "temp_max_c", "power_limit_w"):
         assert row[name] == "", name
-    assert float(row["sm_clock_mean_hz"]) == 1.755e9
+    # A window of milliseconds may end before the sampler's first reading.
+    assert row["sm_clock_mean_hz"] in ("", "1755000000.0")
     assert row["detail"] == (
         "power limit not measured: the driver gives 0 W; "
         "power not measured: the driver gives 0 W; "

@@ -231,23 +231,23 @@ class Workload(ABC):
         """Raise ValueError if the output of one step (or the loss) cannot be right."""
 
 
-def number_of(workload: Workload, method: str, *values: Any, least: int = 0, **named: Any) -> Any:
-    """Return the number that a method of the author's answers, or None where it says None.
+def number_of(answer: Any, *, method: str, least: int = 0) -> float:
+    """Return the number that a method of the author's answers.
 
     Raises:
-        UsageError: it answers something else, a number that is not finite, or one below `least`.
+        UsageError: it is something else, not finite, or below `least`.
     """
-    found = getattr(workload, method)(*values, **named)
-    if found is None:
-        return None
-    is_number = isinstance(found, int | float) or hasattr(found, "dtype") and found.ndim == 0
-    if not is_number or not math.isfinite(found) or found < least:
-        shown = f"{found:g}" if is_number else type(found).__name__
+    try:
+        number = float(answer)
+        shown = f"{number:g}"
+    except (TypeError, ValueError, RuntimeError):
+        number, shown = math.nan, type(answer).__name__
+    if not math.isfinite(number) or number < least:
         allowed = f"a finite number of {least} or more"
         raise UsageError(f"the workload's {method}() answers {shown}; it must be {allowed}")
-    return float(found) if isinstance(found, float) or hasattr(found, "dtype") else found
+    return number
 
 
 def memory_bytes_of(workload: Workload, phase: Phase, *, dtype: Dtype) -> int:
     """Return the author's estimate in whole bytes; UsageError as in `number_of`."""
-    return int(number_of(workload, "memory_bytes", phase, dtype=dtype) or 0)
+    return int(number_of(workload.memory_bytes(phase, dtype=dtype), method="memory_bytes"))

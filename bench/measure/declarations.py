@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from bench.core.units import format_si
 from bench.hardware.operators import MATRIX
 from bench.measure.timing.validity import Problems
-from bench.workload import number_of
 
 if TYPE_CHECKING:
     from bench.measure.engine.torch_engine import TorchEngine
@@ -34,8 +33,9 @@ PARAMETERS_FRAC = 0.01
 
 def declaration_problems(engine: TorchEngine) -> Problems:
     """What the author declared wrongly; asked when the window's figures have been read."""
-    declared = int(number_of(engine.workload, "num_parameters") or 0)
-    return parameter_problems(declared, in_net=engine.num_parameters) + _flops_problems(engine)
+    return parameter_problems(
+        engine.workload.num_parameters(), in_net=engine.num_parameters
+    ) + _flops_problems(engine)
 
 
 def parameter_problems(declared: int, *, in_net: int) -> Problems:

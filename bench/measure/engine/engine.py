@@ -52,10 +52,14 @@ class StepCount:
 
 def counted(workload: Workload, phase: Phase, collated: Any, *, dtype: Dtype) -> StepCount:
     """Return what a collated batch holds, and by formula comes to; None is a generated one."""
-    items = int(number_of(workload, "items", phase, collated, least=1))
-    per_item = number_of(workload, "flops_per_item", phase, collated)
+    items = int(number_of(workload.items(phase, collated), method="items", least=1))
+    per_item = workload.flops_per_item(phase, collated)
     sized = workload if collated is None else workload.sized_as(phase, collated)
-    least_bytes = number_of(sized, "bytes_per_item", phase, dtype_bytes=DTYPE_BYTES[dtype])
+    least_bytes = sized.bytes_per_item(phase, dtype_bytes=DTYPE_BYTES[dtype])
+    if per_item is not None:
+        per_item = number_of(per_item, method="flops_per_item")
+    if least_bytes is not None:
+        least_bytes = number_of(least_bytes, method="bytes_per_item")
     memory_bytes = None if collated is None else memory_bytes_of(sized, phase, dtype=dtype)
     return StepCount(
         items=items,

@@ -202,6 +202,24 @@ def test_two_agents_make_one_result_file_of_rank_0(tmp_path: Path) -> None:
     assert processes_with(str(tmp_path)) == []
 
 
+def test_another_rank_that_ended_well_is_not_ended_again_by_its_agent() -> None:
+    """The agent's SIGTERM may come when the rank has begun to leave, as by `atexit` here."""
+    code = """
+import atexit, os, signal
+from bench.core.interrupts import as_interrupts
+from bench.measure.messages import RunEnd
+from bench.run.launching import launch
+from bench.run.launching.child import Outcome
+atexit.register(os.kill, os.getpid(), signal.SIGTERM)
+launch.run_child = lambda *_, **__: Outcome(result=RunEnd())
+with as_interrupts():
+    code = launch.follow()
+raise SystemExit(code)
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), check=False)
+    assert done.returncode == 0
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("fault", "reason", "words"),

@@ -21,8 +21,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.core.errors import ExitCode, MeasurementError, UsageError
+from bench.core.interrupts import held_back
 from bench.core.nouns import Config
-from bench.measure.asking import ask, is_of_job, same_modules
+from bench.measure.asking import ask, is_of_job, leave, same_modules
 from bench.measure.inspection import MIOPEN_FIND_MODE
 from bench.measure.messages import Failure, LinkRequest, Post, RunEnd, TrialRequest, encode
 from bench.run.launching.child import OnMessage, Outcome, run_child
@@ -177,7 +178,9 @@ def follow() -> int:
         for number in itertools.count(1):
             outcome = run_child(RANK, str(number), environment=environment)
             if isinstance(outcome.result, RunEnd):
-                return int(ExitCode.OK)
+                # Where rank 0 failed, its agent ends this rank meanwhile: it has ended well.
+                with held_back():
+                    leave(int(ExitCode.OK))
             if outcome.last_stage == "start":
                 break  # it had no word from rank 0: the store is gone, and with it the run
             if outcome.exit_code != 0:

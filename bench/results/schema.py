@@ -267,7 +267,7 @@ BY_NAME: Mapping[str, Column] = {column.name: column for column in COLUMNS}
 NAMES: tuple[str, ...] = tuple(BY_NAME)
 
 STATUSES = {
-    "OK": "measured, nothing to remark",
+    "OK": "measured, without reservation; a label in `reasons` may say what sets the pace, or what the window alone cannot tell",
     "WARN": "measured and usable, with a reservation named in `reasons`",
     "INVALID": "measured, but conditions or output were wrong; never use its figures",
     "FAILED": "did not finish; `reasons` and `detail` say why",

@@ -218,7 +218,7 @@ def test_a_run_says_how_far_its_steps_changed_and_which_cannot_tell(
     rise = float(slower["drift_rise_frac"] or 0)
     assert 0.03 < rise < 0.06
     assert slower["drift_frac"] is None, "a column of older files, with another meaning"
-    assert (varied["status"], varied["reasons"]) == ("WARN", "noisy")
+    assert (varied["status"], varied["reasons"]) == ("OK", "noisy")
     known = float(varied["drift_half_width_frac"] or 0)
     assert known > 0.05
     assert f"noisy: 1 of 3 trials, varied-infer: {REASONS['noisy']}" in answer.out

@@ -154,16 +154,17 @@ def test_windows_that_are_no_measurement_say_why() -> None:
 
 
 def test_every_reason_of_the_schema_has_one_status_and_the_gravest_decides() -> None:
-    sets = (validity.INVALIDATING, validity.FAILING, validity.SKIPPING)
+    sets = (validity.INVALIDATING, validity.FAILING, validity.SKIPPING, validity.LABELS)
     assert frozenset.union(*sets) <= REASONS.keys()
     assert sum(map(len, sets)) == len(frozenset.union(*sets))
     assert validity.status_of([]) == "OK"
     for code in REASONS:
         expected = "WARN"
-        for status, codes in zip(("INVALID", "FAILED", "SKIPPED"), sets, strict=True):
+        for status, codes in zip(("INVALID", "FAILED", "SKIPPED", "OK"), sets, strict=True):
             expected = status if code in codes else expected
         assert validity.status_of([code]) == expected
     assert validity.status_of(["smoke", "drift"]) == "WARN"
+    assert validity.status_of(["noisy", "drift"]) == "WARN"
     assert validity.status_of(["drift", "nonfinite"]) == "INVALID"
     assert validity.status_of(["nonfinite", "interrupted"]) == "SKIPPED"
     assert validity.status_of(["interrupted", "crashed", "nonfinite"]) == "FAILED"

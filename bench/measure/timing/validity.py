@@ -33,6 +33,8 @@ FAILING = frozenset(
     {"out_of_memory", "unsupported_op", "unsupported_dtype", "timeout", "crashed", "error"}
 )
 SKIPPING = frozenset({"interrupted", "budget", "link_unresolved"})
+LABELS = frozenset({"noisy", "input_bound", "host_bound"})
+"""What sets the pace, or what one window cannot tell: the figures stand without reservation."""
 _REPEATING = {"nonfinite", "wrong_output", "flops_disagree", "over_roof"}
 RETRYABLE = INVALIDATING - _REPEATING | {"crashed", "timeout"}
 """Reasons that another attempt may not have; a wrong or refused computation would only repeat."""
@@ -51,7 +53,7 @@ Problems = list[tuple[str, str]]
 
 
 def status_of(reasons: Iterable[str]) -> Status:
-    """Return the gravest status that the reasons call for; OK when there are none."""
+    """Return the gravest status that the reasons call for; OK when there are none but labels."""
     codes = set(reasons)
     if codes & FAILING:
         return "FAILED"
@@ -59,7 +61,7 @@ def status_of(reasons: Iterable[str]) -> Status:
         return "SKIPPED"
     if codes & INVALIDATING:
         return "INVALID"
-    return "WARN" if codes else "OK"
+    return "WARN" if codes - LABELS else "OK"
 
 
 def roof_problems(roof_frac: float | None, *, is_accelerator: bool, dtype: str) -> Problems:

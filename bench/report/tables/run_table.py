@@ -148,8 +148,8 @@ def reason_lines(rows: Sequence[Row]) -> list[str]:
         f"{REASONS.get(code, 'unknown reason')}"
         for code, those in sorted(found.items(), key=lambda item: -len(item[1]))
     ]
-    unusable_first = sorted(rows, key=lambda row: row["status"] in USABLE)
-    details = Counter(str(row["detail"]) for row in unusable_first if row.get("detail"))
+    gravest_first = sorted(rows, key=lambda row: (row["status"] in USABLE, row["status"] == "OK"))
+    details = Counter(str(row["detail"]) for row in gravest_first if row.get("detail"))
     lines += [
         f"  {detail}" + (f" ({num} trials)" if num > 1 else "")
         for detail, num in details.most_common(MAX_DETAILS)

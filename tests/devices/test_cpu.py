@@ -283,6 +283,8 @@ def test_a_program_outside_the_tree_counts_as_foreign_and_one_inside_as_own():
     # Faults and switches are the trial's alone, not those of the harness around it.
     assert {pid for pid, _ in last.faults} == {child.pid}
     assert {process[0] for process, _ in last.switches} == {child.pid}
+    names = {key[0]: times.name for key, times in last.processes.items()}
+    assert names[os.getpid()] == psutil.Process().name()[:15]
     pids = {pid for pid, _ in last.processes}
     assert {os.getpid(), child.pid} <= pids and 1 not in pids
     # The same counters, with the child left out of the tree, make it foreign.

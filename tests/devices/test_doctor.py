@@ -8,7 +8,7 @@ import pytest
 
 from bench.devices.doctor import all_findings, host_findings
 from bench.devices.doctor.host_findings import Finding
-from bench.devices.host.cpu_noise import CpuNoise, ProcessTimes
+from bench.devices.host.cpu_noise import CpuNoise, CpuSnapshot, ProcessTimes
 from bench.measure.asking import failure_of
 from tests.devices.recorded_drivers import RecordedAmdSmi, RecordedNvml, make_tree
 
@@ -124,35 +124,38 @@ def test_variables_that_change_what_is_measured_are_found():
 
 
 def test_three_busiest_foreign_processes_are_named_busiest_first():
-    def times(*used_s):
-        return {
-            (pid, 0.0): ProcessTimes(parent_pid=0, own_s=10.0 + one_s, reaped_s=0.0)
+    def look(time_s, *used_s):
+        everything = {
+            (pid, 0.0): ProcessTimes(parent_pid=0, own_s=10.0 + one_s, reaped_s=0.0, name="make")
             for pid, one_s in enumerate(used_s)
         }
+        own = {(0, 0.0): everything[0, 0.0]}
+        counters = {"busy_s": 0.0, "steal_s": None, "total_s": 0.0}
+        return CpuSnapshot(time_s=time_s, **counters, processes=own, everything=everything)
 
-    after = times(2.0, 0.5, 1.5, 0.01, 0.2, 0.3)
-    busy = host_findings.busiest(times(*[0.0] * 6), after=after, elapsed_s=2.0, own={(0, 0.0)})
-    assert [(pid, round(cores, 3)) for pid, cores in busy] == [(2, 0.75), (1, 0.25), (5, 0.15)]
+    after = look(2.0, 2.0, 0.5, 1.5, 0.01, 0.2, 0.3)
+    busy = host_findings.busiest(look(0.0, *[0.0] * 6), after)
+    assert [(pid, round(cores, 3)) for cores, pid, _ in busy] == [(2, 0.75), (1, 0.25), (5, 0.15)]
 
 
+BUSY = (0.9, 42, "make")
 UNSEEN = "other programs use 30% of the processor: not visible from here"
 
 
 @pytest.mark.parametrize(
     ("noise", "busy", "found"),
     [
-        ({"foreign_cpu_frac": 0.01}, [(42, 0.9)], "note: other programs use 1% of the processor: "),
-        ({"foreign_cpu_frac": 0.06}, [(42, 0.9)], "warning: other programs use 6%"),
-        ({"foreign_cpu_frac": 0.5}, [(42, 0.9)], "error: other programs use 50%"),
-        ({}, [(42, 0.9)], "warning: make (pid 42, 0.9 cores) -> stop them or wait: top -p 42"),
+        ({"foreign_cpu_frac": 0.01}, [BUSY], "note: other programs use 1% of the processor: "),
+        ({"foreign_cpu_frac": 0.06}, [BUSY], "warning: other programs use 6%"),
+        ({"foreign_cpu_frac": 0.5}, [BUSY], "error: other programs use 50%"),
+        ({}, [BUSY], "warning: make (pid 42, 0.9 cores) -> stop them or wait: top -p 42"),
         ({"foreign_cpu_frac": 0.3}, [], f"error: {UNSEEN} -> look on"),
         ({"foreign_cpu_frac": 0.04, "steal_frac": 0.002}, [], None),
         ({}, [], None),
         ({"steal_frac": 0.05}, [], "warning: the hypervisor took 5.0%"),
     ],
 )
-def test_load_of_others_follows_the_limits_of_a_trial(monkeypatch, noise, busy, found):
-    monkeypatch.setattr(host_findings, "_name", {42: "make"}.__getitem__)
+def test_load_of_others_follows_the_limits_of_a_trial(noise, busy, found):
     got = words(host_findings.noise_findings(CpuNoise(**noise), busy=busy))
     assert len(got) == (found is not None)
     assert all(one.startswith(str(found)) for one in got)
@@ -206,7 +209,7 @@ def test_each_state_of_a_device_is_found(call, reading, found):
 
 def test_findings_are_sorted_by_severity_and_the_machine_is_left_alone(tmp_path, monkeypatch):
     loaded = Finding(severity="note", what="load", why="", fix="")
-    monkeypatch.setattr(all_findings, "load_findings", lambda root: [loaded])
+    monkeypatch.setattr(all_findings, "load_findings", lambda: [loaded])
     monkeypatch.setattr(all_findings, "gpu_findings", list)
     make_tree(tmp_path, {f"{CPU}/cpu0/cpufreq/scaling_governor": "powersave"})
     files = {file: file.read_text() for file in tmp_path.rglob("*") if file.is_file()}

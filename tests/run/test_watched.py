@@ -15,7 +15,6 @@ import torch
 
 from bench.core.nouns import Device, Layout
 from bench.devices.host.cpu_noise import CpuSnapshot, ProcessTimes, take_snapshot
-from bench.devices.host.foreign_load import Look
 from bench.devices.telemetry.common import Baseline, Sample
 from bench.measure.inspection import Inspection, torch_facts
 from bench.measure.messages import Samples, Stage, TrialResult
@@ -219,21 +218,17 @@ def test_a_row_that_others_disturbed_names_the_busiest_program():
             (7, 0.0): ProcessTimes(parent_pid=1, own_s=hog_s, reaped_s=0.0, name="make"),
             (8, 0.0): ProcessTimes(parent_pid=1, own_s=hog_s / 9, reaped_s=0.0, name="sshd"),
         }
-        snapshot = CpuSnapshot(
+        return CpuSnapshot(
             time_s=time_s,
             busy_s=hog_s,
             steal_s=None,
             total_s=time_s * (psutil.cpu_count() or 1),
-            processes={},
-            switches={},
-            faults={},
+            everything=processes,
         )
-        return Look(snapshot=snapshot, everything=processes)
 
     looks = [counted(-1.0, 0.0), counted(1.0, 0.45 * 2 * (psutil.cpu_count() or 1))]
     observation = Observation(looks=looks)
-    snapshots = [one.snapshot for one in looks]
-    observation.sampler = SimpleNamespace(samples=[], snapshots=snapshots)
+    observation.sampler = SimpleNamespace(samples=[], snapshots=looks)
     facts = {"row": {}, "result": RESULT, "usable_cores": 1, "has_energy": False}
     columns, reasons = observed_columns(observation, **facts)
     assert reasons == ["foreign_cpu_heavy"]
@@ -241,7 +236,7 @@ def test_a_row_that_others_disturbed_names_the_busiest_program():
     assert columns["detail"] == "busiest other program: make, 45% of the processors"
     calm = [counted(-1.0, 0.0), counted(1.0, 0.0)]
     observation = Observation(looks=calm)
-    observation.sampler = SimpleNamespace(samples=[], snapshots=[one.snapshot for one in calm])
+    observation.sampler = SimpleNamespace(samples=[], snapshots=calm)
     columns, reasons = observed_columns(observation, **facts)
     assert (columns["detail"], reasons) == (None, [])
 

@@ -18,10 +18,13 @@ from bench.devices.doctor.host_findings import (
     SEVERITIES,
     Finding,
     disk_findings,
+    error,
     load_findings,
+    note,
     processor_findings,
     share_findings,
     software_findings,
+    warning,
 )
 from bench.devices.doctor.kernel_findings import core_findings, shared_memory_findings
 from bench.devices.host.cgroup import ROOT
@@ -41,8 +44,7 @@ def _common_findings(
     if is_in_use(rest):
         load_frac = rest.utilization_frac or 0.0
         used = "unknown memory" if rest.used_bytes is None else format_bytes(rest.used_bytes)
-        yield Finding(
-            severity="warning",
+        yield warning(
             what=f"{label} is in use: {used}, {load_frac:.0%} busy",
             why="whatever uses it takes time and memory from every trial",
             fix=f"find it and stop it: {tool}",
@@ -58,16 +60,14 @@ def _common_findings(
             fix="improve cooling and power, or wait until it has cooled down",
         )
     if base.ecc_uncorrected:
-        yield Finding(
-            severity="error",
+        yield error(
             what=f"{label}: {base.ecc_uncorrected} uncorrected memory errors since the driver "
             "started",
             why="results may be wrong and kernels may be repeated; the device may be faulty",
             fix=f"{ecc_tool}; reset the device or have it replaced",
         )
     if refused := {**base.refused, **rest.refused}:
-        yield Finding(
-            severity="note",
+        yield note(
             what=f"{label}: the driver gives {refused_words(refused)}",
             why="no device has that, so it counts as not measured and its cells stay blank",
             fix=f"update the driver, or measure on the host of a virtual machine: {tool}",
@@ -75,8 +75,7 @@ def _common_findings(
     limit_w, default_w = base.power_limit_w, base.power_limit_default_w
     least_w = (default_w or 0.0) * (1 - _LIMIT_TOLERANCE_FRAC)
     if limit_w is not None and default_w is not None and limit_w < least_w:
-        yield Finding(
-            severity="warning",
+        yield warning(
             what=f"{label} is limited to {limit_w:.0f} W; its default is {default_w:.0f} W",
             why="clocks drop under load, so results compare to no other device of its kind",
             fix=f"{limit_tool} {default_w:.0f}",
@@ -86,30 +85,26 @@ def _common_findings(
 def _nvidia_settings(telemetry: Telemetry, *, label: str, smi: str) -> Iterator[Finding]:
     reasons, base = telemetry.sample().throttle_reasons, telemetry.baseline()
     if (base.pcie_width or 0) < (base.pcie_width_max or 0) and base.pcie_width is not None:
-        yield Finding(
-            severity="warning",
+        yield warning(
             what=f"{label} has {base.pcie_width} of {base.pcie_width_max} PCIe lanes",
             why="copies between host and device take longer than they should",
             fix="reseat the card or use another slot: sudo lspci -vv | grep -i lnksta",
         )
     if base.has_mig:
-        yield Finding(
-            severity="warning",
+        yield warning(
             what=f"{label} is split by MIG",
             why="a slice is a smaller device, and its energy cannot be separated from the others'",
             fix=f"{smi} -mig 0",
         )
     if base.has_persistence is False:
-        yield Finding(
-            severity="note",
+        yield note(
             what=f"{label} has persistence mode off",
             why="the driver unloads between trials: cold starts take seconds longer",
             fix=f"{smi} -pm 1",
         )
     # NVML shows only that a setting limits the clocks, not which.
     if reasons is not None and "app_clocks" in reasons:
-        yield Finding(
-            severity="note",
+        yield note(
             what=f"{label} has its clocks limited by a setting",
             why="steady, but slower than the same device without it: say so when comparing",
             fix=f"{smi} -rgc && {smi} -rac",
@@ -117,8 +112,7 @@ def _nvidia_settings(telemetry: Telemetry, *, label: str, smi: str) -> Iterator[
     elif reasons is not None:
         clock = base.sm_clock_max_hz
         most = "" if clock is None else f" {clock * 0.75 / 1e6:.0f}"
-        yield Finding(
-            severity="note",
+        yield note(
             what=f"{label} has free clocks",
             why="they follow heat and power, so runs on different days differ by a few percent",
             fix=f"{smi} -lgc{most} (undo: {smi} -rgc)",
@@ -138,10 +132,9 @@ def _nvidia_findings(nvml: Any) -> Iterator[Finding]:
                 limit_tool=f"sudo {smi} -pl",
             )
             yield from _nvidia_settings(telemetry, label=label, smi=f"sudo {smi}")
-    except nvml.NVMLError as error:
-        yield Finding(
-            severity="warning",
-            what=f"NVIDIA's driver refuses to list its devices: {error}",
+    except nvml.NVMLError as refusal:
+        yield warning(
+            what=f"NVIDIA's driver refuses to list its devices: {refusal}",
             why="a device that cannot be asked cannot be checked",
             fix="nvidia-smi",
         )
@@ -179,7 +172,7 @@ def findings(
 ) -> list[Finding]:
     """Return all findings, errors first; an empty list when nothing was found."""
     found = [
-        *load_findings(root),
+        *load_findings(),
         *processor_findings(root=root),
         *share_findings(root=root, environ=environ),
         *core_findings(root=root),

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -25,13 +26,10 @@ from bench.devices.host.cpu_noise import (
     FOREIGN_CPU_WARN_FRAC,
     STEAL_WARN_FRAC,
     CpuNoise,
-    ProcessKey,
-    ProcessTimes,
-    all_processes,
-    cpu_noise,
-    descendants,
-    take_snapshot,
+    CpuSnapshot,
+    noise_between,
 )
+from bench.devices.host.foreign_load import look
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -49,6 +47,10 @@ class Finding:
     fix: str
 
 
+error = partial(Finding, severity="error")
+warning = partial(Finding, severity="warning")
+note = partial(Finding, severity="note")
+
 _LOW_MEMORY_BYTES = 2 * 2**30
 _LOW_DISK_BYTES = 10**9
 _FULL_DISK_BYTES = 10**8
@@ -59,39 +61,31 @@ _LOAD_PER_CPU = 0.5
 _WATCH_S = 1.0
 
 _CPU = "sys/devices/system/cpu"
-_TURBO_SWITCHES = {f"{_CPU}/intel_pstate/no_turbo": (0, 1), f"{_CPU}/cpufreq/boost": (1, 0)}
-"""Value that means turbo clocks are on, and the one that switches them off."""
 
 
 def processor_findings(*, root: Path) -> Iterator[Finding]:
     """Report governors other than performance, turbo clocks, huge pages and SMT."""
     governors = [name for name in cpu.governors(root) if name != "performance"]
     if governors:
-        yield Finding(
-            severity="warning",
+        yield warning(
             what=f"the frequency governor is {', '.join(governors)}",
             why="clocks follow the load with a delay, so short and bursty steps look slower",
             fix="sudo cpupower frequency-set -g performance",
         )
-    for name, (is_on, off) in _TURBO_SWITCHES.items():
-        if read_int(root / name) == is_on:
-            yield Finding(
-                severity="note",
-                what="turbo clocks are on",
-                why="the clock depends on heat and on how many cores are busy, so days differ",
-                fix=f"echo {off} | sudo tee /{name}",
-            )
-            break
+    if (switch := cpu.turbo(root)) and switch[0]:
+        yield note(
+            what="turbo clocks are on",
+            why="the clock depends on heat and on how many cores are busy, so days differ",
+            fix=switch[1],
+        )
     if cpu.huge_pages(root) == "always":
-        yield Finding(
-            severity="note",
+        yield note(
             what="transparent huge pages are set to always",
             why="the kernel merges pages in the background, which shows as rare slow steps",
             fix="echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled",
         )
     if read_int(root / _CPU / "smt/active") == 1:
-        yield Finding(
-            severity="note",
+        yield note(
             what="SMT is on: two logical processors share a core",
             why="another program on the sibling takes up to half a core, not seen as load there",
             fix=f"echo off | sudo tee /{_CPU}/smt/control",
@@ -103,23 +97,20 @@ def share_findings(*, root: Path, environ: Mapping[str, str]) -> Iterator[Findin
     quota, num_allowed = cpu_quota(root=root), len(allowed_cpu_ids())
     if quota is not None and quota < num_allowed:
         cpu_ids = f"0-{max(1, int(quota)) - 1}"
-        yield Finding(
-            severity="warning",
+        yield warning(
             what=f"a quota allows {quota:g} of {num_allowed} processors",
             why="when it is used up the kernel stops every thread until the next period begins",
             fix=f"docker run --cpuset-cpus={cpu_ids} ... (whole processors instead of a quota)",
         )
     swapped_bytes, free_bytes = psutil.swap_memory().used, free_memory_bytes(root=root)
     if swapped_bytes >= _SWAP_BYTES:
-        yield Finding(
-            severity="warning",
+        yield warning(
             what=f"{format_bytes(swapped_bytes)} of swap are in use",
             why="a page that has to come back from disk stalls a step for milliseconds",
             fix="sudo swapoff -a && sudo swapon -a",
         )
     if free_bytes < _LOW_MEMORY_BYTES:
-        yield Finding(
-            severity="warning",
+        yield warning(
             what=f"only {format_bytes(free_bytes)} of memory are free",
             why="trials may swap or be killed; file caches of the data set are pushed out",
             fix="ps aux --sort=-rss | head",
@@ -130,8 +121,7 @@ def share_findings(*, root: Path, environ: Mapping[str, str]) -> Iterator[Findin
     )
     # Process 2 of a host is kthreadd.
     if is_container and read_text(root / "proc/2/comm") != "kthreadd":
-        yield Finding(
-            severity="note",
+        yield note(
             what="this container does not see the host's processes",
             why="foreign load shows only as a sum; who causes it cannot be named",
             fix="docker run --pid=host ...",
@@ -145,8 +135,7 @@ def disk_findings(results_dir: Path) -> Iterator[Finding]:
         place = place.parent
     free_bytes = shutil.disk_usage(place).free
     if not os.access(place, os.W_OK):
-        yield Finding(
-            severity="error",
+        yield error(
             what=f"{place} cannot be written",
             why="rows are written as trials end; the first one would fail",
             fix=f"ls -ld {place}, or choose another directory with --out",
@@ -201,8 +190,7 @@ def software_findings(environ: Mapping[str, str]) -> Iterator[Finding]:
     """Report a torchvision that cannot load, and variables that change what is measured."""
     mismatch = torchvision_mismatch()
     if mismatch is not None:
-        yield Finding(
-            severity="error",
+        yield error(
             what=mismatch,
             why="transformers imports it and fails, and with it each trial of the language model",
             fix=TORCHVISION_FIX,
@@ -213,33 +201,27 @@ def software_findings(environ: Mapping[str, str]) -> Iterator[Finding]:
             yield Finding(severity=severity, what=what, why=why, fix=fix)
 
 
-def busiest(
-    before: Mapping[ProcessKey, ProcessTimes],
-    *,
-    after: Mapping[ProcessKey, ProcessTimes],
-    elapsed_s: float,
-    own: set[ProcessKey],
-) -> list[tuple[int, float]]:
-    """Process id and cores used, of the busiest foreign processes, busiest first."""
+def busiest(before: CpuSnapshot, after: CpuSnapshot) -> list[tuple[float, int, str]]:
+    """Cores used, process id and name of the busiest foreign processes, busiest first."""
+    elapsed_s = after.time_s - before.time_s
     used = [
-        (key[0], (now.own_s - before[key].own_s) / elapsed_s)
-        for key, now in after.items()
-        if key in before and key not in own
+        ((now.own_s - before.everything[key].own_s) / elapsed_s, key[0], now.name)
+        for key, now in after.everything.items()
+        if key in before.everything and key not in after.processes
     ]
-    busy = [(pid, cores) for pid, cores in used if cores >= _BUSY_CORES]
-    return sorted(busy, key=lambda item: -item[1])[:_NUM_NAMED]
+    return sorted((one for one in used if one[0] >= _BUSY_CORES), reverse=True)[:_NUM_NAMED]
 
 
-def noise_findings(noise: CpuNoise, *, busy: list[tuple[int, float]]) -> Iterator[Finding]:
+def noise_findings(noise: CpuNoise, *, busy: list[tuple[float, int, str]]) -> Iterator[Finding]:
     """Report processor time that others used, named as far as they can be seen, and stolen time."""
     share = noise.foreign_cpu_frac
     if busy or (share or 0.0) > FOREIGN_CPU_WARN_FRAC:
-        listed = ", ".join(f"{_name(pid)} (pid {pid}, {cores:.1f} cores)" for pid, cores in busy)
+        listed = ", ".join(f"{name} (pid {pid}, {cores:.1f} cores)" for cores, pid, name in busy)
         severity: Severity = "warning"
         if share is not None and not FOREIGN_CPU_WARN_FRAC < share <= FOREIGN_CPU_INVALID_FRAC:
             severity = "note" if share <= FOREIGN_CPU_WARN_FRAC else "error"
         total = "" if share is None else f"other programs use {share:.0%} of the processor: "
-        pids = ",".join(str(pid) for pid, _ in busy)
+        pids = ",".join(str(pid) for _, pid, _ in busy)
         yield Finding(
             severity=severity,
             what=total + (listed or "not visible from here"),
@@ -248,36 +230,23 @@ def noise_findings(noise: CpuNoise, *, busy: list[tuple[int, float]]) -> Iterato
             fix=f"stop them or wait: top -p {pids}" if pids else "look on the host: top",
         )
     if (noise.steal_frac or 0.0) > STEAL_WARN_FRAC:
-        yield Finding(
-            severity="warning",
+        yield warning(
             what=f"the hypervisor took {noise.steal_frac:.1%} of the processor's time",
             why="other virtual machines share these cores",
             fix="use an instance with dedicated cores",
         )
 
 
-def _name(pid: int) -> str:
-    try:
-        return psutil.Process(pid).name()
-    except psutil.Error:
-        return "?"
-
-
-def load_findings(root: Path) -> Iterator[Finding]:
+def load_findings() -> Iterator[Finding]:
     """Watch the machine for a second and report what was busy; then the one-minute load."""
-    first, before = take_snapshot(os.getpid(), root=root), all_processes(root=root)
+    before = look()
     time.sleep(_WATCH_S)
-    last, after = take_snapshot(os.getpid(), root=root), all_processes(root=root)
-    elapsed_s = last.time_s - first.time_s
-    noise = cpu_noise([first, last], start_s=first.time_s, end_s=last.time_s, num_cores=1)
-    own = descendants(after, pids=[os.getpid()])
-    busy = busiest(before, after=after, elapsed_s=elapsed_s, own=own)
-    yield from noise_findings(noise, busy=busy)
+    after = look()
+    yield from noise_findings(noise_between(before, after), busy=busiest(before, after))
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     num_cpus = psutil.cpu_count() or 1
     if load > _LOAD_PER_CPU * num_cpus:
-        yield Finding(
-            severity="warning",
+        yield warning(
             what=f"the load average is {load:.1f} on {num_cpus} processors",
             why="trials would share the processor with what caused it",
             fix="wait for it to fall: uptime",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.core.units import format_bytes, format_ranges
-from bench.devices.doctor.host_findings import Finding
+from bench.devices.doctor.host_findings import Finding, note, warning
 from bench.devices.host import cpu
 from bench.devices.host.cgroup import read_text
 
@@ -28,16 +28,14 @@ def core_findings(*, root: Path) -> Iterator[Finding]:
         return
     fast, slow = format_ranges(kinds.fast), format_ranges(kinds.slow)
     if set(allowed) <= set(kinds.slow):
-        yield Finding(
-            severity="warning",
+        yield warning(
             what=f"only slow cores ({format_ranges(allowed)}) are allowed; {fast} are fast",
             why="results compare to no others of this processor",
             fix=f"taskset -c {fast} bench ..., or docker run --cpuset-cpus={fast}",
         )
         return
     pinned = format_ranges(cpu.usable_cpu_ids(root=root))
-    yield Finding(
-        severity="note",
+    yield note(
         what=f"cores are of two kinds: {fast} fast, {slow} slow; trials are pinned to {pinned}",
         why="a thread on a slow core holds up all others at the end of each parallel part",
         fix=f"nothing; to use slow cores too: --threads {len(online or allowed)}",
@@ -58,8 +56,7 @@ def shared_memory_findings(*, root: Path) -> Iterator[Finding]:
     if usage.free >= needed_bytes:
         return
     size_gib = -(-needed_bytes // 2**30)
-    yield Finding(
-        severity="warning",
+    yield warning(
         what=f"/dev/shm has {format_bytes(usage.free)} of {format_bytes(usage.total)} free; "
         f"{workers} loader workers may hold {format_bytes(needed_bytes)} of batches",
         why="a worker that finds it full dies of a bus error, and the trial with it",

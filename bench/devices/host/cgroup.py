@@ -51,12 +51,10 @@ def _mounts(controller: str, *, root: Path) -> Iterator[tuple[str, Path, str]]:
         fields, (kind, _, options) = left.split(), (right.split() + [""] * 3)[:3]
         is_old = kind == "cgroup" and controller in options.split(",")
         if len(fields) > 4 and (is_old or kind == "cgroup2"):
-            top, folder = (re.sub(r"\\(\d{3})", _unescaped, one) for one in fields[3:5])
+            top, folder = (
+                re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), one) for one in fields[3:5]
+            )
             yield controller if is_old else "", root / folder.lstrip("/"), top
-
-
-def _unescaped(match: re.Match[str]) -> str:
-    return chr(int(match[1], 8))
 
 
 def _directories(controller: str, *, root: Path) -> Iterator[Path]:

@@ -65,28 +65,12 @@ def parse_cpu_list(text: str) -> tuple[int, ...]:
     return tuple(sorted(set(ids)))
 
 
-def group_siblings(cpu_ids: Iterable[int], *, root: Path) -> tuple[tuple[int, ...], ...]:
-    """The given logical processors grouped by physical core, in order of their lowest id."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for cpu_id in sorted(cpu_ids):
-        topology = root / f"sys/devices/system/cpu/cpu{cpu_id}/topology"
-        # core_cpus_list is the newer name of the same list.
-        text = read_text(topology / "core_cpus_list") or read_text(
-            topology / "thread_siblings_list"
-        )
-        siblings = parse_cpu_list(text) if text else (cpu_id,)
-        groups.setdefault(siblings, []).append(cpu_id)
-    return tuple(tuple(group) for group in groups.values())
-
-
 def numa_nodes(*, root: Path) -> tuple[tuple[int, ...], ...]:
     """Logical processors of each memory node that has any, in order of the nodes' numbers."""
-    nodes: list[tuple[int, tuple[int, ...]]] = []
-    for directory in (root / "sys/devices/system/node").glob("node[0-9]*"):
-        cpu_ids = parse_cpu_list(read_text(directory / "cpulist") or "")
-        if cpu_ids:
-            nodes.append((int(directory.name.removeprefix("node")), cpu_ids))
-    return tuple(cpu_ids for _, cpu_ids in sorted(nodes))
+    folders = (root / "sys/devices/system/node").glob("node[0-9]*")
+    ordered = sorted(folders, key=lambda folder: int(folder.name.removeprefix("node")))
+    lists = (parse_cpu_list(read_text(folder / "cpulist") or "") for folder in ordered)
+    return tuple(cpu_ids for cpu_ids in lists if cpu_ids)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,16 +105,19 @@ def _fastest(cpu_ids: tuple[int, ...], *, name: str, root: Path) -> set[int]:
     return {cpu_id for cpu_id, speed in speeds.items() if speed >= least}
 
 
-def _allowed_cores(root: Path) -> tuple[tuple[int, ...], ...]:
-    """Cores this process may use, fast ones first."""
-    cores = group_siblings(allowed_cpu_ids(), root=root)
-    num_physical = psutil.cpu_count(logical=False)
+def _usable_kinds(root: Path) -> CoreKinds:
+    """The first logical processor that this process may use of each core."""
+    firsts: dict[tuple[int, ...], int] = {}
+    for cpu_id in allowed_cpu_ids():
+        topology = root / f"sys/devices/system/cpu/cpu{cpu_id}/topology"
+        names = ("core_cpus_list", "thread_siblings_list")  # the newer name of a list, the older
+        texts = (read_text(topology / name) for name in names)
+        firsts.setdefault(parse_cpu_list(next(filter(None, texts), str(cpu_id))), cpu_id)
+    ids, num_physical = list(firsts.values()), psutil.cpu_count(logical=False)
     if platform.system() != "Linux" and num_physical:
         # Nothing reports which ids are siblings: let the first of each run of ids stand for a core.
-        stride = max(1, len(cores) // num_physical)
-        return cores[::stride][:num_physical]
-    slow = core_kinds(allowed_cpu_ids(), root=root).slow
-    return tuple(sorted(cores, key=lambda core: core[0] in slow))
+        ids = ids[:: max(1, len(ids) // num_physical)][:num_physical]
+    return core_kinds(ids, root=root)
 
 
 def _within_quota(num_cores: int, *, root: Path) -> int:
@@ -143,9 +130,7 @@ def usable_cores(*, root: Path = ROOT) -> int:
 
     A quota is rounded down.
     """
-    slow = core_kinds(allowed_cpu_ids(), root=root).slow
-    fast = [core for core in _allowed_cores(root) if core[0] not in slow]
-    return _within_quota(len(fast), root=root)
+    return _within_quota(len(_usable_kinds(root).fast), root=root)
 
 
 def usable_cpu_ids(*, num_cores: int | None = None, root: Path = ROOT) -> tuple[int, ...]:
@@ -154,14 +139,12 @@ def usable_cpu_ids(*, num_cores: int | None = None, root: Path = ROOT) -> tuple[
     Of several sufficient nodes the one with the most of these cores is taken, then the first.
     Where none suffices, whole nodes are used in that same order. Slow cores come last.
     """
-    ids = [core[0] for core in _allowed_cores(root)]
-    wanted = usable_cores(root=root) if num_cores is None else max(1, num_cores)
-    slow = core_kinds(ids, root=root).slow
-    fast = [cpu_id for cpu_id in ids if cpu_id not in slow]
-    by_node = [[cpu_id for cpu_id in fast if cpu_id in node] for node in numa_nodes(root=root)]
+    kinds = _usable_kinds(root)
+    by_node = [[one for one in kinds.fast if one in node] for node in numa_nodes(root=root)]
     ordered = list(chain(*sorted(by_node, key=len, reverse=True)))
-    ordered += [cpu_id for cpu_id in ids if cpu_id not in ordered]
-    return tuple(sorted(ordered[: _within_quota(min(wanted, len(ids)), root=root)]))
+    ordered += [one for one in (*kinds.fast, *kinds.slow) if one not in ordered]
+    wanted = len(kinds.fast) if num_cores is None else max(1, num_cores)
+    return tuple(sorted(ordered[: _within_quota(min(wanted, len(ordered)), root=root)]))
 
 
 def usable_memory_bytes(*, root: Path = ROOT) -> int:
@@ -231,6 +214,15 @@ def governors(root: Path) -> tuple[str, ...]:
     return tuple(sorted({read_text(file) or "" for file in files} - {""}))
 
 
+def turbo(root: Path) -> tuple[bool, str] | None:
+    """Whether turbo clocks are on, and the command that switches them off."""
+    for name, on, off in (("intel_pstate/no_turbo", 0, 1), ("cpufreq/boost", 1, 0)):
+        file = f"sys/devices/system/cpu/{name}"
+        if (value := read_int(root / file)) is not None:
+            return value == on, f"echo {off} | sudo tee /{file}"
+    return None
+
+
 def huge_pages(root: Path) -> str | None:
     """Chosen setting of transparent huge pages."""
     text = read_text(root / "sys/kernel/mm/transparent_hugepage/enabled") or ""
@@ -255,7 +247,7 @@ def _processor(root: Path) -> Facts:
     flags = (fields.get("flags") or fields.get("Features") or "").split()
     # Vector instructions that torch's kernels are chosen by.
     simd = sorted(flag for flag in flags if re.match(r"avx|amx|sve|asimd$|fma$", flag))
-    kinds = core_kinds(allowed_cpu_ids(), root=root)
+    kinds, switch = core_kinds(allowed_cpu_ids(), root=root), turbo(root)
     hybrid: Facts = {
         "fast_cpus": format_ranges(kinds.fast),
         "slow_cpus": format_ranges(kinds.slow),
@@ -273,16 +265,9 @@ def _processor(root: Path) -> Facts:
         "affinity": format_ranges(allowed_cpu_ids()) if hasattr(os, "sched_getaffinity") else None,
         "cgroup_cpus": cpu_quota(root=root),
         "governor": ",".join(governors(root)) or None,
-        "turbo": _turbo(settings),
+        "turbo": switch and ("on" if switch[0] else "off"),
         "cpu_flags_simd": " ".join(simd) or None,
     }
-
-
-def _turbo(settings: Path) -> str | None:
-    if no_turbo := read_text(settings / "intel_pstate/no_turbo"):
-        return "off" if no_turbo == "1" else "on"
-    boost = read_text(settings / "cpufreq/boost")
-    return None if boost is None else "on" if boost == "1" else "off"
 
 
 def _system(root: Path, *, environ: Mapping[str, str]) -> Facts:

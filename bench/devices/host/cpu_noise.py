@@ -13,7 +13,7 @@ import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ FOREIGN_CPU_WARN_FRAC = 0.05
 """Of the whole machine; a trial with more is marked."""
 FOREIGN_CPU_INVALID_FRAC = 0.20
 STEAL_WARN_FRAC = 0.01
-_BUSY_FIELDS = ("user", "nice", "system", "irq", "softirq")
 
 ProcessKey = tuple[int, float]
 """Process id and start time: ids are used again, pairs are not."""
@@ -45,6 +44,11 @@ class ProcessTimes:
     major_faults: int | None = None
     name: str = ""
     """Of its command, without arguments."""
+
+    @property
+    def whole_s(self) -> float:
+        """CPU seconds of it and of the children that it waited for."""
+        return self.own_s + self.reaped_s
 
 
 def _linux_processes(root: Path) -> dict[ProcessKey, ProcessTimes]:
@@ -135,17 +139,19 @@ class CpuSnapshot:
     steal_s: float | None
     total_s: float
     """CPU seconds that passed on all logical processors, idle included."""
-    processes: Mapping[ProcessKey, ProcessTimes]
+    processes: Mapping[ProcessKey, ProcessTimes] = field(default_factory=dict)
     """The trial's tree and the harness around it."""
-    switches: Mapping[ThreadKey, int]
+    switches: Mapping[ThreadKey, int] = field(default_factory=dict)
     """Involuntary context switches of each living thread of the trial."""
-    faults: Mapping[ProcessKey, int]
+    faults: Mapping[ProcessKey, int] = field(default_factory=dict)
     """Major page faults of each process of the trial."""
+    everything: Mapping[ProcessKey, ProcessTimes] = field(default_factory=dict)
+    """Every process of the machine, where that was asked for."""
 
     @property
     def own_cpu_s(self) -> float:
         """CPU seconds of the tree so far; jumps down when an ended child was never waited for."""
-        return sum(times.own_s + times.reaped_s for times in self.processes.values())
+        return sum(times.whole_s for times in self.processes.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,21 +167,21 @@ class CpuNoise:
     major_faults_per_s: float | None = None
 
 
-def take_snapshot(pid: int, *, siblings: Sequence[int] = (), root: Path = ROOT) -> CpuSnapshot:
+def take_snapshot(
+    pid: int, *, siblings: Sequence[int] = (), root: Path = ROOT, keeps_everything: bool = False
+) -> CpuSnapshot:
     """Counters of the machine, of the trial `pid` with everything below it, and of this process.
 
     `siblings` are more processes of the harness that are not below this one.
-
     A process that has ended is simply absent: its time is in its parent's by then.
     """
     everything = all_processes(root=root)
     time_s = time.monotonic()
     times = psutil.cpu_times()._asdict()  # guest time is already part of user time
-    busy_s = sum(times.get(name, 0.0) for name in _BUSY_FIELDS)
+    busy_s = sum(times.get(name, 0.0) for name in ("user", "nice", "system", "irq", "softirq"))
     steal_s = times.get("steal")
     trial = descendants(everything, pids=[pid])
     harness = descendants(everything, pids=[os.getpid(), *siblings])
-    faults = {key: everything[key].major_faults for key in trial}
     return CpuSnapshot(
         time_s=time_s,
         busy_s=busy_s,
@@ -183,7 +189,8 @@ def take_snapshot(pid: int, *, siblings: Sequence[int] = (), root: Path = ROOT) 
         total_s=busy_s + (steal_s or 0.0) + times["idle"] + times.get("iowait", 0.0),
         processes={key: everything[key] for key in trial | harness},
         switches=_involuntary_switches(trial, root=root),
-        faults={key: count for key, count in faults.items() if count is not None},
+        faults={key: count for key in trial if (count := everything[key].major_faults) is not None},
+        everything=everything if keeps_everything else {},
     )
 
 
@@ -212,6 +219,11 @@ def _trial_growth(before: Mapping[Any, int], *, after: Mapping[Any, int]) -> flo
     """Growth of counters of the trial; those of threads that ended in between are lost."""
     growths = [max(0, count - before.get(key, 0)) for key, count in after.items()]
     return float(sum(growths)) if growths else None
+
+
+def noise_between(before: CpuSnapshot, after: CpuSnapshot) -> CpuNoise:
+    """Shares of the time between two snapshots, own time as if there were one core."""
+    return cpu_noise([before, after], start_s=before.time_s, end_s=after.time_s, num_cores=1)
 
 
 def cpu_noise(

@@ -15,14 +15,12 @@ from operator import itemgetter
 
 import psutil
 
-from bench.devices.host.cgroup import ROOT
 from bench.devices.host.cpu_noise import (
     FOREIGN_CPU_INVALID_FRAC,
     CpuSnapshot,
     ProcessKey,
     ProcessTimes,
-    all_processes,
-    cpu_noise,
+    noise_between,
     take_snapshot,
 )
 
@@ -34,48 +32,30 @@ _WAITING_LOOK_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
-    """Counters of the machine and of every process at one moment."""
-
-    snapshot: CpuSnapshot
-    """Its processes are the harness with everything below it."""
-    everything: Mapping[ProcessKey, ProcessTimes]
-
-
-@dataclass(frozen=True, kw_only=True)
 class ForeignLoad:
-    """What others used of the processors between two looks, as shares of the whole machine."""
+    """What others used of the processors between two looks."""
 
     frac: float
-    worst: str
-    """Name of the worst program; '' where most of the use is of none that can be seen."""
-    worst_frac: float
-
-    @property
-    def words(self) -> str:
-        """Name the worst, with its share."""
-        if not self.worst:
-            return f"programs not visible from here, {self.frac:.0%} of the processors"
-        return f"{self.worst}, {self.worst_frac:.0%} of the processors"
+    """Share of the whole machine."""
+    words: str
+    """The worst program with its share, or that most of the use is of none that can be seen."""
 
 
-def look(*, siblings: Sequence[int] = ()) -> Look:
-    """Look at the machine; `siblings` are processes of the harness that are not below this one."""
-    snapshot = take_snapshot(os.getpid(), siblings=siblings)
-    return Look(snapshot=snapshot, everything=all_processes(root=ROOT))
+def look(*, siblings: Sequence[int] = ()) -> CpuSnapshot:
+    """Look at every process; `siblings` are some of the harness that are not below this one."""
+    return take_snapshot(os.getpid(), siblings=siblings, keeps_everything=True)
 
 
-def load_between(before: Look, after: Look) -> ForeignLoad:
+def load_between(before: CpuSnapshot, after: CpuSnapshot) -> ForeignLoad:
     """Return what others used between two looks; nothing where the system does not show it."""
-    first, last = before.snapshot, after.snapshot
-    noise = cpu_noise([first, last], start_s=first.time_s, end_s=last.time_s, num_cores=1)
-    frac = noise.foreign_cpu_frac or 0.0
-    used_s = _used_by_name(before.everything, after=after.everything, own=last.processes.keys())
-    whole_s = (last.time_s - first.time_s) * (psutil.cpu_count() or 1)
-    if sum(used_s.values()) < frac * whole_s / 2:
-        return ForeignLoad(frac=frac, worst="", worst_frac=0.0)
+    frac = noise_between(before, after).foreign_cpu_frac or 0.0
+    used_s = _used_by_name(before.everything, after=after.everything, own=after.processes.keys())
+    whole_s = (after.time_s - before.time_s) * (psutil.cpu_count() or 1)
     worst, worst_s = max(used_s.items(), key=itemgetter(1), default=("", 0.0))
-    return ForeignLoad(frac=frac, worst=worst, worst_frac=min(1.0, worst_s / whole_s))
+    if not worst or sum(used_s.values()) < frac * whole_s / 2:
+        worst, worst_s = "programs not visible from here", frac * whole_s
+    share = min(1.0, worst_s / whole_s)
+    return ForeignLoad(frac=frac, words=f"{worst}, {share:.0%} of the processors")
 
 
 def _used_by_name(
@@ -88,21 +68,18 @@ def _used_by_name(
 
     What such a process had used before is now in the sum of the one above it, and does not count.
     """
-    parents = {key[0]: times.parent_pid for key, times in before.items() if key not in after}
-    ended_s: defaultdict[int, float] = defaultdict(float)
-    for key, times in before.items():
-        if key not in after:
-            left = times.parent_pid
-            while left in parents:  # it ended too
-                left = parents[left]
-            ended_s[left] += times.own_s + times.reaped_s
+    ended = {key: times for key, times in before.items() if key not in after}
+    parents = {key[0]: times.parent_pid for key, times in ended.items()}
+    counted_s: defaultdict[int, float] = defaultdict(float)
+    for times in ended.values():
+        left = times.parent_pid
+        while left in parents:  # it ended too
+            left = parents[left]
+        counted_s[left] += times.whole_s
     used_s: defaultdict[str, float] = defaultdict(float)
-    for key, now in after.items():
-        if key in own:
-            continue
-        then = before.get(key)
-        then_s = then.own_s + then.reaped_s if then is not None else 0.0
-        used_s[now.name] += max(0.0, now.own_s + now.reaped_s - then_s - ended_s[key[0]])
+    for key in after.keys() - own:
+        now, then_s = after[key], before[key].whole_s if key in before else 0.0
+        used_s[now.name] += max(0.0, now.whole_s - then_s - counted_s[key[0]])
     return used_s
 
 

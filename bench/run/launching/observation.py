@@ -16,8 +16,8 @@ from pathlib import Path
 import msgspec
 
 from bench.core.nouns import Device
-from bench.devices.host.cpu_noise import cpu_noise, take_snapshot
-from bench.devices.host.foreign_load import Look, load_between, look
+from bench.devices.host.cpu_noise import CpuSnapshot, cpu_noise, take_snapshot
+from bench.devices.host.foreign_load import load_between, look
 from bench.devices.telemetry.bounds import refusals
 from bench.devices.telemetry.common import Baseline, Sample, Telemetry, is_in_use
 from bench.devices.telemetry.readers import open_telemetry
@@ -50,7 +50,7 @@ class Observation:
     after: Baseline | None = None
     stage_times_s: dict[str, float] = field(default_factory=dict)
     """Monotonic time at which each stage began."""
-    looks: list[Look] = field(default_factory=list)
+    looks: list[CpuSnapshot] = field(default_factory=list)
     """At the processes of the machine: before the warm-up, and when the trial has ended."""
     idle_power_w: float | None = None
     """As an earlier trial of the run found it; such a trial does not rest for it again."""

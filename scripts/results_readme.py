@@ -1,6 +1,7 @@
 """Write results/README.md from the schema: `python -m scripts.results_readme`.
 
-What a column means is said in `bench.results.schema` and nowhere else; a test holds the page to it.
+What a column means is said in `bench/results/schema.toml` and nowhere else; a test holds the page
+to it.
 """
 
 from collections.abc import Iterable
@@ -53,7 +54,7 @@ def _first_columns() -> list[str]:
 _INTRODUCTION = f"""\
 # Results
 
-This page is made from `bench/results/schema.py` by `python -m scripts.results_readme`;
+This page is made from `bench/results/schema.toml` by `python -m scripts.results_readme`;
 change the schema, not this page. Schema {SCHEMA_VERSION}.
 
 Twelve columns answer most questions:

@@ -78,13 +78,13 @@ def project_block() -> str:
 
 def claims_block() -> str:
     """The verdicts on testable claims, from what is shipped alone."""
-    from bench.analysis.claims.claims_verdict import judge_all
-    from bench.analysis.claims.ledger import find_claims, read_ledger, reference_rows
+    from bench.analysis.claims.ledger import find_claims, read_ledger
+    from bench.cli.claims import judged
     from bench.report.tables.claims_table import claims_grid, plain_sentence
     from bench.report.tables.grid import markdown_table
 
     chosen = [claim for claim in find_claims(ledger=read_ledger()) if claim.number]
-    verdicts = judge_all(chosen, reference_rows(note=sys.stderr.write))
+    verdicts = judged(chosen, (), with_reference=True)
     grid = claims_grid(verdicts, reason=plain_sentence, reason_head="in plain words")
     return markdown_table(grid.without(["claim", "where"])).strip()
 

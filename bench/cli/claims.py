@@ -54,9 +54,7 @@ def claims(
     Exit codes: 0, whatever the verdicts; with --strict 1 where a claim is refuted and 3 where one
     is undecided; 2 for an unknown claim.
     """
-    from bench.analysis.claims.claims_verdict import judge_all
-    from bench.analysis.claims.ledger import find_claims, read_ledger, reference_rows
-    from bench.results.reader import read_rows, set_aside_smoke
+    from bench.analysis.claims.ledger import find_claims, read_ledger
 
     form = chosen_format(output_format, as_json=as_json)
     given = dict.fromkeys(names or [])
@@ -65,16 +63,25 @@ def claims(
     chosen = find_claims(ids, ledger=read_ledger())
     if run:
         files += _measured(chosen, budget=budget, out=out)
-    rows = reference_rows(note=print_note) if reference else []
-    rows += [row for path in files for row in read_rows(path, note=print_note)]
-    [rows] = set_aside_smoke([rows], note=print_note)
-    verdicts = judge_all(chosen, rows)
+    verdicts = judged(chosen, files, with_reference=reference)
     _show(verdicts, form=form, why=why, is_overview=not ids)
     words = {verdict.word for verdict in verdicts}
     if strict and "REFUTED" in words:
         raise typer.Exit(ExitCode.REGRESSION)
     if strict and "UNDECIDED" in words:
         raise typer.Exit(ExitCode.INCONCLUSIVE)
+
+
+def judged(
+    chosen: Sequence[Claim], files: Sequence[Path], *, with_reference: bool
+) -> Sequence[ClaimVerdict]:
+    """Verdicts from the rows of `files` and those that ship with the harness."""
+    from bench.analysis.claims.claims_verdict import judge_all
+    from bench.analysis.claims.ledger import reference_files
+    from bench.results.reader import read_all
+
+    paths = [*(reference_files() if with_reference else ()), *files]
+    return judge_all(chosen, read_all(paths, note=print_note))
 
 
 def _measured(chosen: Sequence[Claim], *, budget: str, out: Path) -> list[Path]:

@@ -41,7 +41,7 @@ def compare(
     from bench.analysis.comparison.noise_floors import floors_by_key
     from bench.analysis.comparison.verdicts import find_metric, parse_threshold
     from bench.report.tables.compare_tables import MAX_SHOWN, github, grids, lines
-    from bench.results.reader import read_rows, set_aside_smoke
+    from bench.results.reader import read_together
 
     form = chosen_format(output_format, as_json=as_json, allowed=(*FORMATS, "github"))
     strictness = Strictness(
@@ -54,9 +54,7 @@ def compare(
         raise UsageError(
             "compare needs two result files or more: bench compare before.csv after.csv"
         )
-    rows = [read_rows(path, note=print_note) for path in files]
-    rows = set_aside_smoke(rows, note=print_note)
-    named = list(zip(labels(files), rows, strict=True))
+    named = list(zip(labels(files), read_together(files, note=print_note), strict=True))
     comparison = compare_rows(named, metric=chosen, strictness=strictness)
     gate = {"is_strict": strict, "is_gate": fail_on is not None}
     if form == "github":

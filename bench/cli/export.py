@@ -50,15 +50,14 @@ def export(
     the other formats have no place for them.
     """
     from bench.report.exports.figures import select
-    from bench.results.reader import read_rows, set_aside_smoke
+    from bench.results.reader import read_all
     from bench.results.whole_files import write_document
 
     chosen = _chosen(to, as_json=as_json)
     _check_direction(chosen, output=output, direction=direction)
     if output is not None:
         _check_output(output, is_folder=_has_both(chosen, direction), files=files)
-    read = [read_rows(path, note=print_note) for path in files]
-    selection = select([row for rows in set_aside_smoke(read, note=print_note) for row in rows])
+    selection = select(read_all(files, note=print_note))
     for note in selection.notes():
         print_note(note)
     if not selection.num_rows or (chosen != "json" and not selection.configurations):

@@ -45,16 +45,15 @@ def gap(
     """Show what training asks of a device over what inference asks, like for like."""
     from bench.analysis.gap.gap_result import gap_document, measure_gap
     from bench.report.tables import gap_tables
-    from bench.results.reader import read_rows, set_aside_smoke
+    from bench.results.reader import read_all
 
     form = chosen_format(output_format, as_json=as_json)
     asked = _load(load, latency=latency)
     num_items = _num_items(items, epochs=epochs)
 
     def measured() -> GapResult:
-        read = [read_rows(path, note=print_note) for path in files]
         return measure_gap(
-            [row for rows in set_aside_smoke(read, note=print_note) for row in rows],
+            read_all(files, note=print_note),
             load=asked,
             num_items=num_items,
             has_all_layouts=all_layouts,

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from bench.analysis.projection.measured import Start
     from bench.analysis.projection.roofs import Unknown
     from bench.hardware.costs.cost import CostModel
-    from bench.results.beside_rows import StoredProfile
-    from bench.results.schema import Row
 
 
 def project(
@@ -81,17 +79,16 @@ def _profile(files: Sequence[Path]) -> None:
 def _measured(files: Sequence[Path]) -> tuple[list[Start], list[Unknown]]:
     from bench.analysis.projection.measured import measured_of
     from bench.results.beside_rows import read_profiles
-    from bench.results.reader import read_rows, set_aside_smoke
+    from bench.results.reader import read_together
 
-    rows: list[Row] = []
-    profiles: dict[tuple[str, str, str], StoredProfile] = {}
-    for path in files:
-        read = read_rows(path, note=print_note)
-        for run_id in {str(row["run_id"]) for row in read}:
-            profiles |= {(run_id, *key): one for key, one in read_profiles(path).items()}
-        rows += read
-    [rows] = set_aside_smoke([rows], note=print_note)
-    found, left_out = measured_of(rows, profiles=profiles)
+    read = read_together(files, note=print_note)
+    profiles = {
+        (run_id, *key): profile
+        for path, rows in zip(files, read, strict=True)
+        for run_id in {str(row["run_id"]) for row in rows}
+        for key, profile in read_profiles(path).items()
+    }
+    found, left_out = measured_of([row for rows in read for row in rows], profiles=profiles)
     if not found:
         why = "; ".join(f"{one.workload}: {one.reason}" for one in left_out[:3]) or "no row"
         raise NothingMatchedError(f"nothing to project from in the files given: {why}")

@@ -17,7 +17,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import get_args
@@ -218,35 +218,31 @@ def read_rows(path: Path, *, note: Callable[[str], None] = _LOG.warning) -> list
     return parse_rows(read_bytes(path), path=path, note=note)
 
 
-def set_aside_smoke(
-    files: Sequence[Sequence[Row]], *, note: Callable[[str], None]
-) -> list[list[Row]]:
-    """Rows of files that are looked at together: beside measured ones smoke rows are INVALID.
+def read_together(paths: Iterable[Path], *, note: Callable[[str], None]) -> list[list[Row]]:
+    """Rows of each file, to be looked at together: beside measured ones smoke rows are INVALID.
 
     They show that something runs, and no statistic may take them for measurements. Where there is
     nothing else they stay, with a note.
     """
+    files = [read_rows(path, note=note) for path in paths]
     usable = [row for rows in files for row in rows if row["status"] in USABLE]
-    smoke = [row for row in usable if _is_smoke(row)]
-    if not smoke:
-        return [list(rows) for rows in files]
-    if len(smoke) == len(usable):
+    smoke = [row for row in usable if "smoke" in str(row["reasons"]).split(";")]
+    if smoke and len(smoke) == len(usable):
         note("only smoke rows: they show that it runs, and measure nothing")
-        return [list(rows) for rows in files]
-    names = ", ".join(dict.fromkeys(str(row["workload"]) for row in smoke))
-    note(
-        f"left out: {len(smoke)} smoke {'row' if len(smoke) == 1 else 'rows'} ({names}), too short "
-        "to stand beside measured ones"
-    )
-    return [
-        [row | {"status": "INVALID", "reasons": "smoke"} if _is_smoke(row) else row for row in rows]
-        for rows in files
-    ]
+    elif smoke:
+        names = ", ".join(dict.fromkeys(str(row["workload"]) for row in smoke))
+        note(
+            f"left out: {len(smoke)} smoke {'row' if len(smoke) == 1 else 'rows'} ({names}), too "
+            "short to stand beside measured ones"
+        )
+        for row in smoke:
+            row.update(status="INVALID", reasons="smoke")
+    return files
 
 
-def _is_smoke(row: Row) -> bool:
-    is_usable = row["status"] in USABLE
-    return is_usable and "smoke" in str(row.get("reasons") or "").split(";")
+def read_all(paths: Iterable[Path], *, note: Callable[[str], None]) -> list[Row]:
+    """Rows of all files in one list, as `read_together` gives them."""
+    return [row for rows in read_together(paths, note=note) for row in rows]
 
 
 def read_bytes(path: Path) -> bytes:

@@ -15,9 +15,10 @@ from msgspec.structs import replace as copy
 
 from bench.analysis.claims.claim_cases import ClaimFacts, make_facts
 from bench.analysis.claims.claims_verdict import DECIDED, ClaimVerdict, judge
-from bench.analysis.claims.ledger import find_claims, read_ledger, reference_rows, shipped_folder
+from bench.analysis.claims.ledger import find_claims, read_ledger, reference_files, shipped_folder
 from bench.core.errors import DataError
 from bench.hardware.chips import load_chips, load_published
+from bench.results.reader import read_all
 from bench.results.schema import Row, Value
 from bench.run.recipes import RECIPES
 
@@ -27,7 +28,7 @@ BY_ID = {claim.id: claim for claim in CLAIMS}
 
 
 def shipped_rows() -> list[Row]:
-    return reference_rows(note=lambda text: pytest.fail(text))
+    return read_all(reference_files(), note=lambda text: pytest.fail(text))
 
 
 @cache

@@ -8,7 +8,7 @@ checkout and with an installed wheel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
@@ -24,8 +24,6 @@ from bench.analysis.claims.evaluators import (
 )
 from bench.core.errors import DataError, UsageError
 from bench.hardware.loader import Count, Declared, Number, Text, read_document
-from bench.results.reader import read_rows
-from bench.results.schema import Row
 
 _DISTRIBUTION = "gapbench"
 _INSTALLED = Path("share") / _DISTRIBUTION
@@ -115,10 +113,9 @@ def _from_metadata(name: str) -> list[Path]:
     return [Path(str(file.locate())).parent for file in files if file.parent.parts[-3:] == ending]
 
 
-def reference_rows(*, note: Callable[[str], None]) -> list[Row]:
-    """Rows measured on real hardware that ship with the harness."""
-    folder = shipped_folder("reference", checkout="results/reference")
-    return [row for path in sorted(folder.glob("*.csv")) for row in read_rows(path, note=note)]
+def reference_files() -> list[Path]:
+    """Result files measured on real hardware that ship with the harness."""
+    return sorted(shipped_folder("reference", checkout="results/reference").glob("*.csv"))
 
 
 def read_ledger(folder: Path | None = None) -> list[Claim]:

@@ -18,7 +18,7 @@ from typing import TypeVar
 from bench.analysis.trials.configuration import Trials, gather
 from bench.core.errors import DataError, NothingMatchedError
 from bench.results.beside_rows import read_samples
-from bench.results.reader import read_rows, set_aside_smoke
+from bench.results.reader import read_together
 from bench.results.schema import Row
 from bench.results.store import Sidecar, read_sidecar, samples_path, sidecar_path
 
@@ -118,7 +118,7 @@ def gather_evidence(files: Sequence[tuple[str, Path]], *, note: Note) -> Evidenc
         notes.append(text)
         note(text)
 
-    read = set_aside_smoke([read_rows(path, note=keep) for _, path in files], note=keep)
+    read = read_together([path for _, path in files], note=keep)
     sources = [
         Source(
             label=label,

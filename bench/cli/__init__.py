@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -84,23 +84,20 @@ app.add_typer(
 )
 
 
-_ARM_FLAGS = ("--workload", "-w")
-"""What an arm's flags begin with when they are a single word."""
-
-_FLAG_ERROR = typer.BadParameter.__mro__[2]
+_FLAG_ERROR: Any = typer.BadParameter.__mro__[2]
 """Common base of typer's errors about flags, which typer does not export by name."""
+_SPREAD_VERBS = (["run"], ["measure-link"])
+"""Verbs that every rank under torchrun takes part in."""
 
 
 def _with_quoted_flags(words: list[str]) -> list[str]:
     """Keep an arm's flags, one word in quotes, from being read as flags of `ab` itself."""
-    if not words or words[0] not in ("ab", "calibrate"):
-        return words
-    return [
-        f" {word}"
-        if word.startswith("-") and (" " in word or word.startswith(_ARM_FLAGS))
-        else word
-        for word in words
-    ]
+
+    def is_arm(word: str) -> bool:
+        return word.startswith(("--workload", "-w")) or (word.startswith("-") and " " in word)
+
+    has_arms = words[:1] in (["ab"], ["calibrate"])
+    return [f" {word}" if has_arms and is_arm(word) else word for word in words]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -128,15 +125,9 @@ def main(arguments: list[str] | None = None) -> int:
         return exit_code_of(take_part, shows_traceback=shows_traceback)
 
 
-_SPREAD_VERBS = (["run"], ["measure-link"])
-"""Verbs that every rank under torchrun takes part in."""
-
-
 def _ended(words: list[str]) -> int:
     try:
         result = app(args=words, standalone_mode=False)
-    except Exception as error:
-        if not isinstance(error, _FLAG_ERROR):
-            raise
-        raise UsageError(error.format_message()) from error  # type: ignore[attr-defined]
+    except _FLAG_ERROR as error:
+        raise UsageError(error.format_message()) from error
     return result if isinstance(result, int) else 0

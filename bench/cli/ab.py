@@ -108,16 +108,12 @@ def _judge(arms: tuple[ArmRuns, ArmRuns], *, threshold_frac: float | None) -> li
         is_mixed = any(row.get("item_sizes") for row in both)
         figure = time_per_item_s if is_mixed else step_per_item_s
         trials = [
-            (
-                arm.name,
-                block,
-                figure(rows[place]) if rows[place]["status"] in USABLE else None,
-            )
+            (arm.name, block, figure(row) if (row := rows[place])["status"] in USABLE else None)
             for arm in arms
             for block, rows in zip(arm.blocks, arm.rows_by_trial, strict=True)
         ]
-        row = arms[0].rows_by_trial[0][place]
-        default = default_threshold_frac(METRICS["time"], device_type=str(row.get("device_type")))
+        device_type = str(both[0].get("device_type"))
+        default = default_threshold_frac(METRICS["time"], device_type=device_type)
         result = compare_arms(trials, threshold_frac=threshold_frac or default)
         lost = [str(one.get("reasons")) for one in both if one["status"] not in USABLE]
         if lost:
@@ -188,15 +184,15 @@ def calibrate(
             f"{floor.workload} on {floor.device_name}: noise floor {100 * floor.floor_frac:.2f} % "
             f"(A/A ratio {floor.ratio:.4f}, {floor.num_trials} trials of each arm)"
         )
-    if floors and smoke:
-        print_note("not kept: smoke trials are too short to say how noisy this machine is")
-    elif floors:
-        _keep(floors)
-    else:
+    if not floors:
         raise MeasurementError(
             "no noise floor: no configuration has 3 usable trials of each arm; "
             f"the rows with their reasons are in {paths[0]} and {paths[1]}"
         )
+    if smoke:
+        print_note("not kept: smoke trials are too short to say how noisy this machine is")
+    else:
+        _keep(floors)
 
 
 def _keep(floors: Sequence[NoiseFloor]) -> None:

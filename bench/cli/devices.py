@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
@@ -16,7 +16,7 @@ from typer import Option
 from bench.cli.options import AsJson
 from bench.cli.output import print_grids, print_json
 from bench.core.errors import BenchError
-from bench.core.nouns import Capability, Device
+from bench.core.nouns import Device
 from bench.core.units import format_bytes, format_ranges
 
 if TYPE_CHECKING:
@@ -25,16 +25,8 @@ if TYPE_CHECKING:
     from bench.devices.torch.backends import PackageState
     from bench.report.tables.cells import AnyCell
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Entry:
-    """A device with everything asked about it; `dtypes` is None where nothing was tried."""
-
-    device: Device
-    driver: str | None
-    dtypes: dict[str, Capability] | None
-    chips: tuple[str, ...]
-    """Ids of the catalogue rows it may be."""
+_Entry = dict[str, Any]
+"""A device with everything asked about it, as in the JSON document."""
 
 
 def devices(
@@ -60,7 +52,7 @@ def devices(
         print_json(
             {
                 "torch": _versions(),
-                "devices": [_as_document(entry) for entry in entries],
+                "devices": entries,
                 "links": [asdict(link) for link in links],
                 "cores": asdict(kinds),
                 "packages": [asdict(package) for package in packages],
@@ -69,15 +61,13 @@ def devices(
         )
         return
     columns: dict[str, Callable[[_Entry], AnyCell]] = {
-        "device": lambda one: one.device.label,
-        "name": lambda one: one.device.name,
-        "vendor": lambda one: one.device.vendor or "unknown",
-        "stack": lambda one: (
-            f"{one.device.stack}, driver {one.driver}" if one.driver else one.device.stack
-        ),
+        "device": lambda one: one["label"],
+        "name": lambda one: one["name"],
+        "vendor": lambda one: one["vendor"] or "unknown",
+        "stack": lambda one: one["stack"] + (f", driver {one['driver']}" if one["driver"] else ""),
         "memory": _memory_text,
         "dtypes": _dtypes_text,
-        "telemetry": lambda one: " ".join(one.device.telemetry) or "none",
+        "telemetry": lambda one: " ".join(one["telemetry"]) or "none",
         "catalogue": _catalogue_text,
     }
     grid = Grid.of(entries, columns, spare=("telemetry",))
@@ -85,9 +75,13 @@ def devices(
 
 
 def _entry(device: Device, *, with_probe: bool, problems: list[str]) -> _Entry:
-    """Ask the driver, the catalogue and the device; what goes wrong is added to `problems`."""
+    """Ask the driver, the catalogue and the device; what goes wrong is added to `problems`.
+
+    `dtypes` is None where nothing was tried, `chips` are the catalogue rows it may be.
+    """
     from bench.devices.telemetry.readers import open_telemetry
     from bench.devices.torch.probe import probe_dtypes
+    from bench.devices.torch.roof import hashed_uuid
     from bench.hardware.chips import match_device
 
     telemetry = open_telemetry(device)
@@ -102,8 +96,10 @@ def _entry(device: Device, *, with_probe: bool, problems: list[str]) -> _Entry:
         except BenchError as error:
             problems.append(str(error))
     found = match_device(device.name, device.memory_bytes, compute_units=device.compute_units)
-    chips = tuple(chip.id for chip in found)
-    return _Entry(device=device, driver=driver, dtypes=dtypes, chips=chips)
+    facts = asdict(device)
+    del facts["uuid"]
+    asked = {"driver": driver, "dtypes": dtypes, "chips": [chip.id for chip in found]}
+    return {"label": device.label, **facts, "uuid_hash": hashed_uuid(device), **asked}
 
 
 def _versions() -> dict[str, str | None]:
@@ -118,17 +114,8 @@ def _versions() -> dict[str, str | None]:
     }
 
 
-def _as_document(entry: _Entry) -> dict[str, Any]:
-    from bench.devices.torch.roof import hashed_uuid
-
-    facts = asdict(entry)
-    device = facts.pop("device")
-    del device["uuid"]
-    return {"label": entry.device.label, **device, "uuid_hash": hashed_uuid(entry.device), **facts}
-
-
 def _memory_text(entry: _Entry) -> str:
-    total, free = entry.device.memory_bytes, entry.device.memory_free_bytes
+    total, free = entry["memory_bytes"], entry["memory_free_bytes"]
     if total is None:
         return "unknown"
     return format_bytes(total) + ("" if free is None else f" ({format_bytes(free)} free)")
@@ -136,18 +123,18 @@ def _memory_text(entry: _Entry) -> str:
 
 def _dtypes_text(entry: _Entry) -> str:
     """Names of those that work, then those that compute wrong numbers."""
-    if entry.dtypes is None:
+    if entry["dtypes"] is None:
         return "not tried"
     right, wrong = (
-        " ".join(name for name, state in entry.dtypes.items() if state == sought)
+        " ".join(name for name, state in entry["dtypes"].items() if state == sought)
         for sought in ("ok", "wrong")
     )
     return (right or "none") + (f"; WRONG RESULTS: {wrong}" if wrong else "")
 
 
 def _catalogue_text(entry: _Entry) -> str:
-    chips = ", ".join(entry.chips)
-    return f"ambiguous: {chips}" if len(entry.chips) > 1 else chips or "not in the catalogue"
+    chips = ", ".join(entry["chips"])
+    return f"ambiguous: {chips}" if "," in chips else chips or "not in the catalogue"
 
 
 def _lines(

@@ -54,9 +54,7 @@ def export(
     from bench.results.whole_files import write_document
 
     chosen = _chosen(to, as_json=as_json)
-    _check_direction(chosen, output=output, direction=direction)
-    if output is not None:
-        _check_output(output, is_folder=_has_both(chosen, direction), files=files)
+    _check(chosen, output=output, direction=direction, files=files)
     selection = select(read_all(files, note=print_note))
     for note in selection.notes():
         print_note(note)
@@ -81,25 +79,22 @@ def _chosen(to: str | None, *, as_json: bool) -> str:
     return chosen
 
 
-def _has_both(to: str, direction: str | None) -> bool:
-    return to == "github-action-benchmark" and direction is None
-
-
-def _check_direction(to: str, *, output: Path | None, direction: str | None) -> None:
+def _check(to: str, *, output: Path | None, direction: str | None, files: list[Path]) -> None:
     from bench.report.exports.history import GITHUB_FILES
 
-    if direction is not None and to != "github-action-benchmark":
+    is_github = to == "github-action-benchmark"
+    if direction is not None and not is_github:
         raise UsageError(f"--direction is for --to github-action-benchmark, not for {to}")
     if direction is not None and direction not in GITHUB_FILES:
         raise one_of("--direction", direction, list(GITHUB_FILES))
-    if _has_both(to, direction) and output is None:
+    is_folder = is_github and direction is None
+    if output is None and is_folder:
         raise UsageError(
             "github-action-benchmark wants one file for each direction: give -o FOLDER for both, "
             "or --direction bigger or smaller for one"
         )
-
-
-def _check_output(output: Path, *, is_folder: bool, files: list[Path]) -> None:
+    if output is None:
+        return
     if is_folder and output.is_file():
         raise UsageError(f"-o {output} is a file; without --direction it must be a folder")
     if not is_folder and output.is_dir():

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from bench.analysis.gap.gap_result import GapResult, Missing
     from bench.analysis.trials.configuration import Trials
 
+_OF_MACHINE = ("threads", "workers", "seed")
+
 
 def gap(
     files: ResultFiles,
@@ -52,12 +54,8 @@ def gap(
     num_items = _num_items(items, epochs=epochs)
 
     def measured() -> GapResult:
-        return measure_gap(
-            read_all(files, note=print_note),
-            load=asked,
-            num_items=num_items,
-            has_all_layouts=all_layouts,
-        )
+        rows = read_all(files, note=print_note)
+        return measure_gap(rows, load=asked, num_items=num_items, has_all_layouts=all_layouts)
 
     result = measured()
     if run and result.missing:
@@ -150,13 +148,11 @@ def _as_given(trials: Trials) -> dict[str, Any]:
     """Flags that a row repeats as they were given, but for those of the machine."""
     from bench.run.planning.request import FLAGS, SWITCH, TO_TRIAL
 
-    values: dict[str, Any] = {}
-    for name in TO_TRIAL:
-        if name not in ("threads", "workers", "seed"):
-            text = trials.text(name)
-            is_switch = FLAGS[name].kind is SWITCH
-            values[name] = text.lower() == "true" if is_switch else text or None
-    return values
+    given = {name: trials.text(name) for name in TO_TRIAL if name not in _OF_MACHINE}
+    return {
+        name: text.lower() == "true" if FLAGS[name].kind is SWITCH else text or None
+        for name, text in given.items()
+    }
 
 
 def _layout(trials: Trials) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import io
 import os
 import sys
 from collections.abc import Callable
-from typing import TextIO
 
 from bench.cli.output import print_reason
 from bench.core.errors import BenchError, ExitCode, UsageError
@@ -73,40 +72,34 @@ def _name_home_and_user() -> None:
 
 def exit_code_of(verb: Callable[[], int], *, shows_traceback: bool) -> int:
     """Run a verb to its end; every exception becomes its exit code, and one line on stderr."""
-    code = int(ExitCode.OK)
+    code: int = ExitCode.OK
     try:
         code = verb()
         sys.stdout.flush()
     except BenchError as error:
-        code = int(error.exit_code)
+        code = error.exit_code
         _say(str(error))
     except KeyboardInterrupt:
-        code = int(ExitCode.INTERRUPTED)
+        code = ExitCode.INTERRUPTED
     except (BrokenPipeError, SystemExit) as error:
         # The reader (head, less) has seen enough. typer and rich make an exit of it.
         if not isinstance(error, OSError) and not isinstance(error.__context__, BrokenPipeError):
             raise
     except Exception as error:
         refusal = _refusal(error)
-        code = int(ExitCode.FAULT if refusal is None else ExitCode.USAGE)
+        code = ExitCode.FAULT if refusal is None else ExitCode.USAGE
         parts = [refusal or f"internal error: {type(error).__name__}: {error}"]
         parts += getattr(error, "__notes__", [])
         if shows_traceback or refusal is None:
             parts += _traceback_place(error, is_shown=shows_traceback)
         _say("; ".join(" ".join(part.split())[:500] for part in parts))
     for stream in (sys.stdout, sys.stderr):
-        if not _can_flush(stream):
+        try:
+            stream.flush()
+        except OSError:
             # What is buffered must not raise again when the interpreter ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    return code
-
-
-def _can_flush(stream: TextIO) -> bool:
-    try:
-        stream.flush()
-    except OSError:
-        return False
-    return True
+    return int(code)
 
 
 def _say(text: str) -> None:

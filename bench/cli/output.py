@@ -5,7 +5,6 @@ Tables are for people: colour only on a terminal, NO_COLOR honoured, and no anim
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -31,7 +30,7 @@ def print_json(document: Mapping[str, object] | Sequence[object]) -> None:
 
 def print_note(text: str) -> None:
     """Print one line of advice to stderr."""
-    with contextlib.suppress(OSError):  # a full disk under a log must not cost the answer
+    with suppress(OSError):  # a full disk under a log must not cost the answer
         sys.stderr.write(text.rstrip("\n") + "\n")
 
 

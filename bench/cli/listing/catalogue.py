@@ -154,10 +154,6 @@ def render_chips(*, where: str | None, sort: str | None, name: str | None, as_js
     )
 
 
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.0%}"
-
-
 def method_of(row: Link) -> str:
     """How its times come about: own curve, a relative's curve, NCCL's formula, alpha-beta."""
     if row.curve is not None:
@@ -166,6 +162,7 @@ def method_of(row: Link) -> str:
 
 
 def _link_cells(row: Link) -> list[str]:
+    error = row.error_fraction if row.curve is None else row.curve_error_fraction
     return [
         row.id,
         row.topology,
@@ -176,7 +173,7 @@ def _link_cells(row: Link) -> list[str]:
         _scaled(row.nvls_bytes_per_s, by=1e9),
         _scaled(row.hop_latency_s, by=1e-6),
         method_of(row),
-        _percent(row.error_fraction if row.curve is None else row.curve_error_fraction),
+        "" if error is None else f"{error:.0%}",
         "" if row.contention_units is None else str(row.contention_units),
         row.confidence,
     ]
@@ -189,7 +186,7 @@ def _text(name: str, value: object) -> str:
         if name.endswith("latency_s"):
             return f"{_scaled(value, by=1e-6)} us"
         if name.endswith("error_fraction"):
-            return _percent(value)
+            return f"{value:.0%}"
     return str(value)
 
 
@@ -200,13 +197,8 @@ def render_links(*, name: str | None, as_json: bool) -> None:
     if as_json:
         print_json(documents if name is None else documents[0])
     elif name is None:
-        print(
-            text_table(
-                _LINK_HEADER,
-                [*map(_link_cells, chosen)],
-                left=("link", "topology", "method", "trust"),
-            )
-        )
+        left = ("link", "topology", "method", "trust")
+        print(text_table(_LINK_HEADER, [*map(_link_cells, chosen)], left=left))
         print_note(
             "per device, one direction; joins most: so many devices, blank: any number; "
             "ring: reached, * derived; SMs: busy; blank: not published"
@@ -222,8 +214,6 @@ def render_links(*, name: str | None, as_json: bool) -> None:
 
 def render_check(*, name: str, table: str, use_curves: bool, as_json: bool) -> None:
     """Score the link `name` against the CSV at `table` and print the errors."""
-    from msgspec import structs
-
     from bench.hardware.links import link_check
     from bench.hardware.links.curves import read_table
     from bench.hardware.links.topology import parse_topology
@@ -237,7 +227,7 @@ def render_check(*, name: str, table: str, use_curves: bool, as_json: bool) -> N
             {
                 "link": check.link,
                 "table": table,
-                "methods": list(check.methods),
+                "methods": check.methods,
                 "leave_one_size_out": left_out,
                 "is_rated": check.is_rated,
                 "small_to_bytes": link_check.SMALL_BYTES,
@@ -245,10 +235,7 @@ def render_check(*, name: str, table: str, use_curves: bool, as_json: bool) -> N
                 "num_points": check.overall.num_points,
                 "mean_abs_error": check.overall.mean_abs_error,
                 "scores": [dataclasses.asdict(score) for score in check.scores],
-                "worst": {
-                    **structs.asdict(check.worst),
-                    "predicted_s": check.worst_predicted_s,
-                },
+                "worst": {**asdict(check.worst), "predicted_s": check.worst_predicted_s},
             }
         )
         return

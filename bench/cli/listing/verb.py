@@ -45,43 +45,33 @@ def list_(
         raise UsageError("--check and --formula score one link: list links NAME --check table.csv")
     if (where or sort) and kind != "chips":
         raise UsageError("--where and --sort are for `bench list chips`")
-    if kind == "chips":
-        from bench.cli.listing.catalogue import render_chips
-
-        render_chips(where=where, sort=sort, name=name, as_json=as_json)
-    elif kind == "links":
-        from bench.cli.listing.catalogue import render_check, render_links
-
-        if name is not None and check is not None:
-            render_check(name=name, table=check, use_curves=not formula, as_json=as_json)
-        else:
-            render_links(name=name, as_json=as_json)
-    elif kind == "recipes":
-        _list_recipes(name, as_json=as_json)
-    else:
+    if kind == "workloads":
         _list_workloads(name, path=workload, as_json=as_json)
+        return
+    if kind == "recipes":
+        _list_recipes(name, as_json=as_json)
+        return
+    from bench.cli.listing import catalogue
+
+    if kind == "chips":
+        catalogue.render_chips(where=where, sort=sort, name=name, as_json=as_json)
+    elif name is not None and check is not None:
+        catalogue.render_check(name=name, table=check, use_curves=not formula, as_json=as_json)
+    else:
+        catalogue.render_links(name=name, as_json=as_json)
 
 
 def _list_recipes(name: str | None, *, as_json: bool) -> None:
     from bench.run.recipes import RECIPES, recipe
 
+    heads = ("recipe", "summary", "command", "note")
     chosen = RECIPES if name is None else (recipe(name),)
+    cells = [(one.name, one.summary, one.command, one.note or None) for one in chosen]
     if as_json:
-        print_json(
-            [
-                {
-                    "recipe": one.name,
-                    "summary": one.summary,
-                    "command": one.command,
-                    "note": one.note or None,
-                }
-                for one in chosen
-            ]
-        )
+        print_json([dict(zip(heads, row, strict=True)) for row in cells])
         return
-    for one in chosen:
-        print(f"{one.name}: {one.summary}{f'; {one.note}' if one.note else ''}")
-        print(f"  {one.command}")
+    for title, summary, command, note in cells:
+        print(f"{title}: {summary}{f'; {note}' if note else ''}\n  {command}")
 
 
 def _list_workloads(name: str | None, *, path: Path | None, as_json: bool) -> None:

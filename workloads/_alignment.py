@@ -4,8 +4,6 @@ Shapes: B pairs, L letters. H[i, j] = max(0, H[i-1, j-1] + score(a_i, b_j), H[i-
 H[i, j-1] - gap); the diagonal d holds all cells with i + j = d, by i.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -5,8 +5,6 @@ Cells of a diagonal are independent: a few vector operations over all pairs, wit
 GPUs, so rows say nothing about kernels that do. Scores are summed in fp32 under every --dtype.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -6,27 +6,31 @@ Trained on random patches, inferred on whole volumes. Differences from nnU-Net a
 `_imaging.imaging_net` (net, loss, inference) and `_imaging.imaging_data` (cases, sampling).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import bench.workload
 from bench.core.errors import UsageError
-from bench.core.nouns import Dtype
 from bench.workload import Phase
-from workloads._imaging.imaging_cost import UNet, infer_bytes, num_windows, train_bytes
+from workloads._imaging.imaging_cost import UNet, num_windows
 
 TRAIN = Phase(name="train", item="patch", element="voxel", is_training=True)
 INFER = Phase(name="infer", item="volume", element="voxel")
 
 
+def _net() -> Any:
+    """Return the module that imports torch and MONAI."""
+    from workloads._imaging import imaging_net
+
+    return imaging_net
+
+
 @dataclass(frozen=True, kw_only=True)
 class Workload(UNet, bench.workload.Workload):
-    """The defaults are nnU-Net's 3d_fullres."""
+    """A U-Net of any shape; the defaults are nnU-Net's 3d_fullres."""
 
     summary = "3-D medical image segmentation as nnU-Net does it (MONAI DynUNet)"
     sizes = {
@@ -49,7 +53,7 @@ class Workload(UNet, bench.workload.Workload):
             "patch": (96, 96, 96),
             "volume": (192, 192, 144),
         },
-        "large": {"volume": (256, 256, 192)},
+        "large": {},
     }
 
     phases = (TRAIN, INFER)
@@ -61,22 +65,12 @@ class Workload(UNet, bench.workload.Workload):
         "workloads._imaging.imaging_data",
     )
 
-    patch: tuple[int, ...] = (128, 128, 128)
-    channels: int = 1
-    classes: int = 3
-    volume: tuple[int, ...] = (256, 256, 192)
-    """Voxels of a generated volume; those of a --data folder have their own shapes."""
-    sw_batch_size: int = 2
-    """Windows that inference runs at once."""
     cases: int = 8
     """Cases trained on at most, and held out at most; each is prepared once, before measuring."""
     spacing_mm: str = "median"
     """To what --data is resampled: 'median' of the training cases, or such as '1.5x0.8x0.8'."""
     window_hu: tuple[int, ...] = (-160, 240)
     """CT values outside are clipped (soft-tissue window)."""
-    batch: int = 2
-    filters: tuple[int, ...] = (32, 64, 128, 256, 320, 320)
-    deep_supervision: bool = True
     schedule_steps: int = 250_000
     """Steps until the learning rate is 0; nnU-Net: 1000 epochs of 250."""
 
@@ -95,15 +89,11 @@ class Workload(UNet, bench.workload.Workload):
 
     def build_net(self) -> Any:
         """Return a DynUNet with instance norm and leaky ReLU."""
-        from workloads._imaging.imaging_net import build
-
-        return build(self)
+        return _net().build(self)
 
     def loss(self, net: Any, batch: Any) -> Any:
         """Return DiceCE, averaged over the heads."""
-        from workloads._imaging.imaging_net import loss
-
-        return loss(net(batch["image"]), batch["label"])
+        return _net().loss(net(batch["image"]), batch["label"])
 
     def check_stages(self, num_stages: int) -> None:
         """Refuse: every stage of a U-Net feeds one on the way up, not only the next."""
@@ -141,28 +131,26 @@ class Workload(UNet, bench.workload.Workload):
         """Return random patches, or whole volumes of cases that are not trained on."""
         from workloads._imaging import imaging_data
 
-        is_training = phase.is_training
         made = imaging_data.Preparation(
             channel_names=("CT",) * self.channels,
             window_hu=self.window_hu,
-            pad_to=self.patch if is_training else None,
+            pad_to=self.patch if phase.is_training else None,
             spacing_mm=self.target_spacing_mm(),
         )
-        if data is None:
-            first = 0 if is_training else imaging_data.HELD_OUT
-            indices = range(first, first + (self.cases if is_training else max(self.cases // 4, 2)))
-            cases = imaging_data.generated(made, indices, unet=self, volume=self.volume, seed=seed)
-        else:
+        if data is not None:
             cases = imaging_data.read(made, data, num_trained=self.cases)
-        if is_training:
-            return imaging_data.Patches(cases, patch=self.patch, batch=self.batch, seed=seed)
+        elif phase.is_training:
+            cases = imaging_data.generated(made, range(self.cases), unet=self, seed=seed)
+        else:
+            held_out = range(imaging_data.HELD_OUT, imaging_data.HELD_OUT + max(self.cases // 4, 2))
+            cases = imaging_data.generated(made, held_out, unet=self, seed=seed)
+        if phase.is_training:
+            return imaging_data.Patches(cases, unet=self, seed=seed)
         return imaging_data.Volumes(cases)
 
     def infer(self, net: Any, batch: Any) -> Any:
         """Return the logits of a whole volume."""
-        from workloads._imaging.imaging_net import segment
-
-        return segment(net, batch["image"], patch=self.patch, sw_batch_size=self.sw_batch_size)
+        return _net().segment(self, net, batch["image"])
 
     def batch_size(self, phase: Phase) -> int:
         """Return `batch` patches, or one volume, since volumes differ in shape."""
@@ -170,30 +158,27 @@ class Workload(UNet, bench.workload.Workload):
 
     def items(self, phase: Phase, batch: Any) -> int:
         """Return patches or volumes."""
-        return self.batch_size(phase) if batch is None else int(batch["image"].shape[0])
+        return self.batch_size(phase) if batch is None else len(batch["image"])
 
     def elements(self, phase: Phase, batch: Any) -> int:
         """Return voxels, each counted once however many windows or channels it is in."""
-        if batch is None:
-            generated = self.patch if phase.is_training else self.volume
-            return self.batch_size(phase) * math.prod(generated)
-        shape = batch["image"].shape
-        return int(shape[0]) * math.prod(int(size) for size in shape[2:])
+        generated = self.patch if phase.is_training else self.volume
+        shape = generated if batch is None else batch["image"].shape[2:]
+        return self.items(phase, batch) * math.prod(shape)
 
     def flops_per_item(self, phase: Phase, batch: Any = None) -> float:
         """Return a patch's forward and backward, or the forward of a volume's windows."""
         if phase.is_training:
             return self.train_flops()
-        shape = self.volume if batch is None else tuple(map(int, batch["image"].shape[2:]))
-        return num_windows(shape, patch=self.patch) * self.forward_flops()
+        volume = self.volume if batch is None else batch["image"].shape[2:]
+        return num_windows(volume, patch=self.patch) * self.forward_flops()
 
-    def sized_as(self, phase: Phase, batch: Any) -> Workload:
+    def sized_as(self, phase: Phase, batch: Any) -> Self:
         """Return this net for a generated volume of the shape of the batch's."""
-        if phase.is_training:
-            return self
-        return replace(self, volume=tuple(map(int, batch["image"].shape[2:])))
+        volume = self.volume if phase.is_training else tuple(batch["image"].shape[2:])
+        return replace(self, volume=volume)
 
-    def sized_for(self, phase: Phase, data: Path) -> Workload:
+    def sized_for(self, phase: Phase, data: Path) -> Self:
         """Return this net for a generated volume of the shape of the folder's largest."""
         from workloads._imaging.decathlon import largest_volume
 
@@ -221,12 +206,6 @@ class Workload(UNet, bench.workload.Workload):
         passes = math.ceil(windows / self.sw_batch_size)
         return windows * activations + passes * weights * dtype_bytes
 
-    def memory_bytes(self, phase: Phase, *, dtype: Dtype) -> int:
-        """Return the estimate derived in `imaging_cost`."""
-        if phase.is_training:
-            return train_bytes(self, batch=self.batch, dtype=dtype)
-        return infer_bytes(self, volume=self.volume, windows=self.sw_batch_size, dtype=dtype)
-
     def check_data(self, data: Path) -> None:
         """Read every file that would be used."""
         from workloads._imaging.decathlon import check_folder
@@ -239,6 +218,5 @@ class Workload(UNet, bench.workload.Workload):
             what = "loss" if phase.is_training else "logits"
             raise ValueError(f"{what} of {self.num_parameters()} parameters is not finite")
         if not phase.is_training and (output.dim() != 5 or output.shape[1] != self.classes):
-            raise ValueError(
-                f"logits have shape {tuple(output.shape)}, not 1 x {self.classes} x volume"
-            )
+            shape = tuple(output.shape)
+            raise ValueError(f"logits have shape {shape}, not 1 x {self.classes} x volume")

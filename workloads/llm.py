@@ -6,8 +6,6 @@ the time to first token; decode the time per token after it, always from the sam
 batching of requests that come and go, sampling, and trained weights.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +13,8 @@ from typing import Any
 
 import bench.workload
 from bench.core.errors import UsageError, one_of
-from bench.core.nouns import Dtype
 from bench.workload import Phase, TensorPlan
-from workloads._llm import llm_cost
+from workloads._llm.llm_cost import LlamaShape
 
 NUM_BYTES = 256
 
@@ -38,9 +35,16 @@ LAYER_STYLES = {
 }
 
 
+def _net() -> Any:
+    """Return the module that imports torch and transformers."""
+    from workloads._llm import llm_net
+
+    return llm_net
+
+
 @dataclass(frozen=True, kw_only=True)
-class Workload(llm_cost.LlamaShape, bench.workload.Workload):
-    """The defaults are Llama 3.2 1B (huggingface.co/meta-llama/Llama-3.2-1B, config.json)."""
+class Workload(LlamaShape, bench.workload.Workload):
+    """A Llama of any shape; the defaults are Llama 3.2 1B."""
 
     summary = "Llama language model: training step, prompt prefill, token-by-token decode"
     phases = (TRAIN, PREFILL, DECODE)
@@ -60,16 +64,6 @@ class Workload(llm_cost.LlamaShape, bench.workload.Workload):
         "large": {},
     }  # fmt: skip
 
-    batch: int = 4
-    layers: int = 16
-    hidden: int = 2048
-    heads: int = 32
-    kv_heads: int = 8
-    intermediate: int = 8192
-    vocab: int = 128_256
-    sequence_tokens: int = 2048
-    prompt_tokens: int = 2048
-    new_tokens: int = 64
     cache: str = "auto"
     """Key/value cache of decode; auto: static on accelerators and when compiled, else dynamic."""
     learning_rate: float = 3e-4
@@ -95,15 +89,11 @@ class Workload(llm_cost.LlamaShape, bench.workload.Workload):
 
     def build_net(self) -> Any:
         """Return a Llama with random weights."""
-        from workloads._llm.llm_net import build
-
-        return build(self)
+        return _net().build(self)
 
     def loss(self, net: Any, batch: Any) -> Any:
         """Return the mean cross-entropy of the next token, in nats."""
-        from workloads._llm.llm_net import causal_loss
-
-        return causal_loss(net, batch)
+        return _net().causal_loss(net, batch)
 
     def optimizer(self, net: Any) -> Any:
         """Return the AdamW that Llama was trained with (arxiv.org/abs/2302.13971 section 2.2)."""
@@ -137,29 +127,20 @@ class Workload(llm_cost.LlamaShape, bench.workload.Workload):
 
     def pipeline_stages(self, net: Any, *, num_stages: int) -> Any:
         """Return runs of layers; embedding in the first, norm, head and loss in the last."""
-        from workloads._llm.llm_net import stages
-
-        return stages(self, net, num_stages=num_stages)
+        return _net().stages(self, net, num_stages=num_stages)
 
     def prefill(self, net: Any, batch: Any) -> Any:
         """Read the prompts into a fresh cache; logits after their last position, (B, V)."""
-        from workloads._llm.llm_net import growing_cache, prefill
-
-        return prefill(net, batch, cache=growing_cache(layers=self.layers))
+        return _net().prefill(self, net, batch)[0]
 
     def prepare(self, phase: Phase, net: Any, batch: Any) -> Any:
         """Fill the cache for decode."""
-        from workloads._llm.llm_net import read_prompt
+        is_decode = phase.name == DECODE.name
+        return _net().read_prompt(self, net, batch, kind=self.cache) if is_decode else batch
 
-        if phase.name != DECODE.name:
-            return batch
-        return read_prompt(self, net, batch, kind=self.cache)
-
-    def decode(self, net: Any, batch: Any) -> dict[str, Any]:
+    def decode(self, net: Any, batch: Any) -> Any:
         """Generate tokens one after the other: ids (B, N), first and last logits (B, V)."""
-        from workloads._llm.llm_net import generate
-
-        return generate(net, batch)
+        return _net().generate(net, batch)
 
     # Text ----------------------------------------------------------------------------------------
 
@@ -183,35 +164,11 @@ class Workload(llm_cost.LlamaShape, bench.workload.Workload):
         longest = max(self.sequence_tokens, self.prompt_tokens) + 1
         check_file(data, fewest_bytes=longest + self.batch - 1)
 
-    # What it amounts to --------------------------------------------------------------------------
-
     def items(self, phase: Phase, batch: Any) -> int:
         """Return the tokens of one step: predicted, read, or generated."""
         sequences = self.batch if batch is None else int(batch.shape[0])
-        tokens = {
-            TRAIN.name: self.sequence_tokens,
-            PREFILL.name: self.prompt_tokens,
-            DECODE.name: self.new_tokens,
-        }
-        return sequences * tokens[phase.name]
-
-    def num_parameters(self) -> int:
-        """Return all parameters."""
-        return llm_cost.num_parameters(self)
-
-    def flops_per_item(self, phase: Phase, batch: Any = None) -> float:
-        """Return the mean cost of one token."""
-        return llm_cost.flops_per_token(self, phase=phase.name)
-
-    def bytes_per_item(self, phase: Phase, *, dtype_bytes: int) -> float:
-        """Return the least memory traffic of one token."""
-        return llm_cost.bytes_per_token(self, phase=phase.name, dtype_bytes=dtype_bytes)
-
-    def memory_bytes(self, phase: Phase, *, dtype: Dtype) -> int:
-        """Return the estimated peak."""
-        return llm_cost.peak_bytes(self, phase=phase.name, dtype=dtype)
-
-    # Whether it is right -------------------------------------------------------------------------
+        read = self.sequence_tokens if phase.is_training else self.prompt_tokens
+        return sequences * (self.new_tokens if phase.name == DECODE.name else read)
 
     def comparable(self, phase: Phase, output: Any) -> Any:
         """Return decode's first logits: rounding may flip a greedy token and all that follow it."""

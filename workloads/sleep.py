@@ -5,8 +5,6 @@ since it began, `train_factor` times as long when training. What a training step
 loss (backward and SGD of nine parameters, some tenths of a millisecond) comes on top.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,8 +61,8 @@ class Workload(bench.workload.Workload):
         """Return random rows."""
         import torch
 
-        rows = torch.rand(NUM_SAMPLES, FEATURES, generator=torch.Generator().manual_seed(seed))
-        return list(rows)
+        generator = torch.Generator().manual_seed(seed)
+        return list(torch.rand(NUM_SAMPLES, FEATURES, generator=generator))
 
     def optimizer(self, net: Any) -> Any:
         """Return plain SGD, the cheapest."""

@@ -4,8 +4,6 @@
 many, it does. One sample of the data set is a whole step's rows, so that no loader is measured.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -21,7 +21,7 @@ from bench.core.nouns import Dtype
 from bench.measure.engine.engine import counted, summed
 from tests.workloads.steps_of_workloads import autocast, bytes_kept_for_backward, random_volumes
 from workloads._imaging.decathlon import check_folder
-from workloads._imaging.imaging_cost import UNet, num_windows, saved_bytes
+from workloads._imaging.imaging_cost import UNet, num_windows
 from workloads._imaging.imaging_net import loss as loss_of
 from workloads.imaging import Workload
 
@@ -206,7 +206,7 @@ def test_estimates_cover_the_measured_peak_and_what_is_kept_for_backward(
     workload = Workload(**values)
     batch = random_volumes(workload, shape=workload.patch, count=workload.batch)
     kept = bytes_kept_for_backward(workload, batch, dtype=dtype)
-    estimate = workload.batch * saved_bytes(workload, element_bytes=2 if dtype == "bf16" else 4)
+    estimate = workload.batch * workload.saved_bytes(element_bytes=2 if dtype == "bf16" else 4)
     assert 0.75 < estimate / kept < 1.33
     net = workload.build_net().train()
     optimizer = workload.optimizer(net)

@@ -16,7 +16,6 @@ from bench.core.errors import DataError
 from bench.core.nouns import Dtype
 from tests.workloads.steps_of_workloads import bytes_kept_for_backward, generated_batch
 from tests.workloads.test_every_workload import UNTIED
-from workloads._llm import llm_cost
 from workloads._llm import llm_net as llama
 from workloads._llm import text as texts
 from workloads.llm import Workload
@@ -285,7 +284,7 @@ def test_least_traffic_of_a_hand_worked_model() -> None:
     )  # fmt: skip
     # Matrices 2*16 + 2*8 + 3*24 = 120, norms 3*4, head 1024; the untied embedding is not read.
     read, cache_entry = 120 + 12 + 1024, 2 * 2
-    assert llm_cost.kv_bytes_per_token(llm, dtype_bytes=2) == cache_entry * 2
+    assert llm.kv_bytes_per_token(dtype_bytes=2) == cache_entry * 2
     prefill = llm.bytes_per_item(PREFILL, dtype_bytes=2)
     assert prefill == pytest.approx(read * 2 / 20 + cache_entry * 2)
     # Reads 10, 11, 12 entries and writes one.
@@ -305,9 +304,9 @@ def test_activation_estimate_holds_what_autograd_saves(
     saved = saved_bytes(replace(llm, layers=5), dtype=dtype)
     saved -= saved_bytes(replace(llm, layers=1), dtype=dtype)
     if dtype == "bf16":
-        saved -= 4 * 2 * llm_cost.layer_matrix_parameters(llm)  # autocast's copies of weights
+        saved -= 4 * 2 * llm.layer_matrix_parameters()  # autocast's copies of weights
     tokens = llm.batch * llm.sequence_tokens
-    estimate = 4 * tokens * llm_cost.layer_token_bytes(llm, dtype=dtype)
+    estimate = 4 * tokens * llm.layer_token_bytes(dtype=dtype)
     assert estimate == pytest.approx(saved, rel=0.03)
     # A training's estimate is above what is surely held, but not by half.
     monkeypatch.undo()
@@ -326,7 +325,7 @@ def test_inference_estimate_holds_weights_and_caches(dtype: Dtype, width: int) -
         llm = Workload(**values)
         weights = width * llm.num_parameters()
         tokens = llm.batch * (llm.prompt_tokens + llm.new_tokens)
-        caches = 5 * tokens * llm_cost.kv_bytes_per_token(llm, dtype_bytes=width)
+        caches = 5 * tokens * llm.kv_bytes_per_token(dtype_bytes=width)
         train, prefill, decode = (llm.memory_bytes(one, dtype=dtype) for one in llm.phases)
         assert decode > weights + caches
         assert weights < prefill < decode

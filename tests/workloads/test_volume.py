@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nibabel.affines import voxel_sizes
 
 from bench.core.errors import DataError
-from workloads._imaging.volume import read_affine, read_channels
+from workloads._imaging.volume import read_channels, read_grid
 
 SHAPE = (5, 4, 3)
 VOXELS = np.arange(60).reshape(SHAPE)
@@ -63,7 +63,7 @@ def test_header_and_whole_file_agree_in_every_form(
         path = Path(folder) / name
         path.write_bytes(gzip.compress(raw) if is_zipped else raw)
         found, place = read_channels((path,))
-        assert np.array_equal(read_affine(path), place)
+        assert np.array_equal(read_grid(path)[1], place)
     assert found.dtype == np.float32 and np.array_equal(found[0], VOXELS)
     assert np.allclose(place, affine, rtol=1e-6)
     assert np.allclose(voxel_sizes(place), np.array(sizes_mm)[axes], rtol=1e-6)
@@ -83,9 +83,9 @@ def test_two_sizes_of_one_voxel_are_refused_beyond_a_hundredth(
         path = Path(folder) / "a.nii"
         path.write_bytes(image.to_bytes())
         if abs(factor - 1) < 0.01:
-            assert np.array_equal(read_affine(path), read_channels((path,))[1])
+            assert np.array_equal(read_grid(path)[1], read_channels((path,))[1])
             return
-        for read in (lambda: read_affine(path), lambda: read_channels((path,))):
+        for read in (lambda: read_grid(path)[1], lambda: read_channels((path,))):
             with pytest.raises(DataError, match="a.nii contradicts itself: a voxel is") as caught:
                 read()
             both = (sizes_mm[axis], sizes_mm[axis] * factor)
@@ -99,7 +99,7 @@ def test_geometry_of_a_qform_or_of_pixdim_alone_is_no_contradiction(tmp_path: Pa
         image.set_sform(image.affine if forms["sform"] else None, code=forms["sform"])
         path = tmp_path / "a.nii"
         path.write_bytes(image.to_bytes())
-        assert voxel_sizes(read_affine(path)) == pytest.approx([2, 3, 4])
+        assert voxel_sizes(read_grid(path)[1]) == pytest.approx([2, 3, 4])
 
 
 def test_a_size_that_is_not_set_is_named_as_it_is(

@@ -8,17 +8,15 @@ of imagesTr and labelsTr, an image a channel. A file may be of both kinds, as co
 A region's numbers are learnt as classes of their own. Images and labels are not opened here.
 """
 
-from __future__ import annotations
-
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
 from bench.core.errors import DataError
 
@@ -58,14 +56,12 @@ class Folder:
         return rest[:cases], held_out[:cases]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Pair:
+class _Pair(msgspec.Struct):
     image: str
     label: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Channels:
+class _Channels(msgspec.Struct):
     images: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     label: str
 
@@ -74,16 +70,16 @@ _Names = Annotated[dict[str, str], msgspec.Meta(min_length=1)]
 _Labels = Annotated[dict[str, str | int | tuple[int, ...]], msgspec.Meta(min_length=1)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Content:
-    """The keys of dataset.json that are read, of either kind."""
+class _Content(msgspec.Struct):
+    """The keys of dataset.json that are read, of either kind; what is not there is empty."""
 
     labels: _Labels
-    modality: _Names | UnsetType = UNSET
-    channel_names: _Names | UnsetType = UNSET
-    training: Annotated[tuple[_Pair, ...], msgspec.Meta(min_length=1)] | UnsetType = UNSET
-    dataset: Annotated[dict[str, _Channels], msgspec.Meta(min_length=1)] | UnsetType = UNSET
+    modality: _Names = {}
+    channel_names: _Names = {}
+    training: Annotated[tuple[_Pair, ...], msgspec.Meta(min_length=1)] = ()
+    dataset: Annotated[dict[str, _Channels], msgspec.Meta(min_length=1)] = {}
     file_ending: str = ".nii.gz"
+    num_training: Any = msgspec.field(default=None, name="numTraining")
 
 
 _DECATHLON = (
@@ -109,13 +105,6 @@ def read_folder(root: Path) -> Folder:
         channels = _channel_names(content)
         classes = _class_names(content.labels)
         training = _cases(content, root=root, num_channels=len(channels))
-        num_training = document.get("numTraining") if isinstance(document, dict) else None
-        is_counted = _is_by_files(content) and isinstance(num_training, int)
-        if is_counted and num_training != len(training):
-            raise ValueError(
-                f'this is nnU-Net v2 and says "numTraining" {num_training}, but imagesTr holds'
-                f" {len(training)} cases; files are missing, or the number is to be changed"
-            )
     except msgspec.ValidationError as error:
         is_nnunet = isinstance(document, dict) and "channel_names" in document
         raise DataError(f"{path}: {error}; {_NNUNET if is_nnunet else _DECATHLON}") from error
@@ -147,10 +136,9 @@ def _document(path: Path) -> Any:
 
 
 def _channel_names(content: _Content) -> tuple[str, ...]:
-    if content.channel_names is not UNSET:
-        return _in_order(content.channel_names, key="channel_names")
-    if content.modality is not UNSET:
-        return _in_order(content.modality, key="modality")
+    for key in ("channel_names", "modality"):
+        if names := getattr(content, key):
+            return _in_order(names, key=key)
     raise ValueError('it has no "modality" (Decathlon) and no "channel_names" (nnU-Net v2)')
 
 
@@ -180,14 +168,14 @@ def _class_names(labels: Mapping[str, str | int | tuple[int, ...]]) -> tuple[str
             'this is nnU-Net v2 with a label "ignore", which is not supported: leave out the cases'
             " with such voxels and the label, or give them a class of their own"
         )
-    by_size = {
+    numbers = {
         name: value if isinstance(value, tuple) else (value,)
         for name, value in labels.items()
         if not isinstance(value, str)
     }
     # The smallest region that a number is in names it; a label of its own is the smallest.
-    for name in sorted(by_size, key=lambda name: -len(by_size[name])):
-        names |= dict.fromkeys(map(str, by_size[name]), name)
+    for name in sorted(numbers, key=lambda name: -len(numbers[name])):
+        names |= dict.fromkeys(map(str, numbers[name]), name)
     single = [value for value in labels.values() if isinstance(value, int)]
     if len(set(single)) < len(single):
         raise ValueError('nnU-Net v2\'s "labels" gives two names one number')
@@ -197,44 +185,40 @@ def _class_names(labels: Mapping[str, str | int | tuple[int, ...]]) -> tuple[str
 # Cases -----------------------------------------------------------------------------------------
 
 
-def _is_by_files(content: _Content) -> bool:
-    return content.dataset is UNSET and content.training is UNSET
-
-
 def _cases(content: _Content, *, root: Path, num_channels: int) -> tuple[Case, ...]:
     """Return the cases that are listed, or those whose files are there."""
-    if content.dataset is not UNSET:
+    if content.dataset:
         listed = [(entry.images, entry.label) for entry in content.dataset.values()]
-    elif content.training is not UNSET:
+    elif content.training:
         listed = [((entry.image,), entry.label) for entry in content.training]
     else:
-        return _found(root, ending=content.file_ending, num_channels=num_channels)
+        return _found(content, root=root, num_channels=num_channels)
     cases = []
     for names, label in listed:
         # Written on Windows.
         images = tuple(root / name.replace("\\", "/") for name in names)
-        if len(images) == 1:
-            images = _with_channels(images[0], num_channels=num_channels)
+        apart = _apart(images[0], num_channels=num_channels)
+        # Only nnU-Net's files may be there.
+        if len(images) == 1 and not os.path.isfile(images[0]) and os.path.isfile(apart[0]):
+            images = apart
         cases.append(Case(images=images, label=root / label.replace("\\", "/")))
-    images_of = [case.images for case in cases]
-    if len(set(images_of)) < len(cases):
-        twice = next(names for number, names in enumerate(images_of) if names in images_of[:number])
+    (images, count), *_ = Counter(case.images for case in cases).most_common(1)
+    if count > 1:
         raise ValueError(
-            f"it lists {twice[0].name} twice, so that a case could be trained on and held out"
+            f"it lists {images[0].name} twice, so that a case could be trained on and held out"
         )
     return tuple(cases)
 
 
-def _with_channels(image: Path, *, num_channels: int) -> tuple[Path, ...]:
-    """Return the listed file, or where only nnU-Net's files are there, CASE_0000 and further."""
-    stem, dot, ending = image.name.partition(".nii")
-    apart = tuple(
-        image.with_name(f"{stem}_{number:04d}{dot}{ending}") for number in range(num_channels)
-    )
-    return apart if not os.path.isfile(image) and os.path.isfile(apart[0]) else (image,)
+def _apart(image: Path, *, num_channels: int) -> tuple[Path, ...]:
+    """Return nnU-Net's files of CASE.nii.gz: CASE_0000.nii.gz and further, one a channel."""
+    stem, dot, ending = image.name.rpartition(".nii")
+    names = (f"{stem}_{number:04d}{dot}{ending}" for number in range(num_channels))
+    return tuple(map(image.with_name, names))
 
 
-def _found(root: Path, *, ending: str, num_channels: int) -> tuple[Case, ...]:
+def _found(content: _Content, *, root: Path, num_channels: int) -> tuple[Case, ...]:
+    ending = content.file_ending
     if f".{ending}" in (".nii.gz", ".nii"):
         raise ValueError(f'"file_ending" {ending!r} lacks its dot; write ".{ending}"')
     if ending not in (".nii.gz", ".nii"):
@@ -242,21 +226,22 @@ def _found(root: Path, *, ending: str, num_channels: int) -> tuple[Case, ...]:
             f'this is nnU-Net v2 with "file_ending" {ending!r}, which is not read; convert images'
             ' and labels to .nii.gz, and change "file_ending"'
         )
-    last = f"_0000{ending}"
-    images = root / "imagesTr"
-    names = sorted(
-        path.name.removesuffix(last)
-        for path in images.glob(f"*{last}")
-        if not path.name.startswith(".")
-    )
+    last, images = f"_0000{ending}", root / "imagesTr"
+    # Not what begins with a dot, as the files that macOS puts beside others.
+    names = sorted(path.name.removesuffix(last) for path in images.glob(f"[!.]*{last}"))
     if not names:
         raise ValueError(
             f'it has no "training" list, so this is nnU-Net v2, whose images are called'
             f" CASE{last} (0000 is the channel); {images} holds none"
         )
+    if isinstance(content.num_training, int) and content.num_training != len(names):
+        raise ValueError(
+            f'this is nnU-Net v2 and says "numTraining" {content.num_training}, but imagesTr holds'
+            f" {len(names)} cases; files are missing, or the number is to be changed"
+        )
     return tuple(
         Case(
-            images=tuple(images / f"{name}_{number:04d}{ending}" for number in range(num_channels)),
+            images=_apart(images / f"{name}{ending}", num_channels=num_channels),
             label=root / "labelsTr" / f"{name}{ending}",
         )
         for name in names

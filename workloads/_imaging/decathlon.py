@@ -4,10 +4,7 @@
 byte and names the first one that is wrong. Test images, which have no labels, are not used.
 """
 
-from __future__ import annotations
-
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +13,7 @@ from numpy.typing import NDArray
 
 from bench.core.errors import DataError
 from workloads._imaging.dataset_json import Case, Folder, read_folder
-from workloads._imaging.volume import (
-    is_same_place,
-    read_affine,
-    read_channels,
-    read_shape,
-    shape_text,
-)
+from workloads._imaging.volume import is_same_place, read_channels, read_grid, shape_text
 
 
 def check_folder(root: Path, *, classes: int, channels: int, cases: int) -> None:
@@ -41,16 +32,16 @@ def check_folder(root: Path, *, classes: int, channels: int, cases: int) -> None
 
 
 def _check_parameters(folder: Folder, *, root: Path, classes: int, channels: int) -> None:
-    found = {"classes": len(folder.classes), "channels": len(folder.channels)}
-    if found["classes"] < 2:
+    num_classes, num_channels = len(folder.classes), len(folder.channels)
+    if num_classes < 2:
         raise DataError(f"{root / 'dataset.json'} names no class beside the background")
-    wrong = found.items() - {"classes": classes, "channels": channels}.items()
-    if wrong:
-        flags = " ".join(f"--set {key}={value}" for key, value in sorted(wrong, reverse=True))
+    flags = f" --set classes={num_classes}" if num_classes != classes else ""
+    flags += f" --set channels={num_channels}" if num_channels != channels else ""
+    if flags:
         raise DataError(
             f"{root / 'dataset.json'} names the classes {', '.join(folder.classes)} and the"
             f" modalities {', '.join(folder.channels)}, but the workload has classes={classes}"
-            f" and channels={channels}; add {flags}"
+            f" and channels={channels}; add{flags}"
         )
 
 
@@ -68,25 +59,20 @@ def check_case(case: Case, *, classes: int, channels: int) -> None:
         raise DataError(f"{case.label} lies elsewhere than its image (the affines differ)")
     for number, channel in enumerate(image):
         of_several = f", channel {number}," if len(case.images) < len(image) else ""
-        _check_channel(
-            channel, where=f"{case.images[min(number, len(case.images) - 1)]}{of_several}"
-        )
-    _check_label(label, where=case.label, classes=classes)
-
-
-def _check_channel(channel: NDArray[Any], *, where: str) -> None:
-    if not np.isfinite(channel).all():
-        raise DataError(f"{where} holds values that are not finite in fp32 (NaN, infinity or more)")
-    if channel.min() == channel.max():
-        raise DataError(f"{where} is empty: every voxel is {channel.flat[0]:g}")
-
-
-def _check_label(label: NDArray[Any], *, where: Path, classes: int) -> None:
+        where = f"{case.images[min(number, len(case.images) - 1)]}{of_several}"
+        if not np.isfinite(channel).all():
+            raise DataError(
+                f"{where} holds values that are not finite in fp32 (NaN, infinity or more)"
+            )
+        if channel.min() == channel.max():
+            raise DataError(f"{where} is empty: every voxel is {channel.flat[0]:g}")
     if not np.isfinite(label).all() or (label != np.round(label)).any():
-        raise DataError(f"{where} holds values that are not whole numbers")
-    if label.min() < 0 or label.max() >= classes:
-        worst = label.min() if label.min() < 0 else label.max()
-        raise DataError(f"{where} holds label {worst:g}; dataset.json allows 0 to {classes - 1}")
+        raise DataError(f"{case.label} holds values that are not whole numbers")
+    worst = label.min() if label.min() < 0 else label.max()
+    if not 0 <= worst < classes:
+        raise DataError(
+            f"{case.label} holds label {worst:g}; dataset.json allows 0 to {classes - 1}"
+        )
 
 
 def _text(image: NDArray[Any]) -> str:
@@ -97,34 +83,27 @@ def _text(image: NDArray[Any]) -> str:
 
 def median_spacing_mm(cases: tuple[Case, ...]) -> tuple[float, ...]:
     """Return the median voxel size along the right, anterior and superior axes; reads headers."""
-    from nibabel.affines import voxel_sizes
-
-    sizes = [_turned(case, voxel_sizes(read_affine(case.images[0]))) for case in cases]
-    return tuple(map(float, np.median(sizes, axis=0)))
+    sizes_mm = [_grid(case)[1] for case in cases]
+    return tuple(map(float, np.median(sizes_mm, axis=0)))
 
 
 def largest_volume(
     root: Path, *, cases: int, spacing_mm: tuple[float, ...] | None
 ) -> tuple[int, ...]:
     """Return about the resampled shape of the largest held-out volume; reads headers."""
-    from nibabel.affines import voxel_sizes
-
     training, validation = read_folder(root).split(cases)
-    target_mm = np.asarray(spacing_mm or median_spacing_mm(training))
-    shapes = [
-        _turned(case, read_shape(case.images[0]))
-        * _turned(case, voxel_sizes(read_affine(case.images[0])))
-        / target_mm
-        for case in validation
-    ]
+    target_mm = spacing_mm or median_spacing_mm(training)
+    shapes = [_grid(case).prod(axis=0) / target_mm for case in validation]
     return tuple(max(round(float(size)), 1) for size in max(shapes, key=np.prod))
 
 
-def _turned(case: Case, values: Sequence[float]) -> NDArray[Any]:
-    """Values along the array's axes, in the order right, anterior, superior."""
+def _grid(case: Case) -> NDArray[np.float64]:
+    """Voxels and their sizes in mm, along the right, anterior and superior axes."""
+    from nibabel.affines import voxel_sizes
     from nibabel.orientations import io_orientation
 
-    turned = np.empty(3)
+    shape, affine = read_grid(case.images[0])
+    grid = np.empty((2, 3))
     # Row of the patient axis (0 right, 1 anterior, 2 superior) of each array axis.
-    turned[io_orientation(read_affine(case.images[0]))[:, 0].astype(int)] = values
-    return turned
+    grid[:, io_orientation(affine)[:, 0].astype(int)] = shape, voxel_sizes(affine)
+    return grid

@@ -20,13 +20,12 @@ the estimate, which leaves room for the allocator's rounding and cuDNN's workspa
 context is left out.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench.core.nouns import Dtype
+from bench.core.nouns import DTYPE_BYTES, Dtype
+from bench.workload import Phase
 
 OVERLAP = 0.5
 """Of neighbouring windows; nnU-Net's tile_step_size 0.5."""
@@ -67,15 +66,20 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class UNet:
-    """The parameters that fix the net's cost."""
+    """The parameters that fix the net's cost; the defaults are nnU-Net's 3d_fullres."""
 
-    channels: int
+    channels: int = 1
     """Modalities of an image."""
-    classes: int
+    classes: int = 3
     """Background, organs, lesion."""
-    filters: tuple[int, ...]
-    patch: tuple[int, ...]
-    deep_supervision: bool
+    filters: tuple[int, ...] = (32, 64, 128, 256, 320, 320)
+    patch: tuple[int, ...] = (128, 128, 128)
+    deep_supervision: bool = True
+    batch: int = 2
+    volume: tuple[int, ...] = (256, 256, 192)
+    """Voxels of a generated volume; those of a --data folder have their own shapes."""
+    sw_batch_size: int = 2
+    """Windows that inference runs at once."""
 
     @property
     def heads(self) -> int:
@@ -133,8 +137,44 @@ class UNet:
         """Elements that one forward pass moves at least: each output written once, and read once
         by whatever uses it (a skip twice); norm and activation ride along with the convolution."""
         outputs = sum(layer.num_outputs for layer in self.layers())
-        skips = sum(layer.channels_in // 2 * layer.voxels for layer in _joined(self))
-        return self.channels * math.prod(self.patch) + 2 * outputs + skips
+        return self.channels * math.prod(self.patch) + 2 * outputs + self.joined_elements() // 2
+
+    def joined_elements(self) -> int:
+        """Elements of all concatenations for one patch: half of them are skips."""
+        joined = (layer for layer in self.layers() if layer.is_concatenated)
+        return sum(layer.channels_in * layer.voxels for layer in joined)
+
+    def saved_bytes(self, *, element_bytes: int) -> int:
+        """Return what one patch keeps for backward, the loss included."""
+        kept = self.channels * math.prod(self.patch) + self.joined_elements()
+        kept += sum(2 * layer.num_outputs for layer in self.layers() if layer.kernel == 3)
+        head_voxels = sum(math.prod(self.patch) >> (3 * head) for head in range(self.heads + 1))
+        return kept * element_bytes + LOSS_TENSORS * self.classes * head_voxels * 4
+
+    def memory_bytes(self, phase: Phase, *, dtype: Dtype) -> int:
+        """Return the peak of a step.
+
+        Training: state, what backward needs, the largest block at work. Inference of one volume:
+        weights, the volume, its logits, one batch of windows.
+        """
+        element_bytes = DTYPE_BYTES[dtype]
+        weight_bytes = 4 * (3 if phase.is_training else 1)
+        weight_bytes += element_bytes if element_bytes < 4 else 0
+        state = self.num_parameters() * weight_bytes
+        # At work in the first stage's last block, 5 widths: the two parts, their concatenation and
+        # the convolution's output are alive together.
+        block = 5 * self.filters[0] * math.prod(self.patch) * element_bytes
+        if phase.is_training:
+            return state + self.batch * (self.saved_bytes(element_bytes=element_bytes) + block)
+        # The volume itself, how often each voxel was covered, and the logits.
+        voxel_bytes = 4 * (self.channels + 1 + BLEND_TENSORS * self.classes)
+        whole = math.prod(map(max, self.volume, self.patch)) * voxel_bytes
+        # Skips of every stage wait while the block of the first stage runs.
+        return (
+            state
+            + whole
+            + self.sw_batch_size * (self.joined_elements() // 2 * element_bytes + block)
+        )
 
 
 def num_windows(volume: tuple[int, ...], *, patch: tuple[int, ...]) -> int:
@@ -148,53 +188,3 @@ def num_windows(volume: tuple[int, ...], *, patch: tuple[int, ...]) -> int:
         step = max(int(window * (1 - OVERLAP)), 1)
         count *= math.ceil(max(size - window, 0) / step) + 1
     return count
-
-
-# Memory ----------------------------------------------------------------------------------------
-
-
-def train_bytes(unet: UNet, *, batch: int, dtype: Dtype) -> int:
-    """Return the peak of a training step: state, what backward needs, the largest block at work."""
-    element_bytes = _element_bytes(dtype)
-    state = unet.num_parameters() * (3 * 4 + (element_bytes if element_bytes < 4 else 0))
-    per_patch = saved_bytes(unet, element_bytes=element_bytes)
-    per_patch += _block_bytes(unet, element_bytes=element_bytes)
-    return state + batch * per_patch
-
-
-def infer_bytes(unet: UNet, *, volume: tuple[int, ...], windows: int, dtype: Dtype) -> int:
-    """Return the peak of one volume's inference: weights, volume, logits, one batch of windows."""
-    element_bytes = _element_bytes(dtype)
-    state = unet.num_parameters() * (4 + (element_bytes if element_bytes < 4 else 0))
-    voxels = math.prod(max(v, p) for v, p in zip(volume, unet.patch, strict=True))
-    # The volume itself, how often each voxel was covered, and the logits.
-    whole = voxels * 4 * (unet.channels + 1 + BLEND_TENSORS * unet.classes)
-    # Skips of every stage wait while the block of the first stage runs.
-    skips = sum(layer.channels_in // 2 * layer.voxels for layer in _joined(unet))
-    window = skips * element_bytes + _block_bytes(unet, element_bytes=element_bytes)
-    return state + whole + windows * window
-
-
-def saved_bytes(unet: UNet, *, element_bytes: int) -> int:
-    """Return what one patch keeps for backward, the loss included."""
-    kept = unet.channels * math.prod(unet.patch)
-    kept += sum(2 * layer.num_outputs for layer in unet.layers() if layer.kernel == 3)
-    kept += sum(layer.channels_in * layer.voxels for layer in _joined(unet))
-    head_voxels = sum(math.prod(unet.patch) >> (3 * head) for head in range(unet.heads + 1))
-    return kept * element_bytes + LOSS_TENSORS * unet.classes * head_voxels * 4
-
-
-def _block_bytes(unet: UNet, *, element_bytes: int) -> int:
-    """Return the working set of the first stage's last block for one patch.
-
-    The two parts, their concatenation and the convolution's output are alive together: 5 widths.
-    """
-    return 5 * unet.filters[0] * math.prod(unet.patch) * element_bytes
-
-
-def _joined(unet: UNet) -> list[Layer]:
-    return [layer for layer in unet.layers() if layer.is_concatenated]
-
-
-def _element_bytes(dtype: Dtype) -> int:
-    return 2 if dtype in ("bf16", "fp16") else 4

@@ -5,8 +5,7 @@ and resampled to the target spacing by MONAI's dictionary transforms, and each c
 by its name, as nnU-Net does: CT alone is clipped to a Hounsfield window. Places of foreground are
 stored too, so that drawing a balanced patch costs no search. Generated phantoms go
 through the same normalisation in memory. Cache entries are folders of .npy, named by a hash of the
-files and all parameters, written beside and renamed, so that parallel runs see whole entries or
-none.
+files and all parameters, written beside and renamed: parallel runs see whole entries or none.
 
 Sampling follows nnU-Net: a third of the patches is centred on a foreground voxel of a random class,
 the others anywhere in the background; an epoch is 250 batches. Augmentation is mirroring along the
@@ -15,14 +14,11 @@ three axes; nnU-Net's rotations, scalings and intensity changes are left out. A 
 `label` (1XYZ, uint8).
 """
 
-from __future__ import annotations
-
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -37,7 +33,7 @@ from monai.transforms import (
     ScaleIntensity,
     ScaleIntensityRange,
     Spacingd,
-    SpatialPadd,
+    SpatialPad,
 )
 
 from bench.core.errors import UsageError
@@ -79,31 +75,26 @@ class Preparation:
         """Normalise and pad a CXYZ image with its label; add places to sample from."""
         named = zip(sample["image"].split(1), self.channel_names, strict=True)
         channels = [normalised(part, name=name, window_hu=self.window_hu) for part, name in named]
-        sample = {**sample, "image": torch.cat(channels)}
-        steps: list[Any] = []
+        image, label = torch.cat(channels), sample["label"]
         if self.pad_to is not None:
-            steps = [
-                SpatialPadd("image", self.pad_to, value=PAD_VALUE),
-                SpatialPadd("label", self.pad_to, value=0),
-            ]
-        result = Compose(steps)(sample)
-        image, label = (result[key].as_subclass(torch.Tensor).contiguous() for key in KEYS)
+            image = SpatialPad(self.pad_to, value=PAD_VALUE)(image)
+            label = SpatialPad(self.pad_to, value=0)(label)
+        image, label = (part.as_subclass(torch.Tensor).contiguous() for part in (image, label))
         label = label.to(torch.uint8)
         return {"image": image.float(), "label": label, **places(label)}
 
-    def load(self, case: Case) -> dict[str, Any]:
+    def load(self, case: Case) -> Any:
         """Read image and label in RAS at the target spacing."""
         turn = Orientationd(KEYS, axcodes="RAS", labels=None)
         resample = Spacingd(KEYS, pixdim=self.spacing_mm, mode=("bilinear", "nearest"))
         image, affine = read_channels(case.images)
         # Both lie at the same place (checked before); resampling must not see rounding.
         label, _ = read_channels((case.label,))
-        sample: dict[str, Any] = {
+        sample = {
             key: MetaTensor(torch.from_numpy(array), affine=torch.from_numpy(affine))
             for key, array in zip(KEYS, (image, label), strict=True)
         }
-        sample = resample(turn(sample))
-        return sample
+        return resample(turn(sample))
 
     def cached(self, case: Case) -> Path:
         """Return the folder of the prepared case, made first where there is none."""
@@ -112,12 +103,17 @@ class Preparation:
             return folder
         arrays = self.prepare(self.load(case))
         try:
-            _write(folder, arrays=arrays)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(prefix=".part-", dir=folder.parent) as beside:
+                for name, tensor in arrays.items():
+                    np.save(Path(beside, f"{name}.npy"), tensor.numpy())
+                Path(beside).rename(folder)
         except OSError as error:
-            raise UsageError(
-                f"prepared volumes cannot be kept in {folder.parent}: {error};"
-                " set XDG_CACHE_HOME to a folder with room"
-            ) from error
+            if not folder.is_dir():  # else another process was faster; its entry is the same
+                raise UsageError(
+                    f"prepared volumes cannot be kept in {folder.parent}: {error};"
+                    " set XDG_CACHE_HOME to a folder with room"
+                ) from error
         return folder
 
     def _key(self, case: Case) -> str:
@@ -162,49 +158,26 @@ def places(label: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"foreground": torch.from_numpy(inside), "background": torch.from_numpy(outside)}
 
 
-def _write(folder: Path, *, arrays: dict[str, torch.Tensor]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
-    try:
-        for name, tensor in arrays.items():
-            np.save(beside / f"{name}.npy", tensor.numpy())
-        try:
-            beside.rename(folder)
-        except OSError:
-            # Another process was faster; its entry is the same.
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
 # Samples ---------------------------------------------------------------------------------------
 
 
 class Patches(Sequence[dict[str, torch.Tensor]]):
     """Random, mirrored, foreground-balanced patches of prepared cases."""
 
-    def __init__(
-        self, cases: list[Prepared], *, patch: tuple[int, ...], batch: int, seed: int
-    ) -> None:
-        self._cases = cases
-        self._length = BATCHES_PER_EPOCH * batch
-        self._seed = seed
-        self._transform = Compose(
-            [
-                RandCropByPosNegLabeld(
-                    KEYS,
-                    label_key="label",
-                    spatial_size=patch,
-                    pos=1,
-                    neg=2,
-                    num_samples=1,
-                    fg_indices_key="foreground",
-                    bg_indices_key="background",
-                ),
-                *[RandFlipd(KEYS, prob=0.5, spatial_axis=axis) for axis in range(3)],
-            ]
+    def __init__(self, cases: list[Prepared], *, unet: UNet, seed: int) -> None:
+        self._cases, self._seed = cases, seed
+        self._length = BATCHES_PER_EPOCH * unet.batch
+        crop = RandCropByPosNegLabeld(
+            KEYS,
+            label_key="label",
+            spatial_size=unet.patch,
+            pos=1,
+            neg=2,
+            fg_indices_key="foreground",
+            bg_indices_key="background",
         )
+        flips = [RandFlipd(KEYS, prob=0.5, spatial_axis=axis) for axis in range(3)]
+        self._transform = Compose([crop, *flips])
 
     def __len__(self) -> int:
         return self._length
@@ -234,13 +207,13 @@ class Volumes(Sequence[dict[str, torch.Tensor]]):
 
 
 def generated(
-    made: Preparation, indices: Iterable[int], *, unet: UNet, volume: tuple[int, ...], seed: int
+    made: Preparation, indices: Iterable[int], *, unet: UNet, seed: int
 ) -> list[Prepared]:
     """Return prepared phantoms; every channel is another scan of the same patient."""
     cases: list[Prepared] = []
     for index in indices:
         image, label = phantom(
-            shape=volume, classes=unet.classes, seed=seed, index=index, channels=unet.channels
+            shape=unet.volume, classes=unet.classes, seed=seed, index=index, channels=unet.channels
         )
         sample = {"image": torch.from_numpy(image), "label": torch.from_numpy(label[None])}
         cases.append(made.prepare(sample))

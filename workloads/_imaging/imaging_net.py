@@ -8,8 +8,6 @@ MONAI computes the heads in inference as well, and so they are counted there.
 Differs from nnU-Net: no mirroring at test time.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -27,7 +25,7 @@ _LOSS = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
 def build(unet: UNet) -> nn.Module:
     """Return the DynUNet with instance norm and leaky ReLU."""
     stages = len(unet.filters)
-    net: nn.Module = DynUNet(
+    return DynUNet(  # type: ignore[no-any-return]
         spatial_dims=3,
         in_channels=unet.channels,
         out_channels=unet.classes,
@@ -40,7 +38,6 @@ def build(unet: UNet) -> nn.Module:
         deep_supervision=unet.heads > 0,
         deep_supr_num=max(unet.heads, 1),
     )
-    return net
 
 
 def loss(output: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
@@ -55,11 +52,7 @@ def loss(output: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     return total / sum(0.5**head for head in range(len(heads)))
 
 
-def segment(
-    net: Any, image: torch.Tensor, *, patch: tuple[int, ...], sw_batch_size: int
-) -> torch.Tensor:
+def segment(unet: UNet, net: Any, image: torch.Tensor) -> Any:
     """Return BKXYZ logits of BCXYZ volumes: half-overlapping windows, blended by a Gaussian."""
-    logits: torch.Tensor = sliding_window_inference(
-        image, patch, sw_batch_size, net, overlap=OVERLAP, mode="gaussian", cval=PAD_VALUE
-    )
-    return logits
+    blending = {"overlap": OVERLAP, "mode": "gaussian", "cval": PAD_VALUE}
+    return sliding_window_inference(image, unet.patch, unet.sw_batch_size, net, **blending)

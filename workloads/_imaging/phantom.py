@@ -11,8 +11,6 @@ stored left-posterior-superior as converted DICOM is, so that resampling and reo
 something to do.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import dataclass
@@ -64,12 +62,10 @@ def anatomy(rng: np.random.Generator, *, classes: int) -> list[Ellipsoid]:
         Ellipsoid(centre=(0.0, -0.55, 0.0), radii=(0.12, 0.12, 2.0), hu=BONE_HU),
         Ellipsoid(centre=(-0.1, 0.5, rng.uniform(-0.6, 0.6)), radii=(0.1, 0.07, 0.2), hu=GAS_HU),
     ]
-    num_organs = max(classes - 2, 1)
-    organs = [_organ(rng, index=index, count=num_organs) for index in range(num_organs)]
-    parts += organs
-    lesion_label = classes - 1
-    parts += [_lesion(rng, organ=organs[0], label=lesion_label) for _ in range(rng.integers(2, 4))]
-    return parts
+    count = max(classes - 2, 1)
+    organs = [_organ(rng, index=index, count=count) for index in range(count)]
+    lesions = [_lesion(rng, of=organs[0], label=classes - 1) for _ in range(rng.integers(2, 4))]
+    return [*parts, *organs, *lesions]
 
 
 def _organ(rng: np.random.Generator, *, index: int, count: int) -> Ellipsoid:
@@ -92,13 +88,12 @@ def _organ(rng: np.random.Generator, *, index: int, count: int) -> Ellipsoid:
     )
 
 
-def _lesion(rng: np.random.Generator, *, organ: Ellipsoid, label: int) -> Ellipsoid:
+def _lesion(rng: np.random.Generator, *, of: Ellipsoid, label: int) -> Ellipsoid:
     share = rng.uniform(0.35, 0.5)
     direction = rng.normal(size=3)
     offset = direction / np.linalg.norm(direction) * rng.uniform(0.2, 0.95 - share)
-    shift = [r * o for r, o in zip(organ.radii, offset, strict=True)]
-    x, y, z = (c + s for c, s in zip(organ.centre, shift, strict=True))
-    a, b, c = (share * r for r in organ.radii)
+    x, y, z = of.centre + of.radii * offset
+    a, b, c = (share * radius for radius in of.radii)
     return Ellipsoid(centre=(x, y, z), radii=(a, b, c), hu=LESION_HU, label=label)
 
 
@@ -137,12 +132,8 @@ def paint(
 
 def _blurred(image: NDArray[np.float32], *, axis: int) -> NDArray[np.float32]:
     """Convolve with (1, 2, 1) / 4 along an axis, the edge repeated."""
-    moved = np.moveaxis(image, axis, 0)
-    result = 0.5 * moved
-    result[1:] += 0.25 * moved[:-1]
-    result[:-1] += 0.25 * moved[1:]
-    result[0] += 0.25 * moved[0]
-    result[-1] += 0.25 * moved[-1]
+    wide = np.pad(np.moveaxis(image, axis, 0), ((1, 1), (0, 0), (0, 0)), mode="edge")
+    result = 0.5 * wide[1:-1] + 0.25 * wide[:-2] + 0.25 * wide[2:]
     return np.ascontiguousarray(np.moveaxis(result, 0, axis))
 
 

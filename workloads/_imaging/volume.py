@@ -6,8 +6,6 @@ nibabel, FSL and MONAI go by. A file whose two sizes differ by more than 1 % is 
 one plain number each and become float32; a file is unzipped by its content, whatever its name.
 """
 
-from __future__ import annotations
-
 import gzip
 import zlib
 from collections.abc import Iterator
@@ -20,8 +18,6 @@ from numpy.typing import NDArray
 
 from bench.core.errors import DataError
 
-DAMAGE = (OSError, EOFError, ValueError, MemoryError, OverflowError, zlib.error)
-"""What reading a damaged file raises, beside nibabel's own errors."""
 SHORTEST_NIFTI_BYTES = 352
 """Header and extension flag of NIfTI-1: https://nifti.nimh.nih.gov/nifti-1"""
 LONGEST_HEADER_BYTES = 540
@@ -29,45 +25,38 @@ LONGEST_HEADER_BYTES = 540
 MAX_SIZE_DIFFERENCE_FRAC = 0.01
 """Between the two sizes of a voxel; more than rounding, less than any other spacing."""
 
+Affine = NDArray[np.float64]
 
-def read_channels(paths: tuple[Path, ...]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+
+def read_channels(paths: tuple[Path, ...]) -> tuple[NDArray[np.float32], Affine]:
     """Return CXYZ voxels and the affine of one file, or of several that lie at the same place."""
-    parts: list[NDArray[np.float32]] = []
-    affines: list[NDArray[np.float64]] = []
-    for path in paths:
-        voxels, affine = _read(path)
-        parts.append(voxels[None] if voxels.ndim == 3 else np.moveaxis(voxels, 3, 0))
-        affines.append(affine)
-        if parts[-1].shape[1:] != parts[0].shape[1:] or not is_same_place(affine, affines[0]):
+    volumes = [_read(path) for path in paths]
+    voxels, place = volumes[0]
+    for path, (other, affine) in zip(paths, volumes, strict=True):
+        if other.shape[1:] != voxels.shape[1:] or not is_same_place(affine, place):
             raise DataError(
                 f"{path} is not the same volume as {paths[0]} (shape or affine differ), though both"
                 " are channels of one case"
             )
-    return parts[0] if len(parts) == 1 else np.concatenate(parts), affines[0]
+    return voxels if len(paths) == 1 else np.concatenate([one for one, _ in volumes]), place
 
 
-def is_same_place(first: NDArray[np.float64], second: NDArray[np.float64]) -> bool:
+def is_same_place(first: Affine, second: Affine) -> bool:
     """Whether two affines agree within a hundredth of a millimetre."""
     return np.allclose(first, second, atol=1e-2)
 
 
-def read_affine(path: Path) -> NDArray[np.float64]:
-    """Return where the voxels lie, from the header alone."""
-    with _reading(path):
-        return _affine(_bytes(path, most=LONGEST_HEADER_BYTES), path=path)
-
-
-def read_shape(path: Path) -> tuple[int, ...]:
-    """Return the voxels along the array's first three axes, from the header alone."""
+def read_grid(path: Path) -> tuple[tuple[int, ...], Affine]:
+    """Return the voxels along the array's first three axes and their affine; reads the header."""
     with _reading(path):
         raw = _bytes(path, most=LONGEST_HEADER_BYTES)
         header_class = _image_class(raw).header_class
         header = header_class(raw[: header_class.sizeof_hdr])
-        return tuple(map(int, header.get_data_shape()[:3]))
+        return header.get_data_shape()[:3], _affine(header, raw=raw, path=path)
 
 
-def _read(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Return voxels and affine, after reading the whole file (nibabel skips gzip's checksum)."""
+def _read(path: Path) -> tuple[NDArray[np.float32], Affine]:
+    """Return CXYZ voxels and affine, after reading the whole file: gzip's checksum counts."""
     with _reading(path):
         raw = _bytes(path)
         if len(raw) < SHORTEST_NIFTI_BYTES:
@@ -82,8 +71,9 @@ def _read(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
                 f"{path} has shape {shape_text(shape)}, not a volume: channels are the fourth axis,"
                 " and there is no fifth"
             )
-        affine = _affine(raw, path=path)
-        return np.asanyarray(volume.dataobj).astype(np.float32), affine
+        affine = _affine(volume.header, raw=raw, path=path)
+        voxels = np.asanyarray(volume.dataobj).astype(np.float32)
+        return np.moveaxis(voxels.reshape(*shape[:3], -1), 3, 0), affine
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
@@ -101,13 +91,11 @@ def _check_type(dtype: np.dtype[Any], *, path: Path) -> None:
     )
 
 
-def _affine(raw: bytes, *, path: Path) -> NDArray[np.float64]:
+def _affine(header: Any, *, raw: bytes, path: Path) -> Affine:
     from nibabel.affines import voxel_sizes
 
-    header_class = _image_class(raw).header_class
-    header = header_class(raw[: header_class.sizeof_hdr])
     # As it is in the file: nibabel's own check puts 1 in place of 0.
-    stored = header_class(raw[: header_class.sizeof_hdr], check=False)
+    stored = type(header)(raw[: header.sizeof_hdr], check=False)
     pixdim_mm = np.abs(stored["pixdim"][1:4].astype(float))
     affine = np.asarray(header.get_best_affine(), dtype=np.float64)
     has_sform = header["sform_code"] > 0
@@ -126,21 +114,14 @@ def _affine(raw: bytes, *, path: Path) -> NDArray[np.float64]:
 
 def _bytes(path: Path, *, most: int = -1) -> bytes:
     with path.open("rb") as file:
-        is_zipped = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        if not is_zipped:
-            return file.read(most)
-        if most < 0:
-            return gzip.decompress(file.read())
-        with gzip.open(file) as unzipped:
-            return unzipped.read(most)
+        is_zipped = file.peek(2).startswith(b"\x1f\x8b")
+        return (gzip.GzipFile(fileobj=file) if is_zipped else file).read(most)
 
 
 def _image_class(raw: bytes) -> Any:
     from nibabel import Nifti1Image, Nifti2Image
 
-    # NIfTI-1 and NIfTI-2 start with the length of their header, in either byte order.
-    is_second = 540 in (int.from_bytes(raw[:4], "little"), int.from_bytes(raw[:4], "big"))
+    is_second = Nifti2Image.header_class.may_contain_header(raw)
     return Nifti2Image if is_second else Nifti1Image
 
 
@@ -152,12 +133,13 @@ def _reading(path: Path) -> Iterator[None]:
     from nibabel.spatialimages import HeaderDataError
     from nibabel.wrapstruct import WrapStructError
 
+    own = (ImageFileError, HeaderDataError, WrapStructError)
     level = logger.level
     logger.setLevel("CRITICAL")
     try:
         with np.errstate(all="ignore"):
             yield
-    except (*DAMAGE, ImageFileError, HeaderDataError, WrapStructError) as error:
+    except (*own, OSError, EOFError, ValueError, MemoryError, OverflowError, zlib.error) as error:
         detail = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path} cannot be read as NIfTI: {detail}") from error
     finally:

@@ -14,9 +14,8 @@ prompt's logits, so that what it leads to can be compared between devices.
 Shapes: B batch, P prompt, N new tokens, S = P + N, V vocabulary.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -27,12 +26,11 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.models.llama import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from workloads._llm.llm_cost import LlamaShape, layer_matrix_parameters
+from workloads._llm.llm_cost import LlamaShape
 
 ATTENTION = "sdpa_without_mask"
 # Llama 3 (https://arxiv.org/abs/2407.21783, table 3); the value does not change the cost.
 ROPE_THETA = 500_000.0
-
 
 # Whatever `sdpa_attention_forward` asks of the layer that it is called for, this is not grouped.
 _UNGROUPED = nn.Module()
@@ -97,7 +95,11 @@ def build(llm: LlamaShape) -> nn.Module:
 def causal_loss(net: nn.Module, ids_bt: torch.Tensor) -> torch.Tensor:
     """Mean cross-entropy in nats, in fp32, of every token of a window after its first."""
     logits = net(input_ids=ids_bt[:, :-1], use_cache=False).logits
-    return nn.functional.cross_entropy(logits.flatten(0, 1).float(), ids_bt[:, 1:].flatten())
+    return _cross_entropy(logits, ids_bt)
+
+
+def _cross_entropy(logits_btv: torch.Tensor, ids_bt: torch.Tensor) -> torch.Tensor:
+    return nn.functional.cross_entropy(logits_btv.flatten(0, 1).float(), ids_bt[:, 1:].flatten())
 
 
 # Pipeline stages -------------------------------------------------------------------------------
@@ -109,10 +111,11 @@ class LlamaStage(nn.Module):
     Letters: B batch, T tokens, H hidden, V vocabulary.
     """
 
-    def __init__(self, net: Any, *, first: int, last: int, is_final: bool) -> None:
+    def __init__(self, net: Any, *, first: int, last: int) -> None:
         super().__init__()
+        is_final = last == len(net.model.layers)
         self.embedding = net.model.embed_tokens if first == 0 else None
-        self.layers = nn.ModuleList(list(net.model.layers)[first:last])
+        self.layers = net.model.layers[first:last]
         self.rotary = net.model.rotary_emb
         self.norm = net.model.norm if is_final else None
         self.head = net.lm_head if is_final else None
@@ -128,20 +131,13 @@ class LlamaStage(nn.Module):
             hidden_bth = layer(hidden_bth, position_embeddings=rotary, position_ids=positions)
         if self.head is None or self.norm is None:
             return hidden_bth
-        logits_btv = self.head(self.norm(hidden_bth))
-        return nn.functional.cross_entropy(
-            logits_btv.flatten(0, 1).float(), ids_bt[:, 1:].flatten()
-        )
+        return _cross_entropy(self.head(self.norm(hidden_bth)), ids_bt)
 
 
 def stages(llm: LlamaShape, net: Any, *, num_stages: int) -> list[nn.Module]:
     """Return the net's stages in order; they share its parameters, tied embeddings included."""
     ends = layer_ends(llm, num_stages=num_stages)
-    starts = [0, *ends[:-1]]
-    return [
-        LlamaStage(net, first=first, last=last, is_final=last == llm.layers)
-        for first, last in zip(starts, ends, strict=True)
-    ]
+    return [LlamaStage(net, first=first, last=last) for first, last in pairwise([0, *ends])]
 
 
 def layer_ends(llm: LlamaShape, *, num_stages: int) -> list[int]:
@@ -150,47 +146,49 @@ def layer_ends(llm: LlamaShape, *, num_stages: int) -> list[int]:
     The slowest stage is as fast as can be. A layer costs its matrices and attention, the head the
     vocabulary's matrix (`llm_cost`): of a large vocabulary it is worth several layers.
     """
-    layer_cost = 2 * layer_matrix_parameters(llm) + 4 * llm.hidden * llm.sequence_tokens
+    layer_cost = 2 * llm.layer_matrix_parameters() + 4 * llm.hidden * llm.sequence_tokens
     head_layers = 2 * llm.hidden * llm.vocab / layer_cost
     others = num_stages - 1
+    if not others:
+        return [llm.layers]
+
+    def sizes(at_end: int) -> list[int]:
+        even, extra = divmod(llm.layers - at_end, others)
+        return [even + (index < extra) for index in range(others)] + [at_end]
 
     def slowest(at_end: int) -> float:
-        before = -(-(llm.layers - at_end) // others) if others else 0
-        return max(float(before), at_end + head_layers)
+        return max(sizes(at_end)[0], at_end + head_layers)
 
-    at_end = min(range(1, llm.layers - others + 1), key=slowest) if others else llm.layers
-    even, extra = divmod(llm.layers - at_end, max(others, 1))
-    ends = [even * (index + 1) + min(index + 1, extra) for index in range(others)]
-    return [*ends, llm.layers]
+    return list(accumulate(sizes(min(range(1, llm.layers - others + 1), key=slowest))))
 
 
-class _GrowingLayer(DynamicLayer):  # type: ignore[misc]
-    """Keys and values that grow by concatenation, both in the value's dtype.
+# Caches ----------------------------------------------------------------------------------------
 
-    Under autocast the rotary embedding leaves keys in fp32.
-    """
+
+class _OfOneDtype:
+    """Keeps keys in the dtype of values: under autocast the rotary embedding leaves fp32."""
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        return super().update(keys.to(values.dtype), values, *args, **kwargs)
+        return super().update(keys.to(values.dtype), values, *args, **kwargs)  # type: ignore[misc]
 
 
-class _FixedLayer(StaticLayer):  # type: ignore[misc]
+class _GrowingLayer(_OfOneDtype, DynamicLayer):  # type: ignore[misc]
+    """Keys and values that grow by concatenation."""
+
+
+class _FixedLayer(_OfOneDtype, StaticLayer):  # type: ignore[misc]
     """Keys and values in buffers of full length, written in place: no shape ever changes."""
 
-    cumulative_length: torch.Tensor
-
-    def lazy_initialization(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        # The base class also marks the buffers' addresses for torch.compile, which then compiles
-        # anew for every cache; the harness keeps several.
-        self.dtype, self.device = values.dtype, values.device
-        self.batch_size, self.num_heads = values.shape[:2]
-        self.keys = keys.new_zeros(*keys.shape[:2], self.max_cache_len, keys.shape[-1])
-        self.values = values.new_zeros(*values.shape[:2], self.max_cache_len, values.shape[-1])
-        self.cumulative_length = self.cumulative_length.to(self.device)
+    def __init__(self, source: DynamicLayer, *, length: int) -> None:
+        super().__init__(max_cache_len=length)
+        # The base class would also mark the buffers' addresses for torch.compile, which then
+        # compiles anew for every cache; the harness keeps several.
+        self.device = source.keys.device
+        self.cumulative_length = torch.tensor(0, device=self.device)
+        unused = (0, 0, 0, length - source.keys.shape[2])
+        self.keys = nn.functional.pad(source.keys, unused)
+        self.values = nn.functional.pad(source.values, unused)
         self.is_initialized = True
-
-    def update(self, keys: torch.Tensor, values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        return super().update(keys.to(values.dtype), values, *args, **kwargs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,15 +213,11 @@ class Prompt:
                 layer.crop(-surplus)
 
 
-def growing_cache(*, layers: int) -> Cache:
-    """Return an empty cache that grows."""
-    return Cache(layers=[_GrowingLayer() for _ in range(layers)])
-
-
-def prefill(net: nn.Module, ids: torch.Tensor, *, cache: Cache) -> Any:
-    """Fill the cache with the prompts; return the logits of their last position, (B, V)."""
+def prefill(llm: LlamaShape, net: nn.Module, ids: torch.Tensor) -> tuple[torch.Tensor, Cache]:
+    """Return the logits of the prompts' last position, (B, V), and the cache that they fill."""
+    cache = Cache(layers=[_GrowingLayer() for _ in range(llm.layers)])
     output = net(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return output.logits[:, -1]
+    return output.logits[:, -1], cache
 
 
 def read_prompt(llm: LlamaShape, net: nn.Module, ids: torch.Tensor, *, kind: str) -> Prompt:
@@ -233,13 +227,12 @@ def read_prompt(llm: LlamaShape, net: nn.Module, ids: torch.Tensor, *, kind: str
     The net runs eagerly even if it is compiled: only the token loop is measured.
     """
     length, new = llm.prompt_tokens, llm.new_tokens
-    cache = growing_cache(layers=llm.layers)
     with torch.compiler.set_stance("force_eager"):
-        prefill(net, ids[:, :length], cache=cache)
+        _, cache = prefill(llm, net, ids[:, :length])
     positions = torch.arange(length, length + new, device=ids.device).view(new, 1, 1)
     masks: tuple[torch.Tensor | None, ...] = (None,) * new
     if kind == "static" or (kind == "auto" and _gains_from_static(net, ids.device)):
-        cache = _fixed_copy(cache, length=length + new)
+        cache = Cache(layers=[_FixedLayer(one, length=length + new) for one in cache.layers])
         visible = torch.arange(length + new, device=ids.device) <= positions
         masks = visible[:, None, None].repeat(1, len(ids), 1, 1, 1).unbind(0)
     return Prompt(
@@ -260,24 +253,14 @@ def _gains_from_static(net: nn.Module, device: torch.device) -> bool:
     return is_compiled or device.type != "cpu"
 
 
-def _fixed_copy(cache: Cache, *, length: int) -> Cache:
-    layers = []
-    for source in cache.layers:
-        layer = _FixedLayer(max_cache_len=length)
-        layer.update(source.keys, source.values)
-        layers.append(layer)
-    return Cache(layers=layers)
-
-
 def generate(net: nn.Module, prompt: Prompt) -> dict[str, torch.Tensor]:
     """Greedily generate N tokens after the prompts: ids (B, N), first and last logits (B, V)."""
     prompt.rewind()
-    token = prompt.first_token
+    tokens = [prompt.first_token]
     logits: list[torch.Tensor] = []
-    tokens: list[torch.Tensor] = []
     for position, mask in zip(prompt.positions, prompt.masks, strict=True):
         output = net(
-            input_ids=token,
+            input_ids=tokens[-1],
             attention_mask=mask,
             position_ids=position,
             past_key_values=prompt.cache,
@@ -285,7 +268,6 @@ def generate(net: nn.Module, prompt: Prompt) -> dict[str, torch.Tensor]:
             logits_to_keep=1,
         )
         last = output.logits[:, -1]
-        token = last.argmax(-1, keepdim=True)
         logits = [*logits[:1], last]
-        tokens.append(token)
-    return {"ids": torch.cat(tokens, dim=1), "first_logits": logits[0], "logits": logits[-1]}
+        tokens.append(last.argmax(-1, keepdim=True))
+    return {"ids": torch.cat(tokens[1:], dim=1), "first_logits": logits[0], "logits": logits[-1]}

@@ -6,12 +6,10 @@ chooses the windows, so that windows of another seed are held-out text in the sa
 Vocabularies beyond 256 leave the other ids unused. Torch-free until the first window is read.
 """
 
-from __future__ import annotations
-
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,7 @@ import numpy.typing as npt
 from bench.core.errors import DataError
 
 FIRST_BYTE = 32
-NUM_STATES = 95
-"""Printable ASCII, so that a window can be looked at."""
+NUM_STATES = 95  # printable ASCII, so that a window can be looked at
 LANGUAGE_SEED = 20
 NUM_GENERATED_WINDOWS = 1 << 16
 FEWEST_WINDOWS = 256
@@ -32,7 +29,7 @@ SNIFFED_BYTES = 1 << 16
 Floats = npt.NDArray[np.float64]
 
 
-@lru_cache(maxsize=1)
+@cache
 def transition_matrix() -> Floats:
     """Row-stochastic (state, next state): Zipf's law over bytes, times a Zipf taste of each state.
 
@@ -45,7 +42,7 @@ def transition_matrix() -> Floats:
     return np.asarray(weight / weight.sum(axis=1, keepdims=True))
 
 
-@lru_cache(maxsize=1)
+@cache
 def stationary_distribution() -> Floats:
     """The p with p = p P and sum 1; unique, because every transition is possible."""
     matrix = transition_matrix()
@@ -54,10 +51,8 @@ def stationary_distribution() -> Floats:
     return np.asarray(np.linalg.lstsq(system, target, rcond=None)[0])
 
 
-class _Windows(Sequence[Any]):
-    """Windows of `length` tokens as int64 tensors."""
-
-    length: int
+class Windows(Sequence[Any], ABC):
+    """Windows of so many bytes as int64 tensors."""
 
     @abstractmethod
     def _read(self, index: int) -> bytes:
@@ -66,18 +61,15 @@ class _Windows(Sequence[Any]):
     def __getitem__(self, index: Any) -> Any:
         import torch
 
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        window = bytearray(self._read(index % len(self)))
+        window = bytearray(self._read(range(len(self))[index]))
         return torch.frombuffer(window, dtype=torch.uint8).long()
 
 
-class MarkovWindows(_Windows):
+class MarkovWindows(Windows):
     """Windows of the generated language, each made on demand from (seed, index)."""
 
     def __init__(self, *, length: int, seed: int) -> None:
-        self.length = length
-        self.seed = seed
+        self.length, self.seed = length, seed
         self._first = np.cumsum(stationary_distribution()).tolist()
         self._next = np.cumsum(transition_matrix(), axis=1).tolist()
 
@@ -95,23 +87,21 @@ class MarkovWindows(_Windows):
         return bytes(window)
 
 
-class FileWindows(_Windows):
+class FileWindows(Windows):
     """Windows of a file, read from disk on demand, in an order shuffled by the seed."""
 
     def __init__(self, path: Path, *, length: int, seed: int) -> None:
-        self.path = path
-        self.length = length
+        self.path, self.length = path, length
         spare = path.stat().st_size - length
         stride = min(max(spare // (FEWEST_WINDOWS - 1), 1), length)
-        starts = np.arange(0, spare + 1, stride)
-        self._starts = np.random.default_rng(seed).permutation(starts)
+        self._starts = np.random.default_rng(seed).permutation(np.arange(0, spare + 1, stride))
 
     def __len__(self) -> int:
         return len(self._starts)
 
     def _read(self, index: int) -> bytes:
         with self.path.open("rb") as file:
-            file.seek(int(self._starts[index]))
+            file.seek(self._starts[index])
             return file.read(self.length)
 
 

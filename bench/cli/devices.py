@@ -79,17 +79,12 @@ def _entry(device: Device, *, with_probe: bool, problems: list[str]) -> _Entry:
 
     `dtypes` is None where nothing was tried, `chips` are the catalogue rows it may be.
     """
-    from bench.devices.telemetry.readers import open_telemetry
+    from bench.devices.telemetry.readers import baseline_of
     from bench.devices.torch.probe import probe_dtypes
     from bench.devices.torch.roof import hashed_uuid
     from bench.hardware.chips import match_device
 
-    telemetry = open_telemetry(device)
-    driver = None
-    if telemetry is not None:
-        driver = telemetry.baseline().driver_version
-        telemetry.close()
-    dtypes = None
+    driver, dtypes = baseline_of(device).driver_version, None
     if with_probe:
         try:
             dtypes = probe_dtypes(device.label)

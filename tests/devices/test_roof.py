@@ -254,7 +254,7 @@ def test_a_roof_belongs_to_one_device_torch_and_thread_count(cache, monkeypatch)
         assert roof.load_roof(replace(GPU, **other)) is None
     now = Baseline(driver_version="580.65", power_limit_w=700.0)
     telemetry = ReplayTelemetry(baseline=now)
-    monkeypatch.setattr(roof, "open_telemetry", lambda device: telemetry)
+    monkeypatch.setattr(roof, "baseline_of", lambda device: telemetry.recorded_baseline)
     roof.save_roof(make_roof(GPU, driver_version="580.65", power_limit_w=700.0))
     assert roof.load_roof(GPU) is not None
     for changed in ({"driver_version": "570.86"}, {"power_limit_w": 350.0}):

@@ -11,52 +11,47 @@ https://rocm.docs.amd.com/projects/amdsmi/en/latest/reference/amdsmi-py-api.html
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from bench.devices.telemetry.common import Baseline, Sample
 
 
-@dataclass(frozen=True, kw_only=True)
-class PossibleRange:
-    """Least and most of a field, and how it is called."""
+class PossibleRange(NamedTuple):
+    """Least and most of a field, its unit, and how it is called."""
 
     least: float
     most: float
-    word: str
     unit: str
+    word: str
 
 
-_POWER = partial(PossibleRange, least=0.1, most=1e4, unit="W")
+_POWER = 0.1, 1e4, "W"
 """Power on, a device draws something. The catalogue's largest draws 1 kW; a module of four and
 eight processor packages stay below 10 kW, too."""
-_CLOCK = partial(PossibleRange, least=1e6, most=1e10, unit="Hz")
+_CLOCK = 1e6, 1e10, "Hz"
 """No processor has run at 10 GHz yet (https://hwbot.org/benchmark/cpu_frequency)."""
-_LANES = partial(PossibleRange, least=1, most=32, unit="lanes")
+_LANES = 1, 32, "lanes"
 """PCI Express Base Specification: links of 1 to 32 lanes."""
 
 BOUNDS: Mapping[str, PossibleRange] = {
-    "power_w": _POWER(word="power"),
-    "power_limit_w": _POWER(word="power limit"),
-    "power_limit_default_w": _POWER(word="default power limit"),
+    "power_w": PossibleRange(*_POWER, "power"),
+    "power_limit_w": PossibleRange(*_POWER, "power limit"),
+    "power_limit_default_w": PossibleRange(*_POWER, "default power limit"),
     # 10 kW for 30 years; since when a counter counts is not known, so it may be at 0.
-    "energy_j": PossibleRange(least=0, most=1e13, word="energy counter", unit="J"),
+    "energy_j": PossibleRange(0, 1e13, "J", "energy counter"),
     # A device shuts itself down first (https://docs.kernel.org/gpu/amdgpu/thermal.html,
     # temp1_emergency: 115 C on most); 0 is a sensor that is off.
-    "temperature_c": PossibleRange(least=1, most=150, word="temperature", unit="C"),
-    "sm_clock_hz": _CLOCK(word="clock"),
-    "sm_clock_max_hz": _CLOCK(word="highest clock"),
+    "temperature_c": PossibleRange(1, 150, "C", "temperature"),
+    "sm_clock_hz": PossibleRange(*_CLOCK, "clock"),
+    "sm_clock_max_hz": PossibleRange(*_CLOCK, "highest clock"),
     # A hundred times what the largest device has (288 GB).
-    "used_bytes": PossibleRange(least=0, most=2**45, word="memory in use", unit="B"),
-    "utilization_frac": PossibleRange(least=0, most=1, word="utilisation", unit="of 1"),
-    "ecc_uncorrected": PossibleRange(
-        least=0, most=2**31, word="count of memory errors", unit="errors"
-    ),
+    "used_bytes": PossibleRange(0, 2**45, "B", "memory in use"),
+    "utilization_frac": PossibleRange(0, 1, "of 1", "utilisation"),
+    "ecc_uncorrected": PossibleRange(0, 2**31, "errors", "count of memory errors"),
     # Since the driver was loaded: less than 30 years.
-    "hot_s": PossibleRange(least=0, most=1e9, word="time limited by heat", unit="s"),
-    "pcie_width": _LANES(word="PCIe width"),
-    "pcie_width_max": _LANES(word="highest PCIe width"),
+    "hot_s": PossibleRange(0, 1e9, "s", "time limited by heat"),
+    "pcie_width": PossibleRange(*_LANES, "PCIe width"),
+    "pcie_width_max": PossibleRange(*_LANES, "highest PCIe width"),
 }
 """By the field's name in `Sample` and `Baseline`."""
 _WHOLE = ("used_bytes", "ecc_uncorrected")

@@ -147,9 +147,8 @@ class NvmlTelemetry(Telemetry):
     def _used_bytes(self) -> int | None:
         """Memory that processes hold. The first version of the call counts the driver's own too."""
         version = getattr(self._nvml, "nvmlMemory_v2", None)
-        memory = self._ask("nvmlDeviceGetMemoryInfo", version) if version is not None else None
-        if memory is None:
-            memory = self._ask("nvmlDeviceGetMemoryInfo")
+        memory = version and self._ask("nvmlDeviceGetMemoryInfo", version)
+        memory = memory or self._ask("nvmlDeviceGetMemoryInfo")
         return None if memory is None else int(memory.used)
 
     def sample(self, *, with_memory: bool = True) -> Sample:
@@ -274,12 +273,12 @@ def memory_free_bytes(device: Device) -> int | None:
 def device_links(devices: Sequence[Device]) -> list[PhysicalLink]:
     """Links to the host and between each two of these devices, where NVML knows."""
     with opened_nvml() as nvml:
-        handles = [
-            (device.label, find_handle(nvml, device=device))
+        handles = {
+            device.label: find_handle(nvml, device=device)
             for device in devices
             if device.type == "cuda"
-        ]
-        known = [(label, handle) for label, handle in handles if handle is not None]
+        }
+        known = [(label, handle) for label, handle in handles.items() if handle is not None]
         found = [_host_link(nvml, label=label, handle=handle) for label, handle in known]
         found += [_pair_link(nvml, one=one, other=two) for one, two in combinations(known, 2)]
     return [link for link in found if link is not None]
@@ -291,23 +290,19 @@ def _host_link(nvml: Any, *, label: str, handle: Any) -> PhysicalLink | None:
     width = ask_nvml(nvml, "nvmlDeviceGetMaxPcieLinkWidth", handle)
     if generation is None or width is None:
         return None
-    return PhysicalLink(
-        first=label, second="host", kind="pcie", detail=f"gen {generation} x{width}"
-    )
+    detail = f"gen {generation} x{width}"
+    return PhysicalLink(first=label, second="host", kind="pcie", detail=detail)
 
 
 def _pair_link(nvml: Any, *, one: tuple[str, Any], other: tuple[str, Any]) -> PhysicalLink | None:
     (first, handle), (second, peer) = one, other
     bus_id = _bus_id(ask_nvml(nvml, "nvmlDeviceGetPciInfo", peer))
-    far_ends = _far_ends(nvml, handle=handle)
-    num_direct = 0 if bus_id is None else far_ends.count(bus_id)
-    num_switched = far_ends.count(_SWITCH)
+    far_ends, kind = _far_ends(nvml, handle=handle), "nvlink"
     level = ask_nvml(nvml, "nvmlDeviceGetTopologyCommonAncestor", handle, peer)
-    kind = "nvlink"
-    if num_direct:
-        detail = f"{num_direct} links"
-    elif num_switched and _SWITCH in _far_ends(nvml, handle=peer):
-        detail = f"{num_switched} links through NVSwitch"
+    if bus_id is not None and bus_id in far_ends:
+        detail = f"{far_ends.count(bus_id)} links"
+    elif _SWITCH in far_ends and _SWITCH in _far_ends(nvml, handle=peer):
+        detail = f"{far_ends.count(_SWITCH)} links through NVSwitch"
     elif level is not None:
         kind, detail = "pcie", _TOPOLOGY.get(int(level), f"topology level {level}")
     else:

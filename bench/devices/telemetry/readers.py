@@ -15,7 +15,7 @@ https://rocm.docs.amd.com/projects/amdsmi/en/latest/reference/amdsmi-py-api.html
 import math
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -77,11 +77,9 @@ class AmdTelemetry(Telemetry):
             return None
 
     def _temperature_c(self) -> float | None:
-        now, kinds = "AmdSmiTemperatureMetric.CURRENT", ("HOTSPOT", "EDGE")
-        found = {
-            kind: self._ask("amdsmi_get_temp_metric", f"AmdSmiTemperatureType.{kind}", now)
-            for kind in kinds
-        }
+        kinds = ("AmdSmiTemperatureType.HOTSPOT", "AmdSmiTemperatureType.EDGE")
+        now = "AmdSmiTemperatureMetric.CURRENT"
+        found = {kind: self._ask("amdsmi_get_temp_metric", kind, now) for kind in kinds}
         return _field(found, *kinds)
 
     def _clock_hz(self, *names: str) -> float | None:
@@ -159,6 +157,15 @@ def open_telemetry(device: Device) -> Telemetry | None:
     if device.type == "cuda" and device.vendor in ("nvidia", None):
         return open_nvml(device)
     return None
+
+
+def baseline_of(device: Device) -> Baseline:
+    """Read the slow-changing facts of a device; all None where nothing can be read."""
+    telemetry = open_telemetry(device)
+    if telemetry is None:
+        return Baseline()
+    with closing(telemetry):
+        return telemetry.baseline()
 
 
 class RaplTelemetry(Telemetry):

@@ -13,7 +13,6 @@ import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -25,10 +24,8 @@ from msgspec.structs import replace
 
 from bench.core.nouns import Device
 from bench.core.paths import cache_folder, write_whole
-from bench.devices.host.cpu import usable_cores
-from bench.devices.host.cpu_noise import FOREIGN_CPU_WARN_FRAC, cpu_noise, take_snapshot
-from bench.devices.telemetry.common import Baseline
-from bench.devices.telemetry.readers import open_telemetry
+from bench.devices.host.cpu_noise import FOREIGN_CPU_WARN_FRAC, noise_between, take_snapshot
+from bench.devices.telemetry.readers import baseline_of
 from bench.devices.torch.detect import find
 from bench.devices.torch.rates import (
     CONVOLUTION_SIDES,
@@ -152,10 +149,7 @@ def measure_roof(
             sustained[dtype] = rate
             flops_per_s[dtype] = max(rate, flops_per_s[dtype])
     bytes_per_s = copy_rate(device, adapter=adapter, budget_s=copy_budget_s)
-    after = take_snapshot(os.getpid())
-    noise = cpu_noise(
-        [before, after], start_s=before.time_s, end_s=after.time_s, num_cores=usable_cores()
-    )
+    noise = noise_between(before, take_snapshot(os.getpid()))
     return Roof(
         **structs.asdict(_key_of(device)),
         label=device.label,
@@ -216,18 +210,13 @@ def hashed_uuid(device: Device) -> str | None:
 
 def _key_of(device: Device) -> RoofKey:
     """Key of a roof of this device now; an accelerator's driver and power limit are asked."""
-    is_cpu = device.type == "cpu"
-    telemetry = None if is_cpu else open_telemetry(device)
-    limits = Baseline()
-    if telemetry is not None:
-        with closing(telemetry):
-            limits = telemetry.baseline()
+    limits = baseline_of(device)
     return RoofKey(
         type=device.type,
         name=device.name,
         uuid_hash=hashed_uuid(device),
         torch_version=str(torch.__version__),
-        threads=torch.get_num_threads() if is_cpu else None,
+        threads=torch.get_num_threads() if device.type == "cpu" else None,
         driver_version=limits.driver_version,
         power_limit_w=limits.power_limit_w,
     )

@@ -2,10 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -14,17 +12,16 @@ from bench import discovery
 from bench.cli import main
 from bench.devices.doctor import kernel_findings
 from bench.devices.host import cpu
-from bench.devices.host.cpu import machine_facts, parse_cpu_list, usable_cores, usable_cpu_ids
+from bench.devices.host.cpu import machine_facts, parse_cpu_list
 from bench.measure import inspection
 from bench.measure.engine.feed import make_loader
 from bench.run import record
 from tests.devices.recorded_drivers import make_tree
 
 SYS = "sys/devices/system/cpu"
-Machine = Callable[..., Path]
 
 
-def spread(name: str, **by_value: str) -> dict[str, str]:
+def spread(name, **by_value):
     """The file of this name, of all logical processors, by the value it has for them."""
     return {
         f"{SYS}/cpu{cpu_id}/{name}": f"{value.lstrip('_')}\n"
@@ -33,42 +30,53 @@ def spread(name: str, **by_value: str) -> dict[str, str]:
     }
 
 
-def pairs(first: int, num_cores: int) -> dict[str, str]:
+def pairs(first, num_cores):
     """SMT siblings that are neighbours."""
-    lists = {f"{first + 2 * n}-{first + 2 * n + 1}": n for n in range(num_cores)}
+    lists = [f"{first + 2 * n}-{first + 2 * n + 1}" for n in range(num_cores)]
     return spread("topology/core_cpus_list", **{text: text for text in lists})
 
 
 CAPACITY, CLOCK, CPPC = "cpu_capacity", "cpufreq/cpuinfo_max_freq", "acpi_cppc/nominal_perf"
+FAST_LIST = "sys/devices/cpu_core/cpus"
 RAPTOR_LAKE = {  # 8 P with SMT and 16 E; two cores are favoured, all have one capacity
     **pairs(0, 8),
     **spread(CLOCK, _5500000="0-7,12-15", _5800000="8-11", _4300000="16-31"),
     **spread(CAPACITY, _1024="0-31"),
-    "sys/devices/cpu_core/cpus": "0-15\n",
-    "sys/devices/cpu_atom/cpus": "16-31\n",
+    FAST_LIST: "0-15\n",
+    f"{SYS}/online": "0-31",
 }
 ARROW_LAKE = {  # small cores that reach 88 % of the clock, numbered among the others
     **spread(CLOCK, _5200000="0-1,6-7,12-13", _4600000="2-5,8-11"),
-    "sys/devices/cpu_core/cpus": "0-1,6-7,12-13",
-    "sys/devices/cpu_atom/cpus": "2-5,8-11",
+    FAST_LIST: "0-1,6-7,12-13",
 }
-LITTLE_FIRST = spread(CAPACITY, _485="0-3", _1010="4-5", _1024="6-7")
+LITTLE_FIRST = {**spread(CAPACITY, _485="0-3", _1010="4-5", _1024="6-7"), f"{SYS}/online": "0-7"}
 THREE_KINDS = spread(CAPACITY, _250="0-3", _870="4-6", _1024="7")
 ZEN_4C = {**pairs(0, 6), **spread(CLOCK, _4900000="0-3", _3500000="4-11")}
 CPPC_ONLY = spread(CPPC, _48="0-1", _30="2-5")
 SERVER = {
-    **{key: text for n in range(4) for key, text in pairs(2 * n, 1).items()},
+    **pairs(0, 4),
     **spread(CLOCK, _3700000="0-5", _3900000="6-7"),
     **spread("acpi_cppc/highest_perf", _236="0-1", _166="2-7"),  # ranks of one kind, on AMD
     **spread(CPPC, _100="0-7"),
+    f"{SYS}/online": "0-7",
 }
+SMALL_FIRST = {**pairs(8, 3), FAST_LIST: "8-13", "proc/self/cgroup": "0::/\n"}
+NODES = {f"sys/devices/system/node/node{n}/cpulist": ids for n, ids in enumerate(("0-5", "6-9"))}
+TWO_NODES = {**spread(CAPACITY, _400="0-3,5", _1024="4,6-9"), **NODES}
+
+
+def under(quota_us):
+    return {**SMALL_FIRST, "sys/fs/cgroup/cpu.max": f"{quota_us} 100000"}
 
 
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+def machine(tmp_path, monkeypatch):
+    """Let this process run on a Linux machine of these files, on these processors."""
     monkeypatch.setattr(cpu.platform, "system", lambda: "Linux")
+    for name in ("usable_cores", "usable_cpu_ids", "core_kinds"):
+        monkeypatch.setattr(cpu, name, partial(getattr(cpu, name), root=tmp_path))
 
-    def make(files: dict[str, str], allowed: str) -> Path:
+    def make(files, allowed):
         monkeypatch.setattr(cpu, "allowed_cpu_ids", lambda: parse_cpu_list(allowed))
         make_tree(tmp_path, files)
         return tmp_path
@@ -94,73 +102,49 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
         # One reading is missing or nonsense: nothing can be said.
         (spread(CLOCK, _4900000="0-1", _3500000="2"), "0-3", "0-3"),
         (spread(CLOCK, _4900000="0-1", _0="2-3"), "0-3", "0-3"),
+        # A quota takes no small cores that are numbered first.
+        (under(300_000), "0-13", "8,10,12"),
+        (under(900_000), "0-13", "8,10,12"),
     ],
 )
-def test_trials_get_the_fast_cores_that_are_allowed(
-    machine: Machine, files: dict[str, str], allowed: str, pinned: str
-) -> None:
-    root = machine(files, allowed)
-    assert usable_cpu_ids(root=root) == parse_cpu_list(pinned)
-    assert usable_cores(root=root) == len(parse_cpu_list(pinned))
+def test_trials_get_the_fast_cores_that_are_allowed(machine, files, allowed, pinned):
+    machine(files, allowed)
+    assert cpu.usable_cpu_ids() == parse_cpu_list(pinned)
+    assert cpu.usable_cores() == len(parse_cpu_list(pinned))
 
 
-@pytest.mark.parametrize(("quota_us", "pinned"), [(300_000, (8, 10, 12)), (900_000, (8, 10, 12))])
-def test_small_cores_that_are_numbered_first_are_not_taken_under_a_quota(
-    machine: Machine, quota_us: int, pinned: tuple[int, ...]
-) -> None:
-    files = {
-        **spread("topology/core_cpus_list", **{str(n): str(n) for n in range(8)}),
-        **pairs(8, 3),
-        "sys/devices/cpu_core/cpus": "8-13",
-        "sys/fs/cgroup/cpu.max": f"{quota_us} 100000",
-        "proc/self/cgroup": "0::/\n",
-    }
-    root = machine(files, "0-13")
-    assert usable_cpu_ids(root=root) == usable_cpu_ids(num_cores=3, root=root) == pinned
-    more = usable_cpu_ids(num_cores=5, root=root)
-    assert more == (pinned if quota_us == 300_000 else (0, 1, 8, 10, 12)), "slow ones come last"
+@pytest.mark.parametrize(
+    ("files", "num_cores", "pinned"),
+    [
+        (under(300_000), 5, "8,10,12"),
+        (under(900_000), 5, "0,1,8,10,12"),  # slow ones come last
+        (TWO_NODES, 4, "6-9"),  # fast ones of one memory node come first
+        (TWO_NODES, 5, "4,6-9"),
+    ],
+)
+def test_more_cores_are_taken_in_the_order_of_their_worth(machine, files, num_cores, pinned):
+    machine(files, "0-9" if files is TWO_NODES else "0-13")
+    assert cpu.usable_cpu_ids(num_cores=num_cores) == parse_cpu_list(pinned)
 
 
-NODES = ("0-5", "6-9")
-
-
-def test_fast_cores_of_one_memory_node_come_first(machine: Machine) -> None:
-    nodes = {f"sys/devices/system/node/node{n}/cpulist": text for n, text in enumerate(NODES)}
-    root = machine({**spread(CAPACITY, _400="0-3,5", _1024="4,6-9"), **nodes}, "0-9")
-    assert usable_cpu_ids(num_cores=4, root=root) == (6, 7, 8, 9)
-    assert usable_cpu_ids(num_cores=5, root=root) == (4, 6, 7, 8, 9)
-
-
-def test_threads_that_the_user_asks_for_may_take_slow_cores(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = machine(RAPTOR_LAKE, "0-31")
-    for name in ("usable_cores", "usable_cpu_ids"):
-        real = getattr(cpu, name)
-        monkeypatch.setattr(cpu, name, lambda real=real, **more: real(root=root, **more))
+def test_threads_that_the_user_asks_for_may_take_slow_cores_and_the_roof_is_theirs(
+    machine, monkeypatch
+):
+    machine(RAPTOR_LAKE, "0-31")
     fast = (0, 2, 4, 6, 8, 10, 12, 14)
     assert record._cpu_ids(None) == record._cpu_ids(3) == fast
     assert record._cpu_ids(10) == (*fast, 16, 17)
     assert len(record._cpu_ids(99)) == 24, "all cores"
-
-
-def test_the_roof_is_that_of_the_cores_that_trials_have(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = machine(LITTLE_FIRST, "0-7")
-    for name in ("usable_cores", "usable_cpu_ids"):
-        real = getattr(cpu, name)
-        monkeypatch.setattr(cpu, name, lambda real=real, **more: real(root=root, **more))
-    asked: list[Any] = []
+    asked = []
     monkeypatch.setattr(inspection, "pin", asked.append)
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
-    for threads in (None, 2, 6):
+    for threads in (None, 2, 10):
         question = inspection._Question(label="cpu", dtypes=(), with_roof=False, threads=threads)
         inspection._inspect(question)
-    assert asked == [(4, 5, 6, 7), 4, (4, 5, 6, 7), 2, (0, 1, 4, 5, 6, 7), 6]
+    assert asked == [fast, 8, fast, 2, (*fast, 16, 17), 10]
 
 
-def test_the_record_names_the_kinds_of_a_hybrid_and_leaves_others_alone(machine: Machine) -> None:
+def test_the_record_names_the_kinds_of_a_hybrid_and_leaves_others_alone(machine):
     facts = machine_facts(root=machine(RAPTOR_LAKE, "0-31"), environ={})["cpu"]
     assert (facts["fast_cpus"], facts["slow_cpus"]) == ("0-15", "16-31")
     assert facts["pinned_cpus"] == "0,2,4,6,8,10,12,14"
@@ -168,45 +152,36 @@ def test_the_record_names_the_kinds_of_a_hybrid_and_leaves_others_alone(machine:
     assert "fast_cpus" not in facts, "one kind is allowed"
 
 
+KINDS = "cores are of two kinds: 0-15 fast, 16-31 slow; trials are pinned to 0,2,4,6,8,10,12,14"
+SLOW_ONLY = "warning: only slow cores (1-2) are allowed; 4-7 are fast"
+
+
 @pytest.mark.parametrize(
     ("files", "allowed", "found"),
     [
-        (
-            RAPTOR_LAKE,
-            "0-31",
-            "note: cores are of two kinds: 0-15 fast, 16-31 slow; trials are pinned to "
-            "0,2,4,6,8,10,12,14",
-        ),
-        (LITTLE_FIRST, "1-2", "warning: only slow cores (1-2) are allowed; 4-7 are fast"),
-        (SERVER, "0-7", None),
-        ({}, "0-3", None),
+        (RAPTOR_LAKE, "0-31", [f"note: {KINDS}"]),
+        (LITTLE_FIRST, "1-2", [SLOW_ONLY]),
+        (SERVER, "0-7", []),
+        ({}, "0-3", []),
     ],
 )
-def test_doctor_reports_kinds_of_cores_and_slow_ones_alone(
-    machine: Machine, files: dict[str, str], allowed: str, found: str | None
-) -> None:
-    online = {f"{SYS}/online": "0-31" if files is RAPTOR_LAKE else "0-7"} if files else {}
-    findings = list(kernel_findings.core_findings(root=machine({**files, **online}, allowed)))
-    assert [f"{one.severity}: {one.what}" for one in findings] == ([found] if found else [])
+def test_doctor_reports_kinds_of_cores_and_slow_ones_alone(machine, files, allowed, found):
+    findings = kernel_findings.core_findings(root=machine(files, allowed))
+    assert [f"{one.severity}: {one.what}" for one in findings] == found
 
 
 @pytest.mark.parametrize(
     ("total", "free", "num_cores", "found"),
     [
-        (64, 64, 2, "/dev/shm has 64.0 MiB of 64.0 MiB free; 1 loader workers may hold 204 MiB"),
-        (4096, 300, 16, "/dev/shm has 300 MiB of 4.00 GiB free; 4 loader workers may hold 816 MiB"),
+        (64, 64, 2, "64.0 MiB of 64.0 MiB free; 1 loader workers may hold 204 MiB"),
+        (4096, 300, 16, "300 MiB of 4.00 GiB free; 4 loader workers may hold 816 MiB"),
         (4096, 4000, 128, None),
-        (4096, 1000, 128, "/dev/shm has 1000 MiB of 4.00 GiB free; 8 loader workers"),
+        (4096, 1000, 128, "1000 MiB of 4.00 GiB free; 8 loader workers"),
     ],
 )
 def test_doctor_compares_shared_memory_with_what_workers_hold(
-    machine: Machine,
-    monkeypatch: pytest.MonkeyPatch,
-    total: int,
-    free: int,
-    num_cores: int,
-    found: str | None,
-) -> None:
+    machine, monkeypatch, total, free, num_cores, found
+):
     root = machine({}, f"0-{num_cores - 1}")
     usage = SimpleNamespace(total=total * 2**20, free=free * 2**20)
     monkeypatch.setattr(kernel_findings.shutil, "disk_usage", lambda _folder: usage)
@@ -215,25 +190,20 @@ def test_doctor_compares_shared_memory_with_what_workers_hold(
     findings = list(kernel_findings.shared_memory_findings(root=root))
     assert len(findings) == (found is not None)
     for one in findings:
-        assert one.what.startswith(str(found)) and "--shm-size" in one.fix
+        assert one.what.startswith(f"/dev/shm has {found}") and "--shm-size" in one.fix
 
 
-def test_shared_memory_is_counted_by_the_largest_shipped_batch() -> None:
+def test_shared_memory_is_counted_by_the_largest_shipped_batch():
     found = discovery.load("imaging")
-    tiny: Any = discovery.instance(found, size="tiny", overrides={"channels": 4})
-    large: Any = discovery.instance(found, size="large", overrides={})
+    tiny = discovery.instance(found, size="tiny", overrides={"channels": 4})
+    large = discovery.instance(found, size="large", overrides={})
     batch = next(iter(make_loader(tiny, found.phase("train"), data=None, seed=0)))
     voxel_bytes = sum(tensor.nbytes for tensor in batch.values()) / batch["label"].numel()
     assert math.prod(large.patch) * large.batch * voxel_bytes == kernel_findings.BATCH_BYTES
 
 
-def test_devices_names_the_cores_that_trials_are_pinned_to(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = machine(ARROW_LAKE, "0-13")
-    for name in ("core_kinds", "usable_cpu_ids"):
-        real = getattr(cpu, name)
-        monkeypatch.setattr(cpu, name, lambda *ids, real=real, **_: real(*ids, root=root))
+def test_devices_names_the_cores_that_trials_are_pinned_to(machine, capsys):
+    machine(ARROW_LAKE, "0-13")
     assert main(["devices", "--no-probe"]) == 0
     line = "cpu: fast cores 0-1,6-7,12-13, slow 2-5,8-11; trials are pinned to 0-1,6-7,12-13"
     assert line in capsys.readouterr().out.splitlines()

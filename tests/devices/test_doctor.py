@@ -162,6 +162,7 @@ def test_load_of_others_follows_the_limits_of_a_trial(noise, busy, found):
 
 
 LIMITED = "{} is limited to 400 W; its default is 700 W"
+REFUSED = "the driver gives default power limit 0 W -> update the driver"
 FREE = "{} has free clocks -> sudo nvidia-smi -i 0 -lgc 1485"
 IDLE = {
     "nvmlDeviceGetMemoryInfo": SimpleNamespace(used=2**20),
@@ -187,6 +188,7 @@ def gpu_words(*, smi: RecordedAmdSmi | None = None, **readings: Any) -> list[str
         ("Temperature", 85, "warning: {} is hot before any work at 85 C"),
         ("TotalEccErrors", 2, "error: {}: 2 uncorrected memory errors since the driver started"),
         ("EnforcedPowerLimit", 400_000, f"warning: {LIMITED} -> sudo nvidia-smi -i 0 -pl 700"),
+        ("PowerManagementDefaultLimit", 0, f"note: {{}}: {REFUSED}"),
         ("CurrPcieLinkWidth", 8, "warning: {} has 8 of 16 PCIe lanes"),
         ("MigMode", [1, 1], "warning: {} is split by MIG -> sudo nvidia-smi -i 0 -mig 0"),
         ("PersistenceMode", 0, "note: {} has persistence mode off -> sudo nvidia-smi -i 0 -pm 1"),

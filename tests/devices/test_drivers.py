@@ -17,7 +17,6 @@ GPU = Device(
 AMD = replace(GPU, index=0, name="AMD Instinct MI300X", vendor="amd", pci_bus_id="0000:00:00.0")
 SUPERCHIP = "NVIDIA GH200 480GB"
 EDGE = {"edge": 61}
-NO_CURRENT = {"current_socket_power": "N/A"}
 FULL_COUNTER = {"energy_accumulator": 2**64 - 1, "counter_resolution": 1}
 NO_ENERGY = {"power_w": None, "energy_j": None}
 
@@ -87,6 +86,8 @@ def test_readings_are_in_base_units(opened):
     [
         ("nvmlDeviceGetFieldValues", None, {"power_w": 111.0}),
         ("nvmlDeviceGetFieldValues", recorded.instant_power(0, error=3), {"power_w": 111.0}),
+        ("nvmlDeviceGetFieldValues", recorded.instant_power(0), {"power_w": 111.0, "refused": {}}),
+        ("nvmlDeviceGetFieldValues", recorded.instant_power(2**32 - 1), {"power_w": 111.0}),
         # Idle is not a reason that limits clocks.
         ("nvmlDeviceGetCurrentClocksEventReasons", 0x01, {"throttle_reasons": set()}),
         # A slice of a device has no energy of its own.
@@ -95,11 +96,8 @@ def test_readings_are_in_base_units(opened):
         # A superchip's counter covers the module: used where its power can be checked.
         ("nvmlDeviceGetName", SUPERCHIP, {"energy_j": 7.0, "power_w": 250.0}),
         # Releases 6 and 7 of AMD SMI call the same field by other names.
-        ("amdsmi_get_power_info", {"average_socket_power": 90, **NO_CURRENT}, {"power_w": 90}),
         ("amdsmi_get_power_info", {"socket_power": 410}, {"power_w": 410}),
         ("amdsmi_get_power_info", {"socket_power": 2**32 - 1}, {"power_w": None}),
-        ("amdsmi_get_power_info", {"average_socket_power": 65_535}, {"power_w": None}),
-        ("amdsmi_get_power_info", {"average_socket_power": 0}, {"power_w": None}),
         ("amdsmi_get_energy_count", FULL_COUNTER, {"energy_j": None}),
         ("amdsmi_get_energy_count", None, {"energy_j": None}),
         ("amdsmi_get_clock_info", {"cur_clk": 1_200}, {"sm_clock_hz": 1.2e9}),

@@ -189,11 +189,11 @@ def instance(found: Found, *, size: str | None, overrides: dict[str, Any]) -> Wo
 
 def parameters(workload: Workload) -> dict[str, Scalar]:
     """Return every field as a scalar; tuples are written as on the command line, '8x16x32'."""
-    values: dict[str, Scalar] = {}
-    for field in fields(workload):
-        value = getattr(workload, field.name)
-        values[field.name] = "x".join(map(str, value)) if isinstance(value, tuple) else value
-    return values
+    values = {field.name: getattr(workload, field.name) for field in fields(workload)}
+    return {
+        name: "x".join(map(str, value)) if isinstance(value, tuple) else value
+        for name, value in values.items()
+    }
 
 
 def _converted(value: Any, *, hint: Any, key: str) -> Any:

@@ -60,8 +60,8 @@ class WorkloadStep:
 class Workloads:
     """What the fixture `bench_workload` is: opens workloads and keeps them until the test ends."""
 
-    def __init__(self, request: pytest.FixtureRequest) -> None:
-        self._request = request
+    def __init__(self, benchmark: object) -> None:
+        self._info: dict[str, Scalar] = getattr(benchmark, "extra_info", {})
         self._steps: list[WorkloadStep] = []
 
     def __call__(
@@ -104,10 +104,7 @@ class Workloads:
         except BenchError as error:
             raise pytest.fail.Exception(f"bench_workload: {error}", pytrace=False) from None
         self._steps.append(step)
-        if "benchmark" in self._request.fixturenames:
-            info = getattr(self._request.getfixturevalue("benchmark"), "extra_info", None)
-            if isinstance(info, dict):
-                info.update(step.facts)
+        self._info.update(step.facts)
         for _ in range(warmup_steps):
             step()
         return step
@@ -122,16 +119,17 @@ class Workloads:
 @pytest.fixture
 def bench_workload(request: pytest.FixtureRequest) -> Iterator[Workloads]:
     """Build workloads of `bench` whose steps wait for the device; all are freed after the test."""
+    benchmark = None
     if "benchmark" in request.fixturenames:
         try:
-            request.getfixturevalue("benchmark")
+            benchmark = request.getfixturevalue("benchmark")
         except pytest.FixtureLookupError:
             pytest.fail(
                 "this test asks for the fixture 'benchmark', which nothing provides: "
                 "pip install pytest-benchmark",
                 pytrace=False,
             )
-    workloads = Workloads(request)
+    workloads = Workloads(benchmark)
     with _restored_settings():
         yield workloads
         wrong = workloads.close()

@@ -89,12 +89,13 @@ def _check(most_bytes: int | None, *, out: Path | None) -> None:
 
     if most_bytes is not None and not LEAST_BYTES <= most_bytes <= 2**40:
         raise UsageError(f"--max-size must be from {LEAST_BYTES} B to 1 TiB, such as 64MiB")
-    if out is not None and not is_link_file(str(out)):
+    if out is None:
+        return
+    if not is_link_file(str(out)):
         raise UsageError(f"--out {out} must end in .yaml, as --link knows a file by its ending")
-    if out is not None and not out.parent.is_dir():
+    if not out.parent.is_dir():
         raise UsageError(f"--out {out}: there is no folder {out.parent}")
-    if out is not None:
-        check_folder(out.parent)
+    check_folder(out.parent)
 
 
 def _show(measured: MeasuredLink, *, out: Path | None, as_json: bool) -> None:

@@ -110,10 +110,8 @@ def _is_damaged(tail: bytes) -> bool:
 
 def _finite(value: object) -> object:
     match value:
-        case float() if not math.isfinite(value):
-            return repr(float(value))
         case float():
-            return float(value)
+            return float(value) if math.isfinite(value) else repr(float(value))
         case Mapping():
             return {str(key): _finite(item) for key, item in value.items()}
         case list() | tuple():

@@ -172,27 +172,12 @@ def git_commit(*, root: Path = SOURCE_ROOT) -> str | None:
     """Commit, with -dirty when a tracked file is changed; None when this is no checkout."""
     if _pyproject_version(root) is None or not (root / ".git").exists():
         return None
-    commit = _git("rev-parse", "HEAD", folder=root)
-    changed = _git("status", "--porcelain", "--untracked-files=no", folder=root)
-    if not commit or changed is None:
-        return None
-    return f"{commit}-dirty" if changed else commit
-
-
-def _pyproject_version(folder: Path) -> str | None:
-    try:
-        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    except (OSError, ValueError, KeyError):
-        return None
-    return str(project.get("version")) if project.get("name") == DISTRIBUTION else None
-
-
-def _git(*arguments: str, folder: Path) -> str | None:
     # GIT_DIR and its like would answer for another repository, as inside a git hook.
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    describe = ["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     try:
         done = subprocess.run(
-            ["git", "--no-optional-locks", "-C", str(folder), *arguments],
+            ["git", "--no-optional-locks", "-C", str(root), *describe],
             capture_output=True,
             text=True,
             check=True,
@@ -202,4 +187,12 @@ def _git(*arguments: str, folder: Path) -> str | None:
         )
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None
-    return done.stdout.strip()
+    return done.stdout.strip() or None
+
+
+def _pyproject_version(folder: Path) -> str | None:
+    try:
+        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return str(project.get("version")) if project.get("name") == DISTRIBUTION else None

@@ -1,32 +1,21 @@
-"""A result file's text: one cell from value to text and back, records, and the file to typed rows.
-
-RFC 4180 with a line feed, UTF-8, '.' as decimal sign. None is a blank cell, and so is an empty
-text: a CSV does not know them apart. Text that a spreadsheet would run as a formula gets a leading
-apostrophe, which is taken off again when read. NUL and lone surrogates have no place in a UTF-8
-file and become U+FFFD: a failed trial's message must never cost its row. A wrong value in a cell is
-our own mistake, hence `ValueError`; what is found in a user's file becomes a `DataError`.
+"""Result files to typed rows.
 
 Columns that a newer minor version added are ignored, those that an older one lacked are blank; a
 higher major version is refused, because there a column means something else. Nothing is repaired or
 skipped in silence: the only thing passed over is a last line that a crash cut short, and `note`
 gets a line about it. What a spreadsheet saves is read where it leaves one reading
-(`bench.core.separated`); a hash or a time that it rewrote is refused.
+(`bench.core.separated`); a hash or a time that it rewrote is refused. What is found wrong is a
+`DataError` with line and column.
 """
 
-import json
 import logging
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import get_args
 
 from bench.core.errors import DataError, IncompatibleError
-from bench.core.nouns import Status
 from bench.core.separated import (
     HOW_TO_SAVE,
-    NUMBER,
     SEPARATORS,
     Separated,
     decimal_mark,
@@ -35,6 +24,7 @@ from bench.core.separated import (
     separated,
     unmarked,
 )
+from bench.results.record_text import complete_length, parse_cell
 from bench.results.schema import (
     BY_NAME,
     COLUMNS,
@@ -42,162 +32,17 @@ from bench.results.schema import (
     REQUIRED,
     SCHEMA_VERSION,
     SIGNED,
+    STATUSES,
     USABLE,
     Column,
     Row,
     Value,
 )
 
-MAX_CELL_CHARACTERS = 32_767
-"""Longest cell that Excel keeps: https://support.microsoft.com/office/1672b34d-7043-467e-8e27-269d656771c3"""
-_INT64_MAX = 2**63 - 1
-
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
-_GUARDED = re.compile(r"'*[=+\-@\t\r\n]")
-"""First characters that make a spreadsheet run a cell: https://owasp.org/www-community/attacks/CSV_Injection"""
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-_NEEDS_QUOTES = re.compile(r'[",\r\n]|\A\s|\s\Z')
-_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
-_INT = re.compile(r"[-+]?[0-9]{1,19}")
-_ROW_START = re.compile(rb"\n[0-9]+[.,][0-9]+[,;\t]")
-_BOOLS = {"1": True, "0": False, "1.0": True, "0.0": False, "true": True, "false": False}
-
-
-def format_cell(value: Value, column: Column) -> str:
-    """Text of one value, before quoting; `ValueError` when it is not of the column's kind."""
-    if value is None:
-        return ""
-    match column.kind:
-        case "str" if isinstance(value, str):
-            return _format_text(value)
-        case "utc" if isinstance(value, str):
-            return _checked_utc(value)
-        case "json" if isinstance(value, str):
-            if len(text := canonical_json(value)) > MAX_CELL_CHARACTERS:
-                raise ValueError(
-                    f"column {column.name}: JSON of {len(text)} characters is too long"
-                )
-            return text
-        case "bool" if isinstance(value, bool):
-            return "1" if value else "0"
-        case "int" if isinstance(value, int) and not isinstance(value, bool):
-            if abs(value) > _INT64_MAX:
-                raise ValueError(f"column {column.name}: {value} does not fit in 64 bits")
-            return int.__repr__(value)
-        case "float" if isinstance(value, int | float) and not isinstance(value, bool):
-            number = float(value)
-            if not math.isfinite(number):
-                raise ValueError(f"column {column.name}: {number} is not a number; use None")
-            return repr(number)
-    raise ValueError(f"column {column.name} is {column.kind}, not {type(value).__name__}")
-
-
-def parse_cell(text: str, column: Column) -> Value:
-    """Value of one cell; `ValueError` says what was expected.
-
-    More is read than is written, because spreadsheets save 5 as `5.0` and 1 as `TRUE`.
-    """
-    if text == "":
-        return None
-    match column.kind:
-        case "str":
-            return unguard(text)
-        case "utc":
-            # A spreadsheet saves a time that it knows with a space, and without the Z.
-            return _checked_utc(text.strip().replace(" ", "T").removesuffix("Z") + "Z")
-        case "json":
-            return canonical_json(text)
-        case "bool":
-            if (claim := _BOOLS.get(text.strip().lower())) is None:
-                raise ValueError("expected 1 or 0")
-            return claim
-        case "int":
-            return _parse_int(text)
-        case "float":
-            if NUMBER.fullmatch(text.strip()) is None or not math.isfinite(number := float(text)):
-                raise ValueError("expected a finite number")
-            return number
-
-
-def unguard(text: str) -> str:
-    """Take off the apostrophe that `format_cell` put before a formula character."""
-    return text[1:] if text.startswith("'") and _GUARDED.match(text) else text
-
-
-def canonical_json(text: str) -> str:
-    """JSON with sorted keys and no spaces, so that equal parameters are equal text."""
-    try:
-        return _CANONICAL.encode(json.loads(text))
-    except (ValueError, RecursionError) as error:
-        raise ValueError("expected JSON without NaN or infinity") from error
-
-
-def format_record(cells: list[str]) -> bytes:
-    """One line of the file, quoted where needed, line feed included."""
-    quoted = (
-        '"' + cell.replace('"', '""') + '"' if _NEEDS_QUOTES.search(cell) else cell
-        for cell in cells
-    )
-    return (",".join(quoted) + "\n").encode()
-
-
-def complete_length(data: bytes) -> int:
-    """Bytes up to the end of the last whole record: a line feed outside quotes.
-
-    Quotes come in pairs, so what lies outside them is every other piece between quotes. A write
-    cut inside a quoted cell is thereby found even where it was cut just after a line feed.
-    `ValueError` where a stray quote would make whole rows look like the inside of a cell.
-    """
-    end = len(data)
-    pieces = data.split(b'"')
-    for index in range(len(pieces) - 1, -1, -1):
-        start = end - len(pieces[index])
-        if index % 2 == 0 and (found := pieces[index].rfind(b"\n")) >= 0:
-            end = start + found + 1
-            break
-        end = start - 1
-    whole = max(end, 0)
-    if _ROW_START.search(data, whole):
-        line = data.count(b"\n", 0, whole) + 1
-        raise ValueError(f"line {line}: a quote opens here and is never closed")
-    return whole
-
-
-def _format_text(text: str) -> str:
-    clean = _UNSTORABLE.sub("\ufffd", text)
-    guarded = "'" + clean if _GUARDED.match(clean) else clean
-    if len(guarded) > MAX_CELL_CHARACTERS:
-        return guarded[: MAX_CELL_CHARACTERS - 3] + "..."
-    return guarded
-
-
-def _checked_utc(text: str) -> str:
-    if _UTC.fullmatch(text) is None:
-        raise ValueError(f"expected a time such as 2030-01-31T12:00:00Z, not {text[:40]!r}")
-    try:
-        datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ValueError(f"{text!r} is no time: {error}") from error
-    return text
-
-
-def _parse_int(text: str) -> int:
-    if _INT.fullmatch(text) is not None:
-        number = int(text)
-    elif NUMBER.fullmatch(text.strip()) is not None and float(text).is_integer():
-        number = int(float(text))
-    else:
-        raise ValueError("expected a whole number")
-    if abs(number) > _INT64_MAX:
-        raise ValueError("expected a whole number of at most 64 bits")
-    return number
-
-
 _LOG = logging.getLogger(__name__)
 _VERSION = re.compile(r"([0-9]{1,6})(\.[0-9]{1,6})?")
 """A spreadsheet saves 1.0 as 1."""
 _MAJOR = int(SCHEMA_VERSION.partition(".")[0])
-_STATUSES = get_args(Status)
 _HASHES = ("run_id", "config_hash", "env_id", "device_uuid_hash", "git_commit", "host_hash")
 _NUMBER_OF_HASH = re.compile(r"[0-9]([.,][0-9]+)?[eE][+-][0-9]+|-?inf")
 _REWRITTEN = re.compile(
@@ -328,16 +173,13 @@ def _columns_of(header: Sequence[str], *, path: Path) -> list[Column | None]:
     return [BY_NAME.get(name) for name in header]
 
 
-def _check_version(version: object, *, path: str, line: int) -> None:
-    match = _VERSION.fullmatch(str(version))
+def _check_version(version: str, *, place: str) -> None:
+    match = _VERSION.fullmatch(version)
     if match is None:
-        raise DataError(
-            f"{path}: line {line}: schema_version {str(version)[:40]!r} is not like "
-            f"{SCHEMA_VERSION}"
-        )
+        raise DataError(f"{place}: schema_version {version[:40]!r} is not like {SCHEMA_VERSION}")
     if int(match[1]) != _MAJOR:
         raise IncompatibleError(
-            f"{path}: line {line}: schema {version} cannot be read here, only {_MAJOR}.x; "
+            f"{place}: schema {version} cannot be read here, only {_MAJOR}.x; "
             "use the version of bench that wrote it, or a newer one"
         )
 
@@ -374,12 +216,12 @@ def _value(cell: str, column: Column, where: Place, mark: str | None) -> Value:
         value = parse_cell(text, column)
         if value is None and column.name in REQUIRED:
             raise ValueError("must not be blank")
-        if column.name == "status" and value not in _STATUSES:
-            raise ValueError(f"expected one of {', '.join(_STATUSES)}")
+        if column.name == "status" and value not in STATUSES:
+            raise ValueError(f"expected one of {', '.join(STATUSES)}")
     except ValueError as error:
         raise _damaged(cell, column, where, str(error)) from error
     if column.name == "schema_version":
-        _check_version(value, path=table.what, line=line)
+        _check_version(str(value), place=f"{table.what}: line {line}")
     return value
 
 

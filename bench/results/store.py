@@ -11,22 +11,15 @@ import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 import msgspec
 
 from bench.core.errors import DataError, IncompatibleError, MeasurementError
-from bench.core.nouns import Status
 from bench.core.paths import write_whole
-from bench.results.reader import (
-    complete_length,
-    format_cell,
-    format_record,
-    negative_column,
-    parse_cell,
-    read_rows,
-)
-from bench.results.schema import COLUMNS, NAMES, REASONS, REQUIRED, SCHEMA_VERSION, Row
+from bench.results.reader import negative_column, read_rows
+from bench.results.record_text import complete_length, format_cell, format_record, parse_cell
+from bench.results.schema import COLUMNS, NAMES, REASONS, REQUIRED, SCHEMA_VERSION, STATUSES, Row
 from bench.results.whole_files import AppendFile, RunLock, unwritable
 
 _LOG = logging.getLogger(__name__)
@@ -162,7 +155,7 @@ class Store:
             raise ValueError(f"row without {', '.join(missing)}")
         if row["schema_version"] != SCHEMA_VERSION or row["run_id"] != self.run_id:
             raise ValueError(f"row of schema {row['schema_version']}, run {row['run_id']}")
-        if row["status"] not in get_args(Status):
+        if row["status"] not in STATUSES:
             raise ValueError(f"status {row['status']!r}")
         if column := negative_column(row):
             raise ValueError(f"column {column.name}: {row[column.name]} is below zero")

@@ -28,17 +28,17 @@ _FLAGS = os.O_RDWR | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_
 @contextmanager
 def _locked(descriptor: int, *, path: Path) -> Iterator[None]:
     """Hold the file's lock; on a file system without locks nothing is held, and a line says so."""
-    is_locked = False
-    if sys.platform != "win32":
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            is_locked = True
-        except OSError as error:
-            _warn_of_no_locks(path.parent, str(error.strerror))
+    if sys.platform == "win32":
+        yield
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        _warn_of_no_locks(path.parent, str(error.strerror))
     try:
         yield
     finally:
-        if is_locked:
+        with suppress(OSError):  # where none was taken
             fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
@@ -176,9 +176,7 @@ class RunLock:
 
 def check_folder(folder: Path) -> None:
     """Refuse a folder that takes no file, before anything is measured for it; makes nothing."""
-    existing = folder
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
+    existing = next(one for one in (folder, *folder.parents) if one.exists())
     try:
         with tempfile.TemporaryFile(dir=existing) as trial:
             trial.write(bytes(4096))  # a full disk may still take an empty file

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bench.results.reader import format_cell, format_record
+from bench.results.record_text import format_cell, format_record
 from bench.results.schema import COLUMNS, NAMES, SCHEMA_VERSION, Row
 from bench.results.store import Sidecar, Store
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core.nouns import Status
-from bench.results.reader import (
+from bench.results.record_text import (
     MAX_CELL_CHARACTERS,
     canonical_json,
     complete_length,

@@ -3,6 +3,7 @@
 import ast
 from collections import Counter
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,12 +25,17 @@ MAY_IMPORT["measure"] = {"results", "discovery", *MAY_IMPORT["parallel"], "paral
 MAY_IMPORT["run"] = {*MAY_IMPORT["measure"], "measure"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT["run"], *MAY_IMPORT["report"], "run", "report"}
 MAY_IMPORT["pytest_plugin"] = MAY_IMPORT["cli"] | {"cli"}
-MAY_IMPORT["__main__"] = {"cli"}
+MAY_IMPORT |= {"__main__": {"cli"}, "__init__": set(), "workloads": {"workload", "core"}}
 
 NEVER_TORCH = ("core", "hardware", "results", "analysis", "report", "run", "cli", "discovery")
 ASKS_TORCH = ROOT / "bench" / "cli" / "devices.py"
 """The one verb that asks torch itself, in its own process: it ends there."""
 HEAVY = {"torch", "monai", "transformers", "numpy", "pandas", "matplotlib", "rich", "yaml", "scipy"}
+
+
+def module_of(path: Path) -> str:
+    """`bench/run/plan.py` is bench.run.plan, `bench/run/__init__.py` bench.run."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def room_of(path: Path) -> str:
@@ -38,7 +44,7 @@ def room_of(path: Path) -> str:
     return parts[0] if parts[0] == "workloads" else parts[1]
 
 
-def imports(tree: ast.AST, *, only_at_import: bool = False) -> Iterator[str]:
+def imports(tree: ast.AST, *, only_at_import: bool) -> Iterator[str]:
     """Dotted names that a module imports; `from a import b` gives a.b. Types do not count."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
@@ -66,46 +72,25 @@ def named(path: Path) -> str:
 
 
 def test_imports_go_downwards() -> None:
+    assert {room_of(path) for path in FILES} == MAY_IMPORT.keys(), "the rooms of the house"
     wrong = []
     for path in FILES:
         room = room_of(path)
-        if room == "workloads":
-            continue
-        if room == "__init__":
-            assert imports_of(path) == set(), "importing bench does nothing"
-            continue
-        assert room in MAY_IMPORT, f"{room} is no room of the house"
-        for name in imports_of(path):
+        for name in imports_of(path) - {"bench", "bench.__version__"}:
             parts = name.split(".")
-            is_own = parts[0] == "bench" and name not in ("bench", "bench.__version__")
-            if is_own and parts[1] not in (room, *MAY_IMPORT[room]):
+            if parts[0] == "bench" and parts[1] not in (room, *MAY_IMPORT[room]):
                 wrong.append(f"{named(path)} must not import {name}")
     assert wrong == []
+    assert imports_of(ROOT / "bench" / "__init__.py") == set(), "importing bench does nothing"
 
 
-def test_workloads_see_only_the_authors_interface() -> None:
-    for path in (path for path in FILES if room_of(path) == "workloads"):
-        for name in imports_of(path):
-            allowed = ("bench.workload", "bench.core.")
-            assert name.startswith(allowed) or name.split(".")[0] != "bench", (named(path), name)
-        heavy = roots_of(path, only_at_import=True) & HEAVY
-        assert not heavy or "/_" in path.as_posix(), (
-            f"{named(path)}: a public workload imports {heavy} inside its methods"
-        )
-
-
-def test_rooms_of_rows_never_import_torch_and_verbs_nothing_heavy_at_once() -> None:
+def test_rows_never_import_torch_and_verbs_and_public_workloads_nothing_heavy_at_once() -> None:
     for path in FILES:
-        if room_of(path) in NEVER_TORCH and path != ASKS_TORCH:
+        room = room_of(path)
+        if room in NEVER_TORCH and path != ASKS_TORCH:
             assert not roots_of(path) & {"torch", "monai", "transformers"}, named(path)
-        if room_of(path) == "cli":
+        if room == "cli" or (room == "workloads" and "/_" not in named(path)):
             assert not roots_of(path, only_at_import=True) & HEAVY, named(path)
-
-
-def module_of(path: Path) -> str:
-    """`bench/run/plan.py` is bench.run.plan, `bench/run/__init__.py` bench.run."""
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def test_no_file_imports_itself_by_way_of_others() -> None:
@@ -118,15 +103,7 @@ def test_no_file_imports_itself_by_way_of_others() -> None:
         & paths.keys()
         for module, path in paths.items()
     }
-    # What imports nothing that is left, or is imported by nothing that is left, is in no circle.
-    while free := [
-        module
-        for module in graph
-        if not graph[module] or not any(module in names for names in graph.values())
-    ]:
-        graph = {module: names - set(free) for module, names in graph.items() if module not in free}
-    circles = [f"{module} imports {', '.join(sorted(names))}" for module, names in graph.items()]
-    assert circles == []
+    TopologicalSorter(graph).prepare()  # its error names the circle
 
 
 def test_no_folder_has_more_than_fifteen_files_beside_its_rooms() -> None:

@@ -2,7 +2,6 @@
 
 import json
 import math
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +15,6 @@ from bench.devices.host.cpu import machine_facts, parse_cpu_list
 from bench.measure import inspection
 from bench.measure.engine.feed import make_loader
 from bench.run import record
-from tests.devices.recorded_drivers import make_tree
 
 SYS = "sys/devices/system/cpu"
 
@@ -61,27 +59,17 @@ SERVER = {
     f"{SYS}/online": "0-7",
 }
 SMALL_FIRST = {**pairs(8, 3), FAST_LIST: "8-13", "proc/self/cgroup": "0::/\n"}
-NODES = {f"sys/devices/system/node/node{n}/cpulist": ids for n, ids in enumerate(("0-5", "6-9"))}
-TWO_NODES = {**spread(CAPACITY, _400="0-3,5", _1024="4,6-9"), **NODES}
+
+
+def nodes(*cpu_ids):
+    return {f"sys/devices/system/node/node{n}/cpulist": ids for n, ids in enumerate(cpu_ids)}
+
+
+TWO_NODES = {**spread(CAPACITY, _400="0-3,5", _1024="4,6-9"), **nodes("0-5", "6-9")}
 
 
 def under(quota_us):
     return {**SMALL_FIRST, "sys/fs/cgroup/cpu.max": f"{quota_us} 100000"}
-
-
-@pytest.fixture
-def machine(tmp_path, monkeypatch):
-    """Let this process run on a Linux machine of these files, on these processors."""
-    monkeypatch.setattr(cpu.platform, "system", lambda: "Linux")
-    for name in ("usable_cores", "usable_cpu_ids", "core_kinds"):
-        monkeypatch.setattr(cpu, name, partial(getattr(cpu, name), root=tmp_path))
-
-    def make(files, allowed):
-        monkeypatch.setattr(cpu, "allowed_cpu_ids", lambda: parse_cpu_list(allowed))
-        make_tree(tmp_path, files)
-        return tmp_path
-
-    return make
 
 
 @pytest.mark.parametrize(
@@ -114,16 +102,19 @@ def test_trials_get_the_fast_cores_that_are_allowed(machine, files, allowed, pin
 
 
 @pytest.mark.parametrize(
-    ("files", "num_cores", "pinned"),
+    ("files", "allowed", "num_cores", "pinned"),
     [
-        (under(300_000), 5, "8,10,12"),
-        (under(900_000), 5, "0,1,8,10,12"),  # slow ones come last
-        (TWO_NODES, 4, "6-9"),  # fast ones of one memory node come first
-        (TWO_NODES, 5, "4,6-9"),
+        (under(300_000), "0-13", 5, "8,10,12"),
+        (under(900_000), "0-13", 5, "0,1,8,10,12"),  # slow ones come last
+        (TWO_NODES, "0-9", 4, "6-9"),  # fast ones of one memory node come first
+        (TWO_NODES, "0-9", 5, "4,6-9"),
+        (nodes("0-1", "2-3"), "1-3", 2, "2,3"),  # one memory node where it suffices
+        (nodes("0-1", "2-3"), "1-3", 3, "1-3"),
+        (nodes("0-1,3\n"), "0-1, 3", 9, "0,1,3"),
     ],
 )
-def test_more_cores_are_taken_in_the_order_of_their_worth(machine, files, num_cores, pinned):
-    machine(files, "0-9" if files is TWO_NODES else "0-13")
+def test_cores_come_from_few_nodes_and_fast_ones_first(machine, files, allowed, num_cores, pinned):
+    machine(files, allowed)
     assert cpu.usable_cpu_ids(num_cores=num_cores) == parse_cpu_list(pinned)
 
 

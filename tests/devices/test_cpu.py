@@ -29,43 +29,6 @@ from tests.devices.recorded_drivers import make_tree
 GROUPS = "sys/fs/cgroup"
 
 
-@pytest.fixture
-def machine(tmp_path, monkeypatch):
-    """Make a machine of these files, cores (by their ids), memory nodes and allowed ids."""
-    monkeypatch.setattr(cpu.platform, "system", lambda: "Linux")
-
-    def make(files=None, *, cores="", nodes="", allowed=""):
-        made = dict(files or {})
-        for cpu_ids in cores.split():
-            for cpu_id in cpu.parse_cpu_list(cpu_ids):
-                made[f"sys/devices/system/cpu/cpu{cpu_id}/topology/thread_siblings_list"] = cpu_ids
-        for number, cpu_ids in enumerate(nodes.split()):
-            made[f"sys/devices/system/node/node{number}/cpulist"] = f"{cpu_ids}\n"
-        if allowed:
-            monkeypatch.setattr(cpu, "allowed_cpu_ids", lambda: cpu.parse_cpu_list(allowed))
-        make_tree(tmp_path, made)
-        return tmp_path
-
-    return make
-
-
-@pytest.mark.parametrize(
-    ("cores", "nodes", "allowed", "wanted", "cpu_ids"),
-    [
-        ("0,4 1,5", "", "0,1,4,5", None, (0, 1)),  # siblings of one core count once
-        ("0,4 1,5", "", "4-5", None, (4, 5)),  # affinity that cuts a core in half still counts it
-        ("", "", "0-1", None, (0, 1)),
-        ("0 1 2 3", "0-1 2-3", "1-3", 2, (2, 3)),  # one memory node where it suffices
-        ("0 1 2 3", "0-1 2-3", "1-3", 3, (1, 2, 3)),
-        ("0 1 2 3", "0-3", "0-3", 1, (0,)),
-        ("0 1 2 3", "0-1,3", "0-1, 3", 9, (0, 1, 3)),
-    ],
-)
-def test_cores_come_from_as_few_nodes_as_can_be(machine, cores, nodes, allowed, wanted, cpu_ids):
-    root = machine(cores=cores, nodes=nodes, allowed=allowed)
-    assert cpu.usable_cpu_ids(num_cores=wanted, root=root) == cpu_ids
-
-
 NESTED = {
     "slice/job/cpu.max": "max 100000\n",
     "slice/cpu.max": "250000 100000\n",
@@ -93,64 +56,49 @@ def version_1(controller, quota_us):
 def test_a_quota_is_read_in_both_versions(machine, membership, files, quota, num_cores):
     groups = {f"{GROUPS}/{name}": text for name, text in files.items()}
     groups["proc/self/cgroup"] = f"{membership}\n"
-    root = machine(groups, cores="0 1 2 3", allowed="0-3")
+    root = machine(groups)
     assert cpu_quota(root=root) == quota
     assert cpu.usable_cores(root=root) == num_cores
 
 
-OLD, NEW = "cgroup cgroup rw,{}", "cgroup2 cgroup rw,nsdelegate"
+NEW = "cgroup2 cgroup rw,nsdelegate"
+CPUACCT = "cpuacct,cpu"
 
 
 @pytest.mark.parametrize(
-    ("membership", "mounted", "files", "quota"),
+    ("membership", "mounts", "quotas_us", "quota"),
     [
         # A container of version 1 that sees its own group as the top, with one more in it.
         (
-            "4:cpuacct,cpu:/docker/abc/job/step",
-            "/docker/abc /sys/fs/cgroup/cpuacct,cpu - " + OLD.format("cpuacct,cpu"),
-            version_1("sys/fs/cgroup/cpuacct,cpu", "400000\n")
-            | version_1("sys/fs/cgroup/cpuacct,cpu/job", "150000\n")
-            | version_1("sys/fs/cgroup/cpuacct,cpu/job/step", "-1\n"),
+            f"4:{CPUACCT}:/docker/abc/job/step",
+            [f"/docker/abc {CPUACCT}"],
+            {CPUACCT: 400_000, f"{CPUACCT}/job": 150_000, f"{CPUACCT}/job/step": -1},
             1.5,
         ),
         # The same in version 2, with the names of the host.
-        (
-            "0::/kubepods/pod1/ctr/inner",
-            f"/kubepods/pod1/ctr /sys/fs/cgroup - {NEW}",
-            {"sys/fs/cgroup/inner/cpu.max": "50000 100000", "sys/fs/cgroup/cpu.max": "max 100000"},
-            0.5,
-        ),
-        # Mounted elsewhere, with a space in the name; a joint mount that is named the other way.
-        (
-            "3:cpu:/job",
-            "/ /my\\040groups/cpu - " + OLD.format("cpu"),
-            version_1("my groups/cpu/job", "220000\n"),
-            2.2,
-        ),
+        ("0::/kubepods/pod1/in", ["/kubepods/pod1 ."], {"in": 50_000, ".": "max"}, 0.5),
+        # A space in the name; a joint mount that is named the other way.
+        ("3:cpu:/job", ["/ my\\040groups/cpu"], {"my groups/cpu/job": 220_000}, 2.2),
         # A hybrid: version 2 is there and has no controller.
-        (
-            "0::/user\n3:cpu:/a/b",
-            f"/ /sys/fs/cgroup/unified - {NEW}\n31 23 0:28 / /sys/fs/cgroup/cpu rw - "
-            + OLD.format("cpu"),
-            version_1("sys/fs/cgroup/cpu/a", "70000\n")
-            | version_1("sys/fs/cgroup/cpu/a/b", "90000\n"),
-            0.7,
-        ),
+        ("0::/user\n3:cpu:/a/b", ["/ .", "/ cpu"], {"cpu/a": 70_000, "cpu/a/b": 90_000}, 0.7),
         # A group of the host that is not mounted here: only the top is looked at.
-        (
-            "0::/system.slice/x",
-            f"/other /sys/fs/cgroup - {NEW}",
-            {"sys/fs/cgroup/cpu.max": "300000 100000", "sys/fs/cgroup/x/cpu.max": "1 100000"},
-            3.0,
-        ),
+        ("0::/system.slice/x", ["/other ."], {".": 300_000, "x": 1}, 3.0),
     ],
 )
 def test_the_smallest_quota_on_the_way_up_counts_and_is_recorded(
-    machine, membership, mounted, files, quota
+    machine, membership, mounts, quotas_us, quota
 ):
-    place, _, kind = mounted.partition(" - ")
-    facts = {"proc/self/cgroup": membership, "proc/self/mountinfo": f"1 0 0:1 {place} rw - {kind}"}
-    root = machine({**files, **facts})
+    lines, files = [], {"proc/self/cgroup": membership}
+    for mount in mounts:
+        top, _, place = mount.partition(" ")
+        kind = NEW if place == "." else f"cgroup cgroup rw,{place.rpartition('/')[2]}"
+        lines.append(f"1 0 0:1 {top} /{GROUPS}/{place.strip('.')} rw - {kind}")
+    files["proc/self/mountinfo"] = "\n".join(lines)
+    for name, quota_us in quotas_us.items():
+        new = {f"{name}/cpu.max": f"{quota_us} 100000"}
+        made = version_1(name, str(quota_us)) if "cpu" in name else new
+        files |= {f"{GROUPS}/{file}": text for file, text in made.items()}
+    root = machine(files)
     assert cpu_quota(root=root) == quota
     assert machine_facts(root=root, environ={})["cpu"]["cgroup_cpus"] == quota
 
@@ -189,13 +137,6 @@ def test_memory_limit_of_a_group_is_honoured_in_both_versions(machine):
         name = f"{GROUPS}/memory/job/memory.limit_in_bytes"
         machine({"proc/self/cgroup": "3:memory:/job\n", name: f"{limit}\n"})
         assert memory_limit_bytes(root=root) == found
-
-
-def test_this_machine_has_at_least_one_core_and_some_memory():
-    cpu_ids = cpu.usable_cpu_ids()
-    assert len(cpu_ids) == cpu.usable_cores() >= 1
-    assert set(cpu_ids) <= set(cpu.allowed_cpu_ids())
-    assert 0 < cpu.free_memory_bytes() <= cpu.usable_memory_bytes()
 
 
 def test_processes_are_read_whatever_their_name_and_found_at_every_depth(machine, monkeypatch):

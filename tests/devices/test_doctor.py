@@ -89,14 +89,10 @@ def test_a_torchvision_of_another_torch_is_found_and_is_the_reason_on_the_row(
     findings = list(host_findings.software_findings({}))
     error = RuntimeError("Failed to import Llama:\noperator torchvision::nms does not exist")
     detail = failure_of(error, device="cpu").detail
-    if found is None:
-        words = "RuntimeError: Failed to import Llama: operator torchvision::nms does not exist"
-        assert (findings, detail) == ([], words)
-        return
-    (finding,) = findings
     what = f"torchvision {vision} was built for {found}"
-    assert (finding.severity, finding.what) == ("error", what)
-    assert detail.startswith(what) and "uninstall" in detail
+    assert [(one.severity, one.what) for one in findings] == [("error", what)] * bool(found)
+    plain = "RuntimeError: Failed to import Llama: operator torchvision::nms does not exist"
+    assert detail.startswith(f"{what}; pip uninstall" if found else plain)
 
 
 def test_full_disk_is_found_at_the_nearest_directory_that_exists(tmp_path, monkeypatch):

@@ -72,8 +72,9 @@ def test_neither_a_slow_first_call_nor_odd_repeats_count(
     def call():
         times_s.append(times_s[-1] + odd_s.get(len(times_s) - 1, duration_s))
 
-    limits = {"budget_s": budget_s, "warmup_s": 0.05}
-    found_s = rates._call_s(lambda: call, adapter=adapter, kind="cpu", **limits)
+    timed = rates.Timed(device=CPU, adapter=adapter)
+    limits = {"timed": timed, "budget_s": budget_s, "warmup_s": 0.05}
+    found_s = rates._call_s(lambda: call, **limits)
     assert found_s == pytest.approx(duration_s, rel=1e-9)
     num_calls = len(times_s) - 1
     assert num_calls <= most_calls
@@ -83,7 +84,7 @@ def test_neither_a_slow_first_call_nor_odd_repeats_count(
         return call
 
     # What is allocated for the call is paid from the budget.
-    rates._call_s(make_slowly, adapter=adapter, kind="cpu", **limits)
+    rates._call_s(make_slowly, **limits)
     assert len(times_s) - 1 - num_calls < 80
     num_calls = len(times_s) - 1
     adapter.reset_mock()
@@ -168,15 +169,16 @@ def test_the_roof_of_an_h100_is_that_of_its_large_products(monkeypatch, limited_
 )
 def test_shapes_that_do_not_fit_are_left_out(monkeypatch, speeds, device, options, best, sides):
     clock = FakeProducts(monkeypatch, speeds)
-    options = {"dtype": "fp32", "budget_s": 100.0, **options}
+    budget_s = options.get("budget_s", 100.0)
+    timed = rates.Timed(device=device, adapter=clock, dtype=options.get("dtype", "fp32"))
     if isinstance(best, str):
         with pytest.raises(RuntimeError, match=best):
-            rates.product_rates(device, adapter=clock, **options)
+            rates.product_rates(timed, budget_s=budget_s)
         return
-    found = rates.product_rates(device, adapter=clock, **options)
+    found = rates.product_rates(timed, budget_s=budget_s)
     assert max(found.values(), default=None) == (best and pytest.approx(best, rel=0.02))
     assert len({side for side, _ in clock.shapes}) == sides
-    assert clock.now_s < options["budget_s"] + 0.32  # the first calls come before the budget
+    assert clock.now_s < budget_s + 0.32  # the first calls come before the budget
 
 
 @pytest.mark.parametrize(
@@ -221,7 +223,7 @@ def test_a_copy_of_eight_caches_counts_what_it_reads_and_what_it_writes(monkeypa
     monkeypatch.setattr(rates, "_call_s", call_s)
     for least_mib, cache.return_value, copied_mib in ((8, MIB, 8), (1, 4 * MIB, 32)):
         monkeypatch.setattr(rates, "_COPY_BYTES", {"cpu": least_mib * MIB})
-        rate = rates.copy_rate(CPU, adapter=Adapter(), budget_s=1.0)
+        rate = rates.copy_rate(rates.Timed(device=CPU, adapter=Adapter()), budget_s=1.0)
         copied = call_s.call_args.args[0]()()
         assert rate == 2 * copied.nbytes / 0.5 == 2 * copied_mib * MIB / 0.5
 

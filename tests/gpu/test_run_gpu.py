@@ -1,14 +1,12 @@
 """`bench run` on real CUDA devices: every phase in every dtype, figures that must agree, ranks.
 
 A figure is compared with another way of knowing it: events with the host's clock, an energy counter
-with sampled power, a peak with an estimate, a product with the datasheet. Compiling takes minutes;
-`-k eager` leaves it out.
+with sampled power, a peak with an estimate. Compiling takes minutes; `-k eager` leaves it out.
 """
 
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ import torch
 
 from bench.devices.torch import detect
 from bench.devices.torch.probe import probe_dtypes
-from bench.hardware.chips import match_device
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -97,7 +94,9 @@ def measured(states: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
     return {row["workload"]: row for row in rows}
 
 
-def test_events_agree_with_the_host_and_peaks_with_estimates(measured: dict[str, Row]) -> None:
+def test_figures_agree_with_another_way_of_knowing_them(measured: dict[str, Row]) -> None:
+    """Against the datasheet: `scripts.gpu_acceptance`."""
+    has_power = "power" in detect.find("cuda").telemetry  # not a MIG slice, nor an old driver
     for row in measured.values():
         assert row["window_s"] >= 9.9
         by_events_s = row["step_mean_ms"] * row["steps"] / 1e3
@@ -107,48 +106,14 @@ def test_events_agree_with_the_host_and_peaks_with_estimates(measured: dict[str,
         if row.get("mem_device_peak_bytes") is not None:
             # The context and the libraries lie beside torch's allocator.
             assert row["mem_device_peak_bytes"] >= 0.95 * row["mem_reserved_peak_bytes"]
-
-
-def test_energy_agrees_with_power_and_with_the_counter(measured: dict[str, Row]) -> None:
-    if "power" not in detect.find("cuda").telemetry:
-        pytest.skip("this device shows no power (a MIG slice, or an old driver)")
-    for row in measured.values():
-        assert row["energy_source"] in ("counter", "integrated")
-        assert row["energy_j"] == pytest.approx(row["energy_integrated_j"], rel=0.15)
-        assert row["energy_j"] == pytest.approx(row["power_mean_w"] * row["window_s"], rel=0.02)
-        assert row["energy_per_item_j"] == pytest.approx(row["energy_j"] / row["items"])
-        assert 1 < row["idle_power_w"] < row["power_mean_w"]
-        if row.get("power_limit_w") is not None:
-            assert row["power_mean_w"] <= 1.1 * row["power_limit_w"]
-
-
-def test_utilisation_roof_and_a_product_are_under_the_datasheet(measured: dict[str, Row]) -> None:
-    device = detect.find("cuda")
-    chips = match_device(device.name, device.memory_bytes, compute_units=device.compute_units)
-    if len(chips) != 1:
-        pytest.skip(f"{device.name}: {len(chips)} rows of the catalogue match")
-    chip = chips[0]
-    peak_flops_per_s = chip.peak_per_s["bf16"]
-    for row in measured.values():
-        assert (row["chip"], row["peak_flops_per_s"]) == (chip.id, peak_flops_per_s)
-        assert 0 < row["mfu_frac"] < 1
-        assert row["mfu_frac"] <= row["roof_frac"] < 1.05
-    row = measured["llm-train"]
-    assert 0.2 < row["roof_flops_per_s"] / peak_flops_per_s <= 1.0
-    assert chip.memory_bytes_per_s is not None
-    assert 0.3 < row["roof_bytes_per_s"] / chip.memory_bytes_per_s <= 1.0
-    size, repeats = 8192, 50
-    left, right = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    for _ in range(10):
-        left @ right
-    torch.cuda.synchronize()
-    start_s = time.perf_counter()
-    for _ in range(repeats):
-        left @ right
-    torch.cuda.synchronize()
-    flops_per_s = 2 * size**3 * repeats / (time.perf_counter() - start_s)
-    # The roof is the best of several sizes; power and heat move it by some percent.
-    assert flops_per_s <= min(peak_flops_per_s, 1.1 * row["roof_flops_per_s"])
+        assert row["roof_frac"] < 1.05
+        if has_power:
+            assert row["energy_source"] in ("counter", "integrated")
+            assert row["energy_j"] == pytest.approx(row["energy_integrated_j"], rel=0.15)
+            assert row["energy_j"] == pytest.approx(row["power_mean_w"] * row["window_s"], rel=0.02)
+            assert row["energy_per_item_j"] == pytest.approx(row["energy_j"] / row["items"])
+            assert 1 < row["idle_power_w"] < row["power_mean_w"]
+            assert row["power_mean_w"] <= 1.1 * (row.get("power_limit_w") or 1e4)
 
 
 TWO_RANKS = ("-w", "llm-train", "--size", "tiny", "--devices", "2", "--profile", "smoke")

@@ -40,11 +40,9 @@ _EVENT_REASONS: Mapping[int, str] = {
 _THERMAL_POLICY = 1
 """NVML_PERF_POLICY_THERMAL of nvmlPerfPolicyType_t, same source."""
 _POWER_INSTANT_FIELD = 186
-"""NVML_FI_DEV_POWER_INSTANT. nvmlDeviceGetPowerUsage is a one-second mean from Ampere on."""
+"""NVML_FI_DEV_POWER_INSTANT, an unsigned int. nvmlDeviceGetPowerUsage is a one-second mean from
+Ampere on."""
 _SCOPE_GPU, _SCOPE_MODULE = 0, 1
-_FIELD_ATTRIBUTES = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
-"""Members of nvmlValue_t in the order of nvmlValueType_t."""
-
 _SUPERCHIPS = ("GH200", "GB200", "GB300")
 """Their energy counter covers the module with its processor, while plain power is the GPU's alone
 (https://github.com/ml-energy/zeus documents it for GH200)."""
@@ -122,10 +120,7 @@ class NvmlTelemetry(Telemetry):
         values = self._ask("nvmlDeviceGetFieldValues", [(_POWER_INSTANT_FIELD, power_scope)])
         if not values or values[0].nvmlReturn != 0:
             return None
-        kind = int(values[0].valueType)
-        if not 0 <= kind < len(_FIELD_ATTRIBUTES):
-            return None
-        power_w = float(getattr(values[0].value, _FIELD_ATTRIBUTES[kind])) / 1e3
+        power_w = float(values[0].value.uiVal) / 1e3
         return power_w if is_possible("power_w", power_w) else None
 
     def _power_w(self) -> float | None:

@@ -135,17 +135,13 @@ def open_amd(device: Device) -> AmdTelemetry | None:
     if smi is None:
         return None
     try:
-        handles = list(smi.amdsmi_get_processor_handles())
-        addresses = [str(smi.amdsmi_get_gpu_device_bdf(handle)).lower() for handle in handles]
+        handles = smi.amdsmi_get_processor_handles()
+        known = {str(smi.amdsmi_get_gpu_device_bdf(handle)).lower(): handle for handle in handles}
     except (smi.AmdSmiException, *_UNFIT):
         return None
     wanted = (device.pci_bus_id or "").lower()
-    found = [
-        handle
-        for handle, address in zip(handles, addresses, strict=True)
-        if (wanted.endswith(address) if wanted else len(handles) == 1)
-    ]
-    return AmdTelemetry(smi, handle=found[0], name=device.name) if found else None
+    found = [handle for address, handle in known.items() if not wanted or wanted.endswith(address)]
+    return AmdTelemetry(smi, handle=found[0], name=device.name) if len(found) == 1 else None
 
 
 def open_telemetry(device: Device) -> Telemetry | None:

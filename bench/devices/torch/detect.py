@@ -9,6 +9,7 @@ device that does not answer while its neighbour does is a problem to print, not 
 import re
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
@@ -48,14 +49,10 @@ class Survey:
 def survey() -> Survey:
     """Look at every device type that torch knows here."""
     load_packages()
-    devices: list[Device] = []
-    problems: list[str] = []
-    for device_type in accelerator_types():
-        found, silent = _devices_of(device_type)
-        devices += found
-        problems += silent
-    known = (_with_telemetry(device) for device in (*devices, cpu_device()))
-    return Survey(devices=tuple(known), problems=tuple(problems))
+    found = [_devices_of(device_type) for device_type in accelerator_types()]
+    devices = [*chain(*(answering for answering, _ in found)), cpu_device()]
+    problems = chain(*(silent for _, silent in found))
+    return Survey(devices=tuple(map(_with_telemetry, devices)), problems=tuple(problems))
 
 
 def find(label: str | None) -> Device:
@@ -94,20 +91,14 @@ def parse_label(label: str) -> tuple[str, int]:
 
 def current_accelerator_type() -> str | None:
     """Device type that `torch.accelerator` speaks for, or None."""
-    if not attempt(torch.accelerator.is_available):
-        return None
-    device = attempt(torch.accelerator.current_accelerator)
+    device = attempt(lambda: torch.accelerator.current_accelerator(check_available=True))
     return None if device is None else device.type
 
 
 def accelerator_types() -> list[str]:
     """Available device types, torch's own choice first."""
-    candidates = (current_accelerator_type(), registered_type(), *IN_TREE_TYPES)
-    types: list[str] = []
-    for candidate in candidates:
-        if candidate is not None and candidate not in types and _is_available(candidate):
-            types.append(candidate)
-    return types
+    known = dict.fromkeys((current_accelerator_type(), registered_type(), *IN_TREE_TYPES))
+    return [one for one in known if one is not None and _is_available(one)]
 
 
 def _is_available(device_type: str) -> bool:
@@ -144,6 +135,7 @@ def describe(device_type: str, index: int) -> Device:
     name = name or attempt(lambda: str(module.get_device_name(index))) or device_type
     vendor, stack = identify(device_type, name=name)
     uuid = getattr(properties, "uuid", None)
+    counts = (getattr(properties, field, None) for field in _UNIT_FIELDS)
     # Free bytes only where the question had to be asked anyway.
     free_bytes, total_bytes = None, attempt(lambda: int(properties.total_memory))
     if not total_bytes:
@@ -158,10 +150,7 @@ def describe(device_type: str, index: int) -> Device:
         memory_free_bytes=free_bytes,
         uuid=uuid.hex() if isinstance(uuid, bytes) else uuid and str(uuid),
         pci_bus_id=_pci_bus_id(properties),
-        compute_units=next(
-            (int(count) for field in _UNIT_FIELDS if (count := getattr(properties, field, None))),
-            None,
-        ),
+        compute_units=next((int(count) for count in counts if count), None),
     )
     if vendor == "nvidia":
         return replace(device, memory_free_bytes=memory_free_bytes(device))

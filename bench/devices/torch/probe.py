@@ -141,9 +141,8 @@ def _forward_and_backward(
         convolution = torch.nn.functional.conv2d(leaves["image"], leaves["kernel"], padding=1)
     if product.dtype != dtype or convolution.dtype != dtype:
         raise TypeError(f"asked for {dtype}, got {product.dtype} and {convolution.dtype}")
-    loss = product.float().square().mean() + convolution.float().square().mean()
-    if dtype == torch.float64:
-        loss = product.square().mean() + convolution.square().mean()
+    summed = torch.promote_types(dtype, torch.float32)
+    loss = product.to(summed).square().mean() + convolution.to(summed).square().mean()
     loss.backward()  # type: ignore[no-untyped-call]
     results = {"product": product, "convolution": convolution}
     for name, leaf in leaves.items():

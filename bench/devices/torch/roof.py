@@ -27,10 +27,12 @@ from bench.core.paths import cache_folder, write_whole
 from bench.devices.host.cpu_noise import FOREIGN_CPU_WARN_FRAC, noise_between, take_snapshot
 from bench.devices.telemetry.readers import baseline_of
 from bench.devices.torch.detect import find
+from bench.devices.torch.probe import float32_precision
 from bench.devices.torch.rates import (
     CONVOLUTION_SIDES,
     SIDES,
     SUSTAINED_S,
+    Timed,
     convolution_rates,
     copy_rate,
     product_rates,
@@ -132,23 +134,23 @@ def measure_roof(
     # An accelerator's best shape runs once more, to see what the power limit leaves of it.
     # A processor's convolutions come after its products.
     reserved_s = _CONVOLUTIONS_FRAC * dtype_budget_s if device.type == "cpu" else SUSTAINED_S
-    before = take_snapshot(os.getpid())
+    least_s, before = dtype_budget_s / 4, take_snapshot(os.getpid())
     flops_per_s, sustained, tried = {}, {}, {}
     for dtype in dtypes:
-        budget_s = max(dtype_budget_s - reserved_s, dtype_budget_s / 4)
-        rates = product_rates(device, adapter=adapter, dtype=dtype, budget_s=budget_s)
-        if not rates:
-            continue
-        if device.type == "cpu":
-            rates |= convolution_rates(device, adapter=adapter, dtype=dtype, budget_s=reserved_s)
-        shape = max(rates, key=rates.__getitem__)
+        timed = Timed(device=device, adapter=adapter, dtype=dtype)
+        with torch.inference_mode(), float32_precision(dtype):
+            rates = product_rates(timed, budget_s=max(dtype_budget_s - reserved_s, least_s))
+            if not rates:
+                continue
+            if device.type == "cpu":
+                rates |= convolution_rates(timed, budget_s=reserved_s)
+            shape = max(rates, key=rates.__getitem__)
+            flops_per_s[dtype] = rates[shape]
+            if device.type != "cpu":
+                sustained[dtype] = sustained_rate(timed, shape=shape)
+                flops_per_s[dtype] = max(sustained[dtype], rates[shape])
         tried[dtype] = {f"{side} {layout}": rate for (side, layout), rate in rates.items()}
-        flops_per_s[dtype] = rates[shape]
-        if device.type != "cpu":
-            rate = sustained_rate(device, adapter=adapter, dtype=dtype, shape=shape)
-            sustained[dtype] = rate
-            flops_per_s[dtype] = max(rate, flops_per_s[dtype])
-    bytes_per_s = copy_rate(device, adapter=adapter, budget_s=copy_budget_s)
+    bytes_per_s = copy_rate(Timed(device=device, adapter=adapter), budget_s=copy_budget_s)
     noise = noise_between(before, take_snapshot(os.getpid()))
     return Roof(
         **structs.asdict(_key_of(device)),

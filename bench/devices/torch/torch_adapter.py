@@ -114,16 +114,14 @@ class _AcceleratorAdapter(Adapter):
         return None
 
     def _event_of(self, source: Any) -> DeviceEvent:
-        is_generic = source is torch.accelerator
-        make: Any = (
-            functools.partial(torch.Event, device=self.label) if is_generic else source.Event
-        )
-
         def stream() -> Any:
             return source.current_stream(self._index)
 
-        has_stream = (self._speaks_for_type or not is_generic) and _answers(stream)
-        event = make(enable_timing=True)
+        if source is torch.accelerator:
+            has_stream = self._speaks_for_type and _answers(stream)
+            event: Any = torch.Event(device=self.label, enable_timing=True)
+        else:
+            has_stream, event = _answers(stream), source.Event(enable_timing=True)
         return DeviceEvent(event, current_stream=stream if has_stream else None)
 
     def _keeps_time(self, factory: Callable[[], DeviceEvent]) -> bool:

@@ -41,7 +41,6 @@ _QUIRKS = _read_quirks()
 _MEMORY_BYTES = next(
     (int(item.partition("=")[2]) for item in _QUIRKS if item.startswith("oom_above=")), 16 * 2**30
 )
-_libraries: list[Any] = []
 
 
 def is_available() -> bool:
@@ -145,26 +144,6 @@ if "no_events" not in _QUIRKS:
             return super().__new__(cls, device="simdev", enable_timing=enable_timing)
 
 
-def _decompose_recurrent_nets() -> None:
-    """torch calls fused cells that only CUDA has; its own decomposition runs anywhere."""
-    library = torch.library.Library("aten", "IMPL")
-
-    def lstm(*arguments: Any) -> Any:
-        from torch._decomp.decompositions import lstm_impl
-
-        return lstm_impl(*arguments)
-
-    def gru(*arguments: Any) -> Any:
-        from torch._decomp.decompositions import gru_impl
-
-        return gru_impl(*arguments)
-
-    for key in ("PrivateUse1", "AutogradPrivateUse1"):
-        library.impl("lstm.input", lstm, key)
-        library.impl("gru.input", gru, key)
-    _libraries.append(library)
-
-
 def autoload() -> None:
     """The `torch.backends` entry point."""
     import sys
@@ -173,4 +152,3 @@ def autoload() -> None:
     torch._register_device_module("simdev", sys.modules[__name__])
     torch.ops.load_library(str(Path(__file__).with_name("libtorch_simdev.so")))
     torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
-    _decompose_recurrent_nets()

@@ -4,11 +4,9 @@ Torch sees an ordinary backend, so DDP, FSDP, tensor parallelism and communicati
 unchanged. Every operation in `OPERATIONS` takes the time of the cost model; any other one
 raises, because what an inherited method would do takes no time and nobody would notice.
 
-Real ranks are held back: each collective runs for real, and completes no earlier than modelled. Its
-numerics are those of real training, so this is the mode for losses and for compression. It can only
-slow down: a link that is faster than what is really there stays as slow as that is, and the trace
-then shows collectives longer than modelled. Ranks do not agree on when a collective begins; each
-holds back from when it issued it, and the real one waits for the last.
+Real ranks held back run each collective for real, complete no earlier than modelled from its issue
+on: so numerics are those of real training, for losses and compression. A link faster than what is
+really there stays as slow as that is, and the trace then shows collectives longer than modelled.
 """
 
 from bisect import bisect_left
@@ -260,32 +258,28 @@ def _real_group(options: Any, *, device_type: str) -> dist.ProcessGroup:
 
 
 def start_emulation(
-    *, num_ranks: int, model: CostModel, device: torch.device, is_timed: bool = True
+    *,
+    num_ranks: int,
+    model: CostModel,
+    device: torch.device,
+    is_timed: bool = True,
+    store: Store | None = None,
+    rank: int = 0,
 ) -> Emulation:
-    """Make torch's default group in this process: rank 0 is real, the others are virtual.
+    """Make torch's default group in this process; it ends with `close`.
 
-    Without `is_timed` steps are recorded, on a model that takes no time. Raises UsageError where a
-    link cannot be emulated on `device`.
+    Rank 0 is real and the others are virtual; with a `store` that ranks share all are real, and
+    held back. Without `is_timed` steps are recorded, on a model that takes no time. Raises
+    UsageError where a link cannot be emulated on `device`.
     """
     emulation = Emulation(num_ranks=num_ranks, model=model, device=device, is_timed=is_timed)
-    return _started(emulation, EMULATED, store=HashStore(), rank=0)
-
-
-def start_throttle(
-    *, model: CostModel, device: torch.device, store: Store, rank: int, num_ranks: int
-) -> Emulation:
-    """Make torch's default group of real ranks that share `store`; it ends with `close`.
-
-    Raises UsageError where a link cannot be emulated on `device`.
-    """
-    emulation = Emulation(num_ranks=num_ranks, model=model, device=device)
-    return _started(emulation, THROTTLED, store=store, rank=rank)
-
-
-def _started(emulation: Emulation, backend: str, *, store: Store, rank: int) -> Emulation:
-    register_backends(emulation.device.type)
+    register_backends(device.type)
     dist.init_process_group(
-        backend, store=store, rank=rank, world_size=emulation.num_ranks, pg_options=emulation
+        EMULATED if store is None else THROTTLED,
+        store=store or HashStore(),
+        rank=rank,
+        world_size=num_ranks,
+        pg_options=emulation,
     )
     emulation.tune_compiler()
     return emulation

@@ -1,25 +1,23 @@
 """A pipeline-parallel step, event by event, from the measured times of its stages.
 
 A pass starts when its device is free and its input has arrived. A message leaves when its pass
-ends, behind those that its device sent the same way before; the sender goes on computing. Since
-every device's order is fixed, so is the order on each link, and no event queue is needed.
+ends, behind those that its device sent the same way before; the sender goes on computing. After a
+device's last backward its gradients are reduced over the replicas and its optimizer steps. One rank
+cannot know when upstream finishes, so a pipeline is only simulated. Ranks are numbered as in
+Megatron-LM: tensor, then data, then pipeline. Left out: contention, that pairs and replicas may
+share a wire, differences between ranks, and the few bytes of a gradient norm (see `clips`).
 
-One rank cannot know when upstream finishes, so a pipeline is never emulated, only simulated. After
-a device's last backward its gradients are reduced over the replicas, beside nothing of its own, and
-its optimizer steps. Ranks are numbered as in Megatron-LM: tensor, then data, then pipeline. Left
-out: contention, that pairs and replicas may share a wire, differences between ranks, and the few
-bytes of a gradient norm, for which all devices wait when `clips` is set.
-
-GPipe (arXiv 1811.06965) runs all forwards, then all backwards. 1F1B (PipeDream-Flush, arXiv
-2006.09503) runs a backward as soon as it can, which frees activations earlier and leaves the same
-bubble. The interleaved schedule of Megatron-LM (arXiv 2104.04473, section 2.2) gives each device V
-chunks of the net and divides the bubble by V, for V times the messages.
+GPipe (arXiv 1811.06965) runs all forwards, then all backwards. 1F1B (arXiv 2006.09503) runs a
+backward as soon as it can, which frees activations earlier and leaves the same bubble. Interleaved
+(arXiv 2104.04473, section 2.2), each device has V chunks of the net, a bubble V times smaller and V
+times the messages.
 """
 
 import re
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 from bench.core.errors import UsageError
@@ -85,14 +83,9 @@ def num_stages(layout: Layout) -> int:
 
 
 def device_tasks(layout: Layout, *, device: int) -> list[Task]:
-    """Return what one device runs, in order.
-
-    ValueError for the interleaved schedule when the micro-batches are no multiple of the devices.
-    """
+    """Return what one device runs, in order; `check_pipeline` has passed."""
     num_devices = layout.pipeline
     kind, chunks = parse_schedule(layout.schedule)
-    if kind == "interleaved" and layout.grad_accum % num_devices:
-        raise ValueError("interleaving needs a multiple of the devices as micro-batches")
     total = layout.grad_accum * chunks
     # Forwards before the first backward; interleaved as in Megatron-LM:
     # https://github.com/NVIDIA/Megatron-LM/blob/main/megatron/core/pipeline_parallel/schedules.py
@@ -167,8 +160,7 @@ class Flow:
     """All passes, from 0 to each device's last; `end_s`, `busy_s` and `sent` are by device.
 
     A pass is the stages as one micro-batch meets them; micro-batches take the passes in turn. Every
-    device runs its tasks in its order; stage s lies on device s modulo the devices. RuntimeError
-    when the orders wait for each other for ever: such a schedule is wrong.
+    device runs its tasks in its order; stage s lies on device s modulo the devices.
     """
 
     def __init__(
@@ -180,57 +172,49 @@ class Flow:
     ) -> None:
         self._passes = passes
         self._send_s = send_s
-        self._arrival_s: dict[Task, float] = {}
+        begins = (task for task in orders[0] if task.is_forward and task.stage == 0)
+        self._arrival_s = dict.fromkeys(begins, 0.0)
         self._link_free_s: dict[tuple[int, int], float] = defaultdict(float)
         self.end_s = [0.0] * len(orders)
         self.busy_s = [0.0] * len(orders)
         self.sent: list[list[tuple[float, int]]] = [[] for _ in orders]
         """Seconds on the link, without queueing, and bytes of each message."""
         left = [deque(tasks) for tasks in orders]
-        has_moved = True
-        while has_moved:
-            has_moved = False
+        while num_left := sum(map(len, left)):
             for device, tasks in enumerate(left):
-                while tasks and self._run(tasks[0], device=device):
-                    tasks.popleft()
-                    has_moved = True
-        if any(left):
-            raise RuntimeError("the schedule's devices wait for each other for ever")
+                while tasks and tasks[0] in self._arrival_s:
+                    self._run(tasks.popleft(), device=device)
+            assert sum(map(len, left)) < num_left, "devices wait for each other for ever"
 
-    def _run(self, task: Task, *, device: int) -> bool:
-        """Run the device's next pass; False when its input has not even been sent."""
-        begins = task.is_forward and task.stage == 0
-        arrival_s = 0.0 if begins else self._arrival_s.pop(task, None)
-        if arrival_s is None:
-            return False
+    def _run(self, task: Task, *, device: int) -> None:
+        """Run the device's next pass, whose input has been sent, and hand on what it makes."""
         stage = self._stage_of(task)
         seconds = stage.forward_s if task.is_forward else stage.backward_s
-        self.end_s[device] = max(self.end_s[device], arrival_s) + seconds
+        end_s = max(self.end_s[device], self._arrival_s.pop(task)) + seconds
+        self.end_s[device] = end_s
         self.busy_s[device] += seconds
-        self._hand_on(task, device=device)
-        return True
+        if task.is_forward and task.stage == len(self._passes[0]) - 1:
+            self._arrival_s[task._replace(is_forward=False)] = end_s
+            return
+        to = task._replace(stage=task.stage + (1 if task.is_forward else -1))
+        if to.stage >= 0:
+            self._arrival_s[to] = self._arrive_s(task, to, device=device, end_s=end_s)
 
     def _stage_of(self, task: Task) -> PipelineStage:
         return self._passes[task.micro_batch % len(self._passes)][task.stage]
 
-    def _hand_on(self, task: Task, *, device: int) -> None:
-        if task.is_forward and task.stage == len(self._passes[0]) - 1:
-            self._arrival_s[task._replace(is_forward=False)] = self.end_s[device]
-            return
-        to = task._replace(stage=task.stage + (1 if task.is_forward else -1))
-        if to.stage < 0:
-            return
+    def _arrive_s(self, task: Task, to: Task, *, device: int, end_s: float) -> float:
+        """When the message of a pass that ended at `end_s` is where the next one runs."""
+        to_device = to.stage % len(self.end_s)
+        if to_device == device:
+            return end_s
         # A gradient is as large as the activation that it belongs to.
         num_bytes = self._stage_of(min(task, to, key=lambda one: one.stage)).output_bytes
-        to_device = to.stage % len(self.end_s)
-        arrival_s = self.end_s[device]
-        if to_device != device:
-            pair = (device, to_device)
-            seconds = self._send_s(device, to_device, num_bytes)
-            arrival_s = max(arrival_s, self._link_free_s[pair]) + seconds
-            self._link_free_s[pair] = arrival_s
-            self.sent[device].append((seconds, num_bytes))
-        self._arrival_s[to] = arrival_s
+        seconds = self._send_s(device, to_device, num_bytes)
+        self.sent[device].append((seconds, num_bytes))
+        pair = (device, to_device)
+        self._link_free_s[pair] = max(end_s, self._link_free_s[pair]) + seconds
+        return self._link_free_s[pair]
 
 
 def simulate_step(
@@ -248,19 +232,15 @@ def simulate_step(
     `stages` are in the net's order, `layout.pipeline` times the schedule's chunks of them; stage s
     lies on device s modulo `layout.pipeline`. Micro-batches take their times from `passes` in turn;
     without any, from `stages`. `shared_bytes` are gradients of a matrix that first and last stage
-    share (tied embeddings), which their devices add up. Raises `UsageError` for an unknown schedule
-    and ValueError for another number of stages.
+    share (tied embeddings), which their devices add up.
     """
     num_devices = layout.pipeline
-    if len(stages) != num_stages(layout):
-        raise ValueError(
-            f"{layout.schedule} over {num_devices} devices has no {len(stages)} stages"
-        )
+    assert len(stages) == num_stages(layout)
     orders = [device_tasks(layout, device=device) for device in range(num_devices)]
     links = _Links(layout, model=model, bound=bound)
     passes = passes or [stages]
     free = Flow(passes, orders=orders, send_s=lambda _from, _to, _bytes: 0.0)
-    sent = free if model is None else Flow(passes, orders=orders, send_s=links.send_s)
+    sent = free if model is None else Flow(passes, orders=orders, send_s=cache(links.send_s))
     # Until the last backward is done.
     idle_s = num_devices * max(sent.end_s) - sum(sent.busy_s)
     on_device = [stages[device::num_devices] for device in range(num_devices)]
@@ -305,14 +285,10 @@ class _Links:
         self._model = model
         self._bound = bound
         self.methods: set[Method] = set()
-        self._known_s: dict[tuple[int, int, int], float] = {}
 
     def send_s(self, device: int, to_device: int, num_bytes: int) -> float:
-        key = (device, to_device, num_bytes)
-        if key not in self._known_s:
-            ranks = [self._first_rank(device), self._first_rank(to_device)]
-            self._known_s[key] = self._price_s("send", num_bytes=num_bytes, ranks=ranks)
-        return self._known_s[key]
+        ranks = [self._first_rank(device), self._first_rank(to_device)]
+        return self._price_s("send", num_bytes=num_bytes, ranks=ranks)
 
     def reduced(self, device: int, *, stages: Sequence[PipelineStage]) -> tuple[float, int]:
         """Seconds and bytes of a device's gradients over its replicas."""
@@ -331,8 +307,7 @@ class _Links:
     def _price_s(self, op: Op, *, num_bytes: int, ranks: Sequence[int]) -> float:
         if self._model is None or num_bytes == 0 or len(ranks) == 1:
             return 0.0
-        group = self._model.group_of(ranks)
-        cost = self._model.cost(op, num_bytes=num_bytes, group=group)
+        cost = self._model.cost(op, num_bytes=num_bytes, group=self._model.group_of(ranks))
         self.methods.add(cost.method)
         seconds: float = getattr(cost, self._bound)
         return seconds

@@ -1,26 +1,20 @@
 """Traces of steps, and their event simulation: the same compute and order on another link.
 
-Compute between the marks of a trace is kept as recorded; collectives are queued on serial links in
-the order they were issued, and a wait ends when its collective does. With the recorded prices this
-is what the step should have taken, so that a difference shows an error of the timer or contention;
-with a cost model it is the step on another link, or among other ranks. Left out: that compute runs
-slower beside communication.
+Compute between the marks of a trace is kept as recorded; collectives queue on serial links in the
+order of issue, and a wait ends when its collective does. With the recorded prices that is what the
+step should have taken: a difference shows an error of the timer, or contention. With a cost model
+it is the step on another link. Left out: that compute runs slower beside communication.
 
-Ranks that are each as unsteady as the one measured end a step when the slowest does: its expected
-compute is the mean of the largest of N draws, exactly, from the order statistics of the measured
-sample. Left out: ranks that differ for good (a slow card), and that draws of several ranks may be
-correlated (a job that slows all of them), which would make the effect smaller.
+A trace begins before the step waits for its first batch. Its times are seconds on one clock (the
+host's on a CPU, else the device's) from there. A moment is noted as the link knows it: seconds, or
+the number of a stamp that is read when the step is over. Noting is a list append; the rest waits
+until somebody asks for the trace, since a step is timed, and what follows it too. DDP waits inside
+C++ for the futures that it took: of that only begin and end are noted (a drain), and its waits are
+laid out one after another, in the order in which the collectives were complete.
 
-A trace begins before the step waits for its first batch: that wait is compute's, on any link. It
-says when compute issued a collective and when it waited for one. Its times are seconds on one clock
-(the host's on a CPU, the device's on an accelerator) from the start of the step. A moment is noted
-as the link knows it: seconds on a CPU, the number of a stamp on an accelerator, which is read when
-the step is over. Noting takes a list append; everything else runs when somebody asks for
-the trace: a step is timed, and what follows it is too.
-
-Who waits is not always seen. DDP waits inside C++ for the futures that it took, when the backward
-pass is through: only the begin and the end of that are noted (a drain), and its waits are laid out
-one after another, in the order in which the collectives were complete.
+Ranks that are each as unsteady as the one measured end a step when the slowest does: the mean of
+the largest of N draws, exact from the order statistics of the sample. Left out: a rank that is
+slow for good, and what slows all at once, which would make the effect smaller.
 """
 
 import math
@@ -118,24 +112,80 @@ class StepNotes:
     @cached_property
     def trace(self) -> StepTrace:
         """The step, in seconds from its begin; marks follow one another and never overlap."""
-        begin_s = self.resolve(self.begin)
-
-        def seconds(moment: Moment) -> float:
-            return self.resolve(moment) - begin_s
-
         issued = [one for one in self.issued if one.end is not None]
-        collectives = tuple(_collective(one, seconds=seconds) for one in issued)
+        collectives = tuple(map(self._collective, issued))
         waits = [
-            Mark(kind="wait", collective=index, start_s=seconds(start), end_s=seconds(end))
+            Mark(
+                kind="wait",
+                collective=index,
+                start_s=self._seconds(start),
+                end_s=self._seconds(end),
+            )
             for index, one in enumerate(issued)
             for start, end in one.waits[:1]
         ]
-        drains = sorted((seconds(start), seconds(end)) for start, end in self.drained)
-        waits += _drain_marks(drains, issued, collectives, waits=waits, seconds=seconds)
-        marks = [*_issue_marks(issued, collectives, waits=waits, seconds=seconds), *waits]
+        waits += self._drain_marks(issued, collectives, waits=waits)
+        marks = [*self._issue_marks(issued, collectives, waits=waits), *waits]
         return StepTrace(
-            duration_s=seconds(self.end), collectives=collectives, marks=tuple(_in_order(marks))
+            duration_s=self._seconds(self.end),
+            collectives=collectives,
+            marks=tuple(_in_order(marks)),
         )
+
+    def _seconds(self, moment: Moment) -> float:
+        return self.resolve(moment) - self.resolve(self.begin)
+
+    def _collective(self, issued: Issued) -> Collective:
+        assert issued.start is not None and issued.end is not None and issued.ready
+        return Collective(
+            op=issued.op,
+            num_bytes=issued.num_bytes,
+            group=issued.group,
+            modelled_s=issued.modelled_s,
+            issued_s=min(map(self._seconds, issued.ready)),
+            start_s=self._seconds(issued.start),
+            end_s=self._seconds(issued.end),
+        )
+
+    def _drain_marks(
+        self, issued: Sequence[Issued], collectives: Sequence[Collective], *, waits: Sequence[Mark]
+    ) -> Iterator[Mark]:
+        """Divide each drain over the collectives whose future was taken and that no wait names."""
+        waited = {mark.collective for mark in waits}
+        by_end = sorted(range(len(issued)), key=lambda index: collectives[index].end_s)
+        for cursor_s, end_s in sorted(tuple(map(self._seconds, drain)) for drain in self.drained):
+            for index in by_end:
+                one = issued[index]
+                is_taken = one.is_future_taken and index not in waited
+                if not is_taken or collectives[index].issued_s > end_s:
+                    continue
+                waited.add(index)
+                seen_s = collectives[index].end_s if one.seen is None else self._seconds(one.seen)
+                until_s = max(cursor_s, min(seen_s, end_s))
+                yield Mark(kind="drain", collective=index, start_s=cursor_s, end_s=until_s)
+                cursor_s = until_s
+
+    def _issue_marks(
+        self, issued: Sequence[Issued], collectives: Sequence[Collective], *, waits: Sequence[Mark]
+    ) -> Iterator[Mark]:
+        waited_s = {mark.collective: mark.start_s for mark in waits}
+        for index, one in enumerate(issued):
+            start_s = end_s = collectives[index].issued_s
+            if one.is_on_lane and one.mark_end is not None:
+                start_s, end_s = self._seconds(one.mark_start), self._seconds(one.mark_end)
+            if start_s > waited_s.get(index, math.inf):
+                # Issued by a callback while compute already stood: before the wait, at no time.
+                start_s = end_s = waited_s[index]
+            yield Mark(kind="issue", collective=index, start_s=start_s, end_s=end_s)
+
+
+def _in_order(marks: list[Mark]) -> Iterator[Mark]:
+    cursor_s = 0.0
+    # Of marks that begin together, what takes no time came first.
+    for mark in sorted(marks, key=lambda one: (one.start_s, one.kind != "issue", one.end_s)):
+        start_s = max(cursor_s, mark.start_s)
+        cursor_s = max(start_s, mark.end_s)
+        yield replace(mark, start_s=start_s, end_s=cursor_s)
 
 
 class Recorder:
@@ -167,70 +217,6 @@ class Recorder:
         self.is_on = False
         self.notes.end, self.notes.resolve = now, resolve
         return self.notes
-
-
-def _drain_marks(
-    drains: Sequence[tuple[float, float]],
-    issued: Sequence[Issued],
-    collectives: Sequence[Collective],
-    *,
-    waits: Sequence[Mark],
-    seconds: Resolve,
-) -> Iterator[Mark]:
-    """Divide each drain over the collectives whose future was taken and that no wait names."""
-    waited = {mark.collective for mark in waits}
-    by_end = sorted(range(len(issued)), key=lambda index: collectives[index].end_s)
-    for cursor_s, end_s in drains:
-        for index in by_end:
-            one = issued[index]
-            is_taken = one.is_future_taken and index not in waited
-            if not is_taken or collectives[index].issued_s > end_s:
-                continue
-            waited.add(index)
-            seen_s = collectives[index].end_s if one.seen is None else seconds(one.seen)
-            until_s = max(cursor_s, min(seen_s, end_s))
-            yield Mark(kind="drain", collective=index, start_s=cursor_s, end_s=until_s)
-            cursor_s = until_s
-
-
-def _issue_marks(
-    issued: Sequence[Issued],
-    collectives: Sequence[Collective],
-    *,
-    waits: Sequence[Mark],
-    seconds: Resolve,
-) -> Iterator[Mark]:
-    waited_s = {mark.collective: mark.start_s for mark in waits}
-    for index, one in enumerate(issued):
-        start_s = end_s = collectives[index].issued_s
-        if one.is_on_lane and one.mark_end is not None:
-            start_s, end_s = seconds(one.mark_start), seconds(one.mark_end)
-        if start_s > waited_s.get(index, math.inf):
-            # Issued by a callback while compute already stood: before the wait, at no time.
-            start_s = end_s = waited_s[index]
-        yield Mark(kind="issue", collective=index, start_s=start_s, end_s=end_s)
-
-
-def _in_order(marks: list[Mark]) -> Iterator[Mark]:
-    cursor_s = 0.0
-    # Of marks that begin together, what takes no time came first.
-    for mark in sorted(marks, key=lambda one: (one.start_s, one.kind != "issue", one.end_s)):
-        start_s = max(cursor_s, mark.start_s)
-        cursor_s = max(start_s, mark.end_s)
-        yield replace(mark, start_s=start_s, end_s=cursor_s)
-
-
-def _collective(issued: Issued, *, seconds: Resolve) -> Collective:
-    assert issued.start is not None and issued.end is not None and issued.ready
-    return Collective(
-        op=issued.op,
-        num_bytes=issued.num_bytes,
-        group=issued.group,
-        modelled_s=issued.modelled_s,
-        issued_s=min(seconds(moment) for moment in issued.ready),
-        start_s=seconds(issued.start),
-        end_s=seconds(issued.end),
-    )
 
 
 Bound = Literal["seconds", "low_s", "high_s"]
@@ -266,8 +252,6 @@ def replay(
     is waited for by name begins with that wait: its result is needed at once, and what the host
     does between the two, looking up the next operator, is no work for it to hide behind.
     """
-    if model is None and bound != "seconds":
-        raise ValueError("error bands need a cost model")
     times_s = [_price_s(one, model=model, bound=bound) for one in trace.collectives]
     late: set[int] = set()  # begin when they are waited for, not when they are issued
     if not waits_hide:

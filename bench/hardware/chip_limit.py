@@ -59,11 +59,10 @@ def parse_chip_limit(text: str) -> ChipLimit:
         found[key] = parse_bytes(value, what="memory") if key == "memory" else _count(key, value)
     if "sms" in found and "cores" in found:
         raise UsageError("--chip-limit: sms are a GPU's, cores a CPU's; give one of them")
-    if found.get("memory") == 0:
+    memory_bytes = found.pop("memory", None)
+    if memory_bytes == 0:
         raise UsageError("--chip-limit: memory must be over 0")
-    return ChipLimit(
-        sms=found.get("sms"), cores=found.get("cores"), memory_bytes=found.get("memory")
-    )
+    return ChipLimit(memory_bytes=memory_bytes, **found)
 
 
 def _count(key: str, value: str) -> int:

@@ -221,9 +221,7 @@ class Condition:
     def holds(self, fields: dict[str, Scalar]) -> bool | None:
         """None where the row does not know the field."""
         known = fields.get(self.field)
-        if known is None:
-            return None
-        return _SIGNS[self.sign](_plain(known), self.value)
+        return None if known is None else _SIGNS[self.sign](_plain(known), self.value)
 
 
 def _plain(value: Scalar) -> Any:

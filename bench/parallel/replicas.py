@@ -72,7 +72,13 @@ def replicate(
             if mitigation.powersgd_rank is not None and device.type == "cpu":
                 laid_out.overlap = CPU_POWERSGD_OVERLAP
         else:
-            laid_out.averaging = _averaging(net, mitigation=mitigation, group=group)
+            kind = WeightAveraging if mitigation.averaging == "postlocalsgd" else OuterStep
+            laid_out.averaging = kind(
+                [one for one in net.parameters() if one.requires_grad],
+                period_steps=mitigation.period_steps,
+                group=group,
+                dtype=None if mitigation.half is None else HALF_TYPES[mitigation.half],
+            )
             laid_out.overlap = AVERAGING_OVERLAP
             laid_out.period_steps = mitigation.period_steps
     if is_compiled:
@@ -142,14 +148,23 @@ def _send_low_rank(state: PowerSGDState, bucket: GradBucket) -> _Future:
 
 
 class WeightAveraging:
-    """Every H steps the replicas' weights become their mean (https://arxiv.org/abs/1808.07217)."""
+    """Every H steps the replicas' weights become their mean (https://arxiv.org/abs/1808.07217).
+
+    What is sent is in `dtype`, or as it is.
+    """
 
     def __init__(
-        self, parameters: Sequence[torch.Tensor], *, period_steps: int, group: dist.ProcessGroup
+        self,
+        parameters: Sequence[torch.Tensor],
+        *,
+        period_steps: int,
+        group: dist.ProcessGroup,
+        dtype: torch.dtype | None = None,
     ) -> None:
         self._parameters = list(parameters)
         self._period_steps = period_steps
         self._group = group
+        self._dtype = dtype
         self._steps = 0
         # Every replica begins with the weights of the group's first.
         first = dist.get_global_rank(group, 0)
@@ -161,64 +176,36 @@ class WeightAveraging:
         self._steps += 1
         if self._steps % self._period_steps == 0:
             with torch.no_grad():
-                self._meet()
+                torch._foreach_copy_(self._parameters, self._meet())
 
-    def _meet(self) -> None:
-        means = mean_over_ranks(self._parameters, group=self._group, dtype=None)
-        for parameter, mean in zip(self._parameters, means, strict=True):
-            parameter.copy_(mean)
+    def _meet(self) -> list[torch.Tensor]:
+        """Return the weights that all replicas go on with."""
+        return self._means(self._parameters)
+
+    def _means(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Return each tensor's mean over the ranks, sent as one message."""
+        flat = torch.cat([one.reshape(-1) for one in tensors])
+        # Divided first: a sum over ranks may not fit in fp16.
+        sent = (flat / self._group.size()).to(self._dtype or flat.dtype)
+        dist.all_reduce(sent, group=self._group)
+        parts = torch.split(sent.to(flat.dtype), [one.numel() for one in tensors])
+        return [part.view(one.shape) for part, one in zip(parts, tensors, strict=True)]
 
 
 class OuterStep(WeightAveraging):
     """DiLoCo: every H steps the mean change of the replicas is one Nesterov step of all."""
 
-    def __init__(
-        self,
-        parameters: Sequence[torch.Tensor],
-        *,
-        period_steps: int,
-        group: dist.ProcessGroup,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(parameters, period_steps=period_steps, group=group)
-        self._dtype = dtype
+    def __init__(self, parameters: Sequence[torch.Tensor], **given: Any) -> None:
+        super().__init__(parameters, **given)
         self._common = [one.detach().clone() for one in self._parameters]
         self._outer = torch.optim.SGD(
             self._common, lr=OUTER_LEARNING_RATE, momentum=OUTER_MOMENTUM, nesterov=True
         )
 
-    def _meet(self) -> None:
-        changes = [
-            common - parameter.detach()
-            for common, parameter in zip(self._common, self._parameters, strict=True)
-        ]
-        means = mean_over_ranks(changes, group=self._group, dtype=self._dtype)
-        for common, mean in zip(self._common, means, strict=True):
+    def _meet(self) -> list[torch.Tensor]:
+        changes = torch._foreach_sub(self._common, self._parameters)
+        for common, mean in zip(self._common, self._means(changes), strict=True):
             common.grad = mean
         self._outer.step()
         self._outer.zero_grad(set_to_none=True)
-        for common, parameter in zip(self._common, self._parameters, strict=True):
-            parameter.copy_(common)
-
-
-def _averaging(
-    net: nn.Module, *, mitigation: Mitigation, group: dist.ProcessGroup
-) -> WeightAveraging:
-    period_steps = mitigation.period_steps
-    parameters = [one for one in net.parameters() if one.requires_grad]
-    if mitigation.averaging == "postlocalsgd":
-        return WeightAveraging(parameters, period_steps=period_steps, group=group)
-    half = None if mitigation.half is None else HALF_TYPES[mitigation.half]
-    return OuterStep(parameters, period_steps=period_steps, group=group, dtype=half)
-
-
-def mean_over_ranks(
-    tensors: Sequence[torch.Tensor], *, group: dist.ProcessGroup, dtype: torch.dtype | None
-) -> list[torch.Tensor]:
-    """Return each tensor's mean over the ranks, sent as one message, in `dtype` unless None."""
-    flat = torch.cat([one.reshape(-1) for one in tensors])
-    # Divided first: a sum over ranks may not fit in fp16.
-    sent = (flat / group.size()).to(dtype or flat.dtype)
-    dist.all_reduce(sent, group=group)
-    parts = torch.split(sent.to(flat.dtype), [one.numel() for one in tensors])
-    return [part.view(one.shape) for part, one in zip(parts, tensors, strict=True)]
+        return self._common

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -46,8 +46,7 @@ def cut(
         raise ValueError("the workload has no plan for tensor parallelism")
     tied = _tied_weights(net)
     _teach_detach()
-    styles = {path: _style(name) for path, name in _named_styles(net, plan).items()}
-    parallelize_module(net, mesh["tp"], styles, src_data_rank=None)
+    parallelize_module(net, mesh["tp"], _styles(net, plan), src_data_rank=None)
     parts = _localize(net)
     _tie(net, tied)
     cut_parts = set(net.parameters()).intersection(parts)
@@ -71,17 +70,19 @@ def _teach_detach() -> None:
     register_sharding(operator)(anywhere)
 
 
-def _named_styles(net: nn.Module, plan: TensorPlan) -> Mapping[str, str]:
+def _styles(net: nn.Module, plan: TensorPlan) -> dict[str, ParallelStyle]:
     """Return the plan's styles; ValueError for a path that no module has: torch only warns."""
-    styles = (getattr(net, "tp_plan", None) or None) if plan.styles is None else plan.styles
-    if styles is None:
+    named = (getattr(net, "tp_plan", None) or None) if plan.styles is None else plan.styles
+    if named is None:
         raise ValueError(f"{type(net).__name__} brings no tensor-parallel plan of its own")
-    names = [name for name, _ in net.named_modules()]
-    for path in styles:
+    modules = [name for name, _ in net.named_modules()]
+    for path, name in named.items():
         depth = path.count(".")
-        if not any(fnmatch.fnmatch(name, path) and name.count(".") == depth for name in names):
+        if not any(fnmatch.fnmatch(one, path) and one.count(".") == depth for one in modules):
             raise ValueError(f"the tensor-parallel plan names {path!r}, which the net lacks")
-    return styles
+        if name not in STYLES:
+            raise ValueError(f"tensor-parallel style {name!r} is not one of {', '.join(STYLES)}")
+    return {path: STYLES[name]() for path, name in named.items()}
 
 
 # The styles of a plan -----------------------------------------------------------------------------
@@ -122,12 +123,6 @@ STYLES: dict[str, Callable[[], ParallelStyle]] = {
     "embedding_rowwise": lambda: RowwiseParallel(input_layouts=Replicate()),
     "shared_input": SharedInput,
 }
-
-
-def _style(name: str) -> ParallelStyle:
-    if name not in STYLES:
-        raise ValueError(f"tensor-parallel style {name!r} is not one of {', '.join(STYLES)}")
-    return STYLES[name]()
 
 
 # Weights that are parts ---------------------------------------------------------------------------

@@ -1,11 +1,13 @@
-"""A cost model whose every collective takes a given time."""
+"""A cost model whose every collective takes a given time, and what a trace on it must hold."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import pytest
 import torch
 
 from bench.emulate.group import Emulation, start_emulation
+from bench.emulate.replay import StepTrace
 from bench.hardware.costs.collectives import Cost, Group, Op, group_of
 
 
@@ -53,5 +55,27 @@ def emulated(
     started = start_emulation(
         num_ranks=num_ranks, model=model, device=torch.device(device), is_timed=is_timed
     )
-    yield started
-    started.close()
+    try:
+        yield started
+    finally:
+        started.close()
+
+
+def assert_consistent(trace: StepTrace) -> None:
+    """What every trace holds: an order that can be lived, and nothing early."""
+    cursor_s, issued, waited = 0.0, set(), set()
+    for mark in trace.marks:
+        assert cursor_s <= mark.start_s <= mark.end_s
+        cursor_s = mark.end_s
+        if mark.kind == "issue":
+            assert mark.collective not in issued
+            issued.add(mark.collective)
+        else:
+            assert mark.collective in issued - waited
+            assert mark.end_s >= trace.collectives[mark.collective].end_s
+            waited.add(mark.collective)
+    assert issued == waited == set(range(len(trace.collectives)))
+    assert cursor_s <= trace.duration_s
+    for one in trace.collectives:
+        assert one.issued_s <= one.start_s
+        assert one.end_s - one.start_s == pytest.approx(one.modelled_s, abs=1e-9)

@@ -60,10 +60,7 @@ def test_units_and_memory_are_read_and_the_label_never_names_another_chip() -> N
     assert limit.label(sms_granted=72).startswith("this device with 72 SMs (78 asked)")
 
 
-@given(
-    sms=st.none() | st.integers(1, 999),
-    memory_bytes=st.none() | st.integers(1, 10**13),
-)
+@given(sms=st.none() | st.integers(1, 999), memory_bytes=st.none() | st.integers(1, 10**13))
 def test_the_name_of_a_limit_reads_back(sms: int | None, memory_bytes: int | None) -> None:
     limit = ChipLimit(sms=sms, memory_bytes=memory_bytes)
     if limit.name:

@@ -189,8 +189,6 @@ def test_what_nobody_waits_for_costs_its_time_and_the_band_is_replayed_at_either
     for bound, step_s in (("low_s", 0.2), ("high_s", 0.5)):
         found = replay(executed, model=round_prices(), bound=bound)
         assert found.step_s == pytest.approx(step_s), bound
-    with pytest.raises(ValueError, match="cost model"):
-        replay(executed, bound="low_s")
 
 
 def test_the_largest_is_the_mean_of_every_draw_and_what_the_link_adds_is_not_drawn() -> None:
@@ -216,12 +214,12 @@ def trained(*, link_s: float) -> list[StepTrace]:
     """Return steps of a DDP net with four buckets or so."""
     torch.manual_seed(0)
     layers = [nn.Sequential(nn.Linear(256, 256), nn.ReLU()) for _ in range(8)]
-    batch = torch.randn(64, 256)
+    batch = torch.randn(16, 256)
     traces = []
     with emulated(FixedModel(link_s), num_ranks=8) as emulation:
         net = DistributedDataParallel(nn.Sequential(*layers), bucket_cap_mb=0.5)
         optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
-        for _ in range(14):
+        for _ in range(7):
             emulation.begin_step()
             optimizer.zero_grad()
             net(batch).square().mean().backward()

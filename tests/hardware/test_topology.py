@@ -27,8 +27,7 @@ latencies = st.one_of(
     st.sampled_from(["latency=0", "latency=0us", "latency=0.0ms", "latency=0s"]),
 )
 extras = st.lists(
-    st.sampled_from(["algorithm=ring", "algorithm=tree", "algorithm=mesh", "error=20%"]),
-    max_size=1,
+    st.sampled_from(["algorithm=ring", "algorithm=tree", "algorithm=mesh", "error=20%"]), max_size=1
 )
 described = st.tuples(rates, latencies, extras).map(
     lambda parts: ",".join([parts[0], parts[1], *parts[2]])
@@ -232,14 +231,6 @@ def test_a_latency_of_zero_is_all_rate_in_a_text_and_in_a_file(tmp_path: Path) -
     assert not topology.is_infinite
 
 
-PRESETS = (
-    "v100-nvlink a100-nvlink a800-nvlink h100-nvlink h800-nvlink h200-nvlink h20-nvlink "
-    "b200-nvlink mi250-if ascend910-hccs ascend910b-hccs pcie3 pcie4 pcie5 "
-    "pcie3-cross-socket pcie4-cross-socket pcie5-cross-socket l40s-pcie hdr ndr 10gbe 25gbe "
-    "100gbe wan-metro wan-hub"
-)
-
-
 SAME_RATES = (
     "v100-nvlink:v100-sxm2-32g a100-nvlink:a100-sxm-80g a800-nvlink:a800-sxm-80g "
     "h100-nvlink:h100-sxm-80g h800-nvlink:h800-sxm h200-nvlink:h200-sxm h20-nvlink:h20-96g "
@@ -258,7 +249,6 @@ def test_a_preset_and_its_chip_state_the_same_rates() -> None:
 
 
 def test_a_mesh_pair_has_one_link_and_nothing_reached_exceeds_what_is_specified() -> None:
-    assert " ".join(IDS) == PRESETS
     for row in load_links():
         assert row.sources, row.id
         assert (row.pair_bytes_per_s < row.bytes_per_s) == (row.topology == "mesh"), row.id

@@ -11,6 +11,7 @@ import importlib
 import itertools
 import json
 import os
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -23,7 +24,7 @@ import torch.distributed as dist
 
 from bench import discovery
 from bench.core.nouns import Layout
-from bench.emulate.group import start_emulation, start_throttle
+from bench.emulate.group import start_emulation
 from bench.hardware.costs.cost import CostModel
 from bench.hardware.links.topology import parse_topology
 from bench.measure.engine import feed as feeds
@@ -51,31 +52,25 @@ def open_group(order: dict[str, Any]) -> Any:
     if mode == "emulated":
         model = CostModel(parse_topology(order["link"]))
         emulation = start_emulation(num_ranks=2, model=model, device=CPU)
-        emulation.link.set_contention(order.get("cpu_tax", 0.0))
+        emulation.link.set_contention(order["cpu_tax"])
         return emulation
-    os.environ["MASTER_ADDR"] = order["address"]
-    os.environ["MASTER_PORT"] = str(order["port"])
-    os.environ["WORLD_SIZE"] = "2"
-    if order.get("interface"):
-        os.environ["GLOO_SOCKET_IFNAME"] = order["interface"]
+    os.environ |= {
+        "MASTER_ADDR": order["address"],
+        "MASTER_PORT": str(order["port"]),
+        "WORLD_SIZE": "2",
+        "GLOO_SOCKET_IFNAME": order["interface"],
+    }
     if mode == "throttled":
-        store, rank, num_ranks = next(dist.rendezvous("env://"))
+        store, rank, _ = next(dist.rendezvous("env://"))
         model = CostModel(parse_topology(order["link"]))
-        return start_throttle(model=model, device=CPU, store=store, rank=rank, num_ranks=num_ranks)
+        return start_emulation(num_ranks=2, model=model, device=CPU, store=store, rank=rank)
     dist.init_process_group("gloo")
     return None
 
 
-def close_group(group: Any) -> None:
-    if group is not None:
-        group.close()
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
 def measure_collectives(order: dict[str, Any]) -> dict[str, Any]:
     """Median seconds of an all-reduce by size, both ranks starting together."""
-    group = open_group(order)
+    open_group(order)
     answer: dict[str, float] = {}
     for num_bytes in order["sizes_bytes"]:
         tensor = torch.ones(num_bytes // 4)
@@ -85,8 +80,8 @@ def measure_collectives(order: dict[str, Any]) -> dict[str, Any]:
             start_s = time.perf_counter()
             dist.all_reduce(tensor)
             times_s.append(time.perf_counter() - start_s)
-        answer[str(num_bytes)] = sorted(times_s[1:])[len(times_s[1:]) // 2]
-    close_group(group)
+        answer[str(num_bytes)] = statistics.median_high(times_s[1:])
+    dist.destroy_process_group()
     return {"median_s": answer}
 
 
@@ -94,35 +89,27 @@ def measure_steps(order: dict[str, Any]) -> dict[str, Any]:
     """Seconds of each data-parallel training step after warm-up; 'alone' has no group at all."""
     found = discovery.load(order["workload"])
     phase = found.phase("train")
-    workload = discovery.instance(found, size="tiny", overrides=order.get("overrides", {}))
+    workload = discovery.instance(found, size="tiny", overrides={})
     torch.manual_seed(0)
-    is_alone = order["mode"] == "alone"
-    group = None if is_alone else open_group(order)
-    net = workload.build_net()
+    mode = order["mode"]
+    group = None if mode == "alone" else open_group(order)
+    net = spread = workload.build_net()
     loader = feeds.make_loader(workload, phase, data=None, seed=0)
     batches = list(itertools.islice(loader, workload.resident_batches(phase)))
-    if is_alone:
-        step = TrainStep(workload, net, device_type="cpu", dtype="fp32")
-    else:
-        layout = Layout(
-            mode=order["mode"],
-            strategy="ddp",
-            data=2,
-            link=order.get("link", ""),
-            bucket_bytes=order["bucket_bytes"],
-        )
-        laid_out = lay_out(
+    if mode != "alone":
+        layout = Layout(mode=mode, strategy="ddp", data=2, bucket_bytes=order["bucket_bytes"])
+        spread = lay_out(
             net, workload=workload, phase=phase, layout=layout, device=CPU, dtype="fp32"
         )
-        step = TrainStep(workload, laid_out, device_type="cpu", dtype="fp32")
-        KEPT.append((group, laid_out, step))
+    step = TrainStep(workload, spread, device_type="cpu", dtype="fp32")
+    KEPT.append((group, spread, step))
     times_s = []
     for index in range(order["warmup"] + order["steps"]):
         start_s = time.perf_counter()
         step(batches[index % len(batches)])
         times_s.append(time.perf_counter() - start_s)
-    bytes_per_step = sum(parameter.numel() for parameter in net.parameters()) * 4
-    return {"step_s": times_s[order["warmup"] :], "gradient_bytes": bytes_per_step}
+    gradient_bytes = 4 * sum(parameter.numel() for parameter in net.parameters())
+    return {"step_s": times_s[order["warmup"] :], "gradient_bytes": gradient_bytes}
 
 
 ACTIONS = {"collectives": measure_collectives, "steps": measure_steps}

@@ -28,6 +28,7 @@ from tests.netns.experiment import (
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "results" / "validation" / "real-link.md"
 COMMAND = "python -m pytest -m slow tests/netns -s --write-document"
+MODES = {"emulated": "emulated, no tax", "taxed": "emulated with tax", "throttled": "throttled"}
 
 
 def table(points: list[Point]) -> str:
@@ -38,7 +39,7 @@ def table(points: list[Point]) -> str:
         "|---:|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     for point in points:
-        errors = [f"{point.error(mode):+.1%}" for mode in ("emulated", "taxed", "throttled")]
+        errors = [f"{point.error(mode):+.1%}" for mode in MODES]
         if point.is_fitted:
             errors[1] += " (fitted here)"
         lines.append(
@@ -61,17 +62,13 @@ def by_share(found: Found) -> dict[str, list[Point]]:
 
 def summary(found: Found) -> list[str]:
     """Median errors, where communication dominates and elsewhere."""
-    lines = []
+    lines = ["| where | points | mode | median absolute error |", "|---|---:|---|---:|"]
     for name, chosen in by_share(found).items():
-        for mode, words in (
-            ("emulated", "emulated, no tax"),
-            ("taxed", "emulated with tax"),
-            ("throttled", "throttled"),
-        ):
+        for mode, words in MODES.items():
             error = median_error(chosen, mode=mode)
             value = "no such point" if error is None else f"{error:.1%}"
             lines.append(f"| {name} | {len(chosen)} | {words} | {value} |")
-    return ["| where | points | mode | median absolute error |", "|---|---:|---|---:|", *lines]
+    return lines
 
 
 def document(found: Found, *, date: str) -> str:

@@ -12,7 +12,7 @@ from torch import nn
 
 from bench.core.errors import UsageError
 from bench.core.nouns import Dtype, Layout
-from bench.emulate.group import start_emulation
+from bench.emulate.group import Emulation
 from bench.emulate.replay import StepTrace, replay
 from bench.hardware.costs.cost import CostModel
 from bench.hardware.links.topology import parse_topology
@@ -22,6 +22,7 @@ from bench.parallel.laid_out import LaidOut, lay_out
 from bench.parallel.sharded import default_units
 from bench.parallel.support import COMBINED, NAMES, Mitigation, check_layout, parse_mitigation
 from bench.workload import Phase, TensorPlan
+from tests.emulate.fixed_model import FixedModel, assert_consistent, emulated
 from tests.workloads.steps_of_workloads import generated_batch
 from workloads import imaging
 from workloads.llm import Workload
@@ -32,6 +33,7 @@ IMAGING = imaging.Workload(**imaging.Workload.sizes["tiny"])
 TRAIN, PREFILL, DECODE = TINY.phases
 PATCHES, VOLUMES = IMAGING.phases
 CPU = torch.device("cpu")
+MODELLED_S = 0.002
 GRADIENT_BYTES = 4 * TINY.num_parameters()
 ACTIVATION_BYTES = 4 * TINY.batch * TINY.sequence_tokens * TINY.hidden
 
@@ -48,7 +50,7 @@ def gathered_bytes(trace: StepTrace) -> list[int]:
 
 
 @contextmanager
-def emulated(
+def spread(
     layout: Layout,
     *,
     dtype: Dtype = "fp32",
@@ -56,33 +58,27 @@ def emulated(
     phase: Phase = TRAIN,
     num_ranks: int | None = None,
     place: Callable[[nn.Module], nn.Module] = nn.Module.train,
-) -> Iterator[tuple[Any, LaidOut]]:
-    model = CostModel(parse_topology("infinite"))
-    ranks = num_ranks or layout.devices
-    emulation = start_emulation(num_ranks=ranks, model=model, device=CPU)
-    try:
-        torch.manual_seed(0)
-        net = place(workload.build_net())
+) -> Iterator[tuple[Emulation, LaidOut]]:
+    model, ranks = FixedModel(MODELLED_S, node_size=2), num_ranks or layout.devices
+    torch.manual_seed(0)
+    net = place(workload.build_net())
+    with emulated(model, num_ranks=ranks) as emulation:
         laid = lay_out(net, workload=workload, phase=phase, layout=layout, device=CPU, dtype=dtype)
         yield emulation, laid
-    finally:
-        emulation.close()
 
 
-def traces(layout: Layout, *, dtype: Dtype = "fp32", steps: int = 4) -> list[StepTrace]:
+def traces(layout: Layout, *, dtype: Dtype = "fp32", steps: int = 1) -> list[StepTrace]:
     """Trace training steps after two that are not: DDP begins its second by ordering buckets."""
-    batch = generated_batch(TINY, TRAIN)
-    with emulated(layout, dtype=dtype) as (emulation, laid):
+    micro_batches = [generated_batch(TINY, TRAIN)] * layout.grad_accum
+    found = []
+    with spread(layout, dtype=dtype) as (emulation, laid):
         step = TrainStep(TINY, laid, device_type="cpu", dtype=dtype)
-        micro_batches = [batch] * layout.grad_accum
-        step(*micro_batches)
-        step(*micro_batches)
-        found = []
-        for _ in range(steps):
+        for _ in range(2 + steps):
             emulation.begin_step()
             step(*micro_batches)
             found.append(emulation.end_step().trace)
-        return found
+            assert_consistent(found[-1])
+    return found[2:]
 
 
 def sent_bytes(trace: StepTrace) -> int:
@@ -100,35 +96,37 @@ PP = Layout(mode="simulated", strategy="pp", pipeline=2)
 
 
 def test_ddp_sends_each_gradient_once_a_step_in_buckets() -> None:
-    for mitigate, share in (("", 1), ("fp16", 0.5), ("bf16", 0.5)):
-        for grad_accum in (1, 3):
-            layout = replace(DDP, mitigate=mitigate, grad_accum=grad_accum)
-            (trace,) = traces(layout, steps=1)
-            assert sent_bytes(trace) == share * GRADIENT_BYTES
-            assert set(ops(trace)) == {("all_reduce", 8)}
-    few, many = (traces(replace(DDP, bucket_bytes=size), steps=1)[0] for size in (2**20, 50_000))
-    assert len(few.collectives) == 1 < len(many.collectives)
+    for mitigate, ranks, share in (("", 8, 1), ("fp16", 65_536, 0.5), ("bf16", 8, 0.5)):
+        many = {} if mitigate else {"bucket_bytes": 50_000, "grad_accum": 3}
+        (trace,) = traces(replace(DDP, mitigate=mitigate, data=ranks, **many))
+        assert sent_bytes(trace) == share * GRADIENT_BYTES
+        assert set(ops(trace)) == {("all_reduce", ranks)}
+        kinds = [mark.kind for mark in trace.marks if mark.kind != "wait"]
+        assert kinds == sorted(kinds, reverse=True), "all issues, then all drains"
+        assert (len(trace.collectives) > 1) == (mitigate == "")
+        # The same compute on the same link, simulated: what waking up took is all that differs.
+        assert replay(trace).step_s <= trace.duration_s
 
 
 def test_powersgd_sends_two_factors_of_a_matrix_and_averaging_all_weights_once_a_period() -> None:
-    trace = traces(replace(DDP, mitigate="powersgd-3"), steps=3)[-1]
+    (trace,) = traces(replace(DDP, mitigate="powersgd-3"))
     assert sent_bytes(trace) == sum(
         4 * (3 * sum(one.shape) if one.ndim == 2 else one.numel())
         for one in TINY.build_net().parameters()
     )
     for name, share in (("postlocalsgd-3", 1), ("diloco-3+fp16", 0.5)):
-        layout = replace(DDP, mitigate=name)
-        period = [share * GRADIENT_BYTES, 0, 0]
-        assert [sent_bytes(trace) for trace in traces(layout, steps=6)] == period * 2
-        with emulated(layout) as (_, laid):
-            assert laid.period_steps == 3
-            assert laid.overlap.startswith("none")
+        layout, sent = replace(DDP, mitigate=name), share * GRADIENT_BYTES
+        assert [sent_bytes(trace) for trace in traces(layout, steps=4)] == [sent, 0, 0, sent]
+    with spread(layout) as (_, laid):
+        assert laid.period_steps == 3
+        assert laid.overlap.startswith("none")
 
 
 def test_fsdp_gathers_every_unit_and_reduces_gradients_once() -> None:
     units = TINY.layers + 1
-    for grad_accum in (1, 2):
-        (trace,) = traces(replace(FSDP, grad_accum=grad_accum), steps=1)
+    gathered = []
+    for grad_accum, dtype in ((1, "fp32"), (2, "bf16")):
+        (trace,) = traces(replace(FSDP, grad_accum=grad_accum), dtype=dtype)  # type: ignore[arg-type]
         # The root keeps its weights from forward to backward; one more sum is the gradients' norm.
         gathers = grad_accum * (2 * units - 1)
         assert ops(trace) == {
@@ -136,14 +134,12 @@ def test_fsdp_gathers_every_unit_and_reduces_gradients_once() -> None:
         }  # fmt: skip
         reduced = [one.num_bytes for one in trace.collectives if one.op == "reduce_scatter"]
         assert sum(reduced) == GRADIENT_BYTES
-    full, half = (
-        sum(gathered_bytes(traces(FSDP, dtype=dtype, steps=1)[0])) for dtype in ("fp32", "bf16")
-    )
-    assert half == full / 2
+        gathered.append(sum(gathered_bytes(trace)))
+    assert gathered[0] == gathered[1], "twice as often, of half the bytes"
 
 
 def test_tensor_parallelism_sums_activations_twice_a_layer_and_direction() -> None:
-    trace = traces(TP, steps=1)[0]
+    (trace,) = traces(TP)
     assert set(ops(trace)) == {("all_reduce", 2)}
     activations = [one for one in trace.collectives if one.num_bytes == ACTIVATION_BYTES]
     # And the embedding's output and the head's input, once each.
@@ -154,24 +150,24 @@ def test_tensor_parallelism_sums_activations_twice_a_layer_and_direction() -> No
     assert rest == [4, 4 * tokens, 4 * tokens, 4 * tokens]
     # It hides behind nothing where a step is simulated.
     model = CostModel(parse_topology("bw=100GB/s,latency=5us"))
-    again = replay(trace, model=model, is_free=True, waits_hide=False)
+    again = replay(trace, model=model, waits_hide=False)
     assert again.comm_exposed_s == pytest.approx(again.comm_total_s)
     assert again.step_s == pytest.approx(again.compute_s + again.comm_total_s)
 
 
 def test_copies_of_a_cut_net_send_their_parts_across_and_tied_weights_stay_one() -> None:
-    (trace,) = traces(replace(TP, data=4), steps=1)
+    (trace,) = traces(replace(TP, data=4))
     across = [one for one in trace.collectives if one.group.num_ranks == 4]
     parts = sum(
         4 * one.numel() // (2 if one.ndim == 2 else 1) for one in TINY.build_net().parameters()
     )
     assert sum(one.num_bytes for one in across) == parts
-    with emulated(TP) as (_, laid):
+    with spread(TP) as (_, laid):
         assert 4 * sum(one.numel() for one in laid.module.parameters()) == parts
 
 
 def test_prefill_gathers_only_the_last_logits_by_our_plan() -> None:
-    with emulated(TP, phase=PREFILL, place=nn.Module.eval) as (emulation, laid):
+    with spread(TP, phase=PREFILL, place=nn.Module.eval) as (emulation, laid):
         step = InferStep(TINY, PREFILL, laid.net, device_type="cpu", dtype="fp32")
         emulation.begin_step()
         step(torch.zeros(TINY.batch, TINY.prompt_tokens, dtype=torch.long))
@@ -180,7 +176,7 @@ def test_prefill_gathers_only_the_last_logits_by_our_plan() -> None:
     assert gathered_bytes(trace) == [4 * TINY.batch * TINY.vocab]
     assert ops(trace)[("all_reduce", 2)] == 2 * TINY.layers + 1
     # The plan that transformers has gathers all of them.
-    with emulated(TP, workload=planned(None)) as (emulation, laid):
+    with spread(TP, workload=planned(None)) as (emulation, laid):
         emulation.begin_step()
         ids = torch.zeros(2, TINY.sequence_tokens + 1, dtype=torch.long)
         TINY.loss(laid.net, ids).backward()
@@ -201,7 +197,7 @@ def test_what_does_not_fit_the_net_or_the_group_is_refused() -> None:
         (DDP, {"num_ranks": 4}, ValueError, "4 ranks, but the layout has 8"),
     ]
     for layout, more, error, words in cases:
-        with pytest.raises(error, match=words), emulated(layout, **more):
+        with pytest.raises(error, match=words), spread(layout, **more):
             pass
 
 

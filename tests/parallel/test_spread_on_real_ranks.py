@@ -2,7 +2,8 @@
 
 Two ranks run all cases of one speed at once; four run the copies of a cut net. A case has a name of
 parts: `losses:llm:ddp:fp32:1`. Every rank also runs the same training by itself on the joined
-batch; a case returns numbers of both or the largest difference, which the tests judge.
+batch; a case returns numbers of both or the largest difference, which the tests judge. Before all
+cases the same ranks are held back to a modelled link.
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -18,13 +20,16 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import default_collate
 
 from bench.core.nouns import Dtype, Layout
+from bench.emulate.group import start_emulation
 from bench.measure.engine.steps import TrainStep
 from bench.parallel.laid_out import LaidOut, lay_out
 from bench.parallel.replicas import OuterStep, WeightAveraging
 from bench.workload import Workload
+from tests.emulate.fixed_model import FixedModel
 from workloads import imaging, llm
 
 LOSSES = {
@@ -44,6 +49,7 @@ LEARN = ["learn:llm:powersgd-2:24", "learn:llm:diloco-4:24"]
 MITIGATIONS = ["fp16", "bf16", "powersgd-2", "powersgd-4+fp16", "powersgd-4+bf16",
                "postlocalsgd-4", "diloco-4", "diloco-4+fp16", "diloco-4+bf16"]  # fmt: skip
 MESH = ["losses:llm:tp x dp:fp32:1", "losses:llm:tp x dp:fp16:2", "gradients:llm:tp x dp:2"]
+THROTTLED, MODELLED_S = "throttled", 0.05
 CPU = torch.device("cpu")
 LAYOUTS = {
     "ddp": Layout(strategy="ddp", data=2, bucket_bytes=40_000),
@@ -64,10 +70,13 @@ def results_of(names: Sequence[str], *, num_ranks: int = 2) -> dict[str, list[An
 
 def _rank(rank: int, folder: str, names: list[str], num_ranks: int) -> None:
     torch.set_num_threads(1)
+    results = {}
+    if THROTTLED in names:
+        names.remove(THROTTLED)
+        results[THROTTLED] = throttled(dist.FileStore(f"{folder}/throttled", num_ranks), rank=rank)
     store = f"file://{folder}/store"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=num_ranks)
     cases = {case.__name__: case for case in (losses, gradients, learn, meet, outer)}
-    results = {}
     for name in names:
         kind, *parts = name.split(":")
         results[name] = cases[kind](*parts, rank=rank)
@@ -204,12 +213,48 @@ def stepped(weight: torch.Tensor, *, by: int, averaging: WeightAveraging) -> Any
     return weight.tolist()[0]
 
 
+def throttled(store: Any, *, rank: int) -> Any:
+    """What every kind of operation leaves on two ranks held back, and how long some took."""
+    model: Any = FixedModel(MODELLED_S)
+    throttle = start_emulation(num_ranks=2, model=model, device=CPU, store=store, rank=rank)
+    assert dist.get_backend() == "throttled"
+    throttle.begin_step()
+    start_s = perf_counter()
+    tensors = [torch.full((4,), rank + 1.0) for _ in range(2)]
+    for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
+        work.wait()
+    two_s = perf_counter() - start_s
+    trace = throttle.end_step().trace
+    gathered, objects = [torch.empty(1), torch.empty(1)], [None, None]
+    dist.all_gather(gathered, torch.tensor([float(rank)]))
+    scattered, of_group = torch.empty(1), torch.tensor([float(rank)])
+    dist.reduce_scatter(scattered, list(torch.tensor([1.0 + rank, 10.0 + rank]).chunk(2)))
+    dist.all_gather_object(objects, {"rank": rank})
+    start_s = perf_counter()
+    received = torch.tensor([7.0 - 7.0 * rank])
+    dist.recv(received, src=0) if rank else dist.send(received, dst=1)
+    sent_s = perf_counter() - start_s
+    dist.all_reduce(of_group, group=dist.new_group([0, 1]))
+    torch.manual_seed(rank)
+    net = DistributedDataParallel(torch.nn.Linear(2, 2))
+    net(torch.full((1, 2), float(rank))).sum().backward()
+    values = [*tensors, *gathered, scattered, received, of_group, net.module.weight.grad]
+    throttle.close()
+    return {
+        "values": [value.tolist() for value in values],
+        "objects": objects,
+        "early_s": [2 * MODELLED_S - two_s, MODELLED_S - sent_s]
+        + [MODELLED_S - (one.end_s - one.start_s) for one in trace.collectives],
+        "kinds": [mark.kind for mark in trace.marks],
+    }
+
+
 Results = dict[str, list[Any]]
 
 
 @pytest.fixture(scope="module")
 def results() -> Results:
-    return results_of([*LOSSES, *GRADIENTS, *LEARN, "meet", "outer"])
+    return results_of([THROTTLED, *LOSSES, *GRADIENTS, *LEARN, "meet", "outer"])
 
 
 def assert_near(found: list[Any], *, rel: float) -> None:
@@ -236,6 +281,18 @@ def test_loss_falls_with_a_mitigation_and_weights_move_as_worked_by_hand(results
     second = first - 0.7 * (1.5 + 0.9 * 2.85)
     for rank in results["outer"]:
         assert rank == pytest.approx([first, second])
+
+
+def test_sums_of_held_back_ranks_are_those_of_all_and_none_is_early(results: Results) -> None:
+    for rank, found in enumerate(results[THROTTLED]):
+        both = [[0.5, 0.5], [0.5, 0.5]]
+        scattered = [3.0, 21.0][rank]
+        assert found["values"] == [
+            [3.0] * 4, [3.0] * 4, [0.0], [1.0], [scattered], [7.0], [1.0], both
+        ]  # fmt: skip
+        assert found["objects"] == [{"rank": 0}, {"rank": 1}]
+        assert len(found["early_s"]) == 4 and max(found["early_s"]) <= 1e-9
+        assert found["kinds"] == ["issue", "issue", "wait", "wait"]
 
 
 @pytest.mark.slow

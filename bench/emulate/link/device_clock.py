@@ -190,9 +190,6 @@ class EventClock:
         self.stamp(slot, stream=stream)
         self._marks[slot + 1] = self._marks[slot + 2] = self._marks[slot]
 
-    def hold(self, slot: int, *, units: int, traffic_bytes: float, stream: Any) -> None:
-        """Hold nothing: `reserve` took no time."""
-
     def seconds(self, num_slots: int) -> Resolve:
         """Return what resolves the moments of the step that has ended; the device is through."""
         marks, self._marks = self._marks, {}
@@ -202,7 +199,3 @@ class EventClock:
             for slot, mark in marks.items()
         }
         return lambda moment: times_s[int(moment)]
-
-    def take_traffic(self) -> tuple[int, int]:
-        """Nothing is moved."""
-        return 0, 0

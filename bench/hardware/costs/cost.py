@@ -5,17 +5,13 @@ floor (its smallest message) and the rest, time on the wire. Between two measure
 beyond the largest the floor follows the steps, the rest the bytes that a device sends; on a
 narrower relative of the measured link only the rest grows.
 
-Over two levels the library reduces inside each node, exchanges the share of each device over its
-own adapter and spreads the result; the stages are pipelined, so that of the times on the wires the
-longer counts, and the whole is never faster than the faster level alone. Answers are kept: a step
-asks the same few again and again. Congestion between groups is left out; the serial link of the
-emulation adds it within one group.
+Over two levels each node reduces inside, exchanges each device's share over its own adapter and
+spreads the result; stages are pipelined, so that of the times on the wires the longer counts, and
+the whole is never faster than the faster level alone. Congestion between groups is left out.
 
-Of a training step it says by formula what tensor and data parallelism send, to check claims where
-nothing was traced; `bench.emulate` measures it, and simulates pipelines. Transformer formulas:
-Shoeybi et al. 2019 (https://arxiv.org/abs/1909.08053), four all-reduces of activations a layer;
-Narayanan et al. 2021 (https://arxiv.org/abs/2104.04473), FLOP. Optimizer, imbalance and
-recomputation are out.
+Of a training step, formulas say what tensor and data parallelism send, to check claims where
+nothing was traced. Four all-reduces of activations a layer: https://arxiv.org/abs/1909.08053; FLOP:
+https://arxiv.org/abs/2104.04473. Optimizer, imbalance and recomputation are out.
 """
 
 from collections.abc import Sequence
@@ -71,6 +67,7 @@ class CostModel:
 
     def parts(self, op: Op, num_bytes: float, *, group: Group) -> Parts:
         """Return the same, split into call, latency and level."""
+        num_bytes = 0.0 if op == "barrier" else num_bytes
         levels = self._levels(group)
         if len(levels) == 1:
             return self._on(levels[0], op, num_bytes, num_ranks=group.num_ranks)
@@ -78,20 +75,17 @@ class CostModel:
         if op == "send":
             return self._on(outer, op, num_bytes, num_ranks=2)
         inside, across = group.ranks_per_node, group.num_nodes
+        last_bytes = num_bytes / inside
         if op in ("all_reduce", "barrier"):
-            size = 0.0 if op == "barrier" else num_bytes
-            stages = [
-                self._on(inner, "reduce_scatter", size, num_ranks=inside),
-                self._on(inner, "all_gather", size, num_ranks=inside),
-            ]
-            last = self._ways(outer, op, size / inside, num_ranks=across)
+            halves: tuple[Op, ...] = ("reduce_scatter", "all_gather")
+            stages = [self._on(inner, half, num_bytes, num_ranks=inside) for half in halves]
         elif op in ("all_to_all", "gather", "scatter"):
             # Whoever is in the same node gets its part inside, everybody else through the adapter.
             stages = [self._on(inner, op, num_bytes / across, num_ranks=inside)]
-            last = self._ways(outer, op, num_bytes, num_ranks=across)
+            last_bytes = num_bytes
         else:
             stages = [self._on(inner, op, num_bytes, num_ranks=inside)]
-            last = self._ways(outer, op, num_bytes / inside, num_ranks=across)
+        last = self._ways(outer, op, last_bytes, num_ranks=across)
         whole = min((_pipelined(stages, way) for way in last), key=lambda parts: parts.seconds)
         if op in PEER_TO_PEER:  # both levels carry a part of it
             return whole
@@ -129,8 +123,7 @@ class CostModel:
             return [NOTHING]
         if self.use_curves and level.curve is not None:
             asked: Op = "all_reduce" if op == "barrier" else op
-            size = 0.0 if op == "barrier" else num_bytes
-            parts = _from_curve(asked, num_bytes=size, num_ranks=num_ranks, curve=level.curve)
+            parts = _from_curve(asked, num_bytes=num_bytes, num_ranks=num_ranks, curve=level.curve)
             if parts is not None and level.curve_factor is not None:
                 transfer_s = parts.transfer_s * level.curve_factor
                 return [replace(parts, transfer_s=transfer_s, method="scaled-curve")]

@@ -14,7 +14,7 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -22,14 +22,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from bench.core.errors import DataError
-from bench.core.separated import (
-    SHORTENED,
-    decimal_mark,
-    decoded,
-    plain_number,
-    separated,
-    unmarked,
-)
+from bench.core.separated import SHORTENED, decimal_mark, decoded, plain_number, separated, unmarked
 from bench.hardware.costs.collectives import OPS, Op
 from bench.hardware.loader import AboveZero, Declared, decode
 
@@ -97,11 +90,9 @@ class Curve:
             sizes.setdefault(point.message_bytes, []).append(point.latency_s)
         built = {}
         for key, sizes in by_series.items():
-            ascending = sorted(sizes)
-            times = [median(sizes[size]) for size in ascending]
-            for index in range(len(times) - 2, -1, -1):
-                times[index] = min(times[index], times[index + 1])
-            built[key] = Series(tuple(ascending), tuple(times))
+            descending = sorted(sizes, reverse=True)
+            times = list(accumulate((median(sizes[size]) for size in descending), min))
+            built[key] = Series(tuple(reversed(descending)), tuple(reversed(times)))
         return built
 
     def groups(self, op: Op) -> list[int]:
@@ -118,7 +109,7 @@ class Curve:
 
 
 class _TableRow(Declared, frozen=True, kw_only=True):
-    op: str
+    op: Op
     num_gpus: Annotated[float, Meta(ge=2, le=_MAX_RANKS, multiple_of=1)]
     message_bytes: Annotated[float, Meta(gt=0, le=_MAX_BYTES, multiple_of=1)]
     latency_us: Annotated[float, Meta(gt=0, lt=1e12)]
@@ -152,13 +143,11 @@ def _point(row: Mapping[str, str], *, where: str, mark: str) -> Point:
             "cut down; give all its digits"
         )
     cells = {name: plain_number(row[name], mark=mark) for name in COLUMNS}
-    one = decode(cells, into=_TableRow, what=where, is_text=True)
     # `all_to_all`, `alltoall` and `AllToAll` are one operation.
-    op = _NAMES.get(one.op.lower().replace("_", "").replace("-", ""))
-    if op is None:
-        raise DataError(f"{where}: op: {one.op[:40]!r} is not one of {', '.join(OPS)}")
+    cells["op"] = _NAMES.get(re.sub("[-_]", "", row["op"].lower()), row["op"][:40])
+    one = decode(cells, into=_TableRow, what=where, is_text=True)
     return Point(
-        op=op,
+        op=one.op,
         num_ranks=int(one.num_gpus),
         message_bytes=int(one.message_bytes),
         latency_s=one.latency_us * 1e-6,

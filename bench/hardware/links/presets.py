@@ -129,12 +129,8 @@ class Link(Declared, frozen=True, kw_only=True):
 
     def level(self) -> LinkLevel:
         """Build what a cost model needs; what is not stated takes the defaults of this module."""
-        reached = self.effective_bytes_per_s
-        if reached is None:
-            reached = DEFAULT_REACHED_FRACTION * self.bytes_per_s
-        pair = self.pair_effective_bytes_per_s
-        if pair is None:
-            pair = self.pair_bytes_per_s * reached / self.bytes_per_s
+        reached = self.effective_bytes_per_s or DEFAULT_REACHED_FRACTION * self.bytes_per_s
+        pair = self.pair_effective_bytes_per_s or self.pair_bytes_per_s * reached / self.bytes_per_s
         error = self.error_fraction
         return LinkLevel(
             text=self.id,

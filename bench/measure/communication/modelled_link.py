@@ -19,7 +19,7 @@ from bench.core.errors import UnresolvedLinkError
 from bench.core.nouns import Config
 from bench.core.statistics import median
 from bench.core.units import format_duration
-from bench.emulate.group import Emulation, start_emulation, start_throttle
+from bench.emulate.group import Emulation, start_emulation
 from bench.emulate.replay import StepNotes
 from bench.hardware.costs.collectives import Cost, Group, Op
 from bench.hardware.costs.cost import CostModel, model_of
@@ -178,12 +178,12 @@ def open_link(config: Config, *, device: torch.device, ranks: Ranks | None) -> M
     model = model_of(layout.link)
     if layout.mode == "throttled":
         assert ranks is not None, "throttled ranks are real"
-        emulation: Emulation = start_throttle(
+        emulation = start_emulation(
+            num_ranks=ranks.num_ranks,
             model=model,
             device=device,
             store=within(ranks.store, number=0),
             rank=ranks.rank,
-            num_ranks=ranks.num_ranks,
         )
     else:
         is_timed = layout.mode == "emulated"

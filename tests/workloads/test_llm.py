@@ -14,7 +14,7 @@ from torch._dynamo.utils import counters
 
 from bench.core.errors import DataError
 from bench.core.nouns import Dtype
-from tests.workloads.steps_of_workloads import bytes_kept_for_backward, generated_batch
+from tests.workloads.steps_of_workloads import autocast, bytes_kept_for_backward, generated_batch
 from tests.workloads.test_every_workload import UNTIED
 from workloads._llm import llm_net as llama
 from workloads._llm import text as texts
@@ -22,6 +22,38 @@ from workloads.llm import Workload
 
 TRAIN, PREFILL, DECODE = Workload.phases
 TINY = Workload(**Workload.sizes["tiny"])
+SHORT = replace(TINY, batch=3, new_tokens=5)
+product = nn.functional.scaled_dot_product_attention
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool, Any]]:
+    """Heads of the keys, whether they are grouped, and the mask, of each attention."""
+    seen: list[tuple[int, bool, Any]] = []
+
+    def noted(query: Any, key: Any, value: Any, **flags: Any) -> Any:
+        seen.append((key.shape[1], flags.get("enable_gqa", False), flags.get("attn_mask")))
+        return product(query, key, value, **flags)
+
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", noted)
+    return seen
+
+
+@pytest.fixture
+def on_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels are chosen as on an accelerator."""
+    chosen = llama.has_grouped_kernel
+    monkeypatch.setattr(llama, "has_grouped_kernel", lambda value: chosen(value.to("meta")))
+
+
+def make_net() -> Any:
+    torch.manual_seed(0)
+    return SHORT.build_net().eval()
+
+
+@torch.inference_mode()
+def decoded(llm: Workload, net: Any, *, seed: int = 0) -> dict[str, torch.Tensor]:
+    return llm.decode(net, llm.prepare(DECODE, net, generated_batch(SHORT, DECODE, seed=seed)))
 
 
 def test_items_are_tokens_predicted_read_or_generated() -> None:
@@ -49,31 +81,18 @@ def test_training_predicts_every_token_after_the_first_and_sees_none_before_its_
     assert not torch.allclose(before[:, 40:], after[:, 40:])
 
 
-@pytest.mark.parametrize(
-    ("dtype", "heads", "error_frac"),
-    [(torch.float32, TINY.heads, 1e-5), (torch.bfloat16, TINY.kv_heads, 0.02)],
-)
-def test_heads_stay_grouped_only_where_a_kernel_takes_them_so(
-    dtype: torch.dtype, heads: int, error_frac: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[tuple[int, bool]] = []
-    is_grouped, product = llama.has_grouped_kernel, nn.functional.scaled_dot_product_attention
-
-    def note(query: Any, key: Any, value: Any, **flags: Any) -> Any:
-        seen.append((value.shape[1], flags.get("enable_gqa", False)))
-        return product(query, key, value, **flags)
-
-    torch.manual_seed(0)
-    net = TINY.build_net()
-    ids = generated_batch(TINY, TRAIN)[:2]
-    expected = TINY.loss(net, ids).item()
-    monkeypatch.setattr(llama, "has_grouped_kernel", lambda value: is_grouped(value.to("meta")))
-    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", note)
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
-        loss = TINY.loss(net, ids)
-    loss.backward()
-    assert loss.item() == pytest.approx(expected, rel=error_frac)
-    assert seen == [(heads, dtype == torch.bfloat16)] * TINY.layers
+@pytest.mark.usefixtures("on_accelerator")
+def test_heads_stay_grouped_only_where_a_kernel_takes_them_so(calls: list[Any]) -> None:
+    net, ids = make_net(), generated_batch(SHORT, TRAIN)
+    for dtype, heads, is_grouped in [("fp32", TINY.heads, False), ("bf16", TINY.kv_heads, True)]:
+        with autocast(dtype):
+            loss = TINY.loss(net, ids)
+        loss.backward()
+        assert calls == [(heads, is_grouped, None)] * TINY.layers
+        calls.clear()
+        exact = nn.functional.cross_entropy(net(ids[:, :-1]).logits.mT, ids[:, 1:]).item()
+        assert loss.item() == pytest.approx(exact, rel=0.02 if is_grouped else 1e-5)
+        calls.clear()
 
 
 def test_weight_decay_spares_the_norms() -> None:
@@ -94,42 +113,27 @@ def test_a_text_must_fill_a_batch_with_different_windows(tmp_path: Path) -> None
         TINY.check_data(path)
 
 
-SHORT = replace(TINY, batch=3, new_tokens=5)
-
-
-def make_net() -> Any:
-    torch.manual_seed(0)
-    return SHORT.build_net().eval()
-
-
-@torch.inference_mode()
-def decoded(llm: Workload, net: Any, *, seed: int = 0) -> dict[str, torch.Tensor]:
-    return llm.decode(net, llm.prepare(DECODE, net, generated_batch(SHORT, DECODE, seed=seed)))
-
-
 @pytest.mark.parametrize("cache", ["static", "dynamic"])
 @torch.inference_mode()
 def test_every_step_gives_what_recomputing_everything_gives(cache: str) -> None:
     net, llm = make_net(), replace(SHORT, cache=cache)
-    prompt = llm.prepare(DECODE, net, generated_batch(SHORT, DECODE))
+    ids, logits = generated_batch(SHORT, DECODE), []
+    prompt = llm.prepare(DECODE, net, ids)
     before = [layer.keys.data_ptr() for layer in prompt.cache.layers]
     outputs = [llm.decode(net, prompt) for _ in range(3)]
-    ids, logits = generated_batch(SHORT, DECODE), []
     for _ in range(SHORT.new_tokens):  # everything anew for every token
         logits.append(net(input_ids=ids, use_cache=False).logits[:, -1])
         ids = torch.cat([ids, logits[-1].argmax(-1, keepdim=True)], dim=1)
     for output in outputs:
-        assert output["ids"].tolist() == ids[:, -SHORT.new_tokens :].tolist()
+        assert torch.equal(output["ids"], ids[:, -SHORT.new_tokens :])
         torch.testing.assert_close(llm.comparable(DECODE, output), logits[0], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(output["logits"], logits[-1], rtol=1e-4, atol=1e-5)
-        assert all(torch.equal(output[name], outputs[0][name]) for name in output)
+    # The padding of a fixed cache is no work.
+    assert llm.flops_per_item(DECODE) == SHORT.flops_per_item(DECODE)
     num_tokens = SHORT.prompt_tokens + SHORT.new_tokens
-    by_formula = replace(llm, cache="dynamic").flops_per_item(DECODE)
-    assert llm.flops_per_item(DECODE) == by_formula, "the padding of a fixed cache is no work"
     assert {int(layer.get_seq_length()) for layer in prompt.cache.layers} == {num_tokens}
     if cache == "static":  # written in place
         assert [layer.keys.data_ptr() for layer in prompt.cache.layers] == before
-        assert prompt.cache.layers[0].keys.shape[2] == num_tokens
 
 
 @torch.inference_mode()
@@ -149,98 +153,78 @@ def test_auto_grows_the_cache_on_an_eager_cpu_and_fixes_it_when_compiled() -> No
 @pytest.mark.parametrize("is_cast", [True, False])
 def test_16_bit_decode_keeps_a_16_bit_cache_and_agrees_with_fp32(cache: str, is_cast: bool) -> None:
     llm, net = replace(SHORT, cache=cache), make_net()
-    expected = decoded(llm, net)["first_logits"]
+    expected, frequencies = decoded(llm, net)["first_logits"], net.model.rotary_emb.inv_freq.clone()
     net = net.to(torch.bfloat16) if is_cast else net
-    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.inference_mode(), autocast("bf16"):
         prompt = llm.prepare(DECODE, net, generated_batch(SHORT, DECODE))
         actual = llm.decode(net, prompt)["first_logits"].float()
     layer = prompt.cache.layers[0]
     assert layer.keys.dtype == layer.values.dtype == torch.bfloat16
     assert float((actual - expected).norm() / expected.norm()) < 0.02
     # Casting leaves the rotary frequencies as they were.
-    assert torch.equal(net.model.rotary_emb.inv_freq, make_net().model.rotary_emb.inv_freq)
     assert net.model.rotary_emb.inv_freq.dtype == torch.float32
-    weight = net.model.layers[0].self_attn.q_proj.weight
-    assert weight.dtype == (torch.bfloat16 if is_cast else torch.float32)
+    assert torch.equal(net.model.rotary_emb.inv_freq, frequencies)
 
 
 def test_each_phase_is_one_compiled_graph_for_all_prompts_and_positions() -> None:
+    def count() -> int:
+        assert not counters["graph_break"]
+        return counters["stats"]["unique_graphs"]
+
     torch._dynamo.reset()
     counters.clear()
     compiled = torch.compile(make_net(), backend="eager")
     expected = decoded(replace(SHORT, cache="static"), make_net())
     actual = decoded(SHORT, compiled)
     decoded(SHORT, compiled, seed=1)
-    assert counters["stats"]["unique_graphs"] == 1
-    assert not counters["graph_break"]
-    assert torch.equal(actual["ids"], expected["ids"])
+    assert count() == 1 and torch.equal(actual["ids"], expected["ids"])
     torch._dynamo.reset()
     counters.clear()
     with torch.inference_mode():
         SHORT.prefill(compiled, generated_batch(SHORT, PREFILL))
-    assert counters["stats"]["unique_graphs"] == 1
-    SHORT.loss(compiled, generated_batch(SHORT, Workload.phases[0])).backward()
-    assert counters["stats"]["unique_graphs"] == 2
-    assert not counters["graph_break"]
+    assert count() == 1
+    SHORT.loss(compiled, generated_batch(SHORT, TRAIN)).backward()
+    assert count() == 2
 
 
-@pytest.mark.parametrize("phase", Workload.phases)
-def test_attention_gets_no_mask_but_for_a_fixed_cache(
-    phase: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    masks = []
-    plain = torch.nn.functional.scaled_dot_product_attention
-
-    def watched(*args: Any, **kwargs: Any) -> torch.Tensor:
-        masks.append(kwargs.get("attn_mask"))
-        return plain(*args, **kwargs)
-
-    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
-    net, batch = make_net(), generated_batch(SHORT, phase)
-    if phase.is_training:
-        SHORT.loss(net, batch)
-    else:
-        with torch.no_grad():
-            getattr(SHORT, phase.name)(net, SHORT.prepare(phase, net, batch))
-    assert set(masks) == {None}
+def test_attention_gets_no_mask_but_for_a_fixed_cache(calls: list[Any]) -> None:
+    net = make_net()
+    SHORT.loss(net, generated_batch(SHORT, TRAIN))
+    decoded(SHORT, net)
+    assert {mask for *_, mask in calls} == {None}
+    decoded(replace(SHORT, cache="static"), net)
+    assert calls[-1][2] is not None
 
 
 def test_generated_text_is_stationary_and_depends_on_seed_and_index_only() -> None:
     stationary = texts.stationary_distribution()
-    assert stationary.sum() == pytest.approx(1.0)
-    assert (stationary > 0).all()
+    assert stationary.sum() == pytest.approx(1.0) and (stationary > 0).all()
     np.testing.assert_allclose(stationary @ texts.transition_matrix(), stationary, atol=1e-12)
-    first, again = (texts.MarkovWindows(length=40, seed=5) for _ in range(2))
-    other_seed = texts.MarkovWindows(length=40, seed=6)
-    assert torch.equal(first[12], again[12])
-    assert not torch.equal(first[12], first[13])
-    assert not torch.equal(first[12], other_seed[12])
-    assert torch.equal(pickle.loads(pickle.dumps(first))[12], first[12])
+    first, again, other = (texts.MarkovWindows(length=40, seed=seed) for seed in (5, 5, 6))
     assert first[3].dtype == torch.int64 and first[3].shape == (40,)
+    assert torch.equal(first[12], again[12])
+    assert torch.equal(first[12], pickle.loads(pickle.dumps(first))[12])
+    assert not torch.equal(first[12], first[13]) and not torch.equal(first[12], other[12])
     assert torch.equal(first[-1], first[len(first) - 1])
     with pytest.raises(IndexError):
         first[len(first)]
 
 
 def test_windows_tile_a_long_file_in_seed_order_and_overlap_in_a_short_one(tmp_path: Path) -> None:
+    def windows(content: bytes, *, length: int, seed: int = 0) -> list[bytes]:
+        path = tmp_path / "text.txt"
+        path.write_bytes(content)
+        read = texts.FileWindows(path, length=length, seed=seed)
+        return [bytes(window.tolist()) for window in read]
+
     text = bytes(np.random.default_rng(0).integers(32, 127, size=300 * 50, dtype=np.uint8))
-    path = tmp_path / "long.txt"
-    path.write_bytes(text)
-    first, again, other = (
-        [bytes(window.tolist()) for window in texts.FileWindows(path, length=50, seed=seed)]
-        for seed in (1, 1, 2)
-    )
-    assert len(first) == 300
-    assert set(first) == {text[i : i + 50] for i in range(0, 15_000, 50)}
+    first, again, other = (windows(text, length=50, seed=seed) for seed in (1, 1, 2))
+    assert len(first) == 300 and set(first) == {text[i : i + 50] for i in range(0, 15_000, 50)}
     assert first == again != other
     for size, expected in [(20, 1), (29, 10), (20 + 255 * 3, 256)]:
-        path.write_bytes((bytes(range(32, 127)) * 20)[:size])
-        windows = texts.FileWindows(path, length=20, seed=0)
-        assert len(windows) == expected
-        assert all(len(window) == 20 for window in windows)
-    path.write_text("Ünïcødé – ≈ 3 µs", encoding="utf-8")
-    window = texts.FileWindows(path, length=path.stat().st_size, seed=0)[0]
-    assert bytes(window.tolist()).decode("utf-8") == "Ünïcødé – ≈ 3 µs"
+        assert [len(one) for one in windows(text[:size], length=20)] == [20] * expected
+    words = "Ünïcødé – ≈ 3 µs".encode()
+    assert windows(words, length=len(words)) == [words]
 
 
 def test_a_good_file_passes_and_an_unusable_one_is_named(
@@ -294,13 +278,10 @@ def test_least_traffic_of_a_hand_worked_model() -> None:
     assert train == pytest.approx((2 * read * 2 + 32 * (read + 1024)) / 16)
 
 
+@pytest.mark.usefixtures("on_accelerator")
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("llm", [replace(TINY, hidden=128, intermediate=352), UNTIED])
-def test_activation_estimate_holds_what_autograd_saves(
-    llm: Workload, dtype: Dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    grouped_kernel = llama.has_grouped_kernel
-    monkeypatch.setattr(llama, "has_grouped_kernel", lambda value: grouped_kernel(value.to("meta")))
+def test_activation_estimate_holds_what_autograd_saves(llm: Workload, dtype: Dtype) -> None:
     saved = saved_bytes(replace(llm, layers=5), dtype=dtype)
     saved -= saved_bytes(replace(llm, layers=1), dtype=dtype)
     if dtype == "bf16":
@@ -309,7 +290,6 @@ def test_activation_estimate_holds_what_autograd_saves(
     estimate = 4 * tokens * llm.layer_token_bytes(dtype=dtype)
     assert estimate == pytest.approx(saved, rel=0.03)
     # A training's estimate is above what is surely held, but not by half.
-    monkeypatch.undo()
     llm = replace(TINY, layers=6)
     held = 16 * llm.num_parameters() + saved_bytes(llm, dtype=dtype)
     assert held < llm.memory_bytes(TRAIN, dtype=dtype) < 1.5 * held

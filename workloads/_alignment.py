@@ -1,10 +1,8 @@
-"""The recurrence of `align` as a torch module, and the pairs that it aligns.
+"""The recurrence of `align` as a torch module.
 
 Shapes: B pairs, L letters. H[i, j] = max(0, H[i-1, j-1] + score(a_i, b_j), H[i-1, j] - gap,
 H[i, j-1] - gap); the diagonal d holds all cells with i + j = d, by i.
 """
-
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,9 +31,7 @@ class Alignment(nn.Module):
         second_BK = pad(pairs_B2L[:, 1].flip(1), ends, value=self.letters)  # noqa: N806
         rows_BL = first_BL * (self.letters + 1)  # noqa: N806
         table = self.scores.float().flatten()  # a 16-bit sum would stop growing
-        before = last = best = torch.zeros(
-            first_BL.shape, dtype=table.dtype, device=pairs_B2L.device
-        )
+        before = last = best = torch.zeros_like(first_BL, dtype=table.dtype)
         for diagonal in range(2 * length - 1):
             start = 2 * length - 2 - diagonal
             score = table[rows_BL + second_BK[:, start : start + length]]
@@ -44,12 +40,3 @@ class Alignment(nn.Module):
             best = torch.maximum(best, cell)
             before, last = last, cell
         return best.amax(dim=1)
-
-
-def noisy_pairs(number: int, *, length: int, letters: int, seed: int) -> list[Any]:
-    """Pairs (2, length) whose second sequence keeps nine letters in ten of the first."""
-    generator = torch.Generator().manual_seed(seed)
-    first = torch.randint(letters, (number, length), generator=generator)
-    other = torch.randint(letters, (number, length), generator=generator)
-    is_kept = torch.rand(number, length, generator=generator) < 0.9
-    return list(torch.stack([first, torch.where(is_kept, first, other)], dim=1))

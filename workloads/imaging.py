@@ -15,7 +15,7 @@ from typing import Any, Self
 import bench.workload
 from bench.core.errors import UsageError
 from bench.workload import Phase
-from workloads._imaging.imaging_cost import UNet, num_windows
+from workloads._imaging.imaging_cost import UNet
 
 TRAIN = Phase(name="train", item="patch", element="voxel", is_training=True)
 INFER = Phase(name="infer", item="volume", element="voxel")
@@ -137,16 +137,7 @@ class Workload(UNet, bench.workload.Workload):
             pad_to=self.patch if phase.is_training else None,
             spacing_mm=self.target_spacing_mm(),
         )
-        if data is not None:
-            cases = imaging_data.read(made, data, num_trained=self.cases)
-        elif phase.is_training:
-            cases = imaging_data.generated(made, range(self.cases), unet=self, seed=seed)
-        else:
-            held_out = range(imaging_data.HELD_OUT, imaging_data.HELD_OUT + max(self.cases // 4, 2))
-            cases = imaging_data.generated(made, held_out, unet=self, seed=seed)
-        if phase.is_training:
-            return imaging_data.Patches(cases, unet=self, seed=seed)
-        return imaging_data.Volumes(cases)
+        return imaging_data.samples(made, unet=self, num_cases=self.cases, data=data, seed=seed)
 
     def infer(self, net: Any, batch: Any) -> Any:
         """Return the logits of a whole volume."""
@@ -166,13 +157,6 @@ class Workload(UNet, bench.workload.Workload):
         shape = generated if batch is None else batch["image"].shape[2:]
         return self.items(phase, batch) * math.prod(shape)
 
-    def flops_per_item(self, phase: Phase, batch: Any = None) -> float:
-        """Return a patch's forward and backward, or the forward of a volume's windows."""
-        if phase.is_training:
-            return self.train_flops()
-        volume = self.volume if batch is None else batch["image"].shape[2:]
-        return num_windows(volume, patch=self.patch) * self.forward_flops()
-
     def sized_as(self, phase: Phase, batch: Any) -> Self:
         """Return this net for a generated volume of the shape of the batch's."""
         volume = self.volume if phase.is_training else tuple(batch["image"].shape[2:])
@@ -190,21 +174,6 @@ class Workload(UNet, bench.workload.Workload):
     def resident_batches(self, phase: Phase) -> int:
         """Return every volume that `cases` allows: they differ."""
         return max(self.cases, super().resident_batches(phase))
-
-    def bytes_per_item(self, phase: Phase, *, dtype_bytes: int) -> float:
-        """Return the least traffic: activations of each pass once, weights once a batch of patches.
-
-        Training: the backward pass moves twice what the forward does (stored inputs and gradients
-        in, gradients out), and SGD with momentum reads weight, gradient and momentum and writes
-        weight and momentum, in fp32, beside one read for each pass and one gradient written.
-        """
-        activations = self.activation_traffic() * dtype_bytes
-        weights = self.num_parameters()
-        if phase.is_training:
-            return 3 * activations + 8 * 4 * weights / self.batch
-        windows = num_windows(self.volume, patch=self.patch)
-        passes = math.ceil(windows / self.sw_batch_size)
-        return windows * activations + passes * weights * dtype_bytes
 
     def check_data(self, data: Path) -> None:
         """Read every file that would be used."""

@@ -1,7 +1,7 @@
 """Batches of the shipped workloads, what backward keeps of them, and a short training."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -46,16 +46,10 @@ def bytes_kept_for_backward(workload: Workload, batch: Any, *, dtype: str) -> in
     return sum(storage.nbytes() for storage in kept.values())
 
 
-def train(
-    workload: Workload, *, net: torch.nn.Module, samples: Sequence[Any], steps: int
-) -> list[torch.Tensor]:
+def train(workload: Workload, *, net: torch.nn.Module, samples: Any, steps: int) -> list[Any]:
     """Train for so many steps; return the losses."""
-    loader = DataLoader(
-        samples,  # type: ignore[arg-type]
-        batch_size=workload.batch_size(workload.phases[0]),
-        drop_last=True,
-        shuffle=True,
-    )
+    num_samples = workload.batch_size(workload.phases[0])
+    loader = DataLoader(samples, batch_size=num_samples, drop_last=True, shuffle=True)
     return list(itertools.islice(training_steps(workload, net, loader), steps))
 
 

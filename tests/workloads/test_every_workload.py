@@ -35,18 +35,17 @@ def tiny(name: str, **changed: Any) -> Any:
 UNTIED = tiny("llm", batch=2, layers=3, hidden=96, heads=6, kv_heads=3, intermediate=160,
                vocab=300, is_tied=False, sequence_tokens=48, prompt_tokens=40,
                new_tokens=5)  # fmt: skip
-DEEP = imaging.Workload(
-    filters=(4, 8, 8, 12, 16), patch=(32, 16, 32), volume=(32, 40, 20), batch=1, cases=1
-)
+NET = {"filters": (4, 6, 8), "patch": (16, 16, 8), "volume": (16, 20, 12), "cases": 1}
+DEEP = {"filters": (4, 8, 8, 12, 16), "patch": (32, 16, 16), "volume": (32, 40, 20), "cases": 1}
 CASES = {
     "align": tiny("align"),
-    "imaging": tiny("imaging", cases=1),
-    "imaging, deep supervision": DEEP,
-    "imaging, one head in three stages": tiny("imaging", cases=1, deep_supervision=True),
-    "imaging, 4 classes, 2 channels": tiny("imaging", cases=1, classes=4, channels=2),
-    "llm": tiny("llm"),
-    "llm, untied, grouped": UNTIED,
-    "llm, one key head": tiny("llm", kv_heads=1),
+    "imaging": tiny("imaging", **NET),
+    "imaging, deep supervision": imaging.Workload(**DEEP, batch=1),
+    "imaging, one head in three stages": tiny("imaging", **NET, deep_supervision=True),
+    "imaging, 4 classes, 2 channels": tiny("imaging", **NET, classes=4, channels=2),
+    "llm": tiny("llm", cache="dynamic"),
+    "llm, untied, grouped": replace(UNTIED, cache="dynamic"),
+    "llm, one key head": tiny("llm", kv_heads=1, cache="dynamic"),
     "sleep": tiny("sleep"),
     "tabular": tiny("tabular"),
 }
@@ -76,19 +75,15 @@ def test_parameters_of_a_size_survive_text_and_their_number_is_the_nets(name: st
 @pytest.mark.parametrize(("name", "phase"), STEPS, ids=lambda x: getattr(x, "name", x))
 def test_flops_by_formula_are_those_of_a_step(name: str, phase: Phase) -> None:
     workload = CASES[name]
-    if isinstance(workload, llm.Workload):
-        workload = replace(workload, cache="dynamic")
     batch = generated_batch(workload, phase)
     net = workload.build_net().train(phase.is_training)
-    # A fused attention would be counted by a rule of its own, its backward with recomputation.
     with torch.set_grad_enabled(phase.is_training):
         inputs = batch if phase.is_training else workload.prepare(phase, net, batch)
+        # A fused attention would be counted by a rule of its own, its backward with recomputation.
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            output = getattr(workload, "loss" if phase.is_training else phase.name)(net, inputs)
             if phase.is_training:
-                output = workload.loss(net, batch)
                 output.backward()
-            else:
-                output = getattr(workload, phase.name)(net, inputs)
     assert workload.num_parameters() == sum(p.numel() for p in net.parameters())
     workload.check(phase, output.detach() if phase.is_training else output)
     assert workload.items(phase, batch) == workload.items(phase, None)
@@ -117,34 +112,39 @@ def test_an_output_that_cannot_be_right_is_refused() -> None:
             CASES[name].check(discovery.load(name).phase(phase), output)
 
 
-def test_listing_its_formulas_and_checks_import_nothing_heavy(tmp_path: Path) -> None:
+def test_listing_formulas_and_checks_import_nothing_heavy_and_a_trial_what_its_net_needs(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "text.txt").write_text("words " * 1000)
     write(tmp_path / "phantoms", cases=2, seed=0, shape=(16, 14, 12))
-    program = (
-        "import importlib, sys\n"
-        "from pathlib import Path\n"
-        f"for name in {list(MODULES)}:\n"
-        "    cls = importlib.import_module(f'workloads.{name}').Workload\n"
-        "    for values in cls.sizes.values():\n"
-        "        workload = cls(**values)\n"
-        "        for phase in workload.phases:\n"
-        "            assert workload.flops_per_item(phase) > 0\n"
-        "            assert workload.memory_bytes(phase, dtype='bf16') > 0\n"
-        "heavy = ('torch', 'monai', 'numpy', 'nibabel', 'transformers')\n"
-        "print([name for name in heavy if name in sys.modules])\n"
-        "from bench.core.nouns import Layout\n"
-        "from bench.parallel.support import check_layout\n"
-        "from workloads import imaging, llm\n"
-        "large, phase = llm.Workload(), llm.Workload.phases[0]\n"
-        "check_layout(large, phase, Layout(strategy='tp', tensor=8))\n"
-        f"folder = Path({str(tmp_path)!r})\n"
-        "for room, name in ((llm, 'text.txt'), (imaging, 'phantoms')):\n"
-        "    room.Workload(**room.Workload.sizes['tiny']).check_data(folder / name)\n"
-        "print([name for name in ('torch', 'monai', 'transformers') if name in sys.modules])"
-    )
-    command = [sys.executable, "-c", program]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    assert result.stdout.splitlines() == ["[]", "[]"]
+    program = f"""
+import importlib, sys
+from pathlib import Path
+from bench.core.nouns import Layout
+from bench.parallel.support import check_layout
+from workloads import imaging, llm
+
+def check_absent(*names):
+    assert not sys.modules.keys() & set(names), names
+
+for name in {list(MODULES)}:
+    cls = importlib.import_module(f"workloads.{{name}}").Workload
+    for values in cls.sizes.values():
+        workload = cls(**values)
+        for phase in workload.phases:
+            assert workload.flops_per_item(phase) > 0
+            assert workload.memory_bytes(phase, dtype="bf16") > 0
+check_layout(llm.Workload(), llm.TRAIN, Layout(strategy="tp", tensor=8))
+check_absent("torch", "monai", "numpy", "nibabel", "transformers")
+for room, name in ((llm, "text.txt"), (imaging, "phantoms")):
+    room.Workload(**room.Workload.sizes["tiny"]).check_data(Path({str(tmp_path)!r}) / name)
+check_absent("torch", "monai", "transformers")
+for library in imaging.Workload.libraries:
+    importlib.import_module(library)
+check_absent("transformers")
+import transformers.utils  # whoever wants it afterwards gets it
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
 REFUSED = {
@@ -216,9 +216,12 @@ def plain_score(first: list[int], second: list[int]) -> float:
 
 
 def test_every_score_equals_the_plain_recurrence_also_when_the_net_is_cast() -> None:
+    def pairs_of(workload: align.Workload) -> torch.Tensor:
+        return torch.stack(list(workload.dataset(ALIGN, data=None, seed=3)))
+
     for length in (1, 2, 7, 32):
-        workload = align.Workload(batch=12, length=length)
-        pairs = torch.stack(list(workload.dataset(ALIGN, data=None, seed=3)))
+        workload = align.Workload(batch=6, length=length)
+        pairs = pairs_of(workload)
         pairs[0, 1] = pairs[0, 0]  # equal sequences
         pairs[1, 0], pairs[1, 1] = 0, 1  # nothing in common
         scores = workload.infer(workload.build_net(), pairs)
@@ -226,17 +229,12 @@ def test_every_score_equals_the_plain_recurrence_also_when_the_net_is_cast() -> 
         assert scores[0] == MATCH * length and scores[1] == 0.0
         workload.check(ALIGN, scores)
     # They stay exact when the net is cast. Second sequences are noisy copies of the first.
-    workload = align.Workload(batch=2, length=300)
-    pairs = torch.stack(list(workload.dataset(ALIGN, data=None, seed=1))[:2])
-    pairs[0, 1] = pairs[0, 0]
-    for dtype in (torch.bfloat16, torch.float16):
-        assert workload.build_net().to(dtype)(pairs)[0] == MATCH * 300
-    pairs = torch.stack(list(align.Workload(batch=8, length=640).dataset(ALIGN, data=None, seed=0)))
+    pairs = pairs_of(align.Workload(batch=8, length=640))
     is_kept = (pairs[:, 0] == pairs[:, 1]).float().mean()
     assert is_kept == pytest.approx(0.9 + 0.1 / 4, abs=0.02)
-
-
-def test_costs_of_an_alignment_follow_the_formulas() -> None:
+    equal = pairs[:1, :1, :300].expand(-1, 2, -1)
+    for dtype in (torch.bfloat16, torch.float16):
+        assert workload.build_net().to(dtype)(equal)[0] == MATCH * 300
     workload = align.Workload(batch=3, length=10)
     assert workload.flops_per_item(ALIGN) == 700.0
     assert workload.elements(ALIGN, None) == 300 and workload.items(ALIGN, None) == 3

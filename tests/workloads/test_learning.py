@@ -14,7 +14,7 @@ import pytest
 import torch
 from monai.metrics.meandice import compute_dice
 from monai.networks.utils import one_hot
-from torch.utils.data import Subset
+from torch.utils.data import ConcatDataset, Subset
 
 from tests.workloads.steps_of_workloads import train
 from workloads import imaging, llm
@@ -44,23 +44,22 @@ def unigram_entropy_nats(ids: Any) -> float:
     return entropy_nats(np.bincount(np.asarray(ids).ravel()) / np.asarray(ids).size)
 
 
-UNIGRAM_NATS = entropy_nats(text.stationary_distribution())
+MATRIX, STATIONARY = text.transition_matrix(), text.stationary_distribution()
+UNIGRAM_NATS = entropy_nats(STATIONARY)
 """Exact loss of the best predictor that knows only how frequent each byte is."""
-RATE_NATS = float(
-    text.stationary_distribution() @ [entropy_nats(row) for row in text.transition_matrix()]
-)
+RATE_NATS = float(STATIONARY @ [entropy_nats(row) for row in MATRIX])
 """Exact loss of the best predictor there is: it knows the transition matrix."""
 
 
 def test_generated_text_has_the_entropies_of_its_source() -> None:
     assert entropy_nats(np.array([0.5, 0.25, 0.25, 0])) == pytest.approx(1.5 * np.log(2))
-    assert UNIGRAM_NATS - RATE_NATS > 2.0, "knowing the byte before is worth a lot"
     windows = text.MarkovWindows(length=1000, seed=3)
     sample = np.stack([windows[index].numpy() for index in range(60)])
     assert unigram_entropy_nats(sample) == pytest.approx(UNIGRAM_NATS, rel=0.01)
     states = sample - text.FIRST_BYTE
-    steps = text.transition_matrix()[states[:, :-1], states[:, 1:]]
-    assert -np.log(steps).mean() == pytest.approx(RATE_NATS, rel=0.02)
+    assert -np.log(MATRIX[states[:, :-1], states[:, 1:]]).mean() == pytest.approx(
+        RATE_NATS, rel=0.02
+    )
 
 
 def trained_loss_nats(data: Path | None, *, unigram_nats: float) -> float:
@@ -70,7 +69,7 @@ def trained_loss_nats(data: Path | None, *, unigram_nats: float) -> float:
     windows = TINY.dataset(TRAIN, data=data, seed=0)
     num_seen = len(windows) - min(32, len(windows) // 8)
     seen = Subset(windows, range(num_seen))  # type: ignore[arg-type]
-    train(TINY, net=net, samples=seen, steps=60)  # type: ignore[arg-type]
+    train(TINY, net=net, samples=seen, steps=60)
     unseen = torch.stack([windows[index] for index in range(num_seen, len(windows))])
     assert unigram_entropy_nats(unseen) == pytest.approx(unigram_nats, rel=0.03)
     with torch.no_grad():
@@ -102,27 +101,26 @@ def dice_of(workload: Any, *, net: torch.nn.Module, samples: Any) -> float:
     return float(np.mean(scores))
 
 
-@pytest.mark.parametrize("source", ["generated", "files"])
-def test_short_training_lowers_loss_and_reaches_dice(
-    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_short_training_lowers_loss_and_reaches_dice_on_generated_volumes_and_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     workload = imaging.Workload(**imaging.Workload.sizes["tiny"])
-    data = None
-    if source == "files":
-        data = tmp_path / "data"
-        write(data, cases=16, seed=0, shape=workload.volume)
-        workload.check_data(data)
+    train_phase, infer = workload.phases
+    files = tmp_path / "data"
+    write(files, cases=16, seed=0, shape=workload.volume)
+    workload.check_data(files)
     torch.manual_seed(0)
     net = workload.build_net()
-    train_phase, infer = workload.phases
-    held_out = workload.dataset(infer, data=data, seed=0)
-    untrained = dice_of(workload, net=net, samples=held_out)
-    samples = workload.dataset(train_phase, data=data, seed=0)
+    sources = (None, files)
+    held_out = [workload.dataset(infer, data=data, seed=0) for data in sources]
+    untrained = [dice_of(workload, net=net, samples=samples) for samples in held_out]
+    # Both are trained on in turn.
+    samples = ConcatDataset([workload.dataset(train_phase, data=data, seed=0) for data in sources])
     losses = train(workload, net=net.train(), samples=samples, steps=250)
     for loss in losses:
         workload.check(train_phase, loss)
     first, last = (torch.stack(part).mean() for part in (losses[:20], losses[-20:]))
     assert last < 0.5 * first
-    assert untrained < 0.3
-    assert dice_of(workload, net=net, samples=held_out) >= 0.6
+    assert max(untrained) < 0.3
+    assert min(dice_of(workload, net=net, samples=samples) for samples in held_out) >= 0.6

@@ -13,7 +13,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from bench.core.errors import DataError
-from bench.core.nouns import Dtype
+from bench.core.nouns import DTYPE_BYTES, Dtype
 from tests.workloads.steps_of_workloads import autocast, bytes_kept_for_backward, generated_batch
 from tests.workloads.test_every_workload import UNTIED
 from workloads._llm import llm_net as llama
@@ -39,9 +39,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool, Any]]:
     return seen
 
 
-@pytest.fixture
-def on_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kernels are chosen as on an accelerator."""
+def choose_as_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = llama.has_grouped_kernel
     monkeypatch.setattr(llama, "has_grouped_kernel", lambda value: chosen(value.to("meta")))
 
@@ -56,43 +54,34 @@ def decoded(llm: Workload, net: Any, *, seed: int = 0) -> dict[str, torch.Tensor
     return llm.decode(net, llm.prepare(DECODE, net, generated_batch(SHORT, DECODE, seed=seed)))
 
 
-def test_items_are_tokens_predicted_read_or_generated() -> None:
-    for phase, tokens in [(TRAIN, 64), (PREFILL, 64), (DECODE, 8)]:
-        assert TINY.items(phase, generated_batch(TINY, phase)[:3]) == 3 * tokens
-        assert TINY.items(phase, None) == TINY.batch * tokens
-    assert [phase.latency for phase in Workload.phases] == [None, "ttft", "tpot"]
-
-
 def test_training_predicts_every_token_after_the_first_and_sees_none_before_its_time() -> None:
-    torch.manual_seed(0)
-    net = TINY.build_net()
-    batch = generated_batch(TINY, TRAIN)[:2]
+    net, batch = make_net(), generated_batch(TINY, TRAIN)[:2]
+    assert TINY.items(TRAIN, batch) == 2 * 64
     with torch.no_grad():
         loss = TINY.loss(net, batch)
         log_p = net(input_ids=batch).logits.log_softmax(-1)
+        changed = batch.clone()
+        changed[0, 40] = 7
+        after = net(input_ids=changed, use_cache=False).logits.log_softmax(-1)
     picked = [float(log_p[b, t, batch[b, t + 1]]) for b in range(2) for t in range(64)]
     assert float(loss) == pytest.approx(-sum(picked) / len(picked), rel=1e-5)
-    ids = TINY.dataset(PREFILL, data=None, seed=0)[0][None]
-    changed = ids.clone()
-    changed[0, 40] = 7
-    with torch.no_grad():
-        before, after = (net(input_ids=x, use_cache=False).logits for x in (ids, changed))
-    assert torch.equal(before[:, :40], after[:, :40])
-    assert not torch.allclose(before[:, 40:], after[:, 40:])
+    assert torch.equal(log_p[0, :40], after[0, :40])
+    assert not torch.allclose(log_p[0, 40:], after[0, 40:])
 
 
-@pytest.mark.usefixtures("on_accelerator")
-def test_heads_stay_grouped_only_where_a_kernel_takes_them_so(calls: list[Any]) -> None:
+def test_heads_stay_grouped_only_where_a_kernel_takes_them_so(
+    calls: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     net, ids = make_net(), generated_batch(SHORT, TRAIN)
+    expected = SHORT.loss(net, ids).item()
+    choose_as_on_an_accelerator(monkeypatch)
     for dtype, heads, is_grouped in [("fp32", TINY.heads, False), ("bf16", TINY.kv_heads, True)]:
+        calls.clear()
         with autocast(dtype):
-            loss = TINY.loss(net, ids)
+            loss = SHORT.loss(net, ids)
         loss.backward()
+        assert loss.item() == pytest.approx(expected, rel=0.02 if is_grouped else 1e-5)
         assert calls == [(heads, is_grouped, None)] * TINY.layers
-        calls.clear()
-        exact = nn.functional.cross_entropy(net(ids[:, :-1]).logits.mT, ids[:, 1:]).item()
-        assert loss.item() == pytest.approx(exact, rel=0.02 if is_grouped else 1e-5)
-        calls.clear()
 
 
 def test_weight_decay_spares_the_norms() -> None:
@@ -103,24 +92,16 @@ def test_weight_decay_spares_the_norms() -> None:
     assert sum(p.numel() for g in (decayed, spared) for p in g["params"]) == TINY.num_parameters()
 
 
-def test_a_text_must_fill_a_batch_with_different_windows(tmp_path: Path) -> None:
-    path = tmp_path / "text.txt"
-    path.write_text("x" * (65 + TINY.batch - 1))
-    TINY.check_data(path)
-    assert len(TINY.dataset(TRAIN, data=path, seed=0)) == TINY.batch
-    path.write_text("x" * (65 + TINY.batch - 2))
-    with pytest.raises(DataError, match="needs 72 or more"):
-        TINY.check_data(path)
-
-
 @pytest.mark.parametrize("cache", ["static", "dynamic"])
 @torch.inference_mode()
-def test_every_step_gives_what_recomputing_everything_gives(cache: str) -> None:
+def test_every_step_gives_what_recomputing_gives(cache: str, calls: list[Any]) -> None:
     net, llm = make_net(), replace(SHORT, cache=cache)
     ids, logits = generated_batch(SHORT, DECODE), []
     prompt = llm.prepare(DECODE, net, ids)
+    assert {mask for *_, mask in calls} == {None}
     before = [layer.keys.data_ptr() for layer in prompt.cache.layers]
     outputs = [llm.decode(net, prompt) for _ in range(3)]
+    assert (calls[-1][2] is None) == (cache == "dynamic"), "a mask for a fixed cache alone"
     for _ in range(SHORT.new_tokens):  # everything anew for every token
         logits.append(net(input_ids=ids, use_cache=False).logits[:, -1])
         ids = torch.cat([ids, logits[-1].argmax(-1, keepdim=True)], dim=1)
@@ -187,15 +168,6 @@ def test_each_phase_is_one_compiled_graph_for_all_prompts_and_positions() -> Non
     assert count() == 2
 
 
-def test_attention_gets_no_mask_but_for_a_fixed_cache(calls: list[Any]) -> None:
-    net = make_net()
-    SHORT.loss(net, generated_batch(SHORT, TRAIN))
-    decoded(SHORT, net)
-    assert {mask for *_, mask in calls} == {None}
-    decoded(replace(SHORT, cache="static"), net)
-    assert calls[-1][2] is not None
-
-
 def test_generated_text_is_stationary_and_depends_on_seed_and_index_only() -> None:
     stationary = texts.stationary_distribution()
     assert stationary.sum() == pytest.approx(1.0) and (stationary > 0).all()
@@ -227,28 +199,29 @@ def test_windows_tile_a_long_file_in_seed_order_and_overlap_in_a_short_one(tmp_p
     assert windows(words, length=len(words)) == [words]
 
 
-def test_a_good_file_passes_and_an_unusable_one_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    good = tmp_path / "good"
-    good.write_text("a" * 100)
-    texts.check_file(good, fewest_bytes=100)
+def test_an_unusable_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "folder").mkdir()
     for name, content, problem in [
+        ("good", b"x" * 72, None),
         ("empty", b"", "is empty"),
-        ("short", b"a" * 99, "has 99 bytes"),
+        ("short", b"x" * 71, "has 71 bytes; this size needs 72 or more"),
         ("nul", b"a\0b" * 100, "holds NUL bytes"),
         ("none", None, "does not exist"),
         ("folder", None, "is a folder"),
         ("good", None, "cannot be read: Permission denied"),
     ]:
+        path = tmp_path / name
         if content is not None:
-            (tmp_path / name).write_bytes(content)
+            path.write_bytes(content)
+        if problem is None:  # it fills a batch with different windows
+            TINY.check_data(path)
+            assert len(TINY.dataset(TRAIN, data=path, seed=0)) == TINY.batch
+            continue
         if name == "good":
             error = PermissionError(13, "Permission denied")
             monkeypatch.setattr(Path, "open", Mock(side_effect=error))
-        with pytest.raises(DataError, match=f"{tmp_path / name} {problem}") as caught:
-            texts.check_file(tmp_path / name, fewest_bytes=100)
+        with pytest.raises(DataError, match=f"{path} {problem}") as caught:
+            TINY.check_data(path)
         assert "\n" not in str(caught.value)
 
 
@@ -259,6 +232,7 @@ def test_named_sizes_are_as_large_as_they_say() -> None:
     assert large.num_parameters() == 1_235_814_400
     assert large.memory_bytes(TRAIN, dtype="bf16") < 80e9  # trains on an 80 GB accelerator
     assert large.memory_bytes(DECODE, dtype="bf16") < 12e9
+    assert [phase.latency for phase in Workload.phases] == [None, "ttft", "tpot"]
 
 
 def test_least_traffic_of_a_hand_worked_model() -> None:
@@ -278,12 +252,17 @@ def test_least_traffic_of_a_hand_worked_model() -> None:
     assert train == pytest.approx((2 * read * 2 + 32 * (read + 1024)) / 16)
 
 
-@pytest.mark.usefixtures("on_accelerator")
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("llm", [replace(TINY, hidden=128, intermediate=352), UNTIED])
-def test_activation_estimate_holds_what_autograd_saves(llm: Workload, dtype: Dtype) -> None:
-    saved = saved_bytes(replace(llm, layers=5), dtype=dtype)
-    saved -= saved_bytes(replace(llm, layers=1), dtype=dtype)
+def test_activation_estimate_holds_what_autograd_saves(
+    llm: Workload, dtype: Dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose_as_on_an_accelerator(monkeypatch)
+
+    def saved_bytes(llm: Workload) -> int:
+        return bytes_kept_for_backward(llm, generated_batch(llm, TRAIN), dtype=dtype)
+
+    saved = saved_bytes(replace(llm, layers=5)) - saved_bytes(replace(llm, layers=1))
     if dtype == "bf16":
         saved -= 4 * 2 * llm.layer_matrix_parameters()  # autocast's copies of weights
     tokens = llm.batch * llm.sequence_tokens
@@ -291,22 +270,18 @@ def test_activation_estimate_holds_what_autograd_saves(llm: Workload, dtype: Dty
     assert estimate == pytest.approx(saved, rel=0.03)
     # A training's estimate is above what is surely held, but not by half.
     llm = replace(TINY, layers=6)
-    held = 16 * llm.num_parameters() + saved_bytes(llm, dtype=dtype)
+    held = 16 * llm.num_parameters() + saved_bytes(llm)
     assert held < llm.memory_bytes(TRAIN, dtype=dtype) < 1.5 * held
 
 
-def saved_bytes(llm: Workload, *, dtype: Dtype) -> int:
-    return bytes_kept_for_backward(llm, generated_batch(llm, TRAIN), dtype=dtype)
-
-
-@pytest.mark.parametrize(("dtype", "width"), [("fp32", 4), ("tf32", 4), ("bf16", 2), ("fp16", 2)])
-def test_inference_estimate_holds_weights_and_caches(dtype: Dtype, width: int) -> None:
+@pytest.mark.parametrize("dtype", ["fp32", "tf32", "bf16", "fp16"])
+def test_inference_estimate_holds_weights_and_caches(dtype: Dtype) -> None:
+    width = DTYPE_BYTES[dtype]
     for values in Workload.sizes.values():
         llm = Workload(**values)
         weights = width * llm.num_parameters()
         tokens = llm.batch * (llm.prompt_tokens + llm.new_tokens)
         caches = 5 * tokens * llm.kv_bytes_per_token(dtype_bytes=width)
         train, prefill, decode = (llm.memory_bytes(one, dtype=dtype) for one in llm.phases)
-        assert decode > weights + caches
-        assert weights < prefill < decode
+        assert weights < prefill < decode > weights + caches
         assert train > 16 * llm.num_parameters()

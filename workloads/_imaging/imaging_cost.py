@@ -23,12 +23,12 @@ context is left out.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from bench.core.nouns import DTYPE_BYTES, Dtype
 from bench.workload import Phase
 
-OVERLAP = 0.5
-"""Of neighbouring windows; nnU-Net's tile_step_size 0.5."""
+OVERLAP = 0.5  # of neighbouring windows; nnU-Net's tile_step_size
 LOSS_TENSORS = 5
 """fp32 tensors of classes x voxels that DiceCE keeps per head, counted with saved-tensor hooks."""
 BLEND_TENSORS = 2
@@ -124,20 +124,37 @@ class UNet:
         """Return the sum over layers."""
         return sum(layer.num_weights for layer in self.layers())
 
-    def forward_flops(self) -> int:
-        """FLOPs of one patch; the heads are computed in inference too."""
-        return sum(layer.flops for layer in self.layers())
+    def flops_per_item(self, phase: Phase, batch: Any = None) -> float:
+        """FLOPs of a patch forward and backward, or of the forward of a volume's windows.
 
-    def train_flops(self) -> int:
-        """FLOPs of one patch forward and backward: the image needs no gradient."""
-        first = next(self.layers())
-        return 3 * self.forward_flops() - first.flops
+        The image needs no gradient; the heads are computed in inference too.
+        """
+        flops = [layer.flops for layer in self.layers()]
+        if phase.is_training:
+            return 3 * sum(flops) - flops[0]
+        volume = self.volume if batch is None else batch["image"].shape[2:]
+        return num_windows(volume, patch=self.patch) * sum(flops)
 
     def activation_traffic(self) -> int:
         """Elements that one forward pass moves at least: each output written once, and read once
         by whatever uses it (a skip twice); norm and activation ride along with the convolution."""
         outputs = sum(layer.num_outputs for layer in self.layers())
         return self.channels * math.prod(self.patch) + 2 * outputs + self.joined_elements() // 2
+
+    def bytes_per_item(self, phase: Phase, *, dtype_bytes: int) -> float:
+        """Return the least traffic: activations of each pass once, weights once a batch of patches.
+
+        Training: the backward pass moves twice what the forward does (stored inputs and gradients
+        in, gradients out), and SGD with momentum reads weight, gradient and momentum and writes
+        weight and momentum, in fp32, beside one read for each pass and one gradient written.
+        """
+        activations = self.activation_traffic() * dtype_bytes
+        weights = self.num_parameters()
+        if phase.is_training:
+            return 3 * activations + 8 * 4 * weights / self.batch
+        windows = num_windows(self.volume, patch=self.patch)
+        passes = math.ceil(windows / self.sw_batch_size)
+        return windows * activations + passes * weights * dtype_bytes
 
     def joined_elements(self) -> int:
         """Elements of all concatenations for one patch: half of them are skips."""

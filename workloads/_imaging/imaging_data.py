@@ -15,7 +15,7 @@ three axes; nnU-Net's rotations, scalings and intensity changes are left out. A 
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,8 +52,7 @@ MAX_PLACES = 20_000
 """Foreground (and background) voxels stored per case; nnU-Net stores 10,000 per class."""
 BATCHES_PER_EPOCH = 250
 """nnU-Net's; https://github.com/MIC-DKFZ/nnUNet nnUNetTrainer.num_iterations_per_epoch."""
-HELD_OUT = 1_000_000
-"""Index of the first phantom that is never trained on."""
+HELD_OUT = 1_000_000  # index of the first phantom that is never trained on
 
 Prepared = Path | dict[str, torch.Tensor]
 """A cache entry, or the arrays themselves."""
@@ -74,14 +73,27 @@ class Preparation:
     def prepare(self, sample: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Normalise and pad a CXYZ image with its label; add places to sample from."""
         named = zip(sample["image"].split(1), self.channel_names, strict=True)
-        channels = [normalised(part, name=name, window_hu=self.window_hu) for part, name in named]
-        image, label = torch.cat(channels), sample["label"]
+        image = torch.cat([self._normalised(channel, name=name) for channel, name in named])
+        label = sample["label"]
         if self.pad_to is not None:
             image = SpatialPad(self.pad_to, value=PAD_VALUE)(image)
             label = SpatialPad(self.pad_to, value=0)(label)
         image, label = (part.as_subclass(torch.Tensor).contiguous() for part in (image, label))
         label = label.to(torch.uint8)
         return {"image": image.float(), "label": label, **places(label)}
+
+    def _normalised(self, channel: torch.Tensor, *, name: str) -> Any:
+        """Normalise one channel by its name, with the names of nnU-Net v2.
+
+        https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/explanation_normalization.md
+        """
+        known: dict[str, Any] = {
+            "ct": ScaleIntensityRange(*self.window_hu, b_min=-1, b_max=1, clip=True),
+            "nonorm": lambda values: values,
+            "rescale_to_0_1": ScaleIntensity(0, 1),
+            "rgb_to_0_1": lambda values: values / 255,
+        }
+        return known.get(name.casefold(), NormalizeIntensity())(channel)
 
     def load(self, case: Case) -> Any:
         """Read image and label in RAS at the target spacing."""
@@ -122,22 +134,6 @@ class Preparation:
             status = path.stat()
             parts.append(f"{path.resolve()} {status.st_ino} {status.st_size} {status.st_mtime_ns}")
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
-
-
-def normalised(channel: torch.Tensor, *, name: str, window_hu: tuple[int, ...]) -> torch.Tensor:
-    """Normalise one channel by its name, with the names of nnU-Net v2.
-
-    https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/explanation_normalization.md
-    """
-    low, high = window_hu
-    known: dict[str, Any] = {
-        "ct": ScaleIntensityRange(low, high, b_min=-1, b_max=1, clip=True),
-        "nonorm": lambda values: values,
-        "rescale_to_0_1": ScaleIntensity(0, 1),
-        "rgb_to_0_1": lambda values: values / 255,
-    }
-    result: torch.Tensor = known.get(name.casefold(), NormalizeIntensity())(channel)
-    return result
 
 
 def places(label: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -206,27 +202,30 @@ class Volumes(Sequence[dict[str, torch.Tensor]]):
         return {key: opened[key] for key in KEYS}
 
 
-def generated(
-    made: Preparation, indices: Iterable[int], *, unet: UNet, seed: int
-) -> list[Prepared]:
-    """Return prepared phantoms; every channel is another scan of the same patient."""
+def samples(
+    made: Preparation, *, unet: UNet, num_cases: int, data: Path | None, seed: int
+) -> Sequence[dict[str, torch.Tensor]]:
+    """Return patches of the cases to train on where these are padded, else volumes of others."""
+    is_training = made.pad_to is not None
     cases: list[Prepared] = []
-    for index in indices:
-        image, label = phantom(
-            shape=unet.volume, classes=unet.classes, seed=seed, index=index, channels=unet.channels
-        )
-        sample = {"image": torch.from_numpy(image), "label": torch.from_numpy(label[None])}
-        cases.append(made.prepare(sample))
-    return cases
-
-
-def read(made: Preparation, data: Path, *, num_trained: int) -> list[Prepared]:
-    """Return the prepared cases of a folder: those to train on if padded, else others."""
-    folder = read_folder(data)
-    training, validation = folder.split(num_trained)
-    spacing_mm = made.spacing_mm or median_spacing_mm(training)
-    made = replace(made, channel_names=folder.channels, spacing_mm=spacing_mm)
-    return [made.cached(case) for case in (training if made.pad_to else validation)]
+    if data is None:
+        first = 0 if is_training else HELD_OUT
+        count = num_cases if is_training else max(num_cases // 4, 2)
+        shape, classes, channels = unet.volume, unet.classes, unet.channels
+        for index in range(first, first + count):
+            # Every channel is another scan of the same patient.
+            image, label = phantom(
+                shape=shape, classes=classes, seed=seed, index=index, channels=channels
+            )
+            sample = {"image": torch.from_numpy(image), "label": torch.from_numpy(label[None])}
+            cases.append(made.prepare(sample))
+    else:
+        folder = read_folder(data)
+        training, validation = folder.split(num_cases)
+        spacing_mm = made.spacing_mm or median_spacing_mm(training)
+        made = replace(made, channel_names=folder.channels, spacing_mm=spacing_mm)
+        cases += [made.cached(case) for case in (training if is_training else validation)]
+    return Patches(cases, unet=unet, seed=seed) if is_training else Volumes(cases)
 
 
 def _opened(case: Prepared) -> dict[str, torch.Tensor]:

@@ -62,7 +62,13 @@ def _read(path: Path) -> tuple[NDArray[np.float32], Affine]:
         if len(raw) < SHORTEST_NIFTI_BYTES:
             raise ValueError(f"it holds {len(raw)} bytes")
         volume = _image_class(raw).from_bytes(raw)
-        _check_type(volume.header.get_data_dtype(), path=path)
+        dtype = volume.header.get_data_dtype()
+        if dtype.kind not in "iuf":
+            what = f"colours ({', '.join(dtype.names)})" if dtype.names else f"of type {dtype.name}"
+            raise DataError(
+                f"{path}: its voxels are {what}, not one plain number each; save them as int16 or"
+                " float32 (several channels: along the fourth axis)"
+            )
         shape = volume.shape
         if len(shape) < 3 or min(shape[:3]) < 2:
             raise DataError(f"{path} has shape {shape_text(shape)}: a 2-D image, not a volume")
@@ -79,16 +85,6 @@ def _read(path: Path) -> tuple[NDArray[np.float32], Affine]:
 def shape_text(shape: tuple[int, ...]) -> str:
     """Return '64 x 64 x 40'."""
     return " x ".join(map(str, shape))
-
-
-def _check_type(dtype: np.dtype[Any], *, path: Path) -> None:
-    if dtype.kind in "iuf":
-        return
-    what = f"colours ({', '.join(dtype.names)})" if dtype.names else f"of type {dtype.name}"
-    raise DataError(
-        f"{path}: its voxels are {what}, not one plain number each; save them as int16 or float32"
-        " (several channels: along the fourth axis)"
-    )
 
 
 def _affine(header: Any, *, raw: bytes, path: Path) -> Affine:

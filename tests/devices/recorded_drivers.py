@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.devices.telemetry.common import Baseline, Sample
+from bench.devices.telemetry.common import Sample
 
 MISSING = object()
 
@@ -154,14 +154,8 @@ class ReplayTelemetry:
     scope = "gpu"
     available: tuple[str, ...] = ()
 
-    def __init__(
-        self,
-        samples: Sequence[Sample | Exception | Callable[[], Sample]] = (),
-        *,
-        baseline: Baseline | None = None,
-    ) -> None:
+    def __init__(self, samples: Sequence[Sample | Exception | Callable[[], Sample]]) -> None:
         self.samples = iter(samples)
-        self.recorded_baseline = baseline or Baseline()
         self.asked: list[bool] = []
 
     def sample(self, *, with_memory: bool = True) -> Sample:
@@ -170,11 +164,6 @@ class ReplayTelemetry:
         if isinstance(item, Exception):
             raise item
         return item if isinstance(item, Sample) else item()
-
-    def baseline(self) -> Baseline:
-        return self.recorded_baseline
-
-    def close(self) -> None: ...
 
 
 def refuse(*_: Any, **__: Any) -> Any:

@@ -167,10 +167,11 @@ def test_every_start_of_nvml_has_its_shutdown_and_without_a_driver_nothing_is_st
     telemetry = nvml.open_nvml(GPU)
     assert telemetry is not None and driver.calls.count("nvmlShutdown") == 0
     telemetry.close()
+    assert readers.baseline_of(GPU).driver_version == "580.95"
     assert nvml.open_nvml(replace(GPU, uuid="9")) is None
-    assert driver.calls.count("nvmlShutdown") == 2
+    assert driver.calls.count("nvmlShutdown") == 3
     driver = None
-    assert nvml.open_nvml(GPU) is None
+    assert (nvml.open_nvml(GPU), readers.baseline_of(GPU)) == (None, Baseline())
     assert nvml.memory_free_bytes(GPU) is None
     assert nvml.device_links([GPU, GPU]) == nvml.device_memories() == []
 

@@ -154,7 +154,7 @@ def test_energy_of_a_driver_that_does_not_know_is_blank_and_never_zero(
 def test_a_tick_that_falls_into_a_short_step_is_no_jump():
     """The counter of a 5 kW board moves once in 100 ms; the last two readings are 1 ms apart."""
     times_s = [*(number / 10 for number in range(60)), 5.901]
-    samples = [Sample(time_s=t, energy_j=500.0 * round(10 * t + 0.4)) for t in times_s]
+    samples = [Sample(time_s=t, energy_j=500.0 * round(10 * t + 0.495)) for t in times_s]
     found = window_energy(samples, start_s=0.5, end_s=5.9005, idle_power_w=None, scope="gpu")
     assert found.counter_problem is None and found.energy_j is not None
 

@@ -15,7 +15,7 @@ from bench.core.nouns import Device
 from bench.devices.telemetry.common import Baseline
 from bench.devices.torch import rates, roof
 from bench.devices.torch.adapter import Adapter
-from tests.devices.recorded_drivers import ReplayTelemetry, make_tree
+from tests.devices.recorded_drivers import make_tree
 
 MIB = 2**20
 GPU = Device(
@@ -74,8 +74,7 @@ def test_neither_a_slow_first_call_nor_odd_repeats_count(
 
     timed = rates.Timed(device=CPU, adapter=adapter)
     limits = {"timed": timed, "budget_s": budget_s, "warmup_s": 0.05}
-    found_s = rates._call_s(lambda: call, **limits)
-    assert found_s == pytest.approx(duration_s, rel=1e-9)
+    assert rates._call_s(lambda: call, **limits) == pytest.approx(duration_s, rel=1e-9)
     num_calls = len(times_s) - 1
     assert num_calls <= most_calls
 
@@ -254,15 +253,14 @@ def test_a_roof_belongs_to_one_device_torch_and_thread_count(cache, monkeypatch)
         assert (roof.load_roof(CPU) is not None) == is_kept
     for other in ({"uuid": "other"}, {"name": "NVIDIA H20"}):
         assert roof.load_roof(replace(GPU, **other)) is None
-    now = Baseline(driver_version="580.65", power_limit_w=700.0)
-    telemetry = ReplayTelemetry(baseline=now)
-    monkeypatch.setattr(roof, "baseline_of", lambda device: telemetry.recorded_baseline)
+    now = before = Baseline(driver_version="580.65", power_limit_w=700.0)
+    monkeypatch.setattr(roof, "baseline_of", lambda device: now)
     roof.save_roof(make_roof(GPU, driver_version="580.65", power_limit_w=700.0))
     assert roof.load_roof(GPU) is not None
     for changed in ({"driver_version": "570.86"}, {"power_limit_w": 350.0}):
-        telemetry.recorded_baseline = replace(now, **changed)
+        now = replace(before, **changed)
         assert roof.load_roof(GPU) is None
-    telemetry.recorded_baseline = now
+    now = before
     monkeypatch.setattr(torch, "__version__", "2.11.0")
     assert roof.load_roof(GPU) is None
 

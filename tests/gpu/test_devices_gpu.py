@@ -1,6 +1,5 @@
 """Detection, adapter, probe, roof, chip limits and NVML's readings on a real CUDA device."""
 
-import os
 import subprocess
 import sys
 import time
@@ -11,8 +10,6 @@ import torch
 
 from bench.devices.doctor.all_findings import gpu_findings
 from bench.devices.telemetry.nvml import NvmlTelemetry, device_links, open_nvml
-from bench.devices.telemetry.sampler import Sampler
-from bench.devices.telemetry.window_sums import window_conditions, window_energy
 from bench.devices.torch import detect, probe, roof
 from bench.devices.torch.torch_adapter import adapter_for, is_out_of_memory
 
@@ -154,25 +151,3 @@ def test_readings_are_plausible_and_quick_and_doctor_takes_them(telemetry: NvmlT
     assert (time.perf_counter() - start_s) / 10 < 0.05, "far less than the period"
     for finding in gpu_findings():
         assert finding.what and finding.fix
-
-
-def test_energy_of_an_idle_device_over_three_seconds_is_measured(telemetry: NvmlTelemetry) -> None:
-    if "power" not in telemetry.available:
-        pytest.skip("this device gives no power (a MIG slice, or an old driver)")
-    sampler = Sampler(telemetry, pid=os.getpid())
-    sampler.start()
-    time.sleep(0.3)
-    start_s = time.monotonic()
-    time.sleep(3.0)
-    end_s = time.monotonic()
-    time.sleep(0.3)
-    sampler.stop()
-    assert len(sampler.samples) > 30
-    energy = window_energy(
-        sampler.samples, start_s=start_s, end_s=end_s, idle_power_w=None, scope=telemetry.scope
-    )
-    assert energy.energy_j is not None
-    assert energy.power_mean_w is not None and 1 < energy.power_mean_w < 3000
-    assert energy.energy_source in ("counter", "integrated")
-    conditions = window_conditions(sampler.samples, start_s=start_s, end_s=end_s)
-    assert conditions.temp_max_c is not None

@@ -13,7 +13,6 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import parallel
 
 from bench.emulate.group import Emulation, start_emulation
 from bench.emulate.replay import replay
@@ -175,16 +174,6 @@ def test_communication_hooks_run(emulation, compress):
     compress(net)
     assert traced(emulation, net).collectives
     assert all(torch.isfinite(parameter.grad).all() for parameter in net.parameters())
-
-
-def test_tensor_parallel_layers_run(emulation):
-    mesh = dist.init_device_mesh("cuda", (2, 2), mesh_dim_names=("dp", "tp"))
-    net = nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 512)).to(CUDA)
-    plan = {"0": parallel.ColwiseParallel(), "2": parallel.RowwiseParallel()}
-    parallel.parallelize_module(net, mesh["tp"], plan)
-    trace = traced(emulation, net)
-    assert {one.group.num_nodes for one in trace.collectives} == {1}
-    assert_consistent(trace)
 
 
 def test_contention_makes_products_slower():

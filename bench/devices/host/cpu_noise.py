@@ -114,17 +114,14 @@ def descendants(
     processes: Mapping[ProcessKey, ProcessTimes], *, pids: Iterable[int]
 ) -> set[ProcessKey]:
     """Keys of these processes and everything below them."""
-    children: dict[int, list[ProcessKey]] = {}
-    for key, times in processes.items():
-        children.setdefault(times.parent_pid, []).append(key)
-    wanted = set(pids)
-    pending = [key for key in processes if key[0] in wanted]
-    found: set[ProcessKey] = set()
-    while pending:
-        key = pending.pop()
-        if key not in found:
-            found.add(key)
-            pending.extend(children.get(key[0], ()))
+    known, found = set(pids), set[ProcessKey]()
+    while more := {
+        key
+        for key, times in processes.items()
+        if key not in found and (key[0] in known or times.parent_pid in known)
+    }:
+        found |= more
+        known |= {pid for pid, _ in more}
     return found
 
 

@@ -9,6 +9,7 @@ touches the device before it is asked, so that making a context can be timed.
 import errno
 import functools
 import math
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,17 +22,13 @@ from bench.devices.torch.adapter import Adapter, DeviceEvent
 from bench.devices.torch.backends import attempt, device_module
 from bench.devices.torch.detect import current_accelerator_type, describe, locate
 
-_OUT_OF_MEMORY_TEXTS = (
-    "out of memory",  # CUDA, HIP, MPS, XPU, NPU, MLU, MUSA, and AcceleratorError of all
-    "out_of_memory",  # driver codes, such as CUDA_ERROR_OUT_OF_MEMORY
-    "outofmemory",  # hipErrorOutOfMemory
-    "out_of_device_memory",  # Level Zero and Unified Runtime (XPU)
-    "out_of_host_memory",
-    "cublas_status_alloc_failed",
-    "cudnn_status_alloc_failed",
-    "can't allocate memory",  # DefaultCPUAllocator on Linux and macOS
-    "cannot allocate memory",  # mmap, shared memory of loader workers
-    "not enough memory",  # DefaultCPUAllocator on Windows
+_OUT_OF_MEMORY = re.compile(
+    # Each vendor's words; CUDA_ERROR_OUT_OF_MEMORY and other driver codes; hipErrorOutOfMemory.
+    r"out[ _]?of[ _]?((device|host)_)?memory"
+    r"|(cublas|cudnn)_status_alloc_failed"
+    # DefaultCPUAllocator; mmap, shared memory of loader workers; DefaultCPUAllocator on Windows.
+    r"|can't allocate memory|cannot allocate memory|not enough memory",
+    re.IGNORECASE,
 )
 _CHECK_PAUSE_S = 0.005
 
@@ -48,8 +45,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(part in text for part in _OUT_OF_MEMORY_TEXTS)
+    return isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
 
 
 class _AcceleratorAdapter(Adapter):

@@ -105,10 +105,6 @@ def get_amp_supported_dtype() -> list[torch.dtype]:
     return [torch.float16] if "no_bf16" in _QUIRKS else [torch.float16, torch.bfloat16]
 
 
-def is_bf16_supported() -> bool:
-    return "no_bf16" not in _QUIRKS
-
-
 # Random numbers come from the CPU's generator, which torch.manual_seed has seeded already.
 def manual_seed(seed: int) -> None:
     """Nothing of its own to seed."""

@@ -11,7 +11,7 @@ import itertools
 import os
 import random
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from bench.core.errors import BenchError, MeasurementError
@@ -35,20 +35,15 @@ class Arm:
     """One configuration on its way through the rounds."""
 
     planned: Planned
-    done: set[int] = field(default_factory=set)
-    """Trials that have a usable row."""
-    usable: list[Row] = field(default_factory=list)
+    usable: list[Row]
+    done: set[int]
+    """Trials that have a usable row, or are given up."""
     is_ended: bool = False
 
     @property
     def next_trial(self) -> int:
-        """Lowest trial number without a usable row."""
+        """Lowest trial number that is not done."""
         return next(trial for trial in itertools.count() if trial not in self.done)
-
-    def count(self, row: Row) -> None:
-        """Take in a usable row."""
-        self.done.add(int(row["trial"] or 0))
-        self.usable.append(row)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,22 +66,17 @@ class Runner:
         self._progress = Progress()
         self._lacks_samples = False
         self._order = random.Random(plan.seed)
+        self._effort = plan.effort
         self._started_s = time.monotonic()
-        self._attempts: dict[tuple[str, int], int] = {}
         self._idle_power_w: float | None = None
         self.rows = store.rows()
-        for row in self.rows:
-            key = (str(row["config_hash"]), int(row["trial"] or 0))
-            self._attempts[key] = max(self._attempts.get(key, 0), int(row.get("attempt") or 1))
         self.arms = [self._arm(planned) for planned in plan.planned]
 
     def _arm(self, planned: Planned) -> Arm:
-        """Return an arm that has counted the rows of its configuration."""
-        arm = Arm(planned=planned)
-        for row in self.rows:
-            if row["config_hash"] == planned.config_hash and row["status"] in USABLE:
-                arm.count(row)
-        return arm
+        """Return an arm with the rows of before."""
+        own = [row for row in self.rows if row["config_hash"] == planned.config_hash]
+        usable = [row for row in own if row["status"] in USABLE]
+        return Arm(planned=planned, usable=usable, done={int(row["trial"] or 0) for row in usable})
 
     def run(self, progress: Progress) -> Ended:
         """Run until every configuration has ended and close the store; no trial makes it raise."""
@@ -98,7 +88,7 @@ class Runner:
                 for arm in self._order.sample(active, len(active)):
                     if self._is_over(arm):
                         continue  # it has its minimum, and the budget went during this round
-                    if self.plan.is_budget_firm and self._is_spent():
+                    if self.plan.is_budget_firm and self._left_s() <= 0:
                         self._skip(arm, ("budget", "the time budget was used up"))
                     else:
                         self._run_one(arm)
@@ -117,12 +107,11 @@ class Runner:
         done = len(arm.done)
         if arm.is_ended or done >= self.plan.max_trials:
             return True
-        target_frac = self.plan.target_half_width_frac
-        has_enough = is_precise(arm.usable, target_half_width_frac=target_frac) or self._is_spent()
+        has_enough = is_precise(arm.usable, effort=self._effort) or self._left_s() <= 0
         return done >= self.plan.min_trials and has_enough
 
-    def _is_spent(self) -> bool:
-        return time.monotonic() - self._started_s >= self.plan.budget_s
+    def _left_s(self) -> float:
+        return self.plan.budget_s - (time.monotonic() - self._started_s)
 
     # One trial -----------------------------------------------------------------------------------
 
@@ -135,50 +124,45 @@ class Runner:
         started_s = time.monotonic()
         row = self._attempt(arm, trial=trial)
         codes = _codes(row)
-        took_s = time.monotonic() - started_s
-        # A retry must fit into the budget.
-        has_time = time.monotonic() - self._started_s + took_s <= self.plan.budget_s
         is_spoilt = codes & validity.RETRYABLE and row["status"] not in USABLE
-        if is_spoilt and has_time and self._has_calmed(codes):
+        has_time = time.monotonic() - started_s <= self._left_s()
+        # A second attempt must fit into the budget, and not begin in the noise of the first.
+        if is_spoilt and has_time and ("foreign_cpu_heavy" not in codes or self._wait_for_quiet()):
             row = self._attempt(arm, trial=trial)
             codes = _codes(row)
         if row["status"] in USABLE:
-            arm.count(row)
+            arm.done.add(trial)
+            arm.usable.append(row)
             idle_power_w = row.get("idle_power_w")
             if isinstance(idle_power_w, float):
                 self._idle_power_w = idle_power_w
-        elif not codes & validity.RETRYABLE:
-            self._cannot_work(arm, codes)
-        else:
+        elif codes & validity.RETRYABLE:
             # Go on with other trials only if the environment was at fault, not the program.
-            arm.is_ended = bool(codes & validity.FAILING)
             arm.done.add(trial)
+            arm.is_ended = bool(codes & validity.FAILING)
+        else:
+            arm.is_ended = True
+            if "out_of_memory" in codes and self.plan.oom_shrink:
+                self._shrink(arm.planned)
 
-    def _cannot_work(self, arm: Arm, codes: set[str]) -> None:
-        arm.is_ended = True
-        can_shrink = "out_of_memory" in codes and self.plan.oom_shrink
-        smaller = shrunk(arm.planned) if can_shrink else None
+    def _shrink(self, planned: Planned) -> None:
+        smaller = shrunk(planned)
         known = {other.planned.config_hash for other in self.arms}
         if smaller is not None and smaller.config_hash not in known:
-            name = arm.planned.config.name
-            self._progress.note(f"{name}: out of memory; trying batch {smaller.batch}")
+            self._progress.note(
+                f"{planned.config.name}: out of memory; trying batch {smaller.batch}"
+            )
             self.arms.append(self._arm(smaller))
 
     def _attempt(self, arm: Arm, *, trial: int, refused: Failure | None = None) -> Row:
         """Run the trial, or only say why it is not begun; either way it has a row."""
         planned, facts, started_utc = arm.planned, self.facts, utc_now()
         key = (planned.config_hash, trial)
-        attempt = self._attempts[key] = self._attempts.get(key, 0) + 1
+        before = [row for row in self.rows if (row["config_hash"], row["trial"]) == key]
         request = make_request(
             planned,
             trial=trial,
-            limits=next_limits(
-                arm.usable,
-                limits=self.plan.limits,
-                min_trials=self.plan.min_trials,
-                max_trials=self.plan.max_trials,
-                target_half_width_frac=self.plan.target_half_width_frac,
-            ),
+            limits=next_limits(arm.usable, effort=self._effort),
             facts=facts,
             idle_power_w=self._idle_power_w,
         )
@@ -206,7 +190,7 @@ class Runner:
                 planned,
                 facts=facts,
                 request=request,
-                attempt=attempt,
+                attempt=max((int(row.get("attempt") or 1) for row in before), default=0) + 1,
                 started_utc=started_utc,
                 outcome=outcome,
                 observation=observation,
@@ -223,17 +207,12 @@ class Runner:
         """Wait until others leave a trial its processors; False where they did not."""
         if self.facts.inspection.device.type == "fake" or self.plan.limits.is_smoke:
             return True  # no load of others is judged there
-        limit_s = QUIET_LIMIT_S
-        if self.plan.is_budget_firm:
-            left_s = self.plan.budget_s - (time.monotonic() - self._started_s)
-            limit_s = min(limit_s, max(0.0, left_s))
+        left_s = max(0.0, self._left_s()) if self.plan.is_budget_firm else QUIET_LIMIT_S
         return wait_for_quiet(
-            limit_s=limit_s, siblings=sibling_pids(os.environ), report=self._progress.waiting
+            limit_s=min(QUIET_LIMIT_S, left_s),
+            siblings=sibling_pids(os.environ),
+            report=self._progress.waiting,
         )
-
-    def _has_calmed(self, codes: set[str]) -> bool:
-        """Whether a second attempt would not begin in the noise that spoilt the first."""
-        return "foreign_cpu_heavy" not in codes or self._wait_for_quiet()
 
     def _keep_samples(self, row: Row, outcome: Outcome, observation: Observation) -> None:
         """Keep the samples; a row without them is a row all the same."""

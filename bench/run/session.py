@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,18 +47,14 @@ def prepare(request: RunRequest, *, note: Callable[[str], None]) -> tuple[Plan, 
             note(elsewhere)
         note("looking at the device" + ("" if is_smoke else " (its roof is measured once)"))
     inspection = inspect_device(
-        request.device,
-        dtypes=request.dtypes,
-        with_roof=not is_smoke,
-        threads=request.threads,
+        request.device, dtypes=request.dtypes, with_roof=not is_smoke, threads=request.threads
     )
     if inspection.device.stack.startswith("ROCm"):
         note(
             "MIOpen searches kernels for new convolutions: the first trial may take minutes longer"
         )
         note("MIOPEN_FIND_MODE=FAST leaves the search out; the row's dnn_version has the mode")
-    plan = make_plan(request, joined=joined, inspection=inspection)
-    return plan, inspection
+    return make_plan(request, joined=joined, inspection=inspection), inspection
 
 
 def begin(
@@ -120,13 +117,12 @@ def _asked(planned: Planned, module: str, *, plan: Plan, facts: RunFacts, kind: 
 def _facts(inspection: Inspection) -> RunFacts:
     device = inspection.device
     chips = match_device(device.name, device.memory_bytes, compute_units=device.compute_units)
+    machine = machine_facts(environ=os.environ)
     return RunFacts(
         inspection=inspection,
         chips=tuple(chips),
         environment=environment.fingerprint(
-            torch_facts=inspection.torch_facts,
-            machine=machine_facts(environ=os.environ),
-            environ=os.environ,
+            torch_facts=inspection.torch_facts, machine=machine, environ=os.environ
         ),
         usable_cores=cpu.usable_cores(),
     )
@@ -134,13 +130,13 @@ def _facts(inspection: Inspection) -> RunFacts:
 
 def resume(name: str, *, folder: Path, note: Callable[[str], None]) -> Runner:
     """Take up a run by its id, file name or path; refuses when workload or device changed."""
-    store = Store.open(_find_run(name, folder=folder), note=note)
-    try:
+    with ExitStack() as unless_taken_up:
+        store = Store.open(_find_run(name, folder=folder), note=note)
+        unless_taken_up.callback(store.close)
         store.hold(holder=_holder())
-        return _taken_up(store)
-    except BaseException:
-        store.close()
-        raise
+        runner = _taken_up(store)
+        unless_taken_up.pop_all()
+    return runner
 
 
 def _taken_up(store: Store) -> Runner:
@@ -157,8 +153,8 @@ def _taken_up(store: Store) -> Runner:
         discovery.load_planned(config.origin, version=config.version)
         if planned.data_digest.startswith(BY_SIZES):
             raise IncompatibleError(
-                f"the run names --data {config.data} by its files' sizes, as an older bench did;"
-                " start a new run"
+                f"the run names --data {config.data} by its files' sizes, as an older bench did; "
+                "start a new run"
             )
         if digest_of(config.data) != planned.data_digest:
             raise IncompatibleError(
@@ -222,9 +218,8 @@ def record_profiles(run: Runner, *, note: Callable[[str], None]) -> None:
     for planned in run.plan.planned:
         config = planned.config
         can_profile = config.layout.is_single and config.device != "fake"
-        if not can_profile or planned.config_hash not in usable:
-            continue
-        if (planned.config_hash, config.device) in known:
+        is_known = (planned.config_hash, config.device) in known
+        if not can_profile or is_known or planned.config_hash not in usable:
             continue
         note(f"{config.name}: profiling operators (not timed)")
         try:
@@ -234,5 +229,4 @@ def record_profiles(run: Runner, *, note: Callable[[str], None]) -> None:
         except BenchError as error:
             note(f"{config.name}: no operator profile: {error}")
             continue
-        key = {"config_hash": planned.config_hash, "device": config.device}
-        write_profile(path, **key, profile=profile)
+        write_profile(path, config_hash=planned.config_hash, device=config.device, profile=profile)

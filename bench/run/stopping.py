@@ -16,40 +16,33 @@ from dataclasses import replace
 from statistics import fmean, variance
 
 from bench.core.statistics import mean_interval_log, t_quantile
-from bench.measure.timing.limits import Limits
+from bench.measure.timing.limits import Limits, Profile
 from bench.results.schema import Row
 
 _STARTING = ("import_s", "build_s", "transfer_s", "first_step_s", "warmup_s")
 _FEW_TRIALS = 3
 
 
-def is_precise(rows: Sequence[Row], *, target_half_width_frac: float) -> bool:
+def is_precise(rows: Sequence[Row], *, effort: Profile) -> bool:
     """Whether the interval of the mean over these usable rows is as narrow as was asked for."""
     medians_ms = _steps_ms(rows)
     interval = mean_interval_log(medians_ms) if len(medians_ms) >= _FEW_TRIALS else None
     if interval is None:
         return False
     middle, low, high = interval
-    wanted_frac = _wanted_frac(len(medians_ms), target_half_width_frac=target_half_width_frac)
-    return (high - low) / 2 / middle <= wanted_frac
+    return (high - low) / 2 / middle <= _wanted_frac(len(medians_ms), effort=effort)
 
 
-def _wanted_frac(num_trials: int, *, target_half_width_frac: float) -> float:
-    return target_half_width_frac * (0.25 if num_trials <= _FEW_TRIALS else 1.0)
+def _wanted_frac(num_trials: int, *, effort: Profile) -> float:
+    return effort.target_half_width_frac * (0.25 if num_trials <= _FEW_TRIALS else 1.0)
 
 
-def next_limits(
-    rows: Sequence[Row],
-    *,
-    limits: Limits,
-    min_trials: int,
-    max_trials: int,
-    target_half_width_frac: float,
-) -> Limits:
+def next_limits(rows: Sequence[Row], *, effort: Profile) -> Limits:
     """Limits of the next trial: the window is chosen where two trials show how they spread.
 
     All later trials are assumed to have it; it stays within the bounds of the limits.
     """
+    limits = effort.limits
     medians_ms, windows_s = _steps_ms(rows), _floats(rows, "window_s")
     half_widths = _floats(rows, "rel_ci95_frac")
     num = len(medians_ms)
@@ -60,19 +53,16 @@ def next_limits(
     between = max(0.0, variance(map(math.log, medians_ms)) - within)
     fixed_s = sum(sum(_floats(rows, name)) for name in _STARTING) / num
     ways = []
-    for count in range(max(min_trials, num + 1), max_trials + 1):
-        wanted_frac = _wanted_frac(count, target_half_width_frac=target_half_width_frac)
-        allowed = count * (wanted_frac / t_quantile(0.975, count - 1)) ** 2
+    for count in range(max(effort.min_trials, num + 1), effort.max_trials + 1):
+        allowed = count * (_wanted_frac(count, effort=effort) / t_quantile(0.975, count - 1)) ** 2
         if allowed > between:
             window_s = max(limits.window_min_s, within_s / (allowed - between))
             if window_s <= limits.window_max_s:
                 ways.append(((count - num) * (fixed_s + window_s), window_s))
-    if ways:
-        _, window_s = min(ways)
-    else:
-        # The least variance for the time, where no number of trials suffices.
-        window_s = math.sqrt(fixed_s * within_s / between) if between else limits.window_max_s
-        window_s = min(max(limits.window_min_s, window_s), limits.window_max_s)
+    # The least variance for the time, where no number of trials suffices.
+    best_s = math.sqrt(fixed_s * within_s / between) if between else limits.window_max_s
+    best_s = min(max(limits.window_min_s, best_s), limits.window_max_s)
+    _, window_s = min(ways, default=(0.0, best_s))
     return replace(limits, window_min_s=window_s, window_max_s=window_s)
 
 

@@ -15,7 +15,7 @@ from bench.devices.doctor.host_findings import Finding
 from bench.devices.telemetry import nvml
 from bench.devices.torch import backends, detect, probe
 from bench.hardware import chips
-from bench.run.planning.checks import select
+from bench.run.planning.selection import select
 from tests.cli.conftest import Ask
 
 TIMED = Path(__file__).resolve().parents[1] / "workload_files" / "timed.py"

@@ -244,9 +244,7 @@ def test_spent_budget_skips_only_what_lacks_its_minimum(
     run("-w", f"{TIMED}:infer", "--out", tmp_path / "precise", "--quiet")
     assert 3 <= len(rows_in(tmp_path / "precise")) <= 5, "precise ones need only three trials"
     monkeypatch.setattr(runner, "is_precise", lambda rows, **_: False)
-    monkeypatch.setattr(
-        Runner, "_is_spent", lambda self: sum(len(arm.done) for arm in self.arms) >= 7
-    )
+    monkeypatch.setattr(Runner, "_left_s", lambda self: 7 - sum(len(arm.done) for arm in self.arms))
     run("-w", "sleep-infer", "--batch", "1,2", "--budget", "1h", "--out", tmp_path)
     rows = rows_in(tmp_path)
     assert sorted(Counter(row["batch"] for row in rows).values()) == [3, 4]

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench import discovery
 from bench.core.errors import UsageError
-from bench.run.planning.checks import select
+from bench.run.planning.selection import select
 from bench.workload import Phase
 from tests.workloads.steps_of_workloads import generated_batch, train
 from workloads import align, imaging, llm, sleep, tabular

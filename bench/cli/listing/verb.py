@@ -76,7 +76,7 @@ def _list_recipes(name: str | None, *, as_json: bool) -> None:
 
 def _list_workloads(name: str | None, *, path: Path | None, as_json: bool) -> None:
     from bench import discovery
-    from bench.run.planning.checks import select
+    from bench.run.planning.selection import select
 
     names = (str(path),) if path else (name,) if name else tuple(discovery.names())
     selected = select(names)
@@ -130,7 +130,7 @@ def _entry(found: Found, phase: Phase, *, size: str) -> dict[str, Any]:
 
 def _runs_here(size: str, memory_bytes: int) -> str:
     """Say where it fits: accelerators that NVML sees, and the CPU. torch may see more."""
-    from bench.run.planning.checks import CPU_SIZES, MARGIN_FRAC
+    from bench.run.planning.selection import CPU_SIZES, MARGIN_FRAC
 
     accelerators, free_bytes = _memories()
     for name, device_free_bytes in accelerators:

@@ -30,15 +30,13 @@ _Stamp = tuple[int, int, int]
 _Known = dict[str, tuple[_Stamp, str]]
 
 
-def digest_of(data: str | None) -> str:
+def digest_of(data: str) -> str:
     """Return 'generated', 'resident' or the digest of a file or folder."""
-    if data in (None, "resident", "generated"):
-        return data or "generated"
-    root = user_path(str(data), what="--data")
-    digest = hashlib.sha256()
-    kept = _kept_in(root)
-    known = _read(kept)
-    found: _Known = {}
+    if data in ("resident", "generated"):
+        return data
+    root = user_path(data, what="--data")
+    digest, kept = hashlib.sha256(), _kept_in(root)
+    known, found = _read(kept), _Known()
     try:
         for name, path in sorted(_files(root)):
             status = path.stat()
@@ -95,24 +93,21 @@ def _content_digest(path: Path) -> str:
 # Kept digests: without a place for them, each run reads the files again -------------------------
 
 
-def _kept_in(root: Path) -> Path | None:
-    try:
+def _kept_in(root: Path) -> Path:
+    with suppress(OSError, RuntimeError):  # no home
         place = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:24]
         return cache_folder() / "data" / f"{place}.json"
-    except (OSError, RuntimeError):  # no home
-        return None
+    return Path(os.devnull)
 
 
-def _read(kept: Path | None) -> _Known:
-    try:
-        return {} if kept is None else msgspec.json.decode(kept.read_bytes(), type=_Known)
-    except (OSError, msgspec.DecodeError):
-        return {}
+def _read(kept: Path) -> _Known:
+    with suppress(OSError, msgspec.DecodeError):
+        return msgspec.json.decode(kept.read_bytes(), type=_Known)
+    return {}
 
 
-def _write(kept: Path | None, found: _Known) -> None:
+def _write(kept: Path, found: _Known) -> None:
     # Not where the folder is read-only, nor for a name that is no text.
     with suppress(OSError, UnicodeEncodeError):
-        if kept is not None:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(kept, msgspec.json.encode(found))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(kept, msgspec.json.encode(found))

@@ -13,7 +13,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from bench import discovery
@@ -21,12 +20,13 @@ from bench.core.nouns import DTYPES, Config, Device, Dtype, Layout, Mode
 from bench.core.paths import user_path
 from bench.hardware.chip_limit import ChipLimit, check_device, parse_chip_limit
 from bench.measure.inspection import Inspection
-from bench.measure.timing.limits import PROFILES, Limits, for_device, within_budget
-from bench.run.planning.checks import Joined, check_layouts, choose_size, overrides_of
+from bench.measure.timing.limits import PROFILES, Limits, Profile, for_device, within_budget
+from bench.run.planning.checks import Joined, check_layouts
 from bench.run.planning.data_digest import digest_of
 from bench.run.planning.modes import choose_mode, is_sure
 from bench.run.planning.request import TO_TRIAL, RunRequest
-from bench.workload import Workload, memory_bytes_of
+from bench.run.planning.selection import choose_size, memory_of
+from bench.workload import Workload
 
 STARTUP_S = 15.0
 """What a trial takes besides its limits, for planning only: imports, building, first step."""
@@ -97,6 +97,18 @@ class Plan:
     """Lines on the mode of modelled rows, and on what of the sweep is left out."""
 
     @property
+    def effort(self) -> Profile:
+        """How many trials, and each one's limits."""
+        return Profile(
+            name=self.profile,
+            min_trials=self.min_trials,
+            max_trials=self.max_trials,
+            budget_s=self.budget_s,
+            limits=self.limits,
+            target_half_width_frac=self.target_half_width_frac,
+        )
+
+    @property
     def wants_profiles(self) -> bool:
         """Whether it ends with operators profiled unasked: in no firm budget."""
         return self.profile in ("default", "rigorous") and not self.is_budget_firm
@@ -117,7 +129,7 @@ def make_plan(request: RunRequest, *, joined: Sequence[Joined], inspection: Insp
         for choice in itertools.product(
             request.sizes or (None,),
             request.dtypes or (inspection.default_dtype,),
-            overrides_of(request),
+            request.overrides,
             one.layouts,
         )
     ]
@@ -156,20 +168,18 @@ def _in_one_mode(
     every: list[Planned], *, asked: Mode | None, device: Device
 ) -> tuple[list[Planned], list[str]]:
     """Give all rows over a modelled link one mode, and say why; refuse one that shows no link."""
-    modelled = [one for one in every if one.config.layout.link]
-    sweep = [(one.config.layout, workload_of(one.config).num_parameters()) for one in modelled]
-    if asked is not None:
-        for layout, num_parameters in sweep:
-            is_sure(layout, num_parameters=num_parameters, device=device)
+    configs = [one.config for one in every if one.config.layout.link]
+    sweep = [(one.layout, workload_of(one).num_parameters()) for one in configs]
+    for layout, num_parameters in sweep if asked else []:
+        is_sure(layout, num_parameters=num_parameters, device=device)
     if asked is not None or not sweep:
         return every, []
     mode, why = choose_mode(sweep, device=device)
-    settled = [
-        replace(one, config=replace(one.config, layout=replace(one.config.layout, mode=mode)))
-        if one.config.layout.link
-        else one
-        for one in every
-    ]
+    settled = []
+    for one in every:
+        layout = one.config.layout
+        layout = replace(layout, mode=mode) if layout.link else layout
+        settled.append(replace(one, config=replace(one.config, layout=layout)))
     is_said = device.type == "cpu" or (mode == "simulated" and device.type != "fake")
     return settled, [f"every row over a link is {mode}: {why}"] if is_said else []
 
@@ -191,16 +201,20 @@ def _planned(
     data: tuple[str, str],
 ) -> Planned:
     size, dtype, overrides, layout = choice
-    found, phase = joined.found, joined.phase
+    found, phase, device = joined.found, joined.phase, inspection.device
+    # All memory of the device where nothing shows what is free.
+    free_bytes = device.memory_free_bytes
+    free_bytes = device.memory_bytes if free_bytes is None else free_bytes
+    known = [free_bytes, limit.memory_bytes if limit else None]
     chosen = choose_size(
         found,
         phase,
         asked=size,
         dtype=dtype,
         overrides=overrides,
-        free_bytes=_free_bytes(inspection, limit=limit),
+        free_bytes=min((one for one in known if one is not None), default=None),
         is_cpu=not inspection.is_accelerator,
-        data=data_path(data[0]),
+        data=data[0],
         check=partial(check_layouts, request=request, phase=phase, layouts=joined.layouts),
     )
     workload = chosen.workload
@@ -214,7 +228,7 @@ def _planned(
             params=discovery.parameters(workload),
             dtype=dtype,
             data=data[0],
-            device=inspection.device.label,
+            device=device.label,
             layout=layout,
             chip_limit=limit.name if limit else "",
             **{name: getattr(request, name) for name in TO_TRIAL},
@@ -227,20 +241,6 @@ def _planned(
         data_digest=data[1],
         refusal=chosen.refusal or _refusal(dtype, inspection),
     )
-
-
-def data_path(data: str) -> Path | None:
-    """Return the path of --data; None where data is generated."""
-    return None if data in ("generated", "resident") else Path(data)
-
-
-def _free_bytes(inspection: Inspection, *, limit: ChipLimit | None) -> int | None:
-    """Free memory of the device, or all of it where nothing shows what is free."""
-    device = inspection.device
-    is_known = device.memory_free_bytes is not None
-    free_bytes = device.memory_free_bytes if is_known else device.memory_bytes
-    known = [free_bytes, None if limit is None else limit.memory_bytes]
-    return min((size for size in known if size is not None), default=None)
 
 
 def _refusal(dtype: Dtype, inspection: Inspection) -> tuple[str, str] | None:
@@ -258,20 +258,17 @@ def _refusal(dtype: Dtype, inspection: Inspection) -> tuple[str, str] | None:
 def shrunk(planned: Planned) -> Planned | None:
     """Return the configuration at half the batch; None where that makes its step no smaller."""
     config = planned.config
-    found = discovery.load(config.origin)
-    phase = found.phase(config.phase)
+    phase = discovery.load(config.origin).phase(config.phase)
     batch = int(config.params["batch"] or 0) // 2
     if batch < 1:
         return None
-    workload = discovery.instance(found, size=None, overrides={**config.params, "batch": batch})
+    workload = workload_of(replace(config, params={**config.params, "batch": batch}))
     if workload.batch_size(phase) >= planned.batch:
         return None
-    path = data_path(config.data)
-    sized = workload if path is None else workload.sized_for(phase, path)
     return replace(
         planned,
         config=replace(config, params=discovery.parameters(workload)),
-        mem_estimate_bytes=memory_bytes_of(sized, phase, dtype=config.dtype),
+        mem_estimate_bytes=memory_of(workload, phase, data=config.data, dtype=config.dtype),
         batch=workload.batch_size(phase),
         extra_reasons=tuple(dict.fromkeys((*planned.extra_reasons, "oom_shrunk"))),
     )

@@ -9,6 +9,7 @@ not given. Only the form is read here; whether a size or a device is known is fo
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -227,6 +228,14 @@ class RunRequest:
     )
     seed: int = _effort("--seed", INTEGER, "seed of data, weights and order; default: 0", default=0)
     oom_shrink: bool = _effort("--oom-shrink", SWITCH, "halve the batch when memory runs out")
+
+    @property
+    def overrides(self) -> list[dict[str, Any]]:
+        """Every combination of --set and --batch values."""
+        swept: dict[str, Sequence[Any]] = dict(self.settings)
+        if self.batches:
+            swept["batch"] = self.batches
+        return [dict(zip(swept, one, strict=True)) for one in itertools.product(*swept.values())]
 
 
 FLAGS: Mapping[str, Flag] = {

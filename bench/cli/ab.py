@@ -103,7 +103,7 @@ def _judge(arms: tuple[ArmRuns, ArmRuns], *, threshold_frac: float | None) -> li
     from bench.results.schema import USABLE
 
     results = []
-    for place in range(len(arms[0].configurations)):
+    for place in range(len(arms[0].configurations())):
         both = [rows[place] for arm in arms for rows in arm.rows_by_trial]
         is_mixed = any(row.get("item_sizes") for row in both)
         figure = time_per_item_s if is_mixed else step_per_item_s

@@ -25,7 +25,7 @@ from bench.core.errors import ExitCode, MeasurementError, UsageError
 from bench.core.units import format_duration
 from bench.measure.asking import last_line_of
 from bench.results.reader import read_rows
-from bench.results.schema import USABLE, Row
+from bench.results.schema import USABLE, Row, Value
 from bench.results.store import Sidecar, Store, read_sidecar
 from bench.run.progress import describe_row
 from bench.run.runner import utc_now
@@ -48,12 +48,10 @@ class ArmRuns:
     """Block of each trial."""
     sidecar: Sidecar | None = None
 
-    @property
-    def configurations(self) -> list[tuple[str, str]]:
+    def configurations(self, *, trial: int = 0) -> list[tuple[str, str]]:
         """(workload, config_hash) of each configuration."""
-        if not self.rows_by_trial:
-            return []
-        return [(str(row["workload"]), str(row["config_hash"])) for row in self.rows_by_trial[0]]
+        rows = self.rows_by_trial[trial] if self.rows_by_trial else []
+        return [(str(row["workload"]), str(row["config_hash"])) for row in rows]
 
 
 def run_bench(
@@ -109,14 +107,11 @@ def run_blocks(
         arm.sidecar = arm.sidecar or sidecar
         arm.rows_by_trial.append(rows)
         arm.blocks.append(index // 4)
-        if arm.configurations != [(str(r["workload"]), str(r["config_hash"])) for r in rows]:
+        if arm.configurations() != arm.configurations(trial=-1):
             raise MeasurementError(f"arm {name} changed its configurations between two trials")
-        names = [[workload for workload, _ in one.configurations] for one in arms if one.blocks]
+        names = [", ".join(name for name, _ in one.configurations()) for one in arms if one.blocks]
         if names[0] != names[-1]:
-            raise UsageError(
-                "the arms do not run the same workloads: "
-                + " against ".join(", ".join(workloads) for workloads in names)
-            )
+            raise UsageError(f"the arms do not run the same workloads: {' against '.join(names)}")
 
 
 def _run_once(arm: ArmRuns, *, profile: str, seed: int) -> tuple[list[Row], Sidecar]:
@@ -134,11 +129,10 @@ def _run_once(arm: ArmRuns, *, profile: str, seed: int) -> tuple[list[Row], Side
 
 def _last_attempts(rows: list[Row], sidecar: Sidecar) -> list[Row]:
     """One row per configuration: the usable attempt, else the last; in the order of the plan."""
-    chosen: dict[str, Row] = {}
+    chosen: dict[Value, Row] = {}
     for row in rows:
-        key = str(row["config_hash"])
-        if key not in chosen or chosen[key]["status"] not in USABLE:
-            chosen[key] = row
+        if chosen.get(row["config_hash"], {}).get("status") not in USABLE:
+            chosen[row["config_hash"]] = row
     # Rows come in the random order of the run; the plan's order is that of its workloads.
     plan: Any = sidecar.request["plan"]
     configs = [one["config"] for one in plan["planned"]]
@@ -154,11 +148,8 @@ def _last_attempts(rows: list[Row], sidecar: Sidecar) -> list[Row]:
 def write_arm(arm: ArmRuns, *, folder: Path) -> Path:
     """Write an arm's rows into one result file and return its path."""
     assert arm.sidecar is not None and arm.rows_by_trial
-    sidecar = structs.replace(
-        arm.sidecar,
-        run_id=f"{secrets.token_hex(3)}{arm.name.lower()}",
-        started_utc=utc_now(),
-    )
+    run_id = f"{secrets.token_hex(3)}{arm.name.lower()}"
+    sidecar = structs.replace(arm.sidecar, run_id=run_id, started_utc=utc_now())
     host_hash = str(arm.rows_by_trial[0][0].get("host_hash") or "unknown0")
     with Store.create(folder, sidecar=sidecar, host_hash=host_hash) as store:
         for trial, rows in enumerate(arm.rows_by_trial):

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from bench.core.errors import MeasurementError, UsageError
@@ -21,14 +22,13 @@ from bench.hardware.links.curves import Point
 from bench.hardware.links.topology import LinkFile
 from bench.measure.asking import ask
 from bench.measure.messages import Answer, Devices, LinkPoint, LinkRequest, LinkResult, Stage
+from bench.run.launching.child import run_child
 from bench.run.launching.launch import run_ranks
 from bench.run.launching.torchrun import World
 
 OPS: tuple[Op, ...]
 OPS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send")
 LEAST_BYTES = 1024
-MOST_BYTES = {"cpu": 16 * 2**20, "accelerator": 512 * 2**20}
-"""Largest message unless --max-size says so: on a CPU a second each, elsewhere past the ramp."""
 REPETITIONS = 15
 LEAST_ERROR_FRACTION = 0.05
 """What interpolating between measured sizes misses by, however steady the link:
@@ -91,11 +91,12 @@ def measure_link(
     note: Callable[[str], None],
 ) -> MeasuredLink:
     """Measure; raises `MeasurementError` with the first rank's failure."""
-    kind = "cpu" if device.label == "cpu" else "accelerator"
+    # On a CPU a second each, elsewhere past the ramp.
+    most_bytes = most_bytes or (16 if device.label == "cpu" else 512) * 2**20
     request = LinkRequest(
         device=device.label,
         ops=tuple(ops),
-        sizes=sizes_up_to(most_bytes or MOST_BYTES[kind]),
+        sizes=sizes_up_to(most_bytes),
         repetitions=REPETITIONS,
     )
 
@@ -107,8 +108,7 @@ def measure_link(
         request,
         num_ranks=num_ranks,
         threads=max(1, cpu.usable_cores() // num_local_ranks),
-        timeout_s=timeout_s,
-        on_message=hear,
+        run=partial(run_child, timeout_s=timeout_s, on_message=hear),
     )
     result = outcome.result
     if not isinstance(result, LinkResult):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from statistics import fmean
 from typing import Any
 
 from bench.core.units import format_duration, format_number
@@ -89,14 +90,13 @@ class PlainProgress(Progress):
 
     def left_s(self, trials: int) -> float | None:
         """Return the time that so many trials will take; None before the first has ended."""
-        count = len(self._durations_s)
-        return trials * sum(self._durations_s) / count if count else None
+        return trials * fmean(self._durations_s) if self._durations_s else None
 
     def trial_ended(self, row: Row, *, duration_s: float) -> None:
         """Leave a line about the trial."""
         self._durations_s.append(duration_s)
-        text = f"{self._name}: {describe_row(row)} [{format_duration(duration_s)}]"
-        self.note(self.indent + text)
+        took = format_duration(duration_s)
+        self.note(f"{self.indent}{self._name}: {describe_row(row)} [{took}]")
 
 
 class BarProgress(PlainProgress):

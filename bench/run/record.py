@@ -21,7 +21,7 @@ from bench.measure.messages import TrialRequest, TrialResult
 from bench.measure.timing import validity
 from bench.measure.timing.limits import Limits
 from bench.results.environment import row_columns
-from bench.results.schema import BY_NAME, Row
+from bench.results.schema import BY_NAME, Row, Value
 from bench.run.launching.child import Outcome
 from bench.run.launching.launch import num_local_ranks
 from bench.run.launching.observation import Observation, observed_columns
@@ -62,21 +62,21 @@ def make_request(
 
     Where the idle power is known, or would have no use, the trial does not rest for it.
     """
-    config, device = planned.config, facts.inspection.device
+    config, inspection = planned.config, facts.inspection
     workers = num_workers(planned, facts=facts)
     cores = facts.usable_cores
     if config.chip_limit:
         cores = min(cores, parse_chip_limit(config.chip_limit).cores or cores)
-    is_fake = device.type == "fake"
-    rests = idle_power_w is None and not limits.is_smoke and facts.inspection.gives_power
+    is_fake = inspection.device.type == "fake"
+    rests = idle_power_w is None and not limits.is_smoke and inspection.gives_power
     return TrialRequest(
         config=config,
         limits=limits,
         trial=trial,
         cpu_ids=() if is_fake else _cpu_ids(config.threads),
-        threads=config.threads or max(1, cores // num_local_ranks(planned.config) - workers),
+        threads=config.threads or max(1, cores // num_local_ranks(config) - workers),
         workers=workers,
-        idle_s=IDLE_S if rests and _has_energy(config.layout, facts.inspection) else 0.0,
+        idle_s=IDLE_S if rests and _has_energy(config.layout, inspection) else 0.0,
     )
 
 
@@ -113,6 +113,7 @@ def make_row(
     observation: Observation,
 ) -> Row:
     """Build the row of one trial; a figure that was not measured has no cell."""
+    config, inspection = planned.config, facts.inspection
     row = _identity(planned, facts=facts)
     row |= {
         "trial": request.trial,
@@ -123,40 +124,37 @@ def make_row(
         "rss_peak_bytes": outcome.rss_peak_bytes,
     }
     reasons = list(planned.extra_reasons)
-    detail = outcome.detail
+    details: list[Value] = [outcome.detail]
     if outcome.failure is not None:
         reasons.append(outcome.failure.code)
     if isinstance(outcome.result, TrialResult):
         row |= outcome.result.row
-        reasons += outcome.result.reasons
-        detail = outcome.result.detail
         row |= _work_columns(row, planned, facts=facts)
         reached = row.get("roof_frac")
         over = validity.roof_problems(
             reached if isinstance(reached, float) else None,
-            is_accelerator=facts.inspection.is_accelerator,
-            dtype=planned.config.dtype,
+            is_accelerator=inspection.is_accelerator,
+            dtype=config.dtype,
         )
-        reasons += [code for code, _ in over]
-        detail = "; ".join(filter(None, (detail, *(words for _, words in over))))
+        reasons += [*outcome.result.reasons, *(code for code, _ in over)]
+        details += [outcome.result.detail, *(words for _, words in over)]
         if observation.sampler is not None:
             observed, observed_reasons = observed_columns(
                 observation,
                 row=row,
                 result=outcome.result,
                 usable_cores=facts.usable_cores,
-                has_energy=_has_energy(planned.config.layout, facts.inspection),
+                has_energy=_has_energy(config.layout, inspection),
             )
-            if planned.config.layout.strategy == "pp":
+            if config.layout.strategy == "pp":
                 # One device held every stage: no device of the layout would need as much.
                 observed.pop("mem_device_peak_bytes", None)
-            detail = "; ".join(str(one) for one in (detail, observed.pop("detail")) if one)
+            details.append(observed.pop("detail"))
             row |= observed
             reasons += observed_reasons
-    unique = list(dict.fromkeys(reasons))
-    row["status"] = validity.status_of(unique)
-    row["reasons"] = ";".join(unique) or None
-    row["detail"] = detail or None
+    row["reasons"] = ";".join(dict.fromkeys(reasons)) or None
+    row["status"] = validity.status_of(reasons)
+    row["detail"] = "; ".join(str(one) for one in details if one) or None
     return {key: value for key, value in row.items() if value is not None}
 
 
@@ -213,7 +211,10 @@ def _work_columns(row: Row, planned: Planned, *, facts: RunFacts) -> Row:
         return {"achieved_flops_per_s": achieved}
     roof = inspection.roof_flops_per_s.get(dtype)
     peak = facts.chip.peak_per_s.get(dtype) if facts.chip else None
-    own = achieved / _devices_of(planned, inspection) if achieved is not None else None
+    # Of the kind that peak and roof are for: real ranks on a CPU share one.
+    layout = planned.config.layout
+    is_shared = layout.mode in ("real", "throttled") and not inspection.is_accelerator
+    own = None if achieved is None else achieved / (1 if is_shared else layout.devices)
     return {
         "achieved_flops_per_s": achieved,
         "peak_flops_per_s": peak,
@@ -233,10 +234,3 @@ def _has_energy(layout: Layout, inspection: Inspection) -> bool:
         return False  # the window that was sampled had no communication in it
     is_virtual = layout.mode == "emulated"
     return layout.devices == 1 or is_virtual or not inspection.is_accelerator
-
-
-def _devices_of(planned: Planned, inspection: Inspection) -> int:
-    """Devices of the kind that peak and roof are for; real ranks on a CPU share one."""
-    layout = planned.config.layout
-    is_shared = layout.mode in ("real", "throttled") and not inspection.is_accelerator
-    return 1 if is_shared else layout.devices

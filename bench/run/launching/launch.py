@@ -62,23 +62,14 @@ def run_trial(
     on_message: OnMessage,
 ) -> Outcome:
     """Run one trial to its end; `on_start` gets its process id, `on_message` what it says."""
-    if request.config.needs_ranks:
-        return run_ranks(
-            request,
-            num_ranks=request.config.layout.devices,
-            threads=request.threads,
-            timeout_s=timeout_s,
-            on_start=on_start,
-            on_message=on_message,
-        )
-    return run_child(
-        "bench.measure.trial",
-        environment=child_environment(threads=request.threads),
-        request=encode(request),
-        timeout_s=timeout_s,
-        on_start=on_start,
-        on_message=on_message,
+    threads, layout = request.threads, request.config.layout
+    run = functools.partial(
+        run_child, timeout_s=timeout_s, on_start=on_start, on_message=on_message
     )
+    if request.config.needs_ranks:
+        return run_ranks(request, num_ranks=layout.devices, threads=threads, run=run)
+    environment = child_environment(threads=threads)
+    return run("bench.measure.trial", environment=environment, request=encode(request))
 
 
 def run_ranks(
@@ -86,18 +77,14 @@ def run_ranks(
     *,
     num_ranks: int,
     threads: int,
-    timeout_s: float,
-    on_message: OnMessage,
-    on_start: Callable[[int], None] = lambda _pid: None,
+    run: Callable[..., Outcome],
 ) -> Outcome:
     """Run what is asked for in so many ranks on this machine; ends every one of them.
 
-    Under torchrun the ranks are there already, and this process is the first of them.
+    Under torchrun the ranks are there already, and this process is the first of them. `run` is
+    `run_child` with its limit and its listeners.
     """
     world = world_of(os.environ)
-    run = functools.partial(
-        run_child, timeout_s=timeout_s, on_start=on_start, on_message=on_message
-    )
     sent = encode(request)
     if world is not None:
         if world.num_ranks != num_ranks:
@@ -159,7 +146,7 @@ def as_rank(work: Callable[[], int]) -> int:
         return work()
     finally:
         with contextlib.suppress(KeyboardInterrupt):
-            end()
+            _post(Post(number=None, key="request", message=RunEnd()))
 
 
 def job_environment(*, threads: int) -> dict[str, str]:
@@ -192,17 +179,7 @@ def follow() -> int:
     return int(ExitCode.INVALID)
 
 
-def end() -> None:
-    """Rank 0: tell the others that the run is over."""
-    _post(Post(number=None, key="request", message=RunEnd()))
-
-
 def _post(letter: Post) -> None:
+    environment = job_environment(threads=1)
     with contextlib.suppress(MeasurementError):  # without a store there is nobody left to tell
-        ask(
-            RANK,
-            letter,
-            kind=type(None),
-            what="the store",
-            environment=job_environment(threads=1),
-        )
+        ask(RANK, letter, kind=type(None), what="the store", environment=environment)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -22,12 +23,7 @@ from bench.devices.telemetry.bounds import refusals
 from bench.devices.telemetry.common import Baseline, Sample, Telemetry, is_in_use
 from bench.devices.telemetry.readers import open_telemetry
 from bench.devices.telemetry.sampler import Sampler
-from bench.devices.telemetry.window_sums import (
-    Conditions,
-    Energy,
-    window_conditions,
-    window_energy,
-)
+from bench.devices.telemetry.window_sums import Conditions, window_conditions, window_energy
 from bench.measure.messages import Stage, StepsSoFar, TrialRequest, TrialResult
 from bench.measure.timing import validity
 from bench.results.beside_rows import KEYS, append_samples
@@ -83,8 +79,9 @@ def run_watched(
                 observation.looks.append(look(siblings=siblings))
         on_message(message)
 
-    try:
+    with ExitStack() as stack:
         if telemetry is not None:
+            stack.callback(telemetry.close)
             observation.scope, observation.before = telemetry.scope, _rest_of(telemetry)
         try:
             outcome = run_trial(
@@ -98,9 +95,6 @@ def run_watched(
         if telemetry is not None:
             observation.after = telemetry.baseline()
         return outcome
-    finally:
-        if telemetry is not None:
-            telemetry.close()
 
 
 def _rest_of(telemetry: Telemetry) -> Baseline:
@@ -122,18 +116,15 @@ def keep_samples(path: Path, row: Row, outcome: Outcome, observation: Observatio
     result, sampler = outcome.result, observation.sampler
     if not isinstance(result, TrialResult):
         return
-    series = None if sampler is None else [_kept(one) for one in sampler.samples]
-    append_samples(
-        path,
-        {
-            **{key: row[key] for key in KEYS},
-            "window_start_s": result.window_start_s,
-            "window_end_s": result.window_end_s,
-            "stage_times_s": observation.stage_times_s,
-            **msgspec.to_builtins(result.samples),
-            "telemetry": series,
-        },
-    )
+    record = {
+        **{key: row[key] for key in KEYS},
+        "window_start_s": result.window_start_s,
+        "window_end_s": result.window_end_s,
+        "stage_times_s": observation.stage_times_s,
+        **msgspec.to_builtins(result.samples),
+        "telemetry": None if sampler is None else [_kept(one) for one in sampler.samples],
+    }
+    append_samples(path, record)
 
 
 def _kept(sample: Sample) -> dict[str, object]:
@@ -170,8 +161,7 @@ def observed_columns(
             foreign_frac=noise.foreign_cpu_frac, steal_frac=noise.steal_frac
         )
     if len(observation.looks) > 1 and any(one.startswith("foreign_cpu") for one in reasons):
-        words = load_between(*observation.looks).words
-        notes.append(f"busiest other program: {words}")
+        notes.append(f"busiest other program: {load_between(*observation.looks).words}")
     if samples:
         if has_energy:
             idle_w = idle_power_w(samples, observation.stage_times_s)
@@ -182,9 +172,14 @@ def observed_columns(
                 idle_power_w=observation.idle_power_w if idle_w is None else idle_w,
                 scope=observation.scope,
             )
-            columns |= _energy_columns(row, energy)
+            columns |= asdict(energy)
+            del columns["is_unvalidated"], columns["counter_problem"]
             reasons += ["energy_unvalidated"] if energy.is_unvalidated else []
             notes += [energy.counter_problem] if energy.counter_problem else []
+            items = row.get("items")
+            # What was sampled is one device; the items of several are not its own.
+            if row.get("parallel") is None and energy.energy_j is not None and items:
+                columns["energy_per_item_j"] = energy.energy_j / int(items)
         conditions = window_conditions(samples, start_s=start_s, end_s=end_s)
         columns |= asdict(conditions)
         del columns["power_brake_frac"]
@@ -209,16 +204,6 @@ def _throttle_reasons(
     return ["thermal_throttle"] if is_hot or (conditions.throttle_frac or 0.0) > limit else []
 
 
-def _energy_columns(row: Row, energy: Energy) -> Row:
-    items = row.get("items")
-    columns: Row = asdict(energy)
-    del columns["is_unvalidated"], columns["counter_problem"]
-    # What was sampled is one device; the items of several are not its own.
-    if row.get("parallel") is None and energy.energy_j is not None and isinstance(items, int):
-        columns["energy_per_item_j"] = energy.energy_j / items if items else None
-    return columns
-
-
 def idle_power_w(samples: list[Sample], stage_times_s: dict[str, float]) -> float | None:
     """Mean power while the trial sat idle with its context open; None when it did not."""
     start_s, end_s = stage_times_s.get("idle"), stage_times_s.get("check")
@@ -236,13 +221,10 @@ def _device_columns(samples: list[Sample], observation: Observation) -> tuple[Ro
         return {}, []
     used_bytes = [one.used_bytes for one in samples if one.used_bytes is not None]
     columns: Row = {"power_limit_w": before.power_limit_w, "driver_version": before.driver_version}
-    reasons: list[str] = []
-    if used_bytes and before.used_bytes is not None:
-        grown_bytes = max(used_bytes) - before.used_bytes
-        # Others gave memory back meanwhile: what the trial took is not known.
-        columns["mem_device_peak_bytes"] = grown_bytes if grown_bytes > 0 else None
-    if is_in_use(before):
-        reasons.append("foreign_gpu")
+    reasons = ["foreign_gpu"] if is_in_use(before) else []
+    # Where others gave memory back meanwhile, what the trial took is not known.
+    if used_bytes and before.used_bytes is not None and max(used_bytes) > before.used_bytes:
+        columns["mem_device_peak_bytes"] = max(used_bytes) - before.used_bytes
     if after is None:
         return columns, reasons
     if before.ecc_uncorrected is not None and after.ecc_uncorrected is not None:
@@ -250,6 +232,5 @@ def _device_columns(samples: list[Sample], observation: Observation) -> tuple[Ro
         # A counter that a reset of the driver set back counted nothing.
         columns["ecc_uncorrected"] = errors if errors >= 0 else None
         reasons += ["ecc"] if errors > 0 else []
-    if before.power_limit_w != after.power_limit_w:
-        reasons.append("device_changed")
+    reasons += ["device_changed"] if before.power_limit_w != after.power_limit_w else []
     return columns, reasons

@@ -42,6 +42,14 @@ def fake_run(*arguments: str, out: Path) -> tuple[int, str, str]:
     return bench_run("--device", "fake", *arguments, out=out)
 
 
+def job_left_over(port: int) -> dict[str, str]:
+    """What torchrun gave a rank of a job whose store was at that port of this machine."""
+    numbers = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    numbers |= {"GROUP_RANK": "0", "ROLE_RANK": "0", "ROLE_NAME": "default"}
+    agents = {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RUN_ID": "none"}
+    return {**numbers, **agents, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
 def only_file(out: Path) -> Path:
     (path,) = out.glob("*.csv")
     return path

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 from bench_process import (
     RANKS_NET,
+    WORKLOADS,
     bench_run,
     command,
     environment,
     fake_run,
+    job_left_over,
     only_file,
     processes_with,
     rows_in,
@@ -191,12 +193,10 @@ def torchrun(
 def test_two_agents_make_one_result_file_of_rank_0(tmp_path: Path) -> None:
     first, second = torchrun(tmp_path, "--trials", "2", agents=2)
     assert (first[0], second[0]) == (0, 0), first[2] + second[2]
-    rows = rows_in(tmp_path / "results")
-    assert [(row["device_count"], row["mode"], row["parallel"]) for row in rows] == [
-        (2, "real", "ddp")
-    ] * 2
-    assert [row["trial"] for row in rows] == [0, 1]
-    assert {row["status"] for row in rows} == {"WARN"}
+    columns = ("device_count", "mode", "parallel", "trial", "status")
+    assert [[row[name] for name in columns] for row in rows_in(tmp_path / "results")] == [
+        [2, "real", "ddp", trial, "WARN"] for trial in (0, 1)
+    ]
     assert first[1].split() == [str(only_file(tmp_path / "results"))]
     assert second[1] == "", "other ranks print nothing"
     assert processes_with(str(tmp_path)) == []
@@ -221,51 +221,25 @@ raise SystemExit(code)
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(
-    ("fault", "reason", "words"),
-    [
-        ("error", "error", "rank 1: KeyError: 'first line\\nsecond line'"),
-        ("kill", "crashed", "rank 1: the trial's process died in stage begun: signal SIGKILL"),
-    ],
-)
-def test_failure_of_another_rank_is_in_rank_0s_row(
-    fault: str, reason: str, words: str, tmp_path: Path
-) -> None:
-    ((code, _, stderr),) = torchrun(tmp_path, "--set", "faulty=1", fault=fault)
+def test_failures_of_another_rank_are_in_rank_0s_rows(tmp_path: Path) -> None:
+    ((code, _, stderr),) = torchrun(tmp_path, "--set", "faulty=1", fault="error,kill")
     rows = rows_in(tmp_path / "results")
-    assert {(row["status"], row["reasons"]) for row in rows} == {("FAILED", reason)}
-    assert words in str(rows[0]["detail"]), stderr
+    found = {str(row["reasons"]): str(row["detail"]) for row in rows}
+    assert {row["status"] for row in rows} == {"FAILED"}
+    assert found["error"] == "rank 1: KeyError: 'first line\\nsecond line'", stderr
+    died = "rank 1: the trial's process died in stage begun: signal SIGKILL"
+    assert found["crashed"].startswith(died), stderr
     assert code == 1, "torchrun's own code: rank 0 ended with bench's 4"
     assert stderr.count("exitcode  : ") == 1, "the other rank ended well"
     assert "exitcode  : 4" in stderr
-    ours = f"no usable row of ranks_net-train: FAILED ({reason}) {words}"
-    assert [line for line in stderr.splitlines() if line[:6] == "bench:"][-1].startswith(
-        f"bench: {ours}"
-    )
+    last = rows[-1]
+    why = str(last["detail"])[:60]
+    ours = f"no usable row of ranks_net-train: FAILED ({last['reasons']}) {why}"
+    said = [line for line in stderr.splitlines() if line[:6] == "bench:"]
+    assert said[-1].startswith(f"bench: {ours}")
     *_, cause, _rule = stderr.strip().splitlines()
     assert cause.startswith(f"  traceback : {ours}"), "torchrun shows it as the cause"
     assert processes_with(str(tmp_path)) == []
-
-
-@pytest.mark.timeout(120)
-def test_other_number_of_devices_is_one_line_and_ends_every_rank(tmp_path: Path) -> None:
-    ((_, stdout, stderr),) = torchrun(tmp_path, "--devices", "4")
-    assert stdout == ""
-    lines = [line for line in stderr.splitlines() if line.startswith("bench: ")]
-    assert lines == [
-        "bench: --devices 4 does not go with torchrun, which started 2 ranks; "
-        "leave --devices out, or start as many ranks"
-    ]
-    assert "exitcode  : 2" in stderr and stderr.count("exitcode  : ") == 1
-    assert not (tmp_path / "results").exists()
-
-
-def job_left_over(port: int) -> dict[str, str]:
-    """What torchrun gave a rank of a job whose store was at that port of this machine."""
-    numbers = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
-    numbers |= {"GROUP_RANK": "0", "ROLE_RANK": "0", "ROLE_NAME": "default"}
-    agents = {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RUN_ID": "none"}
-    return {**numbers, **agents, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
 
 def free_port() -> int:
@@ -290,34 +264,22 @@ def test_a_job_that_has_ended_is_named_in_one_line(
     assert not (tmp_path / "results").exists()
 
 
-ENVIRON = """
-import json, os, sys
-from dataclasses import dataclass
-from pathlib import Path
-sys.path.append({folder!r})
-from timed import Workload as Timed
-
-@dataclass(frozen=True, kw_only=True)
-class Workload(Timed):
-    def simulated_step_s(self, phase):
-        Path({seen!r}).write_text(json.dumps(dict(os.environ)))
-        return 0.1
-"""
-
-
 def test_a_trial_alone_gets_no_variable_of_a_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine, seen = tmp_path / "mine.py", tmp_path / "seen"
-    folder = str(Path(__file__).parents[1] / "workload_files")
-    mine.write_text(ENVIRON.format(folder=folder, seen=str(seen)))
+    mine.write_text(
+        f"import json, os, pathlib, sys; sys.path.append({str(WORKLOADS)!r})\n"
+        "from timed import Workload\n"
+        f"pathlib.Path({str(seen)!r}).write_text(json.dumps(dict(os.environ)))\n"
+    )
     left = job_left_over(free_port())
     del left["TORCHELASTIC_USE_AGENT_STORE"]  # else it would be a rank, and refused
     for name, value in {**left, "MASTER_OF_ARTS": "kept"}.items():
         monkeypatch.setenv(name, value)
     code, _, stderr = fake_run("-w", f"{mine}:infer", "--trials", "1", "--quiet", out=tmp_path)
     assert (code, stderr) == (0, "")
-    found = json.loads(seen.read_text())
+    found = json.loads(seen.read_text())  # the trial's own process is the last to write it
     assert sorted(left.keys() & found.keys()) == []
     assert found["MASTER_OF_ARTS"] == "kept"
 
@@ -336,18 +298,21 @@ def test_a_store_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) 
 def test_devices_are_those_that_torchrun_started_and_nothing_else_makes_ranks() -> None:
     kubernetes = {"RANK": "0", "WORLD_SIZE": "4", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
     assert world_of(kubernetes) is None, "set for each node, before torchrun is started there"
-    agent = {"TORCHELASTIC_USE_AGENT_STORE": "True", "LOCAL_WORLD_SIZE": "2"}
+    given = {**job_left_over(1), **kubernetes}
     with pytest.raises(UsageError, match="LOCAL_RANK=, .* unset TORCHELASTIC"):
-        world_of({**kubernetes, **agent})
-    agent["LOCAL_RANK"] = "0"
-    assert world_of({**kubernetes, **agent, "WORLD_SIZE": "1"}) is None
-    world = world_of({**kubernetes, **agent})
+        world_of({**given, "LOCAL_RANK": ""})
+    assert world_of({**given, "WORLD_SIZE": "1"}) is None
+    world = world_of(given)
     assert world == World(rank=0, num_ranks=4, num_local_ranks=2)
-    found = as_ranks(RunRequest(links=("pcie4",)), world=world)
-    assert (found.devices, found.mode) == ((4,), "throttled")
-    found = as_ranks(RunRequest(devices=(4,)), world=world)
-    assert (found.devices, found.mode) == ((4,), None)
-    with pytest.raises(UsageError, match="--devices 2,4 does not go with torchrun"):
-        as_ranks(RunRequest(devices=(2, 4)), world=world)
-    with pytest.raises(UsageError, match="--mode emulated takes one process"):
-        as_ranks(RunRequest(mode="emulated", links=("pcie4",)), world=world)
+    for request, mode in (
+        (RunRequest(links=("pcie4",)), "throttled"),
+        (RunRequest(devices=(4,)), None),
+    ):
+        found = as_ranks(request, world=world)
+        assert (found.devices, found.mode) == ((4,), mode)
+    for refused, words in (
+        (RunRequest(devices=(2, 4)), "--devices 2,4 does not go with torchrun"),
+        (RunRequest(mode="emulated", links=("pcie4",)), "--mode emulated takes one process"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            as_ranks(refused, world=world)

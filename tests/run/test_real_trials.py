@@ -4,9 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from bench_process import (
@@ -67,35 +65,14 @@ def test_both_phases_of_a_healthy_net_fill_their_rows(tmp_path: Path) -> None:
     assert not profiles_path(only_file(tmp_path)).exists(), "a smoke run ends without"
 
 
-def test_operators_are_profiled_on_request_and_only_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cpu_rows(out=tmp_path, code=0)
-    path = only_file(tmp_path)
-    words = ["project", str(path), "--to", "h20", "--profile-operators"]
-    # A smoke run measures no roof, so there is a profile and nothing to project from.
-    assert main(words) == 5
-    reported = capsys.readouterr().err
-    assert "profiling operators" in reported and "roof was not measured" in reported
-    (one,) = read_profiles(path).values()
-    assert sum(operators.time_s or 0.0 for operators in one.operators) > 0.0
-    assert any(operators.is_matrix and operators.flops > 0.0 for operators in one.operators)
-    before = profiles_path(path).read_bytes()
-    assert main(words) == 5
-    assert "profiling operators" not in capsys.readouterr().err
-    assert profiles_path(path).read_bytes() == before
-
-
 def test_faults_of_training_and_of_inference_are_told_apart(tmp_path: Path) -> None:
-    rows = by_fault(cpu_rows("--set", "fault=nan,inf,memory,unsupported", out=tmp_path / "train"))
-    for fault in ("nan", "inf"):
-        row = rows[fault]
-        assert row["status"] == "INVALID"
-        assert {"nonfinite", "smoke"} <= set(str(row["reasons"]).split(";"))
-        assert row["detail"] == f"loss went from {fault} to {fault}"
-        assert row["loss_last"] is None, "what is not finite has no cell"
-        assert float(row["throughput_per_s"] or 0) > 0, "the figures are kept"
-    memory, unsupported = rows["memory"], rows["unsupported"]
+    rows = by_fault(cpu_rows("--set", "fault=nan,memory,unsupported", out=tmp_path / "train"))
+    row, memory, unsupported = rows["nan"], rows["memory"], rows["unsupported"]
+    assert row["status"] == "INVALID"
+    assert {"nonfinite", "smoke"} <= set(str(row["reasons"]).split(";"))
+    assert row["detail"] == "loss went from nan to nan"
+    assert row["loss_last"] is None, "what is not finite has no cell"
+    assert float(row["throughput_per_s"] or 0) > 0, "the figures are kept"
     assert (memory["status"], memory["reasons"]) == ("FAILED", "out_of_memory")
     assert "allocate" in str(memory["detail"])
     assert (unsupported["status"], unsupported["reasons"]) == ("FAILED", "unsupported_op")
@@ -104,31 +81,33 @@ def test_faults_of_training_and_of_inference_are_told_apart(tmp_path: Path) -> N
     faults = ("--set", "fault=nan_output,check")
     rows = by_fault(cpu_rows(*faults, workload=f"{NET}:infer", out=tmp_path / "infer"))
     assert {row["status"] for row in rows.values()} == {"INVALID"}
-    assert rows["nan_output"]["reasons"] == "nonfinite;smoke"
-    assert rows["nan_output"]["detail"] == "the output has values that are not finite"
-    assert rows["check"]["reasons"] == "wrong_output;smoke"
-    assert rows["check"]["detail"] == "no row may look like this in finance"
+    told = {fault: f"{row['reasons']}: {row['detail']}" for fault, row in rows.items()}
+    assert told == {
+        "nan_output": "nonfinite;smoke: the output has values that are not finite",
+        "check": "wrong_output;smoke: no row may look like this in finance",
+    }
 
 
 def test_output_that_differs_from_the_reference_makes_the_row_invalid(tmp_path: Path) -> None:
     wrong = str(WORKLOADS / "wrong_net.py:infer")
-    rows = cpu_rows("--dtype", "fp32,bf16", workload=wrong, out=tmp_path)
-    halved, right = sorted(rows, key=lambda row: str(row["dtype"]))
-    assert (right["status"], right["reasons"]) == ("WARN", "smoke")
-    assert (halved["status"], halved["reasons"]) == ("INVALID", "wrong_output;smoke")
-    assert float(halved["check_error_frac"] or 0) == pytest.approx(0.5, abs=0.05)
-    assert halved["detail"] == "output at tiny is 0.5 from the CPU's fp32 result, tolerance 0.06"
+    (row,) = cpu_rows("--dtype", "bf16", workload=wrong, out=tmp_path)
+    assert (row["status"], row["reasons"]) == ("INVALID", "wrong_output;smoke")
+    assert float(row["check_error_frac"] or 0) == pytest.approx(0.5, abs=0.05)
+    assert row["detail"] == "output at tiny is 0.5 from the CPU's fp32 result, tolerance 0.06"
 
 
-def test_a_simulated_step_waits_for_its_loader_as_the_step_alone_does(tmp_path: Path) -> None:
+def test_a_slow_loader_is_told_from_a_slow_device_and_waited_for_in_a_simulated_step_too(
+    tmp_path: Path,
+) -> None:
     rows = cpu_rows(
         *("--set", "delay_s=0.01", "--workers", "0", "--devices", "1,8", "--parallel", "ddp,fsdp"),
-        *("--link", "infinite,h100-nvlink", "--mode", "simulated"),
+        *("--link", "h100-nvlink", "--mode", "simulated"),
         out=tmp_path,
         code=0,
     )
     (alone,) = (row for row in rows if row["device_count"] == 1)
-    assert len(rows) == 5
+    assert len(rows) == 3
+    assert set(str(alone["reasons"]).split(";")) == {"smoke", "input_bound"}
     for row in rows:
         # Four samples of 10 ms each, before a step of 20 ms.
         assert float(row["step_median_ms"] or 0) > 60
@@ -142,26 +121,32 @@ def test_a_simulated_step_waits_for_its_loader_as_the_step_alone_does(tmp_path: 
             assert float(row["compute_step_ms"] or 0) > 60, "a link takes no wait away"
 
 
-def test_slow_loader_is_told_from_a_slow_device_and_a_process_takes_the_wait_away(
-    tmp_path: Path,
+def test_resident_data_and_a_process_of_the_loader_take_the_wait_away_and_a_profile_is_made_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def loaded(name: str, delay_s: float, *flags: str) -> Any:
-        (row,) = cpu_rows("--set", f"delay_s={delay_s}", *flags, out=tmp_path / name, code=0)
-        return row
+    out = tmp_path / "resident"
+    (row,) = cpu_rows("--set", "delay_s=0.01", "--data", "resident", out=out, code=0)
+    path = only_file(out)
+    assert (row["reasons"], row["data"], row["data_wait_frac"]) == ("smoke", "resident", None)
+    assert 20 <= float(row["step_median_ms"] or 0) < 60
+    # A smoke run measures no roof, so there is a profile and nothing to project from.
+    words = ["project", str(path), "--to", "h20", "--profile-operators"]
+    assert main(words) == 5
+    reported = capsys.readouterr().err
+    assert "profiling operators" in reported and "roof was not measured" in reported
+    (one,) = read_profiles(path).values()
+    assert sum(operators.time_s or 0.0 for operators in one.operators) > 0.0
+    assert any(operators.is_matrix and operators.flops > 0.0 for operators in one.operators)
+    before = profiles_path(path).read_bytes()
+    assert main(words) == 5
+    assert "profiling operators" not in capsys.readouterr().err
+    assert profiles_path(path).read_bytes() == before
 
-    row = loaded("generated", 0.01)
-    assert set(row["reasons"].split(";")) == {"smoke", "input_bound"}
-    # Four samples of 10 ms each, before a step of 20 ms.
-    assert row["data_wait_frac"] == pytest.approx(2 / 3, abs=0.15)
-    assert row["step_median_ms"] > 60
-    row = loaded("resident", 0.01, "--data", "resident")
-    assert row["reasons"] == "smoke"
-    assert (row["data"], row["data_wait_frac"]) == ("resident", None)
-    assert 20 <= row["step_median_ms"] < 60
-    row = loaded("process", 0.004, "--workers", "1")
+    delayed = ("--set", "delay_s=0.004", "--workers", "1")
+    (row,) = cpu_rows(*delayed, out=tmp_path / "process", code=0)
     assert (row["workers"], row["status"]) == (1, "WARN")
     # Loading takes 16 of 36 ms where it is not done meanwhile, as 20 ms are computed.
-    assert 0 < row["data_wait_frac"] < 0.3
+    assert 0 < float(row["data_wait_frac"] or 0) < 0.3
 
 
 def test_folder_of_the_user_cannot_stand_in_for_our_modules(tmp_path: Path) -> None:
@@ -169,9 +154,9 @@ def test_folder_of_the_user_cannot_stand_in_for_our_modules(tmp_path: Path) -> N
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("")
     (tmp_path / "copyreg.py").write_text("raise ImportError('the wrong copyreg')")
+    words = ["-w", "sleep-infer", "--profile", "smoke", "--device", "cpu", "--size", "tiny"]
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "bench", "run", "-w", "sleep-infer", "--profile", "smoke"]
-        + ["--device", "cpu", "--size", "tiny", "--quiet", "--out", "results"],
+        [sys.executable, "-P", "-m", "bench", "run", *words, "--quiet", "--out", "results"],
         cwd=tmp_path,
         env=environment(),
         capture_output=True,
@@ -220,20 +205,21 @@ def test_what_a_step_raises_is_a_reason_and_a_dead_process_a_crash_tried_twice(
     assert code == 4
     assert len(stderr.splitlines()) == len(rows) == len(RAISED) + 2 * len(DEATHS)
     assert {row["status"] for row in rows} == {"FAILED"}
-    found: dict[str, list[tuple[object, object, str]]] = {}
-    for row in rows:
-        attempt = (row["attempt"], row["reasons"], str(row["detail"]))
-        found.setdefault(json.loads(str(row["params_json"]))["fault"], []).append(attempt)
-    for fault, reason_and_detail in RAISED.items():
-        assert found[fault] == [(1, *reason_and_detail)]
-    for fault, words in DEATHS.items():
-        assert [(attempt, reason) for attempt, reason, _ in found[fault]] == [
-            (1, "crashed"),
-            (2, "crashed"),
-        ]
-        for _, _, detail in found[fault]:
+    found = [
+        (json.loads(str(row["params_json"]))["fault"], row["attempt"], row["reasons"])
+        for row in rows
+    ]
+    once = [(fault, 1, reason) for fault, (reason, _) in RAISED.items()]
+    assert sorted(found) == sorted(
+        once + [(fault, attempt, "crashed") for fault in DEATHS for attempt in (1, 2)]
+    )
+    for (fault, _, _), row in zip(found, rows, strict=True):
+        detail = str(row["detail"])
+        if fault in RAISED:
+            assert detail == RAISED[fault][1]
+        else:
             assert detail.startswith("the trial's process died in stage warmup: ")
-            assert words in detail
+            assert DEATHS[fault] in detail
             assert detail.endswith("last line: the last words") == (fault == "kill")
 
 
@@ -258,42 +244,31 @@ def test_hanging_trial_is_ended_with_all_its_processes(
 
 
 def test_other_configurations_go_on_when_one_fails(tmp_path: Path) -> None:
-    code, stdout, _ = fake_run(
-        "-w", FAULTY, "--set", "fault=memory,none", "--trials", "3", out=tmp_path
-    )
+    faults = ("--set", "fault=memory,none", "--trials", "2")
+    code, stdout, _ = fake_run("-w", FAULTY, *faults, out=tmp_path)
     assert code == 4, "one configuration has no usable row"
-    statuses = sorted(str(row["status"]) for row in rows_in(tmp_path))
-    assert statuses == ["FAILED", "OK", "OK", "OK"]
-    assert "out_of_memory: 1 of 4 trials, faulty-infer: device or host memory" in stdout
-
-
-def shrunk(out: Path, *flags: str, batch: str, code: int) -> tuple[Sequence[object], str]:
-    """Batches and statuses of a run whose memory is never enough for a batch over some size."""
-    found, _, stderr = fake_run(
-        *("-w", FAULTY, "--set", "fault=memory", "--batch", batch, *flags), out=out
-    )
-    assert found == code
-    return [(row["batch"], row["status"], row["reasons"]) for row in rows_in(out)], stderr
+    assert sorted(str(row["status"]) for row in rows_in(tmp_path)) == ["FAILED", "OK", "OK"]
+    assert "out_of_memory: 1 of 3 trials, faulty-infer: device or host memory" in stdout
 
 
 def test_oom_shrink_halves_the_batch_until_it_fits_and_says_so(tmp_path: Path) -> None:
-    flags = ("--set", "above_batch=3", "--trials", "2", "--oom-shrink")
-    rows, stderr = shrunk(tmp_path / "a", *flags, batch="8", code=0)
-    assert rows == [
-        (8, "FAILED", "out_of_memory"),
-        (4, "FAILED", "oom_shrunk;out_of_memory"),
-        (2, "WARN", "oom_shrunk"),
-        (2, "WARN", "oom_shrunk"),
-    ]
-    assert "faulty-infer: out of memory; trying batch 4" in stderr
-    last = rows_in(tmp_path / "a")
-    assert '"batch":2' in str(last[-1]["params_json"])
-    assert len({row["config_hash"] for row in last}) == 3
-
-    flags = ("--trials", "1", "--oom-shrink")
-    rows, _ = shrunk(tmp_path / "b", *flags, batch="2", code=4)
-    assert [row[0] for row in rows] == [2, 1], "it gives up at batch one"
-    rows, _ = shrunk(tmp_path / "c", "--trials", "1", batch="2", code=4)
-    assert [row[0] for row in rows] == [2], "off by default"
-    rows, _ = shrunk(tmp_path / "d", *flags, "--set", "above_batch=2", batch="4,2", code=0)
-    assert sorted(row[:2] for row in rows) == [(2, "OK"), (4, "FAILED")], "none of the sweep twice"
+    """Memory is never enough for a batch over some size."""
+    for number, (flags, code, expected) in enumerate(
+        [
+            ("8 --oom-shrink --set above_batch=3", 0, "8 FAILED, 4 FAILED, 2 WARN"),
+            ("2 --oom-shrink", 4, "2 FAILED, 1 FAILED"),  # it gives up at batch one
+            ("2", 4, "2 FAILED"),
+            ("4,2 --oom-shrink --set above_batch=2", 0, "4 FAILED, 2 OK"),  # none twice
+        ]
+    ):
+        words = ("-w", FAULTY, "--set", "fault=memory", "--trials", "1", "--batch", *flags.split())
+        found, _, stderr = fake_run(*words, out=tmp_path / str(number))
+        rows = sorted(rows_in(tmp_path / str(number)), key=lambda row: -int(row["batch"] or 0))
+        assert ", ".join(f"{row['batch']} {row['status']}" for row in rows) == expected, flags
+        assert found == code, flags
+        for row in rows:
+            is_shrunk = f"out of memory; trying batch {row['batch']}" in stderr
+            assert ("oom_shrunk" in str(row["reasons"])) == is_shrunk, flags
+            assert ("out_of_memory" in str(row["reasons"])) == (row["status"] == "FAILED"), flags
+            assert f'"batch":{row["batch"]}' in str(row["params_json"])
+        assert len({row["config_hash"] for row in rows}) == len(rows)

@@ -12,6 +12,7 @@ import msgspec
 import psutil
 import pytest
 import torch
+from bench_process import job_left_over
 
 from bench.core.nouns import Device, Layout
 from bench.devices.host.cpu_noise import CpuSnapshot, ProcessTimes, take_snapshot
@@ -36,6 +37,18 @@ RESULT = TrialResult(
     window_end_s=1.0,
     samples=Samples(warmup_step_s=[], step_s=[], step_clock="host", data_wait_s=None),
 )
+
+
+def columns_of(observation):
+    return observed_columns(observation, row={}, result=RESULT, usable_cores=1, has_energy=False)
+
+
+def begun(folder, *, facts, **flags):
+    """Plan a run of the fake device and begin it on one with these facts."""
+    request = RunRequest(workloads=("sleep-infer",), device="fake", **flags)
+    plan, inspection = session.prepare(request, note=lambda _: None)
+    inspection = replace(inspection, device=replace(inspection.device, **facts))
+    return session.begin(plan, inspection, folder=folder, note=print)
 
 
 def watch(monkeypatch, **replaced):
@@ -71,21 +84,14 @@ def test_the_load_of_the_last_trial_is_not_foreign(monkeypatch, settles_s, reaso
         time=SimpleNamespace(monotonic=lambda: now_s, sleep=sleep),
     )
     observation.sampler = SimpleNamespace(samples=[], snapshots=[])
-    _, found = observed_columns(
-        observation, row={}, result=RESULT, usable_cores=1, has_energy=False
-    )
-    assert found == reasons
+    assert columns_of(observation)[1] == reasons
     assert now_s < 3
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_other_ranks_of_a_torchrun_job_on_this_machine_are_not_foreign(monkeypatch):
     """Under torchrun the ranks are siblings: no one of them is below another."""
-    job = {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RUN_ID": "none", "RANK": "0"}
-    job |= {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
-    job["MASTER_ADDR"] = "127.0.0.1"
-    job["MASTER_PORT"] = str(50000 + os.getpid() % 10000)
-    for name, value in job.items():
+    for name, value in job_left_over(50000 + os.getpid() % 10000).items():
         monkeypatch.setenv(name, value)
     wait, own = [sys.executable, "-c", "import time; time.sleep(60)"], []
     with (
@@ -139,13 +145,10 @@ def test_a_run_rests_once_for_the_idle_power_of_all_its_rows(monkeypatch, tmp_pa
         powers_w = [(at_s, 40.0 if at_s < request.idle_s else 100.0) for at_s in times_s]
         samples = [Sample(time_s=at_s, power_w=power_w) for at_s, power_w in powers_w]
         observation.sampler = SimpleNamespace(samples=samples, snapshots=[])
-        observation.stage_times_s |= {"idle": 0.0, "check": request.idle_s} if rests() else {}
+        observation.stage_times_s |= {"idle": 0.0, "check": request.idle_s} if asked[-1] else {}
         observation.stage_times_s |= {"warmup": 6.0}
         result = msgspec.structs.replace(RESULT, window_start_s=10.0, window_end_s=20.0)
         return Outcome(result=msgspec.structs.replace(result, row={"step_median_ms": 20.0}))
-
-    def rests():
-        return asked[-1] > 0
 
     def asked_for(*arguments, **more):
         request = make_request(*arguments, **more)
@@ -155,22 +158,17 @@ def test_a_run_rests_once_for_the_idle_power_of_all_its_rows(monkeypatch, tmp_pa
     asked, make_request = [], runner.make_request
     monkeypatch.setattr(runner, "make_request", asked_for)
     monkeypatch.setattr(runner, "run_watched", run_watched)
-    request = RunRequest(
-        workloads=("sleep-infer",), sizes=("tiny", "base"), device="fake", trials=2
-    )
-    plan, inspection = session.prepare(request, note=lambda _: None)
-    device = replace(inspection.device, telemetry=("power",))
-    run = session.begin(plan, replace(inspection, device=device), folder=tmp_path, note=print)
+    run = begun(tmp_path, facts={"telemetry": ("power",)}, sizes=("tiny", "base"), trials=2)
     rows = run.run(Progress()).rows
     assert asked == [IDLE_S, 0.0, 0.0, 0.0]
     assert [row["idle_power_w"] for row in rows] == pytest.approx([40.0] * 4, rel=0.02)
     assert [row["energy_net_j"] for row in rows] == pytest.approx([600.0] * 4, rel=0.02)
     # What is not the power of the row's window is not rested for.
     layout = Layout(strategy="ddp", data=2, link="10gbe", mode="simulated")
-    planned = replace(plan.planned[0], config=replace(plan.planned[0].config, layout=layout))
-    more = {"trial": 0, "limits": plan.limits, "facts": run.facts}
-    assert make_request(plan.planned[0], **more).idle_s == IDLE_S
-    assert make_request(planned, **more).idle_s == 0.0
+    planned = run.plan.planned[0]
+    spread = replace(planned, config=replace(planned.config, layout=layout))
+    more = {"trial": 0, "limits": run.plan.limits, "facts": run.facts}
+    assert [make_request(one, **more).idle_s for one in (planned, spread)] == [IDLE_S, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -201,10 +199,7 @@ def test_a_trial_waits_for_quiet_and_is_not_repeated_in_the_same_noise(
     done, left = [], list(quiet)
     monkeypatch.setattr(runner, "wait_for_quiet", wait_for_quiet)
     monkeypatch.setattr(runner, "run_watched", run_watched)
-    request = RunRequest(workloads=("sleep-infer",), device="fake", trials=1)
-    plan, inspection = session.prepare(request, note=lambda _: None)
-    device = replace(inspection.device, type="cpu")
-    run = session.begin(plan, replace(inspection, device=device), folder=tmp_path, note=print)
+    run = begun(tmp_path, facts={"type": "cpu"}, trials=1)
     with redirect_stderr(StringIO()) as stderr:
         rows = run.run(PlainProgress()).rows
     assert done == expected and not left
@@ -212,33 +207,31 @@ def test_a_trial_waits_for_quiet_and_is_not_repeated_in_the_same_noise(
     assert stderr.getvalue().count("waiting for quiet: make") == len(rows), "once for each attempt"
 
 
-def test_a_row_that_others_disturbed_names_the_busiest_program():
+@pytest.mark.parametrize(
+    ("hog_frac", "reasons", "detail"),
+    [
+        (0.45, ["foreign_cpu_heavy"], "busiest other program: make, 45% of the processors"),
+        (0.0, [], None),
+    ],
+)
+def test_a_row_that_others_disturbed_names_the_busiest_program(hog_frac, reasons, detail):
     def counted(time_s, hog_s):
+        times = {"parent_pid": 1, "reaped_s": 0.0}
         processes = {
-            (7, 0.0): ProcessTimes(parent_pid=1, own_s=hog_s, reaped_s=0.0, name="make"),
-            (8, 0.0): ProcessTimes(parent_pid=1, own_s=hog_s / 9, reaped_s=0.0, name="sshd"),
+            (7, 0.0): ProcessTimes(own_s=hog_s, name="make", **times),
+            (8, 0.0): ProcessTimes(own_s=hog_s / 9, name="sshd", **times),
         }
+        total_s = time_s * num_cpus
         return CpuSnapshot(
-            time_s=time_s,
-            busy_s=hog_s,
-            steal_s=None,
-            total_s=time_s * (psutil.cpu_count() or 1),
-            everything=processes,
+            time_s=time_s, busy_s=hog_s, steal_s=None, total_s=total_s, everything=processes
         )
 
-    looks = [counted(-1.0, 0.0), counted(1.0, 0.45 * 2 * (psutil.cpu_count() or 1))]
-    observation = Observation(looks=looks)
-    observation.sampler = SimpleNamespace(samples=[], snapshots=looks)
-    facts = {"row": {}, "result": RESULT, "usable_cores": 1, "has_energy": False}
-    columns, reasons = observed_columns(observation, **facts)
-    assert reasons == ["foreign_cpu_heavy"]
-    assert columns["foreign_cpu_frac"] == pytest.approx(0.45)
-    assert columns["detail"] == "busiest other program: make, 45% of the processors"
-    calm = [counted(-1.0, 0.0), counted(1.0, 0.0)]
-    observation = Observation(looks=calm)
-    observation.sampler = SimpleNamespace(samples=[], snapshots=calm)
-    columns, reasons = observed_columns(observation, **facts)
-    assert (columns["detail"], reasons) == (None, [])
+    num_cpus = psutil.cpu_count() or 1
+    looks = [counted(-1.0, 0.0), counted(1.0, hog_frac * 2 * num_cpus)]
+    sampler = SimpleNamespace(samples=[], snapshots=looks)
+    columns, found = columns_of(Observation(looks=looks, sampler=sampler))
+    assert (found, columns["detail"]) == (reasons, detail)
+    assert columns["foreign_cpu_frac"] == pytest.approx(hog_frac)
 
 
 def test_processes_are_looked_at_before_the_warm_up_and_after_the_trial(monkeypatch):

@@ -9,7 +9,6 @@ on: so numerics are those of real training, for losses and compression. A link f
 really there stays as slow as that is, and the trace then shows collectives longer than modelled.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cache, partial
@@ -62,9 +61,9 @@ class Emulation:
         """Tell inductor the modelled bandwidths: it orders collectives by what they take."""
         from torch._inductor import config
 
-        node_size = self._node_size()
+        node_size = self.model.group_of(range(self.num_ranks)).ranks_per_node
         ends = {
-            "intra_node_bw": (range(min(node_size, self.num_ranks)), 1),
+            "intra_node_bw": (range(node_size), 1),
             # One rank of each node; a node has the adapters of all its ranks.
             "inter_node_bw": (range(0, self.num_ranks, node_size), node_size),
         }
@@ -77,11 +76,6 @@ class Emulation:
                 moved_bytes = num_beside * _LARGE_BYTES * (len(ranks) - 1) / len(ranks)
                 setting = config.patch({name: max(1, round(moved_bytes / time_s / 1e9))})
                 self._compiler_settings.enter_context(setting)
-
-    def _node_size(self) -> int:
-        """How many ranks from 0 on are on one node."""
-        others = range(1, self.num_ranks)
-        return 1 + bisect_left(others, 2, key=lambda rank: self.model.group_of((0, rank)).num_nodes)
 
     def close(self) -> None:
         """Destroy the process group, end the threads, give the compiler its settings back."""

@@ -36,7 +36,11 @@ class LaidOut:
     `net` is what the workload calls; `module` the built net, whose parameters an optimizer takes;
     `overlap` says whether communication can run beside compute; `period_steps` is how many
     optimizer steps lie between two communications of weights (1: every step communicates alike).
+    Copies average their gradients by DDP, or their weights every so many steps.
     """
+
+    ddp: DistributedDataParallel | None = None
+    averaging: WeightAveraging | None = None
 
     def __init__(self, net: nn.Module, *, overlap: str = "") -> None:
         self.net = net
@@ -54,7 +58,9 @@ class LaidOut:
 
         Gradients are exchanged in the last micro-batch of an optimizer step only.
         """
-        return contextlib.nullcontext()
+        if self.ddp is None or is_last_micro_batch:
+            return contextlib.nullcontext()
+        return self.ddp.no_sync()
 
     def local_loss(self, loss: torch.Tensor) -> torch.Tensor:
         """Return the loss as a plain tensor."""
@@ -70,22 +76,6 @@ class LaidOut:
     def clip(self, max_norm: float) -> None:
         """Scale gradients down to a total norm over all ranks."""
         torch.nn.utils.clip_grad_norm_(self.parameters, max_norm)
-
-    def after_step(self) -> None:
-        """Do what follows the optimizer step: periodic averaging, or nothing."""
-
-
-class Replicas(LaidOut):
-    """Copies of the net: their gradients are averaged by DDP, or their weights every H steps."""
-
-    ddp: DistributedDataParallel | None = None
-    averaging: WeightAveraging | None = None
-
-    def sync(self, is_last_micro_batch: bool) -> contextlib.AbstractContextManager[Any]:
-        """Keep gradients at home but in the last micro-batch."""
-        if self.ddp is None or is_last_micro_batch:
-            return contextlib.nullcontext()
-        return self.ddp.no_sync()
 
     def after_step(self) -> None:
         """Average weights where that is asked for."""

@@ -30,7 +30,6 @@ from bench.parallel.laid_out import (
     HALF_TYPES,
     MIXED_OVERLAP,
     LaidOut,
-    Replicas,
 )
 from bench.parallel.support import Mitigation, parse_mitigation
 from bench.workload import Phase, Workload
@@ -58,7 +57,7 @@ def replicate(
     """Cut the net as the workload plans, if it shall be, and make copies of it."""
     group = dist.group.WORLD
     assert group is not None
-    laid_out = Replicas(net)
+    laid_out = LaidOut(net)
     if layout.strategy == "tp":
         from bench.parallel.tensor import cut
 

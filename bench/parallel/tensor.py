@@ -28,13 +28,13 @@ from torch.distributed.tensor.parallel import (
 from torch.nn.utils import parametrize
 
 from bench.core.nouns import Layout
-from bench.parallel.laid_out import TENSOR_OVERLAP, Replicas
+from bench.parallel.laid_out import TENSOR_OVERLAP, LaidOut
 from bench.workload import Phase, TensorPlan, Workload
 
 
 def cut(
     net: nn.Module, *, workload: Workload, phase: Phase, layout: Layout, device: torch.device
-) -> tuple[Replicas, dist.ProcessGroup]:
+) -> tuple[LaidOut, dist.ProcessGroup]:
     """Cut the net in place; return it, and the group of this rank's copies.
 
     Neighbouring ranks share a copy, so that with nodes a copy stays inside one.
@@ -50,7 +50,7 @@ def cut(
     parts = _localize(net)
     _tie(net, tied)
     cut_parts = set(net.parameters()).intersection(parts)
-    return _CutReplicas(net, parts=cut_parts, mesh=mesh["tp"]), mesh.get_group("dp")
+    return _Cut(net, parts=cut_parts, mesh=mesh["tp"]), mesh.get_group("dp")
 
 
 @functools.cache
@@ -198,7 +198,7 @@ def _tie(net: nn.Module, tied: list[_Places]) -> None:
 # What a step does differently ---------------------------------------------------------------------
 
 
-class _CutReplicas(Replicas):
+class _Cut(LaidOut):
     """Each copy is cut: some weights are a rank's parts, and its ranks must agree."""
 
     def __init__(self, net: nn.Module, *, parts: set[nn.Parameter], mesh: DeviceMesh) -> None:

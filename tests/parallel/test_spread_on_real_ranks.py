@@ -50,6 +50,9 @@ MITIGATIONS = ["fp16", "bf16", "powersgd-2", "powersgd-4+fp16", "powersgd-4+bf16
                "postlocalsgd-4", "diloco-4", "diloco-4+fp16", "diloco-4+bf16"]  # fmt: skip
 MESH = ["losses:llm:tp x dp:fp32:1", "losses:llm:tp x dp:fp16:2", "gradients:llm:tp x dp:2"]
 THROTTLED, MODELLED_S = "throttled", 0.05
+LIBRARIES = ["bench.parallel.replicas", "bench.parallel.sharded", "bench.parallel.tensor",
+             "transformers.models.llama", "workloads._imaging.imaging_net",
+             "workloads._imaging.imaging_data", "workloads._llm.llm_net"]  # fmt: skip
 CPU = torch.device("cpu")
 LAYOUTS = {
     "ddp": Layout(strategy="ddp", data=2, bucket_bytes=40_000),
@@ -62,8 +65,12 @@ DEEP = {"deep_supervision": True, "filters": (8, 16, 16, 32)}
 
 def results_of(names: Sequence[str], *, num_ranks: int = 2) -> dict[str, list[Any]]:
     """Return what each case returned on each rank; a rank that fails raises with its traceback."""
+    # What is slow to import is imported once, in the process that ranks are forked from.
+    torch.multiprocessing.get_context("forkserver").set_forkserver_preload(LIBRARIES)
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_rank, (folder, list(names), num_ranks), nprocs=num_ranks)
+        torch.multiprocessing.start_processes(
+            _rank, (folder, list(names), num_ranks), nprocs=num_ranks, start_method="forkserver"
+        )
         ranks = [json.loads((Path(folder) / str(rank)).read_text()) for rank in range(num_ranks)]
     return {name: [rank[name] for rank in ranks] for name in names}
 

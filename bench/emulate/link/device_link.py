@@ -176,17 +176,6 @@ class DeviceLink:
 class DeviceWork(LinkWork):
     """A collective in stream order: to wait is to make the current stream wait."""
 
-    def __init__(
-        self,
-        link: DeviceLink,
-        issued: Issued,
-        *,
-        outputs: list[Tensor],
-        future: torch.futures.Future[list[Tensor]],
-    ) -> None:
-        super().__init__(link, issued, outputs=outputs)
-        self._future = future
-
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Make the current stream wait; the host goes on."""
         link, issued = self._link, self._issued
@@ -204,11 +193,11 @@ class DeviceWork(LinkWork):
         """Return the future of the output tensors: complete, in stream order."""
         self._issued.is_future_taken = True
         note_drain(self._link)
-        return self._future
+        return self._future  # type: ignore[no-any-return]
 
     def is_completed(self) -> bool:
         """Whether it is under way: as with NCCL's futures, streams keep the order."""
-        return self._future.done()
+        return bool(self._future.done())
 
 
 class StreamWatch:

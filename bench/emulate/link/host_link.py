@@ -101,11 +101,14 @@ class HostLink:
 class LinkWork(dist.Work):
     """A collective under way on a modelled link."""
 
-    def __init__(self, link: Any, issued: Issued, *, outputs: list[torch.Tensor]) -> None:
+    def __init__(
+        self, link: Any, issued: Issued, *, outputs: list[torch.Tensor], future: Any = None
+    ) -> None:
         super().__init__()
         self._link = link
         self._issued = issued
         self._outputs = outputs
+        self._future = future
 
     def is_success(self) -> bool:
         """Whether it is complete: virtual ranks never fail."""
@@ -137,7 +140,6 @@ class HostWork(LinkWork):
         self._end_s = end_s
         self._real = real
         self._paid = paid
-        self._future: torch.futures.Future[list[torch.Tensor]] | None = None
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Block until complete; virtual ranks never fail, so a timeout is only for the real op."""
@@ -157,7 +159,7 @@ class HostWork(LinkWork):
                 self._complete()
             else:
                 self._link.completions.call_at(self._end_s, self._complete)
-        return self._future
+        return self._future  # type: ignore[no-any-return]
 
     def is_completed(self) -> bool:
         """Whether a wait would return at once."""
@@ -181,11 +183,10 @@ class HostWork(LinkWork):
             self._paid.result()
 
     def _complete(self) -> None:
-        assert self._future is not None
         try:
             self._finish()
         except RuntimeError as error:  # a rank was lost: the error goes to those that wait
-            self._future.set_exception(error)  # type: ignore[arg-type]  # torch says so wrongly
+            self._future.set_exception(error)
         else:
             self._issued.seen = perf_counter()
             self._future.set_result(self._outputs)

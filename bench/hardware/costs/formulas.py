@@ -1,18 +1,16 @@
 """Times of collectives by formula: alpha-beta for any link, NCCL's own estimate for those it knows.
 
-Alpha-beta is latency and rate in closed form, for ring, tree and full mesh: S is the full tensor, n
-the ranks, B what one device sends in one direction, alpha a step's latency. Formulas and bus
+Alpha-beta is latency and rate in closed form, for ring, tree and full mesh. Formulas and bus
 bandwidth factors: https://github.com/NVIDIA/nccl-tests/blob/master/doc/PERFORMANCE.md
 A described link has no base and no ramp, so these are exact for it. Congestion is left out.
 
-NCCL picks ring or tree, and one of three protocols (LL, LL128, Simple), by predicted time; only
-its all-reduce has both. `tuner` repeats its formula from its constants, at the preset's rate; for a
-preset that it does not know, `alpha_beta` picks the faster in the same way. Constants:
-https://github.com/NVIDIA/nccl/blob/master/src/graph/tuning.cc, in microseconds there. In-switch
-reduction (NVLS) enters only with a measured bus bandwidth, from five devices on and where it gains:
-its formula is 30 % too fast.
+`tuner` repeats NCCL's choice by predicted time, at the preset's rate: ring or tree (for all-reduce
+alone) and one of three protocols (LL, LL128, Simple). `alpha_beta` picks the faster in the same way
+for a preset that NCCL does not know. Constants, in microseconds there:
+https://github.com/NVIDIA/nccl/blob/master/src/graph/tuning.cc. In-switch reduction (NVLS) enters
+only with a measured bus bandwidth and where it gains: its formula is 30 % too fast.
 
-Gloo takes a ring whatever the size, so that a described or measured link is one unless it says
+Gloo takes a ring whatever the size, and so does a described or measured link that does not say
 otherwise: https://github.com/pytorch/gloo/blob/main/gloo/allreduce.cc, UNSPECIFIED.
 """
 

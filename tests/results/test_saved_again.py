@@ -5,22 +5,24 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
-from result_rows import file_bytes, small_row, stored_row, write_file
+from result_rows import UTC, file_bytes, small_row, stored_row, write_file
 from test_schema import rows
 from typer.testing import CliRunner
 
 from bench.analysis.projection.scoring import COLUMNS as RATIO_COLUMNS
 from bench.cli import app
 from bench.core.errors import BenchError, DataError
-from bench.core.separated import decimal_mark, plain_number, separated
+from bench.core.separated import decimal_mark, decoded, plain_number, separated, unmarked
 from bench.hardware.links.curves import COLUMNS as LINK_COLUMNS
-from bench.hardware.links.curves import read_points, read_table
+from bench.hardware.links.curves import Point, read_points, read_table
 from bench.results.reader import parse_rows, read_rows
-from bench.results.schema import COLUMNS, SCHEMA_VERSION, Row
+from bench.results.schema import COLUMNS, Row
 
 NUMBERS = {"schema_version", *(one.name for one in COLUMNS if one.kind in ("int", "float"))}
 LINK_NUMBERS = set(LINK_COLUMNS[1:])
@@ -48,33 +50,23 @@ HABITS = st.fixed_dictionaries(
 """What spreadsheets do to a file that they open and save."""
 
 
-def saved_again(
-    data: bytes,
-    *,
-    numbers: set[str],
-    separator: str = ",",
-    mark: str = ".",
-    end: str = "\n",
-    has_sep_line: bool = False,
-    num_blank: int = 0,
-    quoting: int = csv.QUOTE_MINIMAL,
-    encoding: str = "utf-8",
-) -> bytes:
+def saved_again(data: bytes, habits: dict[str, Any], *, numbers: set[str]) -> bytes:
     header, *records = csv.reader(io.StringIO(data.decode(), newline=""))
     text = io.StringIO(newline="")
-    # Python leaves a carriage return without quotes, which no spreadsheet does.
-    quoting = csv.QUOTE_ALL if b"\r" in data else quoting
-    if has_sep_line:
+    separator, end, blank = habits["separator"], habits["end"], [""] * habits["num_blank"]
+    if habits["has_sep_line"]:
         text.write(f"sep={separator}{end}")
-    writer = csv.writer(text, delimiter=separator, lineterminator=end, quoting=quoting)  # type: ignore[arg-type]
-    writer.writerow([*header, *[""] * num_blank])
+    # Python leaves a carriage return without quotes, which no spreadsheet does.
+    quoting = csv.QUOTE_ALL if b"\r" in data else habits["quoting"]
+    writer = csv.writer(text, delimiter=separator, lineterminator=end, quoting=quoting)
+    writer.writerow([*header, *blank])
     for cells in records:
         spelled = [
-            cell.replace(".", mark) if name in numbers else cell
+            cell.replace(".", habits["mark"]) if name in numbers else cell
             for name, cell in zip(header, cells, strict=True)
         ]
-        writer.writerow([*spelled, *[""] * num_blank])
-    return text.getvalue().encode(encoding)
+        writer.writerow([*spelled, *blank])
+    return text.getvalue().encode(habits["encoding"])
 
 
 def read_result(data: bytes) -> list[Row]:
@@ -88,33 +80,32 @@ def link_bytes(points: list[tuple[str, int, int, float]]) -> bytes:
 
 @given(st.lists(rows, max_size=4), HABITS)
 def test_a_result_file_saved_by_a_spreadsheet_is_the_same_rows(
-    given_rows: list[Row], habits: dict[str, object]
+    given_rows: list[Row], habits: dict[str, Any]
 ) -> None:
     data = file_bytes(given_rows)
-    again = saved_again(data, numbers=NUMBERS, **habits)  # type: ignore[arg-type]
+    again = saved_again(data, habits, numbers=NUMBERS)
     assert read_result(again) == read_result(data)
 
 
-@given(LINKS, HABITS)
-def test_a_link_table_saved_by_a_spreadsheet_is_the_same_points(
-    points: list[tuple[str, int, int, float]], habits: dict[str, object]
+def _points_of(data: bytes) -> list[Point]:
+    return read_points(decoded(unmarked(data, what="t.csv"), what="t.csv"), what="t.csv")
+
+
+@given(LINKS, HABITS, st.binary(max_size=12), st.randoms())
+def test_a_link_table_saved_by_a_spreadsheet_is_the_same_points_or_refused_in_one_line(
+    points: list[tuple[str, int, int, float]], habits: dict[str, Any], junk: bytes, choose: Random
 ) -> None:
     data = link_bytes(points)
-    again = saved_again(data, numbers=LINK_NUMBERS, **habits)  # type: ignore[arg-type]
+    again = saved_again(data, habits, numbers=LINK_NUMBERS)
     # Three digits after a comma alone, as in 1,234, are a decimal only between semicolons.
-    assume(habits["separator"] == ";" or habits["mark"] == "." or _tells_its_mark(points))
-    path = Path("table.csv")
-    assert _points_of(again, path) == _points_of(data, path)
-
-
-def _tells_its_mark(points: list[tuple[str, int, int, float]]) -> bool:
-    return any(len(str(point[3]).partition(".")[2]) != 3 for point in points)
-
-
-def _points_of(data: bytes, path: Path) -> object:
-    from bench.core.separated import decoded, unmarked
-
-    return read_points(decoded(unmarked(data, what=str(path)), what=str(path)), what=str(path))
+    shows_its_mark = any(len(str(point[3]).partition(".")[2]) != 3 for point in points)
+    if habits["separator"] == ";" or habits["mark"] == "." or shows_its_mark:
+        assert _points_of(again) == _points_of(data)
+    place = choose.randrange(len(again))
+    try:
+        assert _points_of(again[:place] + junk + again[place + len(junk) // 2 :])
+    except BenchError as error:
+        assert str(error).startswith("t.csv: ") and "\n" not in str(error)
 
 
 @given(
@@ -124,51 +115,30 @@ def _points_of(data: bytes, path: Path) -> object:
     st.sampled_from(["nan", "inf", "-1e999", "fast", "04. Mai", "1.2.3", "1,2,3", "#####", "0x10"]),
 )
 def test_a_damaged_figure_is_refused_with_its_line_and_column(
-    given_rows: list[Row], habits: dict[str, object], data: st.DataObject, junk: str
+    given_rows: list[Row], habits: dict[str, Any], data: st.DataObject, junk: str
 ) -> None:
     broken = data.draw(st.integers(0, len(given_rows) - 1))
     # Cells of several lines would make the count of lines a second reader of its own.
     whole = [{**row, "detail": None, "power_mean_w": 1.5} for row in given_rows]
     whole[broken]["power_mean_w"] = 987654.5
     habits = habits | {"quoting": csv.QUOTE_ALL, "encoding": "utf-8-sig"}
-    again = saved_again(file_bytes(whole), numbers=NUMBERS, **habits)  # type: ignore[arg-type]
-    mark = str(habits["mark"])
-    assert again.count(f'"987654{mark}5"'.encode()) == 1
-    again = again.replace(f'"987654{mark}5"'.encode(), f'"{junk}"'.encode())
-    with pytest.raises(DataError, match=r"^run\.csv: line \d+, column power_mean_w: ") as raised:
-        read_result(again)
-    line = again[: again.index(f'"{junk}"'.encode())].count(b"\n") + 1
-    assert f"line {line}, " in str(raised.value) and "\n" not in str(raised.value)
+    again = saved_again(file_bytes(whole), habits, numbers=NUMBERS)
+    before, after = again.split(f'"987654{habits["mark"]}5"'.encode())
+    line = before.count(b"\n") + 1
+    with pytest.raises(DataError, match=rf"\Arun\.csv: line {line}, column power_mean_w: .*\Z"):
+        read_result(before + f'"{junk}"'.encode() + after)
 
 
-@given(LINKS, HABITS, st.binary(max_size=12), st.randoms())
-def test_random_damage_to_tables_ends_in_one_line(
-    points: list[tuple[str, int, int, float]], habits: dict[str, object], junk: bytes, at: object
-) -> None:
-    data = saved_again(link_bytes(points), numbers=LINK_NUMBERS, **habits)  # type: ignore[arg-type]
-    place = at.randrange(len(data))  # type: ignore[attr-defined]
-    try:
-        assert _points_of(data[:place] + junk + data[place + len(junk) // 2 :], Path("t.csv"))
-    except BenchError as error:
-        assert str(error).startswith("t.csv: ") and "\n" not in str(error)
-
-
-def test_a_number_of_two_readings_is_refused_unless_the_file_tells(tmp_path: Path) -> None:
+def test_a_number_of_two_readings_is_refused_unless_the_file_tells() -> None:
     def mark(*cells: str, separator: str = ",") -> str:
-        table = separated(separator.join(["a", "b"]) + "\n", what="f.csv")
-        return decimal_mark(table, numbers=cells)
+        return decimal_mark(separated(f"a{separator}b\n", what="f.csv"), numbers=cells)
 
     assert mark("1.5", "1,234") == "." and mark("1,5", "1.234") == "," and mark("2", "1.234") == "."
     assert mark("0,123") == mark("1,234", separator=";") == ","
     with pytest.raises(DataError, match=r"'1,234' may be a decimal comma or a thousand"):
         mark("1,234", "7")
-    spelled = {
-        "1,234,567.5": ".",
-        "1.234.567,5": ",",
-        "1'234'567.5": ".",
-        "1\u202f234\xa0567,5": ",",
-    }
-    assert {plain_number(text, mark=mark) for text, mark in spelled.items()} == {"1234567.5"}
+    for text in ("1,234,567.5", "1.234.567,5", "1'234'567.5", "1\u202f234\xa0567,5"):
+        assert plain_number(text, mark=text[-2]) == "1234567.5", text
 
 
 REWRITTEN = [
@@ -176,7 +146,7 @@ REWRITTEN = [
     ("run_id", "r1", "8,11E+56", "a spreadsheet or a script made a number of this hash"),
     ("run_id", "r1", "8.1074e+56", "a spreadsheet or a script made a number of this hash"),
     ("config_hash", "c0ffee", "inf", "a spreadsheet or a script made a number of this hash"),
-    ("started_utc", "2030-01-31T12:00:00Z", "31.01.2030 12:00", "rewritten by a spreadsheet"),
+    ("started_utc", UTC, "31.01.2030 12:00", "rewritten by a spreadsheet"),
     ("window_s", "12.5", "12. Mai", "rewritten by a spreadsheet"),
     ("window_s", "12.5", "Mai 12", "rewritten by a spreadsheet"),
     ("window_s", "12.5", "-12.5", "expected 0 or more"),
@@ -189,17 +159,12 @@ REWRITTEN = [
 def test_what_a_spreadsheet_rewrote_or_nothing_can_be_is_named(
     tmp_path: Path, column: str, old: str, new: str, words: str
 ) -> None:
-    cells = {
-        "window_s": 12.5,
-        "throughput_per_s": 81.25,
-        "items": 1016,
-        "started_utc": "2030-01-31T12:00:00Z",
-    }
+    cells = {"window_s": 12.5, "throughput_per_s": 81.25, "items": 1016, "started_utc": UTC}
     path = write_file(tmp_path / "a.csv", [stored_row(trial=n, **cells) for n in range(2)])
-    first, second = path.read_text().rsplit(f"\n{SCHEMA_VERSION}", 1)
+    header, first, second = path.read_text().splitlines()
     assert f",{old}," in second
     damaged = second.replace(f",{old},", f',"{new}",')
-    path.write_text(f"{first}\n{SCHEMA_VERSION}{damaged}")
+    path.write_text(f"{header}\n{first}\n{damaged}\n")
     result = CliRunner().invoke(app, ["gap", str(path)], standalone_mode=False)
     message = str(result.exception)
     assert f"a.csv: line 3, column {column}: '{new}': " in message and words in message
@@ -210,12 +175,12 @@ def test_what_a_spreadsheet_rewrote_or_nothing_can_be_is_named(
 
 
 def test_a_time_with_a_space_and_a_last_line_without_an_end_are_read(tmp_path: Path) -> None:
-    row = small_row(started_utc="2030-01-31T12:00:00Z")
+    row = small_row(started_utc=UTC)
     path = write_file(tmp_path / "a.csv", [{"schema_version": "1.0", "run_id": "r1", **row}] * 2)
     text = path.read_text().replace("T12:00:00Z", " 12:00:00").replace("\n1.0,", "\n1,")
     path.write_bytes(text.replace("\n", "\r\n").rstrip().encode())
     read = read_rows(path)
-    assert [one["started_utc"] for one in read] == ["2030-01-31T12:00:00Z"] * 2
+    assert [one["started_utc"] for one in read] == [UTC] * 2
     assert read[0]["schema_version"] == "1"
 
 
@@ -278,37 +243,26 @@ def test_a_link_table_in_another_unit_is_named_and_not_scored(
     tmp_path: Path, unit: str, factor: float
 ) -> None:
     path = tmp_path / "mine.csv"
-    path.write_bytes(
-        link_bytes([("send", 2, 4096, 13.0 * factor), ("send", 2, 2**20, 60 * factor)])
-    )
+    points = [("send", 2, 4096, 13.0), ("send", 2, 2**20, 60.0)]
+    path.write_bytes(link_bytes([(*point, us * factor) for *point, us in points]))
     message = _ends("list", "links", "a100-nvlink", "--check", str(path))
     assert f"seems to be in {unit}, not us" in message and "furthest off: send over 2" in message
-    path.write_bytes(link_bytes([("send", 2, 2**20, 60.0), ("send", 2, 4096, 13.0)] * 2))
+    path.write_bytes(link_bytes(points[::-1] * 2))
     assert len(read_table(path)) == 4
     document = json.loads(_ends("list", "links", "a100-nvlink", "--check", str(path), "--json"))
     assert (document["num_points"], document["worst"]["op"]) == (4, "send")
 
 
 def test_published_ratios_saved_by_a_spreadsheet_are_scored(tmp_path: Path) -> None:
-    record = ["t4", "l4", "infer", "a net", "rnn", "1", "2.5", "a, b", "p1"]
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([RATIO_COLUMNS, record])
+    record = ["t4", "l4", "infer", "a net", "rnn", "1", "2.5", "a note", "p1"]
     plain, german = tmp_path / "plain.csv", tmp_path / "german.csv"
-    plain.write_text(text.getvalue())
-    german.write_bytes(
-        saved_again(
-            plain.read_bytes(),
-            numbers={"throughput_ratio_b_over_a"},
-            separator=";",
-            mark=",",
-            has_sep_line=True,
-        )
-    )
+    plain.write_text(f"{','.join(RATIO_COLUMNS)}\n{','.join(record)}\n")
+    spelled = plain.read_text().replace(",", ";").replace("2.5", "2,5")
+    german.write_text(f"sep=;\n{spelled}")
     assert _ends("project", "--score", str(plain)) == _ends("project", "--score", str(german))
     german.write_text(german.read_text().replace("2,5", "-2,5"))
-    assert "german.csv: line 3: throughput_ratio_b_over_a" in _ends(
-        "project", "--score", str(german)
-    )
+    message = _ends("project", "--score", str(german))
+    assert "german.csv: line 3: throughput_ratio_b_over_a" in message
 
 
 @pytest.mark.parametrize(

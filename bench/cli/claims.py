@@ -116,16 +116,10 @@ def _measured(chosen: Sequence[Claim], *, budget: str, out: Path) -> list[Path]:
     return paths
 
 
-def command_for(claim: Claim) -> str | None:
-    """Command that measures what the claim is about."""
-    from bench.run.recipes import recipe
-
-    return None if claim.experiment is None else recipe(claim.experiment).command
-
-
 def _show(verdicts: Sequence[ClaimVerdict], *, form: str, why: bool, is_overview: bool) -> None:
     from bench.analysis.claims.claims_verdict import claims_document
     from bench.report.tables import claims_table as tables
+    from bench.run.recipes import recipe
 
     is_markdown = form == "markdown"
     if form == "json":
@@ -136,7 +130,9 @@ def _show(verdicts: Sequence[ClaimVerdict], *, form: str, why: bool, is_overview
         print_grids([grid], is_markdown=is_markdown)
     else:
         for verdict in verdicts:
-            head, tail = tables.why_lines(verdict, command=command_for(verdict.claim))
+            experiment = verdict.claim.experiment
+            command = None if experiment is None else recipe(experiment).command
+            head, tail = tables.why_lines(verdict, command=command)
             print_grids([], lines=head, is_markdown=is_markdown)
             typer.echo()
             print_grids(tables.case_grids(verdict), lines=tail, is_markdown=is_markdown)

@@ -19,6 +19,7 @@ import logging
 import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -46,11 +47,8 @@ def append_samples(path: Path, record: Mapping[str, object]) -> None:
         raise ValueError(f"samples without {', '.join(missing)}")
     line = json.dumps(_finite(record), separators=(",", ":"), allow_nan=False) + "\n"
     member = gzip.compress(line.encode(), compresslevel=6, mtime=0)
-    file = AppendFile(path, complete_length=_members_length, note=_LOG.warning, must_exist=False)
-    try:
+    with closing(AppendFile(path, complete_length=_members_length, note=_LOG.warning)) as file:
         file.append(member)
-    finally:
-        file.close()
 
 
 def read_samples(

@@ -74,7 +74,7 @@ class Store:
         self._lock: RunLock | None = None
         self.sidecar = read_sidecar(path)
         self._check_header()
-        self._file = AppendFile(path, complete_length=self._whole, note=note, must_exist=True)
+        self._file = AppendFile(path, complete_length=self._whole, note=note)
 
     @classmethod
     def create(cls, directory: Path, *, sidecar: Sidecar, host_hash: str) -> Self:

@@ -22,7 +22,8 @@ if sys.platform != "win32":
     import fcntl
 
 _LOG = logging.getLogger(__name__)
-_FLAGS = os.O_RDWR | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND
+_FLAGS |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 @contextmanager
@@ -55,19 +56,14 @@ class AppendFile:
     """An open file with records at its end."""
 
     def __init__(
-        self,
-        path: Path,
-        *,
-        complete_length: Callable[[bytes], int],
-        note: Callable[[str], None],
-        must_exist: bool,
+        self, path: Path, *, complete_length: Callable[[bytes], int], note: Callable[[str], None]
     ) -> None:
         self.path = path
         self._complete_length = complete_length
         self._note = note
         self._clean_bytes = 0
         try:
-            self._descriptor = os.open(path, _FLAGS | (0 if must_exist else os.O_CREAT), 0o666)
+            self._descriptor = os.open(path, _FLAGS, 0o666)
         except OSError as error:
             raise DataError(f"{path}: cannot be opened for writing: {error.strerror}") from error
         try:
@@ -116,11 +112,9 @@ class AppendFile:
         return whole
 
     def _read_from(self, start: int) -> bytes:
-        os.lseek(self._descriptor, start, os.SEEK_SET)
-        parts = []
-        while part := os.read(self._descriptor, 1 << 24):
-            parts.append(part)
-        return b"".join(parts)
+        with open(self._descriptor, "rb", closefd=False) as file:
+            file.seek(start)
+            return file.read()
 
 
 class RunLock:
@@ -134,7 +128,7 @@ class RunLock:
         self._path = path.with_name(path.stem + ".lock")
         while True:
             try:
-                self._descriptor = os.open(self._path, _FLAGS | os.O_CREAT, 0o666)
+                self._descriptor = os.open(self._path, _FLAGS, 0o666)
             except OSError as error:
                 raise DataError(f"{self._path}: cannot be written: {error.strerror}") from error
             self._take()

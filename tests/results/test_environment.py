@@ -39,21 +39,18 @@ def test_the_identity_is_that_of_a_machine_alike_until_something_changes_speed()
     json.dumps(record, allow_nan=False)
     changing = {"device_temperature_c": 80, "memory_free_bytes": 1, "uptime_s": 5}
     later = fingerprint(torch_facts={**FACTS, "device_uuid_hash": "other", **changing})
-    later |= {
-        "host_hash": "other",
-        "bench": {"version": "9", "git_commit": "other"},
-        "now": {"utc": "2031-01-01T00:00:00Z", "load_1min": 99.0},
-    }
+    later |= dict.fromkeys(("host_hash", "bench", "now"), {"utc": "other"})
     assert env_id(later) == env_id(record)
     assert len(env_id(record)) == 64
     changes: list[dict[str, object]] = [
+        {},
         {"torch": {**FACTS, "torch": "2.14.0"}},
         {"torch": {**FACTS, "flags": {"is_cudnn_benchmark": False}}},
         {"variables": {"OMP_NUM_THREADS": "3"}},
         {"cpu": {"model": "another"}},
         {"python": {"version": "3.99"}},
     ]
-    assert len({env_id(record | change) for change in ({}, *changes)}) == 6
+    assert len({env_id(record | change) for change in changes}) == 6
 
 
 def test_nobody_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,14 +77,14 @@ def test_nobody_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_columns_fit_the_store_and_what_torch_does_not_tell_is_blank(tmp_path: Path) -> None:
     columns = row_columns(fingerprint(torch_facts=FACTS))
-    names = ("torch_version", "runtime_version", "dnn_version", "python_version")
+    names = ("torch_version", "runtime_version", "dnn_version", "driver_version")
     with create_store(tmp_path) as store:
         row = store.append(small_row(**columns))
     assert row["env_id"] == columns["env_id"]
-    assert [row[name] for name in names[:3]] == ["2.13.0+cu130", "13.0", "91002"]
     assert row["python_version"] == platform.python_version()
+    assert [row[name] for name in names] == ["2.13.0+cu130", "13.0", "91002", None]
     blank = row_columns(fingerprint(torch_facts={}))
-    assert [blank[name] for name in (*names[:3], "driver_version")] == [None] * 4
+    assert [blank[name] for name in names] == [None] * 4
     # The driver is that of the runtime.
     record: dict[str, object] = {"system": {"drivers": {"nvidia": "580.1", "amdgpu": "6.12"}}}
     for facts, driver in [

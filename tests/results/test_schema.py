@@ -26,6 +26,7 @@ from bench.results.schema import (
     REASONS,
     REQUIRED,
     SCHEMA_VERSION,
+    SIGNED,
     STATUSES,
     Kind,
 )
@@ -99,17 +100,19 @@ def test_other_csv_readers_see_the_same_cells(cells: list[str]) -> None:
 
 
 def test_cells_are_written_and_read_as_here_and_wrong_ones_refused() -> None:
-    written: list[tuple[str, Any, str]] = [
+    for name, value, cell in [
         ("params_json", '{"b": 1, "a": [1, 2]}', '{"a":[1,2],"b":1}'),
         ("energy_j", None, ""),
         ("compile", True, "1"),
         ("compile", False, "0"),
         ("detail", "=" + "x" * 40_000, "'=" + "x" * (MAX_CELL_CHARACTERS - 5) + "..."),
-    ]
-    for name, value, cell in written:
+    ]:
         assert format_cell(value, BY_NAME[name]) == cell
-    read = [("items", "5.0", 5), ("compile", "TRUE", True), ("energy_j", "", None)]
-    for name, cell, value in read:
+    for name, cell, value in [
+        ("items", "5.0", 5),
+        ("compile", "TRUE", True),
+        ("energy_j", "", None),
+    ]:
         assert parse_cell(cell, BY_NAME[name]) == value
     for function, wrong in ((format_cell, WRONG_VALUES), (parse_cell, WRONG_TEXTS)):
         for name, cells in wrong.items():
@@ -139,7 +142,7 @@ def test_the_committed_page_is_the_schemas_and_has_a_line_for_each_name() -> Non
     for name in [*BY_NAME, *REASONS, *STATUSES, *KINDS]:
         assert sum(line.startswith(f"| `{name}` | ") for line in lines) == 1, name
     assert set(STATUSES) == set(get_args(Status))
-    assert set(KINDS) == set(get_args(Kind))
+    assert {column.kind for column in COLUMNS} == set(KINDS) == set(get_args(Kind))
     assert len(BY_NAME) == len(COLUMNS)
     assert COLUMNS[0].name == "schema_version"
-    assert set(REQUIRED) <= set(BY_NAME)
+    assert set(REQUIRED) | set(SIGNED) <= set(BY_NAME)

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.analysis.trials.configuration import LAYOUT, MITIGATION, Ends, LogEstimate, Trials
+from bench.analysis.trials.configuration import LAYOUT, MITIGATION, Trials, grouped
+from bench.analysis.trials.log_estimate import Ends, LogEstimate
 
 _DEVICES = tuple(name for name in LAYOUT if name != "mode")
 _LINK = ("link", *MITIGATION)
@@ -44,13 +45,10 @@ def fastest_links(runs: Iterable[Trials]) -> ByTerms:
     The link whose modelled time for this traffic is least: a choice that measured noise has no part
     in. Only where that is not stated for all of them, the shortest step decides.
     """
-    together: dict[tuple[str, ...], list[Trials]] = {}
-    for run in runs:
-        if run.link and run.step_s is not None:
-            together.setdefault(run.terms(but=("link",)), []).append(run)
+    linked = (run for run in runs if run.link and run.step_s is not None)
     return {
         but_link: min(found, key=_order(found))
-        for but_link, found in together.items()
+        for but_link, found in grouped(linked, lambda run: run.terms(but=("link",))).items()
         if len({run.link for run in found}) > 1
     }
 
@@ -75,8 +73,8 @@ def slowdown(run: Trials, *, fastest: ByTerms) -> Slowdown | None:
         ours, theirs = _ends_over_compute(run), _ends_over_compute(other)
     ends = None
     if ours is not None and theirs is not None:
-        both = [mine / its for mine, its in zip(ours, theirs, strict=True)]
-        ends = min(both), max(both)
+        low, high = sorted(mine / its for mine, its in zip(ours, theirs, strict=True))
+        ends = low, high
     return Slowdown(fastest=other, ratio=ratio, ends=ends)
 
 
@@ -121,7 +119,7 @@ def find_mitigated(runs: Sequence[Trials]) -> list[Mitigated]:
         plain = plains.get(run.terms(but=MITIGATION))
         if run.is_wide and any(run.facts(MITIGATION)) and plain is not None:
             mitigated = _mitigated(run, plain=plain, fastest=fastest.get(run.terms(but=_LINK)))
-            found += [] if mitigated is None else [mitigated]
+            found += [mitigated] if mitigated else []
     return found
 
 
@@ -131,12 +129,11 @@ def _mitigated(run: Trials, *, plain: Trials, fastest: Trials | None) -> Mitigat
         return None
     recovered, ends, why_not = None, None, ""
     fastest_s = None if fastest is None else fastest.time_per_item_s
-    lost = None if fastest_s is None else without_s.over(fastest_s)
-    if fastest_s is None or lost is None:
+    if fastest_s is None:
         why_not = "no other link to compare with"
     elif fastest is plain:
         why_not = "this is the fastest link"
-    elif lost.value <= 1.0 or (lost.interval is not None and lost.interval[0] <= 1.0):
+    elif (lost := without_s.over(fastest_s)).value <= 1.0 or (lost.interval or (2.0,))[0] <= 1.0:
         why_not = "no clear slowdown to recover"
     else:
         recovered, ends = _recovered(with_s, without_s=without_s, fastest_s=fastest_s)
@@ -169,25 +166,10 @@ def _recovered(
     return share, (share - half_width, share + half_width)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Efficiency:
-    """Share of what so many devices could do; throughput counts the items of all of them."""
-
-    share: LogEstimate
-    """1: nothing is lost."""
-    against: Literal["one device", "compute"]
-    """one device: items per second and device over those of one device in the same mode. compute:
-    the step without communication over the whole step, which forgives what cutting the work into
-    smaller pieces costs."""
-
-
 def single_runs(runs: Iterable[Trials]) -> Singles:
     """One-device runs by their terms."""
-    found: Singles = {}
-    for run in runs:
-        if run.num_devices == 1 and run.time_per_item_s is not None:
-            found.setdefault(run.terms(but=_DEVICES), []).append(run)
-    return found
+    known = (run for run in runs if run.num_devices == 1 and run.time_per_item_s is not None)
+    return grouped(known, lambda run: run.terms(but=_DEVICES))
 
 
 def _one_device(run: Trials, *, singles: Singles) -> Trials | None:
@@ -201,23 +183,29 @@ def _one_device(run: Trials, *, singles: Singles) -> Trials | None:
     return max(singles.get(run.terms(but=_DEVICES), []), key=likeness, default=None)
 
 
-def efficiency(run: Trials, *, singles: Singles) -> Efficiency | None:
-    """Efficiency of a run over several devices; None for one device, or when nothing shows."""
+def efficiency(
+    run: Trials, *, singles: Singles
+) -> tuple[LogEstimate, Literal["one device", "compute"]] | None:
+    """Share of what so many devices could do, and by what; None for one device, or if none shows.
+
+    one device: items per second and device over those of one device in the same mode. compute: the
+    step without communication over the whole step, which forgives what cutting the work into
+    smaller pieces costs.
+    """
     if run.num_devices == 1:
         return None
     alone = _one_device(run, singles=singles)
     single_s = None if alone is None else alone.time_per_item_s
     item_s = run.time_per_item_s
     if single_s is not None and item_s is not None:
-        share = single_s.over(item_s).times(1.0 / run.num_devices)
-        return Efficiency(share=share, against="one device")
+        return single_s.over(item_s).times(1.0 / run.num_devices), "one device"
     if run.shows_mean:
         mean_ms = run.estimate("window_s", over="steps", scale=1e3)
         compute_ms = run.estimate("compute_step_ms")
         found = None if mean_ms is None or compute_ms is None else compute_ms.over(mean_ms)
     else:
         found = run.estimate("compute_step_ms", over="step_median_ms")
-    return None if found is None else Efficiency(share=found, against="compute")
+    return None if found is None else (found, "compute")
 
 
 def families(runs: Sequence[Trials]) -> list[list[Trials]]:
@@ -226,13 +214,9 @@ def families(runs: Sequence[Trials]) -> list[list[Trials]]:
     One device leads each family of its mode and terms, whichever link it named.
     """
     singles = single_runs(runs)
-    together: dict[tuple[str, ...], list[Trials]] = {}
-    for run in runs:
-        if run.is_wide and run.num_devices > 1 and run.step_s is not None:
-            key = run.terms(but=("device_count", "layout"))
-            together.setdefault(key, []).append(run)
+    several = (run for run in runs if run.num_devices > 1 and run.step_s is not None)
     found = []
-    for family in together.values():
+    for family in grouped(several, lambda run: run.terms(but=("device_count", "layout"))).values():
         alone = _one_device(family[0], singles=singles)
         whole = [*([] if alone is None else [alone]), *family]
         if len({run.num_devices for run in whole}) > 1:

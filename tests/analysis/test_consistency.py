@@ -13,7 +13,8 @@ from bench.analysis.gap.demand import Demand, Load, demands, share, training
 from bench.analysis.gap.gap_result import Gap, measure_gap
 from bench.analysis.projection.measured import measured_of
 from bench.analysis.projection.projected import Projected, project
-from bench.analysis.trials.configuration import LogEstimate, number
+from bench.analysis.trials.configuration import number
+from bench.analysis.trials.log_estimate import LogEstimate
 from bench.hardware.chips import chip
 from bench.measure.engine.engine import StepCount
 from bench.measure.timing.summary import item_columns, speed_columns

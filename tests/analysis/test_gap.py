@@ -6,7 +6,7 @@ import pytest
 
 from bench.analysis.gap.demand import Load, demands, parse_load
 from bench.analysis.gap.gap_result import Gap, GapResult, gap_document, measure_gap
-from bench.analysis.trials.configuration import LogEstimate
+from bench.analysis.trials.log_estimate import LogEstimate
 from bench.core.errors import UsageError
 from bench.results.schema import Row, Value
 from tests.analysis.synthetic_rows import trials
@@ -95,7 +95,7 @@ def test_prefill_and_decode_lie_under_opposite_roofs() -> None:
     decode = trials(workload="llm-decode", flops_per_item=2e8, bytes_per_item=4e8, **LLM)
     found = demands([*prefill, *decode])
     assert found[0].ridge_flops_per_byte == pytest.approx(20.0)
-    assert [(one.phase, one.flops_per_byte, one.roof) for one in found] == [
+    assert [(one.trials.phase, one.flops_per_byte, one.roof) for one in found] == [
         ("prefill", 2000.0, "compute"),
         ("decode", 0.5, "bandwidth"),
     ]

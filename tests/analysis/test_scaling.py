@@ -37,7 +37,7 @@ def reached(rows: list[Row], place: int) -> tuple[str, float] | None:
     """What the efficiency of a run is of, and how much."""
     runs = gather(rows)
     found = scaling.efficiency(runs[place], singles=scaling.single_runs(runs))
-    return None if found is None else (found.against, found.share.value)
+    return None if found is None else (found[1], found[0].value)
 
 
 def test_slowdown_is_against_the_fastest_link_of_one_mode_device_count_and_layout() -> None:

@@ -14,6 +14,7 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from bench.analysis.projection.roofs import Estimate
 from bench.analysis.trials.configuration import TERMS, Trials, gather
 from bench.core.nouns import Chip
 from bench.hardware.chips import Published, load_chips, load_published
@@ -28,18 +29,9 @@ Unit = Literal["ratio", "share", "s", "days", "minutes", "W", "usd", "flops_per_
 Factors = Mapping[str, str | float]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Span:
-    """A figure with the ends of its interval; all equal where it is exact."""
-
-    low: float
-    mid: float
-    high: float
-
-
-def span_of(mid: float, *ends: float) -> Span:
+def span_of(mid: float, *ends: float) -> Estimate:
     """A middle with its ends, in any order; without ends it is exact."""
-    return Span(low=min((mid, *ends)), mid=mid, high=max((mid, *ends)))
+    return Estimate(low=min((mid, *ends)), mid=mid, high=max((mid, *ends)))
 
 
 _KEYS = {"factors": "circumstances", "value": "figure", "counts": "has_a_say"}
@@ -52,7 +44,7 @@ class ClaimCase(Struct, frozen=True, kw_only=True, rename=_KEYS):
     """The circumstances, by name; conditions are made of them."""
     holds: bool | None = None
     """None: the interval lies on both sides of a bound, or something is missing."""
-    value: Span | None = None
+    value: Estimate | None = None
     unit: str | None = None
     how: str
     """What was computed from what, with the figures."""
@@ -70,7 +62,7 @@ class Bounds(Declared, frozen=True, kw_only=True):
     high: Number | None = None
     unit: Unit | None = None
 
-    def holds(self, span: Span) -> bool | None:
+    def holds(self, span: Estimate) -> bool | None:
         """True when the whole interval lies inside, False when all of it lies outside."""
         low = -float("inf") if self.low is None else self.low
         high = float("inf") if self.high is None else self.high

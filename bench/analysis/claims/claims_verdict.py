@@ -20,8 +20,9 @@ from typing import Literal, NamedTuple
 
 from msgspec import to_builtins
 
-from bench.analysis.claims.claim_cases import ClaimCase, ClaimFacts, Factors, Span, make_facts
+from bench.analysis.claims.claim_cases import ClaimCase, ClaimFacts, Factors, make_facts
 from bench.analysis.claims.ledger import Claim
+from bench.analysis.projection.roofs import Estimate
 from bench.results.schema import Row
 
 Word = Literal["HOLDS", "HOLDS WHEN", "REFUTED", "UNDECIDED", "OUT OF SCOPE"]
@@ -168,7 +169,7 @@ def _figure(case: ClaimCase) -> str:
     return "" if case.value is None else span_words(case.value, case.unit)
 
 
-def span_words(span: Span, unit: str | None) -> str:
+def span_words(span: Estimate, unit: str | None) -> str:
     """Print a figure with its interval: `0.15 (0.13 to 0.17) x`; shares in per cent."""
     factor, tail = (100.0, " %") if unit == "share" else (1.0, f" {unit}" if unit else "")
     low, mid, high = (_digits(end * factor) for end in (span.low, span.mid, span.high))

@@ -15,7 +15,8 @@ from statistics import geometric_mean
 
 from bench.analysis.comparison.matching import Unmatched, confounders, is_cross_hardware, match
 from bench.analysis.comparison.verdicts import MIN_TRIALS, Metric, default_threshold_frac, judge
-from bench.analysis.trials.configuration import LAYOUT, LogEstimate, Trials, gather
+from bench.analysis.trials.configuration import LAYOUT, Trials, gather, grouped
+from bench.analysis.trials.log_estimate import LogEstimate
 from bench.core.errors import ExitCode
 from bench.results.schema import BY_NAME, Row
 
@@ -112,22 +113,19 @@ class Comparison:
     @property
     def means(self) -> tuple[Mean, ...]:
         """Geometric means over valid pairs: of each file, device pair and phase."""
-        ratios: dict[tuple[str, str, str, str], list[float]] = {}
-        for row in self.rows:
-            if row.ratio is not None and row.verdict != "NOT COMPARED":
-                phase = row.workload.rpartition("-")[2] if row.is_cross_hardware else ""
-                of = (row.b.file, row.a.trials.one_device, row.b.trials.one_device, phase)
-                ratios.setdefault(of, []).append(row.ratio)
+
+        def place(row: Compared) -> tuple[str, str, str, str]:
+            a, b = row.a.trials, row.b.trials
+            return row.b.file, a.one_device, b.one_device, a.phase if row.is_cross_hardware else ""
+
+        valid = (row for row in self.rows if row.ratio and row.verdict != "NOT COMPARED")
         return tuple(
             Mean(
-                file=file,
-                device_a=device_a,
-                device_b=device_b,
-                phase=phase,
-                ratio=geometric_mean(found),
-                num=len(found),
+                **dict(zip(("file", "device_a", "device_b", "phase"), where, strict=True)),
+                ratio=geometric_mean(row.ratio or 1.0 for row in rows),
+                num=len(rows),
             )
-            for (file, device_a, device_b, phase), found in ratios.items()
+            for where, rows in grouped(valid, place).items()
         )
 
     def exit_code(self, *, is_strict: bool, is_gate: bool = False) -> ExitCode:

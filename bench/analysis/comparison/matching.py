@@ -11,15 +11,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.analysis.trials.configuration import DEVICE, IDENTITY, MACHINE, PLACE, TERMS, Trials
+from bench.analysis.trials.configuration import (
+    DEVICE,
+    IDENTITY,
+    MACHINE,
+    PLACE,
+    TERMS,
+    Trials,
+    grouped,
+)
 from bench.analysis.trials.titles import params_of, title_of
 
 _ON_DEVICE = tuple(name for name in IDENTITY if name not in MACHINE)
 _KEY = tuple(name for name in _ON_DEVICE if name not in DEVICE)
-_EXPLAINING = (
-    *(name for name in TERMS if name not in ("workload", *PLACE)),
-    *("batch", "seed"),
-)
+_EXPLAINING = (*(name for name in TERMS if name not in ("workload", *PLACE)), "batch", "seed")
 _CONFOUNDERS = ("torch_version", "driver_version", "runtime_version", "dnn_version",
                 "python_version", "bench_version", "git_commit", "cpu_model", "os_version",
                 "threads", "workers", "power_limit_w", "host_hash")  # fmt: skip
@@ -70,10 +75,7 @@ def _paired(
 
 
 def _by(found: Sequence[Trials], columns: Sequence[str]) -> dict[tuple[str, ...], list[Trials]]:
-    together: dict[tuple[str, ...], list[Trials]] = {}
-    for trials in found:
-        together.setdefault(_named(trials, columns), []).append(trials)
-    return together
+    return grouped(found, lambda one: _named(one, columns))
 
 
 def _named(trials: Trials, columns: Sequence[str]) -> tuple[str, ...]:
@@ -104,16 +106,19 @@ def _explain(
 ) -> list[Unmatched]:
     file, missing_from = labels
     by_workload, known = _by(elsewhere, ("workload",)), _by(elsewhere, _KEY)
-    result = []
-    for one in alone:
+
+    def reason(one: Trials) -> str:
         if _named(one, _KEY) in known:
-            reason = f"{missing_from} has it, but not on {one.one_device}"
-        else:
-            near = by_workload.get((one.text("workload"),), [])[:_MAX_RELATIVES]
-            reason = _difference(one, near, missing_from=missing_from)
-        name = title_of(one.first)
-        result.append(Unmatched(name=name, file=file, missing_from=missing_from, reason=reason))
-    return result
+            return f"{missing_from} has it, but not on {one.one_device}"
+        near = by_workload.get((one.text("workload"),), [])[:_MAX_RELATIVES]
+        return _difference(one, near, missing_from=missing_from)
+
+    return [
+        Unmatched(
+            name=title_of(one.first), file=file, missing_from=missing_from, reason=reason(one)
+        )
+        for one in alone
+    ]
 
 
 def _difference(one: Trials, relatives: Sequence[Trials], *, missing_from: str) -> str:

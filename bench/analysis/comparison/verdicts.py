@@ -21,12 +21,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from bench.analysis.trials.configuration import (
-    LogEstimate,
-    Trials,
-    mean_of_logs,
-    number,
-)
+from bench.analysis.trials.configuration import Trials, number
+from bench.analysis.trials.log_estimate import LogEstimate, mean_of_logs
 from bench.core.errors import UsageError, one_of
 from bench.core.statistics import t_cdf, t_quantile
 from bench.results.schema import Row
@@ -72,40 +68,31 @@ class Metric:
     """Smallest change that matters; None: depends on the device, see `default_threshold_frac`."""
 
 
-def _column(name: str, column: str, *, must_agree: tuple[str, ...] = ()) -> Reading:
+def _column(name: str, column: str, *must_agree: str) -> Reading:
     scale = 1e-3 if column.endswith("_ms") else 1.0
     return Reading(
-        name=name, of=lambda trials: trials.estimate(column, scale=scale), must_agree=must_agree
+        name=name, of=lambda one: one.estimate(column, scale=scale), must_agree=must_agree
     )
 
 
 WINDOW_TIME = "time per item over the window"
-_TIMES = (
-    Reading(
-        name="median step time per item",
-        of=lambda trials: trials.step_per_item_s,
-        must_agree=("items_unit",),
-    ),
-    Reading(name=WINDOW_TIME, of=lambda trials: trials.time_per_item_s, must_agree=("items_unit",)),
+_UNIT = ("items_unit",)
+_STEP = Reading(
+    name="median step time per item", of=lambda one: one.step_per_item_s, must_agree=_UNIT
 )
-"""The second where items differ in size, and the middle step is that of one size."""
-_ENERGY = _column(
-    "energy per item",
-    "energy_per_item_j",
-    must_agree=("items_unit", "energy_scope", "energy_source"),
-)
+_WINDOW = Reading(name=WINDOW_TIME, of=lambda one: one.time_per_item_s, must_agree=_UNIT)
+"""Where items differ in size, and the middle step is that of one size."""
+_ENERGY = _column("energy per item", "energy_per_item_j", *_UNIT, "energy_scope", "energy_source")
 _MEMORY = (
     _column("peak of tensors on the device", "mem_alloc_peak_bytes"),
     _column("peak resident memory of the process", "rss_peak_bytes"),
 )
-_LATENCY = tuple(
-    _column(f"{quantile} latency", f"lat_{quantile}_ms") for quantile in ("p99", "p90", "p50")
-)
+_LATENCY = tuple(_column(f"{one} latency", f"lat_{one}_ms") for one in ("p99", "p90", "p50"))
 _TTFT = _column("time to first token", "ttft_ms")
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric(name="time", unit="s", sources=_TIMES, threshold_frac=None),
+        Metric(name="time", unit="s", sources=(_STEP, _WINDOW), threshold_frac=None),
         Metric(name="energy", unit="J", sources=(_ENERGY,), threshold_frac=0.05),
         Metric(name="memory", unit="bytes", sources=_MEMORY, threshold_frac=0.02),
         Metric(name="ttft", unit="s", sources=(_TTFT,), threshold_frac=0.10),
@@ -143,23 +130,21 @@ def default_threshold_frac(metric: Metric, *, device_type: str, rows: Iterable[R
     return _STEADY_CLOCK_FRAC if is_steady or device_type == "fake" else _MOVING_CLOCK_FRAC
 
 
-def parse_threshold(text: str, *, flag: str = "--fail-on") -> float:
+def parse_threshold(text: str) -> float:
     """Fraction in '5%'; `UsageError` for anything else, since 5 and 0.05 are easily confused."""
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*%\s*", text)
     value = float(match[1]) / 100.0 if match else 0.0
     if not 0.0 < value < 10.0:
-        raise UsageError(f"{flag} {text!r} is not a percentage over 0 and under 1000, such as 5%")
+        raise UsageError(f"--fail-on {text!r} is not a percentage over 0 and under 1000 such as 5%")
     return value
 
 
 def judge(ratios: Sequence[LogEstimate], *, threshold_fracs: Sequence[float]) -> list[Judged]:
     """Judge ratios B/A of something that should be small, a table at once; all have intervals."""
-    pairs = list(zip(ratios, map(math.log1p, threshold_fracs), strict=True))
-    kept = benjamini_hochberg([p_beyond(ratio, margin=margin) for ratio, margin in pairs])
-    return [
-        _judged(ratio, margin=margin, is_kept=is_kept)
-        for (ratio, margin), is_kept in zip(pairs, kept, strict=True)
-    ]
+    margins = list(map(math.log1p, threshold_fracs))
+    kept = benjamini_hochberg([p_beyond(r, margin=m) for r, m in zip(ratios, margins, strict=True)])
+    found = zip(ratios, margins, kept, strict=True)
+    return [_judged(ratio, margin=margin, is_kept=is_kept) for ratio, margin, is_kept in found]
 
 
 def _judged(ratio: LogEstimate, *, margin: float, is_kept: bool) -> Judged:
@@ -233,15 +218,17 @@ class PairedResult:
     more_blocks: int | None
 
 
+_ArmTrial = tuple[str, int, float | None]
+"""Arm, block, and the metric; None where it is not usable."""
+
+
 def block_order(num_blocks: int) -> list[str]:
     """Arms in the order in which to run them: ABBA, then BAAB, in turn."""
     return [arm for block in range(num_blocks) for arm in ("ABBA" if block % 2 == 0 else "BAAB")]
 
 
-def compare_arms(
-    trials: Iterable[tuple[str, int, float | None]], *, threshold_frac: float
-) -> PairedResult:
-    """Judge arm B against arm A by trials: (arm, block, metric or None where it is not usable)."""
+def compare_arms(trials: Iterable[_ArmTrial], *, threshold_frac: float) -> PairedResult:
+    """Judge arm B against arm A, block by block."""
     differences, num_left_out = _block_differences(trials)
     num = len(differences)
     ratio = mean_of_logs(differences) if num else None
@@ -265,9 +252,7 @@ def compare_arms(
     )
 
 
-def _block_differences(
-    trials: Iterable[tuple[str, int, float | None]],
-) -> tuple[list[float], int]:
+def _block_differences(trials: Iterable[_ArmTrial]) -> tuple[list[float], int]:
     """Mean log(B) - mean log(A) of every whole block; how many blocks are not whole."""
     blocks: dict[int, dict[str, list[float | None]]] = {}
     for arm, block, value in trials:

@@ -13,14 +13,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.analysis.trials.configuration import (
-    PLACE,
-    TERMS,
-    LogEstimate,
-    Trials,
-    exact,
-    gather,
-)
+from bench.analysis.trials.configuration import PLACE, TERMS, Trials, gather
+from bench.analysis.trials.log_estimate import LogEstimate, exact
 from bench.core.errors import UsageError
 from bench.core.units import PERIOD_S
 from bench.results.schema import Row
@@ -39,8 +33,6 @@ class Demand:
     trials: Trials
     name: str
     """`imaging-train`."""
-    phase: str
-    """`train`."""
     device: str
     """Device's name, with the machine where several have such a one."""
     num_trials: int
@@ -116,7 +108,6 @@ def _demand(trials: Trials) -> Demand:
     return Demand(
         trials=trials,
         name=trials.text("workload"),
-        phase=trials.phase,
         device=trials.one_device,
         num_trials=len(trials.used),
         setting=setting_of(trials),
@@ -202,7 +193,7 @@ def parse_load(text: str) -> float:
 
 def training(demand: Demand, *, num_items: float | None) -> Training | None:
     """Time and energy of a training that takes in `num_items` items; None where it is none."""
-    if demand.throughput_per_s is None or demand.phase != TRAIN or not num_items:
+    if demand.throughput_per_s is None or demand.trials.phase != TRAIN or not num_items:
         return None
     energy = demand.energy_per_item_j
     return Training(
@@ -214,7 +205,7 @@ def training(demand: Demand, *, num_items: float | None) -> Training | None:
 
 def share(demand: Demand, *, load: Load | None) -> Share | None:
     """Part of the device that `load` needs in this phase; None for a training."""
-    if demand.throughput_per_s is None or demand.phase == TRAIN or load is None:
+    if demand.throughput_per_s is None or demand.trials.phase == TRAIN or load is None:
         return None
     p90 = demand.trials.estimate("lat_p90_ms", scale=1e-3)
     step = p90 or demand.trials.estimate("step_median_ms", scale=1e-3)

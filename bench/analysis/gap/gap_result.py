@@ -24,7 +24,8 @@ from bench.analysis.gap.demand import (
     share,
     training,
 )
-from bench.analysis.trials.configuration import PLACE, LogEstimate, exact
+from bench.analysis.trials.configuration import PLACE, grouped
+from bench.analysis.trials.log_estimate import LogEstimate, exact
 from bench.results.schema import Row
 
 _RATIOS = ("time", "flops", "memory", "energy", "utilisation")
@@ -141,23 +142,16 @@ def measure_gap(
 
 def _find_gaps(found: Sequence[Demand]) -> tuple[list[Gap], list[Missing]]:
     gaps, missing = [], []
-    together: dict[tuple[str, ...], list[Demand]] = {}
-    for demand in found:
-        key = (*demand.setting, *map(demand.trials.text, PLACE))
-        together.setdefault(key, []).append(demand)
+    together = grouped(found, lambda one: (*one.setting, *map(one.trials.text, PLACE)))
     for phases in together.values():
-        trains = [demand for demand in phases if demand.phase == TRAIN]
-        others = [demand for demand in phases if demand.phase != TRAIN]
+        trains = [demand for demand in phases if demand.trials.phase == TRAIN]
+        others = [demand for demand in phases if demand.trials.phase != TRAIN]
         done = [[demand for demand in half if demand.num_trials] for half in (trains, others)]
         gaps += [_gap(train, infer) for train in done[0] for infer in done[1]]
         if bool(done[0]) != bool(done[1]):
-            lost = others if done[0] else trains
-            half = Missing(
-                present=(done[0] or done[1])[0],
-                lacks_training=not done[0],
-                tried=lost[0] if lost else None,
-            )
-            missing.append(half)
+            present, lost = (done[0], others) if done[0] else (done[1], trains)
+            tried = lost[0] if lost else None
+            missing.append(Missing(present=present[0], lacks_training=not done[0], tried=tried))
     return gaps, missing
 
 
@@ -206,8 +200,8 @@ def _device_gaps(found: Sequence[Demand]) -> list[DeviceGap]:
     for demand in found:
         if demand.time_per_item_s is not None:
             named.setdefault(demand.setting, demand)
-            devices = settings.setdefault(demand.setting, {})
-            devices.setdefault(demand.device, {})[demand.phase] = demand.time_per_item_s
+            phases = settings.setdefault(demand.setting, {}).setdefault(demand.device, {})
+            phases[demand.trials.phase] = demand.time_per_item_s
     return [
         DeviceGap(
             demand=named[setting],

@@ -13,14 +13,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from bench.analysis.projection.roofs import Roofs, Unknown, band
-from bench.analysis.trials.configuration import (
-    LogEstimate,
-    Trials,
-    exact,
-    gather,
-    number,
-    time_per_item_s,
-)
+from bench.analysis.trials.configuration import Trials, gather, number, time_per_item_s
+from bench.analysis.trials.log_estimate import LogEstimate, exact
 from bench.core.errors import UsageError
 from bench.core.nouns import DTYPE_BYTES
 from bench.hardware.chips import chip

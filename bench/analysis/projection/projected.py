@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.analysis.projection.measured import Start
-from bench.analysis.projection.roofs import Roofs, Unknown, band, catalogue_roofs
+from bench.analysis.projection.roofs import Estimate, Roofs, Unknown, band, catalogue_roofs
 from bench.analysis.projection.scaled_operators import (
     ROOFS,
     Draws,
-    Estimate,
     Scaled,
     between,
     draws,

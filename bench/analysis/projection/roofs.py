@@ -56,6 +56,25 @@ class RateSpan:
         return band(self.low * factor, self.high * factor, basis=f"{what} x {self.basis}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A figure with its interval, and its middle; all equal where it is exact."""
+
+    low: float
+    mid: float
+    high: float
+
+    @property
+    def width(self) -> float:
+        """High over low."""
+        return self.high / self.low
+
+    def inverse(self, numerator: float = 1.0) -> Estimate:
+        """Divide a positive number by it: a rate from a time."""
+        low, mid, high = (numerator / end for end in (self.high, self.mid, self.low))
+        return Estimate(low=low, mid=mid, high=high)
+
+
 def band(*ends: float, basis: str = "") -> RateSpan:
     """From the least to the most of some figures."""
     return RateSpan(low=min(ends), high=max(ends), basis=basis)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.analysis.projection.roofs import (
+    Estimate,
     RateSpan,
     Roofs,
     Unknown,
@@ -87,25 +88,6 @@ def draws() -> Draws:
 def between(band: RateSpan, at: Array) -> Array:
     """Return figures between the ends of a band, evenly in their logarithm."""
     return band.low * (band.high / band.low) ** at
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A projected figure: an interval that is meant to hold four times in five, and its middle."""
-
-    low: float
-    mid: float
-    high: float
-
-    @property
-    def width(self) -> float:
-        """High over low."""
-        return self.high / self.low
-
-    def inverse(self, numerator: float = 1.0) -> Estimate:
-        """Divide a positive number by it: a rate from a time."""
-        low, mid, high = (numerator / end for end in (self.high, self.mid, self.low))
-        return Estimate(low=low, mid=mid, high=high)
 
 
 def estimate(values: Array, *, middle: Array) -> Estimate:

@@ -18,8 +18,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from bench.analysis.projection.roofs import Roofs, Unknown, catalogue_roofs, on_chip
-from bench.analysis.projection.scaled_operators import Estimate, speed_ratio
+from bench.analysis.projection.roofs import Estimate, Roofs, Unknown, catalogue_roofs, on_chip
+from bench.analysis.projection.scaled_operators import speed_ratio
 from bench.core.errors import BenchError, DataError
 from bench.core.nouns import Chip
 from bench.core.separated import decimal_mark, decoded, plain_number, separated, unmarked

@@ -18,7 +18,7 @@ from bench.analysis.projection.measured import BOUND, Start
 from bench.analysis.projection.projected import Projected, project
 from bench.analysis.projection.roofs import Unknown
 from bench.analysis.projection.scoring import Scored, summaries
-from bench.analysis.trials.configuration import LogEstimate
+from bench.analysis.trials.log_estimate import LogEstimate
 from bench.core.errors import UsageError
 from bench.core.nouns import Chip
 from bench.core.units import PERIOD_S, parse_duration_s

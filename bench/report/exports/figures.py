@@ -18,9 +18,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.analysis.trials.configuration import IDENTITY, Trials, estimate, gather, is_virtual
+from bench.analysis.trials.configuration import IDENTITY, Trials, gather, grouped, is_virtual
+from bench.analysis.trials.log_estimate import estimate
 from bench.analysis.trials.titles import LAID_OUT, PROGRAM, title_of
-from bench.report.tables.grid import grouped, plain
+from bench.report.tables.grid import plain
 from bench.results.schema import USABLE, Row
 
 KEY = (*IDENTITY, "device", "env_id")
@@ -86,8 +87,8 @@ class Named:
 
     def figures(self) -> list[Figure]:
         """What any trial measured."""
-        found = (_figure(column, trials=self.trials) for column in _MEASURES)
-        return [figure for figure in found if figure is not None]
+        found = ((column, self.trials.figures(column)) for column in _MEASURES)
+        return [_figure(column, values, trials=self.trials) for column, values in found if values]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,17 +109,11 @@ class ExportedRows:
 
     def notes(self) -> list[str]:
         """Lines for stderr about what gives no figure; none when every row does."""
-        lines = []
-        if self.unusable:
-            kinds = Counter(map(_kind, self.unusable))
-            reported = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-            lines.append(
-                f"{len(self.unusable)} of {self.num_rows} rows are not usable "
-                f"and give no figures: {reported}"
-            )
-        if self.num_repeated:
-            lines.append(f"{self.num_repeated} rows were given more than once and count once")
-        return lines
+        kinds = Counter(map(_kind, self.unusable))
+        reported = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        lost = f"{len(self.unusable)} of {self.num_rows} rows are not usable and give no figures"
+        again = f"{self.num_repeated} rows were given more than once and count once"
+        return [f"{lost}: {reported}"] * bool(kinds) + [again] * bool(self.num_repeated)
 
 
 def _kind(row: Row) -> str:
@@ -178,18 +173,11 @@ def _distinct(rows: Sequence[Row]) -> list[str]:
     return names
 
 
-def _item_of(row: Row) -> str:
-    """What throughput counts, as a word that may stand in any name."""
-    word = re.sub(r"[^A-Za-z0-9]+", "_", str(row.get("items_unit") or "")).strip("_")
-    return word[:24] or "item"
-
-
-def _figure(column: str, *, trials: Trials) -> Figure | None:
-    values = trials.figures(column)
-    if not values:
-        return None
+def _figure(column: str, values: list[float], *, trials: Trials) -> Figure:
     value, ends = _interval(values)
-    item = _item_of(trials.first)
+    # What throughput counts, as a word that may stand in any name.
+    word = re.sub(r"[^A-Za-z0-9]+", "_", trials.text("items_unit")).strip("_")
+    item = word[:24] or "item"
     label, unit = (text.format(item=item) for text in _MEASURES[column])
     is_part = unit == "bytes" and trials.num_devices > 1
     return Figure(

@@ -64,16 +64,15 @@ def github_document(selection: ExportedRows, *, direction: str) -> str:
 def _entry(figure: Figure, *, one: Named) -> dict[str, object]:
     facts = {name: one.trials.first.get(column) for name, column in _GITHUB_FACTS.items()}
     reported = {"trials": figure.num_trials, **facts}
+    extra = [f"{name}: {value}" for name, value in reported.items() if value is not None]
     entry: dict[str, object] = {
         "name": f"{one.name}: {figure.label} ({figure.unit})",
         "unit": figure.unit,
         "value": figure.value,
-        "extra": "\n".join(
-            f"{name}: {value}" for name, value in reported.items() if value is not None
-        ),
+        "extra": "\n".join(extra),
     }
     if figure.ends is not None:
-        trials = f"{figure.num_trials} trial" + ("s" if figure.num_trials > 1 else "")
+        trials = f"{figure.num_trials} trial{'s' * (figure.num_trials > 1)}"
         entry["range"] = f"95 % interval {' - '.join(map(format_number, figure.ends))}, {trials}"
     return entry
 
@@ -100,15 +99,9 @@ def _configuration(one: Named) -> dict[str, object]:
 
 
 def _told(figure: Figure) -> dict[str, object]:
-    low, high = figure.ends or (None, None)
-    return {
-        "value": figure.value,
-        "low95": low,
-        "high95": high,
-        "unit": figure.unit,
-        "num_trials": figure.num_trials,
-        "is_bigger_better": figure.is_bigger_better,
-    }
+    ends = dict(zip(("low95", "high95"), figure.ends or (None, None), strict=True))
+    names = ("unit", "num_trials", "is_bigger_better")
+    return {"value": figure.value, **ends, **{name: getattr(figure, name) for name in names}}
 
 
 def _cells(row: Row) -> dict[str, object]:

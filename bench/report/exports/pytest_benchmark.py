@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from statistics import median
+from statistics import median, stdev
 
 from bench import __version__
 from bench.report.exports.figures import HOW_AND_WHERE, ExportedRows, Named
@@ -90,8 +90,7 @@ def stats_of(data_s: Sequence[float]) -> dict[str, object]:
 
     num, total_s = len(data_s), math.fsum(data_s)
     mean_s, ordered = total_s / num, sorted(data_s)
-    square = math.fsum((value - mean_s) ** 2 for value in data_s)
-    stddev_s = math.sqrt(square / (num - 1)) if num > 1 else 0.0
+    stddev_s = stdev(data_s) if num > 1 else 0.0
     # Quartiles at n/4 - 1/2 and 3n/4 - 1/2 of the sorted rounds: Wikipedia's method 2 for an even
     # number and method 3 for an odd one, https://en.wikipedia.org/wiki/Quartile#Computing_methods
     q1_s, q3_s = map(float, np.percentile(data_s, (25, 75), method="hazen"))
@@ -129,10 +128,5 @@ def _shared(rows: Sequence[Row], column: str) -> str:
 
 def _commit_info(rows: Sequence[Row]) -> dict[str, object]:
     commit = _shared(rows, "git_commit")
-    if not commit:
-        return {}
-    return {
-        "id": commit.removesuffix("-dirty"),
-        "dirty": commit.endswith("-dirty"),
-        "project": "gapbench",
-    }
+    id, is_dirty = commit.removesuffix("-dirty"), commit.endswith("-dirty")
+    return {"id": id, "dirty": is_dirty, "project": "gapbench"} if commit else {}

@@ -143,12 +143,11 @@ def _summary(evidence: Evidence, modes: Counter[str]) -> list[str]:
         f"{_count(num, 'trial')} [{mode}]: not measured on the hardware as named."
         for mode, num in modes.most_common()
     ]
-    if evidence.num_hidden:
-        lines.append(
-            f"{len(evidence.shown)} configurations are shown one by one, taking turns over "
-            f"workloads and devices; {evidence.num_hidden} are only counted."
-        )
-    return lines
+    shown = (
+        f"{len(evidence.shown)} configurations are shown one by one, taking turns over workloads "
+        f"and devices; {evidence.num_hidden} are only counted."
+    )
+    return [*lines, shown] if evidence.num_hidden else lines
 
 
 def _count(num: int, noun: str) -> str:

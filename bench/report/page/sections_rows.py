@@ -14,18 +14,11 @@ from dataclasses import replace
 from bench.analysis.trials.configuration import Trials, is_virtual, number
 from bench.report.page.content import PageFacts, Part, Prose, Section, section
 from bench.report.page.evidence import Evidence, Source
-from bench.report.plots.plots_speed import (
-    energy_plots,
-    spread_plots,
-    step_plots,
-    steps_of,
-    throughput_plots,
-    trace_plots,
-)
+from bench.report.plots import plots_speed
 from bench.report.tables import cells
 from bench.report.tables.cells import AnyCell, Cell
 from bench.report.tables.grid import Grid
-from bench.report.tables.run_table import COLUMNS, Columns, configuration_grid
+from bench.report.tables.run_table import COLUMNS, Columns, by_reason, configuration_grid
 from bench.results.schema import REASONS, STATUSES, USABLE, Row
 
 MAX_DEVICES = 50
@@ -84,9 +77,7 @@ def _devices(found: Sequence[Row]) -> Grid:
         "stack": _text("device_stack", "device_type"),
         "memory": lambda row: cells.quantity(number(row, "device_memory_bytes"), cells.num_bytes),
         "chip": _text("chip"),
-        "power limit": lambda row: cells.quantity(
-            number(row, "power_limit_w"), cells.plain_unit("W")
-        ),
+        "power limit": lambda row: cells.quantity(number(row, "power_limit_w"), cells.watts),
         "driver": _text("driver_version"),
         "torch": _text("torch_version"),
         "threads": lambda row: cells.quantity(number(row, "threads")),
@@ -122,10 +113,7 @@ def validity(evidence: Evidence) -> Section:
 
 
 def _reasons(found: Sequence[Row]) -> Grid:
-    rows_of: dict[str, list[Row]] = {}
-    for row in found:
-        for code in dict.fromkeys(c for c in str(row.get("reasons") or "").split(";") if c):
-            rows_of.setdefault(code, []).append(row)
+    rows_of = by_reason(found)
     columns: dict[str, Callable[[str], AnyCell]] = {
         "reason": str,
         "trials": lambda code: cells.quantity(len(rows_of[code])),
@@ -133,8 +121,7 @@ def _reasons(found: Sequence[Row]) -> Grid:
         "workloads": lambda code: ", ".join(_distinct(rows_of[code], "workload")[:8]),
         "message of one": lambda code: next(iter(_distinct(rows_of[code], "detail")), ""),
     }
-    common_first = sorted(rows_of, key=lambda code: -len(rows_of[code]))
-    return Grid.of(common_first, columns, title="Reasons")
+    return Grid.of(rows_of, columns, title="Reasons")
 
 
 def _unusable(evidence: Evidence) -> Grid:
@@ -155,7 +142,7 @@ def _unusable(evidence: Evidence) -> Grid:
 
 def results(evidence: Evidence) -> Section:
     """The table of configurations, with throughput drawn by device."""
-    plots = throughput_plots(evidence.shown)
+    plots = plots_speed.throughput_plots(evidence.shown)
     without = Prose(lines=("No usable trial has a throughput.",))
     grid = _grid(evidence, COLUMNS, title="All configurations, mean over usable trials")
     return section("throughput", "Throughput by device", plots or without, grid)
@@ -177,10 +164,9 @@ def _grid(
     return replace(grid, title=title, notes=tuple(filter(None, notes)))
 
 
-def _mean(
-    column: str, scale: cells.Scale = cells.bare, *, factor: float = 1.0
-) -> Callable[[Trials], AnyCell]:
-    """Mean over usable trials; `factor` makes base units of it."""
+def _mean(column: str, scale: cells.Scale = cells.bare) -> Callable[[Trials], AnyCell]:
+    """Mean over usable trials; milliseconds are made seconds."""
+    factor = 1e-3 if column.endswith("_ms") else 1.0
 
     def cell(one: Trials) -> AnyCell:
         value = one.mean(column)
@@ -198,11 +184,11 @@ def _is_steady(one: Trials) -> str:
 def latency(evidence: Evidence) -> Section | None:
     """Latency percentiles, and how step times are spread."""
     columns: Columns = {
-        "p50": _mean("lat_p50_ms", cells.seconds, factor=1e-3),
-        "p90": _mean("lat_p90_ms", cells.seconds, factor=1e-3),
-        "p99": _mean("lat_p99_ms", cells.seconds, factor=1e-3),
-        "first token": _mean("ttft_ms", cells.seconds, factor=1e-3),
-        "per token": _mean("tpot_ms", cells.seconds, factor=1e-3),
+        "p50": _mean("lat_p50_ms", cells.seconds),
+        "p90": _mean("lat_p90_ms", cells.seconds),
+        "p99": _mean("lat_p99_ms", cells.seconds),
+        "first token": _mean("ttft_ms", cells.seconds),
+        "per token": _mean("tpot_ms", cells.seconds),
         "prefill": _mean("prefill_tok_per_s", cells.of("token/s")),
         "decode": _mean("decode_tok_per_s", cells.of("token/s")),
         "data wait": _mean("data_wait_frac", cells.percent),
@@ -210,7 +196,7 @@ def latency(evidence: Evidence) -> Section | None:
     note = "p90 and p99 are upper bounds with 99 % confidence, blank where too few steps ran"
     wanted = ("lat_p50_ms", "ttft_ms", "tpot_ms", "step_median_ms")
     grid = _grid(evidence, columns, note=note, has_any=wanted)
-    plots = step_plots(evidence.shown)
+    plots = plots_speed.step_plots(evidence.shown)
     return section("latency", "Latency and steps", plots, grid) if grid.rows and plots else None
 
 
@@ -218,7 +204,7 @@ def steps(evidence: Evidence) -> Section | None:
     """Warm-up and step-time traces from the samples, and what starting costs."""
     samples, notes = evidence.samples()
     labels = [source.label for source in evidence.sources]
-    found = steps_of(evidence.shown, samples, labels=labels)
+    found = plots_speed.steps_of(evidence.shown, samples, labels=labels)
     columns: Columns = {
         "import": _mean("import_s", cells.seconds),
         "build": _mean("build_s", cells.seconds),
@@ -231,7 +217,7 @@ def steps(evidence: Evidence) -> Section | None:
     }
     wanted = ("warmup_s", "warmup_steps", "first_step_s", "build_s")
     grid = _grid(evidence, columns, title="What starting costs", has_any=wanted)
-    drawn = (trace_plots(found), spread_plots(found))
+    drawn = (plots_speed.trace_plots(found), plots_speed.spread_plots(found))
     if not grid.rows and not any(drawn):
         return None
     read = Prose(lines=tuple(notes), is_list=True)
@@ -240,14 +226,15 @@ def steps(evidence: Evidence) -> Section | None:
 
 def energy(evidence: Evidence) -> Section | None:
     """Energy per item; absent where nothing measured it."""
-    plots = energy_plots([one for one in evidence.shown if not is_virtual(one.first)])
+    alone = [one for one in evidence.shown if not is_virtual(one.first)]
+    plots = plots_speed.energy_plots(alone)
     if plots is None:
         return None
     columns: Columns = {
         "energy/item [95 %]": _energy,
-        "mean power": _mean("power_mean_w", cells.plain_unit("W")),
-        "idle power": _mean("idle_power_w", cells.plain_unit("W")),
-        "power limit": _mean("power_limit_w", cells.plain_unit("W")),
+        "mean power": _mean("power_mean_w", cells.watts),
+        "idle power": _mean("idle_power_w", cells.watts),
+        "power limit": _mean("power_limit_w", cells.watts),
         "hottest": _mean("temp_max_c", cells.plain_unit("C")),
         "throttled": _mean("throttle_frac", cells.percent),
         "covers": lambda one: one.word("energy_scope"),
@@ -274,12 +261,11 @@ def provenance(evidence: Evidence) -> Section:
     parts: list[Part] = [Grid.of(evidence.sources, columns)]
     parts.append(Prose(lines=evidence.notes, is_list=True))
     for source in evidence.sources[:MAX_FACTS]:
-        if source.sidecar is None:
-            parts.append(Prose(lines=(f"{source.label}: no environment file lies beside it.",)))
-            continue
-        environment, request = source.sidecar.environment, source.sidecar.request
-        parts.append(PageFacts(title=f"Environment of {source.label}", facts=environment))
-        parts.append(PageFacts(title=f"Request of {source.label}", facts=request))
+        label, beside = source.label, source.sidecar
+        if beside is None:
+            parts.append(Prose(lines=(f"{label}: no environment file lies beside it.",)))
+        else:
+            parts.append(PageFacts(title=f"Environment of {label}", facts=beside.environment))
+            parts.append(PageFacts(title=f"Request of {label}", facts=beside.request))
     hidden = _hidden(len(evidence.sources) - MAX_FACTS, "files' environments")
-    parts.append(Prose(lines=hidden))
-    return section("provenance", "Where it comes from", *parts)
+    return section("provenance", "Where it comes from", *parts, Prose(lines=hidden))

@@ -142,11 +142,11 @@ def interval(
     def paint(axes: Axes) -> None:
         for place, mark in enumerate(marks):
             _, low, high = mark.value
+            color = color_of(mark.series)
             if mark.band is not None:
                 axes.plot(mark.band, [place] * 2, color=INK, alpha=0.15, linewidth=9, zorder=0)
             if low is not None and high is not None:
-                axes.hlines(place, low, high, color=color_of(mark.series), linewidth=2)
-            color = color_of(mark.series)
+                axes.hlines(place, low, high, color=color, linewidth=2)
             look = _look(color, is_hollow=mark.is_hollow)
             axes.plot([mark.value[0]], [place], marker_of(mark.series), zorder=3, **look)  # type: ignore[arg-type]
         for text, series in legend:

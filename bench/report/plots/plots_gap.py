@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 from bench.analysis.gap.demand import Demand
 from bench.analysis.gap.gap_result import Gap
+from bench.analysis.trials.configuration import grouped
 from bench.core.units import format_number, format_si
 from bench.report.page.content import Plot, Plots
 from bench.report.plots import kinds
 from bench.report.plots.kinds import Axis, DrawnCurve, DrawnMark
 from bench.report.plots.panel import Value, value_of
 from bench.report.tables.gap_tables import apart, full_title, pair_of
-from bench.report.tables.grid import grouped
 
 MAX_GAPS = 6
 MAX_ROOFLINES = 4

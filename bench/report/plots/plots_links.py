@@ -12,10 +12,11 @@ what links are known by; of two levels at the slower one.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import islice
 from math import isfinite
 
 from bench.analysis.scaling import families, fastest_links, slowdown
-from bench.analysis.trials.configuration import LAYOUT, Trials
+from bench.analysis.trials.configuration import LAYOUT, Trials, grouped
 from bench.analysis.trials.titles import differing, mitigations_of
 from bench.core.errors import BenchError
 from bench.core.nouns import MODES
@@ -103,15 +104,12 @@ def _panels(
         run = points[-1][0]
         named = found.setdefault(workload_title(run, params), {})
         named[_curve_name(run, with_link=with_link, taken=named)] = points
-    drawn = {title: named for title, named in found.items() if _num_places(*named.values()) > 1}
+    drawn = [(title, named) for title, named in found.items() if _num_places(*named.values()) > 1]
     if not drawn:
         return None
-    left = f"{MAX_PANELS} of {len(drawn)} panels are drawn." if len(drawn) > MAX_PANELS else ""
-    plots = [
-        panel(title, dict(list(named.items())[:MAX_CURVES]))
-        for title, named in list(drawn.items())[:MAX_PANELS]
-    ]
-    return Plots(panels=tuple(plots), note=" ".join(note for note in (*notes, left) if note))
+    left = [f"{MAX_PANELS} of {len(drawn)} panels are drawn."] if len(drawn) > MAX_PANELS else []
+    plots = (panel(title, dict([*named.items()][:MAX_CURVES])) for title, named in drawn)
+    return Plots(panels=tuple(islice(plots, MAX_PANELS)), note=" ".join([*notes, *left]))
 
 
 def _num_places(*curves: Sequence[Drawn]) -> int:
@@ -223,11 +221,10 @@ def _curve(
 
 def _link_names(points: Sequence[Drawn]) -> list[tuple[float, str]]:
     """Places of links with their names, the fastest first."""
-    names: dict[float, dict[str, None]] = {}
-    for run, place, _ in sorted(points, key=lambda point: -point[1]):
-        names.setdefault(place, {})[run.link] = None
+    by_place = grouped(sorted(points, key=lambda point: -point[1]), lambda point: point[1])
     named = []
-    for place, (first, *others) in list(names.items())[:_MOST_NAMES]:
+    for place, there in list(by_place.items())[:_MOST_NAMES]:
+        first, *others = dict.fromkeys(run.link for run, _, _ in there)
         more = f" +{len(others)}" if others else ""
         named.append((place, short(first, length=16) + more))
     return named

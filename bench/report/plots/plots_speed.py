@@ -10,33 +10,28 @@ a stall stays visible however many steps there are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bench.analysis.comparison.comparison import Compared, Comparison
-from bench.analysis.trials.configuration import Trials
+from bench.analysis.trials.configuration import Trials, grouped
 from bench.analysis.trials.titles import LONG, differing, title_of
 from bench.core.units import format_duration
 from bench.report.page.content import Plot, Plots
 from bench.report.page.evidence import taking_turns
-from bench.report.plots.kinds import (
-    Axis,
-    DrawnCurve,
-    DrawnMark,
-    interval,
-    is_drawable,
-    line,
-    panels,
-)
+from bench.report.plots import kinds
+from bench.report.plots.kinds import Axis, DrawnCurve, DrawnMark
 from bench.report.plots.panel import Value, short, value_of
 from bench.report.tables.compare_tables import URGENCY
-from bench.report.tables.grid import grouped
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
+    Traced = tuple[Trials, list[tuple[Array, Array]]]
+    """A configuration, and the warm-up and measured step times in seconds of its usable trials."""
 
 MAX_PANELS = 6
 MAX_LINES = 12
@@ -77,34 +72,28 @@ def _panels(
     shown: Sequence[Trials], kind: str, label: str, value: Callable[[Trials], Value | None]
 ) -> Plots | None:
     """Configurations of one device and no modelled link, unless there is nothing else."""
-    found = ((one, value(one)) for one in shown)
-    known = [
-        (one, reported)
-        for one, reported in found
-        if reported is not None and is_drawable(*reported)
-    ]
+    known = [(one, it) for one in shown if (it := value(one)) and kinds.is_drawable(*it)]
     numbers = {device: n for n, device in enumerate(dict.fromkeys(one.device for one in shown))}
 
     def panel(workload: str, pairs: Sequence[tuple[Trials, Value]]) -> Plot:
         what = label.format(pairs[0][0].first.get("items_unit") or "item")
         marks = [
             DrawnMark(
-                label=name, value=reported, series=numbers[one.device], is_hollow=one.mode != "real"
+                label=name, value=it, series=numbers[one.device], is_hollow=one.mode != "real"
             )
-            for (one, reported), name in zip(
-                pairs, labels_of([one for one, _ in pairs]), strict=True
-            )
+            for (one, it), name in zip(pairs, labels_of(pairs), strict=True)
         ]
-        axis = Axis(label=what)
-        return interval(f"{kind} {workload}", title=workload, what=what, marks=marks, axis=axis)
+        named, axis = f"{kind} {workload}", Axis(label=what)
+        return kinds.interval(named, title=workload, what=what, marks=marks, axis=axis)
 
     chosen = [pair for pair in known if not pair[0].is_wide] or known
     groups = grouped(chosen, lambda pair: pair[0].text("workload"))
-    return panels(groups, panel, most=(MAX_PANELS, MAX_LINES))
+    return kinds.panels(groups, panel, most=(MAX_PANELS, MAX_LINES))
 
 
-def labels_of(shown: Sequence[Trials]) -> list[str]:
+def labels_of(pairs: Sequence[tuple[Trials, object]]) -> list[str]:
     """What distinguishes configurations of one workload, and no more than that."""
+    shown = [one for one, _ in pairs]
     params = (*LONG, *differing(one.first for one in shown))
     titles = [title_of(one.first, shown=params).split(" ") for one in shown]
     common = set(titles[0]).intersection(*titles) if titles else set()
@@ -124,10 +113,10 @@ def labels_of(shown: Sequence[Trials]) -> list[str]:
 def compare_plots(comparison: Comparison) -> Plots | None:
     """Ratio of each later file to the first, a panel per file, the most urgent lines first."""
     known = (row for row in comparison.rows if row.ratio is not None)
-    drawable = (row for row in known if is_drawable(row.ratio, row.low, row.high))
+    drawable = (row for row in known if kinds.is_drawable(row.ratio, row.low, row.high))
     urgent = sorted(drawable, key=lambda row: URGENCY[row.verdict])
     found = grouped(urgent, lambda row: row.b.file)
-    return panels(
+    return kinds.panels(
         {file: found[file] for file in comparison.labels if file in found},
         lambda file, rows: _ratios(comparison, file=file, rows=rows),
         most=(MAX_FILES, MAX_RATIOS),
@@ -154,15 +143,13 @@ def _ratios(comparison: Comparison, *, file: str, rows: Sequence[Compared]) -> P
         )
         for row in rows
     ]
-    axis = Axis(
-        label=f"{metric} over the first file's; under 1 is better", scale="near", low=0.9, high=1.1
-    )
-    return interval(
+    label = f"{metric} over the first file's; under 1 is better"
+    return kinds.interval(
         f"compare {file}",
         title=f"{file} over {comparison.labels[0]}",
         what=f"Ratio of {metric} with 95 % interval; the grey bar is the threshold",
         marks=marks,
-        axis=axis,
+        axis=Axis(label=label, scale="near", low=0.9, high=1.1),
         reference=1.0,
         legend=[(word or "ratio only", URGENCY[word]) for word in verdicts],
     )
@@ -170,19 +157,19 @@ def _ratios(comparison: Comparison, *, file: str, rows: Sequence[Compared]) -> P
 
 def steps_of(
     shown: Sequence[Trials], samples: Sequence[Mapping[str, object]], *, labels: Sequence[str]
-) -> list[tuple[Trials, list[tuple[Array, Array]]]]:
-    """Warm-up and measured step times in seconds of each configuration's usable trials."""
-    known = {_key(one, file=labels[int(str(one["file"]))]): one for one in samples}
+) -> list[Traced]:
+    """What the samples have of each configuration, where they have steps of it."""
+    known = {
+        _key(one, file=labels[int(str(one["file"]))]): (
+            _numbers(one.get("warmup_step_s")),
+            _numbers(one.get("step_s")),
+        )
+        for one in samples
+    }
     found = []
     for one in shown:
-        series = []
-        for row in one.used:
-            sample = known.get(_key(row, file=one.file or labels[0]))
-            if sample is None:
-                continue
-            warmup, steps = _numbers(sample.get("warmup_step_s")), _numbers(sample.get("step_s"))
-            if len(steps):
-                series.append((warmup, steps))
+        keys = (_key(row, file=one.file or labels[0]) for row in one.used)
+        series = [known[key] for key in keys if key in known and len(known[key][1])]
         if series:
             found.append((one, series))
     return found
@@ -201,14 +188,14 @@ def _numbers(values: object) -> Array:
     return array[np.isfinite(array) & (array > 1e-12) & (array < 1e12)]
 
 
-def trace_plots(found: Sequence[tuple[Trials, list[tuple[Array, Array]]]]) -> Plots | None:
+def trace_plots(found: Sequence[Traced]) -> Plots | None:
     """Step time over step number, warm-up to the left of zero, a panel per configuration."""
     if not found:
         return None
     chosen = taking_turns(found, place=lambda entry: entry[0].text("workload"), limit=MAX_PANELS)
     drawn = [
         _trace(f"{one.first['workload']} {label}", series[:MAX_TRIALS])
-        for (one, series), label in zip(chosen, labels_of([one for one, _ in chosen]), strict=True)
+        for (one, series), label in zip(chosen, labels_of(chosen), strict=True)
     ]
     notes = [f"Up to {MAX_TRIALS} trials of each configuration are drawn."]
     if len(found) > len(chosen):
@@ -222,13 +209,9 @@ def thinned(values: Array, *, limit: int = MAX_TRACE_POINTS) -> tuple[Array, Arr
     if len(values) <= limit:
         return places, values
     edges = np.linspace(0, len(values), limit // 2 + 1).astype(int)
-    kept = sorted(
-        {
-            start + int(pick(values[start:stop]))
-            for start, stop in zip(edges[:-1], edges[1:], strict=True)
-            for pick in (np.argmin, np.argmax)
-        }
-    )
+    stretches = [slice(*ends) for ends in pairwise(edges)]
+    picked = [one.start + pick(values[one]) for one in stretches for pick in (np.argmin, np.argmax)]
+    kept = sorted(set(picked))
     return places[kept], values[kept]
 
 
@@ -245,7 +228,7 @@ def _trace(name: str, series: Sequence[tuple[Array, Array]]) -> Plot:
         )
         curves.append(DrawnCurve(label=f"trial {number}", points=points, words=words))
     has_warmup = any(len(warmup) for warmup, _ in series)
-    return line(
+    return kinds.line(
         f"trace {name}",
         title=name,
         what="Time of every step, warm-up included",
@@ -263,32 +246,31 @@ def _points(places: Array, values: Array) -> list[tuple[float, Value]]:
     return [(place, (value, None, None)) for place, value in pairs]
 
 
-def spread_plots(found: Sequence[tuple[Trials, list[tuple[Array, Array]]]]) -> Plots | None:
+def spread_plots(found: Sequence[Traced]) -> Plots | None:
     """Share of measured steps that took at most so long, a panel per workload."""
     steps = [(one, np.concatenate([steps for _, steps in series])) for one, series in found]
     groups = grouped(steps, lambda pair: pair[0].text("workload"))
-    return panels(groups, _spread, most=(MAX_PANELS, MAX_CURVES))
+    return kinds.panels(groups, _spread, most=(MAX_PANELS, MAX_CURVES))
 
 
 def _spread(workload: str, curves: Sequence[tuple[Trials, Array]]) -> Plot:
     shares = np.concatenate([np.linspace(0.0, 0.98, 99), np.linspace(0.98, 1.0, 41)])
     drawn = []
-    for label, (_, steps) in zip(labels_of([one for one, _ in curves]), curves, strict=True):
+    for label, (_, steps) in zip(labels_of(curves), curves, strict=True):
         words = (
             f"{label}: half within {_at(steps, 0.5)}, 99 % within {_at(steps, 0.99)}, all within "
             f"{_at(steps, 1.0)} ({len(steps)} steps)"
         )
         points = _points(np.quantile(steps, shares) * 1e3, shares)
         drawn.append(DrawnCurve(label=label, points=points, words=words))
-    return line(
+    share = Axis(label="steps at most as slow", scale="zero", form=lambda one: f"{one * 100:.0f} %")
+    return kinds.line(
         f"spread {workload}",
         title=workload,
         what="Distribution of measured step times",
         curves=drawn,
         x=Axis(label="milliseconds a step, all usable trials together", scale="near"),
-        y=Axis(
-            label="steps at most as slow", scale="zero", form=lambda share: f"{share * 100:.0f} %"
-        ),
+        y=share,
         plot_inches=1.7,
     )
 

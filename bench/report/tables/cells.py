@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from bench.analysis.trials.configuration import LogEstimate
+from bench.analysis.trials.log_estimate import LogEstimate
 from bench.analysis.trials.titles import LONG, title_of
 from bench.core.units import bytes_scale, duration_scale, format_duration, format_number, si_scale
 from bench.results.schema import Value
@@ -59,6 +59,7 @@ def plain_unit(unit: str) -> Scale:
 
 seconds: Scale = duration_scale
 num_bytes: Scale = bytes_scale
+watts: Scale = plain_unit("W")
 
 
 def percent(_: float) -> tuple[float, str]:
@@ -82,12 +83,17 @@ def quantity(
     """A figure in its unit; ends that print like the figure are left out."""
     if value is None:
         return ""
-    factor, unit = scale(value)
-    is_long = scale is seconds and not unit
-    form = format_duration if is_long else (lambda one: format_number(one / factor))
+    form, unit = _form(value, scale)
     low, high = map(form, ends or (value, value))
     aside = "" if low == high else f"[{low}, {high}]"
     return Cell(text=f"{prefix}{form(value)} {unit}".rstrip(), aside=aside, key=value)
+
+
+def _form(value: float, scale: Scale) -> tuple[Callable[[float], str], str]:
+    """How figures near this one print, and their unit."""
+    factor, unit = scale(value)
+    is_long = scale is seconds and not unit
+    return format_duration if is_long else (lambda one: format_number(one / factor)), unit
 
 
 def figure(value: LogEstimate | None, scale: Scale = bare, prefix: str = "") -> AnyCell:
@@ -121,11 +127,8 @@ def span(ends: Ends | None, scale: Scale) -> AnyCell:
     """'398 - 455 ms'."""
     if ends is None:
         return ""
-    factor, unit = scale(ends[1])
-    if scale is seconds and not unit:
-        return Cell(text=" - ".join(map(format_duration, ends)), key=ends[0])
-    low, high = (format_number(end / factor) for end in ends)
-    return Cell(text=f"{low} - {high} {unit}", key=ends[0])
+    form, unit = _form(ends[1], scale)
+    return Cell(text=f"{form(ends[0])} - {form(ends[1])} {unit}".rstrip(), key=ends[0])
 
 
 def change_span(ends: Ends | None, *, beside: float) -> AnyCell:

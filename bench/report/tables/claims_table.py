@@ -80,10 +80,8 @@ def overview(verdicts: Sequence[ClaimVerdict]) -> Grid:
         found = [claim.number or 0 for claim in chosen if claim.article.id == name]
         return format_ranges(found).replace(",", ", ")
 
-    notes = [
-        f"{name}: {one.title} ({one.publisher}, {one.date})"
-        for name, one in sorted(articles.items())
-    ]
+    about = sorted(articles.items())
+    notes = [f"{name}: {one.title} ({one.publisher}, {one.date})" for name, one in about]
     notes.append(summary(verdicts))
     for one in sorted(verdicts, key=lambda one: WORDS.index(one.word)):
         if one.word in ("REFUTED", "UNDECIDED") and one.claim.number:
@@ -152,23 +150,21 @@ def why_lines(found: ClaimVerdict, *, command: str | None) -> tuple[list[str], l
 def plain_sentence(one: ClaimVerdict) -> str:
     """Return a verdict as one sentence for a reader who knows the article and not this program."""
     counted = one.counted
-    holds = Counter(case.holds for case in counted)
-    unclear = f", {holds[None]} too close to tell" if holds[None] else ""
-    figures = _figures(counted)
+    holds, num = Counter(case.holds for case in counted), len(counted)
+    tail = (f", {holds[None]} too close to tell" if holds[None] else "") + _figures(counted)
     if one.word == "OUT OF SCOPE":
         return "Nothing here can be run or computed."
     if one.word == "UNDECIDED":
         return f"Open: {one.reason}."
     if one.word == "HOLDS":
-        return f"True in {_of_all(len(counted))}{unclear}{figures}."
+        return f"True in {_of_all(num, of=num)}{tail}."
     if one.word == "REFUTED":
-        return f"False in {_of_all(holds[False], of=len(counted))}{unclear}{figures}."
-    parts = f"{holds[True]} of {len(counted)} cases, false in {holds[False]}"
-    return f"True in {parts}{unclear}{figures}."
+        return f"False in {_of_all(holds[False], of=num)}{tail}."
+    return f"True in {holds[True]} of {num} cases, false in {holds[False]}{tail}."
 
 
-def _of_all(number: int, *, of: int | None = None) -> str:
-    if of is not None and number < of:
+def _of_all(number: int, *, of: int) -> str:
+    if number < of:
         return f"{number} of {of} cases"
     return {1: "the one case there is", 2: "both cases"}.get(number, f"all {number} cases")
 

@@ -13,23 +13,11 @@ from itertools import count
 
 from bench.analysis.comparison.comparison import Compared, Comparison, Mean
 from bench.analysis.comparison.verdicts import VERDICTS, WINDOW_TIME
-from bench.analysis.trials.configuration import PLACE, Trials
+from bench.analysis.trials.configuration import PLACE, Trials, grouped
 from bench.analysis.trials.titles import LAID_OUT, PROGRAM, differing
-from bench.report.tables.cells import (
-    AnyCell,
-    Cell,
-    Scale,
-    change,
-    ends_of,
-    num_bytes,
-    of,
-    quantity,
-    seconds,
-    share,
-    text_of,
-    title_cell,
-)
-from bench.report.tables.grid import Grid, grouped, markdown, markdown_cell
+from bench.report.tables import cells
+from bench.report.tables.cells import AnyCell, Cell
+from bench.report.tables.grid import Grid, markdown, markdown_cell
 
 MAX_SHOWN = 200
 """Rows of a terminal or GitHub table; further ones are counted, and are in --json."""
@@ -43,9 +31,9 @@ def _apart(rows: Iterable[Compared]) -> list[str]:
     return differing((row.a.trials.first for row in rows), columns=columns)
 
 
-def _scale(comparison: Comparison) -> Scale:
+def _scale(comparison: Comparison) -> cells.Scale:
     unit = comparison.metric.unit
-    return {"s": seconds, "bytes": num_bytes}.get(unit) or of(unit)
+    return {"s": cells.seconds, "bytes": cells.num_bytes}.get(unit) or cells.of(unit)
 
 
 def _note(row: Compared) -> str:
@@ -63,7 +51,7 @@ def _sorted(rows: Iterable[Compared]) -> list[Compared]:
 
 
 def _ratio(row: Compared) -> AnyCell:
-    return change(row.ratio, ends=ends_of(row.low, row.high))
+    return cells.change(row.ratio, ends=cells.ends_of(row.low, row.high))
 
 
 def pair_grid(
@@ -75,20 +63,20 @@ def pair_grid(
     shown, scale = _apart(rows), _scale(comparison)
     device = "device A" if is_cross_hardware else "device"
     columns: dict[str, Callable[[Compared], AnyCell]] = {
-        "workload": lambda row: title_cell(row.a.trials.first, shown=shown),
+        "workload": lambda row: cells.title_cell(row.a.trials.first, shown=shown),
         device: lambda row: row.a.trials.one_device if is_cross_hardware else _machines(row),
         "device B": lambda row: row.b.trials.one_device,
-        "A": lambda row: quantity(row.a.value, scale) or "not measured",
-        "B": lambda row: quantity(row.b.value, scale) or "not measured",
+        "A": lambda row: cells.quantity(row.a.value, scale) or "not measured",
+        "B": lambda row: cells.quantity(row.b.value, scale) or "not measured",
         f"{comparison.metric.name} B/A [95 %]": _ratio,
-        "throughput": lambda row: change(row.throughput_ratio),
-        "items/J B/A": lambda row: quantity(
+        "throughput": lambda row: cells.change(row.throughput_ratio),
+        "items/J B/A": lambda row: cells.quantity(
             row.energy_ratio and 1.0 / row.energy_ratio, prefix="x"
         ),
-        "of roof A": lambda row: share(row.a.roof_frac),
-        "of roof B": lambda row: share(row.b.roof_frac),
+        "of roof A": lambda row: cells.share(row.a.roof_frac),
+        "of roof B": lambda row: cells.share(row.b.roof_frac),
         "trials": lambda row: f"{row.a.num}, {row.b.num}",
-        "threshold": lambda row: share(row.threshold_frac),
+        "threshold": lambda row: cells.share(row.threshold_frac),
         "verdict": lambda row: Cell(word=row.verdict or "ratio only"),
         "note": lambda row: _note(row) if row.verdict else "",
     }
@@ -117,14 +105,14 @@ def matrix_grid(comparison: Comparison, *, limit: int | None = MAX_SHOWN) -> Gri
         place = next(place for place in places if row.b.file not in lines.get(place, ()))
         lines.setdefault(place, {})[row.b.file] = row
     first, *files = comparison.labels
-    cells = []
+    rows = []
     for (trials, _), line in list(lines.items())[:limit]:
         a = next(iter(line.values())).a
-        title, value = title_cell(trials.first, shown=shown), quantity(a.value, scale)
+        title, value = cells.title_cell(trials.first, shown=shown), cells.quantity(a.value, scale)
         ratios = (_matrix_cell(line[file]) if file in line else "" for file in files)
-        cells.append((title, trials.one_device, value, *ratios))
+        rows.append((title, trials.one_device, value, *ratios))
     heads = ("workload", "device", first, *files)
-    return Grid(heads=heads, rows=cells, notes=_cut(len(lines), limit), names=("device",))
+    return Grid(heads=heads, rows=rows, notes=_cut(len(lines), limit), names=("device",))
 
 
 def _matrix_cell(row: Compared) -> Cell:
@@ -169,8 +157,8 @@ def summary(comparison: Comparison) -> str:
 def _beside(comparison: Comparison) -> list[str]:
     """What a reader must know beside the ratios."""
     lines = [
-        f"geometric mean {_between(mean)}({mean.file}): {text_of(change(mean.ratio))} over "
-        f"{mean.num} matched valid configurations"
+        f"geometric mean {_between(mean)}({mean.file}): {cells.text_of(cells.change(mean.ratio))} "
+        f"over {mean.num} matched valid configurations"
         for mean in comparison.means
         if mean.num > 1
     ]
@@ -213,8 +201,8 @@ def github(comparison: Comparison) -> str:
     urgent = [row for row in comparison.rows if row.verdict in ("REGRESSION", "INCONCLUSIVE")]
     reported = [f"## bench compare ({comparison.metric.name}): {summary(comparison)}", ""]
     for row in _sorted(urgent)[: MAX_SHOWN // 10]:
-        title = text_of(title_cell(row.a.trials.first, shown=("size", "dtype")))
-        line = f"{row.verdict}: {title} {text_of(_ratio(row))} {_note(row)}"
+        title = cells.text_of(cells.title_cell(row.a.trials.first, shown=("size", "dtype")))
+        line = f"{row.verdict}: {title} {cells.text_of(_ratio(row))} {_note(row)}"
         reported.append(markdown_cell(line.rstrip()) + "  ")
     details = markdown(grids(comparison), lines=lines(comparison))
     return "\n".join(

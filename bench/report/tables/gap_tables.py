@@ -11,20 +11,8 @@ from collections.abc import Iterable, Sequence
 from bench.analysis.gap.demand import Demand, Share, Training
 from bench.analysis.gap.gap_result import DeviceGap, Gap, GapResult, Missing
 from bench.analysis.trials.titles import differing
-from bench.report.tables.cells import (
-    AnyCell,
-    figure,
-    num_bytes,
-    of,
-    percent,
-    plain_unit,
-    quantity,
-    ratio,
-    seconds,
-    share,
-    text_of,
-    title_cell,
-)
+from bench.report.tables import cells
+from bench.report.tables.cells import AnyCell
 from bench.report.tables.grid import Grid
 from bench.report.tables.run_table import data_lines
 
@@ -35,12 +23,12 @@ _APART = ("channels_last", "data", "workload_version", "chip_limit")
 
 def title(demand: Demand, *, name: str | None = None, shown: Sequence[str] = ()) -> AnyCell:
     """Workload with what it was run with; `shown` is what `apart` found for the table."""
-    return title_cell(demand.trials.first, shown=(*_ALWAYS, *shown), name=name)
+    return cells.title_cell(demand.trials.first, shown=(*_ALWAYS, *shown), name=name)
 
 
 def full_title(demand: Demand, *, name: str | None = None, shown: Sequence[str] = ()) -> str:
     """Title with the batch, in which many demands differ."""
-    return text_of(title(demand, name=name, shown=(*shown, "batch")))
+    return cells.text_of(title(demand, name=name, shown=(*shown, "batch")))
 
 
 def apart(found: Iterable[Demand]) -> list[str]:
@@ -51,7 +39,7 @@ def apart(found: Iterable[Demand]) -> list[str]:
 
 def pair_of(gap: Gap) -> str:
     """'imaging-train/infer'."""
-    return f"{gap.train.name}/{gap.infer.phase}"
+    return f"{gap.train.name}/{gap.infer.trials.phase}"
 
 
 def gap_grid(gaps: Sequence[Gap]) -> Grid:
@@ -63,11 +51,11 @@ def gap_grid(gaps: Sequence[Gap]) -> Grid:
             "train/infer": lambda gap: title(gap.train, name=pair_of(gap), shown=shown),
             "device": lambda gap: gap.train.device,
             "per": lambda gap: gap.unit or "",
-            "time": lambda gap: ratio(gap.time),
-            "FLOPs": lambda gap: ratio(gap.flops),
-            "memory": lambda gap: ratio(gap.memory),
-            "energy": lambda gap: ratio(gap.energy),
-            "utilisation": lambda gap: ratio(gap.utilisation),
+            "time": lambda gap: cells.ratio(gap.time),
+            "FLOPs": lambda gap: cells.ratio(gap.flops),
+            "memory": lambda gap: cells.ratio(gap.memory),
+            "energy": lambda gap: cells.ratio(gap.energy),
+            "utilisation": lambda gap: cells.ratio(gap.utilisation),
             "trials": lambda gap: f"{gap.train.num_trials}, {gap.infer.num_trials}",
         },
         title="Training over inference [95 %]",
@@ -112,21 +100,23 @@ def demand_grid(found: Sequence[Demand]) -> Grid:
             "phase": lambda demand: title(demand, shown=shown),
             "device": lambda demand: demand.device,
             "item": lambda demand: demand.items_unit,
-            "time/item": lambda demand: figure(demand.time_per_item_s, seconds),
-            "work/item": lambda demand: quantity(demand.flops_per_item or None, of("FLOP")),
-            "memory": lambda demand: figure(demand.memory_bytes, num_bytes),
-            "energy/item": lambda demand: figure(demand.energy_per_item_j, of("J")),
-            "utilisation": lambda demand: figure(demand.utilisation, percent),
+            "time/item": lambda demand: cells.figure(demand.time_per_item_s, cells.seconds),
+            "work/item": lambda demand: cells.quantity(
+                demand.flops_per_item or None, cells.of("FLOP")
+            ),
+            "memory": lambda demand: cells.figure(demand.memory_bytes, cells.num_bytes),
+            "energy/item": lambda demand: cells.figure(demand.energy_per_item_j, cells.of("J")),
+            "utilisation": lambda demand: cells.figure(demand.utilisation, cells.percent),
             # Its interval is that of the time beside it.
-            "items/day": lambda demand: quantity(
+            "items/day": lambda demand: cells.quantity(
                 None if demand.items_per_day is None else demand.items_per_day.value
             ),
-            "FLOP/byte": lambda demand: quantity(demand.flops_per_byte),
-            "ridge": lambda demand: quantity(demand.ridge_flops_per_byte),
+            "FLOP/byte": lambda demand: cells.quantity(demand.flops_per_byte),
+            "ridge": lambda demand: cells.quantity(demand.ridge_flops_per_byte),
             "lower roof": lambda demand: (
                 demand.roof or ("" if demand.flops_per_byte is None else "not measured")
             ),
-            "of it": lambda demand: share(demand.reached_frac),
+            "of it": lambda demand: cells.share(demand.reached_frac),
         },
         title="Each phase by itself [95 %]",
         notes=[*_kinds(found), *data_lines(demand.trials for demand in found)],
@@ -157,10 +147,10 @@ def device_grid(gaps: Sequence[DeviceGap]) -> Grid:
             "workload": lambda gap: title(gap.demand, name=gap.demand.trials.net, shown=shown),
             "A": lambda gap: gap.device_a,
             "B": lambda gap: gap.device_b,
-            "train B/A": lambda gap: ratio(gap.train),
+            "train B/A": lambda gap: cells.ratio(gap.train),
             "phase": lambda gap: gap.infer_phase,
-            "inference B/A": lambda gap: ratio(gap.infer),
-            "train / inference": lambda gap: ratio(gap.train_over_infer),
+            "inference B/A": lambda gap: cells.ratio(gap.infer),
+            "train / inference": lambda gap: cells.ratio(gap.train_over_infer),
         },
         title="Between two devices: time per item [95 %]",
         notes=("train / inference over 1: training loses more than inference on the way to B",),
@@ -176,10 +166,12 @@ def training_grid(found: Sequence[tuple[Demand, Training]]) -> Grid:
         {
             "training": lambda one: title(one[0], shown=shown),
             "device": lambda one: one[0].device,
-            "items": lambda one: quantity(one[1].num_items, plain_unit(one[0].items_unit)),
-            "time": lambda one: figure(one[1].time_s, seconds),
-            "energy": lambda one: figure(
-                one[1].energy_j and one[1].energy_j.times(1.0 / 3600.0), of("Wh")
+            "items": lambda one: cells.quantity(
+                one[1].num_items, cells.plain_unit(one[0].items_unit)
+            ),
+            "time": lambda one: cells.figure(one[1].time_s, cells.seconds),
+            "energy": lambda one: cells.figure(
+                one[1].energy_j and one[1].energy_j.times(1.0 / 3600.0), cells.of("Wh")
             ),
         },
         title="A whole training [95 %]",
@@ -199,9 +191,9 @@ def share_grid(found: Sequence[tuple[Demand, Share]], *, load: str, latency: str
             "inference": lambda one: title(one[0], shown=shown),
             "device": lambda one: one[0].device,
             "item": lambda one: one[0].items_unit,
-            "for the rate": lambda one: figure(one[1].for_rate, _devices),
-            "for the latency": lambda one: quantity(one[1].for_latency, _devices),
-            "share needed": lambda one: quantity(one[1].needed, _devices),
+            "for the rate": lambda one: cells.figure(one[1].for_rate, _devices),
+            "for the latency": lambda one: cells.quantity(one[1].for_latency, _devices),
+            "share needed": lambda one: cells.quantity(one[1].needed, _devices),
             "because": lambda one: one[1].because,
         },
         title=f"Share of one device for {f'{load} within {latency}' if latency else load}",
@@ -231,7 +223,7 @@ def missing_lines(missing: Sequence[Missing], *, commands: Sequence[str]) -> lis
     lines = []
     shown = apart(half.present for half in missing)
     for half, command in zip(missing, commands, strict=True):
-        there = f"{text_of(title(half.present, shown=shown))} on {half.present.device}"
+        there = f"{cells.text_of(title(half.present, shown=shown))} on {half.present.device}"
         lacks = "training" if half.lacks_training else "inference"
         tried = half.tried
         lost = f" ({tried.name} was tried: {tried.trials.lost_reasons})" if tried else ""

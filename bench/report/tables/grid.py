@@ -138,14 +138,6 @@ def markdown_table(grid: Grid) -> str:
     return "\n\n".join(part for part in (title, table, markdown_list(grid.notes)) if part)
 
 
-def grouped(lines: Iterable[Line], name: Callable[[Line], str]) -> dict[str, list[Line]]:
-    """Things by name, in order of appearance."""
-    groups: dict[str, list[Line]] = {}
-    for line in lines:
-        groups.setdefault(name(line), []).append(line)
-    return groups
-
-
 def print_tables(console: Console, grids: Sequence[Grid], *, lines: Sequence[str] = ()) -> None:
     """Print tables, then the notes of all of them, each once, then further lines."""
     notes: dict[str, None] = {}

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from bench.analysis.scaling import (
-    Efficiency,
     Mitigated,
     efficiency,
     fastest_links,
@@ -21,24 +20,11 @@ from bench.analysis.scaling import (
     single_runs,
     slowdown,
 )
-from bench.analysis.trials.configuration import LAYOUT, Trials
+from bench.analysis.trials.configuration import LAYOUT, Trials, grouped
 from bench.analysis.trials.titles import PROGRAM, differing, mitigations_of, title_of
 from bench.core.nouns import MODES
-from bench.report.tables.cells import (
-    AnyCell,
-    Cell,
-    change,
-    change_span,
-    figure,
-    num_bytes,
-    of,
-    percent,
-    quantity,
-    seconds,
-    share,
-    span,
-    text_of,
-)
+from bench.report.tables import cells
+from bench.report.tables.cells import AnyCell, Cell
 from bench.report.tables.grid import Grid
 from bench.report.tables.run_table import Columns, trials_text
 
@@ -51,7 +37,7 @@ _ENOUGH_MOVED = 0.95
 _WHO: Columns = {
     "link": lambda run: run.link,
     "mode": lambda run: run.mode if run.mode == "real" else Cell(mode=run.mode),
-    "devices": lambda run: quantity(run.num_devices),
+    "devices": lambda run: cells.quantity(run.num_devices),
     "layout": lambda run: run.text("layout") if " x " in run.text("layout") else "",
     "with": lambda run: mitigations_of(run.first),
 }
@@ -99,9 +85,8 @@ def link_grids(runs: Sequence[Trials], *, has_model: bool = True) -> list[Grid]:
     `has_model` adds what stands behind the modelled times.
     """
     params = differing(run.first for run in runs)
-    tables = (
-        grid for group in _groups(runs) for grid in _tables(group, params, has_model=has_model)
-    )
+    groups = _groups(runs)
+    tables = (grid for one in groups for grid in _tables(one, params, has_model=has_model))
     found = [grid for grid in tables if grid.rows]
     grids = []
     said: set[str] = set()
@@ -125,11 +110,8 @@ def _groups(runs: Sequence[Trials]) -> list[list[Trials]]:
 
     Modes share a table, which says the mode of each line.
     """
-    groups: dict[tuple[str, ...], list[Trials]] = {}
-    for run in runs:
-        if run.is_wide:
-            key = (*run.terms(but=LAYOUT), run.text("parallel"))
-            groups.setdefault(key, []).append(run)
+    wide = (run for run in runs if run.is_wide)
+    groups = grouped(wide, lambda run: (*run.terms(but=LAYOUT), run.text("parallel")))
     alone = [run for run in runs if not run.is_wide]
     return [
         [*(one for one in alone if one.terms(but=LAYOUT) == key[:-1]), *group]
@@ -166,7 +148,7 @@ def _grid(
     grid = Grid.of(runs, {**_WHO, **columns}, title=title, names=_NAMES, spare=spare)
     if not any(any(row[len(_WHO) :]) for row in grid.rows):
         return replace(grid, rows=[])
-    seen = {*grid.filled().heads, *(text_of(row[1]) for row in grid.rows)}
+    seen = {*grid.filled().heads, *(cells.text_of(row[1]) for row in grid.rows)}
     return replace(grid, notes=tuple(note for word, note in _MEANT.items() if word in seen))
 
 
@@ -177,18 +159,17 @@ def _step_grid(runs: Sequence[Trials], *, name: str) -> Grid:
     found = {run: slowdown(run, fastest=fastest) for run in runs}
 
     def slower(run: Trials) -> AnyCell:
-        ratio = None if (one := found[run]) is None else one.ratio
-        if ratio is None:
+        if (one := found[run]) is None:
             return "fastest" if run in leaders else ""
-        return change(ratio.value, ends=ratio.interval)
+        return cells.change(one.ratio.value, ends=one.ratio.interval)
 
     def bracket(run: Trials) -> AnyCell:
         one = found[run]
-        return "" if one is None else change_span(one.ends, beside=one.ratio.value)
+        return "" if one is None else cells.change_span(one.ends, beside=one.ratio.value)
 
     columns: Columns = {
-        "step [95 %]": lambda run: figure(run.step_s, seconds),
-        "bracket": lambda run: span(run.step_ends_s, seconds),
+        "step [95 %]": lambda run: cells.figure(run.step_s, cells.seconds),
+        "bracket": lambda run: cells.span(run.step_ends_s, cells.seconds),
         "slower [95 %]": slower,
         "its bracket": bracket,
         "trials": lambda run: trials_text(run.rows),
@@ -208,19 +189,23 @@ def _speed_grid(runs: Sequence[Trials], *, group: Sequence[Trials], name: str) -
     found = {run: efficiency(run, singles=singles) for run in group}
     links = list(dict.fromkeys(run.link for run in runs))
 
+    def share(run: Trials, against: str) -> AnyCell:
+        one = found[run]
+        return cells.figure(one[0], cells.percent) if one and one[1] == against else ""
+
     def place(run: Trials) -> tuple[int, str, int, int]:
         return _mode(run), mitigations_of(run.first), links.index(run.link), run.num_devices
 
     columns: Columns = {
-        "all devices [95 %]": lambda run: figure(
-            run.estimate("throughput_per_s"), of(f"{run.first.get('items_unit') or 'item'}/s")
+        "all devices [95 %]": lambda run: cells.figure(
+            run.estimate("throughput_per_s"), cells.of(f"{run.first.get('items_unit') or 'item'}/s")
         ),
         "compute": lambda run: _ms(run, "compute_step_ms"),
         "exposed": lambda run: _ms(run, "comm_exposed_ms"),
         "communication [band]": _communication,
         "overlap": lambda run: run.word("overlap"),
-        "of one device [95 %]": lambda run: _efficiency(found[run], against="one device"),
-        "of compute [95 %]": lambda run: _efficiency(found[run], against="compute"),
+        "of one device [95 %]": lambda run: share(run, "one device"),
+        "of compute [95 %]": lambda run: share(run, "compute"),
     }
     alone = [run for run in group if not run.is_wide]
     spare = ("overlap", "compute", "communication [band]", "exposed")
@@ -232,12 +217,12 @@ def _speed_grid(runs: Sequence[Trials], *, group: Sequence[Trials], name: str) -
 def _model_grid(runs: Sequence[Trials], *, name: str) -> Grid:
     """What the model says beside the run: bytes, where times come from, simulation, stragglers."""
     columns: Columns = {
-        "bytes/step": lambda run: quantity(run.mean("comm_bytes"), num_bytes),
+        "bytes/step": lambda run: cells.quantity(run.mean("comm_bytes"), cells.num_bytes),
         "link's times by": lambda run: run.word("link_method"),
         "simulation off by": _disagreement,
         "with contention": _contended,
         "with stragglers": lambda run: _ms(run, "straggler_step_ms"),
-        "bubble": lambda run: share(run.mean("bubble_frac")),
+        "bubble": lambda run: cells.share(run.mean("bubble_frac")),
     }
     return _grid(f"Behind the model: {name}", runs, columns)
 
@@ -248,10 +233,10 @@ def _mitigation_grid(found: Sequence[Mitigated], *, name: str) -> Grid:
 
     def recovered(run: Trials) -> AnyCell:
         one = mitigated[run]
-        return one.why_not or quantity(one.recovered, percent, ends=one.ends)
+        return one.why_not or cells.quantity(one.recovered, cells.percent, ends=one.ends)
 
     columns: Columns = {
-        "time/item over without [95 %]": lambda run: change(
+        "time/item over without [95 %]": lambda run: cells.change(
             mitigated[run].change.value, ends=mitigated[run].change.interval
         ),
         "recovered [95 %]": recovered,
@@ -263,13 +248,7 @@ def _mitigation_grid(found: Sequence[Mitigated], *, name: str) -> Grid:
 def _ms(run: Trials, column: str) -> AnyCell:
     """Mean of a column in milliseconds, with a unit that suits it."""
     value_ms = run.mean(column)
-    return quantity(None if value_ms is None else value_ms * 1e-3, seconds)
-
-
-def _efficiency(found: Efficiency | None, *, against: str) -> AnyCell:
-    if found is None or found.against != against:
-        return ""
-    return figure(found.share, percent)
+    return cells.quantity(None if value_ms is None else value_ms * 1e-3, cells.seconds)
 
 
 def _communication(run: Trials) -> AnyCell:
@@ -277,7 +256,7 @@ def _communication(run: Trials) -> AnyCell:
     total_ms = run.mean("comm_total_ms")
     if total_ms is None or low_ms is None or high_ms is None:
         return _ms(run, "comm_total_ms")
-    return quantity(total_ms * 1e-3, seconds, ends=(low_ms * 1e-3, high_ms * 1e-3))
+    return cells.quantity(total_ms * 1e-3, cells.seconds, ends=(low_ms * 1e-3, high_ms * 1e-3))
 
 
 def _contended(run: Trials) -> AnyCell:
@@ -287,7 +266,7 @@ def _contended(run: Trials) -> AnyCell:
     moved = run.mean("contention_moved_frac")
     traffic = ""
     if moved is not None and moved <= _ENOUGH_MOVED:
-        traffic = f", {text_of(share(moved))} of its traffic"
+        traffic = f", {cells.text_of(cells.share(moved))} of its traffic"
     return replace(reported, aside=f"({units:.0f} units{traffic})")
 
 

@@ -10,34 +10,22 @@ from collections.abc import Callable, Sequence
 
 from bench.analysis.projection.measured import BOUND, Start
 from bench.analysis.projection.projected import Projected
-from bench.analysis.projection.roofs import Unknown
-from bench.analysis.projection.scaled_operators import Estimate
+from bench.analysis.projection.roofs import Estimate, Unknown
 from bench.analysis.projection.scoring import Scored, Summary
 from bench.analysis.projection.sizing import Choice, Target, undecided
 from bench.core.units import format_duration, format_number
 from bench.hardware.query import VERDICT_WORDS
-from bench.report.tables.cells import (
-    AnyCell,
-    Cell,
-    Scale,
-    bare,
-    figure,
-    of,
-    plain_unit,
-    quantity,
-    seconds,
-    share,
-    text_of,
-)
+from bench.report.tables import cells
+from bench.report.tables.cells import AnyCell, Cell
 from bench.report.tables.grid import Grid
 
 TARGETS = "targets: median error at most 15 %, at least 75 % inside, median width at most x1.8"
 _MEANT = "projected figures are middles with an interval that is meant to hold four times in five"
 
 
-def interval(value: Estimate, scale: Scale) -> AnyCell:
+def interval(value: Estimate, scale: cells.Scale) -> AnyCell:
     """'15.1 ms [12.3, 19]'."""
-    return quantity(value.mid, scale, ends=(value.low, value.high))
+    return cells.quantity(value.mid, scale, ends=(value.low, value.high))
 
 
 def projected_grid(found: Sequence[Projected]) -> Grid:
@@ -45,15 +33,15 @@ def projected_grid(found: Sequence[Projected]) -> Grid:
     columns: dict[str, Callable[[Projected], AnyCell]] = {
         "workload": lambda one: f"{one.measured.workload} {one.measured.size}".strip(),
         "from": lambda one: one.measured.device,
-        "measured step": lambda one: quantity(one.measured.step_s, seconds),
-        "measured speed": lambda one: quantity(one.measured.throughput_per_s, _rate(one)),
-        "trials": lambda one: quantity(one.measured.num_trials),
+        "measured step": lambda one: cells.quantity(one.measured.step_s, cells.seconds),
+        "measured speed": lambda one: cells.quantity(one.measured.throughput_per_s, _rate(one)),
+        "trials": lambda one: cells.quantity(one.measured.num_trials),
         "projected to": lambda one: (
             one.chip.id if one.devices == 1 else f"{one.devices} x {one.chip.id}"
         ),
         "dtype": lambda one: one.dtype,
-        "batch": lambda one: quantity(one.batch),
-        "step": lambda one: interval(one.time_s, seconds),
+        "batch": lambda one: cells.quantity(one.batch),
+        "step": lambda one: interval(one.time_s, cells.seconds),
         "speed": lambda one: interval(one.throughput_per_s, _rate(one)),
         "binds": lambda one: one.binds,
         "time rests on": lambda one: ", ".join(
@@ -70,17 +58,17 @@ def projected_grid(found: Sequence[Projected]) -> Grid:
     )
 
 
-def _rate(one: Projected) -> Scale:
-    return of(f"{one.measured.items_unit}/s")
+def _rate(one: Projected) -> cells.Scale:
+    return cells.of(f"{one.measured.items_unit}/s")
 
 
 def _limited_lines(found: Sequence[Projected]) -> list[str]:
     """What the same device did with less of it, and what that is good for; none without."""
-    starts = {id(one.measured): one.measured for one in found}.values()
+    starts = {id(one.measured): (one.measured, _rate(one)) for one in found}.values()
     lines = [
         f"measured on {start.device}, {limit}: {start.workload} "
-        f"{text_of(figure(rate, of(f'{start.items_unit}/s')))} ({rate.num} trials)"
-        for start in starts
+        f"{cells.text_of(cells.figure(rate, scale))} ({rate.num} trials)"
+        for start, scale in starts
         for limit, rate in start.limited
     ]
     return [*lines, BOUND] if lines else []
@@ -121,9 +109,9 @@ def size_grid(
     """Chips that meet a target, fewest first; `others` are what it might have started from."""
     unit = f"{start.items_unit or 'item'}/s"
     speed: dict[str, Callable[[Choice], AnyCell]] = (
-        {unit: lambda one: interval(one.projected.throughput_per_s, of(""))}
+        {unit: lambda one: interval(one.projected.throughput_per_s, cells.of(""))}
         if target.item_s is None
-        else {"step": lambda one: interval(one.projected.time_s, seconds)}
+        else {"step": lambda one: interval(one.projected.time_s, cells.seconds)}
     )
     names = dict.fromkeys(
         f"{one.size} {one.dtype} b{one.batch} on {one.device}".strip() for one in others
@@ -133,13 +121,13 @@ def size_grid(
         choices,
         {
             "projected to": lambda one: one.projected.chip.id,
-            "devices": lambda one: quantity(one.projected.devices),
+            "devices": lambda one: cells.quantity(one.projected.devices),
             "range": lambda one: (
                 f"{one.devices[0]} to {one.devices[2]}" if one.devices else "slow end misses it"
             ),
             "link": lambda one: one.projected.link or "",
             **speed,
-            "nominal power": lambda one: quantity(one.watts, plain_unit("W")),
+            "nominal power": lambda one: cells.quantity(one.watts, cells.watts),
             "export rules": _export,
         },
         title=f"Projected: what would meet {describe(target, start)}, from {start.device}",
@@ -186,10 +174,12 @@ def score_grids(scored: Sequence[Scored], summaries: Sequence[Summary]) -> list[
     }
     points: dict[str, Callable[[Scored], AnyCell]] = {
         "kind": lambda one: one.point.kind,
-        "devices": lambda one: quantity(one.point.num_devices),
+        "devices": lambda one: cells.quantity(one.point.num_devices),
         "by": lambda one: "mix" if one.by_mix else "roofs",
-        "published b/a": lambda one: quantity(one.ratio),
-        "projected b/a": lambda one: interval(one.projected, bare) if one.projected else "none",
+        "published b/a": lambda one: cells.quantity(one.ratio),
+        "projected b/a": lambda one: (
+            interval(one.projected, cells.bare) if one.projected else "none"
+        ),
         "error": _error,
         "": lambda one: "none" if one.projected is None else "inside" if one.is_inside else "MISS",
     }
@@ -215,10 +205,10 @@ def _summary_grid(summaries: Sequence[Summary]) -> Grid:
         summaries,
         {
             "projected": lambda one: one.name,
-            "points": lambda one: quantity(one.num_points),
-            "median error of the middle": lambda one: share(one.median_error_frac),
-            "inside": lambda one: share(one.inside_frac),
-            "median width": lambda one: quantity(one.median_width, prefix="x"),
+            "points": lambda one: cells.quantity(one.num_points),
+            "median error of the middle": lambda one: cells.share(one.median_error_frac),
+            "inside": lambda one: cells.share(one.inside_frac),
+            "median width": lambda one: cells.quantity(one.median_width, prefix="x"),
         },
         title="Score",
         notes=(

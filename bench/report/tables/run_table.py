@@ -14,17 +14,8 @@ from dataclasses import replace
 from bench.analysis.trials.configuration import Trials, is_virtual
 from bench.analysis.trials.titles import LONG, differing
 from bench.core.units import format_bytes
-from bench.report.tables.cells import (
-    AnyCell,
-    Cell,
-    figure,
-    num_bytes,
-    of,
-    quantity,
-    seconds,
-    share,
-    title_cell,
-)
+from bench.report.tables import cells
+from bench.report.tables.cells import AnyCell, Cell
 from bench.report.tables.grid import Grid
 from bench.results.schema import REASONS, USABLE, Row
 
@@ -45,42 +36,42 @@ def run_grid(lines: Sequence[Trials]) -> Grid:
 def configuration_grid(lines: Sequence[Trials], *, columns: Columns) -> Grid:
     """One line per configuration: what it is, some columns, and how its trials ended."""
     shown = (*LONG, *differing(line.first for line in lines))
-    named: Columns = {"workload": lambda line: title_cell(line.first, shown=shown)}
+    named: Columns = {"workload": lambda line: cells.title_cell(line.first, shown=shown)}
     return Grid.of(lines, {**named, **columns, "trials": lambda line: trials_text(line.rows)})
 
 
 def caption_of(line: Trials) -> str:
     """Device, memory, torch and threads on one line."""
     row = line.first
-    parts = [line.one_device, str(row.get("device_stack") or "")]
     memory = row.get("device_memory_bytes")
-    parts.append(format_bytes(memory) if isinstance(memory, int) else "")
-    parts.append(f"torch {row['torch_version']}" if row.get("torch_version") else "")
-    if row.get("threads"):
-        parts.append(f"{row.get('threads')} threads")
+    parts = [
+        line.one_device,
+        line.text("device_stack"),
+        format_bytes(memory) if isinstance(memory, int) else "",
+        f"torch {row['torch_version']}" if row.get("torch_version") else "",
+        f"{row['threads']} threads" if row.get("threads") else "",
+    ]
     return ", ".join(part for part in parts if part)
 
 
 def _throughput(line: Trials) -> AnyCell:
-    unit = of(f"{line.first.get('items_unit')}/s")
+    unit = cells.of(f"{line.first.get('items_unit')}/s")
     found = line.estimate("throughput_per_s")
     if found is None or found.interval is None:
-        return quantity(line.mean("throughput_per_s"), unit)
-    return figure(found, unit)
+        return cells.quantity(line.mean("throughput_per_s"), unit)
+    return cells.figure(found, unit)
 
 
 def _elements(line: Trials) -> AnyCell:
     unit = line.first.get("elements_unit")
-    return quantity(line.mean("elements_per_s"), of(f"{unit}/s")) if unit else ""
+    return cells.quantity(line.mean("elements_per_s"), cells.of(f"{unit}/s")) if unit else ""
 
 
 def _step(line: Trials) -> AnyCell:
-    median, low, high = (
-        line.mean(column) for column in ("step_median_ms", "step_p05_ms", "step_p95_ms")
-    )
+    median, low, high = map(line.mean, ("step_median_ms", "step_p05_ms", "step_p95_ms"))
     if median is None or low is None or high is None:
         return ""
-    return quantity(median * 1e-3, seconds, ends=(low * 1e-3, high * 1e-3))
+    return cells.quantity(median * 1e-3, cells.seconds, ends=(low * 1e-3, high * 1e-3))
 
 
 def _peak(column: str) -> Callable[[Trials], AnyCell]:
@@ -88,7 +79,7 @@ def _peak(column: str) -> Callable[[Trials], AnyCell]:
         peaks = line.values(column)
         # Virtual ranks have no memory to measure, and of real ones the first is looked at.
         aside = "(one rank)" if line.num_devices > 1 else ""
-        found = quantity(max(peaks, default=None), num_bytes)
+        found = cells.quantity(max(peaks, default=None), cells.num_bytes)
         return replace(found, aside=aside) if isinstance(found, Cell) else ""
 
     return cell
@@ -97,15 +88,17 @@ def _peak(column: str) -> Callable[[Trials], AnyCell]:
 def _energy(line: Trials) -> AnyCell:
     if is_virtual(line.first):
         return ""
-    return quantity(line.mean("energy_per_item_j"), of(f"J/{line.first.get('items_unit')}"))
+    return cells.quantity(
+        line.mean("energy_per_item_j"), cells.of(f"J/{line.first.get('items_unit')}")
+    )
 
 
 COLUMNS: Columns = {
     "throughput [95 %]": _throughput,
     "elements": _elements,
     "step [p5, p95]": _step,
-    "of peak": lambda line: share(line.mean("mfu_frac")),
-    "of roof": lambda line: share(line.mean("roof_frac")),
+    "of peak": lambda line: cells.share(line.mean("mfu_frac")),
+    "of roof": lambda line: cells.share(line.mean("roof_frac")),
     "memory": _peak("mem_alloc_peak_bytes"),
     "host memory": _peak("rss_peak_bytes"),
     "energy": _energy,
@@ -136,17 +129,22 @@ def trials_text(rows: Sequence[Row]) -> str:
     return ", ".join(f"{count} {status}" for status, count in counts.items())
 
 
-def reason_lines(rows: Sequence[Row]) -> list[str]:
-    """One line for each reason: how many trials of which workloads have it, and what it means."""
+def by_reason(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows by each code among their reasons, the commonest code first."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         for code in dict.fromkeys(str(row.get("reasons") or "").split(";")):
             found.setdefault(code, []).append(row)
     found.pop("", None)
+    return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+
+
+def reason_lines(rows: Sequence[Row]) -> list[str]:
+    """One line for each reason: how many trials of which workloads have it, and what it means."""
     lines = [
         f"{code}: {len(those)} of {len(rows)} trials, {_workloads(those)}: "
         f"{REASONS.get(code, 'unknown reason')}"
-        for code, those in sorted(found.items(), key=lambda item: -len(item[1]))
+        for code, those in by_reason(rows).items()
     ]
     gravest_first = sorted(rows, key=lambda row: (row["status"] in USABLE, row["status"] == "OK"))
     details = Counter(str(row["detail"]) for row in gravest_first if row.get("detail"))

@@ -13,14 +13,9 @@ from functools import partial
 from itertools import pairwise, product
 from typing import Literal
 
-from bench.analysis.claims.claim_cases import (
-    ClaimCase,
-    ClaimFacts,
-    ClaimTest,
-    Factors,
-    Span,
-    span_of,
-)
+from bench.analysis.claims.claim_cases import ClaimCase, ClaimFacts, ClaimTest, Factors, span_of
+from bench.analysis.projection.projected import GRADIENT_BYTES, TRAINED_BYTES, USABLE_FRACTION
+from bench.analysis.projection.roofs import Estimate
 from bench.core.errors import BenchError
 from bench.core.nouns import Chip, Layout
 from bench.hardware.costs.collectives import Cost, Group, Op
@@ -37,6 +32,7 @@ from bench.hardware.operators import load_mixes, total
 
 Step = partial[StepTime]
 """One step that only lacks `model`, the link."""
+_FigureHow = tuple[Factors, Estimate, str]
 COMPUTE_FRACTION = 0.5
 """Share of its peak at which a chip is assumed to compute."""
 SEQUENCE_LENGTH = 4096
@@ -44,13 +40,9 @@ NUM_LAYERS = 32
 """Communication and compute both grow with it, so that the share hardly depends on it."""
 WIDTH_OF_LAYER = 128
 """Layers grow with width: one for each 128, as in GPT-3's family (https://arxiv.org/abs/2005.14165)."""
-STATE_BYTES = 16
-"""fp32 weight, gradient and two moments of one parameter."""
-USABLE_FRACTION = 0.93
 LEAST_SLOWDOWN = 0.01
 """Below this a layout has nothing that a mitigation could win back."""
 SITES = 2
-GRADIENT_BYTES = 4
 
 
 class EndModel(CostModel):
@@ -83,11 +75,7 @@ def _split_step(net: Transformer, split: str, ranks: int, *, flops_per_s: float)
     """Step of one sequence, split by tensors or by data, without overlap."""
     layout = Layout(strategy="tp", tensor=ranks) if split == "tensor" else Layout(data=ranks)
     return partial(
-        transformer_step,
-        net,
-        layout=layout,
-        num_tokens=SEQUENCE_LENGTH,
-        flops_per_s=flops_per_s,
+        transformer_step, net, layout=layout, num_tokens=SEQUENCE_LENGTH, flops_per_s=flops_per_s
     )
 
 
@@ -126,18 +114,18 @@ class _LinkPlan(ClaimTest, frozen=True, kw_only=True):
         if peak is None:
             yield f"peak of {self.chip} is not known"
             return
+        source = (
+            f"cost model of {self.wide} and {self.narrow}; compute at {COMPUTE_FRACTION:.0%} of "
+            f"the bf16 peak of {self.chip}"
+        )
         for factors, step in self._steps(peak * COMPUTE_FRACTION):
             for more, value, how in self._figures(factors, step):
+                named = {**more, **factors}
                 yield ClaimCase(
-                    factors={**more, **factors},
-                    value=value,
-                    how=how,
-                    basis="modelled",
-                    source=f"cost model of {self.wide} and {self.narrow}; compute at "
-                    f"{COMPUTE_FRACTION:.0%} of the bf16 peak of {self.chip}",
+                    factors=named, value=value, how=how, basis="modelled", source=source
                 )
 
-    def _figures(self, factors: Factors, step: Step) -> Iterator[tuple[Factors, Span, str]]:
+    def _figures(self, factors: Factors, step: Step) -> Iterator[_FigureHow]:
         """Of one layout: further circumstances, the figure, and how it came about."""
         raise NotImplementedError
 
@@ -175,7 +163,7 @@ class LinkSlowdown(_LinkPlan, tag="link-slowdown", frozen=True, kw_only=True):
     The interval is the error band of the narrower link alone.
     """
 
-    def _figures(self, factors: Factors, step: Step) -> Iterator[tuple[Factors, Span, str]]:
+    def _figures(self, factors: Factors, step: Step) -> Iterator[_FigureHow]:
         ends = ("seconds", "low_s", "high_s")
         slow, *others = (step(model=EndModel(self.narrow, end=end)) for end in ends)
         before = step(model=EndModel(self.wide))
@@ -205,7 +193,7 @@ class MitigationShare(_LinkPlan, tag="mitigation", frozen=True, kw_only=True):
 
     methods: dict[str, _Method]
 
-    def _figures(self, factors: Factors, step: Step) -> Iterator[tuple[Factors, Span, str]]:
+    def _figures(self, factors: Factors, step: Step) -> Iterator[_FigureHow]:
         narrow = EndModel(self.narrow)
         fast_s, slow_s = step(model=EndModel(self.wide)).seconds, step(model=narrow).seconds
         if slow_s - fast_s < LEAST_SLOWDOWN * fast_s:
@@ -256,7 +244,7 @@ class CommunicationShare(ClaimTest, tag="communication-share", frozen=True, kw_o
             net = _transformer(hidden, num_layers=max(1, hidden // WIDTH_OF_LAYER))
             ranks = value if self.vary == "ranks" else self.ranks
             if self.vary == "width, ranks as memory needs":
-                ranks = _ranks_for(STATE_BYTES * net.num_parameters, device)
+                ranks = _ranks_for(TRAINED_BYTES * net.num_parameters, device)
             step = _split_step(net, self.split, ranks, flops_per_s=peak * COMPUTE_FRACTION)
             shares.append((value, ranks, step(model=model).communication_fraction))
         what = "ranks" if self.vary == "ranks" else "width"
@@ -302,14 +290,10 @@ class Region(ClaimTest, tag="region", frozen=True, kw_only=True):
             ends = (cost.seconds, cost.low_s, cost.high_s)
             yield ClaimCase(
                 value=span_of(*(end / (every * self.step_s) for end in ends)),
-                factors={
-                    "work": "one training over both sites",
-                    "link": link,
-                    "parameters": size,
-                    "steps per exchange": every,
-                },
+                factors={"work": "one training over both sites", "link": link,
+                         "parameters": size, "steps per exchange": every},
                 how=f"{cost.seconds:.3g} s to exchange over {SITES} sites, every {every:g} steps "
                 f"of {self.step_s:g} s",
                 basis="modelled",
                 source=f"link preset {link}, an assumption; nothing official is published",
-            )
+            )  # fmt: skip

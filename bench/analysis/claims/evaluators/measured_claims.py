@@ -14,13 +14,14 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from statistics import median
 
-from bench.analysis.claims.claim_cases import ClaimCase, ClaimFacts, ClaimTest, span_of
-from bench.analysis.claims.evaluators.link_claims import GRADIENT_BYTES, check_links
-from bench.analysis.projection.projected import LAUNCH_S
+from bench.analysis.claims.claim_cases import ClaimCase, ClaimFacts, ClaimTest, Factors, span_of
+from bench.analysis.claims.evaluators.link_claims import check_links
+from bench.analysis.projection.projected import GRADIENT_BYTES, LAUNCH_S
 from bench.analysis.projection.roofs import Unknown
 from bench.analysis.projection.scaled_operators import speed_ratio
 from bench.analysis.projection.sizing import device_counts, usual_link
-from bench.analysis.trials.configuration import PLACE, LogEstimate, Trials
+from bench.analysis.trials.configuration import PLACE, Trials, grouped, number
+from bench.analysis.trials.log_estimate import LogEstimate
 from bench.analysis.trials.titles import params_of
 from bench.core.nouns import Chip
 from bench.hardware.costs.cost import data_parallel_step, model_of
@@ -65,19 +66,13 @@ class MeasuredRatio(ClaimTest, tag="measured-ratio", frozen=True, kw_only=True):
             ratios = _ratios(aboves, belows, apart=apart, column=self.column)
             cases = [self._case(*ratio) for ratio in ratios]
         else:
-            estimates = [(one.estimate(self.column), one) for one in aboves]
-            cases = [self._case(found, one) for found, one in estimates if found]
-        yield from cases
-        if not cases:
-            yield self.otherwise
+            cases = [self._case(it, one) for one in aboves if (it := one.estimate(self.column))]
+        yield from cases or (self.otherwise,)
 
     def _case(self, ratio: LogEstimate, above: Trials, below: Trials | None = None) -> ClaimCase:
         what, ratio = self.label or self.column, ratio.times(self.times)
-        factors: dict[str, str | float] = {
-            "measured": what,
-            "device": above.one_device,
-            "size": above.text("size"),
-        }
+        factors: dict[str, str | float] = {"measured": what, "device": above.one_device}
+        factors["size"] = above.text("size")
         if self.parameter is not None:
             value = params_of(above.first).get(self.parameter)
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -123,13 +118,12 @@ def _real(found: Sequence[Trials], workload: str, *, on: str | None) -> list[Tri
 
 def _ids(*several: Trials | None) -> str:
     """Row ids: run and trials, `run 9882376c imaging-train trials 0, 1`."""
-    by_run: dict[tuple[str, str], list[int]] = {}
-    for row in (row for one in several if one for row in one.used):
-        key = str(row["run_id"]), str(row["workload"])
-        by_run.setdefault(key, []).append(int(str(row["trial"])))
+    used = (row for one in several if one for row in one.used)
+    by_run = grouped(used, lambda row: f"run {row['run_id']} {row['workload']}")
+    trials = {run: sorted(int(str(row["trial"])) for row in rows) for run, rows in by_run.items()}
     return ", ".join(
-        f"run {run} {workload} trial{'s' * (len(trials) > 1)} {', '.join(map(str, sorted(trials)))}"
-        for (run, workload), trials in by_run.items()
+        f"{run} trial{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+        for run, numbers in trials.items()
     )
 
 
@@ -155,9 +149,7 @@ class EmulatedSlowdown(ClaimTest, tag="emulated-slowdown", frozen=True, kw_only=
         found = [one for one in facts.configurations if one.text("device_type") != "fake"]
         narrow, wide = ([one for one in found if one.link == link] for link in links)
         ratios = _ratios(narrow, wide, apart=("link",), column="step_median_ms")
-        yield from (_link_case(*ratio) for ratio in ratios)
-        if not ratios:
-            yield self.otherwise
+        yield from [_link_case(*ratio) for ratio in ratios] or (self.otherwise,)
 
 
 def _link_case(ratio: LogEstimate, narrow: Trials, wide: Trials) -> ClaimCase:
@@ -191,6 +183,10 @@ def _mix_named(name: str) -> Mix:
     return mixes[name]
 
 
+def _factors(mix: Mix, chips: str) -> Factors:
+    return {"workload": f"{mix.workload}-{mix.phase}", "chips": chips}
+
+
 class _OnMixes(ClaimTest, frozen=True, kw_only=True):
     """A test on the operators of shipped workloads."""
 
@@ -211,22 +207,14 @@ class ProjectedRatio(_OnMixes, tag="projected-ratio", frozen=True, kw_only=True)
 
     def _cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
         for name, mix in ((name, _mix_named(mix)) for name in self.b for mix in self.mixes):
-            speed = speed_ratio(
-                facts.chips[self.a],
-                facts.chips[name],
-                operators=mix.operators,
-                dtype=self.dtype,
-            )
+            a, b = facts.chips[self.a], facts.chips[name]
+            speed = speed_ratio(a, b, operators=mix.operators, dtype=self.dtype)
             if isinstance(speed, Unknown):
                 yield f"{self.a} or {name}: {speed.reason}"
                 continue
-            workload = f"{mix.workload}-{mix.phase}"
             yield ClaimCase(
-                value=span_of(speed.mid, speed.low, speed.high),
-                factors={
-                    "workload": workload,
-                    "chips": f"{name} over {self.a}",
-                },
+                value=speed,
+                factors=_factors(mix, f"{name} over {self.a}"),
                 how=f"speed on the operators of {mix.id} in {self.dtype}",
                 basis="projected",
                 source="catalogue peaks, achieved shares and counted operators",
@@ -256,20 +244,15 @@ class Stacking(_OnMixes, tag="stacking", frozen=True, kw_only=True):
             return f"{slow.id}: its power is not known"
         peak = fast.peak_per_s.get(self.dtype) or math.inf
         step_s = total(mix.operators, "flops") / (COMPUTE_FRACTION * peak)
-        low, mid, high = (
-            _needed(ratio, mix, slow=slow, step_s=step_s)
-            for ratio in (speed.high, speed.mid, speed.low)
-        )
+        speeds = (speed.high, speed.mid, speed.low)
+        low, mid, high = (_needed(ratio, mix, slow=slow, step_s=step_s) for ratio in speeds)
         if low is None or mid is None or high is None:
             return f"{slow.id}: {MOST_CHIPS} of them do not reach it on {mix.id}"
         link = usual_link(slow, devices=mid) if mix.phase == "train" else None
-        over, workload = f" over {link}" if link else "", f"{mix.workload}-{mix.phase}"
+        over = f" over {link}" if link else ""
         return ClaimCase(
             value=span_of(*(number * (slow.tdp_w / fast.tdp_w) for number in (mid, low, high))),
-            factors={
-                "workload": workload,
-                "chips": f"{slow.id} for one {fast.id}",
-            },
+            factors=_factors(mix, f"{slow.id} for one {fast.id}"),
             unit="ratio",
             how=f"{low} to {high} (middle {mid}) of {slow.tdp_w:g} W{over} for one of "
             f"{fast.tdp_w:g} W at {speed.low:.2g} to {speed.high:.2g} of its speed each; nominal "
@@ -312,26 +295,21 @@ class Crossover(ClaimTest, tag="crossover", frozen=True, kw_only=True):
     operators: Number
 
     def _cases(self, facts: ClaimFacts) -> Iterator[ClaimCase | str]:
-        used = [
-            row
-            for one in facts.configurations
-            for row in one.used
-            if row["device_type"] == "cpu" and row["dtype"] == "fp32"
-        ]
-        roofs = [one["roof_flops_per_s"] for one in used]
-        known = [float(roof) for roof in roofs if isinstance(roof, int | float)]
+        kinds = [one for one in facts.configurations if one.text("device_type") == "cpu"]
+        used = [row for one in kinds for row in one.used if row["dtype"] == "fp32"]
+        known = [roof for row in used if (roof := number(row, "roof_flops_per_s")) is not None]
         peak = facts.chips[self.chip].peak_per_s.get("fp32")
         if not known or peak is None:
             yield "a measured CPU roof: bench run -w tabular"
             return
         roof = median(known)
-        for number in self.samples:
-            flops = 6.0 * self.parameters * number
+        for samples in self.samples:
+            flops = 6.0 * self.parameters * samples
             hosts_s = [self.operators * s for s in (LAUNCH_S.mid, LAUNCH_S.low, LAUNCH_S.high)]
             yield ClaimCase(
                 # CPU: host time and compute one after the other; accelerator: side by side.
                 value=span_of(*((s + flops / roof) / max(s, flops / peak) for s in hosts_s)),
-                factors={"rows in a step": number},
+                factors={"rows in a step": samples},
                 how=f"{flops:.3g} FLOP at {roof:.3g}/s (measured roof) or {peak:.3g}/s (listed), "
                 f"{self.operators:g} operators of {LAUNCH_S.low * 1e6:g} to "
                 f"{LAUNCH_S.high * 1e6:g} us on the host",

@@ -193,7 +193,7 @@ def test_the_mean_counts_valid_pairs_only_and_a_lone_small_excess_is_not_an_alar
 
     assert only_row(many(1, 1.0)[:3], many(2, 1.18)[:3]).verdict == "REGRESSION"
     lone = compared(many(1, 1.0), many(2, 1.18)).rows[0]
-    assert (lone.config_hash, lone.verdict) == ("lone", "INCONCLUSIVE")
+    assert (lone.a.trials.text("config_hash"), lone.verdict) == ("lone", "INCONCLUSIVE")
     assert lone.reason == "beyond the threshold alone, but not among so many comparisons"
 
 

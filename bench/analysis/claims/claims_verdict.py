@@ -23,6 +23,7 @@ from msgspec import to_builtins
 from bench.analysis.claims.claim_cases import ClaimCase, ClaimFacts, Factors, make_facts
 from bench.analysis.claims.ledger import Claim
 from bench.analysis.projection.roofs import Estimate
+from bench.analysis.trials.configuration import grouped
 from bench.results.schema import Row
 
 Word = Literal["HOLDS", "HOLDS WHEN", "REFUTED", "UNDECIDED", "OUT OF SCOPE"]
@@ -58,13 +59,13 @@ class ClaimVerdict:
     @property
     def rests_on(self) -> str:
         """`modelled`, or `yes: vendor; no: published` where cases disagree."""
-        if self.word != "HOLDS WHEN":
-            return ", ".join(self.bases)
+        sides = [(c.basis, c.holds is True) for c in self.counted]
         yes, no = (
-            ", ".join(dict.fromkeys(c.basis for c in self.counted if (c.holds is True) == side))
+            ", ".join(dict.fromkeys(basis for basis, it in sides if it == side))
             for side in (True, False)
         )
-        return yes if yes == no else f"yes: {yes}; no: {no}"
+        is_mixed = self.word == "HOLDS WHEN" and yes != no
+        return f"yes: {yes}; no: {no}" if is_mixed else ", ".join(self.bases)
 
     @property
     def is_decided(self) -> bool:
@@ -97,18 +98,15 @@ def claims_document(verdicts: Sequence[ClaimVerdict]) -> dict[str, object]:
         "num_testable": len(testable),
         "num_decided": sum(verdict.is_decided for verdict in testable),
         "verdicts": dict(Counter(verdict.word for verdict in testable)),
-        "claims": [
-            {name: value for name, value in to_builtins(one.claim).items() if name != "tests"}
-            | {
-                "verdict": one.word,
-                "reason": one.reason,
-                "rests_on": one.bases,
-                "missing": one.missing,
-                "cases": to_builtins(one.cases),
-            }
-            for one in verdicts
-        ],
+        "claims": [_document(one) for one in verdicts],
     }
+
+
+def _document(one: ClaimVerdict) -> dict[str, object]:
+    claim: dict[str, object] = to_builtins(one.claim)
+    del claim["tests"]
+    found = {"verdict": one.word, "reason": one.reason, "rests_on": one.bases}
+    return claim | found | {"missing": one.missing, "cases": to_builtins(one.cases)}
 
 
 def _word(claim: Claim, counted: Sequence[ClaimCase]) -> Word:
@@ -251,10 +249,8 @@ def _merged(rules: list[_Rule]) -> list[str]:
     for rule in rules:
         head, *rest = sorted(rule, key=lambda one: one.sign != "=")
         tail = "".join(f" and {one}" for one in rest)
-        start, value = str(head), ""
-        if head.sign == "=":
-            start, value = f"{head.factor} = ", value_words(head.value)
-        together.setdefault((start, tail), []).append(value)
+        start, mark, value = str(head).partition(" = ")
+        together.setdefault((start + mark, tail), []).append(value)
     return [start + " or ".join(values) + tail for (start, tail), values in together.items()]
 
 
@@ -282,17 +278,15 @@ def condition_of(cases: Sequence[tuple[Factors, bool | None]]) -> str:
     Cases that vary different things are separated: each kind has its own condition, under what all
     of its cases have in common and other kinds have not.
     """
-    kinds: dict[frozenset[str], list[tuple[Factors, bool]]] = {}
-    for factors, holds in cases:
-        kinds.setdefault(frozenset(factors), []).append((factors, holds is True))
+    kinds = grouped(cases, lambda case: frozenset(case[0]))
     texts, shared = [], common_names([factors for factors, _ in cases])
     for members in kinds.values():
         alike, first = [factors for factors, _ in members], members[0][0]
         names = [n for n in first if n in common_names(alike) - shared] if len(kinds) > 1 else []
         heading = ", ".join(f"{name} {value_words(first[name])}" for name in names)
         if any(holds for _, holds in members):
-            condition = _condition(alike, [holds for _, holds in members])
-            texts.append(": ".join(part for part in (heading, condition) if part))
+            condition = _condition(alike, [holds is True for _, holds in members])
+            texts.append(": ".join(filter(None, (heading, condition))))
     return "; or ".join(texts)
 
 

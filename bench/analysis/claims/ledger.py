@@ -127,7 +127,7 @@ def read_ledger(folder: Path | None = None) -> list[Claim]:
     claims = [claim for path in files for claim in _read_file(path)]
     seen: dict[str, Claim] = {}
     for claim in claims:
-        for name in (claim.id, str(claim.number) if claim.number is not None else claim.id):
+        for name in (claim.id, str(claim.number or claim.id)):
             if seen.setdefault(name, claim) is not claim:
                 raise DataError(f"{claim.article.id}: claim {name!r} stands twice in the ledger")
     return claims

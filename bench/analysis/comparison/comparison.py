@@ -14,7 +14,13 @@ from dataclasses import asdict, dataclass, field, replace
 from statistics import geometric_mean
 
 from bench.analysis.comparison.matching import Unmatched, confounders, is_cross_hardware, match
-from bench.analysis.comparison.verdicts import MIN_TRIALS, Metric, default_threshold_frac, judge
+from bench.analysis.comparison.verdicts import (
+    MIN_TRIALS,
+    Judged,
+    Metric,
+    default_threshold_frac,
+    judge,
+)
 from bench.analysis.trials.configuration import LAYOUT, Trials, gather, grouped
 from bench.analysis.trials.log_estimate import LogEstimate
 from bench.core.errors import ExitCode
@@ -64,8 +70,6 @@ class Side:
 class Compared:
     """A pair of configurations and what came of it. Ratios are B / A."""
 
-    workload: str
-    config_hash: str
     a: Side
     b: Side
     is_cross_hardware: bool
@@ -182,9 +186,8 @@ def compare(
         pairs, alone = match(first, other, labels=(labels[0], label))
         rows += [_compared(a, b, metric=metric, strictness=strictness) for a, b in pairs]
         unmatched += alone
-    return Comparison(
-        metric=metric, labels=labels, rows=tuple(_judged(rows)), unmatched=tuple(unmatched)
-    )
+    judged = _judged(rows)
+    return Comparison(metric=metric, labels=labels, rows=judged, unmatched=tuple(unmatched))
 
 
 def _compared(before: Trials, after: Trials, *, metric: Metric, strictness: Strictness) -> Compared:
@@ -201,8 +204,6 @@ def _compared(before: Trials, after: Trials, *, metric: Metric, strictness: Stri
     is_cross = is_cross_hardware(before, after)
     is_ratio_only = is_cross and not strictness.force_gate and not reason
     return Compared(
-        workload=before.text("workload"),
-        config_hash=before.text("config_hash"),
         a=a,
         b=b,
         is_cross_hardware=is_cross,
@@ -260,23 +261,17 @@ def _why_not(a: Side, b: Side) -> str:
     return ""
 
 
-def _judged(rows: list[Compared]) -> list[Compared]:
-    changes = {
-        place: row.change
-        for place, row in enumerate(rows)
-        if row.verdict == "INCONCLUSIVE" and row.change
-    }
-    fractions = [rows[place].threshold_frac for place in changes]
-    found = judge(list(changes.values()), threshold_fracs=fractions)
+def _judged(rows: Sequence[Compared]) -> tuple[Compared, ...]:
+    asked = [(row.change, row.threshold_frac) for row in rows if row.verdict == "INCONCLUSIVE"]
+    changes = [change for change, _ in asked if change is not None]
+    found = iter(judge(changes, threshold_fracs=[threshold for _, threshold in asked]))
+    return tuple(row if row.verdict != "INCONCLUSIVE" else _with(row, next(found)) for row in rows)
+
+
+def _with(row: Compared, judged: Judged) -> Compared:
     demoted = "beyond the threshold alone, but not among so many comparisons"
-    for place, judged in zip(changes, found, strict=True):
-        rows[place] = replace(
-            rows[place],
-            verdict=judged.verdict,
-            more_trials=judged.more_trials,
-            reason=demoted if judged.is_demoted else "",
-        )
-    return rows
+    reason = demoted if judged.is_demoted else ""
+    return replace(row, verdict=judged.verdict, more_trials=judged.more_trials, reason=reason)
 
 
 def _threshold(before: Trials, after: Trials, *, metric: Metric, strictness: Strictness) -> float:

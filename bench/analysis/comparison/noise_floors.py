@@ -59,8 +59,8 @@ def measure_noise(
         # The arms are alike, so their pooled degrees of freedom stand for Welch's.
         error = row.change.half_width / t_quantile(0.975, 2.0 * num - 2.0)
         floor = NoiseFloor(
-            workload=row.workload,
-            config_hash=row.config_hash,
+            workload=row.a.trials.text("workload"),
+            config_hash=row.a.trials.text("config_hash"),
             device_name=row.b.device,
             floor_frac=math.expm1(max(error, abs(row.change.log))),
             ratio=row.change.value,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from bench.analysis.projection.roofs import Roofs, Unknown, band
-from bench.analysis.trials.configuration import Trials, gather, number, time_per_item_s
+from bench.analysis.trials.configuration import Trials, gather, grouped, number, time_per_item_s
 from bench.analysis.trials.log_estimate import LogEstimate, exact
 from bench.core.errors import UsageError
 from bench.core.nouns import DTYPE_BYTES
@@ -87,19 +87,13 @@ def measured_of(
 
     Rows of less of a device are no start: they stand beside that of the same configuration.
     """
-    left_out: list[Unknown] = []
-    whole: list[Trials] = []
-    limited: dict[tuple[str, ...], list[Trials]] = {}
-    for trials in gather(rows):
-        reasons = list(_why_not(trials))
-        left_out += (_unknown(trials, reason) for reason in reasons)
-        if not reasons and trials.text("chip_limit"):
-            limited.setdefault(trials.terms(but=("chip_limit",)), []).append(trials)
-        elif not reasons:
-            whole.append(trials)
+    judged = [(trials, list(_why_not(trials))) for trials in gather(rows)]
+    left_out = [_unknown(trials, reason) for trials, reasons in judged for reason in reasons]
+    usable = [trials for trials, reasons in judged if not reasons]
+    limited = grouped((one for one in usable if one.text("chip_limit")), _terms)
     found = []
-    for trials in whole:
-        terms = trials.terms(but=("chip_limit",))
+    for trials in (one for one in usable if not one.text("chip_limit")):
+        terms = _terms(trials)
         config, device = trials.text("config_hash"), trials.text("device")
         # Another machine's profile would be of another mix: only those of its own runs.
         runs = dict.fromkeys(str(row["run_id"]) for row in trials.used)
@@ -114,6 +108,11 @@ def measured_of(
     for trials in (one for alone in limited.values() for one in alone):
         left_out.append(_unknown(trials, f"measured on {trials.text('chip_limit')}: {_ALONE}"))
     return found, list(dict.fromkeys(left_out))
+
+
+def _terms(trials: Trials) -> tuple[str, ...]:
+    """What less of a device and the whole of it have in common."""
+    return trials.terms(but=("chip_limit",))
 
 
 def _unknown(trials: Trials, reason: str) -> Unknown:

@@ -10,7 +10,6 @@ Left out: input pipelines, thermal and power limits that the achieved fractions 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from bench.analysis.projection.measured import Start
 from bench.analysis.projection.roofs import Estimate, Roofs, Unknown, band, catalogue_roofs
 from bench.analysis.projection.scaled_operators import (
     ROOFS,
+    Array,
     Draws,
     Scaled,
     between,
@@ -29,11 +29,6 @@ from bench.core.nouns import DTYPE_BYTES, Chip
 from bench.core.units import format_bytes
 from bench.hardware.costs.cost import CostModel
 from bench.hardware.operators import total
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[np.float64]
 
 LAUNCH_S = band(3e-6, 12e-6)
 """Host time of one eager operator that feeds an accelerator: dispatch and launch; judgement."""

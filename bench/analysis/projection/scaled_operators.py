@@ -18,9 +18,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.analysis.projection.roofs import (
     Estimate,
@@ -36,11 +36,7 @@ from bench.analysis.projection.roofs import (
 from bench.core.nouns import Chip
 from bench.hardware.operators import Operators
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[np.float64]
-
+Array = NDArray[np.float64]
 NUM_DRAWS = 4001
 """Odd, so that the median is one of them; the ends of an interval repeat to about 1 %."""
 MATRIX, MEMORY = 0, 1

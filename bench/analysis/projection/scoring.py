@@ -169,8 +169,7 @@ def _why_missed(scored: Scored, one: Chip, two: Chip) -> str:
         "matrix": target.matrix.mid / source.matrix.mid,
         "memory": target.memory.mid / source.memory.mid,
     }
-    chip_ratio = on_chip(source, target)
-    if chip_ratio is not None:
+    if chip_ratio := on_chip(source, target):
         ratios["on chip"] = chip_ratio.mid
     fastest, slowest = max(ratios.values()), min(ratios.values())
     if scored.ratio > 1.05 * fastest:

@@ -129,9 +129,7 @@ def size(
     """Return what would meet the target, fewest devices and watts first, and what would not."""
     answers = [_choice(target, measured, chip, link=link) for chip in chips]
     choices = [one for one in answers if isinstance(one, Choice)]
-    choices.sort(
-        key=lambda one: (one.projected.devices, one.watts or math.inf, one.projected.chip.id)
-    )
+    choices.sort(key=lambda it: (it.projected.devices, it.watts or math.inf, it.projected.chip.id))
     return choices, [one for one in answers if isinstance(one, Unknown)]
 
 
@@ -188,12 +186,7 @@ def device_counts(topology: Topology | None, *, most: int) -> Sequence[int]:
 
 
 def _devices_for(
-    one: Projected,
-    counts: Sequence[int],
-    *,
-    items_per_s: float,
-    link: str | None,
-    end: str,
+    one: Projected, counts: Sequence[int], *, items_per_s: float, link: str | None, end: str
 ) -> int | None:
     """Fewest devices whose rate at this end of the interval is enough, by bisection."""
 
@@ -212,12 +205,9 @@ def _devices_for(
 def _chosen(one: Projected, *, devices: tuple[int, int, int] | None) -> Choice:
     status = export_status(one.chip)
     caught = tuple(rule for rule, verdict in status.items() if verdict)
-    return Choice(
-        projected=one,
-        devices=devices,
-        watts=None if one.chip.tdp_w is None else one.chip.tdp_w * one.devices,
-        restricted_by=None if not caught and None in status.values() else caught,
-    )
+    rules = None if not caught and None in status.values() else caught
+    watts = None if one.chip.tdp_w is None else one.chip.tdp_w * one.devices
+    return Choice(projected=one, devices=devices, watts=watts, restricted_by=rules)
 
 
 def undecided(choices: Sequence[Choice]) -> list[str]:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.analysis.comparison.comparison import Compared, Comparison
 from bench.analysis.trials.configuration import Trials, grouped
@@ -26,13 +27,9 @@ from bench.report.plots.kinds import Axis, DrawnCurve, DrawnMark
 from bench.report.plots.panel import Value, short, value_of
 from bench.report.tables.compare_tables import URGENCY
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[np.float64]
-    Traced = tuple[Trials, list[tuple[Array, Array]]]
-    """A configuration, and the warm-up and measured step times in seconds of its usable trials."""
-
+Array = NDArray[np.float64]
+Traced = tuple[Trials, list[tuple[Array, Array]]]
+"""A configuration, and the warm-up and measured step times in seconds of its usable trials."""
 MAX_PANELS = 6
 MAX_LINES = 12
 MAX_FILES = 4

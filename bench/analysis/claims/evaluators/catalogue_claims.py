@@ -230,8 +230,7 @@ class _Figure(Declared, frozen=True, kw_only=True):
                     return ratio.ratio, f"{ratio.id}: {ratio.source}", ratio.basis
             figure = facts.published.figure(self.published)
             return figure.value, f"{figure.id}: {figure.source}", figure.basis
-        assert self.chip is not None and self.field is not None
-        value = chip_fields(facts.chips[self.chip]).get(self.field)
+        value = chip_fields(facts.chips[self.chip or ""]).get(self.field or "")
         if not isinstance(value, int | float):
             return None
         return float(value), f"catalogue: {self.chip}", "specification"

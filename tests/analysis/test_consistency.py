@@ -36,65 +36,47 @@ def value(found: LogEstimate | None) -> float:
     return found.value
 
 
-def trial(sizes: Sizes, *, rounds: int = 5, trial: int = 0, **cells: object) -> Row:
-    """A row as a run would write it of so many rounds of volumes; 2,000 FLOP a voxel."""
+def recorded(counts: list[StepCount], step_s: list[float], **cells: object) -> Row:
+    """A row of these steps as a run would write it, with its share of the roof."""
+    window = Window(step_clock="host", start_s=0.0, end_s=sum(step_s), step_s=step_s, counts=counts)
+    row: Row = {**BASE, **ROOFS, **speed_columns(window), **cells}  # type: ignore[dict-item]
+    speed = float(str(row["flops_per_item"])) * float(str(row["throughput_per_s"]))
+    return row | {"achieved_flops_per_s": speed, "roof_frac": speed / 1e11}
+
+
+def trial(sizes: Sizes, *, rounds: int = 5, trial: int = 0) -> Row:
+    """A trial of so many rounds of volumes; 2,000 FLOP and 40 bytes a voxel."""
     each = [
         StepCount(items=1, elements=one, flops=2e3 * one, least_bytes=40.0 * one)
         for one, _ in sizes
     ]
-    counts = each * rounds
+    cells = {"workload": "imaging-infer", "config_hash": "1nfe7", "items_unit": "volume"}
     step_s = [one_s for _, one_s in sizes] * rounds
-    window = Window(step_clock="host", start_s=0.0, end_s=sum(step_s), step_s=step_s, counts=counts)
-    of_infer = {"workload": "imaging-infer", "config_hash": "1nfe7", "items_unit": "volume"}
-    row: Row = {**BASE, **of_infer, **ROOFS, "trial": trial, "batch": 1, **speed_columns(window)}
-    return worked(row | item_columns(counts[: len(sizes)]) | cells)  # type: ignore[operator]
+    return recorded(each * rounds, step_s, trial=trial, batch=1, **cells, **item_columns(each))
 
 
-def worked(row: Row) -> Row:
-    """Add the share of the roof, as the record of a trial does."""
-    work, speed, roof = (
-        number(row, name) or 0.0
-        for name in ("flops_per_item", "throughput_per_s", "roof_flops_per_s")
-    )
-    return row | {"achieved_flops_per_s": work * speed, "roof_frac": work * speed / roof}
-
-
-def patches(*, step_s: float = 0.36) -> Row:
+def patches() -> Row:
     """A training trial: two patches of 32,768 voxels a step."""
-    count = StepCount(items=2, elements=2 * 32768, flops=2 * 4e8)
-    window = Window(
-        step_clock="host", start_s=0.0, end_s=50 * step_s, step_s=[step_s] * 50, counts=[count] * 50
-    )
-    return worked({**BASE, **ROOFS, "trial": 0, **speed_columns(window)})
+    return recorded([StepCount(items=2, elements=2 * 32768, flops=8e8)] * 50, [0.36] * 50, trial=0)
 
 
 def check_row(row: Row) -> None:
     """Throughput, work and shares of one row follow from one another."""
-    items, window_s, speed, work, done, roof, share_of_roof, devices = (
-        number(row, name)
-        for name in (
-            "items",
-            "window_s",
-            "throughput_per_s",
-            "flops_per_item",
-            "achieved_flops_per_s",
-            "roof_flops_per_s",
-            "roof_frac",
-            "device_count",
-        )
-    )
-    if items and window_s and speed:
-        assert speed * window_s == pytest.approx(items)
-    if done and work and speed:
-        assert done == pytest.approx(work * speed)
-    if share_of_roof and roof and done:
+
+    def of(name: str) -> float:
+        return number(row, name) or 0.0
+
+    speed, done, share_of_roof = map(of, ("throughput_per_s", "achieved_flops_per_s", "roof_frac"))
+    if speed and of("window_s"):
+        assert speed * of("window_s") == pytest.approx(of("items"))
+    if done and of("flops_per_item"):
+        assert done == pytest.approx(of("flops_per_item") * speed)
+    if share_of_roof:
         # Real ranks on a CPU share one device.
-        assert share_of_roof * roof == pytest.approx(done / (devices or 1.0)) or (
-            share_of_roof * roof == pytest.approx(done)
-        )
-    if number(row, "elements_per_s") and speed:
-        elements = (number(row, "elements_per_item") or 0.0) * speed
-        assert number(row, "elements_per_s") == pytest.approx(elements)
+        shares = [pytest.approx(done / num) for num in (1.0, of("device_count") or 1.0)]
+        assert share_of_roof * of("roof_flops_per_s") in shares
+    if of("elements_per_s"):
+        assert of("elements_per_s") == pytest.approx(of("elements_per_item") * speed)
 
 
 def check_demand(demand: Demand) -> None:

@@ -8,26 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.analysis.projection import roofs, sizing
 from bench.analysis.projection.measured import Start
 from bench.analysis.projection.projected import Projected, project
-from bench.analysis.projection.roofs import (
-    SAME_VENDOR,
-    Roofs,
-    Unknown,
-    band,
-    catalogue_roofs,
-    on_chip,
-    relatedness,
-)
-from bench.analysis.projection.sizing import (
-    Choice,
-    Target,
-    parse_target,
-    size,
-    start_for,
-    undecided,
-    usual_link,
-)
+from bench.analysis.projection.roofs import SAME_VENDOR, Roofs, Unknown, band
+from bench.analysis.projection.sizing import Choice, Target, parse_target, start_for, usual_link
 from bench.core.errors import UsageError
 from bench.core.nouns import Chip
 from bench.hardware.chips import chip as catalogue_chip
@@ -38,33 +23,18 @@ from bench.hardware.links.topology import parse_topology
 from bench.hardware.operators import Operators
 
 CHIP = Chip(
-    id="round",
-    name="Round",
-    vendor="nvidia",
-    kind="gpu",
-    peak_per_s={"bf16": 400e12, "fp32": 50e12},
-    memory_bytes=80e9,
-    memory_bytes_per_s=2e12,
-    tdp_w=500.0,
-    confidence="high",
-    sources=(),
+    id="round", name="Round", vendor="nvidia", kind="gpu", confidence="high", sources=(),
+    peak_per_s={"bf16": 400e12, "fp32": 50e12}, derates={"gemm": 1.0, "memory": 1.0},
+    memory_bytes=80e9, memory_bytes_per_s=2e12, tdp_w=500.0,
     facts={"vector_fp32_flops_per_s": 50e12, "torch_devices": 1, "form_factor": "sxm5",
            "link_topology": "none"},
-    derates={"gemm": 1.0, "memory": 1.0},
 )  # fmt: skip
-SOURCE = Roofs(
-    kind="gpu",
-    vendor="nvidia",
-    dtype="bf16",
-    chip=None,
-    matrix=band(100e12, basis="measured here"),
-    memory=band(1e12, basis="measured here"),
-)
+MATRIX, MEMORY = (band(rate, basis="measured here") for rate in (100e12, 1e12))
+SOURCE = Roofs(kind="gpu", vendor="nvidia", dtype="bf16", chip=None, matrix=MATRIX, memory=MEMORY)
 
 
-def operators(kind: str, *, time_s: float | None, **figures: float) -> Operators:
-    moved = figures.get("bytes", 0.0)
-    whole: Any = {"calls": 1, "flops": 0.0, "bytes": 0.0, "least_bytes": moved, **figures}
+def operators(kind: str, *, time_s: float, bytes: float, **figures: float) -> Operators:
+    whole: Any = {"calls": 1, "flops": 0.0, "bytes": bytes, "least_bytes": bytes, **figures}
     return Operators(kind=kind, dtype="bf16", time_s=time_s, **whole)  # type: ignore[arg-type]
 
 
@@ -72,24 +42,11 @@ GEMM = operators("gemm", time_s=1.0, flops=100e12, bytes=1e6)  # one second at t
 COPY = operators("copy", time_s=1.0, bytes=1e12)  # one second at the memory roof
 SLOW = operators("gemm", time_s=2.0, flops=100e12, bytes=1e6)  # a roof explains half
 MEASURED = Start(
-    workload="imaging-train",
-    size="base",
-    config_hash="c0ffee",
-    dtype="bf16",
-    device="Source",
-    num_trials=3,
-    batch=4,
-    step_s=2.0,
-    step_spread=1.0,
-    items_per_step=4.0,
-    items_unit="patch",
-    roofs=SOURCE,
-    operators=(GEMM, COPY),
-    has_profile=True,
-    overhead_s=0.0,
-    num_parameters=10**9,
-    memory_bytes=40e9,
-)
+    workload="imaging-train", size="base", config_hash="c0ffee", dtype="bf16", device="Source",
+    num_trials=3, batch=4, items_per_step=4.0, items_unit="patch", step_s=2.0, step_spread=1.0,
+    roofs=SOURCE, operators=(GEMM, COPY), has_profile=True, overhead_s=0.0,
+    num_parameters=10**9, memory_bytes=40e9,
+)  # fmt: skip
 INFER = replace(MEASURED, workload="imaging-infer")
 
 
@@ -193,12 +150,14 @@ def test_what_is_missing_or_a_stranger_widens_and_a_chip_is_projected_to_itself(
         assert other.time_s.width > projected().time_s.width
         assert any(said in words for words in (*other.notes, *other.basis.values()))
     h100, h200, a100, mi300 = (
-        catalogue_roofs(catalogue_chip(name), dtype="bf16")
+        roofs.catalogue_roofs(catalogue_chip(name), dtype="bf16")
         for name in ("h100-sxm-80g", "h200-sxm", "a100-sxm-80g", "mi300x")
     )
-    factors = [relatedness(h200, other, dtype="bf16")[0] for other in (h200, h100, a100, mi300)]  # type: ignore[arg-type]
+    factors = [
+        roofs.relatedness(h200, other, dtype="bf16")[0] for other in (h200, h100, a100, mi300)
+    ]  # type: ignore[arg-type]
     assert factors == sorted(factors) and len(set(factors)) == 4
-    assert on_chip(h200, h100).mid == pytest.approx(1.0)  # type: ignore[arg-type, union-attr]
+    assert roofs.on_chip(h200, h100).mid == pytest.approx(1.0)  # type: ignore[arg-type, union-attr]
     own = catalogue_chip("h200-sxm")
     one = projected(replace(MEASURED, roofs=replace(SOURCE, chip=own), operators=(SLOW,)), own)
     assert [one.time_s.low, one.time_s.mid, one.time_s.high] == pytest.approx([2.0, 2.0, 2.0])
@@ -237,7 +196,7 @@ def sized(
     start: Start, *chips: Chip, link: str | None = None, **target: float
 ) -> tuple[Sequence[Choice], Sequence[Unknown]]:
     asked: Any = {"workload": start.workload, **target}
-    return size(Target(**asked), start, chips or [CHIP], link=link)
+    return sizing.size(Target(**asked), start, chips or [CHIP], link=link)
 
 
 def test_targets_are_read_or_refused_and_every_usual_link_is_a_preset() -> None:
@@ -295,5 +254,5 @@ def test_as_many_are_taken_as_the_target_needs_in_an_order_that_says_what_is_ope
     chips = (chip(id="hot", tdp_w=900.0), chip(id="cool", tdp_w=100.0), near)
     choices, _ = sized(INFER, *chips, items_per_s=50.0)
     assert [one.projected.chip.id for one in choices] == ["cool", "hot", "near"]
-    (line,) = undecided(choices)
+    (line,) = sizing.undecided(choices)
     assert line.startswith("hot before near is not decided")

@@ -19,13 +19,8 @@ from bench.results.schema import Row
 from tests.analysis.synthetic_rows import trials
 
 LESS = "this device with 2 cores"
-ROOFS = {
-    "roof_flops_per_s": 1e12,
-    "roof_bytes_per_s": 1e11,
-    "flops_per_item": 4e10,
-    "bytes_per_item": 1e8,
-    "device_vendor": "amd",
-}
+ROOFS = {"roof_flops_per_s": 1e12, "roof_bytes_per_s": 1e11, "flops_per_item": 4e10,
+         "bytes_per_item": 1e8, "device_vendor": "amd"}  # fmt: skip
 PROFILE = {
     "covered_frac": 0.8,
     "operators": [
@@ -245,13 +240,7 @@ def test_the_method_is_no_worse_on_published_ratios_than_it_was() -> None:
     """Most of these ratios came after the method was built; the intervals are meant to hold 0.8."""
     every = scoring.summaries(list(map(scoring.score_point, read_points(RATIOS))))[0]
     assert every.name == "all" and every.num_points > 40
-    assert every.median_error_frac <= 0.15
+    assert every.median_error_frac <= 0.15 and every.median_width <= 1.8
     assert every.inside_frac >= 0.67
-    assert every.median_width <= 1.8
-
-
-@needs_ratios
-@pytest.mark.xfail(strict=True, reason="0.68 since ratios came that the method had not seen")
-def test_three_in_four_published_ratios_lie_inside() -> None:
-    every = scoring.summaries(list(map(scoring.score_point, read_points(RATIOS))))[0]
-    assert every.inside_frac >= 0.75
+    if every.inside_frac < 0.75:
+        pytest.xfail("0.68 since ratios came that the method had not seen")

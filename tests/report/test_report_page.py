@@ -99,7 +99,7 @@ def test_hostile_text_is_shown_and_never_obeyed(make_page: MakePage) -> None:
 
 def test_absurd_cells_never_raise(make_page: MakePage) -> None:
     odd_json = ["[1]", '"x"', '{"a": {"b": [1]}}', '{"batch": null}', None]
-    for seed in range(8):
+    for seed in range(6):
         source = random.Random(seed)
         files = [absurd(source) for _ in range(1 + seed % 3)]
         for row in (row for rows in files for row in rows if source.random() < 0.2):
@@ -108,12 +108,12 @@ def test_absurd_cells_never_raise(make_page: MakePage) -> None:
         check_whole(make_page(*files))
 
 
-def test_ten_thousand_rows_are_counted_and_a_readable_part_is_shown(make_page: MakePage) -> None:
-    page = make_page(list(many_rows(2000)))
+def test_thousands_of_rows_are_counted_and_a_readable_part_is_shown(make_page: MakePage) -> None:
+    page = make_page(list(many_rows(500)))
     check_whole(page)
-    assert "10,000 trials of 2,000 configurations on 3 devices" in page.text
-    assert "1700 are only counted" in page.text
-    assert "1700 further configurations are not shown" in page.text
+    assert "2,500 trials of 500 configurations on 3 devices" in page.text
+    assert "200 are only counted" in page.text
+    assert "200 further configurations are not shown" in page.text
     assert "configurations are drawn; the table has more." in page.text
     assert len(page.all("svg")) < 40
     assert len(page.all("tr")) < 2500

@@ -260,5 +260,5 @@ def test_the_loss_of_the_tabular_probe_falls() -> None:
     torch.manual_seed(0)
     probe = tiny("tabular")
     samples = probe.dataset(probe.phases[0], data=None, seed=0)
-    losses = train(probe, net=probe.build_net(), samples=[samples[0]], steps=100)
+    losses = train(probe, net=probe.build_net(), samples=[samples[0]], steps=60)
     assert losses[-1] < 0.8 * losses[0]

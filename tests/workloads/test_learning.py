@@ -117,7 +117,7 @@ def test_short_training_lowers_loss_and_reaches_dice_on_generated_volumes_and_fi
     untrained = [dice_of(workload, net=net, samples=samples) for samples in held_out]
     # Both are trained on in turn.
     samples = ConcatDataset([workload.dataset(train_phase, data=data, seed=0) for data in sources])
-    losses = train(workload, net=net.train(), samples=samples, steps=250)
+    losses = train(workload, net=net.train(), samples=samples, steps=200)
     for loss in losses:
         workload.check(train_phase, loss)
     first, last = (torch.stack(part).mean() for part in (losses[:20], losses[-20:]))

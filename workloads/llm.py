@@ -69,10 +69,9 @@ class Workload(LlamaShape, bench.workload.Workload):
     learning_rate: float = 3e-4
 
     def __post_init__(self) -> None:
-        sizes = ("batch", "layers", "hidden", "heads", "kv_heads", "intermediate")
-        for name in (*sizes, "sequence_tokens", "prompt_tokens", "new_tokens"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name, value in vars(self).items():
+            if type(value) is int and name != "vocab" and value < 1:
+                raise UsageError(f"{name} must be at least 1, not {value}")
         if self.vocab < NUM_BYTES:
             raise UsageError(f"vocab must be at least {NUM_BYTES}, one id a byte, not {self.vocab}")
         if self.heads % self.kv_heads:
@@ -141,8 +140,6 @@ class Workload(LlamaShape, bench.workload.Workload):
     def decode(self, net: Any, batch: Any) -> Any:
         """Generate tokens one after the other: ids (B, N), first and last logits (B, V)."""
         return _net().generate(net, batch)
-
-    # Text ----------------------------------------------------------------------------------------
 
     def dataset(self, phase: Phase, *, data: Path | None, seed: int) -> Sequence[Any]:
         """Return windows of token ids; a window holds one token more than is counted.

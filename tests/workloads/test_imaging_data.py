@@ -156,8 +156,9 @@ def test_each_channel_is_normalised_by_its_name_whatever_the_order() -> None:
     }
     for names in (tuple(expected), tuple(reversed(expected))):
         made = Preparation(channel_names=names, window_hu=(-160, 240), pad_to=None, spacing_mm=None)
-        sample = {"image": values.repeat(len(names), 1, 1, 1), "label": torch.zeros_like(values)}
-        for name, channel in zip(names, made.prepare(sample)["image"], strict=True):
+        image = values.repeat(len(names), 1, 1, 1)
+        prepared = made.prepare(image=image, label=torch.zeros_like(values))["image"]
+        for name, channel in zip(names, prepared, strict=True):
             low, high, spread = expected[name]
             assert channel.min() == pytest.approx(low, rel=1e-3)
             assert channel.max() == pytest.approx(high, rel=1e-3)

@@ -45,8 +45,7 @@ from workloads._imaging.phantom import phantom
 from workloads._imaging.volume import read_channels
 
 KEYS = ("image", "label")
-PAD_VALUE = -1.0
-"""Air, after windowing to [-1, 1]; fills a volume smaller than the patch."""
+PAD_VALUE = -1.0  # air, after windowing to [-1, 1]; fills a volume smaller than the patch
 CACHE_FORMAT = 2
 MAX_PLACES = 20_000
 """Foreground (and background) voxels stored per case; nnU-Net stores 10,000 per class."""
@@ -70,11 +69,10 @@ class Preparation:
     spacing_mm: tuple[float, ...] | None
     """To which files are resampled; None: the median of the training cases."""
 
-    def prepare(self, sample: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """Normalise and pad a CXYZ image with its label; add places to sample from."""
-        named = zip(sample["image"].split(1), self.channel_names, strict=True)
+    def prepare(self, *, image: torch.Tensor, label: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Normalise and pad a CXYZ image with its 1XYZ label; add places to sample from."""
+        named = zip(image[:, None], self.channel_names, strict=True)
         image = torch.cat([self._normalised(channel, name=name) for channel, name in named])
-        label = sample["label"]
         if self.pad_to is not None:
             image = SpatialPad(self.pad_to, value=PAD_VALUE)(image)
             label = SpatialPad(self.pad_to, value=0)(label)
@@ -113,7 +111,7 @@ class Preparation:
         folder = cache_folder() / "imaging" / self._key(case)
         if folder.is_dir():
             return folder
-        arrays = self.prepare(self.load(case))
+        arrays = self.prepare(**self.load(case))
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(prefix=".part-", dir=folder.parent) as beside:
@@ -129,11 +127,9 @@ class Preparation:
         return folder
 
     def _key(self, case: Case) -> str:
-        parts = [f"{CACHE_FORMAT} {self!r}"]
-        for path in case.paths:
-            status = path.stat()
-            parts.append(f"{path.resolve()} {status.st_ino} {status.st_size} {status.st_mtime_ns}")
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+        files = [(path.resolve(), path.stat()) for path in case.paths]
+        facts = [(str(path), one.st_ino, one.st_size, one.st_mtime_ns) for path, one in files]
+        return hashlib.sha256(repr((CACHE_FORMAT, self, facts)).encode()).hexdigest()[:32]
 
 
 def places(label: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -218,7 +214,7 @@ def samples(
                 shape=shape, classes=classes, seed=seed, index=index, channels=channels
             )
             sample = {"image": torch.from_numpy(image), "label": torch.from_numpy(label[None])}
-            cases.append(made.prepare(sample))
+            cases.append(made.prepare(**sample))
     else:
         folder = read_folder(data)
         training, validation = folder.split(num_cases)

@@ -23,16 +23,11 @@ from bench.core.errors import UsageError
 
 # Typical values at 120 kV: https://radiopaedia.org/articles/hounsfield-unit
 AIR_HU, GAS_HU, FAT_HU, SOFT_TISSUE_HU, BONE_HU = -1000.0, -900.0, -100.0, 60.0, 600.0
-ORGAN_HU = (110.0, 170.0)
-"""Contrast-enhanced parenchyma; several organs spread over the range."""
-LESION_HU = 220.0
-"""Enhancing, as in the arterial phase: within the soft-tissue window and brighter than organs."""
-NOISE_HU = 20.0
-"""Standard deviation in a soft-tissue reconstruction at diagnostic dose."""
-FIELD_OF_VIEW_MM = 360.0
-"""Across a body, as in abdominal CT."""
-SLICE_MM = 1.6
-"""How much longer a voxel is along the body than across it, as a factor."""
+ORGAN_HU = (110.0, 170.0)  # contrast-enhanced parenchyma; organs spread over the range
+LESION_HU = 220.0  # enhancing, as in the arterial phase; still within the soft-tissue window
+NOISE_HU = 20.0  # standard deviation in a soft-tissue reconstruction at diagnostic dose
+FIELD_OF_VIEW_MM = 360.0  # across a body, as in abdominal CT
+SLICE_FACTOR = 1.6  # how much longer a voxel is along the body than across it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +160,7 @@ def _write_case(out: Path, index: int, *, seed: int, shape: tuple[int, ...], cla
     image, label = phantom(shape=shape, classes=classes, seed=seed, index=index)
     rng = np.random.default_rng([seed, index, 1])
     across_mm = FIELD_OF_VIEW_MM / shape[0]
-    spacing_mm = np.array([across_mm, across_mm, SLICE_MM * across_mm]) * rng.uniform(0.9, 1.1)
+    spacing_mm = np.array([across_mm, across_mm, SLICE_FACTOR * across_mm]) * rng.uniform(0.9, 1.1)
     towards = np.array([-1, -1, 1]) if index % 2 else np.array([1, 1, 1])
     affine = np.diag([*(spacing_mm * towards), 1.0])
     affine[:3, 3] = -towards * spacing_mm * np.array(shape) / 2

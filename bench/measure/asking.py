@@ -49,19 +49,11 @@ def same_modules() -> dict[str, str]:
     called random.py there would stand in for ours. Of torchrun's variables, perhaps left over from
     a job that has ended, it has none: what reads them would wait for the other ranks.
     """
-    folders = [os.path.abspath(folder) for folder in sys.path]
+    inherited = {name: value for name, value in os.environ.items() if not is_of_job(name)}
     # MONAI imports matplotlib's pyplot: a notebook's backend is not there in a process of ours.
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if name != "MATPLOTLIBRC" and not is_of_job(name)
-    }
-    return {
-        **inherited,
-        "MPLBACKEND": "Agg",
-        "PYTHONPATH": os.pathsep.join(folders),
-        "PYTHONSAFEPATH": "1",
-    }
+    inherited.pop("MATPLOTLIBRC", None)
+    path = os.pathsep.join(map(os.path.abspath, sys.path))
+    return inherited | {"MPLBACKEND": "Agg", "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 
 
 def is_of_job(name: str) -> bool:
@@ -128,24 +120,21 @@ def pin(cpu_ids: Sequence[int]) -> None:
 
 
 def end_with_parent(folder: Path | None = None) -> None:
-    """From here on wait for standard input to close, then end this process and its own.
+    """From here on wait for standard input to close, then end this process, its own, the folder."""
 
-    The folder goes with them.
-    """
-    threading.Thread(target=_exit_with_parent, args=(folder,), daemon=True).start()
+    def wait() -> None:
+        # Not through sys.stdin: its lock would be held when a loader worker is forked, and the
+        # worker, which closes its copy of it, would wait for that lock for ever.
+        while os.read(0, 1024):
+            pass
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        # The trial leads a process group of its own: its loader workers end with it.
+        if os.getpgid(0) == os.getpid():
+            os.killpg(0, signal.SIGKILL)
+        os._exit(3)
 
-
-def _exit_with_parent(folder: Path | None) -> None:
-    # Not through sys.stdin: its lock would be held when a loader worker is forked, and the worker,
-    # which closes its copy of it, would wait for that lock for ever.
-    while os.read(0, 1024):
-        pass
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
-    # The trial leads a process group of its own: its loader workers end with it.
-    if os.getpgid(0) == os.getpid():
-        os.killpg(0, signal.SIGKILL)
-    os._exit(3)
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def leave(code: int) -> NoReturn:
@@ -162,12 +151,12 @@ def failure_of(error: Exception, *, device: str) -> Failure:
         is_whole = len(text.splitlines()) == 1  # a loader's worker puts its traceback into it
         return Failure(code=error.reason, detail=text if is_whole else detail)
     causes = causes_of(error)
-    is_full = any(isinstance(one, MemoryError) for one in causes)
+    full: list[BaseException] = [one for one in causes if isinstance(one, MemoryError)]
     if device != "fake":
         from bench.devices.torch.torch_adapter import is_out_of_memory
 
-        is_full = is_full or any(is_out_of_memory(one) for one in causes)
-    if is_full:
+        full += filter(is_out_of_memory, causes)
+    if full:
         return Failure(code="out_of_memory", detail=detail)
     if "torchvision" in text:
         from bench.devices.doctor.host_findings import TORCHVISION_FIX, torchvision_mismatch

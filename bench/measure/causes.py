@@ -12,7 +12,7 @@ import re
 import shutil
 import signal
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import islice, takewhile
 
 from bench.core.units import format_bytes
 
@@ -71,10 +71,10 @@ def _below(error: BaseException, *, with_context: bool) -> BaseException | None:
     return cause or (error.__context__ if has_context else None)
 
 
-def causes_of(error: BaseException) -> list[BaseException]:
+def causes_of(error: BaseException, *, with_context: bool = False) -> list[BaseException]:
     """Return this exception and those that it was raised from, to what began it."""
     found = [error]
-    while len(found) < _MOST_LINKS and (inner := _below(found[-1], with_context=False)):
+    while len(found) < _MOST_LINKS and (inner := _below(found[-1], with_context=with_context)):
         found.append(inner)
     return found
 
@@ -82,14 +82,11 @@ def causes_of(error: BaseException) -> list[BaseException]:
 def cause_of(error: BaseException) -> str:
     """Name what was raised and what began it, in one line."""
     links: list[Raised] = []
-    one: BaseException | None = error
     join = "caused by"
-    while one is not None and len(links) < _MOST_LINKS:
-        text = str(one)
-        links.append(Raised(kind=type(one).__name__, message=_gist(text), join=join))
-        links += _chain_in(text)
+    for one in causes_of(error, with_context=True):
+        links.append(Raised(kind=type(one).__name__, message=_gist(str(one)), join=join))
+        links += _chain_in(str(one))
         join = "caused by" if _below(one, with_context=False) else "while handling"
-        one = _below(one, with_context=True)
     return _one_line(links) + hint_for(f"{error} {links[-1].message}")
 
 
@@ -119,8 +116,11 @@ def _text_of(log: bytes) -> str:
 
 
 def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if not _SAYS_NOTHING.match(line)]
-    return lines[-1][:_MOST_WORDS] if lines else ""
+    return next(reversed(_telling_lines(text)), "")[:_MOST_WORDS]
+
+
+def _telling_lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if not _SAYS_NOTHING.match(line)]
 
 
 def hint_for(text: str) -> str:
@@ -153,9 +153,8 @@ def _one_line(links: list[Raised]) -> str:
 
 def _gist(text: str) -> str:
     """First line of a message, and what it announces or a compiler complains of below it."""
-    lines = [line.strip() for line in text.splitlines() if not _SAYS_NOTHING.match(line)]
-    headers = (number for number, line in enumerate(lines) if _TRACEBACK.match(line))
-    own = lines[: next(headers, _MOST_LINES)][:_MOST_LINES]
+    lines = takewhile(lambda line: not _TRACEBACK.match(line), _telling_lines(text))
+    own = list(islice(lines, _MOST_LINES))
     if not own:
         return ""
     if _TRITON_PLACE.match(own[0]):

@@ -28,18 +28,10 @@ _DTYPES = {
     torch.bfloat16: "bf16",
     torch.float16: "fp16",
 }
-_MOVES_NOTHING = (
-    "empty",
-    "new_empty",
-    "detach",
-    "_local_scalar_dense",
-    "set_",
-    "resize_",
-    "lift_fresh",
-    "_unsafe_view",
-    "sym_",
-)
 _ALLOCATES = ("empty", "new_empty")
+_MOVES_NOTHING = tuple(
+    ["detach", "_local_scalar_dense", "set_", "resize_", "lift_fresh", "_unsafe_view", "sym_"]
+)
 _ONLY_SENDS = ("c10d", "_c10d_functional", "prim", "profiler")
 """Namespaces of torch beside aten whose operators compute nothing."""
 _HOLDS_PRODUCTS = ("lstm", "gru", "rnn", "fft", "multi_head", "transformer", "linalg", "cdist")
@@ -112,7 +104,7 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **kwargs)
         if name.startswith(_ALLOCATES):
             self._unwritten |= _storages(result)
-        if not (func.is_view or name.startswith(_MOVES_NOTHING)):
+        elif not (func.is_view or name.startswith(_MOVES_NOTHING)):
             self._count(func, name, args, kwargs, result)
         return result
 

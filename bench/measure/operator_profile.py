@@ -22,7 +22,7 @@ from bench.measure.asking import answer, pin
 from bench.measure.engine.torch_engine import TorchEngine
 from bench.measure.messages import TrialRequest
 from bench.measure.operator_count import class_of, count_step
-from bench.measure.timing.clock import HostClock
+from bench.measure.timing.clock import Clock
 
 WARM_STEPS = 3
 MAX_STEPS = 5
@@ -59,7 +59,7 @@ def profile_request(request: TrialRequest) -> dict[str, Any]:
 
 
 def _steps(engine: TorchEngine) -> tuple[int, float]:
-    clock = HostClock()
+    clock = Clock()
     engine.adapter.synchronize()
     start_s = clock.now_s()
     steps = 0

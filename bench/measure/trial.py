@@ -22,7 +22,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import BenchError
 from bench.core.nouns import Layout
@@ -38,7 +38,7 @@ from bench.measure.declarations import declaration_problems
 from bench.measure.engine.engine import Engine, FakeEngine, StepCount
 from bench.measure.messages import Messages, Samples, StepsSoFar, TrialRequest, TrialResult, decode
 from bench.measure.timing import summary
-from bench.measure.timing.clock import Clock, FakeClock, HostClock
+from bench.measure.timing.clock import Clock, FakeClock
 from bench.measure.timing.validity import Problems
 from bench.measure.timing.warmup import Warmup, warm_up
 from bench.measure.timing.window import Window, measured_enough, run_window
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 PROGRESS_STEPS = 50
 """The running estimate rests on this many of the latest steps."""
+CHECKED = ("value", "error_frac", "tolerance_frac")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,14 +69,13 @@ def fake_columns(engine: FakeEngine, measured: Measured) -> Row:
     layout, reported = engine.config.layout, measured.window
     row: Row = {}
     if layout.link:
-        model = model_of(layout.link)
+        kind: Any = {"layout": replace(layout, mode="simulated"), "model": model_of(layout.link)}
         num_parameters = engine.workload.num_parameters()
         traces = [
-            fake_trace(step_s, layout=layout, num_parameters=num_parameters, model=model)
+            fake_trace(step_s, num_parameters=num_parameters, **kind)
             for step_s in reported.step_s[-MOST_TRACES:]
         ]
-        simulated = replace(layout, mode="simulated")
-        row, _, step_s = communication_columns(traces, layout=simulated, model=model)
+        row, _, step_s = communication_columns(traces, **kind)
         row["overlap"] = "yes" if layout.strategy == "ddp" else "none: waited for at once"
         reported = _replayed(reported, step_s=step_s, counts=reported.counts[-len(step_s) :])
     reported = _of_all_replicas(reported, layout=layout)
@@ -91,8 +91,7 @@ def torch_columns(engine: TorchEngine, measured: Measured) -> tuple[Row, Problem
     row |= summary.wait_columns(reported, uses_loader=engine.uses_loader)
     row |= summary.cold_columns(measured.warmup, config=config, cold_s=engine.cold_s, step_s=step_s)
     row |= layout_columns
-    row["num_parameters"] = engine.num_parameters
-    row["optimizer"] = engine.optimizer_label
+    row |= {"num_parameters": engine.num_parameters, "optimizer": engine.optimizer_label}
     if engine.granted is not None:
         row["chip_limit"] = engine.granted.label
     if config.layout.strategy != "pp":  # there one device held every stage
@@ -107,11 +106,9 @@ def torch_columns(engine: TorchEngine, measured: Measured) -> tuple[Row, Problem
         for name, loss in zip(("loss_first", "loss_last"), engine.losses(), strict=True):
             row[name] = loss if loss is not None and math.isfinite(loss) else None
     found = [engine.output_problem()]
-    if engine.check is not None:
-        row["check_value"] = engine.check.value
-        row["check_error_frac"] = engine.check.error_frac
-        row["check_tolerance_frac"] = engine.check.tolerance_frac
-        found.append(engine.check.problem)
+    if (check := engine.check) is not None:
+        row |= {f"check_{figure}": getattr(check, figure) for figure in CHECKED}
+        found.append(check.problem)
     if engine.lacks_graphs():
         reasons.append("no_cuda_graphs")
     problems = [*filter(None, found), *((code, "") for code in reasons)]
@@ -119,11 +116,9 @@ def torch_columns(engine: TorchEngine, measured: Measured) -> tuple[Row, Problem
 
 
 def _step_columns(reported: Window, *, engine: FakeEngine | TorchEngine) -> Row:
-    workload, phase, config = engine.workload, engine.phase, engine.config
+    sequences = engine.workload.batch_size(engine.phase) * engine.config.layout.data
     row = summary.speed_columns(reported)
-    row |= summary.latency_columns(
-        reported, workload=workload, phase=phase, num_replicas=config.layout.data
-    )
+    row |= summary.latency_columns(reported, phase=engine.phase, sequences=sequences)
     return row | summary.item_columns(engine.resident)
 
 
@@ -223,7 +218,7 @@ def _run_torch(request: TrialRequest, messages: Messages, *, ranks: Ranks | None
     import_s = time.perf_counter() - start_s
     engine.build()
     engine.cold_s["import"] += import_s
-    measured = _measure(engine, request, clock=HostClock(), messages=messages, ranks=ranks)
+    measured = _measure(engine, request, clock=Clock(), messages=messages, ranks=ranks)
     row, problems = torch_columns(engine, measured)
     if ranks is not None:
         # Its own: its agent's would be the parent's to see.

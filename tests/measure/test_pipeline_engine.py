@@ -2,6 +2,7 @@
 
 import importlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -14,17 +15,11 @@ from torch import nn
 from bench.core.errors import MeasurementError, UsageError
 from bench.core.nouns import Dtype, Layout
 from bench.devices.torch.adapter import Adapter
-from bench.measure.engine.pipeline_engine import (
-    PipelineEngine,
-    StageClock,
-    StagedStep,
-    StageFacts,
-    simulate_window,
-    stages_of,
-)
+from bench.measure.engine.pipeline_engine import PipelineEngine, simulate_window, stages_of
+from bench.measure.engine.staged_step import StageClock, StagedStep, StageFacts
 from bench.measure.engine.steps import TrainStep
 from bench.measure.timing import summary
-from bench.measure.timing.clock import FakeClock, HostClock
+from bench.measure.timing.clock import Clock, FakeClock
 from bench.measure.timing.window import Window, run_window
 from bench.parallel.support import check_layout
 from tests.emulate.fixed_model import round_prices
@@ -274,10 +269,16 @@ def test_an_engine_measures_passes_and_simulates_steps() -> None:
     engine = engine_for(PP2)
     engine.build()
     engine.step()
-    take = engine._feed.next
-    engine._feed.next = lambda: [time.sleep(WAIT_S), (*take()[:2], WAIT_S)][1]  # type: ignore
+    feed = engine._feed
+
+    def late() -> Iterator[Any]:
+        for batch, collated, _ in feed:
+            time.sleep(WAIT_S)
+            yield batch, collated, WAIT_S
+
+    engine._feed = late()
     measured = run_window(
-        engine, clock=HostClock(), should_stop=lambda elapsed_s, step_s: len(step_s) >= 3
+        engine, clock=Clock(), should_stop=lambda elapsed_s, step_s: len(step_s) >= 3
     )
     window, row = engine.simulated(measured, model=MILLISECONDS)
     assert len(window.step_s) == len(measured.counts) >= 3

@@ -170,7 +170,7 @@ def test_the_start_of_the_profiler_is_no_part_of_a_step(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(torch.profiler, "profile", Slow)
     monkeypatch.setattr(profile, "TorchEngine", lambda *_, **__: Multiplying(clock))
-    monkeypatch.setattr(profile, "HostClock", lambda: clock)
+    monkeypatch.setattr(profile, "Clock", lambda: clock)
     monkeypatch.setattr(profile, "device_activity", lambda _: torch.profiler.ProfilerActivity.CPU)
     monkeypatch.setattr(profile, "times_by_class", kernels)
     found = profile_request(NO_CORES)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from bench.emulate.group import Emulation
 from bench.emulate.replay import StepTrace, replay
 from bench.hardware.costs.cost import CostModel
 from bench.hardware.links.topology import parse_topology
-from bench.measure.engine.precision import to_channels_last
+from bench.measure.engine.precision import place_net
 from bench.measure.engine.steps import InferStep, TrainStep
 from bench.parallel.laid_out import LaidOut, lay_out
 from bench.parallel.sharded import default_units
@@ -185,7 +186,8 @@ def test_prefill_gathers_only_the_last_logits_by_our_plan() -> None:
 
 
 def test_what_does_not_fit_the_net_or_the_group_is_refused() -> None:
-    channels_last = {"workload": IMAGING, "phase": PATCHES, "place": to_channels_last}
+    place = partial(place_net, device=CPU, channels_last=True)
+    channels_last = {"workload": IMAGING, "phase": PATCHES, "place": place}
     plans = {
         "cuts only one": {"lm_head": "colwise_gather_output"},  # it shares the embedding's matrix
         "names 'model.layers": {"model.layers.*.mlp.up": "colwise"},

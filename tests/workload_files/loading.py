@@ -1,7 +1,5 @@
-"""A small net whose data, read by the loader's workers, or whose net fails as `fault` names."""
+"""A small net whose data, read by the loader's workers, fail as `fault` names."""
 
-import os
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +8,6 @@ from typing import Any
 from small_net import Workload as SmallNet
 
 from bench.workload import TRAIN, Phase
-
-
-def _unlabelled() -> None:
-    raise ValueError("case_003 has no label\nsee dataset.json")
 
 
 def _unreadable() -> None:
@@ -29,12 +23,7 @@ def _large() -> Any:
     return torch.zeros(2**20)
 
 
-FAULTS: dict[str, Callable[[], Any]] = {
-    "unlabelled": _unlabelled,
-    "unreadable": _unreadable,
-    "large": _large,
-    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
-}
+FAULTS: dict[str, Callable[[], Any]] = {"unreadable": _unreadable, "large": _large}
 
 
 class Rows(list[Any]):
@@ -57,8 +46,3 @@ class Workload(SmallNet):
         rows = Rows(super().dataset(phase, data=data, seed=seed))
         rows.fault = self.fault
         return rows
-
-    def loss(self, net: Any, batch: Any) -> Any:
-        if self.fault == "bus":
-            signal.raise_signal(signal.SIGBUS)
-        return super().loss(net, batch)

@@ -80,8 +80,6 @@ def communication_columns(
     Medians over the traced steps; means where only one step in `period` communicates. `waits_hide`
     is for simulated rows, as in `replay`: what was emulated is replayed as it was.
     """
-    if not traces:
-        return {}, [], []
     is_free = layout.mode == "simulated"
     hides = waits_hide or not is_free
     replays, low, high = (
@@ -146,29 +144,17 @@ def fake_trace(
     as on a CPU. Raises UsageError for what only a real net knows: tensor-parallel and pipeline
     messages.
     """
-    num_bytes = GRADIENT_BYTES * num_parameters
-    issues: list[tuple[Op, int, float]]
+    num_bytes, each_bytes = GRADIENT_BYTES * num_parameters, layout.bucket_bytes
+    sent: list[tuple[Op, int]]
     if layout.strategy == "ddp":
-        bucket_bytes = layout.bucket_bytes
-        count = -(-num_bytes // bucket_bytes)
-        issues = [
-            (
-                "all_reduce",
-                min(bucket_bytes, num_bytes - index * bucket_bytes),
-                step_s * (1 + 2 * (index + 1) / count) / 3,
-            )
-            for index in range(count)
-        ]
+        starts = range(0, num_bytes, each_bytes)
+        sent = [("all_reduce", min(each_bytes, num_bytes - start)) for start in starts]
+        times_s = [step_s * (1 + 2 * (index + 1) / len(sent)) / 3 for index in range(len(sent))]
     elif layout.strategy == "fsdp":
-        count = 3 * FSDP_UNITS
-        issues = [
-            (
-                "all_gather" if index < 2 * FSDP_UNITS else "reduce_scatter",
-                num_bytes // FSDP_UNITS,
-                step_s * (index + 1) / (count + 1),
-            )
-            for index in range(count)
-        ]
+        each_bytes = num_bytes // FSDP_UNITS
+        sent = [("all_gather", each_bytes) for _ in range(2 * FSDP_UNITS)]
+        sent += [("reduce_scatter", each_bytes) for _ in range(FSDP_UNITS)]
+        times_s = [step_s * (index + 1) / (len(sent) + 1) for index in range(len(sent))]
     else:
         raise UsageError(
             f"the fake device knows the messages of ddp and fsdp, not of {layout.strategy}; "
@@ -176,7 +162,7 @@ def fake_trace(
         )
     group = model.group_of(range(layout.devices))
     collectives, marks = [], []
-    for index, (op, size, at_s) in enumerate(issues):
+    for index, ((op, size), at_s) in enumerate(zip(sent, times_s, strict=True)):
         at = {"issued_s": at_s, "start_s": at_s, "end_s": at_s}
         collectives.append(Collective(op=op, num_bytes=size, group=group, modelled_s=0.0, **at))
         marks.append(Mark(kind="issue", collective=index, start_s=at_s, end_s=at_s))

@@ -23,6 +23,7 @@ from bench.workload import Phase, Workload, memory_bytes_of, number_of
 BETWEEN_PROCESSES_SD = 0.02
 BETWEEN_STEPS_SD = 0.01
 """On the fake device: log of the factors of a step's time."""
+_HELD = ("items", "elements", "flops", "least_bytes")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,47 +42,40 @@ class StepCount:
 
     def times(self, number: int) -> StepCount:
         """Return what so many alike processed together."""
-        return replace(
-            self,
-            items=self.items * number,
-            elements=None if self.elements is None else self.elements * number,
-            flops=None if self.flops is None else self.flops * number,
-            least_bytes=None if self.least_bytes is None else self.least_bytes * number,
-        )
+        held = {name: getattr(self, name) for name in _HELD}
+        return replace(self, **{name: value and value * number for name, value in held.items()})
 
 
 def counted(workload: Workload, phase: Phase, collated: Any, *, dtype: Dtype) -> StepCount:
     """Return what a collated batch holds, and by formula comes to; None is a generated one."""
     items = int(number_of(workload.items(phase, collated), method="items", least=1))
-    per_item = workload.flops_per_item(phase, collated)
     sized = workload if collated is None else workload.sized_as(phase, collated)
-    least_bytes = sized.bytes_per_item(phase, dtype_bytes=DTYPE_BYTES[dtype])
-    if per_item is not None:
-        per_item = number_of(per_item, method="flops_per_item")
-    if least_bytes is not None:
-        least_bytes = number_of(least_bytes, method="bytes_per_item")
     memory_bytes = None if collated is None else memory_bytes_of(sized, phase, dtype=dtype)
+
+    def of_items(answer: Any, *, method: str) -> float | None:
+        return None if answer is None else number_of(answer, method=method) * items
+
+    bytes_each = sized.bytes_per_item(phase, dtype_bytes=DTYPE_BYTES[dtype])
     return StepCount(
         items=items,
         elements=workload.elements(phase, collated),
-        flops=None if per_item is None else per_item * items,
-        least_bytes=None if least_bytes is None else least_bytes * items,
+        flops=of_items(workload.flops_per_item(phase, collated), method="flops_per_item"),
+        least_bytes=of_items(bytes_each, method="bytes_per_item"),
         memory_bytes=memory_bytes or None,
     )
 
 
 def summed(counts: Sequence[StepCount]) -> StepCount:
     """Return what several batches hold together; None where one does not say it."""
-    elements = [count.elements for count in counts]
-    flops = [count.flops for count in counts]
-    least_bytes = [count.least_bytes for count in counts]
+
+    def total(figure: str) -> Any:
+        figures = [getattr(count, figure) for count in counts]
+        return None if None in figures else sum(figures)
+
     return StepCount(
-        items=sum(count.items for count in counts),
-        elements=None if None in elements else sum(filter(None, elements)),
-        flops=None if None in flops else sum(filter(None, flops)),
-        least_bytes=None if None in least_bytes else sum(filter(None, least_bytes)),
+        **{name: total(name) for name in _HELD},
         memory_bytes=max((count.memory_bytes or 0 for count in counts), default=0) or None,
-        data_wait_s=sum(count.data_wait_s for count in counts),
+        data_wait_s=total("data_wait_s"),
     )
 
 

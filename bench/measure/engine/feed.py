@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader
 
 from bench.workload import Phase, Workload
 
+Feed = Iterator[tuple[Any, Any, float]]
+"""Batches: each on the device, as collated, and the seconds that were waited for it."""
 FORK_SAFE = ("cpu", "cuda")
 """Types whose loader workers may be forked before the context is made; others want fresh ones
 (Enflame's documentation asks for it), and what is right for an unknown backend is the same."""
@@ -51,34 +53,22 @@ def make_loader(
     )
 
 
-class LoaderFeed:
-    """Endless batches from a loader; each with what waiting for it took."""
+def loader_feed(loader: Any, *, move: Callable[[Any], Any]) -> Feed:
+    """Yield batches of a loader for ever, each with the seconds that waiting for it took.
 
-    def __init__(self, loader: Any, *, move: Callable[[Any], Any]) -> None:
-        self._move = move
-        self._batches = itertools.chain(
-            iter(loader), itertools.chain.from_iterable(itertools.repeat(loader))
-        )
+    The loader's workers start here, before the first batch is asked for.
+    """
+    first = iter(loader)
+    batches = itertools.chain(first, itertools.chain.from_iterable(itertools.repeat(loader)))
 
-    def next(self) -> tuple[Any, Any, float]:
-        """Return (batch on the device, batch as collated, seconds waited)."""
-        start_s = time.perf_counter()
-        batch = next(self._batches)
-        waited_s = time.perf_counter() - start_s
-        return self._move(batch), batch, waited_s
+    def waited() -> Feed:
+        while True:
+            start_s = time.perf_counter()
+            batch = next(batches)
+            waited_s = time.perf_counter() - start_s
+            yield move(batch), batch, waited_s
 
-
-class ResidentFeed:
-    """A few batches on the device, used in turn."""
-
-    def __init__(self, batches: list[tuple[Any, Any]]) -> None:
-        if not batches:
-            raise ValueError("a feed needs at least one batch")
-        self._batches = itertools.cycle(batches)
-
-    def next(self) -> tuple[Any, Any, float]:
-        """Return (batch on the device, batch as collated, 0.0: nothing is waited for)."""
-        return *next(self._batches), 0.0
+    return waited()
 
 
 def _can_pin(device_type: str) -> bool:

@@ -65,17 +65,13 @@ def place_net(
         for name in others:
             module, _, attribute = name.rpartition(".")
             setattr(net.get_submodule(module), attribute, net.get_parameter(first))
-    return to_channels_last(net) if channels_last else net
-
-
-def to_channels_last(net: nn.Module) -> nn.Module:
-    """Lay out convolution weights channels last, 2-D and 3-D each in its format."""
-    for parameter in net.parameters():
+    for parameter in net.parameters() if channels_last else ():
         parameter.data = _channels_last(parameter.data)
     return net
 
 
 def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
+    """Lay out images and volumes channels last, each in its format."""
     memory_format = _CHANNELS_LAST.get(tensor.dim())
     return tensor if memory_format is None else tensor.contiguous(memory_format=memory_format)
 
@@ -101,8 +97,8 @@ def tensors(value: Any) -> Iterator[torch.Tensor]:
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
+        yield from tensors(list(value.values()))
+    elif isinstance(value, list | tuple):
         for item in value:
             yield from tensors(item)
 

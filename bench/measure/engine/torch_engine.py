@@ -27,7 +27,7 @@ from bench.hardware.chip_limit import parse_chip_limit
 from bench.measure.communication.modelled_link import ModelledLink, open_link
 from bench.measure.engine.correctness import Check, check_output
 from bench.measure.engine.engine import Engine, StepCount, counted, summed
-from bench.measure.engine.feed import LoaderFeed, ResidentFeed, make_loader
+from bench.measure.engine.feed import Feed, loader_feed, make_loader
 from bench.measure.engine.precision import (
     autocast,
     float_tensors,
@@ -84,7 +84,7 @@ class TorchEngine(Engine):
         with self._stage("build"):
             loader = self._make_loader()
             # Starts the workers, before there is a device context that a fork would break.
-            loader_feed = LoaderFeed(loader, move=self._move) if self.uses_loader else None
+            feed = loader_feed(loader, move=self._move) if self.uses_loader else None
         torch.set_num_threads(request.threads)
         with self._stage("transfer"):
             self._open_context()
@@ -108,7 +108,7 @@ class TorchEngine(Engine):
             self.adapter.empty_cache()  # of the fp32 weights of a net that is cast
         with self._stage("build"):
             self._lay_out(net)
-            self._feed = loader_feed or self._resident_feed(loader)
+            self._feed = feed or self._resident_feed(loader)
         self._step = self._make_step(net)
         self.optimizer_label = self._step.optimizer_label
         self.adapter.synchronize()
@@ -206,18 +206,20 @@ class TorchEngine(Engine):
             return TrainStep(self.workload, self.laid_out, **kind)
         return InferStep(self.workload, self.phase, self.laid_out.net, **kind)
 
-    def _resident_feed(self, loader: Any) -> ResidentFeed:
+    def _resident_feed(self, loader: Any) -> Feed:
         ready = []
         for batch in itertools.islice(loader, self.workload.resident_batches(self.phase)):
             moved = self._move(batch)
             if not self.phase.is_training:
                 with torch.inference_mode(), autocast(self.device.type, self.config.dtype):
                     moved = self.workload.prepare(self.phase, self.laid_out.net, moved)
-            ready.append((moved, batch))
-            self._counts[id(batch)] = self._counted(batch)
+            ready.append((moved, batch, 0.0))
+            self._count(batch, 0.0)
         self.resident = list(self._counts.values())
         self.round_steps = len(ready) if len(set(self.resident)) > 1 else 1
-        return ResidentFeed(ready)
+        if not ready:
+            raise ValueError("a feed needs at least one batch")
+        return itertools.cycle(ready)
 
     def step(self) -> StepCount:
         """Queue one step, all its micro-batches; on a modelled link it may be traced."""
@@ -225,7 +227,7 @@ class TorchEngine(Engine):
 
     def untraced_step(self) -> StepCount:
         """Queue one step, from the wait for its first batch on."""
-        taken = [self._feed.next() for _ in range(self._micro_batches)]
+        taken = list(itertools.islice(self._feed, self._micro_batches))
         batches = [batch for batch, _, _ in taken]
         if self.config.compile_mode:
             # What the step before left in the memory of a graph may be written over from here on.
@@ -243,14 +245,12 @@ class TorchEngine(Engine):
     def _count(self, collated: Any, waited_s: float) -> StepCount:
         """Count what a batch holds, once for each distinct batch, so that steps stay bare."""
         # Batches of a loader are alike: fixed batch size, last incomplete one dropped.
-        key = id(collated) if isinstance(self._feed, ResidentFeed) else 0
-        if key not in self._counts:
-            self._counts[key] = self._counted(collated)
-        count = self._counts[key]
+        key = 0 if self.uses_loader else id(collated)
+        count = self._counts.get(key)
+        if count is None:
+            count = counted(self.workload, self.phase, collated, dtype=self.config.dtype)
+            self._counts[key] = count
         return replace(count, data_wait_s=waited_s) if waited_s else count
-
-    def _counted(self, batch: Any) -> StepCount:
-        return counted(self.workload, self.phase, batch, dtype=self.config.dtype)
 
     def recompiles(self) -> int | None:
         """Graphs that torch.compile made, or None when it is off."""

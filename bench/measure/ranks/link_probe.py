@@ -20,7 +20,7 @@ from bench.devices.torch.detect import find
 from bench.hardware.costs.collectives import Op
 from bench.measure.asking import answer, pin
 from bench.measure.messages import Devices, LinkPoint, LinkRequest, LinkResult, Messages
-from bench.measure.timing.clock import HostClock
+from bench.measure.timing.clock import Clock
 from bench.parallel import ranks as rank_context
 from bench.parallel.ranks import Ranks
 
@@ -90,7 +90,7 @@ def _point(
 
 def _time(call: Call, *, num_calls: int, device: torch.device) -> float:
     """Seconds of one call, from a barrier to the device's end."""
-    clock = HostClock()
+    clock = Clock()
     is_accelerator = device.type != "cpu"
     distributed.all_reduce(torch.zeros(1, device=device))
     if is_accelerator:

@@ -60,25 +60,16 @@ _SMOKE = Limits(
     is_smoke=True,
 )
 
+_QUICK = Limits(warmup_max_s=3.0, window_min_s=2.5, window_max_s=3.0)
+_RIGOROUS = Limits(warmup_max_s=60.0, window_max_s=30.0, target_half_width_frac=0.01)
+
 PROFILES: Mapping[str, Profile] = {
     profile.name: profile
     for profile in (
         Profile(name="smoke", min_trials=1, max_trials=1, budget_s=60, limits=_SMOKE),
-        Profile(
-            name="quick",
-            min_trials=1,
-            max_trials=1,
-            budget_s=90,
-            limits=Limits(warmup_max_s=3.0, window_min_s=2.5, window_max_s=3.0),
-        ),
+        Profile(name="quick", min_trials=1, max_trials=1, budget_s=90, limits=_QUICK),
         Profile(name="default", min_trials=3, max_trials=5, budget_s=180, limits=Limits()),
-        Profile(
-            name="rigorous",
-            min_trials=6,
-            max_trials=10,
-            budget_s=1200,
-            limits=Limits(warmup_max_s=60.0, window_max_s=30.0, target_half_width_frac=0.01),
-        ),
+        Profile(name="rigorous", min_trials=6, max_trials=10, budget_s=1200, limits=_RIGOROUS),
     )
 }
 

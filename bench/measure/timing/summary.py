@@ -16,7 +16,7 @@ from bench.measure.timing.validity import Problems
 from bench.measure.timing.warmup import Warmup
 from bench.measure.timing.window import Window
 from bench.results.schema import Row
-from bench.workload import Phase, Workload
+from bench.workload import Phase
 
 
 def speed_columns(window: Window) -> Row:
@@ -24,46 +24,39 @@ def speed_columns(window: Window) -> Row:
     steps_ms = [value_s * 1e3 for value_s in window.step_s]
     level_s = window.level_s
     total = summed(window.counts)
-    row: Row = {
+    change = change_over(level_s)
+    by_events = window.step_clock == "event"
+    p05_ms, p25_ms, p75_ms, p95_ms = (
+        statistics.percentile(steps_ms, q) for q in (0.05, 0.25, 0.75, 0.95)
+    )
+    return {
         "step_clock": window.step_clock,
         "items": total.items,
         "steps": len(window.counts),
         "window_s": window.wall_s,
         "host_bound_frac": window.host_bound_frac,
+        "host_gap_frac": 1.0 - sum(window.step_s) / window.wall_s if by_events else None,
+        "drift_rise_frac": change.frac if change else None,
+        "drift_half_width_frac": change.half_width_frac if change else None,
+        "step_median_ms": statistics.median(steps_ms),
+        "step_mean_ms": sum(steps_ms) / len(steps_ms),
+        "step_p05_ms": p05_ms,
+        "step_p95_ms": p95_ms,
+        "step_iqr_ms": p75_ms - p25_ms,
+        "rel_ci95_frac": statistics.batch_means_half_width_frac(level_s),
+        "ess": statistics.effective_sample_size(level_s),
+        "throughput_per_s": total.items / window.wall_s,
+        "elements_per_s": _over(total.elements, window.wall_s),
+        "elements_per_item": _over(total.elements, total.items),
+        "bytes_per_item": _over(total.least_bytes, total.items),
+        "mem_estimate_bytes": total.memory_bytes,
+        "flops_per_item": _over(total.flops, total.items),
+        "flops_method": None if total.flops is None else "analytic",
     }
-    change = change_over(level_s)
-    if change is not None:
-        row |= {
-            "drift_rise_frac": change.frac,
-            "drift_half_width_frac": change.half_width_frac,
-        }
-    if steps_ms:
-        row |= {
-            "step_median_ms": statistics.median(steps_ms),
-            "step_mean_ms": sum(steps_ms) / len(steps_ms),
-            "step_p05_ms": statistics.percentile(steps_ms, 0.05),
-            "step_p95_ms": statistics.percentile(steps_ms, 0.95),
-            "step_iqr_ms": statistics.percentile(steps_ms, 0.75)
-            - statistics.percentile(steps_ms, 0.25),
-            "rel_ci95_frac": statistics.batch_means_half_width_frac(level_s),
-            "ess": statistics.effective_sample_size(level_s),
-        }
-    if window.wall_s > 0:
-        row["throughput_per_s"] = total.items / window.wall_s
-        if window.step_clock == "event":
-            row["host_gap_frac"] = 1.0 - sum(window.step_s) / window.wall_s
-        if total.items and total.elements is not None:
-            row["elements_per_s"] = total.elements / window.wall_s
-    if total.items and total.elements is not None:
-        row["elements_per_item"] = total.elements / total.items
-    if total.items and total.least_bytes is not None:
-        row["bytes_per_item"] = total.least_bytes / total.items
-    if total.memory_bytes is not None:
-        row["mem_estimate_bytes"] = total.memory_bytes
-    if total.items and total.flops is not None:
-        row["flops_per_item"] = total.flops / total.items
-        row["flops_method"] = "analytic"
-    return row
+
+
+def _over(total: float | None, parts: float) -> float | None:
+    return None if total is None else total / parts
 
 
 def item_columns(resident: Sequence[StepCount]) -> Row:
@@ -73,7 +66,7 @@ def item_columns(resident: Sequence[StepCount]) -> Row:
     """
     sizes: Counter[int] = Counter()
     for count in resident:
-        if count.items and count.elements is not None:
+        if count.elements is not None:
             sizes[round(count.elements / count.items)] += count.items
     names = "; ".join(f"{num} of {elements}" for elements, num in sorted(sizes.items()))
     return {
@@ -84,20 +77,18 @@ def item_columns(resident: Sequence[StepCount]) -> Row:
 
 def wait_columns(window: Window, *, uses_loader: bool) -> Row:
     """Time spent waiting for the loader; blank where there is none."""
-    if not uses_loader or window.wall_s <= 0:
+    if not uses_loader:
         return {}
     waited_s = summed(window.counts).data_wait_s
     return {"data_wait_s": waited_s, "data_wait_frac": waited_s / window.wall_s}
 
 
-def latency_columns(
-    window: Window, *, workload: Workload, phase: Phase, num_replicas: int = 1
-) -> Row:
+def latency_columns(window: Window, *, phase: Phase, sequences: int) -> Row:
     """Latency of inference steps, one request each; percentiles only above their least count.
 
-    The window counts the items of so many replicas together, each with a batch of its own.
+    A step makes its tokens for so many sequences side by side.
     """
-    if phase.is_training or not window.step_s:
+    if phase.is_training:
         return {}
     steps_ms = [value_s * 1e3 for value_s in window.step_s]
     row: Row = {
@@ -106,15 +97,12 @@ def latency_columns(
         "lat_p90_ms": statistics.percentile_bound(steps_ms, 0.9),
         "lat_p99_ms": statistics.percentile_bound(steps_ms, 0.99),
     }
-    items = summed(window.counts).items
+    median_ms, items = statistics.median(steps_ms), summed(window.counts).items
     if phase.latency == "ttft":
-        row["ttft_ms"] = row["lat_p50_ms"]
-        row["prefill_tok_per_s"] = items / window.wall_s
+        row |= {"ttft_ms": median_ms, "prefill_tok_per_s": items / window.wall_s}
     elif phase.latency == "tpot":
-        sequences = workload.batch_size(phase) * num_replicas
         tokens = items / len(window.counts) / sequences
-        row["tpot_ms"] = statistics.median(steps_ms) / tokens
-        row["decode_tok_per_s"] = items / window.wall_s
+        row |= {"tpot_ms": median_ms / tokens, "decode_tok_per_s": items / window.wall_s}
     return row
 
 
@@ -128,9 +116,7 @@ def cold_columns(
         "warmup_steps": len(warmup.step_s),
         "warmup_s": warmup.wall_s,
         "warmup_converged": warmup.has_converged,
-        "import_s": cold_s.get("import"),
-        "build_s": cold_s.get("build"),
-        "transfer_s": cold_s.get("transfer"),
+        **{f"{stage}_s": cold_s.get(stage) for stage in ("import", "build", "transfer")},
         "first_step_s": first_s,
         "compile_s": first_s - statistics.median(step_s) if is_compiled else None,
         "recompiles": warmup.recompiles,

@@ -38,10 +38,10 @@ _State = tuple[int | None, int | None, float | None]
 def warm_up(engine: Engine, *, clock: Clock, limits: Limits, agree: Agree | None = None) -> Warmup:
     """Run steps until they are steady or the limit is reached, all ranks as rank 0 finds."""
     first = run_window(engine, clock=clock, should_stop=lambda _elapsed, _steps: True)
-    graphs_at_first = engine.recompiles()
+    at_first = engine.recompiles()
     step_s, counts = list(first.step_s), list(first.counts)
     start_s = clock.now_s()
-    history: list[_State] = [_state(engine)]
+    history = [_state(engine)]
 
     def should_stop(elapsed_s: float, done_s: list[float]) -> bool:
         num_steps = len(step_s) + len(done_s)
@@ -63,15 +63,9 @@ def warm_up(engine: Engine, *, clock: Clock, limits: Limits, agree: Agree | None
         if agree is not None:
             is_ended = agree(0 if is_ended else 1) == 0
         if is_ended:
-            graphs = engine.recompiles()
-            return Warmup(
-                step_s=step_s,
-                wall_s=elapsed_s,
-                has_converged=steady,
-                recompiles=(
-                    None if graphs is None or graphs_at_first is None else graphs - graphs_at_first
-                ),
-            )
+            graphs, wall_s = engine.recompiles(), elapsed_s
+            new = None if graphs is None or at_first is None else graphs - at_first
+            return Warmup(step_s=step_s, wall_s=wall_s, has_converged=steady, recompiles=new)
 
 
 def _is_over(limits: Limits, num_steps: int, elapsed_s: float) -> bool:
@@ -83,7 +77,7 @@ def _is_over(limits: Limits, num_steps: int, elapsed_s: float) -> bool:
 def is_steady(step_s: list[float]) -> bool:
     """Whether the last two adjacent windows of max(5 steps, 1 s) agree; False if there are none."""
     last = _tail_count(step_s)
-    before = _tail_count(step_s[: len(step_s) - last]) if last else 0
+    before = _tail_count(step_s[: len(step_s) - last])
     if not last or not before:
         return False
     return is_level(step_s[-last - before : -last], step_s[-last:])

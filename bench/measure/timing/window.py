@@ -8,13 +8,17 @@ step together must stop together, so with several the next look is a number of s
 rank 0 at the look before, and its verdict is everyone's.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from bench.core import statistics
-from bench.devices.torch.adapter import Adapter, DeviceEvent
+from bench.devices.torch.adapter import Adapter
 from bench.measure.engine.engine import Engine, StepCount
 from bench.measure.timing.clock import Clock
 from bench.measure.timing.drift import levelled
@@ -24,6 +28,7 @@ MAX_QUEUED_STEPS = 64
 MAX_QUEUED_S = 1.0
 """How far the host may run ahead: a deeper queue hides stalls, holds memory and stops late."""
 CHECK_EVERY_S = 0.5
+MOST_LOOKED_AT = 2000
 LEFT_FRAC = 0.05
 """A device with less than this part of a step left when the host has queued it keeps up with it."""
 
@@ -61,64 +66,74 @@ class Window:
         return levelled(self.step_s, self.counts)
 
 
-class _HostMarks:
-    """Step boundaries on the host clock, of a device that is synchronous or made so."""
+class Boundaries:
+    """Ends of steps on the finest honest clock of a device: `step_clock`."""
 
     def __init__(self, adapter: Adapter, *, clock: Clock) -> None:
-        self._synchronize = adapter.synchronize if adapter.is_asynchronous else None
-        self._clock = clock
-        self.times_s = [clock.now_s()]
-
-    def mark(self) -> float:
-        if self._synchronize is not None:
-            self._synchronize()
-        self.times_s.append(self._clock.now_s())
-        return self.times_s[-1]
-
-    def step_s(self) -> list[float]:
-        times_s = self.times_s
-        return [later - earlier for earlier, later in zip(times_s, times_s[1:], strict=False)]
-
-
-class _EventMarks:
-    """Step boundaries as events on the device's stream; the host stays a bounded way ahead."""
-
-    def __init__(self, adapter: Adapter, *, clock: Clock, depth: int) -> None:
         self._adapter = adapter
         self._clock = clock
+        self.step_clock: StepClock = "host"
+        if adapter.is_asynchronous:
+            self.step_clock = "host_sync" if adapter.make_event() is None else "event"
+
+    def boundary(self) -> Any:
+        """Return an event after what is queued; where there are none the host waits for its end."""
+        event = self._adapter.make_event() if self.step_clock == "event" else None
+        if event is None:
+            self._adapter.synchronize()
+            return _HostEvent(self._clock.now_s())
+        event.record()
+        return event
+
+
+class _HostEvent:
+    """A reading of the host clock, asked as a `DeviceEvent` is."""
+
+    def __init__(self, at_s: float) -> None:
+        self._at_s = at_s
+
+    def query(self) -> bool:
+        return True
+
+    def synchronize(self) -> None:
+        pass
+
+    def elapsed_ms(self, end: _HostEvent) -> float:
+        return (end._at_s - self._at_s) * 1e3
+
+
+class _Marks(Boundaries):
+    """Boundaries of the steps of a window; the host stays a bounded way ahead of the device."""
+
+    def __init__(self, adapter: Adapter, *, clock: Clock, depth: int) -> None:
+        super().__init__(adapter, clock=clock)
         self._depth = depth
-        self._events: deque[DeviceEvent] = deque()
         self._elapsed_s: list[float] = []
         self._queued_s: list[float] = []
-        self._record()
+        self._events = deque([self.boundary()])
         self.times_s = [clock.now_s()]
 
-    def _record(self) -> None:
-        event = self._adapter.make_event()
-        assert event is not None, "the device had events a moment ago"
-        event.record()
-        self._events.append(event)
-
     def mark(self) -> float:
-        self._record()
+        self._events.append(self.boundary())
         self._queued_s.append(self._clock.now_s())
         if len(self._events) > self._depth:
             self._events[-1 - self._depth].synchronize()
         self.times_s.append(self._clock.now_s())
         return self.times_s[-1]
 
-    @property
     def host_bound_frac(self) -> float | None:
         """Share of finished steps of which nothing was left on the device once they were queued.
 
         The first event and the first time are one moment, since the device was synchronised: that
         lays the device's times over the host's, to some 10 us.
         """
+        if self.step_clock != "event" or not self._elapsed_s:
+            return None
         done_s, num_bound = self.times_s[0], 0
         for queued_s, step_s in zip(self._queued_s, self._elapsed_s, strict=False):
             done_s += step_s
             num_bound += done_s - queued_s < LEFT_FRAC * step_s
-        return num_bound / len(self._elapsed_s) if self._elapsed_s else None
+        return num_bound / len(self._elapsed_s)
 
     def step_s(self) -> list[float]:
         # An event that has been read is let go: millions would weigh on the driver.
@@ -126,13 +141,6 @@ class _EventMarks:
             start = self._events.popleft()
             self._elapsed_s.append(start.elapsed_ms(self._events[0]) / 1e3)
         return list(self._elapsed_s)
-
-
-def step_clock_of(adapter: Adapter) -> StepClock:
-    """Return the finest honest clock for steps on this device."""
-    if not adapter.is_asynchronous:
-        return "host"
-    return "event" if adapter.make_event() is not None else "host_sync"
 
 
 def run_window(
@@ -151,14 +159,9 @@ def run_window(
     would take longer than the steps before.
     """
     adapter = engine.adapter
-    step_clock = step_clock_of(adapter)
     counts: list[StepCount] = []
     adapter.synchronize()
-    marks: _HostMarks | _EventMarks
-    if step_clock == "event":
-        marks = _EventMarks(adapter, clock=clock, depth=_queue_depth(expected_step_s))
-    else:
-        marks = _HostMarks(adapter, clock=clock)
+    marks = _Marks(adapter, clock=clock, depth=_queue_depth(expected_step_s))
     start_s = next_check_s = marks.times_s[0]
     next_check = 1
     while True:
@@ -180,16 +183,15 @@ def run_window(
             counts.append(engine.step())
             marks.mark()
     adapter.synchronize()
-    end_s = clock.now_s()
-    times_s = [*marks.times_s, end_s]
+    times_s = [*marks.times_s, clock.now_s()]
     return Window(
-        step_clock=step_clock,
+        step_clock=marks.step_clock,
         start_s=start_s,
-        end_s=end_s,
+        end_s=times_s[-1],
         step_s=marks.step_s(),
         counts=counts,
         clock_went_backwards=times_s != sorted(times_s),
-        host_bound_frac=marks.host_bound_frac if isinstance(marks, _EventMarks) else None,
+        host_bound_frac=marks.host_bound_frac(),
     )
 
 
@@ -219,16 +221,10 @@ def measured_enough(limits: Limits) -> StopRule:
             return False
         if elapsed_s >= limits.window_max_s:
             return True
-        half_width = statistics.batch_means_half_width_frac(_thinned(step_s))
+        # Means of blocks: the rule costs a few ms at most, however short the steps are.
+        size = -(-len(step_s) // MOST_LOOKED_AT)
+        blocks = np.reshape(step_s[: len(step_s) // size * size], (-1, size)).mean(axis=1)
+        half_width = statistics.batch_means_half_width_frac(blocks.tolist())
         return half_width is not None and half_width <= limits.target_half_width_frac
 
     return should_stop
-
-
-def _thinned(step_s: list[float], *, most: int = 2000) -> list[float]:
-    """Means of blocks, so that the rule costs a few ms at most however short the steps are."""
-    size = -(-len(step_s) // most)
-    if size == 1:
-        return step_s
-    whole = len(step_s) // size * size
-    return [sum(step_s[start : start + size]) / size for start in range(0, whole, size)]

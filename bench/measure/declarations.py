@@ -10,8 +10,7 @@ declaration. Left out: tp, pp and fsdp, where no step of one device runs the who
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.core.units import format_si
 from bench.hardware.operators import MATRIX
@@ -33,9 +32,8 @@ PARAMETERS_FRAC = 0.01
 
 def declaration_problems(engine: TorchEngine) -> Problems:
     """What the author declared wrongly; asked when the window's figures have been read."""
-    return parameter_problems(
-        engine.workload.num_parameters(), in_net=engine.num_parameters
-    ) + _flops_problems(engine)
+    declared = engine.workload.num_parameters()
+    return parameter_problems(declared, in_net=engine.num_parameters) + _flops_problems(engine)
 
 
 def parameter_problems(declared: int, *, in_net: int) -> Problems:
@@ -51,11 +49,13 @@ def _flops_problems(engine: TorchEngine) -> Problems:
     # Where all ranks take part none may drop out, as one may that runs a compiled net eagerly.
     if has_others or (engine.config.compile and not engine.layout.is_single):
         return []
+    import torch
+
     from bench.measure.operator_count import OperatorCounter
 
     counter = OperatorCounter()
     try:
-        with _eagerly(), counter.counting_optimizer(), counter:
+        with torch.compiler.set_stance("force_eager"), counter.counting_optimizer(), counter:
             count = engine.untraced_step()
         engine.adapter.synchronize()
     except Exception as error:  # the figures of the window stand, whatever a counted step lacks
@@ -69,14 +69,6 @@ def _flops_problems(engine: TorchEngine) -> Problems:
     return flops_problems(count.flops / count.items, counter=counter, items=count.items)
 
 
-def _eagerly() -> Any:
-    """Return the context in which compiled code runs as it was written."""
-    import torch
-
-    set_stance = getattr(torch.compiler, "set_stance", None)
-    return contextlib.nullcontext() if set_stance is None else set_stance("force_eager")
-
-
 def flops_problems(declared: float, *, counter: OperatorCounter, items: int) -> Problems:
     """Judge the declared FLOPs of an item by the operators of a step of so many."""
     matrix = sum(one.flops for one in counter.operators if one.kind in MATRIX) / items
@@ -86,12 +78,10 @@ def flops_problems(declared: float, *, counter: OperatorCounter, items: int) -> 
         return []
     shown = f"a step runs {format_si(matrix, 'FLOP')} for each"
     words = f"flops_per_item declares {format_si(declared, 'FLOP')}, {shown}"
+    is_wrong = declared * MOST_UNDER < matrix
     if declared > most:
-        seen = counter.uncounted
-        if seen:
-            words += f" beside {', '.join(seen)}, whose FLOPs are not known"
         most_over = MOST_OVER if matrix >= others else MOST_OVER_ELEMENTWISE
-        is_wrong = declared > most_over * most and not seen
-    else:
-        is_wrong = declared * MOST_UNDER < matrix
+        is_wrong = declared > most_over * most and not counter.uncounted
+        if counter.uncounted:
+            words += f" beside {', '.join(counter.uncounted)}, whose FLOPs are not known"
     return [("flops_disagree" if is_wrong else "flops_unconfirmed", words)]

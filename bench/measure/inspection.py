@@ -18,14 +18,8 @@ import msgspec
 from bench.core.nouns import Capability, Device, Dtype
 from bench.measure.asking import answer, ask, pin
 
-FAKE = Device(
-    type="fake",
-    index=0,
-    name="fake device (simulated time)",
-    vendor=None,
-    stack="none",
-    memory_bytes=None,
-)
+_NAME = "fake device (simulated time)"
+FAKE = Device(type="fake", index=0, name=_NAME, vendor=None, stack="none", memory_bytes=None)
 
 MIOPEN_FIND_MODE = "DYNAMIC_HYBRID"
 """How trials let MIOpen search where the user sets nothing: without solvers that need compiling.
@@ -106,17 +100,16 @@ def _inspect(question: _Question) -> Inspection:
         # The probe has made the context that asking may make, and few drivers answer without one.
         info = memory_info(device.type, device.index)
         device = replace(device, memory_free_bytes=info[0] if info else None)
-    inspection = Inspection(
-        device=device, capabilities=capabilities, torch_facts=torch_facts(device)
-    )
+    facts: Any = {"capabilities": capabilities, "torch_facts": torch_facts(device)}
     dtypes = question.dtypes or (("fp32",) if device.type == "cpu" else ("fp32", "bf16"))
     wanted = tuple(name for name in dtypes if capabilities.get(name) == "ok")
     known = roof_for(device, dtypes=wanted) if question.with_roof else load_roof(device)
     # A roof measured while others used the processor would flatter every utilisation.
     if known is None or known.is_disturbed:
-        return inspection
-    return replace(
-        inspection,
+        return Inspection(device=device, **facts)
+    return Inspection(
+        device=device,
+        **facts,
         roof_flops_per_s=known.flops_per_s,
         roof_sustained_flops_per_s=known.sustained_flops_per_s,
         roof_bytes_per_s=known.bytes_per_s,

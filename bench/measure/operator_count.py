@@ -12,14 +12,14 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch.optim import optimizer as optimizers
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from bench.hardware.operators import MATRIX, Kind, Operators
+from bench.hardware.operators import MATRIX, Operators
 from bench.measure.engine.precision import tensors
 
 _DTYPES = {
@@ -111,12 +111,13 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _count(
         self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     ) -> None:
+        written = _written(func, args, kwargs)
         inputs = list(tensors((args, kwargs)))
         # Fused and foreach updates write their operands and return nothing.
-        outputs = list(tensors(result)) or _written(func, args, kwargs)
+        outputs = list(tensors(result)) or written
         if not inputs and not outputs:
             return
-        self._unwritten -= _storages((result, _written(func, args, kwargs)))
+        self._unwritten -= _storages((result, written))
         if self._unwritten & _storages(inputs):
             self._uncounted["a kernel beside torch"] = None
         kind = "optimizer" if self._is_optimizer else class_of(name)
@@ -151,15 +152,11 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._is_optimizer = False
             self._optimizer_least += _update_bytes(optimizer)
 
-        handles = (
+        with (
             optimizers.register_optimizer_step_pre_hook(begin),
             optimizers.register_optimizer_step_post_hook(end),
-        )
-        try:
+        ):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     @property
     def operators(self) -> list[Operators]:
@@ -168,16 +165,8 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for (kind, dtype), (calls, flops, moved, least) in self._sums.items():
             if kind == "optimizer":
                 least = min(moved, self._optimizer_least)
-            found.append(
-                Operators(
-                    kind=cast(Kind, kind),
-                    dtype=dtype,
-                    calls=int(calls),
-                    flops=flops,
-                    bytes=moved,
-                    least_bytes=least,
-                )
-            )
+            what: Any = {"kind": kind, "dtype": dtype, "calls": int(calls), "flops": flops}
+            found.append(Operators(**what, bytes=moved, least_bytes=least))
         return sorted(found, key=lambda one: -one.bytes)
 
 

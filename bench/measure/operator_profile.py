@@ -107,12 +107,10 @@ def times_by_class(events: Any, *, on_device: bool) -> dict[str, float]:
     """
     seconds: dict[str, float] = defaultdict(float)
     for event in events:
-        name = str(event.name)
-        if not name.startswith("aten::"):
-            continue
-        micros = event.self_device_time_total if on_device else event.self_cpu_time_total
-        kind = "optimizer" if _is_in_optimizer(event) else class_of(name)
-        seconds[kind] += micros * 1e-6
+        if str(event.name).startswith("aten::"):
+            micros = event.self_device_time_total if on_device else event.self_cpu_time_total
+            kind = "optimizer" if _is_in_optimizer(event) else class_of(str(event.name))
+            seconds[kind] += micros * 1e-6
     return seconds
 
 

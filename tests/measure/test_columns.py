@@ -37,14 +37,13 @@ def test_speed_is_items_over_the_whole_window() -> None:
     row = summary.speed_columns(window([0.1, 0.2, 0.3, 0.4], wall_s=1.25))
     assert (row["items"], row["steps"], row["window_s"]) == (16, 4, 1.25)
     assert row["throughput_per_s"] == pytest.approx(12.8)
-    assert row["step_median_ms"] == row["step_mean_ms"] == pytest.approx(250.0)
     # Linear interpolation between order statistics, at 0.05 x 3 and 0.95 x 3.
-    assert row["step_p05_ms"] == pytest.approx(115.0)
-    assert row["step_p95_ms"] == pytest.approx(385.0)
-    assert row["step_iqr_ms"] == pytest.approx(150.0)
-    assert row["rel_ci95_frac"] is None, "four steps does not know how well their mean is known"
-    for name in ("drift_rise_frac", "host_gap_frac", "elements_per_s", "flops_per_item"):
-        assert row[name] is None, "too few steps, no events, not known"
+    names = ("step_median_ms", "step_mean_ms", "step_p05_ms", "step_p95_ms", "step_iqr_ms")
+    assert [row[name] for name in names] == pytest.approx([250.0, 250.0, 115.0, 385.0, 150.0])
+    for name in ("rel_ci95_frac", "drift_rise_frac"):
+        assert row[name] is None, "four steps are too few"
+    for name in ("host_gap_frac", "elements_per_s", "flops_per_item", "flops_method"):
+        assert row[name] is None, "no events, not known"
     counted = summary.speed_columns(window([0.5] * 4, wall_s=2.0, elements=400, flops=8e9))
     assert (counted["elements_per_item"], counted["elements_per_s"]) == (100.0, 800.0)
     assert (counted["flops_per_item"], counted["flops_method"]) == (2e9, "analytic")
@@ -58,43 +57,43 @@ def test_speed_is_items_over_the_whole_window() -> None:
 
 def test_volumes_of_mixed_size_are_named_and_judged_by_size() -> None:
     small, large = (StepCount(items=1, elements=size, flops=None) for size in (9216, 248832))
-    whole = replace(window([0.05, 0.05, 0.5] * 20), counts=[small, small, large] * 20)
-    row = summary.speed_columns(whole)
-    items = summary.item_columns([small, small, large])
-    assert items == {"distinct_items": 3, "item_sizes": "2 of 9216; 1 of 248832"}
-    assert summary.item_columns([small] * 4) == {"distinct_items": 4, "item_sizes": None}
-    assert summary.item_columns([]) == {"distinct_items": None, "item_sizes": None}
+    for resident, *expected in (
+        ([small, small, large], 3, "2 of 9216; 1 of 248832"),
+        ([small] * 4, 4, None),
+        ([], None, None),
+    ):
+        assert list(summary.item_columns(resident).values()) == expected
+    row = summary.speed_columns(
+        replace(window([0.05, 0.05, 0.5] * 20), counts=[small, small, large] * 20)
+    )
     assert row["step_median_ms"] == pytest.approx(50.0)
-    # 60 volumes in 12 s.
-    assert row["throughput_per_s"] == pytest.approx(5.0)
+    assert row["throughput_per_s"] == pytest.approx(5.0), "60 volumes in 12 s"
     assert row["elements_per_item"] == pytest.approx((2 * 9216 + 248832) / 3)
     assert row["rel_ci95_frac"] == pytest.approx(0.0, abs=1e-9)
     assert row["drift_half_width_frac"] == pytest.approx(0.0, abs=1e-9)
 
 
+def latency(measured: Window, *, kind: str | None = None, sequences: int = 4) -> dict[str, Any]:
+    phase = Phase(name="any", item="token", latency=kind)
+    return dict(summary.latency_columns(measured, phase=phase, sequences=sequences))
+
+
 def test_latency_percentiles_need_their_count_and_tokens_have_their_columns() -> None:
-    infer = Phase(name="infer", item="sample")
     steps = [0.001 * (index + 1) for index in range(100)]
-    row = summary.latency_columns(window(steps), phase=infer, sequences=4)
-    assert (row["lat_n"], row["lat_p50_ms"]) == (100, pytest.approx(50.5))
+    row = latency(window(steps))
     # 100 samples at 0.9: P(Binomial(100, 0.1) <= 3) = 0.0078, <= 4: 0.024; so 3 are discarded.
-    assert row["lat_p90_ms"] == pytest.approx(97.0)
-    assert row["lat_p99_ms"] is None
-    few = summary.latency_columns(window(steps[:63]), phase=infer, sequences=4)
-    assert few["lat_p90_ms"] is None
+    assert (row["lat_n"], row["lat_p50_ms"], row["lat_p90_ms"]) == pytest.approx((100, 50.5, 97))
+    assert row["lat_p99_ms"] is latency(window(steps[:63]))["lat_p90_ms"] is None
     assert summary.latency_columns(window(steps), phase=TRAIN, sequences=4) == {}
-
-    def columns(latency: str, items: int, *, sequences: int = 4) -> dict[str, Any]:
-        phase = Phase(name="any", item="token", latency=latency)
-        measured = window([0.2] * 10, wall_s=2.5, items=items)
-        return dict(summary.latency_columns(measured, phase=phase, sequences=sequences))
-
-    prefill = columns("ttft", 2048)
+    prefill = latency(window([0.2] * 10, wall_s=2.5, items=2048), kind="ttft")
     assert (prefill["ttft_ms"], prefill["prefill_tok_per_s"]) == pytest.approx((200.0, 8192.0))
     # 64 tokens a step for 4 sequences: 16 tokens one after the other in 200 ms. Two replicas make
     # more tokens together, and none of them sooner.
-    for decode, rate in ((columns("tpot", 64), 256.0), (columns("tpot", 128, sequences=8), 512)):
-        assert (decode["tpot_ms"], decode["decode_tok_per_s"]) == pytest.approx((12.5, rate))
+    for items, sequences in ((64, 4), (128, 8)):
+        measured = window([0.2] * 10, wall_s=2.5, items=items)
+        decode = latency(measured, kind="tpot", sequences=sequences)
+        expected = (12.5, items * 4.0)
+        assert (decode["tpot_ms"], decode["decode_tok_per_s"]) == pytest.approx(expected)
         assert "prefill_tok_per_s" not in decode
 
 
@@ -102,10 +101,17 @@ def test_cold_costs_are_columns_and_compiling_is_the_first_step_beyond_the_other
     config = request_of("sleep-infer", compile=True).config
     warmup = Warmup(step_s=[9.0, 0.5, 0.5], wall_s=1.0, has_converged=True, recompiles=1)
     cold_s = {"import": 2.0, "build": 3.0}
-    row = summary.cold_columns(warmup, cold_s=cold_s, config=config, step_s=[0.5])
-    assert (row["import_s"], row["build_s"], row["transfer_s"]) == (2.0, 3.0, None)
-    assert (row["first_step_s"], row["compile_s"], row["recompiles"]) == (9.0, 8.5, 1)
-    assert (row["warmup_steps"], row["warmup_s"], row["warmup_converged"]) == (3, 1.0, True)
+    assert summary.cold_columns(warmup, cold_s=cold_s, config=config, step_s=[0.5]) == {
+        "warmup_steps": 3,
+        "warmup_s": 1.0,
+        "warmup_converged": True,
+        "import_s": 2.0,
+        "build_s": 3.0,
+        "transfer_s": None,
+        "first_step_s": 9.0,
+        "compile_s": 8.5,
+        "recompiles": 1,
+    }
 
 
 def reasons(
@@ -189,13 +195,14 @@ STEP_S, WAIT_S = 0.010, 0.003
 class Device:
     """Takes `STEP_S` a step, `WAIT_S` more where it is waited for, `contended_s` with units."""
 
+    device = SimpleNamespace(type="cuda")
+    now_s = 0.0
+    units = 0
+    contended_s = 0.002
+    step_s = STEP_S
+
     def __init__(self):
-        self.device = SimpleNamespace(type="cuda")
         self.link = self
-        self.now_s = 0.0
-        self.units = 0
-        self.contended_s = 0.002
-        self.step_s = STEP_S
         self.asked = []
 
     def monotonic(self):
@@ -205,8 +212,7 @@ class Device:
         self.now_s += self.step_s + (self.contended_s if self.units else 0.0)
         self.asked.append(self.units)
 
-    def begin_step(self):
-        pass
+    def begin_step(self): ...
 
     def end_step(self):
         return SimpleNamespace(trace=None)

@@ -1,8 +1,8 @@
 """What an author declares, against what a step really runs."""
 
 import ctypes
-import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,54 +15,41 @@ from bench.measure.declarations import flops_problems, parameter_problems
 from bench.measure.operator_count import OperatorCounter
 from bench.measure.timing import validity
 from bench.results.reader import read_rows
-from bench.results.schema import Row
+from tests.measure.trial_requests import request_of, result_of
 
 DECLARED = Path(__file__).parent.parent / "workload_files" / "declared.py"
 
 
-def rows_of(*words: str, out: Path, code: int) -> dict[tuple[str, float], Row]:
-    flags = ["--device", "cpu", "--profile", "smoke", "--quiet", "--out", str(out)]
-    assert main(["run", "-w", *words, *flags]) == code
-    (path,) = out.glob("*.csv")
-    return {
-        (str(row["workload"]), json.loads(str(row["params_json"]))["times"]): row
-        for row in read_rows(path)
-    }
+def declared(phase: str, **overrides: Any) -> tuple[list[str], str]:
+    """Reasons and detail of a trial of the workload, without those of its smoke."""
+    result = result_of(request_of(f"declared-{phase}", source=DECLARED, overrides=overrides))
+    return [code for code in result.reasons if code != "smoke"], result.detail
 
 
-def test_wrong_declarations_are_named_with_both_figures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    out = tmp_path / "out"
-    rows = rows_of(
-        str(DECLARED), "--set", "times=1,1.5,1000,0.01", "--set", "more=0", out=out, code=4
-    )
+def test_wrong_declarations_are_named_with_both_figures() -> None:
     for phase, shown in (("infer", "65.5 kFLOP"), ("train", "164 kFLOP")):
-        name = f"declared-{phase}"
-        assert rows[name, 1.0]["status"] == "WARN", "honest"
-        assert "disagree" not in str(rows[name, 1.0]["reasons"])
-        assert rows[name, 1.0]["detail"] is None
-        assert "flops_unconfirmed" in str(rows[name, 1.5]["reasons"])
-        assert rows[name, 1.5]["status"] == "WARN"
-        for times, declared in ((1000.0, "65.5 M"), (0.01, "655 ")):
-            row = rows[name, times]
-            assert (row["status"], row["attempt"]) == ("INVALID", 1)
-            assert "flops_disagree" in str(row["reasons"]).split(";")
-            if phase == "infer":
-                assert f"flops_per_item declares {declared}FLOP" in str(row["detail"])
-            assert f"a step runs {shown} for each" in str(row["detail"])
+        assert declared(phase, times=1.0) == ([], ""), "honest"
+        assert declared(phase, times=1.5)[0] == ["flops_unconfirmed"]
+        for times in (1000.0, 0.01):
+            codes, detail = declared(phase, times=times)
+            assert codes == ["flops_disagree"]
+            assert f"a step runs {shown} for each" in detail
+    assert "flops_per_item declares 655 FLOP" in declared("infer", times=0.01)[1]
+    # A step that cannot be counted is a reservation.
+    codes, detail = declared("infer", refuses=True)
+    said = "flops_per_item could not be checked: RuntimeError: found no compiled frames"
+    assert (codes, detail) == (["flops_unconfirmed"], said)
+    assert parameter_problems(1000, in_net=1010) == [], "a percent is let through"
 
 
-def test_parameters_beside_the_nets_and_a_share_beyond_the_roof_have_reasons(
+def test_a_row_names_all_that_is_declared_wrongly_and_a_share_beyond_the_roof(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(torch, "get_num_threads", lambda: usable_cores())
     key = roof._key_of(roof.find("cpu"))
-    fields = {name: getattr(key, name) for name in roof.RoofKey.__struct_fields__}
     low = roof.Roof(
-        **fields,
+        **{name: getattr(key, name) for name in roof.RoofKey.__struct_fields__},
         label="cpu",
         flops_per_s={"fp32": 1e4},
         sustained_flops_per_s={},
@@ -74,25 +61,24 @@ def test_parameters_beside_the_nets_and_a_share_beyond_the_roof_have_reasons(
         measured_utc="2026-01-01T00:00:00Z",
     )
     assert roof.save_roof(low) is not None
-    words = (f"{DECLARED}:infer", "--set", "more=500")
-    (row,) = rows_of(*words, out=tmp_path / "out", code=4).values()
+    words = ["-w", f"{DECLARED}:infer", "--set", "more=500", "--set", "times=1000"]
+    flags = ["--device", "cpu", "--profile", "smoke", "--quiet", "--out", str(tmp_path / "out")]
+    assert main(["run", *words, *flags]) == 4
+    (path,) = (tmp_path / "out").glob("*.csv")
+    (row,) = read_rows(path)
     assert (row["status"], row["attempt"]) == ("INVALID", 1)
-    assert {"over_roof", "parameters_disagree"} <= set(str(row["reasons"]).split(";"))
-    assert "num_parameters declares 33,524, the net has 33,024" in str(row["detail"])
-    assert f"{100 * float(row['roof_frac'] or 0):,.0f} % of the measured roof" in str(row["detail"])
+    wrong = {"over_roof", "parameters_disagree", "flops_disagree"}
+    assert wrong <= set(str(row["reasons"]).split(";"))
+    for said in (
+        "num_parameters declares 33,524, the net has 33,024",
+        "flops_per_item declares 65.5 MFLOP, a step runs 65.5 kFLOP for each",
+        f"{100 * float(row['roof_frac'] or 0):,.0f} % of the measured roof",
+    ):
+        assert said in str(row["detail"])
 
 
-def test_a_step_that_cannot_be_counted_is_a_reservation_and_costs_no_row(tmp_path: Path) -> None:
-    words = (f"{DECLARED}:infer", "--set", "refuses=true")
-    (row,) = rows_of(*words, out=tmp_path / "out", code=0).values()
-    assert "flops_unconfirmed" in str(row["reasons"]).split(";")
-    said = "flops_per_item could not be checked: RuntimeError: found no compiled frames"
-    assert (row["status"], row["detail"]) == ("WARN", said)
-
-
-@pytest.mark.parametrize(
-    ("frac", "is_accelerator", "dtype", "is_over"),
-    [
+def test_over_105_percent_of_the_roof_is_invalid_where_the_roof_bounds() -> None:
+    for frac, is_accelerator, dtype, is_over in (
         (None, False, "fp32", False),
         (1.05, False, "fp32", False),
         (1.06, False, "fp32", True),
@@ -100,24 +86,9 @@ def test_a_step_that_cannot_be_counted_is_a_reservation_and_costs_no_row(tmp_pat
         # By Winograd's algorithm a convolution needs fewer operations than its formula has.
         (2.2, True, "fp32", False),
         (2.4, True, "fp32", True),
-        (232.0, True, "fp32", True),
-    ],
-)
-def test_over_105_percent_of_the_roof_is_invalid_where_the_roof_bounds(
-    frac: float | None, is_accelerator: bool, dtype: str, is_over: bool
-) -> None:
-    found = validity.roof_problems(frac, is_accelerator=is_accelerator, dtype=dtype)
-    assert [code for code, _ in found] == (["over_roof"] if is_over else [])
-    assert not is_over or validity.status_of(["over_roof"]) == "INVALID"
-
-
-def test_parameters_may_differ_by_a_percent() -> None:
-    assert parameter_problems(1000, in_net=1010) == []
-    ((code, words),) = parameter_problems(1_000_000, in_net=1_000)
-    assert (code, words) == (
-        "parameters_disagree",
-        "num_parameters declares 1,000,000, the net has 1,000",
-    )
+    ):
+        found = validity.roof_problems(frac, is_accelerator=is_accelerator, dtype=dtype)
+        assert [code for code, _ in found] == ["over_roof"] * is_over, (frac, dtype)
 
 
 @torch.library.custom_op("declared::product", mutates_args=())
@@ -164,36 +135,31 @@ def plain(x: torch.Tensor) -> torch.Tensor:
 PRODUCT = 2.0 * 64**3
 
 
-@pytest.mark.parametrize(
-    ("step", "declared", "code"),
-    [
-        (plain, PRODUCT, None),
-        (plain, 1.05 * PRODUCT, None),
-        (plain, 1.5 * PRODUCT, "flops_unconfirmed"),
-        (plain, 2.5 * PRODUCT, "flops_disagree"),
-        (plain, PRODUCT / 3, "flops_unconfirmed"),
-        (plain, PRODUCT / 1000, "flops_disagree"),
-        (plain, 0.0, "flops_disagree"),
-        # What has no formula, or is no operator at all, makes no honest declaration INVALID.
-        (custom, PRODUCT, "flops_unconfirmed"),
-        (outside, PRODUCT, "flops_unconfirmed"),
-        (encoder, 6 * PRODUCT, "flops_unconfirmed"),
-        (recurrent, 8 * PRODUCT, "flops_unconfirmed"),
-        # Half of a causal product is as right as the whole one.
-        (attention, 2 * PRODUCT, None),
-        (attention, PRODUCT, "flops_unconfirmed"),
-        (attention, 5 * PRODUCT, "flops_disagree"),
-        # Elementwise: a sine is one operation here and twenty there.
-        (torch.sin, 20.0 * 64**2, "flops_unconfirmed"),
-        (torch.sin, 1e4 * 64**2, "flops_disagree"),
-    ],
-)
-def test_only_what_no_convention_and_no_kernel_explains_is_invalid(
-    step: object, declared: float, code: str | None
-) -> None:
+def test_only_what_no_convention_and_no_kernel_explains_is_invalid() -> None:
     x = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
-    counter = OperatorCounter()
-    with counter:
-        step(x)  # type: ignore[operator]
-    found = flops_problems(declared, counter=counter, items=1)
-    assert [one for one, _ in found] == ([code] if code else []), (found, counter.uncounted)
+    agree, unconfirmed, disagree = [], ["flops_unconfirmed"], ["flops_disagree"]
+    for step, flops, expected in (
+        (plain, 1.05 * PRODUCT, agree),
+        (plain, 1.5 * PRODUCT, unconfirmed),
+        (plain, 2.5 * PRODUCT, disagree),
+        (plain, PRODUCT / 3, unconfirmed),
+        (plain, PRODUCT / 1000, disagree),
+        (plain, 0.0, disagree),
+        # What has no formula, or is no operator at all, makes no honest declaration INVALID.
+        (custom, PRODUCT, unconfirmed),
+        (outside, PRODUCT, unconfirmed),
+        (encoder, 6 * PRODUCT, unconfirmed),
+        (recurrent, 8 * PRODUCT, unconfirmed),
+        # Half of a causal product is as right as the whole one.
+        (attention, 2 * PRODUCT, agree),
+        (attention, PRODUCT, unconfirmed),
+        (attention, 5 * PRODUCT, disagree),
+        # Elementwise: a sine is one operation here and twenty there.
+        (torch.sin, 20.0 * 64**2, unconfirmed),
+        (torch.sin, 1e4 * 64**2, disagree),
+    ):
+        counter = OperatorCounter()
+        with counter:
+            step(x)  # type: ignore[operator]
+        found = [code for code, _ in flops_problems(flops, counter=counter, items=1)]
+        assert found == expected, (step, flops, counter.uncounted)

@@ -5,12 +5,13 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from fake_device import SynchronousEngine
-from scipy import signal
+from scipy import signal, stats
 
 from bench.measure.engine.engine import StepCount
 from bench.measure.timing.drift import NOISY_FRAC, Change, change_over, is_level, levelled
@@ -23,7 +24,12 @@ STEPS_AT = (0.3, 0.5, 0.8)
 
 
 def noisy_steps(
-    random: np.random.Generator, *, num: int, noise_frac: float, correlation: float, bursts: bool
+    random: np.random.Generator,
+    *,
+    num: int,
+    noise_frac: float,
+    correlation: float,
+    bursts: bool = False,
 ) -> Steps:
     """AR(1) around 1 s; with bursts a neighbour takes up to as much again, 8 % of the time."""
     shocks = np.sqrt(1 - correlation**2) * random.normal(size=num + 600)
@@ -37,13 +43,12 @@ def noisy_steps(
 
 
 def simulated(random: np.random.Generator, *, nums: Sequence[int], times: int) -> Iterator[Steps]:
-    for num, noise_frac, correlation, bursts in itertools.product(
+    names = ("num", "noise_frac", "correlation", "bursts")
+    for values in itertools.product(
         nums, (0.01, 0.02, 0.05, 0.1), (0.0, 0.3, 0.6, 0.9), (False, True)
     ):
         for _ in range(times):
-            yield noisy_steps(
-                random, num=num, noise_frac=noise_frac, correlation=correlation, bursts=bursts
-            )
+            yield noisy_steps(random, **dict(zip(names, values, strict=True)))
 
 
 def committed(random: np.random.Generator, *, times: int) -> Iterator[Steps]:
@@ -64,14 +69,13 @@ def share_found(series: Iterator[Steps], *, what: str) -> None:
     noisy: list[bool] = []
     caught: dict[str, list[bool]] = {}
     for steps in series:
-        change = change_over(steps.tolist())
-        assert change is not None
+        change = change_of(steps)
         false.append(change.is_drift)
         noisy.append(not change.is_drift and change.half_width_frac > NOISY_FRAC)
         place = np.linspace(0, 1, len(steps))
         for how, shape in (("ramp", place), *((f"step at {at}", place > at) for at in STEPS_AT)):
-            change = change_over((steps * (1 + 0.05 * shape)).tolist())
-            if change is not None and change.half_width_frac < 0.015:
+            change = change_of(steps * (1 + 0.05 * shape))
+            if change.half_width_frac < 0.015:
                 caught.setdefault(how, []).append(change.is_drift)
     found = ", ".join(f"{how} {np.mean(seen):.1%} of {len(seen)}" for how, seen in caught.items())
     print(f"{what}: drift in {np.mean(false):.1%} and noisy {np.mean(noisy):.1%} of {len(false)} ")
@@ -100,65 +104,43 @@ def test_drift_has_this_power_on_the_noise_of_committed_trials() -> None:
     share_found(committed(np.random.default_rng(9), times=40), what="committed")
 
 
-def test_a_slow_wander_is_seldom_taken_for_drift() -> None:
-    random = np.random.default_rng(5)
-    found = []
-    for _ in range(150):  # correlated over a tenth of the window: longer than any batch
-        wander = noisy_steps(random, num=2000, noise_frac=0.02, correlation=0.99, bursts=False)
-        noise = noisy_steps(random, num=2000, noise_frac=0.02, correlation=0.0, bursts=False)
-        change = change_over((wander * noise).tolist())
-        found.append(change is not None and change.is_drift)
-    assert np.mean(found) <= 0.08
-
-
 @pytest.mark.slow
 def test_noise_alone_does_not_keep_a_warm_up_from_being_steady() -> None:
     random = np.random.default_rng(7)
     converged = []
-    for noise_frac in (0.02, 0.05, 0.1):
-        for correlation in (0.0, 0.6, 0.9):
-            for step_s in (0.01, 0.1, 0.5):
-                for _ in range(5):
-                    steps = step_s * noisy_steps(
-                        random,
-                        num=2000,
-                        noise_frac=noise_frac,
-                        correlation=correlation,
-                        bursts=False,
-                    )
-                    engine = SynchronousEngine(lambda index, steps=steps: float(steps[index]))
-                    warmup = warm_up(engine, clock=engine.clock, limits=Limits())
-                    converged.append(warmup.has_converged)
+    for noise_frac, correlation, step_s, _ in itertools.product(
+        (0.02, 0.05, 0.1), (0.0, 0.6, 0.9), (0.01, 0.1, 0.5), range(5)
+    ):
+        kind = {"noise_frac": noise_frac, "correlation": correlation}
+        steps = step_s * noisy_steps(random, num=2000, **kind)
+        engine = SynchronousEngine(lambda index, steps=steps: float(steps[index]))
+        warmup = warm_up(engine, clock=engine.clock, limits=Limits())
+        converged.append(warmup.has_converged)
     assert np.mean(converged) >= 0.95
 
 
-@pytest.mark.parametrize(
-    ("second_s", "level"),
-    [(1.0, True), (1.019, True), (1.021, False), (0.979, False)],
-)
-def test_level_windows_differ_by_two_percent_or_two_standard_errors(
-    second_s: float, level: bool
-) -> None:
-    assert is_level([1.0] * 50, [second_s] * 50) is level
+def test_level_windows_differ_by_two_percent_or_two_standard_errors() -> None:
     noise = 0.2 * np.random.default_rng(5).normal(size=100)
-    assert is_level((1 + noise[:50]).tolist(), (second_s + noise[50:]).tolist())
+    for second_s, level in ((1.0, True), (1.019, True), (1.021, False), (0.979, False)):
+        assert is_level([1.0] * 50, [second_s] * 50) is level
+        assert is_level((1 + noise[:50]).tolist(), (second_s + noise[50:]).tolist())
+
+
+def change_of(steps: Any) -> Change:
+    change = change_over(list(steps))
+    assert change is not None
+    return change
 
 
 def test_the_rise_of_a_line_over_the_window_is_the_drift() -> None:
-    change = change_over([1.0 + 0.0005 * index for index in range(128)])
-    assert change is not None
+    change = change_of(1.0 + 0.0005 * index for index in range(128))
     # 32 batches of 4 steps rise by 0.002 each, around a median of 1 + 0.0005 x 63.5.
     assert change.frac == pytest.approx(32 * 0.002 / 1.03175)
     assert change.half_width_frac == pytest.approx(0.0, abs=1e-12)
     assert change.is_drift
-
-
-def test_half_width_is_that_of_a_least_squares_slope() -> None:
-    from scipy import stats
-
+    # Its interval is that of a least-squares slope.
     steps = np.random.default_rng(2).normal(1.0, 0.1, size=32)
-    change = change_over(steps.tolist())
-    assert change is not None
+    change = change_of(steps)
     medians = np.median(steps.reshape(8, 4), axis=1)
     fit = stats.linregress(np.arange(8.0), medians)
     assert change.frac == pytest.approx(8 * fit.slope / np.median(medians))
@@ -167,20 +149,23 @@ def test_half_width_is_that_of_a_least_squares_slope() -> None:
     assert not change.is_drift
 
 
-def test_too_few_independent_steps_tell_little() -> None:
-    assert change_over([1.0] * 9) is None
-    assert change_over([0.0] * 40) is None
-    change = change_over([1.0 + 0.1 * np.sin(index / 8) for index in range(60)])
-    assert change is not None
+def test_waves_stalls_and_wanders_are_no_drift() -> None:
+    assert change_over([1.0] * 9) is change_over([0.0] * 40) is None
+    change = change_of(1.0 + 0.1 * np.sin(index / 8) for index in range(60))
     assert not change.is_drift and change.half_width_frac > NOISY_FRAC, "a slow wave"
-
-
-def test_a_stall_in_a_quiet_window_is_no_drift() -> None:
     steps = np.random.default_rng(3).normal(1.0, 0.01, size=400)
     steps[-3:] = 40.0
-    change = change_over(steps.tolist())
-    assert isinstance(change, Change)
-    assert not change.is_drift and change.half_width_frac < 0.015
+    change = change_of(steps)
+    assert not change.is_drift and change.half_width_frac < 0.015, "a stall in a quiet window"
+    random = np.random.default_rng(5)
+    found = []
+    for _ in range(150):  # correlated over a tenth of the window: longer than any batch
+        wander, noise = (
+            noisy_steps(random, num=2000, noise_frac=0.02, correlation=correlation)
+            for correlation in (0.99, 0.0)
+        )
+        found.append(change_of(wander * noise).is_drift)
+    assert np.mean(found) <= 0.08
 
 
 def volumes(*sizes: int) -> list[StepCount]:
@@ -202,7 +187,7 @@ def test_steps_of_mixed_sizes_are_judged_by_size_or_by_their_work() -> None:
     for growth, is_drift in ((0.0, False), (0.1, True)):
         steps = np.tile([0.05, 0.05, 1.5], 60) * (1 + growth * np.arange(180) / 180)
         steps *= 1 + 0.01 * random.normal(size=180)
-        found = change_over(levelled(steps.tolist(), counts))
-        assert found is not None and found.is_drift is is_drift
+        found = change_of(levelled(steps.tolist(), counts))
+        assert found.is_drift is is_drift
         assert found.frac == pytest.approx(growth, abs=0.015)
         assert found.half_width_frac < NOISY_FRAC

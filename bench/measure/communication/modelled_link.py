@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from statistics import fmean
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -83,13 +83,13 @@ class ModelledLink:
             return
         resolution_s = self._emulation.link.resolution_s
         longest_s = max((one.modelled_s for one in notes.trace.collectives), default=0.0)
-        if not 0.0 < longest_s < resolution_s:
-            return
-        raise UnresolvedLinkError(
-            f"on {self._layout.link} the longest collective takes {format_duration(longest_s)}, "
-            f"and this device keeps {format_duration(resolution_s)}: nothing would be emulated; "
-            "use --mode simulated, a slower --link or larger messages"
-        )
+        if 0.0 < longest_s < resolution_s:
+            raise UnresolvedLinkError(
+                f"on {self._layout.link} the longest collective takes "
+                f"{format_duration(longest_s)}, and this device keeps "
+                f"{format_duration(resolution_s)}: nothing would be emulated; "
+                "use --mode simulated, a slower --link or larger messages"
+            )
 
     def trace_afterwards(self, step: Callable[[], object]) -> None:
         """Trace some steps where the window was not traced."""
@@ -176,23 +176,15 @@ def open_link(config: Config, *, device: torch.device, ranks: Ranks | None) -> M
     if not layout.link:
         return None
     model = model_of(layout.link)
+    kind: Any = {"device": device, "num_ranks": layout.devices}
     if layout.mode == "throttled":
         assert ranks is not None, "throttled ranks are real"
-        emulation = start_emulation(
-            num_ranks=ranks.num_ranks,
-            model=model,
-            device=device,
-            store=within(ranks.store, number=0),
-            rank=ranks.rank,
-        )
+        store = within(ranks.store, number=0)
+        emulation = start_emulation(model=model, store=store, rank=ranks.rank, **kind)
     else:
         is_timed = layout.mode == "emulated"
-        emulation = start_emulation(
-            num_ranks=layout.devices,
-            model=model if is_timed else _Free(model.topology),
-            device=device,
-            is_timed=is_timed,
-        )
+        priced = model if is_timed else _Free(model.topology)
+        emulation = start_emulation(model=priced, is_timed=is_timed, **kind)
     return ModelledLink(config, emulation=emulation, model=model)
 
 

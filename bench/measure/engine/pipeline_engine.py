@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 from torch import nn
 
@@ -36,7 +36,6 @@ from bench.measure.timing.window import Window
 from bench.parallel.laid_out import LaidOut
 from bench.results.schema import Row
 
-T = TypeVar("T")
 MOST_STEPS_SIMULATED = 400
 FEWEST_STEPS_SIMULATED = 20
 MOST_TASKS_SIMULATED = 1_000_000
@@ -79,10 +78,9 @@ class PipelineEngine(TorchEngine):
 
         To be called after the window, device synchronised.
         """
-        passes_s = self.staged.clock.passes_s()[-len(measured.counts) :]
         return simulate_window(
             measured,
-            passes_s=passes_s,
+            passes_s=self.staged.clock.passes_s()[-len(measured.counts) :],
             facts=self.staged.facts(),
             layout=self.layout,
             model=model,
@@ -104,14 +102,14 @@ def simulate_window(
     Steps share no pass where there are enough; with fewer passes than that, evenly spaced steps
     overlap, and the last ones go on with the first pass.
     """
-    starts = _starts(len(passes_s), layout=layout)
+    taken = _passes_of_steps(len(passes_s), layout=layout)
     passes = [stages_of(one_s, facts=facts) for one_s in passes_s]
 
-    def simulated(start: int, bound: Bound) -> PipelineStep:
-        columns = zip(*_taken(passes_s, start, layout), strict=True)
+    def simulated(numbers: list[int], bound: Bound) -> PipelineStep:
+        columns = zip(*(passes_s[number] for number in numbers), strict=True)
         return simulate_step(
             stages_of([fmean(column) for column in columns], facts=facts),
-            passes=_taken(passes, start, layout),
+            passes=[passes[number] for number in numbers],
             layout=layout,
             model=model,
             bound=bound,
@@ -119,19 +117,16 @@ def simulate_window(
             clips=clips,
         )
 
-    steps, low, high = ([simulated(start, bound) for start in starts] for bound in get_args(Bound))
-    step_s = [step.step_s for step in steps]
-    waits_s = [count.data_wait_s for count in measured.counts]
+    steps, low, high = ([simulated(one, bound) for one in taken] for bound in get_args(Bound))
     # All micro-batches of all replicas, whose first stages wait for their loaders side by side.
     times = layout.grad_accum * layout.data
-    counts = [
-        replace(measured.counts[start], data_wait_s=sum(_taken(waits_s, start, layout))).times(
-            times
-        )
-        for start in starts
-    ]
-    changed: dict[str, Any] = {"step_s": step_s, "counts": counts, "host_bound_frac": None}
-    window = replace(measured, start_s=0.0, end_s=sum(step_s), **changed)
+    counts = []
+    for numbers in taken:
+        waited_s = sum(measured.counts[number].data_wait_s for number in numbers)
+        counts.append(replace(measured.counts[numbers[0]], data_wait_s=waited_s).times(times))
+    step_s = [step.step_s for step in steps]
+    window = replace(measured, start_s=0.0, end_s=sum(step_s), step_s=step_s, counts=counts)
+    window.host_bound_frac = None
     return window, _columns(steps, low=low, high=high)
 
 
@@ -151,19 +146,16 @@ def stages_of(intervals_s: Sequence[float], *, facts: StageFacts) -> list[Pipeli
     ]
 
 
-def _taken(of_passes: Sequence[T], start: int, layout: Layout) -> list[T]:
-    """Return what belongs to the micro-batches of the step that begins with pass `start`."""
-    indices = range(start, start + layout.grad_accum)
-    return [of_passes[index % len(of_passes)] for index in indices]
-
-
-def _starts(num_passes: int, *, layout: Layout) -> list[int]:
+def _passes_of_steps(num_passes: int, *, layout: Layout) -> list[list[int]]:
+    """Return which passes are the micro-batches of each simulated step."""
     # Forward and backward of each stage, with and without link, at three points of the band.
     tasks = 2 * 2 * 3 * num_stages(layout) * layout.grad_accum
     most = min(MOST_STEPS_SIMULATED, max(FEWEST_STEPS_SIMULATED, MOST_TASKS_SIMULATED // tasks))
     apart = num_passes // layout.grad_accum
     count = min(max(apart, FEWEST_STEPS_SIMULATED), most, num_passes)
-    return [index * num_passes // count for index in range(count)]
+    starts = (index * num_passes // count for index in range(count))
+    within = range(layout.grad_accum)
+    return [[(start + number) % num_passes for number in within] for start in starts]
 
 
 def _columns(

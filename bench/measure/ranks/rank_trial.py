@@ -21,7 +21,7 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -42,9 +42,6 @@ from bench.measure.messages import (
 from bench.measure.trial import run_request
 from bench.parallel import ranks as rank_context
 from bench.parallel.ranks import Ranks
-
-if TYPE_CHECKING:
-    from torch._C._distributed_c10d import Store
 
 LOOK_EVERY_S = 0.5
 """How often a rank looks whether another one has failed, or rank 0 has gone on."""
@@ -106,8 +103,7 @@ def lead(request: RankRequest, messages: Messages) -> None:
         number = root.add("count", 1)
         store = rank_context.within(root, number=number)
         store.set("request", encode(request).decode())
-        watch = rank_context.within(rank_context.connect(), number=number)
-        threading.Thread(target=_fail_with_others, args=(watch, messages), daemon=True).start()
+        _end_on(FAILURE_KEY, number=number, messages=messages)
         perform(request, rank_context.join(store), messages=messages)
     except Exception as error:  # as above
         traceback.print_exc()
@@ -117,14 +113,23 @@ def lead(request: RankRequest, messages: Messages) -> None:
         messages.send(failure.failure)
 
 
-def _fail_with_others(store: Store, messages: Messages) -> None:
-    """End rank 0, which may hang in a collective, when another rank says that it failed."""
-    while not store.check([FAILURE_KEY]):
-        time.sleep(LOOK_EVERY_S)
-    # Its own exception may be the better story, and rank 0 shows it meanwhile.
-    time.sleep(LOOK_EVERY_S)
-    messages.send(decode(store.get(FAILURE_KEY), Failure))
-    os._exit(0)
+def _end_on(key: str, *, number: int, messages: Messages) -> None:
+    """End this rank, which may hang in a collective, once a key of a trial is there.
+
+    For rank 0 that is another one's failure, for the others that rank 0 has gone on to the next.
+    """
+    store = rank_context.within(rank_context.connect(), number=number)
+
+    def wait() -> None:
+        while not store.check([key]):
+            time.sleep(LOOK_EVERY_S)
+        if key == FAILURE_KEY:
+            # Its own exception may be the better story, and rank 0 shows it meanwhile.
+            time.sleep(LOOK_EVERY_S)
+            messages.send(decode(store.get(key), Failure))
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def follow(messages: Messages, *, number: int) -> None:
@@ -135,8 +140,7 @@ def follow(messages: Messages, *, number: int) -> None:
     if isinstance(request, RunEnd):
         messages.send(request)
         return
-    watch = rank_context.within(rank_context.connect(), number=number + 1)
-    threading.Thread(target=_end_with_trial, args=(watch,), daemon=True).start()
+    _end_on("request", number=number + 1, messages=messages)
     ranks = rank_context.join(store)
     messages.stage("begun")
     try:
@@ -145,13 +149,6 @@ def follow(messages: Messages, *, number: int) -> None:
         failure = describe(request, error, rank=ranks.rank)
         if not failure.is_lost_peer:
             store.set(FAILURE_KEY, encode(failure.failure).decode())
-
-
-def _end_with_trial(store: Store) -> None:
-    """End this rank, which may hang in a collective, when rank 0 has gone on to the next."""
-    while not store.check(["request"]):
-        time.sleep(LOOK_EVERY_S)
-    os._exit(0)
 
 
 def post(letter: Post) -> None:

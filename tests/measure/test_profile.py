@@ -51,22 +51,20 @@ def test_operators_fall_into_their_class_and_are_counted_by_hand() -> None:
         assert total(count_step(lambda: a @ b), "flops") == gemm.flops
 
 
-@pytest.mark.parametrize("kernels", ["single", "foreach", "fused"])
-def test_the_optimizer_is_a_class_of_its_own_with_its_least_traffic(kernels: str) -> None:
-    layer = nn.Linear(10, 10, bias=False)
-    chosen = {} if kernels == "single" else {kernels: True}
-    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9, **chosen)  # type: ignore[arg-type]
+def test_the_optimizer_is_a_class_of_its_own_with_its_least_traffic() -> None:
+    for kernels in ({}, {"foreach": True}, {"fused": True}):
+        layer = nn.Linear(10, 10, bias=False)
+        optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9, **kernels)
 
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        layer(torch.ones(4, 10)).sum().backward()
-        optimizer.step()
+        def step(layer: Any = layer, optimizer: Any = optimizer) -> None:
+            optimizer.zero_grad(set_to_none=True)
+            layer(torch.ones(4, 10)).sum().backward()
+            optimizer.step()
 
-    step()
-    found = by_kind(count_step(step))["optimizer"]
-    # Weight and momentum read and written, gradient read: five times 100 floats.
-    assert found.least_bytes == 5 * 400
-    assert found.bytes >= found.least_bytes
+        step()
+        found = by_kind(count_step(step))["optimizer"]
+        # Weight and momentum read and written, gradient read: five times 100 floats.
+        assert found.bytes >= found.least_bytes == 5 * 400
 
 
 def test_attention_with_grouped_heads_needs_no_formula_of_torch(
@@ -93,7 +91,7 @@ def test_attention_with_grouped_heads_needs_no_formula_of_torch(
     assert by_kind(backward)["attention"].flops == 5 * product
 
 
-@pytest.mark.parametrize("name", ["imaging-train", "imaging-infer", "llm-train", "llm-decode"])
+@pytest.mark.parametrize("name", ["imaging-train", "llm-decode"])
 def test_fake_tensors_count_what_the_formula_says(name: str) -> None:
     workload_name, _, phase_name = name.partition("-")
     found = discovery.load(workload_name)
@@ -109,9 +107,8 @@ def test_fake_tensors_count_what_the_formula_says(name: str) -> None:
 
 
 def event(name: str, *, cpu: float, device: float = 0.0, parent: Any = None) -> Any:
-    return SimpleNamespace(
-        name=name, self_cpu_time_total=cpu, self_device_time_total=device, cpu_parent=parent
-    )
+    times = {"self_cpu_time_total": cpu, "self_device_time_total": device}
+    return SimpleNamespace(name=name, cpu_parent=parent, **times)
 
 
 def test_times_go_to_the_class_and_none_is_lost() -> None:
@@ -123,8 +120,9 @@ def test_times_go_to_the_class_and_none_is_lost() -> None:
         event("DataLoader", cpu=9e6),
         update,
     ]
-    assert times_by_class(events, on_device=False) == {"gemm": 1.0, "vector": 2.0, "optimizer": 1.0}
-    assert times_by_class(events, on_device=True) == {"gemm": 3.0, "vector": 4.0, "optimizer": 1.0}
+    for on_device, gemm, vector in ((False, 1.0, 2.0), (True, 3.0, 4.0)):
+        found = times_by_class(events, on_device=on_device)
+        assert found == {"gemm": gemm, "vector": vector, "optimizer": 1.0}
     # Dtypes of a class share its time by bytes.
     counts = [
         Operators(kind="gemm", dtype=dtype, calls=1, flops=1.0, bytes=moved, least_bytes=moved)
@@ -181,15 +179,15 @@ def test_the_start_of_the_profiler_is_no_part_of_a_step(monkeypatch: pytest.Monk
     assert (gemm["calls"], gemm["time_s"]) == (1, pytest.approx(0.2))
 
 
-@pytest.mark.parametrize("is_asynchronous", [True, False])
 def test_what_the_host_queues_is_not_called_time_of_kernels(
-    is_asynchronous: bool, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    engine = Multiplying(FakeClock(), is_asynchronous=is_asynchronous)
-    monkeypatch.setattr(profile, "TorchEngine", lambda *_, **__: engine)
-    # The profiler has no activity for this device, as on MPS.
-    found = profile_request(NO_CORES)
-    gemm = next(one for one in found["operators"] if one["kind"] == "gemm")
-    assert gemm["flops"] == 2 * 2**3
-    assert found["clock"] == (profile.UNTIMED if is_asynchronous else profile.OPERATORS)
-    assert (gemm.get("time_s") is None) is is_asynchronous
+    for is_asynchronous in (True, False):
+        engine = Multiplying(FakeClock(), is_asynchronous=is_asynchronous)
+        monkeypatch.setattr(profile, "TorchEngine", lambda *_, made=engine, **__: made)
+        # The profiler has no activity for this device, as on MPS.
+        found = profile_request(NO_CORES)
+        gemm = next(one for one in found["operators"] if one["kind"] == "gemm")
+        assert gemm["flops"] == 2 * 2**3
+        assert found["clock"] == (profile.UNTIMED if is_asynchronous else profile.OPERATORS)
+        assert (gemm.get("time_s") is None) is is_asynchronous

@@ -84,9 +84,9 @@ def fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     parameters = [one for group in groups for one in group["params"]]
     kind, device = type(optimizer), parameters[0].device
     is_chosen = any(group.get("fused") or group.get("foreach") for group in groups)
-    is_mixed = len({type(one.data) for one in parameters}) > 1
-    is_adam = kind in (torch.optim.Adam, torch.optim.AdamW)
-    if not is_adam or is_chosen or is_mixed or device.type == "cpu" or not _has_fused(kind, device):
+    if kind not in (torch.optim.Adam, torch.optim.AdamW) or device.type == "cpu" or is_chosen:
+        return optimizer
+    if len({type(one.data) for one in parameters}) > 1 or not _has_fused(kind, device):
         return optimizer
     return kind([{**group, "foreach": None, "fused": True} for group in groups], fused=True)
 

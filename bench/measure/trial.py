@@ -22,6 +22,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import BenchError
@@ -38,7 +39,6 @@ from bench.measure.declarations import declaration_problems
 from bench.measure.engine.engine import Engine, FakeEngine, StepCount
 from bench.measure.messages import Messages, Samples, StepsSoFar, TrialRequest, TrialResult, decode
 from bench.measure.timing import summary
-from bench.measure.timing.clock import Clock, FakeClock
 from bench.measure.timing.validity import Problems
 from bench.measure.timing.warmup import Warmup, warm_up
 from bench.measure.timing.window import Window, measured_enough, run_window
@@ -95,11 +95,9 @@ def torch_columns(engine: TorchEngine, measured: Measured) -> tuple[Row, Problem
     if engine.granted is not None:
         row["chip_limit"] = engine.granted.label
     if config.layout.strategy != "pp":  # there one device held every stage
-        row |= {
-            "mem_alloc_peak_bytes": engine.adapter.peak_allocated_bytes(),
-            "mem_reserved_peak_bytes": engine.adapter.peak_reserved_bytes(),
-            "mem_init_peak_bytes": engine.init_peak_bytes,
-        }
+        row["mem_alloc_peak_bytes"] = engine.adapter.peak_allocated_bytes()
+        row["mem_reserved_peak_bytes"] = engine.adapter.peak_reserved_bytes()
+        row["mem_init_peak_bytes"] = engine.init_peak_bytes
     # A loss that is not finite has no place in the file: its row says so in words.
     # Of virtual ranks' gradients there are none, so that theirs would be no training's loss.
     if config.layout.devices == 1 or config.layout.mode in ("real", "throttled"):
@@ -191,9 +189,8 @@ def main() -> int:
 def run_request(request: TrialRequest, messages: Messages, *, ranks: Ranks | None = None) -> None:
     """Run the trial in this process, as one of several ranks or alone."""
     if request.config.device == "fake":
-        clock = FakeClock()
-        engine = FakeEngine(request, clock=clock)
-        measured = _measure(engine, request, clock=clock, messages=messages)
+        engine = FakeEngine(request)
+        measured = _measure(engine, request, messages=messages)
         row = fake_columns(engine, measured)
         _send(messages, row, request=request, measured=measured, problems=[])
     else:
@@ -218,7 +215,7 @@ def _run_torch(request: TrialRequest, messages: Messages, *, ranks: Ranks | None
     import_s = time.perf_counter() - start_s
     engine.build()
     engine.cold_s["import"] += import_s
-    measured = _measure(engine, request, clock=Clock(), messages=messages, ranks=ranks)
+    measured = _measure(engine, request, messages=messages, ranks=ranks)
     row, problems = torch_columns(engine, measured)
     if ranks is not None:
         # Its own: its agent's would be the parent's to see.
@@ -233,16 +230,11 @@ def _run_torch(request: TrialRequest, messages: Messages, *, ranks: Ranks | None
 
 
 def _measure(
-    engine: Engine,
-    request: TrialRequest,
-    *,
-    clock: Clock,
-    messages: Messages,
-    ranks: Ranks | None = None,
+    engine: Engine, request: TrialRequest, *, messages: Messages, ranks: Ranks | None = None
 ) -> Measured:
     agree = None if ranks is None else ranks.agree
     messages.stage("warmup")
-    warmup = warm_up(engine, clock=clock, limits=request.limits, agree=agree)
+    warmup = warm_up(engine, limits=request.limits, agree=agree)
     engine.begin_window()
     messages.stage("window")
     graphs = engine.recompiles()
@@ -250,20 +242,13 @@ def _measure(
 
     def should_stop(elapsed_s: float, step_s: list[float]) -> bool:
         if step_s:
-            latest = step_s[-PROGRESS_STEPS:]
-            mean_s = sum(latest) / len(latest)
+            mean_s = fmean(step_s[-PROGRESS_STEPS:])
             messages.send(StepsSoFar(elapsed_s=elapsed_s, steps=len(step_s), step_s=mean_s))
         return enough(elapsed_s, step_s)
 
-    measured = run_window(
-        engine,
-        clock=clock,
-        should_stop=should_stop,
-        expected_step_s=warmup.step_s[-1],
-        agree=agree,
-        ends_round=True,
-    )
-    return Measured(warmup=warmup, window=measured, has_recompiled=engine.recompiles() != graphs)
+    asked: Any = {"should_stop": should_stop, "agree": agree, "ends_round": True}
+    window = run_window(engine, expected_step_s=warmup.step_s[-1], **asked)
+    return Measured(warmup=warmup, window=window, has_recompiled=engine.recompiles() != graphs)
 
 
 def _send(

@@ -34,7 +34,6 @@ from bench.core.nouns import Config
 from bench.emulate.group import Emulation
 from bench.measure.engine.torch_engine import TorchEngine
 from bench.measure.messages import TrialRequest
-from bench.measure.timing.clock import Clock
 from bench.measure.timing.limits import PROFILES
 from bench.measure.timing.window import measured_enough, run_window
 from tests.emulate.fixed_model import FixedModel, emulated
@@ -100,7 +99,7 @@ def by_harness(request: TrialRequest) -> SecondsPerStep:
             rule(elapsed_s, step_s)  # what it costs in a trial, where it ends the window
             return len(step_s) >= num_steps
 
-        window = run_window(engine, clock=Clock(), should_stop=should_stop)
+        window = run_window(engine, should_stop=should_stop)
         return window.wall_s / len(window.counts)
 
     return seconds_per_step

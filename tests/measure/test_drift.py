@@ -108,7 +108,7 @@ def test_noise_alone_does_not_keep_a_warm_up_from_being_steady() -> None:
         kind = {"noise_frac": noise_frac, "correlation": correlation}
         steps = step_s * noisy_steps(random, num=2000, **kind)
         engine = SynchronousEngine(lambda index, steps=steps: float(steps[index]))
-        warmup = warm_up(engine, clock=engine.clock, limits=Limits())
+        warmup = warm_up(engine, limits=Limits())
         converged.append(warmup.has_converged)
     assert np.mean(converged) >= 0.95
 

@@ -19,7 +19,7 @@ from bench.measure.engine.pipeline_engine import PipelineEngine, simulate_window
 from bench.measure.engine.staged_step import StageClock, StagedStep, StageFacts
 from bench.measure.engine.steps import TrainStep
 from bench.measure.timing import summary
-from bench.measure.timing.clock import Clock, FakeClock
+from bench.measure.timing.clock import FakeClock
 from bench.measure.timing.window import Window, run_window
 from bench.parallel.support import check_layout
 from tests.emulate.fixed_model import round_prices
@@ -264,9 +264,7 @@ def test_an_engine_measures_passes_and_simulates_steps() -> None:
             yield batch, collated, WAIT_S
 
     engine._feed = late()
-    measured = run_window(
-        engine, clock=Clock(), should_stop=lambda elapsed_s, step_s: len(step_s) >= 3
-    )
+    measured = run_window(engine, should_stop=lambda elapsed_s, step_s: len(step_s) >= 3)
     window, row = engine.simulated(measured, model=MILLISECONDS)
     assert len(window.step_s) == len(measured.counts) >= 3
     assert sum(c.items for c in window.counts) == 4 * sum(c.items for c in measured.counts)

@@ -26,7 +26,7 @@ SMOKE = PROFILES["smoke"].limits
 
 
 def warmed(engine: SynchronousEngine, limits: Limits | None = None) -> Warmup:
-    return warm_up(engine, clock=engine.clock, limits=limits or Limits())
+    return warm_up(engine, limits=limits or Limits())
 
 
 def test_steady_steps_need_little_more_than_the_minimum_and_others_end_at_a_limit() -> None:
@@ -124,9 +124,7 @@ def test_accelerators_warm_up_longer_and_small_budgets_shrink_no_minimum() -> No
 
 def ran(engine: SynchronousEngine, num_steps: int, **more: Any) -> Window:
     """Run the window until the rule has seen so many steps."""
-    return run_window(
-        engine, clock=engine.clock, should_stop=lambda _, step_s: len(step_s) >= num_steps, **more
-    )
+    return run_window(engine, should_stop=lambda _, step_s: len(step_s) >= num_steps, **more)
 
 
 def test_synchronous_steps_are_the_differences_of_the_host_clock() -> None:
@@ -162,7 +160,7 @@ def test_rule_is_asked_after_1_2_4_steps_and_then_twice_a_second() -> None:
             assert len(step_s) == round(elapsed_s / 0.125)
             return elapsed_s >= 2
 
-        window = run_window(engine, clock=engine.clock, should_stop=stop, **more)
+        window = run_window(engine, should_stop=stop, **more)
         assert asked_at_s == [0.125, 0.25, 0.5, 1.0, 1.5, 2.0]
         assert len(window.counts) == 16
     assert agreed == [1, 2, 4, 4, 4, 0]
@@ -212,7 +210,7 @@ def test_host_runs_a_bounded_way_ahead_and_passed_events_are_let_go() -> None:
         assert engine.num_live_events <= MAX_QUEUED_STEPS + 2
         return elapsed_s >= 8
 
-    run_window(engine, clock=engine.clock, should_stop=stop, expected_step_s=0.001)
+    run_window(engine, should_stop=stop, expected_step_s=0.001)
     assert engine.num_steps >= 8000
     assert engine.num_live_events == 0
 
@@ -242,7 +240,7 @@ def noisy_window(*, sd_frac: float, mean_s: float = 0.05, seed: int = 1, **more:
     source = random.Random(seed)
     engine = SynchronousEngine(lambda _index: mean_s * (1 + source.gauss(0, sd_frac)))
     enough = measured_enough(Limits(window_max_s=30.0))
-    return run_window(engine, clock=engine.clock, should_stop=enough, **more)
+    return run_window(engine, should_stop=enough, **more)
 
 
 def ranks_of(num_ranks: int) -> list[Ranks]:
@@ -268,7 +266,7 @@ def test_warm_up_and_window_end_after_the_same_step_in_every_rank() -> None:
         # Only rank 0 is steady; by themselves the others would warm up to the limit.
         steady, unsteady = in_turn(0.5, 0.05), lambda index: 0.05 * 1.005**index
         engine = SynchronousEngine(steady if ranks.is_first else unsteady)
-        warmup = warm_up(engine, clock=engine.clock, limits=Limits(), agree=ranks.agree)
+        warmup = warm_up(engine, limits=Limits(), agree=ranks.agree)
         return len(warmup.step_s), warmup.has_converged
 
     def measure(ranks: Ranks) -> tuple[int, float]:
@@ -311,12 +309,10 @@ def test_volumes_of_mixed_size_become_steady_and_their_window_ends_with_a_round(
     # One in eleven is large, so that of adjacent windows of a second one may hold it alone.
     engine = MixedEngine([0.05] * 10 + [2.0])
     assert warmed(engine).has_converged
-    measured = run_window(
-        engine, clock=engine.clock, should_stop=lambda _s, done: len(done) >= 30, ends_round=True
-    )
+    measured = run_window(engine, should_stop=lambda _s, done: len(done) >= 30, ends_round=True)
     assert len(measured.counts) % 11 == 0 and len(measured.counts) >= 30
     assert measured.level_s == pytest.approx([2.5 / 11] * len(measured.counts))
     # Not where the round would take longer than what there is.
     engine = MixedEngine([0.05] * 10 + [2.0])
-    first = run_window(engine, clock=engine.clock, should_stop=lambda *_: True, ends_round=True)
+    first = run_window(engine, should_stop=lambda *_: True, ends_round=True)
     assert len(first.counts) == 1

@@ -17,7 +17,7 @@ from bench import discovery
 from bench.core.nouns import DTYPE_BYTES, Dtype
 from bench.devices.torch.adapter import Adapter
 from bench.measure.messages import TrialRequest
-from bench.measure.timing.clock import FakeClock
+from bench.measure.timing.clock import Clock, FakeClock
 from bench.workload import Phase, Workload, memory_bytes_of, number_of
 
 BETWEEN_PROCESSES_SD = 0.02
@@ -86,6 +86,7 @@ class Engine(ABC):
     """
 
     adapter = Adapter()
+    clock = Clock()
     round_steps = 1
     """Steps that go once through data whose items differ in size."""
     resident: Sequence[StepCount] = ()
@@ -110,12 +111,12 @@ class FakeEngine(Engine):
     for each step, from the seed and the trial's number. Nothing is computed, torch is not imported.
     """
 
-    def __init__(self, request: TrialRequest, *, clock: FakeClock) -> None:
+    def __init__(self, request: TrialRequest) -> None:
+        self.clock: FakeClock = FakeClock()
         self.config = config = request.config
         found = discovery.load_planned(config.origin, version=config.version)
         self.phase = found.phase(config.phase)
         self.workload = discovery.instance(found, size=None, overrides=dict(config.params))
-        self._clock = clock
         self._random = random.Random(f"{config.seed}/{config.name}/{request.trial}")
         self._process_factor = math.exp(self._random.gauss(0.0, BETWEEN_PROCESSES_SD))
 
@@ -125,5 +126,5 @@ class FakeEngine(Engine):
         step_s = self.workload.simulated_step_s(self.phase)
         if not 0 < step_s < math.inf:
             raise ValueError(f"simulated_step_s must be a time, not {step_s}")
-        self._clock.advance(step_s * factor)
+        self.clock.advance(step_s * factor)
         return counted(self.workload, self.phase, None, dtype=self.config.dtype)

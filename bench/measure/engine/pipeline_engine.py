@@ -31,7 +31,6 @@ from bench.measure.engine.staged_step import StageClock, StagedStep, StageFacts
 from bench.measure.engine.steps import InferStep, TrainStep
 from bench.measure.engine.torch_engine import TorchEngine
 from bench.measure.messages import TrialRequest
-from bench.measure.timing.clock import Clock
 from bench.measure.timing.window import Window
 from bench.parallel.laid_out import LaidOut
 from bench.results.schema import Row
@@ -63,7 +62,7 @@ class PipelineEngine(TorchEngine):
             device_type=self.device.type,
             dtype=config.dtype,
             num_stages=num_stages(self.layout),
-            clock=StageClock(self.adapter, clock=Clock()),
+            clock=StageClock(self.adapter, clock=self.clock),
             is_compiled=config.compile,
         )
         return self.staged

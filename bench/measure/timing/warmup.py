@@ -10,7 +10,6 @@ steady.
 from dataclasses import dataclass
 
 from bench.measure.engine.engine import Engine
-from bench.measure.timing.clock import Clock
 from bench.measure.timing.drift import is_level, levelled
 from bench.measure.timing.limits import Limits
 from bench.measure.timing.window import Agree, run_window
@@ -31,30 +30,24 @@ class Warmup:
     """Graphs compiled after the first step."""
 
 
-_State = tuple[int | None, int | None, float | None]
-"""Graphs compiled, bytes that the allocator holds, compute clock in Hz."""
-
-
-def warm_up(engine: Engine, *, clock: Clock, limits: Limits, agree: Agree | None = None) -> Warmup:
+def warm_up(engine: Engine, *, limits: Limits, agree: Agree | None = None) -> Warmup:
     """Run steps until they are steady or the limit is reached, all ranks as rank 0 finds."""
-    first = run_window(engine, clock=clock, should_stop=lambda _elapsed, _steps: True)
+    first = run_window(engine, should_stop=lambda _elapsed, _steps: True)
     at_first = engine.recompiles()
     step_s, counts = list(first.step_s), list(first.counts)
-    start_s = clock.now_s()
+    start_s = engine.clock.now_s()
     history = [_state(engine)]
 
     def should_stop(elapsed_s: float, done_s: list[float]) -> bool:
         num_steps = len(step_s) + len(done_s)
-        return elapsed_s >= CHUNK_S or _is_over(limits, num_steps, clock.now_s() - start_s)
+        return elapsed_s >= CHUNK_S or _is_over(limits, num_steps, engine.clock.now_s() - start_s)
 
     while True:
-        chunk = run_window(
-            engine, clock=clock, should_stop=should_stop, expected_step_s=step_s[-1], agree=agree
-        )
+        chunk = run_window(engine, should_stop=should_stop, expected_step_s=step_s[-1], agree=agree)
         step_s.extend(chunk.step_s)
         counts.extend(chunk.counts)
         history.append(_state(engine))
-        elapsed_s = clock.now_s() - start_s
+        elapsed_s = engine.clock.now_s() - start_s
         enough = len(step_s) > limits.warmup_min_steps and elapsed_s >= limits.warmup_min_s
         level_s = levelled(step_s[1:], counts[1:])
         steady = enough and is_steady(level_s) and _is_state_steady(history)
@@ -93,12 +86,13 @@ def _tail_count(step_s: list[float]) -> int:
     return 0
 
 
-def _state(engine: Engine) -> _State:
+def _state(engine: Engine) -> tuple[int | None, int | None, float | None]:
+    """Graphs compiled, bytes that the allocator holds, compute clock in Hz."""
     adapter = engine.adapter
     return engine.recompiles(), adapter.reserved_bytes(), adapter.compute_clock_hz()
 
 
-def _is_state_steady(history: list[_State]) -> bool:
+def _is_state_steady(history: list[tuple[int | None, int | None, float | None]]) -> bool:
     """Compare now with about a second ago (two chunks)."""
     if len(history) < 3:
         return False

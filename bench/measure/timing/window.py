@@ -146,7 +146,6 @@ class _Marks(Boundaries):
 def run_window(
     engine: Engine,
     *,
-    clock: Clock,
     should_stop: StopRule,
     expected_step_s: float | None = None,
     agree: Agree | None = None,
@@ -161,7 +160,7 @@ def run_window(
     adapter = engine.adapter
     counts: list[StepCount] = []
     adapter.synchronize()
-    marks = _Marks(adapter, clock=clock, depth=_queue_depth(expected_step_s))
+    marks = _Marks(adapter, clock=engine.clock, depth=_queue_depth(expected_step_s))
     start_s = next_check_s = marks.times_s[0]
     next_check = 1
     while True:
@@ -183,7 +182,7 @@ def run_window(
             counts.append(engine.step())
             marks.mark()
     adapter.synchronize()
-    times_s = [*marks.times_s, clock.now_s()]
+    times_s = [*marks.times_s, engine.clock.now_s()]
     return Window(
         step_clock=marks.step_clock,
         start_s=start_s,

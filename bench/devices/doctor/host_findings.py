@@ -217,13 +217,12 @@ def noise_findings(noise: CpuNoise, *, busy: list[tuple[float, int, str]]) -> It
     share = noise.foreign_cpu_frac
     if busy or (share or 0.0) > FOREIGN_CPU_WARN_FRAC:
         listed = ", ".join(f"{name} (pid {pid}, {cores:.1f} cores)" for cores, pid, name in busy)
-        severity: Severity = "warning"
-        if share is not None and not FOREIGN_CPU_WARN_FRAC < share <= FOREIGN_CPU_INVALID_FRAC:
-            severity = "note" if share <= FOREIGN_CPU_WARN_FRAC else "error"
+        is_light = share is not None and share <= FOREIGN_CPU_WARN_FRAC
+        is_heavy = share is not None and share > FOREIGN_CPU_INVALID_FRAC
+        found = error if is_heavy else note if is_light else warning
         total = "" if share is None else f"other programs use {share:.0%} of the processor: "
         pids = ",".join(str(pid) for _, pid, _ in busy)
-        yield Finding(
-            severity=severity,
+        yield found(
             what=total + (listed or "not visible from here"),
             why=f"a trial with over {FOREIGN_CPU_WARN_FRAC:.0%} foreign use is marked, "
             f"one with over {FOREIGN_CPU_INVALID_FRAC:.0%} is invalid",

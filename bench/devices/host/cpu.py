@@ -179,11 +179,9 @@ def cpu_model(*, root: Path = ROOT) -> str | None:
 
 def cpuinfo(root: Path) -> dict[str, str]:
     """First value of each field in /proc/cpuinfo; empty where there is none."""
-    fields: dict[str, str] = {}
-    for line in (read_text(root / "proc/cpuinfo") or "").splitlines():
-        name, _, value = line.partition(":")
-        fields.setdefault(name.strip(), value.strip())
-    return fields
+    lines = (read_text(root / "proc/cpuinfo") or "").splitlines()
+    parts = (line.partition(":") for line in reversed(lines))
+    return {name.strip(): value.strip() for name, _, value in parts}
 
 
 Facts = dict[str, object]

@@ -89,12 +89,12 @@ def _psutil_processes() -> dict[ProcessKey, ProcessTimes]:
     return found
 
 
-def all_processes(*, root: Path) -> dict[ProcessKey, ProcessTimes]:
+def all_processes(*, root: Path = ROOT) -> dict[ProcessKey, ProcessTimes]:
     """Every process that can be read."""
     return _linux_processes(root) if platform.system() == "Linux" else _psutil_processes()
 
 
-def _involuntary_switches(processes: Iterable[ProcessKey], *, root: Path) -> dict[ThreadKey, int]:
+def _involuntary_switches(processes: Iterable[ProcessKey]) -> dict[ThreadKey, int]:
     """Involuntary context switches by living thread; empty where the system does not count them.
 
     /proc/PID/status alone counts the main thread only, hence one file for each thread.
@@ -102,7 +102,7 @@ def _involuntary_switches(processes: Iterable[ProcessKey], *, root: Path) -> dic
     counts: dict[ThreadKey, int] = {}
     for key in processes:
         with suppress(OSError):  # a process may end meanwhile
-            for thread in (root / "proc" / str(key[0]) / "task").iterdir():
+            for thread in Path(f"/proc/{key[0]}/task").iterdir():
                 status = read_text(thread / "status") or ""
                 _, is_counted, count = status.partition("nonvoluntary_ctxt_switches:")
                 if is_counted:
@@ -165,14 +165,14 @@ class CpuNoise:
 
 
 def take_snapshot(
-    pid: int, *, siblings: Sequence[int] = (), root: Path = ROOT, keeps_everything: bool = False
+    pid: int, *, siblings: Sequence[int] = (), keeps_everything: bool = False
 ) -> CpuSnapshot:
     """Counters of the machine, of the trial `pid` with everything below it, and of this process.
 
     `siblings` are more processes of the harness that are not below this one.
     A process that has ended is simply absent: its time is in its parent's by then.
     """
-    everything = all_processes(root=root)
+    everything = all_processes()
     time_s = time.monotonic()
     times = psutil.cpu_times()._asdict()  # guest time is already part of user time
     busy_s = sum(times.get(name, 0.0) for name in ("user", "nice", "system", "irq", "softirq"))
@@ -185,7 +185,7 @@ def take_snapshot(
         steal_s=steal_s,
         total_s=busy_s + (steal_s or 0.0) + times["idle"] + times.get("iowait", 0.0),
         processes={key: everything[key] for key in trial | harness},
-        switches=_involuntary_switches(trial, root=root),
+        switches=_involuntary_switches(trial),
         faults={key: count for key in trial if (count := everything[key].major_faults) is not None},
         everything=everything if keeps_everything else {},
     )

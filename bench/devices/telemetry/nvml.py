@@ -132,12 +132,11 @@ class NvmlTelemetry(Telemetry):
         return scaled(self._ask("nvmlDeviceGetPowerUsage"), 1e-3)
 
     def _reasons(self) -> frozenset[str] | None:
-        mask = self._ask("nvmlDeviceGetCurrentClocksEventReasons")
-        if mask is None:
-            mask = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons")
-        if mask is None:
-            return None
-        return frozenset(name for bit, name in _EVENT_REASONS.items() if mask & bit)
+        for name in ("Event", "Throttle"):  # the newer name of the call, the older
+            mask = self._ask(f"nvmlDeviceGetCurrentClocks{name}Reasons")
+            if mask is not None:
+                return frozenset(name for bit, name in _EVENT_REASONS.items() if mask & bit)
+        return None
 
     def _used_bytes(self) -> int | None:
         """Memory that processes hold. The first version of the call counts the driver's own too."""

@@ -1,14 +1,13 @@
 """The reader for a device: NVML, AMD SMI, or for the processor the kernel's power capping (RAPL).
 
-RAPL's package domains are added up; sub-domains (cores, graphics, memory) are parts of them and
-left out. The counters wrap every few minutes to hours, which is undone here. Since 2020 Linux lets
-only root read them; what cannot be read is not available, never estimated.
+RAPL's package domains are added up; sub-domains (cores, graphics, memory) are parts of them. The
+counters wrap every few minutes to hours, which is undone here. Since 2020 Linux lets only root read
+them; what cannot be read is not available, never estimated.
 Source: https://docs.kernel.org/power/powercap/powercap.html
 
-AMD SMI's binding is optional and not on every machine with a working torch, so a missing one is no
-error; nor is one that does not fit its driver. It writes 'N/A', 0 or all ones for what a device
-does not give, and renames its fields now and then; all end as None here. Left out: throttle
-reasons, which it only gives as percentages on some devices. Source of calls and units:
+AMD SMI's binding is optional: a missing one is no error, nor is one that does not fit its driver.
+It writes 'N/A', 0 or all ones for what a device does not give, and renames its fields now and then;
+all end as None here. Left out: throttle reasons, which some devices give as percentages. Source:
 https://rocm.docs.amd.com/projects/amdsmi/en/latest/reference/amdsmi-py-api.html
 """
 

@@ -121,10 +121,8 @@ def roof_for(device: Device, *, dtypes: Sequence[str]) -> Roof:
     return roof
 
 
-def measure_roof(
-    label: str, *, dtypes: Sequence[str], dtype_budget_s: float = 3.5, copy_budget_s: float = 1.0
-) -> Roof:
-    """Measure a device within about these seconds for each dtype and for the copy.
+def measure_roof(label: str, *, dtypes: Sequence[str], dtype_budget_s: float = 3.5) -> Roof:
+    """Measure a device within about these seconds for each dtype, and one for the copy.
 
     On a CPU as many threads work as torch is set to use. The smallest shape is always measured, so
     a very slow dtype overruns the budget by a few products.
@@ -150,7 +148,7 @@ def measure_roof(
                 sustained[dtype] = sustained_rate(timed, shape=shape)
                 flops_per_s[dtype] = max(sustained[dtype], rates[shape])
         tried[dtype] = {f"{side} {layout}": rate for (side, layout), rate in rates.items()}
-    bytes_per_s = copy_rate(Timed(device=device, adapter=adapter), budget_s=copy_budget_s)
+    bytes_per_s = copy_rate(Timed(device=device, adapter=adapter), budget_s=1.0)
     noise = noise_between(before, take_snapshot(os.getpid()))
     return Roof(
         **structs.asdict(_key_of(device)),

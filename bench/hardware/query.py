@@ -210,18 +210,8 @@ def _field_types() -> dict[str, type]:
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Condition:
-    """A comparison of one field with a number, or of a text without regard to its case."""
-
-    field: str
-    sign: str
-    value: float | str
-
-    def holds(self, fields: dict[str, Scalar]) -> bool | None:
-        """None where the row does not know the field."""
-        known = fields.get(self.field)
-        return None if known is None else _SIGNS[self.sign](_plain(known), self.value)
+Condition = tuple[str, Callable[[Scalar], bool]]
+"""A field, and what its value is asked where it is known; the case of a text is of no account."""
 
 
 def _plain(value: Scalar) -> Any:
@@ -238,29 +228,30 @@ def _condition(text: str) -> Condition:
     if match is None:
         raise UsageError(f"--where: {text[:40]!r} is not a comparison; {_EXAMPLE}")
     field, sign, value = match.groups()
+    compare = _SIGNS[sign]
     types = _field_types()
     if field not in types:
         raise one_of("field", field, sorted(types))
     if types[field] is str:
         if sign not in ("=", "!="):
             raise UsageError(f"--where: {field} holds text; compare it with = or !=")
-        return Condition(field=field, sign=sign, value=value.lower())
+        return field, lambda known: compare(_plain(known), value.lower())
     try:
-        return Condition(field=field, sign=sign, value=float(value))
+        number = float(value)
     except ValueError:
         raise UsageError(
             f"--where: {field} holds a number; {value!r} is not one; {_EXAMPLE}"
         ) from None
+    return field, lambda known: compare(known, number)
 
 
 def test_conditions(
     fields: dict[str, Scalar], *, conditions: Sequence[Condition]
 ) -> tuple[bool | None, tuple[str, ...]]:
     """Whether all of them hold; None with the fields that are unknown where these decide."""
-    held = {condition: condition.holds(fields) for condition in conditions}
-    if False in held.values():
+    unknown = tuple(field for field, _ in conditions if fields.get(field) is None)
+    if not all(holds(fields[field]) for field, holds in conditions if field not in unknown):
         return False, ()
-    unknown = tuple(condition.field for condition, holds in held.items() if holds is None)
     return (None, unknown) if unknown else (True, ())
 
 

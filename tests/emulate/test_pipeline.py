@@ -34,7 +34,7 @@ def layout(stages: int, micro_batches: int, schedule: str = "1f1b", **others: in
     )
 
 
-def ticked_s(stages: list[PipelineStage], laid_out: Layout, *, message_s: int) -> int:
+def ticked_s(stages: list[PipelineStage], laid_out: Layout) -> int:
     """When the last pass ends, looked up second by second; whole seconds only.
 
     Written apart from the simulation. Each second every free device begins its next pass if the
@@ -62,7 +62,7 @@ def ticked_s(stages: list[PipelineStage], laid_out: Layout, *, message_s: int) -
             while waiting:
                 to, end = waiting[0]
                 if end is None:
-                    end = now + message_s
+                    end = now + stages[to.stage - to.is_forward].output_bytes // 100
                     waiting[0] = (to, end)
                 if end > now:
                     break
@@ -103,18 +103,15 @@ def test_any_stages_run_as_the_ticking_reference_does(data: st.DataObject) -> No
     rounds = data.draw(st.integers(1, 3))
     micro_batches = devices * rounds if "inter" in schedule else data.draw(st.integers(1, 7))
     laid_out = layout(devices, micro_batches, schedule)
-    message_s = data.draw(st.integers(0, 4))
-    seconds = st.integers(1, 5)
-    stages = [
-        PipelineStage(
-            forward_s=data.draw(seconds),
-            backward_s=data.draw(seconds),
-            output_bytes=100 * message_s,
-        )
-        for _ in range(num_stages(laid_out))
-    ]
+    passes = st.builds(
+        PipelineStage,
+        forward_s=st.integers(1, 5),
+        backward_s=st.integers(1, 5),
+        output_bytes=st.integers(0, 9).map(lambda message_s: 100 * message_s),
+    )
+    stages = [data.draw(passes) for _ in range(num_stages(laid_out))]
     step = simulate_step(stages, layout=laid_out, model=round_prices())
-    assert step.step_s == pytest.approx(ticked_s(stages, laid_out, message_s=message_s))
+    assert step.step_s == pytest.approx(ticked_s(stages, laid_out))
     free = simulate_step(stages, layout=laid_out, model=None)
     assert step.compute_step_s == pytest.approx(free.step_s)
     assert step.comm_exposed_s == pytest.approx(step.step_s - free.step_s)

@@ -18,7 +18,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +36,7 @@ LEAST_ALPHA_S = 1e-6
 """A link without any latency is refused; where bursts hide it, it is next to nothing."""
 FITTED_POINT = (0.5e9, "imaging", 256 * 2**10)
 """Where the processor's tax is fitted; left out of the score."""
-NETWORK = "10.231.77"
+ADDRESSES, INTERFACE = ("10.231.77.1", "10.231.77.2"), "gb0"
 
 
 def missing() -> str | None:
@@ -61,8 +61,6 @@ class ShapedPair:
     """Namespaces 0 and 1, each with one end of the pair."""
 
     names: tuple[str, str]
-    addresses: tuple[str, str] = (f"{NETWORK}.1", f"{NETWORK}.2")
-    interface: str = "gb0"
 
     def shape(self, bits_per_s: float) -> None:
         """Limit both directions, with bursts shorter than the messages that are measured."""
@@ -70,7 +68,7 @@ class ShapedPair:
         for name in self.names:
             run(
                 "ip", "netns", "exec", name,
-                "tc", "qdisc", "replace", "dev", self.interface, "root", "tbf",
+                "tc", "qdisc", "replace", "dev", INTERFACE, "root", "tbf",
                 "rate", f"{bits_per_s:.0f}bit", "burst", str(burst_bytes), "latency", "100ms",
             )  # fmt: skip
 
@@ -78,7 +76,7 @@ class ShapedPair:
         """Let the pair run as fast as it can."""
         for name in self.names:
             subprocess.run(
-                ["ip", "netns", "exec", name, "tc", "qdisc", "del", "dev", self.interface, "root"],
+                ["ip", "netns", "exec", name, "tc", "qdisc", "del", "dev", INTERFACE, "root"],
                 capture_output=True,
                 timeout=30,
             )
@@ -103,64 +101,54 @@ def shaped_pair() -> Iterator[ShapedPair]:
             run("ip", "netns", "add", name)
             run("ip", "-n", name, "link", "set", "lo", "up")
         run(
-            "ip", "-n", names[0], "link", "add", pair.interface,
-            "type", "veth", "peer", "name", pair.interface, "netns", names[1],
+            "ip", "-n", names[0], "link", "add", INTERFACE,
+            "type", "veth", "peer", "name", INTERFACE, "netns", names[1],
         )  # fmt: skip
-        for name, address in zip(names, pair.addresses, strict=True):
-            run("ip", "-n", name, "addr", "add", f"{address}/24", "dev", pair.interface)
-            run("ip", "-n", name, "link", "set", pair.interface, "up")
+        for name, address in zip(names, ADDRESSES, strict=True):
+            run("ip", "-n", name, "addr", "add", f"{address}/24", "dev", INTERFACE)
+            run("ip", "-n", name, "link", "set", INTERFACE, "up")
         yield pair
     finally:
         for name in names:
             subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=30)
 
 
-class Ranks:
-    """Two rank processes, one in each namespace, given the same orders."""
-
-    def __init__(self, pair: ShapedPair) -> None:
-        program = str(Path(__file__).with_name("rank.py"))
-        self._pair = pair
-        self._port = 29_500
-        self.processes = [
-            subprocess.Popen(
-                pair.command(index, sys.executable, program),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "RANK": str(index), "OMP_NUM_THREADS": "1"},
-            )
-            for index in range(2)
-        ]
-
-    def order(self, **order: Any) -> list[dict[str, Any]]:
-        """Give both ranks an order and return both answers; a rank that dies raises."""
-        self._port += 1
-        order |= {
-            "address": self._pair.addresses[0],
-            "port": self._port,
-            "interface": self._pair.interface,
-        }
-        for process in self.processes:
-            process.stdin.write(json.dumps(order) + "\n")
-            process.stdin.flush()
-        answers = []
-        for process in self.processes:
-            line = process.stdout.readline()
-            if not line:
-                raise RuntimeError(f"a rank died at {order}")
-            answers.append(json.loads(line))
-        return answers
+Order = Callable[..., list[dict[str, Any]]]
 
 
 @contextmanager
-def rank_processes(pair: ShapedPair) -> Iterator[Ranks]:
-    """Start two ranks and end them whatever happens."""
-    ranks = Ranks(pair)
+def rank_processes(pair: ShapedPair) -> Iterator[Order]:
+    """Start a rank in each namespace; yield what gives both an order and returns both answers.
+
+    A rank that dies raises; both are ended whatever happens.
+    """
+    program = str(Path(__file__).with_name("rank.py"))
+    ports = itertools.count(29_501)
+    processes = [
+        subprocess.Popen(
+            pair.command(index, sys.executable, program),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "RANK": str(index), "OMP_NUM_THREADS": "1"},
+        )
+        for index in range(2)
+    ]
+
+    def order(**order: Any) -> list[dict[str, Any]]:
+        order |= {"address": ADDRESSES[0], "port": next(ports), "interface": INTERFACE}
+        for process in processes:
+            process.stdin.write(json.dumps(order) + "\n")
+            process.stdin.flush()
+        answers = [process.stdout.readline() for process in processes]
+        if not all(answers):
+            raise RuntimeError(f"a rank died at {order}")
+        return [json.loads(line) for line in answers]
+
     try:
-        yield ranks
+        yield order
     finally:
-        for process in ranks.processes:
+        for process in processes:
             process.kill()
             process.communicate()
 
@@ -224,10 +212,10 @@ Key = tuple[float, str, int]
 
 @dataclass(kw_only=True)
 class Experiment:
-    """Both ranks over the pair; `rounds` of so many `steps` at each point."""
+    """Both ranks, taking orders, over the pair; `rounds` of so many `steps` at each point."""
 
     pair: ShapedPair
-    ranks: Ranks
+    order: Order
     rounds: int
     steps: int
     links: dict[float, tuple[float, float]] = field(default_factory=dict)
@@ -247,7 +235,7 @@ class Experiment:
         found: dict[int, list[float]] = {size: [] for size in SIZES_BYTES}
         order: dict[str, Any] = {"do": "collectives", "mode": "real", "repeats": 9}
         for _ in range(FIT_ROUNDS):
-            answers = self.ranks.order(**order, sizes_bytes=SIZES_BYTES)
+            answers = self.order(**order, sizes_bytes=SIZES_BYTES)
             for size in SIZES_BYTES:
                 found[size].append(max(answer["median_s"][str(size)] for answer in answers))
         return fit_line({size: statistics.median(times_s) for size, times_s in found.items()})
@@ -266,7 +254,7 @@ class Experiment:
             alpha_s, bytes_per_s = self.links[rate]
             link = f"bw={bytes_per_s / 1e6:.6f}MB/s,latency={alpha_s * 1e6:.3f}us"
             order |= {"link": link, "cpu_tax": tax}
-        answers = self.ranks.order(**order)
+        answers = self.order(**order)
         step_s = [max(both) for both in zip(*(one["step_s"] for one in answers), strict=True)]
         return statistics.median(step_s), answers[0]["gradient_bytes"]
 

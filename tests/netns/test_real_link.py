@@ -125,8 +125,8 @@ def test_emulated_steps_take_as_long_as_real_ones(request: pytest.FixtureRequest
     reason = missing()
     if reason is not None:
         pytest.skip(reason)
-    with shaped_pair() as pair, rank_processes(pair) as ranks:
-        found = Experiment(pair=pair, ranks=ranks, rounds=5, steps=8).measure()
+    with shaped_pair() as pair, rank_processes(pair) as order:
+        found = Experiment(pair=pair, order=order, rounds=5, steps=8).measure()
     text = document(found, date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"))
     print("\n" + text)
     if request.config.getoption("write_document", default=False):

@@ -58,23 +58,22 @@ class Completions:
         self._has_leader = False
         self._num_idle = 0
         self._is_closed = False
-        self._own: set[int] = set()
+        self._here = threading.local()
 
     @property
     def is_own_thread(self) -> bool:
         """Whether the caller is a callable that this object runs."""
-        return threading.get_ident() in self._own
+        return hasattr(self._here, "is_own")
 
     def call_at(self, due_s: float, run: Callable[[], None]) -> None:
         """Run at `due_s` of `perf_counter`, never before, on a thread of its own."""
         with self._due:
             is_first = not self._heap or due_s < self._heap[0][0]
             heapq.heappush(self._heap, (due_s, next(self._sequence), run))
-            if self._has_leader:
-                if is_first:
-                    self._due.notify()
-            else:
+            if not self._has_leader:
                 self._appoint()
+            elif is_first:
+                self._due.notify()
 
     def close(self) -> None:
         """Forget what is not due yet and let the threads end."""
@@ -91,19 +90,15 @@ class Completions:
             threading.Thread(target=self._serve, name="link", daemon=True).start()
 
     def _serve(self) -> None:
-        me = threading.get_ident()
-        self._own.add(me)
-        try:
-            while True:
-                with self._due:
-                    due = self._lead()
-                if due is None:
-                    return
-                due_s, _, run = due
-                sleep_until(due_s, early_s=self._early_s)
-                run()
-        finally:
-            self._own.discard(me)  # the number may be another thread's next
+        self._here.is_own = True
+        while True:
+            with self._due:
+                due = self._lead()
+            if due is None:
+                return
+            due_s, _, run = due
+            sleep_until(due_s, early_s=self._early_s)
+            run()
 
     def _lead(self) -> _Due | None:
         """Wait to lead, then until something is almost due; None when all is over."""

@@ -25,7 +25,7 @@ from bench.hardware.links.curves import Curve, Point
 from bench.hardware.links.presets import GIVEN_ERROR_FRACTION, INFINITE, LinkLevel, link
 from bench.hardware.loader import AboveZero, Count, Declared, Number, Text, parse_document
 
-_DIGEST = re.compile(r"(.+)@([0-9a-f]{8})", re.DOTALL)
+_BEFORE_DIGEST = re.compile(r"@(?=[0-9a-f]{8}\Z)")
 
 
 class LinkFile(Declared, frozen=True, kw_only=True, omit_defaults=True):
@@ -65,20 +65,15 @@ class LinkFile(Declared, frozen=True, kw_only=True, omit_defaults=True):
         path.write_text(text, encoding="utf-8")
 
 
-def _split(text: str) -> tuple[str, str | None]:
-    match = _DIGEST.fullmatch(text)
-    return (text, None) if match is None else (match[1], match[2])
-
-
 def is_link_file(text: str) -> bool:
     """Whether a link's text names a file: by its ending (with or without a digest behind it)."""
-    path, _ = _split(text)
+    path = _BEFORE_DIGEST.split(text)[0]
     return path.lower().endswith((".yaml", ".yml")) and not re.search(r"\*\s*\d+\s*/", path)
 
 
 def read_link_file(text: str) -> LinkLevel:
     """Read the file named `path` or `path@digest`; `DataError` names file and field."""
-    name, wanted = _split(text)
+    name, *wanted = _BEFORE_DIGEST.split(text)
     if "*" in name or "," in name:  # which mean something in a link's text
         raise DataError(f"link file {name[:80]!r}: rename it without * and comma")
     path = user_path(name, what="link file")
@@ -88,9 +83,10 @@ def read_link_file(text: str) -> LinkLevel:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise DataError(f"link file {name}: cannot be read: {reason}") from None
     digest = hashlib.sha256(content.encode()).hexdigest()[:8]
-    if wanted is not None and wanted != digest:
+    if wanted and wanted != [digest]:
         raise DataError(
-            f"link file {name}: its content has digest {digest}, not {wanted}; it was changed since"
+            f"link file {name}: its content has digest {digest}, not {wanted[0]}; "
+            "it was changed since"
         )
     return parse_document(content, into=LinkFile, what=path.name).level(f"{name}@{digest}")
 

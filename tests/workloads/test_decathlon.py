@@ -128,11 +128,8 @@ def test_a_damaged_file_is_named_or_is_harmless(folder: Path, data: st.DataObjec
 def test_a_valid_folder_passes_in_every_form(folder: Path) -> None:
     rewrite(folder / LABEL, same)
     rewrite(folder / IMAGE, lambda array: array[..., None])
-    assert reason_of(folder) is None
-    old = nibabel.load(folder / IMAGE)
-    nibabel.save(nibabel.Nifti2Image(np.asarray(old.dataobj), old.affine), folder / IMAGE)
-    assert reason_of(folder) is None
     nibabel.save(nibabel.load(folder / IMAGE), folder.parent / "elsewhere.nii")
+    assert reason_of(folder) is None
     pairs = json.loads((folder / "dataset.json").read_text())["training"]
     set_key(folder, "training", [{**pairs[1], "image": "../elsewhere.nii"}])
     assert reason_of(folder) is None

@@ -44,8 +44,6 @@ class Layer:
     kernel: int
     voxels: int
     """Positions where the kernel is applied: outputs, or inputs if transposed."""
-    is_concatenated: bool = False
-    """Its input was joined from two tensors and is stored once more."""
 
     @property
     def num_weights(self) -> int:
@@ -103,9 +101,9 @@ class UNet:
         """Yield every convolution in order of execution; the first sees the image."""
         voxels = [math.prod(self.patch) // 8**stage for stage in range(len(self.filters))]
 
-        def layer(before: int, after: int, kernel: int, stage: int, **flags: bool) -> Layer:
-            kept = {"channels_in": before, "channels_out": after, "voxels": voxels[stage]}
-            return Layer(kernel=kernel, **kept, **flags)
+        def layer(before: int, after: int, kernel: int, stage: int) -> Layer:
+            size = {"kernel": kernel, "voxels": voxels[stage]}
+            return Layer(channels_in=before, channels_out=after, **size)
 
         before = self.channels
         for stage, width in enumerate(self.filters):
@@ -115,7 +113,7 @@ class UNet:
         for stage in reversed(range(len(self.filters) - 1)):
             width = self.filters[stage]
             yield layer(self.filters[stage + 1], width, 2, stage + 1)
-            yield layer(2 * width, width, 3, stage, is_concatenated=True)
+            yield layer(2 * width, width, 3, stage)
             yield layer(width, width, 3, stage)
             if stage <= self.heads:
                 yield layer(width, self.classes, 1, stage)
@@ -157,9 +155,9 @@ class UNet:
         return windows * activations + passes * weights * dtype_bytes
 
     def joined_elements(self) -> int:
-        """Elements of all concatenations for one patch: half of them are skips."""
-        joined = (layer for layer in self.layers() if layer.is_concatenated)
-        return sum(layer.channels_in * layer.voxels for layer in joined)
+        """Elements of all concatenations for one patch, a copy each: half of them are skips."""
+        skips = (layer for layer in self.layers() if layer.kernel == 2)
+        return sum(2 * layer.num_outputs for layer in skips)
 
     def saved_bytes(self, *, element_bytes: int) -> int:
         """Return what one patch keeps for backward, the loss included."""

@@ -148,7 +148,7 @@ import transformers.utils  # whoever wants it afterwards gets it
 
 
 REFUSED = {
-    "align": ["length 0 length 0 must be from 1", "batch 0 batch 0 must be from 1"],
+    "align": ["length 0 must be from 1", "batch 0 must be from 1"],
     "imaging": [
         "batch 0", "channels 0", "classes 1", "classes 256", "filters 8x16", "filters 8x0x8",
         "patch 32x32", "patch 30x32x32", "patch 4x4x4", "patch 0x32x32", "volume 32x32",

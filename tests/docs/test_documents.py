@@ -71,8 +71,10 @@ def test_ci_and_the_dockerfile_set_up_as_the_first_screen_does() -> None:
 def test_every_command_runs(path: Path, tmp_path: Path) -> None:
     out = tmp_path / "results"
     run_id = ""
+    earlier = DOCUMENTS[: DOCUMENTS.index(path)]
+    done = {*SETUP, *(command for document in earlier for command in commands_of(document))}
     for command in commands_of(path):
-        if command in SETUP:
+        if command in done:
             continue
         words = shlex.split(command.replace("/tmp/phantoms", str(tmp_path / "phantoms")))
         if words[:2] == ["python", "-m"]:

@@ -41,7 +41,7 @@ class WorkloadStep:
         """What is run, as in a result file; lands in pytest-benchmark's `extra_info`."""
 
     def __call__(self) -> StepCount:
-        """Run one step, wait for the device, and tell what the step processed."""
+        """Run one step, wait for the device, and return what the step processed."""
         count = self._engine.step()
         self._engine.adapter.synchronize()
         self._has_run = True
@@ -62,7 +62,7 @@ class Workloads:
 
     def __init__(self, benchmark: object) -> None:
         self._info: dict[str, Scalar] = getattr(benchmark, "extra_info", {})
-        self._steps: list[WorkloadStep] = []
+        self.steps: list[WorkloadStep] = []
 
     def __call__(
         self,
@@ -100,20 +100,14 @@ class Workloads:
             seed=seed,
         )
         try:
-            step = _built(_planned(asked, device=device), opened=self._steps)
+            step = _built(_planned(asked, device=device), opened=self.steps)
         except BenchError as error:
             raise pytest.fail.Exception(f"bench_workload: {error}", pytrace=False) from None
-        self._steps.append(step)
+        self.steps.append(step)
         self._info.update(step.facts)
         for _ in range(warmup_steps):
             step()
         return step
-
-    def close(self) -> list[str]:
-        """Free everything; return a line for each workload whose last output is wrong."""
-        problems = [(step.facts["workload"], step.close()) for step in self._steps]
-        self._steps.clear()
-        return [f"{name}: {problem}" for name, problem in problems if problem is not None]
 
 
 @pytest.fixture
@@ -132,8 +126,8 @@ def bench_workload(request: pytest.FixtureRequest) -> Iterator[Workloads]:
     workloads = Workloads(benchmark)
     with _restored_settings():
         yield workloads
-        wrong = workloads.close()
-    if wrong:
+        closed = [(step.facts["workload"], step.close()) for step in workloads.steps]
+    if wrong := [f"{name}: {problem}" for name, problem in closed if problem is not None]:
         pytest.fail(f"bench_workload: wrong output of {'; '.join(wrong)}", pytrace=False)
 
 

@@ -68,12 +68,11 @@ def project(
 def _profile(files: Sequence[Path]) -> None:
     """Record operator profiles beside result files; refuses when workload or device changed."""
     from bench.run import session
-    from bench.run.session import record_profiles
 
     for path in files:
         begun = session.resume(str(path), folder=path.parent, note=print_note)
         with begun.store:
-            record_profiles(begun, note=print_note)
+            session.record_profiles(begun, note=print_note)
 
 
 def _measured(files: Sequence[Path]) -> tuple[list[Start], list[Unknown]]:

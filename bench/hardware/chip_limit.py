@@ -56,21 +56,20 @@ def parse_chip_limit(text: str) -> ChipLimit:
             raise one_of("--chip-limit", key, list(KEYS), hint=EXAMPLE)
         if key in found:
             raise UsageError(f"--chip-limit {text[:80]!r} names {key} twice")
-        found[key] = parse_bytes(value, what="memory") if key == "memory" else _count(key, value)
+        if key == "memory":
+            found[key] = parse_bytes(value, what="memory")
+        elif value.isascii() and value.isdigit() and 0 < int(value[:9]) < 10**6:
+            found[key] = int(value)
+        else:
+            raise UsageError(
+                f"--chip-limit: {key} {value[:20]!r} is not a whole number over 0, {EXAMPLE}"
+            )
     if "sms" in found and "cores" in found:
         raise UsageError("--chip-limit: sms are a GPU's, cores a CPU's; give one of them")
     memory_bytes = found.pop("memory", None)
     if memory_bytes == 0:
         raise UsageError("--chip-limit: memory must be over 0")
     return ChipLimit(memory_bytes=memory_bytes, **found)
-
-
-def _count(key: str, value: str) -> int:
-    if not value.isascii() or not value.isdigit() or not 0 < int(value[:9]) < 10**6:
-        raise UsageError(
-            f"--chip-limit: {key} {value[:20]!r} is not a whole number over 0, {EXAMPLE}"
-        )
-    return int(value)
 
 
 def check_device(limit: ChipLimit, *, device_type: str) -> None:

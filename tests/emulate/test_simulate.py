@@ -6,11 +6,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from bench.emulate.replay import (
     Collective,
@@ -21,7 +18,7 @@ from bench.emulate.replay import (
     straggler_step_s,
 )
 from bench.hardware.costs.collectives import Group
-from tests.emulate.fixed_model import FixedModel, emulated, round_prices
+from tests.emulate.fixed_model import round_prices
 
 Happening = tuple[Literal["issue", "wait", "drain"], int, float]
 """What happens after some seconds of compute, and to which collective."""
@@ -208,43 +205,3 @@ def test_the_largest_is_the_mean_of_every_draw_and_what_the_link_adds_is_not_dra
         for work_s in (0.1, 0.3)
     ]
     assert straggler_step_s(replays, num_ranks=2) == pytest.approx(0.45)
-
-
-def trained(*, link_s: float) -> list[StepTrace]:
-    """Return steps of a DDP net with four buckets or so."""
-    torch.manual_seed(0)
-    layers = [nn.Sequential(nn.Linear(256, 256), nn.ReLU()) for _ in range(8)]
-    batch = torch.randn(16, 256)
-    traces = []
-    with emulated(FixedModel(link_s), num_ranks=8) as emulation:
-        net = DistributedDataParallel(nn.Sequential(*layers), bucket_cap_mb=0.5)
-        optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
-        for _ in range(7):
-            emulation.begin_step()
-            optimizer.zero_grad()
-            net(batch).square().mean().backward()
-            optimizer.step()
-            traces.append(emulation.end_step().trace)
-    return traces[2:]  # DDP settles its buckets in the first
-
-
-def test_recorded_and_simulated_steps_agree_on_a_link_and_without_one() -> None:
-    """How late a thread wakes is not tested: it only makes a recorded step longer."""
-    errors_frac = []
-    for trace in trained(link_s=0.02):
-        assert len(trace.collectives) >= 3
-        simulated = replay(trace)
-        assert simulated.comm_total_s == pytest.approx(0.02 * len(trace.collectives))
-        # One after another from its issue on: what is not through when compute first waits.
-        wait_s = min(mark.start_s for mark in trace.marks if mark.kind != "issue")
-        queued = enumerate(reversed(trace.collectives), start=1)
-        left_s = max(count * 0.02 - (wait_s - one.issued_s) for count, one in queued)
-        assert simulated.comm_exposed_s == pytest.approx(max(left_s, 0.0), abs=1e-6)
-        assert simulated.step_s <= trace.duration_s + 1e-6
-        errors_frac.append(1 - simulated.step_s / trace.duration_s)
-    assert min(errors_frac) < 0.03
-    for trace in trained(link_s=0.0):
-        slow = replay(trace, model=FixedModel(0.02))
-        in_line_s = 0.02 * len(trace.collectives)
-        assert in_line_s < slow.step_s <= slow.compute_s + in_line_s + 1e-9
-        assert slow.compute_s == pytest.approx(replay(trace).step_s)

@@ -101,17 +101,10 @@ def test_cold_costs_are_columns_and_compiling_is_the_first_step_beyond_the_other
     config = request_of("sleep-infer", compile=True).config
     warmup = Warmup(step_s=[9.0, 0.5, 0.5], wall_s=1.0, has_converged=True, recompiles=1)
     cold_s = {"import": 2.0, "build": 3.0}
-    assert summary.cold_columns(warmup, cold_s=cold_s, config=config, step_s=[0.5]) == {
-        "warmup_steps": 3,
-        "warmup_s": 1.0,
-        "warmup_converged": True,
-        "import_s": 2.0,
-        "build_s": 3.0,
-        "transfer_s": None,
-        "first_step_s": 9.0,
-        "compile_s": 8.5,
-        "recompiles": 1,
-    }
+    row = summary.cold_columns(warmup, cold_s=cold_s, config=config, step_s=[0.5])
+    assert (row["import_s"], row["build_s"], row["transfer_s"]) == (2.0, 3.0, None)
+    assert (row["first_step_s"], row["compile_s"], row["recompiles"]) == (9.0, 8.5, 1)
+    assert (row["warmup_steps"], row["warmup_s"], row["warmup_converged"]) == (3, 1.0, True)
 
 
 def reasons(
@@ -242,30 +235,32 @@ def linked(device, *, contention="16", mode="emulated", period_steps=1):
     return link
 
 
-def contended(device, **kind):
-    return linked(device, **kind).contended_columns(
-        device.step, synchronize=device.synchronize, step_s=[STEP_S, STEP_S, 0.020]
-    )
+def contended(device, link, step_s=(STEP_S, STEP_S, 0.020)):
+    return link.contended_columns(device.step, synchronize=device.synchronize, step_s=step_s)
 
 
 def test_waiting_for_the_device_is_not_taken_for_contention(device):
-    assert contended(device) == {
+    assert contended(device, linked(device)) == {
         "contended_step_ms": pytest.approx(12.0),
         "contention_units": 16,
         "contention_moved_frac": 0.75,
     }
     assert device.asked[:4] == [0, 16, 0, 16] and device.units == 0
-    device.contended_s = -0.001  # a busy machine makes contention no gain
-    assert contended(device)["contended_step_ms"] == pytest.approx(10.0)
-
-
-def test_a_mitigation_that_communicates_rarely_is_seen_whole(device):
-    row = contended(device, period_steps=3)
+    # A mitigation that communicates rarely is seen whole.
+    device.asked.clear()
+    row = contended(device, linked(device, period_steps=3))
     assert row["contended_step_ms"] == pytest.approx(40 / 3 + 2)
     assert device.asked[:6] == [0, 0, 0, 16, 16, 16]
+    device.contended_s = -0.001  # a busy machine makes contention no gain
+    assert contended(device, linked(device))["contended_step_ms"] == pytest.approx(10.0)
     device.asked.clear()
-    assert contended(device, contention="none") == contended(device, mode="throttled") == {}
+    for without in ({"contention": "none"}, {"mode": "throttled"}):
+        assert contended(device, linked(device, **without)) == {}
     assert device.asked == [], "nothing is said where nothing is asked"
+    row = {"step_high_ms": 15.0, "simulated_step_ms": 11.0, "contended_step_ms": 13.0}
+    assert widened(row)["step_high_ms"] == 17.0, "the slow link and contention"
+    assert widened(row | {"contended_step_ms": 8.0})["step_high_ms"] == 15.0
+    assert widened({"step_high_ms": 15.0}) == {"step_high_ms": 15.0}
 
 
 @pytest.mark.parametrize(
@@ -279,14 +274,7 @@ def test_what_follows_a_window_is_bounded(device, step_s, is_smoke, traced, pair
     link.is_smoke = is_smoke
     link.trace_afterwards(device.step)
     assert len(link.traces.kept) == traced == len(device.asked)
-    added = link.contended_columns(device.step, synchronize=device.synchronize, step_s=[step_s])
+    added = contended(device, link, [step_s])
     assert added["contended_step_ms"] == pytest.approx((step_s + device.contended_s) * 1e3)
     assert len(device.asked) == traced + 2 * pairs
     assert device.now_s < most_s
-
-
-def test_the_upper_end_of_the_bracket_has_the_slow_link_and_contention():
-    row = {"step_high_ms": 15.0, "simulated_step_ms": 11.0, "contended_step_ms": 13.0}
-    assert widened(row)["step_high_ms"] == 17.0
-    assert widened(row | {"contended_step_ms": 8.0})["step_high_ms"] == 15.0
-    assert widened({"step_high_ms": 15.0}) == {"step_high_ms": 15.0}

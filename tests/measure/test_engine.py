@@ -15,7 +15,7 @@ from tests.measure.trial_requests import request_of
 
 
 def engine_for(*, prompt_tokens: int, compile_mode: str | None = None) -> TorchEngine:
-    overrides = {"prompt_tokens": prompt_tokens, "batch": 3}
+    overrides = {"prompt_tokens": prompt_tokens, "batch": 3, "layers": 1}
     return TorchEngine(
         request_of("llm-prefill", overrides=overrides, compile=True, compile_mode=compile_mode)
     )

@@ -143,7 +143,7 @@ def test_what_one_raised_or_how_one_died_is_told_before_who_lost_a_peer(tmp_path
     def detail_of(exits: dict[int, int]) -> str:
         # As torch's agent shows of processes that ended badly.
         died: Any = {rank: SimpleNamespace(exitcode=code) for rank, code in exits.items()}
-        return first_failure(died, folder=tmp_path, num_ranks=3).detail
+        return first_failure(died, folder=tmp_path).detail
 
     assert detail_of({0: -signal.SIGTERM}) == "the ranks were ended from outside"
     note(2, "connection closed", time_s=1.0, is_lost_peer=True)

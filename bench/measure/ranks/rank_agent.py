@@ -46,12 +46,10 @@ def launch(folder: Path, *, num_ranks: int) -> dict[int, ProcessFailure]:
     return {}
 
 
-def first_failure(failures: dict[int, ProcessFailure], *, folder: Path, num_ranks: int) -> Failure:
+def first_failure(failures: dict[int, ProcessFailure], *, folder: Path) -> Failure:
     """Name the failure that began it: what a rank raised, else how one died, else a lost peer."""
-    notes = [folder / f"{rank}.failure" for rank in range(num_ranks)]
-    raised: list[RankFailure] = [
-        decode(note.read_bytes(), RankFailure) for note in notes if note.exists()
-    ]
+    notes = (note.read_bytes() for note in folder.glob("*.failure"))
+    raised: list[RankFailure] = [decode(note, RankFailure) for note in notes]
     raised.sort(key=lambda one: (one.is_lost_peer, one.time_s))
     if raised and not raised[0].is_lost_peer:
         return raised[0].failure
@@ -82,9 +80,8 @@ def main() -> int:
     folder, num_ranks = Path(sys.argv[2]), int(sys.argv[3])
     # The ranks, in sessions of their own, read the same standard input and end themselves.
     end_with_parent(folder)
-    failures = launch(folder, num_ranks=num_ranks)
-    if failures:
-        messages.send(first_failure(failures, folder=folder, num_ranks=num_ranks))
+    if failures := launch(folder, num_ranks=num_ranks):
+        messages.send(first_failure(failures, folder=folder))
     return 0
 
 

@@ -5,7 +5,6 @@ together: rank 0's clock and verdict count, for all alike.
 """
 
 import random
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -215,9 +214,7 @@ def test_window_has_both_minima_and_is_extended_until_the_mean_is_known_or_its_l
         (120.0, 1, True),
     ):
         assert rule(elapsed_s, [elapsed_s / num_steps] * num_steps) is is_enough, elapsed_s
-    started_s = time.perf_counter()
-    assert measured_enough(Limits())(10.0, [1e-5] * 1_000_000)
-    assert time.perf_counter() - started_s < 1.0, "it costs little on a million steps"
+    assert rule(4.0, [1e-5] * 400_001), "very many are looked at in blocks"
     # 60 steps in 3 s: a spread of 2 % leaves the mean known to 0.5 %, one of 10 % to 2.6 %
     # (and to 1.5 % after some 9 s), one of 25 % not in 30 s.
     assert noisy_window(sd_frac=0.02).wall_s == pytest.approx(3, abs=0.6)

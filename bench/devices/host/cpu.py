@@ -149,16 +149,14 @@ def usable_cpu_ids(*, num_cores: int | None = None, root: Path = ROOT) -> tuple[
 
 def usable_memory_bytes(*, root: Path = ROOT) -> int:
     """Memory this process may fill: the machine's, or the control group's limit where smaller."""
-    total = psutil.virtual_memory().total
-    limit = memory_limit_bytes(root=root)
-    return total if limit is None else min(total, limit)
+    total_bytes, limit_bytes = psutil.virtual_memory().total, memory_limit_bytes(root=root)
+    return total_bytes if limit_bytes is None else min(total_bytes, limit_bytes)
 
 
 def free_memory_bytes(*, root: Path = ROOT) -> int:
     """Memory that can be had now without swapping, control group honoured."""
-    available = psutil.virtual_memory().available
-    left = memory_left_bytes(root=root)
-    return available if left is None else min(available, left)
+    free_bytes, left_bytes = psutil.virtual_memory().available, memory_left_bytes(root=root)
+    return free_bytes if left_bytes is None else min(free_bytes, left_bytes)
 
 
 def cpu_model(*, root: Path = ROOT) -> str | None:

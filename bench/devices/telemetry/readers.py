@@ -135,12 +135,13 @@ def open_amd(device: Device) -> AmdTelemetry | None:
         return None
     try:
         handles = smi.amdsmi_get_processor_handles()
-        known = {str(smi.amdsmi_get_gpu_device_bdf(handle)).lower(): handle for handle in handles}
+        known = [(str(smi.amdsmi_get_gpu_device_bdf(handle)).lower(), handle) for handle in handles]
     except (smi.AmdSmiException, *_UNFIT):
         return None
     wanted = (device.pci_bus_id or "").lower()
-    found = [handle for address, handle in known.items() if not wanted or wanted.endswith(address)]
-    return AmdTelemetry(smi, handle=found[0], name=device.name) if len(found) == 1 else None
+    found = [handle for address, handle in known if not wanted or wanted.endswith(address)]
+    is_sure = len(found) == 1 or (found and wanted)
+    return AmdTelemetry(smi, handle=found[0], name=device.name) if is_sure else None
 
 
 def open_telemetry(device: Device) -> Telemetry | None:

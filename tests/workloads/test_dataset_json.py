@@ -128,10 +128,11 @@ def test_content_that_is_not_read_is_named_as_what_it_is(tmp_path: Path) -> None
 def test_regions_lists_of_channels_and_a_count_in_quotes_are_read(tmp_path: Path) -> None:
     labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3}
     listed = {"x": {"images": ["a/ct.nii.gz", "b/pet.nii.gz"], "label": "x.nii.gz"}}
-    content = {**NNUNET, "labels": labels, "numTraining": "3", "regions_class_order": [1, 2, 3]}
+    more = {"numTraining": "3", "regions_class_order": [1, 2, 3], "modality": {"0": "T1"}}
+    content = {**NNUNET, "labels": labels, **more}
     found = read_folder(folder_of(tmp_path, content, images=FILES))
     assert found.classes == ("background", "whole", "core", "enhancing")
-    assert len(found.training) == 2
+    assert found.channels == ("CT", "PET") and len(found.training) == 2
     (case,) = read_folder(folder_of(tmp_path, {**NNUNET, "dataset": listed}, images=[])).training
     names = ("a/ct.nii.gz", "b/pet.nii.gz", "x.nii.gz")
     assert case.paths == tuple(tmp_path / name for name in names)

@@ -106,8 +106,7 @@ class Workload(UNet, bench.workload.Workload):
         """Return nnU-Net's SGD."""
         from torch.optim import SGD
 
-        parameters = net.parameters()
-        return SGD(parameters, lr=1e-2, momentum=0.99, nesterov=True, weight_decay=3e-5)
+        return SGD(net.parameters(), lr=1e-2, momentum=0.99, nesterov=True, weight_decay=3e-5)
 
     def schedule(self, optimizer: Any) -> Any:
         """Return nnU-Net's polynomial decay."""

@@ -117,8 +117,7 @@ class LlamaStage(nn.Module):
         self.embedding = net.model.embed_tokens if first == 0 else None
         self.layers = net.model.layers[first:last]
         self.rotary = net.model.rotary_emb
-        self.norm = net.model.norm if is_final else None
-        self.head = net.lm_head if is_final else None
+        self.final = nn.Sequential(net.model.norm, net.lm_head) if is_final else None
 
     def forward(self, hidden_bth: torch.Tensor | None, ids_bt: torch.Tensor) -> torch.Tensor:
         """Return hidden states (B, T, H), or the final stage's loss; ids hold T + 1 tokens."""
@@ -129,9 +128,7 @@ class LlamaStage(nn.Module):
         rotary = self.rotary(hidden_bth, position_ids=positions)
         for layer in self.layers:
             hidden_bth = layer(hidden_bth, position_embeddings=rotary, position_ids=positions)
-        if self.head is None or self.norm is None:
-            return hidden_bth
-        return _cross_entropy(self.head(self.norm(hidden_bth)), ids_bt)
+        return hidden_bth if self.final is None else _cross_entropy(self.final(hidden_bth), ids_bt)
 
 
 def stages(llm: LlamaShape, net: Any, *, num_stages: int) -> list[nn.Module]:
@@ -227,7 +224,11 @@ def read_prompt(llm: LlamaShape, net: nn.Module, ids: torch.Tensor, *, kind: str
         _, cache = prefill(llm, net, ids[:, :length])
     positions = torch.arange(length, length + new, device=ids.device).view(new, 1, 1)
     masks: tuple[torch.Tensor | None, ...] = (None,) * new
-    if kind == "static" or (kind == "auto" and _gains_from_static(net, ids.device)):
+    is_compiled = hasattr(net, "_orig_mod") or getattr(net, "_compiled_call_impl", None) is not None
+    # Fixed shapes save an accelerator's allocator and a compiler's recompiles; an eager CPU would
+    # only attend to the padding.
+    gains = kind == "auto" and (is_compiled or ids.device.type != "cpu")
+    if kind == "static" or gains:
         cache = Cache(layers=[_FixedLayer(one, length=length + new) for one in cache.layers])
         visible = torch.arange(length + new, device=ids.device) <= positions
         masks = visible[:, None, None].repeat(1, len(ids), 1, 1, 1).unbind(0)
@@ -238,15 +239,6 @@ def read_prompt(llm: LlamaShape, net: nn.Module, ids: torch.Tensor, *, kind: str
         positions=positions.unbind(0),
         masks=masks,
     )
-
-
-def _gains_from_static(net: nn.Module, device: torch.device) -> bool:
-    """Whether fixed shapes pay: they save an accelerator's allocator and a compiler's recompiles.
-
-    An eager CPU only pays for them, by attending to the padding.
-    """
-    is_compiled = hasattr(net, "_orig_mod") or getattr(net, "_compiled_call_impl", None) is not None
-    return is_compiled or device.type != "cpu"
 
 
 def generate(net: nn.Module, prompt: Prompt) -> dict[str, torch.Tensor]:

@@ -1,6 +1,7 @@
 """Layouts on a CUDA device with virtual ranks: they run in every dtype and send what they must."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -68,6 +69,19 @@ def test_replicas_and_shards_send_fp32_gradients_and_a_cut_net_activations(dtype
     for data in (1, 2):
         layout = Layout(mode="emulated", strategy="tp", tensor=2, data=data)
         assert sent_bytes(layout, dtype=dtype)["all_reduce"] >= 4 * TINY.layers * activations
+
+
+def test_mitigations_send_their_part() -> None:
+    for mitigate, least_frac, most_frac in (
+        ("fp16", 0.5, 0.5),
+        ("bf16", 0.5, 0.5),
+        ("powersgd-2", 0.001, 0.25),
+        ("postlocalsgd-4", 1.0, 1.0),
+        ("diloco-4", 1.0, 1.0),
+    ):
+        found = sent_bytes(replace(DDP, mitigate=mitigate), dtype="fp32")
+        assert least_frac <= found.pop("all_reduce") / GRADIENT_BYTES <= most_frac, mitigate
+        assert found == {} or not mitigate.endswith("16")
 
 
 @pytest.mark.parametrize("layout", [DDP, Layout(mode="emulated", strategy="tp", tensor=2)])

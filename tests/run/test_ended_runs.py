@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -272,12 +273,12 @@ def kill_and_resume(out: Path, *, seed: int) -> bool:
 @pytest.mark.parametrize(
     ("seeds", "least"),
     [
-        (range(10), 2),
+        ((0, 2, 4, 6, 7, 9), 2),  # each kind of end, early and late
         pytest.param(range(100, 200), 25, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
     ],
 )
 def test_killed_runs_are_completed_without_loss_or_doubles(
-    seeds: range, least: int, tmp_path: Path
+    seeds: Sequence[int], least: int, tmp_path: Path
 ) -> None:
     resumed = [kill_and_resume(tmp_path / str(seed), seed=seed) for seed in seeds]
     assert sum(resumed) >= least

@@ -15,11 +15,13 @@ import typer
 from bench_process import ROOT, command, environment
 
 from bench.cli import app, main
+from bench.core.errors import UsageError
 from bench.devices.torch import roof
 from bench.measure import inspection
 from bench.measure.inspection import FAKE, Inspection
 from bench.results.reader import read_rows
 from bench.run import session
+from bench.run.planning.checks import check_request
 from bench.run.planning.request import FLAGS, RunRequest, command_words, read_flags
 from bench.run.recipes import RECIPES
 from bench.run.session import prepare
@@ -96,6 +98,15 @@ def test_few_files_carry_a_run_from_its_flags_to_its_row(tmp_path: Path) -> None
     assert len(files) <= 20, " ".join(sorted(files))
 
 
+def test_each_size_that_was_asked_for_must_take_the_layout() -> None:
+    request = RunRequest(
+        workloads=("llm-train",), devices=(8,), parallel=("tp",), links=("ndr",), sizes=("small",)
+    )
+    check_request(request)
+    with pytest.raises(UsageError, match="cannot be divided by 8 devices"):
+        check_request(replace(request, sizes=("tiny", "small")))
+
+
 def test_long_runs_without_a_firm_budget_end_with_profiles() -> None:
     base = RunRequest(workloads=("sleep-infer",), device="fake")
     for profile, budget_s, is_wanted in [
@@ -136,10 +147,10 @@ def test_a_sweep_looks_at_the_device_once(monkeypatch: pytest.MonkeyPatch, tmp_p
         return Inspection(device=FAKE, capabilities={})
 
     monkeypatch.setattr(session, "inspect_device", look)
-    sweep = ("--workload", "sleep-infer", "--set", "seconds=0.01,0.02,0.03", "--trials", "2")
+    sweep = ("--workload", "sleep-infer", "--set", "seconds=0.01,0.02", "--trials", "1")
     assert main(["run", *sweep, "--out", str(tmp_path)]) == 0
     (path,) = tmp_path.glob("*.csv")
-    assert len(read_rows(path)) == 6
+    assert len(read_rows(path)) == 2
     assert looked_at == [None]
 
 

@@ -49,7 +49,10 @@ def digest_of(data: str) -> str:
     except OSError as error:
         raise DataError(f"--data {error.filename}: cannot be read: {error.strerror}") from error
     if found != known:
-        _write(kept, found)
+        # Not where the folder is read-only, nor for a name that is no text.
+        with suppress(OSError, UnicodeEncodeError):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(kept, msgspec.json.encode(found))
     return f"content-{digest.hexdigest()[:12]}"
 
 
@@ -104,10 +107,3 @@ def _read(kept: Path) -> _Known:
     with suppress(OSError, msgspec.DecodeError):
         return msgspec.json.decode(kept.read_bytes(), type=_Known)
     return {}
-
-
-def _write(kept: Path, found: _Known) -> None:
-    # Not where the folder is read-only, nor for a name that is no text.
-    with suppress(OSError, UnicodeEncodeError):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(kept, msgspec.json.encode(found))

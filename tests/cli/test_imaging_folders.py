@@ -2,7 +2,6 @@
 
 import gzip
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
@@ -13,7 +12,6 @@ from bench.results.reader import read_rows
 from tests.cli.conftest import Ask
 from workloads._imaging.phantom import phantom
 
-SharedCase = Callable[[str], Path]
 RUN = ("run", "--workload", "imaging-infer", "--size", "tiny", "--profile", "smoke")
 FAKE = (*RUN, "--device", "fake", "--dry-run")
 
@@ -25,24 +23,18 @@ def folder(ask: Ask, tmp_path: Path) -> Path:
     return out
 
 
-def as_nnunet(folder: Path) -> dict[str, object]:
-    """Rename what `bench data phantom` wrote; return nnU-Net v2's dataset.json of it."""
-    for path in (folder / "imagesTr").iterdir():
-        path.rename(path.with_name(path.name.replace(".nii", "_0000.nii")))
-    return {
+def test_nnunet_folders_run_and_the_rest_is_named(ask: Ask, folder: Path, tmp_path: Path) -> None:
+    for image in (folder / "imagesTr").iterdir():
+        image.rename(image.with_name(image.name.replace(".nii", "_0000.nii")))
+    content = {
         "channel_names": {"0": "CT"},
         "labels": {"background": 0, "organ": 1, "lesion": 2},
         "numTraining": 2,
         "file_ending": ".nii.gz",
     }
-
-
-def test_nnunet_folders_run_and_the_rest_is_named(ask: Ask, folder: Path, tmp_path: Path) -> None:
-    content = as_nnunet(folder)
     path = folder / "dataset.json"
-    for encoding in ("utf-8-sig", "utf-16"):
-        path.write_text(json.dumps(content), encoding=encoding)
-        ask(*RUN, "--device", "fake", "--out", tmp_path / "out", "--data", folder)
+    path.write_text(json.dumps(content), encoding="utf-16")
+    ask(*RUN, "--device", "fake", "--out", tmp_path / "out", "--data", folder)
     for change, words in (
         ({"file_ending": ".mha"}, "this is nnU-Net v2 with \"file_ending\" '.mha'"),
         ({"channel_names": {"0": "CT", "1": "PET"}}, "modalities CT, PET, but"),
@@ -53,8 +45,6 @@ def test_nnunet_folders_run_and_the_rest_is_named(ask: Ask, folder: Path, tmp_pa
     path.write_text(json.dumps({**content, "channel_names": {"0": "CT", "1": "PET"}}))
     said = ask(*FAKE, "--data", folder, "--set", "channels=2", code=2).one_line
     assert "imagesTr/phantom_000_0001.nii.gz is missing" in said
-    path.write_text('{\n "labels": {"0": "background"},\n}')
-    assert "line 3" in ask(*FAKE, "--data", folder, code=2).one_line
 
 
 def test_volumes_that_contradict_themselves_or_hold_no_numbers_are_named(
@@ -80,34 +70,6 @@ def test_volumes_that_contradict_themselves_or_hold_no_numbers_are_named(
     ask(*FAKE, "--data", folder)
 
 
-@pytest.mark.parametrize(
-    ("name", "part", "words"),
-    [
-        ("01-nnunet-v2-json", "data", None),
-        ("01-nnunet-v2-json", "half", None),
-        ("07-qform-sform", "data", "contradicts itself: a voxel is 1.316 x 1.316 x 10 mm by its"),
-        ("13-rgb-complex", "rgb", "imagesTr/case_001.nii.gz: its voxels are colours (R, G, B)"),
-        ("13-rgb-complex", "rgb-label", "labelsTr/case_001.nii.gz: its voxels are colours"),
-        ("13-rgb-complex", "complex", "its voxels are of type complex64"),
-        ("13-rgb-complex", "uint64", None),
-        ("13-rgb-complex", "5d", "40 x 36 x 24 x 1 x 1, not a volume"),
-        ("14-json-by-hand", "comments", "line 2, column 17: "),
-        ("14-json-by-hand", "comma", "comma at the end of line 6"),
-        ("14-json-by-hand", "bom", None),
-        ("14-json-by-hand", "utf16", None),
-        ("14-json-by-hand", "backslash", None),
-        ("14-json-by-hand", "int-labels", "Expected `object`, got `array` - at `$.labels`"),
-        ("14-json-by-hand", "test-as-training", "got `str` - at `$.training[0]`"),
-        ("14-json-by-hand", "dup", "lists case_000.nii.gz twice"),
-    ],
-)
-def test_reported_folders_run_or_are_refused_for_the_true_cause(
-    ask: Ask, shared_case: SharedCase, name: str, part: str, words: str | None
-) -> None:
-    answer = ask(*FAKE, "--data", shared_case(name) / part, code=2 if words else 0)
-    assert words is None or words in answer.one_line
-
-
 def test_every_held_out_volume_is_inferred_and_counted_by_its_own_size(
     ask: Ask, tmp_path: Path
 ) -> None:
@@ -127,7 +89,7 @@ def test_every_held_out_volume_is_inferred_and_counted_by_its_own_size(
         "training": [{"image": f"imagesTr/{one}", "label": f"labelsTr/{one}"} for one in names],
     }
     (folder / "dataset.json").write_text(json.dumps(content))
-    ask(*RUN, "--device", "cpu", "--threads", 1, "--out", tmp_path / "usual")
+    ask(*RUN, "--device", "fake", "--out", tmp_path / "usual")
     # Chosen by the largest held-out volume's headers, on the fake device too.
     ask(*RUN, "--device", "fake", "--data", folder, "--out", tmp_path / "fake")
     (planned,) = read_rows(next((tmp_path / "fake").glob("*.csv")))

@@ -1,13 +1,11 @@
 """Rows of two machines with a device of one name are kept apart and named, by every verb."""
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bench.analysis.trials.configuration import MACHINE, gather
-from bench.results.reader import read_rows
+from bench.cli.run import show_result
 from bench.results.schema import Row
 from tests.analysis.synthetic_rows import trials
 from tests.analysis.test_gap import INFER
@@ -31,30 +29,28 @@ def two() -> list[Row]:
 def test_gap_and_report_show_each_machine_and_the_ratio_between_them(
     tmp_path: Path, write: Write, ask: Ask
 ) -> None:
-    (merged,) = write(merged=two())
-    document = ask("gap", merged, "--json").document
-    times = {one["machine"]: one["time_per_item_s"]["value"] for one in document["demands"][::2]}
-    assert times == {
-        "host aaaa0000": pytest.approx(0.05, rel=0.05),
-        "host bbbb0000": pytest.approx(0.15, rel=0.05),
-    }
-    assert {one["machine"] for one in document["gaps"]} == set(times)
+    same_run = [{**row, "run_id": "first"} for row in two()]
+    for rows in (two(), same_run):
+        (merged,) = write(merged=rows)
+        document = ask("gap", merged, "--json").document
+        times = {
+            one["machine"]: one["time_per_item_s"]["value"] for one in document["demands"][::2]
+        }
+        assert times == {
+            "host aaaa0000": pytest.approx(0.05, rel=0.05),
+            "host bbbb0000": pytest.approx(0.15, rel=0.05),
+        }
+        assert {one["machine"] for one in document["gaps"]} == set(times)
     (between,) = document["devices"]
     assert between["device_b"] == "Test CPU (host bbbb0000)"
     assert between["train_ratio"]["value"] == pytest.approx(3.0, rel=0.1)
     page = tmp_path / "page.md"
-    ask("report", merged, "-o", str(page))
-    assert "Test CPU (host aaaa0000)" in page.read_text()
-    assert "Test CPU (host bbbb0000)" in page.read_text()
-
-
-def test_halves_of_two_machines_are_no_gap_and_each_names_what_it_lacks(
-    write: Write, ask: Ask
-) -> None:
+    ask("report", merged, "-o", page)
     (apart,) = write(apart=[*trials(**HOST), *trials(**{**INFER, **OTHER})])
     out = ask("gap", apart, code=5).out
-    assert "on Test CPU (host aaaa0000) has no inference beside it" in out
-    assert "on Test CPU (host bbbb0000) has no training beside it" in out
+    for host, lacks in (("aaaa0000", "inference"), ("bbbb0000", "training")):
+        assert f"Test CPU (host {host})" in page.read_text()
+        assert f"on Test CPU (host {host}) has no {lacks} beside it" in out
 
 
 def test_compare_takes_the_same_machine_and_else_the_device_elsewhere(
@@ -86,15 +82,11 @@ def test_export_and_project_and_a_run_on_two_hosts_keep_them_apart(
     roofs = {"roof_flops_per_s": 1e12, "roof_bytes_per_s": 1e11, "flops_per_item": 1e9}
     rows = [row | roofs for row in two()]
     (merged,) = write(merged=rows)
-    names = [
-        one["name"]
-        for one in json.loads(ask("export", merged, "--to", "pytest-benchmark").out)["benchmarks"]
-    ]
+    exported = ask("export", merged, "--to", "pytest-benchmark").document["benchmarks"]
+    names = [one["name"] for one in exported]
     assert [name.rpartition(" host ")[2][:4] for name in names] == ["aaaa", "aaaa", "bbbb", "bbbb"]
     out = ask("project", merged, "--to", "h100-sxm").out
     assert "host aaaa0000" in out and "host bbbb0000" in out
-    from bench.cli.run import show_result
-
     show_result(rows, path=Path("run.csv"))
     assert "Test CPU (host bbbb0000)" in capsys.readouterr().out
 
@@ -109,33 +101,11 @@ def test_each_fact_of_host_and_software_keeps_rows_apart_and_names_them(column: 
     assert [len(one.used) for one in found] == [5, 5, 5]
 
 
-def test_runs_again_on_one_machine_and_devices_of_other_names_are_as_before(write: Write) -> None:
+def test_runs_again_on_one_machine_and_devices_of_other_names_are_as_before() -> None:
     again = [row | {"run_id": "2"} for row in trials(**HOST)]
     (one,) = gather([*trials(**HOST), *again])
     assert (len(one.used), one.machine, one.device) == (10, "", "Test CPU")
     gpu = trials(device_name="GPU X", device_type="cuda", **OTHER)
     assert [one.machine for one in gather([*trials(**HOST), *gpu])] == ["", ""]
-    (path,) = write(old=[{**row, "host_hash": None} for row in trials()])
-    (old,) = gather(read_rows(Path(path)))
+    (old,) = gather([{**row, "host_hash": None} for row in trials()])
     assert (old.machine, len(old.used)) == ("", 5)
-
-
-def test_merged_files_of_two_machines_are_not_averaged(
-    shared_case: Callable[[str], Path], ask: Ask
-) -> None:
-    folder = shared_case("23-merged-machines")
-    a, b, merged, same_run = (
-        str(folder / f"{name}.csv") for name in ("a", "b", "merged", "same-run")
-    )
-    for files in ([merged], [a, b], [same_run]):
-        demands = ask("gap", *files, "--json").document["demands"]
-        assert len(demands) == 10
-        machines = {one["machine"] for one in demands}
-        assert {machine[:13] for machine in machines} == {"host aaaaaaaa", "host bbbbbbbb"}
-    alone = ask("gap", a, "--json").document["demands"]
-    kept = ask("gap", merged, "--json").document["demands"][:5]
-    assert [one["time_per_item_s"] for one in kept] == [one["time_per_item_s"] for one in alone]
-    document = ask("compare", a, merged, "--json").document
-    assert [row["ratio"] for row in document["rows"]] == [pytest.approx(1.0)] * 5
-    out = ask("export", "--to", "pytest-benchmark", a, b).out
-    assert len(json.loads(out)["benchmarks"]) == 10

@@ -34,15 +34,6 @@ def test_without_a_size_one_is_chosen_that_every_layout_of_the_sweep_divides(ask
         assert len({config["size"] for config in configs}) == 1
         assert configs[0]["size"] != "tiny", "its two key/value heads are too few for eight devices"
         assert all(config["params"]["kv_heads"] % 8 == 0 for config in configs)
-    # Three ranks divide the 12 heads of base, which is too large for a CPU, and its vocabulary.
-    words = (
-        *("run", "-w", "llm-train", "--device", "cpu", "--devices", "3", "--parallel", "tp"),
-        *("--link", "ndr", "--set", "vocab=49152", "--set", "intermediate=1536", "--dry-run"),
-    )
-    assert "size base" in ask(*words, "--size", "base").out
-    refused = ask(*words, code=2)
-    assert refused.out == ""
-    assert "heads 8 of llm cannot be divided by 3 devices; possible here: 2 or 4" in refused.err
 
 
 def test_flags_make_links_and_layouts() -> None:
@@ -62,22 +53,6 @@ def test_flags_make_links_and_layouts() -> None:
     assert layout(devices=(8,), parallel=("fsdp",)).mode == "real"
     swept = make_layouts(RunRequest(devices=(1, 2), links=("pcie4", "ndr")))
     assert [one.is_single for one in swept] == [True, False, False]
-
-
-def test_a_layout_that_no_machine_has_is_refused_before_anything_runs(ask: Ask) -> None:
-    for devices, link, words in (
-        ("512", "h100-nvlink", "joins at most 8 devices, not 512; name nodes and the network "
-         "between them, such as --link h100-nvlink*8/ndr"),
-        ("8", "h100-nvlink*3/ndr", "8 devices do not fill nodes of 3; ask for 6 or 9 of them, or "
-         "for nodes of 8"),
-    ):  # fmt: skip
-        refused = ask(*TRAIN, "--devices", devices, "--link", link, "--dry-run", code=2)
-        assert refused.out == ""
-        assert refused.err.splitlines()[-1] == f"bench: --link {link}: {words}".replace(
-            f"{link}: joins", f"{link}: {link} joins"
-        )
-    (config,) = planned(ask, *TRAIN, "--devices", "512", "--link", "h100-nvlink*8/ndr")
-    assert config["layout"]["link"] == "h100-nvlink*8/ndr"
 
 
 CPU, GPU = (replace(FAKE, type=one, stack=stack) for one, stack in (("cpu", ""), ("cuda", "CUDA")))
@@ -286,25 +261,14 @@ def test_like_rows_are_compared_and_unlike_ones_listed_with_the_reason(
     assert [row["verdict"] for row in document["rows"]] == ["SAME"], "an old file"
 
 
-def test_exports_name_layouts_apart_and_leave_out_losses_of_virtual_ranks(
-    write: Write, ask: Ask
-) -> None:
+def test_exports_leave_out_losses_of_virtual_ranks(write: Write, ask: Ask) -> None:
     cells: dict[str, Value] = {"loss_last": 0.123456789, "loss_first": 0.987654321}
-    rows = [
-        *link_run("pcie5", 60.0, cells=cells),
-        *link_run("pcie5", 60.0, cells={"mitigation": "fp16"}),
-        *link_run("pcie5", 60.0, cells={"parallel": "tp", "layout": "tp4 x dp2"}),
-        *real_run(cells={"loss_last": 0.5}),
-    ]
+    rows = [*link_run("pcie5", 60.0, cells=cells), *real_run(cells={"loss_last": 0.5})]
     answer = ask("export", *write(rows=rows), "--to", "json")
     assert "0.123456789" not in answer.out and "0.987654321" not in answer.out
     assert "loss_last" in answer.out and "comm_exposed_ms" in answer.out
-    *names, _ = [one["name"] for one in answer.document["configurations"]]
-    assert [name.split("[emulated] ")[1].split(" on ")[0] for name in names] == [
-        "x8 ddp over pcie5",
-        "x8 ddp over pcie5 with fp16",
-        "x8 tp tp4 x dp2 over pcie5",
-    ]
+    names = [one["name"] for one in answer.document["configurations"]]
+    assert "[emulated] x8 ddp over pcie5 on " in names[0]
 
 
 INFER: dict[str, Value] = {"workload": "imaging-infer"}

@@ -104,7 +104,7 @@ def test_no_home_no_name_of_the_user_and_a_notebooks_settings_change_nothing(
         "MATPLOTLIBRC": str(tmp_path / "mine.rc"),
     }
     for home, verb in (
-        (None, "run -w imaging-train --size tiny --profile smoke --out OUT"),
+        (None, "run -w imaging-infer --size tiny --profile smoke --out OUT"),
         (str(tmp_path / "none"), f"compare {csv} {csv}"),
         ("", f"report {csv} -o a.html"),
     ):

@@ -95,8 +95,8 @@ def _demand(trials: Trials) -> Demand:
     utilisation, utilisation_kind = _first_of(trials, _UTILISATION)
     time_s = trials.time_per_item_s
     speed = None if time_s is None else exact(1.0).over(time_s)
-    work, traffic = trials.median("flops_per_item"), trials.median("bytes_per_item")
-    peak, rate = trials.median("roof_flops_per_s"), trials.median("roof_bytes_per_s")
+    work, traffic = map(trials.median, ("flops_per_item", "bytes_per_item"))
+    peak, rate = map(trials.median, ("roof_flops_per_s", "roof_bytes_per_s"))
     intensity = work / traffic if work and traffic else None
     ridge = peak / rate if peak and rate else None
     roof, reached = None, None

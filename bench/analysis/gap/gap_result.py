@@ -110,8 +110,8 @@ class GapResult:
 def measure_gap(
     rows: Sequence[Row],
     *,
-    load: Load | None,
-    num_items: float | None,
+    load: Load | None = None,
+    num_items: float | None = None,
     has_all_layouts: bool = False,
 ) -> GapResult:
     """Analyse the rows; `num_items` is the length of a whole training.
@@ -127,15 +127,13 @@ def measure_gap(
         left_out = {row["config_hash"] for trials in wide for row in trials.rows}
         found = alone
     gaps, missing = _find_gaps(found)
-    plans = [(demand, training(demand, num_items=num_items)) for demand in found]
-    needs = [(demand, share(demand, load=load)) for demand in found]
     return GapResult(
         demands=tuple(found),
         gaps=tuple(gaps),
         missing=tuple(missing),
         device_gaps=tuple(_device_gaps(found)),
-        trainings=tuple((demand, plan) for demand, plan in plans if plan is not None),
-        shares=tuple((demand, need) for demand, need in needs if need is not None),
+        trainings=tuple((d, plan) for d in found if (plan := training(d, num_items=num_items))),
+        shares=tuple((d, need) for d in found if (need := share(d, load=load))),
         num_wide=len(left_out),
     )
 

@@ -174,13 +174,10 @@ def on_chip(source: Roofs, target: Roofs) -> RateSpan | None:
     """
     if is_same_chip(source, target):
         return band(1.0, basis="the same chip")
-    issue = _issue_rates(source, target)
-    if issue is not None:
+    if issue := _issue_rates(source, target):
         return band(issue[1] / issue[0], basis="compute units x clock")
-    vector = _vector(source), _vector(target)
-    if vector[0] and vector[1]:
-        return band(vector[1] / vector[0], basis="vector fp32 peak")
-    return None
+    before, after = _vector(source), _vector(target)
+    return band(after / before, basis="vector fp32 peak") if before and after else None
 
 
 def _number(chip: Chip, name: str) -> float:
@@ -190,14 +187,13 @@ def _number(chip: Chip, name: str) -> float:
 
 def _issue_rates(source: Roofs, target: Roofs) -> tuple[float, float] | None:
     """Compute units x clock of two relatives; None where it is not known or not comparable."""
-    one, other = source.chip, target.chip
-    kind = "compute_unit_kind"
-    if one is None or other is None or one.vendor != other.vendor:
+    if source.chip is None or target.chip is None:
         return None
-    if one.facts.get(kind) != other.facts.get(kind):
+    chips = (source.chip, target.chip)
+    if len({(chip.vendor, chip.facts.get("compute_unit_kind")) for chip in chips}) > 1:
         return None
-    rates = [_number(chip, "compute_units") * _number(chip, "clock_hz") for chip in (one, other)]
-    return (rates[0], rates[1]) if all(rates) else None
+    one, other = (_number(chip, "compute_units") * _number(chip, "clock_hz") for chip in chips)
+    return (one, other) if one and other else None
 
 
 def _vector(roofs: Roofs) -> float:

@@ -8,14 +8,14 @@ seen. Sidecars are optional: a result file that was sent alone is reported witho
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import TypeVar
 
-from bench.analysis.trials.configuration import Trials, gather
+from bench.analysis.trials.configuration import Trials, gather, grouped
 from bench.core.errors import DataError, NothingMatchedError
 from bench.results.beside_rows import read_samples
 from bench.results.reader import read_together
@@ -99,15 +99,13 @@ class Evidence:
         return found, notes
 
 
-def taking_turns(found: Iterable[T], *, place: Callable[[T], object], limit: int) -> list[T]:
+def taking_turns(found: Iterable[T], *, place: Callable[[T], Hashable], limit: int) -> list[T]:
     """At most `limit`, in their order: one of each place before any has two."""
-    turns: Counter[object] = Counter()
-    ranked = []
-    for number, one in enumerate(found):
-        ranked.append((turns[place(one)], number, one))
-        turns[place(one)] += 1
-    kept = sorted(ranked, key=lambda entry: entry[:2])[:limit]
-    return [one for _, _, one in sorted(kept, key=lambda entry: entry[1])]
+    things = list(found)
+    turns = grouped(range(len(things)), lambda number: place(things[number])).values()
+    in_turn = chain.from_iterable(zip_longest(*turns))
+    kept = islice((number for number in in_turn if number is not None), limit)
+    return [things[number] for number in sorted(kept)]
 
 
 def gather_evidence(files: Sequence[tuple[str, Path]], *, note: Note) -> Evidence:

@@ -37,7 +37,7 @@ def settings_gap(evidence: Evidence) -> tuple[GapResult, int]:
     settings = list(dict.fromkeys(map(setting_of, pool)))
     chosen = taking_turns(settings, place=lambda setting: setting[0], limit=MAX_SETTINGS)
     rows = [row for one in pool if setting_of(one) in chosen for row in one.rows]
-    return measure_gap(rows, load=None, num_items=None), len(settings) - len(chosen)
+    return measure_gap(rows), len(settings) - len(chosen)
 
 
 def gap(
@@ -86,19 +86,15 @@ def roofline(result: GapResult) -> Section | None:
 
 
 def _why(demand: Demand) -> str:
-    missing = [
-        words
-        for words, value in (
-            ("no formula for its work", demand.flops_per_item),
-            ("no formula for its memory traffic", demand.bytes_per_item),
-            ("no measured compute roof", demand.roof_flops_per_s),
-            ("no measured bandwidth roof", demand.roof_bytes_per_s),
-            ("no throughput", demand.throughput_per_s),
-            ("several devices, and roofs are those of one", not is_on_several(demand)),
-        )
-        if not value
-    ]
-    return ", ".join(missing) or "figures no device has"
+    needed = {
+        "no formula for its work": demand.flops_per_item,
+        "no formula for its memory traffic": demand.bytes_per_item,
+        "no measured compute roof": demand.roof_flops_per_s,
+        "no measured bandwidth roof": demand.roof_bytes_per_s,
+        "no throughput": demand.throughput_per_s,
+        "several devices, and roofs are those of one": not is_on_several(demand),
+    }
+    return ", ".join(words for words, it in needed.items() if not it) or "figures no device has"
 
 
 def sweeps(evidence: Evidence) -> Section | None:

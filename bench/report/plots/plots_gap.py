@@ -28,10 +28,11 @@ def gap_plots(gaps: Sequence[Gap]) -> Plots | None:
     """Ratios of training to inference, a panel per pair of phases and device."""
     found = [gap for gap in gaps if _aspects(gap)]
     shown = apart(gap.train for gap in found)
-    by_number = {str(number): [gap] for number, gap in enumerate(found)}
-    most = (MAX_GAPS, 1)
     return kinds.panels(
-        by_number, lambda _, one: _gap_panel(one[0], shown=shown), most=most, what="pairs"
+        {str(number): [gap] for number, gap in enumerate(found)},
+        lambda _, one: _gap_panel(one[0], shown=shown),
+        most=(MAX_GAPS, 1),
+        what="pairs",
     )
 
 
@@ -75,15 +76,9 @@ def is_placeable(demand: Demand) -> bool:
     """Whether everything is known that a place under one device's roofline takes."""
     if is_on_several(demand) or demand.throughput_per_s is None:
         return False
-    if demand.flops_per_byte is None or demand.ridge_flops_per_byte is None:
-        return False
-    return kinds.is_drawable(
-        _speed(demand),
-        demand.flops_per_byte,
-        demand.ridge_flops_per_byte,
-        demand.roof_flops_per_s,
-        demand.roof_bytes_per_s,
-    )
+    places = (demand.flops_per_byte, demand.ridge_flops_per_byte)
+    roofs = (demand.roof_flops_per_s, demand.roof_bytes_per_s)
+    return None not in places and kinds.is_drawable(_speed(demand), *places, *roofs)
 
 
 def is_on_several(demand: Demand) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from bench.report.tables.cells import AnyCell, Cell, text_of
 
@@ -77,11 +77,11 @@ class Grid:
     @property
     def is_right(self) -> list[bool]:
         """Which columns hold figures."""
-        columns = ([row[i] for row in self.rows] for i in range(len(self.heads)))
-        return [
-            any(isinstance(cell, Cell) and cell.key is not None for cell in column)
-            for column in columns
-        ]
+
+        def is_figure(cell: AnyCell) -> bool:
+            return isinstance(cell, Cell) and cell.key is not None
+
+        return [any(is_figure(row[i]) for row in self.rows) for i in range(len(self.heads))]
 
     def without(self, heads: Sequence[str]) -> Grid:
         """The same table without some columns."""
@@ -94,10 +94,8 @@ class Grid:
 
     def filled(self) -> Grid:
         """The same table without columns in which no cell has anything."""
-        is_filled = [any(row[i] for row in self.rows) for i in range(len(self.heads))]
-        return self.without(
-            [head for head, has in zip(self.heads, is_filled, strict=True) if self.rows and not has]
-        )
+        filled = {head for row in self.rows for head, it in zip(self.heads, row, strict=True) if it}
+        return self.without([head for head in self.heads if self.rows and head not in filled])
 
 
 def plain(text: str) -> str:
@@ -127,13 +125,10 @@ def markdown(grids: Sequence[Grid], *, lines: Sequence[str] = ()) -> str:
 def markdown_table(grid: Grid) -> str:
     """Table as GitHub's Markdown understands it, notes below."""
     grid = grid.filled()
-    heads = " | ".join(map(markdown_cell, grid.heads))
-    rule = " | ".join("---:" if is_right else "---" for is_right in grid.is_right)
-    lines = [f"| {heads} |", f"| {rule} |"]
-    lines += [
-        "| " + " | ".join(markdown_cell(text_of(cell)) for cell in row) + " |" for row in grid.rows
-    ]
-    table = "\n".join(lines)
+    rule = ["---:" if is_right else "---" for is_right in grid.is_right]
+    rows = (map(markdown_cell, map(text_of, row)) for row in grid.rows)
+    lines = [map(markdown_cell, grid.heads), rule, *rows]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     title = f"**{markdown_cell(grid.title)}**" if grid.title else ""
     return "\n\n".join(part for part in (title, table, markdown_list(grid.notes)) if part)
 
@@ -204,8 +199,8 @@ def _without_common_words(grid: Grid) -> tuple[Grid, str]:
     while common and common[-1] in _PREPOSITIONS:
         common.pop()
     rows = []
-    for (first, *others), title in zip(grid.rows, titles, strict=True):
-        kept = " ".join([title[0], *title[1 + len(common) :]])
+    for (first, *others), (name, *rest) in zip(grid.rows, titles, strict=True):
+        kept = " ".join([name, *rest[len(common) :]])
         named = replace(first, text=kept) if isinstance(first, Cell) else kept
         rows.append((named, *others))
     return replace(grid, rows=rows), " ".join(common)
@@ -252,12 +247,8 @@ def _table(grid: Grid, *, width: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, _GAP - 1, 0, 0), pad_edge=False, show_edge=False)
     widths = _column_widths(grid, width=width)
     for head, is_right, columns in zip(grid.heads, grid.is_right, widths, strict=True):
-        table.add_column(
-            Text(plain(head)),
-            justify="right" if is_right else "left",
-            overflow="fold",
-            width=columns,
-        )
+        justify: Literal["right", "left"] = "right" if is_right else "left"
+        table.add_column(Text(plain(head)), justify=justify, overflow="fold", width=columns)
     for row in grid.rows:
         table.add_row(*map(_text, row))
     return table

@@ -109,7 +109,7 @@ def check_tables(rows: Sequence[Row]) -> None:
         if demand.num_trials:
             check_demand(demand)
             found[demand.trials.text("config_hash"), demand.device] = demand
-    for gap in measure_gap(rows, load=None, num_items=None).gaps:
+    for gap in measure_gap(rows).gaps:
         check_gap(gap)
     starts, _ = measured_of(rows, profiles={})
     for start in starts:
@@ -165,7 +165,7 @@ def test_two_small_volumes_and_a_large_one_have_one_time_per_item_everywhere() -
     ((start,), _) = measured_of(rows, profiles={})
     assert start.throughput_per_s == pytest.approx(3 / 0.4622)  # 6.491, not 20.5
     # 89,088 voxels a volume in 154.07 ms are 1.7294 us each, against 0.18 s / 32,768 = 5.4932 us.
-    (gap,) = measure_gap([patches(), *rows], load=None, num_items=None).gaps
+    (gap,) = measure_gap([patches(), *rows]).gaps
     assert value(gap.time) == pytest.approx((0.18 / 32768) / (0.4622 / 3 / 89088))
 
 

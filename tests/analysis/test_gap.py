@@ -29,8 +29,7 @@ LLM: dict[str, Value] = {
 
 
 def measured(*parts: list[Row], **asked: Any) -> GapResult:
-    rows = [row for part in parts for row in part]
-    return measure_gap(rows, **{"load": None, "num_items": None, **asked})
+    return measure_gap([row for part in parts for row in part], **asked)
 
 
 def only_gap(*parts: list[Row]) -> Gap:

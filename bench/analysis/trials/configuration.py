@@ -109,11 +109,10 @@ class Trials:
     def used(self) -> list[Row]:
         """Rows that count: of each trial the first usable attempt."""
         places: dict[tuple[Value, ...], int] = {}
-        for place in sorted(
-            range(len(self.rows)), key=lambda place: number(self.rows[place], "attempt") or 1
-        ):
-            if self.rows[place]["status"] in USABLE:
-                places.setdefault(_trial(self.rows[place]), place)
+        by_attempt = sorted(enumerate(self.rows), key=lambda one: number(one[1], "attempt") or 1)
+        for place, row in by_attempt:
+            if row["status"] in USABLE:
+                places.setdefault(_trial(row), place)
         return [self.rows[place] for place in sorted(places.values())]
 
     @property

@@ -180,7 +180,7 @@ class _FixedLayer(_OfOneDtype, StaticLayer):  # type: ignore[misc]
         super().__init__(max_cache_len=length)
         # The base class would also mark the buffers' addresses for torch.compile, which then
         # compiles anew for every cache; the harness keeps several.
-        self.device = source.keys.device
+        self.dtype, self.device = source.dtype, source.device
         self.cumulative_length = torch.tensor(0, device=self.device)
         unused = (0, 0, 0, length - source.keys.shape[2])
         self.keys = nn.functional.pad(source.keys, unused)

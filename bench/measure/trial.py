@@ -46,7 +46,6 @@ from bench.parallel.ranks import Ranks, bind_device, start_group
 from bench.results.schema import Row
 
 if TYPE_CHECKING:
-    from bench.measure.communication.modelled_link import ModelledLink
     from bench.measure.engine.torch_engine import TorchEngine
 
 PROGRESS_STEPS = 50
@@ -122,7 +121,7 @@ def _step_columns(reported: Window, *, engine: FakeEngine | TorchEngine) -> Row:
 
 def _layout_columns(engine: TorchEngine, measured: Window) -> tuple[Window, Row, list[str]]:
     """Return the window that the row's speed comes from, all devices counted; columns; reasons."""
-    layout = engine.layout
+    layout, link = engine.layout, engine.link
     if layout.is_single and layout.grad_accum == 1:
         return measured, {}, []
     if layout.strategy == "pp":
@@ -131,34 +130,26 @@ def _layout_columns(engine: TorchEngine, measured: Window) -> tuple[Window, Row,
         assert isinstance(engine, PipelineEngine)
         return *engine.simulated(measured, model=model_of(layout.link)), []
     row: Row = {"overlap": engine.laid_out.overlap or None}
-    reasons: list[str] = []
-    if engine.link is not None:
-        measured, linked, reasons = _linked(engine, engine.link, measured)
-        row |= linked
-    return _of_all_replicas(measured, layout=layout), row, reasons
-
-
-def _linked(
-    engine: TorchEngine, link: ModelledLink, measured: Window
-) -> tuple[Window, Row, list[str]]:
+    if link is None:
+        return _of_all_replicas(measured, layout=layout), row, []
     # On an accelerator: traced after the window, where that cannot disturb it.
-    link.trace_afterwards(engine.untraced_step)
+    link.trace_afterwards()
     link.traces.end()
-    row, reasons, step_s = communication_columns(
+    linked, reasons, step_s = communication_columns(
         [notes.trace for _, notes in link.traces.kept],
-        layout=engine.layout,
+        layout=layout,
         model=link.model,
         period=link.period_steps,
         waits_hide=link.waits_hide,
     )
-    if engine.layout.mode == "simulated":
+    row |= linked
+    if layout.mode == "simulated":
         first = len(measured.counts) - link.traces.num_seen
         counts = [measured.counts[first + number] for number, _ in link.traces.kept]
-        return _replayed(measured, step_s=step_s, counts=counts), row, reasons
-    row |= link.contended_columns(
-        engine.untraced_step, synchronize=engine.adapter.synchronize, step_s=measured.step_s
-    )
-    return measured, widened(row), reasons
+        measured = _replayed(measured, step_s=step_s, counts=counts)
+    else:
+        row = widened(row | link.contended_columns(measured.step_s))
+    return _of_all_replicas(measured, layout=layout), row, reasons
 
 
 def _replayed(measured: Window, *, step_s: list[float], counts: Sequence[StepCount]) -> Window:

@@ -229,18 +229,18 @@ def device(monkeypatch):
 
 def linked(device, *, contention="16", mode="emulated", period_steps=1):
     layout = SimpleNamespace(contention=contention, mode=mode, link="infinite")
-    config = SimpleNamespace(layout=layout)
-    link = modelled_link.ModelledLink(config, emulation=device, model=None)
+    does = {"step": device.step, "synchronize": device.synchronize}
+    link = modelled_link.ModelledLink(layout, emulation=device, model=None, **does)
     link.period_steps = period_steps
     return link
 
 
-def contended(device, link, step_s=(STEP_S, STEP_S, 0.020)):
-    return link.contended_columns(device.step, synchronize=device.synchronize, step_s=step_s)
+def contended(device, **kind):
+    return linked(device, **kind).contended_columns((STEP_S, STEP_S, 0.020))
 
 
 def test_waiting_for_the_device_is_not_taken_for_contention(device):
-    assert contended(device, linked(device)) == {
+    assert contended(device) == {
         "contended_step_ms": pytest.approx(12.0),
         "contention_units": 16,
         "contention_moved_frac": 0.75,
@@ -248,14 +248,14 @@ def test_waiting_for_the_device_is_not_taken_for_contention(device):
     assert device.asked[:4] == [0, 16, 0, 16] and device.units == 0
     # A mitigation that communicates rarely is seen whole.
     device.asked.clear()
-    row = contended(device, linked(device, period_steps=3))
+    row = contended(device, period_steps=3)
     assert row["contended_step_ms"] == pytest.approx(40 / 3 + 2)
     assert device.asked[:6] == [0, 0, 0, 16, 16, 16]
     device.contended_s = -0.001  # a busy machine makes contention no gain
-    assert contended(device, linked(device))["contended_step_ms"] == pytest.approx(10.0)
+    assert contended(device)["contended_step_ms"] == pytest.approx(10.0)
     device.asked.clear()
     for without in ({"contention": "none"}, {"mode": "throttled"}):
-        assert contended(device, linked(device, **without)) == {}
+        assert contended(device, **without) == {}
     assert device.asked == [], "nothing is said where nothing is asked"
     row = {"step_high_ms": 15.0, "simulated_step_ms": 11.0, "contended_step_ms": 13.0}
     assert widened(row)["step_high_ms"] == 17.0, "the slow link and contention"
@@ -272,9 +272,9 @@ def test_what_follows_a_window_is_bounded(device, step_s, is_smoke, traced, pair
     device.step_s = step_s
     link = linked(device)
     link.is_smoke = is_smoke
-    link.trace_afterwards(device.step)
+    link.trace_afterwards()
     assert len(link.traces.kept) == traced == len(device.asked)
-    added = contended(device, link, [step_s])
+    added = link.contended_columns([step_s])
     assert added["contended_step_ms"] == pytest.approx((step_s + device.contended_s) * 1e3)
     assert len(device.asked) == traced + 2 * pairs
     assert device.now_s < most_s

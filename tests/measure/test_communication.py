@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from fake_device import ONE_ITEM
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -100,10 +101,11 @@ def link_with(modelled_s: float, *, mode: str = "emulated", link: str = "lan") -
         begin_step=lambda: None,
         end_step=lambda: notes,
     )
-    config = SimpleNamespace(layout=SimpleNamespace(mode=mode, link=link, contention="none"))
-    made: Any = ModelledLink(config, emulation=emulation, model=None)  # type: ignore[arg-type]
-    made.run(lambda: None)
-    return made  # type: ignore[no-any-return]
+    layout: Any = SimpleNamespace(mode=mode, link=link, contention="none")
+    does: Any = {"emulation": emulation, "model": None, "synchronize": None}
+    made = ModelledLink(layout, step=lambda: ONE_ITEM, **does)
+    made.run()
+    return made
 
 
 def test_a_link_whose_times_the_device_cannot_keep_is_refused_by_name() -> None:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from statistics import fmean
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from bench.core.errors import UnresolvedLinkError
-from bench.core.nouns import Config
+from bench.core.nouns import Layout
 from bench.core.statistics import median
 from bench.core.units import format_duration
 from bench.emulate.group import Emulation, start_emulation
@@ -24,10 +24,10 @@ from bench.emulate.replay import StepNotes
 from bench.hardware.costs.collectives import Cost, Group, Op
 from bench.hardware.costs.cost import CostModel, model_of
 from bench.measure.communication.communication import Traces
+from bench.measure.engine.engine import StepCount
 from bench.parallel.ranks import Ranks, within
 from bench.results.schema import Row
 
-Done = TypeVar("Done")
 TRACED_STEPS = 30
 TRACED_S = 3.0
 FEWEST_TRACED = 5
@@ -47,10 +47,20 @@ takes the larger. Another machine's share differs."""
 class ModelledLink:
     """A running emulation or throttle, its cost model, and the traces of the window."""
 
-    def __init__(self, config: Config, *, emulation: Emulation, model: CostModel) -> None:
-        self._layout = config.layout
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        emulation: Emulation,
+        model: CostModel,
+        step: Callable[[], StepCount],
+        synchronize: Callable[[], None],
+    ) -> None:
+        self._layout = layout
         self._emulation = emulation
         self.model = model
+        self._step = step
+        self._synchronize = synchronize
         self.period_steps = 1
         """Steps after which communication repeats itself; set when the net is laid out."""
         self.waits_hide = True
@@ -58,16 +68,16 @@ class ModelledLink:
         self.is_smoke = False
         """Whether the fewest steps that have all columns will do; set as well."""
         self.traces = Traces()
-        self._is_traced = config.layout.mode == "simulated" or emulation.device.type == "cpu"
+        self._is_traced = layout.mode == "simulated" or emulation.device.type == "cpu"
 
-    def run(self, step: Callable[[], Done]) -> Done:
+    def run(self) -> StepCount:
         """Do one step, traced where that costs nothing."""
-        return self._trace(step)[0] if self._is_traced else step()
+        return self._trace()[0] if self._is_traced else self._step()
 
-    def _trace(self, step: Callable[[], Done]) -> tuple[Done, StepNotes]:
+    def _trace(self) -> tuple[StepCount, StepNotes]:
         """Trace one step with all that it waits for: a loader is waited for on any link."""
         self._emulation.begin_step()
-        done = step()
+        done = self._step()
         notes = self._emulation.end_step()
         self.traces.add(notes)
         return done, notes
@@ -91,7 +101,7 @@ class ModelledLink:
                 "use --mode simulated, a slower --link or larger messages"
             )
 
-    def trace_afterwards(self, step: Callable[[], object]) -> None:
+    def trace_afterwards(self) -> None:
         """Trace some steps where the window was not traced."""
         if self._is_traced:
             return
@@ -100,20 +110,14 @@ class ModelledLink:
         most = 1 if self.is_smoke else most
         start_s = time.monotonic()
         for index in range(max(most, self.period_steps)):
-            _, notes = self._trace(step)
+            _, notes = self._trace()
             if index == 0:
                 self._refuse_unresolved(notes)
             is_late = time.monotonic() - start_s > TRACED_S
             if most > FEWEST_TRACED and index + 1 >= FEWEST_TRACED and is_late:
                 break
 
-    def contended_columns(
-        self,
-        step: Callable[[], object],
-        *,
-        synchronize: Callable[[], None],
-        step_s: Sequence[float],
-    ) -> Row:
+    def contended_columns(self, step_s: Sequence[float]) -> Row:
         """Columns of the step while communication also takes resources; `step_s` are those without.
 
         Nothing where the layout asks for none, nothing is emulated, or the link's share is not
@@ -129,7 +133,7 @@ class ModelledLink:
         amount = CPU_TAX_COPIES if is_cpu else units
         if not amount:
             return {}
-        added_s = self._added_s(step, synchronize=synchronize, amount=amount)
+        added_s = self._added_s(amount)
         asked_bytes, moved_bytes = self._emulation.link.take_traffic()
         average = median if self.period_steps == 1 else fmean
         return {
@@ -138,9 +142,7 @@ class ModelledLink:
             "contention_moved_frac": moved_bytes / asked_bytes if asked_bytes else None,
         }
 
-    def _added_s(
-        self, step: Callable[[], object], *, synchronize: Callable[[], None], amount: float
-    ) -> float:
+    def _added_s(self, amount: float) -> float:
         """Median of what contention adds to a step; the first pair is not counted.
 
         It only takes: where a busy machine makes that less than nothing, it is nothing.
@@ -154,11 +156,11 @@ class ModelledLink:
             took_s = []
             for wanted in (0, amount):
                 self._emulation.link.set_contention(wanted)
-                synchronize()
+                self._synchronize()
                 begin_s = time.monotonic()
                 for _ in range(self.period_steps):
-                    step()
-                    synchronize()
+                    self._step()
+                    self._synchronize()
                 took_s.append(time.monotonic() - begin_s)
             self._emulation.link.set_contention(0)
             added_s.append((took_s[1] - took_s[0]) / self.period_steps)
@@ -167,25 +169,27 @@ class ModelledLink:
         return max(0.0, median(added_s[1:] or added_s))
 
 
-def open_link(config: Config, *, device: torch.device, ranks: Ranks | None) -> ModelledLink | None:
+def open_link(
+    layout: Layout, *, device: torch.device, ranks: Ranks | None, **does: Any
+) -> ModelledLink | None:
     """Make torch's default group over the layout's link; None where no link is modelled.
 
-    Real ranks without a modelled link have their group already.
+    Real ranks without a modelled link have their group already; those with one are throttled.
+    `does` is how a `ModelledLink` steps.
     """
-    layout = config.layout
     if not layout.link:
         return None
     model = model_of(layout.link)
-    kind: Any = {"device": device, "num_ranks": layout.devices}
-    if layout.mode == "throttled":
-        assert ranks is not None, "throttled ranks are real"
-        store = within(ranks.store, number=0)
-        emulation = start_emulation(model=model, store=store, rank=ranks.rank, **kind)
-    else:
-        is_timed = layout.mode == "emulated"
-        priced = model if is_timed else _Free(model.topology)
-        emulation = start_emulation(model=priced, is_timed=is_timed, **kind)
-    return ModelledLink(config, emulation=emulation, model=model)
+    is_free = layout.mode == "simulated"
+    emulation = start_emulation(
+        num_ranks=layout.devices,
+        model=_Free(model.topology) if is_free else model,
+        device=device,
+        is_timed=not is_free,
+        store=None if ranks is None else within(ranks.store, number=0),
+        rank=0 if ranks is None else ranks.rank,
+    )
+    return ModelledLink(layout, emulation=emulation, model=model, **does)
 
 
 class _Free(CostModel):

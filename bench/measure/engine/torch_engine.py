@@ -180,7 +180,8 @@ class TorchEngine(Engine):
 
     def _lay_out(self, net: nn.Module) -> None:
         config = self.config
-        self.link = open_link(config, device=self.device, ranks=self._ranks)
+        does = {"step": self.untraced_step, "synchronize": self.adapter.synchronize}
+        self.link = open_link(config.layout, device=self.device, ranks=self._ranks, **does)
         self.laid_out = lay_out(
             net,
             workload=self.workload,
@@ -223,7 +224,7 @@ class TorchEngine(Engine):
 
     def step(self) -> StepCount:
         """Queue one step, all its micro-batches; on a modelled link it may be traced."""
-        return self.untraced_step() if self.link is None else self.link.run(self.untraced_step)
+        return self.untraced_step() if self.link is None else self.link.run()
 
     def untraced_step(self) -> StepCount:
         """Queue one step, from the wait for its first batch on."""

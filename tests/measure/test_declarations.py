@@ -146,8 +146,8 @@ def test_only_what_no_convention_and_no_kernel_explains_is_invalid() -> None:
         (plain, PRODUCT / 1000, disagree),
         (plain, 0.0, disagree),
         # What has no formula, or is no operator at all, makes no honest declaration INVALID.
-        (custom, PRODUCT, unconfirmed),
-        (outside, PRODUCT, unconfirmed),
+        (custom, 100 * PRODUCT, unconfirmed),
+        (outside, 100 * PRODUCT, unconfirmed),
         (encoder, 6 * PRODUCT, unconfirmed),
         (recurrent, 8 * PRODUCT, unconfirmed),
         # Half of a causal product is as right as the whole one.

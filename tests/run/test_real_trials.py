@@ -206,7 +206,7 @@ def test_what_a_step_raises_is_a_reason_and_a_dead_process_a_crash_tried_twice(
 ) -> None:
     faults = f"fault={','.join((*RAISED, *DEATHS))}"
     code, _, stderr = fake_run(
-        *("-w", FAULTY, "--profile", "smoke", "--set", faults, "--quiet"), out=tmp_path
+        *("-w", FAULTY, "--profile", "smoke", "--trials", "2", "--set", faults, "-q"), out=tmp_path
     )
     rows = rows_in(tmp_path)
     assert code == 4

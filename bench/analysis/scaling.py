@@ -10,8 +10,6 @@ error band (of the link, with and without contention) stands beside them and is 
 them. Loss is not looked at: gradients of virtual ranks are copies.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

@@ -55,9 +55,8 @@ def test_a_ratio_is_the_same_or_open_and_strict_exits_3_where_it_is_open() -> No
     assert (row.ratio, row.a.value) == pytest.approx((2.0, 2.0e-3 / 2))
     calm = trials(seed=1, noise_frac=0.002), trials(seed=2, noise_frac=0.002)
     assert only_row(*calm).verdict == "SAME"
-    found = compared(
-        trials(seed=1, noise_frac=0.03), trials(seed=2, noise_frac=0.03, step_ms=107.0)
-    )
+    noisy = trials(seed=1, noise_frac=0.03), trials(seed=2, noise_frac=0.03, step_ms=107.0)
+    found = compared(*noisy)
     assert found.rows[0].verdict == "INCONCLUSIVE" and (found.rows[0].more_trials or 0) >= 1
     assert exits(found) == (ExitCode.OK, ExitCode.INCONCLUSIVE)
     # A slow trial is not dropped.

@@ -86,8 +86,8 @@ def test_efficiency_is_against_one_device_of_the_same_mode_or_against_compute() 
     assert reached(together, 0) is None
     mixed = [*real_run(), *link_run("pcie5", 60.0)]
     assert reached(mixed, 1) == ("compute", pytest.approx(100.0 / 160.0, rel=1e-4))
-    rows = [{**row, "compute_step_ms": None} for row in link_run("pcie5", 60.0)]
-    assert reached(rows, 0) is None, "nothing shows"
+    blank = link_run("pcie5", 60.0, cells={"compute_step_ms": None})
+    assert reached(blank, 0) is None, "nothing shows"
 
 
 def test_a_mitigation_recovers_a_share_of_the_slowdown_with_its_interval() -> None:
@@ -116,11 +116,10 @@ def test_a_mitigation_recovers_a_share_of_the_slowdown_with_its_interval() -> No
     assert found.recovered == pytest.approx((160.0 - 115.0) / (160.0 - 104.0))
     # Nothing is recovered where nothing was lost.
     fp16 = link_run("pcie5", 0.2, cells={"mitigation": "fp16"})
-    for others, why in (
-        ([], "no other link to compare with"),
-        (link_run("10gbe", 400.0), "this is the fastest link"),
+    for exposed_ms, others, why in (
+        (60.0, [], "no other link to compare with"),
+        (60.0, link_run("10gbe", 400.0), "this is the fastest link"),
+        (0.4, link_run("h100-nvlink", 0.2), "no clear slowdown to recover"),
     ):
-        found = mitigated([*link_run("pcie5", 60.0), *others, *fp16])
+        found = mitigated([*link_run("pcie5", exposed_ms), *others, *fp16])
         assert (found.recovered, found.why_not) == (None, why)
-    found = mitigated([*link_run("pcie5", 0.4), *link_run("h100-nvlink", 0.2), *fp16])
-    assert (found.recovered, found.why_not) == (None, "no clear slowdown to recover")

@@ -3,6 +3,7 @@
 import math
 import random
 import time
+from itertools import chain
 from statistics import fmean
 from typing import Any
 
@@ -99,27 +100,23 @@ def draw(ratio: float, *, num_trials: int = 5, seed: int = 1) -> list[LogEstimat
     return [side(math.log(ratio)).over(side(0.0)) for _ in range(NUM_DRAWS)]
 
 
-def judged_alone(ratio: float) -> list[Judged]:
-    return [judge([one], threshold_fracs=[0.03])[0] for one in draw(ratio)]
-
-
 def test_large_changes_are_seen_small_ones_raise_no_alarm_and_intervals_cover_the_truth() -> None:
-    def share(verdict: str, ratio: float) -> float:
-        return sum(one.verdict == verdict for one in judged_alone(ratio)) / NUM_DRAWS
+    def judged(ratio: float) -> list[Judged]:
+        return [judge([one], threshold_fracs=[0.03])[0] for one in draw(ratio)]
 
-    assert share("REGRESSION", 1.10) >= 0.95
-    assert share("IMPROVED", 1 / 1.10) >= 0.95
-    assert share("REGRESSION", 1.01) == 0.0
-    assert share("REGRESSION", 1.0) + share("IMPROVED", 1.0) <= 0.005
+    for ratio, words in ((1.10, "REGRESSION"), (1 / 1.10, "IMPROVED")):
+        assert sum(one.verdict == words for one in judged(ratio)) >= 0.95 * NUM_DRAWS
+    assert "REGRESSION" not in {one.verdict for one in judged(1.01)}
+    alarms = [one for one in judged(1.0) if one.verdict in ("REGRESSION", "IMPROVED")]
+    assert len(alarms) <= 0.005 * NUM_DRAWS
     # A true +5 % is mostly open after 5 trials; with those asked for it is mostly decided.
-    more = median(one.more_trials for one in judged_alone(1.05) if one.more_trials is not None)
+    more = median(one.more_trials for one in judged(1.05) if one.more_trials is not None)
     assert 2 <= more <= 40
     again = draw(1.05, num_trials=5 + round(more), seed=2)
     assert sum(one.log_ends[0] > math.log1p(0.03) for one in again) / NUM_DRAWS >= 0.5
     for num_trials in (3, 5, 10):
-        found = [
-            one for seed in range(100, 108) for one in draw(1.07, num_trials=num_trials, seed=seed)
-        ]
+        draws = (draw(1.07, num_trials=num_trials, seed=seed) for seed in range(100, 104))
+        found = list(chain.from_iterable(draws))
         covered = [one.log_ends[0] <= math.log(1.07) <= one.log_ends[1] for one in found]
         assert 0.93 <= sum(covered) / len(covered) <= 0.97, num_trials
 
@@ -158,10 +155,10 @@ def test_block_differences_by_hand_with_a_lost_trial_and_under_steady_drift() ->
     result = compare_arms(drifting, threshold_frac=0.03)
     assert (result.verdict, result.ratio) == ("SAME", pytest.approx(1.0, abs=0.005))
     covered = 0
-    for seed in range(1500):
+    for seed in range(800):
         result = compare_arms(arm_trials(4, ratio=1.1, seed=seed), threshold_frac=0.03)
         covered += (result.low or 9.0) <= 1.1 <= (result.high or 0.0)
-    assert 0.93 <= covered / 1500 <= 0.975
+    assert 0.93 <= covered / 800 <= 0.975
 
 
 def correlated(phi: float, *, num: int, seed: int) -> list[float]:
@@ -236,12 +233,12 @@ def test_autocorrelation_time_and_interval_of_known_series_in_well_under_a_secon
     batch_means_half_width_frac(series)
     assert time.perf_counter() - started < 0.5  # some 30 ms on a quiet core
     for phi, truth in ((0.0, 1.0), (0.5, 3.0), (0.9, 19.0), (0.96, 49.0)):
-        estimates = [autocorrelation_time(correlated(phi, num=20_000, seed=s)) for s in range(8)]
+        estimates = [autocorrelation_time(correlated(phi, num=20_000, seed=s)) for s in range(4)]
         assert fmean(estimates) == pytest.approx(truth, rel=0.2), phi
     for phi in (0.0, 0.6, 0.9):
         covered = 0
-        for series in (correlated(phi, num=2000, seed=seed) for seed in range(200)):
+        for series in (correlated(phi, num=2000, seed=seed) for seed in range(120)):
             half_width = batch_means_half_width_frac(series)
             assert half_width is not None
             covered += abs(fmean(series) - 100.0) <= half_width * fmean(series)
-        assert 0.90 <= covered / 200 <= 0.99, phi
+        assert 0.90 <= covered / 120 <= 0.99, phi

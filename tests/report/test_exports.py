@@ -172,13 +172,9 @@ def test_every_mode_is_part_of_a_printable_name_and_what_differs_has_its_own() -
         assert name_of(row) == name
     (row,) = trials(num=1, device_name="Evil\x1b[31m\nCPU")
     assert name_of(row).isprintable()
-    pairs: tuple[tuple[Row, Row], ...] = (
-        ({"config_hash": "a"}, {"config_hash": "b"}),
-        ({"link": "pcie4"}, {"link": "pcie5"}),
-    )
-    for one, other in pairs:
-        rows = trials(num=1, **one) + trials(num=1, **other)
-        assert len({found.name for found in configurations(rows)}) == 2, one
+    for column in ("config_hash", "link"):
+        rows = [{**row, column: value} for value in "ab" for row in trials(num=1)]
+        assert len({found.name for found in configurations(rows)}) == 2, column
     alone = trials(num=2)
     sweep = trials(num=2, config_hash="deadbeef", params_json='{"batch": 4, "patch": 64}')
     assert configurations(alone)[0].name == configurations(alone + sweep)[0].name
@@ -232,8 +228,7 @@ def test_only_the_first_usable_attempt_is_used_once_and_the_others_are_told() ->
         "1 FAILED (out_of_memory), 1 SKIPPED"
     ]
     first, *rest = trials(num=3)
-    rows = [{**first, "status": "INVALID"}, *rest, {**first, "attempt": 2}]
-    selection = select(rows)
+    selection = select([{**first, "status": "INVALID"}, *rest, {**first, "attempt": 2}])
     assert [(row["trial"], row["attempt"]) for row in selection.usable] == [(1, 1), (2, 1), (0, 2)]
     assert len(selection.unusable) == 1
     assert select(trials()).notes() == []

@@ -47,7 +47,7 @@ def check_whole(page: PageReader) -> None:
 
 
 def test_every_section_is_there_when_there_is_something_to_show(make_page: MakePage) -> None:
-    page = make_page(full_rows(), full_rows(speed=0.85, run_id="run2"), steps=60)
+    page = make_page(full_rows(), full_rows(speed=0.85, run_id="run2"), steps=30)
     check_whole(page)
     assert headings(page) == [
         "What was run where",

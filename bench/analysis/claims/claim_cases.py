@@ -5,8 +5,6 @@ never knows which claim it serves. Whether the claim is true in a case follows f
 place. No verdict is stored anywhere.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal

@@ -10,8 +10,6 @@ that covers most goes first, until every yes is covered. A case too close to tel
 purpose. What is found describes the cases that were computed, and nothing between them.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ the ledger is loaded and not when a verdict is wanted. Ledger and reference rows
 checkout and with an installed wheel.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import metadata

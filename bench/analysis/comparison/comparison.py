@@ -7,8 +7,6 @@ On different devices the ratios are shown with what else differs, and gate nothi
 `report.tables.compare_tables` renders what is found; `--json` prints every fact.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from statistics import geometric_mean

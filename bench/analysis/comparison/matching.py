@@ -6,8 +6,6 @@ only what is still left against other devices (cross-hardware). What is
 left over is explained by the columns in which it differs from its nearest relative.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

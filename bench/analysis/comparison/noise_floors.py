@@ -5,8 +5,6 @@ twice that would raise alarms about nothing. Floors are kept in one JSON file in
 by workload, configuration and device.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

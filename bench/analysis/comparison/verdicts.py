@@ -12,8 +12,6 @@ Two arms of one job are measured in ABBA blocks: within a block they take the pl
 so a machine that slows down steadily slows both by the same amount. One block is one observation.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence

@@ -7,8 +7,6 @@ slice of a device is as much slower as it is smaller. Blank stays None: nothing 
 another device or guessed.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ their items are not the same thing (a patch, a volume) the ratio is per element 
 so. Ratios between devices are taken phase by phase, and so is how far those ratios lie apart.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations

@@ -6,8 +6,6 @@ Where nobody recorded an operator profile the row's own FLOPs and least bytes st
 operator, which says less and makes the interval wider.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median

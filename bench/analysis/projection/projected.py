@@ -7,8 +7,6 @@ memory is split into what does not grow with the batch (weights, gradients, mome
 Left out: input pipelines, thermal and power limits that the achieved fractions do not hold.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

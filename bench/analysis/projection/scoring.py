@@ -7,8 +7,6 @@ only; no figure in the harness is fitted to such a file. All run in a 16-bit dty
 does not say; ratios of several devices are projected as ratios of one.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

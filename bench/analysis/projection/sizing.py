@@ -6,8 +6,6 @@ chip or not at all. Training spends part of what chips are added for on the link
 are left out; watts are nominal. In the documents every figure is marked as projected.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from bisect import bisect_left

@@ -9,8 +9,6 @@ Trials repeat one another when `IDENTITY` is equal. Configurations are set again
 Standard library only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -4,8 +4,6 @@ One order of words: workload, what it was run with, parameters, mode, layout, li
 has all of them; a short one only those in which the lines of a table differ (`differing`).
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 

@@ -11,8 +11,6 @@ workload's version. It does not depend on what else is exported, except where tw
 one configuration: then what distinguishes them is added.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Sequence

@@ -12,8 +12,6 @@ json: configurations, figures and every trial, for scripts that want more than t
 itself. Blank cells are left out, unusable rows stand apart with the reason, nothing is rounded.
 """
 
-from __future__ import annotations
-
 import json
 
 from bench import __version__

@@ -7,8 +7,6 @@ place in this format; they are in `extra_info`.
 https://pytest-benchmark.readthedocs.io/en/latest/comparing.html
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

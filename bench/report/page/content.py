@@ -4,8 +4,6 @@ The same sections are rendered twice, so nothing here knows about either format.
 text out of files that anybody may have written; whoever renders it escapes it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeGuard

@@ -5,8 +5,6 @@ become marks in a plot. The choice takes turns over workloads and devices, so th
 seen. Sidecars are optional: a result file that was sent alone is reported without them.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ by the line that each format begins with. The page allows its one script by its 
 else, so that even a cell that slipped through unescaped could not run.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -4,8 +4,6 @@ All of it is worked out by `bench.analysis`, as `bench gap` and `bench compare` 
 limited to a readable number of settings and put beside its panels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 

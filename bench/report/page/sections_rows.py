@@ -5,8 +5,6 @@ A section of figures is a table of the configurations shown and the panels drawn
 one without a figure to show is left out.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -4,8 +4,6 @@ A phase is placed only where work, traffic and both roofs are known; the section
 others. Several devices are not placed: the roofs are those of one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from bench.analysis.gap.demand import Demand

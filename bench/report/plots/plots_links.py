@@ -9,8 +9,6 @@ A link stands at its specified rate (bytes per second, one direction, per device
 what links are known by; of two levels at the slower one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from math import isfinite

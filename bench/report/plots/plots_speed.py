@@ -7,8 +7,6 @@ throttled), and their labels say which. A trace keeps the extremes of each stret
 a stall stays visible however many steps there are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any

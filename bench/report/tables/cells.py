@@ -5,8 +5,6 @@ reads a cell's text again. A figure's interval is in the figure's own unit: '12.
 A blank cell is '': not measured.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ The words of a verdict come from the analysis; here they are only laid out. What
 stands beside it, so that what is projected, modelled or emulated is never taken for measured.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 

@@ -4,8 +4,6 @@ Two files give a row per configuration, more give a matrix with a column per fil
 come first. Emulated, throttled and simulated rows carry their mode and link in the name.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace

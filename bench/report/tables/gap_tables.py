@@ -4,8 +4,6 @@ A title has what is always named (size, precision, layout) and, of all else, onl
 settings of the same table differ. The mode is a badge, and says the link.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from bench.analysis.gap.demand import Demand, Share, Training

@@ -6,8 +6,6 @@ on every line, and no ratio crosses it. Every modelled step stands with its brac
 shown: those of virtual ranks would be made up.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 

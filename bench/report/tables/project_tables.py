@@ -4,8 +4,6 @@ Every title says "projected" and what it started from; what was measured stands 
 that say so.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from bench.analysis.projection.measured import BOUND, Start

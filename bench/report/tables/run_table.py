@@ -5,8 +5,6 @@ between processes), step median and spread, utilisation, memory, energy, and one
 reason. Figures of trials that must not be used are not shown.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace

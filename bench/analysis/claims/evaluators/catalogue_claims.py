@@ -6,8 +6,6 @@ found and not written. `Needs` states what nobody can compute here. A formula, `
 before`, is parsed as Python and walked by hand; nothing is evaluated as code.
 """
 
-from __future__ import annotations
-
 import ast
 import operator
 from collections.abc import Callable, Iterator, Mapping

@@ -5,8 +5,6 @@ Compute runs at a stated share of the chip's bf16 peak, because nothing is measu
 what a mitigation does to learning is measured elsewhere, on real ranks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial

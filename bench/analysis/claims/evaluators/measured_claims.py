@@ -8,8 +8,6 @@ workload, from the counted operators; the intervals are those of `bench project 
 case says projected.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterator, Sequence
 from statistics import median

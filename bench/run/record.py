@@ -128,7 +128,8 @@ def make_row(
     if outcome.failure is not None:
         reasons.append(outcome.failure.code)
     if isinstance(outcome.result, TrialResult):
-        row |= outcome.result.row
+        # What the trial does not know stays as it was planned.
+        row |= {name: cell for name, cell in outcome.result.row.items() if cell is not None}
         row |= _work_columns(row, planned, facts=facts)
         reached = row.get("roof_frac")
         over = validity.roof_problems(

@@ -40,7 +40,7 @@ from tests.emulate.fixed_model import FixedModel, emulated
 from tests.measure.trial_requests import request_of
 from tests.workloads.steps_of_workloads import generated_batch, training_steps
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("only_when_timed")]
+pytestmark = pytest.mark.timeout(900)
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK_S = 0.1
 """Short, so that on a busy machine most blocks are undisturbed and the median is of those."""
@@ -48,13 +48,6 @@ MANY_RANKS = 65_536
 
 SecondsPerStep = Callable[[int], float]
 MakeSteps = Callable[[Any, Any, Any], Iterator[Any]]
-
-
-@pytest.fixture
-def only_when_timed(request: pytest.FixtureRequest) -> None:
-    """Leave a measurement of minutes out of the normal suite."""
-    if not request.config.getoption("--benchmark-enable"):
-        pytest.skip("a measurement of minutes; run it with --benchmark-enable")
 
 
 def reported(name: str, ratios: list[float]) -> float:
@@ -180,22 +173,6 @@ def emulation() -> Iterator[Emulation]:
         yield started
 
 
-def make_net() -> nn.Module:
-    """Much arithmetic on few parameters: DDP's own copies of gradients do not hide the link."""
-    torch.manual_seed(0)
-    layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, padding=1)]
-    for _ in range(5):
-        layers += [nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1)]
-    return nn.Sequential(*layers)
-
-
-IMAGES = torch.randn(8, 3, 48, 48)
-
-
-def stepping_on(net: nn.Module) -> Callable[[], float]:
-    return stepping(net, lambda: net(IMAGES).sum())
-
-
 def stepping(net: nn.Module, loss: Callable[[], torch.Tensor]) -> Callable[[], float]:
     def step_s() -> float:
         start_s = time.thread_time()
@@ -226,7 +203,7 @@ def recorded(step_s: Callable[[], float], emulation: Emulation) -> Callable[[], 
 class LaidOutNet:
     """A workload's net under DDP whose gradients go over the link, or are exchanged at once."""
 
-    def __init__(self, name: str, *, size: str) -> None:
+    def __init__(self, name: str, *, size: str, group: dist.ProcessGroup | None = None) -> None:
         workload = discovery.instance(discovery.load(name), size=size, overrides={})
         phase = next(one for one in workload.phases if one.is_training)
         batch = generated_batch(workload, phase)
@@ -235,6 +212,7 @@ class LaidOutNet:
         self.ddp = DistributedDataParallel(self.net, gradient_as_bucket_view=True)
         self.ddp.register_comm_hook(None, self._exchange)
         self.is_linked = True
+        self._group = group
         self._loss: Any = lambda net: workload.loss(net, batch)
 
     def _exchange(
@@ -244,7 +222,7 @@ class LaidOutNet:
     ) -> torch.futures.Future[torch.Tensor]:
         gradients = bucket.buffer().div_(MANY_RANKS)
         if self.is_linked:
-            work: Any = dist.all_reduce(gradients, async_op=True)
+            work: Any = dist.all_reduce(gradients, group=self._group, async_op=True)
             sent: torch.futures.Future[torch.Tensor] = work.get_future()
             return sent.then(lambda sent: sent.value()[0])
         done: torch.futures.Future[torch.Tensor] = torch.futures.Future()
@@ -288,18 +266,10 @@ def test_the_backend_adds_next_to_nothing_to_a_workload(
     assert reported(sides, interleaved_ratios(linked, other)) <= limit
 
 
-def linked_step(net: nn.Module, **flags: Any) -> Callable[[], float]:
-    """A step with a collective for each layer."""
-    return stepping_on(DistributedDataParallel(net, bucket_cap_mb=0.03, **flags))
-
-
-def test_an_infinite_link_its_recording_and_its_ranks_add_next_to_nothing(
-    emulation: Emulation,
-) -> None:
-    net = make_net()
-    plain, linked = stepping_on(net), linked_step(net)
-    assert reported("infinite link / plain model", interleaved_ratios(linked, plain)) <= 1.01
-    ratios = interleaved_ratios(recorded(linked, emulation), linked)
+def test_ranks_and_recording_add_next_to_nothing(emulation: Emulation) -> None:
+    many = LaidOutNet("imaging", size="small").step(is_linked=True)
+    ratios = interleaved_ratios(recorded(many, emulation), many)
     assert reported("recorded / not recorded", ratios) <= 1.01
-    ratios = interleaved_ratios(linked, linked_step(net, process_group=dist.new_group([0, 1])))
+    few = LaidOutNet("imaging", size="small", group=dist.new_group([0, 1]))
+    ratios = interleaved_ratios(many, few.step(is_linked=True))
     assert abs(reported(f"{MANY_RANKS:,} ranks / 2 ranks", ratios) - 1) <= 0.02

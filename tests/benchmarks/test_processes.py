@@ -3,8 +3,7 @@
 Run with `pytest tests/benchmarks/test_processes.py --benchmark-enable -s`. `compare` of 10,000 rows
 may take 3 s and 400 MB, `report` of 2,000 8 s, start included; `--help` and `list` 10 and 15 times
 as long as a bare interpreter; all take turns, so that what the machine does meanwhile falls on all.
-In the normal suite these run once on few rows, untimed. A quick run takes 12 s, and 10 s more where
-the roof is measured first.
+A quick run takes 12 s, and 10 s more where the roof is measured first.
 """
 
 import json
@@ -16,7 +15,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -80,52 +78,36 @@ def measured(*arguments: str, folder: Path) -> tuple[float, int]:
     return elapsed_s, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-@pytest.fixture
-def is_timed(request: pytest.FixtureRequest) -> bool:
-    return bool(request.config.getoption("--benchmark-enable"))
-
-
-def test_many_rows_are_read_soon(benchmark: Any, is_timed: bool, tmp_path: Path) -> None:
-    num_compared, num_reported = (10_000, 2_000) if is_timed else (100, 100)
-    arms = [compared_rows(num_compared // 2, arm=arm) for arm in (0, 1)]
-    rows = [*arms, reported_rows(num_reported)]
-    before, after, many = (write_csv(tmp_path / f"{i}.csv", one) for i, one in enumerate(rows))
-    commands = [("compare", before, after), ("report", many)]
-    found = benchmark.pedantic(
-        lambda: [measured("-m", "bench", *map(str, one), folder=tmp_path) for one in commands],
-        rounds=1,
+def test_many_rows_are_read_soon(tmp_path: Path) -> None:
+    rows = [*(compared_rows(5_000, arm=arm) for arm in (0, 1)), reported_rows(2_000)]
+    before, after, many = (
+        str(write_csv(tmp_path / f"{number}.csv", one)) for number, one in enumerate(rows)
     )
-    (compare_s, compare_bytes), (report_s, _) = found
-    if is_timed:
-        print(f"\ncompare {compare_s:.1f} s, {compare_bytes / 1e6:.0f} MB; report {report_s:.1f} s")
-        assert compare_s < 3.0 and compare_bytes < 400e6
-        assert report_s < 8.0
+    compare_s, compare_bytes = measured("-m", "bench", "compare", before, after, folder=tmp_path)
+    report_s, _ = measured("-m", "bench", "report", many, folder=tmp_path)
+    print(f"\ncompare {compare_s:.1f} s, {compare_bytes / 1e6:.0f} MB; report {report_s:.1f} s")
+    assert compare_s < 3.0 and compare_bytes < 400e6
+    assert report_s < 8.0
 
 
-def test_start_of_help_and_list(benchmark: Any, is_timed: bool, tmp_path: Path) -> None:
+def test_start_of_help_and_list(tmp_path: Path) -> None:
     commands = {"bare": ["-c", "pass"], "--help": ["-m", "bench", "--help"],
                 "list": ["-m", "bench", "list"]}  # fmt: skip
-
-    def rounds_s() -> list[dict[str, float]]:
-        return [
-            {name: measured(*words, folder=tmp_path)[0] for name, words in commands.items()}
-            for _ in range(25 if is_timed else 1)
-        ]
-
-    found = benchmark.pedantic(rounds_s, rounds=1)
+    found = [
+        {name: measured(*words, folder=tmp_path)[0] for name, words in commands.items()}
+        for _ in range(25)
+    ]
     for name, limit in (("--help", 10.0), ("list", 15.0)):
         ratio = statistics.median(one[name] / one["bare"] for one in found)
         print(f"\nbench {name}: {ratio:.1f} times a bare interpreter (limit {limit:g})")
-        assert ratio <= limit or not is_timed
+        assert ratio <= limit
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["sleep-infer", "llm-train", "imaging-train"])
 def test_a_quick_answer_takes_seconds(
-    name: str, is_timed: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    if not is_timed:
-        pytest.skip("a measurement of minutes; run it with --benchmark-enable")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     words = ("-m", "bench", "run", "--workload", name, "--profile", "quick", "--size", "tiny")
     first_s, *then_s = (measured(*words, "--quiet", folder=tmp_path)[0] for _ in range(4))

@@ -1,8 +1,6 @@
 """`bench claims`: table, reasons, documents, more rows, and what --run would measure."""
 
-import re
 import subprocess
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,27 +12,12 @@ from tests.analysis.synthetic_rows import trials, write_csv
 from tests.cli.conftest import Ask, Write
 
 
-def test_the_table_has_every_claim_and_counts_the_verdicts(ask: Ask) -> None:
-    """The golden screen holds the form; here the numbers are those of the document."""
-    claims = ask("claims", "--json").document["claims"]
-    table, _, words = ask("claims").out.partition("\n\n")
-    _, heads, _, *rows = table.splitlines()
-    shown: dict[str, set[int]] = {}
-    places = [match.start() for match in re.finditer(r"\S+(?: \S+)*", heads)]
-    for row in rows:
-        for start, end in pairwise((*places[1:], len(heads))):
-            for part in filter(None, row[start:end].strip().split(", ")):
-                first, _, last = part.partition("-")
-                numbers = range(int(first), int(last or first) + 1)
-                shown.setdefault(heads[start:end].strip(), set()).update(numbers)
-    assert {n: word for word, numbers in shown.items() for n in numbers} == {
-        claim["number"]: claim["verdict"] for claim in claims if claim["number"]
-    }
+def test_articles_are_shown_with_what_is_not_measured_said(ask: Ask) -> None:
     out = ask("claims", "F0", "F1", "F2", "F3", "F4").out
     for name in (" 42 ", "An H20 has 41 % fewer cores", "share-price", "HOLDS WHEN", "REFUTED"):
         assert name in out
-    assert "of 42 testable claims decided" in out and "of 42 testable claims decided" in words
-    assert "modelled" in out and "projected" in out, "what is not measured is said"
+    assert "of 42 testable claims decided" in out
+    assert "modelled" in out and "projected" in out
 
 
 def test_why_shows_cases_figures_sources_and_the_rows_that_were_measured(ask: Ask) -> None:

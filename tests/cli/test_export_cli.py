@@ -74,12 +74,3 @@ def test_what_cannot_be_read_written_or_must_not_be_replaced_is_one_line(
         refused = ask("export", path, "--to", "json", "-o", output, code=2)
         assert reported in refused.one_line
     assert Path(good).read_bytes() == before
-
-
-def test_rows_of_a_simulated_run_are_called_simulated_everywhere(tmp_path: Path, ask: Ask) -> None:
-    command = ["run", "-w", "sleep-infer", "--size", "tiny", "--device", "fake", "--quiet"]
-    path = ask(*command, "--trials", "3", "--out", tmp_path).out.strip()
-    for to in ("pytest-benchmark", "bmf", "json"):
-        printed = ask("export", path, "--to", to).out
-        assert "sleep-infer tiny fp32 b1 [simulated] on fake device" in printed
-        assert "NaN" not in printed and "[real]" not in printed, to

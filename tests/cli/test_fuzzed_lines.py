@@ -36,7 +36,9 @@ PIECES = [*"\n\t\x00é\udc80", "", " ", "--", "-", "-z", "=", "''", "\x1b[31m", 
 
 def planned_line(choose: random.Random) -> list[str]:
     """A dry run on the fake device with up to four flags, many of them good."""
-    words = ["run", "--dry-run", "--device", "fake", "-w", choose.choice(FLAGS["--workload"])]
+    odd = "".join(choose.choices("ab:/\\.py-*[]é ", k=choose.randrange(12)))
+    name = choose.choice([*FLAGS["--workload"], odd])
+    words = ["run", "--dry-run", "--device", "fake", "-w", name]
     for _ in range(choose.randrange(5)):
         flag = choose.choice([*FLAGS, *["--set"] * 6])
         value = choose.choice(FLAGS[flag])

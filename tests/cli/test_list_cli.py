@@ -5,17 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from bench.core.errors import BenchError, MeasurementError
+from bench.core.errors import MeasurementError
 from bench.core.nouns import Device
 from bench.devices.doctor import all_findings as checks
 from bench.devices.doctor.host_findings import Finding
 from bench.devices.telemetry import nvml
 from bench.devices.torch import backends, detect, probe
 from bench.hardware import chips
-from bench.run.planning.selection import select
 from tests.cli.conftest import Ask
 
 TIMED = Path(__file__).resolve().parents[1] / "workload_files" / "timed.py"
@@ -103,16 +100,6 @@ def test_a_colon_chooses_a_phase_of_a_name_a_pattern_or_a_file_whatever_its_path
 
     assert hashes("imaging:train") == hashes("imaging-train"), "one configuration"
     assert len(hashes("imaging:train,imaging-train,imaging")) == 2
-
-
-@given(st.text(alphabet="ab:/\\.py-*[]é ", max_size=12))
-def test_any_name_selects_phases_or_is_refused_in_one_line(text: str) -> None:
-    try:
-        found = select((text,))
-    except BenchError as error:
-        assert "\n" not in str(error)
-    else:
-        assert found
 
 
 HEAD = "op,num_gpus,message_bytes,latency_us\n"

@@ -153,6 +153,7 @@ project CSV --to , => --to needs chips
 project CSV --to h2000 => not in the catalogue
 project CSV --to h20 --devices 0 => --devices 0
 project CSV --to h20 --link ndr => give --devices
+project CSV --to h20 --devices 111 => do not fill nodes of 8; ask for 104 or 112
 project CSV --to h20 --devices 2 --link rope => rope
 project CSV --to h20 --format xml => --format
 project CSV --size-for soon => --size-for

@@ -12,18 +12,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from bench.core.units import format_number, si_scale
 from bench.report.page.content import Plot, Plots
-from bench.report.plots.panel import (
-    FAINT,
-    GROUND,
-    INK,
-    ROW_INCHES,
-    Value,
-    color_of,
-    draw,
-    label_inches,
-    marker_of,
-    short,
-)
+from bench.report.plots import panel
+from bench.report.plots.panel import Value, short
 from bench.report.tables.cells import ends_of, quantity, text_of
 
 if TYPE_CHECKING:
@@ -142,17 +132,19 @@ def interval(
     def paint(axes: Axes) -> None:
         for place, mark in enumerate(marks):
             _, low, high = mark.value
-            color = color_of(mark.series)
+            color = panel.color_of(mark.series)
             if mark.band is not None:
-                axes.plot(mark.band, [place] * 2, color=INK, alpha=0.15, linewidth=9, zorder=0)
+                axes.plot(
+                    mark.band, [place] * 2, color=panel.INK, alpha=0.15, linewidth=9, zorder=0
+                )
             if low is not None and high is not None:
                 axes.hlines(place, low, high, color=color, linewidth=2)
             look = _look(color, is_hollow=mark.is_hollow)
-            axes.plot([mark.value[0]], [place], marker_of(mark.series), zorder=3, **look)  # type: ignore[arg-type]
+            axes.plot([mark.value[0]], [place], panel.marker_of(mark.series), zorder=3, **look)  # type: ignore[arg-type]
         for text, series in legend:
-            axes.plot([], [], marker_of(series), color=color_of(series), label=text)
+            axes.plot([], [], panel.marker_of(series), color=panel.color_of(series), label=text)
         if reference is not None:
-            axes.axvline(reference, color=INK, linewidth=1, linestyle="--")
+            axes.axvline(reference, color=panel.INK, linewidth=1, linestyle="--")
         ends = [end for mark in marks for end in mark.value if end is not None]
         axis.lay_out(axes, "x", values=[*ends, *([reference] if reference else [])])
         axes.set_yticks(range(len(labels)), [short(label) for label in labels])
@@ -165,12 +157,12 @@ def interval(
         middle, low, high = mark.value
         figure = text_of(quantity(middle, ends=ends_of(low, high)))
         words.append(f"{mark.label}: {figure} {mark.remark}".strip())
-    return draw(
+    return panel.draw(
         name,
         title=title,
         description=f"{what}. {'; '.join(words)}.",
-        plot_inches=ROW_INCHES * len(marks) + 0.1,
-        left_inches=label_inches(labels),
+        plot_inches=panel.ROW_INCHES * len(marks) + 0.1,
+        left_inches=panel.label_inches(labels),
         num_legend_lines=-(-len(legend) // 2),
         legend_columns=2,
         paint=paint,
@@ -229,23 +221,23 @@ def line(
         x.lay_out(axes, "x", values=[*places, *(place for place, _ in corners)])
         y.lay_out(axes, "y", values=[*ends, *(top for _, top in corners)])
         for name, points in guides:
-            axes.plot(*zip(*points, strict=True), color=INK, linewidth=1.4)
+            axes.plot(*zip(*points, strict=True), color=panel.INK, linewidth=1.4)
             style = {"xytext": (-2, 3), "textcoords": "offset points", "fontsize": 8.0}
             axes.annotate(name, points[-1], ha="right", va="bottom", **style)  # type: ignore[arg-type]
         for number, curve in enumerate(curves):
             _curve(axes, curve, number=number)
         if reference is not None:
-            axes.axvline(reference, color=INK, linewidth=1, linestyle=":")
+            axes.axvline(reference, color=panel.INK, linewidth=1, linestyle=":")
         if band is not None:
             label = {"label": band.label}
-            axes.axhspan(band.low, band.high, color=FAINT, alpha=0.55, linewidth=0, **label)  # type: ignore[arg-type]
-            axes.axhline(1.0, color=INK, linewidth=0.8)
+            axes.axhspan(band.low, band.high, color=panel.FAINT, alpha=0.55, linewidth=0, **label)  # type: ignore[arg-type]
+            axes.axhline(1.0, color=panel.INK, linewidth=0.8)
         _name_places(axes, names)
 
     num_entries = len(curves) + (band is not None)
     reported = "" if band is None else f" Grey: {band.label} ({band.source})."
     has_legend = num_entries > 1 or curves[0].shape is not None
-    return draw(
+    return panel.draw(
         name,
         title=title,
         description=f"{what}. {'; '.join(curve.words for curve in curves)}.{reported}",
@@ -257,7 +249,7 @@ def line(
 
 
 def _curve(axes: Axes, curve: DrawnCurve, *, number: int) -> None:
-    color = color_of(number)
+    color = panel.color_of(number)
     for place, (_, low, high) in curve.points:
         if low is not None and high is not None:
             axes.vlines(place, low, high, color=color, linewidth=1.4)
@@ -266,7 +258,7 @@ def _curve(axes: Axes, curve: DrawnCurve, *, number: int) -> None:
     axes.plot(
         places,
         [value[0] for _, value in curve.points],
-        marker=None if curve.shape is None else marker_of(curve.shape),
+        marker=None if curve.shape is None else panel.marker_of(curve.shape),
         linestyle=LINE_STYLES[number % len(LINE_STYLES)] if len(places) > 1 else "",
         linewidth=0.9 if curve.shape is None else 1.2,
         label=short(curve.label, length=_LEGEND_LENGTH),
@@ -275,15 +267,15 @@ def _curve(axes: Axes, curve: DrawnCurve, *, number: int) -> None:
     )
     if curve.level is not None:
         ends = [places[0], places[-1]]
-        axes.plot(ends, [curve.level] * 2, color=INK, linewidth=0.8, linestyle=":")
+        axes.plot(ends, [curve.level] * 2, color=panel.INK, linewidth=0.8, linestyle=":")
 
 
 def _look(color: str, *, is_hollow: bool) -> dict[str, object]:
     """Filled with a thin edge, or hollow."""
     return {
         "color": color,
-        "markeredgecolor": color if is_hollow else INK,
-        "markerfacecolor": GROUND if is_hollow else color,
+        "markeredgecolor": color if is_hollow else panel.INK,
+        "markerfacecolor": panel.GROUND if is_hollow else color,
         "markeredgewidth": 1.6 if is_hollow else 0.6,
     }
 
@@ -302,7 +294,7 @@ def _name_places(axes: Axes, names: Sequence[tuple[float, str]]) -> None:
 
 def panels(
     groups: Mapping[str, Sequence[Item]],
-    panel: Callable[[str, Sequence[Item]], Plot],
+    draw_one: Callable[[str, Sequence[Item]], Plot],
     *,
     most: tuple[int, int],
     what: str = "configurations",
@@ -313,4 +305,4 @@ def panels(
         return None
     drawn, total = (sum(map(len, part.values())) for part in (chosen, groups))
     note = "" if drawn == total else f"{drawn} of {total} {what} are drawn; the table has more."
-    return Plots(panels=tuple(panel(name, items) for name, items in chosen.items()), note=note)
+    return Plots(panels=tuple(draw_one(name, items) for name, items in chosen.items()), note=note)

@@ -9,15 +9,7 @@ shown: those of virtual ranks would be made up.
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from bench.analysis.scaling import (
-    Mitigated,
-    efficiency,
-    fastest_links,
-    find_mitigated,
-    over_compute,
-    single_runs,
-    slowdown,
-)
+from bench.analysis import scaling
 from bench.analysis.trials.configuration import LAYOUT, Trials, grouped
 from bench.analysis.trials.titles import PROGRAM, differing, mitigations_of, title_of
 from bench.core.nouns import MODES
@@ -65,7 +57,7 @@ _MEANT = {
 """What a head or a cell means, where it does not say it all."""
 _MEANT_OF_RUN: dict[str, Callable[[Trials], object]] = {
     "slower: than over the fastest link, by each trial's step over the same steps without "
-    "communication, so that how fast the machine was in a trial cancels": over_compute,
+    "communication, so that how fast the machine was in a trial cancels": scaling.over_compute,
     "with a mitigation the step is the mean, since some steps may send nothing": lambda run: (
         run.shows_mean
     ),
@@ -126,7 +118,7 @@ def _tables(group: Sequence[Trials], params: Sequence[str], *, has_model: bool) 
         _step_grid(wide, name=name),
         _speed_grid(wide, group=group, name=name),
         *([_model_grid(wide, name=name)] if has_model else []),
-        _mitigation_grid(find_mitigated(wide), name=name),
+        _mitigation_grid(scaling.find_mitigated(wide), name=name),
     ]
 
 
@@ -152,9 +144,9 @@ def _grid(
 
 def _step_grid(runs: Sequence[Trials], *, name: str) -> Grid:
     """Step over each link, and how much slower that is than over the fastest one."""
-    fastest = fastest_links(runs)
+    fastest = scaling.fastest_links(runs)
     leaders = set(fastest.values())
-    found = {run: slowdown(run, fastest=fastest) for run in runs}
+    found = {run: scaling.slowdown(run, fastest=fastest) for run in runs}
 
     def slower(run: Trials) -> AnyCell:
         if (one := found[run]) is None:
@@ -183,8 +175,8 @@ def _speed_grid(runs: Sequence[Trials], *, group: Sequence[Trials], name: str) -
     Over each link the numbers of devices follow one another. One device leads, also one of another
     mode, by which nothing is divided.
     """
-    singles = single_runs(group)
-    found = {run: efficiency(run, singles=singles) for run in group}
+    singles = scaling.single_runs(group)
+    found = {run: scaling.efficiency(run, singles=singles) for run in group}
     links = list(dict.fromkeys(run.link for run in runs))
 
     def share(run: Trials, against: str) -> AnyCell:
@@ -225,7 +217,7 @@ def _model_grid(runs: Sequence[Trials], *, name: str) -> Grid:
     return _grid(f"Behind the model: {name}", runs, columns)
 
 
-def _mitigation_grid(found: Sequence[Mitigated], *, name: str) -> Grid:
+def _mitigation_grid(found: Sequence[scaling.Mitigated], *, name: str) -> Grid:
     """Time with each mitigation against without, and what it recovers of the slowdown."""
     mitigated = {one.run: one for one in found}
 

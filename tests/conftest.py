@@ -25,6 +25,6 @@ def shared_case(tmp_path: Path) -> Callable[[str], Path]:
         folder = Path(__file__).parents[2] / "shared" / "cases" / name
         if not folder.is_dir():
             pytest.skip(f"{folder} is not on this machine")
-        return Path(shutil.copytree(folder, tmp_path / name))
+        return Path(shutil.copytree(folder, tmp_path / name, dirs_exist_ok=True))
 
     return copied

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -95,9 +96,6 @@ class _HostEvent:
     def query(self) -> bool:
         return True
 
-    def synchronize(self) -> None:
-        pass
-
     def elapsed_ms(self, end: _HostEvent) -> float:
         return (end._at_s - self._at_s) * 1e3
 
@@ -108,16 +106,20 @@ class _Marks(Boundaries):
     def __init__(self, adapter: Adapter, *, clock: Clock, depth: int) -> None:
         super().__init__(adapter, clock=clock)
         self._depth = depth
+        self._has_events = self.step_clock == "event"
         self._elapsed_s: list[float] = []
         self._queued_s: list[float] = []
         self._events = deque([self.boundary()])
         self.times_s = [clock.now_s()]
 
     def mark(self) -> float:
-        self._events.append(self.boundary())
-        self._queued_s.append(self._clock.now_s())
-        if len(self._events) > self._depth:
-            self._events[-1 - self._depth].synchronize()
+        if self._has_events:
+            self._events.append(self.boundary())
+            self._queued_s.append(self._clock.now_s())
+            if len(self._events) > self._depth:
+                self._events[-1 - self._depth].synchronize()
+        else:  # a short step must not wait for more than one reading
+            self._adapter.synchronize()
         self.times_s.append(self._clock.now_s())
         return self.times_s[-1]
 
@@ -127,7 +129,7 @@ class _Marks(Boundaries):
         The first event and the first time are one moment, since the device was synchronised: that
         lays the device's times over the host's, to some 10 us.
         """
-        if self.step_clock != "event" or not self._elapsed_s:
+        if not self._elapsed_s:
             return None
         done_s, num_bound = self.times_s[0], 0
         for queued_s, step_s in zip(self._queued_s, self._elapsed_s, strict=False):
@@ -136,6 +138,8 @@ class _Marks(Boundaries):
         return num_bound / len(self._elapsed_s)
 
     def step_s(self) -> list[float]:
+        if not self._has_events:
+            return [later - earlier for earlier, later in pairwise(self.times_s)]
         # An event that has been read is let go: millions would weigh on the driver.
         while len(self._events) > 1 and self._events[1].query():
             start = self._events.popleft()

@@ -7,8 +7,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from bench.results.reader import read_rows
 from tests.cli.conftest import Ask
+from tests.run.bench_process import rows_in
 from workloads._imaging.phantom import phantom
 
 RUN = ("run", "--workload", "imaging-infer", "--size", "tiny", "--profile", "smoke")
@@ -70,13 +70,12 @@ def test_every_held_out_volume_is_inferred_and_counted_by_its_own_size(
     ask(*RUN, "--device", "fake", "--out", tmp_path / "usual")
     # Chosen by the largest held-out volume's headers, on the fake device too.
     ask(*RUN, "--device", "fake", "--data", folder, "--out", tmp_path / "fake")
-    (planned,) = read_rows(next((tmp_path / "fake").glob("*.csv")))
+    (planned,) = rows_in(tmp_path / "fake")
     out = tmp_path / "rows"
     said = ask(*RUN, "--device", "cpu", "--threads", 1, "--data", folder, "--out", out)
     sizes = "1 of 7,680 voxels, 1 of 9,216 voxels, 1 of 20,736 voxels"
     assert f"used 3 volumes of its data: {sizes}" in said.out
-    (path,) = out.glob("*.csv")
-    (row,) = read_rows(path)
+    (row,) = rows_in(out)
     assert (row["distinct_items"], row["items"]) == (3, row["steps"])
     assert int(str(row["items"])) % 3 == 0, "whole rounds"
     assert row["mem_estimate_bytes"] == planned["mem_estimate_bytes"]
@@ -84,7 +83,7 @@ def test_every_held_out_volume_is_inferred_and_counted_by_its_own_size(
     assert row["elements_per_item"] == pytest.approx((7680 + 9216 + 20736) / 3)
     # A mean of 2 windows where the generated volume has 8, in FLOPs and bytes alike (48 FLOP/byte);
     # four in turn need two passes of two, and a single one reads the weights for itself.
-    (generated,) = read_rows(next((tmp_path / "usual").glob("*.csv")))
+    (generated,) = rows_in(tmp_path / "usual")
     assert row["flops_per_item"] == pytest.approx(float(str(generated["flops_per_item"])) * 2 / 8)
     least = [float(str(one["bytes_per_item"])) for one in (row, generated)]
     assert least[0] / least[1] == pytest.approx(2 / 8, rel=0.1)

@@ -16,16 +16,12 @@ from bench import discovery
 from bench.cli.options import PathsCommand
 from bench.core.units import format_number
 from bench.results.reader import read_rows
-from bench.results.schema import REASONS, Row
+from bench.results.schema import REASONS
 from bench.run import runner
 from bench.run.launching import child, launch
 from bench.run.runner import Runner
 from tests.cli.conftest import Answer, Ask
-
-WORKLOADS = Path(__file__).resolve().parents[1] / "workload_files"
-TIMED = str(WORKLOADS / "timed.py")
-FAULTY = str(WORKLOADS / "faulty.py")
-
+from tests.run.bench_process import FAULTY, TIMED, only_file, rows_in
 
 Run = Callable[..., Answer]
 
@@ -39,11 +35,6 @@ def run(ask: Ask) -> Run:
         return ask("run", *device, *words, code=code)
 
     return call
-
-
-def rows_in(out: Path) -> list[Row]:
-    (path,) = out.glob("*.csv")
-    return read_rows(path)
 
 
 BROKEN_FILES = {
@@ -172,7 +163,7 @@ def test_a_table_only_the_path_or_one_document_is_printed(run: Run, tmp_path: Pa
     ended = run("-w", TIMED, "--trials", "2", "--out", tmp_path)
     assert re.search(r"timed-train.* \[simulated\]", ended.out), "simulated is always said"
     assert re.search(r"\[[\d.]+, [\d.]+\]", ended.out), "two trials have an interval"
-    (path,) = tmp_path.glob("*.csv")
+    path = only_file(tmp_path)
     assert ended.out.splitlines()[-1] == f"rows: {path}"
     assert "[1/4]" in ended.err and "[4/4]" in ended.err
     rows = rows_in(tmp_path)
@@ -184,8 +175,7 @@ def test_a_table_only_the_path_or_one_document_is_printed(run: Run, tmp_path: Pa
         assert float(row["throughput_per_s"] or 0) == pytest.approx(1e3 / expected_ms, rel=0.08)
     smoke = ("-w", TIMED, "--profile", "smoke", "--out")
     quiet = run(*smoke, tmp_path / "quiet", "--quiet")
-    (path,) = tmp_path.glob("quiet/*.csv")
-    assert quiet == (f"{path}\n", "")
+    assert quiet == (f"{only_file(tmp_path / 'quiet')}\n", "")
     document = run(*smoke, tmp_path / "json", "--json").document
     assert (document["exit_code"], document["interrupted"]) == (0, False)
     assert document["rows"] == [dict(row) for row in rows_in(tmp_path / "json")]
@@ -365,7 +355,7 @@ def test_home_is_expanded_in_each_path_and_in_variables(
     run("-w", f"{TIMED}:infer", "--trials", "1")
     run("-w", f"{TIMED}:infer", "--trials", "1", "--out=~/typed")
     rows_in(home / "by variable")
-    (path,) = (home / "typed").glob("*.csv")
+    path = only_file(home / "typed")
     monkeypatch.setenv("BENCH_EXPORT_OUTPUT", "~/rows.json")
     ask("export", f"~/typed/{path.name}", "--to", "json")
     assert json.loads((home / "rows.json").read_text())

@@ -10,15 +10,14 @@ import pytest
 from bench.core.errors import UsageError
 from bench.core.nouns import Device, Layout
 from bench.measure.inspection import FAKE
-from bench.results.reader import read_rows
 from bench.results.schema import Row, Value
 from bench.run.planning.layout_flags import make_layouts
 from bench.run.planning.modes import choose_mode, is_sure, longest_s
 from bench.run.planning.request import RunRequest, split_links
 from tests.cli.conftest import Ask, Write
 from tests.report.link_rows import link_run, real_run, three_links
+from tests.run.bench_process import NET, only_file, rows_in
 
-NET = str(Path(__file__).resolve().parents[1] / "workload_files" / "small_net.py")
 TRAIN = ("run", "--device", "fake", "-w", "imaging-train", "--size", "tiny")
 
 
@@ -167,8 +166,7 @@ def test_what_only_the_net_knows_is_looked_at_before_a_mode_asked_for_is_measure
     assert said.startswith(start) and "use --mode simulated" in said
     printed = ask(*words, "--link", link, "--parallel", "fsdp")
     assert "sends over" in printed.err and "[emulated]" in printed.out
-    (path,) = tmp_path.glob("*.csv")
-    assert [row["status"] for row in read_rows(path)] == ["WARN"], "its unit of 1 KiB takes 2 ms"
+    assert [row["status"] for row in rows_in(tmp_path)] == ["WARN"], "its unit of 1 KiB takes 2 ms"
 
 
 def test_a_phase_that_cannot_join_is_left_out_of_the_sweep_and_named(
@@ -179,9 +177,9 @@ def test_a_phase_that_cannot_join_is_left_out_of_the_sweep_and_named(
     left_out = "left out: imaging-infer by ddp on 8 devices: copies of the net communicate nothing"
     printed = ask(*sweep, *link, "--devices", "8", "--parallel", "ddp")
     assert left_out in printed.err and printed.out.count(left_out) == 1
-    (path,) = tmp_path.glob("*.csv")
-    assert [row["workload"] for row in read_rows(path)] == ["imaging-train"]
-    assert left_out in ask("run", "--resume", path).out, "a run that goes on has left out the same"
+    assert [row["workload"] for row in rows_in(tmp_path)] == ["imaging-train"]
+    # A run that goes on has left out the same.
+    assert left_out in ask("run", "--resume", only_file(tmp_path)).out
     document = ask(*sweep, *link, "--devices", "1,8", "--parallel", "ddp,fsdp", "--json").document
     assert left_out in document["notes"][0]
     found = {(one["workload"], one["device_count"], one["parallel"]) for one in document["rows"]}
@@ -201,8 +199,7 @@ def test_a_sweep_over_devices_and_links_says_what_each_row_is(ask: Ask, tmp_path
     sweep = ("--devices", "1,2,64", "--link", f"{link},infinite", "--trials", "3")
     printed = ask(*TRAIN, "--out", tmp_path, *sweep).out
     assert "[simulated]" in printed and "fastest" in printed
-    (path,) = tmp_path.glob("*.csv")
-    rows = read_rows(path)
+    rows = rows_in(tmp_path)
     singles = [row for row in rows if row["device_count"] == 1]
     assert len(singles) == 3
     assert all(row.get("link") is None and row.get("parallel") is None for row in singles)

@@ -12,6 +12,7 @@ from bench.cli import main
 from bench.results.reader import read_rows
 from tests.cli.conftest import Ask
 from tests.cli.in_a_shell import BENCH, ROOT, shell
+from tests.run.bench_process import rows_in
 
 FAKE_RUN = "run -w sleep-infer --size tiny --device fake --trials 1 --out OUT"
 FULL = Path("/dev/full")
@@ -76,8 +77,7 @@ def test_closed_streams_never_become_a_result_file(csv: str, tmp_path: Path) -> 
     done = shell(f"{BENCH} gap {csv} >&-", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert shell(f"{BENCH} {FAKE_RUN} -q <&- >&- 2>&-", folder=tmp_path).returncode == 0
-    (path,) = Path("OUT").glob("*.csv")
-    assert len(read_rows(path)) == 1
+    assert len(rows_in(Path("OUT"))) == 1
     assert shell(f"{BENCH} gap none.csv 2>&-", folder=tmp_path).returncode == 2
 
 

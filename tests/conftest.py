@@ -1,4 +1,4 @@
-"""For all tests: an interrupt reaches the programs they start, however pytest was started."""
+"""For all tests: an interrupt reaches the programs they start; none judges this machine's speed."""
 
 import shutil
 import signal
@@ -6,7 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any speed")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # A shell's background job ignores SIGINT, and whatever it starts would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -133,7 +133,7 @@ def test_reference_rows_agree_with_themselves_and_in_every_table(path: Path) -> 
     check_tables(rows)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     sizes=st.lists(
         st.tuples(st.integers(1000, 10**7), st.floats(1e-3, 10.0)), min_size=1, max_size=6

@@ -167,7 +167,7 @@ rates = st.floats(0.1, 10.0)
 times = st.floats(0.01, 10.0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     matrix=rates, memory=rates, vector=rates, faster=st.floats(1.0, 5.0), gemm_s=times, copy_s=times
 )

@@ -188,7 +188,7 @@ def test_a_good_file_is_read_whole_and_a_bad_line_is_one_with_its_number(tmp_pat
         assert raised.value.exit_code == ExitCode.USAGE
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(content=st.binary(max_size=300))
 def test_no_file_is_a_traceback(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.mktemp("fuzz") / "ratios.csv"

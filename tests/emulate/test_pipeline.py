@@ -96,7 +96,7 @@ def test_equal_stages_have_the_bubble_of_the_formula(
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_any_stages_run_as_the_ticking_reference_does(data: st.DataObject) -> None:
     devices = data.draw(st.integers(1, 4))
     schedule = data.draw(st.sampled_from(["gpipe", "1f1b", "interleaved-2", "interleaved-3"]))

@@ -127,7 +127,7 @@ keys = st.sampled_from(["id", "name", "dense_per_s", "memory", "link", "derates"
 texts = st.text(alphabet=st.sampled_from("abz01:-[]{}&*!|>'\"#,%@`\n\t .?~_"), max_size=40)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(row=st.dictionaries(keys | st.integers(), values, max_size=8), text=texts)
 def test_no_row_or_text_raises_anything_but_a_data_error(row: dict[Any, Any], text: str) -> None:
     document = {"sources": {"here": {"title": "A"}}, "chips": [row], "systems": []}

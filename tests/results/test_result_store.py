@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from result_rows import create_store, small_row
 from test_schema import rows
@@ -36,7 +36,7 @@ def test_a_new_run_is_a_file_of_its_own_and_a_sidecar(store: Store, tmp_path: Pa
         create_store(tmp_path / "results")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(sessions=st.lists(st.lists(rows, max_size=3), max_size=3), torn=st.binary(max_size=30))
 def test_what_is_appended_over_several_sessions_is_what_is_read(
     tmp_path_factory: pytest.TempPathFactory, sessions: list[list[Row]], torn: bytes

@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=9), other=st.binary(max_size=9), ago_s=st.integers(0, HOUR_S))
 def test_equal_content_and_only_that_is_equal(
     tmp_path: Path, content: bytes, other: bytes, ago_s: int

@@ -94,9 +94,7 @@ def test_the_file_and_what_is_wrong_with_it_are_named(folder: Path, tmp_path: Pa
             check_folder(copy, classes=3, channels=1, cases=8)
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_file_is_named_or_is_harmless(folder: Path, data: st.DataObject) -> None:
     def reason_with(name: str, content: bytes) -> str | None:

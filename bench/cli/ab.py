@@ -14,6 +14,7 @@ from bench.cli.options import AsJson, FailOn, Out, OutputFormat, Strict, chosen_
 from bench.cli.output import print_answer, print_json, print_note
 from bench.core.errors import DataError, ExitCode, MeasurementError, UsageError
 from bench.core.paths import cache_note, short_path, user_path
+from bench.core.units import counted
 
 if TYPE_CHECKING:
     from bench.analysis.comparison.noise_floors import NoiseFloor
@@ -118,7 +119,7 @@ def _judge(arms: tuple[ArmRuns, ArmRuns], *, threshold_frac: float | None) -> li
         lost = [str(one.get("reasons")) for one in both if one["status"] not in USABLE]
         if lost:
             why = ", ".join(dict.fromkeys(code for codes in lost for code in codes.split(";")))
-            words = f"{len(lost)} of {len(both)} trials were lost ({why})"
+            words = f"{len(lost)} of {counted(len(both), 'trial')} lost ({why})"
             result = replace(result, reason="; ".join(filter(None, (result.reason, words))))
         results.append(result)
     return results
@@ -149,10 +150,9 @@ def _show(
 
 
 def _advice(result: PairedResult) -> str:
-    parts = [f"{result.num_blocks} blocks", result.reason]
+    parts = [counted(result.num_blocks, "block"), result.reason]
     if result.verdict in ("INCONCLUSIVE", "NOT COMPARED") and result.more_blocks:
-        blocks = "block" if result.more_blocks == 1 else "blocks"
-        parts.append(f"about {result.more_blocks} more {blocks} would decide")
+        parts.append(f"about {counted(result.more_blocks, 'more block')} would decide")
     return "; ".join(part for part in parts if part)
 
 
@@ -182,7 +182,7 @@ def calibrate(
     for floor in floors if not as_json else ():
         typer.echo(
             f"{floor.workload} on {floor.device_name}: noise floor {100 * floor.floor_frac:.2f} % "
-            f"(A/A ratio {floor.ratio:.4f}, {floor.num_trials} trials of each arm)"
+            f"(A/A ratio {floor.ratio:.4f}, {counted(floor.num_trials, 'trial')} of each arm)"
         )
     if not floors:
         raise MeasurementError(

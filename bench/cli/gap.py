@@ -13,7 +13,7 @@ from typer import Option
 from bench.cli.options import AsJson, Out, OutputFormat, ResultFiles, chosen_format
 from bench.cli.output import print_answer, print_note
 from bench.core.errors import ExitCode, MeasurementError, NothingMatchedError, UsageError
-from bench.core.units import parse_duration_s
+from bench.core.units import counted, parse_duration_s
 
 if TYPE_CHECKING:
     from bench.analysis.gap.demand import Load
@@ -63,8 +63,8 @@ def gap(
         result = measured()
     if result.num_wide:
         print_note(
-            f"{result.num_wide} configurations over several devices or modelled links are left "
-            "out; --all-layouts shows them"
+            f"{counted(result.num_wide, 'configuration')} over several devices or modelled links "
+            "left out; --all-layouts shows them"
         )
     if not any(demand.num_trials for demand in result.demands):
         raise NothingMatchedError("no usable trial (OK or WARN) in the files given")

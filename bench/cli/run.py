@@ -20,7 +20,7 @@ from typer import Option
 from bench.cli.output import is_interactive, print_grids, print_json, print_note, print_reason
 from bench.core.errors import ExitCode, UsageError
 from bench.core.paths import short_path
-from bench.core.units import format_duration
+from bench.core.units import counted, format_duration, plural
 from bench.run.planning.request import FLAGS
 
 if TYPE_CHECKING:
@@ -190,9 +190,10 @@ def _spread_lines(plan: Plan) -> list[str]:
     for strategy, mode in dict.fromkeys((one.strategy, one.mode) for one in spread):
         alike = [one for one in spread if (one.strategy, one.mode) == (strategy, mode)]
         devices = ", ".join(dict.fromkeys(str(one.devices) for one in alike))
+        devices += f" {plural('device', max(one.devices for one in alike))}"
         links = ", ".join(dict.fromkeys(one.link for one in alike if one.link))
         over = f" over {links}" if links else ""
-        lines.append(f"{strategy} on {devices} devices{over} [{mode}: {MODE_WORDS[mode]}]")
+        lines.append(f"{strategy} on {devices}{over} [{mode}: {MODE_WORDS[mode]}]")
     notes = [pipeline_note(layout) for layout in spread if layout.strategy == "pp"]
     return [*lines, *dict.fromkeys(note for note in notes if note is not None)]
 
@@ -205,8 +206,8 @@ def _show_plan(plan: Plan, *, as_json: bool) -> None:
     for line in _choices_of(plan):
         print(line)
     print(
-        f"{len(plan.planned)} configurations, {plan.min_trials} to {plan.max_trials} trials each, "
-        f"profile {plan.profile}, budget {format_duration(plan.budget_s)}"
+        f"{counted(len(plan.planned), 'configuration')}, {plan.min_trials} to {plan.max_trials} "
+        f"trials each, profile {plan.profile}, budget {format_duration(plan.budget_s)}"
     )
 
 

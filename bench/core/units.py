@@ -103,6 +103,20 @@ def format_number(value: float) -> str:
     return f"{value:.3g}"
 
 
+def plural(noun: str, num: float) -> str:
+    """A noun as it stands beside a number: 'trial' beside 1, 'patches' or 'studies' beside 2."""
+    if num == 1 or not noun:
+        return noun
+    if re.search(r"[^aeiou]y$", noun):
+        return f"{noun[:-1]}ies"
+    return f"{noun}es" if noun.endswith(("s", "x", "z", "ch", "sh")) else f"{noun}s"
+
+
+def counted(num: int, noun: str) -> str:
+    """'1 trial', '2 patches', '7,200 voxels'."""
+    return f"{num:,} {plural(noun, num)}"
+
+
 def format_ranges(numbers: Sequence[int]) -> str:
     """Write (0, 1, 2, 8) as '0-2,8'."""
     runs = itertools.groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0])

@@ -23,6 +23,7 @@ from msgspec import field
 
 from bench.core.errors import UsageError, one_of
 from bench.core.nouns import Chip, Scalar
+from bench.core.units import counted
 from bench.hardware.chips import load_chips
 from bench.hardware.loader import Citations, Declared, Number, Text, read_document
 
@@ -270,8 +271,7 @@ class Selection:
         """'7 chips left out: tdp_w unknown', or None."""
         if not self.num_left_out:
             return None
-        chips = "1 chip" if self.num_left_out == 1 else f"{self.num_left_out} chips"
-        return f"{chips} left out: {' or '.join(self.unknown)} unknown"
+        return f"{counted(self.num_left_out, 'chip')} left out: {' or '.join(self.unknown)} unknown"
 
 
 def _sorted(chips: list[Chip], *, by: str) -> list[Chip]:

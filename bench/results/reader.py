@@ -24,6 +24,7 @@ from bench.core.separated import (
     separated,
     unmarked,
 )
+from bench.core.units import counted
 from bench.results.record_text import complete_length, parse_cell
 from bench.results.schema import (
     BY_NAME,
@@ -77,7 +78,7 @@ def read_together(paths: Iterable[Path], *, note: Callable[[str], None]) -> list
     elif smoke:
         names = ", ".join(dict.fromkeys(str(row["workload"]) for row in smoke))
         note(
-            f"left out: {len(smoke)} smoke {'row' if len(smoke) == 1 else 'rows'} ({names}), too "
+            f"left out: {counted(len(smoke), 'smoke row')} ({names}), too "
             "short to stand beside measured ones"
         )
         for row in smoke:

@@ -8,7 +8,7 @@ import time
 from statistics import fmean
 from typing import Any
 
-from bench.core.units import format_duration, format_number
+from bench.core.units import counted, format_duration, format_number
 from bench.measure.messages import Stage, StepsSoFar
 from bench.results.schema import USABLE, Row
 from bench.run.planning.plan import Planned
@@ -144,7 +144,8 @@ class BarProgress(PlainProgress):
         if isinstance(message, Stage):
             stage = STAGE_WORDS.get(message.name, message.name)
         else:
-            stage = f"measuring: {message.steps} steps, {format_duration(message.step_s)} each"
+            steps = counted(message.steps, "step")
+            stage = f"measuring: {steps}, {format_duration(message.step_s)} each"
         self._update(stage=stage)
 
     def _update(self, **fields: Any) -> None:

@@ -15,6 +15,7 @@ from bench.analysis.projection.measured import measured_of
 from bench.analysis.projection.projected import Projected, project
 from bench.analysis.trials.configuration import number
 from bench.analysis.trials.log_estimate import LogEstimate
+from bench.core.units import counted
 from bench.hardware.chips import chip
 from bench.measure.engine.engine import StepCount
 from bench.measure.timing.summary import item_columns, speed_columns
@@ -176,3 +177,9 @@ def test_a_slower_large_volume_is_found_though_the_middle_step_is_the_same() -> 
     (row,) = compare(files, metric=METRICS["time"], strictness=THREE_PERCENT).rows
     assert (row.source, row.verdict) == (WINDOW_TIME, "REGRESSION")
     assert row.ratio == pytest.approx(0.5622 / 0.4622)
+
+
+def test_a_noun_goes_with_its_number() -> None:
+    words = ((1, "trial"), (0, "volume"), (7200, "patch"), (2, "voxel"), (2, "box"), (2, "study"))
+    assert [counted(number, noun) for number, noun in words] == [
+        "1 trial", "0 volumes", "7,200 patches", "2 voxels", "2 boxes", "2 studies"]  # fmt: skip

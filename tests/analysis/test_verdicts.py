@@ -146,7 +146,7 @@ def test_block_differences_by_hand_with_a_lost_trial_and_under_steady_drift() ->
     lost = [*found, *((arm, 3, None if place == 1 else 1.0) for place, arm in enumerate("ABBA"))]
     result = compare_arms(lost, threshold_frac=0.03)
     assert (result.num_blocks, result.num_left_out) == (3, 1)
-    assert result.reason == "1 blocks lost a trial and are left out"
+    assert result.reason == "1 block left out for a lost trial"
     result = compare_arms(lost[4:], threshold_frac=0.03)
     assert (result.verdict, result.low, result.more_blocks) == ("NOT COMPARED", None, 1)
     assert result.ratio is not None and result.reason == "2 whole blocks, needs 3"

@@ -68,7 +68,7 @@ def test_compare_takes_the_same_machine_and_else_the_device_elsewhere(
     assert "device: Test CPU (host aaaa0000);" in out and "machines" not in out
     # Two hosts on purpose: one device, with a word about the hosts.
     out = ask("compare", here, there, code=1).out
-    assert "2 rows come from two different machines" in out and "device: Test CPU;" in out
+    assert "2 rows of two different machines" in out and "device: Test CPU;" in out
     third, both = write(third=phases(step_ms=100.0, host_hash="cccc", run_id="3"), both=[*two()])
     out = ask("compare", third, both, code=1).out
     assert "Test CPU -> host aaaa0000" in out and "Test CPU -> host bbbb0000" in out

@@ -224,7 +224,7 @@ def test_only_the_first_usable_attempt_is_used_once_and_the_others_are_told() ->
     selection = select(rows)
     assert [row["status"] for row in selection.usable] == ["OK", "OK", "WARN"]
     assert selection.notes() == [
-        "3 of 6 rows are not usable and give no figures: 1 INVALID (ecc, thermal_throttle), "
+        "3 of 6 rows not usable and without figures: 1 INVALID (ecc, thermal_throttle), "
         "1 FAILED (out_of_memory), 1 SKIPPED"
     ]
     first, *rest = trials(num=3)
@@ -234,4 +234,4 @@ def test_only_the_first_usable_attempt_is_used_once_and_the_others_are_told() ->
     assert select(trials()).notes() == []
     selection = select(trials() + trials())
     assert len(selection.usable) == 5, "it does not look twice as certain"
-    assert selection.notes() == ["5 rows were given more than once and count once"]
+    assert selection.notes() == ["5 rows given more than once and counted once"]

@@ -97,6 +97,7 @@ def test_a_screen_is_the_golden_one_and_keeps_the_rules_of_every_screen(
     assert "\n".join(lines) + "\n" == path.read_text(encoding="utf-8")
     assert name in LONG or len(lines) <= MOST_LINES
     assert not [line for line in lines if "—" in line or "<" in line]
+    assert not re.findall(r"(?<![0-9.,])\b1 [a-z]{2,}s\b", "\n".join(lines))
     for table in tables_of(lines):
         wrapped = [line for line in table if re.match(r" +(?![0-9 ]|real )", line)]
         assert wrapped == []

@@ -22,6 +22,7 @@ from bench.analysis.comparison.verdicts import (
 from bench.analysis.trials.configuration import LAYOUT, Trials, gather, grouped
 from bench.analysis.trials.log_estimate import LogEstimate
 from bench.core.errors import ExitCode
+from bench.core.units import counted
 from bench.results.schema import BY_NAME, Row
 
 _SHOWN = ("workload", "workload_version", "config_hash", "size", "dtype", "batch", *LAYOUT)
@@ -247,15 +248,14 @@ def _over(above: float | None, below: float | None) -> float | None:
 def _why_not(a: Side, b: Side) -> str:
     for side in (a, b):
         if side.num_usable < MIN_TRIALS:
-            trials = "trial" if side.num_usable == 1 else "trials"
-            few = f"{side.file}: {side.num_usable} usable {trials}, needs {MIN_TRIALS}"
+            few = f"{side.file}: {counted(side.num_usable, 'usable trial')}, needs {MIN_TRIALS}"
             lost = f"{side.num_lost} invalid or failed: {side.lost_reasons or 'no reason stated'}"
             return f"{few} ({lost})" if side.num_lost else few
     for side in (a, b):
         if not side.num:
             return f"not measured in {side.file}"
         if side.num < MIN_TRIALS:
-            return f"{side.file}: measured in {side.num} trials, needs {MIN_TRIALS}"
+            return f"{side.file}: measured in {counted(side.num, 'trial')}, needs {MIN_TRIALS}"
     return ""
 
 

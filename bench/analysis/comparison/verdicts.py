@@ -23,6 +23,7 @@ from bench.analysis.trials.configuration import Trials, number
 from bench.analysis.trials.log_estimate import LogEstimate, mean_of_logs
 from bench.core.errors import UsageError, one_of
 from bench.core.statistics import t_cdf, t_quantile
+from bench.core.units import counted
 from bench.results.schema import Row
 
 Verdict = Literal["REGRESSION", "IMPROVED", "SAME", "INCONCLUSIVE", "NOT COMPARED"]
@@ -230,10 +231,10 @@ def compare_arms(trials: Iterable[_ArmTrial], *, threshold_frac: float) -> Paire
     differences, num_left_out = _block_differences(trials)
     num = len(differences)
     ratio = mean_of_logs(differences) if num else None
-    reason = f"{num_left_out} blocks lost a trial and are left out" if num_left_out else ""
+    reason = f"{counted(num_left_out, 'block')} left out for a lost trial" if num_left_out else ""
     low, high, judged = None, None, Judged(verdict="NOT COMPARED", more_trials=MIN_TRIALS - num)
     if ratio is None or num < MIN_TRIALS:
-        reason = f"{num} whole blocks, needs {MIN_TRIALS}"
+        reason = f"{counted(num, 'whole block')}, needs {MIN_TRIALS}"
     else:
         # One difference a block: a paired t interval.
         [judged] = judge([ratio], threshold_fracs=[threshold_frac])

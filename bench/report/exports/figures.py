@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from bench.analysis.trials.configuration import IDENTITY, Trials, gather, grouped, is_virtual
 from bench.analysis.trials.log_estimate import estimate
 from bench.analysis.trials.titles import LAID_OUT, PROGRAM, title_of
+from bench.core.units import counted
 from bench.report.tables.grid import plain
 from bench.results.schema import USABLE, Row
 
@@ -109,8 +110,9 @@ class ExportedRows:
         """Lines for stderr about what gives no figure; none when every row does."""
         kinds = Counter(map(_kind, self.unusable))
         reported = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-        lost = f"{len(self.unusable)} of {self.num_rows} rows are not usable and give no figures"
-        again = f"{self.num_repeated} rows were given more than once and count once"
+        every = counted(self.num_rows, "row")
+        lost = f"{len(self.unusable)} of {every} not usable and without figures"
+        again = f"{counted(self.num_repeated, 'row')} given more than once and counted once"
         return [f"{lost}: {reported}"] * bool(kinds) + [again] * bool(self.num_repeated)
 
 

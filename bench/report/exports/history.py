@@ -15,7 +15,7 @@ itself. Blank cells are left out, unusable rows stand apart with the reason, not
 import json
 
 from bench import __version__
-from bench.core.units import format_number
+from bench.core.units import counted, format_number
 from bench.report.exports.figures import HOW_AND_WHERE, ExportedRows, Figure, Named
 from bench.results.schema import SCHEMA_VERSION, Row
 
@@ -70,7 +70,7 @@ def _entry(figure: Figure, *, one: Named) -> dict[str, object]:
         "extra": "\n".join(extra),
     }
     if figure.ends is not None:
-        trials = f"{figure.num_trials} trial{'s' * (figure.num_trials > 1)}"
+        trials = counted(figure.num_trials, "trial")
         entry["range"] = f"95 % interval {' - '.join(map(format_number, figure.ends))}, {trials}"
     return entry
 

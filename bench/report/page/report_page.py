@@ -18,6 +18,7 @@ from bench.analysis.claims.claims_verdict import ClaimVerdict
 from bench.analysis.comparison.comparison import Strictness
 from bench.analysis.gap.gap_result import Missing
 from bench.core.errors import UsageError, one_of
+from bench.core.units import counted
 from bench.report.page import sections_analysis as analysis
 from bench.report.page import sections_rows as rows
 from bench.report.page.content import Section
@@ -133,23 +134,19 @@ def _summary(evidence: Evidence, modes: Counter[str]) -> list[str]:
     usable = sum(row["status"] in USABLE for row in rows)
     devices = len({one.one_device for one in configurations})
     lines = [
-        f"{_count(len(rows), 'trial')} of {_count(len(configurations), 'configuration')} on "
-        f"{_count(devices, 'device')}, from {_count(len(evidence.sources), 'file')}.",
+        f"{counted(len(rows), 'trial')} of {counted(len(configurations), 'configuration')} on "
+        f"{counted(devices, 'device')}, from {counted(len(evidence.sources), 'file')}.",
         f"Usable: {usable:,} of {len(rows):,}.",
     ]
     lines += [
-        f"{_count(num, 'trial')} [{mode}]: not measured on the hardware as named."
+        f"{counted(num, 'trial')} [{mode}]: not measured on the hardware as named."
         for mode, num in modes.most_common()
     ]
     shown = (
         f"{len(evidence.shown)} configurations are shown one by one, taking turns over workloads "
-        f"and devices; {evidence.num_hidden} are only counted."
+        f"and devices; {evidence.num_hidden:,} only counted."
     )
     return [*lines, shown] if evidence.num_hidden else lines
-
-
-def _count(num: int, noun: str) -> str:
-    return f"{num:,} {noun}" + ("" if num == 1 else "s")
 
 
 def _text(value: object) -> str:

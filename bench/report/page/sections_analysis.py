@@ -12,6 +12,7 @@ from bench.analysis.comparison.comparison import Strictness, compare
 from bench.analysis.comparison.verdicts import METRICS
 from bench.analysis.gap.demand import Demand, is_several, setting_of
 from bench.analysis.gap.gap_result import GapResult, Missing, measure_gap
+from bench.core.units import counted
 from bench.report.page.content import Prose, Section, section
 from bench.report.page.evidence import Evidence, taking_turns
 from bench.report.plots.plots_gap import gap_plots, is_on_several, is_placeable, roofline_plots
@@ -49,7 +50,7 @@ def gap(
     lines += ["Trials of all files are taken together here."] if num_files > 1 else []
     commands = list(map(command, result.missing))
     missing = list(dict.fromkeys(gap_tables.missing_lines(result.missing, commands=commands)))
-    left_out = f"{num_hidden} further settings are left out; bench gap has them all."
+    left_out = f"{counted(num_hidden, 'further setting')} left out; bench gap has all."
     return section(
         "gap",
         "Training against inference",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from bench.analysis.trials.configuration import Trials, is_virtual, number
+from bench.core.units import counted
 from bench.report.page.content import PageFacts, Part, Prose, Section, section
 from bench.report.page.evidence import Evidence, Source
 from bench.report.plots import plots_speed
@@ -156,7 +157,7 @@ def _grid(
 ) -> Grid:
     """One line per configuration that has any of the columns named."""
     shown = [one for one in evidence.shown if not has_any or any(map(one.values, has_any))]
-    hidden = f"{evidence.num_hidden} further configurations are not shown; the CSV has them all"
+    hidden = f"{counted(evidence.num_hidden, 'configuration')} not shown; the CSV has all"
     notes = (note, hidden if evidence.num_hidden else "")
     grid = configuration_grid(shown, columns={**_PLACE, **columns})
     return replace(grid, title=title, notes=tuple(filter(None, notes)))

@@ -18,7 +18,7 @@ from bench.analysis.trials.configuration import LAYOUT, Trials, grouped
 from bench.analysis.trials.titles import differing, mitigations_of
 from bench.core.errors import BenchError
 from bench.core.nouns import MODES
-from bench.core.units import format_number
+from bench.core.units import counted, format_number
 from bench.hardware.links.presets import LinkLevel, load_links
 from bench.hardware.links.topology import parse_topology
 from bench.report.page.content import Plot, Plots
@@ -258,7 +258,9 @@ def _speed_of(run: Trials) -> Value | None:
 def _scaling(title: str, curves: Curves) -> Plot:
     drawn = []
     for name, points in curves.items():
-        words = ", ".join(f"{place:.0f} devices {format_number(v[0])}" for _, place, v in points)
+        words = ", ".join(
+            f"{counted(round(place), 'device')} {format_number(v[0])}" for _, place, v in points
+        )
         level = points[0][2][0] if points[0][1] == 1.0 else None
         drawn.append(_curve(name, points, words=words, level=level))
     unit = next(iter(curves.values()))[-1][0].first.get("items_unit") or "item"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bench.analysis.comparison.comparison import Compared, Comparison
 from bench.analysis.trials.configuration import Trials, grouped
 from bench.analysis.trials.titles import LONG, differing, title_of
-from bench.core.units import format_duration
+from bench.core.units import counted, format_duration
 from bench.report.page.content import Plot, Plots
 from bench.report.page.evidence import taking_turns
 from bench.report.plots import kinds
@@ -218,7 +218,8 @@ def _trace(name: str, series: Sequence[tuple[Array, Array]]) -> Plot:
         points = _points(places, np.concatenate([before[1], after[1]]) * 1e3)
         first = f"first step {format_duration(float(warmup[0]))}, " if len(warmup) else ""
         words = (
-            f"{len(warmup)} warm-up steps, {first}then {len(steps)} steps around "
+            f"{counted(len(warmup), 'warm-up step')}, {first}then "
+            f"{counted(len(steps), 'step')} around "
             f"{_at(steps, 0.5)}, slowest {_at(steps, 1.0)}"
         )
         curves.append(DrawnCurve(label=f"trial {number}", points=points, words=words))
@@ -254,7 +255,7 @@ def _spread(workload: str, curves: Sequence[tuple[Trials, Array]]) -> Plot:
     for label, (_, steps) in zip(labels_of(curves), curves, strict=True):
         words = (
             f"{label}: half within {_at(steps, 0.5)}, 99 % within {_at(steps, 0.99)}, all within "
-            f"{_at(steps, 1.0)} ({len(steps)} steps)"
+            f"{_at(steps, 1.0)} ({counted(len(steps), 'step')})"
         )
         points = _points(np.quantile(steps, shares) * 1e3, shares)
         drawn.append(DrawnCurve(label=label, points=points, words=words))

@@ -13,6 +13,7 @@ from bench.analysis.comparison.comparison import Compared, Comparison, Mean
 from bench.analysis.comparison.verdicts import VERDICTS, WINDOW_TIME
 from bench.analysis.trials.configuration import PLACE, Trials, grouped
 from bench.analysis.trials.titles import LAID_OUT, PROGRAM, differing
+from bench.core.units import counted
 from bench.report.tables import cells
 from bench.report.tables.cells import AnyCell, Cell
 from bench.report.tables.grid import Grid, markdown, markdown_cell
@@ -133,7 +134,7 @@ def _machines(row: Compared) -> str:
 def _cut(num: int, limit: int | None) -> tuple[str, ...]:
     if limit is None or num <= limit:
         return ()
-    return (f"{num - limit} further rows are not shown; --json has them all",)
+    return (f"{counted(num - limit, 'further row')} not shown; --json has all",)
 
 
 def grids(comparison: Comparison, *, limit: int | None = MAX_SHOWN) -> list[Grid]:
@@ -163,10 +164,12 @@ def _beside(comparison: Comparison) -> list[str]:
     found = Counter(text for row in comparison.rows for text in row.confounders)
     hosts = sum(num for text, num in found.items() if text.startswith("host_hash "))
     shown = [(text, num) for text, num in found.items() if not text.startswith("host_hash ")]
-    lines += [f"also differs: {text} ({num} rows)" for text, num in shown[: MAX_SHOWN // 10]]
+    lines += [
+        f"also differs: {text} ({counted(num, 'row')})" for text, num in shown[: MAX_SHOWN // 10]
+    ]
     if hosts:
         lines.append(
-            f"{hosts} rows come from two different machines: take their verdicts as advice, and "
+            f"{counted(hosts, 'row')} of two different machines: take such verdicts as advice, and "
             "measure both in one job to gate on them"
         )
     return lines

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from bench.analysis.gap.demand import Demand, Share, Training
 from bench.analysis.gap.gap_result import DeviceGap, Gap, GapResult, Missing
 from bench.analysis.trials.titles import differing
+from bench.core.units import plural
 from bench.report.tables import cells
 from bench.report.tables.cells import AnyCell
 from bench.report.tables.grid import Grid
@@ -165,7 +166,7 @@ def training_grid(found: Sequence[tuple[Demand, Training]]) -> Grid:
             "training": lambda one: title(one[0], shown=shown),
             "device": lambda one: one[0].device,
             "items": lambda one: cells.quantity(
-                one[1].num_items, cells.plain_unit(one[0].items_unit)
+                one[1].num_items, cells.plain_unit(plural(one[0].items_unit, one[1].num_items))
             ),
             "time": lambda one: cells.figure(one[1].time_s, cells.seconds),
             "energy": lambda one: cells.figure(

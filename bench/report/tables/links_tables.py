@@ -13,6 +13,7 @@ from bench.analysis import scaling
 from bench.analysis.trials.configuration import LAYOUT, Trials, grouped
 from bench.analysis.trials.titles import PROGRAM, differing, mitigations_of, title_of
 from bench.core.nouns import MODES
+from bench.core.units import counted
 from bench.report.tables import cells
 from bench.report.tables.cells import AnyCell, Cell
 from bench.report.tables.grid import Grid
@@ -85,7 +86,7 @@ def link_grids(runs: Sequence[Trials], *, has_model: bool = True) -> list[Grid]:
         grids.append(replace(grid, notes=tuple(note for note in grid.notes if note not in said)))
         said.update(grid.notes)
     if hidden := len(found) - len(grids):
-        note = f"{hidden} further tables are not shown; the CSV has all rows"
+        note = f"{counted(hidden, 'further table')} not shown; the CSV has all rows"
         grids[-1] = replace(grids[-1], notes=(*grids[-1].notes, note))
     return grids
 
@@ -257,7 +258,7 @@ def _contended(run: Trials) -> AnyCell:
     traffic = ""
     if moved is not None and moved <= _ENOUGH_MOVED:
         traffic = f", {cells.text_of(cells.share(moved))} of its traffic"
-    return replace(reported, aside=f"({units:.0f} units{traffic})")
+    return replace(reported, aside=f"({counted(round(units), 'unit')}{traffic})")
 
 
 def _disagreement(run: Trials) -> AnyCell:

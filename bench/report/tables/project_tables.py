@@ -11,7 +11,7 @@ from bench.analysis.projection.projected import Projected
 from bench.analysis.projection.roofs import Estimate, Unknown
 from bench.analysis.projection.scoring import Scored, Summary
 from bench.analysis.projection.sizing import Choice, Target, undecided
-from bench.core.units import format_duration, format_number
+from bench.core.units import counted, format_duration, format_number
 from bench.hardware.query import VERDICT_WORDS
 from bench.report.tables import cells
 from bench.report.tables.cells import AnyCell, Cell
@@ -65,7 +65,7 @@ def _limited_lines(found: Sequence[Projected]) -> list[str]:
     starts = {id(one.measured): (one.measured, _rate(one)) for one in found}.values()
     lines = [
         f"measured on {start.device}, {limit}: {start.workload} "
-        f"{cells.text_of(cells.figure(rate, scale))} ({rate.num} trials)"
+        f"{cells.text_of(cells.figure(rate, scale))} ({counted(rate.num, 'trial')})"
         for start, scale in starts
         for limit, rate in start.limited
     ]

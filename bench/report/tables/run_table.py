@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from bench.analysis.trials.configuration import Trials, is_virtual
 from bench.analysis.trials.titles import LONG, differing
-from bench.core.units import format_bytes
+from bench.core.units import counted, format_bytes
 from bench.report.tables import cells
 from bench.report.tables.cells import AnyCell, Cell
 from bench.report.tables.grid import Grid
@@ -41,13 +41,13 @@ def configuration_grid(lines: Sequence[Trials], *, columns: Columns) -> Grid:
 def caption_of(line: Trials) -> str:
     """Device, memory, torch and threads on one line."""
     row = line.first
-    memory = row.get("device_memory_bytes")
+    memory, threads = row.get("device_memory_bytes"), row.get("threads")
     parts = [
         line.one_device,
         line.text("device_stack"),
         format_bytes(memory) if isinstance(memory, int) else "",
         f"torch {row['torch_version']}" if row.get("torch_version") else "",
-        f"{row['threads']} threads" if row.get("threads") else "",
+        counted(threads, "thread") if isinstance(threads, int) and threads else "",
     ]
     return ", ".join(part for part in parts if part)
 
@@ -110,13 +110,13 @@ def data_lines(lines: Iterable[Trials]) -> list[str]:
         num = line.median("distinct_items")
         if num is None or line.text("data") in ("generated", "resident"):
             continue
-        elements = f"{line.text('elements_unit') or 'element'}s"
+        element = line.text("elements_unit") or "element"
         sizes = [part.split(" of ") for part in line.text("item_sizes").split("; ") if part]
-        parts = [f"{count} of {int(size):,} {elements}" for count, size in sizes]
+        parts = [f"{count} of {counted(int(size), element)}" for count, size in sizes]
         if not sizes and (each := line.median("elements_per_item")):
-            parts = [f"{each:,.0f} {elements} each"]
-        items = f"{line.text('items_unit') or 'item'}{'s' * (num != 1)}"
-        used = f"{line.text('workload')} used {num:.0f} {items} of its data"
+            parts = [f"{counted(round(each), element)} each"]
+        items = counted(round(num), line.text("items_unit") or "item")
+        used = f"{line.text('workload')} used {items} of its data"
         found[": ".join([used, ", ".join(parts)]) if parts else used] = None
     return list(found)
 
@@ -140,18 +140,18 @@ def by_reason(rows: Sequence[Row]) -> dict[str, list[Row]]:
 def reason_lines(rows: Sequence[Row]) -> list[str]:
     """One line for each reason: how many trials of which workloads have it, and what it means."""
     lines = [
-        f"{code}: {len(those)} of {len(rows)} trials, {_workloads(those)}: "
+        f"{code}: {len(those)} of {counted(len(rows), 'trial')}, {_workloads(those)}: "
         f"{REASONS.get(code, 'unknown reason')}"
         for code, those in by_reason(rows).items()
     ]
     gravest_first = sorted(rows, key=lambda row: (row["status"] in USABLE, row["status"] == "OK"))
     details = Counter(str(row["detail"]) for row in gravest_first if row.get("detail"))
     lines += [
-        f"  {detail}" + (f" ({num} trials)" if num > 1 else "")
+        f"  {detail}" + (f" ({counted(num, 'trial')})" if num > 1 else "")
         for detail, num in details.most_common(MAX_DETAILS)
     ]
     hidden = len(details) - MAX_DETAILS
-    return [*lines, f"  and {hidden} more messages"] if hidden > 0 else lines
+    return [*lines, f"  and {counted(hidden, 'more message')}"] if hidden > 0 else lines
 
 
 def _workloads(rows: Sequence[Row]) -> str:

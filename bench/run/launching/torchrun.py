@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from bench.core.errors import UsageError
+from bench.core.units import counted
 from bench.run.planning.request import RunRequest
 
 JOIN_LIMIT_S = 30.0
@@ -86,7 +87,8 @@ def check_devices(world: World | None, *, devices: tuple[int, ...]) -> None:
     if world is not None and devices not in ((), (world.num_ranks,)):
         asked = ",".join(map(str, devices))
         raise UsageError(
-            f"--devices {asked} does not go with torchrun, which started {world.num_ranks} ranks; "
+            f"--devices {asked} does not go with torchrun, which started "
+            f"{counted(world.num_ranks, 'rank')}; "
             "leave --devices out, or start as many ranks"
         )
 

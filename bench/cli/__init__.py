@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -24,7 +24,7 @@ from bench.cli import (
     run,
 )
 from bench.cli.listing.verb import list_
-from bench.cli.options import Verb, Verbs
+from bench.cli.options import FLAG_ERROR, Verb, Verbs
 from bench.cli.outermost import TRACEBACK_FLAG, exit_code_of, supply_surroundings
 from bench.core.errors import UsageError
 from bench.core.interrupts import as_interrupts
@@ -84,8 +84,6 @@ app.add_typer(
 )
 
 
-_FLAG_ERROR: Any = typer.BadParameter.__mro__[2]
-"""Common base of typer's errors about flags, which typer does not export by name."""
 _SPREAD_VERBS = (["run"], ["measure-link"])
 """Verbs that every rank under torchrun takes part in."""
 
@@ -128,6 +126,6 @@ def main(arguments: list[str] | None = None) -> int:
 def _ended(words: list[str]) -> int:
     try:
         result = app(args=words, standalone_mode=False)
-    except _FLAG_ERROR as error:
+    except FLAG_ERROR as error:
         raise UsageError(error.format_message()) from error
     return result if isinstance(result, int) else 0

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from bench.cli.options import AsJson, PathsCommand
+from bench.cli.options import AsJson, Verb
 from bench.cli.output import print_json, print_note
 from bench.core.errors import UsageError
 
@@ -20,7 +20,7 @@ def _data() -> None:
     """Write input data for --data."""
 
 
-@app.command(cls=PathsCommand)
+@app.command(cls=Verb)
 def phantom(
     out: Annotated[Path, Argument(metavar="OUT", help="A new or empty folder.")],
     cases: Annotated[int, Option(help="How many labelled volumes.")] = 8,

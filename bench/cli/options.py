@@ -5,12 +5,18 @@ Only what verbs understand alike: one that knows another format, or other files,
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Argument, Option
+from typer import Argument, BadParameter, Option
 from typer.core import TyperCommand, TyperGroup
 
+from bench.core.errors import BenchError, UsageError, one_of
+
+FLAG_ERROR: Any = BadParameter.__mro__[2]
+"""Common base of typer's errors about flags, which typer does not export by name."""
 FORMATS = ("table", "markdown", "json")
 
 ResultFiles = Annotated[list[Path], Argument(help="Result files.", metavar="CSV...")]
@@ -26,8 +32,6 @@ AsJson = Annotated[bool, Option("--json", help="Print one JSON document.")]
 
 def chosen_format(output_format: str, *, as_json: bool, allowed: tuple[str, ...] = FORMATS) -> str:
     """Return what --format and --json ask for; `UsageError` for a format that is not known."""
-    from bench.core.errors import one_of
-
     if output_format not in allowed:
         raise one_of("--format", output_format, list(allowed))
     return "json" if as_json else output_format
@@ -80,13 +84,23 @@ def _expanded(value: Any, *, what: str) -> Any:
 class Verb(PathsCommand):
     """A verb whose help lists flags by subject, and names the environment's rule in one line."""
 
-    def __init__(self, name: str | None, **settings: Any) -> None:
-        super().__init__(name, **settings)
-        self._prefix = f"BENCH_{name or ''}_"
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the flags, each from the variable of its name where it is not typed."""
         for parameter in self.params:
             if parameter.param_type_name == "option":
-                flag = max(parameter.opts, key=len).removeprefix("--")
-                parameter.envvar = f"{self._prefix}{flag}".replace("-", "_").upper()
+                parameter.envvar = _variable(ctx, max(parameter.opts, key=len))
+        try:
+            return super().parse_args(ctx, args)
+        except FLAG_ERROR as error:
+            raise UsageError(_with_variables(error.format_message(), ctx=ctx)) from error
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb; what it refuses names the variable that it is from."""
+        try:
+            return super().invoke(ctx)
+        except BenchError as error:
+            error.args = (_with_variables(str(error), ctx=ctx),)
+            raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments and flags, each under the title of its group."""
@@ -103,5 +117,23 @@ class Verb(PathsCommand):
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Name the rule of the environment's variables."""
         formatter.write_paragraph()
-        rule = f"{self._prefix}FLAG".replace("-", "_").upper()
-        formatter.write_text(f"Each flag can be set in the environment, as {rule}.")
+        formatter.write_text(
+            f"Each flag can be set in the environment, as {_variable(ctx, '--flag')}."
+        )
+
+
+def _variable(ctx: Any, flag: str) -> str:
+    """Name the variable of a verb's flag: BENCH_RUN_BUCKET_MIB of --bucket-mib."""
+    return f"{ctx.auto_envvar_prefix}_{flag.removeprefix('--')}".replace("-", "_").upper()
+
+
+def _with_variables(said: str, *, ctx: Any) -> str:
+    """Add to a refusal the variables of the environment whose flag or value it names."""
+    named = []
+    for parameter in ctx.command.params:
+        source, variable = ctx.get_parameter_source(parameter.name), parameter.envvar
+        if source is not None and source.name == "ENVIRONMENT" and variable not in said:
+            flag = re.search(rf"{max(parameter.opts, key=len)}(?![\w-])", said)
+            values = re.split(r"[\s,=]+", os.environ[variable])
+            named += [variable] if flag or any(repr(one) in said for one in values) else []
+    return f"{said} (set by {', '.join(named)})" if named else said

@@ -9,6 +9,7 @@ A and of B belong to the same block.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import subprocess
 import sys
@@ -61,12 +62,14 @@ def run_bench(
 
     A configuration that cannot be measured is a row all the same.
     """
+    reserved = {f"BENCH_RUN_{one.strip('-')}".replace("-", "_").upper() for one in RESERVED_FLAGS}
     done = subprocess.run(
         [python, "-m", "bench", "run", *flags, "--quiet", "--out", str(out)],
         stdout=subprocess.PIPE,
         stderr=None if shows_progress else subprocess.PIPE,
         text=True,
         check=False,
+        env={name: value for name, value in os.environ.items() if name not in reserved},
     )
     if done.returncode == ExitCode.INTERRUPTED:
         raise KeyboardInterrupt

@@ -5,6 +5,7 @@ here, and the device is looked at once. Real ones are started by tests/run and i
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import pytest
 
@@ -85,7 +87,8 @@ def bench_here(words: list[str], **how: Any) -> subprocess.CompletedProcess[str]
     """Run `bench`; start any other program."""
     if words[:3] != [sys.executable, "-m", "bench"]:
         return started(words, **how)
-    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+    own = patch.dict(os.environ, how["env"], clear=True)
+    with own, redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
         code = main(words[3:])
     return subprocess.CompletedProcess(words, code, stdout=out.getvalue(), stderr=err.getvalue())
 

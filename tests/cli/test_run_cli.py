@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
-import bench.cli
 from bench import discovery
-from bench.cli.options import PathsCommand
 from bench.core.units import format_number
 from bench.results.reader import read_rows
 from bench.results.schema import REASONS
@@ -362,14 +359,3 @@ def test_home_is_expanded_in_each_path_and_in_variables(
     assert [one.name for one in tmp_path.iterdir()] == ["home"], "no folder is called ~"
     refused = ask("export", "~nobody here/x.csv", "--to", "json", code=2)
     assert refused.err.startswith("bench: CSV '~nobody here/x.csv' cannot be looked up")
-
-
-def test_every_command_expands_its_paths() -> None:
-    def leaves(command: Any) -> list[Any]:
-        below = getattr(command, "commands", {})
-        return [leaf for one in below.values() for leaf in leaves(one)] if below else [command]
-
-    commands = leaves(typer.main.get_command(bench.cli.app))
-    with_paths = [one for one in commands if any(p.type.name == "path" for p in one.params)]
-    assert len(with_paths) > 8
-    assert all(isinstance(one, PathsCommand) for one in with_paths)

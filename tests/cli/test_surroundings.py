@@ -10,10 +10,14 @@ import stat
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+import bench.cli
 from bench.cli import ab, outermost
+from bench.cli.options import PathsCommand
 from bench.results import reader, whole_files
 from bench.results.reader import read_rows
 from bench.run import runner
@@ -207,3 +211,51 @@ def test_half_of_torchruns_variables_are_named(ask: Ask, monkeypatch: pytest.Mon
             line = ask(*verb.split(), code=2).one_line
             assert all(f"{name}={value}" in line for name, value in found.items())
             assert "torchrun" in line
+
+
+def test_every_flag_of_every_verb_is_read_from_the_documented_variable(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(PathsCommand, "invoke", lambda _command, ctx: seen.append(ctx))
+    needs = {"ab": ["A", "B"], "calibrate": ["A"], "data phantom": ["OUT"]}
+    needs |= dict.fromkeys(("compare", "gap", "report", "export", "project"), ["x.csv"])
+    top, num = typer.main.get_command(bench.cli.app).commands, 0  # type: ignore[attr-defined]
+    verbs = {"data phantom": top["data"].commands["phantom"], **top}
+    for verb in [name for name in verbs if name != "data"]:
+        words = [*verb.split(), *needs.get(verb, [])]
+        for option in (one for one in verbs[verb].params if one.param_type_name == "option"):
+            flag = max(option.opts, key=len)
+            name = f"BENCH_{verb}_{flag[2:]}".replace(" ", "_").replace("-", "_").upper()
+            is_switch, is_number = option.is_flag, option.type.name[:3] in ("int", "flo")
+            given = str(int(not option.default)) if is_switch else "7" if is_number else "x"
+            monkeypatch.setenv(name, given)
+            ask(*words)
+            read = seen.pop().params[option.name]
+            wanted = {"0": False, "1": True} if is_switch else {"7": 7, "x": Path("x")}
+            assert read in (given, (given,), [given], wanted.get(given)), (name, read)
+            if is_switch or is_number:
+                monkeypatch.setenv(name, "many")
+                assert name in ask(*words, code=2).one_line
+            monkeypatch.delenv(name)
+            num += 1
+    assert num > 90
+
+
+def test_a_value_from_the_environment_is_refused_with_its_variable(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake = ("run", "-w", "sleep-infer", "--device", "fake", "--out", tmp_path)
+    for name, value in (
+        ("TRIALS", "0"), ("WORKLOAD", "slep"), ("SET", "seconds=x"), ("RESUME", "none"),
+        ("DTYPE", "fp9"), ("BUDGET", "10"), ("DATA", "/no/such/place"), ("DEVICES", "0"),
+    ):  # fmt: skip
+        monkeypatch.setenv(f"BENCH_RUN_{name}", value)
+        words = fake if name != "WORKLOAD" else fake[:1]
+        said = ask(*words, code=2).one_line
+        assert said.endswith(f"(set by BENCH_RUN_{name})"), said
+        monkeypatch.delenv(f"BENCH_RUN_{name}")
+    # Nothing of a run within another verb comes from what was meant for runs of the user's.
+    for name in ("JSON", "RESUME", "DRY_RUN"):
+        monkeypatch.setenv(f"BENCH_RUN_{name}", "1")
+    ask("calibrate", "--workload sleep-infer --device fake", "--blocks", 2, "--smoke")

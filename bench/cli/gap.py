@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from bench.cli.options import AsJson, Out, OutputFormat, ResultFiles, chosen_format
+from bench.cli.options import AsJson, Out, OutputFormat, ResultFiles, Workloads, chosen_format
 from bench.cli.output import print_answer, print_note
 from bench.core.errors import ExitCode, MeasurementError, NothingMatchedError, UsageError
 from bench.core.units import counted, parse_duration_s
@@ -25,6 +25,7 @@ _OF_MACHINE = ("threads", "workers", "seed")
 
 def gap(
     files: ResultFiles,
+    workload: Workloads = None,
     items: Annotated[
         float | None, Option(help="Items of one epoch, for a whole training's time.")
     ] = None,
@@ -54,7 +55,7 @@ def gap(
     num_items = _num_items(items, epochs=epochs)
 
     def measured() -> GapResult:
-        rows = read_all(files, note=print_note)
+        rows = read_all(files, note=print_note, workloads=workload or ())
         return measure_gap(rows, load=asked, num_items=num_items, has_all_layouts=all_layouts)
 
     result = measured()

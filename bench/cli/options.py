@@ -20,6 +20,14 @@ FLAG_ERROR: Any = BadParameter.__mro__[2]
 FORMATS = ("table", "markdown", "json")
 
 ResultFiles = Annotated[list[Path], Argument(help="Result files.", metavar="CSV...")]
+Workloads = Annotated[
+    list[str] | None,
+    Option(
+        "--workload",
+        "-w",
+        help="Only these workloads of the files: imaging, imaging:train, llm-*; default: all.",
+    ),
+]
 OutputFormat = Annotated[str, Option("--format", help="table, markdown or json.")]
 Strict = Annotated[bool, Option("--strict", help="Exit with 3 when anything stays undecided.")]
 FailOn = Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from bench.cli.options import AsJson, OutputFormat, ResultFiles, chosen_format
+from bench.cli.options import AsJson, OutputFormat, ResultFiles, Workloads, chosen_format
 from bench.cli.output import print_answer, print_note
 from bench.core.errors import ExitCode, NothingMatchedError, UsageError
 from bench.core.nouns import Chip
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 def project(
     files: ResultFiles,
+    workload: Workloads = None,
     to: Annotated[
         str | None, Option(help="Chips of the catalogue, such as h20,l4; or all.")
     ] = None,
@@ -54,7 +55,7 @@ def project(
         return
     if profile_operators:
         _profile(files)
-    found, left_out = _measured(files)
+    found, left_out = _measured(files, workloads=workload or ())
     if size_for is not None:
         if devices != 1:
             raise UsageError("--size-for finds the number of devices itself: leave --devices out")
@@ -75,12 +76,14 @@ def _profile(files: Sequence[Path]) -> None:
             session.record_profiles(begun, note=print_note)
 
 
-def _measured(files: Sequence[Path]) -> tuple[list[Start], list[Unknown]]:
+def _measured(
+    files: Sequence[Path], *, workloads: Sequence[str]
+) -> tuple[list[Start], list[Unknown]]:
     from bench.analysis.projection.measured import measured_of
     from bench.results.beside_rows import read_profiles
     from bench.results.reader import read_together
 
-    read = read_together(files, note=print_note)
+    read = read_together(files, note=print_note, workloads=workloads)
     profiles = {
         (run_id, *key): profile
         for path, rows in zip(files, read, strict=True)

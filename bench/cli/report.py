@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from bench.cli.options import AsJson, ResultFiles
+from bench.cli.options import AsJson, ResultFiles, Workloads
 from bench.cli.output import print_json, print_note
 
 
@@ -17,6 +17,7 @@ def report(
     output: Annotated[Path, Option("-o", "--output", help="What to write: .html or .md.")] = Path(
         "report.html"
     ),
+    workload: Workloads = None,
     claims: Annotated[
         bool, Option("--claims", help="Add which published claims hold, with these rows.")
     ] = False,
@@ -40,7 +41,7 @@ def report(
 
     check_output(output)
     named = list(zip(labels(files), files, strict=True))
-    evidence = gather_evidence(named, note=print_note)
+    evidence = gather_evidence(named, note=print_note, workloads=workload or ())
     every_claim = find_claims(ledger=read_ledger()) if claims else ()
     sections = sections_of(
         evidence,

@@ -22,6 +22,14 @@ def user_path(text: str, *, what: str) -> Path:
     return path
 
 
+def split_phase(text: str) -> tuple[str, str | None]:
+    """Workload and phase in 'imaging:train' or './mine.py:train'; None without a phase."""
+    name, colon, phase = text.rpartition(":")
+    # A colon of a path is none.
+    is_phase = colon and not any(mark in phase for mark in (".py", "/", "\\"))
+    return (name, phase) if is_phase else (text, None)
+
+
 def cache_folder() -> Path:
     """`gapbench` in the cache of this user and system; an absolute XDG_CACHE_HOME wins.
 

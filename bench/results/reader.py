@@ -11,9 +11,11 @@ gets a line about it. What a spreadsheet saves is read where it leaves one readi
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from bench.core.errors import DataError, IncompatibleError
+from bench.core.errors import DataError, IncompatibleError, one_of
+from bench.core.paths import split_phase
 from bench.core.separated import (
     HOW_TO_SAVE,
     SEPARATORS,
@@ -64,13 +66,16 @@ def read_rows(path: Path, *, note: Callable[[str], None] = _LOG.warning) -> list
     return parse_rows(read_bytes(path), path=path, note=note)
 
 
-def read_together(paths: Iterable[Path], *, note: Callable[[str], None]) -> list[list[Row]]:
+def read_together(
+    paths: Iterable[Path], *, note: Callable[[str], None], workloads: Sequence[str] = ()
+) -> list[list[Row]]:
     """Rows of each file, to be looked at together: beside measured ones smoke rows are INVALID.
 
     They show that something runs, and no statistic may take them for measurements. Where there is
     nothing else they stay, with a note.
     """
     files = [read_rows(path, note=note) for path in paths]
+    files = _of_workloads(files, ",".join(workloads), note=note) if workloads else files
     usable = [row for rows in files for row in rows if row["status"] in USABLE]
     smoke = [row for row in usable if "smoke" in str(row["reasons"]).split(";")]
     if smoke and len(smoke) == len(usable):
@@ -86,9 +91,34 @@ def read_together(paths: Iterable[Path], *, note: Callable[[str], None]) -> list
     return files
 
 
-def read_all(paths: Iterable[Path], *, note: Callable[[str], None]) -> list[Row]:
+def _of_workloads(
+    files: list[list[Row]], texts: str, *, note: Callable[[str], None]
+) -> list[list[Row]]:
+    """Rows of what --workload names, in its forms; `UsageError` for what no file holds."""
+    there = list(dict.fromkeys(str(row["workload"]) for rows in files for row in rows))
+    kept: set[str] = set()
+    for text in map(str.strip, texts.split(",")):
+        name, phase = split_phase(text)
+        name = Path(name).stem if ".py" in name else "*" if name == "all" else name
+        found = {
+            one
+            for one in there
+            if (one.rpartition("-")[0] == name or fnmatchcase(one, name))
+            and phase in (None, one.rpartition("-")[2])
+        }
+        if not found:
+            raise one_of("--workload", text, there, hint="(of the files given)")
+        kept |= found
+    if left_out := [one for one in there if one not in kept]:
+        note(f"left out by --workload: {', '.join(left_out)}")
+    return [[row for row in rows if row["workload"] in kept] for rows in files]
+
+
+def read_all(
+    paths: Iterable[Path], *, note: Callable[[str], None], workloads: Sequence[str] = ()
+) -> list[Row]:
     """Rows of all files in one list, as `read_together` gives them."""
-    return [row for rows in read_together(paths, note=note) for row in rows]
+    return [row for rows in read_together(paths, note=note, workloads=workloads) for row in rows]
 
 
 def read_bytes(path: Path) -> bytes:

@@ -51,6 +51,26 @@ def test_titles_say_projected_documents_have_intervals_and_a_profile_and_a_link_
     assert "8 x h20-96g" in ask(*words, "--link", "infinite", "--format", "markdown").out
 
 
+def test_workloads_of_the_files_are_chosen_as_run_names_them(
+    csv: str, tmp_path: Path, ask: Ask
+) -> None:
+    both = ["imaging-train", "imaging-infer"]
+    for text, expected in (("imaging", both), ("all", both), ("imaging:train", both[:1]),
+                           ("*-infer", both[1:]), ("./imaging.py:infer", both[1:]),
+                           ("imaging-train, imaging:infer", both)):  # fmt: skip
+        found = ask("project", csv, "--to", "l4", "-w", text, "--json").document["projections"]
+        assert [one["from"]["workload"] for one in found] == expected, text
+    output = tmp_path / "report.md"
+    for verb, *words in (("gap",), ("project", "--to", "l4"), ("report", "-o", str(output))):
+        err = ask(verb, csv, *words, "-w", "imaging:decode", code=2).one_line
+        assert "--workload 'imaging:decode' is not one of imaging-train, imaging-infer" in err
+    found = ask("gap", csv, "--workload", "imaging:train", "--items", "5", "--json").document
+    assert [one["workload"] for one in found["demands"]] == both[:1]
+    answer = ask("report", csv, "-w", "imaging:train", "-o", output, "--json")
+    assert answer.document["rows"] == 3 and "imaging-infer" in answer.err
+    assert "left out by --workload: imaging-infer" in output.read_text()
+
+
 def test_a_target_is_sized_over_the_catalogue_with_its_export_rules(
     csv: str, write: Write, ask: Ask
 ) -> None:

@@ -106,7 +106,9 @@ def taking_turns(found: Iterable[T], *, place: Callable[[T], Hashable], limit: i
     return [things[number] for number in sorted(kept)]
 
 
-def gather_evidence(files: Sequence[tuple[str, Path]], *, note: Note) -> Evidence:
+def gather_evidence(
+    files: Sequence[tuple[str, Path]], *, note: Note, workloads: Sequence[str] = ()
+) -> Evidence:
     """Read labelled result files; `NothingMatchedError` when none of them has a row."""
     notes: list[str] = []
 
@@ -114,7 +116,7 @@ def gather_evidence(files: Sequence[tuple[str, Path]], *, note: Note) -> Evidenc
         notes.append(text)
         note(text)
 
-    read = read_together([path for _, path in files], note=keep)
+    read = read_together([path for _, path in files], note=keep, workloads=workloads)
     sources = [
         Source(
             label=label,

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from bench import discovery
 from bench.core.errors import UsageError, one_of
 from bench.core.nouns import SIZES, Dtype
+from bench.core.paths import split_phase
 from bench.core.units import format_bytes
 from bench.workload import Phase, Workload, memory_bytes_of
 
@@ -38,10 +39,10 @@ def select(texts: tuple[str, ...]) -> list[Selected]:
 
 
 def _select_one(text: str) -> list[Selected]:
-    name, colon, phase_name = text.rpartition(":")
-    if not colon or any(mark in phase_name for mark in (".py", "/", "\\")):
-        return _phases_of(text)  # no colon but that of a path
+    name, phase_name = split_phase(text)
     every = _phases_of(name)
+    if phase_name is None:
+        return every
     chosen = [one for one in every if one[1].name == phase_name]
     if not chosen:
         phases = list(dict.fromkeys(phase.name for _, phase in every))

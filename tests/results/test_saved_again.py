@@ -247,6 +247,12 @@ def test_a_link_table_in_another_unit_is_named_and_not_scored(
     path.write_bytes(link_bytes([(*point, us * factor) for *point, us in points]))
     message = _ends("list", "links", "a100-nvlink", "--check", str(path))
     assert f"seems to be in {unit}, not us" in message and "furthest off: send over 2" in message
+    # A part of a table, whichever part: the median of all points is right in the last two.
+    for half in (points, points[:1], points[1:]):
+        changed = [(*one[:3], one[3] * factor) if one in half else one for one in points * 3]
+        path.write_bytes(link_bytes([*changed, *points[: 3 - len(half)], ("send", 2, 8192, 14.0)]))
+        message = _ends("list", "links", "a100-nvlink", "--check", str(path))
+        assert f"{3 * len(half)} of " in message and f"seems to be in {unit}, not us" in message
     path.write_bytes(link_bytes(points[::-1] * 2))
     assert len(read_table(path)) == 4
     document = json.loads(_ends("list", "links", "a100-nvlink", "--check", str(path), "--json"))

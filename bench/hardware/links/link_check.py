@@ -3,14 +3,14 @@
 With a curve every point is predicted with its size left out of the curve, for all operations and
 groups: a curve scored on its own points says nothing. What is reported is the mean of
 |predicted / measured - 1| by operation and size class. A formula on PCI Express is printed but not
-rated: what such a host reaches depends on its board, not on the standard. A table whose median
-point is off by a thousand or a million is in another unit, and is not scored.
+rated: what such a host reaches depends on its board, not on the standard. A table of which the
+whole or a part is off by a thousand or a million is in another unit there, and is not scored.
 """
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, pairwise
 from math import log10
 from statistics import mean, median
 
@@ -25,6 +25,8 @@ SMALL_BYTES, MEDIUM_BYTES = 2**16, 2**23
 """Largest message still called small or medium: 64 KiB, 8 MiB."""
 _UNITS = {"ns": -3.0, "ms": 3.0, "s": 6.0}
 """Decimal logarithm of the factor by which a table in this unit is off."""
+_OTHER_UNIT = 1.5
+"""Decimal logarithm that no link and no model explains."""
 SIZE_CLASSES = ("small", "medium", "large")
 
 
@@ -67,7 +69,7 @@ def check_link(points: Sequence[Point], *, topology: Topology, use_curves: bool)
     """
     found = list(_predicted(points, topology=topology, use_curves=use_curves))
     worst, cost = max(found, key=lambda one: abs(_log_factor(*one)))
-    _refuse_other_unit(median(_log_factor(*one) for one in found), link=topology.name, worst=worst)
+    _refuse_other_unit([_log_factor(*one) for one in found], link=topology.name, worst=worst)
     methods = tuple(sorted({cost.method for _, cost in found}))
     is_formula = bool({"tuner", "alpha-beta"} & set(methods))
     on_pci = "pci" in (topology.inner.tuner, topology.outer and topology.outer.tuner)
@@ -103,17 +105,29 @@ def _log_factor(point: Point, cost: Cost) -> float:
     return log10(max(cost.seconds, 1e-9) / point.latency_s)
 
 
-def _refuse_other_unit(log_off: float, *, link: str, worst: Point) -> None:
-    """A table that is thirty times off as a whole says nothing of the model."""
-    if abs(log_off) < 1.5:
+def _refuse_other_unit(logs: Sequence[float], *, link: str, worst: Point) -> None:
+    """A table that is thirty times off, as a whole or a part of it, says nothing of the model."""
+    part = max(_parts(sorted(logs)), key=lambda part: abs(median(part)))
+    log_off = median(part)
+    if abs(log_off) < _OTHER_UNIT:
         return
     unit = next((unit for unit, log in _UNITS.items() if abs(log_off - log) < 0.7), None)
     guess = f"its latency_us seems to be in {unit}, not us, or it" if unit else "it"
     side = "faster" if log_off > 0.0 else "slower"
+    is_whole = len(part) == len(logs)
+    which = "point" if is_whole else f"of {len(part)} of {len(logs)} points, far from the others,"
     raise DataError(
-        f"the table's median point is {10.0 ** abs(log_off):,.0f} times {side} than {link}: "
+        f"the table's median {which} is {10.0 ** abs(log_off):,.0f} times {side} than {link}: "
         f"{guess} is of another link; furthest off: {described(worst)}"
     )
+
+
+def _parts(logs: Sequence[float]) -> list[Sequence[float]]:
+    """Both sides of the widest gap of these in order, where it is wide and no side is a few."""
+    gaps = [after - before for before, after in pairwise(logs)]
+    cut = max(range(len(gaps)), key=gaps.__getitem__, default=0) + 1
+    is_parted = min(cut, len(logs) - cut) >= max(2, len(logs) / 10) and gaps[cut - 1] > _OTHER_UNIT
+    return [logs[:cut], logs[cut:]] if is_parted else [logs]
 
 
 def described(point: Point) -> str:

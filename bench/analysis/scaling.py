@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.analysis.trials.configuration import LAYOUT, MITIGATION, Trials, grouped
+from bench.analysis.trials.configuration import LAYOUT, MITIGATION, Trials, grouped, number
 from bench.analysis.trials.log_estimate import Ends, LogEstimate
+from bench.results.schema import Row
 
 _DEVICES = tuple(name for name in LAYOUT if name != "mode")
 _LINK = ("link", *MITIGATION)
@@ -204,6 +205,28 @@ def efficiency(
     else:
         found = run.estimate("compute_step_ms", over="step_median_ms")
     return None if found is None else (found, "compute")
+
+
+def step_parts_ms(row: Row) -> dict[str, float]:
+    """Where a modelled step goes: compute, loader, exposed; they add up to it.
+
+    compute_step_ms holds the wait for the loader, as the step did. Where some is waited for these
+    are parts of the mean step, since one step in several may wait for all. Not taken apart where
+    an accelerator may have worked while its host waited: no step of that window was traced.
+    """
+    names = {"compute": "compute_step_ms", "exposed": "comm_exposed_ms"}
+    parts = {
+        part: value for part, name in names.items() if (value := number(row, name)) is not None
+    }
+    waited_s, steps = number(row, "data_wait_s"), number(row, "steps")
+    is_traced = row.get("mode") == "simulated" or row.get("device_type") == "cpu"
+    if "compute" in parts and waited_s and steps and is_traced:
+        loader_ms = waited_s * 1e3 / steps
+        ends_ms = number(row, "step_mean_ms"), number(row, "step_median_ms")
+        if ends_ms[0] and ends_ms[1] and not row.get("mitigation"):  # whose compute is a mean
+            parts["compute"] += ends_ms[0] - ends_ms[1]
+        parts |= {"compute": parts["compute"] - loader_ms, "loader": loader_ms}
+    return parts
 
 
 def families(runs: Sequence[Trials]) -> list[list[Trials]]:

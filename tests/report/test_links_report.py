@@ -38,6 +38,9 @@ def test_host_bound_steps_odd_simulations_and_two_settings_are_told(tmp_path: Pa
     assert said not in text
     told = {row["link"]: row["simulation off by"] for row in table_of(text, "Behind the model")}
     assert told == {"pcie5": "+0.4 %", "pcie4": "-5.0 % disagrees"}
+    parts = {row["link"]: row["compute"] for row in table_of(text, "Speed and efficiency")}
+    assert parts == {"pcie5": "100 ms", "pcie4": "100 ms (simulated)"}
+    assert "(simulated): the parts are of" in text
     rows[-1]["reasons"] = "drift;host_bound"
     assert markdown_of(tmp_path, rows).count(said) == 1
     rows = [*three_links(), *three_links(params_json='{"batch": 2, "patch": 64}', config_hash="x")]

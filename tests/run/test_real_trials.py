@@ -22,6 +22,7 @@ from bench_process import (
     rows_in,
 )
 
+from bench.analysis.scaling import step_parts_ms
 from bench.cli import main
 from bench.measure.asking import failure_of
 from bench.results.beside_rows import profiles_path, read_profiles
@@ -126,6 +127,8 @@ def test_a_slow_loader_is_told_from_a_slow_device_and_waited_for_in_a_simulated_
         assert waited_s == pytest.approx(0.04 * int(row["steps"] or 0), rel=0.3)
         if row is not alone:
             assert float(row["compute_step_ms"] or 0) > 60, "a link takes no wait away"
+            parts = step_parts_ms(row)
+            assert parts["loader"] > parts["compute"] > 10, "40 ms and 20 ms"
 
 
 def test_resident_data_and_a_process_of_the_loader_take_the_wait_away_and_a_profile_is_made_once(

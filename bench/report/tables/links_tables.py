@@ -40,6 +40,10 @@ _MEANT = {
     "bracket": "bracket: from the fast end of the link's error band without contention to its slow "
     "end with full contention; that of a slowdown has both links at the same end",
     "exposed": "exposed: the part of communication that compute waited for",
+    "loader": "loader: the wait for the next batch, as one device alone has it; with compute and "
+    "exposed it is the mean step",
+    "(simulated)": "(simulated): the parts are of the step's simulation, over "
+    f"{DISAGREES_FRAC * 100:.0f} % from the step as it ran",
     "of one device [95 %]": "of one device: efficiency, items per second and device over those of "
     "one device",
     "of compute [95 %]": "of compute: efficiency, the step without communication over the whole "
@@ -140,6 +144,7 @@ def _grid(
     if not any(any(row[len(_WHO) :]) for row in grid.rows):
         return replace(grid, rows=[])
     seen = {*grid.filled().heads, *(cells.text_of(row[1]) for row in grid.rows)}
+    seen.update(cell.aside for row in grid.rows for cell in row if isinstance(cell, Cell))
     return replace(grid, notes=tuple(note for word, note in _MEANT.items() if word in seen))
 
 
@@ -191,15 +196,16 @@ def _speed_grid(runs: Sequence[Trials], *, group: Sequence[Trials], name: str) -
         "all devices [95 %]": lambda run: cells.figure(
             run.estimate("throughput_per_s"), cells.of(f"{run.first.get('items_unit') or 'item'}/s")
         ),
-        "compute": lambda run: _ms(run, "compute_step_ms"),
-        "exposed": lambda run: _ms(run, "comm_exposed_ms"),
+        "compute": lambda run: _part(run, "compute"),
+        "loader": lambda run: _part(run, "loader"),
+        "exposed": lambda run: _part(run, "exposed"),
         "communication [band]": _communication,
         "overlap": lambda run: run.word("overlap"),
         "of one device [95 %]": lambda run: share(run, "one device"),
         "of compute [95 %]": lambda run: share(run, "compute"),
     }
     alone = [run for run in group if not run.is_wide]
-    spare = ("overlap", "compute", "communication [band]", "exposed")
+    spare = ("overlap", "communication [band]", "compute", "loader", "exposed")
     return _grid(
         f"Speed and efficiency: {name}", [*alone, *sorted(runs, key=place)], columns, spare=spare
     )
@@ -240,6 +246,19 @@ def _ms(run: Trials, column: str) -> AnyCell:
     """Mean of a column in milliseconds, with a unit that suits it."""
     value_ms = run.mean(column)
     return cells.quantity(None if value_ms is None else value_ms * 1e-3, cells.seconds)
+
+
+def _part(run: Trials, name: str) -> AnyCell:
+    """A part of the step, mean over trials; blank where no trial has it."""
+    trials = [parts for row in run.used if (parts := scaling.step_parts_ms(row))]
+    if not any(name in parts for parts in trials):
+        return ""
+    mean_ms = sum(parts.get(name, 0.0) for parts in trials) / len(trials)
+    cell = cells.quantity(mean_ms * 1e-3, cells.seconds)
+    error = run.mean("simulated_error_frac")
+    if name == "compute" and isinstance(cell, Cell) and abs(error or 0.0) > DISAGREES_FRAC:
+        return replace(cell, aside="(simulated)")
+    return cell
 
 
 def _communication(run: Trials) -> AnyCell:

@@ -19,44 +19,23 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from msgspec import field
-
 from bench.core.errors import UsageError, one_of
 from bench.core.nouns import Chip, Scalar
 from bench.core.units import counted
 from bench.hardware.chips import load_chips
-from bench.hardware.loader import Citations, Declared, Number, Text, read_document
+from bench.hardware.loader import Citations, Declared, Text, read_document
 
-# Operand length in bits. TF32 is left out: whether it counts as 19 or 32 bits is not settled, and
+# By operand length in bits. TF32 is left out: whether it counts as 19 or 32 is not settled, and
 # wherever it runs at half the fp16 rate it could not exceed fp16.
-_BITS = {
-    "fp64": 64,
-    "fp64_matrix_flops_per_s": 64,
-    "fp32": 32,
-    "fp32_matrix_flops_per_s": 32,
-    "bf16": 16,
-    "fp16": 16,
-    "fp16_accumulate_fp16_flops_per_s": 16,
-    "fp8": 8,
-    "fp8_accumulate_fp16_flops_per_s": 8,
-    "int8": 8,
-    "int8_vector_ops_per_s": 8,
-    "fp4_flops_per_s": 4,
+_RATES_BY_BITS = {
+    64: ("fp64", "fp64_matrix_flops_per_s"),
+    32: ("fp32", "fp32_matrix_flops_per_s"),
+    16: ("bf16", "fp16", "fp16_accumulate_fp16_flops_per_s"),
+    8: ("fp8", "fp8_accumulate_fp16_flops_per_s", "int8", "int8_vector_ops_per_s"),
+    4: ("fp4_flops_per_s",),
 }
 
 VERDICT_WORDS = {True: "restricted", False: "not restricted", None: "not known"}
-
-
-class Clause(Declared, frozen=True, kw_only=True):
-    """Bounds that must all hold; None: not bounded."""
-
-    id: Text
-    tpp_from: Number | None = None
-    tpp_below: Number | None = None
-    density_from: Number | None = None
-    density_below: Number | None = None
-    link_bytes_per_s_from: Number | None = None
-    is_data_centre_only: bool = field(name="data_centre_only", default=False)
 
 
 class ExportRule(Declared, frozen=True, kw_only=True):
@@ -65,10 +44,14 @@ class ExportRule(Declared, frozen=True, kw_only=True):
     id: Text
     title: Text
     published: Text
-    clauses: tuple[Clause, ...]
-    unless: Text | None = None
-    """Id of the stricter rule that takes a part out of this one."""
+    clauses: tuple[Text, ...]
+    """Conditions as `parse_conditions` reads them, also on verdicts of the rules above."""
     sources: Citations
+
+    @property
+    def field(self) -> str:
+        """Name of the verdict among a chip's fields, where it is yes, no or unknown."""
+        return f"caught_{self.id.replace('-', '_')}"
 
 
 class ExportRules(Declared, frozen=True, kw_only=True):
@@ -76,13 +59,6 @@ class ExportRules(Declared, frozen=True, kw_only=True):
 
     sources: dict[str, Any]
     rules: tuple[ExportRule, ...]
-
-    def __post_init__(self) -> None:
-        seen: set[str | None] = {None}
-        for rule in self.rules:
-            if rule.unless not in seen:
-                raise ValueError(f"{rule.id}: unless: {rule.unless!r} is no rule above it")
-            seen.add(rule.id)
 
 
 @cache
@@ -107,7 +83,8 @@ def total_processing_performance(chip: Chip) -> float | None:
     rates = {**chip.facts, **chip.peak_per_s}
     products = [
         rate / 1e12 * bits
-        for name, bits in _BITS.items()
+        for bits, names in _RATES_BY_BITS.items()
+        for name in names
         if isinstance(rate := rates.get(name), int | float)
     ]
     return max(products, default=None)
@@ -122,49 +99,6 @@ def performance_density(chip: Chip) -> float | None:
     return tpp / area_mm2
 
 
-def _all(claims: list[bool | None]) -> bool | None:
-    """Three-valued and: one False decides."""
-    return False if False in claims else None if None in claims else True
-
-
-def _within(value: float | None, *, low: float | None, below: float | None) -> bool | None:
-    if value is None:
-        return True if low is None and below is None else None
-    return (low is None or value >= low) and (below is None or value < below)
-
-
-def _clause_catches(clause: Clause, *, chip: Chip) -> bool | None:
-    if clause.is_data_centre_only and chip.facts["form_factor"] == "consumer":
-        return False
-    one_way = chip.facts.get("link_bytes_per_s")
-    if chip.facts["link_topology"] == "none":
-        one_way = 0.0
-    link = 2 * one_way if isinstance(one_way, int | float) else None
-    tpp, density = total_processing_performance(chip), performance_density(chip)
-    return _all(
-        [
-            _within(tpp, low=clause.tpp_from, below=clause.tpp_below),
-            _within(density, low=clause.density_from, below=clause.density_below),
-            _within(link, low=clause.link_bytes_per_s_from, below=None),
-        ]
-    )
-
-
-def is_caught(rule: ExportRule, *, chip: Chip) -> bool | None:
-    """Whether `rule` restricts `chip`; None where that turns on a figure nobody published."""
-    caught = [_clause_catches(clause, chip=chip) for clause in rule.clauses]
-    own = True if True in caught else None if None in caught else False
-    if rule.unless is None:
-        return own
-    stricter = is_caught(export_rule(rule.unless), chip=chip)
-    return _all([own, None if stricter is None else not stricter])
-
-
-def export_status(chip: Chip) -> dict[str, bool | None]:
-    """Verdict by rule id, oldest rule first."""
-    return {rule.id: is_caught(rule, chip=chip) for rule in load_rules()}
-
-
 _SIGNS: dict[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le,
     ">=": operator.ge,
@@ -177,8 +111,7 @@ _COMPARISON = re.compile(rf"\s*(\w+)\s*({'|'.join(_SIGNS)})\s*([^<>=!]+?)\s*")
 _EXAMPLE = "such as 'memory_bytes>=48e9 and tdp_w<=350'"
 
 
-def chip_fields(chip: Chip) -> dict[str, Scalar]:
-    """Everything a row can be asked for, flat; None where unknown."""
+def _stated_fields(chip: Chip) -> dict[str, Scalar]:
     return {
         "id": chip.id,
         "name": chip.name,
@@ -193,22 +126,36 @@ def chip_fields(chip: Chip) -> dict[str, Scalar]:
         **{f"derate_{kind}": fraction for kind, fraction in chip.derates.items()},
         "tpp": total_processing_performance(chip),
         "performance_density": performance_density(chip),
-        **{
-            f"caught_{rule.replace('-', '_')}": None if caught is None else ("no", "yes")[caught]
-            for rule, caught in export_status(chip).items()
-        },
     }
+
+
+def chip_fields(chip: Chip) -> dict[str, Scalar]:
+    """Everything a row can be asked for, flat; None where unknown."""
+    fields = _stated_fields(chip)
+    for rule in load_rules():
+        clauses = map(parse_conditions, rule.clauses)
+        caught = [test_conditions(fields, conditions=clause)[0] for clause in clauses]
+        fields[rule.field] = "yes" if True in caught else None if None in caught else "no"
+    return fields
+
+
+def export_status(chip: Chip) -> dict[str, bool | None]:
+    """Verdict by rule id, oldest rule first; None where it turns on a figure nobody published."""
+    fields = chip_fields(chip)
+    verdicts = {rule.id: fields[rule.field] for rule in load_rules()}
+    return {id: None if verdict is None else verdict == "yes" for id, verdict in verdicts.items()}
 
 
 @cache
 def _field_types() -> dict[str, type]:
     """Every field that any row knows, with str or float."""
-    return {
+    stated = {
         name: str if isinstance(value, str) else float
         for chip in load_chips()
-        for name, value in chip_fields(chip).items()
+        for name, value in _stated_fields(chip).items()
         if value is not None
     }
+    return stated | {rule.field: str for rule in load_rules()}
 
 
 Condition = tuple[str, Callable[[Scalar], bool]]
@@ -219,6 +166,7 @@ def _plain(value: Scalar) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
+@cache
 def parse_conditions(text: str) -> tuple[Condition, ...]:
     """Read 'memory_bytes>=48e9 and tdp_w<=350'; mistakes are `UsageError`s."""
     return tuple(map(_condition, text.split(" and ")))

@@ -4,15 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from bench.core.errors import DataError, UsageError
+from bench.core.errors import UsageError
 from bench.core.nouns import Chip
 from bench.hardware.chips import chip
-from bench.hardware.loader import parse_document
 from bench.hardware.query import (
-    ExportRules,
     export_rule,
     export_status,
-    is_caught,
     performance_density,
     total_processing_performance,
 )
@@ -63,15 +60,10 @@ def test_the_replay_gives_the_outcomes_on_record_and_one_sparse_figure_breaks_it
             if replayed(replace(row, peak_per_s=sparse)) != outcome:
                 broken.add(name)
     assert {"h20-96g", "l20", "l2", "rtx4090d", "v100-sxm2-32g", "a10", "t4"} <= broken
-
-
-def test_both_directions_in_place_of_one_would_catch_the_cut_links() -> None:
-    for name in ("a800-sxm-80g", "h800-sxm"):
+    for name in ("a800-sxm-80g", "h800-sxm"):  # both directions in place of one
         row = chip(name)
-        one_way = row.facts["link_bytes_per_s"]
-        assert isinstance(one_way, float)
-        assert replayed(row)[0] is False
-        assert replayed(with_facts(row, link_bytes_per_s=2 * one_way))[0] is True
+        both_ways = 2 * float(row.facts["link_bytes_per_s"] or 0)
+        assert replayed(with_facts(row, link_bytes_per_s=both_ways))[0] is True
 
 
 def test_performance_and_density_are_known_or_leave_a_verdict_open_and_consumers_exempt() -> None:
@@ -80,24 +72,12 @@ def test_performance_and_density_are_known_or_leave_a_verdict_open_and_consumers
     assert performance_density(chip("h20-96g")) == pytest.approx(2.91, abs=0.005)
     assert total_processing_performance(chip("rtx4090")) == pytest.approx(5285, abs=1)
     assert performance_density(chip("l20")) == pytest.approx(3.14, abs=0.005)
-    without_die, without_rates = chip("mlu370-x8"), chip("xuantie-910")
+    without_die = chip("mlu370-x8")
     assert performance_density(without_die) is None
-    assert is_caught(export_rule("oct2023-3a090a"), chip=without_die) is None
-    assert is_caught(export_rule("oct2022-3a090"), chip=without_die) is False
-    assert set(export_status(without_rates).values()) <= {None, False}
-    assert is_caught(export_rule("oct2023-3a090a"), chip=without_rates) is None
+    assert [*export_status(without_die).values()] == [False, None, None]
+    assert [*export_status(chip("xuantie-910")).values()] == [False, None, None]
     consumer = chip("rtx3090")
     assert replayed(consumer)[1] is False
     assert replayed(with_facts(consumer, form_factor="pcie"))[1] is True
-
-
-def test_an_unknown_rule_is_refused_by_name_and_in_a_file() -> None:
     with pytest.raises(UsageError, match="oct2022-3a090"):
         export_rule("oct2021")
-    text = """
-sources: {here: {title: A page}}
-rules:
-- {id: b, title: B, published: x, unless: a, clauses: [{id: c, tpp_from: 1}], sources: [here]}
-"""
-    with pytest.raises(DataError, match="'a' is no rule above it"):
-        parse_document(text, into=ExportRules, what="rules.yaml")

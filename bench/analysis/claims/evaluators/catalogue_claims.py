@@ -22,7 +22,7 @@ from bench.hardware.loader import Declared, Number, Text
 from bench.hardware.query import (
     chip_fields,
     export_rule,
-    is_caught,
+    export_status,
     parse_conditions,
     performance_density,
     test_conditions,
@@ -116,7 +116,7 @@ class ExportOutcome(ClaimTest, tag="export-outcome", frozen=True, kw_only=True):
         rule = export_rule(self.rule)
         for name in dict.fromkeys((*self.caught, *self.passed)):
             chip, should = facts.chips[name], name not in self.passed
-            outcome = is_caught(rule, chip=chip)
+            outcome = export_status(chip)[rule.id]
             if outcome is None:
                 yield f"{rule.id} turns on a figure of {name} that is not public"
                 continue

@@ -1,7 +1,8 @@
 """Whether a workload can be spread as a layout asks; said in one line before anything runs.
 
-Torch-free, so that the command line can answer at once. What only the net itself knows (a plan
-that names a module it does not have) is found when the net is built.
+Counts, and which flags go together, are checked where flags become layouts. Torch-free, so that
+the command line can answer at once. What only the net itself knows (a plan that names a module it
+does not have) is found when the net is built.
 
 A mitigation trades the exact average of gradients in every step for fewer bytes. Gradient
 accumulation, larger buckets and fewer devices also spare the link, change no algorithm, and are
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from bench.core.errors import UsageError, one_of
-from bench.core.nouns import STRATEGIES, Layout
+from bench.core.nouns import Layout
 from bench.workload import Phase, TensorPlan, Workload
 
 Half = Literal["fp16", "bf16"]
@@ -98,8 +99,11 @@ def check_layout(
     workload: Workload, phase: Phase, layout: Layout, *, is_compiled: bool = False
 ) -> None:
     """Raise UsageError if `layout` cannot be meant for this phase of the workload."""
-    _check_counts(layout)
-    _check_strategy(layout)
+    if layout.strategy == "fsdp" and layout.tensor > 1:
+        raise UsageError(
+            "--parallel fsdp divides the batch alone; with --tp or --pp give --parallel tp or pp, "
+            "and --dp for the copies of it"
+        )
     if not phase.is_training and layout.data > 1 and layout.strategy != "fsdp":
         raise UsageError(
             f"copies of the net communicate nothing in {phase.name}: their throughput is that of "
@@ -120,37 +124,6 @@ def check_layout(
             f"net into buckets of at least {least_bytes / 2**20:g} MiB; give more, or leave "
             "--compile out"
         )
-
-
-def _check_counts(layout: Layout) -> None:
-    for name, count in (
-        ("--dp", layout.data),
-        ("--tp", layout.tensor),
-        ("--pp", layout.pipeline),
-        ("--grad-accum", layout.grad_accum),
-    ):
-        if count < 1:
-            raise UsageError(f"{name} {count} must be at least 1")
-    if layout.bucket_bytes < 1:
-        raise UsageError(f"--bucket-mib must be more than 0, not {layout.bucket_bytes / 2**20:g}")
-
-
-def _check_strategy(layout: Layout) -> None:
-    strategy = layout.strategy
-    if strategy is None and layout.devices > 1:
-        raise UsageError(
-            f"{layout.devices} devices need --parallel to say what divides the work: "
-            + ", ".join(STRATEGIES)
-        )
-    if strategy not in (None, *STRATEGIES):
-        raise one_of("--parallel", strategy, list(STRATEGIES))
-    if strategy in ("ddp", "fsdp") and (layout.tensor > 1 or layout.pipeline > 1):
-        raise UsageError(
-            f"--parallel {strategy} divides the batch alone; with --tp or --pp give "
-            "--parallel tp or pp, and --dp for the copies of it"
-        )
-    if strategy == "tp" and layout.pipeline > 1:
-        raise UsageError("--parallel tp has no stages; with --pp give --parallel pp")
 
 
 def _check_tensor(workload: Workload, phase: Phase, layout: Layout) -> None:
@@ -183,11 +156,6 @@ def _check_pipeline(workload: Workload, phase: Phase, layout: Layout) -> None:
         raise UsageError(
             f"--parallel pp is simulated for training steps, not for {phase.name}; use tp or fsdp"
         )
-    if layout.mode in ("real", "throttled"):
-        raise UsageError(
-            f"--parallel pp is simulated from stages measured on one device, not {layout.mode}; "
-            "use --mode simulated"
-        )
     check_pipeline(layout)
     workload.check_stages(num_stages(layout))
 
@@ -203,7 +171,7 @@ def _check_mitigation(layout: Layout) -> None:
         )
     if layout.strategy == "pp":
         raise UsageError(f"--mitigate {layout.mitigate} is not simulated for stages; use ddp")
-    if layout.strategy is None or (layout.strategy == "tp" and layout.data == 1):
+    if layout.strategy == "tp" and layout.data == 1:
         raise UsageError(
             f"--mitigate {layout.mitigate} acts on the gradients that copies exchange; "
             "use --parallel ddp, or tp with --dp 2 or more"

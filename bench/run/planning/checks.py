@@ -128,7 +128,7 @@ def _check_values(request: RunRequest) -> None:
     for batch in request.batches:
         if batch < 1:
             raise UsageError(f"--batch {batch} must be at least 1")
-    if request.bucket_mib is not None and not 0 < request.bucket_mib <= 1e6:
+    if request.bucket_mib is not None and not 1e-6 <= request.bucket_mib <= 1e6:
         raise UsageError(f"--bucket-mib {request.bucket_mib} must be more than 0, such as 25")
     for flag, value_s in (("--budget", request.budget_s), ("--timeout", request.timeout_s)):
         if value_s is not None and not 0 < value_s <= LONGEST_S:

@@ -149,13 +149,12 @@ def export_status(chip: Chip) -> dict[str, bool | None]:
 @cache
 def _field_types() -> dict[str, type]:
     """Every field that any row knows, with str or float."""
-    stated = {
-        name: str if isinstance(value, str) else float
-        for chip in load_chips()
-        for name, value in _stated_fields(chip).items()
-        if value is not None
-    }
-    return stated | {rule.field: str for rule in load_rules()}
+    types: dict[str, type] = {rule.field: str for rule in load_rules()}
+    for chip in load_chips():
+        for name, value in _stated_fields(chip).items():
+            if value is not None:
+                types[name] = str if isinstance(value, str) else float
+    return types
 
 
 Condition = tuple[str, Callable[[Scalar], bool]]

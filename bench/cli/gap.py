@@ -10,13 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from bench.cli.options import AsJson, Out, OutputFormat, ResultFiles, Workloads, chosen_format
+from bench.cli.options import (
+    AsJson,
+    Out,
+    OutputFormat,
+    ResultFiles,
+    Steps,
+    Workloads,
+    chosen_format,
+)
 from bench.cli.output import print_answer, print_note
 from bench.core.errors import ExitCode, MeasurementError, NothingMatchedError, UsageError
 from bench.core.units import counted, parse_duration_s
 
 if TYPE_CHECKING:
-    from bench.analysis.gap.demand import Load
+    from bench.analysis.gap.demand import Length, Load
     from bench.analysis.gap.gap_result import GapResult, Missing
     from bench.analysis.trials.configuration import Trials
 
@@ -30,6 +38,10 @@ def gap(
         float | None, Option(help="Items of one epoch, for a whole training's time.")
     ] = None,
     epochs: Annotated[float, Option(help="Epochs of the whole training.")] = 1.0,
+    steps: Steps = None,
+    within: Annotated[
+        str | None, Option(help="When the training must be done, such as 7d: how many devices.")
+    ] = None,
     load: Annotated[str | None, Option(help="Inference load to serve, such as 200/day.")] = None,
     latency: Annotated[
         str | None, Option(help="Time that one item of --load may take, such as 30s.")
@@ -52,11 +64,11 @@ def gap(
 
     form = chosen_format(output_format, as_json=as_json)
     asked = _load(load, latency=latency)
-    num_items = _num_items(items, epochs=epochs)
+    length = _length(items, epochs=epochs, steps=steps, within=within)
 
     def measured() -> GapResult:
         rows = read_all(files, note=print_note, workloads=workload or ())
-        return measure_gap(rows, load=asked, num_items=num_items, has_all_layouts=all_layouts)
+        return measure_gap(rows, load=asked, length=length, has_all_layouts=all_layouts)
 
     result = measured()
     if run and result.missing:
@@ -72,7 +84,7 @@ def gap(
     commands = [command(missing) for missing in result.missing]
     print_answer(
         form,
-        gap_tables.grids(result, load=load or "", latency=latency),
+        gap_tables.grids(result, load=load or "", latency=latency, within=within),
         document=lambda: gap_document(result, commands=commands),
         lines=gap_tables.missing_lines(result.missing, commands=commands),
     )
@@ -103,19 +115,33 @@ def _load(text: str | None, *, latency: str | None) -> Load | None:
         if latency is not None:
             raise UsageError("--latency says how soon items of --load are needed: give both")
         return None
-    latency_s = None if latency is None else parse_duration_s(latency, what="--latency")
-    if latency_s is not None and latency_s <= 0.0:
-        raise UsageError(f"--latency {latency!r} must be over 0")
+    latency_s = None if latency is None else _over_0(latency, what="--latency")
     return Load(items_per_s=parse_load(text), latency_s=latency_s)
 
 
-def _num_items(items: float | None, *, epochs: float) -> float | None:
-    for flag, value in (("--items", items), ("--epochs", epochs)):
+def _over_0(text: str, *, what: str) -> float:
+    seconds = parse_duration_s(text, what=what)
+    if seconds <= 0.0:
+        raise UsageError(f"{what} {text!r} must be over 0")
+    return seconds
+
+
+def _length(
+    items: float | None, *, epochs: float, steps: float | None, within: str | None
+) -> Length | None:
+    from bench.analysis.gap.demand import Length
+
+    for flag, value in (("--items", items), ("--epochs", epochs), ("--steps", steps)):
         if value is not None and not 0.0 < value < 1e18:
             raise UsageError(f"{flag} {value:g} is not a number over 0, such as 1000")
     if items is None and epochs != 1.0:
         raise UsageError("--epochs needs --items, the number of items in one epoch")
-    return None if items is None else items * epochs
+    if items is not None and steps is not None:
+        raise UsageError("--items and --steps both say how long the training is: leave one out")
+    if within is not None and items is None and steps is None:
+        raise UsageError("--within is for a whole training: give --steps, or --items as well")
+    within_s = None if within is None else _over_0(within, what="--within")
+    return Length(num_items=items and items * epochs, num_steps=steps, within_s=within_s)
 
 
 def command(missing: Missing) -> str:

@@ -34,6 +34,7 @@ FailOn = Annotated[
     str | None,
     Option(metavar="PERCENT", help="Smallest change that matters (default: by metric and device)."),
 ]
+Steps = Annotated[float | None, Option(help="Optimizer steps of the whole training, for its time.")]
 Out = Annotated[Path, Option(help="Folder for the result files.")]
 AsJson = Annotated[bool, Option("--json", help="Print one JSON document.")]
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from bench.core.errors import UsageError
 
 _TIME_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_WORDS = {"second": "s", "minute": "min", "hour": "h", "day": "d"}
 PERIOD_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "day": 86400.0, "d": 86400.0}
 """Periods that a rate is given per."""
 _BYTES = {
@@ -31,7 +32,8 @@ def _parse(text: str, *, what: str, factors: dict[str, float] | dict[str, int]) 
         raise UsageError(
             f"{what} {text!r} needs a number with a unit ({units}), such as 10{list(factors)[-2]}"
         )
-    factor = factors.get(match[2]) or factors.get(match[2].lower())
+    unit = match[2].lower()
+    factor = factors.get(match[2]) or factors.get(_WORDS.get(unit.removesuffix("s"), unit))
     if factor is None:
         raise UsageError(f"{what} {text!r} has unknown unit {match[2]!r}; allowed: {units}")
     return float(match[1]) * factor
@@ -40,6 +42,12 @@ def _parse(text: str, *, what: str, factors: dict[str, float] | dict[str, int]) 
 def parse_duration_s(text: str, *, what: str = "duration") -> float:
     """Seconds in '90s', '10m', '1.5h'. A number without a unit is refused with `UsageError`."""
     return _parse(text, what=what, factors=_TIME_S)
+
+
+def duration_unit(text: str) -> tuple[float, str]:
+    """Seconds in the unit that a duration was given in, and its name as given: '7 days'."""
+    unit = text.strip(" .0123456789")
+    return parse_duration_s(f"1{unit}"), unit
 
 
 def parse_bytes(text: str, *, what: str = "size") -> int:

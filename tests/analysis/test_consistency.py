@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bench.analysis.comparison.comparison import compare
 from bench.analysis.comparison.verdicts import METRICS, WINDOW_TIME
-from bench.analysis.gap.demand import Demand, Load, demands, share, training
+from bench.analysis.gap.demand import Demand, Length, Load, demands, share, training
 from bench.analysis.gap.gap_result import Gap, measure_gap
 from bench.analysis.projection.measured import measured_of
 from bench.analysis.projection.projected import Projected, project
@@ -97,7 +97,7 @@ def check_demand(demand: Demand) -> None:
     time_s, speed = value(demand.time_per_item_s), value(demand.throughput_per_s)
     assert time_s * value(demand.items_per_day) == pytest.approx(DAY_S)
     assert time_s * speed == pytest.approx(1.0)
-    day = training(demand, num_items=value(demand.items_per_day))
+    day = training(demand, length=Length(num_items=value(demand.items_per_day)))
     assert day is None or day.time_s.value == pytest.approx(DAY_S)
     need = share(demand, load=Load(items_per_s=speed, latency_s=None))
     assert need is None or need.needed == pytest.approx(1.0)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bench.analysis.gap.demand import Load, demands, parse_load
+from bench.analysis.gap.demand import Length, Load, demands, parse_load
 from bench.analysis.gap.gap_result import Gap, GapResult, gap_document, measure_gap
 from bench.analysis.trials.log_estimate import LogEstimate
 from bench.core.errors import UsageError
@@ -102,12 +102,23 @@ def test_prefill_and_decode_lie_under_opposite_roofs() -> None:
 
 def test_a_users_terms_and_the_ratios_of_two_devices_and_of_the_document() -> None:
     # 2 patches in 100 ms are 20 a second: 7,200 patches take 6 minutes, at 5 J each 36 kJ.
-    result = measured(trials(noise_frac=0.0, energy_per_item_j=5.0), num_items=7200.0)
+    result = measured(
+        trials(noise_frac=0.0, energy_per_item_j=5.0), length=Length(num_items=7200.0)
+    )
     ((_, plan),) = result.trainings
     assert plan.time_s.value == pytest.approx(360.0)
     assert value(plan.energy_j) == pytest.approx(36_000.0)
-    ((_, plan),) = measured(trials(), num_items=10.0).trainings
+    ((_, plan),) = measured(trials(), length=Length(num_items=10.0)).trainings
     assert plan.energy_j is None
+    # 3,600 steps of 2 patches are as many items. In 100 s 3.6 such devices would do: 4; two at
+    # once, each half of the 20 a second, 7.2: 8. Six minutes by the minute are one device each.
+    rows = trials(noise_frac=0.0)
+    two = trials(noise_frac=0.0, device_count=2, parallel="ddp")
+    for found, within_s, devices in ((rows, 100.0, 4), (two, 100.0, 8), (rows, 360.0, 1)):
+        length = Length(num_steps=3600.0, within_s=within_s)
+        ((_, plan),) = measured(found, length=length).trainings
+        assert plan.num_items == 7200.0 and plan.time_s.value == pytest.approx(360.0)
+        assert (plan.num_devices, plan.devices_range) == (devices, (devices, devices))
     # One volume in 100 ms: 5 a second need half of the device, 10 s of latency 1 %.
     rows = trials(noise_frac=0.0, **INFER)
     ((_, need),) = measured(rows, load=Load(items_per_s=5.0, latency_s=10.0)).shares

@@ -7,6 +7,7 @@ slice of a device is as much slower as it is smaller. Blank stays None: nothing 
 another device or guessed.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -164,10 +165,21 @@ class Share:
     """One step has to be done in time; None when no latency was asked for or measured."""
     needed: float
     """The larger of the two."""
+    step_s: float | None
+    """Time of a step, to be set against the latency."""
     because: str
     """Which of the two decides: rate or latency."""
     is_p90: bool
     """Whether the step's time is its 90th percentile; else its median, for want of steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Length:
+    """How long a whole training is, in items or in optimizer steps, and when it must be done."""
+
+    num_items: float | None = None
+    num_steps: float | None = None
+    within_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +189,10 @@ class Training:
     num_items: float
     time_s: LogEstimate
     energy_j: LogEstimate | None
+    num_devices: int | None
+    """Fewest that meet the deadline, if none waits for another."""
+    devices_range: tuple[int, int] | None
+    """The same at both ends of the time's interval."""
 
 
 def parse_load(text: str) -> float:
@@ -189,15 +205,28 @@ def parse_load(text: str) -> float:
     return float(match[1]) / PERIOD_S[match[2]]
 
 
-def training(demand: Demand, *, num_items: float | None) -> Training | None:
-    """Time and energy of a training that takes in `num_items` items; None where it is none."""
-    if demand.throughput_per_s is None or demand.trials.phase != TRAIN or not num_items:
+def training(demand: Demand, *, length: Length | None) -> Training | None:
+    """Time and energy of a whole training, and devices for its deadline; None where it is none."""
+    if demand.throughput_per_s is None or demand.trials.phase != TRAIN or length is None:
         return None
-    energy = demand.energy_per_item_j
+    num_items = length.num_items or (length.num_steps or 0.0) * (demand.trials.items_per_step or 0)
+    if not num_items:
+        return None
+    energy, within_s = demand.energy_per_item_j, length.within_s
+    time_s = exact(num_items).over(demand.throughput_per_s)
+
+    def fewest(one_s: float) -> int:
+        # What a float adds to a whole number is no further device.
+        return math.ceil(one_s * demand.trials.num_devices / (within_s or one_s) - 1e-9)
+
     return Training(
         num_items=num_items,
-        time_s=exact(num_items).over(demand.throughput_per_s),
+        time_s=time_s,
         energy_j=None if energy is None else energy.times(num_items),
+        num_devices=fewest(time_s.value) if within_s else None,
+        devices_range=(fewest(ends[0]), fewest(ends[1]))
+        if within_s and (ends := time_s.interval)
+        else None,
     )
 
 
@@ -214,5 +243,6 @@ def share(demand: Demand, *, load: Load | None) -> Share | None:
         for_latency=for_latency,
         needed=max(for_rate.value, for_latency or 0.0),
         because="latency" if (for_latency or 0.0) > for_rate.value else "rate",
+        step_s=None if step is None else step.value,
         is_p90=p90 is not None,
     )

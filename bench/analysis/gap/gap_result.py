@@ -13,6 +13,7 @@ from bench.analysis.gap.demand import (
     SETTING,
     TRAIN,
     Demand,
+    Length,
     Load,
     Share,
     Training,
@@ -109,10 +110,10 @@ def measure_gap(
     rows: Sequence[Row],
     *,
     load: Load | None = None,
-    num_items: float | None = None,
+    length: Length | None = None,
     has_all_layouts: bool = False,
 ) -> GapResult:
-    """Analyse the rows; `num_items` is the length of a whole training.
+    """Analyse the rows; `length` is that of a whole training.
 
     One device is the question, so rows of several devices or over a modelled link are left out
     where one device has usable rows, unless `has_all_layouts`. Layouts are never mixed.
@@ -130,7 +131,7 @@ def measure_gap(
         gaps=tuple(gaps),
         missing=tuple(missing),
         device_gaps=tuple(_device_gaps(found)),
-        trainings=tuple((d, plan) for d in found if (plan := training(d, num_items=num_items))),
+        trainings=tuple((d, plan) for d in found if (plan := training(d, length=length))),
         shares=tuple((d, need) for d in found if (need := share(d, load=load))),
         num_wide=len(left_out),
     )
@@ -254,14 +255,14 @@ def gap_document(result: GapResult, *, commands: Sequence[str]) -> dict[str, obj
                 **_which(demand),
                 "items": plan.num_items,
                 "items_unit": demand.items_unit,
-                **_picked(plan, "time_s", "energy_j"),
+                **_picked(plan, "time_s", "energy_j", "num_devices", "devices_range"),
             }
             for demand, plan in result.trainings
         ],
         "shares": [
             {
                 **_which(demand),
-                **_picked(need, "for_rate", "for_latency", "needed", "because", "is_p90"),
+                **_picked(need, "for_rate", "for_latency", "needed", "because", "step_s", "is_p90"),
             }
             for demand, need in result.shares
         ],

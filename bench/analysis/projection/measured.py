@@ -141,13 +141,11 @@ def _start(
     trials: Trials, *, profile: StoredProfile | None, limited: Sequence[Trials]
 ) -> Start | Unknown:
     times_s = trials.of_each(time_per_item_s)
-    items, steps = trials.median("items"), trials.median("steps")
-    roofs = _roofs(trials)
-    if not times_s or items is None or steps is None:
+    per_step, roofs = trials.items_per_step, _roofs(trials)
+    if not times_s or per_step is None:
         return _unknown(trials, "no step time was measured")
     if roofs is None:
         return _unknown(trials, _NO_ROOF)
-    per_step = items / steps
     step_s = median(times_s) * per_step
     return Start(
         workload=trials.text("workload"),

@@ -225,6 +225,12 @@ class Trials:
         return ", ".join(dict.fromkeys(str(row[column]) for row in self.used if row.get(column)))
 
     @property
+    def items_per_step(self) -> float | None:
+        """Items of an optimizer step, those of all devices together."""
+        values = self.figures("items", over="steps")
+        return median(values) if values else None
+
+    @property
     def shows_mean(self) -> bool:
         """Whether the step shown is a mean: with a mitigation some steps may send nothing."""
         return bool(self.first.get("mitigation") and self.figures("window_s", over="steps"))

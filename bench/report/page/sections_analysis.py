@@ -43,7 +43,7 @@ def gap(
     result: GapResult, *, num_hidden: int, num_files: int, command: Callable[[Missing], str]
 ) -> Section | None:
     """Training over inference; absent where no row is usable."""
-    grids = gap_tables.grids(result, load="", latency=None)
+    grids = gap_tables.grids(result)
     if not grids:
         return None
     lines = [] if result.gaps else ["No phase has both its halves, so there is no ratio to show."]

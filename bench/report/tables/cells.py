@@ -10,7 +10,15 @@ from dataclasses import dataclass
 
 from bench.analysis.trials.log_estimate import LogEstimate
 from bench.analysis.trials.titles import LONG, title_of
-from bench.core.units import bytes_scale, duration_scale, format_duration, format_number, si_scale
+from bench.core.units import (
+    PERIOD_S,
+    bytes_scale,
+    duration_scale,
+    duration_unit,
+    format_duration,
+    format_number,
+    si_scale,
+)
 from bench.results.schema import Value
 
 Ends = tuple[float, float]
@@ -53,6 +61,21 @@ def of(unit: str) -> Scale:
 def plain_unit(unit: str) -> Scale:
     """Scale of a unit that has no prefixes: W, %, tokens."""
     return lambda _: (1.0, unit)
+
+
+def per(unit: str, period: str) -> Scale:
+    """Scale of a rate in a period of the user's: 'volume/day'."""
+
+    def scale(per_s: float) -> tuple[float, str]:
+        factor, name = si_scale(per_s * PERIOD_S[period], unit)
+        return factor / PERIOD_S[period], name
+
+    return scale
+
+
+def in_unit_of(text: str) -> Scale:
+    """Scale of times in the unit in which the user gave one: '7 days'."""
+    return lambda _: duration_unit(text)
 
 
 seconds: Scale = duration_scale

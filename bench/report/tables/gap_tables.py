@@ -157,9 +157,12 @@ def device_grid(gaps: Sequence[DeviceGap]) -> Grid:
     )
 
 
-def training_grid(found: Sequence[tuple[Demand, Training]]) -> Grid:
-    """Time and energy of a training of stated length."""
+def training_grid(found: Sequence[tuple[Demand, Training]], *, within: str | None) -> Grid:
+    """Time and energy of a training of stated length, and how many devices meet a deadline."""
     shown = apart(demand for demand, _ in found)
+    devices = f"devices within {within}"
+    note = f"{devices}: if none waits for another; bench project --size-for counts the exchange"
+    time = cells.in_unit_of(within) if within else cells.seconds
     return Grid.of(
         found,
         {
@@ -168,12 +171,14 @@ def training_grid(found: Sequence[tuple[Demand, Training]]) -> Grid:
             "items": lambda one: cells.quantity(
                 one[1].num_items, cells.plain_unit(plural(one[0].items_unit, one[1].num_items))
             ),
-            "time": lambda one: cells.figure(one[1].time_s, cells.seconds),
+            "time": lambda one: cells.figure(one[1].time_s, time),
+            devices: lambda one: cells.quantity(one[1].num_devices, ends=one[1].devices_range),
             "energy": lambda one: cells.figure(
                 one[1].energy_j and one[1].energy_j.times(1.0 / 3600.0), cells.of("Wh")
             ),
         },
         title="A whole training [95 %]",
+        notes=[note] if within else [],
         names=("device",),
     )
 
@@ -181,6 +186,7 @@ def training_grid(found: Sequence[tuple[Demand, Training]]) -> Grid:
 def share_grid(found: Sequence[tuple[Demand, Share]], *, load: str, latency: str | None) -> Grid:
     """Part of the device that a stated inference load needs."""
     shown = apart(demand for demand, _ in found)
+    period = load.rpartition("/")[2].strip().lower()
     notes = ["a slice of a device is taken to be as much slower as it is smaller"]
     if any(need.for_latency is not None and not need.is_p90 for _, need in found):
         notes.append("latency is a median where too few steps were measured for a 90th percentile")
@@ -189,7 +195,12 @@ def share_grid(found: Sequence[tuple[Demand, Share]], *, load: str, latency: str
         {
             "inference": lambda one: title(one[0], shown=shown),
             "device": lambda one: one[0].device,
-            "item": lambda one: one[0].items_unit,
+            "whole device": lambda one: cells.figure(
+                one[0].throughput_per_s, cells.per(f"{one[0].items_unit}/{period}", period)
+            ),
+            "step": lambda one: cells.quantity(
+                one[1].step_s, cells.in_unit_of(latency) if latency else cells.seconds
+            ),
             "for the rate": lambda one: cells.figure(one[1].for_rate, _devices),
             "for the latency": lambda one: cells.quantity(one[1].for_latency, _devices),
             "share needed": lambda one: cells.quantity(one[1].needed, _devices),
@@ -205,13 +216,15 @@ def _devices(value: float) -> tuple[float, str]:
     return (0.01, "%") if value <= 1.0 else (1.0, "devices")
 
 
-def grids(result: GapResult, *, load: str, latency: str | None) -> list[Grid]:
+def grids(
+    result: GapResult, *, load: str = "", latency: str | None = None, within: str | None = None
+) -> list[Grid]:
     """Every table that has a row."""
     found = [
         gap_grid(result.gaps),
         demand_grid(result.demands),
         device_grid(result.device_gaps),
-        training_grid(result.trainings),
+        training_grid(result.trainings, within=within),
         share_grid(result.shares, load=load, latency=latency),
     ]
     return [grid for grid in found if grid.rows]

@@ -23,11 +23,7 @@ if TYPE_CHECKING:
 
 HALF_TYPES: dict[Dtype, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 DDP_OVERLAP = "yes"
-TENSOR_OVERLAP = "none: tensor-parallel results are needed at once"
-MIXED_OVERLAP = "data-parallel part only: tensor-parallel results are needed at once"
-CPU_POWERSGD_OVERLAP = "none: on a CPU PowerSGD goes bucket by bucket"
-AVERAGING_OVERLAP = "none: replicas average after the optimizer step"
-CPU_FSDP_OVERLAP = "none: torch runs FSDP on a CPU without streams"
+AT_ONCE = "tensor-parallel results are needed at once"
 
 
 class LaidOut:

@@ -23,14 +23,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDSt
 from torch.nn.parallel import DistributedDataParallel
 
 from bench.core.nouns import Layout
-from bench.parallel.laid_out import (
-    AVERAGING_OVERLAP,
-    CPU_POWERSGD_OVERLAP,
-    DDP_OVERLAP,
-    HALF_TYPES,
-    MIXED_OVERLAP,
-    LaidOut,
-)
+from bench.parallel.laid_out import AT_ONCE, DDP_OVERLAP, HALF_TYPES, LaidOut
 from bench.parallel.support import Mitigation, parse_mitigation
 from bench.workload import Phase, Workload
 
@@ -67,9 +60,10 @@ def replicate(
         if mitigation.averaging is None:
             laid_out.ddp = _ddp(net, layout=layout, mitigation=mitigation, group=group)
             laid_out.net = laid_out.ddp
-            laid_out.overlap = MIXED_OVERLAP if laid_out.overlap else DDP_OVERLAP
+            is_cut = laid_out.overlap != ""
+            laid_out.overlap = f"data-parallel part only: {AT_ONCE}" if is_cut else DDP_OVERLAP
             if mitigation.powersgd_rank is not None and device.type == "cpu":
-                laid_out.overlap = CPU_POWERSGD_OVERLAP
+                laid_out.overlap = "none: on a CPU PowerSGD goes bucket by bucket"
         else:
             kind = WeightAveraging if mitigation.averaging == "postlocalsgd" else OuterStep
             laid_out.averaging = kind(
@@ -78,7 +72,7 @@ def replicate(
                 group=group,
                 dtype=None if mitigation.half is None else HALF_TYPES[mitigation.half],
             )
-            laid_out.overlap = AVERAGING_OVERLAP
+            laid_out.overlap = "none: replicas average after the optimizer step"
             laid_out.period_steps = mitigation.period_steps
     if is_compiled:
         laid_out.net = torch.compile(laid_out.net)  # type: ignore[assignment]

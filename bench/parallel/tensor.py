@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ from torch.distributed.tensor.parallel import (
 from torch.nn.utils import parametrize
 
 from bench.core.nouns import Layout
-from bench.parallel.laid_out import TENSOR_OVERLAP, LaidOut
+from bench.parallel.laid_out import AT_ONCE, LaidOut
 from bench.workload import Phase, TensorPlan, Workload
 
 
@@ -202,7 +202,7 @@ class _Cut(LaidOut):
     """Each copy is cut: some weights are a rank's parts, and its ranks must agree."""
 
     def __init__(self, net: nn.Module, *, parts: set[nn.Parameter], mesh: DeviceMesh) -> None:
-        super().__init__(net, overlap=TENSOR_OVERLAP)
+        super().__init__(net, overlap=f"none: {AT_ONCE}")
         self._parts = parts
         self._mesh = mesh
         self._group = mesh.get_group()
@@ -222,22 +222,15 @@ class _Cut(LaidOut):
 
     def clip(self, max_norm: float) -> None:
         """Clip to the norm of the whole gradient: parts are added up, copies counted once."""
-        with_grad = [one for one in self.parameters if one.grad is not None]
-        cut = [one.grad for one in with_grad if one in self._parts]
-        same = [one.grad for one in with_grad if one not in self._parts]
-        squared = _squared_norm(cut, device=with_grad[0].device)
+        gradients = {one: one.grad for one in self.parameters if one.grad is not None}
+        cut = [gradient for one, gradient in gradients.items() if one in self._parts]
+        same = [gradient for one, gradient in gradients.items() if one not in self._parts]
+        squared, rest = (  # of none it is 0.0 on the CPU
+            torch.nn.utils.get_total_norm(some).square().to(self.parameters[0].device)
+            for some in (cut, same)
+        )
         dist.all_reduce(squared, group=self._group)
-        total = (squared + _squared_norm(same, device=squared.device)).sqrt()
-        torch.nn.utils.clip_grads_with_norm_(with_grad, max_norm, total)
-
-
-def _squared_norm(
-    gradients: Sequence[torch.Tensor | None], *, device: torch.device
-) -> torch.Tensor:
-    found = [one for one in gradients if one is not None]
-    if not found:
-        return torch.zeros((), device=device)
-    return torch.nn.utils.get_total_norm(found).square()
+        torch.nn.utils.clip_grads_with_norm_(gradients, max_norm, (squared + rest).sqrt())
 
 
 class _AgreeingScaler(torch.amp.GradScaler):

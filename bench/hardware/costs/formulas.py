@@ -21,6 +21,7 @@ from bench.hardware.links.presets import LinkLevel
 
 PEER_TO_PEER: tuple[Op, ...] = ("all_to_all", "send", "gather", "scatter")
 """Made of sends to single peers; their rate is that of sends, not of a ring."""
+_TREE_OPS = ("all_reduce", "barrier", "broadcast", "reduce")
 RAMP_LOW_BYTES, RAMP_HIGH_BYTES, RAMP_LOW_FRACTION = 2**16, 2**20, 0.5
 """Rate of small chunks against large ones. Half: low-latency protocols send a flag with each word
 (NCCL's LL). Where the ramp begins and ends is a judgement from the measured NVLink tables."""
@@ -79,7 +80,7 @@ def num_steps(op: Op, *, num_ranks: int, algorithm: str) -> int:
     around = 2 if op in ("all_reduce", "barrier") else 1
     if algorithm == "mesh":
         return around
-    if algorithm == "tree" and op in ("all_reduce", "barrier", "broadcast", "reduce"):
+    if algorithm == "tree" and op in _TREE_OPS:
         return around * int(log2(num_ranks))
     return around * (num_ranks - 1)
 
@@ -110,27 +111,21 @@ def alpha_beta(op: Op, *, num_bytes: float, num_ranks: int, level: LinkLevel) ->
     names = [level.algorithm]
     if level.algorithm == "fastest":
         names = ["ring", "tree"] if op in ("all_reduce", "barrier") else ["ring"]
-    return [
-        _alpha_beta(op, name, num_bytes=num_bytes, num_ranks=num_ranks, level=level)
-        for name in names
-    ]
-
-
-def _alpha_beta(
-    op: Op, algorithm: str, *, num_bytes: float, num_ranks: int, level: LinkLevel
-) -> Parts:
-    """A tree moves 2 S in an all-reduce."""
-    hops_s = num_steps(op, num_ranks=num_ranks, algorithm=algorithm) * level.hop_s
-    is_tree = algorithm == "tree" and op in ("all_reduce", "broadcast", "reduce")
-    factor = 2.0 if is_tree and op == "all_reduce" else transfer_factor(op, num_ranks=num_ranks)
     rate = rate_bytes_per_s(level, op=op, num_ranks=num_ranks)
     if level.has_ramp:
         rate *= ramp_fraction(num_bytes / num_ranks)
-    if op in PEER_TO_PEER and algorithm != "mesh":
-        algorithm = "direct"
-    elif algorithm == "tree" and not is_tree and op != "barrier":
-        algorithm = "ring"
-    return Parts(level.base_s, hops_s, factor * num_bytes / rate, "alpha-beta", algorithm)
+    ways = []
+    for name in names:
+        hops_s = num_steps(op, num_ranks=num_ranks, algorithm=name) * level.hop_s
+        factor = transfer_factor(op, num_ranks=num_ranks)
+        if (op, name) == ("all_reduce", "tree"):
+            factor = 2.0
+        if op in PEER_TO_PEER and name != "mesh":
+            name = "direct"
+        elif name == "tree" and op not in _TREE_OPS:
+            name = "ring"
+        ways.append(Parts(level.base_s, hops_s, factor * num_bytes / rate, "alpha-beta", name))
+    return ways
 
 
 def tuner(op: Op, *, num_bytes: float, num_ranks: int, level: LinkLevel) -> list[Parts]:

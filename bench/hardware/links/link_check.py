@@ -10,7 +10,7 @@ whole or a part is off by a thousand or a million is in another unit there, and 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, pairwise
+from itertools import groupby, pairwise, product
 from math import log10
 from statistics import mean, median
 
@@ -74,22 +74,21 @@ def check_link(points: Sequence[Point], *, topology: Topology, use_curves: bool)
     is_formula = bool({"tuner", "alpha-beta"} & set(methods))
     on_pci = "pci" in (topology.inner.tuner, topology.outer and topology.outer.tuner)
     scores = []
-    for op in (*OPS, "all"):
-        for size_class in (*SIZE_CLASSES, "all"):
-            errors = [
-                cost.seconds / point.latency_s - 1.0
-                for point, cost in found
-                if op in ("all", point.op) and size_class in ("all", _size_class(point))
-            ]
-            if errors:
-                score = Score(
-                    op=op,
-                    size_class=size_class,
-                    num_points=len(errors),
-                    mean_abs_error=mean(map(abs, errors)),
-                    mean_error=mean(errors),
-                )
-                scores.append(score)
+    for op, size_class in product((*OPS, "all"), (*SIZE_CLASSES, "all")):
+        errors = [
+            cost.seconds / point.latency_s - 1.0
+            for point, cost in found
+            if op in ("all", point.op) and size_class in ("all", _size_class(point))
+        ]
+        if errors:
+            score = Score(
+                op=op,
+                size_class=size_class,
+                num_points=len(errors),
+                mean_abs_error=mean(map(abs, errors)),
+                mean_error=mean(errors),
+            )
+            scores.append(score)
     return LinkCheck(
         link=topology.name,
         methods=methods,

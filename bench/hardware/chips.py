@@ -164,13 +164,6 @@ class Catalogue(Declared, frozen=True, kw_only=True):
     chips: tuple[ChipRow, ...]
     systems: tuple[System, ...]
 
-    def __post_init__(self) -> None:
-        ids = {row.id for row in self.chips}
-        for system in self.systems:
-            for name in system.chips:
-                if name not in ids:
-                    raise ValueError(f"{system.id}: chips: {name!r} is not in this catalogue")
-
 
 @cache
 def load_catalogue() -> Catalogue:
@@ -256,11 +249,6 @@ class PublishedRatio(Declared, frozen=True, kw_only=True):
     basis: Basis = "published"
     note: Text | None = None
     source: Text
-
-    def __post_init__(self) -> None:
-        for name in (self.chip_a, self.chip_b):
-            if name not in {chip.id for chip in load_chips()}:
-                raise ValueError(f"chip {name!r} is not in the catalogue")
 
 
 class PublishedFigure(Declared, frozen=True, kw_only=True):

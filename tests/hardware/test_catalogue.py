@@ -10,7 +10,7 @@ import yaml
 
 from bench.cli import main
 from bench.core.errors import UsageError
-from bench.hardware.chips import chip, load_catalogue, load_chips, match_device
+from bench.hardware.chips import chip, load_catalogue, load_chips, load_published, match_device
 from bench.hardware.query import (
     chip_fields,
     export_status,
@@ -28,8 +28,12 @@ def number(id: str, name: str) -> float:
 
 def test_every_part_that_an_article_names_has_a_row_that_says_what_it_is() -> None:
     assert len(load_chips()) == 51
-    systems = {row.id for row in load_catalogue().systems}
-    assert systems >= {"dgx-a100", "atlas-900-2019", "kuae-1000", "shennong-1"}
+    systems = load_catalogue().systems
+    named = [name for system in systems for name in system.chips]
+    named += [name for one in load_published().ratios for name in (one.chip_a, one.chip_b)]
+    assert {*named} <= {row.id for row in load_chips()}
+    ids = {system.id for system in systems}
+    assert ids >= {"dgx-a100", "atlas-900-2019", "kuae-1000", "shennong-1"}
     assert "vector_fp32_flops_per_s" not in chip("ascend-910b3").facts
     assert number("mi250", "vector_fp32_flops_per_s") < number("mi250", "fp32_matrix_flops_per_s")
     assert chip("h20-96g") is chip("h20")

@@ -69,7 +69,6 @@ CHANGED_ROWS = [
     ("kind: gpu", "kind: toaster", "one|kind: 'toaster' is not one of|gpu"),
     ("[here]", "[there]", "one|sources|there"),
     ("[here]", "[]", "one|sources|a list"),
-    ("systems: []", "systems:\n- {id: s, name: S, chips: [two], sources: [here]}", "s|chips|two"),
     *[("[here]", f"[here]\n  {added}", words) for added, words in ADDED_KEYS],
 ]
 

@@ -21,10 +21,10 @@ Op = Literal[
     "barrier",
 ]
 OPS: tuple[Op, ...] = get_args(Op)
-Method = Literal["curve", "scaled-curve", "tuner", "alpha-beta", "infinite"]
-"""Where a time comes from: measured on this link; measured on a relative or a smaller group and
-scaled; NCCL's own formula; latency and rate; a link that costs nothing."""
-METHODS: tuple[Method, ...] = ("infinite", "curve", "scaled-curve", "tuner", "alpha-beta")
+Method = Literal["infinite", "curve", "scaled-curve", "tuner", "alpha-beta"]
+"""Where a time comes from: a link that costs nothing; measured on this link; measured on a relative
+or a smaller group and scaled; NCCL's own formula; latency and rate."""
+METHODS: tuple[Method, ...] = get_args(Method)
 """From the surest to the least sure; what is made of two parts is as sure as the worse."""
 
 

@@ -117,16 +117,6 @@ class Link(Declared, frozen=True, kw_only=True):
     note: Text | None = None
     sources: Citations
 
-    def __post_init__(self) -> None:
-        if self.curve is None and (self.curve_factor, self.curve_error_fraction) != (None, None):
-            raise ValueError("curve: missing, but its factor or error is given")
-        if self.pair_bytes_per_s > self.bytes_per_s:
-            raise ValueError("pair_bytes_per_s: exceeds what all links of a device carry")
-        if (self.largest_domain is None) != (self.network is None):
-            raise ValueError("largest_domain and network: one is given without the other")
-        if (self.effective_bytes_per_s or 0.0) > self.bytes_per_s:
-            raise ValueError("effective_bytes_per_s: exceeds what is specified")
-
     def level(self) -> LinkLevel:
         """Build what a cost model needs; what is not stated takes the defaults of this module."""
         reached = self.effective_bytes_per_s or DEFAULT_REACHED_FRACTION * self.bytes_per_s

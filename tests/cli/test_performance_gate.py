@@ -78,7 +78,7 @@ def test_ab_shows_each_trial_and_counts_those_it_lost(ask: Ask, tmp_path: Path) 
     answer = ask("ab", arm, arm, "--blocks", "3", "--json", code=4)
     (result,) = answer.document["results"]
     assert result["verdict"] == "NOT COMPARED"
-    assert result["reason"] == "2 whole blocks, needs 3; 1 of 12 trials were lost (error)"
+    assert result["reason"] == "2 whole blocks, needs 3; 1 of 12 trials lost (error)"
     begun = [line for line in answer.err.splitlines() if line.startswith("[")]
     ended = [line.strip() for line in answer.err.splitlines() if not line.startswith("[")]
     assert len(begun) == len(ended) == 12

@@ -54,7 +54,9 @@ def _common(
     ] = False,
     traceback: Annotated[
         bool,
-        typer.Option(TRACEBACK_FLAG, help="print the traceback of a fault of bench's own"),
+        typer.Option(
+            TRACEBACK_FLAG, help="print tracebacks: of a fault of bench's own, of a failed trial"
+        ),
     ] = False,
 ) -> None:
     pass
@@ -109,7 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
     words = _with_quoted_flags([word for word in given if word != TRACEBACK_FLAG])
 
     def run_verb() -> int:
-        return exit_code_of(lambda: _ended(words), shows_traceback=shows_traceback)
+        return exit_code_of(lambda: _ended(words, shows_traceback), shows_traceback=shows_traceback)
 
     def take_part() -> int:
         supply_surroundings()
@@ -123,9 +125,9 @@ def main(arguments: list[str] | None = None) -> int:
         return exit_code_of(take_part, shows_traceback=shows_traceback)
 
 
-def _ended(words: list[str]) -> int:
+def _ended(words: list[str], shows_traceback: bool) -> int:
     try:
-        result = app(args=words, standalone_mode=False)
+        result = app(args=words, standalone_mode=False, obj=shows_traceback)
     except FLAG_ERROR as error:
         raise UsageError(error.format_message()) from error
     return result if isinstance(result, int) else 0

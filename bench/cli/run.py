@@ -42,7 +42,7 @@ def run(
     context: typer.Context,
     out: Annotated[Path, _shown(help="folder for the result file")] = Path("results"),
     resume: Annotated[
-        str | None, _shown(help="go on with a run: its file or id; no other flags")
+        str | None, _shown(help="go on with a run: its file, its id, or last (in --out)")
     ] = None,
     dry_run: Annotated[
         bool, _shown("--dry-run", help="show what would run, and run nothing")
@@ -61,6 +61,8 @@ def run(
     if resume is not None:
         _refuse_other_flags(context)
         begun = session.resume(resume, folder=out, note=print_note)
+        if begun.is_over:
+            note(f"nothing is left to do: run {begun.store.run_id} has all its trials")
     else:
         if not dry_run:
             check_folder(out)
@@ -70,6 +72,7 @@ def run(
             return
         begun = session.begin(plan, inspection, folder=out, note=note)
     try:
+        begun.shows_tracebacks = bool(context.obj)
         code = _measured(begun, note=note, quiet=quiet, as_json=as_json)
     except KeyboardInterrupt:
         code = int(ExitCode.INTERRUPTED)
@@ -186,6 +189,7 @@ def _spread_lines(plan: Plan) -> list[str]:
 
     layouts = list(dict.fromkeys(planned.config.layout for planned in plan.planned))
     spread = [layout for layout in layouts if not layout.is_single]
+    is_fake = plan.planned[0].config.device == "fake"
     lines = []
     for strategy, mode in dict.fromkeys((one.strategy, one.mode) for one in spread):
         alike = [one for one in spread if (one.strategy, one.mode) == (strategy, mode)]
@@ -193,7 +197,8 @@ def _spread_lines(plan: Plan) -> list[str]:
         devices += f" {plural('device', max(one.devices for one in alike))}"
         links = ", ".join(dict.fromkeys(one.link for one in alike if one.link))
         over = f" over {links}" if links else ""
-        lines.append(f"{strategy} on {devices}{over} [{mode}: {MODE_WORDS[mode]}]")
+        how = "simulated: the fake device's time" if is_fake else f"{mode}: {MODE_WORDS[mode]}"
+        lines.append(f"{strategy} on {devices}{over} [{how}]")
     notes = [pipeline_note(layout) for layout in spread if layout.strategy == "pp"]
     return [*lines, *dict.fromkeys(note for note in notes if note is not None)]
 
@@ -216,6 +221,7 @@ def show_result(rows: Sequence[Row], *, path: Path, notes: Sequence[str] = ()) -
     from bench.analysis.trials.configuration import gather
     from bench.report.tables.links_tables import link_grids
     from bench.report.tables.run_table import caption_of, data_lines, reason_lines, run_grid
+    from bench.results.beside_rows import failures_path
 
     found = gather(rows)
     # Modelled devices have tables of their own.
@@ -225,5 +231,8 @@ def show_result(rows: Sequence[Row], *, path: Path, notes: Sequence[str] = ()) -
     known = {caption_of(one) for one in others}
     devices = dict.fromkeys(caption_of(one) for one in modelled)
     lines = [f"device: {device}" for device in devices if device not in known]
-    lines += [*data_lines(found), *reason_lines(rows), *notes, f"rows: {short_path(path)}"]
+    lines += [*data_lines(found), *reason_lines(rows), *notes]
+    if (failures := failures_path(path)).exists():
+        lines.append(f"tracebacks: {short_path(failures)}")
+    lines.append(f"rows: {short_path(path)}")
     print_grids(grids, lines=lines)

@@ -9,6 +9,8 @@ because JSON has no such numbers.
 `<stem>.operators.json` holds one profile for each configuration and device, from a separate,
 untimed run: which classes of operators a step spends its time in, with FLOPs and bytes from shapes.
 The times are shares; how long a step takes is what the rows say.
+
+`<stem>.failures.txt` holds what the process of each failed trial wrote, tracebacks among it.
 """
 
 from __future__ import annotations
@@ -141,6 +143,11 @@ class StoredProfile(Struct, frozen=True, kw_only=True):
 class _File(Struct):
     version: Literal[1]
     profiles: list[StoredProfile]
+
+
+def failures_path(path: Path) -> Path:
+    """`run.failures.txt` beside `run.csv`."""
+    return path.with_name(path.stem + ".failures.txt")
 
 
 def profiles_path(path: Path) -> Path:

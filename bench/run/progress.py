@@ -33,7 +33,9 @@ class Progress:
         with contextlib.suppress(OSError):  # a full disk under a log must not cost the run
             print(text, file=sys.stderr, flush=True)
 
-    def trial_started(self, planned: Planned, *, trial: int, done: int, total: int) -> None:
+    def trial_started(
+        self, planned: Planned, *, trial: int, attempt: int, done: int, total: int
+    ) -> None:
         """Begin a trial; `total` is the most that may still come."""
 
     def waiting(self, text: str) -> None:
@@ -75,12 +77,15 @@ class PlainProgress(Progress):
         self._name = ""
         self._is_waiting = False
 
-    def trial_started(self, planned: Planned, *, trial: int, done: int, total: int) -> None:
+    def trial_started(
+        self, planned: Planned, *, trial: int, attempt: int, done: int, total: int
+    ) -> None:
         """Print which trial starts, and how long the rest will take."""
         self._name, self._is_waiting = _label(planned), False
         left_s = self.left_s(total - done)
         eta = "" if left_s is None else f", at most {format_duration(left_s)} left"
-        self.note(f"[{done + 1}/{total}] {self._name} trial {trial + 1}{eta}")
+        retry = f", retry (attempt {attempt})" if attempt > 1 else ""
+        self.note(f"[{done + 1}/{total}] {self._name} trial {trial + 1}{retry}{eta}")
 
     def waiting(self, text: str) -> None:
         """Print what is waited for, once."""
@@ -129,11 +134,14 @@ class BarProgress(PlainProgress):
         """Print a line above the bar."""
         self._progress.console.print(text, markup=False)
 
-    def trial_started(self, planned: Planned, *, trial: int, done: int, total: int) -> None:
+    def trial_started(
+        self, planned: Planned, *, trial: int, attempt: int, done: int, total: int
+    ) -> None:
         """Move the bar on to this trial."""
         self._name, self._trials_left = _label(planned), total - done
         self._trial_started_s = time.monotonic()
-        self._update(completed=done, total=total, name=self._name, stage="starting")
+        name = f"{self._name} (retry)" if attempt > 1 else self._name
+        self._update(completed=done, total=total, name=name, stage="starting")
 
     def waiting(self, text: str) -> None:
         """Show what is waited for."""

@@ -16,9 +16,11 @@ from datetime import UTC, datetime
 
 from bench.core.errors import BenchError, MeasurementError
 from bench.core.interrupts import held_back
+from bench.core.paths import short_path
 from bench.devices.host.foreign_load import QUIET_LIMIT_S, wait_for_quiet
 from bench.measure.messages import Failure
 from bench.measure.timing import validity
+from bench.results.beside_rows import failures_path
 from bench.results.schema import USABLE, Row
 from bench.results.store import Store, samples_path
 from bench.run.launching.child import Outcome
@@ -64,7 +66,7 @@ class Runner:
         self.facts = facts
         self.store = store
         self._progress = Progress()
-        self._lacks_samples = False
+        self.shows_tracebacks = self._lacks_samples = self._has_failures = False
         self._order = random.Random(plan.seed)
         self._effort = plan.effort
         self._started_s = time.monotonic()
@@ -100,6 +102,11 @@ class Runner:
             progress.close()
             self.store.close()
         return Ended(rows=self.rows, was_interrupted=was_interrupted, problem=problem)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do."""
+        return all(map(self._is_over, self.arms))
 
     # Which trial next ----------------------------------------------------------------------------
 
@@ -159,6 +166,7 @@ class Runner:
         planned, facts, started_utc = arm.planned, self.facts, utc_now()
         key = (planned.config_hash, trial)
         before = [row for row in self.rows if (row["config_hash"], row["trial"]) == key]
+        attempt = max((int(row.get("attempt") or 1) for row in before), default=0) + 1
         request = make_request(
             planned,
             trial=trial,
@@ -170,7 +178,7 @@ class Runner:
         outcome = Outcome(failure=refused)
         was_interrupted = False
         if refused is None:
-            self._announce(planned, trial=trial)
+            self._announce(planned, trial=trial, attempt=attempt)
             try:
                 self._wait_for_quiet()
                 started_utc = utc_now()
@@ -190,7 +198,7 @@ class Runner:
                 planned,
                 facts=facts,
                 request=request,
-                attempt=max((int(row.get("attempt") or 1) for row in before), default=0) + 1,
+                attempt=attempt,
                 started_utc=started_utc,
                 outcome=outcome,
                 observation=observation,
@@ -199,6 +207,7 @@ class Runner:
             self._keep_samples(row, outcome, observation)
         if refused is None:
             self._progress.trial_ended(row, duration_s=outcome.duration_s)
+            self._keep_log(row, outcome.log)
         if was_interrupted:
             raise KeyboardInterrupt
         return row
@@ -223,11 +232,30 @@ class Runner:
                 self._progress.note(f"rows are kept without their samples: {error}")
             self._lacks_samples = True
 
-    def _announce(self, planned: Planned, *, trial: int) -> None:
+    def _keep_log(self, row: Row, log: str) -> None:
+        """Keep what a failed trial wrote, with its traceback, and say once where it is."""
+        if not log:
+            return
+        path, said = failures_path(self.store.path), ""
+        title = f"{row['workload']}, trial {row['trial']}, attempt {row['attempt']}"
+        try:
+            with path.open("a", encoding="utf-8", errors="replace") as file:
+                file.write(f"{title}: {row.get('detail')}\n{log}\n\n")
+        except OSError as error:
+            said = f"what it wrote is not kept: {error.strerror}"
+        if not self._has_failures:
+            self._progress.note(said or f"its output and traceback are in {short_path(path)}")
+        if self.shows_tracebacks:
+            self._progress.note(log)
+        self._has_failures = True
+
+    def _announce(self, planned: Planned, *, trial: int, attempt: int) -> None:
         done = sum(len(arm.done) for arm in self.arms)
         going_on = [arm for arm in self.arms if not arm.is_ended]
         left = sum(max(0, self.plan.max_trials - len(arm.done)) for arm in going_on)
-        self._progress.trial_started(planned, trial=trial, done=done, total=done + left)
+        self._progress.trial_started(
+            planned, trial=trial, attempt=attempt, done=done, total=done + left
+        )
 
     def _skip(self, arm: Arm, refusal: tuple[str, str]) -> None:
         """Write the row of a configuration that is not begun."""

@@ -129,7 +129,7 @@ def _facts(inspection: Inspection) -> RunFacts:
 
 
 def resume(name: str, *, folder: Path, note: Callable[[str], None]) -> Runner:
-    """Take up a run by its id, file name or path; refuses when workload or device changed."""
+    """Take up a run by id, file or 'last' in the folder; refuses a changed workload or device."""
     with ExitStack() as unless_taken_up:
         store = Store.open(_find_run(name, folder=folder), note=note)
         unless_taken_up.callback(store.close)
@@ -174,13 +174,19 @@ def _find_run(name: str, *, folder: Path) -> Path:
     path = user_path(name, what="--resume")
     if path.suffix == ".csv" and path.is_file():
         return path
-    files = sorted(folder.glob("*.csv")) if name else []
-    matches = [one for one in files if one.stem.endswith(f"_{name}")]
+    files = sorted(folder.glob("*_*_*.csv"), key=lambda one: (one.name[:16], one.stat().st_mtime))
+    ids = [one.stem.rpartition("_")[2] for one in files]
+    matches = [one for one, id in zip(files, ids, strict=True) if name in (id, one.name, one.stem)]
+    if name == "last":
+        matches = files[-1:]
     if len(matches) == 1:
         return matches[0]
     if matches:
         raise UsageError(f"--resume {name} means several files: {', '.join(map(str, matches))}")
-    raise UsageError(f"--resume {name}: no such file, and no run of that id in {folder}")
+    raise UsageError(
+        f"--resume {name}: no such file, and no run of that id in {folder}, which has "
+        f"{', '.join(ids[-5:]) or 'none'}; --out names the folder of a run"
+    )
 
 
 def exit_code(ended: Ended, plan: Plan) -> ExitCode:

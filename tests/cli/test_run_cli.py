@@ -272,8 +272,41 @@ def test_resume_finishes_what_is_missing_and_nothing_else(run: Run, tmp_path: Pa
     rows = read_rows(path)
     assert rows[:2] == before
     assert len(rows) == len({(row["config_hash"], row["trial"]) for row in rows}) == 4
-    run("--resume", path, "--quiet")
-    assert read_rows(path) == rows, "a finished run has nothing to do"
+    run("-w", TIMED, "--trials", 1, "--out", tmp_path)
+    for name in ("last", path.name, path.stem):
+        said = run("--resume", name, "--out", tmp_path).err
+        assert (f"left to do: run {rows[0]['run_id']} has all" in said) == (name != "last")
+        assert "nothing is left to do: run " in said
+    assert read_rows(path) == rows
+    said = run("--resume", "gone", "--out", tmp_path, code=2).one_line
+    assert f"no run of that id in {tmp_path}, which has {rows[0]['run_id']}, " in said
+    none = run("--resume", "last", "--out", tmp_path / "none", code=2).one_line
+    assert f"in {tmp_path / 'none'}, which has none; --out names the folder" in none
+
+
+def test_a_failed_trial_leaves_its_traceback_and_its_retry_is_shown_as_one(
+    run: Run, ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(launch, "run_child", child.run_child)  # a process writes it
+    for fault, words, retries in (("error", "in simulated_step_s", 0), ("kill", "last words", 1)):
+        ended = run("-w", FAULTY, "--set", f"fault={fault}", "--out", tmp_path / fault, code=4)
+        (path,) = (tmp_path / fault).glob("*.failures.txt")
+        assert path.read_text().startswith("faulty-infer, trial 0, attempt 1: ")
+        assert words in path.read_text() and "in simulated_step_s" not in ended.err
+        assert ended.err.count(f"its output and traceback are in {path}\n") == 1
+        assert ended.out.splitlines()[-2] == f"tracebacks: {path}"
+        assert ended.err.count(" trial 1, retry (attempt 2), at most ") == retries
+    words = ("--traceback", "run", "-w", FAULTY, "--set", "fault=error", "--device", "fake", "-q")
+    assert "in simulated_step_s" in ask(*words, "--out", tmp_path, code=4).err
+
+
+def test_fake_ranks_are_called_simulated_and_a_link_without_ranks_unused(run: Run) -> None:
+    words = ("-w", f"{TIMED}:train", "--dry-run", "--devices")
+    for more in ((), ("--link", "ndr"), ("--link", "ndr,25gbe")):
+        said = run(*words, "1,2", *more).out
+        assert "[simulated: the fake device's time]" in said and "[real" not in said
+        assert "not used" not in said
+    assert "--link ndr,25gbe is not used on 1 device" in run(*words, 1, *more).out
 
 
 def test_what_changed_since_the_run_began_is_refused_or_not_measured(

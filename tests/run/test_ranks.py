@@ -111,6 +111,10 @@ def test_failure_of_a_rank_is_the_trials_and_names_it(
     assert row["reasons"].removesuffix(";input_bound") == reason  # a machine that is busy
     assert words in row["detail"]
     assert row["detail"].endswith("; last line: the last words") == (fault == "kill")
+    kept = [one.read_text() for one in (tmp_path / "results").glob("*.failures.txt")]
+    written = {"memory": "MemoryError: no room for", "kill": "rank 1:\nthe last words"}
+    assert all(written[fault] in text for text in kept)
+    assert len(kept) == (fault != "nan"), "measured, though invalid"
     assert not [one for one in seen_by(tmp_path) if is_alive(one["pid"])]
 
 

@@ -81,6 +81,8 @@ def main() -> int:
     # The ranks, in sessions of their own, read the same standard input and end themselves.
     end_with_parent(folder)
     if failures := launch(folder, num_ranks=num_ranks):
+        for rank in sorted(failures):
+            print(f"rank {rank}:\n{log_of(folder, rank=rank).decode(errors='replace')}")
         messages.send(first_failure(failures, folder=folder))
     return 0
 

@@ -38,6 +38,8 @@ class Outcome:
     failure: Failure | None = None
     duration_s: float = 0.0
     rss_peak_bytes: int | None = None
+    log: str = ""
+    """The end of what it wrote, where it has failed: its traceback, or a crash's words."""
     last_stage: str = "start"
     exit_code: int | None = None
 
@@ -97,6 +99,7 @@ def run_child(
         return Outcome(
             result=None if isinstance(last, Failure) else last,
             failure=last if isinstance(last, Failure) else None,
+            log=_end_of(log).decode(errors="replace").strip() if isinstance(last, Failure) else "",
             duration_s=time.monotonic() - start_s,
             rss_peak_bytes=rss_peak_bytes,
             last_stage=stage,
@@ -154,14 +157,18 @@ def _kill_group(group: int, number: int) -> None:
         os.killpg(group, number)
 
 
+def _end_of(log: IO[bytes]) -> bytes:
+    size = log.seek(0, os.SEEK_END)
+    log.seek(max(0, size - LOG_BYTES))
+    return log.read()
+
+
 def _failure(
     process: subprocess.Popen[bytes], stage: str, log: IO[bytes], *, late_s: float | None
 ) -> Failure:
     if late_s is not None:
         detail = f"not finished after {late_s:g} s, in stage {stage}"
         return Failure(code="timeout", detail=detail)
-    size = log.seek(0, os.SEEK_END)
-    log.seek(max(0, size - LOG_BYTES))
-    how = how_it_ended(process.returncode, log=log.read())
+    how = how_it_ended(process.returncode, log=_end_of(log))
     detail = f"the trial's process died in stage {stage}: {how}"
     return Failure(code="crashed", detail=detail)

@@ -148,6 +148,8 @@ def make_plan(request: RunRequest, *, joined: Sequence[Joined], inspection: Insp
     if request.budget_s is not None:
         trials = profile.min_trials * len(planned)
         limits = within_budget(limits, trial_s=max(0.0, budget_s / trials - STARTUP_S))
+    is_unused = bool(request.links) and not any(one.config.layout.link for one in planned)
+    unused = [f"--link {','.join(request.links)} is not used on 1 device"] if is_unused else []
     return Plan(
         planned=tuple(planned),
         profile=profile.name,
@@ -160,7 +162,7 @@ def make_plan(request: RunRequest, *, joined: Sequence[Joined], inspection: Insp
         timeout_s=request.timeout_s,
         seed=request.seed,
         oom_shrink=request.oom_shrink,
-        notes=(*why, *(line for one in joined for line in one.left_out)),
+        notes=(*why, *unused, *(line for one in joined for line in one.left_out)),
     )
 
 

@@ -35,7 +35,7 @@ def project(
     ] = False,
     size_for: Annotated[
         str | None,
-        Option(help="A target, such as 'imaging-infer < 30s' or 'llm-train 1e9 tokens/day'."),
+        Option(help="Target: 'imaging-infer < 30s', 'llm-train 1e9 tokens/day', '... in 7 days'."),
     ] = None,
     profile_operators: Annotated[
         bool,
@@ -184,6 +184,7 @@ def _size_for(
 
     target = sizing.parse_target(text)
     start = sizing.start_for(target, found)
+    target = sizing.in_items(target, start)
     others = [one for one in found if one.workload == start.workload and one is not start]
     choices, missed = sizing.size(target, start, _chips(to or "all"), link=link)
     print_answer(

@@ -200,7 +200,8 @@ def sized(
 
 
 def test_targets_are_read_or_refused_and_every_usual_link_is_a_preset() -> None:
-    assert parse_target("imaging-infer < 30s") == Target(workload="imaging-infer", item_s=30.0)
+    within = parse_target("imaging-infer < 30s")
+    assert (within.item_s, within.items_per_s, within.asked) == (30.0, None, "within 30s")
     rate = parse_target("llm-train 8.64e9 tokens/day")
     assert rate.items_per_s == pytest.approx(1e5) and rate.unit == "tokens"
     assert parse_target("llm-train .5 tokens/s").items_per_s == 0.5

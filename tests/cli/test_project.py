@@ -75,7 +75,7 @@ def test_a_target_is_sized_over_the_catalogue_with_its_export_rules(
     csv: str, write: Write, ask: Ask
 ) -> None:
     out = ask("project", csv, "--size-for", "imaging-infer < 30s").out
-    assert "Projected: what would meet imaging-infer tiny fp32 within 30 s, from Test CPU" in out
+    assert "Projected: what would meet imaging-infer tiny fp32 within 30s, from Test CPU" in out
     assert "nominal" in out and "restricted" in out
     chips = ("--to", "h20,a100-sxm-80g", "--json")
     choices = ask("project", csv, "--size-for", "imaging-train 2e4 patches/s", *chips).document
@@ -88,6 +88,21 @@ def test_a_target_is_sized_over_the_catalogue_with_its_export_rules(
     out = " ".join(out.split())
     assert "meet imaging-train tiny fp32 at 20 patches/s" in out
     assert "the fastest that was measured; the others: base fp32 b4 on Test CPU" in out
+    # 250,000 steps of 2 patches in a week are 500,000 / 7 patches a day, to whatever chip.
+    sized = [
+        ask("project", csv, "--size-for", f"imaging-train {target}", *chips).document
+        for target in ("250000 steps in 7 days", f"{5e5 / 7} patches/day", "5e5 patches in 1e4 min")
+    ]
+    for one, by_rate in zip(sized[0]["choices"], sized[1]["choices"], strict=True):
+        assert one["devices_range"] == by_rate["devices_range"]
+        total_s, per_s = one["projected_total_s"], one["projected_throughput_per_s"]
+        assert total_s["mid"] * per_s["mid"] == pytest.approx(5e5)
+        assert by_rate["projected_total_s"] is None
+    assert sized[2]["target"]["items_per_s"] == pytest.approx(5e5 / 6e5)
+    for target, column in (("25000000 steps in 7 days", "in all"), ("5 patches/day", "patch/day")):
+        out = ask("project", csv, "--size-for", f"imaging-train {target}").out
+        assert target in out.splitlines()[0] and column in out.splitlines()[1]
+        assert (" days [" in out and "a step is 2 patches" in out) == (column == "in all")
     rules = {"h100-sxm-80g": "restricted", "t4": "not restricted", "cloudblazer-t20": "not known"}
     for chip, said in rules.items():
         words = ["project", csv, "--to", chip, "--format", "markdown"]

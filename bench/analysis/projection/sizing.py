@@ -1,16 +1,17 @@
 """How many of which chips would meet a target; and what `bench project --json` prints.
 
-A target is a time for one item (`imaging-infer < 30s`) or items in a time (`llm-train 1e9
-tokens/day`). More chips serve more items; they do not make one item faster, so a time is met by one
-chip or not at all. Training spends part of what chips are added for on the link. Prices and queues
-are left out; watts are nominal. In the documents every figure is marked as projected.
+A target is a time for one item (`imaging-infer < 30s`), a rate (`llm-train 1e9 tokens/day`), or
+items or optimizer steps and when they must be done (`imaging-train 250000 steps in 7 days`). More
+chips serve more items; they do not make one item faster, so a time is met by one chip or not at
+all. Training spends part of what chips are added for on the link. Prices and queues are left out;
+watts are nominal. In the documents every figure is marked as projected.
 """
 
 import math
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.analysis.projection.measured import BOUND, Start
 from bench.analysis.projection.projected import Projected, project
@@ -19,7 +20,7 @@ from bench.analysis.projection.scoring import Scored, summaries
 from bench.analysis.trials.log_estimate import LogEstimate
 from bench.core.errors import UsageError
 from bench.core.nouns import Chip
-from bench.core.units import PERIOD_S, parse_duration_s
+from bench.core.units import PERIOD_S, parse_duration_s, plural
 from bench.hardware.costs.cost import CostModel, model_of
 from bench.hardware.links.presets import link, load_links
 from bench.hardware.links.topology import USUAL_NODE, Topology, in_nodes, usual_node
@@ -28,9 +29,11 @@ from bench.hardware.query import export_status
 MOST_DEVICES = 4096
 _WITHIN = re.compile(r"\s*([\w.-]+)\s*<\s*(\S.*)")
 _RATE = re.compile(
-    r"\s*([\w.-]+)\s+((?:[0-9]+\.?|\.[0-9])[0-9]*(?:[eE]\+?[0-9]+)?)\s*([A-Za-z]+)\s*/\s*([A-Za-z]+)\s*"
+    r"\s*([\w.-]+)\s+((?:[0-9]+\.?|\.[0-9])[0-9]*(?:[eE]\+?[0-9]+)?)\s*([A-Za-z]+)"
+    r"(?:\s*/\s*([A-Za-z]+)|\s+in\s+(\S.*?))\s*"
 )
-EXAMPLES = "'imaging-infer < 30s' or 'llm-train 1e9 tokens/day'"
+EXAMPLES = "'imaging-infer < 30s', 'llm-train 1e9 tokens/day' or 'llm-train 5000 steps in 7 days'"
+STEPS = ("step", "steps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +43,15 @@ class Target:
     workload: str
     item_s: float | None = None
     items_per_s: float | None = None
+    """Steps where `unit` says so, until the start is known."""
     unit: str | None = None
     """What the user called an item."""
+    num_items: float | None = None
+    """Items, or steps, in all, where they must be done in a time."""
+    asked: str = ""
+    """The target as it was given: 'within 30s', 'at 1e9 tokens/day', 'with 5 steps in 7 days'."""
+    per: str = "s"
+    """Period of the rate, or the time, in the unit of which the answer is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,16 +75,36 @@ def parse_target(text: str) -> Target:
         item_s = parse_duration_s(within[2].strip(), what="--size-for")
         if item_s <= 0.0:
             raise UsageError(f"--size-for {text!r}: the time must be over 0")
-        return Target(workload=within[1], item_s=item_s)
+        time = within[2].strip()
+        return Target(workload=within[1], item_s=item_s, asked=f"within {time}", per=time)
     rate = _RATE.fullmatch(text)
-    if rate is None or rate[4].lower() not in PERIOD_S:
+    if rate is None or (rate[4] and rate[4].lower() not in PERIOD_S):
         raise UsageError(
             f"--size-for {text[:80]!r} is not like {EXAMPLES} (per {', '.join(PERIOD_S)})"
         )
     if not 0.0 < float(rate[2]) < 1e30:
         raise UsageError(f"--size-for {text[:80]!r}: {rate[2]!r} is no number over 0")
-    per_s = float(rate[2]) / PERIOD_S[rate[4].lower()]
-    return Target(workload=rate[1], items_per_s=per_s, unit=rate[3].lower())
+    num, unit, per = float(rate[2]), rate[3].lower(), rate[5] or rate[4].lower()
+    period_s = PERIOD_S[per] if rate[4] else parse_duration_s(per, what="--size-for")
+    if period_s <= 0.0:
+        raise UsageError(f"--size-for {text[:80]!r}: the time must be over 0")
+    return Target(
+        workload=rate[1],
+        items_per_s=num / period_s,
+        unit=unit,
+        num_items=None if rate[4] else num,
+        asked=f"at {rate[2]} {unit}/{per}" if rate[4] else f"with {rate[2]} {unit} in {per}",
+        per=per,
+    )
+
+
+def in_items(target: Target, start: Start) -> Target:
+    """The same target in items where it is in optimizer steps, as long as the start's."""
+    if target.unit not in STEPS or target.items_per_s is None:
+        return target
+    per_step = start.items_per_step
+    num_items = None if target.num_items is None else target.num_items * per_step
+    return replace(target, items_per_s=target.items_per_s * per_step, num_items=num_items)
 
 
 def start_for(target: Target, found: Sequence[Start]) -> Start:
@@ -85,7 +115,7 @@ def start_for(target: Target, found: Sequence[Start]) -> Start:
         raise UsageError(f"--size-for {target.workload}: the files hold {there}")
     best = max(alike, key=lambda one: one.throughput_per_s)
     unit = target.unit
-    known = (best.items_unit, f"{best.items_unit}s", f"{best.items_unit}es", "items")
+    known = (best.items_unit, plural(best.items_unit, 2), "items", *STEPS)
     if unit is not None and unit not in known:
         raise UsageError(
             f"--size-for: an item of {best.workload} is a {best.items_unit}, not one of {unit}"
@@ -290,6 +320,8 @@ def sizing_document(
                 "devices_range": one.devices,
                 "link": one.projected.link,
                 **_figures(one.projected),
+                "projected_total_s": target.num_items
+                and vars(one.projected.throughput_per_s.inverse(target.num_items)),
                 "nominal_w": one.watts,
                 "restricted_by": one.restricted_by,
                 "narrowing": one.projected.narrowing,

@@ -74,8 +74,9 @@ def per(unit: str, period: str) -> Scale:
 
 
 def in_unit_of(text: str) -> Scale:
-    """Scale of times in the unit in which the user gave one: '7 days'."""
-    return lambda _: duration_unit(text)
+    """Scale of times in the unit in which the user gave one ('7 days'), from a hundredth on."""
+    given = duration_unit(text)
+    return lambda value: given if value >= 0.01 * given[0] else duration_scale(value)
 
 
 seconds: Scale = duration_scale

@@ -10,8 +10,8 @@ from bench.analysis.projection.measured import BOUND, Start
 from bench.analysis.projection.projected import Projected
 from bench.analysis.projection.roofs import Estimate, Unknown
 from bench.analysis.projection.scoring import Scored, Summary
-from bench.analysis.projection.sizing import Choice, Target, undecided
-from bench.core.units import counted, format_duration, format_number
+from bench.analysis.projection.sizing import STEPS, Choice, Target, undecided
+from bench.core.units import counted
 from bench.hardware.query import VERDICT_WORDS
 from bench.report.tables import cells
 from bench.report.tables.cells import AnyCell, Cell
@@ -105,12 +105,7 @@ def size_grid(
     target: Target, choices: Sequence[Choice], *, start: Start, others: Sequence[Start]
 ) -> Grid:
     """Chips that meet a target, fewest first; `others` are what it might have started from."""
-    unit = f"{start.items_unit or 'item'}/s"
-    speed: dict[str, Callable[[Choice], AnyCell]] = (
-        {unit: lambda one: interval(one.projected.throughput_per_s, cells.of(""))}
-        if target.item_s is None
-        else {"step": lambda one: interval(one.projected.time_s, cells.seconds)}
-    )
+    head, speed = _asked_for(target, start)
     names = dict.fromkeys(
         f"{one.size} {one.dtype} b{one.batch} on {one.device}".strip() for one in others
     )
@@ -124,18 +119,39 @@ def size_grid(
                 f"{one.devices[0]} to {one.devices[2]}" if one.devices else "slow end misses it"
             ),
             "link": lambda one: one.projected.link or "",
-            **speed,
+            head: speed,
             "nominal power": lambda one: cells.quantity(one.watts, cells.watts),
             "export rules": _export,
         },
         title=f"Projected: what would meet {describe(target, start)}, from {start.device}",
         notes=(
             *([f"{lead}: {', '.join(names)}"] if names else []),
+            *([_a_step(start)] if target.unit in STEPS else []),
             "sorted by devices in the middle of the interval, then nominal watts",
             *undecided(choices),
         ),
         spare=("nominal power",),
     )
+
+
+def _asked_for(target: Target, start: Start) -> tuple[str, Callable[[Choice], AnyCell]]:
+    """What the target asks for: head, and the figure of a choice in the unit that was given."""
+    num_items, unit = target.num_items, start.items_unit
+    if target.item_s is not None:
+        time = cells.in_unit_of(target.per)
+        return "step", lambda one: interval(one.projected.time_s, time)
+    if num_items is not None:
+        whole = cells.in_unit_of(target.per)
+        return "in all", lambda one: interval(
+            one.projected.throughput_per_s.inverse(num_items), whole
+        )
+    rate = cells.per("", target.per)
+    return f"{unit}/{target.per}", lambda one: interval(one.projected.throughput_per_s, rate)
+
+
+def _a_step(start: Start) -> str:
+    items = counted(round(start.items_per_step), start.items_unit)
+    return f"a step is {items}, as measured; more devices share as many items in fewer steps"
 
 
 def _export(one: Choice) -> str:
@@ -146,10 +162,8 @@ def _export(one: Choice) -> str:
 
 def describe(target: Target, start: Start) -> str:
     """Say the target in words, with the size and type that it is projected from."""
-    name = " ".join(part for part in (target.workload, start.size, start.dtype) if part)
-    if target.item_s is not None:
-        return f"{name} within {format_duration(target.item_s)}"
-    return f"{name} at {format_number(target.items_per_s or 0.0)} {target.unit or 'items'}/s"
+    words = (target.workload, start.size, start.dtype, target.asked)
+    return " ".join(part for part in words if part)
 
 
 def missed_lines(missed: Sequence[Unknown]) -> list[str]:

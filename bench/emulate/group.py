@@ -9,6 +9,7 @@ on: so numerics are those of real training, for losses and compression. A link f
 really there stays as slow as that is, and the trace then shows collectives longer than modelled.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cache, partial
@@ -61,7 +62,10 @@ class Emulation:
         """Tell inductor the modelled bandwidths: it orders collectives by what they take."""
         from torch._inductor import config
 
-        node_size = self.model.group_of(range(self.num_ranks)).ranks_per_node
+        others = range(1, self.num_ranks)  # of rank 0: the last node may hold fewer than its own
+        node_size = 1 + bisect_left(
+            others, 2, key=lambda one: self.model.group_of((0, one)).num_nodes
+        )
         ends = {
             "intra_node_bw": (range(node_size), 1),
             # One rank of each node; a node has the adapters of all its ranks.

@@ -146,18 +146,37 @@ class PipelineStep:
     """Share of the step that devices stand idle between the first forward and the last backward,
     waiting for messages included; mean over devices."""
     comm_total_s: float
-    """What the device with the most sends and reduces, without queueing."""
+    """Without queueing: what the device with the most sends and reduces, or all that is sent and
+    reduced one after the other on the path that ends the step, whichever is more."""
     comm_exposed_s: float
-    """`step_s - compute_step_s`."""
+    """`step_s - compute_step_s`: at most what is on that path, which passes several devices."""
     comm_ops: int
-    """Of the device that `comm_total_s` is about."""
+    """Of what `comm_total_s` is about."""
     comm_bytes: int
     methods: tuple[Method, ...]
     """Where the prices of messages and reductions come from; each once, in order."""
 
 
+class Moment(NamedTuple):
+    """A moment, and what was sent on the longest path to it, without queueing."""
+
+    at_s: float = 0.0
+    comm_s: float = 0.0
+    comm_ops: int = 0
+    comm_bytes: int = 0
+
+    def sending(self, seconds: float, num_bytes: int) -> "Moment":
+        """Return when a message is there that leaves now."""
+        at_s, comm_s, comm_ops, comm_bytes = self
+        return Moment(at_s + seconds, comm_s + seconds, comm_ops + 1, comm_bytes + num_bytes)
+
+    def after(self, seconds: float) -> "Moment":
+        """Return when so much more has been computed."""
+        return self._replace(at_s=self.at_s + seconds)
+
+
 class Flow:
-    """All passes, from 0 to each device's last; `end_s`, `busy_s` and `sent` are by device.
+    """All passes, from 0 to each device's last; `end`, `busy_s` and `sent` are by device.
 
     A pass is the stages as one micro-batch meets them; micro-batches take the passes in turn. Every
     device runs its tasks in its order; stage s lies on device s modulo the devices.
@@ -173,16 +192,16 @@ class Flow:
         self._passes = passes
         self._send_s = send_s
         begins = (task for task in orders[0] if task.is_forward and task.stage == 0)
-        self._arrival_s = dict.fromkeys(begins, 0.0)
-        self._link_free_s: dict[tuple[int, int], float] = defaultdict(float)
-        self.end_s = [0.0] * len(orders)
+        self._arrival = dict.fromkeys(begins, Moment())
+        self._link_free: dict[tuple[int, int], Moment] = defaultdict(Moment)
+        self.end = [Moment()] * len(orders)
         self.busy_s = [0.0] * len(orders)
-        self.sent: list[list[tuple[float, int]]] = [[] for _ in orders]
-        """Seconds on the link, without queueing, and bytes of each message."""
+        self.sent = [Moment()] * len(orders)
+        """Messages of each device, one after the other."""
         left = [deque(tasks) for tasks in orders]
         while num_left := sum(map(len, left)):
             for device, tasks in enumerate(left):
-                while tasks and tasks[0] in self._arrival_s:
+                while tasks and tasks[0] in self._arrival:
                     self._run(tasks.popleft(), device=device)
             assert sum(map(len, left)) < num_left, "devices wait for each other for ever"
 
@@ -190,31 +209,31 @@ class Flow:
         """Run the device's next pass, whose input has been sent, and hand on what it makes."""
         stage = self._stage_of(task)
         seconds = stage.forward_s if task.is_forward else stage.backward_s
-        end_s = max(self.end_s[device], self._arrival_s.pop(task)) + seconds
-        self.end_s[device] = end_s
+        end = max(self.end[device], self._arrival.pop(task)).after(seconds)
+        self.end[device] = end
         self.busy_s[device] += seconds
         if task.is_forward and task.stage == len(self._passes[0]) - 1:
-            self._arrival_s[task._replace(is_forward=False)] = end_s
+            self._arrival[task._replace(is_forward=False)] = end
             return
         to = task._replace(stage=task.stage + (1 if task.is_forward else -1))
         if to.stage >= 0:
-            self._arrival_s[to] = self._arrive_s(task, to, device=device, end_s=end_s)
+            self._arrival[to] = self._arrive(task, to, device=device, end=end)
 
     def _stage_of(self, task: Task) -> PipelineStage:
         return self._passes[task.micro_batch % len(self._passes)][task.stage]
 
-    def _arrive_s(self, task: Task, to: Task, *, device: int, end_s: float) -> float:
-        """When the message of a pass that ended at `end_s` is where the next one runs."""
-        to_device = to.stage % len(self.end_s)
+    def _arrive(self, task: Task, to: Task, *, device: int, end: Moment) -> Moment:
+        """When the message of a pass that ended at `end` is where the next one runs."""
+        to_device = to.stage % len(self.end)
         if to_device == device:
-            return end_s
+            return end
         # A gradient is as large as the activation that it belongs to.
         num_bytes = self._stage_of(min(task, to, key=lambda one: one.stage)).output_bytes
         seconds = self._send_s(device, to_device, num_bytes)
-        self.sent[device].append((seconds, num_bytes))
+        self.sent[device] = self.sent[device].sending(seconds, num_bytes)
         pair = (device, to_device)
-        self._link_free_s[pair] = max(end_s, self._link_free_s[pair]) + seconds
-        return self._link_free_s[pair]
+        self._link_free[pair] = max(end, self._link_free[pair]).sending(seconds, num_bytes)
+        return self._link_free[pair]
 
 
 def simulate_step(
@@ -242,37 +261,38 @@ def simulate_step(
     free = Flow(passes, orders=orders, send_s=lambda _from, _to, _bytes: 0.0)
     sent = free if model is None else Flow(passes, orders=orders, send_s=cache(links.send_s))
     # Until the last backward is done.
-    idle_s = num_devices * max(sent.end_s) - sum(sent.busy_s)
+    idle_s = num_devices * max(sent.end).at_s - sum(sent.busy_s)
     on_device = [stages[device::num_devices] for device in range(num_devices)]
     reduced = [links.reduced(device, stages=some) for device, some in enumerate(on_device)]
     shared = links.shared(shared_bytes if num_devices > 1 else 0)
     optimizer_s = [sum(one.optimizer_s for one in some) for some in on_device]
 
-    def ended_s(flow: Flow, *, reduce_s: Sequence[float], share_s: float) -> float:
+    def ended(flow: Flow, *, is_free: bool) -> Moment:
         """When the last device has reduced its gradients, added up the shared matrix, stepped."""
-        ready_s = [end + own for end, own in zip(flow.end_s, reduce_s, strict=True)]
+        ready = list(flow.end)
+        if layout.data > 1 and not is_free:
+            ready = [end.sending(*own) for end, own in zip(ready, reduced, strict=True)]
         if shared[1]:
-            ready_s[0] = ready_s[-1] = max(ready_s[0], ready_s[-1]) + share_s
+            both = max(ready[0], ready[-1])
+            ready[0] = ready[-1] = both if is_free else both.sending(*shared)
         if clips:
-            ready_s = [max(ready_s)] * num_devices
-        return max(ready + own for ready, own in zip(ready_s, optimizer_s, strict=True))
+            ready = [max(ready)] * num_devices
+        return max(one.after(own) for one, own in zip(ready, optimizer_s, strict=True))
 
-    step_s = ended_s(sent, reduce_s=[seconds for seconds, _ in reduced], share_s=shared[0])
-    compute_step_s = ended_s(free, reduce_s=[0.0] * num_devices, share_s=0.0)
-    for device, messages in enumerate(sent.sent):
-        if layout.data > 1:
-            messages.append(reduced[device])
-        if shared[1] and device in (0, num_devices - 1):
-            messages.append(shared)
-    most = max(reversed(sent.sent), key=lambda messages: sum(seconds for seconds, _ in messages))
+    step, compute_step_s = ended(sent, is_free=False), ended(free, is_free=True).at_s
+    if layout.data > 1:
+        sent.sent = [one.sending(*own) for one, own in zip(sent.sent, reduced, strict=True)]
+    if shared[1]:
+        sent.sent[0], sent.sent[-1] = (sent.sent[end].sending(*shared) for end in (0, -1))
+    most = max(*reversed(sent.sent), step, key=lambda one: one.comm_s)
     return PipelineStep(
-        step_s=step_s,
+        step_s=step.at_s,
         compute_step_s=compute_step_s,
-        bubble_frac=idle_s / (num_devices * step_s) if step_s else 0.0,
-        comm_total_s=sum(seconds for seconds, _ in most),
-        comm_exposed_s=max(0.0, step_s - compute_step_s),
-        comm_ops=len(most),
-        comm_bytes=sum(num_bytes for _, num_bytes in most),
+        bubble_frac=idle_s / (num_devices * step.at_s) if step.at_s else 0.0,
+        comm_total_s=most.comm_s,
+        comm_exposed_s=max(0.0, step.at_s - compute_step_s),
+        comm_ops=most.comm_ops,
+        comm_bytes=most.comm_bytes,
         methods=tuple(sorted(links.methods)),
     )
 

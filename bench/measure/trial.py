@@ -33,7 +33,6 @@ from bench.measure.communication.communication import (
     MOST_TRACES,
     communication_columns,
     fake_trace,
-    widened,
 )
 from bench.measure.declarations import declaration_problems
 from bench.measure.engine.engine import Engine, FakeEngine, StepCount
@@ -139,7 +138,7 @@ def _layout_columns(engine: TorchEngine, measured: Window) -> tuple[Window, Row,
         [notes.trace for _, notes in link.traces.kept],
         layout=layout,
         model=link.model,
-        period=link.period_steps,
+        ran_s=() if layout.mode == "simulated" else measured.step_s,
         waits_hide=link.waits_hide,
     )
     row |= linked
@@ -148,7 +147,7 @@ def _layout_columns(engine: TorchEngine, measured: Window) -> tuple[Window, Row,
         counts = [measured.counts[first + number] for number, _ in link.traces.kept]
         measured = _replayed(measured, step_s=step_s, counts=counts)
     else:
-        row = widened(row | link.contended_columns(measured.step_s))
+        row |= link.contended_columns(measured.step_s, row=row)
     return _of_all_replicas(measured, layout=layout), row, reasons
 
 

@@ -124,6 +124,11 @@ def check_tables(rows: Sequence[Row]) -> None:
             found[demand.trials.text("config_hash"), demand.device] = demand
     for gap in measure_gap(rows).gaps:
         check_gap(gap)
+    for trials in gather(rows):
+        if trials.step_ends_s and trials.step_s:
+            assert trials.step_ends_s[0] <= trials.step_s.value <= trials.step_ends_s[1]
+        if (total_ms := trials.mean("comm_total_ms")) and trials.mode == "simulated":
+            assert (trials.mean("comm_exposed_ms") or 0.0) <= total_ms
     starts, _ = measured_of(rows, profiles={})
     for start in starts:
         demand = found[start.config_hash, start.device]

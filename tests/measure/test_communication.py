@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from fake_device import ONE_ITEM
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.analysis.trials.configuration import gather
 from bench.core.errors import UnresolvedLinkError
 from bench.core.nouns import Layout
 from bench.emulate.replay import Collective, Mark, StepTrace
@@ -17,7 +19,9 @@ from bench.measure.communication import communication
 from bench.measure.communication.communication import Traces, communication_columns
 from bench.measure.communication.modelled_link import ModelledLink
 from bench.measure.engine.torch_engine import TorchEngine
+from bench.parallel.support import parse_mitigation
 from bench.results.schema import REASONS
+from tests.analysis.synthetic_rows import BASE
 from tests.emulate.fixed_model import FixedModel
 from tests.measure.trial_requests import request_of, result_of
 
@@ -57,9 +61,14 @@ def test_emulation_and_simulation_of_the_same_steps_agree_or_the_row_says_not() 
     )
     for mode, late_s, agrees in cases:
         layout = Layout(data=2, mode=mode, link="infinite")
+        ran_s = [1.0 + late_s] * 3
         row, found, step_s = communication_columns(
-            [waited(late_s)] * 3, layout=layout, model=FixedModel(MODELLED_S)
+            [waited(late_s)] * 3, layout=layout, model=FixedModel(MODELLED_S), ran_s=ran_s
         )
+        # In half the time it ends before the wait, in twice at 0.9 s: 0.1 s less, 0.2 s more than
+        # the replay, and so around the step as it ran.
+        ends = row["step_low_ms"], row["step_high_ms"]
+        assert ends == pytest.approx((900.0 + 1e3 * late_s, 1200.0 + 1e3 * late_s))
         assert found == ([] if agrees else ["simulation_disagrees"]), (mode, late_s)
         assert row["simulated_step_ms"] == pytest.approx(1000.0)
         assert row["simulated_error_frac"] == pytest.approx(1 / (1 + late_s) - 1)
@@ -151,3 +160,39 @@ def test_graphs_that_were_skipped_are_noticed(monkeypatch: pytest.MonkeyPatch) -
         result = result_of(request_of("sleep-infer", compile=True, compile_mode=mode))
         assert ("no_cuda_graphs" in result.reasons) == (mode is not None)
     assert {"no_cuda_graphs", "simulation_disagrees"} <= REASONS.keys()
+
+
+LAYOUTS: tuple[tuple[str, dict[str, Any]], ...] = (
+    *(("ddp", {"data": 2, "mitigate": one}) for one in ("", "bf16", "powersgd-1", "diloco-4")),
+    ("ddp", {"data": 2, "mitigate": "diloco-3+fp16", "grad_accum": 2}),
+    ("fsdp", {"data": 2}),
+    ("tp", {"tensor": 2}),
+    ("pp", {"pipeline": 2, "grad_accum": 4}),
+)
+
+
+@pytest.mark.parametrize("mode", ["simulated", "emulated"])
+def test_the_step_of_every_layout_lies_in_its_bracket_and_waits_for_what_is_sent(mode: Any) -> None:
+    """Of 5 steps that a smoke run would do at least a mitigation's period is done, and whole."""
+    link = "bw=30MB/s,latency=1.1ms"  # long enough for a host to keep
+    for strategy, sizes in LAYOUTS:
+        if (strategy, mode) == ("pp", "emulated"):
+            continue  # a pipeline is simulated only
+        layout = Layout(mode=mode, strategy=strategy, link=link, **sizes)  # type: ignore[arg-type]
+        try:
+            row = result_of(request_of("llm-train", overrides={"layers": 4}, layout=layout)).row
+        finally:
+            if dist.is_initialized():
+                dist.destroy_process_group()
+        (trials,) = gather([{**BASE, **row, "mitigation": layout.mitigate or None, "trial": 0}])
+        assert trials.step_s is not None and trials.step_ends_s is not None
+        low_s, high_s = trials.step_ends_s
+        # A window ends a reading of the clock after its last step.
+        assert low_s <= trials.step_s.value * 1.01 and trials.step_s.value <= high_s * 1.01, layout
+        low_ms, total_ms, high_ms, exposed_ms = (
+            float(str(row[f"comm_{name}_ms"])) for name in ("low", "total", "high", "exposed")
+        )
+        assert 0.0 < low_ms < total_ms < high_ms, layout
+        assert exposed_ms <= total_ms * 1.001 or mode == "emulated", layout
+        period_steps = parse_mitigation(layout.mitigate).period_steps
+        assert int(str(row["steps"])) % period_steps == 0, layout

@@ -244,11 +244,10 @@ class Trials:
 
     @cached_property
     def step_ends_s(self) -> Ends | None:
-        """Step at the fast and at the slow end; None where either was not worked out."""
-        low, high = self.mean("step_low_ms"), self.mean("step_high_ms")
-        if low is None or high is None or not 0.0 < low <= high:
-            return None
-        return low * 1e-3, high * 1e-3
+        """Step at the fast and at the slow end, over trials as the step between them is."""
+        ends = [self.estimate(f"step_{end}_ms", scale=1e-3) for end in ("low", "high")]
+        low_s, high_s = (0.0 if end is None else end.value for end in ends)
+        return (low_s, high_s) if 0.0 < low_s <= high_s else None
 
     def of_each(self, figure: Callable[[Row], float | None]) -> list[float]:
         """A figure worked out of each used trial; over 0 and of this world."""

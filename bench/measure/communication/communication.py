@@ -7,7 +7,7 @@ nothing is modelled (mode `real`) nothing of this can be separated from compute,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import get_args
 
@@ -67,18 +67,24 @@ class Traces:
         self.kept = [one for one in self.kept if one[0] < whole] or self.kept
 
 
+def average_of(layout: Layout) -> Callable[[Sequence[float]], float]:
+    """Return what is the step of a row: the mean where a mitigation may send nothing in some."""
+    return fmean if layout.mitigate else median
+
+
 def communication_columns(
     traces: Sequence[StepTrace],
     *,
     layout: Layout,
     model: CostModel,
-    period: int = 1,
+    ran_s: Sequence[float] = (),
     waits_hide: bool = True,
 ) -> tuple[Row, list[str], list[float]]:
     """Return the columns, the reason codes that follow and the replayed steps in seconds.
 
-    Medians over the traced steps; means where only one step in `period` communicates. `waits_hide`
-    is for simulated rows, as in `replay`: what was emulated is replayed as it was.
+    `ran_s` are the steps of a window that ran on the link: the bracket lies around them, its ends
+    as far away as their replays are from that of the model. `waits_hide` is for simulated rows, as
+    in `replay`: what was emulated is replayed as it was.
     """
     is_free = layout.mode == "simulated"
     hides = waits_hide or not is_free
@@ -89,13 +95,14 @@ def communication_columns(
         ]
         for bound in get_args(Bound)
     )
-    average = median if period == 1 else fmean
+    average = average_of(layout)
 
     def average_ms(replays: Sequence[Replay], figure: str) -> float:
         return average([getattr(one, figure) for one in replays]) * 1e3
 
     sent_bytes = [sum(one.num_bytes for one in trace.collectives) for trace in traces]
     step_s = [one.step_s for one in replays]
+    off_ms = (average(ran_s or step_s) - average(step_s)) * 1e3
     row: Row = {
         "comm_ops": round(average([len(trace.collectives) for trace in traces])),
         "comm_bytes": round(average(sent_bytes)),
@@ -105,8 +112,8 @@ def communication_columns(
         "comm_high_ms": average_ms(high, "comm_total_s"),
         "comm_exposed_ms": average_ms(replays, "comm_exposed_s"),
         "compute_step_ms": average_ms(replays, "compute_s"),
-        "step_low_ms": average_ms(low, "step_s"),
-        "step_high_ms": average_ms(high, "step_s"),
+        "step_low_ms": average_ms(low, "step_s") + off_ms,
+        "step_high_ms": average_ms(high, "step_s") + off_ms,
         "straggler_step_ms": straggler_step_s(replays, num_ranks=layout.devices) * 1e3,
     }
     if is_free:
@@ -116,15 +123,6 @@ def communication_columns(
     row |= {"simulated_step_ms": fmean(step_s) * 1e3, "simulated_error_frac": error_frac}
     disagrees = layout.mode == "emulated" and abs(error_frac) > AGREEMENT_FRAC
     return row, ["simulation_disagrees"] if disagrees else [], step_s
-
-
-def widened(row: Row) -> Row:
-    """Return the bracket's upper end with contention counted in: slow link, slowed compute."""
-    high, simulated = row.get("step_high_ms"), row.get("simulated_step_ms")
-    contended = row.get("contended_step_ms")
-    if isinstance(contended, float) and isinstance(high, float) and isinstance(simulated, float):
-        return row | {"step_high_ms": max(high, contended + max(0.0, high - simulated))}
-    return row
 
 
 def _methods(trace: StepTrace, *, model: CostModel) -> str:

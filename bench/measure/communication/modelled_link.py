@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from bench.emulate.group import Emulation, start_emulation
 from bench.emulate.replay import StepNotes
 from bench.hardware.costs.collectives import Cost, Group, Op
 from bench.hardware.costs.cost import CostModel, model_of
-from bench.measure.communication.communication import Traces
+from bench.measure.communication.communication import Traces, average_of
 from bench.measure.engine.engine import StepCount
 from bench.parallel.ranks import Ranks, within
 from bench.results.schema import Row
@@ -108,18 +107,20 @@ class ModelledLink:
         # Real ranks trace a fixed number: each by its own clock would leave one waiting.
         most = FEWEST_TRACED if self._layout.mode == "throttled" else TRACED_STEPS
         most = 1 if self.is_smoke else most
+        fewest = max(FEWEST_TRACED, self.period_steps)
         start_s = time.monotonic()
         for index in range(max(most, self.period_steps)):
             _, notes = self._trace()
             if index == 0:
                 self._refuse_unresolved(notes)
             is_late = time.monotonic() - start_s > TRACED_S
-            if most > FEWEST_TRACED and index + 1 >= FEWEST_TRACED and is_late:
+            if most > FEWEST_TRACED and index + 1 >= fewest and is_late:
                 break
 
-    def contended_columns(self, step_s: Sequence[float]) -> Row:
+    def contended_columns(self, step_s: Sequence[float], *, row: Row) -> Row:
         """Columns of the step while communication also takes resources; `step_s` are those without.
 
+        The upper end of the bracket in `row` is then that of a slow link beside slowed compute.
         Nothing where the layout asks for none, nothing is emulated, or the link's share is not
         known. Steps of the window are not synchronised, so what contention adds comes from pairs
         of synchronised steps, without and with it in turn.
@@ -135,9 +136,9 @@ class ModelledLink:
             return {}
         added_s = self._added_s(amount)
         asked_bytes, moved_bytes = self._emulation.link.take_traffic()
-        average = median if self.period_steps == 1 else fmean
         return {
-            "contended_step_ms": (average(step_s) + added_s) * 1e3,
+            "contended_step_ms": (average_of(self._layout)(step_s) + added_s) * 1e3,
+            "step_high_ms": float(str(row["step_high_ms"])) + added_s * 1e3,
             "contention_units": units,
             "contention_moved_frac": moved_bytes / asked_bytes if asked_bytes else None,
         }

@@ -89,6 +89,8 @@ class Engine(ABC):
     clock = Clock()
     round_steps = 1
     """Steps that go once through data whose items differ in size."""
+    period_steps = 1
+    """Steps after which communication repeats itself: a window holds whole periods."""
     resident: Sequence[StepCount] = ()
     """What each batch holds that lies on the device; none where a loader brings them."""
 

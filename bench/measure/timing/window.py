@@ -170,7 +170,8 @@ def run_window(
     while True:
         counts.append(engine.step())
         now_s = marks.mark()
-        if len(counts) >= next_check if agree is not None else now_s >= next_check_s:
+        is_due = len(counts) >= next_check if agree is not None else now_s >= next_check_s
+        if is_due and len(counts) % engine.period_steps == 0:
             elapsed_s = now_s - start_s
             is_enough = should_stop(elapsed_s, levelled(marks.step_s(), counts))
             if agree is not None:

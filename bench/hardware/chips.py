@@ -177,22 +177,49 @@ def load_chips() -> tuple[Chip, ...]:
     return tuple(row.chip() for row in load_catalogue().chips)
 
 
+def id_of(text: str) -> str:
+    """Write a name as an id is written: 'H100 PCIe' as h100-pcie."""
+    return "-".join(re.findall(r"[a-z0-9]+", text.lower().replace(" gb", "gb")))
+
+
 def chip(name: str) -> Chip:
-    """Return one row by id, or by the start of an id that only one row has ('h20': h20-96g)."""
+    """Return the one row that a name means, in any case: by id or name, its start, or parts.
+
+    'h20' is h20-96g and no h200. `UsageError` names the rows where several fit as well.
+    """
     rows = {row.id: row for row in load_chips()}
     if name in rows:
         return rows[name]
-    variants = [id for id in rows if name and id.startswith(f"{name}-")]
-    if len(variants) == 1:
-        return rows[variants[0]]
-    if variants:
-        raise UsageError(f"chip {name!r} is ambiguous: {', '.join(variants)}; name one of them")
+    found = _meant(id_of(name))
+    if len(found) == 1:
+        return rows[found[0]]
+    if found:
+        more = ", ..." if len(found) > 8 else ""
+        raise UsageError(
+            f"chip {name!r} is ambiguous: {', '.join(found[:8])}{more}; name one of them"
+        )
     stems = {id.split("-")[0]: id for id in reversed(rows)} | {id: id for id in rows}
-    near = list(dict.fromkeys(stems[stem] for stem in get_close_matches(name, list(stems), n=3)))
+    near = get_close_matches(name.lower(), list(stems), n=3)
+    near = list(dict.fromkeys(stems[stem] for stem in near))
     guess = f"; did you mean {' or '.join(near)}?" if near else ";"
     raise UsageError(
         f"chip {name!r} is not in the catalogue{guess} `bench list chips` shows all {len(rows)}"
     )
+
+
+def _meant(asked: str) -> list[str]:
+    """Ids of the rows that fit what was asked for best."""
+    wanted, fits = asked.split("-"), dict[str, int]()
+    for row in load_catalogue().chips if asked else ():
+        names = [id_of(one) for one in (row.id, row.name, *row.device_names)]
+        parts = "-".join(names).split("-")
+        kinds = (
+            asked.replace("-", "") in [one.replace("-", "") for one in names],
+            row.id.startswith(f"{asked}-"),
+            all(any(part.startswith(one) for part in parts) for one in wanted),
+        )
+        fits |= {row.id: kinds.index(True)} if any(kinds) else {}
+    return [id for id, kind in fits.items() if kind == min(fits.values())]
 
 
 def _plain(name: str) -> str:

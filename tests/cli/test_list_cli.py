@@ -102,6 +102,20 @@ def test_a_colon_chooses_a_phase_of_a_name_a_pattern_or_a_file_whatever_its_path
     assert len(hashes("imaging:train,imaging-train,imaging")) == 2
 
 
+def test_a_chip_is_found_in_any_case_by_its_names_and_their_parts(ask: Ask, csv: str) -> None:
+    for text, id in (
+        ("L40S", "l40s"), ("h20", "h20-96g"), ("h100 pcie", "h100-pcie-80g"), ("l2", "l2"),
+        ("Ascend 910B3", "ascend-910b3"), ("Ascend-910", "ascend-910"), ("RTX 4090", "rtx4090"),
+        ("NVIDIA H100 80GB HBM3", "h100-sxm-80g"), ("xeon", "cpu-2s-xeon-8480"),
+        ("DGX A100", "dgx-a100"),
+    ):  # fmt: skip
+        assert ask("list", "chips", text, "--json").document["id"] == id
+    found = ask("project", csv, "--to", "H100 PCIe,L40S,h100_pcie", "--json").document
+    assert list(dict.fromkeys(one["chip"] for one in found["projections"])) == [
+        "h100-pcie-80g", "l40s",
+    ]  # fmt: skip
+
+
 HEAD = "op,num_gpus,message_bytes,latency_us\n"
 # bw=1GB/s,latency=10us: 2 * 10 us + 1 ns a byte; the second row is twice that, the third half.
 TABLE = HEAD + "alltoall,2,2000,11\nall_reduce,2,1000000,2040\nall_reduce,2,16000000,8010\n"

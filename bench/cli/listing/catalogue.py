@@ -16,7 +16,7 @@ from bench.core.errors import NothingMatchedError, UsageError
 from bench.core.nouns import Chip, Scalar
 from bench.core.paths import user_path
 from bench.core.units import format_bytes, format_number, format_si
-from bench.hardware.chips import System, chip, load_catalogue
+from bench.hardware.chips import System, chip, id_of, load_catalogue
 from bench.hardware.links.presets import Link, link, load_links
 from bench.hardware.query import VERDICT_WORDS, chip_fields, export_status, load_rules, select
 
@@ -111,7 +111,7 @@ def _system_facts(system: System) -> dict[str, str]:
 
 
 def _render_one(name: str, *, as_json: bool) -> None:
-    system = next((row for row in load_catalogue().systems if row.id == name), None)
+    system = next((row for row in load_catalogue().systems if row.id == id_of(name)), None)
     row = system or chip(name)
     if as_json:
         print_json(_document(row) if isinstance(row, Chip) else asdict(row))

@@ -188,6 +188,9 @@ OUT_OF_MEMORY = (
     RuntimeError("UR error: UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
     RuntimeError("unable to mmap 512 bytes: Cannot allocate memory (12)"),
+    RuntimeError("UR error: UR_RESULT_ERROR_OUT_OF_HOST_MEMORY"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 64 bytes"),
 )
 OTHERS = (
     RuntimeError("CUDA error: an illegal memory access was encountered"),

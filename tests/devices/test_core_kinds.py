@@ -28,10 +28,10 @@ def spread(name, **by_value):
     }
 
 
-def pairs(first, num_cores):
+def pairs(first, num_cores, name="core_cpus_list"):
     """SMT siblings that are neighbours."""
     lists = [f"{first + 2 * n}-{first + 2 * n + 1}" for n in range(num_cores)]
-    return spread("topology/core_cpus_list", **{text: text for text in lists})
+    return spread(f"topology/{name}", **{text: text for text in lists})
 
 
 CAPACITY, CLOCK, CPPC = "cpu_capacity", "cpufreq/cpuinfo_max_freq", "acpi_cppc/nominal_perf"
@@ -52,7 +52,7 @@ THREE_KINDS = spread(CAPACITY, _250="0-3", _870="4-6", _1024="7")
 ZEN_4C = {**pairs(0, 6), **spread(CLOCK, _4900000="0-3", _3500000="4-11")}
 CPPC_ONLY = spread(CPPC, _48="0-1", _30="2-5")
 SERVER = {
-    **pairs(0, 4),
+    **pairs(0, 4, "thread_siblings_list"),  # of an older kernel
     **spread(CLOCK, _3700000="0-5", _3900000="6-7"),
     **spread("acpi_cppc/highest_perf", _236="0-1", _166="2-7"),  # ranks of one kind, on AMD
     **spread(CPPC, _100="0-7"),

@@ -199,6 +199,8 @@ def test_a_processors_roof_is_the_faster_of_products_and_convolutions(
         if isinstance(convolution, Exception):
             raise convolution
         assert (padding, weights.shape[2:]) == (1, (3, 3, 3))
+        assert torch.is_inference_mode_enabled()
+        assert torch.backends.cuda.matmul.fp32_precision == "ieee"
         clock.now_s += 2.0 * values.numel() * weights[0].numel() / convolution
 
     monkeypatch.setattr(rates.torch, "conv3d", conv3d)

@@ -203,7 +203,9 @@ def test_host_runs_a_bounded_way_ahead_and_passed_events_are_let_go() -> None:
     assert engine.num_live_events == 0
 
 
-def test_window_has_both_minima_and_is_extended_until_the_mean_is_known_or_its_limit() -> None:
+def test_window_has_both_minima_and_is_extended_until_the_mean_is_known_or_its_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rule = measured_enough(Limits())
     for elapsed_s, num_steps, is_enough in (
         (2.9, 1000, False),  # too short a time
@@ -214,7 +216,10 @@ def test_window_has_both_minima_and_is_extended_until_the_mean_is_known_or_its_l
         (120.0, 1, True),
     ):
         assert rule(elapsed_s, [elapsed_s / num_steps] * num_steps) is is_enough, elapsed_s
-    assert rule(4.0, [1e-5] * 400_001), "very many are looked at in blocks"
+    with monkeypatch.context() as patch:
+        half_width = "bench.core.statistics.batch_means_half_width_frac"
+        patch.setattr(half_width, lambda step_s: len(step_s) / 1e6)
+        assert rule(4.0, [1e-5] * 400_001), "very many are looked at in blocks"
     # 60 steps in 3 s: a spread of 2 % leaves the mean known to 0.5 %, one of 10 % to 2.6 %
     # (and to 1.5 % after some 9 s), one of 25 % not in 30 s.
     assert noisy_window(sd_frac=0.02).wall_s == pytest.approx(3, abs=0.6)

@@ -67,6 +67,7 @@ def loader_feed(loader: Any, *, move: Callable[[Any], Any]) -> Feed:
             batch = next(batches)
             waited_s = time.perf_counter() - start_s
             yield move(batch), batch, waited_s
+            del batch  # not kept while the next one is made
 
     return waited()
 

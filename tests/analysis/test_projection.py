@@ -21,6 +21,7 @@ from bench.hardware.costs.cost import CostModel
 from bench.hardware.links.presets import load_links
 from bench.hardware.links.topology import parse_topology
 from bench.hardware.operators import Operators
+from bench.report.tables.project_tables import size_grid
 
 CHIP = Chip(
     id="round", name="Round", vendor="nvidia", kind="gpu", confidence="high", sources=(),
@@ -94,10 +95,24 @@ def test_time_that_no_roof_explains_is_wider_and_the_host_and_a_narrow_link_are_
     assert any("no operator profile" in note for note in one.notes)
     assert one.time_s.width > projected().time_s.width
     one = projected(replace(MEASURED, operators=(), has_profile=False))
-    assert set(one.shares) == {"matrix", "memory", "on chip"}
+    assert set(one.shares) == {"matrix", "memory", "on chip", "launch"}
     one = projected(replace(MEASURED, step_s=2.5, overhead_s=0.5))
     assert one.time_s.mid == pytest.approx(0.75 + 0.5, rel=1e-6)
     assert one.shares["launch"] == pytest.approx(0.5 / 1.25, rel=0.03)
+    # A device that worked for 0.5 s of 2 s and waited for its host: four times as fast it waits
+    # longer, as slow as an eighth it needs 4 s and waits no more. The host is known to x1.5.
+    short = operators("gemm", time_s=0.5, flops=50e12, bytes=1e6)
+    paced = replace(MEASURED, operators=(short,), overhead_s=1.5, is_host_bound=True)
+    one = projected(paced)
+    assert one.time_s.mid == pytest.approx(2.0, rel=0.02) and one.binds == "launch"
+    assert one.time_s.low == pytest.approx(2.0 / 1.5**0.8, rel=0.01)
+    assert one.time_s.high == pytest.approx(2.0 * 1.5**0.8, rel=0.01)
+    assert any("host_bound" in note for note in one.notes)
+    one = projected(paced, chip(peak_per_s={"bf16": 100e12 / 8}))
+    assert one.time_s.mid == pytest.approx(4.0, rel=1e-6)
+    # Without a profile it worked for 0.5 s to 2 s: a chip four times slower needs 2 s to 8 s.
+    one = projected(replace(paced, has_profile=False), chip(peak_per_s={"bf16": 25e12}))
+    assert 1.3 < one.time_s.low < one.time_s.mid < one.time_s.high < 8.0 * SAME_VENDOR
     many = operators("vector", time_s=1.0, bytes=1e12, calls=10**6)
     cpu = replace(SOURCE, kind="cpu", vendor="amd")
     one = projected(replace(MEASURED, roofs=cpu, operators=(many,), step_s=1.0))
@@ -257,3 +272,14 @@ def test_as_many_are_taken_as_the_target_needs_in_an_order_that_says_what_is_ope
     assert [one.projected.chip.id for one in choices] == ["cool", "hot", "near"]
     (line,) = sizing.undecided(choices)
     assert line.startswith("hot before near is not decided")
+    # Like is ranked with like: one that is faster in a stand-in's dtype stands after them.
+    other = chip(id="other", peak_per_s={"fp16": 900e12}, memory_bytes_per_s=9e12)
+    choices, _ = sized(INFER, other, near, CHIP, items_per_s=50.0)
+    found = [(one.projected.chip.id, one.projected.dtype) for one in choices]
+    assert found == [("round", "bf16"), ("near", "bf16"), ("other", "fp16")]
+    assert choices[2].projected.devices < choices[0].projected.devices
+    assert not any("other" in line for line in sizing.undecided(choices))
+    grid = size_grid(Target(workload="imaging-infer"), choices, start=INFER, others=())
+    column = grid.heads.index("dtype")
+    assert [row[column] for row in grid.rows] == ["bf16", "bf16", "fp16"]
+    assert any("dtype by dtype" in note for note in grid.notes)

@@ -50,7 +50,9 @@ def test_trials_are_one_start_and_a_profile_lies_over_its_step_or_is_refused(
 ) -> None:
     (one,), left_out = measured_of(rows(), profiles={})
     assert not left_out and not one.has_profile
-    assert one.num_trials == 3
+    assert one.num_trials == 3 and not one.is_host_bound
+    ((paced,), _) = measured_of(rows(reasons="steal;host_bound"), profiles={})
+    assert paced.is_host_bound
     assert one.step_s == pytest.approx(0.1)
     assert one.throughput_per_s == pytest.approx(20.0)
     # Two items of 40 GFLOP a step.

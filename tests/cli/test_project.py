@@ -118,8 +118,9 @@ REFERENCE = str(Path(__file__).parents[2] / "results" / "reference" / "cpu-2core
 
 def test_eight_l40s_train_over_their_measured_link(ask: Ask) -> None:
     """5.8 M gradients of 4 bytes take eight 26.8 ms, on the line between the measured 16 MiB (19.4)
-    and 32 MiB (38.9). One alone steps in 4.83 ms, of which two thirds may hide a part: 23.6 to 26.8
-    ms stay, 25.2 in the middle. 8 x 1024 tokens in 30 ms are 273 thousand a second.
+    and 32 MiB (38.9). One alone works for 4.83 ms, of which two thirds may hide a part: 23.6 to
+    26.8 ms stay, 25.2 in the middle. Nobody counted the operators: 293 to 38,820, in the middle
+    3,373, each of which takes the host 6 us. 8 x 1024 tokens in 25.2 + 20.2 ms are 180,000 a s.
     """
     words = ("project", REFERENCE, "--to", "l40s", "--devices", "8", "--json")
 
@@ -130,8 +131,8 @@ def test_eight_l40s_train_over_their_measured_link(ask: Ask) -> None:
     usual, named, root = train(), train("--link", "l40s-pcie"), train("--link", "pcie4")
     assert usual == named and usual["link"] == "l40s-pcie"
     speed = usual["projected_throughput_per_s"]
-    assert speed["mid"] == pytest.approx(274e3, rel=0.02)
-    assert speed["high"] < root["projected_throughput_per_s"]["low"]
+    assert speed["mid"] == pytest.approx(180e3, rel=0.02)
+    assert speed["high"] < 8 * 1024 / 0.0236 < root["projected_throughput_per_s"]["mid"]
 
 
 def test_more_than_a_server_holds_is_projected_in_full_nodes_and_each_row_says_so(
@@ -141,7 +142,7 @@ def test_more_than_a_server_holds_is_projected_in_full_nodes_and_each_row_says_s
     found = ask(*words, "--devices", "176", "--json").document["projections"]
     links = {one["link"] for one in found if one["from"]["workload"].endswith("-train")}
     assert links == {"h20-nvlink*8/ndr", "ascend910b-hccs*8/hdr"}
-    words += ("--size-for", "llm-train 5e7 tokens/s")
+    words += ("--size-for", "llm-train 5e6 tokens/s")
     out = ask(*words).out
     assert "h20-nvlink*8/ndr" in out and "ascend910b-hccs*8/hdr" in out
     for one in ask(*words, "--json").document["choices"]:

@@ -16,7 +16,7 @@ from bench.analysis.trials.log_estimate import LogEstimate, exact
 from bench.core.errors import UsageError
 from bench.core.nouns import DTYPE_BYTES
 from bench.hardware.chips import chip
-from bench.hardware.operators import Operators
+from bench.hardware.operators import Operators, total
 from bench.results.beside_rows import StoredProfile
 from bench.results.schema import Row
 
@@ -58,6 +58,8 @@ class Start:
     has_profile: bool
     overhead_s: float
     """Part of the step that no operator on the device accounts for; 0 where that is not known."""
+    is_host_bound: bool = False
+    """Whether the host that queued the steps set their pace."""
     num_parameters: float | None
     memory_bytes: float | None
     """Peak of one step: measured on the device, else estimated."""
@@ -71,6 +73,13 @@ class Start:
     def is_training(self) -> bool:
         """Whether gradients are there to be exchanged between devices."""
         return self.workload.endswith("-train")
+
+    @property
+    def least_busy_s(self) -> float:
+        """Least time in which the device did the work of a step: at its roofs."""
+        figures = ((total(self.operators, "flops"), self.roofs.matrix.mid),
+                   (total(self.operators, "least_bytes"), self.roofs.memory.mid))  # fmt: skip
+        return min(self.step_s, max(amount / rate for amount, rate in figures))
 
     @property
     def throughput_per_s(self) -> float:
@@ -165,6 +174,9 @@ def _start(
         else _row_operators(trials, step_s=step_s, items=per_step),
         has_profile=profile is not None,
         overhead_s=0.0 if profile is None else step_s * (1.0 - profile.covered_frac),
+        is_host_bound=any(
+            "host_bound" in str(row.get("reasons")).split(";") for row in trials.used
+        ),
         num_parameters=trials.median("num_parameters"),
         memory_bytes=trials.median("mem_alloc_peak_bytes") or trials.median("mem_estimate_bytes"),
         limited=tuple(

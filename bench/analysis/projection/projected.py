@@ -12,8 +12,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bench.analysis.projection.measured import Start
-from bench.analysis.projection.roofs import Estimate, Roofs, Unknown, band, catalogue_roofs
+from bench.analysis.projection.roofs import (
+    Estimate,
+    RateSpan,
+    Roofs,
+    Unknown,
+    band,
+    catalogue_roofs,
+)
 from bench.analysis.projection.scaled_operators import (
+    NUM_DRAWS,
     ROOFS,
     Array,
     Draws,
@@ -26,10 +34,15 @@ from bench.analysis.projection.scaled_operators import (
 from bench.core.nouns import DTYPE_BYTES, Chip
 from bench.core.units import format_bytes
 from bench.hardware.costs.cost import CostModel
-from bench.hardware.operators import total
+from bench.hardware.operators import load_mixes, total
 
 LAUNCH_S = band(3e-6, 12e-6)
 """Host time of one eager operator that feeds an accelerator: dispatch and launch; judgement."""
+CALLS_SPREAD = 10.0
+"""Operators of a step that nobody counted: so many times fewer or more than those of the shipped
+sizes of its workload, else of all of them, and no more than its host had time for; judgement."""
+HOST_SPREAD = 1.5
+"""How many times faster or slower another host may queue the same steps; judgement."""
 GRADIENT_BYTES = 4
 """Gradients are exchanged as they are kept, in fp32."""
 BACKWARD_FRACTION = 2.0 / 3.0
@@ -100,16 +113,23 @@ def project(
     step = _Step(measured=measured, target=target, batch=batch, devices=devices, link=link)
     time_s, shares, scaled = step.time(draws())
     is_fed = measured.roofs.kind == "cpu"
+    gaps = "measured, kept" if measured.has_profile else "nobody measured them"
     basis = {
         "matrix": target.matrix.basis,
         "memory": target.memory.basis,
         "on chip": scaled.on_chip_words,
         "launch": f"{LAUNCH_S.low * 1e6:g} to {LAUNCH_S.high * 1e6:g} us of host time per operator"
         if is_fed
-        else "gaps between operators as measured, kept",
+        else f"pace of the host, x{HOST_SPREAD:g} either way"
+        if measured.is_host_bound
+        else f"gaps between operators: {gaps}",
         "link": "" if link is None else f"gradients over {link.topology.name}",
     }
-    no_host = "without one the host's time per operator is left out: small steps flatter"
+    no_count = (
+        f"without one the host may have to queue {CALLS_SPREAD:g} times fewer or more operators "
+        f"than in a shipped size, up to one in {LAUNCH_S.low * 1e6:g} us of the measured step"
+    )
+    paced = "the host set the pace (host_bound): a faster device alone would not be faster"
     notes = {
         scaled.relatedness_words: True,
         given_up: given_up != "",
@@ -117,7 +137,8 @@ def project(
         "no operator profile: from the row's FLOPs and least bytes alone, so wider": (
             not measured.has_profile
         ),
-        no_host: not measured.has_profile and is_fed and target.kind != "cpu",
+        no_count: step.calls is not None and not measured.has_profile,
+        paced: measured.is_host_bound,
     }
     return Projected(
         measured=measured,
@@ -174,32 +195,56 @@ class _Step:
     def time(self, unknown: Draws) -> tuple[Estimate, dict[str, float], Scaled]:
         """Return the step's time, the mean share of it that rests on each thing, its operators'."""
         measured = self.measured
+        gaps_s = np.full(NUM_DRAWS, measured.overhead_s)
+        if not measured.has_profile:
+            unknown = unknown.unprofiled()
+            if measured.roofs.kind != "cpu":
+                gaps_s = unknown.division[:, 3] * (measured.step_s - measured.least_busy_s)
+        device_s = measured.step_s - gaps_s
         scaled = scale(
             measured.operators,
             source=measured.roofs,
             target=self.target,
             dtype=measured.dtype,
             unknown=unknown,
+            busy_frac=1.0 if measured.has_profile else device_s / measured.step_s,
         )
-        device_s = (measured.step_s - measured.overhead_s) * self.batch / measured.batch
+        device_s = device_s * self.batch / measured.batch
         spread = band(measured.step_spread**-0.5, measured.step_spread**0.5)
         trials = between(spread, unknown.trials)
-        whole, launch, link = self._whole(device_s * scaled.ratio * trials, unknown)
-        middle, _, _ = self._whole(device_s * scaled.ratio_alike, unknown)
+        strayed_s = gaps_s if measured.has_profile else gaps_s * scaled.ratio / scaled.ratio_alike
+        whole, launch, link = self._whole(device_s * scaled.ratio * trials, strayed_s, unknown)
+        middle, _, _ = self._whole(device_s * scaled.ratio_alike, gaps_s, unknown)
         rest = {"launch": float((launch / whole).mean()), "link": float((link / whole).mean())}
         on_device = (1.0 - sum(rest.values())) * scaled.shares
         shares = {**dict(zip(ROOFS, map(float, on_device), strict=True)), **rest}
         shares = {name: share for name, share in shares.items() if share > 0.0}
         return estimate(whole, middle=middle), shares, scaled
 
-    def _whole(self, device_s: Array, unknown: Draws) -> tuple[Array, Array, Array]:
-        """Whole step, and the parts of it that are the host's and the link's."""
+    @property
+    def calls(self) -> RateSpan | None:
+        """Operators that the target's host queues in a step; None where it queues none."""
         measured = self.measured
-        launch = np.full_like(device_s, measured.overhead_s)
-        if measured.roofs.kind == "cpu" and self.target.kind != "cpu":
-            # The host queues ahead of the device; the slower of the two decides.
-            host_s = total(measured.operators, "calls") * between(LAUNCH_S, unknown.launch)
-            launch = np.maximum(0.0, host_s - device_s)
+        if measured.roofs.kind != "cpu" or self.target.kind == "cpu":
+            return None
+        if measured.has_profile:
+            return band(total(measured.operators, "calls"))
+        mixes = load_mixes()
+        alike = [mix for mix in mixes if f"{mix.workload}-{mix.phase}" == measured.workload]
+        ends = [total(mix.operators, "calls") for mix in alike or mixes]
+        most = min(max(ends) * CALLS_SPREAD, measured.step_s / LAUNCH_S.low)
+        return band(min(min(ends), most) / CALLS_SPREAD, most)
+
+    def _whole(self, device_s: Array, gaps_s: Array, unknown: Draws) -> tuple[Array, Array, Array]:
+        """Whole step, and the parts of it that are the host's and the link's."""
+        host_s = None
+        # The host queues ahead of the device; the slower of the two decides.
+        if (calls := self.calls) is not None:
+            host_s = between(calls, unknown.calls) * between(LAUNCH_S, unknown.launch)
+        elif self.measured.is_host_bound:
+            spread = band(1.0 / HOST_SPREAD, HOST_SPREAD)
+            host_s = self.measured.step_s * between(spread, unknown.launch)
+        launch = gaps_s if host_s is None else np.maximum(0.0, host_s - device_s)
         link = self._exposed(device_s, unknown)
         return device_s + launch + link, launch, link
 

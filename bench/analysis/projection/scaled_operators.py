@@ -7,7 +7,8 @@ is projected sharply, and one that does not, widely. With nothing known of the o
 step is such a rest. Cache hits are not modelled: they are part of the rest.
 
 What is not known is drawn evenly between its ends, the same draws every time: how unexplained time
-is shared (uniform over all shares), how much an operator's own roof explains where no profile
+is shared (uniform over all shares; by Perks's prior, which leaves more to one of them, where no
+profile shows how a step is divided), how much an operator's own roof explains where no profile
 shows, how far a compiler fused it, where in its band an achieved fraction lies. Reported are the
 10th, 50th and 90th percentile, so an interval is meant to hold four times in five. Because draws do
 not depend on the chip, a chip that is faster in every roof is never projected slower.
@@ -64,12 +65,25 @@ class Draws:
     launch: Array
     link: Array
     trials: Array
+    calls: Array
+    """Operators of a step, where no profile has counted them."""
+    division: Array
+    """(draws, 4): as `shares`, and the share of gaps, where no profile shows them."""
 
     def without(self, name: str) -> Draws:
-        """Return the draws with one unknown held at its middle."""
-        values = getattr(self, name)
-        middle = np.full_like(values, 1.0 / 3.0 if values.ndim == 2 else 0.5)
-        return replace(self, **{name: middle})
+        """Return the draws with one unknown held at its middle; a profile shows several."""
+        names = ("shares", "division", "calls") if name == "shares" else (name,)
+        held = {name: getattr(self, name) for name in names}
+        middles = {
+            name: np.full_like(values, 1.0 / values.shape[1] if values.ndim == 2 else 0.5)
+            for name, values in held.items()
+        }
+        return replace(self, **middles)
+
+    def unprofiled(self) -> Draws:
+        """Return the draws for a step of which no profile shows how it is divided."""
+        working = np.maximum(self.division[:, :3], 1e-300)
+        return replace(self, shares=working / working.sum(axis=1, keepdims=True))
 
 
 @cache
@@ -77,8 +91,10 @@ def draws() -> Draws:
     """Return the draws that every projection uses."""
     generator = np.random.default_rng(0)
     shares = generator.dirichlet((1.0, 1.0, 1.0), NUM_DRAWS)
-    rest = [field.name for field in fields(Draws) if field.name != "shares"]
-    return Draws(shares=shares, **{name: generator.random(NUM_DRAWS) for name in rest})
+    rest = [field.name for field in fields(Draws) if field.name not in ("shares", "division")]
+    figures = {name: generator.random(NUM_DRAWS) for name in rest}
+    division = generator.dirichlet((1.0 / 4.0,) * 4, NUM_DRAWS)  # Perks: 1 / number of shares
+    return Draws(shares=shares, division=division, **figures)
 
 
 def between(band: RateSpan, at: Array) -> Array:
@@ -138,11 +154,18 @@ def speed_ratio(
 
 
 def scale(
-    operators: Sequence[Operators], *, source: Roofs, target: Roofs, dtype: str, unknown: Draws
+    operators: Sequence[Operators],
+    *,
+    source: Roofs,
+    target: Roofs,
+    dtype: str,
+    unknown: Draws,
+    busy_frac: Array | float = 1.0,
 ) -> Scaled:
     """Project the time of one step's operators; without any, of a step of unknown make-up.
 
-    Where the operators carry no times, theirs on the source are modelled from its roofs.
+    Where the operators carry no times, theirs on the source are modelled from its roofs; where they
+    do the device works for `busy_frac` of them.
     """
     how = on_chip(source, target)
     rates = _rates(source, target, how, unknown)
@@ -151,7 +174,7 @@ def scale(
         parts = np.zeros((3, NUM_DRAWS))
         whole = np.zeros(NUM_DRAWS)
         for one in operators:
-            whole += _add(one, rates, unknown, parts=parts)
+            whole += _add(one, rates, unknown, parts=parts, busy_frac=busy_frac)
     else:
         parts = unknown.shares.T * np.stack(rates.slowdown)
         whole = np.ones(NUM_DRAWS)
@@ -183,7 +206,9 @@ def _rates(source: Roofs, target: Roofs, how: RateSpan | None, unknown: Draws) -
     return _Rates(matrix=matrix, memory=memory, slowdown=(by_matrix, by_memory, by_chip))
 
 
-def _add(one: Operators, rates: _Rates, unknown: Draws, *, parts: Array) -> Array:
+def _add(
+    one: Operators, rates: _Rates, unknown: Draws, *, parts: Array, busy_frac: Array | float
+) -> Array:
     """Add to `parts`, (3, draws), what each roof holds of a class; its time on the source."""
     if one.time_s is None:
         moved = one.bytes + (one.least_bytes - one.bytes) * unknown.fused
@@ -193,8 +218,8 @@ def _add(one: Operators, rates: _Rates, unknown: Draws, *, parts: Array) -> Arra
         # What ran is what was counted: no compiler is between the profile and the chip.
         moved = np.full_like(unknown.fused, one.bytes)
         before = rates.ideal_s(one, moved, 0)
-        time_s = np.full_like(before, one.time_s)
-        explained = np.minimum(1.0, before / max(one.time_s, 1e-30))
+        time_s = np.full_like(before, one.time_s) * busy_frac
+        explained = np.minimum(1.0, before / np.maximum(time_s, 1e-30))
     held = time_s * explained * rates.ideal_s(one, moved, 1) / np.maximum(before, 1e-300)
     by_matrix = one.is_matrix & (one.flops / rates.matrix[1] >= moved / rates.memory[1])
     parts[MATRIX] += np.where(by_matrix, held, 0.0)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from bench.analysis.projection.measured import BOUND, Start
 from bench.analysis.projection.projected import Projected, project
-from bench.analysis.projection.roofs import Unknown
+from bench.analysis.projection.roofs import SUBSTITUTES, Unknown
 from bench.analysis.projection.scoring import Scored, summaries
 from bench.analysis.trials.log_estimate import LogEstimate
 from bench.core.errors import UsageError
@@ -154,10 +154,14 @@ def _usual_preset(chip: Chip) -> str | None:
 def size(
     target: Target, measured: Start, chips: Sequence[Chip], *, link: str | None = None
 ) -> tuple[list[Choice], list[Unknown]]:
-    """Return what would meet the target, fewest devices and watts first, and what would not."""
+    """Return what would meet the target, and what would not.
+
+    Fewest devices and watts first, dtype by dtype: one that stands in for another is not like it.
+    """
     answers = [_choice(target, measured, chip, link=link) for chip in chips]
     choices = [one for one in answers if isinstance(one, Choice)]
     choices.sort(key=lambda it: (it.projected.devices, it.watts or math.inf, it.projected.chip.id))
+    choices.sort(key=lambda it: SUBSTITUTES[measured.dtype].index(it.projected.dtype))
     return choices, [one for one in answers if isinstance(one, Unknown)]
 
 
@@ -245,6 +249,8 @@ def undecided(choices: Sequence[Choice]) -> list[str]:
         one, two = first.projected, second.projected
         if not first.devices or not second.devices or one.devices >= two.devices:
             continue
+        if one.dtype != two.dtype:
+            continue
         if first.devices[2] >= second.devices[0]:
             cause = (one.narrowing or two.narrowing or ("",))[0]
             lines.append(f"{one.chip.id} before {two.chip.id} is not decided; what would: {cause}")
@@ -316,9 +322,8 @@ def sizing_document(
         "choices": [
             {
                 "chip": one.projected.chip.id,
-                "devices": one.projected.devices,
+                **_picked(one.projected, "dtype", "devices", "link"),
                 "devices_range": one.devices,
-                "link": one.projected.link,
                 **_figures(one.projected),
                 "projected_total_s": target.num_items
                 and vars(one.projected.throughput_per_s.inverse(target.num_items)),

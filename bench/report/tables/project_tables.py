@@ -110,10 +110,13 @@ def size_grid(
         f"{one.size} {one.dtype} b{one.batch} on {one.device}".strip() for one in others
     )
     lead = "started from the fastest that was measured; the others"
+    dtypes = {one.projected.dtype for one in choices}
+    by_dtype = f"dtype by dtype ({start.dtype} first), " if dtypes - {start.dtype} else ""
     return Grid.of(
         choices,
         {
             "projected to": lambda one: one.projected.chip.id,
+            "dtype": lambda one: one.projected.dtype,
             "devices": lambda one: cells.quantity(one.projected.devices),
             "range": lambda one: (
                 f"{one.devices[0]} to {one.devices[2]}" if one.devices else "slow end misses it"
@@ -127,7 +130,7 @@ def size_grid(
         notes=(
             *([f"{lead}: {', '.join(names)}"] if names else []),
             *([_a_step(start)] if target.unit in STEPS else []),
-            "sorted by devices in the middle of the interval, then nominal watts",
+            f"sorted {by_dtype}by devices in the middle of the interval, then nominal watts",
             *undecided(choices),
         ),
         spare=("nominal power",),

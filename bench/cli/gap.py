@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from bench.cli.options import (
-    AsJson,
-    Out,
-    OutputFormat,
-    ResultFiles,
-    Steps,
-    Workloads,
-    chosen_format,
-)
+from bench.cli.options import AsJson, Out, OutputFormat, ResultFiles, Workloads, chosen_format
 from bench.cli.output import print_answer, print_note
 from bench.core.errors import ExitCode, MeasurementError, NothingMatchedError, UsageError
 from bench.core.units import counted, parse_duration_s
@@ -38,10 +30,8 @@ def gap(
         float | None, Option(help="Items of one epoch, for a whole training's time.")
     ] = None,
     epochs: Annotated[float, Option(help="Epochs of the whole training.")] = 1.0,
-    steps: Steps = None,
-    within: Annotated[
-        str | None, Option(help="When the training must be done, such as 7d: how many devices.")
-    ] = None,
+    steps: Annotated[float | None, Option(help="The same in optimizer steps.")] = None,
+    within: Annotated[str | None, Option(help="Its deadline, such as 7d: for how many.")] = None,
     load: Annotated[str | None, Option(help="Inference load to serve, such as 200/day.")] = None,
     latency: Annotated[
         str | None, Option(help="Time that one item of --load may take, such as 30s.")
@@ -115,15 +105,10 @@ def _load(text: str | None, *, latency: str | None) -> Load | None:
         if latency is not None:
             raise UsageError("--latency says how soon items of --load are needed: give both")
         return None
-    latency_s = None if latency is None else _over_0(latency, what="--latency")
+    latency_s = None
+    if latency is not None:
+        latency_s = parse_duration_s(latency, what="--latency", is_over_0=True)
     return Load(items_per_s=parse_load(text), latency_s=latency_s)
-
-
-def _over_0(text: str, *, what: str) -> float:
-    seconds = parse_duration_s(text, what=what)
-    if seconds <= 0.0:
-        raise UsageError(f"{what} {text!r} must be over 0")
-    return seconds
 
 
 def _length(
@@ -140,7 +125,9 @@ def _length(
         raise UsageError("--items and --steps both say how long the training is: leave one out")
     if within is not None and items is None and steps is None:
         raise UsageError("--within is for a whole training: give --steps, or --items as well")
-    within_s = None if within is None else _over_0(within, what="--within")
+    within_s = None
+    if within is not None:
+        within_s = parse_duration_s(within, what="--within", is_over_0=True)
     return Length(num_items=items and items * epochs, num_steps=steps, within_s=within_s)
 
 

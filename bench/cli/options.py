@@ -22,11 +22,7 @@ FORMATS = ("table", "markdown", "json")
 ResultFiles = Annotated[list[Path], Argument(help="Result files.", metavar="CSV...")]
 Workloads = Annotated[
     list[str] | None,
-    Option(
-        "--workload",
-        "-w",
-        help="Only these workloads of the files: imaging, imaging:train, llm-*; default: all.",
-    ),
+    Option("--workload", "-w", help="Only these of the files: imaging, imaging:train, llm-*."),
 ]
 OutputFormat = Annotated[str, Option("--format", help="table, markdown or json.")]
 Strict = Annotated[bool, Option("--strict", help="Exit with 3 when anything stays undecided.")]
@@ -34,7 +30,6 @@ FailOn = Annotated[
     str | None,
     Option(metavar="PERCENT", help="Smallest change that matters (default: by metric and device)."),
 ]
-Steps = Annotated[float | None, Option(help="Optimizer steps of the whole training, for its time.")]
 Out = Annotated[Path, Option(help="Folder for the result files.")]
 AsJson = Annotated[bool, Option("--json", help="Print one JSON document.")]
 

@@ -38,10 +38,7 @@ def project(
         Option(help="Target: 'imaging-infer < 30s', 'llm-train 1e9 tokens/day', '... in 7 days'."),
     ] = None,
     profile_operators: Annotated[
-        bool,
-        Option(
-            "--profile-operators", help="First profile, on this device, what has no profile yet."
-        ),
+        bool, Option("--profile-operators", help="First profile, here, what has no profile yet.")
     ] = False,
     output_format: OutputFormat = "table",
     as_json: AsJson = False,

@@ -5,7 +5,7 @@ Inside the harness everything is seconds, bytes, FLOP, joules, watts. GB is 1e9,
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bench.core.errors import UsageError
 
@@ -39,15 +39,12 @@ def _parse(text: str, *, what: str, factors: dict[str, float] | dict[str, int]) 
     return float(match[1]) * factor
 
 
-def parse_duration_s(text: str, *, what: str = "duration") -> float:
-    """Seconds in '90s', '10m', '1.5h'. A number without a unit is refused with `UsageError`."""
-    return _parse(text, what=what, factors=_TIME_S)
-
-
-def duration_unit(text: str) -> tuple[float, str]:
-    """Seconds in the unit that a duration was given in, and its name as given: '7 days'."""
-    unit = text.strip(" .0123456789")
-    return parse_duration_s(f"1{unit}"), unit
+def parse_duration_s(text: str, *, what: str = "duration", is_over_0: bool = False) -> float:
+    """Seconds in '90s', '10m', '7 days'. A number without a unit is refused with `UsageError`."""
+    seconds = _parse(text, what=what, factors=_TIME_S)
+    if is_over_0 and seconds <= 0.0:
+        raise UsageError(f"{what} {text!r}: the time must be over 0")
+    return seconds
 
 
 def parse_bytes(text: str, *, what: str = "size") -> int:
@@ -139,6 +136,13 @@ def duration_scale(value_s: float) -> tuple[float, str]:
     return next(((s, u) for s, u in ((1.0, "s"), (1e-3, "ms")) if value_s >= s), (1e-6, "us"))
 
 
+def in_unit_of(text: str) -> Callable[[float], tuple[float, str]]:
+    """Scale of times in the unit in which the user gave one ('7 days'), from a hundredth on."""
+    unit = text.strip(" .0123456789")
+    unit_s = parse_duration_s(f"1{unit}")
+    return lambda value: (unit_s, unit) if value >= 0.01 * unit_s else duration_scale(value)
+
+
 def bytes_scale(value: float) -> tuple[float, str]:
     """Bytes in a binary unit that suits a size, and its name."""
     sizes = ((2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"))
@@ -150,7 +154,7 @@ def _prefixed(value: float) -> tuple[float, str]:
     return next((size for size in sizes if abs(value) >= size[0]), (1.0, ""))
 
 
-def si_scale(value: float, unit: str) -> tuple[float, str]:
-    """Base units in a unit with an SI prefix, from ten thousand on, and its name."""
-    size, prefix = _prefixed(value) if abs(value) >= 1e4 else (1.0, "")
-    return size, f"{prefix}{unit}"
+def si_scale(value: float, unit: str, *, period_s: float = 1.0) -> tuple[float, str]:
+    """Base units, or those in a period, in a unit with an SI prefix, from ten thousand on."""
+    size, prefix = _prefixed(value * period_s) if abs(value * period_s) >= 1e4 else (1.0, "")
+    return size / period_s, f"{prefix}{unit}"

@@ -167,7 +167,7 @@ def test_halves_in_one_file_or_two_make_one_gap_with_every_table(write: Write, a
     asked = ["--load", "5/h", "--latency", "30000ms", "--steps", "3600", "--within", "5min"]
     out = ask("gap", *still, "--format", "markdown", *asked).out
     assert out.count("| --- |") >= 3 and "**Share of one device for 5/h within 30000ms**" in out
-    assert "| 7,200 patches | 6 min | 2 |" in out and "| 36 kvolume/h | 100 ms |" in out
+    assert "| 7,200 patches | 6 min | 2 |" in out and "| 36 kvolume/h |" in out
 
 
 def parameters(name: str, **overrides: object) -> str:

@@ -84,11 +84,6 @@ def setting_of(trials: Trials) -> tuple[str, ...]:
     return trials.net, *map(trials.text, SETTING)
 
 
-def is_several(trials: Trials) -> bool:
-    """Whether several devices or a modelled link took part."""
-    return bool(trials.link) or trials.num_devices > 1
-
-
 def _demand(trials: Trials) -> Demand:
     memory_bytes, memory_kind = _first_of(trials, _MEMORY)
     utilisation, utilisation_kind = _first_of(trials, _UTILISATION)
@@ -102,7 +97,7 @@ def _demand(trials: Trials) -> Demand:
     if work and intensity and peak and rate and ridge:
         roof = "compute" if intensity >= ridge else "bandwidth"
         # The roof is one device's: what several did together is no share of it.
-        if speed and trials.text("device_count") in ("", "1"):
+        if speed and trials.num_devices == 1:
             reached = speed.value * work / min(peak, intensity * rate)
     return Demand(
         trials=trials,
@@ -165,8 +160,6 @@ class Share:
     """One step has to be done in time; None when no latency was asked for or measured."""
     needed: float
     """The larger of the two."""
-    step_s: float | None
-    """Time of a step, to be set against the latency."""
     because: str
     """Which of the two decides: rate or latency."""
     is_p90: bool
@@ -191,8 +184,6 @@ class Training:
     energy_j: LogEstimate | None
     num_devices: int | None
     """Fewest that meet the deadline, if none waits for another."""
-    devices_range: tuple[int, int] | None
-    """The same at both ends of the time's interval."""
 
 
 def parse_load(text: str) -> float:
@@ -214,19 +205,13 @@ def training(demand: Demand, *, length: Length | None) -> Training | None:
         return None
     energy, within_s = demand.energy_per_item_j, length.within_s
     time_s = exact(num_items).over(demand.throughput_per_s)
-
-    def fewest(one_s: float) -> int:
-        # What a float adds to a whole number is no further device.
-        return math.ceil(one_s * demand.trials.num_devices / (within_s or one_s) - 1e-9)
-
+    num = time_s.value * demand.trials.num_devices / within_s if within_s else None
     return Training(
         num_items=num_items,
         time_s=time_s,
         energy_j=None if energy is None else energy.times(num_items),
-        num_devices=fewest(time_s.value) if within_s else None,
-        devices_range=(fewest(ends[0]), fewest(ends[1]))
-        if within_s and (ends := time_s.interval)
-        else None,
+        # What a float adds to a whole number is no further device.
+        num_devices=None if num is None else math.ceil(num - 1e-9),
     )
 
 
@@ -243,6 +228,5 @@ def share(demand: Demand, *, load: Load | None) -> Share | None:
         for_latency=for_latency,
         needed=max(for_rate.value, for_latency or 0.0),
         because="latency" if (for_latency or 0.0) > for_rate.value else "rate",
-        step_s=None if step is None else step.value,
         is_p90=p90 is not None,
     )

@@ -18,7 +18,6 @@ from bench.analysis.gap.demand import (
     Share,
     Training,
     demands,
-    is_several,
     per,
     share,
     training,
@@ -119,10 +118,10 @@ def measure_gap(
     where one device has usable rows, unless `has_all_layouts`. Layouts are never mixed.
     """
     found = demands(rows)
-    alone = [demand for demand in found if not is_several(demand.trials)]
+    alone = [demand for demand in found if not demand.trials.is_wide]
     left_out = set()
     if not has_all_layouts and any(demand.num_trials for demand in alone):
-        wide = (demand.trials for demand in found if is_several(demand.trials))
+        wide = (demand.trials for demand in found if demand.trials.is_wide)
         left_out = {row["config_hash"] for trials in wide for row in trials.rows}
         found = alone
     gaps, missing = _find_gaps(found)
@@ -255,14 +254,14 @@ def gap_document(result: GapResult, *, commands: Sequence[str]) -> dict[str, obj
                 **_which(demand),
                 "items": plan.num_items,
                 "items_unit": demand.items_unit,
-                **_picked(plan, "time_s", "energy_j", "num_devices", "devices_range"),
+                **_picked(plan, "time_s", "energy_j", "num_devices"),
             }
             for demand, plan in result.trainings
         ],
         "shares": [
             {
                 **_which(demand),
-                **_picked(need, "for_rate", "for_latency", "needed", "because", "step_s", "is_p90"),
+                **_picked(need, "for_rate", "for_latency", "needed", "because", "is_p90"),
             }
             for demand, need in result.shares
         ],

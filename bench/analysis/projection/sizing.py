@@ -72,10 +72,8 @@ def parse_target(text: str) -> Target:
     """Read a target; `UsageError` with examples otherwise."""
     within = _WITHIN.fullmatch(text)
     if within is not None:
-        item_s = parse_duration_s(within[2].strip(), what="--size-for")
-        if item_s <= 0.0:
-            raise UsageError(f"--size-for {text!r}: the time must be over 0")
         time = within[2].strip()
+        item_s = parse_duration_s(time, what="--size-for", is_over_0=True)
         return Target(workload=within[1], item_s=item_s, asked=f"within {time}", per=time)
     rate = _RATE.fullmatch(text)
     if rate is None or (rate[4] and rate[4].lower() not in PERIOD_S):
@@ -85,9 +83,8 @@ def parse_target(text: str) -> Target:
     if not 0.0 < float(rate[2]) < 1e30:
         raise UsageError(f"--size-for {text[:80]!r}: {rate[2]!r} is no number over 0")
     num, unit, per = float(rate[2]), rate[3].lower(), rate[5] or rate[4].lower()
-    period_s = PERIOD_S[per] if rate[4] else parse_duration_s(per, what="--size-for")
-    if period_s <= 0.0:
-        raise UsageError(f"--size-for {text[:80]!r}: the time must be over 0")
+    period_s = PERIOD_S.get(per) if rate[4] else None
+    period_s = period_s or parse_duration_s(per, what="--size-for", is_over_0=True)
     return Target(
         workload=rate[1],
         items_per_s=num / period_s,

@@ -10,12 +10,12 @@ from dataclasses import replace
 from bench.analysis.claims.claims_verdict import ClaimVerdict
 from bench.analysis.comparison.comparison import Strictness, compare
 from bench.analysis.comparison.verdicts import METRICS
-from bench.analysis.gap.demand import Demand, is_several, setting_of
+from bench.analysis.gap.demand import Demand, setting_of
 from bench.analysis.gap.gap_result import GapResult, Missing, measure_gap
 from bench.core.units import counted
 from bench.report.page.content import Prose, Section, section
 from bench.report.page.evidence import Evidence, taking_turns
-from bench.report.plots.plots_gap import gap_plots, is_on_several, is_placeable, roofline_plots
+from bench.report.plots.plots_gap import gap_plots, is_placeable, roofline_plots
 from bench.report.plots.plots_links import scaling_plots, slowdown_plots, swept
 from bench.report.plots.plots_speed import compare_plots
 from bench.report.tables import compare_tables, gap_tables
@@ -31,7 +31,7 @@ MAX_LINES = 50
 def settings_gap(evidence: Evidence) -> tuple[GapResult, int]:
     """Demands and gaps of a readable number of settings, and how many settings are left out."""
     # Several devices take no room where `measure_gap` would leave them out.
-    alone = [one for one in evidence.configurations if not is_several(one)]
+    alone = [one for one in evidence.configurations if not one.is_wide]
     pool = alone if any(one.used for one in alone) else evidence.configurations
     settings = list(dict.fromkeys(map(setting_of, pool)))
     chosen = taking_turns(settings, place=lambda setting: setting[0], limit=MAX_SETTINGS)
@@ -68,7 +68,7 @@ def roofline(result: GapResult) -> Section | None:
     used = [demand for demand in result.demands if demand.num_trials]
     if not used:
         return None
-    single = gap_tables.demand_grid([demand for demand in used if not is_on_several(demand)])
+    single = gap_tables.demand_grid([demand for demand in used if demand.trials.num_devices == 1])
     beside = [head for head in single.heads[2:] if head not in gap_tables.ROOF_HEADS]
     known = [row for row in single.rows if row[single.heads.index("FLOP/byte")]]
     placed = replace(single, rows=known, title="", notes=single.notes[-1:]).without(beside)
@@ -91,7 +91,7 @@ def _why(demand: Demand) -> str:
         "no measured compute roof": demand.roof_flops_per_s,
         "no measured bandwidth roof": demand.roof_bytes_per_s,
         "no throughput": demand.throughput_per_s,
-        "several devices, and roofs are those of one": not is_on_several(demand),
+        "several devices, and roofs are those of one": demand.trials.num_devices == 1,
     }
     return ", ".join(words for words, it in needed.items() if not it) or "figures no device has"
 

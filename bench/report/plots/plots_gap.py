@@ -72,16 +72,11 @@ def roofline_plots(found: Sequence[Demand]) -> Plots | None:
 
 def is_placeable(demand: Demand) -> bool:
     """Whether everything is known that a place under one device's roofline takes."""
-    if is_on_several(demand) or demand.throughput_per_s is None:
+    if demand.trials.num_devices > 1 or demand.throughput_per_s is None:
         return False
     places = (demand.flops_per_byte, demand.ridge_flops_per_byte)
     roofs = (demand.roof_flops_per_s, demand.roof_bytes_per_s)
     return None not in places and kinds.is_drawable(_speed(demand), *places, *roofs)
-
-
-def is_on_several(demand: Demand) -> bool:
-    """Whether several devices shared the work, for whom one device's roofs say nothing."""
-    return demand.trials.text("device_count") not in ("", "1")
 
 
 def _speed(demand: Demand) -> float:

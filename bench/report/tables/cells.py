@@ -10,15 +10,7 @@ from dataclasses import dataclass
 
 from bench.analysis.trials.log_estimate import LogEstimate
 from bench.analysis.trials.titles import LONG, title_of
-from bench.core.units import (
-    PERIOD_S,
-    bytes_scale,
-    duration_scale,
-    duration_unit,
-    format_duration,
-    format_number,
-    si_scale,
-)
+from bench.core.units import bytes_scale, duration_scale, format_duration, format_number, si_scale
 from bench.results.schema import Value
 
 Ends = tuple[float, float]
@@ -53,30 +45,14 @@ class Cell:
 AnyCell = Cell | str
 
 
-def of(unit: str) -> Scale:
-    """Scale of a unit with SI prefixes."""
-    return lambda value: si_scale(value, unit)
+def of(unit: str, *, period_s: float = 1.0) -> Scale:
+    """Scale of a unit with SI prefixes; of a rate, in a period other than a second."""
+    return lambda value: si_scale(value, unit, period_s=period_s)
 
 
 def plain_unit(unit: str) -> Scale:
     """Scale of a unit that has no prefixes: W, %, tokens."""
     return lambda _: (1.0, unit)
-
-
-def per(unit: str, period: str) -> Scale:
-    """Scale of a rate in a period of the user's: 'volume/day'."""
-
-    def scale(per_s: float) -> tuple[float, str]:
-        factor, name = si_scale(per_s * PERIOD_S[period], unit)
-        return factor / PERIOD_S[period], name
-
-    return scale
-
-
-def in_unit_of(text: str) -> Scale:
-    """Scale of times in the unit in which the user gave one ('7 days'), from a hundredth on."""
-    given = duration_unit(text)
-    return lambda value: given if value >= 0.01 * given[0] else duration_scale(value)
 
 
 seconds: Scale = duration_scale

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from bench.analysis.gap.demand import Demand, Share, Training
 from bench.analysis.gap.gap_result import DeviceGap, Gap, GapResult, Missing
 from bench.analysis.trials.titles import differing
-from bench.core.units import plural
+from bench.core.units import PERIOD_S, in_unit_of, plural
 from bench.report.tables import cells
 from bench.report.tables.cells import AnyCell
 from bench.report.tables.grid import Grid
@@ -162,7 +162,7 @@ def training_grid(found: Sequence[tuple[Demand, Training]], *, within: str | Non
     shown = apart(demand for demand, _ in found)
     devices = f"devices within {within}"
     note = f"{devices}: if none waits for another; bench project --size-for counts the exchange"
-    time = cells.in_unit_of(within) if within else cells.seconds
+    time = in_unit_of(within) if within else cells.seconds
     return Grid.of(
         found,
         {
@@ -172,7 +172,7 @@ def training_grid(found: Sequence[tuple[Demand, Training]], *, within: str | Non
                 one[1].num_items, cells.plain_unit(plural(one[0].items_unit, one[1].num_items))
             ),
             "time": lambda one: cells.figure(one[1].time_s, time),
-            devices: lambda one: cells.quantity(one[1].num_devices, ends=one[1].devices_range),
+            devices: lambda one: cells.quantity(one[1].num_devices),
             "energy": lambda one: cells.figure(
                 one[1].energy_j and one[1].energy_j.times(1.0 / 3600.0), cells.of("Wh")
             ),
@@ -187,6 +187,7 @@ def share_grid(found: Sequence[tuple[Demand, Share]], *, load: str, latency: str
     """Part of the device that a stated inference load needs."""
     shown = apart(demand for demand, _ in found)
     period = load.rpartition("/")[2].strip().lower()
+    period_s = PERIOD_S.get(period, 1.0)
     notes = ["a slice of a device is taken to be as much slower as it is smaller"]
     if any(need.for_latency is not None and not need.is_p90 for _, need in found):
         notes.append("latency is a median where too few steps were measured for a 90th percentile")
@@ -196,10 +197,8 @@ def share_grid(found: Sequence[tuple[Demand, Share]], *, load: str, latency: str
             "inference": lambda one: title(one[0], shown=shown),
             "device": lambda one: one[0].device,
             "whole device": lambda one: cells.figure(
-                one[0].throughput_per_s, cells.per(f"{one[0].items_unit}/{period}", period)
-            ),
-            "step": lambda one: cells.quantity(
-                one[1].step_s, cells.in_unit_of(latency) if latency else cells.seconds
+                one[0].throughput_per_s,
+                cells.of(f"{one[0].items_unit}/{period}", period_s=period_s),
             ),
             "for the rate": lambda one: cells.figure(one[1].for_rate, _devices),
             "for the latency": lambda one: cells.quantity(one[1].for_latency, _devices),

@@ -11,7 +11,7 @@ from bench.analysis.projection.projected import Projected
 from bench.analysis.projection.roofs import Estimate, Unknown
 from bench.analysis.projection.scoring import Scored, Summary
 from bench.analysis.projection.sizing import STEPS, Choice, Target, undecided
-from bench.core.units import counted
+from bench.core.units import PERIOD_S, counted, in_unit_of
 from bench.hardware.query import VERDICT_WORDS
 from bench.report.tables import cells
 from bench.report.tables.cells import AnyCell, Cell
@@ -105,7 +105,10 @@ def size_grid(
     target: Target, choices: Sequence[Choice], *, start: Start, others: Sequence[Start]
 ) -> Grid:
     """Chips that meet a target, fewest first; `others` are what it might have started from."""
-    head, speed = _asked_for(target, start)
+    answer, scale = _asked_for(target)
+    asked = (target.workload, start.size, start.dtype, target.asked)
+    rate = f"{start.items_unit}/{target.per}" if target.num_items is None else "in all"
+    step = f"a step is {counted(round(start.items_per_step), start.items_unit)}, as measured"
     names = dict.fromkeys(
         f"{one.size} {one.dtype} b{one.batch} on {one.device}".strip() for one in others
     )
@@ -122,14 +125,14 @@ def size_grid(
                 f"{one.devices[0]} to {one.devices[2]}" if one.devices else "slow end misses it"
             ),
             "link": lambda one: one.projected.link or "",
-            head: speed,
+            "step" if target.item_s else rate: lambda one: interval(answer(one), scale),
             "nominal power": lambda one: cells.quantity(one.watts, cells.watts),
             "export rules": _export,
         },
-        title=f"Projected: what would meet {describe(target, start)}, from {start.device}",
+        title=f"Projected: what would meet {' '.join(filter(None, asked))}, from {start.device}",
         notes=(
             *([f"{lead}: {', '.join(names)}"] if names else []),
-            *([_a_step(start)] if target.unit in STEPS else []),
+            *([step] if target.unit in STEPS else []),
             f"sorted {by_dtype}by devices in the middle of the interval, then nominal watts",
             *undecided(choices),
         ),
@@ -137,36 +140,21 @@ def size_grid(
     )
 
 
-def _asked_for(target: Target, start: Start) -> tuple[str, Callable[[Choice], AnyCell]]:
-    """What the target asks for: head, and the figure of a choice in the unit that was given."""
-    num_items, unit = target.num_items, start.items_unit
+def _asked_for(target: Target) -> tuple[Callable[[Choice], Estimate], cells.Scale]:
+    """What a target is about: a step, the whole, or the rate, in the unit that was given."""
     if target.item_s is not None:
-        time = cells.in_unit_of(target.per)
-        return "step", lambda one: interval(one.projected.time_s, time)
-    if num_items is not None:
-        whole = cells.in_unit_of(target.per)
-        return "in all", lambda one: interval(
-            one.projected.throughput_per_s.inverse(num_items), whole
-        )
-    rate = cells.per("", target.per)
-    return f"{unit}/{target.per}", lambda one: interval(one.projected.throughput_per_s, rate)
-
-
-def _a_step(start: Start) -> str:
-    items = counted(round(start.items_per_step), start.items_unit)
-    return f"a step is {items}, as measured; more devices share as many items in fewer steps"
+        return lambda one: one.projected.time_s, in_unit_of(target.per)
+    if (num_items := target.num_items) is not None:
+        in_unit = in_unit_of(target.per)
+        return lambda one: one.projected.throughput_per_s.inverse(num_items), in_unit
+    scale = cells.of("", period_s=PERIOD_S[target.per])
+    return lambda one: one.projected.throughput_per_s, scale
 
 
 def _export(one: Choice) -> str:
     caught = one.restricted_by
     reported = VERDICT_WORDS[None if caught is None else bool(caught)]
     return f"{reported}: {', '.join(caught)}" if caught else reported
-
-
-def describe(target: Target, start: Start) -> str:
-    """Say the target in words, with the size and type that it is projected from."""
-    words = (target.workload, start.size, start.dtype, target.asked)
-    return " ".join(part for part in words if part)
 
 
 def missed_lines(missed: Sequence[Unknown]) -> list[str]:

@@ -61,7 +61,8 @@ class Workloads:
     """What the fixture `bench_workload` is: opens workloads and keeps them until the test ends."""
 
     def __init__(self, benchmark: object) -> None:
-        self._info: dict[str, Scalar] = getattr(benchmark, "extra_info", {})
+        info = getattr(benchmark, "extra_info", None)
+        self._info: dict[str, Scalar] = info if isinstance(info, dict) else {}
         self.steps: list[WorkloadStep] = []
 
     def __call__(

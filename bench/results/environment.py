@@ -174,10 +174,11 @@ def git_commit(*, root: Path = SOURCE_ROOT) -> str | None:
         return None
     # GIT_DIR and its like would answer for another repository, as inside a git hook.
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    describe = ["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    # Not `describe --dirty`, which locks and rewrites the index whatever it is told.
+    status = ["status", "--porcelain=v2", "--branch", "--no-ahead-behind", "--untracked-files=no"]
     try:
         done = subprocess.run(
-            ["git", "--no-optional-locks", "-C", str(root), *describe],
+            ["git", "--no-optional-locks", "-C", str(root), *status],
             capture_output=True,
             text=True,
             check=True,
@@ -187,7 +188,9 @@ def git_commit(*, root: Path = SOURCE_ROOT) -> str | None:
         )
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None
-    return done.stdout.strip() or None
+    found = re.search(r"^# branch\.oid ([0-9a-f]+)$", done.stdout, re.MULTILINE)
+    is_changed = re.search(r"^[^#]", done.stdout, re.MULTILINE) is not None
+    return f"{found[1]}{'-dirty' if is_changed else ''}" if found else None
 
 
 def _pyproject_version(folder: Path) -> str | None:

@@ -170,7 +170,7 @@ class RunLock:
 
 def check_folder(folder: Path) -> None:
     """Refuse a folder that takes no file, before anything is measured for it; makes nothing."""
-    existing = next(one for one in (folder, *folder.parents) if one.exists())
+    existing = next((one for one in (folder, *folder.parents) if one.exists()), folder)
     try:
         with tempfile.TemporaryFile(dir=existing) as trial:
             trial.write(bytes(4096))  # a full disk may still take an empty file

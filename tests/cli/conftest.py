@@ -88,9 +88,11 @@ def bench_here(words: list[str], **how: Any) -> subprocess.CompletedProcess[str]
     if words[:3] != [sys.executable, "-m", "bench"]:
         return started(words, **how)
     own = patch.dict(os.environ, how["env"], clear=True)
-    with own, redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+    heard = StringIO() if how["stderr"] else sys.stderr
+    with own, redirect_stdout(StringIO()) as out, redirect_stderr(heard):
         code = main(words[3:])
-    return subprocess.CompletedProcess(words, code, stdout=out.getvalue(), stderr=err.getvalue())
+    said = heard.getvalue() if isinstance(heard, StringIO) else None
+    return subprocess.CompletedProcess(words, code, stdout=out.getvalue(), stderr=said)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)

@@ -98,5 +98,6 @@ def test_no_command_line_at_all_is_a_fault_of_ours(
         said = capsys.readouterr()
         assert code != 70 and "Traceback" not in said.err, (line, said.err)
         assert code or number % 2 or said.out, line
+        assert code != 2 or said.err.splitlines()[-1].startswith("bench: "), line
         codes[code] += 1
     assert codes[0] > num / 20 and codes[2], "enough get through to be planned"

@@ -5,10 +5,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from bench.results.reader import read_rows
+from bench.run.launching import launch
 from tests.cli.conftest import Ask
 
 ROOT = Path(__file__).parent.parent.parent
@@ -87,6 +89,14 @@ def test_ab_shows_each_trial_and_counts_those_it_lost(ask: Ask, tmp_path: Path) 
     assert all(
         re.fullmatch(r"faulty-infer: 1?\d(\.\d+)? sample/s, step .+, OK", one) for one in ended[1:]
     )
+
+
+def test_an_arm_that_is_interrupted_ends_the_comparison(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "run_child", Mock(side_effect=KeyboardInterrupt))
+    said = ask("ab", f"{SLEEP}=0.02", f"{SLEEP}=0.03", "--blocks", "3", code=130)
+    assert said.out == "" and "[2/12]" not in said.err
 
 
 def test_smoke_shows_that_arms_run_and_decides_nothing(ask: Ask, tmp_path: Path) -> None:

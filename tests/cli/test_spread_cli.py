@@ -258,14 +258,23 @@ def test_like_rows_are_compared_and_unlike_ones_listed_with_the_reason(
     assert [row["verdict"] for row in document["rows"]] == ["SAME"], "an old file"
 
 
-def test_exports_leave_out_losses_of_virtual_ranks(write: Write, ask: Ask) -> None:
+def test_exports_name_layouts_apart_and_leave_out_losses_of_virtual_ranks(
+    write: Write, ask: Ask
+) -> None:
     cells: dict[str, Value] = {"loss_last": 0.123456789, "loss_first": 0.987654321}
-    rows = [*link_run("pcie5", 60.0, cells=cells), *real_run(cells={"loss_last": 0.5})]
+    rows = [
+        *link_run("pcie5", 60.0, cells=cells),
+        *link_run("pcie5", 60.0, cells={"mitigation": "fp16"}),
+        *link_run("pcie5", 60.0, cells={"parallel": "tp", "layout": "tp4 x dp2"}),
+        *real_run(cells={"loss_last": 0.5}),
+    ]
     answer = ask("export", *write(rows=rows), "--to", "json")
     assert "0.123456789" not in answer.out and "0.987654321" not in answer.out
     assert "loss_last" in answer.out and "comm_exposed_ms" in answer.out
-    names = [one["name"] for one in answer.document["configurations"]]
-    assert "[emulated] x8 ddp over pcie5 on " in names[0]
+    *names, _ = [one["name"] for one in answer.document["configurations"]]
+    layouts = ("ddp over pcie5", "ddp over pcie5 with fp16", "tp tp4 x dp2 over pcie5")
+    for name, layout in zip(names, layouts, strict=True):
+        assert f"[emulated] x8 {layout} on " in name
 
 
 INFER: dict[str, Value] = {"workload": "imaging-infer"}

@@ -1,4 +1,5 @@
 import json
+import os
 import platform
 import subprocess
 import time
@@ -113,7 +114,11 @@ def test_a_checkout_knows_its_commit_and_whether_it_changed(
     assert bench_version(root=tmp_path) == "9.8.7"
     (tmp_path / "run.csv").write_text("untracked results change nothing")
     monkeypatch.setenv("GIT_DIR", "/as/in/a/hook")
+    index = tmp_path / ".git" / "index"
+    file_before = index.stat().st_ino
+    os.utime(project, (1, 1))
     assert git_commit(root=tmp_path) == commit
+    assert index.stat().st_ino == file_before, "a checkout is looked at and not written to"
     project.write_text(project.read_text() + "\n")
     assert git_commit(root=tmp_path) == f"{commit}-dirty"
 

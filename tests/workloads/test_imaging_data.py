@@ -126,6 +126,16 @@ def test_prepared_cases_are_kept_until_a_file_or_parameter_changes(
         empty = np.zeros(nifti.shape, dtype=np.uint8)
         nibabel.save(nibabel.Nifti1Image(empty, nifti.affine), label)
     assert not dataset(TRAIN, data=folder)[0]["label"].any()
+    # Another process was faster: its entry is taken, and nothing else is left.
+    shutil.rmtree(cache)
+
+    def late(beside: Path, folder: Path) -> None:
+        shutil.copytree(beside, folder)
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", late)
+        assert len(dataset(INFER, data=folder)) == len(list(cache.iterdir())) == 2
     # Elsewhere where that cannot be written; refused where there is no room at all.
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

@@ -151,6 +151,8 @@ def test_each_phase_is_one_compiled_graph_for_all_prompts_and_positions() -> Non
     torch._dynamo.reset()
     counters.clear()
     with torch.inference_mode():
+        growing = replace(SHORT, cache="dynamic")
+        assert growing.prepare(DECODE, compiled, generated_batch(SHORT, DECODE)).masks[0] is None
         SHORT.prefill(compiled, generated_batch(SHORT, PREFILL))
     assert count() == 1
     SHORT.loss(compiled, generated_batch(SHORT, TRAIN)).backward()

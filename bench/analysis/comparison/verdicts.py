@@ -134,7 +134,7 @@ def parse_threshold(text: str) -> float:
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*%\s*", text)
     value = float(match[1]) / 100.0 if match else 0.0
     if not 0.0 < value < 10.0:
-        raise UsageError(f"--fail-on {text!r} is not a percentage over 0 and under 1000 such as 5%")
+        raise UsageError(f"--fail-on {text!r} is no percentage over 0 and under 1000, such as 5%")
     return value
 
 

@@ -8,13 +8,11 @@ import pytest
 from bench.core.nouns import Layout
 from bench.emulate.pipeline import PipelineStage, simulate_step
 from bench.hardware.costs.cost import (
-    CostModel,
-    StepTime,
     Transformer,
     data_parallel_step,
+    model_of,
     transformer_step,
 )
-from bench.hardware.links.topology import parse_topology
 
 # MLPerf Training v3.1, 3-D U-Net on KiTS19: samples/s by system, global batch 7 a device.
 # https://github.com/mlcommons/training_results_v3.1
@@ -31,17 +29,10 @@ BF16_FLOPS_PER_S = 989e12  # H100 and H800, dense
 MFU = 0.5
 
 
-def cost_model(link: str, *, use_curves: bool = True) -> CostModel:
-    return CostModel(parse_topology(link), use_curves=use_curves)
-
-
-def unet_step(link: str, *, num_devices: int, compute_s: float) -> StepTime:
-    return data_parallel_step(
-        compute_s,
-        gradient_bytes=UNET_GRADIENT_BYTES,
-        num_devices=num_devices,
-        model=cost_model(link),
-    )
+def unet_step_s(link: str, *, num_devices: int, compute_s: float) -> float:
+    model = model_of(link)
+    gradients = {"gradient_bytes": UNET_GRADIENT_BYTES, "num_devices": num_devices}
+    return data_parallel_step(compute_s, **gradients, model=model).seconds
 
 
 def tensor_step(link: str, *, hidden: int, tensor: int = 8) -> float:
@@ -52,7 +43,7 @@ def tensor_step(link: str, *, hidden: int, tensor: int = 8) -> float:
         layout=Layout(tensor=tensor),
         num_tokens=16 * 512,
         flops_per_s=MFU * BF16_FLOPS_PER_S,
-        model=cost_model(link),
+        model=model_of(link),
     ).seconds
 
 
@@ -64,23 +55,21 @@ def described(bytes_per_s: float) -> str:
 def test_a_unet_hardly_cares_for_its_link_for_eight_devices_or_for_two_nodes() -> None:
     """Four A100 with and without NVLink bridge: 3-D U-Net -0.7 %, within noise (ASUS, MLPerf)."""
     compute_s = 8 * UNET_BATCH / UNET_SAMPLES_PER_S["8 x A100"]
-    nvlink, pcie = (
-        unet_step(link, num_devices=4, compute_s=compute_s).seconds
-        for link in ("a100-nvlink", "pcie4")
-    )
-    assert 0.0 < pcie / nvlink - 1 < 0.015
+    nvlink_s = unet_step_s("a100-nvlink", num_devices=4, compute_s=compute_s)
+    pcie_s = unet_step_s("pcie4", num_devices=4, compute_s=compute_s)
+    assert 0.0 < pcie_s / nvlink_s - 1 < 0.015
     # Measured 101 % on H100, and 99.7 % of it on two nodes of four; the cut link alike.
     measured = UNET_SAMPLES_PER_S
     compute_s = 4 * UNET_BATCH / measured["4 x H100"]
     for link in ("h100-nvlink", "h800-nvlink"):
-        four, eight = (unet_step(link, num_devices=n, compute_s=compute_s) for n in (4, 8))
-        efficiency = four.seconds / eight.seconds
+        four_s, eight_s = (unet_step_s(link, num_devices=n, compute_s=compute_s) for n in (4, 8))
+        efficiency = four_s / eight_s
         assert 0.99 < efficiency <= 1.0, link
         reached = measured["8 x H100"] / (2 * measured["4 x H100"])
         assert efficiency == pytest.approx(reached, abs=0.02), link
     compute_s = 8 * UNET_BATCH / measured["8 x H100"]
     one, two = (
-        unet_step(link, num_devices=8, compute_s=compute_s).seconds
+        unet_step_s(link, num_devices=8, compute_s=compute_s)
         for link in ("h100-nvlink", "h100-nvlink*4/ndr*2")
     )
     reached = measured["2 x 4 x H100"] / measured["8 x H100"]
@@ -110,7 +99,7 @@ def test_a_cut_link_slows_tensor_parallel_transformers() -> None:
 
 def layout_step(link: str, *, tensor: int, pipeline: int, num_micro_batches: int) -> float:
     """175 B parameters on 32 devices, nodes of eight, by simulated pipelines of such stages."""
-    model = cost_model(f"{link}*8/ndr*4")
+    model = model_of(f"{link}*8/ndr*4")
     net = Transformer(hidden=12288, num_layers=96 // pipeline, sequence_length=2048)
     layout = Layout(tensor=tensor, pipeline=pipeline, grad_accum=num_micro_batches)
     one = transformer_step(
@@ -145,13 +134,16 @@ def test_less_tensor_and_more_pipeline_wins_on_the_cut_link() -> None:
 
 
 def test_what_does_not_fit_beside_backward_is_exposed() -> None:
-    model = cost_model("bw=1GB/s,latency=0.001us")
-    hidden = data_parallel_step(3.0, gradient_bytes=10**9, num_devices=2, model=model)
-    exposed = data_parallel_step(0.3, gradient_bytes=10**9, num_devices=2, model=model)
-    plain = data_parallel_step(
-        0.3, gradient_bytes=10**9, num_devices=2, model=model, is_overlapped=False
-    )
-    assert hidden.data_s == pytest.approx(25 * 2**20 / 1e9, rel=1e-3)  # the last bucket
-    assert exposed.data_s == pytest.approx(1.0 - 0.2, rel=1e-3)
-    assert plain.data_s == pytest.approx(1.0, rel=1e-3)
-    assert data_parallel_step(1.0, gradient_bytes=0, num_devices=2, model=model).data_s == 0.0
+    """A gigabyte takes a second, two thirds of compute are backward, the last bucket is 25 MiB."""
+    model = model_of("bw=1GB/s,latency=0.001us")
+    for compute_s, gradient_bytes, is_overlapped, exposed_s in (
+        (3.0, 10**9, True, 25 * 2**20 / 1e9),
+        (0.3, 10**9, True, 1.0 - 0.2),
+        (0.3, 10**9, False, 1.0),
+        (1.0, 0, True, 0.0),
+    ):
+        step = data_parallel_step(
+            compute_s, gradient_bytes=gradient_bytes, num_devices=2, model=model,
+            is_overlapped=is_overlapped,
+        )  # fmt: skip
+        assert step.data_s == pytest.approx(exposed_s, rel=1e-3), compute_s

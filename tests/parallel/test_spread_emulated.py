@@ -68,17 +68,20 @@ def spread(
         yield emulation, laid
 
 
+def traced(emulation: Emulation, step: Callable[..., object], *batches: Any) -> StepTrace:
+    emulation.begin_step()
+    step(*batches)
+    return emulation.end_step().trace
+
+
 def traces(layout: Layout, *, dtype: Dtype = "fp32", steps: int = 1) -> list[StepTrace]:
     """Trace training steps after two that are not: DDP begins its second by ordering buckets."""
     micro_batches = [generated_batch(TINY, TRAIN)] * layout.grad_accum
-    found = []
     with spread(layout, dtype=dtype) as (emulation, laid):
         step = TrainStep(TINY, laid, device_type="cpu", dtype=dtype)
-        for _ in range(2 + steps):
-            emulation.begin_step()
-            step(*micro_batches)
-            found.append(emulation.end_step().trace)
-            assert_consistent(found[-1])
+        found = [traced(emulation, step, *micro_batches) for _ in range(2 + steps)]
+    for trace in found:
+        assert_consistent(trace)
     return found[2:]
 
 
@@ -174,18 +177,15 @@ def test_copies_of_a_cut_net_send_their_parts_across_and_tied_weights_stay_one()
 def test_prefill_gathers_only_the_last_logits_by_our_plan() -> None:
     with spread(TP, phase=PREFILL, place=nn.Module.eval) as (emulation, laid):
         step = InferStep(TINY, PREFILL, laid.net, device_type="cpu", dtype="fp32")
-        emulation.begin_step()
-        step(torch.zeros(TINY.batch, TINY.prompt_tokens, dtype=torch.long))
-        trace = emulation.end_step().trace
+        ids = torch.zeros(TINY.batch, TINY.prompt_tokens, dtype=torch.long)
+        trace = traced(emulation, step, ids)
     assert step.last_output.shape == (TINY.batch, TINY.vocab)
     assert gathered_bytes(trace) == [4 * TINY.batch * TINY.vocab]
     assert ops(trace)[("all_reduce", 2)] == 2 * TINY.layers + 1
     # The plan that transformers has gathers all of them.
     with spread(TP, workload=planned(None)) as (emulation, laid):
-        emulation.begin_step()
         ids = torch.zeros(2, TINY.sequence_tokens + 1, dtype=torch.long)
-        TINY.loss(laid.net, ids).backward()
-        trace = emulation.end_step().trace
+        trace = traced(emulation, lambda ids: TINY.loss(laid.net, ids).backward(), ids)
     assert 4 * 2 * TINY.sequence_tokens * TINY.vocab in gathered_bytes(trace)
 
 
@@ -265,12 +265,10 @@ def test_names_of_mitigations_are_read_or_refused_in_one_clear_line() -> None:
         "": Mitigation(),
         "fp16": Mitigation(half="fp16"),
         "BF16": Mitigation(half="bf16"),
-        "powersgd-4": Mitigation(powersgd_rank=4),
-        "powersgd-1+fp16": Mitigation(powersgd_rank=1, half="fp16"),
+        "powersgd-1000000": Mitigation(powersgd_rank=1_000_000),
         "bf16 + powersgd-1": Mitigation(powersgd_rank=1, half="bf16"),
         "postlocalsgd-2": Mitigation(averaging="postlocalsgd", period_steps=2),
         "diloco-500+bf16": Mitigation(averaging="diloco", period_steps=500, half="bf16"),
-        "powersgd-1000000": Mitigation(powersgd_rank=1_000_000),
     }
     for text, meaning in meanings.items():
         assert parse_mitigation(text) == meaning
@@ -278,19 +276,19 @@ def test_names_of_mitigations_are_read_or_refused_in_one_clear_line() -> None:
         filled = name.replace("-R", "-4").replace("-H", "-8")
         assert not parse_mitigation(filled).is_none
     refused = {
-        "powersgd-4": ["powersgd"],
-        "from 1": ["powersgd-0"],
-        "from 2": ["diloco-1"],
-        "whole number": ["diloco-x", "diloco-²"],
-        "to 1000000": ["powersgd-1000001"],
-        "did you mean 'diloco-H'": ["dilocco-4"],
+        "powersgd-4": "powersgd",
+        "from 1": "powersgd-0",
+        "from 2": "diloco-1",
+        "whole number": "diloco-x diloco-²",
+        "to 1000000": "powersgd-1000001",
+        "did you mean 'diloco-H'": "dilocco-4",
         "do not go together":
-            ["fp16+bf16", "fp16+fp16", "powersgd-2+diloco-4", "powersgd-2+fp16+diloco-4"],
-        "round": ["postlocalsgd-4+fp16"],
-        "not one of": ["fp16+"],
+            "fp16+bf16 fp16+fp16 powersgd-2+diloco-4 powersgd-2+fp16+diloco-4",
+        "round": "postlocalsgd-4+fp16",
+        "not one of": "fp16+",
     }  # fmt: skip
     for words, texts in refused.items():
-        for text in texts:
+        for text in texts.split():
             with pytest.raises(UsageError, match=words) as caught:
                 parse_mitigation(text)
             assert "\n" not in str(caught.value)

@@ -1,6 +1,7 @@
 """Readers over recorded drivers and made-up /sys trees."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
@@ -122,8 +123,9 @@ def test_a_superchip_an_older_release_and_a_refusing_driver_are_read_by_what_the
         GPU,
         nvmlDeviceGetCurrentClocksEventReasons=MISSING,
         nvmlDeviceGetCurrentClocksThrottleReasons=0x80,
-    )
-    assert older.sample().throttle_reasons == {"power_brake"}
+        nvmlDeviceGetMemoryInfo=lambda _, *version: None if version else SimpleNamespace(used=7),
+    ).sample()
+    assert (older.throttle_reasons, older.used_bytes) == ({"power_brake"}, 7)
     # What the driver refuses is blank.
     telemetry = opened(
         GPU,

@@ -124,7 +124,9 @@ def test_stages_that_make_another_loss_are_refused() -> None:
         trained(Wrong(**{**LLM.sizes["tiny"], "layers": 4}), num_stages=2)
 
 
-def test_a_queue_is_timed_by_events_without_waiting_for_it() -> None:
+def test_a_queue_is_timed_by_events_without_waiting_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     device = QueueEngine(in_turn(1.0, 2.0, 3.0, 4.0), host_s=0.001)
     marks = StageClock(device, clock=device.clock)
     for _ in range(2):
@@ -137,6 +139,13 @@ def test_a_queue_is_timed_by_events_without_waiting_for_it() -> None:
     device.synchronize()
     assert [[round(s) for s in one] for one in marks.passes_s()] == [[1, 2], [3, 4]]
     assert device.num_live_events == 0
+    monkeypatch.setattr(device, "make_event", lambda: None)
+    marks = StageClock(device, clock=device.clock)
+    for _ in range(3):
+        device.step()
+        marks.mark()
+    marks.end_pass()
+    assert marks.passes_s()[0] == pytest.approx([4, 4], abs=0.01), "waited for: it has no events"
 
 
 def test_layers_are_dealt_so_that_the_head_does_not_make_the_last_stage_slow() -> None:

@@ -76,7 +76,8 @@ def test_the_load_of_the_last_trial_is_not_foreign(monkeypatch, settles_s, reaso
     def baseline():
         return Baseline(utilization_frac=0.9 if now_s < settles_s else 0.0, used_bytes=2**20)
 
-    telemetry = SimpleNamespace(baseline=baseline, scope="gpu", close=lambda: None)
+    closed = []
+    telemetry = SimpleNamespace(baseline=baseline, scope="gpu", close=lambda: closed.append(now_s))
     observation = watch(
         monkeypatch,
         open_telemetry=lambda device: telemetry,
@@ -85,7 +86,22 @@ def test_the_load_of_the_last_trial_is_not_foreign(monkeypatch, settles_s, reaso
     )
     observation.sampler = SimpleNamespace(samples=[], snapshots=[])
     assert columns_of(observation)[1] == reasons
-    assert now_s < 3
+    assert now_s < 3 and closed == [now_s]
+
+
+def test_memory_errors_and_limits_are_what_changed_during_the_trial():
+    """Others may give memory back, and a reset sets the counter of errors back."""
+    for used_bytes, errors, limit_w, *expected in (
+        (2, 5, 700.0, 3, 1, ["ecc"]),
+        (9, 3, 300.0, None, None, ["device_changed"]),
+    ):
+        before = Baseline(used_bytes=used_bytes, ecc_uncorrected=4, power_limit_w=700.0)
+        after = replace(before, ecc_uncorrected=errors, power_limit_w=limit_w)
+        samples = [Sample(time_s=10.0, used_bytes=5), Sample(time_s=11.0, used_bytes=4)]
+        sampler = SimpleNamespace(samples=samples, snapshots=[])
+        columns, found = columns_of(Observation(before=before, after=after, sampler=sampler))
+        names = ("mem_device_peak_bytes", "ecc_uncorrected")
+        assert [*map(columns.get, names), found] == expected
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

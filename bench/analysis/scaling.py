@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.analysis.trials.configuration import LAYOUT, MITIGATION, Trials, grouped, number
-from bench.analysis.trials.log_estimate import Ends, LogEstimate
+from bench.analysis.trials.log_estimate import Ends, LogEstimate, estimate
 from bench.results.schema import Row
 
 _DEVICES = tuple(name for name in LAYOUT if name != "mode")
@@ -70,11 +70,25 @@ def slowdown(run: Trials, *, fastest: ByTerms) -> Slowdown | None:
         # that, it no longer holds how fast the machine happened to be in that trial.
         ratio = paired[0].over(paired[1])
         ours, theirs = _ends_over_compute(run), _ends_over_compute(other)
+    ratio = _trial_by_trial(run, other) or ratio
     ends = None
     if ours is not None and theirs is not None:
         low, high = sorted(mine / its for mine, its in zip(ours, theirs, strict=True))
         ends = low, high
     return Slowdown(fastest=other, ratio=ratio, ends=ends)
+
+
+def _trial_by_trial(run: Trials, other: Trials) -> LogEstimate | None:
+    """Ratio of steps that are replays of one another: both rows come of one trial."""
+    column = "step_mean_ms" if run.shows_mean else "step_median_ms"
+    ours, theirs = (
+        {(row["run_id"], row["trial"], row.get("started_utc")): number(row, column) for row in some}
+        for some in (run.used, other.used)
+    )
+    pairs = [(step_ms, theirs.get(key)) for key, step_ms in ours.items()]
+    ratios = [mine / its for mine, its in pairs if mine and its]
+    is_replayed = run.mode == "simulated" and len(ratios) == min(len(ours), len(theirs))
+    return estimate(ratios) if is_replayed else None
 
 
 def over_compute(trials: Trials) -> LogEstimate | None:

@@ -36,6 +36,8 @@ class TrialRequest(Message, frozen=True, tag="trial"):
     workers: int
     idle_s: float
     """Time to sit idle with the device context open, for the idle power."""
+    also_links: tuple[str, ...] = ()
+    """Further links that the traced steps are replayed over."""
 
 
 class Devices(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +94,8 @@ class TrialResult(Message, frozen=True, tag="result"):
     window_start_s: float
     window_end_s: float
     samples: Samples
+    over_links: dict[str, Row] = {}
+    """The columns over each of the further links."""
 
 
 class LinkPoint(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,8 @@ A trial on several real devices is as many processes: `bench.measure.ranks.rank_
 
 Columns are made when the window is over: reading memory's peaks, tracing a modelled link's steps
 and looking at the output disturb no step that counts. In mode `simulated` steps are measured on a
-link that takes no time: the row's are replays of them on the link. Everything else was measured in
+link that takes no time: the row's are replays of them on the link, and so are those of further
+links that are asked for: their compute was measured once. Everything else was measured in
 the window; what comes after it (traced steps on an accelerator, the contended end of the bracket)
 never enters the speed. What was seen from outside the process is its parent's.
 """
@@ -22,6 +23,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -62,12 +64,12 @@ class Measured:
     """Whether torch.compile made graphs in the window."""
 
 
-def fake_columns(engine: FakeEngine, measured: Measured) -> Row:
+def fake_columns(engine: FakeEngine, measured: Measured, *, link: str) -> Row:
     """Return the columns of a trial in simulated time."""
     layout, reported = engine.config.layout, measured.window
     row: Row = {}
-    if layout.link:
-        kind: Any = {"layout": replace(layout, mode="simulated"), "model": model_of(layout.link)}
+    if link:
+        kind: Any = {"layout": replace(layout, mode="simulated"), "model": model_of(link)}
         num_parameters = engine.workload.num_parameters()
         traces = [
             fake_trace(step_s, num_parameters=num_parameters, **kind)
@@ -84,11 +86,8 @@ def fake_columns(engine: FakeEngine, measured: Measured) -> Row:
 def torch_columns(engine: TorchEngine, measured: Measured) -> tuple[Row, Problems]:
     """Return the columns of a trial on a device, and what is wrong with it."""
     config, step_s = engine.config, measured.window.step_s
-    reported, layout_columns, reasons = _layout_columns(engine, measured.window)
-    row = _step_columns(reported, engine=engine)
-    row |= summary.wait_columns(reported, uses_loader=engine.uses_loader)
+    row, reasons = _columns_over(config.layout.link, engine=engine, measured=measured.window)
     row |= summary.cold_columns(measured.warmup, config=config, cold_s=engine.cold_s, step_s=step_s)
-    row |= layout_columns
     row |= {"num_parameters": engine.num_parameters, "optimizer": engine.optimizer_label}
     if engine.granted is not None:
         row["chip_limit"] = engine.granted.label
@@ -111,6 +110,14 @@ def torch_columns(engine: TorchEngine, measured: Measured) -> tuple[Row, Problem
     return row, problems + declaration_problems(engine)
 
 
+def _columns_over(link: str, *, engine: TorchEngine, measured: Window) -> tuple[Row, list[str]]:
+    """Return the columns of the steps over this link, '' where none is modelled, and reasons."""
+    reported, layout_columns, reasons = _layout_columns(engine, measured, link=link)
+    row = _step_columns(reported, engine=engine)
+    row |= summary.wait_columns(reported, uses_loader=engine.uses_loader)
+    return row | layout_columns, reasons
+
+
 def _step_columns(reported: Window, *, engine: FakeEngine | TorchEngine) -> Row:
     sequences = engine.workload.batch_size(engine.phase) * engine.config.layout.data
     row = summary.speed_columns(reported)
@@ -118,36 +125,38 @@ def _step_columns(reported: Window, *, engine: FakeEngine | TorchEngine) -> Row:
     return row | summary.item_columns(engine.resident)
 
 
-def _layout_columns(engine: TorchEngine, measured: Window) -> tuple[Window, Row, list[str]]:
+def _layout_columns(
+    engine: TorchEngine, measured: Window, *, link: str
+) -> tuple[Window, Row, list[str]]:
     """Return the window that the row's speed comes from, all devices counted; columns; reasons."""
-    layout, link = engine.layout, engine.link
+    layout, modelled = engine.layout, engine.link
     if layout.is_single and layout.grad_accum == 1:
         return measured, {}, []
     if layout.strategy == "pp":
         from bench.measure.engine.pipeline_engine import PipelineEngine
 
         assert isinstance(engine, PipelineEngine)
-        return *engine.simulated(measured, model=model_of(layout.link)), []
+        return *engine.simulated(measured, model=model_of(link)), []
     row: Row = {"overlap": engine.laid_out.overlap or None}
-    if link is None:
+    if modelled is None:
         return _of_all_replicas(measured, layout=layout), row, []
     # On an accelerator: traced after the window, where that cannot disturb it.
-    link.trace_afterwards()
-    link.traces.end()
+    modelled.trace_afterwards()
+    modelled.traces.end()
     linked, reasons, step_s = communication_columns(
-        [notes.trace for _, notes in link.traces.kept],
+        [notes.trace for _, notes in modelled.traces.kept],
         layout=layout,
-        model=link.model,
+        model=model_of(link),
         ran_s=() if layout.mode == "simulated" else measured.step_s,
-        waits_hide=link.waits_hide,
+        waits_hide=modelled.waits_hide,
     )
     row |= linked
     if layout.mode == "simulated":
-        first = len(measured.counts) - link.traces.num_seen
-        counts = [measured.counts[first + number] for number, _ in link.traces.kept]
+        first = len(measured.counts) - modelled.traces.num_seen
+        counts = [measured.counts[first + number] for number, _ in modelled.traces.kept]
         measured = _replayed(measured, step_s=step_s, counts=counts)
     else:
-        row |= link.contended_columns(measured.step_s, row=row)
+        row |= modelled.contended_columns(measured.step_s, row=row)
     return _of_all_replicas(measured, layout=layout), row, reasons
 
 
@@ -181,8 +190,9 @@ def run_request(request: TrialRequest, messages: Messages, *, ranks: Ranks | Non
     if request.config.device == "fake":
         engine = FakeEngine(request)
         measured = _measure(engine, request, messages=messages)
-        row = fake_columns(engine, measured)
-        _send(messages, row, request=request, measured=measured, problems=[])
+        links = (request.config.layout.link, *request.also_links)
+        rows = [fake_columns(engine, measured, link=link) for link in links]
+        _send(messages, rows, request=request, measured=measured, problems=[])
     else:
         _run_torch(request, messages, ranks=ranks)
 
@@ -216,7 +226,9 @@ def _run_torch(request: TrialRequest, messages: Messages, *, ranks: Ranks | None
             for rank, found in enumerate(ranks.gather(problems))
             for code, words in found
         ]
-    _send(messages, row, request=request, measured=measured, problems=problems)
+    columns_over = partial(_columns_over, engine=engine, measured=measured.window)
+    rows = [row, *(row | columns_over(link)[0] for link in request.also_links)]
+    _send(messages, rows, request=request, measured=measured, problems=problems)
 
 
 def _measure(
@@ -242,7 +254,12 @@ def _measure(
 
 
 def _send(
-    messages: Messages, row: Row, *, request: TrialRequest, measured: Measured, problems: Problems
+    messages: Messages,
+    rows: list[Row],
+    *,
+    request: TrialRequest,
+    measured: Measured,
+    problems: Problems,
 ) -> None:
     warmup, window = measured.warmup, measured.window
     problems = problems + summary.trial_problems(
@@ -250,7 +267,8 @@ def _send(
     )
     waits_s = [count.data_wait_s for count in window.counts]
     result = TrialResult(
-        row=row,
+        row=rows[0],
+        over_links=dict(zip(request.also_links, rows[1:], strict=True)),
         reasons=list(dict.fromkeys(code for code, _ in problems)),
         detail="; ".join(words for _, words in problems if words),
         window_start_s=window.start_s,
@@ -259,7 +277,7 @@ def _send(
             warmup_step_s=warmup.step_s,
             step_s=window.step_s,
             step_clock=window.step_clock,
-            data_wait_s=waits_s if "data_wait_s" in row else None,
+            data_wait_s=waits_s if "data_wait_s" in rows[0] else None,
         ),
     )
     messages.send(result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
@@ -44,8 +45,8 @@ class Progress:
     def message(self, message: Stage | StepsSoFar) -> None:
         """Take a message of the running trial."""
 
-    def trial_ended(self, row: Row, *, duration_s: float) -> None:
-        """End a trial with its row."""
+    def trial_ended(self, row: Row, *, duration_s: float, also: Sequence[str] = ()) -> None:
+        """End a trial with its row; further links that its steps were replayed over."""
         if row["status"] not in USABLE:
             self.note(f"{row['workload']}: {describe_row(row)}")
 
@@ -97,11 +98,13 @@ class PlainProgress(Progress):
         """Return the time that so many trials will take; None before the first has ended."""
         return trials * fmean(self._durations_s) if self._durations_s else None
 
-    def trial_ended(self, row: Row, *, duration_s: float) -> None:
+    def trial_ended(self, row: Row, *, duration_s: float, also: Sequence[str] = ()) -> None:
         """Leave a line about the trial."""
-        self._durations_s.append(duration_s)
-        took = format_duration(duration_s)
-        self.note(f"{self.indent}{self._name}: {describe_row(row)} [{took}]")
+        num_rows = 1 + len(also)
+        self._durations_s += [duration_s / num_rows] * num_rows
+        took, replayed = format_duration(duration_s), f", also over {', '.join(also)}"
+        ended = f"{self._name}: {describe_row(row)} [{took}]{replayed if also else ''}"
+        self.note(self.indent + ended)
 
 
 class BarProgress(PlainProgress):
@@ -172,4 +175,5 @@ def _label(planned: Planned) -> str:
     config = planned.config
     compiled = " compiled" if config.compile else ""
     size = f" {config.size}" if config.size else ""
-    return f"{config.name}{size} {config.dtype} batch {planned.batch}{compiled}"
+    over = f" over {config.layout.link}" if config.layout.link else ""
+    return f"{config.name}{size} {config.dtype} batch {planned.batch}{compiled}{over}"

@@ -3,6 +3,7 @@
 Round-robin over the configurations in a random order per round, from the recorded seed: what drifts
 on the machine then falls on all of them alike. A configuration leaves the rounds when its interval
 is narrow enough (never because of what it shows), its time is used up, or it cannot work here.
+Where steps are replayed over a link, those of one trial give a row to each link of the sweep.
 """
 
 from __future__ import annotations
@@ -11,14 +12,18 @@ import itertools
 import os
 import random
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+
+import msgspec
 
 from bench.core.errors import BenchError, MeasurementError
 from bench.core.interrupts import held_back
 from bench.core.paths import short_path
 from bench.devices.host.foreign_load import QUIET_LIMIT_S, wait_for_quiet
-from bench.measure.messages import Failure
+from bench.hardware.costs.cost import model_of
+from bench.measure.messages import Failure, TrialResult
 from bench.measure.timing import validity
 from bench.results.beside_rows import failures_path
 from bench.results.schema import USABLE, Row
@@ -87,7 +92,10 @@ class Runner:
         problem: str | None = None
         try:
             while active := [arm for arm in self.arms if not self._is_over(arm)]:
+                done = {arm.planned.config_hash: len(arm.done) for arm in active}
                 for arm in self._order.sample(active, len(active)):
+                    if len(arm.done) > done[arm.planned.config_hash]:
+                        continue  # it has this round's row by the steps of another
                     if self._is_over(arm):
                         continue  # it has its minimum, and the budget went during this round
                     if self.plan.is_budget_firm and self._left_s() <= 0:
@@ -129,14 +137,26 @@ class Runner:
             return
         trial = arm.next_trial
         started_s = time.monotonic()
-        row = self._attempt(arm, trial=trial)
-        codes = _codes(row)
-        is_spoilt = codes & validity.RETRYABLE and row["status"] not in USABLE
+        together = [arm, *self._replayed_with(arm, trial=trial)]
+        rows = self._attempt(together, trial=trial)
+        codes = _codes(rows[0])
+        is_spoilt = codes & validity.RETRYABLE and rows[0]["status"] not in USABLE
         has_time = time.monotonic() - started_s <= self._left_s()
         # A second attempt must fit into the budget, and not begin in the noise of the first.
         if is_spoilt and has_time and ("foreign_cpu_heavy" not in codes or self._wait_for_quiet()):
-            row = self._attempt(arm, trial=trial)
-            codes = _codes(row)
+            rows = self._attempt(together, trial=trial)
+        for one, row in zip(together, rows, strict=False):  # a failed trial has but its own
+            self._settle(one, row, trial=trial)
+
+    def _replayed_with(self, arm: Arm, *, trial: int) -> list[Arm]:
+        """Return the arms that lack this trial and whose row its steps give too."""
+        steps = _steps_of(arm.planned)
+        others = [one for one in self.arms if one is not arm and steps is not None]
+        lacking = [one for one in others if not one.is_ended and trial not in one.done]
+        return [one for one in lacking if _steps_of(one.planned) == steps]
+
+    def _settle(self, arm: Arm, row: Row, *, trial: int) -> None:
+        codes = _codes(row)
         if row["status"] in USABLE:
             arm.done.add(trial)
             arm.usable.append(row)
@@ -161,24 +181,29 @@ class Runner:
             )
             self.arms.append(self._arm(smaller))
 
-    def _attempt(self, arm: Arm, *, trial: int, refused: Failure | None = None) -> Row:
-        """Run the trial, or only say why it is not begun; either way it has a row."""
-        planned, facts, started_utc = arm.planned, self.facts, utc_now()
-        key = (planned.config_hash, trial)
-        before = [row for row in self.rows if (row["config_hash"], row["trial"]) == key]
-        attempt = max((int(row.get("attempt") or 1) for row in before), default=0) + 1
+    def _attempt(
+        self, arms: Sequence[Arm], *, trial: int, refused: Failure | None = None
+    ) -> list[Row]:
+        """Run the first arm's trial, or only say why it is not begun; either way it has a row.
+
+        The others' follow, where its steps were replayed over their links.
+        """
+        facts, started_utc, arm = self.facts, utc_now(), arms[0]
+        also_links = tuple(other.planned.config.layout.link for other in arms[1:])
         request = make_request(
-            planned,
+            arm.planned,
             trial=trial,
             limits=next_limits(arm.usable, effort=self._effort),
             facts=facts,
             idle_power_w=self._idle_power_w,
         )
+        request = msgspec.structs.replace(request, also_links=also_links)
         observation = Observation(idle_power_w=self._idle_power_w)
         outcome = Outcome(failure=refused)
         was_interrupted = False
         if refused is None:
-            self._announce(planned, trial=trial, attempt=attempt)
+            attempt = self._next_attempt(arm, trial=trial)
+            self._announce(arm.planned, trial=trial, attempt=attempt)
             try:
                 self._wait_for_quiet()
                 started_utc = utc_now()
@@ -193,24 +218,33 @@ class Runner:
                 was_interrupted = True
                 cause = str(interrupt) or "the user"
                 outcome = Outcome(failure=Failure("interrupted", f"stopped by {cause}"))
+        rows = []
         with held_back():
-            row = make_row(
-                planned,
-                facts=facts,
-                request=request,
-                attempt=attempt,
-                started_utc=started_utc,
-                outcome=outcome,
-                observation=observation,
-            )
-            self.rows.append(self.store.append(row))
-            self._keep_samples(row, outcome, observation)
+            for one, became in zip(arms, _over_links(outcome, also_links), strict=False):
+                row = make_row(
+                    one.planned,
+                    facts=facts,
+                    request=request,
+                    attempt=self._next_attempt(one, trial=trial),
+                    started_utc=started_utc,
+                    outcome=became,
+                    observation=observation,
+                )
+                rows.append(self.store.append(row))
+                self.rows.append(rows[-1])
+                self._keep_samples(row, became, observation)
         if refused is None:
-            self._progress.trial_ended(row, duration_s=outcome.duration_s)
-            self._keep_log(row, outcome.log)
+            also = also_links[: len(rows) - 1]
+            self._progress.trial_ended(rows[0], duration_s=outcome.duration_s, also=also)
+            self._keep_log(rows[0], outcome.log)
         if was_interrupted:
             raise KeyboardInterrupt
-        return row
+        return rows
+
+    def _next_attempt(self, arm: Arm, *, trial: int) -> int:
+        key = (arm.planned.config_hash, trial)
+        before = [row for row in self.rows if (row["config_hash"], row["trial"]) == key]
+        return max((int(row.get("attempt") or 1) for row in before), default=0) + 1
 
     def _wait_for_quiet(self) -> bool:
         """Wait until others leave a trial its processors; False where they did not."""
@@ -260,8 +294,30 @@ class Runner:
     def _skip(self, arm: Arm, refusal: tuple[str, str]) -> None:
         """Write the row of a configuration that is not begun."""
         arm.is_ended = True
-        row = self._attempt(arm, trial=arm.next_trial, refused=Failure(*refusal))
+        (row,) = self._attempt([arm], trial=arm.next_trial, refused=Failure(*refusal))
         self._progress.note(f"{arm.planned.config.name}: {row['status']}: {refusal[1]}")
+
+
+def _steps_of(planned: Planned) -> tuple[Planned, int | None] | None:
+    """Return what is measured where steps are replayed over a link; None where they are not.
+
+    Equal but for the link, and over tensor ranks for the nodes: which of them share one is traced.
+    """
+    config, layout = planned.config, planned.config.layout
+    if not layout.link or (layout.mode != "simulated" and config.device != "fake"):
+        return None
+    node_size = None if layout.tensor == 1 else model_of(layout.link).topology.node_size
+    steps = replace(config, layout=replace(layout, link=""))
+    return replace(planned, config=steps), node_size
+
+
+def _over_links(outcome: Outcome, links: Sequence[str]) -> list[Outcome]:
+    """Return what became of a trial, and the same over further links where it has a result."""
+    result = outcome.result
+    if not isinstance(result, TrialResult):
+        return [outcome]
+    others = [msgspec.structs.replace(result, row=result.over_links[link]) for link in links]
+    return [outcome, *(replace(outcome, result=other) for other in others)]
 
 
 def _codes(row: Row) -> set[str]:

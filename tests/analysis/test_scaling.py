@@ -79,6 +79,20 @@ def test_slowdown_is_against_the_fastest_link_of_one_mode_device_count_and_layou
     assert [[run.num_devices for run in family] for family in real] == [[1, 4]]
 
 
+def test_slowdown_of_steps_replayed_over_both_links_is_trial_by_trial() -> None:
+    rows = three_links(mode="simulated")
+    for row, factor in zip(rows[3:6], (0.999, 1.0, 1.001), strict=True):
+        row["step_median_ms"] = float(str(row["step_median_ms"])) * factor
+    found = slowdowns(rows)["simulated", "h800-nvlink"]
+    # Logarithms of 0.999, 1 and 1.001 have a standard deviation of 0.001; t of 2 degrees is 4.3027.
+    assert found is not None and found.ratio.half_width == pytest.approx(0.0024841, rel=1e-3)
+    # Measured one by one they are as unsure as any two configurations.
+    for row in rows[3:6]:
+        row["started_utc"] = f"2026-01-02T03:05:0{row['trial']}Z"
+    found = slowdowns(rows)["simulated", "h800-nvlink"]
+    assert found is not None and found.ratio.half_width == pytest.approx(HALF_WIDTH, rel=0.1)
+
+
 def test_efficiency_is_against_one_device_of_the_same_mode_or_against_compute() -> None:
     together = [*real_run(), *real_run(25.0, devices=8)]
     # 20 items/s alone; 16 items in 125 ms together, a sixteenth of 8 x 20 less: 128 / 160.

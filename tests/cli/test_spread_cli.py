@@ -10,7 +10,9 @@ import pytest
 from bench.core.errors import UsageError
 from bench.core.nouns import Device, Layout
 from bench.measure.inspection import FAKE
+from bench.results.beside_rows import read_samples
 from bench.results.schema import Row, Value
+from bench.results.store import samples_path
 from bench.run.planning.layout_flags import make_layouts
 from bench.run.planning.modes import choose_mode, is_sure, longest_s
 from bench.run.planning.request import RunRequest, split_links
@@ -223,6 +225,36 @@ def test_a_sweep_over_devices_and_links_says_what_each_row_is(ask: Ask, tmp_path
     (config,) = planned(ask, *TRAIN, "--grad-accum", "4")
     found = (config["layout"]["grad_accum"], config["layout"]["data"])
     assert found == (4, 1), "accumulation alone is still one device"
+
+
+def test_steps_of_one_trial_are_replayed_over_every_link_and_a_lost_row_alone_is_made_again(
+    ask: Ask, tmp_path: Path
+) -> None:
+    links = ("h100-nvlink", "10gbe", "h800-nvlink*4/ndr")
+    sweep = ("--devices", "8", "--link", ",".join(links), "--trials", "2")
+    said = ask(*TRAIN, "--out", tmp_path, *sweep).err
+    assert said.count(", also over ") == 2 and said.count("] imaging-train") == 2
+    path = only_file(tmp_path)
+    rows = rows_in(tmp_path)
+    samples = read_samples(samples_path(path))
+    assert len(rows) == len(samples) == 6 and len({row["config_hash"] for row in rows}) == 3
+    for trial in (0, 1):
+        found = {row["link"]: row for row in rows if row["trial"] == trial}
+        assert found.keys() == set(links)
+        for column in ("compute_step_ms", "started_utc", "attempt"):
+            assert len({row[column] for row in found.values()}) == 1, column
+        assert len({row["step_median_ms"] for row in found.values()}) == 3
+        # The ranks lie on each link's own nodes, whichever of them was measured.
+        methods = {link: row["link_method"] for link, row in found.items()}
+        assert methods["h100-nvlink"] == "curve" != methods["h800-nvlink*4/ndr"]
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]))
+    said = ask("run", "--resume", path).err
+    assert "[6/6]" in said and "also over" not in said
+    again = rows_in(tmp_path)
+    assert again[:-1] == rows[:-1]
+    for column in ("link", "trial", "config_hash", "compute_step_ms", "step_median_ms"):
+        assert again[-1][column] == rows[-1][column], column
 
 
 UNLIKE: dict[str, dict[str, Value]] = {

@@ -18,7 +18,7 @@ from bench.core.nouns import Device, Layout
 from bench.devices.host.cpu_noise import CpuSnapshot, ProcessTimes, take_snapshot
 from bench.devices.telemetry.common import Baseline, Sample
 from bench.measure.inspection import Inspection, torch_facts
-from bench.measure.messages import Samples, Stage, TrialResult
+from bench.measure.messages import Failure, Samples, Stage, TrialResult
 from bench.run import runner, session
 from bench.run.launching import observation as watched
 from bench.run.launching.child import Outcome
@@ -45,7 +45,7 @@ def columns_of(observation):
 
 def begun(folder, *, facts, **flags):
     """Plan a run of the fake device and begin it on one with these facts."""
-    request = RunRequest(workloads=("sleep-infer",), device="fake", **flags)
+    request = RunRequest(**{"workloads": ("sleep-infer",), "device": "fake", **flags})
     plan, inspection = session.prepare(request, note=lambda _: None)
     inspection = replace(inspection, device=replace(inspection.device, **facts))
     return session.begin(plan, inspection, folder=folder, note=print)
@@ -221,6 +221,32 @@ def test_a_trial_waits_for_quiet_and_is_not_repeated_in_the_same_noise(
     assert done == expected and not left
     assert [row["status"] for row in rows] == ["INVALID", "OK"][: len(rows)]
     assert stderr.getvalue().count("waiting for quiet: make") == len(rows), "once for each attempt"
+
+
+def test_what_spoils_a_trial_spoils_its_rows_over_all_links_and_they_are_repeated(
+    monkeypatch, tmp_path
+):
+    def run_watched(request, **_):
+        asked.append(request.also_links)
+        over = {link: {"step_median_ms": 2.0} for link in request.also_links}
+        reasons = ["foreign_cpu_heavy"] if len(asked) == 1 else []
+        found = {"row": {"step_median_ms": 1.0}, "over_links": over, "reasons": reasons}
+        if len(asked) == 4:
+            return Outcome(failure=Failure("crashed", "in words"))
+        return Outcome(result=msgspec.structs.replace(RESULT, **found))
+
+    asked = []
+    monkeypatch.setattr(runner, "wait_for_quiet", lambda **_: True)
+    monkeypatch.setattr(runner, "run_watched", run_watched)
+    links = {"links": ("10gbe", "pcie4"), "workloads": ("sleep-train",)}
+    run = begun(tmp_path, facts={}, devices=(2,), trials=3, **links)
+    rows = run.run(Progress()).rows
+    assert all(len(one) == 1 for one in asked[:3])
+    found = [(row["trial"], row["attempt"], row["status"]) for row in rows]
+    spoilt, good, third = (0, 1, "INVALID"), (0, 2, "OK"), (1, 1, "OK")
+    assert found[:6] == [spoilt, spoilt, good, good, third, third]
+    assert [row["step_median_ms"] for row in rows[:6]] == [1.0, 2.0] * 3
+    assert found[6] == (2, 1, "FAILED"), "without a result each link has its own"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ nothing is modelled (mode `real`) nothing of this can be separated from compute,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import get_args
 
@@ -24,7 +25,7 @@ from bench.emulate.replay import (
     replay,
     straggler_step_s,
 )
-from bench.hardware.costs.collectives import Op
+from bench.hardware.costs.collectives import Group, Op
 from bench.hardware.costs.cost import CostModel
 from bench.results.schema import Row
 
@@ -88,6 +89,7 @@ def communication_columns(
     """
     is_free = layout.mode == "simulated"
     hides = waits_hide or not is_free
+    traces = [_regrouped(trace, group=model.group_of(range(layout.devices))) for trace in traces]
     replays, low, high = (
         [
             replay(trace, model=model, bound=bound, is_free=is_free, waits_hide=hides)
@@ -123,6 +125,15 @@ def communication_columns(
     row |= {"simulated_step_ms": fmean(step_s) * 1e3, "simulated_error_frac": error_frac}
     disagrees = layout.mode == "emulated" and abs(error_frac) > AGREEMENT_FRAC
     return row, ["simulation_disagrees"] if disagrees else [], step_s
+
+
+def _regrouped(trace: StepTrace, *, group: Group) -> StepTrace:
+    """Return the trace whose collectives of all ranks lie on another model's nodes."""
+    moved = (
+        replace(one, group=group) if one.group.num_ranks == group.num_ranks else one
+        for one in trace.collectives
+    )
+    return replace(trace, collectives=tuple(moved))
 
 
 def _methods(trace: StepTrace, *, model: CostModel) -> str:

@@ -162,37 +162,32 @@ def test_graphs_that_were_skipped_are_noticed(monkeypatch: pytest.MonkeyPatch) -
     assert {"no_cuda_graphs", "simulation_disagrees"} <= REASONS.keys()
 
 
-LAYOUTS: tuple[tuple[str, dict[str, Any]], ...] = (
-    *(("ddp", {"data": 2, "mitigate": one}) for one in ("", "bf16", "powersgd-1", "diloco-4")),
-    ("ddp", {"data": 2, "mitigate": "diloco-3+fp16", "grad_accum": 2}),
-    ("fsdp", {"data": 2}),
-    ("tp", {"tensor": 2}),
-    ("pp", {"pipeline": 2, "grad_accum": 4}),
+LAYOUTS: tuple[dict[str, Any], ...] = (
+    *({"strategy": "ddp", "data": 2, "mitigate": one} for one in ("", "bf16", "powersgd-1")),
+    {"strategy": "ddp", "data": 2, "mitigate": "diloco-4"},
+    {"strategy": "ddp", "data": 2, "mitigate": "diloco-3+fp16", "grad_accum": 2},
+    {"strategy": "fsdp", "data": 2},
+    {"strategy": "tp", "tensor": 2},
+    {"strategy": "pp", "pipeline": 2, "grad_accum": 4},
 )
 
 
 @pytest.mark.parametrize("mode", ["simulated", "emulated"])
 def test_the_step_of_every_layout_lies_in_its_bracket_and_waits_for_what_is_sent(mode: Any) -> None:
-    """Of 5 steps that a smoke run would do at least a mitigation's period is done, and whole."""
-    link = "bw=30MB/s,latency=1.1ms"  # long enough for a host to keep
-    for strategy, sizes in LAYOUTS:
-        if (strategy, mode) == ("pp", "emulated"):
-            continue  # a pipeline is simulated only
-        layout = Layout(mode=mode, strategy=strategy, link=link, **sizes)  # type: ignore[arg-type]
-        try:
-            row = result_of(request_of("llm-train", overrides={"layers": 4}, layout=layout)).row
-        finally:
-            if dist.is_initialized():
-                dist.destroy_process_group()
+    """A window of a few steps goes on to the end of a mitigation's period."""
+    for sizes in LAYOUTS if mode == "simulated" else LAYOUTS[:-1]:
+        # Long enough for a host to keep.
+        layout = Layout(mode=mode, link="bw=30MB/s,latency=1.1ms", **sizes)
+        row = result_of(request_of("llm-train", overrides={"layers": 4}, layout=layout)).row
+        if dist.is_initialized():
+            dist.destroy_process_group()
         (trials,) = gather([{**BASE, **row, "mitigation": layout.mitigate or None, "trial": 0}])
         assert trials.step_s is not None and trials.step_ends_s is not None
         low_s, high_s = trials.step_ends_s
         # A window ends a reading of the clock after its last step.
         assert low_s <= trials.step_s.value * 1.01 and trials.step_s.value <= high_s * 1.01, layout
-        low_ms, total_ms, high_ms, exposed_ms = (
-            float(str(row[f"comm_{name}_ms"])) for name in ("low", "total", "high", "exposed")
-        )
+        names = ("comm_low_ms", "comm_total_ms", "comm_high_ms", "comm_exposed_ms")
+        low_ms, total_ms, high_ms, exposed_ms = (trials.mean(name) or 0.0 for name in names)
         assert 0.0 < low_ms < total_ms < high_ms, layout
         assert exposed_ms <= total_ms * 1.001 or mode == "emulated", layout
-        period_steps = parse_mitigation(layout.mitigate).period_steps
-        assert int(str(row["steps"])) % period_steps == 0, layout
+        assert int(str(row["steps"])) % parse_mitigation(layout.mitigate).period_steps == 0, layout

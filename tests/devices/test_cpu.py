@@ -148,9 +148,9 @@ def test_processes_are_read_whatever_their_name_and_found_at_every_depth(machine
     assert all_processes(root=root) == {(12, 9.0): times}
     tree = {
         (pid, 0.0): replace(times, parent_pid=parent)
-        for pid, parent in {1: 0, 2: 1, 3: 2, 4: 1}.items()
+        for pid, parent in {1: 0, 2: 1, 3: 2, 4: 1, 5: 3}.items()
     }
-    assert descendants(tree, pids=[2]) == {(2, 0.0), (3, 0.0)}
+    assert descendants(tree, pids=[2]) == {(2, 0.0), (3, 0.0), (5, 0.0)}
     assert descendants(tree, pids=[99]) == set()
 
 

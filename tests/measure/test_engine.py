@@ -1,7 +1,6 @@
 """A net built on its device and compiled for its shapes, one optimizer step, what a dtype means."""
 
 import warnings
-import weakref
 from typing import Any, ClassVar
 
 import pytest
@@ -9,7 +8,6 @@ import torch
 from torch import nn
 
 from bench.measure.engine import steps
-from bench.measure.engine.feed import loader_feed
 from bench.measure.engine.precision import set_matmul_precision
 from bench.measure.engine.steps import TrainStep
 from bench.measure.engine.torch_engine import TorchEngine
@@ -187,16 +185,3 @@ def test_tf32_is_on_for_tf32_alone_and_only_a_warning_of_ours_fails_a_test() -> 
     for module in ("bench.measure.engine.steps", "torchless"):
         with pytest.raises(UserWarning):
             warnings.warn_explicit("mend me", UserWarning, "steps.py", 1, module=module)
-
-
-def test_a_loaders_batch_is_let_go_before_the_next_is_made() -> None:
-    made: list[weakref.ref[torch.Tensor]] = []
-
-    def make() -> torch.Tensor:
-        assert not any(one() is not None for one in made)
-        batch = torch.zeros(1)
-        made.append(weakref.ref(batch))
-        return batch
-
-    feed = loader_feed(iter(make, None), move=torch.clone)
-    assert len([next(feed)[0] for _ in range(3)]) == len(made)

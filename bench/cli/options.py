@@ -24,6 +24,11 @@ Workloads = Annotated[
     list[str] | None,
     Option("--workload", "-w", help="Only these of the files: imaging, imaging:train, llm-*."),
 ]
+To = Annotated[str | None, Option(help="Chips of the catalogue, such as h20,l4; or all.")]
+SizeFor = Annotated[
+    str | None,
+    Option(help="Target: 'imaging-infer < 30s', 'llm-train 1e9 tokens/day', '... in 7 days'."),
+]
 OutputFormat = Annotated[str, Option("--format", help="table, markdown or json.")]
 Strict = Annotated[bool, Option("--strict", help="Exit with 3 when anything stays undecided.")]
 FailOn = Annotated[

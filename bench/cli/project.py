@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Option
 
-from bench.cli.options import AsJson, OutputFormat, ResultFiles, Workloads, chosen_format
+from bench.cli.options import (
+    AsJson,
+    OutputFormat,
+    ResultFiles,
+    SizeFor,
+    To,
+    Workloads,
+    chosen_format,
+)
 from bench.cli.output import print_answer, print_note
 from bench.core.errors import ExitCode, NothingMatchedError, UsageError
 from bench.core.nouns import Chip
@@ -18,14 +26,15 @@ if TYPE_CHECKING:
     from bench.analysis.projection.measured import Start
     from bench.analysis.projection.roofs import Unknown
     from bench.hardware.costs.cost import CostModel
+    from bench.report.tables.grid import Grid
+
+    Answer = tuple[list[Grid], list[str], Callable[[], dict[str, object]]]
 
 
 def project(
     files: ResultFiles,
     workload: Workloads = None,
-    to: Annotated[
-        str | None, Option(help="Chips of the catalogue, such as h20,l4; or all.")
-    ] = None,
+    to: To = None,
     devices: Annotated[int, Option(help="Chips that share the work.")] = 1,
     link: Annotated[
         str | None, Option(help="Link between them, such as h20-nvlink; default: its own.")
@@ -33,10 +42,7 @@ def project(
     score: Annotated[
         bool, Option("--score", help="Score the method on a CSV of published ratios.")
     ] = False,
-    size_for: Annotated[
-        str | None,
-        Option(help="Target: 'imaging-infer < 30s', 'llm-train 1e9 tokens/day', '... in 7 days'."),
-    ] = None,
+    size_for: SizeFor = None,
     profile_operators: Annotated[
         bool, Option("--profile-operators", help="First profile, here, what has no profile yet.")
     ] = False,
@@ -52,15 +58,18 @@ def project(
         return
     if profile_operators:
         _profile(files)
-    found, left_out = _measured(files, workloads=workload or ())
+    found, left_out = measured(files, workloads=workload or (), note=print_note)
     if size_for is not None:
         if devices != 1:
             raise UsageError("--size-for finds the number of devices itself: leave --devices out")
-        _size_for(size_for, found, to=to, link=link, form=form)
-        return
-    if to is None:
+        grids, lines, document = sized(size_for, found, to=to, link=link)
+    elif to is None:
         raise UsageError("say where to: --to h20,l4 (or all), --size-for TARGET, or --score")
-    _project(found, left_out, chips=_chips(to), devices=devices, link=link, form=form)
+    else:
+        grids, lines, document = projected(found, left_out, to=to, devices=devices, link=link)
+    print_answer(form, grids, lines=lines, document=document)
+    if not grids:
+        raise typer.Exit(int(ExitCode.NOTHING_MATCHED))
 
 
 def _profile(files: Sequence[Path]) -> None:
@@ -73,14 +82,15 @@ def _profile(files: Sequence[Path]) -> None:
             session.record_profiles(begun, note=print_note)
 
 
-def _measured(
-    files: Sequence[Path], *, workloads: Sequence[str]
+def measured(
+    files: Sequence[Path], *, workloads: Sequence[str], note: Callable[[str], None]
 ) -> tuple[list[Start], list[Unknown]]:
+    """What the files hold to project from, and what is none; refuses where nothing is."""
     from bench.analysis.projection.measured import measured_of
     from bench.results.beside_rows import read_profiles
     from bench.results.reader import read_together
 
-    read = read_together(files, note=print_note, workloads=workloads)
+    read = read_together(files, note=note, workloads=workloads)
     profiles = {
         (run_id, *key): profile
         for path, rows in zip(files, read, strict=True)
@@ -122,15 +132,10 @@ def _cost_model(
     return CostModel(topology)
 
 
-def _project(
-    found: Sequence[Start],
-    left_out: Sequence[Unknown],
-    *,
-    chips: Sequence[Chip],
-    devices: int,
-    link: str | None,
-    form: str,
-) -> None:
+def projected(
+    found: Sequence[Start], left_out: Sequence[Unknown], *, to: str, devices: int, link: str | None
+) -> Answer:
+    """Tables, lines below them and document of each start on each chip."""
     from bench.analysis.projection import projected as projection
     from bench.analysis.projection.roofs import Unknown
     from bench.analysis.projection.sizing import projection_document
@@ -148,18 +153,15 @@ def _project(
             link=_cost_model(link, chip, devices=devices, is_training=one.is_training),
         )
         for one in found
-        for chip in chips
+        for chip in _chips(to)
     ]
     reported = [one for one in answers if isinstance(one, projection.Projected)]
     refused = [one for one in answers if isinstance(one, Unknown)]
-    print_answer(
-        form,
+    return (
         [projected_grid(reported)] if reported else [],
-        lines=refusal_lines(refused, left_out),
-        document=lambda: projection_document(reported, refused, left_out),
+        refusal_lines(refused, left_out),
+        lambda: projection_document(reported, refused, left_out),
     )
-    if not reported:
-        raise typer.Exit(int(ExitCode.NOTHING_MATCHED))
 
 
 def _score(files: Sequence[Path], *, form: str) -> None:
@@ -173,9 +175,8 @@ def _score(files: Sequence[Path], *, form: str) -> None:
     )
 
 
-def _size_for(
-    text: str, found: Sequence[Start], *, to: str | None, link: str | None, form: str
-) -> None:
+def sized(text: str, found: Sequence[Start], *, to: str | None, link: str | None = None) -> Answer:
+    """Chips that meet a target; no table where none does."""
     from bench.analysis.projection import sizing
     from bench.report.tables.project_tables import missed_lines, size_grid
 
@@ -184,11 +185,8 @@ def _size_for(
     target = sizing.in_items(target, start)
     others = [one for one in found if one.workload == start.workload and one is not start]
     choices, missed = sizing.size(target, start, _chips(to or "all"), link=link)
-    print_answer(
-        form,
-        [size_grid(target, choices, start=start, others=others)],
-        lines=missed_lines(missed),
-        document=lambda: sizing.sizing_document(target, start, choices, missed),
+    return (
+        [size_grid(target, choices, start=start, others=others)] if choices else [],
+        missed_lines(missed),
+        lambda: sizing.sizing_document(target, start, choices, missed),
     )
-    if not choices:
-        raise typer.Exit(int(ExitCode.NOTHING_MATCHED))

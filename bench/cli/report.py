@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from bench.cli.options import AsJson, ResultFiles, Workloads
+from bench.cli.options import AsJson, ResultFiles, SizeFor, To, Workloads
 from bench.cli.output import print_json, print_note
 
 
@@ -18,6 +18,8 @@ def report(
         "report.html"
     ),
     workload: Workloads = None,
+    to: To = None,
+    size_for: SizeFor = None,
     claims: Annotated[
         bool, Option("--claims", help="Add which published claims hold, with these rows.")
     ] = False,
@@ -36,17 +38,27 @@ def report(
     from bench.cli.claims import judged
     from bench.cli.compare import labels
     from bench.cli.gap import command
+    from bench.cli.project import measured, projected, sized
+    from bench.report.page.content import Part, Prose
     from bench.report.page.evidence import gather_evidence
     from bench.report.page.report_page import check_output, sections_of, write_report
 
     check_output(output)
     named = list(zip(labels(files), files, strict=True))
     evidence = gather_evidence(named, note=print_note, workloads=workload or ())
+    projections: list[Part] = []
+    if to or size_for:
+        found, left_out = measured(files, workloads=workload or (), note=lambda _: None)
+        answers = [projected(found, left_out, to=to, devices=1, link=None)] if to else []
+        answers += [sized(size_for, found, to=to)] if size_for else []
+        for grids, lines, _ in answers:
+            projections += [*grids, Prose(lines=tuple(lines), is_list=True)]
     every_claim = find_claims(ledger=read_ledger()) if claims else ()
     sections = sections_of(
         evidence,
         strictness=Strictness(noise_floors=floors_by_key()),
         command=command,
+        projections=projections,
         verdicts=judged(every_claim, files, with_reference=True) if claims else (),
     )
     made_utc = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -71,6 +71,21 @@ def test_workloads_of_the_files_are_chosen_as_run_names_them(
     assert "left out by --workload: imaging-infer" in output.read_text()
 
 
+def test_a_report_has_the_tables_of_projection_and_sizing(
+    csv: str, tmp_path: Path, ask: Ask
+) -> None:
+    words = ("--to", "h20,l4", "-w", "imaging:train")
+    target = ("--size-for", "imaging-train 250000 steps in 7 days")
+    output = tmp_path / "report.md"
+    document = ask("report", csv, *words, *target, "-o", output, "--json").document
+    assert document["sections"][-2:] == ["projection", "provenance"]
+    page = output.read_text().splitlines()
+    for more in ((), target):
+        lines = ask("project", csv, *words, *more, "--format", "markdown").out.splitlines()
+        assert len(lines) > 8 and [line for line in lines if line and line not in page] == []
+    assert "projection" not in ask("report", csv, "-o", output, "--json").document["sections"]
+
+
 def test_a_target_is_sized_over_the_catalogue_with_its_export_rules(
     csv: str, write: Write, ask: Ask
 ) -> None:

@@ -97,11 +97,9 @@ def parse_target(text: str) -> Target:
 
 def in_items(target: Target, start: Start) -> Target:
     """The same target in items where it is in optimizer steps, as long as the start's."""
-    if target.unit not in STEPS or target.items_per_s is None:
-        return target
-    per_step = start.items_per_step
-    num_items = None if target.num_items is None else target.num_items * per_step
-    return replace(target, items_per_s=target.items_per_s * per_step, num_items=num_items)
+    per_step = start.items_per_step if target.unit in STEPS else 1.0
+    per_s, num_items = (one and one * per_step for one in (target.items_per_s, target.num_items))
+    return replace(target, items_per_s=per_s, num_items=num_items)
 
 
 def start_for(target: Target, found: Sequence[Start]) -> Start:

@@ -110,8 +110,9 @@ class ExportedRows:
         """Lines for stderr about what gives no figure; none when every row does."""
         kinds = Counter(map(_kind, self.unusable))
         reported = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-        every = counted(self.num_rows, "row")
-        lost = f"{len(self.unusable)} of {every} not usable and without figures"
+        lost = (
+            f"{len(self.unusable)} of {counted(self.num_rows, 'row')} not usable, without figures"
+        )
         again = f"{counted(self.num_repeated, 'row')} given more than once and counted once"
         return [f"{lost}: {reported}"] * bool(kinds) + [again] * bool(self.num_repeated)
 

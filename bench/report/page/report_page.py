@@ -21,7 +21,7 @@ from bench.core.errors import UsageError, one_of
 from bench.core.units import counted
 from bench.report.page import sections_analysis as analysis
 from bench.report.page import sections_rows as rows
-from bench.report.page.content import Section
+from bench.report.page.content import Part, Section, section
 from bench.report.page.evidence import Evidence
 from bench.report.tables.cells import Cell
 from bench.report.tables.grid import markdown_cell, markdown_table, plain
@@ -66,6 +66,7 @@ def sections_of(
     *,
     strictness: Strictness,
     command: Callable[[Missing], str],
+    projections: Sequence[Part] = (),
     verdicts: Sequence[ClaimVerdict],
 ) -> list[Section]:
     """Sections that have something to rest on.
@@ -85,6 +86,7 @@ def sections_of(
         rows.energy(evidence),
         analysis.sweeps(evidence),
         analysis.comparison(evidence, strictness=strictness),
+        section("projection", "Projected to chips that are not here", *projections),
         analysis.claims(verdicts) if verdicts else None,
         rows.provenance(evidence),
     )

@@ -219,8 +219,7 @@ def _trace(name: str, series: Sequence[tuple[Array, Array]]) -> Plot:
         first = f"first step {format_duration(float(warmup[0]))}, " if len(warmup) else ""
         words = (
             f"{counted(len(warmup), 'warm-up step')}, {first}then "
-            f"{counted(len(steps), 'step')} around "
-            f"{_at(steps, 0.5)}, slowest {_at(steps, 1.0)}"
+            f"{counted(len(steps), 'step')} around {_at(steps, 0.5)}, slowest {_at(steps, 1.0)}"
         )
         curves.append(DrawnCurve(label=f"trial {number}", points=points, words=words))
     has_warmup = any(len(warmup) for warmup, _ in series)

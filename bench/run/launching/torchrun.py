@@ -88,8 +88,7 @@ def check_devices(world: World | None, *, devices: tuple[int, ...]) -> None:
         asked = ",".join(map(str, devices))
         raise UsageError(
             f"--devices {asked} does not go with torchrun, which started "
-            f"{counted(world.num_ranks, 'rank')}; "
-            "leave --devices out, or start as many ranks"
+            f"{counted(world.num_ranks, 'rank')}; leave --devices out, or start as many ranks"
         )
 
 

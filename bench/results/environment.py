@@ -174,7 +174,7 @@ def git_commit(*, root: Path = SOURCE_ROOT) -> str | None:
         return None
     # GIT_DIR and its like would answer for another repository, as inside a git hook.
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    # Not `describe --dirty`, which locks and rewrites the index whatever it is told.
+    # Not `describe --dirty`, which locks and rewrites the index all the same.
     status = ["status", "--porcelain=v2", "--branch", "--no-ahead-behind", "--untracked-files=no"]
     try:
         done = subprocess.run(

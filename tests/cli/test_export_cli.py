@@ -68,6 +68,7 @@ def test_what_cannot_be_read_written_or_must_not_be_replaced_is_one_line(
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     for path, output, reported in (
         (good, good, "is one of the result files"),
+        (good, tmp_path, "is a folder; give the name of a file"),
         (good, tmp_path / "missing" / "out.json", "cannot be written"),
         (tmp_path / "other.csv", tmp_path / "out.json", "is no result file"),
     ):

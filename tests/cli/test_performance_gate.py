@@ -120,7 +120,9 @@ def test_calibrate_keeps_a_noise_floor_that_compare_takes_up(ask: Ask) -> None:
 def test_gap_measures_the_half_that_is_missing(ask: Ask, tmp_path: Path) -> None:
     flags = ("--device", "fake", "--size", "tiny", "--quiet")
     path = ask("run", "--workload", "llm-train", *flags).out.strip()
-    assert "bench run --workload llm-prefill" in ask("gap", path, code=5).out
+    said = ask("gap", path, code=5).out
+    assert "bench run --workload llm-prefill" in said
+    assert not re.search("--(threads|workers|seed)", said), "what is the machine's is left to it"
     out = ask("gap", path, "--run").out
     assert "llm" in out and "prefill" in out
     assert len(list((tmp_path / "results").glob("*.csv"))) == 2

@@ -219,6 +219,10 @@ class Workload(ABC):
     def check_data(self, data: Path) -> None:
         """Raise `bench.core.errors.DataError` naming the file --data cannot use; torch-free."""
 
+    def data_used(self, phase: Phase, data: Path) -> str:
+        """Say in a few words which part of --data is used, '' where it is all; torch-free."""
+        return ""
+
     def comparable(self, phase: Phase, output: Any) -> Any:
         """Return the part of a step's output that must agree between devices up to rounding.
 

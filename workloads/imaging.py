@@ -66,7 +66,7 @@ class Workload(UNet, bench.workload.Workload):
     )
 
     cases: int = 8
-    """Cases trained on at most, and held out at most; each is prepared once, before measuring."""
+    """Cases trained on at most, and inferred at most; each is prepared once, before measuring."""
     spacing_mm: str = "median"
     """To what --data is resampled: 'median' of the training cases, or such as '1.5x0.8x0.8'."""
     window_hu: tuple[int, ...] = (-160, 240)
@@ -173,6 +173,18 @@ class Workload(UNet, bench.workload.Workload):
     def resident_batches(self, phase: Phase) -> int:
         """Return every volume that `cases` allows: they differ."""
         return max(self.cases, super().resident_batches(phase))
+
+    def data_used(self, phase: Phase, data: Path) -> str:
+        """Name the first cases that are used, and say how many there are."""
+        from workloads._imaging.dataset_json import read_folder
+
+        folder, index = read_folder(data), int(not phase.is_training)
+        used, every = folder.split(self.cases)[index], folder.split()[index]
+        names = [one.images[0].name.split(".")[0].removesuffix("_0000") for one in used[:3]]
+        named = ", ".join(names) + ", ..." * (len(used) > 3)
+        rest = f"; --set cases={len(every)} takes all" if len(used) < len(every) else ""
+        what = "to train on" if phase.is_training else "held out"
+        return f"cases {what}, {len(used)} of {len(every)} used: {named}{rest}"
 
     def check_data(self, data: Path) -> None:
         """Read every file that would be used."""

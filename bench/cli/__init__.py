@@ -54,9 +54,7 @@ def _common(
     ] = False,
     traceback: Annotated[
         bool,
-        typer.Option(
-            TRACEBACK_FLAG, help="print tracebacks: of a fault of bench's own, of a failed trial"
-        ),
+        typer.Option(TRACEBACK_FLAG, help="print tracebacks, those of failed trials too"),
     ] = False,
 ) -> None:
     pass

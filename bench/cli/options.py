@@ -64,24 +64,6 @@ class Verbs(TyperGroup):
         _write_groups(formatter, groups)
 
 
-class PathsCommand(TyperCommand):
-    """A command that expands ~ in each of its paths.
-
-    A shell leaves it as it is in --out=~/results, and so does what sets a variable for a job.
-    """
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
-        for parameter in self.params:
-            value = ctx.params.get(parameter.name)
-            if parameter.type.name == "path" and value:
-                flag = parameter.human_readable_name.removesuffix("...")
-                if parameter.param_type_name == "option":
-                    flag = max(parameter.opts, key=len)
-                ctx.params[parameter.name] = _expanded(value, what=flag)
-        return super().invoke(ctx)
-
-
 def _expanded(value: Any, *, what: str) -> Any:
     from bench.core.paths import user_path
 
@@ -90,8 +72,12 @@ def _expanded(value: Any, *, what: str) -> Any:
     return user_path(str(value), what=what)
 
 
-class Verb(PathsCommand):
-    """A verb whose help lists flags by subject, and names the environment's rule in one line."""
+class Verb(TyperCommand):
+    """A verb whose help lists flags by subject, and names the environment's rule in one line.
+
+    It expands ~ in each of its paths: a shell leaves it as it is in --out=~/results, and so does
+    what sets a variable for a job.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the flags, each from the variable of its name where it is not typed."""
@@ -106,6 +92,13 @@ class Verb(PathsCommand):
     def invoke(self, ctx: Any) -> Any:
         """Run the verb; what it refuses names the variable that it is from."""
         try:
+            for parameter in self.params:
+                value = ctx.params.get(parameter.name)
+                if parameter.type.name == "path" and value:
+                    flag = parameter.human_readable_name.removesuffix("...")
+                    if parameter.param_type_name == "option":
+                        flag = max(parameter.opts, key=len)
+                    ctx.params[parameter.name] = _expanded(value, what=flag)
             return super().invoke(ctx)
         except BenchError as error:
             error.args = (_with_variables(str(error), ctx=ctx),)
@@ -126,9 +119,8 @@ class Verb(PathsCommand):
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Name the rule of the environment's variables."""
         formatter.write_paragraph()
-        formatter.write_text(
-            f"Each flag can be set in the environment, as {_variable(ctx, '--flag')}."
-        )
+        name = _variable(ctx, "--flag")
+        formatter.write_text(f"Each flag can be set in the environment, as {name}.")
 
 
 def _variable(ctx: Any, flag: str) -> str:

@@ -194,10 +194,7 @@ def chip(name: str) -> Chip:
     if len(found) == 1:
         return rows[found[0]]
     if found:
-        more = ", ..." if len(found) > 8 else ""
-        raise UsageError(
-            f"chip {name!r} is ambiguous: {', '.join(found[:8])}{more}; name one of them"
-        )
+        raise UsageError(f"chip {name!r} is ambiguous: {', '.join(found)}; name one of them")
     stems = {id.split("-")[0]: id for id in reversed(rows)} | {id: id for id in rows}
     near = get_close_matches(name.lower(), list(stems), n=3)
     near = list(dict.fromkeys(stems[stem] for stem in near))

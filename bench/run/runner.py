@@ -13,6 +13,7 @@ import os
 import random
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -236,7 +237,8 @@ class Runner:
         if refused is None:
             also = also_links[: len(rows) - 1]
             self._progress.trial_ended(rows[0], duration_s=outcome.duration_s, also=also)
-            self._keep_log(rows[0], outcome.log)
+            if outcome.log:
+                self._keep_log(rows[0], outcome.log)
         if was_interrupted:
             raise KeyboardInterrupt
         return rows
@@ -268,17 +270,12 @@ class Runner:
 
     def _keep_log(self, row: Row, log: str) -> None:
         """Keep what a failed trial wrote, with its traceback, and say once where it is."""
-        if not log:
-            return
-        path, said = failures_path(self.store.path), ""
+        path = failures_path(self.store.path)
         title = f"{row['workload']}, trial {row['trial']}, attempt {row['attempt']}"
-        try:
-            with path.open("a", encoding="utf-8", errors="replace") as file:
-                file.write(f"{title}: {row.get('detail')}\n{log}\n\n")
-        except OSError as error:
-            said = f"what it wrote is not kept: {error.strerror}"
-        if not self._has_failures:
-            self._progress.note(said or f"its output and traceback are in {short_path(path)}")
+        with suppress(OSError), path.open("a", encoding="utf-8", errors="replace") as file:
+            file.write(f"{title}: {row.get('detail')}\n{log}\n\n")
+            if not self._has_failures:
+                self._progress.note(f"its output and traceback are in {short_path(path)}")
         if self.shows_tracebacks:
             self._progress.note(log)
         self._has_failures = True

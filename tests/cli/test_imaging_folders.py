@@ -1,6 +1,7 @@
 """Folders for imaging as `bench run --data` takes them, or refuses them for the true cause."""
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel
@@ -31,6 +32,15 @@ def test_an_nnunet_folder_runs_and_what_is_wrong_in_a_folder_is_one_line(
     path = folder / "dataset.json"
     path.write_text(json.dumps(content), encoding="utf-16")
     ask(*RUN, "--device", "fake", "--out", tmp_path / "out", "--data", folder)
+    for name in ("._t", "t1", "t2", "t3"):
+        image = folder / "imagesTs" / f"{name}_0000.nii.gz"
+        shutil.copy(folder / "imagesTr" / "phantom_001_0000.nii.gz", image)
+    assert "4 of 4 used: phantom_000, t1, t2, ...\n" in ask(*FAKE, "--data", folder).out
+    said = ask(*FAKE, "--data", folder, "--set", "cases=2").out
+    assert "2 of 4 used: phantom_000, t1; --set cases=4 takes all\n" in said
+    image.write_bytes(b"cut")
+    assert f"{image} cannot be read" in ask(*FAKE, "--data", folder, code=2).one_line
+    image.unlink()
     two = {"channel_names": {"0": "CT", "1": "PET"}}
     for change, more, words in (
         ({"file_ending": ".mha"}, (), "this is nnU-Net v2 with \"file_ending\" '.mha'"),
@@ -51,14 +61,15 @@ def test_an_nnunet_folder_runs_and_what_is_wrong_in_a_folder_is_one_line(
 def test_every_held_out_volume_is_inferred_and_counted_by_its_own_size(
     ask: Ask, tmp_path: Path
 ) -> None:
-    # Every fifth is held out: two of one window of 24 x 24 x 16 and one of 2 x 2 x 1.
+    # Every fifth is held out: two of one window of 24 x 24 x 16 and one of 2 x 2 x 1, tested too.
     shapes = {0: (24, 24, 16), 5: (20, 24, 16), 10: (36, 36, 16)}
     folder = tmp_path / "mixed"
     names = [f"case_{number:02d}.nii.gz" for number in range(11)]
     for number, name in enumerate(names):
         shape = shapes.get(number, (24, 24, 16))
         image, label = phantom(shape=shape, classes=3, seed=0, index=number)
-        for kind, array in (("imagesTr", image[0].astype(np.int16)), ("labelsTr", label)):
+        images = [("imagesTr", image[0].astype(np.int16)), ("labelsTr", label)]
+        for kind, array in [*images, ("imagesTs", images[0][1])][: 2 + (number == 10)]:
             (folder / kind).mkdir(parents=True, exist_ok=True)
             nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), folder / kind / name)
     content = {
@@ -73,17 +84,20 @@ def test_every_held_out_volume_is_inferred_and_counted_by_its_own_size(
     (planned,) = rows_in(tmp_path / "fake")
     out = tmp_path / "rows"
     said = ask(*RUN, "--device", "cpu", "--threads", 1, "--data", folder, "--out", out)
-    sizes = "1 of 7,680 voxels, 1 of 9,216 voxels, 1 of 20,736 voxels"
-    assert f"used 3 volumes of its data: {sizes}" in said.out
+    sizes = "1 of 7,680 voxels, 1 of 9,216 voxels, 2 of 20,736 voxels"
+    named = "imaging-infer: cases held out, 4 of 4 used: case_00, case_05, case_10, ..."
+    assert named in said.out and named in said.err
+    assert f"used 4 volumes of its data: {sizes}" in said.out
     (row,) = rows_in(out)
-    assert (row["distinct_items"], row["items"]) == (3, row["steps"])
-    assert int(str(row["items"])) % 3 == 0, "whole rounds"
+    assert (row["distinct_items"], row["items"]) == (4, row["steps"])
+    assert int(str(row["items"])) % 4 == 0, "whole rounds"
     assert row["mem_estimate_bytes"] == planned["mem_estimate_bytes"]
-    assert row["item_sizes"] == "1 of 7680; 1 of 9216; 1 of 20736"
-    assert row["elements_per_item"] == pytest.approx((7680 + 9216 + 20736) / 3)
-    # A mean of 2 windows where the generated volume has 8, in FLOPs and bytes alike (48 FLOP/byte);
-    # four in turn need two passes of two, and a single one reads the weights for itself.
+    assert row["item_sizes"] == "1 of 7680; 1 of 9216; 2 of 20736"
+    assert row["elements_per_item"] == pytest.approx((7680 + 9216 + 2 * 20736) / 4)
+    assert named.partition(": ")[2] in next(out.glob("*.env.json")).read_text()
+    # A mean of (1 + 1 + 4 + 4) / 4 windows where the generated volume has 8, in FLOPs and bytes
+    # alike (48 FLOP/byte).
     (generated,) = rows_in(tmp_path / "usual")
-    assert row["flops_per_item"] == pytest.approx(float(str(generated["flops_per_item"])) * 2 / 8)
+    assert row["flops_per_item"] == pytest.approx(float(str(generated["flops_per_item"])) * 2.5 / 8)
     least = [float(str(one["bytes_per_item"])) for one in (row, generated)]
-    assert least[0] / least[1] == pytest.approx(2 / 8, rel=0.1)
+    assert least[0] / least[1] == pytest.approx(2.5 / 8, rel=0.1)

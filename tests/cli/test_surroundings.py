@@ -17,7 +17,7 @@ import typer
 
 import bench.cli
 from bench.cli import ab, outermost
-from bench.cli.options import PathsCommand
+from bench.cli.options import Verb
 from bench.results import reader, whole_files
 from bench.results.reader import read_rows
 from bench.run import runner
@@ -217,7 +217,7 @@ def test_every_flag_of_every_verb_is_read_from_the_documented_variable(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(PathsCommand, "invoke", lambda _command, ctx: seen.append(ctx))
+    monkeypatch.setattr(Verb, "invoke", lambda _command, ctx: seen.append(ctx))
     needs = {"ab": ["A", "B"], "calibrate": ["A"], "data phantom": ["OUT"]}
     needs |= dict.fromkeys(("compare", "gap", "report", "export", "project"), ["x.csv"])
     top, num = typer.main.get_command(bench.cli.app).commands, 0  # type: ignore[attr-defined]

@@ -149,13 +149,17 @@ def test_spacing_and_largest_volume_are_in_patient_order_and_read_from_headers(
 
 
 def test_split_trains_on_held_out_cases_only_where_there_is_one(tmp_path: Path) -> None:
-    for name, cases, most, expected in [
+    for name, cases, tests, most, expected in [
         # Of eleven the 1st, 6th and 11th are held out, all of them inferred where it is allowed.
-        ("many", 11, 8, (8, 3, 0)),
-        ("few", 11, 2, (2, 2, 0)),
-        ("one", 1, 8, (1, 1, 1)),
+        ("many", 11, 0, 8, (8, 3, 0)),
+        ("few", 11, 0, 2, (2, 2, 0)),
+        ("one", 1, 0, 8, (1, 1, 1)),
+        ("tested", 11, 2, None, (8, 3 + 2, 0)),
+        ("one and a test", 1, 1, 8, (1, 1, 0)),
     ]:
         write(tmp_path / name, cases=cases, seed=0, shape=(8, 8, 8))
+        for number in range(tests):
+            (tmp_path / name / "imagesTs" / f"t{number}.nii.gz").touch()
         training, held_out = read_folder(tmp_path / name).split(most)
         shared = set(training) & set(held_out)
         assert (len(training), len(held_out), len(shared)) == expected

@@ -23,16 +23,16 @@ from bench.core.errors import DataError
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One volume with its label."""
+    """One volume with its label, which a test image lacks."""
 
     images: tuple[Path, ...]
     """One file with all channels, or one a channel."""
-    label: Path
+    label: Path | None = None
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """Every file of it."""
-        return (*self.images, self.label)
+        return (*self.images, *filter(None, [self.label]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,18 +42,17 @@ class Folder:
     classes: tuple[str, ...]
     channels: tuple[str, ...]
     training: tuple[Case, ...]
+    test: tuple[Case, ...] = ()
 
-    def split(self, cases: int) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
-        """Return at most `cases` for training and as many, others, for validation.
+    def split(self, cases: int | None = None) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+        """Return at most `cases` to train on and as many, others, to infer; None: all of both.
 
-        A folder of one case serves as both.
+        Inferred is every fifth, as held out in nnU-Net's five-fold split, and then the test images.
+        A folder of one case and no test image serves as both.
         """
-        if len(self.training) == 1:
-            return self.training, self.training
-        # Every fifth case is held out, as in nnU-Net's five-fold split.
-        held_out = self.training[::5]
         rest = tuple(case for index, case in enumerate(self.training) if index % 5)
-        return rest[:cases], held_out[:cases]
+        held_out = (*self.training[::5], *self.test) if rest else self.test or self.training
+        return (rest or self.training)[:cases], held_out[:cases]
 
 
 class _Pair(msgspec.Struct):
@@ -105,12 +104,13 @@ def read_folder(root: Path) -> Folder:
         channels = _channel_names(content)
         classes = _class_names(content.labels)
         training = _cases(content, root=root, num_channels=len(channels))
+        test = _test_cases(content, root=root, num_channels=len(channels))
     except msgspec.ValidationError as error:
         is_nnunet = isinstance(document, dict) and "channel_names" in document
         raise DataError(f"{path}: {error}; {_NNUNET if is_nnunet else _DECATHLON}") from error
     except ValueError as error:  # a surrogate in a name as well
         raise DataError(f"{path}: {error}") from error
-    return Folder(classes=classes, channels=channels, training=training)
+    return Folder(classes=classes, channels=channels, training=training, test=test)
 
 
 def _document(path: Path) -> Any:
@@ -217,6 +217,20 @@ def _apart(image: Path, *, num_channels: int) -> tuple[Path, ...]:
     return tuple(map(image.with_name, names))
 
 
+def _names(folder: Path, *, ending: str) -> list[str]:
+    """Names of the files with this ending; none that begins with a dot, as macOS adds some."""
+    return sorted(path.name.removesuffix(ending) for path in folder.glob(f"[!.]*{ending}"))
+
+
+def _test_cases(content: _Content, *, root: Path, num_channels: int) -> tuple[Case, ...]:
+    """Return the images of imagesTs, listed or not: one file each, or one a channel."""
+    folder, ending = root / "imagesTs", content.file_ending
+    numbered = _names(folder, ending=f"_0000{ending}")
+    images = [folder / f"{name}{ending}" for name in numbered or _names(folder, ending=ending)]
+    apart = [_apart(one, num_channels=num_channels) if numbered else (one,) for one in images]
+    return tuple(Case(images=files) for files in apart)
+
+
 def _found(content: _Content, *, root: Path, num_channels: int) -> tuple[Case, ...]:
     ending = content.file_ending
     if f".{ending}" in (".nii.gz", ".nii"):
@@ -227,8 +241,7 @@ def _found(content: _Content, *, root: Path, num_channels: int) -> tuple[Case, .
             ' and labels to .nii.gz, and change "file_ending"'
         )
     last, images = f"_0000{ending}", root / "imagesTr"
-    # Not what begins with a dot, as the files that macOS puts beside others.
-    names = sorted(path.name.removesuffix(last) for path in images.glob(f"[!.]*{last}"))
+    names = _names(images, ending=last)
     if not names:
         raise ValueError(
             f'it has no "training" list, so this is nnU-Net v2, whose images are called'

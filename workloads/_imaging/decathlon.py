@@ -1,7 +1,7 @@
 """Check a Decathlon or nnU-Net v2 folder, with nibabel and numpy only.
 
 `check_folder` is called before anything is timed: it reads each file that would be used to its last
-byte and names the first one that is wrong. Test images, which have no labels, are not used.
+byte and names the first one that is wrong. A test image has no label to check.
 """
 
 import os
@@ -20,7 +20,7 @@ def check_folder(root: Path, *, classes: int, channels: int, cases: int) -> None
     """Raise `DataError` for the first file that training or inference could not use."""
     folder = read_folder(root)
     _check_parameters(folder, root=root, classes=classes, channels=channels)
-    for case in folder.training:
+    for case in folder.training + folder.test:
         for path in case.paths:
             if not os.path.isfile(path):
                 raise DataError(
@@ -48,7 +48,8 @@ def _check_parameters(folder: Folder, *, root: Path, classes: int, channels: int
 def check_case(case: Case, *, classes: int, channels: int) -> None:
     """Raise `DataError` if the files are damaged or do not belong together."""
     image, image_affine = read_channels(case.images)
-    label, label_affine = read_channels((case.label,))
+    none = np.zeros_like(image[:1]), image_affine
+    label, label_affine = read_channels((case.label,)) if case.label else none
     if len(image) != channels:
         raise DataError(
             f"{case.images[0]} has shape {_text(image)}, not a volume of {channels} channel(s)"

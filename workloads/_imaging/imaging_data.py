@@ -99,7 +99,7 @@ class Preparation:
         resample = Spacingd(KEYS, pixdim=self.spacing_mm, mode=("bilinear", "nearest"))
         image, affine = read_channels(case.images)
         # Both lie at the same place (checked before); resampling must not see rounding.
-        label, _ = read_channels((case.label,))
+        label = read_channels((case.label,))[0] if case.label else np.zeros_like(image[:1])
         sample = {
             key: MetaTensor(torch.from_numpy(array), affine=torch.from_numpy(affine))
             for key, array in zip(KEYS, (image, label), strict=True)
@@ -184,20 +184,6 @@ class Patches(Sequence[dict[str, torch.Tensor]]):
         return {key: sample[key].as_tensor().contiguous() for key in KEYS}
 
 
-class Volumes(Sequence[dict[str, torch.Tensor]]):
-    """Whole prepared volumes."""
-
-    def __init__(self, cases: list[Prepared]) -> None:
-        self._cases = cases
-
-    def __len__(self) -> int:
-        return len(self._cases)
-
-    def __getitem__(self, index: Any) -> Any:
-        opened = _opened(self._cases[index])
-        return {key: opened[key] for key in KEYS}
-
-
 def samples(
     made: Preparation, *, unet: UNet, num_cases: int, data: Path | None, seed: int
 ) -> Sequence[dict[str, torch.Tensor]]:
@@ -221,7 +207,9 @@ def samples(
         spacing_mm = made.spacing_mm or median_spacing_mm(training)
         made = replace(made, channel_names=folder.channels, spacing_mm=spacing_mm)
         cases += [made.cached(case) for case in (training if is_training else validation)]
-    return Patches(cases, unet=unet, seed=seed) if is_training else Volumes(cases)
+    if is_training:
+        return Patches(cases, unet=unet, seed=seed)
+    return [{key: opened[key] for key in KEYS} for opened in map(_opened, cases)]
 
 
 def _opened(case: Prepared) -> dict[str, torch.Tensor]:

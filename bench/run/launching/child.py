@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import IO
 
 from bench.measure.asking import peak_rss_bytes
 from bench.measure.causes import LOG_BYTES, how_it_ended
@@ -94,12 +93,15 @@ def run_child(
             os.close(receive)
             with contextlib.suppress(BrokenPipeError):  # the child is gone
                 process.stdin.close()
+        size = log.seek(0, os.SEEK_END)
+        log.seek(max(0, size - LOG_BYTES))
+        written = log.read()
         if last is None:
-            last = _failure(process, stage, log, late_s=None if in_time else timeout_s)
+            last = _failure(process, stage, written, late_s=None if in_time else timeout_s)
         return Outcome(
             result=None if isinstance(last, Failure) else last,
             failure=last if isinstance(last, Failure) else None,
-            log=_end_of(log).decode(errors="replace").strip() if isinstance(last, Failure) else "",
+            log=written.decode(errors="replace").strip() if isinstance(last, Failure) else "",
             duration_s=time.monotonic() - start_s,
             rss_peak_bytes=rss_peak_bytes,
             last_stage=stage,
@@ -157,18 +159,12 @@ def _kill_group(group: int, number: int) -> None:
         os.killpg(group, number)
 
 
-def _end_of(log: IO[bytes]) -> bytes:
-    size = log.seek(0, os.SEEK_END)
-    log.seek(max(0, size - LOG_BYTES))
-    return log.read()
-
-
 def _failure(
-    process: subprocess.Popen[bytes], stage: str, log: IO[bytes], *, late_s: float | None
+    process: subprocess.Popen[bytes], stage: str, log: bytes, *, late_s: float | None
 ) -> Failure:
     if late_s is not None:
         detail = f"not finished after {late_s:g} s, in stage {stage}"
         return Failure(code="timeout", detail=detail)
-    how = how_it_ended(process.returncode, log=_end_of(log))
+    how = how_it_ended(process.returncode, log=log)
     detail = f"the trial's process died in stage {stage}: {how}"
     return Failure(code="crashed", detail=detail)

@@ -13,6 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from bench import discovery
@@ -45,6 +46,8 @@ class Planned:
     elements_unit: str | None
     data_digest: str
     """What the row says about the data: 'generated', 'resident' or a digest of the files."""
+    data_used: str = ""
+    """Which part of the files, in words."""
     extra_reasons: tuple[str, ...] = ()
     """Reason codes that every row of this configuration carries."""
     refusal: tuple[str, str] | None = None
@@ -148,8 +151,9 @@ def make_plan(request: RunRequest, *, joined: Sequence[Joined], inspection: Insp
     if request.budget_s is not None:
         trials = profile.min_trials * len(planned)
         limits = within_budget(limits, trial_s=max(0.0, budget_s / trials - STARTUP_S))
-    is_unused = bool(request.links) and not any(one.config.layout.link for one in planned)
-    unused = [f"--link {','.join(request.links)} is not used on 1 device"] if is_unused else []
+    if request.links and not any(one.config.layout.link for one in planned):
+        why.append(f"--link {','.join(request.links)} is not used on 1 device")
+    why += dict.fromkeys(f"{one.config.name}: {one.data_used}" for one in planned if one.data_used)
     return Plan(
         planned=tuple(planned),
         profile=profile.name,
@@ -162,7 +166,7 @@ def make_plan(request: RunRequest, *, joined: Sequence[Joined], inspection: Insp
         timeout_s=request.timeout_s,
         seed=request.seed,
         oom_shrink=request.oom_shrink,
-        notes=(*why, *unused, *(line for one in joined for line in one.left_out)),
+        notes=(*why, *(line for one in joined for line in one.left_out)),
     )
 
 
@@ -241,6 +245,7 @@ def _planned(
         items_unit=phase.item,
         elements_unit=phase.element,
         data_digest=data[1],
+        data_used="" if data[0] == data[1] else workload.data_used(phase, Path(data[0])),
         refusal=chosen.refusal or _refusal(dtype, inspection),
     )
 

@@ -30,16 +30,24 @@ The other modes that search compile for minutes, anew for each shape of a convol
 
 
 @dataclass(frozen=True, kw_only=True)
+class KnownRoof:
+    """What a row takes over of a measured roof, by dtype; `bench.devices.torch.roof` has it all."""
+
+    flops_per_s: Mapping[str, float] = field(default_factory=dict)
+    sustained_flops_per_s: Mapping[str, float] = field(default_factory=dict)
+    bytes_per_s: float | None = None
+    source: Mapping[str, str] = field(default_factory=dict)
+    """Method, shapes and time."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Inspection:
     """A device as a plan and its rows need it."""
 
     device: Device
     capabilities: Mapping[str, Capability]
-    roof_flops_per_s: Mapping[str, float] = field(default_factory=dict)
-    roof_sustained_flops_per_s: Mapping[str, float] = field(default_factory=dict)
-    roof_bytes_per_s: float | None = None
-    roof_source: Mapping[str, str] = field(default_factory=dict)
-    """Method, shapes and time of the roof by dtype."""
+    roofs: Mapping[int, KnownRoof] = field(default_factory=dict)
+    """Those that are known, on a CPU by number of threads, else under 0."""
     torch_facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -52,6 +60,10 @@ class Inspection:
         """Whether anything here shows what the device takes."""
         return bool({"power", "energy"} & set(self.device.telemetry))
 
+    def roof(self, *, threads: int) -> KnownRoof:
+        """Return what so many compute threads can do at best; nothing where it is not known."""
+        return self.roofs.get(0 if self.is_accelerator else threads, KnownRoof())
+
     @property
     def default_dtype(self) -> Dtype:
         """bf16 on an accelerator that computes it right, fp32 elsewhere."""
@@ -62,15 +74,16 @@ class _Question(msgspec.Struct, frozen=True, kw_only=True):
     label: str | None
     dtypes: tuple[str, ...]
     with_roof: bool
-    threads: int | None
+    threads: tuple[int, ...]
 
 
 def inspect_device(
-    label: str | None, *, dtypes: tuple[str, ...], with_roof: bool, threads: int | None = None
+    label: str | None, *, dtypes: tuple[str, ...], with_roof: bool, threads: tuple[int, ...]
 ) -> Inspection:
     """Inspect in a child process; raises `BenchError` with the child's line when it cannot.
 
-    The roof is that of these dtypes, or of those that run unasked.
+    The roofs are those of these dtypes, or of those that run unasked, on a CPU of each number of
+    threads.
     """
     if label == "fake":
         return Inspection(device=FAKE, capabilities={})
@@ -89,31 +102,35 @@ def _inspect(question: _Question) -> Inspection:
     from bench.devices.torch.torch_adapter import adapter_for
 
     device = find(question.label)
-    if device.type == "cpu":
-        # The roof of the cores and threads that trials have.
-        cpu_ids = usable_cpu_ids(num_cores=max(usable_cores(), question.threads or 0))
-        pin(cpu_ids)
-        torch.set_num_threads(question.threads or len(cpu_ids))
+    is_cpu = device.type == "cpu"
+    if is_cpu:  # roofs of the cores that trials have
+        pin(usable_cpu_ids(num_cores=max((usable_cores(), *question.threads))))
     adapter_for(device.label).make_current()
     capabilities = probe_dtypes(device.label)
-    if device.type != "cpu" and device.memory_free_bytes is None:
+    if not is_cpu and device.memory_free_bytes is None:
         # The probe has made the context that asking may make, and few drivers answer without one.
         info = memory_info(device.type, device.index)
         device = replace(device, memory_free_bytes=info[0] if info else None)
-    facts: Any = {"capabilities": capabilities, "torch_facts": torch_facts(device)}
-    dtypes = question.dtypes or (("fp32",) if device.type == "cpu" else ("fp32", "bf16"))
+    dtypes = question.dtypes or (("fp32",) if is_cpu else ("fp32", "bf16"))
     wanted = tuple(name for name in dtypes if capabilities.get(name) == "ok")
-    known = roof_for(device, dtypes=wanted) if question.with_roof else load_roof(device)
-    # A roof measured while others used the processor would flatter every utilisation.
-    if known is None or known.is_disturbed:
-        return Inspection(device=device, **facts)
+    roofs = {}
+    for threads in question.threads if is_cpu else (0,):
+        if is_cpu:
+            torch.set_num_threads(threads)
+        known = roof_for(device, dtypes=wanted) if question.with_roof else load_roof(device)
+        # A roof measured while others used the processor would flatter every utilisation.
+        if known is not None and not known.is_disturbed:
+            roofs[threads] = KnownRoof(
+                flops_per_s=known.flops_per_s,
+                sustained_flops_per_s=known.sustained_flops_per_s,
+                bytes_per_s=known.bytes_per_s,
+                source={dtype: known.source(dtype) for dtype in capabilities},
+            )
     return Inspection(
         device=device,
-        **facts,
-        roof_flops_per_s=known.flops_per_s,
-        roof_sustained_flops_per_s=known.sustained_flops_per_s,
-        roof_bytes_per_s=known.bytes_per_s,
-        roof_source={dtype: known.source(dtype) for dtype in capabilities},
+        capabilities=capabilities,
+        roofs=roofs,
+        torch_facts=torch_facts(device),
     )
 
 

@@ -12,7 +12,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bench import discovery
 from bench.core.nouns import Chip, Layout
 from bench.devices.host import cpu
 from bench.hardware.chip_limit import parse_chip_limit
@@ -23,7 +22,6 @@ from bench.measure.timing.limits import Limits
 from bench.results.environment import row_columns
 from bench.results.schema import BY_NAME, Row, Value
 from bench.run.launching.child import Outcome
-from bench.run.launching.launch import num_local_ranks
 from bench.run.launching.observation import Observation, observed_columns
 from bench.run.planning.plan import Planned
 from bench.run.planning.request import TO_TRIAL
@@ -63,10 +61,9 @@ def make_request(
     Where the idle power is known, or would have no use, the trial does not rest for it.
     """
     config, inspection = planned.config, facts.inspection
-    workers = num_workers(planned, facts=facts)
-    cores = facts.usable_cores
-    if config.chip_limit:
-        cores = min(cores, parse_chip_limit(config.chip_limit).cores or cores)
+    threads, workers = planned.threads_and_workers(
+        cores=facts.usable_cores, is_accelerator=inspection.is_accelerator
+    )
     is_fake = inspection.device.type == "fake"
     rests = idle_power_w is None and not limits.is_smoke and inspection.gives_power
     return TrialRequest(
@@ -74,7 +71,7 @@ def make_request(
         limits=limits,
         trial=trial,
         cpu_ids=() if is_fake else _cpu_ids(config.threads),
-        threads=config.threads or max(1, cores // num_local_ranks(config) - workers),
+        threads=threads,
         workers=workers,
         idle_s=IDLE_S if rests and _has_energy(config.layout, inspection) else 0.0,
     )
@@ -83,23 +80,6 @@ def make_request(
 def _cpu_ids(threads: int | None) -> tuple[int, ...]:
     """Cores of a trial; more threads than fast cores, where the user wants that, take slow ones."""
     return cpu.usable_cpu_ids(num_cores=max(cpu.usable_cores(), threads or 0))
-
-
-def num_workers(planned: Planned, *, facts: RunFacts) -> int:
-    """Loader processes of a rank: a quarter of its cores at an accelerator, one beside a CPU.
-
-    Generated data is cut from memory in microseconds, so on a CPU it needs no process.
-    """
-    config = planned.config
-    found = discovery.load(config.origin)
-    if not found.phase(config.phase).is_training or config.data == "resident":
-        return 0
-    if config.workers is not None:
-        return config.workers
-    cores = facts.usable_cores // num_local_ranks(config)
-    if facts.inspection.is_accelerator:
-        return max(1, min(8, cores // 4))
-    return 1 if config.data != "generated" and cores > 1 else 0
 
 
 def make_row(
@@ -130,7 +110,7 @@ def make_row(
     if isinstance(outcome.result, TrialResult):
         # What the trial does not know stays as it was planned.
         row |= {name: cell for name, cell in outcome.result.row.items() if cell is not None}
-        row |= _work_columns(row, planned, facts=facts)
+        row |= _work_columns(row, planned, threads=request.threads, facts=facts)
         reached = row.get("roof_frac")
         over = validity.roof_problems(
             reached if isinstance(reached, float) else None,
@@ -181,7 +161,7 @@ def _identity(planned: Planned, *, facts: RunFacts) -> Row:
         "device_count": config.layout.devices,
         "chip_limit": parse_chip_limit(config.chip_limit).label() if config.chip_limit else None,
         "chip": facts.chip.id if facts.chip else None,
-        "cpu_cores_usable": facts.usable_cores,
+        "cpu_cores_usable": _rank_cores(planned, facts=facts),
         **{name: getattr(planned, name) for name in _OF_PLANNED},
     }
 
@@ -202,7 +182,14 @@ def layout_columns(layout: Layout) -> Row:
     }
 
 
-def _work_columns(row: Row, planned: Planned, *, facts: RunFacts) -> Row:
+def _rank_cores(planned: Planned, *, facts: RunFacts) -> int:
+    """Cores of a rank: on a CPU its share, or as many as it was given threads."""
+    if facts.inspection.device.type != "cpu":
+        return facts.usable_cores
+    return planned.config.threads or planned.share_of(facts.usable_cores)
+
+
+def _work_columns(row: Row, planned: Planned, *, threads: int, facts: RunFacts) -> Row:
     inspection, dtype = facts.inspection, planned.config.dtype
     per_item, throughput = row.get("flops_per_item"), row.get("throughput_per_s")
     achieved = None
@@ -210,21 +197,21 @@ def _work_columns(row: Row, planned: Planned, *, facts: RunFacts) -> Row:
         achieved = per_item * throughput
     if planned.config.chip_limit:  # peaks and roofs are those of the whole device
         return {"achieved_flops_per_s": achieved}
-    roof = inspection.roof_flops_per_s.get(dtype)
+    known = inspection.roof(threads=threads)
+    roof = known.flops_per_s.get(dtype)
     peak = facts.chip.peak_per_s.get(dtype) if facts.chip else None
-    # Of the kind that peak and roof are for: real ranks on a CPU share one.
-    layout = planned.config.layout
-    is_shared = layout.mode in ("real", "throttled") and not inspection.is_accelerator
-    own = None if achieved is None else achieved / (1 if is_shared else layout.devices)
+    # One rank's share of what it has: of a processor's peak that of its cores.
+    own = None if achieved is None else achieved / planned.config.layout.devices
+    cores_frac = _rank_cores(planned, facts=facts) / facts.usable_cores
     return {
         "achieved_flops_per_s": achieved,
         "peak_flops_per_s": peak,
         "peak_source": f"catalogue: {facts.chip.id}" if facts.chip and peak else None,
         "roof_flops_per_s": roof,
-        "roof_sustained_flops_per_s": inspection.roof_sustained_flops_per_s.get(dtype),
-        "roof_bytes_per_s": inspection.roof_bytes_per_s,
-        "roof_source": inspection.roof_source.get(dtype),
-        "mfu_frac": own / peak if own is not None and peak else None,
+        "roof_sustained_flops_per_s": known.sustained_flops_per_s.get(dtype),
+        "roof_bytes_per_s": known.bytes_per_s,
+        "roof_source": known.source.get(dtype),
+        "mfu_frac": own / (peak * cores_frac) if own is not None and peak else None,
         "roof_frac": own / roof if own is not None and roof else None,
     }
 

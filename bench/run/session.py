@@ -25,7 +25,7 @@ from bench.results import environment
 from bench.results.beside_rows import read_profiles, write_profile
 from bench.results.schema import USABLE
 from bench.results.store import Sidecar, Store
-from bench.run.launching.launch import child_environment
+from bench.run.launching.launch import child_environment, num_sharing, threads_and_workers
 from bench.run.planning.checks import check_request
 from bench.run.planning.data_digest import BY_SIZES, digest_of
 from bench.run.planning.modes import is_sure, sender_of
@@ -46,8 +46,17 @@ def prepare(request: RunRequest, *, note: Callable[[str], None]) -> tuple[Plan, 
         if (elsewhere := cache_note()) is not None:
             note(elsewhere)
         note("looking at the device" + ("" if is_smoke else " (its roof is measured once)"))
+    layouts = [layout for one in joined for layout in one.layouts]
+    cores = max(1, cpu.usable_cores() // num_sharing(layouts, is_accelerator=False))
+    threads = [
+        threads_and_workers(request, one.phase, cores=cores, is_accelerator=False)[0]
+        for one in joined
+    ]
     inspection = inspect_device(
-        request.device, dtypes=request.dtypes, with_roof=not is_smoke, threads=request.threads
+        request.device,
+        dtypes=request.dtypes,
+        with_roof=not is_smoke,
+        threads=tuple(dict.fromkeys(threads)),
     )
     if inspection.device.stack.startswith("ROCm"):
         note(
@@ -160,7 +169,16 @@ def _taken_up(store: Store) -> Runner:
             raise IncompatibleError(
                 f"--data {config.data} changed since the run began; start a new run"
             )
-    inspection = inspect_device(plan.planned[0].config.device, dtypes=(), with_roof=False)
+    cores = cpu.usable_cores()
+    threads = [
+        one.threads_and_workers(cores=cores, is_accelerator=False)[0] for one in plan.planned
+    ]
+    inspection = inspect_device(
+        plan.planned[0].config.device,
+        dtypes=(),
+        with_roof=False,
+        threads=tuple(dict.fromkeys(threads)),
+    )
     torch_facts = store.sidecar.environment.get("torch")
     before = torch_facts.get("device_name") if isinstance(torch_facts, dict) else None
     if before not in (None, inspection.device.name):

@@ -96,7 +96,9 @@ def test_each_fact_of_host_and_software_keeps_rows_apart_and_names_them(column: 
     rows = [*trials(**{column: "1.0"}), *trials(seed=1, **{column: "2.0"}), *trials(seed=2)]
     rows[-5:] = [{**row, column: None} for row in rows[-5:]]
     found = gather(rows)
-    word = {"host_hash": "host"}.get(column, column.removesuffix("_version"))
+    word = {"host_hash": "host", "cpu_cores_usable": "cores"}.get(
+        column, column.removesuffix("_version")
+    )
     assert [one.machine for one in found] == [f"{word} {v}" for v in ("1.0", "2.0", "unknown")]
     assert [len(one.used) for one in found] == [5, 5, 5]
 

@@ -129,10 +129,10 @@ def test_threads_that_the_user_asks_for_may_take_slow_cores_and_the_roof_is_thei
     asked = []
     monkeypatch.setattr(inspection, "pin", asked.append)
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
-    for threads in (None, 2, 10):
+    for threads in ((8,), (2, 1), (10,)):
         question = inspection._Question(label="cpu", dtypes=(), with_roof=False, threads=threads)
         inspection._inspect(question)
-    assert asked == [fast, 8, fast, 2, (*fast, 16, 17), 10]
+    assert asked == [fast, 8, fast, 2, 1, (*fast, 16, 17), 10]
 
 
 def test_the_record_names_the_kinds_of_a_hybrid_and_leaves_others_alone(machine):

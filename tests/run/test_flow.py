@@ -161,10 +161,10 @@ def test_the_roof_of_a_processor_is_that_of_what_runs_unasked(
     monkeypatch: pytest.MonkeyPatch, asked: tuple[str, ...], measured: tuple[str, ...]
 ) -> None:
     """Nothing runs in bf16 unasked there, and its roof would take seconds of the first run."""
-    seen = []
+    seen: list[Any] = []
     monkeypatch.setattr(roof, "roof_for", lambda _, *, dtypes: seen.append(dtypes))
     monkeypatch.setattr(inspection, "pin", lambda cpu_ids: None)
-    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
-    question = inspection._Question(label="cpu", dtypes=asked, with_roof=True, threads=None)
+    monkeypatch.setattr(torch, "set_num_threads", seen.append)
+    question = inspection._Question(label="cpu", dtypes=asked, with_roof=True, threads=(1, 4))
     inspection._inspect(question)
-    assert seen == [measured]
+    assert seen == [1, measured, 4, measured], "once for each number of threads"

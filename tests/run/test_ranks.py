@@ -29,14 +29,21 @@ from bench_process import (
 from torch.distributed import DistNetworkError
 
 from bench.core.errors import MeasurementError, UsageError
+from bench.core.nouns import Device
 from bench.devices.host import cpu
-from bench.measure.messages import Failure, RankFailure, encode
+from bench.measure.inspection import Inspection, KnownRoof
+from bench.measure.messages import Failure, RankFailure, Samples, TrialResult, encode
 from bench.measure.ranks.rank_agent import first_failure
 from bench.parallel.ranks import connect, is_lost_peer
-from bench.run import runner
+from bench.run import runner, session
 from bench.run.launching import child
+from bench.run.launching.child import Outcome
+from bench.run.launching.launch import threads_and_workers
 from bench.run.launching.torchrun import World, as_ranks, world_of
+from bench.run.planning import plan
 from bench.run.planning.request import RunRequest
+from bench.run.progress import Progress
+from bench.workload import INFER, TRAIN
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and pins cores")
 
@@ -330,3 +337,76 @@ def test_devices_are_those_that_torchrun_started_and_nothing_else_makes_ranks() 
     ):
         with pytest.raises(UsageError, match=words):
             as_ranks(refused, world=world)
+
+
+SLOW: Any = {"links": ("bw=1MB/s,latency=5ms",)}
+OVER: Any = {**SLOW, "mode": "simulated"}
+CPU = Device(type="cpu", index=0, name="CPU", vendor=None, stack="CPU", memory_bytes=2**34)
+
+
+@pytest.mark.parametrize(
+    ("flags", "local_ranks", "threads"),
+    [
+        ({}, 0, 8),
+        ({"devices": (2,)}, 0, 4),
+        ({"devices": (2,)}, 2, 4),  # under torchrun
+        ({"devices": (2,)}, 1, 8),  # of two machines
+        ({"devices": (2,), **OVER}, 0, 4),
+        ({"devices": (2,), **SLOW, "mode": "emulated"}, 0, 4),
+        ({"devices": (2,), **SLOW, "mode": "throttled"}, 0, 4),
+        ({"devices": (2,), "parallel": ("pp",), **OVER}, 0, 4),
+        ({"devices": (1, 2), **OVER}, 0, 4),
+        ({"devices": (1, 2, 64), **OVER}, 0, 1),
+        ({"devices": (1, 2), **OVER, "threads": 3}, 0, 3),
+    ],
+)
+def test_ranks_real_or_not_have_equal_threads_and_the_roof_of_these(
+    flags: Any, local_ranks: int, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(_label: str | None, *, threads: tuple[int, ...], **_: Any) -> Inspection:
+        """On eight cores, each thread of which multiplies 50 GFLOP/s at best."""
+        roofs = {n: KnownRoof(flops_per_s={"fp32": n * 50e9}) for n in (*threads, 5)}
+        return Inspection(device=CPU, capabilities={"fp32": "ok"}, roofs=roofs)
+
+    def run_watched(request: Any, **_: Any) -> Outcome:
+        """Each thread of each rank does 30 of them."""
+        num_threads = request.threads * request.config.layout.devices
+        row = {"flops_per_item": 1e9, "throughput_per_s": 30.0 * num_threads}
+        none: Any = {"warmup_step_s": [], "step_s": [], "step_clock": "host", "data_wait_s": None}
+        times: Any = {"window_start_s": 0.0, "window_end_s": 1.0, "samples": Samples(**none)}
+        return Outcome(result=TrialResult(row=row, reasons=[], detail="", **times))
+
+    monkeypatch.setattr(session, "inspect_device", look)
+    monkeypatch.setattr(runner, "run_watched", run_watched)
+    for place in (cpu, plan):
+        monkeypatch.setattr(place, "usable_cores", lambda: 8)
+    job = {**job_left_over(1), "LOCAL_WORLD_SIZE": str(local_ranks)}
+    for name, value in job.items() if local_ranks else ():
+        monkeypatch.setenv(name, value)
+    common: Any = {"workloads": ("llm-train",), "sizes": ("tiny",), "profile": "smoke"}
+    request = RunRequest(**common, **flags)
+    planned, inspection = session.prepare(request, note=print)
+    run = session.begin(planned, inspection, folder=tmp_path, note=print)
+    rows = run.run(Progress()).rows
+    assert [row["device_count"] for row in rows] and len(rows) == len(planned.planned)
+    for row in rows:
+        assert (row["threads"], row["cpu_cores_usable"], row["workers"]) == (threads, threads, 0)
+        assert row["roof_flops_per_s"] == threads * 50e9
+        assert row["roof_frac"] == pytest.approx(30 / 50)
+    said = f"a rank of all rows has {threads} of the 8 cores, its share among "
+    is_divided = threads < 8 and "threads" not in flags
+    assert any(said in line for line in planned.notes) == is_divided
+
+
+def test_a_loader_has_a_core_of_its_rank() -> None:
+    for asked, phase, cores, is_accelerator, expected in (
+        (RunRequest(), TRAIN, 4, False, (4, 0)),
+        (RunRequest(data="folder"), TRAIN, 4, False, (3, 1)),
+        (RunRequest(data="folder"), TRAIN, 1, False, (1, 0)),
+        (RunRequest(data="folder"), INFER, 4, False, (4, 0)),
+        (RunRequest(data="folder", threads=5), TRAIN, 4, False, (5, 1)),
+        (RunRequest(), TRAIN, 16, True, (12, 4)),
+        (RunRequest(data="resident"), TRAIN, 16, True, (16, 0)),
+    ):
+        found = threads_and_workers(asked, phase, cores=cores, is_accelerator=is_accelerator)
+        assert found == expected, (asked, phase, cores)

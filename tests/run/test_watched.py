@@ -147,7 +147,7 @@ def test_a_user_of_rocm_is_told_of_the_search_before_it(monkeypatch):
     inspection = Inspection(device=device, capabilities={})
     monkeypatch.setattr(session, "inspect_device", lambda *_, **__: inspection)
     monkeypatch.setattr(session, "make_plan", lambda *_, **__: None)
-    monkeypatch.setattr(session, "check_request", lambda request: None)
+    monkeypatch.setattr(session, "check_request", lambda request: [])
     request = SimpleNamespace(profile="smoke", device="cuda", dtypes=(), threads=None)
     reported = []
     session.prepare(request, note=reported.append)

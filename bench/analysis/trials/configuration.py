@@ -44,9 +44,13 @@ _MACHINE_WORDS = {
     "runtime_version": "runtime {}",
     "dnn_version": "dnn {}",
     "python_version": "python {}",
+    "cpu_cores_usable": "cores {}",
 }
 MACHINE = tuple(_MACHINE_WORDS)
-"""Host and software below the device; Python too, since it paces the steps of a small net."""
+"""Host and software below the device; Python too, since it paces the steps of a small net.
+
+The cores of a rank too, which on a CPU are what it computes with.
+"""
 PLACE = (*DEVICE, *MACHINE)
 TERMS = (*WORKLOAD, "chip_limit", *LAYOUT, *PLACE)
 """What may be distinguished or left out when configurations are set against each other."""

@@ -16,29 +16,53 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from bench.core.errors import ExitCode, MeasurementError, UsageError
 from bench.core.interrupts import held_back
-from bench.core.nouns import Config
+from bench.core.nouns import Config, Layout
 from bench.measure.asking import ask, is_of_job, leave, same_modules
 from bench.measure.inspection import MIOPEN_FIND_MODE
 from bench.measure.messages import Failure, LinkRequest, Post, RunEnd, TrialRequest, encode
 from bench.run.launching.child import OnMessage, Outcome, run_child
 from bench.run.launching.torchrun import check_job, world_of
+from bench.run.planning.request import RunRequest
+from bench.workload import Phase
 
 RANK = "bench.measure.ranks.rank_trial"
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 
-def num_local_ranks(config: Config) -> int:
-    """Processes of one trial that share this machine's cores."""
-    if not config.needs_ranks:
-        return 1
-    world = world_of(os.environ)
-    return config.layout.devices if world is None else world.num_local_ranks
+def num_sharing(layouts: Iterable[Layout], *, is_accelerator: bool) -> int:
+    """Ranks among which this machine's cores are divided: those of the widest layout.
+
+    On a CPU every rank is a share of the processor, whether it is there, modelled or replayed, and
+    all rows of a sweep have that of the widest: an efficiency then compares nothing but the layout.
+    """
+    there = [one for one in layouts if not is_accelerator or one.mode in ("real", "throttled")]
+    widest = max((one.devices for one in there), default=1)
+    world = world_of(os.environ) if widest > 1 else None
+    return widest if world is None else world.num_local_ranks
+
+
+def threads_and_workers(
+    asked: Config | RunRequest, phase: Phase, *, cores: int, is_accelerator: bool
+) -> tuple[int, int]:
+    """Compute threads and loader processes of a rank that has so many cores.
+
+    Unasked, a quarter of its cores load at an accelerator; one beside a CPU, which for generated
+    data, cut from memory in microseconds, needs none.
+    """
+    workers = asked.workers
+    if not phase.is_training or asked.data == "resident":
+        workers = 0
+    elif workers is None and is_accelerator:
+        workers = max(1, min(8, cores // 4))
+    elif workers is None:
+        workers = int(asked.data not in (None, "generated") and cores > 1)
+    return asked.threads or max(1, cores - workers), workers
 
 
 def child_environment(*, threads: int) -> dict[str, str]:

@@ -19,9 +19,11 @@ from typing import Any
 from bench import discovery
 from bench.core.nouns import DTYPES, Config, Device, Dtype, Layout, Mode
 from bench.core.paths import user_path
+from bench.devices.host.cpu import usable_cores
 from bench.hardware.chip_limit import ChipLimit, check_device, parse_chip_limit
 from bench.measure.inspection import Inspection
 from bench.measure.timing.limits import PROFILES, Limits, Profile, for_device, within_budget
+from bench.run.launching.launch import num_sharing, threads_and_workers
 from bench.run.planning.checks import Joined, check_layouts
 from bench.run.planning.data_digest import digest_of
 from bench.run.planning.modes import choose_mode, is_sure
@@ -42,6 +44,8 @@ class Planned:
     mem_estimate_bytes: int | None
     batch: int
     """Samples in one step of this phase."""
+    num_sharing: int
+    """Ranks among which this machine's cores are divided."""
     items_unit: str
     elements_unit: str | None
     data_digest: str
@@ -77,6 +81,17 @@ class Planned:
                 compared[field.name] = value if is_plain else dataclasses.asdict(value)
         text = json.dumps(compared, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def share_of(self, cores: int) -> int:
+        """Return how many of so many cores a rank has."""
+        limit = parse_chip_limit(self.config.chip_limit).cores if self.config.chip_limit else None
+        return max(1, min(cores, limit or cores) // self.num_sharing)
+
+    def threads_and_workers(self, *, cores: int, is_accelerator: bool) -> tuple[int, int]:
+        """Return compute threads and loader processes of a rank on a machine of so many cores."""
+        phase = discovery.load(self.config.origin).phase(self.config.phase)
+        share = self.share_of(cores)
+        return threads_and_workers(self.config, phase, cores=share, is_accelerator=is_accelerator)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,12 +137,15 @@ def make_plan(request: RunRequest, *, joined: Sequence[Joined], inspection: Insp
     limit = None if request.chip_limit is None else parse_chip_limit(request.chip_limit)
     if limit is not None:
         check_device(limit, device_type=inspection.device.type)
+    sweep = [layout for one in joined for layout in one.layouts]
     data = request.data or "generated"
     if data not in ("generated", "resident"):
         data = str(user_path(data, what="--data").resolve())
     named = (data, digest_of(data))
     every = [
-        _planned(request, inspection, joined=one, choice=choice, limit=limit, data=named)
+        _planned(
+            request, inspection, joined=one, choice=choice, limit=limit, data=named, sweep=sweep
+        )
         for one in joined
         for choice in itertools.product(
             request.sizes or (None,),
@@ -166,7 +184,11 @@ def make_plan(request: RunRequest, *, joined: Sequence[Joined], inspection: Insp
         timeout_s=request.timeout_s,
         seed=request.seed,
         oom_shrink=request.oom_shrink,
-        notes=(*why, *(line for one in joined for line in one.left_out)),
+        notes=(
+            *_cores_line(planned[0], device=inspection.device),
+            *why,
+            *(line for one in joined for line in one.left_out),
+        ),
     )
 
 
@@ -190,6 +212,19 @@ def _in_one_mode(
     return settled, [f"every row over a link is {mode}: {why}"] if is_said else []
 
 
+def _cores_line(planned: Planned, *, device: Device) -> list[str]:
+    """Say that ranks, real or not, divide a processor."""
+    cores = usable_cores()
+    share = planned.share_of(cores)
+    is_divided = device.type == "cpu" and planned.num_sharing > 1 and share < cores
+    if planned.config.threads or not is_divided:
+        return []
+    return [
+        f"a rank of all rows has {share} of the {cores} cores, its share among "
+        f"{planned.num_sharing}; --threads sets another number"
+    ]
+
+
 def workload_of(config: Config) -> Workload:
     """Return the workload with the configuration's parameters."""
     return discovery.instance(
@@ -205,6 +240,7 @@ def _planned(
     choice: tuple[str | None, Dtype, dict[str, Any], Layout],
     limit: ChipLimit | None,
     data: tuple[str, str],
+    sweep: Sequence[Layout],
 ) -> Planned:
     size, dtype, overrides, layout = choice
     found, phase, device = joined.found, joined.phase, inspection.device
@@ -242,6 +278,10 @@ def _planned(
         size_choice=chosen.reason,
         mem_estimate_bytes=chosen.estimate_bytes or None,
         batch=workload.batch_size(phase),
+        num_sharing=num_sharing(
+            [layout] if inspection.is_accelerator else sweep,
+            is_accelerator=inspection.is_accelerator,
+        ),
         items_unit=phase.item,
         elements_unit=phase.element,
         data_digest=data[1],

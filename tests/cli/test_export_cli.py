@@ -47,7 +47,7 @@ def test_rows_that_are_not_usable_are_counted_and_give_no_figures(
 ) -> None:
     (one,) = write(one=[{**trials(num=1)[0], "status": "FAILED", "run_id": "r2"}])
     said = ask("export", good, one, "--to", "bmf").err
-    assert "1 of 6 rows not usable, without figures: 1 FAILED" in said
+    assert "1 of 6 rows unusable, without figures: 1 FAILED" in said
     lost: Row = {"status": "FAILED", "reasons": "error", "step_median_ms": None}
     (failed,) = write(failed=[{**row, **lost} for row in trials()])
     for to in ("pytest-benchmark", "bmf"):

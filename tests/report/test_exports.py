@@ -224,7 +224,7 @@ def test_only_the_first_usable_attempt_is_used_once_and_the_others_are_told() ->
     selection = select(rows)
     assert [row["status"] for row in selection.usable] == ["OK", "OK", "WARN"]
     assert selection.notes() == [
-        "3 of 6 rows not usable, without figures: 1 INVALID (ecc, thermal_throttle), "
+        "3 of 6 rows unusable, without figures: 1 INVALID (ecc, thermal_throttle), "
         "1 FAILED (out_of_memory), 1 SKIPPED"
     ]
     first, *rest = trials(num=3)

@@ -110,9 +110,7 @@ class ExportedRows:
         """Lines for stderr about what gives no figure; none when every row does."""
         kinds = Counter(map(_kind, self.unusable))
         reported = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-        lost = (
-            f"{len(self.unusable)} of {counted(self.num_rows, 'row')} not usable, without figures"
-        )
+        lost = f"{len(self.unusable)} of {counted(self.num_rows, 'row')} unusable, without figures"
         again = f"{counted(self.num_repeated, 'row')} given more than once and counted once"
         return [f"{lost}: {reported}"] * bool(kinds) + [again] * bool(self.num_repeated)
 

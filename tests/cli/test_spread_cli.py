@@ -244,9 +244,6 @@ def test_steps_of_one_trial_are_replayed_over_every_link_and_a_lost_row_alone_is
         for column in ("compute_step_ms", "started_utc", "attempt"):
             assert len({row[column] for row in found.values()}) == 1, column
         assert len({row["step_median_ms"] for row in found.values()}) == 3
-        # The ranks lie on each link's own nodes, whichever of them was measured.
-        methods = {link: row["link_method"] for link, row in found.items()}
-        assert methods["h100-nvlink"] == "curve" != methods["h800-nvlink*4/ndr"]
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:-1]))
     said = ask("run", "--resume", path).err

@@ -109,7 +109,7 @@ def test_a_slow_loader_is_told_from_a_slow_device_and_waited_for_in_a_simulated_
 ) -> None:
     rows = cpu_rows(
         *("--set", "delay_s=0.01", "--workers", "0", "--devices", "1,8", "--parallel", "ddp,fsdp"),
-        *("--link", "h100-nvlink,10gbe", "--mode", "simulated"),
+        *("--link", "h100-nvlink,h100-nvlink*4/10gbe", "--mode", "simulated"),
         out=tmp_path,
         code=0,
     )
@@ -117,7 +117,9 @@ def test_a_slow_loader_is_told_from_a_slow_device_and_waited_for_in_a_simulated_
     assert len(rows) == 5
     for strategy in ("ddp", "fsdp"):  # one trial for both links
         ours = [row for row in rows if row["parallel"] == strategy]
-        assert len({row["compute_step_ms"] for row in ours}) == 1 < len({*map(str, ours)})
+        assert len(ours) == 2 and len({row["compute_step_ms"] for row in ours}) == 1
+        fast_ms, slow_ms = sorted(float(str(row["comm_total_ms"])) for row in ours)
+        assert slow_ms > 2 * fast_ms, "the ranks lie on each link's own nodes"
     assert set(str(alone["reasons"]).split(";")) == {"smoke", "input_bound"}
     for row in rows:
         # Four samples of 10 ms each, before a step of 20 ms.

@@ -182,7 +182,7 @@ class Workload(UNet, bench.workload.Workload):
         used, every = folder.split(self.cases)[index], folder.split()[index]
         names = [one.images[0].name.split(".")[0].removesuffix("_0000") for one in used[:3]]
         named = ", ".join(names) + ", ..." * (len(used) > 3)
-        rest = f"; --set cases={len(every)} takes all" if len(used) < len(every) else ""
+        rest = f"; --cases {len(every)} takes all" if len(used) < len(every) else ""
         what = "to train on" if phase.is_training else "held out"
         return f"cases {what}, {len(used)} of {len(every)} used: {named}{rest}"
 

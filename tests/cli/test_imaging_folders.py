@@ -36,8 +36,8 @@ def test_an_nnunet_folder_runs_and_what_is_wrong_in_a_folder_is_one_line(
         image = folder / "imagesTs" / f"{name}_0000.nii.gz"
         shutil.copy(folder / "imagesTr" / "phantom_001_0000.nii.gz", image)
     assert "4 of 4 used: phantom_000, t1, t2, ...\n" in ask(*FAKE, "--data", folder).out
-    said = ask(*FAKE, "--data", folder, "--set", "cases=2").out
-    assert "2 of 4 used: phantom_000, t1; --set cases=4 takes all\n" in said
+    said = ask(*FAKE, "--data", folder, "--cases", 2).out
+    assert "2 of 4 used: phantom_000, t1; --cases 4 takes all\n" in said
     image.write_bytes(b"cut")
     assert f"{image} cannot be read" in ask(*FAKE, "--data", folder, code=2).one_line
     image.unlink()

@@ -63,6 +63,7 @@ VALUES: dict[str, Any] = {
     "workload": ["llm-train,imaging", "./mine.py:infer"],
     "size": "tiny,small",
     "batch": "1,2",
+    "cases": "2,9",
     "set": ["filters=8x16,16x32", "depth=3"],
     "link": ["h100-nvlink,bw=25GB/s,latency=5us", "a*8/b*4"],
     "budget": "90s",

@@ -145,6 +145,7 @@ class RunRequest:
         "--size", TEXTS, "tiny, small, base, large; a comma sweeps; default: largest that fits"
     )
     batches: tuple[int, ...] = _work("--batch", INTEGERS, "samples per step; a comma sweeps")
+    cases: tuple[int, ...] = _work("--cases", INTEGERS, "most cases of --data, such as volumes")
     dtypes: tuple[str, ...] = _work(
         "--dtype", TEXTS, "fp32, tf32, bf16, fp16; a comma sweeps; default: device's"
     )
@@ -231,10 +232,10 @@ class RunRequest:
 
     @property
     def overrides(self) -> list[dict[str, Any]]:
-        """Every combination of --set and --batch values."""
+        """Every combination of --set, --batch and --cases values."""
         swept: dict[str, Sequence[Any]] = dict(self.settings)
-        if self.batches:
-            swept["batch"] = self.batches
+        swept |= {"batch": self.batches} if self.batches else {}
+        swept |= {"cases": self.cases} if self.cases else {}
         return [dict(zip(swept, one, strict=True)) for one in itertools.product(*swept.values())]
 
 

@@ -35,6 +35,7 @@ def project(
     files: ResultFiles,
     workload: Workloads = None,
     to: To = None,
+    dtype: Annotated[str | None, Option(help="Another dtype than was measured.")] = None,
     devices: Annotated[int, Option(help="Chips that share the work.")] = 1,
     link: Annotated[
         str | None, Option(help="Link between them, such as h20-nvlink; default: its own.")
@@ -50,6 +51,8 @@ def project(
     as_json: AsJson = False,
 ) -> None:
     """Project measured rows to chips of the catalogue: intervals with reasons, never one number."""
+    from bench.analysis.projection.measured import in_dtype
+
     form = chosen_format(output_format, as_json=as_json)
     if score:
         if to is not None or size_for is not None or link is not None or devices != 1:
@@ -59,6 +62,8 @@ def project(
     if profile_operators:
         _profile(files)
     found, left_out = measured(files, workloads=workload or (), note=print_note)
+    if dtype is not None:
+        found = in_dtype(found, dtype)
     if size_for is not None:
         if devices != 1:
             raise UsageError("--size-for finds the number of devices itself: leave --devices out")

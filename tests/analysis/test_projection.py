@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.analysis.projection import roofs, sizing
-from bench.analysis.projection.measured import Start
+from bench.analysis.projection.measured import Start, in_dtype
 from bench.analysis.projection.projected import Projected, project
 from bench.analysis.projection.roofs import SAME_VENDOR, Roofs, Unknown, band
 from bench.analysis.projection.sizing import Choice, Target, parse_target, start_for, usual_link
@@ -81,6 +81,28 @@ def test_work_at_its_roof_moves_by_that_roof_and_the_doubt_is_about_architecture
     for factor in (0.1, 0.7, 3.0, 10.0):
         faster = chip(peak_per_s={"bf16": 100e12 * factor}, memory_bytes_per_s=1e12 * factor)
         assert projected(to=faster).time_s.mid == pytest.approx(2.0 / factor, rel=1e-6)
+
+
+def test_another_dtype_than_ran_has_its_own_roof_and_says_what_is_assumed() -> None:
+    """Products of 1 s at 100 TFLOP/s take 0.25 s at bf16's 400, 2 s at fp32's 50. Copies of 1 s at
+    1 TB/s take 0.5 s at 2 TB/s: in half the bytes 0.25 s, in twice as many 1 s; the middle of the
+    logarithm is x2 ** 0.5 from either.
+    """
+    for ran, asked, product_s, copy_s in (("fp32", "bf16", 0.25, 0.5 / 2**0.5),
+                                          ("bf16", "fp32", 2.0, 0.5 * 2**0.5)):  # fmt: skip
+        start = replace(MEASURED, roofs=replace(SOURCE, dtype=ran), dtype=ran, memory_bytes=20e9)
+        (start,) = in_dtype([start], asked)
+        one = projected(start)
+        assert one.time_s.mid == pytest.approx(product_s + copy_s, rel=0.01)
+        assert one.time_s.width > 1.5 * projected().time_s.width
+        assert any(note.startswith(f"{asked} of a run in {ran}") for note in one.notes)
+        copies = replace(start, operators=(COPY,), step_s=1.0)
+        same = projected(replace(copies, roofs=replace(start.roofs, chip=CHIP)))
+        assert same.dtype == asked, "the chip that was measured, too, has another roof in it"
+        like = replace(start, dtype=ran)
+        assert in_dtype([like, replace(start, config_hash="0f")], asked)[0].dtype == asked
+    # 40 GB in bf16 may be 80 in fp32, which a chip of 80 GB does not hold at batch 4.
+    assert projected(in_dtype([MEASURED], "fp32")[0]).batch < 4
 
 
 def test_time_that_no_roof_explains_is_wider_and_the_host_and_a_narrow_link_are_charged() -> None:

@@ -71,6 +71,20 @@ def test_workloads_of_the_files_are_chosen_as_run_names_them(
     assert "left out by --workload: imaging-infer" in output.read_text()
 
 
+def test_another_dtype_starts_from_what_ran_in_it(csv: str, write: Write, ask: Ask) -> None:
+    words = ("--to", "h20,l4", "-w", "imaging:train")
+    (file,) = write(two=[*measured(), *measured(dtype="bf16", config_hash="bf16")])
+    for path, starts in ((csv, ["fp32"] * 2), (file, ["bf16"] * 2)):
+        found = ask("project", path, *words, "--dtype", "bf16", "--json").document["projections"]
+        assert [one["from"]["dtype"] for one in found] == starts
+        assert [one["dtype"] for one in found] == ["bf16"] * 2
+        is_recast = [any("bf16 of a run in fp32" in note for note in one["notes"]) for one in found]
+        assert is_recast == [starts[0] == "fp32"] * 2
+    target = ("--size-for", "imaging-train 250000 steps in 7 days", "--dtype", "bf16")
+    assert "bf16 of a run in fp32" in ask("project", csv, *target).out
+    assert "not one of fp32" in ask("project", csv, *words, "--dtype", "fp4", code=2).err
+
+
 def test_a_report_has_the_tables_of_projection_and_sizing(
     csv: str, tmp_path: Path, ask: Ask
 ) -> None:

@@ -7,14 +7,14 @@ operator, which says less and makes the interval wider.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
-from bench.analysis.projection.roofs import Roofs, Unknown, band
+from bench.analysis.projection.roofs import NARROWER_DTYPE, Roofs, Unknown, band
 from bench.analysis.trials.configuration import Trials, gather, grouped, number, time_per_item_s
 from bench.analysis.trials.log_estimate import LogEstimate, exact
-from bench.core.errors import UsageError
-from bench.core.nouns import DTYPE_BYTES
+from bench.core.errors import UsageError, one_of
+from bench.core.nouns import DTYPE_BYTES, DTYPES
 from bench.hardware.chips import chip
 from bench.hardware.operators import Operators, total
 from bench.results.beside_rows import StoredProfile
@@ -43,6 +43,7 @@ class Start:
     size: str
     config_hash: str
     dtype: str
+    """That asked for; it ran in that of its roofs."""
     device: str
     num_trials: int
     batch: int
@@ -82,9 +83,30 @@ class Start:
         return min(self.step_s, max(amount / rate for amount, rate in figures))
 
     @property
+    def recast(self) -> str:
+        """What is assumed of a dtype in which it did not run; '' where it ran in that asked for."""
+        words = (
+            f"{self.dtype} of a run in {self.roofs.dtype}: products at that roof, bytes as counted "
+            f"or as its width has them, the rest as it was; x{NARROWER_DTYPE:g} either way"
+        )
+        return words if self.dtype != self.roofs.dtype else ""
+
+    @property
     def throughput_per_s(self) -> float:
         """Items per second."""
         return self.items_per_step / self.step_s
+
+
+def in_dtype(found: Sequence[Start], dtype: str) -> list[Start]:
+    """Starts asked for in another dtype; one that ran in it is taken instead of its like."""
+    if dtype not in DTYPES:
+        raise one_of("--dtype", dtype, list(DTYPES))
+    ran = {(one.workload, one.size) for one in found if one.dtype == dtype}
+    return [
+        replace(one, dtype=dtype)
+        for one in found
+        if one.dtype == dtype or (one.workload, one.size) not in ran
+    ]
 
 
 def measured_of(

@@ -13,6 +13,7 @@ import numpy as np
 
 from bench.analysis.projection.measured import Start
 from bench.analysis.projection.roofs import (
+    NARROWER_DTYPE,
     Estimate,
     RateSpan,
     Roofs,
@@ -55,7 +56,7 @@ TRAINED_BYTES = 16
 NARROWING = {
     "shares": "an operator profile (--profile-operators), or kernels nearer to their roof",
     "explained": "an operator profile of the same net",
-    "fused": "an operator profile of the same program",
+    "fused": "a run in the dtype asked for",
     "target_matrix": "a matrix product measured on {chip}",
     "source_matrix": "a matrix product measured on the source",
     "target_memory": "a copy measured on {chip}",
@@ -132,6 +133,7 @@ def project(
     paced = "the host set the pace (host_bound): a faster device alone would not be faster"
     notes = {
         scaled.relatedness_words: True,
+        measured.recast: measured.recast != "",
         given_up: given_up != "",
         f"one package, which torch sees as {_parts(chip)} devices": _parts(chip) > 1,
         "no operator profile: from the row's FLOPs and least bytes alone, so wider": (
@@ -169,7 +171,8 @@ def _fit(measured: Start, chip: Chip) -> tuple[int, str]:
     if measured.memory_bytes is None:
         return measured.batch, "the memory it needs was not measured"
     usable = chip.memory_bytes / _parts(chip) * USABLE_FRACTION
-    need = measured.memory_bytes
+    wider = DTYPE_BYTES[measured.dtype] / DTYPE_BYTES[measured.roofs.dtype]
+    need = measured.memory_bytes * max(1.0, wider)
     if need <= usable:
         return measured.batch, ""
     per_parameter = TRAINED_BYTES if measured.is_training else DTYPE_BYTES[measured.dtype]
@@ -212,6 +215,8 @@ class _Step:
         device_s = device_s * self.batch / measured.batch
         spread = band(measured.step_spread**-0.5, measured.step_spread**0.5)
         trials = between(spread, unknown.trials)
+        if measured.recast:
+            trials *= between(band(1.0 / NARROWER_DTYPE, NARROWER_DTYPE), unknown.fused)
         strayed_s = gaps_s if measured.has_profile else gaps_s * scaled.ratio / scaled.ratio_alike
         whole, launch, link = self._whole(device_s * scaled.ratio * trials, strayed_s, unknown)
         middle, _, _ = self._whole(device_s * scaled.ratio_alike, gaps_s, unknown)

@@ -9,9 +9,9 @@ vendor's chips. Nothing here is fitted to the speed of any program.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from bench.core.nouns import Chip
+from bench.core.nouns import DTYPE_BYTES, Chip
 from bench.hardware.chips import load_chips
 
 SUBSTITUTES: dict[str, tuple[str, ...]] = {
@@ -33,8 +33,8 @@ SAME_ARCHITECTURE, SAME_VENDOR, OTHER_VENDOR, OTHER_KIND = 1.05, 1.15, 1.3, 1.5
 built; judgement, from the spread of achieved matrix rates between vendors (0.51 to 0.97,
 https://github.com/stas00/ml-engineering/blob/master/compute/accelerator/README.md)."""
 OTHER_DTYPE, NARROWER_DTYPE = 1.1, 1.5
-"""Further factors when another dtype of the same width, or a narrower one, has to stand in;
-judgement."""
+"""Further factors when another dtype of the same width, or a narrower one, has to stand in, or the
+run was in another one than is asked for; judgement."""
 _WIDTH_BITS = {"fp32": 32, "tf32": 32, "bf16": 16, "fp16": 16}
 
 
@@ -105,7 +105,8 @@ class Unknown:
 
 def catalogue_roofs(chip: Chip, *, dtype: str, measured: Roofs | None = None) -> Roofs | Unknown:
     """Roofs of a catalogue row; `measured` has those of the chip that was measured, if any was."""
-    if measured is not None and measured.chip is not None and measured.chip.id == chip.id:
+    is_same = measured and measured.chip and measured.chip.id == chip.id
+    if measured and is_same and measured.dtype == dtype:
         return measured
     used = next((name for name in SUBSTITUTES[dtype] if chip.peak_per_s.get(name)), None)
     missing = f"peak in {dtype}, or in a dtype like it," if used is None else "memory bandwidth"
@@ -115,6 +116,9 @@ def catalogue_roofs(chip: Chip, *, dtype: str, measured: Roofs | None = None) ->
     relative = measured if is_relative else None
     matrix = _matrix_fraction(chip, dtype=used, relative=relative)
     memory = _memory_fraction(chip, relative=relative)
+    # Bytes were counted in the dtype that ran: those of weights, norms and losses may stay.
+    more = DTYPE_BYTES[measured.dtype] / DTYPE_BYTES[dtype] if measured else 1.0
+    memory = replace(memory, low=memory.low * min(more, 1.0), high=memory.high * max(more, 1.0))
     return Roofs(
         kind=chip.kind,
         vendor=chip.vendor,

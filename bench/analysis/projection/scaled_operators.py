@@ -55,7 +55,8 @@ class Draws:
     explained: Array
     """Share that an operator's own roof explains, where no profile shows."""
     fused: Array
-    """0: every operator by itself, 1: everything pointwise fused away."""
+    """0: every operator by itself, 1: everything pointwise fused away; also how well a program does
+    in a dtype in which it did not run."""
     source_matrix: Array
     source_memory: Array
     target_matrix: Array

@@ -287,9 +287,10 @@ def _figures(one: Projected) -> dict[str, object]:
 
 
 def _start(measured: Start) -> dict[str, object]:
-    which = ("workload", "size", "dtype", "config_hash", "device")
+    which = ("workload", "size", "config_hash", "device")
     return {
         **_picked(measured, *which, "num_trials", "step_s", "throughput_per_s"),
+        "dtype": measured.roofs.dtype,
         "has_operator_profile": measured.has_profile,
     }
 

@@ -133,6 +133,7 @@ def size_grid(
         notes=(
             *([f"{lead}: {', '.join(names)}"] if names else []),
             *([step] if target.unit in STEPS else []),
+            *filter(None, [start.recast]),
             f"sorted {by_dtype}by devices in the middle of the interval, then nominal watts",
             *undecided(choices),
         ),

@@ -36,6 +36,9 @@ def project(
     workload: Workloads = None,
     to: To = None,
     dtype: Annotated[str | None, Option(help="Another dtype than was measured.")] = None,
+    steps: Annotated[
+        float | None, Option(help="Optimizer steps of the whole training, for its time.")
+    ] = None,
     devices: Annotated[int, Option(help="Chips that share the work.")] = 1,
     link: Annotated[
         str | None, Option(help="Link between them, such as h20-nvlink; default: its own.")
@@ -59,6 +62,11 @@ def project(
             raise UsageError("--score takes a file of published ratios and no other choice")
         _score(files, form=form)
         return
+    if steps is not None and not (0.0 < steps < 1e18 and size_for is None):
+        raise UsageError(
+            f"--steps {steps:g} goes with --to and is over 0, such as 250000; a deadline is asked "
+            "for as --size-for 'imaging-train 250000 steps in 7 days'"
+        )
     if profile_operators:
         _profile(files)
     found, left_out = measured(files, workloads=workload or (), note=print_note)
@@ -71,7 +79,9 @@ def project(
     elif to is None:
         raise UsageError("say where to: --to h20,l4 (or all), --size-for TARGET, or --score")
     else:
-        grids, lines, document = projected(found, left_out, to=to, devices=devices, link=link)
+        grids, lines, document = projected(
+            found, left_out, to=to, devices=devices, link=link, steps=steps
+        )
     print_answer(form, grids, lines=lines, document=document)
     if not grids:
         raise typer.Exit(int(ExitCode.NOTHING_MATCHED))
@@ -138,7 +148,13 @@ def _cost_model(
 
 
 def projected(
-    found: Sequence[Start], left_out: Sequence[Unknown], *, to: str, devices: int, link: str | None
+    found: Sequence[Start],
+    left_out: Sequence[Unknown],
+    *,
+    to: str,
+    devices: int,
+    link: str | None,
+    steps: float | None = None,
 ) -> Answer:
     """Tables, lines below them and document of each start on each chip."""
     from bench.analysis.projection import projected as projection
@@ -163,7 +179,7 @@ def projected(
     reported = [one for one in answers if isinstance(one, projection.Projected)]
     refused = [one for one in answers if isinstance(one, Unknown)]
     return (
-        [projected_grid(reported)] if reported else [],
+        [projected_grid(reported, steps=steps)] if reported else [],
         refusal_lines(refused, left_out),
         lambda: projection_document(reported, refused, left_out),
     )

@@ -51,6 +51,16 @@ def test_titles_say_projected_documents_have_intervals_and_a_profile_and_a_link_
     assert "8 x h20-96g" in ask(*words, "--link", "infinite", "--format", "markdown").out
 
 
+def test_a_training_of_so_many_steps_has_its_time(csv: str, ask: Ask) -> None:
+    words = ("project", csv, "--to", "h20")
+    time_s = ask(*words, "--json").document["projections"][0]["projected_time_s"]
+    ends = (f"{250_000 * time_s[name] / 3600:.3g}" for name in ("mid", "low", "high"))
+    out = ask(*words, "--steps", "250000").out
+    assert "250,000 steps" in out and "{} h [{}, {}]".format(*ends) in out
+    refused = ask(*words, "--steps", "0", code=2).one_line
+    assert "--steps 0 goes with --to and is over 0, such as 250000" in refused
+
+
 def test_workloads_of_the_files_are_chosen_as_run_names_them(
     csv: str, tmp_path: Path, ask: Ask
 ) -> None:

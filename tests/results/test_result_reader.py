@@ -83,7 +83,7 @@ def test_another_major_schema_is_refused_and_columns_of_a_minor_one_ignored_or_b
     results = Path(__file__).parents[2] / "results"
     rows = [row for found in results.glob("*/*.csv") for row in read_rows(found)]
     older = [row for row in rows if row["schema_version"] in ("1.0", "1.1", "1.2")]
-    assert sum(row["drift_frac"] is not None for row in older) > 40
+    assert sum(row["drift_frac"] is not None for row in older) > 20
     assert {row[name] for row in older for name in RISE} == {None}
 
 

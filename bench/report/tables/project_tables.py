@@ -26,8 +26,15 @@ def interval(value: Estimate, scale: cells.Scale) -> AnyCell:
     return cells.quantity(value.mid, scale, ends=(value.low, value.high))
 
 
-def projected_grid(found: Sequence[Projected]) -> Grid:
-    """One line for each configuration that was measured and each chip."""
+def projected_grid(found: Sequence[Projected], *, steps: float | None = None) -> Grid:
+    """One line for each configuration and chip; a training has its time for so many steps."""
+
+    def whole(one: Projected) -> AnyCell:
+        if steps is None or not one.measured.is_training:
+            return ""
+        ends_s = steps * one.time_s.low, steps * one.time_s.high
+        return cells.quantity(steps * one.time_s.mid, in_unit_of("1h"), ends=ends_s)
+
     columns: dict[str, Callable[[Projected], AnyCell]] = {
         "workload": lambda one: f"{one.measured.workload} {one.measured.size}".strip(),
         "from": lambda one: one.measured.device,
@@ -41,6 +48,7 @@ def projected_grid(found: Sequence[Projected]) -> Grid:
         "batch": lambda one: cells.quantity(one.batch),
         "step": lambda one: interval(one.time_s, cells.seconds),
         "speed": lambda one: interval(one.throughput_per_s, _rate(one)),
+        f"{steps or 0:,.0f} steps": whole,
         "binds": lambda one: one.binds,
         "time rests on": lambda one: ", ".join(
             f"{name} {100 * part:.0f} %" for name, part in one.shares.items()
@@ -52,7 +60,7 @@ def projected_grid(found: Sequence[Projected]) -> Grid:
         title="Projected",
         notes=(_MEANT, *_limited_lines(found), *_lines(found)),
         names=("from", "dtype", "binds"),
-        spare=("time rests on", "measured speed", "trials", "batch", "binds"),
+        spare=("time rests on", "measured speed", "trials", "batch", "binds", "speed"),
     )
 
 

@@ -73,7 +73,7 @@ def test_a_run_ends_with_the_first_trial_that_makes_it_precise(tmp_path: Path, s
     found = rows_in(tmp_path)
     assert code == 0
     assert not any(is_precise(found[:count], effort=DEFAULT) for count in range(3, len(found)))
-    assert len(found) == 5 or is_precise(found, effort=DEFAULT)
+    assert len(found) == DEFAULT.max_trials or is_precise(found, effort=DEFAULT)
     windows_s = [float(one["window_s"] or 0) for one in found]
     for count, window_s in enumerate(windows_s):
         limits = next_limits(found[:count], effort=DEFAULT)

@@ -68,7 +68,7 @@ PROFILES: Mapping[str, Profile] = {
     for profile in (
         Profile(name="smoke", min_trials=1, max_trials=1, budget_s=60, limits=_SMOKE),
         Profile(name="quick", min_trials=1, max_trials=1, budget_s=90, limits=_QUICK),
-        Profile(name="default", min_trials=3, max_trials=5, budget_s=180, limits=Limits()),
+        Profile(name="default", min_trials=3, max_trials=6, budget_s=180, limits=Limits()),
         Profile(name="rigorous", min_trials=6, max_trials=10, budget_s=1200, limits=_RIGOROUS),
     )
 }

@@ -157,11 +157,11 @@ def run_window(
 ) -> Window:
     """Run steps until the rule says stop; it is asked after step 1, 2, 4, ... then twice a second.
 
-    With `agree` all ranks take rank 0's answer, after the same steps. `ends_round`: one process
-    goes on to the end of a round of items that differ, so that each counts alike; unless that
-    would take longer than the steps before.
+    With `agree` all ranks take rank 0's answer, after the same steps. `ends_round`: it holds whole
+    periods of communication, and one process goes on to the end of a round of items that differ,
+    so that each counts alike; unless that would take longer than the steps before.
     """
-    adapter = engine.adapter
+    adapter, period_steps = engine.adapter, engine.period_steps if ends_round else 1
     counts: list[StepCount] = []
     adapter.synchronize()
     marks = _Marks(adapter, clock=engine.clock, depth=_queue_depth(expected_step_s))
@@ -171,7 +171,7 @@ def run_window(
         counts.append(engine.step())
         now_s = marks.mark()
         is_due = len(counts) >= next_check if agree is not None else now_s >= next_check_s
-        if is_due and len(counts) % engine.period_steps == 0:
+        if is_due and len(counts) % period_steps == 0:
             elapsed_s = now_s - start_s
             is_enough = should_stop(elapsed_s, levelled(marks.step_s(), counts))
             if agree is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,14 +57,20 @@ def gap(
     form = chosen_format(output_format, as_json=as_json)
     asked = _load(load, latency=latency)
     length = _length(items, epochs=epochs, steps=steps, within=within)
+    command_of = partial(command, workloads=",".join(workload or ["all"]))
 
     def measured() -> GapResult:
         rows = read_all(files, note=print_note, workloads=workload or ())
-        return measure_gap(rows, load=asked, length=length, has_all_layouts=all_layouts)
+        found = measure_gap(rows, load=asked, length=length, has_all_layouts=all_layouts)
+        wanted = tuple(filter(command_of, found.missing))
+        if wanted != found.missing:
+            print_note("no ratio where --workload leaves the other half out")
+        return replace(found, missing=wanted)
 
     result = measured()
     if run and result.missing:
-        files = [*files, *_measured(result.missing, out=out)]
+        able = (one for one in result.missing if not one.why_never)
+        files = [*files, *_measured(map(command_of, able), out=out)]
         result = measured()
     if result.num_wide:
         print_note(
@@ -71,7 +79,7 @@ def gap(
         )
     if not any(demand.num_trials for demand in result.demands):
         raise NothingMatchedError("no usable trial (OK or WARN) in the files given")
-    commands = [command(missing) for missing in result.missing]
+    commands = [command_of(missing) for missing in result.missing]
     print_answer(
         form,
         gap_tables.grids(result, load=load or "", latency=latency, within=within),
@@ -82,14 +90,14 @@ def gap(
         raise typer.Exit(int(ExitCode.NOTHING_MATCHED))
 
 
-def _measured(missing: Sequence[Missing], *, out: Path) -> list[Path]:
-    """Run the commands that the missing halves name; returns their result files."""
+def _measured(lines: Iterable[str], *, out: Path) -> list[Path]:
+    """Run each of the commands once; returns their result files."""
     import shlex
 
     from bench.run.arms import run_bench
 
     paths = []
-    for line in dict.fromkeys(command(one) for one in missing if not one.why_never):
+    for line in dict.fromkeys(lines):
         print_note(line)
         try:
             paths.append(run_bench(shlex.split(line)[2:], out=out))
@@ -131,18 +139,23 @@ def _length(
     return Length(num_items=items and items * epochs, num_steps=steps, within_s=within_s)
 
 
-def command(missing: Missing) -> str:
-    """Command line that measures the half that is missing, on the same terms."""
+def command(missing: Missing, *, workloads: str = "all") -> str:
+    """Command line that measures the half that is missing, '' where --workload leaves it out."""
     import shlex
 
+    from bench.results.reader import is_named
     from bench.run.planning.request import RunRequest, command_words
 
     present = missing.present
     trials, fact = present.trials, present.trials.text
     phases = ["train"] if missing.lacks_training else _infer_phases(trials.net)
+    names = [f"{trials.net}-{phase}" for phase in phases]
+    names = [name for name in names if is_named(name, workloads)]
+    if not names:
+        return ""
     data = fact("data") if fact("data") in ("generated", "resident", "") else "THE_SAME_DATA"
     request = RunRequest(
-        workloads=tuple(f"{trials.net}-{phase}" for phase in phases),
+        workloads=tuple(names),
         sizes=_given(fact("size")),
         dtypes=_given(fact("dtype")),
         data=data if data not in ("generated", "") else None,

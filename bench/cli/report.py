@@ -31,6 +31,7 @@ def report(
     same tables.
     """
     from datetime import UTC, datetime
+    from functools import partial
 
     from bench.analysis.claims.ledger import find_claims, read_ledger
     from bench.analysis.comparison.comparison import Strictness
@@ -57,7 +58,7 @@ def report(
     sections = sections_of(
         evidence,
         strictness=Strictness(noise_floors=floors_by_key()),
-        command=command,
+        command=partial(command, workloads=",".join(workload or ["all"])),
         projections=projections,
         verdicts=judged(every_claim, files, with_reference=True) if claims else (),
     )

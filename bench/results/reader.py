@@ -98,20 +98,26 @@ def _of_workloads(
     there = list(dict.fromkeys(str(row["workload"]) for rows in files for row in rows))
     kept: set[str] = set()
     for text in map(str.strip, texts.split(",")):
-        name, phase = split_phase(text)
-        name = Path(name).stem if ".py" in name else "*" if name == "all" else name
-        found = {
-            one
-            for one in there
-            if (one.rpartition("-")[0] == name or fnmatchcase(one, name))
-            and phase in (None, one.rpartition("-")[2])
-        }
+        found = {one for one in there if is_named(one, text)}
         if not found:
             raise one_of("--workload", text, there, hint="(of the files given)")
         kept |= found
     if left_out := [one for one in there if one not in kept]:
         note(f"left out by --workload: {', '.join(left_out)}")
     return [[row for row in rows if row["workload"] in kept] for rows in files]
+
+
+def is_named(workload: str, texts: str) -> bool:
+    """Whether --workload, with commas between its forms, names a row's workload."""
+    net, _, own_phase = workload.rpartition("-")
+    for text in map(str.strip, texts.split(",")):
+        name, phase = split_phase(text)
+        # As `bench.discovery` names the workload of a file.
+        name = Path(name).stem.replace("-", "_") if ".py" in name else name
+        is_of_net = name in ("all", net) or fnmatchcase(workload, name)
+        if is_of_net and phase in (None, own_phase):
+            return True
+    return False
 
 
 def read_all(

@@ -123,6 +123,12 @@ def test_gap_measures_the_half_that_is_missing(ask: Ask, tmp_path: Path) -> None
     said = ask("gap", path, code=5).out
     assert "bench run --workload llm-prefill" in said
     assert not re.search("--(threads|workers|seed)", said), "what is the machine's is left to it"
-    out = ask("gap", path, "--run").out
+    # What --workload leaves out is neither missing nor measured.
+    alone = ask("gap", path, "-w", "llm:train", "--run", code=5)
+    assert "no ratio where --workload leaves the other half out" in alone.err
+    assert "bench run" not in alone.out + alone.err
+    ask("report", path, "-w", "llm:train", "-o", tmp_path / "a.md")
+    assert "bench run" not in (tmp_path / "a.md").read_text().partition("## Training against")[2]
+    out = ask("gap", path, "-w", "llm", "--run").out
     assert "llm" in out and "prefill" in out
     assert len(list((tmp_path / "results").glob("*.csv"))) == 2

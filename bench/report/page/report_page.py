@@ -71,7 +71,7 @@ def sections_of(
 ) -> list[Section]:
     """Sections that have something to rest on.
 
-    `command` says how a missing half of a gap would be measured.
+    `command` says how a missing half of a gap would be measured, '' where nobody asked for it.
     """
     gaps, num_hidden = analysis.settings_gap(evidence)
     num_files = len(evidence.sources)

@@ -48,8 +48,9 @@ def gap(
         return None
     lines = [] if result.gaps else ["No phase has both its halves, so there is no ratio to show."]
     lines += ["Trials of all files are taken together here."] if num_files > 1 else []
-    commands = list(map(command, result.missing))
-    missing = list(dict.fromkeys(gap_tables.missing_lines(result.missing, commands=commands)))
+    wanted = [one for one in result.missing if command(one)]
+    commands = list(map(command, wanted))
+    missing = list(dict.fromkeys(gap_tables.missing_lines(wanted, commands=commands)))
     left_out = f"{counted(num_hidden, 'further setting')} left out; bench gap has all."
     return section(
         "gap",

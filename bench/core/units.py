@@ -138,9 +138,15 @@ def duration_scale(value_s: float) -> tuple[float, str]:
 
 def in_unit_of(text: str) -> Callable[[float], tuple[float, str]]:
     """Scale of times in the unit in which the user gave one ('7 days'), from a hundredth on."""
-    unit = text.strip(" .0123456789")
+    unit = re.split(r"[^A-Za-z]", text.strip())[-1]
     unit_s = parse_duration_s(f"1{unit}")
-    return lambda value: (unit_s, unit) if value >= 0.01 * unit_s else duration_scale(value)
+
+    def scale(value_s: float) -> tuple[float, str]:
+        if value_s >= 0.01 * unit_s:
+            return unit_s, unit
+        return (60.0, "min") if value_s >= 60.0 else duration_scale(value_s)
+
+    return scale
 
 
 def bytes_scale(value: float) -> tuple[float, str]:

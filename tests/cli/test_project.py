@@ -62,7 +62,7 @@ def test_a_training_of_so_many_steps_has_its_time(csv: str, ask: Ask) -> None:
 
 
 def test_workloads_of_the_files_are_chosen_as_run_names_them(
-    csv: str, tmp_path: Path, ask: Ask
+    csv: str, write: Write, tmp_path: Path, ask: Ask
 ) -> None:
     both = ["imaging-train", "imaging-infer"]
     for text, expected in (("imaging", both), ("all", both), ("imaging:train", both[:1]),
@@ -70,6 +70,9 @@ def test_workloads_of_the_files_are_chosen_as_run_names_them(
                            ("imaging-train, imaging:infer", both)):  # fmt: skip
         found = ask("project", csv, "--to", "l4", "-w", text, "--json").document["projections"]
         assert [one["from"]["workload"] for one in found] == expected, text
+    (mine,) = write(mine=measured(workload="my_net-train"))
+    (found,) = ask("gap", mine, "-w", "my-net.py:train", "--steps", 1, "--json").document["demands"]
+    assert found["workload"] == "my_net-train", "as the run of my-net.py named it"
     output = tmp_path / "report.md"
     for verb, *words in (("gap",), ("project", "--to", "l4"), ("report", "-o", str(output))):
         err = ask(verb, csv, *words, "-w", "imaging:decode", code=2).one_line
@@ -142,6 +145,11 @@ def test_a_target_is_sized_over_the_catalogue_with_its_export_rules(
         out = ask("project", csv, "--size-for", f"imaging-train {target}").out
         assert target in out.splitlines()[0] and column in out.splitlines()[1]
         assert (" days [" in out and "a step is 2 patches" in out) == (column == "in all")
+    # 5,000 steps of 100 ms; under a hundredth of a day it is minutes.
+    minutes = r"8\.[34]\d min"
+    for within, time in (("7d", minutes), ("1e4 min", minutes), ("1e1h", r"0\.1[34]\d? h")):
+        words = ("-w", "imaging:train", "--steps", 5000, "--within", within, "--format", "markdown")
+        assert re.search(rf"\| {time} ", ask("gap", csv, *words).out), within
     rules = {"h100-sxm-80g": "restricted", "t4": "not restricted", "cloudblazer-t20": "not known"}
     for chip, said in rules.items():
         words = ["project", csv, "--to", chip, "--format", "markdown"]

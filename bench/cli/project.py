@@ -58,7 +58,8 @@ def project(
 
     form = chosen_format(output_format, as_json=as_json)
     if score:
-        if to is not None or size_for is not None or link is not None or devices != 1:
+        others = (to, dtype, steps, link, size_for, workload)
+        if any(one is not None for one in others) or devices != 1 or profile_operators:
             raise UsageError("--score takes a file of published ratios and no other choice")
         _score(files, form=form)
         return
@@ -181,7 +182,7 @@ def projected(
     return (
         [projected_grid(reported, steps=steps)] if reported else [],
         refusal_lines(refused, left_out),
-        lambda: projection_document(reported, refused, left_out),
+        lambda: projection_document(reported, refused, left_out, steps=steps),
     )
 
 

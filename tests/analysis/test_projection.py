@@ -159,6 +159,8 @@ def test_a_smaller_memory_takes_a_smaller_batch_and_every_chip_an_interval_or_a_
     assert one.time_s.mid == pytest.approx(0.75 / 4, rel=1e-6)
     assert one.throughput_per_s.mid == pytest.approx(4 / 0.75, rel=1e-6)
     assert any("batch 1 fits" in note for note in one.notes)
+    whole = one.training_s(100.0)  # of 4 samples each, as measured
+    assert whole is not None and whole.mid == pytest.approx(100 * 0.75, rel=1e-6)
     answer = project(MEASURED, chip(memory_bytes=16e9))
     assert isinstance(answer, Unknown) and "not even batch 1 fits" in answer.reason
     # The memory of one of two dies counts.

@@ -169,6 +169,7 @@ project CSV --size-for 'llm-train < 3s' => the files hold
 project CSV --size-for 'imaging-infer < 3s' --devices 3 => leave --devices out
 project CSV --score => first line must be
 project CSV --score --to h20 => no other choice
+project CSV --score --steps 5 => no other choice
 project none.csv --to h20 => cannot be read
 project none.csv --score => cannot be read
 """

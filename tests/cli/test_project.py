@@ -53,9 +53,20 @@ def test_titles_say_projected_documents_have_intervals_and_a_profile_and_a_link_
 
 def test_a_training_of_so_many_steps_has_its_time(csv: str, ask: Ask) -> None:
     words = ("project", csv, "--to", "h20")
-    time_s = ask(*words, "--json").document["projections"][0]["projected_time_s"]
-    ends = (f"{250_000 * time_s[name] / 3600:.3g}" for name in ("mid", "low", "high"))
+    document = ask(*words, "--steps", "250000", "--json").document
+    train, infer = document["projections"]
+    assert (document["steps"], infer["projected_total_s"]) == (250_000, None)
+    total_s = train["projected_total_s"]
+    for name, time_s in train["projected_time_s"].items():
+        assert total_s[name] == pytest.approx(250_000 * time_s)
+    ends = (f"{total_s[name] / 3600:.3g}" for name in ("mid", "low", "high"))
     out = ask(*words, "--steps", "250000").out
+    # As --size-for has it: the same steps, divided over the devices.
+    target = ("--size-for", f"imaging-train 250000 steps in {total_s['mid'] / 4:.9g} s")
+    (choice,) = ask("project", csv, "--to", "h20", *target, "--json").document["choices"]
+    several = ask(*words, "--steps", "25e4", "--devices", choice["devices"], "--json").document
+    assert several["projections"][0]["projected_total_s"] == choice["projected_total_s"]
+    assert choice["devices"] > 3
     assert "250,000 steps" in out and "{} h [{}, {}]".format(*ends) in out
     refused = ask(*words, "--steps", "0", code=2).one_line
     assert "--steps 0 goes with --to and is over 0, such as 250000" in refused

@@ -92,6 +92,12 @@ class Projected:
     narrowing: tuple[str, ...]
     """What would narrow the interval most."""
 
+    def training_s(self, steps: float | None) -> Estimate | None:
+        """Time of a training of so many steps as measured, whatever batch and devices it has."""
+        if steps is None or not self.measured.is_training:
+            return None
+        return self.throughput_per_s.inverse(steps * self.measured.items_per_step)
+
 
 def project(
     measured: Start,

@@ -257,11 +257,16 @@ def _picked(one: object, *names: str) -> dict[str, object]:
 
 
 def projection_document(
-    projected: Sequence[Projected], refused: Sequence[Unknown], left_out: Sequence[Unknown]
+    projected: Sequence[Projected],
+    refused: Sequence[Unknown],
+    left_out: Sequence[Unknown],
+    *,
+    steps: float | None = None,
 ) -> dict[str, object]:
-    """One document: what is projected, what is not and why."""
+    """One document: what is projected, what is not and why; a training has its time for `steps`."""
     return {
         "kind": "projected",
+        "steps": steps,
         "projections": [
             {
                 "from": _start(one.measured),
@@ -269,6 +274,7 @@ def projection_document(
                 "chip": one.chip.id,
                 **_picked(one, "dtype", "devices", "link", "batch"),
                 **_figures(one),
+                "projected_total_s": (total_s := one.training_s(steps)) and vars(total_s),
                 "items_unit": one.measured.items_unit,
                 **_picked(one, "binds", "shares", "basis", "notes", "narrowing"),
             }

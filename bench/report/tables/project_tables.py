@@ -30,11 +30,11 @@ def projected_grid(found: Sequence[Projected], *, steps: float | None = None) ->
     """One line for each configuration and chip; a training has its time for so many steps."""
 
     def whole(one: Projected) -> AnyCell:
-        if steps is None or not one.measured.is_training:
-            return ""
-        ends_s = steps * one.time_s.low, steps * one.time_s.high
-        return cells.quantity(steps * one.time_s.mid, in_unit_of("1h"), ends=ends_s)
+        time_s = one.training_s(steps)
+        return "" if time_s is None else interval(time_s, in_unit_of("1h"))
 
+    named = counted(round(steps or 0), "step")
+    batches = f"{named}: of the measured batch, however it is divided over batches and devices"
     columns: dict[str, Callable[[Projected], AnyCell]] = {
         "workload": lambda one: f"{one.measured.workload} {one.measured.size}".strip(),
         "from": lambda one: one.measured.device,
@@ -48,7 +48,7 @@ def projected_grid(found: Sequence[Projected], *, steps: float | None = None) ->
         "batch": lambda one: cells.quantity(one.batch),
         "step": lambda one: interval(one.time_s, cells.seconds),
         "speed": lambda one: interval(one.throughput_per_s, _rate(one)),
-        f"{steps or 0:,.0f} steps": whole,
+        named: whole,
         "binds": lambda one: one.binds,
         "time rests on": lambda one: ", ".join(
             f"{name} {100 * part:.0f} %" for name, part in one.shares.items()
@@ -58,7 +58,7 @@ def projected_grid(found: Sequence[Projected], *, steps: float | None = None) ->
         found,
         columns,
         title="Projected",
-        notes=(_MEANT, *_limited_lines(found), *_lines(found)),
+        notes=(_MEANT, *([batches] if steps else []), *_limited_lines(found), *_lines(found)),
         names=("from", "dtype", "binds"),
         spare=("time rests on", "measured speed", "trials", "batch", "binds", "speed"),
     )

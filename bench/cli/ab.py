@@ -101,13 +101,12 @@ def _judge(arms: tuple[ArmRuns, ArmRuns], *, threshold_frac: float | None) -> li
     """Compare each configuration of A with the one in the same place of B."""
     from bench.analysis.comparison.verdicts import METRICS, compare_arms, default_threshold_frac
     from bench.analysis.trials.configuration import step_per_item_s, time_per_item_s
-    from bench.results.schema import USABLE
+    from bench.results.schema import USABLE, has_unequal_steps
 
     results = []
     for place in range(len(arms[0].configurations())):
         both = [rows[place] for arm in arms for rows in arm.rows_by_trial]
-        is_mixed = any(row.get("item_sizes") for row in both)
-        figure = time_per_item_s if is_mixed else step_per_item_s
+        figure = time_per_item_s if any(map(has_unequal_steps, both)) else step_per_item_s
         trials = [
             (arm.name, block, figure(row) if (row := rows[place])["status"] in USABLE else None)
             for arm in arms

@@ -54,3 +54,11 @@ SIGNED = (
 """Columns that may be below zero: shares and differences, temperatures, losses."""
 USABLE = ("OK", "WARN")
 """Statuses whose figures may be used."""
+
+
+def has_unequal_steps(row: Row) -> bool:
+    """Whether steps differ in kind: in their items' size, or, with a mitigation, in what is sent.
+
+    The middle step is then one of a kind, and stands for no mean.
+    """
+    return bool(row.get("item_sizes") or row.get("mitigation"))

@@ -17,7 +17,7 @@ from statistics import fmean, variance
 
 from bench.core.statistics import mean_interval_log, t_quantile
 from bench.measure.timing.limits import Limits, Profile
-from bench.results.schema import Row
+from bench.results.schema import Row, has_unequal_steps
 
 _STARTING = ("import_s", "build_s", "transfer_s", "first_step_s", "warmup_s")
 _FEW_TRIALS = 3
@@ -67,9 +67,9 @@ def next_limits(rows: Sequence[Row], *, effort: Profile) -> Limits:
 
 
 def _steps_ms(rows: Sequence[Row]) -> list[float]:
-    """What trials are compared by: the median step, or the mean where items differ in size."""
-    is_mixed = any(row.get("item_sizes") for row in rows)
-    return _floats(rows, "step_mean_ms" if is_mixed else "step_median_ms")
+    """What trials are compared by: the median step, or the mean where steps are not alike."""
+    is_mean = any(map(has_unequal_steps, rows))
+    return _floats(rows, "step_mean_ms" if is_mean else "step_median_ms")
 
 
 def _floats(rows: Sequence[Row], name: str) -> list[float]:

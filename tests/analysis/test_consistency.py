@@ -191,9 +191,12 @@ def test_two_small_volumes_and_a_large_one_have_one_time_per_item_everywhere() -
     assert value(gap.time) == pytest.approx((0.18 / 32768) / (0.4622 / 3 / 89088))
 
 
-def test_a_slower_large_volume_is_found_though_the_middle_step_is_the_same() -> None:
-    slower = [*ISSUE[:2], (248832, 0.4648)]
-    before, after = ([trial(one, trial=number) for number in range(3)] for one in (ISSUE, slower))
+@pytest.mark.parametrize(("large", "cells"), [(248832, {}), (9216, {"mitigation": "diloco-3"})])
+def test_a_slower_large_volume_or_rare_message_is_found_though_the_middle_step_is_the_same(
+    large: int, cells: Row
+) -> None:
+    sides = [[*ISSUE[:2], (large, large_s)] for large_s in (0.3648, 0.4648)]
+    before, after = ([trial(one, trial=i) | cells for i in range(3)] for one in sides)
     files = [("a.csv", before), ("b.csv", after)]
     (row,) = compare(files, metric=METRICS["time"], strictness=THREE_PERCENT).rows
     assert (row.source, row.verdict) == (WINDOW_TIME, "REGRESSION")

@@ -39,6 +39,11 @@ def test_three_trials_are_enough_only_where_they_agree_closely() -> None:
     assert not is_precise(rows(98.5, 98.9, 101.1, 101.5), effort=DEFAULT)
     assert not is_precise(rows(100.0, 100.0), effort=DEFAULT)
     assert not is_precise([{"status": "OK"}] * 4, effort=DEFAULT)
+    # Of steps that are not alike the middle one is of one kind, however precise.
+    means_ms = (98.5, 98.9, 101.1, 101.5)
+    for kind in ({"item_sizes": "2 of 8; 1 of 64"}, {"mitigation": "diloco-16"}):
+        unlike = [rows(100.0)[0] | kind | {"step_mean_ms": mean_ms} for mean_ms in means_ms]
+        assert not is_precise(unlike, effort=DEFAULT), kind
 
 
 def test_window_grows_only_where_steps_are_what_differs() -> None:

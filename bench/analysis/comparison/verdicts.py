@@ -80,7 +80,7 @@ _STEP = Reading(
     name="median step time per item", of=lambda one: one.step_per_item_s, must_agree=_UNIT
 )
 _WINDOW = Reading(name=WINDOW_TIME, of=lambda one: one.time_per_item_s, must_agree=_UNIT)
-"""Where items differ in size, and the middle step is that of one size."""
+"""Where items differ in size, or what a step sends, and the middle step is that of one kind."""
 _ENERGY = _column("energy per item", "energy_per_item_j", *_UNIT, "energy_scope", "energy_source")
 _MEMORY = (
     _column("peak of tensors on the device", "mem_alloc_peak_bytes"),

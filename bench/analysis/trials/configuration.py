@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from bench.analysis.trials.log_estimate import Ends, LogEstimate, estimate
 from bench.core.nouns import Layout
-from bench.results.schema import USABLE, Row, Value
+from bench.results.schema import USABLE, Row, Value, has_unequal_steps
 
 WORKLOAD = (
     "workload",
@@ -259,8 +259,9 @@ class Trials:
 
     @cached_property
     def step_per_item_s(self) -> LogEstimate | None:
-        """Median step per item; None where items differ in size: it is a step of one size."""
-        return None if self.word("item_sizes") else estimate(self.of_each(step_per_item_s))
+        """Median step per item; None where it is a step of one kind among several."""
+        is_mixed = any(map(has_unequal_steps, self.used))
+        return None if is_mixed else estimate(self.of_each(step_per_item_s))
 
     @cached_property
     def time_per_item_s(self) -> LogEstimate | None:

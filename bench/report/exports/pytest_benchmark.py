@@ -14,7 +14,7 @@ from statistics import median, stdev
 
 from bench import __version__
 from bench.report.exports.figures import HOW_AND_WHERE, ExportedRows, Named
-from bench.results.schema import Row
+from bench.results.schema import Row, has_unequal_steps
 
 FORMAT_VERSION = "5.3.1"
 """Version of pytest-benchmark whose files these are like."""
@@ -51,8 +51,8 @@ def _steps_ms(one: Named) -> list[float]:
 
 
 def _kind(one: Named) -> str:
-    """Mean where items differ in size: their median step is that of one size."""
-    return "mean" if one.trials.word("item_sizes") else "median"
+    """Mean where steps are not alike."""
+    return "mean" if any(map(has_unequal_steps, one.trials.used)) else "median"
 
 
 def notes(selection: ExportedRows) -> list[str]:

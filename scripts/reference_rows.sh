@@ -4,7 +4,7 @@
 # is installed; then look at the rows and commit those that are to be kept.
 #
 #   scripts/reference_rows.sh                                     all of it, to results/reference
-#   PROFILE=default BUDGET=30m scripts/reference_rows.sh          3 to 5 trials of each, 30 min a mode
+#   PROFILE=default BUDGET=30m scripts/reference_rows.sh          3 to 6 trials of each, 30 min a mode
 #   DEVICE=cpu SIZES=tiny PROFILE=smoke MODES=eager OUT=/tmp/rows scripts/reference_rows.sh
 #
 # What can be set:

@@ -73,6 +73,8 @@ full precision and fixed units.
 | `<UTC>_<host8>_<run_id>.csv` | the rows; `host8` begins the hash of the host name |
 | `<stem>.env.json` | the environment in full, and what was asked for (`--resume` reads it) |
 | `<stem>.samples.jsonl.gz` | one line of JSON per trial: every step, event and sample |
+| `<stem>.operators.json` | operator profiles, which time nothing: shares of a step by class |
+| `<stem>.failures.txt` | what the process of each failed trial wrote, tracebacks among it |
 
 A line of samples is tied to its row by `config_hash`, `device`, `trial` and `attempt`; it has the
 time of every step, warm-up apart, with losses, events and telemetry. What you run lands in this

@@ -19,6 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench import discovery
 from bench.cli import app
 from bench.measure.communication.modelled_link import CPU_TAX_COPIES
+from bench.measure.timing.limits import PROFILES
+from bench.run.planning.request import FLAGS
 from scripts import readme
 
 ROOT = Path(__file__).parent.parent.parent
@@ -154,6 +156,18 @@ def test_the_processors_tax_is_the_largest_that_was_fitted_on_real_ranks() -> No
     ]
     assert len(reported) >= 2
     assert round(max(float(copies) for [copies, *_] in reported)) == CPU_TAX_COPIES
+
+
+def test_numbers_of_trials_are_those_of_the_profiles() -> None:
+    default, rigorous = (
+        f"{PROFILES[name].min_trials} to {PROFILES[name].max_trials}"
+        for name in ("default", "rigorous")
+    )
+    help_text = FLAGS["profile"].help.replace("-", " to ")
+    assert help_text.endswith(f": 1, 1, {default} or {rigorous} trials")
+    running = (ROOT / "docs" / "running.md").read_text(encoding="utf-8")
+    words = f"`default` ({default}), `rigorous` ({rigorous}, for gates)"
+    assert words in " ".join(running.split())
 
 
 def test_every_pin_is_exact_and_covers_every_dependency() -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core.nouns import Status
+from bench.results.beside_rows import failures_path, profiles_path
 from bench.results.record_text import (
     MAX_CELL_CHARACTERS,
     canonical_json,
@@ -30,6 +32,7 @@ from bench.results.schema import (
     STATUSES,
     Kind,
 )
+from bench.results.store import samples_path, sidecar_path
 from scripts.results_readme import KINDS, README, results_readme
 
 
@@ -139,7 +142,9 @@ def test_the_committed_page_is_the_schemas_and_has_a_line_for_each_name() -> Non
         "run python -m scripts.results_readme and commit results/README.md"
     )
     lines = results_readme().partition("## Files")[2].splitlines()
-    for name in [*BY_NAME, *REASONS, *STATUSES, *KINDS]:
+    beside = (sidecar_path, samples_path, profiles_path, failures_path)
+    files = [of(Path("<stem>.csv")).name for of in beside]
+    for name in [*BY_NAME, *REASONS, *STATUSES, *KINDS, *files]:
         assert sum(line.startswith(f"| `{name}` | ") for line in lines) == 1, name
     assert set(STATUSES) == set(get_args(Status))
     assert {column.kind for column in COLUMNS} == set(KINDS) == set(get_args(Kind))

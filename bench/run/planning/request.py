@@ -217,7 +217,7 @@ class RunRequest:
     profile: str = _effort(
         "--profile",
         TEXT,
-        "smoke, quick, default or rigorous: 1, 1, 3-5 or 6-10 trials",
+        "smoke, quick, default or rigorous: 1, 1, 3-6 or 6-10 trials",
         default="default",
     )
     trials: int | None = _effort(

@@ -242,9 +242,9 @@ def number_of(answer: Any, *, method: str, least: int = 0) -> float:
         UsageError: it is something else, not finite, or below `least`.
     """
     try:
-        number = float(answer)
+        number = float(answer + 0)  # a text is no number, whatever float() reads in it
         shown = f"{number:g}"
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         number, shown = math.nan, type(answer).__name__
     if not math.isfinite(number) or number < least:
         allowed = f"a finite number of {least} or more"

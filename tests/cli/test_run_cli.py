@@ -77,6 +77,8 @@ def test_an_authors_answer_that_is_no_number_is_named_and_the_other_phase_runs(
         ("flops_per_item", "-5", "flops_per_item() answers -5; it must be a finite number of 0"),
         ("flops_per_item", "float('nan')", "flops_per_item() answers nan"),
         ("flops_per_item", "[1]", "flops_per_item() answers list"),
+        ("flops_per_item", "'5'", "flops_per_item() answers str"),
+        ("flops_per_item", "10**400", "flops_per_item() answers int"),
         ("items", "0", "items() answers 0; it must be a finite number of 1 or more"),
     ):
         body = only_in_training.format(answer)

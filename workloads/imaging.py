@@ -7,6 +7,7 @@ Trained on random patches, inferred on whole volumes. Differences from nnU-Net a
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -180,7 +181,7 @@ class Workload(UNet, bench.workload.Workload):
 
         folder, index = read_folder(data), int(not phase.is_training)
         used, every = folder.split(self.cases)[index], folder.split()[index]
-        names = [one.images[0].name.split(".")[0].removesuffix("_0000") for one in used[:3]]
+        names = [re.sub(r"(_0000)?\.nii(\.gz)?$", "", one.images[0].name) for one in used[:3]]
         named = ", ".join(names) + ", ..." * (len(used) > 3)
         rest = f"; --cases {len(every)} takes all" if len(used) < len(every) else ""
         what = "to train on" if phase.is_training else "held out"

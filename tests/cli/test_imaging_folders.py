@@ -64,7 +64,7 @@ def test_every_held_out_volume_is_inferred_and_counted_by_its_own_size(
     # Every fifth is held out: two of one window of 24 x 24 x 16 and one of 2 x 2 x 1, tested too.
     shapes = {0: (24, 24, 16), 5: (20, 24, 16), 10: (36, 36, 16)}
     folder = tmp_path / "mixed"
-    names = [f"case_{number:02d}.nii.gz" for number in range(11)]
+    names = [f"case.{number:02d}.nii.gz" for number in range(11)]
     for number, name in enumerate(names):
         shape = shapes.get(number, (24, 24, 16))
         image, label = phantom(shape=shape, classes=3, seed=0, index=number)
@@ -85,7 +85,7 @@ def test_every_held_out_volume_is_inferred_and_counted_by_its_own_size(
     out = tmp_path / "rows"
     said = ask(*RUN, "--device", "cpu", "--threads", 1, "--data", folder, "--out", out)
     sizes = "1 of 7,680 voxels, 1 of 9,216 voxels, 2 of 20,736 voxels"
-    named = "imaging-infer: cases held out, 4 of 4 used: case_00, case_05, case_10, ..."
+    named = "imaging-infer: cases held out, 4 of 4 used: case.00, case.05, case.10, ..."
     assert named in said.out and named in said.err
     assert f"used 4 volumes of its data: {sizes}" in said.out
     (row,) = rows_in(out)

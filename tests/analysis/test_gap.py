@@ -114,7 +114,8 @@ def test_a_users_terms_and_the_ratios_of_two_devices_and_of_the_document() -> No
     # once, each half of the 20 a second, 7.2: 8. Six minutes by the minute are one device each.
     rows = trials(noise_frac=0.0)
     two = trials(noise_frac=0.0, device_count=2, parallel="ddp")
-    for found, within_s, devices in ((rows, 100.0, 4), (two, 100.0, 8), (rows, 360.0, 1)):
+    deadlines = ((rows, 100.0, 4), (two, 100.0, 8), (rows, 360.0, 1), (rows, 1e12, 1))
+    for found, within_s, devices in deadlines:
         length = Length(num_steps=3600.0, within_s=within_s)
         ((_, plan),) = measured(found, length=length).trainings
         assert plan.num_items == 7200.0 and plan.time_s.value == pytest.approx(360.0)

@@ -210,8 +210,8 @@ def training(demand: Demand, *, length: Length | None) -> Training | None:
         num_items=num_items,
         time_s=time_s,
         energy_j=None if energy is None else energy.times(num_items),
-        # What a float adds to a whole number is no further device.
-        num_devices=None if num is None else math.ceil(num - 1e-9),
+        # What a float adds to a whole number is no further device; none is too few.
+        num_devices=None if num is None else max(1, math.ceil(num - 1e-9)),
     )
 
 

@@ -140,6 +140,9 @@ def test_time_that_no_roof_explains_is_wider_and_the_host_and_a_narrow_link_are_
     one = projected(replace(MEASURED, roofs=cpu, operators=(many,), step_s=1.0))
     assert one.time_s.low > 3.0, "a million operators of at least 3 us each"
     assert one.binds == "launch"
+    # A profile may have no operator in it, as that of a net whose kernels torch does not see.
+    one = projected(replace(MEASURED, roofs=cpu, operators=(), step_s=1.0))
+    assert 0.0 < one.time_s.low < one.time_s.high and one.binds != "launch"
     infinite = CostModel(parse_topology("infinite"))
     narrow = CostModel(parse_topology("bw=1GB/s,latency=5us"))
     free, slow = (projected(devices=8, link=link) for link in (infinite, narrow))

@@ -239,7 +239,7 @@ class _Step:
         if measured.roofs.kind != "cpu" or self.target.kind == "cpu":
             return None
         if measured.has_profile:
-            return band(total(measured.operators, "calls"))
+            return band(max(1.0, total(measured.operators, "calls")))
         mixes = load_mixes()
         alike = [mix for mix in mixes if f"{mix.workload}-{mix.phase}" == measured.workload]
         ends = [total(mix.operators, "calls") for mix in alike or mixes]

@@ -41,6 +41,10 @@ def test_host_bound_steps_odd_simulations_and_two_settings_are_told(tmp_path: Pa
     parts = {row["link"]: row["compute"] for row in table_of(text, "Speed and efficiency")}
     assert parts == {"pcie5": "100 ms", "pcie4": "100 ms (simulated)"}
     assert "(simulated): the parts are of" in text
+    # The mean of the trials that have it: a blank cell is no 0.
+    lost = [rows[0] | {"compute_step_ms": None}, *rows[1:]]
+    table = table_of(markdown_of(tmp_path, lost), "Speed and efficiency")
+    assert {row["link"]: row["compute"] for row in table} == parts
     rows[-1]["reasons"] = "drift;host_bound"
     assert markdown_of(tmp_path, rows).count(said) == 1
     rows = [*three_links(), *three_links(params_json='{"batch": 2, "patch": 64}', config_hash="x")]

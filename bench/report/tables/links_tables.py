@@ -249,11 +249,13 @@ def _ms(run: Trials, column: str) -> AnyCell:
 
 
 def _part(run: Trials, name: str) -> AnyCell:
-    """A part of the step, mean over trials; blank where no trial has it."""
+    """A part of the step, mean over the trials that have it; blank where none has."""
     trials = [parts for row in run.used if (parts := scaling.step_parts_ms(row))]
-    if not any(name in parts for parts in trials):
+    known = [parts[name] for parts in trials if name in parts]
+    if not known:
         return ""
-    mean_ms = sum(parts.get(name, 0.0) for parts in trials) / len(trials)
+    # Without a loader's part no batch was waited for.
+    mean_ms = sum(known) / len(trials if name == "loader" else known)
     cell = cells.quantity(mean_ms * 1e-3, cells.seconds)
     error = run.mean("simulated_error_frac")
     if name == "compute" and isinstance(cell, Cell) and abs(error or 0.0) > DISAGREES_FRAC:

@@ -43,6 +43,7 @@ HABITS = st.fixed_dictionaries(
         "end": st.sampled_from(["\n", "\r\n"]),
         "has_sep_line": st.booleans(),
         "num_blank": st.integers(0, 3),
+        "space": st.sampled_from(["", " "]),
         "quoting": st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
         "encoding": st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
     }
@@ -59,7 +60,7 @@ def saved_again(data: bytes, habits: dict[str, Any], *, numbers: set[str]) -> by
     # Python leaves a carriage return without quotes, which no spreadsheet does.
     quoting = csv.QUOTE_ALL if b"\r" in data else habits["quoting"]
     writer = csv.writer(text, delimiter=separator, lineterminator=end, quoting=quoting)
-    writer.writerow([*header, *blank])
+    writer.writerow([*(f"{name}{habits['space']}" for name in header), *blank])
     for cells in records:
         spelled = [
             cell.replace(".", habits["mark"]) if name in numbers else cell

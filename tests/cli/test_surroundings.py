@@ -101,7 +101,8 @@ def test_every_refusal_of_the_system_is_2_and_every_other_exception_70(
 def test_no_home_no_name_of_the_user_and_a_notebooks_settings_change_nothing(
     csv: str, nameless: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "mine.rc").write_text("text.usetex: True\n")
+    for name in ("mine.rc", "matplotlibrc"):  # named by a variable, found in the folder
+        (tmp_path / name).write_text("text.usetex: True\n")
     settings = {
         **dict.fromkeys(("HOME", "USER", "LOGNAME", "USERNAME", "LNAME", "XDG_CACHE_HOME")),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",

@@ -159,8 +159,8 @@ def projected(
 ) -> Answer:
     """Tables, lines below them and document of each start on each chip."""
     from bench.analysis.projection import projected as projection
+    from bench.analysis.projection.projection_documents import projection_document
     from bench.analysis.projection.roofs import Unknown
-    from bench.analysis.projection.sizing import projection_document
     from bench.report.tables.project_tables import projected_grid, refusal_lines
 
     if not 1 <= devices <= 1 << 20:
@@ -187,8 +187,8 @@ def projected(
 
 
 def _score(files: Sequence[Path], *, form: str) -> None:
+    from bench.analysis.projection.projection_documents import score_document
     from bench.analysis.projection.scoring import read_points, score_point, summaries
-    from bench.analysis.projection.sizing import score_document
     from bench.report.tables.project_tables import score_grids
 
     scored = [score_point(point) for path in files for point in read_points(path)]
@@ -200,6 +200,7 @@ def _score(files: Sequence[Path], *, form: str) -> None:
 def sized(text: str, found: Sequence[Start], *, to: str | None, link: str | None = None) -> Answer:
     """Chips that meet a target; no table where none does."""
     from bench.analysis.projection import sizing
+    from bench.analysis.projection.projection_documents import sizing_document
     from bench.report.tables.project_tables import missed_lines, size_grid
 
     target = sizing.parse_target(text)
@@ -210,5 +211,5 @@ def sized(text: str, found: Sequence[Start], *, to: str | None, link: str | None
     return (
         [size_grid(target, choices, start=start, others=others)] if choices else [],
         missed_lines(missed),
-        lambda: sizing.sizing_document(target, start, choices, missed),
+        lambda: sizing_document(target, start, choices, missed),
     )

@@ -1,10 +1,10 @@
-"""How many of which chips would meet a target; and what `bench project --json` prints.
+"""How many of which chips would meet a target.
 
 A target is a time for one item (`imaging-infer < 30s`), a rate (`llm-train 1e9 tokens/day`), or
 items or optimizer steps and when they must be done (`imaging-train 250000 steps in 7 days`). More
 chips serve more items; they do not make one item faster, so a time is met by one chip or not at
 all. Training spends part of what chips are added for on the link. Prices and queues are left out;
-watts are nominal. In the documents every figure is marked as projected.
+watts are nominal.
 """
 
 import math
@@ -13,11 +13,9 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bench.analysis.projection.measured import BOUND, Start
+from bench.analysis.projection.measured import Start
 from bench.analysis.projection.projected import Projected, project
 from bench.analysis.projection.roofs import SUBSTITUTES, Unknown
-from bench.analysis.projection.scoring import Scored, summaries
-from bench.analysis.trials.log_estimate import LogEstimate
 from bench.core.errors import UsageError
 from bench.core.nouns import Chip
 from bench.core.units import PERIOD_S, parse_duration_s, plural
@@ -250,112 +248,3 @@ def undecided(choices: Sequence[Choice]) -> list[str]:
             cause = (one.narrowing or two.narrowing or ("",))[0]
             lines.append(f"{one.chip.id} before {two.chip.id} is not decided; what would: {cause}")
     return lines
-
-
-def _picked(one: object, *names: str) -> dict[str, object]:
-    return {name: getattr(one, name) for name in names}
-
-
-def projection_document(
-    projected: Sequence[Projected],
-    refused: Sequence[Unknown],
-    left_out: Sequence[Unknown],
-    *,
-    steps: float | None = None,
-) -> dict[str, object]:
-    """One document: what is projected, what is not and why; a training has its time for `steps`."""
-    return {
-        "kind": "projected",
-        "steps": steps,
-        "projections": [
-            {
-                "from": _start(one.measured),
-                "limited": [_limited(*less) for less in one.measured.limited],
-                "chip": one.chip.id,
-                **_picked(one, "dtype", "devices", "link", "batch"),
-                **_figures(one),
-                "projected_total_s": (total_s := one.training_s(steps)) and vars(total_s),
-                "items_unit": one.measured.items_unit,
-                **_picked(one, "binds", "shares", "basis", "notes", "narrowing"),
-            }
-            for one in projected
-        ],
-        "not_projected": [_picked(one, "workload", "chip", "reason") for one in refused],
-        "left_out": [_picked(one, "workload", "reason") for one in left_out],
-    }
-
-
-def _figures(one: Projected) -> dict[str, object]:
-    return {
-        "projected_time_s": vars(one.time_s),
-        "projected_throughput_per_s": vars(one.throughput_per_s),
-    }
-
-
-def _start(measured: Start) -> dict[str, object]:
-    which = ("workload", "size", "config_hash", "device")
-    return {
-        **_picked(measured, *which, "num_trials", "step_s", "throughput_per_s"),
-        "dtype": measured.roofs.dtype,
-        "has_operator_profile": measured.has_profile,
-    }
-
-
-def _limited(limit: str, rate: LogEstimate) -> dict[str, object]:
-    """What the same device did with less of it: measured, and beside the projection."""
-    low, high = rate.interval or (None, None)
-    return {
-        "kind": "measured",
-        "chip_limit": limit,
-        "num_trials": rate.num,
-        "throughput_per_s": {"low": low, "mid": rate.value, "high": high},
-        "note": BOUND,
-    }
-
-
-def sizing_document(
-    target: Target, start: Start, choices: Sequence[Choice], missed: Sequence[Unknown]
-) -> dict[str, object]:
-    """One document: what would meet a target, in order, and what would not."""
-    return {
-        "kind": "projected",
-        "target": vars(target),
-        "from": _start(start),
-        "choices": [
-            {
-                "chip": one.projected.chip.id,
-                **_picked(one.projected, "dtype", "devices", "link"),
-                "devices_range": one.devices,
-                **_figures(one.projected),
-                "projected_total_s": target.num_items
-                and vars(one.projected.throughput_per_s.inverse(target.num_items)),
-                "nominal_w": one.watts,
-                "restricted_by": one.restricted_by,
-                "narrowing": one.projected.narrowing,
-            }
-            for one in choices
-        ],
-        "order_undecided": undecided(choices),
-        "not_met": [_picked(one, "chip", "reason") for one in missed],
-    }
-
-
-def score_document(scored: Sequence[Scored]) -> dict[str, object]:
-    """One document: every published ratio, and what they sum up to."""
-    return {
-        "kind": "projected",
-        "summaries": [vars(one) for one in summaries(scored)],
-        "points": [
-            {
-                **_picked(one.point, "chip_a", "chip_b", "phase", "net", "kind", "num_devices"),
-                "published_ratio": one.ratio,
-                "projected_ratio": one.projected and vars(one.projected),
-                "error_frac": one.error,
-                "is_inside": one.is_inside if one.projected is not None else None,
-                "by": "operator mix" if one.by_mix else "roofs",
-                "reason": one.reason or None,
-                **_picked(one.point, "note", "point_id"),
-            }
-            for one in scored
-        ],
-    }

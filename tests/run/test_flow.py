@@ -19,6 +19,7 @@ from bench.core.errors import UsageError
 from bench.devices.torch import roof
 from bench.measure import inspection
 from bench.measure.inspection import FAKE, Inspection
+from bench.measure.timing.limits import PROFILES
 from bench.results.reader import read_rows
 from bench.run import session
 from bench.run.planning.checks import check_request
@@ -87,6 +88,9 @@ def test_every_flag_is_printed_as_it_is_read() -> None:
     assert all(getattr(request, name) != getattr(RunRequest(), name) for name in FLAGS)
     assert request_of(*command_words(request)) == request
     assert request_of() == RunRequest()
+    bounds = [dict.fromkeys((one.min_trials, one.max_trials)) for one in PROFILES.values()]
+    *counts, most = ["-".join(map(str, one)) for one in bounds]
+    assert f"{', '.join(counts)} or {most} trials" in FLAGS["profile"].help
 
 
 def test_few_files_carry_a_run_from_its_flags_to_its_row(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from bench.results.reader import read_rows
 from bench.run.launching import launch
-from tests.cli.conftest import Ask
+from tests.analysis.synthetic_rows import trials
+from tests.cli.conftest import Ask, Write
 
 ROOT = Path(__file__).parent.parent.parent
 WORKLOAD = ROOT / "tests" / "workload_files" / "timed.py"
@@ -117,7 +118,7 @@ def test_calibrate_keeps_a_noise_floor_that_compare_takes_up(ask: Ask) -> None:
     assert row["threshold_frac"] >= 2 * floor["floor_frac"] - 1e-9
 
 
-def test_gap_measures_the_half_that_is_missing(ask: Ask, tmp_path: Path) -> None:
+def test_gap_measures_the_half_that_is_missing(ask: Ask, write: Write, tmp_path: Path) -> None:
     flags = ("--device", "fake", "--size", "tiny", "--quiet")
     path = ask("run", "--workload", "llm-train", *flags).out.strip()
     said = ask("gap", path, code=5).out
@@ -132,3 +133,6 @@ def test_gap_measures_the_half_that_is_missing(ask: Ask, tmp_path: Path) -> None
     out = ask("gap", path, "-w", "llm", "--run").out
     assert "llm" in out and "prefill" in out
     assert len(list((tmp_path / "results").glob("*.csv"))) == 2
+    lost = ask("gap", *write(mine=trials(workload="mine-train")), "--run", code=4).err
+    assert "bench: workload 'mine-infer' is not one of" in lost, "in the words of the run"
+    assert "the missing half could not be measured: bench run --workload mine-infer" in lost

@@ -162,6 +162,13 @@ def test_halves_in_one_file_or_two_make_one_gap_with_every_table(write: Write, a
     assert document["shares"][0]["needed"] == pytest.approx(0.1 / 30.0, rel=0.1)
     out = ask("gap", *files).out
     assert "Training over inference" in out and "compared per voxel" in out
+    # A loader of --data takes a core from training alone, and the roof is that of the threads.
+    for threads in (1, 2):
+        cells: dict[str, Value] = {"roof_frac": 0.2, "threads": threads}
+        parts = [*trials(**cells), *trials(**{**INFER, **cells, "threads": 2})]
+        said = ask("gap", *write(threads=parts)).out
+        words = "ran on 1 and 2 threads, each share is of that roof, so utilisation is not"
+        assert (words in said) == (threads == 1)
     # Two patches, or a volume, in 100 ms: 7,200 patches in 6 minutes, 36,000 volumes an hour.
     still = write(still=[*trials(noise_frac=0.0), *trials(noise_frac=0.0, **INFER)])
     asked = ["--load", "5/h", "--latency", "30000ms", "--steps", "3600", "--within", "5min"]

@@ -76,6 +76,11 @@ def _gap_notes(gaps: Sequence[Gap]) -> list[str]:
         elif gap.unit is None:
             reported = f"have no unit in common ({', '.join(unit or 'blank' for unit in units)})"
             notes[f"{pair} {reported}: only memory and utilisation are compared"] = None
+        threads = [side.trials.text("threads") for side in (gap.train, gap.infer)]
+        is_cpu = gap.train.trials.text("device_type") == "cpu"
+        if is_cpu and gap.utilisation and all(threads) and threads[0] != threads[1]:
+            ran = f"{pair} ran on {' and '.join(threads)} threads, each share is of that roof"
+            notes[f"{ran}, so utilisation is not FLOPs over time"] = None
         if gap.energy is None:
             sides = [side.energy_per_item_j is not None for side in (gap.train, gap.infer)]
             why = "measured in different ways"

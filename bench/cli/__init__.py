@@ -10,20 +10,9 @@ from typing import Annotated
 import typer
 
 from bench import __version__
-from bench.cli import (
-    ab,
-    claims,
-    compare,
-    data,
-    devices,
-    export,
-    gap,
-    measure_link,
-    project,
-    report,
-    run,
-)
+from bench.cli import claims, compare, data, devices, export, gap, project, report
 from bench.cli.listing.verb import list_
+from bench.cli.measuring import ab, measure_link, run, wrap
 from bench.cli.options import FLAG_ERROR, Verb, Verbs
 from bench.cli.outermost import TRACEBACK_FLAG, exit_code_of, supply_surroundings
 from bench.core.errors import UsageError
@@ -63,6 +52,7 @@ def _common(
 _VERBS: dict[str, dict[str, Callable[..., None]]] = {
     "Measure": {
         "run": run.run,
+        "wrap": wrap.wrap,
         "ab": ab.ab,
         "calibrate": ab.calibrate,
         "measure-link": measure_link.measure_link,

@@ -118,6 +118,25 @@ class Layout:
         return self.devices == 1 and self.mode == "real"
 
 
+StepMark = Literal["optimizer", "forward", "loader", "mark"]
+STEP_MARKS: tuple[StepMark, ...] = ("optimizer", "forward", "loader", "mark")
+"""What ends a step of a user's script: the optimizer's update, the outermost module's forward
+without gradients, the next batch of a loader, or a call of `bench.mark_step`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Script:
+    """How a user's own program is measured; what it is called with is no part of any file."""
+
+    step: StepMark = "optimizer"
+    items_per_step: int | None = None
+    """Items of one rank; None counts what its loaders yield."""
+    flops_per_step: float | None = None
+    """As counted in a step outside every window; None where something in it has no formula."""
+    runs_to_end: bool = False
+    """Whether it goes on after the window."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What one trial runs; trials with an equal hash (`bench.run.planning.plan`) are comparable."""
@@ -149,11 +168,13 @@ class Config:
     """What is left of the device, as `--chip-limit` takes it; '' leaves it whole."""
     compile_mode: str | None = None
     """Mode of torch.compile, one of `COMPILE_MODES`; None is torch's own choice."""
+    script: Script | None = field(default=None, metadata={"is_hashed": False})
+    """For a user's own program; what distinguishes one from another is in `params`."""
 
     @property
     def name(self) -> str:
-        """`imaging-train`."""
-        return f"{self.workload}-{self.phase}"
+        """`imaging-train`, or what a user's own program is called."""
+        return self.workload if self.script else f"{self.workload}-{self.phase}"
 
     @property
     def origin(self) -> str:

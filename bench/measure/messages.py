@@ -38,6 +38,10 @@ class TrialRequest(Message, frozen=True, tag="trial"):
     """Time to sit idle with the device context open, for the idle power."""
     also_links: tuple[str, ...] = ()
     """Further links that the traced steps are replayed over."""
+    command: tuple[str, ...] = ()
+    """The user's own program, which is then what runs."""
+    is_look: bool = False
+    """Whether the program's first steps are only looked at: it answers with `ScriptFacts`."""
 
 
 class Devices(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +100,34 @@ class TrialResult(Message, frozen=True, tag="result"):
     samples: Samples
     over_links: dict[str, Row] = {}
     """The columns over each of the further links."""
+
+
+class ScriptFacts(Message, frozen=True, tag="facts"):
+    """What the first steps of a user's own program show; nothing of it is a time."""
+
+    device: str
+    version: str
+    """Hash of what it imported from its own folder."""
+    dtype: str
+    """Of the operators with most FLOPs."""
+    strategy: str | None
+    """How it spreads work, from what its ranks send; None where they send nothing."""
+    num_ranks: int
+    is_training: bool
+    items_per_step: int | None
+    """Of one rank, from its loaders."""
+    grad_accum: int
+    """Backward passes of a step."""
+    num_parameters: int | None
+    optimizer: str | None
+    is_compiled: bool
+    threads: int
+    flops_per_step: float | None
+    uncounted: list[str]
+    """What of the step has no formula for its FLOPs."""
+    operators: list[Any]
+    sent: list[tuple[Op, int, int]]
+    """Collectives of a step: operator, bytes of the full tensor, ranks."""
 
 
 class LinkPoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,8 +189,8 @@ class Post(msgspec.Struct, frozen=True, kw_only=True):
 
 RankRequest = TrialRequest | LinkRequest
 Request = TrialRequest | LinkRequest | RunEnd
-Result = TrialResult | LinkResult | RunEnd
-Answer = Stage | StepsSoFar | TrialResult | LinkResult | RunEnd | Failure
+Result = TrialResult | ScriptFacts | LinkResult | RunEnd
+Answer = Stage | StepsSoFar | TrialResult | ScriptFacts | LinkResult | RunEnd | Failure
 
 
 def encode(message: object) -> bytes:

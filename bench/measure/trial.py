@@ -37,12 +37,17 @@ from bench.measure.communication.communication import (
     fake_trace,
 )
 from bench.measure.declarations import declaration_problems
-from bench.measure.engine.engine import Engine, FakeEngine, StepCount
+from bench.measure.engine.engine import Engine, FakeEngine, StepCount, Stepping
 from bench.measure.messages import Messages, Samples, StepsSoFar, TrialRequest, TrialResult, decode
 from bench.measure.timing import summary
 from bench.measure.timing.validity import Problems
-from bench.measure.timing.warmup import Warmup, warm_up
-from bench.measure.timing.window import Window, measured_enough, run_window
+from bench.measure.timing.warmup import Warmup, warming_up
+from bench.measure.timing.window import (
+    Agree,
+    Window,
+    measured_enough,
+    window_of,
+)
 from bench.parallel.ranks import Ranks, bind_device, start_group
 from bench.results.schema import Row
 
@@ -112,10 +117,10 @@ def torch_columns(engine: TorchEngine, measured: Measured) -> tuple[Row, Problem
 
 def _columns_over(link: str, *, engine: TorchEngine, measured: Window) -> tuple[Row, list[str]]:
     """Return the columns of the steps over this link, '' where none is modelled, and reasons."""
-    reported, layout_columns, reasons = _layout_columns(engine, measured, link=link)
+    reported, spread, reasons = layout_columns(engine, measured, link=link)
     row = _step_columns(reported, engine=engine)
     row |= summary.wait_columns(reported, uses_loader=engine.uses_loader)
-    return row | layout_columns, reasons
+    return row | spread, reasons
 
 
 def _step_columns(reported: Window, *, engine: FakeEngine | TorchEngine) -> Row:
@@ -125,9 +130,7 @@ def _step_columns(reported: Window, *, engine: FakeEngine | TorchEngine) -> Row:
     return row | summary.item_columns(engine.resident)
 
 
-def _layout_columns(
-    engine: TorchEngine, measured: Window, *, link: str
-) -> tuple[Window, Row, list[str]]:
+def layout_columns(engine: Engine, measured: Window, *, link: str) -> tuple[Window, Row, list[str]]:
     """Return the window that the row's speed comes from, all devices counted; columns; reasons."""
     layout, modelled = engine.layout, engine.link
     if layout.is_single and layout.grad_accum == 1:
@@ -137,7 +140,7 @@ def _layout_columns(
 
         assert isinstance(engine, PipelineEngine)
         return *engine.simulated(measured, model=model_of(link)), []
-    row: Row = {"overlap": engine.laid_out.overlap or None}
+    row: Row = {"overlap": engine.overlap or None}
     if modelled is None:
         return _of_all_replicas(measured, layout=layout), row, []
     # On an accelerator: traced after the window, where that cannot disturb it.
@@ -192,7 +195,7 @@ def run_request(request: TrialRequest, messages: Messages, *, ranks: Ranks | Non
         measured = _measure(engine, request, messages=messages)
         links = (request.config.layout.link, *request.also_links)
         rows = [fake_columns(engine, measured, link=link) for link in links]
-        _send(messages, rows, request=request, measured=measured, problems=[])
+        send_result(messages, rows, request=request, measured=measured, problems=[])
     else:
         _run_torch(request, messages, ranks=ranks)
 
@@ -228,15 +231,22 @@ def _run_torch(request: TrialRequest, messages: Messages, *, ranks: Ranks | None
         ]
     columns_over = partial(_columns_over, engine=engine, measured=measured.window)
     rows = [row, *(row | columns_over(link)[0] for link in request.also_links)]
-    _send(messages, rows, request=request, measured=measured, problems=problems)
+    send_result(messages, rows, request=request, measured=measured, problems=problems)
 
 
 def _measure(
     engine: Engine, request: TrialRequest, *, messages: Messages, ranks: Ranks | None = None
 ) -> Measured:
     agree = None if ranks is None else ranks.agree
+    return engine.drive(measuring(engine, request, messages=messages, agree=agree))
+
+
+def measuring(
+    engine: Engine, request: TrialRequest, *, messages: Messages, agree: Agree | None = None
+) -> Stepping[Measured]:
+    """Warm up and time the window, of steps that whoever drives it does."""
     messages.stage("warmup")
-    warmup = warm_up(engine, limits=request.limits, agree=agree)
+    warmup = yield from warming_up(engine, limits=request.limits, agree=agree)
     engine.begin_window()
     messages.stage("window")
     graphs = engine.recompiles()
@@ -249,11 +259,11 @@ def _measure(
         return enough(elapsed_s, step_s)
 
     asked: Any = {"should_stop": should_stop, "agree": agree, "ends_round": True}
-    window = run_window(engine, expected_step_s=warmup.step_s[-1], **asked)
+    window = yield from window_of(engine, expected_step_s=warmup.step_s[-1], **asked)
     return Measured(warmup=warmup, window=window, has_recompiled=engine.recompiles() != graphs)
 
 
-def _send(
+def send_result(
     messages: Messages,
     rows: list[Row],
     *,
@@ -261,6 +271,7 @@ def _send(
     measured: Measured,
     problems: Problems,
 ) -> None:
+    """Send the row, and those over further links, with the steps that they rest on."""
     warmup, window = measured.warmup, measured.window
     problems = problems + summary.trial_problems(
         window, warmup=warmup, limits=request.limits, recompiled=measured.has_recompiled

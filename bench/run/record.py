@@ -41,6 +41,8 @@ class RunFacts:
     """Catalogue rows that the device may be."""
     environment: Mapping[str, object]
     usable_cores: int
+    command: tuple[str, ...] = ()
+    """The user's own program, for a trial to run; it may hold secrets and goes into no file."""
 
     @property
     def chip(self) -> Chip | None:
@@ -74,6 +76,7 @@ def make_request(
         threads=threads,
         workers=workers,
         idle_s=IDLE_S if rests and _has_energy(config.layout, inspection) else 0.0,
+        command=facts.command,
     )
 
 

@@ -94,7 +94,7 @@ def _refuse_unresolved(plan: Plan, *, facts: RunFacts, note: Callable[[str], Non
     for planned in plan.planned:
         config, device = planned.config, facts.inspection.device
         layout = config.layout
-        if not layout.link or planned.refusal:
+        if not layout.link or planned.refusal or config.script:
             continue
         num_parameters = workload_of(config).num_parameters()
         if is_sure(layout, num_parameters=num_parameters, device=device):

@@ -26,7 +26,7 @@ def test_help_shows_the_verbs_in_four_groups(ask: Ask) -> None:
         elif line.startswith("  ") and line[2] not in " -":
             verbs.append(line.split()[0])
     assert {name: groups[name] for name in ("Measure", "Look", "Judge", "Study")} == {
-        "Measure": ["run", "ab", "calibrate", "measure-link"],
+        "Measure": ["run", "wrap", "ab", "calibrate", "measure-link"],
         "Look": ["list", "devices", "doctor", "data"],
         "Judge": ["compare", "gap", "report", "export"],
         "Study": ["project", "claims"],

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench.analysis.trials.configuration import gather
-from bench.cli.run import show_result
+from bench.cli.measuring.run import show_result
 from bench.results.schema import Row
 from tests.analysis.synthetic_rows import trials
 from tests.analysis.test_gap import INFER

@@ -16,7 +16,8 @@ import pytest
 import typer
 
 import bench.cli
-from bench.cli import ab, outermost
+from bench.cli import outermost
+from bench.cli.measuring import ab
 from bench.cli.options import Verb
 from bench.results import reader, whole_files
 from bench.results.reader import read_rows

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.cli import main
-from bench.cli.run import show_result
+from bench.cli.measuring.run import show_result
 from bench.results.reader import read_rows
 from bench.results.schema import Row
 from tests.report.link_rows import device_sweep, link_run, three_links

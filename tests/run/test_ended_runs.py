@@ -27,7 +27,7 @@ from bench_process import (
     wait_until,
 )
 
-import bench.cli.run
+import bench.cli.measuring.run
 from bench.cli import main
 from bench.results.beside_rows import read_samples
 from bench.results.reader import read_rows
@@ -95,7 +95,7 @@ def test_interrupt_before_a_trial_or_after_one_loses_no_row_and_leaves_table_and
         return []
 
     with monkeypatch.context() as patch:
-        patch.setattr(bench.cli.run, "_choices_of", ended)
+        patch.setattr(bench.cli.measuring.run, "_choices_of", ended)
         code, _, stderr = fake_run("-w", TIMED, out=tmp_path / "before")
     path = only_file(tmp_path / "before")
     hint = "bench: interrupted; go on with: bench run --resume"

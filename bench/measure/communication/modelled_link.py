@@ -67,19 +67,29 @@ class ModelledLink:
         self.is_smoke = False
         """Whether the fewest steps that have all columns will do; set as well."""
         self.traces = Traces()
-        self._is_traced = layout.mode == "simulated" or emulation.device.type == "cpu"
+        self.is_traced = layout.mode == "simulated" or emulation.device.type == "cpu"
+        """Whether the steps of the window are traced, which costs nothing there."""
 
     def run(self) -> StepCount:
         """Do one step, traced where that costs nothing."""
-        return self._trace()[0] if self._is_traced else self._step()
+        return self._trace()[0] if self.is_traced else self._step()
 
     def _trace(self) -> tuple[StepCount, StepNotes]:
         """Trace one step with all that it waits for: a loader is waited for on any link."""
-        self._emulation.begin_step()
+        self.begin_step()
         done = self._step()
+        return done, self.end_step()
+
+    def begin_step(self) -> None:
+        """Note what is sent from here on."""
+        self._emulation.begin_step()
+
+    def end_step(self, *, is_kept: bool = True) -> StepNotes:
+        """End the notes of the step, and keep them among the window's."""
         notes = self._emulation.end_step()
-        self.traces.add(notes)
-        return done, notes
+        if is_kept:
+            self.traces.add(notes)
+        return notes
 
     def begin_window(self) -> None:
         """Forget the warm-up's traces; `UnresolvedLinkError` where they show nothing to emulate."""
@@ -102,7 +112,7 @@ class ModelledLink:
 
     def trace_afterwards(self) -> None:
         """Trace some steps where the window was not traced."""
-        if self._is_traced:
+        if self.is_traced:
             return
         # Real ranks trace a fixed number: each by its own clock would leave one waiting.
         most = FEWEST_TRACED if self._layout.mode == "throttled" else TRACED_STEPS

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from bench import discovery
-from bench.core.nouns import DTYPE_BYTES, Dtype
+from bench.core.nouns import DTYPE_BYTES, Dtype, Layout
 from bench.devices.torch.adapter import Adapter
 from bench.measure.messages import TrialRequest
 from bench.measure.timing.clock import Clock, FakeClock
@@ -79,6 +79,15 @@ def summed(counts: Sequence[StepCount]) -> StepCount:
     )
 
 
+class StepsEndedError(Exception):
+    """Thrown into a loop when there will be no further step: a window ends with what it has."""
+
+
+T = TypeVar("T")
+Stepping = Generator[None, StepCount | None, T]
+"""A loop that is sent what each step processed, None for one that does not count as a step."""
+
+
 class Engine(ABC):
     """Does one step at a time on a device; by itself on one that is synchronous and shows nothing.
 
@@ -91,12 +100,27 @@ class Engine(ABC):
     """Steps that go once through data whose items differ in size."""
     period_steps = 1
     """Steps after which communication repeats itself: a window holds whole periods."""
+    layout = Layout()
+    link: Any = None
+    """The `ModelledLink` that it steps over, where there is one."""
+    overlap = ""
+    """How communication and compute overlap, in words; '' where nothing is said."""
     resident: Sequence[StepCount] = ()
     """What each batch holds that lies on the device; none where a loader brings them."""
 
     @abstractmethod
     def step(self) -> StepCount:
         """Do one step, or queue it; never times, prints or synchronises."""
+
+    def drive(self, loop: Stepping[T]) -> T:
+        """Do each step that the loop asks for, and return what it came to."""
+        next(loop)
+        try:
+            while True:
+                loop.send(self.step())
+        except StopIteration as ended:
+            result: T = ended.value
+            return result
 
     def begin_window(self) -> None:  # noqa: B027  (most have nothing to forget)
         """Forget what was noted of the warm-up: from here on it counts. Raises `BenchError`."""

@@ -192,10 +192,10 @@ class TorchEngine(Engine):
             is_compiled=config.compile,
             compile_mode=config.compile_mode,
         )
-        self.period_steps = self.laid_out.period_steps
+        self.period_steps, self.overlap = self.laid_out.period_steps, self.laid_out.overlap
         if self.link is not None:
             self.link.period_steps = self.period_steps
-            self.link.waits_hide = self.laid_out.overlap == DDP_OVERLAP
+            self.link.waits_hide = self.overlap == DDP_OVERLAP
             self.link.is_smoke = self._request.limits.is_smoke
 
     def _move(self, batch: Any) -> Any:

@@ -33,8 +33,8 @@ FAILING = frozenset(
     {"out_of_memory", "unsupported_op", "unsupported_dtype", "timeout", "crashed", "error"}
 )
 SKIPPING = frozenset({"interrupted", "budget", "link_unresolved"})
-LABELS = frozenset({"noisy", "input_bound", "host_bound"})
-"""What sets the pace, or what one window cannot tell: the figures stand without reservation."""
+LABELS = frozenset({"noisy", "input_bound", "host_bound", "steps_apart"})
+"""What sets the pace, what one window cannot tell, or what is in no figure: they stand."""
 _REPEATING = {"nonfinite", "wrong_output", "flops_disagree", "over_roof"}
 RETRYABLE = INVALIDATING - _REPEATING | {"crashed", "timeout"}
 """Reasons that another attempt may not have; a wrong or refused computation would only repeat."""

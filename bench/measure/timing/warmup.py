@@ -8,11 +8,12 @@ steady.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
-from bench.measure.engine.engine import Engine
+from bench.measure.engine.engine import Engine, Stepping
 from bench.measure.timing.drift import is_level, levelled
 from bench.measure.timing.limits import Limits
-from bench.measure.timing.window import Agree, run_window
+from bench.measure.timing.window import Agree, window_of
 
 CHUNK_S = 0.5
 """Two of them make the second over which allocator, graphs and clock are compared."""
@@ -32,7 +33,12 @@ class Warmup:
 
 def warm_up(engine: Engine, *, limits: Limits, agree: Agree | None = None) -> Warmup:
     """Run steps until they are steady or the limit is reached, all ranks as rank 0 finds."""
-    first = run_window(engine, should_stop=lambda _elapsed, _steps: True)
+    return engine.drive(warming_up(engine, limits=limits, agree=agree))
+
+
+def warming_up(engine: Engine, *, limits: Limits, agree: Agree | None = None) -> Stepping[Warmup]:
+    """Time steps as `warm_up` does, whoever does them."""
+    first = yield from window_of(engine, should_stop=lambda _elapsed, _steps: True)
     at_first = engine.recompiles()
     step_s, counts = list(first.step_s), list(first.counts)
     start_s = engine.clock.now_s()
@@ -43,7 +49,8 @@ def warm_up(engine: Engine, *, limits: Limits, agree: Agree | None = None) -> Wa
         return elapsed_s >= CHUNK_S or _is_over(limits, num_steps, engine.clock.now_s() - start_s)
 
     while True:
-        chunk = run_window(engine, should_stop=should_stop, expected_step_s=step_s[-1], agree=agree)
+        asked: Any = {"expected_step_s": step_s[-1], "agree": agree}
+        chunk = yield from window_of(engine, should_stop=should_stop, **asked)
         step_s.extend(chunk.step_s)
         counts.extend(chunk.counts)
         history.append(_state(engine))

@@ -6,6 +6,9 @@ breaks the overlap of host and device. Where a device has no usable events each 
 and `step_clock` has it. Twice a second the stop rule looks at the steps finished so far. Ranks that
 step together must stop together, so with several the next look is a number of steps, fixed by
 rank 0 at the look before, and its verdict is everyone's.
+
+The loops ask for a step by `yield` and are sent what it processed: an engine does it
+(`Engine.drive`), or a user's program, whose steps are only seen to end.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import numpy as np
 
 from bench.core import statistics
 from bench.devices.torch.adapter import Adapter
-from bench.measure.engine.engine import Engine, StepCount
+from bench.measure.engine.engine import Engine, StepCount, Stepping, StepsEndedError
 from bench.measure.timing.clock import Clock
 from bench.measure.timing.drift import levelled
 from bench.measure.timing.limits import Limits
@@ -56,10 +59,14 @@ class Window:
     waits for the one before, as a blocking copy does, leaves its own work to the device and does
     not count. None where events do not separate the steps."""
 
+    apart_s: float = 0.0
+    """Time of what was no step like the others, and is in no figure."""
+    num_apart: int = 0
+
     @property
     def wall_s(self) -> float:
-        """Length of the window."""
-        return self.end_s - self.start_s
+        """Length of the window, without what is apart."""
+        return self.end_s - self.start_s - self.apart_s
 
     @property
     def level_s(self) -> list[float]:
@@ -111,8 +118,17 @@ class _Marks(Boundaries):
         self._queued_s: list[float] = []
         self._events = deque([self.boundary()])
         self.times_s = [clock.now_s()]
+        self.apart: set[int] = set()
+        """Intervals that are no steps, by their number."""
 
-    def mark(self) -> float:
+    @property
+    def apart_s(self) -> float:
+        """Host time of the intervals that are no steps."""
+        return sum(self.times_s[index + 1] - self.times_s[index] for index in self.apart)
+
+    def mark(self, *, is_step: bool = True) -> float:
+        if not is_step:
+            self.apart.add(len(self.times_s) - 1)
         if self._has_events:
             self._events.append(self.boundary())
             self._queued_s.append(self._clock.now_s())
@@ -139,23 +155,31 @@ class _Marks(Boundaries):
 
     def step_s(self) -> list[float]:
         if not self._has_events:
-            return [later - earlier for earlier, later in pairwise(self.times_s)]
+            return self._of_steps([later - earlier for earlier, later in pairwise(self.times_s)])
         # An event that has been read is let go: millions would weigh on the driver.
         while len(self._events) > 1 and self._events[1].query():
             start = self._events.popleft()
             self._elapsed_s.append(start.elapsed_ms(self._events[0]) / 1e3)
-        return list(self._elapsed_s)
+        return self._of_steps(self._elapsed_s)
+
+    def _of_steps(self, elapsed_s: list[float]) -> list[float]:
+        return [one for index, one in enumerate(elapsed_s) if index not in self.apart]
 
 
-def run_window(
+def run_window(engine: Engine, **asked: Any) -> Window:
+    """Run the engine's steps until the rule says stop, as `window_of` has it."""
+    return engine.drive(window_of(engine, **asked))
+
+
+def window_of(
     engine: Engine,
     *,
     should_stop: StopRule,
     expected_step_s: float | None = None,
     agree: Agree | None = None,
     ends_round: bool = False,
-) -> Window:
-    """Run steps until the rule says stop; it is asked after step 1, 2, 4, ... then twice a second.
+) -> Stepping[Window]:
+    """Time steps until the rule says stop; it is asked after step 1, 2, 4, ... then twice a second.
 
     With `agree` all ranks take rank 0's answer, after the same steps. `ends_round`: it holds whole
     periods of communication, and one process goes on to the end of a round of items that differ,
@@ -166,13 +190,22 @@ def run_window(
     adapter.synchronize()
     marks = _Marks(adapter, clock=engine.clock, depth=_queue_depth(expected_step_s))
     start_s = next_check_s = marks.times_s[0]
-    next_check = 1
+    next_check, has_ended = 1, False
     while True:
-        counts.append(engine.step())
-        now_s = marks.mark()
+        try:
+            count = yield
+        except StepsEndedError:
+            if not counts:
+                raise
+            has_ended = True
+            break
+        now_s = marks.mark(is_step=count is not None)
+        if count is None:
+            continue
+        counts.append(count)
         is_due = len(counts) >= next_check if agree is not None else now_s >= next_check_s
         if is_due and len(counts) % period_steps == 0:
-            elapsed_s = now_s - start_s
+            elapsed_s = now_s - start_s - marks.apart_s
             is_enough = should_stop(elapsed_s, levelled(marks.step_s(), counts))
             if agree is not None:
                 ahead = agree(0 if is_enough else _steps_ahead(len(counts), elapsed_s))
@@ -181,13 +214,15 @@ def run_window(
             if is_enough:
                 break
             next_check_s = now_s + min(CHECK_EVERY_S, elapsed_s)
-    num_left = -len(counts) % engine.round_steps
+    num_left = 0 if has_ended else -len(counts) % engine.round_steps
     if ends_round and agree is None and num_left <= len(counts):
         for _ in range(num_left):
-            counts.append(engine.step())
+            count = yield
+            assert count is not None, "rounds are an engine's, whose steps are all alike"
+            counts.append(count)
             marks.mark()
     adapter.synchronize()
-    times_s = [*marks.times_s, engine.clock.now_s()]
+    times_s = [*marks.times_s, *([] if has_ended else [engine.clock.now_s()])]
     return Window(
         step_clock=marks.step_clock,
         start_s=start_s,
@@ -196,6 +231,8 @@ def run_window(
         counts=counts,
         clock_went_backwards=times_s != sorted(times_s),
         host_bound_frac=marks.host_bound_frac(),
+        apart_s=marks.apart_s,
+        num_apart=len(marks.apart),
     )
 
 

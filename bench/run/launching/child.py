@@ -14,9 +14,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import IO, Any
 
 from bench.measure.asking import peak_rss_bytes
 from bench.measure.causes import LOG_BYTES, how_it_ended
@@ -54,45 +56,75 @@ def run_child(
     environment: Mapping[str, str],
     request: bytes = b"",
     pipe: tuple[int, int] | None = None,
+    **heard: Any,
+) -> Outcome:
+    """Run `python -m module` to its end and say what became of it, as `run_command` does.
+
+    Its first argument is where it writes to. It reads the request from standard input, which stays
+    open while we live.
+    """
+    receive, send = pipe or os.pipe()
+    command = [sys.executable, "-m", module, str(send), *arguments]
+    ends = receive, send
+    return run_command(command, environment=environment, pipe=ends, request=request, **heard)
+
+
+def run_command(
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    pipe: tuple[int, int],
+    request: bytes | None,
     timeout_s: float = math.inf,
+    grace_s: float = GRACE_S,
+    first_signal: int = signal.SIGTERM,
     on_start: Callable[[int], None] = lambda _pid: None,
     on_message: OnMessage = lambda _message: None,
+    on_output: Callable[[bytes], object] | None = None,
 ) -> Outcome:
     """Run a process to its end and say what became of it; `on_start` gets its process id.
 
-    Its first argument is where it writes to. It reads the request from standard input, which stays
-    open while we live. `pipe` has both ends of what it is heard through, closed when it has ended.
+    `pipe` has both ends of what it is heard through, closed when it has ended. Without a request
+    it reads nothing. `grace_s` is its time to end by itself after its result, `first_signal` what
+    an interrupt hands on to it, and `on_output` gets what it writes while it writes it.
     """
     start_s = time.monotonic()
-    receive, send = pipe or os.pipe()
+    receive, send = pipe
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, str(send), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
+            command,
+            stdin=subprocess.DEVNULL if request is None else subprocess.PIPE,
+            stdout=log if on_output is None else subprocess.PIPE,
+            stderr=log if on_output is None else subprocess.STDOUT,
             pass_fds=(send,),
             env=environment,
             start_new_session=True,
         )
         os.close(send)
-        assert process.stdin is not None
+        shows = None
+        if on_output is not None:
+            shows = threading.Thread(target=_show, args=(process.stdout, log, on_output))
+            shows.start()
         try:
             on_start(process.pid)
-            with contextlib.suppress(BrokenPipeError):  # it died: its status says how
-                process.stdin.write(request)
-                process.stdin.flush()
+            if process.stdin is not None:
+                with contextlib.suppress(BrokenPipeError):  # it died: its status says how
+                    process.stdin.write(request or b"")
+                    process.stdin.flush()
             last, stage, in_time = _listen(
                 receive, deadline_s=start_s + timeout_s, on_message=on_message
             )
-            rss_peak_bytes = _reap(process, in_time=in_time)
+            rss_peak_bytes = _reap(process, in_time=in_time, grace_s=grace_s)
         except BaseException:
-            _end_group(process)
+            _end_group(process, first=first_signal)
             raise
         finally:
             os.close(receive)
-            with contextlib.suppress(BrokenPipeError):  # the child is gone
-                process.stdin.close()
+            if process.stdin is not None:
+                with contextlib.suppress(BrokenPipeError):  # the child is gone
+                    process.stdin.close()
+            if shows is not None:
+                shows.join(GRACE_S)
         size = log.seek(0, os.SEEK_END)
         log.seek(max(0, size - LOG_BYTES))
         written = log.read()
@@ -132,8 +164,15 @@ def _listen(
     return None, stage, False
 
 
-def _reap(process: subprocess.Popen[bytes], *, in_time: bool) -> int | None:
-    deadline_s = time.monotonic() + (GRACE_S if in_time else 0.0)
+def _show(written: IO[bytes] | None, log: IO[bytes], on_output: Callable[[bytes], object]) -> None:
+    assert written is not None
+    while chunk := os.read(written.fileno(), 1 << 16):
+        log.write(chunk)
+        on_output(chunk)
+
+
+def _reap(process: subprocess.Popen[bytes], *, in_time: bool, grace_s: float) -> int | None:
+    deadline_s = time.monotonic() + (grace_s if in_time else 0.0)
     while True:
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         if pid:
@@ -146,8 +185,8 @@ def _reap(process: subprocess.Popen[bytes], *, in_time: bool) -> int | None:
         time.sleep(0.005)
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    _kill_group(process.pid, signal.SIGTERM)
+def _end_group(process: subprocess.Popen[bytes], *, first: int = signal.SIGTERM) -> None:
+    _kill_group(process.pid, first)
     with contextlib.suppress(subprocess.TimeoutExpired):  # then SIGKILL
         process.wait(GRACE_S)
     _kill_group(process.pid, signal.SIGKILL)

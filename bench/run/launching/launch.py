@@ -27,6 +27,7 @@ from bench.measure.asking import ask, is_of_job, leave, same_modules
 from bench.measure.inspection import MIOPEN_FIND_MODE
 from bench.measure.messages import Failure, LinkRequest, Post, RunEnd, TrialRequest, encode
 from bench.run.launching.child import OnMessage, Outcome, run_child
+from bench.run.launching.script import run_script
 from bench.run.launching.torchrun import check_job, world_of
 from bench.run.planning.request import RunRequest
 from bench.workload import Phase
@@ -90,6 +91,8 @@ def run_trial(
     run = functools.partial(
         run_child, timeout_s=timeout_s, on_start=on_start, on_message=on_message
     )
+    if request.command:
+        return run_script(request, timeout_s=timeout_s, on_start=on_start, on_message=on_message)
     if request.config.needs_ranks:
         return run_ranks(request, num_ranks=layout.devices, threads=threads, run=run)
     environment = child_environment(threads=threads)

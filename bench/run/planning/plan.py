@@ -42,8 +42,8 @@ class Planned:
     config: Config
     size_choice: str
     mem_estimate_bytes: int | None
-    batch: int
-    """Samples in one step of this phase."""
+    batch: int | None
+    """Samples in one step of this phase, where that is known."""
     num_sharing: int
     """Ranks among which this machine's cores are divided."""
     items_unit: str
@@ -76,7 +76,8 @@ class Planned:
         }
         for field in dataclasses.fields(config):
             value = getattr(config, field.name)
-            if value != field.default and field.default is not dataclasses.MISSING:
+            has_default = field.default is not dataclasses.MISSING
+            if has_default and value != field.default and field.metadata.get("is_hashed", True):
                 is_plain = not dataclasses.is_dataclass(value)
                 compared[field.name] = value if is_plain else dataclasses.asdict(value)
         text = json.dumps(compared, sort_keys=True, separators=(",", ":"))
@@ -88,7 +89,12 @@ class Planned:
         return max(1, min(cores, limit or cores) // self.num_sharing)
 
     def threads_and_workers(self, *, cores: int, is_accelerator: bool) -> tuple[int, int]:
-        """Return compute threads and loader processes of a rank on a machine of so many cores."""
+        """Return compute threads and loader processes of a rank on a machine of so many cores.
+
+        Those of a user's own program are its own business, or its environment's.
+        """
+        if self.config.script:
+            return self.config.threads or self.share_of(cores), 0
         phase = discovery.load(self.config.origin).phase(self.config.phase)
         share = self.share_of(cores)
         return threads_and_workers(self.config, phase, cores=share, is_accelerator=is_accelerator)
@@ -155,6 +161,21 @@ def make_plan(request: RunRequest, *, joined: Sequence[Joined], inspection: Insp
         )
     ]
     every, why = _in_one_mode(every, asked=request.mode, device=inspection.device)
+    if request.links and not any(one.config.layout.link for one in every):
+        why.append(f"--link {','.join(request.links)} is not used on 1 device")
+    why += dict.fromkeys(f"{one.config.name}: {one.data_used}" for one in every if one.data_used)
+    left_out = [line for one in joined for line in one.left_out]
+    return plan_of(every, request=request, inspection=inspection, notes=[*why, *left_out])
+
+
+def plan_of(
+    every: Sequence[Planned],
+    *,
+    request: RunRequest,
+    inspection: Inspection,
+    notes: Sequence[str] = (),
+) -> Plan:
+    """Return the plan of these configurations, each once, with the effort that is asked for."""
     # A value given twice, or two sizes made equal by --set, are one configuration.
     planned = list({one.config_hash: one for one in reversed(every)}.values())[::-1]
     profile = PROFILES[request.profile]
@@ -169,9 +190,6 @@ def make_plan(request: RunRequest, *, joined: Sequence[Joined], inspection: Insp
     if request.budget_s is not None:
         trials = profile.min_trials * len(planned)
         limits = within_budget(limits, trial_s=max(0.0, budget_s / trials - STARTUP_S))
-    if request.links and not any(one.config.layout.link for one in planned):
-        why.append(f"--link {','.join(request.links)} is not used on 1 device")
-    why += dict.fromkeys(f"{one.config.name}: {one.data_used}" for one in planned if one.data_used)
     return Plan(
         planned=tuple(planned),
         profile=profile.name,
@@ -184,11 +202,7 @@ def make_plan(request: RunRequest, *, joined: Sequence[Joined], inspection: Insp
         timeout_s=request.timeout_s,
         seed=request.seed,
         oom_shrink=request.oom_shrink,
-        notes=(
-            *_cores_line(planned[0], device=inspection.device),
-            *why,
-            *(line for one in joined for line in one.left_out),
-        ),
+        notes=(*_cores_line(planned[0], device=inspection.device), *notes),
     )
 
 
@@ -310,7 +324,7 @@ def shrunk(planned: Planned) -> Planned | None:
     if batch < 1:
         return None
     workload = workload_of(replace(config, params={**config.params, "batch": batch}))
-    if workload.batch_size(phase) >= planned.batch:
+    if planned.batch is None or workload.batch_size(phase) >= planned.batch:
         return None
     return replace(
         planned,

@@ -255,7 +255,7 @@ def read_flags(given: Mapping[str, Any]) -> RunRequest:
     """Build the request from the command's parameters; `UsageError` where a form is wrong."""
     values = {}
     for name, one in FLAGS.items():
-        value = given[one.parameter]
+        value = given.get(one.parameter)
         if not (value is None or value is False or value == []):
             for text in value if isinstance(value, list) else [value]:
                 _check_text(str(text), flag=one.names[0])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from bench.cli.output import is_interactive, print_grids, print_json, print_note
 from bench.core.errors import ExitCode, UsageError
 from bench.core.paths import short_path
 from bench.core.units import counted, format_duration, plural
-from bench.run.planning.request import FLAGS
+from bench.run.planning.request import FLAGS, Flag
 
 if TYPE_CHECKING:
     from bench.results.schema import Row
@@ -71,16 +71,8 @@ def run(
             _show_plan(plan, as_json=as_json)
             return
         begun = session.begin(plan, inspection, folder=out, note=note)
-    try:
-        begun.shows_tracebacks = bool(context.obj)
-        code = _measured(begun, note=note, quiet=quiet, as_json=as_json)
-    except KeyboardInterrupt:
-        code = int(ExitCode.INTERRUPTED)
-    except Exception as error:
-        error.add_note(f"rows so far are in {begun.store.path}; --resume goes on with them")
-        raise
-    finally:
-        begun.store.close()
+    begun.shows_tracebacks = bool(context.obj)
+    code = measure_begun(begun, note=note, quiet=quiet, as_json=as_json)
     if code == ExitCode.INTERRUPTED:
         path = begun.store.path
         print_note(f"bench: interrupted; go on with: bench run --resume {shlex.quote(str(path))}")
@@ -88,9 +80,22 @@ def run(
         raise typer.Exit(code)
 
 
-def _declare_flags() -> None:
-    """Give the command an option for each flag of a request."""
-    signature = inspect.signature(run, eval_str=True)
+def measure_begun(begun: Runner, *, note: Callable[[str], None], quiet: bool, as_json: bool) -> int:
+    """Run what is left to its end, print its rows, close the store; returns the exit code."""
+    try:
+        return _measured(begun, note=note, quiet=quiet, as_json=as_json)
+    except KeyboardInterrupt:
+        return int(ExitCode.INTERRUPTED)
+    except Exception as error:
+        error.add_note(f"rows so far are in {begun.store.path}; --resume goes on with them")
+        raise
+    finally:
+        begun.store.close()
+
+
+def declare_flags(verb: Callable[..., None], flags: Iterable[Flag]) -> None:
+    """Give a verb an option for each of these flags, in place of its `**flags`."""
+    signature = inspect.signature(verb, eval_str=True)
     *own, _ = signature.parameters.values()
     options = [
         inspect.Parameter(
@@ -102,13 +107,13 @@ def _declare_flags() -> None:
                 Option(*flag.names, help=flag.help, rich_help_panel=flag.group),
             ],
         )
-        for flag in FLAGS.values()
+        for flag in flags
     ]
-    run.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
-    run.__annotations__ = {one.name: one.annotation for one in [*own, *options]}
+    verb.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    verb.__annotations__ = {one.name: one.annotation for one in [*own, *options]}
 
 
-_declare_flags()
+declare_flags(run, FLAGS.values())
 
 
 def _request(flags: dict[str, Any]) -> RunRequest:

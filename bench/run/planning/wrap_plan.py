@@ -1,0 +1,194 @@
+"""The plan of `bench wrap`: a user's own program as one configuration for each layout and link."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bench.core.errors import UsageError, one_of
+from bench.core.nouns import DTYPES, STEP_MARKS, Config, Layout, Mode, Script, StepMark
+from bench.core.units import counted
+from bench.hardware.costs.cost import model_of
+from bench.measure.inspection import Inspection
+from bench.measure.messages import ScriptFacts
+from bench.run.launching.launch import num_sharing
+from bench.run.planning.modes import resolution_of
+from bench.run.planning.plan import Plan, Planned, plan_of
+from bench.run.planning.request import RunRequest
+
+_SECRET = re.compile(r"(token|secret|passw|credential|api[-_]?key|auth)", re.IGNORECASE)
+_HIDDEN = "***"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrapRequest:
+    """What `bench wrap` is asked to do."""
+
+    command: tuple[str, ...]
+    step: StepMark = "optimizer"
+    items_per_step: int | None = None
+    runs_to_end: bool = False
+    name: str | None = None
+    run: RunRequest = RunRequest()
+    """Layout and effort, as `bench run` takes them."""
+
+    def __post_init__(self) -> None:
+        if not self.command:
+            raise UsageError("bench wrap needs a command, such as: bench wrap -- python train.py")
+        if self.step not in STEP_MARKS:
+            raise one_of("--step", self.step, list(STEP_MARKS))
+        if self.items_per_step is not None and self.items_per_step < 1:
+            raise UsageError(f"--items-per-step {self.items_per_step} must be at least 1")
+        run = self.run
+        if any(devices > 1 for devices in run.devices) and not run.links:
+            raise UsageError(
+                "--devices needs --link: one rank is real, the others and the link are modelled; "
+                "for real ranks start them in the command: bench wrap -- torchrun ... train.py"
+            )
+
+    @property
+    def script_place(self) -> int:
+        """Where in the command the program's file is: its first .py, or what follows -m."""
+        for place, word in enumerate(self.command):
+            if word.endswith(".py"):
+                return place
+            if word == "-m" and place + 1 < len(self.command):
+                return place + 1
+        return 0
+
+    @property
+    def program(self) -> str:
+        """The program's name in rows."""
+        return self.name or Path(self.command[self.script_place]).name.removesuffix(".py")
+
+
+def hidden(words: Sequence[str]) -> list[str]:
+    """Return the words with the values of what looks like a secret left out."""
+    shown: list[str] = []
+    is_value = False
+    for word in words:
+        flag, equals, _ = word.partition("=")
+        if is_value and not word.startswith("-"):
+            shown.append(_HIDDEN)
+        elif equals and _SECRET.search(flag):
+            shown.append(f"{flag}={_HIDDEN}")
+        else:
+            shown.append(re.sub(r"(?<=://)[^/@\s]+@", f"{_HIDDEN}@", word))
+        is_value = not equals and word.startswith("-") and bool(_SECRET.search(word))
+    return shown
+
+
+def make_wrap_plan(request: WrapRequest, *, facts: ScriptFacts, inspection: Inspection) -> Plan:
+    """Plan the program over the layouts and links that are asked for; raises `UsageError`."""
+    run, place = request.run, request.script_place
+    layouts, why = _in_one_mode(_layouts(request, facts), request=run, facts=facts, on=inspection)
+    script = Script(
+        step=request.step,
+        items_per_step=request.items_per_step,
+        flops_per_step=facts.flops_per_step,
+        runs_to_end=request.runs_to_end,
+    )
+    params: dict[str, Any] = {
+        "arguments": shlex.join(hidden(request.command[place + 1 :])),
+        "step": request.step,
+    }
+    launcher = hidden(request.command[:place])[1:]
+    params |= {"launcher": shlex.join(launcher)} if launcher else {}
+    per_step = request.items_per_step or facts.items_per_step
+    config = Config(
+        workload=request.program,
+        source="",
+        phase="train" if facts.is_training else "infer",
+        version=facts.version,
+        size="",
+        params=params,
+        dtype=next(one for one in DTYPES if one == facts.dtype),
+        compile=facts.is_compiled,
+        channels_last=False,
+        data="script",
+        device=facts.device,
+        threads=run.threads,
+        workers=None,
+        seed=run.seed,
+        script=script,
+    )
+    planned = [
+        Planned(
+            config=replace(config, layout=layout),
+            size_choice="",
+            mem_estimate_bytes=None,
+            batch=per_step,
+            num_sharing=num_sharing(layouts, is_accelerator=inspection.is_accelerator),
+            items_unit="sample" if per_step else "step",
+            elements_unit=None,
+            data_digest="script",
+        )
+        for layout in layouts
+    ]
+    return plan_of(
+        planned, request=run, inspection=inspection, notes=[*_notes(request, facts), *why]
+    )
+
+
+def _layouts(request: WrapRequest, facts: ScriptFacts) -> list[Layout]:
+    run = request.run
+    common: Any = {"strategy": facts.strategy, "grad_accum": facts.grad_accum, "contention": "none"}
+    if not run.links:
+        ranks = facts.num_ranks
+        return [Layout(data=ranks, **common) if ranks > 1 else Layout(grad_accum=facts.grad_accum)]
+    tensor = run.tp or 1
+    layouts = []
+    for devices, link in itertools.product(run.devices or (1,), run.links):
+        if devices % tensor:
+            raise UsageError(f"--tp {tensor} does not divide --devices {devices}")
+        layouts.append(
+            Layout(mode="emulated", data=devices // tensor, tensor=tensor, link=link, **common)
+        )
+    return layouts
+
+
+def _in_one_mode(
+    layouts: list[Layout], *, request: RunRequest, facts: ScriptFacts, on: Inspection
+) -> tuple[list[Layout], list[str]]:
+    """Give all rows over a link one mode: emulated where the timer keeps each of them."""
+    linked = [one for one in layouts if one.link]
+    if not linked:
+        return layouts, []
+    mode: Mode = request.mode or "emulated"
+    kept_s, why = resolution_of(on.device), "asked for"
+    if request.mode is None:
+        why = "each has a collective that the timer here keeps"
+        for one in linked:
+            model = model_of(one.link)
+            longest_s = max(
+                (
+                    model.cost(op, num_bytes=size, group=model.group_of(range(ranks))).seconds
+                    for op, size, ranks in facts.sent
+                    if ranks > 1
+                ),
+                default=0.0,
+            )
+            if longest_s < kept_s and not model.topology.is_infinite:
+                mode = "simulated"
+                why = f"on {one.link} no collective is as long as the timer here keeps"
+    return [replace(one, mode=mode) if one.link else one for one in layouts], [
+        f"every row over a link is {mode}: {why}"
+    ]
+
+
+def _notes(request: WrapRequest, facts: ScriptFacts) -> list[str]:
+    if request.items_per_step:
+        items = f"{request.items_per_step} items a step, as given"
+    elif facts.items_per_step:
+        items = f"{counted(facts.items_per_step, 'sample')} a step, the first dimension of batches"
+    else:
+        items = "no batches of a loader: steps are counted (--items-per-step)"
+    notes = [f"{request.program}: a step ends with {request.step}; {items}"]
+    if facts.uncounted:
+        notes.append(f"FLOPs are blank: no formula for {', '.join(facts.uncounted[:4])}")
+    return notes

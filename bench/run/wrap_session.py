@@ -1,0 +1,75 @@
+"""From a command to an ended run of it: look at it, inspect its device, plan, open the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from bench.core.errors import MeasurementError
+from bench.core.nouns import Config, Layout, Script
+from bench.measure.inspection import inspect_device
+from bench.measure.messages import ScriptFacts, TrialRequest
+from bench.measure.timing.limits import PROFILES
+from bench.run.launching.script import run_script
+from bench.run.planning.wrap_plan import WrapRequest, make_wrap_plan
+from bench.run.runner import Runner
+from bench.run.session import begin
+
+
+def look_at(request: WrapRequest) -> ScriptFacts:
+    """Run the program's first steps; `MeasurementError` says what became of it instead."""
+    run = request.run
+    links = run.links[:1]
+    layout = Layout()
+    if links:
+        devices = max(run.devices or (1,))
+        layout = Layout(mode="simulated", data=devices, link=links[0], contention="none")
+    config = Config(
+        workload=request.program,
+        source="",
+        phase="",
+        version="",
+        size="",
+        params={},
+        dtype="fp32",
+        compile=False,
+        channels_last=False,
+        data="script",
+        device="",
+        threads=run.threads,
+        workers=None,
+        seed=run.seed,
+        layout=layout,
+        script=Script(step=request.step),
+    )
+    asked = TrialRequest(
+        config=config,
+        limits=PROFILES["smoke"].limits,
+        trial=0,
+        cpu_ids=(),
+        threads=run.threads or 1,
+        workers=0,
+        idle_s=0.0,
+        command=request.command,
+        is_look=True,
+    )
+    nothing: Callable[[object], None] = lambda _: None  # noqa: E731
+    outcome = run_script(asked, timeout_s=run.timeout_s, on_start=nothing, on_message=nothing)
+    if not isinstance(outcome.result, ScriptFacts):
+        raise MeasurementError(f"{request.program}: {outcome.detail}")
+    return outcome.result
+
+
+def begin_wrapped(request: WrapRequest, *, folder: Path, note: Callable[[str], None]) -> Runner:
+    """Look at the program and its device, plan, and create the result file."""
+    note(f"looking at {request.program} (its first steps, not timed)")
+    facts = look_at(request)
+    is_smoke = request.run.profile in PROFILES and PROFILES[request.run.profile].limits.is_smoke
+    inspection = inspect_device(
+        facts.device, dtypes=(facts.dtype,), with_roof=not is_smoke, threads=(facts.threads,)
+    )
+    plan = make_wrap_plan(request, facts=facts, inspection=inspection)
+    runner = begin(plan, inspection, folder=folder, note=note)
+    runner.facts = replace(runner.facts, command=request.command)
+    return runner

@@ -1,0 +1,135 @@
+"""A trial of a user's program: the loops of `bench run`, and the columns of its row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from bench.devices.torch.torch_adapter import adapter_for
+from bench.measure.engine.engine import Engine, StepCount, Stepping, StepsEndedError
+from bench.measure.timing import summary
+from bench.measure.timing.validity import Problems
+from bench.measure.timing.window import Window
+from bench.measure.trial import Measured, layout_columns, measuring, send_result
+from bench.results.schema import Row
+
+if TYPE_CHECKING:
+    from bench.wrap.watch import Watch
+
+
+def label_of(device: torch.device) -> str:
+    """Return the device's label as `--device` takes it."""
+    return "cpu" if device.type == "cpu" else f"{device.type}:{device.index or 0}"
+
+
+class ScriptEngine(Engine):
+    """Steps that a program does by itself; they are seen to end and never asked for."""
+
+    def __init__(self, watch: Watch, device: torch.device) -> None:
+        self.watch = watch
+        self.config = watch.request.config
+        self.script = watch.script
+        self.adapter = adapter_for(label_of(device))
+        self.layout = self.config.layout
+        self.link = watch.ranks.link
+        self.is_traced = self.link is not None and self.link.is_traced
+
+    def step(self) -> StepCount:
+        """Never called: the program steps."""
+        raise NotImplementedError
+
+    def count(self) -> StepCount | None:
+        """Return what the step that has just ended processed; None where it was no usual one."""
+        happened = self.watch.last
+        is_usual = self.watch.is_usual(happened)
+        if self.is_traced:
+            self.link.end_step(is_kept=is_usual)
+        if not is_usual:
+            return None
+        return StepCount(
+            items=self.script.items_per_step or happened.items or 1,
+            elements=None,
+            flops=self.script.flops_per_step,
+            data_wait_s=happened.data_wait_s,
+        )
+
+    def begin_window(self) -> None:
+        """Count memory peaks and traces from here."""
+        self.watch.marks.settle()
+        self.adapter.reset_peak_memory()
+        if self.link is not None:
+            self.link.begin_window()
+
+    def recompiles(self) -> int | None:
+        """Graphs that torch.compile has made so far; None where there are none."""
+        from torch._dynamo.utils import counters
+
+        return int(counters["stats"]["unique_graphs"]) or None
+
+
+def measuring_script(watch: Watch, device: torch.device) -> Stepping[None]:
+    """Measure the steps and send the row."""
+    engine, request = ScriptEngine(watch, device), watch.request
+    loop = measuring(engine, request, messages=watch.messages)
+    if engine.is_traced:
+        engine.link.begin_step()
+    measured = yield from _counted(loop, engine)
+    row = _columns(request.config.layout.link, engine=engine, window=measured.window)
+    row |= _own_columns(engine, measured)
+    rows = [row]
+    for link in request.also_links:
+        rows.append(row | _columns(link, engine=engine, window=measured.window))
+    send_result(
+        watch.messages, rows, request=request, measured=measured, problems=_problems(measured)
+    )
+
+
+def _counted(loop: Stepping[Measured], engine: ScriptEngine) -> Stepping[Measured]:
+    """Tell the loop what each step that has ended processed."""
+    next(loop)
+    while True:
+        try:
+            try:
+                yield
+            except StepsEndedError as ended:
+                loop.throw(ended)
+            else:
+                loop.send(engine.count())
+                if engine.is_traced:
+                    engine.link.begin_step()
+        except StopIteration as stopped:
+            measured: Measured = stopped.value
+            return measured
+
+
+def _columns(link: str, *, engine: ScriptEngine, window: Window) -> Row:
+    reported, row, _ = layout_columns(engine, window, link=link)
+    row |= summary.speed_columns(reported)
+    waited = any(count.data_wait_s for count in reported.counts)
+    return row | summary.wait_columns(reported, uses_loader=waited)
+
+
+def _own_columns(engine: ScriptEngine, measured: Measured) -> Row:
+    warmup = measured.warmup
+    parameters = engine.watch.marks.parameters.values()
+    return {
+        "warmup_steps": len(warmup.step_s),
+        "warmup_s": warmup.wall_s,
+        "warmup_converged": warmup.has_converged,
+        "recompiles": warmup.recompiles,
+        "threads": torch.get_num_threads(),
+        "num_parameters": sum(one.numel() for one in parameters) or None,
+        "optimizer": "+".join(engine.watch.marks.optimizers) or None,
+        "flops_method": "counted" if engine.script.flops_per_step else None,
+        "mem_alloc_peak_bytes": engine.adapter.peak_allocated_bytes(),
+        "mem_reserved_peak_bytes": engine.adapter.peak_reserved_bytes(),
+    }
+
+
+def _problems(measured: Measured) -> Problems:
+    window = measured.window
+    if not window.num_apart:
+        return []
+    words = f"{window.num_apart} of {window.num_apart + len(window.counts)} steps held more than"
+    return [("steps_apart", f"{words} the others, {window.apart_s:.3g} s: in no figure")]

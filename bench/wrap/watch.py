@@ -1,0 +1,166 @@
+"""Measures the process of a user's program that trains: between the ends of its steps.
+
+The loops of `bench run` time the steps: they ask for one by `yield`, and each end of a step goes
+on with them. The first process of the trial that ends a step is the one measured, the rank 0 of a
+job; others, such as launchers and a loader's workers, are left alone.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from bench.core.errors import BenchError
+from bench.core.nouns import Script
+from bench.measure.asking import failure_of
+from bench.measure.engine.engine import Stepping, StepsEndedError
+from bench.measure.messages import Failure, Messages, TrialRequest, decode
+from bench.wrap.happenings import Happened, Happenings
+from bench.wrap.marks import Marks
+from bench.wrap.virtual_ranks import VirtualRanks
+
+REQUEST, PIPE, CLAIM = "request.json", "messages", "measured"
+"""Names in the trial's folder: what is asked, the way to the parent, whose steps count."""
+
+
+class Watch:
+    """This process's part in a wrapped trial."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.request: TrialRequest = decode((folder / REQUEST).read_bytes(), TrialRequest)
+        self.script = self.request.config.script or Script()
+        self._pid = os.getpid()
+        self.messages = Messages(os.open(folder / PIPE, os.O_WRONLY))
+        self.messages.stage("import")
+        self.happenings = Happenings()
+        self.ranks = VirtualRanks(self.request.config, device=self.request.config.device)
+        self._is_claimed: bool | None = None
+        self._loop: Stepping[None] | None = None
+        self._is_over = False
+        self.kinds: Counter[frozenset[str]] = Counter()
+        """Kinds of the steps so far."""
+        self.num_steps = 0
+        self._error: BaseException | None = None
+        self.marks = Marks(
+            self.script.step,
+            on_step=self._step_ended,
+            on_first=lambda kind: self.messages.stage(f"first {kind}"),
+            sees=self.happenings,
+        )
+        hook = sys.excepthook
+        sys.excepthook = lambda *error: self._note_error(hook, *error)
+        atexit.register(self._program_ended)
+
+    # Steps ---------------------------------------------------------------------------------------
+
+    def _step_ended(self, device: torch.device | None) -> None:
+        if self._is_claimed is None:
+            self._is_claimed = self._claim()
+        if self._pid != os.getpid() or not self._is_claimed:
+            return
+        happened = self.happenings.take()
+        if self._is_over:
+            self._end_program()
+            return
+        try:
+            if self._loop is None:  # what came before the first end is no whole step
+                self._loop = self._make_loop(device)
+                next(self._loop)
+            else:
+                self.num_steps += 1
+                self.last = happened
+                self._loop.send(None)
+        except StopIteration:
+            self._is_over = True
+            self._end_program()
+        except BenchError as error:
+            self._fail(error)
+
+    def _claim(self) -> bool:
+        if int(os.environ.get("RANK", "0")) != 0:
+            return False
+        try:
+            os.close(os.open(self._folder / CLAIM, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return False
+        return True
+
+    def _make_loop(self, device: torch.device | None) -> Stepping[None]:
+        from bench.wrap.look import looking
+        from bench.wrap.script_trial import measuring_script
+
+        self.ranks.check_started()
+        where = device or torch.accelerator.current_accelerator() or torch.device("cpu")
+        return looking(self, where) if self.request.is_look else measuring_script(self, where)
+
+    def is_usual(self, happened: Happened) -> bool:
+        """Whether a step was of the commonest kind so far, and note its kind."""
+        kind = frozenset(happened.kinds | {f"{happened.num_backward} backward passes"})
+        self.kinds[kind] += 1
+        return kind == self.kinds.most_common(1)[0][0]
+
+    # Ends ----------------------------------------------------------------------------------------
+
+    def _end_program(self) -> None:
+        """End the program as politely as Python can: its `finally` and atexit handlers run."""
+        if self.script.runs_to_end and not self.request.is_look:
+            return
+        if threading.current_thread() is threading.main_thread():
+            raise SystemExit(0)
+        import _thread
+
+        _thread.interrupt_main()
+
+    def _fail(self, error: Exception) -> None:
+        self.messages.send(failure_of(error, device=self.request.config.device))
+        self._is_over = True
+        self._end_program()
+
+    def _note_error(
+        self,
+        shown: Callable[..., Any],
+        kind: type[BaseException],
+        error: BaseException,
+        trace: TracebackType | None,
+    ) -> None:
+        self._error = error
+        shown(kind, error, trace)
+
+    def _program_ended(self) -> None:
+        """The program ends by itself: give what there is, or say what was missing."""
+        if self._pid != os.getpid() or self._is_over:
+            return
+        if isinstance(self._error, Exception):
+            self.messages.send(failure_of(self._error, device=self.request.config.device))
+        elif self._is_claimed:
+            try:
+                assert self._loop is not None
+                self._loop.throw(StepsEndedError())
+            except StopIteration:
+                return
+            except StepsEndedError:
+                self._send_too_few()
+            except Exception as error:
+                traceback.print_exc()
+                self.messages.send(failure_of(error, device=self.request.config.device))
+
+    def _send_too_few(self) -> None:
+        words = f"the program ended after {self.num_steps + 1} steps, before it was warm"
+        more = "give it more to do, such as more epochs, or take --profile smoke"
+        self.messages.send(Failure(code="error", detail=f"{words}; {more}"))
+
+
+def begin(folder: str) -> None:
+    """Watch this process."""
+    Watch(Path(folder))

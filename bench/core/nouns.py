@@ -104,7 +104,7 @@ class Layout:
     """Compute units that communication takes at the bracket's upper end, where mode is emulated.
 
     bracket: as many as the link is known to take; a whole number: so many; none: that end has the
-    link's error alone, as with 0. A CPU has no such units: there any other value copies memory.
+    link's error alone, as with 0 and on a CPU, which has no such units.
     """
 
     @property

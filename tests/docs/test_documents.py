@@ -18,7 +18,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench import discovery
 from bench.cli import app
-from bench.measure.communication.modelled_link import CPU_TAX_COPIES
 from bench.measure.timing.limits import PROFILES
 from bench.run.planning.request import FLAGS
 from scripts import readme
@@ -147,15 +146,6 @@ def test_tables_are_those_of_the_reference_rows_and_named_paths_exist() -> None:
             assert (path.parent / target).exists(), f"{name} links to {target}"
         for named in re.findall(r"`((?:bench|tests|workloads|scripts|results)/[\w./]+)`", text):
             assert (ROOT / named).exists(), f"{name} names {named}"
-
-
-def test_the_processors_tax_is_the_largest_that_was_fitted_on_real_ranks() -> None:
-    reported = [
-        re.findall(r"tax \(([\d.]+) copies of each byte\)", document.read_text())
-        for document in (ROOT / "results" / "validation").glob("real-link*.md")
-    ]
-    assert len(reported) >= 2
-    assert round(max(float(copies) for [copies, *_] in reported)) == CPU_TAX_COPIES
 
 
 def test_numbers_of_trials_are_those_of_the_profiles() -> None:

@@ -14,7 +14,6 @@ import torch.distributed as dist
 from bench.core.errors import UsageError
 from bench.emulate.group import Emulation, start_emulation
 from bench.emulate.link.completions import Completions, measure_oversleep_s, sleep_until
-from bench.emulate.link.host_link import CpuTax
 from bench.emulate.link.serial_link import BETWEEN, INSIDE, SerialLinks
 from bench.emulate.replay import Issued, Recorder
 from bench.hardware.costs.collectives import Group
@@ -118,23 +117,6 @@ def test_due_callables_run_in_order_and_a_blocked_one_stops_none():
     assert order == ["first", "second", "released"]
     assert not completions.is_own_thread
     completions.close()
-
-
-def test_a_tax_is_paid_within_its_transfer(emulation):
-    emulation.link.set_contention(3.0)
-    work = dist.all_reduce(torch.ones(2**20), async_op=True)
-    work.wait()
-    assert work._paid is not None and work._paid.done()
-    emulation.link.set_contention(0)
-    free = dist.all_reduce(torch.ones(4), async_op=True)
-    assert free._paid is None
-    free.wait()
-    tax = CpuTax()
-    tax.copies = 1.0
-    start_s = perf_counter() + 0.02
-    tax.charge(1000, start_s=start_s, end_s=start_s + 0.02).result(10)
-    assert perf_counter() >= start_s + 0.02 * 15 / 16  # the last of its sixteen slices
-    tax.close()
 
 
 def test_a_device_without_a_readable_clock_is_refused():

@@ -259,6 +259,8 @@ def test_waiting_for_the_device_is_not_taken_for_contention(device):
     device.asked.clear()
     for without in ({"contention": "none"}, {"mode": "throttled"}):
         assert contended(device, **without) == {}
+    device.device = SimpleNamespace(type="cpu")
+    assert contended(device) == {}
     assert device.asked == [], "nothing is said where nothing is asked"
 
 

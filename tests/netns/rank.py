@@ -51,9 +51,7 @@ def open_group(order: dict[str, Any]) -> Any:
     mode = order["mode"]
     if mode == "emulated":
         model = CostModel(parse_topology(order["link"]))
-        emulation = start_emulation(num_ranks=2, model=model, device=CPU)
-        emulation.link.set_contention(order["cpu_tax"])
-        return emulation
+        return start_emulation(num_ranks=2, model=model, device=CPU)
     os.environ |= {
         "MASTER_ADDR": order["address"],
         "MASTER_PORT": str(order["port"]),

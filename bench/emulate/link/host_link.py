@@ -6,14 +6,11 @@ for the real collective, and the link is then busy until that was through.
 """
 
 import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -21,10 +18,6 @@ from bench.emulate.link.completions import Completions, measure_oversleep_s, sle
 from bench.emulate.link.serial_link import HOST_RESOLUTION_S, SerialLinks, level_of
 from bench.emulate.replay import Issued, Moment, Recorder, Resolve
 
-_BLOCK_BYTES = 2**22
-"""Larger than a core's cache, so that copies go through memory as a socket's do."""
-_SLICES = 16
-"""Pauses within one transfer; between them the core is free, as between packets."""
 Move = Callable[[], Any]
 """Moves the data; returns the real work where there is one. None: nothing is to be moved."""
 
@@ -38,7 +31,6 @@ class HostLink:
         self.recorder = recorder
         self.early_s = measure_oversleep_s()
         self.completions = Completions(early_s=self.early_s)
-        self.tax = CpuTax()
         self._links = SerialLinks()
         self._lock = threading.Lock()
 
@@ -58,14 +50,6 @@ class HostLink:
         """Return what shows moments in seconds: they are noted as such."""
         return float
 
-    def set_contention(self, copies: float) -> None:
-        """Copy `copies` times the bytes of each collective beside it, as sockets do; 0: none."""
-        self.tax.copies = copies
-
-    def take_traffic(self) -> tuple[int, int]:
-        """Nothing is asked here."""
-        return 0, 0
-
     def carry(
         self,
         issued: Issued,
@@ -80,11 +64,10 @@ class HostLink:
         level = level_of(issued.group)
         with self._lock:
             start_s, end_s = self._links.reserve(level, now_s=now_s, duration_s=issued.modelled_s)
-        paid = self.tax.charge(issued.num_bytes, start_s=start_s, end_s=end_s)
         real = None if move is None else move()
         issued.ready, issued.start, issued.end = (now_s,), start_s, end_s
         issued.mark_end = perf_counter()
-        return HostWork(self, issued, outputs=outputs, end_s=end_s, real=real, paid=paid)
+        return HostWork(self, issued, outputs=outputs, end_s=end_s, real=real)
 
     def was_later(self, issued: Issued, *, until_s: float) -> None:
         """Note that the real collective took longer than the modelled one."""
@@ -95,7 +78,6 @@ class HostLink:
     def close(self) -> None:
         """End the threads."""
         self.completions.close()
-        self.tax.close()
 
 
 class LinkWork(dist.Work):
@@ -134,12 +116,10 @@ class HostWork(LinkWork):
         outputs: list[torch.Tensor],
         end_s: float,
         real: Any,
-        paid: Future[None] | None,
     ) -> None:
         super().__init__(link, issued, outputs=outputs)
         self._end_s = end_s
         self._real = real
-        self._paid = paid
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Block until complete; virtual ranks never fail, so a timeout is only for the real op."""
@@ -167,8 +147,7 @@ class HostWork(LinkWork):
 
     @property
     def _is_over(self) -> bool:
-        is_paid = self._paid is None or self._paid.done()
-        return is_paid and perf_counter() >= self._end_s
+        return perf_counter() >= self._end_s
 
     def _finish(self) -> None:
         real, self._real = self._real, None
@@ -179,8 +158,6 @@ class HostWork(LinkWork):
             if is_under_way and through_s > self._end_s:
                 self._link.was_later(self._issued, until_s=through_s)
         sleep_until(self._end_s, early_s=self._link.early_s)
-        if self._paid is not None:
-            self._paid.result()
 
     def _complete(self) -> None:
         try:
@@ -209,40 +186,3 @@ def note_drain(link: Any) -> None:
         queue(lambda: recorder.notes.drained.append((start, link.now())))
 
     queue(before)
-
-
-class CpuTax:
-    """Takes processor time beside each transfer, as sockets and their copies do; none at 0 copies.
-
-    Without it an emulated step looks up to a quarter too fast. How many copies a byte costs is
-    fitted on one point and tested on others by `tests/netns`.
-    """
-
-    def __init__(self) -> None:
-        self.copies = 0.0
-        self._thread = ThreadPoolExecutor(1, "cpu-tax")  # which starts when it is first needed
-        self._source = np.zeros(_BLOCK_BYTES, np.uint8)
-        self._target = np.zeros(_BLOCK_BYTES, np.uint8)
-
-    def charge(self, num_bytes: int, *, start_s: float, end_s: float) -> Future[None] | None:
-        """Copy beside the transfer from start to end; complete when that is through."""
-        if not self.copies or not num_bytes:
-            return None
-        return self._thread.submit(
-            self._copy, num_bytes * self.copies, start_s=start_s, end_s=end_s
-        )
-
-    def close(self) -> None:
-        """End the thread."""
-        self._thread.shutdown()
-
-    def _copy(self, num_bytes: float, *, start_s: float, end_s: float) -> None:
-        for index in range(_SLICES):
-            begin_s = start_s + (end_s - start_s) * index / _SLICES
-            time.sleep(max(0.0, begin_s - perf_counter()))
-            left_bytes = round(num_bytes / _SLICES)
-            while left_bytes > 0:
-                size = min(left_bytes, _BLOCK_BYTES)
-                # numpy lets other threads have the interpreter while it copies; it uses one core.
-                np.copyto(self._target[:size], self._source[:size])
-                left_bytes -= size

@@ -36,11 +36,6 @@ CONTENDED_S = 3.0
 FEWEST_PAIRS = 4
 """Pairs of steps without and with contention, the first not counted: so many, or so long, but the
 fewest."""
-CPU_TAX_COPIES = 48.0
-"""Copies of each byte at the upper end of the bracket on a CPU: what gloo and TCP take for a byte,
-in copies of one. Fitted on one point of real ranks, one core each, where it shows little: two
-passes found 11 and 48 (results/validation/real-link*.md, made by `tests/netns`), and an upper end
-takes the larger. Another machine's share differs."""
 
 
 class ModelledLink:
@@ -132,19 +127,17 @@ class ModelledLink:
 
         The upper end of the bracket in `row` is then that of a slow link beside slowed compute.
         Nothing where the layout asks for none, nothing is emulated, or the link's share is not
-        known. Steps of the window are not synchronised, so what contention adds comes from pairs
-        of synchronised steps, without and with it in turn.
+        known, as on a CPU: what gloo and TCP take there differs from machine to machine. Steps of
+        the window are not synchronised, so what contention adds comes from pairs of synchronised
+        steps, without and with it in turn.
         """
         asked = self._layout.contention
         if self._layout.mode != "emulated" or asked in ("none", "0"):
             return {}
-        is_cpu, units = self._emulation.device.type == "cpu", None
-        if not is_cpu:
-            units = int(asked) if asked.isdecimal() else self.model.topology.inner.contention_units
-        amount = CPU_TAX_COPIES if is_cpu else units
-        if not amount:
+        units = int(asked) if asked.isdecimal() else self.model.topology.inner.contention_units
+        if not units or self._emulation.device.type == "cpu":
             return {}
-        added_s = self._added_s(amount)
+        added_s = self._added_s(units)
         asked_bytes, moved_bytes = self._emulation.link.take_traffic()
         return {
             "contended_step_ms": (average_of(self._layout)(step_s) + added_s) * 1e3,
@@ -153,7 +146,7 @@ class ModelledLink:
             "contention_moved_frac": moved_bytes / asked_bytes if asked_bytes else None,
         }
 
-    def _added_s(self, amount: float) -> float:
+    def _added_s(self, units: int) -> float:
         """Median of what contention adds to a step; the first pair is not counted.
 
         It only takes: where a busy machine makes that less than nothing, it is nothing.
@@ -165,7 +158,7 @@ class ModelledLink:
         start_s = time.monotonic()
         while len(added_s) < most:
             took_s = []
-            for wanted in (0, amount):
+            for wanted in (0, units):
                 self._emulation.link.set_contention(wanted)
                 self._synchronize()
                 begin_s = time.monotonic()

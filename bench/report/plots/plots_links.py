@@ -45,7 +45,9 @@ _CLAIM_NOTE = (
     "Grey: the published 10-30 % longer of the H800 against the fastest chips "
     f"({CLAIM.source}), whatever links are drawn."
 )
-_BAR_NOTE = "Bars: bracket, from fast link without contention to slow link with full contention."
+_BAR_NOTE = (
+    "Bars: bracket, from fast link without contention to slow link, on a GPU with full contention."
+)
 
 Drawn = tuple[Trials, float, Value]
 """A run with its place on the axis and its figure."""

@@ -38,7 +38,7 @@ _MEANT = {
     "[emulated]": "emulated: one device computes for real; the link and the other devices are "
     "modelled",
     "bracket": "bracket: from the fast end of the link's error band without contention to its slow "
-    "end with full contention; that of a slowdown has both links at the same end",
+    "end, on a GPU with full contention; that of a slowdown has both links at the same end",
     "exposed": "exposed: the part of communication that compute waited for",
     "loader": "loader: the wait for the next batch, as one device alone has it; with compute and "
     "exposed it is the mean step",

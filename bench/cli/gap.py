@@ -148,7 +148,10 @@ def command(missing: Missing, *, workloads: str = "all") -> str:
 
     present = missing.present
     trials, fact = present.trials, present.trials.text
-    phases = ["train"] if missing.lacks_training else _infer_phases(trials.net)
+    is_known = trials.is_script or missing.lacks_training
+    phases = (
+        ["train" if missing.lacks_training else "infer"] if is_known else _infer_phases(trials.net)
+    )
     names = [f"{trials.net}-{phase}" for phase in phases]
     names = [name for name in names if is_named(name, workloads)]
     if not names:

@@ -124,6 +124,10 @@ STEP_MARKS: tuple[StepMark, ...] = ("optimizer", "forward", "loader", "mark")
 without gradients, the next batch of a loader, or a call of `bench.mark_step`."""
 
 
+OWN_DATA = "script"
+"""What the rows of a user's own program say of its data: it brings them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Script:
     """How a user's own program is measured; what it is called with is no part of any file."""
@@ -155,7 +159,7 @@ class Config:
     compile: bool
     channels_last: bool
     data: str
-    """'generated', 'resident' or the path given with --data."""
+    """'generated', 'resident', the path given with --data, or `OWN_DATA`."""
     device: str
     """Requested device label, such as 'cpu' or 'cuda:0'."""
     threads: int | None

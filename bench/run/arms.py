@@ -1,4 +1,4 @@
-"""`bench run` in a process of its own, and two arms in one job: such runs in ABBA blocks.
+"""`bench run` or `wrap` in a process of its own, and two arms in one job: such runs in ABBA blocks.
 
 Each trial of an arm is a run with its flags. An arm may use another Python (another checkout or
 environment), so that two revisions are measured side by side. Rows of an arm end up in one file:
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -33,7 +34,9 @@ from bench.run.runner import utc_now
 
 RESERVED_FLAGS = {"--trials", "--profile", "--out", "--resume", "--quiet", "-q", "--json"}
 RESERVED_FLAGS |= {"--dry-run"}
-"""Flags of `bench run` that the blocks decide themselves."""
+"""Flags of `bench run` and `bench wrap` that the blocks decide themselves."""
+VERBS = ("run", "wrap")
+"""What the first word of an arm may be; without one it is `run`."""
 
 
 @dataclass(kw_only=True)
@@ -41,6 +44,7 @@ class ArmRuns:
     """One arm and what it has measured."""
 
     name: str
+    verb: str = "run"
     flags: tuple[str, ...]
     python: str = sys.executable
     rows_by_trial: list[list[Row]] = field(default_factory=list)
@@ -49,27 +53,39 @@ class ArmRuns:
     """Block of each trial."""
     sidecar: Sidecar | None = None
 
-    def configurations(self, *, trial: int = 0) -> list[tuple[str, str]]:
-        """(workload, config_hash) of each configuration."""
+    def configurations(self, *, trial: int = 0) -> list[tuple[str, str, str]]:
+        """(workload, version, config_hash) of each configuration."""
         rows = self.rows_by_trial[trial] if self.rows_by_trial else []
-        return [(str(row["workload"]), str(row["config_hash"])) for row in rows]
+        names = ("workload", "workload_version", "config_hash")
+        return [tuple(str(row.get(name)) for name in names) for row in rows]  # type: ignore[misc]
+
+    @property
+    def workloads(self) -> str:
+        """Names of what it runs."""
+        return ", ".join(workload for workload, _, _ in self.configurations())
 
 
 def run_bench(
-    flags: Sequence[str], *, out: Path, python: str = sys.executable, shows_progress: bool = True
+    flags: Sequence[str],
+    *,
+    out: Path,
+    verb: str = "run",
+    python: str = sys.executable,
+    shows_progress: bool = True,
 ) -> Path:
     """Return the result file of a run; `MeasurementError` with its words where there is none.
 
     A configuration that cannot be measured is a row all the same.
     """
-    reserved = {f"BENCH_RUN_{one.strip('-')}".replace("-", "_").upper() for one in RESERVED_FLAGS}
     done = subprocess.run(
-        [python, "-m", "bench", "run", *flags, "--quiet", "--out", str(out)],
+        # A program's own arguments stand behind the flags.
+        [python, "-m", "bench", verb, "--quiet", "--out", str(out), *flags],
         stdout=subprocess.PIPE,
         stderr=None if shows_progress else subprocess.PIPE,
         text=True,
+        errors="replace",
         check=False,
-        env={name: value for name, value in os.environ.items() if name not in reserved},
+        env=_environment(verb, python=python),
     )
     if done.returncode == ExitCode.INTERRUPTED:
         raise KeyboardInterrupt
@@ -79,9 +95,24 @@ def run_bench(
     return Path(lines[-1])
 
 
+def _environment(verb: str, *, python: str) -> dict[str, str]:
+    """Return ours without what is reserved; a wrapped `python` is that of the arm."""
+    prefix = f"BENCH_{verb}_".upper()
+    reserved = {prefix + one.strip("-").replace("-", "_").upper() for one in RESERVED_FLAGS}
+    kept = {name: value for name, value in os.environ.items() if name not in reserved}
+    if python != sys.executable and (found := shutil.which(python)):
+        kept["PATH"] = os.pathsep.join([str(Path(found).parent), kept.get("PATH", os.defpath)])
+    return kept
+
+
+def own_flags(words: Sequence[str]) -> Sequence[str]:
+    """Return what comes before `--`: the rest is a program and its arguments."""
+    return words[: words.index("--")] if "--" in words else words
+
+
 def check_flags(flags: Sequence[str]) -> None:
     """Refuse flags that the blocks decide; `UsageError` names them."""
-    for flag in flags:
+    for flag in own_flags(flags):
         if flag.partition("=")[0] in RESERVED_FLAGS:
             raise UsageError(
                 f"{flag} cannot be part of an arm: how often, how long and where to is decided for "
@@ -112,18 +143,22 @@ def run_blocks(
         arm.blocks.append(index // 4)
         if arm.configurations() != arm.configurations(trial=-1):
             raise MeasurementError(f"arm {name} changed its configurations between two trials")
-        names = [", ".join(name for name, _ in one.configurations()) for one in arms if one.blocks]
+        names = [one.workloads for one in arms if one.blocks]
         if names[0] != names[-1]:
-            raise UsageError(f"the arms do not run the same workloads: {' against '.join(names)}")
+            hint = "; --name gives two programs one name" if arm.verb == "wrap" else ""
+            raise UsageError(
+                f"the arms do not run the same workloads: {' against '.join(names)}{hint}"
+            )
 
 
 def _run_once(arm: ArmRuns, *, profile: str, seed: int) -> tuple[list[Row], Sidecar]:
-    flags = [*arm.flags, "--profile", profile, "--trials", "1"]
-    if not any(flag.partition("=")[0] == "--seed" for flag in arm.flags):
-        flags += ["--seed", str(seed)]
+    flags = ["--profile", profile, "--trials", "1", *arm.flags]
+    if not any(flag.partition("=")[0] == "--seed" for flag in own_flags(arm.flags)):
+        flags = ["--seed", str(seed), *flags]
     with tempfile.TemporaryDirectory(prefix="bench-arm-", ignore_cleanup_errors=True) as folder:
         try:
-            path = run_bench(flags, out=Path(folder), python=arm.python, shows_progress=False)
+            started: Any = {"verb": arm.verb, "python": arm.python, "shows_progress": False}
+            path = run_bench(flags, out=Path(folder), **started)
         except MeasurementError as error:
             raise UsageError(f"arm {arm.name}: {error}") from error
         sidecar = read_sidecar(path)
@@ -139,13 +174,23 @@ def _last_attempts(rows: list[Row], sidecar: Sidecar) -> list[Row]:
     # Rows come in the random order of the run; the plan's order is that of its workloads.
     plan: Any = sidecar.request["plan"]
     configs = [one["config"] for one in plan["planned"]]
-    order = [(f"{c['workload']}-{c['phase']}", c["params"], c["dtype"]) for c in configs]
+    order = [_key_of_config(one) for one in configs]
 
     def place(row: Row) -> int:
-        key = (row["workload"], json.loads(str(row["params_json"])), row["dtype"])
+        params = json.loads(str(row["params_json"]))
+        layout = (row.get("link") or "", row.get("device_count"), row.get("mitigation") or "")
+        key = (row["workload"], params, row["dtype"], *layout)
         return order.index(key) if key in order else len(order)
 
     return sorted(chosen.values(), key=place)
+
+
+def _key_of_config(config: dict[str, Any]) -> tuple[Any, ...]:
+    name = config["workload"] if config.get("script") else f"{config['workload']}-{config['phase']}"
+    layout = config["layout"]
+    devices = layout["data"] * layout["tensor"] * layout["pipeline"]
+    spread = (layout["link"], devices, layout["mitigate"])
+    return (name, config["params"], config["dtype"], *spread)
 
 
 def write_arm(arm: ArmRuns, *, folder: Path) -> Path:

@@ -176,4 +176,10 @@ def _label(planned: Planned) -> str:
     compiled = " compiled" if config.compile else ""
     size = f" {config.size}" if config.size else ""
     over = f" over {config.layout.link}" if config.layout.link else ""
-    return f"{config.name}{size} {config.dtype} batch {planned.batch}{compiled}{over}"
+    batch = batch_text(planned, " batch {}")
+    return f"{config.name}{size} {config.dtype}{batch}{compiled}{over}"
+
+
+def batch_text(planned: Planned, form: str) -> str:
+    """The batch in words; '' where a user's own program does not show it."""
+    return "" if planned.batch is None and planned.config.script else form.format(planned.batch)

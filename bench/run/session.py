@@ -241,7 +241,9 @@ def record_profiles(run: Runner, *, note: Callable[[str], None]) -> None:
     usable = {str(row["config_hash"]) for row in run.rows if row["status"] in USABLE}
     for planned in run.plan.planned:
         config = planned.config
-        can_profile = config.layout.is_single and config.device != "fake"
+        # A user's own program was counted when it was looked at.
+        is_at_hand = config.device != "fake" and not config.script
+        can_profile = config.layout.is_single and is_at_hand
         is_known = (planned.config_hash, config.device) in known
         if not can_profile or is_known or planned.config_hash not in usable:
             continue

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.core.errors import MeasurementError
-from bench.core.nouns import Config, Layout, Script
+from bench.core.nouns import OWN_DATA, Config, Layout, Script
 from bench.measure.inspection import inspect_device
 from bench.measure.messages import ScriptFacts, TrialRequest
 from bench.measure.timing.limits import PROFILES
+from bench.results.beside_rows import write_profile
 from bench.run.launching.script import run_script
 from bench.run.planning.wrap_plan import WrapRequest, make_wrap_plan
 from bench.run.runner import Runner
@@ -35,7 +36,7 @@ def look_at(request: WrapRequest) -> ScriptFacts:
         dtype="fp32",
         compile=False,
         channels_last=False,
-        data="script",
+        data=OWN_DATA,
         device="",
         threads=run.threads,
         workers=None,
@@ -72,4 +73,17 @@ def begin_wrapped(request: WrapRequest, *, folder: Path, note: Callable[[str], N
     plan = make_wrap_plan(request, facts=facts, inspection=inspection)
     runner = begin(plan, inspection, folder=folder, note=note)
     runner.facts = replace(runner.facts, command=request.command)
+    _write_profile(runner, facts=facts)
     return runner
+
+
+def _write_profile(runner: Runner, *, facts: ScriptFacts) -> None:
+    """Keep the operators of the step that was counted, for projections: all of them, or none."""
+    if facts.uncounted or not facts.operators:
+        return
+    profile: dict[str, object] = {"covered_frac": 1.0, "operators": facts.operators}
+    for planned in runner.plan.planned:
+        config = planned.config
+        if config.layout.is_single:
+            names = {"config_hash": planned.config_hash, "device": config.device}
+            write_profile(runner.store.path, profile=profile, **names)

@@ -54,7 +54,7 @@ class Marks:
 
     def settle(self) -> None:
         """From here on the same optimizer ends each step."""
-        self._closer = self._last_of_cycle()
+        self._closer = self._last_of_cycle() if self._updates else None
 
     def _mark(self, kind: StepMark, device: torch.device | None) -> None:
         if not self.seen[kind]:

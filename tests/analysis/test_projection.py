@@ -43,12 +43,13 @@ GEMM = operators("gemm", time_s=1.0, flops=100e12, bytes=1e6)  # one second at t
 COPY = operators("copy", time_s=1.0, bytes=1e12)  # one second at the memory roof
 SLOW = operators("gemm", time_s=2.0, flops=100e12, bytes=1e6)  # a roof explains half
 MEASURED = Start(
-    workload="imaging-train", size="base", config_hash="c0ffee", dtype="bf16", device="Source",
-    num_trials=3, batch=4, items_per_step=4.0, items_unit="patch", step_s=2.0, step_spread=1.0,
+    workload="imaging-train", is_training=True, size="base", config_hash="c0ffee", dtype="bf16",
+    device="Source", num_trials=3, batch=4, items_per_step=4.0, items_unit="patch", step_s=2.0,
+    step_spread=1.0,
     roofs=SOURCE, operators=(GEMM, COPY), has_profile=True, overhead_s=0.0,
     num_parameters=10**9, memory_bytes=40e9,
 )  # fmt: skip
-INFER = replace(MEASURED, workload="imaging-infer")
+INFER = replace(MEASURED, workload="imaging-infer", is_training=False)
 
 
 def chip(**changes: Any) -> Chip:

@@ -23,9 +23,9 @@ from bench.analysis.trials.titles import params_of, title_of
 _ON_DEVICE = tuple(name for name in IDENTITY if name not in MACHINE)
 _KEY = tuple(name for name in _ON_DEVICE if name not in DEVICE)
 _EXPLAINING = (*(name for name in TERMS if name not in ("workload", *PLACE)), "batch", "seed")
-_CONFOUNDERS = ("torch_version", "driver_version", "runtime_version", "dnn_version",
-                "python_version", "bench_version", "git_commit", "cpu_model", "os_version",
-                "threads", "workers", "power_limit_w", "host_hash")  # fmt: skip
+_CONFOUNDERS = ("workload_version", "torch_version", "driver_version", "runtime_version",
+                "dnn_version", "python_version", "bench_version", "git_commit", "cpu_model",
+                "os_version", "threads", "workers", "power_limit_w", "host_hash")  # fmt: skip
 """What may explain a difference between two configurations that do match."""
 _MAX_RELATIVES = 50
 """Candidates looked at for the nearest relative of an unmatched configuration."""
@@ -77,7 +77,11 @@ def _by(found: Sequence[Trials], columns: Sequence[str]) -> dict[tuple[str, ...]
 
 
 def _named(trials: Trials, columns: Sequence[str]) -> tuple[str, ...]:
-    return tuple(map(trials.text, columns))
+    """Texts of columns; the revision of a user's own program is what is compared, if anything."""
+    is_script = trials.is_script
+    return tuple(
+        "" if is_script and name == "workload_version" else trials.text(name) for name in columns
+    )
 
 
 def is_cross_hardware(before: Trials, after: Trials) -> bool:

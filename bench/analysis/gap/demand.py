@@ -21,6 +21,7 @@ from bench.results.schema import Row
 TRAIN = "train"
 SETTING = tuple(name for name in TERMS if name not in ("workload", "scenario", *PLACE))
 """What two phases share when their ratio compares like with like, beside the workload's net."""
+_OF_A_PROGRAM = ("workload_version", "params_json", "grad_accum")
 _MEMORY = {"mem_alloc_peak_bytes": "tensors on the device", "rss_peak_bytes": "process"}
 _UTILISATION = {"roof_frac": "of measured roof", "mfu_frac": "of datasheet peak"}
 
@@ -80,8 +81,13 @@ def demands(rows: Sequence[Row]) -> list[Demand]:
 
 
 def setting_of(trials: Trials) -> tuple[str, ...]:
-    """Net and how it was run: equal in the phases whose ratio compares like with like."""
-    return trials.net, *map(trials.text, SETTING)
+    """Net and how it was run: equal in the phases whose ratio compares like with like.
+
+    Of a user's own programs the names say which two belong together: each has its own files and
+    arguments.
+    """
+    own = _OF_A_PROGRAM if trials.is_script else ()
+    return trials.net, *(trials.text(name) for name in SETTING if name not in own)
 
 
 def _demand(trials: Trials) -> Demand:

@@ -63,7 +63,12 @@ class Missing:
     @property
     def why_never(self) -> str:
         """Why this half cannot be measured on such terms; '' where it can."""
-        fact = self.present.trials.text
+        trials = self.present.trials
+        fact = trials.text
+        if trials.is_script:
+            half = f"{trials.net}-{'train' if self.lacks_training else 'infer'}"
+            start = f"bench wrap --name {half}{'' if self.lacks_training else ' --step forward'}"
+            return f"rows do not have a program's command; measure its like: {start} -- PROGRAM"
         if self.lacks_training:
             return ""
         if "dp" in fact("layout") and fact("parallel") != "fsdp":

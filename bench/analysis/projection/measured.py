@@ -40,6 +40,8 @@ class Start:
     """One configuration that was measured on one device."""
 
     workload: str
+    is_training: bool
+    """Whether gradients are there to be exchanged between devices."""
     size: str
     config_hash: str
     dtype: str
@@ -69,11 +71,6 @@ class Start:
 
     No start, because no roof of a limited device is known; it brackets a projection.
     """
-
-    @property
-    def is_training(self) -> bool:
-        """Whether gradients are there to be exchanged between devices."""
-        return self.workload.endswith("-train")
 
     @property
     def least_busy_s(self) -> float:
@@ -180,6 +177,7 @@ def _start(
     step_s = median(times_s) * per_step
     return Start(
         workload=trials.text("workload"),
+        is_training=trials.phase == "train",
         size=trials.text("size"),
         config_hash=trials.text("config_hash"),
         dtype=trials.text("dtype"),

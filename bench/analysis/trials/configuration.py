@@ -16,7 +16,7 @@ from statistics import median
 from typing import TypeVar
 
 from bench.analysis.trials.log_estimate import Ends, LogEstimate, estimate
-from bench.core.nouns import Layout
+from bench.core.nouns import OWN_DATA, Layout
 from bench.results.schema import USABLE, Row, Value, has_unequal_steps
 
 WORKLOAD = (
@@ -141,14 +141,28 @@ class Trials:
         return "" if value is None else f"{value:.15g}" if type(value) is float else str(value)
 
     @property
+    def is_script(self) -> bool:
+        """Whether it is a program of the user's own."""
+        return self.text("data") == OWN_DATA
+
+    @property
     def phase(self) -> str:
         """`train` of `imaging-train`."""
-        return self.text("workload").rpartition("-")[2]
+        return self._net_and_phase[1]
 
     @property
     def net(self) -> str:
         """`imaging` of `imaging-train`."""
-        return self.text("workload").rpartition("-")[0]
+        return self._net_and_phase[0]
+
+    @cached_property
+    def _net_and_phase(self) -> tuple[str, str]:
+        """As the name has them; a program that is named otherwise trains if it has an optimizer."""
+        name = self.text("workload")
+        net, _, phase = name.rpartition("-")
+        if self.is_script and not (net and phase in ("train", "infer")):
+            return name, "train" if self.text("optimizer") else "infer"
+        return net, phase
 
     @property
     def mode(self) -> str:

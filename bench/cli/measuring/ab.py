@@ -28,8 +28,10 @@ Quick = Annotated[
 
 
 def ab(
-    flags_a: Annotated[str, Argument(help="flags of `bench run` for arm A, in quotes")],
-    flags_b: Annotated[str, Argument(help="flags of `bench run` for arm B, in quotes")],
+    flags_a: Annotated[
+        str, Argument(help="arm A in quotes: flags of `bench run`, or wrap -- PROGRAM")
+    ],
+    flags_b: Annotated[str, Argument(help="arm B in quotes, likewise")],
     blocks: Blocks = 5,
     fail_on: FailOn = None,
     python_a: Annotated[
@@ -75,14 +77,18 @@ def _arm(name: str, flags: str, python: str | None) -> ArmRuns:
     import shutil
     import sys
 
-    from bench.run.arms import ArmRuns, check_flags
+    from bench.run.arms import VERBS, ArmRuns, check_flags
 
-    words = shlex.split(flags)
+    try:
+        words = shlex.split(flags)
+    except ValueError as error:
+        raise UsageError(f"arm {name}: {flags!r} cannot be read: {error}") from error
+    verb = words.pop(0) if words and words[0] in VERBS else "run"
     check_flags(words)
     python = python and str(user_path(python, what=f"--python-{name.lower()}"))
     if python is not None and shutil.which(python) is None:
         raise UsageError(f"--python-{name.lower()} {python} is not a program")
-    return ArmRuns(name=name, flags=tuple(words), python=python or sys.executable)
+    return ArmRuns(name=name, verb=verb, flags=tuple(words), python=python or sys.executable)
 
 
 def _measure(arms: tuple[ArmRuns, ArmRuns], *, blocks: int, smoke: bool, out: Path) -> list[Path]:
@@ -156,7 +162,7 @@ def _advice(result: PairedResult) -> str:
 
 
 def calibrate(
-    flags: Annotated[str, Argument(help="flags of `bench run`, in quotes")],
+    flags: Annotated[str, Argument(help="in quotes: flags of `bench run`, or wrap -- PROGRAM")],
     blocks: Blocks = 5,
     smoke: Quick = False,
     out: Out = Path("results"),

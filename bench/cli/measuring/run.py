@@ -25,7 +25,7 @@ from bench.run.planning.request import FLAGS, Flag
 
 if TYPE_CHECKING:
     from bench.results.schema import Row
-    from bench.run.planning.plan import Plan
+    from bench.run.planning.plan import Plan, Planned
     from bench.run.planning.request import RunRequest
     from bench.run.runner import Runner
 
@@ -180,12 +180,20 @@ def _measured(begun: Runner, *, note: Callable[[str], None], quiet: bool, as_jso
 
 def _choices_of(plan: Plan) -> list[str]:
     """Say what was chosen automatically, one line per distinct choice."""
+    from bench.run.progress import batch_text
+
     lines = [
-        f"{planned.config.name}: {planned.config.device}, size {planned.config.size or '-'} "
-        f"({planned.size_choice}), {planned.config.dtype}, batch {planned.batch}"
+        f"{planned.config.name}: {planned.config.device}, {_size_of(planned)}"
+        f"{planned.config.dtype}{batch_text(planned, ', batch {}')}"
         for planned in plan.planned
     ]
     return [*dict.fromkeys(lines), *_spread_lines(plan), *plan.notes]
+
+
+def _size_of(planned: Planned) -> str:
+    if planned.config.script:
+        return ""
+    return f"size {planned.config.size or '-'} ({planned.size_choice}), "
 
 
 def _spread_lines(plan: Plan) -> list[str]:

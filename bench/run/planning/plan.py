@@ -61,12 +61,13 @@ class Planned:
     def config_hash(self) -> str:
         """Hash of all that must be equal for two trials to be compared; no hardware, no seed.
 
-        What has a default counts only where it differs: a new flag changes no hash of before.
+        What has a default counts only where it differs: a new flag changes no hash of before. Two
+        revisions of a user's own program are to be compared.
         """
         config = self.config
         compared = {
             "workload": config.name,
-            "version": config.version,
+            "version": "" if config.script else config.version,
             "params": dict(config.params),
             "dtype": config.dtype,
             "compile": config.compile,

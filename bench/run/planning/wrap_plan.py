@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import UsageError, one_of
-from bench.core.nouns import DTYPES, STEP_MARKS, Config, Layout, Mode, Script, StepMark
+from bench.core.nouns import DTYPES, OWN_DATA, STEP_MARKS, Config, Layout, Mode, Script, StepMark
 from bench.core.units import counted
 from bench.hardware.costs.cost import model_of
 from bench.measure.inspection import Inspection
@@ -97,7 +97,9 @@ def make_wrap_plan(request: WrapRequest, *, facts: ScriptFacts, inspection: Insp
         "arguments": shlex.join(hidden(request.command[place + 1 :])),
         "step": request.step,
     }
-    launcher = hidden(request.command[:place])[1:]
+    launcher = hidden(request.command[:place])
+    if launcher and Path(launcher[0]).name.startswith("python"):
+        launcher = launcher[1:]  # which Python is not asked for, and has a column
     params |= {"launcher": shlex.join(launcher)} if launcher else {}
     per_step = request.items_per_step or facts.items_per_step
     config = Config(
@@ -110,7 +112,7 @@ def make_wrap_plan(request: WrapRequest, *, facts: ScriptFacts, inspection: Insp
         dtype=next(one for one in DTYPES if one == facts.dtype),
         compile=facts.is_compiled,
         channels_last=False,
-        data="script",
+        data=OWN_DATA,
         device=facts.device,
         threads=run.threads,
         workers=None,
@@ -126,7 +128,7 @@ def make_wrap_plan(request: WrapRequest, *, facts: ScriptFacts, inspection: Insp
             num_sharing=num_sharing(layouts, is_accelerator=inspection.is_accelerator),
             items_unit="sample" if per_step else "step",
             elements_unit=None,
-            data_digest="script",
+            data_digest=OWN_DATA,
         )
         for layout in layouts
     ]
@@ -182,13 +184,20 @@ def _in_one_mode(
 
 
 def _notes(request: WrapRequest, facts: ScriptFacts) -> list[str]:
-    if request.items_per_step:
-        items = f"{request.items_per_step} items a step, as given"
-    elif facts.items_per_step:
-        items = f"{counted(facts.items_per_step, 'sample')} a step, the first dimension of batches"
-    else:
-        items = "no batches of a loader: steps are counted (--items-per-step)"
-    notes = [f"{request.program}: a step ends with {request.step}; {items}"]
+    """Say what a step is, what is counted in it, and what is not."""
+    step = {
+        "optimizer": f"an update of {facts.optimizer}",
+        "forward": "a forward pass without gradients",
+        "loader": "a batch of its loader",
+        "mark": "a call of bench.mark_step",
+    }[request.step]
+    if facts.grad_accum > 1 and request.step == "optimizer":
+        step += f" after {facts.grad_accum} backward passes"
+    items = "steps are counted, since no loader yields batches (--items-per-step)"
+    if per_step := request.items_per_step or facts.items_per_step:
+        said = "as given" if request.items_per_step else "the first dimension of its batches"
+        items = f"{counted(per_step, 'sample')}, {said}"
+    notes = [f"a step of {request.program} is {step}; {items}"]
     if facts.uncounted:
-        notes.append(f"FLOPs are blank: no formula for {', '.join(facts.uncounted[:4])}")
+        notes.append(f"its FLOPs stay blank: no formula for {', '.join(facts.uncounted[:4])}")
     return notes

@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.measure.messages import Failure, Stage, StepsSoFar, TrialRequest, encode
 from bench.run.launching.child import OnMessage, Outcome, run_command
-from bench.wrap.start import FOLDER
+from gapbench_start import FOLDER
 
 GRACE_S = 10.0
 """For a program to end after its window: it may write a checkpoint or close a logger."""

@@ -13,6 +13,7 @@ variable and does nothing else.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 
@@ -32,14 +33,23 @@ def start() -> None:
 
 
 def _begin(folder: str) -> None:
-    # Ours, not a bench.py that lies beside the program.
     here = os.path.dirname(os.path.abspath(__file__))
-    sys.path.insert(0, here)
+    is_hidden = not _is_ours()
+    if is_hidden:
+        sys.path.insert(0, here)
     try:
         from bench.wrap.watch import begin
     finally:
-        sys.path.remove(here)
+        if is_hidden:
+            sys.path.remove(here)
     begin(folder)
+
+
+def _is_ours() -> bool:
+    """Whether `import bench` gives ours, and not a bench.py that lies beside the program."""
+    found = importlib.util.find_spec("bench")
+    places = () if found is None else found.submodule_search_locations or ()
+    return any(os.path.isdir(os.path.join(place, "wrap")) for place in places)
 
 
 def _words(error: Exception) -> str:

@@ -159,6 +159,11 @@ def _taken_up(store: Store) -> Runner:
         ) from error
     for planned in plan.planned:
         config = planned.config
+        if config.script:
+            raise UsageError(
+                f"{config.name} is a program of your own, and its command is in no file: start it "
+                "again by bench wrap"
+            )
         discovery.load_planned(config.origin, version=config.version)
         if planned.data_digest.startswith(BY_SIZES):
             raise IncompatibleError(

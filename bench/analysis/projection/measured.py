@@ -73,6 +73,14 @@ class Start:
     """
 
     @property
+    def has_times(self) -> bool:
+        """Whether its operators were timed, so that the gaps between them are known.
+
+        Those of a user's own program are counted only.
+        """
+        return self.has_profile and total(self.operators, "time_s") > 0.0
+
+    @property
     def least_busy_s(self) -> float:
         """Least time in which the device did the work of a step: at its roofs."""
         figures = ((total(self.operators, "flops"), self.roofs.matrix.mid),

@@ -120,7 +120,7 @@ def project(
     step = _Step(measured=measured, target=target, batch=batch, devices=devices, link=link)
     time_s, shares, scaled = step.time(draws())
     is_fed = measured.roofs.kind == "cpu"
-    gaps = "measured, kept" if measured.has_profile else "nobody measured them"
+    gaps = "measured, kept" if measured.has_times else "nobody measured them"
     basis = {
         "matrix": target.matrix.basis,
         "memory": target.memory.basis,
@@ -207,8 +207,8 @@ class _Step:
         gaps_s = np.full(NUM_DRAWS, measured.overhead_s)
         if not measured.has_profile:
             unknown = unknown.unprofiled()
-            if measured.roofs.kind != "cpu":
-                gaps_s = unknown.division[:, 3] * (measured.step_s - measured.least_busy_s)
+        if not measured.has_times and measured.roofs.kind != "cpu":
+            gaps_s = unknown.division[:, 3] * (measured.step_s - measured.least_busy_s)
         device_s = measured.step_s - gaps_s
         scaled = scale(
             measured.operators,
@@ -216,14 +216,14 @@ class _Step:
             target=self.target,
             dtype=measured.dtype,
             unknown=unknown,
-            busy_frac=1.0 if measured.has_profile else device_s / measured.step_s,
+            busy_frac=1.0 if measured.has_times else device_s / measured.step_s,
         )
         device_s = device_s * self.batch / measured.batch
         spread = band(measured.step_spread**-0.5, measured.step_spread**0.5)
         trials = between(spread, unknown.trials)
         if measured.recast:
             trials *= between(band(1.0 / NARROWER_DTYPE, NARROWER_DTYPE), unknown.fused)
-        strayed_s = gaps_s if measured.has_profile else gaps_s * scaled.ratio / scaled.ratio_alike
+        strayed_s = gaps_s if measured.has_times else gaps_s * scaled.ratio / scaled.ratio_alike
         whole, launch, link = self._whole(device_s * scaled.ratio * trials, strayed_s, unknown)
         middle, _, _ = self._whole(device_s * scaled.ratio_alike, gaps_s, unknown)
         rest = {"launch": float((launch / whole).mean()), "link": float((link / whole).mean())}

@@ -1,6 +1,7 @@
 """Rows of a user's own program in the verbs that read rows."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,17 @@ import pytest
 
 from bench.analysis.projection.measured import measured_of
 from bench.analysis.trials.configuration import gather
+from bench.analysis.trials.titles import differing, title_of
 from bench.cli import main
 from bench.results.schema import Row, Value
+from bench.run.planning.script_arguments import parameters_of
 from tests.analysis.synthetic_rows import trials, write_csv
 from tests.analysis.test_projection_rows import ROOFS
 
 
 def program(name: str = "train", arguments: str = "", step_ms: float = 10.0, **cells: Any) -> Row:
     """Cells of a wrapped program's rows; `optimizer` says that it trains."""
-    params = json.dumps({"arguments": arguments, "step": "optimizer"})
+    params = json.dumps({**parameters_of(arguments.split()), "step": "optimizer"})
     known: dict[str, Value] = {
         "workload": name,
         "workload_version": "0a1b2c3d",
@@ -74,10 +77,33 @@ def test_two_revisions_of_one_program_are_compared_and_named(ask: Asked) -> None
 
 
 def test_other_arguments_are_another_configuration(ask: Asked) -> None:
-    files = ask.file("a", program()), ask.file("b", program(arguments="--amp"))
+    longer = "--data /a/long/path/of/a/folder --lr 0.2"
+    files = [
+        ask.file("a", program(arguments=longer.replace("0.2", "0.1"))),
+        ask.file("b", program(arguments=longer)),
+    ]
     printed = ask("compare", *files, code=5)
     assert "nothing compared" in printed
-    assert "arguments is blank, in b.csv --amp" in printed
+    assert "--lr is 0.1, in b.csv 0.2" in printed
+    assert "--data" not in printed
+    [one, other] = gather(rows_of(program(arguments="--amp"), program(arguments="--lr=3")))
+    shown = differing([one.first, other.first])
+    assert title_of(one.first, shown=shown) == "train --amp"
+    assert title_of(other.first, shown=shown) == "train --lr=3"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("", {}),
+        ("--lr 0.1 --amp", {"--lr": "0.1", "--amp": ""}),
+        ("--lr=0.1 -c conf.yaml", {"--lr": "0.1", "-c": "conf.yaml"}),
+        ("fit 'a b' --shift -1", {"--shift": "-1", "arguments": "fit 'a b'"}),
+        ("lr=0.1 +x=2 --tag a --tag b", {"--tag": "a b", "arguments": "lr=0.1 +x=2"}),
+    ],
+)
+def test_arguments_of_a_program_are_parameters(line: str, expected: dict[str, str]) -> None:
+    assert parameters_of(shlex.split(line)) == expected
 
 
 def test_a_gap_is_between_programs_of_one_name(ask: Asked) -> None:

@@ -94,8 +94,8 @@ def title_of(
             words.append(word(row))
     for param, value in params_of(row).items():
         # A phase may take another batch than was asked for.
-        if _PARAM + param in shown and _text(row.get(param)) != str(value):
-            words.append(f"{param}={str(value)[:_MAX_VALUE]}")
+        if _PARAM + param in shown and (param not in row or _text(row[param]) != str(value)):
+            words.append(f"{param}={str(value)[:_MAX_VALUE]}".removesuffix("="))
     words += [word(row) for column, word in LAID_OUT.items() if column in shown]
     return " ".join(word for word in words if word)
 
@@ -115,10 +115,13 @@ def differing(
     rows: Iterable[Row], *, columns: Iterable[str] = ("data", "workload_version")
 ) -> list[str]:
     """Parameters, and those of `columns`, in which two rows of one workload and size differ."""
-    seen: dict[tuple[object, object, str], set[str]] = {}
+    seen: dict[tuple[object, object, str], set[str | None]] = {}
     names = list(columns)
-    for row in rows:
-        reported = {_PARAM + name: str(value) for name, value in params_of(row).items()}
+    called = [(row, params_of(row)) for row in rows]
+    every = dict.fromkeys(name for _, params in called for name in params)
+    for row, params in called:
+        # A program may be called with an argument or without.
+        reported = {_PARAM + one: str(params[one]) if one in params else None for one in every}
         reported |= {name: (_RUN_WITH | LAID_OUT)[name](row) for name in names}
         size = "" if "size" in names else row.get("size")
         for name, value in reported.items():

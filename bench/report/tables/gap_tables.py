@@ -32,7 +32,11 @@ def full_title(demand: Demand, *, name: str | None = None, shown: Sequence[str] 
 
 def apart(found: Iterable[Demand]) -> list[str]:
     """Names of parameters and facts in which two settings of one net and size differ."""
-    rows = [{**demand.trials.first, "workload": demand.trials.net} for demand in found]
+    # Two programs are two files with arguments of their own: their names tell them apart.
+    rows = [
+        {**one.trials.first, "workload": one.name if one.trials.is_script else one.trials.net}
+        for one in found
+    ]
     return differing(rows, columns=_APART)
 
 

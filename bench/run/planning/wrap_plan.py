@@ -20,6 +20,7 @@ from bench.run.launching.launch import num_sharing
 from bench.run.planning.modes import resolution_of
 from bench.run.planning.plan import Plan, Planned, plan_of
 from bench.run.planning.request import RunRequest
+from bench.run.planning.script_arguments import parameters_of
 
 _SECRET = re.compile(r"(token|secret|passw|credential|api[-_]?key|auth)", re.IGNORECASE)
 _HIDDEN = "***"
@@ -94,7 +95,7 @@ def make_wrap_plan(request: WrapRequest, *, facts: ScriptFacts, inspection: Insp
         runs_to_end=request.runs_to_end,
     )
     params: dict[str, Any] = {
-        "arguments": shlex.join(hidden(request.command[place + 1 :])),
+        **parameters_of(hidden(request.command[place + 1 :])),
         "step": request.step,
     }
     launcher = hidden(request.command[:place])

@@ -139,6 +139,8 @@ class Script:
     """As counted in a step outside every window; None where something in it has no formula."""
     runs_to_end: bool = False
     """Whether it goes on after the window."""
+    is_rank: bool = False
+    """Whether it runs as rank 0 of the layout's devices, however few; the others are virtual."""
 
 
 @dataclass(frozen=True, kw_only=True)

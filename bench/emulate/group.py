@@ -154,7 +154,7 @@ class ModelledGroup(dist.ProcessGroup):
         )
         if recorder.is_on:
             recorder.notes.issued.append(issued)
-        is_free_to_move = self._real is None and operation.fill is None
+        is_free_to_move = self._real is None and not operation.fills(num_bytes)
         work: dist.Work = link.carry(
             issued,
             outputs=operation.outputs(args),

@@ -3,20 +3,25 @@
 Torch has two spellings for many: those of its C++ callers and of its Python callers changed between
 2.10 and 2.14, so both are here. Ranks other than this one are virtual and hold what it holds: a
 gather repeats the local input, a reduction leaves it as it is, a scatter takes this rank's chunk.
-That is finite and costs one operation whatever the number of ranks; it is not what training needs,
-so nothing is said about losses of emulated ranks.
+Sums of a few numbers are those of equal ranks: programs decide by them when to stop. That is finite
+and costs one operation whatever the number of ranks; it is not what training needs, so nothing is
+said about losses of emulated ranks.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed import ReduceOp
 
 from bench.hardware.costs.collectives import Op
 
 Args = Sequence[Any]
+FEW_BYTES = 256
+"""Up to here a message holds flags, counts and metrics, and no gradients."""
 
 
 def flat(value: Any) -> list[Tensor]:
@@ -39,6 +44,8 @@ class Operation:
     fill: Callable[[Args, int, int], None] | None = None
     """Leave something in the outputs: arguments, this rank, size of the group; None: what is there
     is the result."""
+    most_filled_bytes: float = math.inf
+    """Larger outputs are left as they are."""
     peer: Callable[[Args], int] | None = None
     """The other rank of the group, where there is only one."""
 
@@ -51,6 +58,10 @@ class Operation:
         own = tensors[0].nbytes if len(tensors) == 1 else sum(one.nbytes for one in tensors)
         return own * (size if self.is_part else 1)
 
+    def fills(self, num_bytes: int) -> bool:
+        """Whether something is done to the outputs of a message of so many bytes."""
+        return self.fill is not None and num_bytes <= self.most_filled_bytes
+
     def outputs(self, args: Args) -> list[Tensor]:
         """Return the tensors that hold the result."""
         return [] if self.full is None else flat(args[0])
@@ -59,9 +70,11 @@ class Operation:
 def _gather_lists(args: Args, rank: int, size: int) -> None:
     """Outputs hold `size` tensors for each input, in any nesting; those of not-roots are empty."""
     outputs, inputs = flat(args[0]), flat(args[1])
+    if not outputs:
+        return
     if len(inputs) == 1:
         _copy(outputs, inputs * len(outputs))
-    elif outputs:  # all-gather of several: a list by rank of lists by input
+    else:  # all-gather of several: a list by rank of lists by input
         _copy(outputs, inputs * (len(outputs) // len(inputs)))
 
 
@@ -100,6 +113,12 @@ def _exchange(args: Args, rank: int, size: int) -> None:
         taken[num:].zero_()
 
 
+def _add_up(args: Args, rank: int, size: int) -> None:
+    tensors = flat(args[0])
+    if args[1].reduceOp == ReduceOp.SUM and size > 1 and tensors[0].dtype != torch.bool:
+        torch._foreach_mul_(tensors, size)
+
+
 def _zero(args: Args, rank: int, size: int) -> None:
     torch._foreach_zero_(flat(args[0]))
 
@@ -112,7 +131,7 @@ def _copy(outputs: list[Tensor], inputs: list[Tensor]) -> None:
         output.view(-1).copy_(source.reshape(-1))
 
 
-_ALL_REDUCE = Operation(op="all_reduce")
+_ALL_REDUCE = Operation(op="all_reduce", fill=_add_up, most_filled_bytes=FEW_BYTES)
 _GATHER_FLAT = Operation(op="all_gather", fill=_gather_flat)
 _SCATTER_FLAT = Operation(op="reduce_scatter", full=1, fill=_scatter_flat)
 _GATHER_LISTS = Operation(op="all_gather", full=1, is_part=True, fill=_gather_lists)
@@ -124,7 +143,7 @@ OPERATIONS: dict[str, Operation] = {
     "allreduce": _ALL_REDUCE,
     "allreduce_coalesced": _ALL_REDUCE,
     "broadcast": Operation(op="broadcast"),
-    "reduce": Operation(op="reduce"),
+    "reduce": Operation(op="reduce", fill=_add_up, most_filled_bytes=FEW_BYTES),
     "allgather": _GATHER_LISTS,
     "allgather_coalesced": _GATHER_LISTS,
     "all_gather_single": _GATHER_FLAT,

@@ -128,6 +128,8 @@ class ScriptFacts(Message, frozen=True, tag="facts"):
     operators: list[Any]
     sent: list[tuple[Op, int, int]]
     """Collectives of a step: operator, bytes of the full tensor, ranks."""
+    stand_ins: list[str]
+    """What it would have from other ranks, and what it has instead, in words."""
 
 
 class LinkPoint(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 HALF_TYPES: dict[Dtype, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 DDP_OVERLAP = "yes"
 AT_ONCE = "tensor-parallel results are needed at once"
+NO_STREAMS = "none: torch runs FSDP on a CPU without streams"
 
 
 class LaidOut:

@@ -19,7 +19,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from bench.core.errors import UsageError
 from bench.core.nouns import Dtype
-from bench.parallel.laid_out import DDP_OVERLAP, HALF_TYPES, LaidOut
+from bench.parallel.laid_out import DDP_OVERLAP, HALF_TYPES, NO_STREAMS, LaidOut
 from bench.workload import Phase
 
 
@@ -49,8 +49,7 @@ def shard(
             unit.compile()
         fully_shard(unit, mesh=mesh, mp_policy=policy)
     fully_shard(net, mesh=mesh, mp_policy=policy)
-    on_cpu = "none: torch runs FSDP on a CPU without streams"
-    return _Sharded(net, overlap=on_cpu if device.type == "cpu" else DDP_OVERLAP)
+    return _Sharded(net, overlap=NO_STREAMS if device.type == "cpu" else DDP_OVERLAP)
 
 
 def default_units(net: nn.Module) -> list[nn.Module]:

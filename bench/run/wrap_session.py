@@ -21,11 +21,10 @@ from bench.run.session import begin
 def look_at(request: WrapRequest) -> ScriptFacts:
     """Run the program's first steps; `MeasurementError` says what became of it instead."""
     run = request.run
-    links = run.links[:1]
-    layout = Layout()
-    if links:
-        devices = max(run.devices or (1,))
-        layout = Layout(mode="simulated", data=devices, link=links[0], contention="none")
+    layout, devices = Layout(), max(run.devices, default=1)
+    if devices > 1:
+        link = run.links[0]
+        layout = Layout(mode="simulated", data=devices, link=link, contention="none")
     config = Config(
         workload=request.program,
         source="",
@@ -42,7 +41,7 @@ def look_at(request: WrapRequest) -> ScriptFacts:
         workers=None,
         seed=run.seed,
         layout=layout,
-        script=Script(step=request.step),
+        script=Script(step=request.step, is_rank=bool(run.links)),
     )
     asked = TrialRequest(
         config=config,

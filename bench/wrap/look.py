@@ -19,6 +19,7 @@ from bench.measure.engine.engine import Stepping
 from bench.measure.messages import ScriptFacts
 from bench.measure.operator_count import OperatorCounter
 from bench.wrap.script_trial import label_of
+from bench.wrap.strategy import strategy_in_use
 
 if TYPE_CHECKING:
     from bench.wrap.watch import Watch
@@ -49,12 +50,11 @@ def looking(watch: Watch, device: torch.device) -> Stepping[None]:
     widest = max(products, key=lambda one: one.flops, default=None)
     marks = watch.marks
     flops = sum(one.flops for one in operators if one.kind in MATRIX)
-    ops = {one.op for one in sent}
     facts = ScriptFacts(
         device=label_of(device),
         version=version_of(Path(sys.argv[0])),
         dtype=widest.dtype if widest and widest.dtype in ("fp32", "bf16", "fp16") else "fp32",
-        strategy=("fsdp" if "reduce_scatter" in ops else "ddp") if sent else None,
+        strategy=strategy_in_use(marks.parameters.values()) or ("ddp" if sent else None),
         num_ranks=watch.ranks.num_ranks,
         is_training=bool(marks.seen["optimizer"]),
         items_per_step=round(median(items)) or None,
@@ -67,6 +67,7 @@ def looking(watch: Watch, device: torch.device) -> Stepping[None]:
         uncounted=counter.uncounted,
         operators=to_builtins(operators),
         sent=[(one.op, one.num_bytes, one.group.num_ranks) for one in sent],
+        stand_ins=list(watch.ranks.notes),
     )
     watch.messages.send(facts)
 

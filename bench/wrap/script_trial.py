@@ -12,7 +12,9 @@ from bench.measure.timing import summary
 from bench.measure.timing.validity import Problems
 from bench.measure.timing.window import Window
 from bench.measure.trial import Measured, layout_columns, measuring, send_result
+from bench.parallel.laid_out import DDP_OVERLAP
 from bench.results.schema import Row
+from bench.wrap.strategy import overlap_of, strategy_in_use
 
 if TYPE_CHECKING:
     from bench.wrap.watch import Watch
@@ -59,6 +61,12 @@ class ScriptEngine(Engine):
         self.watch.marks.settle()
         self.adapter.reset_peak_memory()
         if self.link is not None:
+            in_use = strategy_in_use(self.watch.marks.parameters.values())
+            self.overlap = overlap_of(
+                self.layout, in_use=in_use, is_cpu=self.adapter.label == "cpu"
+            )
+            self.link.waits_hide = self.overlap in ("", DDP_OVERLAP)
+            self.link.is_smoke = self.watch.request.limits.is_smoke
             self.link.begin_window()
 
     def recompiles(self) -> int | None:

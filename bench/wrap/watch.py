@@ -44,7 +44,7 @@ class Watch:
         self.messages = Messages(os.open(folder / PIPE, os.O_WRONLY))
         self.messages.stage("import")
         self.happenings = Happenings()
-        self.ranks = VirtualRanks(self.request.config, device=self.request.config.device)
+        self.ranks = VirtualRanks(self.request.config, runs=self._run_rank)
         self._is_claimed: bool | None = None
         self._loop: Stepping[None] | None = None
         self._is_over = False
@@ -75,6 +75,8 @@ class Watch:
             return
         try:
             if self._loop is None:  # what came before the first end is no whole step
+                if not self.ranks.are_ready():
+                    return
                 self._loop = self._make_loop(device)
                 next(self._loop)
             else:
@@ -100,7 +102,6 @@ class Watch:
         from bench.wrap.look import looking
         from bench.wrap.script_trial import measuring_script
 
-        self.ranks.check_started()
         where = device or torch.accelerator.current_accelerator() or torch.device("cpu")
         return looking(self, where) if self.request.is_look else measuring_script(self, where)
 
@@ -122,6 +123,17 @@ class Watch:
 
         _thread.interrupt_main()
 
+    def _run_rank(self, rank: Callable[[], None]) -> None:
+        """Do what a process does that the program started as its rank 0, perhaps forked."""
+        self._pid = os.getpid()
+        try:
+            rank()
+        except Exception as error:  # the process reports it to its parent, and not to `excepthook`
+            self._error = error
+            raise
+        finally:
+            self._program_ended()
+
     def _fail(self, error: Exception) -> None:
         self.messages.send(failure_of(error, device=self.request.config.device))
         self._is_over = True
@@ -141,11 +153,14 @@ class Watch:
         """The program ends by itself: give what there is, or say what was missing."""
         if self._pid != os.getpid() or self._is_over:
             return
+        self._is_over = True
         if isinstance(self._error, Exception):
             self.messages.send(failure_of(self._error, device=self.request.config.device))
         elif self._is_claimed:
+            if self._loop is None:
+                self.messages.send(failure_of(self.ranks.alone(), device=""))
+                return
             try:
-                assert self._loop is not None
                 self._loop.throw(StepsEndedError())
             except StopIteration:
                 return

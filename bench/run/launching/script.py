@@ -67,11 +67,11 @@ def run_script(
 
 def _environment(request: TrialRequest, *, folder: Path) -> dict[str, str]:
     environment: dict[str, Any] = {**os.environ, FOLDER: str(folder)}
-    layout = request.config.layout
-    if layout.link:
+    script = request.config.script
+    if script is not None and script.is_rank:
         from bench.wrap.rank_environment import rank_environment
 
-        environment |= rank_environment(layout.devices)
+        environment |= rank_environment(request.config.layout)
         environment.setdefault("OMP_NUM_THREADS", str(request.threads))
     return environment
 

@@ -11,9 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import UsageError, one_of
-from bench.core.nouns import DTYPES, OWN_DATA, STEP_MARKS, Config, Layout, Mode, Script, StepMark
+from bench.core.nouns import (
+    DTYPES,
+    OWN_DATA,
+    STEP_MARKS,
+    Config,
+    Layout,
+    Mode,
+    Script,
+    StepMark,
+    Strategy,
+)
 from bench.core.units import counted
 from bench.hardware.costs.cost import model_of
+from bench.hardware.links.topology import Topology, parse_topology
 from bench.measure.inspection import Inspection
 from bench.measure.messages import ScriptFacts
 from bench.run.launching.launch import num_sharing
@@ -51,6 +62,8 @@ class WrapRequest:
                 "--devices needs --link: one rank is real, the others and the link are modelled; "
                 "for real ranks start them in the command: bench wrap -- torchrun ... train.py"
             )
+        if run.links and not run.devices:
+            raise UsageError("--link needs --devices, such as --devices 8: the ranks that share it")
 
     @property
     def script_place(self) -> int:
@@ -93,6 +106,7 @@ def make_wrap_plan(request: WrapRequest, *, facts: ScriptFacts, inspection: Insp
         items_per_step=request.items_per_step,
         flops_per_step=facts.flops_per_step,
         runs_to_end=request.runs_to_end,
+        is_rank=bool(run.links),
     )
     params: dict[str, Any] = {
         **parameters_of(hidden(request.command[place + 1 :])),
@@ -144,15 +158,36 @@ def _layouts(request: WrapRequest, facts: ScriptFacts) -> list[Layout]:
     if not run.links:
         ranks = facts.num_ranks
         return [Layout(data=ranks, **common) if ranks > 1 else Layout(grad_accum=facts.grad_accum)]
-    tensor = run.tp or 1
-    layouts = []
-    for devices, link in itertools.product(run.devices or (1,), run.links):
-        if devices % tensor:
-            raise UsageError(f"--tp {tensor} does not divide --devices {devices}")
-        layouts.append(
-            Layout(mode="emulated", data=devices // tensor, tensor=tensor, link=link, **common)
+    if facts.strategy == "tp" and run.tp is None:
+        raise UsageError(
+            f"{request.program} cuts its weights over ranks (DTensor): give --tp, the number of "
+            "ranks that share a batch, so that its items are counted once"
         )
-    return layouts
+    topologies = [parse_topology(link) for link in run.links]
+    layouts = [
+        _over_link(topology, devices=devices, tensor=run.tp or 1, **common)
+        for devices, topology in itertools.product(run.devices, topologies)
+    ]
+    return list(dict.fromkeys(layouts))
+
+
+def _over_link(
+    topology: Topology, *, devices: int, tensor: int, strategy: Strategy | None, **common: Any
+) -> Layout:
+    """Return the layout of so many ranks; one alone sends nothing."""
+    if devices == 1:
+        return Layout(grad_accum=common["grad_accum"])
+    if devices % tensor:
+        raise UsageError(f"--tp {tensor} does not divide --devices {devices}")
+    topology.check_devices(devices)
+    return Layout(
+        mode="emulated",
+        strategy="tp" if tensor > 1 else strategy or "ddp",
+        data=devices // tensor,
+        tensor=tensor,
+        link=topology.name,
+        **common,
+    )
 
 
 def _in_one_mode(
@@ -201,4 +236,4 @@ def _notes(request: WrapRequest, facts: ScriptFacts) -> list[str]:
     notes = [f"a step of {request.program} is {step}; {items}"]
     if facts.uncounted:
         notes.append(f"its FLOPs stay blank: no formula for {', '.join(facts.uncounted[:4])}")
-    return notes
+    return notes + facts.stand_ins

@@ -49,7 +49,8 @@ class Launchers:
         def wrap_rank(fn: Any, i: int, args: Any, error_file: Any) -> None:
             wrap(lambda i, *args: self._runs(lambda: fn(i, *args)), i, args, error_file)
 
-        module.start_processes = torch.multiprocessing.start_processes = start_one
+        package: Any = torch.multiprocessing
+        module.start_processes = package.start_processes = start_one
         module._wrap = wrap_rank
 
     def _patch_agent(self, module: ModuleType) -> None:

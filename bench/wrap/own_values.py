@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import Any
 
 import torch.distributed as dist
-from torch.distributed import Store, TCPStore
+from torch._C._distributed_c10d import Store, TCPStore
 
 from bench.core.errors import MeasurementError
 from bench.wrap.on_import import after_import

@@ -36,21 +36,16 @@ def spread(net: nn.Module, how: str, num_ranks: int) -> nn.Module:
 
 
 def train(rank: int, num_ranks: int, how: str) -> None:
-    if how == "late":
-        fit(nn.Linear(WIDTH, WIDTH), num_steps=4)
-    if how != "alone":
+    if how not in ("alone", "late"):
         dist.init_process_group("gloo", rank=rank, world_size=num_ranks)
-    net = nn.Sequential(*[nn.Linear(WIDTH, WIDTH) for _ in range(4)])
-    by_hand = how in ("hand", "late")
-    fit(spread(net, how, num_ranks), num_steps=STEPS, averages=by_hand)
-
-
-def fit(net: nn.Module, *, num_steps: int, averages: bool = False) -> None:
+    net = spread(nn.Sequential(*[nn.Linear(WIDTH, WIDTH) for _ in range(4)]), how, num_ranks)
     optimizer = torch.optim.SGD(net.parameters(), 0.01)
-    inputs = torch.utils.data.TensorDataset(torch.ones(BATCH * num_steps, WIDTH))
-    for (x,) in torch.utils.data.DataLoader(inputs, batch_size=BATCH):
+    inputs = torch.utils.data.TensorDataset(torch.ones(BATCH * STEPS, WIDTH))
+    for step, (x,) in enumerate(torch.utils.data.DataLoader(inputs, batch_size=BATCH)):
+        if how == "late" and step == 4:
+            dist.init_process_group("gloo")
         net(x).square().mean().backward()
-        if averages:
+        if how in ("hand", "late") and dist.is_initialized():
             for one in net.parameters():
                 dist.all_reduce(one.grad)
         optimizer.step()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,11 +20,11 @@ def show_devices(num_devices: int) -> None:
     if accelerator is None:
         return
     module: Any = torch.get_device_module(accelerator.type)
-    num_real = torch.accelerator.device_count()
+    count_real = module.device_count  # asked later: to ask makes a context on some, and forks fail
     for owner in (module, torch.accelerator):
         _show_count(owner, num_devices)
     if hasattr(module, "get_device_properties"):
-        _show_properties(module, num_real=num_real)
+        _show_properties(module, count_real)
 
 
 def _show_count(owner: Any, num_devices: int) -> None:
@@ -37,12 +38,12 @@ def _show_count(owner: Any, num_devices: int) -> None:
     owner.device_count = device_count
 
 
-def _show_properties(module: Any, *, num_real: int) -> None:
+def _show_properties(module: Any, count_real: Callable[[], int]) -> None:
     properties = module.get_device_properties
 
     @functools.wraps(properties)
     def of_device(device: Any = None, *args: Any) -> Any:
         index = device if isinstance(device, int) else getattr(device, "index", None)
-        return properties(device if (index or 0) < num_real else 0, *args)
+        return properties(device if (index or 0) < count_real() else 0, *args)
 
     module.get_device_properties = of_device

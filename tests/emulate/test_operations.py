@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from bench.emulate.group import Emulation, group_class
-from bench.emulate.operations import OPERATIONS
+from bench.emulate.operations import FEW_BYTES, OPERATIONS
 from bench.hardware.costs.collectives import Group
 from tests.emulate.fixed_model import FixedModel, emulated
 
@@ -33,6 +33,7 @@ def emulation(model: FixedModel) -> Iterator[Emulation]:
 LOCAL = torch.arange(8.0)
 ALL = Group(NUM_RANKS, 2)
 FUNCTIONAL = torch.ops._c10d_functional
+SUMMED = NUM_RANKS * LOCAL
 REPEATED = LOCAL.repeat(NUM_RANKS, 1)
 
 
@@ -53,9 +54,10 @@ def left(output: Tensor, result: Tensor) -> None:
 
 
 IN_PLACE: list[tuple[str, Tensor, Group, Callable[[Tensor], Any]]] = [
-    ("all_reduce", LOCAL, ALL, dist.all_reduce),
+    ("all_reduce", SUMMED, ALL, dist.all_reduce),
+    ("all_reduce", LOCAL, ALL, lambda t: dist.all_reduce(t, op=dist.ReduceOp.MAX)),
     ("broadcast", LOCAL, ALL, lambda t: dist.broadcast(t, src=2)),
-    ("reduce", LOCAL, ALL, lambda t: dist.reduce(t, dst=1)),
+    ("reduce", SUMMED, ALL, lambda t: dist.reduce(t, dst=1)),
     ("send", LOCAL, Group(2, 2), lambda t: dist.send(t, dst=3)),
     ("send", torch.zeros(8), Group(2, 1), lambda t: dist.recv(t, 1)),
 ]
@@ -73,7 +75,7 @@ INTO: list[tuple[str, tuple[int, ...], Callable[[Tensor], Any]]] = [
     ("reduce_scatter", PART, lambda out: world()._reduce_scatter_base(out, LOCAL)),
     ("all_to_all", SAME, lambda out: dist.all_to_all_single(out, LOCAL)),
     ("all_to_all", SAME, lambda out: dist.all_to_all(parts(out), parts(LOCAL))),
-    ("all_reduce", SAME, lambda out: left(out, FUNCTIONAL.all_reduce(LOCAL, "sum", name()))),
+    ("all_reduce", SAME, lambda out: left(out, FUNCTIONAL.all_reduce(LOCAL, "max", name()))),
     ("all_gather", FULL,
      lambda out: left(out, FUNCTIONAL.all_gather_into_tensor(LOCAL, NUM_RANKS, name()))),
     ("reduce_scatter", PART,
@@ -104,6 +106,9 @@ def test_each_operation_leaves_local_data_and_is_charged_for_the_full_tensor(
     gathered[0] = LOCAL
     world()._allgather_base(gathered.view(-1), gathered[0]).wait()
     assert torch.equal(gathered, REPEATED)
+    gradients = torch.ones(FEW_BYTES)
+    dist.all_reduce(gradients)
+    assert gradients.unique().item() == 1, "nothing is done to many numbers"
 
 
 def test_a_group_is_charged_by_where_its_ranks_are_though_nothing_is_left_here(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import resource
 from typing import TYPE_CHECKING
 
 import torch
 
 from bench.devices.torch.torch_adapter import adapter_for
+from bench.measure.asking import peak_rss_bytes
 from bench.measure.engine.engine import Engine, StepCount, Stepping, StepsEndedError
 from bench.measure.timing import summary
 from bench.measure.timing.validity import Problems
@@ -121,6 +123,7 @@ def _columns(link: str, *, engine: ScriptEngine, window: Window) -> Row:
 def _own_columns(engine: ScriptEngine, measured: Measured) -> Row:
     warmup = measured.warmup
     parameters = engine.watch.marks.parameters.values()
+    usage = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "warmup_steps": len(warmup.step_s),
         "warmup_s": warmup.wall_s,
@@ -130,6 +133,8 @@ def _own_columns(engine: ScriptEngine, measured: Measured) -> Row:
         "num_parameters": sum(one.numel() for one in parameters) or None,
         "optimizer": "+".join(engine.watch.marks.optimizers) or None,
         "flops_method": "counted" if engine.script.flops_per_step else None,
+        # Of several processes this one's: its launcher's would be the parent's to see.
+        "rss_peak_bytes": peak_rss_bytes(usage) if engine.watch.ranks.num_real > 1 else None,
         "mem_alloc_peak_bytes": engine.adapter.peak_allocated_bytes(),
         "mem_reserved_peak_bytes": engine.adapter.peak_reserved_bytes(),
     }

@@ -52,12 +52,9 @@ class VirtualRanks:
         self.is_started = False
         self._num_alone = 0
         self._alone_since_s = 0.0
-        is_rank = config.script is not None and config.script.is_rank
+        self._is_rank = config.script is not None and config.script.is_rank
         self.is_awaited = bool(config.layout.link)
-        self.num_ranks = (
-            config.layout.devices if is_rank else int(os.environ.get("WORLD_SIZE", "1"))
-        )
-        if not is_rank:
+        if not self._is_rank:
             return
         environment = rank_environment(config.layout)
         os.environ.update(environment)
@@ -69,6 +66,16 @@ class VirtualRanks:
         self._init = replace_function("init_process_group", self._start)
         replace_function("_new_process_group_helper", self._make_group)
         replace_function("split_group", _split)
+
+    @property
+    def num_ranks(self) -> int:
+        """Ranks of the program, virtual or real."""
+        return self._layout.devices if self._is_rank else self.num_real
+
+    @property
+    def num_real(self) -> int:
+        """Ranks that are processes."""
+        return dist.get_world_size() if dist.is_initialized() and not self._is_rank else 1
 
     def are_ready(self) -> bool:
         """Whether steps count: a rank's do when it has its group, which some make late."""

@@ -2,29 +2,33 @@
 
 The loops of `bench run` time the steps: they ask for one by `yield`, and each end of a step goes
 on with them. The first process of the trial that ends a step is the one measured, the rank 0 of a
-job; others, such as launchers and a loader's workers, are left alone.
+job; other ranks end when it does, and launchers and a loader's workers are left alone.
 """
 
 from __future__ import annotations
 
 import atexit
+import multiprocessing
 import os
 import sys
 import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from multiprocessing import util
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from bench.core.errors import BenchError
 from bench.core.nouns import Script
 from bench.measure.asking import failure_of
 from bench.measure.engine.engine import Stepping, StepsEndedError
 from bench.measure.messages import Failure, Messages, TrialRequest, decode
+from bench.wrap.common_end import CommonEnd
 from bench.wrap.happenings import Happened, Happenings
 from bench.wrap.marks import Marks
 from bench.wrap.virtual_ranks import VirtualRanks
@@ -41,6 +45,7 @@ class Watch:
         self.request: TrialRequest = decode((folder / REQUEST).read_bytes(), TrialRequest)
         self.script = self.request.config.script or Script()
         self._pid = os.getpid()
+        self._end = CommonEnd(folder)
         self.messages = Messages(os.open(folder / PIPE, os.O_WRONLY))
         self.messages.stage("import")
         self.happenings = Happenings()
@@ -61,13 +66,20 @@ class Watch:
         hook = sys.excepthook
         sys.excepthook = lambda *error: self._note_error(hook, *error)
         atexit.register(self._program_ended)
+        if multiprocessing.parent_process() is not None:  # whose children run no atexit handlers
+            util.Finalize(None, self._program_ended, exitpriority=0)
 
     # Steps ---------------------------------------------------------------------------------------
 
     def _step_ended(self, device: torch.device | None) -> None:
         if self._is_claimed is None:
             self._is_claimed = self._claim()
-        if self._pid != os.getpid() or not self._is_claimed:
+        if self._pid != os.getpid():
+            return
+        self._end.count_step()
+        if not self._is_claimed:
+            if self._end.is_due():
+                self._leave()
             return
         happened = self.happenings.take()
         if self._is_over:
@@ -90,7 +102,8 @@ class Watch:
             self._fail(error)
 
     def _claim(self) -> bool:
-        if int(os.environ.get("RANK", "0")) != 0:
+        rank = dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
+        if rank != 0:
             return False
         try:
             os.close(os.open(self._folder / CLAIM, os.O_CREAT | os.O_EXCL))
@@ -114,9 +127,15 @@ class Watch:
     # Ends ----------------------------------------------------------------------------------------
 
     def _end_program(self) -> None:
-        """End the program as politely as Python can: its `finally` and atexit handlers run."""
+        """End the program, in all of its ranks after the same step."""
         if self.script.runs_to_end and not self.request.is_look:
             return
+        self._end.decide(num_ranks=self.ranks.num_real)
+        if self._end.is_due():
+            self._leave()
+
+    def _leave(self) -> None:
+        """End this process as politely as Python can: `finally` and atexit handlers run."""
         if threading.current_thread() is threading.main_thread():
             raise SystemExit(0)
         import _thread

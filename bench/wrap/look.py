@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from msgspec import to_builtins
 
+from bench.emulate.replay import Collective
 from bench.hardware.operators import MATRIX
 from bench.measure.engine.engine import Stepping
 from bench.measure.messages import ScriptFacts
@@ -67,7 +69,7 @@ def looking(watch: Watch, device: torch.device) -> Stepping[None]:
         uncounted=counter.uncounted,
         operators=to_builtins(operators),
         sent=[(one.op, one.num_bytes, one.group.num_ranks) for one in sent],
-        stand_ins=list(watch.ranks.notes),
+        stand_ins=[*watch.ranks.notes, *_received(sent)],
     )
     watch.messages.send(facts)
 
@@ -76,6 +78,11 @@ def _graphs() -> int:
     from torch._dynamo.utils import counters
 
     return int(counters["stats"]["unique_graphs"])
+
+
+def _received(sent: Sequence[Collective]) -> list[str]:
+    from_one = any(one.op == "send" for one in sent)
+    return ["tensors received from one other rank are zero"] if from_one else []
 
 
 def version_of(script: Path) -> str:

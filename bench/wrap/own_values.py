@@ -33,6 +33,7 @@ from bench.wrap.on_import import after_import
 KEY_WAIT_S = 5.0
 """For a key that another thread of this rank may set."""
 Note = Callable[[str], None]
+_OBJECTS = "objects from other ranks are this rank's own"
 
 
 def replace_function(name: str, by: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,6 +53,7 @@ def receive_own_values(note: Note) -> None:
     replace_function("broadcast_object_list", functools.partial(_broadcast_objects, note))
     replace_function("scatter_object_list", functools.partial(_scatter_objects, note))
     replace_function("recv_object_list", functools.partial(_receive_objects, note))
+    replace_function("broadcast", functools.partial(_note_broadcast, note))
     after_import("torch.distributed.algorithms.join", functools.partial(_note_join, note))
 
 
@@ -71,7 +73,7 @@ def _broadcast_objects(
 ) -> None:
     group = group or dist.group.WORLD
     if not _is_own(src, group_src, group=group):
-        note("objects from other ranks are this rank's own")
+        note(_OBJECTS)
         src, group_src = None, dist.get_rank(group)
     original(object_list, src, group, device, group_src)
 
@@ -87,7 +89,7 @@ def _scatter_objects(
 ) -> None:
     group, inputs = group or dist.group.WORLD, scatter_object_input_list
     if not _is_own(src, group_src, group=group):
-        note("objects from other ranks are this rank's own")
+        note(_OBJECTS)
         inputs = scatter_object_output_list[:1] * dist.get_world_size(group)
         src, group_src = None, dist.get_rank(group)
     original(scatter_object_output_list, inputs, src, group, group_src)
@@ -104,12 +106,26 @@ def _receive_objects(
     **more: Any,
 ) -> int:
     group = group or dist.group.WORLD
-    note("objects from other ranks are this rank's own")
+    note(_OBJECTS)
     if src is None and group_src is None:
         group_src = (dist.get_rank(group) + 1) % dist.get_world_size(group)
     more = {"group": group, "device": device, "group_dst": group_src, **more}
     dist.send_object_list(object_list, src, **more)
     return dist.get_global_rank(group, group_src) if src is None else src  # type: ignore[arg-type]
+
+
+def _note_broadcast(
+    note: Note,
+    original: Any,
+    tensor: Any,
+    src: int | None = None,
+    group: Any = None,
+    async_op: bool = False,
+    group_src: int | None = None,
+) -> Any:
+    if not _is_own(src, group_src, group=group or dist.group.WORLD):
+        note("tensors broadcast by other ranks are this rank's own")
+    return original(tensor, src, group, async_op, group_src)
 
 
 def _note_join(note: Note, module: ModuleType) -> None:

@@ -12,6 +12,7 @@ def test_a_program_finds_all_that_a_rank_asks_torch_for(wrap: Wrap) -> None:
     assert ran.code == 0, ran.output
     assert "all was answered" in ran.output
     assert "objects from other ranks are this rank's own" in ran.output
+    assert "tensors broadcast by other ranks are this rank's own" in ran.output
     assert "inputs of all ranks (Join) end with this rank's" in ran.output
     (row,) = ran.rows
     assert (row["parallel"], row["device_count"], row["overlap"]) == ("ddp", 8, "yes")

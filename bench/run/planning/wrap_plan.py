@@ -62,6 +62,8 @@ class WrapRequest:
                 "--devices needs --link: one rank is real, the others and the link are modelled; "
                 "for real ranks start them in the command: bench wrap -- torchrun ... train.py"
             )
+        if run.tp is not None and not run.links:
+            raise UsageError("--tp needs --devices and --link: it divides ranks that are modelled")
         if run.links and not run.devices:
             raise UsageError("--link needs --devices, such as --devices 8: the ranks that share it")
 

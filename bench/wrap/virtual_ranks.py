@@ -98,13 +98,20 @@ class VirtualRanks:
 
     def _start(self, original: Any, *args: Any, **options: Any) -> None:
         """Start the modelled group, whatever was asked for: its own start comes by here as well."""
-        if args and args[0] == EMULATED:
+        if (args and args[0] == EMULATED) or dist.is_initialized():  # torch raises at a second one
             original(*args, **options)
             return
+        if self.is_started:
+            raise MeasurementError(
+                "the program ends its process group and makes another: what that one sends would "
+                "be in no trace; measure the parts one by one"
+            )
         names = ("backend", "init_method", "timeout", "world_size", "rank", "store")
         asked = dict(zip(names, args, strict=False)) | options
         self._check(asked.get("world_size"), asked.get("rank"))
-        device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        device = torch.device("cpu")
+        if asked.get("backend") != "gloo":  # whose tensors are on the CPU, whatever is beside it
+            device = torch.accelerator.current_accelerator(check_available=True) or device
         does: Any = {"step": lambda: None, "synchronize": adapter_for(str(device)).synchronize}
         layout = self._layout
         if not layout.link:  # a world of one: nobody is waited for

@@ -58,7 +58,7 @@ def test_neither_a_collective_nor_its_future_completes_early(emulation):
     (value,) = work.get_future().wait()
     assert perf_counter() - start_s >= MODELLED_S
     assert work.is_completed() and work.is_success()
-    assert value.tolist() == [1, 1, 1, 1]
+    assert value.tolist() == [4, 4, 4, 4], "the sum of four equal ranks"
 
     # On a thread that also watches the clock this would never end.
     def reduce_again(future):

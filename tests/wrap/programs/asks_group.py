@@ -2,12 +2,14 @@
 
 import datetime
 import os
+import tempfile
 from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
-from torch.distributed import rpc
+from torch.distributed import checkpoint, rpc
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.pipelining import PipelineStage
 
 from bench.core.errors import BenchError
@@ -91,6 +93,11 @@ assert store.get("own") == b"1"
 assert "waits for theirs in a store" in refused(lambda: store.get("theirs"))
 assert "pipeline" in refused(lambda: PipelineStage(torch.nn.Identity(), 0, 8, "cpu"))
 assert "init_rpc" in refused(lambda: rpc.init_rpc("worker0", rank=0, world_size=8))
+
+shards = fully_shard(torch.nn.Linear(64, 64), mesh=init_device_mesh("cpu", (8,)))
+with tempfile.TemporaryDirectory() as folder:
+    for move in (checkpoint.save, checkpoint.load):
+        move(shards.state_dict(), checkpoint_id=folder)
 
 # A training, with a hook and with uneven inputs ---------------------------------------------------
 

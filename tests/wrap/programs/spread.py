@@ -16,7 +16,7 @@ from torch.distributed.tensor.parallel import (
 )
 from torch.nn.parallel import DistributedDataParallel
 
-BATCH, WIDTH, STEPS = 16, 256, 300
+BATCH, WIDTH, STEPS = 16, 512, 300
 
 
 def spread(net: nn.Module, how: str, num_ranks: int) -> nn.Module:

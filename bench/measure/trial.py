@@ -143,8 +143,6 @@ def layout_columns(engine: Engine, measured: Window, *, link: str) -> tuple[Wind
     row: Row = {"overlap": engine.overlap or None}
     if modelled is None:
         return _of_all_replicas(measured, layout=layout), row, []
-    # On an accelerator: traced after the window, where that cannot disturb it.
-    modelled.trace_afterwards()
     modelled.traces.end()
     linked, reasons, step_s = communication_columns(
         [notes.trace for _, notes in modelled.traces.kept],
@@ -244,7 +242,7 @@ def _measure(
 def measuring(
     engine: Engine, request: TrialRequest, *, messages: Messages, agree: Agree | None = None
 ) -> Stepping[Measured]:
-    """Warm up and time the window, of steps that whoever drives it does."""
+    """Warm up, time the window and trace what it did not, of steps that whoever drives it does."""
     messages.stage("warmup")
     warmup = yield from warming_up(engine, limits=request.limits, agree=agree)
     engine.begin_window()
@@ -260,7 +258,11 @@ def measuring(
 
     asked: Any = {"should_stop": should_stop, "agree": agree, "ends_round": True}
     window = yield from window_of(engine, expected_step_s=warmup.step_s[-1], **asked)
-    return Measured(warmup=warmup, window=window, has_recompiled=engine.recompiles() != graphs)
+    has_recompiled = engine.recompiles() != graphs
+    if engine.link is not None:
+        # On an accelerator: traced after the window, where that cannot disturb it.
+        yield from engine.link.tracing_afterwards()
+    return Measured(warmup=warmup, window=window, has_recompiled=has_recompiled)
 
 
 def send_result(

@@ -113,7 +113,7 @@ def make_row(
     if isinstance(outcome.result, TrialResult):
         # What the trial does not know stays as it was planned.
         row |= {name: cell for name, cell in outcome.result.row.items() if cell is not None}
-        row |= _work_columns(row, planned, threads=request.threads, facts=facts)
+        row |= _work_columns(row, planned, threads=int(str(row["threads"])), facts=facts)
         reached = row.get("roof_frac")
         over = validity.roof_problems(
             reached if isinstance(reached, float) else None,
@@ -122,13 +122,18 @@ def make_row(
         )
         reasons += [*outcome.result.reasons, *(code for code, _ in over)]
         details += [outcome.result.detail, *(words for _, words in over)]
+        # What is in no figure took power as well.
+        has_energy = _has_energy(config.layout, inspection)
+        is_mixed = "steps_apart" in outcome.result.reasons
+        if has_energy and is_mixed and inspection.gives_power:
+            details.append("no energy: that of the window holds those steps too")
         if observation.sampler is not None:
             observed, observed_reasons = observed_columns(
                 observation,
                 row=row,
                 result=outcome.result,
                 usable_cores=facts.usable_cores,
-                has_energy=_has_energy(config.layout, inspection),
+                has_energy=has_energy and not is_mixed,
             )
             if config.layout.strategy == "pp":
                 # One device held every stage: no device of the layout would need as much.

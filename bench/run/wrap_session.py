@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.core.errors import MeasurementError
 from bench.core.nouns import OWN_DATA, Config, Layout, Script
+from bench.devices.host.cpu import usable_cores
 from bench.measure.inspection import inspect_device
 from bench.measure.messages import ScriptFacts, TrialRequest
 from bench.measure.timing.limits import PROFILES
@@ -48,7 +49,8 @@ def look_at(request: WrapRequest) -> ScriptFacts:
         limits=PROFILES["smoke"].limits,
         trial=0,
         cpu_ids=(),
-        threads=run.threads or 1,
+        # As its trials have on a CPU, where ranks share the cores.
+        threads=run.threads or max(1, usable_cores() // layout.devices),
         workers=0,
         idle_s=0.0,
         command=request.command,

@@ -20,7 +20,7 @@ from bench.hardware.operators import MATRIX
 from bench.measure.engine.engine import Stepping
 from bench.measure.messages import ScriptFacts
 from bench.measure.operator_count import OperatorCounter
-from bench.wrap.script_trial import label_of
+from bench.wrap.script_trial import label_of, num_graphs
 from bench.wrap.strategy import strategy_in_use
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def looking(watch: Watch, device: torch.device) -> Stepping[None]:
         yield
         items.append(watch.last.items)
         backwards.append(watch.last.num_backward)
-    graphs = _graphs()
+    graphs = num_graphs()
     if link is not None:
         link.begin_step()
     counter = OperatorCounter()
@@ -72,12 +72,6 @@ def looking(watch: Watch, device: torch.device) -> Stepping[None]:
         stand_ins=[*watch.ranks.notes, *_received(sent)],
     )
     watch.messages.send(facts)
-
-
-def _graphs() -> int:
-    from torch._dynamo.utils import counters
-
-    return int(counters["stats"]["unique_graphs"])
 
 
 def _received(sent: Sequence[Collective]) -> list[str]:

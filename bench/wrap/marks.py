@@ -65,7 +65,8 @@ class Marks:
 
     # Optimizers ----------------------------------------------------------------------------------
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    # Torch's own, because that of torch.compiler imports a compiler, which takes a second.
+    @torch._disable_dynamo  # type: ignore[attr-defined]
     def _updated(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         key = id(optimizer)
         if not self._updates[key]:

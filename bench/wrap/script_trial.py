@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import resource
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,6 +17,7 @@ from bench.measure.timing.window import Window
 from bench.measure.trial import Measured, layout_columns, measuring, send_result
 from bench.parallel.laid_out import DDP_OVERLAP
 from bench.results.schema import Row
+from bench.workload import INFER, TRAIN
 from bench.wrap.strategy import overlap_of, strategy_in_use
 
 if TYPE_CHECKING:
@@ -25,6 +27,12 @@ if TYPE_CHECKING:
 def label_of(device: torch.device) -> str:
     """Return the device's label as `--device` takes it."""
     return "cpu" if device.type == "cpu" else f"{device.type}:{device.index or 0}"
+
+
+def num_graphs() -> int:
+    """Return how many graphs torch.compile has made; its modules take a second to import."""
+    compiler: Any = sys.modules.get("torch._dynamo.utils")
+    return 0 if compiler is None else int(compiler.counters["stats"]["unique_graphs"])
 
 
 class ScriptEngine(Engine):
@@ -73,9 +81,7 @@ class ScriptEngine(Engine):
 
     def recompiles(self) -> int | None:
         """Graphs that torch.compile has made so far; None where there are none."""
-        from torch._dynamo.utils import counters
-
-        return int(counters["stats"]["unique_graphs"]) or None
+        return num_graphs() or None
 
 
 def measuring_script(watch: Watch, device: torch.device) -> Stepping[None]:
@@ -103,7 +109,8 @@ def _counted(loop: Stepping[Measured], engine: ScriptEngine) -> Stepping[Measure
             try:
                 yield
             except StepsEndedError as ended:
-                loop.throw(ended)
+                while True:  # whatever it waits for: no step comes any more
+                    loop.throw(ended)
             else:
                 loop.send(engine.count())
                 if engine.is_traced:
@@ -116,6 +123,8 @@ def _counted(loop: Stepping[Measured], engine: ScriptEngine) -> Stepping[Measure
 def _columns(link: str, *, engine: ScriptEngine, window: Window) -> Row:
     reported, row, _ = layout_columns(engine, window, link=link)
     row |= summary.speed_columns(reported)
+    phase = TRAIN if engine.config.phase == TRAIN.name else INFER
+    row |= summary.latency_columns(reported, phase=phase, sequences=1)
     waited = any(count.data_wait_s for count in reported.counts)
     return row | summary.wait_columns(reported, uses_loader=waited)
 

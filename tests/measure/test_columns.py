@@ -4,11 +4,13 @@ Reasons come from the environment and from correctness, never from the speed. Wh
 to a step is seen on a clock that steps, waits and contention move.
 """
 
+from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fake_device import ONE_ITEM
 
 from bench.measure.communication import modelled_link
 from bench.measure.engine.engine import StepCount
@@ -273,7 +275,12 @@ def test_what_follows_a_window_is_bounded(device, step_s, is_smoke, traced, pair
     device.step_s = step_s
     link = linked(device)
     link.is_smoke = is_smoke
-    link.trace_afterwards()
+    tracing = link.tracing_afterwards()
+    next(tracing)
+    with suppress(StopIteration):
+        while True:
+            device.step()
+            tracing.send(ONE_ITEM)
     assert len(link.traces.kept) == traced == len(device.asked)
     added = link.contended_columns([step_s], row={"step_high_ms": 1e3 * step_s})
     assert added["contended_step_ms"] == pytest.approx((step_s + device.contended_s) * 1e3)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from bench.core.errors import UnresolvedLinkError
+from bench.core.errors import MeasurementError, UnresolvedLinkError
 from bench.core.nouns import Layout
 from bench.core.statistics import median
 from bench.core.units import format_duration
@@ -23,7 +23,7 @@ from bench.emulate.replay import StepNotes
 from bench.hardware.costs.collectives import Cost, Group, Op
 from bench.hardware.costs.cost import CostModel, model_of
 from bench.measure.communication.communication import Traces, average_of
-from bench.measure.engine.engine import StepCount
+from bench.measure.engine.engine import StepCount, Stepping, StepsEndedError
 from bench.parallel.ranks import Ranks, within
 from bench.results.schema import Row
 
@@ -66,14 +66,16 @@ class ModelledLink:
         """Whether the steps of the window are traced, which costs nothing there."""
 
     def run(self) -> StepCount:
-        """Do one step, traced where that costs nothing."""
-        return self._trace()[0] if self.is_traced else self._step()
+        """Do one step, traced where that costs nothing.
 
-    def _trace(self) -> tuple[StepCount, StepNotes]:
-        """Trace one step with all that it waits for: a loader is waited for on any link."""
+        With all that it waits for: a loader is waited for on any link.
+        """
+        if not self.is_traced:
+            return self._step()
         self.begin_step()
         done = self._step()
-        return done, self.end_step()
+        self.end_step()
+        return done
 
     def begin_step(self) -> None:
         """Note what is sent from here on."""
@@ -105,8 +107,11 @@ class ModelledLink:
                 "use --mode simulated, a slower --link or larger messages"
             )
 
-    def trace_afterwards(self) -> None:
-        """Trace some steps where the window was not traced."""
+    def tracing_afterwards(self) -> Stepping[None]:
+        """Trace some steps where the window was not traced, of steps that whoever drives it does.
+
+        What is no usual step is traced and let go.
+        """
         if self.is_traced:
             return
         # Real ranks trace a fixed number: each by its own clock would leave one waiting.
@@ -114,12 +119,22 @@ class ModelledLink:
         most = 1 if self.is_smoke else most
         fewest = max(FEWEST_TRACED, self.period_steps)
         start_s = time.monotonic()
-        for index in range(max(most, self.period_steps)):
-            _, notes = self._trace()
-            if index == 0:
+        while self.traces.num_seen < max(most, self.period_steps):
+            self.begin_step()
+            try:
+                is_usual = (yield) is not None
+            except StepsEndedError:
+                if self.traces.kept:
+                    return
+                raise MeasurementError(
+                    "the program ended with its window, before a step was traced on the link; "
+                    "give it more to do, such as more epochs"
+                ) from None
+            notes = self.end_step(is_kept=is_usual)
+            if self.traces.num_seen == 1 and is_usual:
                 self._refuse_unresolved(notes)
             is_late = time.monotonic() - start_s > TRACED_S
-            if most > FEWEST_TRACED and index + 1 >= fewest and is_late:
+            if most > FEWEST_TRACED and self.traces.num_seen >= fewest and is_late:
                 break
 
     def contended_columns(self, step_s: Sequence[float], *, row: Row) -> Row:

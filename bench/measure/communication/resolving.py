@@ -32,7 +32,7 @@ def why_unresolved(request: TrialRequest) -> str:
             engine.step()
         engine.begin_window()
         assert engine.link is not None, "asked of modelled links"
-        engine.link.trace_afterwards()
+        engine.drive(engine.link.tracing_afterwards())
     except UnresolvedLinkError as error:
         return str(error)
     return ""

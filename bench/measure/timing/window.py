@@ -14,10 +14,11 @@ The loops ask for a step by `yield` and are sent what it processed: an engine do
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Literal
+from statistics import fmean
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -39,6 +40,7 @@ LEFT_FRAC = 0.05
 StepClock = Literal["event", "host", "host_sync"]
 StopRule = Callable[[float, list[float]], bool]
 """`rule(elapsed_s, step_s)`: whether to stop, from the time and the steps so far, `levelled`."""
+T = TypeVar("T")
 Agree = Callable[[int], int]
 """`agree(steps)`: rank 0's number of steps to the next look, in every rank; 0 is to stop."""
 
@@ -123,8 +125,15 @@ class _Marks(Boundaries):
 
     @property
     def apart_s(self) -> float:
-        """Host time of the intervals that are no steps."""
-        return sum(self.times_s[index + 1] - self.times_s[index] for index in self.apart)
+        """Time of the intervals that are no steps, by events where they have been passed."""
+        if self.apart:
+            self._read_events()
+        return sum(map(self._interval_s, self.apart))
+
+    @property
+    def end_s(self) -> float:
+        """When the last interval ended, on the device where that separates them."""
+        return self.times_s[0] + sum(map(self._interval_s, range(len(self.times_s) - 1)))
 
     def mark(self, *, is_step: bool = True) -> float:
         if not is_step:
@@ -147,23 +156,31 @@ class _Marks(Boundaries):
         """
         if not self._elapsed_s:
             return None
-        done_s, num_bound = self.times_s[0], 0
+        done_s, bound = self.times_s[0], []
         for queued_s, step_s in zip(self._queued_s, self._elapsed_s, strict=False):
             done_s += step_s
-            num_bound += done_s - queued_s < LEFT_FRAC * step_s
-        return num_bound / len(self._elapsed_s)
+            bound.append(done_s - queued_s < LEFT_FRAC * step_s)
+        return fmean(self._of_steps(bound))
 
     def step_s(self) -> list[float]:
         if not self._has_events:
             return self._of_steps([later - earlier for earlier, later in pairwise(self.times_s)])
+        self._read_events()
+        return self._of_steps(self._elapsed_s)
+
+    def _read_events(self) -> None:
         # An event that has been read is let go: millions would weigh on the driver.
         while len(self._events) > 1 and self._events[1].query():
             start = self._events.popleft()
             self._elapsed_s.append(start.elapsed_ms(self._events[0]) / 1e3)
-        return self._of_steps(self._elapsed_s)
 
-    def _of_steps(self, elapsed_s: list[float]) -> list[float]:
-        return [one for index, one in enumerate(elapsed_s) if index not in self.apart]
+    def _interval_s(self, index: int) -> float:
+        if index < len(self._elapsed_s):
+            return self._elapsed_s[index]
+        return self.times_s[index + 1] - self.times_s[index]
+
+    def _of_steps(self, intervals: Sequence[T]) -> list[T]:
+        return [one for index, one in enumerate(intervals) if index not in self.apart]
 
 
 def run_window(engine: Engine, **asked: Any) -> Window:
@@ -222,12 +239,13 @@ def window_of(
             counts.append(count)
             marks.mark()
     adapter.synchronize()
-    times_s = [*marks.times_s, *([] if has_ended else [engine.clock.now_s()])]
+    step_s, times_s = marks.step_s(), [*marks.times_s, engine.clock.now_s()]
     return Window(
         step_clock=marks.step_clock,
         start_s=start_s,
-        end_s=times_s[-1],
-        step_s=marks.step_s(),
+        # What a program does behind its last step is no part of it.
+        end_s=marks.end_s if has_ended else times_s[-1],
+        step_s=step_s,
         counts=counts,
         clock_went_backwards=times_s != sorted(times_s),
         host_bound_frac=marks.host_bound_frac(),

@@ -31,7 +31,8 @@ def run_script(
     """Run the program until its window is over, and say what became of it.
 
     Its output goes to standard error while it runs. Its environment is the user's, with the
-    trial's folder in it, and with what torchrun would set where ranks are modelled.
+    trial's folder in it, and with what torchrun would set where ranks are modelled. Threads are
+    those that it takes by itself, or those that were asked for.
     """
     script = request.config.script
     assert script is not None
@@ -73,6 +74,8 @@ def _environment(request: TrialRequest, *, folder: Path) -> dict[str, str]:
 
         environment |= rank_environment(request.config.layout)
         environment.setdefault("OMP_NUM_THREADS", str(request.threads))
+    if request.config.threads:
+        environment["OMP_NUM_THREADS"] = str(request.config.threads)
     return environment
 
 

@@ -88,7 +88,7 @@ class Program:
         self.watch: Any = SimpleNamespace(
             request=TrialRequest(config=config, limits=limits, **asked),
             script=config.script,
-            ranks=SimpleNamespace(link=None),
+            ranks=SimpleNamespace(link=None, num_real=1),
             marks=SimpleNamespace(settle=lambda: None, parameters={}, optimizers={"AdamW": None}),
             messages=messages,
             kinds=Counter(),

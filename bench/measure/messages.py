@@ -116,8 +116,10 @@ class ScriptFacts(Message, frozen=True, tag="facts"):
     is_training: bool
     items_per_step: int | None
     """Of one rank, from its loaders."""
+    items_of: str
+    """What of a batch has them as its first dimension, '' without loaders."""
     grad_accum: int
-    """Backward passes of a step."""
+    """Fewest backward passes before an update."""
     num_parameters: int | None
     optimizer: str | None
     is_compiled: bool

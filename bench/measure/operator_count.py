@@ -32,10 +32,11 @@ _ALLOCATES = ("empty", "new_empty")
 _MOVES_NOTHING = tuple(
     ["detach", "_local_scalar_dense", "set_", "resize_", "lift_fresh", "_unsafe_view", "sym_"]
 )
-_ONLY_SENDS = ("c10d", "_c10d_functional", "prim", "profiler")
+_ONLY_SENDS = ("c10d", "_c10d_functional", "_dtensor", "fsdp", "prim", "profiler")
 """Namespaces of torch beside aten whose operators compute nothing."""
 _HOLDS_PRODUCTS = ("lstm", "gru", "rnn", "fft", "multi_head", "transformer", "linalg", "cdist")
 """In names of aten operators that multiply matrices inside, whose FLOPs torch does not know."""
+_HOLDS_NONE = ("linalg_vector_norm", "linalg_cross", "linalg_check_errors")
 # Whole words or beginnings of aten names; the first class that fits is taken.
 _NAMES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("attention", ("scaled_dot_product", "flash_attention", "efficient_attention", "flex_att")),
@@ -94,7 +95,9 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if space != "aten":
             if space not in _ONLY_SENDS:
                 self._uncounted[f"{space}::{name}"] = None
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            self._unwritten -= _storages((args, kwargs, result))
+            return result
         if func._overloadpacket not in flop_registry:
             # Inference mode hands composite operators over whole.
             with self:
@@ -123,7 +126,7 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kind = "optimizer" if self._is_optimizer else class_of(name)
         moved = _all_bytes([inputs, outputs])
         flops = _matrix_flops(func, args, kwargs, result) if kind in MATRIX else None
-        if flops is None and (kind in MATRIX or any(word in name for word in _HOLDS_PRODUCTS)):
+        if flops is None and (kind in MATRIX or _may_hold_products(name)):
             self._uncounted[f"aten::{name}"] = None
         if flops is None:
             kind = "vector" if kind in MATRIX else kind
@@ -145,18 +148,37 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def counting_optimizer(self) -> Iterator[None]:
         """Tell the optimizer's operators from the net's, whatever optimizer it is."""
 
-        def begin(*_: object) -> None:
-            self._is_optimizer = True
-
-        def end(optimizer: torch.optim.Optimizer, *_: object) -> None:
-            self._is_optimizer = False
-            self._optimizer_least += _update_bytes(optimizer)
-
         with (
-            optimizers.register_optimizer_step_pre_hook(begin),
-            optimizers.register_optimizer_step_post_hook(end),
+            optimizers.register_optimizer_step_pre_hook(self.begin_update),
+            optimizers.register_optimizer_step_post_hook(self.end_update),
         ):
             yield
+
+    def begin_update(
+        self, _: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
+        """Count as the optimizer's from here; a hook before its step."""
+        self._is_optimizer = True
+        given = {name: self._outside(value) for name, value in kwargs.items()}
+        return tuple(map(self._outside, args)), given
+
+    def end_update(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        """Count as the net's again; a hook after an optimizer's step."""
+        self._is_optimizer = False
+        self._optimizer_least += _update_bytes(optimizer)
+
+    def _outside(self, given: Any) -> Any:
+        """Return a closure in which nothing is the optimizer's: it runs the net."""
+        if not callable(given):
+            return given
+
+        def closure(*args: Any, **kwargs: Any) -> Any:
+            self._is_optimizer = False
+            result = given(*args, **kwargs)
+            self._is_optimizer = True
+            return result
+
+        return closure
 
     @property
     def operators(self) -> list[Operators]:
@@ -168,6 +190,12 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             what: Any = {"kind": kind, "dtype": dtype, "calls": int(calls), "flops": flops}
             found.append(Operators(**what, bytes=moved, least_bytes=least))
         return sorted(found, key=lambda one: -one.bytes)
+
+
+def _may_hold_products(name: str) -> bool:
+    return not name.strip("_").startswith(_HOLDS_NONE) and any(
+        word in name for word in _HOLDS_PRODUCTS
+    )
 
 
 def _matrix_flops(

@@ -5,21 +5,22 @@ A process of its own, because counting operators slows a step down. Nothing of i
 
 from __future__ import annotations
 
-import hashlib
-import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Generator, Sequence
+from contextlib import nullcontext
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from msgspec import to_builtins
+from torch.optim import optimizer as optimizers
 
+from bench.core.nouns import DTYPES
 from bench.emulate.replay import Collective
 from bench.hardware.operators import MATRIX
 from bench.measure.engine.engine import Stepping
 from bench.measure.messages import ScriptFacts
 from bench.measure.operator_count import OperatorCounter
+from bench.wrap.program_version import version_of_program
 from bench.wrap.script_trial import label_of, num_graphs
 from bench.wrap.strategy import strategy_in_use
 
@@ -28,25 +29,38 @@ if TYPE_CHECKING:
 
 SETTLED_STEPS = 3
 """Before the counted one: lazy layers are built, DDP has ordered its buckets."""
+MOST_COUNTED = 20
+"""Steps in which a usual one is looked for."""
+
+
+def watch_updates(watch: Watch) -> None:
+    """Tell the counter of a step where an optimizer begins and ends; a hook cannot add hooks."""
+
+    def begin(*given: Any) -> Any:
+        return None if watch.counter is None else watch.counter.begin_update(*given)
+
+    def end(*given: Any) -> None:
+        if watch.counter is not None:
+            watch.counter.end_update(*given)
+
+    optimizers.register_optimizer_step_pre_hook(begin)
+    optimizers.register_optimizer_step_post_hook(end)
 
 
 def looking(watch: Watch, device: torch.device) -> Stepping[None]:
     """Watch the first steps, count one, and tell what was seen."""
-    items, backwards = [], []
-    link = watch.ranks.link
+    usual = watch.usual
+    accumulated = []
     for _ in range(SETTLED_STEPS):
         yield
-        items.append(watch.last.items)
-        backwards.append(watch.last.num_backward)
+        usual.unusual(watch.last)
+        accumulated.append(watch.last.accumulated)
     graphs = num_graphs()
-    if link is not None:
-        link.begin_step()
-    counter = OperatorCounter()
-    stance = torch.compiler.set_stance("force_eager" if graphs else "default")
-    with stance, counter, counter.counting_optimizer():
-        yield
-    items.append(watch.last.items)
-    sent = [] if link is None else link.end_step(is_kept=False).trace.collectives
+    for _ in range(MOST_COUNTED):
+        counter, sent = yield from _counted_step(watch, is_compiled=bool(graphs))
+        if not usual.unusual(watch.last):
+            break
+    accumulated.append(watch.last.accumulated)
     operators = counter.operators
     products = [one for one in operators if one.kind in MATRIX] or operators
     widest = max(products, key=lambda one: one.flops, default=None)
@@ -54,13 +68,14 @@ def looking(watch: Watch, device: torch.device) -> Stepping[None]:
     flops = sum(one.flops for one in operators if one.kind in MATRIX)
     facts = ScriptFacts(
         device=label_of(device),
-        version=version_of(Path(sys.argv[0])),
-        dtype=widest.dtype if widest and widest.dtype in ("fp32", "bf16", "fp16") else "fp32",
+        version=version_of_program(),
+        dtype=widest.dtype if widest and widest.dtype in DTYPES else "fp32",
         strategy=strategy_in_use(marks.parameters.values()) or ("ddp" if sent else None),
         num_ranks=watch.ranks.num_ranks,
         is_training=bool(marks.seen["optimizer"]),
-        items_per_step=round(median(items)) or None,
-        grad_accum=max(1, round(median(backwards))),
+        items_per_step=usual.items(watch.last),
+        items_of=watch.happenings.items_of,
+        grad_accum=max(1, round(median(accumulated))),
         num_parameters=sum(one.numel() for one in marks.parameters.values()) or None,
         optimizer="+".join(marks.optimizers) or None,
         is_compiled=bool(graphs),
@@ -74,23 +89,22 @@ def looking(watch: Watch, device: torch.device) -> Stepping[None]:
     watch.messages.send(facts)
 
 
+def _counted_step(
+    watch: Watch, *, is_compiled: bool
+) -> Generator[None, Any, tuple[OperatorCounter, tuple[Collective, ...]]]:
+    """Count a step's operators and what it sends; compiled code runs operator by operator."""
+    link = watch.ranks.link
+    if link is not None:
+        link.begin_step()
+    counter = watch.counter = OperatorCounter()
+    stance = torch.compiler.set_stance("force_eager") if is_compiled else nullcontext()
+    with stance, counter:
+        yield
+    watch.counter = None
+    sent = () if link is None else link.end_step(is_kept=False).trace.collectives
+    return counter, sent
+
+
 def _received(sent: Sequence[Collective]) -> list[str]:
     from_one = any(one.op == "send" for one in sent)
     return ["tensors received from one other rank are zero"] if from_one else []
-
-
-def version_of(script: Path) -> str:
-    """Eight hex digits of the code that a program imported from its own folder."""
-    folder = script.resolve().parent
-    digest = hashlib.sha256()
-    paths = {script.resolve()}
-    for module in list(sys.modules.values()):
-        name = getattr(module, "__file__", None)
-        path = Path(name).resolve() if isinstance(name, str) else None
-        is_own = path is not None and path.is_relative_to(folder)
-        if path is not None and is_own and "site-packages" not in path.parts:
-            paths.add(path)
-    for path in sorted(paths):
-        if path.is_file():
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:8]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,7 +31,7 @@ def label_of(device: torch.device) -> str:
 
 
 def num_graphs() -> int:
-    """Return how many graphs torch.compile has made; its modules take a second to import."""
+    """Return how many graphs torch.compile has made; its compiler is not imported for it."""
     compiler: Any = sys.modules.get("torch._dynamo.utils")
     return 0 if compiler is None else int(compiler.counters["stats"]["unique_graphs"])
 
@@ -46,6 +47,8 @@ class ScriptEngine(Engine):
         self.layout = self.config.layout
         self.link = watch.ranks.link
         self.is_traced = self.link is not None and self.link.is_traced
+        self.apart: list[str] = []
+        """What those steps of the window held that held more than most."""
 
     def step(self) -> StepCount:
         """Never called: the program steps."""
@@ -53,14 +56,15 @@ class ScriptEngine(Engine):
 
     def count(self) -> StepCount | None:
         """Return what the step that has just ended processed; None where it was no usual one."""
-        happened = self.watch.last
-        is_usual = self.watch.is_usual(happened)
+        happened, usual = self.watch.last, self.watch.usual
+        unusual = usual.unusual(happened)
         if self.is_traced:
-            self.link.end_step(is_kept=is_usual)
-        if not is_usual:
+            self.link.end_step(is_kept=not unusual)
+        if unusual:
+            self.apart.append(" and ".join(unusual))
             return None
         return StepCount(
-            items=self.script.items_per_step or happened.items or 1,
+            items=self.script.items_per_step or usual.items(happened) or 1,
             elements=None,
             flops=self.script.flops_per_step,
             data_wait_s=happened.data_wait_s,
@@ -69,6 +73,7 @@ class ScriptEngine(Engine):
     def begin_window(self) -> None:
         """Count memory peaks and traces from here."""
         self.watch.marks.settle()
+        self.apart.clear()
         self.adapter.reset_peak_memory()
         if self.link is not None:
             in_use = strategy_in_use(self.watch.marks.parameters.values())
@@ -96,9 +101,8 @@ def measuring_script(watch: Watch, device: torch.device) -> Stepping[None]:
     rows = [row]
     for link in request.also_links:
         rows.append(row | _columns(link, engine=engine, window=measured.window))
-    send_result(
-        watch.messages, rows, request=request, measured=measured, problems=_problems(measured)
-    )
+    problems = _problems(engine, measured.window)
+    send_result(watch.messages, rows, request=request, measured=measured, problems=problems)
 
 
 def _counted(loop: Stepping[Measured], engine: ScriptEngine) -> Stepping[Measured]:
@@ -149,9 +153,13 @@ def _own_columns(engine: ScriptEngine, measured: Measured) -> Row:
     }
 
 
-def _problems(measured: Measured) -> Problems:
-    window = measured.window
-    if not window.num_apart:
+def _problems(engine: ScriptEngine, window: Window) -> Problems:
+    if not engine.apart:
         return []
-    words = f"{window.num_apart} of {window.num_apart + len(window.counts)} steps held more than"
-    return [("steps_apart", f"{words} the others, {window.apart_s:.3g} s: in no figure")]
+    took_s: dict[str, list[float]] = defaultdict(list)
+    for kind, step_s in zip(engine.apart, window.apart_step_s, strict=True):
+        took_s[kind].append(step_s)
+    held = ", ".join(f"{kind} ({len(one)}, {sum(one):.3g} s)" for kind, one in took_s.items())
+    number = len(engine.apart)
+    words = f"{number} of {number + len(window.counts)} steps held more than the others"
+    return [("steps_apart", f"{words} and are in no figure: {held}")]

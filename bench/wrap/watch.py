@@ -13,12 +13,11 @@ import os
 import sys
 import threading
 import traceback
-from collections import Counter
 from collections.abc import Callable
 from multiprocessing import util
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -29,9 +28,13 @@ from bench.measure.asking import failure_of
 from bench.measure.engine.engine import Stepping, StepsEndedError
 from bench.measure.messages import Failure, Messages, TrialRequest, decode
 from bench.wrap.common_end import CommonEnd
-from bench.wrap.happenings import Happened, Happenings
-from bench.wrap.marks import Marks
+from bench.wrap.steps.happened import Usual
+from bench.wrap.steps.happenings import Happenings
+from bench.wrap.steps.marks import Marks
 from bench.wrap.virtual_ranks import VirtualRanks
+
+if TYPE_CHECKING:
+    from bench.measure.operator_count import OperatorCounter
 
 REQUEST, PIPE, CLAIM = "request.json", "messages", "measured"
 """Names in the trial's folder: what is asked, the way to the parent, whose steps count."""
@@ -53,10 +56,15 @@ class Watch:
         self._is_claimed: bool | None = None
         self._loop: Stepping[None] | None = None
         self._is_over = False
-        self.kinds: Counter[frozenset[str]] = Counter()
-        """Kinds of the steps so far."""
+        self.usual = Usual()
         self.num_steps = 0
         self._error: BaseException | None = None
+        self.counter: OperatorCounter | None = None
+        """Of the step that is counted now."""
+        if self.request.is_look:
+            from bench.wrap.look import watch_updates
+
+            watch_updates(self)
         self.marks = Marks(
             self.script.step,
             on_step=self._step_ended,
@@ -117,12 +125,6 @@ class Watch:
 
         where = device or torch.accelerator.current_accelerator() or torch.device("cpu")
         return looking(self, where) if self.request.is_look else measuring_script(self, where)
-
-    def is_usual(self, happened: Happened) -> bool:
-        """Whether a step was of the commonest kind so far, and note its kind."""
-        kind = frozenset(happened.kinds | {f"{happened.num_backward} backward passes"})
-        self.kinds[kind] += 1
-        return kind == self.kinds.most_common(1)[0][0]
 
     # Ends ----------------------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ A program here is a list of steps with their seconds; it drives the loops as the
 that hold more than the others, such as an evaluation, are in no figure.
 """
 
-from collections import Counter
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -20,9 +19,8 @@ from bench.measure.messages import Messages, StepsSoFar, TrialRequest, TrialResu
 from bench.measure.timing.clock import FakeClock
 from bench.measure.timing.limits import PROFILES, Limits
 from bench.wrap import script_trial
-from bench.wrap.happenings import Happened
 from bench.wrap.script_trial import measuring_script
-from bench.wrap.watch import Watch
+from bench.wrap.steps.happened import Happened, Usual
 from tests.measure.fake_device import QueueEngine, SynchronousEngine
 
 LIMITS = Limits()
@@ -91,9 +89,8 @@ class Program:
             ranks=SimpleNamespace(link=None, num_real=1),
             marks=SimpleNamespace(settle=lambda: None, parameters={}, optimizers={"AdamW": None}),
             messages=messages,
-            kinds=Counter(),
+            usual=Usual(),
         )
-        self.watch.is_usual = lambda happened: Watch.is_usual(self.watch, happened)
 
     def run(self) -> TrialResult:
         """Step until the loop has its result, or the program has ended."""
@@ -104,7 +101,11 @@ class Program:
                 self.num_done += 1
                 self.device.step()
                 self.watch.last = Happened(
-                    items=4, data_wait_s=step.wait_s, num_backward=1, kinds=set(step.kinds)
+                    items=4,
+                    num_batches=1,
+                    data_wait_s=step.wait_s,
+                    num_backward=1,
+                    kinds=set(step.kinds),
                 )
                 loop.send(None)
             loop.throw(StepsEndedError())
@@ -170,7 +171,8 @@ def test_what_is_no_step_like_the_others_is_in_no_figure(
     assert apart >= 2
     assert result.reasons == ["steps_apart"]
     assert result.detail == (
-        f"{apart} of {apart + count} steps held more than the others, {2 * apart} s: in no figure"
+        f"{apart} of {apart + count} steps held more than the others and are in no figure: "
+        f"an evaluation ({apart}, {2 * apart} s)"
     )
     if host_s is not None:
         assert (row["step_clock"], row["host_bound_frac"]) == ("event", 0.0)

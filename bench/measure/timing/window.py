@@ -61,9 +61,13 @@ class Window:
     waits for the one before, as a blocking copy does, leaves its own work to the device and does
     not count. None where events do not separate the steps."""
 
-    apart_s: float = 0.0
-    """Time of what was no step like the others, and is in no figure."""
-    num_apart: int = 0
+    apart_step_s: list[float] = field(default_factory=list)
+    """Times of what was no step like the others, in order; they are in no figure."""
+
+    @property
+    def apart_s(self) -> float:
+        """Time of what was no step like the others."""
+        return sum(self.apart_step_s)
 
     @property
     def wall_s(self) -> float:
@@ -124,11 +128,11 @@ class _Marks(Boundaries):
         """Intervals that are no steps, by their number."""
 
     @property
-    def apart_s(self) -> float:
-        """Time of the intervals that are no steps, by events where they have been passed."""
+    def apart_step_s(self) -> list[float]:
+        """Times of the intervals that are no steps, by events where they have been passed."""
         if self.apart:
             self._read_events()
-        return sum(map(self._interval_s, self.apart))
+        return list(map(self._interval_s, sorted(self.apart)))
 
     @property
     def end_s(self) -> float:
@@ -222,7 +226,7 @@ def window_of(
         counts.append(count)
         is_due = len(counts) >= next_check if agree is not None else now_s >= next_check_s
         if is_due and len(counts) % period_steps == 0:
-            elapsed_s = now_s - start_s - marks.apart_s
+            elapsed_s = now_s - start_s - sum(marks.apart_step_s)
             is_enough = should_stop(elapsed_s, levelled(marks.step_s(), counts))
             if agree is not None:
                 ahead = agree(0 if is_enough else _steps_ahead(len(counts), elapsed_s))
@@ -249,8 +253,7 @@ def window_of(
         counts=counts,
         clock_went_backwards=times_s != sorted(times_s),
         host_bound_frac=marks.host_bound_frac(),
-        apart_s=marks.apart_s,
-        num_apart=len(marks.apart),
+        apart_step_s=marks.apart_step_s,
     )
 
 

@@ -1,0 +1,32 @@
+"""How many items a batch holds, and by what dimension of what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Any
+
+_DEPTH, _WIDTH = 4, 16
+"""How far a batch is looked into: a list of ten thousand words has no tensor behind them."""
+
+
+def leading(batch: Any, *, name: str = "batch", depth: int = _DEPTH) -> tuple[int, str] | None:
+    """Return the first dimension of the first tensor in a batch and what it is called there."""
+    shape = getattr(batch, "shape", None)
+    if shape is not None:
+        return (int(shape[0]), name) if len(shape) else None
+    if not depth:
+        return None
+    parts = islice(_parts(batch), _WIDTH)
+    sizes = (leading(part, name=f"{name}{step}", depth=depth - 1) for step, part in parts)
+    return next((size for size in sizes if size is not None), None)
+
+
+def _parts(batch: Any) -> Iterable[tuple[str, Any]]:
+    if isinstance(batch, Mapping):  # also a BatchEncoding
+        return ((f"[{key!r}]", part) for key, part in batch.items())
+    if names := getattr(batch, "_fields", ()):  # a named tuple
+        return ((f".{name}", getattr(batch, name)) for name in names)
+    if isinstance(batch, list | tuple):
+        return ((f"[{place}]", part) for place, part in enumerate(batch))
+    return ((f".{name}", part) for name, part in getattr(batch, "__dict__", {}).items())

@@ -1,0 +1,153 @@
+"""What a program does between two ends of steps, seen by wrapping functions of torch.
+
+Each wrapper costs microseconds. What is noted: batches that loaders yield, how long they are waited
+for, backward passes, and what makes a step unlike the others: an evaluation, a checkpoint, another
+loader's batches.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import dataloader
+
+from bench.wrap.steps.batches import leading
+from bench.wrap.steps.happened import Happened
+
+_ORDINALS = ("first", "second", "third", "fourth")
+
+
+def wrap(
+    owner: Any,
+    name: str,
+    *,
+    before: Callable[..., object] | None = None,
+    after: Callable[..., object] | None = None,
+) -> None:
+    """Have this called with its arguments before, or after, each call of a function."""
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        if before is not None:
+            before(*args, **kwargs)
+        result = original(*args, **kwargs)
+        if after is not None:
+            after(*args, **kwargs)
+        return result
+
+    setattr(owner, name, watched)
+
+
+class Happenings:
+    """Wraps torch's functions once, and hands over what happened at each end of a step."""
+
+    def __init__(self) -> None:
+        self.now = Happened()
+        self.on_batch: Callable[[], None] = lambda: None
+        """Called before a loader's next batch is waited for, after one that came."""
+        self.on_backward_end: Callable[[], None] = lambda: None
+        self.items_of = ""
+        """What of a batch has items as its first dimension, such as `batch['image']`."""
+        self.has_backward = False
+        self.is_in_backward = False
+        self._num_since_update = 0
+        self._watch_loaders()
+        self._watch_backward()
+        wrap(nn.Module, "train", before=self._note_mode)
+        self._watch_checkpoints()
+
+    def take(self) -> Happened:
+        """Return what happened since the last call."""
+        happened, self.now = self.now, Happened()
+        return happened
+
+    def note_update(self) -> None:
+        """Note that an optimizer has updated."""
+        if self._num_since_update:
+            known = self.now.accumulated or self._num_since_update
+            self.now.accumulated = min(known, self._num_since_update)
+        self._num_since_update = 0
+
+    def _note_mode(self, _module: nn.Module, mode: bool = True) -> None:
+        if not mode:
+            self.now.kinds.add("an evaluation")
+
+    def _watch_backward(self) -> None:
+        original = torch.autograd.backward
+
+        @functools.wraps(original)
+        def watched(*args: Any, **kwargs: Any) -> None:
+            if self.is_in_backward:  # activations are computed again
+                return original(*args, **kwargs)
+            self.has_backward = self.is_in_backward = True
+            self._num_since_update += 1
+            self.now.num_backward += 1
+            try:
+                original(*args, **kwargs)
+            finally:
+                self.is_in_backward = False
+            return self.on_backward_end()
+
+        torch.autograd.backward = watched
+
+    def _watch_checkpoints(self) -> None:
+        def note(*_: object, **__: object) -> None:
+            self.now.kinds.add("a checkpoint")
+
+        wrap(torch, "save", before=note)  # torch.distributed.checkpoint calls it as well
+        with suppress(ImportError):
+            import safetensors.torch
+
+            wrap(safetensors.torch, "save_file", before=note)
+
+    # Loaders -------------------------------------------------------------------------------------
+
+    def _watch_loaders(self) -> None:
+        begin: Any = dataloader.DataLoader
+        going_on: Any = dataloader._BaseDataLoaderIter
+        begin.__iter__ = self._waiting(begin.__iter__)
+        fetch = self._waiting(going_on.__next__)
+
+        @functools.wraps(going_on.__next__)
+        def watched(loading: Any) -> Any:
+            if self.now.num_batches and threading.current_thread() is threading.main_thread():
+                self.on_batch()
+            batch = fetch(loading)
+            self._note_batch(batch, data=id(loading._dataset))
+            return batch
+
+        going_on.__next__ = watched
+
+    def _waiting(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Count the time in it as waiting for data, where the program itself waits."""
+
+        @functools.wraps(original)
+        def waiting(loader: Any) -> Any:
+            start_s = perf_counter()
+            result = original(loader)
+            if threading.current_thread() is threading.main_thread():
+                self.now.data_wait_s += perf_counter() - start_s
+            return result
+
+        return waiting
+
+    def _note_batch(self, batch: Any, *, data: int) -> None:
+        now = self.now
+        size, name = leading(batch) or (0, "")
+        if not now.loaders:
+            self.items_of = name
+        now.items += size
+        now.num_batches += 1
+        if data not in now.loaders:
+            now.loaders.add(data)
+            if (number := len(now.loaders)) > 1:
+                ordinal = _ORDINALS[number - 1] if number <= len(_ORDINALS) else f"{number}th"
+                now.kinds.add(f"batches of a {ordinal} loader")

@@ -1,0 +1,155 @@
+"""What ends a step: an optimizer's update, a forward without gradients, a batch, or a call.
+
+Of several optimizers, or modules, one ends the step (`bench.wrap.steps.turns`). An update in the
+middle of a backward pass, as where each parameter has an optimizer of its own, ends it with that
+pass.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch._compile import _disable_dynamo
+from torch.optim import optimizer as optimizers
+
+import bench
+from bench.core.nouns import StepMark
+from bench.wrap.steps.happenings import Happenings, wrap
+from bench.wrap.steps.turns import Turns
+
+OnStep = Callable[[torch.device | None], None]
+"""Called at the end of a step, with the device that it was seen on."""
+
+
+class Marks:
+    """Calls `on_step` at each end of a step, and counts what else could have been one."""
+
+    def __init__(
+        self, kind: StepMark, *, on_step: OnStep, on_first: Callable[[str], None], sees: Happenings
+    ) -> None:
+        self._kind = kind
+        self._on_step = on_step
+        self._on_first = on_first
+        self._sees = sees
+        self.seen: Counter[str] = Counter()
+        """What could have ended a step, of each kind."""
+        self._turns = Turns()
+        self._existing: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
+        self._known: set[int] = set()
+        """Optimizers that have updated."""
+        self._in_backward: list[torch.device | None] = []
+        """Of an update that ends a step once the backward pass is over."""
+        self.optimizers: dict[str, None] = {}
+        self.parameters: dict[int, torch.Tensor] = {}
+        """Of all optimizers, so far as they have updated; of modules whose forward ends a step."""
+        self._modules: dict[int, nn.Module] = {}
+        """Called at the outermost level until it is settled whose call ends a step."""
+        wrap(torch.optim.Optimizer, "__init__", after=lambda made, *_: self._existing.add(made))
+
+        @_disable_dynamo  # lazily: torch imports its compiler with the first optimizer
+        def updated(optimizer: torch.optim.Optimizer, *_: object) -> None:
+            self._updated(optimizer)
+
+        optimizers.register_optimizer_step_post_hook(updated)
+        sees.on_batch = lambda: self._mark("loader", None)
+        sees.on_backward_end = self._backward_ended
+        bench._on_mark.append(lambda: self._mark("mark", None))
+        self._call: Any = nn.Module.__call__
+        if kind == "forward":
+            self._find_modules()
+
+    def settle(self) -> None:
+        """From here on the same optimizer ends each step."""
+        self._turns.is_final = True
+
+    def _note(self, kind: StepMark) -> None:
+        if not self.seen[kind]:
+            self._on_first(kind)
+        self.seen[kind] += 1
+
+    def _mark(self, kind: StepMark, device: torch.device | None) -> None:
+        self._note(kind)
+        if kind == self._kind:
+            self._on_step(device)
+
+    # Optimizers ----------------------------------------------------------------------------------
+
+    def _updated(self, optimizer: torch.optim.Optimizer) -> None:
+        name = id(optimizer)
+        if name not in self._known:
+            self._learn(optimizer)
+        self._existing.add(optimizer)
+        ends_step = self._turns.ends_step(name, num_known=len(self._existing))
+        # One that updates group by group updates several times after a backward pass.
+        is_again = self._sees.has_backward and not self._sees.now.num_backward
+        self._sees.note_update()
+        if not ends_step or is_again:
+            self._note("optimizer")
+            return
+        parameter = next((one for group in optimizer.param_groups for one in group["params"]), None)
+        device = None if parameter is None else parameter.device
+        if self._sees.is_in_backward:
+            self._in_backward = [device]
+        else:
+            self._mark("optimizer", device)
+
+    def _backward_ended(self) -> None:
+        if self._in_backward:
+            self._mark("optimizer", self._in_backward.pop())
+
+    def _learn(self, optimizer: torch.optim.Optimizer) -> None:
+        self._known.add(id(optimizer))
+        weakref.finalize(optimizer, self._forget, id(optimizer)).atexit = False
+        self.optimizers[type(optimizer).__name__] = None
+        for group in optimizer.param_groups:
+            self.parameters |= {id(one): one for one in group["params"]}
+
+    def _forget(self, name: int) -> None:
+        self._known.discard(name)
+        self._turns.forget(name)
+
+    # Forwards ------------------------------------------------------------------------------------
+
+    def _find_modules(self) -> None:
+        """See the outermost calls of modules without gradients; inside one nothing is watched."""
+        kind: Any = nn.Module
+        call = self._call
+
+        def watched(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if torch.is_grad_enabled() or torch.compiler.is_compiling():
+                return call(module, *args, **kwargs)
+            kind.__call__ = call
+            try:
+                result = call(module, *args, **kwargs)
+            finally:
+                kind.__call__ = watched
+            self._modules[id(module)] = module
+            if self._turns.ends_step(id(module), num_known=None):
+                kind.__call__ = call
+                self._watch_module(module)
+                self._mark("forward", self._device())
+            else:
+                self._note("forward")
+            return result
+
+        kind.__call__ = watched
+
+    def _watch_module(self, closer: nn.Module) -> None:
+        """See the calls of this module alone."""
+        for module in self._modules.values():
+            self.parameters |= {id(one): one for one in module.parameters()}
+        self._modules.clear()
+
+        def left(module: nn.Module, *_: object) -> None:
+            if module is closer and not torch.is_grad_enabled():
+                self._mark("forward", self._device())
+
+        wrap(type(closer), "__call__", after=left)
+
+    def _device(self) -> torch.device | None:
+        return next((one.device for one in self.parameters.values()), None)

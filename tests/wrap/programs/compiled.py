@@ -1,0 +1,21 @@
+"""A compiled model; the backend is eager, so that no C++ compiler is needed."""
+
+import torch
+from torch import nn
+
+
+def main(steps=60):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 8))
+    compiled = torch.compile(model, backend="aot_eager")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for _ in range(steps):
+        loss = compiled(torch.randn(16, 32)).square().mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        print("update")
+
+
+if __name__ == "__main__":
+    main()

@@ -184,6 +184,7 @@ def test_an_amd_binding_that_fails_leaves_blanks_or_is_as_none(opened, tmp_path,
         telemetry = opened(AMD, **dict.fromkeys(calls, Mock(side_effect=error)))
         assert telemetry.sample().power_w is None, error
         assert telemetry.baseline().power_limit_w is None, error
+        assert opened(AMD, amdsmi_get_processor_handles=Mock(side_effect=error)) is None, error
     monkeypatch.undo()
     monkeypatch.syspath_prepend(str(tmp_path))
     for error in ("AttributeError('symbol')", "KeyError('x')", "RuntimeError()"):

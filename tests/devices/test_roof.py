@@ -160,6 +160,8 @@ def test_the_roof_of_an_h100_is_that_of_its_large_products(monkeypatch, limited_
         ({"any": 3e10}, H100, {"budget_s": 1.5}, 3e10, 1),
         ({"any": 1e10}, CPU, {"budget_s": 3.0}, 1e10, 2),
         ({"any": 1e13}, replace(CPU, memory_free_bytes=110 * MIB), {}, 1e13, 2),
+        # Sides below one that is slower than a larger one; the smallest is the first guess.
+        (H100_SPEEDS, H100, {"dtype": "bf16"}, 720e12 * 1.02, 4),
         # What has no memory or no kernel. A failure after the first shape is not hidden.
         ({"any": 1e12, 4096: torch.OutOfMemoryError("out of memory")}, CPU, {}, 1e12, 3),
         ({512: NotImplementedError("addmm for 'Half'")}, CPU, {"dtype": "fp16"}, None, 0),
@@ -263,6 +265,9 @@ def test_a_roof_belongs_to_one_device_torch_and_thread_count(cache, monkeypatch)
         now = replace(before, **changed)
         assert roof.load_roof(GPU) is None
     now = before
+    with monkeypatch.context() as patch:
+        patch.setitem(rates.SIDES, "accelerator", (1024, 4096))
+        assert roof.load_roof(GPU) is None, "other sides were tried"
     monkeypatch.setattr(torch, "__version__", "2.11.0")
     assert roof.load_roof(GPU) is None
 

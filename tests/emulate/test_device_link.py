@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from bench.core.errors import MeasurementError
+from bench.core.errors import MeasurementError, UsageError
+from bench.emulate.group import _link_for, group_class, register_backends
 from bench.emulate.link import device_link
 from bench.emulate.link.serial_link import NUM_LINKS
 from bench.emulate.replay import replay
@@ -73,7 +75,7 @@ class Device:
     """What the link uses of torch, for a device that keeps times."""
 
     def __init__(self):
-        self.current = Stream()
+        self.current, self.chosen = Stream(), []
         device = self
 
         class Future:
@@ -99,7 +101,7 @@ class Device:
         self.torch = SimpleNamespace(
             accelerator=SimpleNamespace(
                 current_device_index=lambda: 0,
-                set_device_index=lambda index: None,
+                set_device_index=self.chosen.append,
                 synchronize=lambda device: None,
                 current_stream=None,
             ),
@@ -243,7 +245,8 @@ def test_the_kernel_is_asked_for_traffic_and_a_barrier_without_tensors_is_waited
 
 
 def test_a_free_collective_launches_nothing(device):
-    with on_device(0.0) as running:
+    with on_device(0.0, device="cuda:1") as running:
+        assert device.chosen == [1], "kernels are launched on the current one"
         all_reduce()
         before_ns = device.current.ns
         all_reduce(async_op=True).wait()
@@ -291,6 +294,23 @@ def test_where_events_keep_no_time_the_host_does_after_a_wait(device, monkeypatc
         trace = running.end_step().trace
     assert trace.duration_s == 4.0  # begin, issue, link, wait, end
     assert [mark.kind for mark in trace.marks] == ["issue", "wait"]
+
+
+def test_a_clock_that_no_kernel_of_cuda_reads_is_refused_by_name(monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", None)
+    for device, named in (("cuda", "ROCm"), ("xpu", "xpu")):
+        with pytest.raises(UsageError, match=f"emulated on {named}: .* use --mode simulated"):
+            _link_for(torch.device(device), recorder=None, is_timed=True)
+
+
+def test_a_group_is_one_of_the_device_that_is_there(monkeypatch):
+    register = Mock()
+    monkeypatch.setattr(dist.Backend, "register_backend", register)
+    register_backends.__wrapped__("xpu")
+    assert [call.kwargs["devices"] for call in register.call_args_list] == [["cpu", "xpu"]] * 2
+    emulation = SimpleNamespace(device=torch.device("xpu"), model=FixedModel())
+    made = group_class()(emulation, rank=0, ranks=(0, 1))
+    assert made._get_backend(torch.device("xpu")) == made._get_backend(torch.device("cpu"))
 
 
 def test_a_step_with_more_moments_than_are_kept_is_refused(emulation, monkeypatch):

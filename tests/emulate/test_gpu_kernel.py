@@ -2,7 +2,9 @@
 
 import contextlib
 import ctypes
+import os
 import sys
+from collections import UserDict
 from types import SimpleNamespace
 
 import pytest
@@ -67,6 +69,12 @@ def driver(monkeypatch):
     return made
 
 
+class Environment(UserDict):
+    def __getitem__(self, name):
+        assert name not in ("CUDA_HOME", "CUDA_PATH"), name
+        return super().__getitem__(name)
+
+
 @pytest.fixture
 def no_toolkit(monkeypatch):
     """No nvcc on PATH, and whoever asks for the toolkit's folder fails the test."""
@@ -78,9 +86,17 @@ def no_toolkit(monkeypatch):
 
     for name in ("include_paths", "_find_cuda_home"):
         monkeypatch.setattr(cpp_extension, name, fail)
-    for name in ("CUDA_HOME", "CUDA_PATH"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PATH", "/nowhere")
+    for name in ("CUDA_HOME", "CUDA_PATH", "PATH"):
+        monkeypatch.setenv(name, "/nowhere")
+    monkeypatch.setattr(os, "environ", Environment(os.environ))
+
+
+def ptx_of(source):
+    program, options = ctypes.c_void_p(), (ctypes.c_char_p * 1)(b"--gpu-architecture=compute_90")
+    nvrtc, given = gpu_kernel.load_nvrtc(), source.encode()
+    nvrtc.nvrtcCreateProgram(ctypes.byref(program), given, b"bench.cu", 0, None, None)
+    assert nvrtc.nvrtcCompileProgram(program, 1, options) == 0
+    return gpu_kernel._read(program, what="PTX").decode()
 
 
 def test_sources_need_no_headers_and_contention_has_several_loads_under_way():
@@ -89,11 +105,9 @@ def test_sources_need_no_headers_and_contention_has_several_loads_under_way():
         for architecture in ARCHITECTURES:
             binary = gpu_kernel.compile_source(source, architecture=f"sm_{architecture}")
             assert binary.startswith(b"\x7fELF")
-    program, options = ctypes.c_void_p(), (ctypes.c_char_p * 1)(b"--gpu-architecture=compute_90")
-    nvrtc, source = gpu_kernel.load_nvrtc(), device_clock.SOURCE.encode()
-    nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"bench.cu", 0, None, None)
-    assert nvrtc.nvrtcCompileProgram(program, 1, options) == 0
-    ptx = gpu_kernel._read(program, what="PTX").decode()
+        ptx = ptx_of(source)
+        assert ".param .u64" in ptx and ".param .u32" not in ptx, "all are launched as 64 bits"
+    ptx = ptx_of(device_clock.SOURCE)
     loop = ptx[ptx.index(".entry hold(") :]
     first_store = loop.index("st.global.v4.f32")
     assert loop.count("ld.global.v4.f32", 0, first_store) >= 8
@@ -113,6 +127,7 @@ def test_a_link_and_the_count_of_units_need_no_toolkit(driver, no_toolkit):
     assert driver.launched[2][:3] == one_thread
     limited_device.count_units(torch.device("cpu"))
     assert driver.launched[3][:3] == (132 * 64, 32, 7)
+    assert driver.launched[3][3][1] == 20_000
 
 
 def test_traffic_is_counted_where_it_was_moved_and_a_driver_that_refuses_is_named(driver):

@@ -52,7 +52,7 @@ def test_a_row_names_all_that_is_declared_wrongly_and_a_share_beyond_the_roof(
         **{name: getattr(key, name) for name in roof.RoofKey.__struct_fields__},
         label="cpu",
         flops_per_s={"fp32": 1e4},
-        sustained_flops_per_s={},
+        sustained_flops_per_s={"fp32": 9e3},
         tried={"fp32": {"512 NN": 1e4}},
         unsupported=(),
         bytes_per_s=1e9,
@@ -67,6 +67,8 @@ def test_a_row_names_all_that_is_declared_wrongly_and_a_share_beyond_the_roof(
     (path,) = (tmp_path / "out").glob("*.csv")
     (row,) = read_rows(path)
     assert (row["status"], row["attempt"]) == ("INVALID", 1)
+    assert (row["roof_flops_per_s"], row["roof_sustained_flops_per_s"]) == (1e4, 9e3)
+    assert row["roof_source"] == low.source("fp32")
     wrong = {"over_roof", "parameters_disagree", "flops_disagree"}
     assert wrong <= set(str(row["reasons"]).split(";"))
     for said in (

@@ -115,6 +115,9 @@ def test_micro_batches_average_their_gradients_and_losses() -> None:
     weight, step = stepped(Linear(), (1.0, 5.0), weight=2.0)
     # d loss / d weight is 1/4 and 5/4, so 3/4 on average; the weight goes from 2 to 2 - .5 * 3/4.
     assert (weight, float(step.last_loss or 0)) == pytest.approx((1.625, (0.5 + 2.5) / 2))
+    # A CUDA graph writes the next loss where this one was.
+    _, step = stepped(Linear(), (1.0,), weight=1.0)
+    assert step.first_loss == step.last_loss and step.first_loss is not step.last_loss
     weight, step = stepped(Linear(), (1.0,), (1.0,), weight=1.0)
     assert weight == pytest.approx(0.75), "gradients do not carry over"
     assert (step.first_loss, step.last_loss) == (torch.tensor(0.25), torch.tensor(0.21875))

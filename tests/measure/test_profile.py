@@ -191,3 +191,7 @@ def test_what_the_host_queues_is_not_called_time_of_kernels(
         assert gemm["flops"] == 2 * 2**3
         assert found["clock"] == (profile.UNTIMED if is_asynchronous else profile.OPERATORS)
         assert (gemm.get("time_s") is None) is is_asynchronous
+    activities = torch.profiler.ProfilerActivity
+    monkeypatch.setattr(torch.profiler, "supported_activities", lambda: {activities.XPU})
+    for device_type, activity in (("xpu", activities.XPU), ("mps", None), ("cuda", None)):
+        assert profile.device_activity(device_type) is activity

@@ -17,6 +17,7 @@ from bench_process import ROOT, command, environment
 from bench.cli import app, main
 from bench.core.errors import UsageError
 from bench.devices.torch import roof
+from bench.devices.torch.adapter import Adapter
 from bench.measure import inspection
 from bench.measure.inspection import FAKE, Inspection
 from bench.measure.timing.limits import PROFILES
@@ -173,7 +174,9 @@ def test_the_roof_of_a_processor_is_that_of_what_runs_unasked(
     seen: list[Any] = []
     monkeypatch.setattr(roof, "roof_for", lambda _, *, dtypes: seen.append(dtypes))
     monkeypatch.setattr(inspection, "pin", lambda cpu_ids: None)
+    monkeypatch.setattr(Adapter, "make_current", lambda self: seen.append(self.label))
     monkeypatch.setattr(torch, "set_num_threads", seen.append)
     question = inspection._Question(label="cpu", dtypes=asked, with_roof=True, threads=(1, 4))
     inspection._inspect(question)
-    assert seen == [1, measured, 4, measured], "once for each number of threads"
+    # On the current device, once for each number of threads.
+    assert seen == ["cpu", 1, measured, 4, measured]

@@ -201,7 +201,7 @@ def test_a_trial_waits_for_quiet_and_is_not_repeated_in_the_same_noise(
 ):
     def wait_for_quiet(*, limit_s, siblings, report):
         done.append("wait")
-        assert (limit_s, siblings) == (30.0, [])
+        assert (limit_s, siblings) == (30.0, [7])
         report("waiting for quiet: make")
         report("waiting for quiet: make")
         return left.pop(0)
@@ -214,6 +214,7 @@ def test_a_trial_waits_for_quiet_and_is_not_repeated_in_the_same_noise(
 
     done, left = [], list(quiet)
     monkeypatch.setattr(runner, "wait_for_quiet", wait_for_quiet)
+    monkeypatch.setattr(runner, "sibling_pids", lambda environment: [7])
     monkeypatch.setattr(runner, "run_watched", run_watched)
     run = begun(tmp_path, facts={"type": "cpu"}, trials=1)
     with redirect_stderr(StringIO()) as stderr:

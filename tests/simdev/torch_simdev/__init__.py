@@ -98,7 +98,10 @@ def get_device_name(index: Any = None) -> str:
 
 
 def get_device_properties(index: Any = None) -> SimpleNamespace:
-    return SimpleNamespace(name=get_device_name(index), total_memory=_MEMORY_BYTES)
+    # What is free is less than what there is, and only the statistics have it.
+    has_statistics = "no_memory_stats" not in _QUIRKS
+    total_bytes = max(16 * 2**30, _MEMORY_BYTES) if has_statistics else _MEMORY_BYTES
+    return SimpleNamespace(name=get_device_name(index), total_memory=total_bytes)
 
 
 def get_amp_supported_dtype() -> list[torch.dtype]:

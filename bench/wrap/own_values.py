@@ -11,7 +11,8 @@
 That spoils metrics (losses, accuracies, norms of gradients, what is gathered to be printed), and
 not times: the same bytes go at the same moments. A program whose course depends on what differs
 between ranks takes the course that it would take if all were like this one: an early stop comes
-when this rank stops, uneven inputs (`Join`) end with its own.
+when this rank stops, uneven inputs (`Join`) end with its own, and a net that ranks build unlike one
+another is measured as rank 0 builds it.
 
 Refused, since it would hang or train on nothing: waiting for a key of a store that another rank
 would set, stages of a pipeline, remote calls.

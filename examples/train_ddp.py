@@ -42,7 +42,7 @@ def main() -> None:
     net = nn.Sequential(
         nn.Conv2d(3, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(4),
         nn.Conv2d(width, 2 * width, 3, padding=1), nn.BatchNorm2d(2 * width), nn.ReLU(),
-        nn.Flatten(), nn.Linear(2 * width * 8 * 8, 256), nn.ReLU(), nn.Linear(256, 10),
+        nn.Flatten(), nn.Linear(2 * width * 8 * 8, 1024), nn.ReLU(), nn.Linear(1024, 10),
     ).to(device)  # fmt: skip
     model = DistributedDataParallel(net) if is_rank else net
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)

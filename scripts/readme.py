@@ -30,23 +30,25 @@ def run_block() -> str:
 
 def links_block() -> str:
     """The first table of a sweep of links, from rows of a CPU."""
-    return _table(_links_grid())
+    return _table(_links_grid("cpu-2core-links.csv"))
 
 
 def link_columns_block() -> str:
-    """The same table, cut to what the README has room for."""
+    """The table of the example under `bench wrap`, cut to what the README has room for."""
     from bench.report.tables.grid import markdown_table
 
-    short = _links_grid().without(["bracket", "its bracket", "devices", "trials"])
+    short = _links_grid("cpu-2core-wrap.csv").without(
+        ["bracket", "its bracket", "devices", "trials"]
+    )
     return markdown_table(replace(short, title="", notes=()))
 
 
-def _links_grid() -> Any:
+def _links_grid(name: str) -> Any:
     from bench.analysis.trials.configuration import gather
     from bench.report.tables.links_tables import link_grids
     from bench.results.reader import read_rows
 
-    rows = read_rows(REFERENCE.parent / "validation" / "cpu-2core-links.csv")
+    rows = read_rows(REFERENCE.parent / "validation" / name)
     return link_grids(gather(rows), has_model=False)[0]
 
 

@@ -89,6 +89,10 @@ def test_every_command_runs(path: Path, tmp_path: Path) -> None:
             words += ["--dry-run"]  # there is nothing to take away from the fake device
         elif words[0] == "run":
             words += ["--device", "fake", "--trials", "1"]
+        if words[0] == "wrap":
+            place = words.index("--")
+            flags = ["--profile", "smoke", "--out", str(out)]
+            words[place:] = [*flags, "--", sys.executable, *words[place + 2 :]]
         if words[0] in ("ab", "calibrate"):
             words = [f"{w} --device fake --size tiny" if " " in w else w for w in words]
         if words[0] in ("run", "ab", "calibrate"):

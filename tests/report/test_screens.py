@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 SCREENS = Path(__file__).parent / "screens"
 REFERENCE = "results/reference/cpu-2core.csv"
 SMALL = "results/reference/cpu-2core-small.csv"
+WRAPPED = "results/validation/cpu-2core-wrap.csv"
 WIDTH = 100
 MOST_LINES = 25
 
@@ -45,6 +46,11 @@ def many_reasons() -> list[Row]:
     return [*rows, {**rows[0], **failed, "config_hash": "bad", "batch": 512}]
 
 
+def wrapped_rows() -> list[Row]:
+    """The example under `bench wrap`, over three links."""
+    return [{**row, "reasons": None, "detail": None} for row in read_rows(ROOT / WRAPPED)]
+
+
 RUNS: dict[str, Callable[[], list[Row]]] = {
     "run": lambda: read_rows(ROOT / REFERENCE),
     "run-small": lambda: read_rows(ROOT / SMALL),
@@ -52,6 +58,7 @@ RUNS: dict[str, Callable[[], list[Row]]] = {
     "run-reasons": many_reasons,
     "run-links": three_links,
     "run-sweep": device_sweep,
+    "run-wrap": wrapped_rows,
 }
 VERBS = {
     "gap": ["gap", REFERENCE],

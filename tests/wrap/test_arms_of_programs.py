@@ -1,5 +1,6 @@
 """Arms of `bench ab` that are programs: which verb, which flags, which Python."""
 
+import json
 import os
 import subprocess
 import sys
@@ -97,11 +98,14 @@ def test_two_revisions_of_a_program_over_links_are_compared(
         f"wrap --devices 8 --link pcie4,10gbe -- {sys.executable} {path} --width 4"
         for path in (ROOT / "examples" / "train_ddp.py", old)
     ]
-    words = ["ab", *arms, "--smoke", "--blocks", "3", "--out", str(tmp_path / "rows")]
+    words = ["ab", *arms, "--smoke", "--json", "--blocks", "3", "--out", str(tmp_path / "rows")]
     code = main(words)
     out, err = capfd.readouterr()
     assert code == 0, err
-    titles = [line for line in out.splitlines() if line.startswith("train_ddp fp32 b32 version")]
-    assert len(titles) == 2
-    assert "over pcie4" in out and "over 10gbe" in out
-    assert len(list((tmp_path / "rows").glob("*.csv"))) == 2
+    document = json.loads(out)
+    assert len(document["paths"]) == 2
+    titles = [(one["a"], one["b"]) for one in document["results"]]
+    for pair, link in zip(titles, ("pcie4", "10gbe"), strict=True):
+        assert all(title.startswith("train_ddp fp32 b32 version ") for title in pair)
+        assert all(title.endswith(f"[simulated] x8 ddp over {link}") for title in pair)
+        assert pair[0] != pair[1]

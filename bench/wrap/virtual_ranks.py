@@ -1,7 +1,7 @@
 """The program as rank 0 of several, the others virtual: what torch.distributed gives it.
 
-Whatever backend it names, its groups are the modelled one (`bench.emulate.group`), and the name is
-what it is told again. `own_values` has what it receives, `launchers` who starts it.
+Whatever backend it names, its groups are the modelled one (`bench.emulate.group`), and they answer
+with that name. `own_values` has what it receives, `launchers` who starts it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a user's own program is called with, as parameters that can be told apart one by one."""
+"""What a user's own program is called with, as parameters that can be compared one by one."""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ A process of its own, because counting operators slows a step down. Nothing of i
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections import Counter
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import nullcontext
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from msgspec import to_builtins
 from torch.optim import optimizer as optimizers
 
 from bench.core.nouns import DTYPES
+from bench.devices.torch.backends import attempt
 from bench.emulate.replay import Collective
 from bench.hardware.operators import MATRIX
 from bench.measure.engine.engine import Stepping
@@ -103,6 +105,31 @@ def _counted_step(
     watch.counter = None
     sent = () if link is None else link.end_step(is_kept=False).trace.collectives
     return counter, sent
+
+
+def device_in_use(seen: torch.device | None, *, parameters: Iterable[torch.Tensor]) -> torch.device:
+    """Return the device that a program computes on, with its index.
+
+    `seen` is that of a parameter where a step ended, None where none was looked at. What an
+    optimizer updates on the CPU may be a copy of what an accelerator computes with.
+    """
+    num_bytes: Counter[torch.device] = Counter()
+    for one in parameters:
+        num_bytes[one.device] += one.numel() * one.element_size()
+    if seen is not None:
+        num_bytes[seen] += 0
+    found = [
+        (size, device) for device, size in num_bytes.items() if device.type not in ("cpu", "meta")
+    ]
+    if found:
+        return max(found, key=lambda one: one[0])[1]
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is not None:
+        index = torch.accelerator.current_device_index()
+        held_bytes = attempt(lambda: torch.accelerator.memory_allocated(index))
+        if held_bytes or (held_bytes is None and seen is None):
+            return torch.device(accelerator.type, index)
+    return torch.device("cpu")
 
 
 def _received(sent: Sequence[Collective]) -> list[str]:

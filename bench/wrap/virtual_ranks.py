@@ -44,7 +44,7 @@ class VirtualRanks:
     """
 
     def __init__(self, config: Config, *, runs: Callable[[Callable[[], None]], None]) -> None:
-        self._layout = config.layout
+        self._layout, self._device = config.layout, config.device
         self.link: ModelledLink | None = None
         """The link that is modelled, once the program has made its group."""
         self.notes: dict[str, None] = {}
@@ -109,19 +109,29 @@ class VirtualRanks:
         names = ("backend", "init_method", "timeout", "world_size", "rank", "store")
         asked = dict(zip(names, args, strict=False)) | options
         self._check(asked.get("world_size"), asked.get("rank"))
-        device = torch.device("cpu")
-        if asked.get("backend") != "gloo":  # whose tensors are on the CPU, whatever is beside it
-            device = torch.accelerator.current_accelerator(check_available=True) or device
+        device = self._device_for(asked.get("backend"))
         does: Any = {"step": lambda: None, "synchronize": adapter_for(str(device)).synchronize}
         layout = self._layout
         if not layout.link:  # a world of one: nobody is waited for
             layout = replace(layout, link="infinite", mode="simulated")
+        current = None if device.type == "cpu" else torch.accelerator.current_device_index()
         link = open_link(layout, device=device, ranks=None, **does)
+        if current is not None:  # which device is the current one stays the program's choice
+            torch.accelerator.set_device_index(current)
         if self.is_awaited:
             self.link = link
         self.is_started = True
         _name_backend(dist.group.WORLD, asked.get("backend") or "undefined")
         refuse_missing_keys()
+
+    def _device_for(self, backend: str | None) -> torch.device:
+        """Where the program computes: as it was planned, or as far as it shows before a step."""
+        if self._device:
+            return torch.device(self._device)
+        device = torch.device("cpu")
+        if backend == "gloo":  # whose tensors are on the CPU, whatever is beside it
+            return device
+        return torch.accelerator.current_accelerator(check_available=True) or device
 
     def _check(self, size: int | None, rank: int | None) -> None:
         """Refuse what contradicts --devices; a rank that the program started by itself ends."""

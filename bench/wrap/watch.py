@@ -120,11 +120,12 @@ class Watch:
         return True
 
     def _make_loop(self, device: torch.device | None) -> Stepping[None]:
-        from bench.wrap.look import looking
+        from bench.wrap.look import device_in_use, looking
         from bench.wrap.script_trial import measuring_script
 
-        where = device or torch.accelerator.current_accelerator() or torch.device("cpu")
-        return looking(self, where) if self.request.is_look else measuring_script(self, where)
+        if self.request.is_look:
+            return looking(self, device_in_use(device, parameters=self.marks.parameters.values()))
+        return measuring_script(self, torch.device(self.request.config.device))
 
     # Ends ----------------------------------------------------------------------------------------
 

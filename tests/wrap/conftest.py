@@ -37,17 +37,21 @@ Wrap = Callable[..., Wrapped]
 
 @pytest.fixture
 def wrap(tmp_path: Path) -> Wrap:
-    """Run `bench wrap FLAGS -- COMMAND`, in the smoke profile; a file of programs/ for a name."""
+    """Run `bench wrap FLAGS -- COMMAND`, in the smoke profile; a file of programs/ for a name.
 
-    def run(*flags: str, command: list[str]) -> Wrapped:
+    Packages of `path` are installed beside ours.
+    """
+
+    def run(*flags: str, command: list[str], path: Path | None = None) -> Wrapped:
         out = tmp_path / f"results{len(list(tmp_path.glob('results*')))}"
         words = [str(PROGRAMS / one) if one.endswith(".py") else one for one in command]
         words = [sys.executable if one == "python" else one for one in words]
         bench = [sys.executable, "-m", "bench", "wrap", "--profile", "smoke", "--out", str(out)]
+        paths = os.pathsep.join(map(str, [*([] if path is None else [path]), ROOT]))
         scripts = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         done = subprocess.run(
             [*bench, *flags, "--", *words],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": scripts},
+            env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PATH": scripts},
             capture_output=True,
             text=True,
             timeout=300,

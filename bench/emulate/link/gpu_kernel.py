@@ -25,6 +25,7 @@ class GpuKernels:
     def __init__(self, source: str, *, device: torch.device) -> None:
         major, minor = torch.cuda.get_device_capability(device)
         binary = compile_source(source, architecture=f"sm_{major}{minor}")
+        self._device = device
         self._driver = ctypes.CDLL("libcuda.so.1")
         self._module = ctypes.c_void_p()
         self._functions: dict[str, ctypes.c_void_p] = {}
@@ -52,7 +53,9 @@ class GpuKernels:
         first, cell_bytes = ctypes.addressof(cells), ctypes.sizeof(ctypes.c_uint64)
         places = (ctypes.c_void_p * len(args))(*(first + cell_bytes * i for i in range(len(args))))
         shape, queue = (grid, 1, 1, block, 1, 1), ctypes.c_void_p(stream.cuda_stream)
-        code = driver.cuLaunchKernel(self._functions[name], *shape, 0, queue, places, None)
+        # A program may use a device that is not its current one, and a launch needs its context.
+        with torch.cuda.device(self._device):
+            code = driver.cuLaunchKernel(self._functions[name], *shape, 0, queue, places, None)
         self._check(code)
 
     def _check(self, code: int) -> None:

@@ -19,6 +19,7 @@ from bench.emulate.link.serial_link import DEVICE_RESOLUTION_S, HOST_RESOLUTION_
 from bench.hardware.costs.cost import model_of
 from bench.parallel.support import LEAST_COMPILED_BUCKET_BYTES, parse_mitigation
 
+NO_CLOCK = "a link is emulated on a CPU or an NVIDIA GPU"
 Sent = tuple[Layout, int]
 """A layout over a modelled link, and the parameters of the net on it."""
 
@@ -27,8 +28,8 @@ def choose_mode(sweep: Sequence[Sent], *, device: Device) -> tuple[Mode, str]:
     """Return the mode of every modelled row where none was asked for, and why."""
     if any(layout.strategy == "pp" for layout, _ in sweep):
         return "simulated", "a pipeline is never emulated"
-    if not _has_clock(device):
-        return "simulated", "a link is emulated on a CPU or an NVIDIA GPU"
+    if not has_clock(device):
+        return "simulated", NO_CLOCK
     resolution_s = resolution_of(device)
     kept = format_duration(resolution_s)
     for layout, num_parameters in sweep:
@@ -48,7 +49,7 @@ def is_sure(layout: Layout, *, num_parameters: int, device: Device) -> bool:
     mode, link = layout.mode, layout.link
     if mode not in ("emulated", "throttled") or device.type == "fake":
         return True
-    if not _has_clock(device):
+    if not has_clock(device):
         raise UsageError(
             f"--mode {mode}: a link cannot be emulated on {device.label}: it takes a CPU or an "
             "NVIDIA GPU, whose clock a kernel can read; use --mode simulated"
@@ -73,7 +74,8 @@ def _is_host(device: Device) -> bool:
     return device.type in ("cpu", "fake")
 
 
-def _has_clock(device: Device) -> bool:
+def has_clock(device: Device) -> bool:
+    """Whether a link can be emulated there: the host's clock, or one that a kernel can read."""
     is_amd = device.stack.startswith("ROCm") or "HIP" in device.stack
     return _is_host(device) or (device.type == "cuda" and not is_amd)
 

@@ -28,7 +28,7 @@ from bench.hardware.links.topology import Topology, parse_topology
 from bench.measure.inspection import Inspection
 from bench.measure.messages import ScriptFacts
 from bench.run.launching.launch import num_sharing
-from bench.run.planning.modes import resolution_of
+from bench.run.planning.modes import NO_CLOCK, has_clock, resolution_of
 from bench.run.planning.plan import Plan, Planned, plan_of
 from bench.run.planning.request import RunRequest
 from bench.run.planning.script_arguments import parameters_of
@@ -201,7 +201,9 @@ def _in_one_mode(
         return layouts, []
     mode: Mode = request.mode or "emulated"
     kept_s, why = resolution_of(on.device), "asked for"
-    if request.mode is None:
+    if request.mode is None and not has_clock(on.device):
+        mode, why = "simulated", NO_CLOCK
+    elif request.mode is None:
         why = "each has a collective that the timer here keeps"
         for one in linked:
             model = model_of(one.link)

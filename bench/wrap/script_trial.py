@@ -154,12 +154,12 @@ def _own_columns(engine: ScriptEngine, measured: Measured) -> Row:
 
 
 def _problems(engine: ScriptEngine, window: Window) -> Problems:
-    if not engine.apart:
+    if not window.apart_step_s:
         return []
     took_s: dict[str, list[float]] = defaultdict(list)
-    for kind, step_s in zip(engine.apart, window.apart_step_s, strict=True):
+    for kind, step_s in zip(engine.apart, window.apart_step_s, strict=False):  # or traced behind it
         took_s[kind].append(step_s)
     held = ", ".join(f"{kind} ({len(one)}, {sum(one):.3g} s)" for kind, one in took_s.items())
-    number = len(engine.apart)
+    number = len(window.apart_step_s)
     words = f"{number} of {number + len(window.counts)} steps held more than the others"
     return [("steps_apart", f"{words} and are in no figure: {held}")]

@@ -49,7 +49,7 @@ class Marks:
         """Of all optimizers, so far as they have updated; of modules whose forward ends a step."""
         self._modules: dict[int, nn.Module] = {}
         """Called at the outermost level until it is settled whose call ends a step."""
-        wrap(torch.optim.Optimizer, "__init__", after=lambda made, *_: self._existing.add(made))
+        wrap(torch.optim.Optimizer, "__init__", after=self._made)
 
         @_disable_dynamo  # lazily: torch imports its compiler with the first optimizer
         def updated(optimizer: torch.optim.Optimizer, *_: object) -> None:
@@ -78,6 +78,9 @@ class Marks:
             self._on_step(device)
 
     # Optimizers ----------------------------------------------------------------------------------
+
+    def _made(self, optimizer: torch.optim.Optimizer, *_: object, **__: object) -> None:
+        self._existing.add(optimizer)
 
     def _updated(self, optimizer: torch.optim.Optimizer) -> None:
         name = id(optimizer)
@@ -145,7 +148,7 @@ class Marks:
             self.parameters |= {id(one): one for one in module.parameters()}
         self._modules.clear()
 
-        def left(module: nn.Module, *_: object) -> None:
+        def left(module: nn.Module, *_: object, **__: object) -> None:
             if module is closer and not torch.is_grad_enabled():
                 self._mark("forward", self._device())
 

@@ -8,8 +8,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback
 
 
 class Tokens(torch.utils.data.Dataset):
+    def __init__(self, size):
+        self.size = size
+
     def __len__(self):
-        return 32
+        return self.size
 
     def __getitem__(self, index):
         generator = torch.Generator().manual_seed(index)
@@ -39,8 +42,7 @@ def main():
             use_cpu=True,
             per_device_train_batch_size=4,
             gradient_accumulation_steps=2,
-            num_train_epochs=10,
-            max_steps=int(sys.argv[1]) if sys.argv[1:] else -1,
+            max_steps=int(sys.argv[1]),
             eval_strategy="steps",
             eval_steps=4,
             save_strategy="no",
@@ -49,8 +51,8 @@ def main():
         trainer = Trainer(
             model=LlamaForCausalLM(config),
             args=arguments,
-            train_dataset=Tokens(),
-            eval_dataset=Tokens(),
+            train_dataset=Tokens(512),
+            eval_dataset=Tokens(16),
             callbacks=[Told()],
         )
         trainer.train()

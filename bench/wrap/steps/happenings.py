@@ -104,9 +104,10 @@ class Happenings:
 
         wrap(torch, "save", before=note)  # torch.distributed.checkpoint calls it as well
         with suppress(ImportError):
-            import safetensors.torch
+            import safetensors
 
-            wrap(safetensors.torch, "save_file", before=note)
+            # What safetensors.torch saves with; it may be what imports torch at this moment.
+            wrap(safetensors, "serialize_file", before=note)
 
     # Loaders -------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ It counts the same on fake tensors, where nothing is computed, as on a device.
 from __future__ import annotations
 
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -74,8 +75,8 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._uncounted: dict[str, None] = {}
-        self._unwritten: set[int] = set()
-        """Memory that was allocated, and that no operator has written."""
+        self._unwritten: dict[int, str] = {}
+        """Memory that was allocated, by whom, and that no operator has written."""
         self._sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0] * 4)
         self._is_optimizer = False
         self._optimizer_least = 0.0
@@ -96,7 +97,7 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if space not in _ONLY_SENDS:
                 self._uncounted[f"{space}::{name}"] = None
             result = func(*args, **kwargs)
-            self._unwritten -= _storages((args, kwargs, result))
+            self._note_written((args, kwargs, result))
             return result
         if func._overloadpacket not in flop_registry:
             # Inference mode hands composite operators over whole.
@@ -106,7 +107,7 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return result
         result = func(*args, **kwargs)
         if name.startswith(_ALLOCATES):
-            self._unwritten |= _storages(result)
+            self._unwritten |= dict.fromkeys(_storages(result), _caller())
         elif not (func.is_view or name.startswith(_MOVES_NOTHING)):
             self._count(func, name, args, kwargs, result)
         return result
@@ -120,9 +121,9 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         outputs = list(tensors(result)) or written
         if not inputs and not outputs:
             return
-        self._unwritten -= _storages((result, written))
-        if self._unwritten & _storages(inputs):
-            self._uncounted["a kernel beside torch"] = None
+        self._note_written((result, written))
+        for storage in self._unwritten.keys() & _storages(inputs):
+            self._uncounted[f"a kernel beside torch in {self._unwritten[storage]}"] = None
         kind = "optimizer" if self._is_optimizer else class_of(name)
         moved = _all_bytes([inputs, outputs])
         flops = _matrix_flops(func, args, kwargs, result) if kind in MATRIX else None
@@ -138,6 +139,10 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         key = kind, _DTYPES.get(widest.dtype, "int")
         figures = (1.0, flops, float(moved), least)
         self._sums[key] = [a + b for a, b in zip(self._sums[key], figures, strict=True)]
+
+    def _note_written(self, nested: Any) -> None:
+        for storage in _storages(nested):
+            self._unwritten.pop(storage, None)
 
     @property
     def uncounted(self) -> list[str]:
@@ -234,6 +239,17 @@ def _storages(nested: Any) -> set[int]:
         for one in tensors(nested)
         if one.layout == torch.strided and one.numel()
     }
+
+
+def _caller() -> str:
+    """Name the innermost function that is neither torch's nor this module's."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        module = str(frame.f_globals.get("__name__", ""))
+        if module != __name__ and module.partition(".")[0] != "torch":
+            break
+        frame = frame.f_back
+    return frame.f_code.co_qualname
 
 
 def stored_bytes(tensor: torch.Tensor) -> int:

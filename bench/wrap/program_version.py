@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from pathlib import Path
 
@@ -41,6 +42,6 @@ def _is_installed(path: Path) -> bool:
 
 
 def _named_files(arguments: list[str]) -> list[Path]:
-    words = [word for argument in arguments for word in argument.split("=")]
+    words = [word for argument in arguments for word in re.split(r"[=,\[\]'\"\s]", argument)]
     paths = [Path(word).resolve() for word in words if word.endswith(CONFIGURATION)]
     return [path for path in paths if path.is_file()]

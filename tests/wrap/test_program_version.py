@@ -47,6 +47,7 @@ def test_a_version_is_that_of_the_files_imported_from_the_programs_folder(
 def test_a_named_configuration_belongs_to_the_version(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(ASKS, encoding="utf-8")
     (tmp_path / "small.yaml").write_text("width: 1", encoding="utf-8")
-    before = version(tmp_path, "train.py", "--config=small.yaml")
+    named = "--config=['small.yaml','other.yaml']"
+    before = version(tmp_path, "train.py", named)
     (tmp_path / "small.yaml").write_text("width: 2", encoding="utf-8")
-    assert version(tmp_path, "train.py", "--config=small.yaml") != before
+    assert version(tmp_path, "train.py", named) != before

@@ -276,15 +276,16 @@ def test_every_way_to_save_is_a_checkpoint(wrap: Wrap, way: str) -> None:
 
 
 BUNDLE = """
-imports: [$import monai, $import torch]
+imports: [$import monai, $import torch, $import torch.distributed as dist]
 device: $torch.device('cpu')
-network:
+network_def:
   _target_: UNet
   spatial_dims: 2
   in_channels: 1
   out_channels: 2
   channels: [4, 8, 16]
   strides: [2, 2]
+network: $@network_def.to(@device)
 loss: {_target_: DiceLoss, to_onehot_y: true, softmax: true}
 optimizer: {_target_: torch.optim.Adam, params: $@network.parameters(), lr: 0.001}
 train:
@@ -306,17 +307,45 @@ run: [$@train#trainer.run()]
 """
 
 
-@pytest.mark.slow
-def test_a_bundle_is_run_by_monai(wrap: Wrap, tmp_path: Path) -> None:
+SEVERAL = """
+network:
+  _target_: torch.nn.parallel.DistributedDataParallel
+  module: $@network_def.to(@device)
+initialize:
+  - $dist.init_process_group('gloo')
+  - $monai.utils.set_determinism(seed=0)
+finalize: [$dist.destroy_process_group()]
+"""
+"""Over the first, as the bundles of MONAI's model zoo have it for several devices."""
+
+
+def bundle(folder: Path, *, files: str) -> list[str]:
+    """Return the command that runs a bundle in this folder."""
     need("ignite")
     need("fire")
-    configs = tmp_path / "configs"
+    configs = folder / "configs"
     configs.mkdir()
     (configs / "train.yaml").write_text(BUNDLE, encoding="utf-8")
+    (configs / "several.yaml").write_text(SEVERAL, encoding="utf-8")
     (configs / "metadata.json").write_text('{"version": "0.1.0"}', encoding="utf-8")
-    command = ["python", "-m", "monai.bundle", "run", "--config_file", "configs/train.yaml"]
-    command += ["--meta_file", "configs/metadata.json", "--bundle_root", "."]
-    program = Program(words=[], batch=8, flops_per_item=unet_flops, columns={"optimizer": "Adam"})
-    row = check(wrap(command=command), program)
-    (configs / "train.yaml").write_text(BUNDLE.replace("0.001", "0.01"), encoding="utf-8")
-    assert check(wrap(command=command), program)["workload_version"] != row["workload_version"]
+    command = ["python", "-m", "monai.bundle", "run", "--config_file", files]
+    return [*command, "--meta_file", "configs/metadata.json", "--bundle_root", "."]
+
+
+BUNDLED = Program(words=[], batch=8, flops_per_item=unet_flops, columns={"optimizer": "Adam"})
+
+
+@pytest.mark.slow
+def test_a_bundle_is_run_by_monai(wrap: Wrap, tmp_path: Path) -> None:
+    command = bundle(tmp_path, files="configs/train.yaml")
+    row = check(wrap(command=command), BUNDLED)
+    changed = BUNDLE.replace("0.001", "0.01")
+    (tmp_path / "configs" / "train.yaml").write_text(changed, encoding="utf-8")
+    assert check(wrap(command=command), BUNDLED)["workload_version"] != row["workload_version"]
+
+
+@pytest.mark.slow
+def test_a_bundle_is_one_of_eight_over_a_link(wrap: Wrap, tmp_path: Path) -> None:
+    command = bundle(tmp_path, files="['configs/train.yaml','configs/several.yaml']")
+    row = check(wrap(*OVER_LINK, command=command), BUNDLED)
+    assert (row["device_count"], row["link"]) == (8, "10gbe")

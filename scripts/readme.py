@@ -71,6 +71,14 @@ def gap_block() -> str:
     return "\n".join("| " + " | ".join(row[index] for index in keep) + " |" for row in table)
 
 
+def served_block() -> str:
+    """The first table of `bench gap --load`, for a hospital's day."""
+    rows = "results/reference/cpu-2core-small.csv"
+    day = ("--load", "800/day", "--busy-hour", "12%", "--latency", "1min", "--urgent", "5%:10s")
+    printed = _bench("gap", rows, "-w", "imaging", *day)
+    return _fenced(printed.partition("\n\n")[0])
+
+
 def project_block() -> str:
     """The table of `bench project` from a row of an H100."""
     rows = "results/reference/h100-sxm-80g-imaging-train-large.csv"
@@ -126,9 +134,10 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "link_columns": link_columns_block,
     "gap": gap_block,
     "project": project_block,
+    "served": served_block,
     "claims": claims_block,
 }
-DOCUMENTS = ("README.md", "docs/claims.md", "docs/links.md")
+DOCUMENTS = ("README.md", "docs/claims.md", "docs/links.md", "docs/serving.md")
 
 
 def with_blocks(text: str) -> str:

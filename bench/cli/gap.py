@@ -18,7 +18,7 @@ from bench.core.errors import ExitCode, MeasurementError, NothingMatchedError, U
 from bench.core.units import counted, parse_duration_s
 
 if TYPE_CHECKING:
-    from bench.analysis.gap.demand import Length, Load
+    from bench.analysis.gap.demand import Length
     from bench.analysis.gap.gap_result import GapResult, Missing
     from bench.analysis.trials.configuration import Trials
 
@@ -34,10 +34,23 @@ def gap(
     epochs: Annotated[float, Option(help="Epochs of the whole training.")] = 1.0,
     steps: Annotated[float | None, Option(help="The same in optimizer steps.")] = None,
     within: Annotated[str | None, Option(help="Its deadline, such as 7d: for how many.")] = None,
-    load: Annotated[str | None, Option(help="Inference load to serve, such as 200/day.")] = None,
-    latency: Annotated[
-        str | None, Option(help="Time that one item of --load may take, such as 30s.")
+    load: Annotated[
+        list[str] | None,
+        Option(help="Items that come: 200/day; imaging-infer:200/day, repeated, on one device."),
     ] = None,
+    latency: Annotated[
+        str | None, Option(help="Time from an item's coming to its result, such as 10min.")
+    ] = None,
+    at: Annotated[
+        str | None, Option(help="Part of the items that --latency is for (default: p95).")
+    ] = None,
+    busy_hour: Annotated[
+        str | None, Option(help="Part of a day's items in its fullest hour, such as 12%.")
+    ] = None,
+    urgent: Annotated[
+        str | None, Option(help="Part that goes first, and its own time: 5%:2min.")
+    ] = None,
+    servers: Annotated[int, Option(help="Devices that take from one queue.")] = 1,
     all_layouts: Annotated[
         bool,
         Option("--all-layouts", help="Several devices and modelled links too, each with its like."),
@@ -51,21 +64,31 @@ def gap(
 ) -> None:
     """Show what training asks of a device over what inference asks, like for like."""
     from bench.analysis.gap.gap_result import gap_document, measure_gap
+    from bench.analysis.gap.load import parse_wanted
+    from bench.analysis.trials.service_times import read_steps
     from bench.report.tables import gap_tables
-    from bench.results.reader import read_all
+    from bench.results.reader import read_together
 
     form = chosen_format(output_format, as_json=as_json)
-    asked = _load(load, latency=latency)
+    wanted = parse_wanted(
+        load or (), latency=latency, at=at, busy_hour=busy_hour, urgent=urgent, servers=servers
+    )
     length = _length(items, epochs=epochs, steps=steps, within=within)
     command_of = partial(command, workloads=",".join(workload or ["all"]))
 
     def measured() -> GapResult:
-        rows = read_all(files, note=print_note, workloads=workload or ())
-        found = measure_gap(rows, load=asked, length=length, has_all_layouts=all_layouts)
-        wanted = tuple(filter(command_of, found.missing))
-        if wanted != found.missing:
+        read = read_together(files, note=print_note, workloads=workload or ())
+        found = measure_gap(
+            [row for rows in read for row in rows],
+            wanted=wanted,
+            steps=read_steps(files, read) if wanted else None,
+            length=length,
+            has_all_layouts=all_layouts,
+        )
+        kept = tuple(filter(command_of, found.missing))
+        if kept != found.missing:
             print_note("no ratio where --workload leaves the other half out")
-        return replace(found, missing=wanted)
+        return replace(found, missing=kept)
 
     result = measured()
     if run and result.missing:
@@ -82,11 +105,11 @@ def gap(
     commands = [command_of(missing) for missing in result.missing]
     print_answer(
         form,
-        gap_tables.grids(result, load=load or "", latency=latency, within=within),
+        gap_tables.grids(result, within=within),
         document=lambda: gap_document(result, commands=commands),
-        lines=gap_tables.missing_lines(result.missing, commands=commands),
+        lines=[*result.unserved, *gap_tables.missing_lines(result.missing, commands=commands)],
     )
-    if not (result.gaps or result.trainings or result.shares):
+    if not (result.gaps or result.trainings or result.served):
         raise typer.Exit(int(ExitCode.NOTHING_MATCHED))
 
 
@@ -104,19 +127,6 @@ def _measured(lines: Iterable[str], *, out: Path) -> list[Path]:
         except MeasurementError:  # the run has said why
             raise MeasurementError(f"the missing half could not be measured: {line}") from None
     return paths
-
-
-def _load(text: str | None, *, latency: str | None) -> Load | None:
-    from bench.analysis.gap.demand import Load, parse_load
-
-    if text is None:
-        if latency is not None:
-            raise UsageError("--latency says how soon items of --load are needed: give both")
-        return None
-    latency_s = None
-    if latency is not None:
-        latency_s = parse_duration_s(latency, what="--latency", is_over_0=True)
-    return Load(items_per_s=parse_load(text), latency_s=latency_s)
 
 
 def _length(

@@ -27,7 +27,10 @@ Workloads = Annotated[
 To = Annotated[str | None, Option(help="Chips of the catalogue, such as h20,l4; or all.")]
 SizeFor = Annotated[
     str | None,
-    Option(help="Target: 'imaging-infer < 30s', 'llm-train 1e9 tokens/day', '... in 7 days'."),
+    Option(
+        help="Target: 'imaging-infer < 30s', 'llm-train 1e9 tokens/day', '... in 7 days', or "
+        "'imaging-infer 800 volumes/day < 10min', where items wait."
+    ),
 ]
 OutputFormat = Annotated[str, Option("--format", help="table, markdown or json.")]
 Strict = Annotated[bool, Option("--strict", help="Exit with 3 when anything stays undecided.")]

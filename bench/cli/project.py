@@ -70,7 +70,9 @@ def project(
         )
     if profile_operators:
         _profile(files)
-    found, left_out = measured(files, workloads=workload or (), note=print_note)
+    found, left_out = measured(
+        files, workloads=workload or (), note=print_note, has_queue=size_for is not None
+    )
     if dtype is not None:
         found = in_dtype(found, dtype)
     if size_for is not None:
@@ -99,10 +101,18 @@ def _profile(files: Sequence[Path]) -> None:
 
 
 def measured(
-    files: Sequence[Path], *, workloads: Sequence[str], note: Callable[[str], None]
+    files: Sequence[Path],
+    *,
+    workloads: Sequence[str],
+    note: Callable[[str], None],
+    has_queue: bool = False,
 ) -> tuple[list[Start], list[Unknown]]:
-    """What the files hold to project from, and what is none; refuses where nothing is."""
+    """What the files hold to project from, and what is none; refuses where nothing is.
+
+    With every step's time only where a queue is made of them.
+    """
     from bench.analysis.projection.measured import measured_of
+    from bench.analysis.trials.service_times import read_steps
     from bench.results.beside_rows import read_profiles
     from bench.results.reader import read_together
 
@@ -113,7 +123,9 @@ def measured(
         for run_id in {str(row["run_id"]) for row in rows}
         for key, profile in read_profiles(path).items()
     }
-    found, left_out = measured_of([row for rows in read for row in rows], profiles=profiles)
+    steps = read_steps(files, read) if has_queue else None
+    rows = [row for each in read for row in each]
+    found, left_out = measured_of(rows, profiles=profiles, steps=steps)
     if not found:
         why = "; ".join(f"{one.workload}: {one.reason}" for one in left_out[:3]) or "no row"
         raise NothingMatchedError(f"nothing to project from in the files given: {why}")

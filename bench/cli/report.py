@@ -49,7 +49,9 @@ def report(
     evidence = gather_evidence(named, note=print_note, workloads=workload or ())
     projections: list[Part] = []
     if to or size_for:
-        found, left_out = measured(files, workloads=workload or (), note=lambda _: None)
+        found, left_out = measured(
+            files, workloads=workload or (), note=lambda _: None, has_queue=size_for is not None
+        )
         answers = [projected(found, left_out, to=to, devices=1, link=None)] if to else []
         answers += [sized(size_for, found, to=to)] if size_for else []
         for grids, lines, _ in answers:

@@ -47,6 +47,14 @@ def parse_duration_s(text: str, *, what: str = "duration", is_over_0: bool = Fal
     return seconds
 
 
+def parse_percentile(text: str, *, what: str) -> float:
+    """0.95 of 'p95'; `UsageError` for what is none, or too far out to be known."""
+    match = re.fullmatch(r"[pP]([0-9]+(?:\.[0-9]+)?)", text.strip())
+    if match is None or not 1.0 <= float(match[1]) <= 99.9:
+        raise UsageError(f"{what} {text!r} is not a percentile from p1 to p99.9, such as p95")
+    return float(match[1]) / 100.0
+
+
 def parse_bytes(text: str, *, what: str = "size") -> int:
     """Bytes in '24GB' (1e9) or '24GiB' (2**30)."""
     return int(_parse(text, what=what, factors=_BYTES))

@@ -11,13 +11,14 @@ from msgspec import structs
 
 from bench.analysis.comparison.comparison import compare
 from bench.analysis.comparison.verdicts import METRICS, WINDOW_TIME
-from bench.analysis.gap.demand import Demand, Length, Load, demands, share, training
+from bench.analysis.gap.demand import Demand, Length, demands, training
 from bench.analysis.gap.gap_result import Gap, measure_gap
 from bench.analysis.projection.measured import Start, measured_of
 from bench.analysis.projection.projected import Projected, project
 from bench.analysis.scaling import step_parts_ms
 from bench.analysis.trials.configuration import gather, number
 from bench.analysis.trials.log_estimate import LogEstimate
+from bench.analysis.trials.service_times import service_times
 from bench.core.nouns import Layout
 from bench.core.units import counted
 from bench.hardware.chips import chip, load_chips
@@ -103,8 +104,8 @@ def check_demand(demand: Demand) -> None:
     assert time_s * speed == pytest.approx(1.0)
     day = training(demand, length=Length(num_items=value(demand.items_per_day)))
     assert day is None or day.time_s.value == pytest.approx(DAY_S)
-    need = share(demand, load=Load(items_per_s=speed, latency_s=None))
-    assert need is None or need.needed == pytest.approx(1.0)
+    times = service_times(demand.trials, steps={})
+    assert times is None or times.items_per_request / times.kind.mean == pytest.approx(speed)
     if demand.flops_per_item and demand.bytes_per_item:
         intensity = demand.flops_per_item / demand.bytes_per_item
         assert demand.flops_per_byte == pytest.approx(intensity)

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
-from bench.analysis.gap.demand import Length, Load, demands, parse_load
+from bench.analysis.gap.demand import Length, demands
 from bench.analysis.gap.gap_result import Gap, GapResult, gap_document, measure_gap
+from bench.analysis.gap.load import Load, parse_wanted
+from bench.analysis.gap.served import Served
 from bench.analysis.trials.log_estimate import LogEstimate
 from bench.core.errors import UsageError
 from bench.results.schema import Row, Value
@@ -120,21 +122,6 @@ def test_a_users_terms_and_the_ratios_of_two_devices_and_of_the_document() -> No
         ((_, plan),) = measured(found, length=length).trainings
         assert plan.num_items == 7200.0 and plan.time_s.value == pytest.approx(360.0)
         assert plan.num_devices == devices
-    # One volume in 100 ms: 5 a second need half of the device, 10 s of latency 1 %.
-    rows = trials(noise_frac=0.0, **INFER)
-    ((_, need),) = measured(rows, load=Load(items_per_s=5.0, latency_s=10.0)).shares
-    assert (need.for_rate.value, need.for_latency) == pytest.approx((0.5, 0.01))
-    assert (need.needed, need.because) == (pytest.approx(0.5), "rate")
-    ((_, need),) = measured(rows, load=Load(items_per_s=1e-3, latency_s=0.05)).shares
-    assert (need.needed, need.because) == (pytest.approx(2.0), "latency")
-    slow, load = trials(lat_p90_ms=200.0, **INFER), Load(items_per_s=1e-3, latency_s=2.0)
-    ((_, need),) = measured(slow, load=load).shares
-    assert (need.is_p90, need.for_latency) == (True, pytest.approx(0.1))
-    for text, expected in (("200/day", 200 / 86400), ("5/h", 5 / 3600), (" 6 / MIN ", 0.1)):
-        assert parse_load(text) == pytest.approx(expected)
-    for text in ("200", "200/fortnight", "0/day", "-1/day", "many/day", ""):
-        with pytest.raises(UsageError, match="such as 200/day"):
-            parse_load(text)
     result = measured(
         trials(noise_frac=0.0, step_ms=1000.0),
         trials(noise_frac=0.0, step_ms=200.0, **INFER),
@@ -149,3 +136,86 @@ def test_a_users_terms_and_the_ratios_of_two_devices_and_of_the_document() -> No
     assert isinstance(gaps, list)
     ratio = gaps[0]["time_ratio"]
     assert ratio["low"] < ratio["value"] < ratio["high"] < 100.0 and ratio["num_trials"] == 5
+
+
+def served(rows: list[Row], *loads: str, **asked: Any) -> Served:
+    steps = {
+        (row["run_id"], row["config_hash"], row["device"], row["trial"], row["attempt"]): [
+            float(str(row["step_median_ms"])) * 1e-3
+        ]
+        * 300
+        for row in rows
+    }
+    result = measured(rows, wanted=parse_wanted(loads, **asked), steps=steps)
+    (one,) = result.served
+    return one
+
+
+def test_a_load_needs_the_part_of_a_device_that_a_queue_leaves() -> None:
+    """One volume in 100 ms; p99 within 10 of them lets 0.774 of the device be used."""
+    rows = trials(noise_frac=0.0, **INFER)
+    one = served(rows, "5/s", latency="1s", at="p99")
+    assert one.used_frac == pytest.approx(0.5)
+    assert one.usable_frac == pytest.approx(0.774, rel=0.01)
+    assert value(one.share) == pytest.approx(0.5 / 0.774, rel=0.01)
+    assert value(one.carries_per_s) == pytest.approx(7.74, rel=0.01)
+    assert value(one.device_s_per_item) == pytest.approx(0.1 / 0.774, rel=0.01)
+    assert one.mean_waits_s == pytest.approx((0.05,)) and one.devices == (1, 1, 1)
+    middle = one.sojourns[0]
+    assert middle is not None and 0.1 <= middle.half < 0.15 < middle.most < 0.6
+    # The old arithmetic called 0.99 of a device enough; here it needs a second one.
+    assert served(rows, "9.9/s", latency="1s", at="p99").devices == (2, 2, 2)
+    assert served(rows, "9/s", latency="1s", at="p99").devices == (2, 2, 2)
+    assert served(rows, "9/s", latency="1s", at="p50").devices == (1, 1, 1)
+    # 12 % of 72,000 a day is 2.4 a second in the busiest hour, evenly 0.83; p1 is the other end.
+    assert served(rows, "72000/day", busy_hour="12%").used_frac == pytest.approx(0.24)
+    assert served(rows, "72000/day").used_frac == pytest.approx(0.0833, rel=0.01)
+    assert served(rows, "72000/day").share is None, "without a limit"
+    over = served(rows, "31/s", latency="1s")
+    assert over.sojourns == (None, None, None) and over.devices[0] == 4
+    assert served(rows, "31/s", latency="1s", servers=4).used_frac == pytest.approx(0.775)
+    assert served(rows, "1/s", latency="50ms").carries_per_s is None
+    # Urgent ones wait for what has begun and for one another alone.
+    urgent = served(rows, "8/s", latency="10s", urgent="5%:300ms")
+    assert [one.urgent_most < 0.25 < one.most for one in urgent.sojourns if one] == [True] * 3
+    assert len(urgent.mean_waits_s) == 2 and urgent.mean_waits_s[0] == pytest.approx(
+        0.2 * urgent.mean_waits_s[1]
+    )
+    # Trials that differ by 10 % leave as much open, and so does every figure.
+    noisy = served(trials(noise_frac=0.1, num=3, **INFER), "5/s", latency="1s")
+    low, high = (noisy.carries_per_s and noisy.carries_per_s.interval) or (0.0, 0.0)
+    assert high > 1.2 * low > 0.0
+    ends = [one.most for one in noisy.sojourns if one]
+    assert ends[1] < ends[0] < ends[2]
+
+
+def test_services_without_samples_are_said_and_have_no_interval() -> None:
+    load = parse_wanted(["5/s"], latency="1s")
+    rows = trials(noise_frac=0.0, **INFER)
+    (one,) = measured(rows, wanted=load).served
+    assert one.times.no_interval == one.times.spread == "their spread assumed: 0.3"
+    assert one.times.kind.mean == pytest.approx(0.1) and one.times.kind.cv2**0.5 == pytest.approx(
+        0.3, rel=0.02
+    )
+    assert one.carries_per_s is not None and one.carries_per_s.interval is None
+    percentiles: dict[str, Value] = {"lat_p50_ms": 100.0, "lat_p90_ms": 190.0}
+    (one,) = measured(trials(noise_frac=0.0, **INFER, **percentiles), wanted=load).served
+    assert one.times.spread == "their spread from p50 and p90"
+    assert one.times.kind.cv2 == pytest.approx(0.285, rel=0.05)
+    few = served(trials(num=1, **INFER), "5/s", latency="1s")
+    assert few.times.no_interval == "one trial"
+
+
+def test_loads_as_they_are_typed() -> None:
+    def load(text: str) -> Load:
+        found = parse_wanted([text])
+        assert found is not None
+        return found.loads[0]
+
+    for text, expected in (("200/day", 200 / 86400), ("5/h", 5 / 3600), (" 6 / MIN ", 0.1)):
+        assert load(text).items_per_s == pytest.approx(expected)
+    assert load("imaging:infer:5/h").workload == "imaging:infer"
+    for text in ("200", "200/fortnight", "0/day", "-1/day", "many/day", "imaging-infer:", ""):
+        with pytest.raises(UsageError, match="such as 200/day"):
+            load(text)
+    assert parse_wanted([]) is None

@@ -159,7 +159,9 @@ def test_halves_in_one_file_or_two_make_one_gap_with_every_table(write: Write, a
     (gap,) = document["gaps"]
     assert gap["time_ratio"]["value"] == pytest.approx(12.0, rel=0.1)
     assert document["trainings"][0]["items"] == 5000.0
-    assert document["shares"][0]["needed"] == pytest.approx(0.1 / 30.0, rel=0.1)
+    (served,) = document["served"]
+    assert served["used_frac"] == pytest.approx(200 * 0.1 / 86400.0, rel=0.1)
+    assert served["devices"] == 1 and served["basis"].endswith("their spread assumed: 0.3")
     out = ask("gap", *files).out
     assert "Training over inference" in out and "compared per voxel" in out
     # A loader of --data takes a core from training alone, and the roof is that of the threads.
@@ -173,8 +175,12 @@ def test_halves_in_one_file_or_two_make_one_gap_with_every_table(write: Write, a
     still = write(still=[*trials(noise_frac=0.0), *trials(noise_frac=0.0, **INFER)])
     asked = ["--load", "5/h", "--latency", "30000ms", "--steps", "3600", "--within", "5min"]
     out = ask("gap", *still, "--format", "markdown", *asked).out
-    assert out.count("| --- |") >= 3 and "**Share of one device for 5/h within 30000ms**" in out
-    assert "| 7,200 patches | 6 min | 2 |" in out and "| 36 kvolume/h |" in out
+    assert out.count("| --- |") >= 3
+    assert (
+        "**With waiting: imaging-infer tiny fp32, 5/h, p95 within 30000ms, one device \\[95 %\\]**"
+        in out
+    )
+    assert "| 7,200 patches | 6 min | 2 |" in out and "| 35.9 kvolume/h |" in out
 
 
 def parameters(name: str, **overrides: object) -> str:
@@ -253,7 +259,7 @@ def test_no_two_lines_of_any_table_and_no_two_panels_look_alike() -> None:
         for row in both_phases(number + batch, {"batch": batch}, batch=batch, device_name=device)
     ]
     result = measure_gap(rows)
-    for grid in gap_tables.grids(result, load="", latency=None):
+    for grid in gap_tables.grids(result):
         named = [row[:3] for row in grid.rows]
         assert len(set(named)) == len(named), grid.title
     plots = gap_plots(result.gaps)

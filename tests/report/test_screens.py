@@ -62,10 +62,28 @@ RUNS: dict[str, Callable[[], list[Row]]] = {
 }
 VERBS = {
     "gap": ["gap", REFERENCE],
+    "gap-load": [
+        *("gap", REFERENCE, "-w", "imaging:infer", "--load", "100000/day", "--busy-hour", "12%"),
+        *("--latency", "1s", "--urgent", "5%:100ms"),
+    ],
+    "gap-overload": [
+        "gap",
+        SMALL,
+        "-w",
+        "imaging:infer",
+        "--load",
+        "50000/day",
+        "--latency",
+        "10s",
+    ],
     "compare": ["compare", REFERENCE, REFERENCE],
     "compare-apart": ["compare", REFERENCE, SMALL],
     "project": ["project", REFERENCE, "--to", "h20,l4"],
     "size-for": ["project", REFERENCE, "--size-for", "imaging-infer < 30s", "--to", "h20,l4"],
+    "size-for-load": [
+        *("project", REFERENCE, "--to", "h20,l4"),
+        *("--size-for", "imaging-infer 100000 volumes/day < 1s at p99"),
+    ],
     "claims": ["claims"],
     "claims-one-article": ["claims", "F2"],
 }

@@ -2,19 +2,16 @@
 
 Read off the usable trials of a setting; time, energy and memory carry their spread, work and
 traffic are formulas. From them follows where the phase lies under the device's measured roofline,
-and what a user needs: a whole training, one clinic's share of a device. A share assumes that a
-slice of a device is as much slower as it is smaller. Blank stays None: nothing is borrowed from
-another device or guessed.
+and what a whole training needs. Blank stays None: nothing is borrowed from another device or
+guessed.
 """
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.analysis.trials.configuration import PLACE, TERMS, Trials, gather
 from bench.analysis.trials.log_estimate import LogEstimate, exact
-from bench.core.errors import UsageError
 from bench.core.units import PERIOD_S
 from bench.results.schema import Row
 
@@ -149,30 +146,6 @@ def per(demand: Demand, unit: str, *, quantity: LogEstimate | None) -> LogEstima
 
 
 @dataclass(frozen=True, kw_only=True)
-class Load:
-    """Requests that arrive, one item each, and how soon each must be done."""
-
-    items_per_s: float
-    latency_s: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """Part of one device that a load needs; over 1 is more than one device."""
-
-    for_rate: LogEstimate
-    """Items have to be done as fast as they come."""
-    for_latency: float | None
-    """One step has to be done in time; None when no latency was asked for or measured."""
-    needed: float
-    """The larger of the two."""
-    because: str
-    """Which of the two decides: rate or latency."""
-    is_p90: bool
-    """Whether the step's time is its 90th percentile; else its median, for want of steps."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Length:
     """How long a whole training is, in items or in optimizer steps, and when it must be done."""
 
@@ -192,16 +165,6 @@ class Training:
     """Fewest that meet the deadline, if none waits for another."""
 
 
-def parse_load(text: str) -> float:
-    """Items per second in '200/day', '5/h', '2/s'; `UsageError` for anything else."""
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*/\s*([a-z]+)\s*", text.lower())
-    if match is None or match[2] not in PERIOD_S or float(match[1]) <= 0.0:
-        raise UsageError(
-            f"--load {text!r} is not a number over 0 per {', '.join(PERIOD_S)}, such as 200/day"
-        )
-    return float(match[1]) / PERIOD_S[match[2]]
-
-
 def training(demand: Demand, *, length: Length | None) -> Training | None:
     """Time and energy of a whole training, and devices for its deadline; None where it is none."""
     if demand.throughput_per_s is None or demand.trials.phase != TRAIN or length is None:
@@ -218,21 +181,4 @@ def training(demand: Demand, *, length: Length | None) -> Training | None:
         energy_j=None if energy is None else energy.times(num_items),
         # What a float adds to a whole number is no further device; none is too few.
         num_devices=None if num is None else max(1, math.ceil(num - 1e-9)),
-    )
-
-
-def share(demand: Demand, *, load: Load | None) -> Share | None:
-    """Part of the device that `load` needs in this phase; None for a training."""
-    if demand.throughput_per_s is None or demand.trials.phase == TRAIN or load is None:
-        return None
-    p90 = demand.trials.estimate("lat_p90_ms", scale=1e-3)
-    step = p90 or demand.trials.estimate("step_median_ms", scale=1e-3)
-    for_rate = exact(load.items_per_s).over(demand.throughput_per_s)
-    for_latency = step.value / load.latency_s if step and load.latency_s else None
-    return Share(
-        for_rate=for_rate,
-        for_latency=for_latency,
-        needed=max(for_rate.value, for_latency or 0.0),
-        because="latency" if (for_latency or 0.0) > for_rate.value else "rate",
-        is_p90=p90 is not None,
     )

@@ -14,19 +14,19 @@ from bench.analysis.gap.demand import (
     TRAIN,
     Demand,
     Length,
-    Load,
-    Share,
     Training,
     demands,
     per,
-    share,
     training,
 )
+from bench.analysis.gap.load import Wanted
+from bench.analysis.gap.served import Served, serve
 from bench.analysis.trials.configuration import PLACE, grouped
 from bench.analysis.trials.log_estimate import LogEstimate, exact
+from bench.analysis.trials.service_times import Steps
 from bench.results.schema import Row
 
-_RATIOS = ("time", "flops", "memory", "energy", "utilisation")
+_RATIOS = ("time", "time_at_limit", "flops", "memory", "energy", "utilisation")
 _IN_DOCUMENT = (
     "items_unit", "elements_unit", "elements_per_item", "time_per_item_s", "items_per_day",
     "memory_bytes", "memory_kind", "energy_per_item_j", "utilisation", "utilisation_kind",
@@ -45,6 +45,8 @@ class Gap:
     """What time, FLOPs and energy are per; None when the phases count different things."""
     is_per_element: bool
     time: LogEstimate | None
+    time_at_limit: LogEstimate | None
+    """Time, with inference's over the part of a device that it may use where a limit is held."""
     flops: LogEstimate | None
     memory: LogEstimate | None
     energy: LogEstimate | None
@@ -105,7 +107,10 @@ class GapResult:
     missing: tuple[Missing, ...]
     device_gaps: tuple[DeviceGap, ...]
     trainings: tuple[tuple[Demand, Training], ...]
-    shares: tuple[tuple[Demand, Share], ...]
+    wanted: Wanted | None = None
+    served: tuple[Served, ...] = ()
+    unserved: tuple[str, ...] = ()
+    """What no load could be put on, and why."""
     num_wide: int = 0
     """Configurations over several devices or a modelled link that were left out."""
 
@@ -113,11 +118,12 @@ class GapResult:
 def measure_gap(
     rows: Sequence[Row],
     *,
-    load: Load | None = None,
+    wanted: Wanted | None = None,
+    steps: Steps | None = None,
     length: Length | None = None,
     has_all_layouts: bool = False,
 ) -> GapResult:
-    """Analyse the rows; `length` is that of a whole training.
+    """Analyse the rows; `steps` are their service times, `length` that of a whole training.
 
     One device is the question, so rows of several devices or over a modelled link are left out
     where one device has usable rows, unless `has_all_layouts`. Layouts are never mixed.
@@ -129,26 +135,36 @@ def measure_gap(
         wide = (demand.trials for demand in found if demand.trials.is_wide)
         left_out = {row["config_hash"] for trials in wide for row in trials.rows}
         found = alone
-    gaps, missing = _find_gaps(found)
+    served, unserved = serve(found, wanted=wanted, steps=steps or {}) if wanted else ([], [])
+    gaps, missing = _find_gaps(found, served=served)
     return GapResult(
         demands=tuple(found),
         gaps=tuple(gaps),
         missing=tuple(missing),
         device_gaps=tuple(_device_gaps(found)),
         trainings=tuple((d, plan) for d in found if (plan := training(d, length=length))),
-        shares=tuple((d, need) for d in found if (need := share(d, load=load))),
+        wanted=wanted,
+        served=tuple(served),
+        unserved=tuple(unserved),
         num_wide=len(left_out),
     )
 
 
-def _find_gaps(found: Sequence[Demand]) -> tuple[list[Gap], list[Missing]]:
+def _find_gaps(
+    found: Sequence[Demand], *, served: Sequence[Served]
+) -> tuple[list[Gap], list[Missing]]:
     gaps, missing = [], []
+    at_limit = {one.demand: one.device_s_per_item for one in served}
     together = grouped(found, lambda one: (*one.setting, *map(one.trials.text, PLACE)))
     for phases in together.values():
         trains = [demand for demand in phases if demand.trials.phase == TRAIN]
         others = [demand for demand in phases if demand.trials.phase != TRAIN]
         done = [[demand for demand in half if demand.num_trials] for half in (trains, others)]
-        gaps += [_gap(train, infer) for train in done[0] for infer in done[1]]
+        gaps += [
+            _gap(train, infer, at_limit=at_limit.get(infer))
+            for train in done[0]
+            for infer in done[1]
+        ]
         if bool(done[0]) != bool(done[1]):
             present, lost = (done[0], others) if done[0] else (done[1], trains)
             tried = lost[0] if lost else None
@@ -169,7 +185,7 @@ def _ratio(above: LogEstimate | None, below: LogEstimate | None) -> LogEstimate 
     return None if above is None or below is None else above.over(below)
 
 
-def _gap(train: Demand, infer: Demand) -> Gap:
+def _gap(train: Demand, infer: Demand, *, at_limit: LogEstimate | None) -> Gap:
     unit, is_per_element = _shared_unit(train, infer)
 
     def both(above: LogEstimate | None, below: LogEstimate | None) -> LogEstimate | None:
@@ -187,6 +203,7 @@ def _gap(train: Demand, infer: Demand) -> Gap:
         unit=unit,
         is_per_element=is_per_element,
         time=both(train.time_per_item_s, infer.time_per_item_s),
+        time_at_limit=both(train.time_per_item_s, at_limit),
         flops=both(*flops),
         memory=_ratio(train.memory_bytes, infer.memory_bytes) if is_same_memory else None,
         energy=energy if train.energy_scope == infer.energy_scope else None,
@@ -263,13 +280,8 @@ def gap_document(result: GapResult, *, commands: Sequence[str]) -> dict[str, obj
             }
             for demand, plan in result.trainings
         ],
-        "shares": [
-            {
-                **_which(demand),
-                **_picked(need, "for_rate", "for_latency", "needed", "because", "is_p90"),
-            }
-            for demand, need in result.shares
-        ],
+        "served": [_served(one) for one in result.served],
+        "not_served": list(result.unserved),
         "num_other_layouts": result.num_wide,
         "missing": [
             {
@@ -280,6 +292,23 @@ def gap_document(result: GapResult, *, commands: Sequence[str]) -> dict[str, obj
             }
             for missing, command in zip(result.missing, commands, strict=True)
         ],
+    }
+
+
+def _served(one: Served) -> dict[str, object]:
+    middle, *ends = one.sojourns
+    return {
+        **_which(one.demand),
+        "load": one.load.amount,
+        "load_per_s": one.load.items_per_s,
+        "basis": one.times.basis,
+        "no_interval": one.times.no_interval or None,
+        **_picked(one, "used_frac", "usable_frac", "share", "carries_per_s", "device_s_per_item"),
+        "done_s": middle and vars(middle),
+        "done_ends_s": [end and vars(end) for end in ends],
+        "mean_waits_by_formula_s": one.mean_waits_s,
+        "devices": one.devices[0],
+        "devices_range": one.devices[1:],
     }
 
 

@@ -13,6 +13,7 @@ from statistics import median
 from bench.analysis.projection.roofs import NARROWER_DTYPE, Roofs, Unknown, band
 from bench.analysis.trials.configuration import Trials, gather, grouped, number, time_per_item_s
 from bench.analysis.trials.log_estimate import LogEstimate, exact
+from bench.analysis.trials.service_times import ServiceTimes, Steps, service_times
 from bench.core.errors import UsageError, one_of
 from bench.core.nouns import DTYPE_BYTES, DTYPES
 from bench.hardware.chips import chip
@@ -66,6 +67,8 @@ class Start:
     num_parameters: float | None
     memory_bytes: float | None
     """Peak of one step: measured on the device, else estimated."""
+    times: ServiceTimes | None = None
+    """Of each step: what a queue is made of."""
     limited: tuple[tuple[str, LogEstimate], ...] = ()
     """What was granted of the same device (`this device with 72 SMs`), and items per second there.
 
@@ -115,7 +118,10 @@ def in_dtype(found: Sequence[Start], dtype: str) -> list[Start]:
 
 
 def measured_of(
-    rows: Sequence[Row], *, profiles: Mapping[tuple[str, str, str], StoredProfile]
+    rows: Sequence[Row],
+    *,
+    profiles: Mapping[tuple[str, str, str], StoredProfile],
+    steps: Steps | None = None,
 ) -> tuple[list[Start], list[Unknown]]:
     """Gather usable rows into configurations; `profiles` by (run_id, config_hash, device label).
 
@@ -137,7 +143,7 @@ def measured_of(
         if isinstance(start, Unknown):
             left_out.append(start)
         else:
-            found.append(start)
+            found.append(replace(start, times=service_times(trials, steps=steps or {})))
             limited.pop(terms, None)
     for trials in (one for alone in limited.values() for one in alone):
         left_out.append(_unknown(trials, f"measured on {trials.text('chip_limit')}: {_ALONE}"))

@@ -81,6 +81,7 @@ def sizing_document(
     return {
         "kind": "projected",
         "target": vars(target),
+        "waiting_basis": start.times.basis if target.limit_s and start.times else None,
         "from": _start(start),
         "choices": [
             {

@@ -1,9 +1,10 @@
 """How many of which chips would meet a target.
 
-A target is a time for one item (`imaging-infer < 30s`), a rate (`llm-train 1e9 tokens/day`), or
-items or optimizer steps and when they must be done (`imaging-train 250000 steps in 7 days`). More
-chips serve more items; they do not make one item faster, so a time is met by one chip or not at
-all. Training spends part of what chips are added for on the link. Prices and queues are left out;
+A target is a time for one item (`imaging-infer < 30s`), a rate (`llm-train 1e9 tokens/day`), both
+(`imaging-infer 800 volumes/day < 10min`, p95 or another percentile, where items wait for one
+another), or items or optimizer steps and when they must be done (`imaging-train 250000 steps in 7
+days`). More chips serve more items; they do not make one item faster, so a time is met by one chip
+or not at all. Training spends part of what chips are added for on the link. Prices are left out;
 watts are nominal.
 """
 
@@ -18,7 +19,8 @@ from bench.analysis.projection.projected import Projected, project
 from bench.analysis.projection.roofs import SUBSTITUTES, Unknown
 from bench.core.errors import UsageError
 from bench.core.nouns import Chip
-from bench.core.units import PERIOD_S, parse_duration_s, plural
+from bench.core.traffic import Traffic, fewest_servers
+from bench.core.units import PERIOD_S, parse_duration_s, parse_percentile, plural
 from bench.hardware.costs.cost import CostModel, model_of
 from bench.hardware.links.presets import link, load_links
 from bench.hardware.links.topology import USUAL_NODE, Topology, in_nodes, usual_node
@@ -28,9 +30,12 @@ MOST_DEVICES = 4096
 _WITHIN = re.compile(r"\s*([\w.-]+)\s*<\s*(\S.*)")
 _RATE = re.compile(
     r"\s*([\w.-]+)\s+((?:[0-9]+\.?|\.[0-9])[0-9]*(?:[eE]\+?[0-9]+)?)\s*([A-Za-z]+)"
-    r"(?:\s*/\s*([A-Za-z]+)|\s+in\s+(\S.*?))\s*"
+    r"(?:\s*/\s*([A-Za-z]+)(?:\s*<\s*(\S.*?)(?:\s+at\s+(\S+))?)?|\s+in\s+(\S.*?))\s*"
 )
-EXAMPLES = "'imaging-infer < 30s', 'llm-train 1e9 tokens/day' or 'llm-train 5000 steps in 7 days'"
+EXAMPLES = (
+    "'imaging-infer < 30s', 'llm-train 1e9 tokens/day', 'imaging-infer 800 volumes/day < 10min at "
+    "p95' or 'llm-train 5000 steps in 7 days'"
+)
 STEPS = ("step", "steps")
 
 
@@ -46,6 +51,10 @@ class Target:
     """What the user called an item."""
     num_items: float | None = None
     """Items, or steps, in all, where they must be done in a time."""
+    limit_s: float | None = None
+    """Of a rate: time from an item's coming to its result."""
+    at_frac: float = 0.95
+    """Part of the items that the limit is for."""
     asked: str = ""
     """The target as it was given: 'within 30s', 'at 1e9 tokens/day', 'with 5 steps in 7 days'."""
     per: str = "s"
@@ -80,7 +89,8 @@ def parse_target(text: str) -> Target:
         )
     if not 0.0 < float(rate[2]) < 1e30:
         raise UsageError(f"--size-for {text[:80]!r}: {rate[2]!r} is no number over 0")
-    num, unit, per = float(rate[2]), rate[3].lower(), rate[5] or rate[4].lower()
+    num, unit, per = float(rate[2]), rate[3].lower(), rate[7] or rate[4].lower()
+    limit, at = rate[5], rate[6] or "p95"
     period_s = PERIOD_S.get(per) if rate[4] else None
     period_s = period_s or parse_duration_s(per, what="--size-for", is_over_0=True)
     return Target(
@@ -88,7 +98,10 @@ def parse_target(text: str) -> Target:
         items_per_s=num / period_s,
         unit=unit,
         num_items=None if rate[4] else num,
-        asked=f"at {rate[2]} {unit}/{per}" if rate[4] else f"with {rate[2]} {unit} in {per}",
+        limit_s=parse_duration_s(limit, what="--size-for", is_over_0=True) if limit else None,
+        at_frac=parse_percentile(at, what="--size-for"),
+        asked=(f"at {rate[2]} {unit}/{per}" if rate[4] else f"with {rate[2]} {unit} in {per}")
+        + (f", {at} within {limit}" if limit else ""),
         per=per,
     )
 
@@ -113,6 +126,8 @@ def start_for(target: Target, found: Sequence[Start]) -> Start:
         raise UsageError(
             f"--size-for: an item of {best.workload} is a {best.items_unit}, not one of {unit}"
         )
+    if target.limit_s is not None and best.is_training:
+        raise UsageError(f"--size-for: nobody waits for items of {best.workload}: leave '<' out")
     return best
 
 
@@ -168,6 +183,8 @@ def _choice(target: Target, measured: Start, chip: Chip, *, link: str | None) ->
             return Unknown(chip=chip.id, reason="a step takes longer, even at the fast end")
         return _chosen(one, devices=(1, 1, 1) if one.time_s.high <= target.item_s else None)
     assert target.items_per_s is not None
+    if target.limit_s is not None:
+        return _held(target, one)
     model = _model(one, link=link, devices=MOST_DEVICES)
     counts = device_counts(None if model is None else model.topology, most=MOST_DEVICES)
     fast, middle, slow = (
@@ -179,6 +196,23 @@ def _choice(target: Target, measured: Start, chip: Chip, *, link: str | None) ->
         over = f" over {link}" if link and most < MOST_DEVICES else ""
         return Unknown(chip=chip.id, reason=f"not met by {most} of them in the middle{over}")
     several = _with(one, devices=middle, link=link, is_explained=True)
+    return _chosen(several, devices=None if slow is None else (fast or middle, middle, slow))
+
+
+def _held(target: Target, one: Projected) -> Choice | Unknown:
+    """How many hold the limit when items wait, with services that spread as the start's do."""
+    start = one.measured
+    assert start.times is not None and target.items_per_s is not None, "as start_for has seen"
+    kind, limit_s = start.times.kind, target.limit_s or math.inf
+    traffic = Traffic(kinds=(kind,), at=target.at_frac, limit=limit_s)
+    rate = target.items_per_s / (start.items_per_step * one.batch / start.batch)
+    ends = (one.time_s.low, one.time_s.mid, one.time_s.high)
+    fast, middle, slow = (
+        fewest_servers(traffic, rate=rate, slower=end_s / kind.mean) for end_s in ends
+    )
+    if middle is None:
+        return Unknown(chip=one.chip.id, reason="no number of them holds it in the middle")
+    several = _with(one, devices=middle, link=None, is_explained=True)
     return _chosen(several, devices=None if slow is None else (fast or middle, middle, slow))
 
 

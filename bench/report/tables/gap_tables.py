@@ -6,14 +6,15 @@ settings of the same table differ. The mode is a badge, and says the link.
 
 from collections.abc import Iterable, Sequence
 
-from bench.analysis.gap.demand import Demand, Share, Training
+from bench.analysis.gap.demand import Demand, Training
 from bench.analysis.gap.gap_result import DeviceGap, Gap, GapResult, Missing
 from bench.analysis.trials.titles import differing
-from bench.core.units import PERIOD_S, in_unit_of, plural
+from bench.core.units import in_unit_of, plural
 from bench.report.tables import cells
 from bench.report.tables.cells import AnyCell
 from bench.report.tables.grid import Grid
 from bench.report.tables.run_table import data_lines
+from bench.report.tables.served_table import served_grid
 
 _ALWAYS = ("size", "dtype", "compile", "compile_mode",
            "device_count", "parallel", "layout", "mitigation")  # fmt: skip
@@ -45,9 +46,14 @@ def pair_of(gap: Gap) -> str:
     return f"{gap.train.name}/{gap.infer.trials.phase}"
 
 
-def gap_grid(gaps: Sequence[Gap]) -> Grid:
-    """Training over inference: time, FLOPs, memory, energy, utilisation."""
+def gap_grid(gaps: Sequence[Gap], *, limit: str = "") -> Grid:
+    """Training over inference: time, FLOPs, memory, energy, utilisation.
+
+    With a limit ('p95 10min') also time where inference may use only a part of a device.
+    """
     shown = apart(gap.train for gap in gaps)
+    at_limit = f"time at {limit}"
+    notes = [f"{at_limit}: inference's time over the part of a device that may be used there"]
     return Grid.of(
         gaps,
         {
@@ -55,6 +61,7 @@ def gap_grid(gaps: Sequence[Gap]) -> Grid:
             "device": lambda gap: gap.train.device,
             "per": lambda gap: gap.unit or "",
             "time": lambda gap: cells.ratio(gap.time),
+            at_limit: lambda gap: cells.ratio(gap.time_at_limit),
             "FLOPs": lambda gap: cells.ratio(gap.flops),
             "memory": lambda gap: cells.ratio(gap.memory),
             "energy": lambda gap: cells.ratio(gap.energy),
@@ -62,9 +69,9 @@ def gap_grid(gaps: Sequence[Gap]) -> Grid:
             "trials": lambda gap: f"{gap.train.num_trials}, {gap.infer.num_trials}",
         },
         title="Training over inference [95 %]",
-        notes=_gap_notes(gaps),
+        notes=[*(notes if limit else []), *_gap_notes(gaps)],
         names=("device",),
-        spare=("per", "trials", "FLOPs"),
+        spare=("per", "trials", "FLOPs", *(["utilisation"] if limit else [])),
     )
 
 
@@ -129,7 +136,7 @@ def demand_grid(found: Sequence[Demand]) -> Grid:
         title="Each phase by itself [95 %]",
         notes=[*_kinds(found), *data_lines(demand.trials for demand in found)],
         names=("device",),
-        spare=("items/day", "ridge", "utilisation", "energy/item", "work/item"),
+        spare=("items/day", "ridge", "utilisation", "energy/item", "work/item", "FLOP/byte"),
     )
 
 
@@ -192,49 +199,19 @@ def training_grid(found: Sequence[tuple[Demand, Training]], *, within: str | Non
     )
 
 
-def share_grid(found: Sequence[tuple[Demand, Share]], *, load: str, latency: str | None) -> Grid:
-    """Part of the device that a stated inference load needs."""
-    shown = apart(demand for demand, _ in found)
-    period = load.rpartition("/")[2].strip().lower()
-    period_s = PERIOD_S.get(period, 1.0)
-    notes = ["a slice of a device is taken to be as much slower as it is smaller"]
-    if any(need.for_latency is not None and not need.is_p90 for _, need in found):
-        notes.append("latency is a median where too few steps were measured for a 90th percentile")
-    return Grid.of(
-        found,
-        {
-            "inference": lambda one: title(one[0], shown=shown),
-            "device": lambda one: one[0].device,
-            "whole device": lambda one: cells.figure(
-                one[0].throughput_per_s,
-                cells.of(f"{one[0].items_unit}/{period}", period_s=period_s),
-            ),
-            "for the rate": lambda one: cells.figure(one[1].for_rate, _devices),
-            "for the latency": lambda one: cells.quantity(one[1].for_latency, _devices),
-            "share needed": lambda one: cells.quantity(one[1].needed, _devices),
-            "because": lambda one: one[1].because,
-        },
-        title=f"Share of one device for {f'{load} within {latency}' if latency else load}",
-        notes=notes,
-        names=("device",),
-    )
-
-
-def _devices(value: float) -> tuple[float, str]:
-    return (0.01, "%") if value <= 1.0 else (1.0, "devices")
-
-
-def grids(
-    result: GapResult, *, load: str = "", latency: str | None = None, within: str | None = None
-) -> list[Grid]:
-    """Every table that has a row."""
+def grids(result: GapResult, *, within: str | None = None) -> list[Grid]:
+    """Every table that has a row; the one that was asked for first."""
+    wanted = result.wanted
+    limit = f"{wanted.at} {wanted.latency}" if wanted and wanted.latency else ""
     found = [
-        gap_grid(result.gaps),
+        gap_grid(result.gaps, limit=limit),
         demand_grid(result.demands),
         device_grid(result.device_gaps),
         training_grid(result.trainings, within=within),
-        share_grid(result.shares, load=load, latency=latency),
     ]
+    if wanted:
+        shown = (*_ALWAYS, *apart(one.demand for one in result.served))
+        found.insert(0, served_grid(result.served, wanted=wanted, shown=shown))
     return [grid for grid in found if grid.rows]
 
 

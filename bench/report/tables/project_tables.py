@@ -16,6 +16,7 @@ from bench.hardware.query import VERDICT_WORDS
 from bench.report.tables import cells
 from bench.report.tables.cells import AnyCell, Cell
 from bench.report.tables.grid import Grid
+from bench.report.tables.served_table import OWN_TIME
 
 TARGETS = "targets: median error at most 15 %, at least 75 % inside, median width at most x1.8"
 _MEANT = "projected figures are middles with an interval that is meant to hold four times in five"
@@ -140,13 +141,24 @@ def size_grid(
         title=f"Projected: what would meet {' '.join(filter(None, asked))}, from {start.device}",
         notes=(
             *([f"{lead}: {', '.join(names)}"] if names else []),
-            *([step] if target.unit in STEPS else []),
+            *([step] if target.unit in STEPS or target.limit_s else []),
+            *(_waiting_lines(start, rate=rate) if target.limit_s else []),
             *filter(None, [start.recast]),
             f"sorted {by_dtype}by devices in the middle of the interval, then nominal watts",
             *undecided(choices),
         ),
         spare=("nominal power",),
     )
+
+
+def _waiting_lines(start: Start, *, rate: str) -> list[str]:
+    """What a number of devices rests on where items wait for one another."""
+    assert start.times is not None
+    return [
+        f"{start.times.basis}; {OWN_TIME}",
+        f"items come at random, first come first; services spread as on {start.device}",
+        f"{rate}: in full use, when the limit holds no more",
+    ]
 
 
 def _asked_for(target: Target) -> tuple[Callable[[Choice], Estimate], cells.Scale]:

@@ -1,0 +1,284 @@
+"""How many requests may come before too many wait too long, from service times that were measured.
+
+Requests come at random, each by itself (Poisson). Measured services are drawn anew, replayed
+through a queue, and the rate is halved in until the limit just holds; drawing other services and
+other arrivals gives the interval. Live runs would take a hundred thousand requests for as much.
+Left out: arrivals in bursts, and whatever a server adds to the service itself.
+
+All times are in one unit, rates per that unit, and quantiles are fractions: 0.95, not 95.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from statistics import variance
+from typing import TYPE_CHECKING
+
+from bench.core.queueing import sojourn_times
+from bench.core.statistics import autocorrelation_time
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from bench.core.queueing import Floats
+
+NUM_ARRIVALS = 50_000
+"""Of one replay; several servers are replayed request by request, with a fifth of that."""
+NUM_SEEDS = 8
+NUM_RESAMPLES = 24
+_HALVINGS = 12
+FEWEST, FEWEST_UNEVEN, UNEVEN_CV = 200, 2_000, 0.7
+"""Independent services that an interval takes, where they spread so much and where more."""
+MOST_SERVERS = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestKind:
+    """Requests of one kind: what each takes, and their part of all that come."""
+
+    services: tuple[tuple[float, ...], ...]
+    """Service times of each trial, in order."""
+    weight: float = 1.0
+    is_measured: bool = True
+    """Else they are quantiles of an assumed law."""
+
+    @property
+    def num(self) -> int:
+        """Services that are known."""
+        return sum(map(len, self.services))
+
+    @cached_property
+    def mean(self) -> float:
+        """Mean service."""
+        return math.fsum(map(math.fsum, self.services)) / self.num
+
+    @cached_property
+    def cv2(self) -> float:
+        """Variance over the squared mean."""
+        squares = ((one / self.mean) ** 2 for series in self.services for one in series)
+        return max(0.0, math.fsum(squares) / self.num - 1.0)
+
+    @cached_property
+    def num_independent(self) -> float:
+        """Independent services that they are worth: slow ones may follow one another."""
+        return sum(len(series) / autocorrelation_time(series) for series in self.services)
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether an interval can be drawn from so many."""
+        fewest = FEWEST_UNEVEN if self.cv2 > UNEVEN_CV**2 else FEWEST
+        return self.is_measured and self.num_independent >= fewest
+
+    @property
+    def block(self) -> int:
+        """Services that are drawn together, so that slow ones still follow one another."""
+        time = self.num / self.num_independent
+        is_independent = not self.is_measured or time < 1.5
+        return 1 if is_independent else min(math.ceil(3.0 * time), max(1, self.num // 10))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """What comes, what serves it, and how soon it must be done."""
+
+    kinds: tuple[RequestKind, ...]
+    servers: int = 1
+    at: float = 0.95
+    """Part of the requests of each kind that must be done within the limit."""
+    limit: float = math.inf
+    urgent_share: float = 0.0
+    """Part of each kind that goes before the others."""
+    urgent_limit: float = math.inf
+
+    @property
+    def weights(self) -> list[float]:
+        """Part of all requests that is of each kind."""
+        whole = sum(one.weight for one in self.kinds)
+        return [one.weight / whole for one in self.kinds]
+
+    @property
+    def mean(self) -> float:
+        """Mean service over all kinds."""
+        return sum(w * one.mean for w, one in zip(self.weights, self.kinds, strict=True))
+
+    @property
+    def cv2(self) -> float:
+        """Variance of the service over all kinds, over its squared mean."""
+        pairs = zip(self.weights, self.kinds, strict=True)
+        return sum(w * one.mean**2 * (1.0 + one.cv2) for w, one in pairs) / self.mean**2 - 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capacity:
+    """Largest rate at which every limit holds; 0 where a service alone takes too long."""
+
+    rate: float
+    utilisation: float
+    """Part of the servers' time that is then used."""
+    parts: tuple[tuple[float, float], ...] = ()
+    """(squared error of the rate's logarithm, degrees of freedom) of arrivals and of services; none
+    where there are too few services to know."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sojourns:
+    """How soon requests of one kind are done, waiting and service together."""
+
+    half: float
+    """Half of those that are not urgent."""
+    most: float
+    """The part of them that the traffic's limit is for."""
+    urgent_most: float | None
+    """The same part of the urgent ones."""
+
+
+class ReplayedTraffic:
+    """Traffic as a series of requests; a seed gives the same requests at every rate."""
+
+    def __init__(self, traffic: Traffic, *, seed: int, resample: int | None = None) -> None:
+        import numpy as np
+
+        random = np.random.default_rng(seed)
+        again = None if resample is None else np.random.default_rng((seed, resample))
+        num = NUM_ARRIVALS if traffic.servers == 1 else NUM_ARRIVALS // 5
+        num = max(num, 20 * traffic.servers)
+        self.traffic = traffic
+        self.kinds = random.choice(len(traffic.kinds), size=num, p=traffic.weights)
+        self.is_urgent = random.random(num) < traffic.urgent_share
+        self._arrivals = np.cumsum(random.exponential(size=num))
+        self._services = np.empty(num)
+        for place, kind in enumerate(traffic.kinds):
+            mine = np.flatnonzero(self.kinds == place)
+            self._services[mine] = _drawn(kind, len(mine), random=random, again=again)
+        self._limits = np.where(self.is_urgent, traffic.urgent_limit, traffic.limit)
+        self._cells = 2 * self.kinds + self.is_urgent
+        self._may_be_late = (1.0 - traffic.at) * np.bincount(self._cells)
+
+    def sojourns(self, rate: float, *, slower: float = 1.0) -> Floats:
+        """Time from arrival to end of each request, if every service took so many times as long."""
+        return sojourn_times(
+            self._arrivals / rate,
+            self._services * slower,
+            servers=self.traffic.servers,
+            is_urgent=self.is_urgent,
+        )
+
+    def holds(self, rate: float, *, slower: float = 1.0) -> bool:
+        """Whether enough requests of every kind and class are done in time."""
+        return self._are_in_time(self.sojourns(rate, slower=slower))
+
+    def are_short_enough(self, *, slower: float = 1.0) -> bool:
+        """Whether requests that never wait are in time."""
+        return self._are_in_time(self._services * slower)
+
+    def _are_in_time(self, times: Floats) -> bool:
+        import numpy as np
+
+        late = np.bincount(self._cells[times > self._limits], minlength=len(self._may_be_late))
+        return bool((late <= self._may_be_late).all())
+
+    def capacity(self) -> float:
+        """Largest rate that holds, by halving; 0 where requests that never wait are late."""
+        if not self.are_short_enough():
+            return 0.0
+        low, high = 0.0, self.traffic.servers / self.traffic.mean
+        for _ in range(_HALVINGS):
+            middle = 0.5 * (low + high)
+            low, high = (middle, high) if self.holds(middle) else (low, middle)
+        return 0.5 * (low + high)
+
+
+def _drawn(
+    kind: RequestKind, num: int, *, random: np.random.Generator, again: np.random.Generator | None
+) -> Floats:
+    """So many services of a kind; `again` first draws as many anew as were measured."""
+    import numpy as np
+
+    def drawn(pool: Floats, size: int, source: np.random.Generator) -> Floats:
+        starts = source.integers(len(pool), size=-(-size // kind.block))
+        places = (starts[:, None] + np.arange(kind.block)).ravel()[:size]
+        return pool.take(places, mode="wrap")
+
+    pool = np.concatenate([np.asarray(series) for series in kind.services])
+    if again is not None:
+        pool = drawn(pool, len(pool), again)
+    if kind.block == 1:  # by size, so that one draw is alike in all resamples
+        pool.sort()
+    return drawn(pool, num, random)
+
+
+@lru_cache(maxsize=4)
+def _replays(traffic: Traffic, *, seed: int) -> tuple[ReplayedTraffic, ...]:
+    return tuple(ReplayedTraffic(traffic, seed=seed + index) for index in range(NUM_SEEDS))
+
+
+def capacity(traffic: Traffic, *, seed: int = 0) -> Capacity:
+    """Largest rate at which every limit holds, from several series of arrivals.
+
+    Its error is that of the arrivals, and that of the services, by drawing as many anew.
+    """
+    rates = [one.capacity() for one in _replays(traffic, seed=seed)]
+    rate = math.fsum(rates) / NUM_SEEDS
+    found = Capacity(rate=rate, utilisation=rate * traffic.mean / traffic.servers)
+    if min(rates) <= 0.0 or not all(kind.has_enough for kind in traffic.kinds):
+        return found
+    changes = []
+    for index in range(NUM_RESAMPLES):
+        place = index % NUM_SEEDS
+        again = ReplayedTraffic(traffic, seed=seed + place, resample=index).capacity()
+        changes.append(again / rates[place])
+    if min(changes) <= 0.0:
+        return found
+    arrivals = _variance_of_logs(rates) / NUM_SEEDS, NUM_SEEDS - 1.0
+    return replace(found, parts=(arrivals, (_variance_of_logs(changes), NUM_RESAMPLES - 1.0)))
+
+
+def _variance_of_logs(values: Sequence[float]) -> float:
+    return variance([math.log(value) for value in values])
+
+
+def sojourn_quantiles(
+    traffic: Traffic, *, rate: float, slower: float = 1.0, seed: int = 0
+) -> list[Sojourns] | None:
+    """How soon requests of each kind are done; None where more comes than can be served."""
+    import numpy as np
+
+    if rate * traffic.mean * slower >= traffic.servers:
+        return None
+    replays = _replays(traffic, seed=seed)
+    times = np.concatenate([one.sojourns(rate, slower=slower) for one in replays])
+    kinds = np.concatenate([one.kinds for one in replays])
+    is_urgent = np.concatenate([one.is_urgent for one in replays])
+
+    def of_kind(place: int) -> Sojourns:
+        routine = times[(kinds == place) & ~is_urgent]
+        urgent = times[(kinds == place) & is_urgent]
+        half, most = np.quantile(routine, (0.5, traffic.at))
+        urgent_most = float(np.quantile(urgent, traffic.at)) if len(urgent) else None
+        return Sojourns(half=float(half), most=float(most), urgent_most=urgent_most)
+
+    return [of_kind(place) for place in range(len(traffic.kinds))]
+
+
+def fewest_servers(
+    traffic: Traffic, *, rate: float, slower: float = 1.0, seed: int = 0
+) -> int | None:
+    """Fewest servers that hold every limit at this rate; None where no number does."""
+    if not _replays(traffic, seed=seed)[0].are_short_enough(slower=slower):
+        return None
+
+    def hold(servers: int) -> bool:
+        several = replace(traffic, servers=servers)
+        held = (one.holds(rate, slower=slower) for one in _replays(several, seed=seed))
+        return 2 * sum(held) >= NUM_SEEDS
+
+    least, step = math.floor(rate * traffic.mean * slower) + 1, 1
+    while least + step <= MOST_SERVERS + 1 and not hold(least + step - 1):
+        step *= 2
+    if least + step > MOST_SERVERS + 1:
+        return None
+    return bisect_left(range(least + step), True, lo=least + step // 2, key=hold)

@@ -20,6 +20,7 @@ def test_a_program_finds_all_that_a_rank_asks_torch_for(wrap: Wrap) -> None:
     assert (row["parallel"], row["device_count"], row["overlap"]) == ("ddp", 8, "yes")
 
 
+@pytest.mark.slow
 def test_torchrun_starts_one_rank(wrap: Wrap) -> None:
     torchrun = ["torchrun", "--nnodes", "2", "--nproc-per-node", "4", "--master-addr", "10.0.0.1"]
     command = [*torchrun, "spread.py", "ddp"]
@@ -42,6 +43,7 @@ def test_a_program_without_a_group_is_no_rank(wrap: Wrap) -> None:
     assert "the program trains without a process group: it is no rank of 8" in ran.error
 
 
+@pytest.mark.slow
 def test_one_device_of_a_sweep_has_no_link(wrap: Wrap) -> None:
     flags = ["--devices", "1,8", "--link", "10gbe,100gbe", "--mode", "simulated"]
     ran = wrap(*flags, command=["python", "spread.py", "late"])

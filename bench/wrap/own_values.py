@@ -6,7 +6,7 @@
 - A broadcast from another rank leaves the tensor as it is; objects (`broadcast_object_list`,
   `scatter_object_list`, `recv_object_list`) stay those in the list. Their own size is sent.
 - A tensor received from another rank, or scattered by it, is zero.
-- A distributed checkpoint holds this rank's shards alone.
+- A distributed checkpoint holds this rank's shards alone, and all that ranks have alike.
 
 That spoils metrics (losses, accuracies, norms of gradients, what is gathered to be printed), and
 not times: the same bytes go at the same moments. A program whose course depends on what differs
@@ -144,7 +144,7 @@ def _note_join(note: Note, module: ModuleType) -> None:
 
 
 def _accept_shards(module: Any) -> None:
-    validate = module._validate_global_plan
+    validate, share_out = module._validate_global_plan, module.dedup_save_plans
 
     @functools.wraps(validate)
     def accepted(*args: Any) -> Any:
@@ -152,6 +152,8 @@ def _accept_shards(module: Any) -> None:
         return True if isinstance(validate(*args), bool) else []
 
     module._validate_global_plan = accepted
+    # What all ranks have alike is this one's to write: the others write nothing.
+    module.dedup_save_plans = lambda plans, *_: share_out(plans, True)
 
 
 # What would hang ----------------------------------------------------------------------------------

@@ -18,13 +18,19 @@ def strategy_in_use(parameters: Iterable[torch.Tensor]) -> Strategy | None:
     """Return what is used of torch's own strategies, the one that cuts most; None for none."""
     fsdp: Any = sys.modules.get("torch.distributed.fsdp")
     sharded = () if fsdp is None else (fsdp.FSDPModule, fsdp.FullyShardedDataParallel)
-    kinds = {type(one) for one in gc.get_objects()}
+    trained = {id(one): one for one in parameters}
+    kinds = {
+        type(module)
+        for module in gc.get_objects()
+        if issubclass(type(module), (*sharded, DistributedDataParallel))
+        and any(id(one) in trained for one in module.parameters())
+    }
     if any(issubclass(kind, sharded) for kind in kinds):
         return "fsdp"
     tensor: Any = sys.modules.get("torch.distributed.tensor")
-    if tensor is not None and any(isinstance(one, tensor.DTensor) for one in parameters):
+    if tensor is not None and any(isinstance(one, tensor.DTensor) for one in trained.values()):
         return "tp"
-    return "ddp" if any(issubclass(kind, DistributedDataParallel) for kind in kinds) else None
+    return "ddp" if kinds else None
 
 
 def overlap_of(layout: Layout, *, in_use: Strategy | None, is_cpu: bool) -> str:

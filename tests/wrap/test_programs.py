@@ -243,7 +243,7 @@ def test_a_discriminators_five_updates_are_one_step(wrap: Wrap) -> None:
     five = Program(words=[], batch=160, flops_per_item=gan_flops(5) / 160, columns=columns)
     row = check(ran, five)
     assert ran.output.count("update\n") == num_updates(Program(words=[], num_before=2), row)
-    assert "160 samples a step, first dimension of batch[0]" in ran.output
+    assert "160 samples, the first dimension of batch[0]" in ran.output
 
 
 def test_an_evaluation_and_a_checkpoint_stay_out_of_the_steps(wrap: Wrap) -> None:

@@ -235,7 +235,7 @@ def _notes(request: WrapRequest, facts: ScriptFacts) -> list[str]:
         step += f" after {facts.grad_accum} backward passes"
     items = "steps are counted, since no loader yields batches (--items-per-step)"
     if per_step := request.items_per_step or facts.items_per_step:
-        said = "as given" if request.items_per_step else "the first dimension of its batches"
+        said = "as given" if request.items_per_step else f"the first dimension of {facts.items_of}"
         items = f"{counted(per_step, 'sample')}, {said}"
     notes = [f"a step of {request.program} is {step}; {items}"]
     if facts.uncounted:

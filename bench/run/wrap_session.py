@@ -23,7 +23,9 @@ def look_at(request: WrapRequest) -> ScriptFacts:
     """Run the program's first steps; `MeasurementError` says what became of it instead."""
     run = request.run
     layout, devices = Layout(), max(run.devices, default=1)
-    if devices > 1:
+    if request.is_throttled:  # of as many ranks as there are
+        layout = Layout(mode="throttled", link=run.links[0], contention="none")
+    elif devices > 1:
         link = run.links[0]
         layout = Layout(mode="simulated", data=devices, link=link, contention="none")
     config = Config(
@@ -42,7 +44,7 @@ def look_at(request: WrapRequest) -> ScriptFacts:
         workers=None,
         seed=run.seed,
         layout=layout,
-        script=Script(step=request.step, is_rank=bool(run.links)),
+        script=Script(step=request.step, is_rank=bool(run.links) and not request.is_throttled),
     )
     asked = TrialRequest(
         config=config,

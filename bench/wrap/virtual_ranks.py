@@ -121,7 +121,7 @@ class VirtualRanks:
         if self.is_awaited:
             self.link = link
         self.is_started = True
-        _name_backend(dist.group.WORLD, asked.get("backend") or "undefined")
+        name_backend(dist.group.WORLD, asked.get("backend") or "undefined")
         refuse_missing_keys()
 
     def _device_for(self, backend: str | None) -> torch.device:
@@ -158,11 +158,11 @@ class VirtualRanks:
         more.pop("backend_options", None)  # of the backend that it asked for
         made = original(size, rank, ranks, EMULATED, *others, **more)
         if isinstance(made[0], dist.ProcessGroup):
-            _name_backend(made[0], backend)
+            name_backend(made[0], backend)
         return made
 
 
-def _name_backend(group: Any, name: str) -> None:
+def name_backend(group: Any, name: str) -> None:
     """Have torch answer `get_backend` with what was asked for: programs decide by it.
 
     Where torch has no NCCL, a program that names it runs on a CPU, as with gloo.

@@ -24,10 +24,11 @@ import torch.distributed as dist
 
 from bench.core.errors import BenchError
 from bench.core.nouns import Script
-from bench.measure.asking import failure_of
+from bench.measure.asking import failure_of, leave
 from bench.measure.engine.engine import Stepping, StepsEndedError
 from bench.measure.messages import Failure, Messages, TrialRequest, decode
 from bench.wrap.common_end import CommonEnd
+from bench.wrap.held_back_ranks import HeldBackRanks
 from bench.wrap.steps.happened import Usual
 from bench.wrap.steps.happenings import Happenings
 from bench.wrap.steps.marks import Marks
@@ -52,13 +53,17 @@ class Watch:
         self.messages = Messages(os.open(folder / PIPE, os.O_WRONLY))
         self.messages.stage("import")
         self.happenings = Happenings()
-        self.ranks = VirtualRanks(self.request.config, runs=self._run_rank)
+        config = self.request.config
+        kind = HeldBackRanks if config.layout.mode == "throttled" else VirtualRanks
+        self.ranks = kind(config, runs=self._run_rank)
         self._is_claimed: bool | None = None
         self._loop: Stepping[None] | None = None
         self._is_over = False
         self.usual = Usual()
         self.num_steps = 0
         self._error: BaseException | None = None
+        self._leaving: SystemExit | None = None
+        """What ends one of several real ranks: with it its frames are kept, and what they hold."""
         self.counter: OperatorCounter | None = None
         """Of the step that is counted now."""
         if self.request.is_look:
@@ -73,6 +78,7 @@ class Watch:
         )
         hook = sys.excepthook
         sys.excepthook = lambda *error: self._note_error(hook, *error)
+        atexit.register(self._skip_teardown)  # called last
         atexit.register(self._program_ended)
         if multiprocessing.parent_process() is not None:  # whose children run no atexit handlers
             util.Finalize(None, self._program_ended, exitpriority=0)
@@ -140,10 +146,17 @@ class Watch:
     def _leave(self) -> None:
         """End this process as politely as Python can: `finally` and atexit handlers run."""
         if threading.current_thread() is threading.main_thread():
-            raise SystemExit(0)
+            leaving = SystemExit(0)
+            self._leaving = leaving if self.ranks.num_real > 1 else None
+            raise leaving
         import _thread
 
         _thread.interrupt_main()
+
+    def _skip_teardown(self) -> None:
+        """End a real rank here: to destroy a DDP waits for a thread that waits for Python."""
+        if self._leaving is not None:
+            leave(0)
 
     def _run_rank(self, rank: Callable[[], None]) -> None:
         """Do what a process does that the program started as its rank 0, perhaps forked."""

@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.netns.two_ranks import ADDRESSES, INTERFACE
+
 RATES_BITS_PER_S = (0.1e9, 0.2e9, 0.5e9, 1e9)
 WORKLOADS = ("imaging", "llm")
 BUCKETS_BYTES = (64 * 2**10, 256 * 2**10, 25 * 2**20)
@@ -36,7 +38,6 @@ LEAST_ALPHA_S = 1e-6
 BURST_BYTES = 8192
 """Of the bucket filter. A bucket fills again while ranks compute, and sends so much for nothing:
 with 64 kB a step over 0.1 Gb/s was 12 % shorter than the link allows, with 8 kB none."""
-ADDRESSES, INTERFACE = ("10.231.77.1", "10.231.77.2"), "gb0"
 
 
 def missing() -> str | None:
@@ -162,6 +163,12 @@ def fit_line(times_s: dict[int, float]) -> tuple[float, float]:
     return max(LEAST_ALPHA_S, float(twice_alpha_s) / 2), 1 / float(slope)
 
 
+def link_text(fitted: tuple[float, float]) -> str:
+    """Write a fitted (alpha seconds, bytes per second) as `--link` takes it."""
+    alpha_s, bytes_per_s = fitted
+    return f"bw={bytes_per_s / 1e6:.6f}MB/s,latency={alpha_s * 1e6:.3f}us"
+
+
 @dataclass(kw_only=True)
 class Point:
     """One rate, workload and bucket."""
@@ -215,14 +222,15 @@ class Experiment:
 
     def measure(self) -> Found:
         """Run the whole of it."""
-        self.links = {rate: self._fit_link(rate) for rate in RATES_BITS_PER_S}
+        self.links = {rate: self.fit_link(rate) for rate in RATES_BITS_PER_S}
         keys = itertools.product(RATES_BITS_PER_S, WORKLOADS, BUCKETS_BYTES)
         points = [self._point(key) for key in keys]
         path = "/proc/sys/net/ipv4/tcp_congestion_control"
         control = run("ip", "netns", "exec", self.pair.names[0], "cat", path).strip()
         return Found(points=points, links=self.links, congestion_control=control)
 
-    def _fit_link(self, rate: float) -> tuple[float, float]:
+    def fit_link(self, rate: float) -> tuple[float, float]:
+        """Return (alpha seconds, bytes per second) of the pair at this rate."""
         self.pair.shape(rate)
         found: dict[int, list[float]] = {size: [] for size in SIZES_BYTES}
         order: dict[str, Any] = {"do": "collectives", "mode": "real", "repeats": 9}
@@ -243,9 +251,7 @@ class Experiment:
         order: dict[str, Any] = {"do": "steps", "mode": mode, "workload": workload}
         order |= {"bucket_bytes": bucket_bytes, "warmup": 4, "steps": self.steps}
         if mode in ("emulated", "throttled"):
-            alpha_s, bytes_per_s = self.links[rate]
-            link = f"bw={bytes_per_s / 1e6:.6f}MB/s,latency={alpha_s * 1e6:.3f}us"
-            order |= {"link": link}
+            order |= {"link": link_text(self.links[rate])}
         answers = self.order(**order)
         step_s = [max(both) for both in zip(*(one["step_s"] for one in answers), strict=True)]
         return statistics.median(step_s), answers[0]["gradient_bytes"]

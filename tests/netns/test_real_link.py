@@ -1,7 +1,7 @@
 """Emulated and throttled steps against two real ranks over a link of known width.
 
-Takes minutes and needs root and tc: `pytest -m slow tests/netns -s`. With --write-document the
-tables go to results/validation/real-link.md.
+Takes a quarter of an hour and needs root, tc and a quiet machine: `pytest -m slow tests/netns -s`.
+With --write-document the tables go to results/validation/real-link.md.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import math
 import platform
+import statistics
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,9 @@ from tests.netns.experiment import (
     rank_processes,
     shaped_pair,
 )
+from tests.netns.wrapped_scripts import ScriptPoint, measure_scripts
 
+SCRIPT_ROUNDS = 3
 DOCUMENT = Path(__file__).resolve().parents[2] / "results" / "validation" / "real-link.md"
 COMMAND = "python -m pytest -m slow tests/netns -s --write-document"
 MODES = ("emulated", "throttled")
@@ -68,13 +71,40 @@ def summary(found: Found) -> list[str]:
     return lines
 
 
-def document(found: Found, *, date: str) -> str:
+def script_table(points: list[ScriptPoint]) -> list[str]:
+    """One row a program and rate, times in milliseconds."""
+    lines = [
+        "| program | link Gb/s | real ms | emulated ms | error | link ms | communication |",
+        "|---|---:|---:|---:|---:|---:|---|",
+    ]
+    for point in points:
+        lines.append(
+            f"| {point.script} | {point.bits_per_s / 1e9:g} | {point.step_s('real') * 1e3:.1f} "
+            f"| {point.step_s('emulated') * 1e3:.1f} | {point.error:+.1%} "
+            f"| {point.communication_s * 1e3:.1f} "
+            f"| {'dominates' if point.is_dominated else 'minor'} |"
+        )
+    return lines
+
+
+def errors_of_scripts(points: list[ScriptPoint]) -> dict[str, float]:
+    """Median absolute error, where communication dominates and elsewhere."""
+    found: dict[str, float] = {}
+    for name, is_dominated in (("communication dominates", True), ("elsewhere", False)):
+        errors = [abs(one.error) for one in points if one.is_dominated == is_dominated]
+        if errors:
+            found[name] = statistics.median(errors)
+    return found
+
+
+def document(found: Found, scripts: list[ScriptPoint], *, date: str) -> str:
     """Return the whole document in Markdown."""
     links = [
         f"- {rate / 1e9:g} Gb/s shaped: alpha {alpha_s * 1e6:.0f} us, "
         f"{bytes_per_s * 8 / 1e9:.3f} Gb/s reached"
         for rate, (alpha_s, bytes_per_s) in found.links.items()
     ]
+    wrapped = errors_of_scripts(scripts)
     return "\n".join(
         [
             "# Emulation against a real link",
@@ -103,6 +133,17 @@ def document(found: Found, *, date: str) -> str:
             "every step and emulated ones do not. A mode's error is against the real step of the",
             "same round, each a median of its steps; reported is the median over the rounds.",
             "",
+            "## Unmodified programs under `bench wrap`",
+            "",
+            "The programs of `tests/netns/programs`, each as two real ranks in the namespaces and",
+            "as one real rank of two emulated, a second one beside it for its load. Both steps are",
+            "those that `bench wrap` measures, in turns within each round; the link is the fitted",
+            "one. 'link' is the modelled time of a step's collectives.",
+            "",
+            *[f"- {name}: median absolute error {error:.1%}" for name, error in wrapped.items()],
+            "",
+            *script_table(scripts),
+            "",
         ]
     )
 
@@ -115,14 +156,15 @@ def test_a_line_is_fitted_from_collectives_alone() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(2400)
 def test_emulated_steps_take_as_long_as_real_ones(request: pytest.FixtureRequest) -> None:
     reason = missing()
     if reason is not None:
         pytest.skip(reason)
     with shaped_pair() as pair, rank_processes(pair) as order:
         found = Experiment(pair=pair, order=order, rounds=5, steps=8).measure()
-    text = document(found, date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"))
+        scripts = measure_scripts(pair, links=found.links, rounds=SCRIPT_ROUNDS)
+    text = document(found, scripts, date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"))
     print("\n" + text)
     if request.config.getoption("write_document", default=False):
         DOCUMENT.parent.mkdir(parents=True, exist_ok=True)
@@ -131,3 +173,8 @@ def test_emulated_steps_take_as_long_as_real_ones(request: pytest.FixtureRequest
         error = median_error(points, mode="emulated")
         assert error is not None
         assert error <= most, f"{most:.0%} at most"
+    limits = {"communication dominates": 0.05, "elsewhere": 0.10}
+    errors = errors_of_scripts(scripts)
+    assert errors.keys() == limits.keys()
+    for name, most in limits.items():
+        assert errors[name] <= most, f"programs: {most:.0%} at most where {name}"

@@ -64,8 +64,15 @@ class WrapRequest:
             )
         if run.tp is not None and not run.links:
             raise UsageError("--tp needs --devices and --link: it divides ranks that are modelled")
-        if run.links and not run.devices:
+        if run.mode == "throttled" and not run.links:
+            raise UsageError("--mode throttled needs a --link; `bench list links` shows presets")
+        if run.links and not run.devices and not self.is_throttled:
             raise UsageError("--link needs --devices, such as --devices 8: the ranks that share it")
+
+    @property
+    def is_throttled(self) -> bool:
+        """Whether the program's own ranks are held back, and none is virtual."""
+        return self.run.mode == "throttled"
 
     @property
     def script_place(self) -> int:
@@ -108,7 +115,7 @@ def make_wrap_plan(request: WrapRequest, *, facts: ScriptFacts, inspection: Insp
         items_per_step=request.items_per_step,
         flops_per_step=facts.flops_per_step,
         runs_to_end=request.runs_to_end,
-        is_rank=bool(run.links),
+        is_rank=bool(run.links) and not request.is_throttled,
     )
     params: dict[str, Any] = {
         **parameters_of(hidden(request.command[place + 1 :])),
@@ -160,6 +167,9 @@ def _layouts(request: WrapRequest, facts: ScriptFacts) -> list[Layout]:
     if not run.links:
         ranks = facts.num_ranks
         return [Layout(data=ranks, **common) if ranks > 1 else Layout(grad_accum=facts.grad_accum)]
+    if request.is_throttled:
+        _check_ranks(run.devices, found=facts.num_ranks)
+        run = replace(run, devices=(facts.num_ranks,))
     if facts.strategy == "tp" and run.tp is None:
         raise UsageError(
             f"{request.program} cuts its weights over ranks (DTensor): give --tp, the number of "
@@ -171,6 +181,19 @@ def _layouts(request: WrapRequest, facts: ScriptFacts) -> list[Layout]:
         for devices, topology in itertools.product(run.devices, topologies)
     ]
     return list(dict.fromkeys(layouts))
+
+
+def _check_ranks(devices: Sequence[int], *, found: int) -> None:
+    """Refuse to hold back ranks that are not there."""
+    if found == 1:
+        raise UsageError(
+            "--mode throttled holds real ranks back, and the program has 1; start them in the "
+            "command: bench wrap ... -- torchrun --nproc-per-node 2 train.py"
+        )
+    if tuple(devices) not in ((), (found,)):
+        raise UsageError(
+            f"--devices {','.join(map(str, devices))}: the program has {found} ranks; leave it out"
+        )
 
 
 def _over_link(

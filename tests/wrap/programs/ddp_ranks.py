@@ -31,10 +31,10 @@ def main() -> None:
     print(f"rank {dist.get_rank()} is through")
 
 
-def run(rank: int, num_ranks: int) -> None:
+def run(rank: int, num_ranks: int, backend: str = "gloo") -> None:
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", "29513")
-    dist.init_process_group("gloo", rank=rank, world_size=num_ranks)
+    dist.init_process_group(backend, rank=rank, world_size=num_ranks)
     try:
         main()
     finally:
@@ -45,6 +45,7 @@ def run(rank: int, num_ranks: int) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        mp.spawn(run, args=(int(sys.argv[1]),), nprocs=int(sys.argv[1]))
+        num_ranks, *backend = sys.argv[1:]
+        mp.spawn(run, args=(int(num_ranks), *backend), nprocs=int(num_ranks))
     else:
         run(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))

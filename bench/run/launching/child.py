@@ -166,9 +166,10 @@ def _listen(
 
 def _show(written: IO[bytes] | None, log: IO[bytes], on_output: Callable[[bytes], object]) -> None:
     assert written is not None
-    while chunk := os.read(written.fileno(), 1 << 16):
-        log.write(chunk)
-        on_output(chunk)
+    with written:
+        while chunk := os.read(written.fileno(), 1 << 16):
+            log.write(chunk)
+            on_output(chunk)
 
 
 def _reap(process: subprocess.Popen[bytes], *, in_time: bool, grace_s: float) -> int | None:

@@ -68,7 +68,9 @@ _VERBS: dict[str, dict[str, Callable[..., None]]] = {
 }
 for _group, _verbs in _VERBS.items():
     for _name, _verb in _verbs.items():
-        app.command(_name, cls=Verb, rich_help_panel=_group)(_verb)
+        # What follows the first word of a program is the program's, flags among it.
+        _settings = {"allow_interspersed_args": _name != "wrap"}
+        app.command(_name, cls=Verb, rich_help_panel=_group, context_settings=_settings)(_verb)
 app.add_typer(
     data.app, name="data", help="Make data sets to try --data with.", rich_help_panel="Look"
 )
@@ -95,8 +97,10 @@ def main(arguments: list[str] | None = None) -> int:
     """
     given = sys.argv[1:] if arguments is None else arguments
     shows_traceback = TRACEBACK_FLAG in given or os.environ.get("BENCH_DEBUG", "0") not in ("", "0")
-    # It may stand anywhere.
-    words = _with_quoted_flags([word for word in given if word != TRACEBACK_FLAG])
+    # It may stand anywhere, but for flags of a wrapped program.
+    is_wrapped = next((word for word in given if not word.startswith("-")), "") == "wrap"
+    words = [word for word in given if is_wrapped or word != TRACEBACK_FLAG]
+    words = _with_quoted_flags(words)
 
     def run_verb() -> int:
         return exit_code_of(lambda: _ended(words, shows_traceback), shows_traceback=shows_traceback)

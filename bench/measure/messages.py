@@ -80,6 +80,12 @@ class StepsSoFar(Message, frozen=True, tag="progress"):
     step_s: float
 
 
+class Written(msgspec.Struct, frozen=True):
+    """What a user's own program wrote just now; it is shown, and sent nowhere."""
+
+    chunk: bytes
+
+
 class Samples(msgspec.Struct, frozen=True, kw_only=True):
     """Every step of a trial."""
 
@@ -173,6 +179,15 @@ class Failure(Message, frozen=True, tag="failure"):
     detail: str
 
 
+class Seen(Message, frozen=True, tag="seen"):
+    """What a process of a user's own program did, besides what is measured."""
+
+    marks: dict[str, int]
+    """How many steps there would have been by each mark, and how many backward passes."""
+    failure: Failure | None = None
+    """What it ended with, where it failed."""
+
+
 class RankFailure(msgspec.Struct, frozen=True, kw_only=True):
     """What a rank raised, and whether it only lost another one."""
 
@@ -194,7 +209,9 @@ class Post(msgspec.Struct, frozen=True, kw_only=True):
 RankRequest = TrialRequest | LinkRequest
 Request = TrialRequest | LinkRequest | RunEnd
 Result = TrialResult | ScriptFacts | LinkResult | RunEnd
-Answer = Stage | StepsSoFar | TrialResult | ScriptFacts | LinkResult | RunEnd | Failure
+Answer = Stage | StepsSoFar | Seen | TrialResult | ScriptFacts | LinkResult | RunEnd | Failure
+News = Stage | StepsSoFar | Seen | Written
+"""What a listener hears while a process runs."""
 
 
 def encode(message: object) -> bytes:

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from bench.core.units import counted, format_duration, format_number
-from bench.measure.messages import Stage, StepsSoFar
+from bench.measure.messages import News, Stage, StepsSoFar, Written
 from bench.results.schema import USABLE, Row
 from bench.run.planning.plan import Planned
 
@@ -42,7 +42,7 @@ class Progress:
     def waiting(self, text: str) -> None:
         """Show what the trial waits for before it starts; called again while it does."""
 
-    def message(self, message: Stage | StepsSoFar) -> None:
+    def message(self, message: News) -> None:
         """Take a message of the running trial."""
 
     def trial_ended(self, row: Row, *, duration_s: float, also: Sequence[str] = ()) -> None:
@@ -76,7 +76,27 @@ class PlainProgress(Progress):
     def __init__(self) -> None:
         self._durations_s: list[float] = []
         self._name = ""
-        self._is_waiting = False
+        self._is_waiting = self._is_in_line = False
+
+    def note(self, text: str) -> None:
+        """Print a line that stays, below what a program has written."""
+        self.close()
+        super().note(text)
+
+    def message(self, message: News) -> None:
+        """Show what a user's own program writes."""
+        if isinstance(message, Written):
+            self._is_in_line = not message.chunk.endswith(b"\n")
+            with contextlib.suppress(OSError, ValueError):  # standard error is closed, or full
+                sys.stderr.flush()
+                sys.stderr.buffer.write(message.chunk)
+                sys.stderr.buffer.flush()
+
+    def close(self) -> None:
+        """End a line that a program has left open."""
+        if self._is_in_line:
+            self._is_in_line = False
+            super().note("")
 
     def trial_started(
         self, planned: Planned, *, trial: int, attempt: int, done: int, total: int
@@ -150,13 +170,15 @@ class BarProgress(PlainProgress):
         """Show what is waited for."""
         self._update(stage=text)
 
-    def message(self, message: Stage | StepsSoFar) -> None:
+    def message(self, message: News) -> None:
         """Show the stage, or the running estimate."""
         if isinstance(message, Stage):
             stage = STAGE_WORDS.get(message.name, message.name)
-        else:
+        elif isinstance(message, StepsSoFar):
             steps = counted(message.steps, "step")
             stage = f"measuring: {steps}, {format_duration(message.step_s)} each"
+        else:
+            return
         self._update(stage=stage)
 
     def _update(self, **fields: Any) -> None:
@@ -169,6 +191,13 @@ class BarProgress(PlainProgress):
     def close(self) -> None:
         """Remove the bar."""
         self._progress.stop()
+
+
+def progress_of(*, quiet: bool, has_bar: bool) -> Progress:
+    """Return what shows a run."""
+    if quiet:
+        return Progress()
+    return BarProgress() if has_bar else PlainProgress()
 
 
 def _label(planned: Planned) -> str:

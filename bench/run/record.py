@@ -43,6 +43,8 @@ class RunFacts:
     usable_cores: int
     command: tuple[str, ...] = ()
     """The user's own program, for a trial to run; it may hold secrets and goes into no file."""
+    look_log: str = ""
+    """What it wrote, where the look at it failed."""
 
     @property
     def chip(self) -> Chip | None:

@@ -200,7 +200,7 @@ class Runner:
         )
         request = msgspec.structs.replace(request, also_links=also_links)
         observation = Observation(idle_power_w=self._idle_power_w)
-        outcome = Outcome(failure=refused)
+        outcome = Outcome(failure=refused, log="" if self._has_failures else facts.look_log)
         was_interrupted = False
         if refused is None:
             attempt = self._next_attempt(arm, trial=trial)
@@ -237,8 +237,8 @@ class Runner:
         if refused is None:
             also = also_links[: len(rows) - 1]
             self._progress.trial_ended(rows[0], duration_s=outcome.duration_s, also=also)
-            if outcome.log:
-                self._keep_log(rows[0], outcome.log)
+        if outcome.failure and outcome.log:
+            self._keep_log(rows[0], outcome.log)
         if was_interrupted:
             raise KeyboardInterrupt
         return rows

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from bench.core.errors import MeasurementError
 from bench.core.nouns import OWN_DATA, Config, Layout, Script
 from bench.devices.host.cpu import usable_cores
 from bench.measure.inspection import inspect_device
 from bench.measure.messages import ScriptFacts, TrialRequest
 from bench.measure.timing.limits import PROFILES
 from bench.results.beside_rows import write_profile
+from bench.run.launching.child import OnMessage, Outcome
 from bench.run.launching.script import run_script
-from bench.run.planning.wrap_plan import WrapRequest, make_wrap_plan
+from bench.run.planning.wrap_plan import make_wrap_plan
+from bench.run.planning.wrap_request import WrapRequest
+from bench.run.progress import Progress
 from bench.run.runner import Runner
 from bench.run.session import begin
 
 
-def look_at(request: WrapRequest) -> ScriptFacts:
-    """Run the program's first steps; `MeasurementError` says what became of it instead."""
+def look_at(request: WrapRequest, *, on_message: OnMessage) -> Outcome:
+    """Run the program's first steps: `ScriptFacts`, or what became of it instead."""
     run = request.run
     layout, devices = Layout(), max(run.devices, default=1)
     if request.is_throttled:  # of as many ranks as there are
@@ -58,24 +59,57 @@ def look_at(request: WrapRequest) -> ScriptFacts:
         command=request.command,
         is_look=True,
     )
-    nothing: Callable[[object], None] = lambda _: None  # noqa: E731
-    outcome = run_script(asked, timeout_s=run.timeout_s, on_start=nothing, on_message=nothing)
-    if not isinstance(outcome.result, ScriptFacts):
-        raise MeasurementError(f"{request.program}: {outcome.detail}")
-    return outcome.result
+    return run_script(
+        asked, timeout_s=run.timeout_s, on_start=lambda _pid: None, on_message=on_message
+    )
 
 
-def begin_wrapped(request: WrapRequest, *, folder: Path, note: Callable[[str], None]) -> Runner:
-    """Look at the program and its device, plan, and create the result file."""
-    note(f"looking at {request.program} (its first steps, not timed)")
-    facts = look_at(request)
+def _unknown(request: WrapRequest) -> ScriptFacts:
+    """Return what is known of a program that showed no step."""
+    return ScriptFacts(
+        device="",
+        version="unknown",
+        dtype="fp32",
+        strategy=None,
+        num_ranks=max(request.run.devices, default=2) if request.is_throttled else 1,
+        is_training=request.step == "optimizer",
+        items_per_step=None,
+        items_of="",
+        grad_accum=1,
+        num_parameters=None,
+        optimizer=None,
+        is_compiled=False,
+        threads=request.run.threads or 1,
+        flops_per_step=None,
+        uncounted=[],
+        operators=[],
+        sent=[],
+        stand_ins=[],
+    )
+
+
+def begin_wrapped(request: WrapRequest, *, folder: Path, progress: Progress) -> Runner:
+    """Look at the program and its device, plan, and create the result file.
+
+    Where the program showed no step, each of its configurations is refused with what became of it.
+    """
+    looked = look_at(request, on_message=progress.message)
+    progress.close()
+    failure, facts = looked.failure, looked.result
+    if not isinstance(facts, ScriptFacts):
+        facts = _unknown(request)
     is_smoke = request.run.profile in PROFILES and PROFILES[request.run.profile].limits.is_smoke
     inspection = inspect_device(
-        facts.device, dtypes=(facts.dtype,), with_roof=not is_smoke, threads=(facts.threads,)
+        facts.device or None,
+        dtypes=(facts.dtype,),
+        with_roof=not (is_smoke or failure),
+        threads=(facts.threads,),
     )
-    plan = make_wrap_plan(request, facts=facts, inspection=inspection)
-    runner = begin(plan, inspection, folder=folder, note=note)
-    runner.facts = replace(runner.facts, command=request.command)
+    refusal = (failure.code, failure.detail) if failure else None
+    plan = make_wrap_plan(request, facts=facts, inspection=inspection, refusal=refusal)
+    runner = begin(plan, inspection, folder=folder, note=progress.note)
+    log = looked.log if failure else ""
+    runner.facts = replace(runner.facts, command=request.command, look_log=log)
     _write_profile(runner, facts=facts)
     return runner
 

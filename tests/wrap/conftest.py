@@ -27,8 +27,9 @@ class Wrapped:
 
     @property
     def error(self) -> str:
-        """The line that says why there was no run, '' where there was one."""
-        lines = [line for line in self.output.splitlines() if line.startswith("bench: ")]
+        """The line that says why there was no run, or what became of one; '' where all is well."""
+        lines = self.output.splitlines()
+        lines = [line for line in lines if line.startswith("bench: ") or ": FAILED: " in line]
         return lines[-1] if lines else ""
 
 

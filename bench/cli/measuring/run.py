@@ -87,7 +87,8 @@ def measure_begun(begun: Runner, *, note: Callable[[str], None], quiet: bool, as
     except KeyboardInterrupt:
         return int(ExitCode.INTERRUPTED)
     except Exception as error:
-        error.add_note(f"rows so far are in {begun.store.path}; --resume goes on with them")
+        more = "" if begun.facts.command else "; --resume goes on with them"
+        error.add_note(f"rows so far are in {begun.store.path}{more}")
         raise
     finally:
         begun.store.close()
@@ -144,14 +145,14 @@ def _measured(begun: Runner, *, note: Callable[[str], None], quiet: bool, as_jso
     import os
 
     from bench.run.launching.torchrun import world_of
-    from bench.run.progress import BarProgress, PlainProgress, Progress
+    from bench.run.progress import progress_of
     from bench.run.session import exit_code, record_profiles, why_invalid
 
-    progress = Progress()
-    if not quiet:
-        progress = BarProgress() if is_interactive() else PlainProgress()
-        for text in _choices_of(begun.plan):
-            progress.note(text)
+    # A program's own output leaves no line for a bar.
+    has_bar = is_interactive() and not begun.facts.command
+    progress = progress_of(quiet=quiet, has_bar=has_bar)
+    for text in [] if quiet else _choices_of(begun.plan):
+        progress.note(text)
     ended = begun.run(progress)
     code, path = int(exit_code(ended, begun.plan)), begun.store.path
     if as_json:

@@ -24,7 +24,7 @@ from bench.devices.telemetry.common import Baseline, Sample, Telemetry, is_in_us
 from bench.devices.telemetry.readers import open_telemetry
 from bench.devices.telemetry.sampler import Sampler
 from bench.devices.telemetry.window_sums import Conditions, window_conditions, window_energy
-from bench.measure.messages import Stage, StepsSoFar, TrialRequest, TrialResult
+from bench.measure.messages import News, Stage, TrialRequest, TrialResult
 from bench.measure.timing import validity
 from bench.results.beside_rows import KEYS, append_samples
 from bench.results.schema import Row
@@ -72,7 +72,7 @@ def run_watched(
             observation.sampler = Sampler(telemetry, pid=pid, snapshot=snapshot)
             observation.sampler.start()
 
-    def note_stage(message: Stage | StepsSoFar) -> None:
+    def note_stage(message: News) -> None:
         if isinstance(message, Stage):
             observation.stage_times_s[message.name] = time.monotonic()
             if message.name == "warmup" and not is_fake:  # the window is still to come

@@ -46,7 +46,7 @@ def check_request(request: RunRequest) -> list[Joined]:
     from bench.run.planning.layout_flags import make_layouts
 
     selected = select(request.workloads)
-    _check_values(request)
+    check_values(request)
     layouts = make_layouts(request)
     every = [_joined(request, one, layouts=layouts) for one in selected]
     if not any(one.layouts for one in every):
@@ -97,7 +97,8 @@ def _instances(
     return [instance(size) for size in sizes]
 
 
-def _check_values(request: RunRequest) -> None:
+def check_values(request: RunRequest) -> None:
+    """Refuse a value that no flag takes, and flags that do not go together."""
     known: dict[str, tuple[Sequence[str | None], Sequence[str]]] = {
         "--profile": ([request.profile], list(PROFILES)),
         "--dtype": (request.dtypes, DTYPES),

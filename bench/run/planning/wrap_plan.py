@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.core.errors import UsageError, one_of
-from bench.core.nouns import (
-    DTYPES,
-    OWN_DATA,
-    STEP_MARKS,
-    Config,
-    Layout,
-    Mode,
-    Script,
-    StepMark,
-    Strategy,
-)
+from bench.core.errors import UsageError
+from bench.core.nouns import DTYPES, OWN_DATA, Config, Layout, Mode, Script, Strategy
 from bench.core.units import counted
 from bench.hardware.costs.cost import model_of
 from bench.hardware.links.topology import Topology, parse_topology
@@ -32,84 +21,23 @@ from bench.run.planning.modes import NO_CLOCK, has_clock, resolution_of
 from bench.run.planning.plan import Plan, Planned, plan_of
 from bench.run.planning.request import RunRequest
 from bench.run.planning.script_arguments import parameters_of
-
-_SECRET = re.compile(r"(token|secret|passw|credential|api[-_]?key|auth)", re.IGNORECASE)
-_HIDDEN = "***"
+from bench.run.planning.wrap_request import WrapRequest, hidden
 
 
-@dataclass(frozen=True, kw_only=True)
-class WrapRequest:
-    """What `bench wrap` is asked to do."""
+def make_wrap_plan(
+    request: WrapRequest,
+    *,
+    facts: ScriptFacts,
+    inspection: Inspection,
+    refusal: tuple[str, str] | None = None,
+) -> Plan:
+    """Plan the program over the layouts and links that are asked for.
 
-    command: tuple[str, ...]
-    step: StepMark = "optimizer"
-    items_per_step: int | None = None
-    runs_to_end: bool = False
-    name: str | None = None
-    run: RunRequest = RunRequest()
-    """Layout and effort, as `bench run` takes them."""
-
-    def __post_init__(self) -> None:
-        if not self.command:
-            raise UsageError("bench wrap needs a command, such as: bench wrap -- python train.py")
-        if self.step not in STEP_MARKS:
-            raise one_of("--step", self.step, list(STEP_MARKS))
-        if self.items_per_step is not None and self.items_per_step < 1:
-            raise UsageError(f"--items-per-step {self.items_per_step} must be at least 1")
-        run = self.run
-        if any(devices > 1 for devices in run.devices) and not run.links:
-            raise UsageError(
-                "--devices needs --link: one rank is real, the others and the link are modelled; "
-                "for real ranks start them in the command: bench wrap -- torchrun ... train.py"
-            )
-        if run.tp is not None and not run.links:
-            raise UsageError("--tp needs --devices and --link: it divides ranks that are modelled")
-        if run.mode == "throttled" and not run.links:
-            raise UsageError("--mode throttled needs a --link; `bench list links` shows presets")
-        if run.links and not run.devices and not self.is_throttled:
-            raise UsageError("--link needs --devices, such as --devices 8: the ranks that share it")
-
-    @property
-    def is_throttled(self) -> bool:
-        """Whether the program's own ranks are held back, and none is virtual."""
-        return self.run.mode == "throttled"
-
-    @property
-    def script_place(self) -> int:
-        """Where in the command the program's file is: its first .py, or what follows -m."""
-        for place, word in enumerate(self.command):
-            if word.endswith(".py"):
-                return place
-            if word == "-m" and place + 1 < len(self.command):
-                return place + 1
-        return 0
-
-    @property
-    def program(self) -> str:
-        """The program's name in rows."""
-        return self.name or Path(self.command[self.script_place]).name.removesuffix(".py")
-
-
-def hidden(words: Sequence[str]) -> list[str]:
-    """Return the words with the values of what looks like a secret left out."""
-    shown: list[str] = []
-    is_value = False
-    for word in words:
-        flag, equals, _ = word.partition("=")
-        if is_value and not word.startswith("-"):
-            shown.append(_HIDDEN)
-        elif equals and _SECRET.search(flag):
-            shown.append(f"{flag}={_HIDDEN}")
-        else:
-            shown.append(re.sub(r"(?<=://)[^/@\s]+@", f"{_HIDDEN}@", word))
-        is_value = not equals and word.startswith("-") and bool(_SECRET.search(word))
-    return shown
-
-
-def make_wrap_plan(request: WrapRequest, *, facts: ScriptFacts, inspection: Inspection) -> Plan:
-    """Plan the program over the layouts and links that are asked for; raises `UsageError`."""
+    Where the look at it failed, each of them is refused: a row then says why.
+    """
     run, place = request.run, request.script_place
     layouts, why = _in_one_mode(_layouts(request, facts), request=run, facts=facts, on=inspection)
+    notes = [] if refusal else [*_notes(request, facts), *why]
     script = Script(
         step=request.step,
         items_per_step=request.items_per_step,
@@ -137,7 +65,7 @@ def make_wrap_plan(request: WrapRequest, *, facts: ScriptFacts, inspection: Insp
         compile=facts.is_compiled,
         channels_last=False,
         data=OWN_DATA,
-        device=facts.device,
+        device=inspection.device.label,
         threads=run.threads,
         workers=None,
         seed=run.seed,
@@ -153,12 +81,11 @@ def make_wrap_plan(request: WrapRequest, *, facts: ScriptFacts, inspection: Insp
             items_unit="sample" if per_step else "step",
             elements_unit=None,
             data_digest=OWN_DATA,
+            refusal=refusal,
         )
         for layout in layouts
     ]
-    return plan_of(
-        planned, request=run, inspection=inspection, notes=[*_notes(request, facts), *why]
-    )
+    return plan_of(planned, request=run, inspection=inspection, notes=notes)
 
 
 def _layouts(request: WrapRequest, facts: ScriptFacts) -> list[Layout]:
@@ -202,9 +129,6 @@ def _over_link(
     """Return the layout of so many ranks; one alone sends nothing."""
     if devices == 1:
         return Layout(grad_accum=common["grad_accum"])
-    if devices % tensor:
-        raise UsageError(f"--tp {tensor} does not divide --devices {devices}")
-    topology.check_devices(devices)
     return Layout(
         mode="emulated",
         strategy="tp" if tensor > 1 else strategy or "ddp",

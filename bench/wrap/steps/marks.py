@@ -30,11 +30,11 @@ class Marks:
     """Calls `on_step` at each end of a step, and counts what else could have been one."""
 
     def __init__(
-        self, kind: StepMark, *, on_step: OnStep, on_first: Callable[[str], None], sees: Happenings
+        self, kind: StepMark, *, on_step: OnStep, on_seen: Callable[[], None], sees: Happenings
     ) -> None:
         self._kind = kind
         self._on_step = on_step
-        self._on_first = on_first
+        self._on_seen = on_seen
         self._sees = sees
         self.seen: Counter[str] = Counter()
         """What could have ended a step, of each kind."""
@@ -68,9 +68,9 @@ class Marks:
         self._turns.is_final = True
 
     def _note(self, kind: StepMark) -> None:
-        if not self.seen[kind]:
-            self._on_first(kind)
         self.seen[kind] += 1
+        if self.seen[self._kind] <= 1:
+            self._on_seen()
 
     def _mark(self, kind: StepMark, device: torch.device | None) -> None:
         self._note(kind)

@@ -21,7 +21,8 @@ _program = partial(Option, rich_help_panel="The program")
 
 def wrap(
     command: Annotated[
-        list[str] | None, Argument(help="the program as you would start it: python train.py ...")
+        list[str] | None,
+        Argument(help="behind --: the program as you would start it, python train.py"),
     ] = None,
     step: Annotated[
         str,

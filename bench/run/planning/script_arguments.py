@@ -26,5 +26,7 @@ def parameters_of(words: Sequence[str]) -> dict[str, str]:
         else:
             (rest if flag is None else values[flag]).append(word)
             flag = None
-    found = {name: shlex.join(given) for name, given in values.items()}
+    found = {
+        name: given[0] if len(given) == 1 else shlex.join(given) for name, given in values.items()
+    }
     return found | ({"arguments": shlex.join(rest)} if rest else {})

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from bench.core.errors import MeasurementError, UsageError
+from bench.emulate import group
 from bench.emulate.group import _link_for, group_class, register_backends
 from bench.emulate.link import device_link
 from bench.emulate.link.serial_link import NUM_LINKS
@@ -252,6 +253,15 @@ def test_a_free_collective_launches_nothing(device):
         all_reduce(async_op=True).wait()
         assert device.current.ns == before_ns
         assert running.link._clock.held == []
+
+
+def test_tensors_of_any_accelerator_are_kept_until_the_stream_is_through(device, monkeypatch):
+    kept = []
+    there = SimpleNamespace(device=torch.device("xpu:0"), is_cuda=False, record_stream=kept.append)
+    monkeypatch.setattr(group, "_tensors", lambda args: [there, torch.ones(1)])
+    with on_device(MODELLED_S, device="xpu") as running:
+        dist.all_gather_into_tensor(torch.ones(16), torch.ones(4), async_op=True).wait()
+        assert len(kept) == 1 and kept[0] in running.link._streams
 
 
 def event_of(device):

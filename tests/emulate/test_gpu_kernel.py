@@ -111,6 +111,7 @@ def test_sources_need_no_headers_and_contention_has_several_loads_under_way():
     loop = ptx[ptx.index(".entry hold(") :]
     first_store = loop.index("st.global.v4.f32")
     assert loop.count("ld.global.v4.f32", 0, first_store) >= 8
+    assert ".global.add.u64" in loop, "what was moved is counted"
 
 
 def test_a_link_and_the_count_of_units_need_no_toolkit(driver, no_toolkit):

@@ -124,6 +124,7 @@ NOISY = window([0.4, 0.6, 0.3, 0.8, 0.5, 0.7, 0.2, 0.6, 0.4, 0.5] * 3)
 def test_windows_that_are_no_measurement_say_why() -> None:
     assert Limits() == PROFILES["default"].limits
     starved = replace(GOOD, host_bound_frac=0.51)
+    assert summary.speed_columns(starved)["host_bound_frac"] == 0.51
     late = window([0.5] * 20, data_wait_s=0.055)
     for found, expected in (
         (reasons(GOOD), []),

@@ -78,7 +78,7 @@ def looking(watch: Watch, device: torch.device) -> Stepping[None]:
         items_per_step=usual.items(watch.last),
         items_of=watch.happenings.items_of,
         grad_accum=max(1, round(median(accumulated))),
-        num_parameters=sum(one.numel() for one in marks.parameters.values()) or None,
+        num_parameters=marks.num_parameters,
         optimizer="+".join(marks.optimizers) or None,
         is_compiled=bool(graphs),
         threads=torch.get_num_threads(),

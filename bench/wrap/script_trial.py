@@ -135,7 +135,6 @@ def _columns(link: str, *, engine: ScriptEngine, window: Window) -> Row:
 
 def _own_columns(engine: ScriptEngine, measured: Measured) -> Row:
     warmup = measured.warmup
-    parameters = engine.watch.marks.parameters.values()
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "warmup_steps": len(warmup.step_s),
@@ -143,7 +142,7 @@ def _own_columns(engine: ScriptEngine, measured: Measured) -> Row:
         "warmup_converged": warmup.has_converged,
         "recompiles": warmup.recompiles,
         "threads": torch.get_num_threads(),
-        "num_parameters": sum(one.numel() for one in parameters) or None,
+        "num_parameters": engine.watch.marks.num_parameters,
         "optimizer": "+".join(engine.watch.marks.optimizers) or None,
         "flops_method": "counted" if engine.script.flops_per_step else None,
         # Of several processes this one's: its launcher's would be the parent's to see.

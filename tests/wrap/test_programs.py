@@ -186,7 +186,7 @@ PROGRAMS = {
         needs="deepspeed",
         flops_per_item=16 * MLP,
         is_distributed=True,
-        columns={"optimizer": "AdamW"},
+        columns={"optimizer": "AdamW", "num_parameters": None},
     ),
 }
 

@@ -87,7 +87,9 @@ class Program:
             request=TrialRequest(config=config, limits=limits, **asked),
             script=config.script,
             ranks=SimpleNamespace(link=None, num_real=1),
-            marks=SimpleNamespace(settle=lambda: None, parameters={}, optimizers={"AdamW": None}),
+            marks=SimpleNamespace(
+                settle=lambda: None, parameters={}, num_parameters=None, optimizers={"AdamW": None}
+            ),
             messages=messages,
             usual=Usual(),
         )

@@ -7,6 +7,7 @@ pass.
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable
@@ -66,6 +67,15 @@ class Marks:
     def settle(self) -> None:
         """From here on the same optimizer ends each step."""
         self._turns.is_final = True
+
+    @property
+    def num_parameters(self) -> int | None:
+        """Number of what is trained, or called; None where only a rank's part of it is seen."""
+        if "deepspeed" in sys.modules:  # its optimizers update flat parts
+            return None
+        # FSDP1 has the size of a whole flat parameter beside a rank's shard.
+        sizes = (getattr(one, "_unpadded_unsharded_size", one) for one in self.parameters.values())
+        return sum(size.numel() for size in sizes) or None
 
     def _note(self, kind: StepMark) -> None:
         self.seen[kind] += 1

@@ -100,7 +100,8 @@ def _too_late(outcome: Outcome, script: Script, heard: Heard) -> str:
         return f"{limit}: {_NO_HOOK}"
     if heard.marks[script.step]:
         return f"{limit}{_place(heard)}; --timeout gives it longer"
-    return f"{limit}: {_without_step(script, heard)}"
+    alone = "; other ranks are virtual: it may wait for one of them" if script.is_rank else ""
+    return f"{limit}: {_without_step(script, heard)}{alone}"
 
 
 def _too_early(script: Script, heard: Heard) -> str:

@@ -17,12 +17,15 @@ def leading(batch: Any, *, name: str = "batch", depth: int = _DEPTH) -> tuple[in
         return (int(shape[0]), name) if len(shape) else None
     if not depth:
         return None
-    parts = islice(_parts(batch), _WIDTH)
-    sizes = (leading(part, name=f"{name}{step}", depth=depth - 1) for step, part in parts)
-    return next((size for size in sizes if size is not None), None)
+    for step, part in islice(_parts(batch), _WIDTH):
+        if (found := leading(part, name=f"{name}{step}", depth=depth - 1)) is not None:
+            return found
+    return None
 
 
 def _parts(batch: Any) -> Iterable[tuple[str, Any]]:
+    if type(batch) in (list, tuple):  # of most loaders, and soonest known
+        return ((f"[{place}]", part) for place, part in enumerate(batch))
     if isinstance(batch, Mapping):  # also a BatchEncoding
         return ((f"[{key!r}]", part) for key, part in batch.items())
     if names := getattr(batch, "_fields", ()):  # a named tuple

@@ -39,16 +39,19 @@ class Usual:
     def unusual(self, happened: Happened) -> list[str]:
         """Note a step, and return what it held that most steps do not."""
         self._num_steps += 1
-        self._kinds.update(happened.kinds)
-        # What two steps in three hold belongs to the step; what every second one holds does not.
-        found = sorted(
-            kind for kind in happened.kinds if 3 * self._kinds[kind] <= 2 * self._num_steps
-        )
+        found: list[str] = []
+        if happened.kinds:  # most steps hold nothing, and cost next to nothing
+            self._kinds.update(happened.kinds)
+            # What two steps in three hold belongs to the step; not what every second one holds.
+            found = sorted(
+                kind for kind in happened.kinds if 3 * self._kinds[kind] <= 2 * self._num_steps
+            )
         number = happened.num_backward
         self._backwards[number] += 1
-        most, times = self._backwards.most_common(1)[0]
-        if number != most and 2 * times > self._num_steps:
-            found.append(f"{number} backward passes, not {most}")
+        if 2 * self._backwards[number] <= self._num_steps:
+            most, times = self._backwards.most_common(1)[0]
+            if number != most and 2 * times > self._num_steps:
+                found.append(f"{number} backward passes, not {most}")
         if not found:
             self._num_usual += 1
             self._num_batches += happened.num_batches

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
-CHANNELS, EDGE, BATCH = 24, 64, 4
+CHANNELS, EDGE, BATCH = 16, 64, 2
 
 
 def block(inputs: int, outputs: int) -> nn.Sequential:

@@ -16,7 +16,7 @@ from typing import Any
 
 from bench.core.nouns import Config
 from bench.measure.inspection import Inspection, inspect_device
-from bench.measure.messages import TrialRequest, TrialResult
+from bench.measure.messages import ScriptFacts, TrialRequest, TrialResult
 from bench.measure.timing.limits import Limits
 from bench.results.schema import Row
 from bench.run.launching.script import run_script
@@ -103,7 +103,9 @@ def _command(names: str, words: tuple[str, ...]) -> tuple[str, ...]:
 
 def _configs(command: tuple[str, ...], *, run: RunRequest, inspection: Inspection) -> list[Config]:
     request = WrapRequest(command=command, run=run)
-    plan = make_wrap_plan(request, facts=look_at(request), inspection=inspection)
+    looked = look_at(request, on_message=lambda _: None)
+    assert isinstance(looked.result, ScriptFacts), looked.detail
+    plan = make_wrap_plan(request, facts=looked.result, inspection=inspection)
     return [planned.config for planned in plan.planned]
 
 

@@ -183,7 +183,7 @@ class Watch:
 
     def _skip_teardown(self) -> None:
         """End a real rank here: to destroy a DDP waits for a thread that waits for Python."""
-        if self._leaving is not None and self._error is None:
+        if self._leaving is not None and _uncaught() is None:
             leave(0)
 
     def _run_rank(self, rank: Callable[[], None]) -> None:

@@ -162,7 +162,7 @@ def test_emulated_steps_take_as_long_as_real_ones(request: pytest.FixtureRequest
     if reason is not None:
         pytest.skip(reason)
     with shaped_pair() as pair, rank_processes(pair) as order:
-        found = Experiment(pair=pair, order=order, rounds=5, steps=8).measure()
+        found = Experiment(pair=pair, order=order, rounds=4, steps=8).measure()
         scripts = measure_scripts(pair, links=found.links, rounds=SCRIPT_ROUNDS)
     text = document(found, scripts, date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"))
     print("\n" + text)

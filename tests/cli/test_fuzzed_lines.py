@@ -47,6 +47,25 @@ def planned_line(choose: random.Random) -> list[str]:
     return words
 
 
+def wrapped_line(choose: random.Random) -> list[str]:
+    """A program under up to three flags; none is started here, so that its look fails."""
+    words = ["wrap"]
+    values = {
+        "--step": ["optimizer", "forward", "loader", "mark", "banana"],
+        "--link": ["pcie4", "10gbe,pcie4", "bw=1GB/s,latency=1us", "pcie9"],
+        "--devices": ["2", "8,4", *NUMBERS],
+        "--mode": ["throttled", "emulated", "simulated", "real"],
+        **dict.fromkeys(["--items-per-step", "--tp", "--threads", "--trials"], NUMBERS),
+        **dict.fromkeys(["--to-end", "--quiet", "--json"], [None]),
+        "--name": ["mine", "", "a/b", "\u6607\u817e"],
+    }
+    for flag in choose.choices([*values], k=choose.randrange(4)):
+        value = choose.choice(values[flag])
+        words += [flag] if value is None else [flag, value]
+    program = ["true", "--epochs", "1", "--token=x", *choose.choices(PIECES, k=2)]
+    return [*words, *choose.choice([["--"], []]), *program[: choose.randrange(6)]]
+
+
 def with_mistakes(words: list[str], *, choose: random.Random, pieces: list[str]) -> list[str]:
     """The line with more mistakes: words gone, doubled, swapped, foreign or cut."""
     words = list(words)
@@ -88,7 +107,7 @@ def test_no_command_line_at_all_is_a_fault_of_ours(
     pieces = [word for line in lines for word in line[1:]] + PIECES + NUMBERS
     choose, codes = random.Random(num), Counter[int]()
     for number in range(num):
-        line = planned_line(choose)
+        line = wrapped_line(choose) if number % 10 > 7 else planned_line(choose)
         if number % 2:
             line = choose.choice([*lines, line])
             line = with_mistakes(line, choose=choose, pieces=pieces)

@@ -86,6 +86,7 @@ def test_a_wrong_arm_is_refused_in_one_line(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_revisions_of_a_program_over_links_are_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -235,10 +235,9 @@ def step_parts_ms(row: Row) -> dict[str, float]:
     waited_s, steps = number(row, "data_wait_s"), number(row, "steps")
     is_traced = row.get("mode") == "simulated" or row.get("device_type") == "cpu"
     if "compute" in parts and waited_s and steps and is_traced:
-        loader_ms = waited_s * 1e3 / steps
-        ends_ms = number(row, "step_mean_ms"), number(row, "step_median_ms")
-        if ends_ms[0] and ends_ms[1] and not row.get("mitigation"):  # whose compute is a mean
-            parts["compute"] += ends_ms[0] - ends_ms[1]
+        loader_ms, mean_ms = waited_s * 1e3 / steps, number(row, "step_mean_ms")
+        if mean_ms is not None:  # medians of parts do not add up to that of the whole
+            parts["compute"] = mean_ms - parts.get("exposed", 0.0)
         parts |= {"compute": parts["compute"] - loader_ms, "loader": loader_ms}
     return parts
 

@@ -75,7 +75,8 @@ class Recorded:
 
     def run(self, words: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         self.lines.append(" ".join(words[3:]))
-        (name,) = (one.name for one in RECIPES if one.command in " ".join(words[2:]))
+        asked = [*words[2:4], *words[words.index("--out") + 2 :]]
+        (name,) = (one.name for one in RECIPES if one.command in " ".join(asked))
         if name in self.fails:
             return subprocess.CompletedProcess(words, 2, stdout="")
         rows = trials(data_wait_frac=0.4, device_name=f"by {name}")

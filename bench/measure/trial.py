@@ -163,7 +163,8 @@ def layout_columns(engine: Engine, measured: Window, *, link: str) -> tuple[Wind
 
 def _replayed(measured: Window, *, step_s: list[float], counts: Sequence[StepCount]) -> Window:
     """Return the window whose steps are the traced ones as they would be on the link."""
-    return replace(measured, step_s=step_s, counts=list(counts), start_s=0.0, end_s=sum(step_s))
+    end_s = sum(step_s) + measured.apart_s  # which the window's length is without
+    return replace(measured, step_s=step_s, counts=list(counts), start_s=0.0, end_s=end_s)
 
 
 def _of_all_replicas(measured: Window, *, layout: Layout) -> Window:

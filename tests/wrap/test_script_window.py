@@ -13,6 +13,8 @@ import torch
 
 from bench.core.errors import MeasurementError
 from bench.core.nouns import Config, Layout, Script
+from bench.emulate.replay import StepNotes
+from bench.hardware.costs.cost import model_of
 from bench.measure.communication.modelled_link import ModelledLink
 from bench.measure.engine.engine import StepsEndedError
 from bench.measure.messages import Messages, StepsSoFar, TrialRequest, TrialResult
@@ -263,6 +265,26 @@ def test_on_an_accelerator_steps_behind_the_window_are_traced(
     assert before >= row["warmup_steps"] + in_window
     # What is no usual step is let go, and is none of the window's.
     assert emulation.num_ended in (32, 33)
+
+
+def test_on_a_simulated_link_nothing_of_what_is_apart_is_in_the_window(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    layout = Layout(mode="simulated", strategy="ddp", data=8, link="10gbe")
+    steps = ([Step()] * 10 + [EVALUATION]) * 10
+    program = Program(monkeypatch, *steps, config=replace(CONFIG, layout=layout))
+    emulation: Any = SimpleNamespace(
+        device=torch.device("cpu"),
+        begin_step=lambda: None,
+        end_step=lambda: StepNotes(begin=0.0, end=0.125),  # which sends nothing
+    )
+    does: Any = {"step": None, "synchronize": None}
+    link = ModelledLink(layout, emulation=emulation, model=model_of("10gbe"), **does)
+    program.watch.ranks.link = link
+    result = program.run()
+    count, window_s, speed, _ = steps_of(result)
+    assert (window_s, speed) == pytest.approx((0.125 * count, 8 * 32.0))
+    assert result.reasons == ["steps_apart"]
 
 
 def test_a_program_that_ends_before_a_step_is_traced_says_so(

@@ -78,9 +78,16 @@ class Program:
     num_before: int = 1
     """Its updates until the first end of a step."""
     columns: Row = field(default_factory=dict)
+    sent_bytes: int | None = None
+    """What a rank of several sends in a step; None where it is not known by hand."""
 
 
 MLP = chain_flops(32, 64, 8)
+MLP_BYTES = 4 * (32 * 64 + 64 + 64 * 8 + 8)
+"""Of its gradients."""
+CRITIC_BYTES, GENERATOR_BYTES = 4 * (16 * 32 + 32 + 32 + 1), 4 * (8 * 32 + 32 + 32 * 16 + 16)
+FOUND_BYTES = 8 * 16 * 8
+"""Of what all ranks found for their batch."""
 PROGRAMS = {
     "ddp": Program(
         words=["ddp.py"],
@@ -88,6 +95,7 @@ PROGRAMS = {
         flops_per_item=chain_flops(64, 256, 2),
         is_distributed=True,
         columns={"optimizer": "SGD", "num_parameters": 17154},
+        sent_bytes=4 * 17154,
     ),
     "fsdp2": Program(
         words=["fsdp2.py"],
@@ -125,20 +133,26 @@ PROGRAMS = {
         words=["gan.py"],
         batch=32,
         flops_per_item=gan_flops(1) / 32,
+        is_distributed=True,
         num_before=2,
         columns={"optimizer": "Adam+RMSprop"},
+        sent_bytes=3 * CRITIC_BYTES + GENERATOR_BYTES,
     ),
     "two_optimizers": Program(
         words=["two_optimizers.py"],
         flops_per_item=16 * MLP,
+        is_distributed=True,
         num_before=2,
         columns={"optimizer": "Muon+AdamW"},
+        sent_bytes=MLP_BYTES,
     ),
     "accumulation": Program(
         words=["accumulation.py"],
         batch=64,
         flops_per_item=chain_flops(32, 64, 1),
+        is_distributed=True,
         columns={"optimizer": "SGD", "grad_accum": 4, "dtype": "bf16"},
+        sent_bytes=4 * (32 * 64 + 64 + 64 + 1),
     ),
     "scaled": Program(
         words=["scaled.py"],
@@ -154,31 +168,49 @@ PROGRAMS = {
     "compiled": Program(
         words=["compiled.py"],
         flops_per_item=16 * MLP,
+        is_distributed=True,
         columns={"optimizer": "AdamW", "compile": True},
+        sent_bytes=MLP_BYTES,
+    ),
+    "evaluates": Program(
+        words=["evaluates.py", "--eval-interval", "3"],
+        flops_per_item=16 * MLP,
+        is_distributed=True,
+        is_apart=True,
+        columns={"optimizer": "AdamW", "num_parameters": 2632},
+        sent_bytes=MLP_BYTES,
     ),
     "second_loader": Program(
         words=["evaluates.py", "--second-loader"],
         batch=16,
         flops_per_item=MLP,
+        is_distributed=True,
         is_apart=True,
+        sent_bytes=MLP_BYTES,
     ),
     "loader": Program(
         words=["inference.py"],
         flags=("--step", "loader"),
         batch=16,
         flops_per_item=2 * (32 * 64 + 64 * 8),
+        is_distributed=True,
+        sent_bytes=FOUND_BYTES,
     ),
     "marked": Program(
         words=["inference.py", "--marked"],
         flags=("--step", "mark"),
         batch=16,
         flops_per_item=2 * (32 * 64 + 64 * 8),
+        is_distributed=True,
+        sent_bytes=FOUND_BYTES,
     ),
     "compiled_forward": Program(
         words=["inference.py", "--compiled"],
         flags=("--step", "forward"),
         batch=16,
         flops_per_item=2 * (32 * 64 + 64 * 8),
+        is_distributed=True,
+        sent_bytes=FOUND_BYTES,
         columns={"compile": True},
     ),
     "zero": Program(
@@ -233,8 +265,16 @@ def test_a_program_gives_its_row(wrap: Wrap, name: str) -> None:
 def test_a_program_is_one_of_eight_over_a_link(wrap: Wrap, name: str) -> None:
     program = PROGRAMS[name]
     need(program.needs)
-    row = check(wrap(*OVER_LINK, command=["python", *program.words]), program)
-    assert (row["device_count"], row["link"]) == (8, "10gbe")
+    ran = wrap(*OVER_LINK, *program.flags, command=["python", *program.words])
+    row = check(ran, program)
+    assert (row["mode"], row["device_count"], row["link"]) == ("simulated", 8, "10gbe")
+    items, steps, sent_bytes = (int(str(row[one])) for one in ("items", "steps", "comm_bytes"))
+    assert items == 8 * steps * (program.batch or 1)
+    assert sent_bytes > 0 and sent_bytes == (program.sent_bytes or sent_bytes)
+    window_s = steps * float(str(row["step_mean_ms"])) / 1e3
+    assert row["window_s"] == pytest.approx(window_s), "nothing of what is apart is in it"
+    if program.sent_bytes and not program.is_apart and not program.flags:
+        assert ran.output.count("update\n") == num_updates(program, row)
 
 
 def test_a_discriminators_five_updates_are_one_step(wrap: Wrap) -> None:

@@ -1,12 +1,19 @@
 """A compiled model; the backend is eager, so that no C++ compiler is needed."""
 
+import os
+
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 
 def main(steps=60):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 8))
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group("gloo")
+        model = DistributedDataParallel(model)
     compiled = torch.compile(model, backend="aot_eager")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for _ in range(steps):

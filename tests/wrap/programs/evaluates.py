@@ -5,7 +5,9 @@ import os
 import tempfile
 
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
 
@@ -32,18 +34,22 @@ def main():
     options = parser.parse_args()
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(32, 64), nn.Dropout(0.1), nn.Linear(64, 8))
+    raw_model, is_main = model, os.environ.get("RANK", "0") == "0"
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group("gloo")
+        model = DistributedDataParallel(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     training = DataLoader(TensorDataset(torch.randn(160, 32)), batch_size=16)
     validation = DataLoader(TensorDataset(torch.randn(64, 32)), batch_size=16)
     batches = iter(training)
     folder = tempfile.mkdtemp()
     for step in range(options.steps):
-        if step % options.eval_interval == 0:
+        if step % options.eval_interval == 0 and is_main:
             if options.second_loader:
                 score(model, validation)
             else:
                 estimate_loss(model)
-                torch.save(model.state_dict(), os.path.join(folder, "ckpt.pt"))
+                torch.save(raw_model.state_dict(), os.path.join(folder, "ckpt.pt"))
         if options.second_loader:
             try:
                 (x,) = next(batches)

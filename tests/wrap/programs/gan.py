@@ -1,9 +1,12 @@
 """The loop of PyTorch's DCGAN tutorial; with --critic-steps that of the WGAN paper."""
 
 import argparse
+import os
 
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
 
@@ -14,6 +17,10 @@ def main():
     torch.manual_seed(0)
     generator = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 16))
     critic = nn.Sequential(nn.Linear(16, 32), nn.LeakyReLU(0.2), nn.Linear(32, 1))
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group("gloo")
+        generator = DistributedDataParallel(generator)
+        critic = DistributedDataParallel(critic)
     optimizer_d = torch.optim.Adam(critic.parameters(), lr=2e-4)
     optimizer_g = torch.optim.RMSprop(generator.parameters(), lr=2e-4)
     loader = DataLoader(TensorDataset(torch.randn(32 * 60, 16)), batch_size=32)

@@ -267,12 +267,14 @@ def test_a_program_is_one_of_eight_over_a_link(wrap: Wrap, name: str) -> None:
     need(program.needs)
     ran = wrap(*OVER_LINK, *program.flags, command=["python", *program.words])
     row = check(ran, program)
-    assert (row["mode"], row["device_count"], row["link"]) == ("simulated", 8, "10gbe")
+    assert (row["device_count"], row["link"]) == (8, "10gbe")
+    assert row["mode"] in ("emulated", "simulated"), "by how long its collectives are"
     items, steps, sent_bytes = (int(str(row[one])) for one in ("items", "steps", "comm_bytes"))
     assert items == 8 * steps * (program.batch or 1)
     assert sent_bytes > 0 and sent_bytes == (program.sent_bytes or sent_bytes)
-    window_s = steps * float(str(row["step_mean_ms"])) / 1e3
-    assert row["window_s"] == pytest.approx(window_s), "nothing of what is apart is in it"
+    if row["mode"] == "simulated":  # nothing of what is apart is in it
+        window_s = steps * float(str(row["step_mean_ms"])) / 1e3
+        assert row["window_s"] == pytest.approx(window_s)
     if program.sent_bytes and not program.is_apart and not program.flags:
         assert ran.output.count("update\n") == num_updates(program, row)
 

@@ -8,9 +8,19 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.wide = nn.Linear(32, 64)
+        self.narrow = nn.Linear(64, 8)
+
+    def forward(self, x):
+        return self.narrow(nn.functional.relu(self.wide(x)))
+
+
 def main(steps=60):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 8))
+    model = Net()
     if "WORLD_SIZE" in os.environ:
         dist.init_process_group("gloo")
         model = DistributedDataParallel(model)

@@ -247,7 +247,7 @@ def test_to_end_shows_whole_output_and_the_exit_code(tmp_path: Path) -> None:
     assert words in str(row["detail"]) and words in stdout
     assert f"whole output {'x' * 200_000}\n" in stderr
     # Too few steps for a window, and its own exit code: a failure.
-    code, _, _, (row,) = wrapped("--trials", "1", *ENDS, "goes-on", "12", out=tmp_path / "few")
+    code, _, _, (row,) = wrapped("--trials", "1", *ENDS, "goes-on", "6", out=tmp_path / "few")
     assert (code, row["status"], row["reasons"]) == (4, "FAILED", "error")
     assert "exit code 5" in str(row["detail"])
 

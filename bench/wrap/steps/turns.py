@@ -37,6 +37,10 @@ class Turns:
         self._turns: list[int] = []
         self._counts: Counter[int] = Counter()
 
+    def has_seen(self, name: int) -> bool:
+        """Whether it has had a turn."""
+        return name in self._counts
+
     def ends_step(self, name: int, *, num_known: int | None) -> bool:
         """Note a turn, and return whether it ends a step.
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from bench.core.nouns import OWN_DATA, Config, Layout, Script
+from bench.core.nouns import Layout, Script
 from bench.devices.host.cpu import usable_cores
 from bench.measure.inspection import inspect_device
 from bench.measure.messages import ScriptFacts, TrialRequest
@@ -13,7 +14,7 @@ from bench.measure.timing.limits import PROFILES
 from bench.results.beside_rows import write_profile
 from bench.run.launching.child import OnMessage, Outcome
 from bench.run.launching.script import run_script
-from bench.run.planning.wrap_plan import make_wrap_plan
+from bench.run.planning.wrap_plan import config_of, make_wrap_plan
 from bench.run.planning.wrap_request import WrapRequest
 from bench.run.progress import Progress
 from bench.run.runner import Runner
@@ -29,24 +30,9 @@ def look_at(request: WrapRequest, *, on_message: OnMessage) -> Outcome:
     elif devices > 1:
         link = run.links[0]
         layout = Layout(mode="simulated", data=devices, link=link, contention="none")
-    config = Config(
-        workload=request.program,
-        source="",
-        phase="",
-        version="",
-        size="",
-        params={},
-        dtype="fp32",
-        compile=False,
-        channels_last=False,
-        data=OWN_DATA,
-        device="",
-        threads=run.threads,
-        workers=None,
-        seed=run.seed,
-        layout=layout,
-        script=Script(step=request.step, is_rank=bool(run.links) and not request.is_throttled),
-    )
+    script = Script(step=request.step, is_rank=bool(run.links) and not request.is_throttled)
+    known: Any = {"layout": layout, "threads": run.threads, "seed": run.seed}
+    config = config_of(request.program, script=script, **known)
     asked = TrialRequest(
         config=config,
         limits=PROFILES["smoke"].limits,

@@ -31,10 +31,12 @@ _CARRIED = ("gloo", "nccl", "undefined")
 class HeldBackRanks(VirtualRanks):
     """The ranks of a wrapped program, none of them virtual."""
 
+    backend = THROTTLED
+
     def __init__(self, config: Config, *, runs: Callable[[Callable[[], None]], None]) -> None:
         super().__init__(config, runs=runs)
         replace_function("init_process_group", self._hold_back)
-        replace_function("_new_process_group_helper", self._make_held_back)
+        replace_function("_new_process_group_helper", self._make_group)
 
     def alone(self) -> MeasurementError:
         """Return what is wrong with a program that sends nothing."""
@@ -94,16 +96,6 @@ class HeldBackRanks(VirtualRanks):
                 f"the program makes a process group of {size} ranks, and made one of "
                 f"{self._layout.devices} when it was looked at"
             )
-
-    def _make_held_back(self, original: Any, *args: Any, **more: Any) -> Any:
-        size, rank, ranks, backend, *others = args
-        if backend == THROTTLED:
-            return original(*args, **more)
-        more.pop("backend_options", None)  # of the backend that it asked for
-        made = original(size, rank, ranks, THROTTLED, *others, **more)
-        if isinstance(made[0], dist.ProcessGroup):
-            name_backend(made[0], backend)
-        return made
 
 
 def _check_backend(asked: str, *, device: torch.device) -> None:

@@ -43,6 +43,9 @@ class VirtualRanks:
     `runs` is given what a process does that the program starts as a rank.
     """
 
+    backend = EMULATED
+    """What every group of the program is made of."""
+
     def __init__(self, config: Config, *, runs: Callable[[Callable[[], None]], None]) -> None:
         self._layout, self._device = config.layout, config.device
         self.link: ModelledLink | None = None
@@ -153,10 +156,10 @@ class VirtualRanks:
 
     def _make_group(self, original: Any, *args: Any, **more: Any) -> Any:
         size, rank, ranks, backend, *others = args
-        if backend == EMULATED:
+        if backend == self.backend:
             return original(*args, **more)
         more.pop("backend_options", None)  # of the backend that it asked for
-        made = original(size, rank, ranks, EMULATED, *others, **more)
+        made = original(size, rank, ranks, self.backend, *others, **more)
         if isinstance(made[0], dist.ProcessGroup):
             name_backend(made[0], backend)
         return made

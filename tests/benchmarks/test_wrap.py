@@ -17,10 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.core.nouns import Config, Script, StepMark
+from bench.core.nouns import Script, StepMark
 from bench.measure.messages import TrialRequest, TrialResult
 from bench.measure.timing.limits import PROFILES
 from bench.run.launching.script import run_script
+from bench.run.planning.wrap_plan import config_of
 
 pytestmark = pytest.mark.timeout(1800)
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,23 +38,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def wrapped(*command: str, step: StepMark = "optimizer") -> TrialResult:
     """Measure a program in one trial of the quick profile."""
-    config = Config(
-        workload="program",
-        source="",
-        phase="train",
-        version="",
-        size="",
-        params={},
-        dtype="fp32",
-        compile=False,
-        channels_last=False,
-        data="script",
-        device="cpu",
-        threads=None,
-        workers=None,
-        seed=0,
-        script=Script(step=step),
-    )
+    config = config_of("program", script=Script(step=step), phase="train", device="cpu")
     request = TrialRequest(
         config=config,
         limits=PROFILES["quick"].limits,

@@ -20,6 +20,7 @@ from bench.measure.engine.engine import StepsEndedError
 from bench.measure.messages import Messages, StepsSoFar, TrialRequest, TrialResult
 from bench.measure.timing.clock import FakeClock
 from bench.measure.timing.limits import PROFILES, Limits
+from bench.run.planning.wrap_plan import config_of
 from bench.wrap import script_trial
 from bench.wrap.script_trial import measuring_script
 from bench.wrap.steps.happened import Happened, Usual
@@ -27,23 +28,7 @@ from tests.measure.fake_device import QueueEngine, SynchronousEngine
 
 LIMITS = Limits()
 SMOKE = PROFILES["smoke"].limits
-CONFIG = Config(
-    workload="train",
-    source="",
-    phase="train",
-    version="12345678",
-    size="",
-    params={},
-    dtype="fp32",
-    compile=False,
-    channels_last=False,
-    data="script",
-    device="cpu",
-    threads=None,
-    workers=None,
-    seed=0,
-    script=Script(flops_per_step=5e9),
-)
+CONFIG = config_of("train", script=Script(flops_per_step=5e9), phase="train", device="cpu")
 
 
 @dataclass(frozen=True, kw_only=True)

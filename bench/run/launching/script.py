@@ -18,7 +18,6 @@ from gapbench_start import FOLDER
 
 GRACE_S = 10.0
 """For a program to end after its window, or an interrupt: it may write a checkpoint."""
-AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
 _OURS = "BENCH_WRAP_"
 
 

@@ -24,6 +24,26 @@ from bench.run.planning.script_arguments import parameters_of
 from bench.run.planning.wrap_request import WrapRequest, hidden
 
 
+def config_of(program: str, *, script: Script, **known: Any) -> Config:
+    """Return the configuration of a user's own program, with what is known of it."""
+    values: dict[str, Any] = {
+        "source": "",
+        "phase": "",
+        "version": "",
+        "size": "",
+        "params": {},
+        "dtype": "fp32",
+        "compile": False,
+        "channels_last": False,
+        "data": OWN_DATA,
+        "device": "",
+        "threads": None,
+        "workers": None,
+        "seed": 0,
+    }
+    return Config(workload=program, script=script, **values | known)
+
+
 def make_wrap_plan(
     request: WrapRequest,
     *,
@@ -54,22 +74,17 @@ def make_wrap_plan(
         launcher = launcher[1:]  # which Python is not asked for, and has a column
     params |= {"launcher": shlex.join(launcher)} if launcher else {}
     per_step = request.items_per_step or facts.items_per_step
-    config = Config(
-        workload=request.program,
-        source="",
+    config = config_of(
+        request.program,
+        script=script,
         phase="train" if facts.is_training else "infer",
         version=facts.version,
-        size="",
         params=params,
         dtype=next(one for one in DTYPES if one == facts.dtype),
         compile=facts.is_compiled,
-        channels_last=False,
-        data=OWN_DATA,
         device=inspection.device.label,
         threads=run.threads,
-        workers=None,
         seed=run.seed,
-        script=script,
     )
     planned = [
         Planned(

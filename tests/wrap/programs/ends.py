@@ -71,8 +71,8 @@ def how_it_ends(how: str) -> None:
         finally:
             print("finally has run")
     if how == "interrupted":
-        print("training", flush=True)
         try:
+            print("training", flush=True)
             train() if os.environ.get("TRAINS") else time.sleep(600)
         except KeyboardInterrupt:
             time.sleep(0.5)

@@ -23,7 +23,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 MAY_IMPORT["measure"] = {"results", "discovery", *MAY_IMPORT["parallel"], "parallel"}
 MAY_IMPORT["wrap"] = {*MAY_IMPORT["measure"], "measure", "__init__"}
-MAY_IMPORT["run"] = {*MAY_IMPORT["wrap"], "wrap"}
+MAY_IMPORT["serve"] = {*MAY_IMPORT["measure"], "measure"}
+MAY_IMPORT["run"] = {*MAY_IMPORT["wrap"], "wrap", "serve"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT["run"], *MAY_IMPORT["report"], "run", "report"}
 MAY_IMPORT["pytest_plugin"] = MAY_IMPORT["cli"] | {"cli"}
 MAY_IMPORT |= {"__main__": {"cli"}, "__init__": set(), "workloads": {"workload", "core"}}

@@ -1,0 +1,1 @@
+"""Inference as users meet it: requests that come when they come, and wait for one another."""

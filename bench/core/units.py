@@ -18,6 +18,7 @@ _BYTES = {
     **{f"{p}b": 1000 ** (i + 1) for i, p in enumerate("kmgt")},
     **{f"{p}ib": 1024 ** (i + 1) for i, p in enumerate("kmgt")},
 }
+_FREQUENCY = re.compile(r"([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*/\s*([a-z]+)")
 _QUANTITY = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z]+)\s*")
 
 _RATE = re.compile(
@@ -45,6 +46,16 @@ def parse_duration_s(text: str, *, what: str = "duration", is_over_0: bool = Fal
     if is_over_0 and seconds <= 0.0:
         raise UsageError(f"{what} {text!r}: the time must be over 0")
     return seconds
+
+
+def parse_frequency(text: str, *, what: str, example: str) -> tuple[float, str]:
+    """Number and period of '800/day', the period one of `PERIOD_S`; `what` is for messages."""
+    match = _FREQUENCY.fullmatch(text.strip().lower())
+    if match is None or match[2] not in PERIOD_S or not 1e-18 < float(match[1]) < 1e18:
+        raise UsageError(
+            f"{what} is not a number over 0 per {', '.join(PERIOD_S)}, such as {example}"
+        )
+    return float(match[1]), match[2]
 
 
 def parse_percentile(text: str, *, what: str) -> float:

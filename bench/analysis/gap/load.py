@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 from bench.core.errors import UsageError
 from bench.core.traffic import MOST_SERVERS
-from bench.core.units import PERIOD_S, parse_duration_s, parse_percentile
+from bench.core.units import PERIOD_S, parse_duration_s, parse_frequency, parse_percentile
 
-_RATE = re.compile(r"([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*/\s*([a-z]+)")
 _PERCENT = r"([0-9]*\.?[0-9]+)\s*%"
 HOUR_S, DAYS = PERIOD_S["h"], ("day", "d")
 EVEN_FRAC = HOUR_S / PERIOD_S["day"]
@@ -96,22 +95,18 @@ def parse_wanted(
 
 def _load(text: str, *, busy_frac: float | None) -> Load:
     workload, _, amount = (part.strip() for part in text.rpartition(":"))
-    match = _RATE.fullmatch(amount.lower())
-    if match is None or match[2] not in PERIOD_S or not 0.0 < float(match[1]) < 1e18:
-        raise UsageError(
-            f"--load {text!r} is not a number over 0 per {', '.join(PERIOD_S)}, such as 200/day"
-        )
-    period_s = PERIOD_S[match[2]]
+    num, period = parse_frequency(amount, what=f"--load {text!r}", example="200/day")
+    period_s = PERIOD_S[period]
     if busy_frac is not None:
-        if match[2] not in DAYS:
+        if period not in DAYS:
             raise UsageError(f"--busy-hour is a part of a day: give --load {text!r} per day")
         period_s = HOUR_S / busy_frac
     return Load(
         workload=workload,
         amount=amount,
-        period=match[2],
+        period=period,
         period_s=period_s,
-        items_per_s=float(match[1]) / period_s,
+        items_per_s=num / period_s,
     )
 
 

@@ -7,7 +7,7 @@ single source of the reader, the writer and `results/README.md`.
 History: 1.0 first version; 1.1 layout over several devices and its communication; 1.2 sustained
 roof, optimizer, host-bound steps, compile mode, memory traffic of contention; 1.3 rise of the steps
 over the window with its interval, in place of drift_frac; 1.4 number of different items, and sizes
-that differ.
+that differ; 1.5 served inference: arrivals, limits, waits, capacity, tokens.
 """
 
 import tomllib
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-SCHEMA_VERSION = "1.4"
+SCHEMA_VERSION = "1.5"
 
 Kind = Literal["str", "int", "float", "bool", "json", "utc"]
 Value = str | int | float | bool | None

@@ -27,15 +27,22 @@ INVALIDATING = frozenset(
         "few_samples",
         "clock_backwards",
         "device_changed",
+        "client_late",
+        "load_inconsistent",
+        "endpoint_errors_heavy",
+        "loadgen_invalid",
     }
 )
 FAILING = frozenset(
     {"out_of_memory", "unsupported_op", "unsupported_dtype", "timeout", "crashed", "error"}
 )
 SKIPPING = frozenset({"interrupted", "budget", "link_unresolved"})
-LABELS = frozenset({"noisy", "input_bound", "host_bound", "steps_apart"})
+LABELS = frozenset(
+    {"noisy", "input_bound", "host_bound", "steps_apart"}
+    | {"chunks_joined", "no_usage", "client_overhead"}
+)
 """What sets the pace, what one window cannot tell, or what is in no figure: they stand."""
-_REPEATING = {"nonfinite", "wrong_output", "flops_disagree", "over_roof"}
+_REPEATING = {"nonfinite", "wrong_output", "flops_disagree", "over_roof", "loadgen_invalid"}
 RETRYABLE = INVALIDATING - _REPEATING | {"crashed", "timeout"}
 """Reasons that another attempt may not have; a wrong or refused computation would only repeat."""
 

@@ -173,27 +173,18 @@ def effective_sample_size(values: Sequence[float]) -> float:
 def batch_means_half_width_frac(values: Sequence[float]) -> float | None:
     """Half width of the 95 % interval of the mean, over the mean, from means of batches.
 
-    None when the series is too short for at least 10 batches or its mean is not positive.
-    """
-    means = batch_means(values, fewest=_MIN_BATCHES, most=_MAX_BATCHES)
-    if means is None:
-        return None
-    mean, half_width = _mean_interval(means)
-    return half_width / mean if mean > 0.0 else None
-
-
-def batch_means(values: Sequence[float], *, fewest: int, most: int) -> list[float] | None:
-    """Means of batches longer than 3 autocorrelation times, so that they are nearly independent.
-
-    What does not fill a batch is left out at the start. None when the series is too short.
+    At least 10 batches, each longer than 3 autocorrelation times, so that batch means are nearly
+    independent. None when the series is too short for that or its mean is not positive.
     """
     shortest = math.floor(3.0 * autocorrelation_time(values)) + 1 if values else 1
-    num_batches = min(len(values) // shortest, most)
-    if num_batches < fewest:
+    num_batches = min(len(values) // shortest, _MAX_BATCHES)
+    if num_batches < _MIN_BATCHES:
         return None
     length = len(values) // num_batches
     used = values[len(values) - num_batches * length :]
-    return [fmean(used[i : i + length]) for i in range(0, len(used), length)]
+    means = [fmean(used[i : i + length]) for i in range(0, len(used), length)]
+    mean, half_width = _mean_interval(means)
+    return half_width / mean if mean > 0.0 else None
 
 
 def percentile_bound(values: Sequence[float], q: float, confidence: float = 0.99) -> float | None:

@@ -170,7 +170,10 @@ def _from_file(law: str, rest: str) -> Arrivals:
             recorded=recorded,
             source=source,
         )
-    return found.scaled_to(_rate(match[1], text=f"{law}:{rest}")) if match else found
+    if match is None:
+        return found
+    scaled = found.scaled_to(_rate(match[1], text=f"{law}:{rest}"))
+    return replace(scaled, label=f"{law}:{match[1].strip()}:{found.source}")
 
 
 def equal_issue(num_samples: int, *, num: int, seed: int) -> list[int]:

@@ -1,0 +1,59 @@
+"""The first request to a server: what it takes is learnt from what it refuses."""
+
+from __future__ import annotations
+
+import time
+
+from bench.core.errors import MeasurementError
+from bench.serve.endpoint.connections import Connections
+from bench.serve.endpoint.dialect import Dialect, after_refusal, with_words
+from bench.serve.endpoint.request_stream import Reply, request_stream
+
+TOKENS = 8
+_ADVICE = {
+    "refused": "is it started, and is this its address?",
+    "not_http": "is it a server of tokens?",
+    "not_events": "is it a server of tokens, and its interface below /v1?",
+    "http_401": "it wants a key, which bench does not send",
+    "http_404": "--endpoint ends in /v1 for most servers, --chat is for one that only chats, and "
+    "--model has to be one that it serves",
+    "stalled": "--stall gives it longer",
+}
+
+
+async def opened(
+    connections: Connections, *, model: str, is_chat: bool, prompt_tokens: int
+) -> Dialect:
+    """Return how to ask this server; `MeasurementError` with one line where nothing works."""
+    dialect = Dialect(model=model, is_chat=is_chat)
+    if is_chat:
+        dialect = await with_words(dialect, connections=connections)
+    while True:
+        reply = await _ask(connections, dialect, prompt_tokens=prompt_tokens)
+        if reply.served.status == "ok":
+            return dialect
+        status, words = reply.served.status, reply.words
+        otherwise = await after_refusal(dialect, status, words, connections=connections)
+        if otherwise is None:
+            raise MeasurementError(what_went_wrong(reply, connections=connections))
+        dialect = otherwise
+
+
+async def _ask(connections: Connections, dialect: Dialect, *, prompt_tokens: int) -> Reply:
+    body = dialect.body(prompt_tokens=prompt_tokens, output_tokens=TOKENS, seed="opening")
+    return await request_stream(
+        connections,
+        dialect,
+        body=body,
+        tokens_asked=TOKENS,
+        scheduled_s=0.0,
+        start_s=time.perf_counter(),
+    )
+
+
+def what_went_wrong(reply: Reply, *, connections: Connections) -> str:
+    """Say in one line why a server cannot be measured."""
+    status, advice = reply.served.status, _ADVICE.get(reply.served.status)
+    name = status.replace("_", " ")
+    line = f"{connections.address.origin}: {name}: {reply.words.strip()}"
+    return f"{line}; {advice}" if advice else line

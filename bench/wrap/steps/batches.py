@@ -17,6 +17,10 @@ def leading(batch: Any, *, name: str = "batch", depth: int = _DEPTH) -> tuple[in
         return (int(shape[0]), name) if len(shape) else None
     if not depth:
         return None
+    if type(batch) in (list, tuple) and batch:  # of most loaders: a step's hooks take few us
+        found = leading(batch[0], name=f"{name}[0]", depth=depth - 1)
+        if found is not None:
+            return found
     for step, part in islice(_parts(batch), _WIDTH):
         if (found := leading(part, name=f"{name}{step}", depth=depth - 1)) is not None:
             return found
@@ -24,8 +28,6 @@ def leading(batch: Any, *, name: str = "batch", depth: int = _DEPTH) -> tuple[in
 
 
 def _parts(batch: Any) -> Iterable[tuple[str, Any]]:
-    if type(batch) in (list, tuple):  # of most loaders, and soonest known
-        return ((f"[{place}]", part) for place, part in enumerate(batch))
     if isinstance(batch, Mapping):  # also a BatchEncoding
         return ((f"[{key!r}]", part) for key, part in batch.items())
     if names := getattr(batch, "_fields", ()):  # a named tuple

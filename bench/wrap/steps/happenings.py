@@ -46,6 +46,10 @@ def wrap(
     setattr(owner, name, watched)
 
 
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
 class Happenings:
     """Wraps torch's functions once, and hands over what happened at each end of a step."""
 
@@ -112,33 +116,32 @@ class Happenings:
     # Loaders -------------------------------------------------------------------------------------
 
     def _watch_loaders(self) -> None:
+        """Count the time in a loader as waiting for data, where the program itself waits."""
         begin: Any = dataloader.DataLoader
         going_on: Any = dataloader._BaseDataLoaderIter
-        begin.__iter__ = self._waiting(begin.__iter__)
-        fetch = self._waiting(going_on.__next__)
+        to_begin, to_go_on = begin.__iter__, going_on.__next__
 
-        @functools.wraps(going_on.__next__)
+        @functools.wraps(to_begin)
+        def watched_begin(loader: Any) -> Any:
+            start_s = perf_counter()
+            loading = to_begin(loader)
+            if _is_main_thread():
+                self.now.data_wait_s += perf_counter() - start_s
+            return loading
+
+        @functools.wraps(to_go_on)
         def watched(loading: Any) -> Any:
-            if self.now.num_batches and threading.current_thread() is threading.main_thread():
+            is_main = _is_main_thread()
+            if is_main and self.now.num_batches:
                 self.on_batch()
-            batch = fetch(loading)
+            start_s = perf_counter()
+            batch = to_go_on(loading)
+            if is_main:
+                self.now.data_wait_s += perf_counter() - start_s
             self._note_batch(batch, data=id(loading._dataset))
             return batch
 
-        going_on.__next__ = watched
-
-    def _waiting(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """Count the time in it as waiting for data, where the program itself waits."""
-
-        @functools.wraps(original)
-        def waiting(loader: Any) -> Any:
-            start_s = perf_counter()
-            result = original(loader)
-            if threading.current_thread() is threading.main_thread():
-                self.now.data_wait_s += perf_counter() - start_s
-            return result
-
-        return waiting
+        begin.__iter__, going_on.__next__ = watched_begin, watched
 
     def _note_batch(self, batch: Any, *, data: int) -> None:
         now = self.now

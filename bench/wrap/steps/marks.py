@@ -52,9 +52,13 @@ class Marks:
         """Called at the outermost level until it is settled whose call ends a step."""
         wrap(torch.optim.Optimizer, "__init__", after=self._made)
 
-        @_disable_dynamo  # lazily: torch imports its compiler with the first optimizer
+        apart = _disable_dynamo(self._updated)  # lazily: it imports torch's compiler
+
         def updated(optimizer: torch.optim.Optimizer, *_: object) -> None:
-            self._updated(optimizer)
+            if torch.compiler.is_compiling():
+                apart(optimizer)
+            else:  # as nearly always; to call it apart takes 3 us
+                self._updated(optimizer)
 
         optimizers.register_optimizer_step_post_hook(updated)
         sees.on_batch = lambda: self._mark("loader", None)

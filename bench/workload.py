@@ -46,6 +46,9 @@ class Phase:
     latency: str | None = None
     """'ttft' when a step's time is the time to first token, 'tpot' when a step makes tokens one
     after the other."""
+    is_served: bool = False
+    """Whether it is measured by --arrivals alone: an engine batches requests of tokens as they
+    come, and the phase's method, which answers one batch, is what its answers are held to."""
 
 
 TRAIN = Phase(name="train", item="sample", is_training=True)
@@ -65,6 +68,17 @@ class TensorPlan:
     for the net."""
     divides: Mapping[str, int]
     """What the number of devices must divide, by name: {'heads': 32, 'kv_heads': 8}."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServingPlan:
+    """How an engine serves a language model of the transformers library; torch-free."""
+
+    max_batch_tokens: int
+    """Tokens of all requests that one pass through the net takes at most."""
+    max_requests: int
+    """Requests that are served at the same time at most; further ones wait."""
+    use_cuda_graph: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +139,14 @@ class Workload(ABC):
 
     def collate(self, phase: Phase) -> Any:
         """Return a collate function for the DataLoader, or None for torch's default."""
+        return None
+
+    def serving_plan(self) -> ServingPlan | None:
+        """Return how an engine serves the net in a phase that `is_served`, else None.
+
+        The phase's method takes a batch of token ids, (B, P), and returns a dict whose `ids` are
+        the answers, (B, N).
+        """
         return None
 
     # How it may be spread over devices -----------------------------------------------------------

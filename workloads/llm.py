@@ -1,9 +1,9 @@
-"""A Llama trained and served: `llm-train`, `llm-prefill` and `llm-decode`.
+"""A Llama trained and served: `llm-train`, `llm-prefill`, `llm-decode` and `llm-serve`.
 
 The net is a config-built Llama of Hugging Face transformers with random weights; text comes from a
 seeded Markov source or, with --data FILE, from a file through a byte-level tokenizer. Prefill is
-the time to first token; decode the time per token after it, always from the same context. Left out:
-batching of requests that come and go, sampling, and trained weights.
+the time to first token; decode the time per token after it, always from the same context; serve is
+requests that come and go, batched by an engine. Left out: sampling, and trained weights.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from typing import Any
 
 import bench.workload
 from bench.core.errors import UsageError, one_of
-from bench.workload import Phase, TensorPlan
+from bench.workload import Phase, ServingPlan, TensorPlan
 from workloads._llm.llm_cost import LlamaShape
 
 NUM_BYTES = 256
@@ -21,6 +21,7 @@ NUM_BYTES = 256
 TRAIN = Phase(name="train", item="token", is_training=True)
 PREFILL = Phase(name="prefill", item="token", latency="ttft")
 DECODE = Phase(name="decode", item="token", latency="tpot")
+SERVE = Phase(name="serve", item="token", is_served=True)
 
 LAYER_STYLES = {
     "self_attn": "shared_input",
@@ -47,7 +48,7 @@ class Workload(LlamaShape, bench.workload.Workload):
     """A Llama of any shape; the defaults are Llama 3.2 1B."""
 
     summary = "Llama language model: training step, prompt prefill, token-by-token decode"
-    phases = (TRAIN, PREFILL, DECODE)
+    phases = (TRAIN, PREFILL, DECODE, SERVE)
     accepts_data = "a text file"
     libraries = ("transformers.models.llama",)
     max_grad_norm = 1.0
@@ -67,6 +68,8 @@ class Workload(LlamaShape, bench.workload.Workload):
     cache: str = "auto"
     """Key/value cache of decode; auto: static on accelerators and when compiled, else dynamic."""
     learning_rate: float = 3e-4
+    cuda_graph: bool = False
+    """Of the serving engine; without flash kernels a graph's padding costs more than it saves."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -141,6 +144,18 @@ class Workload(LlamaShape, bench.workload.Workload):
         """Generate tokens one after the other: ids (B, N), first and last logits (B, V)."""
         return _net().generate(net, batch)
 
+    def serve(self, net: Any, batch: Any) -> Any:
+        """Read prompts and answer them, a batch by itself: what an engine's answers are held to."""
+        return _net().generate(net, _net().read_prompt(self, net, batch, kind="dynamic"))
+
+    def serving_plan(self) -> ServingPlan:
+        """Return how many tokens and requests the engine takes together."""
+        return ServingPlan(
+            max_batch_tokens=self.max_batch_tokens,
+            max_requests=self.max_requests,
+            use_cuda_graph=self.cuda_graph,
+        )
+
     def dataset(self, phase: Phase, *, data: Path | None, seed: int) -> Sequence[Any]:
         """Return windows of token ids; a window holds one token more than is counted.
 
@@ -165,11 +180,11 @@ class Workload(LlamaShape, bench.workload.Workload):
         """Return the tokens of one step: predicted, read, or generated."""
         sequences = self.batch if batch is None else int(batch.shape[0])
         read = self.sequence_tokens if phase.is_training else self.prompt_tokens
-        return sequences * (self.new_tokens if phase.name == DECODE.name else read)
+        return sequences * (self.new_tokens if phase in (DECODE, SERVE) else read)
 
     def comparable(self, phase: Phase, output: Any) -> Any:
         """Return decode's first logits: rounding may flip a greedy token and all that follow it."""
-        return output["first_logits"] if phase.name == DECODE.name else output
+        return output["first_logits"] if phase in (DECODE, SERVE) else output
 
     def check(self, phase: Phase, output: Any) -> None:
         """Refuse values that are not finite and ids outside the vocabulary."""

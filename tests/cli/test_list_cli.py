@@ -38,6 +38,7 @@ def test_every_shipped_phase_and_size_is_listed_and_sizes_grow(ask: Ask) -> None
     names = {entry["workload"] for entry in entries}
     assert names == {
         *("imaging-train", "imaging-infer", "llm-train", "llm-prefill", "llm-decode"),
+        "llm-serve",
         *("sleep-train", "sleep-infer"),
         *("align-infer", "tabular-train", "tabular-infer"),
     }

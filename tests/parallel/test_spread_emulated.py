@@ -31,7 +31,7 @@ from workloads.llm import Workload
 TINY = Workload(**Workload.sizes["tiny"])
 LARGE = Workload()
 IMAGING = imaging.Workload(**imaging.Workload.sizes["tiny"])
-TRAIN, PREFILL, DECODE = TINY.phases
+TRAIN, PREFILL, DECODE, _ = TINY.phases
 PATCHES, VOLUMES = IMAGING.phases
 CPU = torch.device("cpu")
 MODELLED_S = 0.002

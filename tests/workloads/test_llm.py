@@ -20,7 +20,7 @@ from workloads._llm import llm_net as llama
 from workloads._llm import text as texts
 from workloads.llm import Workload
 
-TRAIN, PREFILL, DECODE = Workload.phases
+TRAIN, PREFILL, DECODE, SERVE = Workload.phases
 TINY = Workload(**Workload.sizes["tiny"])
 SHORT = replace(TINY, batch=3, new_tokens=5)
 product = nn.functional.scaled_dot_product_attention
@@ -223,7 +223,7 @@ def test_named_sizes_are_as_large_as_they_say() -> None:
     assert large.num_parameters() == 1_235_814_400
     assert large.memory_bytes(TRAIN, dtype="bf16") < 80e9  # trains on an 80 GB accelerator
     assert large.memory_bytes(DECODE, dtype="bf16") < 12e9
-    assert [phase.latency for phase in Workload.phases] == [None, "ttft", "tpot"]
+    assert [phase.latency for phase in Workload.phases] == [None, "ttft", "tpot", None]
 
 
 def test_least_traffic_of_a_hand_worked_model() -> None:
@@ -273,6 +273,7 @@ def test_inference_estimate_holds_weights_and_caches(dtype: Dtype) -> None:
         weights = width * llm.num_parameters()
         tokens = llm.batch * (llm.prompt_tokens + llm.new_tokens)
         caches = 5 * tokens * llm.kv_bytes_per_token(dtype_bytes=width)
-        train, prefill, decode = (llm.memory_bytes(one, dtype=dtype) for one in llm.phases)
+        train, prefill, decode, serve = (llm.memory_bytes(one, dtype=dtype) for one in llm.phases)
         assert weights < prefill < decode > weights + caches
+        assert serve > weights + caches / 5 / llm.batch * llm.max_requests
         assert train > 16 * llm.num_parameters()

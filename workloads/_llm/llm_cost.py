@@ -45,6 +45,10 @@ class LlamaShape:
     """Tokens read by prefill, and in the cache before decode."""
     new_tokens: int = 64
     """Tokens that one decode step generates for each sequence of the batch."""
+    max_batch_tokens: int = 2048
+    """Of the serving engine: tokens of all requests in one pass at most."""
+    max_requests: int = 64
+    """Of the serving engine: requests that are served at the same time at most."""
 
     @property
     def kv_width(self) -> int:
@@ -77,16 +81,18 @@ class LlamaShape:
 
         train: forward, and a backward of twice that (one product per operand), of every position.
         prefill: the whole prompt, logits for its last position only, as a server does. decode: the
-        j-th new token (from 1) attends to prompt + j keys.
+        j-th new token (from 1) attends to prompt + j keys. serve: both, for each new token.
         """
         sequence, prompt, new = self.sequence_tokens, self.prompt_tokens, self.new_tokens
         if phase.is_training:
             forward = self._forward_flops(tokens=sequence, pairs=sequence**2, logits=sequence)
             return 3 * forward / sequence
+        reading = self._forward_flops(tokens=prompt, pairs=prompt**2, logits=1)
         if phase.name == "prefill":
-            return self._forward_flops(tokens=prompt, pairs=prompt**2, logits=1) / prompt
+            return reading / prompt
         pairs = new * prompt + new * (new + 1) / 2
-        return self._forward_flops(tokens=new, pairs=pairs, logits=new) / new
+        generating = self._forward_flops(tokens=new, pairs=pairs, logits=new)
+        return (generating + (reading if phase.is_served else 0)) / new
 
     def kv_bytes_per_token(self, *, dtype_bytes: int) -> int:
         """Key and value of one token in all layers."""
@@ -100,7 +106,7 @@ class LlamaShape:
         written and read, weights and two moments read and written; activations can be recomputed,
         so they are no lower bound. prefill: keys and values written. decode: one pass for the
         batch's tokens at one position, the j-th new token (from 1) reads prompt + j - 1 cache
-        entries and writes one.
+        entries and writes one. serve: both, for each new token.
         """
         embedding = 0 if self.is_tied else self.vocab * self.hidden
         weights = (self.num_parameters() - embedding) * dtype_bytes
@@ -108,10 +114,12 @@ class LlamaShape:
         if phase.is_training:
             state = (2 + 3 * 2) * MASTER_WEIGHT_BYTES * self.num_parameters()
             return (2 * weights + state) / (self.batch * self.sequence_tokens)
+        reading = weights / self.batch + self.prompt_tokens * cache_entry
         if phase.name == "prefill":
-            return weights / (self.batch * self.prompt_tokens) + cache_entry
+            return reading / self.prompt_tokens
         cached = self.prompt_tokens + (self.new_tokens - 1) / 2 + 1
-        return weights / self.batch + cached * cache_entry
+        shared = reading / self.new_tokens if phase.is_served else 0
+        return weights / self.batch + cached * cache_entry + shared
 
     def memory_bytes(self, phase: Phase, *, dtype: Dtype) -> int:
         """Peak of one step of a phase.
@@ -121,7 +129,8 @@ class LlamaShape:
         of both kinds of logits; in fp32 the two kinds are one tensor.
         Else weights in the compute dtype, prompt caches, one layer at work on a prompt, and the
         last logits. One more cache than are kept: a growing cache is copied when it grows, and a
-        static one is filled from a growing one.
+        static one is filled from a growing one. serve: the engine's cache for all its requests, a
+        full pass with its mask, and the logits of each request.
         """
         width = DTYPE_BYTES[dtype]
         layer_token_bytes = self.layer_token_bytes(dtype=dtype)
@@ -131,6 +140,14 @@ class LlamaShape:
             loss = self.vocab * (3 * 4 + (2 * width if is_cast else 0))
             token_bytes = self.layers * layer_token_bytes + loss
             return state + self.batch * self.sequence_tokens * token_bytes
+        if phase.is_served:
+            cached = self.max_requests * (self.prompt_tokens + self.new_tokens)
+            pass_token_bytes = layer_token_bytes + cached * width
+            return (
+                width * (self.num_parameters() + 2 * self.max_requests * self.vocab)
+                + cached * self.kv_bytes_per_token(dtype_bytes=width)
+                + self.max_batch_tokens * pass_token_bytes
+            )
         num_caches = 1 + (1 if phase.name == "prefill" else RESIDENT_PROMPTS)
         tokens = self.batch * (self.prompt_tokens + self.new_tokens)
         cache = tokens * self.kv_bytes_per_token(dtype_bytes=width)

@@ -79,7 +79,7 @@ def _list_workloads(name: str | None, *, path: Path | None, as_json: bool) -> No
     from bench.run.planning.selection import select
 
     names = (str(path),) if path else (name,) if name else tuple(discovery.names())
-    selected = select(names)
+    selected = select(names, is_list=True)
     entries = [
         _entry(found, phase, size=size)
         for found, phase in selected

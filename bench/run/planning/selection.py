@@ -28,21 +28,24 @@ MARGIN_FRAC = 0.85
 """Share of the free memory that an estimate may take: estimates are rough, allocators fragment."""
 
 
-def select(texts: tuple[str, ...]) -> list[Selected]:
+def select(texts: tuple[str, ...], *, is_list: bool = False) -> list[Selected]:
     """Return the phases that --workload names, each once: all, imaging, imaging:train, ./mine.py.
 
+    But for a list, a served phase has to be named itself: only it takes --arrivals and no steps.
     `UsageError` lists what there is.
     """
     if not texts:
         raise UsageError("--workload is missing; `bench list` shows what there is")
-    return list(dict.fromkeys(itertools.chain.from_iterable(map(_select_one, texts))))
+    found = itertools.chain.from_iterable(_select_one(text, is_list=is_list) for text in texts)
+    return list(dict.fromkeys(found))
 
 
-def _select_one(text: str) -> list[Selected]:
+def _select_one(text: str, *, is_list: bool) -> list[Selected]:
     name, phase_name = split_phase(text)
     every = _phases_of(name)
     if phase_name is None:
-        return every
+        is_all = is_list or len(every) == 1
+        return every if is_all else [one for one in every if not one[1].is_served]
     chosen = [one for one in every if one[1].name == phase_name]
     if not chosen:
         phases = list(dict.fromkeys(phase.name for _, phase in every))

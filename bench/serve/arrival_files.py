@@ -95,7 +95,7 @@ def trace_of(name: str, *, what: str) -> tuple[tuple[Arrival, ...], str]:
 def _read(name: str, *, what: str) -> tuple[Path, str, str]:
     path = user_path(name.strip(), what=what)
     if not path.is_file():
-        raise DataError(f"{what} {path}: there is no such file")
+        raise DataError(f"{what} {name!r}: there is no such file")
     data = read_bytes(path)
     text = decoded(unmarked(data, what=str(path)), what=str(path))
     return path, text, f"{path.name}#{hashlib.sha256(data).hexdigest()[:_DIGEST]}"

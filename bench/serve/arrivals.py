@@ -20,7 +20,7 @@ MOST_ARRIVALS = 10_000_000
 LEAST_SHAPE, MOST_SHAPE = 0.01, 1000.0
 EXAMPLE = "40/s"
 _LAWS = ["poisson", "uniform", "gamma", "day", "trace", "auto"]
-_RATE_BEFORE = re.compile(rf"\s*([^:]*/\s*(?:{'|'.join(PERIOD_S)})\s*):(.+)", re.IGNORECASE)
+_RATE_BEFORE = re.compile(rf"\s*([^:]*/\s*(?:{'|'.join(PERIOD_S)})\s*):(.*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)

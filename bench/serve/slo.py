@@ -51,13 +51,13 @@ def parse_slo(text: str) -> Slo:
             raise UsageError(
                 f"{FLAG} {text!r}: {name!r} is not latency, ttft or tpot; write {EXAMPLES}"
             )
-        if name in limits:
-            raise UsageError(f"{FLAG} {text!r} limits {name} twice")
         duration, at, percentile = rest.partition("@")
         if not at:
             raise UsageError(
                 f"{FLAG} {text!r}: {limit.strip()!r} has no percentile; write {EXAMPLES}"
             )
+        if name in limits:
+            raise UsageError(f"{FLAG} {text!r} limits {name} twice")
         limits[name] = parse_duration_s(duration, what=FLAG, is_over_0=True)
         parts.add(parse_percentile(percentile, what=FLAG))
     if len(parts) > 1:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.analysis.trials.configuration import LAYOUT, MITIGATION, Trials, grouped, number
-from bench.analysis.trials.log_estimate import Ends, LogEstimate, estimate
+from bench.core.log_estimate import Ends, LogEstimate, estimate
 from bench.results.schema import Row
 
 _DEVICES = tuple(name for name in LAYOUT if name != "mode")

@@ -144,6 +144,24 @@ class Script:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Serving:
+    """How requests come by themselves to an inference phase, and what they are promised."""
+
+    arrivals: str
+    """Law and rate, or `auto`; a file by its name and digest."""
+    slo: str = ""
+    """Limits of a request; '' where there are none."""
+    max_batch: int = 1
+    """Requests that are served together at most."""
+    max_wait_s: float = 0.0
+    """How long an incomplete batch waits, from its first request on."""
+    seconds: float = field(default=60.0, metadata={"is_hashed": False})
+    """How long requests come."""
+    given: str = field(default="", metadata={"is_hashed": False})
+    """The arrivals as they were typed, where a file is read again."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """What one trial runs; trials with an equal hash (`bench.run.planning.plan`) are comparable."""
 
@@ -176,6 +194,8 @@ class Config:
     """Mode of torch.compile, one of `COMPILE_MODES`; None is torch's own choice."""
     script: Script | None = field(default=None, metadata={"is_hashed": False})
     """For a user's own program; what distinguishes one from another is in `params`."""
+    serving: Serving | None = None
+    """Requests come by themselves, and each step serves some; None: steps follow one another."""
 
     @property
     def name(self) -> str:

@@ -80,6 +80,18 @@ class StepsSoFar(Message, frozen=True, tag="progress"):
     step_s: float
 
 
+class ServedSoFar(Message, frozen=True, tag="served"):
+    """Requests that ended since the last time, and what all of them came to."""
+
+    elapsed_s: float
+    arrivals: str
+    """Of which run of the trial, as its rows say it."""
+    num: int
+    held_frac: float | None
+    """Share that held the limits."""
+    requests: list[dict[str, float | int | str]]
+
+
 class Written(msgspec.Struct, frozen=True):
     """What a user's own program wrote just now; it is shown, and sent nowhere."""
 
@@ -209,8 +221,8 @@ class Post(msgspec.Struct, frozen=True, kw_only=True):
 RankRequest = TrialRequest | LinkRequest
 Request = TrialRequest | LinkRequest | RunEnd
 Result = TrialResult | ScriptFacts | LinkResult | RunEnd
-Answer = Stage | StepsSoFar | Seen | TrialResult | ScriptFacts | LinkResult | RunEnd | Failure
-News = Stage | StepsSoFar | Seen | Written
+Answer = Stage | StepsSoFar | ServedSoFar | Seen | Result | Failure
+News = Stage | StepsSoFar | ServedSoFar | Seen | Written
 """What a listener hears while a process runs."""
 
 

@@ -21,7 +21,7 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
@@ -172,14 +172,14 @@ def _of_all_replicas(measured: Window, *, layout: Layout) -> Window:
     return replace(measured, counts=[count.times(layout.data) for count in measured.counts])
 
 
-def main() -> int:
+def main(run: Callable[[TrialRequest, Messages], None]) -> int:
     """Run the trial that standard input asks for."""
     messages = Messages(int(sys.argv[1]))
     request = decode(sys.stdin.readline(), TrialRequest)
     end_with_parent()
     pin(request.cpu_ids)
     try:
-        run_request(request, messages)
+        run(request, messages)
     except Exception as error:  # the one place where anything a workload raises becomes a row
         if not isinstance(error, BenchError):
             traceback.print_exc()
@@ -298,4 +298,4 @@ def send_result(
 
 
 if __name__ == "__main__":
-    leave(main())
+    leave(main(run_request))

@@ -6,6 +6,9 @@ apart from those of the window. What a row says can be computed again from here;
 need it. A figure that is not finite (a loss that diverged) is kept as the text nan, inf or -inf,
 because JSON has no such numbers.
 
+`<stem>.requests.jsonl.gz` holds in the same form every request of each live run of a served trial,
+times in seconds from its start.
+
 `<stem>.operators.json` holds one profile for each configuration and device, from a separate,
 untimed run: which classes of operators a step spends its time in, with FLOPs and bytes from shapes.
 The times are shares; how long a step takes is what the rows say.

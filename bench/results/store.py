@@ -65,6 +65,11 @@ def samples_path(path: Path) -> Path:
     return path.with_name(path.stem + ".samples.jsonl.gz")
 
 
+def requests_path(path: Path) -> Path:
+    """`run.requests.jsonl.gz` beside `run.csv`."""
+    return path.with_name(path.stem + ".requests.jsonl.gz")
+
+
 class Store:
     """One result file, open for appending; several processes may have the same one open."""
 

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from bench.core.units import counted, format_duration, format_number
-from bench.measure.messages import News, Stage, StepsSoFar, Written
+from bench.measure.messages import News, ServedSoFar, Stage, StepsSoFar, Written
 from bench.results.schema import USABLE, Row
 from bench.run.planning.plan import Planned
 
@@ -58,6 +58,8 @@ def describe_row(row: Row) -> str:
     """One line about a finished trial."""
     reasons = str(row.get("reasons") or "").replace(";", ", ")
     status = f"{row['status']}" + (f" ({reasons})" if reasons else "")
+    if row.get("scenario") == "open_loop" and row.get("requests"):
+        return f"{_served(row)}, {status}"
     throughput = row.get("throughput_per_s")
     if not isinstance(throughput, float):
         return f"{status} {row.get('detail') or ''}".strip()
@@ -66,6 +68,17 @@ def describe_row(row: Row) -> str:
     step_text = f", step {format_duration(step / 1e3)}" if isinstance(step, float) else ""
     why = f" {row['detail']}" if row.get("detail") and row["status"] not in USABLE else ""
     return f"{format_number(throughput)} {unit}{step_text}, {status}{why}"
+
+
+def _served(row: Row) -> str:
+    """What became of the requests of a trial."""
+    parts = [f"{row['requests']} requests at {format_number(float(str(row['offered_per_s'])))}/s"]
+    for name, words in (("attainment_frac", "in time"), ("utilisation_frac", "used")):
+        if isinstance(share := row.get(name), float):
+            parts.append(f"{100 * share:.4g} % {words}")
+    if isinstance(wait := row.get("wait_p50_ms"), float):
+        parts.append(f"wait {format_duration(wait / 1e3)}")
+    return ", ".join(parts)
 
 
 class PlainProgress(Progress):
@@ -174,6 +187,9 @@ class BarProgress(PlainProgress):
         """Show the stage, or the running estimate."""
         if isinstance(message, Stage):
             stage = STAGE_WORDS.get(message.name, message.name)
+        elif isinstance(message, ServedSoFar):
+            held = "" if message.held_frac is None else f", {100 * message.held_frac:.4g} % in time"
+            stage = f"serving {message.arrivals}: {counted(message.num, 'request')}{held}"
         elif isinstance(message, StepsSoFar):
             steps = counted(message.steps, "step")
             stage = f"measuring: {steps}, {format_duration(message.step_s)} each"

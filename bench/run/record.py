@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bench.core.nouns import Chip, Layout
+from bench.core.nouns import Chip, Layout, Serving
 from bench.devices.host import cpu
 from bench.hardware.chip_limit import parse_chip_limit
 from bench.measure.inspection import Inspection
@@ -157,7 +157,7 @@ def _identity(planned: Planned, *, facts: RunFacts) -> Row:
         **{name: getattr(config, name) for name in TO_TRIAL if name in BY_NAME},
         "workload": config.name,
         "workload_version": config.version,
-        "scenario": "closed_loop",
+        **serving_columns(config.serving),
         "size": config.size or None,
         "config_hash": planned.config_hash,
         "params_json": json.dumps(dict(config.params), sort_keys=True, separators=(",", ":")),
@@ -189,6 +189,19 @@ def layout_columns(layout: Layout) -> Row:
         "mitigation": layout.mitigate or None,
         "bucket_bytes": layout.bucket_bytes if layout.strategy == "ddp" else None,
         "grad_accum": layout.grad_accum,
+    }
+
+
+def serving_columns(serving: Serving | None) -> Row:
+    """Return the columns that say how requests came."""
+    if serving is None:
+        return {"scenario": "closed_loop"}
+    return {
+        "scenario": "open_loop",
+        "arrivals": serving.arrivals,
+        "slo": serving.slo or None,
+        "max_batch": serving.max_batch,
+        "max_wait_ms": serving.max_wait_s * 1e3 if serving.max_batch > 1 else None,
     }
 
 

@@ -28,9 +28,14 @@ from bench.measure.messages import Failure, TrialResult
 from bench.measure.timing import validity
 from bench.results.beside_rows import failures_path
 from bench.results.schema import USABLE, Row
-from bench.results.store import Store, samples_path
+from bench.results.store import Store, requests_path, samples_path
 from bench.run.launching.child import Outcome
-from bench.run.launching.observation import Observation, keep_samples, run_watched
+from bench.run.launching.observation import (
+    Observation,
+    keep_requests,
+    keep_samples,
+    run_watched,
+)
 from bench.run.launching.torchrun import sibling_pids
 from bench.run.planning.plan import Plan, Planned, shrunk
 from bench.run.progress import Progress
@@ -263,6 +268,7 @@ class Runner:
         """Keep the samples; a row without them is a row all the same."""
         try:
             keep_samples(samples_path(self.store.path), row, outcome, observation)
+            keep_requests(requests_path(self.store.path), row, observation)
         except BenchError as error:
             if not self._lacks_samples:
                 self._progress.note(f"rows are kept without their samples: {error}")

@@ -17,8 +17,8 @@ from bench.analysis.projection.measured import Start, measured_of
 from bench.analysis.projection.projected import Projected, project
 from bench.analysis.scaling import step_parts_ms
 from bench.analysis.trials.configuration import gather, number
-from bench.analysis.trials.log_estimate import LogEstimate
 from bench.analysis.trials.service_times import service_times
+from bench.core.log_estimate import LogEstimate
 from bench.core.nouns import Layout
 from bench.core.units import counted
 from bench.hardware.chips import chip, load_chips

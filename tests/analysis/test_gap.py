@@ -8,8 +8,8 @@ from bench.analysis.gap.demand import Length, demands
 from bench.analysis.gap.gap_result import Gap, GapResult, gap_document, measure_gap
 from bench.analysis.gap.load import Load, parse_wanted
 from bench.analysis.gap.served import Served
-from bench.analysis.trials.log_estimate import LogEstimate
 from bench.core.errors import UsageError
+from bench.core.log_estimate import LogEstimate
 from bench.results.schema import Row, Value
 from tests.analysis.synthetic_rows import trials
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bench.analysis.trials.log_estimate import LogEstimate
+from bench.core.log_estimate import LogEstimate
 from bench.core.queueing import _one_by_one, mean_waits, sojourn_times
 from bench.core.traffic import (
     FEWEST,

@@ -18,7 +18,7 @@ from bench.analysis.comparison.verdicts import (
     p_beyond,
     trials_to_settle,
 )
-from bench.analysis.trials.log_estimate import LogEstimate, estimate, exact, mean_of_logs
+from bench.core.log_estimate import LogEstimate, estimate, exact, mean_of_logs
 from bench.core.statistics import (
     autocorrelation_time,
     batch_means_half_width_frac,

@@ -24,6 +24,7 @@ from bench.measure.trial import run_request
 from bench.results.schema import Row
 from bench.run import session
 from bench.run.launching import child, launch
+from bench.serve import trial
 from tests.analysis.synthetic_rows import trials, write_csv
 from tests.analysis.test_projection_rows import ROOFS
 from tests.run.conftest import looked_at_once
@@ -63,7 +64,7 @@ class Heard(messages.Messages):
 
     def send(self, message: messages.Message) -> None:
         sent = messages.decode(messages.encode(message), messages.Answer)
-        if isinstance(sent, messages.Stage | messages.StepsSoFar):
+        if isinstance(sent, messages.Stage | messages.StepsSoFar | messages.ServedSoFar):
             self._on_message(sent)
         else:
             self.last = sent
@@ -71,11 +72,12 @@ class Heard(messages.Messages):
 
 def child_here(module: str, *words: str, **how: Any) -> child.Outcome:
     """Run a trial on the fake device; start a process for any other."""
-    if module != "bench.measure.trial" or b'"device": "fake"' not in how["request"]:
+    trials = {"bench.measure.trial": run_request, "bench.serve.trial": trial.run_request}
+    if module not in trials or b'"device": "fake"' not in how["request"]:
         return child.run_child(module, *words, **how)
     heard = Heard(how["on_message"])
     try:
-        run_request(messages.decode(how["request"], messages.TrialRequest), heard)
+        trials[module](messages.decode(how["request"], messages.TrialRequest), heard)
     except Exception as error:
         heard.send(failure_of(error, device="fake"))
     if isinstance(heard.last, messages.Failure):

@@ -20,8 +20,8 @@ from bench.analysis.comparison.verdicts import (
     judge,
 )
 from bench.analysis.trials.configuration import LAYOUT, Trials, gather, grouped
-from bench.analysis.trials.log_estimate import LogEstimate
 from bench.core.errors import ExitCode
+from bench.core.log_estimate import LogEstimate
 from bench.core.units import counted
 from bench.results.schema import BY_NAME, Row
 

@@ -20,8 +20,8 @@ from statistics import fmean
 from typing import Literal
 
 from bench.analysis.trials.configuration import Trials, number
-from bench.analysis.trials.log_estimate import LogEstimate, mean_of_logs
 from bench.core.errors import UsageError, one_of
+from bench.core.log_estimate import LogEstimate, mean_of_logs
 from bench.core.statistics import t_cdf, t_quantile
 from bench.core.units import counted
 from bench.results.schema import Row

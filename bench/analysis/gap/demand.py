@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.analysis.trials.configuration import PLACE, TERMS, Trials, gather
-from bench.analysis.trials.log_estimate import LogEstimate, exact
+from bench.core.log_estimate import LogEstimate, exact
 from bench.core.units import PERIOD_S
 from bench.results.schema import Row
 

@@ -22,8 +22,8 @@ from bench.analysis.gap.demand import (
 from bench.analysis.gap.load import Wanted
 from bench.analysis.gap.served import Served, serve
 from bench.analysis.trials.configuration import PLACE, grouped
-from bench.analysis.trials.log_estimate import LogEstimate, exact
 from bench.analysis.trials.service_times import Steps
+from bench.core.log_estimate import LogEstimate, exact
 from bench.results.schema import Row
 
 _RATIOS = ("time", "time_at_limit", "flops", "memory", "energy", "utilisation")

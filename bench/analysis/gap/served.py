@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from bench.analysis.gap.demand import TRAIN, Demand
 from bench.analysis.gap.load import Load, Wanted
 from bench.analysis.trials.configuration import PLACE, grouped
-from bench.analysis.trials.log_estimate import LogEstimate, exact
 from bench.analysis.trials.service_times import ServiceTimes, Steps, service_times
 from bench.core.errors import one_of
+from bench.core.log_estimate import LogEstimate, exact
 from bench.core.queueing import mean_waits
 from bench.core.traffic import Sojourns, Traffic, capacity, fewest_servers, sojourn_quantiles
 from bench.core.units import format_bytes

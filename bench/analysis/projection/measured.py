@@ -12,9 +12,9 @@ from statistics import median
 
 from bench.analysis.projection.roofs import NARROWER_DTYPE, Roofs, Unknown, band
 from bench.analysis.trials.configuration import Trials, gather, grouped, number, time_per_item_s
-from bench.analysis.trials.log_estimate import LogEstimate, exact
 from bench.analysis.trials.service_times import ServiceTimes, Steps, service_times
 from bench.core.errors import UsageError, one_of
+from bench.core.log_estimate import LogEstimate, exact
 from bench.core.nouns import DTYPE_BYTES, DTYPES
 from bench.hardware.chips import chip
 from bench.hardware.operators import Operators, total

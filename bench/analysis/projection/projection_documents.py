@@ -10,7 +10,7 @@ from bench.analysis.projection.projected import Projected
 from bench.analysis.projection.roofs import Unknown
 from bench.analysis.projection.scoring import Scored, summaries
 from bench.analysis.projection.sizing import Choice, Target, undecided
-from bench.analysis.trials.log_estimate import LogEstimate
+from bench.core.log_estimate import LogEstimate
 
 
 def _picked(one: object, *names: str) -> dict[str, object]:

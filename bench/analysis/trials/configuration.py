@@ -15,7 +15,7 @@ from functools import cached_property
 from statistics import median
 from typing import TypeVar
 
-from bench.analysis.trials.log_estimate import Ends, LogEstimate, estimate
+from bench.core.log_estimate import Ends, LogEstimate, estimate
 from bench.core.nouns import OWN_DATA, Layout
 from bench.results.schema import USABLE, Row, Value, has_unequal_steps
 
@@ -144,6 +144,11 @@ class Trials:
     def is_script(self) -> bool:
         """Whether it is a program of the user's own."""
         return self.text("data") == OWN_DATA
+
+    @property
+    def is_served(self) -> bool:
+        """Whether requests came by themselves: its rate is theirs, and says nothing of speed."""
+        return self.text("scenario") not in ("", "closed_loop")
 
     @property
     def phase(self) -> str:

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.analysis.trials.configuration import IDENTITY, Trials, gather, grouped, is_virtual
-from bench.analysis.trials.log_estimate import estimate
 from bench.analysis.trials.titles import LAID_OUT, PROGRAM, title_of
+from bench.core.log_estimate import estimate
 from bench.core.units import counted
 from bench.report.tables.grid import plain
 from bench.results.schema import USABLE, Row

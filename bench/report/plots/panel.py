@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
 
-from bench.analysis.trials.log_estimate import LogEstimate
+from bench.core.log_estimate import LogEstimate
 from bench.report.page.content import Plot
 from bench.report.tables.grid import plain
 

@@ -8,8 +8,8 @@ A blank cell is '': not measured.
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from bench.analysis.trials.log_estimate import LogEstimate
 from bench.analysis.trials.titles import LONG, title_of
+from bench.core.log_estimate import LogEstimate
 from bench.core.units import bytes_scale, duration_scale, format_duration, format_number, si_scale
 from bench.results.schema import Value
 

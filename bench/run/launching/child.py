@@ -28,6 +28,7 @@ from bench.measure.messages import (
     News,
     Result,
     Seen,
+    ServedSoFar,
     Stage,
     StepsSoFar,
     Written,
@@ -198,7 +199,7 @@ def _listen(
             *lines, pending = (pending + chunk).split(b"\n")
             for line in lines:
                 message: Answer = decode(line, Answer)
-                if not isinstance(message, Stage | StepsSoFar | Seen):
+                if not isinstance(message, Stage | StepsSoFar | ServedSoFar | Seen):
                     return message, stage, True
                 stage = message.name if isinstance(message, Stage) else stage
                 on_message(message)

@@ -96,7 +96,8 @@ def run_trial(
     if request.config.needs_ranks:
         return run_ranks(request, num_ranks=layout.devices, threads=threads, run=run)
     environment = child_environment(threads=threads)
-    return run("bench.measure.trial", environment=environment, request=encode(request))
+    kind = "measure" if request.config.serving is None else "serve"
+    return run(f"bench.{kind}.trial", environment=environment, request=encode(request))
 
 
 def run_ranks(

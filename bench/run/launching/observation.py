@@ -24,7 +24,7 @@ from bench.devices.telemetry.common import Baseline, Sample, Telemetry, is_in_us
 from bench.devices.telemetry.readers import open_telemetry
 from bench.devices.telemetry.sampler import Sampler
 from bench.devices.telemetry.window_sums import Conditions, window_conditions, window_energy
-from bench.measure.messages import News, Stage, TrialRequest, TrialResult
+from bench.measure.messages import News, ServedSoFar, Stage, TrialRequest, TrialResult
 from bench.measure.timing import validity
 from bench.results.beside_rows import KEYS, append_samples
 from bench.results.schema import Row
@@ -48,6 +48,8 @@ class Observation:
     """Monotonic time at which each stage began."""
     looks: list[CpuSnapshot] = field(default_factory=list)
     """At the processes of the machine: before the warm-up, and when the trial has ended."""
+    requests: dict[str, list[dict[str, float | int | str]]] = field(default_factory=dict)
+    """Requests that ended, by how they came: of each live run of a served trial."""
     idle_power_w: float | None = None
     """As an earlier trial of the run found it; such a trial does not rest for it again."""
 
@@ -77,6 +79,8 @@ def run_watched(
             observation.stage_times_s[message.name] = time.monotonic()
             if message.name == "warmup" and not is_fake:  # the window is still to come
                 observation.looks.append(look(siblings=siblings))
+        if isinstance(message, ServedSoFar):
+            observation.requests.setdefault(message.arrivals, []).extend(message.requests)
         on_message(message)
 
     with ExitStack() as stack:
@@ -125,6 +129,13 @@ def keep_samples(path: Path, row: Row, outcome: Outcome, observation: Observatio
         "telemetry": None if sampler is None else [_kept(one) for one in sampler.samples],
     }
     append_samples(path, record)
+
+
+def keep_requests(path: Path, row: Row, observation: Observation) -> None:
+    """Add a trial's requests to the run's, those that an interrupted one served too."""
+    for arrivals, requests in observation.requests.items():
+        record = {key: row[key] for key in KEYS} | {"arrivals": arrivals, "requests": requests}
+        append_samples(path, record)
 
 
 def _kept(sample: Sample) -> dict[str, object]:

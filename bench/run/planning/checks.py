@@ -15,6 +15,7 @@ from bench.core.paths import user_path
 from bench.measure.timing.limits import PROFILES
 from bench.run.planning.request import RunRequest
 from bench.run.planning.selection import Selected, passing, select
+from bench.run.planning.serving import check_served, check_serving
 from bench.workload import Phase, Workload
 
 LONGEST_S = 365 * 86400.0
@@ -48,6 +49,7 @@ def check_request(request: RunRequest) -> list[Joined]:
     selected = select(request.workloads)
     check_values(request)
     layouts = make_layouts(request)
+    check_served(request, [one for _, one in selected], layouts=layouts)
     every = [_joined(request, one, layouts=layouts) for one in selected]
     if not any(one.layouts for one in every):
         raise UsageError(next(iter(every[0].others)))
@@ -135,6 +137,7 @@ def check_values(request: RunRequest) -> None:
         if value_s is not None and not 0 < value_s <= LONGEST_S:
             raise UsageError(f"{flag} must be more than nothing and at most 365d, such as 10m")
     _check_together(request)
+    check_serving(request)
 
 
 def _check_together(request: RunRequest) -> None:

@@ -29,6 +29,7 @@ from bench.run.planning.data_digest import digest_of
 from bench.run.planning.modes import choose_mode, is_sure
 from bench.run.planning.request import TO_TRIAL, RunRequest
 from bench.run.planning.selection import choose_size, memory_of
+from bench.run.planning.serving import MOST_SERVED, served_s, serving_of
 from bench.workload import Workload
 
 STARTUP_S = 15.0
@@ -79,8 +80,7 @@ class Planned:
             value = getattr(config, field.name)
             has_default = field.default is not dataclasses.MISSING
             if has_default and value != field.default and field.metadata.get("is_hashed", True):
-                is_plain = not dataclasses.is_dataclass(value)
-                compared[field.name] = value if is_plain else dataclasses.asdict(value)
+                compared[field.name] = _compared(value)
         text = json.dumps(compared, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -99,6 +99,14 @@ class Planned:
         phase = discovery.load(self.config.origin).phase(self.config.phase)
         share = self.share_of(cores)
         return threads_and_workers(self.config, phase, cores=share, is_accelerator=is_accelerator)
+
+
+def _compared(value: Any) -> Any:
+    """Return what of a setting, or of each field of one, must be equal."""
+    if not dataclasses.is_dataclass(value):
+        return value
+    fields = (one for one in dataclasses.fields(value) if one.metadata.get("is_hashed", True))
+    return {one.name: getattr(value, one.name) for one in fields}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +188,8 @@ def plan_of(
     # A value given twice, or two sizes made equal by --set, are one configuration.
     planned = list({one.config_hash: one for one in reversed(every)}.values())[::-1]
     profile = PROFILES[request.profile]
+    if request.arrivals is not None:  # how sure it is follows from its requests
+        profile = replace(profile, min_trials=1, max_trials=1)
     if request.trials is not None:
         profile = replace(profile, min_trials=request.trials, max_trials=request.trials)
     limits = for_device(
@@ -200,7 +210,7 @@ def plan_of(
         target_half_width_frac=profile.target_half_width_frac,
         budget_s=budget_s,
         is_budget_firm=request.budget_s is not None,
-        timeout_s=request.timeout_s,
+        timeout_s=request.timeout_s + (MOST_SERVED * served_s(request) if request.arrivals else 0),
         seed=request.seed,
         oom_shrink=request.oom_shrink,
         notes=(*_cores_line(planned[0], device=inspection.device), *notes),
@@ -288,6 +298,7 @@ def _planned(
             device=device.label,
             layout=layout,
             chip_limit=limit.name if limit else "",
+            serving=serving_of(request),
             **{name: getattr(request, name) for name in TO_TRIAL},
         ),
         size_choice=chosen.reason,

@@ -129,6 +129,7 @@ LAYOUT = "Several devices, and the link between them"
 _work = partial(_flag, "What is run")
 _device = partial(_flag, "On which device")
 _layout = partial(_flag, LAYOUT)
+_serve = partial(_flag, "Requests that come by themselves")
 _effort = partial(_flag, "How often and how long")
 
 
@@ -213,6 +214,22 @@ class RunRequest:
         "compute units that communication takes: bracket (none and the link's; the default), none, "
         "or a number",
         default="bracket",
+    )
+    arrivals: str | None = _serve(
+        "--arrivals",
+        TEXT,
+        "poisson:40/s, uniform:40/s, gamma:40/s:0.5, day:FILE, trace:FILE; auto finds the largest "
+        "rate that holds --slo",
+    )
+    slo: str | None = _serve("--slo", TEXT, "what requests are promised, such as 2s@p99")
+    max_batch: int = _serve(
+        "--max-batch", INTEGER, "requests served together at most; default: 1", default=1
+    )
+    max_wait_s: float = _serve(
+        "--max-wait", DURATION, "how long an incomplete batch waits; default: 0s", default=0.0
+    )
+    seconds: float | None = _serve(
+        "--seconds", NUMBER, "how long requests come; default: 60, and 3 with --profile smoke"
     )
     profile: str = _effort(
         "--profile",

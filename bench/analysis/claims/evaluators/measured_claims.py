@@ -19,8 +19,8 @@ from bench.analysis.projection.roofs import Unknown
 from bench.analysis.projection.scaled_operators import speed_ratio
 from bench.analysis.projection.sizing import device_counts, usual_link
 from bench.analysis.trials.configuration import PLACE, Trials, grouped, number
-from bench.analysis.trials.log_estimate import LogEstimate
 from bench.analysis.trials.titles import params_of
+from bench.core.log_estimate import LogEstimate
 from bench.core.nouns import Chip
 from bench.hardware.costs.cost import data_parallel_step, model_of
 from bench.hardware.links.topology import parse_topology

@@ -1,0 +1,138 @@
+"""An inference phase that serves a schedule: on a device in real time, or in simulated time."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bench.core.nouns import Serving
+from bench.measure.declarations import declaration_problems
+from bench.measure.engine.engine import Engine, FakeEngine
+from bench.measure.messages import Messages, TrialRequest
+from bench.measure.timing import summary
+from bench.measure.timing.validity import Problems
+from bench.measure.trial import CHECKED
+from bench.results.schema import Row
+from bench.serve import fake_server
+from bench.serve.arrival_files import Arrival
+from bench.serve.arrivals import equal_issue
+from bench.serve.batcher import BatchRule
+from bench.serve.live.server import run_server
+from bench.serve.report import Report
+from bench.serve.slo import Slo, parse_slo
+from bench.serve.tally import Served
+
+if TYPE_CHECKING:
+    from bench.serve.live.serving_engine import ServingEngine
+
+
+class ServedPhase(ABC):
+    """What serves: `engine` does the steps of a closed loop, one request each."""
+
+    engine: Engine
+    cold_s: dict[str, float]
+    """What getting there took, by stage."""
+
+    def __init__(self, request: TrialRequest) -> None:
+        assert request.config.serving is not None, "only what is served comes here"
+        self.request = request
+        self.serving: Serving = request.config.serving
+        self.rule = BatchRule(max_batch=self.serving.max_batch, max_wait_s=self.serving.max_wait_s)
+        self.slo: Slo | None = parse_slo(self.serving.slo) if self.serving.slo else None
+        self.cold_s = {}
+        self.window_s = (0.0, 0.0)
+        """Begin and end of the last run, on the engine's clock."""
+
+    def serve(self, schedule: Sequence[Arrival], *, report: Report) -> list[Served]:
+        """Serve a schedule; one answer for each request, in its order."""
+        start_s = self.engine.clock.now_s()
+        served = self._serve(schedule, report=report)
+        self.window_s = (start_s, self.engine.clock.now_s())
+        return served
+
+    @abstractmethod
+    def _serve(self, schedule: Sequence[Arrival], *, report: Report) -> list[Served]: ...
+
+    @abstractmethod
+    def columns(self) -> tuple[Row, Problems]:
+        """Return what is known beside the requests, and what is wrong with it."""
+
+
+class FakePhase(ServedPhase):
+    """On the fake device: a batch takes half a step, and half a step for each request in it."""
+
+    def __init__(self, request: TrialRequest, messages: Messages) -> None:
+        super().__init__(request)
+        self.engine = FakeEngine(request)
+
+    def _service_s(self, num: int) -> float:
+        start_s = self.engine.clock.now_s()
+        self.engine.step()
+        return (self.engine.clock.now_s() - start_s) * (1 + num) / 2
+
+    def _serve(self, schedule: Sequence[Arrival], *, report: Report) -> list[Served]:
+        served = fake_server.serve(schedule, law=self._service_s, rule=self.rule)
+        for one in served:
+            report.ended(one)
+        report.send(self.serving.seconds)
+        return served
+
+    def columns(self) -> tuple[Row, Problems]:
+        """Nothing is known beside the requests."""
+        return {}, []
+
+
+class DevicePhase(ServedPhase):
+    """On a device, the client in a thread beside it."""
+
+    engine: ServingEngine
+
+    def __init__(self, request: TrialRequest, messages: Messages) -> None:
+        super().__init__(request)
+        start_s = time.perf_counter()
+        messages.stage("import")
+        from bench.serve.live.serving_engine import ServingEngine
+
+        self.engine = messages.kept = ServingEngine(request, on_stage=messages.stage)
+        import_s = time.perf_counter() - start_s
+        self.engine.build()
+        self.engine.warm_batches(self.rule.max_batch)
+        self.cold_s = self.engine.cold_s | {"import": self.engine.cold_s["import"] + import_s}
+
+    def _serve(self, schedule: Sequence[Arrival], *, report: Report) -> list[Served]:
+        engine, seconds = self.engine, self.serving.seconds
+        issue = equal_issue(engine.num_distinct, num=len(schedule), seed=self.request.config.seed)
+        shapes = [engine.shape_of(one) for one in range(engine.num_distinct)]
+        limit_s = (self.slo.latency_s if self.slo else None) or 0.0
+        return run_server(
+            schedule,
+            serve=lambda places: engine.serve([issue[place] for place in places]),
+            shapes=[shapes[one] for one in issue],
+            rule=self.rule,
+            last_s=seconds + max(seconds, 2 * limit_s),
+            clock=engine.clock,
+            report=report,
+        )
+
+    def columns(self) -> tuple[Row, Problems]:
+        """Return the net, memory and correctness."""
+        engine = self.engine
+        row: Row = {
+            "num_parameters": engine.num_parameters,
+            "mem_alloc_peak_bytes": engine.adapter.peak_allocated_bytes(),
+            "mem_reserved_peak_bytes": engine.adapter.peak_reserved_bytes(),
+            "mem_init_peak_bytes": engine.init_peak_bytes,
+            **summary.item_columns(engine.resident),
+        }
+        if engine.granted is not None:
+            row["chip_limit"] = engine.granted.label
+        found = [engine.output_problem()]
+        if (check := engine.check) is not None:
+            row |= {f"check_{figure}": getattr(check, figure) for figure in CHECKED}
+            found.append(check.problem)
+        problems: Problems = [one for one in found if one is not None]
+        if engine.lacks_graphs():
+            problems.append(("no_cuda_graphs", ""))
+        return row, problems + declaration_problems(engine)

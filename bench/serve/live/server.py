@@ -1,0 +1,119 @@
+"""One server in real time: it takes batches of what has come, serves them, and notes when.
+
+It runs in the trial's main thread, where the device's engine is; the client's thread sends. A
+request ends when the device is done, not when it was given its work.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+from bench.measure.timing.clock import Clock
+from bench.serve.arrival_files import Arrival
+from bench.serve.batcher import BatchRule
+from bench.serve.live.clients import Client, Sent
+from bench.serve.report import Report
+from bench.serve.tally import LEFT, OK, Served
+
+SWITCH_S = 5e-4
+"""How soon the client's thread gets the interpreter from a server that computes in Python."""
+IDLE_S = 0.2
+"""Between two looks at the time while nothing comes."""
+
+Serve = Callable[[Sequence[int]], object]
+"""Serves the requests at these places of the schedule together, and returns when it is done."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Waiting:
+    """A request in the queue."""
+
+    sent: Sent
+    came_s: float
+    shape: Hashable
+
+
+def run_server(
+    schedule: Sequence[Arrival],
+    *,
+    serve: Serve,
+    shapes: Sequence[Hashable],
+    rule: BatchRule,
+    last_s: float,
+    clock: Clock,
+    report: Report | None = None,
+) -> list[Served]:
+    """Serve a schedule, in its order; what still waits at `last_s` is left.
+
+    `shapes` has that of each request: a batch holds one.
+    """
+    client = Client([one.at_s for one in schedule], clock=clock)
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_S)
+    try:
+        client.start()
+        found = _serve(client, serve=serve, shapes=shapes, rule=rule, last_s=last_s, report=report)
+        end_s = client.now_s()
+    finally:
+        client.stop()
+        sys.setswitchinterval(interval_s)
+    for place, one in enumerate(schedule):
+        if place not in found:
+            at_s = max(end_s, one.at_s)
+            found[place] = Served(
+                scheduled_s=one.at_s,
+                sent_s=one.at_s,
+                started_s=at_s,
+                ended_s=at_s,
+                batch=0,
+                status=LEFT,
+            )
+            if report is not None:
+                report.ended(found[place])
+    if report is not None:
+        report.send(end_s)
+    return [found[place] for place in range(len(schedule))]
+
+
+def _serve(
+    client: Client,
+    *,
+    serve: Serve,
+    shapes: Sequence[Hashable],
+    rule: BatchRule,
+    last_s: float,
+    report: Report | None,
+) -> dict[int, Served]:
+    found: dict[int, Served] = {}
+    waiting: list[_Waiting] = []
+    until_s = 0.0
+    while (waiting or not client.is_over) and client.now_s() < last_s:
+        for sent in client.receive(until_s=until_s):
+            place = sent.place
+            waiting.append(_Waiting(sent=sent, came_s=sent.sent_s, shape=shapes[place]))
+        now_s = client.now_s()
+        chosen = rule.decide(waiting, now_s=now_s)
+        if isinstance(chosen, float):
+            until_s = min(chosen, now_s + IDLE_S)
+        else:
+            batch = [waiting[place].sent for place in chosen]
+            for place in reversed(chosen):
+                waiting.pop(place)
+            serve([one.place for one in batch])
+            until_s = ended_s = client.now_s()
+            for one in batch:
+                found[one.place] = Served(
+                    scheduled_s=one.scheduled_s,
+                    sent_s=one.sent_s,
+                    started_s=now_s,
+                    ended_s=ended_s,
+                    batch=len(batch),
+                    status=OK,
+                )
+                if report is not None:
+                    report.ended(found[one.place])
+        if report is not None:
+            report.look(client.now_s(), is_idle=not waiting)
+    return found

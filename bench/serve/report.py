@@ -1,0 +1,57 @@
+"""What a run of requests lets its parent know while it goes on.
+
+Finished requests go to the parent about once a second, in a moment in which nobody waits if there
+is one: so a run that is interrupted keeps them, and the share that held the limits is shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from bench.measure.messages import Messages, ServedSoFar
+from bench.serve.slo import Slo
+from bench.serve.tally import Served
+
+EVERY_S, LATEST_S = 1.0, 5.0
+
+
+class Report:
+    """Collects finished requests of one run, and sends them."""
+
+    def __init__(self, messages: Messages, *, arrivals: str, slo: Slo | None) -> None:
+        self._messages = messages
+        self._arrivals = arrivals
+        self._slo = slo
+        self._unsent: list[Served] = []
+        self._sent_s = 0.0
+        self._num = self._num_held = 0
+
+    def ended(self, one: Served) -> None:
+        """Take a finished request."""
+        self._unsent.append(one)
+        self._num += 1
+        self._num_held += self._slo is not None and one.holds(self._slo)
+
+    def look(self, now_s: float, *, is_idle: bool = True) -> None:
+        """Send what there is if it is time to, `now_s` from the start of the run."""
+        if now_s - self._sent_s >= (EVERY_S if is_idle else LATEST_S):
+            self.send(now_s)
+
+    def send(self, now_s: float) -> None:
+        """Send what there is."""
+        self._sent_s = now_s
+        unsent, self._unsent = self._unsent, []
+        held_frac = self._num_held / self._num if self._num and self._slo is not None else None
+        self._messages.send(
+            ServedSoFar(
+                elapsed_s=now_s,
+                arrivals=self._arrivals,
+                num=self._num,
+                held_frac=held_frac,
+                requests=[_plain(one) for one in unsent],
+            )
+        )
+
+
+def _plain(one: Served) -> dict[str, float | int | str]:
+    return {name: value for name, value in asdict(one).items() if value is not None}

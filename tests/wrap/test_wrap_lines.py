@@ -144,3 +144,20 @@ def test_what_is_no_secret_is_kept() -> None:
         "--keys a,b lr=0.1 optimizer.name=adam https://host/x?lr=1 --monkey 3 --passes=2"
     )
     assert hidden(plain) == plain
+
+
+@pytest.mark.parametrize(
+    ("command", "program"),
+    [
+        ("python -u train.py --config small.py", "train"),
+        ("python -m pkg.train out.py", "pkg.train"),
+        ("python -m torch.distributed.run --nproc-per-node 8 train.py", "train"),
+        ("torchrun --standalone -m pkg.train", "pkg.train"),
+        ("python -m accelerate.commands.launch -m pkg.train", "pkg.train"),
+        ("python -m cProfile -o steps.prof ./tools/train.py", "train"),
+        ("bash scripts/train.sh --epochs 1", "train"),
+        ("lightning fit --config small.yaml", "lightning"),
+    ],
+)
+def test_a_row_is_named_after_the_program_and_not_its_launcher(command: str, program: str) -> None:
+    assert WrapRequest(command=tuple(command.split())).program == program

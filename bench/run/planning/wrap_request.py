@@ -16,6 +16,11 @@ from bench.run.planning.checks import check_values
 from bench.run.planning.request import RunRequest
 
 AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
+_LAUNCHERS = (
+    *("torch.distributed.run", "torch.distributed.launch", "accelerate.commands.launch"),
+    *("deepspeed.launcher.runner", "cProfile", "coverage"),
+)
+"""Modules that `python -m` starts, and that start the program."""
 _IN_COMMAND = "bench wrap ... -- torchrun --nproc-per-node 8 train.py"
 
 
@@ -71,14 +76,22 @@ class WrapRequest:
         for place, word in enumerate(self.command):
             if word.endswith(".py"):
                 return place
-            if word == "-m" and place + 1 < len(self.command):
+            if word == "-m" and self.command[place + 1 :] and not self._launches(place + 1):
                 return place + 1
-        return 0
+        shells = [place for place, word in enumerate(self.command) if word.endswith(".sh")]
+        return shells[0] if shells else 0
+
+    def _launches(self, place: int) -> bool:
+        """Whether this module of the command starts another, or a file, that follows."""
+        rest = self.command[place + 1 :]
+        follows = "-m" in rest or any(word.endswith(".py") for word in rest)
+        return self.command[place] in _LAUNCHERS and follows
 
     @property
     def program(self) -> str:
         """The program's name in rows."""
-        return self.name or Path(self.command[self.script_place]).name.removesuffix(".py")
+        file = Path(self.command[self.script_place]).name
+        return self.name or file.removesuffix(".py").removesuffix(".sh")
 
 
 def check_start(command: Sequence[str], environment: Mapping[str, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import sys
 from pathlib import Path
@@ -17,8 +18,11 @@ def version_of_program() -> str:
     where that is an installed one, such as `python -m monai.bundle run`, it is the folder that it
     was started in. Configuration files that its arguments name belong to it.
     """
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
     script = Path(sys.argv[0]).resolve()
+    if not script.is_file():  # the program has gone to another folder
+        script = Path(getattr(main, "__file__", None) or script).resolve()
     folder = script.parent
     if spec is not None and spec.name != "__main__":
         folder = folder.parents[spec.name.count(".") - 1] if "." in spec.name else folder
@@ -43,5 +47,7 @@ def _is_installed(path: Path) -> bool:
 
 def _named_files(arguments: list[str]) -> list[Path]:
     words = [word for argument in arguments for word in re.split(r"[=,\[\]'\"\s]", argument)]
-    paths = [Path(word).resolve() for word in words if word.endswith(CONFIGURATION)]
+    started_in = os.environ.get("PWD", "")  # the program may have gone to another folder
+    named = [word for word in words if word.endswith(CONFIGURATION)]
+    paths = [Path(folder, word).resolve() for word in named for folder in ("", started_in)]
     return [path for path in paths if path.is_file()]

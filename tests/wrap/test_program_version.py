@@ -15,7 +15,7 @@ def version(folder: Path, *words: str) -> str:
     done = subprocess.run(
         [sys.executable, *words],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PWD": str(folder)},
         capture_output=True,
         text=True,
         check=True,
@@ -51,3 +51,16 @@ def test_a_named_configuration_belongs_to_the_version(tmp_path: Path) -> None:
     before = version(tmp_path, "train.py", named)
     (tmp_path / "small.yaml").write_text("width: 2", encoding="utf-8")
     assert version(tmp_path, "train.py", named) != before
+
+
+def test_a_program_that_goes_to_another_folder_keeps_its_version(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "small.toml").write_text("width = 1", encoding="utf-8")
+    found = []
+    for comment in ("one", "two"):
+        text = f"import os\nos.chdir('runs')  # {comment}\n{ASKS}"
+        (tmp_path / "train.py").write_text(text, encoding="utf-8")
+        found.append(version(tmp_path, "train.py", "small.toml"))
+    (tmp_path / "small.toml").write_text("width = 2", encoding="utf-8")
+    found.append(version(tmp_path, "train.py", "small.toml"))
+    assert len(set(found)) == 3

@@ -137,6 +137,8 @@ class Script:
     """Items of one rank; None counts what its loaders yield."""
     flops_per_step: float | None = None
     """As counted in a step outside every window; None where something in it has no formula."""
+    counted_items: int | None = None
+    """Items that loaders yielded for that step: a smaller batch has its share of the FLOPs."""
     runs_to_end: bool = False
     """Whether it goes on after the window."""
     is_rank: bool = False

@@ -60,7 +60,8 @@ def looking(watch: Watch, device: torch.device) -> Stepping[None]:
     graphs = num_graphs()
     for _ in range(MOST_COUNTED):
         counter, sent = yield from _counted_step(watch, is_compiled=bool(graphs))
-        if not usual.unusual(watch.last):
+        # The last batch of an epoch may be smaller.
+        if not usual.unusual(watch.last) and usual.is_of_usual_size(watch.last):
             break
     accumulated.append(watch.last.accumulated)
     operators = counter.operators
@@ -72,14 +73,14 @@ def looking(watch: Watch, device: torch.device) -> Stepping[None]:
         device=label_of(device),
         version=version_of_program(),
         dtype=widest.dtype if widest and widest.dtype in DTYPES else "fp32",
-        strategy=strategy_in_use(marks.parameters.values()) or ("ddp" if sent else None),
+        strategy=strategy_in_use(marks.parameters) or ("ddp" if sent else None),
         num_ranks=watch.ranks.num_ranks,
         is_training=bool(marks.seen["optimizer"]),
         items_per_step=usual.items(watch.last),
         items_of=watch.happenings.items_of,
         grad_accum=max(1, round(median(accumulated))),
         num_parameters=marks.num_parameters,
-        optimizer="+".join(marks.optimizers) or None,
+        optimizer=marks.optimizers,
         is_compiled=bool(graphs),
         threads=torch.get_num_threads(),
         flops_per_step=None if counter.uncounted or not flops else flops,

@@ -63,10 +63,13 @@ class ScriptEngine(Engine):
         if unusual:
             self.apart.append(" and ".join(unusual))
             return None
+        items, flops = usual.items(happened), self.script.flops_per_step
+        if flops and items and self.script.counted_items:
+            flops *= items / self.script.counted_items
         return StepCount(
-            items=self.script.items_per_step or usual.items(happened) or 1,
+            items=self.script.items_per_step or items or 1,
             elements=None,
-            flops=self.script.flops_per_step,
+            flops=flops,
             data_wait_s=happened.data_wait_s,
         )
 
@@ -76,7 +79,7 @@ class ScriptEngine(Engine):
         self.apart.clear()
         self.adapter.reset_peak_memory()
         if self.link is not None:
-            in_use = strategy_in_use(self.watch.marks.parameters.values())
+            in_use = strategy_in_use(self.watch.marks.parameters)
             self.overlap = overlap_of(
                 self.layout, in_use=in_use, is_cpu=self.adapter.label == "cpu"
             )
@@ -127,6 +130,7 @@ def _counted(loop: Stepping[Measured], engine: ScriptEngine) -> Stepping[Measure
 def _columns(link: str, *, engine: ScriptEngine, window: Window) -> Row:
     reported, row, _ = layout_columns(engine, window, link=link)
     row |= summary.speed_columns(reported)
+    row["flops_method"] = "counted" if engine.script.flops_per_step else None
     phase = TRAIN if engine.config.phase == TRAIN.name else INFER
     row |= summary.latency_columns(reported, phase=phase, sequences=1)
     waited = any(count.data_wait_s for count in reported.counts)
@@ -143,8 +147,7 @@ def _own_columns(engine: ScriptEngine, measured: Measured) -> Row:
         "recompiles": warmup.recompiles,
         "threads": torch.get_num_threads(),
         "num_parameters": engine.watch.marks.num_parameters,
-        "optimizer": "+".join(engine.watch.marks.optimizers) or None,
-        "flops_method": "counted" if engine.script.flops_per_step else None,
+        "optimizer": engine.watch.marks.optimizers,
         # Of several processes this one's: its launcher's would be the parent's to see.
         "rss_peak_bytes": peak_rss_bytes(usage) if engine.watch.ranks.num_real > 1 else None,
         "mem_alloc_peak_bytes": engine.adapter.peak_allocated_bytes(),

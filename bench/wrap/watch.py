@@ -159,7 +159,7 @@ class Watch:
 
         if self.request.is_look:
             self.messages.stage("look")
-            return looking(self, device_in_use(device, parameters=self.marks.parameters.values()))
+            return looking(self, device_in_use(device, parameters=self.marks.parameters))
         return measuring_script(self, torch.device(self.request.config.device))
 
     # Ends ----------------------------------------------------------------------------------------

@@ -54,6 +54,7 @@ def test_one_device_of_a_sweep_has_no_link(wrap: Wrap) -> None:
         (8, "100gbe", "simulated", 16),
         (8, "10gbe", "simulated", 16),
     ]
+    assert {row["flops_method"] for row in ran.rows} == {"counted"}
 
 
 @pytest.mark.slow

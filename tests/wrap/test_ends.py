@@ -160,6 +160,13 @@ def test_program_without_torch_is_a_failure_in_words(command: tuple[str, ...], w
     assert outcome.failure is not None and words in outcome.failure.detail
 
 
+def test_what_is_counted_is_no_smaller_batch_at_the_end_of_an_epoch() -> None:
+    outcome, _ = looked_at(*ENDS, "small-last")
+    facts = outcome.result
+    assert isinstance(facts, ScriptFacts), outcome.failure
+    assert (facts.items_per_step, facts.flops_per_step) == (32, 2 * 2 * 32 * 8)
+
+
 def test_script_without_an_interpreter_cannot_be_started(tmp_path: Path) -> None:
     script = tmp_path / "train"
     script.write_text("#!/no/such/python\n")

@@ -75,7 +75,7 @@ class Program:
             script=config.script,
             ranks=SimpleNamespace(link=None, num_real=1),
             marks=SimpleNamespace(
-                settle=lambda: None, parameters={}, num_parameters=None, optimizers={"AdamW": None}
+                settle=lambda: None, parameters={}, num_parameters=None, optimizers="AdamW"
             ),
             messages=messages,
             usual=Usual(),
@@ -107,6 +107,12 @@ class Program:
 def steps_of(result: TrialResult) -> tuple[int, float, float, float]:
     row: Any = result.row
     return row["steps"], row["window_s"], row["throughput_per_s"], row["step_median_ms"]
+
+
+def test_a_smaller_batch_has_its_share_of_the_flops(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(CONFIG, script=Script(flops_per_step=5e9, counted_items=16))
+    row = Program(monkeypatch, *[Step()] * 100, config=config).run().row
+    assert row["flops_per_item"] == pytest.approx(5e9 / 16)
 
 
 def test_a_window_of_a_program_has_the_figures_of_its_steps(

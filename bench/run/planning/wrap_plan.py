@@ -62,6 +62,7 @@ def make_wrap_plan(
         step=request.step,
         items_per_step=request.items_per_step,
         flops_per_step=facts.flops_per_step,
+        counted_items=facts.items_per_step,
         runs_to_end=request.runs_to_end,
         is_rank=bool(run.links) and not request.is_throttled,
     )
@@ -197,7 +198,7 @@ def _notes(request: WrapRequest, facts: ScriptFacts) -> list[str]:
         step += f" after {facts.grad_accum} backward passes"
     items = "steps are counted, since no loader yields batches (--items-per-step)"
     if per_step := request.items_per_step or facts.items_per_step:
-        said = "as given" if request.items_per_step else f"the first dimension of {facts.items_of}"
+        said = "as given" if request.items_per_step else facts.items_of
         items = f"{counted(per_step, 'sample')}, {said}"
     notes = [f"a step of {request.program} is {step}; {items}"]
     if facts.uncounted:

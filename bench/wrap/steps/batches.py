@@ -27,6 +27,24 @@ def leading(batch: Any, *, name: str = "batch", depth: int = _DEPTH) -> tuple[in
     return None
 
 
+def size_of_lists(batch: Any, *, size: int | None) -> int:
+    """Return batch_size where a batch holds lists of samples: a first dimension is of one of them.
+
+    As what `zip(*samples)` makes, or a list of them as they are; 0 where it holds none.
+    """
+    if size is None or size == 1:
+        return 0
+    held = list(batch[:_WIDTH]) if _is_list(batch) else []
+    is_list = any(_is_list(part) and len(part) == size for part in held) or (
+        _is_list(batch) and len(batch) == size and not any(hasattr(one, "shape") for one in held)
+    )
+    return size if is_list else 0
+
+
+def _is_list(batch: Any) -> bool:
+    return isinstance(batch, list | tuple) and not hasattr(batch, "_fields")
+
+
 def _parts(batch: Any) -> Iterable[tuple[str, Any]]:
     if isinstance(batch, Mapping):  # also a BatchEncoding
         return ((f"[{key!r}]", part) for key, part in batch.items())

@@ -35,6 +35,7 @@ class Usual:
         self._backwards: Counter[int] = Counter()
         self._num_usual = self._num_batches = 0
         self._batch_items = 0.0
+        self._sizes: Counter[float] = Counter()
 
     def unusual(self, happened: Happened) -> list[str]:
         """Note a step, and return what it held that most steps do not."""
@@ -55,7 +56,16 @@ class Usual:
         if not found:
             self._num_usual += 1
             self._num_batches += happened.num_batches
+            if happened.num_batches:
+                self._sizes[happened.items / happened.num_batches] += 1
         return found
+
+    def is_of_usual_size(self, happened: Happened) -> bool:
+        """Whether its batches are as large as most are, or there is no such size."""
+        if not self._sizes or not happened.num_batches:
+            return True
+        times, size = max((times, size) for size, times in self._sizes.items())
+        return happened.items == size * happened.num_batches or 2 * times < self._sizes.total()
 
     def items(self, happened: Happened) -> int | None:
         """Items of a step; None without loaders.

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.utils.data import dataloader
 
-from bench.wrap.steps.batches import leading
+from bench.wrap.steps.batches import leading, size_of_lists
 from bench.wrap.steps.happened import Happened
 
 _ORDINALS = ("first", "second", "third", "fourth")
@@ -58,8 +58,10 @@ class Happenings:
         self.on_batch: Callable[[], None] = lambda: None
         """Called before a loader's next batch is waited for, after one that came."""
         self.on_backward_end: Callable[[], None] = lambda: None
-        self.items_of = ""
+        self._items_of = ""
         """What of a batch has items as its first dimension, such as `batch['image']`."""
+        self._sizes: dict[int, int] = {}
+        """Of a loader's batches that are lists, 0 of others, by the identity of its data."""
         self.has_backward = False
         self.is_in_backward = False
         self._num_since_update = 0
@@ -67,6 +69,12 @@ class Happenings:
         self._watch_backward()
         wrap(nn.Module, "train", before=self._note_mode)
         self._watch_checkpoints()
+
+    @property
+    def items_of(self) -> str:
+        """What says how many items a batch has."""
+        name = self._items_of
+        return f"the first dimension of {name}" if name else "batch_size of its loader"
 
     def take(self) -> Happened:
         """Return what happened since the last call."""
@@ -138,16 +146,23 @@ class Happenings:
             batch = to_go_on(loading)
             if is_main:
                 self.now.data_wait_s += perf_counter() - start_s
-            self._note_batch(batch, data=id(loading._dataset))
+            self._note_batch(batch, loading)
             return batch
 
         begin.__iter__, going_on.__next__ = watched_begin, watched
 
-    def _note_batch(self, batch: Any, *, data: int) -> None:
-        now = self.now
+    def _note_batch(self, batch: Any, loading: Any) -> None:
+        now, data = self.now, id(loading._dataset)
         size, name = leading(batch) or (0, "")
+        known = self._sizes.get(data)
+        if known is None:
+            given = getattr(loading._index_sampler, "batch_size", None)
+            known = 0 if size == given else size_of_lists(batch, size=given)
+            self._sizes[data] = known
+        if known:
+            size, name = known, ""
         if not now.loaders:
-            self.items_of = name
+            self._items_of = name
         now.items += size
         now.num_batches += 1
         if data not in now.loaders:

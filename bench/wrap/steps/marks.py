@@ -27,6 +27,19 @@ OnStep = Callable[[torch.device | None], None]
 """Called at the end of a step, with the device that it was seen on."""
 
 
+class _Learned:
+    """What is known of an optimizer; neither it nor what it updates is kept alive."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        parameters = [one for group in optimizer.param_groups for one in group["params"]]
+        self.kind = type(optimizer).__name__
+        self.parameters = [weakref.ref(one) for one in parameters]
+        # FSDP1 has the size of a whole flat parameter beside a rank's shard.
+        self.sizes = {
+            id(one): getattr(one, "_unpadded_unsharded_size", one).numel() for one in parameters
+        }
+
+
 class Marks:
     """Calls `on_step` at each end of a step, and counts what else could have been one."""
 
@@ -45,9 +58,10 @@ class Marks:
         """Of optimizers that have updated."""
         self._in_backward: list[torch.device | None] = []
         """Of an update that ends a step once the backward pass is over."""
-        self.optimizers: dict[str, None] = {}
-        self.parameters: dict[int, torch.Tensor] = {}
-        """Of all optimizers, so far as they have updated; of modules whose forward ends a step."""
+        self._learned: dict[int, _Learned] = {}
+        """Of optimizers that have updated, also of those of them that were the last."""
+        self._called: dict[int, torch.Tensor] = {}
+        """Parameters of modules whose forward ends a step."""
         self._modules: dict[int, nn.Module] = {}
         """Called at the outermost level until it is settled whose call ends a step."""
         wrap(torch.optim.Optimizer, "__init__", after=self._made)
@@ -77,9 +91,20 @@ class Marks:
         """Number of what is trained, or called; None where only a rank's part of it is seen."""
         if "deepspeed" in sys.modules:  # its optimizers update flat parts
             return None
-        # FSDP1 has the size of a whole flat parameter beside a rank's shard.
-        sizes = (getattr(one, "_unpadded_unsharded_size", one) for one in self.parameters.values())
-        return sum(size.numel() for size in sizes) or None
+        sizes = {name: size for one in self._current() for name, size in one.sizes.items()}
+        sizes |= {name: one.numel() for name, one in self._called.items()}
+        return sum(sizes.values()) or None
+
+    @property
+    def parameters(self) -> list[torch.Tensor]:
+        """What is trained, or called, so far as it is still there."""
+        found = [one() for learned in self._current() for one in learned.parameters]
+        return [*(one for one in found if one is not None), *self._called.values()]
+
+    @property
+    def optimizers(self) -> str | None:
+        """Classes of the optimizers that update."""
+        return "+".join(dict.fromkeys(one.kind for one in self._current())) or None
 
     def _note(self, kind: StepMark) -> None:
         self.seen[kind] += 1
@@ -105,6 +130,8 @@ class Marks:
             ends_step = self._turns.ends_step(name, num_known=len(self._existing))
         else:  # as in nearly every step, where each microsecond counts
             ends_step = name == closer
+            if not ends_step:
+                self._turns.lacks_end(step=self._sees.now)
         # One that updates group by group updates several times after a backward pass.
         is_again = self._sees.has_backward and not self._sees.now.num_backward
         self._sees.note_update()
@@ -126,13 +153,17 @@ class Marks:
         parameter = next((one for group in optimizer.param_groups for one in group["params"]), None)
         self._devices[id(optimizer)] = None if parameter is None else parameter.device
         weakref.finalize(optimizer, self._forget, id(optimizer)).atexit = False
-        self.optimizers[type(optimizer).__name__] = None
-        for group in optimizer.param_groups:
-            self.parameters |= {id(one): one for one in group["params"]}
+        for name in [one for one in self._learned if one not in self._devices]:
+            del self._learned[name]
+        self._learned[id(optimizer)] = _Learned(optimizer)
 
     def _forget(self, name: int) -> None:
         self._devices.pop(name, None)
         self._turns.forget(name)
+
+    def _current(self) -> list[_Learned]:
+        learned = self._learned.items()
+        return [one for name, one in learned if not self._turns.is_left(name)]
 
     # Forwards ------------------------------------------------------------------------------------
 
@@ -163,7 +194,7 @@ class Marks:
     def _watch_module(self, closer: nn.Module) -> None:
         """See the calls of this module alone."""
         for module in self._modules.values():
-            self.parameters |= {id(one): one for one in module.parameters()}
+            self._called |= {id(one): one for one in module.parameters()}
         self._modules.clear()
 
         def left(module: nn.Module, *_: object, **__: object) -> None:
@@ -173,4 +204,4 @@ class Marks:
         wrap(type(closer), "__call__", after=left)
 
     def _device(self) -> torch.device | None:
-        return next((one.device for one in self.parameters.values()), None)
+        return next((one.device for one in self._called.values()), None)

@@ -180,11 +180,12 @@ IMAGE = torch.rand(3, 8, 8)
         (tuple(zip(*[(IMAGE, {"boxes": torch.rand(2, 4)})] * 4, strict=True)), 4),
         ([(IMAGE, 1)] * 4, 4),
         ([{"image": IMAGE}] * 4, 4),
+        ({"image": [IMAGE] * 4}, 4),
         ([torch.rand(16, 3), torch.rand(16)], 0),
         ([[torch.rand(16, 3), torch.rand(16, 3)], torch.rand(16)], 0),
         ({"image": torch.rand(16, 3)}, 0),
     ],
-    ids=["zipped", "pairs", "dicts", "crops", "two inputs", "dict"],
+    ids=["zipped", "pairs", "dicts", "dict of lists", "crops", "two inputs", "dict"],
 )
 def test_lists_of_samples_are_as_many_as_the_batch_size(batch: Any, expected: int) -> None:
     assert size_of_lists(batch, size=4) == expected

@@ -34,7 +34,8 @@ def size_of_lists(batch: Any, *, size: int | None) -> int:
     """
     if size is None or size == 1:
         return 0
-    held = list(batch[:_WIDTH]) if _is_list(batch) else []
+    parts = batch.values() if isinstance(batch, Mapping) else batch if _is_list(batch) else ()
+    held = list(islice(parts, _WIDTH))
     is_list = any(_is_list(part) and len(part) == size for part in held) or (
         _is_list(batch) and len(batch) == size and not any(hasattr(one, "shape") for one in held)
     )

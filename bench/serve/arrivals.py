@@ -43,7 +43,7 @@ class Arrivals:
 
     @property
     def busiest(self) -> float:
-        """Rate in the busiest hour of a day over the mean rate; 1 where no hours are told apart."""
+        """Rate in the busiest hour of a day over the mean rate; 1 without hours."""
         return max(self.hours) * NUM_HOURS / sum(self.hours) if self.hours else 1.0
 
     @property

@@ -41,7 +41,7 @@ def lognormal(mean_s: float, *, cv: float, seed: int) -> Law:
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
+class _Coming:
     came_s: float
     shape: Hashable
 
@@ -56,8 +56,8 @@ def serve(
     """Serve every request, by default one by one; in the order of the schedule."""
     rule = rule or BatchRule()
     times = [one.at_s for one in arrivals]
-    coming = list(map(_Waiting, times, shapes or repeat(None)))
-    waiting: list[_Waiting] = []
+    coming = list(map(_Coming, times, shapes or repeat(None)))
+    waiting: list[_Coming] = []
     places: list[int] = []
     found: dict[int, Served] = {}
     now_s, following = 0.0, 0

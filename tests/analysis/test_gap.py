@@ -7,7 +7,7 @@ import pytest
 from bench.analysis.gap.demand import Length, demands
 from bench.analysis.gap.gap_result import Gap, GapResult, gap_document, measure_gap
 from bench.analysis.gap.load import Load, parse_wanted
-from bench.analysis.gap.served import Served
+from bench.analysis.gap.served import ServedLoad
 from bench.core.errors import UsageError
 from bench.core.log_estimate import LogEstimate
 from bench.results.schema import Row, Value
@@ -138,7 +138,7 @@ def test_a_users_terms_and_the_ratios_of_two_devices_and_of_the_document() -> No
     assert ratio["low"] < ratio["value"] < ratio["high"] < 100.0 and ratio["num_trials"] == 5
 
 
-def served(rows: list[Row], *loads: str, **asked: Any) -> Served:
+def served(rows: list[Row], *loads: str, **asked: Any) -> ServedLoad:
     steps = {
         (row["run_id"], row["config_hash"], row["device"], row["trial"], row["attempt"]): [
             float(str(row["step_median_ms"])) * 1e-3

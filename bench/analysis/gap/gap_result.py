@@ -20,7 +20,7 @@ from bench.analysis.gap.demand import (
     training,
 )
 from bench.analysis.gap.load import Wanted
-from bench.analysis.gap.served import Served, serve
+from bench.analysis.gap.served import ServedLoad, serve
 from bench.analysis.trials.configuration import PLACE, grouped
 from bench.analysis.trials.service_times import Steps
 from bench.core.log_estimate import LogEstimate, exact
@@ -108,7 +108,7 @@ class GapResult:
     device_gaps: tuple[DeviceGap, ...]
     trainings: tuple[tuple[Demand, Training], ...]
     wanted: Wanted | None = None
-    served: tuple[Served, ...] = ()
+    served: tuple[ServedLoad, ...] = ()
     unserved: tuple[str, ...] = ()
     """What no load could be put on, and why."""
     num_wide: int = 0
@@ -151,7 +151,7 @@ def measure_gap(
 
 
 def _find_gaps(
-    found: Sequence[Demand], *, served: Sequence[Served]
+    found: Sequence[Demand], *, served: Sequence[ServedLoad]
 ) -> tuple[list[Gap], list[Missing]]:
     gaps, missing = [], []
     at_limit = {one.demand: one.device_s_per_item for one in served}
@@ -295,7 +295,7 @@ def gap_document(result: GapResult, *, commands: Sequence[str]) -> dict[str, obj
     }
 
 
-def _served(one: Served) -> dict[str, object]:
+def _served(one: ServedLoad) -> dict[str, object]:
     middle, *ends = one.sojourns
     return {
         **_which(one.demand),

@@ -25,7 +25,7 @@ _FAR = 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Served:
+class ServedLoad:
     """One workload's load on devices of one kind, alone or beside other loads."""
 
     demand: Demand
@@ -51,10 +51,10 @@ class Served:
 
 def serve(
     found: Sequence[Demand], *, wanted: Wanted, steps: Steps
-) -> tuple[list[Served], list[str]]:
+) -> tuple[list[ServedLoad], list[str]]:
     """Answer for every device; and say of which there is none, and why."""
     able = [one for one in found if one.num_trials and one.trials.phase != TRAIN]
-    served: list[Served] = []
+    served: list[ServedLoad] = []
     refused: list[str] = []
     for pairs in _together(able, wanted.loads):
         answer = _served(pairs, wanted=wanted, steps=steps)
@@ -85,7 +85,7 @@ def _together(able: Sequence[Demand], loads: Sequence[Load]) -> Iterator[list[tu
 
 def _served(
     pairs: Sequence[tuple[Demand, Load]], *, wanted: Wanted, steps: Steps
-) -> list[Served] | str:
+) -> list[ServedLoad] | str:
     """Answer for what shares devices of one kind; or say why there is none."""
     if why := _why_not(pairs, wanted.loads):
         return why
@@ -107,7 +107,7 @@ def _served(
     sojourns = [sojourn_quantiles(traffic, rate=rate, slower=end) for end in ends]
     devices = tuple(fewest_servers(traffic, rate=rate, slower=end) for end in ends)
     return [
-        Served(
+        ServedLoad(
             demand=demand,
             load=load,
             times=of,

@@ -7,7 +7,7 @@ served, a time has no end. What it rests on stands below the table, always.
 from collections.abc import Sequence
 
 from bench.analysis.gap.load import DAYS, Wanted
-from bench.analysis.gap.served import Served
+from bench.analysis.gap.served import ServedLoad
 from bench.core.units import counted, plural
 from bench.report.tables import cells
 from bench.report.tables.cells import AnyCell, Cell
@@ -17,7 +17,7 @@ NO_END = "no end"
 OWN_TIME = "a server adds its own time"
 
 
-def served_grid(found: Sequence[Served], *, wanted: Wanted, shown: Sequence[str]) -> Grid:
+def served_grid(found: Sequence[ServedLoad], *, wanted: Wanted, shown: Sequence[str]) -> Grid:
     """One line for each load on each device; `shown` is what distinguishes their titles."""
     at, in_rows = wanted.at, shown if len(found) > 1 else ()
     return Grid.of(
@@ -43,7 +43,7 @@ def served_grid(found: Sequence[Served], *, wanted: Wanted, shown: Sequence[str]
     )
 
 
-def _title(found: Sequence[Served], *, wanted: Wanted, shown: Sequence[str]) -> str:
+def _title(found: Sequence[ServedLoad], *, wanted: Wanted, shown: Sequence[str]) -> str:
     """What was asked; and of what, where that is one configuration alone."""
     alone = [cells.title_cell(one.demand.trials.first, shown=shown) for one in found]
     parts = [
@@ -57,7 +57,7 @@ def _title(found: Sequence[Served], *, wanted: Wanted, shown: Sequence[str]) -> 
     return f"With waiting: {', '.join(filter(None, parts))} [95 %]"
 
 
-def _time(one: Served, name: str) -> AnyCell:
+def _time(one: ServedLoad, name: str) -> AnyCell:
     """A time in the middle, with its fast and its slow end."""
     middle, fast, slow = (None if of is None else getattr(of, name) for of in one.sojourns)
     if middle is None:
@@ -69,7 +69,7 @@ def _time(one: Served, name: str) -> AnyCell:
     return Cell(text=whole.text, aside=f"[{fast_end}, {NO_END}]", key=middle)
 
 
-def _carries(one: Served) -> AnyCell:
+def _carries(one: ServedLoad) -> AnyCell:
     unit, load = one.demand.items_unit or "item", one.load
     if one.usable_frac == 0.0:
         return "none"
@@ -78,13 +78,13 @@ def _carries(one: Served) -> AnyCell:
     )
 
 
-def _devices(one: Served) -> AnyCell:
+def _devices(one: ServedLoad) -> AnyCell:
     middle, fast, slow = ("none" if num is None else f"{num:,}" for num in one.devices)
     aside = "" if fast == slow else f"[{fast}, {slow}]"
     return Cell(text=middle, aside=aside, key=one.devices[0])
 
 
-def _notes(found: Sequence[Served], *, wanted: Wanted) -> list[str]:
+def _notes(found: Sequence[ServedLoad], *, wanted: Wanted) -> list[str]:
     notes = []
     for one in found:
         name = f"{one.demand.name}: " if len(found) > 1 else ""
@@ -111,7 +111,7 @@ def _notes(found: Sequence[Served], *, wanted: Wanted) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
-def _shortfall(one: Served, *, wanted: Wanted) -> list[str]:
+def _shortfall(one: ServedLoad, *, wanted: Wanted) -> list[str]:
     """Say what so many devices do not hold, and how many would."""
     needed = one.devices[0]
     would = f"{counted(needed, 'device')} would hold" if needed else "no number of devices holds"

@@ -100,6 +100,11 @@ def gap(
             f"{counted(result.num_wide, 'configuration')} over several devices or modelled links "
             "left out; --all-layouts shows them"
         )
+    if result.num_by_schedule:
+        print_note(
+            f"{counted(result.num_by_schedule, 'row')} in which requests came by themselves left "
+            "out; bench report shows them"
+        )
     if not any(demand.num_trials for demand in result.demands):
         raise NothingMatchedError("no usable trial (OK or WARN) in the files given")
     commands = [command_of(missing) for missing in result.missing]

@@ -161,7 +161,7 @@ def write_run(path: Path, rows: list[Row], *, steps: int = 0) -> Path:
         ),
     )
     for row in rows:
-        if steps and row["status"] in ("OK", "WARN"):
+        if steps and row["status"] in ("OK", "WARN") and row.get("step_median_ms"):
             append_samples(samples_path(path), _samples(row, steps=steps))
     return path
 

@@ -16,6 +16,7 @@ import pytest
 from bench.cli import main
 from bench.results.schema import Row
 from tests.report.link_rows import device_sweep, odd_links
+from tests.report.offered_rows import served_rows
 from tests.report.report_rows import configuration, failed_rows, full_rows, hostile_rows, write_run
 
 BROWSER = next(
@@ -103,6 +104,7 @@ CASES = {
     "hostile": hostile_rows,
     "devices": device_sweep,
     "odd links": odd_links,
+    "served": lambda: [*served_rows(), *configuration("imaging-infer", "Graphics card 24 GB")],
 }
 
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from bench.analysis.projection.roofs import Estimate
-from bench.analysis.trials.configuration import TERMS, Trials, gather
+from bench.analysis.trials.configuration import TERMS, Trials, gather, is_served
 from bench.core.nouns import Chip
 from bench.hardware.chips import Published, load_chips, load_published
 from bench.hardware.loader import Declared, Number
@@ -95,7 +95,9 @@ def make_facts(
     return ClaimFacts(
         chips={chip.id: chip for chip in (load_chips() if chips is None else chips)},
         published=load_published() if published is None else published,
-        configurations=gather((row for row in rows if row["status"] in USABLE), by=TERMS),
+        configurations=gather(
+            (row for row in rows if row["status"] in USABLE and not is_served(row)), by=TERMS
+        ),
     )
 
 

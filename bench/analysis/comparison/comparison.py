@@ -252,6 +252,8 @@ def _why_not(a: Side, b: Side) -> str:
             lost = f"{side.num_lost} invalid or failed: {side.lost_reasons or 'no reason stated'}"
             return f"{few} ({lost})" if side.num_lost else few
     for side in (a, b):
+        if not side.num and side.trials.is_served:
+            return f"{side.file}: requests came by a schedule; take --metric latency"
         if not side.num:
             return f"not measured in {side.file}"
         if side.num < MIN_TRIALS:

@@ -22,7 +22,8 @@ from bench.analysis.trials.titles import params_of, title_of
 
 _ON_DEVICE = tuple(name for name in IDENTITY if name not in MACHINE)
 _KEY = tuple(name for name in _ON_DEVICE if name not in DEVICE)
-_EXPLAINING = (*(name for name in TERMS if name not in ("workload", *PLACE)), "batch", "seed")
+_EXPLAINING = (*(name for name in TERMS if name not in ("workload", *PLACE)), "batch", "seed",
+               "arrivals", "slo", "max_batch", "max_wait_ms")  # fmt: skip
 _CONFOUNDERS = ("workload_version", "torch_version", "driver_version", "runtime_version",
                 "dnn_version", "python_version", "bench_version", "git_commit", "cpu_model",
                 "os_version", "threads", "workers", "power_limit_w", "host_hash")  # fmt: skip

@@ -21,7 +21,7 @@ from bench.analysis.gap.demand import (
 )
 from bench.analysis.gap.load import Wanted
 from bench.analysis.gap.served import ServedLoad, serve
-from bench.analysis.trials.configuration import PLACE, grouped
+from bench.analysis.trials.configuration import PLACE, grouped, is_served
 from bench.analysis.trials.service_times import Steps
 from bench.core.log_estimate import LogEstimate, exact
 from bench.results.schema import Row
@@ -113,6 +113,8 @@ class GapResult:
     """What no load could be put on, and why."""
     num_wide: int = 0
     """Configurations over several devices or a modelled link that were left out."""
+    num_by_schedule: int = 0
+    """Rows in which requests came by themselves, which were left out."""
 
 
 def measure_gap(
@@ -125,10 +127,12 @@ def measure_gap(
 ) -> GapResult:
     """Analyse the rows; `steps` are their service times, `length` that of a whole training.
 
+    Requests that came by themselves are another question: their rows are left out.
     One device is the question, so rows of several devices or over a modelled link are left out
     where one device has usable rows, unless `has_all_layouts`. Layouts are never mixed.
     """
-    found = demands(rows)
+    stepped = [row for row in rows if not is_served(row)]
+    found = demands(stepped)
     alone = [demand for demand in found if not demand.trials.is_wide]
     left_out = set()
     if not has_all_layouts and any(demand.num_trials for demand in alone):
@@ -147,6 +151,7 @@ def measure_gap(
         served=tuple(served),
         unserved=tuple(unserved),
         num_wide=len(left_out),
+        num_by_schedule=len(rows) - len(stepped),
     )
 
 

@@ -167,6 +167,8 @@ def _why_not(trials: Trials) -> Iterator[str]:
         for row in trials.rows:
             why = f": {row['reasons']}" if row.get("reasons") else ""
             yield f"no usable trial{where} ({row['status']}{why})"
+    elif trials.is_served:
+        yield "requests came by themselves: a projection starts from steps of a closed loop"
     elif trials.mode != "real":
         yield f"{trials.mode}: a projection starts from what was really measured"
     elif trials.num_devices > 1:

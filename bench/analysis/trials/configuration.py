@@ -78,8 +78,18 @@ def number(row: Row, name: str) -> float | None:
     return float(value) if is_figure and abs(value) < MOST else None  # type: ignore[arg-type]
 
 
+def is_served(row: Row) -> bool:
+    """Whether requests came by themselves, and not when the one before ended."""
+    return str(row.get("scenario")).startswith(("open_loop", "mlperf_"))
+
+
 def time_per_item_s(row: Row) -> float | None:
-    """Time of the window per item, all devices' items counted: the inverse of the throughput."""
+    """Time of the window per item, all devices' items counted: the inverse of the throughput.
+
+    None where requests came by themselves: the schedule says how long that takes.
+    """
+    if is_served(row):
+        return None
     window_s, items, speed = (number(row, one) for one in ("window_s", "items", "throughput_per_s"))
     return window_s / items if window_s and items else 1.0 / speed if speed else None
 
@@ -148,7 +158,7 @@ class Trials:
     @property
     def is_served(self) -> bool:
         """Whether requests came by themselves: its rate is theirs, and says nothing of speed."""
-        return self.text("scenario") not in ("", "closed_loop")
+        return is_served(self.first)
 
     @property
     def phase(self) -> str:

@@ -64,6 +64,8 @@ _RUN_WITH: dict[str, Callable[[Mapping[str, Value]], str]] = {
     "compile_mode": _word("compile_mode"),
     "channels_last": _word("channels_last", "channels-last", but="False"),
     "data": _word("data", "data {}", most=_MAX_VALUE),
+    "arrivals": _word("arrivals"),
+    "slo": _word("slo"),
     "workload_version": _word("workload_version", "version {}", most=_MAX_VALUE),
 }
 LAID_OUT: dict[str, Callable[[Mapping[str, Value]], str]] = {
@@ -75,7 +77,9 @@ LAID_OUT: dict[str, Callable[[Mapping[str, Value]], str]] = {
     "mitigation": _with,
     "chip_limit": _word("chip_limit", "({})"),
 }
-PROGRAM = ("size", "dtype", "batch", "compile", "compile_mode", "channels_last")
+SERVED = ("arrivals", "slo")
+"""What a title says of requests that came by themselves."""
+PROGRAM = ("size", "dtype", "batch", "compile", "compile_mode", "channels_last", *SERVED)
 """What a title says of the program."""
 LONG = (*PROGRAM, *LAID_OUT)
 """What a long title says."""

@@ -234,20 +234,18 @@ def show_result(rows: Sequence[Row], *, path: Path, notes: Sequence[str] = ()) -
     """Print the tables of a run, what is odd about it or left out of it, and its file."""
     from bench.analysis.trials.configuration import gather
     from bench.report.tables.links_tables import link_grids
-    from bench.report.tables.open_loop_table import open_loop_grid
+    from bench.report.tables.offered_table import offered_grid
     from bench.report.tables.run_table import caption_of, data_lines, reason_lines, run_grid
     from bench.results.beside_rows import failures_path
 
     found = gather(rows)
-    # Modelled devices have tables of their own.
-    modelled = [one for one in found if one.is_wide and one.mode != "real"]
     served = [one for one in found if one.is_served]
-    others = [one for one in found if one not in (*modelled, *served)]
-    grids = [
-        *([run_grid(others)] if others else []),
-        *([open_loop_grid(served)] if served else []),
-        *link_grids(found, has_model=False),
-    ]
+    stepped = [one for one in found if not one.is_served]
+    # Modelled devices have tables of their own.
+    modelled = [one for one in stepped if one.is_wide and one.mode != "real"]
+    others = [one for one in stepped if one not in modelled]
+    grids = [run_grid(others)] if others else []
+    grids += [*link_grids(stepped, has_model=False), *([offered_grid(served)] if served else [])]
     known = {caption_of(one) for one in (*others, *served)}
     devices = dict.fromkeys(caption_of(one) for one in modelled)
     lines = [f"device: {device}" for device in devices if device not in known]

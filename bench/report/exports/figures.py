@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.analysis.trials.configuration import IDENTITY, Trials, gather, grouped, is_virtual
-from bench.analysis.trials.titles import LAID_OUT, PROGRAM, title_of
+from bench.analysis.trials.titles import LAID_OUT, PROGRAM, SERVED, title_of
 from bench.core.log_estimate import estimate
 from bench.core.units import counted
 from bench.report.tables.grid import plain
@@ -35,7 +35,7 @@ _APART = {"device": "", "workload_version": "version ", "torch_version": "torch 
           "python_version": "python ", "host_hash": "host ", "env_id": "env "}  # fmt: skip
 """What may tell two configurations of one name apart, in order."""
 _IN_TITLE = ("workload", "size", "dtype", "mode", "parallel", "layout", "link", "mitigation",
-             "schedule")  # fmt: skip
+             "schedule", *SERVED)  # fmt: skip
 _MAX_CELL = 100
 """Characters of a cell in a name; Bencher takes names of 1024."""
 
@@ -48,6 +48,11 @@ _MEASURES = {
     "comm_exposed_ms": ("communication waited for", "ms"),
     "ttft_ms": ("time to first token", "ms"),
     "tpot_ms": ("time per output token", "ms"),
+    "attainment_frac": ("requests in time", "share"),
+    "goodput_per_s": ("requests in time", "request/s"),
+    "capacity_low_per_s": ("capacity, lower end", "request/s"),
+    "ttft_p99_ms": ("p99 time to first token", "ms"),
+    "tpot_p99_ms": ("p99 time per output token", "ms"),
     "lat_p90_ms": ("p90 latency", "ms"),
     "lat_p99_ms": ("p99 latency", "ms"),
     "energy_per_item_j": ("energy per {item}", "J"),
@@ -55,6 +60,9 @@ _MEASURES = {
     "rss_peak_bytes": ("peak host memory", "bytes"),
 }
 """Columns that are exported as figures, in words, with units; {item} is what throughput counts."""
+_BIGGER_IS_BETTER = (
+    *("throughput_per_s", "attainment_frac", "goodput_per_s", "capacity_low_per_s"),
+)
 _KEYS = {
     "throughput_per_s": "throughput_{item}_per_s",
     "energy_per_item_j": "energy_per_{item}_j",
@@ -183,7 +191,7 @@ def _figure(column: str, values: list[float], *, trials: Trials) -> Figure:
         label=f"{label} of one rank" if is_part else label,
         unit=unit,
         key=_KEYS.get(column, column).format(item=item),
-        is_bigger_better=column == "throughput_per_s",
+        is_bigger_better=column in _BIGGER_IS_BETTER,
         value=value,
         ends=ends,
         num_trials=len(values),

@@ -70,6 +70,11 @@ class Evidence:
         )
 
     @property
+    def stepped(self) -> list[Trials]:
+        """Those of them in which a step began when the one before ended."""
+        return [one for one in self.shown if not one.is_served]
+
+    @property
     def num_hidden(self) -> int:
         """Configurations that are not shown one by one."""
         return len(self.configurations) - len(self.shown)

@@ -23,6 +23,7 @@ from bench.report.page import sections_analysis as analysis
 from bench.report.page import sections_rows as rows
 from bench.report.page.content import Part, Section, section
 from bench.report.page.evidence import Evidence
+from bench.report.page.sections_offered import offered
 from bench.report.tables.cells import Cell
 from bench.report.tables.grid import markdown_cell, markdown_table, plain
 from bench.results.schema import SCHEMA_VERSION, USABLE
@@ -81,6 +82,7 @@ def sections_of(
         rows.results(evidence),
         analysis.gap(gaps, num_hidden=num_hidden, num_files=num_files, command=command),
         analysis.roofline(gaps),
+        offered(evidence),
         rows.latency(evidence),
         rows.steps(evidence),
         rows.energy(evidence),

@@ -31,8 +31,9 @@ MAX_LINES = 50
 def settings_gap(evidence: Evidence) -> tuple[GapResult, int]:
     """Demands and gaps of a readable number of settings, and how many settings are left out."""
     # Several devices take no room where `measure_gap` would leave them out.
-    alone = [one for one in evidence.configurations if not one.is_wide]
-    pool = alone if any(one.used for one in alone) else evidence.configurations
+    stepped = [one for one in evidence.configurations if not one.is_served]
+    alone = [one for one in stepped if not one.is_wide]
+    pool = alone if any(one.used for one in alone) else stepped
     settings = list(dict.fromkeys(map(setting_of, pool)))
     chosen = taking_turns(settings, place=lambda setting: setting[0], limit=MAX_SETTINGS)
     rows = [row for one in pool if setting_of(one) in chosen for row in one.rows]
@@ -99,7 +100,7 @@ def _why(demand: Demand) -> str:
 
 def sweeps(evidence: Evidence) -> Section | None:
     """Slowdown over bandwidth, scaling over devices, and the tables of all that."""
-    runs = swept(evidence.shown)
+    runs = swept(evidence.stepped)
     parts = (slowdown_plots(runs), scaling_plots(runs), *link_grids(runs)) if runs else ()
     return section("sweeps", "Several devices and links", *parts)
 

@@ -139,9 +139,11 @@ def _unusable(evidence: Evidence) -> Grid:
     )
 
 
-def results(evidence: Evidence) -> Section:
-    """The table of configurations, with throughput drawn by device."""
-    plots = plots_speed.throughput_plots(evidence.shown)
+def results(evidence: Evidence) -> Section | None:
+    """The table of configurations, with throughput drawn by device; absent where all are served."""
+    if not evidence.stepped:
+        return None
+    plots = plots_speed.throughput_plots(evidence.stepped)
     without = Prose(lines=("No usable trial has a throughput.",))
     grid = _grid(evidence, COLUMNS, title="All configurations, mean over usable trials")
     return section("throughput", "Throughput by device", plots or without, grid)
@@ -156,7 +158,7 @@ def _grid(
     has_any: Sequence[str] = (),
 ) -> Grid:
     """One line per configuration that has any of the columns named."""
-    shown = [one for one in evidence.shown if not has_any or any(map(one.values, has_any))]
+    shown = [one for one in evidence.stepped if not has_any or any(map(one.values, has_any))]
     hidden = f"{counted(evidence.num_hidden, 'configuration')} not shown; the CSV has all"
     notes = (note, hidden if evidence.num_hidden else "")
     grid = configuration_grid(shown, columns={**_PLACE, **columns})
@@ -195,7 +197,7 @@ def latency(evidence: Evidence) -> Section | None:
     note = "p90 and p99 are upper bounds with 99 % confidence, blank where too few steps ran"
     wanted = ("lat_p50_ms", "ttft_ms", "tpot_ms", "step_median_ms")
     grid = _grid(evidence, columns, note=note, has_any=wanted)
-    plots = plots_speed.step_plots(evidence.shown)
+    plots = plots_speed.step_plots(evidence.stepped)
     return section("latency", "Latency and steps", plots, grid) if grid.rows and plots else None
 
 
@@ -203,7 +205,7 @@ def steps(evidence: Evidence) -> Section | None:
     """Warm-up and step-time traces from the samples, and what starting costs."""
     samples, notes = evidence.samples()
     labels = [source.label for source in evidence.sources]
-    found = plots_speed.steps_of(evidence.shown, samples, labels=labels)
+    found = plots_speed.steps_of(evidence.stepped, samples, labels=labels)
     columns: Columns = {
         "import": _mean("import_s", cells.seconds),
         "build": _mean("build_s", cells.seconds),
@@ -225,7 +227,7 @@ def steps(evidence: Evidence) -> Section | None:
 
 def energy(evidence: Evidence) -> Section | None:
     """Energy per item; absent where nothing measured it."""
-    alone = [one for one in evidence.shown if not is_virtual(one.first)]
+    alone = [one for one in evidence.stepped if not is_virtual(one.first)]
     plots = plots_speed.energy_plots(alone)
     if plots is None:
         return None

@@ -225,7 +225,7 @@ def line(
             style = {"xytext": (-2, 3), "textcoords": "offset points", "fontsize": 8.0}
             axes.annotate(name, points[-1], ha="right", va="bottom", **style)  # type: ignore[arg-type]
         for number, curve in enumerate(curves):
-            _curve(axes, curve, number=number)
+            draw_curve(axes, curve, number=number)
         if reference is not None:
             axes.axvline(reference, color=panel.INK, linewidth=1, linestyle=":")
         if band is not None:
@@ -248,7 +248,8 @@ def line(
     )
 
 
-def _curve(axes: Axes, curve: DrawnCurve, *, number: int) -> None:
+def draw_curve(axes: Axes, curve: DrawnCurve, *, number: int) -> None:
+    """Bars of its intervals, its marks and its line; `number` chooses colour and line."""
     color = panel.color_of(number)
     for place, (_, low, high) in curve.points:
         if low is not None and high is not None:

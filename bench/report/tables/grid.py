@@ -31,6 +31,7 @@ STYLES = {
     "NOT COMPARED": "magenta",
     "HOLDS": "green",
     "HOLDS WHEN": "yellow",
+    "BREAKS": "bold red",
     "REFUTED": "bold red",
     "UNDECIDED": "magenta",
     "OUT OF SCOPE": "dim",

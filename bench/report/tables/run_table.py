@@ -6,7 +6,7 @@ reason. Figures of trials that must not be used are not shown.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from bench.analysis.trials.configuration import Trials, is_virtual
@@ -31,9 +31,14 @@ def run_grid(lines: Sequence[Trials]) -> Grid:
     return replace(grid, names=("device",), spare=SPARE)
 
 
-def configuration_grid(lines: Sequence[Trials], *, columns: Columns) -> Grid:
-    """One line per configuration: what it is, some columns, and how its trials ended."""
-    shown = (*LONG, *differing(line.first for line in lines))
+def configuration_grid(
+    lines: Sequence[Trials], *, columns: Columns, but: Collection[str] = ()
+) -> Grid:
+    """One line per configuration: what it is, some columns, and how its trials ended.
+
+    The title leaves out what is in `but`, for which there is a column.
+    """
+    shown = [name for name in (*LONG, *differing(line.first for line in lines)) if name not in but]
     named: Columns = {"workload": lambda line: cells.title_cell(line.first, shown=shown)}
     return Grid.of(lines, {**named, **columns, "trials": lambda line: trials_text(line.rows)})
 

@@ -9,6 +9,7 @@ import pytest
 from bench.analysis.offered_load import law_of, used_by_hour
 from bench.cli import main
 from bench.cli.measuring.run import show_result
+from bench.results.beside_rows import KEYS, append_samples
 from bench.results.schema import Row
 from tests.report.conftest import MakePage, PageReader
 from tests.report.offered_rows import CAPACITY, live_run, served_rows
@@ -83,6 +84,17 @@ def test_damaged_cells_are_not_drawn(make_page: MakePage) -> None:
     check_whole(page)
     (found,) = panels(page).values()
     assert "10 volume/s" in found and "20 volume/s" not in found
+
+
+def test_hours_of_a_day_show_how_full_the_server_was(tmp_path: Path, make_page: MakePage) -> None:
+    row = live_run(0.5, 0.99, seconds=240.0) | {"arrivals": "day:1800/h:ct.txt#1a2b3c4d"}
+    requests = [{"started_s": 93.0, "ended_s": 98.0, "status": "ok"}]
+    record = {name: row[name] for name in KEYS} | {"requests": requests}
+    append_samples(tmp_path / "before.requests.jsonl.gz", record)
+    page = make_page([row])
+    check_whole(page)
+    words = panels(page)["imaging-infer large fp32 b1, day:1800/h:ct.txt"]
+    assert "most at 9 h" in words and "9 h 50 %" in words and "10 h 0 %" in words
 
 
 def test_loadgen_s_verdict_is_no_submission(make_page: MakePage) -> None:

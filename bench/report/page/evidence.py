@@ -18,7 +18,7 @@ from bench.core.errors import DataError, NothingMatchedError
 from bench.results.beside_rows import read_samples
 from bench.results.reader import read_together
 from bench.results.schema import Row
-from bench.results.store import Sidecar, read_sidecar, samples_path, sidecar_path
+from bench.results.store import Sidecar, read_sidecar, requests_path, samples_path, sidecar_path
 
 T = TypeVar("T")
 Note = Callable[[str], None]
@@ -81,17 +81,26 @@ class Evidence:
 
     def samples(self) -> tuple[list[dict[str, object]], list[str]]:
         """Samples of the trials, as far as sidecars are there; and notes on what was not read."""
+        return self._beside(samples_path, what="steps")
+
+    def requests(self) -> tuple[list[dict[str, object]], list[str]]:
+        """Requests of live runs, as samples are."""
+        return self._beside(requests_path, what="hours")
+
+    def _beside(
+        self, path_of: Callable[[Path], Path], *, what: str
+    ) -> tuple[list[dict[str, object]], list[str]]:
         found: list[dict[str, object]] = []
         notes: list[str] = []
         for number, source in enumerate(self.sources):
-            path = samples_path(source.path)
+            path = path_of(source.path)
             size_bytes = path.stat().st_size if path.exists() else 0
             if not size_bytes:
-                notes.append(f"{source.label}: no samples beside it, so no steps are shown")
+                notes.append(f"{source.label}: no samples beside it, so no {what} are shown")
             elif size_bytes > MAX_SAMPLES_BYTES:
                 notes.append(
                     f"{source.label}: its samples ({size_bytes / 2**20:.0f} MiB) are more than a "
-                    f"report opens ({MAX_SAMPLES_BYTES / 2**20:.0f} MiB), so no steps are shown"
+                    f"report opens ({MAX_SAMPLES_BYTES / 2**20:.0f} MiB), so no {what} are shown"
                 )
             else:
                 try:

@@ -7,18 +7,19 @@ intervals, and its knee as a band. Shares are drawn by what is missing to 100 %,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from bench.analysis.offered_load import LiveRun, OfferedLoad
-from bench.analysis.trials.configuration import grouped
+from bench.analysis.offered_load import NUM_HOURS, LiveRun, OfferedLoad, used_by_hour
+from bench.analysis.trials.configuration import Trials, grouped, number
 from bench.analysis.trials.titles import differing, title_of
 from bench.report.page.content import Plot, Plots
 from bench.report.plots import kinds, panel
 from bench.report.plots.kinds import Axis, DrawnCurve
 from bench.report.plots.panel import short
+from bench.report.plots.plots_speed import key_of
 from bench.report.tables.cells import ends_of, quantity, text_of
 from bench.report.tables.offered_table import TITLE, carried, rate_scale, share_cell
 
@@ -56,8 +57,8 @@ def _shares(title: str, found: Sequence[OfferedLoad]) -> Plot:
     size, unit_of_rate = rate_scale(unit)(max(places))
     names = _names(found)
     curves = [
-        _curve(one, name=name, shape=number, unit=unit, size=size)
-        for number, (one, name) in enumerate(zip(found, names, strict=True))
+        _curve(one, name=name, shape=shape, unit=unit, size=size)
+        for shape, (one, name) in enumerate(zip(found, names, strict=True))
     ]
     least = min(end for one in found for live in one.live for end in _ends(live))
 
@@ -65,9 +66,9 @@ def _shares(title: str, found: Sequence[OfferedLoad]) -> Plot:
         x = Axis(label=f"offered, {unit_of_rate}", scale="zero")
         x.lay_out(axes, "x", values=[place / size for place in places])
         _lay_out_shares(axes, at=at, least=least)
-        for number, (one, curve) in enumerate(zip(found, curves, strict=True)):
-            _band(axes, one, size=size, color=panel.color_of(number))
-            kinds.draw_curve(axes, curve, number=number)
+        for place, (one, curve) in enumerate(zip(found, curves, strict=True)):
+            _band(axes, one, size=size, color=panel.color_of(place))
+            kinds.draw_curve(axes, curve, number=place)
         axes.axhline(1.0 - at, color=panel.INK, linewidth=1, linestyle="--")
         style = {"xytext": (4, -3), "textcoords": "offset points", "fontsize": 8.0}
         wanted = f"wanted: {text_of(share_cell(at))}"
@@ -162,3 +163,46 @@ def _band(axes: Axes, one: OfferedLoad, *, size: float, color: str) -> None:
     axes.axvspan(*ends, color=color, alpha=0.22 if is_confirmed else 0.1, linewidth=0)
     for end in ends:
         axes.axvline(end, color=color, linewidth=0.9, linestyle="-" if is_confirmed else ":")
+
+
+def hours_plots(
+    days: Sequence[Trials], requests: Sequence[Mapping[str, object]], *, labels: Sequence[str]
+) -> Plots | None:
+    """How full the server was in each hour of a day, of the first trial whose requests are kept."""
+    known: dict[tuple[object, ...], object] = {}
+    for one in requests:
+        known.setdefault(key_of(one, file=labels[int(str(one["file"]))]), one.get("requests"))
+    groups: dict[str, list[list[float]]] = {}
+    for day in days:
+        for row in day.used:
+            kept = known.get(key_of(row, file=day.file or labels[0]))
+            window_s = number(row, "window_s")
+            if isinstance(kept, list) and window_s and number(row, "utilisation_frac"):
+                arrivals = str(row["arrivals"]).partition("#")[0]
+                groups.setdefault(f"{title_of(row, shown=TITLE)}, {arrivals}", []).append(
+                    used_by_hour([one for one in kept if isinstance(one, dict)], window_s=window_s)
+                )
+    return kinds.panels(groups, lambda title, used: _hours(title, used[0]), most=(MAX_DAYS, 1))
+
+
+def _hours(title: str, used: Sequence[float]) -> Plot:
+    def paint(axes: Axes) -> None:
+        axes.bar(range(NUM_HOURS), used, width=0.86, align="edge", color=panel.color_of(0))
+        Axis(label="hour of the day", scale="order", form=lambda one: f"{one:g}").lay_out(
+            axes, "x", values=[0.0, NUM_HOURS]
+        )
+        axes.set_xlim(-0.2, NUM_HOURS + 0.2)
+        axes.set_xticks(range(0, NUM_HOURS + 1, 4))
+        axes.axhline(1.0, color=panel.INK, linewidth=1, linestyle="--")
+        axes.set(ylim=(0.0, 1.08), ylabel="server works")
+        axes.yaxis.set_major_formatter(lambda share, _: f"{100.0 * share:.0f} %")
+
+    busiest = max(range(NUM_HOURS), key=used.__getitem__)
+    hours = ", ".join(f"{hour} h {100.0 * share:.3g} %" for hour, share in enumerate(used))
+    return panel.draw(
+        f"hours {title}",
+        title=title,
+        description=f"Share of each hour in which the server worked, most at {busiest} h: {hours}.",
+        plot_inches=_HOURS_INCHES,
+        paint=paint,
+    )

@@ -155,7 +155,7 @@ def steps_of(
 ) -> list[Traced]:
     """What the samples have of each configuration, where they have steps of it."""
     known = {
-        _key(one, file=labels[int(str(one["file"]))]): (
+        key_of(one, file=labels[int(str(one["file"]))]): (
             _numbers(one.get("warmup_step_s")),
             _numbers(one.get("step_s")),
         )
@@ -163,14 +163,15 @@ def steps_of(
     }
     found = []
     for one in shown:
-        keys = (_key(row, file=one.file or labels[0]) for row in one.used)
+        keys = (key_of(row, file=one.file or labels[0]) for row in one.used)
         series = [known[key] for key in keys if key in known and len(known[key][1])]
         if series:
             found.append((one, series))
     return found
 
 
-def _key(record: Mapping[str, Any], *, file: str) -> tuple[object, ...]:
+def key_of(record: Mapping[str, Any], *, file: str) -> tuple[object, ...]:
+    """What ties a line of a sidecar to the row of its trial."""
     return file, *(record.get(name) for name in ("config_hash", "device", "trial", "attempt"))
 
 

@@ -90,7 +90,7 @@ def offered_grid(lines: Sequence[Trials], *, has_files: bool = False) -> Grid:
     return replace(
         grid,
         notes=(*notes, *([LOADGEN] if any(map(_loadgen, lines)) else [])),
-        names=("device", "limit"),
+        names=("device", "arrivals", "limit"),
         spare=SPARE,
     )
 

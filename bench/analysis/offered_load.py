@@ -41,7 +41,10 @@ class LiveRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Knee:
-    """The rate up to which the limit holds lies in here; an end that is not known is None."""
+    """The rate up to which the limit holds lies in here; an end that is not known is None.
+
+    Equal ends are a figure without an interval, and no rate at all where they are 0.
+    """
 
     low_per_s: float | None
     high_per_s: float | None
@@ -93,15 +96,15 @@ class OfferedLoad:
     @cached_property
     def knee(self) -> Knee | None:
         """Where the limit stops holding; None where no row shows it."""
-        rows = [row for row in self.used if any(_capacity(row))]
-        if not rows:
+        stated = [row for row in self.used if _ends(row) != (None, None)]
+        if not stated:
             return self._measured_knee()
-        lows, highs = (
-            [end for end in ends if end] for ends in zip(*map(_capacity, rows), strict=True)
+        lows, highs = zip(*map(_ends, stated), strict=True)
+        return Knee(
+            low_per_s=min((low for low in lows if low is not None), default=None),
+            high_per_s=max((high for high in highs if high is not None), default=None),
+            how=tuple(dict.fromkeys(str(row.get("capacity_is") or "measured") for row in stated)),
         )
-        how = dict.fromkeys(str(row.get("capacity_is") or "measured") for row in rows)
-        low, high = min(lows, default=None), max(highs, default=None)
-        return Knee(low_per_s=low, high_per_s=high, how=tuple(how))
 
     def _measured_knee(self) -> Knee | None:
         by_verdict = grouped(self.live, lambda one: one.verdict(self.at))
@@ -116,10 +119,13 @@ class OfferedLoad:
         return Knee(low_per_s=max(holds, default=None), high_per_s=breaks, how=("measured",))
 
 
-def _capacity(row: Row) -> tuple[float | None, float | None]:
-    """Both ends, as far as they are known."""
-    low, high = (number(row, f"capacity_{end}_per_s") for end in ("low", "high"))
-    return (low, high) if not (low and high and low > high) else (None, None)
+def _ends(row: Row) -> tuple[float | None, float | None]:
+    """Both ends of the capacity as far as they are known; without any, the figure alone."""
+    rate, low, high = (number(row, f"capacity{end}_per_s") for end in ("", "_low", "_high"))
+    if low is None and high is None:
+        low = high = rate
+    is_odd = any(end is not None and end < 0.0 for end in (low, high))
+    return (None, None) if is_odd or (low and high and low > high) else (low, high)
 
 
 def _live(row: Row) -> LiveRun | None:

@@ -57,6 +57,23 @@ def test_a_knee_that_no_live_run_confirmed_is_called_so(
     assert f"carries: 244 - 262 volume/h ({words})" in found
 
 
+@pytest.mark.parametrize(("rate_per_s", "words"), [(0.07, "about 252 volume/h"), (0.0, "nothing")])
+def test_a_capacity_without_an_interval_is_no_band(
+    rate_per_s: float, words: str, make_page: MakePage
+) -> None:
+    cells: Row = {"capacity_per_s": rate_per_s, "capacity_is": "predicted"}
+    (found,) = panels(make_page([live_run(60 / 3600, 0.99, **cells)])).values()
+    assert f"carries: {words} (only predicted)" in found
+
+
+def test_a_knee_without_any_live_run_is_drawn_too(make_page: MakePage) -> None:
+    cells: Row = {"offered_per_s": None, "attainment_frac": None, **CAPACITY}
+    page = make_page([live_run(0.1, 0.9, **cells | {"capacity_is": "predicted"})])
+    check_whole(page)
+    (found,) = panels(page).values()
+    assert "244 - 262 volume/h (only predicted): no live run" in found
+
+
 def test_without_a_capacity_the_knee_lies_between_what_held_and_what_broke(
     make_page: MakePage,
 ) -> None:

@@ -41,7 +41,7 @@ _NOTE = (
 
 def offered_plots(loads: Sequence[OfferedLoad]) -> Plots | None:
     """Share of the requests in time over the rate at which they came."""
-    drawable = [one for one in loads if one.live and one.at is not None]
+    drawable = [one for one in loads if one.at is not None and _places(one)]
     groups = grouped(drawable, lambda one: f"{one.first.text('workload')}, limit {one.slo}")
     plots = kinds.panels(groups, _shares, most=(MAX_PANELS, MAX_CURVES), what="settings")
     if plots is None:
@@ -60,7 +60,7 @@ def _shares(title: str, found: Sequence[OfferedLoad]) -> Plot:
         _curve(one, name=name, shape=shape, unit=unit, size=size)
         for shape, (one, name) in enumerate(zip(found, names, strict=True))
     ]
-    least = min(end for one in found for live in one.live for end in _ends(live))
+    least = min((end for one in found for live in one.live for end in _ends(live)), default=at)
 
     def paint(axes: Axes) -> None:
         x = Axis(label=f"offered, {unit_of_rate}", scale="zero")
@@ -115,11 +115,12 @@ def _ends(live: LiveRun) -> list[float]:
 
 def _curve(one: OfferedLoad, *, name: str, shape: int, unit: str, size: float) -> DrawnCurve:
     rate, how = carried(one, unit=unit)
+    words = ", ".join(_words(live, one, unit=unit) for live in one.live)
     label = f"{short(name, length=_NAME_LENGTH)}: {f'{rate} ({how})' if rate else 'not known'}"
     return DrawnCurve(
         label=label,
         points=[(live.offered_per_s / size, _missing(live)) for live in one.live],
-        words=f"{label}: {', '.join(_words(live, one, unit=unit) for live in one.live)}",
+        words=f"{label}: {words or 'no live run'}",
         shape=shape,
         is_hollow=one.first.mode != "real",
     )

@@ -57,7 +57,11 @@ def carried(load: OfferedLoad, *, unit: str) -> tuple[str, str]:
     if knee is None:
         return "", ""
     scale, low, high = rate_scale(unit), knee.low_per_s, knee.high_per_s
-    if low is not None and high is not None:
+    if high == 0.0:
+        found: AnyCell = "nothing"
+    elif low is not None and low == high:
+        found = cells.quantity(low, scale, prefix="about ")
+    elif low is not None and high is not None:
         found = cells.span((low, high), scale)
     else:
         prefix = "less than " if low is None else "at least "

@@ -179,7 +179,7 @@ def _last_attempts(rows: list[Row], sidecar: Sidecar) -> list[Row]:
     def place(row: Row) -> int:
         params = json.loads(str(row["params_json"]))
         layout = (row.get("link") or "", row.get("device_count"), row.get("mitigation") or "")
-        key = (row["workload"], params, row["dtype"], *layout)
+        key = (row["workload"], params, row.get("dtype"), *layout)
         return order.index(key) if key in order else len(order)
 
     return sorted(chosen.values(), key=place)

@@ -161,7 +161,7 @@ def _identity(planned: Planned, *, facts: RunFacts) -> Row:
         "size": config.size or None,
         "config_hash": planned.config_hash,
         "params_json": json.dumps(dict(config.params), sort_keys=True, separators=(",", ":")),
-        "dtype": config.dtype,
+        "dtype": None if planned.is_unseen else config.dtype,
         "data": planned.data_digest,
         "mode": "simulated" if device.type == "fake" else config.layout.mode,
         **layout_columns(config.layout),

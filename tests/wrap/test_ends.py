@@ -97,6 +97,7 @@ def test_program_that_raises_is_a_row_with_its_words_and_exit_code_4(tmp_path: P
     assert {(row["status"], row["reasons"], row["detail"]) for row in rows} == {
         ("FAILED", "error", detail)
     }
+    assert {row["dtype"] for row in rows} == {None} and "fp32" not in stderr, "it is not known"
     assert {(row["device_count"], row["link"]) for row in rows} == {(4, "10gbe"), (8, "10gbe")}
     assert json.loads(stdout)["exit_code"] == 4
     assert stderr.count(f"ends: FAILED: {detail}") == 2

@@ -187,6 +187,7 @@ def _choices_of(plan: Plan) -> list[str]:
         f"{planned.config.name}: {planned.config.device}, {_size_of(planned)}"
         f"{planned.config.dtype}{batch_text(planned, ', batch {}')}"
         for planned in plan.planned
+        if not planned.is_unseen
     ]
     return [*dict.fromkeys(lines), *_spread_lines(plan), *plan.notes]
 

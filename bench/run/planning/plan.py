@@ -59,6 +59,11 @@ class Planned:
     """(reason code, detail) when it cannot run here at all."""
 
     @property
+    def is_unseen(self) -> bool:
+        """Whether it is a user's own program that showed no step: how it computes is not known."""
+        return self.refusal is not None and self.config.script is not None
+
+    @property
     def config_hash(self) -> str:
         """Hash of all that must be equal for two trials to be compared; no hardware, no seed.
 

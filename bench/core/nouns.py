@@ -157,6 +157,10 @@ class Serving:
     """Requests that are served together at most."""
     max_wait_s: float = 0.0
     """How long an incomplete batch waits, from its first request on."""
+    prompt_tokens: str = ""
+    """Law of the lengths of prompts, where requests are of tokens; '' where they are not."""
+    output_tokens: str = ""
+    """Law of how many tokens they ask for."""
     seconds: float = field(default=60.0, metadata={"is_hashed": False})
     """How long requests come."""
     given: str = field(default="", metadata={"is_hashed": False})

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bench.core.nouns import Chip, Layout, Serving
+from bench.core.nouns import Chip, Config, Layout, Scalar, Serving
 from bench.devices.host import cpu
 from bench.hardware.chip_limit import parse_chip_limit
 from bench.measure.inspection import Inspection
@@ -160,7 +160,7 @@ def _identity(planned: Planned, *, facts: RunFacts) -> Row:
         **serving_columns(config.serving),
         "size": config.size or None,
         "config_hash": planned.config_hash,
-        "params_json": json.dumps(dict(config.params), sort_keys=True, separators=(",", ":")),
+        "params_json": json.dumps(_params(config), sort_keys=True, separators=(",", ":")),
         "dtype": None if planned.is_unseen else config.dtype,
         "data": planned.data_digest,
         "mode": "simulated" if device.type == "fake" else config.layout.mode,
@@ -174,6 +174,15 @@ def _identity(planned: Planned, *, facts: RunFacts) -> Row:
         "cpu_cores_usable": _rank_cores(planned, facts=facts),
         **{name: getattr(planned, name) for name in _OF_PLANNED},
     }
+
+
+def _params(config: Config) -> dict[str, Scalar]:
+    """Return what was set, the lengths of requests of tokens as well."""
+    params, serving = dict(config.params), config.serving
+    if serving is not None and serving.prompt_tokens:
+        params["request_prompt_tokens"] = serving.prompt_tokens
+        params["request_output_tokens"] = serving.output_tokens
+    return params
 
 
 def layout_columns(layout: Layout) -> Row:
@@ -200,7 +209,7 @@ def serving_columns(serving: Serving | None) -> Row:
         "scenario": "open_loop",
         "arrivals": serving.arrivals,
         "slo": serving.slo or None,
-        "max_batch": serving.max_batch,
+        "max_batch": None if serving.prompt_tokens else serving.max_batch,
         "max_wait_ms": serving.max_wait_s * 1e3 if serving.max_batch > 1 else None,
     }
 

@@ -8,9 +8,10 @@ share a beginning, and lengths that go together (a long prompt with a long answe
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.core.errors import UsageError
+from bench.serve.arrival_files import Arrival
 
 MOST_TOKENS = 10_000_000
 MOST_SIGMA = 2.0
@@ -83,3 +84,19 @@ def lengths_of(
         )
     drawn = otherwise.draw(len(own), seed=seed)
     return [one if its is None else its for its, one in zip(own, drawn, strict=True)]
+
+
+def sized(
+    drawn: Sequence[Arrival], *, prompt: Lengths | None, output: Lengths | None, seed: str
+) -> list[Arrival]:
+    """Return the requests with the lengths of their prompts and answers, as in `lengths_of`."""
+    asked = (prompt, "--prompt-tokens", PROMPT), (output, "--output-tokens", OUTPUT)
+    own = [one.prompt_tokens for one in drawn], [one.output_tokens for one in drawn]
+    prompts, outputs = (
+        lengths_of(law, theirs, what=what, otherwise=default, seed=f"{seed}/{what}")
+        for (law, what, default), theirs in zip(asked, own, strict=True)
+    )
+    return [
+        replace(one, prompt_tokens=prompt_tokens, output_tokens=output_tokens)
+        for one, prompt_tokens, output_tokens in zip(drawn, prompts, outputs, strict=True)
+    ]

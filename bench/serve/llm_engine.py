@@ -17,24 +17,40 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 from bench.serve.arrival_files import Arrival
-from bench.serve.tally import Served
+from bench.serve.tally import LEFT, Served
 from bench.workload import ServingPlan
+
+if TYPE_CHECKING:
+    from bench.serve.report import Report
 
 PAGE_TOKENS = 256
 """Tokens of the cache that are given out together; the library's own default."""
-_POLL_S = 1.0
+KEPT_FREE_FRAC = 0.15
+"""Of the cache: with less no prompt is begun; the library's own default, which goes unsaid."""
+TICK_S = 0.2
+"""Between two looks at how it goes."""
+
+
+def cache_tokens_for(totals: Sequence[int], plan: ServingPlan) -> int:
+    """Return what the cache needs so that requests of these lengths wait for passes, not for room.
+
+    As many as are served at once, with the part that the engine keeps free, and the longest.
+    """
+    in_pages = PAGE_TOKENS / 2 + fmean(totals)
+    return math.ceil(plan.max_requests * in_pages / (1.0 - KEPT_FREE_FRAC)) + max(totals)
 
 
 @contextmanager
 def serving(
-    net: Any, plan: ServingPlan, *, longest_tokens: int, tensor: int = 1
+    net: Any, plan: ServingPlan, *, cache_tokens: int, tensor: int = 1
 ) -> Iterator[TokenEngine]:
     """Serve a language model of the transformers library, in the dtype that its weights have.
 
-    The cache holds `plan.max_requests` requests of `longest_tokens`, prompt and answer together.
+    The cache holds so many tokens of prompts and answers; requests for which there is no room wait.
     Of a net that is cut over `tensor` devices it holds this rank's heads alone.
     """
     from transformers import GenerationConfig
@@ -42,7 +58,7 @@ def serving(
 
     settings = ContinuousBatchingConfig(
         page_size=PAGE_TOKENS,
-        num_blocks=plan.max_requests * math.ceil(longest_tokens / PAGE_TOKENS),
+        num_blocks=math.ceil(cache_tokens / PAGE_TOKENS),
         max_batch_tokens=plan.max_batch_tokens,
         max_requests_per_batch=plan.max_requests,
         use_cuda_graph=plan.use_cuda_graph,
@@ -79,34 +95,51 @@ class TokenEngine:
         self._vocabulary = vocabulary
         self._num_sent = 0
         self._open: dict[str, int] = {}
-        """Place in the schedule of each request that has not ended."""
+        """Place in its schedule of each request that has not ended."""
 
     def serve(
-        self, schedule: Sequence[Arrival], *, seed: str, longest_wait_s: float = math.inf
+        self,
+        schedule: Sequence[Arrival],
+        *,
+        seed: str,
+        last_s: float = math.inf,
+        report: Report | None = None,
     ) -> list[Served]:
-        """Send each request when it is due, and return what became of all.
+        """Send each request when it is due, and return what became of all, in their order.
 
-        What has not ended so long after the last one was sent is given up: status `left`.
+        What has not ended at `last_s`, from the start of the run, is left.
         """
         prompts = [self._prompt(one, seed=f"{seed}/{at}") for at, one in enumerate(schedule)]
-        start_s = time.perf_counter()
+        found: dict[int, Served] = {}
         sent_s: list[float] = []
+        start_s = time.perf_counter()
+
+        def take(*, until_s: float, is_last: bool = False) -> None:
+            for place, output in self._ended(until_s=start_s + until_s, is_last=is_last):
+                if output is not None:
+                    found[place] = served_of(schedule[place], output, place=place, start_s=start_s)
+                if report is not None and output is not None:
+                    report.ended(found[place])
+                if report is not None:
+                    report.look(time.perf_counter() - start_s)
+
         for place, one in enumerate(schedule):
-            # Never spinning: the engine's thread needs the interpreter.
-            time.sleep(max(0.0, start_s + one.at_s - time.perf_counter()))
+            take(until_s=one.at_s)
             self._send(place, prompts[place], output_tokens=one.output_tokens or 1)
             sent_s.append(time.perf_counter() - start_s)
-        ended = self._collect(until_s=time.perf_counter() + longest_wait_s)
-        return [
-            served_of(one, ended.get(place), place=place, start_s=start_s, sent_s=sent_s[place])
-            for place, one in enumerate(schedule)
-        ]
+        take(until_s=last_s, is_last=True)
+        self.drop()
+        end_s = time.perf_counter() - start_s
+        for place, one in enumerate(schedule):
+            if place not in found:
+                found[place] = left_of(one, place=place, sent_s=sent_s[place], end_s=end_s)
+        return [found[place] for place in range(len(schedule))]
 
     def answers(self, prompts: Sequence[Sequence[int]], *, output_tokens: int) -> list[list[int]]:
         """Return what it answers to prompts that come together, so many tokens each."""
         for place, prompt in enumerate(prompts):
             self._send(place, list(prompt), output_tokens=output_tokens)
-        ended = self._collect(until_s=math.inf)
+        ended = dict(self._ended(until_s=math.inf, is_last=True))
         return [list(ended[place].generated_tokens) for place in range(len(prompts))]
 
     def drop(self) -> None:
@@ -126,42 +159,49 @@ class TokenEngine:
             prompt, request_id=name, max_new_tokens=output_tokens, record_timestamps=True
         )
 
-    def _collect(self, *, until_s: float) -> dict[int, Any]:
-        """Wait for all that is open, or until then; by place in the schedule."""
-        ended: dict[int, Any] = {}
-        while self._open and (left_s := until_s - time.perf_counter()) > 0.0:
-            output = self._manager.get_result(timeout=min(left_s, _POLL_S))
-            if output is not None:
-                # Of a request that was given up before, there is no place.
-                if (place := self._open.pop(output.request_id, None)) is not None:
-                    ended[place] = output
-            elif not self._manager.is_running():
-                break
-        # The thread hands out what failed with it as answers, each with the words of the error.
-        if (fatal := self._manager.background_thread_status.fatal_error) is not None:
-            raise fatal
-        self.drop()
-        return ended
+    def _ended(self, *, until_s: float, is_last: bool) -> Iterator[tuple[int, Any]]:
+        """Yield what ends until then, by place in the schedule, and (-1, None) now and then.
+
+        With `is_last` no longer than until nothing is open.
+        """
+        while (left_s := until_s - time.perf_counter()) > 0.0 and (self._open or not is_last):
+            # Waiting here, and never spinning: the engine's thread needs the interpreter.
+            output = self._manager.get_result(timeout=min(left_s, TICK_S))
+            # What failed with the thread is handed out like answers.
+            if (fatal := self._manager.background_thread_status.fatal_error) is not None:
+                raise fatal
+            place = -1 if output is None else self._open.pop(output.request_id, -1)
+            yield place, output if place >= 0 else None
 
 
-def served_of(asked: Arrival, output: Any, *, place: int, start_s: float, sent_s: float) -> Served:
-    """What became of a request, from the engine's stamps; `output` None: it was given up."""
-    known: dict[str, Any] = {
-        "scheduled_s": asked.at_s,
-        "batch": place,
-        "tokens_asked": asked.output_tokens,
-        "tokens_sent": asked.prompt_tokens,
-    }
-    if output is None or output.error is not None:
-        now_s = time.perf_counter() - start_s
-        known["status"] = "left" if output is None else "engine_error"
-        return Served(sent_s=sent_s, started_s=now_s, ended_s=now_s, **known)
+def served_of(asked: Arrival, output: Any, *, place: int, start_s: float) -> Served:
+    """What became of a request, from the engine's stamps."""
+    stamps = output.timestamps or []
+    ended_s = (stamps[-1] if stamps else output.lifespan[1]) - start_s
     return Served(
+        scheduled_s=asked.at_s,
         sent_s=output.created_time - start_s,
         started_s=output.lifespan[0] - start_s,
-        ended_s=output.timestamps[-1] - start_s,
-        first_token_s=output.timestamps[0] - start_s,
-        last_token_s=output.timestamps[-1] - start_s,
+        ended_s=ended_s,
+        batch=place,
+        status="ok" if output.error is None else "engine_error",
+        first_token_s=stamps[0] - start_s if stamps else None,
+        last_token_s=ended_s if stamps else None,
+        tokens_asked=asked.output_tokens,
+        tokens_sent=asked.prompt_tokens,
         tokens_got=len(output.generated_tokens),
-        **known,
+    )
+
+
+def left_of(asked: Arrival, *, place: int, sent_s: float, end_s: float) -> Served:
+    """What became of a request that had not ended with the run."""
+    return Served(
+        scheduled_s=asked.at_s,
+        sent_s=sent_s,
+        started_s=end_s,
+        ended_s=end_s,
+        batch=place,
+        status=LEFT,
+        tokens_asked=asked.output_tokens,
+        tokens_sent=asked.prompt_tokens,
     )

@@ -13,14 +13,15 @@ from bench.measure.timing.warmup import Warmup, warm_up
 from bench.measure.trial import main
 from bench.serve.arrivals import Arrivals, parse_arrivals
 from bench.serve.columns import Tally, columns_of
-from bench.serve.live.served_phase import DevicePhase, FakePhase, ServedPhase
+from bench.serve.live.language_phase import LanguagePhase
+from bench.serve.live.served_phase import FakePhase, QueuePhase, ServedPhase, phase_of
 from bench.serve.report import Report
 
 
 def run_request(request: TrialRequest, messages: Messages) -> None:
     """Run the trial in this process."""
-    kind = FakePhase if request.config.device == "fake" else DevicePhase
-    phase = kind(request, messages)
+    kind = LanguagePhase if phase_of(request.config).is_served else QueuePhase
+    phase = (FakePhase if request.config.device == "fake" else kind)(request, messages)
     arrivals = parse_arrivals(phase.serving.given)
     if arrivals.label != phase.serving.arrivals:
         raise IncompatibleError(
@@ -36,13 +37,17 @@ def run_request(request: TrialRequest, messages: Messages) -> None:
 
 def live(phase: ServedPhase, arrivals: Arrivals, *, messages: Messages) -> Tally:
     """Let requests come for the time that was asked for, and count what became of them."""
-    seconds, config = phase.serving.seconds, phase.request.config
-    schedule = arrivals.draw(seconds=seconds, seed=config.seed + phase.request.trial)
+    schedule = phase.schedule(arrivals)
     report = Report(messages, arrivals=arrivals.label, slo=phase.slo)
     messages.stage("window")
     served = phase.serve(schedule, report=report)
-    is_smoke = phase.request.limits.is_smoke
-    return columns_of(served, slo=phase.slo, seconds=seconds, is_smoke=is_smoke)
+    return columns_of(
+        served,
+        slo=phase.slo,
+        seconds=phase.serving.seconds,
+        is_one_server=phase.is_one_server,
+        is_smoke=phase.request.limits.is_smoke,
+    )
 
 
 def _send(phase: ServedPhase, tally: Tally, *, warmup: Warmup, messages: Messages) -> None:

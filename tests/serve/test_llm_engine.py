@@ -22,7 +22,7 @@ from bench.serve.llm_engine import TokenEngine, engine_label, served_of, serving
 from workloads.llm import SERVE
 
 LLM: Any = discovery.instance(discovery.load("llm"), size="tiny", overrides={"batch": 4})
-LONGEST = 100
+CACHE = 8192
 
 
 def net_of() -> Any:
@@ -32,7 +32,7 @@ def net_of() -> Any:
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[TokenEngine]:
-    with serving(net_of(), LLM.serving_plan(), longest_tokens=LONGEST) as running:
+    with serving(net_of(), LLM.serving_plan(), cache_tokens=CACHE) as running:
         yield running
 
 
@@ -109,7 +109,7 @@ def test_requests_are_sent_when_due_and_each_has_its_tokens_and_times(engine: To
 
 
 def test_what_has_not_ended_is_given_up_and_later_requests_are_served(engine: TokenEngine) -> None:
-    left = engine.serve(every(0.0, 3, tokens=60), seed="0", longest_wait_s=0.0)
+    left = engine.serve(every(0.0, 3, tokens=500), seed="0", last_s=0.01)
     assert [one.status for one in left] == ["left"] * 3
     assert all(one.tokens_got is None and one.latency_s > 0.0 for one in left)
     assert [one.status for one in engine.serve(every(0.0, 2), seed="1")] == ["ok"] * 2
@@ -121,7 +121,7 @@ def _without_kernel(**_: Any) -> None:
 
 def test_what_the_engine_fails_with_is_raised() -> None:
     net = net_of()
-    with serving(net, LLM.serving_plan(), longest_tokens=LONGEST) as running:
+    with serving(net, LLM.serving_plan(), cache_tokens=CACHE) as running:
         net.forward = _without_kernel
         with pytest.raises(RuntimeError, match="no kernel"):
             running.serve(every(0.0, 2), seed="0")
@@ -136,7 +136,7 @@ def test_times_are_the_engines_stamps_whenever_somebody_looks() -> None:
         generated_tokens=[1, 2, 3],
     )
     asked = Arrival(at_s=0.5, prompt_tokens=8, output_tokens=3)
-    one = served_of(asked, output, place=0, start_s=100.0, sent_s=7.0)
+    one = served_of(asked, output, place=0, start_s=100.0)
     assert (one.sent_s, one.started_s, one.first_token_s, one.ended_s) == (1.0, 1.25, 1.5, 2.0)
 
 
@@ -148,7 +148,7 @@ def test_a_net_cut_over_a_modelled_link_is_served_and_waits_for_the_link() -> No
         net, kind = net_of(), {"layout": layout, "device": device, "dtype": "fp32"}
         lay_out(net, workload=LLM, phase=SERVE, **kind)
         plan = LLM.serving_plan()
-        with serving(net, plan, longest_tokens=LONGEST, tensor=2) as running:
+        with serving(net, plan, cache_tokens=CACHE, tensor=2) as running:
             served = running.serve(every(0.0, 2), seed="0")
     finally:
         emulation.close()

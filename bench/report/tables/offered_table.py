@@ -122,6 +122,12 @@ def _time(column: str) -> Callable[[Trials], AnyCell]:
     return cell
 
 
+def _tokens_of_user(one: Trials) -> AnyCell:
+    """How fast an answer comes to whoever reads it."""
+    tpot_ms = one.mean("tpot_p50_ms")
+    return cells.quantity(1e3 / tpot_ms if tpot_ms else None, cells.of("token/s"))
+
+
 def _share(one: Trials) -> AnyCell:
     share = one.mean("attainment_frac")
     ends = map(one.mean, ("attainment_low_frac", "attainment_high_frac"))
@@ -157,6 +163,7 @@ COLUMNS: Columns = {
     "p99": _time("lat_p99_ms"),
     "first token p99": _time("ttft_p99_ms"),
     "per token p99": _time("tpot_p99_ms"),
+    "per user": _tokens_of_user,
     "used": lambda one: cells.share(one.mean("utilisation_frac")),
     "users": lambda one: cells.quantity(one.mean("users")),
     "send lag p99": _time("send_lag_p99_ms"),

@@ -29,7 +29,7 @@ from bench.run.planning.data_digest import digest_of
 from bench.run.planning.modes import choose_mode, is_sure
 from bench.run.planning.request import TO_TRIAL, RunRequest
 from bench.run.planning.selection import choose_size, memory_of
-from bench.run.planning.serving import MOST_SERVED, served_s, serving_of
+from bench.run.planning.serving import check_emulated, longest_served_s, serving_of
 from bench.workload import Workload
 
 STARTUP_S = 15.0
@@ -215,7 +215,7 @@ def plan_of(
         target_half_width_frac=profile.target_half_width_frac,
         budget_s=budget_s,
         is_budget_firm=request.budget_s is not None,
-        timeout_s=request.timeout_s + (MOST_SERVED * served_s(request) if request.arrivals else 0),
+        timeout_s=request.timeout_s + longest_served_s(request),
         seed=request.seed,
         oom_shrink=request.oom_shrink,
         notes=(*_cores_line(planned[0], device=inspection.device), *notes),
@@ -231,6 +231,8 @@ def _in_one_mode(
     for layout, num_parameters in sweep if asked else []:
         is_sure(layout, num_parameters=num_parameters, device=device)
     if asked is not None or not sweep:
+        for config in configs:
+            check_emulated(config, why="")
         return every, []
     mode, why = choose_mode(sweep, device=device)
     settled = []
@@ -238,6 +240,7 @@ def _in_one_mode(
         layout = one.config.layout
         layout = replace(layout, mode=mode) if layout.link else layout
         settled.append(replace(one, config=replace(one.config, layout=layout)))
+        check_emulated(settled[-1].config, why=why)
     is_said = device.type == "cpu" or (mode == "simulated" and device.type != "fake")
     return settled, [f"every row over a link is {mode}: {why}"] if is_said else []
 
@@ -303,7 +306,7 @@ def _planned(
             device=device.label,
             layout=layout,
             chip_limit=limit.name if limit else "",
-            serving=serving_of(request),
+            serving=serving_of(request, phase),
             **{name: getattr(request, name) for name in TO_TRIAL},
         ),
         size_choice=chosen.reason,

@@ -221,12 +221,24 @@ class RunRequest:
         "poisson:40/s, uniform:40/s, gamma:40/s:0.5, day:FILE, trace:FILE; auto finds the largest "
         "rate that holds --slo",
     )
-    slo: str | None = _serve("--slo", TEXT, "what requests are promised, such as 2s@p99")
+    slo: str | None = _serve(
+        "--slo",
+        TEXT,
+        "what requests are promised, such as 2s@p99, or of tokens ttft=2s@p99,tpot=200ms@p99",
+    )
     max_batch: int = _serve(
         "--max-batch", INTEGER, "requests served together at most; default: 1", default=1
     )
     max_wait_s: float = _serve(
         "--max-wait", DURATION, "how long an incomplete batch waits; default: 0s", default=0.0
+    )
+    prompt_tokens: str | None = _serve(
+        "--prompt-tokens",
+        TEXT,
+        "lengths of prompts: fixed:N, lognormal:MEDIAN:SIGMA, trace:; default: lognormal:1024:0.5",
+    )
+    output_tokens: str | None = _serve(
+        "--output-tokens", TEXT, "and of their answers; default: lognormal:256:0.5"
     )
     seconds: float | None = _serve(
         "--seconds", NUMBER, "how long requests come; default: 60, and 3 with --profile smoke"

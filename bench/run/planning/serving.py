@@ -1,6 +1,8 @@
 """What `bench run --arrivals` asks for: read, refused where it cannot be meant, and planned.
 
-A request is one step of the phase: `--batch` samples. Only one device serves, and one queue.
+A request is one step of the phase: `--batch` samples. Only one device serves, and one queue. In a
+phase that `is_served` a request is of tokens; its net may be cut over a modelled link that is
+emulated, since a queue cannot be replayed afterwards.
 """
 
 from __future__ import annotations
@@ -8,18 +10,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.core.errors import UsageError
-from bench.core.nouns import Layout, Serving
+from bench.core.nouns import Config, Layout, Serving
 from bench.run.planning.request import FLAGS, RunRequest, is_given
-from bench.serve.arrivals import parse_arrivals
+from bench.serve.arrivals import Arrivals, parse_arrivals
+from bench.serve.lengths import OUTPUT, PROMPT, lengths_of, parse_lengths
 from bench.serve.slo import parse_slo
 from bench.workload import Phase
 
 SECONDS, SMOKE_SECONDS = 60.0, 3.0
 MOST_SECONDS = 86400.0
-MOST_SERVED = 4
-"""Times as long as requests come that a trial may take more: two live runs, each with its end."""
+MOST_SERVED, MOST_SEARCHED = 4, 16
+"""Times as long as requests come that a trial may take more: two live runs, each with its end, and
+eight where the rate is looked for."""
 MOST_BATCH = 4096
-_ONLY_SERVED = ("slo", "max_batch", "max_wait_s", "seconds")
+_LENGTHS = {"prompt_tokens": PROMPT, "output_tokens": OUTPUT}
+_ONLY_SERVED = ("slo", "max_batch", "max_wait_s", "seconds", *_LENGTHS)
+_ONLY_BATCHED = ("max_batch", "max_wait_s", "compile")
 
 
 def served_s(request: RunRequest) -> float:
@@ -35,12 +41,10 @@ def check_serving(request: RunRequest) -> None:
             raise UsageError(f"{given[0]} is about requests that come: give --arrivals as well")
         return
     arrivals = parse_arrivals(request.arrivals)
-    slo = None if request.slo is None else parse_slo(request.slo)
-    if slo is not None and slo.latency_s is None:
-        raise UsageError(
-            f"--slo {request.slo}: this phase has no tokens one by one; limit its latency, "
-            "such as 2s@p99"
-        )
+    if request.slo is not None:
+        parse_slo(request.slo)
+    for name in _LENGTHS:
+        _law(request, name, arrivals=arrivals)
     if not 1 <= request.max_batch <= MOST_BATCH:
         raise UsageError(f"--max-batch {request.max_batch} must be from 1 to {MOST_BATCH}")
     if request.max_wait_s and request.max_batch == 1:
@@ -66,8 +70,24 @@ def check_served(
     request: RunRequest, phases: Sequence[Phase], *, layouts: Sequence[Layout]
 ) -> None:
     """Refuse phases and layouts that serve nobody."""
+    tokens = [phase for phase in phases if phase.is_served]
     if request.arrivals is None:
+        if tokens:
+            raise UsageError(
+                "requests of tokens come by themselves: give --arrivals, such as poisson:2/s, and "
+                "--slo ttft=2s@p99,tpot=200ms@p99"
+            )
         return
+    if tokens:
+        _check_tokens(request, phases, layouts=layouts)
+        return
+    if given := [FLAGS[name].names[0] for name in _LENGTHS if is_given(request, name)]:
+        raise UsageError(f"{given[0]} is about requests of tokens: --workload llm-serve has them")
+    if request.slo is not None and parse_slo(request.slo).latency_s is None:
+        raise UsageError(
+            f"--slo {request.slo}: this phase has no tokens one by one; limit its latency, "
+            "such as 2s@p99"
+        )
     if trains := [phase.name for phase in phases if phase.is_training]:
         raise UsageError(
             f"--arrivals is for inference: choose a phase other than {trains[0]}, such as "
@@ -79,12 +99,61 @@ def check_served(
         raise UsageError("--arrivals brings each request from the host: leave --data resident out")
 
 
-def serving_of(request: RunRequest) -> Serving | None:
+def _check_tokens(
+    request: RunRequest, phases: Sequence[Phase], *, layouts: Sequence[Layout]
+) -> None:
+    """Refuse what an engine that batches tokens as they come does not do."""
+    if not all(phase.is_served for phase in phases):
+        raise UsageError("requests of tokens have limits of their own: give their phase alone")
+    if given := [FLAGS[name].names[0] for name in _ONLY_BATCHED if is_given(request, name)]:
+        raise UsageError(
+            f"{given[0]}: the engine batches tokens as they come, and runs the net as it is; "
+            "--set max_requests=64 and max_batch_tokens=2048 say how many"
+        )
+    for layout in layouts:
+        is_cut = layout.strategy == "tp" and layout.data == 1 and layout.link
+        if not (layout == Layout() or is_cut):
+            raise UsageError(
+                "requests of tokens are served by one device, or by --parallel tp over a --link"
+            )
+
+
+def check_emulated(config: Config, *, why: str) -> None:
+    """Refuse a queue over a link that no mode but `emulated` shows; `why` is how it was chosen."""
+    layout = config.layout
+    if config.serving is not None and layout.link and layout.mode != "emulated":
+        raise UsageError(
+            f"requests come in real time, so a link they are served over is emulated, and not "
+            f"{layout.mode}{f' ({why})' if why else ''}"
+        )
+
+
+def _law(request: RunRequest, name: str, *, arrivals: Arrivals) -> str:
+    """Return the law of lengths that a flag gives; without it that of the trace, or the default."""
+    own = [getattr(one, name) for one in arrivals.recorded] or [None]
+    what, unasked = FLAGS[name].names[0], _LENGTHS[name].label if None in own else "trace:"
+    found = parse_lengths(getattr(request, name) or unasked, what=what)
+    lengths_of(found, own, what=what, otherwise=_LENGTHS[name], seed="")  # refuses a trace's
+    return found.label
+
+
+def longest_served_s(request: RunRequest) -> float:
+    """Return how much longer than a trial of steps one of requests may take."""
+    if request.arrivals is None:
+        return 0.0
+    is_found = parse_arrivals(request.arrivals).rate_per_s is None
+    return (MOST_SEARCHED if is_found else MOST_SERVED) * served_s(request)
+
+
+def serving_of(request: RunRequest, phase: Phase) -> Serving | None:
     """Return what a configuration says about it; None where steps follow one another."""
     if request.arrivals is None:
         return None
+    arrivals = parse_arrivals(request.arrivals)
+    lengths = _LENGTHS if phase.is_served else {}
     return Serving(
-        arrivals=parse_arrivals(request.arrivals).label,
+        **{name: _law(request, name, arrivals=arrivals) for name in lengths},
+        arrivals=arrivals.label,
         slo="" if request.slo is None else parse_slo(request.slo).label,
         max_batch=request.max_batch,
         max_wait_s=request.max_wait_s,

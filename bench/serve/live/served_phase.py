@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bench.core.nouns import Serving
+from bench import discovery
+from bench.core.nouns import Config, Serving
 from bench.measure.declarations import declaration_problems
 from bench.measure.engine.engine import Engine, FakeEngine
 from bench.measure.messages import Messages, TrialRequest
@@ -17,14 +19,17 @@ from bench.measure.trial import CHECKED
 from bench.results.schema import Row
 from bench.serve import fake_server
 from bench.serve.arrival_files import Arrival
-from bench.serve.arrivals import equal_issue
+from bench.serve.arrivals import Arrivals, equal_issue
 from bench.serve.batcher import BatchRule
+from bench.serve.lengths import parse_lengths, sized
 from bench.serve.live.server import run_server
 from bench.serve.report import Report
 from bench.serve.slo import Slo, parse_slo
 from bench.serve.tally import Served
+from bench.workload import Phase
 
 if TYPE_CHECKING:
+    from bench.measure.engine.torch_engine import TorchEngine
     from bench.serve.live.serving_engine import ServingEngine
 
 
@@ -32,6 +37,8 @@ class ServedPhase(ABC):
     """What serves: `engine` does the steps of a closed loop, one request each."""
 
     engine: Engine
+    is_one_server = True
+    """Whether services follow one another."""
     cold_s: dict[str, float]
     """What getting there took, by stage."""
 
@@ -39,11 +46,25 @@ class ServedPhase(ABC):
         assert request.config.serving is not None, "only what is served comes here"
         self.request = request
         self.serving: Serving = request.config.serving
+        self.phase = phase_of(request.config)
         self.rule = BatchRule(max_batch=self.serving.max_batch, max_wait_s=self.serving.max_wait_s)
         self.slo: Slo | None = parse_slo(self.serving.slo) if self.serving.slo else None
         self.cold_s = {}
         self.window_s = (0.0, 0.0)
         """Begin and end of the last run, on the engine's clock."""
+
+    def schedule(self, arrivals: Arrivals) -> list[Arrival]:
+        """Draw who comes for as long as was asked, and where requests are of tokens, how many."""
+        seed = self.request.config.seed + self.request.trial
+        return self.sized(arrivals.draw(seconds=self.serving.seconds, seed=seed))
+
+    def sized(self, drawn: Sequence[Arrival]) -> list[Arrival]:
+        """Return the requests with their lengths, where this phase is of tokens."""
+        if not self.phase.is_served:
+            return list(drawn)
+        prompt = parse_lengths(self.serving.prompt_tokens, what="--prompt-tokens")
+        output = parse_lengths(self.serving.output_tokens, what="--output-tokens")
+        return sized(drawn, prompt=prompt, output=output, seed=str(self.request.config.seed))
 
     def serve(self, schedule: Sequence[Arrival], *, report: Report) -> list[Served]:
         """Serve a schedule; one answer for each request, in its order."""
@@ -74,6 +95,8 @@ class FakePhase(ServedPhase):
 
     def _serve(self, schedule: Sequence[Arrival], *, report: Report) -> list[Served]:
         served = fake_server.serve(schedule, law=self._service_s, rule=self.rule)
+        if self.phase.is_served:
+            served = [_of_tokens(one, asked) for one, asked in zip(served, schedule, strict=True)]
         for one in served:
             report.ended(one)
         report.send(self.serving.seconds)
@@ -84,37 +107,46 @@ class FakePhase(ServedPhase):
         return {}, []
 
 
-class DevicePhase(ServedPhase):
-    """On a device, the client in a thread beside it."""
+def phase_of(config: Config) -> Phase:
+    """Return the phase that a configuration is of."""
+    return discovery.load_planned(config.origin, version=config.version).phase(config.phase)
 
-    engine: ServingEngine
+
+def _of_tokens(one: Served, asked: Arrival) -> Served:
+    """A simulated service whose tokens came evenly."""
+    tokens = asked.output_tokens or 1
+    return replace(
+        one,
+        first_token_s=one.started_s + (one.ended_s - one.started_s) / tokens,
+        last_token_s=one.ended_s,
+        tokens_asked=tokens,
+        tokens_sent=asked.prompt_tokens,
+        tokens_got=tokens,
+    )
+
+
+class DevicePhase(ServedPhase):
+    """On a device, in real time."""
+
+    engine: TorchEngine
 
     def __init__(self, request: TrialRequest, messages: Messages) -> None:
         super().__init__(request)
         start_s = time.perf_counter()
         messages.stage("import")
-        from bench.serve.live.serving_engine import ServingEngine
-
-        self.engine = messages.kept = ServingEngine(request, on_stage=messages.stage)
+        self.engine = messages.kept = self._make(on_stage=messages.stage)
         import_s = time.perf_counter() - start_s
         self.engine.build()
-        self.engine.warm_batches(self.rule.max_batch)
+        self._make_ready()
         self.cold_s = self.engine.cold_s | {"import": self.engine.cold_s["import"] + import_s}
 
-    def _serve(self, schedule: Sequence[Arrival], *, report: Report) -> list[Served]:
-        engine, seconds = self.engine, self.serving.seconds
-        issue = equal_issue(engine.num_distinct, num=len(schedule), seed=self.request.config.seed)
-        shapes = [engine.shape_of(one) for one in range(engine.num_distinct)]
-        limit_s = (self.slo.latency_s if self.slo else None) or 0.0
-        return run_server(
-            schedule,
-            serve=lambda places: engine.serve([issue[place] for place in places]),
-            shapes=[shapes[one] for one in issue],
-            rule=self.rule,
-            last_s=seconds + max(seconds, 2 * limit_s),
-            clock=engine.clock,
-            report=report,
-        )
+    @abstractmethod
+    def _make(self, *, on_stage: Callable[[str], None]) -> TorchEngine:
+        """Import and make the engine; it is built afterwards."""
+
+    @abstractmethod
+    def _make_ready(self) -> None:
+        """Do once what no user should be the first for."""
 
     def columns(self) -> tuple[Row, Problems]:
         """Return the net, memory and correctness."""
@@ -136,3 +168,32 @@ class DevicePhase(ServedPhase):
         if engine.lacks_graphs():
             problems.append(("no_cuda_graphs", ""))
         return row, problems + declaration_problems(engine)
+
+
+class QueuePhase(DevicePhase):
+    """One server and one queue, the client in a thread beside it."""
+
+    engine: ServingEngine
+
+    def _make(self, *, on_stage: Callable[[str], None]) -> ServingEngine:
+        from bench.serve.live.serving_engine import ServingEngine
+
+        return ServingEngine(self.request, on_stage=on_stage)
+
+    def _make_ready(self) -> None:
+        self.engine.warm_batches(self.rule.max_batch)
+
+    def _serve(self, schedule: Sequence[Arrival], *, report: Report) -> list[Served]:
+        engine, seconds = self.engine, self.serving.seconds
+        issue = equal_issue(engine.num_distinct, num=len(schedule), seed=self.request.config.seed)
+        shapes = [engine.shape_of(one) for one in range(engine.num_distinct)]
+        limit_s = (self.slo.latency_s if self.slo else None) or 0.0
+        return run_server(
+            schedule,
+            serve=lambda places: engine.serve([issue[place] for place in places]),
+            shapes=[shapes[one] for one in issue],
+            rule=self.rule,
+            last_s=seconds + max(seconds, 2 * limit_s),
+            clock=engine.clock,
+            report=report,
+        )

@@ -23,6 +23,7 @@ STAGE_WORDS = {
     "check": "checking the output",
     "warmup": "warming up",
     "window": "measuring",
+    "services": "timing services",
 }
 
 
@@ -58,8 +59,8 @@ def describe_row(row: Row) -> str:
     """One line about a finished trial."""
     reasons = str(row.get("reasons") or "").replace(";", ", ")
     status = f"{row['status']}" + (f" ({reasons})" if reasons else "")
-    if row.get("scenario") == "open_loop" and row.get("requests"):
-        return f"{_served(row)}, {status}"
+    if row.get("scenario") == "open_loop" and (came := _served(row)):
+        return f"{came}, {status}"
     throughput = row.get("throughput_per_s")
     if not isinstance(throughput, float):
         return f"{status} {row.get('detail') or ''}".strip()
@@ -72,7 +73,11 @@ def describe_row(row: Row) -> str:
 
 def _served(row: Row) -> str:
     """What became of the requests of a trial."""
-    parts = [f"{row['requests']} requests at {format_number(float(str(row['offered_per_s'])))}/s"]
+    parts = []
+    if isinstance(rate := row.get("capacity_per_s"), float):
+        parts.append(f"carries {format_number(rate)}/s ({row.get('capacity_is')})")
+    if isinstance(rate := row.get("offered_per_s"), float):
+        parts.append(f"{row['requests']} requests at {format_number(rate)}/s")
     for name, words in (("attainment_frac", "in time"), ("utilisation_frac", "used")):
         if isinstance(share := row.get(name), float):
             parts.append(f"{100 * share:.4g} % {words}")

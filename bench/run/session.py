@@ -31,6 +31,7 @@ from bench.run.planning.data_digest import BY_SIZES, digest_of
 from bench.run.planning.modes import is_sure, sender_of
 from bench.run.planning.plan import Plan, Planned, make_plan, shrunk, workload_of
 from bench.run.planning.request import RunRequest
+from bench.run.planning.serving import check_same_arrivals
 from bench.run.progress import describe_row
 from bench.run.record import RunFacts, make_request
 from bench.run.runner import Ended, Runner, utc_now
@@ -165,6 +166,8 @@ def _taken_up(store: Store) -> Runner:
                 "again by bench wrap"
             )
         discovery.load_planned(config.origin, version=config.version)
+        if config.serving is not None:
+            check_same_arrivals(config.serving)
         if planned.data_digest.startswith(BY_SIZES):
             raise IncompatibleError(
                 f"the run names --data {config.data} by its files' sizes, as an older bench did; "
@@ -247,7 +250,7 @@ def record_profiles(run: Runner, *, note: Callable[[str], None]) -> None:
     for planned in run.plan.planned:
         config = planned.config
         # A user's own program was counted when it was looked at.
-        is_at_hand = config.device != "fake" and not config.script
+        is_at_hand = config.device != "fake" and not (config.script or config.serving)
         can_profile = config.layout.is_single and is_at_hand
         is_known = (planned.config_hash, config.device) in known
         if not can_profile or is_known or planned.config_hash not in usable:

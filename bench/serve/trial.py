@@ -1,18 +1,23 @@
 """One served trial in a process of its own: `python -m bench.serve.trial FD`, as `measure.trial`.
 
-Warm-up, then requests that come by themselves for as long as was asked.
+Warm-up, then requests that come by themselves for as long as was asked. Where their rate is to be
+found, the row is that of the live run at the lower end of the capacity.
 """
 
 from __future__ import annotations
 
-from bench.core.errors import IncompatibleError
+from collections.abc import Sequence
+
 from bench.measure.asking import leave
 from bench.measure.messages import Messages, Samples, TrialRequest, TrialResult
 from bench.measure.timing import summary
+from bench.measure.timing.validity import Problems
 from bench.measure.timing.warmup import Warmup, warm_up
 from bench.measure.trial import main
+from bench.results.schema import Row
 from bench.serve.arrivals import Arrivals, parse_arrivals
 from bench.serve.columns import Tally, columns_of
+from bench.serve.live.capacity_search import closed_loop, search
 from bench.serve.live.language_phase import LanguagePhase
 from bench.serve.live.served_phase import FakePhase, QueuePhase, ServedPhase, phase_of
 from bench.serve.report import Report
@@ -23,19 +28,39 @@ def run_request(request: TrialRequest, messages: Messages) -> None:
     kind = LanguagePhase if phase_of(request.config).is_served else QueuePhase
     phase = (FakePhase if request.config.device == "fake" else kind)(request, messages)
     arrivals = parse_arrivals(phase.serving.given)
-    if arrivals.label != phase.serving.arrivals:
-        raise IncompatibleError(
-            f"--arrivals is {arrivals.label} now, the run began with {phase.serving.arrivals}; "
-            "start a new run"
-        )
     messages.stage("warmup")
     warmup = warm_up(phase.engine, limits=request.limits)
     phase.engine.begin_window()
-    tally = live(phase, arrivals, messages=messages)
-    _send(phase, tally, warmup=warmup, messages=messages)
+    if arrivals.rate_per_s is None:
+        _search(phase, arrivals, warmup=warmup, messages=messages)
+    else:
+        tally = _live(phase, arrivals, messages=messages)
+        _send(phase, tally.row, tally.problems, warmup=warmup, messages=messages)
 
 
-def live(phase: ServedPhase, arrivals: Arrivals, *, messages: Messages) -> Tally:
+def _search(phase: ServedPhase, arrivals: Arrivals, *, warmup: Warmup, messages: Messages) -> None:
+    assert phase.slo is not None, "checked when it was planned"
+    messages.stage("services")
+    seconds = phase.serving.seconds
+    window = closed_loop(
+        phase.engine,
+        limits=phase.request.limits,
+        most_s=seconds,
+        step_s=warmup.step_s[-1],
+    )
+    phase.window_s = (window.start_s, window.end_s)
+    found = search(
+        window.step_s,
+        slo=phase.slo,
+        arrivals=arrivals,
+        seconds=seconds,
+        live=lambda at_rate: _live(phase, at_rate, messages=messages),
+    )
+    row = {"window_s": window.wall_s, "step_clock": window.step_clock} | found.row
+    _send(phase, row, found.problems, warmup=warmup, messages=messages, services_s=window.step_s)
+
+
+def _live(phase: ServedPhase, arrivals: Arrivals, *, messages: Messages) -> Tally:
     """Let requests come for the time that was asked for, and count what became of them."""
     schedule = phase.schedule(arrivals)
     report = Report(messages, arrivals=arrivals.label, slo=phase.slo)
@@ -50,24 +75,35 @@ def live(phase: ServedPhase, arrivals: Arrivals, *, messages: Messages) -> Tally
     )
 
 
-def _send(phase: ServedPhase, tally: Tally, *, warmup: Warmup, messages: Messages) -> None:
+def _send(
+    phase: ServedPhase,
+    row: Row,
+    problems: Problems,
+    *,
+    warmup: Warmup,
+    messages: Messages,
+    services_s: Sequence[float] = (),
+) -> None:
     own, own_problems = phase.columns()
-    row = own | tally.row
     config, limits = phase.request.config, phase.request.limits
-    row |= summary.cold_columns(warmup, config=config, cold_s=phase.cold_s, step_s=())
-    problems = [*tally.problems, *own_problems]
+    row = own | row
+    row |= summary.cold_columns(warmup, config=config, cold_s=phase.cold_s, step_s=services_s)
+    problems = [*problems, *own_problems]
     if not (warmup.has_converged or limits.is_smoke):
         problems.append(("not_steady", ""))
     start_s, end_s = phase.window_s
     messages.send(
         TrialResult(
             row=row,
-            reasons=list(dict.fromkeys(code for code, _ in problems)),
+            reasons=list(dict.fromkeys(code for code, _ in problems if code)),
             detail="; ".join(words for _, words in problems if words),
             window_start_s=start_s,
             window_end_s=end_s,
             samples=Samples(
-                warmup_step_s=warmup.step_s, step_s=[], step_clock="host", data_wait_s=None
+                warmup_step_s=warmup.step_s,
+                step_s=list(services_s),
+                step_clock=str(row.get("step_clock") or "host"),
+                data_wait_s=None,
             ),
         )
     )

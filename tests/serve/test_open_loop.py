@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from bench.core.queueing import mean_waits
+from bench.measure.messages import ServedSoFar
 from bench.results.beside_rows import read_samples
 from bench.results.reader import read_rows
-from bench.results.store import requests_path
+from bench.results.store import requests_path, samples_path
+from bench.run.launching import launch
 from tests.cli.conftest import Ask, all_here, ask  # noqa: F401  (fixtures)
 
 RUN = ("run", "--workload", "imaging-infer", "--size", "tiny", "--device", "fake")
@@ -60,6 +62,97 @@ def test_a_batch_holds_as_many_as_asked_and_carries_more(served: Any) -> None:
     (row,) = read_rows(path)
     assert row["status"] == "OK" and 1 < row["batch_mean"] < 8 and row["max_wait_ms"] == 10
     assert row["attainment_frac"] is None
+
+
+def test_a_rate_is_found_and_live_runs_say_what_it_is_worth(served: Any) -> None:
+    answer, path = served("--arrivals", "auto", "--slo", "40ms@p95")
+    (row,) = read_rows(path)
+    assert row["arrivals"] == "auto" and row["capacity_is"] == "confirmed", row["detail"]
+    low, high = row["capacity_low_per_s"], row["capacity_high_per_s"]
+    assert low < row["capacity_per_s"] < high < 1.1 * low
+    assert row["offered_per_s"] == pytest.approx(low, rel=0.03)
+    assert row["attainment_frac"] >= 0.95 and "short_run" not in str(row["reasons"])
+    assert "live at" in row["detail"] and "breaks" in row["detail"]
+    assert f"{row['capacity_per_s']:.0f} /s [" in answer.out and "confirmed" in answer.out
+    at_low, above = read_samples(requests_path(path))
+    assert len(above["requests"]) > 1.1 * len(at_low["requests"])  # type: ignore[arg-type]
+    (steps,) = read_samples(samples_path(path))
+    assert len(steps["step_s"]) >= 700  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("flags", "rate", "words"),
+    [
+        (("--slo", "100ms@p99", "--seconds", "3"), True, "no live run: at "),
+        (("--slo", "3ms@p99"), False, "requests that never wait do not hold 3ms@p99"),
+    ],
+)
+def test_a_rate_that_no_live_run_can_check_is_a_prediction(
+    served: Any, flags: tuple[str, ...], rate: bool, words: str
+) -> None:
+    answer, path = served("--arrivals", "auto", *flags)
+    (row,) = read_rows(path)
+    assert (row["capacity_is"], row["reasons"]) == ("predicted", "capacity_not_confirmed")
+    assert bool(row["capacity_per_s"]) == rate and row["requests"] is None
+    assert words in row["detail"] and words in answer.out
+
+
+def test_open_and_closed_loops_are_never_set_against_each_other(
+    served: Any,
+    ask: Ask,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    _, path = served("--arrivals", "poisson:150/s", "--slo", "100ms@p99", "--trials", "3")
+    closed = tmp_path / "closed"
+    ask(*RUN, "-w", "imaging-train", "--out", closed)
+    (other,) = closed.glob("*.csv")
+    hashes = {row["config_hash"] for row in read_rows(path)}
+    assert hashes.isdisjoint(row["config_hash"] for row in read_rows(other))
+    said = ask("compare", other, path, code=5).out
+    assert "scenario is closed_loop" in said
+    itself = ask("compare", path, path, "--metric", "latency").out
+    assert "latency B/A" in itself and "1 SAME" in itself
+    (gap,) = ask("gap", other, path, "--json").document["gaps"]
+    (alone,) = ask("gap", other, "--json").document["gaps"]
+    assert gap["time_ratio"] == alone["time_ratio"]
+    ask("gap", path, code=5)
+    exported = ask("export", path, "--to", "bmf").document
+    assert any("goodput_per_s" in measures for measures in exported.values())
+
+
+def test_an_interrupt_keeps_the_requests_that_ended(
+    served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended_by_the_user(*words: str, on_message: Any, **how: Any) -> None:
+        ended = [{"scheduled_s": 0.1, "ended_s": 0.2, "status": "ok"}]
+        so_far = {"elapsed_s": 1.0, "arrivals": "poisson:9/s", "num": 1, "held_frac": None}
+        on_message(ServedSoFar(**so_far, requests=ended))  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "run_child", ended_by_the_user)
+    _, path = served("--arrivals", "poisson:9/s", code=130)
+    (row,) = read_rows(path)
+    (record,) = read_samples(requests_path(path))
+    assert row["reasons"] == "interrupted" and len(record["requests"]) == 1  # type: ignore[arg-type]
+
+
+def test_a_file_that_changed_is_another_schedule(
+    served: Any,
+    ask: Ask,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    day = tmp_path / "day.txt"
+    day.write_text(" ".join(map(str, [1] * 12 + [3] * 12)))
+    _, path = served("--arrivals", f"day:100/s:{day}", "--trials", "2")
+    rows = read_rows(path)
+    assert [row["trial"] for row in rows] == [0, 1] and rows[0]["requests"] != rows[1]["requests"]
+    kept = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(kept[:-1]))
+    ask("run", "--resume", path)
+    assert len(read_rows(path)) == 2
+    path.write_text("".join(kept[:-1]))
+    day.write_text(" ".join(["1"] * 24))
+    assert "start a new run" in ask("run", "--resume", path, code=4).one_line
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.core.errors import UsageError
+from bench.core.errors import IncompatibleError, UsageError
 from bench.core.nouns import Config, Layout, Serving
 from bench.run.planning.request import FLAGS, RunRequest, is_given
 from bench.serve.arrivals import Arrivals, parse_arrivals
@@ -97,6 +97,15 @@ def check_served(
         raise UsageError("--arrivals is for one device: leave --devices, --parallel and --link out")
     if request.data == "resident":
         raise UsageError("--arrivals brings each request from the host: leave --data resident out")
+
+
+def check_same_arrivals(serving: Serving) -> None:
+    """Refuse a day or a trace whose file is no longer what the run began with."""
+    now = parse_arrivals(serving.given).label
+    if now != serving.arrivals:
+        raise IncompatibleError(
+            f"--arrivals is {now} now, the run began with {serving.arrivals}; start a new run"
+        )
 
 
 def _check_tokens(

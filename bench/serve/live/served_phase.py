@@ -197,3 +197,10 @@ class QueuePhase(DevicePhase):
             clock=engine.clock,
             report=report,
         )
+
+    def columns(self) -> tuple[Row, Problems]:
+        """Return what every device has; and whether requests get their own answers."""
+        from bench.serve.live.own_answers import answer_problems
+
+        row, problems = super().columns()
+        return row, [*problems, *answer_problems(self.engine, rule=self.rule)]

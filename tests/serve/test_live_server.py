@@ -1,0 +1,93 @@
+"""A server in real time, short: who is served when, whose answer is whose, what is kept."""
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.core.nouns import Serving
+from bench.measure.messages import Messages, TrialResult
+from bench.results.beside_rows import read_samples
+from bench.results.reader import read_rows
+from bench.results.store import requests_path
+from bench.serve.live.serving_engine import ServingEngine
+from bench.serve.trial import run_request
+from tests.measure.trial_requests import request_of
+from tests.run.bench_process import command, environment, wait_until
+
+FAST = {"seconds": 0.002}
+
+
+def result_of(**how: Any) -> TrialResult:
+    """Serve in this process: a wait of 2 ms for each batch, whatever is in it."""
+    asked = {"arrivals": "uniform:100/s", "given": "uniform:100/s", "slo": "1s@p95", "seconds": 0.6}
+    request = request_of("sleep-infer", overrides=FAST, serving=Serving(**(asked | how)))
+    sent: list[Any] = []
+    messages = Messages()
+    messages.send = sent.append  # type: ignore[method-assign]
+    run_request(request, messages)
+    (result,) = (one for one in sent if isinstance(one, TrialResult))
+    return result
+
+
+def test_requests_are_served_one_by_one_from_the_host() -> None:
+    result = result_of()
+    row = result.row
+    assert row["requests"] == row["lat_n"] == 60 and row["errors"] == 0
+    assert row["service_p50_ms"] == pytest.approx(2.2, abs=1.5)  # type: ignore[comparison-overlap]
+    assert row["attainment_frac"] == 1.0 and row["distinct_items"] == 4
+    assert set(result.reasons) <= {"smoke", "client_late"}, result.detail
+    assert result.window_end_s - result.window_start_s >= 0.6
+
+
+def test_requests_that_wait_share_a_batch_and_get_their_own_answers() -> None:
+    arrivals = {"arrivals": "uniform:2000/s", "given": "uniform:2000/s"}
+    row = result_of(**arrivals, max_batch=8, seconds=0.3).row
+    assert 2 < float(str(row["batch_mean"])) <= 8 and row["requests"] == 600
+
+
+def test_somebody_elses_answer_makes_the_row_invalid(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve = ServingEngine.serve
+
+    def swapped(engine: ServingEngine, requests: Any) -> Any:
+        return serve(engine, list(requests)[::-1])
+
+    monkeypatch.setattr(ServingEngine, "serve", swapped)
+    result = result_of(max_batch=4)
+    assert "wrong_output" in result.reasons
+    assert "has the answer of request" in result.detail
+    assert "wrong_output" not in result_of(max_batch=1).reasons, "alone nobody can be swapped"
+
+
+def test_more_than_can_be_served_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    start_s = time.monotonic()
+    arrivals = {"arrivals": "uniform:5000/s", "given": "uniform:5000/s"}
+    result = result_of(**arrivals, seconds=0.3, slo="10ms@p95")
+    assert "overloaded" in result.reasons and "left unserved" in result.detail
+    assert result.row["errors"] == 0 and time.monotonic() - start_s < 20
+
+
+@pytest.mark.slow
+def test_an_interrupt_keeps_the_requests_that_ended(tmp_path: Path) -> None:
+    flags = ("--workload", "sleep-infer", "--size", "tiny", "--device", "cpu", "--threads", "1")
+    served = ("--arrivals", "uniform:20/s", "--seconds", "60", "--profile", "smoke", "--quiet")
+    run = subprocess.Popen(
+        command(*flags, *served, out=tmp_path), env=environment(), stderr=subprocess.PIPE
+    )
+    try:
+        files = tmp_path.glob
+        wait_until(lambda: bool(list(files("*.csv"))), timeout_s=120)
+        (path,) = files("*.csv")
+        time.sleep(20)
+        run.send_signal(signal.SIGINT)
+        assert run.wait(60) == 130
+    finally:
+        run.kill()
+        run.communicate()
+    (row,) = read_rows(path)
+    assert row["reasons"] == "interrupted"
+    (record,) = read_samples(requests_path(path))
+    assert len(record["requests"]) > 20  # type: ignore[arg-type]

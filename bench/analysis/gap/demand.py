@@ -73,12 +73,8 @@ class Demand:
 
 
 def demands(rows: Sequence[Row]) -> list[Demand]:
-    """Every phase on every device, also those without a usable trial.
-
-    Requests that came by themselves show no speed: that of a closed loop alone is asked for.
-    """
-    found = gather(rows, by=("workload", "scenario", *SETTING, *PLACE))
-    return [_demand(trials) for trials in found if not trials.is_served]
+    """Every phase on every device, also those without a usable trial."""
+    return [_demand(trials) for trials in gather(rows, by=("workload", *SETTING, *PLACE))]
 
 
 def setting_of(trials: Trials) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ def test_a_rate_is_found_and_live_runs_say_what_it_is_worth(served: Any) -> None
     assert row["offered_per_s"] == pytest.approx(low, rel=0.03)
     assert row["attainment_frac"] >= 0.95 and "short_run" not in str(row["reasons"])
     assert "live at" in row["detail"] and "breaks" in row["detail"]
-    assert f"{row['capacity_per_s']:.0f} /s [" in answer.out and "confirmed" in answer.out
+    assert f"carries {low:.0f} - {high:.0f} volume/s at 40ms@p95 (confirmed by live" in answer.out
     at_low, above = read_samples(requests_path(path))
     assert len(above["requests"]) > 1.1 * len(at_low["requests"])  # type: ignore[arg-type]
     (steps,) = read_samples(samples_path(path))

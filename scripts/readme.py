@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "results" / "reference"
 GAP_COLUMNS = ("train/infer", "per", "time", "FLOPs", "memory")
+WAITING_COLUMNS = ("inference", "used", "p95 done in", "carries", "devices")
 
 
 def run_block() -> str:
@@ -65,18 +66,23 @@ def _table(grid: Any) -> str:
 def gap_block() -> str:
     """The first table of `bench gap`, cut to five columns."""
     printed = _bench("gap", "results/reference/cpu-2core.csv", "--format", "markdown")
-    lines = [line for line in printed.splitlines() if line.startswith("|")]
-    table = [_cells(line) for line in lines[: lines.index(lines[1]) + 1] + _body(lines)]
-    keep = [table[0].index(name) for name in GAP_COLUMNS]
-    return "\n".join("| " + " | ".join(row[index] for index in keep) + " |" for row in table)
+    return _cut([line for line in printed.splitlines() if line.startswith("|")], GAP_COLUMNS)
+
+
+_SMALL = "results/reference/cpu-2core-small.csv"
+_DAY = ("--load", "800/day", "--busy-hour", "12%", "--latency", "1min")
 
 
 def served_block() -> str:
     """The first table of `bench gap --load`, for a hospital's day."""
-    rows = "results/reference/cpu-2core-small.csv"
-    day = ("--load", "800/day", "--busy-hour", "12%", "--latency", "1min", "--urgent", "5%:10s")
-    printed = _bench("gap", rows, "-w", "imaging", *day)
+    printed = _bench("gap", _SMALL, "-w", "imaging", *_DAY, "--urgent", "5%:10s")
     return _fenced(printed.partition("\n\n")[0])
+
+
+def waiting_block() -> str:
+    """The same table, cut to what the README has room for."""
+    printed = _bench("gap", _SMALL, "-w", "imaging", *_DAY, "--format", "markdown")
+    return _cut([line for line in printed.splitlines() if line.startswith("|")], WAITING_COLUMNS)
 
 
 def project_block() -> str:
@@ -99,6 +105,13 @@ def claims_block() -> str:
     return markdown_table(grid.without(["claim", "where"])).strip()
 
 
+def _cut(lines: list[str], columns: Sequence[str]) -> str:
+    """The first table of these lines, without other columns."""
+    table = [_cells(line) for line in [*lines[:2], *_body(lines)]]
+    keep = [table[0].index(name) for name in columns]
+    return "\n".join("| " + " | ".join(row[index] for index in keep) + " |" for row in table)
+
+
 def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
@@ -107,7 +120,7 @@ def _body(lines: list[str]) -> list[str]:
     width = len(_cells(lines[0]))
     body = []
     for line in lines[2:]:
-        if len(_cells(line)) != width or _cells(line)[0] == "phase":
+        if len(_cells(line)) != width or _cells(line)[0] in ("phase", "train/infer"):
             break
         body.append(line)
     return body
@@ -135,6 +148,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "gap": gap_block,
     "project": project_block,
     "served": served_block,
+    "waiting": waiting_block,
     "claims": claims_block,
 }
 DOCUMENTS = ("README.md", "docs/claims.md", "docs/links.md", "docs/serving.md")

@@ -190,6 +190,10 @@ def _built(planned: Planned, *, opened: list[WorkloadStep]) -> WorkloadStep:
     return WorkloadStep(engine, facts=facts)
 
 
+_FROZEN_BY_PYTHON = gc.get_freeze_count()
+"""From Python 3.12 on some hundred objects are from its start: whoever freezes more comes later."""
+
+
 @contextmanager
 def _restored_settings() -> Iterator[None]:
     """Leave the process as it was: what building an engine sets is set for all of it."""
@@ -213,5 +217,5 @@ def _restored_settings() -> Iterator[None]:
         backends.cudnn.benchmark = autotunes
         torch.set_rng_state(random_state)
         torch.set_num_threads(num_threads)
-        if not num_frozen:
+        if num_frozen <= _FROZEN_BY_PYTHON:
             gc.unfreeze()

@@ -36,7 +36,8 @@ STATE = {}
 
 def settings():
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    frozen, random_state = gc.get_freeze_count(), torch.get_rng_state().tolist()
+    # Python 3.12 has frozen some hundred by itself.
+    frozen, random_state = gc.get_freeze_count() > 1000, torch.get_rng_state().tolist()
     return [matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, frozen, random_state]
 
 
@@ -49,7 +50,7 @@ def test_warm_up(bench_workload):
     start_s = time.perf_counter()
     step = bench_workload("sleep-infer", device="cpu", settings={"seconds": 0.1}, warmup_steps=4)
     assert time.perf_counter() - start_s >= 0.4
-    assert gc.get_freeze_count() > 0
+    assert gc.get_freeze_count() > 1000
     torch.rand(3)
     STATE["step"] = step
 

@@ -99,10 +99,20 @@ def ptx_of(source):
     return gpu_kernel._read(program, what="PTX").decode()
 
 
+def known_architectures() -> set[int]:
+    nvrtc, number = gpu_kernel.load_nvrtc(), ctypes.c_int()
+    assert nvrtc.nvrtcGetNumSupportedArchs(ctypes.byref(number)) == 0
+    known = (ctypes.c_int * number.value)()
+    assert nvrtc.nvrtcGetSupportedArchs(known) == 0
+    return set(known)
+
+
 def test_sources_need_no_headers_and_contention_has_several_loads_under_way():
+    left_out = set(ARCHITECTURES) - known_architectures()
+    assert left_out <= {70}, "CUDA 13 has left Volta behind, and torch for it runs on none"
     for source in SOURCES:
         assert "#include" not in source
-        for architecture in ARCHITECTURES:
+        for architecture in set(ARCHITECTURES) - left_out:
             binary = gpu_kernel.compile_source(source, architecture=f"sm_{architecture}")
             assert binary.startswith(b"\x7fELF")
         ptx = ptx_of(source)

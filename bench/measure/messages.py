@@ -124,6 +124,8 @@ class ScriptFacts(Message, frozen=True, tag="facts"):
     """What the first steps of a user's own program show; nothing of it is a time."""
 
     device: str
+    uuid: str | None
+    """The device's, where it has one."""
     version: str
     """Hash of what it imported from its own folder."""
     dtype: str
@@ -135,7 +137,7 @@ class ScriptFacts(Message, frozen=True, tag="facts"):
     items_per_step: int | None
     """Of one rank, from its loaders."""
     items_of: str
-    """What of a batch has them as its first dimension, '' without loaders."""
+    """What says how many they are, such as the first dimension of a tensor in a batch."""
     grad_accum: int
     """Fewest backward passes before an update."""
     num_parameters: int | None

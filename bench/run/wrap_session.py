@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.core.nouns import Layout, Script
+from bench.core.errors import UsageError
+from bench.core.nouns import Device, Layout, Script
 from bench.devices.host.cpu import usable_cores
 from bench.measure.inspection import inspect_device
 from bench.measure.messages import ScriptFacts, TrialRequest
@@ -54,6 +55,7 @@ def _unknown(request: WrapRequest) -> ScriptFacts:
     """Return what is known of a program that showed no step."""
     return ScriptFacts(
         device="",
+        uuid=None,
         version="unknown",
         dtype="fp32",
         strategy=None,
@@ -91,6 +93,7 @@ def begin_wrapped(request: WrapRequest, *, folder: Path, progress: Progress) -> 
         with_roof=not (is_smoke or failure),
         threads=(facts.threads,),
     )
+    check_same_device(facts, inspection.device)
     refusal = (failure.code, failure.detail) if failure else None
     plan = make_wrap_plan(request, facts=facts, inspection=inspection, refusal=refusal)
     runner = begin(plan, inspection, folder=folder, note=progress.note)
@@ -98,6 +101,16 @@ def begin_wrapped(request: WrapRequest, *, folder: Path, progress: Progress) -> 
     runner.facts = replace(runner.facts, command=request.command, look_log=log)
     _write_profile(runner, facts=facts)
     return runner
+
+
+def check_same_device(facts: ScriptFacts, device: Device) -> None:
+    """Refuse a program that chooses among the devices: its `cuda:0` would be another than ours."""
+    if facts.uuid and device.uuid and facts.uuid != device.uuid:
+        raise UsageError(
+            f"the program computes on another {facts.device} than bench sees: it, or its launcher, "
+            "chooses which devices are visible; choose them before bench wrap, as in "
+            "CUDA_VISIBLE_DEVICES=1 bench wrap -- python train.py"
+        )
 
 
 def _write_profile(runner: Runner, *, facts: ScriptFacts) -> None:

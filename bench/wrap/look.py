@@ -17,6 +17,7 @@ from torch.optim import optimizer as optimizers
 
 from bench.core.nouns import DTYPES
 from bench.devices.torch.backends import attempt
+from bench.devices.torch.detect import uuid_of
 from bench.emulate.replay import Collective
 from bench.hardware.operators import MATRIX
 from bench.measure.engine.engine import Stepping
@@ -71,6 +72,7 @@ def looking(watch: Watch, device: torch.device) -> Stepping[None]:
     flops = sum(one.flops for one in operators if one.kind in MATRIX)
     facts = ScriptFacts(
         device=label_of(device),
+        uuid=_uuid_of(device),
         version=version_of_program(),
         dtype=widest.dtype if widest and widest.dtype in DTYPES else "fp32",
         strategy=strategy_in_use(marks.parameters) or ("ddp" if sent else None),
@@ -106,6 +108,11 @@ def _counted_step(
     watch.counter = None
     sent = () if link is None else link.end_step(is_kept=False).trace.collectives
     return counter, sent
+
+
+def _uuid_of(device: torch.device) -> str | None:
+    module: Any = torch if device.type == "cpu" else torch.get_device_module(device)
+    return attempt(lambda: uuid_of(module.get_device_properties(device)))
 
 
 def device_in_use(seen: torch.device | None, *, parameters: Iterable[torch.Tensor]) -> torch.device:

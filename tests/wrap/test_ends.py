@@ -111,6 +111,7 @@ def test_program_that_raises_is_a_row_with_its_words_and_exit_code_4(tmp_path: P
 FAILURES = [
     # how, code, words
     pytest.param("memory", "out_of_memory", "exit code 1: OutOfMemoryError: tried", marks=SLOW),
+    pytest.param("asks", "error", "a line; its standard input is empty under bench", marks=SLOW),
     pytest.param("early", "error", "ended after 3 steps, before it was warm", marks=SLOW),
     pytest.param("exit-3", "error", "failed in its first steps: exit code 3", marks=SLOW),
     pytest.param("binary", "error", " [2J [31mred", marks=SLOW),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from bench.core.errors import UsageError
 from bench.core.nouns import Device
 from bench.devices.telemetry.common import Sample
 from bench.measure.inspection import Inspection, KnownRoof
@@ -17,6 +18,7 @@ from bench.run.planning.plan import Planned
 from bench.run.planning.request import RunRequest
 from bench.run.planning.wrap_plan import WrapRequest, make_wrap_plan
 from bench.run.record import RunFacts, make_row
+from bench.run.wrap_session import check_same_device
 from tests.wrap.test_script_window import CONFIG, EVALUATION, LIMITS, Program, Step
 
 GPU = Device(
@@ -128,3 +130,11 @@ def test_a_configuration_is_the_program_and_its_arguments() -> None:
     assert len({same, hash_of("--lr", "0.2"), hash_of()}) == 3
     # Two revisions of it are compared.
     assert hash_of("--lr", "0.1", version="ffff0000") == same
+
+
+def test_a_program_that_chooses_its_device_is_refused() -> None:
+    facts: Any = SimpleNamespace(device="cuda:0", uuid="aaaa")
+    check_same_device(facts, GPU)  # whose own is not known
+    check_same_device(facts, replace(GPU, uuid="aaaa"))
+    with pytest.raises(UsageError, match="another cuda:0 than bench sees"):
+        check_same_device(facts, replace(GPU, uuid="bbbb"))

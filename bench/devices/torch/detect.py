@@ -78,6 +78,12 @@ def locate(label: str) -> tuple[str, int]:
     return device_type, index
 
 
+def uuid_of(properties: object) -> str | None:
+    """Return what names a device among all, whichever of them are visible; None where unknown."""
+    uuid = getattr(properties, "uuid", None)
+    return uuid.hex() if isinstance(uuid, bytes) else uuid and str(uuid)
+
+
 def parse_label(label: str) -> tuple[str, int]:
     """Type and index of `cuda:1`; the index is 0 in `cuda`."""
     match = _LABEL.fullmatch(label.strip())
@@ -134,7 +140,6 @@ def describe(device_type: str, index: int) -> Device:
     name = attempt(lambda: str(properties.name))
     name = name or attempt(lambda: str(module.get_device_name(index))) or device_type
     vendor, stack = identify(device_type, name=name)
-    uuid = getattr(properties, "uuid", None)
     counts = (getattr(properties, field, None) for field in _UNIT_FIELDS)
     # Free bytes only where the question had to be asked anyway.
     free_bytes, total_bytes = None, attempt(lambda: int(properties.total_memory))
@@ -148,7 +153,7 @@ def describe(device_type: str, index: int) -> Device:
         stack=stack,
         memory_bytes=total_bytes,
         memory_free_bytes=free_bytes,
-        uuid=uuid.hex() if isinstance(uuid, bytes) else uuid and str(uuid),
+        uuid=uuid_of(properties),
         pci_bus_id=_pci_bus_id(properties),
         compute_units=next((int(count) for count in counts if count), None),
     )

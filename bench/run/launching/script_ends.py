@@ -59,7 +59,10 @@ def explained(outcome: Outcome, request: TrialRequest, *, heard: Heard) -> Outco
     code = outcome.exit_code or 0
     if heard.failure is not None:
         how = f" with exit code {code}" if code > 0 else ""
-        failure = Failure(heard.failure.code, f"the program failed{how}: {heard.failure.detail}")
+        detail = f"the program failed{how}: {heard.failure.detail}"
+        if heard.failure.detail.startswith("EOFError: EOF when reading a line"):
+            detail += "; its standard input is empty under bench wrap"
+        failure = Failure(heard.failure.code, detail)
     elif outcome.failure.code == "timeout":
         failure = Failure("timeout", _too_late(outcome, script, heard))
     elif outcome.failure.code != "crashed" and not (code > 0 and "ended" in heard.stages):

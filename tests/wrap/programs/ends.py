@@ -32,6 +32,8 @@ def how_it_ends(how: str) -> None:
     if how == "memory":
         torch.ones(4, 8)
         raise torch.OutOfMemoryError("tried to allocate 20 GiB")
+    if how == "asks":
+        input("continue? ")
     if how == "early":
         train(FEW)
     if how == "exit-3":

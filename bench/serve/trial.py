@@ -48,7 +48,6 @@ def _search(phase: ServedPhase, arrivals: Arrivals, *, warmup: Warmup, messages:
         most_s=seconds,
         step_s=warmup.step_s[-1],
     )
-    phase.window_s = (window.start_s, window.end_s)
     found = search(
         window.step_s,
         slo=phase.slo,
@@ -56,6 +55,7 @@ def _search(phase: ServedPhase, arrivals: Arrivals, *, warmup: Warmup, messages:
         seconds=seconds,
         live=lambda at_rate: _live(phase, at_rate, messages=messages),
     )
+    phase.window_s = phase.window_s or (window.start_s, window.end_s)
     row = {"window_s": window.wall_s, "step_clock": window.step_clock} | found.row
     _send(phase, row, found.problems, warmup=warmup, messages=messages, services_s=window.step_s)
 
@@ -91,6 +91,7 @@ def _send(
     problems = [*problems, *own_problems]
     if not (warmup.has_converged or limits.is_smoke):
         problems.append(("not_steady", ""))
+    assert phase.window_s is not None, "something ran"
     start_s, end_s = phase.window_s
     messages.send(
         TrialResult(

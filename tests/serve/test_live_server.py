@@ -1,22 +1,15 @@
 """A server in real time, short: who is served when, whose answer is whose, what is kept."""
 
-import signal
-import subprocess
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.core.nouns import Serving
 from bench.measure.messages import Messages, TrialResult
-from bench.results.beside_rows import read_samples
-from bench.results.reader import read_rows
-from bench.results.store import requests_path
 from bench.serve.live.serving_engine import ServingEngine
 from bench.serve.trial import run_request
 from tests.measure.trial_requests import request_of
-from tests.run.bench_process import command, environment, wait_until
 
 FAST = {"seconds": 0.002}
 
@@ -68,26 +61,3 @@ def test_more_than_can_be_served_ends_in_time(monkeypatch: pytest.MonkeyPatch) -
     result = result_of(**arrivals, seconds=0.3, slo="10ms@p95")
     assert "overloaded" in result.reasons and "left unserved" in result.detail
     assert result.row["errors"] == 0 and time.monotonic() - start_s < 20
-
-
-@pytest.mark.slow
-def test_an_interrupt_keeps_the_requests_that_ended(tmp_path: Path) -> None:
-    flags = ("--workload", "sleep-infer", "--size", "tiny", "--device", "cpu", "--threads", "1")
-    served = ("--arrivals", "uniform:20/s", "--seconds", "60", "--profile", "smoke", "--quiet")
-    run = subprocess.Popen(
-        command(*flags, *served, out=tmp_path), env=environment(), stderr=subprocess.PIPE
-    )
-    try:
-        files = tmp_path.glob
-        wait_until(lambda: bool(list(files("*.csv"))), timeout_s=120)
-        (path,) = files("*.csv")
-        time.sleep(20)
-        run.send_signal(signal.SIGINT)
-        assert run.wait(60) == 130
-    finally:
-        run.kill()
-        run.communicate()
-    (row,) = read_rows(path)
-    assert row["reasons"] == "interrupted"
-    (record,) = read_samples(requests_path(path))
-    assert len(record["requests"]) > 20  # type: ignore[arg-type]

@@ -50,8 +50,8 @@ class ServedPhase(ABC):
         self.rule = BatchRule(max_batch=self.serving.max_batch, max_wait_s=self.serving.max_wait_s)
         self.slo: Slo | None = parse_slo(self.serving.slo) if self.serving.slo else None
         self.cold_s = {}
-        self.window_s = (0.0, 0.0)
-        """Begin and end of the last run, on the engine's clock."""
+        self.window_s: tuple[float, float] | None = None
+        """Begin and end of the first run, which the row is of, on the engine's clock."""
 
     def schedule(self, arrivals: Arrivals) -> list[Arrival]:
         """Draw who comes for as long as was asked, and where requests are of tokens, how many."""
@@ -70,7 +70,7 @@ class ServedPhase(ABC):
         """Serve a schedule; one answer for each request, in its order."""
         start_s = self.engine.clock.now_s()
         served = self._serve(schedule, report=report)
-        self.window_s = (start_s, self.engine.clock.now_s())
+        self.window_s = self.window_s or (start_s, self.engine.clock.now_s())
         return served
 
     @abstractmethod

@@ -25,7 +25,7 @@ from bench.serve.tally import LEFT, Served
 from bench.workload import ServingPlan
 
 if TYPE_CHECKING:
-    from bench.serve.report import Report
+    from bench.serve.run_report import Report
 
 PAGE_TOKENS = 256
 """Tokens of the cache that are given out together; the library's own default."""

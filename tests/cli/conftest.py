@@ -24,7 +24,7 @@ from bench.measure.trial import run_request
 from bench.results.schema import Row
 from bench.run import session
 from bench.run.launching import child, launch
-from bench.serve import trial
+from bench.serve import served_trial
 from tests.analysis.synthetic_rows import trials, write_csv
 from tests.analysis.test_projection_rows import ROOFS
 from tests.run.conftest import looked_at_once
@@ -72,7 +72,10 @@ class Heard(messages.Messages):
 
 def child_here(module: str, *words: str, **how: Any) -> child.Outcome:
     """Run a trial on the fake device; start a process for any other."""
-    trials = {"bench.measure.trial": run_request, "bench.serve.trial": trial.run_request}
+    trials = {
+        "bench.measure.trial": run_request,
+        "bench.serve.served_trial": served_trial.run_request,
+    }
     if module not in trials or b'"device": "fake"' not in how["request"]:
         return child.run_child(module, *words, **how)
     heard = Heard(how["on_message"])

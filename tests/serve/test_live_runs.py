@@ -59,7 +59,7 @@ def trial_of(out: Path) -> int:
     both: set[int] = set()
 
     def is_there() -> bool:
-        both.update(set(processes_with("bench.serve.trial")) & set(processes_with(str(out))))
+        both.update(set(processes_with("bench.serve.served_trial")) & set(processes_with(str(out))))
         return bool(both)
 
     wait_until(is_there, timeout_s=60)

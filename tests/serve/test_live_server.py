@@ -8,7 +8,7 @@ import pytest
 from bench.core.nouns import Serving
 from bench.measure.messages import Messages, TrialResult
 from bench.serve.live.serving_engine import ServingEngine
-from bench.serve.trial import run_request
+from bench.serve.served_trial import run_request
 from tests.measure.trial_requests import request_of
 
 FAST = {"seconds": 0.002}

@@ -11,7 +11,7 @@ from bench.core.nouns import Layout, Serving
 from bench.measure.messages import Messages, TrialResult
 from bench.results.reader import read_rows
 from bench.serve.live.language_engine import unequal
-from bench.serve.trial import run_request
+from bench.serve.served_trial import run_request
 from tests.cli.conftest import Ask, all_here, ask  # noqa: F401  (fixtures)
 from tests.measure.trial_requests import request_of
 

@@ -33,6 +33,7 @@ from bench.run.planning.request import RunRequest
 from bench.workload import Phase
 
 RANK = "bench.measure.ranks.rank_trial"
+SERVED = "bench.serve.served_trial"
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 
@@ -96,8 +97,8 @@ def run_trial(
     if request.config.needs_ranks:
         return run_ranks(request, num_ranks=layout.devices, threads=threads, run=run)
     environment = child_environment(threads=threads)
-    kind = "measure" if request.config.serving is None else "serve"
-    return run(f"bench.{kind}.trial", environment=environment, request=encode(request))
+    module = "bench.measure.trial" if request.config.serving is None else SERVED
+    return run(module, environment=environment, request=encode(request))
 
 
 def run_ranks(

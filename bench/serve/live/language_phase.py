@@ -11,7 +11,7 @@ from bench.serve.arrival_files import Arrival
 from bench.serve.arrivals import parse_arrivals
 from bench.serve.live.served_phase import DevicePhase
 from bench.serve.llm_engine import engine_label
-from bench.serve.report import Report
+from bench.serve.run_report import Report
 from bench.serve.tally import OK, Served
 
 if TYPE_CHECKING:

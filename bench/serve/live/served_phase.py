@@ -23,7 +23,7 @@ from bench.serve.arrivals import Arrivals, equal_issue
 from bench.serve.batcher import BatchRule
 from bench.serve.lengths import parse_lengths, sized
 from bench.serve.live.server import run_server
-from bench.serve.report import Report
+from bench.serve.run_report import Report
 from bench.serve.slo import Slo, parse_slo
 from bench.serve.tally import Served
 from bench.workload import Phase

@@ -14,7 +14,7 @@ from bench.measure.timing.clock import Clock
 from bench.serve.arrival_files import Arrival
 from bench.serve.batcher import BatchRule
 from bench.serve.live.clients import Client, Sent
-from bench.serve.report import Report
+from bench.serve.run_report import Report
 from bench.serve.tally import LEFT, OK, Served
 
 SWITCH_S = 5e-4

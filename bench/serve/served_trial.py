@@ -1,4 +1,4 @@
-"""One served trial in a process of its own: `python -m bench.serve.trial FD`, as `measure.trial`.
+"""One served trial in a process of its own: `python -m bench.serve.served_trial FD`.
 
 Warm-up, then requests that come by themselves for as long as was asked. Where their rate is to be
 found, the row is that of the live run at the lower end of the capacity.
@@ -20,7 +20,7 @@ from bench.serve.columns import Tally, columns_of
 from bench.serve.live.capacity_search import closed_loop, search
 from bench.serve.live.language_phase import LanguagePhase
 from bench.serve.live.served_phase import FakePhase, QueuePhase, ServedPhase, phase_of
-from bench.serve.report import Report
+from bench.serve.run_report import Report
 
 
 def run_request(request: TrialRequest, messages: Messages) -> None:

@@ -104,13 +104,15 @@ def test_damaged_cells_are_not_drawn(make_page: MakePage) -> None:
 
 
 def test_hours_of_a_day_show_how_full_the_server_was(tmp_path: Path, make_page: MakePage) -> None:
-    row = live_run(0.5, 0.99, seconds=240.0) | {"arrivals": "day:1800/h:ct.txt#1a2b3c4d"}
+    row = live_run(0.05, 0.99, seconds=240.0, **CAPACITY)
+    row |= {"arrivals": "day:180/h:ct.txt#1a2b3c4d"}
     requests = [{"started_s": 93.0, "ended_s": 98.0, "status": "ok"}]
     record = {name: row[name] for name in KEYS} | {"requests": requests}
     append_samples(tmp_path / "before.requests.jsonl.gz", record)
     page = make_page([row])
     check_whole(page)
-    words = panels(page)["imaging-infer large fp32 b1, day:1800/h:ct.txt"]
+    words = panels(page)["imaging-infer large fp32 b1, day:180/h:ct.txt"]
+    assert "carries 244 - 262 volume/h in the busiest hour at 2min@p95" in page.text
     assert "most at 9 h" in words and "9 h 50 %" in words and "10 h 0 %" in words
 
 
@@ -125,7 +127,8 @@ def test_the_screen_of_a_run_says_from_when_times_count(capsys: pytest.CaptureFi
     show_result(rows, path=Path("run.csv"))
     out = capsys.readouterr().out
     assert "limit: 2min@p95" in out and "from the scheduled arrival" in out
-    assert re.search(r"imaging-infer .*auto +95.8 % \[94.75, 96.85\] +UNDECIDED", out)
+    assert re.search(r"imaging-infer .*poisson:265/h +93 % \[91.25, 94.75\] +BREAKS", out)
+    assert re.search(r"imaging-infer .*auto +95.8 % \[94.75, 96.85\] +21 s", out), "the line says"
     assert "carries 244 - 262 volume/h at 2min@p95 (confirmed by live runs)" in out
 
 

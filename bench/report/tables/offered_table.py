@@ -66,7 +66,10 @@ def carried(load: OfferedLoad, *, unit: str) -> tuple[str, str]:
     else:
         prefix = "less than " if low is None else "at least "
         found = cells.quantity(low or high, scale, prefix=prefix)
-    return text_of(found), " or ".join(HOW.get(word, word) for word in knee.how)
+    # A replay is of the busiest hour; a rate that was tried is the day's mean.
+    is_peak = load.law.startswith("day:") and any(one.values("capacity_per_s") for one in load.runs)
+    rate = text_of(found) + " in the busiest hour" * is_peak
+    return rate, " or ".join(HOW.get(word, word) for word in knee.how)
 
 
 def share_cell(share: float | None, *, ends: Ends | None = None) -> AnyCell:
@@ -135,7 +138,9 @@ def _share(one: Trials) -> AnyCell:
 
 
 def _verdict(one: Trials) -> str:
-    """Whether the limit held in every run of it."""
+    """Whether the limit held in every run of it; '' where the capacity below says more."""
+    if one.word("capacity_is"):
+        return ""
     load = OfferedLoad(runs=[one])
     verdicts = {live.verdict(load.at) for live in load.live}
     return next(iter(verdicts)) if len(verdicts) == 1 else "undecided" if verdicts else ""

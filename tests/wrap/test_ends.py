@@ -136,7 +136,7 @@ def test_each_end_before_enough_steps_has_its_words(how: str, code: str, words: 
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ("waits", f"not finished after 8 s: {WAITED}, nor another mark"),
+        ("waits", f"not finished after 8 s: {WAITED}, no backward pass and no batch"),
         ("own-update", "backward passes: try --step loader"),
     ],
 )

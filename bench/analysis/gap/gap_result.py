@@ -70,7 +70,7 @@ class Missing:
         if trials.is_script:
             half = f"{trials.net}-{'train' if self.lacks_training else 'infer'}"
             start = f"bench wrap --name {half}{'' if self.lacks_training else ' --step forward'}"
-            return f"rows do not have a program's command; measure its like: {start} -- PROGRAM"
+            return f"no row holds a program's command; measure it with: {start} -- PROGRAM"
         if self.lacks_training:
             return ""
         if "dp" in fact("layout") and fact("parallel") != "fsdp":

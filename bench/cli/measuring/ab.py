@@ -156,7 +156,11 @@ def _show(
 
 def _advice(result: PairedResult) -> str:
     parts = [counted(result.num_blocks, "block"), result.reason]
-    if result.verdict in ("INCONCLUSIVE", "NOT COMPARED") and result.more_blocks:
+    # Where no block is whole, more of the same would decide nothing.
+    is_open = result.verdict == "INCONCLUSIVE" or (
+        result.verdict == "NOT COMPARED" and result.num_blocks
+    )
+    if is_open and result.more_blocks:
         parts.append(f"about {counted(result.more_blocks, 'more block')} would decide")
     return "; ".join(part for part in parts if part)
 

@@ -45,6 +45,12 @@ def _note(row: Compared) -> str:
     return "; ".join(text for text in (row.reason, more, source) if text)
 
 
+def _figure(rows: Iterable[Compared]) -> list[str]:
+    """What A and B show; rows judged by the window say so themselves."""
+    sources = sorted({row.source for row in rows if row.source} - {WINDOW_TIME})
+    return [f"shown of A and B: {', '.join(sources)}"] if sources else []
+
+
 def _sorted(rows: Iterable[Compared]) -> list[Compared]:
     return sorted(rows, key=lambda row: (URGENCY[row.verdict], -abs((row.ratio or 1.0) - 1.0)))
 
@@ -85,6 +91,7 @@ def pair_grid(
         title="Different devices" if is_cross_hardware else "",
         notes=(
             f"A: {comparison.labels[0]}, B: {comparison.labels[1]}",
+            *_figure(rows),
             *_cut(len(rows), limit),
         ),
         names=(device, "device B", "threshold", "trials"),

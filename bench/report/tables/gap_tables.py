@@ -127,7 +127,9 @@ def demand_grid(found: Sequence[Demand]) -> Grid:
                 None if demand.items_per_day is None else demand.items_per_day.value
             ),
             "FLOP/byte": lambda demand: cells.quantity(demand.flops_per_byte),
-            "ridge": lambda demand: cells.quantity(demand.ridge_flops_per_byte),
+            "ridge": lambda demand: cells.quantity(
+                demand.ridge_flops_per_byte if demand.flops_per_byte else None
+            ),
             "lower roof": lambda demand: (
                 demand.roof or ("" if demand.flops_per_byte is None else "not measured")
             ),
@@ -147,8 +149,8 @@ def _kinds(found: Sequence[Demand]) -> list[str]:
     notes += [f"utilisation is a share {', '.join(used)}"] if used else []
     if any(demand.flops_per_byte for demand in found):
         notes.append(
-            "FLOP/byte: model work over least memory traffic; of it: share of the lower measured "
-            "roof that was reached"
+            "FLOP/byte: model work over least memory traffic; ridge: from how many on compute is "
+            "the lower roof; of it: share of the lower measured roof that was reached"
         )
     return notes
 

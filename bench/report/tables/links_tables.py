@@ -37,6 +37,8 @@ _NAMES = ("devices", "layout", "with", "trials")
 _MEANT = {
     "[emulated]": "emulated: one device computes for real; the link and the other devices are "
     "modelled",
+    "[simulated]": "simulated: one device's compute, recorded; what it sends is replayed over a "
+    "model of the link",
     "bracket": "bracket: from the fast end of the link's error band without contention to its slow "
     "end, on a GPU with full contention; that of a slowdown has both links at the same end",
     "exposed": "exposed: the part of communication that compute waited for",

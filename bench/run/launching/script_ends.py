@@ -62,6 +62,7 @@ def explained(outcome: Outcome, request: TrialRequest, *, heard: Heard) -> Outco
         detail = f"the program failed{how}: {heard.failure.detail}"
         if heard.failure.detail.startswith("EOFError: EOF when reading a line"):
             detail += "; its standard input is empty under bench wrap"
+        detail += _unlaunched(heard.failure.detail)
         failure = Failure(heard.failure.code, detail)
     elif outcome.failure.code == "timeout":
         failure = Failure("timeout", _too_late(outcome, script, heard))
@@ -119,13 +120,19 @@ def _too_early(script: Script, heard: Heard) -> str:
 
 
 def _without_step(script: Script, heard: Heard) -> str:
-    """`it waited for ... and saw none, but 213 forwards without gradients: try --step forward`."""
+    """`it waited for ... and saw none, but 213 batches of a loader: try --step forward or ...`."""
     waited = f"it waited for {_MARKS[script.step]} (--step {script.step}) and saw none"
     others = {name: heard.marks[name] for name in _SEEN if heard.marks[name]}
+    # Forward passes are looked at under --step forward alone.
+    may_infer = script.step not in ("forward", "mark") and "backward" not in others
     if not others:
-        return f"{waited}, nor another mark; --step forward is for inference"
+        more = "a program that only infers needs --step forward"
+        if not may_infer:
+            more = "a call of bench.mark_step() under --step mark ends a step anywhere"
+        return f"{waited}, no backward pass and no batch of a loader; {more}"
     seen = [counted(count, _SEEN[name][0]) + _SEEN[name][1] for name, count in others.items()]
     marks = [name for name in others if name != "backward"] or ["mark"]
+    marks = list(dict.fromkeys(["forward", *marks] if may_infer else marks))
     hint = " or ".join(f"--step {name}" for name in marks)
     return f"{waited}, but {', '.join(seen)}: try {hint}"
 
@@ -134,6 +141,16 @@ def _place(heard: Heard) -> str:
     stages = {"warmup": "while warming up", "window": "in its window", "look": "in its first steps"}
     found = [words for name, words in stages.items() if name in heard.stages]
     return f" {found[-1]}" if found else " before its first step"
+
+
+def _unlaunched(detail: str) -> str:
+    """What is missing where a program makes a process group and nothing started it as a rank."""
+    if "env:// rendezvous" not in detail:
+        return ""
+    return (
+        "; start it as one of several (--devices 8 --link pcie4) or by its launcher "
+        "(-- torchrun --nproc-per-node 1 train.py)"
+    )
 
 
 def _misplaced(request: TrialRequest, code: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.core.errors import UsageError
 from bench.core.nouns import DTYPES, OWN_DATA, Config, Layout, Mode, Script, Strategy
-from bench.core.units import counted
+from bench.core.units import counted, format_duration
 from bench.hardware.costs.cost import model_of
 from bench.hardware.links.topology import Topology, parse_topology
 from bench.measure.inspection import Inspection
@@ -167,7 +167,8 @@ def _in_one_mode(
     if request.mode is None and not has_clock(on.device):
         mode, why = "simulated", NO_CLOCK
     elif request.mode is None:
-        why = "each has a collective that the timer here keeps"
+        kept = format_duration(kept_s)
+        why = f"each has a collective as long as the {kept} that the timer here keeps"
         for one in linked:
             model = model_of(one.link)
             longest_s = max(
@@ -180,7 +181,11 @@ def _in_one_mode(
             )
             if longest_s < kept_s and not model.topology.is_infinite:
                 mode = "simulated"
-                why = f"on {one.link} no collective is as long as the timer here keeps"
+                why = (
+                    f"on {one.link} the longest collective takes {format_duration(longest_s)}, "
+                    f"and the timer here keeps {kept}"
+                )
+                break
     return [replace(one, mode=mode) if one.link else one for one in layouts], [
         f"every row over a link is {mode}: {why}"
     ]

@@ -165,6 +165,8 @@ class Serving:
     """How long requests come."""
     given: str = field(default="", metadata={"is_hashed": False})
     """The arrivals as they were typed, where a file is read again."""
+    scenario: str = ""
+    """Of MLPerf, such as mlperf-server, whose LoadGen then sends the requests."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -118,6 +118,8 @@ class TrialResult(Message, frozen=True, tag="result"):
     samples: Samples
     over_links: dict[str, Row] = {}
     """The columns over each of the further links."""
+    logs: dict[str, str] = {}
+    """What LoadGen wrote about the trial, by the file's folder and name."""
 
 
 class ScriptFacts(Message, frozen=True, tag="facts"):

@@ -9,6 +9,8 @@ because JSON has no such numbers.
 `<stem>.requests.jsonl.gz` holds in the same form every request of each live run of a served trial,
 times in seconds from its start.
 
+`<stem>.loadgen/` holds the logs of MLPerf's LoadGen, a folder a trial.
+
 `<stem>.operators.json` holds one profile for each configuration and device, from a separate,
 untimed run: which classes of operators a step spends its time in, with FLOPs and bytes from shapes.
 The times are shares; how long a step takes is what the rows say.
@@ -146,6 +148,17 @@ class StoredProfile(Struct, frozen=True, kw_only=True):
 class _File(Struct):
     version: Literal[1]
     profiles: list[StoredProfile]
+
+
+def keep_logs(path: Path, *, keys: Mapping[str, object], logs: Mapping[str, str]) -> None:
+    """Keep what LoadGen wrote about a trial in `run.loadgen/HASH-TRIAL-ATTEMPT` beside `run.csv`.
+
+    `DataError` where it cannot be written.
+    """
+    trial = "-".join(str(keys[key]) for key in KEYS if key != "device")
+    folder = path.with_name(f"{path.stem}.loadgen") / trial
+    for name, text in logs.items():
+        write_document(folder / name, text, with_folder=True)
 
 
 def failures_path(path: Path) -> Path:

@@ -59,7 +59,7 @@ def describe_row(row: Row) -> str:
     """One line about a finished trial."""
     reasons = str(row.get("reasons") or "").replace(";", ", ")
     status = f"{row['status']}" + (f" ({reasons})" if reasons else "")
-    if row.get("scenario") == "open_loop" and (came := _served(row)):
+    if row.get("scenario") != "closed_loop" and (came := _served(row)):
         return f"{came}, {status}"
     throughput = row.get("throughput_per_s")
     if not isinstance(throughput, float):
@@ -76,8 +76,10 @@ def _served(row: Row) -> str:
     parts = []
     if isinstance(rate := row.get("capacity_per_s"), float):
         parts.append(f"carries {format_number(rate)}/s ({row.get('capacity_is')})")
-    if isinstance(rate := row.get("offered_per_s"), float):
+    if isinstance(rate := row.get("offered_per_s") or row.get("achieved_per_s"), float):
         parts.append(f"{row['requests']} requests at {format_number(rate)}/s")
+    if (is_valid := row.get("loadgen_valid")) is not None:
+        parts.append(f"LoadGen: {'VALID' if is_valid else 'INVALID'}")
     for name, words in (("attainment_frac", "in time"), ("utilisation_frac", "used")):
         if isinstance(share := row.get(name), float):
             parts.append(f"{100 * share:.4g} % {words}")

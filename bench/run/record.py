@@ -206,8 +206,8 @@ def serving_columns(serving: Serving | None) -> Row:
     if serving is None:
         return {"scenario": "closed_loop"}
     return {
-        "scenario": "open_loop",
-        "arrivals": serving.arrivals,
+        "scenario": serving.scenario.replace("-", "_") or "open_loop",
+        "arrivals": serving.arrivals or None,
         "slo": serving.slo or None,
         "max_batch": None if serving.prompt_tokens else serving.max_batch,
         "max_wait_ms": serving.max_wait_s * 1e3 if serving.max_batch > 1 else None,

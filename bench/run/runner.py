@@ -26,7 +26,7 @@ from bench.devices.host.foreign_load import QUIET_LIMIT_S, wait_for_quiet
 from bench.hardware.costs.cost import model_of
 from bench.measure.messages import Failure, TrialResult
 from bench.measure.timing import validity
-from bench.results.beside_rows import failures_path
+from bench.results.beside_rows import failures_path, keep_logs
 from bench.results.schema import USABLE, Row
 from bench.results.store import Store, requests_path, samples_path
 from bench.run.launching.child import Outcome
@@ -269,6 +269,8 @@ class Runner:
         try:
             keep_samples(samples_path(self.store.path), row, outcome, observation)
             keep_requests(requests_path(self.store.path), row, observation)
+            if isinstance(outcome.result, TrialResult):
+                keep_logs(self.store.path, keys=row, logs=outcome.result.logs)
         except BenchError as error:
             if not self._lacks_samples:
                 self._progress.note(f"rows are kept without their samples: {error}")

@@ -13,25 +13,32 @@ from bench.measure.messages import Messages, Samples, TrialRequest, TrialResult
 from bench.measure.timing import summary
 from bench.measure.timing.validity import Problems
 from bench.measure.timing.warmup import Warmup, warm_up
+from bench.measure.timing.window import Window
 from bench.measure.trial import main
 from bench.results.schema import Row
 from bench.serve.arrivals import Arrivals, parse_arrivals
 from bench.serve.columns import Tally, columns_of
-from bench.serve.live.capacity_search import closed_loop, search
+from bench.serve.live.capacity_search import by_replay, closed_loop, search
 from bench.serve.live.language_phase import LanguagePhase
 from bench.serve.live.served_phase import FakePhase, QueuePhase, ServedPhase, phase_of
+from bench.serve.mlperf.loadgen_trial import Judged, run_scenario
 from bench.serve.run_report import Report
+
+NO_RATE = "requests that never wait do not hold the limit, so LoadGen was not asked"
 
 
 def run_request(request: TrialRequest, messages: Messages) -> None:
     """Run the trial in this process."""
     kind = LanguagePhase if phase_of(request.config).is_served else QueuePhase
     phase = (FakePhase if request.config.device == "fake" else kind)(request, messages)
-    arrivals = parse_arrivals(phase.serving.given)
+    given = phase.serving.given
+    arrivals = parse_arrivals(given) if given else None
     messages.stage("warmup")
     warmup = warm_up(phase.engine, limits=request.limits)
     phase.engine.begin_window()
-    if arrivals.rate_per_s is None:
+    if arrivals is None or phase.serving.scenario:
+        _by_loadgen(phase, arrivals, warmup=warmup, messages=messages)
+    elif arrivals.rate_per_s is None:
         _search(phase, arrivals, warmup=warmup, messages=messages)
     else:
         tally = _live(phase, arrivals, messages=messages)
@@ -40,14 +47,7 @@ def run_request(request: TrialRequest, messages: Messages) -> None:
 
 def _search(phase: ServedPhase, arrivals: Arrivals, *, warmup: Warmup, messages: Messages) -> None:
     assert phase.slo is not None, "checked when it was planned"
-    messages.stage("services")
-    seconds = phase.serving.seconds
-    window = closed_loop(
-        phase.engine,
-        limits=phase.request.limits,
-        most_s=seconds,
-        step_s=warmup.step_s[-1],
-    )
+    seconds, window = phase.serving.seconds, _services(phase, warmup=warmup, messages=messages)
     found = search(
         window.step_s,
         slo=phase.slo,
@@ -58,6 +58,49 @@ def _search(phase: ServedPhase, arrivals: Arrivals, *, warmup: Warmup, messages:
     phase.window_s = phase.window_s or (window.start_s, window.end_s)
     row = {"window_s": window.wall_s, "step_clock": window.step_clock} | found.row
     _send(phase, row, found.problems, warmup=warmup, messages=messages, services_s=window.step_s)
+
+
+def _services(phase: ServedPhase, *, warmup: Warmup, messages: Messages) -> Window:
+    """Time requests one after the other, of which none waits."""
+    messages.stage("services")
+    return closed_loop(
+        phase.engine,
+        limits=phase.request.limits,
+        most_s=phase.serving.seconds,
+        step_s=warmup.step_s[-1],
+    )
+
+
+def _by_loadgen(
+    phase: ServedPhase, arrivals: Arrivals | None, *, warmup: Warmup, messages: Messages
+) -> None:
+    """Let MLPerf's LoadGen send the requests and judge; its server at the capacity by replay."""
+    assert isinstance(phase, QueuePhase), "checked when it was planned"
+    row: Row = {}
+    services_s: list[float] = []
+    rate_per_s = None if arrivals is None else arrivals.rate_per_s
+    if arrivals is not None and rate_per_s is None:
+        assert phase.slo is not None, "checked when it was planned"
+        window = _services(phase, warmup=warmup, messages=messages)
+        phase.window_s = (window.start_s, window.end_s)
+        services_s = window.step_s
+        row, (rate_per_s, _) = by_replay(services_s, slo=phase.slo)
+        row |= {"capacity_is": "predicted", "step_clock": window.step_clock}
+    if rate_per_s == 0.0:
+        found = Judged(row={}, problems=[("capacity_not_confirmed", NO_RATE)], logs={})
+    else:
+        messages.stage("window")
+        report = Report(messages, arrivals=phase.serving.scenario, slo=None)
+        found = run_scenario(phase, rate_per_s=rate_per_s, report=report)
+    _send(
+        phase,
+        row | found.row,
+        found.problems,
+        warmup=warmup,
+        messages=messages,
+        services_s=services_s,
+        logs=found.logs,
+    )
 
 
 def _live(phase: ServedPhase, arrivals: Arrivals, *, messages: Messages) -> Tally:
@@ -83,6 +126,7 @@ def _send(
     warmup: Warmup,
     messages: Messages,
     services_s: Sequence[float] = (),
+    logs: dict[str, str] | None = None,
 ) -> None:
     own, own_problems = phase.columns()
     config, limits = phase.request.config, phase.request.limits
@@ -100,6 +144,7 @@ def _send(
             detail="; ".join(words for _, words in problems if words),
             window_start_s=start_s,
             window_end_s=end_s,
+            logs=logs or {},
             samples=Samples(
                 warmup_step_s=warmup.step_s,
                 step_s=list(services_s),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.serve.loadgen import SCENARIOS, LoadGenTest, Query, complete, run_test
+from bench.serve.mlperf.loadgen import SCENARIOS, LoadGenTest, Query, complete, run_test
 
 pytest.importorskip("mlperf_loadgen", reason="LoadGen is not installed")
 MOST_S = 30e-6

@@ -12,8 +12,8 @@ import pytest
 
 from bench.core.errors import UsageError
 from bench.core.traffic import RequestKind, Traffic, capacity
-from bench.serve import loadgen
-from bench.serve.loadgen import (
+from bench.serve.mlperf import loadgen
+from bench.serve.mlperf.loadgen import (
     SCENARIOS,
     LoadGenTest,
     LoadGenVerdict,

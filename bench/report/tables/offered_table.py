@@ -156,8 +156,9 @@ def _loadgen(one: Trials) -> str:
 
 
 COLUMNS: Columns = {
-    "arrivals": lambda one: one.text("arrivals"),
+    "arrivals": lambda one: one.text("arrivals") or one.text("scenario"),
     "offered": _rate("offered_per_s"),
+    "answered": lambda one: _rate("achieved_per_s")(one) if _loadgen(one) else "",
     "batch": _batch,
     "service": _time("service_p50_ms"),
     "in time [95 %]": _share,

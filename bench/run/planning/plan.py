@@ -29,7 +29,7 @@ from bench.run.planning.data_digest import digest_of
 from bench.run.planning.modes import choose_mode, is_sure
 from bench.run.planning.request import TO_TRIAL, RunRequest
 from bench.run.planning.selection import choose_size, memory_of
-from bench.run.planning.serving import check_emulated, longest_served_s, serving_of
+from bench.run.planning.serving import check_emulated, is_served, longest_served_s, serving_of
 from bench.workload import Workload
 
 STARTUP_S = 15.0
@@ -193,7 +193,7 @@ def plan_of(
     # A value given twice, or two sizes made equal by --set, are one configuration.
     planned = list({one.config_hash: one for one in reversed(every)}.values())[::-1]
     profile = PROFILES[request.profile]
-    if request.arrivals is not None:  # how sure it is follows from its requests
+    if is_served(request):  # how sure it is follows from its requests
         profile = replace(profile, min_trials=1, max_trials=1)
     if request.trials is not None:
         profile = replace(profile, min_trials=request.trials, max_trials=request.trials)

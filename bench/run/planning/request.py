@@ -221,6 +221,12 @@ class RunRequest:
         "poisson:40/s, uniform:40/s, gamma:40/s:0.5, day:FILE, trace:FILE; auto finds the largest "
         "rate that holds --slo",
     )
+    scenario: str | None = _serve(
+        "--scenario",
+        TEXT,
+        "mlperf-single-stream, mlperf-multi-stream, mlperf-offline or mlperf-server: MLPerf's "
+        "LoadGen sends the requests and judges",
+    )
     slo: str | None = _serve(
         "--slo",
         TEXT,

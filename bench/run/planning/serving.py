@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from bench.core.errors import IncompatibleError, UsageError
 from bench.core.nouns import Config, Layout, Serving
 from bench.run.planning.request import FLAGS, RunRequest, is_given
+from bench.run.planning.scenario import LOADGEN_SECONDS, arrivals_text, check_scenario
 from bench.serve.arrivals import Arrivals, parse_arrivals
 from bench.serve.lengths import OUTPUT, PROMPT, lengths_of, parse_lengths
 from bench.serve.slo import parse_slo
@@ -31,16 +32,30 @@ _ONLY_BATCHED = ("max_batch", "max_wait_s", "compile")
 def served_s(request: RunRequest) -> float:
     """Return how long requests come."""
     unasked = SMOKE_SECONDS if request.profile == "smoke" else SECONDS
+    if request.scenario is not None:
+        unasked = LOADGEN_SECONDS[request.profile]
     return unasked if request.seconds is None else request.seconds
+
+
+def is_served(request: RunRequest) -> bool:
+    """Whether requests come by themselves, rather than one step after the other."""
+    return request.arrivals is not None or request.scenario is not None
+
+
+def _arrivals_of(request: RunRequest) -> Arrivals | None:
+    """Return how requests come; None where LoadGen alone knows it."""
+    text = arrivals_text(request)
+    return None if text is None else parse_arrivals(text)
 
 
 def check_serving(request: RunRequest) -> None:
     """Refuse what no request can be served by."""
-    if request.arrivals is None:
+    if not is_served(request):
         if given := [FLAGS[name].names[0] for name in _ONLY_SERVED if is_given(request, name)]:
             raise UsageError(f"{given[0]} is about requests that come: give --arrivals as well")
         return
-    arrivals = parse_arrivals(request.arrivals)
+    check_scenario(request)
+    arrivals = _arrivals_of(request)
     if request.slo is not None:
         parse_slo(request.slo)
     for name in _LENGTHS:
@@ -51,17 +66,18 @@ def check_serving(request: RunRequest) -> None:
         raise UsageError("--max-wait is for batches: give --max-batch as well")
     if not 0 < served_s(request) <= MOST_SECONDS:
         raise UsageError("--seconds must be more than nothing and at most a day, such as 60")
-    if arrivals.rate_per_s is None:
+    if arrivals is not None and arrivals.rate_per_s is None:
         _check_search(request)
 
 
 def _check_search(request: RunRequest) -> None:
     """Refuse a rate to be found where nothing says what it has to hold, or what serves it."""
+    typed = arrivals_text(request)
     if request.slo is None:
-        raise UsageError(f"--arrivals {request.arrivals} needs what has to hold: --slo 2s@p99")
+        raise UsageError(f"--arrivals {typed} needs what has to hold: --slo 2s@p99")
     if request.max_batch > 1:
         raise UsageError(
-            f"--arrivals {request.arrivals} replays requests that are served one at a time; with "
+            f"--arrivals {typed} replays requests that are served one at a time; with "
             "--max-batch give a rate, such as poisson:40/s"
         )
 
@@ -71,13 +87,15 @@ def check_served(
 ) -> None:
     """Refuse phases and layouts that serve nobody."""
     tokens = [phase for phase in phases if phase.is_served]
-    if request.arrivals is None:
+    if not is_served(request):
         if tokens:
             raise UsageError(
                 "requests of tokens come by themselves: give --arrivals, such as poisson:2/s, and "
                 "--slo ttft=2s@p99,tpot=200ms@p99"
             )
         return
+    if tokens and request.scenario is not None:
+        raise UsageError(f"--scenario {request.scenario} is for requests that are no tokens")
     if tokens:
         _check_tokens(request, phases, layouts=layouts)
         return
@@ -101,7 +119,7 @@ def check_served(
 
 def check_same_arrivals(serving: Serving) -> None:
     """Refuse a day or a trace whose file is no longer what the run began with."""
-    now = parse_arrivals(serving.given).label
+    now = parse_arrivals(serving.given).label if serving.given else ""
     if now != serving.arrivals:
         raise IncompatibleError(
             f"--arrivals is {now} now, the run began with {serving.arrivals}; start a new run"
@@ -137,9 +155,10 @@ def check_emulated(config: Config, *, why: str) -> None:
         )
 
 
-def _law(request: RunRequest, name: str, *, arrivals: Arrivals) -> str:
+def _law(request: RunRequest, name: str, *, arrivals: Arrivals | None) -> str:
     """Return the law of lengths that a flag gives; without it that of the trace, or the default."""
-    own = [getattr(one, name) for one in arrivals.recorded] or [None]
+    recorded = () if arrivals is None else arrivals.recorded
+    own = [getattr(one, name) for one in recorded] or [None]
     what, unasked = FLAGS[name].names[0], _LENGTHS[name].label if None in own else "trace:"
     found = parse_lengths(getattr(request, name) or unasked, what=what)
     lengths_of(found, own, what=what, otherwise=_LENGTHS[name], seed="")  # refuses a trace's
@@ -148,24 +167,26 @@ def _law(request: RunRequest, name: str, *, arrivals: Arrivals) -> str:
 
 def longest_served_s(request: RunRequest) -> float:
     """Return how much longer than a trial of steps one of requests may take."""
-    if request.arrivals is None:
+    if not is_served(request):
         return 0.0
-    is_found = parse_arrivals(request.arrivals).rate_per_s is None
+    arrivals = _arrivals_of(request)
+    is_found = arrivals is not None and arrivals.rate_per_s is None
     return (MOST_SEARCHED if is_found else MOST_SERVED) * served_s(request)
 
 
 def serving_of(request: RunRequest, phase: Phase) -> Serving | None:
     """Return what a configuration says about it; None where steps follow one another."""
-    if request.arrivals is None:
+    if not is_served(request):
         return None
-    arrivals = parse_arrivals(request.arrivals)
+    arrivals = _arrivals_of(request)
     lengths = _LENGTHS if phase.is_served else {}
     return Serving(
         **{name: _law(request, name, arrivals=arrivals) for name in lengths},
-        arrivals=arrivals.label,
+        arrivals="" if arrivals is None else arrivals.label,
         slo="" if request.slo is None else parse_slo(request.slo).label,
         max_batch=request.max_batch,
         max_wait_s=request.max_wait_s,
         seconds=served_s(request),
-        given=request.arrivals,
+        given=arrivals_text(request) or "",
+        scenario=request.scenario or "",
     )

@@ -62,6 +62,22 @@ def search(
     live: Callable[[Arrivals], Tally],
 ) -> Searched:
     """Find the rate from these services and check it by live runs of so many seconds."""
+    row, (low, high) = by_replay(services_s, slo=slo)
+    if why := _why_not(services_s, rate=low, slo=slo, seconds=seconds):
+        verdict, problems, words = "predicted", [], why
+    else:
+        tally, verdict, words = _checked(low, OVER * high, slo=slo, arrivals=arrivals, live=live)
+        row = tally.row | row
+        problems = [one for one in tally.problems if one[0] != "short_run"]
+    row["capacity_is"] = verdict
+    if "capacity_low_per_s" not in row and low > 0.0:
+        words = f"{len(services_s)} service times are too few for an interval; {words}"
+    code = "" if verdict in ("confirmed", "low_only") else "capacity_not_confirmed"
+    return Searched(row=row, problems=[*problems, (code, words)], services_s=list(services_s))
+
+
+def by_replay(services_s: Sequence[float], *, slo: Slo) -> tuple[Row, tuple[float, float]]:
+    """Return the columns of the capacity and its ends, without an interval twice the same."""
     assert slo.latency_s is not None, "checked when it was planned"
     kind = RequestKind(services=(tuple(services_s),))
     found = capacity(Traffic(kinds=(kind,), at=slo.at, limit=slo.latency_s))
@@ -73,18 +89,7 @@ def search(
     ends = _ends(found)
     if ends is not None:
         row |= {"capacity_low_per_s": ends[0], "capacity_high_per_s": ends[1]}
-    low, high = ends or (found.rate, found.rate)
-    if why := _why_not(services_s, rate=low, slo=slo, seconds=seconds):
-        verdict, problems, words = "predicted", [], why
-    else:
-        tally, verdict, words = _checked(low, OVER * high, slo=slo, arrivals=arrivals, live=live)
-        row = tally.row | row
-        problems = [one for one in tally.problems if one[0] != "short_run"]
-    row["capacity_is"] = verdict
-    if ends is None and found.rate > 0.0:
-        words = f"{len(services_s)} service times are too few for an interval; {words}"
-    code = "" if verdict in ("confirmed", "low_only") else "capacity_not_confirmed"
-    return Searched(row=row, problems=[*problems, (code, words)], services_s=list(services_s))
+    return row, ends or (found.rate, found.rate)
 
 
 def _ends(found: Capacity) -> tuple[float, float] | None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from bench.measure.timing.clock import Clock
 
@@ -30,7 +31,27 @@ class Sent:
     sent_s: float
 
 
-class Client:
+class Client(Protocol):
+    """Whoever sends requests to a server."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every request was received."""
+
+    def now_s(self) -> float:
+        """Time since the run began."""
+
+    def start(self) -> None:
+        """Begin to send."""
+
+    def receive(self, *, until_s: float) -> list[Sent]:
+        """Return what has come; where nothing has, wait for the next one until that time."""
+
+    def stop(self) -> None:
+        """Send nothing any more."""
+
+
+class ScheduleClient:
     """Sends a schedule's requests, given as offsets in order, from a thread of its own."""
 
     def __init__(self, schedule_s: Sequence[float], *, clock: Clock) -> None:

@@ -7,7 +7,7 @@ somebody else's result is fast, and wrong.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ MOST_KEPT = 1_000_000
 def answer_problems(engine: ServingEngine, *, rule: BatchRule) -> Problems:
     """Return what is wrong with the answers of requests that are served together."""
     num = min(engine.num_distinct, max(FEWEST, 2 * rule.max_batch))
-    alone = [answers_of(engine, engine.serve([one]), num=1)[0] for one in range(num)]
+    alone = served_alone(engine, num=num)
     found: dict[int, torch.Tensor | None] = {}
 
     def serve(places: Sequence[int]) -> None:
@@ -43,8 +43,23 @@ def answer_problems(engine: ServingEngine, *, rule: BatchRule) -> Problems:
         last_s=LONGEST_S,
         clock=engine.clock,
     )
+    return wrong_answers(found, alone, engine=engine)
+
+
+def served_alone(engine: ServingEngine, *, num: int) -> list[torch.Tensor | None]:
+    """Return the own answer of each of the first so many requests."""
+    return [answers_of(engine, engine.serve([one]), num=1)[0] for one in range(num)]
+
+
+def wrong_answers(
+    found: Mapping[int, torch.Tensor | None],
+    alone: Sequence[torch.Tensor | None],
+    *,
+    engine: ServingEngine,
+) -> Problems:
+    """Return the first answer among the found ones that is not its request's own."""
     tolerance = TOLERANCE_FRAC[engine.config.dtype]
-    for place in range(num):
+    for place in range(len(alone)):
         if words := _wrong(place, found.get(place), alone, tolerance_frac=tolerance):
             return [("wrong_output", words)]
     return []
@@ -58,6 +73,11 @@ def answers_of(engine: ServingEngine, output: Any, *, num: int) -> list[torch.Te
     parts = [one.detach().reshape(num, -1) for one in tensors]
     thinned = [one[:, :: -(-one.shape[1] // MOST_KEPT)].float().cpu().double() for one in parts]
     return list(torch.cat(thinned, dim=1))
+
+
+def distance_frac(answer: torch.Tensor, own: torch.Tensor) -> float:
+    """Return the distance of an answer from the request's own one, as a part of that."""
+    return float((answer - own).norm()) / max(float(own.norm()), 1e-30)
 
 
 def _wrong(
@@ -80,7 +100,7 @@ def _wrong(
     nearest = min(distances, key=distances.__getitem__)
     if distances[nearest] < distances[place]:
         return f"request {place} has the answer of request {nearest}"
-    error_frac = distances[place] / max(float(own.norm()), 1e-30)
+    error_frac = distance_frac(answer, own)
     if error_frac <= tolerance_frac:
         return ""
     words = f"request {place} differs by {error_frac:.2g} from when it is served alone"

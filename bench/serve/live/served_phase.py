@@ -203,4 +203,6 @@ class QueuePhase(DevicePhase):
         from bench.serve.live.own_answers import answer_problems
 
         row, problems = super().columns()
+        if self.serving.scenario:  # LoadGen has asked for that
+            return row, problems
         return row, [*problems, *answer_problems(self.engine, rule=self.rule)]

@@ -6,6 +6,7 @@ request ends when the device is done, not when it was given its work.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from bench.measure.timing.clock import Clock
 from bench.serve.arrival_files import Arrival
 from bench.serve.batcher import BatchRule
-from bench.serve.live.clients import Client, Sent
+from bench.serve.live.clients import Client, ScheduleClient, Sent
 from bench.serve.run_report import Report
 from bench.serve.tally import LEFT, OK, Served
 
@@ -49,16 +50,16 @@ def run_server(
 
     `shapes` has that of each request: a batch holds one.
     """
-    client = Client([one.at_s for one in schedule], clock=clock)
-    interval_s = sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH_S)
-    try:
-        client.start()
-        found = _serve(client, serve=serve, shapes=shapes, rule=rule, last_s=last_s, report=report)
-        end_s = client.now_s()
-    finally:
-        client.stop()
-        sys.setswitchinterval(interval_s)
+    client = ScheduleClient([one.at_s for one in schedule], clock=clock)
+    found = serve_client(
+        client,
+        serve=serve,
+        shape_of=shapes.__getitem__,
+        rule=rule,
+        last_s=last_s,
+        report=report,
+    )
+    end_s = client.now_s()
     for place, one in enumerate(schedule):
         if place not in found:
             at_s = max(end_s, one.at_s)
@@ -77,11 +78,33 @@ def run_server(
     return [found[place] for place in range(len(schedule))]
 
 
+def serve_client(
+    client: Client,
+    *,
+    serve: Serve,
+    shape_of: Callable[[int], Hashable],
+    rule: BatchRule,
+    last_s: float = math.inf,
+    report: Report | None = None,
+) -> dict[int, Served]:
+    """Serve what a client sends until it is over, or until `last_s`; by the places of requests."""
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_S)
+    try:
+        client.start()
+        return _serve(
+            client, serve=serve, shape_of=shape_of, rule=rule, last_s=last_s, report=report
+        )
+    finally:
+        client.stop()
+        sys.setswitchinterval(interval_s)
+
+
 def _serve(
     client: Client,
     *,
     serve: Serve,
-    shapes: Sequence[Hashable],
+    shape_of: Callable[[int], Hashable],
     rule: BatchRule,
     last_s: float,
     report: Report | None,
@@ -92,7 +115,7 @@ def _serve(
     while (waiting or not client.is_over) and client.now_s() < last_s:
         for sent in client.receive(until_s=until_s):
             place = sent.place
-            waiting.append(_Waiting(sent=sent, came_s=sent.sent_s, shape=shapes[place]))
+            waiting.append(_Waiting(sent=sent, came_s=sent.sent_s, shape=shape_of(place)))
         now_s = client.now_s()
         chosen = rule.decide(waiting, now_s=now_s)
         if isinstance(chosen, float):

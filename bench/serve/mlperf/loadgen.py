@@ -29,7 +29,6 @@ SCENARIOS = {
     "mlperf-server": "Server",
 }
 """LoadGen's name of each value of --scenario."""
-NOT_A_SUBMISSION = "measured with LoadGen; not a submission"
 STREAMS = 8
 """Samples of a query of mlperf-multi-stream."""
 PREFIX = "mlperf_log_"

@@ -1,0 +1,1 @@
+"""MLPerf's scenarios: its LoadGen sends the requests and judges the run."""

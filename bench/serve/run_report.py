@@ -6,13 +6,16 @@ is one: so a run that is interrupted keeps them, and the share that held the lim
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import fields
 
 from bench.measure.messages import Messages, ServedSoFar
 from bench.serve.slo import Slo
 from bench.serve.tally import Served
 
 EVERY_S, LATEST_S = 1.0, 5.0
+MOST_AT_ONCE = 50
+"""Requests that are sent between two that are served: some 0.6 ms."""
+_NAMES = tuple(one.name for one in fields(Served))
 
 
 class Report:
@@ -34,7 +37,8 @@ class Report:
 
     def look(self, now_s: float, *, is_idle: bool = True) -> None:
         """Send what there is if it is time to, `now_s` from the start of the run."""
-        if now_s - self._sent_s >= (EVERY_S if is_idle else LATEST_S):
+        is_due = now_s - self._sent_s >= (EVERY_S if is_idle else LATEST_S)
+        if is_due or (is_idle and len(self._unsent) >= MOST_AT_ONCE):
             self.send(now_s)
 
     def send(self, now_s: float) -> None:
@@ -54,4 +58,4 @@ class Report:
 
 
 def _plain(one: Served) -> dict[str, float | int | str]:
-    return {name: value for name, value in asdict(one).items() if value is not None}
+    return {name: value for name in _NAMES if (value := getattr(one, name)) is not None}

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +109,10 @@ def test_a_server_that_stands_still_is_in_the_latencies(tmp_path: Path) -> None:
         trial = trial_of(tmp_path)
         for _ in itertools.takewhile(lambda _: run.poll() is None, range(8)):
             time.sleep(2)
-            os.kill(trial, signal.SIGSTOP)
-            time.sleep(0.3)
-            os.kill(trial, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # it has ended
+                os.kill(trial, signal.SIGSTOP)
+                time.sleep(0.3)
+                os.kill(trial, signal.SIGCONT)
         run.wait(120)
     _, (requests, *_) = found(tmp_path)
     latencies_s = sorted(one["ended_s"] - one["scheduled_s"] for one in requests)

@@ -14,16 +14,20 @@ from tests.measure.trial_requests import request_of
 FAST = {"seconds": 0.002}
 
 
-def result_of(**how: Any) -> TrialResult:
-    """Serve in this process: a wait of 2 ms for each batch, whatever is in it."""
-    asked = {"arrivals": "uniform:100/s", "given": "uniform:100/s", "slo": "1s@p95", "seconds": 0.6}
-    request = request_of("sleep-infer", overrides=FAST, serving=Serving(**(asked | how)))
+def answered(name: str, **how: Any) -> TrialResult:
+    """Run a served trial in this process."""
     sent: list[Any] = []
     messages = Messages()
     messages.send = sent.append  # type: ignore[method-assign]
-    run_request(request, messages)
+    run_request(request_of(name, **how), messages)
     (result,) = (one for one in sent if isinstance(one, TrialResult))
     return result
+
+
+def result_of(**how: Any) -> TrialResult:
+    """Serve a wait of 2 ms for each batch, whatever is in it."""
+    asked = {"arrivals": "uniform:100/s", "given": "uniform:100/s", "slo": "1s@p95", "seconds": 0.6}
+    return answered("sleep-infer", overrides=FAST, serving=Serving(**(asked | how)))
 
 
 def test_requests_are_served_one_by_one_from_the_host() -> None:
@@ -61,3 +65,9 @@ def test_more_than_can_be_served_ends_in_time(monkeypatch: pytest.MonkeyPatch) -
     result = result_of(**arrivals, seconds=0.3, slo="10ms@p95")
     assert "overloaded" in result.reasons and "left unserved" in result.detail
     assert result.row["errors"] == 0 and time.monotonic() - start_s < 20
+
+
+def test_what_bringing_a_request_computes_is_no_work_of_a_step() -> None:
+    serving = Serving(arrivals="uniform:20/s", given="uniform:20/s", seconds=0.3)
+    result = answered("llm-decode", serving=serving)
+    assert "flops_unconfirmed" not in result.reasons, result.detail

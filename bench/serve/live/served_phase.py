@@ -202,6 +202,7 @@ class QueuePhase(DevicePhase):
         """Return what every device has; and whether requests get their own answers."""
         from bench.serve.live.own_answers import answer_problems
 
+        self.engine.stop_bringing()
         row, problems = super().columns()
         if self.serving.scenario:  # LoadGen has asked for that
             return row, problems

@@ -19,6 +19,8 @@ SENT_FRAC = 0.99
 LITTLE_FRAC = 0.02
 BUSY_FRAC = 0.98
 """A server that idles more than the rest of it in the second half has no growing queue."""
+GROWN_FRAC = 0.2
+"""Of the median latency, over the window: a queue that grows adds far more, and noise less."""
 ERRORS_FRAC, HEAVY_ERRORS_FRAC = 0.001, 0.01
 
 
@@ -97,7 +99,7 @@ def is_overloaded(served: Sequence[Served], *, seconds: float, is_one_server: bo
     if any(one.status == LEFT for one in served):
         return True
     change = change_over([one.latency_s for one in served])
-    if change is None or change.frac <= change.half_width_frac or change.frac <= 0.0:
+    if change is None or change.frac <= max(change.half_width_frac, GROWN_FRAC):
         return False
     half_s = seconds / 2
     batches = {one.started_s: one for one in served}.values()

@@ -6,6 +6,7 @@ With @5 only every fifth request of that model meets it.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
 import sys
@@ -33,8 +34,18 @@ class FaultyServer(TokenServer):
     def __init__(self, **times: float) -> None:
         super().__init__(**times)
         self._asked: Counter[str] = Counter()
+        self._free = asyncio.Lock()
+        self._readers: dict[asyncio.StreamWriter, asyncio.StreamReader] = {}
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._readers[writer] = reader
+        await super().serve(reader, writer)
 
     async def answer(self, path: str, asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        if path.endswith("/models"):
+            models = {"data": [{"id": "plain", "owned_by": "known times"}]}
+            writer.write(refusal("200 OK", models))
+            return
         fault, _, every = asked["model"].partition("@")
         self._asked[asked["model"]] += 1
         if every and self._asked[asked["model"]] % int(every):
@@ -48,6 +59,12 @@ class FaultyServer(TokenServer):
 
     async def plain(self, path: str, asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:
         await super().answer(path, asked, writer)
+
+    async def queue(self, path: str, asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        """One request at a time, in the order in which they come; none whose client is gone."""
+        async with self._free:
+            if not (self._readers[writer].at_eof() or writer.is_closing()):
+                await self.plain(path, asked, writer)
 
     async def tokenize(
         self, fault: str, asked: dict[str, Any], writer: asyncio.StreamWriter
@@ -147,6 +164,10 @@ class FaultyServer(TokenServer):
 
     async def html(self, path: str, asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:
         writer.write(refusal("200 OK", "<html>hello</html>", kind="text/html"))
+
+    async def leave(self, path: str, asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        """The whole server ends."""
+        os._exit(1)
 
     # Faults --------------------------------------------------------------------------------------
 

@@ -16,8 +16,8 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from bench.serve.endpoint.connections import Address, parse_address
-from bench.serve.endpoint.dialect import WORDS
+from bench.serve.endpoint.wire.connections import Address, parse_address
+from bench.serve.endpoint.wire.dialect import WORDS
 
 PATIENCE_S = 120.0
 PAGES, PASS_TOKENS = 64, 2048

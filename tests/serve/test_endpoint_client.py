@@ -14,13 +14,13 @@ import pytest
 from bench.core.errors import MeasurementError, UsageError
 from bench.core.statistics import median
 from bench.serve.arrival_files import Arrival
-from bench.serve.endpoint.connections import Address, Connections, parse_address
-from bench.serve.endpoint.dialect import Dialect
-from bench.serve.endpoint.http_answer import AnswerReader, RequestError
 from bench.serve.endpoint.open_loop import OpenLoop
 from bench.serve.endpoint.opening import opened
-from bench.serve.endpoint.request_stream import Reply
 from bench.serve.endpoint.token_server import server_process
+from bench.serve.endpoint.wire.connections import Address, Connections, parse_address
+from bench.serve.endpoint.wire.dialect import Dialect
+from bench.serve.endpoint.wire.http_answer import AnswerReader, RequestError
+from bench.serve.endpoint.wire.request_stream import Reply
 
 SERVER = str(Path(__file__).with_name("faulty_server.py"))
 FIRST_S, TOKEN_S, STALL_S = 0.05, 0.01, 0.5

@@ -11,10 +11,10 @@ from foreign_server import foreign_server, write_model
 from bench import discovery
 from bench.serve.arrival_files import Arrival
 from bench.serve.arrivals import parse_arrivals
-from bench.serve.endpoint.connections import Address, Connections
 from bench.serve.endpoint.open_loop import OpenLoop
 from bench.serve.endpoint.opening import opened
-from bench.serve.endpoint.request_stream import Reply
+from bench.serve.endpoint.wire.connections import Address, Connections
+from bench.serve.endpoint.wire.request_stream import Reply
 
 pytest.importorskip("fastapi", reason="transformers[serving] is not installed")
 pytestmark = pytest.mark.slow

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 from bench.serve.arrival_files import Arrival
-from bench.serve.endpoint.connections import Connections
-from bench.serve.endpoint.dialect import Dialect
-from bench.serve.endpoint.request_stream import Reply, request_stream
+from bench.serve.endpoint.wire.connections import Connections
+from bench.serve.endpoint.wire.dialect import Dialect
+from bench.serve.endpoint.wire.request_stream import Reply, request_stream
 
-TICK_S = 0.5
+TICK_S = 0.25
 """Between two looks at how it goes."""
 _SPIN_S = 0.001
 """The selector wakes up to a millisecond late."""
@@ -31,35 +31,46 @@ class OpenLoop:
         """In the order in which they ended."""
         self.waiting: dict[int, Arrival] = {}
         """Sent and not ended, by place in the schedule."""
-        self.num_sent = 0
-        self.start_s = 0.0
         self._connections, self._dialect, self._seed = connections, dialect, seed
+        self._start_s = time.perf_counter()
+        self._sending: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def elapsed_s(self) -> float:
         """Since the run began."""
-        return time.perf_counter() - self.start_s
+        return time.perf_counter() - self._start_s
 
     async def run(
-        self, schedule: Sequence[Arrival], *, is_over: Callable[[], bool] = lambda: False
+        self, schedule: Iterable[Arrival], *, look: Callable[[], None] = lambda: None
     ) -> None:
-        """Send all and wait for the ends; once `is_over`, let go of what has not ended."""
-        self.start_s = time.perf_counter() + _HEAD_START_S
-        sending = asyncio.create_task(self._send(schedule))
-        self._tasks.add(sending)
+        """Send all, look now and then, and wait until everything has ended."""
+        self._start_s = time.perf_counter() + _HEAD_START_S
+        self._sending = asyncio.create_task(self._send(schedule))
+        self._tasks.add(self._sending)
         try:
-            while self._tasks and not is_over():
+            while self._tasks:
                 ended, _ = await asyncio.wait(self._tasks, timeout=TICK_S)
                 self._tasks -= ended
                 for task in ended:
-                    task.result()  # a fault of ours raises
+                    if not task.cancelled():
+                        task.result()  # a fault of ours raises
+                look()
         finally:
-            for task in self._tasks:
-                task.cancel()
+            self.let_go()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _send(self, schedule: Sequence[Arrival]) -> None:
+    def stop_sending(self) -> None:
+        """Send nothing any more; what was sent goes on."""
+        if self._sending is not None:
+            self._sending.cancel()
+
+    def let_go(self) -> None:
+        """Wait for nothing any more; requests that have not ended stay in `waiting`."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def _send(self, schedule: Iterable[Arrival]) -> None:
         for place, arrival in enumerate(schedule):
             assert arrival.prompt_tokens and arrival.output_tokens, "each has lengths"
             body = self._dialect.body(
@@ -69,7 +80,6 @@ class OpenLoop:
             )
             await self._until(arrival.at_s)
             self.waiting[place] = arrival
-            self.num_sent += 1
             self._tasks.add(asyncio.create_task(self._one(place, arrival, body=body)))
 
     async def _until(self, at_s: float) -> None:
@@ -83,7 +93,7 @@ class OpenLoop:
             body=body,
             tokens_asked=arrival.output_tokens or 0,
             scheduled_s=arrival.at_s,
-            start_s=self.start_s,
+            start_s=self._start_s,
         )
         del self.waiting[place]
         self.replies.append(reply)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Collection
+
+import msgspec
 
 from bench.core.errors import MeasurementError
-from bench.serve.endpoint.connections import Connections
-from bench.serve.endpoint.dialect import Dialect, after_refusal, with_words
-from bench.serve.endpoint.request_stream import Reply, request_stream
+from bench.serve.endpoint.wire.connections import Connections
+from bench.serve.endpoint.wire.dialect import Dialect, after_refusal, with_words
+from bench.serve.endpoint.wire.http_answer import RequestError
+from bench.serve.endpoint.wire.request_stream import Reply, request_stream
 
 TOKENS = 8
+LIST_S = 2.0
+"""For its list of models, which it need not have."""
 _ADVICE = {
     "refused": "is it started, and is this its address?",
     "not_http": "is it a server of tokens?",
@@ -21,8 +28,33 @@ _ADVICE = {
 }
 
 
+class _Model(msgspec.Struct):
+    id: str
+    owned_by: str | None = None
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model]
+
+
+async def models_of(connections: Connections) -> dict[str, str | None]:
+    """Return what the server says it serves, and who by its word owns each: often the engine."""
+    try:
+        async with asyncio.timeout(LIST_S):
+            body = await connections.asked("GET", f"{connections.address.path}/models")
+        found = msgspec.json.decode(body, type=_Models)
+    except (RequestError, TimeoutError, msgspec.DecodeError):
+        return {}
+    return {one.id: one.owned_by for one in found.data}
+
+
 async def opened(
-    connections: Connections, *, model: str, is_chat: bool, prompt_tokens: int
+    connections: Connections,
+    *,
+    model: str,
+    is_chat: bool,
+    prompt_tokens: int,
+    models: Collection[str] = (),
 ) -> Dialect:
     """Return how to ask this server; `MeasurementError` with one line where nothing works."""
     dialect = Dialect(model=model, is_chat=is_chat)
@@ -35,7 +67,8 @@ async def opened(
         status, words = reply.served.status, reply.words
         otherwise = await after_refusal(dialect, status, words, connections=connections)
         if otherwise is None:
-            raise MeasurementError(what_went_wrong(reply, connections=connections))
+            known = f"; it serves {', '.join(models)}" if models and model not in models else ""
+            raise MeasurementError(what_went_wrong(reply, connections=connections) + known)
         dialect = otherwise
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from bench.core.errors import MeasurementError
 from bench.measure.asking import end_with_parent, same_modules
-from bench.serve.endpoint.connections import Address
+from bench.serve.endpoint.wire.connections import Address
 
 HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"

@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from bench.serve.endpoint.connections import Connections
-from bench.serve.endpoint.http_answer import RequestError
+from bench.serve.endpoint.wire.connections import Connections
+from bench.serve.endpoint.wire.http_answer import RequestError
 
 IDS = range(256, 1000)
 """In the vocabulary of any language model, and above the bytes and marks that begin it."""

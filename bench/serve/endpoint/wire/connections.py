@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from bench.core.errors import UsageError
-from bench.serve.endpoint.events import refusal_of
-from bench.serve.endpoint.http_answer import AnswerReader, RequestError
+from bench.serve.endpoint.wire.events import refusal_of
+from bench.serve.endpoint.wire.http_answer import AnswerReader, RequestError
 
 READ_BYTES = 1 << 16
 
@@ -133,6 +133,8 @@ class Connections:
             raise RequestError("stalled", f"no connection in {self.stall_s:g} s") from None
         except ssl.SSLError as error:
             raise RequestError("refused", f"no TLS: {error}") from error
+        except ConnectionRefusedError as error:
+            raise RequestError("refused", "nobody listens there") from error
         except OSError as error:
             raise RequestError("refused", error.strerror or str(error)) from error
         return Connection(reader=reader, writer=writer)

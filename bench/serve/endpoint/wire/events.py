@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from bench.serve.endpoint.http_answer import RequestError
+from bench.serve.endpoint.wire.http_answer import RequestError
 
 DONE = b"[DONE]"
 _TEXTS = ("content", "reasoning_content", "reasoning")

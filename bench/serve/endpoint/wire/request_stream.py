@@ -13,10 +13,10 @@ from array import array
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from bench.serve.endpoint.connections import Answer, Connections
-from bench.serve.endpoint.dialect import Dialect
-from bench.serve.endpoint.events import EventReader, Piece, Usage, read_piece, refusal_of
-from bench.serve.endpoint.http_answer import RequestError
+from bench.serve.endpoint.wire.connections import Answer, Connections
+from bench.serve.endpoint.wire.dialect import Dialect
+from bench.serve.endpoint.wire.events import EventReader, Piece, Usage, read_piece, refusal_of
+from bench.serve.endpoint.wire.http_answer import RequestError
 from bench.serve.tally import Served
 
 MORE_EVENTS = 100

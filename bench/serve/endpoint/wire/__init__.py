@@ -1,0 +1,1 @@
+"""One request to an endpoint: connection, answer, events, and what the server takes."""

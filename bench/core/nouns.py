@@ -31,7 +31,7 @@ class Device:
     """One thing torch can run on."""
 
     type: str
-    """torch device type: cpu, cuda (also ROCm and lookalikes), xpu, mps, npu, ...; or fake."""
+    """torch device type: cpu, cuda (also ROCm and lookalikes), xpu, mps, npu; fake, endpoint."""
     index: int
     name: str
     """Marketing name as the driver or operating system gives it."""
@@ -53,7 +53,13 @@ class Device:
     @property
     def label(self) -> str:
         """`cuda:0`, or `cpu`."""
-        return self.type if self.type in ("cpu", "fake") else f"{self.type}:{self.index}"
+        is_alone = self.type == "cpu" or not self.is_here
+        return self.type if is_alone else f"{self.type}:{self.index}"
+
+    @property
+    def is_here(self) -> bool:
+        """Whether load, heat and power of this machine are those of its trials."""
+        return self.type not in ("fake", "endpoint")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +176,18 @@ class Serving:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """A server of tokens somewhere, and how patiently it is asked."""
+
+    address: str
+    """Such as http://HOST:8000/v1."""
+    stall_s: float = 30.0
+    """Without an event for so long a request is given up."""
+    think_s: float = 30.0
+    """Of a user between an answer and the next request."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """What one trial runs; trials with an equal hash (`bench.run.planning.plan`) are comparable."""
 
@@ -204,6 +222,8 @@ class Config:
     """For a user's own program; what distinguishes one from another is in `params`."""
     serving: Serving | None = None
     """Requests come by themselves, and each step serves some; None: steps follow one another."""
+    server: Endpoint | None = field(default=None, metadata={"is_hashed": False})
+    """Who serves, where that is no process of ours: two of them are to be compared."""
 
     @property
     def name(self) -> str:

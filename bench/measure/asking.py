@@ -152,7 +152,7 @@ def failure_of(error: Exception, *, device: str) -> Failure:
         return Failure(code=error.reason, detail=text if is_whole else detail)
     causes = causes_of(error)
     full: list[BaseException] = [one for one in causes if isinstance(one, MemoryError)]
-    if device != "fake":
+    if device not in ("fake", "endpoint"):
         from bench.devices.torch.torch_adapter import is_out_of_memory
 
         full += filter(is_out_of_memory, causes)

@@ -52,8 +52,8 @@ class Inspection:
 
     @property
     def is_accelerator(self) -> bool:
-        """Whether it is anything but the CPU or the fake."""
-        return self.device.type not in ("cpu", "fake")
+        """Whether it is a device of this machine other than its processor."""
+        return self.device.is_here and self.device.type != "cpu"
 
     @property
     def gives_power(self) -> bool:

@@ -229,9 +229,10 @@ def _label(planned: Planned) -> str:
     size = f" {config.size}" if config.size else ""
     over = f" over {config.layout.link}" if config.layout.link else ""
     batch = batch_text(planned, " batch {}")
-    return f"{config.name}{size} {config.dtype}{batch}{compiled}{over}"
+    dtype = "" if config.server else f" {config.dtype}"
+    return f"{config.name}{size}{dtype}{batch}{compiled}{over}"
 
 
 def batch_text(planned: Planned, form: str) -> str:
-    """The batch in words; '' where a user's own program does not show it."""
-    return "" if planned.batch is None and planned.config.script else form.format(planned.batch)
+    """The batch in words; '' where a program or a server does not show it."""
+    return "" if planned.batch is None else form.format(planned.batch)

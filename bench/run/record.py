@@ -68,13 +68,12 @@ def make_request(
     threads, workers = planned.threads_and_workers(
         cores=facts.usable_cores, is_accelerator=inspection.is_accelerator
     )
-    is_fake = inspection.device.type == "fake"
     rests = idle_power_w is None and not limits.is_smoke and inspection.gives_power
     return TrialRequest(
         config=config,
         limits=limits,
         trial=trial,
-        cpu_ids=() if is_fake else _cpu_ids(config.threads),
+        cpu_ids=_cpu_ids(config.threads) if inspection.device.is_here else (),
         threads=threads,
         workers=workers,
         idle_s=IDLE_S if rests and _has_energy(config.layout, inspection) else 0.0,
@@ -161,7 +160,7 @@ def _identity(planned: Planned, *, facts: RunFacts) -> Row:
         "size": config.size or None,
         "config_hash": planned.config_hash,
         "params_json": json.dumps(_params(config), sort_keys=True, separators=(",", ":")),
-        "dtype": None if planned.is_unseen else config.dtype,
+        "dtype": None if planned.is_unseen or config.server else config.dtype,
         "data": planned.data_digest,
         "mode": "simulated" if device.type == "fake" else config.layout.mode,
         **layout_columns(config.layout),

@@ -255,7 +255,7 @@ class Runner:
 
     def _wait_for_quiet(self) -> bool:
         """Wait until others leave a trial its processors; False where they did not."""
-        if self.facts.inspection.device.type == "fake" or self.plan.limits.is_smoke:
+        if not self.facts.inspection.device.is_here or self.plan.limits.is_smoke:
             return True  # no load of others is judged there
         left_s = max(0.0, self._left_s()) if self.plan.is_budget_firm else QUIET_LIMIT_S
         return wait_for_quiet(

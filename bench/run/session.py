@@ -28,6 +28,7 @@ from bench.results.store import Sidecar, Store
 from bench.run.launching.launch import child_environment, num_sharing, threads_and_workers
 from bench.run.planning.checks import check_request
 from bench.run.planning.data_digest import BY_SIZES, digest_of
+from bench.run.planning.endpoint_plan import endpoint_plan, inspection_of
 from bench.run.planning.modes import is_sure, sender_of
 from bench.run.planning.plan import Plan, Planned, make_plan, shrunk, workload_of
 from bench.run.planning.request import RunRequest
@@ -41,6 +42,8 @@ T = TypeVar("T")
 
 def prepare(request: RunRequest, *, note: Callable[[str], None]) -> tuple[Plan, Inspection]:
     """Check the request and plan it on the device; raises `BenchError` before anything runs."""
+    if request.endpoint is not None:
+        return endpoint_plan(request)
     joined = check_request(request)
     is_smoke = request.profile in PROFILES and PROFILES[request.profile].limits.is_smoke
     if request.device != "fake":
@@ -165,6 +168,8 @@ def _taken_up(store: Store) -> Runner:
                 f"{config.name} is a program of your own, and its command is in no file: start it "
                 "again by bench wrap"
             )
+        if config.server:
+            return Runner(plan, facts=_facts(inspection_of(config.server)), store=store)
         discovery.load_planned(config.origin, version=config.version)
         if config.serving is not None:
             check_same_arrivals(config.serving)

@@ -70,6 +70,9 @@ VALUES: dict[str, Any] = {
     "link": ["h100-nvlink,bw=25GB/s,latency=5us", "a*8/b*4"],
     "budget": "90s",
     "timeout": "1.5m",
+    "max_wait": "5ms",
+    "stall": "5s",
+    "think": "1m",
     "devices": "1,8",
 }
 

@@ -148,7 +148,9 @@ def test_a_user_of_rocm_is_told_of_the_search_before_it(monkeypatch):
     monkeypatch.setattr(session, "inspect_device", lambda *_, **__: inspection)
     monkeypatch.setattr(session, "make_plan", lambda *_, **__: None)
     monkeypatch.setattr(session, "check_request", lambda request: [])
-    request = SimpleNamespace(profile="smoke", device="cuda", dtypes=(), threads=None)
+    request = SimpleNamespace(
+        profile="smoke", device="cuda", dtypes=(), threads=None, endpoint=None
+    )
     reported = []
     session.prepare(request, note=reported.append)
     assert any("MIOPEN_FIND_MODE=FAST" in line for line in reported)

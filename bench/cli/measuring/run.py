@@ -184,18 +184,19 @@ def _choices_of(plan: Plan) -> list[str]:
     from bench.run.progress import batch_text
 
     lines = [
-        f"{planned.config.name}: {planned.config.device}, {_size_of(planned)}"
-        f"{planned.config.dtype}{batch_text(planned, ', batch {}')}"
+        f"{planned.config.name}: {_place_of(planned)}{batch_text(planned, ', batch {}')}"
         for planned in plan.planned
         if not planned.is_unseen
     ]
     return [*dict.fromkeys(lines), *_spread_lines(plan), *plan.notes]
 
 
-def _size_of(planned: Planned) -> str:
-    if planned.config.script:
-        return ""
-    return f"size {planned.config.size or '-'} ({planned.size_choice}), "
+def _place_of(planned: Planned) -> str:
+    config = planned.config
+    if config.server is not None:
+        return f"the server at {config.server.address}"
+    size = "" if config.script else f"size {config.size or '-'} ({planned.size_choice}), "
+    return f"{config.device}, {size}{config.dtype}"
 
 
 def _spread_lines(plan: Plan) -> list[str]:

@@ -42,7 +42,9 @@ LABELS = frozenset(
     | {"chunks_joined", "no_usage", "client_overhead"}
 )
 """What sets the pace, what one window cannot tell, or what is in no figure: they stand."""
-_REPEATING = {"nonfinite", "wrong_output", "flops_disagree", "over_roof", "loadgen_invalid"}
+_REPEATING = {"nonfinite", "wrong_output", "flops_disagree", "over_roof", "loadgen_invalid"} | {
+    "endpoint_errors_heavy"
+}
 RETRYABLE = INVALIDATING - _REPEATING | {"crashed", "timeout"}
 """Reasons that another attempt may not have; a wrong or refused computation would only repeat."""
 

@@ -34,6 +34,7 @@ from bench.workload import Phase
 
 RANK = "bench.measure.ranks.rank_trial"
 SERVED = "bench.serve.served_trial"
+ENDPOINT = "bench.serve.endpoint.endpoint_trial"
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 
@@ -98,6 +99,7 @@ def run_trial(
         return run_ranks(request, num_ranks=layout.devices, threads=threads, run=run)
     environment = child_environment(threads=threads)
     module = "bench.measure.trial" if request.config.serving is None else SERVED
+    module = ENDPOINT if request.config.server else module
     return run(module, environment=environment, request=encode(request))
 
 

@@ -62,14 +62,14 @@ def run_watched(
     observation: Observation,
     on_message: OnMessage,
 ) -> Outcome:
-    """Run the trial and fill the observation; nothing is watched on the fake device."""
-    is_fake = device.type == "fake"
-    telemetry = None if is_fake else open_telemetry(device)
+    """Run the trial and fill the observation; nothing is watched where its device is not here."""
+    is_here = device.is_here
+    telemetry = open_telemetry(device) if is_here else None
     # Other ranks of a torchrun job compute here too, and are not foreign.
-    siblings = [] if is_fake else sibling_pids(os.environ)
+    siblings = sibling_pids(os.environ) if is_here else []
 
     def on_start(pid: int) -> None:
-        if not is_fake:
+        if is_here:
             snapshot = functools.partial(take_snapshot, siblings=siblings)
             observation.sampler = Sampler(telemetry, pid=pid, snapshot=snapshot)
             observation.sampler.start()
@@ -77,7 +77,7 @@ def run_watched(
     def note_stage(message: News) -> None:
         if isinstance(message, Stage):
             observation.stage_times_s[message.name] = time.monotonic()
-            if message.name == "warmup" and not is_fake:  # the window is still to come
+            if message.name == "warmup" and is_here:  # the window is still to come
                 observation.looks.append(look(siblings=siblings))
         if isinstance(message, ServedSoFar):
             observation.requests.setdefault(message.arrivals, []).extend(message.requests)

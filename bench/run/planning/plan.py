@@ -99,7 +99,7 @@ class Planned:
 
         Those of a user's own program are its own business, or its environment's.
         """
-        if self.config.script:
+        if self.config.script or self.config.server:
             return self.config.threads or self.share_of(cores), 0
         phase = discovery.load(self.config.origin).phase(self.config.phase)
         share = self.share_of(cores)

@@ -130,6 +130,7 @@ _work = partial(_flag, "What is run")
 _device = partial(_flag, "On which device")
 _layout = partial(_flag, LAYOUT)
 _serve = partial(_flag, "Requests that come by themselves")
+_endpoint = partial(_flag, "A server somewhere, in place of --workload")
 _effort = partial(_flag, "How often and how long")
 
 
@@ -248,6 +249,20 @@ class RunRequest:
     )
     seconds: float | None = _serve(
         "--seconds", NUMBER, "how long requests come; default: 60, and 3 with --profile smoke"
+    )
+    endpoint: str | None = _endpoint(
+        "--endpoint", TEXT, "server of tokens to measure, by its address: http://HOST:8000/v1"
+    )
+    model: str | None = _endpoint("--model", TEXT, "name of the model there")
+    chat: bool = _endpoint("--chat", SWITCH, "ask for chat completions, not completions")
+    stall_s: float = _endpoint(
+        "--stall", DURATION, "give a request up after so long without an event", default=30.0
+    )
+    think_s: float = _endpoint(
+        "--think",
+        DURATION,
+        "with --arrivals auto: what a user takes between an answer and the next request",
+        default=30.0,
     )
     profile: str = _effort(
         "--profile",

@@ -26,6 +26,7 @@ eight where the rate is looked for."""
 MOST_BATCH = 4096
 _LENGTHS = {"prompt_tokens": PROMPT, "output_tokens": OUTPUT}
 _ONLY_SERVED = ("slo", "max_batch", "max_wait_s", "seconds", *_LENGTHS)
+ONLY_ENDPOINT = ("model", "chat", "stall_s", "think_s")
 _ONLY_BATCHED = ("max_batch", "max_wait_s", "compile")
 
 
@@ -50,6 +51,9 @@ def _arrivals_of(request: RunRequest) -> Arrivals | None:
 
 def check_serving(request: RunRequest) -> None:
     """Refuse what no request can be served by."""
+    given = [FLAGS[name].names[0] for name in ONLY_ENDPOINT if is_given(request, name)]
+    if given and request.endpoint is None:
+        raise UsageError(f"{given[0]} is about a server: give --endpoint http://HOST:8000/v1")
     if not is_served(request):
         if given := [FLAGS[name].names[0] for name in _ONLY_SERVED if is_given(request, name)]:
             raise UsageError(f"{given[0]} is about requests that come: give --arrivals as well")
@@ -59,7 +63,7 @@ def check_serving(request: RunRequest) -> None:
     if request.slo is not None:
         parse_slo(request.slo)
     for name in _LENGTHS:
-        _law(request, name, arrivals=arrivals)
+        law_of(request, name, arrivals=arrivals)
     if not 1 <= request.max_batch <= MOST_BATCH:
         raise UsageError(f"--max-batch {request.max_batch} must be from 1 to {MOST_BATCH}")
     if request.max_wait_s and request.max_batch == 1:
@@ -155,7 +159,7 @@ def check_emulated(config: Config, *, why: str) -> None:
         )
 
 
-def _law(request: RunRequest, name: str, *, arrivals: Arrivals | None) -> str:
+def law_of(request: RunRequest, name: str, *, arrivals: Arrivals | None) -> str:
     """Return the law of lengths that a flag gives; without it that of the trace, or the default."""
     recorded = () if arrivals is None else arrivals.recorded
     own = [getattr(one, name) for one in recorded] or [None]
@@ -181,7 +185,7 @@ def serving_of(request: RunRequest, phase: Phase) -> Serving | None:
     arrivals = _arrivals_of(request)
     lengths = _LENGTHS if phase.is_served else {}
     return Serving(
-        **{name: _law(request, name, arrivals=arrivals) for name in lengths},
+        **{name: law_of(request, name, arrivals=arrivals) for name in lengths},
         arrivals="" if arrivals is None else arrivals.label,
         slo="" if request.slo is None else parse_slo(request.slo).label,
         max_batch=request.max_batch,

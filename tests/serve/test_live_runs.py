@@ -82,8 +82,11 @@ def test_waits_are_those_of_a_queue_with_the_same_arrivals(used: float, tmp_path
 
 
 def test_a_predicted_capacity_is_confirmed_by_its_own_live_runs(tmp_path: Path) -> None:
-    flags = ("--workload", "imaging-infer", "--size", "tiny", "--device", "cpu", "--trials", "5")
-    rows, _ = served(*flags, "--arrivals", "auto", "--slo", "300ms@p95", out=tmp_path)
+    # One thread, so that the client has a core of its own.
+    flags = ("--workload", "imaging-infer", "--size", "tiny", "--device", "cpu", "--threads", "1")
+    rows, _ = served(
+        *flags, "--trials", "5", "--arrivals", "auto", "--slo", "300ms@p95", out=tmp_path
+    )
     verdicts = [row["capacity_is"] for row in rows if row["status"] in ("OK", "WARN")]
     assert verdicts.count("confirmed") >= 4, [row["detail"] for row in rows]
 

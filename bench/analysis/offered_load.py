@@ -6,9 +6,10 @@ what lies between the highest rate that held and the lowest that broke. Standard
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from bench.analysis.trials.configuration import Trials, grouped, number
 from bench.core.errors import UsageError
@@ -19,6 +20,8 @@ NUM_HOURS = 24
 _SERVED_BY = ("slo", "max_batch", "max_wait_ms", "engine")
 _RATE = re.compile(rf"[^/]*/\s*({'|'.join(PERIOD_S)})")
 _TOKENS = "token"
+RunsOf = Callable[[Trials, Row], Sequence[Mapping[str, Any]]]
+"""What is kept beside a row of each live run of its trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,8 @@ class OfferedLoad:
     """Runs of one setting at several rates."""
 
     runs: Sequence[Trials]
+    others: Sequence[LiveRun] = ()
+    """Runs by which a rate was looked for, beside those of the rows."""
 
     @property
     def first(self) -> Trials:
@@ -91,7 +96,8 @@ class OfferedLoad:
     @cached_property
     def live(self) -> list[LiveRun]:
         """Live runs, by their rate."""
-        return sorted(filter(None, map(_live, self.used)), key=lambda one: one.offered_per_s)
+        own = filter(None, map(_live, self.used))
+        return sorted([*own, *self.others], key=lambda one: one.offered_per_s)
 
     @cached_property
     def knee(self) -> Knee | None:
@@ -128,7 +134,7 @@ def _ends(row: Row) -> tuple[float | None, float | None]:
     return (None, None) if is_odd or (low and high and low > high) else (low, high)
 
 
-def _live(row: Row) -> LiveRun | None:
+def _live(row: Mapping[str, Any]) -> LiveRun | None:
     offered, share = number(row, "offered_per_s"), number(row, "attainment_frac")
     if not offered or share is None or not 0.0 <= share <= 1.0:
         return None
@@ -162,7 +168,9 @@ def law_of(arrivals: str) -> str:
     return ":".join(parts).replace("auto", "poisson", 1)
 
 
-def offered_loads(shown: Iterable[Trials]) -> list[OfferedLoad]:
+def offered_loads(
+    shown: Iterable[Trials], *, runs_of: RunsOf = lambda _one, _row: ()
+) -> list[OfferedLoad]:
     """Served runs, those together that differ in the rate alone."""
     served = (run for run in shown if run.is_served and run.used)
 
@@ -170,7 +178,15 @@ def offered_loads(shown: Iterable[Trials]) -> list[OfferedLoad]:
         law = law_of(run.text("arrivals"))
         return (*run.terms(), *map(run.text, _SERVED_BY), law)
 
-    return [OfferedLoad(runs=runs) for runs in grouped(served, setting).values()]
+    def others(run: Trials) -> list[LiveRun]:
+        found = (_live(one) for row in run.used for one in runs_of(run, row))
+        own = {row.get("offered_per_s") for row in run.used}
+        return [one for one in found if one is not None and one.offered_per_s not in own]
+
+    return [
+        OfferedLoad(runs=runs, others=[one for run in runs for one in others(run)])
+        for runs in grouped(served, setting).values()
+    ]
 
 
 def used_by_hour(requests: Sequence[Mapping[str, object]], *, window_s: float) -> list[float]:

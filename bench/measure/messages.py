@@ -90,6 +90,8 @@ class ServedSoFar(Message, frozen=True, tag="served"):
     held_frac: float | None
     """Share that held the limits."""
     requests: list[dict[str, float | int | str]]
+    columns: Row = {}
+    """Of a run that is over: its rate, and the share that held with its interval."""
 
 
 class Written(msgspec.Struct, frozen=True):

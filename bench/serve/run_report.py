@@ -9,9 +9,12 @@ from __future__ import annotations
 from dataclasses import fields
 
 from bench.measure.messages import Messages, ServedSoFar
+from bench.results.schema import Row
 from bench.serve.slo import Slo
 from bench.serve.tally import Served
 
+LIVE = ("offered_per_s", *(f"attainment{end}_frac" for end in ("", "_low", "_high")))
+"""Columns of a live run that are kept beside its requests, whether or not they are its row's."""
 EVERY_S, LATEST_S = 1.0, 5.0
 MOST_AT_ONCE = 50
 """Requests that are sent between two that are served: some 0.6 ms."""
@@ -41,8 +44,8 @@ class Report:
         if is_due or (is_idle and len(self._unsent) >= MOST_AT_ONCE):
             self.send(now_s)
 
-    def send(self, now_s: float) -> None:
-        """Send what there is."""
+    def send(self, now_s: float, *, came_to: Row | None = None) -> None:
+        """Send what there is; of a run that is over its columns too."""
         self._sent_s = now_s
         unsent, self._unsent = self._unsent, []
         held_frac = self._num_held / self._num if self._num and self._slo is not None else None
@@ -53,6 +56,9 @@ class Report:
                 num=self._num,
                 held_frac=held_frac,
                 requests=[_plain(one) for one in unsent],
+                columns={name: came_to[name] for name in LIVE if name in came_to}
+                if came_to
+                else {},
             )
         )
 

@@ -109,13 +109,15 @@ def _live(phase: ServedPhase, arrivals: Arrivals, *, messages: Messages) -> Tall
     report = Report(messages, arrivals=arrivals.label, slo=phase.slo)
     messages.stage("window")
     served = phase.serve(schedule, report=report)
-    return columns_of(
+    tally = columns_of(
         served,
         slo=phase.slo,
         seconds=phase.serving.seconds,
         is_one_server=phase.is_one_server,
         is_smoke=phase.request.limits.is_smoke,
     )
+    report.send(phase.serving.seconds, came_to=tally.row)
+    return tally
 
 
 def _send(

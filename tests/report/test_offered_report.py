@@ -11,6 +11,7 @@ from bench.cli import main
 from bench.cli.measuring.run import show_result
 from bench.results.beside_rows import KEYS, append_samples
 from bench.results.schema import Row
+from bench.serve.run_report import LIVE
 from tests.report.conftest import MakePage, PageReader
 from tests.report.offered_rows import CAPACITY, live_run, served_rows
 from tests.report.report_rows import configuration, write_run
@@ -114,6 +115,22 @@ def test_hours_of_a_day_show_how_full_the_server_was(tmp_path: Path, make_page: 
     words = panels(page)["imaging-infer large fp32 b1, day:180/h:ct.txt"]
     assert "carries 244 - 262 volume/h in the busiest hour at 2min@p95" in page.text
     assert "most at 9 h" in words and "9 h 50 %" in words and "10 h 0 %" in words
+
+
+def test_runs_by_which_a_rate_was_looked_for_are_drawn_beside_that_of_the_row(
+    tmp_path: Path, make_page: MakePage
+) -> None:
+    row, above = (live_run(per_h / 3600, share) for per_h, share in ((250, 0.958), (310, 0.4)))
+    row |= {**CAPACITY, "arrivals": "auto"}
+    for run in (row, above, {"offered_per_s": "much"}):
+        kept = {name: run[name] for name in LIVE if name in run} | {"requests": []}
+        record = {name: row[name] for name in KEYS} | kept
+        append_samples(tmp_path / "before.requests.jsonl.gz", record)
+    page = make_page([row])
+    check_whole(page)
+    (words,) = panels(page).values()
+    assert words.count("in time at") == 2
+    assert "40 % [39.8, 40.2] in time at 310 volume/h breaks" in words
 
 
 def test_loadgen_s_verdict_is_no_submission(make_page: MakePage) -> None:

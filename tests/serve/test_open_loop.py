@@ -75,6 +75,8 @@ def test_a_rate_is_found_and_live_runs_say_what_it_is_worth(served: Any) -> None
     assert "live at" in row["detail"] and "breaks" in row["detail"]
     assert f"carries {low:.0f} - {high:.0f} volume/s at 40ms@p95 (confirmed by live" in answer.out
     at_low, above = read_samples(requests_path(path))
+    assert at_low["attainment_frac"] == row["attainment_frac"]
+    assert above["offered_per_s"] == pytest.approx(1.15 * high, rel=0.03)
     assert len(above["requests"]) > 1.1 * len(at_low["requests"])  # type: ignore[arg-type]
     (steps,) = read_samples(samples_path(path))
     assert len(steps["step_s"]) >= 700  # type: ignore[arg-type]

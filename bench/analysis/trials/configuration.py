@@ -9,11 +9,11 @@ Trials repeat one another when `IDENTITY` is equal. Configurations are set again
 Standard library only.
 """
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bench.core.log_estimate import Ends, LogEstimate, estimate
 from bench.core.nouns import OWN_DATA, Layout
@@ -71,11 +71,11 @@ _Key = TypeVar("_Key", bound=Hashable)
 _One = TypeVar("_One")
 
 
-def number(row: Row, name: str) -> float | None:
+def number(row: Mapping[str, Any], name: str) -> float | None:
     """A cell's figure, zero allowed; None where it holds none or a damaged one."""
-    value = row.get(name)
+    value: Any = row.get(name)
     is_figure = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_figure and abs(value) < MOST else None  # type: ignore[arg-type]
+    return float(value) if is_figure and abs(value) < MOST else None
 
 
 def is_served(row: Row) -> bool:

@@ -7,19 +7,24 @@ intervals, and its knee as a band. Shares are drawn by what is missing to 100 %,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from bench.analysis.offered_load import NUM_HOURS, LiveRun, OfferedLoad, used_by_hour
+from bench.analysis.offered_load import (
+    NUM_HOURS,
+    LiveRun,
+    OfferedLoad,
+    RunsOf,
+    used_by_hour,
+)
 from bench.analysis.trials.configuration import Trials, grouped, number
 from bench.analysis.trials.titles import differing, title_of
 from bench.report.page.content import Plot, Plots
 from bench.report.plots import kinds, panel
 from bench.report.plots.kinds import Axis, DrawnCurve
 from bench.report.plots.panel import short
-from bench.report.plots.plots_speed import key_of
 from bench.report.tables.cells import ends_of, quantity, text_of
 from bench.report.tables.offered_table import TITLE, carried, rate_scale, share_cell
 
@@ -166,17 +171,12 @@ def _band(axes: Axes, one: OfferedLoad, *, size: float, color: str) -> None:
         axes.axvline(end, color=color, linewidth=0.9, linestyle="-" if is_confirmed else ":")
 
 
-def hours_plots(
-    days: Sequence[Trials], requests: Sequence[Mapping[str, object]], *, labels: Sequence[str]
-) -> Plots | None:
-    """How full the server was in each hour of a day, of the first trial whose requests are kept."""
-    known: dict[tuple[object, ...], object] = {}
-    for one in requests:
-        known.setdefault(key_of(one, file=labels[int(str(one["file"]))]), one.get("requests"))
+def hours_plots(days: Sequence[Trials], *, runs_of: RunsOf) -> Plots | None:
+    """How full the server was in each hour of a day, of the first run whose requests are kept."""
     groups: dict[str, list[list[float]]] = {}
     for day in days:
         for row in day.used:
-            kept = known.get(key_of(row, file=day.file or labels[0]))
+            kept = next((run.get("requests") for run in runs_of(day, row)), None)
             window_s = number(row, "window_s")
             if isinstance(kept, list) and window_s and number(row, "utilisation_frac"):
                 arrivals = str(row["arrivals"]).partition("#")[0]

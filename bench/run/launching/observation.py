@@ -50,6 +50,8 @@ class Observation:
     """At the processes of the machine: before the warm-up, and when the trial has ended."""
     requests: dict[str, list[dict[str, float | int | str]]] = field(default_factory=dict)
     """Requests that ended, by how they came: of each live run of a served trial."""
+    live: dict[str, Row] = field(default_factory=dict)
+    """What each came to."""
     idle_power_w: float | None = None
     """As an earlier trial of the run found it; such a trial does not rest for it again."""
 
@@ -81,6 +83,7 @@ def run_watched(
                 observation.looks.append(look(siblings=siblings))
         if isinstance(message, ServedSoFar):
             observation.requests.setdefault(message.arrivals, []).extend(message.requests)
+            observation.live.setdefault(message.arrivals, {}).update(message.columns)
         on_message(message)
 
     with ExitStack() as stack:
@@ -134,8 +137,8 @@ def keep_samples(path: Path, row: Row, outcome: Outcome, observation: Observatio
 def keep_requests(path: Path, row: Row, observation: Observation) -> None:
     """Add a trial's requests to the run's, those that an interrupted one served too."""
     for arrivals, requests in observation.requests.items():
-        record = {key: row[key] for key in KEYS} | {"arrivals": arrivals, "requests": requests}
-        append_samples(path, record)
+        run = {key: row[key] for key in KEYS} | observation.live[arrivals]
+        append_samples(path, {**run, "arrivals": arrivals, "requests": requests})
 
 
 def _kept(sample: Sample) -> dict[str, object]:

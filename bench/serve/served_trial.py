@@ -21,7 +21,7 @@ from bench.serve.columns import Tally, columns_of
 from bench.serve.live.capacity_search import by_replay, closed_loop, search
 from bench.serve.live.language_phase import LanguagePhase
 from bench.serve.live.served_phase import FakePhase, QueuePhase, ServedPhase, phase_of
-from bench.serve.mlperf.loadgen_trial import Judged, run_scenario
+from bench.serve.mlperf.loadgen_trial import LoadGenRun, run_scenario
 from bench.serve.run_report import Report
 
 NO_RATE = "requests that never wait do not hold the limit, so LoadGen was not asked"
@@ -87,7 +87,7 @@ def _by_loadgen(
         row, (rate_per_s, _) = by_replay(services_s, slo=phase.slo)
         row |= {"capacity_is": "predicted", "step_clock": window.step_clock}
     if rate_per_s == 0.0:
-        found = Judged(row={}, problems=[("capacity_not_confirmed", NO_RATE)], logs={})
+        found = LoadGenRun(row={}, problems=[("capacity_not_confirmed", NO_RATE)], logs={})
     else:
         messages.stage("window")
         report = Report(messages, arrivals=phase.serving.scenario, slo=None)

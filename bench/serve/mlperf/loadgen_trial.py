@@ -34,7 +34,7 @@ KNOWN_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class LoadGenRun:
     """What a run of LoadGen came to."""
 
     row: Row
@@ -43,7 +43,7 @@ class Judged:
     """LoadGen's, by the file's folder and name."""
 
 
-def run_scenario(phase: QueuePhase, *, rate_per_s: float | None, report: Report) -> Judged:
+def run_scenario(phase: QueuePhase, *, rate_per_s: float | None, report: Report) -> LoadGenRun:
     """Let LoadGen send requests to the phase's server; a rate is for mlperf-server alone.
 
     Accuracy first, then performance, each in a folder as MLPerf has them.
@@ -65,7 +65,7 @@ def run_scenario(phase: QueuePhase, *, rate_per_s: float | None, report: Report)
         files = [one for folder in (accuracy, performance) for one in sorted(folder.iterdir())]
         logs = {f"{one.parent.name}/{one.name}": one.read_text() for one in files}
     verdict, seconds = client.verdict(), phase.window_s[1] - phase.window_s[0]
-    return Judged(
+    return LoadGenRun(
         row=_columns(verdict, served, scenario=test.scenario, seconds=seconds),
         problems=[*_problems(verdict, phase), *run.problems()],
         logs={name: text for name, text in logs.items() if text},

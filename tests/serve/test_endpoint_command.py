@@ -64,7 +64,7 @@ def test_a_row_has_what_users_of_the_server_saw(rows_of: Any) -> None:
     assert params["model"] == "plain" and params["request_prompt_tokens"] == "fixed:20"
     (record,) = read_samples(requests_path(path))
     assert len(record["requests"]) == 40  # type: ignore[arg-type]
-    assert "in time [95 %]" in answer.out and "per user" in answer.out
+    assert "in time [95 %]" in answer.out and "first token" in answer.out
 
 
 def test_what_the_server_would_not_take_is_in_the_detail(rows_of: Any) -> None:

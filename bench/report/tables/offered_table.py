@@ -167,6 +167,7 @@ COLUMNS: Columns = {
     "wait p50": _time("wait_p50_ms"),
     "p50": _time("lat_p50_ms"),
     "p99": _time("lat_p99_ms"),
+    "first token": _time("ttft_p50_ms"),
     "first token p99": _time("ttft_p99_ms"),
     "per token p99": _time("tpot_p99_ms"),
     "per user": _tokens_of_user,

@@ -20,6 +20,7 @@ from bench.serve.arrivals import Arrivals, parse_arrivals
 from bench.serve.columns import Tally, columns_of
 from bench.serve.live.capacity_search import by_replay, closed_loop, search
 from bench.serve.live.language_phase import LanguagePhase
+from bench.serve.live.language_search import search_rates
 from bench.serve.live.served_phase import FakePhase, QueuePhase, ServedPhase, phase_of
 from bench.serve.mlperf.loadgen_trial import LoadGenRun, run_scenario
 from bench.serve.run_report import Report
@@ -38,6 +39,8 @@ def run_request(request: TrialRequest, messages: Messages) -> None:
     phase.engine.begin_window()
     if arrivals is None or phase.serving.scenario:
         _by_loadgen(phase, arrivals, warmup=warmup, messages=messages)
+    elif arrivals.rate_per_s is None and phase.phase.is_served:
+        _search_rates(phase, arrivals, warmup=warmup, messages=messages)
     elif arrivals.rate_per_s is None:
         _search(phase, arrivals, warmup=warmup, messages=messages)
     else:
@@ -58,6 +61,20 @@ def _search(phase: ServedPhase, arrivals: Arrivals, *, warmup: Warmup, messages:
     phase.window_s = phase.window_s or (window.start_s, window.end_s)
     row = {"window_s": window.wall_s, "step_clock": window.step_clock} | found.row
     _send(phase, row, found.problems, warmup=warmup, messages=messages, services_s=window.step_s)
+
+
+def _search_rates(
+    phase: ServedPhase, arrivals: Arrivals, *, warmup: Warmup, messages: Messages
+) -> None:
+    """Find the rate where requests share their passes, so that none has a service of its own."""
+    assert phase.slo is not None, "checked when it was planned"
+    row, problems = search_rates(
+        phase,
+        arrivals=arrivals,
+        slo=phase.slo,
+        live=lambda at_rate: _live(phase, at_rate, messages=messages),
+    )
+    _send(phase, row, problems, warmup=warmup, messages=messages)
 
 
 def _services(phase: ServedPhase, *, warmup: Warmup, messages: Messages) -> Window:

@@ -53,10 +53,27 @@ def test_a_trace_brings_its_own_lengths(ask: Ask, tmp_path: Path) -> None:  # no
     assert json.loads(str(row["params_json"]))["request_prompt_tokens"] == "trace:"
 
 
+def test_the_rate_that_holds_is_a_bracket_of_two_that_were_tried(
+    ask: Ask,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    limits = ("--slo", "ttft=1s@p95,latency=2s@p95")
+    asked = (*RUN, "--arrivals", "auto", "--seconds", "8", *limits, "--out", tmp_path)
+    assert "carries" in ask(*asked).out
+    (path,) = tmp_path.glob("*.csv")
+    (row,) = read_rows(path)
+    low, high = (float(str(row[f"capacity_{end}_per_s"])) for end in ("low", "high"))
+    assert row["capacity_is"] == "confirmed" and low < high <= 1.1 * low
+    # On the fake device requests follow one another: what it carries is one in each service.
+    assert low < 1e3 / float(str(row["lat_p50_ms"])) * 1e3 and row["attainment_frac"] >= 0.95
+    assert "short_run" not in str(row["reasons"]) and "holds" in str(row["detail"])
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
         ((), "requests of tokens come by themselves: give --arrivals"),
+        (("--arrivals", "auto"), "needs what has to hold"),
         ((*COMING, "--max-batch", "4"), "--max-batch: the engine batches tokens as they come"),
         ((*COMING, "--compile"), "--compile: the engine"),
         ((*COMING, "--prompt-tokens", "64"), "--prompt-tokens '64' is not fixed:N"),

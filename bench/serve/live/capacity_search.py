@@ -119,17 +119,17 @@ def _checked(
     """Run at both rates; return the run at the lower one, the verdict, and both in words."""
     # What comes in the busiest hour of a day is what must hold.
     tally = live(arrivals.scaled_to(low / arrivals.busiest))
-    at_low = _verdict(tally, slo=slo)
+    at_low = verdict_of(tally, slo=slo)
     words = _words(low, tally, verdict=at_low)
     if at_low != "holds":
         return tally, "refuted" if at_low == "breaks" else "predicted", words
     above = live(arrivals.scaled_to(high / arrivals.busiest))
-    at_high = _verdict(above, slo=slo)
+    at_high = verdict_of(above, slo=slo)
     words += f"; {_words(high, above, verdict=at_high)}"
     return tally, "confirmed" if at_high == "breaks" else "low_only", words
 
 
-def _verdict(tally: Tally, *, slo: Slo) -> str:
+def verdict_of(tally: Tally, *, slo: Slo) -> str:
     """What a run says of the limits; nothing where its books or its client are wrong.
 
     Just under the largest rate no run of minutes could be sure that it holds: enough requests have

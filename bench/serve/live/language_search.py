@@ -1,0 +1,75 @@
+"""The rate of requests of tokens that holds: looked for by runs, since they share each pass.
+
+Nothing follows from single services here, so there is no queue to replay. What comes out is a
+bracket of two measured rates: the highest that held, and the lowest that did not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from statistics import fmean
+from typing import Any
+
+from bench.core.units import format_number
+from bench.measure.messages import Messages
+from bench.measure.timing.validity import Problems
+from bench.results.schema import Row
+from bench.serve.arrival_files import Arrival
+from bench.serve.arrivals import Arrivals
+from bench.serve.columns import Tally
+from bench.serve.endpoint.bracket import bracket_of, next_rate
+from bench.serve.live.capacity_search import verdict_of
+from bench.serve.live.served_phase import ServedPhase
+from bench.serve.run_report import Report
+from bench.serve.slo import Slo, Verdict
+
+NUM_ALONE = 4
+"""Requests one after the other that the search begins with."""
+_SPARED = ("short_run", "overloaded")
+"""Of a run of the search: what it was for."""
+
+
+def search_rates(
+    phase: ServedPhase, *, arrivals: Arrivals, slo: Slo, live: Callable[[Arrivals], Tally]
+) -> tuple[Row, Problems]:
+    """Try rates until the bracket is narrow; the row is of the highest that held."""
+    first_per_s = 1.0 / _alone_s(phase)
+    tried: list[tuple[float, Verdict]] = []
+    tallies: dict[float, Tally] = {}
+    while (rate := next_rate(tried, first_per_s=first_per_s)) is not None:
+        # What comes in the busiest hour of a day is what must hold.
+        tallies[rate] = live(arrivals.scaled_to(rate / arrivals.busiest))
+        tried.append((rate, _verdict(tallies[rate], slo=slo)))
+    found = bracket_of(tried)
+    low, high = found.holds_per_s, found.breaks_per_s
+    tally = tallies[low or min(tallies)]
+    row: Row = tally.row | {
+        "capacity_per_s": low,
+        "capacity_low_per_s": low,
+        "capacity_high_per_s": high,
+        "capacity_is": None if low is None else "low_only" if high is None else "confirmed",
+    }
+    words = ", ".join(f"{format_number(rate)}/s {verdict}" for rate, verdict in sorted(tried))
+    code = "capacity_not_confirmed" if low is None or high is None else ""
+    problems = [one for one in tally.problems if low is None or one[0] not in _SPARED]
+    return row, [*problems, (code, f"live at {words}")]
+
+
+def _verdict(tally: Tally, *, slo: Slo) -> Any:
+    """What a run shows; with fewer requests than one that may be late it cannot show that holds."""
+    found = verdict_of(tally, slo=slo)
+    num = int(tally.row["requests"] or 0)
+    return "undecided" if found == "holds" and num * (1.0 - slo.at) < 1.0 else found
+
+
+def _alone_s(phase: ServedPhase) -> float:
+    """Mean latency of requests of which none waits for another."""
+    silent = Report(Messages(), arrivals="", slo=None)
+    alone = [Arrival(at_s=0.0)] * NUM_ALONE
+    latencies_s = [
+        served.latency_s
+        for one in phase.sized(alone)
+        for served in phase.serve([replace(one, at_s=0.0)], report=silent)
+    ]
+    return fmean(latencies_s)

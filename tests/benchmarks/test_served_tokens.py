@@ -17,9 +17,9 @@ from bench import discovery
 from bench.core.statistics import median
 from bench.serve.arrival_files import Arrival
 from bench.serve.arrivals import parse_arrivals
-from bench.serve.endpoint.connections import Address, Connections
 from bench.serve.endpoint.open_loop import OpenLoop
 from bench.serve.endpoint.opening import opened
+from bench.serve.endpoint.wire.connections import Address, Connections
 from tests.serve.foreign_server import foreign_server, write_model
 
 pytest.importorskip("fastapi", reason="transformers[serving] is not installed")

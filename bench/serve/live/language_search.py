@@ -26,8 +26,6 @@ from bench.serve.slo import Slo, Verdict
 
 NUM_ALONE = 4
 """Requests one after the other that the search begins with."""
-_SPARED = ("short_run", "overloaded")
-"""Of a run of the search: what it was for."""
 
 
 def search_rates(
@@ -52,15 +50,16 @@ def search_rates(
     }
     words = ", ".join(f"{format_number(rate)}/s {verdict}" for rate, verdict in sorted(tried))
     code = "capacity_not_confirmed" if low is None or high is None else ""
-    problems = [one for one in tally.problems if low is None or one[0] not in _SPARED]
+    problems = [one for one in tally.problems if low is None or one[0] != "short_run"]
     return row, [*problems, (code, f"live at {words}")]
 
 
 def _verdict(tally: Tally, *, slo: Slo) -> Any:
-    """What a run shows; with fewer requests than one that may be late it cannot show that holds."""
-    found = verdict_of(tally, slo=slo)
-    num = int(tally.row["requests"] or 0)
-    return "undecided" if found == "holds" and num * (1.0 - slo.at) < 1.0 else found
+    """What a run shows; not that it holds where its queue grew, or where none could be late."""
+    found, num = verdict_of(tally, slo=slo), int(tally.row["requests"] or 0)
+    is_growing = any(code == "overloaded" for code, _ in tally.problems)
+    has_none_to_spare = num * (1.0 - slo.at) < 1.0
+    return "undecided" if found == "holds" and (is_growing or has_none_to_spare) else found
 
 
 def _alone_s(phase: ServedPhase) -> float:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from bench.serve.arrival_files import Arrival
 from bench.serve.arrivals import Arrivals
 from bench.serve.endpoint.open_loop import OpenLoop
 from bench.serve.endpoint.wire.connections import Connections
 from bench.serve.endpoint.wire.dialect import Dialect
-from bench.serve.lengths import OUTPUT, PROMPT, Lengths, lengths_of
+from bench.serve.lengths import Lengths, sized
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,23 +26,12 @@ class EndpointClient:
     def schedule(self, arrivals: Arrivals, *, seconds: float, name: str) -> list[Arrival]:
         """Draw who comes within so many seconds, and the lengths of each."""
         drawn = arrivals.draw(seconds=seconds, seed=self.seed)
-        seed = f"{self.seed}/{name}"
-        asked = (self.prompt, "--prompt-tokens", PROMPT), (self.output, "--output-tokens", OUTPUT)
-        own = [one.prompt_tokens for one in drawn], [one.output_tokens for one in drawn]
-        prompts, outputs = (
-            lengths_of(
-                law if arrivals.recorded or law.median else default,
-                theirs,
-                what=what,
-                otherwise=default,
-                seed=f"{seed}/{what}",
-            )
-            for (law, what, default), theirs in zip(asked, own, strict=True)
+        prompt, output = (
+            # Beside a trace the client asks by itself as well: then of the default lengths.
+            law if arrivals.recorded or law.median else None
+            for law in (self.prompt, self.output)
         )
-        return [
-            replace(one, prompt_tokens=prompt, output_tokens=output)
-            for one, prompt, output in zip(drawn, prompts, outputs, strict=True)
-        ]
+        return sized(drawn, prompt=prompt, output=output, seed=f"{self.seed}/{name}")
 
     def open_loop(self, name: str) -> OpenLoop:
         """Return a run whose prompts no run of another name has."""

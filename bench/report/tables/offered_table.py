@@ -27,8 +27,9 @@ HOW = {
 LOADGEN = "measured with LoadGen; not a submission"
 TITLE = tuple(name for name in LONG if name not in SERVED)
 """What is said of a served setting beside its arrivals and its limit."""
-_FROM = "p50, p99, first token: from the scheduled arrival, so what a user waits, queue included"
 _NOTES = {
+    "lat_p50_ms": "p50, p99, first token: from the scheduled arrival, so what a user waits, queue "
+    "included",
     "attainment_frac": "in time: requests within the limit; the interval allows for requests that "
     "are late in bursts",
     "users": "users: who may be there at once, each with time to read before the next request",
@@ -92,7 +93,7 @@ def offered_grid(lines: Sequence[Trials], *, has_files: bool = False) -> Grid:
     if has_files:
         places = {**places, "file": lambda one: one.file}
     grid = configuration_grid(lines, columns={**places, **COLUMNS}, but=SERVED)
-    notes = [*_carries(lines), _FROM]
+    notes = _carries(lines)
     notes += [note for column, note in _NOTES.items() if any(one.values(column) for one in lines)]
     return replace(
         grid,

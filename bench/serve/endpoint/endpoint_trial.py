@@ -18,6 +18,7 @@ from bench.measure.timing.validity import Problems
 from bench.measure.trial import main
 from bench.results.schema import Row
 from bench.serve.arrivals import Arrivals, parse_arrivals
+from bench.serve.columns import columns_of
 from bench.serve.endpoint.calibration import overhead_of
 from bench.serve.endpoint.endpoint_client import EndpointClient
 from bench.serve.endpoint.endpoint_columns import endpoint_columns
@@ -138,11 +139,17 @@ def _told(report: Report) -> Callable[[RateRun], None]:
             report.ended(reply.served)
         num_told = len(run.loop.replies)
         if run.is_over:
-            report.send(run.loop.elapsed_s)
+            report.send(run.loop.elapsed_s, came_to=_came_to(run))
         else:
             report.look(run.loop.elapsed_s, is_idle=not run.loop.waiting)
 
     return look
+
+
+def _came_to(run: RateRun) -> Row | None:
+    if not run.served:
+        return None
+    return columns_of(run.served, slo=run.slo, seconds=run.seconds, is_one_server=False).row
 
 
 def run_request(request: TrialRequest, messages: Messages) -> None:

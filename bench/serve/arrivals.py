@@ -5,6 +5,7 @@ ends on time: its gaps would no longer be those of its law. Standard library and
 Left out: users who wait for one answer before they send the next.
 """
 
+import math
 import random
 import re
 from collections.abc import Callable, Iterator
@@ -46,10 +47,19 @@ class Arrivals:
         """Rate in the busiest hour of a day over the mean rate; 1 without hours."""
         return max(self.hours) * NUM_HOURS / sum(self.hours) if self.hours else 1.0
 
-    @property
-    def ends_s(self) -> float | None:
-        """When the last request of a trace comes; None for a law, which never ends."""
-        return self.recorded[-1].at_s if self.recorded else None
+    def lasts_s(self, seconds: float) -> float:
+        """How long requests come where so long was asked: a trace is over after its last one."""
+        own_s = len(self.recorded) / self.rate_per_s if self.recorded and self.rate_per_s else None
+        return seconds if own_s is None else min(seconds, own_s)
+
+    def check_number(self, *, seconds: float) -> None:
+        """Refuse a rate that in so many seconds brings nobody, or more than can be kept."""
+        expected = math.inf if self.rate_per_s is None else self.rate_per_s * seconds
+        given = f"{FLAG} {self.label}: {expected:.3g} requests in {seconds:g} s"
+        if expected < 1.0:
+            raise UsageError(f"{given}; raise --seconds")
+        if MOST_ARRIVALS < expected < math.inf:
+            raise UsageError(f"{given} are over {MOST_ARRIVALS:,}")
 
     def scaled_to(self, rate_per_s: float) -> "Arrivals":
         """The same shape at another mean rate; a recording goes by faster or slower."""
@@ -68,10 +78,7 @@ class Arrivals:
             return [one for one in self.recorded if one.at_s < seconds]
         assert self.rate_per_s is not None, "a rate is found before anything is drawn"
         if self.rate_per_s * seconds > MOST_ARRIVALS:
-            raise UsageError(
-                f"{FLAG} {self.label}: {self.rate_per_s * seconds:.3g} requests in {seconds:g} s "
-                f"are over {MOST_ARRIVALS:,}"
-            )
+            self.check_number(seconds=seconds)
         source = random.Random(f"{seed}/{self.law}")
         found = []
         for at_s in _times(self, seconds=seconds, source=source):

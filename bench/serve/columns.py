@@ -52,7 +52,7 @@ def columns_of(
         "errors": sum(one.is_error for one in served),
         "window_s": seconds,
         "offered_per_s": len(served) / seconds,
-        "achieved_per_s": _achieved_per_s(answered),
+        "achieved_per_s": _achieved_per_s(answered, seconds=seconds),
         "send_lag_p99_ms": _ms(percentile([one.send_lag_s for one in served], 0.99)),
     }
     if known is not None and slo is not None:
@@ -75,11 +75,10 @@ def attainment_of(served: Sequence[Served], *, slo: Slo) -> Attainment:
     return attainment([one.holds(slo) for one in served], latencies_s=latencies_s)
 
 
-def _achieved_per_s(answered: Sequence[Served]) -> float | None:
+def _achieved_per_s(answered: Sequence[Served], *, seconds: float) -> float | None:
     if not answered:
         return None
-    first_s = min(one.scheduled_s for one in answered)
-    return len(answered) / (max(one.ended_s for one in answered) - first_s)
+    return len(answered) / max(seconds, max(one.ended_s for one in answered))
 
 
 def latency_columns(answered: Sequence[Served]) -> Row:

@@ -74,18 +74,23 @@ def test_a_trace_starts_at_0_and_keeps_its_lengths_and_its_gaps(tmp_path: Path) 
         (0.0, 1, None),
         (3.0005, None, None),
     ]
-    assert found.rate_per_s == pytest.approx(2 / 3.0005) and found.ends_s == 3.0005
+    assert found.rate_per_s == pytest.approx(2 / 3.0005)
+    assert found.lasts_s(60.0) == pytest.approx(3 / found.rate_per_s) and found.lasts_s(3.0) == 3.0
     assert len(found.draw(seconds=3.0, seed=0)) == 2, "nothing is drawn, and nothing comes again"
     faster = found.scaled_to(4.0 / 3.0005)
-    assert faster.ends_s == pytest.approx(3.0005 / 2) and faster.label.startswith(
-        "trace:1.33311/s:"
-    )
-    assert parse_arrivals(text.replace("trace:", "trace:2/s:")).ends_s == pytest.approx(1.0)
+    assert faster.recorded[-1].at_s == pytest.approx(3.0005 / 2)
+    assert faster.label.startswith("trace:1.33311/s:")
+    assert parse_arrivals(text.replace("trace:", "trace:2/s:")).lasts_s(60) == pytest.approx(1.5)
 
 
 def test_auto_has_no_rate_until_one_is_found() -> None:
     auto = parse_arrivals(" AUTO ")
-    assert (auto.label, auto.rate_per_s, auto.busiest, auto.ends_s) == ("auto", None, 1.0, None)
+    assert (auto.label, auto.rate_per_s, auto.busiest, auto.lasts_s(9.0)) == (
+        "auto",
+        None,
+        1.0,
+        9.0,
+    )
     assert auto.scaled_to(12.5).label == "poisson:12.5/s"
     assert parse_arrivals("gamma:3/s:0.50").scaled_to(0.5).label == "gamma:0.5/s:0.5"
 

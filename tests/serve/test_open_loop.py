@@ -157,6 +157,29 @@ def test_a_file_that_changed_is_another_schedule(
     assert "start a new run" in ask("run", "--resume", path, code=4).one_line
 
 
+def test_a_trace_that_ends_before_the_run_does_is_offered_at_its_own_rate(
+    served: Any, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text("".join(f'{{"timestamp": {5 * place}}}\n' for place in range(801)))
+    _, path = served("--arrivals", f"trace:{trace}", "--slo", "100ms@p99")
+    (row,) = read_rows(path)
+    assert row["requests"] == 801 and row["window_s"] == pytest.approx(4.005)
+    rates = row["offered_per_s"], row["goodput_per_s"], row["achieved_per_s"]
+    assert rates == pytest.approx((200, 200, 200), rel=0.01)
+    assert row["utilisation_frac"] == pytest.approx(0.2 * row["service_p50_ms"], rel=0.02)
+
+
+def test_a_morning_without_requests_is_part_of_the_achieved_rate(
+    served: Any, tmp_path: Path
+) -> None:
+    day = tmp_path / "day.txt"
+    day.write_text(" ".join(["0"] * 12 + ["1"] * 12))
+    _, path = served("--arrivals", f"day:40/s:{day}")
+    (row,) = read_rows(path)
+    assert row["achieved_per_s"] == pytest.approx(row["offered_per_s"], rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -165,6 +188,9 @@ def test_a_file_that_changed_is_another_schedule(
         (("--arrivals", "auto"), "needs what has to hold: --slo 2s@p99"),
         (("--arrivals", "auto", "--slo", "2s@p99", "--max-batch", "4"), "one at a time"),
         (("--arrivals", "uniform:9/s", "--slo", "ttft=2s@p99"), "limit its latency"),
+        (("--arrivals", "uniform:9/s", "--slo", "1s@p99,tpot=1s@p99"), "limit its latency"),
+        (("--arrivals", "poisson:800/day"), "0.556 requests in 60 s; raise --seconds"),
+        (("--arrivals", "poisson:1e9/s"), "6e+10 requests in 60 s are over"),
         (("--arrivals", "uniform:9/s", "--max-wait", "9ms"), "give --max-batch as well"),
         (("--arrivals", "uniform:9/s", "--max-batch", "0"), "must be from 1 to"),
         (("--arrivals", "uniform:9/s", "--seconds", "-1"), "--seconds must be more"),

@@ -60,7 +60,7 @@ def endpoint_plan(request: RunRequest) -> tuple[Plan, Inspection]:
             slo=parse_slo(request.slo).label if request.slo else "",
             prompt_tokens=law_of(request, "prompt_tokens", arrivals=arrivals),
             output_tokens=law_of(request, "output_tokens", arrivals=arrivals),
-            seconds=seconds,
+            seconds=arrivals.lasts_s(seconds),
             given=str(request.arrivals),
         ),
     )

@@ -72,6 +72,8 @@ def check_serving(request: RunRequest) -> None:
         raise UsageError("--seconds must be more than nothing and at most a day, such as 60")
     if arrivals is not None and arrivals.rate_per_s is None:
         _check_search(request)
+    elif arrivals is not None:
+        arrivals.check_number(seconds=served_s(request))
 
 
 def _check_search(request: RunRequest) -> None:
@@ -105,7 +107,8 @@ def check_served(
         return
     if given := [FLAGS[name].names[0] for name in _LENGTHS if is_given(request, name)]:
         raise UsageError(f"{given[0]} is about requests of tokens: --workload llm-serve has them")
-    if request.slo is not None and parse_slo(request.slo).latency_s is None:
+    slo = None if request.slo is None else parse_slo(request.slo)
+    if slo is not None and (slo.ttft_s, slo.tpot_s) != (None, None):
         raise UsageError(
             f"--slo {request.slo}: this phase has no tokens one by one; limit its latency, "
             "such as 2s@p99"
@@ -190,7 +193,7 @@ def serving_of(request: RunRequest, phase: Phase) -> Serving | None:
         slo="" if request.slo is None else parse_slo(request.slo).label,
         max_batch=request.max_batch,
         max_wait_s=request.max_wait_s,
-        seconds=served_s(request),
+        seconds=served_s(request) if arrivals is None else arrivals.lasts_s(served_s(request)),
         given=arrivals_text(request) or "",
         scenario=request.scenario or "",
     )

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bench import discovery
+from bench.core.errors import MeasurementError
 from bench.core.nouns import Config, Serving
 from bench.measure.declarations import declaration_problems
 from bench.measure.engine.engine import Engine, FakeEngine
@@ -56,7 +57,10 @@ class ServedPhase(ABC):
     def schedule(self, arrivals: Arrivals) -> list[Arrival]:
         """Draw who comes for as long as was asked, and where requests are of tokens, how many."""
         seed = self.request.config.seed + self.request.trial
-        return self.sized(arrivals.draw(seconds=self.serving.seconds, seed=seed))
+        drawn = arrivals.draw(seconds=self.serving.seconds, seed=seed)
+        if not drawn:
+            raise MeasurementError(f"{arrivals.label}: nobody came; raise --seconds")
+        return self.sized(drawn)
 
     def sized(self, drawn: Sequence[Arrival]) -> list[Arrival]:
         """Return the requests with their lengths, where this phase is of tokens."""

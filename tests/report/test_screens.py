@@ -14,6 +14,7 @@ from bench.cli.measuring.run import show_result
 from bench.results.reader import read_rows
 from bench.results.schema import Row
 from tests.report.link_rows import device_sweep, link_run, three_links
+from tests.report.offered_rows import served_rows
 from tests.report.report_rows import configuration
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +60,7 @@ RUNS: dict[str, Callable[[], list[Row]]] = {
     "run-links": three_links,
     "run-sweep": device_sweep,
     "run-wrap": wrapped_rows,
+    "run-served": served_rows,
 }
 VERBS = {
     "gap": ["gap", REFERENCE],

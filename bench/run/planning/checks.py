@@ -13,13 +13,15 @@ from bench.core.errors import DataError, UsageError, one_of
 from bench.core.nouns import COMPILE_MODES, DTYPES, MODES, SIZES, STRATEGIES, Layout
 from bench.core.paths import user_path
 from bench.measure.timing.limits import PROFILES
-from bench.run.planning.request import RunRequest
+from bench.run.planning.request import FLAGS, RunRequest, is_given
 from bench.run.planning.selection import Selected, passing, select
 from bench.run.planning.serving import check_served, check_serving
 from bench.workload import Phase, Workload
 
 LONGEST_S = 365 * 86400.0
 MOST_DEVICES = 1 << 20
+_ONLY_SERVED = ("slo", "max_batch", "max_wait_s", "seconds", "prompt_tokens", "output_tokens")
+ONLY_ENDPOINT = ("model", "chat", "stall_s", "think_s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,14 @@ def check_request(request: RunRequest) -> list[Joined]:
     selected = select(request.workloads)
     check_values(request)
     layouts = make_layouts(request)
-    check_served(request, [one for _, one in selected], layouts=layouts)
+    phases = [one for _, one in selected]
+    if request.is_served:
+        check_served(request, phases, layouts=layouts)
+    elif any(phase.is_served for phase in phases):
+        raise UsageError(
+            "requests of tokens come by themselves: give --arrivals, such as poisson:2/s, and "
+            "--slo ttft=2s@p99,tpot=200ms@p99"
+        )
     every = [_joined(request, one, layouts=layouts) for one in selected]
     if not any(one.layouts for one in every):
         raise UsageError(next(iter(every[0].others)))
@@ -137,7 +146,13 @@ def check_values(request: RunRequest) -> None:
         if value_s is not None and not 0 < value_s <= LONGEST_S:
             raise UsageError(f"{flag} must be more than nothing and at most 365d, such as 10m")
     _check_together(request)
-    check_serving(request)
+    given = [FLAGS[name].names[0] for name in ONLY_ENDPOINT if is_given(request, name)]
+    if given and request.endpoint is None:
+        raise UsageError(f"{given[0]} is about a server: give --endpoint http://HOST:8000/v1")
+    if request.is_served:
+        check_serving(request)
+    elif given := [FLAGS[name].names[0] for name in _ONLY_SERVED if is_given(request, name)]:
+        raise UsageError(f"{given[0]} is about requests that come: give --arrivals as well")
 
 
 def _check_together(request: RunRequest) -> None:

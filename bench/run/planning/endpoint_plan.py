@@ -12,10 +12,10 @@ from bench.core.errors import UsageError
 from bench.core.nouns import Config, Device, Endpoint, Serving
 from bench.core.units import format_duration
 from bench.measure.inspection import Inspection
-from bench.run.planning.checks import check_values
+from bench.run.planning.checks import ONLY_ENDPOINT, check_values
 from bench.run.planning.plan import Plan, Planned, plan_of
 from bench.run.planning.request import FLAGS, RunRequest, is_given
-from bench.run.planning.serving import ONLY_ENDPOINT, SECONDS, SMOKE_SECONDS, law_of
+from bench.run.planning.serving import SECONDS, SMOKE_SECONDS, law_of
 from bench.serve.arrivals import Arrivals, parse_arrivals
 from bench.serve.endpoint.wire.connections import parse_address
 from bench.serve.slo import parse_slo

@@ -29,7 +29,7 @@ from bench.run.planning.data_digest import digest_of
 from bench.run.planning.modes import choose_mode, is_sure
 from bench.run.planning.request import TO_TRIAL, RunRequest
 from bench.run.planning.selection import choose_size, memory_of
-from bench.run.planning.serving import check_emulated, is_served, longest_served_s, serving_of
+from bench.run.planning.serving import check_emulated, longest_served_s, serving_of
 from bench.workload import Workload
 
 STARTUP_S = 15.0
@@ -193,7 +193,7 @@ def plan_of(
     # A value given twice, or two sizes made equal by --set, are one configuration.
     planned = list({one.config_hash: one for one in reversed(every)}.values())[::-1]
     profile = PROFILES[request.profile]
-    if is_served(request):  # how sure it is follows from its requests
+    if request.is_served:  # how sure it is follows from its requests
         profile = replace(profile, min_trials=1, max_trials=1)
     if request.trials is not None:
         profile = replace(profile, min_trials=request.trials, max_trials=request.trials)
@@ -215,7 +215,7 @@ def plan_of(
         target_half_width_frac=profile.target_half_width_frac,
         budget_s=budget_s,
         is_budget_firm=request.budget_s is not None,
-        timeout_s=request.timeout_s + longest_served_s(request),
+        timeout_s=request.timeout_s + (request.is_served and longest_served_s(request)),
         seed=request.seed,
         oom_shrink=request.oom_shrink,
         notes=(*_cores_line(planned[0], device=inspection.device), *notes),
@@ -232,7 +232,8 @@ def _in_one_mode(
         is_sure(layout, num_parameters=num_parameters, device=device)
     if asked is not None or not sweep:
         for config in configs:
-            check_emulated(config, why="")
+            if config.serving is not None:
+                check_emulated(config, why="")
         return every, []
     mode, why = choose_mode(sweep, device=device)
     settled = []
@@ -240,7 +241,8 @@ def _in_one_mode(
         layout = one.config.layout
         layout = replace(layout, mode=mode) if layout.link else layout
         settled.append(replace(one, config=replace(one.config, layout=layout)))
-        check_emulated(settled[-1].config, why=why)
+        if one.config.serving is not None:
+            check_emulated(settled[-1].config, why=why)
     is_said = device.type == "cpu" or (mode == "simulated" and device.type != "fake")
     return settled, [f"every row over a link is {mode}: {why}"] if is_said else []
 
@@ -306,7 +308,7 @@ def _planned(
             device=device.label,
             layout=layout,
             chip_limit=limit.name if limit else "",
-            serving=serving_of(request, phase),
+            serving=serving_of(request, phase) if request.is_served else None,
             **{name: getattr(request, name) for name in TO_TRIAL},
         ),
         size_choice=chosen.reason,

@@ -288,6 +288,11 @@ class RunRequest:
         swept |= {"cases": self.cases} if self.cases else {}
         return [dict(zip(swept, one, strict=True)) for one in itertools.product(*swept.values())]
 
+    @property
+    def is_served(self) -> bool:
+        """Whether requests come by themselves, rather than one step after the other."""
+        return self.arrivals is not None or self.scenario is not None
+
 
 FLAGS: Mapping[str, Flag] = {
     one.name: one.metadata["flag"] for one in dataclasses.fields(RunRequest)

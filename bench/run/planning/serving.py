@@ -25,8 +25,6 @@ MOST_SERVED, MOST_SEARCHED = 4, 16
 eight where the rate is looked for."""
 MOST_BATCH = 4096
 _LENGTHS = {"prompt_tokens": PROMPT, "output_tokens": OUTPUT}
-_ONLY_SERVED = ("slo", "max_batch", "max_wait_s", "seconds", *_LENGTHS)
-ONLY_ENDPOINT = ("model", "chat", "stall_s", "think_s")
 _ONLY_BATCHED = ("max_batch", "max_wait_s", "compile")
 
 
@@ -38,11 +36,6 @@ def served_s(request: RunRequest) -> float:
     return unasked if request.seconds is None else request.seconds
 
 
-def is_served(request: RunRequest) -> bool:
-    """Whether requests come by themselves, rather than one step after the other."""
-    return request.arrivals is not None or request.scenario is not None
-
-
 def _arrivals_of(request: RunRequest) -> Arrivals | None:
     """Return how requests come; None where LoadGen alone knows it."""
     text = arrivals_text(request)
@@ -51,13 +44,6 @@ def _arrivals_of(request: RunRequest) -> Arrivals | None:
 
 def check_serving(request: RunRequest) -> None:
     """Refuse what no request can be served by."""
-    given = [FLAGS[name].names[0] for name in ONLY_ENDPOINT if is_given(request, name)]
-    if given and request.endpoint is None:
-        raise UsageError(f"{given[0]} is about a server: give --endpoint http://HOST:8000/v1")
-    if not is_served(request):
-        if given := [FLAGS[name].names[0] for name in _ONLY_SERVED if is_given(request, name)]:
-            raise UsageError(f"{given[0]} is about requests that come: give --arrivals as well")
-        return
     check_scenario(request)
     arrivals = _arrivals_of(request)
     if request.slo is not None:
@@ -93,13 +79,6 @@ def check_served(
 ) -> None:
     """Refuse phases and layouts that serve nobody."""
     tokens = [phase for phase in phases if phase.is_served]
-    if not is_served(request):
-        if tokens:
-            raise UsageError(
-                "requests of tokens come by themselves: give --arrivals, such as poisson:2/s, and "
-                "--slo ttft=2s@p99,tpot=200ms@p99"
-            )
-        return
     if tokens and request.scenario is not None:
         raise UsageError(f"--scenario {request.scenario} is for requests that are no tokens")
     if tokens:
@@ -155,7 +134,7 @@ def _check_tokens(
 def check_emulated(config: Config, *, why: str) -> None:
     """Refuse a queue over a link that no mode but `emulated` shows; `why` is how it was chosen."""
     layout = config.layout
-    if config.serving is not None and layout.link and layout.mode != "emulated":
+    if layout.link and layout.mode != "emulated":
         raise UsageError(
             f"requests come in real time, so a link they are served over is emulated, and not "
             f"{layout.mode}{f' ({why})' if why else ''}"
@@ -174,17 +153,13 @@ def law_of(request: RunRequest, name: str, *, arrivals: Arrivals | None) -> str:
 
 def longest_served_s(request: RunRequest) -> float:
     """Return how much longer than a trial of steps one of requests may take."""
-    if not is_served(request):
-        return 0.0
     arrivals = _arrivals_of(request)
     is_found = arrivals is not None and arrivals.rate_per_s is None
     return (MOST_SEARCHED if is_found else MOST_SERVED) * served_s(request)
 
 
-def serving_of(request: RunRequest, phase: Phase) -> Serving | None:
-    """Return what a configuration says about it; None where steps follow one another."""
-    if not is_served(request):
-        return None
+def serving_of(request: RunRequest, phase: Phase) -> Serving:
+    """Return what a configuration says about it."""
     arrivals = _arrivals_of(request)
     lengths = _LENGTHS if phase.is_served else {}
     return Serving(

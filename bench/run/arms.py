@@ -35,6 +35,7 @@ from bench.run.runner import utc_now
 RESERVED_FLAGS = {"--trials", "--profile", "--out", "--resume", "--quiet", "-q", "--json"}
 RESERVED_FLAGS |= {"--dry-run"}
 """Flags of `bench run` and `bench wrap` that the blocks decide themselves."""
+SCHEDULED_FLAGS = {"--arrivals", "--scenario"}
 VERBS = ("run", "wrap")
 """What the first word of an arm may be; without one it is `run`."""
 
@@ -111,8 +112,13 @@ def own_flags(words: Sequence[str]) -> Sequence[str]:
 
 
 def check_flags(flags: Sequence[str]) -> None:
-    """Refuse flags that the blocks decide; `UsageError` names them."""
+    """Refuse flags that the blocks decide, or that leave no speed; `UsageError` names them."""
     for flag in own_flags(flags):
+        if flag.partition("=")[0] in SCHEDULED_FLAGS:
+            raise UsageError(
+                f"{flag} cannot be part of an arm: arms are compared by speed, and a schedule "
+                "says how fast requests come; `bench run` both and `bench report` their files"
+            )
         if flag.partition("=")[0] in RESERVED_FLAGS:
             raise UsageError(
                 f"{flag} cannot be part of an arm: how often, how long and where to is decided for "

@@ -180,6 +180,22 @@ def test_a_morning_without_requests_is_part_of_the_achieved_rate(
     assert row["achieved_per_s"] == pytest.approx(row["offered_per_s"], rel=1e-3)
 
 
+def test_what_settings_carry_is_told_apart(
+    served: Any,
+    ask: Ask,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    day = tmp_path / "day.txt"
+    day.write_text(" ".join(["1"] * 24))
+    at = ("--slo", "100ms@p90", "--seconds", "10")
+    answer, _ = served("--arrivals", f"day:90/s:{day}", "--max-batch", "8", *at)
+    said = " ".join(answer.out.split())
+    assert "(day:day.txt, up to 8 at once) carries at least" in said
+    assert "volume/s over the whole day at 100ms@p90" in said
+    arm = " ".join((*RUN[1:], "--arrivals", "uniform:9/s"))
+    assert "--arrivals cannot be part of an arm" in ask("ab", arm, arm, code=2).one_line
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

@@ -67,9 +67,10 @@ def carried(load: OfferedLoad, *, unit: str) -> tuple[str, str]:
     else:
         prefix = "less than " if low is None else "at least "
         found = cells.quantity(low or high, scale, prefix=prefix)
-    # A replay is of the busiest hour; a rate that was tried is the day's mean.
-    is_peak = load.law.startswith("day:") and any(one.values("capacity_per_s") for one in load.runs)
-    rate = text_of(found) + " in the busiest hour" * is_peak
+    rate = text_of(found)
+    if load.law.startswith("day:"):  # a replay is of the busiest hour, a rate that was tried is not
+        is_peak = any(one.values("capacity_per_s") for one in load.runs)
+        rate += " in the busiest hour" if is_peak else " over the whole day"
     return rate, " or ".join(HOW.get(word, word) for word in knee.how)
 
 
@@ -105,11 +106,17 @@ def offered_grid(lines: Sequence[Trials], *, has_files: bool = False) -> Grid:
 
 def _carries(lines: Sequence[Trials]) -> list[str]:
     """'imaging-infer large fp32 b1 carries 31.2 - 35.9 volume/h within 2s@p99 (only predicted)'."""
-    found = []
-    for load in offered_loads(lines):
+    found, loads = [], offered_loads(lines)
+    has_devices = len({load.first.one_device for load in loads}) > 1
+    for load in loads:
         rate, how = carried(load, unit=load.unit)
         if rate:
             title = text_of(title_cell(load.first.first, shown=TITLE))
+            law, most = load.law.partition("#")[0], load.first.mean("max_batch") or 1
+            own = [load.first.one_device] if has_devices else []
+            own += [law] if law not in ("", "poisson") else []
+            own += [f"up to {most:g} at once"] if most > 1 else []
+            title += f" ({', '.join(own)})" if own else ""
             found.append(f"{title} carries {rate} at {load.slo} ({how})")
     return found
 

@@ -226,7 +226,8 @@ def _infer_phases(workload: str) -> list[str]:
     from bench import discovery
 
     try:
-        phases = [p.name for p in discovery.load(workload).cls.phases if not p.is_training]
+        every = discovery.load(workload).cls.phases
+        phases = [one.name for one in every if not (one.is_training or one.is_served)]
     except UsageError:  # a workload from a file of the user's, which is not at hand here
         phases = []
     return phases or ["infer"]

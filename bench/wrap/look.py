@@ -82,7 +82,7 @@ def looking(watch: Watch, device: torch.device) -> Stepping[None]:
         items_of=watch.happenings.items_of,
         grad_accum=max(1, round(median(accumulated))),
         num_parameters=marks.num_parameters,
-        optimizer=marks.optimizers,
+        optimizer=marks.closer,
         is_compiled=bool(graphs),
         threads=torch.get_num_threads(),
         flops_per_step=None if counter.uncounted or not flops else flops,

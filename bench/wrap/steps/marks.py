@@ -103,12 +103,14 @@ class Marks:
 
     @property
     def optimizers(self) -> str | None:
-        """Class of the optimizer that updates; of several all classes, and whose update it is."""
-        kinds = [one.kind for one in self._current()]
-        names = "+".join(dict.fromkeys(kinds))
-        if len(kinds) > 1:
-            return f"the last of {len(kinds)} optimizers in turn ({names})"
-        return names or None
+        """Classes of the optimizers that update."""
+        return "+".join(dict.fromkeys(one.kind for one in self._current())) or None
+
+    @property
+    def closer(self) -> str | None:
+        """Whose update ends a step, in words."""
+        number, names = len(self._current()), self.optimizers
+        return names if number < 2 else f"the last of {number} optimizers in turn ({names})"
 
     def _note(self, kind: StepMark) -> None:
         self.seen[kind] += 1

@@ -139,7 +139,10 @@ def test_loadgen_s_verdict_is_no_submission(make_page: MakePage) -> None:
     assert "VALID" in page.text and "measured with LoadGen; not a submission" in page.text
 
 
-def test_the_screen_of_a_run_says_from_when_times_count(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_screen_of_a_run_says_from_when_times_count(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # as without a terminal: 100 columns
     rows = [*served_rows(), *configuration("imaging-infer", "Accelerator 80 GB")]
     show_result(rows, path=Path("run.csv"))
     out = capsys.readouterr().out

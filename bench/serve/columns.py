@@ -66,6 +66,9 @@ def columns_of(
         row |= latency_columns(answered)
     if is_one_server and answered:
         row |= server_columns(answered, seconds=seconds)
+    tokens = [one.tokens_got for one in answered if one.tokens_got is not None]
+    if tokens:
+        row["decode_tok_per_s"] = sum(tokens) / _answering_s(answered, seconds=seconds)
     return Tally(row=row, problems=problems, attainment=known)
 
 
@@ -76,9 +79,12 @@ def attainment_of(served: Sequence[Served], *, slo: Slo) -> Attainment:
 
 
 def _achieved_per_s(answered: Sequence[Served], *, seconds: float) -> float | None:
-    if not answered:
-        return None
-    return len(answered) / max(seconds, max(one.ended_s for one in answered))
+    return len(answered) / _answering_s(answered, seconds=seconds) if answered else None
+
+
+def _answering_s(answered: Sequence[Served], *, seconds: float) -> float:
+    """Until the schedule's end, or the last answer where that is later."""
+    return max(seconds, max(one.ended_s for one in answered))
 
 
 def latency_columns(answered: Sequence[Served]) -> Row:

@@ -117,7 +117,7 @@ class TokenEngine:
         def take(*, until_s: float, is_last: bool = False) -> None:
             for place, output in self._ended(until_s=start_s + until_s, is_last=is_last):
                 if output is not None:
-                    found[place] = served_of(schedule[place], output, place=place, start_s=start_s)
+                    found[place] = served_of(schedule[place], output, start_s=start_s)
                 if report is not None and output is not None:
                     report.ended(found[place])
                 if report is not None:
@@ -132,7 +132,7 @@ class TokenEngine:
         end_s = time.perf_counter() - start_s
         for place, one in enumerate(schedule):
             if place not in found:
-                found[place] = left_of(one, place=place, sent_s=sent_s[place], end_s=end_s)
+                found[place] = left_of(one, sent_s=sent_s[place], end_s=end_s)
         return [found[place] for place in range(len(schedule))]
 
     def answers(self, prompts: Sequence[Sequence[int]], *, output_tokens: int) -> list[list[int]]:
@@ -174,7 +174,7 @@ class TokenEngine:
             yield place, output if place >= 0 else None
 
 
-def served_of(asked: Arrival, output: Any, *, place: int, start_s: float) -> Served:
+def served_of(asked: Arrival, output: Any, *, start_s: float) -> Served:
     """What became of a request, from the engine's stamps."""
     stamps = output.timestamps or []
     ended_s = (stamps[-1] if stamps else output.lifespan[1]) - start_s
@@ -183,7 +183,6 @@ def served_of(asked: Arrival, output: Any, *, place: int, start_s: float) -> Ser
         sent_s=output.created_time - start_s,
         started_s=output.lifespan[0] - start_s,
         ended_s=ended_s,
-        batch=place,
         status="ok" if output.error is None else "engine_error",
         first_token_s=stamps[0] - start_s if stamps else None,
         last_token_s=ended_s if stamps else None,
@@ -193,14 +192,13 @@ def served_of(asked: Arrival, output: Any, *, place: int, start_s: float) -> Ser
     )
 
 
-def left_of(asked: Arrival, *, place: int, sent_s: float, end_s: float) -> Served:
+def left_of(asked: Arrival, *, sent_s: float, end_s: float) -> Served:
     """What became of a request that had not ended with the run."""
     return Served(
         scheduled_s=asked.at_s,
         sent_s=sent_s,
         started_s=end_s,
         ended_s=end_s,
-        batch=place,
         status=LEFT,
         tokens_asked=asked.output_tokens,
         tokens_sent=asked.prompt_tokens,

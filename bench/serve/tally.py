@@ -25,8 +25,9 @@ class Served:
     """When its service began; of an endpoint, which does not show that, when it was sent."""
     ended_s: float
     """Its last byte, the device synchronised; or the end of the run."""
-    batch: int
-    """Requests that were served together; those of one batch started at one time."""
+    batch: int | None = None
+    """Requests that were served together, those of one batch started at one time; None where
+    they share passes, or the server does not show it."""
     status: str = OK
     """`ok`, `left`, or the name of its error."""
     sample: int | None = None

@@ -136,7 +136,7 @@ def test_times_are_the_engines_stamps_whenever_somebody_looks() -> None:
         generated_tokens=[1, 2, 3],
     )
     asked = Arrival(at_s=0.5, prompt_tokens=8, output_tokens=3)
-    one = served_of(asked, output, place=0, start_s=100.0)
+    one = served_of(asked, output, start_s=100.0)
     assert (one.sent_s, one.started_s, one.first_token_s, one.ended_s) == (1.0, 1.25, 1.5, 2.0)
 
 

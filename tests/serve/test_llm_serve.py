@@ -9,7 +9,9 @@ import torch.distributed as dist
 
 from bench.core.nouns import Layout, Serving
 from bench.measure.messages import Messages, TrialResult
+from bench.results.beside_rows import read_samples
 from bench.results.reader import read_rows
+from bench.results.store import samples_path
 from bench.serve.live.language_engine import unequal
 from bench.serve.served_trial import run_request
 from tests.cli.conftest import Ask, all_here, ask  # noqa: F401  (fixtures)
@@ -67,6 +69,12 @@ def test_the_rate_that_holds_is_a_bracket_of_two_that_were_tried(
     # What held is no run whose queue grew: its latencies stand.
     assert row["lat_p50_ms"] and float(str(row["attainment_frac"])) >= 0.95
     assert "short_run" not in str(row["reasons"]) and "holds" in str(row["detail"])
+    # Of the rates that were tried it is that one's tokens and window, and no other's.
+    tokens_per_s = float(str(row["achieved_per_s"])) * float(str(row["tokens_got_mean"]))
+    assert row["decode_tok_per_s"] == pytest.approx(tokens_per_s)
+    (sample,) = read_samples(samples_path(path))
+    window_s = float(str(sample["window_end_s"])) - float(str(sample["window_start_s"]))
+    assert window_s == pytest.approx(8 * float(str(row["utilisation_frac"])), rel=0.05)
 
 
 @pytest.mark.parametrize(

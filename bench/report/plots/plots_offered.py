@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_PANELS, MAX_CURVES, MAX_DAYS = 6, 4, 6
-_NAME_LENGTH = 28
 _LEAST_AT, _MOST_AT = 0.5, 0.999
 _NAME_LENGTH = 28
 _SHARES_INCHES, _HOURS_INCHES = 2.1, 1.5

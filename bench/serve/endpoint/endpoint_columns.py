@@ -14,7 +14,7 @@ from bench.core.statistics import median, percentile
 from bench.core.units import counted, format_duration
 from bench.measure.timing.validity import Problems
 from bench.results.schema import Row
-from bench.serve.columns import columns_of
+from bench.serve.columns import FEWEST_FOR_P99, columns_of
 from bench.serve.endpoint.calibration import Overhead
 from bench.serve.endpoint.rate_run import RateRun
 from bench.serve.endpoint.wire.request_stream import Reply
@@ -22,7 +22,6 @@ from bench.serve.endpoint.wire.request_stream import Reply
 JOINED_S, JOINED_FRAC = 1e-4, 0.01
 """More gaps than this part, so short, are of tokens that were sent together."""
 CACHED_FRAC = 0.01
-FEWEST_GAPS = 662
 _NOT_SEEN = ("wait_p50_ms", "wait_p99_ms")
 """Of an endpoint: when it begins with a request is its own business."""
 
@@ -79,9 +78,7 @@ def _token_columns(answered: Sequence[Reply]) -> tuple[Row, Problems]:
         problems.append(("no_usage", f"{missing} of {counted(len(served), 'stream')}"))
     row: Row = {}
     if with_usage:
-        tokens = sum(one.tokens_got or 0 for one in with_usage)
-        span_s = max(one.ended_s for one in with_usage) - min(one.scheduled_s for one in with_usage)
-        row |= {"items": tokens, "decode_tok_per_s": tokens / span_s}
+        row["items"] = sum(one.tokens_got or 0 for one in with_usage)
     known = [
         (one.cached_tokens, one.served.tokens_sent)
         for one in answered
@@ -99,7 +96,7 @@ def _gap_columns(answered: Sequence[Reply]) -> tuple[Row, Problems]:
     """Gaps between chunks; they are those between tokens where each chunk has one."""
     gaps_s = list(chain.from_iterable(one.gaps_s for one in answered))
     row: Row = {}
-    if len(gaps_s) >= FEWEST_GAPS:
+    if len(gaps_s) >= FEWEST_FOR_P99:
         row["icl_p99_ms"] = 1e3 * percentile(gaps_s, 0.99)
     several = sum(one.joins_tokens for one in answered)
     together = fmean(gap < JOINED_S for gap in gaps_s) if gaps_s else 0.0

@@ -100,7 +100,6 @@ class RateRun:
                 sent_s=one.at_s,
                 started_s=one.at_s,
                 ended_s=now_s,
-                batch=1,
                 status=LEFT,
                 tokens_asked=one.output_tokens,
             )

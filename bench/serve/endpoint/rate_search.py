@@ -61,7 +61,10 @@ async def found_capacity(
     runs: dict[float, RateRun] = {}
     while (rate := next_rate(tried, first_per_s=first_per_s)) is not None:
         limit_s = min(max(POINT_S, POINT_REQUESTS / rate), MOST_POINT_S)
-        run = run_of(arrivals.scaled_to(rate), limit_s if seconds is None else seconds)
+        # What comes in the busiest hour of a day is what must hold.
+        run = run_of(
+            arrivals.scaled_to(rate / arrivals.busiest), limit_s if seconds is None else seconds
+        )
         await run.run()
         tried.append((rate, run.verdict))
         runs[rate] = run

@@ -12,7 +12,7 @@ from bench.serve.arrivals import parse_arrivals
 from bench.serve.live.served_phase import DevicePhase
 from bench.serve.llm_engine import engine_label
 from bench.serve.run_report import Report
-from bench.serve.tally import OK, Served
+from bench.serve.tally import Served
 
 if TYPE_CHECKING:
     from bench.serve.live.language_engine import LanguageEngine
@@ -26,7 +26,6 @@ class LanguagePhase(DevicePhase):
 
     engine: LanguageEngine
     is_one_server = False
-    _tokens_per_s: float | None = None
 
     def _make(self, *, on_stage: Callable[[str], None]) -> LanguageEngine:
         from bench.serve.live.language_engine import LanguageEngine
@@ -41,17 +40,12 @@ class LanguagePhase(DevicePhase):
     def _serve(self, schedule: Sequence[Arrival], *, report: Report) -> list[Served]:
         seconds, slo = self.serving.seconds, self.slo
         longest_s = max((slo.latency_s or 0.0, slo.ttft_s or 0.0)) if slo else 0.0
-        served = self.engine.tokens.serve(
+        return self.engine.tokens.serve(
             schedule,
             seed=f"{self.request.config.seed}/{self.request.trial}/{len(schedule)}",
             last_s=seconds + max(seconds, 2 * longest_s),
             report=report,
         )
-        answered = [one for one in served if one.status == OK]
-        if answered:
-            span_s = max(one.ended_s for one in answered) - answered[0].scheduled_s
-            self._tokens_per_s = sum(one.tokens_got or 0 for one in answered) / span_s
-        return served
 
     def columns(self) -> tuple[Row, Problems]:
         """Return what every device has, the engine, and what it answered wrongly."""
@@ -61,6 +55,5 @@ class LanguagePhase(DevicePhase):
         row |= {
             "engine": engine_label(),
             "max_batch": plan.max_requests if plan else None,
-            "decode_tok_per_s": self._tokens_per_s,
         }
         return row, [*filter(None, [self.engine.answers_problem]), *problems]

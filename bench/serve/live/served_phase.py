@@ -52,7 +52,7 @@ class ServedPhase(ABC):
         self.slo: Slo | None = parse_slo(self.serving.slo) if self.serving.slo else None
         self.cold_s = {}
         self.window_s: tuple[float, float] | None = None
-        """Begin and end of the first run, which the row is of, on the engine's clock."""
+        """Of the run that the row is of, the first unless it is said; on the engine's clock."""
 
     def schedule(self, arrivals: Arrivals) -> list[Arrival]:
         """Draw who comes for as long as was asked, and where requests are of tokens, how many."""

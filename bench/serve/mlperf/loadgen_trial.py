@@ -137,7 +137,7 @@ def _columns(
     row: Row = {
         "loadgen_valid": verdict.is_valid,
         "requests": len(served),
-        "errors": 0,
+        "errors": sum(one.is_error for one in served),
         "window_s": seconds,
         "offered_per_s": figures.get("result_scheduled_samples_per_sec"),
         "achieved_per_s": float(per_s),

@@ -100,7 +100,6 @@ async def request_stream(
         sent_s=sent_s - start_s,
         started_s=sent_s - start_s,
         ended_s=end_s - start_s,
-        batch=1,
         status=status,
         first_token_s=None if seen.first_s is None else seen.first_s - start_s,
         last_token_s=None if seen.last_s is None else seen.last_s - start_s,

@@ -145,6 +145,8 @@ class Script:
     """As counted in a step outside every window; None where something in it has no formula."""
     counted_items: int | None = None
     """Items that loaders yielded for that step: a smaller batch has its share of the FLOPs."""
+    counted_tensors: int | None = None
+    """Tensors that took gradients in that step: where others do, its FLOPs are others."""
     runs_to_end: bool = False
     """Whether it goes on after the window."""
     is_rank: bool = False

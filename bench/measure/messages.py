@@ -145,6 +145,8 @@ class ScriptFacts(Message, frozen=True, tag="facts"):
     grad_accum: int
     """Fewest backward passes before an update."""
     num_parameters: int | None
+    num_trained: int
+    """Tensors of parameters that take gradients."""
     optimizer: str | None
     is_compiled: bool
     threads: int

@@ -65,6 +65,7 @@ def _unknown(request: WrapRequest) -> ScriptFacts:
         items_of="",
         grad_accum=1,
         num_parameters=None,
+        num_trained=0,
         optimizer=None,
         is_compiled=False,
         threads=request.run.threads or 1,

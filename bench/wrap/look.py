@@ -82,6 +82,7 @@ def looking(watch: Watch, device: torch.device) -> Stepping[None]:
         items_of=watch.happenings.items_of,
         grad_accum=max(1, round(median(accumulated))),
         num_parameters=marks.num_parameters,
+        num_trained=marks.num_trained,
         optimizer=marks.closer,
         is_compiled=bool(graphs),
         threads=torch.get_num_threads(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -49,6 +50,8 @@ class ScriptEngine(Engine):
         self.is_traced = self.link is not None and self.link.is_traced
         self.apart: list[str] = []
         """What those steps of the window held that held more than most."""
+        self.num_trained = 0
+        """Tensors that take gradients, when the window began."""
 
     def step(self) -> StepCount:
         """Never called: the program steps."""
@@ -77,6 +80,7 @@ class ScriptEngine(Engine):
         """Count memory peaks and traces from here."""
         self.watch.marks.settle()
         self.apart.clear()
+        self.num_trained = self.watch.marks.num_trained
         self.adapter.reset_peak_memory()
         if self.link is not None:
             in_use = strategy_in_use(self.watch.marks.parameters)
@@ -99,12 +103,13 @@ def measuring_script(watch: Watch, device: torch.device) -> Stepping[None]:
     if engine.is_traced:
         engine.link.begin_step()
     measured = yield from _counted(loop, engine)
+    measured, uncounted = _as_counted(measured, engine=engine)
     row = _columns(request.config.layout.link, engine=engine, window=measured.window)
     row |= _own_columns(engine, measured)
     rows = [row]
     for link in request.also_links:
         rows.append(row | _columns(link, engine=engine, window=measured.window))
-    problems = _problems(engine, measured.window)
+    problems = [*_problems(engine, measured.window), *uncounted]
     send_result(watch.messages, rows, request=request, measured=measured, problems=problems)
 
 
@@ -125,6 +130,22 @@ def _counted(loop: Stepping[Measured], engine: ScriptEngine) -> Stepping[Measure
         except StopIteration as stopped:
             measured: Measured = stopped.value
             return measured
+
+
+def _as_counted(measured: Measured, *, engine: ScriptEngine) -> tuple[Measured, Problems]:
+    """Return the steps without FLOPs where they train other parameters than the counted one did.
+
+    Such as a whole net, after a stage that trained its head.
+    """
+    counted, seen = engine.script.counted_tensors, engine.num_trained
+    now = engine.watch.marks.num_trained or seen  # a program that has ended has none left
+    if not (engine.script.flops_per_step and counted) or counted == seen == now:
+        return measured, []
+    engine.script = replace(engine.script, flops_per_step=None)
+    counts = [replace(count, flops=None) for count in measured.window.counts]
+    words = f"FLOPs are blank: the step that was counted trained {counted} tensors, these "
+    words += str(now) if seen in (now, counted) else f"{seen} and {now}"
+    return replace(measured, window=replace(measured.window, counts=counts)), [("", words)]
 
 
 def _columns(link: str, *, engine: ScriptEngine, window: Window) -> Row:

@@ -75,7 +75,11 @@ class Program:
             script=config.script,
             ranks=SimpleNamespace(link=None, num_real=1),
             marks=SimpleNamespace(
-                settle=lambda: None, parameters={}, num_parameters=None, optimizers="AdamW"
+                settle=lambda: None,
+                parameters={},
+                num_parameters=None,
+                num_trained=0,
+                optimizers="AdamW",
             ),
             messages=messages,
             usual=Usual(),
@@ -107,6 +111,26 @@ class Program:
 def steps_of(result: TrialResult) -> tuple[int, float, float, float]:
     row: Any = result.row
     return row["steps"], row["window_s"], row["throughput_per_s"], row["step_median_ms"]
+
+
+@pytest.mark.parametrize(
+    ("seen", "now", "expected"), [(7, 0, 5e9 / 4), (7, 7, 5e9 / 4), (9, 9, None), (7, 9, None)]
+)
+def test_flops_of_a_step_that_trained_other_tensors_are_blank(
+    seen: int, now: int, expected: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(CONFIG, script=Script(flops_per_step=5e9, counted_tensors=7))
+    program = Program(monkeypatch, *[Step()] * 100, config=config)
+    # At the window's begin; and at its end, where a program that has ended has none left.
+    looks = iter([seen, now])
+    marks = type("Marks", (SimpleNamespace,), {"num_trained": property(lambda _: next(looks))})
+    del program.watch.marks.num_trained
+    program.watch.marks = marks(**vars(program.watch.marks))
+    result = program.run()
+    assert (result.row["flops_per_item"], result.row["flops_method"]) == (
+        (pytest.approx(expected), "counted") if expected else (None, None)
+    )
+    assert ("trained 7 tensors, these 9" in result.detail) == (expected is None)
 
 
 def test_a_smaller_batch_has_its_share_of_the_flops(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,7 @@ def make_wrap_plan(
         items_per_step=request.items_per_step,
         flops_per_step=facts.flops_per_step,
         counted_items=facts.items_per_step,
+        counted_tensors=facts.num_trained or None,
         runs_to_end=request.runs_to_end,
         is_rank=bool(run.links) and not request.is_throttled,
     )

@@ -102,6 +102,11 @@ class Marks:
         return [*(one for one in found if one is not None), *self._called.values()]
 
     @property
+    def num_trained(self) -> int:
+        """Tensors among them that take gradients, however they are cut over ranks."""
+        return sum(one.requires_grad for one in self.parameters)
+
+    @property
     def optimizers(self) -> str | None:
         """Classes of the optimizers that update."""
         return "+".join(dict.fromkeys(one.kind for one in self._current())) or None

@@ -18,6 +18,7 @@ from typing import Any
 
 from bench.core.nouns import DTYPE_BYTES, Dtype
 from bench.workload import Phase
+from workloads._costs.transformer_cost import attention_flops, projection_flops
 
 MASTER_WEIGHT_BYTES = 4
 """Training keeps weights, gradients and both AdamW moments in fp32, under autocast too."""
@@ -69,12 +70,13 @@ class LlamaShape:
     def _forward_flops(self, *, tokens: int, pairs: float, logits: int) -> float:
         """FLOPs of one sequence's forward pass.
 
-        `pairs` counts (query, key) pairs, each a dot product and a weighted sum over the hidden
-        width; `logits` counts the positions whose next token is predicted.
+        `pairs` counts (query, key) pairs; `logits` counts the positions whose next token is
+        predicted.
         """
-        matrices = 2 * self.layers * self.layer_matrix_parameters() * tokens
-        attention = 4 * self.layers * self.hidden * pairs
-        return matrices + attention + 2 * self.hidden * self.vocab * logits
+        matrices = projection_flops(self.layer_matrix_parameters(), tokens=tokens)
+        attention = attention_flops(self.hidden, pairs=pairs)
+        head = projection_flops(self.hidden * self.vocab, tokens=logits)
+        return self.layers * (matrices + attention) + head
 
     def flops_per_item(self, phase: Phase, batch: Any = None) -> float:
         """Mean FLOPs of one token of a phase.

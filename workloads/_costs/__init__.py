@@ -1,0 +1,1 @@
+"""Costs that nets of several workloads share: layers of transformers, convolutions."""

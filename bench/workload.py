@@ -100,6 +100,13 @@ class Workload(ABC):
     """Gradients are clipped to this norm before the optimizer step; None: they are not."""
     accepts_data: ClassVar[str | None] = None
     """What `--data` may be, in words ('a text file'); None: nothing."""
+    domain: ClassVar[str] = "own"
+    """Field of use, by which `--workload` selects: medical, language, vision, video, driving."""
+    dtypes: ClassVar[tuple[Dtype, ...] | None] = None
+    """Precisions in which it computes right; None: all."""
+    extras: ClassVar[Mapping[str, str]] = {}
+    """Extra of gapbench that installs a module, where the base installation leaves it out:
+    {'diffusers': 'video'}."""
 
     batch: int = 1
 

@@ -23,6 +23,7 @@ class Workload(bench.workload.Workload):
     """A batch of pairs, each of two sequences of equal length."""
 
     summary = "Smith-Waterman alignment in torch, without DPX instructions"
+    domain = "medical"
     phases = (Phase(name="infer", item="pair", element="cell"),)
     is_selftest = True  # a probe for one claim: kept out of --workload all
     sizes = {

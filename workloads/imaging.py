@@ -34,6 +34,7 @@ class Workload(UNet, bench.workload.Workload):
     """A U-Net of any shape; the defaults are nnU-Net's 3d_fullres."""
 
     summary = "3-D medical image segmentation as nnU-Net does it (MONAI DynUNet)"
+    domain = "medical"
     sizes = {
         "tiny": {
             "filters": (8, 16, 32),

@@ -48,6 +48,7 @@ class Workload(LlamaShape, bench.workload.Workload):
     """A Llama of any shape; the defaults are Llama 3.2 1B."""
 
     summary = "Llama language model: training step, prompt prefill, token-by-token decode"
+    domain = "language"
     phases = (TRAIN, PREFILL, DECODE, SERVE)
     accepts_data = "a text file"
     libraries = ("transformers.models.llama",)

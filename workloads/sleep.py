@@ -34,6 +34,7 @@ class Workload(bench.workload.Workload):
     """A wait with a net beside it."""
 
     summary = "self-test: a step that takes a known time"
+    domain = "selftest"
     is_selftest = True
     sizes = {
         "tiny": {"seconds": 0.02},

@@ -21,6 +21,7 @@ class Workload(bench.workload.Workload):
     """Two hidden layers over standardised risk factors; the label is a noisy linear risk."""
 
     summary = "risk of a chronic disease from tabular data, a small net"
+    domain = "medical"
     phases = (Phase(name="train", item="row", is_training=True), Phase(name="infer", item="row"))
     is_selftest = True  # a probe for one claim: kept out of --workload all
     sizes = {

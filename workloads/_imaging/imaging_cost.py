@@ -27,39 +27,13 @@ from typing import Any
 
 from bench.core.nouns import DTYPE_BYTES, Dtype
 from bench.workload import Phase
+from workloads._costs.conv_cost import Conv
 
 OVERLAP = 0.5  # of neighbouring windows; nnU-Net's tile_step_size
 LOSS_TENSORS = 5
 """fp32 tensors of classes x voxels that DiceCE keeps per head, counted with saved-tensor hooks."""
 BLEND_TENSORS = 2
 """fp32 tensors of classes x voxels in inference: the blended logits and their normalised copy."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layer:
-    """One convolution, for one patch: with a norm (kernel 3), transposed (2), or a head (1)."""
-
-    channels_in: int
-    channels_out: int
-    kernel: int
-    voxels: int
-    """Positions where the kernel is applied: outputs, or inputs if transposed."""
-
-    @property
-    def num_weights(self) -> int:
-        """Parameters of the convolution, of a head's bias or of a norm's scale and shift."""
-        others = {3: 2, 2: 0, 1: 1}[self.kernel] * self.channels_out
-        return self.channels_in * self.channels_out * self.kernel**3 + others
-
-    @property
-    def flops(self) -> int:
-        """Forward FLOPs."""
-        return 2 * self.channels_in * self.channels_out * self.kernel**3 * self.voxels
-
-    @property
-    def num_outputs(self) -> int:
-        """Elements of the output; a transposed convolution makes eight voxels of one."""
-        return self.channels_out * self.voxels * (8 if self.kernel == 2 else 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +71,22 @@ class UNet:
         if math.prod(self.patch) == halvings**3:
             raise ValueError(f"patch must be over {halvings} in one direction: {self.patch}")
 
-    def layers(self) -> Iterator[Layer]:
-        """Yield every convolution in order of execution; the first sees the image."""
+    def layers(self) -> Iterator[Conv]:
+        """Yield every convolution in order of execution; the first sees the image.
+
+        Kernels of 3 have a norm behind them, transposed ones of 2 go up, those of 1 are heads.
+        """
         voxels = [math.prod(self.patch) // 8**stage for stage in range(len(self.filters))]
 
-        def layer(before: int, after: int, kernel: int, stage: int) -> Layer:
-            size = {"kernel": kernel, "voxels": voxels[stage]}
-            return Layer(channels_in=before, channels_out=after, **size)
+        def layer(before: int, after: int, kernel: int, stage: int) -> Conv:
+            return Conv(
+                channels_in=before,
+                channels_out=after,
+                kernel=(kernel,) * 3,
+                positions=voxels[stage],
+                has_bias=kernel == 1,
+                is_transposed=kernel == 2,
+            )
 
         before = self.channels
         for stage, width in enumerate(self.filters):
@@ -119,8 +102,9 @@ class UNet:
                 yield layer(width, self.classes, 1, stage)
 
     def num_parameters(self) -> int:
-        """Return the sum over layers."""
-        return sum(layer.num_weights for layer in self.layers())
+        """Return the sum over layers; a norm has a scale and a shift."""
+        norms = sum(2 * layer.channels_out for layer in self.layers() if layer.kernel[0] == 3)
+        return norms + sum(layer.num_weights for layer in self.layers())
 
     def flops_per_item(self, phase: Phase, batch: Any = None) -> float:
         """FLOPs of a patch forward and backward, or of the forward of a volume's windows.
@@ -156,13 +140,13 @@ class UNet:
 
     def joined_elements(self) -> int:
         """Elements of all concatenations for one patch, a copy each: half of them are skips."""
-        skips = (layer for layer in self.layers() if layer.kernel == 2)
+        skips = (layer for layer in self.layers() if layer.is_transposed)
         return sum(2 * layer.num_outputs for layer in skips)
 
     def saved_bytes(self, *, element_bytes: int) -> int:
         """Return what one patch keeps for backward, the loss included."""
         kept = self.channels * math.prod(self.patch) + self.joined_elements()
-        kept += sum(2 * layer.num_outputs for layer in self.layers() if layer.kernel == 3)
+        kept += sum(2 * layer.num_outputs for layer in self.layers() if layer.kernel[0] == 3)
         head_voxels = sum(math.prod(self.patch) >> (3 * head) for head in range(self.heads + 1))
         return kept * element_bytes + LOSS_TENSORS * self.classes * head_voxels * 4
 

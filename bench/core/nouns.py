@@ -63,6 +63,23 @@ class Device:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reach:
+    """What programs get out of one part of a chip, per second: a band, not an error."""
+
+    low: float
+    high: float
+    basis: Literal["measured", "kin", "formula"]
+    """kin: measured on a chip of the same silicon; formula: from watts a unit."""
+    sources: tuple[str, ...]
+    note: str | None = None
+
+    @property
+    def mid(self) -> float:
+        """Geometric middle."""
+        return float((self.low * self.high) ** 0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Chip:
     """One catalogue row. Peaks are dense, per package, in FLOP/s (int8: OP/s)."""
 
@@ -79,8 +96,15 @@ class Chip:
     sources: tuple[str, ...]
     facts: Mapping[str, Scalar] = field(default_factory=dict)
     """Everything else the row states, by name with unit: link, die area, units, clock, year, ..."""
+    reaches: Mapping[str, Reach] = field(default_factory=dict)
+    """Rates that were measured: gemm (16 bit), gemm_fp8, memory, cache."""
     derates: Mapping[str, float] = field(default_factory=dict)
-    """Achieved fraction of a peak where a source measured it (gemm, memory, p2p, all_reduce)."""
+    """Achieved fraction of a link where a source measured it (p2p, all_reduce)."""
+
+    @property
+    def peak16_per_s(self) -> float | None:
+        """Dense peak in a dtype of 16 bits."""
+        return self.peak_per_s.get("fp16") or self.peak_per_s.get("bf16")
 
 
 @dataclass(frozen=True, kw_only=True)

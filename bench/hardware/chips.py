@@ -1,10 +1,10 @@
 """The catalogue of chips and systems from `chips.yaml`: all rows, one by name, or a device's own.
 
 An unknown key, a wrong type or an unlisted source is an error that names row and key. Figures that
-two sources dispute are noted in the row, not averaged. What a chip would achieve is not here;
-derates are only those that somebody measured. No match of a device means that it is not in the
-catalogue, several mean that name and memory do not tell it apart; neither is ever resolved by
-guessing, because a wrong row lends wrong peaks.
+two sources dispute are noted in the row, not averaged. What a chip reaches is what somebody
+measured, with its basis. No match of a device means that it is not in the catalogue, several mean
+that name and memory do not tell it apart; neither is ever resolved by guessing, because a wrong row
+lends wrong peaks.
 
 `published.yaml` holds ratios (two chips in one party's measurement) and single figures that claims
 are held against: facts only, in our own words. Nothing in the harness is fitted to them.
@@ -21,8 +21,16 @@ from msgspec import Meta, field
 from msgspec.structs import asdict
 
 from bench.core.errors import DataError, UsageError
-from bench.core.nouns import Chip, Scalar
-from bench.hardware.loader import Citations, Count, Declared, Number, Text, read_document
+from bench.core.nouns import Chip, Reach, Scalar
+from bench.hardware.loader import (
+    AboveZero,
+    Citations,
+    Count,
+    Declared,
+    Number,
+    Text,
+    read_document,
+)
 
 # Drivers report less than is soldered on (up to 7 % kept for firmware and error correction), and
 # vendors write GB where GiB are meant (1.0737), so what is reported may lie on either side.
@@ -73,6 +81,17 @@ class _Derate(Declared, frozen=True, kw_only=True):
     source: Text
 
 
+class _Reach(Declared, frozen=True, kw_only=True):
+    low: AboveZero
+    high: AboveZero
+    basis: Literal["measured", "kin", "formula"]
+    sources: Citations
+    note: Text | None = None
+
+    def reach(self) -> Reach:
+        return Reach(**asdict(self))
+
+
 class _Facts(Declared, frozen=True, kw_only=True):
     """What a row states outside of its blocks and `Chip` has no field for."""
 
@@ -88,7 +107,9 @@ class _Facts(Declared, frozen=True, kw_only=True):
     fp4_flops_per_s: Number | None = None
     fp16_accumulate_fp16_flops_per_s: Number | None = None
     fp8_accumulate_fp16_flops_per_s: Number | None = None
-    clock_hz: Number | None = None
+    max_clock_hz: Number | None = None
+    tensor_clock_hz: Number | None = None
+    silicon: Text | None = None
     die_area_mm2: Number | None = None
     note: Text | None = None
 
@@ -106,7 +127,8 @@ class ChipRow(_Facts, frozen=True, kw_only=True):
     named_in: tuple[Text, ...] = ()
     tdp_w: Number | None = None
     dense_per_s: dict[Literal["fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8"], Number] = {}
-    derates: dict[Literal["gemm", "memory", "p2p", "all_reduce"], _Derate] = {}
+    reaches: dict[Literal["gemm", "gemm_fp8", "memory", "cache"], _Reach] = {}
+    derates: dict[Literal["p2p", "all_reduce"], _Derate] = {}
     memory: _Memory = _Memory()
     torch: _Torch = _Torch()
     link: _ChipLink
@@ -135,6 +157,7 @@ class ChipRow(_Facts, frozen=True, kw_only=True):
             confidence=self.confidence,
             sources=self.sources,
             facts={x: fact for x, fact in facts.items() if fact is not None and x not in own},
+            reaches={str(kind): one.reach() for kind, one in self.reaches.items()},
             derates={kind: derate.fraction for kind, derate in self.derates.items()},
         )
 

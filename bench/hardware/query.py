@@ -123,10 +123,23 @@ def _stated_fields(chip: Chip) -> dict[str, Scalar]:
         "tdp_w": chip.tdp_w,
         "confidence": chip.confidence,
         **{name: value for name, value in chip.facts.items() if name != "note"},
+        **_reached_fields(chip),
         **{f"derate_{kind}": fraction for kind, fraction in chip.derates.items()},
         "tpp": total_processing_performance(chip),
         "performance_density": performance_density(chip),
     }
+
+
+def _reached_fields(chip: Chip) -> dict[str, Scalar]:
+    """Both ends of what was measured, and the best product as a fraction of its peak."""
+    fields: dict[str, Scalar] = {}
+    for kind, reach in chip.reaches.items():
+        unit = "bytes_per_s" if kind in ("memory", "cache") else "per_s"
+        fields |= {f"{kind}_low_{unit}": reach.low, f"{kind}_high_{unit}": reach.high}
+    gemm = chip.reaches.get("gemm")
+    if gemm is not None and chip.peak16_per_s:
+        fields["best_gemm_frac"] = gemm.high / chip.peak16_per_s
+    return fields
 
 
 def chip_fields(chip: Chip) -> dict[str, Scalar]:

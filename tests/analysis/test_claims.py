@@ -17,7 +17,8 @@ from bench.analysis.claims.claim_cases import ClaimFacts, make_facts
 from bench.analysis.claims.claims_verdict import DECIDED, ClaimVerdict, judge
 from bench.analysis.claims.ledger import find_claims, read_ledger, reference_files, shipped_folder
 from bench.core.errors import DataError
-from bench.hardware.chips import load_chips, load_published
+from bench.core.nouns import Reach
+from bench.hardware.chips import chip, load_chips, load_published
 from bench.results.reader import read_all
 from bench.results.schema import Row, Value
 from bench.run.recipes import RECIPES
@@ -40,8 +41,8 @@ def verdict(name: str, given: ClaimFacts | None = None) -> ClaimVerdict:
     return judge(BY_ID[name], given or facts())
 
 
-def with_chip(name: str, *, field: str, **values: float) -> ClaimFacts:
-    """Facts with other figures of one chip; `field` is facts or peak_per_s."""
+def with_chip(name: str, *, field: str, **values: float | Reach) -> ClaimFacts:
+    """Facts with other figures of one chip; `field` is facts or reaches."""
     chips = [
         replace(chip, **{field: {**getattr(chip, field), **values}}) if chip.id == name else chip
         for chip in load_chips()
@@ -112,7 +113,7 @@ def test_reasons_name_the_condition_or_the_figures_and_follow_them() -> None:
     assert vendors.claim.untested is not None and "DPX" in vendors.claim.untested
     changed = with_ratio("flagperf-910b-a100-bert-bf16", 1.15)
     assert verdict("ascend-910b-20", changed).reason != verdict("ascend-910b-20").reason
-    faster = with_chip("h20-96g", field="peak_per_s", bf16=989.4e12, fp16=989.4e12)
+    faster = with_chip("h20-96g", field="reaches", gemm=chip("h100-sxm-80g").reaches["gemm"])
     now, then = (
         next(c.value for c in found.cases if c.factors.get("workload") == "imaging-train")
         for found in (verdict("h20-28-percent"), verdict("h20-28-percent", faster))

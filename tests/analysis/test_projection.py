@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.analysis.projection import roofs, sizing
+from bench.analysis.projection import on_chip, roofs, scaled_operators, sizing
 from bench.analysis.projection.measured import Start, in_dtype
 from bench.analysis.projection.projected import Projected, project
 from bench.analysis.projection.roofs import SAME_VENDOR, Roofs, Unknown, band
 from bench.analysis.projection.sizing import Choice, Target, parse_target, start_for, usual_link
 from bench.core.errors import UsageError
-from bench.core.nouns import Chip
+from bench.core.nouns import Chip, Reach
 from bench.hardware.chips import chip as catalogue_chip
 from bench.hardware.chips import load_chips
 from bench.hardware.costs.cost import CostModel
@@ -23,9 +23,9 @@ from bench.hardware.links.topology import parse_topology
 from bench.hardware.operators import Operators
 from bench.report.tables.project_tables import size_grid
 
-CHIP = Chip(
+SHEET = Chip(
     id="round", name="Round", vendor="nvidia", kind="gpu", confidence="high", sources=(),
-    peak_per_s={"bf16": 400e12, "fp32": 50e12}, derates={"gemm": 1.0, "memory": 1.0},
+    peak_per_s={"bf16": 400e12, "fp32": 50e12},
     memory_bytes=80e9, memory_bytes_per_s=2e12, tdp_w=500.0,
     facts={"vector_fp32_flops_per_s": 50e12, "torch_devices": 1, "form_factor": "sxm5",
            "link_topology": "none"},
@@ -52,9 +52,20 @@ MEASURED = Start(
 INFER = replace(MEASURED, workload="imaging-infer", is_training=False)
 
 
+def reach(low: float, high: float | None = None) -> Reach:
+    return Reach(low=low, high=high or low, basis="measured", sources=("somebody",))
+
+
 def chip(**changes: Any) -> Chip:
-    facts = {**CHIP.facts, **changes.pop("facts", {})}
-    return replace(CHIP, facts=facts, **changes)
+    """A chip that reaches all of its sheet, unless `reaches` says otherwise."""
+    facts = {**SHEET.facts, **changes.pop("facts", {})}
+    made = replace(SHEET, facts=facts, **changes)
+    peaks = {"gemm": made.peak16_per_s, "memory": made.memory_bytes_per_s}
+    whole = {name: reach(rate) for name, rate in peaks.items() if rate}
+    return replace(made, reaches=changes.get("reaches", whole))
+
+
+CHIP = chip()
 
 
 def projected(start: Start = MEASURED, to: Chip = CHIP, **how: Any) -> Projected:
@@ -187,7 +198,7 @@ def test_a_smaller_memory_takes_a_smaller_batch_and_every_chip_an_interval_or_a_
 def test_what_is_missing_or_a_stranger_widens_and_a_chip_is_projected_to_itself() -> None:
     for cells, said in (
         ({"peak_per_s": {"fp16": 400e12}}, "fp16 stands in for bf16"),
-        ({"derates": {}}, "its own is not known"),
+        ({"reaches": {}}, "its own is not known"),
     ):
         other = projected(to=chip(**cells))
         assert other.time_s.width > projected().time_s.width
@@ -200,10 +211,51 @@ def test_what_is_missing_or_a_stranger_widens_and_a_chip_is_projected_to_itself(
         roofs.relatedness(h200, other, dtype="bf16")[0] for other in (h200, h100, a100, mi300)
     ]  # type: ignore[arg-type]
     assert factors == sorted(factors) and len(set(factors)) == 4
-    assert roofs.on_chip(h200, h100).mid == pytest.approx(1.0)  # type: ignore[arg-type, union-attr]
     own = catalogue_chip("h200-sxm")
     one = projected(replace(MEASURED, roofs=replace(SOURCE, chip=own), operators=(SLOW,)), own)
     assert [one.time_s.low, one.time_s.mid, one.time_s.high] == pytest.approx([2.0, 2.0, 2.0])
+
+
+def test_a_power_limit_lowers_the_clock_and_the_cache_is_a_limit_beside_it() -> None:
+    """Half of the unthrottled rate is half the clock of the peak, and none is over the highest."""
+    clocks = {"compute_units": 100, "compute_unit_kind": "sm", "max_clock_hz": 2e9,
+              "tensor_clock_hz": 1.6e9}  # fmt: skip
+    full = 400e12 * on_chip.UNTHROTTLED_FRACTION
+
+    def made(*gemm: float, cache: float | None = None) -> Chip:
+        known = {"gemm": reach(*(gemm or (full,))), "memory": reach(2e12)}
+        return chip(facts=clocks, reaches=known | ({"cache": reach(cache)} if cache else {}))
+
+    def clock(*gemm: float) -> tuple[float, float]:
+        found = roofs.catalogue_roofs(made(*gemm), dtype="bf16")
+        assert isinstance(found, Roofs)
+        span = on_chip.sustained_clock(made(), dtype="bf16", matrix=found.matrix)
+        assert span is not None
+        return span.low, span.high
+
+    assert clock(0.5 * full, full) == pytest.approx((0.8e9, 1.6e9))
+    assert clock(full, 1.5 * full) == pytest.approx((1.6e9, 2e9)), "no faster than the highest"
+    other = roofs.band(100e12)
+    assert on_chip.sustained_clock(chip(), dtype="bf16", matrix=other) is None
+    amd = replace(made(), vendor="amd")
+    assert on_chip.sustained_clock(amd, dtype="bf16", matrix=other) == roofs.band(2e9)
+    # On-chip work alone: half the clock takes twice the time, half the cache alike; a cache that
+    # is as fast leaves it anywhere between once and twice.
+    fast, slow = made(full, cache=4e12), made(0.5 * full, cache=2e12)
+    source, target, same_cache = (
+        roofs.catalogue_roofs(one, dtype="bf16")
+        for one in (fast, slow, made(0.5 * full, cache=4e12))
+    )
+    assert isinstance(source, Roofs) and isinstance(target, Roofs) and isinstance(same_cache, Roofs)
+    target, same_cache = (
+        replace(one, chip=replace(one.chip, id="other")) for one in (target, same_cache) if one.chip
+    )
+    unknown = scaled_operators.draws()
+    for there, ends in ((target, (2.0, 2.0)), (same_cache, (1.0, 2.0))):
+        held = on_chip.limits(source, there)
+        assert [limit.name for limit in held] == ["units x clock", "cache"]
+        slowdown = scaled_operators.rates_of(source, there, held, unknown).slowdown[2]
+        assert (slowdown.min(), slowdown.max()) == pytest.approx(ends, rel=1e-3)
 
 
 rates = st.floats(0.1, 10.0)

@@ -58,8 +58,11 @@ ADDED_KEYS = [
     ("dense_per_s: {fp12: 1}", "fp12"),
     ("memory: [1]", "one|memory: expected a mapping"),
     ("vendor: b", "vendor|twice"),
-    ("derates: {gemm: {fraction: 1.2, source: here}}", "one|fraction"),
+    ("derates: {p2p: {fraction: 1.2, source: here}}", "one|fraction"),
     ("derates: {luck: {fraction: 0.5, source: here}}", "one|luck"),
+    ("reaches: {gemm: {low: 0, high: 1, basis: kin, sources: [here]}}", "one|gemm|low"),
+    ("reaches: {gemm: {low: 1, high: 1, basis: hope, sources: [here]}}", "one|basis|hope"),
+    ("reaches: {gemm: {low: 1, high: 1, basis: kin, sources: [there]}}", "reaches|gemm|there"),
 ]
 CHANGED_ROWS = [
     ("  vendor: someone\n", "", "one|vendor|missing"),
@@ -110,7 +113,9 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner),
     max_leaves=8,
 )
-keys = st.sampled_from(["id", "name", "dense_per_s", "memory", "link", "derates", "tdp_w", "x"])
+keys = st.sampled_from(
+    ["id", "name", "dense_per_s", "memory", "link", "derates", "reaches", "tdp_w", "x"]
+)
 texts = st.text(alphabet=st.sampled_from("abz01:-[]{}&*!|>'\"#,%@`\n\t .?~_"), max_size=40)
 
 

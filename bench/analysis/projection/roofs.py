@@ -1,17 +1,16 @@
 """The roofs of a chip, measured or from the catalogue, as rates that programs reach.
 
 Three roofs decide: matrix units in a dtype, memory bandwidth, and what happens on the chip itself
-(caches, instruction issue, vector arithmetic). A catalogue rate is a peak times the fraction of it
-that is reached: measured by somebody on this chip, or carried over from the chip that was measured
-here, or, where neither is known, between the least and the most that the catalogue states for its
-vendor's chips. Nothing here is fitted to the speed of any program.
+(`on_chip`). A catalogue rate is what somebody measured on this chip or on the same silicon; else a
+peak times the fraction of it that the chip reached which was measured here, or that its vendor's
+chips reach. Nothing here is fitted to the speed of any program.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from bench.core.nouns import DTYPE_BYTES, Chip
+from bench.core.nouns import Chip, Reach
 from bench.hardware.chips import load_chips
 
 SUBSTITUTES: dict[str, tuple[str, ...]] = {
@@ -19,10 +18,12 @@ SUBSTITUTES: dict[str, tuple[str, ...]] = {
     "tf32": ("tf32", "fp32", "bf16", "fp16"),
     "bf16": ("bf16", "fp16", "tf32", "fp32"),
     "fp16": ("fp16", "bf16", "tf32", "fp32"),
+    "fp8": ("fp8", "int8"),
+    "int8": ("int8", "fp8"),
 }
 """What stands in where a chip's peak in a dtype is not known, nearest first."""
 MEMORY_FRACTION = 0.85
-"""Copies reach 1328 of 1555 GB/s on an A100, the one measured derate of the catalogue
+"""Copies reach 1328 of 1555 GB/s on an A100
 (https://github.com/FlagOpen/FlagPerf/tree/main/base/benchmarks)."""
 MEMORY_SPREAD = 1.1
 """Where a chip has no such measurement of its own; judgement."""
@@ -35,7 +36,11 @@ https://github.com/stas00/ml-engineering/blob/master/compute/accelerator/README.
 OTHER_DTYPE, NARROWER_DTYPE = 1.1, 1.5
 """Further factors when another dtype of the same width, or a narrower one, has to stand in, or the
 run was in another one than is asked for; judgement."""
-_WIDTH_BITS = {"fp32": 32, "tf32": 32, "bf16": 16, "fp16": 16}
+WIDTH_BITS = {"fp32": 32, "tf32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8}
+SERVER_SPREAD = 1.06
+"""How far servers with the same chips lie apart: in MLPerf v0.7 to v5.1 several parties measured
+the same two chips on the same net in 185 cases, with ratios 1.055 apart in the median
+(https://github.com/mlcommons). Not where a chip is compared with itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +108,13 @@ class Unknown:
     chip: str = ""
 
 
-def catalogue_roofs(chip: Chip, *, dtype: str, measured: Roofs | None = None) -> Roofs | Unknown:
-    """Roofs of a catalogue row; `measured` has those of the chip that was measured, if any was."""
+def catalogue_roofs(
+    chip: Chip, *, dtype: str, measured: Roofs | None = None, counted_in: str | None = None
+) -> Roofs | Unknown:
+    """Roofs of a catalogue row; `measured` has those of the chip that was measured, if any was.
+
+    `counted_in`: dtype in which the bytes to move were counted, where it is another one.
+    """
     is_same = measured and measured.chip and measured.chip.id == chip.id
     if measured and is_same and measured.dtype == dtype:
         return measured
@@ -114,56 +124,64 @@ def catalogue_roofs(chip: Chip, *, dtype: str, measured: Roofs | None = None) ->
         return Unknown(reason=f"its {missing} is not known", chip=chip.id)
     is_relative = measured and measured.chip and measured.chip.vendor == chip.vendor
     relative = measured if is_relative else None
-    matrix = _matrix_fraction(chip, dtype=used, relative=relative)
-    memory = _memory_fraction(chip, relative=relative)
+    memory = _memory_rate(chip, rate=chip.memory_bytes_per_s, relative=relative)
     # Bytes were counted in the dtype that ran: those of weights, norms and losses may stay.
-    more = DTYPE_BYTES[measured.dtype] / DTYPE_BYTES[dtype] if measured else 1.0
-    memory = replace(memory, low=memory.low * min(more, 1.0), high=memory.high * max(more, 1.0))
+    counted_in = counted_in or (measured.dtype if measured else dtype)
+    more = WIDTH_BITS[counted_in] / WIDTH_BITS[dtype]
     return Roofs(
         kind=chip.kind,
         vendor=chip.vendor,
         dtype=used,
         chip=chip,
-        matrix=matrix.times(chip.peak_per_s[used], what=f"{used} peak"),
-        memory=memory.times(chip.memory_bytes_per_s, what="bandwidth"),
+        matrix=_matrix_rate(chip, dtype=used, peak=chip.peak_per_s[used], relative=relative),
+        memory=replace(memory, low=memory.low * min(more, 1.0), high=memory.high * max(more, 1.0)),
     )
 
 
-def _matrix_fraction(chip: Chip, *, dtype: str, relative: Roofs | None) -> RateSpan:
-    known = chip.derates.get("gemm")
-    if known is not None:
-        ends, basis = [known], f"{known:g} ({_source_of(chip, 'gemm')})"
-    else:
-        rows = [one for one in load_chips() if "gemm" in one.derates]
-        alike = [one for one in rows if one.vendor == chip.vendor]
-        ends = [one.derates["gemm"] for one in alike or rows]
-        whose = f"other chips of {chip.vendor}" if alike else "chips of other vendors"
-        basis = f"{min(ends):g} to {max(ends):g} (its own is not known; from {whose})"
-    peak = relative.chip.peak_per_s.get(dtype) if relative and relative.chip else None
-    if not relative or not peak or relative.dtype != dtype:
-        return band(*ends, basis=basis)
-    carried = min(relative.matrix.mid / peak, 1.0)
-    return band(*ends, carried, basis=f"{basis}, or {carried:.2g} as measured here")
+def _matrix_rate(chip: Chip, *, dtype: str, peak: float, relative: Roofs | None) -> RateSpan:
+    """What it reaches; else what its relatives do, and what was measured on one of them here."""
+    if (own := chip.reaches.get("gemm_fp8")) and dtype == "fp8":
+        return _of_reach(own)
+    if (own := chip.reaches.get("gemm")) and chip.peak16_per_s:
+        return _of_reach(own, factor=peak / chip.peak16_per_s)
+    rows = [one for one in load_chips() if one.peak16_per_s and "gemm" in one.reaches]
+    alike = [one for one in rows if one.vendor == chip.vendor]
+    reached = [(one.reaches["gemm"], one.peak16_per_s or 1.0) for one in alike or rows]
+    ends = [end / whole for one, whole in reached for end in (one.low, one.high)]
+    whose = f"other chips of {chip.vendor}" if alike else "chips of other vendors"
+    basis = f"{min(ends):.2f} to {max(ends):.2f} of its peak (its own is not known; from {whose})"
+    known = relative.chip.peak_per_s.get(dtype) if relative and relative.chip else None
+    if relative and known and relative.dtype == dtype:
+        ends.append(carried := min(relative.matrix.mid / known, 1.0))
+        basis += f", {carried:.2g} as measured here"
+    return band(*(peak * end for end in ends), basis=basis)
 
 
-def _memory_fraction(chip: Chip, *, relative: Roofs | None) -> RateSpan:
-    known = chip.derates.get("memory")
+def _memory_rate(chip: Chip, *, rate: float, relative: Roofs | None) -> RateSpan:
+    if own := chip.reaches.get("memory"):
+        return _of_reach(own)
     specified = relative.chip.memory_bytes_per_s if relative and relative.chip else None
     if relative and specified:
         carried = min(relative.memory.mid / specified, 1.0)
-        ends = (known or carried / CARRIED_SPREAD, known or carried * CARRIED_SPREAD, carried)
-        low, high = min(ends), min(max(ends), 1.0)
-        basis = f"{low:.2f} to {high:.2f} ({carried:.2g} measured on a relative)"
-        return band(low, high, basis=basis)
-    if known is not None:
-        return band(known, basis=f"{known:g} ({_source_of(chip, 'memory')})")
-    low, high = MEMORY_FRACTION / MEMORY_SPREAD, MEMORY_FRACTION * MEMORY_SPREAD
-    return band(low, high, basis=f"{low:.2f} to {high:.2f} (its own is not known)")
+        low, high = carried / CARRIED_SPREAD, min(carried * CARRIED_SPREAD, 1.0)
+        words = f"{carried:.2g} measured on a relative"
+    else:
+        low, high = MEMORY_FRACTION / MEMORY_SPREAD, MEMORY_FRACTION * MEMORY_SPREAD
+        words = "its own is not known"
+    return band(rate * low, rate * high, basis=f"{low:.2f} to {high:.2f} of its sheet ({words})")
 
 
-def _source_of(chip: Chip, kind: str) -> str:
-    title = str(chip.facts.get(f"derate_{kind}_source", "catalogue"))
-    return title.partition(", http")[0].partition(":")[0]
+_BASIS_WORDS = {
+    "measured": "measured",
+    "kin": "measured on the same silicon",
+    "formula": "from watts a unit",
+}
+
+
+def _of_reach(own: Reach, *, factor: float = 1.0) -> RateSpan:
+    title = own.sources[0].partition(", http")[0].partition(":")[0]
+    words = f"{_BASIS_WORDS[own.basis]}, {title}"
+    return band(own.low * factor, own.high * factor, basis=words)
 
 
 def is_same_chip(one: Roofs, other: Roofs) -> bool:
@@ -171,40 +189,10 @@ def is_same_chip(one: Roofs, other: Roofs) -> bool:
     return one.chip is not None and other.chip is not None and one.chip.id == other.chip.id
 
 
-def on_chip(source: Roofs, target: Roofs) -> RateSpan | None:
-    """How much faster the work that stays on the chip goes; None: nothing shows.
-
-    By compute units x clock of relatives, else by vector fp32.
-    """
-    if is_same_chip(source, target):
-        return band(1.0, basis="the same chip")
-    if issue := _issue_rates(source, target):
-        return band(issue[1] / issue[0], basis="compute units x clock")
-    before, after = _vector(source), _vector(target)
-    return band(after / before, basis="vector fp32 peak") if before and after else None
-
-
-def _number(chip: Chip, name: str) -> float:
+def fact(chip: Chip, name: str) -> float:
+    """One figure that a row states; 0 where it does not."""
     value = chip.facts.get(name)
     return float(value) if isinstance(value, int | float) else 0.0
-
-
-def _issue_rates(source: Roofs, target: Roofs) -> tuple[float, float] | None:
-    """Compute units x clock of two relatives; None where it is not known or not comparable."""
-    if source.chip is None or target.chip is None:
-        return None
-    chips = (source.chip, target.chip)
-    if len({(chip.vendor, chip.facts.get("compute_unit_kind")) for chip in chips}) > 1:
-        return None
-    one, other = (_number(chip, "compute_units") * _number(chip, "clock_hz") for chip in chips)
-    return (one, other) if one and other else None
-
-
-def _vector(roofs: Roofs) -> float:
-    if roofs.chip is not None:
-        return _number(roofs.chip, "vector_fp32_flops_per_s")
-    # A processor's fp32 products run on its vector units: its matrix roof is its vector roof.
-    return roofs.matrix.mid if roofs.kind == "cpu" and roofs.dtype == "fp32" else 0.0
 
 
 def relatedness(source: Roofs, target: Roofs, *, dtype: str) -> tuple[float, str]:
@@ -221,7 +209,7 @@ def relatedness(source: Roofs, target: Roofs, *, dtype: str) -> tuple[float, str
     else:
         factor, words = SAME_VENDOR, "an architecture jump within one vendor"
     if target.dtype != dtype:
-        is_narrower = _WIDTH_BITS[target.dtype] < _WIDTH_BITS[dtype]
+        is_narrower = WIDTH_BITS[target.dtype] < WIDTH_BITS[dtype]
         factor *= NARROWER_DTYPE if is_narrower else OTHER_DTYPE
         words += f"; {target.dtype} stands in for {dtype}, whose peak there is not known"
     return factor, words
@@ -229,12 +217,25 @@ def relatedness(source: Roofs, target: Roofs, *, dtype: str) -> tuple[float, str
 
 def _is_same_architecture(source: Roofs, target: Roofs) -> bool:
     """Whether a compute unit does as much in a clock, in every dtype that both have."""
-    issue = _issue_rates(source, target)
-    if issue is None or source.chip is None or target.chip is None:
+    if source.chip is None or target.chip is None:
         return False
+    chips = (source.chip, target.chip)
+    if len({(chip.vendor, chip.facts.get("compute_unit_kind")) for chip in chips}) > 1:
+        return False
+    cycles = [_cycles_per_s(chip) for chip in chips]
     one, other = source.chip.peak_per_s, target.chip.peak_per_s
-    return set(one) == set(other) and all(
-        abs(one[dtype] / issue[0] / (other[dtype] / issue[1]) - 1.0) < 0.1
-        for dtype in ("bf16", "fp16")
-        if dtype in one
+    return (
+        all(cycles)
+        and set(one) == set(other)
+        and all(
+            abs(one[dtype] / cycles[0] / (other[dtype] / cycles[1]) - 1.0) < 0.1
+            for dtype in ("bf16", "fp16")
+            if dtype in one
+        )
     )
+
+
+def _cycles_per_s(chip: Chip) -> float:
+    """Of all units together, at the clock of the matrix peak."""
+    clock_hz = fact(chip, "tensor_clock_hz") or fact(chip, "max_clock_hz")
+    return fact(chip, "compute_units") * clock_hz

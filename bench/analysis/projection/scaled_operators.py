@@ -23,7 +23,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.analysis.projection.on_chip import Limit, limits
 from bench.analysis.projection.roofs import (
+    SERVER_SPREAD,
     Estimate,
     RateSpan,
     Roofs,
@@ -31,7 +33,6 @@ from bench.analysis.projection.roofs import (
     band,
     catalogue_roofs,
     is_same_chip,
-    on_chip,
     relatedness,
 )
 from bench.core.nouns import Chip
@@ -61,8 +62,12 @@ class Draws:
     source_memory: Array
     target_matrix: Array
     target_memory: Array
+    source_cache: Array
+    target_cache: Array
     on_chip: Array
+    """0: the units' issue holds what stays on the chip, 1: its cache."""
     relatedness: Array
+    server: Array
     launch: Array
     link: Array
     trials: Array
@@ -126,7 +131,7 @@ class Scaled:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Rates:
+class Rates:
     """Rates in each draw, source and target."""
 
     matrix: tuple[Array, Array]
@@ -170,8 +175,9 @@ def scale(
     Where the operators carry no times, theirs on the source are modelled from its roofs; where they
     do the device works for `busy_frac` of them.
     """
-    how = on_chip(source, target)
-    rates = _rates(source, target, how, unknown)
+    is_same = is_same_chip(source, target)
+    held = () if is_same else limits(source, target)
+    rates = rates_of(source, target, held, unknown)
     factor, words = relatedness(source, target, dtype=dtype)
     if operators:
         parts = np.zeros((3, NUM_DRAWS))
@@ -183,34 +189,45 @@ def scale(
         whole = np.ones(NUM_DRAWS)
     alike = parts.sum(axis=0) / whole
     spread = between(band(1.0 / factor, factor), unknown.relatedness)
-    not_compared = "neither units x clock nor a vector rate can be compared"
+    if not is_same:
+        spread = spread * between(band(1.0 / SERVER_SPREAD, SERVER_SPREAD), unknown.server)
+    not_compared = "neither units x clock, cache nor a vector rate can be compared"
+    names = " to ".join(limit.name for limit in held) or not_compared
     return Scaled(
         ratio=alike * spread,
         ratio_alike=alike,
         shares=(parts / parts.sum(axis=0)).mean(axis=1),
         relatedness_words=words,
-        on_chip_words=how.basis if how else not_compared,
+        on_chip_words="the same chip" if is_same else names,
     )
 
 
-def _rates(source: Roofs, target: Roofs, how: RateSpan | None, unknown: Draws) -> _Rates:
+def rates_of(source: Roofs, target: Roofs, held: Sequence[Limit], unknown: Draws) -> Rates:
+    """Rates of both chips in each draw, and how much slower each roof makes its work."""
     is_same = is_same_chip(source, target)
     matrix_at = unknown.source_matrix if is_same else unknown.target_matrix
     memory_at = unknown.source_memory if is_same else unknown.target_memory
     matrix = between(source.matrix, unknown.source_matrix), between(target.matrix, matrix_at)
     memory = between(source.memory, unknown.source_memory), between(target.memory, memory_at)
     by_matrix, by_memory = matrix[0] / matrix[1], memory[0] / memory[1]
-    if how is not None:
-        by_chip = 1.0 / between(how, unknown.on_chip)
-    else:
+    # Units slow down with the products beside them: their place in the band is that of the matrix.
+    places = {"cache": (unknown.source_cache, unknown.target_cache)}
+    ends = []
+    for limit in held:
+        before_at, after_at = places.get(limit.name, (unknown.source_matrix, matrix_at))
+        ends.append(between(limit.before, before_at) / between(limit.after, after_at))
+    if is_same:
+        ends = [np.ones(NUM_DRAWS)]
+    elif not ends:
         fast = np.minimum(by_matrix, by_memory) / _UNKNOWN_ON_CHIP
         slow = np.maximum(by_matrix, by_memory) * _UNKNOWN_ON_CHIP
-        by_chip = slow * (fast / slow) ** unknown.on_chip
-    return _Rates(matrix=matrix, memory=memory, slowdown=(by_matrix, by_memory, by_chip))
+        ends = [slow, fast]
+    by_chip = ends[0] * (ends[-1] / ends[0]) ** unknown.on_chip  # one alone is both ends
+    return Rates(matrix=matrix, memory=memory, slowdown=(by_matrix, by_memory, by_chip))
 
 
 def _add(
-    one: Operators, rates: _Rates, unknown: Draws, *, parts: Array, busy_frac: Array | float
+    one: Operators, rates: Rates, unknown: Draws, *, parts: Array, busy_frac: Array | float
 ) -> Array:
     """Add to `parts`, (3, draws), what each roof holds of a class; its time on the source."""
     if one.time_s is None:

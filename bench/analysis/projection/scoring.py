@@ -16,7 +16,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from bench.analysis.projection.roofs import Estimate, Roofs, Unknown, catalogue_roofs, on_chip
+from bench.analysis.projection.on_chip import limits
+from bench.analysis.projection.roofs import Estimate, Roofs, Unknown, catalogue_roofs
 from bench.analysis.projection.scaled_operators import speed_ratio
 from bench.core.errors import BenchError, DataError
 from bench.core.nouns import Chip
@@ -167,8 +168,7 @@ def _why_missed(scored: Scored, one: Chip, two: Chip) -> str:
         "matrix": target.matrix.mid / source.matrix.mid,
         "memory": target.memory.mid / source.memory.mid,
     }
-    if chip_ratio := on_chip(source, target):
-        ratios["on chip"] = chip_ratio.mid
+    ratios |= {limit.name: limit.ratio for limit in limits(source, target)}
     fastest, slowest = max(ratios.values()), min(ratios.values())
     if scored.ratio > 1.05 * fastest:
         return f"above every roof (at most x{fastest:.2f})"

@@ -5,9 +5,6 @@ two sources dispute are noted in the row, not averaged. What a chip reaches is w
 measured, with its basis. No match of a device means that it is not in the catalogue, several mean
 that name and memory do not tell it apart; neither is ever resolved by guessing, because a wrong row
 lends wrong peaks.
-
-`published.yaml` holds ratios (two chips in one party's measurement) and single figures that claims
-are held against: facts only, in our own words. Nothing in the harness is fitted to them.
 """
 
 import re
@@ -20,7 +17,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, field
 from msgspec.structs import asdict
 
-from bench.core.errors import DataError, UsageError
+from bench.core.errors import UsageError
 from bench.core.nouns import Chip, Reach, Scalar
 from bench.hardware.loader import (
     AboveZero,
@@ -277,54 +274,3 @@ def _has_memory(row: ChipRow, *, memory_bytes: int | None) -> bool:
         return True
     nominal_bytes = row.memory.memory_bytes / row.torch_devices
     return _LEAST * nominal_bytes <= memory_bytes <= _MOST * nominal_bytes
-
-
-Basis = Literal["published", "vendor"]
-"""published: measured, and open to a check by others; vendor: said by whom it is to sell."""
-
-
-class PublishedRatio(Declared, frozen=True, kw_only=True):
-    """Speed of chip b over that of chip a on one net, by one party or in one round."""
-
-    id: Text
-    chip_a: Text = field(name="a")
-    chip_b: Text = field(name="b")
-    phase: Text
-    net: Text
-    num_devices: Count = field(name="devices")
-    ratio: Number
-    basis: Basis = "published"
-    note: Text | None = None
-    source: Text
-
-
-class PublishedFigure(Declared, frozen=True, kw_only=True):
-    """One value."""
-
-    id: Text
-    what: Text
-    value: Number
-    unit: Text
-    basis: Basis = "published"
-    source: Text
-
-
-class Published(Declared, frozen=True, kw_only=True):
-    """Everything in `published.yaml`."""
-
-    sources: dict[str, Any]
-    ratios: tuple[PublishedRatio, ...]
-    figures: tuple[PublishedFigure, ...]
-
-    def figure(self, id: str) -> PublishedFigure:
-        """Return one figure; `DataError` where a ledger names one that is not there."""
-        for figure in self.figures:
-            if figure.id == id:
-                return figure
-        raise DataError(f"published figure {id!r} is not in published.yaml")
-
-
-@cache
-def load_published() -> Published:
-    """Return what ships with the harness, read once per process."""
-    return read_document(Path(__file__).with_name("published.yaml"), into=Published)

@@ -18,7 +18,8 @@ from bench.analysis.claims.claims_verdict import DECIDED, ClaimVerdict, judge
 from bench.analysis.claims.ledger import find_claims, read_ledger, reference_files, shipped_folder
 from bench.core.errors import DataError
 from bench.core.nouns import Reach
-from bench.hardware.chips import chip, load_chips, load_published
+from bench.hardware.chips import chip, load_chips
+from bench.hardware.published import load_published
 from bench.results.reader import read_all
 from bench.results.schema import Row, Value
 from bench.run.recipes import RECIPES

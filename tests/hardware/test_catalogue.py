@@ -11,7 +11,8 @@ import yaml
 
 from bench.cli import main
 from bench.core.errors import UsageError
-from bench.hardware.chips import chip, load_catalogue, load_chips, load_published, match_device
+from bench.hardware.chips import chip, load_catalogue, load_chips, match_device
+from bench.hardware.published import load_published
 from bench.hardware.query import (
     chip_fields,
     export_status,

@@ -15,8 +15,9 @@ from msgspec.structs import replace
 from bench.analysis.projection.roofs import Estimate
 from bench.analysis.trials.configuration import TERMS, Trials, gather, is_served
 from bench.core.nouns import Chip
-from bench.hardware.chips import Published, load_chips, load_published
+from bench.hardware.chips import load_chips
 from bench.hardware.loader import Declared, Number
+from bench.hardware.published import Published, load_published
 from bench.results.schema import USABLE, Row
 
 Basis = Literal["measured", "emulated", "published", "vendor", "specification", "modelled",

@@ -6,7 +6,7 @@ so. Ratios between devices are taken phase by phase, and so is how far those rat
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
 
 from bench.analysis.gap.demand import (
@@ -20,10 +20,13 @@ from bench.analysis.gap.demand import (
     training,
 )
 from bench.analysis.gap.load import Wanted
+from bench.analysis.gap.published_bracket import Bracket, bracket
 from bench.analysis.gap.served import ServedLoad, serve
 from bench.analysis.trials.configuration import PLACE, grouped, is_served
 from bench.analysis.trials.service_times import Steps
 from bench.core.log_estimate import LogEstimate, exact
+from bench.hardware.chips import load_chips
+from bench.hardware.published import load_published
 from bench.results.schema import Row
 
 _RATIOS = ("time", "time_at_limit", "flops", "memory", "energy", "utilisation")
@@ -51,6 +54,8 @@ class Gap:
     memory: LogEstimate | None
     energy: LogEstimate | None
     utilisation: LogEstimate | None
+    published: Bracket | None = None
+    """What others' time ratio of such a net lies between."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +218,17 @@ def _gap(train: Demand, infer: Demand, *, at_limit: LogEstimate | None) -> Gap:
         memory=_ratio(train.memory_bytes, infer.memory_bytes) if is_same_memory else None,
         energy=energy if train.energy_scope == infer.energy_scope else None,
         utilisation=_ratio(train.utilisation, infer.utilisation) if is_same_utilisation else None,
+        published=_bracket(infer, unit=unit),
     )
+
+
+def _bracket(infer: Demand, *, unit: str | None) -> Bracket | None:
+    """Published bounds for shipped workloads, measured on one real device."""
+    trials = infer.trials
+    if trials.is_script or trials.is_wide or trials.mode != "real":
+        return None
+    chips = {chip.id: chip for chip in load_chips()}
+    return bracket(infer.name, unit=unit, published=load_published(), chips=chips)
 
 
 def _device_gaps(found: Sequence[Demand]) -> list[DeviceGap]:
@@ -262,6 +277,7 @@ def gap_document(result: GapResult, *, commands: Sequence[str]) -> dict[str, obj
                 "per": gap.unit,
                 "is_per_element": gap.is_per_element,
                 **{f"{name}_ratio": _plain(getattr(gap, name)) for name in _RATIOS},
+                "published": gap.published and asdict(gap.published),
             }
             for gap in result.gaps
         ],

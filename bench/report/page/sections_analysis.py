@@ -15,7 +15,12 @@ from bench.analysis.gap.gap_result import GapResult, Missing, measure_gap
 from bench.core.units import counted
 from bench.report.page.content import Prose, Section, section
 from bench.report.page.evidence import Evidence, taking_turns
-from bench.report.plots.plots_gap import gap_plots, is_placeable, roofline_plots
+from bench.report.plots.plots_gap import (
+    gap_plots,
+    is_placeable,
+    overview_plot,
+    roofline_plots,
+)
 from bench.report.plots.plots_links import scaling_plots, slowdown_plots, swept
 from bench.report.plots.plots_speed import compare_plots
 from bench.report.tables import compare_tables, gap_tables
@@ -23,7 +28,7 @@ from bench.report.tables.claims_table import claims_grid
 from bench.report.tables.gap_tables import apart, full_title
 from bench.report.tables.links_tables import link_grids
 
-MAX_SETTINGS = 12
+MAX_SETTINGS = 24
 """Settings (both phases together) whose demands are worked out."""
 MAX_LINES = 50
 
@@ -56,6 +61,7 @@ def gap(
     return section(
         "gap",
         "Training against inference",
+        overview_plot(result.gaps),
         gap_plots(result.gaps),
         Prose(lines=tuple(lines)),
         # What lies under the roofline has a section of its own.

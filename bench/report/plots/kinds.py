@@ -135,7 +135,13 @@ def interval(
             color = panel.color_of(mark.series)
             if mark.band is not None:
                 axes.plot(
-                    mark.band, [place] * 2, color=panel.INK, alpha=0.15, linewidth=9, zorder=0
+                    mark.band,
+                    [place] * 2,
+                    color=panel.INK,
+                    alpha=0.15,
+                    linewidth=9,
+                    zorder=0,
+                    solid_capstyle="butt",
                 )
             if low is not None and high is not None:
                 axes.hlines(place, low, high, color=color, linewidth=2)

@@ -4,6 +4,7 @@ A phase is placed only where work, traffic and both roofs are known; the section
 others. Several devices are not placed: the roofs are those of one.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 from bench.analysis.gap.demand import Demand
@@ -17,9 +18,64 @@ from bench.report.plots.panel import Value, value_of
 from bench.report.tables.gap_tables import apart, full_title, pair_of
 
 MAX_GAPS = 6
+MAX_PAIRS = 40
 MAX_ROOFLINES = 4
 MAX_POINTS = 8
 _ASPECTS = ("time", "flops", "memory", "energy", "utilisation")
+
+
+def overview_plot(gaps: Sequence[Gap]) -> Plots | None:
+    """One panel with the time ratio of every pair, from where training asks most to least."""
+    known = [(value, gap) for gap in gaps if (value := _aspects(gap).get("time"))]
+    if len(known) < 2:
+        return None
+    known.sort(key=lambda one: one[0][0], reverse=True)
+    labels = _labels([gap for _, gap in known])
+    marks = [
+        DrawnMark(
+            label=label,
+            value=value,
+            series=0 if value[0] >= 1.0 else 1,
+            is_hollow=gap.train.trials.mode != "real",
+            band=gap.published.in_one_precision if gap.published else None,
+            remark="times",
+        )
+        for label, (value, gap) in zip(labels, known[:MAX_PAIRS], strict=False)
+    ]
+    devices = list(dict.fromkeys(gap.train.device for _, gap in known))
+    bands = [end for mark in marks for end in mark.band or ()]
+    plot = kinds.interval(
+        f"gaps of all {devices}",
+        title="All pairs" + (f" on {devices[0]}" if len(devices) == 1 else ""),
+        what="Time of training over time of inference, item for item. Right of 1 training asks "
+        "more, left of it applying the net does",
+        marks=marks,
+        axis=Axis(
+            label="time of training over inference per item; 1 is equal",
+            scale="log",
+            low=min(bands, default=None),
+            high=max(bands, default=None),
+        ),
+        reference=1.0,
+        legend=[("training asks more", 0), ("applying the net asks more", 1)],
+    )
+    hidden = len(known) - len(marks)
+    notes = ["Grey: where published ratios of such a net lie."] if bands else []
+    notes += [f"{hidden} further pairs are not drawn."] if hidden else []
+    return Plots(panels=(plot,), note=" ".join(notes))
+
+
+def _labels(gaps: Sequence[Gap]) -> list[str]:
+    """'video-infer, per clip'; with all that tells it apart where such a phase is there twice."""
+    shown = apart(gap.train for gap in gaps)
+    names = Counter(gap.infer.name for gap in gaps)
+    places = len({gap.train.device for gap in gaps})
+    return [
+        (gap.infer.name if names[gap.infer.name] == 1 else full_title(gap.infer, shown=shown))
+        + (f", per {gap.unit}" if gap.unit else "")
+        + (f" on {gap.train.device}" if places > 1 else "")
+        for gap in gaps
+    ]
 
 
 def gap_plots(gaps: Sequence[Gap]) -> Plots | None:

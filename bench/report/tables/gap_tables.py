@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from bench.analysis.gap.demand import Demand, Training
 from bench.analysis.gap.gap_result import DeviceGap, Gap, GapResult, Missing
 from bench.analysis.trials.titles import differing
-from bench.core.units import in_unit_of, plural
+from bench.core.units import format_number, in_unit_of, plural
 from bench.report.tables import cells
 from bench.report.tables.cells import AnyCell
 from bench.report.tables.grid import Grid
@@ -61,6 +61,7 @@ def gap_grid(gaps: Sequence[Gap], *, limit: str = "") -> Grid:
             "device": lambda gap: gap.train.device,
             "per": lambda gap: gap.unit or "",
             "time": lambda gap: cells.ratio(gap.time),
+            PUBLISHED: lambda gap: published_cell(gap),
             at_limit: lambda gap: cells.ratio(gap.time_at_limit),
             "FLOPs": lambda gap: cells.ratio(gap.flops),
             "memory": lambda gap: cells.ratio(gap.memory),
@@ -69,10 +70,44 @@ def gap_grid(gaps: Sequence[Gap], *, limit: str = "") -> Grid:
             "trials": lambda gap: f"{gap.train.num_trials}, {gap.infer.num_trials}",
         },
         title="Training over inference [95 %]",
-        notes=[*(notes if limit else []), *_gap_notes(gaps)],
+        notes=[*(notes if limit else []), *_published_notes(gaps), *_gap_notes(gaps)],
         names=("device",),
-        spare=("per", "trials", "FLOPs", *(["utilisation"] if limit else [])),
+        spare=("per", "trials", "utilisation", "FLOPs"),
     )
+
+
+PUBLISHED = "published"
+
+
+def published_cell(gap: Gap) -> AnyCell:
+    """'x0.705 to x2.08': where others' time ratio lies if both phases compute in one precision."""
+    if gap.time is None or gap.published is None:
+        return ""
+    low, high = gap.published.in_one_precision
+    return cells.Cell(text=f"x{format_number(low)} to x{format_number(high)}", key=low)
+
+
+def _published_notes(gaps: Sequence[Gap]) -> list[str]:
+    notes: dict[str, None] = {}
+    for gap in gaps:
+        like = gap.published
+        if like is None or gap.time is None:
+            continue
+        said, one = (
+            f"x{format_number(low)} to x{format_number(high)}"
+            for low, high in (like.published, like.in_one_precision)
+        )
+        trained, inferred = like.dtypes
+        notes[
+            f"published for {like.net} on {', '.join(like.chips)}: {said} per {like.unit}, trained "
+            f"in {trained}, inferred in {inferred}; so {one} in one precision. Chips, volumes and "
+            "software are not those here: a bracket, no target"
+        ] = None
+        size = gap.train.trials.text("size")
+        other = "" if size == like.size else f"; the published net is nearest to size {like.size}"
+        ratio = cells.text_of(cells.ratio(gap.time))
+        notes[f"{pair_of(gap)} {size} {ratio} is {like.place_of(gap.time)} it{other}"] = None
+    return list(notes)
 
 
 def _gap_notes(gaps: Sequence[Gap]) -> list[str]:

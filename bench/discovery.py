@@ -41,6 +41,14 @@ class Found:
         """`<declared version>-<hash of the code>`."""
         return f"{self.cls.declared_version}-{source_hash(self.path)}"
 
+    @property
+    def lacking(self) -> str:
+        """Libraries beyond the base installation that are not here, and what installs them."""
+        missing = [one for one in self.cls.extras if importlib.util.find_spec(one) is None]
+        extras = ",".join(dict.fromkeys(self.cls.extras[one] for one in missing))
+        how = f"pip install 'gapbench[{extras}]'"
+        return f"{', '.join(missing)} not installed: {how}" if missing else ""
+
     def phase(self, name: str) -> Phase:
         """Return the phase called `name`; `UsageError` lists what there is."""
         for phase in self.cls.phases:

@@ -29,12 +29,17 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+DOMAINS = ("medical", "language", "vision", "video", "driving", "selftest", "own")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Phase:
     """One thing to measure about a workload: a training step or one way of using the net.
 
     A training phase runs `loss`, backward and one optimizer step. Any other phase calls the method
-    of the workload that has the phase's name, as `method(net, batch)`, under inference mode.
+    of the workload that has the phase's name, as `method(net, batch)`, under inference mode. Where
+    that needs a gradient (forces of an energy), it opens `torch.inference_mode(False)` and
+    `torch.enable_grad()` itself, and `prepare` leaves the batch as it is.
     """
 
     name: str
@@ -93,7 +98,7 @@ class Workload(ABC):
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Field values of the named sizes: some of tiny, small, base, large."""
     is_selftest: ClassVar[bool] = False
-    """True keeps it out of `--workload all`."""
+    """True for a probe of one claim or of the harness, no net that anybody uses."""
     libraries: ClassVar[tuple[str, ...]] = ()
     """Modules that the net and the data need; importing them is timed by itself."""
     max_grad_norm: ClassVar[float | None] = None
@@ -101,12 +106,13 @@ class Workload(ABC):
     accepts_data: ClassVar[str | None] = None
     """What `--data` may be, in words ('a text file'); None: nothing."""
     domain: ClassVar[str] = "own"
-    """Field of use, by which `--workload` selects: medical, language, vision, video, driving."""
+    """Field of use, by which `--workload` and `bench list` take shipped ones: one of `DOMAINS`."""
     dtypes: ClassVar[tuple[Dtype, ...] | None] = None
-    """Precisions in which it computes right; None: all."""
+    """Precisions in which it computes right; None: all. The device's own choice, or the first of
+    these that it computes right, is the default; others are refused."""
     extras: ClassVar[Mapping[str, str]] = {}
     """Extra of gapbench that installs a module, where the base installation leaves it out:
-    {'diffusers': 'video'}."""
+    {'diffusers': 'video'}. Without the module no trial is begun, and the row says so."""
 
     batch: int = 1
 
@@ -117,6 +123,9 @@ class Workload(ABC):
     @abstractmethod
     def dataset(self, phase: Phase, *, data: Path | None, seed: int) -> Sequence[Any]:
         """Return samples for `phase`: tensors, or dicts or tuples of them, deterministic in seed.
+
+        They carry every random draw (noise, time steps, masks): a generator differs from device to
+        device, and a loss that draws could not be held against the CPU's.
 
         Map style (`__len__`, `__getitem__`), picklable, so that a torch DataLoader can collate them
         in worker processes. `data` is what the user gave with --data, None for generated data.
@@ -159,6 +168,8 @@ class Workload(ABC):
     # How it may be spread over devices -----------------------------------------------------------
     # ddp and fsdp need nothing from the author, as long as `loss` and the phases' methods only
     # call the net they are given, `net(...)`: the object may be torch's wrapper of the built net.
+    # ddp waits for a gradient of each parameter: one that `loss` gives none has to go, or to be set
+    # requires_grad False (known: mask_token of Dinov2, contact_head of ESM).
 
     def tensor_parallel_plan(self, phase: Phase) -> TensorPlan | None:
         """Return how to cut the net for --parallel tp, or None: it cannot be cut."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -79,7 +81,7 @@ def _list_workloads(name: str | None, *, path: Path | None, as_json: bool) -> No
     from bench.run.planning.selection import select
 
     names = (str(path),) if path else (name,) if name else tuple(discovery.names())
-    selected = select(names, is_list=True)
+    selected = sorted(select(names, is_list=True), key=lambda one: _place(one[0]))
     entries = [
         _entry(found, phase, size=size)
         for found, phase in selected
@@ -88,24 +90,35 @@ def _list_workloads(name: str | None, *, path: Path | None, as_json: bool) -> No
     if as_json:
         print_json(entries)
         return
-    rows = [
-        (
-            one["workload"],
-            one["size"] or "-",
-            str(one["batch"]),
-            one["item"],
-            format_number(one["num_parameters"]),
-            "" if one["flops_per_item"] is None else format_si(one["flops_per_item"], "FLOP"),
-            format_bytes(one["memory_bytes"]),
-            one["runs_here"],
-        )
-        for one in entries
-    ]
+    rows = []
+    for domain, of_domain in itertools.groupby(entries, key=lambda one: one["domain"]):
+        rows += [(domain, *[""] * 7), *map(_cells, of_domain)]
     header = ("workload", "size", "batch", "item", "parameters", "FLOP/item", "memory", "runs here")
     print(text_table(header, rows, left=("workload", "size", "item", "runs here")))
     for found in dict.fromkeys(found for found, _ in selected):
         takes = f"; --data: {found.cls.accepts_data}" if found.cls.accepts_data else ""
         print(f"{found.name}: {found.cls.summary}{takes}")
+
+
+def _place(found: Found) -> int:
+    """Where its domain stands among the domains; a domain of one's own comes last."""
+    from bench.workload import DOMAINS
+
+    domain = found.cls.domain
+    return DOMAINS.index(domain) if domain in DOMAINS else len(DOMAINS)
+
+
+def _cells(one: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        f"  {one['workload']}",
+        one["size"] or "-",
+        str(one["batch"]),
+        one["item"],
+        format_number(one["num_parameters"]),
+        "" if one["flops_per_item"] is None else format_si(one["flops_per_item"], "FLOP"),
+        format_bytes(one["memory_bytes"]),
+        one["runs_here"],
+    )
 
 
 def _entry(found: Found, phase: Phase, *, size: str) -> dict[str, Any]:
@@ -122,7 +135,8 @@ def _entry(found: Found, phase: Phase, *, size: str) -> dict[str, Any]:
         "num_parameters": workload.num_parameters(),
         "flops_per_item": workload.flops_per_item(phase),
         "memory_bytes": memory_bytes,
-        "runs_here": _runs_here(size, memory_bytes),
+        "runs_here": f"no: {found.lacking}" if found.lacking else _runs_here(size, memory_bytes),
+        "domain": found.cls.domain,
         "is_selftest": found.cls.is_selftest,
         "params": discovery.parameters(workload),
     }

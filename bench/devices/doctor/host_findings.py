@@ -192,7 +192,7 @@ def software_findings(environ: Mapping[str, str]) -> Iterator[Finding]:
     if mismatch is not None:
         yield error(
             what=mismatch,
-            why="transformers imports it and fails, and with it each trial of the language model",
+            why="transformers imports it and fails, and with it each trial of one of its nets",
             fix=TORCHVISION_FIX,
         )
     for name, values, severity, why in _VARIABLES:

@@ -36,7 +36,7 @@ INVALIDATING = frozenset(
 FAILING = frozenset(
     {"out_of_memory", "unsupported_op", "unsupported_dtype", "timeout", "crashed", "error"}
 )
-SKIPPING = frozenset({"interrupted", "budget", "link_unresolved"})
+SKIPPING = frozenset({"interrupted", "budget", "link_unresolved", "missing_library"})
 LABELS = frozenset(
     {"noisy", "input_bound", "host_bound", "steps_apart"}
     | {"chunks_joined", "no_usage", "client_overhead"}

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench import discovery
 from bench.core.errors import DataError, UsageError, one_of
-from bench.core.nouns import COMPILE_MODES, DTYPES, MODES, SIZES, STRATEGIES, Layout
+from bench.core.nouns import COMPILE_MODES, DTYPES, MODES, SIZES, STRATEGIES, Dtype, Layout
 from bench.core.paths import user_path
 from bench.measure.timing.limits import PROFILES
 from bench.run.planning.request import FLAGS, RunRequest, is_given
@@ -33,12 +33,18 @@ class Joined:
     layouts: tuple[Layout, ...]
     others: dict[str, list[Layout]]
     """By why it cannot join them."""
+    dtypes: tuple[Dtype, ...]
+    """Those asked for in which it computes right; none: the default."""
+    wrong_dtypes: tuple[Dtype, ...]
 
     @property
     def left_out(self) -> list[str]:
         """A line for each reason why it cannot join the others."""
         name = f"{self.found.name}-{self.phase.name}"
-        return [f"left out: {name} {_how(some)}: {why}" for why, some in self.others.items()]
+        lines = [f"left out: {name} {_how(some)}: {why}" for why, some in self.others.items()]
+        if self.wrong_dtypes:
+            lines.append(f"left out: {_dtype_words(self.found, self.wrong_dtypes)}")
+        return lines
 
 
 def check_request(request: RunRequest) -> list[Joined]:
@@ -62,6 +68,8 @@ def check_request(request: RunRequest) -> list[Joined]:
     every = [_joined(request, one, layouts=layouts) for one in selected]
     if not any(one.layouts for one in every):
         raise UsageError(next(iter(every[0].others)))
+    if request.dtypes and not any(one.dtypes for one in every):
+        raise UsageError(f"--dtype: {_dtype_words(every[0].found, every[0].wrong_dtypes)}")
     for one in every:
         _check_data(request, one.found, phase_name=one.phase.name)
     return every
@@ -85,7 +93,23 @@ def _joined(request: RunRequest, selected: Selected, *, layouts: Sequence[Layout
         # Each size that was asked for, else one of them.
         for some in [[one] for one in reversed(workloads)] if request.sizes else [workloads]:
             passing(some, partial(check, layouts=kept))
-    return Joined(found=found, phase=phase, layouts=tuple(kept), others=others)
+    allowed = found.cls.dtypes or DTYPES
+    return Joined(
+        found=found,
+        phase=phase,
+        layouts=tuple(kept),
+        others=others,
+        dtypes=tuple(one for one in request.dtypes if one in allowed),
+        wrong_dtypes=tuple(one for one in request.dtypes if one not in allowed),
+    )
+
+
+def _dtype_words(found: discovery.Found, wrong: Sequence[Dtype]) -> str:
+    """`molecules in bf16: it computes right in fp32, tf32 alone`."""
+    return (
+        f"{found.name} in {', '.join(wrong)}: "
+        f"it computes right in {', '.join(found.cls.dtypes or ())} alone"
+    )
 
 
 def _how(layouts: Sequence[Layout]) -> str:

@@ -169,7 +169,7 @@ def make_plan(request: RunRequest, *, joined: Sequence[Joined], inspection: Insp
         for one in joined
         for choice in itertools.product(
             request.sizes or (None,),
-            request.dtypes or (inspection.default_dtype,),
+            one.dtypes or (() if request.dtypes else (_default_dtype(one, inspection),)),
             request.overrides,
             one.layouts,
         )
@@ -322,8 +322,22 @@ def _planned(
         elements_unit=phase.element,
         data_digest=data[1],
         data_used="" if data[0] == data[1] else workload.data_used(phase, Path(data[0])),
-        refusal=chosen.refusal or _refusal(dtype, inspection),
+        refusal=_lacking(found, device) or chosen.refusal or _refusal(dtype, inspection),
     )
+
+
+def _default_dtype(joined: Joined, inspection: Inspection) -> Dtype:
+    """Return the device's choice, or the workload's first that the device computes right."""
+    allowed = joined.found.cls.dtypes
+    if allowed is None or inspection.default_dtype in allowed:
+        return inspection.default_dtype
+    right = (one for one in allowed if inspection.capabilities.get(one) == "ok")
+    return next(right, allowed[0])
+
+
+def _lacking(found: discovery.Found, device: Device) -> tuple[str, str] | None:
+    """Refuse what needs a library that is not here; the fake device builds no net."""
+    return ("missing_library", found.lacking) if found.lacking and device.type != "fake" else None
 
 
 def _refusal(dtype: Dtype, inspection: Inspection) -> tuple[str, str] | None:

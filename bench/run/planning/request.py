@@ -141,7 +141,8 @@ class RunRequest:
     workloads: tuple[str, ...] = _work(
         "--workload -w",
         NAMES,
-        "all, a name such as imaging or imaging:train, a pattern, or a file ./mine.py:train",
+        "all, a domain such as medical, everything, a name such as imaging or imaging:train, "
+        "a pattern, or a file ./mine.py:train",
     )
     sizes: tuple[str, ...] = _work(
         "--size", TEXTS, "tiny, small, base, large; a comma sweeps; default: largest that fits"

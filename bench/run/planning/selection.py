@@ -23,15 +23,18 @@ from bench.workload import Phase, Workload, memory_bytes_of
 
 T = TypeVar("T")
 Selected = tuple[discovery.Found, Phase]
+ALL = ("imaging", "llm", "pathology", "speech", "genomics")
+"""What `--workload all` takes; the rest would not be done in minutes: `everything` takes it too."""
 CPU_SIZES = ("tiny", "small")
 MARGIN_FRAC = 0.85
 """Share of the free memory that an estimate may take: estimates are rough, allocators fragment."""
 
 
 def select(texts: tuple[str, ...], *, is_list: bool = False) -> list[Selected]:
-    """Return the phases that --workload names, each once: all, imaging, imaging:train, ./mine.py.
+    """Return the phases that --workload names, each once: all, medical, imaging:train, ./mine.py.
 
-    But for a list, a served phase has to be named itself: only it takes --arrivals and no steps.
+    A domain takes its workloads, `everything` those of every domain but the self-tests. But for a
+    list, a served phase has to be named itself: only it takes --arrivals and no steps.
     `UsageError` lists what there is.
     """
     if not texts:
@@ -58,14 +61,24 @@ def _phases_of(text: str) -> list[Selected]:
     if ".py" in text or "/" in text:
         found = discovery.load(text)
         return [(found, phase) for phase in found.cls.phases]
-    shipped = map(discovery.load, discovery.names())
+    shipped = [discovery.load(name) for name in discovery.names()]
     pairs = [(found, phase) for found in shipped for phase in found.cls.phases]
     if text == "all":
-        return [one for one in pairs if not one[0].cls.is_selftest]
+        return [one for one in pairs if one[0].name in ALL]
+    if text == "everything":
+        return [one for one in pairs if one[0].cls.domain != "selftest"]
+    domains = sorted({found.cls.domain for found in shipped})
+    if text in domains:
+        return [one for one in pairs if one[0].cls.domain == text]
     named = {f"{found.name}-{phase.name}": (found, phase) for found, phase in pairs}
     matched = [one for name, one in named.items() if fnmatchcase(name, text) or one[0].name == text]
     if not matched:
-        raise one_of("workload", text, [*named, "all"], hint="(or a file such as ./mine.py)")
+        raise one_of(
+            "workload",
+            text,
+            [*named, *domains, "all", "everything"],
+            hint="(or a file such as ./mine.py)",
+        )
     return matched
 
 

@@ -39,7 +39,9 @@ def test_every_shipped_phase_and_size_is_listed_and_sizes_grow(ask: Ask) -> None
     entries = ask("list", "--json").document
     names = {entry["workload"] for entry in entries}
     shipped = map(discovery.load, discovery.names())
-    assert names == {f"{found.name}-{phase.name}" for found in shipped for phase in found.cls.phases}
+    assert names == {
+        f"{found.name}-{phase.name}" for found in shipped for phase in found.cls.phases
+    }
     assert {"imaging-train", "imaging-infer", "llm-decode", "llm-serve", "align-infer"} <= names
     for name in names:
         of_name = [entry for entry in entries if entry["workload"] == name]

@@ -1,10 +1,13 @@
 """Batches of the shipped workloads, what backward keeps of them, and a short training."""
 
 import itertools
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, default_collate
 
 from bench.workload import Workload
@@ -13,7 +16,8 @@ from bench.workload import Workload
 def generated_batch(workload: Any, phase: Any, *, seed: int = 0) -> Any:
     """Return the first batch of generated data, as the loader collates it."""
     samples = workload.dataset(phase, data=None, seed=seed)
-    return default_collate([samples[index] for index in range(workload.batch_size(phase))])
+    collate = workload.collate(phase) or default_collate
+    return collate([samples[index] for index in range(workload.batch_size(phase))])
 
 
 def random_volumes(workload: Any, *, shape: tuple[int, ...], count: int) -> dict[str, Any]:
@@ -49,7 +53,8 @@ def bytes_kept_for_backward(workload: Workload, batch: Any, *, dtype: str) -> in
 def train(workload: Workload, *, net: torch.nn.Module, samples: Any, steps: int) -> list[Any]:
     """Train for so many steps; return the losses."""
     num_samples = workload.batch_size(workload.phases[0])
-    loader = DataLoader(samples, batch_size=num_samples, drop_last=True, shuffle=True)
+    loader = DataLoader(samples, batch_size=num_samples, drop_last=True, shuffle=True,
+                        collate_fn=workload.collate(workload.phases[0]))  # fmt: skip
     return list(itertools.islice(training_steps(workload, net, loader), steps))
 
 
@@ -70,3 +75,30 @@ def training_steps(
         if schedule is not None:
             schedule.step()
         yield loss.detach()
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts a net's, a batch's and the operators' storages while they live, and keeps the peak."""
+
+    def __init__(self, net: torch.nn.Module, batch: Any = None) -> None:
+        super().__init__()
+        self._live: dict[int, int] = {}
+        self.peak_bytes = 0
+        for tensor in (*net.parameters(), *net.buffers(), *tree_leaves(batch)):
+            if isinstance(tensor, torch.Tensor):
+                self._add(tensor)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self._add(leaf)
+        return result
+
+    def _add(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self._live:
+            self._live[key] = storage.nbytes()
+            self.peak_bytes = max(self.peak_bytes, sum(self._live.values()))
+            weakref.finalize(storage, self._live.pop, key)

@@ -2,22 +2,23 @@
 
 import json
 import math
-import weakref
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from monai.losses.dice import DiceCELoss
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.cli import main
 from bench.core.nouns import Dtype
 from bench.measure.engine.engine import counted, summed
-from tests.workloads.steps_of_workloads import autocast, bytes_kept_for_backward, random_volumes
+from tests.workloads.steps_of_workloads import (
+    LiveBytes,
+    autocast,
+    bytes_kept_for_backward,
+    random_volumes,
+)
 from workloads._imaging.decathlon import check_folder
 from workloads._imaging.imaging_cost import UNet, num_windows
 from workloads._imaging.imaging_net import loss as loss_of
@@ -153,32 +154,6 @@ def test_bytes_and_memory_follow_the_volume_as_flops_do() -> None:
     decoder = (4 * v1) * 3 + (2 * v0) * 3  # one transposed and two plain convolutions a stage
     head, skips = 3 * v0, 4 * v1 + 2 * v0
     assert unet.activation_traffic() == v0 + 2 * (encoder + decoder + head) + skips
-
-
-class LiveBytes(TorchDispatchMode):
-    """Counts a net's and the operators' storages while they live, and keeps the peak."""
-
-    def __init__(self, net: torch.nn.Module) -> None:
-        super().__init__()
-        self._live: dict[int, int] = {}
-        self.peak_bytes = 0
-        for parameter in net.parameters():
-            self._add(parameter)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor):
-                self._add(leaf)
-        return result
-
-    def _add(self, tensor: torch.Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key not in self._live:
-            self._live[key] = storage.nbytes()
-            self.peak_bytes = max(self.peak_bytes, sum(self._live.values()))
-            weakref.finalize(storage, self._live.pop, key)
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])

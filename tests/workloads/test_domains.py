@@ -1,0 +1,74 @@
+"""What every domain's net has to pass: its memory estimate, and each phase on a foreign device.
+
+Its parameters and FLOPs are held in `test_every_workload`, two ranks against one device in
+`tests/parallel/test_spread_on_real_ranks`, both for whatever is shipped. Write what one workload
+needs besides tiny into `MORE`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench import discovery
+from tests.devices.test_simdev_run import assert_right, run
+from tests.workloads.steps_of_workloads import LiveBytes, generated_batch
+
+pytest_plugins = ["tests.simdev.fixture"]
+
+ELSEWHERE = ("align", "sleep", "tabular", "llm")
+"""Their estimates hold what several resident batches keep, and are tested with what is theirs."""
+NAMES = [name for name in discovery.names() if name not in ELSEWHERE]
+MORE: dict[str, dict[str, Any]] = {}
+"""Field values over those of tiny, by a name that begins with the workload's."""
+CASES = {**{name: {} for name in NAMES}, **MORE}
+STEPS = [
+    (case, phase.name)
+    for case in CASES
+    for phase in discovery.load(case.partition(",")[0]).cls.phases
+]
+
+
+def workload_of(case: str) -> Any:
+    """The workload of a case at tiny; skipped with the line that installs what it lacks."""
+    found = discovery.load(case.partition(",")[0])
+    if found.lacking:
+        pytest.skip(found.lacking)
+    return found.cls(**{**found.cls.sizes["tiny"], **CASES[case]})
+
+
+@pytest.mark.parametrize(("case", "phase_name"), STEPS)
+def test_a_memory_estimate_covers_live_storages_by_at_most_60_percent(
+    case: str, phase_name: str
+) -> None:
+    workload = workload_of(case)
+    (phase,) = (one for one in workload.phases if one.name == phase_name)
+    torch.manual_seed(0)
+    batch = generated_batch(workload, phase)
+    net = workload.build_net().train(phase.is_training)
+    with LiveBytes(net, batch) as live:
+        if phase.is_training:
+            optimizer = workload.optimizer(net)
+            for _ in range(2):  # the second has the optimizer's state
+                workload.loss(net, batch).backward()
+                assert all(p.grad is not None for p in net.parameters() if p.requires_grad)
+                optimizer.step()
+                optimizer.zero_grad()
+        else:
+            with torch.inference_mode():
+                getattr(workload, phase_name)(net, workload.prepare(phase, net, batch))
+    assert 1.0 <= workload.memory_bytes(phase, dtype="fp32") / live.peak_bytes <= 1.6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "imaging"])
+def test_every_phase_runs_on_a_device_that_nobody_told_us_of(
+    simdev_env: Any, tmp_path: Path, name: str
+) -> None:
+    workload = workload_of(name)
+    code, rows, err = run(name, env=simdev_env, out=tmp_path)
+    assert code == 0, err
+    assert {row["workload"] for row in rows} == {f"{name}-{one.name}" for one in workload.phases}
+    for row in rows:
+        assert_right(row)

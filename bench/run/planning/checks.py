@@ -35,7 +35,7 @@ class Joined:
     """By why it cannot join them."""
     dtypes: tuple[Dtype, ...]
     """Those asked for in which it computes right; none: the default."""
-    wrong_dtypes: tuple[Dtype, ...]
+    wrong_dtypes: tuple[str, ...]
 
     @property
     def left_out(self) -> list[str]:
@@ -104,7 +104,7 @@ def _joined(request: RunRequest, selected: Selected, *, layouts: Sequence[Layout
     )
 
 
-def _dtype_words(found: discovery.Found, wrong: Sequence[Dtype]) -> str:
+def _dtype_words(found: discovery.Found, wrong: Sequence[str]) -> str:
     """`molecules in bf16: it computes right in fp32, tf32 alone`."""
     return (
         f"{found.name} in {', '.join(wrong)}: "

@@ -200,7 +200,8 @@ def projected(
 
 def _score(files: Sequence[Path], *, form: str) -> None:
     from bench.analysis.projection.projection_documents import score_document
-    from bench.analysis.projection.scoring import read_points, score_point, summaries
+    from bench.analysis.projection.published_ratios import read_points
+    from bench.analysis.projection.scoring import score_point, summaries
     from bench.report.tables.project_tables import score_grids
 
     scored = [score_point(point) for path in files for point in read_points(path)]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from bench.analysis.projection.exchange import exchange_s, exposed_s
 from bench.analysis.projection.measured import Start
 from bench.analysis.projection.roofs import (
     NARROWER_DTYPE,
@@ -44,11 +45,6 @@ CALLS_SPREAD = 10.0
 sizes of its workload, else of all of them, and no more than its host had time for; judgement."""
 HOST_SPREAD = 1.5
 """How many times faster or slower another host may queue the same steps; judgement."""
-GRADIENT_BYTES = 4
-"""Gradients are exchanged as they are kept, in fp32."""
-BACKWARD_FRACTION = 2.0 / 3.0
-"""Part of a training step beside which gradients can travel: the backward pass does two of three
-products (https://arxiv.org/abs/2006.15704)."""
 USABLE_FRACTION = 0.93
 """Firmware, error correction and context take up to 7 %, as in `bench.hardware.chips`."""
 TRAINED_BYTES = 16
@@ -265,15 +261,11 @@ class _Step:
         measured = self.measured
         if self.link is None or self.devices < 2 or not measured.is_training:
             return np.zeros_like(device_s)
-        cost = self.link.cost(
-            "all_reduce",
-            num_bytes=GRADIENT_BYTES * int(measured.num_parameters or 0),
-            group=self.link.group_of(range(self.devices)),
+        parameters = measured.num_parameters or 0
+        whole_s = exchange_s(
+            self.link, parameters=parameters, devices=self.devices, unknown=unknown
         )
-        whole = between(band(max(cost.low_s, 1e-12), max(cost.high_s, 1e-12)), unknown.link)
-        hidden = np.maximum(0.0, whole - BACKWARD_FRACTION * device_s)
-        exposed: Array = hidden + (whole - hidden) * unknown.link
-        return exposed
+        return exposed_s(device_s, whole_s=whole_s, unknown=unknown)
 
 
 def _narrowing(step: _Step, chip: Chip, *, width: float) -> tuple[str, ...]:

@@ -110,11 +110,13 @@ def score_document(scored: Sequence[Scored]) -> dict[str, object]:
         "points": [
             {
                 **_picked(one.point, "chip_a", "chip_b", "phase", "net", "kind", "num_devices"),
+                **_picked(one.point, "dtype_a", "dtype_b"),
                 "published_ratio": one.ratio,
                 "projected_ratio": one.projected and vars(one.projected),
                 "error_frac": one.error,
                 "is_inside": one.is_inside if one.projected is not None else None,
                 "by": "operator mix" if one.by_mix else "roofs",
+                "is_same_silicon": one.is_same_silicon,
                 "reason": one.reason or None,
                 **_picked(one.point, "note", "point_id"),
             }

@@ -97,6 +97,13 @@ class Roofs:
     """Its catalogue row, where it has one."""
     matrix: RateSpan
     memory: RateSpan
+    wider_per_s: float | None = None
+    """Matrix rate of the products that stay in a wider dtype; None: all are in this one."""
+
+    @property
+    def products(self) -> RateSpan:
+        """What all products of a program together get, however many of them are in this dtype."""
+        return self.matrix if self.wider_per_s is None else band(self.wider_per_s, self.matrix.high)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +143,31 @@ def catalogue_roofs(
         matrix=_matrix_rate(chip, dtype=used, peak=chip.peak_per_s[used], relative=relative),
         memory=replace(memory, low=memory.low * min(more, 1.0), high=memory.high * max(more, 1.0)),
     )
+
+
+def roofs_of_pair(
+    one: Chip, two: Chip, *, dtypes: tuple[str, str]
+) -> tuple[Roofs, Roofs] | Unknown:
+    """Both from the catalogue; of a dtype narrower than the other, none or all products are in it.
+
+    A net of 8 bits keeps attention, norms and losses in 16: how much of its work those are is not
+    known.
+    """
+    source = catalogue_roofs(one, dtype=dtypes[0])
+    target = catalogue_roofs(two, dtype=dtypes[1], counted_in=dtypes[0])
+    if isinstance(source, Unknown):
+        return source
+    if isinstance(target, Unknown):
+        return target
+    widths = [WIDTH_BITS[dtype] for dtype in dtypes]
+    if widths[0] == widths[1]:
+        return source, target
+    narrow, chip = (source, one) if widths[0] < widths[1] else (target, two)
+    wider = catalogue_roofs(chip, dtype=dtypes[widths[0] < widths[1]])
+    if isinstance(wider, Unknown):
+        return wider
+    narrow = replace(narrow, wider_per_s=min(wider.matrix.low, narrow.matrix.low))
+    return (narrow, target) if widths[0] < widths[1] else (source, narrow)
 
 
 def _matrix_rate(chip: Chip, *, dtype: str, peak: float, relative: Roofs | None) -> RateSpan:

@@ -31,9 +31,9 @@ from bench.analysis.projection.roofs import (
     Roofs,
     Unknown,
     band,
-    catalogue_roofs,
     is_same_chip,
     relatedness,
+    roofs_of_pair,
 )
 from bench.core.nouns import Chip
 from bench.hardware.operators import Operators
@@ -148,16 +148,24 @@ class Rates:
         return ideal
 
 
+def time_ratio(
+    one: Chip, two: Chip, *, operators: Sequence[Operators], dtypes: tuple[str, str]
+) -> Scaled | Unknown:
+    """Time on chip two over that on chip one of some operators, from the catalogue alone."""
+    pair = roofs_of_pair(one, two, dtypes=dtypes)
+    if isinstance(pair, Unknown):
+        return pair
+    source, target = pair
+    return scale(operators, source=source, target=target, dtype=dtypes[1], unknown=draws())
+
+
 def speed_ratio(
     one: Chip, two: Chip, *, operators: Sequence[Operators], dtype: str
 ) -> Estimate | Unknown:
-    """Speed of chip two over chip one on some operators, from the catalogue alone."""
-    source, target = (catalogue_roofs(chip, dtype=dtype) for chip in (one, two))
-    if isinstance(source, Unknown):
-        return source
-    if isinstance(target, Unknown):
-        return target
-    scaled = scale(operators, source=source, target=target, dtype=dtype, unknown=draws())
+    """Speed of chip two over chip one, both in one dtype."""
+    scaled = time_ratio(one, two, operators=operators, dtypes=(dtype, dtype))
+    if isinstance(scaled, Unknown):
+        return scaled
     return estimate(scaled.ratio, middle=scaled.ratio_alike).inverse()
 
 
@@ -207,7 +215,7 @@ def rates_of(source: Roofs, target: Roofs, held: Sequence[Limit], unknown: Draws
     is_same = is_same_chip(source, target)
     matrix_at = unknown.source_matrix if is_same else unknown.target_matrix
     memory_at = unknown.source_memory if is_same else unknown.target_memory
-    matrix = between(source.matrix, unknown.source_matrix), between(target.matrix, matrix_at)
+    matrix = between(source.products, unknown.source_matrix), between(target.products, matrix_at)
     memory = between(source.memory, unknown.source_memory), between(target.memory, memory_at)
     by_matrix, by_memory = matrix[0] / matrix[1], memory[0] / memory[1]
     # Units slow down with the products beside them: their place in the band is that of the matrix.

@@ -2,32 +2,26 @@
 
 Nothing is known of those programs but the net's kind: nets like a shipped workload are projected
 with its operators (counted from shapes, `bench/hardware/operator_mixes.yaml`), all others by the
-roofs alone, and the two are counted apart. Each ratio is projected from catalogue peaks and derates
-only; no figure in the harness is fitted to such a file. All run in a 16-bit dtype, because the file
-does not say; ratios of several devices are projected as ratios of one.
+roofs alone, and the two are counted apart. Each ratio is projected from the catalogue only; no
+figure in the harness is fitted to such a file. Products are in a 16-bit dtype where the file does
+not say; ratios of several devices are those of one where it does not tell link and step of each.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import median
-from typing import Annotated
 
-from msgspec import Meta
-
+from bench.analysis.projection.exchange import compute_of, exchange_s, exposed_s
 from bench.analysis.projection.on_chip import limits
-from bench.analysis.projection.roofs import Estimate, Roofs, Unknown, catalogue_roofs
-from bench.analysis.projection.scaled_operators import speed_ratio
-from bench.core.errors import BenchError, DataError
+from bench.analysis.projection.published_ratios import RatioPoint
+from bench.analysis.projection.roofs import Estimate, Unknown, roofs_of_pair
+from bench.analysis.projection.scaled_operators import Array, draws, estimate, time_ratio
 from bench.core.nouns import Chip
-from bench.core.separated import decimal_mark, decoded, plain_number, separated, unmarked
 from bench.hardware.chips import chip
-from bench.hardware.loader import Declared, Text, decode
+from bench.hardware.costs.cost import model_of
 from bench.hardware.operators import Operators, load_mixes
 
-_MAX_BYTES = 10_000_000
-DTYPE = "fp16"
 _ANSWER = ("llm-prefill-large", "llm-decode-large")
 NEAREST: dict[tuple[str, str], tuple[str, ...]] = {
     ("cnn3d", "train"): ("imaging-train-large",),
@@ -46,54 +40,6 @@ NEAREST: dict[tuple[str, str], tuple[str, ...]] = {
 """Mixes that stand for a kind of net in a phase; every other pair goes by the roofs."""
 
 
-class RatioPoint(Declared, frozen=True, kw_only=True):
-    """One published ratio; its fields are the columns of the file."""
-
-    chip_a: str
-    """A chip of the catalogue, by its id."""
-    chip_b: str
-    phase: Text
-    net: Text
-    kind: Text
-    num_devices: Annotated[int, Meta(gt=0, lt=10**7)]
-    throughput_ratio_b_over_a: Annotated[float, Meta(gt=1e-6, lt=1e6)]
-    note: str
-    point_id: str
-
-
-COLUMNS = RatioPoint.__struct_fields__
-_NUMBERS = ("num_devices", "throughput_ratio_b_over_a")
-
-
-def read_points(path: Path) -> list[RatioPoint]:
-    """Read a file of published ratios; `DataError` names the line that cannot be used."""
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise DataError(f"{path}: larger than {_MAX_BYTES:,} bytes, which no such file is")
-        data = path.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: cannot be read: {reason}") from None
-    what = str(path)
-    table = separated(decoded(unmarked(data, what=what), what=what), what=what)
-    if table.header != COLUMNS:
-        raise DataError(f"{path}: the first line must be {','.join(COLUMNS)}")
-    rows = [(n, dict(zip(COLUMNS, map(str.strip, row), strict=True))) for n, row in table.records]
-    if not rows:
-        raise DataError(f"{path}: holds no ratio below its first line")
-    mark = decimal_mark(table, numbers=(row[name] for _, row in rows for name in _NUMBERS))
-    return [_point(row, where=f"{path}: line {line}", mark=mark) for line, row in rows]
-
-
-def _point(row: dict[str, str], *, where: str, mark: str) -> RatioPoint:
-    row = row | {name: plain_number(row[name], mark=mark) for name in _NUMBERS}
-    try:
-        row |= {name: chip(row[name][:60]).id for name in ("chip_a", "chip_b")}
-    except BenchError as error:
-        raise DataError(f"{where}: {error}") from None
-    return decode(row, into=RatioPoint, what=where, is_text=True)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Scored:
     """A published ratio and what is projected for it."""
@@ -104,6 +50,17 @@ class Scored:
     by_mix: bool
     reason: str = ""
     """Why it lies outside the interval, or why there is none."""
+
+    @property
+    def is_same_silicon(self) -> bool:
+        """Whether both chips are known to be of one die."""
+        dies = {chip(name).facts.get("silicon", name) for name in self.point_chips}
+        return len(dies) == 1
+
+    @property
+    def point_chips(self) -> tuple[str, str]:
+        """Ids of both."""
+        return self.point.chip_a, self.point.chip_b
 
     @property
     def ratio(self) -> float:
@@ -145,11 +102,14 @@ def score_point(point: RatioPoint) -> Scored:
     """Project one ratio from the catalogue alone."""
     operators = operators_for(point.kind, point.phase)
     one, two = chip(point.chip_a), chip(point.chip_b)
-    ratio = speed_ratio(one, two, operators=operators, dtype=DTYPE)
+    dtypes = (point.dtype_a, point.dtype_b)
+    scaled = time_ratio(one, two, operators=operators, dtypes=dtypes)
     scored = Scored(point=point, projected=None, by_mix=bool(operators))
-    if isinstance(ratio, Unknown):
-        side = "chip_a" if ratio.chip == one.id else "chip_b"
-        return replace(scored, reason=f"{side}: {ratio.reason}")
+    if isinstance(scaled, Unknown):
+        side = "chip_a" if scaled.chip == one.id else "chip_b"
+        return replace(scored, reason=f"{side}: {scaled.reason}")
+    whole, middle = (_with_link(point, ratio) for ratio in (scaled.ratio, scaled.ratio_alike))
+    ratio = estimate(whole, middle=middle).inverse()
     scored = replace(scored, projected=ratio)
     if scored.is_inside:
         return scored
@@ -159,13 +119,34 @@ def score_point(point: RatioPoint) -> Scored:
     return replace(scored, reason=reason)
 
 
+def _with_link(point: RatioPoint, ratio: Array) -> Array:
+    """Time an item on b over that on a: compute carried by `ratio`, each with its own link."""
+    if point.step_s_a is None or not point.has_link:
+        return ratio
+    unknown = draws()
+    before_s, after_s = (
+        exchange_s(
+            model_of(link),
+            parameters=point.parameters or 0.0,
+            devices=point.num_devices,
+            unknown=unknown,
+        )
+        for link in (point.link_a, point.link_b)
+    )
+    larger = (point.batch_b or 1.0) / (point.batch_a or 1.0) if point.batch_b else 1.0
+    compute_s = compute_of(point.step_s_a, whole_s=before_s, unknown=unknown) * ratio * larger
+    step_s = compute_s + exposed_s(compute_s, whole_s=after_s, unknown=unknown)
+    return step_s / (point.step_s_a * larger)
+
+
 def _why_missed(scored: Scored, one: Chip, two: Chip) -> str:
     """Name what the roofs do not hold; every word follows from the row and the catalogue."""
-    source, target = (catalogue_roofs(chip, dtype=DTYPE) for chip in (one, two))
-    assert isinstance(source, Roofs) and isinstance(target, Roofs), "a ratio was projected"
+    pair = roofs_of_pair(one, two, dtypes=(scored.point.dtype_a, scored.point.dtype_b))
+    assert not isinstance(pair, Unknown), "a ratio was projected"
+    source, target = pair
     # What each roof alone would give, target over source, at the middle of its band.
     ratios = {
-        "matrix": target.matrix.mid / source.matrix.mid,
+        "matrix": target.products.mid / source.products.mid,
         "memory": target.memory.mid / source.memory.mid,
     }
     ratios |= {limit.name: limit.ratio for limit in limits(source, target)}
@@ -173,7 +154,7 @@ def _why_missed(scored: Scored, one: Chip, two: Chip) -> str:
     if scored.ratio > 1.05 * fastest:
         return f"above every roof (at most x{fastest:.2f})"
     if scored.ratio < slowest / 1.05:
-        return f"below every roof (at least x{slowest:.2f}): power limit, clock or younger software"
+        return f"below every roof (at least x{slowest:.2f}): host, server or younger software"
     nearest = min(ratios, key=lambda name: abs(math.log(ratios[name] / scored.ratio)))
     held = f"behaves as if {nearest} alone (x{ratios[nearest]:.2f}) held it"
     return f"{held}, more than {'its mix has it' if scored.by_mix else 'an unknown mix would'}"
@@ -193,22 +174,31 @@ def _beyond_roofs(one: Chip, two: Chip) -> str:
     return " or ".join(causes)
 
 
+GROUPS: tuple[tuple[str, Callable[[Scored], str]], ...] = (
+    ("", lambda _: "all"),
+    ("by", lambda one: "operator mix" if one.by_mix else "roofs alone"),
+    ("silicon", lambda one: "the same die" if one.is_same_silicon else "another die"),
+    ("phase", lambda one: one.point.phase),
+    ("net", lambda one: one.point.kind),
+)
+
+
 def summaries(scored: Sequence[Scored]) -> list[Summary]:
-    """Sum up: all points, those projected by a mix, those by the roofs alone."""
-    known = [(one, one.projected) for one in scored if one.projected is not None]
-    groups = {
-        "all": known,
-        "by operator mix": [pair for pair in known if pair[0].by_mix],
-        "by roofs": [pair for pair in known if not pair[0].by_mix],
-    }
-    return [
-        Summary(
-            name=name,
-            num_points=len(members),
-            median_error_frac=median(abs(one.error or 0.0) for one, _ in members),
-            inside_frac=sum(one.is_inside for one, _ in members) / len(members),
-            median_width=median(projected.width for _, projected in members),
-        )
-        for name, members in groups.items()
-        if members
-    ]
+    """Sum up: all points, then by how they are projected, by silicon, phase and kind of net."""
+    known = [one for one in scored if one.projected is not None]
+    found = []
+    for title, name_of in GROUPS:
+        for name in sorted({name_of(one) for one in known}):
+            members = [one for one in known if name_of(one) == name]
+            found.append(_summary(f"{title}: {name}" if title else name, members))
+    return found
+
+
+def _summary(name: str, members: Sequence[Scored]) -> Summary:
+    return Summary(
+        name=name,
+        num_points=len(members),
+        median_error_frac=median(abs(one.error or 0.0) for one in members),
+        inside_frac=sum(one.is_inside for one in members) / len(members),
+        median_width=median(one.projected.width for one in members if one.projected),
+    )

@@ -12,7 +12,8 @@ from itertools import pairwise, product
 from typing import Literal
 
 from bench.analysis.claims.claim_cases import ClaimCase, ClaimFacts, ClaimTest, Factors, span_of
-from bench.analysis.projection.projected import GRADIENT_BYTES, TRAINED_BYTES, USABLE_FRACTION
+from bench.analysis.projection.exchange import GRADIENT_BYTES
+from bench.analysis.projection.projected import TRAINED_BYTES, USABLE_FRACTION
 from bench.analysis.projection.roofs import Estimate
 from bench.core.errors import BenchError
 from bench.core.nouns import Chip, Layout

@@ -14,7 +14,8 @@ from statistics import median
 
 from bench.analysis.claims.claim_cases import ClaimCase, ClaimFacts, ClaimTest, Factors, span_of
 from bench.analysis.claims.evaluators.link_claims import check_links
-from bench.analysis.projection.projected import GRADIENT_BYTES, LAUNCH_S
+from bench.analysis.projection.exchange import GRADIENT_BYTES
+from bench.analysis.projection.projected import LAUNCH_S
 from bench.analysis.projection.roofs import Unknown
 from bench.analysis.projection.scaled_operators import speed_ratio
 from bench.analysis.projection.sizing import device_counts, usual_link

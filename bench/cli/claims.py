@@ -78,10 +78,11 @@ def judged(
     """Verdicts from the rows of `files` and those that ship with the harness."""
     from bench.analysis.claims.claims_verdict import judge_all
     from bench.analysis.claims.ledger import reference_files
+    from bench.cli.formulas import work_of
     from bench.results.reader import read_all
 
     paths = [*(reference_files() if with_reference else ()), *files]
-    return judge_all(chosen, read_all(paths, note=print_note))
+    return judge_all(chosen, read_all(paths, note=print_note), work_of=work_of)
 
 
 def _measured(chosen: Sequence[Claim], *, budget: str, out: Path) -> list[Path]:

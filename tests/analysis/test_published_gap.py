@@ -1,14 +1,19 @@
 """Published training against inference: the sums by hand, and the bracket beside our own ratio."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace as copy
 
+from bench.analysis.claims.claim_cases import Bounds, PhaseWork, make_facts
+from bench.analysis.claims.evaluators.gap_claims import FormulaGap, MeasuredGap, WideningGap
+from bench.analysis.claims.ledger import AnyTest
 from bench.analysis.gap.gap_result import Gap, gap_document, measure_gap
 from bench.analysis.gap.published_bracket import Bracket, bracket
 from bench.cli import main
+from bench.cli.formulas import work_of
 from bench.core.errors import DataError
 from bench.core.log_estimate import LogEstimate, exact
 from bench.hardware.chips import load_chips
@@ -16,7 +21,7 @@ from bench.hardware.loader import decode
 from bench.hardware.published import PublishedGap, load_published
 from bench.report.plots.plots_gap import overview_plot
 from bench.report.tables.gap_tables import gap_grid
-from bench.results.schema import Row, Value
+from bench.results.schema import NAMES, Row, Value
 from tests.analysis.synthetic_rows import trials, write_csv
 
 CHIPS = {chip.id: chip for chip in load_chips()}
@@ -138,3 +143,72 @@ def test_the_page_draws_all_pairs_in_one_plot_from_most_to_least(tmp_path: Path)
     page = tmp_path / "page.html"
     assert main(["report", str(write_csv(tmp_path / "rows.csv", rows)), "-o", str(page)]) == 0
     assert "All pairs on Test CPU" in page.read_text(encoding="utf-8")
+
+
+def work(
+    phase: str, *, flops: float, unit: str = "clip", elements: float | None = None
+) -> PhaseWork:
+    return PhaseWork(
+        net="video", domain="video", phase=phase, is_training=phase == "train", items_unit=unit,
+        elements_unit="token", elements_per_item=elements, flops_per_item=flops,
+    )  # fmt: skip
+
+
+def judged(test: AnyTest, *works: PhaseWork, rows: Sequence[Row] = (), **known: Any) -> list[Any]:
+    """Cases of a test, or what is missing, from these formulas, rows and published gaps."""
+    full: list[Row] = [{**dict.fromkeys(NAMES), **row} for row in rows]
+    facts = make_facts(full, work_of=lambda *_: works, **known)
+    return test.judged_cases(facts, bounds=Bounds(low=1.0))
+
+
+def test_formulas_say_which_phase_asks_more_item_for_item_or_element_for_element() -> None:
+    test = FormulaGap(size="base")
+    # 3 forwards to train on a clip, 2 x 20 to make one.
+    (case,) = judged(test, work("train", flops=3.0), work("infer", flops=40.0))
+    assert case.value.mid == pytest.approx(0.075) and case.holds is False
+    patch = work("train", flops=6.0, unit="patch", elements=2.0)
+    (case,) = judged(test, patch, work("infer", flops=9.0, unit="volume", elements=9.0))
+    assert case.value.mid == pytest.approx(3.0) and case.holds is True
+    assert "per token" in case.how and case.factors["workload"] == "video-infer"
+    (case,) = judged(test, work("train", flops=1.02), work("infer", flops=1.0))
+    assert case.holds is None, "nearer than what a formula leaves out"
+    missing = ["FLOPs of workloads at base by formula"]
+    for other in (work("infer", flops=1.0, unit="volume"), work("other", flops=0.0)):
+        assert judged(test, work("train", flops=1.0), other) == missing, "nothing in common"
+    with pytest.raises(ValueError, match="settings: needs the workload"):
+        FormulaGap(size="base", settings={"steps": "1"})
+
+
+def test_shipped_formulas_reach_the_ledger_with_their_settings() -> None:
+    assert {one.net for one in work_of("base", None, {})} >= {"imaging", "llm"}
+    assert all(one.domain for one in work_of("base", None, {}))
+    train, infer = work_of("tiny", "imaging", {"classes": "5"})
+    assert (train.items_unit, infer.items_unit, infer.elements_unit) == ("patch", "volume", "voxel")
+    assert train.elements_per_item == 24 * 24 * 16
+    assert (train.flops_per_item or 0) > (work_of("tiny", "imaging", {})[0].flops_per_item or 0)
+
+
+def test_measured_time_counts_on_real_devices_alone() -> None:
+    test = MeasuredGap(otherwise="bench run")
+    (case,) = judged(test, rows=rows_of(140.0))
+    assert case.holds is True and case.basis == "measured" and "per voxel" in case.how
+    assert judged(test, rows=[{**row, "device_type": "fake"} for row in rows_of(140.0)]) == [
+        "bench run"
+    ]
+
+
+def test_the_gap_widens_where_a_lesser_part_has_the_larger_ratio_in_the_same_precision() -> None:
+    greater = gap_of(chip="h100-sxm-80g", id="h")
+    lesser = gap_of(id="a", infer={"items_per_s": 90.0, "dtype": "int8"})
+    later = copy(lesser, id="b", round="another")
+
+    def cases(*gaps: PublishedGap) -> list[Any]:
+        return judged(WideningGap(), published=copy(load_published(), gaps=gaps))
+
+    (case,) = cases(greater, lesser, later)
+    assert case.value.mid == pytest.approx(1.5) and case.holds is True and case.counts
+    assert case.factors["parts"] == "a100-sxm-80g over h100-sxm-80g"
+    other = copy(lesser, infer=copy(lesser.infer, dtype="fp16"))
+    (case,) = cases(greater, other)
+    assert not case.counts, "one of them inferred in other numbers"
+    assert cases(greater) == ["published training and inference of one net on two parts"]

@@ -5,7 +5,7 @@ never knows which claim it serves. Whether the claim is true in a case follows f
 place. No verdict is stored anywhere.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -80,6 +80,28 @@ class Bounds(Declared, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PhaseWork:
+    """What one phase of a workload computes, by the workload's own formulas."""
+
+    net: str
+    domain: str
+    phase: str
+    is_training: bool
+    items_unit: str
+    elements_unit: str
+    elements_per_item: float | None
+    flops_per_item: float | None
+
+
+WorkOf = Callable[[str, str | None, Mapping[str, str]], Sequence[PhaseWork]]
+"""Phases at a size, of one workload with settings or of all that ship."""
+
+
+def _no_formulas(size: str, workload: str | None, settings: Mapping[str, str]) -> list[PhaseWork]:
+    return []
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClaimFacts:
     """Everything that verdicts are computed from."""
 
@@ -87,18 +109,27 @@ class ClaimFacts:
     published: Published
     configurations: Sequence[Trials]
     """Those with a usable trial."""
+    work_of: WorkOf
 
 
 def make_facts(
-    rows: Sequence[Row], *, chips: Sequence[Chip] | None = None, published: Published | None = None
+    rows: Sequence[Row],
+    *,
+    chips: Sequence[Chip] | None = None,
+    published: Published | None = None,
+    work_of: WorkOf = _no_formulas,
 ) -> ClaimFacts:
-    """Gather facts; catalogue and published figures are those that ship unless given."""
+    """Gather facts; catalogue and published figures are those that ship unless given.
+
+    Formulas are the workloads', which only a caller above can load.
+    """
     return ClaimFacts(
         chips={chip.id: chip for chip in (load_chips() if chips is None else chips)},
         published=load_published() if published is None else published,
         configurations=gather(
             (row for row in rows if row["status"] in USABLE and not is_served(row)), by=TERMS
         ),
+        work_of=work_of,
     )
 
 

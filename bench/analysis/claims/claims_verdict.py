@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 
 from msgspec import to_builtins
 
-from bench.analysis.claims.claim_cases import ClaimCase, ClaimFacts, Factors, make_facts
+from bench.analysis.claims.claim_cases import ClaimCase, ClaimFacts, Factors, WorkOf, make_facts
 from bench.analysis.claims.ledger import Claim
 from bench.analysis.projection.roofs import Estimate
 from bench.analysis.trials.configuration import grouped
@@ -82,9 +82,11 @@ def judge(claim: Claim, facts: ClaimFacts) -> ClaimVerdict:
     return ClaimVerdict(claim=claim, word=word, reason=reason, cases=cases, missing=missing)
 
 
-def judge_all(claims: Sequence[Claim], rows: Sequence[Row]) -> list[ClaimVerdict]:
-    """Verdicts from these rows, the catalogue and the published figures that ship."""
-    facts = make_facts(rows)
+def judge_all(
+    claims: Sequence[Claim], rows: Sequence[Row], *, work_of: WorkOf
+) -> list[ClaimVerdict]:
+    """Verdicts from these rows, formulas, the catalogue and the published figures that ship."""
+    facts = make_facts(rows, work_of=work_of)
     return [judge(claim, facts) for claim in claims]
 
 

@@ -17,6 +17,7 @@ from msgspec import field, structs
 from bench.analysis.claims.claim_cases import Bounds
 from bench.analysis.claims.evaluators import (
     catalogue_claims,
+    gap_claims,
     link_claims,
     measured_claims,
 )
@@ -33,6 +34,10 @@ AnyTest = (
     | catalogue_claims.ExportOutcome
     | catalogue_claims.PublishedFigureTest
     | catalogue_claims.PublishedRatioTest
+    | gap_claims.FormulaGap
+    | gap_claims.MeasuredGap
+    | gap_claims.PublishedGapTest
+    | gap_claims.WideningGap
     | link_claims.CommunicationShare
     | link_claims.LinkSlowdown
     | link_claims.MitigationShare

@@ -9,6 +9,7 @@ guessed.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from bench.analysis.trials.configuration import PLACE, TERMS, Trials, gather
 from bench.core.log_estimate import LogEstimate, exact
@@ -21,6 +22,27 @@ SETTING = tuple(name for name in TERMS if name not in ("workload", "scenario", *
 _OF_A_PROGRAM = ("workload_version", "params_json", "grad_accum")
 _MEMORY = {"mem_alloc_peak_bytes": "tensors on the device", "rss_peak_bytes": "process"}
 _UTILISATION = {"roof_frac": "of measured roof", "mfu_frac": "of datasheet peak"}
+
+
+class Counted(Protocol):
+    """What says in which units it is counted."""
+
+    @property
+    def items_unit(self) -> str: ...  # noqa: D102
+    @property
+    def elements_unit(self) -> str: ...  # noqa: D102
+    @property
+    def elements_per_item(self) -> float | None: ...  # noqa: D102
+
+
+def shared_unit(train: Counted, infer: Counted) -> tuple[str | None, bool]:
+    """Return what both count, and whether that is the element of an item and not the item."""
+    if train.items_unit and train.items_unit == infer.items_unit:
+        return train.items_unit, False
+    counted = train.elements_per_item and infer.elements_per_item
+    if counted and train.elements_unit and train.elements_unit == infer.elements_unit:
+        return train.elements_unit, True
+    return None, False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -17,6 +17,7 @@ from bench.analysis.gap.demand import (
     Training,
     demands,
     per,
+    shared_unit,
     training,
 )
 from bench.analysis.gap.load import Wanted
@@ -182,21 +183,12 @@ def _find_gaps(
     return gaps, missing
 
 
-def _shared_unit(train: Demand, infer: Demand) -> tuple[str | None, bool]:
-    if train.items_unit and train.items_unit == infer.items_unit:
-        return train.items_unit, False
-    counted = train.elements_per_item and infer.elements_per_item
-    if counted and train.elements_unit and train.elements_unit == infer.elements_unit:
-        return train.elements_unit, True
-    return None, False
-
-
 def _ratio(above: LogEstimate | None, below: LogEstimate | None) -> LogEstimate | None:
     return None if above is None or below is None else above.over(below)
 
 
 def _gap(train: Demand, infer: Demand, *, at_limit: LogEstimate | None) -> Gap:
-    unit, is_per_element = _shared_unit(train, infer)
+    unit, is_per_element = shared_unit(train, infer)
 
     def both(above: LogEstimate | None, below: LogEstimate | None) -> LogEstimate | None:
         if unit is None:

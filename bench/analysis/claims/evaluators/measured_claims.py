@@ -83,7 +83,7 @@ class MeasuredRatio(ClaimTest, tag="measured-ratio", frozen=True, kw_only=True):
             how=f"{what} of {_on_device(above)}{against}, {ratio.num} trials"
             + ("" if ratio.interval else ", no interval"),
             basis="measured",
-            source=_ids(above, below),
+            source=row_ids(above, below),
         )
 
 
@@ -115,7 +115,7 @@ def _real(found: Sequence[Trials], workload: str, *, on: str | None) -> list[Tri
     ]  # fmt: skip
 
 
-def _ids(*several: Trials | None) -> str:
+def row_ids(*several: Trials | None) -> str:
     """Row ids: run and trials, `run 9882376c imaging-train trials 0, 1`."""
     used = (row for one in several if one for row in one.used)
     by_run = grouped(used, lambda row: f"run {row['run_id']} {row['workload']}")
@@ -164,7 +164,7 @@ def _link_case(ratio: LogEstimate, narrow: Trials, wide: Trials) -> ClaimCase:
         how=f"[{narrow.mode}] {narrow.text('workload')} {narrow.text('size')}, {layout}, on "
         f"{narrow.text('device_name')}: step over {narrow.link} against {wide.link}",
         basis="emulated",
-        source=f"{_ids(narrow, wide)} [{narrow.mode}]",
+        source=f"{row_ids(narrow, wide)} [{narrow.mode}]",
         # A processor's compute beside an accelerator's link says nothing about that accelerator.
         counts=narrow.text("device_type") != "cpu",
     )

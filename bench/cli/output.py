@@ -79,10 +79,13 @@ def print_answer(
         print_grids(grids, lines=lines, is_markdown=form == "markdown")
 
 
-def print_card(title: str, facts: Mapping[str, str], *, sources: Sequence[str]) -> None:
-    """Print all that is known of one thing, a fact a line, and where it is from."""
+def print_card(
+    title: str, facts: Mapping[str, str], *, sources: Sequence[str], lead: Sequence[str] = ()
+) -> None:
+    """Print all that is known of one thing: sentences, a fact a line, and where it is from."""
     width = max(map(len, facts))
-    lines = [title, *(f"  {name.ljust(width)}  {text}" for name, text in facts.items())]
+    lines = [title, *(f"  {sentence}" for sentence in lead)]
+    lines += [f"  {name.ljust(width)}  {text}" for name, text in facts.items()]
     print("\n".join([*lines, "Sources", *(f"  {source}" for source in sources)]))
 
 

@@ -250,6 +250,14 @@ PRINTED = [
     ("--where tdp_w<=60 --sort id", "a2 ", "left out: tdp_w unknown"),
     ("h20", "148 TFLOP/s|296 TOP/s|4.00 TB/s|October 2023, 3A090.a|not restricted|"
      "https://www.smbom.com/news/13059", ""),
+    ("h100-pcie", "reaches 435 to 496 of 756 TFLOP/s in fp16, copies 1.63 to 1.83 of 2.04 TB/s|"
+     "about 1.1 to 1.2 GHz under a matrix product, of at most 1.75|ridge at what it reaches: 237 "
+     "to 304 FLOP a byte|cache: 5.7 to 7 TB/s, measured (RRZE gpu-benches)|issue 95|"
+     "https://github.com/chsasank/device-benchmarks", ""),
+    ("h20", "about 2.0 GHz", ""),
+    ("mi300x", "reaches 0.668 to 0.782 of 1.31 PFLOP/s in fp16, copies taken as 4.1 to 4.96", ""),
+    ("l2", "not measured, taken as 37.1 to 96.5 of 96.5 TFLOP/s|from other chips of nvidia", ""),
+    ("tianjic", "what it reaches cannot be said: its peak in fp16", ""),
     ("atlas-900-2019", "ascend-910|1024|262 PFLOP/s", ""),
 ]  # fmt: skip
 

@@ -179,7 +179,8 @@ def _matrix_rate(chip: Chip, *, dtype: str, peak: float, relative: Roofs | None)
     rows = [one for one in load_chips() if one.peak16_per_s and "gemm" in one.reaches]
     alike = [one for one in rows if one.vendor == chip.vendor]
     reached = [(one.reaches["gemm"], one.peak16_per_s or 1.0) for one in alike or rows]
-    ends = [end / whole for one, whole in reached for end in (one.low, one.high)]
+    # That a chip clocks above its sheet says nothing of another one.
+    ends = [min(end / whole, 1.0) for one, whole in reached for end in (one.low, one.high)]
     whose = f"other chips of {chip.vendor}" if alike else "chips of other vendors"
     basis = f"{min(ends):.2f} to {max(ends):.2f} of its peak (its own is not known; from {whose})"
     known = relative.chip.peak_per_s.get(dtype) if relative and relative.chip else None
@@ -206,14 +207,18 @@ def _memory_rate(chip: Chip, *, rate: float, relative: Roofs | None) -> RateSpan
 _BASIS_WORDS = {
     "measured": "measured",
     "kin": "measured on the same silicon",
-    "formula": "from watts a unit",
+    "formula": "from watts a unit, of a relative",
 }
 
 
+def basis_of(own: Reach) -> str:
+    """'measured (torch-performance-test-data)'."""
+    titles = [source.partition(", http")[0].partition(":")[0] for source in own.sources]
+    return f"{_BASIS_WORDS[own.basis]} ({', '.join(titles)})"
+
+
 def _of_reach(own: Reach, *, factor: float = 1.0) -> RateSpan:
-    title = own.sources[0].partition(", http")[0].partition(":")[0]
-    words = f"{_BASIS_WORDS[own.basis]}, {title}"
-    return band(own.low * factor, own.high * factor, basis=words)
+    return band(own.low * factor, own.high * factor, basis=basis_of(own))
 
 
 def is_same_chip(one: Roofs, other: Roofs) -> bool:

@@ -11,6 +11,7 @@ import dataclasses
 
 from msgspec.structs import asdict
 
+from bench.cli.listing.reach_lines import reach_lines
 from bench.cli.output import print_card, print_json, print_note, text_table
 from bench.core.errors import NothingMatchedError, UsageError
 from bench.core.nouns import Chip, Scalar
@@ -29,6 +30,8 @@ _UNITS = {
     "_w": "W",
     "_hz": "Hz",
 }
+_SAID = ("caught_", "gemm_", "best_gemm_", "memory_low_", "memory_high_", "cache_")
+"""Fields that the card has in words."""
 _INTEGERS = ("release_year", "torch_devices", "dies", "host_pcie_gen", "host_lanes")
 _CHIP_HEADER = (
     "chip",
@@ -79,7 +82,7 @@ def _chip_facts(row: Chip) -> dict[str, str]:
     facts = {
         name: _with_unit(name, value)
         for name, value in chip_fields(row).items()
-        if value is not None and name not in ("name", "id") and not name.startswith("caught_")
+        if value is not None and name not in ("name", "id") and not name.startswith(_SAID)
     }
     status = export_status(row)
     for rule in load_rules():
@@ -92,7 +95,8 @@ def _chip_facts(row: Chip) -> dict[str, str]:
 
 
 def _document(row: Chip) -> dict[str, object]:
-    rest = {"export": export_status(row), "note": row.facts.get("note")}
+    reaches = {kind: dataclasses.asdict(one) for kind, one in row.reaches.items()}
+    rest = {"reaches": reaches, "export": export_status(row), "note": row.facts.get("note")}
     return {**chip_fields(row), **rest, "sources": list(row.sources)}
 
 
@@ -116,7 +120,13 @@ def _render_one(name: str, *, as_json: bool) -> None:
     if as_json:
         print_json(_document(row) if isinstance(row, Chip) else asdict(row))
     elif isinstance(row, Chip):
-        print_card(f"{row.name}  ({row.id})", _chip_facts(row), sources=row.sources)
+        reached = [source for one in row.reaches.values() for source in one.sources]
+        print_card(
+            f"{row.name}  ({row.id})",
+            _chip_facts(row),
+            sources=list(dict.fromkeys([*row.sources, *reached])),
+            lead=reach_lines(row),
+        )
     else:
         print_card(row.name, _system_facts(row), sources=row.sources)
 

@@ -49,6 +49,11 @@ def missing() -> str | None:
             return f"{tool} is not installed"
     if (os.cpu_count() or 1) < 2:
         return "two ranks need a core each"
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    except OSError as error:
+        return f"threads cannot be given real-time priority: {error.strerror}"
     name = f"gapbench-probe-{os.getpid()}"
     made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
     if made.returncode:
@@ -100,6 +105,7 @@ def shaped_pair() -> Iterator[ShapedPair]:
         for name in names:
             run("ip", "netns", "add", name)
             run("ip", "-n", name, "link", "set", "lo", "up")
+            set_tcp(name)
         run(
             "ip", "-n", names[0], "link", "add", INTERFACE,
             "type", "veth", "peer", "name", INTERFACE, "netns", names[1],
@@ -111,6 +117,17 @@ def shaped_pair() -> Iterator[ShapedPair]:
     finally:
         for name in names:
             subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=30)
+
+
+def set_tcp(namespace: str) -> None:
+    """Take the plain congestion control, which fills a link; bbr leaves parts of it idle to probe.
+
+    Idle connections do not start slowly again: a step's pause is no new path.
+    """
+    settings = {"tcp_congestion_control": "reno", "tcp_slow_start_after_idle": "0"}
+    for name, value in settings.items():
+        write = f"echo {value} > /proc/sys/net/ipv4/{name}"
+        run("ip", "netns", "exec", namespace, "sh", "-c", write)
 
 
 Order = Callable[..., list[dict[str, Any]]]

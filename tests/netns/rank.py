@@ -30,6 +30,7 @@ from bench.hardware.links.topology import parse_topology
 from bench.measure.engine import feed as feeds
 from bench.measure.engine.steps import TrainStep
 from bench.parallel.laid_out import lay_out
+from tests.netns.two_ranks import put_first
 
 CPU = torch.device("cpu")
 LIBRARIES = (
@@ -58,12 +59,17 @@ def open_group(order: dict[str, Any]) -> Any:
         "WORLD_SIZE": "2",
         "GLOO_SOCKET_IFNAME": order["interface"],
     }
+    group = None
     if mode == "throttled":
         store, rank, _ = next(dist.rendezvous("env://"))
         model = CostModel(parse_topology(order["link"]))
-        return start_emulation(num_ranks=2, model=model, device=CPU, store=store, rank=rank)
-    dist.init_process_group("gloo")
-    return None
+        group = start_emulation(num_ranks=2, model=model, device=CPU, store=store, rank=rank)
+    else:
+        dist.init_process_group("gloo")
+    until_s = time.monotonic() + 2.0  # threads name themselves once they run
+    while put_first(os.getpid()) < 3 and time.monotonic() < until_s:
+        time.sleep(0.01)
+    return group
 
 
 def measure_collectives(order: dict[str, Any]) -> dict[str, Any]:

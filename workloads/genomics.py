@@ -16,7 +16,7 @@ from bench.core.errors import UsageError
 from bench.workload import Phase
 from workloads._genomics.genomics_cost import EsmShape
 
-TRAIN = Phase(name="train", item="token", is_training=True)
+TRAIN = Phase(name="train", item="token", element="base", is_training=True)
 SCORE = Phase(name="score", item="variant", element="base")
 
 
@@ -81,9 +81,10 @@ class Workload(EsmShape, bench.workload.Workload):
         samples = self.batch if batch is None else len(next(iter(batch.values())))
         return samples * (self.window_tokens if phase.is_training else 1)
 
-    def elements(self, phase: Phase, batch: Any) -> int | None:
-        """Return the bases of both windows of every variant."""
-        return None if phase.is_training else 2 * self.items(phase, batch) * self.window_bases
+    def elements(self, phase: Phase, batch: Any) -> int:
+        """Return the bases of all windows: a variant has two."""
+        items = self.items(phase, batch)
+        return items * (self.kmer if phase.is_training else 2 * self.window_bases)
 
     def check_data(self, data: Path) -> None:
         """Read the FASTA file, and the VCF if there is one."""

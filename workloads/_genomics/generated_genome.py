@@ -5,7 +5,11 @@ follow; a seed only chooses the windows. A variant changes one base: half of the
 likelihood, the other half break it, and which is known.
 """
 
+from __future__ import annotations  # Python 3.11's array takes no subscript
+
 import math
+from array import array
+from bisect import bisect_right
 from functools import cache
 
 import numpy as np
@@ -22,13 +26,14 @@ Floats = npt.NDArray[np.float64]
 
 
 @cache
-def transitions(state: int, *, kmer: int) -> tuple[Floats, Floats]:
+def transitions(state: int, *, kmer: int) -> tuple[Floats, array[float]]:
     """Return log-probabilities of the next k-mer, and their probabilities' running sums."""
     # Normal numbers from uniform ones, whose stream numpy keeps stable.
     first, second = np.random.default_rng((MATRIX_SEED, kmer, state)).random((2, 4**kmer))
     normal = np.sqrt(-2 * np.log1p(-first)) * np.cos(2 * math.pi * second)
     weight = np.exp(SHARPNESS * normal)
-    return np.log(weight / weight.sum()), np.cumsum(weight / weight.sum())
+    probability = weight / weight.sum()
+    return np.log(probability), array("d", np.cumsum(probability))
 
 
 def window(rng: np.random.Generator, *, kmer: int, tokens: int) -> list[int]:
@@ -37,7 +42,7 @@ def window(rng: np.random.Generator, *, kmer: int, tokens: int) -> list[int]:
     states = [int(rng.integers(last + 1))]
     for draw in rng.random(tokens - 1).tolist():
         _, sums = transitions(states[-1], kmer=kmer)
-        states.append(min(int(np.searchsorted(sums, draw, side="right")), last))
+        states.append(min(bisect_right(sums, draw), last))  # the last sum may round below the draw
     return states
 
 

@@ -20,7 +20,10 @@ pytest_plugins = ["tests.simdev.fixture"]
 ELSEWHERE = ("align", "sleep", "tabular", "llm")
 """Their estimates hold what several resident batches keep, and are tested with what is theirs."""
 NAMES = [name for name in discovery.names() if name not in ELSEWHERE]
-MORE: dict[str, dict[str, Any]] = {}
+MORE: dict[str, dict[str, Any]] = {
+    "genomics, many ids": {"kmer": 6, "vocab": 4105, "batch": 4, "is_rotary": False},
+    "genomics, deep": {"hidden": 128, "layers": 4, "batch": 4, "is_tied": True},
+}
 """Field values over those of tiny, by a name that begins with the workload's."""
 CASES = {**{name: {} for name in NAMES}, **MORE}
 STEPS = [

@@ -37,6 +37,18 @@ UNTIED = tiny("llm", batch=2, layers=3, hidden=96, heads=6, kv_heads=3, intermed
 NET = {"filters": (4, 6, 8), "patch": (16, 16, 8), "volume": (16, 20, 12), "cases": 1}
 DEEP = {"filters": (4, 8, 8, 12, 16), "patch": (32, 16, 16), "volume": (32, 40, 20), "cases": 1}
 CASES = {name: tiny(name) for name in NAMES} | {
+    "genomics, learned positions, tied": tiny(
+        "genomics",
+        hidden=96,
+        heads=3,
+        layers=3,
+        kmer=3,
+        vocab=80,
+        window_tokens=24,
+        batch=3,
+        is_tied=True,
+        is_rotary=False,
+    ),
     "imaging": tiny("imaging", **NET),
     "imaging, deep supervision": imaging.Workload(**DEEP, batch=1),
     "imaging, one head in three stages": tiny("imaging", **NET, deep_supervision=True),
@@ -89,6 +101,8 @@ NAN, INF = torch.tensor(float("nan")), float("inf")
 def test_an_output_that_cannot_be_right_is_refused() -> None:
     for name, phase, output, words in [
         ("align", "infer", torch.tensor([1e9]), "impossible"),
+        ("genomics", "train", NAN, "loss is not finite"),
+        ("genomics", "score", torch.tensor([0.5, INF]), "score is not finite"),
         ("tabular", "infer", torch.tensor([0.5, 1.5]), "impossible"),
         ("imaging", "train", NAN, "loss .* not finite"),
         ("imaging", "infer", torch.full((1, 3, 4, 4, 4), INF), "logits .* not finite"),
@@ -139,6 +153,10 @@ import transformers.utils  # whoever wants it afterwards gets it
 
 REFUSED = {
     "align": ["length 0 must be from 1", "batch 0 must be from 1"],
+    "genomics": [
+        "batch 0", "layers 0", "kmer 0", "kmer 9", "vocab 19 vocab must be at least 20",
+        "window_tokens 3", "hidden 66 multiple of 2 \\* heads", "learning_rate 0.0",
+    ],
     "imaging": [
         "batch 0", "channels 0", "classes 1", "classes 256", "filters 8x16", "filters 8x0x8",
         "patch 32x32", "patch 30x32x32", "patch 4x4x4", "patch 0x32x32", "volume 32x32",

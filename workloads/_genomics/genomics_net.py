@@ -77,3 +77,13 @@ def score(net: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     likelihood_b = log_softmax(logits_bv.float(), dim=-1).gather(1, token_b1).squeeze(1)
     alternative_b, reference_b = likelihood_b.chunk(2)
     return alternative_b - reference_b
+
+
+def variant_auc(scores_b: torch.Tensor, is_breaking_b: torch.Tensor) -> float:
+    """How often a variant that breaks the genome's order scores below one that keeps it.
+
+    The area under the receiver's curve, as Mann and Whitney count it; 0.5 is chance.
+    """
+    breaking, keeping = scores_b[is_breaking_b], scores_b[~is_breaking_b]
+    difference = keeping[:, None] - breaking[None]
+    return float((difference > 0).float().mean() + (difference == 0).float().mean() / 2)

@@ -14,10 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from scripts.workloads_page import workloads_block
+
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "results" / "reference"
 GAP_COLUMNS = ("train/infer", "per", "time", "FLOPs", "memory")
-WAITING_COLUMNS = ("inference", "used", "p95 done in", "carries", "devices")
 
 
 def run_block() -> str:
@@ -79,12 +80,6 @@ def served_block() -> str:
     return _fenced(printed.partition("\n\n")[0])
 
 
-def waiting_block() -> str:
-    """The same table, cut to what the README has room for."""
-    printed = _bench("gap", _SMALL, "-w", "imaging", *_DAY, "--format", "markdown")
-    return _cut([line for line in printed.splitlines() if line.startswith("|")], WAITING_COLUMNS)
-
-
 def project_block() -> str:
     """The table of `bench project` from a row of an H100."""
     rows = "results/reference/h100-sxm-80g-imaging-train-large.csv"
@@ -127,6 +122,7 @@ def _body(lines: list[str]) -> list[str]:
 
 
 def _fenced(output: str) -> str:
+    output = output.replace("─", "-")  # a third of the bytes, of which the README has few
     return "```\n" + "\n".join(line.rstrip() for line in output.strip("\n").splitlines()) + "\n```"
 
 
@@ -148,10 +144,10 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "gap": gap_block,
     "project": project_block,
     "served": served_block,
-    "waiting": waiting_block,
     "claims": claims_block,
+    "workloads": workloads_block,
 }
-DOCUMENTS = ("README.md", "docs/claims.md", "docs/links.md", "docs/serving.md")
+DOCUMENTS = ("README.md", "docs/claims.md", "docs/links.md", "docs/serving.md", "docs/workloads.md")
 
 
 def with_blocks(text: str) -> str:

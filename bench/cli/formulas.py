@@ -20,7 +20,7 @@ def work_of(size: str, workload: str | None, settings: Mapping[str, str]) -> lis
     found = [discovery.load(name) for name in ([workload] if workload else discovery.names())]
     works = []
     for one in found:
-        if one.cls.is_selftest or (workload is None and size not in one.cls.sizes):
+        if one.cls.domain == "selftest" or (workload is None and size not in one.cls.sizes):
             continue
         built = discovery.instance(one, size=size, overrides=dict(settings))
         for phase in (phase for phase in one.cls.phases if not phase.is_served):

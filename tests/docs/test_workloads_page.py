@@ -1,4 +1,4 @@
-"""docs/workloads.md: every workload is described once, with its sizes by formula and its sources."""
+"""docs/workloads.md: each workload is described once, with its sizes by formula and its sources."""
 
 import re
 

@@ -66,7 +66,7 @@ def overview_plot(gaps: Sequence[Gap]) -> Plots | None:
 
 
 def _labels(gaps: Sequence[Gap]) -> list[str]:
-    """'video-infer, per clip'; with all that tells it apart where such a phase is there twice."""
+    """'video-infer, per clip'; in full where such a phase is there twice."""
     shown = apart(gap.train for gap in gaps)
     names = Counter(gap.infer.name for gap in gaps)
     places = len({gap.train.device for gap in gaps})

@@ -126,7 +126,7 @@ def test_time_that_no_roof_explains_is_wider_and_the_host_and_a_narrow_link_are_
     assert any("operator profile" in words for words in wide.narrowing)
     whole = operators("gemm", time_s=2.0, flops=100e12, bytes=0.1e12)
     one = projected(replace(MEASURED, operators=(whole,), has_profile=False))
-    assert any("no operator profile" in note for note in one.notes)
+    assert any("nobody profiled" in note for note in one.notes)
     assert one.time_s.width > projected().time_s.width
     one = projected(replace(MEASURED, operators=(), has_profile=False))
     assert set(one.shares) == {"matrix", "memory", "on chip", "launch"}

@@ -29,7 +29,8 @@ def test_titles_say_projected_documents_have_intervals_and_a_profile_and_a_link_
     out = ask("project", csv, "--to", "h20,l4,ascend-910b3").out
     assert out.startswith("Projected (") and "projected to" in out
     assert re.search(r"h20-96g +[0-9.]+ [um]s \[[0-9.]+, [0-9.]+\]", out)
-    assert "what would narrow imaging-" in out and "no operator profile" in out
+    assert out.count("what would narrow it most: an operator profile") == 1
+    assert "80 % interval" in out and out.count("nobody profiled its operators") == 1
     out = ask("project", csv, "--to", "tianjic", code=5).out
     assert out.startswith("imaging-train, imaging-infer: not projected to tianjic: its peak")
     assert "[" not in out

@@ -50,7 +50,7 @@ USABLE_FRACTION = 0.93
 TRAINED_BYTES = 16
 """fp32 weight, gradient and two moments of one parameter."""
 NARROWING = {
-    "shares": "an operator profile (--profile-operators), or kernels nearer to their roof",
+    "shares": "an operator profile (--profile-operators)",
     "explained": "an operator profile of the same net",
     "fused": "a run in the dtype asked for",
     "target_matrix": "a matrix product measured on {chip}",
@@ -122,16 +122,16 @@ def project(
         "matrix": target.matrix.basis,
         "memory": target.memory.basis,
         "on chip": scaled.on_chip_words,
-        "launch": f"{LAUNCH_S.low * 1e6:g} to {LAUNCH_S.high * 1e6:g} us of host time per operator"
+        "launch": f"{LAUNCH_S.low * 1e6:g} to {LAUNCH_S.high * 1e6:g} us an operator"
         if is_fed
-        else f"pace of the host, x{HOST_SPREAD:g} either way"
+        else f"sets the pace, x{HOST_SPREAD:g} either way"
         if measured.is_host_bound
-        else f"gaps between operators: {gaps}",
+        else f"leaves gaps between operators: {gaps}",
         "link": "" if link is None else f"gradients over {link.topology.name}",
     }
     no_count = (
-        f"without one the host may have to queue {CALLS_SPREAD:g} times fewer or more operators "
-        f"than in a shipped size, up to one in {LAUNCH_S.low * 1e6:g} us of the measured step"
+        f"nobody counted them either: {CALLS_SPREAD:g} times fewer or more than in a shipped size, "
+        f"up to one in {LAUNCH_S.low * 1e6:g} us of the measured step"
     )
     paced = "the host set the pace (host_bound): a faster device alone would not be faster"
     notes = {
@@ -139,7 +139,7 @@ def project(
         measured.recast: measured.recast != "",
         given_up: given_up != "",
         f"one package, which torch sees as {_parts(chip)} devices": _parts(chip) > 1,
-        "no operator profile: from the row's FLOPs and least bytes alone, so wider": (
+        "nobody profiled its operators: from FLOPs and least bytes of the row, so wider": (
             not measured.has_profile
         ),
         no_count: step.calls is not None and not measured.has_profile,
@@ -273,7 +273,7 @@ def _narrowing(step: _Step, chip: Chip, *, width: float) -> tuple[str, ...]:
     widths = {name: step.time(draws().without(name))[0].width for name in NARROWING}
     ranked = sorted(widths, key=lambda name: widths[name])
     return tuple(
-        f"{NARROWING[name].format(chip=chip.id)} (x{width:.2f} to x{widths[name]:.2f})"
+        f"{NARROWING[name].format(chip=chip.id)} (x{width:.3g} wide to x{widths[name]:.3g})"
         for name in ranked[:2]
         if width / widths[name] > 1.01
     )

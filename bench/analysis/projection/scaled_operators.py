@@ -199,14 +199,15 @@ def scale(
     spread = between(band(1.0 / factor, factor), unknown.relatedness)
     if not is_same:
         spread = spread * between(band(1.0 / SERVER_SPREAD, SERVER_SPREAD), unknown.server)
-    not_compared = "neither units x clock, cache nor a vector rate can be compared"
-    names = " to ".join(limit.name for limit in held) or not_compared
+        words += f": x{factor:.3g} either way, and x{SERVER_SPREAD:g} from server to server"
+    not_compared = "by neither units x clock, cache nor vector rate, which are not known of both"
+    names = " or ".join(limit.name for limit in held)
     return Scaled(
         ratio=alike * spread,
         ratio_alike=alike,
         shares=(parts / parts.sum(axis=0)).mean(axis=1),
         relatedness_words=words,
-        on_chip_words="the same chip" if is_same else names,
+        on_chip_words="the same chip" if is_same else f"by {names}" if names else not_compared,
     )
 
 

@@ -19,7 +19,9 @@ from bench.report.tables.grid import Grid
 from bench.report.tables.served_table import OWN_TIME
 
 TARGETS = "targets: median error at most 9 %, at least 80 % inside, median width at most x1.6"
-_MEANT = "projected figures are middles with an interval that is meant to hold four times in five"
+_MEANT = "brackets: an 80 % interval, meant to hold four times in five; before them its middle"
+_RESTS = {"matrix": "products", "memory": "copies", "on chip": "work on the chip", "launch": "host"}
+"""Words for what time rests on."""
 
 
 def interval(value: Estimate, scale: cells.Scale) -> AnyCell:
@@ -82,11 +84,12 @@ def _limited_lines(found: Sequence[Projected]) -> list[str]:
 
 
 def _lines(found: Sequence[Projected]) -> list[str]:
-    """What intervals rest on, with the chips that it concerns, and what would narrow the widest."""
+    """What intervals rest on, with the chips that it concerns; last what would narrow most."""
     chips = list(dict.fromkeys(one.chip.id for one in found))
     concerned: dict[str, list[str]] = {}
     for one in found:
-        basis = "; ".join(f"{name}: {words}" for name, words in one.basis.items() if words)
+        known = {_RESTS.get(name, name): words for name, words in one.basis.items() if words}
+        basis = "; ".join(f"{name} {words}" for name, words in known.items())
         for note in (*one.notes, basis):
             if one.chip.id not in concerned.setdefault(note, []):
                 concerned[note].append(one.chip.id)
@@ -95,11 +98,10 @@ def _lines(found: Sequence[Projected]) -> list[str]:
         note if those == chips and len(chips) > 1 else f"{', '.join(those)}: {note}"
         for note, those in concerned.items()
     ]
-    for chip in chips:
-        wide = max((one for one in found if one.chip.id == chip), key=lambda one: one.time_s.width)
-        if wide.narrowing:
-            reported = "; ".join(wide.narrowing)
-            lines.append(f"{chip}: what would narrow {wide.measured.workload}: {reported}")
+    if explained := [one for one in found if one.narrowing]:
+        wide = max(explained, key=lambda one: one.time_s.width)
+        which = f"{wide.measured.workload} on {wide.chip.id}"
+        lines.append(f"what would narrow it most: {wide.narrowing[0]}, {which}")
     return lines
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from statistics import variance
@@ -30,9 +30,14 @@ NUM_ARRIVALS = 50_000
 """Of one replay; several servers are replayed request by request, with a fifth of that."""
 NUM_SEEDS = 8
 NUM_RESAMPLES = 24
-_HALVINGS = 12
+HALVINGS = 12
+NUM_RUNS, _LESS, _LEAST_FRAC = 40, 0.985, 0.2
+LONG = 4
+"""Parts of the measured series that are replayed as they were, one after the other."""
 FEWEST, FEWEST_UNEVEN, UNEVEN_CV = 200, 2_000, 0.7
-"""Independent services that an interval takes, where they spread so much and where more."""
+"""Services that an interval takes, where they spread so much and where more."""
+FEWEST_INDEPENDENT = 30
+"""That they have to be worth, where slow ones follow one another."""
 MOST_SERVERS = 4096
 
 
@@ -70,8 +75,10 @@ class RequestKind:
     @property
     def has_enough(self) -> bool:
         """Whether an interval can be drawn from so many."""
-        fewest = FEWEST_UNEVEN if self.cv2 > UNEVEN_CV**2 else FEWEST
-        return self.is_measured and self.num_independent >= fewest
+        if not self.is_measured or self.num < FEWEST:
+            return False
+        is_uneven = self.cv2 > UNEVEN_CV**2
+        return self.num_independent >= (FEWEST_UNEVEN if is_uneven else FEWEST_INDEPENDENT)
 
     @property
     def block(self) -> int:
@@ -117,8 +124,8 @@ class Capacity:
     """Largest rate at which every limit holds; 0 where a service alone takes too long."""
 
     rate: float
-    utilisation: float
-    """Part of the servers' time that is then used."""
+    utilisation: float | None = None
+    """Part of the servers' time that is then used; None where it was not asked for."""
     parts: tuple[tuple[float, float], ...] = ()
     """(squared error of the rate's logarithm, degrees of freedom) of arrivals and of services; none
     where there are too few services to know."""
@@ -153,7 +160,7 @@ class ReplayedTraffic:
         self._services = np.empty(num)
         for place, kind in enumerate(traffic.kinds):
             mine = np.flatnonzero(self.kinds == place)
-            self._services[mine] = _drawn(kind, len(mine), random=random, again=again)
+            self._services[mine] = drawn(kind, len(mine), random=random, again=again)
         self._limits = np.where(self.is_urgent, traffic.urgent_limit, traffic.limit)
         self._cells = 2 * self.kinds + self.is_urgent
         self._may_be_late = (1.0 - traffic.at) * np.bincount(self._cells)
@@ -171,6 +178,14 @@ class ReplayedTraffic:
         """Whether enough requests of every kind and class are done in time."""
         return self._are_in_time(self.sojourns(rate, slower=slower))
 
+    def run_holds(self, rate: float, *, lasts: float) -> bool:
+        """Whether the limit holds in a run of so long that begins with nobody; of one server."""
+        import numpy as np
+
+        num = max(1, int(np.searchsorted(self._arrivals, rate * lasts)))
+        times = sojourn_times(self._arrivals[:num] / rate, self._services[:num])
+        return bool(np.mean(times > self._limits[:num]) <= 1.0 - self.traffic.at)
+
     def are_short_enough(self, *, slower: float = 1.0) -> bool:
         """Whether requests that never wait are in time."""
         return self._are_in_time(self._services * slower)
@@ -186,29 +201,35 @@ class ReplayedTraffic:
         if not self.are_short_enough():
             return 0.0
         low, high = 0.0, self.traffic.servers / self.traffic.mean
-        for _ in range(_HALVINGS):
+        for _ in range(HALVINGS):
             middle = 0.5 * (low + high)
             low, high = (middle, high) if self.holds(middle) else (low, middle)
         return 0.5 * (low + high)
 
 
-def _drawn(
-    kind: RequestKind, num: int, *, random: np.random.Generator, again: np.random.Generator | None
+def drawn(
+    kind: RequestKind,
+    num: int,
+    *,
+    random: np.random.Generator,
+    again: np.random.Generator | None = None,
 ) -> Floats:
     """So many services of a kind; `again` first draws as many anew as were measured."""
     import numpy as np
 
-    def drawn(pool: Floats, size: int, source: np.random.Generator) -> Floats:
-        starts = source.integers(len(pool), size=-(-size // kind.block))
-        places = (starts[:, None] + np.arange(kind.block)).ravel()[:size]
+    def blocks(pool: Floats, size: int, source: np.random.Generator, *, length: int) -> Floats:
+        starts = source.integers(len(pool), size=-(-size // length))
+        places = (starts[:, None] + np.arange(length)).ravel()[:size]
         return pool.take(places, mode="wrap")
 
     pool = np.concatenate([np.asarray(series) for series in kind.services])
     if again is not None:
-        pool = drawn(pool, len(pool), again)
+        pool = blocks(pool, len(pool), again, length=kind.block)
     if kind.block == 1:  # by size, so that one draw is alike in all resamples
         pool.sort()
-    return drawn(pool, num, random)
+    # Where they are cut, slow ones no longer follow one another, and queues would be shorter.
+    length = kind.block if kind.block == 1 else max(kind.block, len(pool) // LONG)
+    return blocks(pool, num, random, length=length)
 
 
 @lru_cache(maxsize=4)
@@ -223,18 +244,58 @@ def capacity(traffic: Traffic, *, seed: int = 0) -> Capacity:
     """
     rates = [one.capacity() for one in _replays(traffic, seed=seed)]
     rate = math.fsum(rates) / NUM_SEEDS
-    found = Capacity(rate=rate, utilisation=rate * traffic.mean / traffic.servers)
-    if min(rates) <= 0.0 or not all(kind.has_enough for kind in traffic.kinds):
-        return found
+
+    def again(place: int, resample: int) -> float:
+        return ReplayedTraffic(traffic, seed=seed + place, resample=resample).capacity()
+
+    return Capacity(
+        rate=rate,
+        utilisation=rate * traffic.mean / traffic.servers,
+        parts=parts_of(rates, again=again, kinds=traffic.kinds),
+    )
+
+
+def parts_of(
+    rates: Sequence[float], *, again: Callable[[int, int], float], kinds: Sequence[RequestKind]
+) -> tuple[tuple[float, float], ...]:
+    """Return a capacity's errors, of rates by so many seeds; none where they are not known.
+
+    `again(place, resample)` is the rate by the seed at that place with services drawn anew.
+    """
+    if min(rates) <= 0.0 or not all(kind.has_enough for kind in kinds):
+        return ()
     changes = []
     for index in range(NUM_RESAMPLES):
         place = index % NUM_SEEDS
-        again = ReplayedTraffic(traffic, seed=seed + place, resample=index).capacity()
-        changes.append(again / rates[place])
+        changes.append(again(place, index) / rates[place])
     if min(changes) <= 0.0:
-        return found
+        return ()
     arrivals = _variance_of_logs(rates) / NUM_SEEDS, NUM_SEEDS - 1.0
-    return replace(found, parts=(arrivals, (_variance_of_logs(changes), NUM_RESAMPLES - 1.0)))
+    # Few blocks do not know better than so many values how they spread.
+    fewest = min(kind.num / kind.block for kind in kinds)
+    services = _variance_of_logs(changes) * fewest / (fewest - 1.0)
+    return arrivals, (services, min(NUM_RESAMPLES, fewest) - 1.0)
+
+
+def rate_of_runs(run_holds: Callable[[int, float], bool], *, below: float) -> float:
+    """Largest rate, at most `below`, at which 19 of 20 runs hold: `run_holds(place, rate)`.
+
+    A run of a minute sees no more than its own arrivals: by luck too many of them come, and the
+    limit breaks at a rate at which it holds in the long run.
+    """
+
+    def hold(rate: float) -> bool:
+        left = NUM_RUNS // 20
+        for place in range(NUM_RUNS):
+            left -= not run_holds(place, rate)
+            if left < 0:
+                return False
+        return True
+
+    rate = below
+    while rate > _LEAST_FRAC * below and not hold(rate):
+        rate *= _LESS
+    return rate
 
 
 def _variance_of_logs(values: Sequence[float]) -> float:

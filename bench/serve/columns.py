@@ -25,6 +25,9 @@ class Tally:
     problems: Problems
     attainment: Attainment | None
     """None without limits."""
+    served: Sequence[Served] = ()
+    window_s: tuple[float, float] | None = None
+    """When it was, on the engine's clock."""
 
 
 def columns_of(
@@ -69,7 +72,7 @@ def columns_of(
     tokens = [one.tokens_got for one in answered if one.tokens_got is not None]
     if tokens:
         row["decode_tok_per_s"] = sum(tokens) / _answering_s(answered, seconds=seconds)
-    return Tally(row=row, problems=problems, attainment=known)
+    return Tally(row=row, problems=problems, attainment=known, served=served)
 
 
 def attainment_of(served: Sequence[Served], *, slo: Slo) -> Attainment:

@@ -7,13 +7,13 @@ found, the row is that of the live run at the lower end of the capacity.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from bench.measure.asking import leave
 from bench.measure.messages import Messages, Samples, TrialRequest, TrialResult
 from bench.measure.timing import summary
 from bench.measure.timing.validity import Problems
 from bench.measure.timing.warmup import Warmup, warm_up
-from bench.measure.timing.window import Window
 from bench.measure.trial import main
 from bench.results.schema import Row
 from bench.serve.arrivals import Arrivals, parse_arrivals
@@ -22,6 +22,7 @@ from bench.serve.live.capacity_search import by_replay, closed_loop, search
 from bench.serve.live.language_phase import LanguagePhase
 from bench.serve.live.language_search import search_rates
 from bench.serve.live.served_phase import FakePhase, QueuePhase, ServedPhase, phase_of
+from bench.serve.live.services import OneByOne, Services, timed_batches
 from bench.serve.mlperf.loadgen_trial import LoadGenRun, run_scenario
 from bench.serve.run_report import Report
 
@@ -50,17 +51,24 @@ def run_request(request: TrialRequest, messages: Messages) -> None:
 
 def _search(phase: ServedPhase, arrivals: Arrivals, *, warmup: Warmup, messages: Messages) -> None:
     assert phase.slo is not None, "checked when it was planned"
-    seconds, window = phase.serving.seconds, _services(phase, warmup=warmup, messages=messages)
+    services, row = _services(phase, warmup=warmup, messages=messages)
+    timed_s = phase.window_s
     found = search(
-        window.step_s,
+        services,
         slo=phase.slo,
         arrivals=arrivals,
-        seconds=seconds,
+        seconds=phase.serving.seconds,
         live=lambda at_rate: _live(phase, at_rate, messages=messages),
     )
-    phase.window_s = phase.window_s or (window.start_s, window.end_s)
-    row = {"window_s": window.wall_s, "step_clock": window.step_clock} | found.row
-    _send(phase, row, found.problems, warmup=warmup, messages=messages, services_s=window.step_s)
+    phase.window_s = found.window_s or timed_s
+    _send(
+        phase,
+        row | found.row,
+        found.problems,
+        warmup=warmup,
+        messages=messages,
+        services_s=services.alone_s,
+    )
 
 
 def _search_rates(
@@ -77,15 +85,21 @@ def _search_rates(
     _send(phase, row, problems, warmup=warmup, messages=messages)
 
 
-def _services(phase: ServedPhase, *, warmup: Warmup, messages: Messages) -> Window:
-    """Time requests one after the other, of which none waits."""
+def _services(phase: ServedPhase, *, warmup: Warmup, messages: Messages) -> tuple[Services, Row]:
+    """Time requests one after the other, of which none waits, or batches where they are served."""
     messages.stage("services")
-    return closed_loop(
-        phase.engine,
-        limits=phase.request.limits,
-        most_s=phase.serving.seconds,
-        step_s=warmup.step_s[-1],
-    )
+    limits, seconds, clock = phase.request.limits, phase.serving.seconds, phase.engine.clock
+    if phase.rule.max_batch > 1:
+        assert isinstance(phase, QueuePhase | FakePhase), "checked when it was planned"
+        start_s = clock.now_s()
+        batched = timed_batches(phase, rule=phase.rule, most_s=seconds, is_smoke=limits.is_smoke)
+        phase.window_s = start_s, clock.now_s()
+        row: Row = {"window_s": clock.now_s() - start_s, "step_clock": "host"}
+        return batched, row
+    window = closed_loop(phase.engine, limits=limits, most_s=seconds, step_s=warmup.step_s[-1])
+    phase.window_s = window.start_s, window.end_s
+    row = {"window_s": window.wall_s, "step_clock": window.step_clock}
+    return OneByOne(alone_s=window.step_s), row
 
 
 def _by_loadgen(
@@ -94,15 +108,14 @@ def _by_loadgen(
     """Let MLPerf's LoadGen send the requests and judge; its server at the capacity by replay."""
     assert isinstance(phase, QueuePhase), "checked when it was planned"
     row: Row = {}
-    services_s: list[float] = []
+    services_s: Sequence[float] = ()
     rate_per_s = None if arrivals is None else arrivals.rate_per_s
     if arrivals is not None and rate_per_s is None:
         assert phase.slo is not None, "checked when it was planned"
-        window = _services(phase, warmup=warmup, messages=messages)
-        phase.window_s = (window.start_s, window.end_s)
-        services_s = window.step_s
-        row, (rate_per_s, _) = by_replay(services_s, slo=phase.slo)
-        row |= {"capacity_is": "predicted", "step_clock": window.step_clock}
+        services, timed = _services(phase, warmup=warmup, messages=messages)
+        services_s = services.alone_s
+        row, (rate_per_s, _) = by_replay(services, slo=phase.slo, seconds=phase.serving.seconds)
+        row |= {"capacity_is": "predicted", "step_clock": timed["step_clock"]}
     if rate_per_s == 0.0:
         found = LoadGenRun(row={}, problems=[("capacity_not_confirmed", NO_RATE)], logs={})
     else:
@@ -134,7 +147,7 @@ def _live(phase: ServedPhase, arrivals: Arrivals, *, messages: Messages) -> Tall
         is_smoke=phase.request.limits.is_smoke,
     )
     report.send(phase.serving.seconds, came_to=tally.row)
-    return tally
+    return replace(tally, window_s=phase.window_s)
 
 
 def _send(

@@ -82,11 +82,33 @@ def test_a_rate_is_found_and_live_runs_say_what_it_is_worth(served: Any) -> None
     assert len(steps["step_s"]) >= 700  # type: ignore[arg-type]
 
 
+def test_a_rate_of_batches_is_found_from_batches_of_each_size(served: Any) -> None:
+    flags = ("--arrivals", "auto", "--slo", "40ms@p95", "--max-batch", "4", "--max-wait", "5ms")
+    answer, path = served(*flags)
+    (row,) = read_rows(path)
+    assert row["capacity_is"] == "confirmed" and row["batch_mean"] > 1.5, row["detail"]
+    # One alone takes some 4 ms, four together 2.5 times as long: 4 / 2.5 of the rate at most.
+    most_per_s = 1e3 / row["service_p50_ms"] * 4 / 2.5
+    assert row["capacity_low_per_s"] < row["capacity_per_s"] < row["capacity_high_per_s"]
+    assert 0.8 * most_per_s < row["capacity_per_s"] < most_per_s
+    assert row["offered_per_s"] == pytest.approx(row["capacity_low_per_s"], rel=0.03)
+    assert "(confirmed by live" in answer.out
+    (steps,) = read_samples(samples_path(path))
+    assert len(steps["step_s"]) >= 175  # type: ignore[arg-type]
+
+
+def test_batches_that_wait_longer_than_promised_are_told_apart_from_slow_ones(served: Any) -> None:
+    flags = ("--slo", "20ms@p95", "--max-batch", "4", "--max-wait", "50ms")
+    _, path = served("--arrivals", "auto", *flags)
+    (row,) = read_rows(path)
+    assert row["capacity_per_s"] == 0.0 and "find nobody do not hold 20ms@p95" in row["detail"]
+
+
 @pytest.mark.parametrize(
     ("flags", "rate", "words"),
     [
         (("--slo", "100ms@p99", "--seconds", "3"), True, "no live run: at "),
-        (("--slo", "3ms@p99"), False, "requests that never wait do not hold 3ms@p99"),
+        (("--slo", "3ms@p99"), False, "requests that find nobody do not hold 3ms@p99"),
     ],
 )
 def test_a_rate_that_no_live_run_can_check_is_a_prediction(
@@ -202,7 +224,6 @@ def test_what_settings_carry_is_told_apart(
         (("--slo", "2s@p99"), "--slo is about requests that come: give --arrivals as well"),
         (("--arrivals", "poisson"), "--arrivals"),
         (("--arrivals", "auto"), "needs what has to hold: --slo 2s@p99"),
-        (("--arrivals", "auto", "--slo", "2s@p99", "--max-batch", "4"), "one at a time"),
         (("--arrivals", "uniform:9/s", "--slo", "ttft=2s@p99"), "limit its latency"),
         (("--arrivals", "uniform:9/s", "--slo", "1s@p99,tpot=1s@p99"), "limit its latency"),
         (("--arrivals", "poisson:800/day"), "0.556 requests in 60 s; raise --seconds"),

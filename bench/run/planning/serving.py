@@ -63,15 +63,10 @@ def check_serving(request: RunRequest) -> None:
 
 
 def _check_search(request: RunRequest) -> None:
-    """Refuse a rate to be found where nothing says what it has to hold, or what serves it."""
+    """Refuse a rate to be found where nothing says what it has to hold."""
     typed = arrivals_text(request)
     if request.slo is None:
         raise UsageError(f"--arrivals {typed} needs what has to hold: --slo 2s@p99")
-    if request.max_batch > 1:
-        raise UsageError(
-            f"--arrivals {typed} replays requests that are served one at a time; with "
-            "--max-batch give a rate, such as poisson:40/s"
-        )
 
 
 def check_served(

@@ -35,17 +35,15 @@ def search_rates(
     first_per_s = 1.0 / _alone_s(phase)
     tried: list[tuple[float, Verdict]] = []
     tallies: dict[float, Tally] = {}
-    windows_s: dict[float, tuple[float, float] | None] = {}
     while (rate := next_rate(tried, first_per_s=first_per_s)) is not None:
         # What comes in the busiest hour of a day is what must hold.
-        phase.window_s = None
         tallies[rate] = live(arrivals.scaled_to(rate / arrivals.busiest))
-        windows_s[rate] = phase.window_s
         tried.append((rate, _verdict(tallies[rate], slo=slo)))
     found = bracket_of(tried)
     low, high = found.holds_per_s, found.breaks_per_s
     shown = low or min(tallies)
-    tally, phase.window_s = tallies[shown], windows_s[shown]
+    tally = tallies[shown]
+    phase.window_s = tally.window_s
     row: Row = tally.row | {
         "capacity_per_s": low,
         "capacity_low_per_s": low,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from bench.serve.live.serving_engine import ServingEngine
 
 
+SEEDS_APART = 1000
+
+
 class ServedPhase(ABC):
     """What serves: `engine` does the steps of a closed loop, one request each."""
 
@@ -52,11 +55,14 @@ class ServedPhase(ABC):
         self.slo: Slo | None = parse_slo(self.serving.slo) if self.serving.slo else None
         self.cold_s = {}
         self.window_s: tuple[float, float] | None = None
-        """Of the run that the row is of, the first unless it is said; on the engine's clock."""
+        """Of what ran last, or what the row is of; on the engine's clock."""
+        self._num_drawn = 0
 
     def schedule(self, arrivals: Arrivals) -> list[Arrival]:
         """Draw who comes for as long as was asked, and where requests are of tokens, how many."""
-        seed = self.request.config.seed + self.request.trial
+        # Two runs of a trial share no luck.
+        seed = self.request.config.seed + self.request.trial + SEEDS_APART * self._num_drawn
+        self._num_drawn += 1
         drawn = arrivals.draw(seconds=self.serving.seconds, seed=seed)
         if not drawn:
             raise MeasurementError(f"{arrivals.label}: nobody came; raise --seconds")
@@ -74,7 +80,7 @@ class ServedPhase(ABC):
         """Serve a schedule; one answer for each request, in its order."""
         start_s = self.engine.clock.now_s()
         served = self._serve(schedule, report=report)
-        self.window_s = self.window_s or (start_s, self.engine.clock.now_s())
+        self.window_s = start_s, self.engine.clock.now_s()
         return served
 
     @abstractmethod
@@ -91,6 +97,15 @@ class FakePhase(ServedPhase):
     def __init__(self, request: TrialRequest, messages: Messages) -> None:
         super().__init__(request)
         self.engine = FakeEngine(request)
+
+    @property
+    def shapes(self) -> Sequence[Hashable]:
+        """One request stands for all."""
+        return [None]
+
+    def batch_s(self, requests: Sequence[int]) -> float:
+        """Return how long these requests take together."""
+        return self._service_s(len(requests))
 
     def _service_s(self, num: int) -> float:
         start_s = self.engine.clock.now_s()
@@ -187,12 +202,22 @@ class QueuePhase(DevicePhase):
     def _make_ready(self) -> None:
         self.engine.warm_batches(self.rule.max_batch)
 
+    @property
+    def shapes(self) -> Sequence[Hashable]:
+        """Of each distinct request; those of one shape go together."""
+        return [self.engine.shape_of(one) for one in range(self.engine.num_distinct)]
+
+    def batch_s(self, requests: Sequence[int]) -> float:
+        """Return how long these distinct requests take together."""
+        start_s = self.engine.clock.now_s()
+        self.engine.serve(requests)
+        return self.engine.clock.now_s() - start_s
+
     def _serve(self, schedule: Sequence[Arrival], *, report: Report) -> list[Served]:
-        engine, seconds = self.engine, self.serving.seconds
+        engine, seconds, shapes = self.engine, self.serving.seconds, self.shapes
         issue = equal_issue(engine.num_distinct, num=len(schedule), seed=self.request.config.seed)
-        shapes = [engine.shape_of(one) for one in range(engine.num_distinct)]
         limit_s = (self.slo.latency_s if self.slo else None) or 0.0
-        return run_server(
+        served = run_server(
             schedule,
             serve=lambda places: engine.serve([issue[place] for place in places]),
             shapes=[shapes[one] for one in issue],
@@ -201,6 +226,7 @@ class QueuePhase(DevicePhase):
             clock=engine.clock,
             report=report,
         )
+        return [replace(one, sample=sample) for one, sample in zip(served, issue, strict=True)]
 
     def columns(self) -> tuple[Row, Problems]:
         """Return what every device has; and whether requests get their own answers."""

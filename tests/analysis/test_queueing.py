@@ -194,6 +194,8 @@ def test_of_100_intervals_90_hold_the_truth(law: str, limit: float, at: float) -
     )
     assert abs(median(found)) < 0.05
     # At p99 within 5 the few services that come near the limit by themselves decide: of 700, seven.
+    # Who knew that they are log-normal, and took its two figures from them, would be within 8 %
+    # in 84 of the same 100: no 700 services carry 90.
     is_of_few = (law, limit, at) == ("cv 0.5", 5, 0.99)
     assert np.mean(abs(found) < 0.08) >= (0.7 if is_of_few else 0.9)
     assert num_covered >= 90

@@ -6,8 +6,10 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,53 @@ def test_a_server_of_nothing_is_a_row_with_its_line(rows_of: Any, fault: str) ->
     assert time.monotonic() - start_s < 10.0
     assert (row["status"], row["reasons"]) == ("FAILED", "error")
     assert row["detail"] in answer.out.replace("\n", " ") or row["detail"] in answer.err
+
+
+class WantsKey(BaseHTTPRequestHandler):
+    """Answers who has the key, and repeats another one."""
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        given = self.headers.get("Authorization", "")
+        is_right = given == "Bearer right-key"
+        self.send_response(200 if is_right else 401)
+        self.send_header("Content-Type", "text/event-stream" if is_right else "application/json")
+        self.end_headers()
+        if not is_right:
+            self.wfile.write(json.dumps({"error": {"message": f"bad key {given}"}}).encode())
+            return
+        usage = {"prompt_tokens": len(asked["prompt"]), "completion_tokens": asked["max_tokens"]}
+        events: list[Any] = [{"choices": [{"index": 0, "text": " a"}]}] * asked["max_tokens"]
+        for one in [*events, {"choices": [], "usage": usage}]:
+            self.wfile.write(f"data: {json.dumps(one)}\n\n".encode())
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def log_message(self, *_words: Any) -> None:
+        """Say nothing."""
+
+
+def test_a_key_is_sent_from_the_environment_and_kept_nowhere(
+    rows_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), WantsKey)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    flags = ("--endpoint", f"http://127.0.0.1:{server.server_port}/v1", "--seconds", "0.5")
+
+    def asked(key: str, code: int) -> tuple[Any, Any]:
+        monkeypatch.setenv("BENCH_API_KEY", key)
+        answer, rows, path = rows_of("m", *flags, "--arrivals", "uniform:20/s", code=code)
+        kept = [one.read_bytes() for one in path.parent.iterdir() if one.is_file()]
+        assert not key or key.encode() not in b"".join(kept)
+        assert not key or key not in answer.out + answer.err
+        path.unlink()
+        return answer, rows[-1]
+
+    assert "set BENCH_API_KEY" in asked("", 4)[1]["detail"]
+    assert "bad key Bearer [key]" in asked("wrong-key", 4)[1]["detail"]
+    assert "no header takes" in asked("wr\u00f6ng", 4)[1]["detail"]
+    assert asked("right-key", 0)[1]["errors"] == 0
+    server.shutdown()
+    server.server_close()
 
 
 def test_flags_that_cannot_be_meant_are_refused_in_a_line(ask: Ask, url: str) -> None:  # noqa: F811

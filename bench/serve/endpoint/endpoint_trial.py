@@ -6,6 +6,7 @@ The server is somewhere else; this process is the client, and nothing else runs 
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from bench.serve.columns import columns_of
 from bench.serve.endpoint.calibration import overhead_of
 from bench.serve.endpoint.endpoint_client import EndpointClient
 from bench.serve.endpoint.endpoint_columns import endpoint_columns
-from bench.serve.endpoint.opening import models_of, opened
+from bench.serve.endpoint.opening import key_of, models_of, opened
 from bench.serve.endpoint.rate_run import RateRun
 from bench.serve.endpoint.rate_search import found_capacity, users_columns
 from bench.serve.endpoint.wire.connections import Connections, parse_address
@@ -48,12 +49,17 @@ class EndpointTrial:
         self.window_s = (0.0, 0.0)
         """By the monotonic clock, of the run that the row is about."""
         self._messages = messages
+        self._key = key_of(os.environ)
+
+    def hidden(self, words: str) -> str:
+        """Return the same without the key, which a server may repeat."""
+        return words.replace(self._key, "[key]") if self._key else words
 
     async def run(self) -> None:
         """Open the endpoint and measure what is asked for."""
         self._messages.stage("opening")
         address = parse_address(self.server.address)
-        async with Connections(address, stall_s=self.server.stall_s) as connections:
+        async with Connections(address, stall_s=self.server.stall_s, key=self._key) as connections:
             models = await models_of(connections)
             prompt = parse_lengths(self.serving.prompt_tokens, what="--prompt-tokens")
             dialect = await opened(
@@ -157,12 +163,15 @@ def run_request(request: TrialRequest, messages: Messages) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection for each who waits
     trial = EndpointTrial(request, messages)
-    asyncio.run(trial.run())
+    try:
+        asyncio.run(trial.run())
+    except MeasurementError as error:
+        raise MeasurementError(trial.hidden(str(error))) from None
     messages.send(
         TrialResult(
             row=trial.row,
             reasons=list(dict.fromkeys(code for code, _ in trial.problems if code)),
-            detail="; ".join(words for _, words in trial.problems if words),
+            detail=trial.hidden("; ".join(words for _, words in trial.problems if words)),
             window_start_s=trial.window_s[0],
             window_end_s=trial.window_s[1],
             samples=Samples(warmup_step_s=[], step_s=[], step_clock="host", data_wait_s=None),

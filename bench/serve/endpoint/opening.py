@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import msgspec
 
@@ -14,6 +14,8 @@ from bench.serve.endpoint.wire.dialect import Dialect, after_refusal, with_words
 from bench.serve.endpoint.wire.http_answer import RequestError
 from bench.serve.endpoint.wire.request_stream import Reply, request_stream
 
+KEY_VARIABLE = "BENCH_API_KEY"
+"""Of the environment, since flags are seen by others and rows are kept."""
 TOKENS = 8
 LIST_S = 2.0
 """For its list of models, which it need not have."""
@@ -21,7 +23,8 @@ _ADVICE = {
     "refused": "is it started, and is this its address?",
     "not_http": "is it a server of tokens?",
     "not_events": "is it a server of tokens, and its interface below /v1?",
-    "http_401": "it wants a key, which bench does not send",
+    "http_401": f"it wants a key: set {KEY_VARIABLE}",
+    "http_403": f"it wants another key: {KEY_VARIABLE} has the one that is sent",
     "http_404": "--endpoint ends in /v1 for most servers, --chat is for one that only chats, and "
     "--model has to be one that it serves",
     "stalled": "--stall gives it longer",
@@ -35,6 +38,14 @@ class _Model(msgspec.Struct):
 
 class _Models(msgspec.Struct):
     data: list[_Model]
+
+
+def key_of(environment: Mapping[str, str]) -> str:
+    """Return the key that servers ask for; '' without one, `MeasurementError` for what is none."""
+    key = environment.get(KEY_VARIABLE, "").strip()
+    if key and not (key.isascii() and key.isprintable()):
+        raise MeasurementError(f"{KEY_VARIABLE} is no key: it has characters that no header takes")
+    return key
 
 
 async def models_of(connections: Connections) -> dict[str, str | None]:

@@ -74,12 +74,14 @@ class Connection:
 class Connections:
     """Connections to one server, those at rest used again."""
 
-    def __init__(self, address: Address, *, stall_s: float) -> None:
+    def __init__(self, address: Address, *, stall_s: float, key: str = "") -> None:
         self.address = address
         self.stall_s = stall_s
         self._encryption = ssl.create_default_context() if address.is_encrypted else None
         self._resting: deque[Connection] = deque()
         self._headers = f"Host: {address.origin}\r\nContent-Type: application/json\r\n"
+        if key:
+            self._headers += f"Authorization: Bearer {key}\r\n"
 
     async def ask(self, method: str, path: str, *, body: bytes = b"") -> Answer:
         """Send one request; returns its answer once its head is there.

@@ -1,0 +1,73 @@
+"""The search for a capacity, with live runs in simulated time."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
+
+from bench.serve.arrivals import Arrivals, parse_arrivals
+from bench.serve.columns import Tally, columns_of
+from bench.serve.fake_server import lognormal, serve
+from bench.serve.live.capacity_search import Searched, search
+from bench.serve.live.services import OneByOne
+from bench.serve.slo import parse_slo
+
+SERVICE_S, SECONDS = 0.03, 60.0
+SLO = parse_slo("300ms@p95")
+Live = Callable[[Arrivals], Tally]
+
+
+def live_runs(*, slower: float, seed: int) -> Live:
+    """Live runs on a server whose services are so many times those of the closed loop."""
+    law, seeds = lognormal(slower * SERVICE_S, cv=0.15, seed=seed), count(1000 * seed)
+
+    def live(arrivals: Arrivals) -> Tally:
+        coming = arrivals.draw(seconds=SECONDS, seed=next(seeds))
+        return columns_of(serve(coming, law=law), slo=SLO, seconds=SECONDS)
+
+    return live
+
+
+def searched(*, slower: float, seed: int) -> Searched:
+    law = lognormal(SERVICE_S, cv=0.15, seed=seed)
+    return search(
+        OneByOne(alone_s=[law(1) for _ in range(700)]),
+        slo=SLO,
+        arrivals=parse_arrivals("auto"),
+        seconds=SECONDS,
+        live=live_runs(slower=slower, seed=seed),
+    )
+
+
+def test_what_is_predicted_is_confirmed_in_nine_of_ten_trials() -> None:
+    verdicts = [searched(slower=1.0, seed=seed).row["capacity_is"] for seed in range(10)]
+    assert verdicts.count("confirmed") >= 9 and "refuted" not in verdicts
+
+
+def test_a_server_that_is_slower_than_its_closed_loop_is_known_by_its_own_services() -> None:
+    as_told = searched(slower=1.0, seed=1).row
+    found = searched(slower=1.2, seed=1)
+    assert found.row["capacity_is"] == "confirmed" and found.problems[-1][0] == ""
+    ratio = float(str(as_told["capacity_per_s"])) / float(str(found.row["capacity_per_s"]))
+    assert 1.15 < ratio < 1.3
+    first, second, *_ = found.problems[-1][1].split("; ")
+    assert "holds" not in first and second.endswith("holds")
+    assert float(str(found.row["attainment_frac"])) >= 0.95, "the row is of the run that held"
+
+
+def test_waiting_that_services_do_not_explain_refutes_and_is_not_looked_for_again() -> None:
+    """Every other request comes to the queue only when its limit is over."""
+    inner = live_runs(slower=1.0, seed=1)
+    rates = []
+
+    def live(arrivals: Arrivals) -> Tally:
+        rates.append(arrivals.rate_per_s)
+        served = list(inner(arrivals).served)
+        served[::2] = [replace(one, scheduled_s=one.scheduled_s - 0.3) for one in served[::2]]
+        return columns_of(served, slo=SLO, seconds=SECONDS)
+
+    law = lognormal(SERVICE_S, cv=0.15, seed=1)
+    services = OneByOne(alone_s=[law(1) for _ in range(700)])
+    auto = parse_arrivals("auto")
+    found = search(services, slo=SLO, arrivals=auto, seconds=SECONDS, live=live)
+    assert found.row["capacity_is"] == "refuted" and len(rates) == 1
+    assert found.problems[-1][0] == "capacity_not_confirmed"

@@ -197,6 +197,8 @@ class Serving:
     """How long requests come."""
     given: str = field(default="", metadata={"is_hashed": False})
     """The arrivals as they were typed, where a file is read again."""
+    think_s: float = field(default=30.0, metadata={"is_hashed": False})
+    """Of a user between an answer and the next request."""
     scenario: str = ""
     """Of MLPerf, such as mlperf-server, whose LoadGen then sends the requests."""
 

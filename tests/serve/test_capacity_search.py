@@ -55,14 +55,17 @@ def test_a_server_that_is_slower_than_its_closed_loop_is_known_by_its_own_servic
 
 
 def test_waiting_that_services_do_not_explain_refutes_and_is_not_looked_for_again() -> None:
-    """Every other request comes to the queue only when its limit is over."""
+    """Every other request is fetched by the server only when its limit is over."""
     inner = live_runs(slower=1.0, seed=1)
     rates = []
 
     def live(arrivals: Arrivals) -> Tally:
         rates.append(arrivals.rate_per_s)
         served = list(inner(arrivals).served)
-        served[::2] = [replace(one, scheduled_s=one.scheduled_s - 0.3) for one in served[::2]]
+        served[::2] = [
+            replace(one, scheduled_s=one.scheduled_s - 0.3, sent_s=one.sent_s - 0.3)
+            for one in served[::2]
+        ]
         return columns_of(served, slo=SLO, seconds=SECONDS)
 
     law = lognormal(SERVICE_S, cv=0.15, seed=1)

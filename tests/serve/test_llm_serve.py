@@ -60,7 +60,8 @@ def test_the_rate_that_holds_is_a_bracket_of_two_that_were_tried(
     tmp_path: Path,
 ) -> None:
     limits = ("--slo", "ttft=1s@p95,latency=2s@p95")
-    asked = (*RUN, "--arrivals", "auto", "--seconds", "8", *limits, "--out", tmp_path)
+    searched = ("--arrivals", "auto", "--seconds", "8", "--think", "5s", *limits)
+    asked = (*RUN, *searched, "--out", tmp_path)
     assert "carries" in ask(*asked).out
     (path,) = tmp_path.glob("*.csv")
     (row,) = read_rows(path)
@@ -69,6 +70,7 @@ def test_the_rate_that_holds_is_a_bracket_of_two_that_were_tried(
     # What held is no run whose queue grew: its latencies stand.
     assert row["lat_p50_ms"] and float(str(row["attainment_frac"])) >= 0.95
     assert "short_run" not in str(row["reasons"]) and "holds" in str(row["detail"])
+    assert 5 * low < float(str(row["users"])) < 7 * low, "each thinks, and waits for its answer"
     # Of the rates that were tried it is that one's tokens and window, and no other's.
     tokens_per_s = float(str(row["achieved_per_s"])) * float(str(row["tokens_got_mean"]))
     assert row["decode_tok_per_s"] == pytest.approx(tokens_per_s)
@@ -105,6 +107,7 @@ def test_what_cannot_be_meant_is_refused_in_one_line(
 
 def test_lengths_are_for_requests_of_tokens(ask: Ask) -> None:  # noqa: F811
     asked = ("run", "--workload", "imaging-infer", "--device", "fake", *COMING)
+    assert "--think is about requests of tokens" in ask(*asked, "--think", "5s", code=2).one_line
     refused = ask(*asked, "--output-tokens", "fixed:4", code=2).one_line
     assert "--output-tokens is about requests of tokens: --workload llm-serve has them" in refused
 

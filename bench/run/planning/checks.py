@@ -22,6 +22,7 @@ LONGEST_S = 365 * 86400.0
 MOST_DEVICES = 1 << 20
 _ONLY_SERVED = ("slo", "max_batch", "max_wait_s", "seconds", "prompt_tokens", "output_tokens")
 ONLY_ENDPOINT = ("model", "chat", "stall_s", "think_s")
+"""The last is also of users of a served phase."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +171,8 @@ def check_values(request: RunRequest) -> None:
         if value_s is not None and not 0 < value_s <= LONGEST_S:
             raise UsageError(f"{flag} must be more than nothing and at most 365d, such as 10m")
     _check_together(request)
-    given = [FLAGS[name].names[0] for name in ONLY_ENDPOINT if is_given(request, name)]
+    alone = ONLY_ENDPOINT[:-1] if request.is_served else ONLY_ENDPOINT
+    given = [FLAGS[name].names[0] for name in alone if is_given(request, name)]
     if given and request.endpoint is None:
         raise UsageError(f"{given[0]} is about a server: give --endpoint http://HOST:8000/v1")
     if request.is_served:

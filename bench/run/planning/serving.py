@@ -24,6 +24,7 @@ MOST_SERVED, MOST_SEARCHED = 4, 16
 """Times as long as requests come that a trial may take more: two live runs, each with its end, and
 eight where the rate is looked for."""
 MOST_BATCH = 4096
+MOST_THINK_S = 3600.0
 _LENGTHS = {"prompt_tokens": PROMPT, "output_tokens": OUTPUT}
 _ONLY_BATCHED = ("max_batch", "max_wait_s", "compile")
 
@@ -54,6 +55,8 @@ def check_serving(request: RunRequest) -> None:
         raise UsageError(f"--max-batch {request.max_batch} must be from 1 to {MOST_BATCH}")
     if request.max_wait_s and request.max_batch == 1:
         raise UsageError("--max-wait is for batches: give --max-batch as well")
+    if not 0.0 < request.think_s <= MOST_THINK_S:
+        raise UsageError("--think must be more than nothing and at most an hour, such as 30s")
     if not 0 < served_s(request) <= MOST_SECONDS:
         raise UsageError("--seconds must be more than nothing and at most a day, such as 60")
     if arrivals is not None and arrivals.rate_per_s is None:
@@ -79,7 +82,8 @@ def check_served(
     if tokens:
         _check_tokens(request, phases, layouts=layouts)
         return
-    if given := [FLAGS[name].names[0] for name in _LENGTHS if is_given(request, name)]:
+    of_tokens = (*_LENGTHS, "think_s")
+    if given := [FLAGS[name].names[0] for name in of_tokens if is_given(request, name)]:
         raise UsageError(f"{given[0]} is about requests of tokens: --workload llm-serve has them")
     slo = None if request.slo is None else parse_slo(request.slo)
     if slo is not None and (slo.ttft_s, slo.tpot_s) != (None, None):
@@ -166,4 +170,5 @@ def serving_of(request: RunRequest, phase: Phase) -> Serving:
         seconds=served_s(request) if arrivals is None else arrivals.lasts_s(served_s(request)),
         given=arrivals_text(request) or "",
         scenario=request.scenario or "",
+        think_s=request.think_s,
     )

@@ -56,7 +56,7 @@ class RateRun:
         self.verdict: Verdict = "undecided"
         self.is_over = False
         self._client, self._on_look = client, on_look
-        self._ends_when_decided = ends_when_decided
+        self._ends_when_decided, self._is_decided = ends_when_decided, False
         name = f"{self.rate_per_s:.6g}"
         self._warm, self.loop = client.open_loop(f"{name}/warm"), client.open_loop(name)
         self._name, self._looked_at = name, 0
@@ -117,7 +117,10 @@ class RateRun:
             self._warm.let_go()
         elif self.is_steady:
             self._warm.stop_sending()
-        if self.is_steady or self.gone or self._warm.elapsed_s >= self._most_warm_s:
+        is_late = self._warm.elapsed_s >= self._most_warm_s
+        if is_late and self._ends_when_decided and not self.is_steady:
+            self._warm.let_go()  # a queue that grew would hide what the window itself does
+        if self.is_steady or self.gone or is_late:
             self._is_warm.set()
 
     def _look(self) -> None:
@@ -126,7 +129,7 @@ class RateRun:
             self.seconds = min(self.seconds, self.loop.elapsed_s)
             self.loop.let_go()
             self._warm.let_go()
-        elif self._ends_when_decided:
+        elif self._ends_when_decided and not self._is_decided:
             self._decide()
         self._on_look(self)
 
@@ -140,8 +143,11 @@ class RateRun:
         before, self.verdict = self.verdict, self._verdict_of(known)
         self._looked_at = len(known)
         if self.verdict == before != "undecided":
-            self.seconds = self.loop.elapsed_s
+            self._is_decided, self.seconds = True, self.loop.elapsed_s
             self.loop.stop_sending()
+            if self.verdict == "breaks":  # the others would take minutes, and change nothing
+                self.loop.let_go()
+                self._warm.let_go()
 
     def _verdict_of(self, served: Sequence[Served]) -> Verdict:
         if self.slo is None or not served:

@@ -19,10 +19,12 @@ from bench.serve.arrival_files import Arrival
 from bench.serve.arrivals import Arrivals
 from bench.serve.columns import Tally
 from bench.serve.endpoint.bracket import bracket_of, next_rate
+from bench.serve.endpoint.closed_loop import users_of
 from bench.serve.live.capacity_search import verdict_of
 from bench.serve.live.served_phase import ServedPhase
 from bench.serve.run_report import Report
 from bench.serve.slo import Slo, Verdict
+from bench.serve.tally import OK
 
 NUM_ALONE = 4
 """Requests one after the other that the search begins with."""
@@ -50,10 +52,20 @@ def search_rates(
         "capacity_high_per_s": high,
         "capacity_is": None if low is None else "low_only" if high is None else "confirmed",
     }
+    if low is not None:
+        row["users"] = _users(tally, rate_per_s=low, think_s=phase.serving.think_s)
     words = ", ".join(f"{format_number(rate)}/s {verdict}" for rate, verdict in sorted(tried))
     code = "capacity_not_confirmed" if low is None or high is None else ""
     problems = [one for one in tally.problems if low is None or one[0] != "short_run"]
     return row, [*problems, (code, f"live at {words}")]
+
+
+def _users(tally: Tally, *, rate_per_s: float, think_s: float) -> float | None:
+    """Return how many people send so much, each of whom thinks between answer and question."""
+    latencies_s = [one.latency_s for one in tally.served if one.status == OK]
+    if not latencies_s:
+        return None
+    return users_of(rate_per_s, think_s=think_s, latency_s=fmean(latencies_s))
 
 
 def _verdict(tally: Tally, *, slo: Slo) -> Any:

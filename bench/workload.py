@@ -182,6 +182,10 @@ class Workload(ABC):
         """
         return ()
 
+    def refused(self, phase: Phase) -> Mapping[str, str]:
+        """Return what cannot be asked of a phase, and why: 'ddp', 'fsdp', 'tp', 'pp', 'compile'."""
+        return {}
+
     def check_stages(self, num_stages: int) -> None:
         """Raise `UsageError` unless `pipeline_stages` can cut the net into so many; torch-free."""
         raise UsageError(

@@ -95,6 +95,19 @@ LEAST_COMPILED_BUCKET_BYTES = 2**20
 """torch's first bucket (torch.distributed._DEFAULT_FIRST_BUCKET_BYTES), its compiler's least."""
 
 
+def check_refused(workload: Workload, phase: Phase, layout: Layout, *, is_compiled: bool) -> None:
+    """Raise UsageError for what the workload itself says that its phase cannot do."""
+    asked = {str(layout.strategy): f"--parallel {layout.strategy}"}
+    asked |= {"compile": "--compile"} if is_compiled else {}
+    for name, why in workload.refused(phase).items():
+        if name in asked:
+            raise UsageError(f"{asked[name]} is not for {_name(workload)}-{phase.name}: {why}")
+
+
+def _name(workload: Workload) -> str:
+    return type(workload).__module__.rpartition(".")[-1].removeprefix("_workload_")
+
+
 def check_layout(
     workload: Workload, phase: Phase, layout: Layout, *, is_compiled: bool = False
 ) -> None:
@@ -127,7 +140,7 @@ def check_layout(
 
 
 def _check_tensor(workload: Workload, phase: Phase, layout: Layout) -> None:
-    name = type(workload).__module__.rpartition(".")[-1].removeprefix("_workload_")
+    name = _name(workload)
     plan = workload.tensor_parallel_plan(phase)
     if plan is None:
         raise UsageError(

@@ -224,9 +224,10 @@ def check_layouts(
     workload: Workload, *, request: RunRequest, phase: Phase, layouts: Sequence[Layout]
 ) -> None:
     """Refuse a workload that one of the layouts cannot spread."""
-    from bench.parallel.support import check_layout
+    from bench.parallel.support import check_layout, check_refused
 
     for layout in layouts:
+        check_refused(workload, phase, layout, is_compiled=request.compile)
         if layout == Layout():
             continue  # one device carries any workload
         check_layout(workload, phase, layout, is_compiled=request.compile)

@@ -23,6 +23,8 @@ NAMES = [name for name in discovery.names() if name not in ELSEWHERE]
 MORE: dict[str, dict[str, Any]] = {
     "genomics, many ids": {"kmer": 6, "vocab": 4105, "batch": 4, "is_rotary": False},
     "genomics, deep": {"hidden": 128, "layers": 4, "batch": 4, "is_tied": True},
+    "molecules, few neighbours": {"atoms": 20, "neighbours": 3, "layers": 3, "radial": 40},
+    "molecules, energy alone": {"forces": False, "hidden": 64},
 }
 """Field values over those of tiny, by a name that begins with the workload's."""
 CASES = {**{name: {} for name in NAMES}, **MORE}

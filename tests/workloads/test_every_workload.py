@@ -56,6 +56,8 @@ CASES = {name: tiny(name) for name in NAMES} | {
     "llm": tiny("llm", cache="dynamic"),
     "llm, untied, grouped": replace(UNTIED, cache="dynamic"),
     "llm, one key head": tiny("llm", kv_heads=1, cache="dynamic"),
+    "molecules, few neighbours": tiny("molecules", atoms=9, neighbours=3, hidden=48, layers=3),
+    "molecules, energy alone": tiny("molecules", forces=False),
 }
 """Each at tiny, and more."""
 STEPS = [(name, phase) for name, case in CASES.items() for phase in case.phases if name != "align"]
@@ -111,6 +113,9 @@ def test_an_output_that_cannot_be_right_is_refused() -> None:
         ("llm", "train", INF, "not finite"),
         ("llm", "decode", {"ids": torch.tensor([1]), "logits": NAN}, "logits is not finite"),
         ("llm", "decode", {"ids": torch.tensor([256])}, "outside 0 to 255"),
+        ("molecules", "train", NAN, "loss .* not finite"),
+        ("molecules", "infer", (torch.ones(1), NAN), "force .* not finite"),
+        ("molecules", "infer", (NAN, None), "energy .* not finite"),
     ]:
         with pytest.raises(ValueError, match=words):
             CASES[name].check(discovery.load(name).phase(phase), output)
@@ -170,6 +175,9 @@ REFUSED = {
         "new_tokens 0 new_tokens must be at least 1", "batch -1 batch must be at least 1",
         "cache statik did you mean 'static'",
         "learning_rate 0.0 learning_rate must be greater than 0",
+    ],
+    "molecules": [
+        "batch 0", "atoms 1", "hidden 1", "layers 0", "radial 0", "neighbours 0", "cutoff 0",
     ],
     "sleep": ["seconds 0", "train_factor 0", "batch 0 batch must be greater than 0"],
     "tabular": ["batch 0", "features 0", "hidden 0"],

@@ -19,10 +19,11 @@ from monai.networks.utils import one_hot
 from torch.utils.data import ConcatDataset
 
 from tests.workloads.steps_of_workloads import generated_batch, train
-from workloads import genomics, imaging, llm
+from workloads import genomics, imaging, llm, molecules
 from workloads._genomics.genomics_net import variant_auc
 from workloads._imaging.phantom import write
 from workloads._llm import text
+from workloads._molecules import molecules_net
 
 TINY = llm.Workload(**llm.Workload.sizes["tiny"])
 TRAIN = TINY.phases[0]
@@ -124,3 +125,22 @@ def test_training_on_dna_tells_variants_that_break_its_order() -> None:
     assert 0.3 < quality() < 0.7
     train(workload, net=net, samples=workload.dataset(train_phase, data=None, seed=0), steps=60)
     assert quality() > 0.9
+
+
+def test_training_learns_forces_and_energies_of_clusters_that_it_has_not_seen() -> None:
+    workload = molecules.Workload(**molecules.Workload.sizes["tiny"])
+    train_phase, infer = workload.phases
+    held_out = generated_batch(replace(workload, batch=64), infer)
+    torch.manual_seed(0)
+    net = workload.build_net()
+
+    def quality() -> dict[str, float]:
+        with torch.inference_mode():
+            return molecules_net.quality(workload.infer(net.eval(), held_out), held_out)
+
+    before = quality()
+    train(workload, net=net, samples=workload.dataset(train_phase, data=None, seed=0), steps=200)
+    after = quality()
+    assert before["force_error_frac"] > 0.9 and before["force_cosine"] < 0.3
+    assert after["force_error_frac"] < 0.09 and after["force_cosine"] > 0.99
+    assert after["energy_mae_ev_per_atom"] < 0.2 * before["energy_mae_ev_per_atom"]

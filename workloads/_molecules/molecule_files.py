@@ -20,8 +20,8 @@ import numpy.typing as npt
 from bench.core.errors import DataError
 
 Floats = npt.NDArray[np.float64]
-KCAL_PER_MOL_EV = 0.0433641153
-"""One kcal/mol in eV: 4184 J/mol over the charge of the electron times Avogadro's number."""
+KCAL_PER_MOL_EV = 4184 / (1.602176634e-19 * 6.02214076e23)
+"""One kcal/mol in eV: 4184 J/mol over the charge of an electron and Avogadro's number (SI)."""
 ALLOWED = "an extended XYZ file (.xyz, .extxyz) or an rMD17 .npz file"
 FEWEST = 10
 """Structures: one of ten is held out."""
@@ -33,8 +33,8 @@ Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm B
 NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS.split(), start=1)}
 WIDTHS = {"species": 1, "pos": 3, "forces": 3}
 """Columns that are needed, and how many fields each has."""
-RMD17 = {"nuclear_charges": 1, "coords": 3, "energies": 1, "forces": 3}
-"""Arrays that are needed, and how many dimensions each has."""
+RMD17 = ("coords", "nuclear_charges", "energies", "forces")
+"""Arrays that are needed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,10 +194,12 @@ def _read_npz(path: Path) -> Structures:
     if missing := [name for name in RMD17 if name not in arrays]:
         raise DataError(f"{path} lacks {', '.join(missing)}; rMD17 files have {', '.join(RMD17)}")
     charges, coords = arrays["nuclear_charges"], arrays["coords"]
-    count, atoms = (*coords.shape, 0, 0)[:2]
+    if coords.ndim != 3:
+        raise DataError(f"{path}: coords has shape {coords.shape}, not (structures, atoms, 3)")
+    count, atoms, _ = coords.shape
     wanted = {
-        "nuclear_charges": (atoms,),
         "coords": (count, atoms, 3),
+        "nuclear_charges": (atoms,),
         "energies": (count,),
         "forces": (count, atoms, 3),
     }

@@ -17,8 +17,8 @@ import torch
 from workloads._molecules.molecule_files import Floats, Structures, read_structures
 from workloads._molecules.molecules_cost import PaiNNShape
 
-NUM_CLUSTERS = 4096
-"""Clusters that are trained on; a quarter as many others are inferred."""
+FEWEST_CLUSTERS, FEWEST_BATCHES = 1024, 4
+"""Generated to train on, and as many others to infer."""
 HELD_OUT = 10
 """Of a file's structures each tenth is kept from training, and inferred."""
 ELEMENTS = np.array([1, 6, 7, 8])
@@ -29,7 +29,8 @@ WIDTH = 1.5
 """Of the Morse well: so many e-folds over the least distance of two atoms."""
 FILLED = 0.2
 """Share of the ball that atoms fill whose diameter is their least distance."""
-TRIES = 64
+TRIES = 16
+"""Places that are drawn for an atom at once."""
 
 
 def joined(samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -89,7 +90,7 @@ def samples(
 ) -> MoleculeSamples:
     """Return what is trained on, or what is held out."""
     if data is None:
-        count = NUM_CLUSTERS if is_training else NUM_CLUSTERS // 4
+        count = max(FEWEST_CLUSTERS, FEWEST_BATCHES * shape.batch)
         rng = np.random.default_rng((seed, is_training))
         made = clusters(count, atoms=shape.atoms, cutoff=shape.cutoff, rng=rng)
     else:

@@ -113,3 +113,15 @@ def loss(answer: tuple[Tensor, Tensor], batch: dict[str, Tensor]) -> Tensor:
     of_energy = ((energies - batch["energy"]) / batch["num_atoms"]).abs().mean()
     of_force: Tensor = (forces - batch["forces"]).norm(dim=1).mean()
     return of_energy + FORCE_WEIGHT * of_force
+
+
+def quality(answer: tuple[Tensor, Tensor], batch: dict[str, Tensor]) -> dict[str, float]:
+    """Return what a potential is judged by: directions and lengths of forces, and energies."""
+    energies, forces = answer
+    wanted = batch["forces"]
+    error_ev = ((energies - batch["energy"]) / batch["num_atoms"]).abs().mean()
+    return {
+        "force_cosine": float(torch.cosine_similarity(forces, wanted, dim=1).mean()),
+        "force_error_frac": float((forces - wanted).norm() / wanted.norm()),
+        "energy_mae_ev_per_atom": float(error_ev),
+    }

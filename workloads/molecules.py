@@ -1,10 +1,9 @@
 """Energies and forces of molecules: PaiNN, trained on both and applied to give both.
 
-What drug discovery and materials science run for each step of a simulation. Forces are the slope of
-the energy, so that inference holds a backward, and training a backward through a backward; both are
-scatter and gather over edges more than they are products. Without --data: clusters under a Morse
-potential. With it: extended XYZ or rMD17. Molecules have no periodic cell. MLPerf HPC's
-OpenCatalyst (DimeNet++) and milabench's dimenet are the nearest published yardsticks.
+What drug discovery runs for each step of a simulation. Forces are the slope of the energy, so that
+inference holds a backward, and training a backward through one. Without --data: clusters under a
+Morse potential. The nearest published yardsticks are MLPerf HPC's OpenCatalyst (DimeNet++) and
+milabench's dimenet.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,8 +47,7 @@ class Workload(PaiNNShape, bench.workload.Workload):
         """Return a PaiNN with random weights."""
         from workloads._molecules.molecules_net import PaiNN
 
-        shape = {name: getattr(self, name) for name in ("hidden", "layers", "radial", "cutoff")}
-        return PaiNN(**shape)
+        return PaiNN(self)
 
     def dataset(self, phase: Phase, *, data: Path | None, seed: int) -> Sequence[Any]:
         """Return molecules to train on, or others, with the neighbours of their atoms."""

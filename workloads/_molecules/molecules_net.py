@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workloads._molecules.molecules_cost import NUM_ELEMENTS
+from workloads._molecules.molecules_cost import NUM_ELEMENTS, PaiNNShape
 
 FORCE_WEIGHT = 100.0
 """Of the force's error beside the energy's for each atom."""
@@ -60,12 +60,14 @@ class Update(nn.Module):
 class PaiNN(nn.Module):
     """Energies (B,) and, where asked, forces (A, 3)."""
 
-    def __init__(self, *, hidden: int, layers: int, radial: int, cutoff: float) -> None:
+    def __init__(self, shape: PaiNNShape) -> None:
         super().__init__()
-        self.hidden, self.radial, self.cutoff = hidden, radial, cutoff
+        self.radial, self.cutoff = shape.radial, shape.cutoff
+        self.hidden = hidden = shape.hidden
+        layers = range(shape.layers)
         self.embedding = nn.Embedding(NUM_ELEMENTS, hidden)
-        self.messages = nn.ModuleList(Message(hidden, radial=radial) for _ in range(layers))
-        self.updates = nn.ModuleList(Update(hidden) for _ in range(layers))
+        self.messages = nn.ModuleList(Message(hidden, radial=self.radial) for _ in layers)
+        self.updates = nn.ModuleList(Update(hidden) for _ in layers)
         first, second = nn.Linear(hidden, hidden // 2), nn.Linear(hidden // 2, 1)
         self.head = nn.Sequential(first, nn.SiLU(), second)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 
+from bench.core.units import format_number
 from bench.serve.arrivals import Arrivals, parse_arrivals
 from bench.serve.columns import Tally, columns_of
 from bench.serve.fake_server import lognormal, serve
@@ -74,3 +75,17 @@ def test_waiting_that_services_do_not_explain_refutes_and_is_not_looked_for_agai
     found = search(services, slo=SLO, arrivals=auto, seconds=SECONDS, live=live)
     assert found.row["capacity_is"] == "refuted" and len(rates) == 1
     assert found.problems[-1][0] == "capacity_not_confirmed"
+
+
+def test_of_too_few_services_the_ends_are_rates_that_held_and_broke() -> None:
+    law = lognormal(SERVICE_S, cv=0.15, seed=3)
+    services = OneByOne(alone_s=[law(1) for _ in range(150)])
+    live = live_runs(slower=1.0, seed=3)
+    auto = parse_arrivals("auto")
+    found = search(services, slo=SLO, arrivals=auto, seconds=SECONDS, live=live)
+    words = found.problems[-1][1].split("; ")
+    assert words[0] == "150 service times are too few for an interval"
+    ends = [float(str(found.row[f"capacity_{end}_per_s"])) for end in ("low", "high")]
+    for end, said, verdict in zip(ends, words[1:], ("holds", "breaks"), strict=True):
+        assert said.startswith(f"live at {format_number(end)}/s") and said.endswith(verdict)
+    assert ends[0] < float(str(found.row["capacity_per_s"])) < ends[1]

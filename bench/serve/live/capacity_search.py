@@ -9,7 +9,7 @@ come by themselves: from those the rate is worked out anew, and checked once mor
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,19 +110,31 @@ def search(
         runs += [] if broke else [checked(above)]
         verdict = "confirmed" if broke or runs[-1].verdict == "breaks" else "low_only"
     words = [one.words for one in runs]
+    if "capacity_low_per_s" not in row and at_low.verdict == "holds":
+        row |= _ends_seen(runs)
     return _searched(row, verdict=verdict, words=words, services=services, tally=at_low.tally)
+
+
+def _ends_seen(runs: Sequence[_Checked]) -> Row:
+    """Return a rate that held and the lowest that broke, in place of an interval."""
+    held = [one.rate for one in runs if one.verdict == "holds"]
+    broke = [one.rate for one in runs if one.verdict == "breaks"]
+    return {
+        "capacity_low_per_s": max(held, default=None),
+        "capacity_high_per_s": min(broke, default=None),
+    }
 
 
 def _searched(
     row: Row, *, verdict: str, words: list[str], services: Services, tally: Tally | None = None
 ) -> Searched:
     problems: Problems = []
+    if not services.has_enough and row["capacity_per_s"]:
+        num = len(services.alone_s)
+        words = [f"{num} service times are too few for an interval", *words]
     if tally is not None:
         row = tally.row | row
         problems = [one for one in tally.problems if one[0] != "short_run"]
-    if "capacity_low_per_s" not in row and row["capacity_per_s"]:
-        num = len(services.alone_s)
-        words = [f"{num} service times are too few for an interval", *words]
     code = "" if verdict in ("confirmed", "low_only") else "capacity_not_confirmed"
     return Searched(
         row=row | {"capacity_is": verdict},

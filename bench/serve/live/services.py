@@ -42,6 +42,10 @@ class Services(Protocol):
         """Times of requests that were served alone, in order."""
 
     @property
+    def has_enough(self) -> bool:
+        """Whether there are enough for an interval."""
+
+    @property
     def longest_alone_s(self) -> float:
         """The most that a request takes for which nobody goes before."""
 
@@ -78,6 +82,11 @@ class OneByOne:
     alone_s: Sequence[float]
 
     @property
+    def has_enough(self) -> bool:
+        """Whether there are enough for an interval."""
+        return self._kind.has_enough
+
+    @property
     def longest_alone_s(self) -> float:
         """The longest."""
         return max(self.alone_s)
@@ -96,8 +105,11 @@ class OneByOne:
 
     def _traffic(self, slo: Slo) -> Traffic:
         assert slo.latency_s is not None, "checked when it was planned"
-        kind = RequestKind(services=(tuple(self.alone_s),))
-        return Traffic(kinds=(kind,), at=slo.at, limit=slo.latency_s)
+        return Traffic(kinds=(self._kind,), at=slo.at, limit=slo.latency_s)
+
+    @property
+    def _kind(self) -> RequestKind:
+        return RequestKind(services=(tuple(self.alone_s),))
 
     def as_met(self, served: Sequence[Served]) -> OneByOne:
         """Return the services of the run itself."""
@@ -118,6 +130,11 @@ class Batched:
     def alone_s(self) -> Sequence[float]:
         """Times of batches of one."""
         return [one for kind in self.kinds for one, *_ in kind.rounds]
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether there are enough for an interval."""
+        return all(one.relative.has_enough for one in self.kinds)
 
     @property
     def longest_alone_s(self) -> float:

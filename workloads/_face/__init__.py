@@ -1,0 +1,1 @@
+"""Parts of the face workload: folders of identities, net, cost and memory."""

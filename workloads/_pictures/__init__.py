@@ -1,0 +1,1 @@
+"""Pictures in files, as several workloads read them."""

@@ -25,7 +25,12 @@ MORE: dict[str, dict[str, Any]] = {
     "genomics, deep": {"hidden": 128, "layers": 4, "batch": 4, "is_tied": True},
     "molecules, few neighbours": {"atoms": 20, "neighbours": 3, "layers": 3, "radial": 40},
     "molecules, energy alone": {"forces": False, "hidden": 64},
-}
+    "face, many identities": {"identities": 5000, "gallery": 9000},
+    "surveillance, as R18 is": {"widths": (64, 128, 256, 512), "stem": 64, "hidden": 256,
+                                "feedforward": 1024, "expansion": 0.5, "batch": 2},
+    "surveillance, as R50 is": {"block": "bottleneck", "widths": (64, 128, 256, 512), "stem": 32,
+                                "frozen_norms": True, "denoising": 20, "batch": 2},
+}  # fmt: skip
 """Field values over those of tiny, by a name that begins with the workload's."""
 CASES = {**{name: {} for name in NAMES}, **MORE}
 STEPS = [

@@ -36,6 +36,12 @@ UNTIED = tiny("llm", batch=2, layers=3, hidden=96, heads=6, kv_heads=3, intermed
                new_tokens=5)  # fmt: skip
 NET = {"filters": (4, 6, 8), "patch": (16, 16, 8), "volume": (16, 20, 12), "cases": 1}
 DEEP = {"filters": (4, 8, 8, 12, 16), "patch": (32, 16, 16), "volume": (32, 40, 20), "cases": 1}
+FACE = {"depths": (2, 1, 2, 1), "widths": (8, 16, 24, 32), "pixels": 45, "embedding": 32,
+        "identities": 50, "gallery": 300, "batch": 4, "sample_rate": 0.3}  # fmt: skip
+DETECTOR = {"block": "bottleneck", "widths": (32, 48, 64, 96), "depths": (1, 2, 1, 2), "stem": 12,
+            "hidden": 32, "feedforward": 48, "expansion": 0.5, "decoder_layers": 3, "queries": 10,
+            "denoising": 7, "pixels": 96, "classes": 5, "objects": 1, "batch": 2, "cameras": 2,
+            "frozen_norms": True}  # fmt: skip
 CASES = {name: tiny(name) for name in NAMES} | {
     "genomics, learned positions, tied": tiny(
         "genomics",
@@ -58,6 +64,8 @@ CASES = {name: tiny(name) for name in NAMES} | {
     "llm, one key head": tiny("llm", kv_heads=1, cache="dynamic"),
     "molecules, few neighbours": tiny("molecules", atoms=9, neighbours=3, hidden=48, layers=3),
     "molecules, energy alone": tiny("molecules", forces=False),
+    "face, some identities": tiny("face", **FACE),
+    "surveillance, denoising": tiny("surveillance", **DETECTOR),
 }
 """Each at tiny, and more."""
 STEPS = [(name, phase) for name, case in CASES.items() for phase in case.phases if name != "align"]
@@ -98,6 +106,11 @@ def test_flops_by_formula_are_those_of_a_step(name: str, phase: Phase) -> None:
 
 
 NAN, INF = torch.tensor(float("nan")), float("inf")
+INFINITE = torch.tensor(INF)
+
+
+def found_boxes(*, logit: float = 0.0, classes: int = 3, width: float = 0.5) -> Any:
+    return {"boxes": torch.full((1, 2, 4), width), "logits": torch.full((1, 2, classes), logit)}
 
 
 def test_an_output_that_cannot_be_right_is_refused() -> None:
@@ -116,6 +129,14 @@ def test_an_output_that_cannot_be_right_is_refused() -> None:
         ("molecules", "train", NAN, "loss .* not finite"),
         ("molecules", "infer", (torch.ones(1), NAN), "force .* not finite"),
         ("molecules", "infer", (NAN, None), "energy .* not finite"),
+        ("face", "train", NAN, "loss is not finite"),
+        ("face", "infer", {"cosine": NAN}, "cosine is not finite"),
+        ("face", "infer", {"cosine": torch.tensor([-1.1])}, "cosine of 1.1 is impossible"),
+        ("face", "infer", {"cosine": torch.ones(1), "place": torch.tensor([1000])}, "gallery"),
+        ("surveillance", "train", INFINITE, "loss is not finite"),
+        ("surveillance", "infer", found_boxes(logit=INF), "logits are not finite"),
+        ("surveillance", "infer", found_boxes(classes=4), "not 3 classes"),
+        ("surveillance", "infer", found_boxes(width=1.5), "outside the frame"),
     ]:
         with pytest.raises(ValueError, match=words):
             CASES[name].check(discovery.load(name).phase(phase), output)
@@ -161,6 +182,16 @@ REFUSED = {
     "genomics": [
         "batch 0", "layers 0", "kmer 0", "kmer 9", "vocab 19 vocab must be at least 20",
         "window_tokens 3", "hidden 66 multiple of 2 \\* heads", "learning_rate 0.0",
+    ],
+    "face": [
+        "depths 1x1", "widths 8x8x8x0", "pixels 0", "embedding 0", "identities 0", "gallery 0",
+        "batch 1 batch must be at least 2", "sample_rate 0", "sample_rate 1.5", "learning_rate 0",
+    ],
+    "surveillance": [
+        "block vgg", "depths 1x1", "widths 8x8x8x0", "stem 1", "hidden 48 multiple of 32",
+        "feedforward 0", "expansion 0", "decoder_layers 1 at least 2", "queries 337 at most 336",
+        "denoising -1", "pixels 100 multiple of 32", "classes 0", "objects 0", "batch 0",
+        "cameras 0", "learning_rate 0",
     ],
     "imaging": [
         "batch 0", "channels 0", "classes 1", "classes 256", "filters 8x16", "filters 8x0x8",

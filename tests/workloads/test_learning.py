@@ -19,7 +19,8 @@ from monai.networks.utils import one_hot
 from torch.utils.data import ConcatDataset
 
 from tests.workloads.steps_of_workloads import generated_batch, train
-from workloads import genomics, imaging, llm, molecules
+from workloads import face, genomics, imaging, llm, molecules, surveillance
+from workloads._face.face_net import rank_one
 from workloads._genomics.genomics_net import variant_auc
 from workloads._imaging.phantom import write
 from workloads._llm import text
@@ -144,3 +145,44 @@ def test_training_learns_forces_and_energies_of_clusters_that_it_has_not_seen() 
     assert before["force_error_frac"] > 0.9 and before["force_cosine"] < 0.3
     assert after["force_error_frac"] < 0.09 and after["force_cosine"] > 0.99
     assert after["energy_mae_ev_per_atom"] < 0.2 * before["energy_mae_ev_per_atom"]
+
+
+def one_face_of_each(workload: Any, *, seed: int) -> torch.Tensor:
+    """Pictures (N, 3, side, side) in the order of the identities."""
+    samples = workload.dataset(workload.phases[1], data=None, seed=seed)
+    faces = {int(one["identity"]): one["face"] for one in map(samples.__getitem__, range(400))}
+    assert len(faces) == workload.identities
+    return torch.stack([faces[identity] for identity in sorted(faces)])
+
+
+def test_short_training_tells_people_apart_on_pictures_that_it_has_not_seen() -> None:
+    torch.manual_seed(0)
+    workload = face.Workload(**face.Workload.sizes["tiny"])
+    net = workload.build_net()
+    enrolled, *probes = (one_face_of_each(workload, seed=seed) for seed in (1, 2, 3, 4))
+
+    def quality() -> float:
+        return float(np.mean([rank_one(net, enrolled=enrolled, probes=one) for one in probes]))
+
+    untrained = quality()
+    samples = workload.dataset(workload.phases[0], data=None, seed=0)
+    losses = train(workload, net=net, samples=samples, steps=60)
+    assert untrained < 0.75
+    assert torch.stack(losses[-5:]).mean() < 0.4 * losses[0]
+    assert quality() >= 0.9
+
+
+@pytest.mark.slow
+def test_short_training_finds_half_of_the_rectangles_by_class_and_place() -> None:
+    from workloads._surveillance.detection_net import precision_on
+
+    torch.manual_seed(0)
+    workload = surveillance.Workload(**{**surveillance.Workload.sizes["tiny"], "pixels": 64})
+    net = workload.build_net()
+    unseen = workload.dataset(workload.phases[1], data=None, seed=1)
+    held_out = [unseen[index] for index in range(40)]
+    assert precision_on(net, held_out) < 0.1
+    samples = workload.dataset(workload.phases[0], data=None, seed=0)
+    losses = train(workload, net=net, samples=samples, steps=150)
+    assert torch.stack(losses[-10:]).mean() < 0.45 * losses[0]
+    assert precision_on(net, held_out) >= 0.45

@@ -93,7 +93,7 @@ class FaceShape:
     @property
     def last_side(self) -> int:
         """Side of the last stage's output."""
-        return math.ceil(self.pixels / 2 ** len(self.widths))
+        return math.ceil(self.pixels / 16)
 
     @property
     def num_flat(self) -> int:

@@ -63,7 +63,5 @@ def check_folder(root: Path, *, identities: int, pixels: int) -> None:
         if (width, height) != (pixels, pixels):
             hint = f"align and crop all faces, or add --set pixels={width}"
             hint = hint if width == height else "align and crop all faces to squares"
-            raise DataError(
-                f"{path} is {width} x {height} pixels, not {pixels} x {pixels}; {hint}"
-            )
+            raise DataError(f"{path} is {width} x {height} pixels, not {pixels} x {pixels}; {hint}")
     read_whole(path for paths in people for path in paths)

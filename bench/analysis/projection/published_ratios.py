@@ -1,7 +1,7 @@
 """A file of published ratios: what one party measured on two chips, one ratio a line.
 
 Columns that a party did not publish may be left out, or empty in a line: the dtype on each chip,
-and what it takes to tell the link from the chip (step and link of each, parameters).
+and what it takes to part the link from the chip (step and link of each, parameters).
 """
 
 from pathlib import Path
@@ -50,7 +50,7 @@ class RatioPoint(Declared, frozen=True, kw_only=True):
 
     @property
     def has_link(self) -> bool:
-        """Whether the exchange of gradients can be told from the chips."""
+        """Whether the exchange of gradients can be parted from the chips."""
         return self.step_s_a is not None and self.num_devices > 1 and self.phase == "train"
 
     @property

@@ -28,11 +28,12 @@ RAMP_LOW_BYTES, RAMP_HIGH_BYTES, RAMP_LOW_FRACTION = 2**16, 2**20, 0.5
 _LL, _LL128, _SIMPLE = range(3)
 """NCCL's protocols; the tables below are in this order."""
 _BASE_S = {"ring": (6.6e-6, 14.0e-6, 8.4e-6), "tree": (6.8e-6, 14.0e-6, 8.4e-6)}
-_SLOWER_CALL_S: dict[str | None, float] = {"ampere": 2.6e-6}
+_SLOWER_CALL_S: dict[str | None, float] = {"ampere": 2.6e-6, "blackwell": 0.7e-6}
 """What a call takes beyond NCCL's base: 8 bytes sent between two A100 take 9.85 us, by the
 constants 7.2. https://github.com/NVIDIA/nccl-tests/issues/331 Another machine than the table that
 A100 is scored on, but looked up because that table showed the constants to be too fast: see the
-preset's note for the error without it."""
+preset's note for the error without it. Eight B200 take 3.0 us for 8 bytes where H200 and H800 take
+2.3, set up alike (https://github.com/NVIDIA/nccl/issues/1940); NCCL has one for every NVLink."""
 _HOP_S = {
     "nvlink": {"ring": (0.6e-6, 1.9e-6, 3.4e-6), "tree": (0.6e-6, 1.25e-6, 4.0e-6)},
     "pci": {"ring": (1.0e-6, 2.5e-6, 5.7e-6), "tree": (1.0e-6, 1.9e-6, 4.0e-6)},

@@ -1,6 +1,6 @@
 """A short training at tiny lowers the loss of text, and raises Dice of phantoms and of files.
 
-It scores variants of DNA that break its order below those that keep it.
+It scores variants of DNA that break its order below those that keep it, and transcribes.
 
 A predictor of the generated text that ignores context cannot beat the unigram entropy, and none can
 beat the entropy rate. Entropies are in nats.
@@ -19,12 +19,13 @@ from monai.networks.utils import one_hot
 from torch.utils.data import ConcatDataset
 
 from tests.workloads.steps_of_workloads import generated_batch, train
-from workloads import face, genomics, imaging, llm, molecules, surveillance
+from workloads import face, genomics, imaging, llm, molecules, speech, surveillance
 from workloads._face.face_net import rank_one
 from workloads._genomics.genomics_net import variant_auc
 from workloads._imaging.phantom import write
 from workloads._llm import text
 from workloads._molecules import molecules_net
+from workloads._speech.speech_text import token_error_rate
 
 TINY = llm.Workload(**llm.Workload.sizes["tiny"])
 TRAIN = TINY.phases[0]
@@ -186,3 +187,22 @@ def test_short_training_finds_half_of_the_rectangles_by_class_and_place() -> Non
     losses = train(workload, net=net, samples=samples, steps=150)
     assert torch.stack(losses[-10:]).mean() < 0.45 * losses[0]
     assert precision_on(net, held_out) >= 0.45
+
+
+@pytest.mark.slow
+def test_training_on_speech_transcribes_what_it_has_not_heard() -> None:
+    torch.manual_seed(0)
+    workload = speech.Workload(**speech.Workload.sizes["tiny"])
+    train_phase, _, transcribe = workload.phases
+    net = workload.build_net()
+    unheard = generated_batch(replace(workload, batch=64), transcribe, seed=1)
+
+    def error_rate() -> float:
+        with torch.inference_mode():
+            found = workload.transcribe(net.eval(), unheard)
+        workload.check(transcribe, found)
+        return token_error_rate(found["ids"].tolist(), unheard["targets"].clamp(min=0).tolist())
+
+    assert error_rate() > 0.8
+    train(workload, net=net, samples=workload.dataset(train_phase, data=None, seed=0), steps=240)
+    assert error_rate() < 0.1

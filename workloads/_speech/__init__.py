@@ -1,0 +1,1 @@
+"""Parts of the speech workload: net, cost, generated utterances, LibriSpeech folders."""

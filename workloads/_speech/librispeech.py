@@ -1,0 +1,144 @@
+"""Folders laid out as LibriSpeech: SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt and audio beside it.
+
+A line of a .trans.txt is an utterance's name and its text; its audio is NAME.flac or NAME.wav, one
+channel of 16,000 samples a second. WAV is read by the standard library, FLAC by soundfile (extra
+`speech`). Utterances that are longer than the net reads are left out and counted.
+"""
+
+import importlib.util
+import wave
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.core.errors import DataError
+from workloads._speech.speech_cost import WhisperShape
+
+SAMPLES_PER_S = 16_000
+LAYOUT = "SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt with NAME.flac or NAME.wav beside it"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Utterance:
+    """One line of a .trans.txt and its audio."""
+
+    path: Path
+    text: str
+    seconds: float
+
+
+def _wav_seconds(path: Path) -> tuple[float, int, int]:
+    """Return seconds, samples a second and channels of a WAV file of 16 bits."""
+    try:
+        with wave.open(str(path), "rb") as file:
+            if file.getsampwidth() != 2:
+                bits = 8 * file.getsampwidth()
+                raise DataError(f"{path} has {bits} bits a sample; give WAV of 16 bits")
+            rate = file.getframerate()
+            return file.getnframes() / rate, rate, file.getnchannels()
+    except (wave.Error, EOFError, OSError) as error:
+        raise DataError(f"{path} is no WAV file that can be read: {error}") from error
+
+
+def _flac_seconds(path: Path) -> tuple[float, int, int]:
+    if importlib.util.find_spec("soundfile") is None:
+        raise DataError(
+            f"{path} is FLAC, which needs soundfile: pip install 'gapbench[speech]', or give WAV"
+        )
+    import soundfile
+
+    try:
+        found = soundfile.info(path)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise DataError(f"{path} is no FLAC file that can be read: {error}") from error
+    return found.duration, found.samplerate, found.channels
+
+
+def _seconds(path: Path) -> float:
+    """Return how long the audio is; DataError unless it is one channel of 16,000 a second."""
+    seconds, rate, channels = (_flac_seconds if path.suffix == ".flac" else _wav_seconds)(path)
+    if (rate, channels) != (SAMPLES_PER_S, 1):
+        raise DataError(
+            f"{path} has {channels} channel(s) of {rate} samples a second; "
+            f"give one of {SAMPLES_PER_S}"
+        )
+    if not seconds:
+        raise DataError(f"{path} has no samples")
+    return seconds
+
+
+def read_audio(path: Path) -> npt.NDArray[np.float32]:
+    """Return samples from -1 to 1."""
+    if path.suffix == ".flac":
+        import soundfile
+
+        samples, _ = soundfile.read(path, dtype="float32")
+        return np.asarray(samples)
+    with wave.open(str(path), "rb") as file:
+        whole = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
+    return whole.astype(np.float32) / 32_768
+
+
+def read_utterances(folder: Path) -> list[Utterance]:
+    """Return the utterances of a folder, or of one speaker or chapter of it, in order of name."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder; give --data a folder with {LAYOUT}")
+    texts = sorted(folder.rglob("*.trans.txt"))
+    if not texts:
+        raise DataError(f"{folder} has no .trans.txt; give --data a folder with {LAYOUT}")
+    return [one for path in texts for one in _utterances_of(path)]
+
+
+def _utterances_of(path: Path) -> list[Utterance]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is no UTF-8 text that can be read: {error}") from error
+    found = []
+    for number, line in enumerate(lines, start=1):
+        name, _, text = line.strip().partition(" ")
+        if not name:
+            continue
+        if not text.strip():
+            raise DataError(f"{path} line {number} needs an utterance's name, a space and its text")
+        both = [path.parent / f"{name}{suffix}" for suffix in (".flac", ".wav")]
+        audio = next((one for one in both if one.is_file()), None)
+        if audio is None:
+            raise DataError(f"{both[0]} (or .wav) does not exist; line {number} of {path} names it")
+        found.append(Utterance(path=audio, text=text.strip(), seconds=_seconds(audio)))
+    return found
+
+
+def usable_utterances(shape: WhisperShape, folder: Path) -> tuple[list[Utterance], Counter[str]]:
+    """Return the utterances that the net can read, and why others are left out, counted.
+
+    `DataError` where they do not fill a batch.
+    """
+    usable, left_out = [], Counter[str]()
+    for one in read_utterances(folder):
+        if one.seconds > shape.seconds:
+            left_out[f"longer than {shape.seconds} s"] += 1
+        elif len(one.text) >= shape.text_tokens:
+            left_out[f"of more than {shape.text_tokens - 1} letters"] += 1
+        else:
+            usable.append(one)
+    if len(usable) < shape.batch:
+        raise DataError(
+            f"{folder} has {len(usable)} utterances that can be used; a batch takes {shape.batch}: "
+            f"give more or --set batch={max(len(usable), 1)}{_listed(left_out)}"
+        )
+    return usable, left_out
+
+
+def _listed(left_out: Counter[str]) -> str:
+    return "".join(f"; left out: {number} {reason}" for reason, number in left_out.items())
+
+
+def utterances_used(shape: WhisperShape, folder: Path) -> str:
+    """Say how many utterances are used, how long they are, and count what is left out."""
+    usable, left_out = usable_utterances(shape, folder)
+    seconds = sum(one.seconds for one in usable)
+    return f"{len(usable)} utterances of {seconds:.0f} s{_listed(left_out)}"

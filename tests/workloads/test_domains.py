@@ -23,7 +23,7 @@ NAMES = [name for name in discovery.names() if name not in ELSEWHERE]
 MORE: dict[str, dict[str, Any]] = {
     "genomics, many ids": {"kmer": 6, "vocab": 4105, "batch": 4, "is_rotary": False},
     "speech, many ids": {"vocab": 5000, "text_positions": 64, "text_tokens": 64, "batch": 2},
-    "speech, long": {"seconds": 8, "mel_bins": 80, "intermediate": 64, "batch": 2},
+    "speech, long": {"seconds": 8, "hidden": 128, "intermediate": 128, "batch": 2},
     "genomics, deep": {"hidden": 128, "layers": 4, "batch": 4, "is_tied": True},
     "molecules, few neighbours": {"atoms": 20, "neighbours": 3, "layers": 3, "radial": 40},
     "molecules, energy alone": {"forces": False, "hidden": 64},

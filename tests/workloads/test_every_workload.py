@@ -229,8 +229,8 @@ REFUSED = {
     ],
     "sleep": ["seconds 0", "train_factor 0", "batch 0 batch must be greater than 0"],
     "speech": [
-        "batch 0", "seconds 0", "hidden 65", "hidden 62", "vocab 63", "text_tokens 1", "text_tokens 17",
-        "new_tokens 17", "learning_rate 0.0",
+        "batch 0", "seconds 0", "hidden 65", "hidden 62", "vocab 63", "text_tokens 1",
+        "text_tokens 17", "new_tokens 17", "learning_rate 0.0",
     ],
     "tabular": ["batch 0", "features 0", "hidden 0"],
 }  # fmt: skip

@@ -76,10 +76,10 @@ def read_audio(path: Path) -> npt.NDArray[np.float32]:
         import soundfile
 
         samples, _ = soundfile.read(path, dtype="float32")
-        return np.asarray(samples)
+        return np.asarray(samples, dtype=np.float32)
     with wave.open(str(path), "rb") as file:
         whole = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
-    return whole.astype(np.float32) / 32_768
+    return whole.astype(np.float32) / np.float32(32_768)
 
 
 def read_utterances(folder: Path) -> list[Utterance]:

@@ -19,7 +19,7 @@ from workloads._costs.transformer_cost import (
 )
 
 FRAMES_PER_S = 100
-"""Whisper's mel features: a frame for every 10 ms (https://arxiv.org/abs/2212.04356 section 2.2)."""
+"""A frame of mel features for every 10 ms (https://arxiv.org/abs/2212.04356 section 2.2)."""
 FEWEST_IDS = 64
 """End, start, and the characters of `speech_text`."""
 STATE_BYTES, FP32_BYTES, NUM_RESIDENT = 16, 4, 4

@@ -100,7 +100,8 @@ def transcribe(
     encoded_btd = net(mel_bmt)
     cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
     token_b1 = torch.full((len(mel_bmt), 1), START, device=mel_bmt.device)
-    tokens, logits = [], []
+    tokens: list[torch.Tensor] = []
+    logits: list[torch.Tensor] = []
     for _ in range(new_tokens):
         last_bv = net(None, token_b1, encoded_btd, cache)[:, -1]
         logits = [*logits[:1], last_bv]

@@ -54,13 +54,8 @@ class Scored:
     @property
     def is_same_silicon(self) -> bool:
         """Whether both chips are known to be of one die."""
-        dies = {chip(name).facts.get("silicon", name) for name in self.point_chips}
-        return len(dies) == 1
-
-    @property
-    def point_chips(self) -> tuple[str, str]:
-        """Ids of both."""
-        return self.point.chip_a, self.point.chip_b
+        names = (self.point.chip_a, self.point.chip_b)
+        return len({chip(name).facts.get("silicon", name) for name in names}) == 1
 
     @property
     def ratio(self) -> float:

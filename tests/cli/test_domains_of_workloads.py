@@ -1,5 +1,6 @@
 """Domains choose workloads; a precision or a library that a net needs is said before a trial."""
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from bench.run.planning.selection import ALL
 from bench.workload import DOMAINS
 from tests.cli.conftest import Ask
 
-TIMED = (Path(__file__).resolve().parents[1] / "workload_files" / "timed.py").read_text()
+ROOT = Path(__file__).resolve().parents[2]
+TIMED = (ROOT / "tests" / "workload_files" / "timed.py").read_text()
 SHIPPED = {name: discovery.load(name).cls for name in discovery.names()}
 
 
@@ -39,6 +41,16 @@ def test_the_list_is_grouped_by_domain(ask: Ask) -> None:
     domains = [line for line in out.splitlines() if line in DOMAINS]
     assert domains == [one for one in DOMAINS if one in {cls.domain for cls in SHIPPED.values()}]
     assert out.index("\nmedical\n") < out.index("  imaging-train ") < out.index("\nlanguage\n")
+
+
+def test_every_extra_that_a_workload_names_is_one_of_ours_and_has_its_library() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    named = {pair for cls in SHIPPED.values() for pair in cls.extras.items()}
+    assert ("diffusers", "video") in named
+    for module, extra in named:
+        assert any(line.startswith(module) for line in extras[extra]), (module, extra)
+        assert not any(line.startswith(module) for line in project["dependencies"])
 
 
 def needing(folder: Path, line: str) -> Path:

@@ -5,12 +5,20 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, default_collate
 
+from bench import discovery
 from bench.workload import Workload
+
+
+def skip_without_libraries(name: str) -> None:
+    """Skip the test, with the line that installs what the workload lacks here."""
+    if lacking := discovery.load(name.partition(",")[0]).lacking:
+        pytest.skip(lacking)
 
 
 def generated_batch(workload: Any, phase: Any, *, seed: int = 0) -> Any:

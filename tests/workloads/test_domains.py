@@ -13,7 +13,7 @@ import torch
 
 from bench import discovery
 from tests.devices.test_simdev_run import assert_right, run
-from tests.workloads.steps_of_workloads import LiveBytes, generated_batch
+from tests.workloads.steps_of_workloads import LiveBytes, generated_batch, skip_without_libraries
 
 pytest_plugins = ["tests.simdev.fixture"]
 
@@ -32,6 +32,10 @@ MORE: dict[str, dict[str, Any]] = {
                                 "feedforward": 1024, "expansion": 0.5, "batch": 2},
     "surveillance, as R50 is": {"block": "bottleneck", "widths": (64, 128, 256, 512), "stem": 32,
                                 "frozen_norms": True, "denoising": 20, "batch": 2},
+    "video, wide": {"head_dim": 48, "feedforward": 384, "layers": 3, "latent": (5, 16, 16),
+                    "text_tokens": 32, "text_dim": 64, "batch": 2},
+    "pathology, gated": {"hidden": 64, "heads": 4, "registers": 4, "is_gated": True, "bag": 6},
+    "pathology, finished encoder": {"train_encoder": False},
 }  # fmt: skip
 """Field values over those of tiny, by a name that begins with the workload's."""
 CASES = {**{name: {} for name in NAMES}, **MORE}
@@ -44,9 +48,8 @@ STEPS = [
 
 def workload_of(case: str) -> Any:
     """The workload of a case at tiny; skipped with the line that installs what it lacks."""
+    skip_without_libraries(case)
     found = discovery.load(case.partition(",")[0])
-    if found.lacking:
-        pytest.skip(found.lacking)
     return found.cls(**{**found.cls.sizes["tiny"], **CASES[case]})
 
 

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench import discovery
 from bench.core.errors import UsageError
 from bench.workload import Phase
-from tests.workloads.steps_of_workloads import generated_batch, train
+from tests.workloads.steps_of_workloads import generated_batch, skip_without_libraries, train
 from workloads import align, imaging, sleep
 from workloads._imaging.phantom import write
 from workloads.align import GAP, MATCH, MISMATCH
@@ -42,6 +42,11 @@ DETECTOR = {"block": "bottleneck", "widths": (32, 48, 64, 96), "depths": (1, 2, 
             "hidden": 32, "feedforward": 48, "expansion": 0.5, "decoder_layers": 3, "queries": 10,
             "denoising": 7, "pixels": 96, "classes": 5, "objects": 1, "batch": 2, "cameras": 2,
             "frozen_norms": True}  # fmt: skip
+GATED = {"hidden": 64, "heads": 4, "registers": 4, "is_gated": True, "classes": 3, "batch": 2,
+         "bag": 3, "slide_tiles": 5, "tile_batch": 2}  # fmt: skip
+CLIPS = {"heads": 3, "head_dim": 32, "layers": 3, "feedforward": 300, "latent": (2, 12, 16),
+         "text_tokens": 7, "text_dim": 40, "channels": 6, "batch": 2,
+         "guidance": False}  # fmt: skip
 CASES = {name: tiny(name) for name in NAMES} | {
     "genomics, learned positions, tied": tiny(
         "genomics",
@@ -76,6 +81,9 @@ CASES = {name: tiny(name) for name in NAMES} | {
     ),
     "llm": tiny("llm", cache="dynamic"),
     "llm, untied, grouped": replace(UNTIED, cache="dynamic"),
+    "pathology, gated, with registers": tiny("pathology", **GATED),
+    "pathology, finished encoder": tiny("pathology", train_encoder=False),
+    "video, odd sizes, no guidance": tiny("video", **CLIPS),
     "llm, one key head": tiny("llm", kv_heads=1, cache="dynamic"),
     "molecules, few neighbours": tiny("molecules", atoms=9, neighbours=3, hidden=48, layers=3),
     "molecules, energy alone": tiny("molecules", forces=False),
@@ -89,6 +97,7 @@ STEPS = [(name, phase) for name, case in CASES.items() for phase in case.phases 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_of_a_size_survive_text_and_their_number_is_the_nets(name: str) -> None:
+    skip_without_libraries(name)
     found = discovery.load(name)
     for size in found.cls.sizes:
         workload = discovery.instance(found, size=size, overrides={})
@@ -101,6 +110,7 @@ def test_parameters_of_a_size_survive_text_and_their_number_is_the_nets(name: st
 
 @pytest.mark.parametrize(("name", "phase"), STEPS, ids=lambda x: getattr(x, "name", x))
 def test_flops_by_formula_are_those_of_a_step(name: str, phase: Phase) -> None:
+    skip_without_libraries(name)
     workload = CASES[name]
     batch = generated_batch(workload, phase)
     net = workload.build_net().train(phase.is_training)
@@ -136,6 +146,9 @@ def test_an_output_that_cannot_be_right_is_refused() -> None:
         ("speech", "encode", NAN, "output is not finite"),
         ("speech", "transcribe", {"ids": torch.tensor([64])}, "outside 0 to 63"),
         ("tabular", "infer", torch.tensor([0.5, 1.5]), "impossible"),
+        ("video", "infer", NAN, "latents is not finite"),
+        ("pathology", "train", NAN, "loss is not finite"),
+        ("pathology", "infer", torch.zeros(1, 3), "shape"),
         ("imaging", "train", NAN, "loss .* not finite"),
         ("imaging", "infer", torch.full((1, 3, 4, 4, 4), INF), "logits .* not finite"),
         ("imaging", "infer", torch.zeros(1, 2, 4, 4, 4), "shape"),
@@ -227,12 +240,16 @@ REFUSED = {
     "molecules": [
         "batch 0", "atoms 1", "hidden 1", "layers 0", "radial 0", "neighbours 0", "cutoff 0",
     ],
+    "pathology": ["batch 0", "hidden 50 multiple of heads", "tile 50 multiple of patch",
+                  "classes 1", "registers -1", "bag 0", "learning_rate 0"],
     "sleep": ["seconds 0", "train_factor 0", "batch 0 batch must be greater than 0"],
     "speech": [
         "batch 0", "seconds 0", "hidden 65", "hidden 62", "vocab 63", "text_tokens 1",
         "text_tokens 17", "new_tokens 17", "learning_rate 0.0",
     ],
     "tabular": ["batch 0", "features 0", "hidden 0"],
+    "video": ["batch 0", "steps 0", "head_dim 5", "latent 3x7x8", "latent 8x8", "text_dim 8",
+              "text_tokens 1", "learning_rate 0"],
 }  # fmt: skip
 """Lines of a parameter, its value, and what the message has; by default the parameter's name."""
 

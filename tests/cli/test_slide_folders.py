@@ -1,0 +1,45 @@
+"""Folders of tiled slides as `bench run --data` takes them, or refuses them in one line."""
+
+from pathlib import Path
+
+from tests.cli.conftest import Ask
+from tests.workloads.test_pathology import write_slides
+
+
+def test_a_folder_of_slides_runs_and_what_is_wrong_in_it_is_one_line(
+    ask: Ask, tmp_path: Path
+) -> None:
+    folder = write_slides(tmp_path / "slides", count=4)
+    run = ("run", "--workload", "pathology", "--size", "tiny", "--device", "fake", "--dry-run")
+    plan = ask(*run, "--data", folder).out
+    assert "slides held out, 1 of 4, at most 64 tiles" in plan
+    assert "slides to train on, 3 of 4, bags of 4 tiles" in plan
+    labels, text = folder / "labels.csv", (folder / "labels.csv").read_text()
+
+    def refused(*words: str) -> str:
+        return ask(*run, "--data", folder, *words, code=2).one_line
+
+    assert "generated features, without --data" in refused("--set", "train_encoder=false")
+    for written, said in (
+        ("slide,label\ns0,1", "labels.csv has no column slide_id: slide_id,label"),
+        ("slide_id,label\ns0,a\ns1,b\ns2,c", "3 labels (a, b, c), this net 2 classes; --set"),
+        ("slide_id,label\ns0,a\ns9,b", "s9 is no folder, though labels.csv names the slide s9"),
+        ("slide_id,label\ns0,a\ns0,b", "line 3: names slide 's0' twice"),
+        ("slide_id,label\ns0,a\ns1,", "line 3: names slide 's1' without a label"),
+        ("slide_id,label\n../x,a", "line 2: names slide '../x' by a path"),
+        ("slide_id,label\ns0,a", "names one slide; two or more"),
+        ("slide_id,label\n", "names no slide"),
+    ):
+        labels.write_text(written)
+        assert said in refused()
+    labels.write_text(text)
+    broken = folder / "s0" / "0.jpg"
+    broken.write_bytes(broken.read_bytes()[:300])
+    assert f"{broken} cannot be read as a tile" in refused()
+    for tile in (folder / "s1").iterdir():
+        tile.unlink()
+    broken.unlink()
+    assert "s1 has no tiles: .png, .jpg or .jpeg" in refused()
+    labels.unlink()
+    assert "labels.csv does not exist; it has a line slide_id,label" in refused()
+    assert "is no folder" in ask(*run, "--data", folder / "s0" / "1.png", code=2).one_line

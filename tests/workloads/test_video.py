@@ -1,0 +1,109 @@
+"""Clips: a short training learns them and their text, files are taken or refused in one line."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.cli.conftest import Ask, ask
+from tests.workloads.steps_of_workloads import skip_without_libraries, train
+from workloads._video.video_cost import VideoNet
+from workloads.video import INFER, TRAIN, Workload
+
+__all__ = ["ask"]  # a fixture
+
+TINY = Workload(**Workload.sizes["tiny"])
+LIGHT = 8
+"""Place of the text that says whether the bar is light or dark."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def text_match(clips: torch.Tensor, text: torch.Tensor) -> float:
+    """Share of clips that are as light or dark as their text says."""
+    contrast = clips[:, ::2].flatten(1).mean(1) - clips[:, 1::2].flatten(1).mean(1)
+    return float(((contrast > 0) == (text[:, 0, LIGHT] > 0)).float().mean())
+
+
+def test_a_short_training_learns_clips_and_what_is_made_is_as_the_text_says() -> None:
+    skip_without_libraries("video")
+    torch.manual_seed(0)
+    net = TINY.build_net()
+    prompts = TINY.dataset(INFER, data=None, seed=1)
+    batch = {name: torch.stack([prompts[index][name] for index in range(48)])
+             for name in ("noise", "text")}  # fmt: skip
+    assert text_match(batch["noise"], batch["text"]) < 0.75, "noise knows nothing"
+    losses = train(TINY, net=net, samples=TINY.dataset(TRAIN, data=None, seed=0), steps=200)
+    # The target's variance is that of the noise, 1, and of the clip.
+    assert torch.stack(losses[-20:]).mean() < 0.25 < 0.9 < torch.stack(losses[:5]).mean()
+    with torch.inference_mode():
+        assert text_match(TINY.infer(net.eval(), batch), batch["text"]) >= 0.9
+        plain = replace(TINY, guidance=False).infer(net, batch)
+    assert plain.shape == batch["noise"].shape and plain.isfinite().all()
+
+
+def test_sizes_are_those_that_wan_and_mlperf_publish() -> None:
+    base, large = VideoNet(), VideoNet(heads=40, layers=40, feedforward=13824, latent=(21, 90, 160))
+    assert (base.num_parameters(), large.num_parameters()) == (1_418_996_800, 14_288_491_584)
+    assert (base.tokens, large.tokens) == (32_760, 75_600)
+    assert large.forward_flops() == pytest.approx(6.52e15, rel=1e-3)
+    assert Workload().flops_per_item(INFER) == pytest.approx(40 * 0.283e15, rel=1e-3)
+    ratio = Workload().flops_per_item(INFER) / Workload().flops_per_item(TRAIN)
+    assert ratio == pytest.approx(40 / 3, rel=1e-3), "a clip asks more than a training step on it"
+
+
+def test_samples_follow_seed_and_index() -> None:
+    first, again, other = (TINY.dataset(TRAIN, data=None, seed=seed) for seed in (0, 0, 1))
+    for name in ("latents", "noise", "time", "text"):
+        assert torch.equal(first[3][name], again[3][name])
+    assert not torch.equal(first[3]["noise"], other[3]["noise"])
+    assert not torch.equal(first[3]["noise"], first[4]["noise"])
+    assert 0 <= first[3]["time"] < 1
+    assert set(TINY.dataset(INFER, data=None, seed=0)[0]) == {"noise", "text"}
+
+
+def test_stored_latents_are_read_and_what_is_wrong_with_a_file_is_one_line(
+    ask: Ask, tmp_path: Path
+) -> None:
+    from safetensors.torch import save_file
+
+    run = ("run", "--workload", "video", "--size", "tiny", "--device", "fake", "--dry-run")
+    folder, file = tmp_path / "clips", tmp_path / "clips" / "a.safetensors"
+
+    def refused(*, path: Path = folder) -> str:
+        return ask(*run, "--data", path, code=2).one_line
+
+    folder.mkdir()
+    assert f"{folder} has no .safetensors file" in refused()
+    good = {"latents": torch.ones(4, 3, 8, 8), "text": torch.ones(1, 9)}
+    save_file(good, file)
+    ask(*run, "--data", folder)
+    sample = TINY.dataset(TRAIN, data=folder, seed=0)[5]
+    assert torch.equal(sample["latents"], good["latents"]) and sample["text"].sum() == 9
+    for changed, said in (
+        (
+            {"latents": torch.ones(2, 3, 4, 4)},
+            "latents are 2 x 3 x 4 x 4, this net's 4 x 3 x 8 x 8",
+        ),
+        ({"latents": torch.ones(2, 3, 4, 4)}, "--set channels=2 --set latent=3x4x4"),
+        ({"text": torch.ones(3, 9)}, "text is 3 x 9, this net takes at most 2 tokens of 9"),
+    ):
+        save_file({**good, **changed}, file)
+        assert said in refused()
+    save_file({"latents": good["latents"]}, file)
+    assert "has no tensor 'text', only latents" in refused()
+    save_file(good, file)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-20])
+    assert f"{file} is cut off" in refused()
+    file.write_bytes(whole[:30])
+    assert f"{file} cannot be read as safetensors" in refused()
+    assert "is no folder" in refused(path=file)

@@ -42,7 +42,7 @@ class FaceShape:
     embedding: int = 512
     """Width of the vector that a face becomes."""
     identities: int = 93_431
-    """People that training tells apart."""
+    """People among whom training distinguishes."""
     sample_rate: float = 1.0
     """Part of the identities that a training step compares with (Partial FC)."""
     gallery: int = 100_000

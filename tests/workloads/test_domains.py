@@ -25,6 +25,8 @@ MORE: dict[str, dict[str, Any]] = {
     "speech, many ids": {"vocab": 5000, "text_positions": 64, "text_tokens": 64, "batch": 2},
     "speech, long": {"seconds": 8, "hidden": 128, "intermediate": 128, "batch": 2},
     "genomics, deep": {"hidden": 128, "layers": 4, "batch": 4, "is_tied": True},
+    "driving, wide": {"batch": 2, "classes": 3, "grid": (48, 64), "width": 32},
+    "driving, many points": {"batch": 2, "grid": (64, 64), "pillars": 2000, "points": 16},
     "molecules, few neighbours": {"atoms": 20, "neighbours": 3, "layers": 3, "radial": 40},
     "molecules, energy alone": {"forces": False, "hidden": 64},
     "face, many identities": {"identities": 5000, "gallery": 9000},

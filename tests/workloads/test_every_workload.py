@@ -85,6 +85,7 @@ CASES = {name: tiny(name) for name in NAMES} | {
     "pathology, finished encoder": tiny("pathology", train_encoder=False),
     "video, odd sizes, no guidance": tiny("video", **CLIPS),
     "llm, one key head": tiny("llm", kv_heads=1, cache="dynamic"),
+    "driving, 3 classes": tiny("driving", batch=2, classes=3, grid=(48, 64), width=24),
     "molecules, few neighbours": tiny("molecules", atoms=9, neighbours=3, hidden=48, layers=3),
     "molecules, energy alone": tiny("molecules", forces=False),
     "face, some identities": tiny("face", **FACE),
@@ -156,6 +157,9 @@ def test_an_output_that_cannot_be_right_is_refused() -> None:
         ("llm", "train", INF, "not finite"),
         ("llm", "decode", {"ids": torch.tensor([1]), "logits": NAN}, "logits is not finite"),
         ("llm", "decode", {"ids": torch.tensor([256])}, "outside 0 to 255"),
+        ("driving", "train", NAN, "loss .* not finite"),
+        ("driving", "infer", {"scores": torch.tensor([2.0]), "boxes": torch.ones(7)}, "scores"),
+        ("driving", "infer", {"scores": torch.ones(1), "boxes": NAN}, "boxes are not finite"),
         ("molecules", "train", NAN, "loss .* not finite"),
         ("molecules", "infer", (torch.ones(1), NAN), "force .* not finite"),
         ("molecules", "infer", (NAN, None), "energy .* not finite"),
@@ -236,6 +240,10 @@ REFUSED = {
         "new_tokens 0 new_tokens must be at least 1", "batch -1 batch must be at least 1",
         "cache statik did you mean 'static'",
         "learning_rate 0.0 learning_rate must be greater than 0",
+    ],
+    "driving": [
+        "batch 0", "pillars 0", "points 0", "width 0", "classes 0", "classes 11", "grid 32",
+        "grid 32x30", "grid 8x32", "pillar_m 0",
     ],
     "molecules": [
         "batch 0", "atoms 1", "hidden 1", "layers 0", "radial 0", "neighbours 0", "cutoff 0",

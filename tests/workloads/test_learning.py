@@ -19,7 +19,8 @@ from monai.networks.utils import one_hot
 from torch.utils.data import ConcatDataset
 
 from tests.workloads.steps_of_workloads import generated_batch, train
-from workloads import face, genomics, imaging, llm, molecules, speech, surveillance
+from workloads import driving, face, genomics, imaging, llm, molecules, speech, surveillance
+from workloads._driving import driving_net
 from workloads._face.face_net import rank_one
 from workloads._genomics.genomics_net import variant_auc
 from workloads._imaging.phantom import write
@@ -206,3 +207,22 @@ def test_training_on_speech_transcribes_what_it_has_not_heard() -> None:
     assert error_rate() > 0.8
     train(workload, net=net, samples=workload.dataset(train_phase, data=None, seed=0), steps=240)
     assert error_rate() < 0.1
+
+
+def test_training_on_roads_finds_boxes_that_it_has_not_seen() -> None:
+    workload = driving.Workload(**driving.Workload.sizes["tiny"])
+    train_phase, infer = workload.phases
+    held_out = generated_batch(replace(workload, batch=32), infer)
+    torch.manual_seed(0)
+    net = workload.build_net()
+
+    def precision() -> float:
+        with torch.inference_mode():
+            return driving_net.quality(workload.infer(net.eval(), held_out), held_out)
+
+    assert precision() < 0.1
+    samples = workload.dataset(train_phase, data=None, seed=0)
+    losses = train(workload, net=net, samples=samples, steps=200)
+    first, last = (torch.stack(part).mean() for part in (losses[:5], losses[-20:]))
+    assert last < 0.35 * first
+    assert precision() > 0.5

@@ -23,8 +23,9 @@ MOST_BOXES, NEAR_FRAC = 100, 0.5
 BOX_WEIGHT, DIRECTION_WEIGHT = 2.0, 0.2
 """https://arxiv.org/abs/1812.05784, equation 4."""
 FOCAL_ALPHA, FOCAL_GAMMA, SMOOTH = 0.25, 2.0, 1 / 9
-PRIOR_FRAC = 0.01
-"""Score of an untrained class head (https://arxiv.org/abs/1708.02002, section 3.3)."""
+PRIOR_FRAC, HEAD_SD = 0.01, 0.01
+"""Score of an untrained class head, and of heads' weights (https://arxiv.org/abs/1708.02002,
+section 4.1)."""
 NORM = {"eps": 1e-3, "momentum": 0.1}
 
 
@@ -56,9 +57,10 @@ class PointPillars(nn.Module):
             self.raised.append(nn.Sequential(*_normed(up, 2 * width)))
         sizes = [shape.anchors * each for each in (shape.classes, BOX, DIRECTIONS)]
         self.heads = nn.ModuleList(nn.Conv2d(6 * width, size, 1) for size in sizes)
-        bias = self.heads[0].bias
-        assert isinstance(bias, Tensor)
-        nn.init.constant_(bias, -math.log((1 - PRIOR_FRAC) / PRIOR_FRAC))
+        for head in self.heads:
+            nn.init.normal_(head.weight, std=HEAD_SD)  # type: ignore[arg-type]
+            nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+        nn.init.constant_(self.heads[0].bias, math.log(PRIOR_FRAC / (1 - PRIOR_FRAC)))  # type: ignore[arg-type]
 
     def forward(self, points: Tensor, cells: Tensor) -> tuple[Tensor, ...]:
         """Return the maps of points (B, P, N, F) whose pillars are at cells (B, P)."""

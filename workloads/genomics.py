@@ -12,12 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import bench.workload
-from bench.core.errors import UsageError
 from bench.workload import Phase
 from workloads._genomics.genomics_cost import EsmShape
 
 TRAIN = Phase(name="train", item="token", element="base", is_training=True)
 SCORE = Phase(name="score", item="variant", element="base")
+
+
+def _net() -> Any:
+    """Return the module that imports torch and transformers."""
+    from workloads._genomics import genomics_net
+
+    return genomics_net
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,24 +45,13 @@ class Workload(EsmShape, bench.workload.Workload):
         "large": dict(batch=4, layers=32, hidden=2560, intermediate=10_240),
     }  # fmt: skip
 
-    learning_rate: float = 1e-4
-
-    def __post_init__(self) -> None:
-        self.check_shape()
-        if not self.learning_rate > 0:
-            raise UsageError(f"learning_rate must be greater than 0, not {self.learning_rate}")
-
     def build_net(self) -> Any:
         """Return the net with its head over the vocabulary."""
-        from workloads._genomics import genomics_net
-
-        return genomics_net.build(self)
+        return _net().build(self)
 
     def loss(self, net: Any, batch: Any) -> Any:
         """Return the mean cross-entropy of the chosen tokens, in nats."""
-        from workloads._genomics import genomics_net
-
-        return genomics_net.masked_loss(net, batch)
+        return _net().masked_loss(net, batch)
 
     def optimizer(self, net: Any) -> Any:
         """Return AdamW."""
@@ -66,9 +61,7 @@ class Workload(EsmShape, bench.workload.Workload):
 
     def score(self, net: Any, batch: Any) -> Any:
         """Return how much likelier the alternative is than the reference, in nats, (B,)."""
-        from workloads._genomics import genomics_net
-
-        return genomics_net.score(net, batch)
+        return _net().score(net, batch)
 
     def dataset(self, phase: Phase, *, data: Path | None, seed: int) -> Sequence[Any]:
         """Return masked windows, or pairs of windows that differ in one base."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import bench.workload
-from bench.core.errors import UsageError
 from bench.workload import Phase
 from workloads._speech.speech_cost import WhisperShape
 
@@ -51,13 +50,6 @@ class Workload(WhisperShape, bench.workload.Workload):
                       intermediate=5120, mel_bins=128, vocab=51_866),
     }  # fmt: skip
 
-    learning_rate: float = 1e-4
-
-    def __post_init__(self) -> None:
-        self.check_shape()
-        if not self.learning_rate > 0:
-            raise UsageError(f"learning_rate must be greater than 0, not {self.learning_rate}")
-
     def build_net(self) -> Any:
         """Return the net; the encoder's positions are fixed."""
         return _net().build(self)
@@ -67,11 +59,8 @@ class Workload(WhisperShape, bench.workload.Workload):
         return _net().transcript_loss(net, batch)
 
     def optimizer(self, net: Any) -> Any:
-        """Return AdamW with Whisper's betas (https://arxiv.org/abs/2212.04356 table 17)."""
-        from torch.optim import AdamW
-
-        trained = [one for one in net.parameters() if one.requires_grad]
-        return AdamW(trained, lr=self.learning_rate, betas=(0.9, 0.98), eps=1e-6)
+        """Return Whisper's AdamW."""
+        return _net().optimizer(self, net)
 
     def encode(self, net: Any, batch: Any) -> Any:
         """Return the encoder's states, (B, T, D)."""
@@ -83,11 +72,9 @@ class Workload(WhisperShape, bench.workload.Workload):
 
     def dataset(self, phase: Phase, *, data: Path | None, seed: int) -> Sequence[Any]:
         """Return utterances: mel features, the text's tokens, and how long the audio is."""
-        from workloads._speech.speech_data import GeneratedUtterances, LibriSpeechUtterances
+        from workloads._speech.speech_data import utterances
 
-        if data is None:
-            return GeneratedUtterances(self, seed=seed)
-        return LibriSpeechUtterances(self, data, seed=seed)
+        return utterances(self, data=data, seed=seed)
 
     def items(self, phase: Phase, batch: Any) -> int:
         """Return the utterances."""
@@ -95,9 +82,8 @@ class Workload(WhisperShape, bench.workload.Workload):
 
     def elements(self, phase: Phase, batch: Any) -> int:
         """Return the seconds of audio, without what it is padded by."""
-        if batch is None:
-            return self.batch * self.seconds
-        return round(int(batch["milliseconds"].sum()) / 1000)
+        generated_ms = 1000 * self.batch * self.seconds
+        return round(int(generated_ms if batch is None else batch["milliseconds"].sum()) / 1000)
 
     def check_data(self, data: Path) -> None:
         """Read every text, and how long every audio file is."""
@@ -117,8 +103,4 @@ class Workload(WhisperShape, bench.workload.Workload):
 
     def check(self, phase: Phase, output: Any) -> None:
         """Refuse values that are not finite and ids outside the vocabulary."""
-        for name, tensor in (output if isinstance(output, dict) else {"output": output}).items():
-            if not bool(tensor.isfinite().all()):
-                raise ValueError(f"{name} is not finite")
-            if name == "ids" and not bool(((tensor >= 0) & (tensor < self.vocab)).all()):
-                raise ValueError(f"ids holds token ids outside 0 to {self.vocab - 1}")
+        _net().check(output, vocab=self.vocab)

@@ -46,8 +46,9 @@ class EsmShape:
     is_rotary: bool = False
     """Positions turn queries and keys; else they are learned vectors, as in the published net."""
 
-    def check_shape(self) -> None:
-        """Raise `UsageError` for a shape that no net can have."""
+    learning_rate: float = 1e-4
+
+    def __post_init__(self) -> None:
         for name in ("batch", "layers", "hidden", "heads", "intermediate", "kmer"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -62,6 +63,8 @@ class EsmShape:
                 f"hidden {self.hidden} must be a multiple of 2 * heads = {2 * self.heads}: "
                 "positions turn pairs of a head's elements"
             )
+        if not self.learning_rate > 0:
+            raise UsageError(f"learning_rate must be greater than 0, not {self.learning_rate}")
 
     @property
     def num_masked(self) -> int:

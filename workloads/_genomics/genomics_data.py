@@ -151,7 +151,10 @@ def _usable_variants(shape: EsmShape, path: Path) -> tuple[list[Variant], Counte
     contigs, beside = read_fasta(path), vcf_beside(path)
     if beside is None:
         name = path.name.removesuffix(".gz")
-        raise DataError(f"{path} has no VCF beside it, which score needs: {Path(name).stem}.vcf")
+        raise DataError(
+            f"{path} has no VCF beside it, which score needs: {Path(name).stem}.vcf; "
+            "or leave score out: --workload genomics:train"
+        )
     found = read_vcf(beside, contigs=contigs)
     usable, left_out = [], Counter(found.left_out)
     for one in found.variants:

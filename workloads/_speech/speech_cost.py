@@ -49,8 +49,9 @@ class WhisperShape:
     new_tokens: int = 200
     """Tokens that transcribe generates for each utterance."""
 
-    def check_shape(self) -> None:
-        """Raise `UsageError` for a shape that no net can have."""
+    learning_rate: float = 1e-4
+
+    def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if type(value) is int and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")
@@ -65,6 +66,8 @@ class WhisperShape:
                 f"text_tokens {self.text_tokens} and new_tokens {self.new_tokens} must be at most "
                 f"text_positions {self.text_positions}"
             )
+        if not self.learning_rate > 0:
+            raise UsageError(f"learning_rate must be greater than 0, not {self.learning_rate}")
 
     @property
     def frames(self) -> int:

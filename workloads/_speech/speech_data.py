@@ -75,3 +75,10 @@ class LibriSpeechUtterances(Sequence[Any]):
         mel = extract(audio, sampling_rate=SAMPLES_PER_S).input_features[0]
         assert mel.shape[1] == shape.seconds * FRAMES_PER_S
         return _sample(mel, one.text, shape=shape, seconds=one.seconds)
+
+
+def utterances(shape: WhisperShape, *, data: Path | None, seed: int) -> Sequence[Any]:
+    """Return generated utterances, or those of a folder."""
+    if data is None:
+        return GeneratedUtterances(shape, seed=seed)
+    return LibriSpeechUtterances(shape, data, seed=seed)

@@ -77,6 +77,12 @@ def build(shape: WhisperShape) -> nn.Module:
     return Transcriber(config)
 
 
+def optimizer(shape: WhisperShape, net: nn.Module) -> torch.optim.Optimizer:
+    """Return AdamW with Whisper's betas (https://arxiv.org/abs/2212.04356 table 17)."""
+    trained = [one for one in net.parameters() if one.requires_grad]
+    return torch.optim.AdamW(trained, lr=shape.learning_rate, betas=(0.9, 0.98), eps=1e-6)
+
+
 def transcript_loss(net: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Cross-entropy in nats, in fp32: mean over a text's tokens and its end, then over texts.
 
@@ -108,3 +114,12 @@ def transcribe(
         token_b1 = last_bv.argmax(-1, keepdim=True)
         tokens.append(token_b1)
     return {"ids": torch.cat(tokens, dim=1), "first_logits": logits[0], "logits": logits[-1]}
+
+
+def check(output: torch.Tensor | dict[str, torch.Tensor], *, vocab: int) -> None:
+    """Raise ValueError for values that are not finite and ids outside the vocabulary."""
+    for name, tensor in (output if isinstance(output, dict) else {"output": output}).items():
+        if not bool(tensor.isfinite().all()):
+            raise ValueError(f"{name} is not finite")
+        if name == "ids" and not bool(((tensor >= 0) & (tensor < vocab)).all()):
+            raise ValueError(f"ids holds token ids outside 0 to {vocab - 1}")

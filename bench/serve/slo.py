@@ -99,6 +99,11 @@ def attainment(held: Sequence[bool], *, latencies_s: Sequence[float] = ()) -> At
     return _wilson(fmean(series), num=len(series) / times)
 
 
+def fewest_to_hold(at: float) -> int:
+    """Independent requests, all in time, from which it is sure that so large a part is."""
+    return math.ceil(_DEVIATES**2 * at / (1.0 - at))
+
+
 def _wilson(frac: float, *, num: float) -> Attainment:
     """Wilson's interval of a part of so many independent requests, which need not be whole.
 

@@ -179,7 +179,7 @@ def test_ctrl_c_keeps_what_was_answered(url: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_rate_that_is_looked_for_is_a_bracket_with_users(rows_of: Any) -> None:
-    flags = ("--arrivals", "auto", "--slo", "ttft=500ms@p90", "--seconds", "12", "--think", "1s")
+    flags = ("--arrivals", "auto", "--slo", "ttft=500ms@p90", "--seconds", "30", "--think", "1s")
     answer, (row,), _ = rows_of("queue", *flags)
     low, high = row["capacity_low_per_s"], row["capacity_high_per_s"]
     assert 0.0 < low < high and row["capacity_is"] == "confirmed"

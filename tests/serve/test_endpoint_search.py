@@ -207,7 +207,7 @@ def test_the_bracket_of_a_known_queue_holds_its_capacity_and_its_users(server: A
             client = client_of(connections, "queue")
             run_of = partial(_decided, client, slo=parse_slo("latency=500ms@p90"))
             found = await found_capacity(
-                client, run_of, arrivals=parse_arrivals("auto"), seconds=10.0
+                client, run_of, arrivals=parse_arrivals("auto"), seconds=30.0
             )
             row, words = await users_columns(client, found, think_s=1.0)
             return found, dict(row), words
@@ -219,6 +219,19 @@ def test_the_bracket_of_a_known_queue_holds_its_capacity_and_its_users(server: A
     assert holds is not None and breaks is not None, found.words
     assert 0.9 * holds < truth < 1.1 * breaks, found.words
     assert isinstance(row["users"], float) and math.isfinite(row["users"]), words
+
+
+def test_rates_that_bring_too_few_to_decide_are_not_tried(server: Address) -> None:
+    async def run() -> FoundRate:
+        async with Connections(server, stall_s=5.0) as connections:
+            client = client_of(connections, "plain")
+            # No answer is so soon, however few are asked for.
+            run_of = partial(_decided, client, slo=parse_slo("latency=1ms@p90"))
+            return await found_capacity(client, run_of, arrivals=parse_arrivals("auto"), seconds=3)
+
+    found = asyncio.run(run())
+    assert found.bracket.holds_per_s is None and found.words.count("/s breaks") == 1
+    assert found.words.endswith("to be decided")
 
 
 @pytest.mark.slow

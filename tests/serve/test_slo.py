@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bench.core.errors import BenchError
 from bench.core.queueing import sojourn_times
-from bench.serve.slo import Attainment, _wilson, attainment, parse_slo
+from bench.serve.slo import Attainment, _wilson, attainment, fewest_to_hold, parse_slo
 from tests.analysis.test_queueing import LAWS, in_time_md1
 
 
@@ -62,6 +62,8 @@ def test_verdicts_in_numbers() -> None:
     # Of n that all hold, Wilson's low end is n / (n + 1.96^2).
     assert attainment([True] * 400).low == pytest.approx(400 / (400 + 1.95996**2))
     assert [attainment([True] * num).verdict(0.99) for num in (400, 380)] == ["holds", "undecided"]
+    assert [fewest_to_hold(at) for at in (0.9, 0.99)] == [35, 381]
+    assert attainment([True] * 35).verdict(0.9) == "holds" != attainment([True] * 34).verdict(0.9)
     alternating = attainment(([True] * 9 + [False]) * 10)
     assert (alternating.low, alternating.high) == pytest.approx((0.8256, 0.9448), abs=1e-4)
     assert [alternating.verdict(at) for at in (0.8, 0.9, 0.95)] == ["holds", "undecided", "breaks"]

@@ -17,7 +17,7 @@ from bench.serve.endpoint.closed_loop import ClosedLoop, users_of
 from bench.serve.endpoint.endpoint_client import EndpointClient
 from bench.serve.endpoint.rate_run import RateRun
 from bench.serve.endpoint.wire.request_stream import request_stream
-from bench.serve.slo import Verdict
+from bench.serve.slo import Verdict, fewest_to_hold
 
 POINT_S, POINT_REQUESTS, MOST_POINT_S = 120.0, 500, 600.0
 """A rate is given up undecided after so long, or so many requests where that takes longer."""
@@ -59,20 +59,31 @@ async def found_capacity(
     first_per_s = 1.0 / await _alone_s(client)
     tried: list[tuple[float, Verdict]] = []
     runs: dict[float, RateRun] = {}
+    words: list[str] = []
     while (rate := next_rate(tried, first_per_s=first_per_s)) is not None:
-        limit_s = min(max(POINT_S, POINT_REQUESTS / rate), MOST_POINT_S)
+        limit_s = seconds or min(max(POINT_S, POINT_REQUESTS / rate), MOST_POINT_S)
+        if tried and (why := _too_slow(runs[tried[-1][0]], rate=rate, seconds=limit_s)):
+            words.append(why)
+            break
         # What comes in the busiest hour of a day is what must hold.
-        run = run_of(
-            arrivals.scaled_to(rate / arrivals.busiest), limit_s if seconds is None else seconds
-        )
+        run = run_of(arrivals.scaled_to(rate / arrivals.busiest), limit_s)
         await run.run()
         tried.append((rate, run.verdict))
         runs[rate] = run
         if run.gone:
             break
     bracket = bracket_of(tried)
-    words = ", ".join(f"{format_number(rate)}/s {verdict}" for rate, verdict in sorted(tried))
-    return FoundRate(run=runs[bracket.holds_per_s or min(runs)], bracket=bracket, words=words)
+    words = [f"{format_number(rate)}/s {verdict}" for rate, verdict in sorted(tried)] + words
+    run = runs[bracket.holds_per_s or min(runs)]
+    return FoundRate(run=run, bracket=bracket, words=", ".join(words))
+
+
+def _too_slow(before: RateRun, *, rate: float, seconds: float) -> str:
+    """Why so few requests would come that nothing could hold; '' where enough do."""
+    fewest = fewest_to_hold(before.slo.at) if before.slo is not None else 0
+    if rate * seconds >= fewest:
+        return ""
+    return f"{format_number(rate)}/s takes {format_duration(fewest / rate)} to be decided"
 
 
 async def _alone_s(client: EndpointClient) -> float:

@@ -28,7 +28,7 @@ BOX = 7
 DIRECTIONS = 2
 CLASSES = ("Car", "Pedestrian", "Cyclist", "Truck", "Van", "Tram", "Bus", "Trailer", "Motorcycle",
            "Person_sitting")  # fmt: skip
-"""By KITTI's names; the first ones are told apart."""
+"""By KITTI's names; the net knows the first ones."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -160,7 +160,7 @@ def pillars(points: Any, *, shape: PillarShape, rng: np.random.Generator) -> tup
 
 
 def matched(kinds: Any, boxes: Floats, *, shape: PillarShape) -> dict[str, torch.Tensor]:
-    """Return what each anchor is, and of those that match a box what tells it from the anchor."""
+    """Return what each anchor is, and of those that match a box how it differs from the anchor."""
     labels = np.full((shape.places, shape.classes, 2), shape.classes)
     owner = np.full((shape.places, shape.classes, 2), -1)
     for kind in np.unique(kinds):
@@ -226,7 +226,7 @@ def _side_m(boxes: Floats, *, axis: int) -> Floats:
 
 
 def residuals(boxes: Floats, numbers: Any, *, shape: PillarShape) -> Floats:
-    """Return what tells boxes from their anchors (https://arxiv.org/abs/1812.05784, equation 2)."""
+    """Return how boxes differ from their anchors (https://arxiv.org/abs/1812.05784, equation 2)."""
     anchors = anchors_of(numbers, shape=shape)
     diagonal = np.hypot(anchors[:, 3], anchors[:, 4])[:, None]
     flat = (boxes[:, :2] - anchors[:, :2]) / diagonal

@@ -7,18 +7,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer import Option
+from typer import Argument, Option
 
 from bench.cli.options import (
     AsJson,
     OutputFormat,
-    ResultFiles,
     SizeFor,
     To,
     Workloads,
     chosen_format,
 )
 from bench.cli.output import print_answer, print_note
+from bench.cli.project_net import (
+    GlobalBatch,
+    MicroBatch,
+    Net,
+    NetFlags,
+    Program,
+    RecomputeFlag,
+    Replicas,
+    Schedule,
+    Search,
+    Stages,
+    Tensor,
+    net_answer,
+)
 from bench.core.errors import ExitCode, NothingMatchedError, UsageError
 from bench.core.nouns import Chip
 
@@ -32,7 +45,9 @@ if TYPE_CHECKING:
 
 
 def project(
-    files: ResultFiles,
+    result_files: Annotated[
+        list[Path] | None, Argument(help="Result files; --net works without.", metavar="CSV...")
+    ] = None,
     workload: Workloads = None,
     to: To = None,
     dtype: Annotated[str | None, Option(help="Another dtype than was measured.")] = None,
@@ -50,13 +65,38 @@ def project(
     profile_operators: Annotated[
         bool, Option("--profile-operators", help="First profile, here, what has no profile yet.")
     ] = False,
+    net: Net = None,
+    tensor: Tensor = None,
+    stages: Stages = None,
+    replicas: Replicas = None,
+    micro_batch: MicroBatch = None,
+    global_batch: GlobalBatch = None,
+    recompute: RecomputeFlag = None,
+    schedule: Schedule = None,
+    software: Program = None,
+    search: Search = False,
     output_format: OutputFormat = "table",
     as_json: AsJson = False,
 ) -> None:
     """Project measured rows to chips of the catalogue: intervals with reasons, never one number."""
     from bench.analysis.projection.measured import in_dtype
 
-    form = chosen_format(output_format, as_json=as_json)
+    form, files = chosen_format(output_format, as_json=as_json), result_files or []
+    flags = NetFlags(net, tensor, stages, replicas, micro_batch, global_batch, recompute,
+                     schedule, software, search)  # fmt: skip
+    flags.check()
+    if net is not None:
+        if (workload, steps, size_for) != (None, None, None) or score or profile_operators:
+            raise UsageError("--net goes with --to, --devices, --link, --dtype and its own flags")
+        chips = chips_of(to or "")
+        answer = net_answer(
+            flags, files=files, chips=chips, devices=devices, link=link, dtype=dtype
+        )
+        grids, lines, document = answer
+        print_answer(form, grids, lines=lines, document=document)
+        return
+    if not files:
+        raise UsageError("name result files, or a net: --net llama3-8b --to h800-sxm --devices 64")
     if score:
         others = (to, dtype, steps, link, size_for, workload)
         if any(one is not None for one in others) or devices != 1 or profile_operators:
@@ -132,7 +172,8 @@ def measured(
     return found, left_out
 
 
-def _chips(text: str) -> list[Chip]:
+def chips_of(text: str) -> list[Chip]:
+    """Rows of the catalogue that --to names."""
     from bench.hardware.chips import chip, load_chips
 
     if text.strip() == "all":
@@ -143,9 +184,10 @@ def _chips(text: str) -> list[Chip]:
     return list({one.id: one for one in chips}.values())
 
 
-def _cost_model(
+def cost_model(
     link: str | None, chip: Chip, *, devices: int, is_training: bool
 ) -> CostModel | None:
+    """Model of --link, else of the usual one; None where nothing is exchanged."""
     from bench.analysis.projection.sizing import usual_link
     from bench.hardware.costs.cost import CostModel
     from bench.hardware.links.topology import parse_topology
@@ -184,10 +226,10 @@ def projected(
             one,
             chip,
             devices=devices,
-            link=_cost_model(link, chip, devices=devices, is_training=one.is_training),
+            link=cost_model(link, chip, devices=devices, is_training=one.is_training),
         )
         for one in found
-        for chip in _chips(to)
+        for chip in chips_of(to)
     ]
     reported = [one for one in answers if isinstance(one, projection.Projected)]
     refused = [one for one in answers if isinstance(one, Unknown)]
@@ -220,7 +262,7 @@ def sized(text: str, found: Sequence[Start], *, to: str | None, link: str | None
     start = sizing.start_for(target, found)
     target = sizing.in_items(target, start)
     others = [one for one in found if one.workload == start.workload and one is not start]
-    choices, missed = sizing.size(target, start, _chips(to or "all"), link=link)
+    choices, missed = sizing.size(target, start, chips_of(to or "all"), link=link)
     return (
         [size_grid(target, choices, start=start, others=others)] if choices else [],
         missed_lines(missed),

@@ -1,0 +1,57 @@
+"""What a device holds in a decoder's training: weights, gradients, state, activations, logits.
+
+Activations per token and layer are counted as in arXiv 2205.05198, section 4, for any number of
+key heads, any width and a gated feed-forward. The first stage has as many micro-batches in flight
+as there are stages, the last has the logits. Left out: the allocator's and the driver's share.
+"""
+
+from bench.hardware.costs.training_step import (
+    STATE_BYTES,
+    VALUE_BYTES,
+    WEIGHT_BYTES,
+    TrainingJob,
+    stage_parameters,
+)
+
+LOGIT_BYTES = 2 + 4 + 4
+"""Per logit: as computed, in fp32, and the gradient."""
+
+
+def training_memory_bytes(job: TrainingJob) -> float:
+    """Most that one device holds."""
+    layout, net = job.layout, job.net
+    share = layout.data if job.software.splits_optimizer else 1
+    state = WEIGHT_BYTES + job.software.gradient_bytes + STATE_BYTES / share
+    layers = net.layers / layout.pipeline
+    kept = job.tokens * layer_token_bytes(job)
+    working = job.tokens * _whole_layer_bytes(job) if job.recompute == "full" else 0.0
+    most = min(layout.grad_accum, layout.pipeline)
+    interleaved = 1 + (layout.pipeline - 1) / (layout.pipeline * job.chunks)
+    first = most * (interleaved if job.chunks > 1 else 1) * layers * kept
+    logits = LOGIT_BYTES * job.tokens * net.vocab / layout.tensor
+    activations = max(first, layers * kept + logits) if layout.pipeline > 1 else first + logits
+    return stage_parameters(job) * state + activations + working
+
+
+def layer_token_bytes(job: TrainingJob) -> float:
+    """What a layer keeps of one token until backward."""
+    if job.recompute != "full":
+        return _whole_layer_bytes(job)
+    return VALUE_BYTES * job.net.hidden / (_spread(job))
+
+
+def _spread(job: TrainingJob) -> int:
+    return job.layout.tensor if job.software.splits_sequence else 1
+
+
+def _whole_layer_bytes(job: TrainingJob) -> float:
+    """Of a layer that computes nothing again, but the attention where that is asked for."""
+    net, tensor = job.net, job.layout.tensor
+    # Inputs of two norms, of two products behind them, and two masks.
+    across = (4 + 4 + 2) * net.hidden
+    query_key_value = VALUE_BYTES * (net.hidden + 2 * net.kv_width)
+    inside = query_key_value + VALUE_BYTES * net.hidden
+    inside += VALUE_BYTES * (3 if net.is_gated else 2) * net.ffn
+    if not net.is_fused and job.recompute != "selective":
+        inside += 5 * net.heads * net.sequence  # softmax, mask, and what dropout leaves of it
+    return across / _spread(job) + inside / tensor

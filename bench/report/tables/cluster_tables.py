@@ -1,0 +1,121 @@
+"""What `bench project --net` shows: steps on clusters that nobody here has, always "projected"."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+
+from bench.analysis.projection.clusters import ClusterStep
+from bench.analysis.projection.projected import Projected
+from bench.core.units import format_bytes
+from bench.report.tables import cells
+from bench.report.tables.cells import AnyCell
+from bench.report.tables.grid import Grid
+from bench.report.tables.project_tables import interval
+
+_SHARES = (
+    "time rests on: shares of the step; tensor, pipeline, data: waiting for the link; bubble: for "
+    "other stages"
+)
+_MFU = (
+    "MFU: model FLOPs (attention in full, nothing twice) over the peak; memory: of each device, "
+    "the tensors counted"
+)
+
+
+def layout_text(one: ClusterStep) -> str:
+    """'tp 2 pp 4 dp 8'."""
+    layout = one.job.layout
+    return f"tp {layout.tensor} pp {layout.pipeline} dp {layout.data}"
+
+
+def cluster_grid(
+    found: Sequence[ClusterStep], *, beside: Sequence[tuple[ClusterStep, int | None]] = ()
+) -> Grid:
+    """One line a layout; beside it the same on the chip whose link was not cut, and its rank."""
+    whole = {id(one): other for one, other in zip(found, beside, strict=False)}
+    other_name = beside[0][0].cluster.chip.id.partition("-")[0] if beside else "it"
+
+    def uncut_step(one: ClusterStep) -> AnyCell:
+        return cells.quantity(whole[id(one)][0].time_s.mid, cells.seconds) if beside else ""
+
+    def uncut_rank(one: ClusterStep) -> AnyCell:
+        return cells.quantity(whole[id(one)][1]) if beside else ""
+
+    def narrower(one: ClusterStep) -> AnyCell:
+        return cells.change(one.time_s.mid / whole[id(one)][0].time_s.mid) if beside else ""
+
+    columns: dict[str, Callable[[ClusterStep], AnyCell]] = {
+        "net": lambda one: one.job.net.name,
+        "projected to": lambda one: f"{one.cluster.devices} x {one.cluster.chip.id}",
+        "layout": layout_text,
+        "micro": lambda one: cells.quantity(one.job.micro_batch),
+        "recompute": lambda one: one.job.recompute,
+        "step": lambda one: interval(one.time_s, cells.seconds),
+        "speed": lambda one: interval(one.tokens_per_s, cells.of("token/s")),
+        "MFU": lambda one: one.mfu and interval(one.mfu, cells.percent) or "",
+        "memory": lambda one: (
+            format_bytes(one.memory_bytes.mid) + ("" if one.fits else " too much")
+        ),
+        f"on {other_name}": uncut_step,
+        "slower by": narrower,
+        "rank": uncut_rank,
+        "time rests on": shares_text,
+    }
+    notes = (
+        "brackets: an 80 % interval, meant to hold four times in five",
+        _MFU,
+        _SHARES,
+        *([f"on {other_name}, slower by, rank: the same with the whole link"] if beside else []),
+    )
+    return Grid.of(
+        found, columns, title="Projected", notes=notes,
+        names=("net", "projected to"), spare=("time rests on", "speed", "MFU", "memory"),
+    )  # fmt: skip
+
+
+def shares_text(one: ClusterStep) -> str:
+    """'products 66 %, attention 20 %', largest first, from 2 % on."""
+    parts = {
+        part.name.removesuffix("_s"): getattr(one.parts, part.name) for part in fields(one.parts)
+    }
+    shares = sorted(parts.items(), key=lambda item: -item[1])
+    whole = one.parts.seconds
+    return ", ".join(f"{n} {100 * s / whole:.0f} %" for n, s in shares if s >= 0.02 * whole)
+
+
+def replicas_grid(found: Sequence[Projected]) -> Grid:
+    """Nets that were measured on one device, under ddp: one line a configuration and chip."""
+
+    def mfu(one: Projected) -> AnyCell:
+        peak = one.chip.peak_per_s.get(one.dtype)
+        flops = sum(operators.flops for operators in one.measured.operators)
+        if peak is None or not flops:
+            return ""
+        per_item = flops / one.measured.items_per_step
+        rate = one.throughput_per_s
+        ends = [end * per_item / (peak * one.devices) for end in (rate.low, rate.mid, rate.high)]
+        return cells.quantity(ends[1], cells.percent, ends=(ends[0], ends[2]))
+
+    columns: dict[str, Callable[[Projected], AnyCell]] = {
+        "net": lambda one: f"{one.measured.workload} {one.measured.size}".strip(),
+        "from": lambda one: one.measured.device,
+        "projected to": lambda one: f"{one.devices} x {one.chip.id}",
+        "link": lambda one: one.link or "",
+        "layout": lambda one: f"dp {one.devices}",
+        "batch": lambda one: cells.quantity(one.batch),
+        "step": lambda one: interval(one.time_s, cells.seconds),
+        "speed": lambda one: interval(
+            one.throughput_per_s, cells.of(f"{one.measured.items_unit}/s")
+        ),
+        "MFU": mfu,
+        "memory": lambda one: (
+            format_bytes(one.measured.memory_bytes) if one.measured.memory_bytes else ""
+        ),
+    }
+    notes = (
+        "brackets: an 80 % interval, meant to hold four times in five",
+        "batch and memory: of each device, as measured on one",
+    )
+    return Grid.of(
+        found, columns, title="Projected", notes=notes,
+        names=("from", "link"), spare=("MFU", "batch"),
+    )  # fmt: skip

@@ -1,0 +1,103 @@
+"""`bench project --net` through the command line: clusters that nobody here has."""
+
+import json
+
+import pytest
+
+from bench.results.schema import Row
+from tests.analysis.synthetic_rows import trials
+from tests.analysis.test_projection_rows import ROOFS
+from tests.cli.conftest import Ask, Write
+
+NET = ("project", "--net", "llama3-8b", "--to", "h800-sxm", "--devices", "64")
+
+
+def test_a_layout_has_step_speed_mfu_memory_and_interval(ask: Ask) -> None:
+    words = (*NET, "--tp", "4", "--pp", "2", "--micro-batch", "2", "--global-batch", "256")
+    assert ask(*words).out.startswith("Projected (")
+    document = ask(*words, "--json").document
+    (step,) = document["steps"]
+    assert document["kind"] == "projected" and step["dp"] == 8 and step["link"]
+    time_s = step["projected_step_s"]
+    assert time_s["low"] < time_s["mid"] < time_s["high"]
+    tokens_per_s = 256 * 8192 / time_s["mid"]
+    assert step["projected_tokens_per_s"]["mid"] == pytest.approx(tokens_per_s)
+    flops = 6 * (8.0303e9 - 128256 * 4096) + 12 * 32 * 4096 * 8192
+    mfu = tokens_per_s * flops / (64 * 989.4e12)
+    assert step["projected_mfu_frac"]["mid"] == pytest.approx(mfu, rel=0.001)
+    assert sum(step["parts"].values()) == pytest.approx(time_s["mid"])
+    more = ask(*words, "--recompute", "full", "--json").document["steps"][0]
+    assert more["projected_memory_bytes"]["mid"] < step["projected_memory_bytes"]["mid"]
+    slow = ask(*words, "--link", "pcie5*8/25gbe", "--json").document["steps"][0]
+    assert slow["projected_step_s"]["mid"] > 1.5 * time_s["mid"]
+
+
+def test_a_search_ranks_what_fits_and_says_what_the_narrower_link_changed(ask: Ask) -> None:
+    out = ask(*NET, "--search").out
+    assert "on h100" in out and "best on h800-sxm: tp " in out and "layouts fit" in out
+    steps = ask(*NET, "--search", "--json").document["steps"]
+    times = [one["projected_step_s"]["mid"] for one in steps]
+    assert times == sorted(times) and len(steps) == 10 and all(one["fits"] for one in steps)
+    refused = ask(*NET[:-1], "1", "--search", code=5).one_line
+    assert "fits in its memory" in refused
+    assert "does not fit" in ask(*NET[:-1], "1").out
+
+
+def test_a_measured_row_scales_what_the_chip_does(write: Write, ask: Ask) -> None:
+    sizes = {
+        "hidden": 2048, "layers": 16, "heads": 32, "kv_heads": 8, "intermediate": 8192,
+        "vocab": 128256, "sequence_tokens": 2048, "is_tied": True,
+    }  # fmt: skip
+
+    def rows(step_ms: float) -> list[Row]:
+        cells = {
+            **ROOFS, "workload": "llm-train", "params_json": json.dumps(sizes), "batch": 4,
+            "chip": "h100-sxm-80g", "device_type": "cuda", "dtype": "bf16", "items_unit": "token",
+            "items": 4 * 2048 * 50, "steps": 50, "step_mean_ms": step_ms,
+            "step_median_ms": step_ms, "throughput_per_s": 4 * 2048 / step_ms * 1e3,
+            "window_s": 50 * step_ms / 1e3,
+        }  # fmt: skip
+        return trials(num=3, **cells)  # type: ignore[arg-type]
+
+    fast, slow = write(fast=rows(150.0), slow=rows(300.0))
+    plain, one, two = (
+        ask("project", *files, *NET[1:], "--tp", "2", "--json").document
+        for files in ((), (fast,), (slow,))
+    )
+    parts = [each["steps"][0]["parts"] for each in (plain, one, two)]
+    assert parts[2]["products_s"] == pytest.approx(2 * parts[1]["products_s"])
+    assert parts[2]["tensor_s"] == parts[0]["tensor_s"]
+    assert any("compute is scaled by x" in note for note in two["notes"])
+    imaging = write(images=trials(num=3, **ROOFS))[0]
+    asked = ("project", imaging, "--net", "imaging", "--to", "h800-sxm", "--devices", "16")
+    out = ask(*asked).out
+    assert out.startswith("Projected (") and "16 x h800-sxm" in out and "dp 16" in out
+    refused = ask("project", imaging, *NET[1:], code=5).one_line
+    assert "hold no training of a decoder" in refused
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--net", "llama3-8b"), "--to needs chips of the catalogue"),
+        ((*NET[1:], "--tp", "3"), "--tp 3 --pp 1 does not make --devices 64"),
+        ((*NET[1:], "--tp", "64"), "--tp 64 does not divide 32 heads"),
+        ((*NET[1:], "--pp", "64"), "--pp 64 does not divide the 32 layers"),
+        ((*NET[1:], "--global-batch", "100"), "--global-batch 100 is no multiple of --dp 64"),
+        ((*NET[1:], "--recompute", "some"), "--recompute"),
+        ((*NET[1:], "--schedule", "gpipe", "--pp", "2"), "1f1b or interleaved-V"),
+        ((*NET[1:], "--schedule", "interleaved-3", "--pp", "2"), "--pp 2 times 3 chunks"),
+        ((*NET[1:], "--tp", "0"), "--tp 0 is not between 1 and"),
+        ((*NET[1:], "--search", "--tp", "2"), "--search finds --tp, --pp"),
+        ((*NET[1:], "--software", "2019"), "--software"),
+        ((*NET[1:], "--dtype", "fp8"), "bf16 or fp16"),
+        ((*NET[1:], "--score"), "--net goes with --to"),
+        (("--net", "imaging", "--to", "h20"), "needs a result file"),
+        (("--to", "h20"), "name result files, or a net"),
+        (("x.csv", "--to", "h20", "--tp", "2"), "go with --net"),
+    ],
+)
+def test_what_cannot_be_projected_is_one_clear_line(
+    words: tuple[str, ...], said: str, ask: Ask
+) -> None:
+    assert said in ask("project", *words, code=2).one_line

@@ -33,7 +33,7 @@ def _net() -> Any:
 class Workload(Detector, bench.workload.Workload):
     """A detector of any shape; the defaults are RT-DETRv2-R50."""
 
-    summary = "surveillance: things found in cameras' frames (RT-DETRv2)"
+    summary = "people and things found in frames of many cameras (RT-DETRv2)"
     phases = (TRAIN, INFER)
     domain = "vision"
     accepts_data = "a folder of COCO or of WIDER FACE"

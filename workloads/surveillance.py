@@ -2,8 +2,9 @@
 
 `surveillance-train` is one AdamW step with the matching of boxes on the host (extra `detection`);
 `surveillance-infer` looks at one frame of each of `cameras`. `bench gap --load
-surveillance-infer:25/s` says what one camera of 25 frames a second needs of a device. Without
---data: noise with coloured rectangles; with --data COCO or WIDER FACE.
+surveillance-infer:25/s --latency 500ms` gives the share of a device that one camera of 25 frames a
+second needs, and how many frames a second a device carries: over 25, its cameras. Without --data:
+noise with coloured rectangles; with --data COCO or WIDER FACE.
 """
 
 from collections.abc import Sequence

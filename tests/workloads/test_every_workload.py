@@ -167,6 +167,12 @@ def test_an_output_that_cannot_be_right_is_refused() -> None:
         ("face", "infer", {"cosine": NAN}, "cosine is not finite"),
         ("face", "infer", {"cosine": torch.tensor([-1.1])}, "cosine of 1.1 is impossible"),
         ("face", "infer", {"cosine": torch.ones(1), "place": torch.tensor([1000])}, "gallery"),
+        (
+            "face",
+            "infer",
+            {"cosine": torch.zeros(1), "place": torch.tensor([0]), "embedding": torch.zeros(1, 64)},
+            "length of 1",
+        ),
         ("surveillance", "train", INFINITE, "loss is not finite"),
         ("surveillance", "infer", found_boxes(logit=INF), "logits are not finite"),
         ("surveillance", "infer", found_boxes(classes=4), "not 3 classes"),

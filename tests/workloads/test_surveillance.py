@@ -87,6 +87,24 @@ def test_half_precision_agrees_whatever_order_queries_have() -> None:
     assert error is not None and 0 < error < 3e-2
 
 
+def test_gap_says_how_many_cameras_a_device_carries(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ["run", "--workload", "surveillance-infer", "--size", "tiny", "--device", "fake"]
+    assert main([*run, "--set", "cameras=8", "--out", str(tmp_path)]) == 0
+    (rows,) = tmp_path.glob("*.csv")
+    load = ["--load", "surveillance-infer:25/s", "--latency", "500ms"]
+    capsys.readouterr()
+    main(["gap", str(rows), *load, "--json"])  # the ratio itself is missing: nothing was trained
+    (served,) = json.loads(capsys.readouterr().out)["served"]
+    cameras = served["carries_per_s"]["value"] / 25
+    assert cameras == pytest.approx(1 / served["share"]["value"])
+    # Without waiting a step of eight frames would take 2 ms and what its FLOPs take at 1 TFLOP/s.
+    workload = replace(TINY, cameras=8)
+    most = 8 / workload.simulated_step_s(INFER) / 25
+    assert 0.8 * most < cameras < 1.05 * most
+
+
 # Files -----------------------------------------------------------------------------------------
 
 CLASSES = {3: "person", 17: "car"}

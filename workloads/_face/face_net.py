@@ -3,9 +3,10 @@
 As insightface's arcface_torch has them (backbones/iresnet.py, losses.py; ArcFace is
 arxiv.org/abs/1801.07698). Letters: B faces, E embedding, N identities, G gallery. The last norm's
 scale stays 1 and takes no gradient, as there. Differs from it: the sine of an angle comes from its
-cosine, not from arccos, and the head is whole on every device, not cut by identity. A gallery is
-made of random vectors, the same on every device, when inference first asks for it: a search costs
-the same whoever is in it.
+cosine, not from arccos; the head is whole on every device, not cut by identity; and weights start
+smaller: a net whose norms have seen no data yet would overflow in inference. A gallery is made of
+random vectors, the same on every device, when inference first asks for it: a search costs the same
+whoever is in it.
 """
 
 import math
@@ -20,6 +21,10 @@ from workloads._face.face_cost import FaceShape
 SCALE, MARGIN = 64.0, 0.5
 """ArcFace's s and m: arxiv.org/abs/1801.07698 section 3.1."""
 GALLERY_SEED = 11
+FIRST_SLOPE = 0.25
+"""Of PReLU, as torch starts it."""
+FIRST_SHARE = 0.2
+"""Of what a block adds, at the start."""
 LARGEST_COSINE = 1.02
 """Of two vectors whose length half precision rounded."""
 BLOCK_VECTORS = 4096
@@ -75,7 +80,9 @@ class FaceNet(nn.Module):
         self.centres = nn.Parameter(torch.randn(shape.identities, shape.embedding) * 0.01)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, 0.0, 0.1)
+                nn.init.kaiming_normal_(module.weight, a=FIRST_SLOPE)
+            elif isinstance(module, Residual):
+                nn.init.constant_(module.body.get_parameter("5.weight"), FIRST_SHARE)
         self._gallery: torch.Tensor | None = None
 
     def forward(self, picture: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
@@ -144,3 +151,5 @@ def check_output(output: Any, *, gallery: int) -> None:
         raise ValueError(f"a cosine of {float(values.abs().max()):g} is impossible")
     if not is_loss and not bool((output["place"] < gallery).all()):
         raise ValueError(f"the nearest vector is outside the gallery of {gallery}")
+    if not is_loss and not bool((output["embedding"].float().norm(dim=1) > 0.98).all()):
+        raise ValueError("an embedding has no length of 1")

@@ -76,8 +76,8 @@ def test_neighbours_are_those_within_the_cutoff_and_of_these_the_nearest() -> No
                      if i != j and distances[i, j] < 1.5]  # fmt: skip
     nearest = neighbours(positions, cutoff=9.0, most=3)
     for atom in range(12):
-        heard = sorted(nearest[1][nearest[0] == atom])
-        assert heard == sorted(np.argsort(distances[atom])[1:4])
+        nearest_ones = sorted(nearest[1][nearest[0] == atom])
+        assert nearest_ones == sorted(np.argsort(distances[atom])[1:4])
 
 
 def test_energy_and_forces_turn_and_move_with_the_molecule() -> None:

@@ -57,7 +57,7 @@ class PaiNNShape:
     cutoff: float = 5.0
     """Angstrom; atoms farther apart do not see each other."""
     neighbours: int = 50
-    """An atom hears so many nearest ones at most (fairchem's max_neighbors)."""
+    """An atom receives from so many nearest ones at most (fairchem's max_neighbors)."""
     forces: bool = True
     """Whether inference gives forces beside the energy; training always does."""
 

@@ -75,7 +75,7 @@ class MoleculeSamples(Sequence[dict[str, torch.Tensor]]):
 def neighbours(positions: Floats, *, cutoff: float, most: int) -> Any:
     """Return (2, E): the receiving and the sending atom of each pair within the cutoff.
 
-    An atom hears its nearest ones alone where there are more than `most`.
+    An atom receives from its nearest ones alone where there are more than `most`.
     """
     squared = np.square(positions[:, None] - positions[None]).sum(2)
     np.fill_diagonal(squared, math.inf)

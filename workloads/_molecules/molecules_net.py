@@ -21,8 +21,8 @@ NORM_FLOOR = 1e-8
 """Under the root of a vector's length, whose slope has no bound at zero."""
 
 
-class Message(nn.Module):
-    """What an atom hears from its neighbours, filtered by their distance."""
+class PaiNNMessage(nn.Module):
+    """What an atom receives from its neighbours, filtered by their distance."""
 
     def __init__(self, hidden: int, *, radial: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Message(nn.Module):
         return q.index_add(0, to, scalar.squeeze(1)), mu.index_add(0, to, vector)
 
 
-class Update(nn.Module):
+class PaiNNUpdate(nn.Module):
     """What an atom makes of its own scalars and vectors."""
 
     def __init__(self, hidden: int) -> None:
@@ -66,8 +66,8 @@ class PaiNN(nn.Module):
         self.hidden = hidden = shape.hidden
         layers = range(shape.layers)
         self.embedding = nn.Embedding(NUM_ELEMENTS, hidden)
-        self.messages = nn.ModuleList(Message(hidden, radial=self.radial) for _ in layers)
-        self.updates = nn.ModuleList(Update(hidden) for _ in layers)
+        self.messages = nn.ModuleList(PaiNNMessage(hidden, radial=self.radial) for _ in layers)
+        self.updates = nn.ModuleList(PaiNNUpdate(hidden) for _ in layers)
         first, second = nn.Linear(hidden, hidden // 2), nn.Linear(hidden // 2, 1)
         self.head = nn.Sequential(first, nn.SiLU(), second)
 

@@ -78,7 +78,7 @@ def judged(
     """Verdicts from the rows of `files` and those that ship with the harness."""
     from bench.analysis.claims.claims_verdict import judge_all
     from bench.analysis.claims.ledger import reference_files
-    from bench.cli.formulas import work_of
+    from bench.cli.workload_formulas import work_of
     from bench.results.reader import read_all
 
     paths = [*(reference_files() if with_reference else ()), *files]

@@ -16,7 +16,7 @@ from msgspec.structs import replace as copy
 from bench.analysis.claims.claim_cases import ClaimFacts, make_facts
 from bench.analysis.claims.claims_verdict import DECIDED, ClaimVerdict, judge
 from bench.analysis.claims.ledger import find_claims, read_ledger, reference_files, shipped_folder
-from bench.cli.formulas import work_of
+from bench.cli.workload_formulas import work_of
 from bench.core.errors import DataError
 from bench.core.nouns import Reach
 from bench.hardware.chips import chip, load_chips

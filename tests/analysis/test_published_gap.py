@@ -11,9 +11,9 @@ from bench.analysis.claims.claim_cases import Bounds, PhaseWork, make_facts
 from bench.analysis.claims.evaluators.gap_claims import FormulaGap, MeasuredGap, WideningGap
 from bench.analysis.claims.ledger import AnyTest
 from bench.analysis.gap.gap_result import Gap, gap_document, measure_gap
-from bench.analysis.gap.published_bracket import Bracket, bracket
+from bench.analysis.gap.published_bracket import PublishedBracket, bracket
 from bench.cli import main
-from bench.cli.formulas import work_of
+from bench.cli.workload_formulas import work_of
 from bench.core.errors import DataError
 from bench.core.log_estimate import LogEstimate, exact
 from bench.hardware.chips import load_chips
@@ -105,7 +105,7 @@ def test_the_bracket_is_printed_beside_the_ratio_of_the_same_net_and_nowhere_els
         assert f" is {place} it; the published net is nearest to size large" in where
     assert "nearest" not in gap_grid([pair(train_ms=140.0, size="large")]).notes[1]
     like = bracket("imaging-infer", unit="voxel", published=load_published(), chips=CHIPS)
-    assert isinstance(like, Bracket)
+    assert isinstance(like, PublishedBracket)
     wide = LogEstimate(log=0.7, parts=((0.01, 4.0),), num=5)
     assert like.place_of(wide) == "across an end of" and like.place_of(exact(1.0)) == "inside"
     document = gap_document(measure_gap(rows_of(140.0)), commands=[])

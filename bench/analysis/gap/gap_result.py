@@ -21,7 +21,7 @@ from bench.analysis.gap.demand import (
     training,
 )
 from bench.analysis.gap.load import Wanted
-from bench.analysis.gap.published_bracket import Bracket, bracket
+from bench.analysis.gap.published_bracket import PublishedBracket, bracket
 from bench.analysis.gap.served import ServedLoad, serve
 from bench.analysis.trials.configuration import PLACE, grouped, is_served
 from bench.analysis.trials.service_times import Steps
@@ -55,7 +55,7 @@ class Gap:
     memory: LogEstimate | None
     energy: LogEstimate | None
     utilisation: LogEstimate | None
-    published: Bracket | None = None
+    published: PublishedBracket | None = None
     """What others' time ratio of such a net lies between."""
 
 
@@ -214,7 +214,7 @@ def _gap(train: Demand, infer: Demand, *, at_limit: LogEstimate | None) -> Gap:
     )
 
 
-def _bracket(infer: Demand, *, unit: str | None) -> Bracket | None:
+def _bracket(infer: Demand, *, unit: str | None) -> PublishedBracket | None:
     """Published bounds for shipped workloads, measured on one real device."""
     trials = infer.trials
     if trials.is_script or trials.is_wide or trials.mode != "real":

@@ -14,7 +14,7 @@ from bench.hardware.published import Published
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bracket:
+class PublishedBracket:
     """Published gaps of one net, and their bounds."""
 
     net: str
@@ -39,7 +39,7 @@ class Bracket:
 
 def bracket(
     workload: str, *, unit: str | None, published: Published, chips: Mapping[str, Chip]
-) -> Bracket | None:
+) -> PublishedBracket | None:
     """Return the bounds for an inference phase, such as imaging-infer; None without a like."""
     found = [
         (gap, ends)
@@ -49,7 +49,7 @@ def bracket(
     if not found:
         return None
     (first, _), times = found[0], [gap.time for gap, _ in found]
-    return Bracket(
+    return PublishedBracket(
         net=first.net,
         size=first.same_as[workload],
         unit=first.unit,

@@ -89,9 +89,8 @@ def project(
         if (workload, steps, size_for) != (None, None, None) or score or profile_operators:
             raise UsageError("--net goes with --to, --devices, --link, --dtype and its own flags")
         chips = chips_of(to or "")
-        answer = net_answer(
-            flags, files=files, chips=chips, devices=devices, link=link, dtype=dtype
-        )
+        count = devices if devices != 1 else flags.devices
+        answer = net_answer(flags, files=files, chips=chips, devices=count, link=link, dtype=dtype)
         grids, lines, document = answer
         print_answer(form, grids, lines=lines, document=document)
         return

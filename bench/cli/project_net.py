@@ -62,6 +62,11 @@ class NetFlags(NamedTuple):
     software: str | None
     search: bool
 
+    @property
+    def devices(self) -> int:
+        """How many the layout takes, for a line without --devices."""
+        return (self.tensor or 1) * (self.stages or 1) * (self.replicas or 1)
+
     def check(self) -> None:
         """Refuse numbers below 1, and flags that have nothing to go with."""
         if self.net is None and any(one not in (None, False) for one in self[1:]):

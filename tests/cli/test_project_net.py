@@ -26,6 +26,8 @@ def test_a_layout_has_step_speed_mfu_memory_and_interval(ask: Ask) -> None:
     mfu = tokens_per_s * flops / (64 * 989.4e12)
     assert step["projected_mfu_frac"]["mid"] == pytest.approx(mfu, rel=0.001)
     assert sum(step["parts"].values()) == pytest.approx(time_s["mid"])
+    shape = (*NET[:-2], "--tp", "4", "--pp", "2", "--dp", "8", *words[-4:])
+    assert ask(*shape, "--json").document == document, "the layout says how many devices"
     more = ask(*words, "--recompute", "full", "--json").document["steps"][0]
     assert more["projected_memory_bytes"]["mid"] < step["projected_memory_bytes"]["mid"]
     slow = ask(*words, "--link", "pcie5*8/25gbe", "--json").document["steps"][0]

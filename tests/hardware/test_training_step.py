@@ -128,7 +128,7 @@ def test_parts_add_up_a_better_chip_or_link_is_no_slower_and_computing_twice_sav
     )
     if job.net.layers > 2 * job.layout.pipeline:
         assert training_memory_bytes(again) < training_memory_bytes(kept)
-    assert training_memory_bytes(job) > 18 * stage_parameters(job) / job.layout.data
+    assert training_memory_bytes(job) > 16 * stage_parameters(job) / job.layout.data
 
 
 @given(m=st.integers(1, 9000), n=st.integers(1, 9000), k=st.integers(1, 9000))

@@ -149,7 +149,8 @@ def cluster_of(chip: Chip, *, devices: int, model: CostModel | None, dtype: str)
         chip=chip, model=model, devices=devices, dtype=dtype,
         matrix=roofs.matrix, memory=roofs.memory,
         attention=fraction.times(chip.peak_per_s[dtype], what=f"{dtype} peak"),
-        basis=f"products {roofs.matrix.basis}; memory {roofs.memory.basis}",
+        basis=f"products {roofs.matrix.basis}; memory {roofs.memory.basis}; fused attention "
+        f"{fraction.basis}{'' if chip.vendor == 'nvidia' else ', taken over for this chip'}",
     )  # fmt: skip
 
 

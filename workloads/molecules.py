@@ -40,9 +40,6 @@ class Workload(PaiNNShape, bench.workload.Workload):
                   "cutoff": 12.0},
     }  # fmt: skip
 
-    def __post_init__(self) -> None:
-        self.check_shape()
-
     def build_net(self) -> Any:
         """Return a PaiNN with random weights."""
         from workloads._molecules.molecules_net import PaiNN
@@ -95,7 +92,6 @@ class Workload(PaiNNShape, bench.workload.Workload):
 
     def check(self, phase: Phase, output: Any) -> None:
         """Refuse a loss, energies or forces that are not finite."""
-        parts = {"loss": output} if phase.is_training else {"energy": output[0], "force": output[1]}
-        for name, values in parts.items():
-            if values is not None and not bool(values.isfinite().all()):
-                raise ValueError(f"a {name} of {self.num_parameters()} parameters is not finite")
+        from workloads._molecules.molecules_net import check
+
+        check(output, num_parameters=self.num_parameters())

@@ -76,15 +76,6 @@ class Workload(WhisperShape, bench.workload.Workload):
 
         return utterances(self, data=data, seed=seed)
 
-    def items(self, phase: Phase, batch: Any) -> int:
-        """Return the utterances."""
-        return self.batch if batch is None else len(batch["mel"])
-
-    def elements(self, phase: Phase, batch: Any) -> int:
-        """Return the seconds of audio, without what it is padded by."""
-        generated_ms = 1000 * self.batch * self.seconds
-        return round(int(generated_ms if batch is None else batch["milliseconds"].sum()) / 1000)
-
     def check_data(self, data: Path) -> None:
         """Read every text, and how long every audio file is."""
         from workloads._speech.librispeech import usable_utterances

@@ -61,8 +61,7 @@ class PaiNNShape:
     forces: bool = True
     """Whether inference gives forces beside the energy; training always does."""
 
-    def check_shape(self) -> None:
-        """Raise UsageError if no such net or molecule exists."""
+    def __post_init__(self) -> None:
         for name in ("batch", "layers", "radial", "neighbours"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")

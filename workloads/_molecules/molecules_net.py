@@ -127,3 +127,13 @@ def quality(answer: tuple[Tensor, Tensor], batch: dict[str, Tensor]) -> dict[str
         "force_error_frac": float((forces - wanted).norm() / wanted.norm()),
         "energy_mae_ev_per_atom": float(error_ev),
     }
+
+
+def check(output: Any, *, num_parameters: int) -> None:
+    """Raise ValueError for a loss, or energies and forces, that are not finite."""
+    parts = (
+        {"energy": output[0], "force": output[1]} if isinstance(output, tuple) else {"loss": output}
+    )
+    for name, values in parts.items():
+        if values is not None and not bool(values.isfinite().all()):
+            raise ValueError(f"a {name} of {num_parameters} parameters is not finite")

@@ -144,6 +144,15 @@ class WhisperShape:
         new = self.new_tokens
         return encoder + self._decoder_flops(tokens=new, pairs=new * (new + 1) / 2)
 
+    def items(self, phase: Phase, batch: Any) -> int:
+        """Return the utterances."""
+        return self.batch if batch is None else len(batch["mel"])
+
+    def elements(self, phase: Phase, batch: Any) -> int:
+        """Return the seconds of audio, without what it is padded by."""
+        generated_ms = 1000 * self.batch * self.seconds
+        return round(int(generated_ms if batch is None else batch["milliseconds"].sum()) / 1000)
+
     def bytes_per_item(self, phase: Phase, *, dtype_bytes: int) -> float:
         """Least traffic of one utterance.
 

@@ -70,7 +70,9 @@ def gap_block() -> str:
     files = [f"results/reference/{name}" for name in names]
     printed = _bench("gap", *files, "--format", "markdown")
     table = _cut([line for line in printed.splitlines() if line.startswith("|")], GAP_COLUMNS)
-    return table.replace(" tiny fp32 |", " |")
+    for long, short in ((" tiny fp32 |", " |"), ("-train/", " "), ("\\[", "["), ("\\]", "]")):
+        table = table.replace(long, short)
+    return table
 
 
 _SMALL = "results/reference/cpu-2core-small.csv"

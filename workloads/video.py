@@ -2,8 +2,8 @@
 
 Training takes a forward and a backward a clip; making one takes `steps` steps of one forward or,
 with guidance, of two: here it is inference that asks for more. Without --data: moving bars. With
-it: a folder of stored latents. Left out: the text encoder, which runs once a prompt, and encoder
-and decoder between pixels and latents. It needs diffusers: pip install 'gapbench[video]'.
+it: a folder of stored latents. Left out: the text encoder, which runs once a prompt, the encoder of
+pixels, and but for decode=true their decoder. It needs diffusers: pip install 'gapbench[video]'.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ INFER = Phase(name="infer", item="clip", element="latent-token")
 class Workload(VideoNet, bench.workload.Workload):
     """Wan's transformer of any shape; the defaults are Wan 2.1 1.3B."""
 
-    summary = "text to video: Wan's transformer trained by flow matching, clips made in steps"
+    summary = "text to video: Wan's transformer trained, clips made in steps; pixels by decode=true"
     domain = "video"
     phases = (TRAIN, INFER)
     accepts_data = "a folder of .safetensors, each with latents (C, T, h, w) and text (M, D)"
@@ -33,9 +33,9 @@ class Workload(VideoNet, bench.workload.Workload):
     sizes = {
         "tiny": dict(heads=2, head_dim=24, layers=2, feedforward=96, channels=4, latent=(3, 8, 8),
                      text_tokens=2, text_dim=9, frequencies=32, batch=16, steps=4,
-                     learning_rate=3e-3),
+                     learning_rate=3e-3, decoder_width=4),
         "small": dict(heads=6, head_dim=64, layers=8, feedforward=1536, latent=(5, 32, 32),
-                      text_tokens=64, text_dim=512, batch=2, steps=10),
+                      text_tokens=64, text_dim=512, batch=2, steps=10, decoder_width=32),
         "base": {},
         "large": dict(heads=40, layers=40, feedforward=13824, latent=(21, 90, 160)),
     }  # fmt: skip
@@ -70,10 +70,10 @@ class Workload(VideoNet, bench.workload.Workload):
         """Return AdamW."""
         from torch.optim import AdamW
 
-        return AdamW(net.parameters(), lr=self.learning_rate)
+        return AdamW((one for one in net.parameters() if one.requires_grad), lr=self.learning_rate)
 
     def infer(self, net: Any, batch: Any) -> Any:
-        """Return the latents of clips made from noise."""
+        """Return clips made from noise: latents, or pixels with `decode`."""
         from workloads._video.video_net import make
 
         return make(self, net, batch)
@@ -93,6 +93,6 @@ class Workload(VideoNet, bench.workload.Workload):
         check_latents(data, self)
 
     def check(self, phase: Phase, output: Any) -> None:
-        """Refuse a loss or latents that are not finite."""
+        """Refuse a loss or a clip that is not finite."""
         if not bool(output.isfinite().all()):
-            raise ValueError(f"{'loss' if phase.is_training else 'latents'} is not finite")
+            raise ValueError(f"{'loss' if phase.is_training else 'clip'} is not finite")

@@ -36,6 +36,9 @@ MORE: dict[str, dict[str, Any]] = {
                                 "frozen_norms": True, "denoising": 20, "batch": 2},
     "video, wide": {"head_dim": 48, "feedforward": 384, "layers": 3, "latent": (5, 16, 16),
                     "text_tokens": 32, "text_dim": 64, "batch": 2},
+    "video, to pixels": {"decode": True, "batch": 2},
+    "video, an image to pixels": {"decode": True, "batch": 2, "latent": (1, 8, 8),
+                                  "decoder_width": 16},
     "pathology, gated": {"hidden": 64, "heads": 4, "registers": 4, "is_gated": True, "bag": 6},
     "pathology, finished encoder": {"train_encoder": False},
 }  # fmt: skip

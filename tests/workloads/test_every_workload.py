@@ -84,6 +84,8 @@ CASES = {name: tiny(name) for name in NAMES} | {
     "pathology, gated, with registers": tiny("pathology", **GATED),
     "pathology, finished encoder": tiny("pathology", train_encoder=False),
     "video, odd sizes, no guidance": tiny("video", **CLIPS),
+    "video, to pixels": tiny("video", decode=True, batch=2),
+    "video, one frame to pixels": tiny("video", **{**CLIPS, "latent": (1, 6, 4)}, decode=True),
     "llm, one key head": tiny("llm", kv_heads=1, cache="dynamic"),
     "driving, 3 classes": tiny("driving", batch=2, classes=3, grid=(48, 64), width=24),
     "molecules, few neighbours": tiny("molecules", atoms=9, neighbours=3, hidden=48, layers=3),
@@ -147,7 +149,7 @@ def test_an_output_that_cannot_be_right_is_refused() -> None:
         ("speech", "encode", NAN, "output is not finite"),
         ("speech", "transcribe", {"ids": torch.tensor([64])}, "outside 0 to 63"),
         ("tabular", "infer", torch.tensor([0.5, 1.5]), "impossible"),
-        ("video", "infer", NAN, "latents is not finite"),
+        ("video", "infer", NAN, "clip is not finite"),
         ("pathology", "train", NAN, "loss is not finite"),
         ("pathology", "infer", torch.zeros(1, 3), "shape"),
         ("imaging", "train", NAN, "loss .* not finite"),
@@ -263,7 +265,7 @@ REFUSED = {
     ],
     "tabular": ["batch 0", "features 0", "hidden 0"],
     "video": ["batch 0", "steps 0", "head_dim 5", "latent 3x7x8", "latent 8x8", "text_dim 8",
-              "text_tokens 1", "learning_rate 0"],
+              "text_tokens 1", "learning_rate 0", "decoder_width 5"],
 }  # fmt: skip
 """Lines of a parameter, its value, and what the message has; by default the parameter's name."""
 

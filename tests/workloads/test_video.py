@@ -60,6 +60,34 @@ def test_sizes_are_those_that_wan_and_mlperf_publish() -> None:
     assert ratio == pytest.approx(40 / 3, rel=1e-3), "a clip asks more than a training step on it"
 
 
+def test_decoded_latents_are_pixels_by_the_decoder_that_wan_publishes() -> None:
+    skip_without_libraries("video")
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+
+    with torch.device("meta"):
+        whole = AutoencoderKLWan()
+    assert sum(one.numel() for one in whole.parameters()) == 126_892_531
+    used = [*whole.decoder.parameters(), *whole.post_quant_conv.parameters()]
+    decoder = Workload(decode=True).decoder
+    assert decoder is not None
+    assert decoder.num_parameters() == sum(one.numel() for one in used) == 73_295_603
+    torch.manual_seed(0)
+    workload = replace(TINY, decode=True, batch=1)
+    net = workload.build_net().eval()
+    prompt = workload.dataset(INFER, data=None, seed=0)[0]
+    batch = {name: prompt[name][None] for name in prompt}
+    with torch.inference_mode():
+        pixels = workload.infer(net, batch)
+        latents = TINY.infer(net, batch)
+        # A frame sees none that comes later: four of pixels are a frame of latents.
+        latents[:, :, -1] += 1
+        other = net(latents)
+    assert pixels.shape == (1, 3, 9, 64, 64) and pixels.abs().max() <= 1 and pixels.std() > 0
+    assert torch.equal(other[:, :, :5], pixels[:, :, :5])
+    assert not torch.equal(other[:, :, 5:], pixels[:, :, 5:])
+    workload.check(INFER, pixels)
+
+
 def test_samples_follow_seed_and_index() -> None:
     first, again, other = (TINY.dataset(TRAIN, data=None, seed=seed) for seed in (0, 0, 1))
     for name in ("latents", "noise", "time", "text"):

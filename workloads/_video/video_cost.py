@@ -21,6 +21,7 @@ from workloads._costs.transformer_cost import (
     linear_parameters,
     projection_flops,
 )
+from workloads._video.decoder_cost import PixelDecoder
 
 PATCH = (1, 2, 2)
 """Frames, rows and columns of the latents in a token."""
@@ -47,6 +48,10 @@ class VideoNet:
     """Euler steps from noise to a clip."""
     guidance: bool = True
     """Whether each step also asks the net without the text (classifier-free guidance)."""
+    decode: bool = False
+    """Whether inference goes on to pixels, by a decoder that training leaves as it is."""
+    decoder_width: int = 96
+    """Channels of the decoder's last level."""
 
     @property
     def hidden(self) -> int:
@@ -63,6 +68,13 @@ class VideoNet:
         """Values of the latents in a token."""
         return self.channels * math.prod(PATCH)
 
+    @property
+    def decoder(self) -> PixelDecoder | None:
+        """What makes pixels of latents, if anything does."""
+        if not self.decode:
+            return None
+        return PixelDecoder(width=self.decoder_width, channels=self.channels, latent=self.latent)
+
     def check_shape(self) -> None:
         """Raise ValueError if no such net exists."""
         for name, value in vars(self).items():
@@ -72,6 +84,8 @@ class VideoNet:
             raise ValueError("text_tokens must be at least 2 and text_dim at least 9")
         if self.head_dim % 2 or self.head_dim < 6:
             raise ValueError(f"head_dim must be even and at least 6, not {self.head_dim}")
+        if self.decoder_width % 2:
+            raise ValueError(f"decoder_width must be even, not {self.decoder_width}")
         is_whole = len(self.latent) == 3 and not any(
             size < 1 or size % part for size, part in zip(self.latent, PATCH, strict=True)
         )
@@ -79,6 +93,11 @@ class VideoNet:
             raise ValueError(f"latent needs frames and even rows and columns, not {self.latent}")
 
     def num_parameters(self) -> int:
+        """Return those of the transformer, and of the decoder where there is one."""
+        decoder = self.decoder
+        return self.transformer_parameters() + (decoder.num_parameters() if decoder else 0)
+
+    def transformer_parameters(self) -> int:
         """Return those of layers, embeddings of patches, text and time, and of the output."""
         width = self.hidden
         square = linear_parameters(width, outputs=width)
@@ -114,7 +133,8 @@ class VideoNet:
         """FLOPs of a clip: a training step on it, or all steps of making it."""
         if phase.is_training:
             return 3 * self.forward_flops() - self._first_flops()
-        return self.steps * (2 if self.guidance else 1) * self.forward_flops()
+        steps = self.steps * (2 if self.guidance else 1) * self.forward_flops()
+        return steps + (self.decoder.flops() if self.decoder else 0)
 
     def saved_token_bytes(self, *, element_bytes: int) -> int:
         """What one latent token keeps in one layer for backward.
@@ -129,7 +149,8 @@ class VideoNet:
         """Return the peak of a step.
 
         Training: weights, gradients and two moments in fp32, autocast's copy of the weights, what
-        backward needs. Inference: weights, the clip and its changes, one layer at work.
+        backward needs. Inference: weights, the clip and its changes, one layer or the decoder at
+        work.
         """
         width = DTYPE_BYTES[dtype]
         clip = self.channels * math.prod(self.latent)
@@ -139,8 +160,12 @@ class VideoNet:
             attention, inner = 6 * self.hidden, 2 * self.hidden + 2 * self.feedforward
             at_work = 4 * self.hidden * 4 + max(attention, inner) * width
             busy = self.tokens * at_work + clip * 4 * 6 + 2 * text * width
+            if self.decoder:
+                busy = max(busy, self.decoder.memory_bytes(element_bytes=width) + clip * 4)
             return self.num_parameters() * width + self.batch * int(busy)
-        state = self.num_parameters() * (16 + (width if width < 4 else 0))
+        trained = self.transformer_parameters()
+        state = trained * (16 + (width if width < 4 else 0))
+        state += (self.num_parameters() - trained) * 4
         kept = self.tokens * self.saved_token_bytes(element_bytes=width)
         kept += self.text_tokens * 5 * self.hidden * width
         return state + self.batch * (self.layers * kept + clip * 4 * 6 + text * 4)

@@ -26,6 +26,8 @@ LAYERS = (4, 6, 6)
 BOX = 7
 """Numbers of a box: middle, length, width, height, yaw."""
 DIRECTIONS = 2
+NUM_RESIDENT = 4
+"""Batches of inference that are kept ready."""
 CLASSES = ("Car", "Pedestrian", "Cyclist", "Truck", "Van", "Tram", "Bus", "Trailer", "Motorcycle",
            "Person_sitting")  # fmt: skip
 """By KITTI's names; the net knows the first ones."""
@@ -129,4 +131,4 @@ class PillarShape:
             return int(weights + self.batch * (kept + 6 * answers + self.places * 8))
         weights = self.num_parameters() * (4 + (element_bytes if element_bytes < 4 else 0))
         at_work = max(2 * of_points, 2 * canvas, canvas + 3 * joined)
-        return int(weights + self.batch * (inputs + at_work + 2 * answers))
+        return int(weights + self.batch * (NUM_RESIDENT * inputs + at_work + 2 * answers))

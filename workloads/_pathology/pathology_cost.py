@@ -23,6 +23,8 @@ from workloads._costs.transformer_cost import (
 )
 
 COLOURS = 3
+NUM_RESIDENT = 4
+"""Slides of inference that are kept ready."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +182,8 @@ class SlideNet:
         """Return the peak of a step.
 
         Training: weights, gradients and two moments in fp32, autocast's copy of the weights, what
-        backward needs. Inference: weights, a slide, one layer at work on `tile_batch` tiles.
+        backward needs. Inference: weights, the slides kept ready, one layer at work on `tile_batch`
+        tiles.
         """
         width = DTYPE_BYTES[dtype]
         tiles = self.tiles_of(phase, None)
@@ -189,9 +192,9 @@ class SlideNet:
             inner = self.feedforward * (4 if self.is_gated else 2)
             layer = self.tokens * (4 * self.hidden + inner) * width
             features = 2 * tiles * (self.hidden + 2 * self.attention) * width
-            slide = tiles * COLOURS * self.tile**2
+            slides = NUM_RESIDENT * tiles * COLOURS * self.tile**2
             busy = at_work * (layer + self._tile_bytes(number_bytes=2 * width))
-            return self.num_parameters() * width + slide + features + busy
+            return self.num_parameters() * width + slides + features + busy
         trained = self.num_parameters() if self.train_encoder else self.head_parameters()
         cast_bytes = width if width < 4 else 0
         state = 4 * self.num_parameters() + (12 + cast_bytes) * trained

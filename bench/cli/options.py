@@ -14,15 +14,36 @@ from typer import Argument, BadParameter, Option
 from typer.core import TyperCommand, TyperGroup
 
 from bench.core.errors import BenchError, UsageError, one_of
+from bench.core.paths import split_phase
 
 FLAG_ERROR: Any = BadParameter.__mro__[2]
 """Common base of typer's errors about flags, which typer does not export by name."""
 FORMATS = ("table", "markdown", "json")
 
+
+def _with_nets_of_domains(texts: list[str] | None) -> list[str] | None:
+    """Write a domain as itself and its nets, of which files may hold any: vision|face|..."""
+    from bench import discovery
+
+    domain_of = {name: discovery.load(name).cls.domain for name in discovery.names()}
+
+    def written(text: str) -> str:
+        name, phase = split_phase(text.strip())
+        nets = [name, *(net for net, domain in domain_of.items() if domain == name)]
+        return "|".join(net if phase is None else f"{net}:{phase}" for net in nets)
+
+    return texts and [written(one) for text in texts for one in text.split(",")]
+
+
 ResultFiles = Annotated[list[Path], Argument(help="Result files.", metavar="CSV...")]
 Workloads = Annotated[
     list[str] | None,
-    Option("--workload", "-w", help="Only these of the files: imaging, imaging:train, llm-*."),
+    Option(
+        "--workload",
+        "-w",
+        help="Only these of the files: imaging, imaging:train, llm-*, or a domain such as medical.",
+        callback=_with_nets_of_domains,
+    ),
 ]
 To = Annotated[str | None, Option(help="Chips of the catalogue, such as h20,l4; or all.")]
 SizeFor = Annotated[

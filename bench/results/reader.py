@@ -100,7 +100,7 @@ def _of_workloads(
     for text in map(str.strip, texts.split(",")):
         found = {one for one in there if is_named(one, text)}
         if not found:
-            raise one_of("--workload", text, there, hint="(of the files given)")
+            raise one_of("--workload", text.partition("|")[0], there, hint="(of the files given)")
         kept |= found
     if left_out := [one for one in there if one not in kept]:
         note(f"left out by --workload: {', '.join(left_out)}")
@@ -108,9 +108,9 @@ def _of_workloads(
 
 
 def is_named(workload: str, texts: str) -> bool:
-    """Whether --workload, with commas between its forms, names a row's workload."""
+    """Whether --workload, with commas or bars between its forms, names a row's workload."""
     net, _, own_phase = workload.rpartition("-")
-    for text in map(str.strip, texts.split(",")):
+    for text in map(str.strip, re.split("[,|]", texts)):
         name, phase = split_phase(text)
         # As `bench.discovery` names the workload of a file.
         name = Path(name).stem.replace("-", "_") if ".py" in name else name

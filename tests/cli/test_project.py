@@ -79,12 +79,15 @@ def test_workloads_of_the_files_are_chosen_as_run_names_them(
     both = ["imaging-train", "imaging-infer"]
     for text, expected in (("imaging", both), ("all", both), ("imaging:train", both[:1]),
                            ("*-infer", both[1:]), ("./imaging.py:infer", both[1:]),
-                           ("imaging-train, imaging:infer", both)):  # fmt: skip
+                           ("imaging-train, imaging:infer", both), ("medical", both),
+                           ("medical:infer", both[1:])):  # fmt: skip
         found = ask("project", csv, "--to", "l4", "-w", text, "--json").document["projections"]
         assert [one["from"]["workload"] for one in found] == expected, text
     (mine,) = write(mine=measured(workload="my_net-train"))
     (found,) = ask("gap", mine, "-w", "my-net.py:train", "--steps", 1, "--json").document["demands"]
     assert found["workload"] == "my_net-train", "as the run of my-net.py named it"
+    err = ask("gap", csv, "-w", "language", code=2).one_line
+    assert "--workload 'language' is not one of imaging-train, imaging-infer" in err
     output = tmp_path / "report.md"
     for verb, *words in (("gap",), ("project", "--to", "l4"), ("report", "-o", str(output))):
         err = ask(verb, csv, *words, "-w", "imaging:decode", code=2).one_line

@@ -18,7 +18,8 @@ from scripts.workloads_page import workloads_block
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "results" / "reference"
-GAP_COLUMNS = ("train/infer", "per", "time", "published", "FLOPs")
+GAP_COLUMNS = ("train/infer", "per", "time", "FLOPs")
+WAITING_COLUMNS = ("inference", "used", "p95 done in", "carries", "devices")
 
 
 def run_block() -> str:
@@ -85,6 +86,12 @@ def served_block() -> str:
     return _fenced(printed.partition("\n\n")[0])
 
 
+def waiting_block() -> str:
+    """The same, cut to what the README has room for."""
+    printed = _bench("gap", _SMALL, "-w", "imaging", *_DAY, "--format", "markdown")
+    return _cut([line for line in printed.splitlines() if line.startswith("|")], WAITING_COLUMNS)
+
+
 def project_block() -> str:
     """The table of `bench project` from a row of an H100."""
     rows = "results/reference/h100-sxm-80g-imaging-train-large.csv"
@@ -149,6 +156,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "gap": gap_block,
     "project": project_block,
     "served": served_block,
+    "waiting": waiting_block,
     "claims": claims_block,
     "workloads": workloads_block,
 }

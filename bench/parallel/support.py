@@ -95,9 +95,11 @@ LEAST_COMPILED_BUCKET_BYTES = 2**20
 """torch's first bucket (torch.distributed._DEFAULT_FIRST_BUCKET_BYTES), its compiler's least."""
 
 
-def check_refused(workload: Workload, phase: Phase, layout: Layout, *, is_compiled: bool) -> None:
+def check_refused(
+    workload: Workload, phase: Phase, *, strategy: str | None, is_compiled: bool
+) -> None:
     """Raise UsageError for what the workload itself says that its phase cannot do."""
-    asked = {str(layout.strategy): f"--parallel {layout.strategy}"}
+    asked = {str(strategy): f"--parallel {strategy}"}
     asked |= {"compile": "--compile"} if is_compiled else {}
     for name, why in workload.refused(phase).items():
         if name in asked:

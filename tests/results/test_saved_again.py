@@ -15,7 +15,7 @@ from result_rows import UTC, file_bytes, small_row, stored_row, write_file
 from test_schema import rows
 from typer.testing import CliRunner
 
-from bench.analysis.projection.scoring import COLUMNS as RATIO_COLUMNS
+from bench.analysis.projection.published_ratios import COLUMNS as RATIO_COLUMNS
 from bench.cli import app
 from bench.core.errors import BenchError, DataError
 from bench.core.separated import decimal_mark, decoded, plain_number, separated, unmarked

@@ -227,7 +227,7 @@ def check_layouts(
     from bench.parallel.support import check_layout, check_refused
 
     for layout in layouts:
-        check_refused(workload, phase, layout, is_compiled=request.compile)
+        check_refused(workload, phase, strategy=layout.strategy, is_compiled=request.compile)
         if layout == Layout():
             continue  # one device carries any workload
         check_layout(workload, phase, layout, is_compiled=request.compile)

@@ -145,7 +145,8 @@ def _job(flags: NetFlags, *, net: DecoderNet, batch: int, devices: int) -> Train
     if rest or data != (flags.replicas or data):
         asked = f"--tp {tensor} --pp {stages}"
         asked += f" --dp {flags.replicas}" if flags.replicas else ""
-        raise UsageError(f"{asked} does not make --devices {devices}")
+        sign = "is no multiple of" if rest else "is not the product of"
+        raise UsageError(f"--devices {devices} {sign} {asked}")
     recompute = next((one for one in RECOMPUTES if one == (flags.recompute or "none")), None)
     if recompute is None:
         raise one_of("--recompute", str(flags.recompute), list(RECOMPUTES))
@@ -183,7 +184,10 @@ def _steps(job: TrainingJob, clusters: Sequence[Cluster], *, notes: list[str]) -
     steps = [projected_step(cluster, job) for cluster in clusters]
     for one in (one for one in steps if not one.fits):
         room = format_bytes(usable_bytes(one.cluster.chip))
-        notes.append(f"{one.cluster.chip.id}: does not fit, {room} are there for it; see --search")
+        notes.append(
+            f"{one.cluster.chip.id}: does not fit into {room}, so its step is of arithmetic alone; "
+            "try more --devices with --search"
+        )
     return [cluster_grid(steps)], notes, lambda: _document(steps, notes)
 
 
@@ -289,7 +293,7 @@ def _replicas(
     if given and given != [flags.replicas]:
         raise UsageError(f"--net {flags.net} runs under ddp: of the layout it takes --dp alone")
     if flags.replicas not in (None, devices):
-        raise UsageError(f"--dp {flags.replicas} does not make --devices {devices}")
+        raise UsageError(f"--devices {devices} is not --dp {flags.replicas}")
     if not files:
         raise UsageError(
             f"--net {flags.net} needs a result file with its training measured on one device: "

@@ -53,7 +53,7 @@ def parse_frequency(text: str, *, what: str, example: str) -> tuple[float, str]:
     match = _FREQUENCY.fullmatch(text.strip().lower())
     if match is None or match[2] not in PERIOD_S or not 1e-18 < float(match[1]) < 1e18:
         raise UsageError(
-            f"{what} is not a number over 0 per {', '.join(PERIOD_S)}, such as {example}"
+            f"{what} is not a rate, a number over 0 per {', '.join(PERIOD_S)}, such as {example}"
         )
     return float(match[1]), match[2]
 

@@ -131,7 +131,7 @@ def read_bytes(path: Path) -> bytes:
     """Content of a file that must be an ordinary one."""
     try:
         if path.is_dir():
-            raise DataError(f"{path}: is a folder; give the CSV file of one run")
+            raise DataError(f"{path}: is a folder; give the CSV files in it, such as {path}/*.csv")
         if path.exists() and not path.is_file():
             raise DataError(f"{path}: is not an ordinary file")
         return path.read_bytes()

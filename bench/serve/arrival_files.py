@@ -95,7 +95,8 @@ def trace_of(name: str, *, what: str) -> tuple[tuple[Arrival, ...], str]:
 def _read(name: str, *, what: str) -> tuple[Path, str, str]:
     path = user_path(name.strip(), what=what)
     if not path.is_file():
-        raise DataError(f"{what} {name!r}: there is no such file")
+        order = "; a rate goes before the file: day:800/day:FILE" if ":" in name else ""
+        raise DataError(f"{what} {name!r}: there is no such file{order}")
     data = read_bytes(path)
     text = decoded(unmarked(data, what=str(path)), what=str(path))
     return path, text, f"{path.name}#{hashlib.sha256(data).hexdigest()[:_DIGEST]}"

@@ -57,7 +57,7 @@ class Arrivals:
         expected = math.inf if self.rate_per_s is None else self.rate_per_s * seconds
         given = f"{FLAG} {self.label}: {expected:.3g} requests in {seconds:g} s"
         if expected < 1.0:
-            raise UsageError(f"{given}; raise --seconds")
+            raise UsageError(f"{given}; raise --seconds or the rate")
         if MOST_ARRIVALS < expected < math.inf:
             raise UsageError(f"{given} are over {MOST_ARRIVALS:,}")
 

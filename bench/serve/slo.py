@@ -56,6 +56,8 @@ def parse_slo(text: str) -> Slo:
             raise UsageError(
                 f"{FLAG} {text!r}: {limit.strip()!r} has no percentile; write {EXAMPLES}"
             )
+        if duration.strip().lower().startswith("p"):
+            raise UsageError(f"{FLAG} {text!r}: the time comes first; write {EXAMPLES}")
         if name in limits:
             raise UsageError(f"{FLAG} {text!r} limits {name} twice")
         limits[name] = parse_duration_s(duration, what=FLAG, is_over_0=True)

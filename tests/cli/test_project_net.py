@@ -82,7 +82,8 @@ def test_a_measured_row_scales_what_the_chip_does(write: Write, ask: Ask) -> Non
     ("words", "said"),
     [
         (("--net", "llama3-8b"), "--to needs chips of the catalogue"),
-        ((*NET[1:], "--tp", "3"), "--tp 3 --pp 1 does not make --devices 64"),
+        (("--net", "llama3-8b", "--to", "t4"), "t4 has no known peak in bf16; try --dtype fp16"),
+        ((*NET[1:], "--tp", "3"), "--devices 64 is no multiple of --tp 3 --pp 1"),
         ((*NET[1:], "--tp", "64"), "--tp 64 does not divide 32 heads"),
         ((*NET[1:], "--pp", "64"), "--pp 64 does not divide the 32 layers"),
         ((*NET[1:], "--global-batch", "100"), "--global-batch 100 is no multiple of --dp 64"),

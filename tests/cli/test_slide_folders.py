@@ -21,7 +21,10 @@ def test_a_folder_of_slides_runs_and_what_is_wrong_in_it_is_one_line(
 
     assert "generated features, without --data" in refused("--set", "train_encoder=false")
     for written, said in (
-        ("slide,label\ns0,1", "labels.csv has no column slide_id: slide_id,label"),
+        (
+            "slide,label\ns0,1",
+            "labels.csv has no column slide_id: its first line is 'slide,label'; it has to be",
+        ),
         ("slide_id,label\ns0,a\ns1,b\ns2,c", "3 labels (a, b, c), this net 2 classes; --set"),
         ("slide_id,label\ns0,a\ns9,b", "s9 is no folder, though labels.csv names the slide s9"),
         ("slide_id,label\ns0,a\ns0,b", "line 3: names slide 's0' twice"),

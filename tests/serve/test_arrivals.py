@@ -98,11 +98,15 @@ def test_auto_has_no_rate_until_one_is_found() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("poisson:40", "'poisson:40' is not a number over 0 per s, min, h, day, d, such as 40/s"),
-        ("poisson", "is not a number over 0 per"),
-        ("uniform:0/s", "is not a number over 0 per"),
-        ("poisson:-1/s", "is not a number over 0 per"),
-        ("poisson:40/s:2", "is not a number over 0 per"),
+        (
+            "poisson:40",
+            "'poisson:40' is not a rate, a number over 0 per s, min, h, day, d, such as 40/s",
+        ),
+        ("day:day.txt:800/day", "a rate goes before the file: day:800/day:FILE"),
+        ("poisson", "is not a rate, a number over 0 per"),
+        ("uniform:0/s", "is not a rate, a number over 0 per"),
+        ("poisson:-1/s", "is not a rate, a number over 0 per"),
+        ("poisson:40/s:2", "is not a rate, a number over 0 per"),
         ("poison:40/s", "did you mean 'poisson'?"),
         ("40/s", "'40/s' is not one of poisson, uniform, gamma, day, trace, auto"),
         ("gamma:40/s", "needs a shape from 0.01 to 1000 after the rate, such as gamma:40/s:0.5"),

@@ -31,6 +31,7 @@ def test_limits_are_read() -> None:
         ("ttft=2s,tpot=200ms@p99", "'ttft=2s' has no percentile"),
         ("", "has no percentile"),
         ("2s@p99,", "has no percentile"),
+        ("p99@2s", "the time comes first; write 2s@p99"),
         ("2s@99", "'99' is not a percentile from p1 to p99.9, such as p95"),
         ("2s@p100", "is not a percentile"),
         ("2@p99", "'2' needs a number with a unit"),

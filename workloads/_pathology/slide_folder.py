@@ -105,7 +105,10 @@ def _labels(path: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as CSV: {error}") from error
     if missing := [name for name in ("slide_id", "label") if name not in columns]:
-        raise DataError(f"{path} has no column {' and no column '.join(missing)}: slide_id,label")
+        raise DataError(
+            f"{path} has no column {' and no column '.join(missing)}: its first line is "
+            f"{','.join(columns)!r}; it has to be slide_id,label"
+        )
     labels: dict[str, str] = {}
     for number, row in enumerate(rows, start=2):
         name, word = (row["slide_id"] or "").strip(), (row["label"] or "").strip()

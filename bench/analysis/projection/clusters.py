@@ -139,8 +139,12 @@ def cluster_of(chip: Chip, *, devices: int, model: CostModel | None, dtype: str)
     if isinstance(roofs, Unknown):
         raise UsageError(f"{chip.id}: {roofs.reason}: nothing can be projected to it")
     if roofs.dtype != dtype or dtype not in ("bf16", "fp16"):
+        other = "fp16" if dtype == "bf16" else "bf16"
+        instead = catalogue_roofs(chip, dtype=other)
+        is_other = not isinstance(instead, Unknown) and instead.dtype == other
         raise UsageError(
-            f"--net is projected in bf16 or fp16, and {chip.id} has no known peak in {dtype}"
+            f"{chip.id} has no known peak in {dtype}"
+            + (f"; try --dtype {other}" if is_other else "")
             if dtype in ("bf16", "fp16")
             else f"--net is projected in bf16 or fp16, not in {dtype}"
         )

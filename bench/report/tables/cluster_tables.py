@@ -53,7 +53,7 @@ def cluster_grid(
         "speed": lambda one: interval(one.tokens_per_s, cells.of("token/s")),
         "MFU": lambda one: one.mfu and interval(one.mfu, cells.percent) or "",
         "memory": lambda one: (
-            format_bytes(one.memory_bytes.mid) + ("" if one.fits else " too much")
+            format_bytes(one.memory_bytes.mid) + ("" if one.fits else " (too much)")
         ),
         f"on {other_name}": uncut_step,
         "slower by": narrower,

@@ -40,7 +40,8 @@ def problems_of(
     ]
     if is_overloaded(served, seconds=seconds, is_one_server=is_one_server):
         left = sum(one.status == LEFT for one in served)
-        problems.append(("overloaded", f"{counted(left, 'request')} left unserved" if left else ""))
+        grew = f"{counted(left, 'request')} left unserved" if left else "the queue grew to the end"
+        problems.append(("overloaded", grew))
     if slo is not None and found is not None and found.verdict(slo.at) == "undecided":
         share = f"{100 * found.frac:.4g} % held {slo.label}"
         known = f"95 % interval {100 * found.low:.4g} to {100 * found.high:.4g} %"

@@ -137,8 +137,9 @@ def check_tables(rows: Sequence[Row]) -> None:
     starts, _ = measured_of(rows, profiles={})
     for start in starts:
         demand = found[start.config_hash, start.device]
-        # Middle of trials against their mean.
-        assert start.throughput_per_s == pytest.approx(value(demand.throughput_per_s), rel=0.05)
+        # Middle of trials against their mean: no further apart than the trials are.
+        apart = max(0.05, start.step_spread - 1.0)
+        assert start.throughput_per_s == pytest.approx(value(demand.throughput_per_s), rel=apart)
         projected = project(start, chip("h20-96g"), is_explained=False)
         if isinstance(projected, Projected):
             assert sum(projected.shares.values()) == pytest.approx(1.0)
@@ -269,7 +270,9 @@ def profiled(start: Start, *, weigh: Callable[[Operators], float], covered: floa
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
 def test_a_profile_narrows_the_interval_and_does_not_contradict_it(path: Path) -> None:
     """A row gave 477 to 949 volume/s on an H20 without, and 58.8 to 177 with: both at 80 %."""
-    for start in measured_of(read_rows(path), profiles={})[0]:
+    mixed = {f"{one.workload}-{one.phase}" for one in load_mixes()}
+    starts = measured_of(read_rows(path), profiles={})[0]
+    for start in (one for one in starts if one.workload in mixed):  # else nothing to profile with
         gaps = 0.0 if start.roofs.kind == "cpu" else 0.3  # a CPU's operators are the whole step
         known = [
             profiled(start, weigh=lambda one: one.calls, covered=1.0 - gaps),

@@ -81,14 +81,14 @@ class Evidence:
 
     def samples(self) -> tuple[list[dict[str, object]], list[str]]:
         """Samples of the trials, as far as sidecars are there; and notes on what was not read."""
-        return self._beside(samples_path, what="steps")
+        return self._beside(samples_path, kind="samples", what="steps")
 
     def requests(self) -> tuple[list[dict[str, object]], list[str]]:
         """Requests of live runs, as samples are."""
-        return self._beside(requests_path, what="hours")
+        return self._beside(requests_path, kind="requests", what="hours")
 
     def _beside(
-        self, path_of: Callable[[Path], Path], *, what: str
+        self, path_of: Callable[[Path], Path], *, kind: str, what: str
     ) -> tuple[list[dict[str, object]], list[str]]:
         found: list[dict[str, object]] = []
         notes: list[str] = []
@@ -96,10 +96,10 @@ class Evidence:
             path = path_of(source.path)
             size_bytes = path.stat().st_size if path.exists() else 0
             if not size_bytes:
-                notes.append(f"{source.label}: no samples beside it, so no {what} are shown")
+                notes.append(f"{source.label}: no {kind} beside it, so no {what} are shown")
             elif size_bytes > MAX_SAMPLES_BYTES:
                 notes.append(
-                    f"{source.label}: its samples ({size_bytes / 2**20:.0f} MiB) are more than a "
+                    f"{source.label}: its {kind} ({size_bytes / 2**20:.0f} MiB) are more than a "
                     f"report opens ({MAX_SAMPLES_BYTES / 2**20:.0f} MiB), so no {what} are shown"
                 )
             else:
@@ -107,7 +107,7 @@ class Evidence:
                     samples = read_samples(path, note=notes.append)
                     found += [{**one, "file": number} for one in samples]
                 except DataError as error:
-                    notes.append(f"samples are left out: {error}")
+                    notes.append(f"{kind} are left out: {error}")
         return found, notes
 
 

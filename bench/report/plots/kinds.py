@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Form = Callable[[float], str]
 LINE_STYLES = ("-", "--", "-.", ":")
-_LEGEND_LENGTH = 60
+_LEGEND_LENGTH = 62
 _LEAST_GAP = 0.045
 """Nearer names, as a share of the axis, would lie on each other."""
 _LEAST_SPAN = {"fit": 10.0, "near": 6.0, "log": 0.0, "counts": 0.0}

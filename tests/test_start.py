@@ -13,6 +13,7 @@ ROWS = str(ROOT / "results" / "reference" / "cpu-2core.csv")
 MEASURING = {"torch", "monai", "transformers"}
 STUDYING = MEASURING | {"pandas", "matplotlib"}
 HEAVY = MEASURING | {"pandas", "matplotlib", "scipy", "numpy"}
+READING = HEAVY | {"workloads"}
 
 
 def python(program: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -46,8 +47,9 @@ def modules_after(*arguments: str, cwd: Path) -> set[str]:
     ("words", "kept_out"),
     [
         *[(words, HEAVY) for words in ("--help", "run --help", "--version", "list", "list --json")],
-        *[(words, HEAVY) for words in ("compare ROWS ROWS", "gap ROWS", "export ROWS --to json")],
-        *[(words, STUDYING) for words in ("claims h20-cores", "project ROWS --to h20-96g")],
+        *[(words, READING) for words in ("compare ROWS ROWS", "gap ROWS", "export ROWS --to json")],
+        ("claims h20-cores", STUDYING),
+        ("project ROWS --to h20-96g", STUDYING | {"workloads"}),
         *[(words, MEASURING) for words in ("list chips", "doctor --json")],
         ("run -w TIMED --device fake --dry-run", HEAVY),
         ("run -w TIMED --device fake --trials 2", HEAVY),

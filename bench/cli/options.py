@@ -23,6 +23,8 @@ FORMATS = ("table", "markdown", "json")
 
 def _with_nets_of_domains(texts: list[str] | None) -> list[str] | None:
     """Write a domain as itself and its nets, of which files may hold any: vision|face|..."""
+    if not texts:
+        return texts
     from bench import discovery
 
     domain_of = {name: discovery.load(name).cls.domain for name in discovery.names()}
@@ -32,7 +34,7 @@ def _with_nets_of_domains(texts: list[str] | None) -> list[str] | None:
         nets = [name, *(net for net, domain in domain_of.items() if domain == name)]
         return "|".join(net if phase is None else f"{net}:{phase}" for net in nets)
 
-    return texts and [written(one) for text in texts for one in text.split(",")]
+    return [written(one) for text in texts for one in text.split(",")]
 
 
 ResultFiles = Annotated[list[Path], Argument(help="Result files.", metavar="CSV...")]

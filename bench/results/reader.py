@@ -114,7 +114,7 @@ def is_named(workload: str, texts: str) -> bool:
         name, phase = split_phase(text)
         # As `bench.discovery` names the workload of a file.
         name = Path(name).stem.replace("-", "_") if ".py" in name else name
-        is_of_net = name in ("all", net) or fnmatchcase(workload, name)
+        is_of_net = name in ("all", "everything", net) or fnmatchcase(workload, name)
         if is_of_net and phase in (None, own_phase):
             return True
     return False

@@ -80,7 +80,7 @@ def test_workloads_of_the_files_are_chosen_as_run_names_them(
     for text, expected in (("imaging", both), ("all", both), ("imaging:train", both[:1]),
                            ("*-infer", both[1:]), ("./imaging.py:infer", both[1:]),
                            ("imaging-train, imaging:infer", both), ("medical", both),
-                           ("medical:infer", both[1:])):  # fmt: skip
+                           ("everything", both), ("medical:infer", both[1:])):  # fmt: skip
         found = ask("project", csv, "--to", "l4", "-w", text, "--json").document["projections"]
         assert [one["from"]["workload"] for one in found] == expected, text
     (mine,) = write(mine=measured(workload="my_net-train"))

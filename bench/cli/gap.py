@@ -63,7 +63,8 @@ def gap(
     as_json: AsJson = False,
 ) -> None:
     """Show what training asks of a device over what inference asks, like for like."""
-    from bench.analysis.gap.gap_result import gap_document, measure_gap
+    from bench.analysis.gap.gap_documents import gap_document
+    from bench.analysis.gap.gap_result import measure_gap
     from bench.analysis.gap.load import parse_wanted
     from bench.analysis.trials.service_times import read_steps
     from bench.report.tables import gap_tables

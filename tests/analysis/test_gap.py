@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from bench.analysis.gap.demand import Length, demands
-from bench.analysis.gap.gap_result import Gap, GapResult, gap_document, measure_gap
+from bench.analysis.gap.gap_documents import gap_document
+from bench.analysis.gap.gap_result import Gap, GapResult, measure_gap
 from bench.analysis.gap.load import Load, parse_wanted
 from bench.analysis.gap.served import ServedLoad
 from bench.core.errors import UsageError

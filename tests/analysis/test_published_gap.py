@@ -10,7 +10,8 @@ from msgspec.structs import replace as copy
 from bench.analysis.claims.claim_cases import Bounds, PhaseWork, make_facts
 from bench.analysis.claims.evaluators.gap_claims import FormulaGap, MeasuredGap, WideningGap
 from bench.analysis.claims.ledger import AnyTest
-from bench.analysis.gap.gap_result import Gap, gap_document, measure_gap
+from bench.analysis.gap.gap_documents import gap_document
+from bench.analysis.gap.gap_result import Gap, measure_gap
 from bench.analysis.gap.published_bracket import PublishedBracket, bracket
 from bench.cli import main
 from bench.cli.workload_formulas import work_of

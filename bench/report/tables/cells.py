@@ -133,11 +133,14 @@ def change_span(ends: Ends | None, *, beside: float) -> AnyCell:
     """'+3.1 to +9.8 %' or 'x2.1 to x3', in the form that the ratio `beside` it has."""
     if ends is None:
         return ""
-    if 0.5 < beside < 2.0:
-        text = f"{_percent(ends[0])} to {_percent(ends[1])} %"
-    else:
-        text = f"x{format_number(ends[0])} to x{format_number(ends[1])}"
-    return Cell(text=text, key=ends[0])
+    if not 0.5 < beside < 2.0:
+        return ratio_span(ends)
+    return Cell(text=f"{_percent(ends[0])} to {_percent(ends[1])} %", key=ends[0])
+
+
+def ratio_span(ends: Ends) -> Cell:
+    """'x0.705 to x2.08'."""
+    return Cell(text=f"x{format_number(ends[0])} to x{format_number(ends[1])}", key=ends[0])
 
 
 def title_cell(

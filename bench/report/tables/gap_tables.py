@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from bench.analysis.gap.demand import Demand, Training
 from bench.analysis.gap.gap_result import DeviceGap, Gap, GapResult, Missing
 from bench.analysis.trials.titles import differing
-from bench.core.units import format_number, in_unit_of, plural
+from bench.core.units import in_unit_of, plural
 from bench.report.tables import cells
 from bench.report.tables.cells import AnyCell
 from bench.report.tables.grid import Grid
@@ -61,7 +61,7 @@ def gap_grid(gaps: Sequence[Gap], *, limit: str = "") -> Grid:
             "device": lambda gap: gap.train.device,
             "per": lambda gap: gap.unit or "",
             "time": lambda gap: cells.ratio(gap.time),
-            PUBLISHED: lambda gap: published_cell(gap),
+            "published": _published,
             at_limit: lambda gap: cells.ratio(gap.time_at_limit),
             "FLOPs": lambda gap: cells.ratio(gap.flops),
             "memory": lambda gap: cells.ratio(gap.memory),
@@ -76,15 +76,11 @@ def gap_grid(gaps: Sequence[Gap], *, limit: str = "") -> Grid:
     )
 
 
-PUBLISHED = "published"
-
-
-def published_cell(gap: Gap) -> AnyCell:
-    """'x0.705 to x2.08': where others' time ratio lies if both phases compute in one precision."""
+def _published(gap: Gap) -> AnyCell:
+    """Where others' time ratio lies if both phases compute in one precision."""
     if gap.time is None or gap.published is None:
         return ""
-    low, high = gap.published.in_one_precision
-    return cells.Cell(text=f"x{format_number(low)} to x{format_number(high)}", key=low)
+    return cells.ratio_span(gap.published.in_one_precision)
 
 
 def _published_notes(gaps: Sequence[Gap]) -> list[str]:
@@ -94,8 +90,7 @@ def _published_notes(gaps: Sequence[Gap]) -> list[str]:
         if like is None or gap.time is None:
             continue
         said, one = (
-            f"x{format_number(low)} to x{format_number(high)}"
-            for low, high in (like.published, like.in_one_precision)
+            cells.ratio_span(ends).plain for ends in (like.published, like.in_one_precision)
         )
         trained, inferred = like.dtypes
         notes[

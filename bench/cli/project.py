@@ -54,7 +54,9 @@ def project(
     steps: Annotated[
         float | None, Option(help="Optimizer steps of the whole training, for its time.")
     ] = None,
-    devices: Annotated[int, Option(help="Chips that share the work.")] = 1,
+    devices: Annotated[
+        int | None, Option(help="Chips that share the work (default 1, or --net's layout).")
+    ] = None,
     link: Annotated[
         str | None, Option(help="Link between them, such as h20-nvlink; default: its own.")
     ] = None,
@@ -89,11 +91,12 @@ def project(
         if (workload, steps, size_for) != (None, None, None) or score or profile_operators:
             raise UsageError("--net goes with --to, --devices, --link, --dtype and its own flags")
         chips = chips_of(to or "")
-        count = devices if devices != 1 else flags.devices
+        count = flags.devices if devices is None else devices
         answer = net_answer(flags, files=files, chips=chips, devices=count, link=link, dtype=dtype)
         grids, lines, document = answer
         print_answer(form, grids, lines=lines, document=document)
         return
+    devices = 1 if devices is None else devices
     if not files:
         raise UsageError("name result files, or a net: --net llama3-8b --to h800-sxm --devices 64")
     if score:

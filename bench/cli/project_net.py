@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bench.analysis.projection.clusters import Cluster, ClusterStep
     from bench.cli.project import Answer
     from bench.hardware.costs.training_nets import DecoderNet
-    from bench.hardware.costs.training_step import TrainingJob
+    from bench.hardware.costs.training_step import Software, TrainingJob
 
 Net = Annotated[
     str | None,
@@ -120,11 +120,13 @@ def net_answer(
     return _steps(_job(flags, net=net, batch=batch, devices=devices), clusters, notes=notes)
 
 
-def _program(flags: NetFlags) -> tuple[str, str]:
+def _program(flags: NetFlags) -> tuple[Software, str]:
+    from bench.hardware.costs.training_step import SOFTWARE
+
     name = flags.software or "today"
-    if name not in ("today", "2021"):
-        raise one_of("--software", name, ["today", "2021"])
-    return name, f"as Megatron-LM of {name} does it"
+    if name not in SOFTWARE:
+        raise one_of("--software", name, list(SOFTWARE))
+    return SOFTWARE[name], f"as Megatron-LM of {name} does it"
 
 
 def _cluster(chip: Chip, *, devices: int, link: str | None, dtype: str) -> Cluster:
@@ -138,7 +140,7 @@ def _cluster(chip: Chip, *, devices: int, link: str | None, dtype: str) -> Clust
 def _job(flags: NetFlags, *, net: DecoderNet, batch: int, devices: int) -> TrainingJob:
     from bench.analysis.projection.clusters import RECOMPUTES, check_job, passes_of
     from bench.emulate.pipeline import parse_schedule
-    from bench.hardware.costs.training_step import SOFTWARE, TrainingJob
+    from bench.hardware.costs.training_step import TrainingJob
 
     tensor, stages = flags.tensor or 1, flags.stages or 1
     data, rest = divmod(devices, tensor * stages)
@@ -158,7 +160,7 @@ def _job(flags: NetFlags, *, net: DecoderNet, batch: int, devices: int) -> Train
     layout = Layout(data=data, tensor=tensor, pipeline=stages, grad_accum=passes)
     job = TrainingJob(
         net=net, layout=layout, micro_batch=micro_batch, recompute=recompute,
-        software=SOFTWARE[_program(flags)[0]], chunks=chunks,
+        software=_program(flags)[0], chunks=chunks,
     )  # fmt: skip
     check_job(job)
     return job
@@ -167,12 +169,9 @@ def _job(flags: NetFlags, *, net: DecoderNet, batch: int, devices: int) -> Train
 def _measured_factor(files: Sequence[Path]) -> tuple[float, str]:
     from bench.analysis.projection.single_device import against_formula
     from bench.cli.project import measured
-    from bench.results.reader import read_together
 
     starts, _ = measured(files, workloads=(), note=print_note)
-    rows = [row for each in read_together(files, note=lambda _: None) for row in each]
-    params = {str(row["config_hash"]): str(row.get("params_json") or "") for row in rows}
-    single = against_formula(starts, params=params)
+    single = against_formula(starts)
     return single.factor, single.words
 
 
@@ -201,12 +200,11 @@ def _search(
     link: str | None,
 ) -> Answer:
     from bench.analysis.projection import clusters as projection
-    from bench.hardware.costs.training_step import SOFTWARE, TrainingJob
+    from bench.hardware.costs.training_step import TrainingJob
     from bench.report.tables.cluster_tables import cluster_grid, layout_text
 
     blank = TrainingJob(
-        net=net, layout=Layout(), micro_batch=1, recompute="none",
-        software=SOFTWARE[_program(flags)[0]],
+        net=net, layout=Layout(), micro_batch=1, recompute="none", software=_program(flags)[0]
     )  # fmt: skip
     grids, documents = [], []
     for cluster in clusters:

@@ -14,7 +14,9 @@ NET = ("project", "--net", "llama3-8b", "--to", "h800-sxm", "--devices", "64")
 
 def test_a_layout_has_step_speed_mfu_memory_and_interval(ask: Ask) -> None:
     words = (*NET, "--tp", "4", "--pp", "2", "--micro-batch", "2", "--global-batch", "256")
-    assert ask(*words).out.startswith("Projected (")
+    shown = ask(*words).out
+    assert shown.startswith("Projected (")
+    assert "token/s" in shown.partition("brackets")[0], "a narrow screen keeps the speed"
     document = ask(*words, "--json").document
     (step,) = document["steps"]
     assert document["kind"] == "projected" and step["dp"] == 8 and step["link"]
@@ -84,6 +86,7 @@ def test_a_measured_row_scales_what_the_chip_does(write: Write, ask: Ask) -> Non
         (("--net", "llama3-8b"), "--to needs chips of the catalogue"),
         (("--net", "llama3-8b", "--to", "t4"), "t4 has no known peak in bf16; try --dtype fp16"),
         ((*NET[1:], "--tp", "3"), "--devices 64 is no multiple of --tp 3 --pp 1"),
+        ((*NET[1:-1], "1", "--tp", "2"), "--devices 1 is no multiple of --tp 2 --pp 1"),
         ((*NET[1:], "--tp", "64"), "--tp 64 does not divide 32 heads"),
         ((*NET[1:], "--pp", "64"), "--pp 64 does not divide the 32 layers"),
         ((*NET[1:], "--global-batch", "100"), "--global-batch 100 is no multiple of --dp 64"),

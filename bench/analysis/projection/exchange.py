@@ -9,13 +9,10 @@ import numpy as np
 
 from bench.analysis.projection.roofs import band
 from bench.analysis.projection.scaled_operators import Array, Draws, between
-from bench.hardware.costs.cost import CostModel
+from bench.hardware.costs.cost import BACKWARD_FRACTION, CostModel
 
 GRADIENT_BYTES = 4
 """Gradients are exchanged as they are kept, in fp32."""
-BACKWARD_FRACTION = 2.0 / 3.0
-"""Part of a training step beside which gradients can travel: the backward pass does two of three
-products (https://arxiv.org/abs/2006.15704)."""
 
 
 def exchange_s(link: CostModel, *, parameters: float, devices: int, unknown: Draws) -> Array:

@@ -45,6 +45,8 @@ class Start:
     """Whether gradients are there to be exchanged between devices."""
     size: str
     config_hash: str
+    params_json: str = ""
+    """Sizes of its net."""
     dtype: str
     """That asked for; it ran in that of its roofs."""
     device: str
@@ -196,6 +198,7 @@ def _start(
         is_training=trials.phase == "train",
         size=trials.text("size"),
         config_hash=trials.text("config_hash"),
+        params_json=trials.text("params_json"),
         dtype=trials.text("dtype"),
         device=trials.one_device,
         num_trials=len(times_s),

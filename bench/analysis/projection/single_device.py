@@ -1,7 +1,7 @@
 """What a measured step of one device says of the formula: measured over predicted."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.analysis.projection.clusters import cluster_of
@@ -40,10 +40,10 @@ class SingleDevice:
         )
 
 
-def against_formula(starts: Sequence[Start], *, params: Mapping[str, str]) -> SingleDevice:
-    """Set the first decoder's training against the formula; `params` by config_hash, in JSON."""
+def against_formula(starts: Sequence[Start]) -> SingleDevice:
+    """Set the first decoder's training against the formula."""
     for start in starts:
-        sizes = json.loads(params.get(start.config_hash) or "{}")
+        sizes = json.loads(start.params_json or "{}")
         chip = start.roofs.chip
         if not start.is_training or chip is None or not set(_KEYS) <= set(sizes):
             continue

@@ -197,7 +197,8 @@ def model_of(link: str) -> CostModel:
 ALL_REDUCES_PER_LAYER = 4
 """Two forward (after attention and after the feed-forward net), two backward."""
 BACKWARD_FRACTION = 2 / 3
-"""Of a step's compute: gradients of activations and of weights, each as much as forward."""
+"""Of a step's compute, beside which gradients can travel (https://arxiv.org/abs/2006.15704): those
+of activations and of weights, each as much as forward."""
 BUCKET_BYTES = 25 * 2**20
 """Gradients that DDP sends together; torch's default."""
 

@@ -37,7 +37,7 @@ def layer_token_bytes(job: TrainingJob) -> float:
     """What a layer keeps of one token until backward."""
     if job.recompute != "full":
         return _whole_layer_bytes(job)
-    return VALUE_BYTES * job.net.hidden / (_spread(job))
+    return VALUE_BYTES * job.net.hidden / _spread(job)
 
 
 def _spread(job: TrainingJob) -> int:

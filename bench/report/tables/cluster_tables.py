@@ -9,7 +9,7 @@ from bench.core.units import format_bytes
 from bench.report.tables import cells
 from bench.report.tables.cells import AnyCell
 from bench.report.tables.grid import Grid
-from bench.report.tables.project_tables import interval
+from bench.report.tables.project_tables import MEANT, interval
 
 _SHARES = (
     "time rests on: shares of the step; tensor, pipeline, data: waiting for the link; bubble: for "
@@ -50,7 +50,7 @@ def cluster_grid(
         "micro": lambda one: cells.quantity(one.job.micro_batch),
         "recompute": lambda one: one.job.recompute,
         "step": lambda one: interval(one.time_s, cells.seconds),
-        "speed": lambda one: interval(one.tokens_per_s, cells.of("token/s")),
+        "token/s": lambda one: interval(one.tokens_per_s, cells.of("")),
         "MFU": lambda one: one.mfu and interval(one.mfu, cells.percent) or "",
         "memory": lambda one: (
             format_bytes(one.memory_bytes.mid) + ("" if one.fits else " (too much)")
@@ -61,14 +61,15 @@ def cluster_grid(
         "time rests on": shares_text,
     }
     notes = (
-        "brackets: an 80 % interval, meant to hold four times in five",
+        MEANT,
         _MFU,
         _SHARES,
         *([f"on {other_name}, slower by, rank: the same with the whole link"] if beside else []),
     )
     return Grid.of(
         found, columns, title="Projected", notes=notes,
-        names=("net", "projected to"), spare=("time rests on", "speed", "MFU", "memory"),
+        names=("net", "projected to", "micro", "recompute"),
+        spare=("time rests on", "MFU", "token/s", "memory"),
     )  # fmt: skip
 
 
@@ -112,10 +113,11 @@ def replicas_grid(found: Sequence[Projected]) -> Grid:
         ),
     }
     notes = (
-        "brackets: an 80 % interval, meant to hold four times in five",
-        "batch and memory: of each device, as measured on one",
+        MEANT,
+        "batch: of each device, as measured on one",
+        "memory: of each device, as measured on one",
     )
     return Grid.of(
         found, columns, title="Projected", notes=notes,
-        names=("from", "link"), spare=("MFU", "batch"),
+        names=("from", "link", "batch"), spare=("MFU", "batch", "memory"),
     )  # fmt: skip

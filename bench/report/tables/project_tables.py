@@ -19,7 +19,7 @@ from bench.report.tables.grid import Grid
 from bench.report.tables.served_table import OWN_TIME
 
 TARGETS = "targets: median error at most 9 %, at least 80 % inside, median width at most x1.6"
-_MEANT = "brackets: an 80 % interval, meant to hold four times in five; before them its middle"
+MEANT = "brackets: an 80 % interval, meant to hold four times in five; before them its middle"
 _RESTS = {"matrix": "products", "memory": "copies", "on chip": "work on the chip", "launch": "host"}
 """Words for what time rests on."""
 
@@ -61,7 +61,7 @@ def projected_grid(found: Sequence[Projected], *, steps: float | None = None) ->
         found,
         columns,
         title="Projected",
-        notes=(_MEANT, *([batches] if steps else []), *_limited_lines(found), *_lines(found)),
+        notes=(MEANT, *([batches] if steps else []), *_limited_lines(found), *_lines(found)),
         names=("from", "dtype", "binds"),
         spare=("time rests on", "measured speed", "trials", "batch", "binds", "speed"),
     )

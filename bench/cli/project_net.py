@@ -208,7 +208,8 @@ def _search(
     )  # fmt: skip
     grids, documents = [], []
     for cluster in clusters:
-        node = (cluster.model and cluster.model.topology.node_size) or 8
+        # On one level every device is as near as the next.
+        node = (cluster.model and cluster.model.topology.node_size) or cluster.devices
         jobs = list(
             projection.candidates(blank, devices=cluster.devices, global_batch=batch, node=node)
         )

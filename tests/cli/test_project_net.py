@@ -45,6 +45,9 @@ def test_a_search_ranks_what_fits_and_says_what_the_narrower_link_changed(ask: A
     refused = ask(*NET[:-1], "1", "--search", code=5).one_line
     assert "fits in its memory" in refused
     assert "does not fit" in ask(*NET[:-1], "1").out
+    # 31 layers make no stages and one sequence no replicas: all share each product, if any.
+    alone = ("--net", "llama3-8b:layers=31", "--global-batch", "1", "--link", "infinite")
+    assert "tp 16 pp 1 dp 1" in ask(*NET, "--devices", "16", *alone, "--search").out
 
 
 def test_a_measured_row_scales_what_the_chip_does(write: Write, ask: Ask) -> None:

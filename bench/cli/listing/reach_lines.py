@@ -1,7 +1,5 @@
 """What a chip reaches, in sentences: the figures that a projection to it starts from."""
 
-from math import log
-
 from bench.analysis.projection.on_chip import sustained_clock
 from bench.analysis.projection.roofs import (
     RateSpan,
@@ -13,7 +11,7 @@ from bench.analysis.projection.roofs import (
     fact,
 )
 from bench.core.nouns import Chip
-from bench.core.units import format_si
+from bench.core.units import format_si, si_scale
 
 _PARTS = {"gemm": "products", "gemm_fp8": "products in fp8", "memory": "copies", "cache": "cache"}
 
@@ -66,16 +64,13 @@ def _basis_lines(chip: Chip, roofs: Roofs) -> list[str]:
 
 def _alone(rate: RateSpan, *, kind: str) -> str:
     """'5.7 to 7 TB/s': of what has no figure on a sheet."""
-    unit = "B/s" if kind == "cache" else "FLOP/s"
-    ends, _, whole = _of(rate, whole=rate.high, unit=unit).partition(" of ")
-    return f"{ends} {whole.split(' ')[1]}"
+    by, unit = si_scale(rate.high, "B/s" if kind == "cache" else "FLOP/s")
+    return f"{_ends(rate, by=by)} {unit}"
 
 
 def _of(rate: RateSpan, *, whole: float, unit: str) -> str:
     """'435 to 496 of 756 TFLOP/s'."""
-    number, scaled_unit = format_si(whole, unit).split(" ")
-    by = 1000.0 ** round(log(whole / float(number.replace(",", "")), 1000.0))
-    return f"{_ends(rate, by=by)} of {number} {scaled_unit}"
+    return f"{_ends(rate, by=si_scale(whole, unit)[0])} of {format_si(whole, unit)}"
 
 
 def _ends(rate: RateSpan, *, by: float) -> str:

@@ -37,11 +37,7 @@ def layer_token_bytes(job: TrainingJob) -> float:
     """What a layer keeps of one token until backward."""
     if job.recompute != "full":
         return _whole_layer_bytes(job)
-    return VALUE_BYTES * job.net.hidden / _spread(job)
-
-
-def _spread(job: TrainingJob) -> int:
-    return job.layout.tensor if job.software.splits_sequence else 1
+    return VALUE_BYTES * job.net.hidden / job.sequence_ranks
 
 
 def _whole_layer_bytes(job: TrainingJob) -> float:
@@ -54,4 +50,4 @@ def _whole_layer_bytes(job: TrainingJob) -> float:
     inside += VALUE_BYTES * (3 if net.is_gated else 2) * net.ffn
     if not net.is_fused and job.recompute != "selective":
         inside += 5 * net.heads * net.sequence  # softmax, mask, and what dropout leaves of it
-    return across / _spread(job) + inside / tensor
+    return across / job.sequence_ranks + inside / tensor

@@ -90,6 +90,11 @@ class TrainingJob:
     """Parts of the net on each device, of an interleaved pipeline."""
 
     @property
+    def sequence_ranks(self) -> int:
+        """Ranks that norms and dropout are divided by."""
+        return self.layout.tensor if self.software.splits_sequence else 1
+
+    @property
     def tokens(self) -> int:
         """Tokens of one pass."""
         return self.micro_batch * self.net.sequence
@@ -217,8 +222,7 @@ def _elementwise_bytes(job: TrainingJob) -> tuple[float, float]:
     an activation reads and writes; rotary embeddings do so to query and key. Backward each reads
     a gradient besides and writes one for each input.
     """
-    net, tensor = job.net, job.layout.tensor
-    spread = tensor if job.software.splits_sequence else 1
+    net, tensor, spread = job.net, job.layout.tensor, job.sequence_ranks
     across = 2 * (2 * 2 * net.hidden) + 2 * (3 * 2 + 1) * net.hidden
     back = 2 * (3 * 2 * net.hidden) + 2 * ((2 * 2 + 1) + 3 * 2) * net.hidden
     rotary = 2 * 2 * (net.hidden + net.kv_width) if net.is_gated else 0

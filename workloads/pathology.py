@@ -40,13 +40,6 @@ class Workload(SlideNet, bench.workload.Workload):
     }  # fmt: skip
     """ViT-S/14; UNI's ViT-L/16; the ViT-g/14 of H-optimus-0 and Prov-GigaPath."""
 
-    learning_rate: float = 1e-4
-
-    def __post_init__(self) -> None:
-        self.check_shape()
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be greater than 0, not {self.learning_rate}")
-
     def build_net(self) -> Any:
         """Return encoder, attention and classifier."""
         from workloads._pathology.pathology_net import Slides

@@ -41,13 +41,6 @@ class Workload(VideoNet, bench.workload.Workload):
     }  # fmt: skip
     """Base is Wan 2.1 1.3B at 480p; large one expert of Wan 2.2 A14B at 720p, as MLPerf has it."""
 
-    learning_rate: float = 1e-4
-
-    def __post_init__(self) -> None:
-        self.check_shape()
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be greater than 0, not {self.learning_rate}")
-
     def build_net(self) -> Any:
         """Return the transformer."""
         from workloads._video.video_net import Clips

@@ -117,7 +117,8 @@ def test_windows_of_a_fasta_file_leave_unknown_bases_out(tmp_path: Path) -> None
     path = files(tmp_path)
     SMALL.check_data(path)
     zipped = tmp_path / "zipped.fa.gz"
-    zipped.write_bytes(gzip.compress(FASTA.lower().encode()))
+    ends = FASTA.lower().replace("\n", "\r")
+    zipped.write_bytes(gzip.compress(ends.encode()))
     windows = SMALL.dataset(TRAIN, data=path, seed=0)
     # The first contig's windows of eight bases at every base, but for those with an n.
     assert len(windows) == 1 + 3
@@ -154,6 +155,10 @@ BAD = {
     "genome.vcf line 1 is no record": (FASTA, "one 1 . A C\n"),
     "one has A at 1 but REF is G: the VCF is of another genome": (FASTA, "one\t1\t.\tG\tC\n"),
     "genome.vcf line 1: one has 20 bases, not 21": (FASTA, "one\t21\t.\tG\tC\n"),
+    "genome.vcf line 1 is no record: ": (FASTA, f"one\t{'1' * 5000}\t.\tA\tC\n"),
+    "has 1 windows of 8 known bases; a batch takes 2: give longer contigs, "
+    "--set window_tokens to less or --batch 1": (">one\nACGTACGT\n", VCF),
+    "a batch takes 2: give longer contigs or --set window_tokens to less": (">one\nACGT\n", VCF),
 }
 
 
@@ -177,9 +182,13 @@ def test_what_is_no_file_or_lacks_variants_is_named(tmp_path: Path) -> None:
     broken.unlink()
     path = files(tmp_path, vcf=None)
     SMALL.check_data(path)  # training needs none
+    path.with_suffix(".vcf").mkdir()
+    SMALL.check_data(path)
+    path.with_suffix(".vcf").rmdir()
     for vcf, problem in [
         (None, "has no VCF beside it, which score needs: genome.vcf"),
-        ("one\t1\t.\tA\tC\n", "has 1 changes of one base .* batch=1"),
+        ("one\t1\t.\tA\tC\n", "has 1 changes of one base .* --batch 1"),
+        ("#\n", "has 0 changes of one base that can be scored; a batch takes 2: give more$"),
     ]:
         path = files(tmp_path, vcf=vcf)
         with pytest.raises(DataError, match=problem):

@@ -127,6 +127,19 @@ def test_wav_and_flac_of_one_sound_are_read_alike(tmp_path: Path) -> None:
     assert PAIR.elements(TRAIN, None) == 4
     assert PAIR.data_used(TRAIN, chapter) == "2 utterances of 2 s"
     PAIR.loss(PAIR.build_net(), batch).backward()
+    for kind, found in (("wav", wavs), ("flac", flacs)):
+        for path in (tmp_path / kind).rglob(f"*.{kind}"):
+            path.write_bytes(path.read_bytes()[:30])
+        with pytest.raises(DataError, match=rf"1-2-000\d\.{kind} is no {kind.upper()} file"):
+            found[0]
+
+
+def test_names_and_marks_that_other_systems_write_are_read(tmp_path: Path) -> None:
+    chapter = folder_of(tmp_path, "\ufeff1-2-0000 HELLO\n1-2-0001 I'M HERE\n")
+    (chapter / "1-2-0000.wav").rename(chapter / "1-2-0000.WAV")
+    (chapter / "._1-2.trans.txt").write_bytes(b"\xff")
+    assert PAIR.data_used(TRAIN, tmp_path) == "2 utterances of 2 s"
+    assert len(PAIR.dataset(TRAIN, data=tmp_path, seed=1)[0]["mel"]) == 16
 
 
 def test_what_the_net_cannot_read_is_left_out_and_counted(tmp_path: Path) -> None:
@@ -136,8 +149,12 @@ def test_what_the_net_cannot_read_is_left_out_and_counted(tmp_path: Path) -> Non
     assert PAIR.data_used(TRAIN, tmp_path) == (
         "2 utterances of 2 s; left out: 1 longer than 2 s; left out: 1 of more than 11 letters"
     )
-    with pytest.raises(DataError, match="has 2 utterances that can be used; a batch takes 3"):
+    wanted = "has 2 utterances that can be used; a batch takes 3: give more or --batch 2;"
+    with pytest.raises(DataError, match=wanted):
         replace(PAIR, batch=3).check_data(tmp_path)
+    (chapter / "1-2.trans.txt").write_text("1-2-0002 LONG\n")
+    with pytest.raises(DataError, match="a batch takes 2: give more; left out: 1 longer"):
+        PAIR.check_data(tmp_path)
 
 
 def test_a_bad_folder_or_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,6 +169,10 @@ def test_a_bad_folder_or_file_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     refused("line 1 needs an utterance's name, a space and its text", chapter / "1-2.trans.txt")
     folder_of(tmp_path, "1-2-0009 HELLO\n")
     refused("does not exist; line 1 of", chapter / "1-2-0009.flac")
+    folder_of(tmp_path, "../2/1-2-0000 HELLO\n")
+    refused("line 1 names '../2/1-2-0000' by a path", chapter / "1-2.trans.txt")
+    folder_of(tmp_path, f"{'1' * 300} HELLO\n")
+    refused("does not exist; line 1 of", chapter / "1-2.trans.txt")
     (chapter / "1-2.trans.txt").write_bytes(b"1-2-0000 \xff\n")
     refused("is no UTF-8 text", chapter / "1-2.trans.txt")
     folder_of(tmp_path)
@@ -166,9 +187,24 @@ def test_a_bad_folder_or_file_is_named(tmp_path: Path, monkeypatch: pytest.Monke
         refused(problem, first)
     first.write_bytes(b"RIFF of no kind")
     refused("is no WAV file that can be read", first)
+    write_wav(first)
+    whole, never = first.read_bytes(), b"\xff\xff\xff\xff"
+    for problem, content in [
+        ("it ends too early", whole[:-1]),
+        ("it ends too early", whole[:40] + never + whole[44:]),
+        ("it ends too early", whole[:4] + never + whole[8:40] + never + whole[44:]),
+        ("has 1 channel(s) of 0 samples a second", whole[:24] + bytes(4) + whole[28:]),
+    ]:
+        first.write_bytes(content)
+        refused(problem, first)
     flac = first.with_suffix(".flac")
     flac.write_bytes(b"fLaC of no kind")
     if importlib.util.find_spec("soundfile"):
+        refused("is no FLAC file that can be read", flac)
+        import soundfile
+
+        soundfile.write(flac, np.sin(np.arange(16_000) * 0.2), 16_000)
+        flac.write_bytes(flac.read_bytes()[:9000])
         refused("is no FLAC file that can be read", flac)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     refused("pip install 'gapbench[speech]', or give WAV", flac)

@@ -1,5 +1,7 @@
 """Clips: a short training learns them and their text, files are taken or refused in one line."""
 
+import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.core.errors import DataError
 from tests.cli.conftest import Ask, ask
 from tests.workloads.steps_of_workloads import skip_without_libraries, train
 from workloads._video.video_cost import VideoNet
@@ -123,15 +126,29 @@ def test_stored_latents_are_read_and_what_is_wrong_with_a_file_is_one_line(
         ),
         ({"latents": torch.ones(2, 3, 4, 4)}, "--set channels=2 --set latent=3x4x4"),
         ({"text": torch.ones(3, 9)}, "text is 3 x 9, this net takes at most 2 tokens of 9"),
+        ({"text": torch.ones(1, 9) * 1j}, "text is of C64; give floating-point numbers"),
+        ({"latents": torch.ones(4, 3, 8, 8).int()}, "latents is of I32"),
     ):
         save_file({**good, **changed}, file)
         assert said in refused()
     save_file({"latents": good["latents"]}, file)
     assert "has no tensor 'text', only latents" in refused()
     save_file(good, file)
-    whole = file.read_bytes()
-    file.write_bytes(whole[:-20])
-    assert f"{file} is cut off" in refused()
-    file.write_bytes(whole[:30])
-    assert f"{file} cannot be read as safetensors" in refused()
+    hidden = folder / "._a.safetensors"
+    hidden.write_bytes(b"of another system")
+    ask(*run, "--data", folder)
+    whole, samples = file.read_bytes(), TINY.dataset(TRAIN, data=folder, seed=0)
+    start = 8 + int.from_bytes(whole[:8], "little")
+    broken = [
+        json.dumps({**json.loads(whole[8:start]), "text": wrong}).encode()
+        for wrong in (1, {"dtype": "F32"}, {"dtype": "F32", "shape": ["9"], "data_offsets": [0]})
+    ]
+    headers = [*broken, b'{"a":' * 100_000]
+    made = [len(header).to_bytes(8, "little") + header + whole[start:] for header in headers]
+    for content in (whole[:-20], whole[:30], whole[:3], b"", whole + b"1", *made):
+        file.write_bytes(content)
+        said = f"{file} is cut off, or cannot be read as safetensors"
+        assert said in refused()
+        with pytest.raises(DataError, match=re.escape(said)):
+            samples[0]
     assert "is no folder" in refused(path=file)

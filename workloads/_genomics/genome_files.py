@@ -53,7 +53,7 @@ def _lines(path: Path) -> Iterator[bytes]:
             is_gzip = raw.read(2) == b"\x1f\x8b"
         with gzip.open(path) if is_gzip else path.open("rb") as file:
             for line in file:
-                yield line.rstrip()
+                yield from line.rstrip().split(b"\r")  # an old Mac's end of a line
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path} cannot be read: {reason}") from error
@@ -102,7 +102,7 @@ def vcf_beside(fasta: Path) -> Path | None:
     stem = fasta.with_suffix("") if fasta.suffix == ".gz" else fasta
     plain = stem.with_suffix(".vcf")
     both = (plain, plain.with_name(plain.name + ".gz"))
-    return next((path for path in both if path.exists()), None)
+    return next((path for path in both if path.is_file()), None)
 
 
 def read_vcf(path: Path, *, contigs: dict[str, Bases]) -> VariantFile:
@@ -114,7 +114,8 @@ def read_vcf(path: Path, *, contigs: dict[str, Bases]) -> VariantFile:
             continue
         where = f"{path} line {number}"
         fields = line.decode(errors="replace").upper().split("\t")
-        if len(fields) < 5 or not fields[1].isdecimal() or int(fields[1]) < 1:
+        is_position = len(fields) > 1 and fields[1].isdecimal() and len(fields[1]) < 16
+        if len(fields) < 5 or not is_position or int(fields[1]) < 1:
             raise DataError(f"{where} is no record: it needs CHROM POS ID REF ALT between tabs")
         contig, reference = line.decode(errors="replace").split("\t")[0], fields[3]
         position = int(fields[1]) - 1

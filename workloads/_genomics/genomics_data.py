@@ -168,10 +168,11 @@ def _usable_variants(shape: EsmShape, path: Path) -> tuple[list[Variant], Counte
         else:
             usable.append(one)
     if len(usable) < shape.batch:
+        fewer = f" or --batch {len(usable)}" if usable else ""
         why = "".join(f"; {number} {reason}" for reason, number in left_out.items())
         raise DataError(
             f"{beside} has {len(usable)} changes of one base that can be scored; "
-            f"a batch takes {shape.batch}: give more or --set batch={max(len(usable), 1)}{why}"
+            f"a batch takes {shape.batch}: give more{fewer}{why}"
         )
     return usable, left_out
 
@@ -188,9 +189,12 @@ def check(shape: EsmShape, data: Path) -> None:
     contigs = read_fasta(data)
     found = len(_window_starts(contigs, length=shape.window_bases))
     if found < shape.batch:
+        ways = "give longer contigs or --set window_tokens to less"
+        if found:
+            ways = f"give longer contigs, --set window_tokens to less or --batch {found}"
         raise DataError(
             f"{data} has {found} windows of {shape.window_bases} known bases; a batch takes "
-            f"{shape.batch}: give longer contigs or --set window_tokens to less"
+            f"{shape.batch}: {ways}"
         )
     if (beside := vcf_beside(data)) is not None:
         read_vcf(beside, contigs=contigs)

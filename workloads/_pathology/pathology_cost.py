@@ -54,6 +54,7 @@ class SlideNet:
     """Tiles that inference encodes at once."""
     train_encoder: bool = True
     """False trains the head alone, on features of the tiles, as is done with a finished encoder."""
+    learning_rate: float = 1e-4
 
     @property
     def feedforward(self) -> int:
@@ -77,8 +78,7 @@ class SlideNet:
         """Tokens of one tile."""
         return self.patches.positions + 1 + self.registers
 
-    def check_shape(self) -> None:
-        """Raise ValueError if no such net exists."""
+    def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if type(value) is int and value < (0 if name == "registers" else 1):
                 raise ValueError(f"{name} must be at least 1, not {value}")
@@ -88,6 +88,8 @@ class SlideNet:
             raise ValueError(f"tile {self.tile} must be a multiple of patch {self.patch}")
         if self.classes < 2:
             raise ValueError(f"classes must be at least 2, not {self.classes}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be greater than 0, not {self.learning_rate}")
 
     def _encoder_parameters(self) -> int:
         """Patches, class token and registers, positions; layers, each half with a norm before and a

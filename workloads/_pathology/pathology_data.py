@@ -17,7 +17,8 @@ import torch
 
 from bench.workload import Phase
 from workloads._pathology.pathology_cost import COLOURS, SlideNet
-from workloads._pathology.slide_folder import Slide, read_slides, read_tile, split
+from workloads._pathology.slide_folder import Slide, read_slides, split
+from workloads._pictures.picture_file import read_picture
 
 STAIN, NUCLEUS, LESION = (204, 153, 191), (110, 70, 150), (70, 30, 90)
 NOISE = 64
@@ -99,7 +100,8 @@ class Tiled(Sequence[Any]):
             paths = [slide.tiles[one] for one in drawn]
         else:
             paths = list(slide.tiles[: self.net.slide_tiles])
-        pixels = [np.asarray(read_tile(path, side=self.net.tile)) for path in paths]
+        side = self.net.tile
+        pixels = [read_picture(path, size=(side, side)) for path in paths]
         made = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
         return {"tiles": made, "label": torch.tensor(slide.label)}
 

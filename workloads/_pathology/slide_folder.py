@@ -1,7 +1,7 @@
 """A folder of tiled slides: a folder of tiles for each slide, and labels.csv. No torch.
 
 It is what CLAM and TIAToolbox users have after tiling: `labels.csv` with the columns `slide_id` and
-`label` (a number or a word), and a folder `slide_id` of PNG or JPEG tiles. Every fifth slide of a
+`label` (a number or a word), and a folder `slide_id` of tiles, PNG or JPEG. Every fifth slide of a
 label is held out of training and is what is inferred. Tiles of another size are resized.
 """
 
@@ -9,12 +9,11 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bench.core.errors import DataError
+from workloads._pictures.picture_file import SUFFIXES, pictures_in, read_whole
 
 LABELS = "labels.csv"
-SUFFIXES = (".png", ".jpg", ".jpeg")
 EVERY_HELD_OUT = 5
 
 
@@ -32,11 +31,10 @@ def read_slides(folder: Path, *, classes: int) -> list[Slide]:
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; give one with {LABELS} and a folder a slide")
     rows = _labels(folder / LABELS)
-    words = sorted(
-        set(rows.values()), key=lambda word: (int(word) if word.isdecimal() else 0, word)
-    )
+    # Numbers in their order, without reading one of thousands of digits.
+    words = sorted(set(rows.values()), key=lambda word: (word.isdecimal() and len(word), word))
     if len(words) > classes:
-        shown = ", ".join(words[:5])
+        shown = ", ".join(word[:20] for word in words[:5])
         raise DataError(
             f"{folder / LABELS} has {len(words)} labels ({shown}), this net {classes} classes; "
             f"--set classes={len(words)}"
@@ -76,22 +74,14 @@ def most_tiles(folder: Path, *, classes: int) -> int:
     return max(len(slide.tiles) for slide in slides)
 
 
-def read_tile(path: Path, *, side: int) -> Any:
-    """Return a tile as an RGB image of PIL of `side` by `side`; `DataError` names it."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            colours = image.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as a tile: {error}") from error
-    return colours if colours.size == (side, side) else colours.resize((side, side))
-
-
 def check_slides(folder: Path, *, classes: int) -> None:
-    """Read what would be used: the labels, the names of all tiles, and a tile of each slide."""
-    for slide in read_slides(folder, classes=classes):
-        read_tile(slide.tiles[0], side=1)
+    """Read what would be used: the labels, the names of all tiles, and tiles, each first one first.
+
+    As many tiles as a check reads of any folder; a broken one behind them is named when it is met.
+    """
+    slides = read_slides(folder, classes=classes)
+    read_whole([slide.tiles[0] for slide in slides])
+    read_whole(tile for slide in slides for tile in slide.tiles[1:])
 
 
 def _labels(path: Path) -> dict[str, str]:
@@ -112,9 +102,10 @@ def _labels(path: Path) -> dict[str, str]:
     labels: dict[str, str] = {}
     for number, row in enumerate(rows, start=2):
         name, word = (row["slide_id"] or "").strip(), (row["label"] or "").strip()
-        if not name or not word or name in labels or Path(name).name != name:
+        is_path = name == ".." or Path(name).name != name
+        if not name or not word or name in labels or is_path:
             what = "twice" if name in labels else "without a label" if name else "without a name"
-            what = "by a path" if "/" in name else what
+            what = "by a path" if name and is_path else what
             raise DataError(f"{path}, line {number}: names slide {name!r} {what}")
         labels[name] = word
     if not labels:
@@ -122,10 +113,10 @@ def _labels(path: Path) -> dict[str, str]:
     return labels
 
 
-def _tiles(folder: Path) -> list[Path]:
+def _tiles(folder: Path) -> Sequence[Path]:
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder, though {LABELS} names the slide {folder.name}")
-    tiles = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    tiles = pictures_in(folder)
     if not tiles:
-        raise DataError(f"{folder} has no tiles: .png, .jpg or .jpeg")
+        raise DataError(f"{folder} has no tiles: {', '.join(SUFFIXES)}")
     return tiles

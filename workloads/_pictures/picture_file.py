@@ -4,6 +4,7 @@ A file that is none is named in one line, whatever Pillow raises. Left out: dept
 Pillow cuts, and the turn that EXIF asks for, since boxes of the usual data sets ignore it too.
 """
 
+import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -25,9 +26,10 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def pictures_in(folder: Path) -> tuple[Path, ...]:
-    """Return the pictures that lie in a folder, by name; hidden files are none."""
-    found = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    return tuple(sorted(path for path in found if not path.name.startswith(".")))
+    """Return the pictures that lie in a folder, by name; hidden files and folders are none."""
+    with os.scandir(folder) as entries:
+        names = sorted(one.name for one in entries if one.name[0] != "." and one.is_file())
+    return tuple(path for path in map(folder.joinpath, names) if path.suffix.lower() in SUFFIXES)
 
 
 def picture_size(path: Path) -> tuple[int, int]:

@@ -8,6 +8,8 @@ channel of 16,000 samples a second. WAV is read by the standard library, FLAC by
 import importlib.util
 import wave
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from bench.core.errors import DataError
 from workloads._speech.speech_cost import WhisperShape
 
 SAMPLES_PER_S = 16_000
+SUFFIXES = (".flac", ".wav")
 LAYOUT = "SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt with NAME.flac or NAME.wav beside it"
 
 
@@ -30,54 +33,73 @@ class Utterance:
     seconds: float
 
 
-def _wav_seconds(path: Path) -> tuple[float, int, int]:
-    """Return seconds, samples a second and channels of a WAV file of 16 bits."""
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Name the file in whatever wave or soundfile raise; of a place past the end, RuntimeError."""
     try:
-        with wave.open(str(path), "rb") as file:
-            if file.getsampwidth() != 2:
-                bits = 8 * file.getsampwidth()
-                raise DataError(f"{path} has {bits} bits a sample; give WAV of 16 bits")
-            rate = file.getframerate()
-            return file.getnframes() / rate, rate, file.getnchannels()
-    except (wave.Error, EOFError, OSError) as error:
-        raise DataError(f"{path} is no WAV file that can be read: {error}") from error
+        yield
+    except (wave.Error, EOFError, OSError, RuntimeError) as error:
+        kind, detail = _kind(path)[1:].upper(), str(error) or "it ends too early"
+        raise DataError(f"{path} is no {kind} file that can be read: {detail}") from error
 
 
-def _flac_seconds(path: Path) -> tuple[float, int, int]:
+def _kind(path: Path) -> str:
+    return path.suffix.lower()
+
+
+def _check_wav(path: Path) -> tuple[int, int, int]:
+    """Return samples, samples a second and channels of a WAV file of 16 bits; read the last one."""
+    with _readable(path), wave.open(str(path), "rb") as file:
+        if file.getsampwidth() != 2:
+            bits = 8 * file.getsampwidth()
+            raise DataError(f"{path} has {bits} bits a sample; give WAV of 16 bits")
+        num_samples = file.getnframes()
+        if num_samples:
+            file.setpos(num_samples - 1)
+            if len(file.readframes(1)) < 2 * file.getnchannels():
+                raise EOFError
+        return num_samples, file.getframerate(), file.getnchannels()
+
+
+def _check_flac(path: Path) -> tuple[int, int, int]:
+    """Return samples, samples a second and channels of a FLAC file; read the last one."""
     if importlib.util.find_spec("soundfile") is None:
         raise DataError(
             f"{path} is FLAC, which needs soundfile: pip install 'gapbench[speech]', or give WAV"
         )
     import soundfile
 
-    try:
-        found = soundfile.info(path)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise DataError(f"{path} is no FLAC file that can be read: {error}") from error
-    return found.duration, found.samplerate, found.channels
+    with _readable(path), soundfile.SoundFile(path) as file:
+        if file.frames:
+            file.seek(file.frames - 1)
+            if not len(file.read(1)):
+                raise EOFError
+        return file.frames, file.samplerate, file.channels
 
 
 def _seconds(path: Path) -> float:
     """Return how long the audio is; DataError unless it is one channel of 16,000 a second."""
-    seconds, rate, channels = (_flac_seconds if path.suffix == ".flac" else _wav_seconds)(path)
+    check = _check_flac if _kind(path) == ".flac" else _check_wav
+    num_samples, rate, channels = check(path)
     if (rate, channels) != (SAMPLES_PER_S, 1):
         raise DataError(
             f"{path} has {channels} channel(s) of {rate} samples a second; "
             f"give one of {SAMPLES_PER_S}"
         )
-    if not seconds:
+    if not num_samples:
         raise DataError(f"{path} has no samples")
-    return seconds
+    return num_samples / rate
 
 
 def read_audio(path: Path) -> npt.NDArray[np.float32]:
     """Return samples from -1 to 1."""
-    if path.suffix == ".flac":
+    if _kind(path) == ".flac":
         import soundfile
 
-        samples, _ = soundfile.read(path, dtype="float32")
+        with _readable(path):
+            samples, _ = soundfile.read(path, dtype="float32")
         return np.asarray(samples, dtype=np.float32)
-    with wave.open(str(path), "rb") as file:
+    with _readable(path), wave.open(str(path), "rb") as file:
         whole = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
     return whole.astype(np.float32) / np.float32(32_768)
 
@@ -86,7 +108,7 @@ def read_utterances(folder: Path) -> list[Utterance]:
     """Return the utterances of a folder, or of one speaker or chapter of it, in order of name."""
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; give --data a folder with {LAYOUT}")
-    texts = sorted(folder.rglob("*.trans.txt"))
+    texts = sorted(one for one in folder.rglob("*.trans.txt") if not one.name.startswith("."))
     if not texts:
         raise DataError(f"{folder} has no .trans.txt; give --data a folder with {LAYOUT}")
     return [one for path in texts for one in _utterances_of(path)]
@@ -94,9 +116,14 @@ def read_utterances(folder: Path) -> list[Utterance]:
 
 def _utterances_of(path: Path) -> list[Utterance]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is no UTF-8 text that can be read: {error}") from error
+    audio = {
+        one.stem: one
+        for one in sorted(path.parent.iterdir(), key=_kind, reverse=True)  # FLAC over WAV
+        if _kind(one) in SUFFIXES and one.is_file()
+    }
     found = []
     for number, line in enumerate(lines, start=1):
         name, _, text = line.strip().partition(" ")
@@ -104,11 +131,15 @@ def _utterances_of(path: Path) -> list[Utterance]:
             continue
         if not text.strip():
             raise DataError(f"{path} line {number} needs an utterance's name, a space and its text")
-        both = [path.parent / f"{name}{suffix}" for suffix in (".flac", ".wav")]
-        audio = next((one for one in both if one.is_file()), None)
-        if audio is None:
-            raise DataError(f"{both[0]} (or .wav) does not exist; line {number} of {path} names it")
-        found.append(Utterance(path=audio, text=text.strip(), seconds=_seconds(audio)))
+        if Path(name).name != name:
+            raise DataError(
+                f"{path} line {number} names {name!r} by a path; it is a file beside it"
+            )
+        if name not in audio:
+            missing = f"{path.parent / name}.flac (or .wav)"
+            raise DataError(f"{missing} does not exist; line {number} of {path} names it")
+        one = audio[name]
+        found.append(Utterance(path=one, text=text.strip(), seconds=_seconds(one)))
     return found
 
 
@@ -126,9 +157,10 @@ def usable_utterances(shape: WhisperShape, folder: Path) -> tuple[list[Utterance
         else:
             usable.append(one)
     if len(usable) < shape.batch:
+        fewer = f" or --batch {len(usable)}" if usable else ""
         raise DataError(
             f"{folder} has {len(usable)} utterances that can be used; a batch takes {shape.batch}: "
-            f"give more or --set batch={max(len(usable), 1)}{_listed(left_out)}"
+            f"give more{fewer}{_listed(left_out)}"
         )
     return usable, left_out
 

@@ -52,6 +52,7 @@ class VideoNet:
     """Whether inference goes on to pixels, by a decoder that training leaves as it is."""
     decoder_width: int = 96
     """Channels of the decoder's last level."""
+    learning_rate: float = 1e-4
 
     @property
     def hidden(self) -> int:
@@ -75,8 +76,7 @@ class VideoNet:
             return None
         return PixelDecoder(width=self.decoder_width, channels=self.channels, latent=self.latent)
 
-    def check_shape(self) -> None:
-        """Raise ValueError if no such net exists."""
+    def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if type(value) is int and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
@@ -91,6 +91,8 @@ class VideoNet:
         )
         if not is_whole:
             raise ValueError(f"latent needs frames and even rows and columns, not {self.latent}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be greater than 0, not {self.learning_rate}")
 
     def num_parameters(self) -> int:
         """Return those of the transformer, and of the decoder where there is one."""

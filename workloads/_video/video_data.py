@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from bench.workload import Phase
-from workloads._video.latent_files import latent_files
+from workloads._video.latent_files import latent_files, opened
 from workloads._video.video_cost import VideoNet
 
 PLACES = 4
@@ -49,12 +49,11 @@ class Clip(Sequence[Any]):
         return {name: sample[name] for name in ("noise", "text")}
 
     def _read(self, path: Path) -> dict[str, torch.Tensor]:
-        from safetensors.torch import load_file
-
-        stored = load_file(path)
         text = torch.zeros(self.net.text_tokens, self.net.text_dim)
-        text[: len(stored["text"])] = stored["text"]
-        return {"latents": stored["latents"].float(), "text": text}
+        with opened(path, framework="pt") as file:
+            latents, stored = file.get_tensor("latents"), file.get_tensor("text")
+        text[: len(stored)] = stored
+        return {"latents": latents.float(), "text": text}
 
     def bar(self, column: int, *, row: int, sign: int) -> dict[str, torch.Tensor]:
         """Return the clip of a bar that begins there, and its text."""

@@ -12,6 +12,7 @@ import importlib.util
 import math
 import sys
 import tokenize
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, fields
 from decimal import Decimal
@@ -21,7 +22,7 @@ from types import ModuleType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from bench.core.errors import IncompatibleError, UsageError, one_of
-from bench.core.nouns import Scalar
+from bench.core.nouns import DTYPES, Scalar
 from bench.core.paths import user_path
 from bench.workload import Phase, Workload
 
@@ -44,7 +45,7 @@ class Found:
     @property
     def lacking(self) -> str:
         """Libraries beyond the base installation that are not here, and what installs them."""
-        missing = [one for one in self.cls.extras if importlib.util.find_spec(one) is None]
+        missing = [one for one in self.cls.extras if not _is_here(one)]
         extras = ",".join(dict.fromkeys(self.cls.extras[one] for one in missing))
         how = f"pip install 'gapbench[{extras}]'"
         return f"{', '.join(missing)} not installed: {how}" if missing else ""
@@ -56,6 +57,13 @@ class Found:
                 return phase
         allowed = [f"{self.name}-{phase.name}" for phase in self.cls.phases]
         raise one_of("workload", f"{self.name}-{name}", allowed)
+
+
+def _is_here(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # not even the package that it is in
+        return False
 
 
 def names() -> list[str]:
@@ -123,6 +131,14 @@ def _found(module: ModuleType, *, name: str, source: str) -> Found:
             missing.append(f"{method} (for its phase {phase.name})")
     if missing:
         raise UsageError(f"class Workload in {path} lacks {', '.join(missing)}")
+    if cls.dtypes is not None and not (cls.dtypes and set(cls.dtypes) <= set(DTYPES)):
+        raise UsageError(
+            f"dtypes of class Workload in {path}: some of {', '.join(DTYPES)}, or None"
+        )
+    if not isinstance(cls.extras, Mapping):
+        raise UsageError(
+            f"extras of class Workload in {path}: extra by module, as {{'av': 'video'}}"
+        )
     return Found(name=name, source=source, cls=cls, path=path)
 
 

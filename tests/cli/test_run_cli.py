@@ -34,6 +34,7 @@ def run(ask: Ask) -> Run:
     return call
 
 
+SLEEP = "import workloads.sleep\nclass Workload(workloads.sleep.Workload):"
 BROKEN_FILES = {
     "raises": ("raise RuntimeError('oh dear')", "cannot be imported: RuntimeError: oh dear"),
     "exits": ("import sys; sys.exit(0)", "cannot be imported: SystemExit: 0"),
@@ -45,6 +46,8 @@ BROKEN_FILES = {
         "lacks build_net, dataset, flops_per_item, items, memory_bytes, num_parameters, "
         "loss (for its phase train), infer (for its phase infer)",
     ),
+    "dtypes": (f"{SLEEP} dtypes = ()\n", "dtypes.py: some of fp32, "),
+    "extras": (f"{SLEEP} extras = ('av',)\n", "extras.py: extra by module, as {'av': 'video'}"),
     "latin": ("# coding: latin-1\nraise RuntimeError('caf\xe9')", "RuntimeError: caf\xe9"),
 }
 

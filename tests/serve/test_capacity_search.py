@@ -50,6 +50,7 @@ def test_a_server_that_is_slower_than_its_closed_loop_is_known_by_its_own_servic
     assert found.row["capacity_is"] == "confirmed" and found.problems[-1][0] == ""
     ratio = float(str(as_told["capacity_per_s"])) / float(str(found.row["capacity_per_s"]))
     assert 1.15 < ratio < 1.3
+    assert found.row["service_p50_ms"] == as_told["service_p50_ms"], "what was timed"
     first, second, *_ = found.problems[-1][1].split("; ")
     assert "holds" not in first and second.endswith("holds")
     assert float(str(found.row["attainment_frac"])) >= 0.95, "the row is of the run that held"
@@ -89,3 +90,16 @@ def test_of_too_few_services_the_ends_are_rates_that_held_and_broke() -> None:
     for end, said, verdict in zip(ends, words[1:], ("holds", "breaks"), strict=True):
         assert said.startswith(f"live at {format_number(end)}/s") and said.endswith(verdict)
     assert ends[0] < float(str(found.row["capacity_per_s"])) < ends[1]
+
+
+def test_without_an_interval_the_lower_end_is_the_rate_that_the_row_is_of() -> None:
+    law = lognormal(SERVICE_S, cv=0.15, seed=3)
+    found = search(
+        OneByOne(alone_s=[law(1) for _ in range(150)]),
+        slo=SLO,
+        arrivals=parse_arrivals("auto"),
+        seconds=SECONDS,
+        live=live_runs(slower=0.5, seed=3),
+    ).row
+    assert found["capacity_is"] == "low_only" and found["capacity_high_per_s"] is None
+    assert float(str(found["capacity_low_per_s"])) <= float(str(found["capacity_per_s"]))

@@ -9,7 +9,7 @@ come by themselves: from those the rate is worked out anew, and checked once mor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +101,9 @@ def search(
         row_met, ends = by_replay(met, slo=slo, seconds=seconds)
         why = _why_not(met, rate=ends[0], slo=slo, seconds=seconds)
         if ends[0] < UNDER * low and not why:
-            services, row, (low, high) = met, row_met, ends
+            # What a service takes stays what was timed, as the samples that are kept.
+            row = row_met | service_columns(services)
+            services, (low, high) = met, ends
             runs.append(checked(low))
     at_low, above = runs[-1], OVER * high
     verdict = {"holds": "low_only", "breaks": "refuted"}.get(at_low.verdict, "predicted")
@@ -111,18 +113,13 @@ def search(
         verdict = "confirmed" if broke or runs[-1].verdict == "breaks" else "low_only"
     words = [one.words for one in runs]
     if "capacity_low_per_s" not in row and at_low.verdict == "holds":
-        row |= _ends_seen(runs)
+        row |= {
+            "capacity_low_per_s": at_low.rate,
+            "capacity_high_per_s": min(
+                (one.rate for one in runs if one.verdict == "breaks"), default=None
+            ),
+        }
     return _searched(row, verdict=verdict, words=words, services=services, tally=at_low.tally)
-
-
-def _ends_seen(runs: Sequence[_Checked]) -> Row:
-    """Return a rate that held and the lowest that broke, in place of an interval."""
-    held = [one.rate for one in runs if one.verdict == "holds"]
-    broke = [one.rate for one in runs if one.verdict == "breaks"]
-    return {
-        "capacity_low_per_s": max(held, default=None),
-        "capacity_high_per_s": min(broke, default=None),
-    }
 
 
 def _searched(

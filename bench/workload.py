@@ -188,10 +188,7 @@ class Workload(ABC):
 
     def check_stages(self, num_stages: int) -> None:
         """Raise `UsageError` unless `pipeline_stages` can cut the net into so many; torch-free."""
-        raise UsageError(
-            "this net cannot be cut into pipeline stages: the workload has no pipeline_stages; "
-            "use --parallel ddp or fsdp"
-        )
+        raise UsageError("this net cannot be cut into pipeline stages: it has no check_stages")
 
     def pipeline_stages(self, net: nn.Module, *, num_stages: int) -> Sequence[nn.Module]:
         """Return the net in stages that share its parameters, for a training phase.

@@ -76,11 +76,16 @@ class Workload(PillarShape, bench.workload.Workload):
         return output if phase.is_training else output["maps"]
 
     def check_data(self, data: Path) -> None:
-        """Read all labels and calibrations, and look at every sweep's size."""
-        from workloads._driving.kitti_files import frames
+        """Read all labels and calibrations and some sweeps, and look at every sweep's size."""
+        from workloads._driving.kitti_files import check_folder
 
-        for frame in frames(data):
-            frame.check()
+        check_folder(data)
+
+    def data_used(self, phase: Phase, data: Path) -> str:
+        """Say how many boxes are used, and count those that are left out."""
+        from workloads._driving.kitti_files import boxes_used
+
+        return boxes_used(data, shape=self, is_training=phase.is_training)
 
     def check(self, phase: Phase, output: Any) -> None:
         """Refuse a loss or boxes that are not finite, and scores that are none."""

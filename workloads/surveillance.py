@@ -2,9 +2,8 @@
 
 `surveillance-train` is one AdamW step with the matching of boxes on the host (extra `detection`);
 `surveillance-infer` looks at one frame of each of `cameras`. `bench gap --load
-surveillance-infer:25/s --latency 500ms` gives the share of a device that one camera of 25 frames a
-second needs, and how many frames a second a device carries: over 25, its cameras. Without --data:
-noise with coloured rectangles; with --data COCO or WIDER FACE.
+surveillance-infer:25/s --latency 500ms` gives the share of a device that one camera needs, and the
+frames a second that it carries: over 25, its cameras. Without --data: coloured rectangles on noise.
 """
 
 from collections.abc import Sequence
@@ -45,10 +44,7 @@ class Workload(Detector, bench.workload.Workload):
         "tiny": dict(R18, depths=(1, 1, 1, 1), widths=(16, 32, 64, 128), stem=16, hidden=64,
                      feedforward=128, expansion=1.0, decoder_layers=2, queries=20, denoising=0,
                      pixels=128, classes=3, batch=8, cameras=4, learning_rate=2e-3),
-        "small": dict(R18, pixels=320, classes=20),
-        "base": dict(R18),
-        "large": {},
-    }  # fmt: skip
+        "small": dict(R18, pixels=320, classes=20), "base": dict(R18), "large": {}}  # fmt: skip
 
     def __post_init__(self) -> None:
         self.check_shape()
@@ -88,6 +84,12 @@ class Workload(Detector, bench.workload.Workload):
         from workloads._surveillance.annotation_files import check_folder
 
         check_folder(data, classes=self.classes)
+
+    def data_used(self, phase: Phase, data: Path) -> str:
+        """Say how many frames and boxes are used, and count what is left out."""
+        from workloads._surveillance.annotation_files import read_frames
+
+        return read_frames(data, is_held_out=not phase.is_training).used_words()
 
     def comparable(self, phase: Phase, output: Any) -> Any:
         """Return all of it, whatever the order of queries."""

@@ -122,7 +122,7 @@ def check_layout(
     if not phase.is_training and layout.data > 1 and layout.strategy != "fsdp":
         raise UsageError(
             f"copies of the net communicate nothing in {phase.name}: their throughput is that of "
-            "one device, times their number; run one device, or --parallel tp or fsdp"
+            f"one device, times their number; {_instead(workload, phase, of='ddp')}"
         )
     for flag, is_set in (("--grad-accum", layout.grad_accum > 1), ("--mitigate", layout.mitigate)):
         if is_set and not phase.is_training:
@@ -141,13 +141,25 @@ def check_layout(
         )
 
 
+def _instead(workload: Workload, phase: Phase, *, of: str) -> str:
+    """Name the other ways in which this phase can be spread: 'use --parallel ddp or fsdp'."""
+    is_possible = {
+        "ddp": phase.is_training,
+        "tp": workload.tensor_parallel_plan(phase) is not None,
+        "fsdp": True,
+    }
+    refused = {of, *workload.refused(phase)}
+    names = [name for name, is_one in is_possible.items() if is_one and name not in refused]
+    return f"use --parallel {' or '.join(names)}" if names else "run one device"
+
+
 def _check_tensor(workload: Workload, phase: Phase, layout: Layout) -> None:
     name = _name(workload)
     plan = workload.tensor_parallel_plan(phase)
     if plan is None:
         raise UsageError(
-            f"workload {name} has no plan for tensor parallelism; use --parallel ddp or fsdp, "
-            "or give it the method tensor_parallel_plan"
+            f"workload {name} has no plan for tensor parallelism; "
+            f"{_instead(workload, phase, of='tp')}, or give it the method tensor_parallel_plan"
         )
     for what, size in plan.divides.items():
         if size % layout.tensor:
@@ -169,7 +181,13 @@ def _check_pipeline(workload: Workload, phase: Phase, layout: Layout) -> None:
 
     if not phase.is_training:
         raise UsageError(
-            f"--parallel pp is simulated for training steps, not for {phase.name}; use tp or fsdp"
+            f"--parallel pp is simulated for training steps, not for {phase.name}; "
+            f"{_instead(workload, phase, of='pp')}"
+        )
+    if type(workload).check_stages is Workload.check_stages:
+        raise UsageError(
+            f"workload {_name(workload)} cannot be cut into pipeline stages; "
+            f"{_instead(workload, phase, of='pp')}, or give it check_stages and pipeline_stages"
         )
     check_pipeline(layout)
     workload.check_stages(num_stages(layout))

@@ -185,6 +185,21 @@ def test_a_bad_kitti_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture
         with pytest.raises(DataError, match=words):
             TINY.check_data(data)
         path.write_bytes(before)
+    before = sweep.read_bytes()
+    sweep.write_bytes(before[:16] + np.array([1, np.nan, 0, 0], np.float32).tobytes())
+    with pytest.raises(DataError, match="000005.bin: point 1 is not finite"):
+        TINY.check_data(data)
+    sweep.write_bytes(before)
+    label.write_text(
+        "\n".join([good, good.replace("Car", "Ship"), good.replace("2 3 0", "2 99 0")])
+    )
+    used = TINY.data_used(TRAIN, data)
+    assert used.startswith("9 sweeps with ") and " boxes of Car; left out: " in used
+    assert "; left out: 1 called Ship" in used and " outside of the grid" in used
+    (data / "velodyne" / "000020.bin").mkdir()
+    with pytest.raises(DataError, match="000020.bin is no file"):
+        TINY.check_data(data)
+    (data / "velodyne" / "000020.bin").rmdir()
     label.unlink()
     line = f"run --workload driving --size tiny --device cpu --data {data}"
     assert main(line.split()) == 2

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.cli import main
 from bench.core.errors import DataError
+from bench.measure.engine.feed import make_loader
 from tests.workloads.steps_of_workloads import LiveBytes
 from workloads._molecules.molecule_files import KCAL_PER_MOL_EV, read_structures
 from workloads._molecules.molecules_data import morse, neighbours
@@ -198,13 +199,24 @@ BAD_XYZ = {
     f"1\n{GOOD}\nH 0 0 0 1 inf 1\n": "line 3: forces is not a finite number",
     f"2\n{GOOD}\n{ATOM}{ATOM}": "line 1: two atoms of this structure are at the same place",
     f"1\n{GOOD}\n{ATOM}" * 3: "holds 3 structures; 10 or more are needed",
+    "9" * 5000: "line 1: the number of atoms is expected, not '999",
+    f"1\n{GOOD.replace('pos:R:3', 'pos:R:' + '3' * 5000)}\n{ATOM}": "Properties says pos has 333",
+    f"1\n{GOOD}\nH 0 0 0 1 1e39 1\n": "line 3: forces is not a finite number",
     "": "holds 0 structures",
 }
 BAD_NPZ = {
     "lacks forces; rMD17 files have": {"forces": None},
     "forces has shape .20, 5, 3., not .20, 6, 3.": {"forces": np.zeros((20, 5, 3))},
     "energies holds values that are not finite": {"energies": np.full(20, np.nan)},
-    "nuclear_charges must be from 1 to 99": {"nuclear_charges": np.full(6, 120)},
+    "nuclear_charges must be whole numbers from 1 to 99": {"nuclear_charges": np.full(6, 120)},
+    "nuclear_charges must be whole": {"nuclear_charges": np.full(6, 1.5)},
+    "energies holds values that are not finite real": {"energies": np.full(20, 1 + 1j)},
+    "forces holds values that are not finite": {"forces": np.full((20, 6, 3), np.inf)},
+    "coords has shape .20, 0, 3., not": {
+        "coords": np.zeros((20, 0, 3)),
+        "nuclear_charges": np.zeros(0, int),
+        "forces": np.zeros((20, 0, 3)),
+    },
     "no .npz of plain arrays: .*allow_pickle": {"energies": np.array([None] * 20)},
     "structure 0: two atoms": {"coords": np.zeros((20, 6, 3))},
     "coords has shape .20,., not": {"coords": np.zeros(20)},
@@ -229,7 +241,10 @@ def test_a_bad_file_is_named_with_what_is_wrong(
     (tmp_path / "bad.extxyz").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "text.npz").write_text("1")
     (tmp_path / "bad.sdf").write_text("1")
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    (tmp_path / "one.npy").rename(tmp_path / "renamed.npz")
     for name, words in {"bad.extxyz": "is not text", "text.npz": "no .npz of plain arrays",
+                        "renamed.npz": "no .npz of plain arrays",
                         "bad.sdf": "is not called .xyz", ".": "is a folder",
                         "none.xyz": "does not exist"}.items():  # fmt: skip
         with pytest.raises(DataError, match=words):
@@ -237,6 +252,36 @@ def test_a_bad_file_is_named_with_what_is_wrong(
     line = f"run --workload molecules --size tiny --device cpu --data {tmp_path}/bad.npz"
     assert main(line.split()) == 2
     assert "bad.npz: coords has shape" in capsys.readouterr().err
+
+
+def test_what_does_not_fit_into_memory_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "large.npz", **rmd17())
+    monkeypatch.setattr(np, "load", lambda *_, **__: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(DataError, match="large.npz does not fit into this machine's memory"):
+        TINY.check_data(tmp_path / "large.npz")
+
+
+@pytest.mark.parametrize(
+    ("phase", "strategy", "words"),
+    [("train", "tp", "use --parallel ddp, or"), ("train", "pp", "use --parallel ddp, or"),
+     ("infer", "tp", "run one device, or"), ("infer", "ddp", "run one device")],
+)  # fmt: skip
+def test_only_layouts_that_are_possible_are_offered(
+    phase: str, strategy: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = f"run --workload molecules:{phase} --size tiny --device cpu --parallel {strategy}"
+    assert main([*line.split(), "--devices", "2", "--link", "10gbe"]) == 2
+    err = capsys.readouterr().err
+    assert words in err and "fsdp" not in err
+
+
+def test_fewer_structures_than_a_batch_are_refused(tmp_path: Path) -> None:
+    data = write_xyz(tmp_path / "few.xyz", sizes=[3] * 40)
+    assert make_loader(TINY, TRAIN, data=data, seed=0).batch_size == 16
+    with pytest.raises(DataError, match="few.xyz has 4 samples for infer; a batch takes 16"):
+        make_loader(TINY, INFER, data=data, seed=0)
 
 
 @pytest.mark.parametrize("flag", ["--parallel fsdp --devices 2 --link 10gbe", "--compile"])

@@ -145,6 +145,10 @@ def write_coco(root: Path, *, parts: tuple[str, ...] = ("train2017", "val2017"))
 def test_frames_of_coco_are_stretched_with_their_boxes(tmp_path: Path) -> None:
     root = write_coco(tmp_path)
     TINY.check_data(root)
+    assert TINY.data_used(INFER, root) == (
+        "2 frames with 3 boxes of instances_val2017.json; left out: 1 crowds; left out: 1 boxes "
+        "without extent; left out: 1 frames without a box"
+    )
     train, held_out = (TINY.dataset(phase, data=root, seed=0) for phase in Workload.phases)
     assert len(train) == len(held_out) == 2, "the third frame of each has no box"
     sample = held_out[0]
@@ -192,6 +196,9 @@ def write_wider(root: Path) -> Path:
 def test_faces_of_wider_face_are_frames_of_one_class(tmp_path: Path) -> None:
     root = write_wider(tmp_path)
     TINY.check_data(root)
+    assert TINY.data_used(INFER, root).endswith(
+        "; left out: 1 boxes called invalid; left out: 1 frames without a box"
+    )
     frames = TINY.dataset(INFER, data=root, seed=0)
     assert len(frames) == 2, "a frame without a face is left out"
     torch.testing.assert_close(frames[0]["boxes"], torch.full((1, 4), 0.5))  # the other is invalid
@@ -232,6 +239,26 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda root: change(root, annotations=[{**BOX, "image_id": 77}]),
         "image_id 77, which is not there",
     ),
+    "a picture twice": (
+        lambda root: change(root, images=coco_content(["train2017_0.jpg"])["images"] * 2),
+        "train2017.json: image id 0 is there more than once",
+    ),
+    "a class twice": (
+        lambda root: change(root, categories=[{"id": 17, "name": name} for name in "ab"]),
+        "train2017.json: category id 17 is there more than once",
+    ),
+    "a box without end": (
+        lambda root: change(root, annotations=[{**BOX, "bbox": [1e308, 1, 1e308, 5]}]),
+        "a bbox of image_id 0 is not finite",
+    ),
+    "a box outside": (
+        lambda root: change(root, annotations=[{**BOX, "bbox": [64, 1, 5, 5]}]),
+        "a box from 64, 1 to 69, 6 of train2017_0.jpg lies outside of its 64 x 48 pixels",
+    ),
+    "a name that leaves": (
+        lambda root: change(root, images=coco_content(["../../one.jpg", "b.jpg"])["images"]),
+        "names a picture '../../one.jpg' outside of",
+    ),
     "no boxes": (lambda root: change(root, annotations=[]), "train2017.json has no frame"),
     "many classes": (
         lambda root: change(root, categories=[{"id": n, "name": f"c{n}"} for n in range(20)]),
@@ -257,6 +284,10 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "wider, a number": (
         lambda root: spoil_wider(root, "\n2\n", "\ntwo\n"), "from line 1 .'0--Parade/one.jpg'",
+    ),
+    "wider, not finite": (lambda root: spoil_wider(root, "16 12", "nan 12"), "from line 1 "),
+    "wider, a name that leaves": (
+        lambda root: spoil_wider(root, "1--Shop/two.jpg", "/etc/two.jpg"), "'/etc/two.jpg' outside",
     ),
     "wider, too few": (lambda root: spoil_wider(root, "\n1\n", "\n3\n"), "from line 8 .'1--Shop"),
 }  # fmt: skip

@@ -59,6 +59,11 @@ class PillarShape:
         """Where anchors are: on half the grid's resolution."""
         return math.prod(self.grid) // 4
 
+    @property
+    def extent_m(self) -> tuple[float, float]:
+        """How far ahead and how far to each side the grid goes."""
+        return self.grid[1] * self.pillar_m, self.grid[0] * self.pillar_m / 2
+
     def check_shape(self) -> None:
         """Raise UsageError if no such net exists."""
         for name in ("batch", "pillars", "points", "width"):

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from workloads._driving.driving_cost import CLASSES, FEATURES, PillarShape
-from workloads._driving.kitti_files import KittiFrame, chosen
+from workloads._driving.kitti_files import KittiFrame, chosen, why_left_out
 
 Floats = npt.NDArray[np.float64]
 NUM_SWEEPS = 1024
@@ -74,25 +74,18 @@ def sweeps(shape: PillarShape, *, data: Path | None, seed: int, is_training: boo
     return Sweeps(shape, frames=frames, seed=seed, is_training=is_training)
 
 
-def extent_m(shape: PillarShape) -> tuple[float, float]:
-    """Return how far ahead and how far to each side the grid goes."""
-    return shape.grid[1] * shape.pillar_m, shape.grid[0] * shape.pillar_m / 2
-
-
 def _of_frame(frame: KittiFrame, *, shape: PillarShape) -> tuple[Any, Any, Floats]:
     """Return a sweep's points, and the boxes of the net's classes whose middle is on the grid."""
     names, boxes = frame.boxes()
-    ahead_m, side_m = extent_m(shape)
-    is_on = (boxes[:, 0] >= 0) & (boxes[:, 0] < ahead_m) & (np.abs(boxes[:, 1]) < side_m)
-    known = CLASSES[: shape.classes]
-    taken = [at for at, name in enumerate(names) if name in known and is_on[at]]
-    kinds = np.array([known.index(names[at]) for at in taken], dtype=np.int64)
+    reasons = why_left_out(names, boxes, shape=shape)
+    taken = [at for at, why in enumerate(reasons) if not why]
+    kinds = np.array([CLASSES.index(names[at]) for at in taken], dtype=np.int64)
     return frame.points(), kinds, boxes[taken]
 
 
 def generated(shape: PillarShape, *, rng: np.random.Generator) -> tuple[Any, Any, Floats]:
     """Return points (n, 4), kinds and boxes of a road with things that stand on it."""
-    ahead_m, side_m = extent_m(shape)
+    ahead_m, side_m = shape.extent_m
     most = int(np.clip(2 * ahead_m * side_m / AREA_M2, 2, MOST_BOXES))
     kinds, boxes = [], np.zeros((0, 7))
     for _ in range(rng.integers(1, most + 1)):
@@ -197,7 +190,7 @@ def anchors_of(numbers: Any, *, shape: PillarShape) -> Floats:
     place, kind = numbers // shape.anchors, numbers % shape.anchors // 2
     columns, step_m = shape.grid[1] // 2, 2 * shape.pillar_m
     x = (place % columns + 0.5) * step_m
-    y = (place // columns + 0.5) * step_m - extent_m(shape)[1]
+    y = (place // columns + 0.5) * step_m - shape.extent_m[1]
     sizes, middles = np.array(SIZES_M)[kind], np.array(MIDDLE_M)[kind]
     yaw = numbers % 2 * (math.pi / 2)
     return np.concatenate([np.stack([x, y, middles], 1), sizes, yaw[:, None]], axis=1)

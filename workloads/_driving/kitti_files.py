@@ -7,6 +7,7 @@ sees, so points outside its picture are left out, as practice does. What is wron
 and line.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.core.errors import DataError
+from workloads._driving.driving_cost import CLASSES, PillarShape
 
 Floats = npt.NDArray[np.float64]
 PICTURE = (1242, 375)
@@ -23,6 +25,8 @@ MATRICES = {"P2": (3, 4), "R0_rect": (3, 3), "Tr_velo_to_cam": (3, 4)}
 HELD_OUT = 10
 """Each tenth sweep is kept from training, and inferred."""
 POINT_BYTES = 16
+NUM_READ_WHOLE = 100
+"""Sweeps whose points a check reads; one behind them is named when it is loaded."""
 NEEDED = "a KITTI folder has velodyne/*.bin, label_2/*.txt and calib/*.txt, or these in training"
 
 
@@ -36,7 +40,13 @@ class KittiFrame:
 
     def points(self) -> npt.NDArray[np.float32]:
         """Return the points (n, 4) that the camera sees."""
-        points = np.fromfile(self.sweep, dtype=np.float32).reshape(-1, 4)
+        try:
+            points = np.fromfile(self.sweep, dtype=np.float32).reshape(-1, 4)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.sweep} cannot be read as points: {error}") from error
+        if not np.isfinite(points).all():
+            number = int(np.isfinite(points).all(1).argmin())
+            raise DataError(f"{self.sweep}: point {number} is not finite: {points[number]}")
         matrices = self.matrices()
         seen = _with_ones(points[:, :3]) @ (matrices["R0_rect"] @ matrices["Tr_velo_to_cam"]).T
         on_picture = _with_ones(seen) @ matrices["P2"].T
@@ -84,6 +94,8 @@ class KittiFrame:
 
     def check(self) -> None:
         """Raise `DataError` for what cannot be used of this sweep's files."""
+        if not self.sweep.is_file():
+            raise DataError(f"{self.sweep} is no file; {NEEDED}")
         size = self.sweep.stat().st_size
         if size == 0 or size % POINT_BYTES:
             raise DataError(f"{self.sweep} has {size} bytes; points of {POINT_BYTES} are needed")
@@ -116,6 +128,36 @@ def chosen(folder: Path, *, is_training: bool) -> list[KittiFrame]:
     """Return the sweeps that are trained on, or those that are inferred."""
     every = enumerate(frames(folder))
     return [one for index, one in every if (index % HELD_OUT == HELD_OUT - 1) != is_training]
+
+
+def check_folder(folder: Path) -> None:
+    """Raise `DataError` for the first file that cannot be used."""
+    found = frames(folder)
+    for frame in found:
+        frame.check()
+    for frame in found[:NUM_READ_WHOLE]:
+        frame.points()
+
+
+def why_left_out(names: list[str], boxes: Floats, *, shape: PillarShape) -> list[str]:
+    """Return of each box why it is not used, '' for those that are."""
+    ahead_m, side_m = shape.extent_m
+    is_on = (boxes[:, 0] >= 0) & (boxes[:, 0] < ahead_m) & (np.abs(boxes[:, 1]) < side_m)
+    known = CLASSES[: shape.classes]
+    return [
+        ("" if on else "outside of the grid") if name in known else f"called {name[:40]}"
+        for name, on in zip(names, is_on, strict=True)
+    ]
+
+
+def boxes_used(folder: Path, *, shape: PillarShape, is_training: bool) -> str:
+    """Say how many boxes are used, and count those that are left out."""
+    found, counts = chosen(folder, is_training=is_training), Counter[str]()
+    for frame in found:
+        counts.update(why_left_out(*frame.boxes(), shape=shape))
+    used = counts.pop("", 0)
+    others = "".join(f"; left out: {count} {why}" for why, count in counts.most_common(10))
+    return f"{len(found)} sweeps with {used} boxes of {', '.join(CLASSES[: shape.classes])}{others}"
 
 
 def _with_ones(points: npt.NDArray[Any]) -> Floats:

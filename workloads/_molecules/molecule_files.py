@@ -9,6 +9,7 @@ Left out: periodic cells. What is wrong is said with file and line, or with the 
 
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +34,7 @@ Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm B
 NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS.split(), start=1)}
 WIDTHS = {"species": 1, "pos": 3, "forces": 3}
 """Columns that are needed, and how many fields each has."""
+WHOLE = re.compile("[0-9]{1,9}")
 RMD17 = ("coords", "nuclear_charges", "energies", "forces")
 """Arrays that are needed."""
 
@@ -90,6 +92,8 @@ def read_structures(path: Path) -> Structures:
         structures = readers[path.suffix.lower()](path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise DataError(f"{path} does not fit into this machine's memory") from error
     if len(structures.sizes) < FEWEST:
         held = f"{path} holds {len(structures.sizes)} structures; {FEWEST} or more are needed"
         raise DataError(f"{held}: one of ten is kept for inference")
@@ -118,7 +122,7 @@ def _frames(path: Path) -> Iterator[tuple[list[int], list[Floats], list[Floats],
     while place < len(lines) and any(line.strip() for line in lines[place:]):
         where = f"{path}, line {place + 1}"
         count = lines[place].strip()
-        if not (count.isascii() and count.isdigit() and int(count) > 0):
+        if not WHOLE.fullmatch(count) or int(count) < 1:
             raise DataError(f"{where}: the number of atoms is expected, not {count[:40]!r}")
         last = place + 2 + int(count)
         if last > len(lines):
@@ -144,8 +148,8 @@ def _comment(line: str, *, where: str) -> tuple[dict[str, int], float]:
     parts = values.get("properties", "").split(":")
     columns, begin = {}, 0
     for name, width in zip(parts[::3], parts[2::3], strict=False):
-        if not width.isdigit() or WIDTHS.get(name, int(width)) != int(width):
-            raise DataError(f"{where}: Properties says {name} has {width} fields")
+        if not WHOLE.fullmatch(width) or WIDTHS.get(name, int(width)) != int(width):
+            raise DataError(f"{where}: Properties says {name} has {width[:40]} fields")
         columns[name], begin = begin, begin + int(width)
     if missing := [name for name in WIDTHS if name not in columns]:
         needed = "Properties=species:S:1:pos:R:3:forces:R:3"
@@ -173,9 +177,14 @@ def _numbers(texts: list[str], *, what: str, where: str) -> Floats:
         values = np.array([float(text) for text in texts])
     except ValueError:
         values = np.array([np.nan])
-    if not np.isfinite(values).all():
+    if not _are_finite(values):
         raise DataError(f"{where}: {what} is not a finite number: {' '.join(texts)[:60]}")
     return values
+
+
+def _are_finite(values: Any) -> bool:
+    """Return whether all are real and finite in fp32, in which the net computes."""
+    return values.dtype.kind in "iuf" and bool((np.abs(values) <= np.finfo(np.float32).max).all())
 
 
 def _check_apart(positions: Floats, *, where: str) -> None:
@@ -187,14 +196,16 @@ def _check_apart(positions: Floats, *, where: str) -> None:
 
 def _read_npz(path: Path) -> Structures:
     try:
+        with zipfile.ZipFile(path):
+            pass  # what is none, such as a .npy, numpy would load in another way
         with np.load(path, allow_pickle=False) as file:
             arrays: dict[str, Any] = {name: file[name] for name in RMD17 if name in file}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is no .npz of plain arrays: {error}") from error
     if missing := [name for name in RMD17 if name not in arrays]:
         raise DataError(f"{path} lacks {', '.join(missing)}; rMD17 files have {', '.join(RMD17)}")
     charges, coords = arrays["nuclear_charges"], arrays["coords"]
-    if coords.ndim != 3:
+    if coords.ndim != 3 or coords.shape[1] == 0:
         raise DataError(f"{path}: coords has shape {coords.shape}, not (structures, atoms, 3)")
     count, atoms, _ = coords.shape
     wanted = {
@@ -206,10 +217,10 @@ def _read_npz(path: Path) -> Structures:
     for name, shape in wanted.items():
         if arrays[name].shape != shape:
             raise DataError(f"{path}: {name} has shape {arrays[name].shape}, not {shape}")
-        if not (np.issubdtype(arrays[name].dtype, np.number) and np.isfinite(arrays[name]).all()):
-            raise DataError(f"{path}: {name} holds values that are not finite numbers")
-    if charges.min(initial=1) < 1 or charges.max(initial=1) > len(NUMBERS):
-        raise DataError(f"{path}: nuclear_charges must be from 1 to {len(NUMBERS)}")
+        if not _are_finite(arrays[name]):
+            raise DataError(f"{path}: {name} holds values that are not finite real numbers")
+    if charges.min() < 1 or charges.max() > len(NUMBERS) or (charges % 1).any():
+        raise DataError(f"{path}: nuclear_charges must be whole numbers from 1 to {len(NUMBERS)}")
     for index, positions in enumerate(coords):
         _check_apart(positions, where=f"{path}, structure {index}")
     return Structures(

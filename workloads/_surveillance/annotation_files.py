@@ -3,12 +3,15 @@
 COCO (cocodataset.org/#format-data): `annotations/instances_NAME.json`, pictures in `images`, in
 `NAME` or in `images/NAME`. WIDER FACE (shuoyang1213.me/WIDERFACE): `wider_face_NAME_bbx_gt.txt`,
 beside it or in `wider_face_split`, pictures in `WIDER_NAME/images` or in `images`. A file whose
-name has `val` is held out from training; a single one serves as both. Left out: crowds, boxes that
-WIDER FACE calls invalid, boxes without extent, and frames that then have none.
+name has `val` is held out from training; a single one serves as both. Left out and counted: crowds,
+boxes that WIDER FACE calls invalid, boxes without extent, and frames that then have none.
 """
 
+import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Annotated
 
@@ -42,6 +45,13 @@ class Frames:
     path: Path
     classes: tuple[str, ...]
     frames: tuple[Frame, ...]
+    left_out: Counter[str]
+
+    def used_words(self) -> str:
+        """Say how many frames are used, and count what is left out."""
+        boxes = sum(len(one.boxes) for one in self.frames)
+        others = "".join(f"; left out: {count} {what}" for what, count in self.left_out.items())
+        return f"{len(self.frames)} frames with {boxes} boxes of {self.path.name}{others}"
 
 
 class _Picture(msgspec.Struct):
@@ -94,6 +104,11 @@ def check_folder(root: Path, *, classes: int) -> None:
             if frame.size is not None and frame.size != size:
                 real, stated = (f"{width} x {height}" for width, height in (size, frame.size))
                 raise DataError(f"{frame.path} is {real} pixels, but {stated} in {found.path}")
+            for left, top, right, bottom in frame.boxes:
+                if left >= size[0] or top >= size[1] or right <= 0 or bottom <= 0:
+                    box = f"a box from {left:g}, {top:g} to {right:g}, {bottom:g}"
+                    seen = f"outside of its {size[0]} x {size[1]} pixels"
+                    raise DataError(f"{found.path}: {box} of {frame.path.name} lies {seen}")
         read_whole(frame.path for frame in found.frames)
 
 
@@ -121,6 +136,27 @@ def _pictures(folders: Sequence[Path], first: str) -> Path:
     return next((one for one in folders if (one / first).is_file()), folders[0])
 
 
+def _inside(folder: Path, name: str, *, named_in: Path) -> Path:
+    """Return the picture of that name; `DataError` for a name that leaves the folder."""
+    path = folder / name
+    if not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder)):
+        raise DataError(f"{named_in} names a picture {name[:60]!r} outside of {folder}")
+    return path
+
+
+def _check_ids(ids: Sequence[int], *, what: str, path: Path) -> None:
+    if repeated := [number for number, count in Counter(ids).items() if count > 1]:
+        raise DataError(f"{path}: {what} id {repeated[0]} is there more than once")
+
+
+def _corners(left: float, top: float, width: float, height: float) -> Box:
+    return left, top, left + width, top + height
+
+
+def _without_extent(box: Box) -> str:
+    return "" if box[2] > box[0] and box[3] > box[1] else "boxes without extent"
+
+
 def _coco(root: Path, path: Path) -> Frames:
     try:
         content = msgspec.json.decode(path.read_bytes(), type=_Coco)
@@ -129,23 +165,31 @@ def _coco(root: Path, path: Path) -> Frames:
     name = path.stem.removeprefix("instances_")
     folders = (root / "images", root / name, root / "images" / name)
     folder = _pictures(folders, content.images[0].file_name if content.images else "")
+    _check_ids([one.id for one in content.images], what="image", path=path)
+    _check_ids([one.id for one in content.categories], what="category", path=path)
     numbers = {one.id: number for number, one in enumerate(content.categories)}
     boxes: dict[int, list[tuple[Box, int]]] = {one.id: [] for one in content.images}
+    left_out = Counter[str]()
     for one in content.annotations:
         if one.image_id not in boxes or one.category_id not in numbers:
             what = "category" if one.image_id in boxes else "image"
             number = one.category_id if one.image_id in boxes else one.image_id
             raise DataError(f"{path}: an annotation names {what}_id {number}, which is not there")
-        left, top, width, height = one.bbox
-        if not one.iscrowd and width > 0 and height > 0:
-            box = left, top, left + width, top + height
+        box = _corners(*one.bbox)
+        if not all(map(isfinite, box)):
+            raise DataError(f"{path}: a bbox of image_id {one.image_id} is not finite: {one.bbox}")
+        if why := "crowds" if one.iscrowd else _without_extent(box):
+            left_out[why] += 1
+        else:
             boxes[one.image_id].append((box, numbers[one.category_id]))
+    left_out["frames without a box"] = sum(not some for some in boxes.values())
     return Frames(
         path=path,
         classes=tuple(one.name for one in content.categories),
+        left_out=+left_out,
         frames=tuple(
             Frame(
-                path=folder / one.file_name,
+                path=_inside(folder, one.file_name, named_in=path),
                 boxes=tuple(box for box, _ in boxes[one.id]),
                 classes=tuple(number for _, number in boxes[one.id]),
                 size=(one.width, one.height),
@@ -164,18 +208,27 @@ def _wider(root: Path, path: Path) -> Frames:
     name = path.name.removeprefix("wider_face_").removesuffix("_bbx_gt.txt")
     folders = (root / f"WIDER_{name}" / "images", root / "images")
     folder = _pictures(folders, lines[0].strip() if lines else "")
+    left_out = Counter[str]()
+    entries = list(_wider_entries(path, lines, left_out=left_out))
     return Frames(
         path=path,
         classes=("face",),
+        left_out=+left_out,
         frames=tuple(
-            Frame(path=folder / picture, boxes=boxes, classes=(0,) * len(boxes))
-            for picture, boxes in _wider_entries(path, lines)
+            Frame(
+                path=_inside(folder, picture, named_in=path),
+                boxes=boxes,
+                classes=(0,) * len(boxes),
+            )
+            for picture, boxes in entries
             if boxes
         ),
     )
 
 
-def _wider_entries(path: Path, lines: list[str]) -> Iterator[tuple[str, tuple[Box, ...]]]:
+def _wider_entries(
+    path: Path, lines: list[str], *, left_out: Counter[str]
+) -> Iterator[tuple[str, tuple[Box, ...]]]:
     """Yield pictures with their boxes: a name, a number, and so many lines (one if it is 0)."""
     at = 0
     while at < len(lines):
@@ -184,15 +237,22 @@ def _wider_entries(path: Path, lines: list[str]) -> Iterator[tuple[str, tuple[Bo
             number = int(lines[at + 1])
             for line in lines[at + 2 : at + 2 + max(number, 1)] if number >= 0 else ():
                 left, top, width, height, *marks = map(float, line.split())
+                box = _corners(left, top, width, height)
+                if not all(map(isfinite, box)):
+                    raise ValueError
                 is_invalid = len(marks) > INVALID - 4 and marks[INVALID - 4] == 1
-                if number and width > 0 and height > 0 and not is_invalid:
-                    boxes.append((left, top, left + width, top + height))
+                if why := "boxes called invalid" if is_invalid else _without_extent(box):
+                    left_out[why] += min(number, 1)
+                elif number:
+                    boxes.append(box)
             if number < 0 or at + 2 + max(number, 1) > len(lines):
                 raise ValueError
         except (ValueError, IndexError):
             raise DataError(
                 f"{path}, from line {at + 1} ({picture[:60]!r}): it needs a picture's name, the"
-                " number of its faces, and a line 'left top width height ...' for each"
+                " number of its faces, and a line 'left top width height ...' of finite numbers"
+                " for each"
             ) from None
+        left_out["frames without a box"] += not boxes
         yield picture, tuple(boxes)
         at += 2 + max(number, 1)

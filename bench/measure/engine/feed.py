@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
+from bench.core.errors import DataError
 from bench.workload import Phase, Workload
 
 Feed = Iterator[tuple[Any, Any, float]]
@@ -40,7 +41,7 @@ def make_loader(
     dataset = workload.dataset(phase, data=data, seed=seed)
     return DataLoader(
         dataset,  # type: ignore[arg-type]
-        batch_size=min(workload.batch_size(phase), len(dataset)),
+        batch_size=_whole_batch(workload, phase, dataset=dataset, data=data),
         shuffle=phase.is_training,
         drop_last=phase.is_training,
         num_workers=workers,
@@ -51,6 +52,22 @@ def make_loader(
         generator=torch.Generator().manual_seed(seed),
         multiprocessing_context="spawn" if workers > 0 and feeds not in FORK_SAFE else None,
     )
+
+
+def _whole_batch(
+    workload: Workload, phase: Phase, *, dataset: Sequence[Any], data: Path | None
+) -> int:
+    """Return the batch's size; `DataError` where samples do not fill one.
+
+    A row says the batch that was asked for, so that a smaller one would be another measurement.
+    """
+    size = workload.batch_size(phase)
+    if len(dataset) < size:
+        raise DataError(
+            f"{data or 'the workload'} has {len(dataset)} samples for {phase.name}; a batch takes "
+            f"{size}: give more, or --set a smaller batch"
+        )
+    return size
 
 
 def loader_feed(loader: Any, *, move: Callable[[Any], Any]) -> Feed:

@@ -164,4 +164,7 @@ def test_a_run_as_typed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
     printed = capsys.readouterr().out
     assert "LoadGen 6." in printed and "not a submission" in printed
     (folder,) = tmp_path.glob("*.loadgen")
-    assert len(list(folder.glob("*/*/mlperf_log_detail.txt"))) == 2
+    attempts = list(folder.iterdir())
+    assert attempts
+    for one in attempts:  # a second where others used the processor
+        assert len(list(one.glob("*/mlperf_log_detail.txt"))) == 2

@@ -8,6 +8,7 @@ A and of B belong to the same block.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import secrets
@@ -133,7 +134,10 @@ def run_blocks(
     profile: str,
     note: Callable[[str], None],
 ) -> None:
-    """Run the arms in the order given, four trials a block; fills their rows."""
+    """Run the arms in the order given, four trials a block; fills their rows.
+
+    Where an arm fails throughout the first block, more of the same would only take time.
+    """
     by_name = {arm.name: arm for arm in arms}
     started_s = time.monotonic()
     for index, name in enumerate(order):
@@ -155,6 +159,16 @@ def run_blocks(
             raise UsageError(
                 f"the arms do not run the same workloads: {' against '.join(names)}{hint}"
             )
+        failing = [one.name for one in arms if index == 3 and _always_fails(one)]
+        if failing:
+            note(f"arm {' and arm '.join(failing)} failed in every trial of a block: no more follow")
+            return
+
+
+def _always_fails(arm: ArmRuns) -> bool:
+    """Whether nothing ran in any trial; what was only disturbed may do better in the next."""
+    rows = itertools.chain.from_iterable(arm.rows_by_trial)
+    return all(row["status"] in ("FAILED", "SKIPPED") for row in rows)
 
 
 def _run_once(arm: ArmRuns, *, profile: str, seed: int) -> tuple[list[Row], Sidecar]:

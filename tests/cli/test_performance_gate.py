@@ -92,6 +92,18 @@ def test_ab_shows_each_trial_and_counts_those_it_lost(ask: Ask, tmp_path: Path) 
     )
 
 
+def test_an_arm_that_fails_in_a_whole_block_is_not_run_again(ask: Ask) -> None:
+    faulty = ROOT / "tests" / "workload_files" / "faulty.py"
+    arms = [f"--workload {faulty} --device fake --set fault={fault}" for fault in ("none", "error")]
+    answer = ask("ab", *arms, "--blocks", "3", "--json", code=4)
+    (result,) = answer.document["results"]
+    assert (result["verdict"], result["num_blocks"]) == ("NOT COMPARED", 0)
+    assert result["reason"].endswith("2 of 4 trials lost (error)")
+    assert "arm B failed in every trial of a block: no more follow" in answer.err
+    assert "[4/12]" in answer.err and "[5/12]" not in answer.err
+    assert [len(read_rows(Path(path))) for path in answer.document["paths"]] == [2, 2]
+
+
 def test_an_arm_that_is_interrupted_ends_the_comparison(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:

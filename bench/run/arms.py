@@ -161,7 +161,8 @@ def run_blocks(
             )
         failing = [one.name for one in arms if index == 3 and _always_fails(one)]
         if failing:
-            note(f"arm {' and arm '.join(failing)} failed in every trial of a block: no more follow")
+            whose = " and arm ".join(failing)
+            note(f"arm {whose} failed in every trial of a block: no more follow")
             return
 
 

@@ -1,15 +1,19 @@
 """The search for a capacity, with live runs in simulated time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
+from statistics import fmean
+
+import pytest
 
 from bench.core.units import format_number
 from bench.serve.arrivals import Arrivals, parse_arrivals
+from bench.serve.batcher import BatchRule
 from bench.serve.columns import Tally, columns_of
 from bench.serve.fake_server import lognormal, serve
 from bench.serve.live.capacity_search import Searched, search
-from bench.serve.live.services import OneByOne
+from bench.serve.live.services import Batched, OneByOne, timed_batches
 from bench.serve.slo import parse_slo
 
 SERVICE_S, SECONDS = 0.03, 60.0
@@ -103,3 +107,43 @@ def test_without_an_interval_the_lower_end_is_the_rate_that_the_row_is_of() -> N
     ).row
     assert found["capacity_is"] == "low_only" and found["capacity_high_per_s"] is None
     assert float(str(found["capacity_low_per_s"])) <= float(str(found["capacity_per_s"]))
+
+
+class FourShapes:
+    """Eight requests of four shapes, each batch a law's."""
+
+    shapes = (1, 2, 3, 4) * 2
+
+    def __init__(self) -> None:
+        self._law = lognormal(SERVICE_S, cv=0.15, seed=5)
+
+    def batch_s(self, requests: Sequence[int]) -> float:
+        (shape,) = {self.shapes[one] for one in requests}
+        return shape * (1 + len(requests)) * self._law(1)
+
+
+def batches_of(max_batch: int, *, most_s: float) -> Batched:
+    rule = BatchRule(max_batch=max_batch, max_wait_s=0.02)
+    return timed_batches(FourShapes(), rule=rule, most_s=most_s, is_smoke=False)
+
+
+@pytest.mark.parametrize("max_batch", [2, 3, 4, 8, 64])
+def test_batches_of_every_shape_are_timed_until_an_interval_can_be_drawn(max_batch: int) -> None:
+    found = batches_of(max_batch, most_s=1e9)
+    assert found.has_enough, found.known
+    means = [fmean(series) for series in zip(*found.kinds[3].rounds, strict=True)]
+    assert means[1] / means[0] == pytest.approx(3 / 2, rel=0.1)
+
+
+def test_too_few_batches_are_counted_by_shape() -> None:
+    found = batches_of(2, most_s=10.0)
+    assert not found.has_enough
+    words = search(
+        found,
+        slo=parse_slo("2s@p95"),
+        arrivals=parse_arrivals("auto"),
+        seconds=SECONDS,
+        live=live_runs(slower=1.0, seed=1),
+    ).problems[-1][1]
+    num = len(found.kinds[0].rounds) * 2
+    assert words.startswith(f"{num} batches of a shape are too few for an interval")

@@ -127,8 +127,7 @@ def _searched(
 ) -> Searched:
     problems: Problems = []
     if not services.has_enough and row["capacity_per_s"]:
-        num = len(services.alone_s)
-        words = [f"{num} service times are too few for an interval", *words]
+        words = [f"{services.known} are too few for an interval", *words]
     if tally is not None:
         row = tally.row | row
         problems = [one for one in tally.problems if one[0] != "short_run"]

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from bench.core.batch_traffic import BatchTimes, BatchTraffic, ReplayedBatches, batch_capacity
 from bench.core.traffic import (
+    FEWEST,
     NUM_ARRIVALS,
     NUM_RUNS,
     Capacity,
@@ -44,6 +45,10 @@ class Services(Protocol):
     @property
     def has_enough(self) -> bool:
         """Whether there are enough for an interval."""
+
+    @property
+    def known(self) -> str:
+        """How many there are, of the kind of which there are fewest."""
 
     @property
     def longest_alone_s(self) -> float:
@@ -85,6 +90,11 @@ class OneByOne:
     def has_enough(self) -> bool:
         """Whether there are enough for an interval."""
         return self._kind.has_enough
+
+    @property
+    def known(self) -> str:
+        """How many there are."""
+        return f"{len(self.alone_s)} service times"
 
     @property
     def longest_alone_s(self) -> float:
@@ -135,6 +145,11 @@ class Batched:
     def has_enough(self) -> bool:
         """Whether there are enough for an interval."""
         return all(one.relative.has_enough for one in self.kinds)
+
+    @property
+    def known(self) -> str:
+        """How many batches there are of the shape of which there are fewest."""
+        return f"{min(one.relative.num for one in self.kinds)} batches of a shape"
 
     @property
     def longest_alone_s(self) -> float:
@@ -202,7 +217,8 @@ def timed_batches(
     turns = [cycle(places) for places in alike]
     rounds: list[list[tuple[float, ...]]] = [[] for _ in shapes]
     spent_s, num = 0.0, 0
-    wanted = max(WANTED_ROUNDS, WANTED_BATCHES // (len(sizes) * len(shapes)))
+    each = math.ceil(FEWEST / len(sizes))  # an interval takes so many of every shape
+    wanted = max(WANTED_ROUNDS, each, WANTED_BATCHES // (len(sizes) * len(shapes)))
     while num < FEWEST_ROUNDS or (not is_smoke and spent_s < most_s and num < wanted):
         for turn, found in zip(turns, rounds, strict=True):
             found.append(tuple(server.batch_s(list(islice(turn, size))) for size in sizes))

@@ -272,6 +272,13 @@ class Workload(ABC):
         """
         return output
 
+    def mask(self, phase: Phase, output: Any) -> torch.Tensor | None:
+        """Return the class of each voxel or pixel of an output that segments, (B, ...) integers.
+
+        0 is the background. Where that is served, the harness holds it against eager fp32 by Dice.
+        """
+        return None
+
     def check(self, phase: Phase, output: Any) -> None:
         """Raise ValueError if the output of one step (or the loss) cannot be right."""
 

@@ -194,6 +194,10 @@ class Workload(UNet, bench.workload.Workload):
 
         check_folder(data, classes=self.classes, channels=self.channels, cases=self.cases)
 
+    def mask(self, phase: Phase, output: Any) -> Any:
+        """Return the likeliest class of each voxel, BXYZ; a loss has none."""
+        return None if phase.is_training else output.argmax(dim=1).byte()
+
     def check(self, phase: Phase, output: Any) -> None:
         """Refuse a loss or logits that are not finite, and logits of another number of classes."""
         if not bool(output.isfinite().all()):

@@ -2,7 +2,7 @@
 
 Each request is served alone first, then all at once, so that they share batches. An answer has to
 be that of its own request up to rounding, nearer than to any other: a server that returns
-somebody else's result is fast, and wrong.
+somebody else's result is fast, and wrong. What a segmentation marks is held against eager fp32 too.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from bench.measure.engine.precision import float_tensors
 from bench.measure.timing.validity import Problems
 from bench.serve.arrival_files import Arrival
 from bench.serve.batcher import BatchRule
+from bench.serve.live.marked_voxels import mask_of, mask_problems
 from bench.serve.live.server import run_server
 from bench.serve.live.serving_engine import ServingEngine
 
@@ -25,47 +26,74 @@ MOST_KEPT = 1_000_000
 """Elements of an answer that are compared."""
 
 
-def answer_problems(engine: ServingEngine, *, rule: BatchRule) -> Problems:
-    """Return what is wrong with the answers of requests that are served together."""
+class OwnAnswers:
+    """What the first so many requests are answered, each alone and then together."""
+
+    def __init__(self, engine: ServingEngine, *, num: int) -> None:
+        self._engine = engine
+        self._alone = [_answers_of(engine, engine.serve([one]), num=1)[0] for one in range(num)]
+        self._found: dict[int, torch.Tensor | None] = {}
+        self._masks: dict[int, torch.Tensor] = {}
+
+    def serve(self, requests: Sequence[int]) -> None:
+        """Serve these requests together, and keep what each is answered."""
+        engine, num = self._engine, len(requests)
+        output = engine.serve(requests)
+        self._found.update(zip(requests, _answers_of(engine, output, num=num), strict=True))
+        mask = mask_of(engine, output)
+        if mask is not None and mask.dim() and len(mask) % num == 0:
+            self._masks.update(zip(requests, mask.cpu().chunk(num), strict=True))
+
+    def distance_frac(self, request: int) -> float | None:
+        """Return how far its answer is from the one that it gets alone, as a part of that."""
+        answer, own = self._found.get(request), self._alone[request]
+        if answer is None or own is None or answer.shape != own.shape:
+            return None
+        return float((answer - own).norm()) / max(float(own.norm()), 1e-30)
+
+    def problems(self) -> Problems:
+        """Return the first answer that is wrong, or what Dice the masks have.
+
+        The last use of the engine: it computes in fp32 from there on.
+        """
+        words = (self._wrong(place) for place in range(len(self._alone)))
+        wrong: Problems = [("wrong_output", one) for one in words if one][:1]
+        return wrong or mask_problems(self._engine, self._masks)
+
+    def _wrong(self, place: int) -> str:
+        answer, own = self._found.get(place), self._alone[place]
+        if answer is None or own is None:
+            return ""
+        error_frac = self.distance_frac(place)
+        if error_frac is None:
+            return f"request {place} has an answer of another shape than when it is served alone"
+        distances = _distances(answer, dict(enumerate(self._alone)))
+        nearest = min(distances, key=distances.__getitem__)
+        if distances[nearest] < distances[place]:
+            return f"request {place} has the answer of request {nearest}"
+        tolerance_frac = TOLERANCE_FRAC[self._engine.config.dtype]
+        if error_frac <= tolerance_frac:
+            return ""
+        words = f"request {place} differs by {error_frac:.2g} from when it is served alone"
+        return f"{words}, tolerance {tolerance_frac:.2g}"
+
+
+def answered_together(engine: ServingEngine, *, rule: BatchRule) -> OwnAnswers:
+    """Let some requests come at once to a server with this rule."""
     num = min(engine.num_distinct, max(FEWEST, 2 * rule.max_batch))
-    alone = served_alone(engine, num=num)
-    found: dict[int, torch.Tensor | None] = {}
-
-    def serve(places: Sequence[int]) -> None:
-        output = engine.serve(places)
-        found.update(zip(places, answers_of(engine, output, num=len(places)), strict=True))
-
+    answers = OwnAnswers(engine, num=num)
     run_server(
         [Arrival(at_s=0.0)] * num,
-        serve=serve,
+        serve=answers.serve,
         shapes=[engine.shape_of(one) for one in range(num)],
         rule=rule,
         last_s=LONGEST_S,
         clock=engine.clock,
     )
-    return wrong_answers(found, alone, engine=engine)
+    return answers
 
 
-def served_alone(engine: ServingEngine, *, num: int) -> list[torch.Tensor | None]:
-    """Return the own answer of each of the first so many requests."""
-    return [answers_of(engine, engine.serve([one]), num=1)[0] for one in range(num)]
-
-
-def wrong_answers(
-    found: Mapping[int, torch.Tensor | None],
-    alone: Sequence[torch.Tensor | None],
-    *,
-    engine: ServingEngine,
-) -> Problems:
-    """Return the first answer among the found ones that is not its request's own."""
-    tolerance = TOLERANCE_FRAC[engine.config.dtype]
-    for place in range(len(alone)):
-        if words := _wrong(place, found.get(place), alone, tolerance_frac=tolerance):
-            return [("wrong_output", words)]
-    return []
-
-
-def answers_of(engine: ServingEngine, output: Any, *, num: int) -> list[torch.Tensor | None]:
+def _answers_of(engine: ServingEngine, output: Any, *, num: int) -> list[torch.Tensor | None]:
     """Return the answer of each of so many requests in one output; None where it is not divided."""
     tensors = float_tensors(engine.workload.comparable(engine.phase, output))
     if not tensors or any(one.dim() == 0 or len(one) % num for one in tensors):
@@ -75,33 +103,9 @@ def answers_of(engine: ServingEngine, output: Any, *, num: int) -> list[torch.Te
     return list(torch.cat(thinned, dim=1))
 
 
-def distance_frac(answer: torch.Tensor, own: torch.Tensor) -> float:
-    """Return the distance of an answer from the request's own one, as a part of that."""
-    return float((answer - own).norm()) / max(float(own.norm()), 1e-30)
-
-
-def _wrong(
-    place: int,
-    answer: torch.Tensor | None,
-    alone: Sequence[torch.Tensor | None],
-    *,
-    tolerance_frac: float,
-) -> str:
-    own = alone[place]
-    if answer is None or own is None:
-        return ""
-    if answer.shape != own.shape:
-        return f"request {place} has an answer of another shape than when it is served alone"
-    distances = {
+def _distances(answer: torch.Tensor, alone: Mapping[int, torch.Tensor | None]) -> dict[int, float]:
+    return {
         other: float((answer - one).norm())
-        for other, one in enumerate(alone)
+        for other, one in alone.items()
         if one is not None and one.shape == answer.shape
     }
-    nearest = min(distances, key=distances.__getitem__)
-    if distances[nearest] < distances[place]:
-        return f"request {place} has the answer of request {nearest}"
-    error_frac = distance_frac(answer, own)
-    if error_frac <= tolerance_frac:
-        return ""
-    words = f"request {place} differs by {error_frac:.2g} from when it is served alone"
-    return f"{words}, tolerance {tolerance_frac:.2g}"

@@ -31,6 +31,7 @@ from bench.workload import Phase
 
 if TYPE_CHECKING:
     from bench.measure.engine.torch_engine import TorchEngine
+    from bench.serve.live.own_answers import OwnAnswers
     from bench.serve.live.serving_engine import ServingEngine
 
 
@@ -193,6 +194,8 @@ class QueuePhase(DevicePhase):
     """One server and one queue, the client in a thread beside it."""
 
     engine: ServingEngine
+    answers: OwnAnswers | None = None
+    """What LoadGen was answered; else requests are asked for when the window is over."""
 
     def _make(self, *, on_stage: Callable[[str], None]) -> ServingEngine:
         from bench.serve.live.serving_engine import ServingEngine
@@ -230,10 +233,9 @@ class QueuePhase(DevicePhase):
 
     def columns(self) -> tuple[Row, Problems]:
         """Return what every device has; and whether requests get their own answers."""
-        from bench.serve.live.own_answers import answer_problems
+        from bench.serve.live.own_answers import answered_together
 
         self.engine.stop_bringing()
         row, problems = super().columns()
-        if self.serving.scenario:  # LoadGen has asked for that
-            return row, problems
-        return row, [*problems, *answer_problems(self.engine, rule=self.rule)]
+        answers = self.answers or answered_together(self.engine, rule=self.rule)
+        return row, [*problems, *answers.problems()]

@@ -7,7 +7,7 @@ served together are put together, copied, prepared by the workload, run, and wai
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,13 @@ from torch.utils.data import default_collate
 
 from bench.measure.engine.engine import StepCount
 from bench.measure.engine.feed import Feed
-from bench.measure.engine.precision import autocast, tensors
+from bench.measure.engine.precision import (
+    autocast,
+    move,
+    place_net,
+    set_matmul_precision,
+    tensors,
+)
 from bench.measure.engine.torch_engine import TorchEngine
 from bench.serve.arrivals import equal_issue
 
@@ -86,6 +92,22 @@ class ServingEngine(TorchEngine):
         self._step(self._bring(collated))
         self.adapter.synchronize()
         return self._step.last_output  # type: ignore[union-attr]
+
+    def plain_outputs(self, requests: Iterable[int]) -> Iterator[tuple[int, Any]]:
+        """Yield what these requests get one at a time from the same weights in eager fp32.
+
+        The last use of the engine: the device computes in fp32 from there on.
+        """
+        self.adapter.empty_cache()
+        set_matmul_precision("fp32")
+        torch.manual_seed(self.config.seed)
+        net = place_net(self._build_net(), device=self.device).eval()
+        for place in requests:
+            batch = move(self._collated[place], device=self.device, half=None, channels_last=False)
+            with torch.inference_mode():
+                ready = self.workload.prepare(self.phase, net, batch)
+                output = getattr(self.workload, self.phase.name)(net, ready)
+            yield place, output
 
     def stop_bringing(self) -> None:
         """Take steps from here on with one request that is there: what it does can be counted."""

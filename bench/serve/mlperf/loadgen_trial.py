@@ -48,15 +48,16 @@ def run_scenario(phase: QueuePhase, *, rate_per_s: float | None, report: Report)
 
     Accuracy first, then performance, each in a folder as MLPerf has them.
     """
-    from bench.serve.mlperf.accuracy import AccuracyRun
+    from bench.serve.live.own_answers import OwnAnswers
+    from bench.serve.mlperf.accuracy import logged_answers
 
     engine, test = phase.engine, _test_of(phase, rate_per_s=rate_per_s)
     with tempfile.TemporaryDirectory() as name:
         accuracy, performance = (Path(name) / part for part in ("accuracy", "performance"))
-        run = AccuracyRun(engine)
+        phase.answers = OwnAnswers(engine, num=engine.num_distinct)
         accurate = replace(test, mode="AccuracyOnly")
         client = LoadGenClient(accurate, folder=accuracy, clock=engine.clock)
-        _serve(client, phase=phase, answers=run.serve)
+        _serve(client, phase=phase, answers=partial(logged_answers, phase.answers))
         client = LoadGenClient(test, folder=performance, clock=engine.clock)
         start_s = engine.clock.now_s()
         served = _serve(client, phase=phase, answers=partial(_timed, engine), report=report)
@@ -67,7 +68,7 @@ def run_scenario(phase: QueuePhase, *, rate_per_s: float | None, report: Report)
     verdict, seconds = client.verdict(), phase.window_s[1] - phase.window_s[0]
     return LoadGenRun(
         row=_columns(verdict, served, scenario=test.scenario, seconds=seconds),
-        problems=[*_problems(verdict, phase), *run.problems()],
+        problems=_problems(verdict, phase),
         logs={name: text for name, text in logs.items() if text},
     )
 

@@ -12,6 +12,7 @@ really there stays as slow as that is, and the trace then shows collectives long
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
@@ -23,13 +24,35 @@ from bench.core.errors import UsageError
 from bench.emulate.link.host_link import HostLink
 from bench.emulate.operations import OPERATIONS, Operation, flat
 from bench.emulate.replay import Issued, Recorder, StepNotes
-from bench.hardware.costs.collectives import Group
+from bench.hardware.costs.collectives import Cost, Group
 from bench.hardware.costs.cost import CostModel
 
 EMULATED, THROTTLED = "emulated", "throttled"
 """Names of the backends: other ranks are virtual, or real and held back."""
 _LARGE_BYTES = 2**28
 """A message whose time is all bandwidth."""
+
+
+@dataclass(kw_only=True)
+class Carried:
+    """What a link carried, in sums; counted whether or not steps are recorded."""
+
+    num_ops: int = 0
+    num_bytes: int = 0
+    total_s: float = 0.0
+    """Modelled, without waiting for one another."""
+    low_s: float = 0.0
+    high_s: float = 0.0
+    methods: set[str] = field(default_factory=set)
+
+    def add(self, cost: Cost, *, num_bytes: int) -> None:
+        """Count one collective."""
+        self.num_ops += 1
+        self.num_bytes += num_bytes
+        self.total_s += cost.seconds
+        self.low_s += cost.low_s
+        self.high_s += cost.high_s
+        self.methods.add(cost.method)
 
 
 class Emulation:
@@ -45,6 +68,7 @@ class Emulation:
         self.model = model
         self.device = device
         self.recorder = Recorder()
+        self.carried = Carried()
         self.link = _link_for(device, recorder=self.recorder, is_timed=is_timed)
         self._compiler_settings = ExitStack()
 
@@ -143,6 +167,7 @@ class ModelledGroup(dist.ProcessGroup):
         if group.num_ranks > 1:
             cost = self.emulation.model.cost(operation.op, num_bytes=num_bytes, group=group)
             modelled_s = cost.seconds
+            self.emulation.carried.add(cost, num_bytes=num_bytes)
         issued = Issued(
             op=operation.op,
             num_bytes=num_bytes,

@@ -66,6 +66,9 @@ def _client_problems(served: Sequence[Served], *, slo: Slo | None, seconds: floa
 def _little_problems(served: Sequence[Served]) -> Problems:
     """Whether the number present, counted over time, is rate x mean latency (Little's law).
 
+    Both are of these requests, so it shows latencies that begin elsewhere than at the schedule, and
+    nothing that the server did.
+
     J. D. C. Little, Operations Research 9 (1961), https://doi.org/10.1287/opre.9.3.383
     """
     events = sorted(

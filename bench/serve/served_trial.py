@@ -147,7 +147,7 @@ def _live(phase: ServedPhase, arrivals: Arrivals, *, messages: Messages) -> Tall
         is_smoke=phase.request.limits.is_smoke,
     )
     report.send(phase.serving.seconds, came_to=tally.row)
-    return replace(tally, window_s=phase.window_s)
+    return replace(tally, row=tally.row | phase.link_columns, window_s=phase.window_s)
 
 
 def _send(

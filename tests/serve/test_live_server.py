@@ -1,12 +1,19 @@
 """A server in real time, short: who is served when, whose answer is whose, what is kept."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from bench.core.nouns import Serving
 from bench.measure.messages import Messages, TrialResult
+from bench.measure.timing.clock import Clock
+from bench.serve.arrival_files import Arrival
+from bench.serve.batcher import BatchRule
+from bench.serve.judgement import problems_of
+from bench.serve.live.clients import ScheduleClient
+from bench.serve.live.server import run_server
 from bench.serve.live.serving_engine import ServingEngine
 from bench.serve.served_trial import run_request
 from tests.measure.trial_requests import request_of
@@ -46,6 +53,18 @@ def test_requests_that_wait_share_a_batch_and_get_their_own_answers() -> None:
     assert 2 < float(str(row["batch_mean"])) <= 8 and row["requests"] == 600
 
 
+def test_a_warm_up_puts_together_what_a_server_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Volumes of a folder differ in shape, and only those of one shape are ever served together."""
+    engine, shapes = object.__new__(ServingEngine), [24, 36, 24, 24, 36]
+    served: list[Sequence[int]] = []
+    engine._requests = [[one] for one in shapes]
+    monkeypatch.setattr(engine, "shape_of", shapes.__getitem__)
+    monkeypatch.setattr(engine, "serve", served.append)
+    engine.warm_batches(3)
+    found = sorted((len(one), *{shapes[place] for place in one}) for one in served)
+    assert found == [(2, 24), (2, 36), (3, 24), (3, 36)]
+
+
 def test_somebody_elses_answer_makes_the_row_invalid(monkeypatch: pytest.MonkeyPatch) -> None:
     serve = ServingEngine.serve
 
@@ -65,6 +84,32 @@ def test_more_than_can_be_served_ends_in_time(monkeypatch: pytest.MonkeyPatch) -
     result = result_of(**arrivals, seconds=0.3, slo="10ms@p95")
     assert "overloaded" in result.reasons and "left unserved" in result.detail
     assert result.row["errors"] == 0 and time.monotonic() - start_s < 20
+
+
+def test_requests_that_the_client_never_sent_are_not_laid_on_the_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    send_all = ScheduleClient._send_all
+
+    def gives_up(client: ScheduleClient) -> None:
+        some = ScheduleClient(client._schedule_s[:5], clock=client._clock)
+        some.start_s, some.sent_s, some._inbox = client.start_s, client.sent_s, client._inbox
+        send_all(some)
+
+    monkeypatch.setattr(ScheduleClient, "_send_all", gives_up)
+    served = run_server(
+        [Arrival(at_s=0.01 * place) for place in range(20)],
+        serve=lambda places: None,
+        shapes=[None] * 20,
+        rule=BatchRule(),
+        last_s=0.4,
+        clock=Clock(),
+    )
+    assert [one.status for one in served] == ["ok"] * 5 + ["left"] * 15
+    assert all(one.send_lag_s > 0.1 for one in served[5:])
+    asked: Any = {"slo": None, "seconds": 0.2, "found": None, "is_one_server": True}
+    (words,) = (words for code, words in problems_of(served, **asked) if code == "client_late")
+    assert "5 of 20 in time" in words
 
 
 def test_what_bringing_a_request_computes_is_no_work_of_a_step() -> None:

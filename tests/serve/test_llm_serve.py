@@ -148,6 +148,7 @@ def test_a_trial_on_the_cpu_serves_all_and_its_answers_are_right() -> None:
         assert row["tokens_got_mean"] == 6 and row["tpot_p50_ms"] and row["ttft_p50_ms"]
     assert float(str(row["decode_tok_per_s"])) > 30 and row["max_batch"] == 64
     assert row["check_error_frac"] == 0.0 and "utilisation_frac" not in row
+    assert "comm_ops" not in row, "no link"
 
 
 def test_a_trial_over_a_link_waits_for_it_with_every_token() -> None:
@@ -158,6 +159,15 @@ def test_a_trial_over_a_link_waits_for_it_with_every_token() -> None:
         dist.destroy_process_group()
     hops_ms = 2.0 * 2  # two all-reduces in each of two layers, of a millisecond or more
     assert float(str(row["tpot_p50_ms"])) > hops_ms and row["errors"] == 0
+    # Of one pass, whatever was warmed up and checked before, and however many there were.
+    # Two all-reduces in each layer, that of the embedding and the gathering of the logits.
+    assert row["comm_ops"] == 6 and row["overlap"] and row["link_method"]
+    total_ms = float(str(row["comm_total_ms"]))
+    assert hops_ms < total_ms and float(str(row["comm_low_ms"])) < total_ms
+    assert total_ms < float(str(row["comm_high_ms"])) < 2 * total_ms
+    token_bytes = 4 * (5 * 64 + 256)  # of five states and the logits at tiny
+    tokens = float(str(row["comm_bytes"])) / token_bytes
+    assert 1 <= tokens < 100, "a token of each request under way, and at times a prompt"
 
 
 def test_answers_that_were_mixed_up_are_wrong() -> None:

@@ -18,7 +18,7 @@ from bench.core.errors import MeasurementError, UnresolvedLinkError
 from bench.core.nouns import Layout
 from bench.core.statistics import median
 from bench.core.units import format_duration
-from bench.emulate.group import Emulation, start_emulation
+from bench.emulate.group import Carried, Emulation, start_emulation
 from bench.emulate.replay import StepNotes
 from bench.hardware.costs.collectives import Cost, Group, Op
 from bench.hardware.costs.cost import CostModel, model_of
@@ -93,6 +93,23 @@ class ModelledLink:
         if self.traces.kept:
             self._refuse_unresolved(self.traces.kept[-1][1])
         self.traces = Traces(period=self.period_steps)
+
+    def begin_counting(self) -> None:
+        """Count what is carried from here on."""
+        self._emulation.carried = Carried()
+
+    def pass_columns(self, num_passes: int) -> Row:
+        """Columns of one of so many passes, their mean; what waited for them is not known."""
+        carried = self._emulation.carried
+        each_ms = 1e3 / num_passes
+        return {
+            "link_method": "+".join(sorted(carried.methods)),
+            "comm_ops": round(carried.num_ops / num_passes),
+            "comm_bytes": round(carried.num_bytes / num_passes),
+            "comm_total_ms": carried.total_s * each_ms,
+            "comm_low_ms": carried.low_s * each_ms,
+            "comm_high_ms": carried.high_s * each_ms,
+        }
 
     def _refuse_unresolved(self, notes: StepNotes) -> None:
         if self._layout.mode == "simulated" or self._layout.link == "infinite":

@@ -61,6 +61,8 @@ class ScheduleClient:
         self._num_received = 0
         self._is_stopped = False
         self.start_s = 0.0
+        self.sent_s: list[float] = []
+        """When each request was sent, as far as the schedule went."""
 
     @property
     def is_over(self) -> bool:
@@ -82,7 +84,8 @@ class ScheduleClient:
                 time.sleep(left_s - SPIN_S if left_s > SPIN_S else 0.0)
             if self._is_stopped:
                 return
-            self._inbox.put(Sent(place=place, scheduled_s=at_s, sent_s=self.now_s()))
+            self.sent_s.append(self.now_s())
+            self._inbox.put(Sent(place=place, scheduled_s=at_s, sent_s=self.sent_s[place]))
 
     def receive(self, *, until_s: float) -> list[Sent]:
         """Return what has come; where nothing has, wait for the next one until that time."""

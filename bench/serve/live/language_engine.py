@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import Any
 
 from bench.core.errors import MeasurementError
 from bench.measure.engine.engine import StepCount
 from bench.measure.engine.torch_engine import TorchEngine
+from bench.results.schema import Row
 from bench.serve.llm_engine import TokenEngine, cache_tokens_for, serving
 
 LEAST_EQUAL_FRAC = 0.5
@@ -23,6 +25,8 @@ class LanguageEngine(TorchEngine):
     """Steps are batches of prompts, answered by the engine that serves; `close` ends it."""
 
     tokens: TokenEngine
+    num_passes = 0
+    """Through the net."""
 
     def open(self, totals: Sequence[int]) -> None:
         """Start the engine for requests of these lengths, and check what it answers."""
@@ -36,6 +40,7 @@ class LanguageEngine(TorchEngine):
         own = [len(prompt) + self._num_new for prompt in self._prompts]
         cache_tokens = max(cache_tokens_for(some, plan) for some in (own, totals))
         module, tensor = self.laid_out.module, self.layout.tensor
+        module.register_forward_pre_hook(self._count_pass)
         self._running = ExitStack()
         self.tokens = self._running.enter_context(
             serving(module, plan, cache_tokens=cache_tokens, tensor=tensor)
@@ -44,6 +49,21 @@ class LanguageEngine(TorchEngine):
 
     def _answers(self) -> list[list[int]]:
         return self.tokens.answers(self._prompts, output_tokens=self._num_new)
+
+    def _count_pass(self, *_ignored: Any) -> None:
+        self.num_passes += 1
+
+    def begin_counting(self) -> None:
+        """Count passes, and what a link carries, from here on."""
+        self.num_passes = 0
+        if self.link is not None:
+            self.link.begin_counting()
+
+    def link_columns(self) -> Row:
+        """Return what a link carried in one pass, and blanks where there is none."""
+        if self.link is None or not self.num_passes:
+            return {}
+        return {"overlap": self.overlap or None, **self.link.pass_columns(self.num_passes)}
 
     def step(self) -> StepCount:
         """Answer one batch of prompts that come together."""

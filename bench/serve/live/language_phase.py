@@ -40,12 +40,15 @@ class LanguagePhase(DevicePhase):
     def _serve(self, schedule: Sequence[Arrival], *, report: Report) -> list[Served]:
         seconds, slo = self.serving.seconds, self.slo
         longest_s = max((slo.latency_s or 0.0, slo.ttft_s or 0.0)) if slo else 0.0
-        return self.engine.tokens.serve(
+        self.engine.begin_counting()
+        served = self.engine.tokens.serve(
             schedule,
             seed=f"{self.request.config.seed}/{self.request.trial}/{len(schedule)}",
             last_s=seconds + max(seconds, 2 * longest_s),
             report=report,
         )
+        self.link_columns = self.engine.link_columns()
+        return served
 
     def columns(self) -> tuple[Row, Problems]:
         """Return what every device has, the engine, and what it answered wrongly."""

@@ -55,6 +55,8 @@ class ServedPhase(ABC):
         self.rule = BatchRule(max_batch=self.serving.max_batch, max_wait_s=self.serving.max_wait_s)
         self.slo: Slo | None = parse_slo(self.serving.slo) if self.serving.slo else None
         self.cold_s = {}
+        self.link_columns: Row = {}
+        """What a link carried in what ran last."""
         self.window_s: tuple[float, float] | None = None
         """Of what ran last, or what the row is of; on the engine's clock."""
         self._num_drawn = 0

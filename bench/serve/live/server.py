@@ -59,13 +59,13 @@ def run_server(
         last_s=last_s,
         report=report,
     )
-    end_s = client.now_s()
+    end_s, sent_s = client.now_s(), list(client.sent_s)
     for place, one in enumerate(schedule):
         if place not in found:
             at_s = max(end_s, one.at_s)
             found[place] = Served(
                 scheduled_s=one.at_s,
-                sent_s=one.at_s,
+                sent_s=sent_s[place] if place < len(sent_s) else at_s,
                 started_s=at_s,
                 ended_s=at_s,
                 batch=0,

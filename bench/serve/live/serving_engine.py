@@ -114,6 +114,10 @@ class ServingEngine(TorchEngine):
         self._feed = itertools.cycle([next(self._feed)])
 
     def warm_batches(self, most: int) -> None:
-        """Serve each number of requests up to the most once, so that no user is the first."""
-        for num in range(2, most + 1):
-            self.serve([place % self.num_distinct for place in range(num)])
+        """Serve each number of requests of each shape once, so that no user is the first."""
+        alike: dict[Hashable, list[int]] = {}
+        for one in range(self.num_distinct):
+            alike.setdefault(self.shape_of(one), []).append(one)
+        for places in alike.values():
+            for num in range(2, most + 1):
+                self.serve([places[place % len(places)] for place in range(num)])

@@ -16,8 +16,8 @@ from bench.core.nouns import Chip, Layout
 if TYPE_CHECKING:
     from bench.analysis.projection.clusters import Cluster, ClusterStep
     from bench.cli.project import Answer
+    from bench.hardware.costs.training_jobs import Software, TrainingJob
     from bench.hardware.costs.training_nets import DecoderNet
-    from bench.hardware.costs.training_step import Software, TrainingJob
 
 Net = Annotated[
     str | None,
@@ -121,7 +121,7 @@ def net_answer(
 
 
 def _program(flags: NetFlags) -> tuple[Software, str]:
-    from bench.hardware.costs.training_step import SOFTWARE
+    from bench.hardware.costs.training_jobs import SOFTWARE
 
     name = flags.software or "today"
     if name not in SOFTWARE:
@@ -140,7 +140,7 @@ def _cluster(chip: Chip, *, devices: int, link: str | None, dtype: str) -> Clust
 def _job(flags: NetFlags, *, net: DecoderNet, batch: int, devices: int) -> TrainingJob:
     from bench.analysis.projection.clusters import RECOMPUTES, check_job, passes_of
     from bench.emulate.pipeline import parse_schedule
-    from bench.hardware.costs.training_step import TrainingJob
+    from bench.hardware.costs.training_jobs import TrainingJob
 
     tensor, stages = flags.tensor or 1, flags.stages or 1
     data, rest = divmod(devices, tensor * stages)
@@ -200,8 +200,8 @@ def _search(
     link: str | None,
 ) -> Answer:
     from bench.analysis.projection import clusters as projection
-    from bench.hardware.costs.training_step import TrainingJob
-    from bench.report.tables.cluster_tables import cluster_grid, layout_text
+    from bench.hardware.costs.training_jobs import TrainingJob
+    from bench.report.tables.cluster_tables import layout_text, search_grid
 
     blank = TrainingJob(
         net=net, layout=Layout(), micro_batch=1, recompute="none", software=_program(flags)[0]
@@ -213,29 +213,37 @@ def _search(
         jobs = list(
             projection.candidates(blank, devices=cluster.devices, global_batch=batch, node=node)
         )
+        if not jobs:
+            raise UsageError(
+                f"--devices {cluster.devices} cannot be laid out for {net.heads} heads, "
+                f"{net.layers} layers and --global-batch {batch}; try a power of two"
+            )
         order = projection.ranked(cluster, jobs)
+        num_layouts = len({replace(job, chunks=1) for job in jobs})
         if not order:
-            notes.append(f"{cluster.chip.id}: none of {len(jobs)} layouts fits in its memory")
+            notes.append(f"{cluster.chip.id}: none of {num_layouts} layouts fits in its memory")
             continue
         steps = [projection.projected_step(cluster, job) for job in order[:SHOWN]]
-        notes.append(f"{cluster.chip.id}: {len(order)} of {len(jobs)} layouts fit")
-        beside: list[tuple[ClusterStep, int | None]] = []
+        notes.append(f"{cluster.chip.id}: {len(order)} of {num_layouts} layouts fit")
+        beside: list[tuple[ClusterStep, int]] = []
         whole = projection.uncut(cluster.chip) if cluster.devices > 1 and link is None else None
         if whole is not None:
             other = _cluster(whole, devices=cluster.devices, link=None, dtype=cluster.dtype)
             other = replace(other, compute_factor=cluster.compute_factor)
             there = projection.ranked(other, jobs)
+            # It may be best in other chunks there.
+            ranks = {replace(job, chunks=1): rank for rank, job in enumerate(there, start=1)}
             beside = [
-                (projection.projected_step(other, job), there.index(job) + 1)
-                for job in order[:SHOWN]
+                (projection.projected_step(other, one.job), ranks[replace(one.job, chunks=1)])
+                for one in steps
             ]
             best = projection.projected_step(other, there[0])
+            faster = steps[0].time_s.mid / best.time_s.mid
             notes.append(
                 f"best on {cluster.chip.id}: {layout_text(steps[0])}; on {whole.id}, which has the "
-                f"whole link: {layout_text(best)}, micro-batch {best.job.micro_batch}, recompute "
-                f"{best.job.recompute}, x{steps[0].time_s.mid / best.time_s.mid:.3g} as fast"
+                f"whole link: {layout_text(best)}, x{faster:.3g} as fast"
             )
-        grids.append(cluster_grid(steps, beside=beside))
+        grids.append(search_grid(steps, beside=beside))
         documents += steps
     if not grids:
         raise NothingMatchedError("; ".join(notes[-len(clusters) :]))
@@ -255,7 +263,7 @@ def _document(steps: Sequence[ClusterStep], notes: Sequence[str]) -> dict[str, o
                 "tp": one.job.layout.tensor,
                 "pp": one.job.layout.pipeline,
                 "dp": one.job.layout.data,
-                "chunks": one.job.chunks,
+                "schedule": one.job.schedule,
                 "micro_batch": one.job.micro_batch,
                 "global_batch": one.job.step_tokens // one.job.net.sequence,
                 "recompute": one.job.recompute,

@@ -1,6 +1,8 @@
 """`bench project --net` through the command line: clusters that nobody here has."""
 
 import json
+import re
+from typing import Any
 
 import pytest
 
@@ -38,7 +40,7 @@ def test_a_layout_has_step_speed_mfu_memory_and_interval(ask: Ask) -> None:
 
 def test_a_search_ranks_what_fits_and_says_what_the_narrower_link_changed(ask: Ask) -> None:
     out = ask(*NET, "--search").out
-    assert "on h100" in out and "best on h800-sxm: tp " in out and "layouts fit" in out
+    assert "best on h800-sxm: tp " in out and "layouts fit" in out
     steps = ask(*NET, "--search", "--json").document["steps"]
     times = [one["projected_step_s"]["mid"] for one in steps]
     assert times == sorted(times) and len(steps) == 10 and all(one["fits"] for one in steps)
@@ -48,6 +50,52 @@ def test_a_search_ranks_what_fits_and_says_what_the_narrower_link_changed(ask: A
     # 31 layers make no stages and one sequence no replicas: all share each product, if any.
     alone = ("--net", "llama3-8b:layers=31", "--global-batch", "1", "--link", "infinite")
     assert "tp 16 pp 1 dp 1" in ask(*NET, "--devices", "16", *alone, "--search").out
+
+
+def test_a_narrow_screen_keeps_what_a_search_is_for(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def heads(columns: int) -> list[str]:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        title, line, *_ = ask(*NET, "--search").out.splitlines()
+        assert title == "Projected: llama3-8b on 64 x h800-sxm"
+        return re.split(r" {2,}", line.strip())
+
+    assert heads(80) == ["layout", "step", "token/s", "memory"]
+    assert heads(100)[:6] == ["rank", "layout", "step", "token/s", "memory", "MFU"]
+    assert heads(140)[6:9] == ["on h100", "slower by", "rank there"]
+
+
+def test_what_a_search_found_can_be_typed(ask: Ask) -> None:
+    """Interleaved pipelines are tried, each with as few chunks as are as good as more."""
+    steps = ask(*NET, "--search", "--json").document["steps"]
+    (one,) = (step for step in steps[:3] if step["tp"] == 1 and step["pp"] == 2)
+    assert one["schedule"] == "interleaved-4", one
+    assert "tp 1 pp 2 dp 32 interleaved-4" in ask(*NET, "--search").out
+    typed = (*NET, "--tp", "1", "--pp", "2", "--micro-batch", str(one["micro_batch"]))
+
+    def again(*words: str) -> dict[str, Any]:
+        document: dict[str, Any] = ask(*typed, *words, "--json").document["steps"][0]
+        return document
+
+    assert again("--schedule", "interleaved-4") == one
+    plain, more = again(), again("--schedule", "interleaved-16")
+    assert plain["schedule"] == "1f1b"
+    for what, sign in (("projected_step_s", 1), ("projected_memory_bytes", -1)):
+        assert sign * plain[what]["mid"] > sign * one[what]["mid"], what
+    ratio = one["projected_step_s"]["mid"] / more["projected_step_s"]["mid"]
+    assert 1.0 < ratio < 1.02, "more chunks win next to nothing"
+
+
+def test_no_interval_passes_the_peak_but_for_what_attention_skips(ask: Ask) -> None:
+    words = ("project", "--devices", "1", "--global-batch", "128", "--net")
+    wide = "gpt:h=16384,layers=2,heads=128,seq=2048,attention=unfused"
+    asked = (*words, wide, "--micro-batch", "2", "--to", "h20")
+    mfu = ask(*asked, "--json").document["steps"][0]["projected_mfu_frac"]
+    assert 0.9 < mfu["mid"] < mfu["high"] == pytest.approx(1.0)
+    said = "more than all of it where fused attention skips the masked half"
+    assert said not in ask(*asked).out
+    assert said in ask(*words, "gpt:h=2048,layers=2,heads=16,seq=131072", "--to", "a800-sxm").out
 
 
 def test_a_measured_row_scales_what_the_chip_does(write: Write, ask: Ask) -> None:
@@ -98,6 +146,7 @@ def test_a_measured_row_scales_what_the_chip_does(write: Write, ask: Ask) -> Non
         ((*NET[1:], "--schedule", "interleaved-3", "--pp", "2"), "--pp 2 times 3 chunks"),
         ((*NET[1:], "--tp", "0"), "--tp 0 is not between 1 and"),
         ((*NET[1:], "--search", "--tp", "2"), "--search finds --tp, --pp"),
+        ((*NET[1:-1], "7", "--search"), "--devices 7 cannot be laid out for 32 heads"),
         ((*NET[1:], "--software", "2019"), "--software"),
         ((*NET[1:], "--dtype", "fp8"), "bf16 or fp16"),
         ((*NET[1:], "--score"), "--net goes with --to"),

@@ -9,8 +9,8 @@ from bench.analysis.projection.clusters import Cluster, ClusterStep, cluster_of,
 from bench.core.nouns import Layout
 from bench.hardware.chips import chip
 from bench.hardware.costs.cost import model_of
+from bench.hardware.costs.training_jobs import SOFTWARE, TrainingJob
 from bench.hardware.costs.training_nets import NETS, parse_net
-from bench.hardware.costs.training_step import SOFTWARE, TrainingJob
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """A decoder's step by formula: held to a simulated pipeline, to reason, to published runs."""
 
 from dataclasses import fields, replace
-from itertools import combinations
+from itertools import accumulate, combinations
 from pathlib import Path
 from statistics import median
 
@@ -11,15 +11,13 @@ from hypothesis import strategies as st
 
 from bench.core.errors import UsageError
 from bench.core.nouns import Layout
-from bench.emulate.pipeline import PipelineStage, simulate_step
+from bench.emulate.pipeline import PipelineStage, device_tasks, simulate_step
 from bench.hardware.costs.cost import model_of
-from bench.hardware.costs.training_memory import training_memory_bytes
+from bench.hardware.costs.training_jobs import SOFTWARE, ChipSpeed, TrainingJob
+from bench.hardware.costs.training_memory import layer_token_bytes, training_memory_bytes
 from bench.hardware.costs.training_nets import NETS, parse_net
 from bench.hardware.costs.training_step import (
-    SOFTWARE,
     Bound,
-    ChipSpeed,
-    TrainingJob,
     layer_passes,
     product_s,
     stage_parameters,
@@ -89,17 +87,64 @@ def test_the_closed_form_of_a_pipeline_is_what_its_simulation_gives(
     assert time.seconds == pytest.approx(step.step_s, rel=1e-9)
 
 
-@given(stages=st.sampled_from([2, 4]), chunks=st.sampled_from([2, 4]), rounds=st.integers(1, 5))
+@given(
+    stages=st.sampled_from([2, 4]),
+    chunks=st.sampled_from([2, 4]),
+    rounds=st.integers(1, 5),
+    vocab=st.sampled_from([1, 128256]),
+)
 @settings(max_examples=20, deadline=None)
-def test_so_is_that_of_an_interleaved_one(stages: int, chunks: int, rounds: int) -> None:
+def test_so_is_that_of_an_interleaved_one(
+    stages: int, chunks: int, rounds: int, vocab: int
+) -> None:
     layout = Layout(pipeline=stages, grad_accum=stages * rounds, schedule=f"interleaved-{chunks}")
-    job = job_of(layout, net="llama3-8b:vocab=1", chunks=chunks)  # no head to speak of
+    job = job_of(layout, net=f"llama3-8b:vocab={vocab}", chunks=chunks)
     time = training_step(job, chip=CHIP, model=None)
     ahead, back = layer_passes(job, chip=CHIP, model=None)
     each = job.net.layers / stages / chunks
-    stage = PipelineStage(forward_s=each * ahead.seconds, backward_s=each * back.seconds)
-    step = simulate_step([stage] * (stages * chunks), layout=layout, model=None)
+    whole_s = (time.seconds - time.bubble_s - time.optimizer_s) / layout.grad_accum
+    head_s = whole_s - each * chunks * (ahead.seconds + back.seconds)
+    simulated = [
+        PipelineStage(
+            forward_s=each * ahead.seconds + (head_s / 3 if last else 0.0),
+            backward_s=each * back.seconds + (2 * head_s / 3 if last else 0.0),
+        )
+        for last in (number == stages * chunks - 1 for number in range(stages * chunks))
+    ]
+    step = simulate_step(simulated, layout=layout, model=None)
     assert time.seconds - time.optimizer_s == pytest.approx(step.step_s, rel=0.01)
+
+
+@pytest.mark.parametrize("chunks", [1, 2, 4])
+@pytest.mark.parametrize("passes", [4, 8, 32])
+def test_the_first_stage_holds_what_its_schedule_has_in_flight(chunks: int, passes: int) -> None:
+    kind = "1f1b" if chunks == 1 else f"interleaved-{chunks}"
+    layout = Layout(pipeline=4, grad_accum=passes, schedule=kind)
+    job = job_of(layout, net="llama3-8b:vocab=1", chunks=chunks)
+    ways = (1 if task.is_forward else -1 for task in device_tasks(layout, device=0))
+    in_flight = max(accumulate(ways))
+    held = job.tokens * layer_token_bytes(job) * job.net.layers / 4 / chunks
+    counted = training_memory_bytes(job) - 18 * stage_parameters(job)
+    assert counted == pytest.approx(in_flight * held, rel=1e-6)
+
+
+def test_messages_of_an_interleaved_pipeline_run_beside_its_passes_today() -> None:
+    layout = Layout(pipeline=4, grad_accum=16)
+    net, link = "llama3-8b:vocab=1", model_of("h100-nvlink*8/ndr")
+    waits, hides, slow, plain = (
+        training_step(
+            job_of(layout, net=net, chunks=chunks, software=SOFTWARE[program]),
+            chip=CHIP, model=model,
+        ).pipeline_s
+        for program, chunks, model in (
+            ("2021", 2, link), ("today", 2, link), ("today", 2, model_of("10gbe")),
+            ("today", 1, link),
+        )
+    )  # fmt: skip
+    message_s = waits / (2 * (16 * 2 + 3))
+    assert hides == pytest.approx(2 * 3 * message_s)
+    assert plain == pytest.approx(2 * (16 + 3) * message_s)
+    assert slow > 2 * 3 * message_s * 100, "what takes longer than a pass is waited for"
 
 
 @given(job=jobs)

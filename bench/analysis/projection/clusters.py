@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from math import exp, log, sqrt
 from typing import Literal, get_args
 
@@ -26,15 +27,9 @@ from bench.core.errors import UsageError
 from bench.core.nouns import Chip, Layout
 from bench.hardware.chips import load_chips
 from bench.hardware.costs.cost import CostModel
+from bench.hardware.costs.training_jobs import ChipSpeed, Recompute, TrainingJob, TrainingTime
 from bench.hardware.costs.training_memory import training_memory_bytes
-from bench.hardware.costs.training_step import (
-    Bound,
-    ChipSpeed,
-    Recompute,
-    TrainingJob,
-    TrainingTime,
-    training_step,
-)
+from bench.hardware.costs.training_step import Bound, training_step
 
 FORMULA_SPREAD = 1.15
 """How far formulas of steps were found to be off: vTrain 8.4 % in one node and 14.7 % over several
@@ -53,6 +48,8 @@ Ends = Literal["low", "mid", "high"]
 RECOMPUTES: tuple[Recompute, ...] = get_args(Recompute)
 MICRO_BATCHES = (1, 2, 4, 8)
 """What a search tries."""
+AS_GOOD = 1.01
+"""A pipeline of more chunks has to win more than this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,13 +173,16 @@ def projected_step(cluster: Cluster, job: TrainingJob) -> ClusterStep:
         variances[side] = sum(log(one.seconds / parts.seconds) ** 2 for one in tried)
     known = log(FORMULA_SPREAD) ** 2 + log(SERVER_SPREAD) ** 2
     seconds = parts.seconds
+    # Whatever rates and formula are off by, no chip passes its peak, or what was measured above it.
+    peak_per_s = max(cluster.chip.peak_per_s[cluster.dtype], cluster.matrix.high) * cluster.devices
+    least_s = min(seconds, job.step_tokens * job.net.computed_flops_per_token / peak_per_s)
     counted = training_memory_bytes(job)
     return ClusterStep(
         cluster=cluster,
         job=job,
         parts=parts,
         time_s=Estimate(
-            low=seconds * exp(-sqrt(variances["low"] + known)),
+            low=max(least_s, seconds * exp(-sqrt(variances["low"] + known))),
             mid=seconds,
             high=seconds * exp(sqrt(variances["high"] + known)),
         ),
@@ -224,7 +224,8 @@ def _divisors(number: int) -> list[int]:
 def candidates(
     job: TrainingJob, *, devices: int, global_batch: int, node: int
 ) -> Iterator[TrainingJob]:
-    """Layouts that can run: tensor ranks inside a node, stages, replicas, passes, recomputation.
+    """Layouts that can run: tensor ranks inside a node, stages, replicas, passes, what is computed
+    again, and chunks of an interleaved pipeline.
 
     The job's own layout is left out of account; its net and its software are kept.
     """
@@ -241,20 +242,34 @@ def candidates(
                     continue
                 passes = global_batch // (data * micro_batch)
                 layout = Layout(tensor=tensor, pipeline=stages, data=data, grad_accum=passes)
-                for recompute in RECOMPUTES:
+                interleaves = stages > 1 and passes % stages == 0
+                chunks = _divisors(net.layers // stages) if interleaves else [1]
+                for recompute, each in product(RECOMPUTES, chunks):
                     if not (recompute == "selective" and net.is_fused):  # it would save nothing
                         yield replace(
                             job, layout=layout, micro_batch=micro_batch, recompute=recompute,
-                            chunks=1,
+                            chunks=each,
                         )  # fmt: skip
 
 
 def ranked(cluster: Cluster, jobs: Sequence[TrainingJob]) -> list[TrainingJob]:
-    """Those that fit in memory, the fastest first."""
-    room = usable_bytes(cluster.chip)
-    fit = [job for job in jobs if training_memory_bytes(job) <= room]
-    speed = cluster.speed()
-    return sorted(fit, key=lambda job: cluster.step(job, speed=speed).seconds)
+    """Those that fit in memory, the fastest first, each layout once.
+
+    Its pipeline has the fewest chunks that are as good as any: what each costs in launches is in no
+    formula.
+    """
+    room, speed = usable_bytes(cluster.chip), cluster.speed()
+    found: dict[TrainingJob, list[tuple[int, float]]] = {}
+    for job in jobs:
+        if training_memory_bytes(job) <= room:
+            seconds = cluster.step(job, speed=speed).seconds
+            found.setdefault(replace(job, chunks=1), []).append((job.chunks, seconds))
+    best = []
+    for job, tried in found.items():
+        enough_s = AS_GOOD * min(seconds for _, seconds in tried)
+        chunks, seconds = next(one for one in sorted(tried) if one[1] <= enough_s)
+        best.append((seconds, replace(job, chunks=chunks)))
+    return [job for _, job in sorted(best, key=lambda one: one[0])]
 
 
 def uncut(chip: Chip) -> Chip | None:

@@ -8,8 +8,8 @@ from bench.analysis.projection.clusters import cluster_of
 from bench.analysis.projection.measured import Start
 from bench.core.errors import NothingMatchedError
 from bench.core.nouns import Layout
+from bench.hardware.costs.training_jobs import SOFTWARE, TrainingJob
 from bench.hardware.costs.training_nets import DecoderNet
-from bench.hardware.costs.training_step import SOFTWARE, TrainingJob
 
 _KEYS = {
     "hidden": "hidden", "layers": "layers", "heads": "heads", "kv_heads": "kv_heads",

@@ -2,14 +2,15 @@
 
 Activations per token and layer are counted as in arXiv 2205.05198, section 4, for any number of
 key heads, any width and a gated feed-forward. The first stage has as many micro-batches in flight
-as there are stages, the last has the logits. Left out: the allocator's and the driver's share.
+as there are stages, and more where the pipeline is interleaved; the last has the logits. Left out:
+the allocator's and the driver's share.
 """
 
+from bench.hardware.costs.training_jobs import TrainingJob
 from bench.hardware.costs.training_step import (
     STATE_BYTES,
     VALUE_BYTES,
     WEIGHT_BYTES,
-    TrainingJob,
     stage_parameters,
 )
 
@@ -25,9 +26,9 @@ def training_memory_bytes(job: TrainingJob) -> float:
     layers = net.layers / layout.pipeline
     kept = job.tokens * layer_token_bytes(job)
     working = job.tokens * _whole_layer_bytes(job) if job.recompute == "full" else 0.0
-    most = min(layout.grad_accum, layout.pipeline)
-    interleaved = 1 + (layout.pipeline - 1) / (layout.pipeline * job.chunks)
-    first = most * (interleaved if job.chunks > 1 else 1) * layers * kept
+    # Passes of the first stage, one for each chunk, whose backward is still to come.
+    ahead = layout.pipeline * job.chunks + (layout.pipeline - 1 if job.chunks > 1 else 0)
+    first = min(layout.grad_accum * job.chunks, ahead) / job.chunks * layers * kept
     logits = LOGIT_BYTES * job.tokens * net.vocab / layout.tensor
     activations = max(first, layers * kept + logits) if layout.pipeline > 1 else first + logits
     return stage_parameters(job) * state + activations + working

@@ -55,6 +55,12 @@ class DecoderNet:
         matrices = self.layers * self.layer_parameters + self.vocab * self.hidden
         return 6.0 * matrices + 12.0 * self.layers * self.hidden * self.sequence
 
+    @property
+    def computed_flops_per_token(self) -> float:
+        """What no program computes less of: fused attention skips the masked half."""
+        skipped = 6.0 * self.layers * self.hidden * self.sequence
+        return self.flops_per_token - (skipped if self.is_fused else 0.0)
+
 
 def _llama(name: str, *, sizes: tuple[int, int, int, int, int], sequence: int = 8192) -> DecoderNet:
     hidden, layers, heads, kv_heads, ffn = sizes

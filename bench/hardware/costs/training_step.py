@@ -8,16 +8,12 @@ launches, imbalance between ranks, failures, input, and evaluation.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from typing import Literal
 
-from bench.core.nouns import Layout
 from bench.hardware.costs.collectives import Op
 from bench.hardware.costs.cost import CostModel
-from bench.hardware.costs.training_nets import DecoderNet
+from bench.hardware.costs.training_jobs import ChipSpeed, TrainingJob, TrainingTime
 
-Recompute = Literal["none", "selective", "full"]
-"""What backward computes again: nothing, attention (arXiv 2205.05198), or every layer."""
 Bound = Literal["low_s", "seconds", "high_s"]
 VALUE_BYTES = 2
 """Weights and activations in bf16 or fp16."""
@@ -37,106 +33,6 @@ ACCUMULATE_BYTES = 8
 """Per parameter and micro-batch: its fp32 gradient is read and written."""
 WEIGHT_BYTES, STATE_BYTES = 2, 12
 """Per parameter in memory: its copy in bf16; fp32 weight and two moments."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Software:
-    """What the training program does, where programs differ."""
-
-    splits_sequence: bool
-    """Norms and dropout are divided by the tensor ranks too (arXiv 2205.05198).
-
-    Then half of what backward gathers and all that it scatters runs beside its products and takes
-    some compute units: LinearWithGradAccumulationAndAsyncCommunication in
-    https://github.com/NVIDIA/Megatron-LM/blob/main/megatron/core/tensor_parallel/layers.py
-    """
-    splits_optimizer: bool
-    """Each replica keeps and steps its share of the optimizer's state (ZeRO 1)."""
-    gradient_bytes: int
-    """Per parameter, summed over replicas: fp32 under bf16, and the width of fp16 before."""
-
-
-SOFTWARE = {
-    "today": Software(splits_sequence=True, splits_optimizer=True, gradient_bytes=4),
-    "2021": Software(splits_sequence=False, splits_optimizer=False, gradient_bytes=2),
-}
-"""Megatron-LM with its usual flags, and as it was for arXiv 2104.04473."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChipSpeed:
-    """What one device reaches."""
-
-    matrix_flops_per_s: float
-    memory_bytes_per_s: float
-    attention_flops_per_s: float
-    """Forward of a fused kernel that skips the masked half, and is credited with the other."""
-    attention_backward_flops_per_s: float
-    compute_units: int | None = None
-    """None: no whole waves are asked for."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingJob:
-    """What is trained, and how."""
-
-    net: DecoderNet
-    layout: Layout
-    micro_batch: int
-    """Sequences of one pass; the layout says how many passes in a step, and how many stages."""
-    recompute: Recompute
-    software: Software
-    chunks: int = 1
-    """Parts of the net on each device, of an interleaved pipeline."""
-
-    @property
-    def sequence_ranks(self) -> int:
-        """Ranks that norms and dropout are divided by."""
-        return self.layout.tensor if self.software.splits_sequence else 1
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of one pass."""
-        return self.micro_batch * self.net.sequence
-
-    @property
-    def step_tokens(self) -> int:
-        """Tokens of a whole step."""
-        return self.tokens * self.layout.grad_accum * self.layout.data
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingTime:
-    """One step in parts that add up, of the device that decides; seconds."""
-
-    products_s: float = 0.0
-    attention_s: float = 0.0
-    elementwise_s: float = 0.0
-    """All that is bytes alone: norms, activations, the loss, accumulated gradients."""
-    tensor_s: float = 0.0
-    """Collectives inside layers that compute waits for."""
-    bubble_s: float = 0.0
-    """Waiting for other stages, as the first and the last micro-batch come through."""
-    pipeline_s: float = 0.0
-    """Messages between stages."""
-    data_s: float = 0.0
-    """Gradients over replicas, and of a matrix that first and last stage share."""
-    optimizer_s: float = 0.0
-
-    @property
-    def seconds(self) -> float:
-        """The step."""
-        return float(sum(getattr(self, one.name) for one in fields(self)))
-
-    def __add__(self, other: "TrainingTime") -> "TrainingTime":
-        """Part by part."""
-        return TrainingTime(**{
-            one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)
-        })  # fmt: skip
-
-    def __mul__(self, factor: float) -> "TrainingTime":
-        """Part by part."""
-        return TrainingTime(**{one.name: factor * getattr(self, one.name) for one in fields(self)})
 
 
 def product_s(m: int, n: int, k: int, *, chip: ChipSpeed, count: int = 1) -> float:
@@ -275,9 +171,12 @@ def training_step(
     others_s = (stages - 1) * stage.seconds / job.chunks
     send_s = _send_s(job, model=model, bound=bound)
     # Megatron-LM waits for a message before it goes on: one each way for each pass and chunk.
-    sends = 2 * (passes * job.chunks + stages - 1) if stages > 1 else 0
+    waited_s = send_s
+    if job.chunks > 1 and job.software.hides_messages:
+        waited_s = max(0.0, send_s - stage.seconds / (2 * job.chunks))
+    messages_s = 2 * (passes * job.chunks * waited_s + (stages - 1) * send_s)
     data_s = _data_s(job, model=model, bound=bound)
-    waiting = TrainingTime(bubble_s=others_s, pipeline_s=sends * send_s, data_s=data_s)
+    waiting = TrainingTime(bubble_s=others_s, pipeline_s=messages_s, data_s=data_s)
     return step + waiting + TrainingTime(optimizer_s=_optimizer_s(job, chip=chip))
 
 

@@ -15,22 +15,60 @@ _SHARES = (
     "time rests on: shares of the step; tensor, pipeline, data: waiting for the link; bubble: for "
     "other stages"
 )
-_MFU = (
-    "MFU: model FLOPs (attention in full, nothing twice) over the peak; memory: of each device, "
-    "the tensors counted"
+_MFU = "MFU: model FLOPs (attention in full, nothing twice) over the peak"
+_OVER = ", more than all of it where fused attention skips the masked half"
+_MEMORY = "memory: of each device, the tensors counted"
+_LAYOUT = (
+    "layout: --tp, --pp and --dp; then --micro-batch, --recompute and --schedule where they are "
+    "not 1, none and 1f1b"
 )
 
 
 def layout_text(one: ClusterStep) -> str:
-    """'tp 2 pp 4 dp 8'."""
-    layout = one.job.layout
-    return f"tp {layout.tensor} pp {layout.pipeline} dp {layout.data}"
+    """'tp 2 pp 4 dp 8 micro 2 full interleaved-2': what a command line needs, but for defaults."""
+    job, layout = one.job, one.job.layout
+    words = [f"tp {layout.tensor} pp {layout.pipeline} dp {layout.data}"]
+    words += [f"micro {job.micro_batch}"] if job.micro_batch > 1 else []
+    words += [job.recompute] if job.recompute != "none" else []
+    words += [job.schedule] if job.chunks > 1 else []
+    return " ".join(words)
 
 
-def cluster_grid(
-    found: Sequence[ClusterStep], *, beside: Sequence[tuple[ClusterStep, int | None]] = ()
+def _memory(one: ClusterStep) -> str:
+    return format_bytes(one.memory_bytes.mid) + ("" if one.fits else " (too much)")
+
+
+def _notes(found: Sequence[ClusterStep], *others: str) -> tuple[str, ...]:
+    is_over = any(one.mfu is not None and one.mfu.high > 1 for one in found)
+    return (MEANT, _MFU + (_OVER if is_over else ""), _MEMORY, _LAYOUT, _SHARES, *others)
+
+
+def cluster_grid(found: Sequence[ClusterStep]) -> Grid:
+    """One layout, one line a chip."""
+    columns: dict[str, Callable[[ClusterStep], AnyCell]] = {
+        "net": lambda one: one.job.net.name,
+        "projected to": lambda one: f"{one.cluster.devices} x {one.cluster.chip.id}",
+        "layout": layout_text,
+        "step": lambda one: interval(one.time_s, cells.seconds),
+        "token/s": lambda one: interval(one.tokens_per_s, cells.of("")),
+        "MFU": lambda one: one.mfu and interval(one.mfu, cells.percent) or "",
+        "memory": _memory,
+        "time rests on": shares_text,
+    }
+    return Grid.of(
+        found, columns, title="Projected", notes=_notes(found),
+        names=("net", "layout", "projected to"), spare=("time rests on", "MFU", "memory"),
+    )  # fmt: skip
+
+
+def search_grid(
+    found: Sequence[ClusterStep], *, beside: Sequence[tuple[ClusterStep, int]] = ()
 ) -> Grid:
-    """One line a layout; beside it the same on the chip whose link was not cut, and its rank."""
+    """Layouts of one net on one cluster, the fastest first; beside it the chip with the whole link.
+
+    Only the step has its interval: that of tokens and MFU is as wide.
+    """
+    ranks = {id(one): number for number, one in enumerate(found, start=1)}
     whole = {id(one): other for one, other in zip(found, beside, strict=False)}
     other_name = beside[0][0].cluster.chip.id.partition("-")[0] if beside else "it"
 
@@ -44,32 +82,23 @@ def cluster_grid(
         return cells.change(one.time_s.mid / whole[id(one)][0].time_s.mid) if beside else ""
 
     columns: dict[str, Callable[[ClusterStep], AnyCell]] = {
-        "net": lambda one: one.job.net.name,
-        "projected to": lambda one: f"{one.cluster.devices} x {one.cluster.chip.id}",
+        "rank": lambda one: cells.quantity(ranks[id(one)]),
         "layout": layout_text,
-        "micro": lambda one: cells.quantity(one.job.micro_batch),
-        "recompute": lambda one: one.job.recompute,
         "step": lambda one: interval(one.time_s, cells.seconds),
-        "token/s": lambda one: interval(one.tokens_per_s, cells.of("")),
-        "MFU": lambda one: one.mfu and interval(one.mfu, cells.percent) or "",
-        "memory": lambda one: (
-            format_bytes(one.memory_bytes.mid) + ("" if one.fits else " (too much)")
-        ),
+        "token/s": lambda one: cells.quantity(one.tokens_per_s.mid, cells.of("")),
+        "memory": _memory,
+        "MFU": lambda one: one.mfu and cells.quantity(one.mfu.mid, cells.percent) or "",
         f"on {other_name}": uncut_step,
         "slower by": narrower,
-        "rank": uncut_rank,
+        "rank there": uncut_rank,
         "time rests on": shares_text,
     }
-    notes = (
-        MEANT,
-        _MFU,
-        _SHARES,
-        *([f"on {other_name}, slower by, rank: the same with the whole link"] if beside else []),
-    )
+    one = found[0]
+    title = f"Projected: {one.job.net.name} on {one.cluster.devices} x {one.cluster.chip.id}"
+    there = f"on {other_name}: the same layout with the whole link, its rank among all there"
     return Grid.of(
-        found, columns, title="Projected", notes=notes,
-        names=("net", "projected to", "micro", "recompute"),
-        spare=("time rests on", "MFU", "token/s", "memory"),
+        found, columns, title=title, notes=_notes(found, *([there] if beside else [])),
+        spare=("time rests on", "rank there", "slower by", f"on {other_name}", "MFU", "rank"),
     )  # fmt: skip
 
 

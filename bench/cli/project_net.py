@@ -37,7 +37,8 @@ RecomputeFlag = Annotated[
 ]
 Schedule = Annotated[str | None, Option(help="With --net and --pp: 1f1b or interleaved-V.")]
 Program = Annotated[
-    str | None, Option("--software", help="With --net: Megatron-LM of today, or of 2021.")
+    str | None,
+    Option("--software", help="With --net: today or 2021 (Megatron-LM), or fsdp (PyTorch)."),
 ]
 Search = Annotated[
     bool, Option("--search", help="With --net: rank the layouts that fit in memory.")
@@ -126,7 +127,8 @@ def _program(flags: NetFlags) -> tuple[Software, str]:
     name = flags.software or "today"
     if name not in SOFTWARE:
         raise one_of("--software", name, list(SOFTWARE))
-    return SOFTWARE[name], f"as Megatron-LM of {name} does it"
+    program = "PyTorch FSDP" if name == "fsdp" else f"Megatron-LM of {name}"
+    return SOFTWARE[name], f"as {program} does it"
 
 
 def _cluster(chip: Chip, *, devices: int, link: str | None, dtype: str) -> Cluster:

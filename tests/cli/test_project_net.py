@@ -87,6 +87,26 @@ def test_what_a_search_found_can_be_typed(ask: Ask) -> None:
     assert 1.0 < ratio < 1.02, "more chunks win next to nothing"
 
 
+def test_a_search_shards_weights_when_asked(ask: Ask) -> None:
+    words = (
+        "project",
+        "--net",
+        "llama3-70b",
+        "--to",
+        "h100-sxm-80g",
+        "--devices",
+        "128",
+        "--search",
+    )
+    document = ask(*words, "--software", "fsdp", "--json").document
+    assert all(one["pp"] == 1 and one["fits"] for one in document["steps"])
+    assert any(one["tp"] == 1 for one in document["steps"]), (
+        "no other program fits 70b in tp 1 pp 1"
+    )
+    assert not any(one["tp"] == one["pp"] == 1 for one in ask(*words, "--json").document["steps"])
+    assert "as PyTorch FSDP does it" in document["notes"][0]
+
+
 def test_no_interval_passes_the_peak_but_for_what_attention_skips(ask: Ask) -> None:
     words = ("project", "--devices", "1", "--global-batch", "128", "--net")
     wide = "gpt:h=16384,layers=2,heads=128,seq=2048,attention=unfused"
@@ -148,6 +168,10 @@ def test_a_measured_row_scales_what_the_chip_does(write: Write, ask: Ask) -> Non
         ((*NET[1:], "--search", "--tp", "2"), "--search finds --tp, --pp"),
         ((*NET[1:-1], "7", "--search"), "--devices 7 cannot be laid out for 32 heads"),
         ((*NET[1:], "--software", "2019"), "--software"),
+        (
+            (*NET[1:], "--software", "fsdp", "--pp", "2"),
+            "fsdp has no pipeline here: leave out --pp",
+        ),
         ((*NET[1:], "--dtype", "fp8"), "bf16 or fp16"),
         ((*NET[1:], "--score"), "--net goes with --to"),
         (("--net", "imaging", "--to", "h20"), "needs a result file"),

@@ -138,11 +138,67 @@ def flagperf(name: str = "a800-sxm-80g") -> list[Published]:
     return found
 
 
+def foundry() -> list[Published]:
+    """MPT under PyTorch's FSDP at 2,048 tokens, from 7b on, where the link is known: all on A100 of
+    80 GB, those on most A100 of 40 GB (1600 Gbit/s a node), those on eight H100.
+
+    https://github.com/mosaicml/llm-foundry/blob/061f2c7ce64e655100286584a7629e2a09f827ba/scripts/train/benchmarking/README.md
+    Sizes are in scripts/train/yamls/mpt. PURE sums gradients in bf16. Micro-batches that differ in
+    size are taken as alike.
+    """  # noqa: E501
+    sizes = {
+        "7b": (4096, 32, 32),
+        "13b": (5120, 40, 40),
+        "30b": (7168, 48, 56),
+        "70b": (8192, 80, 64),
+    }
+    rows = (  # chip, size, devices, micro, passes, recomputes, bytes of a gradient, tokens/s/device
+        ("a100-sxm-80g", "70b", 64, 8, 4, True, 2, 410),
+        ("a100-sxm-80g", "70b", 32, 2, 16, True, 2, 373),
+        ("a100-sxm-80g", "30b", 8, 3, 21, True, 4, 916),
+        ("a100-sxm-80g", "13b", 8, 2, 3, False, 4, 2262),
+        ("a100-sxm-80g", "7b", 8, 6, 2, False, 4, 4641),
+        ("a100-sxm-40g", "70b", 128, 4, 1, True, 2, 376),
+        ("a100-sxm-40g", "30b", 128, 6, 1, True, 2, 865),
+        ("a100-sxm-40g", "13b", 128, 16, 1, True, 2, 1972),
+        ("a100-sxm-40g", "7b", 128, 18, 1, True, 2, 3623),
+        ("h100-sxm-80g", "30b", 8, 3, 21, True, 4, 2002),
+        ("h100-sxm-80g", "13b", 8, 2, 1, False, 4, 4792),
+        ("h100-sxm-80g", "7b", 8, 6, 1, False, 4, 10643),
+    )
+    found = []
+    for name, size, devices, micro, passes, recomputes, gradient_bytes, measured in rows:
+        hidden, layers, heads = sizes[size]
+        job = TrainingJob(
+            net=parse_net(f"gpt:h={hidden},layers={layers},heads={heads},seq=2048,vocab=50368"),
+            layout=Layout(data=devices, grad_accum=passes),
+            micro_batch=micro,
+            recompute="full" if recomputes else "none",
+            software=replace(SOFTWARE["fsdp"], gradient_bytes=gradient_bytes),
+        )
+        link = "a100-nvlink*8/hdr" if name.startswith("a100") else "h100-nvlink*8/ndr"
+        step = projected_step(
+            cluster_of(chip(name), devices=devices, model=model_of(link), dtype="bf16"), job
+        )
+        memory_gb = name.rpartition("-")[2].removesuffix("g")
+        short = f"{name.partition('-')[0].upper()} {memory_gb} GB"
+        found.append(
+            Published(
+                name=f"MPT {size}, {devices} x {short}",
+                layout=f"fsdp, dp {devices}{', full' if recomputes else ''}",
+                step=step,
+                measured=float(measured),
+                unit="token/s",
+            )
+        )
+    return found
+
+
 def table_line(one: Published) -> str:
     """A line of the table in docs/chips.md."""
     off = 100 * (one.projected / one.measured - 1)
     inside = "yes" if one.is_inside else "no"
     return (
         f"| {one.name} | {one.layout} | {one.measured:,.5g} {one.unit} | "
-        f"{one.projected:,.{4 if one.unit == 'token/s' else 3}g} | {off:+.0f} % | {inside} |"
+        f"{one.projected:,{'.0f' if one.unit == 'token/s' else '.3g'}} | {off:+.0f} % | {inside} |"
     )

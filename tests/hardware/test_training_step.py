@@ -23,7 +23,7 @@ from bench.hardware.costs.training_step import (
     stage_parameters,
     training_step,
 )
-from tests.hardware.published_trainings import flagperf, megatron, table_line
+from tests.hardware.published_trainings import flagperf, foundry, megatron, table_line
 
 CHIP = ChipSpeed(
     matrix_flops_per_s=260e12,
@@ -176,6 +176,29 @@ def test_parts_add_up_a_better_chip_or_link_is_no_slower_and_computing_twice_sav
     assert training_memory_bytes(job) > 16 * stage_parameters(job) / job.layout.data
 
 
+def test_sharded_weights_wait_where_compute_hides_nothing_and_hold_a_share() -> None:
+    def job(data: int, **others: object) -> TrainingJob:
+        layout = Layout(data=data, grad_accum=3)
+        return job_of(layout, net="gpt:h=2048,layers=8,heads=16,seq=64,vocab=64",
+                      software=SOFTWARE["fsdp"], **others)  # fmt: skip
+
+    net = job(4).net
+    slow = model_of("bw=1GB/s,latency=0.001us")
+    # Of four ranks each sends three quarters: twice weights and once fp32 gradients of each layer,
+    # of the vocabulary each once; the last layer is not gathered again. Compute is next to nothing.
+    layers, vocabulary = net.layers * net.layer_parameters, net.vocabulary_parameters
+    sent = 3 / 4 * (8 * layers - 2 * net.layer_parameters + 6 * vocabulary)
+    time = training_step(job(4), chip=CHIP, model=slow)
+    assert time.data_s == pytest.approx(3 * sent / 1e9, rel=0.02)
+    # Beside a micro-batch that computes for longer only the first and the last is waited for.
+    wide = training_step(job(4, micro_batch=4096), chip=CHIP, model=slow)
+    ends = 3 / 4 * 6 * (net.layer_parameters + vocabulary)
+    assert wide.data_s == pytest.approx(3 * ends / 1e9, rel=0.02)
+    assert training_step(job(1), chip=CHIP, model=slow).data_s == 0.0
+    less = training_memory_bytes(job(4)) - training_memory_bytes(job(8))
+    assert less == pytest.approx(16 * net.num_parameters / 8)
+
+
 @given(m=st.integers(1, 9000), n=st.integers(1, 9000), k=st.integers(1, 9000))
 @settings(deadline=None)
 def test_a_product_is_never_faster_than_the_chip_and_fills_whole_waves(
@@ -222,10 +245,12 @@ def test_a_net_that_cannot_be_read_is_one_clear_line(text: str, words: str) -> N
 
 
 def test_published_trainings_are_where_the_page_says() -> None:
-    found = [*megatron(), *flagperf(), *flagperf("h100-sxm-80g")]
+    found, sharded = [*megatron(), *flagperf(), *flagperf("h100-sxm-80g")], foundry()
     page = PAGE.read_text(encoding="utf-8")
-    missing = [line for one in found if (line := table_line(one)) not in page]
+    missing = [line for one in (*found, *sharded) if (line := table_line(one)) not in page]
     assert missing == [], "\n".join(missing)
+    on_a100 = [one.projected / one.measured for one in sharded if "A100" in one.name]
+    assert min(on_a100) > 1.0 and max(on_a100) < 1.2
     assert median(abs(one.projected / one.measured - 1) for one in found) < 0.09
     assert sum(one.is_inside for one in found) >= 0.8 * len(found)
 

@@ -194,6 +194,8 @@ def check_job(job: TrainingJob) -> None:
     """Raise `UsageError` in one line when a layout cannot run this net."""
     net, layout = job.net, job.layout
     tensor, stages = layout.tensor, layout.pipeline
+    if job.software.shards_weights and stages > 1:
+        raise UsageError(f"--software fsdp has no pipeline here: leave out --pp {stages}")
     if net.heads % tensor or net.ffn % tensor:
         raise UsageError(f"--tp {tensor} does not divide {net.heads} heads and {net.ffn} of --net")
     if net.layers % (stages * job.chunks):
@@ -235,7 +237,7 @@ def candidates(
             continue
         for stages in _divisors(devices // tensor):
             data = devices // (tensor * stages)
-            if net.layers % stages:
+            if net.layers % stages or (stages > 1 and job.software.shards_weights):
                 continue
             for micro_batch in MICRO_BATCHES:
                 if global_batch % (data * micro_batch):

@@ -32,6 +32,9 @@ class Software:
     """An interleaved pipeline sends beside its passes, as overlap_p2p_comm in
     https://github.com/NVIDIA/Megatron-LM/blob/main/megatron/training/arguments.py
     """
+    shards_weights: bool = False
+    """Each replica keeps its share of weights and gradients too, gathers a layer's weights before
+    forward and again before backward, and scatters its gradients (ZeRO 3, arXiv 1910.02054)."""
 
 
 SOFTWARE = {
@@ -41,8 +44,12 @@ SOFTWARE = {
     "2021": Software(
         splits_sequence=False, splits_optimizer=False, gradient_bytes=2, hides_messages=False
     ),
-}
-"""Megatron-LM with its usual flags, and as it was for arXiv 2104.04473."""
+    "fsdp": Software(
+        splits_sequence=True, splits_optimizer=True, gradient_bytes=4, hides_messages=False,
+        shards_weights=True,
+    ),
+}  # fmt: skip
+"""Megatron-LM with its usual flags, and as it was for arXiv 2104.04473; PyTorch's FSDP."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,17 @@ def training_memory_bytes(job: TrainingJob) -> float:
     """Most that one device holds."""
     layout, net = job.layout, job.net
     share = layout.data if job.software.splits_optimizer else 1
-    state = WEIGHT_BYTES + job.software.gradient_bytes + STATE_BYTES / share
+    state = stage_parameters(job) * (
+        WEIGHT_BYTES + job.software.gradient_bytes + STATE_BYTES / share
+    )
+    if job.software.shards_weights:
+        # Beside the shares: weights of this layer, of the next, of embedding and logits, and a
+        # unit's gradients.
+        vocabulary = net.vocabulary_parameters
+        whole = WEIGHT_BYTES * (2 * net.layer_parameters + vocabulary)
+        whole += job.software.gradient_bytes * max(net.layer_parameters, vocabulary)
+        shares = stage_parameters(job) * (job.software.gradient_bytes + STATE_BYTES) / share
+        state = shares + whole / layout.tensor
     layers = net.layers / layout.pipeline
     kept = job.tokens * layer_token_bytes(job)
     working = job.tokens * _whole_layer_bytes(job) if job.recompute == "full" else 0.0
@@ -31,7 +41,7 @@ def training_memory_bytes(job: TrainingJob) -> float:
     first = min(layout.grad_accum * job.chunks, ahead) / job.chunks * layers * kept
     logits = LOGIT_BYTES * job.tokens * net.vocab / layout.tensor
     activations = max(first, layers * kept + logits) if layout.pipeline > 1 else first + logits
-    return stage_parameters(job) * state + activations + working
+    return state + activations + working
 
 
 def layer_token_bytes(job: TrainingJob) -> float:

@@ -76,10 +76,7 @@ def layer_passes(
     if job.software.splits_sequence:
         # Gradients are gathered before row-cut products; what was kept in parts is gathered again.
         waited_s, hidden_s = 2 * gather_s, 2 * (gather_s + scatter_s)
-        taken = (model.topology.inner.contention_units or 0) if model is not None else 0
-        share = min(1.0, taken / chip.compute_units) if chip.compute_units else 0.0
-        # What does not fit beside backward's products is waited for.
-        waited_s += max(share * hidden_s, hidden_s - backward)
+        waited_s += _beside_s(hidden_s, backward, chip=chip, model=model)
     bytes_s = [one / chip.memory_bytes_per_s for one in _elementwise_bytes(job)]
     ahead = TrainingTime(
         products_s=forward, attention_s=attention[0], elementwise_s=bytes_s[0],
@@ -91,6 +88,15 @@ def layer_passes(
     if job.recompute == "selective":
         back += TrainingTime(attention_s=attention[0])
     return ahead, back + ahead if job.recompute == "full" else back
+
+
+def _beside_s(
+    hidden_s: float, compute_s: float, *, chip: ChipSpeed, model: CostModel | None
+) -> float:
+    """What collectives beside compute cost: units that they take, or what is waited for."""
+    taken = (model.topology.inner.contention_units or 0) if model is not None else 0
+    share = min(1.0, taken / chip.compute_units) if chip.compute_units else 0.0
+    return max(share * hidden_s, hidden_s - compute_s)
 
 
 def _attention(job: TrainingJob, *, chip: ChipSpeed) -> tuple[float, float]:
@@ -176,6 +182,8 @@ def training_step(
         waited_s = max(0.0, send_s - stage.seconds / (2 * job.chunks))
     messages_s = 2 * (passes * job.chunks * waited_s + (stages - 1) * send_s)
     data_s = _data_s(job, model=model, bound=bound)
+    if job.software.shards_weights:
+        data_s = _sharded_s(job, (ahead, back), chip=chip, model=model, bound=bound)
     waiting = TrainingTime(bubble_s=others_s, pipeline_s=messages_s, data_s=data_s)
     return step + waiting + TrainingTime(optimizer_s=_optimizer_s(job, chip=chip))
 
@@ -211,6 +219,38 @@ def _data_s(job: TrainingJob, *, model: CostModel | None, bound: Bound) -> float
     return total_s
 
 
+def _sharded_s(
+    job: TrainingJob, passes: tuple[TrainingTime, TrainingTime], *, chip: ChipSpeed,
+    model: CostModel | None, bound: Bound,
+) -> float:  # fmt: skip
+    """Layers' weights gathered and gradients scattered in every pass, as PyTorch FSDP does.
+
+    Those of a layer run beside the one before it (prefetch; arXiv 2304.11277, section 3.3).
+    Nothing is beside the first gather and the last scatter, the last layer's weights stay for
+    backward, and embedding and logits are one unit at both ends.
+    """
+    layout, net = job.layout, job.net
+    ranks = range(0, layout.tensor * layout.data, layout.tensor)
+
+    def moved_s(parameters: float) -> tuple[float, float]:
+        share = parameters / layout.tensor
+        sizes: dict[Op, int] = {
+            "all_gather": WEIGHT_BYTES, "reduce_scatter": job.software.gradient_bytes
+        }  # fmt: skip
+        gather_s, scatter_s = (
+            _price_s(model, op, width * share, ranks=ranks, bound=bound)
+            for op, width in sizes.items()
+        )
+        return gather_s, scatter_s
+
+    gather_s, scatter_s = moved_s(net.layer_parameters)
+    ahead, back = (one.seconds for one in passes)
+    each_s = _beside_s(gather_s, ahead, chip=chip, model=model)
+    each_s += _beside_s(gather_s + scatter_s, back, chip=chip, model=model)
+    alone_s = gather_s + scatter_s + sum(moved_s(net.vocabulary_parameters))
+    return layout.grad_accum * ((net.layers - 1) * each_s + alone_s)
+
+
 def stage_parameters(job: TrainingJob) -> float:
     """Parameters on one device of the first or last stage, which have the most."""
     net, layout = job.net, job.layout
@@ -221,4 +261,6 @@ def stage_parameters(job: TrainingJob) -> float:
 def _optimizer_s(job: TrainingJob, *, chip: ChipSpeed) -> float:
     share = job.layout.data if job.software.splits_optimizer else 1
     num_bytes = REPLICATED_BYTES + SHARDED_STATE_BYTES / share
+    if job.software.shards_weights:
+        num_bytes = (REPLICATED_BYTES + SHARDED_STATE_BYTES) / share
     return stage_parameters(job) * num_bytes / chip.memory_bytes_per_s

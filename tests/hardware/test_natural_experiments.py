@@ -7,12 +7,10 @@ import pytest
 
 from bench.core.nouns import Layout
 from bench.emulate.pipeline import PipelineStage, simulate_step
-from bench.hardware.costs.cost import (
-    Transformer,
-    data_parallel_step,
-    model_of,
-    transformer_step,
-)
+from bench.hardware.costs.cost import data_parallel_step, model_of
+from bench.hardware.costs.training_jobs import SOFTWARE, ChipSpeed, TrainingJob, TrainingTime
+from bench.hardware.costs.training_nets import DecoderNet, bare_decoder
+from bench.hardware.costs.training_step import VALUE_BYTES, training_step
 
 # MLPerf Training v3.1, 3-D U-Net on KiTS19: samples/s by system, global batch 7 a device.
 # https://github.com/mlcommons/training_results_v3.1
@@ -35,16 +33,19 @@ def unet_step_s(link: str, *, num_devices: int, compute_s: float) -> float:
     return data_parallel_step(compute_s, **gradients, model=model).seconds
 
 
+def step_of(net: DecoderNet, *, link: str, tensor: int, micro_batch: int = 1) -> TrainingTime:
+    """One micro-batch, products at a stated share of the peak, without overlap."""
+    job = TrainingJob(
+        net=net, layout=Layout(tensor=tensor), micro_batch=micro_batch, recompute="none",
+        software=SOFTWARE["2021"],
+    )  # fmt: skip
+    return training_step(job, chip=ChipSpeed.flat(MFU * BF16_FLOPS_PER_S), model=model_of(link))
+
+
 def tensor_step(link: str, *, hidden: int, tensor: int = 8) -> float:
     """Seconds of one micro-batch of 16 x 512 tokens, without overlap."""
-    net = Transformer(hidden=hidden, num_layers=32, sequence_length=512)
-    return transformer_step(
-        net,
-        layout=Layout(tensor=tensor),
-        num_tokens=16 * 512,
-        flops_per_s=MFU * BF16_FLOPS_PER_S,
-        model=model_of(link),
-    ).seconds
+    net = bare_decoder(hidden=hidden, layers=32, sequence=512)
+    return step_of(net, link=link, tensor=tensor, micro_batch=16).seconds
 
 
 def described(bytes_per_s: float) -> str:
@@ -99,18 +100,16 @@ def test_a_cut_link_slows_tensor_parallel_transformers() -> None:
 
 def layout_step(link: str, *, tensor: int, pipeline: int, num_micro_batches: int) -> float:
     """175 B parameters on 32 devices, nodes of eight, by simulated pipelines of such stages."""
-    model = model_of(f"{link}*8/ndr*4")
-    net = Transformer(hidden=12288, num_layers=96 // pipeline, sequence_length=2048)
+    nodes = f"{link}*8/ndr*4"
+    net = bare_decoder(hidden=12288, layers=96 // pipeline, sequence=2048)
     layout = Layout(tensor=tensor, pipeline=pipeline, grad_accum=num_micro_batches)
-    one = transformer_step(
-        net, layout=layout, num_tokens=2048, flops_per_s=MFU * BF16_FLOPS_PER_S, model=model
-    )
+    one = step_of(net, link=nodes, tensor=tensor)
     stage = PipelineStage(
         forward_s=one.seconds / 3,
         backward_s=one.seconds * 2 / 3,
-        output_bytes=2048 * net.hidden * net.value_bytes,
+        output_bytes=2048 * net.hidden * VALUE_BYTES,
     )
-    return simulate_step([stage] * pipeline, layout=layout, model=model).step_s
+    return simulate_step([stage] * pipeline, layout=layout, model=model_of(nodes)).step_s
 
 
 def test_less_tensor_and_more_pipeline_wins_on_the_cut_link() -> None:

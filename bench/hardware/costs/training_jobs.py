@@ -64,6 +64,14 @@ class ChipSpeed:
     compute_units: int | None = None
     """None: no whole waves are asked for."""
 
+    @classmethod
+    def flat(cls, flops_per_s: float) -> "ChipSpeed":
+        """All products at one rate, and all bytes for nothing."""
+        return cls(
+            matrix_flops_per_s=flops_per_s, memory_bytes_per_s=float("inf"),
+            attention_flops_per_s=flops_per_s, attention_backward_flops_per_s=flops_per_s,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
@@ -121,6 +129,11 @@ class TrainingTime:
     def seconds(self) -> float:
         """The step."""
         return float(sum(getattr(self, one.name) for one in fields(self)))
+
+    @property
+    def communication_fraction(self) -> float:
+        """Share of the step in which devices wait for the link."""
+        return (self.tensor_s + self.pipeline_s + self.data_s) / self.seconds
 
     def __add__(self, other: "TrainingTime") -> "TrainingTime":
         """Part by part."""

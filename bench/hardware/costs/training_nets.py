@@ -11,7 +11,7 @@ from bench.core.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderNet:
-    """A decoder with all that decides its cost; `Transformer` has only what claims need."""
+    """A decoder with all that decides its cost."""
 
     name: str
     hidden: int
@@ -74,6 +74,16 @@ def _gpt(name: str, *, hidden: int, layers: int, heads: int, sequence: int = 204
     return DecoderNet(name=name, hidden=hidden, layers=layers, heads=heads, kv_heads=heads,
                       ffn=4 * hidden, vocab=51_200, sequence=sequence,
                       is_gated=False, is_tied=True)  # fmt: skip
+
+
+def bare_decoder(*, hidden: int, layers: int, sequence: int) -> DecoderNet:
+    """Layers alone, four times as wide inside, all of attention computed.
+
+    One word, and heads one wide: any number of ranks shares them.
+    """
+    return DecoderNet(name="decoder", hidden=hidden, layers=layers, heads=hidden, kv_heads=hidden,
+                      ffn=4 * hidden, vocab=1, sequence=sequence,
+                      is_gated=False, is_tied=True, is_fused=False)  # fmt: skip
 
 
 NETS = {

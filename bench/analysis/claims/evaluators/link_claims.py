@@ -18,18 +18,15 @@ from bench.analysis.projection.roofs import Estimate
 from bench.core.errors import BenchError
 from bench.core.nouns import Chip, Layout
 from bench.hardware.costs.collectives import Cost, Group, Op
-from bench.hardware.costs.cost import (
-    CostModel,
-    StepTime,
-    Transformer,
-    data_parallel_step,
-    transformer_step,
-)
+from bench.hardware.costs.cost import CostModel, data_parallel_step
+from bench.hardware.costs.training_jobs import SOFTWARE, ChipSpeed, TrainingJob, TrainingTime
+from bench.hardware.costs.training_nets import DecoderNet, bare_decoder
+from bench.hardware.costs.training_step import VALUE_BYTES, training_step
 from bench.hardware.links.topology import parse_topology
 from bench.hardware.loader import AboveZero, Count, Declared, Number, Text
 from bench.hardware.operators import load_mixes, total
 
-Step = partial[StepTime]
+Step = partial[TrainingTime]
 """One step that only lacks `model`, the link."""
 _FigureHow = tuple[Factors, Estimate, str]
 COMPUTE_FRACTION = 0.5
@@ -66,16 +63,17 @@ def check_links(*names: str) -> None:
             raise ValueError(str(error)) from None
 
 
-def _transformer(hidden: int, *, num_layers: int = NUM_LAYERS) -> Transformer:
-    return Transformer(hidden=hidden, num_layers=num_layers, sequence_length=SEQUENCE_LENGTH)
+def _transformer(hidden: int, *, num_layers: int = NUM_LAYERS) -> DecoderNet:
+    return bare_decoder(hidden=hidden, layers=num_layers, sequence=SEQUENCE_LENGTH)
 
 
-def _split_step(net: Transformer, split: str, ranks: int, *, flops_per_s: float) -> Step:
+def _split_step(net: DecoderNet, split: str, ranks: int, *, flops_per_s: float) -> Step:
     """Step of one sequence, split by tensors or by data, without overlap."""
     layout = Layout(strategy="tp", tensor=ranks) if split == "tensor" else Layout(data=ranks)
-    return partial(
-        transformer_step, net, layout=layout, num_tokens=SEQUENCE_LENGTH, flops_per_s=flops_per_s
+    job = TrainingJob(
+        net=net, layout=layout, micro_batch=1, recompute="none", software=SOFTWARE["2021"]
     )
+    return partial(training_step, job, chip=ChipSpeed.flat(flops_per_s))
 
 
 class _Net(Declared, frozen=True, kw_only=True):
@@ -146,8 +144,8 @@ class _LinkPlan(ClaimTest, frozen=True, kw_only=True):
         for tokens in self.data_tokens:
             hidden = self.hidden[len(self.hidden) // 2]
             net, more = _transformer(hidden), {"hidden size": hidden, "tokens per device": tokens}
-            size_bytes = net.num_parameters * net.value_bytes
-            yield "transformer", more, size_bytes, net.step_flops(tokens) / flops_per_s
+            size_bytes = net.num_parameters * VALUE_BYTES
+            yield "transformer", more, size_bytes, tokens * net.flops_per_token / flops_per_s
         for one in self.nets:  # gradients go in 16 bits
             yield one.name, {}, int(2 * one.parameters), one.batch / one.items_per_s
         mixes = {mix.id: mix for mix in load_mixes()}
@@ -204,7 +202,7 @@ class MitigationShare(_LinkPlan, tag="mitigation", frozen=True, kw_only=True):
                 size_bytes = int(step.keywords["gradient_bytes"] * method.bytes_fraction)
                 overlaps = method.overlap or step.keywords["is_overlapped"]
                 step_time = step(model=narrow, gradient_bytes=size_bytes, is_overlapped=overlaps)
-                mitigated_s = step_time.compute_s + step_time.data_s / method.steps
+                mitigated_s = step_time.products_s + step_time.data_s / method.steps
                 why = f"{method.steps:g} steps an exchange, {method.bytes_fraction:g} of the bytes"
             how = (
                 f"step {fast_s * 1e3:.3g} ms on {self.wide}, {slow_s * 1e3:.3g} on "

@@ -99,7 +99,7 @@ def net_answer(
     assert flags.net is not None
     if not 1 <= devices <= MOST_DEVICES:
         raise UsageError(f"--devices {devices} is not between 1 and {MOST_DEVICES}")
-    if flags.net.partition(":")[0].startswith("imaging"):
+    if flags.net in ("imaging", "imaging-train"):
         return _replicas(flags, files=files, chips=chips, devices=devices, link=link)
     from bench.hardware.costs.training_nets import parse_net
 
@@ -110,12 +110,18 @@ def net_answer(
     if files:
         factor, words = _measured_factor(files)
         notes.append(words)
-    clusters = [
-        replace(_cluster(chip, devices=devices, link=link, dtype=dtype or "bf16"),
-                compute_factor=factor)
-        for chip in chips
-    ]  # fmt: skip
+    clusters, refused = [], []
+    for chip in chips:
+        try:
+            cluster = _cluster(chip, devices=devices, link=link, dtype=dtype or "bf16")
+        except UsageError as error:
+            refused.append(error)
+        else:
+            clusters.append(replace(cluster, compute_factor=factor))
+    if not clusters:
+        raise refused[0]
     notes += [f"{one.chip.id}: {one.basis}" for one in clusters]
+    notes += [f"left out: {error}" for error in refused]
     if flags.search:
         return _search(flags, net=net, batch=batch, clusters=clusters, notes=notes, link=link)
     return _steps(_job(flags, net=net, batch=batch, devices=devices), clusters, notes=notes)
@@ -179,6 +185,7 @@ def _measured_factor(files: Sequence[Path]) -> tuple[float, str]:
 
 def _steps(job: TrainingJob, clusters: Sequence[Cluster], *, notes: list[str]) -> Answer:
     from bench.analysis.projection.clusters import projected_step, usable_bytes
+    from bench.analysis.projection.projection_documents import cluster_document
     from bench.core.units import format_bytes
     from bench.report.tables.cluster_tables import cluster_grid
 
@@ -189,7 +196,7 @@ def _steps(job: TrainingJob, clusters: Sequence[Cluster], *, notes: list[str]) -
             f"{one.cluster.chip.id}: does not fit into {room}, so its step is of arithmetic alone; "
             "try more --devices with --search"
         )
-    return [cluster_grid(steps)], notes, lambda: _document(steps, notes)
+    return [cluster_grid(steps)], notes, lambda: cluster_document(steps, notes)
 
 
 def _search(
@@ -202,6 +209,7 @@ def _search(
     link: str | None,
 ) -> Answer:
     from bench.analysis.projection import clusters as projection
+    from bench.analysis.projection.projection_documents import cluster_document
     from bench.hardware.costs.training_jobs import TrainingJob
     from bench.report.tables.cluster_tables import layout_text, search_grid
 
@@ -223,7 +231,10 @@ def _search(
         order = projection.ranked(cluster, jobs)
         num_layouts = len({replace(job, chunks=1) for job in jobs})
         if not order:
-            notes.append(f"{cluster.chip.id}: none of {num_layouts} layouts fits in its memory")
+            notes.append(
+                f"{cluster.chip.id}: none of {num_layouts} layouts fits in its memory; "
+                "try more --devices or --software fsdp"
+            )
             continue
         steps = [projection.projected_step(cluster, job) for job in order[:SHOWN]]
         notes.append(f"{cluster.chip.id}: {len(order)} of {num_layouts} layouts fit")
@@ -249,37 +260,7 @@ def _search(
         documents += steps
     if not grids:
         raise NothingMatchedError("; ".join(notes[-len(clusters) :]))
-    return grids, notes, lambda: _document(documents, notes)
-
-
-def _document(steps: Sequence[ClusterStep], notes: Sequence[str]) -> dict[str, object]:
-    return {
-        "kind": "projected",
-        "steps": [
-            {
-                "net": one.job.net.name,
-                "chip": one.cluster.chip.id,
-                "devices": one.cluster.devices,
-                "link": one.cluster.model.topology.name if one.cluster.model else "",
-                "dtype": one.cluster.dtype,
-                "tp": one.job.layout.tensor,
-                "pp": one.job.layout.pipeline,
-                "dp": one.job.layout.data,
-                "schedule": one.job.schedule,
-                "micro_batch": one.job.micro_batch,
-                "global_batch": one.job.step_tokens // one.job.net.sequence,
-                "recompute": one.job.recompute,
-                "projected_step_s": vars(one.time_s),
-                "projected_tokens_per_s": vars(one.tokens_per_s),
-                "projected_mfu_frac": one.mfu and vars(one.mfu),
-                "projected_memory_bytes": vars(one.memory_bytes),
-                "fits": one.fits,
-                "parts": vars(one.parts),
-            }
-            for one in steps
-        ],
-        "notes": list(notes),
-    }
+    return grids, notes, lambda: cluster_document(documents, notes)
 
 
 def _replicas(
@@ -308,8 +289,7 @@ def _replicas(
             f"--net {flags.net} needs a result file with its training measured on one device: "
             "what its kernels reach is in no catalogue"
         )
-    asked = f"{str(flags.net).partition(':')[0].removesuffix('-train')}:train"
-    found, left_out = measured(files, workloads=[asked], note=print_note)
+    found, left_out = measured(files, workloads=["imaging:train"], note=print_note)
     answers = [
         projection.project(
             one, chip, devices=devices,

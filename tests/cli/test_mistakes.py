@@ -184,6 +184,7 @@ project CSV --to h20 --devices 2 --link rope => rope
 project CSV --to h20 --format xml => --format
 project CSV --size-for soon => --size-for
 project CSV --size-for 'llm-train < 3s' => the files hold
+project CSV --size-for 'imaging-infer 1e99 patches/s' => '1e99' is not over 0 and under 1e30
 project CSV --size-for 'imaging-infer < 3s' --devices 3 => leave --devices out
 project CSV --size-for 'imaging-train 5 patches/s < 3s' => nobody waits for items of imaging-train
 project CSV --size-for 'imaging-train 5 patches/s < 3' => needs a number with a unit

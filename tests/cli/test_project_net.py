@@ -107,6 +107,12 @@ def test_a_search_shards_weights_when_asked(ask: Ask) -> None:
     assert "as PyTorch FSDP does it" in document["notes"][0]
 
 
+def test_a_chip_that_nothing_is_known_of_does_not_hide_the_others(ask: Ask) -> None:
+    out = ask(*NET[:3], "--to", "t4,h20", "--devices", "8", "--tp", "8").out
+    assert "8 x h20-96g" in out
+    assert "left out: t4 has no known peak in bf16; try --dtype fp16" in out
+
+
 def test_no_interval_passes_the_peak_but_for_what_attention_skips(ask: Ask) -> None:
     words = ("project", "--devices", "1", "--global-batch", "128", "--net")
     wide = "gpt:h=16384,layers=2,heads=128,seq=2048,attention=unfused"
@@ -175,6 +181,9 @@ def test_a_measured_row_scales_what_the_chip_does(write: Write, ask: Ask) -> Non
         ((*NET[1:], "--dtype", "fp8"), "bf16 or fp16"),
         ((*NET[1:], "--score"), "--net goes with --to"),
         (("--net", "imaging", "--to", "h20"), "needs a result file"),
+        (("--net", "imaging:size=3", "--to", "h20"), "imaging (as measured, with no changes"),
+        (("--net", "imaging-infer", "--to", "h20"), "'imaging-infer' is not one of"),
+        ((*NET[1:3], "--to", "t4,v100-sxm2-32g"), "t4 has no known peak in bf16"),
         (("--to", "h20"), "name result files, or a net"),
         (("x.csv", "--to", "h20", "--tp", "2"), "go with --net"),
     ],

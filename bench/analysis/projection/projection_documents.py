@@ -5,6 +5,7 @@ One document each, in which every figure that was not measured is marked as proj
 
 from collections.abc import Sequence
 
+from bench.analysis.projection.clusters import ClusterStep
 from bench.analysis.projection.measured import BOUND, Start
 from bench.analysis.projection.projected import Projected
 from bench.analysis.projection.roofs import Unknown
@@ -122,4 +123,35 @@ def score_document(scored: Sequence[Scored]) -> dict[str, object]:
             }
             for one in scored
         ],
+    }
+
+
+def cluster_document(steps: Sequence[ClusterStep], notes: Sequence[str]) -> dict[str, object]:
+    """Steps on clusters, in base units."""
+    return {
+        "kind": "projected",
+        "steps": [
+            {
+                "net": one.job.net.name,
+                "chip": one.cluster.chip.id,
+                "devices": one.cluster.devices,
+                "link": one.cluster.model.topology.name if one.cluster.model else "",
+                "dtype": one.cluster.dtype,
+                "tp": one.job.layout.tensor,
+                "pp": one.job.layout.pipeline,
+                "dp": one.job.layout.data,
+                "schedule": one.job.schedule,
+                "micro_batch": one.job.micro_batch,
+                "global_batch": one.job.step_tokens // one.job.net.sequence,
+                "recompute": one.job.recompute,
+                "projected_step_s": vars(one.time_s),
+                "projected_tokens_per_s": vars(one.tokens_per_s),
+                "projected_mfu_frac": one.mfu and vars(one.mfu),
+                "projected_memory_bytes": vars(one.memory_bytes),
+                "fits": one.fits,
+                "parts": vars(one.parts),
+            }
+            for one in steps
+        ],
+        "notes": list(notes),
     }

@@ -88,7 +88,7 @@ def parse_target(text: str) -> Target:
             f"--size-for {text[:80]!r} is not like {EXAMPLES} (per {', '.join(PERIOD_S)})"
         )
     if not 0.0 < float(rate[2]) < 1e30:
-        raise UsageError(f"--size-for {text[:80]!r}: {rate[2]!r} is no number over 0")
+        raise UsageError(f"--size-for {text[:80]!r}: {rate[2]!r} is not over 0 and under 1e30")
     num, unit, per = float(rate[2]), rate[3].lower(), rate[7] or rate[4].lower()
     limit, at = rate[5], rate[6] or "p95"
     period_s = PERIOD_S.get(per) if rate[4] else None

@@ -118,14 +118,15 @@ def parse_net(text: str) -> DecoderNet:
     `UsageError` in one line for anything else.
     """
     name, _, rest = text.strip().partition(":")
+    if name != "gpt" and name not in NETS:
+        known = ", ".join(NETS)
+        raise UsageError(
+            f"--net {text!r} is not one of {known}, imaging (as measured, with no changes behind "
+            f"it), or spelled out: {_EXAMPLE}"
+        )
     changes = _changes(rest)
     if name in NETS:
         return _checked(replace(NETS[name], **changes))  # type: ignore[arg-type]
-    if name != "gpt":
-        known = ", ".join(NETS)
-        raise UsageError(
-            f"--net {text!r} is not one of {known}, imaging, or spelled out: {_EXAMPLE}"
-        )
     names = {field: key for key, field in _COUNTS.items()}
     absent = [names[key] for key in ("hidden", "layers", "heads") if key not in changes]
     if absent:

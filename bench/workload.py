@@ -17,11 +17,11 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bench.core.errors import UsageError
+from bench.core.errors import DataError, UsageError
 from bench.core.nouns import Dtype
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+RESIDENT_BATCHES = 4
+"""Batches that lie on the device and are used in turn: no values of one stay in a cache between
+its uses, and they fit."""
 DOMAINS = ("medical", "language", "vision", "video", "driving", "selftest", "own")
 
 
@@ -84,6 +87,16 @@ class ServingPlan:
     max_requests: int
     """Requests that are served at the same time at most; further ones wait."""
     use_cuda_graph: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsedData:
+    """What of --data a phase uses."""
+
+    words: str = ""
+    """Said in the plan, '' where it is all."""
+    num_samples: int | None = None
+    """Those that do not fill a batch are refused before anything starts; None: any number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,9 +253,9 @@ class Workload(ABC):
     def resident_batches(self, phase: Phase) -> int:
         """Different batches that may lie on the device at most, to be used in turn.
 
-        Four: no batch's values stay in a cache between its uses, and they fit.
+        `memory_bytes` counts them: of inference, and of training with --data resident.
         """
-        return 4
+        return RESIDENT_BATCHES
 
     def bytes_per_item(self, phase: Phase, *, dtype_bytes: int) -> float | None:
         """Least memory traffic of one item (weights, caches, activations once), or None."""
@@ -260,9 +273,9 @@ class Workload(ABC):
     def check_data(self, data: Path) -> None:
         """Raise `bench.core.errors.DataError` naming the file --data cannot use; torch-free."""
 
-    def data_used(self, phase: Phase, data: Path) -> str:
-        """Say in a few words which part of --data is used, '' where it is all; torch-free."""
-        return ""
+    def data_used(self, phase: Phase, data: Path) -> UsedData:
+        """Return what `dataset` takes of --data; torch-free."""
+        return UsedData()
 
     def comparable(self, phase: Phase, output: Any) -> Any:
         """Return the part of a step's output that must agree between devices up to rounding.
@@ -298,6 +311,33 @@ def number_of(answer: Any, *, method: str, least: int = 0) -> float:
         allowed = f"a finite number of {least} or more"
         raise UsageError(f"the workload's {method}() answers {shown}; it must be {allowed}")
     return number
+
+
+def check_filled(workload: Workload, phase: Phase, *, number: int, source: str) -> None:
+    """Raise `DataError` where so many samples do not fill a batch.
+
+    A row says the batch that was asked for, so that a smaller one would be another measurement.
+    """
+    size = workload.batch_size(phase)
+    if number < size:
+        ways = f"give more{_smaller(workload, phase, number=number)}"
+        raise DataError(
+            f"{source}: {number} samples for {phase.name}, but a batch takes {size}; {ways}"
+        )
+
+
+def _smaller(workload: Workload, phase: Phase, *, number: int) -> str:
+    """Name the flag that makes a batch of so many samples; '' where there is none."""
+    for field in fields(workload) if number else ():
+        if getattr(workload, field.name) != workload.batch_size(phase):
+            continue
+        try:
+            smaller = replace(workload, **{field.name: number})
+        except (UsageError, ValueError):
+            continue
+        if smaller.batch_size(phase) == number:
+            return f", or {'--batch ' if field.name == 'batch' else f'--set {field.name}='}{number}"
+    return ""
 
 
 def memory_bytes_of(workload: Workload, phase: Phase, *, dtype: Dtype) -> int:

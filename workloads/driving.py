@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import bench.workload
-from bench.workload import Phase
+from bench.workload import Phase, UsedData
 from workloads._driving.driving_cost import PillarShape
 
 TRAIN = Phase(name="train", item="sweep", is_training=True)
@@ -79,9 +79,9 @@ class Workload(PillarShape, bench.workload.Workload):
         """Read all labels and calibrations and some sweeps, and look at every sweep's size."""
         from workloads._driving.kitti_files import check_folder
 
-        check_folder(data)
+        check_folder(data, shape=self)
 
-    def data_used(self, phase: Phase, data: Path) -> str:
+    def data_used(self, phase: Phase, data: Path) -> UsedData:
         """Say how many boxes are used, and count those that are left out."""
         from workloads._driving.kitti_files import boxes_used
 

@@ -1,9 +1,8 @@
 """Face recognition: an IResNet trained with ArcFace, and one face looked up among many.
 
-`face-train` is one SGD step over all identities (or, with --set sample_rate=0.1, over a sampled
-part of them); `face-infer` makes embeddings and searches a gallery, which a camera's 1:N search
-does and where memory bandwidth is the limit. Without --data: generated patterns, no faces; with
---data a folder of aligned pictures, one folder a person. No picture of anybody is shipped.
+`face-train` is one SGD step over all identities (--set sample_rate=0.1: over a sampled part);
+`face-infer` makes embeddings and searches a gallery, as a camera's 1:N search does. Without --data:
+generated patterns, no faces; with it a folder of aligned pictures, one folder a person.
 """
 
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import bench.workload
-from bench.workload import Phase
+from bench.workload import Phase, UsedData
 from workloads._face.face_cost import FaceShape
 
 TRAIN = Phase(name="train", item="face", is_training=True)
@@ -43,9 +42,6 @@ class Workload(FaceShape, bench.workload.Workload):
         "large": dict(depths=(3, 13, 30, 3), identities=617_970, gallery=1_000_000),
     }  # fmt: skip
 
-    def __post_init__(self) -> None:
-        self.check_shape()
-
     def build_net(self) -> Any:
         """Return the net with the centres of all identities."""
         return _net().FaceNet(self)
@@ -56,10 +52,7 @@ class Workload(FaceShape, bench.workload.Workload):
 
     def optimizer(self, net: Any) -> Any:
         """Return insightface's SGD."""
-        from torch.optim import SGD
-
-        trained = [one for one in net.parameters() if one.requires_grad]
-        return SGD(trained, lr=self.learning_rate, momentum=0.9, weight_decay=5e-4)
+        return _net().optimizer(self, net)
 
     def dataset(self, phase: Phase, *, data: Path | None, seed: int) -> Sequence[Any]:
         """Return faces with the numbers of their identities."""
@@ -70,7 +63,7 @@ class Workload(FaceShape, bench.workload.Workload):
         return FolderFaces(data, is_held_out=not phase.is_training, seed=seed)
 
     def collate(self, phase: Phase) -> Any:
-        """Return what draws the identities of a training step, where not all are compared with."""
+        """Return what draws the identities of a training step, where it takes not all."""
         from workloads._face.face_data import SampledIdentities
 
         if not phase.is_training or self.num_compared == self.identities:
@@ -90,6 +83,12 @@ class Workload(FaceShape, bench.workload.Workload):
         from workloads._face.identities import check_folder
 
         check_folder(data, identities=self.identities, pixels=self.pixels)
+
+    def data_used(self, phase: Phase, data: Path) -> UsedData:
+        """Count faces and people."""
+        from workloads._face.identities import faces_used
+
+        return faces_used(data, is_held_out=not phase.is_training)
 
     def comparable(self, phase: Phase, output: Any) -> Any:
         """Return embeddings and cosines; rounding may flip which vector is nearest."""

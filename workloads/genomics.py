@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import bench.workload
-from bench.workload import Phase
+from bench.workload import Phase, UsedData
 from workloads._genomics.genomics_cost import EsmShape
 
 TRAIN = Phase(name="train", item="token", element="base", is_training=True)
@@ -85,11 +85,11 @@ class Workload(EsmShape, bench.workload.Workload):
 
         genomics_data.check(self, data)
 
-    def data_used(self, phase: Phase, data: Path) -> str:
-        """Count the records of the VCF that are scored, and say why others are not."""
+    def data_used(self, phase: Phase, data: Path) -> UsedData:
+        """Count windows, or the records of the VCF that are scored, and say why others are not."""
         from workloads._genomics import genomics_data
 
-        return "" if phase.is_training else genomics_data.records_used(self, data)
+        return genomics_data.records_used(self, data, is_training=phase.is_training)
 
     def check(self, phase: Phase, output: Any) -> None:
         """Refuse a loss or scores that are not finite."""

@@ -15,8 +15,8 @@ from typing import Any, Self
 
 import bench.workload
 from bench.core.errors import UsageError
-from bench.workload import Phase
-from workloads._imaging.imaging_cost import UNet
+from bench.workload import Phase, UsedData
+from workloads._imaging.imaging_cost import CASES_PER_HELD_OUT, UNet
 
 TRAIN = Phase(name="train", item="patch", element="voxel", is_training=True)
 INFER = Phase(name="infer", item="volume", element="voxel")
@@ -67,8 +67,6 @@ class Workload(UNet, bench.workload.Workload):
         "workloads._imaging.imaging_data",
     )
 
-    cases: int = 8
-    """Cases trained on at most, and inferred at most; each is prepared once, before measuring."""
     spacing_mm: str = "median"
     """To what --data is resampled: 'median' of the training cases, or such as '1.5x0.8x0.8'."""
     window_hu: tuple[int, ...] = (-160, 240)
@@ -138,7 +136,7 @@ class Workload(UNet, bench.workload.Workload):
             pad_to=self.patch if phase.is_training else None,
             spacing_mm=self.target_spacing_mm(),
         )
-        return imaging_data.samples(made, unet=self, num_cases=self.cases, data=data, seed=seed)
+        return imaging_data.samples(made, unet=self, data=data, seed=seed)
 
     def infer(self, net: Any, batch: Any) -> Any:
         """Return the logits of a whole volume."""
@@ -164,19 +162,21 @@ class Workload(UNet, bench.workload.Workload):
         return replace(self, volume=volume)
 
     def sized_for(self, phase: Phase, data: Path) -> Self:
-        """Return this net for a generated volume of the shape of the folder's largest."""
+        """Return this net for as many volumes as are held out, all as large as the largest."""
         from workloads._imaging.decathlon import largest_volume
 
         if phase.is_training:
             return self
         spacing_mm = self.target_spacing_mm()
-        return replace(self, volume=largest_volume(data, cases=self.cases, spacing_mm=spacing_mm))
+        volume, held_out = largest_volume(data, cases=self.cases, spacing_mm=spacing_mm)
+        return replace(self, volume=volume, cases=CASES_PER_HELD_OUT * held_out)
 
     def resident_batches(self, phase: Phase) -> int:
-        """Return every volume that `cases` allows: they differ."""
-        return max(self.cases, super().resident_batches(phase))
+        """Return every volume that `cases` allows: they differ; patches are alike."""
+        usual = super().resident_batches(phase)
+        return usual if phase.is_training else max(self.cases, usual)
 
-    def data_used(self, phase: Phase, data: Path) -> str:
+    def data_used(self, phase: Phase, data: Path) -> UsedData:
         """Name the first cases that are used, and say how many there are."""
         from workloads._imaging.dataset_json import read_folder
 
@@ -186,7 +186,7 @@ class Workload(UNet, bench.workload.Workload):
         named = ", ".join(names) + ", ..." * (len(used) > 3)
         rest = f"; --cases {len(every)} takes all" if len(used) < len(every) else ""
         what = "to train on" if phase.is_training else "held out"
-        return f"cases {what}, {len(used)} of {len(every)} used: {named}{rest}"
+        return UsedData(words=f"cases {what}, {len(used)} of {len(every)} used: {named}{rest}")
 
     def check_data(self, data: Path) -> None:
         """Read every file that would be used."""

@@ -2,8 +2,7 @@
 
 What drug discovery runs for each step of a simulation. Forces are the slope of the energy, so that
 inference holds a backward, and training a backward through one. Without --data: clusters under a
-Morse potential. The nearest published yardsticks are MLPerf HPC's OpenCatalyst (DimeNet++) and
-milabench's dimenet.
+Morse potential.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import bench.workload
-from bench.workload import Phase
+from bench.workload import Phase, UsedData
 from workloads._molecules.molecules_cost import PaiNNShape
 
 TRAIN = Phase(name="train", item="molecule", element="atom", is_training=True)
@@ -34,11 +33,9 @@ class Workload(PaiNNShape, bench.workload.Workload):
         "tiny": {"batch": 16, "atoms": 7, "hidden": 32, "layers": 2},
         "small": {"batch": 32},
         "base": {},
-        # The Open Catalyst baseline, its batch too; the neighbours are the default:
-        # https://github.com/FAIR-Chem/fairchem, configs/oc20/s2ef/all/painn/painn_h512.yml.
+        # github.com/FAIR-Chem/fairchem, configs/oc20/s2ef/all/painn/painn_h512.yml, and its batch
         "large": {"batch": 32, "atoms": 80, "hidden": 512, "layers": 6, "radial": 128,
-                  "cutoff": 12.0},
-    }  # fmt: skip
+                  "cutoff": 12.0}}  # fmt: skip
 
     def build_net(self) -> Any:
         """Return a PaiNN with random weights."""
@@ -89,6 +86,12 @@ class Workload(PaiNNShape, bench.workload.Workload):
         from workloads._molecules.molecule_files import read_structures
 
         read_structures(data)
+
+    def data_used(self, phase: Phase, data: Path) -> UsedData:
+        """Count the structures that are trained on, or held out."""
+        from workloads._molecules.molecule_files import structures_used
+
+        return structures_used(data, is_training=phase.is_training)
 
     def check(self, phase: Phase, output: Any) -> None:
         """Refuse a loss, energies or forces that are not finite."""

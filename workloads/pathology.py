@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import bench.workload
 from bench.core.errors import UsageError
-from bench.workload import Phase
+from bench.workload import Phase, UsedData
 from workloads._pathology.pathology_cost import SlideNet
 
 TRAIN = Phase(name="train", item="bag", element="tile", is_training=True)
@@ -76,13 +76,13 @@ class Workload(SlideNet, bench.workload.Workload):
         most = min(self.slide_tiles, most_tiles(data, classes=self.classes))
         return self if phase.is_training else replace(self, slide_tiles=most)
 
-    def data_used(self, phase: Phase, data: Path) -> str:
+    def data_used(self, phase: Phase, data: Path) -> UsedData:
         """Say how many slides are used, and how many tiles of each."""
         from workloads._pathology.slide_folder import used_words
 
         tiles = f"bags of {self.bag}" if phase.is_training else f"at most {self.slide_tiles}"
         slides = used_words(data, classes=self.classes, is_training=phase.is_training)
-        return f"{slides}, {tiles} tiles"
+        return UsedData(words=f"{slides}, {tiles} tiles")
 
     def check_data(self, data: Path) -> None:
         """Read the labels, and a tile of each slide."""

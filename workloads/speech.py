@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import bench.workload
-from bench.workload import Phase
+from bench.workload import Phase, UsedData
 from workloads._speech.speech_cost import WhisperShape
 
 TRAIN = Phase(name="train", item="utterance", element="audio-second", is_training=True)
@@ -77,12 +77,12 @@ class Workload(WhisperShape, bench.workload.Workload):
         return utterances(self, data=data, seed=seed)
 
     def check_data(self, data: Path) -> None:
-        """Read every text, and how long every audio file is."""
-        from workloads._speech.librispeech import usable_utterances
+        """Read every text, how long every audio file is, and some files whole."""
+        from workloads._speech.librispeech import check_folder
 
-        usable_utterances(self, data)
+        check_folder(self, data)
 
-    def data_used(self, phase: Phase, data: Path) -> str:
+    def data_used(self, phase: Phase, data: Path) -> UsedData:
         """Count the utterances that are used, and say why others are not."""
         from workloads._speech.librispeech import utterances_used
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import bench.workload
-from bench.workload import Phase
+from bench.workload import Phase, UsedData
 from workloads._surveillance.detection_cost import Detector
 
 TRAIN = Phase(name="train", item="frame", is_training=True)
@@ -85,11 +85,11 @@ class Workload(Detector, bench.workload.Workload):
 
         check_folder(data, classes=self.classes)
 
-    def data_used(self, phase: Phase, data: Path) -> str:
+    def data_used(self, phase: Phase, data: Path) -> UsedData:
         """Say how many frames and boxes are used, and count what is left out."""
         from workloads._surveillance.annotation_files import read_frames
 
-        return read_frames(data, is_held_out=not phase.is_training).used_words()
+        return read_frames(data, is_held_out=not phase.is_training).used()
 
     def comparable(self, phase: Phase, output: Any) -> Any:
         """Return all of it, whatever the order of queries."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import bench.workload
-from bench.workload import Phase
+from bench.workload import Phase, UsedData
 from workloads._video.video_cost import VideoNet
 
 TRAIN = Phase(name="train", item="clip", element="latent-token", is_training=True)
@@ -80,10 +80,16 @@ class Workload(VideoNet, bench.workload.Workload):
         return self.items(phase, batch) * self.tokens
 
     def check_data(self, data: Path) -> None:
-        """Read the header of each file."""
+        """Read the header of each file, and the numbers of some."""
         from workloads._video.latent_files import check_latents
 
         check_latents(data, self)
+
+    def data_used(self, phase: Phase, data: Path) -> UsedData:
+        """Count the clips; one is used again with other noise, so that any number will do."""
+        from workloads._video.latent_files import latent_files
+
+        return UsedData(words=f"{len(latent_files(data))} clips, each with new noise in turn")
 
     def check(self, phase: Phase, output: Any) -> None:
         """Refuse a loss or a clip that is not finite."""

@@ -41,6 +41,7 @@ def test_a_folder_of_slides_runs_and_what_is_wrong_in_it_is_one_line(
         ("slide_id,label\n.,a", "line 2: names slide '.' by a path"),
         (f"slide_id,label\ns0,a\ns1,b\ns2,{'1' * 5000}", "has 3 labels (a, b, 1111"),
         ("slide_id,label\ns0,a", "names one slide; two or more"),
+        ("slide_id,label\ns0,a\ns1,a", "has the label 'a' alone: nothing can be learned"),
         ("slide_id,label\n", "names no slide"),
     ):
         labels.write_text(written)

@@ -145,7 +145,7 @@ def test_spacing_and_largest_volume_are_in_patient_order_and_read_from_headers(
     # The held-out one: 20 x 10 x 12 voxels of 2 x 1 x 4 mm, stored as anterior, right, superior.
     affine = np.eye(4)[[1, 0, 2, 3]] @ np.diag([1.0, 2.0, 4.0, 1.0])
     rewrite(cases[0].images[0], lambda _: np.ones((10, 20, 12)), affine=affine)
-    assert largest_volume(folder, cases=8, spacing_mm=(1.0, 1.0, 2.0)) == (40, 10, 24)
+    assert largest_volume(folder, cases=8, spacing_mm=(1.0, 1.0, 2.0)) == ((40, 10, 24), 1)
 
 
 def test_split_trains_on_held_out_cases_only_where_there_is_one(tmp_path: Path) -> None:

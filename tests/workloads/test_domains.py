@@ -22,6 +22,8 @@ ELSEWHERE = ("align", "sleep", "tabular", "llm")
 """Their estimates hold what several resident batches keep, and are tested with what is theirs."""
 NAMES = [name for name in discovery.names() if name not in ELSEWHERE]
 MORE: dict[str, dict[str, Any]] = {
+    "imaging, many volumes": {"cases": 64},
+    "imaging, small volumes": {"volume": (20, 20, 12), "channels": 3},
     "genomics, many ids": {"kmer": 6, "vocab": 4105, "batch": 4, "is_rotary": False},
     "speech, many ids": {"vocab": 5000, "text_positions": 64, "text_tokens": 64, "batch": 2},
     "speech, many bins": {"mel_bins": 80},
@@ -68,10 +70,9 @@ def test_a_memory_estimate_covers_live_storages_by_at_most_60_percent(
     (phase,) = (one for one in workload.phases if one.name == phase_name)
     torch.manual_seed(0)
     batch = generated_batch(workload, phase)
-    # Inference takes batches that are all on the device; the loader of training brings each.
-    # That of imaging counts the volume at work alone.
-    is_alone = phase.is_training or case == "imaging"
-    num_batches = 1 if is_alone else workload.resident_batches(phase)
+    # All that the harness keeps on the device, in training with --data resident.
+    num_batches = len(workload.dataset(phase, data=None, seed=0)) // workload.batch_size(phase)
+    num_batches = min(num_batches, workload.resident_batches(phase))
     kept = [batch, *(copy.deepcopy(batch) for _ in range(num_batches - 1))]
     net = workload.build_net().train(phase.is_training)
     with LiveBytes(net, kept) as live:

@@ -193,9 +193,18 @@ def test_a_bad_kitti_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture
     label.write_text(
         "\n".join([good, good.replace("Car", "Ship"), good.replace("2 3 0", "2 99 0")])
     )
-    used = TINY.data_used(TRAIN, data)
+    used = TINY.data_used(TRAIN, data).words
     assert used.startswith("9 sweeps with ") and " boxes of Car; left out: " in used
     assert "; left out: 1 called Ship" in used and " outside of the grid" in used
+    unknown = [path for path in label.parent.iterdir() if path != label]
+    kept = [path.read_text() for path in unknown]
+    for path in (label, *unknown):
+        path.write_text(good.replace("Car", "Ship"))
+    wanted = "no box to train on of Car on the grid of this size, .* left out: 9 called Ship; --set"
+    with pytest.raises(DataError, match=wanted):
+        TINY.check_data(data)
+    for path, text in zip(unknown, kept, strict=True):
+        path.write_text(text)
     (data / "velodyne" / "000020.bin").mkdir()
     with pytest.raises(DataError, match="000020.bin is no file"):
         TINY.check_data(data)

@@ -139,8 +139,10 @@ def test_variants_of_a_vcf_are_in_the_middle_of_their_window(tmp_path: Path) -> 
     # A to C in the contig's first AC; C to T and to G in the third token of GT nn AC GT.
     assert found == {(0, 4 + 1, 4 + 5), (2, 4 + 1, 4 + 3), (2, 4 + 1, 4 + 2)}
     assert any(0 in pair["reference"] for pair in pairs), "nn is an unknown token"
-    assert SMALL.data_used(TRAIN, path) == ""
-    assert SMALL.data_used(SCORE, path) == (
+    windows, variants = (SMALL.data_used(phase, path) for phase in (TRAIN, SCORE))
+    assert (windows.words, windows.num_samples) == ("4 windows of 8 known bases", 4)
+    assert variants.num_samples == 3
+    assert variants.words == (
         "3 changes of one base; left out: 2 not of one base; left out: 1 on a contig that the "
         "FASTA lacks; left out: 1 on a contig shorter than 8 bases"
     )
@@ -151,14 +153,11 @@ BAD = {
     "does not begin with '>'": ("ACGT\n", VCF),
     "has the contig one twice": (FASTA + ">one\nACGT\n", VCF),
     "contig one has 'E' as base 2, which is no base": (">one\nAEGT\n", VCF),
-    "has 0 windows of 8 known bases; a batch takes 2": (">one\nACGTACG\n", VCF),
+    "has no window of 8 known bases; give longer contigs, or": (">one\nACGTACG\n", VCF),
     "genome.vcf line 1 is no record": (FASTA, "one 1 . A C\n"),
     "one has A at 1 but REF is G: the VCF is of another genome": (FASTA, "one\t1\t.\tG\tC\n"),
     "genome.vcf line 1: one has 20 bases, not 21": (FASTA, "one\t21\t.\tG\tC\n"),
     "genome.vcf line 1 is no record: ": (FASTA, f"one\t{'1' * 5000}\t.\tA\tC\n"),
-    "has 1 windows of 8 known bases; a batch takes 2: give longer contigs, "
-    "--set window_tokens to less or --batch 1": (">one\nACGTACGT\n", VCF),
-    "a batch takes 2: give longer contigs or --set window_tokens to less": (">one\nACGT\n", VCF),
 }
 
 
@@ -185,11 +184,6 @@ def test_what_is_no_file_or_lacks_variants_is_named(tmp_path: Path) -> None:
     path.with_suffix(".vcf").mkdir()
     SMALL.check_data(path)
     path.with_suffix(".vcf").rmdir()
-    for vcf, problem in [
-        (None, "has no VCF beside it, which score needs: genome.vcf"),
-        ("one\t1\t.\tA\tC\n", "has 1 changes of one base .* --batch 1"),
-        ("#\n", "has 0 changes of one base that can be scored; a batch takes 2: give more$"),
-    ]:
-        path = files(tmp_path, vcf=vcf)
-        with pytest.raises(DataError, match=problem):
-            SMALL.data_used(SCORE, path)
+    with pytest.raises(DataError, match="has no VCF beside it, which score needs: genome.vcf"):
+        SMALL.data_used(SCORE, path)
+    assert SMALL.data_used(SCORE, files(tmp_path, vcf="#\n")).num_samples == 0

@@ -185,7 +185,7 @@ ATOM = "H 0 0 0 1 1 1\n"
 GOOD = COMMENT.format(energy=1)
 BAD_XYZ = {
     "two": "line 1: the number of atoms is expected, not 'two'",
-    f"2\n{GOOD}\n{ATOM}": "line 1: 2 atoms are said, the file ends after 3",
+    f"2\n{GOOD}\n{ATOM}": "line 1: 2 atoms are said, the file ends after line 3",
     f"1\nenergy=1\n{ATOM}": "line 2: no species and no pos and no forces in Properties",
     f"1\n{GOOD.replace('forces:R:3', 'magmom:R:1')}\n{ATOM}": "line 2: no forces in Properties",
     f"1\n{GOOD.replace('forces:R:3', 'forces:R:1')}\n{ATOM}": "Properties says forces has 1",
@@ -280,7 +280,7 @@ def test_only_layouts_that_are_possible_are_offered(
 def test_fewer_structures_than_a_batch_are_refused(tmp_path: Path) -> None:
     data = write_xyz(tmp_path / "few.xyz", sizes=[3] * 40)
     assert make_loader(TINY, TRAIN, data=data, seed=0).batch_size == 16
-    with pytest.raises(DataError, match="few.xyz has 4 samples for infer; a batch takes 16"):
+    with pytest.raises(DataError, match="few.xyz: 4 samples for infer, but a batch takes 16"):
         make_loader(TINY, INFER, data=data, seed=0)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench.cli import main
 from bench.core.errors import DataError
 from tests.workloads.steps_of_workloads import generated_batch
 from workloads._speech import speech_text as texts
@@ -125,7 +126,7 @@ def test_wav_and_flac_of_one_sound_are_read_alike(tmp_path: Path) -> None:
     batch = torch.utils.data.default_collate(list(wavs))
     assert PAIR.elements(TRAIN, batch) == 2  # 1 s and 1.5 s; generated ones fill their 2 s
     assert PAIR.elements(TRAIN, None) == 4
-    assert PAIR.data_used(TRAIN, chapter) == "2 utterances of 2 s"
+    assert PAIR.data_used(TRAIN, chapter).words == "2 utterances of 2 s"
     PAIR.loss(PAIR.build_net(), batch).backward()
     for kind, found in (("wav", wavs), ("flac", flacs)):
         for path in (tmp_path / kind).rglob(f"*.{kind}"):
@@ -138,7 +139,7 @@ def test_names_and_marks_that_other_systems_write_are_read(tmp_path: Path) -> No
     chapter = folder_of(tmp_path, "\ufeff1-2-0000 HELLO\n1-2-0001 I'M HERE\n")
     (chapter / "1-2-0000.wav").rename(chapter / "1-2-0000.WAV")
     (chapter / "._1-2.trans.txt").write_bytes(b"\xff")
-    assert PAIR.data_used(TRAIN, tmp_path) == "2 utterances of 2 s"
+    assert PAIR.data_used(TRAIN, tmp_path).words == "2 utterances of 2 s"
     assert len(PAIR.dataset(TRAIN, data=tmp_path, seed=1)[0]["mel"]) == 16
 
 
@@ -146,14 +147,50 @@ def test_what_the_net_cannot_read_is_left_out_and_counted(tmp_path: Path) -> Non
     chapter = folder_of(tmp_path, "1-2-0000 A\n1-2-0001 B\n1-2-0002 LONG\n1-2-0003 TWELVE CHARS\n")
     write_wav(chapter / "1-2-0002.wav", seconds=2.1)
     write_wav(chapter / "1-2-0003.wav")
-    assert PAIR.data_used(TRAIN, tmp_path) == (
+    assert PAIR.data_used(TRAIN, tmp_path).words == (
         "2 utterances of 2 s; left out: 1 longer than 2 s; left out: 1 of more than 11 letters"
     )
-    wanted = "has 2 utterances that can be used; a batch takes 3: give more or --batch 2;"
-    with pytest.raises(DataError, match=wanted):
-        replace(PAIR, batch=3).check_data(tmp_path)
     (chapter / "1-2.trans.txt").write_text("1-2-0002 LONG\n")
-    with pytest.raises(DataError, match="a batch takes 2: give more; left out: 1 longer"):
+    PAIR.check_data(tmp_path)
+    assert PAIR.data_used(TRAIN, tmp_path).num_samples == 0
+
+
+def test_a_batch_that_is_not_filled_is_refused_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chapter = folder_of(tmp_path, "1-2-0000 A\n1-2-0001 B\n1-2-0002 LONG\n")
+    write_wav(chapter / "1-2-0002.wav", seconds=2.1)
+    line = ["run", "-w", "speech:train", "--device", "fake", "--dry-run", "--data", str(tmp_path)]
+    assert main([*line, "--size", "tiny"]) == 2
+    used = "2 utterances of 2 s; left out: 1 longer than 2 s"
+    assert capsys.readouterr().err == (
+        f"bench: {tmp_path} ({used}): 2 samples for train, but a batch takes 32; give more, or "
+        "--batch 2\n"
+    )
+    assert main([*line, "--size", "tiny", "--batch", "2"]) == 0
+    assert used in capsys.readouterr().out
+    assert main(line) == 0, "small, which is chosen, takes two"
+
+
+def test_texts_without_a_letter_that_is_known_are_refused(tmp_path: Path) -> None:
+    chapter = folder_of(tmp_path, "1-2-0000 你好\n1-2-0001 ¿!?\n")
+    PAIR.check_data(tmp_path)
+    (chapter / "1-2.trans.txt").write_text("1-2-0000 你好\n1-2-0001 ¿¡\n")
+    with pytest.raises(
+        DataError, match="no text has a letter that this net knows .* '你好' of 1-2"
+    ):
+        PAIR.check_data(tmp_path)
+
+
+def test_flac_that_is_damaged_in_the_middle_is_refused_by_name(tmp_path: Path) -> None:
+    soundfile = pytest.importorskip("soundfile", reason="pip install 'gapbench[speech]'")
+    flac = folder_of(tmp_path) / "1-2-0000.flac"
+    soundfile.write(flac, np.sin(np.arange(32_000) ** 1.1 * 0.2), 16_000)
+    PAIR.check_data(tmp_path)
+    content = bytearray(flac.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    flac.write_bytes(content)
+    with pytest.raises(DataError, match="1-2-0000.flac is no FLAC file that can be read: .*flac"):
         PAIR.check_data(tmp_path)
 
 

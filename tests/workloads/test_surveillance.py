@@ -145,7 +145,7 @@ def write_coco(root: Path, *, parts: tuple[str, ...] = ("train2017", "val2017"))
 def test_frames_of_coco_are_stretched_with_their_boxes(tmp_path: Path) -> None:
     root = write_coco(tmp_path)
     TINY.check_data(root)
-    assert TINY.data_used(INFER, root) == (
+    assert TINY.data_used(INFER, root).words == (
         "2 frames with 3 boxes of instances_val2017.json; left out: 1 crowds; left out: 1 boxes "
         "without extent; left out: 1 frames without a box"
     )
@@ -196,7 +196,7 @@ def write_wider(root: Path) -> Path:
 def test_faces_of_wider_face_are_frames_of_one_class(tmp_path: Path) -> None:
     root = write_wider(tmp_path)
     TINY.check_data(root)
-    assert TINY.data_used(INFER, root).endswith(
+    assert TINY.data_used(INFER, root).words.endswith(
         "; left out: 1 boxes called invalid; left out: 1 frames without a box"
     )
     frames = TINY.dataset(INFER, data=root, seed=0)

@@ -131,6 +131,20 @@ def test_stored_latents_are_read_and_what_is_wrong_with_a_file_is_one_line(
     ):
         save_file({**good, **changed}, file)
         assert said in refused()
+    nan, far = torch.full((1, 9), float("nan")), torch.full((4, 3, 8, 8), 1e39, dtype=torch.float64)
+    for changed, name in (
+        ({"text": nan}, "text"),
+        ({"text": nan.half()}, "text"),
+        ({"latents": far}, "latents"),
+    ):
+        save_file({**good, **changed}, file)
+        said = f"{file}: {name} holds values that are not finite in fp32"
+        assert said in refused()
+        with pytest.raises(DataError, match=re.escape(said)):
+            TINY.dataset(TRAIN, data=folder, seed=0)[0]
+    save_file({**good, "text": nan.bfloat16()}, file)  # numpy has no bf16: met when it is loaded
+    with pytest.raises(DataError, match="text holds values that are not finite"):
+        TINY.dataset(INFER, data=folder, seed=0)[0]
     save_file({"latents": good["latents"]}, file)
     assert "has no tensor 'text', only latents" in refused()
     save_file(good, file)

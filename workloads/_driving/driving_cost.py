@@ -16,7 +16,7 @@ from typing import Any
 
 from bench.core.errors import UsageError
 from bench.core.nouns import DTYPE_BYTES, Dtype
-from bench.workload import Phase
+from bench.workload import RESIDENT_BATCHES, Phase
 from workloads._costs.conv_cost import Conv
 
 FEATURES = 9
@@ -26,8 +26,6 @@ LAYERS = (4, 6, 6)
 BOX = 7
 """Numbers of a box: middle, length, width, height, yaw."""
 DIRECTIONS = 2
-NUM_RESIDENT = 4
-"""Batches of inference that are kept ready."""
 CLASSES = ("Car", "Pedestrian", "Cyclist", "Truck", "Van", "Tram", "Bus", "Trailer", "Motorcycle",
            "Person_sitting")  # fmt: skip
 """By KITTI's names; the net knows the first ones."""
@@ -122,9 +120,9 @@ class PillarShape:
         return self.batch if batch is None else len(batch["cells"])
 
     def memory_bytes(self, phase: Phase, *, dtype: Dtype) -> int:
-        """Return the peak of a step: weights with their state, batch, and what is kept."""
+        """Return the peak of a step: weights with their state, batches, and what is kept."""
         element_bytes = DTYPE_BYTES[dtype]
-        inputs = self.pillars * self.points * FEATURES * 4 + self.pillars * 8
+        ready = RESIDENT_BATCHES * (self.pillars * self.points * FEATURES * 4 + self.pillars * 8)
         of_points = self.pillars * self.points * self.width * element_bytes
         canvas = math.prod(self.grid) * self.width * element_bytes
         answers = sum(layer.num_outputs for layer in self.heads()) * 4
@@ -132,8 +130,8 @@ class PillarShape:
         joined = 6 * self.width * self.places * element_bytes
         if phase.is_training:
             weights = self.num_parameters() * (16 + (element_bytes if element_bytes < 4 else 0))
-            kept = inputs + 3 * of_points + 2 * canvas + 2 * outputs + 2 * joined
+            kept = ready + 3 * of_points + 2 * canvas + 2 * outputs + 2 * joined
             return int(weights + self.batch * (kept + 6 * answers + self.places * 8))
         weights = self.num_parameters() * (4 + (element_bytes if element_bytes < 4 else 0))
         at_work = max(2 * of_points, 2 * canvas, canvas + 3 * joined)
-        return int(weights + self.batch * (NUM_RESIDENT * inputs + at_work + 2 * answers))
+        return int(weights + self.batch * (ready + at_work + 2 * answers))

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.core.errors import DataError
+from bench.workload import UsedData
 from workloads._driving.driving_cost import CLASSES, PillarShape
 
 Floats = npt.NDArray[np.float64]
@@ -130,13 +131,14 @@ def chosen(folder: Path, *, is_training: bool) -> list[KittiFrame]:
     return [one for index, one in every if (index % HELD_OUT == HELD_OUT - 1) != is_training]
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, *, shape: PillarShape) -> None:
     """Raise `DataError` for the first file that cannot be used."""
     found = frames(folder)
     for frame in found:
         frame.check()
     for frame in found[:NUM_READ_WHOLE]:
         frame.points()
+    boxes_used(folder, shape=shape, is_training=True)
 
 
 def why_left_out(names: list[str], boxes: Floats, *, shape: PillarShape) -> list[str]:
@@ -150,14 +152,26 @@ def why_left_out(names: list[str], boxes: Floats, *, shape: PillarShape) -> list
     ]
 
 
-def boxes_used(folder: Path, *, shape: PillarShape, is_training: bool) -> str:
-    """Say how many boxes are used, and count those that are left out."""
+def boxes_used(folder: Path, *, shape: PillarShape, is_training: bool) -> UsedData:
+    """Return how many sweeps and boxes are used, and why other boxes are left out.
+
+    `DataError` where there is no box to train on.
+    """
     found, counts = chosen(folder, is_training=is_training), Counter[str]()
     for frame in found:
         counts.update(why_left_out(*frame.boxes(), shape=shape))
     used = counts.pop("", 0)
     others = "".join(f"; left out: {count} {why}" for why, count in counts.most_common(10))
-    return f"{len(found)} sweeps with {used} boxes of {', '.join(CLASSES[: shape.classes])}{others}"
+    names = ", ".join(CLASSES[: shape.classes])
+    if is_training and not used:
+        more = f"; --set classes={len(CLASSES)} knows {', '.join(CLASSES)}"
+        raise DataError(
+            f"{folder} has no box to train on of {names} on the grid of this size, "
+            f"{shape.extent_m[0]:.0f} m ahead and {shape.extent_m[1]:.0f} m to each side{others}"
+            f"{more if shape.classes < len(CLASSES) else ''}"
+        )
+    words = f"{len(found)} sweeps with {used} boxes of {names}{others}"
+    return UsedData(words=words, num_samples=len(found))
 
 
 def _with_ones(points: npt.NDArray[Any]) -> Floats:

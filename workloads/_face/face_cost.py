@@ -50,7 +50,7 @@ class FaceShape:
     batch: int = 128
     learning_rate: float = 0.1
 
-    def check_shape(self) -> None:
+    def __post_init__(self) -> None:
         """Raise UsageError if no such net exists."""
         for name in ("pixels", "embedding", "identities", "gallery"):
             if getattr(self, name) < 1:

@@ -111,6 +111,12 @@ def _vectors(shape: FaceShape) -> torch.Tensor:
     return torch.cat([block.roll(moved, dims=1) for moved in range(times)])[: shape.gallery]
 
 
+def optimizer(shape: FaceShape, net: nn.Module) -> torch.optim.Optimizer:
+    """Return insightface's SGD; what is frozen is left out."""
+    trained = [one for one in net.parameters() if one.requires_grad]
+    return torch.optim.SGD(trained, lr=shape.learning_rate, momentum=0.9, weight_decay=5e-4)
+
+
 def margin_loss(cosine_BN: torch.Tensor, identity_B: torch.Tensor) -> torch.Tensor:  # noqa: N803
     """Return ArcFace's cross entropy: the angle to the own identity is made larger by the margin.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.core.errors import DataError
+from bench.workload import UsedData
 from workloads._pictures.picture_file import picture_size, pictures_in, read_whole
 
 EVERY_HELD_OUT = 5
@@ -48,6 +49,14 @@ def faces_of(root: Path, *, is_held_out: bool) -> tuple[Face, ...]:
     ]
     chosen = tuple(face for is_out, face in every if is_out == is_held_out)
     return chosen or tuple(face for _, face in every)
+
+
+def faces_used(root: Path, *, is_held_out: bool) -> UsedData:
+    """Return how many faces are used, and of how many people."""
+    faces = faces_of(root, is_held_out=is_held_out)
+    people = len({face.identity for face in faces})
+    what = "held out" if is_held_out else "to train on"
+    return UsedData(words=f"faces {what}, {len(faces)} of {people} people", num_samples=len(faces))
 
 
 def check_folder(root: Path, *, identities: int, pixels: int) -> None:

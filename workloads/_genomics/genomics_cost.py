@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.core.errors import UsageError
 from bench.core.nouns import DTYPE_BYTES, Dtype
-from bench.workload import Phase
+from bench.workload import RESIDENT_BATCHES, Phase
 from workloads._costs.transformer_cost import (
     layer_flops,
     layer_norm_parameters,
@@ -24,7 +24,7 @@ MASKED_FRAC = 0.15
 """Share of a window's tokens that are predicted (https://arxiv.org/abs/1810.04805 section 3.1)."""
 STATE_BYTES = 16
 """Of a trained parameter: weight, gradient and both AdamW moments in fp32."""
-FP32_BYTES, ID_BYTES, NUM_RESIDENT = 4, 8, 4
+FP32_BYTES, ID_BYTES = 4, 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,5 +129,5 @@ class EsmShape:
             return state + self.batch * self.window_tokens * token
         feedforward, rotary = 4 * self.intermediate * width, 6 * self.hidden * FP32_BYTES
         at_work = max(feedforward, rotary, 2 * self.vocab * width) + 6 * self.hidden * width
-        token = at_work + NUM_RESIDENT * ID_BYTES
+        token = at_work + RESIDENT_BATCHES * ID_BYTES
         return self.num_parameters() * width + 2 * self.batch * self.window_tokens * token

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from bench.core.errors import DataError
+from bench.workload import UsedData
 from workloads._genomics.generated_genome import variant, window
 from workloads._genomics.genome_files import Variant, read_fasta, read_vcf, vcf_beside
 from workloads._genomics.genomics_cost import NUM_SPECIAL, EsmShape
@@ -167,13 +168,6 @@ def _usable_variants(shape: EsmShape, path: Path) -> tuple[list[Variant], Counte
             left_out["beside an unknown base"] += 1
         else:
             usable.append(one)
-    if len(usable) < shape.batch:
-        fewer = f" or --batch {len(usable)}" if usable else ""
-        why = "".join(f"; {number} {reason}" for reason, number in left_out.items())
-        raise DataError(
-            f"{beside} has {len(usable)} changes of one base that can be scored; "
-            f"a batch takes {shape.batch}: give more{fewer}{why}"
-        )
     return usable, left_out
 
 
@@ -185,23 +179,21 @@ def samples(shape: EsmShape, *, is_training: bool, data: Path | None, seed: int)
 
 
 def check(shape: EsmShape, data: Path) -> None:
-    """Raise `DataError` unless the FASTA fills a batch with windows; read a VCF beside it."""
+    """Raise `DataError` unless the FASTA holds a window; read a VCF beside it."""
     contigs = read_fasta(data)
-    found = len(_window_starts(contigs, length=shape.window_bases))
-    if found < shape.batch:
-        ways = "give longer contigs or --set window_tokens to less"
-        if found:
-            ways = f"give longer contigs, --set window_tokens to less or --batch {found}"
-        raise DataError(
-            f"{data} has {found} windows of {shape.window_bases} known bases; a batch takes "
-            f"{shape.batch}: {ways}"
-        )
+    if not len(_window_starts(contigs, length=shape.window_bases)):
+        ways = "give longer contigs, or --set window_tokens to less"
+        raise DataError(f"{data} has no window of {shape.window_bases} known bases; {ways}")
     if (beside := vcf_beside(data)) is not None:
         read_vcf(beside, contigs=contigs)
 
 
-def records_used(shape: EsmShape, data: Path) -> str:
-    """Say how many variants are scored, and count what is left out."""
+def records_used(shape: EsmShape, data: Path, *, is_training: bool) -> UsedData:
+    """Return how many windows there are, or variants to score, and why others are left out."""
+    if is_training:
+        number = len(_window_starts(read_fasta(data), length=shape.window_bases))
+        words = f"{number} windows of {shape.window_bases} known bases"
+        return UsedData(words=words, num_samples=number)
     usable, left_out = _usable_variants(shape, data)
     others = "".join(f"; left out: {number} {reason}" for reason, number in left_out.items())
-    return f"{len(usable)} changes of one base{others}"
+    return UsedData(words=f"{len(usable)} changes of one base{others}", num_samples=len(usable))

@@ -90,12 +90,16 @@ def median_spacing_mm(cases: tuple[Case, ...]) -> tuple[float, ...]:
 
 def largest_volume(
     root: Path, *, cases: int, spacing_mm: tuple[float, ...] | None
-) -> tuple[int, ...]:
-    """Return about the resampled shape of the largest held-out volume; reads headers."""
+) -> tuple[tuple[int, ...], int]:
+    """Return about the resampled shape of the largest held-out volume, and how many are held out.
+
+    It reads headers.
+    """
     training, validation = read_folder(root).split(cases)
     target_mm = spacing_mm or median_spacing_mm(training)
     shapes = [_grid(case).prod(axis=0) / target_mm for case in validation]
-    return tuple(max(round(float(size)), 1) for size in max(shapes, key=np.prod))
+    largest = tuple(max(round(float(size)), 1) for size in max(shapes, key=np.prod))
+    return largest, len(validation)
 
 
 def _grid(case: Case) -> NDArray[np.float64]:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.core.nouns import DTYPE_BYTES, Dtype
-from bench.workload import Phase
+from bench.workload import RESIDENT_BATCHES, Phase
 from workloads._costs.conv_cost import Conv
 
 OVERLAP = 0.5  # of neighbouring windows; nnU-Net's tile_step_size
@@ -34,6 +34,8 @@ LOSS_TENSORS = 5
 """fp32 tensors of classes x voxels that DiceCE keeps per head, counted with saved-tensor hooks."""
 BLEND_TENSORS = 2
 """fp32 tensors of classes x voxels in inference: the blended logits and their normalised copy."""
+CASES_PER_HELD_OUT = 4
+"""Generated cases to train on for each that is inferred."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +54,18 @@ class UNet:
     """Voxels of a generated volume; those of a --data folder have their own shapes."""
     sw_batch_size: int = 2
     """Windows that inference runs at once."""
+    cases: int = 8
+    """Cases trained on at most, and inferred at most; each is prepared once, before measuring."""
 
     @property
     def heads(self) -> int:
         """Deep-supervision heads besides the output: none at the two lowest resolutions."""
         return max(len(self.filters) - 3, 1) if self.deep_supervision else 0
+
+    @property
+    def held_out(self) -> int:
+        """Generated volumes that are inferred; all of them lie on the device."""
+        return max(self.cases // CASES_PER_HELD_OUT, 2)
 
     def check_shape(self) -> None:
         """Raise ValueError if no such net exists."""
@@ -153,8 +162,8 @@ class UNet:
     def memory_bytes(self, phase: Phase, *, dtype: Dtype) -> int:
         """Return the peak of a step.
 
-        Training: state, what backward needs, the largest block at work. Inference of one volume:
-        weights, the volume, its logits, one batch of windows.
+        Training: state, the batches, what backward needs, the largest block at work. Inference:
+        weights, all volumes with their labels, the logits of one, one batch of its windows.
         """
         element_bytes = DTYPE_BYTES[dtype]
         weight_bytes = 4 * (3 if phase.is_training else 1)
@@ -164,16 +173,19 @@ class UNet:
         # the convolution's output are alive together.
         block = 5 * self.filters[0] * math.prod(self.patch) * element_bytes
         if phase.is_training:
-            return state + self.batch * (self.saved_bytes(element_bytes=element_bytes) + block)
-        # The volume itself, how often each voxel was covered, and the logits.
-        voxel_bytes = 4 * (self.channels + 1 + BLEND_TENSORS * self.classes)
-        whole = math.prod(map(max, self.volume, self.patch)) * voxel_bytes
+            ready = (RESIDENT_BATCHES - 1) * math.prod(self.patch) * (4 * self.channels + 1)
+            kept = self.saved_bytes(element_bytes=element_bytes)
+            return state + self.batch * (ready + kept + block)
+        ready = self.held_out * math.prod(self.volume) * (element_bytes * self.channels + 1)
+        # The volume at work once more where it is padded, how often each voxel was covered, and
+        # the logits.
+        padded = tuple(map(max, self.volume, self.patch))
+        copied = self.channels if padded != self.volume else 0
+        whole = math.prod(padded) * 4 * (copied + 1 + BLEND_TENSORS * self.classes)
         # Skips of every stage wait while the block of the first stage runs.
-        return (
-            state
-            + whole
-            + self.sw_batch_size * (self.joined_elements() // 2 * element_bytes + block)
-        )
+        at_work = self.joined_elements() // 2 * element_bytes + block
+        at_once = min(self.sw_batch_size, num_windows(self.volume, patch=self.patch))
+        return state + ready + whole + at_once * at_work
 
 
 def num_windows(volume: tuple[int, ...], *, patch: tuple[int, ...]) -> int:

@@ -185,14 +185,14 @@ class Patches(Sequence[dict[str, torch.Tensor]]):
 
 
 def samples(
-    made: Preparation, *, unet: UNet, num_cases: int, data: Path | None, seed: int
+    made: Preparation, *, unet: UNet, data: Path | None, seed: int
 ) -> Sequence[dict[str, torch.Tensor]]:
     """Return patches of the cases to train on where these are padded, else volumes of others."""
     is_training = made.pad_to is not None
     cases: list[Prepared] = []
     if data is None:
         first = 0 if is_training else HELD_OUT
-        count = num_cases if is_training else max(num_cases // 4, 2)
+        count = unet.cases if is_training else unet.held_out
         shape, classes, channels = unet.volume, unet.classes, unet.channels
         for index in range(first, first + count):
             # Every channel is another scan of the same patient.
@@ -203,7 +203,7 @@ def samples(
             cases.append(made.prepare(**sample))
     else:
         folder = read_folder(data)
-        training, validation = folder.split(num_cases)
+        training, validation = folder.split(unet.cases)
         spacing_mm = made.spacing_mm or median_spacing_mm(training)
         made = replace(made, channel_names=folder.channels, spacing_mm=spacing_mm)
         cases += [made.cached(case) for case in (training if is_training else validation)]

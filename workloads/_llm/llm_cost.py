@@ -17,13 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.core.nouns import DTYPE_BYTES, Dtype
-from bench.workload import Phase
+from bench.workload import RESIDENT_BATCHES, Phase
 from workloads._costs.transformer_cost import attention_flops, projection_flops
 
 MASTER_WEIGHT_BYTES = 4
 """Training keeps weights, gradients and both AdamW moments in fp32, under autocast too."""
-RESIDENT_PROMPTS = 4
-"""Prepared batches, each with its cache, that the harness keeps on the device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +148,7 @@ class LlamaShape:
                 + cached * self.kv_bytes_per_token(dtype_bytes=width)
                 + self.max_batch_tokens * pass_token_bytes
             )
-        num_caches = 1 + (1 if phase.name == "prefill" else RESIDENT_PROMPTS)
+        num_caches = 1 + (1 if phase.name == "prefill" else RESIDENT_BATCHES)
         tokens = self.batch * (self.prompt_tokens + self.new_tokens)
         cache = tokens * self.kv_bytes_per_token(dtype_bytes=width)
         transient = self.batch * self.prompt_tokens * layer_token_bytes

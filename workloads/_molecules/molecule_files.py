@@ -19,13 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.core.errors import DataError
+from bench.workload import UsedData
 
 Floats = npt.NDArray[np.float64]
 KCAL_PER_MOL_EV = 4184 / (1.602176634e-19 * 6.02214076e23)
 """One kcal/mol in eV: 4184 J/mol over the charge of an electron and Avogadro's number (SI)."""
 ALLOWED = "an extended XYZ file (.xyz, .extxyz) or an rMD17 .npz file"
-FEWEST = 10
-"""Structures: one of ten is held out."""
+HELD_OUT = 10
+"""Of a file's structures each tenth is kept from training, and inferred: there must be one."""
 SYMBOLS = """
 H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr
 Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm
@@ -80,6 +81,14 @@ class Structures:
         return replace(self, energies=self.energies - self._composition() @ free_energies)
 
 
+def structures_used(path: Path, *, is_training: bool) -> UsedData:
+    """Return how many structures are trained on, or held out."""
+    count = len(read_structures(path).sizes)
+    used = count - count // HELD_OUT if is_training else count // HELD_OUT
+    what = "to train on" if is_training else "held out"
+    return UsedData(words=f"structures {what}, {used} of {count}", num_samples=used)
+
+
 def read_structures(path: Path) -> Structures:
     """Read and check a whole file; `DataError` says what is wrong with it."""
     if path.is_dir() or not path.exists():
@@ -94,8 +103,8 @@ def read_structures(path: Path) -> Structures:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except MemoryError as error:
         raise DataError(f"{path} does not fit into this machine's memory") from error
-    if len(structures.sizes) < FEWEST:
-        held = f"{path} holds {len(structures.sizes)} structures; {FEWEST} or more are needed"
+    if len(structures.sizes) < HELD_OUT:
+        held = f"{path} holds {len(structures.sizes)} structures; {HELD_OUT} or more are needed"
         raise DataError(f"{held}: one of ten is kept for inference")
     return structures
 
@@ -126,7 +135,9 @@ def _frames(path: Path) -> Iterator[tuple[list[int], list[Floats], list[Floats],
             raise DataError(f"{where}: the number of atoms is expected, not {count[:40]!r}")
         last = place + 2 + int(count)
         if last > len(lines):
-            raise DataError(f"{where}: {count} atoms are said, the file ends after {len(lines)}")
+            raise DataError(
+                f"{where}: {count} atoms are said, the file ends after line {len(lines)}"
+            )
         columns, energy = _comment(lines[place + 1], where=f"{path}, line {place + 2}")
         atoms = [
             _atom(lines[at].split(), columns=columns, where=f"{path}, line {at + 1}")

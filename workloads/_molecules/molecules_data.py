@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from workloads._molecules.molecule_files import Floats, Structures, read_structures
+from workloads._molecules.molecule_files import HELD_OUT, Floats, Structures, read_structures
 from workloads._molecules.molecules_cost import PaiNNShape
 
 FEWEST_CLUSTERS, FEWEST_BATCHES = 1024, 4
 """Generated to train on, and as many others to infer."""
-HELD_OUT = 10
-"""Of a file's structures each tenth is kept from training, and inferred."""
 ELEMENTS = np.array([1, 6, 7, 8])
 RADII = np.array([0.5, 0.7, 0.65, 0.6])
 """Of the elements, as shares of the least distance of two atoms."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from bench.core.nouns import DTYPE_BYTES, Dtype
-from bench.workload import Phase
+from bench.workload import RESIDENT_BATCHES, Phase
 from workloads._costs.conv_cost import Conv
 from workloads._costs.transformer_cost import (
     layer_flops,
@@ -23,8 +23,6 @@ from workloads._costs.transformer_cost import (
 )
 
 COLOURS = 3
-NUM_RESIDENT = 4
-"""Slides of inference that are kept ready."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,14 +187,14 @@ class SlideNet:
         """
         width = DTYPE_BYTES[dtype]
         tiles = self.tiles_of(phase, None)
+        ready = RESIDENT_BATCHES * tiles * COLOURS * self.tile**2
         if not phase.is_training:
             at_work = min(self.tile_batch, tiles)
             inner = self.feedforward * (4 if self.is_gated else 2)
             layer = self.tokens * (4 * self.hidden + inner) * width
             features = 2 * tiles * (self.hidden + 2 * self.attention) * width
-            slides = NUM_RESIDENT * tiles * COLOURS * self.tile**2
             busy = at_work * (layer + self._tile_bytes(number_bytes=2 * width))
-            return self.num_parameters() * width + slides + features + busy
+            return self.num_parameters() * width + ready + features + busy
         trained = self.num_parameters() if self.train_encoder else self.head_parameters()
         cast_bytes = width if width < 4 else 0
         state = 4 * self.num_parameters() + (12 + cast_bytes) * trained
@@ -205,7 +203,7 @@ class SlideNet:
             return state + self.batch * head
         pixels = self._tile_bytes(number_bytes=2 * 4 + cast_bytes)
         kept = self.layers * self.tokens * self.saved_token_bytes(element_bytes=width)
-        return state + self.batch * (head + tiles * (kept + pixels))
+        return state + self.batch * (ready + head + tiles * (kept + pixels))
 
     def check(self, phase: Phase, output: Any) -> None:
         """Refuse a loss or logits that are not finite, and logits of another shape."""

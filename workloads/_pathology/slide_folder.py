@@ -45,6 +45,9 @@ def read_slides(folder: Path, *, classes: int) -> list[Slide]:
     ]
     if len(slides) < 2:
         raise DataError(f"{folder / LABELS} names one slide; two or more, since one is held out")
+    if len(words) < 2:
+        only = f"has the label {words[0][:20]!r} alone"
+        raise DataError(f"{folder / LABELS} {only}: nothing can be learned; give two or more")
     return slides
 
 

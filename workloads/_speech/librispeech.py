@@ -17,10 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.core.errors import DataError
+from bench.workload import UsedData
 from workloads._speech.speech_cost import WhisperShape
+from workloads._speech.speech_text import KNOWN, has_signs
 
 SAMPLES_PER_S = 16_000
 SUFFIXES = (".flac", ".wav")
+NUM_READ_WHOLE = 100
+"""Utterances whose audio a check reads to its end; a broken one behind them is named when it is
+loaded."""
 LAYOUT = "SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt with NAME.flac or NAME.wav beside it"
 
 
@@ -83,8 +88,8 @@ def _seconds(path: Path) -> float:
     num_samples, rate, channels = check(path)
     if (rate, channels) != (SAMPLES_PER_S, 1):
         raise DataError(
-            f"{path} has {channels} channel(s) of {rate} samples a second; "
-            f"give one of {SAMPLES_PER_S}"
+            f"{path} has {channels} channel(s) of {rate} samples a second; give one of "
+            f"{SAMPLES_PER_S}, such as by ffmpeg -i IN -ac 1 -ar {SAMPLES_PER_S} OUT.wav"
         )
     if not num_samples:
         raise DataError(f"{path} has no samples")
@@ -144,10 +149,7 @@ def _utterances_of(path: Path) -> list[Utterance]:
 
 
 def usable_utterances(shape: WhisperShape, folder: Path) -> tuple[list[Utterance], Counter[str]]:
-    """Return the utterances that the net can read, and why others are left out, counted.
-
-    `DataError` where they do not fill a batch.
-    """
+    """Return the utterances that the net can read, and why others are left out, counted."""
     usable, left_out = [], Counter[str]()
     for one in read_utterances(folder):
         if one.seconds > shape.seconds:
@@ -156,21 +158,25 @@ def usable_utterances(shape: WhisperShape, folder: Path) -> tuple[list[Utterance
             left_out[f"of more than {shape.text_tokens - 1} letters"] += 1
         else:
             usable.append(one)
-    if len(usable) < shape.batch:
-        fewer = f" or --batch {len(usable)}" if usable else ""
-        raise DataError(
-            f"{folder} has {len(usable)} utterances that can be used; a batch takes {shape.batch}: "
-            f"give more{fewer}{_listed(left_out)}"
-        )
     return usable, left_out
 
 
-def _listed(left_out: Counter[str]) -> str:
-    return "".join(f"; left out: {number} {reason}" for reason, number in left_out.items())
+def check_folder(shape: WhisperShape, folder: Path) -> None:
+    """Raise `DataError` for what cannot be used: all texts, heads and ends, some files whole."""
+    usable, _ = usable_utterances(shape, folder)
+    for one in usable[:NUM_READ_WHOLE]:
+        read_audio(one.path)
+    if usable and not any(map(has_signs, (one.text for one in usable))):
+        raise DataError(
+            f"{folder}: no text has a letter that this net knows ({KNOWN}), such as "
+            f"{usable[0].text[:20]!r} of {usable[0].path.name}: nothing can be learned from it"
+        )
 
 
-def utterances_used(shape: WhisperShape, folder: Path) -> str:
-    """Say how many utterances are used, how long they are, and count what is left out."""
+def utterances_used(shape: WhisperShape, folder: Path) -> UsedData:
+    """Return how many utterances are used, how long they are, and why others are left out."""
     usable, left_out = usable_utterances(shape, folder)
     seconds = sum(one.seconds for one in usable)
-    return f"{len(usable)} utterances of {seconds:.0f} s{_listed(left_out)}"
+    others = "".join(f"; left out: {number} {reason}" for reason, number in left_out.items())
+    words = f"{len(usable)} utterances of {seconds:.0f} s{others}"
+    return UsedData(words=words, num_samples=len(usable))

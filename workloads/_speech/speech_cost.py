@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.core.errors import UsageError
 from bench.core.nouns import DTYPE_BYTES, Dtype
-from bench.workload import Phase
+from bench.workload import RESIDENT_BATCHES, Phase
 from workloads._costs.conv_cost import Conv
 from workloads._costs.transformer_cost import (
     attention_flops,
@@ -22,7 +22,7 @@ FRAMES_PER_S = 100
 """A frame of mel features for every 10 ms (https://arxiv.org/abs/2212.04356 section 2.2)."""
 FEWEST_IDS = 64
 """End, start, and the characters of `speech_text`."""
-STATE_BYTES, FP32_BYTES, NUM_RESIDENT = 16, 4, 4
+STATE_BYTES, FP32_BYTES = 16, 4
 """Of a trained parameter: weight, gradient and both AdamW moments in fp32; then of a number; and
 the batches that are kept ready."""
 
@@ -193,7 +193,7 @@ class WhisperShape:
             return state + self.batch * (encoded + self.text_tokens * text_token)
         widest = max(2 * self.intermediate, 4 * self.hidden)  # or the convolutions' outputs
         at_work = (6 * self.hidden + widest) * width * self.positions
-        kept = NUM_RESIDENT * mel * width
+        kept = RESIDENT_BATCHES * mel * width
         if phase.name == "transcribe":
             keys = self.positions + 2 * self.new_tokens
             cached = 2 * self.decoder_layers * keys * self.hidden * width

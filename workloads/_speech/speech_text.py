@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 END, START = 0, 1
 FIRST_CHARACTER, NUM_CHARACTERS = 32, 62
+KNOWN = "capitals, digits and signs of ASCII up to ']'"
 NOT_PREDICTED = -100
 """Target of a token that the loss leaves out: what follows the end."""
 
@@ -17,6 +18,11 @@ def ids_of(text: str) -> list[int]:
     places = [ord(letter) - FIRST_CHARACTER for letter in text.upper()]
     unknown = ord("?") - FIRST_CHARACTER
     return [2 + (one if 0 <= one < NUM_CHARACTERS else unknown) for one in places]
+
+
+def has_signs(text: str) -> bool:
+    """Return whether any letter, digit or sign of the text has an id of its own."""
+    return any(0 < ord(letter) - FIRST_CHARACTER < NUM_CHARACTERS for letter in text.upper())
 
 
 def inputs_and_targets(text: str, *, tokens: int) -> tuple[list[int], list[int]]:

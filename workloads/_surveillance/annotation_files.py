@@ -18,6 +18,7 @@ from typing import Annotated
 import msgspec
 
 from bench.core.errors import DataError
+from bench.workload import UsedData
 from workloads._pictures.picture_file import picture_size, read_whole
 
 Box = tuple[float, float, float, float]
@@ -47,11 +48,12 @@ class Frames:
     frames: tuple[Frame, ...]
     left_out: Counter[str]
 
-    def used_words(self) -> str:
-        """Say how many frames are used, and count what is left out."""
-        boxes = sum(len(one.boxes) for one in self.frames)
+    def used(self) -> UsedData:
+        """Return how many frames are used, and why others and boxes are left out."""
+        boxes, frames = sum(len(one.boxes) for one in self.frames), len(self.frames)
         others = "".join(f"; left out: {count} {what}" for what, count in self.left_out.items())
-        return f"{len(self.frames)} frames with {boxes} boxes of {self.path.name}{others}"
+        words = f"{frames} frames with {boxes} boxes of {self.path.name}{others}"
+        return UsedData(words=words, num_samples=frames)
 
 
 class _Picture(msgspec.Struct):
@@ -84,7 +86,7 @@ def read_frames(root: Path, *, is_held_out: bool) -> Frames:
     path = _annotations(root, is_held_out=is_held_out)
     found = _coco(root, path) if path.suffix == ".json" else _wider(root, path)
     if not found.frames:
-        raise DataError(f"{path} has no frame with a box")
+        raise DataError(f"{path} has no frame with a box to learn from: {found.used().words}")
     return found
 
 

@@ -1,7 +1,8 @@
 """A folder of stored latents, as those who train text-to-video nets precompute them. No torch.
 
 Each file is `.safetensors` with `latents` (channels, frames, rows, columns) and `text` (tokens,
-width), the embedding of its prompt. A check reads headers only.
+width), the embedding of its prompt. A check reads all headers and, of some files, the numbers too,
+but for bf16, which numpy does not know: those are looked at when they are loaded.
 """
 
 from collections.abc import Iterator
@@ -9,10 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from bench.core.errors import DataError
 from workloads._video.video_cost import VideoNet
+
+TENSORS = ("latents", "text")
+NUMPY_KINDS = ("F16", "F32", "F64")
+NUM_READ_WHOLE = 100
+"""Files whose numbers a check reads; one behind them is named when it is loaded."""
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def latent_files(folder: Path) -> list[Path]:
@@ -26,11 +34,15 @@ def latent_files(folder: Path) -> list[Path]:
 
 
 def check_latents(folder: Path, net: VideoNet) -> None:
-    """Read the header of each file; `DataError` names one that does not fit the net."""
+    """Read each header and some numbers; `DataError` names a file that does not fit the net."""
     wanted = (net.channels, *net.latent)
-    for path in latent_files(folder):
+    for number, path in enumerate(latent_files(folder)):
         with opened(path, framework="np") as file:
-            latents, text = (_shape(file, name, path=path) for name in ("latents", "text"))
+            latents, text = (_shape(file, name, path=path) for name in TENSORS)
+            known = [name for name in TENSORS if file.get_slice(name).get_dtype() in NUMPY_KINDS]
+            for name in known if number < NUM_READ_WHOLE else ():
+                largest = float(np.abs(file.get_tensor(name)).max(initial=0))
+                check_finite(largest, name=name, path=path)
         if latents != wanted:
             how = ""
             if len(latents) == 4:
@@ -42,6 +54,12 @@ def check_latents(folder: Path, net: VideoNet) -> None:
                 f"{path}: text is {_by(text)}, this net takes at most {net.text_tokens} tokens of "
                 f"{net.text_dim}; --set text_tokens=... --set text_dim=..."
             )
+
+
+def check_finite(largest: float, *, name: str, path: Path) -> None:
+    """Raise `DataError` where the largest magnitude of a tensor is none in fp32, or NaN."""
+    if not largest <= LARGEST:
+        raise DataError(f"{path}: {name} holds values that are not finite in fp32 (NaN, infinity)")
 
 
 def _by(shape: tuple[int, ...]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from bench.workload import Phase
-from workloads._video.latent_files import latent_files, opened
+from workloads._video.latent_files import TENSORS, check_finite, latent_files, opened
 from workloads._video.video_cost import VideoNet
 
 PLACES = 4
@@ -51,7 +51,10 @@ class Clip(Sequence[Any]):
     def _read(self, path: Path) -> dict[str, torch.Tensor]:
         text = torch.zeros(self.net.text_tokens, self.net.text_dim)
         with opened(path, framework="pt") as file:
-            latents, stored = file.get_tensor("latents"), file.get_tensor("text")
+            latents, stored = (file.get_tensor(name) for name in TENSORS)
+        for name, tensor in zip(TENSORS, (latents, stored), strict=True):
+            largest = tensor.abs().max().item() if tensor.numel() else 0.0
+            check_finite(largest, name=name, path=path)
         text[: len(stored)] = stored
         return {"latents": latents.float(), "text": text}
 

@@ -18,7 +18,7 @@ from bench.core.nouns import DTYPE_BYTES, Dtype, Layout
 from bench.devices.torch.adapter import Adapter
 from bench.measure.messages import TrialRequest
 from bench.measure.timing.clock import Clock, FakeClock
-from bench.workload import Phase, Workload, memory_bytes_of, number_of
+from bench.workload import Phase, Workload, number_of
 
 BETWEEN_PROCESSES_SD = 0.02
 BETWEEN_STEPS_SD = 0.01
@@ -35,8 +35,6 @@ class StepCount:
     flops: float | None
     least_bytes: float | None = None
     """Least memory traffic by the workload's formula."""
-    memory_bytes: int | None = None
-    """Estimate of the peak memory by the workload's formula."""
     data_wait_s: float = 0.0
     """Host time spent waiting for the loader."""
 
@@ -50,7 +48,6 @@ def counted(workload: Workload, phase: Phase, collated: Any, *, dtype: Dtype) ->
     """Return what a collated batch holds, and by formula comes to; None is a generated one."""
     items = int(number_of(workload.items(phase, collated), method="items", least=1))
     sized = workload if collated is None else workload.sized_as(phase, collated)
-    memory_bytes = None if collated is None else memory_bytes_of(sized, phase, dtype=dtype)
 
     def of_items(answer: Any, *, method: str) -> float | None:
         return None if answer is None else number_of(answer, method=method) * items
@@ -61,7 +58,6 @@ def counted(workload: Workload, phase: Phase, collated: Any, *, dtype: Dtype) ->
         elements=workload.elements(phase, collated),
         flops=of_items(workload.flops_per_item(phase, collated), method="flops_per_item"),
         least_bytes=of_items(bytes_each, method="bytes_per_item"),
-        memory_bytes=memory_bytes or None,
     )
 
 
@@ -74,7 +70,6 @@ def summed(counts: Sequence[StepCount]) -> StepCount:
 
     return StepCount(
         **{name: total(name) for name in _HELD},
-        memory_bytes=max((count.memory_bytes or 0 for count in counts), default=0) or None,
         data_wait_s=total("data_wait_s"),
     )
 

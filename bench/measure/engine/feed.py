@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
-from bench.core.errors import DataError
-from bench.workload import Phase, Workload
+from bench.workload import Phase, Workload, check_filled
 
 Feed = Iterator[tuple[Any, Any, float]]
 """Batches: each on the device, as collated, and the seconds that were waited for it."""
@@ -39,9 +38,10 @@ def make_loader(
     `feeds` is the type of the device that takes its batches step by step, if one does.
     """
     dataset = workload.dataset(phase, data=data, seed=seed)
+    check_filled(workload, phase, number=len(dataset), source=str(data or "the workload"))
     return DataLoader(
         dataset,  # type: ignore[arg-type]
-        batch_size=_whole_batch(workload, phase, dataset=dataset, data=data),
+        batch_size=workload.batch_size(phase),
         shuffle=phase.is_training,
         drop_last=phase.is_training,
         num_workers=workers,
@@ -52,22 +52,6 @@ def make_loader(
         generator=torch.Generator().manual_seed(seed),
         multiprocessing_context="spawn" if workers > 0 and feeds not in FORK_SAFE else None,
     )
-
-
-def _whole_batch(
-    workload: Workload, phase: Phase, *, dataset: Sequence[Any], data: Path | None
-) -> int:
-    """Return the batch's size; `DataError` where samples do not fill one.
-
-    A row says the batch that was asked for, so that a smaller one would be another measurement.
-    """
-    size = workload.batch_size(phase)
-    if len(dataset) < size:
-        raise DataError(
-            f"{data or 'the workload'} has {len(dataset)} samples for {phase.name}; a batch takes "
-            f"{size}: give more, or --set a smaller batch"
-        )
-    return size
 
 
 def loader_feed(loader: Any, *, move: Callable[[Any], Any]) -> Feed:

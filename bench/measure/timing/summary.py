@@ -49,7 +49,6 @@ def speed_columns(window: Window) -> Row:
         "elements_per_s": _over(total.elements, window.wall_s),
         "elements_per_item": _over(total.elements, total.items),
         "bytes_per_item": _over(total.least_bytes, total.items),
-        "mem_estimate_bytes": total.memory_bytes,
         "flops_per_item": _over(total.flops, total.items),
         "flops_method": None if total.flops is None else "analytic",
     }

@@ -71,8 +71,8 @@ def check_request(request: RunRequest) -> list[Joined]:
         raise UsageError(next(iter(every[0].others)))
     if request.dtypes and not any(one.dtypes for one in every):
         raise UsageError(f"--dtype: {_dtype_words(every[0].found, every[0].wrong_dtypes)}")
-    for one in every:
-        _check_data(request, one.found, phase_name=one.phase.name)
+    for found, phases_of_it in itertools.groupby(every, key=lambda one: one.found):
+        _check_data(request, found, phase_name=next(phases_of_it).phase.name)
     return every
 
 

@@ -30,7 +30,7 @@ from bench.run.planning.modes import choose_mode, is_sure
 from bench.run.planning.request import TO_TRIAL, RunRequest
 from bench.run.planning.selection import choose_size, memory_of
 from bench.run.planning.serving import check_emulated, longest_served_s, serving_of
-from bench.workload import Workload
+from bench.workload import Phase, Workload, check_filled
 
 STARTUP_S = 15.0
 """What a trial takes besides its limits, for planning only: imports, building, first step."""
@@ -321,9 +321,18 @@ def _planned(
         items_unit=phase.item,
         elements_unit=phase.element,
         data_digest=data[1],
-        data_used="" if data[0] == data[1] else workload.data_used(phase, Path(data[0])),
+        data_used="" if data[0] == data[1] else _data_used(workload, phase, data=Path(data[0])),
         refusal=_lacking(found, device) or chosen.refusal or _refusal(dtype, inspection),
     )
+
+
+def _data_used(workload: Workload, phase: Phase, *, data: Path) -> str:
+    """Return which part of --data is used; `DataError` where it does not fill a batch."""
+    used = workload.data_used(phase, data)
+    if used.num_samples is not None:
+        source = f"{data} ({used.words})" if used.words else str(data)
+        check_filled(workload, phase, number=used.num_samples, source=source)
+    return used.words
 
 
 def _default_dtype(joined: Joined, inspection: Inspection) -> Dtype:
